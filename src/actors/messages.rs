@@ -1,0 +1,161 @@
+//! What the actors are told and asked. They know these messages, not each other.
+
+use actix::Message;
+
+use crate::store::{Commit, CommitError, Committed, ConversationState, ReadError, Revision, StaleTurn, TurnRange};
+use crate::turn::{ConversationId, EpochMillis, Ordinal, StoredTurn, TurnEvent, TurnId};
+
+/// Take in events of a conversation, in this order. Sent to the directory, which passes it to the conversation.
+///
+/// The answer comes when all of it is durable. Without one (an error, or a dropped future) the outcome is unknown:
+/// send the same again, it changes nothing twice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observe {
+    /// The conversation.
+    pub conversation_id: ConversationId,
+    /// Its events.
+    pub events: Vec<TurnEvent>,
+}
+
+impl Message for Observe {
+    type Result = Result<Receipt, ObserveError>;
+}
+
+/// What became of the turns that an [`Observe`] ended or came late for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Receipt {
+    /// The turns, in the order of their first mention. A turn that was sealed and then had a late event stands twice,
+    /// first as sealed, then as a duplicate.
+    pub sealed: Vec<TurnReceipt>,
+}
+
+/// A turn that is sealed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TurnReceipt {
+    /// The turn.
+    pub turn_id: TurnId,
+    /// Its place in the conversation.
+    pub ordinal: Ordinal,
+    /// Whether it was sealed already, so that an event of it changed nothing.
+    pub duplicate: bool,
+}
+
+/// Why events were not acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ObserveError {
+    /// Nothing was taken in: too much is being worked on. Send again later.
+    #[error("too much is being worked on")]
+    Overloaded,
+    /// Nothing was taken in: the service is shutting down.
+    #[error("the service is shutting down")]
+    ShuttingDown,
+    /// Nothing of this conversation was taken in: it would have more open turns than it may.
+    #[error("conversation `{conversation_id}` would have more than {limit} open turns")]
+    TooManyOpenTurns {
+        /// The conversation.
+        conversation_id: ConversationId,
+        /// How many turns may be open side by side.
+        limit: usize,
+    },
+    /// Nothing of this conversation was taken in: a turn would have more steps than it may.
+    #[error("turn `{turn_id}` would have more than {limit} steps")]
+    TooManySteps {
+        /// The turn.
+        turn_id: TurnId,
+        /// How many steps a turn may have.
+        limit: usize,
+    },
+    /// The outcome is unknown: the store failed. Send again later.
+    #[error("the store is unavailable: {0}")]
+    StoreUnavailable(String),
+    /// The outcome is unknown: the conversation's actor is gone. Send again, it is started anew.
+    #[error("the conversation's actor is gone")]
+    ActorGone,
+}
+
+/// Seal those of these turns that have had no event since; sent to the directory by the sweeper.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Abandon {
+    /// The conversation.
+    pub conversation_id: ConversationId,
+    /// The turns to look at.
+    pub turn_ids: Vec<TurnId>,
+    /// A turn with an event at this moment or later stays open.
+    pub idle_since: EpochMillis,
+}
+
+impl Message for Abandon {
+    type Result = Result<Receipt, ObserveError>;
+}
+
+/// Ask the store for what is known of a conversation, to start its actor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenConversation {
+    /// The conversation.
+    pub conversation_id: ConversationId,
+}
+
+impl Message for OpenConversation {
+    type Result = Result<ConversationState, ReadError>;
+}
+
+impl Message for Commit {
+    type Result = Result<Committed, CommitError>;
+}
+
+/// Ask the store for sealed turns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListTurns(pub TurnRange);
+
+impl Message for ListTurns {
+    type Result = Result<Vec<StoredTurn>, ReadError>;
+}
+
+/// Ask the store what a conversation's sealed turns are right now, without reading them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FindRevision {
+    /// The conversation.
+    pub conversation_id: ConversationId,
+}
+
+impl Message for FindRevision {
+    type Result = Result<Revision, ReadError>;
+}
+
+/// Ask the store for open turns whose latest event came before a moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListStaleTurns {
+    /// The moment.
+    pub idle_since: EpochMillis,
+    /// At most so many turns.
+    pub limit: usize,
+}
+
+impl Message for ListStaleTurns {
+    type Result = Result<Vec<StaleTurn>, ReadError>;
+}
+
+/// Ask the store to make a durable write, to show that it can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CheckWrite;
+
+impl Message for CheckWrite {
+    type Result = Result<(), CommitError>;
+}
+
+/// Tell the directory to refuse new work and to answer when what it has is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drain;
+
+impl Message for Drain {
+    type Result = ();
+}
+
+/// Tell the store to write what waits and to close its file; answers when the file is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Close;
+
+impl Message for Close {
+    type Result = ();
+}

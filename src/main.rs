@@ -1,0 +1,3 @@
+//! The `turn-metrics` program.
+
+fn main() {}

@@ -1,0 +1,16 @@
+use actix::Recipient;
+
+use crate::actors::{CheckWrite, FindRevision, ListTurns, Observe};
+
+/// Where a running system takes its messages: all that a caller of it needs.
+#[derive(Clone)]
+pub struct Handles {
+    /// Takes events in.
+    pub observe: Recipient<Observe>,
+    /// Reads sealed turns.
+    pub list_turns: Recipient<ListTurns>,
+    /// Tells what a conversation's sealed turns are right now, without reading them.
+    pub find_revision: Recipient<FindRevision>,
+    /// Tells whether a durable write works.
+    pub check_write: Recipient<CheckWrite>,
+}

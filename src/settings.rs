@@ -1,0 +1,53 @@
+//! What can be set of the actors and the store. `config/default.toml` gives the same defaults, with reasons.
+
+use std::time::Duration;
+
+/// Limits and ages of turns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TurnSettings {
+    /// The most turns of one conversation that may be open side by side.
+    pub max_open_turns: usize,
+    /// The most steps of one turn.
+    pub max_steps: usize,
+    /// A conversation's actor is retired after this time without an event.
+    pub idle_after: Duration,
+    /// A turn without an event for this time is sealed as abandoned.
+    pub abandon_after: Duration,
+    /// How often abandoned turns and idle conversations are looked for.
+    pub sweep_every: Duration,
+    /// The most conversations that have an actor at one time.
+    pub max_active_conversations: usize,
+    /// The most batches of events that are being worked on at one time, over all conversations.
+    pub max_in_flight: usize,
+}
+
+impl Default for TurnSettings {
+    fn default() -> Self {
+        Self {
+            max_open_turns: 256,
+            max_steps: 4096,
+            idle_after: Duration::from_mins(1),
+            abandon_after: Duration::from_hours(24),
+            sweep_every: Duration::from_secs(30),
+            max_active_conversations: 100_000,
+            max_in_flight: 20_000,
+        }
+    }
+}
+
+/// Sizes of the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreSettings {
+    /// The most commits that wait for the writer; one more is refused as overload.
+    pub queue_commits: usize,
+    /// The most commits that the writer makes durable with one fsync.
+    pub batch_commits: usize,
+    /// How much of the database is cached in memory, in bytes.
+    pub cache_bytes: usize,
+}
+
+impl Default for StoreSettings {
+    fn default() -> Self {
+        Self { queue_commits: 20_000, batch_commits: 1024, cache_bytes: 32 * 1024 * 1024 }
+    }
+}

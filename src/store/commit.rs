@@ -1,0 +1,129 @@
+use crate::turn::{ConversationId, EpochMillis, OpenTurn, Ordinal, SealedTurn, TurnId};
+use uuid::Uuid;
+
+/// An open turn as the store keeps it, so that it survives the process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StagedTurn {
+    /// What its events have folded to.
+    pub turn: OpenTurn,
+    /// When its latest event came, by which it is known to be abandoned.
+    pub last_event_at: EpochMillis,
+}
+
+/// How often a conversation has been changed: 0 for one that is unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Version(pub u64);
+
+/// One atomic step of a conversation: all of it becomes durable, or nothing.
+///
+/// Sealed turns get their ordinals in the order given and leave the open ones; staged turns replace what was staged
+/// of them. A turn that is sealed already is left alone and answered as [`TurnOutcome::Duplicate`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commit {
+    /// The conversation that changes.
+    pub conversation_id: ConversationId,
+    /// The version that the change was made from; any other in the store is a [`CommitError::Conflict`].
+    pub expected_version: Version,
+    /// Open turns that changed.
+    pub staged: Vec<StagedTurn>,
+    /// Turns that ended.
+    pub sealed: Vec<SealedTurn>,
+}
+
+/// What became durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// The version that the conversation has now.
+    pub version: Version,
+    /// What became of each turn of the commit: the staged ones in their order, then the sealed ones in theirs.
+    pub outcomes: Vec<(TurnId, TurnOutcome)>,
+}
+
+/// What became of a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TurnOutcome {
+    /// It is open, and durable as it was sent.
+    Staged,
+    /// It is sealed by this commit, at this ordinal.
+    Sealed(Ordinal),
+    /// It was sealed before, at this ordinal, and nothing changed.
+    Duplicate(Ordinal),
+}
+
+/// Why a commit was not acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommitError {
+    /// Nothing changed: the conversation has moved on. Open it again, redo the change, retry.
+    #[error("the conversation is at version {}, not {}", actual.0, expected.0)]
+    Conflict {
+        /// The version that the commit expected.
+        expected: Version,
+        /// The version that the conversation has.
+        actual: Version,
+    },
+    /// Nothing changed: too many commits are waiting. Retry later.
+    #[error("too many commits are waiting to be written")]
+    Overloaded,
+    /// The outcome is unknown: it may have become durable or not. Send the same again later.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+}
+
+/// What is known of a conversation when its actor starts.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ConversationState {
+    /// Its version.
+    pub version: Version,
+    /// Its open turns, in no particular order.
+    pub open_turns: Vec<StagedTurn>,
+}
+
+/// What a conversation's sealed turns are at one moment. It changes whenever they do, and differs between stores.
+///
+/// Displays as an opaque text, good for an HTTP entity tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Revision {
+    /// The store, which draws its id when it is created.
+    pub store_id: Uuid,
+    /// How many turns are sealed; as ordinals have no gaps, also the latest ordinal.
+    pub sealed_turns: u64,
+}
+
+impl std::fmt::Display for Revision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.store_id.simple(), self.sealed_turns)
+    }
+}
+
+/// Asks for sealed turns of a conversation, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TurnRange {
+    /// The conversation; an unknown one has no turns.
+    pub conversation_id: ConversationId,
+    /// Only turns with a larger ordinal; 0 for all.
+    pub after: u64,
+    /// At most so many turns.
+    pub limit: usize,
+}
+
+/// A turn that has had no event for a while.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StaleTurn {
+    /// Its conversation.
+    pub conversation_id: ConversationId,
+    /// The turn.
+    pub turn_id: TurnId,
+}
+
+/// Why nothing could be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The store is closed or being reopened after a failure. Retry later.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// The read failed.
+    #[error("the store could not be read: {0}")]
+    Failed(String),
+}

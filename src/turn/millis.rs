@@ -1,0 +1,147 @@
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// A length of time in milliseconds: a finite number of at least 0, whose fraction is kept.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Default)]
+pub struct Millis(f64);
+
+// Never NaN, so equality is total.
+impl Eq for Millis {}
+
+/// The number given is negative, infinite or not a number.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+#[error("a time in milliseconds is a finite number of at least 0, not {0}")]
+pub struct InvalidMillis(f64);
+
+impl Millis {
+    /// Checks that `millis` is finite and not negative.
+    pub fn new(millis: f64) -> Result<Self, InvalidMillis> {
+        if millis.is_finite() && millis >= 0.0 {
+            // -0.0 is a zero too, but would be written with its sign.
+            Ok(Self(millis + 0.0))
+        } else {
+            Err(InvalidMillis(millis))
+        }
+    }
+
+    /// The time as a plain number of milliseconds.
+    pub fn get(self) -> f64 {
+        self.0
+    }
+
+    /// The time as a whole number of milliseconds, if it is one that a float holds exactly.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole and within 0 to 2^53")]
+    fn whole(self) -> Option<u64> {
+        const EXACT: f64 = 9_007_199_254_740_992.0;
+        (self.0.fract() == 0.0 && self.0 <= EXACT).then_some(self.0 as u64)
+    }
+}
+
+impl From<u32> for Millis {
+    fn from(millis: u32) -> Self {
+        Self(millis.into())
+    }
+}
+
+impl fmt::Display for Millis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Serialize for Millis {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.whole() {
+            Some(whole) => serializer.serialize_u64(whole),
+            None => serializer.serialize_f64(self.0),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Millis {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl de::Visitor<'_> for Visitor {
+            type Value = Millis;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a finite number of milliseconds of at least 0")
+            }
+
+            #[expect(clippy::cast_precision_loss, reason = "JSON numbers are floats; a time beyond 2^53 ms is rounded")]
+            fn visit_u64<E: de::Error>(self, millis: u64) -> Result<Millis, E> {
+                Ok(Millis(millis as f64))
+            }
+
+            fn visit_i64<E: de::Error>(self, millis: i64) -> Result<Millis, E> {
+                Err(E::invalid_value(de::Unexpected::Signed(millis), &self))
+            }
+
+            fn visit_f64<E: de::Error>(self, millis: f64) -> Result<Millis, E> {
+                Millis::new(millis).map_err(|_| E::invalid_value(de::Unexpected::Float(millis), &self))
+            }
+        }
+
+        deserializer.deserialize_f64(Visitor)
+    }
+}
+
+/// A moment: milliseconds since 1970-01-01T00:00:00Z, without leap seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct EpochMillis(u64);
+
+impl EpochMillis {
+    /// The moment `millis` milliseconds after 1970-01-01T00:00:00Z.
+    pub fn new(millis: u64) -> Self {
+        Self(millis)
+    }
+
+    /// The milliseconds since 1970-01-01T00:00:00Z.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The moment `age` earlier, not before 1970.
+    #[must_use]
+    pub fn saturating_sub(self, age: std::time::Duration) -> Self {
+        Self(self.0.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rewrite(json: &str) -> Option<String> {
+        let millis: Millis = serde_json::from_str(json).ok()?;
+        serde_json::to_string(&millis).ok()
+    }
+
+    #[test]
+    fn a_time_keeps_its_fraction_and_a_whole_number_is_written_without_one() {
+        for (read, written) in [
+            ("50.25", "50.25"),
+            ("500.0", "500"),
+            ("500", "500"),
+            ("0", "0"),
+            ("-0", "0"),
+            ("-0.0", "0"),
+            ("1e3", "1000"),
+        ] {
+            assert_eq!(rewrite(read).as_deref(), Some(written), "{read}");
+        }
+    }
+
+    #[test]
+    fn a_time_is_finite_and_not_negative() {
+        for bad in ["-1", "-0.5", "1e999", "-1e999", "\"1\"", "null", "true"] {
+            assert_eq!(rewrite(bad), None, "{bad}");
+        }
+        for bad in [f64::NAN, f64::INFINITY, -1.0] {
+            assert!(Millis::new(bad).is_err(), "{bad}");
+        }
+    }
+}

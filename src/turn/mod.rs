@@ -1,0 +1,28 @@
+//! What a turn is and how its events fold into metrics: pure values, with no actor, clock, file or socket in sight.
+//!
+//! [`parse_line`] reads one kernel event; [`OpenTurn`] folds the events of a turn; [`OpenTurn::seal`] makes the
+//! [`SealedTurn`] whose [`TurnMetrics`] a front-end shows.
+
+mod count;
+mod event;
+mod id;
+mod label;
+mod metrics;
+mod millis;
+mod open;
+mod ordinal;
+#[cfg(test)]
+mod properties;
+mod usage;
+mod wire;
+
+pub use count::{InvalidTokenCount, TokenCount};
+pub use event::{Done, KernelEvent, Progress, TurnEvent, TurnEventKind};
+pub use id::{ConversationId, InvalidId, StepId, TurnId};
+pub use label::Label;
+pub use metrics::{SealedTurn, StepMetrics, StoredTurn, TurnMetrics};
+pub use millis::{EpochMillis, InvalidMillis, Millis};
+pub use open::{OpenStep, OpenTurn, StepTimes};
+pub use ordinal::Ordinal;
+pub use usage::Usage;
+pub use wire::{BadEvent, parse_line};

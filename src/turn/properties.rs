@@ -1,0 +1,157 @@
+//! Property tests of the pure core, over generated events.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+
+fn count() -> impl Strategy<Value = TokenCount> {
+    // Small counts collide often, the largest ones overflow sums: both are where a mistake shows.
+    prop_oneof![0u64..4, (TokenCount::MAX.get() - 2)..=TokenCount::MAX.get()].prop_map(|n| TokenCount::new(n).unwrap())
+}
+
+fn usage() -> impl Strategy<Value = Usage> {
+    (count(), count(), proptest::option::of(count()), proptest::option::of(count())).prop_map(
+        |(input_tokens, output_tokens, cache_read_tokens, cache_write_tokens)| Usage {
+            input_tokens,
+            output_tokens,
+            cache_read_tokens,
+            cache_write_tokens,
+        },
+    )
+}
+
+fn millis() -> impl Strategy<Value = Millis> {
+    prop_oneof![
+        (0u32..5).prop_map(Millis::from),
+        any::<f64>().prop_filter_map("finite and not negative", |x| Millis::new(x).ok()),
+    ]
+}
+
+fn times() -> impl Strategy<Value = StepTimes> {
+    let time = || proptest::option::of(millis());
+    (time(), time(), time()).prop_map(|(ttft, decode, gen_total)| StepTimes { ttft, decode, gen_total })
+}
+
+fn step_id() -> impl Strategy<Value = StepId> {
+    (0u8..3).prop_map(|n| StepId::new(format!("t#{n}")).unwrap())
+}
+
+fn label() -> impl Strategy<Value = Option<Label>> {
+    proptest::option::of("\\PC{0,3}".prop_map(|text| Label::from(&*text)))
+}
+
+fn usage_report() -> impl Strategy<Value = Progress> {
+    (proptest::option::of(step_id()), usage()).prop_map(|(step_id, usage)| Progress::Usage { step_id, usage })
+}
+
+fn progress() -> impl Strategy<Value = Progress> {
+    prop_oneof![
+        label().prop_map(|model| Progress::Start { model }),
+        usage_report(),
+        (step_id(), times(), label()).prop_map(|(step_id, times, model)| Progress::StepComplete {
+            step_id,
+            times,
+            model
+        }),
+    ]
+}
+
+fn done() -> impl Strategy<Value = Done> {
+    let reason = "\\PC{0,5}".prop_map(|text| Label::from(&*text));
+    let optional =
+        (proptest::option::of(millis()), proptest::option::of(usage()), proptest::option::of(count()), label());
+    (reason, optional).prop_map(|(reason, (duration, usage, context_size, model))| Done {
+        reason,
+        duration,
+        usage,
+        context_size,
+        model,
+    })
+}
+
+fn turn_id(n: u8) -> TurnId {
+    TurnId::new(format!("t{n}")).unwrap()
+}
+
+fn fold<'a>(turn: &mut OpenTurn, events: impl IntoIterator<Item = &'a Progress>) {
+    for event in events {
+        turn.fold(event);
+    }
+}
+
+fn folded<'a>(events: impl IntoIterator<Item = &'a Progress>) -> OpenTurn {
+    let mut turn = OpenTurn::new(turn_id(0));
+    fold(&mut turn, events);
+    turn
+}
+
+proptest! {
+    #[test]
+    fn the_join_is_commutative_associative_and_idempotent(a in usage(), b in usage(), c in usage()) {
+        prop_assert_eq!(a.join(b), b.join(a));
+        prop_assert_eq!(a.join(b).join(c), a.join(b.join(c)));
+        prop_assert_eq!(a.join(a), a);
+    }
+
+    /// Only the order in which steps are first seen may depend on the order of reports.
+    #[test]
+    fn usage_events_may_come_again_and_in_any_order(
+        (events, shuffled) in vec(usage_report(), 0..12).prop_flat_map(|events| {
+            let twice: Vec<_> = events.iter().chain(&events).cloned().collect();
+            (Just(events), Just(twice).prop_shuffle())
+        }),
+    ) {
+        let sorted = |mut turn: OpenTurn| {
+            turn.steps.sort_by(|a, b| a.id.cmp(&b.id));
+            turn
+        };
+        prop_assert_eq!(sorted(folded(&events)), sorted(folded(&shuffled)));
+    }
+
+    #[test]
+    fn sending_an_open_turn_again_from_any_point_on_changes_nothing(events in vec(progress(), 1..12), from in any::<prop::sample::Index>()) {
+        let once = folded(&events);
+        let mut again = once.clone();
+        fold(&mut again, &events[from.index(events.len())..]);
+        prop_assert_eq!(once, again);
+    }
+
+    #[test]
+    fn events_of_different_turns_commute(events in vec((0u8..2, progress()), 0..16)) {
+        let mut interleaved = [OpenTurn::new(turn_id(0)), OpenTurn::new(turn_id(1))];
+        for (turn, event) in &events {
+            interleaved[usize::from(*turn)].fold(event);
+        }
+        for n in [0u8, 1] {
+            let mut alone = OpenTurn::new(turn_id(n));
+            fold(&mut alone, events.iter().filter(|(turn, _)| *turn == n).map(|(_, event)| event));
+            prop_assert_eq!(&alone, &interleaved[usize::from(n)]);
+        }
+    }
+
+    #[test]
+    fn sealing_is_total_and_its_metrics_read_back_equal(events in vec(progress(), 0..12), done in done()) {
+        let stored = folded(&events).seal(&done, EpochMillis::new(7)).at(Ordinal::after(0));
+        let json = serde_json::to_string(&stored).unwrap();
+        let read: StoredTurn = serde_json::from_str(&json).unwrap();
+        prop_assert_eq!(serde_json::to_string(&read).unwrap(), json);
+        prop_assert_eq!(read, stored);
+    }
+
+    #[test]
+    fn an_event_written_as_json_reads_back_equal(progress in progress(), done in done(), is_done in any::<bool>()) {
+        let kind = if is_done { TurnEventKind::Done(done) } else { TurnEventKind::Progress(progress) };
+        let event = KernelEvent {
+            conversation_id: ConversationId::new("c \"\\/\u{1f980}").unwrap(),
+            event: TurnEvent { turn_id: turn_id(0), kind },
+        };
+        let line = serde_json::to_vec(&event).unwrap();
+        prop_assert_eq!(parse_line(&line).unwrap(), Some(event));
+    }
+
+    #[test]
+    fn no_bytes_make_the_reader_panic(line in vec(any::<u8>(), 0..200)) {
+        let _ = parse_line(&line);
+    }
+}
