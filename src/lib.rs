@@ -5,4 +5,6 @@ pub mod clock;
 pub mod runtime;
 pub mod settings;
 pub mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod turn;

@@ -159,3 +159,20 @@ pub struct Close;
 impl Message for Close {
     type Result = ();
 }
+
+/// Ask the directory how much is going on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CountWork;
+
+/// How much is going on in a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkCounts {
+    /// Conversations that have an actor.
+    pub active_conversations: usize,
+    /// Messages to conversations that are not answered yet.
+    pub in_flight: usize,
+}
+
+impl Message for CountWork {
+    type Result = WorkCounts;
+}

@@ -1,8 +1,22 @@
 //! The actors and their messages.
+//!
+//! A message to the [`Directory`] goes on to the [`Conversation`] it names, which folds its events and sends the
+//! [`Store`] one commit for all that waited; the answer comes back when that is durable. The [`Sweeper`] has turns
+//! sealed that were abandoned.
 
+mod conversation;
+mod directory;
 mod messages;
+mod store;
+mod sweeper;
+#[cfg(test)]
+mod tests;
 
+pub use conversation::{Conversation, StoreRecipients};
+pub use directory::Directory;
 pub use messages::{
-    Abandon, CheckWrite, Close, Drain, FindRevision, ListStaleTurns, ListTurns, Observe, ObserveError,
-    OpenConversation, Receipt, TurnReceipt,
+    Abandon, CheckWrite, Close, CountWork, Drain, FindRevision, ListStaleTurns, ListTurns, Observe, ObserveError,
+    OpenConversation, Receipt, TurnReceipt, WorkCounts,
 };
+pub use store::Store;
+pub use sweeper::Sweeper;

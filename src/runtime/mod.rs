@@ -2,4 +2,163 @@
 
 mod handles;
 
-pub use handles::Handles;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use actix::{Actor, Addr, Arbiter};
+use tokio::sync::watch;
+
+pub use self::handles::Handles;
+use crate::actors::{Close, Directory, Drain, Store, StoreRecipients, Sweeper};
+use crate::clock::{SharedClock, SystemClock};
+use crate::settings::{StoreSettings, TurnSettings};
+use crate::store::{Engine, Location, OpenError, WriterState};
+
+/// A running system: the store, the directory with its conversations, and the sweeper, on a thread of their own.
+///
+/// Any number of them may run in one process, each with a store of its own. Dropping one does not stop its actors;
+/// [`Runtime::shutdown`] does.
+///
+/// ```
+/// use turn_metrics::actors::{ListTurns, Observe};
+/// use turn_metrics::runtime::Runtime;
+/// use turn_metrics::store::TurnRange;
+/// use turn_metrics::turn::parse_line;
+///
+/// # actix::System::new().block_on(async {
+/// let runtime = Runtime::builder().start().await?;
+/// let line = br#"{"type":"done","conversationId":"c","turnId":"t","reason":"stop","durationMs":7}"#;
+/// let event = parse_line(line)?.unwrap();
+///
+/// let conversation_id = event.conversation_id;
+/// let observe = Observe { conversation_id: conversation_id.clone(), events: vec![event.event] };
+/// let receipt = runtime.handles().observe.send(observe).await??;
+/// assert_eq!(receipt.sealed[0].ordinal.get(), 1);
+///
+/// let all = TurnRange { conversation_id, after: 0, limit: 100 };
+/// let turns = runtime.handles().list_turns.send(ListTurns(all)).await??;
+/// assert_eq!(turns[0].metrics.duration, Some(7.into()));
+/// runtime.shutdown().await;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
+pub struct Runtime {
+    arbiter: Arbiter,
+    directory: Addr<Directory>,
+    store: Addr<Store>,
+    handles: Handles,
+    writer: watch::Receiver<WriterState>,
+}
+
+/// Why a runtime did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The store could not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Opening the store was cut short by a panic; a damaged file can cause one.
+    #[error("the store could not be opened: {0}")]
+    Panicked(String),
+}
+
+impl Runtime {
+    /// Prepares a runtime; without further words its store is in memory and its settings are the defaults.
+    pub fn builder() -> RuntimeBuilder {
+        RuntimeBuilder {
+            location: Location::Memory,
+            turns: TurnSettings::default(),
+            store: StoreSettings::default(),
+            clock: Arc::new(SystemClock),
+        }
+    }
+
+    /// Where the system takes its messages.
+    pub fn handles(&self) -> &Handles {
+        &self.handles
+    }
+
+    /// Resolves when the store's writer is gone though nobody closed it: nothing becomes durable any more, and the
+    /// process should end. Failures of the disk are none: from those the store comes back by itself.
+    pub fn failed(&self) -> impl Future<Output = ()> + use<> {
+        let mut writer = self.writer.clone();
+        async move {
+            let died = writer.wait_for(|state| *state == WriterState::Dead).await.is_ok();
+            if !died {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Stops in order: new work is refused, what is in flight is finished, the store writes what waits and closes.
+    pub async fn shutdown(self) {
+        // A refusal means that the actor is gone already, and with it what there was to wait for.
+        let _ = self.directory.send(Drain).await;
+        let _ = self.store.send(Close).await;
+        self.arbiter.stop();
+        let _ = tokio::task::spawn_blocking(move || self.arbiter.join()).await;
+    }
+}
+
+/// What a [`Runtime`] is to be.
+pub struct RuntimeBuilder {
+    location: Location,
+    turns: TurnSettings,
+    store: StoreSettings,
+    clock: SharedClock,
+}
+
+impl RuntimeBuilder {
+    /// Keeps the store in a file of this directory, which is made if it is missing.
+    #[must_use]
+    pub fn data_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.location = Location::Directory(directory.into());
+        self
+    }
+
+    /// Sets the limits and ages of turns.
+    #[must_use]
+    pub fn turns(mut self, settings: TurnSettings) -> Self {
+        self.turns = settings;
+        self
+    }
+
+    /// Sets the sizes of the store.
+    #[must_use]
+    pub fn store(mut self, settings: StoreSettings) -> Self {
+        self.store = settings;
+        self
+    }
+
+    /// Sets the clock that stamps turns.
+    #[must_use]
+    pub fn clock(mut self, clock: SharedClock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Opens the store and starts the actors. Must be called in a running actix system.
+    pub async fn start(self) -> Result<Runtime, StartError> {
+        let Self { location, turns, store: store_settings, clock } = self;
+        let opened = tokio::task::spawn_blocking(move || Engine::open(location, &store_settings)).await;
+        let engine = opened.map_err(|error| StartError::Panicked(error.to_string()))??;
+        let writer = engine.writer_state();
+
+        let arbiter = Arbiter::new();
+        let store = Store::start_in_arbiter(&arbiter.handle(), |_| Store::new(engine));
+        let recipients = StoreRecipients { open: store.clone().recipient(), commit: store.clone().recipient() };
+        let directory = {
+            let (clock, turns) = (Arc::clone(&clock), turns.clone());
+            Directory::start_in_arbiter(&arbiter.handle(), |_| Directory::new(recipients, clock, turns))
+        };
+        let (stale, abandon) = (store.clone().recipient(), directory.clone().recipient());
+        Sweeper::start_in_arbiter(&arbiter.handle(), |_| Sweeper::new(stale, abandon, clock, turns));
+        let handles = Handles {
+            observe: directory.clone().recipient(),
+            list_turns: store.clone().recipient(),
+            find_revision: store.clone().recipient(),
+            check_write: store.clone().recipient(),
+        };
+        Ok(Runtime { arbiter, directory, store, handles, writer })
+    }
+}

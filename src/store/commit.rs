@@ -31,7 +31,7 @@ pub struct Commit {
 }
 
 /// What became durable.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Committed {
     /// The version that the conversation has now.
     pub version: Version,

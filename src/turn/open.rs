@@ -67,18 +67,26 @@ impl OpenTurn {
     }
 
     /// Ends the turn: what it has become. Total, whatever was folded before.
-    pub fn seal(mut self, done: &Done, sealed_at: EpochMillis) -> SealedTurn {
-        self.take_model(done.model.as_ref());
+    pub fn seal(&self, done: &Done, sealed_at: EpochMillis) -> SealedTurn {
         let usage = done.usage.unwrap_or_else(|| self.total_usage());
         let context_size = done.context_size.or_else(|| self.steps.last()?.usage.map(Usage::context_size));
-        let steps = self.steps.into_iter().map(|step| StepMetrics {
-            step_id: step.id,
+        let steps = self.steps.iter().map(|step| StepMetrics {
+            step_id: step.id.clone(),
             usage: step.usage.unwrap_or_default(),
             times: step.times,
         });
-        let metrics =
-            TurnMetrics { turn_id: self.id, usage, steps: steps.collect(), duration: done.duration, context_size };
-        SealedTurn { sealed_at, reason: done.reason.clone(), model: self.model, metrics }
+        SealedTurn {
+            sealed_at,
+            reason: done.reason.clone(),
+            model: done.model.as_ref().or(self.model.as_ref()).cloned(),
+            metrics: TurnMetrics {
+                turn_id: self.id.clone(),
+                usage,
+                steps: steps.collect(),
+                duration: done.duration,
+                context_size,
+            },
+        }
     }
 
     /// The turn's tokens where `done` does not tell them.

@@ -1,0 +1,224 @@
+//! What a batch of work makes of a conversation's turns. Pure: the actor around it sends and waits.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::actors::{ObserveError, Receipt, TurnReceipt};
+use crate::store::{Commit, StagedTurn, TurnOutcome, Version};
+use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, SealedTurn, TurnEvent, TurnEventKind, TurnId};
+
+/// The reason of a turn that is sealed because no event came any more.
+const ABANDONED: &str = "abandoned";
+
+/// The open turns of a conversation, by id.
+pub(super) type OpenTurns = HashMap<TurnId, StagedTurn>;
+
+/// Something that changes a conversation's turns.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// Fold these events.
+    Observe(Vec<TurnEvent>),
+    /// Seal those of these turns that have had no event since.
+    Abandon { turn_ids: Vec<TurnId>, idle_since: EpochMillis },
+}
+
+/// The limits that a draft keeps.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) max_open_turns: usize,
+    pub(super) max_steps: usize,
+}
+
+/// A change of a conversation that is not durable yet.
+#[derive(Debug)]
+pub(super) struct Draft<'a> {
+    conversation_id: &'a ConversationId,
+    /// What is durable.
+    known: &'a OpenTurns,
+    limits: Limits,
+    now: EpochMillis,
+    turns: Turns,
+}
+
+/// The turns that a draft has touched.
+#[derive(Debug, Default)]
+struct Turns {
+    /// By id, so that a commit lists them in an order that depends on nothing else.
+    fates: BTreeMap<TurnId, Fate>,
+    /// The sealed ones in the order in which they were, which becomes their order in the store.
+    sealed: Vec<TurnId>,
+}
+
+#[derive(Debug, Clone)]
+enum Fate {
+    Open(StagedTurn),
+    Sealed(SealedTurn),
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(
+        conversation_id: &'a ConversationId,
+        known: &'a OpenTurns,
+        limits: Limits,
+        now: EpochMillis,
+    ) -> Self {
+        Self { conversation_id, known, limits, now, turns: Turns::default() }
+    }
+
+    /// Takes a piece of work in, whole or, where it passes a limit, not at all.
+    pub(super) fn take(&mut self, work: &Work) -> Result<Mentions, ObserveError> {
+        let mut trial = Trial { draft: self, turns: Turns::default(), mentions: Mentions::default() };
+        match work {
+            Work::Observe(events) => events.iter().try_for_each(|event| trial.fold(event))?,
+            Work::Abandon { turn_ids, idle_since } => {
+                for turn_id in turn_ids {
+                    trial.abandon(turn_id, *idle_since);
+                }
+            }
+        }
+        let Trial { turns, mentions, .. } = trial;
+        let open = self.open_turns_with(&turns);
+        // A limit that was lowered since does not stop what is open already.
+        if open > self.limits.max_open_turns && open > self.open_turns_with(&Turns::default()) {
+            return Err(ObserveError::TooManyOpenTurns {
+                conversation_id: self.conversation_id.clone(),
+                limit: self.limits.max_open_turns,
+            });
+        }
+        self.turns.fates.extend(turns.fates);
+        self.turns.sealed.extend(turns.sealed);
+        Ok(mentions)
+    }
+
+    /// How many turns are open with `trial` on top.
+    fn open_turns_with(&self, trial: &Turns) -> usize {
+        let fate = |id: &TurnId| trial.fates.get(id).or_else(|| self.turns.fates.get(id));
+        let known = self.known.keys().filter(|id| !matches!(fate(id), Some(Fate::Sealed(_)))).count();
+        let touched = trial.fates.keys().chain(self.turns.fates.keys().filter(|id| !trial.fates.contains_key(*id)));
+        let new = touched.filter(|id| !self.known.contains_key(*id) && matches!(fate(id), Some(Fate::Open(_))));
+        known + new.count()
+    }
+
+    /// The turn as it is in the draft, or as it was before.
+    fn fate(&self, id: &TurnId) -> Option<Fate> {
+        self.turns.fates.get(id).cloned().or_else(|| self.known.get(id).cloned().map(Fate::Open))
+    }
+
+    /// The change as the store takes it; `None` if there is none.
+    pub(super) fn commit(&self, expected_version: Version) -> Option<Commit> {
+        let Turns { fates, sealed } = &self.turns;
+        let staged = fates.values().filter_map(|fate| match fate {
+            Fate::Open(staged) => Some(staged.clone()),
+            Fate::Sealed(_) => None,
+        });
+        let sealed = sealed.iter().filter_map(|id| match fates.get(id)? {
+            Fate::Sealed(sealed) => Some(sealed.clone()),
+            Fate::Open(_) => None,
+        });
+        let (staged, sealed): (Vec<_>, Vec<_>) = (staged.collect(), sealed.collect());
+        let conversation_id = self.conversation_id.clone();
+        let changes = !staged.is_empty() || !sealed.is_empty();
+        changes.then_some(Commit { conversation_id, expected_version, staged, sealed })
+    }
+}
+
+/// One piece of work on top of a draft; it is dropped where it does not fit.
+struct Trial<'d, 'a> {
+    draft: &'d Draft<'a>,
+    turns: Turns,
+    mentions: Mentions,
+}
+
+impl Trial<'_, '_> {
+    fn fold(&mut self, event: &TurnEvent) -> Result<(), ObserveError> {
+        let Limits { max_steps, .. } = self.draft.limits;
+        let now = self.draft.now;
+        let id = &event.turn_id;
+        let fate = self.turns.fates.entry(id.clone()).or_insert_with(|| {
+            let new = || Fate::Open(StagedTurn { turn: OpenTurn::new(id.clone()), last_event_at: now });
+            self.draft.fate(id).unwrap_or_else(new)
+        });
+        match (fate, &event.kind) {
+            (Fate::Sealed(_), _) => self.mentions.of(id).late = true,
+            (Fate::Open(staged), TurnEventKind::Progress(progress)) => {
+                let turn = &mut staged.turn;
+                if let Some(step_id) = progress.step_id()
+                    && turn.steps.len() >= max_steps
+                    && !turn.has_step(step_id)
+                {
+                    return Err(ObserveError::TooManySteps { turn_id: id.clone(), limit: max_steps });
+                }
+                turn.fold(progress);
+                staged.last_event_at = now;
+                self.mentions.of(id);
+            }
+            (Fate::Open(staged), TurnEventKind::Done(done)) => {
+                let sealed = staged.turn.seal(done, now);
+                self.seal(id, sealed);
+            }
+        }
+        Ok(())
+    }
+
+    fn abandon(&mut self, id: &TurnId, idle_since: EpochMillis) {
+        if let Some(Fate::Open(staged)) = self.draft.fate(id)
+            && staged.last_event_at < idle_since
+        {
+            let sealed = staged.turn.seal(&Done::because(ABANDONED), self.draft.now);
+            self.seal(id, sealed);
+        }
+    }
+
+    fn seal(&mut self, id: &TurnId, sealed: SealedTurn) {
+        self.turns.fates.insert(id.clone(), Fate::Sealed(sealed));
+        self.turns.sealed.push(id.clone());
+        self.mentions.of(id).seals = true;
+    }
+}
+
+/// Which turns a piece of work had to do with, in the order of their first mention, for its receipt.
+#[derive(Debug, Default)]
+pub(super) struct Mentions {
+    mentions: Vec<Mention>,
+    places: HashMap<TurnId, usize>,
+}
+
+#[derive(Debug)]
+struct Mention {
+    turn_id: TurnId,
+    /// The work has the `done` that seals the turn.
+    seals: bool,
+    /// The work has an event of the turn after that.
+    late: bool,
+}
+
+impl Mentions {
+    fn of(&mut self, turn_id: &TurnId) -> &mut Mention {
+        let place = *self.places.entry(turn_id.clone()).or_insert_with(|| {
+            self.mentions.push(Mention { turn_id: turn_id.clone(), seals: false, late: false });
+            self.mentions.len() - 1
+        });
+        &mut self.mentions[place]
+    }
+
+    /// What the work is told, once `outcomes` say what became of each turn.
+    pub(super) fn receipt(&self, outcomes: &HashMap<TurnId, TurnOutcome>) -> Receipt {
+        let mut sealed = Vec::new();
+        for Mention { turn_id, seals, late } in &self.mentions {
+            let mut tell =
+                |ordinal, duplicate| sealed.push(TurnReceipt { turn_id: turn_id.clone(), ordinal, duplicate });
+            match outcomes.get(turn_id) {
+                Some(TurnOutcome::Duplicate(ordinal)) => tell(*ordinal, true),
+                Some(TurnOutcome::Sealed(ordinal)) => {
+                    if *seals {
+                        tell(*ordinal, false);
+                    }
+                    if *late {
+                        tell(*ordinal, true);
+                    }
+                }
+                Some(TurnOutcome::Staged) | None => {}
+            }
+        }
+        Receipt { sealed }
+    }
+}

@@ -1,0 +1,236 @@
+//! One conversation: folds its events into its open turns and makes each batch durable before it answers.
+
+mod draft;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+
+use actix::{
+    Actor, ActorFutureExt, AsyncContext, Context, Handler, MailboxError, Recipient, ResponseFuture, WrapFuture,
+};
+use tokio::sync::oneshot;
+
+use self::draft::{Draft, Limits, Mentions, OpenTurns, Work};
+use super::{Abandon, Observe, ObserveError, OpenConversation, Receipt};
+use crate::clock::SharedClock;
+use crate::settings::TurnSettings;
+use crate::store::{Commit, CommitError, Committed, ConversationState, ReadError, StagedTurn, TurnOutcome, Version};
+use crate::turn::{ConversationId, SealedTurn, TurnId};
+
+/// How often a batch is done again after a conflict before its senders are told to come back later.
+const MAX_CONFLICTS: u32 = 8;
+
+/// What a conversation asks of the store, whichever store that is.
+#[derive(Clone)]
+pub struct StoreRecipients {
+    /// Loads what is known of the conversation.
+    pub open: Recipient<OpenConversation>,
+    /// Makes a change durable.
+    pub commit: Recipient<Commit>,
+}
+
+/// The actor of one conversation.
+///
+/// It is a cache: every event that it has acknowledged is in the store, and it starts from there.
+pub struct Conversation {
+    id: ConversationId,
+    store: StoreRecipients,
+    clock: SharedClock,
+    limits: Limits,
+    /// What is durable, as far as known; `None` before the first load and whenever it is in doubt.
+    known: Option<Known>,
+    /// Work that came while the store was busy with what came before; it becomes one commit.
+    waiting: Vec<Task>,
+    /// Whether the store is being waited for.
+    busy: bool,
+    /// Conflicts since the last success.
+    conflicts: u32,
+}
+
+struct Known {
+    version: Version,
+    open_turns: OpenTurns,
+}
+
+/// A piece of work and whom to tell.
+struct Task {
+    work: Work,
+    reply: oneshot::Sender<Result<Receipt, ObserveError>>,
+}
+
+impl Task {
+    /// Tells the sender; one that is gone does not care.
+    fn answer(self, result: Result<Receipt, ObserveError>) {
+        let _ = self.reply.send(result);
+    }
+}
+
+/// A commit on its way, with the work that it does.
+struct Batch {
+    tasks: Vec<(Task, Mentions)>,
+    staged: Vec<StagedTurn>,
+    sealed: Vec<SealedTurn>,
+}
+
+impl Conversation {
+    /// The actor of conversation `id`, not started yet.
+    pub fn new(id: ConversationId, store: StoreRecipients, clock: SharedClock, settings: &TurnSettings) -> Self {
+        let limits = Limits { max_open_turns: settings.max_open_turns, max_steps: settings.max_steps };
+        Self { id, store, clock, limits, known: None, waiting: Vec::new(), busy: false, conflicts: 0 }
+    }
+
+    fn enqueue(&mut self, work: Work, ctx: &mut Context<Self>) -> ResponseFuture<Result<Receipt, ObserveError>> {
+        let (reply, answer) = oneshot::channel();
+        self.waiting.push(Task { work, reply });
+        self.advance(ctx);
+        Box::pin(async { answer.await.unwrap_or(Err(ObserveError::ActorGone)) })
+    }
+
+    /// Takes the next step, unless one is under way: load, or commit all that waits.
+    fn advance(&mut self, ctx: &mut Context<Self>) {
+        if self.busy || self.waiting.is_empty() {
+            return;
+        }
+        let Some(known) = &self.known else { return self.load(ctx) };
+
+        let mut draft = Draft::new(&self.id, &known.open_turns, self.limits, self.clock.now());
+        let mut tasks = Vec::with_capacity(self.waiting.len());
+        for task in self.waiting.drain(..) {
+            match draft.take(&task.work) {
+                Ok(mentions) => tasks.push((task, mentions)),
+                Err(refusal) => task.answer(Err(refusal)),
+            }
+        }
+        match draft.commit(known.version) {
+            Some(commit) => self.commit(tasks, commit, ctx),
+            None => tasks.into_iter().for_each(|(task, _)| task.answer(Ok(Receipt::default()))),
+        }
+    }
+
+    fn load(&mut self, ctx: &mut Context<Self>) {
+        self.busy = true;
+        let loading = self.store.open.send(OpenConversation { conversation_id: self.id.clone() });
+        ctx.spawn(loading.into_actor(self).map(|loaded, conversation, ctx| {
+            conversation.busy = false;
+            conversation.loaded(loaded);
+            conversation.advance(ctx);
+        }));
+    }
+
+    fn loaded(&mut self, loaded: Result<Result<ConversationState, ReadError>, MailboxError>) {
+        match loaded {
+            Ok(Ok(ConversationState { version, open_turns })) => {
+                let open_turns = open_turns.into_iter().map(|staged| (staged.turn.id.clone(), staged)).collect();
+                self.known = Some(Known { version, open_turns });
+            }
+            Ok(Err(error)) => self.refuse_waiting(&ObserveError::StoreUnavailable(error.to_string())),
+            Err(error) => self.refuse_waiting(&ObserveError::StoreUnavailable(error.to_string())),
+        }
+    }
+
+    fn refuse_waiting(&mut self, error: &ObserveError) {
+        self.waiting.drain(..).for_each(|task| task.answer(Err(error.clone())));
+    }
+
+    fn commit(&mut self, tasks: Vec<(Task, Mentions)>, commit: Commit, ctx: &mut Context<Self>) {
+        self.busy = true;
+        let batch = Batch { tasks, staged: commit.staged.clone(), sealed: commit.sealed.clone() };
+        let committing = self.store.commit.send(commit);
+        ctx.spawn(committing.into_actor(self).map(|committed, conversation, ctx| {
+            conversation.busy = false;
+            match committed {
+                Ok(Ok(committed)) => conversation.committed(batch, committed),
+                Ok(Err(error)) => conversation.not_committed(batch, &error),
+                Err(error) => conversation.not_committed(batch, &CommitError::Unavailable(error.to_string())),
+            }
+            conversation.advance(ctx);
+        }));
+    }
+
+    fn committed(&mut self, batch: Batch, committed: Committed) {
+        self.conflicts = 0;
+        let Batch { tasks, staged, sealed } = batch;
+        let outcomes: HashMap<TurnId, TurnOutcome> = committed.outcomes.into_iter().collect();
+        if let Some(known) = &mut self.known {
+            known.version = committed.version;
+            for staged in staged {
+                if let Some(TurnOutcome::Staged) = outcomes.get(&staged.turn.id) {
+                    known.open_turns.insert(staged.turn.id.clone(), staged);
+                } else {
+                    known.open_turns.remove(&staged.turn.id);
+                }
+            }
+            for turn in &sealed {
+                known.open_turns.remove(&turn.metrics.turn_id);
+            }
+        }
+        for turn in &sealed {
+            if let Some(TurnOutcome::Sealed(ordinal)) = outcomes.get(&turn.metrics.turn_id) {
+                log_sealed(&self.id, turn, ordinal.get());
+            }
+        }
+        for (task, mentions) in tasks {
+            let receipt = mentions.receipt(&outcomes);
+            task.answer(Ok(receipt));
+        }
+    }
+
+    fn not_committed(&mut self, batch: Batch, error: &CommitError) {
+        let answer = match error {
+            CommitError::Conflict { .. } => {
+                self.known = None;
+                self.conflicts += 1;
+                tracing::debug!(conversationId = %self.id, %error, "another process changed the conversation");
+                if self.conflicts <= MAX_CONFLICTS {
+                    // The same work again, from what is known then; folding is idempotent.
+                    self.waiting.splice(..0, batch.tasks.into_iter().map(|(task, _)| task));
+                    return;
+                }
+                self.conflicts = 0;
+                ObserveError::StoreUnavailable(error.to_string())
+            }
+            CommitError::Overloaded => ObserveError::Overloaded,
+            CommitError::Unavailable(cause) => {
+                self.known = None;
+                ObserveError::StoreUnavailable(cause.clone())
+            }
+        };
+        batch.tasks.into_iter().for_each(|(task, _)| task.answer(Err(answer.clone())));
+    }
+}
+
+fn log_sealed(conversation_id: &ConversationId, turn: &SealedTurn, ordinal: u64) {
+    let usage = turn.metrics.usage;
+    tracing::info!(
+        conversationId = %conversation_id,
+        turnId = %turn.metrics.turn_id,
+        ordinal,
+        usage.inputTokens = usage.input_tokens.get(),
+        usage.outputTokens = usage.output_tokens.get(),
+        usage.cacheReadTokens = usage.cache_read_tokens.map(crate::turn::TokenCount::get),
+        usage.cacheWriteTokens = usage.cache_write_tokens.map(crate::turn::TokenCount::get),
+        "turn sealed"
+    );
+}
+
+impl Actor for Conversation {
+    type Context = Context<Self>;
+}
+
+impl Handler<Observe> for Conversation {
+    type Result = ResponseFuture<Result<Receipt, ObserveError>>;
+
+    fn handle(&mut self, observe: Observe, ctx: &mut Self::Context) -> Self::Result {
+        self.enqueue(Work::Observe(observe.events), ctx)
+    }
+}
+
+impl Handler<Abandon> for Conversation {
+    type Result = ResponseFuture<Result<Receipt, ObserveError>>;
+
+    fn handle(&mut self, abandon: Abandon, ctx: &mut Self::Context) -> Self::Result {
+        let Abandon { turn_ids, idle_since, .. } = abandon;
+        self.enqueue(Work::Abandon { turn_ids, idle_since }, ctx)
+    }
+}

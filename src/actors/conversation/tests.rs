@@ -1,0 +1,331 @@
+//! Tests of the actor by its messages alone, with probes for a store.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Addr;
+
+use super::*;
+use crate::actors::TurnReceipt;
+use crate::testing::{Probe, TestClock};
+use crate::turn::{EpochMillis, Ordinal, TurnEvent, parse_line};
+
+/// A store in a few lines: one conversation, whose sealed turns and open ones it keeps.
+#[derive(Default)]
+struct Kept {
+    version: Cell<u64>,
+    open: RefCell<HashMap<TurnId, StagedTurn>>,
+    sealed: RefCell<Vec<TurnId>>,
+}
+
+impl Kept {
+    fn state(&self) -> ConversationState {
+        ConversationState {
+            version: Version(self.version.get()),
+            open_turns: self.open.borrow().values().cloned().collect(),
+        }
+    }
+
+    fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
+        let (expected, actual) = (commit.expected_version, Version(self.version.get()));
+        if expected != actual {
+            return Err(CommitError::Conflict { expected, actual });
+        }
+        let place = |id: &TurnId| {
+            let at = self.sealed.borrow().iter().position(|sealed| sealed == id);
+            at.map(|at| Ordinal::after(at as u64))
+        };
+        let mut outcomes = Vec::new();
+        for staged in commit.staged {
+            let id = staged.turn.id.clone();
+            let outcome = place(&id).map_or(TurnOutcome::Staged, TurnOutcome::Duplicate);
+            if outcome == TurnOutcome::Staged {
+                self.open.borrow_mut().insert(id.clone(), staged);
+            }
+            outcomes.push((id, outcome));
+        }
+        for turn in commit.sealed {
+            let id = turn.metrics.turn_id;
+            let outcome = place(&id).map_or_else(
+                || {
+                    self.open.borrow_mut().remove(&id);
+                    self.sealed.borrow_mut().push(id.clone());
+                    TurnOutcome::Sealed(Ordinal::after(self.sealed.borrow().len() as u64 - 1))
+                },
+                TurnOutcome::Duplicate,
+            );
+            outcomes.push((id, outcome));
+        }
+        self.version.update(|version| version + 1);
+        Ok(Committed { version: Version(self.version.get()), outcomes })
+    }
+}
+
+struct Setup {
+    kept: Rc<Kept>,
+    clock: TestClock,
+    opens: Probe<OpenConversation>,
+    commits: Probe<Commit>,
+    actor: Addr<Conversation>,
+}
+
+/// A conversation whose commits are answered by `commit`, which may ask the kept store.
+fn setup_with<F>(settings: &TurnSettings, mut commit: impl FnMut(Rc<Kept>, Commit) -> F + Unpin + 'static) -> Setup
+where
+    F: Future<Output = Result<Committed, CommitError>> + 'static,
+{
+    let kept = Rc::new(Kept::default());
+    let clock = TestClock::at(1000);
+    let opens = {
+        let kept = Rc::clone(&kept);
+        Probe::start(move |_| std::future::ready(Ok(kept.state())))
+    };
+    let commits = {
+        let kept = Rc::clone(&kept);
+        Probe::start(move |message| commit(Rc::clone(&kept), message))
+    };
+    let store = StoreRecipients { open: opens.recipient(), commit: commits.recipient() };
+    let id = ConversationId::new("c").unwrap();
+    let actor = Conversation::new(id, store, Arc::new(clock.clone()), settings).start();
+    Setup { kept, clock, opens, commits, actor }
+}
+
+fn setup() -> Setup {
+    setup_with(&TurnSettings::default(), |kept, commit| async move { kept.commit(commit) })
+}
+
+fn event(json: &str) -> TurnEvent {
+    let line = json.replacen('{', r#"{"conversationId":"c","#, 1);
+    parse_line(line.as_bytes()).unwrap().unwrap().event
+}
+
+fn observe(events: Vec<TurnEvent>) -> Observe {
+    Observe { conversation_id: ConversationId::new("c").unwrap(), events }
+}
+
+fn start(turn: &str) -> TurnEvent {
+    event(&format!(r#"{{"type":"turn-start","turnId":"{turn}"}}"#))
+}
+
+fn usage(turn: &str, step: u32, tokens: u32) -> TurnEvent {
+    event(&format!(
+        r#"{{"type":"usage","turnId":"{turn}","stepId":"{turn}#{step}","usage":{{"inputTokens":{tokens},"outputTokens":1}}}}"#
+    ))
+}
+
+fn done(turn: &str) -> TurnEvent {
+    event(&format!(r#"{{"type":"done","turnId":"{turn}","reason":"stop"}}"#))
+}
+
+fn told(turn: &str, ordinal: u64, duplicate: bool) -> TurnReceipt {
+    TurnReceipt { turn_id: TurnId::new(turn).unwrap(), ordinal: Ordinal::new(ordinal).unwrap(), duplicate }
+}
+
+impl Setup {
+    async fn send(&self, events: Vec<TurnEvent>) -> Result<Receipt, ObserveError> {
+        self.actor.send(observe(events)).await.unwrap()
+    }
+
+    async fn receipt(&self, events: Vec<TurnEvent>) -> Vec<TurnReceipt> {
+        self.send(events).await.unwrap().sealed
+    }
+}
+
+#[actix_rt::test]
+async fn events_are_acknowledged_when_they_are_staged_and_a_done_seals() {
+    let setup = setup();
+    assert_eq!(setup.receipt(vec![start("t"), usage("t", 0, 5)]).await, []);
+    let staged = setup.kept.state().open_turns;
+    assert_eq!(staged.len(), 1);
+    assert_eq!(staged[0].last_event_at, EpochMillis::new(1000));
+    assert_eq!(staged[0].turn.steps.len(), 1);
+
+    assert_eq!(setup.receipt(vec![done("t")]).await, [told("t", 1, false)]);
+    let commit = setup.commits.seen().pop().unwrap();
+    assert_eq!(commit.sealed[0].metrics.usage.input_tokens, 5.into(), "what was staged is in the sealed turn");
+    assert_eq!(setup.kept.state().open_turns, []);
+    assert_eq!(setup.opens.seen().len(), 1, "one load serves for all");
+}
+
+#[actix_rt::test]
+async fn a_conversation_starts_from_what_was_staged() {
+    let setup = setup();
+    setup.send(vec![usage("t", 0, 5)]).await.unwrap();
+    let store = StoreRecipients { open: setup.opens.recipient(), commit: setup.commits.recipient() };
+    let id = ConversationId::new("c").unwrap();
+    let again = Conversation::new(id, store, Arc::new(setup.clock.clone()), &TurnSettings::default()).start();
+    again.send(observe(vec![done("t")])).await.unwrap().unwrap();
+    assert_eq!(setup.commits.seen()[1].sealed[0].metrics.steps.len(), 1);
+}
+
+#[actix_rt::test]
+async fn turns_of_a_batch_get_their_order_from_their_dones() {
+    let setup = setup();
+    let events = vec![start("a"), start("b"), start("z"), done("b"), done("a")];
+    assert_eq!(setup.receipt(events).await, [told("a", 2, false), told("b", 1, false)]);
+    let commit = &setup.commits.seen()[0];
+    assert_eq!((commit.staged.len(), commit.sealed.len()), (1, 2));
+}
+
+#[actix_rt::test]
+async fn late_events_change_nothing_and_are_told_as_duplicates() {
+    let setup = setup();
+    let in_the_same_batch = setup.receipt(vec![usage("t", 0, 5), done("t"), usage("t", 0, 99), done("t")]).await;
+    assert_eq!(in_the_same_batch, [told("t", 1, false), told("t", 1, true)]);
+    assert_eq!(setup.commits.seen()[0].sealed[0].metrics.usage.input_tokens, 5.into());
+    assert_eq!(setup.receipt(vec![usage("t", 0, 99)]).await, [told("t", 1, true)]);
+    assert_eq!(setup.receipt(vec![usage("t", 0, 5), done("t")]).await, [told("t", 1, true)]);
+    assert_eq!(setup.kept.state().open_turns, []);
+}
+
+#[actix_rt::test]
+async fn nothing_is_answered_before_the_store_has_and_what_waits_meanwhile_is_one_commit() {
+    let gate = Rc::new(tokio::sync::Semaphore::new(0));
+    let held = Rc::clone(&gate);
+    let setup = setup_with(&TurnSettings::default(), move |kept, commit| {
+        let held = Rc::clone(&held);
+        async move {
+            held.acquire().await.unwrap().forget();
+            kept.commit(commit)
+        }
+    });
+    let first = tokio::task::spawn_local(setup.actor.send(observe(vec![start("a")])));
+    setup.commits.wait_for(1).await;
+    let others: Vec<_> =
+        ["b", "c", "d"].map(|turn| tokio::task::spawn_local(setup.actor.send(observe(vec![done(turn)])))).into();
+    tokio::task::yield_now().await;
+    assert!(!first.is_finished(), "acknowledged before it was durable");
+
+    gate.add_permits(2);
+    assert_eq!(first.await.unwrap().unwrap().unwrap(), Receipt::default());
+    for (ordinal, (turn, other)) in (1..).zip(["b", "c", "d"].into_iter().zip(others)) {
+        assert_eq!(other.await.unwrap().unwrap().unwrap().sealed, [told(turn, ordinal, false)]);
+    }
+    assert_eq!(setup.commits.seen().len(), 2);
+}
+
+#[actix_rt::test]
+async fn a_conflict_is_resolved_by_opening_again_and_folding_again() {
+    let conflicts = Rc::new(Cell::new(1));
+    let left = Rc::clone(&conflicts);
+    let setup = setup_with(&TurnSettings::default(), move |kept, commit| {
+        if left.replace(0) > 0 {
+            // Another process stages a step of the same turn first.
+            let mut staged = StagedTurn {
+                turn: crate::turn::OpenTurn::new(TurnId::new("t").unwrap()),
+                last_event_at: EpochMillis::new(1),
+            };
+            if let crate::turn::TurnEventKind::Progress(progress) = usage("t", 7, 70).kind {
+                staged.turn.fold(&progress);
+            }
+            let conversation_id = commit.conversation_id.clone();
+            let theirs = Commit { conversation_id, expected_version: Version(0), staged: vec![staged], sealed: vec![] };
+            kept.commit(theirs).unwrap();
+        }
+        async move { kept.commit(commit) }
+    });
+    assert_eq!(setup.receipt(vec![usage("t", 0, 5), done("t")]).await, [told("t", 1, false)]);
+    let commits = setup.commits.seen();
+    assert_eq!(commits.iter().map(|commit| commit.expected_version.0).collect::<Vec<_>>(), [0, 1]);
+    assert_eq!(setup.opens.seen().len(), 2);
+    assert_eq!(commits[1].sealed[0].metrics.steps.len(), 2, "what the other process staged is in the turn");
+}
+
+#[actix_rt::test]
+async fn endless_conflicts_end_in_an_error() {
+    let setup = setup_with(&TurnSettings::default(), |_, commit| async move {
+        Err(CommitError::Conflict { expected: commit.expected_version, actual: Version(99) })
+    });
+    assert!(matches!(setup.send(vec![start("t")]).await, Err(ObserveError::StoreUnavailable(_))));
+    assert_eq!(setup.commits.seen().len(), 9);
+}
+
+#[actix_rt::test]
+async fn after_an_unknown_outcome_the_state_is_loaded_again() {
+    let fail = Rc::new(Cell::new(true));
+    let failing = Rc::clone(&fail);
+    let setup = setup_with(&TurnSettings::default(), move |kept, commit| {
+        // The commit became durable, but its acknowledgement is lost.
+        let committed = kept.commit(commit);
+        let lost = failing.get();
+        async move { if lost { Err(CommitError::Unavailable("the disk is gone".into())) } else { committed } }
+    });
+    let events = vec![usage("t", 0, 5), done("t")];
+    let unknown = setup.send(events.clone()).await;
+    assert_eq!(unknown, Err(ObserveError::StoreUnavailable("the disk is gone".into())));
+    fail.set(false);
+    assert_eq!(setup.receipt(events).await, [told("t", 1, true)], "sent again it is found sealed");
+    assert_eq!(setup.opens.seen().len(), 2);
+}
+
+#[actix_rt::test]
+async fn overload_leaves_the_state_as_it_was() {
+    let refuse = Rc::new(Cell::new(true));
+    let refusing = Rc::clone(&refuse);
+    let setup = setup_with(&TurnSettings::default(), move |kept, commit| {
+        let refused = refusing.replace(false);
+        async move { if refused { Err(CommitError::Overloaded) } else { kept.commit(commit) } }
+    });
+    assert_eq!(setup.send(vec![usage("t", 0, 5)]).await, Err(ObserveError::Overloaded));
+    setup.send(vec![usage("t", 1, 5)]).await.unwrap();
+    assert_eq!(setup.commits.seen()[1].staged[0].turn.steps.len(), 1, "the refused event is not in there");
+    assert_eq!(setup.opens.seen().len(), 1);
+}
+
+#[actix_rt::test]
+async fn limits_refuse_the_whole_message_and_nothing_else() {
+    let settings = TurnSettings { max_open_turns: 2, max_steps: 2, ..TurnSettings::default() };
+    let setup = setup_with(&settings, |kept, commit| async move { kept.commit(commit) });
+    let steps = setup.send(vec![usage("t", 0, 1), usage("t", 1, 1), usage("t", 2, 1)]).await;
+    assert_eq!(steps, Err(ObserveError::TooManySteps { turn_id: TurnId::new("t").unwrap(), limit: 2 }));
+    let turns = setup.send(vec![start("a"), start("b"), start("c")]).await;
+    let conversation_id = ConversationId::new("c").unwrap();
+    assert_eq!(turns, Err(ObserveError::TooManyOpenTurns { conversation_id, limit: 2 }));
+    assert_eq!(setup.commits.seen(), [], "nothing of either was taken in");
+
+    setup.send(vec![start("a"), start("b"), usage("a", 0, 1), usage("a", 1, 1), usage("a", 0, 9)]).await.unwrap();
+    assert!(setup.send(vec![start("c")]).await.is_err());
+    let many_that_end = ["c", "d", "e"].into_iter().flat_map(|turn| [start(turn), done(turn)]).collect();
+    assert_eq!(setup.receipt(many_that_end).await.len(), 3, "sealed turns are not open");
+    assert_eq!(setup.receipt(vec![done("a"), start("f")]).await.len(), 1, "one goes, one comes");
+}
+
+#[actix_rt::test]
+async fn only_turns_without_an_event_since_are_abandoned() {
+    let setup = setup();
+    setup.send(vec![usage("old", 0, 5), start("new")]).await.unwrap();
+    setup.clock.advance(Duration::from_millis(10));
+    setup.send(vec![usage("new", 0, 5)]).await.unwrap();
+    let turn_ids = ["old", "new", "unknown"].map(|id| TurnId::new(id).unwrap()).into();
+    let abandon =
+        Abandon { conversation_id: ConversationId::new("c").unwrap(), turn_ids, idle_since: EpochMillis::new(1001) };
+    let receipt = setup.actor.send(abandon.clone()).await.unwrap().unwrap();
+    assert_eq!(receipt.sealed, [told("old", 1, false)]);
+    let sealed = &setup.commits.seen()[2].sealed[0];
+    assert_eq!((sealed.reason.as_str(), sealed.metrics.usage.input_tokens), ("abandoned", 5.into()));
+    assert_eq!(setup.actor.send(abandon).await.unwrap().unwrap(), Receipt::default(), "once is enough");
+    assert_eq!(setup.receipt(vec![done("old")]).await, [told("old", 1, true)]);
+}
+
+#[actix_rt::test]
+async fn a_store_that_cannot_be_read_refuses_and_is_asked_again() {
+    let fail = Rc::new(Cell::new(true));
+    let failing = Rc::clone(&fail);
+    let opens = Probe::<OpenConversation>::start(move |_| {
+        let result =
+            if failing.get() { Err(ReadError::Failed("eio".into())) } else { Ok(ConversationState::default()) };
+        std::future::ready(result)
+    });
+    let kept = Rc::new(Kept::default());
+    let commits = Probe::<Commit>::start(move |commit| std::future::ready(kept.commit(commit)));
+    let store = StoreRecipients { open: opens.recipient(), commit: commits.recipient() };
+    let id = ConversationId::new("c").unwrap();
+    let actor = Conversation::new(id, store, Arc::new(TestClock::at(1)), &TurnSettings::default()).start();
+    let refused = actor.send(observe(vec![done("t")])).await.unwrap();
+    assert!(matches!(refused, Err(ObserveError::StoreUnavailable(_))));
+    fail.set(false);
+    actor.send(observe(vec![done("t")])).await.unwrap().unwrap();
+}

@@ -1,0 +1,188 @@
+//! The directory: the only router from a conversation's id to its actor.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseFuture};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::conversation::{Conversation, StoreRecipients};
+use super::{Abandon, CountWork, Drain, Observe, ObserveError, Receipt, WorkCounts};
+use crate::clock::SharedClock;
+use crate::settings::TurnSettings;
+use crate::turn::ConversationId;
+
+/// Starts a conversation's actor when it is first needed, passes its messages on, retires it when it is idle.
+///
+/// It alone holds addresses of conversations, and knows how many messages of each are unanswered. One with none can
+/// be retired by dropping its address: nothing of it is queued, and all it has acknowledged is in the store.
+pub struct Directory {
+    store: StoreRecipients,
+    clock: SharedClock,
+    settings: TurnSettings,
+    conversations: HashMap<ConversationId, Entry>,
+    in_flight: Rc<InFlight>,
+    /// Set for good by the first [`Drain`].
+    draining: bool,
+}
+
+#[derive(Clone)]
+struct Entry {
+    address: Addr<Conversation>,
+    activity: Rc<Activity>,
+}
+
+/// What one conversation has to do.
+struct Activity {
+    unanswered: Cell<usize>,
+    last_used: Cell<Instant>,
+}
+
+/// What all conversations together have to do.
+#[derive(Default)]
+struct InFlight {
+    unanswered: Cell<usize>,
+    none_left: Notify,
+}
+
+impl Directory {
+    /// A directory of no conversations, not started yet.
+    pub fn new(store: StoreRecipients, clock: SharedClock, settings: TurnSettings) -> Self {
+        let in_flight = Rc::new(InFlight::default());
+        Self { store, clock, settings, conversations: HashMap::new(), in_flight, draining: false }
+    }
+
+    fn pass_on<M>(&mut self, id: &ConversationId, message: M) -> ResponseFuture<Result<Receipt, ObserveError>>
+    where
+        M: Message<Result = Result<Receipt, ObserveError>> + Send + 'static,
+        Conversation: Handler<M>,
+    {
+        let (address, ticket) = match self.admit(id) {
+            Ok(admitted) => admitted,
+            Err(refusal) => return Box::pin(async { Err(refusal) }),
+        };
+        let answer = address.send(message);
+        Box::pin(async move {
+            let _unanswered = ticket;
+            answer.await.unwrap_or_else(|_| {
+                tracing::error!("a conversation's actor died; it is started anew with the next event");
+                Err(ObserveError::ActorGone)
+            })
+        })
+    }
+
+    fn admit(&mut self, id: &ConversationId) -> Result<(Addr<Conversation>, Ticket), ObserveError> {
+        if self.draining {
+            return Err(ObserveError::ShuttingDown);
+        }
+        if self.in_flight.unanswered.get() >= self.settings.max_in_flight {
+            return Err(ObserveError::Overloaded);
+        }
+        let Entry { address, activity } = match self.conversations.get(id) {
+            Some(entry) if entry.address.connected() => entry.clone(),
+            _ => self.start(id)?,
+        };
+        Ok((address, Ticket::new(activity, Rc::clone(&self.in_flight))))
+    }
+
+    fn start(&mut self, id: &ConversationId) -> Result<Entry, ObserveError> {
+        if self.conversations.len() >= self.settings.max_active_conversations {
+            self.retire_idle_for(Duration::ZERO);
+            if self.conversations.len() >= self.settings.max_active_conversations {
+                return Err(ObserveError::Overloaded);
+            }
+        }
+        let conversation = Conversation::new(id.clone(), self.store.clone(), self.clock.clone(), &self.settings);
+        let activity = Rc::new(Activity { unanswered: Cell::new(0), last_used: Cell::new(Instant::now()) });
+        let entry = Entry { address: conversation.start(), activity };
+        self.conversations.insert(id.clone(), entry.clone());
+        Ok(entry)
+    }
+
+    fn retire_idle_for(&mut self, age: Duration) {
+        let now = Instant::now();
+        self.conversations.retain(|_, Entry { activity, .. }| {
+            activity.unanswered.get() > 0 || now.saturating_duration_since(activity.last_used.get()) < age
+        });
+    }
+}
+
+/// Stands for one unanswered message, also where its sender has gone.
+struct Ticket {
+    activity: Rc<Activity>,
+    in_flight: Rc<InFlight>,
+}
+
+impl Ticket {
+    fn new(activity: Rc<Activity>, in_flight: Rc<InFlight>) -> Self {
+        activity.unanswered.update(|count| count + 1);
+        in_flight.unanswered.update(|count| count + 1);
+        Self { activity, in_flight }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.activity.unanswered.update(|count| count - 1);
+        self.activity.last_used.set(Instant::now());
+        self.in_flight.unanswered.update(|count| count - 1);
+        if self.in_flight.unanswered.get() == 0 {
+            self.in_flight.none_left.notify_waiters();
+        }
+    }
+}
+
+impl Actor for Directory {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        // Idle conversations are found within a quarter of the time that makes them idle.
+        let every = (self.settings.idle_after / 4).max(Duration::from_millis(1));
+        ctx.run_interval(every, |directory, _| directory.retire_idle_for(directory.settings.idle_after));
+    }
+}
+
+impl Handler<Observe> for Directory {
+    type Result = ResponseFuture<Result<Receipt, ObserveError>>;
+
+    fn handle(&mut self, observe: Observe, _: &mut Self::Context) -> Self::Result {
+        self.pass_on(&observe.conversation_id.clone(), observe)
+    }
+}
+
+impl Handler<Abandon> for Directory {
+    type Result = ResponseFuture<Result<Receipt, ObserveError>>;
+
+    fn handle(&mut self, abandon: Abandon, _: &mut Self::Context) -> Self::Result {
+        self.pass_on(&abandon.conversation_id.clone(), abandon)
+    }
+}
+
+impl Handler<Drain> for Directory {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: Drain, _: &mut Self::Context) -> Self::Result {
+        self.draining = true;
+        let in_flight = Rc::clone(&self.in_flight);
+        Box::pin(async move {
+            // Actors of one thread: nothing can be answered between the look and the wait.
+            if in_flight.unanswered.get() > 0 {
+                in_flight.none_left.notified().await;
+            }
+        })
+    }
+}
+
+impl Handler<CountWork> for Directory {
+    type Result = actix::MessageResult<CountWork>;
+
+    fn handle(&mut self, _: CountWork, _: &mut Self::Context) -> Self::Result {
+        actix::MessageResult(WorkCounts {
+            active_conversations: self.conversations.len(),
+            in_flight: self.in_flight.unanswered.get(),
+        })
+    }
+}

@@ -1,0 +1,83 @@
+//! The sweeper: has turns sealed that no event comes for any more.
+
+use std::collections::HashMap;
+
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Recipient, WrapFuture};
+
+use super::{Abandon, ListStaleTurns, ObserveError};
+use crate::clock::SharedClock;
+use crate::settings::TurnSettings;
+use crate::turn::{ConversationId, EpochMillis, TurnId};
+
+/// How many turns are looked at with one question to the store.
+const PAGE: usize = 1000;
+
+/// Looks through the store for abandoned turns, at its start and from time to time.
+///
+/// What it goes by is in the store, so turns are abandoned in time whenever the process was last restarted.
+pub struct Sweeper {
+    store: Recipient<ListStaleTurns>,
+    directory: Recipient<Abandon>,
+    clock: SharedClock,
+    settings: TurnSettings,
+    /// Whether a sweep is under way, which the next one then leaves alone.
+    sweeping: bool,
+}
+
+impl Sweeper {
+    /// A sweeper that has not started yet.
+    pub fn new(
+        store: Recipient<ListStaleTurns>,
+        directory: Recipient<Abandon>,
+        clock: SharedClock,
+        settings: TurnSettings,
+    ) -> Self {
+        Self { store, directory, clock, settings, sweeping: false }
+    }
+
+    fn sweep(&mut self, ctx: &mut Context<Self>) {
+        if std::mem::replace(&mut self.sweeping, true) {
+            return;
+        }
+        let idle_since = self.clock.now().saturating_sub(self.settings.abandon_after);
+        let swept = sweep(self.store.clone(), self.directory.clone(), idle_since);
+        ctx.spawn(swept.into_actor(self).map(|(), sweeper, _| sweeper.sweeping = false));
+    }
+}
+
+impl Actor for Sweeper {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.sweep(ctx);
+        ctx.run_interval(self.settings.sweep_every, Self::sweep);
+    }
+}
+
+async fn sweep(store: Recipient<ListStaleTurns>, directory: Recipient<Abandon>, idle_since: EpochMillis) {
+    loop {
+        let stale = match store.send(ListStaleTurns { idle_since, limit: PAGE }).await {
+            Ok(Ok(stale)) => stale,
+            Ok(Err(error)) => return tracing::warn!(%error, "could not look for abandoned turns; trying again later"),
+            Err(_) => return,
+        };
+        let found = stale.len();
+        let mut by_conversation: HashMap<ConversationId, Vec<TurnId>> = HashMap::new();
+        for turn in stale {
+            by_conversation.entry(turn.conversation_id).or_default().push(turn.turn_id);
+        }
+        let mut sealed = 0;
+        for (conversation_id, turn_ids) in by_conversation {
+            match directory.send(Abandon { conversation_id, turn_ids, idle_since }).await {
+                Ok(Ok(receipt)) => sealed += receipt.sealed.len(),
+                Ok(Err(ObserveError::ShuttingDown)) | Err(_) => return,
+                Ok(Err(error)) => tracing::warn!(%error, "could not seal abandoned turns; trying again later"),
+            }
+        }
+        // Sealed turns are found no more, so a full page may have more behind it; one that stayed as it was would
+        // only be found again.
+        if found < PAGE || sealed == 0 {
+            return;
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Tests of the directory and the sweeper by their messages alone, in paused time.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, Addr};
+use tokio::sync::Semaphore;
+
+use super::*;
+use crate::settings::TurnSettings;
+use crate::store::{Commit, Committed, ConversationState, StaleTurn, Version};
+use crate::testing::{Probe, TestClock};
+use crate::turn::{ConversationId, Done, EpochMillis, TurnEvent, TurnEventKind, TurnId};
+
+struct Setup {
+    opens: Probe<OpenConversation>,
+    commits: Probe<Commit>,
+    directory: Addr<Directory>,
+}
+
+/// A directory over a store that forgets, whose commits each wait for a permit of `gate`.
+fn setup_with(settings: TurnSettings, gate: Rc<Semaphore>) -> Setup {
+    tokio::time::pause();
+    let opens = Probe::start(|_| std::future::ready(Ok(ConversationState::default())));
+    let commits = Probe::<Commit>::start(move |commit| {
+        let gate = Rc::clone(&gate);
+        async move {
+            gate.acquire().await.unwrap().forget();
+            Ok(Committed { version: Version(commit.expected_version.0 + 1), outcomes: Vec::new() })
+        }
+    });
+    let store = StoreRecipients { open: opens.recipient(), commit: commits.recipient() };
+    let directory = Directory::new(store, Arc::new(TestClock::at(1000)), settings).start();
+    Setup { opens, commits, directory }
+}
+
+fn setup(settings: TurnSettings) -> Setup {
+    setup_with(settings, Rc::new(Semaphore::new(Semaphore::MAX_PERMITS)))
+}
+
+fn id(id: &str) -> ConversationId {
+    ConversationId::new(id).unwrap()
+}
+
+fn done(conversation: &str) -> Observe {
+    let kind = TurnEventKind::Done(Done::because("stop"));
+    let events = vec![TurnEvent { turn_id: TurnId::new("t").unwrap(), kind }];
+    Observe { conversation_id: id(conversation), events }
+}
+
+impl Setup {
+    async fn observe(&self, conversation: &str) -> Result<Receipt, ObserveError> {
+        self.directory.send(done(conversation)).await.unwrap()
+    }
+
+    async fn counts(&self) -> WorkCounts {
+        self.directory.send(CountWork).await.unwrap()
+    }
+
+    async fn active(&self) -> usize {
+        self.counts().await.active_conversations
+    }
+
+    fn opened(&self) -> Vec<String> {
+        self.opens.seen().iter().map(|open| open.conversation_id.to_string()).collect()
+    }
+}
+
+#[actix_rt::test]
+async fn each_conversation_has_one_actor_started_on_first_use() {
+    let setup = setup(TurnSettings::default());
+    for conversation in ["a", "b", "a", "a", "b"] {
+        setup.observe(conversation).await.unwrap();
+    }
+    assert_eq!(setup.opened(), ["a", "b"]);
+    assert_eq!(setup.counts().await, WorkCounts { active_conversations: 2, in_flight: 0 });
+}
+
+#[actix_rt::test]
+async fn an_idle_conversation_is_retired_and_started_again_on_its_next_event() {
+    let idle_after = Duration::from_mins(1);
+    let setup = setup(TurnSettings { idle_after, ..TurnSettings::default() });
+    setup.observe("a").await.unwrap();
+    setup.observe("b").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    setup.observe("b").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(26)).await;
+    assert_eq!(setup.active().await, 1, "a is idle for 76 s, b for 26 s");
+    setup.observe("a").await.unwrap();
+    assert_eq!(setup.opened(), ["a", "b", "a"]);
+}
+
+#[actix_rt::test]
+async fn a_conversation_with_work_is_never_retired() {
+    let gate = Rc::new(Semaphore::new(0));
+    let idle_after = Duration::from_secs(1);
+    let setup = setup_with(TurnSettings { idle_after, ..TurnSettings::default() }, Rc::clone(&gate));
+    let waiting = setup.directory.send(done("a"));
+    setup.commits.wait_for(1).await;
+    tokio::time::sleep(Duration::from_hours(1)).await;
+    assert_eq!(setup.counts().await, WorkCounts { active_conversations: 1, in_flight: 1 });
+    gate.add_permits(1);
+    waiting.await.unwrap().unwrap();
+}
+
+#[actix_rt::test]
+async fn work_goes_on_where_its_sender_is_gone() {
+    let gate = Rc::new(Semaphore::new(0));
+    let setup = setup_with(TurnSettings::default(), Rc::clone(&gate));
+    let waiting = setup.directory.send(done("a"));
+    setup.commits.wait_for(1).await;
+    drop(waiting);
+    assert_eq!(setup.counts().await.in_flight, 1, "it is still being worked on");
+    gate.add_permits(1);
+    setup.directory.send(Drain).await.unwrap();
+    assert_eq!(setup.counts().await.in_flight, 0);
+}
+
+#[actix_rt::test]
+async fn more_than_may_be_in_flight_is_refused_and_taken_again_later() {
+    let gate = Rc::new(Semaphore::new(0));
+    let setup = setup_with(TurnSettings { max_in_flight: 1, ..TurnSettings::default() }, Rc::clone(&gate));
+    let waiting = setup.directory.send(done("a"));
+    setup.commits.wait_for(1).await;
+    assert_eq!(setup.observe("b").await, Err(ObserveError::Overloaded));
+    gate.add_permits(2);
+    waiting.await.unwrap().unwrap();
+    setup.observe("b").await.unwrap();
+}
+
+#[actix_rt::test]
+async fn the_number_of_actors_is_bounded_and_idle_ones_give_way() {
+    let gate = Rc::new(Semaphore::new(1));
+    let settings = TurnSettings { max_active_conversations: 2, ..TurnSettings::default() };
+    let setup = setup_with(settings, Rc::clone(&gate));
+    setup.observe("idle").await.unwrap();
+    let a = setup.directory.send(done("a"));
+    let b = setup.directory.send(done("b"));
+    setup.commits.wait_for(3).await;
+    assert_eq!(setup.active().await, 2, "the idle one gave way");
+    assert_eq!(setup.observe("c").await, Err(ObserveError::Overloaded), "those at work do not");
+    gate.add_permits(2);
+    a.await.unwrap().unwrap();
+    b.await.unwrap().unwrap();
+}
+
+#[actix_rt::test]
+async fn draining_refuses_new_work_and_waits_for_what_is_in_flight() {
+    let gate = Rc::new(Semaphore::new(0));
+    let setup = setup_with(TurnSettings::default(), Rc::clone(&gate));
+    let waiting = setup.directory.send(done("a"));
+    setup.commits.wait_for(1).await;
+    let drained = tokio::task::spawn_local(setup.directory.send(Drain));
+    assert_eq!(setup.observe("a").await, Err(ObserveError::ShuttingDown));
+    assert!(!drained.is_finished(), "drained with work in flight");
+    gate.add_permits(1);
+    waiting.await.unwrap().unwrap();
+    drained.await.unwrap().unwrap();
+}
+
+#[actix_rt::test]
+async fn a_conversation_that_panics_costs_its_sender_an_error_and_is_started_anew() {
+    tokio::time::pause();
+    let opens = Probe::start(|_| std::future::ready(Ok(ConversationState::default())));
+    let commits = Probe::<Commit>::start(|commit| {
+        std::future::ready(Ok(Committed { version: Version(commit.expected_version.0), outcomes: Vec::new() }))
+    });
+    let store = StoreRecipients { open: opens.recipient(), commit: commits.recipient() };
+    let directory = Directory::new(store, Arc::new(PanickingClock::new(1)), TurnSettings::default()).start();
+
+    let died = directory.send(done("a")).await.unwrap();
+    assert_eq!(died, Err(ObserveError::ActorGone));
+    directory.send(done("a")).await.unwrap().unwrap();
+    assert_eq!(opens.seen().len(), 2, "it is started anew from the store");
+    assert_eq!(directory.send(CountWork).await.unwrap().in_flight, 0);
+}
+
+/// A clock that panics when it is first asked: the one thing in a conversation's way that a test can make panic.
+struct PanickingClock(std::sync::atomic::AtomicU32);
+
+impl PanickingClock {
+    fn new(panics: u32) -> Self {
+        Self(panics.into())
+    }
+}
+
+impl crate::clock::Clock for PanickingClock {
+    fn now(&self) -> EpochMillis {
+        use std::sync::atomic::Ordering::SeqCst;
+        let panics_left = self.0.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
+        assert!(!panics_left, "this panic is part of a test");
+        EpochMillis::new(1)
+    }
+}
+
+/// A sweeper over a store with these stale turns, of which the directory seals as `seals` says.
+struct Sweep {
+    lists: Probe<ListStaleTurns>,
+    abandons: Probe<Abandon>,
+}
+
+fn sweep(settings: TurnSettings, stale: Vec<StaleTurn>, seals: bool) -> Sweep {
+    tokio::time::pause();
+    let stale = Rc::new(RefCell::new(stale));
+    let left = Rc::clone(&stale);
+    let lists = Probe::<ListStaleTurns>::start(move |list| {
+        std::future::ready(Ok(left.borrow().iter().take(list.limit).cloned().collect()))
+    });
+    let abandons = Probe::<Abandon>::start(move |abandon| {
+        let mut sealed = Vec::new();
+        if seals {
+            stale.borrow_mut().retain(|turn| !abandon.turn_ids.contains(&turn.turn_id));
+            let ordinal = crate::turn::Ordinal::new(1).unwrap();
+            sealed = abandon
+                .turn_ids
+                .into_iter()
+                .map(|turn_id| TurnReceipt { turn_id, ordinal, duplicate: false })
+                .collect();
+        }
+        std::future::ready(Ok(Receipt { sealed }))
+    });
+    let clock = Arc::new(TestClock::at(100_000));
+    Sweeper::new(lists.recipient(), abandons.recipient(), clock, settings).start();
+    Sweep { lists, abandons }
+}
+
+fn stale(count: usize) -> Vec<StaleTurn> {
+    let turn =
+        |n| StaleTurn { conversation_id: id(&format!("c{}", n % 2)), turn_id: TurnId::new(format!("t{n}")).unwrap() };
+    (0..count).map(turn).collect()
+}
+
+#[actix_rt::test]
+async fn a_sweep_begins_at_the_start_and_again_after_each_interval() {
+    let settings = TurnSettings {
+        abandon_after: Duration::from_secs(40),
+        sweep_every: Duration::from_secs(10),
+        ..TurnSettings::default()
+    };
+    let sweep = sweep(settings, Vec::new(), true);
+    assert_eq!(sweep.lists.wait_for(1).await[0].idle_since, EpochMillis::new(60_000));
+    let before = tokio::time::Instant::now();
+    sweep.lists.wait_for(3).await;
+    assert_eq!(before.elapsed().as_secs(), 20);
+    assert_eq!(sweep.abandons.seen(), []);
+}
+
+#[actix_rt::test]
+async fn a_sweep_asks_each_conversation_once_a_page_and_goes_on_until_no_stale_turn_is_left() {
+    let settings = TurnSettings { sweep_every: Duration::from_hours(1), ..TurnSettings::default() };
+    let sweep = sweep(settings, stale(1500), true);
+    let mut abandons = sweep.abandons.wait_for(4).await;
+    assert_eq!(sweep.lists.seen().len(), 2);
+    abandons.sort_by_key(|abandon| (abandon.turn_ids.len(), abandon.conversation_id.clone()));
+    let asked: Vec<_> =
+        abandons.iter().map(|abandon| (abandon.conversation_id.as_str(), abandon.turn_ids.len())).collect();
+    assert_eq!(asked, [("c0", 250), ("c1", 250), ("c0", 500), ("c1", 500)]);
+}
+
+#[actix_rt::test]
+async fn a_sweep_that_gets_nowhere_ends_until_the_next() {
+    let settings = TurnSettings { sweep_every: Duration::from_hours(1), ..TurnSettings::default() };
+    let sweep = sweep(settings, stale(1000), false);
+    sweep.abandons.wait_for(2).await;
+    tokio::time::sleep(Duration::from_mins(30)).await;
+    assert_eq!(sweep.lists.seen().len(), 1, "it asked again for turns that did not go away");
+}

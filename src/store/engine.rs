@@ -1,0 +1,120 @@
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+
+use tokio::sync::{oneshot, watch};
+
+use super::location::{Location, OpenError};
+use super::read::ReadTables;
+use super::schema::Failure;
+use super::slot::Slot;
+use super::writer::{Job, Writer, WriterState};
+use super::{Commit, CommitError, Committed, ConversationState, ReadError, Revision, StaleTurn, TurnRange};
+use crate::settings::StoreSettings;
+use crate::turn::{ConversationId, EpochMillis, StoredTurn};
+
+/// The store on redb. Cheap to clone; writes go to the one writer's thread, reads run where they are called.
+///
+/// Its futures own what they need, so an actor may spawn them.
+#[derive(Debug, Clone)]
+pub(crate) struct Engine {
+    jobs: SyncSender<Job>,
+    slot: Arc<Slot>,
+    writer: watch::Receiver<WriterState>,
+}
+
+impl Engine {
+    /// Opens the store and starts its writer.
+    pub(crate) fn open(location: Location, settings: &StoreSettings) -> Result<Self, OpenError> {
+        let (engine, writer) = Self::prepare(location, settings)?;
+        let thread = std::thread::Builder::new().name("store-writer".into());
+        thread.spawn(move || writer.run()).map_err(OpenError::Thread)?;
+        Ok(engine)
+    }
+
+    /// Opens the store; nothing is written until the writer runs.
+    pub(super) fn prepare(location: Location, settings: &StoreSettings) -> Result<(Self, Writer), OpenError> {
+        let cache_bytes = settings.cache_bytes;
+        let slot = Arc::new(Slot::new(location.open(cache_bytes)?));
+        let (jobs, received) = sync_channel(settings.queue_commits);
+        let (state, writer) = watch::channel(WriterState::Running);
+        let reopen = Box::new(move || location.reopen(cache_bytes));
+        let running = Writer::new(received, Arc::clone(&slot), reopen, settings.batch_commits, state);
+        Ok((Self { jobs, slot, writer }, running))
+    }
+
+    /// Resolves when the commit is durable, or is not and says why.
+    pub(crate) fn commit(&self, commit: Commit) -> impl Future<Output = Result<Committed, CommitError>> + use<> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Job::Commit(commit, reply), answer)
+    }
+
+    /// Resolves when something was made durable.
+    pub(crate) fn check_write(&self) -> impl Future<Output = Result<(), CommitError>> + use<> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Job::CheckWrite(reply), answer)
+    }
+
+    /// Queues the job at once, not when the future is first polled: the order of calls is the order of writes.
+    fn ask<T>(
+        &self,
+        job: Job,
+        answer: oneshot::Receiver<Result<T, CommitError>>,
+    ) -> impl Future<Output = Result<T, CommitError>> + use<T> {
+        let sent = self.jobs.try_send(job);
+        async move {
+            match sent {
+                Ok(()) => answer.await.unwrap_or_else(|_| Err(gone())),
+                Err(TrySendError::Full(_)) => Err(CommitError::Overloaded),
+                Err(TrySendError::Disconnected(_)) => Err(gone()),
+            }
+        }
+    }
+
+    /// Writes what waits and closes the file. Resolves when that is done, also for a store that is closed already.
+    pub(crate) fn close(&self) -> impl Future<Output = ()> + use<> {
+        let (reply, closed) = oneshot::channel();
+        let jobs = self.jobs.clone();
+        let mut writer = self.writer.clone();
+        async move {
+            // The queue may be full, and sending would then block: this must not be on an actor's thread.
+            let _ = tokio::task::spawn_blocking(move || jobs.send(Job::Close(reply))).await;
+            let _ = closed.await;
+            let _ = writer.wait_for(|state| *state != WriterState::Running).await;
+        }
+    }
+
+    /// Follows how the writer's thread is.
+    pub(crate) fn writer_state(&self) -> watch::Receiver<WriterState> {
+        self.writer.clone()
+    }
+
+    /// The state a conversation's actor starts from.
+    pub(crate) fn conversation_state(&self, id: &ConversationId) -> Result<ConversationState, ReadError> {
+        self.read(|tables| tables.conversation_state(id))
+    }
+
+    /// What a conversation's sealed turns are right now.
+    pub(crate) fn revision(&self, id: &ConversationId) -> Result<Revision, ReadError> {
+        self.read(|tables| tables.revision(id))
+    }
+
+    /// Sealed turns, in order.
+    pub(crate) fn turns(&self, range: &TurnRange) -> Result<Vec<StoredTurn>, ReadError> {
+        self.read(|tables| tables.turns(range))
+    }
+
+    /// Open turns whose latest event came before `idle_since`.
+    pub(crate) fn stale_turns(&self, idle_since: EpochMillis, limit: usize) -> Result<Vec<StaleTurn>, ReadError> {
+        self.read(|tables| tables.stale_turns(idle_since, limit))
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&ReadTables) -> Result<T, Failure>) -> Result<T, ReadError> {
+        let txn = self.slot.begin_read()?;
+        let result = ReadTables::open(&txn).and_then(|tables| read(&tables));
+        result.map_err(|failure| ReadError::Failed(failure.to_string()))
+    }
+}
+
+fn gone() -> CommitError {
+    CommitError::Unavailable("its writer is gone".into())
+}

@@ -1,0 +1,158 @@
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use redb::backends::InMemoryBackend;
+use redb::{Builder, Database, DatabaseError, ReadableDatabase, StorageError};
+
+use super::schema::{self, FORMAT, Failure, Stamp};
+
+/// The name of the database in the data directory.
+const FILE_NAME: &str = "turn-metrics.redb";
+
+/// Where the store keeps its data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Location {
+    /// In a file of this directory, which is made if it is missing.
+    Directory(PathBuf),
+    /// In memory: gone when the store is closed.
+    Memory,
+}
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The directory cannot be made or written.
+    #[error("the data directory {path} cannot be used: {source}")]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Another process has the database open.
+    #[error("the database {path} is in use by another process; stop that one, or choose another data directory")]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is something else.
+    #[error("the file {path} is no turn-metrics database; it was left as it is")]
+    NotOurs {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file was written by a later version.
+    #[error("the database {path} is of format {found}; this version knows formats up to {known}")]
+    LaterFormat {
+        /// The file.
+        path: PathBuf,
+        /// The file's format.
+        found: u32,
+        /// The latest format this version knows.
+        known: u32,
+    },
+    /// The database cannot be opened for another reason.
+    #[error("the database {path} cannot be opened: {cause}")]
+    Failed {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        cause: String,
+    },
+    /// The writer's thread cannot be started.
+    #[error("the writer's thread cannot be started: {0}")]
+    Thread(io::Error),
+}
+
+impl Location {
+    /// Opens the database; a new one is made ready first.
+    pub(super) fn open(&self, cache_bytes: usize) -> Result<Database, OpenError> {
+        let mut builder = Builder::new();
+        builder.set_cache_size(cache_bytes);
+        let (path, database) = match self {
+            Self::Directory(directory) => {
+                let path = directory.join(FILE_NAME);
+                let database = open_file(&builder, directory, &path)?;
+                (path, database)
+            }
+            Self::Memory => {
+                let path = PathBuf::from("in memory");
+                let database = builder.create_with_backend(InMemoryBackend::new());
+                (path.clone(), database.map_err(|error| explain(&path, &error))?)
+            }
+        };
+        prepare(&path, &database)?;
+        if let Self::Directory(directory) = self {
+            sync_directory(directory)?;
+        }
+        Ok(database)
+    }
+}
+
+impl Location {
+    /// Opens the database again after a failure.
+    pub(super) fn reopen(&self, cache_bytes: usize) -> Result<Database, OpenError> {
+        match self {
+            Self::Directory(_) => self.open(cache_bytes),
+            Self::Memory => Err(OpenError::Failed {
+                path: PathBuf::from("in memory"),
+                cause: "it went with the process's memory that held it".into(),
+            }),
+        }
+    }
+}
+
+fn open_file(builder: &Builder, directory: &Path, path: &Path) -> Result<Database, OpenError> {
+    let unusable = |source| OpenError::Directory { path: directory.to_owned(), source };
+    fs::create_dir_all(directory).map_err(unusable)?;
+    match builder.create(path) {
+        Err(DatabaseError::Storage(StorageError::Io(source))) if source.kind() == io::ErrorKind::PermissionDenied => {
+            Err(unusable(source))
+        }
+        opened => opened.map_err(|error| explain(path, &error)),
+    }
+}
+
+fn explain(path: &Path, error: &DatabaseError) -> OpenError {
+    let path = path.to_owned();
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { path },
+        DatabaseError::Storage(StorageError::Io(source)) if source.kind() == io::ErrorKind::InvalidData => {
+            OpenError::NotOurs { path }
+        }
+        other => OpenError::Failed { path, cause: other.to_string() },
+    }
+}
+
+/// Checks that the database is ours, and makes it so if it is blank.
+fn prepare(path: &Path, database: &Database) -> Result<(), OpenError> {
+    let failed = |failure: Failure| OpenError::Failed { path: path.to_owned(), cause: failure.to_string() };
+    let stamp = database.begin_read().map_err(Failure::from).and_then(|txn| schema::read_stamp(&txn));
+    match stamp.map_err(failed)? {
+        Stamp::Format(found) if found <= FORMAT => Ok(()),
+        Stamp::Format(found) => Err(OpenError::LaterFormat { path: path.to_owned(), found, known: FORMAT }),
+        Stamp::Foreign => Err(OpenError::NotOurs { path: path.to_owned() }),
+        Stamp::Blank => initialise(database).map_err(failed),
+    }
+}
+
+fn initialise(database: &Database) -> Result<(), Failure> {
+    let mut txn = database.begin_write()?;
+    txn.set_quick_repair(true);
+    schema::stamp(&txn)?;
+    Ok(txn.commit()?)
+}
+
+/// Makes the file's name durable: without it a new file's synced content can be lost with its directory entry.
+fn sync_directory(directory: &Path) -> Result<(), OpenError> {
+    let sync = |directory: &Path| File::open(directory).and_then(|directory| directory.sync_all());
+    sync(directory).map_err(|source| OpenError::Directory { path: directory.to_owned(), source })?;
+    // The directory may be new as well. Its parent need not be ours to read; then it was there before us.
+    if let Some(parent) = directory.canonicalize().ok().as_deref().and_then(Path::parent) {
+        let _ = sync(parent);
+    }
+    Ok(())
+}

@@ -1,0 +1,280 @@
+//! Tests of the store as it is asked: they know no key and no table.
+
+use std::fs;
+
+use super::*;
+use crate::settings::StoreSettings;
+use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Progress, StoredTurn, TurnId};
+
+fn conversation(id: &str) -> ConversationId {
+    ConversationId::new(id).unwrap()
+}
+
+fn open(id: &str, at: u64) -> StagedTurn {
+    let mut turn = OpenTurn::new(TurnId::new(id).unwrap());
+    turn.fold(&Progress::Start { model: Some("m".into()) });
+    StagedTurn { turn, last_event_at: EpochMillis::new(at) }
+}
+
+fn sealed(id: &str) -> crate::turn::SealedTurn {
+    open(id, 1).turn.seal(&Done { duration: Some(9.into()), ..Done::because("stop") }, EpochMillis::new(7))
+}
+
+fn commit(id: &str, version: u64, staged: &[&str], ended: &[&str]) -> Commit {
+    Commit {
+        conversation_id: conversation(id),
+        expected_version: Version(version),
+        staged: staged.iter().map(|id| open(id, 5)).collect(),
+        sealed: ended.iter().map(|id| sealed(id)).collect(),
+    }
+}
+
+fn outcomes(committed: &Committed) -> Vec<(&str, TurnOutcome)> {
+    committed.outcomes.iter().map(|(id, outcome)| (id.as_str(), *outcome)).collect()
+}
+
+fn at(ordinal: u64) -> crate::turn::Ordinal {
+    crate::turn::Ordinal::new(ordinal).unwrap()
+}
+
+fn all(engine: &Engine, id: &str) -> Vec<StoredTurn> {
+    engine.turns(&TurnRange { conversation_id: conversation(id), after: 0, limit: usize::MAX }).unwrap()
+}
+
+fn ids(turns: &[StoredTurn]) -> Vec<(u64, &str)> {
+    turns.iter().map(|turn| (turn.ordinal.get(), turn.metrics.turn_id.as_str())).collect()
+}
+
+fn in_memory() -> Engine {
+    Engine::open(Location::Memory, &StoreSettings::default()).unwrap()
+}
+
+fn in_directory(directory: &std::path::Path) -> Result<Engine, OpenError> {
+    Engine::open(Location::Directory(directory.to_owned()), &StoreSettings::default())
+}
+
+#[tokio::test]
+async fn sealed_turns_get_ordinals_without_gaps_in_append_order_per_conversation() {
+    let store = in_memory();
+    let first = store.commit(commit("a", 0, &[], &["x", "y"])).await.unwrap();
+    assert_eq!(outcomes(&first), [("x", TurnOutcome::Sealed(at(1))), ("y", TurnOutcome::Sealed(at(2)))]);
+    store.commit(commit("b", 0, &[], &["x"])).await.unwrap();
+    store.commit(commit("a", 1, &[], &["w"])).await.unwrap();
+
+    assert_eq!(ids(&all(&store, "a")), [(1, "x"), (2, "y"), (3, "w")]);
+    assert_eq!(ids(&all(&store, "b")), [(1, "x")]);
+    assert_eq!(all(&store, "a")[0], sealed("x").at(at(1)));
+}
+
+#[tokio::test]
+async fn a_turn_is_sealed_once_whatever_comes_later() {
+    let store = in_memory();
+    store.commit(commit("c", 0, &[], &["x"])).await.unwrap();
+    let late = Commit { sealed: vec![sealed("x"), sealed("y"), sealed("y")], ..commit("c", 1, &["x"], &[]) };
+    let late = store.commit(late).await.unwrap();
+    let duplicate = TurnOutcome::Duplicate(at(1));
+    assert_eq!(
+        outcomes(&late),
+        [("x", duplicate), ("x", duplicate), ("y", TurnOutcome::Sealed(at(2))), ("y", TurnOutcome::Duplicate(at(2)))]
+    );
+    assert_eq!(ids(&all(&store, "c")), [(1, "x"), (2, "y")]);
+    let state = store.conversation_state(&conversation("c")).unwrap();
+    assert_eq!(state.open_turns, [], "a late event opens nothing");
+}
+
+#[tokio::test]
+async fn the_version_rises_with_each_change_and_only_then() {
+    let store = in_memory();
+    assert_eq!(store.commit(commit("c", 0, &["x"], &[])).await.unwrap().version, Version(1));
+    assert_eq!(store.commit(commit("c", 1, &[], &["x"])).await.unwrap().version, Version(2));
+    assert_eq!(store.commit(commit("c", 2, &["x"], &["x"])).await.unwrap().version, Version(2), "nothing changed");
+}
+
+#[tokio::test]
+async fn a_commit_from_another_version_is_a_conflict_and_changes_nothing() {
+    let store = in_memory();
+    store.commit(commit("c", 0, &["x"], &[])).await.unwrap();
+    let conflict = store.commit(commit("c", 0, &["y"], &["x"])).await.unwrap_err();
+    assert_eq!(conflict, CommitError::Conflict { expected: Version(0), actual: Version(1) });
+    let state = store.conversation_state(&conversation("c")).unwrap();
+    assert_eq!(state, ConversationState { version: Version(1), open_turns: vec![open("x", 5)] });
+    assert_eq!(all(&store, "c"), []);
+}
+
+#[tokio::test]
+async fn open_turns_are_kept_until_they_are_sealed() {
+    let store = in_memory();
+    store.commit(commit("c", 0, &["x", "y"], &[])).await.unwrap();
+    store.commit(commit("d", 0, &["z"], &[])).await.unwrap();
+    store.commit(commit("c", 1, &[], &["x"])).await.unwrap();
+    let state = store.conversation_state(&conversation("c")).unwrap();
+    assert_eq!(state, ConversationState { version: Version(2), open_turns: vec![open("y", 5)] });
+    assert_eq!(store.conversation_state(&conversation("?")).unwrap(), ConversationState::default());
+}
+
+#[tokio::test]
+async fn a_range_is_after_an_ordinal_and_up_to_a_limit() {
+    let store = in_memory();
+    store.commit(commit("c", 0, &[], &["a", "b", "c", "d"])).await.unwrap();
+    let range = |after, limit| {
+        let turns = store.turns(&TurnRange { conversation_id: conversation("c"), after, limit }).unwrap();
+        turns.iter().map(|turn| turn.ordinal.get()).collect::<Vec<_>>()
+    };
+    assert_eq!(range(0, 2), [1, 2]);
+    assert_eq!(range(2, 10), [3, 4]);
+    assert_eq!(range(4, 10), [0; 0]);
+    assert_eq!(range(u64::MAX, 10), [0; 0]);
+}
+
+#[tokio::test]
+async fn a_revision_changes_with_the_sealed_turns_and_differs_between_stores() {
+    let store = in_memory();
+    let revision = |store: &Engine| store.revision(&conversation("c")).unwrap();
+    let before = revision(&store);
+    store.commit(commit("c", 0, &["x"], &[])).await.unwrap();
+    assert_eq!(revision(&store), before, "an open turn is none of it");
+    store.commit(commit("c", 1, &[], &["x"])).await.unwrap();
+    assert_eq!(revision(&store), Revision { sealed_turns: 1, ..before });
+    assert_ne!(revision(&in_memory()), before);
+}
+
+#[tokio::test]
+async fn stale_turns_are_those_whose_latest_event_came_before() {
+    let store = in_memory();
+    let staged = vec![open("old", 10), open("new", 20)];
+    store.commit(Commit { staged, ..commit("c", 0, &[], &[]) }).await.unwrap();
+    let stale = |since, limit| store.stale_turns(EpochMillis::new(since), limit).unwrap();
+    let old = StaleTurn { conversation_id: conversation("c"), turn_id: TurnId::new("old").unwrap() };
+    assert_eq!(stale(10, 9), []);
+    assert_eq!(stale(11, 9), [old]);
+    assert_eq!(stale(21, 9).len(), 2);
+    assert_eq!(stale(21, 1).len(), 1);
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_there_after_closing_and_opening() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = in_directory(directory.path()).unwrap();
+    store.commit(commit("c", 0, &["open"], &["x"])).await.unwrap();
+    let (turns, state) = (all(&store, "c"), store.conversation_state(&conversation("c")).unwrap());
+    let revision = store.revision(&conversation("c")).unwrap();
+    store.close().await;
+    assert!(matches!(store.commit(commit("c", 1, &[], &["y"])).await, Err(CommitError::Unavailable(_))));
+    assert!(matches!(store.conversation_state(&conversation("c")), Err(ReadError::Unavailable(_))));
+
+    let again = in_directory(directory.path()).unwrap();
+    assert_eq!(all(&again, "c"), turns);
+    assert_eq!(again.conversation_state(&conversation("c")).unwrap(), state);
+    assert_eq!(again.revision(&conversation("c")).unwrap(), revision);
+    assert_eq!(again.commit(commit("c", 1, &[], &["y"])).await.unwrap().version, Version(2));
+}
+
+#[tokio::test]
+async fn commits_that_wait_together_become_durable_in_their_order() {
+    let store = in_memory();
+    let waiting: Vec<_> = (0..300).map(|n| store.commit(commit("c", n, &[], &[&format!("t{n}")]))).collect();
+    for (n, committed) in (1..).zip(waiting) {
+        assert_eq!(committed.await.unwrap().version, Version(n));
+    }
+    assert_eq!(all(&store, "c").len(), 300);
+}
+
+#[tokio::test]
+async fn closing_writes_what_waits_first_and_may_be_asked_twice() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = in_directory(directory.path()).unwrap();
+    let waiting: Vec<_> = (0..50).map(|n| store.commit(commit("c", n, &[], &[&format!("t{n}")]))).collect();
+    store.close().await;
+    store.close().await;
+    for committed in waiting {
+        committed.await.unwrap();
+    }
+    assert_eq!(*store.writer_state().borrow(), WriterState::Closed);
+    assert_eq!(all(&in_directory(directory.path()).unwrap(), "c").len(), 50);
+}
+
+#[tokio::test]
+async fn a_full_queue_is_overload_and_changes_nothing() {
+    let settings = StoreSettings { queue_commits: 1, ..StoreSettings::default() };
+    let (store, writer) = Engine::prepare(Location::Memory, &settings).unwrap();
+    let queued = store.commit(commit("a", 0, &[], &["t"]));
+    let refused = store.commit(commit("b", 0, &[], &["t"]));
+    assert_eq!(refused.await, Err(CommitError::Overloaded));
+    std::thread::spawn(move || writer.run());
+    queued.await.unwrap();
+    assert_eq!((all(&store, "a").len(), all(&store, "b").len()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_writer_that_is_gone_is_told_apart_from_one_that_was_closed() {
+    let (store, writer) = Engine::prepare(Location::Memory, &StoreSettings::default()).unwrap();
+    let queued = store.commit(commit("a", 0, &[], &["t"]));
+    drop(writer);
+    assert!(matches!(queued.await, Err(CommitError::Unavailable(_))));
+    assert!(matches!(store.check_write().await, Err(CommitError::Unavailable(_))));
+    assert_eq!(*store.writer_state().borrow(), WriterState::Dead);
+}
+
+#[tokio::test]
+async fn a_write_check_is_durable_work() {
+    let store = in_memory();
+    store.check_write().await.unwrap();
+    store.close().await;
+    assert!(store.check_write().await.is_err());
+}
+
+#[test]
+fn a_database_in_use_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let _open = in_directory(directory.path()).unwrap();
+    let refused = in_directory(directory.path()).unwrap_err();
+    assert!(matches!(refused, OpenError::InUse { .. }), "{refused}");
+}
+
+#[test]
+fn a_file_that_is_no_database_is_refused_and_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("turn-metrics.redb");
+    for content in ["no database".to_owned(), "x".repeat(100_000)] {
+        fs::write(&path, &content).unwrap();
+        let refused = in_directory(directory.path()).unwrap_err();
+        assert!(matches!(refused, OpenError::NotOurs { .. }), "{refused}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), content);
+    }
+}
+
+#[test]
+fn a_database_of_another_program_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = redb::Database::create(directory.path().join("turn-metrics.redb")).unwrap();
+    let txn = database.begin_write().unwrap();
+    txn.open_table(redb::TableDefinition::<u64, u64>::new("theirs")).unwrap();
+    txn.commit().unwrap();
+    drop(database);
+    let refused = in_directory(directory.path()).unwrap_err();
+    assert!(matches!(refused, OpenError::NotOurs { .. }), "{refused}");
+}
+
+#[test]
+fn a_database_of_a_later_format_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = redb::Database::create(directory.path().join("turn-metrics.redb")).unwrap();
+    let txn = database.begin_write().unwrap();
+    {
+        let mut meta = txn.open_table(redb::TableDefinition::<&str, &[u8]>::new("meta")).unwrap();
+        meta.insert("format", 2u32.to_le_bytes().as_slice()).unwrap();
+    }
+    txn.commit().unwrap();
+    drop(database);
+    let refused = in_directory(directory.path()).unwrap_err();
+    assert!(matches!(refused, OpenError::LaterFormat { found: 2, known: 1, .. }), "{refused}");
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    fs::write(&file, "").unwrap();
+    let refused = in_directory(&file.join("data")).unwrap_err();
+    assert!(matches!(refused, OpenError::Directory { .. }), "{refused}");
+}

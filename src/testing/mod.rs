@@ -1,0 +1,7 @@
+//! What tests of actors share.
+
+mod clock;
+mod probe;
+
+pub use clock::TestClock;
+pub use probe::Probe;

@@ -1,0 +1,89 @@
+use std::sync::{Arc, Mutex, PoisonError};
+
+use actix::{Actor, Context, Handler, Message, Recipient, ResponseFuture};
+use tokio::sync::Notify;
+
+/// Stands in for an actor: keeps each message it gets and answers as it is told.
+///
+/// Clones are the same probe, so a test keeps one to look at and hands its [`recipient`](Probe::recipient) out.
+pub struct Probe<M>
+where
+    M: Message + Send,
+    M::Result: Send,
+{
+    seen: Arc<Seen<M>>,
+    recipient: Recipient<M>,
+}
+
+struct Seen<M> {
+    messages: Mutex<Vec<M>>,
+    more: Notify,
+}
+
+impl<M> Seen<M> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<M>> {
+        self.messages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<M> Probe<M>
+where
+    M: Message + Clone + Send + Unpin + 'static,
+    M::Result: Send,
+{
+    /// A probe on the present thread that answers each message with what `answer` makes of it.
+    pub fn start<F>(answer: impl FnMut(M) -> F + Unpin + 'static) -> Self
+    where
+        F: Future<Output = M::Result> + 'static,
+    {
+        let seen = Arc::new(Seen { messages: Mutex::new(Vec::new()), more: Notify::new() });
+        let actor = Answerer { seen: Arc::clone(&seen), answer };
+        Self { seen, recipient: actor.start().recipient() }
+    }
+
+    /// Where to send it messages.
+    pub fn recipient(&self) -> Recipient<M> {
+        self.recipient.clone()
+    }
+
+    /// The messages so far.
+    pub fn seen(&self) -> Vec<M> {
+        self.seen.lock().clone()
+    }
+
+    /// Waits until there are at least `count` messages, and gives all there are.
+    pub async fn wait_for(&self, count: usize) -> Vec<M> {
+        loop {
+            let more = self.seen.more.notified();
+            let seen = self.seen();
+            if seen.len() >= count {
+                return seen;
+            }
+            more.await;
+        }
+    }
+}
+
+struct Answerer<M, A> {
+    seen: Arc<Seen<M>>,
+    answer: A,
+}
+
+impl<M: Unpin + 'static, A: Unpin + 'static> Actor for Answerer<M, A> {
+    type Context = Context<Self>;
+}
+
+impl<M, A, F> Handler<M> for Answerer<M, A>
+where
+    M: Message + Clone + Unpin + 'static,
+    A: FnMut(M) -> F + Unpin + 'static,
+    F: Future<Output = M::Result> + 'static,
+{
+    type Result = ResponseFuture<M::Result>;
+
+    fn handle(&mut self, message: M, _: &mut Self::Context) -> Self::Result {
+        self.seen.lock().push(message.clone());
+        self.seen.more.notify_waiters();
+        Box::pin((self.answer)(message))
+    }
+}
