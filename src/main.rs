@@ -1,3 +1,16 @@
 //! The `turn-metrics` program.
 
-fn main() {}
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use anyhow::Context;
+
+fn main() -> ExitCode {
+    let error = match turn_metrics::cli::run().context("turn-metrics") {
+        Ok(code) => return code,
+        Err(error) => error,
+    };
+    // With stderr closed there is nobody to tell.
+    let _ = writeln!(io::stderr(), "{error:#}");
+    ExitCode::FAILURE
+}

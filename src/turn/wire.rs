@@ -12,8 +12,11 @@ use super::{
 
 /// Why a line is no kernel event. Displays what is wrong and where in the line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct BadEvent(String);
+#[error("{message}")]
+pub struct BadEvent {
+    message: String,
+    line: usize,
+}
 
 /// The most bytes of a message: it may quote what was sent, and that has any length.
 const MAX_MESSAGE_BYTES: usize = 300;
@@ -30,7 +33,13 @@ impl BadEvent {
             message.push_str("...");
         }
         let place = if matches!(path, "" | "." | "?") { String::new() } else { format!("`{path}`: ") };
-        Self(format!("{place}{message} (column {})", error.column()))
+        // An error of the object as a whole stands nowhere in particular.
+        Self { message: format!("{place}{message} (column {})", error.column()), line: error.line().max(1) }
+    }
+
+    /// The line at which the event goes wrong, from 1: larger only for an event that is written on several lines.
+    pub fn line(&self) -> usize {
+        self.line
     }
 }
 

@@ -1,0 +1,105 @@
+//! Arguments that several commands share.
+
+use std::env;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use ureq::http::Uri;
+
+use crate::config::{ConfigError, Configuration, Flag, Sources};
+
+/// What the configuration is made of, beside the built-in defaults and the environment.
+#[derive(clap::Args)]
+pub(super) struct ConfigArgs {
+    /// Read settings from this TOML file; `turn-metrics config` shows all that there are
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Listen on this address; port 0 takes a free one [setting: `http.listen`, default: 127.0.0.1:24210]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+
+    /// Keep the database in this directory [setting: `store.data_dir`, default: ./data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl ConfigArgs {
+    /// Reads and checks all layers.
+    pub(super) fn load(self) -> Result<Configuration, ConfigError> {
+        let listen = self.listen.map(|value| Flag { name: "--listen", key: "http.listen", value: value.into() });
+        let data_dir =
+            self.data_dir.map(|value| Flag { name: "--data-dir", key: "store.data_dir", value: value.into() });
+        Configuration::load(&Sources {
+            file: self.config,
+            environment: env::vars_os().collect(),
+            flags: listen.into_iter().chain(data_dir).collect(),
+        })
+    }
+}
+
+/// The base address of a server, such as `http://127.0.0.1:24210`, without a slash at its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ServerUrl(String);
+
+/// Why a text is no address of a server.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum InvalidServerUrl {
+    #[error("this program speaks no TLS; give an address that begins with http://, such as that of a local proxy")]
+    Https,
+    #[error("an address such as http://127.0.0.1:24210 is wanted")]
+    Malformed,
+}
+
+impl FromStr for ServerUrl {
+    type Err = InvalidServerUrl;
+
+    fn from_str(text: &str) -> Result<Self, InvalidServerUrl> {
+        let uri: Uri = text.parse().map_err(|_| InvalidServerUrl::Malformed)?;
+        match uri.scheme_str() {
+            Some("https") => Err(InvalidServerUrl::Https),
+            Some("http") if uri.query().is_none() && uri.host().is_some_and(|host| !host.is_empty()) => {
+                Ok(Self(text.trim_end_matches('/').to_owned()))
+            }
+            _ => Err(InvalidServerUrl::Malformed),
+        }
+    }
+}
+
+impl ServerUrl {
+    /// The server that listens on `address`.
+    pub(super) fn of(address: std::net::SocketAddr) -> Self {
+        Self(format!("http://{address}"))
+    }
+}
+
+impl fmt::Display for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_given_by_its_http_address() {
+        for (text, url) in [
+            ("http://127.0.0.1:24210", "http://127.0.0.1:24210"),
+            ("http://[::1]:24210/", "http://[::1]:24210"),
+            ("http://metrics.example/turns/", "http://metrics.example/turns"),
+        ] {
+            assert_eq!(text.parse::<ServerUrl>().unwrap().to_string(), url);
+        }
+        for text in ["", "localhost:24210", "/path", "ftp://a", "http://", "http://a/?x=1", "http://a b"] {
+            assert_eq!(text.parse::<ServerUrl>(), Err(InvalidServerUrl::Malformed), "{text}");
+        }
+    }
+
+    #[test]
+    fn tls_is_refused_in_words() {
+        assert_eq!("https://a".parse::<ServerUrl>(), Err(InvalidServerUrl::Https));
+    }
+}

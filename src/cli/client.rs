@@ -1,0 +1,221 @@
+//! What the commands ask a running server over HTTP.
+
+use std::time::Duration;
+
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+use ureq::http::{Response, StatusCode};
+use ureq::{Agent, Body};
+
+use super::args::ServerUrl;
+use super::output::plain;
+use crate::turn::{ConversationId, StoredTurn};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// For a whole request. The server ends a slow upload after 30 seconds by default and then still has to answer.
+const REQUEST_TIMEOUT: Duration = Duration::from_mins(2);
+/// The most bytes of an answer that are read: a page of turns of the most steps has some 100 MB.
+const MAX_ANSWER_BYTES: u64 = 256 * 1024 * 1024;
+/// The most characters of a server's error that are shown.
+const MAX_ERROR_CHARS: usize = 300;
+
+/// Why a server did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// There is no answer: nobody listens, or the connection broke.
+    #[error("cannot reach {url}: {cause}")]
+    Unreachable {
+        /// The server.
+        url: String,
+        /// Why.
+        cause: String,
+    },
+    /// The server answered with an error.
+    #[error("{url} answered {status}: {error}")]
+    Refused {
+        /// The server.
+        url: String,
+        /// The status of the answer.
+        status: u16,
+        /// What the server says of it.
+        error: String,
+        /// The line of the body that it is about, if it is about one.
+        line: Option<u64>,
+        /// How long the server wants to be left alone.
+        retry_after: Option<Duration>,
+    },
+    /// The answer is none of a turn-metrics server.
+    #[error("{url} does not answer as turn-metrics does: {cause}")]
+    NotUnderstood {
+        /// The server.
+        url: String,
+        /// What is wrong with the answer.
+        cause: String,
+    },
+}
+
+/// What became of posted events.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+pub(super) struct Receipt {
+    pub(super) accepted: u64,
+    pub(super) ignored: u64,
+    pub(super) sealed: Vec<SealedTurn>,
+}
+
+/// A turn that is sealed.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct SealedTurn {
+    pub(super) conversation_id: ConversationId,
+    pub(super) ordinal: u64,
+    pub(super) duplicate: bool,
+}
+
+/// Some sealed turns of a conversation.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Page {
+    pub(super) turns: Vec<StoredTurn>,
+    pub(super) latest_ordinal: u64,
+}
+
+#[derive(Deserialize)]
+struct Failure {
+    error: String,
+    line: Option<u64>,
+}
+
+/// A server, and the connection to it.
+#[derive(Debug, Clone)]
+pub(super) struct Client {
+    agent: Agent,
+    url: ServerUrl,
+}
+
+impl Client {
+    pub(super) fn new(url: ServerUrl) -> Self {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_global(Some(REQUEST_TIMEOUT))
+            // The server is on this machine or near it, whatever the environment says of proxies.
+            .proxy(None)
+            .max_redirects(0)
+            .build();
+        Self { agent: config.new_agent(), url }
+    }
+
+    /// Posts events as NDJSON.
+    pub(super) fn post_events(&self, body: &[u8]) -> Result<Receipt, ClientError> {
+        let request = self.agent.post(format!("{}/events", self.url)).content_type("application/x-ndjson");
+        self.read(request.send(body))
+    }
+
+    /// Reads the turns after an ordinal, in order.
+    pub(super) fn turns(&self, id: &ConversationId, after: u64, limit: usize) -> Result<Page, ClientError> {
+        let id = utf8_percent_encode(id.as_str(), NON_ALPHANUMERIC);
+        let url = format!("{}/conversations/{id}/turns?after={after}&limit={limit}", self.url);
+        self.read(self.agent.get(url).call())
+    }
+
+    fn read<T: for<'a> Deserialize<'a>>(
+        &self,
+        response: Result<Response<Body>, ureq::Error>,
+    ) -> Result<T, ClientError> {
+        let url = || self.url.to_string();
+        let unreachable = |error: ureq::Error| {
+            let cause = match error {
+                ureq::Error::Io(error) => error.to_string(),
+                error => error.to_string(),
+            };
+            ClientError::Unreachable { url: url(), cause: plain(&cause) }
+        };
+        let mut response = response.map_err(unreachable)?;
+        let body = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_vec().map_err(unreachable)?;
+        if response.status() == StatusCode::OK {
+            return serde_json::from_slice(&body)
+                .map_err(|error| ClientError::NotUnderstood { url: url(), cause: error.to_string() });
+        }
+        let failure = serde_json::from_slice(&body).unwrap_or_else(|_| Failure {
+            error: response.status().canonical_reason().unwrap_or("no reason given").to_owned(),
+            line: None,
+        });
+        let error = plain(&failure.error.chars().take(MAX_ERROR_CHARS).collect::<String>());
+        let seconds = |value: &ureq::http::HeaderValue| value.to_str().ok()?.trim().parse().ok();
+        Err(ClientError::Refused {
+            url: url(),
+            status: response.status().as_u16(),
+            error,
+            line: failure.line,
+            retry_after: response.headers().get("retry-after").and_then(seconds).map(Duration::from_secs),
+        })
+    }
+}
+
+impl ClientError {
+    /// Whether sending the same again may help. It never harms: what was taken in changes nothing twice.
+    pub(super) fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            // 502 and 504 are a proxy's words for a server that is away for a moment.
+            Self::Refused { status, .. } => matches!(status, 408 | 429 | 502 | 503 | 504),
+            Self::NotUnderstood { .. } => false,
+        }
+    }
+
+    /// How long the server wants to be left alone.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Script, answer};
+    use super::*;
+
+    #[test]
+    fn an_id_of_any_characters_is_one_segment_of_the_path() {
+        let script = Script::play(vec![answer(200, r#"{"turns":[],"latestOrdinal":7}"#)]);
+        let id = ConversationId::new("a/../b?c#d %é").unwrap();
+        assert_eq!(Client::new(script.url()).turns(&id, 7, 2).unwrap().latest_ordinal, 7);
+        let request = script.requests().remove(0);
+        assert!(
+            request.starts_with("GET /conversations/a%2F%2E%2E%2Fb%3Fc%23d%20%25%C3%A9/turns?after=7&limit=2 "),
+            "{request}"
+        );
+    }
+
+    #[test]
+    fn a_refusal_tells_what_the_server_said_without_its_control_characters() {
+        let script = Script::play(vec![answer(400, r#"{"error":"line 3: \u001b[2J","line":3}"#)]);
+        let url = script.url();
+        let error = Client::new(url.clone()).post_events(b"x\n").unwrap_err();
+        assert_eq!(error.to_string(), format!("{url} answered 400: line 3: \\u{{1b}}[2J"));
+        assert!(!error.is_transient());
+        assert!(matches!(error, ClientError::Refused { line: Some(3), .. }));
+    }
+
+    #[test]
+    fn overload_is_transient_and_names_the_time_to_wait() {
+        let overloaded = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nContent-Length: 0\r\n\r\n";
+        let script = Script::play(vec![Some(overloaded.to_owned()), None]);
+        let client = Client::new(script.url());
+        let error = client.post_events(b"x\n").unwrap_err();
+        assert!(error.is_transient());
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(2)));
+        assert!(client.post_events(b"x\n").unwrap_err().is_transient(), "a connection that breaks");
+    }
+
+    #[test]
+    fn another_server_is_recognised() {
+        let script = Script::play(vec![answer(200, "<html>"), answer(404, "<html>")]);
+        let client = Client::new(script.url());
+        assert!(matches!(client.post_events(b"").unwrap_err(), ClientError::NotUnderstood { .. }));
+        assert!(client.post_events(b"").unwrap_err().to_string().ends_with("answered 404: Not Found"));
+    }
+}

@@ -1,0 +1,174 @@
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::task::spawn_blocking;
+
+use super::args::ServerUrl;
+use super::client::{Client, SealedTurn};
+use super::send::Sender;
+use super::service::{self, Service, ServiceError};
+use super::show::{Look, render};
+use super::signals::Signals;
+use super::{CliError, output};
+use crate::config::{LogLevel, LogSettings, Settings};
+use crate::simulate::{Simulation, SimulationSettings};
+use crate::telemetry;
+use crate::turn::ConversationId;
+
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 24210);
+/// Lines that the simulated kernel sends at once.
+const LINES_AT_ONCE: usize = 20;
+/// The pause between two sendings, so that one can watch.
+const PAUSE: Duration = Duration::from_millis(40);
+/// Pauses of a long demonstration end after so many, or nobody would wait for its end.
+const MAX_PAUSES: u32 = 75;
+/// Turns of the table at the end.
+const TABLE_TURNS: usize = 20;
+const RETRIES: u32 = 5;
+
+/// Shows the whole service at work, on simulated traffic.
+///
+/// Starts the service in this process on a temporary directory and sends it the events of a simulated kernel over
+/// HTTP: conversations side by side, tool calls, prompt caches, a turn that is aborted now and then. Prints each turn
+/// as it is sealed, then the metrics of one conversation, then what to try; the service goes on until Ctrl-C. The
+/// temporary directory is removed at the end.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  turn-metrics demo
+  turn-metrics demo --conversations 50 --turns 20 --exit")]
+pub(super) struct Args {
+    /// Listen on this address of this machine; without it 127.0.0.1:24210, or a free port if that is taken
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+
+    /// How many conversations run side by side
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    conversations: u32,
+
+    /// Turns of each conversation
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    turns: u32,
+
+    /// From what the simulation is drawn; the same seed gives the same traffic
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+
+    /// End after the table, instead of going on until Ctrl-C
+    #[arg(long)]
+    exit: bool,
+}
+
+pub(super) fn run(args: &Args) -> Result<ExitCode, CliError> {
+    telemetry::init(LogSettings { level: LogLevel::Warn, ..LogSettings::default() })?;
+    let signals = Signals::listen().map_err(CliError::system("listen for signals"))?;
+    let data_dir = tempfile::Builder::new()
+        .prefix("turn-metrics-demo-")
+        .tempdir()
+        .map_err(CliError::system("make a temporary directory"))?;
+    let result = actix_web::rt::System::new().block_on(demonstrate(args, &data_dir, signals));
+    data_dir.close().map_err(CliError::system("remove the temporary directory"))?;
+    result
+}
+
+async fn demonstrate(args: &Args, data_dir: &TempDir, mut signals: Signals) -> Result<ExitCode, CliError> {
+    let listener = listen(args.listen)?;
+    let settings = Settings { data_dir: data_dir.path().to_owned(), ..Settings::default() };
+    let mut service = Service::start(listener, &settings).await?;
+    let url = service.url();
+    let work = async {
+        output::print(&format!("turn-metrics listens on {url}; a simulated kernel sends it events\n\n"))?;
+        drive(args, &url).await?;
+        if !args.exit {
+            output::print("\nCtrl-C ends the service and removes its data.\n")?;
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    };
+    let result = tokio::select! {
+        result = work => result,
+        _ = signals.first() => Ok(()),
+        error = service.failed() => Err(error.into()),
+    };
+    service.stop().await;
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+fn listen(wanted: Option<SocketAddr>) -> Result<TcpListener, ServiceError> {
+    if let Some(address) = wanted {
+        service::require_loopback(address)?;
+        return service::bind(address);
+    }
+    service::bind(DEFAULT_LISTEN).or_else(|_| {
+        output::note(&format!("port {} is taken, so a free one is used", DEFAULT_LISTEN.port()));
+        service::bind((Ipv4Addr::LOCALHOST, 0).into())
+    })
+}
+
+/// Sends the events of the simulated kernel and shows what becomes of them.
+async fn drive(args: &Args, url: &ServerUrl) -> Result<(), CliError> {
+    let client = Client::new(url.clone());
+    let sender = Sender::new(client.clone(), RETRIES);
+    let mut simulation = Simulation::new(&SimulationSettings {
+        seed: args.seed,
+        prefix: "demo".into(),
+        conversations: args.conversations as usize,
+        turns: args.turns as usize,
+        ..SimulationSettings::default()
+    });
+    let mut shown = None;
+    let mut pauses = 0;
+    loop {
+        let mut body = String::new();
+        for event in simulation.by_ref().take(LINES_AT_ONCE) {
+            body.push_str(&event.line);
+            body.push('\n');
+        }
+        if body.is_empty() {
+            break;
+        }
+        let receipt = sender.send(body.into_bytes(), output::note).await?;
+        for sealed in receipt.sealed {
+            shown.get_or_insert_with(|| sealed.conversation_id.clone());
+            print_sealed(&client, sealed).await?;
+        }
+        if pauses < MAX_PAUSES {
+            pauses += 1;
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+    let Some(id) = shown else { return Ok(()) };
+    let turns = page(&client, &id, 0, TABLE_TURNS).await?;
+    output::print(&format!("\nThe metrics of conversation {id}, times in milliseconds:\n\n"))?;
+    output::print(&render(&turns, Look::of_stdout()))?;
+    // As the program was called here, it can be called again.
+    let program = std::env::args().next().unwrap_or_else(|| "turn-metrics".into());
+    output::print(&format!("\nTry:\n  curl {url}/conversations/{id}/metrics\n  {program} show {id} --server {url}\n"))
+}
+
+/// Tells of a turn what the service has made of it.
+async fn print_sealed(client: &Client, sealed: SealedTurn) -> Result<(), CliError> {
+    let SealedTurn { conversation_id: id, ordinal, .. } = sealed;
+    for turn in page(client, &id, ordinal.saturating_sub(1), 1).await? {
+        let usage = turn.metrics.usage;
+        let name = format!("{id} turn {ordinal}");
+        let steps = turn.metrics.steps.len();
+        let (input, output, reason) = (usage.input_tokens, usage.output_tokens, turn.reason);
+        output::print(&format!("sealed  {name:<20} {steps} steps {input:>8} tokens in {output:>6} out  {reason}\n"))?;
+    }
+    Ok(())
+}
+
+async fn page(
+    client: &Client,
+    id: &ConversationId,
+    after: u64,
+    limit: usize,
+) -> Result<Vec<crate::turn::StoredTurn>, CliError> {
+    let (client, id) = (client.clone(), id.clone());
+    match spawn_blocking(move || client.turns(&id, after, limit)).await {
+        Ok(page) => Ok(page?.turns),
+        Err(error) => Err(CliError::system("read back what was sent")(error.into())),
+    }
+}

@@ -1,0 +1,82 @@
+use std::io::{self, IsTerminal};
+use std::time::Duration;
+
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::time::Instant;
+
+use super::super::client::Receipt;
+use super::super::output;
+
+/// How far the input has got, shown on a terminal and told at the end.
+pub(super) struct Progress {
+    bar: ProgressBar,
+    started: Instant,
+    /// So many lines from the start are acknowledged.
+    pub(super) acknowledged_lines: u64,
+    accepted: u64,
+    ignored: u64,
+    sealed: u64,
+    duplicates: u64,
+}
+
+impl Progress {
+    pub(super) fn new() -> Self {
+        let target =
+            if io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        Self {
+            bar: ProgressBar::with_draw_target(None, target),
+            started: Instant::now(),
+            acknowledged_lines: 0,
+            accepted: 0,
+            ignored: 0,
+            sealed: 0,
+            duplicates: 0,
+        }
+    }
+
+    /// Shows the bar, of a length if there is one.
+    pub(super) fn begin(&self, total_bytes: Option<u64>) {
+        let template = match total_bytes {
+            Some(_) => "{bar:30} {bytes}/{total_bytes} {msg} ({eta} left)",
+            None => "{spinner} {bytes} {msg} ({elapsed})",
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.bar.set_style(style);
+        }
+        if let Some(bytes) = total_bytes {
+            self.bar.set_length(bytes);
+        }
+        self.bar.enable_steady_tick(Duration::from_millis(200));
+    }
+
+    /// Counts a batch that is acknowledged.
+    pub(super) fn advance(&mut self, lines: u64, bytes: u64, receipt: &Receipt) {
+        self.acknowledged_lines += lines;
+        self.accepted += receipt.accepted;
+        self.ignored += receipt.ignored;
+        let duplicates = receipt.sealed.iter().filter(|turn| turn.duplicate).count() as u64;
+        self.duplicates += duplicates;
+        self.sealed += receipt.sealed.len() as u64 - duplicates;
+        self.bar.inc(bytes);
+        self.bar.set_message(format!("{} turns sealed", HumanCount(self.sealed)));
+    }
+
+    /// Tells something without disturbing the bar.
+    pub(super) fn note(&self, line: &str) {
+        self.bar.suspend(|| output::note(line));
+    }
+
+    /// Takes the bar away.
+    pub(super) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    /// What was done, in one line.
+    pub(super) fn summary(&self) -> String {
+        let Self { accepted, ignored, sealed, duplicates, .. } = self;
+        let seconds = self.started.elapsed().as_secs_f64();
+        format!(
+            "{accepted} events accepted, {ignored} ignored, {sealed} turns sealed, {duplicates} duplicates, {seconds:.1} seconds\n"
+        )
+    }
+}

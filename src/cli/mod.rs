@@ -1,0 +1,123 @@
+//! The command line: `serve`, `demo`, `ingest`, `show` and `config`.
+
+mod args;
+mod client;
+mod config;
+mod demo;
+mod ingest;
+mod output;
+mod send;
+mod serve;
+mod service;
+mod show;
+mod signals;
+#[cfg(test)]
+mod testing;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::ConfigError;
+use crate::telemetry::TelemetryError;
+
+pub use client::ClientError;
+pub use ingest::{IngestError, IngestFailure};
+pub use send::SendError;
+pub use service::ServiceError;
+
+/// Keeps metrics of every turn of LLM agents, durably: tokens and times, step by step.
+///
+/// A kernel posts its events as NDJSON to `POST /events`; the metrics of a conversation are at
+/// `GET /conversations/{id}/metrics`.
+#[derive(Parser)]
+#[command(name = "turn-metrics", version, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "Begin with `turn-metrics demo`.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 or 143 ended by SIGINT or SIGTERM before it was done.
+NO_COLOR turns colours off.";
+
+#[derive(Subcommand)]
+enum Command {
+    Serve(serve::Args),
+    Demo(demo::Args),
+    Ingest(ingest::Args),
+    Show(show::Args),
+    Config(config::Args),
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CliError {
+    /// The configuration is not valid.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The telemetry could not be set up.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    /// The service could not start, or could not go on.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+    /// The server did not answer as it should.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// Events were not taken in.
+    #[error(transparent)]
+    Send(#[from] SendError),
+    /// Not all of the input was taken in.
+    #[error(transparent)]
+    Ingest(#[from] IngestError),
+    /// The operating system refused something that every command needs.
+    #[error("cannot {what}")]
+    System {
+        /// What was to be done.
+        what: &'static str,
+        /// Why it could not.
+        source: io::Error,
+    },
+}
+
+impl CliError {
+    fn system(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::System { what, source }
+    }
+}
+
+/// Does what the arguments of the process say. Arguments that say nothing sensible end the process.
+pub fn run() -> Result<ExitCode, CliError> {
+    match Cli::parse().command {
+        Command::Serve(args) => serve::run(args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Ingest(args) => ingest::run(&args),
+        Command::Show(args) => show::run(&args),
+        Command::Config(args) => config::run(args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn each_command_says_what_it_does_and_gives_an_example() {
+        for command in Cli::command().get_subcommands_mut() {
+            let help = command.render_long_help().to_string();
+            assert!(help.contains("Example"), "{help}");
+            assert!(help.len() > 300, "{help}");
+        }
+    }
+}

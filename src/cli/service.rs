@@ -1,0 +1,169 @@
+//! The whole service in this process: the HTTP server on the actors on the store.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use actix_web::dev::ServerHandle;
+use actix_web::rt::task::JoinHandle;
+
+use super::args::ServerUrl;
+use crate::config::{HttpSection, Settings, Workers};
+use crate::http::{self, Api, HttpSettings};
+use crate::runtime::{Runtime, StartError};
+
+/// Why there is no service, or none any more.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServiceError {
+    /// Others could reach the address, and were not meant to.
+    #[error(
+        "refused to listen on {0}: other machines may reach that address and the service asks nobody who they are; \
+         listen on 127.0.0.1, or give --insecure if the network keeps strangers out"
+    )]
+    NotLoopback(SocketAddr),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The actors or the store did not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The HTTP server did not start.
+    #[error("cannot start the HTTP server")]
+    Http(#[source] io::Error),
+    /// The store cannot go on, so nothing can be acknowledged any more.
+    #[error("the store's writer is gone, nothing can be made durable any more")]
+    StoreFailed,
+    /// The HTTP server ended unasked.
+    #[error("the HTTP server has ended: {0}")]
+    HttpEnded(String),
+}
+
+/// Refuses an address that other machines may reach.
+pub(super) fn require_loopback(address: SocketAddr) -> Result<(), ServiceError> {
+    // An IPv4 address may come as an IPv6 one.
+    if address.ip().to_canonical().is_loopback() { Ok(()) } else { Err(ServiceError::NotLoopback(address)) }
+}
+
+/// Takes the address.
+pub(super) fn bind(address: SocketAddr) -> Result<TcpListener, ServiceError> {
+    TcpListener::bind(address).map_err(|source| ServiceError::Listen { address, source })
+}
+
+/// The service, running.
+pub(super) struct Service {
+    address: SocketAddr,
+    runtime: Runtime,
+    server: ServerHandle,
+    /// Ends when the server does.
+    serving: JoinHandle<io::Result<()>>,
+    /// How long the server may take to stop, with what it adds for itself.
+    patience: Duration,
+}
+
+impl Service {
+    /// Starts all of it. The address is taken before the database is opened, so that a second start by mistake is
+    /// told of the address, which is the cause, and not of the lock.
+    pub(super) async fn start(listener: TcpListener, settings: &Settings) -> Result<Self, ServiceError> {
+        let address = listener.local_addr().map_err(ServiceError::Http)?;
+        let runtime = Runtime::builder()
+            .data_dir(settings.data_dir.clone())
+            .turns(settings.turns.clone())
+            .store(settings.store.clone())
+            .start()
+            .await?;
+        let api = Api::new(runtime.handles().clone(), http_settings(&settings.http));
+        let server = match http::serve(listener, api) {
+            Ok(server) => server,
+            Err(error) => {
+                runtime.shutdown().await;
+                return Err(ServiceError::Http(error));
+            }
+        };
+        let handle = server.handle();
+        let serving = actix_web::rt::spawn(server);
+        let patience = settings.http.shutdown_timeout.saturating_add(Duration::from_secs(5));
+        Ok(Self { address, runtime, server: handle, serving, patience })
+    }
+
+    /// Where it listens, with the port that was taken.
+    pub(super) fn url(&self) -> ServerUrl {
+        ServerUrl::of(self.address)
+    }
+
+    /// Why it cannot go on, once it cannot.
+    pub(super) async fn failed(&mut self) -> ServiceError {
+        tokio::select! {
+            () = self.runtime.failed() => ServiceError::StoreFailed,
+            ended = &mut self.serving => ServiceError::HttpEnded(match ended {
+                Ok(Ok(())) => "it was stopped".into(),
+                Ok(Err(error)) => error.to_string(),
+                Err(error) => error.to_string(),
+            }),
+        }
+    }
+
+    /// Stops accepting, finishes what is in flight, drains the actors and closes the store.
+    pub(super) async fn stop(self) {
+        // A server that does not stop in time must not keep the store from closing.
+        if tokio::time::timeout(self.patience, self.server.stop(true)).await.is_err() {
+            tracing::warn!("the HTTP server did not stop in time");
+        }
+        self.runtime.shutdown().await;
+    }
+}
+
+fn http_settings(section: &HttpSection) -> HttpSettings {
+    HttpSettings {
+        listen: section.listen,
+        workers: match section.workers {
+            // What the HTTP side understands as one for each core.
+            Workers::Auto => 0,
+            Workers::Exactly(count) => count,
+        },
+        max_connections: section.max_connections,
+        header_timeout: section.header_timeout,
+        body_timeout: section.body_timeout,
+        keep_alive: section.keep_alive,
+        shutdown_timeout: section.shutdown_timeout,
+        max_body_bytes: section.max_body_bytes,
+        max_line_bytes: section.max_line_bytes,
+        max_buffered_bytes: section.max_buffered_bytes,
+        allowed_origins: section.allowed_origins.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_of_the_configuration_are_those_of_the_http_server() {
+        assert_eq!(http_settings(&HttpSection::default()), HttpSettings::default());
+    }
+
+    #[test]
+    fn only_addresses_of_this_machine_are_let_pass() {
+        for address in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+            require_loopback(address.parse().unwrap()).unwrap();
+        }
+        for address in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "[::ffff:10.0.0.1]:1", "[fe80::1]:1"] {
+            assert!(require_loopback(address.parse().unwrap()).is_err(), "{address}");
+        }
+        let message = require_loopback("0.0.0.0:24210".parse().unwrap()).unwrap_err().to_string();
+        assert!(message.starts_with("refused to listen on 0.0.0.0:24210: "), "{message}");
+        assert!(message.contains("--insecure"), "{message}");
+    }
+
+    #[test]
+    fn an_address_that_is_in_use_is_named() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        assert_eq!(bind(address).unwrap_err().to_string(), format!("cannot listen on {address}"));
+    }
+}

@@ -1,0 +1,114 @@
+//! SIGINT and SIGTERM: the first is told, the second ends the process.
+
+use std::future::pending;
+use std::io;
+use std::process::{self, ExitCode};
+use std::sync::mpsc;
+use std::thread;
+
+use tokio::sync::oneshot;
+
+/// What the process was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Signal {
+    Interrupt,
+    Terminate,
+}
+
+impl Signal {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Interrupt => "SIGINT",
+            Self::Terminate => "SIGTERM",
+        }
+    }
+
+    /// With what a process exits that the signal ended: 128 and its number, as shells have it.
+    fn code(self) -> u8 {
+        match self {
+            Self::Interrupt => 130,
+            Self::Terminate => 143,
+        }
+    }
+
+    pub(super) fn exit_code(self) -> ExitCode {
+        self.code().into()
+    }
+}
+
+/// The first signal, when it comes.
+pub(super) struct Signals(oneshot::Receiver<Signal>);
+
+impl Signals {
+    /// Listens from now on. It does so on a thread of its own, so that a second signal ends the process however busy
+    /// or stuck everything else is.
+    pub(super) fn listen() -> io::Result<Self> {
+        let (send_first, first) = oneshot::channel();
+        let (send_ready, ready) = mpsc::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        thread::Builder::new().name("signals".into()).spawn(move || {
+            runtime.block_on(async {
+                let mut source = match Source::new() {
+                    Ok(source) => source,
+                    Err(error) => {
+                        let _ = send_ready.send(Err(error));
+                        return;
+                    }
+                };
+                let _ = send_ready.send(Ok(()));
+                // A command that has ended already does not care.
+                let _ = send_first.send(source.next().await);
+                process::exit(source.next().await.code().into());
+            });
+        })?;
+        ready.recv().map_err(io::Error::other)??;
+        Ok(Self(first))
+    }
+
+    /// The first signal.
+    pub(super) async fn first(&mut self) -> Signal {
+        match (&mut self.0).await {
+            Ok(signal) => signal,
+            Err(_) => pending().await,
+        }
+    }
+}
+
+#[cfg(unix)]
+struct Source {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Source {
+    fn new() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) -> Signal {
+        tokio::select! {
+            Some(()) = self.interrupt.recv() => Signal::Interrupt,
+            Some(()) = self.terminate.recv() => Signal::Terminate,
+            else => pending().await,
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Source;
+
+#[cfg(not(unix))]
+impl Source {
+    fn new() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) -> Signal {
+        match tokio::signal::ctrl_c().await {
+            Ok(()) => Signal::Interrupt,
+            Err(_) => pending().await,
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! A server that gives the answers of a script, one a connection.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::thread::{self, JoinHandle};
+
+use super::args::ServerUrl;
+
+pub(super) struct Script {
+    url: ServerUrl,
+    requests: JoinHandle<Vec<String>>,
+}
+
+/// An answer of JSON.
+#[expect(clippy::unnecessary_wraps, reason = "it stands in a list where `None` is a connection that breaks")]
+pub(super) fn answer(status: u16, json: &str) -> Option<String> {
+    let length = json.len();
+    Some(format!("HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{json}"))
+}
+
+impl Script {
+    /// Plays the answers; for a `None` the connection is closed without one.
+    pub(super) fn play(answers: Vec<Option<String>>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = ServerUrl::of(listener.local_addr().unwrap());
+        let serve = move |answer: Option<String>| {
+            let mut stream = BufReader::new(listener.accept().unwrap().0);
+            let mut request = String::new();
+            while !request.ends_with("\r\n\r\n") {
+                assert_ne!(stream.read_line(&mut request).unwrap(), 0);
+            }
+            let length = request
+                .to_lowercase()
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length:").map(|value| value.trim().parse().unwrap()));
+            let mut body = vec![0; length.unwrap_or(0)];
+            stream.read_exact(&mut body).unwrap();
+            let answer = answer.unwrap_or_default().replacen("\r\n", "\r\nConnection: close\r\n", 1);
+            stream.get_mut().write_all(answer.as_bytes()).unwrap();
+            request + &String::from_utf8(body).unwrap()
+        };
+        Self { url, requests: thread::spawn(move || answers.into_iter().map(serve).collect()) }
+    }
+
+    pub(super) fn url(&self) -> ServerUrl {
+        self.url.clone()
+    }
+
+    /// What was asked, once all answers were given.
+    pub(super) fn requests(self) -> Vec<String> {
+        self.requests.join().unwrap()
+    }
+}

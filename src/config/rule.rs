@@ -1,0 +1,215 @@
+//! Every setting: where it is kept, and what it can be set to.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::Value;
+
+use super::input::Input;
+use super::{LogFormat, LogLevel, Settings, Workers};
+
+/// The sections, in the order in which they are shown.
+pub(super) const SECTIONS: &[&str] = &["http", "turns", "store", "log"];
+
+/// The most threads that answer requests: more than any computer has cores for.
+const MAX_WORKERS: u64 = 1024;
+/// The longest duration: longer is a mistake, and far from where adding durations overflows.
+const MAX_DURATION: Duration = Duration::from_hours(365 * 24);
+
+/// A setting.
+pub(super) struct Rule {
+    /// Section and name, such as `http.listen`.
+    pub(super) key: &'static str,
+    kind: Kind,
+}
+
+/// What a setting holds, and where.
+enum Kind {
+    Count { at: fn(&mut Settings) -> &mut usize, min: u64, max: u64 },
+    Duration(fn(&mut Settings) -> &mut Duration),
+    Workers(fn(&mut Settings) -> &mut Workers),
+    Address(fn(&mut Settings) -> &mut SocketAddr),
+    Origins(fn(&mut Settings) -> &mut Vec<String>),
+    Directory(fn(&mut Settings) -> &mut PathBuf),
+    Level(fn(&mut Settings) -> &mut LogLevel),
+    Format(fn(&mut Settings) -> &mut LogFormat),
+}
+
+const fn rule(key: &'static str, kind: Kind) -> Rule {
+    Rule { key, kind }
+}
+
+const fn count(key: &'static str, min: u64, max: u64, at: fn(&mut Settings) -> &mut usize) -> Rule {
+    rule(key, Kind::Count { at, min, max })
+}
+
+/// A limit in bytes, which has to let at least a small event pass.
+const fn bytes(key: &'static str, max: u64, at: fn(&mut Settings) -> &mut usize) -> Rule {
+    count(key, 1024, max, at)
+}
+
+const fn duration(key: &'static str, at: fn(&mut Settings) -> &mut Duration) -> Rule {
+    rule(key, Kind::Duration(at))
+}
+
+/// Every setting, in the order in which they are shown.
+pub(super) const RULES: &[Rule] = &[
+    rule("http.listen", Kind::Address(|s| &mut s.http.listen)),
+    rule("http.workers", Kind::Workers(|s| &mut s.http.workers)),
+    count("http.max_connections", 1, 1_000_000, |s| &mut s.http.max_connections),
+    duration("http.header_timeout", |s| &mut s.http.header_timeout),
+    duration("http.body_timeout", |s| &mut s.http.body_timeout),
+    duration("http.keep_alive", |s| &mut s.http.keep_alive),
+    duration("http.shutdown_timeout", |s| &mut s.http.shutdown_timeout),
+    bytes("http.max_body_bytes", 1 << 30, |s| &mut s.http.max_body_bytes),
+    bytes("http.max_line_bytes", 1 << 30, |s| &mut s.http.max_line_bytes),
+    bytes("http.max_buffered_bytes", 1 << 40, |s| &mut s.http.max_buffered_bytes),
+    rule("http.allowed_origins", Kind::Origins(|s| &mut s.http.allowed_origins)),
+    count("turns.max_open_turns", 1, 1_000_000, |s| &mut s.turns.max_open_turns),
+    count("turns.max_steps", 1, 1_000_000, |s| &mut s.turns.max_steps),
+    duration("turns.idle_after", |s| &mut s.turns.idle_after),
+    duration("turns.abandon_after", |s| &mut s.turns.abandon_after),
+    duration("turns.sweep_every", |s| &mut s.turns.sweep_every),
+    count("turns.max_active_conversations", 1, 100_000_000, |s| &mut s.turns.max_active_conversations),
+    count("turns.max_in_flight", 1, 10_000_000, |s| &mut s.turns.max_in_flight),
+    rule("store.data_dir", Kind::Directory(|s| &mut s.data_dir)),
+    count("store.queue_commits", 1, 10_000_000, |s| &mut s.store.queue_commits),
+    count("store.batch_commits", 1, 1_000_000, |s| &mut s.store.batch_commits),
+    bytes("store.cache_bytes", 1 << 40, |s| &mut s.store.cache_bytes),
+    rule("log.level", Kind::Level(|s| &mut s.log.level)),
+    rule("log.format", Kind::Format(|s| &mut s.log.format)),
+];
+
+/// Pairs of settings of which the first is at most the second: a line has to fit a body, a body the memory for all.
+pub(super) const AT_MOST: &[(&str, &str)] =
+    &[("http.max_line_bytes", "http.max_body_bytes"), ("http.max_body_bytes", "http.max_buffered_bytes")];
+
+impl Rule {
+    pub(super) fn named(key: &str) -> Option<&'static Self> {
+        RULES.iter().find(|rule| rule.key == key)
+    }
+
+    pub(super) fn section(&self) -> &'static str {
+        self.key.split_once('.').map_or("", |(section, _)| section)
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        self.key.split_once('.').map_or(self.key, |(_, name)| name)
+    }
+
+    /// What can be set, in words.
+    pub(super) fn allowed(&self) -> String {
+        match self.kind {
+            Kind::Count { min, max, .. } => format!("a whole number from {min} to {max}"),
+            Kind::Duration(_) => r#"a duration from "1ms" to "365days", such as "30s""#.into(),
+            Kind::Workers(_) => format!(r#""auto" or a whole number from 1 to {MAX_WORKERS}"#),
+            Kind::Address(_) => r#"an IP address and a port, such as "127.0.0.1:24210" or "[::1]:24210""#.into(),
+            Kind::Origins(_) => {
+                r#"a list of origins in lower case without a path, such as "https://app.example:8443""#.into()
+            }
+            Kind::Directory(_) => "the path of a directory, in UTF-8".into(),
+            Kind::Level(_) => names(LogLevel::ALL.iter().map(|level| level.as_str())),
+            Kind::Format(_) => names(LogFormat::ALL.iter().map(|format| format.as_str())),
+        }
+    }
+
+    /// Sets the value, if it is allowed. Tells whether it is.
+    pub(super) fn apply(&self, settings: &mut Settings, input: &Input) -> bool {
+        match self.kind {
+            Kind::Count { at, min, max } => set(at(settings), read_count(input, min, max)),
+            Kind::Duration(at) => set(at(settings), input.text().and_then(read_duration)),
+            Kind::Workers(at) => {
+                let auto = (input.text() == Some("auto")).then_some(Workers::Auto);
+                set(at(settings), auto.or_else(|| read_count(input, 1, MAX_WORKERS).map(Workers::Exactly)))
+            }
+            Kind::Address(at) => set(at(settings), input.text().and_then(|text| text.parse().ok())),
+            Kind::Origins(at) => {
+                let origins = input.list().filter(|origins| origins.iter().all(|origin| is_origin(origin)));
+                set(at(settings), origins)
+            }
+            Kind::Directory(at) => set(at(settings), input.text().filter(|text| !text.is_empty()).map(PathBuf::from)),
+            Kind::Level(at) => {
+                let named = |text| LogLevel::ALL.iter().copied().find(|level| level.as_str() == text);
+                set(at(settings), input.text().and_then(named))
+            }
+            Kind::Format(at) => {
+                let named = |text| LogFormat::ALL.iter().copied().find(|format| format.as_str() == text);
+                set(at(settings), input.text().and_then(named))
+            }
+        }
+    }
+
+    /// The value as TOML writes it.
+    pub(super) fn literal(&self, settings: &Settings) -> String {
+        // The accessors are for writing, so they want a copy of their own.
+        let settings = &mut settings.clone();
+        match self.kind {
+            Kind::Count { at, .. } => at(settings).to_string(),
+            Kind::Duration(at) => text(&humantime::format_duration(*at(settings))),
+            Kind::Workers(at) => match at(settings) {
+                Workers::Auto => text("auto"),
+                Workers::Exactly(count) => count.to_string(),
+            },
+            Kind::Address(at) => text(at(settings)),
+            Kind::Origins(at) => Value::Array(at(settings).drain(..).map(Value::String).collect()).to_string(),
+            Kind::Directory(at) => text(&at(settings).display()),
+            Kind::Level(at) => text(at(settings)),
+            Kind::Format(at) => text(at(settings)),
+        }
+    }
+
+    /// The value, of a setting that is a number.
+    pub(super) fn count(&self, settings: &Settings) -> Option<usize> {
+        match self.kind {
+            Kind::Count { at, .. } => Some(*at(&mut settings.clone())),
+            _ => None,
+        }
+    }
+}
+
+fn set<T>(at: &mut T, value: Option<T>) -> bool {
+    match value {
+        Some(value) => {
+            *at = value;
+            true
+        }
+        None => false,
+    }
+}
+
+fn text(value: &(impl ToString + ?Sized)) -> String {
+    Value::String(value.to_string()).to_string()
+}
+
+fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names.map(text).collect::<Vec<_>>().join(", ")
+}
+
+fn read_count(input: &Input, min: u64, max: u64) -> Option<usize> {
+    let count = input.count().filter(|count| (min..=max).contains(count))?;
+    usize::try_from(count).ok()
+}
+
+fn read_duration(text: &str) -> Option<Duration> {
+    let duration = humantime::parse_duration(text).ok()?;
+    (Duration::from_millis(1)..=MAX_DURATION).contains(&duration).then_some(duration)
+}
+
+/// Whether a browser could send this as the `Origin` of a page. One with another spelling would never match.
+fn is_origin(text: &str) -> bool {
+    let Some(authority) = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")) else {
+        return false;
+    };
+    let (host, port) = match authority.rsplit_once(':') {
+        // A colon within brackets belongs to an IPv6 address.
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (authority, None),
+    };
+    let is_address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let is_host = match is_address {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_')),
+    };
+    is_host && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
+}

@@ -1,0 +1,209 @@
+use std::collections::BTreeSet;
+use std::fs;
+
+use super::*;
+
+fn variable(name: &str, value: &str) -> (OsString, OsString) {
+    (name.into(), value.into())
+}
+
+fn load_with(environment: &[(&str, &str)]) -> Result<Configuration, ConfigError> {
+    let environment = environment.iter().map(|(name, value)| variable(name, value)).collect();
+    Configuration::load(&Sources { environment, ..Sources::default() })
+}
+
+/// What is said of a file of this text, with the file's name made `F`.
+fn file_error(text: &str) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("settings.toml");
+    fs::write(&path, text).unwrap();
+    let error = Configuration::load(&Sources { file: Some(path.clone()), ..Sources::default() }).unwrap_err();
+    error.to_string().replace(path.to_str().unwrap(), "F")
+}
+
+#[test]
+fn the_default_file_gives_every_setting_the_value_that_the_code_has() {
+    let entries = layer::from_toml(DEFAULTS, |_| Origin::Default).unwrap();
+    let given: BTreeSet<_> = entries.iter().map(|entry| entry.key.as_str()).collect();
+    let known: BTreeSet<_> = RULES.iter().map(|rule| rule.key).collect();
+    assert_eq!(given, known);
+
+    let settings = Configuration::load(&Sources::default()).unwrap().into_settings();
+    assert_eq!(settings, Settings::default());
+}
+
+#[test]
+fn each_setting_of_the_default_file_has_a_comment_above_it() {
+    let lines: Vec<_> = DEFAULTS.lines().collect();
+    for (nth, line) in lines.iter().enumerate().filter(|(_, line)| line.contains(" = ") && !line.starts_with('#')) {
+        assert!(lines[nth - 1].starts_with('#'), "{line}");
+    }
+}
+
+#[test]
+fn each_layer_overrides_the_ones_below_it_and_leaves_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("settings.toml");
+    fs::write(&path, "[http]\nlisten = \"127.0.0.1:1\"\nmax_connections = 11\nbody_timeout = \"1m\"\n").unwrap();
+    let sources = Sources {
+        file: Some(path.clone()),
+        environment: vec![
+            variable("TURN_METRICS__HTTP__LISTEN", "127.0.0.1:2"),
+            variable("TURN_METRICS__HTTP__MAX_CONNECTIONS", "1_2"),
+            variable("TURN_METRICS__HTTP__ALLOWED_ORIGINS", "https://a.example, http://[::1]:3000"),
+            variable("UNRELATED", "x"),
+        ],
+        flags: vec![Flag { name: "--listen", key: "http.listen", value: "127.0.0.1:3".into() }],
+    };
+    let configuration = Configuration::load(&sources).unwrap();
+    let http = &configuration.settings().http;
+    assert_eq!(http.listen.port(), 3);
+    assert_eq!(http.max_connections, 12);
+    assert_eq!(http.body_timeout.as_secs(), 60);
+    assert_eq!(http.header_timeout.as_secs(), 5);
+    assert_eq!(http.allowed_origins, ["https://a.example", "http://[::1]:3000"]);
+
+    let shown = configuration.to_string();
+    for line in [
+        "listen = \"127.0.0.1:3\"  # flag --listen".to_owned(),
+        "max_connections = 12  # environment variable TURN_METRICS__HTTP__MAX_CONNECTIONS".to_owned(),
+        format!("body_timeout = \"1m\"  # file {}, line 4", path.display()),
+        "header_timeout = \"5s\"  # built-in default".to_owned(),
+    ] {
+        assert!(shown.lines().any(|shown| shown == line), "{line}\n{shown}");
+    }
+}
+
+#[test]
+fn what_is_shown_is_itself_a_configuration_file() {
+    let shown = load_with(&[
+        ("TURN_METRICS__STORE__DATA_DIR", "C:\\data \"x\"\n"),
+        ("TURN_METRICS__HTTP__WORKERS", "3"),
+        ("TURN_METRICS__TURNS__ABANDON_AFTER", "36h 5ms"),
+    ])
+    .unwrap();
+    let mut again = Configuration { settings: Settings::default(), origins: BTreeMap::new() };
+    again.apply(layer::from_toml(&shown.to_string(), |_| Origin::Default).unwrap()).unwrap();
+    assert_eq!(again.settings(), shown.settings());
+}
+
+#[test]
+fn an_unknown_setting_in_a_file_is_told_with_its_place() {
+    assert_eq!(
+        file_error("[log]\n\nlevl = 'info'\n"),
+        "unknown setting `log.levl` = 'info' from file F, line 3; allowed: in [log] level, format"
+    );
+    assert_eq!(
+        file_error("[htp]\nlisten = 1\n"),
+        "unknown setting `htp` = {...} from file F, line 1; allowed: the sections http, turns, store, log"
+    );
+    assert_eq!(
+        file_error("http = 5\n"),
+        "bad value `http` = 5 from file F, line 1; allowed: the sections http, turns, store, log"
+    );
+}
+
+#[test]
+fn a_bad_value_in_a_file_is_told_with_its_place() {
+    assert_eq!(
+        file_error("[http]\nmax_connections = 0\n"),
+        "bad value `http.max_connections` = 0 from file F, line 2; allowed: a whole number from 1 to 1000000"
+    );
+    assert_eq!(
+        file_error("[http]\nbody_timeout = 30\n"),
+        "bad value `http.body_timeout` = 30 from file F, line 2; \
+         allowed: a duration from \"1ms\" to \"365days\", such as \"30s\""
+    );
+    for (section, line) in [
+        ("http", "max_connections = \"5\""),
+        ("http", "max_connections = -1"),
+        ("http", "max_connections = 1.5"),
+        ("http", "max_connections = 99999999999999999999"),
+        ("http", "max_connections.x = 1"),
+        ("http", "workers = 0"),
+        ("http", "workers = \"many\""),
+        ("http", "keep_alive = \"0s\""),
+        ("http", "keep_alive = \"soon\""),
+        ("http", "keep_alive = \"2years\""),
+        ("http", "listen = \"localhost\""),
+        ("http", "allowed_origins = \"https://a.example\""),
+        ("http", "allowed_origins = [\"*\"]"),
+        ("http", "allowed_origins = [\"https://a.example/\"]"),
+        ("http", "allowed_origins = [\"https://A.example\"]"),
+        ("http", "allowed_origins = [\"https://a.example:0\"]"),
+        ("http", "allowed_origins = [1]"),
+        ("store", "data_dir = \"\""),
+        ("log", "level = \"loud\""),
+        ("log", "format = true"),
+    ] {
+        let message = file_error(&format!("[{section}]\n{line}\n"));
+        let name = line.split([' ', '.']).next().unwrap();
+        assert!(message.starts_with(&format!("bad value `{section}.{name}` = ")), "{line}: {message}");
+    }
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_told_with_its_line() {
+    let message = file_error("[http]\nlisten = \n");
+    assert!(message.starts_with("file F, line 2: not valid TOML: "), "{message}");
+    assert!(!message.contains('\n'), "{message}");
+    let message = file_error("[http]\nworkers = 1\nworkers = 2\n");
+    assert!(message.starts_with("file F, line 3: not valid TOML: duplicate key"), "{message}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let file = Some("/nonexistent/settings.toml".into());
+    let error = Configuration::load(&Sources { file, ..Sources::default() }).unwrap_err();
+    assert_eq!(error.to_string(), "cannot read configuration file /nonexistent/settings.toml");
+    assert!(std::error::Error::source(&error).is_some());
+}
+
+#[test]
+fn an_environment_variable_that_is_meant_for_this_program_must_name_a_setting() {
+    assert_eq!(
+        load_with(&[("TURN_METRICS__HTTP__LISTN", "x")]).unwrap_err().to_string(),
+        "unknown setting `http.listn` = \"x\" from environment variable TURN_METRICS__HTTP__LISTN; allowed: in [http] \
+         listen, workers, max_connections, header_timeout, body_timeout, keep_alive, shutdown_timeout, \
+         max_body_bytes, max_line_bytes, max_buffered_bytes, allowed_origins"
+    );
+    assert_eq!(
+        load_with(&[("TURN_METRICS__LISTEN", "x")]).unwrap_err().to_string(),
+        "unknown setting `listen` = \"x\" from environment variable TURN_METRICS__LISTEN; allowed: the sections \
+         http, turns, store, log"
+    );
+    assert!(load_with(&[("TURN_METRICS__http__listen", "127.0.0.1:1")]).is_err());
+}
+
+#[test]
+fn a_bad_value_in_the_environment_or_a_flag_is_told_with_its_name() {
+    assert_eq!(
+        load_with(&[("TURN_METRICS__LOG__LEVEL", "\u{1b}[31mloud")]).unwrap_err().to_string(),
+        "bad value `log.level` = \"\\u{1b}[31mloud\" from environment variable TURN_METRICS__LOG__LEVEL; \
+         allowed: \"off\", \"error\", \"warn\", \"info\", \"debug\", \"trace\""
+    );
+    let flags = vec![Flag { name: "--listen", key: "http.listen", value: "24210".into() }];
+    assert_eq!(
+        Configuration::load(&Sources { flags, ..Sources::default() }).unwrap_err().to_string(),
+        "bad value `http.listen` = \"24210\" from flag --listen; \
+         allowed: an IP address and a port, such as \"127.0.0.1:24210\" or \"[::1]:24210\""
+    );
+    for value in ["", " 5", "+5", "-5", "5s", "_"] {
+        assert!(load_with(&[("TURN_METRICS__HTTP__MAX_CONNECTIONS", value)]).is_err(), "{value}");
+    }
+}
+
+#[test]
+fn a_line_has_to_fit_a_body_whichever_layers_gave_the_two() {
+    assert_eq!(
+        load_with(&[("TURN_METRICS__HTTP__MAX_BODY_BYTES", "2048")]).unwrap_err().to_string(),
+        "bad value `http.max_line_bytes` = 4194304 from built-in default; allowed: at most `http.max_body_bytes`, \
+         2048 from environment variable TURN_METRICS__HTTP__MAX_BODY_BYTES"
+    );
+}
+
+#[test]
+fn a_long_value_is_quoted_in_part() {
+    let message = file_error(&format!("[log]\nlevel = \"{}\"\n", "x".repeat(10_000)));
+    assert!(message.len() < 300, "{message}");
+}

@@ -1,0 +1,118 @@
+use actix::{Message, Recipient};
+use actix_web::http::Method;
+use actix_web::web::{self, Data, ServiceConfig};
+use actix_web::{HttpResponse, Resource, Route};
+use tracing::error;
+
+use super::admission::ByteBudget;
+use super::error::ApiError;
+use super::{HttpSettings, events, health, metrics, turns};
+use crate::runtime::Handles;
+use crate::store::ReadError;
+
+/// What the resources share, over all workers: the running system, the settings, and what is left of the bytes that
+/// may be posted at one time.
+///
+/// A clone is the same API: clones share the bytes.
+#[derive(Clone)]
+pub struct Api {
+    pub(super) handles: Handles,
+    pub(super) settings: HttpSettings,
+    pub(super) budget: ByteBudget,
+}
+
+impl Api {
+    /// An API to the system behind `handles`.
+    pub fn new(handles: Handles, settings: HttpSettings) -> Self {
+        let budget = ByteBudget::new(settings.max_buffered_bytes);
+        Self { handles, settings, budget }
+    }
+}
+
+/// Mounts the resources where an actix application or scope is configured.
+///
+/// Without what [`serve`](super::serve) wraps around them: request ids, spans, CORS and the answer to unknown paths
+/// are the application's own. Of the settings the sizes and the body's time limit are in force; the rest is of the
+/// server.
+///
+/// ```
+/// # use actix_web::{App, web};
+/// # use turn_metrics::http::{self, Api, HttpSettings};
+/// # use turn_metrics::runtime::Handles;
+/// # fn mount(handles: Handles) {
+/// let api = Api::new(handles, HttpSettings::default());
+/// let app = App::new().service(web::scope("/metrics").configure(http::resources(&api)));
+/// # }
+/// ```
+pub fn resources(api: &Api) -> impl FnOnce(&mut ServiceConfig) + use<> {
+    let api = Data::new(api.clone());
+    move |config| {
+        config
+            .app_data(api)
+            .service(only("/events", "POST", [web::post().to(events::post)]))
+            .service(only("/conversations/{id}/metrics", READ, read(|route| route.to(metrics::get))))
+            .service(only("/conversations/{id}/turns", READ, read(|route| route.to(turns::get))))
+            .service(only("/health", READ, read(|route| route.to(health::health))))
+            .service(only("/ready", READ, read(|route| route.to(health::ready))));
+    }
+}
+
+/// The methods of a resource that is only read.
+const READ: &str = "GET, HEAD";
+
+fn read(to: impl Fn(Route) -> Route) -> [Route; 2] {
+    [Method::GET, Method::HEAD].map(|method| to(web::method(method)))
+}
+
+/// A resource with these routes, which tells those who come otherwise what is `allowed`.
+fn only<const N: usize>(path: &str, allowed: &'static str, routes: [Route; N]) -> Resource {
+    routes
+        .into_iter()
+        .fold(web::resource(path), Resource::route)
+        .default_service(web::to(move || async move { Err::<HttpResponse, _>(ApiError::MethodNotAllowed { allowed }) }))
+}
+
+/// Asks the store for something to read. Why it fails is for the log alone.
+pub(super) async fn ask_store<M, T>(store: &Recipient<M>, message: M) -> Result<T, ApiError>
+where
+    M: Message<Result = Result<T, ReadError>> + Send + 'static,
+    T: Send + 'static,
+{
+    match store.send(message).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(cause)) => {
+            error!(%cause, "sealed turns could not be read");
+            Err(ApiError::LoadFailed)
+        }
+        Err(cause) => {
+            error!(%cause, "the store did not answer");
+            Err(ApiError::LoadFailed)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::{TestRequest, call_service, init_service};
+    use actix_web::{App, web};
+
+    use super::super::stand_in::{StandIn, done, sealed_turns};
+    use super::*;
+
+    #[actix_web::test]
+    async fn the_resources_can_be_mounted_anywhere_in_another_application() {
+        let (api, seen) = StandIn { turns: sealed_turns(1), ..StandIn::default() }.start_with(HttpSettings::default());
+        let inner = web::scope("/{tenant}/metrics").configure(resources(&api));
+        let app = init_service(App::new().service(web::scope("/deep").service(inner))).await;
+        let post =
+            TestRequest::post().uri("/deep/x/metrics/events").insert_header(("content-type", "application/json"));
+        assert_eq!(call_service(&app, post.set_payload(done("a/b", "t")).to_request()).await.status(), 200);
+        for resource in ["metrics", "turns"] {
+            let get = TestRequest::get().uri(&format!("/deep/x/metrics/conversations/a%2Fb/{resource}"));
+            assert_eq!(call_service(&app, get.to_request()).await.status(), 200);
+        }
+        let seen = seen.lock().unwrap();
+        let asked = seen.ranges.iter().map(|range| &range.conversation_id).chain(&seen.found);
+        assert!(asked.eq([&seen.observes[0].conversation_id; 3]));
+    }
+}

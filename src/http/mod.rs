@@ -1,0 +1,35 @@
+//! The service over HTTP: kernel events in, turn metrics out.
+//!
+//! [`serve`] runs the whole of it. A program with an actix server of its own mounts the resources alone, under any
+//! scope, with `.configure(http::resources(&api))`.
+//!
+//! # Layout
+//!
+//! - `api`: what the resources share, and where each of them is mounted;
+//! - one file a resource: `events`, `metrics`, `turns`, `health`;
+//! - what a resource is made of: `admission` and `body` (a posted body within its limits), `batch` and `lines` (the
+//!   body as events), `path_id` (the conversation that a path names), `error` (every failure as JSON);
+//! - what is wrapped around all of them: `server`, `cors`, `request`, `unread`.
+
+mod admission;
+mod api;
+mod batch;
+mod body;
+mod cors;
+mod error;
+mod events;
+mod health;
+mod lines;
+mod metrics;
+mod path_id;
+mod request;
+mod server;
+mod settings;
+#[cfg(test)]
+mod stand_in;
+mod turns;
+mod unread;
+
+pub use api::{Api, resources};
+pub use server::serve;
+pub use settings::HttpSettings;

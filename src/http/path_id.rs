@@ -1,0 +1,158 @@
+use std::future::{Ready, ready};
+
+use actix_web::dev::Payload;
+use actix_web::{FromRequest, HttpRequest};
+
+use super::error::ApiError;
+use crate::turn::ConversationId;
+
+/// The conversation that a path names in its last segment but one, as in `/conversations/{id}/metrics`.
+///
+/// The router hands out segments decoded in part, with bytes that are no UTF-8 replaced, so the segment is taken from
+/// the path as it was sent. The router never decodes a slash: both have the same segments.
+pub(super) struct PathId(pub(super) ConversationId);
+
+impl FromRequest for PathId {
+    type Error = ApiError;
+    type Future = Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let segment = request.uri().path().rsplit('/').nth(1).unwrap_or_default();
+        ready(parse(segment).map(Self).map_err(|message| {
+            ApiError::BadRequest(format!("the conversation id in the path is not valid: {message}"))
+        }))
+    }
+}
+
+fn parse(segment: &str) -> Result<ConversationId, String> {
+    let bytes = percent_decode(segment)?;
+    let text = String::from_utf8(bytes).map_err(|error| error.utf8_error().to_string())?;
+    ConversationId::new(text).map_err(|error| error.to_string())
+}
+
+fn percent_decode(segment: &str) -> Result<Vec<u8>, String> {
+    let mut decoded = Vec::with_capacity(segment.len());
+    let mut rest = segment.as_bytes();
+    while let Some((byte, after)) = rest.split_first() {
+        rest = after;
+        if *byte == b'%' {
+            let (digits, after) = after.split_at_checked(2).unwrap_or_default();
+            let value = std::str::from_utf8(digits).ok().and_then(|digits| u8::from_str_radix(digits, 16).ok());
+            // A sign is a digit to `from_str_radix`, and no digits at all come from the end of the segment.
+            let value = value.filter(|_| digits.iter().all(u8::is_ascii_hexdigit));
+            decoded.push(value.ok_or("a `%` without two hexadecimal digits; write the character `%` as `%25`")?);
+            rest = after;
+        } else {
+            decoded.push(*byte);
+        }
+    }
+    Ok(decoded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::HttpSettings;
+    use super::super::stand_in::{StandIn, done, get, post};
+    use super::*;
+
+    /// As a careful client writes it: everything but letters and digits is encoded.
+    fn encode(id: &str) -> String {
+        let plain = |byte: &u8| byte.is_ascii_alphanumeric();
+        id.bytes().map(|b| if plain(&b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+    }
+
+    #[actix_web::test]
+    async fn any_id_that_can_be_posted_can_be_read_back() {
+        let (api, seen) = StandIn::default().start_with(HttpSettings::default());
+        let long = "é".repeat(128);
+        for id in [
+            "a/b",
+            "a%2Fb",
+            "a%b",
+            "100%",
+            "%",
+            "..",
+            ".",
+            "a b",
+            " ",
+            "é",
+            "a+b",
+            "+",
+            "?x=1",
+            "#f",
+            "a;b",
+            "a&b=c",
+            "metrics",
+            "/",
+            "//",
+            "{id}",
+            "\u{1f980}",
+            "\u{200d}",
+            "a\\b",
+            "\"",
+            "[1]",
+            "turns",
+            &long,
+        ] {
+            post(&api, done(id, "t")).await.success();
+            for resource in ["metrics", "turns"] {
+                get(&api, &format!("/conversations/{}/{resource}", encode(id))).await.success();
+                let mut seen = seen.lock().unwrap();
+                let posted = seen.observes.last().unwrap().conversation_id.clone();
+                let read =
+                    if resource == "turns" { seen.ranges.pop().map(|r| r.conversation_id) } else { seen.found.pop() };
+                assert_eq!(read, Some(posted), "{id} of {resource}");
+            }
+        }
+    }
+
+    #[actix_web::test]
+    async fn a_bad_id_in_a_path_is_told() {
+        let api = StandIn::default().serving();
+        for segment in ["%ff", "100%", "%0A", &"a".repeat(257)] {
+            for resource in ["metrics", "turns"] {
+                let text = get(&api, &format!("/conversations/{segment}/{resource}")).await.failure(400);
+                assert!(text.starts_with("the conversation id in the path is not valid: "), "{text}");
+            }
+        }
+        get(&api, "/conversations//metrics").await.failure(404);
+        get(&api, "/conversations/a/b/metrics").await.failure(404);
+    }
+
+    #[test]
+    fn a_segment_is_decoded_once() {
+        for (segment, id) in [
+            ("plain", "plain"),
+            ("a%2Fb", "a/b"),
+            ("a%2fb", "a/b"),
+            ("a%252Fb", "a%2Fb"),
+            ("100%25", "100%"),
+            ("a+b", "a+b"),
+            ("a%2Bb", "a+b"),
+            ("a%20b", "a b"),
+            ("%C3%A9", "é"),
+            ("é", "é"),
+            ("..", ".."),
+            ("%2e", "."),
+        ] {
+            assert_eq!(parse(segment).unwrap().as_str(), id, "{segment}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_id_is_refused() {
+        for (segment, what) in [
+            ("100%", "%25"),
+            ("a%b", "%25"),
+            ("%zz", "%25"),
+            ("%+1", "%25"),
+            ("%é", "%25"),
+            ("%ff", "utf-8"),
+            ("%0A", "control character"),
+            ("", "empty"),
+        ] {
+            let message = parse(segment).unwrap_err();
+            assert!(message.contains(what), "{segment}: {message}");
+        }
+    }
+}

@@ -1,0 +1,268 @@
+use std::io;
+use std::net::TcpListener;
+use std::num::NonZeroUsize;
+use std::thread::available_parallelism;
+
+use actix_web::body::MessageBody;
+use actix_web::dev::{Server, ServiceFactory, ServiceRequest, ServiceResponse};
+use actix_web::middleware::from_fn;
+use actix_web::{App, Error, HttpResponse, HttpServer, web};
+
+use super::api::{Api, resources};
+use super::cors::{check_origins, cors};
+use super::error::ApiError;
+use super::request::trace;
+use super::unread::close_unread;
+
+/// Answers requests on `listener` until the server is told to stop by its handle; it minds no signal.
+///
+/// To be called within an actix system, and awaited. Fails if an allowed origin is none, or the listener cannot be used.
+pub fn serve(listener: TcpListener, api: Api) -> io::Result<Server> {
+    check_origins(&api.settings.allowed_origins)?;
+    let settings = api.settings.clone();
+    let workers = match settings.workers {
+        0 => available_parallelism().map_or(1, NonZeroUsize::get),
+        workers => workers,
+    };
+    let server = HttpServer::new(move || app(&api))
+        .workers(workers)
+        // The framework counts connections by worker.
+        .max_connections((settings.max_connections / workers).max(1))
+        .client_request_timeout(settings.header_timeout)
+        .keep_alive(settings.keep_alive)
+        .shutdown_timeout(settings.shutdown_timeout.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX))
+        .tcp_nodelay(true)
+        .disable_signals()
+        .listen(listener)?
+        .run();
+    Ok(server)
+}
+
+/// The whole application of one worker.
+pub(super) fn app(
+    api: &Api,
+) -> App<
+    impl ServiceFactory<
+        ServiceRequest,
+        Config = (),
+        Response = ServiceResponse<impl MessageBody + use<>>,
+        Error = Error,
+        InitError = (),
+    > + use<>,
+> {
+    App::new()
+        .configure(resources(api))
+        .default_service(web::to(|| async { Err::<HttpResponse, _>(ApiError::NotFound) }))
+        .wrap(cors(&api.settings.allowed_origins))
+        .wrap(from_fn(close_unread))
+        // Outermost, so that what the layers within refuse has an id and is JSON too.
+        .wrap(from_fn(trace))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, SocketAddr, TcpStream};
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    use actix_web::dev::ServerHandle;
+    use actix_web::http::Method;
+    use actix_web::rt;
+    use actix_web::test::TestRequest;
+    use futures_util::future::join_all;
+
+    use super::super::HttpSettings;
+    use super::super::stand_in::{Seen, StandIn, ask, done, get, sealed_turns};
+    use super::*;
+
+    #[actix_web::test]
+    async fn there_is_nothing_at_other_paths() {
+        let api = StandIn::default().serving();
+        for path in ["/", "/nowhere", "/conversations", "/conversations/c", "/conversations/c/metrics/", "/Health"] {
+            get(&api, path).await.failure(404);
+        }
+    }
+
+    #[actix_web::test]
+    async fn other_methods_are_told_which_are_allowed() {
+        let api = StandIn { check: Some(Ok(())), ..StandIn::default() }.serving();
+        for path in ["/conversations/c/metrics", "/conversations/c/turns", "/health", "/ready"] {
+            for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH, Method::OPTIONS, Method::TRACE] {
+                let answer = ask(&api, TestRequest::default().method(method).uri(path)).await;
+                assert!(answer.failure(405).contains("GET, HEAD"));
+                assert_eq!(answer.header("allow"), Some("GET, HEAD"));
+            }
+            ask(&api, TestRequest::default().method(Method::HEAD).uri(path)).await.success();
+        }
+        let answer = ask(&api, TestRequest::default().method(Method::PUT).uri("/events")).await;
+        answer.failure(405);
+        assert_eq!(answer.header("allow"), Some("POST"));
+    }
+
+    #[actix_web::test]
+    async fn a_wrong_origin_stops_the_start() {
+        let settings = HttpSettings { allowed_origins: vec!["nonsense".to_owned()], ..HttpSettings::default() };
+        let (api, _) = StandIn::default().start_with(settings);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let error = serve(listener, api).err().unwrap();
+        assert!(error.to_string().contains("`nonsense`"), "{error}");
+    }
+
+    /// A server on a port of its own.
+    struct Running {
+        address: SocketAddr,
+        handle: ServerHandle,
+        server: rt::task::JoinHandle<io::Result<()>>,
+        seen: Arc<Mutex<Seen>>,
+    }
+
+    fn run(system: StandIn, settings: HttpSettings) -> Running {
+        let (api, seen) = system.start_with(HttpSettings { workers: 1, ..settings });
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = serve(listener, api).unwrap();
+        let handle = server.handle();
+        Running { address, handle, server: rt::spawn(server), seen }
+    }
+
+    impl Running {
+        /// Sends `text` and gives all that comes until the server closes the connection.
+        async fn exchange(&self, text: String, and_hang_up: bool) -> String {
+            let address = self.address;
+            rt::task::spawn_blocking(move || {
+                let mut stream = TcpStream::connect(address).unwrap();
+                // No answer at all fails the test instead of holding it up.
+                stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                stream.write_all(text.as_bytes()).unwrap();
+                if and_hang_up {
+                    stream.shutdown(Shutdown::Write).unwrap();
+                }
+                let mut answer = String::new();
+                let read = stream.read_to_string(&mut answer);
+                assert!(read.is_ok(), "{read:?} after {answer:?}");
+                answer
+            })
+            .await
+            .unwrap()
+        }
+
+        async fn ask(&self, head: &str, body: &str) -> String {
+            self.exchange(format!("{head}\r\nhost: x\r\n\r\n{body}"), false).await
+        }
+
+        async fn stop(self) {
+            self.handle.stop(true).await;
+            self.server.await.unwrap().unwrap();
+        }
+    }
+
+    const POST: &str = "POST /events HTTP/1.1\r\ncontent-type: application/x-ndjson";
+
+    /// Heads of bodies of which nothing comes.
+    const FRAMINGS: [&str; 2] = ["content-length: 1000", "transfer-encoding: chunked"];
+
+    fn body_of(answer: &str) -> &str {
+        answer.split_once("\r\n\r\n").unwrap().1
+    }
+
+    #[actix_web::test]
+    async fn head_is_get_without_the_body() {
+        for count in [3, 1000] {
+            let system = StandIn { turns: sealed_turns(count), ..StandIn::default() };
+            let server = run(system, HttpSettings::default());
+            let rest = "/conversations/c/metrics HTTP/1.1\r\nconnection: close\r\nx-request-id: 1";
+            let head = server.ask(&format!("HEAD {rest}"), "").await;
+            let get = server.ask(&format!("GET {rest}"), "").await;
+            let fields = |answer: &str| -> Vec<String> {
+                let fields = answer.split_once("\r\n\r\n").unwrap().0.lines().map(str::to_owned);
+                let mut fields: Vec<_> = fields.filter(|field| !field.starts_with("date: ")).collect();
+                fields.sort();
+                fields
+            };
+            assert_eq!(fields(&head), fields(&get), "{count} turns");
+            assert_eq!(body_of(&head), "");
+            let length = format!("content-length: {}", body_of(&get).len());
+            assert_eq!(head.contains(&length), count == 3, "{head}");
+            assert_eq!(head.contains("transfer-encoding: chunked"), count == 1000, "{head}");
+            server.stop().await;
+        }
+    }
+
+    #[actix_web::test]
+    async fn an_answer_that_breaks_off_is_not_taken_for_whole() {
+        let system = StandIn { turns: sealed_turns(1000), reads: Some(3), ..StandIn::default() };
+        let server = run(system, HttpSettings::default());
+        let answer = server.ask("GET /conversations/c/metrics HTTP/1.1", "").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(!answer.ends_with("0\r\n\r\n"), "the last chunk is missing");
+        server.stop().await;
+    }
+
+    #[actix_web::test]
+    async fn a_body_cut_short_changes_nothing() {
+        let server = run(StandIn::default(), HttpSettings::default());
+        let event = done("c", "t") + "\n";
+        let announced = format!("{POST}\r\ncontent-length: {}\r\n\r\n{event}", event.len() * 2);
+        let chunked = format!("{POST}\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{event}\r\n", event.len());
+        for request in [announced, chunked] {
+            let answer = server.exchange(request, true).await;
+            assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400"), "{answer}");
+        }
+        assert!(server.seen.lock().unwrap().observes.is_empty());
+        server.stop().await;
+    }
+
+    #[actix_web::test]
+    async fn a_stalled_body_is_answered_and_the_connection_closed() {
+        let body_timeout = Duration::from_millis(20);
+        let server = run(StandIn::default(), HttpSettings { body_timeout, ..HttpSettings::default() });
+        let answers = FRAMINGS.map(|framing| server.exchange(format!("{POST}\r\n{framing}\r\nhost: x\r\n\r\n"), false));
+        for answer in join_all(answers).await {
+            assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("connection: close"), "{answer}");
+            assert!(body_of(&answer).starts_with(r#"{"error":"#), "{answer}");
+        }
+        server.stop().await;
+    }
+
+    #[actix_web::test]
+    async fn a_body_that_nobody_reads_does_not_keep_the_connection() {
+        let server = run(StandIn::default(), HttpSettings::default());
+        let requests = [("GET /health", 200), ("POST /nowhere", 404), ("POST /events", 415)];
+        let exchanges = FRAMINGS.into_iter().flat_map(|framing| {
+            let server = &server;
+            requests.map(|(request, status)| async move {
+                let answer = server.ask(&format!("{request} HTTP/1.1\r\n{framing}"), "").await;
+                assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+            })
+        });
+        join_all(exchanges).await;
+        server.stop().await;
+    }
+
+    #[actix_web::test]
+    async fn a_body_over_the_limit_is_answered_before_it_has_come() {
+        let server = run(StandIn::default(), HttpSettings { max_body_bytes: 100, ..HttpSettings::default() });
+        let answer = server.ask(&format!("{POST}\r\ncontent-length: 101"), "").await;
+        assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+        let chunk = format!("65\r\n{}\r\n", "\n".repeat(0x65));
+        let answer = server.ask(&format!("{POST}\r\ntransfer-encoding: chunked"), &chunk).await;
+        assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+        server.stop().await;
+    }
+
+    #[actix_web::test]
+    async fn a_connection_serves_one_request_after_another() {
+        let server = run(StandIn::default(), HttpSettings::default());
+        let event = done("c", "t");
+        let post = format!("{POST}\r\ncontent-length: {}\r\nhost: x\r\n\r\n{event}", event.len());
+        let chunked =
+            format!("{POST}\r\ntransfer-encoding: chunked\r\nhost: x\r\n\r\n{:x}\r\n{event}\r\n0\r\n\r\n", event.len());
+        let bad = format!("{POST}\r\ncontent-length: 2\r\nhost: x\r\n\r\n{{}}");
+        let last = "GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        let answers = server.exchange(format!("{post}{bad}{chunked}{last}"), false).await;
+        let statuses: Vec<_> = answers.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]).collect();
+        assert_eq!(statuses, ["200", "400", "200", "200"], "{answers}");
+        server.stop().await;
+    }
+}

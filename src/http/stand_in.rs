@@ -1,0 +1,261 @@
+//! A system that answers as a test tells it to, and what tests ask the application with.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+
+use actix::{Actor, ActorContext, Context, Handler, MessageResult, ResponseFuture};
+use actix_web::body::to_bytes;
+use actix_web::dev::Payload;
+use actix_web::error::PayloadError;
+use actix_web::http::header::HeaderMap;
+use actix_web::test::{self, TestRequest};
+use actix_web::web::Bytes;
+use futures_util::Stream;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::server::app;
+use super::{Api, HttpSettings};
+use crate::actors::{CheckWrite, FindRevision, ListTurns, Observe, ObserveError, Receipt, TurnReceipt};
+use crate::runtime::Handles;
+use crate::store::{CommitError, ReadError, Revision, TurnRange};
+use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Ordinal, StoredTurn, TurnEvent, TurnEventKind, TurnId};
+
+/// What the system does; set before it is started.
+#[derive(Default)]
+pub(super) struct StandIn {
+    /// The conversations that refuse their events, and how.
+    pub(super) refusals: HashMap<&'static str, ObserveError>,
+    /// A conversation that does not answer before another one has been told its events.
+    pub(super) waits_for: Option<(&'static str, &'static str)>,
+    /// The sealed turns of every conversation.
+    pub(super) turns: Vec<StoredTurn>,
+    /// The reads that work before all others fail.
+    pub(super) reads: Option<usize>,
+    /// What comes of a check; stuck without it.
+    pub(super) check: Option<Result<(), CommitError>>,
+    /// Whether the system is gone.
+    pub(super) gone: bool,
+    /// What it was asked.
+    pub(super) seen: Arc<Mutex<Seen>>,
+    /// The conversations that have been told events, for one that waits for that.
+    pub(super) told: Arc<Mutex<HashMap<String, Arc<Notify>>>>,
+}
+
+/// What the system was asked.
+#[derive(Default)]
+pub(super) struct Seen {
+    pub(super) observes: Vec<Observe>,
+    pub(super) ranges: Vec<TurnRange>,
+    /// The conversations whose revision was asked for.
+    pub(super) found: Vec<ConversationId>,
+}
+
+impl StandIn {
+    pub(super) fn start_with(self, settings: HttpSettings) -> (Api, Arc<Mutex<Seen>>) {
+        let seen = self.seen.clone();
+        let system = self.start();
+        let handles = Handles {
+            observe: system.clone().recipient(),
+            list_turns: system.clone().recipient(),
+            find_revision: system.clone().recipient(),
+            check_write: system.recipient(),
+        };
+        (Api::new(handles, settings), seen)
+    }
+
+    pub(super) fn serving(self) -> Api {
+        self.start_with(HttpSettings::default()).0
+    }
+
+    fn may_read(&mut self) -> Result<(), ReadError> {
+        match &mut self.reads {
+            Some(0) => Err(ReadError::Failed("cannot read /var/lib/secret".to_owned())),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn told(&self, conversation: &str) -> Arc<Notify> {
+        self.told.lock().unwrap().entry(conversation.to_owned()).or_default().clone()
+    }
+}
+
+impl Actor for StandIn {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        if self.gone {
+            context.stop();
+        }
+    }
+}
+
+impl Handler<Observe> for StandIn {
+    type Result = ResponseFuture<Result<Receipt, ObserveError>>;
+
+    fn handle(&mut self, observe: Observe, _: &mut Self::Context) -> Self::Result {
+        let conversation = observe.conversation_id.as_str();
+        self.told(conversation).notify_one();
+        let awaited = self.waits_for.filter(|(waiting, _)| *waiting == conversation).map(|(_, on)| self.told(on));
+        let answer = match self.refusals.get(conversation) {
+            Some(error) => Err(error.clone()),
+            None => Ok(receipt(&observe, &self.turns)),
+        };
+        self.seen.lock().unwrap().observes.push(observe);
+        Box::pin(async move {
+            if let Some(awaited) = awaited {
+                awaited.notified().await;
+            }
+            answer
+        })
+    }
+}
+
+/// Every turn that is done is sealed, and a duplicate if it is sealed already.
+fn receipt(observe: &Observe, turns: &[StoredTurn]) -> Receipt {
+    let mut sealed = Vec::new();
+    for event in observe.events.iter().filter(|event| matches!(event.kind, TurnEventKind::Done(_))) {
+        let known = turns.iter().find(|turn| turn.metrics.turn_id == event.turn_id);
+        let next = Ordinal::after((turns.len() + sealed.len()) as u64);
+        sealed.push(TurnReceipt {
+            turn_id: event.turn_id.clone(),
+            ordinal: known.map_or(next, |turn| turn.ordinal),
+            duplicate: known.is_some(),
+        });
+    }
+    Receipt { sealed }
+}
+
+impl Handler<ListTurns> for StandIn {
+    type Result = MessageResult<ListTurns>;
+
+    fn handle(&mut self, ListTurns(range): ListTurns, _: &mut Self::Context) -> Self::Result {
+        let page = self.may_read().map(|()| {
+            let later = self.turns.iter().filter(|turn| turn.ordinal.get() > range.after);
+            later.take(range.limit).cloned().collect()
+        });
+        self.seen.lock().unwrap().ranges.push(range);
+        MessageResult(page)
+    }
+}
+
+impl Handler<FindRevision> for StandIn {
+    type Result = MessageResult<FindRevision>;
+
+    fn handle(&mut self, find: FindRevision, _: &mut Self::Context) -> Self::Result {
+        self.seen.lock().unwrap().found.push(find.conversation_id);
+        let sealed_turns = self.turns.len() as u64;
+        MessageResult(self.may_read().map(|()| Revision { store_id: Uuid::from_u128(7), sealed_turns }))
+    }
+}
+
+impl Handler<CheckWrite> for StandIn {
+    type Result = ResponseFuture<Result<(), CommitError>>;
+
+    fn handle(&mut self, _: CheckWrite, _: &mut Self::Context) -> Self::Result {
+        match self.check.clone() {
+            Some(answer) => Box::pin(async { answer }),
+            None => Box::pin(std::future::pending()),
+        }
+    }
+}
+
+/// Sealed turns, from the first on.
+pub(super) fn sealed_turns(count: u64) -> Vec<StoredTurn> {
+    (1..=count)
+        .map(|n| {
+            let turn_id = TurnId::new(format!("t{n}")).unwrap();
+            OpenTurn::new(turn_id).seal(&Done::because("stop"), EpochMillis::new(n)).at(Ordinal::new(n).unwrap())
+        })
+        .collect()
+}
+
+/// A `done` as a line.
+pub(super) fn done(conversation: &str, turn: &str) -> String {
+    let conversation = serde_json::to_string(conversation).unwrap();
+    format!(r#"{{"type":"done","conversationId":{conversation},"turnId":"{turn}","reason":"stop"}}"#)
+}
+
+/// A `done` as it is observed.
+pub(super) fn observed(conversation: &str, turns: &[&str]) -> Observe {
+    let event = |turn: &&str| TurnEvent {
+        turn_id: TurnId::new(turn).unwrap(),
+        kind: TurnEventKind::Done(Done::because("stop")),
+    };
+    Observe { conversation_id: ConversationId::new(conversation).unwrap(), events: turns.iter().map(event).collect() }
+}
+
+/// What came back.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    /// The whole body; `None` if it broke off.
+    pub(super) body: Option<String>,
+}
+
+impl Answer {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    /// Asserts that this is a failure as the contract wants it, and gives its text.
+    #[track_caller]
+    pub(super) fn failure(&self, status: u16) -> String {
+        let body = self.body.as_deref().unwrap();
+        assert_eq!(self.status, status, "{body}");
+        assert_eq!(self.header("content-type"), Some("application/json"), "{body}");
+        assert!(self.header("x-request-id").is_some());
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        body["error"].as_str().unwrap().to_owned()
+    }
+
+    /// Asserts success, and gives the body.
+    #[track_caller]
+    pub(super) fn success(&self) -> &str {
+        assert_eq!(self.status, 200, "{:?}", self.body);
+        self.body.as_deref().unwrap()
+    }
+}
+
+/// Asks the whole application.
+pub(super) async fn ask(api: &Api, request: TestRequest) -> Answer {
+    ask_with(api, request, None).await
+}
+
+pub(super) async fn get(api: &Api, path: &str) -> Answer {
+    ask(api, TestRequest::get().uri(path)).await
+}
+
+pub(super) async fn post(api: &Api, body: impl Into<Bytes>) -> Answer {
+    ask(api, TestRequest::post().uri("/events").insert_header(NDJSON).set_payload(body)).await
+}
+
+pub(super) const NDJSON: (&str, &str) = ("content-type", "application/x-ndjson");
+
+/// Posts a body that comes as the stream does.
+pub(super) async fn post_stream(
+    api: &Api,
+    head: TestRequest,
+    body: impl Stream<Item = Result<Bytes, PayloadError>> + 'static,
+) -> Answer {
+    ask_with(api, head, Some(Box::pin(body))).await
+}
+
+type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, PayloadError>>>>;
+
+async fn ask_with(api: &Api, request: TestRequest, body: Option<BodyStream>) -> Answer {
+    let mut request = request.to_request();
+    if let Some(payload) = body {
+        request = request.replace_payload(Payload::Stream { payload }).0;
+    }
+    let application = test::init_service(app(api)).await;
+    let response = test::call_service(&application, request).await;
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let body = to_bytes(response.into_body()).await.ok();
+    Answer { status, headers, body: body.map(|body| String::from_utf8(body.to_vec()).unwrap()) }
+}

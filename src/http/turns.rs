@@ -1,0 +1,135 @@
+//! `GET /conversations/{id}/turns`
+
+use std::ops::RangeInclusive;
+
+use actix_web::HttpRequest;
+use actix_web::web::{Data, Json, Query};
+use serde::{Deserialize, Serialize};
+
+use super::api::{Api, ask_store};
+use super::error::ApiError;
+use super::path_id::PathId;
+use crate::actors::ListTurns;
+use crate::store::TurnRange;
+use crate::turn::StoredTurn;
+
+const DEFAULT_LIMIT: u64 = 100;
+
+/// Bounds the size of one answer.
+const LIMITS: RangeInclusive<u64> = 1..=1000;
+
+/// What a number in JSON holds exactly, as it is written back in `latestOrdinal`.
+const ORDINALS: RangeInclusive<u64> = 0..=(1 << 53) - 1;
+
+/// A page of sealed turns.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Page {
+    turns: Vec<StoredTurn>,
+    latest_ordinal: u64,
+}
+
+/// The sealed turns after an ordinal.
+pub(super) async fn get(
+    api: Data<Api>,
+    PathId(conversation_id): PathId,
+    request: HttpRequest,
+) -> Result<Json<Page>, ApiError> {
+    let Asked { after, limit } = Asked::from_query(request.query_string())?;
+    let turns = ask_store(&api.handles.list_turns, ListTurns(TurnRange { conversation_id, after, limit })).await?;
+    let latest_ordinal = turns.last().map_or(after, |turn| turn.ordinal.get());
+    Ok(Json(Page { turns, latest_ordinal }))
+}
+
+/// What the query asks for.
+#[derive(Debug, PartialEq, Eq)]
+struct Asked {
+    after: u64,
+    limit: usize,
+}
+
+impl Asked {
+    fn from_query(query: &str) -> Result<Self, ApiError> {
+        #[derive(Deserialize)]
+        struct Parameters {
+            after: Option<String>,
+            limit: Option<String>,
+        }
+
+        let Query(Parameters { after, limit }) = Query::from_query(query)
+            .map_err(|error| ApiError::BadRequest(format!("the query is not valid: {error}")))?;
+        let after = number("after", after.as_deref(), 0, ORDINALS)?;
+        let limit = number("limit", limit.as_deref(), DEFAULT_LIMIT, LIMITS)?;
+        Ok(Self { after, limit: usize::try_from(limit).unwrap_or(usize::MAX) })
+    }
+}
+
+fn number(name: &str, text: Option<&str>, default: u64, range: RangeInclusive<u64>) -> Result<u64, ApiError> {
+    let Some(text) = text else { return Ok(default) };
+    text.parse().ok().filter(|n| range.contains(n)).ok_or_else(|| {
+        let (first, last) = (range.start(), range.end());
+        ApiError::BadRequest(format!("the query parameter `{name}` must be a whole number from {first} to {last}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::HttpSettings;
+    use super::super::stand_in::{StandIn, get, sealed_turns};
+    use super::*;
+
+    #[actix_web::test]
+    async fn envelopes_come_after_an_ordinal_up_to_a_limit() {
+        let api = StandIn { turns: sealed_turns(150), ..StandIn::default() }.serving();
+        let second = r#"{"turns":[{"ordinal":2,"sealedAt":2,"reason":"stop","metrics":{"turnId":"t2","usage":{"inputTokens":0,"outputTokens":0},"steps":[]}}],"latestOrdinal":2}"#;
+        assert_eq!(get(&api, "/conversations/c/turns?after=1&limit=1").await.success(), second);
+        let first_hundred = get(&api, "/conversations/c/turns").await;
+        assert!(first_hundred.success().ends_with(r#""latestOrdinal":100}"#));
+        let rest = get(&api, "/conversations/c/turns?after=100&limit=1000&unknown=x").await;
+        assert!(rest.success().ends_with(r#""latestOrdinal":150}"#));
+        let none = get(&api, "/conversations/c/turns?after=150").await;
+        assert_eq!(none.success(), r#"{"turns":[],"latestOrdinal":150}"#);
+    }
+
+    #[actix_web::test]
+    async fn a_bad_query_reads_nothing() {
+        let (api, seen) = StandIn::default().start_with(HttpSettings::default());
+        let text = get(&api, "/conversations/c/turns?limit=1001").await.failure(400);
+        assert_eq!(text, "the query parameter `limit` must be a whole number from 1 to 1000");
+        assert!(seen.lock().unwrap().ranges.is_empty());
+    }
+
+    #[actix_web::test]
+    async fn a_store_that_fails_is_told() {
+        for (reads, gone) in [(Some(0), false), (None, true)] {
+            let api = StandIn { reads, gone, ..StandIn::default() }.serving();
+            let answer = get(&api, "/conversations/c/turns").await;
+            assert_eq!(answer.failure(500), "Failed to load conversation metrics", "{reads:?}");
+        }
+    }
+
+    #[test]
+    fn parameters_have_defaults_and_others_are_ignored() {
+        assert_eq!(Asked::from_query("").unwrap(), Asked { after: 0, limit: 100 });
+        assert_eq!(Asked::from_query("x=1&limit=1000&after=7&").unwrap(), Asked { after: 7, limit: 1000 });
+        assert_eq!(Asked::from_query("after=9007199254740991").unwrap().after, (1 << 53) - 1);
+    }
+
+    #[test]
+    fn a_bad_parameter_is_named_with_its_range() {
+        for (query, name, range) in [
+            ("limit=0", "`limit`", "1 to 1000"),
+            ("limit=1001", "`limit`", "1 to 1000"),
+            ("limit=", "`limit`", "1 to 1000"),
+            ("limit=ten", "`limit`", "1 to 1000"),
+            ("after=-1", "`after`", "0 to 9007199254740991"),
+            ("after=1.5", "`after`", "0 to 9007199254740991"),
+            ("after=9007199254740992", "`after`", "0 to 9007199254740991"),
+            ("after=99999999999999999999999", "`after`", "0 to 9007199254740991"),
+            ("after=1&after=2", "`after`", "duplicate"),
+        ] {
+            let message = Asked::from_query(query).unwrap_err().to_string();
+            assert!(message.contains(name) && message.contains(range), "{query}: {message}");
+        }
+    }
+}

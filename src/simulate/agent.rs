@@ -1,0 +1,238 @@
+//! One conversation of the simulated kernel, turn after turn.
+
+use std::collections::VecDeque;
+
+use serde_json::json;
+
+use super::SimulationSettings;
+use super::line::{Ignored, line};
+use super::random::Random;
+use crate::turn::{
+    ConversationId, Done, KernelEvent, Label, Millis, Progress, StepId, StepTimes, TokenCount, TurnEvent,
+    TurnEventKind, TurnId, Usage,
+};
+
+/// Tokens at which the kernel of a conversation compacts its history.
+const MAX_CONTEXT: u32 = 160_000;
+/// Tokens of a compacted history.
+const COMPACTED: u32 = 8_000;
+
+const MODELS: &[&str] = &["opus-sim", "sonnet-sim", "haiku-sim"];
+const WORDS: &[&str] = &["the ", "file ", "has ", "a ", "test ", "that ", "fails, ", "now ", "fixed. ", "naïve ", "✓ "];
+const TOOLS: &[&str] = &["read_file", "run_tests", "search", "edit_file"];
+const QUESTIONS: &[&str] =
+    &["Why does the build fail?", "Add a test for it.", "Rename the field.\nEverywhere.", "Go on."];
+
+/// The turn whose lines are being written.
+struct Turn {
+    id: String,
+    usage: Usage,
+    /// Of the latest step that reported tokens.
+    context: TokenCount,
+    hundredths_ms: u32,
+}
+
+/// How a step went, which decides whether there is another.
+enum StepEnd {
+    Tool,
+    Text,
+    Aborted,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Agent {
+    conversation_id: String,
+    random: Random,
+    max_steps: usize,
+    max_deltas: usize,
+    turns_left: usize,
+    turns_begun: usize,
+    /// Lines of the present turn that were not taken yet.
+    lines: VecDeque<String>,
+    model: &'static str,
+    /// Whether its provider reports the prompt first and the output later, so that a step has two usage events.
+    reports_twice: bool,
+    /// Tokens of the history.
+    context: u32,
+    /// Those of them that the provider has cached.
+    cached: u32,
+}
+
+impl Agent {
+    pub(super) fn new(settings: &SimulationSettings, nth: usize) -> Self {
+        let mut random = Random::new(settings.seed ^ (nth as u64 + 1).wrapping_mul(0xd134_2543_de82_ef95));
+        let context = random.within(1500..=4000);
+        Self {
+            conversation_id: format!("{}-{}", settings.prefix, nth + 1),
+            model: random.pick(MODELS),
+            random,
+            max_steps: settings.max_steps.max(1),
+            max_deltas: settings.max_deltas,
+            turns_left: settings.turns,
+            turns_begun: 0,
+            lines: VecDeque::new(),
+            reports_twice: nth % 3 == 1,
+            context,
+            cached: 0,
+        }
+    }
+
+    pub(super) fn conversation_id(&self) -> &str {
+        &self.conversation_id
+    }
+
+    /// The next line, or `None` after the last turn.
+    pub(super) fn next_line(&mut self) -> Option<String> {
+        if self.lines.is_empty() && self.turns_left > 0 {
+            self.turns_left -= 1;
+            self.turns_begun += 1;
+            self.run_turn();
+        }
+        self.lines.pop_front()
+    }
+
+    fn run_turn(&mut self) {
+        let id = format!("{}-turn-{}", self.conversation_id, self.turns_begun);
+        let mut turn = Turn { id, usage: Usage::default(), context: TokenCount::ZERO, hundredths_ms: 0 };
+        if self.context > MAX_CONTEXT {
+            (self.context, self.cached) = (COMPACTED, 0);
+        }
+        self.context += self.random.within(15..=400);
+        self.ignore(&Ignored::Status { conversation_id: &self.conversation_id.clone(), status: "running" });
+        self.emit(&turn, TurnEventKind::Progress(Progress::Start { model: Some(self.model.into()) }));
+        let text = self.random.pick(QUESTIONS);
+        self.ignore(&Ignored::UserMessage { conversation_id: &self.conversation_id.clone(), turn_id: &turn.id, text });
+
+        // Not the first, so that even a short simulation shows a whole turn.
+        let aborted = self.turns_begun > 1 && self.random.once_in(6);
+        let steps = 1 + self.random.below(self.max_steps);
+        let mut reason = "max-steps";
+        for index in 0..steps {
+            let is_last = index + 1 == steps;
+            let may_end = is_last && steps < self.max_steps.max(2);
+            match self.run_step(&mut turn, index, may_end, aborted && is_last) {
+                StepEnd::Tool => {}
+                StepEnd::Text => reason = "stop",
+                StepEnd::Aborted => reason = "aborted",
+            }
+        }
+        self.finish(&turn, reason);
+    }
+
+    fn run_step(&mut self, turn: &mut Turn, index: usize, may_end: bool, aborted: bool) -> StepEnd {
+        let Ok(step_id) = StepId::new(format!("{}#{index}", turn.id)) else { return StepEnd::Tool };
+        // A first step that only calls a tool writes nothing, so it has no first token.
+        let writes = may_end || aborted || index > 0 && self.random.once_in(2);
+        let output = self.random.within(if writes { 60..=900 } else { 20..=120 });
+        let usage = Usage {
+            input_tokens: self.context.into(),
+            output_tokens: output.into(),
+            cache_read_tokens: Some(self.cached.into()),
+            cache_write_tokens: Some((self.context - self.cached).into()),
+        };
+        let report = |usage| TurnEventKind::Progress(Progress::Usage { step_id: Some(step_id.clone()), usage });
+
+        if self.reports_twice {
+            self.emit(turn, report(Usage { output_tokens: 1.into(), ..usage }));
+        }
+        if writes {
+            self.write_deltas(turn);
+        }
+        if aborted {
+            let spent = if self.reports_twice { Usage { output_tokens: 1.into(), ..usage } } else { usage };
+            if !self.reports_twice {
+                self.emit(turn, report(usage));
+            }
+            self.take(turn, spent);
+            return StepEnd::Aborted;
+        }
+        if self.reports_twice {
+            self.emit(turn, report(Usage { output_tokens: output.into(), ..Usage::default() }));
+        } else {
+            self.emit(turn, report(usage));
+        }
+        self.take(turn, usage);
+
+        let ttft = self.random.within(15_000..=90_000);
+        let decode = output * self.random.within(700..=1900);
+        turn.hundredths_ms += ttft + decode;
+        let times = StepTimes {
+            ttft: writes.then(|| millis(ttft)).flatten(),
+            decode: writes.then(|| millis(decode)).flatten(),
+            gen_total: millis(ttft + decode),
+        };
+        self.emit(turn, TurnEventKind::Progress(Progress::StepComplete { step_id, times, model: None }));
+        if may_end {
+            return StepEnd::Text;
+        }
+        self.call_tool(turn, index);
+        StepEnd::Tool
+    }
+
+    /// Counts a step's tokens, and what the next prompt holds of them.
+    fn take(&mut self, turn: &mut Turn, usage: Usage) {
+        turn.usage = turn.usage.saturating_add(usage);
+        turn.context = usage.context_size();
+        self.cached = self.context;
+        self.context += u32::try_from(usage.output_tokens.get()).unwrap_or_default();
+    }
+
+    fn write_deltas(&mut self, turn: &Turn) {
+        let conversation_id = &self.conversation_id.clone();
+        let reasons = self.random.once_in(3);
+        for nth in 0..self.random.below(self.max_deltas + 1) {
+            let (turn_id, delta) = (&*turn.id, self.random.pick(WORDS));
+            if reasons && nth < 3 {
+                self.ignore(&Ignored::ReasoningDelta { conversation_id, turn_id, delta });
+            } else {
+                self.ignore(&Ignored::TextDelta { conversation_id, turn_id, delta });
+            }
+        }
+    }
+
+    fn call_tool(&mut self, turn: &mut Turn, index: usize) {
+        let (conversation_id, turn_id) = (&self.conversation_id.clone(), &turn.id);
+        let tool_call_id = &format!("call-{}-{index}", self.turns_begun);
+        let tool_name = self.random.pick(TOOLS);
+        let input = json!({ "path": "src/main.rs" });
+        self.ignore(&Ignored::ToolCall { conversation_id, turn_id, tool_call_id, tool_name, input });
+        if self.random.once_in(12) {
+            self.ignore(&Ignored::Error { conversation_id, turn_id, message: "the tool failed" });
+        }
+        self.ignore(&Ignored::ToolResult { conversation_id, turn_id, tool_call_id, output: "ok\n\"done\"" });
+        self.context += self.random.within(50..=2500);
+        turn.hundredths_ms += self.random.within(500..=80_000);
+    }
+
+    fn finish(&mut self, turn: &Turn, reason: &str) {
+        // A kernel that was stopped in mid turn did not add up what it spent.
+        let added_up = reason != "aborted";
+        let done = Done {
+            reason: Label::from(reason),
+            duration: millis(turn.hundredths_ms),
+            usage: added_up.then_some(turn.usage),
+            context_size: added_up.then_some(turn.context),
+            model: None,
+        };
+        self.emit(turn, TurnEventKind::Done(done));
+        let conversation_id = &self.conversation_id.clone();
+        self.ignore(&Ignored::TurnSealed { conversation_id, turn_id: &turn.id });
+        self.ignore(&Ignored::Status { conversation_id, status: "idle" });
+    }
+
+    fn ignore(&mut self, event: &Ignored<'_>) {
+        self.lines.push_back(line(event));
+    }
+
+    fn emit(&mut self, turn: &Turn, kind: TurnEventKind) {
+        let ids = (ConversationId::new(&self.conversation_id), TurnId::new(&turn.id));
+        // A prefix that makes no valid id makes a kernel of which nothing counts.
+        if let (Ok(conversation_id), Ok(turn_id)) = ids {
+            self.lines.push_back(line(&KernelEvent { conversation_id, event: TurnEvent { turn_id, kind } }));
+        }
+    }
+}
+
+fn millis(hundredths: u32) -> Option<Millis> {
+    Millis::new(f64::from(hundredths) / 100.0).ok()
+}

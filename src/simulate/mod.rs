@@ -1,0 +1,86 @@
+//! A simulated kernel: the events of agents at work, for demonstrations, benches and tests.
+//!
+//! It is a pure function of its settings: no clock, no system randomness. The same settings give the same lines.
+//!
+//! ```
+//! # use turn_metrics::simulate::{Simulation, SimulationSettings};
+//! # use turn_metrics::turn::parse_line;
+//! for line in Simulation::new(&SimulationSettings { conversations: 2, ..SimulationSettings::default() }) {
+//!     parse_line(line.line.as_bytes())?;
+//! }
+//! # Ok::<(), turn_metrics::turn::BadEvent>(())
+//! ```
+
+mod agent;
+mod line;
+mod random;
+#[cfg(test)]
+mod tests;
+
+use agent::Agent;
+use random::Random;
+
+/// What a simulated kernel does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SimulationSettings {
+    /// From what everything random is drawn.
+    pub seed: u64,
+    /// What the ids of conversations begin with; they go on with `-1`, `-2`, ...
+    pub prefix: String,
+    /// How many conversations run side by side.
+    pub conversations: usize,
+    /// Turns of each conversation.
+    pub turns: usize,
+    /// The most steps of a turn.
+    pub max_steps: usize,
+    /// The most `text-delta` or `reasoning-delta` lines of a step.
+    pub max_deltas: usize,
+}
+
+impl Default for SimulationSettings {
+    fn default() -> Self {
+        Self { seed: 1, prefix: "sim".into(), conversations: 4, turns: 5, max_steps: 6, max_deltas: 20 }
+    }
+}
+
+/// One event as the kernel sends it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SimulatedLine {
+    /// The conversation in which it happens.
+    pub conversation_id: String,
+    /// The event as one line of JSON, without the line break.
+    pub line: String,
+}
+
+/// The events of all conversations, interleaved at random, each conversation's own in order.
+#[derive(Debug, Clone)]
+pub struct Simulation {
+    random: Random,
+    /// Those that still have something to say.
+    agents: Vec<Agent>,
+}
+
+impl Simulation {
+    /// A kernel that does what the settings say.
+    pub fn new(settings: &SimulationSettings) -> Self {
+        let random = Random::new(settings.seed);
+        let agents = (0..settings.conversations).map(|nth| Agent::new(settings, nth)).collect();
+        Self { random, agents }
+    }
+}
+
+impl Iterator for Simulation {
+    type Item = SimulatedLine;
+
+    fn next(&mut self) -> Option<SimulatedLine> {
+        while !self.agents.is_empty() {
+            let at = self.random.below(self.agents.len());
+            let agent = &mut self.agents[at];
+            if let Some(line) = agent.next_line() {
+                return Some(SimulatedLine { conversation_id: agent.conversation_id().to_owned(), line });
+            }
+            self.agents.swap_remove(at);
+        }
+        None
+    }
+}

@@ -1,0 +1,40 @@
+use std::ops::RangeInclusive;
+
+/// The `SplitMix64` generator: written here so that a simulation stays the same whatever any library does.
+#[derive(Debug, Clone)]
+pub(super) struct Random(u64);
+
+impl Random {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number below `end`; 0 if that is 0.
+    pub(super) fn below(&mut self, end: usize) -> usize {
+        // The bias of the remainder is far below what a simulation shows.
+        usize::try_from(self.next() % (end as u64).max(1)).unwrap_or_default()
+    }
+
+    /// A number within the range.
+    pub(super) fn within(&mut self, range: RangeInclusive<u32>) -> u32 {
+        let span = u64::from(range.end() - range.start()) + 1;
+        range.start() + u32::try_from(self.next() % span).unwrap_or_default()
+    }
+
+    /// True once in `times`.
+    pub(super) fn once_in(&mut self, times: u32) -> bool {
+        self.next().is_multiple_of(u64::from(times))
+    }
+
+    pub(super) fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
+        from.get(self.below(from.len())).copied().unwrap_or_default()
+    }
+}

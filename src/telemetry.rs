@@ -1,0 +1,116 @@
+//! What the program tells about itself while it runs: tracing events on stderr.
+
+use std::env::{self, VarError};
+use std::io::{self, IsTerminal};
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt;
+
+use crate::config::{LogFormat, LogLevel, LogSettings};
+
+/// Why there is no telemetry.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TelemetryError {
+    /// `RUST_LOG` is no filter.
+    #[error(
+        "bad value RUST_LOG = {value:?}; allowed: a level or `target=level` pairs, such as `info` or `turn_metrics=debug`"
+    )]
+    BadFilter {
+        /// Its value.
+        value: String,
+    },
+    /// `RUST_LOG` is not UTF-8.
+    #[error("the value of RUST_LOG is not valid UTF-8")]
+    NotUnicode,
+    /// The process has a subscriber for tracing events already.
+    #[error("tracing is set up already")]
+    AlreadySet(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Sends this process's tracing events to stderr from now on.
+///
+/// `RUST_LOG`, if it is set, takes the place of the level.
+pub fn init(settings: LogSettings) -> Result<(), TelemetryError> {
+    let filter = match env::var("RUST_LOG") {
+        Ok(value) => filter(&value, settings.level)?,
+        Err(VarError::NotPresent) => filter("", settings.level)?,
+        Err(VarError::NotUnicode(_)) => return Err(TelemetryError::NotUnicode),
+    };
+    let on_terminal = io::stderr().is_terminal();
+    let builder = fmt().with_env_filter(filter).with_writer(io::stderr);
+    let result = if is_json(settings.format, on_terminal) {
+        // The fields stand beside the level and the time, where a collector looks for them.
+        builder.json().flatten_event(true).try_init()
+    } else {
+        builder.with_ansi(on_terminal && is_color_wanted(env::var_os("NO_COLOR").as_deref())).try_init()
+    };
+    result.map_err(TelemetryError::AlreadySet)
+}
+
+/// Whether the value of `NO_COLOR` lets output be coloured: any value but an empty one forbids it.
+pub(crate) fn is_color_wanted(no_color: Option<&std::ffi::OsStr>) -> bool {
+    no_color.is_none_or(std::ffi::OsStr::is_empty)
+}
+
+fn is_json(format: LogFormat, on_terminal: bool) -> bool {
+    match format {
+        LogFormat::Auto => !on_terminal,
+        LogFormat::Text => false,
+        LogFormat::Json => true,
+    }
+}
+
+fn filter(rust_log: &str, level: LogLevel) -> Result<EnvFilter, TelemetryError> {
+    let text = match (rust_log.trim(), level) {
+        ("", LogLevel::Off | LogLevel::Error) => level.as_str().to_owned(),
+        // What libraries tell below a warning is for their authors.
+        ("", _) => format!("warn,turn_metrics={level}"),
+        (given, _) => given.to_owned(),
+    };
+    EnvFilter::builder().parse(&text).map_err(|_| TelemetryError::BadFilter { value: text })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(rust_log: &str, level: LogLevel) -> String {
+        filter(rust_log, level).unwrap().to_string()
+    }
+
+    #[test]
+    fn the_level_is_that_of_this_programs_events_and_rust_log_takes_its_place() {
+        assert_eq!(shown("", LogLevel::Error), "error");
+        assert_eq!(shown("", LogLevel::Off), "off");
+        for level in [LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace] {
+            assert_eq!(shown(" ", level), format!("turn_metrics={level},warn"));
+        }
+        assert_eq!(shown("actix=trace", LogLevel::Error), "actix=trace");
+    }
+
+    #[test]
+    fn a_bad_rust_log_is_a_clear_error() {
+        let error = filter("turn_metrics=loud", LogLevel::Info).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "bad value RUST_LOG = \"turn_metrics=loud\"; \
+             allowed: a level or `target=level` pairs, such as `info` or `turn_metrics=debug`"
+        );
+    }
+
+    #[test]
+    fn auto_is_text_for_people_and_json_for_programs() {
+        assert!(!is_json(LogFormat::Auto, true));
+        assert!(is_json(LogFormat::Auto, false));
+        assert!(!is_json(LogFormat::Text, false));
+        assert!(is_json(LogFormat::Json, true));
+    }
+
+    #[test]
+    fn no_color_forbids_colour_unless_it_is_empty() {
+        assert!(is_color_wanted(None));
+        assert!(is_color_wanted(Some("".as_ref())));
+        assert!(!is_color_wanted(Some("1".as_ref())));
+    }
+}
