@@ -1,0 +1,189 @@
+//! What a client may get wrong: each has one clear answer, and changes nothing.
+
+use std::io::{Read, Write};
+
+use crate::server::{Answer, Client, Server, metrics};
+
+const NDJSON: (&str, &str) = ("content-type", "application/x-ndjson");
+const DONE: &str = r#"{"type":"done","conversationId":"c","turnId":"t","reason":"stop"}"#;
+
+fn server(settings: &[(&str, &str)]) -> (tempfile::TempDir, Server) {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start_with(directory.path(), settings);
+    (directory, server)
+}
+
+fn post(client: &mut Client, body: &[u8]) -> Answer {
+    client.send("POST", "/events", &[NDJSON], body).unwrap()
+}
+
+fn assert_refused(answer: &Answer, status: u16) {
+    assert_eq!(answer.status, status, "{answer:?}");
+    assert!(!answer.error().is_empty());
+    assert!(answer.header("content-type").unwrap().starts_with("application/json"), "{answer:?}");
+    assert!(answer.header("x-request-id").is_some(), "{answer:?}");
+}
+
+#[test]
+fn an_empty_body_is_nothing_accepted() {
+    let (_directory, server) = server(&[]);
+    for body in ["", "\n", "  \r\n\n\t\n"] {
+        let answer = post(&mut server.client(), body.as_bytes());
+        assert_eq!((answer.status, &*answer.body), (200, r#"{"accepted":0,"ignored":0,"sealed":[]}"#), "{body:?}");
+    }
+}
+
+#[test]
+fn lines_may_end_in_crlf_the_last_in_nothing_and_blank_ones_count() {
+    let (_directory, server) = server(&[]);
+    let answer = post(&mut server.client(), format!("\r\n{DONE}\r\n\n{{\"type\":\"status\"}}").as_bytes());
+    assert_eq!(
+        answer.body,
+        r#"{"accepted":1,"ignored":1,"sealed":[{"conversationId":"c","turnId":"t","ordinal":1,"duplicate":false}]}"#
+    );
+    let answer = post(&mut server.client(), format!("\n\n{DONE}\n{{").as_bytes());
+    assert_eq!(answer.json()["line"], 4);
+}
+
+#[test]
+fn invalid_utf8_and_bottomless_json_are_bad_lines() {
+    let (_directory, server) = server(&[]);
+    let mut utf8 = DONE.as_bytes().to_vec();
+    let at = DONE.find("stop").unwrap();
+    utf8[at] = 0xff;
+    let deep = "[".repeat(100_000).into_bytes();
+    for bad in [utf8, deep, b"\x00\x01".to_vec()] {
+        let answer = post(&mut server.client(), &[DONE.as_bytes(), b"\n", &bad].concat());
+        assert_refused(&answer, 400);
+        assert_eq!(answer.json()["line"], 2);
+        assert!(answer.body.len() < 1000, "{answer:?}");
+    }
+    assert_eq!(metrics(&mut server.client(), "c"), r#"{"turns":[]}"#);
+}
+
+#[test]
+fn a_body_over_the_limit_is_413_with_and_without_a_length() {
+    let (_directory, server) = server(&[("HTTP__MAX_BODY_BYTES", "2000"), ("HTTP__MAX_LINE_BYTES", "2000")]);
+    let body = format!("{DONE}\n{}", "\n".repeat(2000));
+    assert_refused(&post(&mut server.client(), body.as_bytes()), 413);
+    let head =
+        b"POST /events HTTP/1.1\r\nhost: t\r\ncontent-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n";
+    let chunked = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+    let answer = server.client().send_raw(&[head, chunked.as_bytes()].concat(), false).unwrap();
+    assert_refused(&answer, 413);
+    assert_eq!(metrics(&mut server.client(), "c"), r#"{"turns":[]}"#);
+}
+
+#[test]
+fn a_line_over_the_limit_is_refused_with_its_number() {
+    let (_directory, server) = server(&[("HTTP__MAX_LINE_BYTES", "1024")]);
+    let long = DONE.replace("stop", &"s".repeat(1024));
+    let answer = post(&mut server.client(), format!("{DONE}\n{long}\n").as_bytes());
+    assert_refused(&answer, 400);
+    assert_eq!(answer.json()["line"], 2);
+    assert_eq!(metrics(&mut server.client(), "c"), r#"{"turns":[]}"#);
+}
+
+#[test]
+fn a_truncated_body_changes_nothing() {
+    let (_directory, server) = server(&[]);
+    let mut client = server.client();
+    let head = format!(
+        "POST /events HTTP/1.1\r\nhost: t\r\ncontent-type: application/x-ndjson\r\ncontent-length: {}\r\n\r\n{DONE}\n",
+        DONE.len() + 50
+    );
+    let stream = client.stream().unwrap().get_mut();
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    // Whatever it answers, it is no acknowledgement.
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer);
+    assert!(!answer.starts_with("HTTP/1.1 2"), "{answer}");
+    assert_eq!(metrics(&mut server.client(), "c"), r#"{"turns":[]}"#);
+}
+
+#[test]
+fn a_stalled_body_is_ended() {
+    let (_directory, server) = server(&[("HTTP__BODY_TIMEOUT", "50ms")]);
+    let head = b"POST /events HTTP/1.1\r\nhost: t\r\ncontent-type: application/x-ndjson\r\ncontent-length: 99\r\n\r\n{";
+    let answer = server.client().send_raw(head, false).unwrap();
+    assert_refused(&answer, 408);
+}
+
+#[test]
+fn each_wrong_request_has_its_status_as_json() {
+    let (_directory, server) = server(&[]);
+    let mut client = server.client();
+    for (method, path, status) in [
+        ("GET", "/", 404),
+        ("GET", "/conversations/c", 404),
+        ("GET", "/conversations//metrics", 404),
+        ("GET", "/events", 405),
+        ("POST", "/health", 405),
+        ("DELETE", "/conversations/c/metrics", 405),
+        ("POST", "/events", 415),
+        ("GET", "/conversations/a%0Ab/metrics", 400),
+        ("GET", "/conversations/%FF/metrics", 400),
+        ("GET", "/conversations/c/turns?limit=0", 400),
+        ("GET", "/conversations/c/turns?limit=1001", 400),
+        ("GET", "/conversations/c/turns?after=-1", 400),
+        ("GET", "/conversations/c/turns?after=x", 400),
+    ] {
+        let answer = client.send(method, path, &[], b"").unwrap();
+        assert_refused(&answer, status);
+        if status == 405 {
+            assert!(answer.header("allow").is_some(), "{method} {path}: {answer:?}");
+        }
+    }
+    let long = format!("/conversations/{}/metrics", "x".repeat(257));
+    assert_refused(&client.get(&long), 400);
+    let text = client.send("POST", "/events", &[("content-type", "text/plain")], DONE.as_bytes()).unwrap();
+    assert_refused(&text, 415);
+}
+
+#[test]
+fn limits_of_turns_are_told_and_leave_other_conversations_alone() {
+    let (_directory, server) = server(&[("TURNS__MAX_STEPS", "2"), ("TURNS__MAX_OPEN_TURNS", "2")]);
+    let mut client = server.client();
+    let step = |n: u32| {
+        format!(
+            "{{\"type\":\"usage\",\"conversationId\":\"steps\",\"turnId\":\"t\",\"stepId\":\"{n}\",\"usage\":{{\"inputTokens\":1,\"outputTokens\":1}}}}\n"
+        )
+    };
+    let answer = post(&mut client, [step(0), step(1), step(2)].concat().as_bytes());
+    assert_refused(&answer, 422);
+    assert!(answer.error().contains("2 steps"), "{answer:?}");
+    let start = |n: u32| format!("{{\"type\":\"turn-start\",\"conversationId\":\"turns\",\"turnId\":\"{n}\"}}\n");
+    let answer = post(&mut client, [start(0), start(1), start(2)].concat().as_bytes());
+    assert_refused(&answer, 422);
+    assert!(answer.error().contains("2 open turns"), "{answer:?}");
+    assert_eq!(post(&mut client, DONE.as_bytes()).status, 200);
+}
+
+#[test]
+fn more_than_may_be_buffered_is_503_before_its_body_is_read() {
+    let (_directory, server) = server(&[
+        ("HTTP__MAX_BUFFERED_BYTES", "100000"),
+        ("HTTP__MAX_BODY_BYTES", "100000"),
+        ("HTTP__MAX_LINE_BYTES", "100000"),
+    ]);
+    // Holds the whole budget, though nothing of its body has been sent.
+    let mut holder = server.client();
+    let head = b"POST /events HTTP/1.1\r\nhost: t\r\ncontent-type: application/x-ndjson\r\nexpect: 100-continue\r\ncontent-length: 100000\r\n\r\n";
+    let stream = holder.stream().unwrap().get_mut();
+    stream.write_all(head).unwrap();
+    let mut go_on = [0; 12];
+    stream.read_exact(&mut go_on).unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100");
+    let refused = loop {
+        let answer = post(&mut server.client(), DONE.as_bytes());
+        // Its permit may be taken a moment after the server has said to go on.
+        if answer.status != 200 {
+            break answer;
+        }
+    };
+    assert_refused(&refused, 503);
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    drop(holder);
+    while post(&mut server.client(), DONE.as_bytes()).status == 503 {}
+}

@@ -1,0 +1,185 @@
+//! The commands, as someone at a terminal meets them.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use crate::server::{Server, turn_metrics};
+
+fn run(args: &[&str]) -> Output {
+    turn_metrics().args(args).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Runs a `serve` that must not come up: gives its message, which is clear, short and no backtrace.
+fn serve_refused(data_dir: &Path, listen: &str) -> String {
+    let mut command = turn_metrics();
+    command.args(["serve", "--listen", listen, "--data-dir"]).arg(data_dir);
+    refused(&mut command)
+}
+
+fn refused(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let message = text(&output.stderr);
+    assert!(matches!(output.status.code(), Some(1 | 2)), "{:?}: {message}", output.status);
+    assert!(!message.contains("panicked") && message.lines().count() <= 8, "{message}");
+    message
+}
+
+#[test]
+fn a_port_in_use_is_told() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let directory = tempfile::tempdir().unwrap();
+    let message = serve_refused(directory.path(), &address);
+    assert!(message.contains(&address) && message.contains("in use"), "{message}");
+}
+
+#[test]
+fn a_database_that_another_process_holds_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path());
+    let message = serve_refused(directory.path(), "127.0.0.1:0");
+    assert!(message.contains("in use by another process"), "{message}");
+    assert_eq!(server.client().get("/ready").status, 200);
+}
+
+#[test]
+fn a_file_that_is_no_database_is_told_and_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("turn-metrics.redb");
+    std::fs::write(&file, "dear diary").unwrap();
+    let message = serve_refused(directory.path(), "127.0.0.1:0");
+    assert!(message.contains("no turn-metrics database"), "{message}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "dear diary");
+}
+
+#[test]
+fn a_data_directory_that_cannot_be_written_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let message = serve_refused(&file.join("data"), "127.0.0.1:0");
+    assert!(message.contains("data directory"), "{message}");
+}
+
+#[test]
+fn an_address_beyond_loopback_needs_a_word() {
+    let directory = tempfile::tempdir().unwrap();
+    let message = serve_refused(directory.path(), "0.0.0.0:0");
+    assert!(message.contains("--insecure"), "{message}");
+}
+
+#[test]
+fn a_wrong_setting_is_told_with_its_key_value_source_and_what_is_allowed() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("config.toml");
+    for (content, wanted) in [
+        ("[http]\nlissen = \"x\"\n", &["http.lissen", "config.toml"][..]),
+        ("[turns]\nidle_after = \"soon\"\n", &["turns.idle_after", "soon", "config.toml"]),
+        ("[turns]\nmax_steps = 0\n", &["turns.max_steps", "0", "config.toml"]),
+        ("[nonsense]\nx = 1\n", &["nonsense", "config.toml"]),
+        ("not toml", &["config.toml"]),
+    ] {
+        std::fs::write(&file, content).unwrap();
+        let message = refused(turn_metrics().arg("config").arg("--config").arg(&file));
+        for word in wanted {
+            assert!(message.contains(word), "{content:?} lacks {word}: {message}");
+        }
+    }
+    let message = refused(turn_metrics().arg("config").env("TURN_METRICS__HTTP__MAX_BODY_BYTES", "many"));
+    assert!(message.contains("TURN_METRICS__HTTP__MAX_BODY_BYTES") && message.contains("many"), "{message}");
+    let message = refused(turn_metrics().arg("config").env("TURN_METRICS__HTTP__NO_SUCH_KEY", "1"));
+    assert!(message.contains("TURN_METRICS__HTTP__NO_SUCH_KEY"), "{message}");
+}
+
+#[test]
+fn what_config_prints_is_a_configuration() {
+    let first = run(&["config"]);
+    assert!(first.status.success());
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("config.toml");
+    std::fs::write(&file, &first.stdout).unwrap();
+    let again = turn_metrics().arg("config").arg("--config").arg(&file).output().unwrap();
+    assert!(again.status.success(), "{}", text(&again.stderr));
+}
+
+#[test]
+fn the_demo_seals_turns_shows_their_metrics_and_cleans_up() {
+    let output = run(&["demo", "--listen", "127.0.0.1:0", "--exit"]);
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{out}{err}");
+    assert!(out.contains("curl"), "{out}");
+    assert!(!out.contains('\u{1b}'), "colours in a pipe");
+}
+
+#[test]
+fn ingest_posts_a_file_and_show_prints_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path());
+    let file = directory.path().join("events.ndjson");
+    let mut events = String::new();
+    for turn in 0..300 {
+        for event in [
+            r#"{"type":"usage","stepId":"s","usage":{"inputTokens":1234,"outputTokens":5}}"#,
+            r#"{"type":"done","reason":"stop"}"#,
+        ] {
+            events += &event.replacen('{', &format!("{{\"conversationId\":\"a/b\",\"turnId\":\"t{turn}\","), 1);
+            events.push('\n');
+        }
+    }
+    std::fs::write(&file, &events).unwrap();
+    let url = server.url();
+    for _ in 0..2 {
+        let output = turn_metrics().arg("ingest").arg(&file).args(["--server", &url]).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+    let turns = server.client().get("/conversations/a%2Fb/turns?after=299").json();
+    assert_eq!(turns["latestOrdinal"], 300, "sent twice, stored once");
+
+    let shown = run(&["show", "a/b", "--server", &url]);
+    let table = text(&shown.stdout);
+    assert!(shown.status.success() && table.contains("t299") && table.contains("1234"), "{table}");
+    assert!(!table.contains('\u{1b}'), "colours in a pipe");
+}
+
+#[test]
+fn ingest_reads_standard_input_and_tells_the_bad_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path());
+    let mut command = turn_metrics();
+    command.args(["ingest", "-", "--server", &server.url()]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let good = "{\"type\":\"done\",\"conversationId\":\"c\",\"turnId\":\"t\",\"reason\":\"stop\"}\n";
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), format!("{good}\nnonsense\n").as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains('3'), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_server_that_is_not_there_is_told() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let message = refused(turn_metrics().args(["show", "c", "--server", &format!("http://{free}")]));
+    assert!(message.contains(&free.to_string()), "{message}");
+}
+
+#[test]
+fn help_is_there_for_every_command_and_a_wrong_flag_is_usage() {
+    for args in [
+        &["--help"][..],
+        &["serve", "--help"],
+        &["demo", "--help"],
+        &["ingest", "--help"],
+        &["show", "--help"],
+        &["config", "--help"],
+    ] {
+        let output = run(args);
+        assert!(output.status.success() && output.stdout.len() > 200, "{args:?}");
+    }
+    assert_eq!(run(&["serve", "--nonsense"]).status.code(), Some(2));
+    assert_eq!(run(&["nonsense"]).status.code(), Some(2));
+}

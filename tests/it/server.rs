@@ -1,0 +1,248 @@
+//! The real binary as a server, and a client for it.
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// How long a test waits for what must come: not a promise of speed, an end for a test that is broken.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The command, ready for arguments, with nothing of the caller's environment that could change what it does.
+pub(crate) fn turn_metrics() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_turn-metrics"));
+    let foreign = std::env::vars_os().map(|(name, _)| name);
+    for name in foreign.filter(|name| name.to_string_lossy().starts_with("TURN_METRICS__")) {
+        command.env_remove(name);
+    }
+    command.env_remove("RUST_LOG").env("NO_COLOR", "1").stdin(Stdio::null());
+    command
+}
+
+/// A running `turn-metrics serve` on a free port; killed when it is dropped.
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    /// What it writes to standard error, line by line.
+    log: Receiver<String>,
+}
+
+impl Server {
+    /// Starts a server on this data directory and waits until it listens.
+    pub(crate) fn start(data_dir: &Path) -> Self {
+        Self::start_with(data_dir, &[])
+    }
+
+    /// The same with settings from the environment, such as `HTTP__MAX_BODY_BYTES`.
+    pub(crate) fn start_with(data_dir: &Path, settings: &[(&str, &str)]) -> Self {
+        let mut command = turn_metrics();
+        command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data_dir);
+        command.envs(settings.iter().map(|(key, value)| (format!("TURN_METRICS__{key}"), value)));
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let out = lines_of(child.stdout.take().unwrap());
+        let log = lines_of(child.stderr.take().unwrap());
+        let first = out.recv_timeout(PATIENCE);
+        let address = first.ok().as_deref().and_then(listening_address);
+        let address =
+            address.unwrap_or_else(|| panic!("no address; the log: {:#?}", log.try_iter().collect::<Vec<_>>()));
+        Self { child, address, log }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::new(self.address)
+    }
+
+    /// Ends it at once, as a crash does.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    }
+
+    /// Waits for its end; gives the rest of its log too.
+    pub(crate) fn wait(mut self) -> (ExitStatus, Vec<String>) {
+        let status = self.child.wait().unwrap();
+        (status, self.log.iter().collect())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The lines of a pipe as they come. Reads on when nobody listens, so that the writer can go on writing.
+fn lines_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
+    let (send, lines) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            let _ = send.send(line);
+        }
+    });
+    lines
+}
+
+fn listening_address(line: &str) -> Option<SocketAddr> {
+    line.strip_prefix("listening on http://")?.parse().ok()
+}
+
+/// An answer, read whole.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error} in {self:?}"))
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    /// The message of an error, which is all that its body has but for `line`.
+    pub(crate) fn error(&self) -> String {
+        self.json()["error"].as_str().unwrap_or_else(|| panic!("no error in {self:?}")).to_owned()
+    }
+}
+
+/// A client of one connection, which speaks just enough HTTP to send what no library would.
+pub(crate) struct Client {
+    address: SocketAddr,
+    stream: Option<BufReader<TcpStream>>,
+}
+
+impl Client {
+    pub(crate) fn new(address: SocketAddr) -> Self {
+        Self { address, stream: None }
+    }
+
+    pub(crate) fn get(&mut self, path: &str) -> Answer {
+        self.send("GET", path, &[], b"").unwrap()
+    }
+
+    pub(crate) fn post_events(&mut self, ndjson: &str) -> Answer {
+        self.try_post_events(ndjson).unwrap()
+    }
+
+    pub(crate) fn try_post_events(&mut self, ndjson: &str) -> std::io::Result<Answer> {
+        self.send("POST", "/events", &[("content-type", "application/x-ndjson")], ndjson.as_bytes())
+    }
+
+    pub(crate) fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> std::io::Result<Answer> {
+        let mut request = format!("{method} {path} HTTP/1.1\r\nhost: test\r\n");
+        if method == "POST" {
+            write!(request, "content-length: {}\r\n", body.len()).unwrap();
+        }
+        for (name, value) in headers {
+            write!(request, "{name}: {value}\r\n").unwrap();
+        }
+        request += "\r\n";
+        let mut bytes = request.into_bytes();
+        bytes.extend_from_slice(body);
+        let answer = self.send_raw(&bytes, method == "HEAD");
+        if answer.is_err() {
+            self.stream = None;
+        }
+        answer
+    }
+
+    /// Sends these bytes as they are and reads one answer.
+    pub(crate) fn send_raw(&mut self, bytes: &[u8], is_head: bool) -> std::io::Result<Answer> {
+        let stream = self.stream()?;
+        // A server that refuses a body early may stop reading; its answer still counts.
+        let written = stream.get_mut().write_all(bytes);
+        let answer = read_answer(stream, is_head);
+        if answer.is_err() { written.and(answer) } else { answer }
+    }
+
+    pub(crate) fn stream(&mut self) -> std::io::Result<&mut BufReader<TcpStream>> {
+        if self.stream.is_none() {
+            let stream = TcpStream::connect(self.address)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_nodelay(true)?;
+            self.stream = Some(BufReader::new(stream));
+        }
+        self.stream.as_mut().ok_or_else(|| std::io::ErrorKind::NotConnected.into())
+    }
+}
+
+fn read_answer(stream: &mut impl BufRead, is_head: bool) -> std::io::Result<Answer> {
+    let broken = || std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+    let mut line = String::new();
+    let mut next_line = |stream: &mut dyn BufRead| -> std::io::Result<String> {
+        line.clear();
+        if stream.read_line(&mut line)? == 0 {
+            return Err(broken());
+        }
+        Ok(line.trim_end().to_owned())
+    };
+    let status = next_line(stream)?.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(broken)?;
+    let mut headers = Vec::new();
+    loop {
+        let header = next_line(stream)?;
+        match header.split_once(": ") {
+            Some((name, value)) => headers.push((name.to_owned(), value.to_owned())),
+            None if header.is_empty() => break,
+            None => return Err(broken()),
+        }
+    }
+    let answer = Answer { status, headers, body: String::new() };
+    let mut body = Vec::new();
+    if is_head || status == 304 {
+    } else if answer.header("transfer-encoding") == Some("chunked") {
+        loop {
+            let size = usize::from_str_radix(&next_line(stream)?, 16).map_err(|_| broken())?;
+            let start = body.len();
+            body.resize(start + size, 0);
+            stream.read_exact(&mut body[start..])?;
+            next_line(stream)?;
+            if size == 0 {
+                break;
+            }
+        }
+    } else {
+        let length = answer.header("content-length").and_then(|length| length.parse().ok()).ok_or_else(broken)?;
+        body.resize(length, 0);
+        stream.read_exact(&mut body)?;
+    }
+    Ok(Answer { body: String::from_utf8(body).map_err(|_| broken())?, ..answer })
+}
+
+/// An id as it stands in a path.
+pub(crate) fn encode(id: &str) -> String {
+    id.bytes()
+        .map(|byte| if byte.is_ascii_alphanumeric() { (byte as char).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}
+
+/// The body of GET metrics.
+pub(crate) fn metrics(client: &mut Client, conversation_id: &str) -> String {
+    let answer = client.get(&format!("/conversations/{}/metrics", encode(conversation_id)));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.body
+}
