@@ -1,0 +1,59 @@
+//! Lines to events, and lines to sealed turns, in memory on one core.
+
+use std::collections::HashMap;
+use std::hint::black_box;
+
+use turn_metrics::turn::{EpochMillis, KernelEvent, OpenTurn, TurnEventKind, TurnId, parse_line};
+
+use crate::report::{Report, Round};
+use crate::work::turns;
+
+pub(crate) fn run(report: &mut Report) {
+    let body: String = turns(0, 4000).into_iter().map(|turn| turn.lines).collect();
+    let deltas: String = body.split_inclusive('\n').filter(|line| line.contains("text-delta")).collect();
+    let counting: String = body.split_inclusive('\n').filter(|line| !line.contains("text-delta")).collect();
+
+    let split = "splitting lines with memchr";
+    let limit = |body: &str| Round::of(|| memchr::memchr_iter(b'\n', body.as_bytes()).map(black_box).count());
+    report.compare("parse: deltas", split, || Round::of(|| parse(&deltas)), || limit(&deltas));
+    report.compare("parse: events that count", split, || Round::of(|| parse(&counting)), || limit(&counting));
+    report.compare("fold: lines to sealed turns", split, || Round::of(|| fold(&body)), || limit(&body));
+}
+
+fn lines(body: &str) -> impl Iterator<Item = &[u8]> {
+    let mut start = 0;
+    memchr::memchr_iter(b'\n', body.as_bytes()).map(move |end| {
+        let line = &body.as_bytes()[start..end];
+        start = end + 1;
+        line
+    })
+}
+
+fn parse(body: &str) -> usize {
+    let mut count = 0;
+    for line in lines(body) {
+        black_box(parse_line(line).unwrap());
+        count += 1;
+    }
+    count
+}
+
+fn fold(body: &str) -> usize {
+    let mut open: HashMap<TurnId, OpenTurn> = HashMap::new();
+    let mut count = 0;
+    for line in lines(body) {
+        count += 1;
+        let Some(KernelEvent { event, .. }) = parse_line(line).unwrap() else { continue };
+        let turn = open.entry(event.turn_id).or_insert_with_key(|id| OpenTurn::new(id.clone()));
+        match event.kind {
+            TurnEventKind::Progress(progress) => turn.fold(&progress),
+            TurnEventKind::Done(done) => {
+                let id = turn.id.clone();
+                black_box(turn.seal(&done, EpochMillis::new(1)));
+                open.remove(&id);
+            }
+        }
+    }
+    assert!(open.is_empty());
+    count
+}
