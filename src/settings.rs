@@ -13,7 +13,7 @@ pub struct TurnSettings {
     pub idle_after: Duration,
     /// A turn without an event for this time is sealed as abandoned.
     pub abandon_after: Duration,
-    /// How often abandoned turns and idle conversations are looked for.
+    /// How often abandoned turns are looked for.
     pub sweep_every: Duration,
     /// The most conversations that have an actor at one time.
     pub max_active_conversations: usize,

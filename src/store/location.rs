@@ -25,7 +25,7 @@ pub enum Location {
 #[non_exhaustive]
 pub enum OpenError {
     /// The directory cannot be made or written.
-    #[error("the data directory {path} cannot be used: {source}")]
+    #[error("the data directory {path} cannot be used")]
     Directory {
         /// The directory.
         path: PathBuf,

@@ -252,10 +252,12 @@ mod tests {
         let turn = OpenTurn {
             id: TurnId::new("t").unwrap(),
             model: Some("m".into()),
-            steps: vec![
+            steps: [
                 OpenStep { id: StepId::new("t#0").unwrap(), usage: Some(usage), times },
                 OpenStep { id: StepId::new("t#1").unwrap(), usage: None, times: StepTimes::default() },
-            ],
+            ]
+            .into_iter()
+            .collect(),
             unlabelled_usage: Some(usage),
         };
         StagedTurn { turn, last_event_at: EpochMillis::new(1_700_000_000_000) }

@@ -30,11 +30,11 @@ impl Millis {
         self.0
     }
 
-    /// The time as a whole number of milliseconds, if it is one that a float holds exactly.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole and within 0 to 2^53")]
+    /// The time as a whole number of milliseconds, if it is one.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole and within 0 to 2^64")]
     fn whole(self) -> Option<u64> {
-        const EXACT: f64 = 9_007_199_254_740_992.0;
-        (self.0.fract() == 0.0 && self.0 <= EXACT).then_some(self.0 as u64)
+        const LIMIT: f64 = 18_446_744_073_709_551_616.0;
+        (self.0.fract() == 0.0 && self.0 < LIMIT).then_some(self.0 as u64)
     }
 }
 
@@ -130,6 +130,8 @@ mod tests {
             ("-0", "0"),
             ("-0.0", "0"),
             ("1e3", "1000"),
+            ("9007199254740994", "9007199254740994"),
+            ("18446744073709549568", "18446744073709549568"),
         ] {
             assert_eq!(rewrite(read).as_deref(), Some(written), "{read}");
         }

@@ -22,7 +22,7 @@ pub use id::{ConversationId, InvalidId, StepId, TurnId};
 pub use label::Label;
 pub use metrics::{SealedTurn, StepMetrics, StoredTurn, TurnMetrics};
 pub use millis::{EpochMillis, InvalidMillis, Millis};
-pub use open::{OpenStep, OpenTurn, StepTimes};
+pub use open::{OpenStep, OpenSteps, OpenTurn, StepTimes};
 pub use ordinal::Ordinal;
 pub use usage::Usage;
 pub use wire::{BadEvent, parse_line};

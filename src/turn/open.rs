@@ -1,3 +1,5 @@
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Done, EpochMillis, Label, Millis, Progress, SealedTurn, StepId, StepMetrics, TurnId, TurnMetrics, Usage};
@@ -27,6 +29,80 @@ pub struct OpenStep {
     pub times: StepTimes,
 }
 
+/// The steps of an open turn, in the order in which they were first seen, each found by its id.
+#[derive(Debug, Clone, Default)]
+pub struct OpenSteps {
+    steps: Vec<OpenStep>,
+    /// Where each step stands, once there are more than [`OpenSteps::SEARCHED`].
+    places: HashMap<StepId, usize>,
+}
+
+impl OpenSteps {
+    /// So many steps are searched one by one, which is faster and smaller; nearly all turns have fewer.
+    const SEARCHED: usize = 32;
+
+    /// Whether anything has been reported of the step.
+    pub fn contains(&self, id: &StepId) -> bool {
+        self.place(id).is_some()
+    }
+
+    fn place(&self, id: &StepId) -> Option<usize> {
+        if self.steps.len() > Self::SEARCHED {
+            return self.places.get(id).copied();
+        }
+        // The step in progress is the last one, so the search starts there.
+        self.steps.iter().rposition(|step| step.id == *id)
+    }
+
+    /// The step, added at the end if it is new.
+    fn entry(&mut self, id: &StepId) -> &mut OpenStep {
+        let place = self.place(id).unwrap_or_else(|| {
+            self.push(OpenStep { id: id.clone(), usage: None, times: StepTimes::default() });
+            self.steps.len() - 1
+        });
+        &mut self.steps[place]
+    }
+
+    fn push(&mut self, step: OpenStep) {
+        self.steps.push(step);
+        // The one that makes them too many has all before it noted too.
+        let noted = if self.steps.len() == Self::SEARCHED + 1 { 0 } else { self.steps.len() - 1 };
+        if self.steps.len() > Self::SEARCHED {
+            self.places.extend(self.steps.iter().enumerate().skip(noted).map(|(place, step)| (step.id.clone(), place)));
+        }
+    }
+}
+
+impl std::ops::Deref for OpenSteps {
+    type Target = [OpenStep];
+
+    fn deref(&self) -> &[OpenStep] {
+        &self.steps
+    }
+}
+
+impl FromIterator<OpenStep> for OpenSteps {
+    /// The steps as they are given; of two with one id the first one counts.
+    fn from_iter<I: IntoIterator<Item = OpenStep>>(steps: I) -> Self {
+        let mut collected = Self::default();
+        for step in steps {
+            if !collected.contains(&step.id) {
+                collected.push(step);
+            }
+        }
+        collected
+    }
+}
+
+// The places follow from the steps.
+impl PartialEq for OpenSteps {
+    fn eq(&self, other: &Self) -> bool {
+        self.steps == other.steps
+    }
+}
+
+impl Eq for OpenSteps {}
+
 /// A turn in progress: the fold of its events so far.
 ///
 /// Folding the same events again, in order, from any point on, changes nothing, so a sender in doubt sends again.
@@ -37,7 +113,7 @@ pub struct OpenTurn {
     /// The model of the latest event that named one.
     pub model: Option<Label>,
     /// Its steps, in the order in which they were first seen.
-    pub steps: Vec<OpenStep>,
+    pub steps: OpenSteps,
     /// The join of the usage reports that named no step; `None` before the first.
     pub unlabelled_usage: Option<Usage>,
 }
@@ -45,23 +121,18 @@ pub struct OpenTurn {
 impl OpenTurn {
     /// A turn of which nothing has been reported yet.
     pub fn new(id: TurnId) -> Self {
-        Self { id, model: None, steps: Vec::new(), unlabelled_usage: None }
-    }
-
-    /// Whether anything has been reported of the step.
-    pub fn has_step(&self, id: &StepId) -> bool {
-        self.steps.iter().any(|step| step.id == *id)
+        Self { id, model: None, steps: OpenSteps::default(), unlabelled_usage: None }
     }
 
     /// Takes one event of this turn in.
     pub fn fold(&mut self, progress: &Progress) {
         match progress {
             Progress::Start { model } => self.take_model(model.as_ref()),
-            Progress::Usage { step_id: Some(id), usage } => join_into(&mut self.step(id).usage, *usage),
+            Progress::Usage { step_id: Some(id), usage } => join_into(&mut self.steps.entry(id).usage, *usage),
             Progress::Usage { step_id: None, usage } => join_into(&mut self.unlabelled_usage, *usage),
             Progress::StepComplete { step_id, times, model } => {
                 self.take_model(model.as_ref());
-                self.step(step_id).times = *times;
+                self.steps.entry(step_id).times = *times;
             }
         }
     }
@@ -99,16 +170,6 @@ impl OpenTurn {
         if let Some(model) = model {
             self.model = Some(model.clone());
         }
-    }
-
-    /// The step of this id, added at the end if it is new. The step in progress is the last one, so the search
-    /// starts there.
-    fn step(&mut self, id: &StepId) -> &mut OpenStep {
-        let at = self.steps.iter().rposition(|step| step.id == *id).unwrap_or_else(|| {
-            self.steps.push(OpenStep { id: id.clone(), usage: None, times: StepTimes::default() });
-            self.steps.len() - 1
-        });
-        &mut self.steps[at]
     }
 }
 
@@ -241,6 +302,28 @@ mod tests {
             DONE,
         ]);
         assert_eq!(turn.model, Some("m2".into()));
+    }
+
+    #[test]
+    fn many_steps_are_found_like_few() {
+        let mut turn = OpenTurn::new(TurnId::new("t").unwrap());
+        let report = |n: u32, tokens| Progress::Usage {
+            step_id: Some(StepId::new(format!("t#{n}")).unwrap()),
+            usage: usage(tokens, 0),
+        };
+        for n in 0..100 {
+            turn.fold(&report(n, 1));
+            // Each step so far again, the first one among them.
+            turn.fold(&report(n / 2, n));
+        }
+        let steps: Vec<_> = turn.steps.iter().map(|step| step.id.to_string()).collect();
+        assert_eq!(steps, (0..100).map(|n| format!("t#{n}")).collect::<Vec<_>>());
+        assert_eq!(turn.steps[20].usage, Some(usage(41, 0)));
+        let collected: OpenSteps = turn.steps.iter().cloned().collect();
+        assert_eq!(collected, turn.steps);
+        assert!(
+            collected.contains(&StepId::new("t#0").unwrap()) && !collected.contains(&StepId::new("t#100").unwrap())
+        );
     }
 
     #[test]

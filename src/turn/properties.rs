@@ -103,7 +103,9 @@ proptest! {
         }),
     ) {
         let sorted = |mut turn: OpenTurn| {
-            turn.steps.sort_by(|a, b| a.id.cmp(&b.id));
+            let mut steps = turn.steps.to_vec();
+            steps.sort_by(|a, b| a.id.cmp(&b.id));
+            turn.steps = steps.into_iter().collect();
             turn
         };
         prop_assert_eq!(sorted(folded(&events)), sorted(folded(&shuffled)));

@@ -143,7 +143,7 @@ impl Trial<'_, '_> {
                 let turn = &mut staged.turn;
                 if let Some(step_id) = progress.step_id()
                     && turn.steps.len() >= max_steps
-                    && !turn.has_step(step_id)
+                    && !turn.steps.contains(step_id)
                 {
                     return Err(ObserveError::TooManySteps { turn_id: id.clone(), limit: max_steps });
                 }
