@@ -94,6 +94,8 @@ impl Message for Abandon {
 pub struct OpenConversation {
     /// The conversation.
     pub conversation_id: ConversationId,
+    /// Turns of which to tell whether they are sealed.
+    pub turn_ids: Vec<TurnId>,
 }
 
 impl Message for OpenConversation {

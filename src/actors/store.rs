@@ -46,7 +46,7 @@ impl Handler<OpenConversation> for Store {
     type Result = ResponseFuture<Result<ConversationState, ReadError>>;
 
     fn handle(&mut self, open: OpenConversation, _: &mut Self::Context) -> Self::Result {
-        self.read(move |engine| engine.conversation_state(&open.conversation_id))
+        self.read(move |engine| engine.conversation_state(&open.conversation_id, &open.turn_ids))
     }
 }
 

@@ -77,6 +77,8 @@ pub struct ConversationState {
     pub version: Version,
     /// Its open turns, in no particular order.
     pub open_turns: Vec<StagedTurn>,
+    /// Those of the turns asked about that are sealed, with their ordinals.
+    pub sealed_turns: Vec<(TurnId, Ordinal)>,
 }
 
 /// What a conversation's sealed turns are at one moment. It changes whenever they do, and differs between stores.

@@ -10,7 +10,7 @@ use super::slot::Slot;
 use super::writer::{Job, Writer, WriterState};
 use super::{Commit, CommitError, Committed, ConversationState, ReadError, Revision, StaleTurn, TurnRange};
 use crate::settings::StoreSettings;
-use crate::turn::{ConversationId, EpochMillis, StoredTurn};
+use crate::turn::{ConversationId, EpochMillis, StoredTurn, TurnId};
 
 /// The store on redb. Cheap to clone; writes go to the one writer's thread, reads run where they are called.
 ///
@@ -88,9 +88,13 @@ impl Engine {
         self.writer.clone()
     }
 
-    /// The state a conversation's actor starts from.
-    pub(crate) fn conversation_state(&self, id: &ConversationId) -> Result<ConversationState, ReadError> {
-        self.read(|tables| tables.conversation_state(id))
+    /// The state a conversation's actor starts from, and which of these turns are sealed.
+    pub(crate) fn conversation_state(
+        &self,
+        id: &ConversationId,
+        turn_ids: &[TurnId],
+    ) -> Result<ConversationState, ReadError> {
+        self.read(|tables| tables.conversation_state(id, turn_ids))
     }
 
     /// What a conversation's sealed turns are right now.

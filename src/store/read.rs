@@ -4,9 +4,11 @@ use redb::{ReadOnlyTable, ReadTransaction};
 use uuid::Uuid;
 
 use super::record::{self, Conversation};
-use super::schema::{CONVERSATIONS, Failure, KEYS, META, META_STORE_ID, OPEN_TURNS, TURNS, find_conversation};
+use super::schema::{
+    CONVERSATIONS, Failure, KEYS, META, META_STORE_ID, OPEN_TURNS, ORDINALS, TURNS, find_conversation,
+};
 use super::{ConversationState, Revision, StaleTurn, TurnRange};
-use crate::turn::{ConversationId, EpochMillis, Ordinal, StoredTurn};
+use crate::turn::{ConversationId, EpochMillis, Ordinal, StoredTurn, TurnId};
 
 /// The tables of one read transaction: one consistent state of the store.
 pub(super) struct ReadTables {
@@ -14,6 +16,7 @@ pub(super) struct ReadTables {
     keys: ReadOnlyTable<&'static str, u64>,
     conversations: ReadOnlyTable<u64, &'static [u8]>,
     turns: ReadOnlyTable<(u64, u64), &'static [u8]>,
+    ordinals: ReadOnlyTable<(u64, &'static str), u64>,
     open_turns: ReadOnlyTable<(u64, &'static str), &'static [u8]>,
 }
 
@@ -24,6 +27,7 @@ impl ReadTables {
             keys: txn.open_table(KEYS)?,
             conversations: txn.open_table(CONVERSATIONS)?,
             turns: txn.open_table(TURNS)?,
+            ordinals: txn.open_table(ORDINALS)?,
             open_turns: txn.open_table(OPEN_TURNS)?,
         })
     }
@@ -32,7 +36,11 @@ impl ReadTables {
         find_conversation(&self.keys, &self.conversations, id)
     }
 
-    pub(super) fn conversation_state(&self, id: &ConversationId) -> Result<ConversationState, Failure> {
+    pub(super) fn conversation_state(
+        &self,
+        id: &ConversationId,
+        turn_ids: &[TurnId],
+    ) -> Result<ConversationState, Failure> {
         let Some((key, record)) = self.find(id)? else { return Ok(ConversationState::default()) };
         // The range ends before the next conversation; there is none after the largest key.
         let range = match key.checked_add(1) {
@@ -40,7 +48,15 @@ impl ReadTables {
             None => self.open_turns.range((key, "")..)?,
         };
         let open_turns = range.map(|row| Ok(record::decode_staged(row?.1.value())?));
-        Ok(ConversationState { version: record.version, open_turns: open_turns.collect::<Result<_, Failure>>()? })
+        let open_turns = open_turns.collect::<Result<_, Failure>>()?;
+        let mut sealed_turns = Vec::new();
+        for turn_id in turn_ids {
+            let ordinal = self.ordinals.get((key, turn_id.as_str()))?;
+            if let Some(ordinal) = ordinal.and_then(|ordinal| Ordinal::new(ordinal.value())) {
+                sealed_turns.push((turn_id.clone(), ordinal));
+            }
+        }
+        Ok(ConversationState { version: record.version, open_turns, sealed_turns })
     }
 
     pub(super) fn revision(&self, id: &ConversationId) -> Result<Revision, Failure> {

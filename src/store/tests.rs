@@ -78,7 +78,7 @@ async fn a_turn_is_sealed_once_whatever_comes_later() {
         [("x", duplicate), ("x", duplicate), ("y", TurnOutcome::Sealed(at(2))), ("y", TurnOutcome::Duplicate(at(2)))]
     );
     assert_eq!(ids(&all(&store, "c")), [(1, "x"), (2, "y")]);
-    let state = store.conversation_state(&conversation("c")).unwrap();
+    let state = store.conversation_state(&conversation("c"), &[]).unwrap();
     assert_eq!(state.open_turns, [], "a late event opens nothing");
 }
 
@@ -96,8 +96,8 @@ async fn a_commit_from_another_version_is_a_conflict_and_changes_nothing() {
     store.commit(commit("c", 0, &["x"], &[])).await.unwrap();
     let conflict = store.commit(commit("c", 0, &["y"], &["x"])).await.unwrap_err();
     assert_eq!(conflict, CommitError::Conflict { expected: Version(0), actual: Version(1) });
-    let state = store.conversation_state(&conversation("c")).unwrap();
-    assert_eq!(state, ConversationState { version: Version(1), open_turns: vec![open("x", 5)] });
+    let state = store.conversation_state(&conversation("c"), &[]).unwrap();
+    assert_eq!(state, ConversationState { version: Version(1), open_turns: vec![open("x", 5)], sealed_turns: vec![] });
     assert_eq!(all(&store, "c"), []);
 }
 
@@ -107,9 +107,19 @@ async fn open_turns_are_kept_until_they_are_sealed() {
     store.commit(commit("c", 0, &["x", "y"], &[])).await.unwrap();
     store.commit(commit("d", 0, &["z"], &[])).await.unwrap();
     store.commit(commit("c", 1, &[], &["x"])).await.unwrap();
-    let state = store.conversation_state(&conversation("c")).unwrap();
-    assert_eq!(state, ConversationState { version: Version(2), open_turns: vec![open("y", 5)] });
-    assert_eq!(store.conversation_state(&conversation("?")).unwrap(), ConversationState::default());
+    let state = store.conversation_state(&conversation("c"), &[]).unwrap();
+    assert_eq!(state, ConversationState { version: Version(2), open_turns: vec![open("y", 5)], sealed_turns: vec![] });
+    assert_eq!(store.conversation_state(&conversation("?"), &[]).unwrap(), ConversationState::default());
+}
+
+#[tokio::test]
+async fn a_conversation_is_told_which_of_some_turns_are_sealed() {
+    let store = in_memory();
+    store.commit(commit("c", 0, &["open"], &["x", "y"])).await.unwrap();
+    store.commit(commit("d", 0, &[], &["z"])).await.unwrap();
+    let asked = ["y", "open", "z", "?"].map(|id| TurnId::new(id).unwrap());
+    let state = store.conversation_state(&conversation("c"), &asked).unwrap();
+    assert_eq!(state.sealed_turns, [(asked[0].clone(), at(2))]);
 }
 
 #[tokio::test]
@@ -156,15 +166,15 @@ async fn what_was_acknowledged_is_there_after_closing_and_opening() {
     let directory = tempfile::tempdir().unwrap();
     let store = in_directory(directory.path()).unwrap();
     store.commit(commit("c", 0, &["open"], &["x"])).await.unwrap();
-    let (turns, state) = (all(&store, "c"), store.conversation_state(&conversation("c")).unwrap());
+    let (turns, state) = (all(&store, "c"), store.conversation_state(&conversation("c"), &[]).unwrap());
     let revision = store.revision(&conversation("c")).unwrap();
     store.close().await;
     assert!(matches!(store.commit(commit("c", 1, &[], &["y"])).await, Err(CommitError::Unavailable(_))));
-    assert!(matches!(store.conversation_state(&conversation("c")), Err(ReadError::Unavailable(_))));
+    assert!(matches!(store.conversation_state(&conversation("c"), &[]), Err(ReadError::Unavailable(_))));
 
     let again = in_directory(directory.path()).unwrap();
     assert_eq!(all(&again, "c"), turns);
-    assert_eq!(again.conversation_state(&conversation("c")).unwrap(), state);
+    assert_eq!(again.conversation_state(&conversation("c"), &[]).unwrap(), state);
     assert_eq!(again.revision(&conversation("c")).unwrap(), revision);
     assert_eq!(again.commit(commit("c", 1, &[], &["y"])).await.unwrap().version, Version(2));
 }

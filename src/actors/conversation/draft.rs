@@ -1,16 +1,21 @@
 //! What a batch of work makes of a conversation's turns. Pure: the actor around it sends and waits.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::actors::{ObserveError, Receipt, TurnReceipt};
 use crate::store::{Commit, StagedTurn, TurnOutcome, Version};
-use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, SealedTurn, TurnEvent, TurnEventKind, TurnId};
+use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Ordinal, SealedTurn, TurnEvent, TurnEventKind, TurnId};
 
 /// The reason of a turn that is sealed because no event came any more.
 const ABANDONED: &str = "abandoned";
 
-/// The open turns of a conversation, by id.
-pub(super) type OpenTurns = HashMap<TurnId, StagedTurn>;
+/// What is durable of a conversation's turns, as far as its actor knows.
+#[derive(Debug, Default)]
+pub(super) struct KnownTurns {
+    pub(super) open: HashMap<TurnId, StagedTurn>,
+    /// Some of the sealed ones: those that were asked about.
+    pub(super) sealed: HashMap<TurnId, Ordinal>,
+}
 
 /// Something that changes a conversation's turns.
 #[derive(Debug)]
@@ -33,7 +38,7 @@ pub(super) struct Limits {
 pub(super) struct Draft<'a> {
     conversation_id: &'a ConversationId,
     /// What is durable.
-    known: &'a OpenTurns,
+    known: &'a KnownTurns,
     limits: Limits,
     now: EpochMillis,
     turns: Turns,
@@ -52,12 +57,14 @@ struct Turns {
 enum Fate {
     Open(StagedTurn),
     Sealed(SealedTurn),
+    /// It was before, and is left alone.
+    SealedBefore,
 }
 
 impl<'a> Draft<'a> {
     pub(super) fn new(
         conversation_id: &'a ConversationId,
-        known: &'a OpenTurns,
+        known: &'a KnownTurns,
         limits: Limits,
         now: EpochMillis,
     ) -> Self {
@@ -92,15 +99,28 @@ impl<'a> Draft<'a> {
     /// How many turns are open with `trial` on top.
     fn open_turns_with(&self, trial: &Turns) -> usize {
         let fate = |id: &TurnId| trial.fates.get(id).or_else(|| self.turns.fates.get(id));
-        let known = self.known.keys().filter(|id| !matches!(fate(id), Some(Fate::Sealed(_)))).count();
+        let known = self.known.open.keys().filter(|id| !matches!(fate(id), Some(Fate::Sealed(_)))).count();
         let touched = trial.fates.keys().chain(self.turns.fates.keys().filter(|id| !trial.fates.contains_key(*id)));
-        let new = touched.filter(|id| !self.known.contains_key(*id) && matches!(fate(id), Some(Fate::Open(_))));
+        let new = touched.filter(|id| !self.known.open.contains_key(*id) && matches!(fate(id), Some(Fate::Open(_))));
         known + new.count()
     }
 
     /// The turn as it is in the draft, or as it was before.
     fn fate(&self, id: &TurnId) -> Option<Fate> {
-        self.turns.fates.get(id).cloned().or_else(|| self.known.get(id).cloned().map(Fate::Open))
+        let drafted = self.turns.fates.get(id).cloned();
+        drafted.or_else(|| self.known.open.get(id).cloned().map(Fate::Open)).or_else(|| {
+            let sealed = self.known.sealed.contains_key(id);
+            sealed.then_some(Fate::SealedBefore)
+        })
+    }
+
+    /// The turns of `work` that may have been sealed before, for all that is known: new ones, or ones that it is late
+    /// for.
+    pub(super) fn maybe_sealed_before(&self, work: &Work) -> Vec<TurnId> {
+        let Work::Observe(events) = work else { return Vec::new() };
+        let ids: BTreeSet<&TurnId> = events.iter().map(|event| &event.turn_id).collect();
+        let maybe = |id: &&TurnId| matches!(self.fate(id), None | Some(Fate::SealedBefore));
+        ids.into_iter().filter(maybe).cloned().collect()
     }
 
     /// The change as the store takes it; `None` if there is none.
@@ -108,11 +128,11 @@ impl<'a> Draft<'a> {
         let Turns { fates, sealed } = &self.turns;
         let staged = fates.values().filter_map(|fate| match fate {
             Fate::Open(staged) => Some(staged.clone()),
-            Fate::Sealed(_) => None,
+            Fate::Sealed(_) | Fate::SealedBefore => None,
         });
         let sealed = sealed.iter().filter_map(|id| match fates.get(id)? {
             Fate::Sealed(sealed) => Some(sealed.clone()),
-            Fate::Open(_) => None,
+            Fate::Open(_) | Fate::SealedBefore => None,
         });
         let (staged, sealed): (Vec<_>, Vec<_>) = (staged.collect(), sealed.collect());
         let conversation_id = self.conversation_id.clone();
@@ -138,7 +158,7 @@ impl Trial<'_, '_> {
             self.draft.fate(id).unwrap_or_else(new)
         });
         match (fate, &event.kind) {
-            (Fate::Sealed(_), _) => self.mentions.of(id).late = true,
+            (Fate::Sealed(_) | Fate::SealedBefore, _) => self.mentions.of(id).late = true,
             (Fate::Open(staged), TurnEventKind::Progress(progress)) => {
                 let turn = &mut staged.turn;
                 if let Some(step_id) = progress.step_id()
@@ -200,20 +220,25 @@ impl Mentions {
         &mut self.mentions[place]
     }
 
-    /// What the work is told, once `outcomes` say what became of each turn.
-    pub(super) fn receipt(&self, outcomes: &HashMap<TurnId, TurnOutcome>) -> Receipt {
+    /// What the work is told, once `outcomes` say what became of each turn that was not sealed before.
+    pub(super) fn receipt(
+        &self,
+        outcomes: &HashMap<TurnId, TurnOutcome>,
+        sealed_before: &HashMap<TurnId, Ordinal>,
+    ) -> Receipt {
         let mut sealed = Vec::new();
         for Mention { turn_id, seals, late } in &self.mentions {
             let mut tell =
                 |ordinal, duplicate| sealed.push(TurnReceipt { turn_id: turn_id.clone(), ordinal, duplicate });
-            match outcomes.get(turn_id) {
-                Some(TurnOutcome::Duplicate(ordinal)) => tell(*ordinal, true),
+            let before = || sealed_before.get(turn_id).copied().map(TurnOutcome::Duplicate);
+            match outcomes.get(turn_id).copied().or_else(before) {
+                Some(TurnOutcome::Duplicate(ordinal)) => tell(ordinal, true),
                 Some(TurnOutcome::Sealed(ordinal)) => {
                     if *seals {
-                        tell(*ordinal, false);
+                        tell(ordinal, false);
                     }
                     if *late {
-                        tell(*ordinal, true);
+                        tell(ordinal, true);
                     }
                 }
                 Some(TurnOutcome::Staged) | None => {}

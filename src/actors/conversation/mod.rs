@@ -11,7 +11,7 @@ use actix::{
 };
 use tokio::sync::oneshot;
 
-use self::draft::{Draft, Limits, Mentions, OpenTurns, Work};
+use self::draft::{Draft, KnownTurns, Limits, Mentions, Work};
 use super::{Abandon, Observe, ObserveError, OpenConversation, Receipt};
 use crate::clock::SharedClock;
 use crate::settings::TurnSettings;
@@ -50,13 +50,15 @@ pub struct Conversation {
 
 struct Known {
     version: Version,
-    open_turns: OpenTurns,
+    turns: KnownTurns,
 }
 
 /// A piece of work and whom to tell.
 struct Task {
     work: Work,
     reply: oneshot::Sender<Result<Receipt, ObserveError>>,
+    /// Whether the store has told which of its turns are sealed.
+    looked_up: bool,
 }
 
 impl Task {
@@ -82,7 +84,7 @@ impl Conversation {
 
     fn enqueue(&mut self, work: Work, ctx: &mut Context<Self>) -> ResponseFuture<Result<Receipt, ObserveError>> {
         let (reply, answer) = oneshot::channel();
-        self.waiting.push(Task { work, reply });
+        self.waiting.push(Task { work, reply, looked_up: false });
         self.advance(ctx);
         Box::pin(async { answer.await.unwrap_or(Err(ObserveError::ActorGone)) })
     }
@@ -92,25 +94,39 @@ impl Conversation {
         if self.busy || self.waiting.is_empty() {
             return;
         }
-        let Some(known) = &self.known else { return self.load(ctx) };
+        let Some(known) = &self.known else { return self.load(Vec::new(), ctx) };
 
-        let mut draft = Draft::new(&self.id, &known.open_turns, self.limits, self.clock.now());
+        let mut draft = Draft::new(&self.id, &known.turns, self.limits, self.clock.now());
         let mut tasks = Vec::with_capacity(self.waiting.len());
+        let mut to_look_up = Vec::new();
         for task in self.waiting.drain(..) {
             match draft.take(&task.work) {
                 Ok(mentions) => tasks.push((task, mentions)),
+                // Some of its turns may be sealed, not new: events that come late open nothing.
+                Err(ObserveError::TooManyOpenTurns { .. }) if !task.looked_up => to_look_up.push(task),
                 Err(refusal) => task.answer(Err(refusal)),
             }
         }
-        match draft.commit(known.version) {
-            Some(commit) => self.commit(tasks, commit, ctx),
-            None => tasks.into_iter().for_each(|(task, _)| task.answer(Ok(Receipt::default()))),
+        if let Some(commit) = draft.commit(known.version) {
+            self.waiting = to_look_up;
+            return self.commit(tasks, commit, ctx);
+        }
+        for (task, mentions) in tasks {
+            task.answer(Ok(mentions.receipt(&HashMap::new(), &known.turns.sealed)));
+        }
+        if !to_look_up.is_empty() {
+            let turn_ids = to_look_up.iter().flat_map(|task| draft.maybe_sealed_before(&task.work)).collect();
+            for task in &mut to_look_up {
+                task.looked_up = true;
+            }
+            self.waiting = to_look_up;
+            self.load(turn_ids, ctx);
         }
     }
 
-    fn load(&mut self, ctx: &mut Context<Self>) {
+    fn load(&mut self, turn_ids: Vec<TurnId>, ctx: &mut Context<Self>) {
         self.busy = true;
-        let loading = self.store.open.send(OpenConversation { conversation_id: self.id.clone() });
+        let loading = self.store.open.send(OpenConversation { conversation_id: self.id.clone(), turn_ids });
         ctx.spawn(loading.into_actor(self).map(|loaded, conversation, ctx| {
             conversation.busy = false;
             conversation.loaded(loaded);
@@ -120,9 +136,10 @@ impl Conversation {
 
     fn loaded(&mut self, loaded: Result<Result<ConversationState, ReadError>, MailboxError>) {
         match loaded {
-            Ok(Ok(ConversationState { version, open_turns })) => {
-                let open_turns = open_turns.into_iter().map(|staged| (staged.turn.id.clone(), staged)).collect();
-                self.known = Some(Known { version, open_turns });
+            Ok(Ok(ConversationState { version, open_turns, sealed_turns })) => {
+                let open = open_turns.into_iter().map(|staged| (staged.turn.id.clone(), staged)).collect();
+                self.known =
+                    Some(Known { version, turns: KnownTurns { open, sealed: sealed_turns.into_iter().collect() } });
             }
             Ok(Err(error)) => self.refuse_waiting(&ObserveError::StoreUnavailable(error.to_string())),
             Err(error) => self.refuse_waiting(&ObserveError::StoreUnavailable(error.to_string())),
@@ -152,17 +169,20 @@ impl Conversation {
         self.conflicts = 0;
         let Batch { tasks, staged, sealed } = batch;
         let outcomes: HashMap<TurnId, TurnOutcome> = committed.outcomes.into_iter().collect();
+        let mut sealed_before = HashMap::new();
         if let Some(known) = &mut self.known {
             known.version = committed.version;
+            // Whoever was late for these is among the tasks of this batch.
+            sealed_before = std::mem::take(&mut known.turns.sealed);
             for staged in staged {
                 if let Some(TurnOutcome::Staged) = outcomes.get(&staged.turn.id) {
-                    known.open_turns.insert(staged.turn.id.clone(), staged);
+                    known.turns.open.insert(staged.turn.id.clone(), staged);
                 } else {
-                    known.open_turns.remove(&staged.turn.id);
+                    known.turns.open.remove(&staged.turn.id);
                 }
             }
             for turn in &sealed {
-                known.open_turns.remove(&turn.metrics.turn_id);
+                known.turns.open.remove(&turn.metrics.turn_id);
             }
         }
         for turn in &sealed {
@@ -171,7 +191,7 @@ impl Conversation {
             }
         }
         for (task, mentions) in tasks {
-            let receipt = mentions.receipt(&outcomes);
+            let receipt = mentions.receipt(&outcomes, &sealed_before);
             task.answer(Ok(receipt));
         }
     }

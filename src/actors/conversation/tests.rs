@@ -22,11 +22,18 @@ struct Kept {
 }
 
 impl Kept {
-    fn state(&self) -> ConversationState {
+    fn state(&self, asked: &[TurnId]) -> ConversationState {
+        let sealed = asked.iter().filter_map(|id| Some((id.clone(), self.place(id)?)));
         ConversationState {
             version: Version(self.version.get()),
             open_turns: self.open.borrow().values().cloned().collect(),
+            sealed_turns: sealed.collect(),
         }
+    }
+
+    fn place(&self, id: &TurnId) -> Option<Ordinal> {
+        let at = self.sealed.borrow().iter().position(|sealed| sealed == id);
+        at.map(|at| Ordinal::after(at as u64))
     }
 
     fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
@@ -34,14 +41,10 @@ impl Kept {
         if expected != actual {
             return Err(CommitError::Conflict { expected, actual });
         }
-        let place = |id: &TurnId| {
-            let at = self.sealed.borrow().iter().position(|sealed| sealed == id);
-            at.map(|at| Ordinal::after(at as u64))
-        };
         let mut outcomes = Vec::new();
         for staged in commit.staged {
             let id = staged.turn.id.clone();
-            let outcome = place(&id).map_or(TurnOutcome::Staged, TurnOutcome::Duplicate);
+            let outcome = self.place(&id).map_or(TurnOutcome::Staged, TurnOutcome::Duplicate);
             if outcome == TurnOutcome::Staged {
                 self.open.borrow_mut().insert(id.clone(), staged);
             }
@@ -49,7 +52,7 @@ impl Kept {
         }
         for turn in commit.sealed {
             let id = turn.metrics.turn_id;
-            let outcome = place(&id).map_or_else(
+            let outcome = self.place(&id).map_or_else(
                 || {
                     self.open.borrow_mut().remove(&id);
                     self.sealed.borrow_mut().push(id.clone());
@@ -81,7 +84,7 @@ where
     let clock = TestClock::at(1000);
     let opens = {
         let kept = Rc::clone(&kept);
-        Probe::start(move |_| std::future::ready(Ok(kept.state())))
+        Probe::start(move |open: OpenConversation| std::future::ready(Ok(kept.state(&open.turn_ids))))
     };
     let commits = {
         let kept = Rc::clone(&kept);
@@ -138,7 +141,7 @@ impl Setup {
 async fn events_are_acknowledged_when_they_are_staged_and_a_done_seals() {
     let setup = setup();
     assert_eq!(setup.receipt(vec![start("t"), usage("t", 0, 5)]).await, []);
-    let staged = setup.kept.state().open_turns;
+    let staged = setup.kept.state(&[]).open_turns;
     assert_eq!(staged.len(), 1);
     assert_eq!(staged[0].last_event_at, EpochMillis::new(1000));
     assert_eq!(staged[0].turn.steps.len(), 1);
@@ -146,7 +149,7 @@ async fn events_are_acknowledged_when_they_are_staged_and_a_done_seals() {
     assert_eq!(setup.receipt(vec![done("t")]).await, [told("t", 1, false)]);
     let commit = setup.commits.seen().pop().unwrap();
     assert_eq!(commit.sealed[0].metrics.usage.input_tokens, 5.into(), "what was staged is in the sealed turn");
-    assert_eq!(setup.kept.state().open_turns, []);
+    assert_eq!(setup.kept.state(&[]).open_turns, []);
     assert_eq!(setup.opens.seen().len(), 1, "one load serves for all");
 }
 
@@ -178,7 +181,7 @@ async fn late_events_change_nothing_and_are_told_as_duplicates() {
     assert_eq!(setup.commits.seen()[0].sealed[0].metrics.usage.input_tokens, 5.into());
     assert_eq!(setup.receipt(vec![usage("t", 0, 99)]).await, [told("t", 1, true)]);
     assert_eq!(setup.receipt(vec![usage("t", 0, 5), done("t")]).await, [told("t", 1, true)]);
-    assert_eq!(setup.kept.state().open_turns, []);
+    assert_eq!(setup.kept.state(&[]).open_turns, []);
 }
 
 #[actix_rt::test]
@@ -291,6 +294,21 @@ async fn limits_refuse_the_whole_message_and_nothing_else() {
     let many_that_end = ["c", "d", "e"].into_iter().flat_map(|turn| [start(turn), done(turn)]).collect();
     assert_eq!(setup.receipt(many_that_end).await.len(), 3, "sealed turns are not open");
     assert_eq!(setup.receipt(vec![done("a"), start("f")]).await.len(), 1, "one goes, one comes");
+}
+
+#[actix_rt::test]
+async fn events_of_sealed_turns_are_late_and_not_new_turns_even_at_the_limit() {
+    let settings = TurnSettings { max_open_turns: 2, ..TurnSettings::default() };
+    let setup = setup_with(&settings, |kept, commit| async move { kept.commit(commit) });
+    setup.send(vec![done("a"), done("b"), start("c"), start("d")]).await.unwrap();
+    assert_eq!(setup.receipt(vec![start("a")]).await, [told("a", 1, true)]);
+    assert_eq!(
+        setup.receipt(vec![start("b"), usage("c", 0, 1), start("a")]).await,
+        [told("b", 2, true), told("a", 1, true)]
+    );
+    assert!(matches!(setup.send(vec![start("a"), start("e")]).await, Err(ObserveError::TooManyOpenTurns { .. })));
+    assert_eq!(setup.kept.state(&[]).open_turns.len(), 2);
+    assert_eq!(setup.receipt(vec![done("c"), start("e")]).await, [told("c", 3, false)], "and the limit is as it was");
 }
 
 #[actix_rt::test]
