@@ -13,7 +13,7 @@
 
 mod agent;
 mod line;
-mod random;
+pub(crate) mod random;
 #[cfg(test)]
 mod tests;
 

@@ -2,10 +2,10 @@ use std::ops::RangeInclusive;
 
 /// The `SplitMix64` generator: written here so that a simulation stays the same whatever any library does.
 #[derive(Debug, Clone)]
-pub(super) struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
@@ -18,23 +18,23 @@ impl Random {
     }
 
     /// A number below `end`; 0 if that is 0.
-    pub(super) fn below(&mut self, end: usize) -> usize {
+    pub(crate) fn below(&mut self, end: usize) -> usize {
         // The bias of the remainder is far below what a simulation shows.
         usize::try_from(self.next() % (end as u64).max(1)).unwrap_or_default()
     }
 
     /// A number within the range.
-    pub(super) fn within(&mut self, range: RangeInclusive<u32>) -> u32 {
+    pub(crate) fn within(&mut self, range: RangeInclusive<u32>) -> u32 {
         let span = u64::from(range.end() - range.start()) + 1;
         range.start() + u32::try_from(self.next() % span).unwrap_or_default()
     }
 
     /// True once in `times`.
-    pub(super) fn once_in(&mut self, times: u32) -> bool {
+    pub(crate) fn once_in(&mut self, times: u32) -> bool {
         self.next().is_multiple_of(u64::from(times))
     }
 
-    pub(super) fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
+    pub(crate) fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
         from.get(self.below(from.len())).copied().unwrap_or_default()
     }
 }

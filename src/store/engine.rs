@@ -7,7 +7,7 @@ use super::location::{Location, OpenError};
 use super::read::ReadTables;
 use super::schema::Failure;
 use super::slot::Slot;
-use super::writer::{Job, Writer, WriterState};
+use super::writer::{Backoff, Job, Writer, WriterState};
 use super::{Commit, CommitError, Committed, ConversationState, ReadError, Revision, StaleTurn, TurnRange};
 use crate::settings::StoreSettings;
 use crate::turn::{ConversationId, EpochMillis, StoredTurn, TurnId};
@@ -25,20 +25,24 @@ pub(crate) struct Engine {
 impl Engine {
     /// Opens the store and starts its writer.
     pub(crate) fn open(location: Location, settings: &StoreSettings) -> Result<Self, OpenError> {
-        let (engine, writer) = Self::prepare(location, settings)?;
+        let (engine, writer) = Self::prepare(location, settings, Backoff::default())?;
         let thread = std::thread::Builder::new().name("store-writer".into());
         thread.spawn(move || writer.run()).map_err(OpenError::Thread)?;
         Ok(engine)
     }
 
     /// Opens the store; nothing is written until the writer runs.
-    pub(super) fn prepare(location: Location, settings: &StoreSettings) -> Result<(Self, Writer), OpenError> {
+    pub(super) fn prepare(
+        location: Location,
+        settings: &StoreSettings,
+        backoff: Backoff,
+    ) -> Result<(Self, Writer), OpenError> {
         let cache_bytes = settings.cache_bytes;
         let slot = Arc::new(Slot::new(location.open(cache_bytes)?));
         let (jobs, received) = sync_channel(settings.queue_commits);
         let (state, writer) = watch::channel(WriterState::Running);
         let reopen = Box::new(move || location.reopen(cache_bytes));
-        let running = Writer::new(received, Arc::clone(&slot), reopen, settings.batch_commits, state);
+        let running = Writer::new(received, Arc::clone(&slot), reopen, backoff, settings.batch_commits, state);
         Ok((Self { jobs, slot, writer }, running))
     }
 

@@ -1,4 +1,4 @@
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -6,6 +6,9 @@ use redb::backends::InMemoryBackend;
 use redb::{Builder, Database, DatabaseError, ReadableDatabase, StorageError};
 
 use super::schema::{self, FORMAT, Failure, Stamp};
+#[cfg(any(test, feature = "testing"))]
+use super::storage::Storage;
+use super::unwind;
 
 /// The name of the database in the data directory.
 const FILE_NAME: &str = "turn-metrics.redb";
@@ -18,6 +21,9 @@ pub enum Location {
     Directory(PathBuf),
     /// In memory: gone when the store is closed.
     Memory,
+    /// On a storage of the test's own, such as one that fails.
+    #[cfg(any(test, feature = "testing"))]
+    Storage(Storage),
 }
 
 /// Why a store could not be opened.
@@ -54,6 +60,14 @@ pub enum OpenError {
         /// The latest format this version knows.
         known: u32,
     },
+    /// What the file holds is no sound database: reading it went wrong in a way that a whole file never does.
+    #[error("the database {path} is damaged: {cause}; `turn-metrics check` tells more")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        cause: String,
+    },
     /// The database cannot be opened for another reason.
     #[error("the database {path} cannot be opened: {cause}")]
     Failed {
@@ -70,19 +84,21 @@ pub enum OpenError {
 impl Location {
     /// Opens the database; a new one is made ready first.
     pub(super) fn open(&self, cache_bytes: usize) -> Result<Database, OpenError> {
+        // The database's own code panics on some damage. An open that does must not take the writer with it.
+        unwind::caught(|| self.open_sound(cache_bytes))
+            .unwrap_or_else(|cause| Err(OpenError::Damaged { path: self.path(), cause }))
+    }
+
+    fn open_sound(&self, cache_bytes: usize) -> Result<Database, OpenError> {
         let mut builder = Builder::new();
         builder.set_cache_size(cache_bytes);
-        let (path, database) = match self {
-            Self::Directory(directory) => {
-                let path = directory.join(FILE_NAME);
-                let database = open_file(&builder, directory, &path)?;
-                (path, database)
-            }
-            Self::Memory => {
-                let path = PathBuf::from("in memory");
-                let database = builder.create_with_backend(InMemoryBackend::new());
-                (path.clone(), database.map_err(|error| explain(&path, &error))?)
-            }
+        let path = self.path();
+        let opened = |database: Result<Database, DatabaseError>| database.map_err(|error| explain(&path, &error));
+        let database = match self {
+            Self::Directory(directory) => open_file(&builder, directory, &path)?,
+            Self::Memory => opened(builder.create_with_backend(InMemoryBackend::new()))?,
+            #[cfg(any(test, feature = "testing"))]
+            Self::Storage(storage) => opened(storage.open(&builder))?,
         };
         prepare(&path, &database)?;
         if let Self::Directory(directory) = self {
@@ -90,17 +106,25 @@ impl Location {
         }
         Ok(database)
     }
-}
 
-impl Location {
     /// Opens the database again after a failure.
     pub(super) fn reopen(&self, cache_bytes: usize) -> Result<Database, OpenError> {
         match self {
-            Self::Directory(_) => self.open(cache_bytes),
             Self::Memory => Err(OpenError::Failed {
-                path: PathBuf::from("in memory"),
+                path: self.path(),
                 cause: "it went with the process's memory that held it".into(),
             }),
+            _ => self.open(cache_bytes),
+        }
+    }
+
+    /// The file, or what stands for it in messages.
+    fn path(&self) -> PathBuf {
+        match self {
+            Self::Directory(directory) => directory.join(FILE_NAME),
+            Self::Memory => PathBuf::from("in memory"),
+            #[cfg(any(test, feature = "testing"))]
+            Self::Storage(_) => PathBuf::from("on a storage of a test"),
         }
     }
 }
@@ -108,12 +132,46 @@ impl Location {
 fn open_file(builder: &Builder, directory: &Path, path: &Path) -> Result<Database, OpenError> {
     let unusable = |source| OpenError::Directory { path: directory.to_owned(), source };
     fs::create_dir_all(directory).map_err(unusable)?;
-    match builder.create(path) {
+    // An empty file is a new one too: it may have been made for us.
+    if !has_content(path) {
+        create_file(builder, directory, path)?;
+    }
+    match builder.open(path) {
         Err(DatabaseError::Storage(StorageError::Io(source))) if source.kind() == io::ErrorKind::PermissionDenied => {
             Err(unusable(source))
         }
         opened => opened.map_err(|error| explain(path, &error)),
     }
+}
+
+fn has_content(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|file| file.len() > 0)
+}
+
+/// Makes a new database beside its place and moves it there when it is whole: a crash while the first pages are
+/// written would leave a file that no program knows, and no start would get past it.
+fn create_file(builder: &Builder, directory: &Path, path: &Path) -> Result<(), OpenError> {
+    let unusable = |source| OpenError::Directory { path: directory.to_owned(), source };
+    let unfinished = path.with_extension("redb.new");
+    // One at a time, or the second would replace what the first is writing to. Where a directory cannot be locked
+    // there is no more to be done; where it can, the lock goes with this handle.
+    let lock = File::open(directory).map_err(unusable)?;
+    if let Err(TryLockError::WouldBlock) = lock.try_lock() {
+        return Err(OpenError::InUse { path: path.to_owned() });
+    }
+    // Whoever held the lock before us may have been quicker.
+    if has_content(path) {
+        return Ok(());
+    }
+    // What a creation left that was cut short.
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unusable(error)),
+        _ => {}
+    }
+    let database = builder.create(&unfinished).map_err(|error| explain(path, &error))?;
+    prepare(path, &database)?;
+    database.close().map_err(|error| explain(path, &error))?;
+    fs::rename(&unfinished, path).map_err(unusable)
 }
 
 fn explain(path: &Path, error: &DatabaseError) -> OpenError {
@@ -123,6 +181,7 @@ fn explain(path: &Path, error: &DatabaseError) -> OpenError {
         DatabaseError::Storage(StorageError::Io(source)) if source.kind() == io::ErrorKind::InvalidData => {
             OpenError::NotOurs { path }
         }
+        DatabaseError::Storage(StorageError::Corrupted(cause)) => OpenError::Damaged { path, cause: cause.clone() },
         other => OpenError::Failed { path, cause: other.to_string() },
     }
 }

@@ -2,13 +2,18 @@
 
 mod commit;
 mod engine;
+#[cfg(test)]
+mod faults;
 mod location;
 mod read;
 mod record;
 mod schema;
 mod slot;
+#[cfg(any(test, feature = "testing"))]
+mod storage;
 #[cfg(test)]
 mod tests;
+mod unwind;
 mod write;
 mod writer;
 
@@ -18,6 +23,8 @@ pub use commit::{
 };
 
 pub use location::{Location, OpenError};
+#[cfg(any(test, feature = "testing"))]
+pub use storage::Storage;
 
 pub(crate) use engine::Engine;
 pub(crate) use writer::WriterState;

@@ -2,8 +2,8 @@ use std::sync::{PoisonError, RwLock};
 
 use redb::{Database, ReadTransaction, ReadableDatabase, WriteTransaction};
 
-use super::ReadError;
 use super::schema::Failure;
+use super::{ReadError, unwind};
 
 /// Holds the database, which comes and goes: after a failed commit it is closed and opened again.
 ///
@@ -45,9 +45,10 @@ impl Slot {
     /// Closes the database. Reads under way fail.
     pub(super) fn empty(&self, cause: String) {
         let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if let State::Open(database) = std::mem::replace(&mut *state, State::Empty(cause))
-            && let Err(error) = database.close()
-        {
+        let State::Open(database) = std::mem::replace(&mut *state, State::Empty(cause)) else { return };
+        // After a panic within it, closing may panic too, on a lock that the first one poisoned.
+        let closed = unwind::caught(|| database.close().map_err(|error| error.to_string()));
+        if let Err(error) = closed.and_then(|closed| closed) {
             tracing::warn!(%error, "the database did not close cleanly; it is repaired when it is opened");
         }
     }

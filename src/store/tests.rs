@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use super::writer::Backoff;
 use super::*;
 use crate::settings::StoreSettings;
 use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Progress, StoredTurn, TurnId};
@@ -206,7 +207,7 @@ async fn closing_writes_what_waits_first_and_may_be_asked_twice() {
 #[tokio::test]
 async fn a_full_queue_is_overload_and_changes_nothing() {
     let settings = StoreSettings { queue_commits: 1, ..StoreSettings::default() };
-    let (store, writer) = Engine::prepare(Location::Memory, &settings).unwrap();
+    let (store, writer) = Engine::prepare(Location::Memory, &settings, Backoff::default()).unwrap();
     let queued = store.commit(commit("a", 0, &[], &["t"]));
     let refused = store.commit(commit("b", 0, &[], &["t"]));
     assert_eq!(refused.await, Err(CommitError::Overloaded));
@@ -217,7 +218,7 @@ async fn a_full_queue_is_overload_and_changes_nothing() {
 
 #[tokio::test]
 async fn a_writer_that_is_gone_is_told_apart_from_one_that_was_closed() {
-    let (store, writer) = Engine::prepare(Location::Memory, &StoreSettings::default()).unwrap();
+    let (store, writer) = Engine::prepare(Location::Memory, &StoreSettings::default(), Backoff::default()).unwrap();
     let queued = store.commit(commit("a", 0, &[], &["t"]));
     drop(writer);
     assert!(matches!(queued.await, Err(CommitError::Unavailable(_))));

@@ -1,4 +1,3 @@
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -9,11 +8,27 @@ use super::location::OpenError;
 use super::schema::Failure;
 use super::slot::Slot;
 use super::write::WriteTables;
-use super::{Commit, CommitError, Committed};
+use super::{Commit, CommitError, Committed, unwind};
 
 /// How long the writer waits before it opens a failed database again; doubled each time, up to the longest.
-const FIRST_RETRY: Duration = Duration::from_millis(50);
-const LONGEST_RETRY: Duration = Duration::from_secs(5);
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Backoff {
+    pub(super) first: Duration,
+    pub(super) longest: Duration,
+}
+
+impl Default for Backoff {
+    /// A passing failure is over in the blink of an eye; one that stays is not made worse by asking.
+    fn default() -> Self {
+        Self { first: Duration::from_millis(50), longest: Duration::from_secs(5) }
+    }
+}
+
+impl Backoff {
+    fn after(self, wait: Duration) -> Duration {
+        wait.saturating_mul(2).min(self.longest)
+    }
+}
 
 /// What the writer is asked.
 pub(super) enum Job {
@@ -40,6 +55,7 @@ pub(super) struct Writer {
     jobs: Receiver<Job>,
     slot: Arc<Slot>,
     reopen: Reopen,
+    backoff: Backoff,
     /// The most jobs in one transaction.
     batch: usize,
     /// When to open a failed database again, and how long to wait after that; `None` while it is open.
@@ -52,23 +68,19 @@ impl Writer {
         jobs: Receiver<Job>,
         slot: Arc<Slot>,
         reopen: Reopen,
+        backoff: Backoff,
         batch: usize,
         state: watch::Sender<WriterState>,
     ) -> Self {
-        Self { jobs, slot, reopen, batch, retry: None, state: ReportOnExit { state, exit: WriterState::Dead } }
+        let state = ReportOnExit { state, exit: WriterState::Dead };
+        Self { jobs, slot, reopen, backoff, batch, retry: None, state }
     }
 
     /// Works until it is told to close or nobody is left to ask.
     pub(super) fn run(mut self) {
         let closed = loop {
-            match self.next_batch() {
-                Next::Batch(batch) => self.write(batch),
-                Next::Retry => self.open_again(),
-                Next::Close(batch, reply) => {
-                    self.write(batch);
-                    break Some(reply);
-                }
-                Next::Abandoned => break None,
+            if let Step::End(closed) = self.step() {
+                break closed;
             }
         };
         self.slot.empty("it is closed".into());
@@ -77,6 +89,20 @@ impl Writer {
         if let Some(reply) = closed {
             let _ = reply.send(());
         }
+    }
+
+    /// Does what comes next, and waits for it if need be.
+    pub(super) fn step(&mut self) -> Step {
+        match self.next_batch() {
+            Next::Batch(batch) => self.write(batch),
+            Next::Retry => self.open_again(),
+            Next::Close(batch, reply) => {
+                self.write(batch);
+                return Step::End(Some(reply));
+            }
+            Next::Abandoned => return Step::End(None),
+        }
+        Step::GoOn
     }
 
     fn next_batch(&mut self) -> Next {
@@ -110,19 +136,15 @@ impl Writer {
         if batch.is_empty() {
             return;
         }
-        let cause = match self.slot.begin_write() {
-            Err(cause) => cause,
-            Ok(txn) => {
-                // A panic in here would be a defect; it must not end the one thread that makes turns durable.
-                let done = catch_unwind(AssertUnwindSafe(|| transact(txn?, &batch)));
-                match done {
-                    Ok(Ok(answers)) => {
-                        return batch.into_iter().zip(answers).for_each(|(job, answer)| job.answer(answer));
-                    }
-                    Ok(Err(failure)) => self.fail(failure.to_string()),
-                    Err(_) => self.fail("the writer panicked".into()),
-                }
+        // A panic in here would be a defect, or a damaged file; it must not end the one thread that makes turns durable.
+        let done = unwind::caught(|| self.slot.begin_write().map(|txn| transact(txn?, &batch)));
+        let cause = match done {
+            Ok(Ok(Ok(answers))) => {
+                return batch.into_iter().zip(answers).for_each(|(job, answer)| job.answer(answer));
             }
+            Ok(Ok(Err(failure))) => self.fail(failure.to_string()),
+            Ok(Err(closed)) => closed,
+            Err(panic) => self.fail(panic),
         };
         for job in batch {
             job.answer(Err(CommitError::Unavailable(cause.clone())));
@@ -133,11 +155,11 @@ impl Writer {
     fn fail(&mut self, cause: String) -> String {
         tracing::error!(%cause, "the store failed; it is closed and opened again");
         self.slot.empty(cause.clone());
-        self.retry = Some((Instant::now() + FIRST_RETRY, FIRST_RETRY));
+        self.retry = Some((Instant::now() + self.backoff.first, self.backoff.first));
         cause
     }
 
-    fn open_again(&mut self) {
+    pub(super) fn open_again(&mut self) {
         match (self.reopen)() {
             Ok(database) => {
                 tracing::info!("the store is open again");
@@ -147,12 +169,18 @@ impl Writer {
             Err(error) => {
                 tracing::error!(%error, "the store could not be opened again");
                 self.slot.empty(error.to_string());
-                let last = self.retry.map_or(FIRST_RETRY, |(_, wait)| wait);
-                let wait = (last * 2).min(LONGEST_RETRY);
+                let wait = self.retry.map_or(self.backoff.first, |(_, wait)| self.backoff.after(wait));
                 self.retry = Some((Instant::now() + wait, wait));
             }
         }
     }
+}
+
+/// Whether the writer goes on.
+pub(super) enum Step {
+    GoOn,
+    /// It ends; who told it to close wants to know when it has.
+    End(Option<oneshot::Sender<()>>),
 }
 
 enum Next {

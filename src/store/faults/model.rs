@@ -1,0 +1,54 @@
+use std::collections::BTreeMap;
+
+use crate::store::{Commit, CommitError, Committed, StagedTurn, TurnOutcome, Version};
+use crate::turn::{Ordinal, StoredTurn, TurnId};
+
+/// What the store must know of a conversation, as plainly as it can be said.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Model {
+    pub(super) version: Version,
+    pub(super) sealed: Vec<StoredTurn>,
+    pub(super) open: BTreeMap<TurnId, StagedTurn>,
+}
+
+impl Model {
+    pub(super) fn ordinal_of(&self, turn_id: &TurnId) -> Option<Ordinal> {
+        self.sealed.iter().find(|turn| turn.metrics.turn_id == *turn_id).map(|turn| turn.ordinal)
+    }
+
+    /// Does what the commit asks, and answers as the store must.
+    pub(super) fn apply(&mut self, commit: &Commit) -> Result<Committed, CommitError> {
+        if commit.expected_version != self.version {
+            return Err(CommitError::Conflict { expected: commit.expected_version, actual: self.version });
+        }
+        let mut outcomes = Vec::new();
+        for staged in &commit.staged {
+            let id = staged.turn.id.clone();
+            let outcome = match self.ordinal_of(&id) {
+                Some(ordinal) => TurnOutcome::Duplicate(ordinal),
+                None => {
+                    self.open.insert(id.clone(), staged.clone());
+                    TurnOutcome::Staged
+                }
+            };
+            outcomes.push((id, outcome));
+        }
+        for sealed in &commit.sealed {
+            let id = sealed.metrics.turn_id.clone();
+            let outcome = match self.ordinal_of(&id) {
+                Some(ordinal) => TurnOutcome::Duplicate(ordinal),
+                None => {
+                    let ordinal = Ordinal::after(self.sealed.len() as u64);
+                    self.open.remove(&id);
+                    self.sealed.push(sealed.clone().at(ordinal));
+                    TurnOutcome::Sealed(ordinal)
+                }
+            };
+            outcomes.push((id, outcome));
+        }
+        if outcomes.iter().any(|(_, outcome)| !matches!(outcome, TurnOutcome::Duplicate(_))) {
+            self.version.0 += 1;
+        }
+        Ok(Committed { version: self.version, outcomes })
+    }
+}

@@ -1,0 +1,125 @@
+use std::collections::BTreeMap;
+
+use super::model::Model;
+use crate::simulate::random::Random;
+use crate::store::{Commit, StagedTurn, Version};
+use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Progress, SealedTurn, StepId, TurnId, Usage};
+
+/// What is done with the store. More kinds can be added: nothing that checks knows them.
+#[derive(Debug, Clone)]
+pub(super) enum Operation {
+    /// Commits that wait together, for one conversation or several.
+    Commits(Vec<Commit>),
+    /// A durable write of nothing.
+    CheckWrite,
+    /// Closing in order and opening again.
+    Restart,
+}
+
+/// Draws operations from a seed.
+pub(super) struct Workload {
+    random: Random,
+    /// Turns begun so far, over all conversations.
+    turns: u64,
+}
+
+const CONVERSATIONS: [&str; 4] = ["a", "b", "c", "an id that is longer than the others"];
+
+impl Workload {
+    pub(super) fn new(seed: u64) -> Self {
+        Self { random: Random::new(seed), turns: 0 }
+    }
+
+    /// The next operation on a store that knows what `models` say.
+    pub(super) fn next(&mut self, models: &BTreeMap<ConversationId, Model>) -> Operation {
+        match self.random.below(20) {
+            0 => Operation::CheckWrite,
+            1 => Operation::Restart,
+            2..=6 => {
+                // They follow each other, so each is made for what those before it will have done.
+                let mut expected = models.clone();
+                let mut burst = Vec::new();
+                for _ in 0..2 + self.random.below(9) {
+                    let commit = self.commit(&expected);
+                    let _ = expected.entry(commit.conversation_id.clone()).or_default().apply(&commit);
+                    burst.push(commit);
+                }
+                Operation::Commits(burst)
+            }
+            _ => Operation::Commits(vec![self.commit(models)]),
+        }
+    }
+
+    fn commit(&mut self, models: &BTreeMap<ConversationId, Model>) -> Commit {
+        let id = ConversationId::new(self.random.pick(&CONVERSATIONS)).unwrap();
+        let blank = Model::default();
+        let model = models.get(&id).unwrap_or(&blank);
+        let mut commit =
+            Commit { conversation_id: id, expected_version: model.version, staged: Vec::new(), sealed: Vec::new() };
+        let open: Vec<_> = model.open.values().collect();
+        for _ in 0..1 + self.random.below(3) {
+            match self.random.below(8) {
+                // A new turn, whole.
+                0..=2 => {
+                    let turn = self.new_turn();
+                    commit.sealed.push(self.seal(turn));
+                }
+                // A new turn that stays open.
+                3 => {
+                    let turn = self.new_turn();
+                    commit.staged.push(self.stage(turn));
+                }
+                // An open turn goes on, or ends.
+                4 | 5 if !open.is_empty() => {
+                    let mut turn = open[self.random.below(open.len())].turn.clone();
+                    self.go_on(&mut turn);
+                    if self.random.once_in(2) {
+                        commit.sealed.push(self.seal(turn));
+                    } else {
+                        commit.staged.push(self.stage(turn));
+                    }
+                }
+                // The same again, as a client sends that had no answer; to be told from the first by its content.
+                6 if !model.sealed.is_empty() => {
+                    let known = &model.sealed[self.random.below(model.sealed.len())].metrics.turn_id;
+                    let turn = OpenTurn::new(known.clone());
+                    if self.random.once_in(2) {
+                        commit.sealed.push(self.seal(turn));
+                    } else {
+                        commit.staged.push(self.stage(turn));
+                    }
+                }
+                // An actor that is behind.
+                7 => commit.expected_version = Version(model.version.0.wrapping_add(1)),
+                _ => {}
+            }
+        }
+        commit
+    }
+
+    fn new_turn(&mut self) -> OpenTurn {
+        self.turns += 1;
+        let mut turn = OpenTurn::new(TurnId::new(format!("t{}", self.turns)).unwrap());
+        // Most are small, and some are larger than a page.
+        let steps = if self.random.once_in(12) { 150 } else { self.random.below(3) };
+        for _ in 0..steps {
+            self.go_on(&mut turn);
+        }
+        turn
+    }
+
+    fn go_on(&mut self, turn: &mut OpenTurn) {
+        let step = StepId::new(format!("{}#{}", turn.id, turn.steps.len())).unwrap();
+        let usage = Usage { input_tokens: self.random.within(0..=u32::MAX).into(), ..Usage::default() };
+        turn.fold(&Progress::Usage { step_id: Some(step), usage });
+    }
+
+    fn stage(&mut self, turn: OpenTurn) -> StagedTurn {
+        StagedTurn { turn, last_event_at: EpochMillis::new(self.random.within(1..=1_000_000).into()) }
+    }
+
+    fn seal(&mut self, turn: OpenTurn) -> SealedTurn {
+        let done = Done { duration: Some(self.random.within(0..=u32::MAX).into()), ..Done::because("stop") };
+        turn.seal(&done, EpochMillis::new(self.random.within(1..=1_000_000).into()))
+    }
+}

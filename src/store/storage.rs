@@ -1,0 +1,38 @@
+use std::fmt;
+use std::sync::Arc;
+
+use redb::{Builder, Database, DatabaseError, StorageBackend};
+
+/// Opens the database on a storage that a test makes: in memory, failing, or losing what was not synced.
+///
+/// It is asked again whenever the store opens its database again, and then gives what the storage holds by then.
+#[derive(Clone)]
+pub struct Storage(Arc<Open>);
+
+type Open = dyn Fn(&Builder) -> Result<Database, DatabaseError> + Send + Sync;
+
+impl Storage {
+    /// A storage of which `open` gives a new handle each time.
+    pub fn new<B: StorageBackend>(open: impl Fn() -> B + Send + Sync + 'static) -> Self {
+        Self(Arc::new(move |builder| builder.create_with_backend(open())))
+    }
+
+    pub(super) fn open(&self, builder: &Builder) -> Result<Database, DatabaseError> {
+        (self.0)(builder)
+    }
+}
+
+/// Equal to its clones alone.
+impl PartialEq for Storage {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Storage {}
+
+impl fmt::Debug for Storage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Storage").finish_non_exhaustive()
+    }
+}
