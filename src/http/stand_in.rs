@@ -31,6 +31,8 @@ pub(super) struct StandIn {
     pub(super) waits_for: Option<(&'static str, &'static str)>,
     /// The sealed turns of every conversation.
     pub(super) turns: Vec<StoredTurn>,
+    /// How many turns are sealed by what it says, if not as many as there are.
+    pub(super) revision: Option<u64>,
     /// The reads that work before all others fail.
     pub(super) reads: Option<usize>,
     /// What comes of a check; stuck without it.
@@ -149,7 +151,7 @@ impl Handler<FindRevision> for StandIn {
 
     fn handle(&mut self, find: FindRevision, _: &mut Self::Context) -> Self::Result {
         self.seen.lock().unwrap().found.push(find.conversation_id);
-        let sealed_turns = self.turns.len() as u64;
+        let sealed_turns = self.revision.unwrap_or(self.turns.len() as u64);
         MessageResult(self.may_read().map(|()| Revision { store_id: Uuid::from_u128(7), sealed_turns }))
     }
 }

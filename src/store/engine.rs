@@ -1,14 +1,16 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 
+use redb::ReadTransaction;
 use tokio::sync::{oneshot, watch};
 
 use super::location::{Location, OpenError};
-use super::read::ReadTables;
+use super::read::{LeftOut, ReadTables};
 use super::schema::Failure;
 use super::slot::Slot;
 use super::writer::{Backoff, Job, Writer, WriterState};
-use super::{Commit, CommitError, Committed, ConversationState, ReadError, Revision, StaleTurn, TurnRange};
+use super::{Commit, CommitError, Committed, ConversationState, ReadError, Revision, StaleTurn, TurnRange, unwind};
 use crate::settings::StoreSettings;
 use crate::turn::{ConversationId, EpochMillis, StoredTurn, TurnId};
 
@@ -20,6 +22,7 @@ pub(crate) struct Engine {
     jobs: SyncSender<Job>,
     slot: Arc<Slot>,
     writer: watch::Receiver<WriterState>,
+    damaged_records: Arc<AtomicU64>,
 }
 
 impl Engine {
@@ -43,7 +46,7 @@ impl Engine {
         let (state, writer) = watch::channel(WriterState::Running);
         let reopen = Box::new(move || location.reopen(cache_bytes));
         let running = Writer::new(received, Arc::clone(&slot), reopen, backoff, settings.batch_commits, state);
-        Ok((Self { jobs, slot, writer }, running))
+        Ok((Self { jobs, slot, writer, damaged_records: Arc::default() }, running))
     }
 
     /// Resolves when the commit is durable, or is not and says why.
@@ -116,11 +119,57 @@ impl Engine {
         self.read(|tables| tables.stale_turns(idle_since, limit))
     }
 
-    fn read<T>(&self, read: impl FnOnce(&ReadTables) -> Result<T, Failure>) -> Result<T, ReadError> {
-        let txn = self.slot.begin_read()?;
-        let result = ReadTables::open(&txn).and_then(|tables| read(&tables));
-        result.map_err(|failure| ReadError::Failed(failure.to_string()))
+    /// How many damaged records reads have left out.
+    pub(crate) fn damaged_records(&self) -> u64 {
+        self.damaged_records.load(Ordering::Relaxed)
     }
+
+    fn read<T>(&self, read: impl FnOnce(&ReadTables) -> Result<T, Failure>) -> Result<T, ReadError> {
+        // A damaged page can make the database panic. That is the end of this read, not of who asks.
+        let done = unwind::caught(|| self.slot.begin_read().map(|txn| read_tables(&txn?, read)));
+        match done {
+            Ok(Ok(Ok((value, left_out)))) => {
+                self.tell(&left_out);
+                Ok(value)
+            }
+            Ok(Err(closed)) => Err(ReadError::Unavailable(closed)),
+            Ok(Ok(Err(failure))) => {
+                if failure.is_of_the_disk() {
+                    self.have_it_checked();
+                }
+                Err(ReadError::Failed(failure.to_string()))
+            }
+            Err(panic) => {
+                self.have_it_checked();
+                Err(ReadError::Failed(panic))
+            }
+        }
+    }
+
+    fn tell(&self, left_out: &LeftOut) {
+        if left_out.count > 0 {
+            self.damaged_records.fetch_add(left_out.count, Ordering::Relaxed);
+            let (records, first, total) = (left_out.count, &*left_out.first, self.damaged_records());
+            tracing::warn!(records, first, total, "damaged records were left out; `turn-metrics check` names them all");
+        }
+    }
+
+    /// Has the writer find out whether the database still works, which opens it again if not. Without this, reads
+    /// would fail until someone writes.
+    fn have_it_checked(&self) {
+        let (nobody, _) = oneshot::channel();
+        // A queue that is full is work enough to find out.
+        let _ = self.jobs.try_send(Job::CheckWrite(nobody));
+    }
+}
+
+fn read_tables<T>(
+    txn: &ReadTransaction,
+    read: impl FnOnce(&ReadTables) -> Result<T, Failure>,
+) -> Result<(T, LeftOut), Failure> {
+    let tables = ReadTables::open(txn)?;
+    let value = read(&tables)?;
+    Ok((value, tables.into_left_out()))
 }
 
 fn gone() -> CommitError {

@@ -22,6 +22,13 @@ pub(crate) struct DamagedRecord {
     why: String,
 }
 
+impl DamagedRecord {
+    /// A record that others point to and that is not there.
+    pub(super) fn missing(what: &'static str) -> Self {
+        Self { what, why: "it is missing".into() }
+    }
+}
+
 /// What is stored once for each conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Conversation {

@@ -50,6 +50,21 @@ pub(crate) enum Failure {
     Meta(&'static str),
 }
 
+impl Failure {
+    /// Whether the database has had an error of the disk. It answers every later question with that until it is opened
+    /// again.
+    pub(super) fn is_of_the_disk(&self) -> bool {
+        let (Self::Storage(error)
+        | Self::Table(TableError::Storage(error))
+        | Self::Transaction(redb::TransactionError::Storage(error))
+        | Self::Commit(redb::CommitError::Storage(error))) = self
+        else {
+            return false;
+        };
+        matches!(error, StorageError::Io(_) | StorageError::PreviousIo)
+    }
+}
+
 /// Whether the file is one of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stamp {
@@ -94,6 +109,14 @@ pub(super) fn find_conversation(
     id: &ConversationId,
 ) -> Result<Option<(u64, Conversation)>, Failure> {
     let Some(key) = keys.get(id.as_str())?.map(|key| key.value()) else { return Ok(None) };
-    let record = conversations.get(key)?.ok_or(Failure::Meta("conversations"))?;
-    Ok(Some((key, Conversation::decode(record.value())?)))
+    Ok(Some((key, read_conversation(conversations, key)?)))
+}
+
+/// The record of the conversation of this key.
+pub(super) fn read_conversation(
+    conversations: &impl ReadableTable<u64, &'static [u8]>,
+    key: u64,
+) -> Result<Conversation, Failure> {
+    let record = conversations.get(key)?.ok_or_else(|| DamagedRecord::missing("conversation"))?;
+    Ok(Conversation::decode(record.value())?)
 }

@@ -3,7 +3,7 @@ use std::sync::{PoisonError, RwLock};
 use redb::{Database, ReadTransaction, ReadableDatabase, WriteTransaction};
 
 use super::schema::Failure;
-use super::{ReadError, unwind};
+use super::unwind;
 
 /// Holds the database, which comes and goes: after a failed commit it is closed and opened again.
 ///
@@ -23,10 +23,11 @@ impl Slot {
         Self(RwLock::new(State::Open(database)))
     }
 
-    pub(super) fn begin_read(&self) -> Result<ReadTransaction, ReadError> {
+    /// Begins a transaction that reads; `Err` says why there is no database.
+    pub(super) fn begin_read(&self) -> Result<Result<ReadTransaction, Failure>, String> {
         match &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
-            State::Open(database) => database.begin_read().map_err(|error| ReadError::Failed(error.to_string())),
-            State::Empty(cause) => Err(ReadError::Unavailable(cause.clone())),
+            State::Open(database) => Ok(database.begin_read().map_err(Failure::from)),
+            State::Empty(cause) => Err(cause.clone()),
         }
     }
 

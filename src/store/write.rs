@@ -51,7 +51,11 @@ impl<'txn> WriteTables<'txn> {
     /// must be aborted.
     pub(super) fn apply(&mut self, commit: &Commit) -> Result<Result<Committed, CommitError>, Failure> {
         let id = &commit.conversation_id;
-        let known = find_conversation(&self.keys, &self.conversations, id)?;
+        let known = match find_conversation(&self.keys, &self.conversations, id) {
+            // Its loss is its own: the commits of others in this transaction go on, and the database is sound.
+            Err(Failure::Record(damaged)) => return Ok(Err(CommitError::Unavailable(damaged.to_string()))),
+            known => known?,
+        };
         let actual = known.as_ref().map_or(Version::default(), |(_, record)| record.version);
         if actual != commit.expected_version {
             return Ok(Err(CommitError::Conflict { expected: commit.expected_version, actual }));

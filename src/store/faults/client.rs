@@ -153,7 +153,8 @@ impl Client {
     /// Holds what the store says against what it acknowledged, settles what is in doubt by sending it again, and
     /// holds it against that.
     pub(super) fn check(&mut self) -> Result<(), Broken> {
-        let ids: BTreeSet<_> = self.models.keys().chain(self.doubt.iter().map(|commit| &commit.conversation_id)).collect();
+        let ids: BTreeSet<_> =
+            self.models.keys().chain(self.doubt.iter().map(|commit| &commit.conversation_id)).collect();
         let ids: Vec<_> = ids.into_iter().cloned().collect();
         for id in &ids {
             self.check_conversation(id).map_err(|broken| format!("conversation {id}: {broken}"))?;
@@ -211,7 +212,10 @@ impl Client {
         let state = engine.conversation_state(id)?;
         let sealed_turns = engine.revision(id)?.sealed_turns;
         if sealed_turns != sealed.len() as u64 {
-            return Err(ReadError::Failed(format!("the revision says {sealed_turns} turns, there are {}", sealed.len())));
+            return Err(ReadError::Failed(format!(
+                "the revision says {sealed_turns} turns, there are {}",
+                sealed.len()
+            )));
         }
         let open = state.open_turns.into_iter().map(|staged| (staged.turn.id.clone(), staged)).collect();
         Ok(Model { version: state.version, sealed, open })
@@ -230,7 +234,8 @@ impl Client {
             staged: Vec::new(),
             sealed: sealed.collect(),
         };
-        let outcomes = model.sealed.iter().map(|turn| (turn.metrics.turn_id.clone(), TurnOutcome::Duplicate(turn.ordinal)));
+        let outcomes =
+            model.sealed.iter().map(|turn| (turn.metrics.turn_id.clone(), TurnOutcome::Duplicate(turn.ordinal)));
         let expected = Ok(Committed { version: model.version, outcomes: outcomes.collect() });
         let asked = self.engine().commit(self.sabotaged(&again));
         match self.work_until(asked) {

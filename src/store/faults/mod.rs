@@ -10,6 +10,7 @@
 mod client;
 mod crash;
 mod disk;
+mod failing;
 mod model;
 mod workload;
 
