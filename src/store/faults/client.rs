@@ -39,6 +39,8 @@ pub(super) struct Client {
     /// What was sent and not answered, in the order sent.
     doubt: Vec<Commit>,
     sabotage: Sabotage,
+    /// How much of the database is cached; what is cached is not read from the disk.
+    pub(super) cache_bytes: usize,
 }
 
 /// The writer does not open again by itself: a test says when that time has come.
@@ -46,12 +48,12 @@ const NEVER: Backoff = Backoff { first: Duration::from_hours(1), longest: Durati
 
 impl Client {
     pub(super) fn new(disk: Disk, sabotage: Sabotage) -> Self {
-        Self { disk, running: None, models: BTreeMap::new(), doubt: Vec::new(), sabotage }
+        Self { disk, running: None, models: BTreeMap::new(), doubt: Vec::new(), sabotage, cache_bytes: 1 << 20 }
     }
 
     pub(super) fn start(&mut self) -> Result<(), OpenError> {
         // Small enough that a burst takes several transactions.
-        let settings = StoreSettings { batch_commits: 4, cache_bytes: 1 << 20, ..StoreSettings::default() };
+        let settings = StoreSettings { batch_commits: 4, cache_bytes: self.cache_bytes, ..StoreSettings::default() };
         self.running = Some(Engine::prepare(self.disk.location(), &settings, NEVER)?);
         Ok(())
     }
@@ -69,13 +71,25 @@ impl Client {
         &mut self.running.as_mut().unwrap().1
     }
 
-    /// Has the time come at which the writer opens a failed database again. Gives why it could not.
+    /// Has the time come at which a failed database is opened again, or a store that did not start is started again.
+    /// Gives why it could not.
     pub(super) fn open_again(&mut self) -> Option<String> {
-        self.writer().open_again();
+        match &mut self.running {
+            Some((_, writer)) => writer.open_again(),
+            None => {
+                if let Err(error) = self.start() {
+                    return Some(error.to_string());
+                }
+            }
+        }
         match self.check_write() {
             Err(CommitError::Unavailable(cause)) => Some(cause),
             other => other.err().map(|error| error.to_string()),
         }
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.running.is_some()
     }
 
     pub(super) fn check_write(&mut self) -> Result<(), CommitError> {
@@ -107,8 +121,10 @@ impl Client {
                     writer.run();
                 }
                 match self.start() {
-                    Err(error) if !self.disk.has_crashed() => Err(format!("a restart failed: {error}")),
-                    _ => Ok(()),
+                    // Whoever started it is told; the store is not running then.
+                    Err(_) if self.disk.has_crashed() || self.disk.struck() > 0 => Ok(()),
+                    Err(error) => Err(format!("a restart failed: {error}")),
+                    Ok(()) => Ok(()),
                 }
             }
         }

@@ -9,6 +9,7 @@
 
 mod client;
 mod crash;
+mod damage;
 mod disk;
 mod failing;
 mod model;
