@@ -1,6 +1,7 @@
-//! The command line: `serve`, `demo`, `ingest`, `show` and `config`.
+//! The command line: `serve`, `demo`, `ingest`, `show`, `check` and `config`.
 
 mod args;
+mod check;
 mod client;
 mod config;
 mod demo;
@@ -41,6 +42,7 @@ struct Cli {
 const AFTER_HELP: &str = "Begin with `turn-metrics demo`.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 or 143 ended by SIGINT or SIGTERM before it was done.
+Those of `check` are its own; its help has them.
 NO_COLOR turns colours off.";
 
 #[derive(Subcommand)]
@@ -49,6 +51,7 @@ enum Command {
     Demo(demo::Args),
     Ingest(ingest::Args),
     Show(show::Args),
+    Check(check::Args),
     Config(config::Args),
 }
 
@@ -92,11 +95,21 @@ impl CliError {
 
 /// Does what the arguments of the process say. Arguments that say nothing sensible end the process.
 pub fn run() -> Result<ExitCode, CliError> {
-    match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Here 2 says that the database is damaged, which wrong usage must not be taken for.
+        Err(error) if error.use_stderr() && check::is_meant(std::env::args_os()) => {
+            output::note(error.to_string().trim_end());
+            return Ok(check::USAGE.into());
+        }
+        Err(error) => error.exit(),
+    };
+    match cli.command {
         Command::Serve(args) => serve::run(args),
         Command::Demo(args) => demo::run(&args),
         Command::Ingest(args) => ingest::run(&args),
         Command::Show(args) => show::run(&args),
+        Command::Check(args) => check::run(args),
         Command::Config(args) => config::run(args),
     }
 }

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use redb::backends::InMemoryBackend;
 use redb::{Builder, Database, DatabaseError, ReadableDatabase, StorageError};
 
+use super::overlay::Overlay;
 use super::schema::{self, FORMAT, Failure, Stamp};
 #[cfg(any(test, feature = "testing"))]
 use super::storage::Storage;
 use super::unwind;
 
 /// The name of the database in the data directory.
-const FILE_NAME: &str = "turn-metrics.redb";
+pub(super) const FILE_NAME: &str = "turn-metrics.redb";
 
 /// Where the store keeps its data.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +69,9 @@ pub enum OpenError {
         /// What went wrong.
         cause: String,
     },
+    /// The file cannot be read.
+    #[error("the database cannot be read: {0}")]
+    Unreadable(io::Error),
     /// The database cannot be opened for another reason.
     #[error("the database {path} cannot be opened: {cause}")]
     Failed {
@@ -136,12 +140,38 @@ fn open_file(builder: &Builder, directory: &Path, path: &Path) -> Result<Databas
     if !has_content(path) {
         create_file(builder, directory, path)?;
     }
+    // Before anything is written to it: a file that is not ours to use is left as it is.
+    match look_at(builder, path) {
+        Err(OpenError::Unreadable(source)) => return Err(unusable(source)),
+        looked => drop(looked?),
+    }
     match builder.open(path) {
         Err(DatabaseError::Storage(StorageError::Io(source))) if source.kind() == io::ErrorKind::PermissionDenied => {
             Err(unusable(source))
         }
         opened => opened.map_err(|error| explain(path, &error)),
     }
+}
+
+/// Opens the database without changing its file, whatever happens to it then.
+pub(super) fn look_at(builder: &Builder, path: &Path) -> Result<Database, OpenError> {
+    let overlay = Overlay::open(path).map_err(OpenError::Unreadable)?;
+    let database = unwind::caught(|| builder.create_with_backend(overlay));
+    let database = database.map_err(|cause| OpenError::Damaged { path: path.to_owned(), cause })?;
+    let database = database.map_err(|error| explain(path, &error))?;
+    let stamp = unwind::caught(|| read_stamp(&database));
+    match stamp.map_err(|cause| OpenError::Damaged { path: path.to_owned(), cause })? {
+        Ok(Stamp::Format(found)) if found > FORMAT => {
+            Err(OpenError::LaterFormat { path: path.to_owned(), found, known: FORMAT })
+        }
+        Ok(Stamp::Foreign) => Err(OpenError::NotOurs { path: path.to_owned() }),
+        Ok(_) => Ok(database),
+        Err(failure) => Err(OpenError::Failed { path: path.to_owned(), cause: failure.to_string() }),
+    }
+}
+
+fn read_stamp(database: &Database) -> Result<Stamp, Failure> {
+    schema::read_stamp(&database.begin_read()?)
 }
 
 fn has_content(path: &Path) -> bool {
@@ -174,7 +204,7 @@ fn create_file(builder: &Builder, directory: &Path, path: &Path) -> Result<(), O
     fs::rename(&unfinished, path).map_err(unusable)
 }
 
-fn explain(path: &Path, error: &DatabaseError) -> OpenError {
+pub(super) fn explain(path: &Path, error: &DatabaseError) -> OpenError {
     let path = path.to_owned();
     match error {
         DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { path },
@@ -189,8 +219,7 @@ fn explain(path: &Path, error: &DatabaseError) -> OpenError {
 /// Checks that the database is ours, and makes it so if it is blank.
 fn prepare(path: &Path, database: &Database) -> Result<(), OpenError> {
     let failed = |failure: Failure| OpenError::Failed { path: path.to_owned(), cause: failure.to_string() };
-    let stamp = database.begin_read().map_err(Failure::from).and_then(|txn| schema::read_stamp(&txn));
-    match stamp.map_err(failed)? {
+    match read_stamp(database).map_err(failed)? {
         Stamp::Format(found) if found <= FORMAT => Ok(()),
         Stamp::Format(found) => Err(OpenError::LaterFormat { path: path.to_owned(), found, known: FORMAT }),
         Stamp::Foreign => Err(OpenError::NotOurs { path: path.to_owned() }),

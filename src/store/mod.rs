@@ -1,10 +1,14 @@
 //! The store: what it is asked and answers, and the redb engine that keeps it.
 
+mod check;
 mod commit;
 mod engine;
 #[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod fixture;
 mod location;
+mod overlay;
 mod read;
 mod record;
 mod schema;
@@ -17,6 +21,7 @@ mod unwind;
 mod write;
 mod writer;
 
+pub use check::{CheckError, CheckReport, Violation, check, repair};
 pub use commit::{
     Commit, CommitError, Committed, ConversationState, ReadError, Revision, StagedTurn, StaleTurn, TurnOutcome,
     TurnRange, Version,

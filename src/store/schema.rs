@@ -19,6 +19,12 @@ pub(super) const ORDINALS: TableDefinition<(u64, &str), u64> = TableDefinition::
 /// (conversation, turn id) to an open turn.
 pub(super) const OPEN_TURNS: TableDefinition<(u64, &str), &[u8]> = TableDefinition::new("open_turns");
 
+/// (conversation, ordinal) to what a repair took out of [`TURNS`], or nothing where nothing was left. There only once a
+/// repair was needed. An ordinal that stands here is not given again.
+pub(super) const LOST_TURNS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("lost_turns");
+/// (conversation, turn id) to what a repair took out of [`OPEN_TURNS`].
+pub(super) const LOST_OPEN_TURNS: TableDefinition<(u64, &str), &[u8]> = TableDefinition::new("lost_open_turns");
+
 /// The format of the file, as a little-endian `u32`.
 const META_FORMAT: &str = "format";
 /// The id that the store drew when it was created, 16 bytes.

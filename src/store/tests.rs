@@ -277,8 +277,21 @@ fn a_database_of_a_later_format_is_refused() {
     }
     txn.commit().unwrap();
     drop(database);
+    let before = fs::read(directory.path().join("turn-metrics.redb")).unwrap();
     let refused = in_directory(directory.path()).unwrap_err();
     assert!(matches!(refused, OpenError::LaterFormat { found: 2, known: 1, .. }), "{refused}");
+    let after = fs::read(directory.path().join("turn-metrics.redb")).unwrap();
+    assert!(before == after, "the refused file was changed");
+}
+
+#[test]
+fn a_creation_that_was_cut_short_does_not_stop_the_next_start() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("turn-metrics.redb.new"), "half of a database").unwrap();
+    fs::write(directory.path().join("turn-metrics.redb"), "").unwrap();
+    drop(in_directory(directory.path()).unwrap());
+    let names = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(names.collect::<Vec<_>>(), ["turn-metrics.redb"]);
 }
 
 #[test]

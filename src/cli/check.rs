@@ -1,0 +1,108 @@
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::CliError;
+use super::args::ConfigArgs;
+use super::output::{self, plain};
+use crate::store::{CheckError, CheckReport, check, repair};
+
+const CLEAN: u8 = 0;
+const REPAIRED: u8 = 1;
+const DAMAGED: u8 = 2;
+const NOT_CHECKED: u8 = 3;
+/// As `sysexits.h` has it.
+pub(super) const USAGE: u8 = 64;
+
+/// Verifies the database of a stopped server: its pages, and that all it holds agrees with itself.
+///
+/// Each violation is told in a line on standard output, the sum on standard error. Nothing is changed, not a byte,
+/// unless `--repair` is given. That takes the sealed turns that can be read for the truth and derives the rest from
+/// them: the index of their ids, the counts and totals of conversations, open turns that were sealed meanwhile. A
+/// record that cannot be read is moved aside, and its ordinal is not given again. The file as it was is kept beside
+/// it, as `turn-metrics.redb.before-repair-N`.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  turn-metrics check
+  turn-metrics check --data-dir /var/lib/turn-metrics --repair
+
+Exit codes, unlike those of the other commands: 0 clean, 1 it was damaged and is repaired, 2 it is damaged,
+3 it could not be checked (missing, in use by a server, of another program or a later version), 64 wrong usage.")]
+pub(super) struct Args {
+    #[command(flatten)]
+    config: ConfigArgs,
+
+    /// Repair what can be derived, and keep a copy of the file as it was
+    #[arg(long)]
+    repair: bool,
+}
+
+/// Why there is no exit code of a check.
+#[derive(Debug, thiserror::Error)]
+enum CheckFailure {
+    #[error(transparent)]
+    Check(#[from] CheckError),
+    #[error(transparent)]
+    Output(#[from] CliError),
+}
+
+/// Whether these arguments of the process are for this command.
+pub(super) fn is_meant(mut args: impl Iterator<Item = OsString>) -> bool {
+    args.nth(1).is_some_and(|command| command == "check")
+}
+
+pub(super) fn run(args: Args) -> Result<ExitCode, CliError> {
+    let settings = match args.config.load() {
+        Ok(configuration) => configuration.into_settings(),
+        Err(error) => return Ok(not_checked(&error)),
+    };
+    let done = if args.repair { repaired(&settings.data_dir) } else { checked(&settings.data_dir) };
+    match done {
+        Ok(code) => Ok(code.into()),
+        Err(CheckFailure::Output(error)) => Err(error),
+        Err(CheckFailure::Check(error)) => Ok(not_checked(&error)),
+    }
+}
+
+fn not_checked(error: &dyn std::error::Error) -> ExitCode {
+    output::note(&format!("turn-metrics: {error}"));
+    NOT_CHECKED.into()
+}
+
+fn checked(directory: &Path) -> Result<u8, CheckFailure> {
+    let report = check(directory)?;
+    tell(&report)?;
+    output::note(&sum(&report));
+    Ok(if report.violations.is_empty() { CLEAN } else { DAMAGED })
+}
+
+fn repaired(directory: &Path) -> Result<u8, CheckFailure> {
+    let (before, repaired) = repair(directory)?;
+    tell(&before)?;
+    output::note(&sum(&before));
+    let Some((copy, after)) = repaired else { return Ok(CLEAN) };
+    output::note(&format!("the file as it was is kept as {}", copy.display()));
+    if after.violations.is_empty() {
+        output::note(&format!("repaired; now it is {}", sum(&after)));
+        return Ok(REPAIRED);
+    }
+    output::note("what could not be repaired:");
+    tell(&after)?;
+    Ok(DAMAGED)
+}
+
+/// What is in the file came from outside, so it is made harmless to a terminal.
+fn tell(report: &CheckReport) -> Result<(), CliError> {
+    report.violations.iter().try_for_each(|violation| output::print(&(plain(&violation.to_string()) + "\n")))
+}
+
+fn sum(report: &CheckReport) -> String {
+    let CheckReport { violations, conversations, sealed_turns, open_turns, lost_turns } = report;
+    let state = match violations.len() {
+        0 => "clean".to_owned(),
+        1 => "damaged in 1 place".to_owned(),
+        places => format!("damaged in {places} places"),
+    };
+    let lost = if *lost_turns == 0 { String::new() } else { format!(", {lost_turns} lost before") };
+    format!("{state}: {conversations} conversations, {sealed_turns} sealed turns, {open_turns} open turns{lost}")
+}

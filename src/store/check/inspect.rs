@@ -1,0 +1,247 @@
+use std::collections::BTreeMap;
+
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableError};
+
+use super::{CheckReport, Violation};
+use crate::store::record::{self, Conversation};
+use crate::store::schema::{
+    CONVERSATIONS, Failure, KEYS, LOST_TURNS, META, META_NEXT_KEY, META_STORE_ID, OPEN_TURNS, ORDINALS, TURNS,
+};
+use crate::turn::{ConversationId, Ordinal, Usage};
+
+/// Looks at every record of one state of the store.
+pub(super) struct Inspection {
+    turns: ReadOnlyTable<(u64, u64), &'static [u8]>,
+    ordinals: ReadOnlyTable<(u64, &'static str), u64>,
+    /// There only after a repair.
+    lost: Option<ReadOnlyTable<(u64, u64), &'static [u8]>>,
+    /// Each key's conversation.
+    ids: BTreeMap<u64, String>,
+    report: CheckReport,
+}
+
+impl Inspection {
+    pub(super) fn of(txn: &ReadTransaction) -> Result<CheckReport, Failure> {
+        let lost = match txn.open_table(LOST_TURNS) {
+            Ok(lost) => Some(lost),
+            Err(TableError::TableDoesNotExist(_)) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let mut inspection = Self {
+            turns: txn.open_table(TURNS)?,
+            ordinals: txn.open_table(ORDINALS)?,
+            lost,
+            ids: BTreeMap::new(),
+            report: CheckReport::default(),
+        };
+        let conversations = txn.open_table(CONVERSATIONS)?;
+        inspection.keys(&txn.open_table(KEYS)?, &conversations, &txn.open_table(META)?)?;
+        inspection.turns()?;
+        inspection.index()?;
+        inspection.open_turns(&txn.open_table(OPEN_TURNS)?)?;
+        Ok(inspection.report)
+    }
+
+    fn tell(&mut self, violation: Violation) {
+        self.report.violations.push(violation);
+    }
+
+    fn name(&self, key: u64) -> String {
+        self.ids.get(&key).cloned().unwrap_or_else(|| format!("#{key}"))
+    }
+
+    /// Ids and keys name each other, and each key has a record that agrees with the turns.
+    fn keys(
+        &mut self,
+        keys: &ReadOnlyTable<&'static str, u64>,
+        conversations: &ReadOnlyTable<u64, &'static [u8]>,
+        meta: &ReadOnlyTable<&'static str, &'static [u8]>,
+    ) -> Result<(), Failure> {
+        for row in keys.iter()? {
+            let (id, key) = row?;
+            let (id, key) = (id.value().to_owned(), key.value());
+            let mut wrong = |what: &str| {
+                let what = what.to_owned();
+                self.report.violations.push(Violation::Conversation { conversation: id.clone(), what });
+            };
+            if ConversationId::new(&*id).is_err() {
+                wrong("its id is none");
+            }
+            if let Some(other) = self.ids.get(&key) {
+                wrong(&format!("it has the key of {other}"));
+            } else {
+                if conversations.get(key)?.is_none() {
+                    wrong("its record is missing");
+                }
+                self.ids.insert(key, id);
+            }
+        }
+        self.report.conversations = self.ids.len() as u64;
+        for row in conversations.iter()? {
+            let (key, record) = row?;
+            let key = key.value();
+            for what in self.of_record(key, record.value())? {
+                self.tell(Violation::Conversation { conversation: self.name(key), what });
+            }
+        }
+        if meta.get(META_STORE_ID)?.is_none_or(|id| id.value().len() != 16) {
+            self.tell(Violation::File("the store's id is missing".into()));
+        }
+        let next = meta.get(META_NEXT_KEY)?.and_then(|bytes| bytes.value().try_into().ok()).map(u64::from_le_bytes);
+        let last = self.ids.keys().next_back().copied().unwrap_or_default();
+        if next.is_none_or(|next| next <= last) {
+            self.tell(Violation::File("the next conversation would get a key that is taken".into()));
+        }
+        Ok(())
+    }
+
+    fn of_record(&self, key: u64, record: &[u8]) -> Result<Vec<String>, Failure> {
+        let record = match Conversation::decode(record) {
+            Ok(record) => record,
+            Err(damaged) => return Ok(vec![damaged.to_string()]),
+        };
+        let mut wrong = Vec::new();
+        if self.ids.get(&key) != Some(&record.id) {
+            wrong.push(format!("the record of key {key} names {}", record.id));
+        }
+        let counted = count(&self.turns, self.lost.as_ref(), key)?;
+        if counted.last != record.sealed_turns {
+            wrong.push(format!("its record says {} sealed turns, there are {}", record.sealed_turns, counted.last));
+        }
+        if counted.total_usage != record.total_usage {
+            wrong.push("its record says other totals than its turns".into());
+        }
+        if record.version.0 == 0 {
+            wrong.push("its version is 0 though it was changed".into());
+        }
+        Ok(wrong)
+    }
+
+    /// A conversation's ordinals begin at 1 and have no gaps, and each turn is in the index.
+    fn turns(&mut self) -> Result<(), Failure> {
+        let mut wrong = Vec::new();
+        let mut before = (0, 0);
+        for row in self.turns.iter()? {
+            let (place, value) = row?;
+            let (key, ordinal) = place.value();
+            self.report.sealed_turns += 1;
+            let mut tell = |ordinal, what: String| {
+                wrong.push(Violation::Turn { conversation: self.name(key), ordinal, what });
+            };
+            let mut expected = if before.0 == key { before.1 + 1 } else { 1 };
+            while expected < ordinal && self.is_lost(key, expected)? {
+                expected += 1;
+            }
+            if expected < ordinal {
+                tell(expected, format!("it is missing; the next one is {ordinal}"));
+            }
+            before = (key, ordinal);
+            if !self.ids.contains_key(&key) {
+                tell(ordinal, "its conversation is unknown".into());
+            }
+            let Some(at) = Ordinal::new(ordinal) else {
+                tell(ordinal, "0 is no ordinal".into());
+                continue;
+            };
+            match record::decode_sealed(at, value.value()) {
+                Err(damaged) => tell(ordinal, damaged.to_string()),
+                Ok(turn) => {
+                    let id = turn.metrics.turn_id;
+                    match self.ordinals.get((key, id.as_str()))?.map(|ordinal| ordinal.value()) {
+                        Some(indexed) if indexed == ordinal => {}
+                        Some(other) => tell(ordinal, format!("the index has its id {id} at {other}")),
+                        None => tell(ordinal, format!("the index does not have its id {id}")),
+                    }
+                }
+            }
+        }
+        self.report.violations.append(&mut wrong);
+        if let Some(lost) = &self.lost {
+            self.report.lost_turns = redb::ReadableTableMetadata::len(lost)?;
+        }
+        Ok(())
+    }
+
+    fn is_lost(&self, key: u64, ordinal: u64) -> Result<bool, Failure> {
+        Ok(match &self.lost {
+            Some(lost) => lost.get((key, ordinal))?.is_some(),
+            None => false,
+        })
+    }
+
+    /// What the index names is there. That it has the same id was seen from the turn's side.
+    fn index(&mut self) -> Result<(), Failure> {
+        let mut wrong = Vec::new();
+        for row in self.ordinals.iter()? {
+            let (place, ordinal) = row?;
+            let ((key, turn_id), ordinal) = (place.value(), ordinal.value());
+            let what = match self.turns.get((key, ordinal))? {
+                None if self.is_lost(key, ordinal)? => continue,
+                None => format!("it names turn {ordinal}, which is not there"),
+                Some(turn) => match Ordinal::new(ordinal).map(|at| record::decode_sealed(at, turn.value())) {
+                    Some(Ok(turn)) if turn.metrics.turn_id.as_str() != turn_id => {
+                        format!("it names turn {ordinal}, which is {}", turn.metrics.turn_id)
+                    }
+                    _ => continue,
+                },
+            };
+            wrong.push(Violation::Index { conversation: self.name(key), turn_id: turn_id.into(), what });
+        }
+        self.report.violations.append(&mut wrong);
+        Ok(())
+    }
+
+    /// An open turn is of a known conversation, and not sealed.
+    fn open_turns(&mut self, open_turns: &ReadOnlyTable<(u64, &'static str), &'static [u8]>) -> Result<(), Failure> {
+        for row in open_turns.iter()? {
+            let (place, value) = row?;
+            let (key, turn_id) = place.value();
+            self.report.open_turns += 1;
+            let mut wrong = Vec::new();
+            if !self.ids.contains_key(&key) {
+                wrong.push("its conversation is unknown".to_owned());
+            }
+            if self.ordinals.get((key, turn_id))?.is_some() {
+                wrong.push("it is sealed".into());
+            }
+            match record::decode_staged(value.value()) {
+                Err(damaged) => wrong.push(damaged.to_string()),
+                Ok(staged) if staged.turn.id.as_str() != turn_id => wrong.push(format!("it is {}", staged.turn.id)),
+                Ok(_) => {}
+            }
+            for what in wrong {
+                self.tell(Violation::OpenTurn { conversation: self.name(key), turn_id: turn_id.into(), what });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a conversation's record must say by its turns.
+pub(super) struct Counted {
+    /// The last ordinal that was given.
+    pub(super) last: u64,
+    pub(super) total_usage: Usage,
+}
+
+pub(super) fn count(
+    turns: &impl ReadableTable<(u64, u64), &'static [u8]>,
+    lost: Option<&impl ReadableTable<(u64, u64), &'static [u8]>>,
+    key: u64,
+) -> Result<Counted, Failure> {
+    let all = (key, 0)..=(key, u64::MAX);
+    let mut counted = Counted { last: 0, total_usage: Usage::default() };
+    for row in turns.range(all.clone())? {
+        let (place, value) = row?;
+        counted.last = place.value().1;
+        if let Some(Ok(turn)) = Ordinal::new(counted.last).map(|at| record::decode_sealed(at, value.value())) {
+            counted.total_usage = counted.total_usage.saturating_add(turn.metrics.usage);
+        }
+    }
+    if let Some(lost) = lost
+        && let Some(row) = lost.range(all)?.next_back()
+    {
+        counted.last = counted.last.max(row?.0.value().1);
+    }
+    Ok(counted)
+}

@@ -1,0 +1,188 @@
+//! Verifies the file of a store that is not running, and repairs what can be derived.
+
+mod inspect;
+mod repair;
+#[cfg(test)]
+mod tests;
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use redb::{Builder, ReadableDatabase};
+
+use super::location::{FILE_NAME, OpenError, explain, look_at};
+use super::schema::Failure;
+use super::unwind;
+use inspect::Inspection;
+
+/// Something in the file that must not be. Displays as one line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Violation {
+    /// The file as a database is damaged.
+    #[error("the file: {0}")]
+    File(String),
+    /// A conversation's own record, or its key.
+    #[error("conversation {conversation}: {what}")]
+    Conversation {
+        /// Its id, or `#` and its key where that is all there is.
+        conversation: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// A sealed turn.
+    #[error("turn {ordinal} of conversation {conversation}: {what}")]
+    Turn {
+        /// Its conversation.
+        conversation: String,
+        /// Its place.
+        ordinal: u64,
+        /// What is wrong.
+        what: String,
+    },
+    /// The index from turn ids to ordinals.
+    #[error("the index of turn {turn_id} of conversation {conversation}: {what}")]
+    Index {
+        /// The conversation.
+        conversation: String,
+        /// The turn.
+        turn_id: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// An open turn.
+    #[error("open turn {turn_id} of conversation {conversation}: {what}")]
+    OpenTurn {
+        /// Its conversation.
+        conversation: String,
+        /// The turn.
+        turn_id: String,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+/// What a check found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CheckReport {
+    /// All that is wrong.
+    pub violations: Vec<Violation>,
+    /// How many conversations there are.
+    pub conversations: u64,
+    /// How many sealed turns there are.
+    pub sealed_turns: u64,
+    /// How many open turns there are.
+    pub open_turns: u64,
+    /// How many turns earlier repairs took out, or noted as gone.
+    pub lost_turns: u64,
+}
+
+/// Why a file could not be checked or repaired.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckError {
+    /// It cannot be opened: it is missing, in use, of another program or of a later format.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// There is none.
+    #[error("there is no database {path}")]
+    Missing {
+        /// Where it would be.
+        path: PathBuf,
+    },
+    /// The copy of what is to be repaired could not be made; nothing was changed.
+    #[error("no copy of the database can be kept at {path}: {source}")]
+    Copy {
+        /// The copy.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The repair did not go through; the file is as it was.
+    #[error("the repair failed: {0}")]
+    Repair(String),
+}
+
+/// Checks the database in this directory: that its pages are whole, and that what they hold agrees with itself.
+///
+/// No byte of the file changes. What the database wants to write as it opens is kept in memory.
+pub fn check(directory: &Path) -> Result<CheckReport, CheckError> {
+    check_file(&existing(directory)?)
+}
+
+fn existing(directory: &Path) -> Result<PathBuf, CheckError> {
+    let path = directory.join(FILE_NAME);
+    if path.is_file() { Ok(path) } else { Err(CheckError::Missing { path }) }
+}
+
+fn check_file(path: &Path) -> Result<CheckReport, CheckError> {
+    let damaged = |what: String| CheckReport { violations: vec![Violation::File(what)], ..CheckReport::default() };
+    let mut database = match look_at(&Builder::new(), path) {
+        Ok(database) => database,
+        Err(OpenError::Damaged { cause, .. }) => return Ok(damaged(cause)),
+        Err(error) => return Err(error.into()),
+    };
+    let whole = match unwind::caught(|| database.check_integrity()) {
+        Ok(Ok(whole)) => whole,
+        Ok(Err(error)) => return Ok(damaged(error.to_string())),
+        Err(panic) => return Ok(damaged(panic)),
+    };
+    let inspected = unwind::caught(|| -> Result<_, Failure> { Inspection::of(&database.begin_read()?) });
+    let mut report =
+        match inspected.map_err(|panic| damaged(panic)).map(|done| done.map_err(|error| damaged(error.to_string()))) {
+            Ok(Ok(report)) => report,
+            Ok(Err(report)) | Err(report) => return Ok(report),
+        };
+    if !whole {
+        report.violations.insert(0, Violation::File("its record of free pages is wrong".into()));
+    }
+    Ok(report)
+}
+
+/// Repairs the database in this directory as far as that can be derived, and gives what was wrong, what still is, and
+/// where a copy of the file as it was is kept. Of a sound one nothing is changed and no copy made.
+pub fn repair(directory: &Path) -> Result<(CheckReport, Option<(PathBuf, CheckReport)>), CheckError> {
+    let path = existing(directory)?;
+    let before = check_file(&path)?;
+    if before.violations.is_empty() {
+        return Ok((before, None));
+    }
+    let copy = keep_copy(&path)?;
+    let failed = |cause: String| CheckError::Repair(cause);
+    let repaired = unwind::caught(|| -> Result<(), CheckError> {
+        let mut database = Builder::new().open(&path).map_err(|error| explain(&path, &error))?;
+        database.check_integrity().map_err(|error| failed(error.to_string()))?;
+        repair::derive(&database).map_err(|failure| failed(failure.to_string()))?;
+        database.close().map_err(|error| failed(error.to_string()))
+    });
+    match repaired {
+        // What cannot be opened cannot be repaired; the second check says so again.
+        Ok(Ok(()) | Err(CheckError::Open(OpenError::Damaged { .. }))) => {}
+        Ok(Err(error)) => return Err(error),
+        Err(panic) => return Err(failed(panic)),
+    }
+    let after = check_file(&path)?;
+    Ok((before, Some((copy, after))))
+}
+
+/// Copies the file beside itself, under a name that is not taken.
+fn keep_copy(path: &Path) -> Result<PathBuf, CheckError> {
+    let mut number = 1u32;
+    loop {
+        let copy = path.with_extension(format!("redb.before-repair-{number}"));
+        let made = File::options().write(true).create_new(true).open(&copy);
+        let copied = made.and_then(|mut to| {
+            io::copy(&mut File::open(path)?, &mut to)?;
+            to.sync_all()
+        });
+        match copied {
+            Ok(()) => return Ok(copy),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            Err(source) => {
+                let _ = fs::remove_file(&copy);
+                return Err(CheckError::Copy { path: copy, source });
+            }
+        }
+    }
+}

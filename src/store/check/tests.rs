@@ -1,0 +1,205 @@
+//! Tests of the check, which alone know the tables: they damage them.
+
+use std::fs;
+
+use redb::{Database, ReadableTable, TableDefinition};
+
+use super::*;
+use crate::settings::StoreSettings;
+use crate::store::schema::{CONVERSATIONS, KEYS, META, META_NEXT_KEY, OPEN_TURNS, ORDINALS, TURNS};
+use crate::store::{Commit, Engine, Location, StagedTurn, TurnRange, Version};
+use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, TurnId};
+
+fn turn(id: &str) -> OpenTurn {
+    OpenTurn::new(TurnId::new(id).unwrap())
+}
+
+fn id(name: &str) -> ConversationId {
+    ConversationId::new(name).unwrap()
+}
+
+fn open(directory: &Path) -> Engine {
+    Engine::open(Location::Directory(directory.to_owned()), &StoreSettings::default()).unwrap()
+}
+
+/// A store with a conversation of three sealed turns and two open ones, and one more.
+async fn sound() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    for name in ["a", "b"] {
+        let done = Done { usage: Some(crate::turn::Usage::default()), ..Done::because("stop") };
+        let staged = |id| StagedTurn { turn: turn(id), last_event_at: EpochMillis::new(1) };
+        let commit = Commit {
+            conversation_id: id(name),
+            expected_version: Version(0),
+            staged: vec![staged("open"), staged("other")],
+            sealed: ["x", "y", "z"].map(|id| turn(id).seal(&done, EpochMillis::new(2))).into(),
+        };
+        store.commit(commit).await.unwrap();
+    }
+    store.close().await;
+    directory
+}
+
+fn damage<K: redb::Key, V: redb::Value>(
+    directory: &Path,
+    table: TableDefinition<'_, K, V>,
+    change: impl FnOnce(&mut redb::Table<'_, K, V>),
+) {
+    let database = Database::open(directory.join(FILE_NAME)).unwrap();
+    let txn = database.begin_write().unwrap();
+    change(&mut txn.open_table(table).unwrap());
+    txn.commit().unwrap();
+    database.close().unwrap();
+}
+
+fn told(report: &CheckReport) -> Vec<String> {
+    report.violations.iter().map(ToString::to_string).collect()
+}
+
+fn bytes(directory: &Path) -> Vec<u8> {
+    fs::read(directory.join(FILE_NAME)).unwrap()
+}
+
+#[tokio::test]
+async fn a_sound_file_is_clean_and_neither_check_nor_repair_changes_a_byte() {
+    let directory = sound().await;
+    let before = bytes(directory.path());
+    let report = check(directory.path()).unwrap();
+    assert_eq!(told(&report), [""; 0]);
+    assert_eq!((report.conversations, report.sealed_turns, report.open_turns), (2, 6, 4));
+    assert_eq!(repair(directory.path()).unwrap(), (report, None));
+    assert!(bytes(directory.path()) == before);
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "a copy was made for nothing");
+}
+
+#[tokio::test]
+async fn a_running_store_is_not_checked_and_a_missing_one_is_told() {
+    let directory = sound().await;
+    let store = open(directory.path());
+    let refused = check(directory.path()).unwrap_err();
+    assert!(refused.to_string().contains("in use by another process"), "{refused}");
+    store.close().await;
+    assert!(matches!(check(&directory.path().join("none")), Err(CheckError::Missing { .. })));
+}
+
+/// Damages a sound file: the check must say `expected`, and the repair must leave it clean and keep the file as it was.
+async fn assert_found_and_repaired(expected: &str, damaged: impl FnOnce(&Path)) -> tempfile::TempDir {
+    let directory = sound().await;
+    damaged(directory.path());
+    let before = bytes(directory.path());
+    let found = told(&check(directory.path()).unwrap());
+    assert!(found.iter().any(|line| line == expected), "{expected:?} is not in {found:#?}");
+    assert!(bytes(directory.path()) == before, "the check changed the file");
+    let (_, repaired) = repair(directory.path()).unwrap();
+    let (copy, after) = repaired.unwrap();
+    assert_eq!(told(&after), [""; 0], "after the repair");
+    assert!(fs::read(copy).unwrap() == before, "the copy is not the file as it was");
+    directory
+}
+
+#[tokio::test]
+async fn each_kind_of_disagreement_is_named_and_repaired() {
+    let at = |path: &Path, change: fn(&mut redb::Table<'_, (u64, u64), &[u8]>)| damage(path, TURNS, change);
+    let index = |path: &Path, change: fn(&mut redb::Table<'_, (u64, &str), u64>)| damage(path, ORDINALS, change);
+
+    assert_found_and_repaired("turn 2 of conversation a: it is missing; the next one is 3", |path| {
+        at(path, |turns| drop(turns.remove((1, 2)).unwrap()));
+    })
+    .await;
+    assert_found_and_repaired("conversation a: its record says 3 sealed turns, there are 2", |path| {
+        at(path, |turns| drop(turns.remove((1, 3)).unwrap()));
+    })
+    .await;
+    assert_found_and_repaired("turn 2 of conversation b: the index does not have its id y", |path| {
+        index(path, |index| drop(index.remove((2, "y")).unwrap()));
+    })
+    .await;
+    assert_found_and_repaired("turn 1 of conversation a: the index has its id x at 3", |path| {
+        index(path, |index| drop(index.insert((1, "x"), 3).unwrap()));
+    })
+    .await;
+    assert_found_and_repaired("the index of turn w of conversation a: it names turn 9, which is not there", |path| {
+        index(path, |index| drop(index.insert((1, "w"), 9).unwrap()));
+    })
+    .await;
+    assert_found_and_repaired("open turn x of conversation a: it is sealed", |path| {
+        damage(path, OPEN_TURNS, |open| {
+            let staged = open.get((1, "open")).unwrap().unwrap().value().to_vec();
+            open.insert((1, "x"), &*staged).unwrap();
+        });
+    })
+    .await;
+    assert_found_and_repaired("conversation a: its record is missing", |path| {
+        damage(path, CONVERSATIONS, |records| drop(records.remove(1).unwrap()));
+    })
+    .await;
+    assert_found_and_repaired("conversation #1: the record of key 1 names a", |path| {
+        damage(path, KEYS, |keys| drop(keys.remove("a").unwrap()));
+    })
+    .await;
+    assert_found_and_repaired("the file: the next conversation would get a key that is taken", |path| {
+        damage(path, META, |meta| drop(meta.insert(META_NEXT_KEY, 2u64.to_le_bytes().as_slice()).unwrap()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_damaged_record_costs_that_record_alone_and_a_repair_moves_it_aside() {
+    let directory = sound().await;
+    damage(directory.path(), TURNS, |turns| drop(turns.insert((1, 2), b"nonsense".as_slice()).unwrap()));
+    damage(directory.path(), OPEN_TURNS, |open| drop(open.insert((1, "open"), b"".as_slice()).unwrap()));
+    damage(directory.path(), CONVERSATIONS, |records| drop(records.insert(2, b"\x01\xff".as_slice()).unwrap()));
+
+    let store = open(directory.path());
+    let range = |name, limit| TurnRange { conversation_id: id(name), after: 0, limit };
+    let ordinals = |name, limit| {
+        store.turns(&range(name, limit)).unwrap().iter().map(|turn| turn.ordinal.get()).collect::<Vec<_>>()
+    };
+    assert_eq!(ordinals("a", 9), [1, 3]);
+    assert_eq!(store.damaged_records(), 1);
+    assert_eq!(ordinals("a", 2), [1, 3], "a full page, so that nobody stops early");
+    assert_eq!(store.conversation_state(&id("a")).unwrap().open_turns.len(), 1);
+    assert_eq!(store.stale_turns(EpochMillis::new(9), 9).unwrap().len(), 1, "those of the others are found");
+    assert_eq!(ordinals("b", 9), [1, 2, 3], "its record is not needed for its turns");
+    assert_eq!(store.revision(&id("b")).unwrap().sealed_turns, 3);
+    let commit = |name: &str, version| Commit {
+        conversation_id: id(name),
+        expected_version: Version(version),
+        staged: Vec::new(),
+        sealed: vec![turn("new").seal(&Done::because("stop"), EpochMillis::new(3))],
+    };
+    let (refused, taken) = (store.commit(commit("b", 1)), store.commit(commit("a", 1)));
+    assert!(refused.await.unwrap_err().to_string().contains("conversation cannot be read"));
+    assert_eq!(taken.await.unwrap().version, Version(2), "the loss of one conversation is not that of another");
+    store.close().await;
+
+    let found = told(&check(directory.path()).unwrap());
+    for start in ["turn 2 of conversation a: ", "open turn open of conversation a: ", "conversation b: a stored"] {
+        assert!(found.iter().any(|line| line.starts_with(start)), "{start:?} is not in {found:#?}");
+    }
+    let (_, after) = repair(directory.path()).unwrap().1.unwrap();
+    assert_eq!(told(&after), [""; 0]);
+    assert_eq!(after.lost_turns, 1);
+
+    let store = open(directory.path());
+    let again = Commit { sealed: vec![turn("y").seal(&Done::because("stop"), EpochMillis::new(3))], ..commit("a", 2) };
+    let outcomes = store.commit(again).await.unwrap().outcomes;
+    assert!(matches!(outcomes[0].1, crate::store::TurnOutcome::Duplicate(at) if at.get() == 2), "{outcomes:?}");
+    assert_eq!(store.commit(commit("b", 1)).await.unwrap().outcomes.len(), 1, "it is written to again");
+    store.close().await;
+    assert_eq!(told(&check(directory.path()).unwrap()), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_flipped_bit_in_a_page_is_found() {
+    let directory = sound().await;
+    let mut image = bytes(directory.path());
+    // In the middle of stored ids, which still decode: the checksums of their pages alone tell. All copies, as some are
+    // in pages of the past.
+    let found: Vec<_> = (0..image.len() - 5).filter(|at| image[*at..].starts_with(b"other")).collect();
+    assert!(!found.is_empty());
+    found.into_iter().for_each(|at| image[at] ^= 1);
+    fs::write(directory.path().join(FILE_NAME), &image).unwrap();
+    assert!(!check(directory.path()).unwrap().violations.is_empty());
+}
