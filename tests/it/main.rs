@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends by a panic")]
 
 mod bad_input;
+mod check;
 mod concurrency;
 mod program;
 mod restart;

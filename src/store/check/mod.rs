@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use redb::{Builder, ReadableDatabase};
+use redb::{Builder, Database, ReadableDatabase};
 
 use super::location::{FILE_NAME, OpenError, explain, look_at};
 use super::schema::Failure;
@@ -128,16 +128,19 @@ fn check_file(path: &Path) -> Result<CheckReport, CheckError> {
         Ok(Err(error)) => return Ok(damaged(error.to_string())),
         Err(panic) => return Ok(damaged(panic)),
     };
-    let inspected = unwind::caught(|| -> Result<_, Failure> { Inspection::of(&database.begin_read()?) });
-    let mut report =
-        match inspected.map_err(|panic| damaged(panic)).map(|done| done.map_err(|error| damaged(error.to_string()))) {
-            Ok(Ok(report)) => report,
-            Ok(Err(report)) | Err(report) => return Ok(report),
-        };
+    let mut report = match unwind::caught(|| inspect(&database)) {
+        Ok(Ok(report)) => report,
+        Ok(Err(failure)) => return Ok(damaged(failure.to_string())),
+        Err(panic) => return Ok(damaged(panic)),
+    };
     if !whole {
         report.violations.insert(0, Violation::File("its record of free pages is wrong".into()));
     }
     Ok(report)
+}
+
+fn inspect(database: &Database) -> Result<CheckReport, Failure> {
+    Inspection::of(&database.begin_read()?)
 }
 
 /// Repairs the database in this directory as far as that can be derived, and gives what was wrong, what still is, and
@@ -180,6 +183,7 @@ fn keep_copy(path: &Path) -> Result<PathBuf, CheckError> {
             Ok(()) => return Ok(copy),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
             Err(source) => {
+                // Half a copy is of no use to anyone.
                 let _ = fs::remove_file(&copy);
                 return Err(CheckError::Copy { path: copy, source });
             }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use redb::{Database, ReadableTable, TableDefinition};
+use redb::{ReadableTable, TableDefinition};
 
 use super::*;
 use crate::settings::StoreSettings;
@@ -100,27 +100,24 @@ async fn assert_found_and_repaired(expected: &str, damaged: impl FnOnce(&Path)) 
 
 #[tokio::test]
 async fn each_kind_of_disagreement_is_named_and_repaired() {
-    let at = |path: &Path, change: fn(&mut redb::Table<'_, (u64, u64), &[u8]>)| damage(path, TURNS, change);
-    let index = |path: &Path, change: fn(&mut redb::Table<'_, (u64, &str), u64>)| damage(path, ORDINALS, change);
-
     assert_found_and_repaired("turn 2 of conversation a: it is missing; the next one is 3", |path| {
-        at(path, |turns| drop(turns.remove((1, 2)).unwrap()));
+        damage(path, TURNS, |turns| drop(turns.remove((1, 2)).unwrap()));
     })
     .await;
     assert_found_and_repaired("conversation a: its record says 3 sealed turns, there are 2", |path| {
-        at(path, |turns| drop(turns.remove((1, 3)).unwrap()));
+        damage(path, TURNS, |turns| drop(turns.remove((1, 3)).unwrap()));
     })
     .await;
     assert_found_and_repaired("turn 2 of conversation b: the index does not have its id y", |path| {
-        index(path, |index| drop(index.remove((2, "y")).unwrap()));
+        damage(path, ORDINALS, |index| drop(index.remove((2, "y")).unwrap()));
     })
     .await;
     assert_found_and_repaired("turn 1 of conversation a: the index has its id x at 3", |path| {
-        index(path, |index| drop(index.insert((1, "x"), 3).unwrap()));
+        damage(path, ORDINALS, |index| drop(index.insert((1, "x"), 3).unwrap()));
     })
     .await;
     assert_found_and_repaired("the index of turn w of conversation a: it names turn 9, which is not there", |path| {
-        index(path, |index| drop(index.insert((1, "w"), 9).unwrap()));
+        damage(path, ORDINALS, |index| drop(index.insert((1, "w"), 9).unwrap()));
     })
     .await;
     assert_found_and_repaired("open turn x of conversation a: it is sealed", |path| {
@@ -199,7 +196,9 @@ async fn a_flipped_bit_in_a_page_is_found() {
     // in pages of the past.
     let found: Vec<_> = (0..image.len() - 5).filter(|at| image[*at..].starts_with(b"other")).collect();
     assert!(!found.is_empty());
-    found.into_iter().for_each(|at| image[at] ^= 1);
+    for at in found {
+        image[at] ^= 1;
+    }
     fs::write(directory.path().join(FILE_NAME), &image).unwrap();
     assert!(!check(directory.path()).unwrap().violations.is_empty());
 }

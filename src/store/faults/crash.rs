@@ -42,7 +42,10 @@ fn recover(disk: &Disk, client: &mut Client, random: &mut Random) -> Result<(), 
             disk.plan_crash(random.below(12) as u64);
         }
         match client.start() {
-            Ok(()) if !disk.has_crashed() => return Ok(disk.plan_no_crash()),
+            Ok(()) if !disk.has_crashed() => {
+                disk.plan_no_crash();
+                return Ok(());
+            }
             Err(error) if !disk.has_crashed() => return Err(format!("the store does not open: {error}")),
             _ => {}
         }

@@ -64,7 +64,7 @@ fn a_damaged_file_is_an_error_or_answers_and_never_a_hang() {
             }
             // Bits that flipped.
             _ => {
-                for _ in 0..1 + random.below(20) {
+                for _ in 0..=random.below(20) {
                     let at = random.below(image.len());
                     image[at] ^= 1 << random.below(8);
                 }

@@ -24,25 +24,23 @@ impl Model {
         let mut outcomes = Vec::new();
         for staged in &commit.staged {
             let id = staged.turn.id.clone();
-            let outcome = match self.ordinal_of(&id) {
-                Some(ordinal) => TurnOutcome::Duplicate(ordinal),
-                None => {
-                    self.open.insert(id.clone(), staged.clone());
-                    TurnOutcome::Staged
-                }
+            let outcome = if let Some(ordinal) = self.ordinal_of(&id) {
+                TurnOutcome::Duplicate(ordinal)
+            } else {
+                self.open.insert(id.clone(), staged.clone());
+                TurnOutcome::Staged
             };
             outcomes.push((id, outcome));
         }
         for sealed in &commit.sealed {
             let id = sealed.metrics.turn_id.clone();
-            let outcome = match self.ordinal_of(&id) {
-                Some(ordinal) => TurnOutcome::Duplicate(ordinal),
-                None => {
-                    let ordinal = Ordinal::after(self.sealed.len() as u64);
-                    self.open.remove(&id);
-                    self.sealed.push(sealed.clone().at(ordinal));
-                    TurnOutcome::Sealed(ordinal)
-                }
+            let outcome = if let Some(ordinal) = self.ordinal_of(&id) {
+                TurnOutcome::Duplicate(ordinal)
+            } else {
+                let ordinal = Ordinal::after(self.sealed.len() as u64);
+                self.open.remove(&id);
+                self.sealed.push(sealed.clone().at(ordinal));
+                TurnOutcome::Sealed(ordinal)
             };
             outcomes.push((id, outcome));
         }

@@ -57,12 +57,12 @@ impl Workload {
         let mut commit =
             Commit { conversation_id: id, expected_version: model.version, staged: Vec::new(), sealed: Vec::new() };
         let open: Vec<_> = model.open.values().collect();
-        for _ in 0..1 + self.random.below(3) {
+        for _ in 0..=self.random.below(3) {
             match self.random.below(8) {
                 // A new turn, whole.
                 0..=2 => {
                     let turn = self.new_turn();
-                    commit.sealed.push(self.seal(turn));
+                    commit.sealed.push(self.seal(&turn));
                 }
                 // A new turn that stays open.
                 3 => {
@@ -74,7 +74,7 @@ impl Workload {
                     let mut turn = open[self.random.below(open.len())].turn.clone();
                     self.go_on(&mut turn);
                     if self.random.once_in(2) {
-                        commit.sealed.push(self.seal(turn));
+                        commit.sealed.push(self.seal(&turn));
                     } else {
                         commit.staged.push(self.stage(turn));
                     }
@@ -84,7 +84,7 @@ impl Workload {
                     let known = &model.sealed[self.random.below(model.sealed.len())].metrics.turn_id;
                     let turn = OpenTurn::new(known.clone());
                     if self.random.once_in(2) {
-                        commit.sealed.push(self.seal(turn));
+                        commit.sealed.push(self.seal(&turn));
                     } else {
                         commit.staged.push(self.stage(turn));
                     }
@@ -118,7 +118,7 @@ impl Workload {
         StagedTurn { turn, last_event_at: EpochMillis::new(self.random.within(1..=1_000_000).into()) }
     }
 
-    fn seal(&mut self, turn: OpenTurn) -> SealedTurn {
+    fn seal(&mut self, turn: &OpenTurn) -> SealedTurn {
         let done = Done { duration: Some(self.random.within(0..=u32::MAX).into()), ..Done::because("stop") };
         turn.seal(&done, EpochMillis::new(self.random.within(1..=1_000_000).into()))
     }
