@@ -23,7 +23,7 @@ fn open(directory: &Path) -> Engine {
 fn said(store: &Engine) -> Value {
     let of = |name: &str| {
         let conversation_id = ConversationId::new(name).unwrap();
-        let state = store.conversation_state(&conversation_id).unwrap();
+        let state = store.conversation_state(&conversation_id, &[]).unwrap();
         let revision = store.revision(&conversation_id).unwrap();
         let open = state.open_turns.iter().map(|staged| {
             let ended = staged.turn.seal(&Done::because("stop"), staged.last_event_at);

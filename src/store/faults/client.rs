@@ -225,7 +225,7 @@ impl Client {
         let engine = self.engine();
         let all = TurnRange { conversation_id: id.clone(), after: 0, limit: usize::MAX };
         let sealed = engine.turns(&all)?;
-        let state = engine.conversation_state(id)?;
+        let state = engine.conversation_state(id, &[])?;
         let sealed_turns = engine.revision(id)?.sealed_turns;
         if sealed_turns != sealed.len() as u64 {
             return Err(ReadError::Failed(format!(

@@ -26,7 +26,7 @@ fn use_it(disk: &Disk) -> Result<(), String> {
         let conversation_id = conversation(number);
         let _ = engine.turns(&TurnRange { conversation_id: conversation_id.clone(), after: 0, limit: 1000 });
         let _ = engine.revision(&conversation_id);
-        let state = engine.conversation_state(&conversation_id).unwrap_or_default();
+        let state = engine.conversation_state(&conversation_id, &[]).unwrap_or_default();
         let commit = Commit {
             conversation_id,
             expected_version: state.version,
