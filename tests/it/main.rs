@@ -5,6 +5,7 @@
 mod bad_input;
 mod check;
 mod concurrency;
+mod kill_loop;
 mod program;
 mod restart;
 mod server;

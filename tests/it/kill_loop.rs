@@ -1,0 +1,65 @@
+//! The process is killed again and again under load, and every acknowledgement it ever gave must hold.
+
+mod checker;
+mod checker_tests;
+mod client;
+mod run;
+mod script;
+
+use std::collections::BTreeSet;
+
+use self::checker::Kind;
+use self::client::Manners;
+use self::run::{Plan, Report, run};
+
+/// A number from the environment, by which a thorough run is made larger or a failed one is repeated.
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name} is no number")))
+}
+
+fn honest(seed: u64, kills: usize) -> Plan {
+    Plan { seed, kills, manners: Manners::Honest, loses_writes: false }
+}
+
+fn seed() -> u64 {
+    setting("TURN_METRICS_TEST_SEED", fastrand::u64(..))
+}
+
+#[test]
+fn what_was_acknowledged_outlives_every_kill() {
+    let seed = seed();
+    let kills = usize::try_from(setting("TURN_METRICS_TEST_KILLS", 40)).unwrap();
+    let report = run(honest(seed, kills));
+    let Report { violations, notes, sealed_turns } = report;
+    println!("seed {seed}: {kills} kills, {notes} notes of acknowledgements, {sealed_turns} sealed turns");
+    assert!(violations.is_empty(), "TURN_METRICS_TEST_SEED={seed}: {violations:#?}");
+    assert!(sealed_turns > kills, "TURN_METRICS_TEST_SEED={seed}: there was no load");
+}
+
+/// The kinds of violations that a run is caught with.
+fn caught(plan: Plan) -> BTreeSet<Kind> {
+    let report = run(plan);
+    assert!(report.notes > 0, "TURN_METRICS_TEST_SEED={}: there was no load", plan.seed);
+    report.violations.iter().map(|violation| violation.kind).collect()
+}
+
+/// The seed of the controls, which are to be caught with this one and need not be with any other.
+const CONTROL: u64 = 1;
+
+#[test]
+fn control_events_that_are_acknowledged_early_are_missed() {
+    let caught = caught(Plan { manners: Manners::NotesEarly, ..honest(CONTROL, 8) });
+    assert!(caught.contains(&Kind::Forgotten) && caught.contains(&Kind::Untold), "{caught:?}");
+}
+
+#[test]
+fn control_writes_that_are_lost_between_two_kills_are_missed() {
+    let caught = caught(Plan { loses_writes: true, ..honest(CONTROL, 4) });
+    assert!(caught.contains(&Kind::Lost) || caught.contains(&Kind::Moved), "{caught:?}");
+}
+
+#[test]
+fn control_turns_that_are_taken_for_new_when_they_are_sent_again_are_found_twice() {
+    let caught = caught(Plan { manners: Manners::WithoutDedupe, ..honest(CONTROL, 2) });
+    assert!(caught.contains(&Kind::Duplicate) && caught.contains(&Kind::Contradiction), "{caught:?}");
+}

@@ -1,0 +1,179 @@
+//! Holds what the clients were told against what is stored in the end. Pure: it knows no server.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use super::script::{Folded, Name, Scripts};
+
+/// Something that a client was told: it stands in its journal from the acknowledgement on, not before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Note {
+    /// These events of a turn are durable.
+    Accepted { turn: Name, events: Range<usize> },
+    /// A turn is sealed at this ordinal.
+    Sealed { turn: Name, ordinal: u64, duplicate: bool },
+}
+
+/// What a client was told, in the order in which it was.
+pub(crate) type Journal = Vec<Note>;
+
+/// The turns of each conversation, in the order in which they are given out.
+pub(crate) type Outcome = BTreeMap<String, Vec<StoredTurn>>;
+
+/// A turn as it is given out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StoredTurn {
+    pub(crate) turn: String,
+    pub(crate) ordinal: u64,
+    pub(crate) folded: Folded,
+}
+
+/// A way in which the promise is broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    /// A turn was acknowledged as sealed and is not there.
+    Lost,
+    /// A turn stands at another ordinal than was acknowledged.
+    Moved,
+    /// The ordinals of a conversation are not 1, 2, 3, ...
+    Gap,
+    /// A turn is there twice.
+    Duplicate,
+    /// Two acknowledgements cannot both be true.
+    Contradiction,
+    /// A turn was sealed after another one of the same client and stands before it.
+    Reordered,
+    /// A `done` was acknowledged without the turn's ordinal.
+    Untold,
+    /// A sealed turn lacks an event that was acknowledged while it was open.
+    Forgotten,
+    /// A turn's metrics are not those of the fold of its events.
+    Metrics,
+    /// A turn is there that nobody sent.
+    Invented,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Violation {
+    pub(crate) kind: Kind,
+    /// Where.
+    pub(crate) what: String,
+}
+
+/// Every way in which `outcome` breaks what the journals were promised.
+pub(crate) fn check(scripts: &Scripts, journals: &[Journal], outcome: &Outcome) -> Vec<Violation> {
+    let mut check = Check { scripts, told: Told::default(), violations: Vec::new() };
+    for journal in journals {
+        check.read(journal);
+    }
+    check.hold_against(outcome);
+    check.violations
+}
+
+/// What all journals say together.
+#[derive(Default)]
+struct Told {
+    ordinals: BTreeMap<Name, u64>,
+    /// By conversation and ordinal.
+    at: BTreeMap<(String, u64), String>,
+    sealed_first: BTreeSet<Name>,
+    accepted: BTreeMap<Name, BTreeSet<usize>>,
+}
+
+struct Check<'a> {
+    scripts: &'a Scripts,
+    told: Told,
+    violations: Vec<Violation>,
+}
+
+impl Check<'_> {
+    fn report(&mut self, kind: Kind, what: String) {
+        self.violations.push(Violation { kind, what });
+    }
+
+    fn read(&mut self, journal: &Journal) {
+        let mut latest: BTreeMap<&str, u64> = BTreeMap::new();
+        for note in journal {
+            match note {
+                Note::Accepted { turn, events } => {
+                    self.told.accepted.entry(turn.clone()).or_default().extend(events.clone());
+                }
+                Note::Sealed { turn, ordinal, duplicate } => {
+                    let latest = latest.entry(&turn.0).or_default();
+                    if !duplicate && *ordinal < *latest {
+                        self.report(Kind::Reordered, format!("{turn:?} at {ordinal} was sealed after {latest}"));
+                    }
+                    *latest = (*latest).max(*ordinal);
+                    self.sealed(turn, *ordinal, *duplicate);
+                }
+            }
+        }
+    }
+
+    fn sealed(&mut self, turn: &Name, ordinal: u64, duplicate: bool) {
+        let first = *self.told.ordinals.entry(turn.clone()).or_insert(ordinal);
+        if first != ordinal {
+            self.report(Kind::Contradiction, format!("{turn:?} is told at {first} and at {ordinal}"));
+        }
+        let other = self.told.at.entry((turn.0.clone(), ordinal)).or_insert_with(|| turn.1.clone()).clone();
+        if other != turn.1 {
+            self.report(Kind::Contradiction, format!("{turn:?} is told at {ordinal}, and so is {other}"));
+        }
+        if !duplicate && !self.told.sealed_first.insert(turn.clone()) {
+            self.report(Kind::Contradiction, format!("{turn:?} is told twice to be sealed just now"));
+        }
+    }
+
+    fn hold_against(&mut self, outcome: &Outcome) {
+        let mut found: BTreeMap<Name, &StoredTurn> = BTreeMap::new();
+        for (conversation, turns) in outcome {
+            for (expected, stored) in (1..).zip(turns) {
+                let name = (conversation.clone(), stored.turn.clone());
+                if stored.ordinal != expected {
+                    self.report(Kind::Gap, format!("{name:?} is at {}, where {expected} should be", stored.ordinal));
+                }
+                if found.contains_key(&name) {
+                    self.report(Kind::Duplicate, format!("{name:?} is there twice"));
+                } else {
+                    found.insert(name.clone(), stored);
+                }
+                self.check_metrics(&name, stored);
+            }
+        }
+        let ordinals = std::mem::take(&mut self.told.ordinals);
+        for (turn, ordinal) in &ordinals {
+            match found.get(turn) {
+                None => self.report(Kind::Lost, format!("{turn:?}, told at {ordinal}")),
+                Some(stored) if stored.ordinal != *ordinal => {
+                    self.report(Kind::Moved, format!("{turn:?} from {ordinal} to {}", stored.ordinal));
+                }
+                Some(_) => {}
+            }
+        }
+        let scripts = self.scripts;
+        for (turn, events) in std::mem::take(&mut self.told.accepted) {
+            let ends = scripts.get(&turn).is_some_and(|script| events.contains(&(script.len() - 1)));
+            if ends && !ordinals.contains_key(&turn) {
+                self.report(Kind::Untold, format!("{turn:?}"));
+            }
+        }
+    }
+
+    fn check_metrics(&mut self, name: &Name, stored: &StoredTurn) {
+        let Some(script) = self.scripts.get(name) else {
+            return self.report(Kind::Invented, format!("{name:?}"));
+        };
+        // Events that nobody was told of may be there or not.
+        let whole = script.fold(|_| true);
+        let told = self.told.accepted.get(name).cloned().unwrap_or_default();
+        let least = script.fold(|event| told.contains(&event));
+        if stored.folded == whole || stored.folded == least {
+            return;
+        }
+        // With one event less than was acknowledged: that one was forgotten.
+        let forgotten = (0..script.len()).find(|one| script.fold(|event| event != *one) == stored.folded);
+        let lacks_a_step = stored.folded.metrics.steps.len() < whole.metrics.steps.len();
+        let kind = if forgotten.is_some() || lacks_a_step { Kind::Forgotten } else { Kind::Metrics };
+        self.report(kind, format!("{name:?} is {:?} instead of {whole:?}", stored.folded));
+    }
+}

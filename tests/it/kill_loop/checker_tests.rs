@@ -1,0 +1,137 @@
+//! The checker is shown to see: each way of breaking the promise, told to it as data, is caught by its name.
+
+use super::checker::{Journal, Kind, Note, Outcome, StoredTurn, check};
+use super::script::{Script, Scripts};
+
+/// Two clients that sent the same three turns of a conversation, and what is stored of them.
+struct Case {
+    scripts: Scripts,
+    journals: Vec<Journal>,
+    outcome: Outcome,
+}
+
+fn sealed(turn: &Script, ordinal: u64, duplicate: bool) -> Note {
+    Note::Sealed { turn: turn.name.clone(), ordinal, duplicate }
+}
+
+fn sound() -> Case {
+    // The first turns of this conversation that have a step, so that there is something to forget.
+    let turns = (0..).map(|n| Script::of(7, "c", n)).filter(|script| script.len() >= 5).take(3).collect::<Vec<_>>();
+    let mut journals = vec![Journal::new(), Journal::new()];
+    let mut stored = Vec::new();
+    for (ordinal, turn) in (1..).zip(&turns) {
+        let end = turn.len() - 1;
+        for (client, journal) in journals.iter_mut().enumerate() {
+            journal.push(Note::Accepted { turn: turn.name.clone(), events: 0..end });
+            journal.push(Note::Accepted { turn: turn.name.clone(), events: end..end + 1 });
+            journal.push(sealed(turn, ordinal, client == 1));
+        }
+        stored.push(StoredTurn { turn: turn.name.1.clone(), ordinal, folded: turn.fold(|_| true) });
+    }
+    let scripts = turns.into_iter().map(|script| (script.name.clone(), script)).collect();
+    Case { scripts, journals, outcome: Outcome::from([("c".into(), stored)]) }
+}
+
+impl Case {
+    fn script(&self, place: usize) -> Script {
+        self.scripts[&("c".into(), self.outcome["c"][place].turn.clone())].clone()
+    }
+
+    fn stored(&mut self) -> &mut Vec<StoredTurn> {
+        self.outcome.get_mut("c").unwrap()
+    }
+
+    fn kinds(&self) -> Vec<Kind> {
+        let mut kinds: Vec<_> =
+            check(&self.scripts, &self.journals, &self.outcome).iter().map(|violation| violation.kind).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        kinds
+    }
+}
+
+#[test]
+fn a_promise_that_is_kept_is_no_violation() {
+    let mut case = sound();
+    assert_eq!(case.kinds(), []);
+    // What nobody was told of may be there or not.
+    let unknown = Script::of(7, "d", 0);
+    case.scripts.insert(unknown.name.clone(), unknown.clone());
+    assert_eq!(case.kinds(), []);
+    let folded = unknown.fold(|_| true);
+    case.outcome.insert("d".into(), vec![StoredTurn { turn: unknown.name.1, ordinal: 1, folded }]);
+    assert_eq!(case.kinds(), []);
+}
+
+#[test]
+fn each_way_of_breaking_the_promise_is_seen_as_what_it_is() {
+    type Break = fn(&mut Case);
+    let breaks: &[(&[Kind], Break)] = &[
+        (&[Kind::Lost], |case| drop(case.stored().pop())),
+        (&[Kind::Lost, Kind::Moved], |case| {
+            case.stored().remove(1);
+            case.stored()[1].ordinal = 2;
+        }),
+        (&[Kind::Lost], |case| case.outcome.clear()),
+        (&[Kind::Moved], |case| {
+            case.stored().swap(0, 1);
+            case.stored()[0].ordinal = 1;
+            case.stored()[1].ordinal = 2;
+        }),
+        (&[Kind::Moved, Kind::Gap], |case| case.stored()[2].ordinal = 4),
+        (&[Kind::Gap], |case| case.stored().swap(0, 1)),
+        (&[Kind::Duplicate], |case| {
+            let again = StoredTurn { ordinal: 4, ..case.stored()[0].clone() };
+            case.stored().push(again);
+        }),
+        (&[Kind::Contradiction], |case| {
+            let turn = case.script(1);
+            case.journals[1].push(sealed(&turn, 3, true));
+        }),
+        (&[Kind::Contradiction], |case| {
+            let turn = case.script(2);
+            case.journals[1].push(sealed(&turn, 3, false));
+        }),
+        (&[Kind::Moved, Kind::Reordered], |case| {
+            case.journals.pop();
+            let (first, second) = (case.script(0), case.script(1));
+            case.journals[0][2] = sealed(&first, 2, false);
+            case.journals[0][5] = sealed(&second, 1, false);
+        }),
+        (&[Kind::Untold], |case| {
+            case.journals.pop();
+            case.journals[0].pop();
+        }),
+        (&[Kind::Forgotten], |case| {
+            let turn = case.script(0);
+            case.stored()[0].folded = turn.fold(|event| event != 0);
+        }),
+        (&[Kind::Forgotten], |case| {
+            let turn = case.script(2);
+            case.stored()[2].folded = turn.fold(|_| false);
+        }),
+        (&[Kind::Metrics], |case| case.stored()[0].folded.metrics.usage.output_tokens = 999_999.into()),
+        (&[Kind::Invented], |case| {
+            let folded = Script::of(7, "c", 99).fold(|_| true);
+            case.stored().push(StoredTurn { turn: "t99".into(), ordinal: 4, folded });
+        }),
+    ];
+    for (n, (expected, breaks)) in breaks.iter().enumerate() {
+        let mut case = sound();
+        breaks(&mut case);
+        assert_eq!(case.kinds(), *expected, "break number {n}");
+    }
+}
+
+#[test]
+fn an_event_that_one_client_was_told_of_counts_though_no_other_was() {
+    for event in 0..sound().script(0).len() - 1 {
+        let mut case = sound();
+        let turn = case.script(0);
+        // Each event was acknowledged to one client or the other; what is stored lacks one of them.
+        case.journals[0][0] = Note::Accepted { turn: turn.name.clone(), events: 0..event };
+        case.journals[1][0] = Note::Accepted { turn: turn.name.clone(), events: event..turn.len() - 1 };
+        case.stored()[0].folded = turn.fold(|other| other != event);
+        assert_eq!(case.kinds(), [Kind::Forgotten], "event {event}");
+    }
+}

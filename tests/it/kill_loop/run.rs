@@ -1,0 +1,157 @@
+//! A run: several clients on one server after another, each killed under load, and what is stored in the end.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, channel};
+
+use turn_metrics::turn::{self, TurnId};
+
+use super::checker::{Journal, Note, Outcome, StoredTurn, Violation, check};
+use super::client::{Field, Manners, Sending, sealed, without_mark};
+use super::script::{Folded, Name, Scripts};
+use crate::server::{Client, PATIENCE, Server, encode};
+
+const CLIENTS: usize = 6;
+
+/// What a run is to be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) kills: usize,
+    pub(crate) manners: Manners,
+    /// Whether the data directory is put back once to what it was after an earlier kill, as if writes were lost.
+    pub(crate) loses_writes: bool,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) violations: Vec<Violation>,
+    /// How much the clients were told.
+    pub(crate) notes: usize,
+    pub(crate) sealed_turns: usize,
+}
+
+/// Kills as often as planned and checks what is stored then.
+pub(crate) fn run(plan: Plan) -> Report {
+    let directory = tempfile::tempdir().unwrap();
+    let data_dir = directory.path().join("data");
+    let field = Field::default();
+    let (acknowledge, acknowledged) = channel();
+    let (mut journals, scripts, server) = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|number| {
+                let (field, acknowledge) = (&field, acknowledge.clone());
+                scope.spawn(move || Sending::new(plan.seed, number, plan.manners).run(field, &acknowledge))
+            })
+            .collect();
+        let mut random = fastrand::Rng::with_seed(plan.seed);
+        for kill in 0..plan.kills {
+            // None at all is a kill as soon as it listens.
+            let burst = [0, random.usize(..20), random.usize(..400)][random.usize(..3)];
+            // What is to be lost must be there first.
+            let burst = if plan.loses_writes { 60 } else { burst };
+            kill_under_load(&data_dir, burst, &mut random, &field, &acknowledged);
+            if plan.loses_writes {
+                let copy = directory.path().join("copy");
+                match kill {
+                    0 => copy_files(&data_dir, &copy),
+                    1 => copy_files(&copy, &data_dir),
+                    _ => {}
+                }
+            }
+        }
+        let server = Server::start(&data_dir);
+        field.publish(server.address, true);
+        let mut journals = Vec::new();
+        let mut scripts = Scripts::new();
+        for client in clients {
+            let (journal, sent) = client.join().unwrap();
+            journals.push(journal);
+            scripts.extend(sent);
+        }
+        (journals, scripts, server)
+    });
+    let notes = journals.iter().map(Vec::len).sum();
+    let mut client = server.client();
+    journals.push(seal_what_was_left_open(&mut client, &scripts, &journals));
+    let outcome = read_outcome(&mut client, &scripts);
+    let sealed_turns = outcome.values().map(Vec::len).sum();
+    Report { violations: check(&scripts, &journals, &outcome), notes, sealed_turns }
+}
+
+/// Runs a server until a number of acknowledgements has come, and kills it in the middle of what is on the way then.
+fn kill_under_load(
+    data_dir: &Path,
+    acknowledgements: usize,
+    random: &mut fastrand::Rng,
+    field: &Field,
+    acknowledged: &Receiver<()>,
+) {
+    // Conversations that are retired at once meet events on the way; batches of one make many commits of a burst.
+    let settings = [("TURNS__IDLE_AFTER", ["1ms", "1m"]), ("STORE__BATCH_COMMITS", ["1", "1024"])];
+    let settings = settings.map(|(name, values)| (name, values[random.usize(..2)]));
+    let server = Server::start_with(data_dir, &settings);
+    while acknowledged.try_recv().is_ok() {}
+    field.publish(server.address, false);
+    for _ in 0..acknowledgements {
+        acknowledged.recv_timeout(PATIENCE).expect("an acknowledgement");
+    }
+    server.kill();
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+/// Ends the turns that lack nothing but their end: what was acknowledged of them must be in there.
+fn seal_what_was_left_open(client: &mut Client, scripts: &Scripts, journals: &[Journal]) -> Journal {
+    let mut accepted: BTreeMap<&Name, usize> = BTreeMap::new();
+    for note in journals.iter().flatten() {
+        if let Note::Accepted { turn, events } = note {
+            let latest = accepted.entry(turn).or_default();
+            *latest = events.end.max(*latest);
+        }
+    }
+    let mut journal = Journal::new();
+    for (turn, latest) in accepted {
+        let script = &scripts[turn];
+        if latest == script.len() - 1 {
+            let answer = client.post_events(&script.line(latest, &turn.1));
+            assert_eq!(answer.status, 200, "{answer:?}");
+            journal.push(Note::Accepted { turn: turn.clone(), events: latest..script.len() });
+            journal.extend(sealed(&answer));
+        }
+    }
+    journal
+}
+
+/// Reads every conversation, a page after the other.
+pub(crate) fn read_outcome(client: &mut Client, scripts: &Scripts) -> Outcome {
+    let mut outcome: Outcome = scripts.keys().map(|(conversation, _)| (conversation.clone(), Vec::new())).collect();
+    for (conversation, turns) in &mut outcome {
+        let mut after = 0;
+        loop {
+            let answer =
+                client.get(&format!("/conversations/{}/turns?limit=1000&after={after}", encode(conversation))).json();
+            let page: Vec<turn::StoredTurn> = serde_json::from_value(answer["turns"].clone()).unwrap();
+            if page.is_empty() {
+                break;
+            }
+            after = answer["latestOrdinal"].as_u64().unwrap();
+            turns.extend(page.into_iter().map(stored));
+        }
+    }
+    outcome
+}
+
+fn stored(stored: turn::StoredTurn) -> StoredTurn {
+    let turn = without_mark(stored.metrics.turn_id.as_str());
+    let mut folded = Folded { model: stored.model.map(|model| model.to_string()), metrics: stored.metrics };
+    folded.metrics.turn_id = TurnId::new(&*turn).unwrap();
+    StoredTurn { turn, ordinal: stored.ordinal.get(), folded }
+}
