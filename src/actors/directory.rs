@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseFuture};
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseActFuture, ResponseFuture};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::conversation::{Conversation, StoreRecipients};
-use super::{Abandon, CountWork, Drain, Observe, ObserveError, Receipt, WorkCounts};
+use super::messages::never;
+use super::{Abandon, AwaitEnd, CountWork, Drain, Observe, ObserveError, Receipt, WorkCounts};
 use crate::clock::SharedClock;
 use crate::settings::TurnSettings;
 use crate::turn::ConversationId;
@@ -39,12 +40,16 @@ struct Entry {
 struct Activity {
     unanswered: Cell<usize>,
     last_used: Cell<Instant>,
+    /// Whether the actor is known to have died: by a panic, as it never ends by itself.
+    died: Cell<bool>,
 }
 
 /// What all conversations together have to do.
 #[derive(Default)]
 struct InFlight {
     unanswered: Cell<usize>,
+    /// How many actors have died, each counted once however many messages died with it.
+    died: Cell<u64>,
     none_left: Notify,
 }
 
@@ -65,12 +70,14 @@ impl Directory {
             Err(refusal) => return Box::pin(async { Err(refusal) }),
         };
         let answer = address.send(message);
+        let id = id.clone();
         Box::pin(async move {
-            let _unanswered = ticket;
-            answer.await.unwrap_or_else(|_| {
-                tracing::error!("a conversation's actor died; it is started anew with the next event");
-                Err(ObserveError::ActorGone)
-            })
+            // What the actor had queued ends with the mailbox's error, what it was working on with its own.
+            let answer = answer.await.unwrap_or(Err(ObserveError::ActorGone));
+            if answer == Err(ObserveError::ActorGone) {
+                ticket.count_death(&id);
+            }
+            answer
         })
     }
 
@@ -82,7 +89,7 @@ impl Directory {
             return Err(ObserveError::Overloaded);
         }
         let Entry { address, activity } = match self.conversations.get(id) {
-            Some(entry) if entry.address.connected() => entry.clone(),
+            Some(entry) if entry.address.connected() && !entry.activity.died.get() => entry.clone(),
             _ => self.start(id)?,
         };
         Ok((address, Ticket::new(activity, Rc::clone(&self.in_flight))))
@@ -96,7 +103,11 @@ impl Directory {
             }
         }
         let conversation = Conversation::new(id.clone(), self.store.clone(), self.clock.clone(), &self.settings);
-        let activity = Rc::new(Activity { unanswered: Cell::new(0), last_used: Cell::new(Instant::now()) });
+        let activity = Rc::new(Activity {
+            unanswered: Cell::new(0),
+            last_used: Cell::new(Instant::now()),
+            died: Cell::new(false),
+        });
         let entry = Entry { address: conversation.start(), activity };
         self.conversations.insert(id.clone(), entry.clone());
         Ok(entry)
@@ -121,6 +132,13 @@ impl Ticket {
         activity.unanswered.update(|count| count + 1);
         in_flight.unanswered.update(|count| count + 1);
         Self { activity, in_flight }
+    }
+
+    fn count_death(&self, id: &ConversationId) {
+        if !self.activity.died.replace(true) {
+            self.in_flight.died.update(|count| count + 1);
+            tracing::error!(conversationId = %id, "a conversation's actor died; it is started anew with the next event");
+        }
     }
 }
 
@@ -176,6 +194,14 @@ impl Handler<Drain> for Directory {
     }
 }
 
+impl Handler<AwaitEnd> for Directory {
+    type Result = ResponseActFuture<Self, ()>;
+
+    fn handle(&mut self, _: AwaitEnd, _: &mut Self::Context) -> Self::Result {
+        never()
+    }
+}
+
 impl Handler<CountWork> for Directory {
     type Result = actix::MessageResult<CountWork>;
 
@@ -183,6 +209,7 @@ impl Handler<CountWork> for Directory {
         actix::MessageResult(WorkCounts {
             active_conversations: self.conversations.len(),
             in_flight: self.in_flight.unanswered.get(),
+            died: self.in_flight.died.get(),
         })
     }
 }

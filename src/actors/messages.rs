@@ -1,6 +1,6 @@
 //! What the actors are told and asked. They know these messages, not each other.
 
-use actix::Message;
+use actix::{Actor, Message, ResponseActFuture};
 
 use crate::store::{Commit, CommitError, Committed, ConversationState, ReadError, Revision, StaleTurn, TurnRange};
 use crate::turn::{ConversationId, EpochMillis, Ordinal, StoredTurn, TurnEvent, TurnId};
@@ -162,6 +162,19 @@ impl Message for Close {
     type Result = ();
 }
 
+/// Ask an actor to answer never, so that the asker's error tells of its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AwaitEnd;
+
+impl Message for AwaitEnd {
+    type Result = ();
+}
+
+/// The answer to [`AwaitEnd`]: the actor holds it, so it goes where the actor goes.
+pub(super) fn never<A: Actor>() -> ResponseActFuture<A, ()> {
+    Box::pin(actix::fut::wrap_future(std::future::pending()))
+}
+
 /// Ask the directory how much is going on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CountWork;
@@ -173,6 +186,8 @@ pub struct WorkCounts {
     pub active_conversations: usize,
     /// Messages to conversations that are not answered yet.
     pub in_flight: usize,
+    /// Conversations' actors that have died by a panic since the start, each of them a defect.
+    pub died: u64,
 }
 
 impl Message for CountWork {

@@ -5,12 +5,18 @@
 //! sealed that were abandoned.
 
 mod conversation;
+#[cfg(test)]
+mod death_tests;
 mod directory;
 mod messages;
 mod store;
 mod sweeper;
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+pub(crate) use death_tests::Die;
+pub(crate) use messages::AwaitEnd;
 
 pub use conversation::{Conversation, StoreRecipients};
 pub use directory::Directory;

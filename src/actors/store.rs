@@ -1,9 +1,10 @@
 //! The store's actor: the only owner of the database.
 
-use actix::{Actor, Context, Handler, ResponseFuture};
+use actix::{Actor, Context, Handler, ResponseActFuture, ResponseFuture};
 use tokio::task::spawn_blocking;
 
-use super::{CheckWrite, Close, FindRevision, ListStaleTurns, ListTurns, OpenConversation};
+use super::messages::never;
+use super::{AwaitEnd, CheckWrite, Close, FindRevision, ListStaleTurns, ListTurns, OpenConversation};
 use crate::store::{Commit, CommitError, Committed, ConversationState, Engine, ReadError, Revision, StaleTurn};
 use crate::turn::StoredTurn;
 
@@ -87,5 +88,13 @@ impl Handler<Close> for Store {
 
     fn handle(&mut self, _: Close, _: &mut Self::Context) -> Self::Result {
         Box::pin(self.engine.close())
+    }
+}
+
+impl Handler<AwaitEnd> for Store {
+    type Result = ResponseActFuture<Self, ()>;
+
+    fn handle(&mut self, _: AwaitEnd, _: &mut Self::Context) -> Self::Result {
+        never()
     }
 }

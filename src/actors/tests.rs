@@ -75,7 +75,7 @@ async fn each_conversation_has_one_actor_started_on_first_use() {
         setup.observe(conversation).await.unwrap();
     }
     assert_eq!(setup.opened(), ["a", "b"]);
-    assert_eq!(setup.counts().await, WorkCounts { active_conversations: 2, in_flight: 0 });
+    assert_eq!(setup.counts().await, WorkCounts { active_conversations: 2, in_flight: 0, died: 0 });
 }
 
 #[actix_rt::test]
@@ -100,7 +100,7 @@ async fn a_conversation_with_work_is_never_retired() {
     let waiting = setup.directory.send(done("a"));
     setup.commits.wait_for(1).await;
     tokio::time::sleep(Duration::from_hours(1)).await;
-    assert_eq!(setup.counts().await, WorkCounts { active_conversations: 1, in_flight: 1 });
+    assert_eq!(setup.counts().await, WorkCounts { active_conversations: 1, in_flight: 1, died: 0 });
     gate.add_permits(1);
     waiting.await.unwrap().unwrap();
 }
@@ -158,41 +158,6 @@ async fn draining_refuses_new_work_and_waits_for_what_is_in_flight() {
     gate.add_permits(1);
     waiting.await.unwrap().unwrap();
     drained.await.unwrap().unwrap();
-}
-
-#[actix_rt::test]
-async fn a_conversation_that_panics_costs_its_sender_an_error_and_is_started_anew() {
-    tokio::time::pause();
-    let opens = Probe::start(|_| std::future::ready(Ok(ConversationState::default())));
-    let commits = Probe::<Commit>::start(|commit| {
-        std::future::ready(Ok(Committed { version: Version(commit.expected_version.0), outcomes: Vec::new() }))
-    });
-    let store = StoreRecipients { open: opens.recipient(), commit: commits.recipient() };
-    let directory = Directory::new(store, Arc::new(PanickingClock::new(1)), TurnSettings::default()).start();
-
-    let died = directory.send(done("a")).await.unwrap();
-    assert_eq!(died, Err(ObserveError::ActorGone));
-    directory.send(done("a")).await.unwrap().unwrap();
-    assert_eq!(opens.seen().len(), 2, "it is started anew from the store");
-    assert_eq!(directory.send(CountWork).await.unwrap().in_flight, 0);
-}
-
-/// A clock that panics when it is first asked: the one thing in a conversation's way that a test can make panic.
-struct PanickingClock(std::sync::atomic::AtomicU32);
-
-impl PanickingClock {
-    fn new(panics: u32) -> Self {
-        Self(panics.into())
-    }
-}
-
-impl crate::clock::Clock for PanickingClock {
-    fn now(&self) -> EpochMillis {
-        use std::sync::atomic::Ordering::SeqCst;
-        let panics_left = self.0.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
-        assert!(!panics_left, "this panic is part of a test");
-        EpochMillis::new(1)
-    }
 }
 
 /// A sweeper over a store with these stale turns, of which the directory seals as `seals` says.

@@ -1,0 +1,200 @@
+//! Tests of what dies: a conversation costs nothing but an error, the directory and the store are told of.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use actix::{Actor, Addr, Context, Handler, Message};
+
+use super::*;
+use crate::clock::Clock;
+use crate::settings::{StoreSettings, TurnSettings};
+use crate::store::{Commit, Engine, Location, TurnRange};
+use crate::testing::Probe;
+use crate::turn::{ConversationId, EpochMillis, StoredTurn, parse_line};
+
+/// Has an actor panic.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Die;
+
+impl Message for Die {
+    type Result = ();
+}
+
+impl Handler<Die> for Directory {
+    type Result = ();
+
+    fn handle(&mut self, _: Die, _: &mut Context<Self>) {
+        panic!("this panic is part of a test");
+    }
+}
+
+impl Handler<Die> for Store {
+    type Result = ();
+
+    fn handle(&mut self, _: Die, _: &mut Context<Self>) {
+        panic!("this panic is part of a test");
+    }
+}
+
+/// A clock that panics at some of the times it is asked: the one thing in a conversation's way that a test can make
+/// panic. It is asked once for each batch that becomes a commit.
+struct PanickingClock {
+    asked: AtomicU64,
+    panics_at: &'static [u64],
+}
+
+impl Clock for PanickingClock {
+    fn now(&self) -> EpochMillis {
+        let asked = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
+        assert!(!self.panics_at.contains(&asked), "this panic is part of a test");
+        EpochMillis::new(asked)
+    }
+}
+
+/// A directory over a store in memory, whose conversations panic at these of their batches.
+struct Setup {
+    engine: Engine,
+    opens: Probe<OpenConversation>,
+    commits: Probe<Commit>,
+    directory: Addr<Directory>,
+}
+
+fn setup(panics_at: &'static [u64]) -> Setup {
+    let engine = Engine::open(Location::Memory, &StoreSettings::default()).unwrap();
+    let store = Store::new(engine.clone()).start();
+    let to = store.clone();
+    let opens = Probe::<OpenConversation>::start(move |open| {
+        let asked = to.send(open);
+        async { asked.await.unwrap() }
+    });
+    let commits = Probe::<Commit>::start(move |commit| {
+        let asked = store.send(commit);
+        async { asked.await.unwrap() }
+    });
+    let recipients = StoreRecipients { open: opens.recipient(), commit: commits.recipient() };
+    let clock = Arc::new(PanickingClock { asked: AtomicU64::new(0), panics_at });
+    let directory = Directory::new(recipients, clock, TurnSettings::default()).start();
+    Setup { engine, opens, commits, directory }
+}
+
+fn observe(turn: &str, kind: &str, more: &str) -> Observe {
+    let line = format!(r#"{{"type":"{kind}","conversationId":"c","turnId":"{turn}"{more}}}"#);
+    let event = parse_line(line.as_bytes()).unwrap().unwrap();
+    Observe { conversation_id: event.conversation_id, events: vec![event.event] }
+}
+
+fn usage(turn: &str, step: u32) -> Observe {
+    let more = format!(r#","stepId":"{turn}#{step}","usage":{{"inputTokens":{},"outputTokens":1}}"#, step + 1);
+    observe(turn, "usage", &more)
+}
+
+fn done(turn: &str) -> Observe {
+    observe(turn, "done", r#","reason":"stop""#)
+}
+
+impl Setup {
+    async fn observe(&self, observe: Observe) -> Result<Receipt, ObserveError> {
+        self.directory.send(observe).await.unwrap()
+    }
+
+    async fn died(&self) -> u64 {
+        let counts = self.directory.send(CountWork).await.unwrap();
+        assert_eq!(counts.in_flight, 0);
+        counts.died
+    }
+
+    fn turns(&self) -> Vec<StoredTurn> {
+        let conversation_id = ConversationId::new("c").unwrap();
+        self.engine.turns(&TurnRange { conversation_id, after: 0, limit: 100 }).unwrap()
+    }
+}
+
+#[actix_rt::test]
+async fn a_conversation_that_panics_costs_its_sender_an_error_and_loses_nothing_that_was_acknowledged() {
+    let setup = setup(&[3]);
+    setup.observe(usage("t", 0)).await.unwrap();
+    setup.observe(usage("t", 1)).await.unwrap();
+    assert_eq!(setup.observe(usage("t", 2)).await, Err(ObserveError::ActorGone));
+    assert_eq!(setup.died().await, 1);
+
+    let receipt = setup.observe(done("t")).await.unwrap();
+    assert_eq!(receipt.sealed.len(), 1);
+    assert_eq!(setup.opens.seen().len(), 2, "it is started anew from the store");
+    let turns = setup.turns();
+    let steps: Vec<_> = turns[0].metrics.steps.iter().map(|step| step.step_id.as_str()).collect();
+    assert_eq!(steps, ["t#0", "t#1"], "what was acknowledged before the panic, and nothing of what died with it");
+    assert_eq!(setup.died().await, 1);
+}
+
+#[actix_rt::test]
+async fn a_conversation_that_panics_with_much_waiting_answers_all_of_it_and_is_counted_once() {
+    let log = Log::default();
+    let _guard = tracing::subscriber::set_default(log.clone());
+    let setup = setup(&[2]);
+    // One is being committed, the others wait for it and become the batch that panics.
+    let first = tokio::task::spawn_local(setup.directory.send(usage("t", 0)));
+    setup.commits.wait_for(1).await;
+    let others: Vec<_> = (1..20).map(|step| tokio::task::spawn_local(setup.directory.send(usage("t", step)))).collect();
+    first.await.unwrap().unwrap().unwrap();
+    for other in others {
+        assert_eq!(other.await.unwrap().unwrap(), Err(ObserveError::ActorGone));
+    }
+    assert_eq!(setup.died().await, 1);
+    assert_eq!(log.deaths(), 1, "{log:?}");
+
+    for step in 1..20 {
+        setup.observe(usage("t", step)).await.unwrap();
+    }
+    setup.observe(done("t")).await.unwrap();
+    assert_eq!(setup.turns()[0].metrics.steps.len(), 20);
+    assert_eq!(setup.died().await, 1);
+}
+
+#[actix_rt::test]
+async fn a_conversation_that_panics_again_and_again_goes_on_each_time() {
+    let setup = setup(&[1, 2, 4, 5, 7, 9]);
+    for turn in ["a", "b", "c"] {
+        while setup.observe(usage(turn, 0)).await.is_err() {}
+        while setup.observe(done(turn)).await.is_err() {}
+    }
+    assert_eq!(setup.died().await, 6);
+    let turns = setup.turns();
+    let ids: Vec<_> = turns.iter().map(|turn| (turn.metrics.turn_id.as_str(), turn.metrics.steps.len())).collect();
+    assert_eq!(ids, [("a", 1), ("b", 1), ("c", 1)]);
+}
+
+/// Keeps the texts of errors that are logged on this thread.
+#[derive(Debug, Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    fn deaths(&self) -> usize {
+        self.0.lock().unwrap().iter().filter(|text| text.contains("actor died")).count()
+    }
+}
+
+impl tracing::Subscriber for Log {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::ERROR
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut text = String::new();
+        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+            text += &format!("{field}={value:?} ");
+        });
+        self.0.lock().unwrap().push(text);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
