@@ -2,7 +2,7 @@ use std::process::ExitCode;
 
 use super::args::ConfigArgs;
 use super::service::{self, Service};
-use super::signals::Signals;
+use super::signals::{Signal, Signals};
 use super::{CliError, output};
 use crate::config::Settings;
 use crate::telemetry;
@@ -40,13 +40,19 @@ pub(super) fn run(args: Args) -> Result<ExitCode, CliError> {
 
 async fn serve(settings: Settings, mut signals: Signals) -> Result<ExitCode, CliError> {
     let listener = service::bind(settings.http.listen)?;
-    let mut service = Service::start(listener, &settings).await?;
+    let service = Service::start(listener, &settings).await?;
     tracing::info!(url = %service.url(), "listening");
     if let Err(error) = output::print(&format!("listening on {}\n", service.url())) {
         tracing::warn!(%error, "nobody was told where the service listens");
     }
+    Ok(run_until_the_end(service, signals.first()).await)
+}
+
+/// Runs until a signal comes or the service cannot go on, which exits with 1: whoever supervises the process starts it
+/// again.
+async fn run_until_the_end(mut service: Service, signal: impl Future<Output = Signal>) -> ExitCode {
     let code = tokio::select! {
-        signal = signals.first() => {
+        signal = signal => {
             tracing::info!(signal = signal.name(), "stopping");
             ExitCode::SUCCESS
         }
@@ -57,5 +63,35 @@ async fn serve(settings: Settings, mut signals: Signals) -> Result<ExitCode, Cli
     };
     service.stop().await;
     tracing::info!("stopped");
-    Ok(code)
+    code
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+    use crate::runtime::Runtime;
+
+    /// What `ExitCode` shows of itself is all that there is to compare.
+    fn shown(code: ExitCode) -> String {
+        format!("{code:?}")
+    }
+
+    async fn serving(runtime: Runtime) -> Service {
+        let listener = service::bind(([127, 0, 0, 1], 0).into()).unwrap();
+        Service::start_on(runtime, listener, &Settings::default()).await.unwrap()
+    }
+
+    #[actix_web::test]
+    async fn a_signal_exits_with_0() {
+        let service = serving(Runtime::builder().start().await.unwrap()).await;
+        assert_eq!(shown(run_until_the_end(service, ready(Signal::Terminate)).await), shown(ExitCode::SUCCESS));
+    }
+
+    #[actix_web::test]
+    async fn a_writer_that_died_exits_with_1() {
+        let service = serving(Runtime::with_dying_writer()).await;
+        assert_eq!(shown(run_until_the_end(service, pending()).await), shown(ExitCode::FAILURE));
+    }
 }

@@ -70,13 +70,22 @@ impl Service {
     /// Starts all of it. The address is taken before the database is opened, so that a second start by mistake is
     /// told of the address, which is the cause, and not of the lock.
     pub(super) async fn start(listener: TcpListener, settings: &Settings) -> Result<Self, ServiceError> {
-        let address = listener.local_addr().map_err(ServiceError::Http)?;
         let runtime = Runtime::builder()
             .data_dir(settings.data_dir.clone())
             .turns(settings.turns.clone())
             .store(settings.store.clone())
             .start()
             .await?;
+        Self::start_on(runtime, listener, settings).await
+    }
+
+    /// Serves a system that runs already.
+    pub(super) async fn start_on(
+        runtime: Runtime,
+        listener: TcpListener,
+        settings: &Settings,
+    ) -> Result<Self, ServiceError> {
+        let address = listener.local_addr().map_err(ServiceError::Http)?;
         let api = Api::new(runtime.handles().clone(), http_settings(&settings.http));
         let server = match http::serve(listener, api) {
             Ok(server) => server,

@@ -1,15 +1,20 @@
 //! Places and starts the actors, and shuts them down in order.
 
 mod handles;
+#[cfg(test)]
+mod tests;
 
+use std::future::{pending, poll_fn};
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use actix::{Actor, Addr, Arbiter};
 use tokio::sync::watch;
 
 pub use self::handles::Handles;
-use crate::actors::{Close, Directory, Drain, Store, StoreRecipients, Sweeper};
+use crate::actors::{AwaitEnd, Close, Directory, Drain, Store, StoreRecipients, Sweeper};
 use crate::clock::{SharedClock, SystemClock};
 use crate::settings::{StoreSettings, TurnSettings};
 use crate::store::{Engine, Location, OpenError, WriterState};
@@ -78,14 +83,30 @@ impl Runtime {
         &self.handles
     }
 
-    /// Resolves when the store's writer is gone though nobody closed it: nothing becomes durable any more, and the
-    /// process should end. Failures of the disk are none: from those the store comes back by itself.
+    /// Resolves when the directory, the store or the store's writer is gone though nobody stopped it: nothing becomes
+    /// durable any more, and the process should end. Failures of the disk are none: from those the store comes back by
+    /// itself.
     pub fn failed(&self) -> impl Future<Output = ()> + use<> {
-        let mut writer = self.writer.clone();
+        let (writer, mut waiting) = (self.writer.clone(), self.writer.clone());
+        let (directory, store) = (self.directory.send(AwaitEnd), self.store.send(AwaitEnd));
+        let mut ends: [Pin<Box<dyn Future<Output = ()> + Send>>; 3] = [
+            Box::pin(async move { drop(waiting.wait_for(|state| *state != WriterState::Running).await) }),
+            Box::pin(async move {
+                let _ = directory.await;
+            }),
+            Box::pin(async move {
+                let _ = store.await;
+            }),
+        ];
         async move {
-            let died = writer.wait_for(|state| *state == WriterState::Dead).await.is_ok();
-            if !died {
-                std::future::pending::<()>().await;
+            poll_fn(|cx| {
+                let ended = ends.iter_mut().any(|end| end.as_mut().poll(cx).is_ready());
+                if ended { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+            // What was stopped in order has closed the store before anything else ended.
+            if *writer.borrow() == WriterState::Closed {
+                pending::<()>().await;
             }
         }
     }
@@ -142,8 +163,20 @@ impl RuntimeBuilder {
         let Self { location, turns, store: store_settings, clock } = self;
         let opened = tokio::task::spawn_blocking(move || Engine::open(location, &store_settings)).await;
         let engine = opened.map_err(|error| StartError::Panicked(error.to_string()))??;
-        let writer = engine.writer_state();
+        Ok(Runtime::place(engine, turns, clock))
+    }
+}
 
+impl Runtime {
+    /// A runtime whose store's writer dies at its start.
+    #[cfg(test)]
+    pub(crate) fn with_dying_writer() -> Self {
+        Self::place(Engine::with_dying_writer(), TurnSettings::default(), Arc::new(SystemClock))
+    }
+
+    /// Starts the actors on a thread of their own.
+    fn place(engine: Engine, turns: TurnSettings, clock: SharedClock) -> Self {
+        let writer = engine.writer_state();
         let arbiter = Arbiter::new();
         let store = Store::start_in_arbiter(&arbiter.handle(), |_| Store::new(engine));
         let recipients = StoreRecipients { open: store.clone().recipient(), commit: store.clone().recipient() };
@@ -159,6 +192,6 @@ impl RuntimeBuilder {
             find_revision: store.clone().recipient(),
             check_write: store.clone().recipient(),
         };
-        Ok(Runtime { arbiter, directory, store, handles, writer })
+        Self { arbiter, directory, store, handles, writer }
     }
 }

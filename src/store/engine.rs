@@ -49,6 +49,17 @@ impl Engine {
         Ok((Self { jobs, slot, writer, damaged_records: Arc::default() }, running))
     }
 
+    /// A store whose writer's thread ends by a panic.
+    #[cfg(test)]
+    pub(crate) fn with_dying_writer() -> Self {
+        let (engine, writer) = Self::prepare(Location::Memory, &StoreSettings::default()).unwrap();
+        std::thread::spawn(move || {
+            let _writer = writer;
+            panic!("this panic is part of a test");
+        });
+        engine
+    }
+
     /// Resolves when the commit is durable, or is not and says why.
     pub(crate) fn commit(&self, commit: Commit) -> impl Future<Output = Result<Committed, CommitError>> + use<> {
         let (reply, answer) = oneshot::channel();
