@@ -180,7 +180,9 @@ impl Trial<'_, '_> {
     }
 
     fn abandon(&mut self, id: &TurnId, idle_since: EpochMillis) {
-        if let Some(Fate::Open(staged)) = self.draft.fate(id)
+        // The list may name a turn twice: what is sealed in here already is not open any more.
+        let fate = self.turns.fates.get(id).cloned().or_else(|| self.draft.fate(id));
+        if let Some(Fate::Open(staged)) = fate
             && staged.last_event_at < idle_since
         {
             let sealed = staged.turn.seal(&Done::because(ABANDONED), self.draft.now);

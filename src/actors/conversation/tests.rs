@@ -317,7 +317,7 @@ async fn only_turns_without_an_event_since_are_abandoned() {
     setup.send(vec![usage("old", 0, 5), start("new")]).await.unwrap();
     setup.clock.advance(Duration::from_millis(10));
     setup.send(vec![usage("new", 0, 5)]).await.unwrap();
-    let turn_ids = ["old", "new", "unknown"].map(|id| TurnId::new(id).unwrap()).into();
+    let turn_ids = ["old", "new", "unknown", "old"].map(|id| TurnId::new(id).unwrap()).into();
     let abandon =
         Abandon { conversation_id: ConversationId::new("c").unwrap(), turn_ids, idle_since: EpochMillis::new(1001) };
     let receipt = setup.actor.send(abandon.clone()).await.unwrap().unwrap();
