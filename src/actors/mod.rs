@@ -9,6 +9,10 @@ mod conversation;
 mod death_tests;
 mod directory;
 mod messages;
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod retire_tests;
 mod store;
 mod sweeper;
 #[cfg(test)]

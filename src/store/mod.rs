@@ -8,6 +8,8 @@ mod faults;
 #[cfg(test)]
 mod fixture;
 mod location;
+#[cfg(test)]
+mod model_tests;
 mod overlay;
 mod read;
 mod record;

@@ -55,7 +55,9 @@ fn without_tests(text: &str) -> &str {
 }
 
 fn is_test_file(path: &Path) -> bool {
-    matches!(path.file_stem().unwrap().to_str(), Some("tests" | "properties"))
+    path.iter()
+        .filter_map(|part| Path::new(part).file_stem()?.to_str())
+        .any(|name| name == "properties" || name.ends_with("tests"))
 }
 
 #[test]

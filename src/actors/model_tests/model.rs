@@ -1,0 +1,288 @@
+//! What the contract says, as plainly as it can be said: events one after the other, and no actor, batch or retry.
+
+use std::collections::BTreeMap;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest_state_machine::ReferenceStateMachine;
+
+use crate::actors::{Receipt, TurnReceipt};
+use crate::store::StagedTurn;
+use crate::turn::{
+    Done, EpochMillis, OpenTurn, Ordinal, Progress, SealedTurn, StepId, StepTimes, StoredTurn, TurnEvent,
+    TurnEventKind, TurnId, Usage,
+};
+
+/// An event of a turn.
+#[derive(Debug, Clone)]
+pub(super) struct Event {
+    pub(super) turn: u8,
+    pub(super) what: What,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum What {
+    Start,
+    Usage { step: u8, tokens: u16 },
+    StepComplete { step: u8, millis: u16 },
+    Done,
+}
+
+/// Events of one conversation that are sent together.
+#[derive(Debug, Clone)]
+pub(super) struct Request {
+    pub(super) conversation: u8,
+    pub(super) events: Vec<Event>,
+}
+
+/// What a commit meets on its way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The commit becomes durable, its answer is lost.
+    AnswerLost,
+    /// The commit is lost.
+    CommitLost,
+    /// The store has too much to do.
+    Refused,
+    /// Another writer changes the conversation first.
+    Rival { turn: TurnId, seals: bool },
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Transition {
+    /// Send these at one time.
+    Observe {
+        requests: Vec<Request>,
+        fault: Option<Fault>,
+    },
+    Abandon {
+        conversation: u8,
+        turns: Vec<u8>,
+        age: u64,
+    },
+    /// Let time pass, so that conversations are retired.
+    Idle {
+        seconds: u64,
+    },
+    /// Move the clock that stamps turns.
+    Tick {
+        millis: u64,
+    },
+    Restart,
+    Read {
+        conversation: u8,
+        after: u64,
+        limit: usize,
+    },
+}
+
+/// What there is.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Model {
+    pub(super) now: u64,
+    pub(super) conversations: BTreeMap<u8, Plain>,
+    /// What the latest transition is answered.
+    pub(super) answers: Vec<Result<Receipt, ()>>,
+    /// What was sent last, to be sent again.
+    latest: Vec<Request>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Plain {
+    open: BTreeMap<TurnId, StagedTurn>,
+    sealed: Vec<SealedTurn>,
+}
+
+pub(super) fn turn_id(turn: u8) -> TurnId {
+    TurnId::new(format!("t{turn}")).unwrap()
+}
+
+fn step_id(step: u8) -> StepId {
+    StepId::new(format!("s{step}")).unwrap()
+}
+
+pub(super) fn events_of(events: &[Event]) -> Vec<TurnEvent> {
+    let kind = |what: &What| match *what {
+        What::Start => TurnEventKind::Progress(Progress::Start { model: Some("m".into()) }),
+        What::Usage { step, tokens } => {
+            let usage = Usage { input_tokens: u32::from(tokens).into(), ..Usage::default() };
+            TurnEventKind::Progress(Progress::Usage { step_id: Some(step_id(step)), usage })
+        }
+        What::StepComplete { step, millis } => {
+            let times = StepTimes { ttft: Some(u32::from(millis).into()), ..StepTimes::default() };
+            TurnEventKind::Progress(Progress::StepComplete { step_id: step_id(step), times, model: None })
+        }
+        What::Done => TurnEventKind::Done(Done::because("stop")),
+    };
+    events.iter().map(|event| TurnEvent { turn_id: turn_id(event.turn), kind: kind(&event.what) }).collect()
+}
+
+/// What another writer makes of a turn: it has a step that no event of the model has.
+pub(super) fn staged_by_rival(id: &TurnId, open: Option<&OpenTurn>, now: EpochMillis) -> StagedTurn {
+    let mut turn = open.cloned().unwrap_or_else(|| OpenTurn::new(id.clone()));
+    let usage = Usage { output_tokens: 7.into(), ..Usage::default() };
+    turn.fold(&Progress::Usage { step_id: Some(StepId::new("rival").unwrap()), usage });
+    StagedTurn { turn, last_event_at: now }
+}
+
+pub(super) fn sealed_by_rival(turn: &OpenTurn, now: EpochMillis) -> SealedTurn {
+    turn.seal(&Done::because("rival"), now)
+}
+
+impl Plain {
+    fn place(&self, id: &TurnId) -> Option<Ordinal> {
+        let at = self.sealed.iter().position(|turn| turn.metrics.turn_id == *id)?;
+        Some(Ordinal::after(at as u64))
+    }
+
+    fn seal(&mut self, id: &TurnId, done: &Done, now: EpochMillis) {
+        let turn = self.open.remove(id).map_or_else(|| OpenTurn::new(id.clone()), |staged| staged.turn);
+        self.sealed.push(turn.seal(done, now));
+    }
+
+    fn observe(&mut self, events: &[TurnEvent], now: EpochMillis) -> Receipt {
+        let before = self.sealed.len() as u64;
+        // Each turn with whether it was late after this request had sealed it.
+        let mut mentions: Vec<(TurnId, bool)> = Vec::new();
+        for TurnEvent { turn_id, kind } in events {
+            let place = mentions.iter().position(|(id, _)| id == turn_id).unwrap_or_else(|| {
+                mentions.push((turn_id.clone(), false));
+                mentions.len() - 1
+            });
+            match kind {
+                _ if self.place(turn_id).is_some() => mentions[place].1 = true,
+                TurnEventKind::Progress(progress) => {
+                    let new = || StagedTurn { turn: OpenTurn::new(turn_id.clone()), last_event_at: now };
+                    let staged = self.open.entry(turn_id.clone()).or_insert_with(new);
+                    staged.turn.fold(progress);
+                    staged.last_event_at = now;
+                }
+                TurnEventKind::Done(done) => self.seal(turn_id, done, now),
+            }
+        }
+        let mut sealed = Vec::new();
+        for (turn_id, late) in mentions {
+            let Some(ordinal) = self.place(&turn_id) else { continue };
+            let told = |duplicate| TurnReceipt { turn_id: turn_id.clone(), ordinal, duplicate };
+            let earlier = ordinal.get() <= before;
+            sealed.extend((!earlier).then(|| told(false)));
+            sealed.extend((earlier || late).then(|| told(true)));
+        }
+        Receipt { sealed }
+    }
+
+    fn abandon(&mut self, turns: &[u8], idle_since: EpochMillis, now: EpochMillis) -> Receipt {
+        let mut receipt = Receipt::default();
+        for turn_id in turns.iter().map(|turn| turn_id(*turn)) {
+            if self.open.get(&turn_id).is_some_and(|staged| staged.last_event_at < idle_since) {
+                self.seal(&turn_id, &Done::because("abandoned"), now);
+                let ordinal = Ordinal::after(self.sealed.len() as u64 - 1);
+                receipt.sealed.push(TurnReceipt { turn_id, ordinal, duplicate: false });
+            }
+        }
+        receipt
+    }
+
+    fn rival(&mut self, id: &TurnId, seals: bool, now: EpochMillis) {
+        if self.place(id).is_none() {
+            let staged = staged_by_rival(id, self.open.get(id).map(|staged| &staged.turn), now);
+            if seals {
+                self.open.remove(id);
+                self.sealed.push(sealed_by_rival(&staged.turn, now));
+            } else {
+                self.open.insert(id.clone(), staged);
+            }
+        }
+    }
+}
+
+impl Model {
+    /// The sealed turns of a conversation as they are read.
+    pub(super) fn stored(&self, conversation: u8) -> Vec<StoredTurn> {
+        let sealed = self.conversations.get(&conversation).map_or(&[][..], |plain| &plain.sealed);
+        (0..).zip(sealed).map(|(at, turn)| turn.clone().at(Ordinal::after(at))).collect()
+    }
+
+    /// The open turns of a conversation, by id.
+    pub(super) fn open(&self, conversation: u8) -> Vec<StagedTurn> {
+        self.conversations.get(&conversation).map_or_else(Vec::new, |plain| plain.open.values().cloned().collect())
+    }
+
+    fn observe(&mut self, Request { conversation, events }: &Request, fault: Option<&Fault>) -> Result<Receipt, ()> {
+        let now = EpochMillis::new(self.now);
+        let plain = self.conversations.entry(*conversation).or_default();
+        match fault {
+            Some(Fault::CommitLost | Fault::Refused) => return Err(()),
+            Some(Fault::Rival { turn, seals }) => plain.rival(turn, *seals, now),
+            Some(Fault::AnswerLost) | None => {}
+        }
+        let receipt = plain.observe(&events_of(events), now);
+        if fault == Some(&Fault::AnswerLost) { Err(()) } else { Ok(receipt) }
+    }
+}
+
+impl ReferenceStateMachine for Model {
+    type State = Self;
+    type Transition = Transition;
+
+    fn init_state() -> BoxedStrategy<Self> {
+        Just(Self::default()).boxed()
+    }
+
+    fn transitions(model: &Self) -> BoxedStrategy<Transition> {
+        let (turn, conversation) = (0..4_u8, 0..2_u8);
+        let what = prop_oneof![
+            Just(What::Start),
+            (0..3_u8, 0..99_u16).prop_map(|(step, tokens)| What::Usage { step, tokens }),
+            (0..3_u8, 0..99_u16).prop_map(|(step, millis)| What::StepComplete { step, millis }),
+            Just(What::Done),
+        ];
+        // A turn that is new to every case, beside those that come again and again.
+        let turn = prop_oneof![4 => turn, 1 => any::<u8>()];
+        let event = (turn.clone(), what).prop_map(|(turn, what)| Event { turn, what });
+        let request = (conversation.clone(), vec(event, 1..5))
+            .prop_map(|(conversation, events)| Request { conversation, events });
+        let fault = prop_oneof![
+            Just(Fault::AnswerLost),
+            Just(Fault::CommitLost),
+            Just(Fault::Refused),
+            (0..4_u8, any::<bool>()).prop_map(|(turn, seals)| Fault::Rival { turn: turn_id(turn), seals }),
+        ];
+        let alone = request.clone().prop_map(|request| vec![request]);
+        let again = if model.latest.is_empty() { alone.clone().boxed() } else { Just(model.latest.clone()).boxed() };
+        prop_oneof![
+            4 => alone.clone().prop_map(|requests| Transition::Observe { requests, fault: None }),
+            3 => again.prop_map(|requests| Transition::Observe { requests, fault: None }),
+            3 => vec(request, 2..5).prop_map(|requests| Transition::Observe { requests, fault: None }),
+            4 => (alone, fault).prop_map(|(requests, fault)| Transition::Observe { requests, fault: Some(fault) }),
+            2 => (conversation.clone(), vec(turn, 1..4), 0..30_u64)
+                .prop_map(|(conversation, turns, age)| Transition::Abandon { conversation, turns, age }),
+            2 => (0..10_u64).prop_map(|seconds| Transition::Idle { seconds }),
+            2 => (0..30_u64).prop_map(|millis| Transition::Tick { millis }),
+            1 => Just(Transition::Restart),
+            2 => (conversation, 0..6_u64, 1..6_usize)
+                .prop_map(|(conversation, after, limit)| Transition::Read { conversation, after, limit }),
+        ]
+        .boxed()
+    }
+
+    fn apply(mut model: Self, transition: &Transition) -> Self {
+        model.answers = match transition {
+            Transition::Observe { requests, fault } => {
+                model.latest.clone_from(requests);
+                requests.iter().map(|request| model.observe(request, fault.as_ref())).collect()
+            }
+            Transition::Abandon { conversation, turns, age } => {
+                let (now, idle_since) = (EpochMillis::new(model.now), model.now.saturating_sub(*age));
+                let plain = model.conversations.entry(*conversation).or_default();
+                vec![Ok(plain.abandon(turns, EpochMillis::new(idle_since), now))]
+            }
+            Transition::Tick { millis } => {
+                model.now += millis;
+                Vec::new()
+            }
+            Transition::Idle { .. } | Transition::Restart | Transition::Read { .. } => Vec::new(),
+        };
+        model
+    }
+}

@@ -1,0 +1,121 @@
+//! Retiring races with arriving events: nothing is lost, and no conversation ever has two actors at work.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, Addr};
+
+use super::*;
+use crate::clock::Clock;
+use crate::settings::TurnSettings;
+use crate::store::{Commit, CommitError, Committed, ConversationState, StagedTurn, TurnOutcome, Version};
+use crate::testing::{Probe, TestClock};
+use crate::turn::{ConversationId, Progress, StepId, TurnEvent, TurnEventKind, TurnId, Usage};
+
+const CONVERSATION: &str = "c";
+
+/// A store of open turns that counts what two actors of one conversation would do to each other.
+#[derive(Default)]
+struct Kept {
+    version: Cell<u64>,
+    open: RefCell<HashMap<TurnId, StagedTurn>>,
+    conflicts: Cell<usize>,
+}
+
+impl Kept {
+    fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
+        let (expected, actual) = (commit.expected_version, Version(self.version.get()));
+        if expected != actual {
+            self.conflicts.update(|count| count + 1);
+            return Err(CommitError::Conflict { expected, actual });
+        }
+        self.version.update(|version| version + 1);
+        let outcomes = commit.staged.iter().map(|staged| (staged.turn.id.clone(), TurnOutcome::Staged)).collect();
+        self.open.borrow_mut().extend(commit.staged.into_iter().map(|staged| (staged.turn.id.clone(), staged)));
+        Ok(Committed { version: Version(self.version.get()), outcomes })
+    }
+}
+
+struct Setup {
+    kept: Rc<Kept>,
+    opens: Probe<OpenConversation>,
+    directory: Addr<Directory>,
+}
+
+/// A directory whose conversations are retired at the first chance, over a store that takes its time.
+fn setup() -> Setup {
+    tokio::time::pause();
+    let kept = Rc::new(Kept::default());
+    let clock: Arc<dyn Clock> = Arc::new(TestClock::at(1));
+    // Each actor of a conversation holds the clock, beside the directory and the test.
+    let actors = {
+        let clock = Arc::downgrade(&clock);
+        move || clock.strong_count() - 1
+    };
+    let opens = {
+        let (kept, actors) = (Rc::clone(&kept), actors.clone());
+        Probe::<OpenConversation>::start(move |_| {
+            let kept = Rc::clone(&kept);
+            assert_eq!(actors(), 1, "an actor starts while another one is there");
+            async move {
+                tokio::task::yield_now().await;
+                let open_turns = kept.open.borrow().values().cloned().collect();
+                Ok(ConversationState { version: Version(kept.version.get()), open_turns })
+            }
+        })
+    };
+    let commits = {
+        let kept = Rc::clone(&kept);
+        Probe::<Commit>::start(move |commit| {
+            let kept = Rc::clone(&kept);
+            assert_eq!(actors(), 1, "an actor commits while another one is there");
+            async move {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                kept.commit(commit)
+            }
+        })
+    };
+    let settings = TurnSettings { idle_after: Duration::from_millis(1), max_steps: 100_000, ..TurnSettings::default() };
+    let store = StoreRecipients { open: opens.recipient(), commit: commits.recipient() };
+    let directory = Directory::new(store, clock, settings).start();
+    Setup { kept, opens, directory }
+}
+
+/// A step of the one turn, which no other event makes.
+fn step(sender: usize, n: usize) -> Observe {
+    let step_id = Some(StepId::new(format!("{sender}-{n}")).unwrap());
+    let kind = TurnEventKind::Progress(Progress::Usage { step_id, usage: Usage::default() });
+    let events = vec![TurnEvent { turn_id: TurnId::new("t").unwrap(), kind }];
+    Observe { conversation_id: ConversationId::new(CONVERSATION).unwrap(), events }
+}
+
+#[actix_rt::test]
+async fn no_event_is_lost_and_no_conversation_has_two_actors_however_often_it_is_retired() {
+    const SENDERS: usize = 3;
+    const EVENTS: usize = 250;
+    let setup = setup();
+    let senders: Vec<_> = (0..SENDERS)
+        .map(|sender| {
+            let directory = setup.directory.clone();
+            tokio::task::spawn_local(async move {
+                for n in 0..EVENTS {
+                    directory.send(step(sender, n)).await.unwrap().unwrap();
+                    // Pauses of no length, at and above the age of retirement, out of step with each other.
+                    let pause = (n * (sender + 3)) % 13;
+                    tokio::time::sleep(Duration::from_millis(pause as u64)).await;
+                }
+            })
+        })
+        .collect();
+    for sender in senders {
+        sender.await.unwrap();
+    }
+    let open = setup.kept.open.borrow();
+    assert_eq!(open[&TurnId::new("t").unwrap()].turn.steps.len(), SENDERS * EVENTS);
+    assert_eq!(setup.kept.conflicts.get(), 0, "two actors were at work");
+    let started = setup.opens.seen().len();
+    assert!(started > 20, "it was retired just {started} times: there was no race");
+}
