@@ -54,7 +54,8 @@ pub(super) async fn ready(api: Data<Api>) -> Result<HttpResponse, ApiError> {
 
 /// Whether a text may hold a path of this machine, which is nobody's business outside it.
 fn tells_a_path(text: &str) -> bool {
-    text.contains(['/', '\\'])
+    // "I/O error" is how nearly every failure of a disk begins, and the slash in it leads nowhere.
+    text.replace("I/O", "").contains(['/', '\\'])
 }
 
 #[cfg(test)]
@@ -83,6 +84,11 @@ mod tests {
         let disk_full = CommitError::Unavailable("no space left on device".to_owned());
         for (error, text) in [
             (disk_full, "the store is unavailable: no space left on device"),
+            (
+                CommitError::Unavailable("I/O error: No space left on device (os error 28)".to_owned()),
+                "the store is unavailable: I/O error: No space left on device (os error 28)",
+            ),
+            (CommitError::Unavailable("I/O error at /var/lib/x".to_owned()), "the store is unavailable"),
             (CommitError::Unavailable("cannot open /var/lib/x".to_owned()), "the store is unavailable"),
             (CommitError::Unavailable(r"cannot open C:\x".to_owned()), "the store is unavailable"),
             (CommitError::Overloaded, "too many commits are waiting to be written"),
