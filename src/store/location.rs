@@ -111,13 +111,13 @@ impl Location {
         Ok(database)
     }
 
-    /// Opens the database again after a failure.
+    /// Opens the database again after a failure. It is never made anew: an empty one in the place of one that is gone
+    /// would forget what was acknowledged, and go on as if nothing had been.
     pub(super) fn reopen(&self, cache_bytes: usize) -> Result<Database, OpenError> {
+        let gone = |cause: &str| Err(OpenError::Failed { path: self.path(), cause: cause.into() });
         match self {
-            Self::Memory => Err(OpenError::Failed {
-                path: self.path(),
-                cause: "it went with the process's memory that held it".into(),
-            }),
+            Self::Directory(_) if !has_content(&self.path()) => gone("it is empty or missing, and was not before"),
+            Self::Memory => gone("it went with the process's memory that held it"),
             _ => self.open(cache_bytes),
         }
     }
@@ -129,6 +129,24 @@ impl Location {
             Self::Memory => PathBuf::from("in memory"),
             #[cfg(any(test, feature = "testing"))]
             Self::Storage(_) => PathBuf::from("on a storage of a test"),
+        }
+    }
+}
+
+impl OpenError {
+    /// Why, for those who are not to learn where the database is.
+    pub(super) fn without_path(&self) -> String {
+        match self {
+            Self::Directory { source, .. } => format!("the data directory cannot be used: {source}"),
+            Self::InUse { .. } => "the database is in use by another process".into(),
+            Self::NotOurs { .. } => "the file is no turn-metrics database".into(),
+            Self::LaterFormat { found, known, .. } => {
+                format!("the database is of format {found}; this version knows formats up to {known}")
+            }
+            Self::Damaged { cause, .. } => format!("the database is damaged: {cause}"),
+            Self::Unreadable(source) => format!("the database cannot be read: {source}"),
+            Self::Failed { cause, .. } => format!("the database cannot be opened: {cause}"),
+            Self::Thread(source) => format!("the writer's thread cannot be started: {source}"),
         }
     }
 }
@@ -218,13 +236,16 @@ pub(super) fn explain(path: &Path, error: &DatabaseError) -> OpenError {
 
 /// Checks that the database is ours, and makes it so if it is blank.
 fn prepare(path: &Path, database: &Database) -> Result<(), OpenError> {
-    let failed = |failure: Failure| OpenError::Failed { path: path.to_owned(), cause: failure.to_string() };
-    match read_stamp(database).map_err(failed)? {
+    match read_stamp(database).map_err(|failure| failed(path, &failure))? {
         Stamp::Format(found) if found <= FORMAT => Ok(()),
         Stamp::Format(found) => Err(OpenError::LaterFormat { path: path.to_owned(), found, known: FORMAT }),
         Stamp::Foreign => Err(OpenError::NotOurs { path: path.to_owned() }),
-        Stamp::Blank => initialise(database).map_err(failed),
+        Stamp::Blank => initialise(database).map_err(|failure| failed(path, &failure)),
     }
+}
+
+fn failed(path: &Path, failure: &Failure) -> OpenError {
+    OpenError::Failed { path: path.to_owned(), cause: failure.to_string() }
 }
 
 fn initialise(database: &Database) -> Result<(), Failure> {

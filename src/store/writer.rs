@@ -168,7 +168,7 @@ impl Writer {
             }
             Err(error) => {
                 tracing::error!(%error, "the store could not be opened again");
-                self.slot.empty(error.to_string());
+                self.slot.empty(error.without_path());
                 let wait = self.retry.map_or(self.backoff.first, |(_, wait)| self.backoff.after(wait));
                 self.retry = Some((Instant::now() + wait, wait));
             }
