@@ -5,6 +5,7 @@
 mod bad_input;
 mod check;
 mod concurrency;
+mod full_disk;
 mod kill_loop;
 mod program;
 mod restart;

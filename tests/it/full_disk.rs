@@ -1,0 +1,190 @@
+//! A file system that is full, and then is not: the real binary on a real one.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::server::{Answer, Client, Server};
+
+/// A small file system in memory, unmounted when it is dropped.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// Mounts it; `None`, said aloud, where that is not permitted.
+    fn mount(bytes: u64) -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let size = format!("size={bytes}");
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(directory.path()).output();
+        match mount {
+            Ok(output) if output.status.success() => Some(Self(directory)),
+            Ok(output) => {
+                let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+                println!("skipped: a file system cannot be mounted here: {reason}");
+                None
+            }
+            Err(error) => {
+                println!("skipped: a file system cannot be mounted here: {error}");
+                None
+            }
+        }
+    }
+
+    fn data_dir(&self) -> PathBuf {
+        self.0.path().join("data")
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.0.path().join("ballast")
+    }
+
+    /// Takes all the space that is left, but for so many bytes.
+    fn fill_but(&self, bytes: u64) {
+        let mut ballast = fs::File::create(self.ballast()).unwrap();
+        while ballast.write_all(&[0; 4096]).is_ok() {}
+        let taken = ballast.metadata().unwrap().len();
+        ballast.set_len(taken.saturating_sub(bytes)).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+    }
+}
+
+/// A turn of some kilobytes, so that a disk fills quickly.
+fn turn(n: usize) -> String {
+    let model = "m".repeat(200);
+    let steps = (0..20).map(|step| {
+        let usage = json!({"inputTokens": n, "outputTokens": step});
+        let step_id = format!("{}-{step}", "s".repeat(200));
+        json!({"type": "usage", "conversationId": "c", "turnId": format!("t{n}"), "stepId": step_id, "usage": usage})
+    });
+    let done = json!({"type": "done", "conversationId": "c", "turnId": format!("t{n}"), "reason": "stop"});
+    let start = json!({"type": "turn-start", "conversationId": "c", "turnId": format!("t{n}"), "model": model});
+    std::iter::once(start).chain(steps).chain([done]).map(|event| format!("{event}\n")).collect()
+}
+
+fn ordinal_of(answer: &Answer) -> u64 {
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.json()["sealed"][0]["ordinal"].as_u64().unwrap()
+}
+
+/// Asks until the answer has this status, and gives it.
+fn await_status(client: &mut Client, path: &str, status: u16) -> Answer {
+    let until = std::time::Instant::now() + crate::server::PATIENCE;
+    loop {
+        let answer = client.get(path);
+        if answer.status == status {
+            return answer;
+        }
+        assert!(std::time::Instant::now() < until, "{path} still answers {answer:?}");
+    }
+}
+
+/// Seals turns until one is refused; gives how many were acknowledged, all in order.
+fn seal_until_refused(client: &mut Client, from: usize) -> usize {
+    for n in from.. {
+        let answer = client.post_events(&turn(n));
+        if answer.status == 503 {
+            assert_eq!(answer.header("retry-after"), Some("1"));
+            return n;
+        }
+        assert_eq!(ordinal_of(&answer), n as u64 + 1);
+    }
+    unreachable!("no disk is endless");
+}
+
+fn assert_all_there(client: &mut Client, turns: usize) {
+    let mut seen = 0;
+    loop {
+        let page = client.get(&format!("/conversations/c/turns?limit=1000&after={seen}")).json();
+        let page = page["turns"].as_array().unwrap().clone();
+        if page.is_empty() {
+            break;
+        }
+        for stored in page {
+            assert_eq!(stored["metrics"]["turnId"], format!("t{seen}"));
+            assert_eq!(stored["metrics"]["steps"].as_array().unwrap().len(), 20);
+            seen += 1;
+            assert_eq!(stored["ordinal"], seen);
+        }
+    }
+    assert_eq!(seen, turns);
+}
+
+#[test]
+fn a_full_disk_is_told_of_and_outlived_without_a_restart_and_nothing_acknowledged_is_missing() {
+    let Some(disk) = SmallDisk::mount(24 * 1024 * 1024) else { return };
+    let server = Server::start(&disk.data_dir());
+    let mut client = server.client();
+    let mut turns = 0;
+    // Several times, as a disk is full in the middle of another thing each time.
+    for round in 0..4_u64 {
+        while turns < 10 * (usize::try_from(round).unwrap() + 1) {
+            assert_eq!(ordinal_of(&client.post_events(&turn(turns))), turns as u64 + 1);
+            turns += 1;
+        }
+        disk.fill_but(round * 12 * 1024);
+        turns = seal_until_refused(&mut client, turns);
+        let not_ready = await_status(&mut client, "/ready", 503);
+        assert!(not_ready.error().to_lowercase().contains("no space"), "{not_ready:?}");
+        assert_eq!(client.get("/health").status, 200);
+
+        fs::remove_file(disk.ballast()).unwrap();
+        await_status(&mut client, "/ready", 200);
+        assert_all_there_but_the_last(&mut client, turns);
+        // What was in doubt may have become durable or not; sent again it is there once.
+        assert_eq!(ordinal_of(&client.post_events(&turn(turns))), turns as u64 + 1);
+        turns += 1;
+        assert_all_there(&mut client, turns);
+    }
+    server.kill();
+    let server = Server::start(&disk.data_dir());
+    assert_all_there(&mut server.client(), turns);
+}
+
+/// The turn after those that were acknowledged is in doubt.
+fn assert_all_there_but_the_last(client: &mut Client, acknowledged: usize) {
+    let in_doubt = client.get(&format!("/conversations/c/turns?after={acknowledged}")).json();
+    let in_doubt = in_doubt["turns"].as_array().unwrap().len();
+    assert!(in_doubt <= 1, "{in_doubt} turns that nobody was told of");
+    assert_all_there(client, acknowledged + in_doubt);
+}
+
+/// Moves everything in a directory to another one.
+fn move_files(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        fs::rename(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+#[test]
+fn a_database_that_is_gone_when_it_is_opened_again_is_not_replaced_by_an_empty_one() {
+    let Some(disk) = SmallDisk::mount(24 * 1024 * 1024) else { return };
+    let server = Server::start(&disk.data_dir());
+    let mut client = server.client();
+    disk.fill_but(64 * 1024);
+    let turns = seal_until_refused(&mut client, 0);
+    assert!(turns > 0);
+    // It is taken away while the service has it closed, as an unmounted disk would be.
+    let elsewhere = disk.0.path().join("elsewhere");
+    move_files(&disk.data_dir(), &elsewhere);
+    fs::remove_file(disk.ballast()).unwrap();
+    for _ in 0..20 {
+        let answer = client.post_events(&turn(turns));
+        assert_eq!(answer.status, 503, "acknowledged into an empty database: {answer:?}");
+    }
+    let not_ready = await_status(&mut client, "/ready", 503);
+    assert!(!not_ready.error().is_empty());
+
+    // Whatever an attempt has left there gives way to the real one.
+    move_files(&elsewhere, &disk.data_dir());
+    await_status(&mut client, "/ready", 200);
+    assert_eq!(ordinal_of(&client.post_events(&turn(turns))), turns as u64 + 1);
+    assert_all_there(&mut client, turns + 1);
+}
