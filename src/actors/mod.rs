@@ -12,6 +12,8 @@ mod messages;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]
+mod overload_tests;
+#[cfg(test)]
 mod retire_tests;
 mod store;
 mod sweeper;

@@ -170,7 +170,7 @@ impl Opened {
     }
 
     fn check(&self, model: &Model) {
-        let mut stale: Vec<(ConversationId, TurnId)> = Vec::new();
+        let mut old: Vec<(ConversationId, TurnId)> = Vec::new();
         for (conversation, plain) in &model.conversations {
             let id = conversation_id(*conversation);
             let mut state = self.engine.conversation_state(&id).unwrap();
@@ -181,14 +181,14 @@ impl Opened {
             let turns = (0..).zip(&plain.sealed).map(|(at, turn)| turn.clone().at(Ordinal::after(at)));
             assert_eq!(self.engine.turns(&range).unwrap(), turns.skip(1).take(3).collect::<Vec<_>>());
             assert_eq!(self.engine.revision(&id).unwrap().sealed_turns, plain.sealed.len() as u64);
-            let old = plain.open.values().filter(|staged| staged.last_event_at < EpochMillis::new(5));
-            stale.extend(old.map(|staged| (id.clone(), staged.turn.id.clone())));
+            let old_here = plain.open.values().filter(|staged| staged.last_event_at < EpochMillis::new(5));
+            old.extend(old_here.map(|staged| (id.clone(), staged.turn.id.clone())));
         }
         let found = self.engine.stale_turns(EpochMillis::new(5), usize::MAX).unwrap();
         let mut found: Vec<_> = found.into_iter().map(|stale| (stale.conversation_id, stale.turn_id)).collect();
         found.sort();
-        stale.sort();
-        assert_eq!(found, stale);
+        old.sort();
+        assert_eq!(found, old);
     }
 }
 

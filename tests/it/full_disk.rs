@@ -65,7 +65,9 @@ fn turn(n: usize) -> String {
     });
     let done = json!({"type": "done", "conversationId": "c", "turnId": format!("t{n}"), "reason": "stop"});
     let start = json!({"type": "turn-start", "conversationId": "c", "turnId": format!("t{n}"), "model": model});
-    std::iter::once(start).chain(steps).chain([done]).map(|event| format!("{event}\n")).collect()
+    let events: Vec<String> =
+        std::iter::once(start).chain(steps).chain([done]).map(|event| event.to_string()).collect();
+    events.join("\n")
 }
 
 fn ordinal_of(answer: &Answer) -> u64 {

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use self::checker::Kind;
 use self::client::Manners;
-use self::run::{Plan, Report, run};
+use self::run::{End, Plan, Report, run};
 
 /// A number from the environment, by which a thorough run is made larger or a failed one is repeated.
 fn setting(name: &str, default: u64) -> u64 {
@@ -18,7 +18,7 @@ fn setting(name: &str, default: u64) -> u64 {
 }
 
 fn honest(seed: u64, kills: usize) -> Plan {
-    Plan { seed, kills, manners: Manners::Honest, loses_writes: false }
+    Plan { seed, kills, manners: Manners::Honest, ends_by: End::Kill, loses_writes: false }
 }
 
 fn seed() -> u64 {
@@ -29,9 +29,22 @@ fn seed() -> u64 {
 fn what_was_acknowledged_outlives_every_kill() {
     let seed = seed();
     let kills = usize::try_from(setting("TURN_METRICS_TEST_KILLS", 40)).unwrap();
-    let report = run(honest(seed, kills));
-    let Report { violations, notes, sealed_turns } = report;
-    println!("seed {seed}: {kills} kills, {notes} notes of acknowledgements, {sealed_turns} sealed turns");
+    assert_nothing_is_violated(honest(seed, kills));
+}
+
+#[test]
+fn what_was_acknowledged_outlives_every_stop_and_no_client_holds_one() {
+    let seed = seed();
+    let stops = usize::try_from(setting("TURN_METRICS_TEST_STOPS", 6)).unwrap();
+    assert_nothing_is_violated(Plan { ends_by: End::Signals, ..honest(seed, stops) });
+}
+
+fn assert_nothing_is_violated(plan: Plan) {
+    let Plan { seed, kills, ends_by, .. } = plan;
+    // Said at once, for the case that the run itself does not get to its end.
+    println!("TURN_METRICS_TEST_SEED={seed}");
+    let Report { violations, notes, sealed_turns } = run(plan);
+    println!("{kills} times {ends_by:?}: {notes} notes of acknowledgements, {sealed_turns} sealed turns");
     assert!(violations.is_empty(), "TURN_METRICS_TEST_SEED={seed}: {violations:#?}");
     assert!(sealed_turns > kills, "TURN_METRICS_TEST_SEED={seed}: there was no load");
 }

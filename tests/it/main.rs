@@ -7,6 +7,7 @@ mod check;
 mod concurrency;
 mod full_disk;
 mod kill_loop;
+mod overload;
 mod program;
 mod restart;
 mod server;

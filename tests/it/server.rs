@@ -180,6 +180,18 @@ impl Client {
         if answer.is_err() { written.and(answer) } else { answer }
     }
 
+    /// Sends the head of a request and the beginning of its body, and stops there.
+    pub(crate) fn begin_upload(&mut self) {
+        self.begin_upload_of(99);
+    }
+
+    /// The same for a body that is announced to be so long.
+    pub(crate) fn begin_upload_of(&mut self, bytes: usize) {
+        let head = "POST /events HTTP/1.1\r\nhost: t\r\ncontent-type: application/x-ndjson\r\n";
+        let request = format!("{head}content-length: {bytes}\r\n\r\n\n");
+        self.stream().unwrap().get_mut().write_all(request.as_bytes()).unwrap();
+    }
+
     pub(crate) fn stream(&mut self) -> std::io::Result<&mut BufReader<TcpStream>> {
         if self.stream.is_none() {
             let stream = TcpStream::connect(self.address)?;

@@ -1,6 +1,5 @@
 //! How a server ends.
 
-use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 
@@ -55,12 +54,7 @@ fn a_client_in_the_middle_of_an_upload_cannot_hold_it() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start_with(directory.path(), &[("HTTP__SHUTDOWN_TIMEOUT", "100ms")]);
     let mut stuck = server.client();
-    let stream = stuck.stream().unwrap().get_mut();
-    stream
-        .write_all(
-            b"POST /events HTTP/1.1\r\nhost: t\r\ncontent-type: application/x-ndjson\r\ncontent-length: 99\r\n\r\n{",
-        )
-        .unwrap();
+    stuck.begin_upload();
     // Another request's answer shows that the server is past accepting the stuck one.
     assert_eq!(server.client().get("/health").status, 200);
     server.signal("TERM");
@@ -73,12 +67,7 @@ fn a_second_signal_ends_it_at_once() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start_with(directory.path(), &[("HTTP__SHUTDOWN_TIMEOUT", "1h")]);
     let mut stuck = server.client();
-    let stream = stuck.stream().unwrap().get_mut();
-    stream
-        .write_all(
-            b"POST /events HTTP/1.1\r\nhost: t\r\ncontent-type: application/x-ndjson\r\ncontent-length: 99\r\n\r\n{",
-        )
-        .unwrap();
+    stuck.begin_upload();
     assert_eq!(server.client().get("/health").status, 200);
     server.signal("TERM");
     // It accepts no more once the first signal has been seen.

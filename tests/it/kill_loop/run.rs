@@ -20,8 +20,18 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) kills: usize,
     pub(crate) manners: Manners,
+    pub(crate) ends_by: End,
     /// Whether the data directory is put back once to what it was after an earlier kill, as if writes were lost.
     pub(crate) loses_writes: bool,
+}
+
+/// How a server ends that was under load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// As by a crash.
+    Kill,
+    /// By the signals that stop it in order, one and the other in turn, with a client that is stuck in an upload.
+    Signals,
 }
 
 /// What came of it.
@@ -52,7 +62,11 @@ pub(crate) fn run(plan: Plan) -> Report {
             let burst = [0, random.usize(..20), random.usize(..400)][random.usize(..3)];
             // What is to be lost must be there first.
             let burst = if plan.loses_writes { 60 } else { burst };
-            kill_under_load(&data_dir, burst, &mut random, &field, &acknowledged);
+            let server = run_under_load(&data_dir, burst, &mut random, &field, &acknowledged);
+            match plan.ends_by {
+                End::Kill => server.kill(),
+                End::Signals => stop(server, ["TERM", "INT"][kill % 2]),
+            }
             if plan.loses_writes {
                 let copy = directory.path().join("copy");
                 match kill {
@@ -81,16 +95,23 @@ pub(crate) fn run(plan: Plan) -> Report {
     Report { violations: check(&scripts, &journals, &outcome), notes, sealed_turns }
 }
 
-/// Runs a server until a number of acknowledgements has come, and kills it in the middle of what is on the way then.
-fn kill_under_load(
+/// Runs a server until a number of acknowledgements has come: it is in the middle of what is on the way then.
+fn run_under_load(
     data_dir: &Path,
     acknowledgements: usize,
     random: &mut fastrand::Rng,
     field: &Field,
     acknowledged: &Receiver<()>,
-) {
+) -> Server {
     // Conversations that are retired at once meet events on the way; batches of one make many commits of a burst.
-    let settings = [("TURNS__IDLE_AFTER", ["1ms", "1m"]), ("STORE__BATCH_COMMITS", ["1", "1024"])];
+    // Of two at work a third one is refused, again and again.
+    let settings = [
+        ("TURNS__IDLE_AFTER", ["1ms", "1m"]),
+        ("STORE__BATCH_COMMITS", ["1", "1024"]),
+        ("TURNS__MAX_IN_FLIGHT", ["2", "20000"]),
+        ("STORE__QUEUE_COMMITS", ["1", "20000"]),
+        ("HTTP__SHUTDOWN_TIMEOUT", ["1s", "1s"]),
+    ];
     let settings = settings.map(|(name, values)| (name, values[random.usize(..2)]));
     let server = Server::start_with(data_dir, &settings);
     while acknowledged.try_recv().is_ok() {}
@@ -98,7 +119,15 @@ fn kill_under_load(
     for _ in 0..acknowledgements {
         acknowledged.recv_timeout(PATIENCE).expect("an acknowledgement");
     }
-    server.kill();
+    server
+}
+
+fn stop(server: Server, signal: &str) {
+    let mut stuck = server.client();
+    stuck.begin_upload();
+    server.signal(signal);
+    let (status, log) = server.wait();
+    assert_eq!(status.code(), Some(0), "{signal}: {log:#?}");
 }
 
 fn copy_files(from: &Path, to: &Path) {

@@ -1,0 +1,110 @@
+//! More than the store takes: what is held is bounded, the rest is refused at once, and it is over as it came.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use actix::{Actor, Addr};
+use tokio::sync::Semaphore;
+
+use super::*;
+use crate::settings::{StoreSettings, TurnSettings};
+use crate::store::{Commit, Engine, Location, TurnRange};
+use crate::testing::{Probe, TestClock};
+use crate::turn::{ConversationId, Done, TurnEvent, TurnEventKind, TurnId};
+
+const MAX_IN_FLIGHT: usize = 10;
+const SENT: usize = 2000;
+
+struct Setup {
+    engine: Engine,
+    commits: Probe<Commit>,
+    directory: Addr<Directory>,
+}
+
+/// A directory over a store in memory that takes no commit without a permit of the gate.
+fn setup(gate: &Rc<Semaphore>) -> Setup {
+    let engine = Engine::open(Location::Memory, &StoreSettings::default()).unwrap();
+    let store = Store::new(engine.clone()).start();
+    let (to, gate) = (store.clone(), Rc::clone(gate));
+    let commits = Probe::<Commit>::start(move |commit| {
+        let (gate, to) = (Rc::clone(&gate), to.clone());
+        async move {
+            gate.acquire().await.unwrap().forget();
+            to.send(commit).await.unwrap()
+        }
+    });
+    let recipients = StoreRecipients { open: store.recipient(), commit: commits.recipient() };
+    let settings = TurnSettings { max_in_flight: MAX_IN_FLIGHT, ..TurnSettings::default() };
+    let directory = Directory::new(recipients, Arc::new(TestClock::at(1)), settings).start();
+    Setup { engine, commits, directory }
+}
+
+fn done(conversation: usize, turn: usize) -> Observe {
+    let kind = TurnEventKind::Done(Done::because("stop"));
+    let events = vec![TurnEvent { turn_id: TurnId::new(format!("t{turn}")).unwrap(), kind }];
+    Observe { conversation_id: ConversationId::new(format!("c{conversation}")).unwrap(), events }
+}
+
+#[actix_rt::test]
+async fn however_much_is_sent_to_a_store_that_stands_still_no_more_than_the_limit_is_held() {
+    let gate = Rc::new(Semaphore::new(0));
+    let setup = setup(&gate);
+    // All at once, far more than any mailbox is said to hold, over few conversations and many.
+    let sent: Vec<_> = (0..SENT)
+        .map(|n| {
+            let conversation = if n % 2 == 0 { n % 6 } else { n };
+            (conversation, tokio::task::spawn_local(setup.directory.send(done(conversation, n))))
+        })
+        .collect();
+    let refused = async {
+        // All but those that wait for the gate are answered while it is shut.
+        while sent.iter().filter(|(_, sent)| sent.is_finished()).count() < SENT - MAX_IN_FLIGHT {
+            tokio::task::yield_now().await;
+        }
+    };
+    refused.await;
+    let counts = setup.directory.send(CountWork).await.unwrap();
+    assert_eq!(counts.in_flight, MAX_IN_FLIGHT);
+    assert!(counts.active_conversations <= MAX_IN_FLIGHT);
+    assert!(setup.commits.seen().len() <= MAX_IN_FLIGHT);
+    assert_eq!(setup.directory.send(done(0, SENT)).await.unwrap(), Err(ObserveError::Overloaded));
+
+    gate.add_permits(Semaphore::MAX_PERMITS / 2);
+    let mut acknowledged = 0;
+    for (conversation, sent) in sent {
+        match sent.await.unwrap().unwrap() {
+            Ok(receipt) => {
+                acknowledged += 1;
+                let turn = &receipt.sealed[0];
+                let conversation_id = ConversationId::new(format!("c{conversation}")).unwrap();
+                let after = turn.ordinal.get() - 1;
+                let stored = setup.engine.turns(&TurnRange { conversation_id, after, limit: 1 }).unwrap();
+                assert_eq!(stored[0].metrics.turn_id, turn.turn_id, "what was acknowledged is there");
+            }
+            Err(error) => assert_eq!(error, ObserveError::Overloaded),
+        }
+    }
+    assert_eq!(acknowledged, MAX_IN_FLIGHT);
+    // The next one is taken: nothing that was refused is still being held against it.
+    setup.directory.send(done(0, SENT)).await.unwrap().unwrap();
+    assert_eq!(setup.directory.send(CountWork).await.unwrap().in_flight, 0);
+}
+
+#[actix_rt::test]
+async fn a_directory_that_is_full_can_be_drained() {
+    let gate = Rc::new(Semaphore::new(0));
+    let setup = setup(&gate);
+    let sent: Vec<_> =
+        (0..2 * MAX_IN_FLIGHT).map(|n| tokio::task::spawn_local(setup.directory.send(done(n, 0)))).collect();
+    setup.commits.wait_for(MAX_IN_FLIGHT).await;
+    let drained = tokio::task::spawn_local(setup.directory.send(Drain));
+    assert_eq!(setup.directory.send(done(0, 1)).await.unwrap(), Err(ObserveError::ShuttingDown));
+    assert!(!drained.is_finished(), "drained with work in flight");
+    gate.add_permits(Semaphore::MAX_PERMITS / 2);
+    drained.await.unwrap().unwrap();
+    let mut acknowledged = 0;
+    for sent in sent {
+        acknowledged += usize::from(sent.await.unwrap().unwrap().is_ok());
+    }
+    assert_eq!(acknowledged, MAX_IN_FLIGHT, "what was taken before is finished");
+}

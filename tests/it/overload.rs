@@ -1,0 +1,92 @@
+//! More than the service takes on: what it takes is bounded, the rest is refused early, and it is over at once.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::server::{Client, PATIENCE, Server};
+
+const CLIENTS: usize = 16;
+const TURNS: usize = 40;
+
+fn done(conversation: &str, turn: &str) -> String {
+    format!("{{\"type\":\"done\",\"conversationId\":\"{conversation}\",\"turnId\":\"{turn}\",\"reason\":\"stop\"}}\n")
+}
+
+#[test]
+fn what_does_not_fit_is_refused_before_it_is_parsed_and_taken_again_as_soon_as_it_fits() {
+    let directory = tempfile::tempdir().unwrap();
+    let limits = ["HTTP__MAX_BUFFERED_BYTES", "HTTP__MAX_BODY_BYTES", "HTTP__MAX_LINE_BYTES"];
+    let server = Server::start_with(directory.path(), &limits.map(|limit| (limit, "10000")));
+    let mut client = server.client();
+    assert_eq!(client.post_events("no event").status, 400);
+    // One upload holds nearly all that may be held, for as long as it cares to.
+    let mut holding = server.client();
+    holding.begin_upload_of(9_000);
+    let until = std::time::Instant::now() + PATIENCE;
+    let refused = loop {
+        // Had it been parsed, it would be a bad request.
+        let answer = server.client().post_events("no event");
+        if answer.status != 400 {
+            break answer;
+        }
+        assert!(std::time::Instant::now() < until, "everything fits");
+    };
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert_eq!(refused.header("connection"), Some("close"), "its body was not read");
+    assert!(refused.error().contains("nothing was taken in"), "{refused:?}");
+    assert_eq!(client.get("/conversations/c/metrics").status, 200, "reading goes on");
+    for _ in 0..50 {
+        assert_eq!(server.client().post_events(&done("c", "t")).status, 503);
+    }
+
+    // The upload comes to its end, and with its answer there is room again.
+    let answer = holding.send_raw(&vec![b'\n'; 8_999], false).unwrap();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let until = std::time::Instant::now() + PATIENCE;
+    while server.client().post_events(&done("c", "t")).status != 200 {
+        assert!(std::time::Instant::now() < until, "it does not recover");
+    }
+    let turns = client.get("/conversations/c/turns").json();
+    assert_eq!(turns["latestOrdinal"], 1, "what was refused left nothing");
+}
+
+#[test]
+fn under_more_load_than_it_takes_the_excess_is_refused_and_everything_acknowledged_is_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let limits = [("TURNS__MAX_IN_FLIGHT", "2"), ("STORE__QUEUE_COMMITS", "1"), ("STORE__BATCH_COMMITS", "1")];
+    let server = Server::start_with(directory.path(), &limits);
+    let address = server.address;
+    let refused = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for client_number in 0..CLIENTS {
+            let refused = &refused;
+            scope.spawn(move || {
+                let mut client = Client::new(address);
+                let conversation = format!("c{client_number}");
+                for turn in 0..TURNS {
+                    // As the only sender of its conversation it knows the place of each turn.
+                    let sealed = loop {
+                        let answer = client.post_events(&done(&conversation, &format!("t{turn}")));
+                        if answer.status == 200 {
+                            break answer.json()["sealed"][0].clone();
+                        }
+                        assert_eq!(answer.status, 503, "{answer:?}");
+                        assert_eq!(answer.header("retry-after"), Some("1"));
+                        refused.fetch_add(1, Ordering::SeqCst);
+                    };
+                    assert_eq!(sealed["ordinal"], turn + 1);
+                    assert_eq!(sealed["duplicate"], false, "a refusal had left something behind");
+                }
+            });
+        }
+    });
+    assert!(refused.into_inner() > 0, "there was no overload");
+    let mut client = server.client();
+    for client_number in 0..CLIENTS {
+        let turns = client.get(&format!("/conversations/c{client_number}/turns?limit=1000")).json();
+        assert_eq!(turns["latestOrdinal"], TURNS);
+        assert_eq!(turns["turns"].as_array().unwrap().len(), TURNS);
+    }
+    // It is over with the load.
+    assert_eq!(client.post_events(&done("after", "t")).status, 200);
+}
