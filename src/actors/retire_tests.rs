@@ -63,7 +63,7 @@ fn setup() -> Setup {
             async move {
                 tokio::task::yield_now().await;
                 let open_turns = kept.open.borrow().values().cloned().collect();
-                Ok(ConversationState { version: Version(kept.version.get()), open_turns })
+                Ok(ConversationState { version: Version(kept.version.get()), open_turns, sealed_turns: Vec::new() })
             }
         })
     };

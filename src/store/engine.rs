@@ -52,7 +52,7 @@ impl Engine {
     /// A store whose writer's thread ends by a panic.
     #[cfg(test)]
     pub(crate) fn with_dying_writer() -> Self {
-        let (engine, writer) = Self::prepare(Location::Memory, &StoreSettings::default()).unwrap();
+        let (engine, writer) = Self::prepare(Location::Memory, &StoreSettings::default(), Backoff::default()).unwrap();
         std::thread::spawn(move || {
             let _writer = writer;
             panic!("this panic is part of a test");

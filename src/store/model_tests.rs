@@ -173,10 +173,10 @@ impl Opened {
         let mut old: Vec<(ConversationId, TurnId)> = Vec::new();
         for (conversation, plain) in &model.conversations {
             let id = conversation_id(*conversation);
-            let mut state = self.engine.conversation_state(&id).unwrap();
+            let mut state = self.engine.conversation_state(&id, &[]).unwrap();
             state.open_turns.sort_by(|a, b| a.turn.id.cmp(&b.turn.id));
             let open_turns: Vec<_> = plain.open.values().cloned().collect();
-            assert_eq!(state, ConversationState { version: Version(plain.version), open_turns });
+            assert_eq!(state, ConversationState { version: Version(plain.version), open_turns, sealed_turns: vec![] });
             let range = TurnRange { conversation_id: id.clone(), after: 1, limit: 3 };
             let turns = (0..).zip(&plain.sealed).map(|(at, turn)| turn.clone().at(Ordinal::after(at)));
             assert_eq!(self.engine.turns(&range).unwrap(), turns.skip(1).take(3).collect::<Vec<_>>());

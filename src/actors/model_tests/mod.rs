@@ -50,7 +50,7 @@ async fn commit(
         Some(Fault::CommitLost) => return Err(lost()),
         Some(Fault::Refused) => return Err(CommitError::Overloaded),
         Some(Fault::Rival { turn, seals }) => {
-            let known = engine.conversation_state(&commit.conversation_id).unwrap();
+            let known = engine.conversation_state(&commit.conversation_id, &[]).unwrap();
             let open = known.open_turns.iter().find(|staged| staged.turn.id == *turn);
             let staged = staged_by_rival(turn, open.map(|staged| &staged.turn), now);
             let sealed = seals.then(|| sealed_by_rival(&staged.turn, now));
@@ -162,7 +162,7 @@ impl StateMachineTest for Test {
     fn check_invariants(actors: &Actors, model: &Model) {
         for conversation in model.conversations.keys() {
             let conversation_id = id(*conversation);
-            let mut open = actors.engine.conversation_state(&conversation_id).unwrap().open_turns;
+            let mut open = actors.engine.conversation_state(&conversation_id, &[]).unwrap().open_turns;
             open.sort_by(|a, b| a.turn.id.cmp(&b.turn.id));
             assert_eq!(open, model.open(*conversation));
             let range = TurnRange { conversation_id, after: 0, limit: usize::MAX };
