@@ -142,11 +142,11 @@ fn failing(kind: Kind) -> Fault {
     Fault { kind, after: 0, error: Failing::Eio, for_good: true }
 }
 
-#[test]
-fn a_read_that_fails_has_the_store_opened_again_without_a_write() {
+#[tokio::test]
+async fn a_read_that_fails_has_the_store_opened_again_without_a_write() {
     let disk = Disk::default();
     let never = Backoff { first: std::time::Duration::MAX / 4, longest: std::time::Duration::MAX / 4 };
-    let settings = StoreSettings { cache_bytes: 0, ..StoreSettings::default() };
+    let settings = StoreSettings { cache_bytes: 0, queue_commits: 1, ..StoreSettings::default() };
     let (engine, mut writer) = Engine::prepare(disk.location(), &settings, never).unwrap();
     disk.plan_fault(failing(Kind::Read));
     let refused = engine.turns(&all()).unwrap_err();
@@ -154,6 +154,7 @@ fn a_read_that_fails_has_the_store_opened_again_without_a_write() {
     disk.heal();
     assert!(matches!(engine.turns(&all()), Err(ReadError::Failed(_))), "the database has not forgotten the error");
     // Nobody has asked for a write, and yet the writer has something to do.
+    assert_eq!(engine.check_write().await, Err(CommitError::Overloaded));
     assert!(matches!(writer.step(), Step::GoOn));
     assert!(matches!(engine.turns(&all()), Err(ReadError::Unavailable(_))));
     writer.open_again();
