@@ -1,8 +1,12 @@
 //! What the actors are told and asked. They know these messages, not each other.
 
+use std::fs::File;
+
 use actix::{Actor, Message, ResponseActFuture};
 
-use crate::store::{Commit, CommitError, Committed, ConversationState, ReadError, Revision, StaleTurn, TurnRange};
+use crate::store::{
+    BackupError, Commit, CommitError, Committed, ConversationState, ReadError, Revision, StaleTurn, TurnRange,
+};
 use crate::turn::{ConversationId, EpochMillis, Ordinal, StoredTurn, TurnEvent, TurnId};
 
 /// Take in events of a conversation, in this order. Sent to the directory, which passes it to the conversation.
@@ -144,6 +148,15 @@ pub struct CheckWrite;
 
 impl Message for CheckWrite {
     type Result = Result<(), CommitError>;
+}
+
+/// Ask the store for a copy of everything as it is now, made while it works on: a file that has no name, and is gone
+/// when it is closed. One is made at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BackUp;
+
+impl Message for BackUp {
+    type Result = Result<File, BackupError>;
 }
 
 /// Tell the directory to refuse new work and to answer when what it has is done.

@@ -27,8 +27,8 @@ pub(crate) use messages::AwaitEnd;
 pub use conversation::{Conversation, StoreRecipients};
 pub use directory::Directory;
 pub use messages::{
-    Abandon, CheckWrite, Close, CountWork, Drain, FindRevision, ListStaleTurns, ListTurns, Observe, ObserveError,
-    OpenConversation, Receipt, TurnReceipt, WorkCounts,
+    Abandon, BackUp, CheckWrite, Close, CountWork, Drain, FindRevision, ListStaleTurns, ListTurns, Observe,
+    ObserveError, OpenConversation, Receipt, TurnReceipt, WorkCounts,
 };
 pub use store::Store;
 pub use sweeper::Sweeper;

@@ -1,11 +1,15 @@
 //! The store's actor: the only owner of the database.
 
+use std::fs::File;
+
 use actix::{Actor, Context, Handler, ResponseActFuture, ResponseFuture};
 use tokio::task::spawn_blocking;
 
 use super::messages::never;
-use super::{AwaitEnd, CheckWrite, Close, FindRevision, ListStaleTurns, ListTurns, OpenConversation};
-use crate::store::{Commit, CommitError, Committed, ConversationState, Engine, ReadError, Revision, StaleTurn};
+use super::{AwaitEnd, BackUp, CheckWrite, Close, FindRevision, ListStaleTurns, ListTurns, OpenConversation};
+use crate::store::{
+    BackupError, Commit, CommitError, Committed, ConversationState, Engine, ReadError, Revision, StaleTurn,
+};
 use crate::turn::StoredTurn;
 
 /// Answers for the redb engine. It never blocks its own thread: commits go to the engine's writer, reads to the pool
@@ -80,6 +84,18 @@ impl Handler<CheckWrite> for Store {
 
     fn handle(&mut self, _: CheckWrite, _: &mut Self::Context) -> Self::Result {
         Box::pin(self.engine.check_write())
+    }
+}
+
+impl Handler<BackUp> for Store {
+    type Result = ResponseFuture<Result<File, BackupError>>;
+
+    fn handle(&mut self, _: BackUp, _: &mut Self::Context) -> Self::Result {
+        let engine = self.engine.clone();
+        Box::pin(async move {
+            let done = spawn_blocking(move || engine.back_up()).await;
+            done.unwrap_or_else(|error| Err(ReadError::Failed(error.to_string()).into()))
+        })
     }
 }
 

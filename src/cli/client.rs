@@ -1,5 +1,6 @@
 //! What the commands ask a running server over HTTP.
 
+use std::io;
 use std::time::Duration;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -119,24 +120,30 @@ impl Client {
         self.read(self.agent.get(url).call())
     }
 
+    /// A copy of the server's database, as it comes. Reading it fails if it does not come whole.
+    pub(super) fn backup(&self) -> Result<impl io::Read + use<>, ClientError> {
+        // However long it takes to make the copy and to send it, as long as something comes.
+        let request = self.agent.get(format!("{}/backup", self.url)).config();
+        let response = request.timeout_global(None).build().call();
+        Ok(self.accepted(response)?.into_body().into_with_config().limit(u64::MAX).reader())
+    }
+
     fn read<T: for<'a> Deserialize<'a>>(
         &self,
         response: Result<Response<Body>, ureq::Error>,
     ) -> Result<T, ClientError> {
-        let url = || self.url.to_string();
-        let unreachable = |error: ureq::Error| {
-            let cause = match error {
-                ureq::Error::Io(error) => error.to_string(),
-                error => error.to_string(),
-            };
-            ClientError::Unreachable { url: url(), cause: plain(&cause) }
-        };
-        let mut response = response.map_err(unreachable)?;
-        let body = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_vec().map_err(unreachable)?;
+        let body = self.body(&mut self.accepted(response)?)?;
+        serde_json::from_slice(&body)
+            .map_err(|error| ClientError::NotUnderstood { url: self.url.to_string(), cause: error.to_string() })
+    }
+
+    /// The response if it is one of success.
+    fn accepted(&self, response: Result<Response<Body>, ureq::Error>) -> Result<Response<Body>, ClientError> {
+        let mut response = response.map_err(|error| self.unreachable(error))?;
         if response.status() == StatusCode::OK {
-            return serde_json::from_slice(&body)
-                .map_err(|error| ClientError::NotUnderstood { url: url(), cause: error.to_string() });
+            return Ok(response);
         }
+        let body = self.body(&mut response)?;
         let failure = serde_json::from_slice(&body).unwrap_or_else(|_| Failure {
             error: response.status().canonical_reason().unwrap_or("no reason given").to_owned(),
             line: None,
@@ -144,12 +151,25 @@ impl Client {
         let error = plain(&failure.error.chars().take(MAX_ERROR_CHARS).collect::<String>());
         let seconds = |value: &ureq::http::HeaderValue| value.to_str().ok()?.trim().parse().ok();
         Err(ClientError::Refused {
-            url: url(),
+            url: self.url.to_string(),
             status: response.status().as_u16(),
             error,
             line: failure.line,
             retry_after: response.headers().get("retry-after").and_then(seconds).map(Duration::from_secs),
         })
+    }
+
+    fn body(&self, response: &mut Response<Body>) -> Result<Vec<u8>, ClientError> {
+        let body = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_vec();
+        body.map_err(|error| self.unreachable(error))
+    }
+
+    fn unreachable(&self, error: ureq::Error) -> ClientError {
+        let cause = match error {
+            ureq::Error::Io(error) => error.to_string(),
+            error => error.to_string(),
+        };
+        ClientError::Unreachable { url: self.url.to_string(), cause: plain(&cause) }
     }
 }
 
@@ -209,6 +229,18 @@ mod tests {
         assert!(error.is_transient());
         assert_eq!(error.retry_after(), Some(Duration::from_secs(2)));
         assert!(client.post_events(b"x\n").unwrap_err().is_transient(), "a connection that breaks");
+    }
+
+    #[test]
+    fn a_backup_that_does_not_come_whole_is_an_error() {
+        let chunk = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
+        let script = Script::play(vec![Some(format!("{chunk}0\r\n\r\n")), Some(chunk.to_owned())]);
+        let client = Client::new(script.url());
+        let read = |whole: &mut Vec<u8>| io::Read::read_to_end(&mut client.backup().unwrap(), whole);
+        let mut whole = Vec::new();
+        read(&mut whole).unwrap();
+        assert_eq!(whole, b"abc");
+        assert!(read(&mut Vec::new()).is_err());
     }
 
     #[test]

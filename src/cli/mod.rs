@@ -1,6 +1,7 @@
-//! The command line: `serve`, `demo`, `ingest`, `show`, `check` and `config`.
+//! The command line: `serve`, `demo`, `ingest`, `show`, `check`, `backup` and `config`.
 
 mod args;
+mod backup;
 mod check;
 mod client;
 mod config;
@@ -23,6 +24,7 @@ use clap::{Parser, Subcommand};
 use crate::config::ConfigError;
 use crate::telemetry::TelemetryError;
 
+pub use backup::BackupFailure;
 pub use client::ClientError;
 pub use ingest::{IngestError, IngestFailure};
 pub use send::SendError;
@@ -52,6 +54,7 @@ enum Command {
     Ingest(ingest::Args),
     Show(show::Args),
     Check(check::Args),
+    Backup(backup::Args),
     Config(config::Args),
 }
 
@@ -74,6 +77,9 @@ pub enum CliError {
     /// Events were not taken in.
     #[error(transparent)]
     Send(#[from] SendError),
+    /// No backup was made.
+    #[error(transparent)]
+    Backup(#[from] BackupFailure),
     /// Not all of the input was taken in.
     #[error(transparent)]
     Ingest(#[from] IngestError),
@@ -110,6 +116,7 @@ pub fn run() -> Result<ExitCode, CliError> {
         Command::Ingest(args) => ingest::run(&args),
         Command::Show(args) => show::run(&args),
         Command::Check(args) => check::run(args),
+        Command::Backup(args) => backup::run(&args),
         Command::Config(args) => config::run(args),
     }
 }

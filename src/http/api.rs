@@ -6,7 +6,7 @@ use tracing::error;
 
 use super::admission::ByteBudget;
 use super::error::ApiError;
-use super::{HttpSettings, events, health, metrics, turns};
+use super::{HttpSettings, backup, events, health, metrics, turns};
 use crate::runtime::Handles;
 use crate::store::ReadError;
 
@@ -52,6 +52,7 @@ pub fn resources(api: &Api) -> impl FnOnce(&mut ServiceConfig) + use<> {
             .service(only("/events", "POST", [web::post().to(events::post)]))
             .service(only("/conversations/{id}/metrics", READ, read(|route| route.to(metrics::get))))
             .service(only("/conversations/{id}/turns", READ, read(|route| route.to(turns::get))))
+            .service(only("/backup", "GET", [web::get().to(backup::get)]))
             .service(only("/health", READ, read(|route| route.to(health::health))))
             .service(only("/ready", READ, read(|route| route.to(health::ready))));
     }

@@ -6,13 +6,14 @@
 //! # Layout
 //!
 //! - `api`: what the resources share, and where each of them is mounted;
-//! - one file a resource: `events`, `metrics`, `turns`, `health`;
+//! - one file a resource: `events`, `metrics`, `turns`, `backup`, `health`;
 //! - what a resource is made of: `admission` and `body` (a posted body within its limits), `batch` and `lines` (the
 //!   body as events), `path_id` (the conversation that a path names), `error` (every failure as JSON);
 //! - what is wrapped around all of them: `server`, `cors`, `request`, `unread`.
 
 mod admission;
 mod api;
+mod backup;
 mod batch;
 mod body;
 mod cors;

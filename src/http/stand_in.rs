@@ -1,6 +1,7 @@
 //! A system that answers as a test tells it to, and what tests ask the application with.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
@@ -17,9 +18,9 @@ use uuid::Uuid;
 
 use super::server::app;
 use super::{Api, HttpSettings};
-use crate::actors::{CheckWrite, FindRevision, ListTurns, Observe, ObserveError, Receipt, TurnReceipt};
+use crate::actors::{BackUp, CheckWrite, FindRevision, ListTurns, Observe, ObserveError, Receipt, TurnReceipt};
 use crate::runtime::Handles;
-use crate::store::{CommitError, ReadError, Revision, TurnRange};
+use crate::store::{BackupError, CommitError, ReadError, Revision, TurnRange};
 use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Ordinal, StoredTurn, TurnEvent, TurnEventKind, TurnId};
 
 /// What the system does; set before it is started.
@@ -37,6 +38,8 @@ pub(super) struct StandIn {
     pub(super) reads: Option<usize>,
     /// What comes of a check; stuck without it.
     pub(super) check: Option<Result<(), CommitError>>,
+    /// The one backup that it gives; busy without it.
+    pub(super) backup: Option<Result<File, BackupError>>,
     /// Whether the system is gone.
     pub(super) gone: bool,
     /// What it was asked.
@@ -62,7 +65,8 @@ impl StandIn {
             observe: system.clone().recipient(),
             list_turns: system.clone().recipient(),
             find_revision: system.clone().recipient(),
-            check_write: system.recipient(),
+            check_write: system.clone().recipient(),
+            back_up: system.recipient(),
         };
         (Api::new(handles, settings), seen)
     }
@@ -115,6 +119,14 @@ impl Handler<Observe> for StandIn {
             }
             answer
         })
+    }
+}
+
+impl Handler<BackUp> for StandIn {
+    type Result = MessageResult<BackUp>;
+
+    fn handle(&mut self, _: BackUp, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.backup.take().unwrap_or(Err(BackupError::Busy)))
     }
 }
 

@@ -1,6 +1,6 @@
 use actix::Recipient;
 
-use crate::actors::{CheckWrite, FindRevision, ListTurns, Observe};
+use crate::actors::{BackUp, CheckWrite, FindRevision, ListTurns, Observe};
 
 /// Where a running system takes its messages: all that a caller of it needs.
 #[derive(Clone)]
@@ -13,4 +13,6 @@ pub struct Handles {
     pub find_revision: Recipient<FindRevision>,
     /// Tells whether a durable write works.
     pub check_write: Recipient<CheckWrite>,
+    /// Gives a copy of the whole store.
+    pub back_up: Recipient<BackUp>,
 }

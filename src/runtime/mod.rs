@@ -191,6 +191,7 @@ impl Runtime {
             list_turns: store.clone().recipient(),
             find_revision: store.clone().recipient(),
             check_write: store.clone().recipient(),
+            back_up: store.clone().recipient(),
         };
         Self { arbiter, directory, store, handles, writer }
     }

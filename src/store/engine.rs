@@ -1,3 +1,4 @@
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
@@ -5,6 +6,7 @@ use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use redb::ReadTransaction;
 use tokio::sync::{oneshot, watch};
 
+use super::backup::{BackupError, Workshop};
 use super::location::{Location, OpenError};
 use super::read::{LeftOut, ReadTables};
 use super::schema::Failure;
@@ -23,6 +25,8 @@ pub(crate) struct Engine {
     slot: Arc<Slot>,
     writer: watch::Receiver<WriterState>,
     damaged_records: Arc<AtomicU64>,
+    workshop: Workshop,
+    cache_bytes: usize,
 }
 
 impl Engine {
@@ -44,9 +48,10 @@ impl Engine {
         let slot = Arc::new(Slot::new(location.open(cache_bytes)?));
         let (jobs, received) = sync_channel(settings.queue_commits);
         let (state, writer) = watch::channel(WriterState::Running);
+        let workshop = Workshop::of(&location);
         let reopen = Box::new(move || location.reopen(cache_bytes));
         let running = Writer::new(received, Arc::clone(&slot), reopen, backoff, settings.batch_commits, state);
-        Ok((Self { jobs, slot, writer, damaged_records: Arc::default() }, running))
+        Ok((Self { jobs, slot, writer, damaged_records: Arc::default(), workshop, cache_bytes }, running))
     }
 
     /// A store whose writer's thread ends by a panic.
@@ -128,6 +133,16 @@ impl Engine {
     /// Open turns whose latest event came before `idle_since`.
     pub(crate) fn stale_turns(&self, idle_since: EpochMillis, limit: usize) -> Result<Vec<StaleTurn>, ReadError> {
         self.read(|tables| tables.stale_turns(idle_since, limit))
+    }
+
+    /// A copy of everything as it is now: a file without a name, that of a database.
+    pub(crate) fn back_up(&self) -> Result<File, BackupError> {
+        let begin = || match self.slot.begin_read() {
+            Ok(begun) => begun.map_err(|failure| ReadError::Failed(failure.to_string())),
+            Err(closed) => Err(ReadError::Unavailable(closed)),
+        };
+        unwind::caught(|| self.workshop.build(begin, self.cache_bytes))
+            .unwrap_or_else(|panic| Err(ReadError::Failed(panic).into()))
     }
 
     /// How many damaged records reads have left out.

@@ -1,5 +1,6 @@
 //! The store: what it is asked and answers, and the redb engine that keeps it.
 
+mod backup;
 mod check;
 mod commit;
 mod engine;
@@ -23,6 +24,7 @@ mod unwind;
 mod write;
 mod writer;
 
+pub use backup::BackupError;
 pub use check::{CheckError, CheckReport, Violation, check, repair};
 pub use commit::{
     Commit, CommitError, Committed, ConversationState, ReadError, Revision, StagedTurn, StaleTurn, TurnOutcome,

@@ -51,6 +51,8 @@ pub(crate) enum Failure {
     #[error(transparent)]
     Durability(#[from] redb::SetDurabilityError),
     #[error(transparent)]
+    Database(#[from] redb::DatabaseError),
+    #[error(transparent)]
     Record(#[from] DamagedRecord),
     #[error("the store's own record `{0}` is missing or damaged")]
     Meta(&'static str),

@@ -1,3 +1,6 @@
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
 use super::client::{Broken, Client, Sabotage};
 use super::disk::{Disk, Failing, Fault, Kind};
 use super::from_environment;
@@ -142,8 +145,8 @@ fn failing(kind: Kind) -> Fault {
     Fault { kind, after: 0, error: Failing::Eio, for_good: true }
 }
 
-#[tokio::test]
-async fn a_read_that_fails_has_the_store_opened_again_without_a_write() {
+#[test]
+fn a_read_that_fails_has_the_store_opened_again_without_a_write() {
     let disk = Disk::default();
     let never = Backoff { first: std::time::Duration::MAX / 4, longest: std::time::Duration::MAX / 4 };
     let settings = StoreSettings { cache_bytes: 0, queue_commits: 1, ..StoreSettings::default() };
@@ -154,7 +157,8 @@ async fn a_read_that_fails_has_the_store_opened_again_without_a_write() {
     disk.heal();
     assert!(matches!(engine.turns(&all()), Err(ReadError::Failed(_))), "the database has not forgotten the error");
     // Nobody has asked for a write, and yet the writer has something to do.
-    assert_eq!(engine.check_write().await, Err(CommitError::Overloaded));
+    let asked = pin!(engine.check_write()).poll(&mut Context::from_waker(Waker::noop()));
+    assert_eq!(asked, Poll::Ready(Err(CommitError::Overloaded)), "the writer's queue, which takes one job, is empty");
     assert!(matches!(writer.step(), Step::GoOn));
     assert!(matches!(engine.turns(&all()), Err(ReadError::Unavailable(_))));
     writer.open_again();

@@ -1,0 +1,83 @@
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use tempfile::NamedTempFile;
+
+use super::args::ServerUrl;
+use super::client::{Client, ClientError};
+use super::{CliError, output};
+
+/// Copies the database of a running server, as it is at one moment, while the server works on.
+///
+/// The copy is a database that `check` verifies and `serve` opens: put it in a data directory as
+/// `turn-metrics.redb`. It takes its name when it is whole and on the disk. The server needs room for the copy beside
+/// its database.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  turn-metrics backup copy/turn-metrics.redb
+  turn-metrics backup --server http://127.0.0.1:24210 --force latest.redb && turn-metrics check --data-dir copy")]
+pub(super) struct Args {
+    /// The file to write
+    #[arg(value_name = "DEST")]
+    destination: PathBuf,
+
+    /// The server
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:24210")]
+    server: ServerUrl,
+
+    /// Replace the file if there is one
+    #[arg(long)]
+    force: bool,
+}
+
+/// Why there is no backup.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackupFailure {
+    /// There is a file of that name.
+    #[error("{0} exists; give --force to replace it")]
+    Exists(PathBuf),
+    /// The copy cannot be written.
+    #[error("{path} cannot be written: {source}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The server did not give it, or not all of it.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+}
+
+pub(super) fn run(args: &Args) -> Result<ExitCode, CliError> {
+    let bytes = back_up(args)?;
+    output::note(&format!("{} has {bytes} bytes", args.destination.display()));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn back_up(args: &Args) -> Result<u64, BackupFailure> {
+    let destination = &args.destination;
+    let unwritable = |source| BackupFailure::Write { path: destination.clone(), source };
+    // Known before the server makes a copy for nothing; it is looked at again when the file takes its name.
+    if !args.force && destination.exists() {
+        return Err(BackupFailure::Exists(destination.clone()));
+    }
+    let directory = match destination.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let mut unfinished = NamedTempFile::new_in(directory).map_err(unwritable)?;
+    let mut copy = Client::new(args.server.clone()).backup()?;
+    let bytes = io::copy(&mut copy, unfinished.as_file_mut()).map_err(unwritable)?;
+    unfinished.as_file().sync_all().map_err(unwritable)?;
+    let named = if args.force { unfinished.persist(destination) } else { unfinished.persist_noclobber(destination) };
+    named.map_err(|error| match error.error.kind() {
+        io::ErrorKind::AlreadyExists => BackupFailure::Exists(destination.clone()),
+        _ => unwritable(error.error),
+    })?;
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(unwritable)?;
+    Ok(bytes)
+}

@@ -1,0 +1,89 @@
+//! `GET /backup`
+
+use std::fs::File;
+use std::io::Read;
+
+use actix_web::web::{Bytes, Data};
+use actix_web::{HttpResponse, rt};
+use futures_util::stream;
+use tracing::{error, warn};
+
+use super::api::Api;
+use super::error::ApiError;
+use crate::actors::BackUp;
+use crate::store::BackupError;
+
+/// How much of the file is read at once.
+const PART_BYTES: usize = 256 * 1024;
+
+/// A copy of the whole database as it is at one moment. One is made at a time, on the server's disk beside the
+/// database, and then sent.
+pub(super) async fn get(api: Data<Api>) -> Result<HttpResponse, ApiError> {
+    let copy = match api.handles.back_up.send(BackUp).await {
+        Ok(Ok(copy)) => copy,
+        Ok(Err(refused @ (BackupError::Busy | BackupError::InMemory))) => {
+            return Err(ApiError::Unavailable(refused.to_string()));
+        }
+        Ok(Err(error)) => {
+            error!(%error, "no backup was made");
+            return Err(ApiError::Unavailable("no backup could be made; the log says why".to_owned()));
+        }
+        Err(error) => {
+            error!(%error, "the store did not answer");
+            return Err(ApiError::Unavailable("the store is gone".to_owned()));
+        }
+    };
+    let parts = stream::try_unfold(copy, |copy| async move {
+        // Fails after the head is sent: the answer breaks off, so that nobody takes it for whole.
+        let read = rt::task::spawn_blocking(move || read_part(copy)).await;
+        match read {
+            Ok(Ok((part, _))) if part.is_empty() => Ok(None),
+            Ok(Ok(read)) => Ok(Some(read)),
+            Ok(Err(cause)) => {
+                warn!(%cause, "the copy could not be read");
+                Err(ApiError::LoadFailed)
+            }
+            Err(_) => Err(ApiError::LoadFailed),
+        }
+    });
+    Ok(HttpResponse::Ok().content_type("application/octet-stream").streaming(parts))
+}
+
+fn read_part(mut copy: File) -> std::io::Result<(Bytes, File)> {
+    let mut part = Vec::with_capacity(PART_BYTES);
+    copy.by_ref().take(PART_BYTES as u64).read_to_end(&mut part)?;
+    Ok((part.into(), copy))
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::body::to_bytes;
+    use actix_web::test::{TestRequest, call_service, init_service};
+
+    use super::super::server::app;
+    use super::super::stand_in::{StandIn, get};
+    use super::*;
+
+    #[actix_web::test]
+    async fn the_copy_comes_in_one_piece_however_long_it_is() {
+        for length in [0, 1, PART_BYTES, PART_BYTES + 1, 3 * PART_BYTES + 7] {
+            let copy = tempfile::NamedTempFile::new().unwrap();
+            let content: Vec<_> = (0..length).map(|n| n.to_le_bytes()[0]).collect();
+            std::fs::write(copy.path(), &content).unwrap();
+            let api = StandIn { backup: Some(Ok(copy.reopen().unwrap())), ..StandIn::default() }.serving();
+            let app = init_service(app(&api)).await;
+            let answer = call_service(&app, TestRequest::get().uri("/backup").to_request()).await;
+            assert_eq!(answer.status(), 200);
+            assert!(to_bytes(answer.into_body()).await.ok().unwrap() == content, "{length} bytes");
+        }
+    }
+
+    #[actix_web::test]
+    async fn without_a_copy_it_is_told_why_but_nothing_of_the_disk() {
+        let api = StandIn::default().serving();
+        assert_eq!(get(&api, "/backup").await.failure(503), "a backup is being made already");
+        let secret = BackupError::Write("cannot write /var/lib/x".to_owned());
+        let api = StandIn { backup: Some(Err(secret)), ..StandIn::default() }.serving();
+        assert_eq!(get(&api, "/backup").await.failure(503), "no backup could be made; the log says why");
+    }
+}

@@ -1,0 +1,114 @@
+//! A copy of everything, made while the store works on.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, TryLockError};
+
+use redb::{Builder, Key, ReadTransaction, ReadableTable, TableDefinition, TableError, Value, WriteTransaction};
+
+use super::schema::{CONVERSATIONS, Failure, KEYS, LOST_OPEN_TURNS, LOST_TURNS, META, OPEN_TURNS, ORDINALS, TURNS};
+use super::{Location, ReadError};
+
+/// What the copy is built in, in the data directory: there is no other place that is known to be ours and to have room.
+const UNFINISHED: &str = "turn-metrics.redb.backup";
+
+/// Why there is no backup.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackupError {
+    /// Another one is being made.
+    #[error("a backup is being made already")]
+    Busy,
+    /// The store is in memory: there is no place for a copy.
+    #[error("the store is in memory, and no backup of it can be made")]
+    InMemory,
+    /// The store cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The copy cannot be written.
+    #[error("the copy cannot be written: {0}")]
+    Write(String),
+}
+
+/// Where copies are built, one at a time. Clones are the same place.
+#[derive(Debug, Clone)]
+pub(super) struct Workshop {
+    directory: Option<PathBuf>,
+    taken: Arc<Mutex<()>>,
+}
+
+impl Workshop {
+    pub(super) fn of(location: &Location) -> Self {
+        let directory = match location {
+            Location::Directory(directory) => Some(directory.clone()),
+            _ => None,
+        };
+        Self { directory, taken: Arc::default() }
+    }
+
+    /// Builds a database of what `txn` sees, and gives its file, which has no name any more: it is gone when it is closed.
+    pub(super) fn build(
+        &self,
+        begin: impl FnOnce() -> Result<ReadTransaction, ReadError>,
+        cache_bytes: usize,
+    ) -> Result<File, BackupError> {
+        let directory = self.directory.as_ref().ok_or(BackupError::InMemory)?;
+        let _taken = match self.taken.try_lock() {
+            Err(TryLockError::WouldBlock) => return Err(BackupError::Busy),
+            // Whoever panicked left a file at most, which is removed below.
+            Err(TryLockError::Poisoned(taken)) => taken.into_inner(),
+            Ok(taken) => taken,
+        };
+        let path = directory.join(UNFINISHED);
+        let built = remove(&path).map_err(|error| BackupError::Write(error.to_string())).and_then(|()| {
+            // As late as can be: what it sees cannot be overwritten while it lives, and the file grows.
+            copy(&begin()?, &path, cache_bytes).map_err(|failure| BackupError::Write(failure.to_string()))
+        });
+        let file = built.and_then(|()| File::open(&path).map_err(|error| BackupError::Write(error.to_string())));
+        let _ = remove(&path);
+        file
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn copy(from: &ReadTransaction, path: &Path, cache_bytes: usize) -> Result<(), Failure> {
+    let mut builder = Builder::new();
+    builder.set_cache_size(cache_bytes);
+    let database = builder.create(path)?;
+    let mut to = database.begin_write()?;
+    to.set_quick_repair(true);
+    copy_table(from, &to, META)?;
+    copy_table(from, &to, KEYS)?;
+    copy_table(from, &to, CONVERSATIONS)?;
+    copy_table(from, &to, TURNS)?;
+    copy_table(from, &to, ORDINALS)?;
+    copy_table(from, &to, OPEN_TURNS)?;
+    copy_table(from, &to, LOST_TURNS)?;
+    copy_table(from, &to, LOST_OPEN_TURNS)?;
+    to.commit()?;
+    Ok(database.close()?)
+}
+
+fn copy_table<K: Key + 'static, V: Value + 'static>(
+    from: &ReadTransaction,
+    to: &WriteTransaction,
+    table: TableDefinition<'_, K, V>,
+) -> Result<(), Failure> {
+    let from = match from.open_table(table) {
+        Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+        opened => opened?,
+    };
+    let mut to = to.open_table(table)?;
+    for row in from.iter()? {
+        let (key, value) = row?;
+        to.insert(key.value(), value.value())?;
+    }
+    Ok(())
+}

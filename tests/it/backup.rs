@@ -1,0 +1,64 @@
+//! `turn-metrics backup` of a server that works on.
+
+use std::path::Path;
+use std::process::Output;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use crate::server::{Server, metrics, turn_metrics};
+
+fn back_up(server: &Server, destination: &Path, more: &[&str]) -> Output {
+    let mut command = turn_metrics();
+    command.args(["backup", "--server", &server.url()]).arg(destination).args(more);
+    command.output().unwrap()
+}
+
+fn done(turn: u64) -> String {
+    format!("{{\"type\":\"done\",\"conversationId\":\"c\",\"turnId\":\"t{turn}\",\"reason\":\"stop\"}}\n")
+}
+
+#[test]
+fn a_copy_made_under_load_is_clean_and_has_all_that_was_acknowledged_before() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let server = Server::start(from.path());
+    let mut client = server.client();
+    let events: String = (1..=200).map(done).collect();
+    assert_eq!(client.post_events(&events).status, 200);
+    client.post_events("{\"type\":\"turn-start\",\"conversationId\":\"c\",\"turnId\":\"open\"}\n");
+    let before = metrics(&mut client, "c");
+
+    let destination = to.path().join("turn-metrics.redb");
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for turn in (201..).take_while(|_| !stop.load(Ordering::Relaxed)) {
+                assert_eq!(client.post_events(&done(turn)).status, 200);
+            }
+        });
+        let output = back_up(&server, &destination, &[]);
+        stop.store(true, Ordering::Relaxed);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    });
+    let left: Vec<_> = std::fs::read_dir(from.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["turn-metrics.redb"], "something of the copy was left with the server");
+
+    let check = turn_metrics().args(["check", "--data-dir"]).arg(to.path()).output().unwrap();
+    assert_eq!(check.status.code(), Some(0), "{}", String::from_utf8_lossy(&check.stdout));
+    let copy = Server::start(to.path());
+    let after = metrics(&mut copy.client(), "c");
+    assert!(after.starts_with(before.trim_end_matches("]}")), "{after}");
+}
+
+#[test]
+fn a_file_that_is_there_is_replaced_only_by_force() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let server = Server::start(from.path());
+    let destination = to.path().join("copy.redb");
+    std::fs::write(&destination, "mine").unwrap();
+    let refused = back_up(&server, &destination, &[]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--force"));
+    assert_eq!(std::fs::read(&destination).unwrap(), b"mine");
+    assert!(back_up(&server, &destination, &["--force"]).status.success());
+    assert_ne!(std::fs::read(&destination).unwrap(), b"mine");
+}
