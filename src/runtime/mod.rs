@@ -137,6 +137,14 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Keeps the store on a storage of a test's own.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn storage(mut self, storage: crate::store::Storage) -> Self {
+        self.location = Location::Storage(storage);
+        self
+    }
+
     /// Sets the limits and ages of turns.
     #[must_use]
     pub fn turns(mut self, settings: TurnSettings) -> Self {

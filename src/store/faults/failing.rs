@@ -1,5 +1,6 @@
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use super::client::{Broken, Client, Sabotage};
 use super::disk::{Disk, Failing, Fault, Kind};
@@ -137,6 +138,9 @@ fn a_panic_below_the_store_loses_nothing_acknowledged() {
     }
 }
 
+/// Not a promise of speed, but an end for a test that is broken.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 fn all() -> TurnRange {
     TurnRange { conversation_id: ConversationId::new("c").unwrap(), after: 0, limit: 9 }
 }
@@ -148,7 +152,7 @@ fn failing(kind: Kind) -> Fault {
 #[test]
 fn a_read_that_fails_has_the_store_opened_again_without_a_write() {
     let disk = Disk::default();
-    let never = Backoff { first: std::time::Duration::MAX / 4, longest: std::time::Duration::MAX / 4 };
+    let never = Backoff { first: Duration::MAX / 4, longest: Duration::MAX / 4 };
     let settings = StoreSettings { cache_bytes: 0, queue_commits: 1, ..StoreSettings::default() };
     let (engine, mut writer) = Engine::prepare(disk.location(), &settings, never).unwrap();
     disk.plan_fault(failing(Kind::Read));
@@ -168,7 +172,7 @@ fn a_read_that_fails_has_the_store_opened_again_without_a_write() {
 #[tokio::test]
 async fn the_store_comes_back_by_itself_when_the_disk_does() {
     let disk = Disk::default();
-    let soon = std::time::Duration::from_millis(1);
+    let soon = Duration::from_millis(1);
     let backoff = Backoff { first: soon, longest: soon };
     let (engine, writer) = Engine::prepare(disk.location(), &StoreSettings::default(), backoff).unwrap();
     let writer = std::thread::spawn(move || writer.run());
@@ -184,7 +188,8 @@ async fn the_store_comes_back_by_itself_when_the_disk_does() {
     }
     assert!(causes.iter().all(|cause| cause.contains("Input/output error")), "{:?}", causes.last());
     disk.heal();
-    while engine.check_write().await.is_err() {}
+    let back = async { while engine.check_write().await.is_err() {} };
+    tokio::time::timeout(PATIENCE, back).await.expect("the store does not come back");
     engine.close().await;
     writer.join().unwrap();
 }
