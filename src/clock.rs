@@ -1,7 +1,7 @@
-//! The wall clock, injected so that tests and embedders can set it.
+//! Clocks, injected so that tests and embedders can set them: one for moments, one for durations.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::turn::EpochMillis;
 
@@ -14,7 +14,7 @@ pub trait Clock: Send + Sync + 'static {
 /// A clock that many may hold.
 pub type SharedClock = Arc<dyn Clock>;
 
-/// The computer's own clock.
+/// The computer's own clock. It may be set while it runs, so no duration is measured by it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
@@ -23,5 +23,30 @@ impl Clock for SystemClock {
     fn now(&self) -> EpochMillis {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         EpochMillis::new(u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+/// Tells how much time has passed, to measure durations with.
+pub trait Stopwatch: Send + Sync + 'static {
+    /// The time since some fixed moment; never less than at an earlier call.
+    fn elapsed(&self) -> Duration;
+}
+
+/// A stopwatch that many may hold.
+pub type SharedStopwatch = Arc<dyn Stopwatch>;
+
+/// The computer's own monotonic clock, whose fixed moment is when this value was made.
+#[derive(Debug, Clone, Copy)]
+pub struct SystemStopwatch(Instant);
+
+impl Default for SystemStopwatch {
+    fn default() -> Self {
+        Self(Instant::now())
+    }
+}
+
+impl Stopwatch for SystemStopwatch {
+    fn elapsed(&self) -> Duration {
+        self.0.elapsed()
     }
 }

@@ -1,4 +1,112 @@
-//! Durable, ordered, exactly-once metrics of every turn of an LLM agent.
+//! Durable, ordered, exactly-once metrics of every turn of an LLM agent: tokens and times, step by step.
+//!
+//! A kernel, the program that runs an agent's turns, emits events as it does. They fold into the metrics of a turn,
+//! which is kept once, in its order, when the turn is over. What is acknowledged is on the disk.
+//!
+//! The program `turn-metrics serve` takes events and gives metrics over HTTP. This library is for programs that are
+//! built on actix themselves: it runs the same actors within them, records their turns, and helps to test them.
+//!
+//! # The system in a program
+//!
+//! A [`Runtime`](runtime::Runtime) is the whole system: a store, the actors of conversations, and what drains them. Any
+//! number of them may run in one process. It hands out recipients for events and reads, and tells subscribers of every
+//! turn that is sealed, once that is durable.
+//!
+//! ```
+//! use turn_metrics::actors::{Fact, ListTurns};
+//! use turn_metrics::recorder::{Outbox, Recorder};
+//! use turn_metrics::runtime::Runtime;
+//! use turn_metrics::store::TurnRange;
+//! use turn_metrics::turn::{ConversationId, TurnId, Usage};
+//!
+//! # actix::System::new().block_on(async {
+//! # let directory = tempfile::tempdir()?;
+//! # let data_dir = directory.path();
+//! let runtime = Runtime::builder().data_dir(data_dir).start().await?;
+//! let mut subscription = runtime.subscribe();
+//!
+//! // A recorder measures the turns of an agent's loop and sends their events, without ever holding the loop up.
+//! let outbox = Outbox::start(runtime.handles().observe.clone(), 10_000);
+//! let recorder = Recorder::new(outbox.clone());
+//! let mut turn = recorder.start_turn(ConversationId::new("c")?, TurnId::new("t")?, Some("some-model"))?;
+//! let mut step = turn.start_step();
+//! step.token();
+//! step.usage(Usage { input_tokens: 900.into(), output_tokens: 120.into(), ..Usage::default() });
+//! step.end("stop");
+//! turn.end("stop");
+//!
+//! let Some(Fact::TurnSealed(sealed)) = subscription.next().await else { panic!("no turn was sealed") };
+//! assert_eq!(sealed.turn.metrics.usage.output_tokens.get(), 120);
+//!
+//! let range = TurnRange { conversation_id: ConversationId::new("c")?, after: 0, limit: 100 };
+//! let turns = runtime.handles().list_turns.send(ListTurns(range)).await??;
+//! assert_eq!(turns, [sealed.turn]);
+//!
+//! // In this order: the last events, then the actors and the store.
+//! outbox.flush().await;
+//! runtime.shutdown().await;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # }).unwrap();
+//! ```
+//!
+//! # The resources in an application
+//!
+//! With the feature `server`, the resources of the service are mounted under any scope of an actix-web application.
+//!
+//! ```
+//! # #[cfg(feature = "server")]
+//! # fn mount(runtime: &turn_metrics::runtime::Runtime) {
+//! use actix_web::{App, web};
+//! use turn_metrics::http::{self, Api, HttpSettings};
+//!
+//! let api = Api::new(runtime.handles().clone(), HttpSettings::default());
+//! let app = App::new().service(web::scope("/observability").configure(http::resources(&api)));
+//! # }
+//! ```
+//!
+//! # A test of an actor
+//!
+//! With the feature `testing`, a probe stands in for the system, or the actors run on a store in memory.
+//!
+//! ```
+//! # #[cfg(feature = "testing")]
+//! # actix::System::new().block_on(async {
+//! use turn_metrics::actors::{Observe, Receipt};
+//! use turn_metrics::testing::{Probe, TurnScript};
+//!
+//! let probe = Probe::<Observe>::start(|_| std::future::ready(Ok(Receipt::default())));
+//! // Whatever is under test sends its events here.
+//! let system = probe.recipient();
+//! # system.send(TurnScript::new("c", "t").start().done("stop").observe()).await??;
+//! let expected = TurnScript::new("c", "t").start().done("stop").observe();
+//! assert_eq!(probe.wait_for(1).await, [expected]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # }).unwrap();
+//! ```
+//!
+//! # Features
+//!
+//! | feature | what it adds | what that brings |
+//! |---|---|---|
+//! | (none) | [`turn`], [`store`], [`actors`], [`runtime`], [`recorder`] | actix, redb and serde; no server, no command line, no TLS |
+//! | `server`, on by default | `http`, `config`, `cli` and the program | actix-web, clap, `journal` |
+//! | `testing` | `testing`: probe, clock, store in memory, scripts, simulated kernel | nothing |
+//! | `journal` | `journal`: closed spans as lines of a rotating file | tracing-subscriber |
+//! | `otel` | `otel`: the recorder's spans over OTLP | opentelemetry, prost, ureq |
+//!
+//! An embedder asks for `default-features = false` and what it needs.
+//!
+//! # Layout
+//!
+//! From the ground up; each module uses only those before it.
+//!
+//! - [`turn`]: what a turn is and how its events fold. Pure.
+//! - [`clock`], [`settings`], [`simulate`]: the time, what can be set, a kernel that does not exist.
+//! - [`store`], `config`, `journal`, `otel`: what is kept, and where; what is told of spans.
+//! - [`actors`]: the messages, and who handles them.
+//! - [`runtime`], [`recorder`], `telemetry`: a running system; the kernel's side of it.
+//! - `http`, then `cli`: the service.
+//! - `testing` stands beside: it uses what it stands in for.
 
 pub mod actors;
 #[cfg(feature = "server")]
@@ -8,6 +116,12 @@ pub mod clock;
 pub mod config;
 #[cfg(feature = "server")]
 pub mod http;
+#[cfg(feature = "journal")]
+pub mod journal;
+mod line_queue;
+#[cfg(feature = "otel")]
+pub mod otel;
+pub mod recorder;
 pub mod runtime;
 pub mod settings;
 pub mod simulate;

@@ -1,4 +1,4 @@
-//! What can be set of the actors and the store. `config/default.toml` gives the same defaults, with reasons.
+//! What can be set of the actors, the store and the journal. `config/default.toml` gives the same defaults, with reasons.
 
 use std::time::Duration;
 
@@ -49,5 +49,22 @@ pub struct StoreSettings {
 impl Default for StoreSettings {
     fn default() -> Self {
         Self { queue_commits: 20_000, batch_commits: 1024, cache_bytes: 32 * 1024 * 1024 }
+    }
+}
+
+/// Sizes of the trace journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalSettings {
+    /// A file that would have more bytes than this is set aside, and a new one begun.
+    pub max_file_bytes: usize,
+    /// How many files are kept, with the present one.
+    pub max_files: usize,
+    /// The most lines that wait to be written; one more is counted and lost.
+    pub queue_lines: usize,
+}
+
+impl Default for JournalSettings {
+    fn default() -> Self {
+        Self { max_file_bytes: 64 * 1024 * 1024, max_files: 4, queue_lines: 10_000 }
     }
 }

@@ -1,12 +1,17 @@
-//! What the program tells about itself while it runs: tracing events on stderr.
+//! What the program tells about itself while it runs: tracing events on stderr, spans in the trace journal.
 
 use std::env::{self, VarError};
 use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 use crate::config::{LogFormat, LogLevel, LogSettings};
+use crate::journal::{JournalWriter, TraceJournal};
+use crate::settings::JournalSettings;
 
 /// Why there is no telemetry.
 #[derive(Debug, thiserror::Error)]
@@ -25,27 +30,47 @@ pub enum TelemetryError {
     NotUnicode,
     /// The process has a subscriber for tracing events already.
     #[error("tracing is set up already")]
-    AlreadySet(#[source] Box<dyn std::error::Error + Send + Sync>),
+    AlreadySet(#[source] TryInitError),
+    /// The trace journal cannot be written.
+    #[error("the trace journal {path} cannot be opened")]
+    Journal {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
 }
 
-/// Sends this process's tracing events to stderr from now on.
+/// Sends this process's tracing events to stderr from now on, and its spans to the trace journal if that has a file.
 ///
-/// `RUST_LOG`, if it is set, takes the place of the level.
-pub fn init(settings: LogSettings) -> Result<(), TelemetryError> {
+/// `RUST_LOG`, if it is set, takes the place of the level; the journal does not mind either. Its writer, if there is
+/// one, has to be kept until the end of the process.
+pub fn init(
+    settings: LogSettings,
+    journal: Option<(&Path, &JournalSettings)>,
+) -> Result<Option<JournalWriter>, TelemetryError> {
     let filter = match env::var("RUST_LOG") {
         Ok(value) => filter(&value, settings.level)?,
         Err(VarError::NotPresent) => filter("", settings.level)?,
         Err(VarError::NotUnicode(_)) => return Err(TelemetryError::NotUnicode),
     };
     let on_terminal = io::stderr().is_terminal();
-    let builder = fmt().with_env_filter(filter).with_writer(io::stderr);
-    let result = if is_json(settings.format, on_terminal) {
+    let log = fmt::layer().with_writer(io::stderr);
+    let log = if is_json(settings.format, on_terminal) {
         // The fields stand beside the level and the time, where a collector looks for them.
-        builder.json().flatten_event(true).try_init()
+        log.json().flatten_event(true).boxed()
     } else {
-        builder.with_ansi(on_terminal && is_color_wanted(env::var_os("NO_COLOR").as_deref())).try_init()
+        log.with_ansi(on_terminal && is_color_wanted(env::var_os("NO_COLOR").as_deref())).boxed()
     };
-    result.map_err(TelemetryError::AlreadySet)
+    let opened = journal.map(|(path, settings)| {
+        let opened = TraceJournal::start(path, settings);
+        opened.map_err(|source| TelemetryError::Journal { path: path.to_owned(), source })
+    });
+    let (journal, writer) = opened.transpose()?.unzip();
+    let spans = Targets::new().with_target("turn_metrics", LevelFilter::INFO);
+    let all = tracing_subscriber::registry().with(log.with_filter(filter));
+    all.with(journal.map(|journal| journal.with_filter(spans))).try_init().map_err(TelemetryError::AlreadySet)?;
+    Ok(writer)
 }
 
 /// Whether the value of `NO_COLOR` lets output be coloured: any value but an empty one forbids it.

@@ -11,7 +11,10 @@ use tokio::time::Instant;
 
 use super::conversation::{Conversation, StoreRecipients};
 use super::messages::never;
-use super::{Abandon, AwaitEnd, CountWork, Drain, Observe, ObserveError, Receipt, WorkCounts};
+use super::{
+    Abandon, AwaitEnd, ConversationReport, CountWork, Drain, Facts, InspectConversation, Observe, ObserveError,
+    Receipt, WorkCounts,
+};
 use crate::clock::SharedClock;
 use crate::settings::TurnSettings;
 use crate::turn::ConversationId;
@@ -24,6 +27,8 @@ pub struct Directory {
     store: StoreRecipients,
     clock: SharedClock,
     settings: TurnSettings,
+    /// Whom its conversations tell of sealed turns, if anybody.
+    facts: Option<Facts>,
     conversations: HashMap<ConversationId, Entry>,
     in_flight: Rc<InFlight>,
     /// Set for good by the first [`Drain`].
@@ -57,7 +62,14 @@ impl Directory {
     /// A directory of no conversations, not started yet.
     pub fn new(store: StoreRecipients, clock: SharedClock, settings: TurnSettings) -> Self {
         let in_flight = Rc::new(InFlight::default());
-        Self { store, clock, settings, conversations: HashMap::new(), in_flight, draining: false }
+        Self { store, clock, settings, facts: None, conversations: HashMap::new(), in_flight, draining: false }
+    }
+
+    /// Has its conversations tell of the turns that they seal.
+    #[must_use]
+    pub fn telling(mut self, facts: Facts) -> Self {
+        self.facts = Some(facts);
+        self
     }
 
     fn pass_on<M>(&mut self, id: &ConversationId, message: M) -> ResponseFuture<Result<Receipt, ObserveError>>
@@ -103,6 +115,10 @@ impl Directory {
             }
         }
         let conversation = Conversation::new(id.clone(), self.store.clone(), self.clock.clone(), &self.settings);
+        let conversation = match &self.facts {
+            Some(facts) => conversation.telling(facts.clone()),
+            None => conversation,
+        };
         let activity = Rc::new(Activity {
             unanswered: Cell::new(0),
             last_used: Cell::new(Instant::now()),
@@ -211,5 +227,18 @@ impl Handler<CountWork> for Directory {
             in_flight: self.in_flight.unanswered.get(),
             died: self.in_flight.died.get(),
         })
+    }
+}
+
+impl Handler<InspectConversation> for Directory {
+    type Result = ResponseFuture<Option<ConversationReport>>;
+
+    fn handle(&mut self, inspect: InspectConversation, _: &mut Self::Context) -> Self::Result {
+        // No ticket: looking at a conversation is no work that keeps it, and starts none.
+        let entry = self.conversations.get(&inspect.conversation_id);
+        let Some(report) = entry.map(|entry| entry.address.send(inspect)) else {
+            return Box::pin(async { None });
+        };
+        Box::pin(async { report.await.ok().flatten() })
     }
 }

@@ -5,7 +5,7 @@ use std::fs::File;
 use actix::{Actor, Message, ResponseActFuture};
 
 use crate::store::{
-    BackupError, Commit, CommitError, Committed, ConversationState, ReadError, Revision, StaleTurn, TurnRange,
+    BackupError, Commit, CommitError, Committed, ConversationState, ReadError, Revision, StaleTurn, TurnRange, Version,
 };
 use crate::turn::{ConversationId, EpochMillis, Ordinal, StoredTurn, TurnEvent, TurnId};
 
@@ -205,4 +205,71 @@ pub struct WorkCounts {
 
 impl Message for CountWork {
     type Result = WorkCounts;
+}
+
+/// Ask a conversation how it is; the directory passes it on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InspectConversation {
+    /// The conversation.
+    pub conversation_id: ConversationId,
+}
+
+/// How a conversation's actor is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConversationReport {
+    /// Turns that are open, as far as it knows.
+    pub open_turns: usize,
+    /// The version that the conversation has; `None` before the first load and whenever it is in doubt.
+    pub version: Option<Version>,
+    /// Messages that wait for the store to be done with what came before them.
+    pub waiting: usize,
+    /// Whether the store is being waited for.
+    pub busy: bool,
+}
+
+impl Message for InspectConversation {
+    /// `None` if the conversation has no actor.
+    type Result = Option<ConversationReport>;
+}
+
+/// Ask the store how it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InspectStore;
+
+/// How the store is: what it has been asked to write since it started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StoreReport {
+    /// Commits that are not answered yet.
+    pub waiting_commits: usize,
+    /// Commits that became durable.
+    pub commits: u64,
+    /// Commits that the store failed to make durable, or of which it does not know.
+    pub failed_commits: u64,
+    /// Commits refused because too many were waiting.
+    pub refused_commits: u64,
+    /// Commits that expected another version.
+    pub conflicts: u64,
+}
+
+impl Message for InspectStore {
+    type Result = StoreReport;
+}
+
+/// Ask the sweeper how it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InspectSweeper;
+
+/// How the sweeper is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SweeperReport {
+    /// Whether a sweep is under way.
+    pub sweeping: bool,
+    /// Sweeps that have ended.
+    pub sweeps: u64,
+    /// Turns that it had sealed as abandoned.
+    pub sealed_turns: u64,
+}
+
+impl Message for InspectSweeper {
+    type Result = SweeperReport;
 }

@@ -2,12 +2,13 @@
 //!
 //! A message to the [`Directory`] goes on to the [`Conversation`] it names, which folds its events and sends the
 //! [`Store`] one commit for all that waited; the answer comes back when that is durable. The [`Sweeper`] has turns
-//! sealed that were abandoned.
+//! sealed that were abandoned. Whoever wants to know of sealed turns subscribes to [`Facts`].
 
 mod conversation;
 #[cfg(test)]
 mod death_tests;
 mod directory;
+mod facts;
 mod messages;
 #[cfg(test)]
 mod model_tests;
@@ -26,9 +27,11 @@ pub(crate) use messages::AwaitEnd;
 
 pub use conversation::{Conversation, StoreRecipients};
 pub use directory::Directory;
+pub use facts::{Fact, Facts, Subscription, TurnSealed};
 pub use messages::{
-    Abandon, BackUp, CheckWrite, Close, CountWork, Drain, FindRevision, ListStaleTurns, ListTurns, Observe,
-    ObserveError, OpenConversation, Receipt, TurnReceipt, WorkCounts,
+    Abandon, BackUp, CheckWrite, Close, ConversationReport, CountWork, Drain, FindRevision, InspectConversation,
+    InspectStore, InspectSweeper, ListStaleTurns, ListTurns, Observe, ObserveError, OpenConversation, Receipt,
+    StoreReport, SweeperReport, TurnReceipt, WorkCounts,
 };
 pub use store::Store;
 pub use sweeper::Sweeper;

@@ -1,12 +1,17 @@
 //! The store's actor: the only owner of the database.
 
+use std::cell::Cell;
 use std::fs::File;
+use std::rc::Rc;
 
-use actix::{Actor, Context, Handler, ResponseActFuture, ResponseFuture};
+use actix::{Actor, Context, Handler, MessageResult, ResponseActFuture, ResponseFuture};
 use tokio::task::spawn_blocking;
 
 use super::messages::never;
-use super::{AwaitEnd, BackUp, CheckWrite, Close, FindRevision, ListStaleTurns, ListTurns, OpenConversation};
+use super::{
+    AwaitEnd, BackUp, CheckWrite, Close, FindRevision, InspectStore, ListStaleTurns, ListTurns, OpenConversation,
+    StoreReport,
+};
 use crate::store::{
     BackupError, Commit, CommitError, Committed, ConversationState, Engine, ReadError, Revision, StaleTurn,
 };
@@ -16,11 +21,13 @@ use crate::turn::StoredTurn;
 /// of blocking threads, so that a read never waits for an fsync.
 pub struct Store {
     engine: Engine,
+    /// What became of the commits so far. Shared with those that are being waited for.
+    report: Rc<Cell<StoreReport>>,
 }
 
 impl Store {
     pub(crate) fn new(engine: Engine) -> Self {
-        Self { engine }
+        Self { engine, report: Rc::default() }
     }
 
     fn read<T: Send + 'static>(
@@ -43,7 +50,13 @@ impl Handler<Commit> for Store {
     type Result = ResponseFuture<Result<Committed, CommitError>>;
 
     fn handle(&mut self, commit: Commit, _: &mut Self::Context) -> Self::Result {
-        Box::pin(self.engine.commit(commit))
+        let waiting = Waiting::new(&self.report);
+        let committing = self.engine.commit(commit);
+        Box::pin(async move {
+            let result = committing.await;
+            waiting.count(&result);
+            result
+        })
     }
 }
 
@@ -112,5 +125,45 @@ impl Handler<AwaitEnd> for Store {
 
     fn handle(&mut self, _: AwaitEnd, _: &mut Self::Context) -> Self::Result {
         never()
+    }
+}
+
+impl Handler<InspectStore> for Store {
+    type Result = MessageResult<InspectStore>;
+
+    fn handle(&mut self, _: InspectStore, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.report.get())
+    }
+}
+
+/// Stands for one commit that is not answered yet.
+struct Waiting(Rc<Cell<StoreReport>>);
+
+impl Waiting {
+    fn new(report: &Rc<Cell<StoreReport>>) -> Self {
+        let waiting = Self(Rc::clone(report));
+        waiting.change(|report| report.waiting_commits += 1);
+        waiting
+    }
+
+    fn change(&self, change: impl FnOnce(&mut StoreReport)) {
+        let mut report = self.0.get();
+        change(&mut report);
+        self.0.set(report);
+    }
+
+    fn count(&self, result: &Result<Committed, CommitError>) {
+        self.change(|report| match result {
+            Ok(_) => report.commits += 1,
+            Err(CommitError::Conflict { .. }) => report.conflicts += 1,
+            Err(CommitError::Overloaded) => report.refused_commits += 1,
+            Err(CommitError::Unavailable(_)) => report.failed_commits += 1,
+        });
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.change(|report| report.waiting_commits -= 1);
     }
 }

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use actix::{Actor, ActorFutureExt, AsyncContext, Context, Recipient, WrapFuture};
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, MessageResult, Recipient, WrapFuture};
 
-use super::{Abandon, ListStaleTurns, ObserveError};
+use super::{Abandon, InspectSweeper, ListStaleTurns, ObserveError, SweeperReport};
 use crate::clock::SharedClock;
 use crate::settings::TurnSettings;
 use crate::turn::{ConversationId, EpochMillis, TurnId};
@@ -20,8 +20,8 @@ pub struct Sweeper {
     directory: Recipient<Abandon>,
     clock: SharedClock,
     settings: TurnSettings,
-    /// Whether a sweep is under way, which the next one then leaves alone.
-    sweeping: bool,
+    /// What it has done. While a sweep is under way, the next one leaves it alone.
+    report: SweeperReport,
 }
 
 impl Sweeper {
@@ -32,16 +32,20 @@ impl Sweeper {
         clock: SharedClock,
         settings: TurnSettings,
     ) -> Self {
-        Self { store, directory, clock, settings, sweeping: false }
+        Self { store, directory, clock, settings, report: SweeperReport::default() }
     }
 
     fn sweep(&mut self, ctx: &mut Context<Self>) {
-        if std::mem::replace(&mut self.sweeping, true) {
+        if std::mem::replace(&mut self.report.sweeping, true) {
             return;
         }
         let idle_since = self.clock.now().saturating_sub(self.settings.abandon_after);
         let swept = sweep(self.store.clone(), self.directory.clone(), idle_since);
-        ctx.spawn(swept.into_actor(self).map(|(), sweeper, _| sweeper.sweeping = false));
+        ctx.spawn(swept.into_actor(self).map(|sealed, sweeper, _| {
+            sweeper.report.sweeping = false;
+            sweeper.report.sweeps += 1;
+            sweeper.report.sealed_turns += sealed;
+        }));
     }
 }
 
@@ -54,12 +58,17 @@ impl Actor for Sweeper {
     }
 }
 
-async fn sweep(store: Recipient<ListStaleTurns>, directory: Recipient<Abandon>, idle_since: EpochMillis) {
+/// Tells how many turns were sealed.
+async fn sweep(store: Recipient<ListStaleTurns>, directory: Recipient<Abandon>, idle_since: EpochMillis) -> u64 {
+    let mut all_sealed = 0;
     loop {
         let stale = match store.send(ListStaleTurns { idle_since, limit: PAGE }).await {
             Ok(Ok(stale)) => stale,
-            Ok(Err(error)) => return tracing::warn!(%error, "could not look for abandoned turns; trying again later"),
-            Err(_) => return,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "could not look for abandoned turns; trying again later");
+                return all_sealed;
+            }
+            Err(_) => return all_sealed,
         };
         let found = stale.len();
         let mut by_conversation: HashMap<ConversationId, Vec<TurnId>> = HashMap::new();
@@ -70,14 +79,23 @@ async fn sweep(store: Recipient<ListStaleTurns>, directory: Recipient<Abandon>, 
         for (conversation_id, turn_ids) in by_conversation {
             match directory.send(Abandon { conversation_id, turn_ids, idle_since }).await {
                 Ok(Ok(receipt)) => sealed += receipt.sealed.len(),
-                Ok(Err(ObserveError::ShuttingDown)) | Err(_) => return,
+                Ok(Err(ObserveError::ShuttingDown)) | Err(_) => return all_sealed + sealed as u64,
                 Ok(Err(error)) => tracing::warn!(%error, "could not seal abandoned turns; trying again later"),
             }
         }
+        all_sealed += sealed as u64;
         // Sealed turns are found no more, so a full page may have more behind it; one that stayed as it was would
         // only be found again.
         if found < PAGE || sealed == 0 {
-            return;
+            return all_sealed;
         }
+    }
+}
+
+impl Handler<InspectSweeper> for Sweeper {
+    type Result = MessageResult<InspectSweeper>;
+
+    fn handle(&mut self, _: InspectSweeper, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.report)
     }
 }

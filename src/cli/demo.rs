@@ -61,7 +61,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<ExitCode, CliError> {
-    telemetry::init(LogSettings { level: LogLevel::Warn, ..LogSettings::default() })?;
+    telemetry::init(LogSettings { level: LogLevel::Warn, ..LogSettings::default() }, None)?;
     let signals = Signals::listen().map_err(CliError::system("listen for signals"))?;
     let data_dir = tempfile::Builder::new()
         .prefix("turn-metrics-demo-")

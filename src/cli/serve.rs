@@ -30,7 +30,8 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> Result<ExitCode, CliError> {
     let settings = args.config.load()?.into_settings();
-    telemetry::init(settings.log)?;
+    // Dropped at the end, when the last span is closed: only then is the journal whole.
+    let _journal = telemetry::init(settings.log, settings.trace_file.as_deref().map(|file| (file, &settings.trace)))?;
     if !args.insecure {
         service::require_loopback(settings.http.listen)?;
     }

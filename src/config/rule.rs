@@ -10,7 +10,7 @@ use super::input::Input;
 use super::{LogFormat, LogLevel, Settings, Workers};
 
 /// The sections, in the order in which they are shown.
-pub(super) const SECTIONS: &[&str] = &["http", "turns", "store", "log"];
+pub(super) const SECTIONS: &[&str] = &["http", "turns", "store", "log", "trace"];
 
 /// The most threads that answer requests: more than any computer has cores for.
 const MAX_WORKERS: u64 = 1024;
@@ -26,12 +26,18 @@ pub(super) struct Rule {
 
 /// What a setting holds, and where.
 enum Kind {
-    Count { at: fn(&mut Settings) -> &mut usize, min: u64, max: u64 },
+    Count {
+        at: fn(&mut Settings) -> &mut usize,
+        min: u64,
+        max: u64,
+    },
     Duration(fn(&mut Settings) -> &mut Duration),
     Workers(fn(&mut Settings) -> &mut Workers),
     Address(fn(&mut Settings) -> &mut SocketAddr),
     Origins(fn(&mut Settings) -> &mut Vec<String>),
     Directory(fn(&mut Settings) -> &mut PathBuf),
+    /// A file, or none, for which the text is empty.
+    File(fn(&mut Settings) -> &mut Option<PathBuf>),
     Level(fn(&mut Settings) -> &mut LogLevel),
     Format(fn(&mut Settings) -> &mut LogFormat),
 }
@@ -79,6 +85,10 @@ pub(super) const RULES: &[Rule] = &[
     bytes("store.cache_bytes", 1 << 40, |s| &mut s.store.cache_bytes),
     rule("log.level", Kind::Level(|s| &mut s.log.level)),
     rule("log.format", Kind::Format(|s| &mut s.log.format)),
+    rule("trace.file", Kind::File(|s| &mut s.trace_file)),
+    bytes("trace.max_file_bytes", 1 << 40, |s| &mut s.trace.max_file_bytes),
+    count("trace.max_files", 1, 1000, |s| &mut s.trace.max_files),
+    count("trace.queue_lines", 1, 10_000_000, |s| &mut s.trace.queue_lines),
 ];
 
 /// Pairs of settings of which the first is at most the second: a line has to fit a body, a body the memory for all.
@@ -109,6 +119,7 @@ impl Rule {
                 r#"a list of origins in lower case without a path, such as "https://app.example:8443""#.into()
             }
             Kind::Directory(_) => "the path of a directory, in UTF-8".into(),
+            Kind::File(_) => "the path of a file, in UTF-8, or an empty text for none".into(),
             Kind::Level(_) => names(LogLevel::ALL.iter().map(|level| level.as_str())),
             Kind::Format(_) => names(LogFormat::ALL.iter().map(|format| format.as_str())),
         }
@@ -129,6 +140,10 @@ impl Rule {
                 set(at(settings), origins)
             }
             Kind::Directory(at) => set(at(settings), input.text().filter(|text| !text.is_empty()).map(PathBuf::from)),
+            Kind::File(at) => {
+                let file = input.text().map(|text| (!text.is_empty()).then(|| PathBuf::from(text)));
+                set(at(settings), file)
+            }
             Kind::Level(at) => {
                 let named = |text| LogLevel::ALL.iter().copied().find(|level| level.as_str() == text);
                 set(at(settings), input.text().and_then(named))
@@ -154,6 +169,7 @@ impl Rule {
             Kind::Address(at) => text(at(settings)),
             Kind::Origins(at) => Value::Array(at(settings).drain(..).map(Value::String).collect()).to_string(),
             Kind::Directory(at) => text(&at(settings).display()),
+            Kind::File(at) => text(&at(settings).take().unwrap_or_default().display()),
             Kind::Level(at) => text(at(settings)),
             Kind::Format(at) => text(at(settings)),
         }

@@ -3,7 +3,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::settings::{StoreSettings, TurnSettings};
+use crate::settings::{JournalSettings, StoreSettings, TurnSettings};
 
 /// Everything that can be set, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +18,10 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// What is logged, and how.
     pub log: LogSettings,
+    /// The file of the trace journal; `None` for no journal.
+    pub trace_file: Option<PathBuf>,
+    /// The trace journal, but for its place.
+    pub trace: JournalSettings,
 }
 
 impl Default for Settings {
@@ -28,6 +32,8 @@ impl Default for Settings {
             store: StoreSettings::default(),
             data_dir: "./data".into(),
             log: LogSettings::default(),
+            trace_file: None,
+            trace: JournalSettings::default(),
         }
     }
 }

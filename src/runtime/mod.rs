@@ -1,6 +1,9 @@
 //! Places and starts the actors, and shuts them down in order.
 
+#[cfg(test)]
+mod end_tests;
 mod handles;
+mod inspection;
 #[cfg(test)]
 mod tests;
 
@@ -14,7 +17,8 @@ use actix::{Actor, Addr, Arbiter};
 use tokio::sync::watch;
 
 pub use self::handles::Handles;
-use crate::actors::{AwaitEnd, Close, Directory, Drain, Store, StoreRecipients, Sweeper};
+pub use self::inspection::Inspection;
+use crate::actors::{AwaitEnd, Close, Directory, Drain, Facts, Store, StoreRecipients, Subscription, Sweeper};
 use crate::clock::{SharedClock, SystemClock};
 use crate::settings::{StoreSettings, TurnSettings};
 use crate::store::{Engine, Location, OpenError, WriterState};
@@ -52,6 +56,8 @@ pub struct Runtime {
     directory: Addr<Directory>,
     store: Addr<Store>,
     handles: Handles,
+    inspection: Inspection,
+    facts: Facts,
     writer: watch::Receiver<WriterState>,
 }
 
@@ -75,12 +81,43 @@ impl Runtime {
             turns: TurnSettings::default(),
             store: StoreSettings::default(),
             clock: Arc::new(SystemClock),
+            facts_kept: FACTS_KEPT,
         }
     }
 
     /// Where the system takes its messages.
     pub fn handles(&self) -> &Handles {
         &self.handles
+    }
+
+    /// Where the actors tell how they are.
+    pub fn inspection(&self) -> &Inspection {
+        &self.inspection
+    }
+
+    /// Tells of every turn that is sealed from now on, once it is durable. There may be any number of subscriptions.
+    ///
+    /// ```
+    /// use turn_metrics::actors::{Fact, Observe};
+    /// use turn_metrics::runtime::Runtime;
+    /// use turn_metrics::turn::{ConversationId, Done, TurnEvent, TurnEventKind, TurnId};
+    ///
+    /// # actix::System::new().block_on(async {
+    /// let runtime = Runtime::builder().start().await?;
+    /// let mut subscription = runtime.subscribe();
+    /// let event = TurnEvent { turn_id: TurnId::new("t")?, kind: TurnEventKind::Done(Done::because("stop")) };
+    /// let observe = Observe { conversation_id: ConversationId::new("c")?, events: vec![event] };
+    /// runtime.handles().observe.send(observe).await??;
+    ///
+    /// let Some(Fact::TurnSealed(sealed)) = subscription.next().await else { panic!("no turn was sealed") };
+    /// assert_eq!((sealed.conversation_id.as_str(), sealed.turn.ordinal.get()), ("c", 1));
+    /// runtime.shutdown().await;
+    /// assert_eq!(subscription.next().await, None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn subscribe(&self) -> Subscription {
+        self.facts.subscribe()
     }
 
     /// Resolves when the directory, the store or the store's writer is gone though nobody stopped it: nothing becomes
@@ -127,7 +164,11 @@ pub struct RuntimeBuilder {
     turns: TurnSettings,
     store: StoreSettings,
     clock: SharedClock,
+    facts_kept: usize,
 }
+
+/// How many facts a subscriber may be behind if nothing else is said: seconds of a busy service, well below a megabyte.
+const FACTS_KEPT: usize = 1024;
 
 impl RuntimeBuilder {
     /// Keeps the store in a file of this directory, which is made if it is missing.
@@ -166,12 +207,19 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Sets how many facts a subscriber may be behind before it misses some; rounded up to a power of two.
+    #[must_use]
+    pub fn facts_kept(mut self, count: usize) -> Self {
+        self.facts_kept = count;
+        self
+    }
+
     /// Opens the store and starts the actors. Must be called in a running actix system.
     pub async fn start(self) -> Result<Runtime, StartError> {
-        let Self { location, turns, store: store_settings, clock } = self;
+        let Self { location, turns, store: store_settings, clock, facts_kept } = self;
         let opened = tokio::task::spawn_blocking(move || Engine::open(location, &store_settings)).await;
         let engine = opened.map_err(|error| StartError::Panicked(error.to_string()))??;
-        Ok(Runtime::place(engine, turns, clock))
+        Ok(Runtime::place(engine, turns, clock, facts_kept))
     }
 }
 
@@ -179,21 +227,22 @@ impl Runtime {
     /// A runtime whose store's writer dies at its start.
     #[cfg(test)]
     pub(crate) fn with_dying_writer() -> Self {
-        Self::place(Engine::with_dying_writer(), TurnSettings::default(), Arc::new(SystemClock))
+        Self::place(Engine::with_dying_writer(), TurnSettings::default(), Arc::new(SystemClock), FACTS_KEPT)
     }
 
     /// Starts the actors on a thread of their own.
-    fn place(engine: Engine, turns: TurnSettings, clock: SharedClock) -> Self {
+    fn place(engine: Engine, turns: TurnSettings, clock: SharedClock, facts_kept: usize) -> Self {
         let writer = engine.writer_state();
         let arbiter = Arbiter::new();
         let store = Store::start_in_arbiter(&arbiter.handle(), |_| Store::new(engine));
         let recipients = StoreRecipients { open: store.clone().recipient(), commit: store.clone().recipient() };
+        let facts = Facts::new(facts_kept);
         let directory = {
-            let (clock, turns) = (Arc::clone(&clock), turns.clone());
-            Directory::start_in_arbiter(&arbiter.handle(), |_| Directory::new(recipients, clock, turns))
+            let (clock, turns, facts) = (Arc::clone(&clock), turns.clone(), facts.clone());
+            Directory::start_in_arbiter(&arbiter.handle(), |_| Directory::new(recipients, clock, turns).telling(facts))
         };
         let (stale, abandon) = (store.clone().recipient(), directory.clone().recipient());
-        Sweeper::start_in_arbiter(&arbiter.handle(), |_| Sweeper::new(stale, abandon, clock, turns));
+        let sweeper = Sweeper::start_in_arbiter(&arbiter.handle(), |_| Sweeper::new(stale, abandon, clock, turns));
         let handles = Handles {
             observe: directory.clone().recipient(),
             list_turns: store.clone().recipient(),
@@ -201,6 +250,12 @@ impl Runtime {
             check_write: store.clone().recipient(),
             back_up: store.clone().recipient(),
         };
-        Self { arbiter, directory, store, handles, writer }
+        let inspection = Inspection {
+            directory: directory.clone().recipient(),
+            conversation: directory.clone().recipient(),
+            store: store.clone().recipient(),
+            sweeper: sweeper.recipient(),
+        };
+        Self { arbiter, directory, store, handles, inspection, facts, writer }
     }
 }

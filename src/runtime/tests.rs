@@ -1,53 +1,124 @@
-//! What a running system says of its own end.
+//! Tests of whole systems: all of the actors on a real store, in memory or in a file.
 
-use std::pin::pin;
-use std::task::{Context, Waker};
+use actix::Recipient;
 
 use super::*;
-use crate::actors::{CheckWrite, Die, Observe, ObserveError};
-use crate::store::CommitError;
-use crate::turn::parse_line;
+use crate::actors::{
+    CountWork, Fact, InspectConversation, InspectStore, InspectSweeper, ListTurns, Observe, ObserveError, StoreReport,
+    WorkCounts,
+};
+use crate::store::{TurnRange, Version};
+use crate::testing::{Probe, TestClock, TurnScript};
+use crate::turn::{ConversationId, StoredTurn};
 
-fn done() -> Observe {
-    let line = br#"{"type":"done","conversationId":"c","turnId":"t","reason":"stop"}"#;
-    let event = parse_line(line).unwrap().unwrap();
-    Observe { conversation_id: event.conversation_id, events: vec![event.event] }
+async fn start() -> Runtime {
+    Runtime::builder().clock(Arc::new(TestClock::at(1000))).start().await.unwrap()
+}
+
+fn id(id: &str) -> ConversationId {
+    ConversationId::new(id).unwrap()
+}
+
+async fn observe(runtime: &Runtime, script: &TurnScript) -> Result<crate::actors::Receipt, ObserveError> {
+    runtime.handles().observe.send(script.observe()).await.unwrap()
+}
+
+async fn turns(runtime: &Runtime, conversation: &str) -> Vec<StoredTurn> {
+    let range = TurnRange { conversation_id: id(conversation), after: 0, limit: 1000 };
+    runtime.handles().list_turns.send(ListTurns(range)).await.unwrap().unwrap()
 }
 
 #[actix_rt::test]
-async fn a_writer_that_died_is_told_of_and_nothing_is_acknowledged_any_more() {
-    let runtime = Runtime::with_dying_writer();
-    runtime.failed().await;
-    let observed = runtime.handles().observe.send(done()).await.unwrap();
-    assert!(matches!(observed, Err(ObserveError::StoreUnavailable(_))), "{observed:?}");
-    let checked = runtime.handles().check_write.send(CheckWrite).await.unwrap();
-    assert!(matches!(checked, Err(CommitError::Unavailable(_))), "{checked:?}");
-    runtime.failed().await;
+async fn two_systems_in_one_process_share_nothing() {
+    let (one, other) = (start().await, start().await);
+    let mut told_of_other = other.subscribe();
+    observe(&one, &TurnScript::new("c", "a").done("stop")).await.unwrap();
+    observe(&other, &TurnScript::new("c", "b").done("stop")).await.unwrap();
+    for (runtime, turn_id) in [(&one, "a"), (&other, "b")] {
+        let turns = turns(runtime, "c").await;
+        assert_eq!(turns.iter().map(|turn| turn.metrics.turn_id.as_str()).collect::<Vec<_>>(), [turn_id]);
+    }
+    one.shutdown().await;
+    assert_eq!(observe(&other, &TurnScript::new("c", "c").done("stop")).await.unwrap().sealed[0].ordinal.get(), 2);
+    other.shutdown().await;
+    let mut told = Vec::new();
+    while let Some(Fact::TurnSealed(sealed)) = told_of_other.next().await {
+        told.push(sealed.turn.metrics.turn_id.to_string());
+    }
+    assert_eq!(told, ["b", "c"]);
+}
+
+#[actix_rt::test]
+async fn a_system_starts_again_on_the_directory_of_one_that_was_shut_down() {
+    let directory = tempfile::tempdir().unwrap();
+    for ordinal in 1..=3 {
+        let runtime = Runtime::builder().data_dir(directory.path()).start().await.unwrap();
+        let script = TurnScript::new("c", &format!("t{ordinal}")).done("stop");
+        assert_eq!(observe(&runtime, &script).await.unwrap().sealed[0].ordinal.get(), ordinal);
+        runtime.shutdown().await;
+    }
+}
+
+#[actix_rt::test]
+async fn a_fact_is_the_stored_turn_and_comes_once() {
+    let runtime = start().await;
+    let mut subscription = runtime.subscribe();
+    let script = TurnScript::new("c", "t").start_with("m").usage(0, 9, 1).done("stop");
+    observe(&runtime, &TurnScript::new("c", "open").start()).await.unwrap();
+    observe(&runtime, &script).await.unwrap();
+    assert!(observe(&runtime, &script).await.unwrap().sealed[0].duplicate);
+    let stored = turns(&runtime, "c").await;
+    runtime.shutdown().await;
+
+    let Some(Fact::TurnSealed(sealed)) = subscription.next().await else { panic!("no fact") };
+    assert_eq!((&sealed.conversation_id, &[sealed.turn][..]), (&id("c"), &*stored));
+    assert_eq!(subscription.next().await, None, "an open turn and a duplicate are no facts");
+}
+
+#[actix_rt::test]
+async fn a_subscriber_that_never_looks_slows_nothing_and_learns_what_it_missed() {
+    let runtime = Runtime::builder().facts_kept(2).start().await.unwrap();
+    let mut slow = runtime.subscribe();
+    let stuck = Probe::<Fact>::start(|_| std::future::pending());
+    let forwarding = tokio::task::spawn_local(runtime.subscribe().forward(stuck.recipient()));
+    for n in 0..50 {
+        observe(&runtime, &TurnScript::new("c", &format!("t{n}")).done("stop")).await.unwrap();
+    }
+    runtime.shutdown().await;
+    assert_eq!(stuck.wait_for(1).await.len(), 1, "an actor that does not answer is sent no second fact");
+    forwarding.abort();
+
+    assert_eq!(slow.next().await, Some(Fact::Missed(48)));
+    for ordinal in [49, 50] {
+        let Some(Fact::TurnSealed(sealed)) = slow.next().await else { panic!("no fact") };
+        assert_eq!(sealed.turn.ordinal.get(), ordinal);
+    }
+    assert_eq!(slow.next().await, None);
+}
+
+#[actix_rt::test]
+async fn each_actor_tells_how_it_is() {
+    let runtime = start().await;
+    observe(&runtime, &TurnScript::new("c", "a").start()).await.unwrap();
+    observe(&runtime, &TurnScript::new("c", "b").start().done("stop")).await.unwrap();
+    let Inspection { directory, conversation, store, sweeper } = runtime.inspection();
+
+    let counts = directory.send(CountWork).await.unwrap();
+    assert_eq!(counts, WorkCounts { active_conversations: 1, in_flight: 0, died: 0 });
+    let report = conversation.send(InspectConversation { conversation_id: id("c") }).await.unwrap().unwrap();
+    assert_eq!((report.open_turns, report.version, report.waiting, report.busy), (1, Some(Version(2)), 0, false));
+    assert_eq!(conversation.send(InspectConversation { conversation_id: id("x") }).await.unwrap(), None);
+    assert_eq!(directory.send(CountWork).await.unwrap().active_conversations, 1, "a look starts no actor");
+    let report = store.send(InspectStore).await.unwrap();
+    assert_eq!(report, StoreReport { commits: 2, ..StoreReport::default() });
+    assert_eq!(sweeper.send(InspectSweeper).await.unwrap().sealed_turns, 0);
     runtime.shutdown().await;
 }
 
 #[actix_rt::test]
-async fn a_directory_or_a_store_that_died_is_told_of() {
-    let runtime = Runtime::builder().start().await.unwrap();
-    let failed = runtime.failed();
-    assert!(runtime.directory.send(Die).await.is_err());
-    failed.await;
+async fn after_a_shutdown_whoever_still_has_a_handle_is_refused() {
+    let runtime = start().await;
+    let observe: Recipient<Observe> = runtime.handles().observe.clone();
     runtime.shutdown().await;
-
-    let runtime = Runtime::builder().start().await.unwrap();
-    let failed = runtime.failed();
-    assert!(runtime.store.send(Die).await.is_err());
-    failed.await;
-    runtime.shutdown().await;
-}
-
-#[actix_rt::test]
-async fn a_system_that_was_stopped_has_not_failed() {
-    let runtime = Runtime::builder().start().await.unwrap();
-    let mut failed = pin!(runtime.failed());
-    let mut poll = || failed.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
-    assert!(!poll());
-    runtime.handles().observe.send(done()).await.unwrap().unwrap();
-    runtime.shutdown().await;
-    assert!(!poll());
+    assert!(observe.send(TurnScript::new("c", "t").done("stop").observe()).await.is_err());
 }

@@ -1,7 +1,31 @@
-//! What tests of actors share.
+//! What tests of actors share, ours and those of who embeds them.
+//!
+//! - [`Probe`] stands in for an actor: it records messages and answers them as told;
+//! - [`TestClock`] is a clock and a stopwatch that move when a test says so;
+//! - [`MemoryStore`] is a store without a disk;
+//! - [`TurnScript`] writes down the events of a turn, [`ModelStream`] what a model streams;
+//! - [`EventLog`] keeps the events that a recorder sends;
+//! - [`Simulation`] is a whole kernel: the events of agents at work, the same for the same settings.
 
 mod clock;
+mod event_log;
+mod memory_store;
+mod model_stream;
 mod probe;
+mod script;
 
+use crate::turn::InvalidId;
+
+pub use crate::simulate::{SimulatedLine, Simulation, SimulationSettings};
 pub use clock::TestClock;
+pub use event_log::EventLog;
+pub use memory_store::MemoryStore;
+pub use model_stream::{ModelItem, ModelStream};
 pub use probe::Probe;
+pub use script::{TurnScript, stored_turn};
+
+/// An id that a test has written down.
+#[expect(clippy::panic, reason = "the kit is for tests, and a test that writes down an id that is none is wrong")]
+fn id<T>(make: impl FnOnce(String) -> Result<T, InvalidId>, text: &str) -> T {
+    make(text.to_owned()).unwrap_or_else(|error| panic!("{text:?}: {error}"))
+}

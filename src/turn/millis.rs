@@ -44,6 +44,15 @@ impl From<u32> for Millis {
     }
 }
 
+impl From<std::time::Duration> for Millis {
+    /// The duration in milliseconds, with its fraction to the nanosecond as far as a float holds it.
+    #[expect(clippy::cast_precision_loss, reason = "nanoseconds are exact for 104 days, and near enough beyond")]
+    fn from(duration: std::time::Duration) -> Self {
+        // Divided once: the result is the float that is nearest, so 0.1 ms is written as 0.1.
+        Self(duration.as_nanos() as f64 / 1e6)
+    }
+}
+
 impl fmt::Display for Millis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -145,5 +154,12 @@ mod tests {
         for bad in [f64::NAN, f64::INFINITY, -1.0] {
             assert!(Millis::new(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_duration_is_milliseconds_as_a_person_would_write_them() {
+        let written = |nanos| serde_json::to_string(&Millis::from(std::time::Duration::from_nanos(nanos))).unwrap();
+        assert_eq!([0, 1_000, 100_000, 1_100_000, 250_000_000].map(written), ["0", "0.001", "0.1", "1.1", "250"]);
+        assert!(Millis::from(std::time::Duration::MAX).get().is_finite());
     }
 }

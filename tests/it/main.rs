@@ -6,10 +6,18 @@ mod backup;
 mod bad_input;
 mod check;
 mod concurrency;
+mod embedding;
+#[cfg(feature = "testing")]
+mod examples;
 mod full_disk;
+mod journal;
 mod kill_loop;
+mod light;
+#[cfg(all(feature = "otel", feature = "testing"))]
+mod otel;
 mod overload;
 mod program;
+mod public_api;
 mod restart;
 mod server;
 mod shutdown;

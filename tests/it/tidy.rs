@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 /// The modules of the library from the ground up: each may use those of the floors before its own.
 const FLOORS: &[&[&str]] = &[
     &["turn"],
-    &["clock", "settings", "simulate"],
-    &["config", "store"],
+    &["clock", "line_queue", "settings", "simulate"],
+    &["config", "journal", "otel", "store"],
     &["actors"],
-    &["runtime", "telemetry"],
+    &["recorder", "runtime", "telemetry"],
     &["http"],
     &["cli"],
 ];

@@ -12,7 +12,10 @@ use actix::{
 use tokio::sync::oneshot;
 
 use self::draft::{Draft, KnownTurns, Limits, Mentions, Work};
-use super::{Abandon, Observe, ObserveError, OpenConversation, Receipt};
+use super::{
+    Abandon, ConversationReport, Facts, InspectConversation, Observe, ObserveError, OpenConversation, Receipt,
+    TurnSealed,
+};
 use crate::clock::SharedClock;
 use crate::settings::TurnSettings;
 use crate::store::{Commit, CommitError, Committed, ConversationState, ReadError, StagedTurn, TurnOutcome, Version};
@@ -38,6 +41,8 @@ pub struct Conversation {
     store: StoreRecipients,
     clock: SharedClock,
     limits: Limits,
+    /// Who is told of sealed turns, if anybody.
+    facts: Option<Facts>,
     /// What is durable, as far as known; `None` before the first load and whenever it is in doubt.
     known: Option<Known>,
     /// Work that came while the store was busy with what came before; it becomes one commit.
@@ -79,7 +84,14 @@ impl Conversation {
     /// The actor of conversation `id`, not started yet.
     pub fn new(id: ConversationId, store: StoreRecipients, clock: SharedClock, settings: &TurnSettings) -> Self {
         let limits = Limits { max_open_turns: settings.max_open_turns, max_steps: settings.max_steps };
-        Self { id, store, clock, limits, known: None, waiting: Vec::new(), busy: false, conflicts: 0 }
+        Self { id, store, clock, limits, facts: None, known: None, waiting: Vec::new(), busy: false, conflicts: 0 }
+    }
+
+    /// Tells of each turn that it has sealed, once that is durable.
+    #[must_use]
+    pub fn telling(mut self, facts: Facts) -> Self {
+        self.facts = Some(facts);
+        self
     }
 
     fn enqueue(&mut self, work: Work, ctx: &mut Context<Self>) -> ResponseFuture<Result<Receipt, ObserveError>> {
@@ -185,9 +197,12 @@ impl Conversation {
                 known.turns.open.remove(&turn.metrics.turn_id);
             }
         }
-        for turn in &sealed {
+        for turn in sealed {
             if let Some(TurnOutcome::Sealed(ordinal)) = outcomes.get(&turn.metrics.turn_id) {
-                log_sealed(&self.id, turn, ordinal.get());
+                log_sealed(&self.id, &turn, ordinal.get());
+                if let Some(facts) = &self.facts {
+                    facts.tell(|| TurnSealed { conversation_id: self.id.clone(), turn: turn.at(*ordinal) });
+                }
             }
         }
         for (task, mentions) in tasks {
@@ -252,5 +267,18 @@ impl Handler<Abandon> for Conversation {
     fn handle(&mut self, abandon: Abandon, ctx: &mut Self::Context) -> Self::Result {
         let Abandon { turn_ids, idle_since, .. } = abandon;
         self.enqueue(Work::Abandon { turn_ids, idle_since }, ctx)
+    }
+}
+
+impl Handler<InspectConversation> for Conversation {
+    type Result = Option<ConversationReport>;
+
+    fn handle(&mut self, _: InspectConversation, _: &mut Self::Context) -> Self::Result {
+        Some(ConversationReport {
+            open_turns: self.known.as_ref().map_or(0, |known| known.turns.open.len()),
+            version: self.known.as_ref().map(|known| known.version),
+            waiting: self.waiting.len(),
+            busy: self.busy,
+        })
     }
 }

@@ -1,7 +1,6 @@
 //! Tests of the actor by its messages alone, with probes for a store.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,66 +8,12 @@ use std::time::Duration;
 use actix::Addr;
 
 use super::*;
-use crate::actors::TurnReceipt;
-use crate::testing::{Probe, TestClock};
+use crate::actors::{Fact, TurnReceipt};
+use crate::testing::{MemoryStore, Probe, TestClock};
 use crate::turn::{EpochMillis, Ordinal, TurnEvent, parse_line};
 
-/// A store in a few lines: one conversation, whose sealed turns and open ones it keeps.
-#[derive(Default)]
-struct Kept {
-    version: Cell<u64>,
-    open: RefCell<HashMap<TurnId, StagedTurn>>,
-    sealed: RefCell<Vec<TurnId>>,
-}
-
-impl Kept {
-    fn state(&self, asked: &[TurnId]) -> ConversationState {
-        let sealed = asked.iter().filter_map(|id| Some((id.clone(), self.place(id)?)));
-        ConversationState {
-            version: Version(self.version.get()),
-            open_turns: self.open.borrow().values().cloned().collect(),
-            sealed_turns: sealed.collect(),
-        }
-    }
-
-    fn place(&self, id: &TurnId) -> Option<Ordinal> {
-        let at = self.sealed.borrow().iter().position(|sealed| sealed == id);
-        at.map(|at| Ordinal::after(at as u64))
-    }
-
-    fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
-        let (expected, actual) = (commit.expected_version, Version(self.version.get()));
-        if expected != actual {
-            return Err(CommitError::Conflict { expected, actual });
-        }
-        let mut outcomes = Vec::new();
-        for staged in commit.staged {
-            let id = staged.turn.id.clone();
-            let outcome = self.place(&id).map_or(TurnOutcome::Staged, TurnOutcome::Duplicate);
-            if outcome == TurnOutcome::Staged {
-                self.open.borrow_mut().insert(id.clone(), staged);
-            }
-            outcomes.push((id, outcome));
-        }
-        for turn in commit.sealed {
-            let id = turn.metrics.turn_id;
-            let outcome = self.place(&id).map_or_else(
-                || {
-                    self.open.borrow_mut().remove(&id);
-                    self.sealed.borrow_mut().push(id.clone());
-                    TurnOutcome::Sealed(Ordinal::after(self.sealed.borrow().len() as u64 - 1))
-                },
-                TurnOutcome::Duplicate,
-            );
-            outcomes.push((id, outcome));
-        }
-        self.version.update(|version| version + 1);
-        Ok(Committed { version: Version(self.version.get()), outcomes })
-    }
-}
-
 struct Setup {
-    kept: Rc<Kept>,
+    kept: MemoryStore,
     clock: TestClock,
     opens: Probe<OpenConversation>,
     commits: Probe<Commit>,
@@ -76,19 +21,16 @@ struct Setup {
 }
 
 /// A conversation whose commits are answered by `commit`, which may ask the kept store.
-fn setup_with<F>(settings: &TurnSettings, mut commit: impl FnMut(Rc<Kept>, Commit) -> F + Unpin + 'static) -> Setup
+fn setup_with<F>(settings: &TurnSettings, mut commit: impl FnMut(MemoryStore, Commit) -> F + Unpin + 'static) -> Setup
 where
     F: Future<Output = Result<Committed, CommitError>> + 'static,
 {
-    let kept = Rc::new(Kept::default());
+    let kept = MemoryStore::default();
     let clock = TestClock::at(1000);
-    let opens = {
-        let kept = Rc::clone(&kept);
-        Probe::start(move |open: OpenConversation| std::future::ready(Ok(kept.state(&open.turn_ids))))
-    };
+    let opens = kept.opens();
     let commits = {
-        let kept = Rc::clone(&kept);
-        Probe::start(move |message| commit(Rc::clone(&kept), message))
+        let kept = kept.clone();
+        Probe::start(move |message| commit(kept.clone(), message))
     };
     let store = StoreRecipients { open: opens.recipient(), commit: commits.recipient() };
     let id = ConversationId::new("c").unwrap();
@@ -128,6 +70,10 @@ fn told(turn: &str, ordinal: u64, duplicate: bool) -> TurnReceipt {
 }
 
 impl Setup {
+    fn open_turns(&self) -> Vec<StagedTurn> {
+        self.kept.conversation_state(&ConversationId::new("c").unwrap(), &[]).open_turns
+    }
+
     async fn send(&self, events: Vec<TurnEvent>) -> Result<Receipt, ObserveError> {
         self.actor.send(observe(events)).await.unwrap()
     }
@@ -141,7 +87,7 @@ impl Setup {
 async fn events_are_acknowledged_when_they_are_staged_and_a_done_seals() {
     let setup = setup();
     assert_eq!(setup.receipt(vec![start("t"), usage("t", 0, 5)]).await, []);
-    let staged = setup.kept.state(&[]).open_turns;
+    let staged = setup.open_turns();
     assert_eq!(staged.len(), 1);
     assert_eq!(staged[0].last_event_at, EpochMillis::new(1000));
     assert_eq!(staged[0].turn.steps.len(), 1);
@@ -149,7 +95,7 @@ async fn events_are_acknowledged_when_they_are_staged_and_a_done_seals() {
     assert_eq!(setup.receipt(vec![done("t")]).await, [told("t", 1, false)]);
     let commit = setup.commits.seen().pop().unwrap();
     assert_eq!(commit.sealed[0].metrics.usage.input_tokens, 5.into(), "what was staged is in the sealed turn");
-    assert_eq!(setup.kept.state(&[]).open_turns, []);
+    assert_eq!(setup.open_turns(), []);
     assert_eq!(setup.opens.seen().len(), 1, "one load serves for all");
 }
 
@@ -181,7 +127,7 @@ async fn late_events_change_nothing_and_are_told_as_duplicates() {
     assert_eq!(setup.commits.seen()[0].sealed[0].metrics.usage.input_tokens, 5.into());
     assert_eq!(setup.receipt(vec![usage("t", 0, 99)]).await, [told("t", 1, true)]);
     assert_eq!(setup.receipt(vec![usage("t", 0, 5), done("t")]).await, [told("t", 1, true)]);
-    assert_eq!(setup.kept.state(&[]).open_turns, []);
+    assert_eq!(setup.open_turns(), []);
 }
 
 #[actix_rt::test]
@@ -307,7 +253,7 @@ async fn events_of_sealed_turns_are_late_and_not_new_turns_even_at_the_limit() {
         [told("b", 2, true), told("a", 1, true)]
     );
     assert!(matches!(setup.send(vec![start("a"), start("e")]).await, Err(ObserveError::TooManyOpenTurns { .. })));
-    assert_eq!(setup.kept.state(&[]).open_turns.len(), 2);
+    assert_eq!(setup.open_turns().len(), 2);
     assert_eq!(setup.receipt(vec![done("c"), start("e")]).await, [told("c", 3, false)], "and the limit is as it was");
 }
 
@@ -337,7 +283,7 @@ async fn a_store_that_cannot_be_read_refuses_and_is_asked_again() {
             if failing.get() { Err(ReadError::Failed("eio".into())) } else { Ok(ConversationState::default()) };
         std::future::ready(result)
     });
-    let kept = Rc::new(Kept::default());
+    let kept = MemoryStore::default();
     let commits = Probe::<Commit>::start(move |commit| std::future::ready(kept.commit(commit)));
     let store = StoreRecipients { open: opens.recipient(), commit: commits.recipient() };
     let id = ConversationId::new("c").unwrap();
@@ -346,4 +292,36 @@ async fn a_store_that_cannot_be_read_refuses_and_is_asked_again() {
     assert!(matches!(refused, Err(ObserveError::StoreUnavailable(_))));
     fail.set(false);
     actor.send(observe(vec![done("t")])).await.unwrap().unwrap();
+}
+
+#[actix_rt::test]
+async fn a_fact_is_told_when_it_is_durable_and_not_before() {
+    let kept = MemoryStore::default();
+    let gate = Rc::new(tokio::sync::Semaphore::new(0));
+    let commits = {
+        let (kept, gate) = (kept.clone(), Rc::clone(&gate));
+        Probe::<Commit>::start(move |commit| {
+            let (kept, gate) = (kept.clone(), Rc::clone(&gate));
+            async move {
+                gate.acquire().await.unwrap().forget();
+                kept.commit(commit)
+            }
+        })
+    };
+    let facts = Facts::new(8);
+    let mut subscription = facts.subscribe();
+    let store = StoreRecipients { open: kept.opens().recipient(), commit: commits.recipient() };
+    let id = ConversationId::new("c").unwrap();
+    let actor = Conversation::new(id, store, Arc::new(TestClock::at(1)), &TurnSettings::default()).telling(facts);
+    let waiting = tokio::task::spawn_local(actor.start().send(observe(vec![start("t"), done("t")])));
+    commits.wait_for(1).await;
+    tokio::select! {
+        biased;
+        fact = subscription.next() => panic!("told before it was durable: {fact:?}"),
+        () = tokio::task::yield_now() => {}
+    }
+    gate.add_permits(1);
+    waiting.await.unwrap().unwrap().unwrap();
+    let Some(Fact::TurnSealed(sealed)) = subscription.next().await else { panic!("not told") };
+    assert_eq!([sealed.turn], *kept.all_turns("c"));
 }

@@ -1,0 +1,105 @@
+//! Records a turn around the stream of a model, with a request that has to be made again and a tool call.
+//!
+//! The events go to standard output. Given a file, the spans go to the trace journal there:
+//! `cargo run --example record_a_stream --features journal,testing -- trace.ndjson`.
+//!
+//! The model is a script and the time is a test's, so that each run says the same. A program has a real stream, and
+//! calls `Recorder::new`, which measures by the computer's clock.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing_subscriber::layer::SubscriberExt;
+use turn_metrics::journal::TraceJournal;
+use turn_metrics::recorder::{NdjsonSink, Recorder, StepRecorder};
+use turn_metrics::settings::JournalSettings;
+use turn_metrics::testing::{ModelItem, ModelStream, TestClock};
+use turn_metrics::turn::{ConversationId, TurnId, Usage};
+
+/// How a stream ended.
+enum End {
+    ToolCall { name: String, id: String },
+    Text,
+    Failure(String),
+}
+
+/// The loop that every kernel has, with three calls to the recorder in it.
+async fn read(step: &mut StepRecorder<'_>, mut stream: ModelStream) -> End {
+    let mut end = End::Text;
+    while let Some(item) = stream.next().await {
+        match item {
+            ModelItem::Text(_) | ModelItem::Reasoning(_) => step.token(),
+            ModelItem::Usage(usage) => step.usage(usage),
+            ModelItem::ToolCall { name, id } => end = End::ToolCall { name, id },
+            ModelItem::Failure(reason) => return End::Failure(reason),
+        }
+    }
+    end
+}
+
+async fn run(recorder: &Recorder, clock: &TestClock, turn_id: &str) -> Result<(), Box<dyn std::error::Error>> {
+    let wrote = Usage { cache_write_tokens: Some(900.into()), ..tokens(1200, 45) };
+    let read_again = Usage { cache_read_tokens: Some(900.into()), ..tokens(1400, 180) };
+    // What the model will say: it is overloaded, then it asks for a tool, then it answers.
+    let streams = [
+        ModelStream::new(clock).wait_ms(40).failure("overloaded"),
+        ModelStream::new(clock)
+            .wait_ms(310)
+            .reasoning("...")
+            .wait_ms(150)
+            .tool_call("read_file", "call-1")
+            .usage_with(wrote),
+        ModelStream::new(clock).wait_ms(280).text("It").wait_ms(900).text(" builds.").usage_with(read_again),
+    ];
+
+    let mut turn = recorder.start_turn(ConversationId::new("c")?, TurnId::new(turn_id)?, Some("some-model"))?;
+    let mut step = turn.start_step();
+    for stream in streams {
+        match read(&mut step, stream).await {
+            End::Failure(reason) => {
+                let failed = step.end_stream(&reason);
+                // The wait before the next request counts for no time of the step.
+                clock.advance(Duration::from_secs(2));
+                step = failed.retry();
+            }
+            End::ToolCall { name, id } => {
+                let streamed = step.end_stream("tool-calls");
+                let call = streamed.start_tool_call(&name, &id);
+                clock.advance(Duration::from_millis(25));
+                call.end(false);
+                streamed.end("tool-calls");
+                step = turn.start_step();
+            }
+            End::Text => {
+                step.end("stop");
+                turn.end("stop");
+                return Ok(());
+            }
+        }
+    }
+    // Whatever is left open here is recorded as aborted.
+    Ok(())
+}
+
+fn tokens(input_tokens: u32, output_tokens: u32) -> Usage {
+    Usage { input_tokens: input_tokens.into(), output_tokens: output_tokens.into(), ..Usage::default() }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let journal = std::env::args().nth(1);
+    let journal = journal.map(|file| TraceJournal::start(Path::new(&file), &JournalSettings::default())).transpose()?;
+    let (journal, _journal_writer) = journal.unzip();
+
+    let clock = TestClock::at(1_760_000_000_000);
+    let journal = journal.map(|journal| journal.timed_by(clock.clone(), Arc::new(clock.clone())));
+    tracing::subscriber::set_global_default(tracing_subscriber::registry().with(journal))?;
+
+    let (sink, writer) = NdjsonSink::start(io::stdout(), 1000)?;
+    let recorder = Recorder::with_stopwatch(sink, Arc::new(clock.clone()));
+    actix::System::new().block_on(run(&recorder, &clock, "t-1"))?;
+    // Waits until all lines are written.
+    drop(writer);
+    Ok(())
+}

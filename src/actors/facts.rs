@@ -1,0 +1,154 @@
+//! Facts: what the actors tell of what has become durable, to whoever subscribes.
+
+use actix::{Message, Recipient};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::{Receiver, Sender};
+
+use crate::turn::{ConversationId, StoredTurn};
+
+/// A turn was sealed, and that is durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TurnSealed {
+    /// The conversation.
+    pub conversation_id: ConversationId,
+    /// The turn, at its place in the conversation.
+    pub turn: StoredTurn,
+}
+
+/// What a subscriber is told. As a message, what an actor is told that subscribed by
+/// [`Subscription::forward`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fact {
+    /// A turn was sealed. Those of one conversation come in the order of their ordinals.
+    TurnSealed(Box<TurnSealed>),
+    /// The subscriber was too slow: this many facts before the next one are gone. Ordinals have no gaps, so what was
+    /// missed can be read from the store.
+    Missed(u64),
+}
+
+impl Message for Fact {
+    type Result = ();
+}
+
+/// The most facts that can be kept for subscribers: more would be a second store, in memory.
+const MOST_KEPT: usize = 1 << 20;
+
+/// Where facts go: one ring of the latest, which all subscribers read at their own pace.
+///
+/// A subscriber that is slow costs nobody anything. The ring does not grow and telling does not wait: whoever falls
+/// behind by more than the ring holds finds the oldest gone, and is told how many.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    ring: Sender<Box<TurnSealed>>,
+}
+
+impl Facts {
+    /// Facts of which the latest `kept` stay readable; rounded up to a power of two.
+    pub fn new(kept: usize) -> Self {
+        Self { ring: Sender::new(kept.clamp(1, MOST_KEPT)) }
+    }
+
+    /// What is told from now on.
+    pub fn subscribe(&self) -> Subscription {
+        Subscription { ring: self.ring.subscribe() }
+    }
+
+    /// Tells it; `fact` is only made if somebody listens.
+    pub(super) fn tell(&self, fact: impl FnOnce() -> TurnSealed) {
+        if self.ring.receiver_count() > 0 {
+            // It fails where the last subscriber has just gone.
+            let _ = self.ring.send(Box::new(fact()));
+        }
+    }
+}
+
+/// What one subscriber has not been told yet.
+///
+/// Facts are told once and not kept: one that a failure of the store left unknown, or that came before the
+/// subscription, is in the store but told to nobody. Who needs every turn reads on from the last ordinal it has seen.
+#[derive(Debug)]
+pub struct Subscription {
+    ring: Receiver<Box<TurnSealed>>,
+}
+
+impl Subscription {
+    /// Waits for the next fact. `None` when the system has shut down and all is told.
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Option<Fact> {
+        match self.ring.recv().await {
+            Ok(sealed) => Some(Fact::TurnSealed(sealed)),
+            Err(RecvError::Lagged(missed)) => Some(Fact::Missed(missed)),
+            Err(RecvError::Closed) => None,
+        }
+    }
+
+    /// Sends an actor each fact as a message, the next one when it has handled the last, so that its mailbox holds
+    /// one at most. Ends when the system has shut down or the actor is gone; to be spawned.
+    pub async fn forward(mut self, to: Recipient<Fact>) {
+        while let Some(fact) = self.next().await {
+            if to.send(fact).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Probe, stored_turn};
+
+    fn sealed(ordinal: u64) -> TurnSealed {
+        TurnSealed { conversation_id: ConversationId::new("c").unwrap(), turn: stored_turn("t", ordinal) }
+    }
+
+    fn told(fact: Option<Fact>) -> u64 {
+        match fact {
+            Some(Fact::TurnSealed(sealed)) => sealed.turn.ordinal.get(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn every_subscriber_is_told_and_the_rest_is_told_after_the_end() {
+        let facts = Facts::new(8);
+        facts.tell(|| panic!("made though nobody listens"));
+        let mut subscriptions = [facts.subscribe(), facts.subscribe()];
+        facts.tell(|| sealed(1));
+        facts.tell(|| sealed(2));
+        drop(facts);
+        for subscription in &mut subscriptions {
+            assert_eq!(told(subscription.next().await), 1);
+            assert_eq!(told(subscription.next().await), 2);
+            assert_eq!(subscription.next().await, None);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slow_subscriber_is_told_how_much_it_missed_and_a_quick_one_misses_nothing() {
+        let facts = Facts::new(4);
+        let (mut slow, mut quick) = (facts.subscribe(), facts.subscribe());
+        for ordinal in 1..=10 {
+            facts.tell(|| sealed(ordinal));
+            assert_eq!(told(quick.next().await), ordinal);
+        }
+        assert_eq!(slow.next().await, Some(Fact::Missed(6)));
+        assert_eq!(told(slow.next().await), 7);
+    }
+
+    #[actix_rt::test]
+    async fn an_actor_is_sent_one_fact_at_a_time_until_the_end() {
+        let facts = Facts::new(8);
+        let actor = Probe::<Fact>::start(|_| std::future::ready(()));
+        let forwarding = tokio::task::spawn_local(facts.subscribe().forward(actor.recipient()));
+        // The task subscribed before it was spawned.
+        facts.tell(|| sealed(1));
+        facts.tell(|| sealed(2));
+        drop(facts);
+        forwarding.await.unwrap();
+        let told: Vec<_> = actor.seen().into_iter().map(|fact| self::told(Some(fact))).collect();
+        assert_eq!(told, [1, 2]);
+    }
+}

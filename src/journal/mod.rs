@@ -1,0 +1,170 @@
+//! The trace journal: every closed span as one line of JSON in a rotating file, for jq, DuckDB or SQLite to group.
+//!
+//! ```
+//! use turn_metrics::journal::TraceJournal;
+//! use turn_metrics::settings::JournalSettings;
+//! use tracing_subscriber::layer::SubscriberExt;
+//!
+//! let directory = tempfile::tempdir()?;
+//! let file = directory.path().join("trace.ndjson");
+//! let (layer, writer) = TraceJournal::start(&file, &JournalSettings::default())?;
+//! let subscriber = tracing_subscriber::registry().with(layer);
+//! tracing::subscriber::with_default(subscriber, || drop(tracing::info_span!("turn", turnId = "t", tokens = 7)));
+//! drop(writer);
+//!
+//! let line: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&file)?)?;
+//! assert_eq!((&line["name"], &line["turnId"], &line["attributes"]["tokens"]), (&"turn".into(), &"t".into(), &7.into()));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A line has `name`, `parent` (the name of the enclosing span), `conversationId`, `turnId` and `stepId` (of the span
+//! or the nearest one around it that has them), `startMs` (since 1970), `durationMs`, and `attributes`: all other
+//! fields of the span under their own names. What is not known is absent.
+
+mod fields;
+mod rotating;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+use tracing::Subscriber;
+use tracing::span::{Attributes, Id, Record};
+use tracing_subscriber::layer::{Context, Layer};
+use tracing_subscriber::registry::{LookupSpan, SpanRef};
+
+use self::fields::Fields;
+use self::rotating::RotatingFile;
+use crate::clock::{Clock, SharedClock, SharedStopwatch, SystemClock, SystemStopwatch};
+use crate::line_queue::{self, LineQueue, LineWriter};
+use crate::settings::JournalSettings;
+use crate::turn::{EpochMillis, Millis};
+
+/// The layer that keeps the journal. Whoever closes a span is never held up: a thread of its own writes, and lines
+/// that are too many for it are counted and lost.
+pub struct TraceJournal {
+    queue: LineQueue,
+    lost: Arc<AtomicU64>,
+    clock: SharedClock,
+    stopwatch: SharedStopwatch,
+}
+
+/// The thread that writes the journal. Dropping it waits until every span that was closed before is written.
+#[derive(Debug)]
+pub struct JournalWriter {
+    /// Dropped with this, which ends the thread.
+    _writer: LineWriter,
+    queue: LineQueue,
+    lost: Arc<AtomicU64>,
+}
+
+impl TraceJournal {
+    /// Opens the file, to append to it, and starts the thread. Fails if the file cannot be opened.
+    pub fn start(file: &Path, settings: &JournalSettings) -> io::Result<(Self, JournalWriter)> {
+        let rotating = RotatingFile::open(file, settings.max_file_bytes, settings.max_files)?;
+        let (queue, writer) = line_queue::start("trace-journal", settings.queue_lines, rotating)?;
+        let lost = Arc::<AtomicU64>::default();
+        let journal = Self {
+            queue: queue.clone(),
+            lost: Arc::clone(&lost),
+            clock: Arc::new(SystemClock),
+            stopwatch: Arc::new(SystemStopwatch::default()),
+        };
+        Ok((journal, JournalWriter { _writer: writer, queue, lost }))
+    }
+
+    /// Takes the time from elsewhere: the moments from `clock`, the durations from `stopwatch`.
+    #[must_use]
+    pub fn timed_by(mut self, clock: impl Clock, stopwatch: SharedStopwatch) -> Self {
+        self.clock = Arc::new(clock);
+        self.stopwatch = stopwatch;
+        self
+    }
+}
+
+impl JournalWriter {
+    /// How many spans are not in the journal, because too many waited or writing failed.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed) + self.queue.failures()
+    }
+}
+
+/// What is kept of an open span.
+struct Open {
+    start: EpochMillis,
+    /// By the stopwatch.
+    started: Duration,
+    fields: Fields,
+}
+
+/// The fields that tell where a span belongs; a span within inherits them.
+const PLACE: [&str; 3] = ["conversationId", "turnId", "stepId"];
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Line<'a> {
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    conversation_id: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    turn_id: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    step_id: Option<Value>,
+    start_ms: EpochMillis,
+    duration_ms: Millis,
+    attributes: BTreeMap<&'static str, Value>,
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for TraceJournal {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let Some(span) = context.span(id) else { return };
+        let mut fields = Fields::default();
+        attributes.record(&mut fields);
+        span.extensions_mut().insert(Open { start: self.clock.now(), started: self.stopwatch.elapsed(), fields });
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        if let Some(span) = context.span(id)
+            && let Some(open) = span.extensions_mut().get_mut::<Open>()
+        {
+            values.record(&mut open.fields);
+        }
+    }
+
+    fn on_close(&self, id: Id, context: Context<'_, S>) {
+        let Some(span) = context.span(&id) else { return };
+        let [conversation_id, turn_id, step_id] = PLACE.map(|name| inherited(&span, name));
+        let Some(open) = span.extensions_mut().remove::<Open>() else { return };
+        let parent = span.parent();
+        let line = Line {
+            name: span.name(),
+            parent: parent.as_ref().map(SpanRef::name),
+            conversation_id,
+            turn_id,
+            step_id,
+            start_ms: open.start,
+            duration_ms: self.stopwatch.elapsed().saturating_sub(open.started).into(),
+            attributes: open.fields.into_iter().filter(|(name, _)| !PLACE.contains(name)).collect(),
+        };
+        // Texts and numbers: nothing in a line can fail to be JSON.
+        let mut line = serde_json::to_vec(&line).unwrap_or_default();
+        line.push(b'\n');
+        if self.queue.offer(line).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The field of the span or of the nearest one around it that has it.
+fn inherited<'a, S: LookupSpan<'a>>(span: &SpanRef<'a, S>, name: &str) -> Option<Value> {
+    span.scope().find_map(|span| span.extensions().get::<Open>()?.fields.get(name).cloned())
+}

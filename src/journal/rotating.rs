@@ -1,0 +1,150 @@
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+/// A file that is set aside when it is full: `trace.ndjson` becomes `trace.ndjson.1`, that one `.2`, and so on; the
+/// oldest goes. One call of `write` is one line and is never split.
+#[derive(Debug)]
+pub(super) struct RotatingFile {
+    path: PathBuf,
+    max_bytes: u64,
+    /// With the present one.
+    max_files: usize,
+    /// `None` after a failure, until the next line.
+    file: Option<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    file: BufWriter<File>,
+    bytes: u64,
+}
+
+impl RotatingFile {
+    pub(super) fn open(path: &Path, max_bytes: usize, max_files: usize) -> io::Result<Self> {
+        let file = Some(open(path)?);
+        Ok(Self { path: path.to_owned(), max_bytes: max_bytes as u64, max_files, file })
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        // Closed first, with all that was buffered in it.
+        if let Some(Open { mut file, .. }) = self.file.take() {
+            file.flush()?;
+        }
+        for nth in (1..self.max_files.max(1)).rev() {
+            let from = if nth == 1 { self.path.clone() } else { self.aside(nth - 1) };
+            match fs::rename(from, self.aside(nth)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        if self.max_files <= 1 {
+            fs::remove_file(&self.path)?;
+        }
+        Ok(())
+    }
+
+    fn aside(&self, nth: usize) -> PathBuf {
+        let mut name = OsString::from(self.path.as_os_str());
+        name.push(format!(".{nth}"));
+        name.into()
+    }
+}
+
+fn open(path: &Path) -> io::Result<Open> {
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    let mut file = OpenOptions::new().create(true).append(true).read(true).open(path)?;
+    let mut bytes = file.metadata()?.len();
+    // A process that was killed may have left half a line, which must not swallow the next one.
+    if bytes > 0 {
+        let mut last = [0];
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)?;
+        if last != *b"\n" {
+            file.write_all(b"\n")?;
+            bytes += 1;
+        }
+    }
+    Ok(Open { file: BufWriter::new(file), bytes })
+}
+
+impl Write for RotatingFile {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let len = line.len() as u64;
+        if self.file.as_ref().is_some_and(|open| open.bytes > 0 && open.bytes + len > self.max_bytes) {
+            self.rotate()?;
+        }
+        let mut open = match self.file.take() {
+            Some(open) => open,
+            None => open(&self.path)?,
+        };
+        // On a failure the file stays closed: what is buffered is in doubt, and the next line begins anew.
+        open.file.write_all(line)?;
+        open.bytes += len;
+        self.file = Some(open);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.as_mut().map_or(Ok(()), |open| open.file.flush())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(directory: &Path) -> Vec<(String, String)> {
+        let entries = fs::read_dir(directory).unwrap().map(Result::unwrap);
+        let mut files: Vec<_> = entries
+            .map(|entry| (entry.file_name().into_string().unwrap(), fs::read_to_string(entry.path()).unwrap()))
+            .collect();
+        files.sort();
+        files
+    }
+
+    fn write(file: &mut RotatingFile, lines: std::ops::Range<u32>) {
+        for n in lines {
+            file.write_all(format!("line {n}\n").as_bytes()).unwrap();
+        }
+        file.flush().unwrap();
+    }
+
+    fn expected(files: &[(&str, &str)]) -> Vec<(String, String)> {
+        files.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
+    }
+
+    #[test]
+    fn a_full_file_is_set_aside_and_the_oldest_goes() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("t");
+        let mut file = RotatingFile::open(&path, 14, 3).unwrap();
+        write(&mut file, 0..7);
+        let files = [("t", "line 6\n"), ("t.1", "line 4\nline 5\n"), ("t.2", "line 2\nline 3\n")];
+        assert_eq!(read(directory.path()), expected(&files));
+        drop(file);
+        write(&mut RotatingFile::open(&path, 14, 3).unwrap(), 7..8);
+        assert_eq!(read(directory.path())[0].1, "line 6\nline 7\n", "it goes on where it was");
+    }
+
+    #[test]
+    fn a_line_longer_than_a_file_has_one_of_its_own_and_one_file_is_one_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut file = RotatingFile::open(&directory.path().join("t"), 3, 1).unwrap();
+        write(&mut file, 0..2);
+        assert_eq!(read(directory.path()), expected(&[("t", "line 1\n")]));
+    }
+
+    #[test]
+    fn half_a_line_of_a_killed_process_does_not_swallow_the_next() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("made/t");
+        fs::create_dir(path.parent().unwrap()).unwrap();
+        fs::write(&path, "{\"half").unwrap();
+        write(&mut RotatingFile::open(&path, 1000, 1).unwrap(), 0..1);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{\"half\nline 0\n");
+    }
+}

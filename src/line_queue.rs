@@ -1,0 +1,201 @@
+//! Lines on their way to a slow place: a bounded queue before a thread that writes.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::thread::{Builder, JoinHandle};
+
+/// Takes lines without ever waiting for them to be written.
+#[derive(Debug, Clone)]
+pub(crate) struct LineQueue {
+    lines: SyncSender<Option<Vec<u8>>>,
+    failures: Arc<AtomicU64>,
+}
+
+/// Why a line was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LineLost {
+    /// Too many lines wait to be written.
+    Full,
+    /// The writer is closed.
+    Closed,
+}
+
+/// The thread that writes. Dropping it waits until what was taken before is written.
+#[derive(Debug)]
+pub(crate) struct LineWriter {
+    lines: SyncSender<Option<Vec<u8>>>,
+    closing: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Starts a thread of this name that writes the queue's lines, of which at most `limit` wait.
+pub(crate) fn start(
+    name: &str,
+    limit: usize,
+    writer: impl Write + Send + 'static,
+) -> io::Result<(LineQueue, LineWriter)> {
+    let (lines, received) = sync_channel(limit);
+    let (closing, failures) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+    let thread = {
+        let (closing, failures) = (Arc::clone(&closing), Arc::clone(&failures));
+        Builder::new().name(name.to_owned()).spawn(move || run(&received, writer, &closing, &failures))?
+    };
+    let queue = LineQueue { lines: lines.clone(), failures };
+    Ok((queue, LineWriter { lines, closing, thread: Some(thread) }))
+}
+
+impl LineQueue {
+    /// Takes a line, with its line break, or gives up on it; at once.
+    pub(crate) fn offer(&self, line: Vec<u8>) -> Result<(), LineLost> {
+        self.lines.try_send(Some(line)).map_err(|error| match error {
+            TrySendError::Full(_) => LineLost::Full,
+            TrySendError::Disconnected(_) => LineLost::Closed,
+        })
+    }
+
+    /// How many lines were taken and then not written, because writing failed.
+    pub(crate) fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for LineWriter {
+    fn drop(&mut self) {
+        self.closing.store(true, Ordering::Release);
+        // Wakes a writer that waits. One that has a full queue before it sees the flag when that is empty.
+        let _ = self.lines.try_send(None);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(lines: &Receiver<Option<Vec<u8>>>, mut writer: impl Write, closing: &AtomicBool, failures: &AtomicU64) {
+    loop {
+        let line = match lines.try_recv() {
+            Ok(line) => line,
+            Err(TryRecvError::Disconnected) => break,
+            Err(TryRecvError::Empty) => {
+                // Nothing waits: what is buffered becomes visible before the thread sleeps.
+                if let Err(error) = writer.flush() {
+                    count(failures, &error);
+                }
+                if closing.load(Ordering::Acquire) {
+                    return;
+                }
+                match lines.recv() {
+                    Ok(line) => line,
+                    Err(_) => break,
+                }
+            }
+        };
+        if let Some(line) = line
+            && let Err(error) = writer.write_all(&line)
+        {
+            count(failures, &error);
+        }
+    }
+    if let Err(error) = writer.flush() {
+        count(failures, &error);
+    }
+}
+
+fn count(failures: &AtomicU64, error: &io::Error) {
+    let so_far = failures.fetch_add(1, Ordering::Relaxed) + 1;
+    // Told ever more rarely: a full disk fails for every line.
+    if so_far.is_power_of_two() {
+        tracing::warn!(%error, so_far, "a line could not be written");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::mpsc::Sender;
+
+    use super::*;
+
+    /// Writes to a text that the test can see.
+    #[derive(Clone, Default)]
+    struct Shown(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Shown {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_was_taken_is_written_in_order_before_the_writer_is_gone_and_nothing_after() {
+        let shown = Shown::default();
+        let (queue, writer) = start("test", 1000, shown.clone()).unwrap();
+        let lines: Vec<_> = (0..1000).map(|n| format!("{n}\n").into_bytes()).collect();
+        for line in &lines {
+            queue.offer(line.clone()).unwrap();
+        }
+        drop(writer);
+        assert_eq!(*shown.0.lock().unwrap(), lines.concat());
+        assert_eq!(queue.offer(b"late\n".to_vec()), Err(LineLost::Closed));
+    }
+
+    /// Tells the test when a line has come and waits until it may go on.
+    struct Stuck(Sender<()>, Receiver<()>);
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.send(()).unwrap();
+            self.1.recv().unwrap();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_stuck_writer_holds_nobody_up_and_its_queue_does_not_grow() {
+        let (arrived, has_arrived) = std::sync::mpsc::channel();
+        let (go_on, may_go_on) = std::sync::mpsc::channel();
+        let (queue, writer) = start("test", 2, Stuck(arrived, may_go_on)).unwrap();
+        queue.offer(b"in hand\n".to_vec()).unwrap();
+        has_arrived.recv().unwrap();
+        queue.offer(b"waits\n".to_vec()).unwrap();
+        queue.offer(b"waits too\n".to_vec()).unwrap();
+        assert_eq!(queue.offer(b"one too many\n".to_vec()), Err(LineLost::Full));
+        for _ in 0..3 {
+            go_on.send(()).unwrap();
+        }
+        drop(writer);
+        assert_eq!(has_arrived.try_iter().count(), 2, "the full queue was written, though it had no room for the end");
+    }
+
+    struct Broken;
+
+    impl Write for Broken {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::StorageFull.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_that_cannot_be_written_are_counted() {
+        let (queue, writer) = start("test", 8, Broken).unwrap();
+        for _ in 0..3 {
+            queue.offer(b"x\n".to_vec()).unwrap();
+        }
+        drop(writer);
+        assert_eq!(queue.failures(), 3);
+    }
+}

@@ -1,0 +1,159 @@
+//! The recorder's spans over OTLP, under the names of OpenTelemetry's GenAI conventions.
+//!
+//! ```no_run
+//! use turn_metrics::otel::{self, OtelSettings};
+//! use tracing_subscriber::layer::SubscriberExt;
+//!
+//! let settings = OtelSettings { service_name: "my-agent".into(), ..OtelSettings::default() };
+//! let (layer, exporting) = otel::start(&settings)?;
+//! tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))?;
+//! // ... the program runs ...
+//! drop(exporting);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! | the recorder's | over OTLP |
+//! |---|---|
+//! | `conversationId` | `gen_ai.conversation.id` |
+//! | `model` | `gen_ai.request.model` |
+//! | `usage.inputTokens`, `usage.outputTokens` | `gen_ai.usage.input_tokens`, `gen_ai.usage.output_tokens` |
+//! | `usage.cacheReadTokens` | `gen_ai.usage.cache_read.input_tokens` |
+//! | `usage.cacheWriteTokens` | `gen_ai.usage.cache_write.input_tokens`, in the older [`Dialect`] `gen_ai.usage.cache_creation.input_tokens` |
+//! | `finishReason` of a `provider.request` | `gen_ai.response.finish_reasons` |
+//! | `name`, `toolCallId` of a `tool-call` | `gen_ai.tool.name`, `gen_ai.tool.call.id` |
+//! | all others | `turn_metrics.` and the recorder's name |
+//!
+//! Usage stands on the `provider.request` spans alone, which have no spans within: whoever adds up all spans of a trace
+//! counts each token once. Spans of other origin, and their attributes, are left as they are.
+//!
+//! Where spans go by another way than OTLP over HTTP without TLS, [`GenAiExporter`] gives any exporter these names.
+
+mod client;
+mod exporter;
+mod names;
+
+use std::fmt;
+use std::time::Duration;
+
+use opentelemetry::KeyValue;
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithHttpConfig};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
+use tracing::Subscriber;
+use tracing_opentelemetry::OpenTelemetryLayer;
+use tracing_subscriber::registry::LookupSpan;
+
+pub use exporter::GenAiExporter;
+pub use names::Dialect;
+
+/// Where spans are sent, and under which names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtelSettings {
+    /// The collector's address for traces; with HTTP, not HTTPS: a collector stands nearby.
+    pub endpoint: String,
+    /// What the program is called (`service.name`).
+    pub service_name: String,
+    /// How tokens that were written to a cache are called.
+    pub dialect: Dialect,
+    /// How long the collector may take for a batch.
+    pub timeout: Duration,
+}
+
+impl Default for OtelSettings {
+    fn default() -> Self {
+        Self {
+            endpoint: "http://127.0.0.1:4318/v1/traces".into(),
+            service_name: "turn-metrics".into(),
+            dialect: Dialect::default(),
+            timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Why no spans can be sent.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OtelError {
+    /// The address is no HTTP address.
+    #[error("{0:?} is no address of a collector; one begins with http://, as this sends without TLS")]
+    Endpoint(String),
+    /// The exporter could not be made.
+    #[error("the exporter could not be made")]
+    Exporter(#[source] opentelemetry_otlp::ExporterBuildError),
+}
+
+/// The thread that sends spans. Dropping it sends what is left, and waits for that no longer than 5 seconds.
+pub struct Exporting {
+    provider: SdkTracerProvider,
+}
+
+/// How long the end of a program waits for the last spans to be sent.
+const LAST_CALL: Duration = Duration::from_secs(5);
+
+/// Starts the thread that sends spans, and makes the layer that gives it them. A span is never held up: those that are
+/// too many for the thread are lost.
+pub fn start<S>(settings: &OtelSettings) -> Result<(OpenTelemetryLayer<S, SdkTracer>, Exporting), OtelError>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    if !settings.endpoint.starts_with("http://") {
+        return Err(OtelError::Endpoint(settings.endpoint.clone()));
+    }
+    let exporter = SpanExporter::builder()
+        .with_http()
+        .with_http_client(client::Client::new(settings.timeout))
+        .with_endpoint(&settings.endpoint)
+        .with_timeout(settings.timeout)
+        .build()
+        .map_err(OtelError::Exporter)?;
+    let resource = Resource::builder().with_attribute(KeyValue::new("service.name", settings.service_name.clone()));
+    let provider = SdkTracerProvider::builder()
+        .with_resource(resource.build())
+        .with_batch_exporter(GenAiExporter::new(exporter, settings.dialect))
+        .build();
+    // Only what the recorder says of a span, nothing of the machinery that carries it.
+    let layer = tracing_opentelemetry::layer()
+        .with_tracer(provider.tracer("turn_metrics"))
+        .with_location(false)
+        .with_threads(false)
+        .with_target(false)
+        .with_level(false)
+        .with_tracked_inactivity(false);
+    Ok((layer, Exporting { provider }))
+}
+
+impl Exporting {
+    /// Sends what is waiting. Tells whether the collector took it.
+    pub fn flush(&self) -> bool {
+        self.provider.force_flush().is_ok()
+    }
+}
+
+impl Drop for Exporting {
+    fn drop(&mut self) {
+        if let Err(error) = self.provider.shutdown_with_timeout(LAST_CALL) {
+            tracing::warn!(%error, "the last spans could not be sent");
+        }
+    }
+}
+
+impl fmt::Debug for Exporting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exporting").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_needs_tls_or_is_none_is_refused() {
+        for endpoint in ["https://collector:4318/v1/traces", "collector:4318", ""] {
+            let settings = OtelSettings { endpoint: endpoint.into(), ..OtelSettings::default() };
+            let refused = start::<tracing_subscriber::Registry>(&settings);
+            assert!(matches!(refused, Err(OtelError::Endpoint(_))), "{endpoint}");
+        }
+    }
+}

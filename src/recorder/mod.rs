@@ -1,0 +1,165 @@
+//! The kernel's side: measures turns as they run, sends their events, and opens their spans.
+//!
+//! A turn loop tells a [`TurnRecorder`] what happens. Nothing it tells can fail, wait or panic: an event that cannot
+//! be taken is counted and dropped, and the turn goes on.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//! use turn_metrics::clock::SystemStopwatch;
+//! use turn_metrics::recorder::{Outbox, Recorder};
+//! use turn_metrics::runtime::Runtime;
+//! use turn_metrics::turn::{ConversationId, TurnId, Usage};
+//!
+//! # actix::System::new().block_on(async {
+//! let runtime = Runtime::builder().start().await?;
+//! let outbox = Outbox::start(runtime.handles().observe.clone(), 10_000);
+//! let recorder = Recorder::new(outbox.clone());
+//!
+//! let mut turn = recorder.start_turn(ConversationId::new("c")?, TurnId::new("t")?, Some("some-model"))?;
+//! let mut step = turn.start_step();
+//! // ... the stream brings text or reasoning ...
+//! step.token();
+//! step.usage(Usage { input_tokens: 900.into(), output_tokens: 120.into(), ..Usage::default() });
+//! let step = step.end_stream("tool-calls");
+//! let call = step.start_tool_call("read_file", "call-1");
+//! // ... the tool runs ...
+//! call.end(false);
+//! step.end("tool-calls");
+//! turn.end("stop");
+//!
+//! outbox.flush().await;
+//! assert_eq!((recorder.counts().taken, outbox.counts().delivered), (4, 4));
+//! runtime.shutdown().await;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # }).unwrap();
+//! ```
+//!
+//! # Times
+//!
+//! By an injected [`Stopwatch`](crate::clock::Stopwatch). TTFT runs from the start of a step's stream to its first
+//! token of text or reasoning, and is absent without one; decode from there to the stream's end; the generation total
+//! over both. The wait before a request is made again is in none of them.
+//!
+//! # Spans
+//!
+//! `turn` (conversationId, turnId, model) > `step` (stepId) > `provider.request`, `ttft`, `decode`, `tool-call` (name,
+//! toolCallId, isError). On close `turn`, `step` and `provider.request` carry `usage.inputTokens`,
+//! `usage.outputTokens`, `usage.cacheReadTokens` and `usage.cacheWriteTokens`, each absent if nobody reported it, and
+//! `finishReason`. Summed up over all spans of one of the three names, each counter is the same. A step carries its
+//! times too, as `ttftMs`, `decodeMs` and `genTotalMs`, a turn its `durationMs`; `ttft` tells by `firstToken` whether
+//! one came. All are of the level `INFO` and the target `turn_metrics::recorder`.
+
+mod ndjson;
+mod outbox;
+mod sink;
+mod spans;
+mod step;
+#[cfg(test)]
+mod tests;
+mod tool_call;
+mod turn;
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+pub use ndjson::{NdjsonSink, NdjsonWriter};
+pub use outbox::{Outbox, OutboxCounts};
+pub use sink::{EventLost, EventSink, RecorderCounts};
+pub use step::{StepRecorder, StreamedStep};
+pub use tool_call::ToolCallRecorder;
+pub use turn::TurnRecorder;
+
+use crate::clock::{SharedStopwatch, SystemStopwatch};
+use crate::turn::{ConversationId, KernelEvent, TurnId};
+
+/// The reason of a turn, step or stream whose recorder was dropped.
+const ABORTED: &str = "aborted";
+
+/// The most bytes of a recorded turn's id: an id has at most 256, and a step's adds `#` and up to ten digits.
+const MAX_TURN_ID_BYTES: usize = 245;
+
+/// Starts the recorders of turns. A clone is the same recorder.
+#[derive(Clone)]
+pub struct Recorder {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    sink: Box<dyn EventSink>,
+    stopwatch: SharedStopwatch,
+    taken: AtomicU64,
+    full: AtomicU64,
+    gone: AtomicU64,
+}
+
+/// The turn's id is too long for its steps to be named after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the id of a recorded turn has at most {MAX_TURN_ID_BYTES} bytes, this one has {len}")]
+pub struct TurnIdTooLong {
+    /// How many bytes the id has.
+    pub len: usize,
+}
+
+impl Recorder {
+    /// A recorder that sends events to `sink`, and measures by the computer's monotonic clock.
+    pub fn new(sink: impl EventSink) -> Self {
+        Self::with_stopwatch(sink, Arc::new(SystemStopwatch::default()))
+    }
+
+    /// A recorder that sends events to `sink`, and measures by `stopwatch`.
+    pub fn with_stopwatch(sink: impl EventSink, stopwatch: SharedStopwatch) -> Self {
+        let (taken, full, gone) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+        Self { shared: Arc::new(Shared { sink: Box::new(sink), stopwatch, taken, full, gone }) }
+    }
+
+    /// Starts a turn; `model` is the one that is asked, if that is known.
+    pub fn start_turn(
+        &self,
+        conversation_id: ConversationId,
+        turn_id: TurnId,
+        model: Option<&str>,
+    ) -> Result<TurnRecorder, TurnIdTooLong> {
+        let len = turn_id.as_str().len();
+        if len > MAX_TURN_ID_BYTES {
+            return Err(TurnIdTooLong { len });
+        }
+        Ok(TurnRecorder::start(self.clone(), conversation_id, turn_id, model))
+    }
+
+    /// What became of the events so far.
+    pub fn counts(&self) -> RecorderCounts {
+        let Shared { taken, full, gone, .. } = &*self.shared;
+        let [taken, lost_to_full, lost_to_gone] = [taken, full, gone].map(|count| count.load(Ordering::Relaxed));
+        RecorderCounts { taken, lost_to_full, lost_to_gone }
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.shared.stopwatch.elapsed()
+    }
+
+    fn send(&self, event: KernelEvent) {
+        let Shared { sink, taken, full, gone, .. } = &*self.shared;
+        // A turn must not end by what a sink does, least of all where it is being unwound already.
+        let offered = catch_unwind(AssertUnwindSafe(|| sink.offer(event))).unwrap_or(Err(EventLost::Gone));
+        let (counter, lost) = match offered {
+            Ok(()) => (taken, None),
+            Err(EventLost::Full) => (full, Some(EventLost::Full)),
+            Err(EventLost::Gone) => (gone, Some(EventLost::Gone)),
+        };
+        let so_far = counter.fetch_add(1, Ordering::Relaxed) + 1;
+        // Told ever more rarely: a dead receiver loses every event.
+        if let Some(cause) = lost.filter(|_| so_far.is_power_of_two()) {
+            tracing::warn!(%cause, so_far, "an event was lost");
+        }
+    }
+}
+
+impl fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recorder").field("counts", &self.counts()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,60 @@
+use std::io::{self, BufWriter, Write};
+
+use super::{EventLost, EventSink};
+use crate::line_queue::{self, LineLost, LineQueue, LineWriter};
+use crate::turn::KernelEvent;
+
+/// A sink that writes events as lines of JSON, as a kernel sends them to `POST /events`.
+///
+/// A thread of its own writes; at most so many lines wait for it. A clone is the same sink.
+///
+/// ```
+/// use turn_metrics::recorder::{NdjsonSink, Recorder};
+/// use turn_metrics::turn::{ConversationId, TurnId};
+///
+/// let file = tempfile::NamedTempFile::new()?;
+/// let (sink, writer) = NdjsonSink::start(file.reopen()?, 1000)?;
+/// let turn = Recorder::new(sink).start_turn(ConversationId::new("c")?, TurnId::new("t")?, Some("some-model"))?;
+/// drop(turn);
+/// drop(writer);
+/// let lines = std::fs::read_to_string(file.path())?;
+/// assert!(lines.starts_with(
+///     r#"{"type":"turn-start","conversationId":"c","turnId":"t","model":"some-model"}
+/// {"type":"done","conversationId":"c","turnId":"t","reason":"aborted","durationMs":"#
+/// ));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct NdjsonSink {
+    queue: LineQueue,
+}
+
+/// The thread behind an [`NdjsonSink`]. Dropping it waits until all that was taken before is written; the sink takes
+/// nothing from then on.
+#[derive(Debug)]
+pub struct NdjsonWriter(#[expect(dead_code, reason = "what it does, it does when it is dropped")] LineWriter);
+
+impl NdjsonSink {
+    /// Starts the thread that writes to `writer`. At most `limit` lines wait. Fails if there can be no thread.
+    pub fn start(writer: impl Write + Send + 'static, limit: usize) -> io::Result<(Self, NdjsonWriter)> {
+        let (queue, writer) = line_queue::start("events-writer", limit, BufWriter::new(writer))?;
+        Ok((Self { queue }, NdjsonWriter(writer)))
+    }
+
+    /// How many events were taken and then not written, because writing failed.
+    pub fn failures(&self) -> u64 {
+        self.queue.failures()
+    }
+}
+
+impl EventSink for NdjsonSink {
+    fn offer(&self, event: KernelEvent) -> Result<(), EventLost> {
+        // Texts and finite numbers: nothing in an event can fail to be JSON.
+        let mut line = serde_json::to_vec(&event).unwrap_or_default();
+        line.push(b'\n');
+        self.queue.offer(line).map_err(|lost| match lost {
+            LineLost::Full => EventLost::Full,
+            LineLost::Closed => EventLost::Gone,
+        })
+    }
+}

@@ -1,0 +1,230 @@
+use std::time::Duration;
+
+use tracing::Span;
+
+use super::tool_call::ToolCallRecorder;
+use super::turn::TurnRecorder;
+use super::{ABORTED, spans};
+use crate::turn::{Millis, Progress, StepId, StepTimes, TokenCount, Usage};
+
+/// Records one step while its model's stream is open. Dropped, the stream and the step are over, as `aborted`.
+///
+/// What makes no sense does not compile: a first token after the stream's end, a step that ends twice.
+///
+/// ```compile_fail,E0382
+/// # use turn_metrics::recorder::TurnRecorder;
+/// fn token_after_the_end(turn: &mut TurnRecorder) {
+///     let mut step = turn.start_step();
+///     let ended = step.end_stream("stop");
+///     step.token();
+/// }
+/// ```
+#[derive(Debug)]
+pub struct StepRecorder<'t>(Step<'t>);
+
+/// Records one step after its model's stream has ended: its tools run, or the request is made again, or it ends.
+/// Dropped, the step is over as `aborted`.
+#[derive(Debug)]
+pub struct StreamedStep<'t>(Step<'t>);
+
+impl<'t> StepRecorder<'t> {
+    pub(super) fn start(turn: &'t mut TurnRecorder, id: StepId) -> Self {
+        let span = turn.names().step(&turn.span().clone(), &id);
+        let stream = Some(Stream::start(turn, &span, None));
+        let (usage, times) = (None, StepTimes::default());
+        Self(Step { turn, id, span, stream, usage, times, ended: false })
+    }
+
+    /// A token of text or reasoning has come. To be called for the first; every further call costs next to nothing
+    /// and changes nothing.
+    pub fn token(&mut self) {
+        let Step { turn, span, stream, .. } = &mut self.0;
+        if let Some(stream) = stream
+            && stream.first_token.is_none()
+        {
+            stream.first_token = Some(turn.elapsed());
+            stream.ttft.record("firstToken", true);
+            stream.ttft = Span::none();
+            stream.decode = Some(spans::decode(span));
+        }
+    }
+
+    /// Tokens were reported. Several reports of a step join: of each counter the larger one counts.
+    pub fn usage(&mut self, usage: Usage) {
+        let Step { turn, id, stream, usage: joined, .. } = &mut self.0;
+        join_into(joined, usage);
+        if let Some(stream) = stream {
+            join_into(&mut stream.usage, usage);
+        }
+        turn.progress(Progress::Usage { step_id: Some(id.clone()), usage });
+    }
+
+    /// A tool call that the model asked for is being run, though its stream goes on.
+    pub fn start_tool_call(&self, name: &str, tool_call_id: &str) -> ToolCallRecorder {
+        self.0.start_tool_call(name, tool_call_id)
+    }
+
+    /// The stream has ended, for this reason: as the provider calls it, or what went wrong.
+    pub fn end_stream(mut self, reason: &str) -> StreamedStep<'t> {
+        self.0.end_stream(reason);
+        StreamedStep(self.0)
+    }
+
+    /// The stream has ended, for this reason, and with it the step.
+    pub fn end(self, reason: &str) {
+        self.end_stream(reason).end(reason);
+    }
+
+    /// The step.
+    pub fn step_id(&self) -> &StepId {
+        &self.0.id
+    }
+
+    /// The span of the step, for spans of the program's own to stand in.
+    pub fn span(&self) -> &Span {
+        &self.0.span
+    }
+}
+
+impl<'t> StreamedStep<'t> {
+    /// The request is made again: a new stream begins, and the step's times are those of this one. To be called after
+    /// the wait before it, which is no time to first token.
+    pub fn retry(mut self) -> StepRecorder<'t> {
+        self.0.stream = Some(Stream::start(self.0.turn, &self.0.span, self.0.usage));
+        StepRecorder(self.0)
+    }
+
+    /// A tool call that the model asked for is being run.
+    pub fn start_tool_call(&self, name: &str, tool_call_id: &str) -> ToolCallRecorder {
+        self.0.start_tool_call(name, tool_call_id)
+    }
+
+    /// Ends the step, for this reason: most often that of its stream's end.
+    pub fn end(mut self, reason: &str) {
+        self.0.finish(reason);
+    }
+
+    /// The step.
+    pub fn step_id(&self) -> &StepId {
+        &self.0.id
+    }
+
+    /// The span of the step, for spans of the program's own to stand in.
+    pub fn span(&self) -> &Span {
+        &self.0.span
+    }
+}
+
+/// A step, whichever state it is in.
+#[derive(Debug)]
+struct Step<'t> {
+    turn: &'t mut TurnRecorder,
+    id: StepId,
+    span: Span,
+    /// The stream, while it is open.
+    stream: Option<Stream>,
+    /// The join of all reports.
+    usage: Option<Usage>,
+    /// Of the latest stream that ended.
+    times: StepTimes,
+    ended: bool,
+}
+
+/// One request to a provider and the stream that answers it.
+#[derive(Debug)]
+struct Stream {
+    started: Duration,
+    first_token: Option<Duration>,
+    /// The step's tokens when this stream began.
+    before: Option<Usage>,
+    /// The join of this stream's reports.
+    usage: Option<Usage>,
+    request: Span,
+    /// None once the first token has come.
+    ttft: Span,
+    decode: Option<Span>,
+}
+
+impl Stream {
+    fn start(turn: &TurnRecorder, step: &Span, before: Option<Usage>) -> Self {
+        Self {
+            request: turn.names().provider_request(step),
+            ttft: spans::ttft(step),
+            started: turn.elapsed(),
+            first_token: None,
+            before,
+            usage: None,
+            decode: None,
+        }
+    }
+}
+
+impl Step<'_> {
+    fn start_tool_call(&self, name: &str, tool_call_id: &str) -> ToolCallRecorder {
+        ToolCallRecorder::start(self.turn.names().tool_call(&self.span, name, tool_call_id))
+    }
+
+    fn end_stream(&mut self, reason: &str) {
+        let Some(stream) = self.stream.take() else { return };
+        let now = self.turn.elapsed();
+        let since = |then: Duration| Millis::from(now.saturating_sub(then));
+        self.times = StepTimes {
+            ttft: stream.first_token.map(|first| Millis::from(first.saturating_sub(stream.started))),
+            decode: stream.first_token.map(since),
+            gen_total: Some(since(stream.started)),
+        };
+        if stream.first_token.is_none() {
+            stream.ttft.record("firstToken", false);
+        }
+        let carried = stream.usage.map(|reported| increase(reported, self.usage, stream.before));
+        spans::record_usage(&stream.request, carried);
+        spans::record_reason(&stream.request, reason);
+    }
+
+    fn finish(&mut self, reason: &str) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        self.end_stream(reason);
+        let StepTimes { ttft, decode, gen_total } = self.times;
+        spans::record_usage(&self.span, self.usage);
+        spans::record_reason(&self.span, reason);
+        spans::record_time(&self.span, "ttftMs", ttft);
+        spans::record_time(&self.span, "decodeMs", decode);
+        spans::record_time(&self.span, "genTotalMs", gen_total);
+        self.turn.take_usage(self.usage);
+        self.turn.progress(Progress::StepComplete { step_id: self.id.clone(), times: self.times, model: None });
+    }
+}
+
+impl Drop for Step<'_> {
+    fn drop(&mut self) {
+        self.finish(ABORTED);
+    }
+}
+
+fn join_into(known: &mut Option<Usage>, report: Usage) {
+    *known = Some(known.map_or(report, |known| known.join(report)));
+}
+
+/// What a stream has added to its step's tokens, of the counters that it reported. The reports of a step join, so a
+/// second stream adds only what it has more than the first; the streams of a step then add up to the step.
+fn increase(reported: Usage, step: Option<Usage>, before: Option<Usage>) -> Usage {
+    let (step, before) = (step.unwrap_or_default(), before.unwrap_or_default());
+    let more = |now: TokenCount, then: TokenCount| {
+        TokenCount::new(now.get().saturating_sub(then.get())).unwrap_or(TokenCount::MAX)
+    };
+    let more_reported = |reported: Option<TokenCount>, now: Option<TokenCount>, then: Option<TokenCount>| {
+        reported.map(|_| more(now.unwrap_or_default(), then.unwrap_or_default()))
+    };
+    Usage {
+        input_tokens: more(step.input_tokens, before.input_tokens),
+        output_tokens: more(step.output_tokens, before.output_tokens),
+        cache_read_tokens: more_reported(reported.cache_read_tokens, step.cache_read_tokens, before.cache_read_tokens),
+        cache_write_tokens: more_reported(
+            reported.cache_write_tokens,
+            step.cache_write_tokens,
+            before.cache_write_tokens,
+        ),
+    }
+}

@@ -1,0 +1,55 @@
+//! Tests of the recorder: what it measures and sends, where events go, and that its spans add up.
+
+mod outbox;
+mod spans;
+mod turns;
+
+use std::sync::Arc;
+
+use super::*;
+use crate::testing::{EventLog, ModelItem, ModelStream, TestClock};
+use crate::turn::{ConversationId, TurnId, Usage};
+
+/// A recorder whose events and time a test can see.
+struct Setup {
+    clock: TestClock,
+    log: EventLog,
+    recorder: Recorder,
+}
+
+fn setup() -> Setup {
+    let (clock, log) = (TestClock::at(0), EventLog::default());
+    let recorder = Recorder::with_stopwatch(log.clone(), Arc::new(clock.clone()));
+    Setup { clock, log, recorder }
+}
+
+impl Setup {
+    fn turn(&self) -> TurnRecorder {
+        self.recorder.start_turn(ConversationId::new("c").unwrap(), TurnId::new("t").unwrap(), None).unwrap()
+    }
+
+    fn stream(&self) -> ModelStream {
+        ModelStream::new(&self.clock)
+    }
+
+    /// The events, without what is the same in all.
+    fn told(&self) -> Vec<String> {
+        let lines = self.log.lines().into_iter();
+        lines.map(|line| line.replace(r#","conversationId":"c","turnId":"t""#, "")).collect()
+    }
+}
+
+/// What a kernel does with a stream.
+async fn read(step: &mut StepRecorder<'_>, mut stream: ModelStream) {
+    while let Some(item) = stream.next().await {
+        match item {
+            ModelItem::Text(_) | ModelItem::Reasoning(_) => step.token(),
+            ModelItem::Usage(usage) => step.usage(usage),
+            ModelItem::ToolCall { .. } | ModelItem::Failure(_) => {}
+        }
+    }
+}
+
+fn usage(input_tokens: u32, output_tokens: u32) -> Usage {
+    Usage { input_tokens: input_tokens.into(), output_tokens: output_tokens.into(), ..Usage::default() }
+}

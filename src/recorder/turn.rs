@@ -1,0 +1,132 @@
+use std::time::Duration;
+
+use tracing::Span;
+
+use super::spans::{self, Names};
+use super::step::StepRecorder;
+use super::{ABORTED, Recorder};
+use crate::turn::{
+    ConversationId, Done, KernelEvent, Label, Millis, Progress, StepId, TokenCount, TurnEvent, TurnEventKind, TurnId,
+    Usage,
+};
+
+/// Records one turn, from its start to its end. Dropped without an end, the turn is over with the reason `aborted`.
+///
+/// It can be sent to another thread. While one of its steps is open, it can neither end nor start another: the step
+/// borrows it.
+///
+/// ```compile_fail,E0505
+/// # use turn_metrics::recorder::TurnRecorder;
+/// fn end_inside_a_step(mut turn: TurnRecorder) {
+///     let step = turn.start_step();
+///     turn.end("stop");
+///     step.end("stop");
+/// }
+/// ```
+#[derive(Debug)]
+pub struct TurnRecorder {
+    recorder: Recorder,
+    conversation_id: ConversationId,
+    turn_id: TurnId,
+    model: Option<Label>,
+    span: Span,
+    started: Duration,
+    /// How many steps were started.
+    steps: u32,
+    /// The sum over the steps that reported tokens.
+    usage: Option<Usage>,
+    /// Of the latest step, if that reported tokens.
+    context_size: Option<TokenCount>,
+    ended: bool,
+}
+
+impl TurnRecorder {
+    pub(super) fn start(
+        recorder: Recorder,
+        conversation_id: ConversationId,
+        turn_id: TurnId,
+        model: Option<&str>,
+    ) -> Self {
+        let model = model.map(Label::from);
+        let span = Names { conversation_id: &conversation_id, turn_id: &turn_id, model: model.as_ref() }.turn();
+        let started = recorder.elapsed();
+        let (steps, usage, context_size) = (0, None, None);
+        let turn =
+            Self { recorder, conversation_id, turn_id, model, span, started, steps, usage, context_size, ended: false };
+        turn.progress(Progress::Start { model: turn.model.clone() });
+        turn
+    }
+
+    /// Starts the next step, and with it the stream of its model: to be called just before the request is made.
+    pub fn start_step(&mut self) -> StepRecorder<'_> {
+        let step_id = self.step_id(self.steps);
+        self.steps = self.steps.saturating_add(1);
+        StepRecorder::start(self, step_id)
+    }
+
+    /// Ends the turn for this reason: `stop`, `error`, `max-steps`, ...
+    pub fn end(mut self, reason: &str) {
+        self.finish(reason);
+    }
+
+    /// The turn.
+    pub fn turn_id(&self) -> &TurnId {
+        &self.turn_id
+    }
+
+    /// The span of the turn, for spans of the program's own to stand in.
+    pub fn span(&self) -> &Span {
+        &self.span
+    }
+
+    #[expect(clippy::expect_used, reason = "cannot fail, as its message proves")]
+    fn step_id(&self, index: u32) -> StepId {
+        StepId::new(format!("{}#{index}", self.turn_id)).expect(
+            "a recorded turn's id is valid and leaves room for `#` and ten digits, which are no control characters",
+        )
+    }
+
+    pub(super) fn names(&self) -> Names<'_> {
+        Names { conversation_id: &self.conversation_id, turn_id: &self.turn_id, model: self.model.as_ref() }
+    }
+
+    pub(super) fn elapsed(&self) -> Duration {
+        self.recorder.elapsed()
+    }
+
+    pub(super) fn progress(&self, progress: Progress) {
+        self.send(TurnEventKind::Progress(progress));
+    }
+
+    /// Counts the tokens of a step that is over.
+    pub(super) fn take_usage(&mut self, step: Option<Usage>) {
+        self.context_size = step.map(Usage::context_size);
+        self.usage = match (self.usage, step) {
+            (Some(sum), Some(step)) => Some(sum.saturating_add(step)),
+            (one, None) | (None, one) => one,
+        };
+    }
+
+    fn send(&self, kind: TurnEventKind) {
+        let event = TurnEvent { turn_id: self.turn_id.clone(), kind };
+        self.recorder.send(KernelEvent { conversation_id: self.conversation_id.clone(), event });
+    }
+
+    fn finish(&mut self, reason: &str) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        let duration = Some(Millis::from(self.elapsed().saturating_sub(self.started)));
+        spans::record_usage(&self.span, self.usage);
+        spans::record_reason(&self.span, reason);
+        spans::record_time(&self.span, "durationMs", duration);
+        let (usage, context_size) = (self.usage, self.context_size);
+        self.send(TurnEventKind::Done(Done { reason: reason.into(), duration, usage, context_size, model: None }));
+    }
+}
+
+impl Drop for TurnRecorder {
+    fn drop(&mut self) {
+        self.finish(ABORTED);
+    }
+}

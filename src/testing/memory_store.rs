@@ -1,0 +1,151 @@
+use std::collections::{BTreeMap, HashMap};
+use std::future::ready;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::Probe;
+use crate::actors::{ListStaleTurns, ListTurns, OpenConversation, StoreRecipients};
+use crate::store::{
+    Commit, CommitError, Committed, ConversationState, StagedTurn, StaleTurn, TurnOutcome, TurnRange, Version,
+};
+use crate::turn::{ConversationId, Ordinal, StoredTurn, TurnId};
+
+/// A store in a few lines, which keeps what a store promises and nothing on a disk. Clones are the same store.
+///
+/// Its functions are plain ones, so that a test can put a failure before or after each; the probes answer with them.
+///
+/// ```
+/// use std::sync::Arc;
+/// use actix::Actor;
+/// use turn_metrics::actors::Directory;
+/// use turn_metrics::settings::TurnSettings;
+/// use turn_metrics::testing::{MemoryStore, TestClock, TurnScript};
+///
+/// # actix::System::new().block_on(async {
+/// let store = MemoryStore::default();
+/// let clock = Arc::new(TestClock::at(1000));
+/// let directory = Directory::new(store.recipients(), clock, TurnSettings::default()).start();
+/// directory.send(TurnScript::new("c", "t").usage(0, 900, 120).done("stop").observe()).await??;
+/// assert_eq!(store.all_turns("c")[0].metrics.usage.input_tokens.get(), 900);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct MemoryStore(Arc<Mutex<BTreeMap<ConversationId, Kept>>>);
+
+/// One conversation.
+#[derive(Debug, Default)]
+struct Kept {
+    version: u64,
+    open: HashMap<TurnId, StagedTurn>,
+    sealed: Vec<StoredTurn>,
+}
+
+impl Kept {
+    fn ordinal_of(&self, id: &TurnId) -> Option<Ordinal> {
+        self.sealed.iter().find(|turn| turn.metrics.turn_id == *id).map(|turn| turn.ordinal)
+    }
+}
+
+impl MemoryStore {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ConversationId, Kept>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known of a conversation, and which of these turns are sealed.
+    pub fn conversation_state(&self, id: &ConversationId, turn_ids: &[TurnId]) -> ConversationState {
+        self.lock().get(id).map_or_else(ConversationState::default, |kept| ConversationState {
+            version: Version(kept.version),
+            open_turns: kept.open.values().cloned().collect(),
+            sealed_turns: turn_ids.iter().filter_map(|id| Some((id.clone(), kept.ordinal_of(id)?))).collect(),
+        })
+    }
+
+    /// Takes one atomic step of a conversation.
+    pub fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
+        let mut conversations = self.lock();
+        let kept = conversations.entry(commit.conversation_id).or_default();
+        let (expected, actual) = (commit.expected_version, Version(kept.version));
+        if expected != actual {
+            return Err(CommitError::Conflict { expected, actual });
+        }
+        let mut outcomes = Vec::new();
+        for staged in commit.staged {
+            let id = staged.turn.id.clone();
+            let outcome = kept.ordinal_of(&id).map_or(TurnOutcome::Staged, TurnOutcome::Duplicate);
+            if outcome == TurnOutcome::Staged {
+                kept.open.insert(id.clone(), staged);
+            }
+            outcomes.push((id, outcome));
+        }
+        for turn in commit.sealed {
+            let id = turn.metrics.turn_id.clone();
+            let outcome = if let Some(ordinal) = kept.ordinal_of(&id) {
+                TurnOutcome::Duplicate(ordinal)
+            } else {
+                let ordinal = Ordinal::after(kept.sealed.len() as u64);
+                kept.open.remove(&id);
+                kept.sealed.push(turn.at(ordinal));
+                TurnOutcome::Sealed(ordinal)
+            };
+            outcomes.push((id, outcome));
+        }
+        // As much as any store's, it rises with each change and only then.
+        kept.version += u64::from(outcomes.iter().any(|(_, outcome)| !matches!(outcome, TurnOutcome::Duplicate(_))));
+        Ok(Committed { version: Version(kept.version), outcomes })
+    }
+
+    /// Sealed turns, in order.
+    pub fn turns(&self, range: &TurnRange) -> Vec<StoredTurn> {
+        let conversations = self.lock();
+        let sealed = conversations.get(&range.conversation_id).map_or(&[][..], |kept| &kept.sealed);
+        sealed.iter().filter(|turn| turn.ordinal.get() > range.after).take(range.limit).cloned().collect()
+    }
+
+    /// Every sealed turn of the conversation of this id, in order.
+    pub fn all_turns(&self, conversation_id: &str) -> Vec<StoredTurn> {
+        self.lock().get(conversation_id).map_or_else(Vec::new, |kept| kept.sealed.clone())
+    }
+
+    /// Open turns whose latest event came before a moment.
+    pub fn stale_turns(&self, list: &ListStaleTurns) -> Vec<StaleTurn> {
+        let conversations = self.lock();
+        let open = conversations.iter().flat_map(|(id, kept)| kept.open.values().map(move |staged| (id, staged)));
+        let stale = open.filter(|(_, staged)| staged.last_event_at < list.idle_since);
+        let found = stale.map(|(conversation_id, staged)| StaleTurn {
+            conversation_id: conversation_id.clone(),
+            turn_id: staged.turn.id.clone(),
+        });
+        found.take(list.limit).collect()
+    }
+
+    /// A probe that loads conversations from this store.
+    pub fn opens(&self) -> Probe<OpenConversation> {
+        let store = self.clone();
+        Probe::start(move |open: OpenConversation| {
+            ready(Ok(store.conversation_state(&open.conversation_id, &open.turn_ids)))
+        })
+    }
+
+    /// A probe that commits to this store.
+    pub fn commits(&self) -> Probe<Commit> {
+        let store = self.clone();
+        Probe::start(move |commit| ready(store.commit(commit)))
+    }
+
+    /// A probe that reads sealed turns of this store.
+    pub fn lists(&self) -> Probe<ListTurns> {
+        let store = self.clone();
+        Probe::start(move |ListTurns(range)| ready(Ok(store.turns(&range))))
+    }
+
+    /// A probe that looks for stale turns in this store.
+    pub fn stale_lists(&self) -> Probe<ListStaleTurns> {
+        let store = self.clone();
+        Probe::start(move |list| ready(Ok(store.stale_turns(&list))))
+    }
+
+    /// What a conversation or a directory asks of its store, answered by this one.
+    pub fn recipients(&self) -> StoreRecipients {
+        StoreRecipients { open: self.opens().recipient(), commit: self.commits().recipient() }
+    }
+}

@@ -1,0 +1,121 @@
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::TestClock;
+use crate::turn::Usage;
+
+/// What a model's stream brings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelItem {
+    /// A piece of text.
+    Text(String),
+    /// A piece of reasoning.
+    Reasoning(String),
+    /// The model asks for a tool to be run.
+    ToolCall {
+        /// The tool.
+        name: String,
+        /// The call, as its result names it.
+        id: String,
+    },
+    /// Tokens are reported.
+    Usage(Usage),
+    /// The stream breaks, for this reason.
+    Failure(String),
+}
+
+/// A model's stream, written down as a test wants it. It takes no time but that of a test's clock.
+///
+/// ```
+/// use std::time::Duration;
+/// use turn_metrics::clock::Stopwatch;
+/// use turn_metrics::testing::{ModelItem, ModelStream, TestClock};
+///
+/// # actix::System::new().block_on(async {
+/// let clock = TestClock::at(0);
+/// let mut stream = ModelStream::new(&clock).wait_ms(250).text("hello").wait_ms(50);
+/// assert_eq!(stream.next().await, Some(ModelItem::Text("hello".into())));
+/// assert_eq!(clock.elapsed(), Duration::from_millis(250));
+/// assert_eq!(stream.next().await, None);
+/// assert_eq!(clock.elapsed(), Duration::from_millis(300));
+/// # });
+/// ```
+#[derive(Debug)]
+pub struct ModelStream {
+    clock: TestClock,
+    items: VecDeque<Scripted>,
+}
+
+#[derive(Debug)]
+enum Scripted {
+    Wait(Duration),
+    Item(ModelItem),
+}
+
+impl ModelStream {
+    /// A stream that brings nothing; its waits move `clock`.
+    pub fn new(clock: &TestClock) -> Self {
+        Self { clock: clock.clone(), items: VecDeque::new() }
+    }
+
+    /// Nothing comes for this time.
+    #[must_use]
+    pub fn wait_ms(mut self, millis: u64) -> Self {
+        self.items.push_back(Scripted::Wait(Duration::from_millis(millis)));
+        self
+    }
+
+    /// A piece of text comes.
+    #[must_use]
+    pub fn text(self, text: &str) -> Self {
+        self.item(ModelItem::Text(text.to_owned()))
+    }
+
+    /// A piece of reasoning comes.
+    #[must_use]
+    pub fn reasoning(self, text: &str) -> Self {
+        self.item(ModelItem::Reasoning(text.to_owned()))
+    }
+
+    /// The model asks for a tool to be run.
+    #[must_use]
+    pub fn tool_call(self, name: &str, id: &str) -> Self {
+        self.item(ModelItem::ToolCall { name: name.to_owned(), id: id.to_owned() })
+    }
+
+    /// Tokens are reported, none of them cached.
+    #[must_use]
+    pub fn usage(self, input_tokens: u32, output_tokens: u32) -> Self {
+        let usage =
+            Usage { input_tokens: input_tokens.into(), output_tokens: output_tokens.into(), ..Usage::default() };
+        self.usage_with(usage)
+    }
+
+    /// Tokens are reported.
+    #[must_use]
+    pub fn usage_with(self, usage: Usage) -> Self {
+        self.item(ModelItem::Usage(usage))
+    }
+
+    /// The stream breaks.
+    #[must_use]
+    pub fn failure(self, reason: &str) -> Self {
+        self.item(ModelItem::Failure(reason.to_owned()))
+    }
+
+    fn item(mut self, item: ModelItem) -> Self {
+        self.items.push_back(Scripted::Item(item));
+        self
+    }
+
+    /// The next item; `None` at the end. Lets other tasks run before it, as a stream over a network does.
+    pub async fn next(&mut self) -> Option<ModelItem> {
+        tokio::task::yield_now().await;
+        loop {
+            match self.items.pop_front()? {
+                Scripted::Wait(time) => self.clock.advance(time),
+                Scripted::Item(item) => return Some(item),
+            }
+        }
+    }
+}

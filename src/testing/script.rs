@@ -1,0 +1,143 @@
+use super::id;
+use crate::actors::Observe;
+use crate::turn::{
+    ConversationId, Done, KernelEvent, Progress, SealedTurn, StepId, StepTimes, StoredTurn, TurnEvent, TurnEventKind,
+    TurnId, TurnMetrics, Usage,
+};
+
+/// The events of one turn, written down as a test wants them.
+///
+/// ```
+/// use turn_metrics::testing::TurnScript;
+///
+/// let script = TurnScript::new("c", "t").start().usage(0, 900, 120).done("stop");
+/// assert_eq!(script.observe().events.len(), 3);
+/// assert_eq!(script.lines()[0], r#"{"type":"turn-start","conversationId":"c","turnId":"t"}"#);
+/// ```
+///
+/// # Panics
+///
+/// With an id that is none: a test that writes one down is wrong.
+#[derive(Debug, Clone)]
+pub struct TurnScript {
+    conversation_id: ConversationId,
+    turn_id: TurnId,
+    events: Vec<TurnEvent>,
+}
+
+impl TurnScript {
+    /// A turn of which nothing has happened.
+    pub fn new(conversation_id: &str, turn_id: &str) -> Self {
+        Self {
+            conversation_id: id(ConversationId::new, conversation_id),
+            turn_id: id(TurnId::new, turn_id),
+            events: vec![],
+        }
+    }
+
+    /// The turn begins.
+    #[must_use]
+    pub fn start(self) -> Self {
+        self.progress(Progress::Start { model: None })
+    }
+
+    /// The turn begins, with this model.
+    #[must_use]
+    pub fn start_with(self, model: &str) -> Self {
+        self.progress(Progress::Start { model: Some(model.into()) })
+    }
+
+    /// The step of this index reports tokens, none of them cached.
+    #[must_use]
+    pub fn usage(self, step: u32, input_tokens: u32, output_tokens: u32) -> Self {
+        let usage =
+            Usage { input_tokens: input_tokens.into(), output_tokens: output_tokens.into(), ..Usage::default() };
+        self.usage_with(step, usage)
+    }
+
+    /// The step of this index reports tokens.
+    #[must_use]
+    pub fn usage_with(self, step: u32, usage: Usage) -> Self {
+        let step_id = Some(self.step_id(step));
+        self.progress(Progress::Usage { step_id, usage })
+    }
+
+    /// Tokens are reported that belong to no step.
+    #[must_use]
+    pub fn unlabelled_usage(self, usage: Usage) -> Self {
+        self.progress(Progress::Usage { step_id: None, usage })
+    }
+
+    /// The step of this index ends.
+    #[must_use]
+    pub fn step_complete(self, step: u32, times: StepTimes) -> Self {
+        let step_id = self.step_id(step);
+        self.progress(Progress::StepComplete { step_id, times, model: None })
+    }
+
+    /// The turn ends for this reason.
+    #[must_use]
+    pub fn done(self, reason: &str) -> Self {
+        self.done_with(Done::because(reason))
+    }
+
+    /// The turn ends.
+    #[must_use]
+    pub fn done_with(self, done: Done) -> Self {
+        self.event(TurnEventKind::Done(done))
+    }
+
+    fn progress(self, progress: Progress) -> Self {
+        self.event(TurnEventKind::Progress(progress))
+    }
+
+    fn event(mut self, kind: TurnEventKind) -> Self {
+        self.events.push(TurnEvent { turn_id: self.turn_id.clone(), kind });
+        self
+    }
+
+    fn step_id(&self, step: u32) -> StepId {
+        id(StepId::new, &format!("{}#{step}", self.turn_id))
+    }
+
+    /// The events, without their conversation.
+    pub fn events(&self) -> Vec<TurnEvent> {
+        self.events.clone()
+    }
+
+    /// The events as the message that has them taken in.
+    pub fn observe(&self) -> Observe {
+        Observe { conversation_id: self.conversation_id.clone(), events: self.events() }
+    }
+
+    /// The events as a kernel sends them.
+    pub fn kernel_events(&self) -> Vec<KernelEvent> {
+        let conversation_id = &self.conversation_id;
+        let events = self.events.iter().cloned();
+        events.map(|event| KernelEvent { conversation_id: conversation_id.clone(), event }).collect()
+    }
+
+    /// The events as a kernel writes them, one line of JSON each.
+    pub fn lines(&self) -> Vec<String> {
+        // Texts and finite numbers: nothing in them can fail to be JSON.
+        self.kernel_events().iter().map(|event| serde_json::to_string(event).unwrap_or_default()).collect()
+    }
+}
+
+/// A sealed turn with nothing in it but its id, at this ordinal.
+///
+/// # Panics
+///
+/// With an id or an ordinal that is none.
+pub fn stored_turn(turn_id: &str, ordinal: u64) -> StoredTurn {
+    let metrics = TurnMetrics {
+        turn_id: id(TurnId::new, turn_id),
+        usage: Usage::default(),
+        steps: Vec::new(),
+        duration: None,
+        context_size: None,
+    };
+    let sealed =
+        SealedTurn { sealed_at: crate::turn::EpochMillis::new(1), reason: "stop".into(), model: None, metrics };
+    sealed.at(crate::turn::Ordinal::after(ordinal.saturating_sub(1)))
+}

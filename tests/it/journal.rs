@@ -1,0 +1,37 @@
+//! The trace journal of a server.
+
+use serde_json::Value;
+
+use crate::server::Server;
+
+#[test]
+fn a_server_that_is_told_a_file_keeps_its_spans_there_whatever_it_logs() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("made/trace.ndjson");
+    let settings = [("TRACE__FILE", file.to_str().unwrap()), ("LOG__LEVEL", "off")];
+    let server = Server::start_with(&directory.path().join("data"), &settings);
+    assert_eq!(server.client().get("/conversations/c/metrics").status, 200);
+    server.signal("TERM");
+    let (status, log) = server.wait();
+    assert_eq!((status.code(), log), (Some(0), vec![]));
+
+    let text = std::fs::read_to_string(&file).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let request = lines.iter().find(|line| line["name"] == "request").unwrap();
+    assert_eq!(request["attributes"]["path"], "/conversations/{id}/metrics");
+    assert!(request["startMs"].is_u64() && request["durationMs"].is_number(), "{request}");
+}
+
+#[test]
+fn a_journal_that_cannot_be_opened_stops_the_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = crate::server::turn_metrics();
+    command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(directory.path().join("data"));
+    let output = command.env("TURN_METRICS__TRACE__FILE", directory.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        message.contains(&format!("the trace journal {} cannot be opened", directory.path().display())),
+        "{message}"
+    );
+}

@@ -1,0 +1,59 @@
+//! The library without its features stays light: what it depends on is what actors and a store need.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+/// What only a server, a command line, or a layer for spans needs.
+const HEAVY: &[&str] = &[
+    "actix-cors",
+    "actix-http",
+    "actix-server",
+    "actix-web",
+    "anyhow",
+    "clap",
+    "h2",
+    "hyper",
+    "opentelemetry",
+    "opentelemetry_sdk",
+    "reqwest",
+    "toml",
+    "tonic",
+    "tracing-subscriber",
+    "ureq",
+];
+
+/// The names of all packages that end up in a program which depends on the library with these features.
+fn dependencies(features: &[&str]) -> BTreeSet<String> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["tree", "--locked", "--offline", "--edges", "normal", "--prefix", "none", "--format", "{p}"])
+        .args(features)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+}
+
+fn heavy_among(packages: &BTreeSet<String>) -> Vec<&str> {
+    HEAVY.iter().copied().filter(|heavy| packages.contains(*heavy)).collect()
+}
+
+#[test]
+fn without_default_features_there_is_no_server_no_command_line_and_no_subscriber() {
+    for features in [&["--no-default-features"][..], &["--no-default-features", "--features", "testing"]] {
+        let light = dependencies(features);
+        assert_eq!(heavy_among(&light), [""; 0], "with {features:?}");
+        assert!(light.contains("actix") && light.contains("redb"), "the tree was not read: {light:?}");
+    }
+}
+
+#[test]
+fn what_is_looked_for_is_what_the_server_brings() {
+    // Guards the list above against names that are in no tree at all.
+    let all = dependencies(&["--all-features"]);
+    for heavy in ["actix-web", "actix-http", "actix-server", "clap", "toml", "tracing-subscriber", "ureq"] {
+        assert!(all.contains(heavy), "{heavy} is in no tree");
+    }
+}

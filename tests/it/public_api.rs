@@ -1,0 +1,248 @@
+//! What others can use of the library, held against `tests/public_api.rs.txt`, so that a change to it is deliberate.
+//!
+//! The list is read from the sources: what `src/lib.rs` makes public, as declarations without bodies and private
+//! parts; what a macro makes is listed by its name. The usual tool for it reads the compiler's JSON, which only nightly compilers write; the gate runs on stable.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use syn::{
+    Attribute, Block, Fields, ImplItem, Item, ItemImpl, ItemMod, ItemUse, Meta, TraitItem, Type, UseTree, Visibility,
+    parse_quote,
+};
+
+/// Every module of the library, by its path.
+struct Library {
+    modules: BTreeMap<Vec<String>, Vec<Item>>,
+    impls: Vec<ItemImpl>,
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
+}
+
+impl Library {
+    fn read() -> Self {
+        let mut library = Self { modules: BTreeMap::new(), impls: Vec::new() };
+        library.read_module(vec![], &root().join("src/lib.rs"), &root().join("src"));
+        let items = library.modules.values().flatten();
+        let impls = items.filter_map(|item| match item {
+            Item::Impl(found) => Some(found.clone()),
+            _ => None,
+        });
+        library.impls = impls.collect();
+        library
+    }
+
+    fn read_module(&mut self, path: Vec<String>, file: &Path, directory: &Path) {
+        let items = syn::parse_file(&fs::read_to_string(file).unwrap()).unwrap().items;
+        for item in &items {
+            let Item::Mod(ItemMod { ident, content: None, attrs, .. }) = item else { continue };
+            if is_for_tests(attrs) {
+                continue;
+            }
+            let name = ident.to_string();
+            let (flat, inner) = (directory.join(format!("{name}.rs")), directory.join(&name));
+            let file = if flat.exists() { flat } else { inner.join("mod.rs") };
+            self.read_module([path.clone(), vec![name]].concat(), &file, &inner);
+        }
+        self.modules.insert(path, items);
+    }
+
+    /// The public part of a module.
+    fn public(&self, path: &[String]) -> Vec<Item> {
+        let mut public = Vec::new();
+        for item in &self.modules[path] {
+            match item {
+                Item::Mod(module) if is_public(&module.vis) && !is_for_tests(&module.attrs) => {
+                    let (name, attrs) = (&module.ident, kept(&module.attrs));
+                    let items = self.public(&[path, &[name.to_string()]].concat());
+                    public.push(parse_quote!(#(#attrs)* pub mod #name { #(#items)* }));
+                }
+                Item::Use(import) if is_public(&import.vis) => {
+                    for (from, name) in leaves(import) {
+                        let module: Vec<_> = path.iter().chain(&from).cloned().collect();
+                        let found = self.modules.get(&module).and_then(|items| declared(items, &name));
+                        match found {
+                            Some(item) => public.extend(self.declaration(&item)),
+                            // From elsewhere in the crate, or made by a macro.
+                            None => public.push(named(&from, &name)),
+                        }
+                    }
+                }
+                other => public.extend(self.declaration(other)),
+            }
+        }
+        public.sort_by_key(|item| matches!(item, Item::Mod(_)));
+        public
+    }
+
+    /// A public item and what is implemented for it.
+    fn declaration(&self, item: &Item) -> Vec<Item> {
+        let Some((bare, name)) = bare(item) else { return Vec::new() };
+        let mut impls: Vec<Item> = self.impls.iter().filter_map(|found| bare_impl(found, &name)).collect();
+        impls.sort_by_key(|found| print(vec![found.clone()]));
+        [vec![bare], impls].concat()
+    }
+}
+
+fn is_public(visibility: &Visibility) -> bool {
+    matches!(visibility, Visibility::Public(_))
+}
+
+fn text(attribute: &Attribute) -> String {
+    match &attribute.meta {
+        Meta::List(list) => list.tokens.to_string(),
+        _ => String::new(),
+    }
+}
+
+/// Whether it is there in tests alone.
+fn is_for_tests(attributes: &[Attribute]) -> bool {
+    attributes.iter().any(|attribute| attribute.path().is_ident("cfg") && text(attribute) == "test")
+}
+
+/// The attributes that matter to a user.
+fn kept(attributes: &[Attribute]) -> Vec<Attribute> {
+    let matters = |attribute: &&Attribute| {
+        ["derive", "non_exhaustive", "cfg", "must_use"].iter().any(|name| attribute.path().is_ident(name))
+    };
+    attributes.iter().filter(matters).cloned().collect()
+}
+
+/// The names that a `pub use` of this module brings, each with the way to its module.
+fn leaves(import: &ItemUse) -> Vec<(Vec<String>, String)> {
+    fn walk(tree: &UseTree, way: &[String], found: &mut Vec<(Vec<String>, String)>) {
+        match tree {
+            UseTree::Path(path) if path.ident == "self" => walk(&path.tree, way, found),
+            UseTree::Path(path) => walk(&path.tree, &[way, &[path.ident.to_string()]].concat(), found),
+            UseTree::Group(group) => group.items.iter().for_each(|tree| walk(tree, way, found)),
+            UseTree::Name(name) => found.push((way.to_vec(), name.ident.to_string())),
+            _ => panic!("a kind of `pub use` that this test does not know, in {way:?}"),
+        }
+    }
+    let mut found = Vec::new();
+    walk(&import.tree, &[], &mut found);
+    found
+}
+
+fn named(from: &[String], name: &str) -> Item {
+    syn::parse_str(&format!("pub use {}::{name};", from.join("::"))).unwrap()
+}
+
+fn declared(items: &[Item], name: &str) -> Option<Item> {
+    items.iter().find(|item| bare(item).is_some_and(|(_, found)| found == name)).cloned()
+}
+
+/// The item without documents, bodies and private parts, if it is public; and its name.
+fn bare(item: &Item) -> Option<(Item, String)> {
+    let empty: Block = parse_quote!({});
+    let (item, name, visibility) = match item.clone() {
+        Item::Struct(mut item) => {
+            item.attrs = kept(&item.attrs);
+            item.fields.iter_mut().for_each(|field| field.attrs = kept(&field.attrs));
+            match &mut item.fields {
+                Fields::Named(fields) => {
+                    let all = fields.named.len();
+                    let shown = std::mem::take(&mut fields.named).into_iter().filter(|field| is_public(&field.vis));
+                    fields.named = shown.collect();
+                    // A user cannot make one, or take it apart.
+                    if fields.named.len() < all {
+                        fields.named.push(parse_quote!(private: _));
+                    }
+                }
+                Fields::Unnamed(fields) => {
+                    for field in fields.unnamed.iter_mut().filter(|field| !is_public(&field.vis)) {
+                        field.ty = parse_quote!(_);
+                    }
+                }
+                Fields::Unit => {}
+            }
+            (Item::Struct(item.clone()), item.ident, item.vis)
+        }
+        Item::Enum(mut item) => {
+            item.attrs = kept(&item.attrs);
+            for variant in &mut item.variants {
+                variant.attrs = kept(&variant.attrs);
+                variant.fields.iter_mut().for_each(|field| field.attrs = kept(&field.attrs));
+            }
+            (Item::Enum(item.clone()), item.ident, item.vis)
+        }
+        Item::Trait(mut item) => {
+            item.attrs = kept(&item.attrs);
+            for inner in &mut item.items {
+                if let TraitItem::Fn(function) = inner {
+                    function.attrs = kept(&function.attrs);
+                    function.default = function.default.is_some().then(|| empty.clone());
+                }
+            }
+            (Item::Trait(item.clone()), item.ident, item.vis)
+        }
+        Item::Fn(mut item) => {
+            item.attrs = kept(&item.attrs);
+            *item.block = empty;
+            (Item::Fn(item.clone()), item.sig.ident, item.vis)
+        }
+        Item::Type(mut item) => {
+            item.attrs = kept(&item.attrs);
+            (Item::Type(item.clone()), item.ident, item.vis)
+        }
+        Item::Const(mut item) => {
+            item.attrs = kept(&item.attrs);
+            (Item::Const(item.clone()), item.ident, item.vis)
+        }
+        _ => return None,
+    };
+    is_public(&visibility).then(|| (item, name.to_string()))
+}
+
+/// The implementation without bodies and private parts, if it is of this type and has something left.
+fn bare_impl(found: &ItemImpl, name: &str) -> Option<Item> {
+    let mut found = found.clone();
+    let Type::Path(of) = &*found.self_ty else { return None };
+    if of.path.segments.last()?.ident != name || is_for_tests(&found.attrs) {
+        return None;
+    }
+    found.attrs = kept(&found.attrs);
+    let is_inherent = found.trait_.is_none();
+    found.items.retain_mut(|item| match item {
+        ImplItem::Fn(function) => {
+            function.attrs = kept(&function.attrs);
+            function.block = parse_quote!({});
+            // The functions of a trait are known from it.
+            is_inherent && is_public(&function.vis)
+        }
+        ImplItem::Const(constant) => {
+            constant.attrs = kept(&constant.attrs);
+            is_inherent && is_public(&constant.vis)
+        }
+        ImplItem::Type(_) => true,
+        _ => false,
+    });
+    (!is_inherent || !found.items.is_empty()).then_some(Item::Impl(found))
+}
+
+fn print(items: Vec<Item>) -> String {
+    prettyplease::unparse(&syn::File { shebang: None, frontmatter: None, attrs: Vec::new(), items })
+}
+
+#[test]
+fn a_change_of_what_others_can_use_is_deliberate() {
+    let file = root().join("tests/public_api.rs.txt");
+    let public = print(Library::read().public(&[]));
+    if std::env::var_os("UPDATE_PUBLIC_API").is_some() {
+        fs::write(&file, &public).unwrap();
+    }
+    let recorded = fs::read_to_string(&file).unwrap_or_default();
+    let changed = |from: &str, to: &str| -> Vec<String> {
+        from.lines().filter(|line| !to.lines().any(|other| other == *line)).map(str::to_owned).collect()
+    };
+    assert!(
+        recorded == public,
+        "the public interface has changed; if that is meant, run the tests with UPDATE_PUBLIC_API=1 and commit\n\
+         gone: {:#?}\nnew: {:#?}",
+        changed(&recorded, &public),
+        changed(&public, &recorded)
+    );
+}
