@@ -2,9 +2,10 @@
 
 use actix_web::web::{self, Data};
 use actix_web::{App, HttpResponse, HttpServer, Responder};
-use turn_metrics::http::{self, Api, HttpSettings};
+use turn_metrics::http::{self, Api};
 use turn_metrics::recorder::{Outbox, Recorder};
 use turn_metrics::runtime::Runtime;
+use turn_metrics::settings::HttpSettings;
 use turn_metrics::turn::{ConversationId, TurnId, Usage};
 
 /// A resource of the application: runs the agent loop and records it.

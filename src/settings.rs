@@ -1,6 +1,17 @@
-//! What can be set of the actors, the store and the journal. `config/default.toml` gives the same defaults, with reasons.
+//! What can be set of the actors, the store, the journal and the HTTP side. `config/default.toml` gives the same defaults,
+//! with reasons.
+
+#[cfg(feature = "server")]
+mod http;
+#[cfg(feature = "server")]
+mod web_origin;
 
 use std::time::Duration;
+
+#[cfg(feature = "server")]
+pub use http::{CONVERSATIONS_AT_ONCE, HttpSettings, Workers};
+#[cfg(feature = "server")]
+pub use web_origin::{InvalidWebOrigin, WebOrigin};
 
 /// Limits and ages of turns.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -33,14 +33,14 @@ pub(super) fn run(args: Args) -> Result<ExitCode, CliError> {
     // Dropped at the end, when the last span is closed: only then is the journal whole.
     let _journal = telemetry::init(settings.log, settings.trace_file.as_deref().map(|file| (file, &settings.trace)))?;
     if !args.insecure {
-        service::require_loopback(settings.http.listen)?;
+        service::require_loopback(settings.listen)?;
     }
     let signals = Signals::listen().map_err(CliError::system("listen for signals"))?;
     actix_web::rt::System::new().block_on(serve(settings, signals))
 }
 
 async fn serve(settings: Settings, mut signals: Signals) -> Result<ExitCode, CliError> {
-    let listener = service::bind(settings.http.listen)?;
+    let listener = service::bind(settings.listen)?;
     let service = Service::start(listener, &settings).await?;
     tracing::info!(url = %service.url(), "listening");
     if let Err(error) = output::print(&format!("listening on {}\n", service.url())) {

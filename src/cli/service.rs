@@ -8,8 +8,8 @@ use actix_web::dev::ServerHandle;
 use actix_web::rt::task::JoinHandle;
 
 use super::args::ServerUrl;
-use crate::config::{HttpSection, Settings, Workers};
-use crate::http::{self, Api, HttpSettings};
+use crate::config::Settings;
+use crate::http::{self, Api};
 use crate::runtime::{Runtime, StartError};
 
 /// Why there is no service, or none any more.
@@ -86,7 +86,7 @@ impl Service {
         settings: &Settings,
     ) -> Result<Self, ServiceError> {
         let address = listener.local_addr().map_err(ServiceError::Http)?;
-        let api = Api::new(runtime.handles().clone(), http_settings(&settings.http));
+        let api = Api::new(runtime.handles().clone(), settings.http.clone());
         let server = match http::serve(listener, api) {
             Ok(server) => server,
             Err(error) => {
@@ -127,34 +127,9 @@ impl Service {
     }
 }
 
-fn http_settings(section: &HttpSection) -> HttpSettings {
-    HttpSettings {
-        listen: section.listen,
-        workers: match section.workers {
-            // What the HTTP side understands as one for each core.
-            Workers::Auto => 0,
-            Workers::Exactly(count) => count,
-        },
-        max_connections: section.max_connections,
-        header_timeout: section.header_timeout,
-        body_timeout: section.body_timeout,
-        keep_alive: section.keep_alive,
-        shutdown_timeout: section.shutdown_timeout,
-        max_body_bytes: section.max_body_bytes,
-        max_line_bytes: section.max_line_bytes,
-        max_buffered_bytes: section.max_buffered_bytes,
-        allowed_origins: section.allowed_origins.clone(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_defaults_of_the_configuration_are_those_of_the_http_server() {
-        assert_eq!(http_settings(&HttpSection::default()), HttpSettings::default());
-    }
 
     #[test]
     fn only_addresses_of_this_machine_are_let_pass() {

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 
 pub use error::ConfigError;
 pub use origin::Origin;
-pub use sections::{HttpSection, LogFormat, LogLevel, LogSettings, Settings, Workers};
+pub use sections::{LogFormat, LogLevel, LogSettings, Settings};
 
 use layer::Entry;
 use rule::{AT_MOST, RULES, Rule, SECTIONS};

@@ -7,13 +7,12 @@ use std::time::Duration;
 use toml::Value;
 
 use super::input::Input;
-use super::{LogFormat, LogLevel, Settings, Workers};
+use super::{LogFormat, LogLevel, Settings};
+use crate::settings::{CONVERSATIONS_AT_ONCE, WebOrigin, Workers};
 
 /// The sections, in the order in which they are shown.
 pub(super) const SECTIONS: &[&str] = &["http", "turns", "store", "log", "trace"];
 
-/// The most threads that answer requests: more than any computer has cores for.
-const MAX_WORKERS: u64 = 1024;
 /// The longest duration: longer is a mistake, and far from where adding durations overflows.
 const MAX_DURATION: Duration = Duration::from_hours(365 * 24);
 
@@ -34,7 +33,7 @@ enum Kind {
     Duration(fn(&mut Settings) -> &mut Duration),
     Workers(fn(&mut Settings) -> &mut Workers),
     Address(fn(&mut Settings) -> &mut SocketAddr),
-    Origins(fn(&mut Settings) -> &mut Vec<String>),
+    Origins(fn(&mut Settings) -> &mut Vec<WebOrigin>),
     Directory(fn(&mut Settings) -> &mut PathBuf),
     /// A file, or none, for which the text is empty.
     File(fn(&mut Settings) -> &mut Option<PathBuf>),
@@ -55,13 +54,19 @@ const fn bytes(key: &'static str, max: u64, at: fn(&mut Settings) -> &mut usize)
     count(key, 1024, max, at)
 }
 
+/// A limit that one request has to fit in. Lower, and a request of many conversations would be refused as overload
+/// however often it came again: so many of them are worked on at one time.
+const fn work(key: &'static str, max: u64, at: fn(&mut Settings) -> &mut usize) -> Rule {
+    count(key, CONVERSATIONS_AT_ONCE as u64, max, at)
+}
+
 const fn duration(key: &'static str, at: fn(&mut Settings) -> &mut Duration) -> Rule {
     rule(key, Kind::Duration(at))
 }
 
 /// Every setting, in the order in which they are shown.
 pub(super) const RULES: &[Rule] = &[
-    rule("http.listen", Kind::Address(|s| &mut s.http.listen)),
+    rule("http.listen", Kind::Address(|s| &mut s.listen)),
     rule("http.workers", Kind::Workers(|s| &mut s.http.workers)),
     count("http.max_connections", 1, 1_000_000, |s| &mut s.http.max_connections),
     duration("http.header_timeout", |s| &mut s.http.header_timeout),
@@ -77,10 +82,10 @@ pub(super) const RULES: &[Rule] = &[
     duration("turns.idle_after", |s| &mut s.turns.idle_after),
     duration("turns.abandon_after", |s| &mut s.turns.abandon_after),
     duration("turns.sweep_every", |s| &mut s.turns.sweep_every),
-    count("turns.max_active_conversations", 1, 100_000_000, |s| &mut s.turns.max_active_conversations),
-    count("turns.max_in_flight", 1, 10_000_000, |s| &mut s.turns.max_in_flight),
+    work("turns.max_active_conversations", 100_000_000, |s| &mut s.turns.max_active_conversations),
+    work("turns.max_in_flight", 10_000_000, |s| &mut s.turns.max_in_flight),
     rule("store.data_dir", Kind::Directory(|s| &mut s.data_dir)),
-    count("store.queue_commits", 1, 10_000_000, |s| &mut s.store.queue_commits),
+    work("store.queue_commits", 10_000_000, |s| &mut s.store.queue_commits),
     count("store.batch_commits", 1, 1_000_000, |s| &mut s.store.batch_commits),
     bytes("store.cache_bytes", 1 << 40, |s| &mut s.store.cache_bytes),
     rule("log.level", Kind::Level(|s| &mut s.log.level)),
@@ -113,10 +118,10 @@ impl Rule {
         match self.kind {
             Kind::Count { min, max, .. } => format!("a whole number from {min} to {max}"),
             Kind::Duration(_) => r#"a duration from "1ms" to "365days", such as "30s""#.into(),
-            Kind::Workers(_) => format!(r#""auto" or a whole number from 1 to {MAX_WORKERS}"#),
+            Kind::Workers(_) => format!(r#""auto" or a whole number from 1 to {}"#, Workers::MAX),
             Kind::Address(_) => r#"an IP address and a port, such as "127.0.0.1:24210" or "[::1]:24210""#.into(),
             Kind::Origins(_) => {
-                r#"a list of origins in lower case without a path, such as "https://app.example:8443""#.into()
+                r#"a list of origins as browsers send them: lower case, no path, no :443 of https or :80 of http, such as "https://app.example:8443""#.into()
             }
             Kind::Directory(_) => "the path of a directory, in UTF-8".into(),
             Kind::File(_) => "the path of a file, in UTF-8, or an empty text for none".into(),
@@ -132,12 +137,12 @@ impl Rule {
             Kind::Duration(at) => set(at(settings), input.text().and_then(read_duration)),
             Kind::Workers(at) => {
                 let auto = (input.text() == Some("auto")).then_some(Workers::Auto);
-                set(at(settings), auto.or_else(|| read_count(input, 1, MAX_WORKERS).map(Workers::Exactly)))
+                set(at(settings), auto.or_else(|| read_count(input, 1, Workers::MAX as u64).map(Workers::Exactly)))
             }
             Kind::Address(at) => set(at(settings), input.text().and_then(|text| text.parse().ok())),
             Kind::Origins(at) => {
-                let origins = input.list().filter(|origins| origins.iter().all(|origin| is_origin(origin)));
-                set(at(settings), origins)
+                let parsed = |texts: Vec<String>| texts.iter().map(|text| text.parse().ok()).collect();
+                set(at(settings), input.list().and_then(parsed))
             }
             Kind::Directory(at) => set(at(settings), input.text().filter(|text| !text.is_empty()).map(PathBuf::from)),
             Kind::File(at) => {
@@ -167,7 +172,9 @@ impl Rule {
                 Workers::Exactly(count) => count.to_string(),
             },
             Kind::Address(at) => text(at(settings)),
-            Kind::Origins(at) => Value::Array(at(settings).drain(..).map(Value::String).collect()).to_string(),
+            Kind::Origins(at) => {
+                Value::Array(at(settings).iter().map(|origin| origin.as_str().into()).collect()).to_string()
+            }
             Kind::Directory(at) => text(&at(settings).display()),
             Kind::File(at) => text(&at(settings).take().unwrap_or_default().display()),
             Kind::Level(at) => text(at(settings)),
@@ -210,22 +217,4 @@ fn read_count(input: &Input, min: u64, max: u64) -> Option<usize> {
 fn read_duration(text: &str) -> Option<Duration> {
     let duration = humantime::parse_duration(text).ok()?;
     (Duration::from_millis(1)..=MAX_DURATION).contains(&duration).then_some(duration)
-}
-
-/// Whether a browser could send this as the `Origin` of a page. One with another spelling would never match.
-fn is_origin(text: &str) -> bool {
-    let Some(authority) = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")) else {
-        return false;
-    };
-    let (host, port) = match authority.rsplit_once(':') {
-        // A colon within brackets belongs to an IPv6 address.
-        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-        _ => (authority, None),
-    };
-    let is_address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    let is_host = match is_address {
-        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => !host.is_empty() && host.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_')),
-    };
-    is_host && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
 }

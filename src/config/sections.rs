@@ -1,15 +1,16 @@
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::time::Duration;
 
-use crate::settings::{JournalSettings, StoreSettings, TurnSettings};
+use crate::settings::{HttpSettings, JournalSettings, StoreSettings, TurnSettings};
 
 /// Everything that can be set, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The HTTP server.
-    pub http: HttpSection,
+    /// The HTTP server, but for its address.
+    pub http: HttpSettings,
+    /// The address that the HTTP server listens on; port 0 takes any free one.
+    pub listen: SocketAddr,
     /// Turns and conversations.
     pub turns: TurnSettings,
     /// The store, but for its place.
@@ -27,7 +28,8 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            http: HttpSection::default(),
+            http: HttpSettings::default(),
+            listen: (Ipv4Addr::LOCALHOST, 24210).into(),
             turns: TurnSettings::default(),
             store: StoreSettings::default(),
             data_dir: "./data".into(),
@@ -36,60 +38,6 @@ impl Default for Settings {
             trace: JournalSettings::default(),
         }
     }
-}
-
-/// What can be set of the HTTP server.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HttpSection {
-    /// The address to listen on; port 0 takes any free one.
-    pub listen: SocketAddr,
-    /// Threads that answer requests.
-    pub workers: Workers,
-    /// Connections open at one time.
-    pub max_connections: usize,
-    /// For the headers of a request.
-    pub header_timeout: Duration,
-    /// For the whole body of a request.
-    pub body_timeout: Duration,
-    /// An idle connection is closed after this time.
-    pub keep_alive: Duration,
-    /// How long requests in flight may take to finish when the server stops.
-    pub shutdown_timeout: Duration,
-    /// The most bytes of one body.
-    pub max_body_bytes: usize,
-    /// The most bytes of one event.
-    pub max_line_bytes: usize,
-    /// The most bytes of all bodies held in memory at one time.
-    pub max_buffered_bytes: usize,
-    /// Origins whose pages may read; empty for any.
-    pub allowed_origins: Vec<String>,
-}
-
-impl Default for HttpSection {
-    fn default() -> Self {
-        Self {
-            listen: (Ipv4Addr::LOCALHOST, 24210).into(),
-            workers: Workers::Auto,
-            max_connections: 1024,
-            header_timeout: Duration::from_secs(5),
-            body_timeout: Duration::from_secs(30),
-            keep_alive: Duration::from_secs(75),
-            shutdown_timeout: Duration::from_secs(10),
-            max_body_bytes: 16 * 1024 * 1024,
-            max_line_bytes: 4 * 1024 * 1024,
-            max_buffered_bytes: 256 * 1024 * 1024,
-            allowed_origins: Vec::new(),
-        }
-    }
-}
-
-/// How many threads answer requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Workers {
-    /// One for each core that the process may use.
-    Auto,
-    /// This many.
-    Exactly(usize),
 }
 
 /// What is logged, and how.

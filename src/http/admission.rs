@@ -17,6 +17,11 @@ impl ByteBudget {
         self.take(bytes).then(|| Reservation { budget: self.clone(), bytes })
     }
 
+    /// Whether so many bytes could be set aside now; they are not.
+    pub(super) fn has(&self, bytes: usize) -> bool {
+        self.0.load(Ordering::Acquire) >= bytes
+    }
+
     fn take(&self, bytes: usize) -> bool {
         self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(bytes)).is_ok()
     }

@@ -6,8 +6,9 @@ use tracing::error;
 
 use super::admission::ByteBudget;
 use super::error::ApiError;
-use super::{HttpSettings, backup, events, health, metrics, turns};
+use super::{backup, events, health, metrics, turns};
 use crate::runtime::Handles;
+use crate::settings::HttpSettings;
 use crate::store::ReadError;
 
 /// What the resources share, over all workers: the running system, the settings, and what is left of the bytes that
@@ -37,8 +38,9 @@ impl Api {
 ///
 /// ```
 /// # use actix_web::{App, web};
-/// # use turn_metrics::http::{self, Api, HttpSettings};
+/// # use turn_metrics::http::{self, Api};
 /// # use turn_metrics::runtime::Handles;
+/// # use turn_metrics::settings::HttpSettings;
 /// # fn mount(handles: Handles) {
 /// let api = Api::new(handles, HttpSettings::default());
 /// let app = App::new().service(web::scope("/metrics").configure(http::resources(&api)));

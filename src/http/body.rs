@@ -9,13 +9,11 @@ use tracing::debug;
 use super::admission::{ByteBudget, Reservation};
 use super::batch::Format;
 use super::error::ApiError;
-use super::settings::HttpSettings;
+use crate::settings::HttpSettings;
 
-/// The least that is set aside for a request: what it costs beside its body.
+/// What is set aside and allocated for a request before any of its body has come. More on the word of a client would
+/// let a few that announce much and send nothing keep all others out.
 const MIN_RESERVED_BYTES: usize = 4 * 1024;
-
-/// The most that is allocated on the word of a client, before anything has come.
-const MAX_TRUSTED_BYTES: usize = 256 * 1024;
 
 /// A posted body that is in, within all limits.
 pub(super) struct Body {
@@ -38,8 +36,11 @@ impl Body {
         if declared > settings.max_body_bytes {
             return Err(too_large(settings));
         }
-        let reservation = budget.reserve(declared.max(MIN_RESERVED_BYTES)).ok_or_else(overloaded)?;
-        let buffer = BytesMut::with_capacity(declared.min(MAX_TRUSTED_BYTES));
+        // What cannot be taken in whole as things are need not be sent.
+        let reservation =
+            budget.reserve(MIN_RESERVED_BYTES).filter(|_| budget.has(declared.saturating_sub(MIN_RESERVED_BYTES)));
+        let reservation = reservation.ok_or_else(overloaded)?;
+        let buffer = BytesMut::with_capacity(declared.min(MIN_RESERVED_BYTES));
         let mut body = Collector { buffer, reservation, max_bytes: settings.max_body_bytes };
         match timeout(settings.body_timeout, body.collect(payload)).await {
             Ok(Ok(())) => {}

@@ -2,6 +2,8 @@ use actix_web::http::{StatusCode, header};
 use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 use serde::Serialize;
 
+use super::events::SealedHere;
+
 /// Why a request was refused, or failed. Displays what the client is told, which never holds the cause within the
 /// service: whoever makes one of these logs that.
 #[derive(Debug, thiserror::Error)]
@@ -22,9 +24,9 @@ pub(super) enum ApiError {
     BodyTooLarge { limit_bytes: usize },
     #[error("{0}")]
     UnsupportedMediaType(&'static str),
-    /// Understood and refused: sending the same again does not help.
-    #[error("{0}")]
-    Refused(String),
+    /// Understood and refused: sending the same again does not help. What was sealed of the rest is told all the same.
+    #[error("{message}")]
+    Refused { message: String, sealed: Vec<SealedHere> },
     #[error("Failed to load conversation metrics")]
     LoadFailed,
     /// Not now: sending the same again helps.
@@ -44,7 +46,7 @@ impl ResponseError for ApiError {
             Self::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Refused(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Refused { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Self::LoadFailed => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -65,20 +67,29 @@ impl ResponseError for ApiError {
             }
             _ => {}
         }
-        let line = match self {
-            Self::BadEvent { line, .. } => Some(*line),
-            _ => None,
+        let (line, sealed) = match self {
+            Self::BadEvent { line, .. } => (Some(*line), None),
+            Self::Refused { sealed, .. } => (None, Some(sealed.as_slice())),
+            _ => (None, None),
         };
-        response.json(ErrorBody { error: self.to_string(), line })
+        response.json(ErrorBody { error: &self.to_string(), line, sealed })
     }
 }
 
 /// The body of every failure.
 #[derive(Serialize)]
-pub(super) struct ErrorBody {
-    pub(super) error: String,
+pub(super) struct ErrorBody<'a> {
+    error: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) line: Option<usize>,
+    line: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sealed: Option<&'a [SealedHere]>,
+}
+
+impl<'a> ErrorBody<'a> {
+    pub(super) fn new(error: &'a str) -> Self {
+        Self { error, line: None, sealed: None }
+    }
 }
 
 #[cfg(test)]

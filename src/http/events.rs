@@ -12,15 +12,12 @@ use super::batch::Batch;
 use super::body::Body;
 use super::error::ApiError;
 use crate::actors::{Observe, ObserveError, Receipt, TurnReceipt};
+use crate::settings::CONVERSATIONS_AT_ONCE;
 use crate::turn::{ConversationId, Ordinal, TurnId};
 
 /// A larger body is parsed on the blocking pool: checking it takes so long (about a millisecond) that other requests
 /// of the same worker would notice.
 const PARSE_INLINE_BYTES: usize = 256 * 1024;
-
-/// The most conversations of one request that are worked on at one time. Without it a request that mentions more than
-/// the service takes on at once would be refused however often it came again.
-const CONVERSATIONS_AT_ONCE: usize = 1024;
 
 /// What was taken in and is durable.
 #[derive(Debug, Serialize)]
@@ -30,9 +27,10 @@ pub(super) struct Acknowledged {
     sealed: Vec<SealedHere>,
 }
 
+/// A turn that is sealed, by this request or before it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct SealedHere {
+pub(super) struct SealedHere {
     conversation_id: ConversationId,
     turn_id: TurnId,
     ordinal: Ordinal,
@@ -80,49 +78,56 @@ async fn observe(api: &Api, observes: Vec<Observe>) -> Result<Vec<SealedHere>, A
                 let TurnReceipt { turn_id, ordinal, duplicate } = turn;
                 SealedHere { conversation_id: conversation_id.clone(), turn_id, ordinal, duplicate }
             })),
-            Err(error @ ApiError::Refused(_)) => refused = refused.or(Some(error)),
-            Err(error) => unavailable = unavailable.or(Some(error)),
+            Err(Unheard::ForGood(message)) => refused = refused.or(Some(message)),
+            Err(Unheard::ForNow(why)) => unavailable = unavailable.or(Some(why)),
         }
     }
-    match unavailable.or(refused) {
-        Some(error) => Err(error),
-        None => Ok(sealed),
+    match (unavailable, refused) {
+        // Some events of the request may be durable, some not.
+        (Some(why), _) => {
+            Err(ApiError::Unavailable(format!("{why}, and the outcome is unknown: send the same events again later")))
+        }
+        (None, Some(message)) => Err(ApiError::Refused { message, sealed }),
+        (None, None) => Ok(sealed),
     }
 }
 
-fn receipt(answer: Result<Result<Receipt, ObserveError>, MailboxError>) -> Result<Receipt, ApiError> {
+/// Why a conversation did not take its events in.
+enum Unheard {
+    /// They are over a limit, and always will be.
+    ForGood(String),
+    /// Something that passes.
+    ForNow(&'static str),
+}
+
+fn receipt(answer: Result<Result<Receipt, ObserveError>, MailboxError>) -> Result<Receipt, Unheard> {
     let error = match answer {
         Ok(Ok(receipt)) => return Ok(receipt),
         Ok(Err(error)) => error,
         Err(error) => {
             warn!(%error, "the directory did not answer");
-            return Err(unknown_outcome("the service could not answer"));
+            return Err(Unheard::ForNow("the service could not answer"));
         }
     };
     Err(match error {
-        ObserveError::TooManyOpenTurns { .. } | ObserveError::TooManySteps { .. } => ApiError::Refused(format!(
+        ObserveError::TooManyOpenTurns { .. } | ObserveError::TooManySteps { .. } => Unheard::ForGood(format!(
             "{error}: no event of that conversation was taken in. Those of other conversations may have been, and \
              sending them again is safe"
         )),
         ObserveError::Overloaded => {
             debug!("events were refused: overload");
-            unknown_outcome("too much is being worked on")
+            Unheard::ForNow("too much is being worked on")
         }
-        ObserveError::ShuttingDown => unknown_outcome("the service is shutting down"),
+        ObserveError::ShuttingDown => Unheard::ForNow("the service is shutting down"),
         ObserveError::StoreUnavailable(cause) => {
             warn!(%cause, "events could not be made durable");
-            unknown_outcome("the store is unavailable")
+            Unheard::ForNow("the store is unavailable")
         }
         ObserveError::ActorGone => {
             warn!("a conversation's actor went away before it answered");
-            unknown_outcome("the service could not answer")
+            Unheard::ForNow("the service could not answer")
         }
     })
-}
-
-/// Some events of the request may be durable, some not.
-fn unknown_outcome(why: &str) -> ApiError {
-    ApiError::Unavailable(format!("{why}, and the outcome is unknown: send the same events again later"))
 }
 
 #[cfg(test)]
@@ -133,9 +138,9 @@ mod tests {
     use actix_web::test::TestRequest;
     use tokio::time::timeout;
 
-    use super::super::HttpSettings;
     use super::super::stand_in::{StandIn, ask, done, get, observed, post, sealed_turns};
     use super::*;
+    use crate::settings::HttpSettings;
 
     fn delta(conversation: &str) -> String {
         format!(r#"{{"type":"text-delta","conversationId":"{conversation}","turnId":"t","delta":"x"}}"#)

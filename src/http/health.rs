@@ -38,7 +38,7 @@ pub(super) async fn ready(api: Data<Api>) -> Result<HttpResponse, ApiError> {
         Ok(Ok(Err(cause))) => {
             let cause = cause.to_string();
             warn!(%cause, "a durable write does not work");
-            if tells_a_path(&cause) { "the store is unavailable".to_owned() } else { cause }
+            without_paths(&cause)
         }
         Ok(Err(error)) => {
             warn!(%error, "the store did not answer");
@@ -52,10 +52,24 @@ pub(super) async fn ready(api: Data<Api>) -> Result<HttpResponse, ApiError> {
     Err(ApiError::Unavailable(not_ready))
 }
 
-/// Whether a text may hold a path of this machine, which is nobody's business outside it.
-fn tells_a_path(text: &str) -> bool {
-    // "I/O error" is how nearly every failure of a disk begins, and the slash in it leads nowhere.
-    text.replace("I/O", "").contains(['/', '\\'])
+/// What the system and the database write with a slash that is no path.
+const NO_PATHS: [&str; 2] = ["I/O", "Input/output"];
+
+/// A cause without the paths of this machine, which are nobody's business outside it. A path may hold spaces, so it
+/// ends where the next part of the cause begins.
+fn without_paths(cause: &str) -> String {
+    let tells_a_path = |word: &str| {
+        word.contains(['/', '\\']) && !NO_PATHS.contains(&word.trim_matches(|c: char| !c.is_alphanumeric()))
+    };
+    let parts = cause.split(": ").map(|part| {
+        let mut words = part.split(' ').peekable();
+        let mut told: Vec<_> = std::iter::from_fn(|| words.next_if(|word| !tells_a_path(word))).collect();
+        if words.peek().is_some() {
+            told.push("...");
+        }
+        told.join(" ")
+    });
+    parts.collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]
@@ -81,16 +95,12 @@ mod tests {
 
     #[actix_web::test]
     async fn it_is_not_ready_when_a_write_fails_and_says_why_without_a_path() {
-        let disk_full = CommitError::Unavailable("no space left on device".to_owned());
+        let unavailable = |cause: &str| CommitError::Unavailable(cause.to_owned());
         for (error, text) in [
-            (disk_full, "the store is unavailable: no space left on device"),
-            (
-                CommitError::Unavailable("I/O error: No space left on device (os error 28)".to_owned()),
-                "the store is unavailable: I/O error: No space left on device (os error 28)",
-            ),
-            (CommitError::Unavailable("I/O error at /var/lib/x".to_owned()), "the store is unavailable"),
-            (CommitError::Unavailable("cannot open /var/lib/x".to_owned()), "the store is unavailable"),
-            (CommitError::Unavailable(r"cannot open C:\x".to_owned()), "the store is unavailable"),
+            (unavailable("no space left on device"), "the store is unavailable: no space left on device"),
+            (unavailable("cannot open /var/lib/x"), "the store is unavailable: cannot open ..."),
+            (unavailable("cannot open /my data/x y: denied"), "the store is unavailable: cannot open ...: denied"),
+            (unavailable(r"cannot open C:\x"), "the store is unavailable: cannot open ..."),
             (CommitError::Overloaded, "too many commits are waiting to be written"),
         ] {
             let answer = get(&with(Some(Err(error))), "/ready").await;
@@ -98,6 +108,28 @@ mod tests {
         }
         let gone = StandIn { gone: true, ..StandIn::default() }.serving();
         assert_eq!(get(&gone, "/ready").await.failure(503), "the store is gone");
+    }
+
+    #[test]
+    fn what_the_database_says_of_the_disk_is_told() {
+        let disk = |code| redb::StorageError::Io(std::io::Error::from_raw_os_error(code)).to_string();
+        assert_eq!(disk(28), "I/O error: No space left on device (os error 28)");
+        assert_eq!(disk(5), "I/O error: Input/output error (os error 5)");
+        for (code, told) in [(28, "No space left on device (os error 28)"), (30, "Read-only file system (os error 30)")]
+        {
+            assert_eq!(without_paths(&disk(code)), format!("I/O error: {told}"));
+        }
+        assert_eq!(without_paths(&disk(5)), "I/O error: Input/output error (os error 5)");
+        for error in [
+            redb::StorageError::PreviousIo,
+            redb::StorageError::DatabaseClosed,
+            redb::StorageError::Corrupted("page 7".to_owned()),
+            redb::StorageError::ValueTooLarge(1),
+        ] {
+            assert_eq!(without_paths(&error.to_string()), error.to_string());
+        }
+        let elsewhere = redb::StorageError::LockPoisoned(std::panic::Location::caller()).to_string();
+        assert_eq!(without_paths(&elsewhere), "Poisoned internal lock: ...");
     }
 
     #[actix_web::test]

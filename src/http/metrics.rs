@@ -120,9 +120,9 @@ impl Pages {
 mod tests {
     use actix_web::test::TestRequest;
 
-    use super::super::HttpSettings;
     use super::super::stand_in::{Answer, StandIn, ask, get, sealed_turns};
     use super::*;
+    use crate::settings::HttpSettings;
 
     const PATH: &str = "/conversations/c/metrics";
 

@@ -9,13 +9,15 @@
 //! - one file a resource: `events`, `metrics`, `turns`, `backup`, `health`;
 //! - what a resource is made of: `admission` and `body` (a posted body within its limits), `batch` and `lines` (the
 //!   body as events), `path_id` (the conversation that a path names), `error` (every failure as JSON);
-//! - what is wrapped around all of them: `server`, `cors`, `request`, `unread`.
+//! - what is wrapped around all of them: `server`, `cors`, `request`, `unread`;
+//! - what is below them: `connection` (time limits on a client's connection), `refusal` (what the framework refuses).
 
 mod admission;
 mod api;
 mod backup;
 mod batch;
 mod body;
+mod connection;
 mod cors;
 mod error;
 mod events;
@@ -23,9 +25,9 @@ mod health;
 mod lines;
 mod metrics;
 mod path_id;
+mod refusal;
 mod request;
 mod server;
-mod settings;
 #[cfg(test)]
 mod stand_in;
 mod turns;
@@ -33,4 +35,3 @@ mod unread;
 
 pub use api::{Api, resources};
 pub use server::serve;
-pub use settings::HttpSettings;

@@ -51,9 +51,9 @@ fn percent_decode(segment: &str) -> Result<Vec<u8>, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::HttpSettings;
     use super::super::stand_in::{StandIn, done, get, post};
     use super::*;
+    use crate::settings::HttpSettings;
 
     /// As a careful client writes it: everything but letters and digits is encoded.
     fn encode(id: &str) -> String {

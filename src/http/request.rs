@@ -91,7 +91,7 @@ fn json_failure(plain: &HttpResponse, text: Option<String>) -> HttpResponse {
             response.append_header((name, value));
         }
     }
-    response.json(ErrorBody { error, line: None })
+    response.json(ErrorBody::new(&error))
 }
 
 #[cfg(test)]

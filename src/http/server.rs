@@ -2,40 +2,78 @@ use std::io;
 use std::net::TcpListener;
 use std::num::NonZeroUsize;
 use std::thread::available_parallelism;
+use std::time::Duration;
 
+use actix_http::HttpService;
+use actix_http::error::DispatchError;
+use actix_server::GracefulShutdownSignal;
+use actix_service::{IntoServiceFactory, ServiceFactoryExt, map_config};
 use actix_web::body::MessageBody;
-use actix_web::dev::{Server, ServiceFactory, ServiceRequest, ServiceResponse};
+use actix_web::dev::{AppConfig, Server, ServiceFactory, ServiceRequest, ServiceResponse, fn_service};
 use actix_web::middleware::from_fn;
-use actix_web::{App, Error, HttpResponse, HttpServer, web};
+use actix_web::{App, Error, HttpResponse, web};
+use tokio::net::TcpStream;
 
 use super::api::{Api, resources};
-use super::cors::{check_origins, cors};
+use super::connection::{Connection, keep_time};
+use super::cors::cors;
 use super::error::ApiError;
 use super::request::trace;
 use super::unread::close_unread;
+use crate::settings::Workers;
+
+/// How long a client that is answered before it has sent all of its body may go on sending, to find the answer. It is
+/// what the framework's own server allows.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Answers requests on `listener` until the server is told to stop by its handle; it minds no signal.
 ///
-/// To be called within an actix system, and awaited. Fails if an allowed origin is none, or the listener cannot be used.
+/// To be called within an actix system, and awaited. Fails if the listener cannot be used.
 pub fn serve(listener: TcpListener, api: Api) -> io::Result<Server> {
-    check_origins(&api.settings.allowed_origins)?;
-    let settings = api.settings.clone();
+    let settings = &api.settings;
     let workers = match settings.workers {
-        0 => available_parallelism().map_or(1, NonZeroUsize::get),
-        workers => workers,
+        Workers::Auto => available_parallelism().map_or(1, NonZeroUsize::get),
+        Workers::Exactly(workers) => workers,
     };
-    let server = HttpServer::new(move || app(&api))
+    let workers = workers.clamp(1, Workers::MAX);
+    let server = Server::build()
         .workers(workers)
         // The framework counts connections by worker.
-        .max_connections((settings.max_connections / workers).max(1))
-        .client_request_timeout(settings.header_timeout)
-        .keep_alive(settings.keep_alive)
+        .max_concurrent_connections((settings.max_connections / workers).max(1))
         .shutdown_timeout(settings.shutdown_timeout.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX))
-        .tcp_nodelay(true)
-        .disable_signals()
-        .listen(listener)?
-        .run();
-    Ok(server)
+        .disable_signals();
+    let stopping = server.graceful_shutdown_signal();
+    Ok(server.listen("http", listener, move || connections(&api, stopping.clone()))?.run())
+}
+
+/// What serves the connections of one worker: what the framework's own server does, over a [`Connection`].
+fn connections(
+    api: &Api,
+    stopping: GracefulShutdownSignal,
+) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()> + use<> {
+    let settings = api.settings.clone();
+    let app = app(api).into_factory().map_err(|error| error.error_response());
+    let http = HttpService::build()
+        .graceful_shutdown_signal(move || {
+            let stopping = stopping.clone();
+            async move { stopping.notified().await }
+        })
+        .keep_alive(settings.keep_alive)
+        // It would be that of the first head alone. The connection has one of its own.
+        .client_request_timeout(Duration::ZERO)
+        .client_disconnect_timeout(LINGER)
+        .on_connect_ext(|connection: &Connection<TcpStream>, data| {
+            data.insert(connection.head());
+        })
+        .h1(map_config(app, |()| AppConfig::default()));
+    fn_service(move |stream: TcpStream| {
+        let peer = stream.peer_addr().ok();
+        // Without it an answer in several parts waits for the client's acknowledgement of the first.
+        let nodelay = stream.set_nodelay(true);
+        let connection = Connection::new(stream, &settings);
+        async move { nodelay.map(|()| (connection, peer)).map_err(DispatchError::Io) }
+    })
+    .and_then(http)
 }
 
 /// The whole application of one worker.
@@ -55,8 +93,9 @@ pub(super) fn app(
         .default_service(web::to(|| async { Err::<HttpResponse, _>(ApiError::NotFound) }))
         .wrap(cors(&api.settings.allowed_origins))
         .wrap(from_fn(close_unread))
-        // Outermost, so that what the layers within refuse has an id and is JSON too.
+        // Outside of what may refuse, so that a refusal has an id and is JSON too.
         .wrap(from_fn(trace))
+        .wrap(from_fn(keep_time))
 }
 
 #[cfg(test)]
@@ -64,7 +103,6 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::{Shutdown, SocketAddr, TcpStream};
     use std::sync::{Arc, Mutex};
-    use std::time::Duration;
 
     use actix_web::dev::ServerHandle;
     use actix_web::http::Method;
@@ -72,9 +110,9 @@ mod tests {
     use actix_web::test::TestRequest;
     use futures_util::future::join_all;
 
-    use super::super::HttpSettings;
     use super::super::stand_in::{Seen, StandIn, ask, done, get, sealed_turns};
     use super::*;
+    use crate::settings::HttpSettings;
 
     #[actix_web::test]
     async fn there_is_nothing_at_other_paths() {
@@ -100,15 +138,6 @@ mod tests {
         assert_eq!(answer.header("allow"), Some("POST"));
     }
 
-    #[actix_web::test]
-    async fn a_wrong_origin_stops_the_start() {
-        let settings = HttpSettings { allowed_origins: vec!["nonsense".to_owned()], ..HttpSettings::default() };
-        let (api, _) = StandIn::default().start_with(settings);
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let error = serve(listener, api).err().unwrap();
-        assert!(error.to_string().contains("`nonsense`"), "{error}");
-    }
-
     /// A server on a port of its own.
     struct Running {
         address: SocketAddr,
@@ -118,7 +147,7 @@ mod tests {
     }
 
     fn run(system: StandIn, settings: HttpSettings) -> Running {
-        let (api, seen) = system.start_with(HttpSettings { workers: 1, ..settings });
+        let (api, seen) = system.start_with(HttpSettings { workers: Workers::Exactly(1), ..settings });
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let server = serve(listener, api).unwrap();

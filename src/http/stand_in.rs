@@ -16,10 +16,11 @@ use futures_util::Stream;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use super::Api;
 use super::server::app;
-use super::{Api, HttpSettings};
 use crate::actors::{BackUp, CheckWrite, FindRevision, ListTurns, Observe, ObserveError, Receipt, TurnReceipt};
 use crate::runtime::Handles;
+use crate::settings::HttpSettings;
 use crate::store::{BackupError, CommitError, ReadError, Revision, TurnRange};
 use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Ordinal, StoredTurn, TurnEvent, TurnEventKind, TurnId};
 

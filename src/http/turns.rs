@@ -74,9 +74,9 @@ fn number(name: &str, text: Option<&str>, default: u64, range: RangeInclusive<u6
 
 #[cfg(test)]
 mod tests {
-    use super::super::HttpSettings;
     use super::super::stand_in::{StandIn, get, sealed_turns};
     use super::*;
+    use crate::settings::HttpSettings;
 
     #[actix_web::test]
     async fn envelopes_come_after_an_ordinal_up_to_a_limit() {

@@ -26,7 +26,7 @@ pub(super) async fn close_unread(
     let payload = Shared(Rc::new(RefCell::new(request.take_payload())));
     request.set_payload(Payload::Stream { payload: Box::pin(payload.clone()) });
     let response = next.call(request).await?.map_into_boxed_body();
-    Ok(response.map_body(|_, body| BoxBody::new(Holding { body, _payload: payload })))
+    Ok(response.map_body(|_, body| BoxBody::new(Holding::new(body, payload))))
 }
 
 /// A request's body that outlives its reader.
@@ -41,13 +41,19 @@ impl Stream for Shared {
     }
 }
 
-/// The body of an answer, with the request's body held until it is sent.
-struct Holding {
+/// The body of an answer, with something that is held until it is sent.
+pub(super) struct Holding<T> {
     body: BoxBody,
-    _payload: Shared,
+    _held: T,
 }
 
-impl MessageBody for Holding {
+impl<T> Holding<T> {
+    pub(super) fn new(body: BoxBody, held: T) -> Self {
+        Self { body, _held: held }
+    }
+}
+
+impl<T: Unpin> MessageBody for Holding<T> {
     type Error = <BoxBody as MessageBody>::Error;
 
     fn size(&self) -> BodySize {

@@ -1,20 +1,26 @@
-use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
+
+use super::WebOrigin;
+
+/// The most conversations of one request that are worked on at one time.
+///
+/// Without it a request that mentions more than the service takes on at once would be refused however often it came
+/// again. For the same reason `turns.max_in_flight`, `turns.max_active_conversations` and `store.queue_commits` cannot
+/// be set lower. Large enough that one fsync serves many conversations of a request.
+pub const CONVERSATIONS_AT_ONCE: usize = 128;
 
 /// Limits and times of the HTTP side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpSettings {
-    /// Where the service listens.
-    pub listen: SocketAddr,
-    /// How many threads answer requests; 0 is one for each core.
-    pub workers: usize,
+    /// How many threads answer requests.
+    pub workers: Workers,
     /// The most connections of the process. It is shared out evenly among the workers; one more waits to be accepted.
     pub max_connections: usize,
-    /// How long a client may take to send the head of a request.
+    /// How long a client may take to send the head of a request, be it the first of its connection or a later one.
     pub header_timeout: Duration,
     /// How long a client may take to send the body of a request, all of it.
     pub body_timeout: Duration,
-    /// How long a connection may be idle between two requests.
+    /// How long a connection may be idle between two requests, and how long a client may take none of its answer.
     pub keep_alive: Duration,
     /// How long a shutdown waits for requests that are being answered; rounded up to whole seconds.
     pub shutdown_timeout: Duration,
@@ -24,15 +30,14 @@ pub struct HttpSettings {
     pub max_line_bytes: usize,
     /// The most bytes of posted bodies that are held at one time, over all requests; more is refused as overload.
     pub max_buffered_bytes: usize,
-    /// The origins whose pages may read, such as `https://dispatch.example`; empty for any origin.
-    pub allowed_origins: Vec<String>,
+    /// The origins whose pages may read; empty for any origin.
+    pub allowed_origins: Vec<WebOrigin>,
 }
 
 impl Default for HttpSettings {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 24210)),
-            workers: 0,
+            workers: Workers::Auto,
             max_connections: 1024,
             header_timeout: Duration::from_secs(5),
             body_timeout: Duration::from_secs(30),
@@ -44,4 +49,18 @@ impl Default for HttpSettings {
             allowed_origins: Vec::new(),
         }
     }
+}
+
+/// How many threads answer requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Workers {
+    /// One for each core that the process may use.
+    Auto,
+    /// This many.
+    Exactly(usize),
+}
+
+impl Workers {
+    /// The most threads that answer requests: the HTTP server has no more.
+    pub const MAX: usize = 512;
 }
