@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use super::*;
-use crate::settings::WebOrigin;
+use crate::settings::{CONVERSATIONS_AT_ONCE, WebOrigin};
 
 fn variable(name: &str, value: &str) -> (OsString, OsString) {
     (name.into(), value.into())
@@ -134,7 +134,12 @@ fn a_bad_value_in_a_file_is_told_with_its_place() {
         ("http", "allowed_origins = [\"https://a.example/\"]"),
         ("http", "allowed_origins = [\"https://A.example\"]"),
         ("http", "allowed_origins = [\"https://a.example:0\"]"),
+        ("http", "allowed_origins = [\"https://a.example:443\"]"),
         ("http", "allowed_origins = [1]"),
+        ("http", "workers = 513"),
+        ("turns", "max_active_conversations = 127"),
+        ("turns", "max_in_flight = 127"),
+        ("store", "queue_commits = 127"),
         ("store", "data_dir = \"\""),
         ("log", "level = \"loud\""),
         ("log", "format = true"),
@@ -145,6 +150,19 @@ fn a_bad_value_in_a_file_is_told_with_its_place() {
         let name = line.split([' ', '.']).next().unwrap();
         assert!(message.starts_with(&format!("bad value `{section}.{name}` = ")), "{line}: {message}");
     }
+}
+
+#[test]
+fn what_one_request_needs_at_once_can_always_be_had() {
+    for key in ["TURNS__MAX_ACTIVE_CONVERSATIONS", "TURNS__MAX_IN_FLIGHT", "STORE__QUEUE_COMMITS"] {
+        let variable = format!("TURN_METRICS__{key}");
+        load_with(&[(&variable, &CONVERSATIONS_AT_ONCE.to_string())]).unwrap();
+        let message = load_with(&[(&variable, &(CONVERSATIONS_AT_ONCE - 1).to_string())]).unwrap_err().to_string();
+        assert!(message.contains(&format!("a whole number from {CONVERSATIONS_AT_ONCE} to ")), "{message}");
+    }
+    let reason = format!("At least {CONVERSATIONS_AT_ONCE}");
+    let told = DEFAULTS.replace("\n# ", " ").matches(&reason).count();
+    assert_eq!(told, 3, "the comments of the default file tell another number");
 }
 
 #[test]

@@ -188,6 +188,20 @@ mod tests {
     }
 
     #[actix_web::test]
+    async fn what_is_announced_and_has_not_come_takes_little_of_the_budget() {
+        let settings = HttpSettings { max_buffered_bytes: 10_000, ..HttpSettings::default() };
+        let (api, seen) = StandIn::default().start_with(settings);
+        let stalled = stream::iter([Ok(Bytes::from("\n"))]).chain(stream::pending());
+        let idle = post_stream(&api, head().insert_header(("content-length", "10000")), stalled);
+        tokio::select! {
+            biased;
+            answer = idle => panic!("answered with {}", answer.status),
+            answer = post(&api, done("c", "t")) => { answer.success(); }
+        }
+        assert_eq!(seen.lock().unwrap().observes.len(), 1);
+    }
+
+    #[actix_web::test]
     async fn a_body_that_stalls_is_ended() {
         let (api, seen) = StandIn::default().start_with(HttpSettings::default());
         tokio::time::pause();

@@ -236,6 +236,8 @@ mod tests {
         let text = answer.failure(422);
         assert!(text.contains("`many` would have more than 5 open turns") && text.contains("safe"), "{text}");
         assert_eq!(answer.header("retry-after"), None);
+        let receipt = r#""sealed":[{"conversationId":"other","turnId":"1","ordinal":1,"duplicate":false}]}"#;
+        assert!(answer.body.unwrap().ends_with(receipt), "what was sealed of the rest is told");
         assert_eq!(seen.lock().unwrap().observes.len(), 2, "the other conversation was heard");
         assert!(post(&api, done("long", "t")).await.failure(422).contains("more than 6 steps"));
     }

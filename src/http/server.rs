@@ -1,3 +1,4 @@
+use std::future::ready;
 use std::io;
 use std::net::TcpListener;
 use std::num::NonZeroUsize;
@@ -68,10 +69,10 @@ fn connections(
         .h1(map_config(app, |()| AppConfig::default()));
     fn_service(move |stream: TcpStream| {
         let peer = stream.peer_addr().ok();
-        // Without it an answer in several parts waits for the client's acknowledgement of the first.
-        let nodelay = stream.set_nodelay(true);
-        let connection = Connection::new(stream, &settings);
-        async move { nodelay.map(|()| (connection, peer)).map_err(DispatchError::Io) }
+        // Without it an answer in several parts waits for the client's acknowledgement of the first. It fails for a
+        // client that has gone already, which the first read finds.
+        let _ = stream.set_nodelay(true);
+        ready(Ok::<_, DispatchError>((Connection::new(stream, &settings), peer)))
     })
     .and_then(http)
 }

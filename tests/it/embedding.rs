@@ -3,8 +3,9 @@
 use actix_web::test::{TestRequest, call_and_read_body_json, call_service, init_service};
 use actix_web::{App, HttpResponse, web};
 use serde_json::{Value, json};
-use turn_metrics::http::{self, Api, HttpSettings};
+use turn_metrics::http::{self, Api};
 use turn_metrics::runtime::Runtime;
+use turn_metrics::settings::HttpSettings;
 
 #[actix_web::test]
 async fn the_resources_answer_under_any_scope_of_an_application_with_routes_of_its_own() {

@@ -6,6 +6,7 @@ mod backup;
 mod bad_input;
 mod check;
 mod concurrency;
+mod connection;
 mod embedding;
 #[cfg(feature = "testing")]
 mod examples;
@@ -13,6 +14,7 @@ mod full_disk;
 mod journal;
 mod kill_loop;
 mod light;
+mod log;
 #[cfg(all(feature = "otel", feature = "testing"))]
 mod otel;
 mod overload;

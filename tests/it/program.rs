@@ -161,10 +161,26 @@ fn ingest_reads_standard_input_and_tells_the_bad_line() {
 }
 
 #[test]
+fn ingest_tells_a_limit_of_turns_and_fails() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start_with(directory.path(), &[("TURNS__MAX_OPEN_TURNS", "1")]);
+    let file = directory.path().join("events.ndjson");
+    let start = |turn| format!("{{\"type\":\"turn-start\",\"conversationId\":\"c\",\"turnId\":\"{turn}\"}}\n");
+    std::fs::write(&file, start(1) + &start(2)).unwrap();
+    let output = turn_metrics().arg("ingest").arg(&file).args(["--server", &server.url()]).output().unwrap();
+    let message = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("lines 1 to 2 are refused") && message.contains("more than 1 open turns"), "{message}");
+}
+
+#[test]
 fn a_server_that_is_not_there_is_told() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let message = refused(turn_metrics().args(["show", "c", "--server", &format!("http://{free}")]));
-    assert!(message.contains(&free.to_string()), "{message}");
+    // Taken, so that nobody else gets it, and not listened on, so that it refuses.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    let message = refused(turn_metrics().args(["show", "c", "--server", &format!("http://{address}")]));
+    assert!(message.contains(&address.to_string()), "{message}");
 }
 
 #[test]

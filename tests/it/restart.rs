@@ -1,6 +1,6 @@
 //! What was acknowledged is there after a crash.
 
-use crate::server::{Server, metrics};
+use crate::server::{Server, metrics, until};
 
 fn line(json: &str) -> String {
     json.replacen('{', r#"{"conversationId":"c","turnId":"t","#, 1) + "\n"
@@ -63,12 +63,10 @@ fn turns_are_abandoned_by_age_across_restarts() {
     let server =
         Server::start_with(directory.path(), &[("TURNS__ABANDON_AFTER", "1ms"), ("TURNS__SWEEP_EVERY", "10ms")]);
     let mut client = server.client();
-    let turns = loop {
+    let turns = until("the turn is abandoned", || {
         let turns = client.get("/conversations/c/turns").json();
-        if turns["latestOrdinal"] == 1 {
-            break turns;
-        }
-    };
+        (turns["latestOrdinal"] == 1).then_some(turns)
+    });
     assert_eq!(turns["turns"][0]["reason"], "abandoned");
     assert_eq!(turns["turns"][0]["metrics"]["usage"]["inputTokens"], 10);
     let late = client.post_events(&line(r#"{"type":"done","reason":"stop"}"#)).json();

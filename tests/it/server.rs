@@ -5,13 +5,24 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 /// How long a test waits for what must come: not a promise of speed, an end for a test that is broken.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Asks again and again until there is an answer to `what`.
+pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(started.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+    }
+}
 
 /// The command, ready for arguments, with nothing of the caller's environment that could change what it does.
 pub(crate) fn turn_metrics() -> Command {
@@ -74,8 +85,15 @@ impl Server {
 
     /// Waits for its end; gives the rest of its log too.
     pub(crate) fn wait(mut self) -> (ExitStatus, Vec<String>) {
-        let status = self.child.wait().unwrap();
-        (status, self.log.iter().collect())
+        let mut log = Vec::new();
+        loop {
+            match self.log.recv_timeout(PATIENCE) {
+                Ok(line) => log.push(line),
+                // Its end closes the pipe.
+                Err(RecvTimeoutError::Disconnected) => return (self.child.wait().unwrap(), log),
+                Err(RecvTimeoutError::Timeout) => panic!("it does not end; the log: {log:#?}"),
+            }
+        }
     }
 }
 
@@ -190,6 +208,22 @@ impl Client {
         let head = "POST /events HTTP/1.1\r\nhost: t\r\ncontent-type: application/x-ndjson\r\n";
         let request = format!("{head}content-length: {bytes}\r\n\r\n\n");
         self.stream().unwrap().get_mut().write_all(request.as_bytes()).unwrap();
+    }
+
+    /// Sends the head of a `POST /events` of so many bytes, and waits until the server asks for them: it is at work on
+    /// the request from then on.
+    pub(crate) fn begin_post(&mut self, content_length: usize) -> &mut TcpStream {
+        let head = format!(
+            "POST /events HTTP/1.1\r\nhost: test\r\ncontent-type: application/x-ndjson\r\n\
+             expect: 100-continue\r\ncontent-length: {content_length}\r\n\r\n"
+        );
+        let stream = self.stream().unwrap().get_mut();
+        stream.write_all(head.as_bytes()).unwrap();
+        let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
+        let mut answer = [0; 25];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, go_on);
+        stream
     }
 
     pub(crate) fn stream(&mut self) -> std::io::Result<&mut BufReader<TcpStream>> {

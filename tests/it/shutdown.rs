@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 
-use crate::server::{Client, PATIENCE, Server};
+use crate::server::{Client, PATIENCE, Server, until};
 
 fn done(turn: usize) -> String {
     format!("{{\"type\":\"done\",\"conversationId\":\"c\",\"turnId\":\"t{turn}\",\"reason\":\"stop\"}}\n")
@@ -54,9 +54,7 @@ fn a_client_in_the_middle_of_an_upload_cannot_hold_it() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start_with(directory.path(), &[("HTTP__SHUTDOWN_TIMEOUT", "100ms")]);
     let mut stuck = server.client();
-    stuck.begin_upload();
-    // Another request's answer shows that the server is past accepting the stuck one.
-    assert_eq!(server.client().get("/health").status, 200);
+    stuck.begin_post(99).write_all(b"{").unwrap();
     server.signal("TERM");
     let (status, log) = server.wait();
     assert_eq!(status.code(), Some(0), "{log:#?}");
@@ -67,11 +65,10 @@ fn a_second_signal_ends_it_at_once() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start_with(directory.path(), &[("HTTP__SHUTDOWN_TIMEOUT", "1h")]);
     let mut stuck = server.client();
-    stuck.begin_upload();
-    assert_eq!(server.client().get("/health").status, 200);
+    stuck.begin_post(99).write_all(b"{").unwrap();
     server.signal("TERM");
     // It accepts no more once the first signal has been seen.
-    while Client::new(server.address).send("GET", "/health", &[], b"").is_ok() {}
+    until("it stops accepting", || server.client().send("GET", "/health", &[], b"").err());
     server.signal("TERM");
     let (status, log) = server.wait();
     assert_eq!(status.code(), Some(143), "{log:#?}");

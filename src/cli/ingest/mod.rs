@@ -96,6 +96,16 @@ pub enum IngestFailure {
         /// What the server says of it.
         error: String,
     },
+    /// A conversation or a turn of a batch is over a limit of the server. What else the batch has is taken in.
+    #[error("lines {first} to {last} are refused: {error}")]
+    OverLimit {
+        /// The first line of the batch.
+        first: u64,
+        /// Its last line.
+        last: u64,
+        /// What the server says of it.
+        error: String,
+    },
     /// A batch was not acknowledged.
     #[error("lines {first} to {last}: {cause}")]
     Batch {
@@ -200,18 +210,22 @@ async fn send(sender: &Sender, batch: Batch, progress: &mut Progress) -> Result<
 
 /// Tells of a batch that was not acknowledged in terms of the input.
 fn explain(first: u64, lines: u64, error: SendError) -> IngestFailure {
+    let last = first + lines.saturating_sub(1);
     match error {
         SendError::Refused(ClientError::Refused { status: 400, error, line: Some(line), .. }) if line > 0 => {
             // The server counts lines from the start of the batch, in words too.
             let error = error.strip_prefix(&format!("line {line}: ")).unwrap_or(&error).to_owned();
             IngestFailure::BadLine { line: first.saturating_add(line - 1), error }
         }
+        SendError::Refused(ClientError::Refused { status: 422, error, .. }) => {
+            IngestFailure::OverLimit { first, last, error }
+        }
         error => {
             let cause = match &error {
                 SendError::GaveUp { source, .. } => format!("{error}: {source}"),
                 error => error.to_string(),
             };
-            IngestFailure::Batch { first, last: first + lines.saturating_sub(1), cause }
+            IngestFailure::Batch { first, last, cause }
         }
     }
 }

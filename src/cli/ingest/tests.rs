@@ -46,6 +46,18 @@ async fn a_bad_line_is_named_by_its_number_in_the_file() {
     );
 }
 
+#[tokio::test]
+async fn a_limit_of_the_server_is_told_with_the_lines_and_nothing_is_sent_again() {
+    let over = answer(422, r#"{"error":"`c` would have more than 2 open turns","sealed":[]}"#);
+    let (result, progress, bodies) = ingest_text("a\nb\nc\nd\n", vec![accepted(2, ""), over]).await;
+    let error = IngestError { failure: result.unwrap_err(), acknowledged_lines: progress.acknowledged_lines };
+    assert_eq!(
+        error.to_string(),
+        "lines 3 to 4 are refused: `c` would have more than 2 open turns; all lines up to 2 are acknowledged"
+    );
+    assert_eq!(bodies.len(), 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_server_that_stays_away_is_given_up() {
     let (result, progress, bodies) = ingest_text("a\nb\nc\n", vec![None, None, None]).await;

@@ -1,0 +1,65 @@
+//! What the log tells of a turn, and what it never tells.
+
+use serde_json::{Value, json};
+
+use crate::server::Server;
+
+/// Posts two turns and gives the log of the whole life of the server.
+fn log_of_two_turns(level: &str) -> Vec<String> {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start_with(directory.path(), &[("LOG__LEVEL", level)]);
+    let mut body = String::new();
+    for (turn, usage) in [
+        ("full", json!({"inputTokens": 11, "outputTokens": 12, "cacheReadTokens": 13, "cacheWriteTokens": 0})),
+        ("part", json!({"inputTokens": 21, "outputTokens": 22, "cacheWriteTokens": 24})),
+    ] {
+        for mut event in [
+            json!({"type": "turn-start", "model": "secret-model"}),
+            json!({"type": "text-delta", "delta": "secret-text"}),
+            json!({"type": "usage", "stepId": "secret-step", "usage": usage}),
+            json!({"type": "done", "reason": "secret-reason"}),
+        ] {
+            let ids = json!({"conversationId": "c", "turnId": turn});
+            event.as_object_mut().unwrap().extend(ids.as_object().unwrap().clone());
+            body += &event.to_string();
+            body.push('\n');
+        }
+    }
+    assert_eq!(server.client().post_events(&body).status, 200);
+    // A refusal quotes what it refuses to its sender alone.
+    let bad = r#"{"type":"usage","conversationId":"c","turnId":"t","usage":"secret-usage"}"#;
+    assert_eq!(server.client().post_events(bad).status, 400);
+    server.signal("TERM");
+    let (status, log) = server.wait();
+    assert_eq!(status.code(), Some(0), "{log:#?}");
+    log
+}
+
+#[test]
+fn a_sealed_turn_is_one_event_with_its_place_and_its_usage() {
+    let log: Vec<Value> = log_of_two_turns("info").iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let sealed: Vec<_> = log.iter().filter(|event| event.get("turnId").is_some()).collect();
+    let expected =
+        [("full", 1, [Some(11), Some(12), Some(13), Some(0)]), ("part", 2, [Some(21), Some(22), None, Some(24)])];
+    assert_eq!(sealed.len(), expected.len(), "{log:#?}");
+    for (event, (turn, ordinal, counters)) in sealed.into_iter().zip(expected) {
+        assert_eq!(event["level"], "INFO", "{event}");
+        assert_eq!(event["conversationId"], "c", "{event}");
+        assert_eq!(event["turnId"], turn, "{event}");
+        assert_eq!(event["ordinal"], ordinal, "{event}");
+        let names = ["inputTokens", "outputTokens", "cacheReadTokens", "cacheWriteTokens"];
+        let found = names.map(|name| event.get(format!("usage.{name}")).map(|count| count.as_u64().unwrap()));
+        assert_eq!(found, counters, "{event}");
+    }
+}
+
+#[test]
+fn nothing_of_what_is_posted_is_in_the_log_at_any_level() {
+    for level in ["info", "trace"] {
+        let log = log_of_two_turns(level);
+        assert!(!log.is_empty());
+        for line in log {
+            assert!(!line.contains("secret"), "{level}: {line}");
+        }
+    }
+}
