@@ -205,3 +205,96 @@ pub(super) async fn keep_time(
 fn after(wait: Duration) -> Instant {
     Instant::now() + wait.min(MAX_WAIT)
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::time::{advance, timeout};
+
+    use super::*;
+
+    const BETWEEN: Duration = Duration::from_secs(80);
+    const BARE: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+
+    /// A connection that takes so many bytes until the client reads some, and its client.
+    fn connect(capacity: usize) -> (Connection<DuplexStream>, DuplexStream) {
+        let (client, server) = duplex(capacity);
+        // Heads have 5 seconds, pauses and unread answers 75.
+        (Connection::new(server, &HttpSettings::default()), client)
+    }
+
+    /// Reads to the end, for at most an hour.
+    async fn end_of(connection: &mut Connection<DuplexStream>) -> io::Result<usize> {
+        timeout(Duration::from_hours(1), connection.read_to_end(&mut Vec::new())).await.unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_is_due_from_its_first_byte_and_an_answer_has_no_limit() {
+        let (mut connection, mut client) = connect(1000);
+        let head = connection.head();
+        advance(Duration::from_secs(4)).await;
+        let answering = head.answering();
+        assert!(timeout(Duration::from_hours(1), connection.read_u8()).await.is_err(), "no limit while it is answered");
+        drop(answering);
+        connection.flush().await.unwrap();
+        client.write_all(b"GE").await.unwrap();
+        let started = Instant::now();
+        assert_eq!(end_of(&mut connection).await.unwrap(), 2);
+        assert_eq!(started.elapsed(), Duration::from_secs(5));
+        drop(connection);
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("5000 ms"), "{answer}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_an_answer_sets_the_timer_with_no_read_after_it() {
+        let (mut connection, _client) = connect(1000);
+        drop(connection.head().answering());
+        let started = Instant::now();
+        let mut connection = Pin::new(&mut connection);
+        // Only flushes, and waits to be woken after each.
+        let woken = std::future::poll_fn(|cx| {
+            assert!(connection.as_mut().poll_flush(cx).is_ready());
+            if started.elapsed() < BETWEEN { Poll::Pending } else { Poll::Ready(()) }
+        });
+        timeout(Duration::from_hours(1), woken).await.unwrap();
+        assert_eq!(started.elapsed(), BETWEEN);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_of_its_answer_is_let_go() {
+        let (mut connection, mut client) = connect(10);
+        let _answering = connection.head().answering();
+        let started = Instant::now();
+        let error = connection.write_all(&[b'x'; 11]).await.unwrap_err();
+        assert_eq!((error.kind(), started.elapsed().as_secs()), (ErrorKind::TimedOut, 75));
+
+        // Each time it takes something it has as long again.
+        client.read_exact(&mut [0; 10]).await.unwrap();
+        let reading = async {
+            for _ in 0..3 {
+                tokio::time::sleep(Duration::from_secs(70)).await;
+                client.read_exact(&mut [0; 10]).await.unwrap();
+            }
+        };
+        let (written, ()) = tokio::join!(connection.write_all(&[b'x'; 40]), reading);
+        written.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_has_its_body_however_little_is_taken_at_once() {
+        for capacity in [1, 7, 1000] {
+            let (mut connection, mut client) = connect(capacity);
+            let writing = async move {
+                connection.write_all(&[b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n1", BARE].concat()).await
+            };
+            let mut answers = String::new();
+            let (written, read) = tokio::join!(writing, client.read_to_string(&mut answers));
+            written.unwrap();
+            read.unwrap();
+            let (_, refusal) = answers.split_once("\r\n\r\n1").unwrap();
+            assert!(refusal.starts_with("HTTP/1.1 400 ") && refusal.ends_with("\"}"), "{answers}");
+        }
+    }
+}
