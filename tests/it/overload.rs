@@ -1,11 +1,15 @@
 //! More than the service takes on: what it takes is bounded, the rest is refused early, and it is over at once.
 
+use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::server::{Client, PATIENCE, Server};
 
 const CLIENTS: usize = 16;
-const TURNS: usize = 40;
+const TURNS: usize = 10;
+
+/// How many conversations each client sends a turn of at once: two clients together are more than the limit.
+const CONVERSATIONS: usize = 100;
 
 fn done(conversation: &str, turn: &str) -> String {
     format!("{{\"type\":\"done\",\"conversationId\":\"{conversation}\",\"turnId\":\"{turn}\",\"reason\":\"stop\"}}\n")
@@ -20,7 +24,7 @@ fn what_does_not_fit_is_refused_before_it_is_parsed_and_taken_again_as_soon_as_i
     assert_eq!(client.post_events("no event").status, 400);
     // One upload holds nearly all that may be held, for as long as it cares to.
     let mut holding = server.client();
-    holding.begin_upload_of(9_000);
+    holding.begin_post(9_000).write_all(&vec![b'\n'; 8_000]).unwrap();
     let until = std::time::Instant::now() + PATIENCE;
     let refused = loop {
         // Had it been parsed, it would be a bad request.
@@ -40,7 +44,7 @@ fn what_does_not_fit_is_refused_before_it_is_parsed_and_taken_again_as_soon_as_i
     }
 
     // The upload comes to its end, and with its answer there is room again.
-    let answer = holding.send_raw(&vec![b'\n'; 8_999], false).unwrap();
+    let answer = holding.send_raw(&vec![b'\n'; 1_000], false).unwrap();
     assert_eq!(answer.status, 200, "{answer:?}");
     let until = std::time::Instant::now() + PATIENCE;
     while server.client().post_events(&done("c", "t")).status != 200 {
@@ -53,7 +57,7 @@ fn what_does_not_fit_is_refused_before_it_is_parsed_and_taken_again_as_soon_as_i
 #[test]
 fn under_more_load_than_it_takes_the_excess_is_refused_and_everything_acknowledged_is_there() {
     let directory = tempfile::tempdir().unwrap();
-    let limits = [("TURNS__MAX_IN_FLIGHT", "2"), ("STORE__QUEUE_COMMITS", "1"), ("STORE__BATCH_COMMITS", "1")];
+    let limits = [("TURNS__MAX_IN_FLIGHT", "128"), ("STORE__QUEUE_COMMITS", "128"), ("STORE__BATCH_COMMITS", "1")];
     let server = Server::start_with(directory.path(), &limits);
     let address = server.address;
     let refused = AtomicUsize::new(0);
@@ -62,20 +66,23 @@ fn under_more_load_than_it_takes_the_excess_is_refused_and_everything_acknowledg
             let refused = &refused;
             scope.spawn(move || {
                 let mut client = Client::new(address);
-                let conversation = format!("c{client_number}");
                 for turn in 0..TURNS {
-                    // As the only sender of its conversation it knows the place of each turn.
+                    let body: String = (0..CONVERSATIONS)
+                        .map(|n| done(&format!("c{client_number}-{n}"), &format!("t{turn}")))
+                        .collect();
+                    // As the only sender of its conversations it knows the place of each turn, also of those that a
+                    // refused request had taken in before it was refused.
                     let sealed = loop {
-                        let answer = client.post_events(&done(&conversation, &format!("t{turn}")));
+                        let answer = client.post_events(&body);
                         if answer.status == 200 {
-                            break answer.json()["sealed"][0].clone();
+                            break answer.json()["sealed"].as_array().unwrap().clone();
                         }
                         assert_eq!(answer.status, 503, "{answer:?}");
                         assert_eq!(answer.header("retry-after"), Some("1"));
                         refused.fetch_add(1, Ordering::SeqCst);
                     };
-                    assert_eq!(sealed["ordinal"], turn + 1);
-                    assert_eq!(sealed["duplicate"], false, "a refusal had left something behind");
+                    assert_eq!(sealed.len(), CONVERSATIONS);
+                    assert!(sealed.iter().all(|sealed| sealed["ordinal"] == turn + 1), "{sealed:?}");
                 }
             });
         }
@@ -83,9 +90,11 @@ fn under_more_load_than_it_takes_the_excess_is_refused_and_everything_acknowledg
     assert!(refused.into_inner() > 0, "there was no overload");
     let mut client = server.client();
     for client_number in 0..CLIENTS {
-        let turns = client.get(&format!("/conversations/c{client_number}/turns?limit=1000")).json();
-        assert_eq!(turns["latestOrdinal"], TURNS);
-        assert_eq!(turns["turns"].as_array().unwrap().len(), TURNS);
+        for n in 0..CONVERSATIONS {
+            let turns = client.get(&format!("/conversations/c{client_number}-{n}/turns?limit=1000")).json();
+            assert_eq!(turns["latestOrdinal"], TURNS);
+            assert_eq!(turns["turns"].as_array().unwrap().len(), TURNS);
+        }
     }
     // It is over with the load.
     assert_eq!(client.post_events(&done("after", "t")).status, 200);

@@ -198,18 +198,6 @@ impl Client {
         if answer.is_err() { written.and(answer) } else { answer }
     }
 
-    /// Sends the head of a request and the beginning of its body, and stops there.
-    pub(crate) fn begin_upload(&mut self) {
-        self.begin_upload_of(99);
-    }
-
-    /// The same for a body that is announced to be so long.
-    pub(crate) fn begin_upload_of(&mut self, bytes: usize) {
-        let head = "POST /events HTTP/1.1\r\nhost: t\r\ncontent-type: application/x-ndjson\r\n";
-        let request = format!("{head}content-length: {bytes}\r\n\r\n\n");
-        self.stream().unwrap().get_mut().write_all(request.as_bytes()).unwrap();
-    }
-
     /// Sends the head of a `POST /events` of so many bytes, and waits until the server asks for them: it is at work on
     /// the request from then on.
     pub(crate) fn begin_post(&mut self, content_length: usize) -> &mut TcpStream {

@@ -1,5 +1,6 @@
 //! How a server ends.
 
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 

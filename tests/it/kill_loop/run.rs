@@ -108,8 +108,8 @@ fn run_under_load(
     let settings = [
         ("TURNS__IDLE_AFTER", ["1ms", "1m"]),
         ("STORE__BATCH_COMMITS", ["1", "1024"]),
-        ("TURNS__MAX_IN_FLIGHT", ["2", "20000"]),
-        ("STORE__QUEUE_COMMITS", ["1", "20000"]),
+        ("TURNS__MAX_IN_FLIGHT", ["128", "20000"]),
+        ("STORE__QUEUE_COMMITS", ["128", "20000"]),
         ("HTTP__SHUTDOWN_TIMEOUT", ["1s", "1s"]),
     ];
     let settings = settings.map(|(name, values)| (name, values[random.usize(..2)]));
@@ -124,7 +124,7 @@ fn run_under_load(
 
 fn stop(server: Server, signal: &str) {
     let mut stuck = server.client();
-    stuck.begin_upload();
+    stuck.begin_post(99);
     server.signal(signal);
     let (status, log) = server.wait();
     assert_eq!(status.code(), Some(0), "{signal}: {log:#?}");
