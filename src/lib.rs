@@ -57,7 +57,8 @@
 //! # #[cfg(feature = "server")]
 //! # fn mount(runtime: &turn_metrics::runtime::Runtime) {
 //! use actix_web::{App, web};
-//! use turn_metrics::http::{self, Api, HttpSettings};
+//! use turn_metrics::http::{self, Api};
+//! use turn_metrics::settings::HttpSettings;
 //!
 //! let api = Api::new(runtime.handles().clone(), HttpSettings::default());
 //! let app = App::new().service(web::scope("/observability").configure(http::resources(&api)));

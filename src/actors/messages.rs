@@ -134,6 +134,8 @@ impl Message for FindRevision {
 pub struct ListStaleTurns {
     /// The moment.
     pub idle_since: EpochMillis,
+    /// Go on after this turn, which an earlier answer ended with.
+    pub after: Option<StaleTurn>,
     /// At most so many turns.
     pub limit: usize,
 }

@@ -88,7 +88,7 @@ impl Handler<ListStaleTurns> for Store {
     type Result = ResponseFuture<Result<Vec<StaleTurn>, ReadError>>;
 
     fn handle(&mut self, list: ListStaleTurns, _: &mut Self::Context) -> Self::Result {
-        self.read(move |engine| engine.stale_turns(list.idle_since, list.limit))
+        self.read(move |engine| engine.stale_turns(list.idle_since, list.after.as_ref(), list.limit))
     }
 }
 

@@ -60,34 +60,32 @@ impl Actor for Sweeper {
 
 /// Tells how many turns were sealed.
 async fn sweep(store: Recipient<ListStaleTurns>, directory: Recipient<Abandon>, idle_since: EpochMillis) -> u64 {
-    let mut all_sealed = 0;
+    let mut sealed = 0;
+    let mut after = None;
     loop {
-        let stale = match store.send(ListStaleTurns { idle_since, limit: PAGE }).await {
+        let stale = match store.send(ListStaleTurns { idle_since, after, limit: PAGE }).await {
             Ok(Ok(stale)) => stale,
             Ok(Err(error)) => {
                 tracing::warn!(%error, "could not look for abandoned turns; trying again later");
-                return all_sealed;
+                return sealed;
             }
-            Err(_) => return all_sealed,
+            Err(_) => return sealed,
         };
-        let found = stale.len();
+        let is_last = stale.len() < PAGE;
+        after = stale.last().cloned();
         let mut by_conversation: HashMap<ConversationId, Vec<TurnId>> = HashMap::new();
         for turn in stale {
             by_conversation.entry(turn.conversation_id).or_default().push(turn.turn_id);
         }
-        let mut sealed = 0;
         for (conversation_id, turn_ids) in by_conversation {
             match directory.send(Abandon { conversation_id, turn_ids, idle_since }).await {
-                Ok(Ok(receipt)) => sealed += receipt.sealed.len(),
-                Ok(Err(ObserveError::ShuttingDown)) | Err(_) => return all_sealed + sealed as u64,
+                Ok(Ok(receipt)) => sealed += receipt.sealed.len() as u64,
+                Ok(Err(ObserveError::ShuttingDown)) | Err(_) => return sealed,
                 Ok(Err(error)) => tracing::warn!(%error, "could not seal abandoned turns; trying again later"),
             }
         }
-        all_sealed += sealed as u64;
-        // Sealed turns are found no more, so a full page may have more behind it; one that stayed as it was would
-        // only be found again.
-        if found < PAGE || sealed == 0 {
-            return all_sealed;
+        if is_last {
+            return sealed;
         }
     }
 }

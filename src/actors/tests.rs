@@ -1,6 +1,7 @@
 //! Tests of the directory and the sweeper by their messages alone, in paused time.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -171,7 +172,9 @@ fn sweep(settings: TurnSettings, stale: Vec<StaleTurn>, seals: bool) -> Sweep {
     let stale = Rc::new(RefCell::new(stale));
     let left = Rc::clone(&stale);
     let lists = Probe::<ListStaleTurns>::start(move |list| {
-        std::future::ready(Ok(left.borrow().iter().take(list.limit).cloned().collect()))
+        let left = left.borrow();
+        let behind = left.iter().filter(|turn| list.after.as_ref().is_none_or(|after| place(turn) > place(after)));
+        std::future::ready(Ok(behind.take(list.limit).cloned().collect()))
     });
     let abandons = Probe::<Abandon>::start(move |abandon| {
         let mut sealed = Vec::new();
@@ -189,6 +192,11 @@ fn sweep(settings: TurnSettings, stale: Vec<StaleTurn>, seals: bool) -> Sweep {
     let clock = Arc::new(TestClock::at(100_000));
     Sweeper::new(lists.recipient(), abandons.recipient(), clock, settings).start();
     Sweep { lists, abandons }
+}
+
+/// Where a turn made by [`stale`] stands among the others.
+fn place(turn: &StaleTurn) -> usize {
+    turn.turn_id.as_str()[1..].parse().unwrap()
 }
 
 fn stale(count: usize) -> Vec<StaleTurn> {
@@ -225,10 +233,12 @@ async fn a_sweep_asks_each_conversation_once_a_page_and_goes_on_until_no_stale_t
 }
 
 #[actix_rt::test]
-async fn a_sweep_that_gets_nowhere_ends_until_the_next() {
+async fn turns_that_cannot_be_sealed_do_not_keep_those_behind_them_from_it() {
     let settings = TurnSettings { sweep_every: Duration::from_hours(1), ..TurnSettings::default() };
-    let sweep = sweep(settings, stale(1000), false);
-    sweep.abandons.wait_for(2).await;
+    let sweep = sweep(settings, stale(1500), false);
+    let abandons = sweep.abandons.wait_for(4).await;
+    let asked: HashSet<TurnId> = abandons.into_iter().flat_map(|abandon| abandon.turn_ids).collect();
+    assert_eq!(asked.len(), 1500, "some were never asked about");
     tokio::time::sleep(Duration::from_mins(30)).await;
-    assert_eq!(sweep.lists.seen().len(), 1, "it asked again for turns that did not go away");
+    assert_eq!(sweep.lists.seen().len(), 2, "it asked again for turns that did not go away");
 }

@@ -131,8 +131,13 @@ impl Engine {
     }
 
     /// Open turns whose latest event came before `idle_since`.
-    pub(crate) fn stale_turns(&self, idle_since: EpochMillis, limit: usize) -> Result<Vec<StaleTurn>, ReadError> {
-        self.read(|tables| tables.stale_turns(idle_since, limit))
+    pub(crate) fn stale_turns(
+        &self,
+        idle_since: EpochMillis,
+        after: Option<&StaleTurn>,
+        limit: usize,
+    ) -> Result<Vec<StaleTurn>, ReadError> {
+        self.read(|tables| tables.stale_turns(idle_since, after, limit))
     }
 
     /// A copy of everything as it is now: a file without a name, that of a database.

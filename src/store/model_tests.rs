@@ -184,7 +184,7 @@ impl Opened {
             let old_here = plain.open.values().filter(|staged| staged.last_event_at < EpochMillis::new(5));
             old.extend(old_here.map(|staged| (id.clone(), staged.turn.id.clone())));
         }
-        let found = self.engine.stale_turns(EpochMillis::new(5), usize::MAX).unwrap();
+        let found = self.engine.stale_turns(EpochMillis::new(5), None, usize::MAX).unwrap();
         let mut found: Vec<_> = found.into_iter().map(|stale| (stale.conversation_id, stale.turn_id)).collect();
         found.sort();
         old.sort();

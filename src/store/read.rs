@@ -3,6 +3,7 @@
 //! A record that does not decode is left out and told, rather than failing what is asked: its neighbours are sound.
 
 use std::cell::RefCell;
+use std::ops::Bound;
 
 use redb::{ReadOnlyTable, ReadTransaction};
 use uuid::Uuid;
@@ -139,9 +140,22 @@ impl ReadTables {
         Ok(turns)
     }
 
-    pub(super) fn stale_turns(&self, idle_since: EpochMillis, limit: usize) -> Result<Vec<StaleTurn>, Failure> {
+    pub(super) fn stale_turns(
+        &self,
+        idle_since: EpochMillis,
+        after: Option<&StaleTurn>,
+        limit: usize,
+    ) -> Result<Vec<StaleTurn>, Failure> {
+        let after = match after {
+            Some(StaleTurn { conversation_id, turn_id }) => {
+                // A conversation that is not known any more has the key of none, which is before all.
+                let key = self.keys.get(conversation_id.as_str())?.map_or(0, |key| key.value());
+                Bound::Excluded((key, turn_id.as_str()))
+            }
+            None => Bound::Unbounded,
+        };
         let mut stale = Vec::new();
-        for row in self.open_turns.range::<(u64, &str)>(..)? {
+        for row in self.open_turns.range::<(u64, &str)>((after, Bound::Unbounded))? {
             if stale.len() == limit {
                 break;
             }

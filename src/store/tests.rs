@@ -154,12 +154,14 @@ async fn stale_turns_are_those_whose_latest_event_came_before() {
     let store = in_memory();
     let staged = vec![open("old", 10), open("new", 20)];
     store.commit(Commit { staged, ..commit("c", 0, &[], &[]) }).await.unwrap();
-    let stale = |since, limit| store.stale_turns(EpochMillis::new(since), limit).unwrap();
+    let stale = |since, limit| store.stale_turns(EpochMillis::new(since), None, limit).unwrap();
     let old = StaleTurn { conversation_id: conversation("c"), turn_id: TurnId::new("old").unwrap() };
     assert_eq!(stale(10, 9), []);
     assert_eq!(stale(11, 9), [old]);
     assert_eq!(stale(21, 9).len(), 2);
-    assert_eq!(stale(21, 1).len(), 1);
+    let first = stale(21, 1);
+    let rest = store.stale_turns(EpochMillis::new(21), first.first(), 9).unwrap();
+    assert_eq!([first, rest].concat(), stale(21, 9), "page by page they are the same");
 }
 
 #[tokio::test]

@@ -111,10 +111,11 @@ impl MemoryStore {
         let conversations = self.lock();
         let open = conversations.iter().flat_map(|(id, kept)| kept.open.values().map(move |staged| (id, staged)));
         let stale = open.filter(|(_, staged)| staged.last_event_at < list.idle_since);
-        let found = stale.map(|(conversation_id, staged)| StaleTurn {
-            conversation_id: conversation_id.clone(),
-            turn_id: staged.turn.id.clone(),
-        });
+        let mut found: Vec<_> = stale.map(|(id, staged)| (id.clone(), staged.turn.id.clone())).collect();
+        found.sort();
+        let after = list.after.as_ref().map(|turn| (&turn.conversation_id, &turn.turn_id));
+        let found = found.into_iter().filter(|(id, turn_id)| after.is_none_or(|after| (id, turn_id) > after));
+        let found = found.map(|(conversation_id, turn_id)| StaleTurn { conversation_id, turn_id });
         found.take(list.limit).collect()
     }
 

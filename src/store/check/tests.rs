@@ -157,7 +157,7 @@ async fn a_damaged_record_costs_that_record_alone_and_a_repair_moves_it_aside() 
     assert_eq!(store.damaged_records(), 1);
     assert_eq!(ordinals("a", 2), [1, 3], "a full page, so that nobody stops early");
     assert_eq!(store.conversation_state(&id("a"), &[]).unwrap().open_turns.len(), 1);
-    assert_eq!(store.stale_turns(EpochMillis::new(9), 9).unwrap().len(), 1, "those of the others are found");
+    assert_eq!(store.stale_turns(EpochMillis::new(9), None, 9).unwrap().len(), 1, "those of the others are found");
     assert_eq!(ordinals("b", 9), [1, 2, 3], "its record is not needed for its turns");
     assert_eq!(store.revision(&id("b")).unwrap().sealed_turns, 3);
     let commit = |name: &str, version| Commit {

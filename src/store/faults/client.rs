@@ -267,7 +267,7 @@ impl Client {
             model.open.keys().map(|turn| (id.clone(), turn.clone())).collect::<Vec<_>>()
         };
         let expected: BTreeSet<_> = self.models.iter().flat_map(of).collect();
-        let stale = match self.engine().stale_turns(EpochMillis::new(u64::MAX), usize::MAX) {
+        let stale = match self.engine().stale_turns(EpochMillis::new(u64::MAX), None, usize::MAX) {
             Ok(stale) => stale.into_iter().map(|turn| (turn.conversation_id, turn.turn_id)).collect(),
             Err(ReadError::Unavailable(_)) => return Ok(()),
             Err(error) => return Err(error.to_string()),

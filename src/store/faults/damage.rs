@@ -36,7 +36,7 @@ fn use_it(disk: &Disk) -> Result<(), String> {
         drop(engine.commit(commit));
         assert!(matches!(writer.step(), Step::GoOn));
     }
-    let _ = engine.stale_turns(EpochMillis::new(9), 100);
+    let _ = engine.stale_turns(EpochMillis::new(9), None, 100);
     drop(engine);
     writer.run();
     Ok(())
