@@ -192,6 +192,8 @@ fn help_is_there_for_every_command_and_a_wrong_flag_is_usage() {
         &["ingest", "--help"],
         &["show", "--help"],
         &["config", "--help"],
+        &["check", "--help"],
+        &["backup", "--help"],
     ] {
         let output = run(args);
         assert!(output.status.success() && output.stdout.len() > 200, "{args:?}");
