@@ -178,18 +178,20 @@ async fn the_store_comes_back_by_itself_when_the_disk_does() {
     let writer = std::thread::spawn(move || writer.run());
     engine.check_write().await.unwrap();
     disk.plan_fault(failing(Kind::Sync));
-    let mut causes = Vec::new();
-    // More failures than one: some of them are of opening again.
-    while disk.struck() < 5 {
-        match engine.check_write().await {
-            Err(CommitError::Unavailable(cause)) => causes.push(cause),
-            other => panic!("{other:?}"),
+    let work = async {
+        let mut causes = Vec::new();
+        // More failures than one: some of them are of opening again.
+        while disk.struck() < 5 {
+            match engine.check_write().await {
+                Err(CommitError::Unavailable(cause)) => causes.push(cause),
+                other => panic!("{other:?}"),
+            }
         }
-    }
-    assert!(causes.iter().all(|cause| cause.contains("Input/output error")), "{:?}", causes.last());
-    disk.heal();
-    let back = async { while engine.check_write().await.is_err() {} };
-    tokio::time::timeout(PATIENCE, back).await.expect("the store does not come back");
+        assert!(causes.iter().all(|cause| cause.contains("Input/output error")), "{:?}", causes.last());
+        disk.heal();
+        while engine.check_write().await.is_err() {}
+    };
+    tokio::time::timeout(PATIENCE, work).await.expect("the store does not come back");
     engine.close().await;
     writer.join().unwrap();
 }
