@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::conversation::{Conversation, StoreRecipients};
 use super::messages::never;
 use super::{
-    Abandon, AwaitEnd, ConversationReport, CountWork, Drain, Facts, InspectConversation, Observe, ObserveError,
+    Abandon, AwaitEnd, ConversationReport, CountWork, Drain, Facts, InspectConversation, Load, Observe, ObserveError,
     Receipt, WorkCounts,
 };
 use crate::clock::SharedClock;
@@ -50,19 +50,31 @@ struct Activity {
 }
 
 /// What all conversations together have to do.
-#[derive(Default)]
 struct InFlight {
-    unanswered: Cell<usize>,
+    load: Load,
     /// How many actors have died, each counted once however many messages died with it.
     died: Cell<u64>,
     none_left: Notify,
 }
 
+impl InFlight {
+    fn new(load: Load) -> Self {
+        Self { load, died: Cell::default(), none_left: Notify::default() }
+    }
+}
+
 impl Directory {
     /// A directory of no conversations, not started yet.
     pub fn new(store: StoreRecipients, clock: SharedClock, settings: TurnSettings) -> Self {
-        let in_flight = Rc::new(InFlight::default());
+        let in_flight = Rc::new(InFlight::new(Load::new(settings.max_in_flight)));
         Self { store, clock, settings, facts: None, conversations: HashMap::new(), in_flight, draining: false }
+    }
+
+    /// Shows how much it has to do in `load`, and takes its limit from there.
+    #[must_use]
+    pub fn showing(mut self, load: Load) -> Self {
+        self.in_flight = Rc::new(InFlight::new(load));
+        self
     }
 
     /// Has its conversations tell of the turns that they seal.
@@ -97,7 +109,7 @@ impl Directory {
         if self.draining {
             return Err(ObserveError::ShuttingDown);
         }
-        if self.in_flight.unanswered.get() >= self.settings.max_in_flight {
+        if self.in_flight.load.is_full() {
             return Err(ObserveError::Overloaded);
         }
         let Entry { address, activity } = match self.conversations.get(id) {
@@ -146,7 +158,7 @@ struct Ticket {
 impl Ticket {
     fn new(activity: Rc<Activity>, in_flight: Rc<InFlight>) -> Self {
         activity.unanswered.update(|count| count + 1);
-        in_flight.unanswered.update(|count| count + 1);
+        in_flight.load.add();
         Self { activity, in_flight }
     }
 
@@ -162,8 +174,8 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         self.activity.unanswered.update(|count| count - 1);
         self.activity.last_used.set(Instant::now());
-        self.in_flight.unanswered.update(|count| count - 1);
-        if self.in_flight.unanswered.get() == 0 {
+        self.in_flight.load.remove();
+        if self.in_flight.load.in_flight() == 0 {
             self.in_flight.none_left.notify_waiters();
         }
     }
@@ -203,7 +215,7 @@ impl Handler<Drain> for Directory {
         let in_flight = Rc::clone(&self.in_flight);
         Box::pin(async move {
             // Actors of one thread: nothing can be answered between the look and the wait.
-            if in_flight.unanswered.get() > 0 {
+            if in_flight.load.in_flight() > 0 {
                 in_flight.none_left.notified().await;
             }
         })
@@ -224,7 +236,7 @@ impl Handler<CountWork> for Directory {
     fn handle(&mut self, _: CountWork, _: &mut Self::Context) -> Self::Result {
         actix::MessageResult(WorkCounts {
             active_conversations: self.conversations.len(),
-            in_flight: self.in_flight.unanswered.get(),
+            in_flight: self.in_flight.load.in_flight(),
             died: self.in_flight.died.get(),
         })
     }

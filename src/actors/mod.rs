@@ -9,6 +9,7 @@ mod conversation;
 mod death_tests;
 mod directory;
 mod facts;
+mod load;
 mod messages;
 #[cfg(test)]
 mod model_tests;
@@ -28,6 +29,7 @@ pub(crate) use messages::AwaitEnd;
 pub use conversation::{Conversation, StoreRecipients};
 pub use directory::Directory;
 pub use facts::{Fact, Facts, Subscription, TurnSealed};
+pub use load::Load;
 pub use messages::{
     Abandon, BackUp, CheckWrite, Close, ConversationReport, CountWork, Drain, FindRevision, InspectConversation,
     InspectStore, InspectSweeper, ListStaleTurns, ListTurns, Observe, ObserveError, OpenConversation, Receipt,

@@ -132,6 +132,25 @@ async fn more_than_may_be_in_flight_is_refused_and_taken_again_later() {
 }
 
 #[actix_rt::test]
+async fn others_are_shown_how_much_there_is_to_do() {
+    let gate = Rc::new(Semaphore::new(0));
+    let setup = setup_with(TurnSettings::default(), Rc::clone(&gate));
+    let load = Load::new(1);
+    let store = StoreRecipients { open: setup.opens.recipient(), commit: setup.commits.recipient() };
+    let directory = Directory::new(store, Arc::new(TestClock::at(1)), TurnSettings::default()).showing(load.clone());
+    let directory = directory.start();
+    assert!(!load.is_full());
+    let waiting = directory.send(done("a"));
+    setup.commits.wait_for(1).await;
+    assert!(load.is_full());
+    assert_eq!(directory.send(done("b")).await.unwrap(), Err(ObserveError::Overloaded));
+    gate.add_permits(1);
+    waiting.await.unwrap().unwrap();
+    directory.send(Drain).await.unwrap();
+    assert_eq!(load.in_flight(), 0);
+}
+
+#[actix_rt::test]
 async fn the_number_of_actors_is_bounded_and_idle_ones_give_way() {
     let gate = Rc::new(Semaphore::new(1));
     let settings = TurnSettings { max_active_conversations: 2, ..TurnSettings::default() };

@@ -116,7 +116,7 @@ fn too_large(settings: &HttpSettings) -> ApiError {
     ApiError::BodyTooLarge { limit_bytes: settings.max_body_bytes }
 }
 
-fn overloaded() -> ApiError {
+pub(super) fn overloaded() -> ApiError {
     ApiError::Unavailable("too much is being worked on, and nothing was taken in: send it again later".to_owned())
 }
 

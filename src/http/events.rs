@@ -9,7 +9,7 @@ use tracing::{debug, warn};
 
 use super::api::Api;
 use super::batch::Batch;
-use super::body::Body;
+use super::body::{Body, overloaded};
 use super::error::ApiError;
 use crate::actors::{Observe, ObserveError, Receipt, TurnReceipt};
 use crate::settings::CONVERSATIONS_AT_ONCE;
@@ -43,6 +43,9 @@ pub(super) async fn post(
     request: HttpRequest,
     payload: Payload,
 ) -> Result<Json<Acknowledged>, ApiError> {
+    if api.handles.load.is_full() {
+        return Err(overloaded());
+    }
     let Body { format, bytes, reservation } = Body::read(&request, payload, &api.settings, &api.budget).await?;
     let max_line_bytes = api.settings.max_line_bytes;
     let Batch { accepted, ignored, observes } = if bytes.len() <= PARSE_INLINE_BYTES {
@@ -265,6 +268,16 @@ mod tests {
         let answer = post(&api, done("c", "t")).await;
         answer.failure(503);
         assert_eq!(answer.header("retry-after"), Some("1"));
+    }
+
+    #[actix_web::test]
+    async fn what_a_full_system_would_refuse_is_refused_before_it_is_read() {
+        let (api, seen) = StandIn { full: true, ..StandIn::default() }.start_with(HttpSettings::default());
+        // Had it been read, it would be a bad request.
+        let answer = post(&api, "no event".to_owned()).await;
+        assert!(answer.failure(503).contains("nothing was taken in"));
+        assert_eq!(answer.header("retry-after"), Some("1"));
+        assert!(seen.lock().unwrap().observes.is_empty());
     }
 
     #[actix_web::test]

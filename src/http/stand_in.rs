@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::Api;
 use super::server::app;
-use crate::actors::{BackUp, CheckWrite, FindRevision, ListTurns, Observe, ObserveError, Receipt, TurnReceipt};
+use crate::actors::{BackUp, CheckWrite, FindRevision, ListTurns, Load, Observe, ObserveError, Receipt, TurnReceipt};
 use crate::runtime::Handles;
 use crate::settings::HttpSettings;
 use crate::store::{BackupError, CommitError, ReadError, Revision, TurnRange};
@@ -41,6 +41,8 @@ pub(super) struct StandIn {
     pub(super) check: Option<Result<(), CommitError>>,
     /// The one backup that it gives; busy without it.
     pub(super) backup: Option<Result<File, BackupError>>,
+    /// Whether it has as much to do as it may.
+    pub(super) full: bool,
     /// Whether the system is gone.
     pub(super) gone: bool,
     /// What it was asked.
@@ -60,7 +62,7 @@ pub(super) struct Seen {
 
 impl StandIn {
     pub(super) fn start_with(self, settings: HttpSettings) -> (Api, Arc<Mutex<Seen>>) {
-        let seen = self.seen.clone();
+        let (seen, full) = (self.seen.clone(), self.full);
         let system = self.start();
         let handles = Handles {
             observe: system.clone().recipient(),
@@ -68,6 +70,7 @@ impl StandIn {
             find_revision: system.clone().recipient(),
             check_write: system.clone().recipient(),
             back_up: system.recipient(),
+            load: Load::new(usize::from(!full)),
         };
         (Api::new(handles, settings), seen)
     }

@@ -1,6 +1,6 @@
 use actix::Recipient;
 
-use crate::actors::{BackUp, CheckWrite, FindRevision, ListTurns, Observe};
+use crate::actors::{BackUp, CheckWrite, FindRevision, ListTurns, Load, Observe};
 
 /// Where a running system takes its messages: all that a caller of it needs.
 #[derive(Clone)]
@@ -15,4 +15,6 @@ pub struct Handles {
     pub check_write: Recipient<CheckWrite>,
     /// Gives a copy of the whole store.
     pub back_up: Recipient<BackUp>,
+    /// Shows how much is being worked on, so that more can be refused before it is read.
+    pub load: Load,
 }

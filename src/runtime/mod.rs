@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 pub use self::handles::Handles;
 pub use self::inspection::Inspection;
-use crate::actors::{AwaitEnd, Close, Directory, Drain, Facts, Store, StoreRecipients, Subscription, Sweeper};
+use crate::actors::{AwaitEnd, Close, Directory, Drain, Facts, Load, Store, StoreRecipients, Subscription, Sweeper};
 use crate::clock::{SharedClock, SystemClock};
 use crate::settings::{StoreSettings, TurnSettings};
 use crate::store::{Engine, Location, OpenError, WriterState};
@@ -237,9 +237,12 @@ impl Runtime {
         let store = Store::start_in_arbiter(&arbiter.handle(), |_| Store::new(engine));
         let recipients = StoreRecipients { open: store.clone().recipient(), commit: store.clone().recipient() };
         let facts = Facts::new(facts_kept);
+        let load = Load::new(turns.max_in_flight);
         let directory = {
-            let (clock, turns, facts) = (Arc::clone(&clock), turns.clone(), facts.clone());
-            Directory::start_in_arbiter(&arbiter.handle(), |_| Directory::new(recipients, clock, turns).telling(facts))
+            let (clock, turns, facts, load) = (Arc::clone(&clock), turns.clone(), facts.clone(), load.clone());
+            Directory::start_in_arbiter(&arbiter.handle(), |_| {
+                Directory::new(recipients, clock, turns).showing(load).telling(facts)
+            })
         };
         let (stale, abandon) = (store.clone().recipient(), directory.clone().recipient());
         let sweeper = Sweeper::start_in_arbiter(&arbiter.handle(), |_| Sweeper::new(stale, abandon, clock, turns));
@@ -249,6 +252,7 @@ impl Runtime {
             find_revision: store.clone().recipient(),
             check_write: store.clone().recipient(),
             back_up: store.clone().recipient(),
+            load,
         };
         let inspection = Inspection {
             directory: directory.clone().recipient(),

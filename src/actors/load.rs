@@ -1,0 +1,36 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// How much a directory has to do, for those who would send it more: they can refuse work before they have read it.
+///
+/// Clones show the same.
+#[derive(Debug, Clone)]
+pub struct Load {
+    in_flight: Arc<AtomicUsize>,
+    limit: usize,
+}
+
+impl Load {
+    /// Nothing to do yet, and at most `limit` messages at one time.
+    pub fn new(limit: usize) -> Self {
+        Self { in_flight: Arc::default(), limit }
+    }
+
+    /// How many messages to conversations are not answered yet.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Whether one more would be refused.
+    pub fn is_full(&self) -> bool {
+        self.in_flight() >= self.limit
+    }
+
+    pub(super) fn add(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn remove(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
