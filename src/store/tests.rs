@@ -229,6 +229,15 @@ async fn a_writer_that_is_gone_is_told_apart_from_one_that_was_closed() {
 }
 
 #[tokio::test]
+async fn a_store_whose_owner_is_gone_was_not_closed() {
+    let store = in_memory();
+    let mut writer = store.writer_state();
+    drop(store);
+    let ended = writer.wait_for(|state| *state != WriterState::Running).await.unwrap();
+    assert_eq!(*ended, WriterState::Dead);
+}
+
+#[tokio::test]
 async fn a_write_check_is_durable_work() {
     let store = in_memory();
     store.check_write().await.unwrap();

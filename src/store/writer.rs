@@ -84,11 +84,11 @@ impl Writer {
             }
         };
         self.slot.empty("it is closed".into());
+        // With nobody left to ask, whoever owned the store is gone: nobody closed it.
+        let Some(reply) = closed else { return };
         self.state.exit = WriterState::Closed;
         drop(self);
-        if let Some(reply) = closed {
-            let _ = reply.send(());
-        }
+        let _ = reply.send(());
     }
 
     /// Does what comes next, and waits for it if need be.
