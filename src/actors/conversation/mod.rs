@@ -111,28 +111,32 @@ impl Conversation {
         let mut draft = Draft::new(&self.id, &known.turns, self.limits, self.clock.now());
         let mut tasks = Vec::with_capacity(self.waiting.len());
         let mut to_look_up = Vec::new();
-        for task in self.waiting.drain(..) {
+        for mut task in self.waiting.drain(..) {
             match draft.take(&task.work) {
                 Ok(mentions) => tasks.push((task, mentions)),
-                // Some of its turns may be sealed, not new: events that come late open nothing.
-                Err(ObserveError::TooManyOpenTurns { .. }) if !task.looked_up => to_look_up.push(task),
-                Err(refusal) => task.answer(Err(refusal)),
+                Err(refusal) => {
+                    // Some of its turns may be sealed, not new: events that come late pass no limit.
+                    let turn_ids = if task.looked_up { Vec::new() } else { draft.maybe_sealed_before(&task.work) };
+                    if turn_ids.is_empty() {
+                        task.answer(Err(refusal));
+                        continue;
+                    }
+                    to_look_up.extend(turn_ids);
+                    task.looked_up = true;
+                    tasks.push((task, Mentions::default()));
+                }
             }
         }
+        if !to_look_up.is_empty() {
+            // Before anything else, or those who keep sending would keep these waiting for ever.
+            self.waiting = tasks.into_iter().map(|(task, _)| task).collect();
+            return self.load(to_look_up, ctx);
+        }
         if let Some(commit) = draft.commit(known.version) {
-            self.waiting = to_look_up;
             return self.commit(tasks, commit, ctx);
         }
         for (task, mentions) in tasks {
             task.answer(Ok(mentions.receipt(&HashMap::new(), &known.turns.sealed)));
-        }
-        if !to_look_up.is_empty() {
-            let turn_ids = to_look_up.iter().flat_map(|task| draft.maybe_sealed_before(&task.work)).collect();
-            for task in &mut to_look_up {
-                task.looked_up = true;
-            }
-            self.waiting = to_look_up;
-            self.load(turn_ids, ctx);
         }
     }
 
@@ -219,7 +223,8 @@ impl Conversation {
                 tracing::debug!(conversationId = %self.id, %error, "another process changed the conversation");
                 if self.conflicts <= MAX_CONFLICTS {
                     // The same work again, from what is known then; folding is idempotent.
-                    self.waiting.splice(..0, batch.tasks.into_iter().map(|(task, _)| task));
+                    let again = batch.tasks.into_iter().map(|(task, _)| Task { looked_up: false, ..task });
+                    self.waiting.splice(..0, again);
                     return;
                 }
                 self.conflicts = 0;

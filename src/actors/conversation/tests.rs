@@ -10,7 +10,7 @@ use actix::Addr;
 use super::*;
 use crate::actors::{Fact, TurnReceipt};
 use crate::testing::{MemoryStore, Probe, TestClock};
-use crate::turn::{EpochMillis, Ordinal, TurnEvent, parse_line};
+use crate::turn::{Done, EpochMillis, OpenTurn, Ordinal, TurnEvent, parse_line};
 
 struct Setup {
     kept: MemoryStore,
@@ -163,10 +163,8 @@ async fn a_conflict_is_resolved_by_opening_again_and_folding_again() {
     let setup = setup_with(&TurnSettings::default(), move |kept, commit| {
         if left.replace(0) > 0 {
             // Another process stages a step of the same turn first.
-            let mut staged = StagedTurn {
-                turn: crate::turn::OpenTurn::new(TurnId::new("t").unwrap()),
-                last_event_at: EpochMillis::new(1),
-            };
+            let mut staged =
+                StagedTurn { turn: OpenTurn::new(TurnId::new("t").unwrap()), last_event_at: EpochMillis::new(1) };
             if let crate::turn::TurnEventKind::Progress(progress) = usage("t", 7, 70).kind {
                 staged.turn.fold(&progress);
             }
@@ -255,6 +253,60 @@ async fn events_of_sealed_turns_are_late_and_not_new_turns_even_at_the_limit() {
     assert!(matches!(setup.send(vec![start("a"), start("e")]).await, Err(ObserveError::TooManyOpenTurns { .. })));
     assert_eq!(setup.open_turns().len(), 2);
     assert_eq!(setup.receipt(vec![done("c"), start("e")]).await, [told("c", 3, false)], "and the limit is as it was");
+}
+
+#[actix_rt::test]
+async fn a_late_event_at_the_limit_is_answered_in_the_next_round_whoever_else_keeps_sending() {
+    let settings = TurnSettings { max_open_turns: 1, ..TurnSettings::default() };
+    let gate = Rc::new(tokio::sync::Semaphore::new(2));
+    let held = Rc::clone(&gate);
+    let setup = setup_with(&settings, move |kept, commit| {
+        let held = Rc::clone(&held);
+        async move {
+            held.acquire().await.unwrap().forget();
+            kept.commit(commit)
+        }
+    });
+    setup.send(vec![done("a")]).await.unwrap();
+    setup.send(vec![start("b")]).await.unwrap();
+    let first = tokio::task::spawn_local(setup.actor.send(observe(vec![usage("b", 0, 1)])));
+    setup.commits.wait_for(3).await;
+    // Both wait for the third commit; the one after it must not be of the others alone.
+    let late = tokio::task::spawn_local(setup.actor.send(observe(vec![start("a")])));
+    let other = tokio::task::spawn_local(setup.actor.send(observe(vec![usage("b", 1, 1)])));
+    gate.add_permits(1);
+    first.await.unwrap().unwrap().unwrap();
+    setup.commits.wait_for(4).await;
+    assert_eq!(setup.opens.seen().len(), 2, "it was put off while others were served");
+    gate.add_permits(1);
+    other.await.unwrap().unwrap().unwrap();
+    assert_eq!(late.await.unwrap().unwrap().unwrap().sealed, [told("a", 1, true)]);
+}
+
+#[actix_rt::test]
+async fn a_late_event_passes_no_limit_of_steps_and_none_after_a_conflict() {
+    let settings = TurnSettings { max_open_turns: 1, max_steps: 1, ..TurnSettings::default() };
+    let conflicts = Rc::new(Cell::new(0));
+    let left = Rc::clone(&conflicts);
+    let setup = setup_with(&settings, move |kept, commit| {
+        if left.get() > 0 {
+            left.update(|left| left - 1);
+            let theirs = Commit { staged: vec![], sealed: vec![sealed_elsewhere()], ..commit.clone() };
+            kept.commit(theirs).unwrap();
+        }
+        async move { kept.commit(commit) }
+    });
+    setup.send(vec![done("a")]).await.unwrap();
+    assert_eq!(setup.receipt(vec![usage("a", 0, 1), usage("a", 1, 1), done("a")]).await, [told("a", 1, true)]);
+
+    setup.send(vec![start("b")]).await.unwrap();
+    conflicts.set(1);
+    assert_eq!(setup.receipt(vec![start("a"), usage("b", 0, 1)]).await, [told("a", 1, true)]);
+}
+
+/// A turn that another process seals.
+fn sealed_elsewhere() -> SealedTurn {
+    OpenTurn::new(TurnId::new("elsewhere").unwrap()).seal(&Done::because("stop"), EpochMillis::new(1))
 }
 
 #[actix_rt::test]
