@@ -62,7 +62,7 @@ pub(super) struct Service {
     server: ServerHandle,
     /// Ends when the server does.
     serving: JoinHandle<io::Result<()>>,
-    /// How long the server may take to stop, with what it adds for itself.
+    /// How long the server may take to stop, with what it adds for itself, and then the store to close.
     patience: Duration,
 }
 
@@ -123,7 +123,11 @@ impl Service {
         if tokio::time::timeout(self.patience, self.server.stop(true)).await.is_err() {
             tracing::warn!("the HTTP server did not stop in time");
         }
-        self.runtime.shutdown().await;
+        if tokio::time::timeout(self.patience, self.runtime.shutdown()).await.is_err() {
+            // A sync that hangs cannot be waited for, and threads in it cannot be ended but with the process.
+            tracing::error!("the store did not close in time; what was acknowledged is durable");
+            std::process::exit(1);
+        }
     }
 }
 

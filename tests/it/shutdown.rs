@@ -53,7 +53,9 @@ fn both_signals_end_it_in_order_with_exit_code_0_and_nothing_acknowledged_is_los
 #[test]
 fn a_client_in_the_middle_of_an_upload_cannot_hold_it() {
     let directory = tempfile::tempdir().unwrap();
-    let server = Server::start_with(directory.path(), &[("HTTP__SHUTDOWN_TIMEOUT", "100ms")]);
+    // Nothing but the time to shut down ends the upload.
+    let settings = [("HTTP__SHUTDOWN_TIMEOUT", "100ms"), ("HTTP__BODY_TIMEOUT", "1h")];
+    let server = Server::start_with(directory.path(), &settings);
     let mut stuck = server.client();
     stuck.begin_post(99).write_all(b"{").unwrap();
     server.signal("TERM");
