@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::server::{Client, PATIENCE, Server};
 
 const CLIENTS: usize = 16;
-const TURNS: usize = 10;
+const TURNS: usize = 3;
 
 /// How many conversations each client sends a turn of at once: two clients together are more than the limit.
 const CONVERSATIONS: usize = 100;
@@ -57,7 +57,7 @@ fn what_does_not_fit_is_refused_before_it_is_parsed_and_taken_again_as_soon_as_i
 #[test]
 fn under_more_load_than_it_takes_the_excess_is_refused_and_everything_acknowledged_is_there() {
     let directory = tempfile::tempdir().unwrap();
-    let limits = [("TURNS__MAX_IN_FLIGHT", "128"), ("STORE__QUEUE_COMMITS", "128"), ("STORE__BATCH_COMMITS", "1")];
+    let limits = [("TURNS__MAX_IN_FLIGHT", "128"), ("STORE__QUEUE_COMMITS", "128"), ("STORE__BATCH_COMMITS", "32")];
     let server = Server::start_with(directory.path(), &limits);
     let address = server.address;
     let refused = AtomicUsize::new(0);

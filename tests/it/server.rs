@@ -183,7 +183,8 @@ impl Client {
         let mut bytes = request.into_bytes();
         bytes.extend_from_slice(body);
         let answer = self.send_raw(&bytes, method == "HEAD");
-        if answer.is_err() {
+        // What the server closes is not used again.
+        if answer.as_ref().map_or(true, |answer| answer.header("connection") == Some("close")) {
             self.stream = None;
         }
         answer
