@@ -74,6 +74,8 @@ impl Drop for LineWriter {
 
 fn run(lines: &Receiver<Option<Vec<u8>>>, mut writer: impl Write, closing: &AtomicBool, failures: &AtomicU64) {
     loop {
+        // Read before the queue is: what was taken before the writer was dropped is then seen by the look that follows.
+        let closed = closing.load(Ordering::Acquire);
         let line = match lines.try_recv() {
             Ok(line) => line,
             Err(TryRecvError::Disconnected) => break,
@@ -82,7 +84,7 @@ fn run(lines: &Receiver<Option<Vec<u8>>>, mut writer: impl Write, closing: &Atom
                 if let Err(error) = writer.flush() {
                     count(failures, &error);
                 }
-                if closing.load(Ordering::Acquire) {
+                if closed {
                     return;
                 }
                 match lines.recv() {
@@ -175,6 +177,41 @@ mod tests {
         }
         drop(writer);
         assert_eq!(has_arrived.try_iter().count(), 2, "the full queue was written, though it had no room for the end");
+    }
+
+    /// Writes to a text; tells the test when it is asked to flush, and waits until it may go on.
+    struct StuckInFlush(Shown, Sender<()>, Receiver<()>);
+
+    impl Write for StuckInFlush {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            // Who is let go of at the end is not held up.
+            let _ = self.1.send(());
+            let _ = self.2.recv();
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_taken_during_a_flush_is_written_though_the_writer_is_dropped_before_its_end() {
+        let shown = Shown::default();
+        let (arrived, has_arrived) = std::sync::mpsc::channel();
+        let (go_on, may_go_on) = std::sync::mpsc::channel();
+        let (queue, writer) = start("test", 2, StuckInFlush(shown.clone(), arrived, may_go_on)).unwrap();
+        has_arrived.recv().unwrap();
+        queue.offer(b"during the flush\n".to_vec()).unwrap();
+        let closing = Arc::clone(&writer.closing);
+        let dropping = std::thread::spawn(move || drop(writer));
+        while !closing.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+        drop(go_on);
+        dropping.join().unwrap();
+        assert_eq!(*shown.0.lock().unwrap(), b"during the flush\n");
+        assert_eq!(queue.failures(), 0);
     }
 
     struct Broken;
