@@ -6,11 +6,23 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::thread::{Builder, JoinHandle};
 
+/// The most lines that can wait: room for them is made at once.
+const MOST_WAITING: usize = 10_000_000;
+
 /// Takes lines without ever waiting for them to be written.
 #[derive(Debug, Clone)]
 pub(crate) struct LineQueue {
     lines: SyncSender<Option<Vec<u8>>>,
-    failures: Arc<AtomicU64>,
+    failures: Arc<Failures>,
+}
+
+/// Lines that are not written.
+#[derive(Debug, Default)]
+struct Failures {
+    /// Those that the writer did not take.
+    refused: AtomicU64,
+    /// Those that it took since it last flushed, if it has failed to flush them: they may yet be written.
+    in_doubt: AtomicU64,
 }
 
 /// Why a line was not taken.
@@ -30,14 +42,15 @@ pub(crate) struct LineWriter {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Starts a thread of this name that writes the queue's lines, of which at most `limit` wait.
+/// Starts a thread of this name that writes the queue's lines, of which at most `limit` wait: at least one, and no
+/// more than [`MOST_WAITING`].
 pub(crate) fn start(
     name: &str,
     limit: usize,
     writer: impl Write + Send + 'static,
 ) -> io::Result<(LineQueue, LineWriter)> {
-    let (lines, received) = sync_channel(limit);
-    let (closing, failures) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+    let (lines, received) = sync_channel(limit.clamp(1, MOST_WAITING));
+    let (closing, failures) = (Arc::<AtomicBool>::default(), Arc::<Failures>::default());
     let thread = {
         let (closing, failures) = (Arc::clone(&closing), Arc::clone(&failures));
         Builder::new().name(name.to_owned()).spawn(move || run(&received, writer, &closing, &failures))?
@@ -55,9 +68,11 @@ impl LineQueue {
         })
     }
 
-    /// How many lines were taken and then not written, because writing failed.
+    /// How many lines were taken and then not written, because writing failed; with those of which it is not known,
+    /// until the writer has flushed them after all.
     pub(crate) fn failures(&self) -> u64 {
-        self.failures.load(Ordering::Relaxed)
+        let Failures { refused, in_doubt } = &*self.failures;
+        refused.load(Ordering::Relaxed) + in_doubt.load(Ordering::Relaxed)
     }
 }
 
@@ -72,7 +87,8 @@ impl Drop for LineWriter {
     }
 }
 
-fn run(lines: &Receiver<Option<Vec<u8>>>, mut writer: impl Write, closing: &AtomicBool, failures: &AtomicU64) {
+fn run(lines: &Receiver<Option<Vec<u8>>>, writer: impl Write, closing: &AtomicBool, failures: &Failures) {
+    let mut writing = Writing { writer, failures, unflushed: 0, errors: 0 };
     loop {
         // Read before the queue is: what was taken before the writer was dropped is then seen by the look that follows.
         let closed = closing.load(Ordering::Acquire);
@@ -81,9 +97,7 @@ fn run(lines: &Receiver<Option<Vec<u8>>>, mut writer: impl Write, closing: &Atom
             Err(TryRecvError::Disconnected) => break,
             Err(TryRecvError::Empty) => {
                 // Nothing waits: what is buffered becomes visible before the thread sleeps.
-                if let Err(error) = writer.flush() {
-                    count(failures, &error);
-                }
+                writing.flush();
                 if closed {
                     return;
                 }
@@ -93,22 +107,52 @@ fn run(lines: &Receiver<Option<Vec<u8>>>, mut writer: impl Write, closing: &Atom
                 }
             }
         };
-        if let Some(line) = line
-            && let Err(error) = writer.write_all(&line)
-        {
-            count(failures, &error);
+        if let Some(line) = line {
+            writing.write(&line);
         }
     }
-    if let Err(error) = writer.flush() {
-        count(failures, &error);
-    }
+    writing.flush();
 }
 
-fn count(failures: &AtomicU64, error: &io::Error) {
-    let so_far = failures.fetch_add(1, Ordering::Relaxed) + 1;
-    // Told ever more rarely: a full disk fails for every line.
-    if so_far.is_power_of_two() {
-        tracing::warn!(%error, so_far, "a line could not be written");
+/// The writer, and what became of its lines.
+struct Writing<'a, W> {
+    writer: W,
+    failures: &'a Failures,
+    /// Lines that it took since it last flushed.
+    unflushed: u64,
+    errors: u64,
+}
+
+impl<W: Write> Writing<'_, W> {
+    fn write(&mut self, line: &[u8]) {
+        match self.writer.write_all(line) {
+            Ok(()) => self.unflushed += 1,
+            Err(error) => {
+                self.failures.refused.fetch_add(1, Ordering::Relaxed);
+                self.tell(&error);
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        let flushed = self.writer.flush();
+        if flushed.is_ok() {
+            self.unflushed = 0;
+        }
+        self.failures.in_doubt.store(self.unflushed, Ordering::Relaxed);
+        if let Err(error) = flushed {
+            self.tell(&error);
+        }
+    }
+
+    fn tell(&mut self, error: &io::Error) {
+        self.errors += 1;
+        // Told ever more rarely: a full disk fails for every line.
+        if self.errors.is_power_of_two() {
+            let Failures { refused, in_doubt } = self.failures;
+            let so_far = refused.load(Ordering::Relaxed) + in_doubt.load(Ordering::Relaxed);
+            tracing::warn!(%error, so_far, "lines could not be written");
+        }
     }
 }
 
@@ -234,5 +278,43 @@ mod tests {
         }
         drop(writer);
         assert_eq!(queue.failures(), 3);
+    }
+
+    /// Has no room as long as the flag is set.
+    struct Disk(Arc<AtomicBool>, Shown);
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.0.load(Ordering::Acquire) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.1.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_in_a_buffer_that_cannot_be_flushed_are_all_counted_until_they_are_written_after_all() {
+        let (full, shown, failures) = (Arc::<AtomicBool>::default(), Shown::default(), Failures::default());
+        let writer = io::BufWriter::with_capacity(6, Disk(Arc::clone(&full), shown.clone()));
+        let mut writing = Writing { writer, failures: &failures, unflushed: 0, errors: 0 };
+        let counts = || (failures.refused.load(Ordering::Relaxed), failures.in_doubt.load(Ordering::Relaxed));
+        full.store(true, Ordering::Release);
+        for line in ["1\n", "2\n", "3\n"] {
+            writing.write(line.as_bytes());
+        }
+        writing.flush();
+        assert_eq!(counts(), (0, 3));
+        writing.write(b"4\n");
+        writing.flush();
+        assert_eq!(counts(), (1, 3), "the buffer has no room for it");
+        full.store(false, Ordering::Release);
+        writing.write(b"5\n");
+        writing.flush();
+        assert_eq!(counts(), (1, 0));
+        assert_eq!(*shown.0.lock().unwrap(), b"1\n2\n3\n5\n");
     }
 }

@@ -66,7 +66,8 @@ pub struct JournalWriter {
 }
 
 impl TraceJournal {
-    /// Opens the file, to append to it, and starts the thread. Fails if the file cannot be opened.
+    /// Opens the file, to append to it, and starts the thread. Fails if the file cannot be opened. Whatever the
+    /// settings ask for, at least one line can wait, and no more than ten million.
     pub fn start(file: &Path, settings: &JournalSettings) -> io::Result<(Self, JournalWriter)> {
         let rotating = RotatingFile::open(file, settings.max_file_bytes, settings.max_files)?;
         let (queue, writer) = line_queue::start("trace-journal", settings.queue_lines, rotating)?;
@@ -90,7 +91,8 @@ impl TraceJournal {
 }
 
 impl JournalWriter {
-    /// How many spans are not in the journal, because too many waited or writing failed.
+    /// How many spans are not in the journal, because too many waited or writing failed. Those that a failure leaves in
+    /// doubt count, until they are written after all.
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed) + self.queue.failures()
     }

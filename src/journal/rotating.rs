@@ -11,8 +11,10 @@ pub(super) struct RotatingFile {
     max_bytes: u64,
     /// With the present one.
     max_files: usize,
-    /// `None` after a failure, until the next line.
+    /// `None` after a failure that may have left half a line, until the next line.
     file: Option<Open>,
+    /// Whether it has been told that files cannot be set aside.
+    is_stuck: bool,
 }
 
 #[derive(Debug)]
@@ -24,25 +26,36 @@ struct Open {
 impl RotatingFile {
     pub(super) fn open(path: &Path, max_bytes: usize, max_files: usize) -> io::Result<Self> {
         let file = Some(open(path)?);
-        Ok(Self { path: path.to_owned(), max_bytes: max_bytes as u64, max_files, file })
+        Ok(Self { path: path.to_owned(), max_bytes: max_bytes as u64, max_files, file, is_stuck: false })
     }
 
     fn rotate(&mut self) -> io::Result<()> {
-        // Closed first, with all that was buffered in it.
-        if let Some(Open { mut file, .. }) = self.file.take() {
-            file.flush()?;
+        // Closed with nothing left in its buffer; if that fails, it waits there for better times.
+        if let Some(open) = &mut self.file {
+            open.file.flush()?;
         }
-        for nth in (1..self.max_files.max(1)).rev() {
-            let from = if nth == 1 { self.path.clone() } else { self.aside(nth - 1) };
-            match fs::rename(from, self.aside(nth)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+        self.file = None;
+        let Err(error) = self.set_aside() else {
+            self.is_stuck = false;
+            return Ok(());
+        };
+        // Told once: what stands in the way of one full file will stand in that of the next.
+        if !std::mem::replace(&mut self.is_stuck, true) {
+            let file = self.path.display();
+            tracing::warn!(%error, %file, "a full file could not be set aside, it is begun anew without");
         }
+        if_there(OpenOptions::new().write(true).truncate(true).open(&self.path).map(drop))
+    }
+
+    /// Makes way for a new file. One that cannot be moved is replaced by the one before it.
+    fn set_aside(&self) -> io::Result<()> {
         if self.max_files <= 1 {
-            fs::remove_file(&self.path)?;
+            return if_there(fs::remove_file(&self.path));
         }
-        Ok(())
+        (1..self.max_files).rev().fold(Ok(()), |so_far, nth| {
+            let from = if nth == 1 { self.path.clone() } else { self.aside(nth - 1) };
+            so_far.and(if_there(fs::rename(from, self.aside(nth))))
+        })
     }
 
     fn aside(&self, nth: usize) -> PathBuf {
@@ -50,6 +63,11 @@ impl RotatingFile {
         name.push(format!(".{nth}"));
         name.into()
     }
+}
+
+/// A file that is not there need not be moved.
+fn if_there(done: io::Result<()>) -> io::Result<()> {
+    done.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 fn open(path: &Path) -> io::Result<Open> {
@@ -74,18 +92,24 @@ fn open(path: &Path) -> io::Result<Open> {
 impl Write for RotatingFile {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let len = line.len() as u64;
-        if self.file.as_ref().is_some_and(|open| open.bytes > 0 && open.bytes + len > self.max_bytes) {
-            self.rotate()?;
-        }
-        let mut open = match self.file.take() {
+        let is_full = |open: &Open| open.bytes > 0 && open.bytes + len > self.max_bytes;
+        let mut now = match self.file.take() {
             Some(open) => open,
             None => open(&self.path)?,
         };
-        // On a failure the file stays closed: what is buffered is in doubt, and the next line begins anew.
-        open.file.write_all(line)?;
-        open.bytes += len;
-        self.file = Some(open);
-        Ok(line.len())
+        if is_full(&now) {
+            self.file = Some(now);
+            self.rotate()?;
+            now = open(&self.path)?;
+        }
+        let written = now.file.write_all(line);
+        // What is in the buffer was taken and waits there. Without, half of the line may be in the file: it is closed,
+        // and the next line begins anew.
+        if written.is_ok() || !now.file.buffer().is_empty() {
+            now.bytes += if written.is_ok() { len } else { 0 };
+            self.file = Some(now);
+        }
+        written.map(|()| line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -136,6 +160,29 @@ mod tests {
         let mut file = RotatingFile::open(&directory.path().join("t"), 3, 1).unwrap();
         write(&mut file, 0..2);
         assert_eq!(read(directory.path()), expected(&[("t", "line 1\n")]));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_set_aside_is_begun_anew_and_no_line_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("t");
+        fs::create_dir(directory.path().join("t.1")).unwrap();
+        let mut file = RotatingFile::open(&path, 14, 2).unwrap();
+        write(&mut file, 0..7);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "line 6\n");
+        fs::remove_dir(directory.path().join("t.1")).unwrap();
+        write(&mut file, 7..9);
+        assert_eq!(read(directory.path()), expected(&[("t", "line 8\n"), ("t.1", "line 6\nline 7\n")]));
+    }
+
+    #[test]
+    fn an_old_file_that_cannot_be_moved_stops_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("t.2")).unwrap();
+        let mut file = RotatingFile::open(&directory.path().join("t"), 14, 3).unwrap();
+        write(&mut file, 0..5);
+        fs::remove_dir(directory.path().join("t.2")).unwrap();
+        assert_eq!(read(directory.path()), expected(&[("t", "line 4\n"), ("t.1", "line 2\nline 3\n")]));
     }
 
     #[test]
