@@ -27,27 +27,29 @@ enum Kind {
     Turn,
     Step,
     ProviderRequest,
+    Ttft,
     ToolCall,
 }
 
 impl Kind {
     fn of(span: &SpanData) -> Option<Self> {
-        let kind = match &*span.name {
-            "turn" => Self::Turn,
-            "step" => Self::Step,
-            "provider.request" => Self::ProviderRequest,
-            "tool-call" => Self::ToolCall,
+        // Another program's span may have such a name too, but hardly such an attribute.
+        let (kind, mark) = match &*span.name {
+            "turn" => (Self::Turn, "conversationId"),
+            "step" => (Self::Step, "conversationId"),
+            "provider.request" => (Self::ProviderRequest, "conversationId"),
+            "ttft" => (Self::Ttft, "firstToken"),
+            "tool-call" => (Self::ToolCall, "conversationId"),
             _ => return None,
         };
-        // Another program's span may have such a name too.
-        span.attributes.iter().any(|attribute| attribute.key.as_str() == "conversationId").then_some(kind)
+        span.attributes.iter().any(|attribute| attribute.key.as_str() == mark).then_some(kind)
     }
 
     /// What the conventions call it.
     fn operation(self) -> Option<&'static str> {
         match self {
             Self::Turn => Some("invoke_agent"),
-            Self::Step => None,
+            Self::Step | Self::Ttft => None,
             Self::ProviderRequest => Some("chat"),
             Self::ToolCall => Some("execute_tool"),
         }
@@ -85,4 +87,44 @@ fn attribute_of(kind: Kind, attribute: KeyValue, dialect: Dialect) -> Option<Key
         (other, _) => return Some(KeyValue::new(Key::from(format!("turn_metrics.{other}")), value)),
     };
     Some(KeyValue::new(name, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use opentelemetry::trace::{Tracer, TracerProvider};
+    use opentelemetry_sdk::error::OTelSdkResult;
+    use opentelemetry_sdk::trace::{SdkTracerProvider, SpanExporter};
+
+    use super::*;
+    use crate::otel::GenAiExporter;
+
+    #[derive(Debug, Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<SpanData>>>);
+
+    impl SpanExporter for Kept {
+        async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+            self.0.lock().unwrap().extend(batch);
+            Ok(())
+        }
+    }
+
+    /// The names of the attributes of a span, as they are exported.
+    fn exported(name: &'static str, attribute: &'static str) -> Vec<String> {
+        let kept = Kept::default();
+        let renaming = GenAiExporter::new(kept.clone(), Dialect::default());
+        let provider = SdkTracerProvider::builder().with_simple_exporter(renaming).build();
+        let tracer = provider.tracer("test");
+        drop(tracer.span_builder(name).with_attributes([KeyValue::new(attribute, true)]).start(&tracer));
+        let span = kept.0.lock().unwrap().remove(0);
+        span.attributes.into_iter().map(|attribute| attribute.key.as_str().to_owned()).collect()
+    }
+
+    #[test]
+    fn the_first_token_has_the_prefix_of_all_others_and_that_of_another_program_has_none() {
+        assert_eq!(exported("ttft", "firstToken"), ["turn_metrics.firstToken"]);
+        assert_eq!(exported("ttft", "theirs"), ["theirs"]);
+        assert_eq!(exported("theirs", "firstToken"), ["firstToken"]);
+    }
 }
