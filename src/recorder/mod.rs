@@ -82,6 +82,9 @@ const ABORTED: &str = "aborted";
 /// The most bytes of a recorded turn's id: an id has at most 256, and a step's adds `#` and up to ten digits.
 const MAX_TURN_ID_BYTES: usize = 245;
 
+/// The most events that can wait to be sent or written: more would be a second store, in memory.
+const MOST_WAITING: usize = 1 << 20;
+
 /// Starts the recorders of turns. A clone is the same recorder.
 #[derive(Clone)]
 pub struct Recorder {

@@ -1,6 +1,6 @@
 use std::io::{self, BufWriter, Write};
 
-use super::{EventLost, EventSink};
+use super::{EventLost, EventSink, MOST_WAITING};
 use crate::line_queue::{self, LineLost, LineQueue, LineWriter};
 use crate::turn::KernelEvent;
 
@@ -35,13 +35,15 @@ pub struct NdjsonSink {
 pub struct NdjsonWriter(#[expect(dead_code, reason = "what it does, it does when it is dropped")] LineWriter);
 
 impl NdjsonSink {
-    /// Starts the thread that writes to `writer`. At most `limit` lines wait. Fails if there can be no thread.
+    /// Starts the thread that writes to `writer`. At most `limit` lines wait, which is at least 1 and no more than 2^20,
+    /// whatever is asked for. Fails if there can be no thread.
     pub fn start(writer: impl Write + Send + 'static, limit: usize) -> io::Result<(Self, NdjsonWriter)> {
-        let (queue, writer) = line_queue::start("events-writer", limit, BufWriter::new(writer))?;
+        let (queue, writer) = line_queue::start("events-writer", limit.clamp(1, MOST_WAITING), BufWriter::new(writer))?;
         Ok((Self { queue }, NdjsonWriter(writer)))
     }
 
-    /// How many events were taken and then not written, because writing failed.
+    /// How many events were taken and then not written, because writing failed; with those of which it is not known,
+    /// until they are written after all.
     pub fn failures(&self) -> u64 {
         self.queue.failures()
     }

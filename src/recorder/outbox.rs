@@ -8,9 +8,9 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
 
-use super::{EventLost, EventSink};
+use super::{EventLost, EventSink, MOST_WAITING};
 use crate::actors::{Observe, ObserveError};
-use crate::turn::{ConversationId, KernelEvent, TurnEvent};
+use crate::turn::{ConversationId, KernelEvent, TurnEvent, TurnId};
 
 /// The most events that go out together: enough that one fsync serves many, few enough to hold.
 const BATCH: usize = 1024;
@@ -23,7 +23,8 @@ const FIRST_RETRY: Duration = Duration::from_millis(50);
 ///
 /// Events wait in a bounded queue, which a task on the present arbiter empties: whoever records is never held up. A
 /// group that the system is too busy for, or whose fate it does not know, is sent again for some seconds; sending
-/// twice is harmless. A clone is the same outbox; it goes on while one is left and something waits.
+/// twice is harmless. One that passes a limit is sent again in ever smaller parts, so that only what does not fit is
+/// lost. A clone is the same outbox; it goes on while one is left and something waits.
 #[derive(Debug, Clone)]
 pub struct Outbox {
     queue: Sender<Item>,
@@ -47,16 +48,20 @@ struct Counters {
 pub struct OutboxCounts {
     /// Events that the system acknowledged: they are durable.
     pub delivered: u64,
-    /// Events that it refused, or could not take before they were given up.
+    /// Events that it refused, or could not take before they were given up; and those that were not acknowledged when
+    /// it or the outbox's arbiter ended.
     pub lost: u64,
 }
 
 impl Outbox {
-    /// Starts an outbox in which at most `limit` events wait. To be called within an actix system.
+    /// Starts an outbox in which at most `limit` events wait, which is at least 1 and no more than 2^20, whatever is
+    /// asked for. To be called within an actix system.
     pub fn start(observe: Recipient<Observe>, limit: usize) -> Self {
-        let (queue, received) = channel(limit.max(1));
+        let (queue, received) = channel(limit.clamp(1, MOST_WAITING));
         let counters = Arc::<Counters>::default();
-        actix_rt::spawn(run(received, observe, Arc::clone(&counters)));
+        let (in_hand, flushes) = (0, Vec::new());
+        let task = Task { queue: received, observe, counters: Arc::clone(&counters), in_hand, flushes };
+        actix_rt::spawn(task.run());
         Self { queue, counters }
     }
 
@@ -90,86 +95,170 @@ impl EventSink for Outbox {
 /// The system has ended: nothing is taken any more.
 struct SystemGone;
 
-async fn run(mut queue: Receiver<Item>, observe: Recipient<Observe>, counters: Arc<Counters>) {
-    let mut items = Vec::new();
-    while queue.recv_many(&mut items, BATCH).await > 0 {
-        let (groups, flushes) = sort(items.drain(..));
-        let delivered = deliver(groups, &observe, &counters).await;
-        for flush in flushes {
-            let _ = flush.send(());
-        }
-        if delivered.is_err() {
-            break;
+/// What an outbox does behind its queue. However it ends, what was taken and not decided is counted as lost.
+struct Task {
+    queue: Receiver<Item>,
+    observe: Recipient<Observe>,
+    counters: Arc<Counters>,
+    /// Events that were taken from the queue and are neither delivered nor lost so far.
+    in_hand: u64,
+    /// Who waits for them. Answered, or dropped, once they are counted.
+    flushes: Vec<oneshot::Sender<()>>,
+}
+
+impl Task {
+    async fn run(mut self) {
+        let mut items = Vec::new();
+        while self.queue.recv_many(&mut items, BATCH).await > 0 {
+            let parcels = self.sort(items.drain(..));
+            if self.deliver(parcels).await.is_err() {
+                break;
+            }
+            for flush in self.flushes.drain(..) {
+                let _ = flush.send(());
+            }
         }
     }
-    // Whoever offers now is told that nobody is here; what still waits is lost, and a flush answered by being dropped.
-    queue.close();
-    while let Some(item) = queue.recv().await {
-        if matches!(item, Item::Event(_)) {
-            counters.lost.fetch_add(1, Ordering::Relaxed);
+
+    /// The events of each conversation in their order.
+    fn sort(&mut self, items: impl Iterator<Item = Item>) -> Vec<Parcel> {
+        let mut parcels = Vec::<Parcel>::new();
+        let mut places = HashMap::<ConversationId, usize>::new();
+        for item in items {
+            match item {
+                Item::Flush(reply) => self.flushes.push(reply),
+                Item::Event(KernelEvent { conversation_id, event }) => {
+                    self.in_hand += 1;
+                    let place = *places.entry(conversation_id.clone()).or_insert_with(|| {
+                        parcels.push(Parcel::new(conversation_id, Vec::new()));
+                        parcels.len() - 1
+                    });
+                    parcels[place].observe.events.push(event);
+                }
+            }
+        }
+        parcels
+    }
+
+    async fn deliver(&mut self, mut parcels: Vec<Parcel>) -> Result<(), SystemGone> {
+        let (mut attempt, mut wait) = (1, FIRST_RETRY);
+        let mut put_off = Vec::new();
+        loop {
+            // All are on their way before the first is awaited, so that one commit can serve them all.
+            let sent = parcels.drain(..).map(|parcel| (self.observe.send(parcel.observe.clone()), parcel));
+            let sent: Vec<_> = sent.collect();
+            let mut is_gone = false;
+            for (answer, parcel) in sent {
+                let count = parcel.observe.events.len();
+                match answer.await {
+                    Ok(Ok(_)) => {
+                        self.delivered(count);
+                        parcels.extend(parcel.next());
+                    }
+                    Ok(Err(error)) if is_worth_another(&error) && attempt < ATTEMPTS => put_off.push(parcel),
+                    // Each is smaller than the one before, so this comes to an end.
+                    Ok(Err(error)) if is_too_much(&error) && count > 1 => parcels.push(parcel.split()),
+                    Ok(Err(error)) => {
+                        self.lost(count, &parcel.observe.conversation_id, &error);
+                        parcels.extend(parcel.next());
+                    }
+                    Err(_) => is_gone = true,
+                }
+            }
+            if is_gone {
+                tracing::warn!("the system that took events has ended");
+                return Err(SystemGone);
+            }
+            if parcels.is_empty() {
+                if put_off.is_empty() {
+                    return Ok(());
+                }
+                tokio::time::sleep(wait).await;
+                wait *= 2;
+                attempt += 1;
+                std::mem::swap(&mut parcels, &mut put_off);
+            }
+        }
+    }
+
+    fn delivered(&mut self, count: usize) {
+        self.in_hand -= count as u64;
+        self.counters.delivered.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    fn lost(&mut self, count: usize, conversation_id: &ConversationId, error: &ObserveError) {
+        self.in_hand -= count as u64;
+        let before = self.counters.lost.fetch_add(count as u64, Ordering::Relaxed);
+        let so_far = before + count as u64;
+        // Told ever more rarely: a turn that is too long loses one event after the other.
+        if before.checked_ilog2() != so_far.checked_ilog2() {
+            tracing::warn!(%error, conversationId = %conversation_id, count, so_far, "events were lost");
         }
     }
 }
 
-/// The events of each conversation in their order, and who waits for them.
-fn sort(items: impl Iterator<Item = Item>) -> (Vec<Observe>, Vec<oneshot::Sender<()>>) {
-    let (mut groups, mut flushes) = (Vec::<Observe>::new(), Vec::new());
-    let mut places = HashMap::<ConversationId, usize>::new();
-    for item in items {
-        match item {
-            Item::Flush(reply) => flushes.push(reply),
-            Item::Event(KernelEvent { conversation_id, event }) => {
-                let place = *places.entry(conversation_id.clone()).or_insert_with(|| {
-                    groups.push(Observe { conversation_id, events: Vec::<TurnEvent>::new() });
-                    groups.len() - 1
-                });
-                groups[place].events.push(event);
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.counters.lost.fetch_add(self.in_hand, Ordering::Relaxed);
+        // Whoever offers now is told that nobody is here; what still waits is lost, and a flush answered by being
+        // dropped.
+        self.queue.close();
+        while let Ok(item) = self.queue.try_recv() {
+            if matches!(item, Item::Event(_)) {
+                self.counters.lost.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
-    (groups, flushes)
 }
 
-async fn deliver(
-    mut groups: Vec<Observe>,
-    observe: &Recipient<Observe>,
-    counters: &Counters,
-) -> Result<(), SystemGone> {
-    let mut wait = FIRST_RETRY;
-    for attempt in 1..=ATTEMPTS {
-        // All are on their way before the first is awaited, so that one commit can serve them all.
-        let sent: Vec<_> = groups.drain(..).map(|group| (observe.send(group.clone()), group)).collect();
-        let mut is_gone = false;
-        for (answer, group) in sent {
-            let count = group.events.len() as u64;
-            match answer.await {
-                Ok(Ok(_)) => {
-                    counters.delivered.fetch_add(count, Ordering::Relaxed);
-                }
-                Ok(Err(error)) if is_worth_another(&error) && attempt < ATTEMPTS => groups.push(group),
-                Ok(Err(error)) => {
-                    counters.lost.fetch_add(count, Ordering::Relaxed);
-                    tracing::warn!(%error, conversationId = %group.conversation_id, count, "events were lost");
-                }
-                Err(_) => {
-                    counters.lost.fetch_add(count, Ordering::Relaxed);
-                    is_gone = true;
-                }
-            }
-        }
-        if is_gone {
-            tracing::warn!("the system that took events has ended");
-            return Err(SystemGone);
-        }
-        if groups.is_empty() {
-            return Ok(());
-        }
-        tokio::time::sleep(wait).await;
-        wait *= 2;
+/// Events of one conversation that go out together, as they are taken whole or not at all.
+struct Parcel {
+    observe: Observe,
+    /// What goes out after them, the last first: not side by side with them, as what comes after a turn's end is late.
+    after: Vec<Vec<TurnEvent>>,
+}
+
+impl Parcel {
+    fn new(conversation_id: ConversationId, events: Vec<TurnEvent>) -> Self {
+        Self { observe: Observe { conversation_id, events }, after: Vec::new() }
     }
-    Ok(())
+
+    /// What goes out once these events are decided.
+    fn next(mut self) -> Option<Self> {
+        self.observe.events = self.after.pop()?;
+        Some(self)
+    }
+
+    /// The first half, with the second to follow. No turn is cut in two unless it is the only one; turns go in the order
+    /// of their last events, in which they would have been sealed.
+    fn split(mut self) -> Self {
+        let mut turns = Vec::<Vec<TurnEvent>>::new();
+        let mut places = HashMap::<TurnId, usize>::new();
+        for event in self.observe.events.drain(..).rev() {
+            let place = *places.entry(event.turn_id.clone()).or_insert_with(|| {
+                turns.push(Vec::new());
+                turns.len() - 1
+            });
+            turns[place].push(event);
+        }
+        // Here the latest come first.
+        let middle = match turns.len() {
+            0 | 1 => turns.iter().map(Vec::len).sum::<usize>() / 2,
+            count => turns[count.div_ceil(2)..].iter().map(Vec::len).sum(),
+        };
+        let mut events: Vec<_> = turns.into_iter().flatten().collect();
+        events.reverse();
+        self.after.push(events.split_off(middle));
+        self.observe.events = events;
+        self
+    }
 }
 
 fn is_worth_another(error: &ObserveError) -> bool {
     matches!(error, ObserveError::Overloaded | ObserveError::StoreUnavailable(_) | ObserveError::ActorGone)
+}
+
+/// Whether fewer of the events may be taken.
+fn is_too_much(error: &ObserveError) -> bool {
+    matches!(error, ObserveError::TooManyOpenTurns { .. } | ObserveError::TooManySteps { .. })
 }

@@ -2,10 +2,14 @@ use std::cell::Cell;
 use std::future::ready;
 use std::rc::Rc;
 
+use actix::dev::{MessageResponse, OneshotSender};
+use actix::{Actor, Context, Handler};
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::actors::{Observe, ObserveError, Receipt};
+use crate::actors::{Fact, Observe, ObserveError, Receipt};
+use crate::runtime::Runtime;
+use crate::settings::TurnSettings;
 use crate::testing::{Probe, TurnScript};
 
 fn offer(outbox: &Outbox, conversation: &str, turn: &str) -> Result<(), EventLost> {
@@ -91,7 +95,7 @@ async fn what_the_system_refuses_for_good_is_counted_and_the_rest_goes_on() {
 
 #[actix_rt::test]
 async fn a_system_that_has_ended_is_counted_and_never_asked_again() {
-    let runtime = crate::runtime::Runtime::builder().start().await.unwrap();
+    let runtime = Runtime::builder().start().await.unwrap();
     let outbox = Outbox::start(runtime.handles().observe.clone(), 10);
     let recorder = Recorder::new(outbox.clone());
     runtime.shutdown().await;
@@ -102,4 +106,116 @@ async fn a_system_that_has_ended_is_counted_and_never_asked_again() {
     // Once the task has seen the end, the sink says so at once.
     drop(start());
     assert_eq!(recorder.counts(), RecorderCounts { taken: 2, lost_to_full: 0, lost_to_gone: 2 });
+}
+
+/// Is too busy for the conversation `busy`, and gone for all others.
+struct Dying;
+
+impl Actor for Dying {
+    type Context = Context<Self>;
+}
+
+impl Handler<Observe> for Dying {
+    type Result = DyingReply;
+
+    fn handle(&mut self, observe: Observe, _: &mut Self::Context) -> Self::Result {
+        DyingReply { is_busy: observe.conversation_id.as_str() == "busy" }
+    }
+}
+
+struct DyingReply {
+    is_busy: bool,
+}
+
+impl MessageResponse<Dying, Observe> for DyingReply {
+    fn handle(self, _: &mut Context<Dying>, reply: Option<OneshotSender<Result<Receipt, ObserveError>>>) {
+        if let Some(reply) = reply.filter(|_| self.is_busy) {
+            reply.send(Err(ObserveError::Overloaded)).unwrap();
+        }
+    }
+}
+
+#[actix_rt::test]
+async fn what_is_to_be_sent_again_is_counted_when_the_system_turns_out_to_have_ended() {
+    let outbox = Outbox::start(Dying.start().recipient(), 10);
+    offer(&outbox, "busy", "1").unwrap();
+    offer(&outbox, "busy", "2").unwrap();
+    offer(&outbox, "gone", "3").unwrap();
+    outbox.flush().await;
+    assert_eq!(outbox.counts(), OutboxCounts { delivered: 0, lost: 3 });
+}
+
+#[test]
+fn what_is_in_hand_or_waits_when_the_arbiter_ends_is_counted() {
+    let outbox = actix_rt::System::new().block_on(async {
+        let probe = Probe::<Observe>::start(|_| std::future::pending());
+        let outbox = Outbox::start(probe.recipient(), 10);
+        offer(&outbox, "a", "in hand").unwrap();
+        probe.wait_for(1).await;
+        offer(&outbox, "a", "waits").unwrap();
+        offer(&outbox, "b", "waits too").unwrap();
+        outbox
+    });
+    assert_eq!(outbox.counts(), OutboxCounts { delivered: 0, lost: 3 });
+    assert_eq!(offer(&outbox, "a", "late"), Err(EventLost::Gone));
+}
+
+fn offer_all(outbox: &Outbox, script: &TurnScript) {
+    for event in script.kernel_events() {
+        outbox.offer(event).unwrap();
+    }
+}
+
+#[actix_rt::test]
+async fn a_turn_with_too_many_steps_loses_those_alone_and_no_other_turn_anything() {
+    let settings = TurnSettings { max_steps: 3, ..TurnSettings::default() };
+    let runtime = Runtime::builder().turns(settings).start().await.unwrap();
+    let mut facts = runtime.subscribe();
+    let outbox = Outbox::start(runtime.handles().observe.clone(), 100);
+    let long = (0..5).fold(TurnScript::new("c", "long").start(), |turn, step| turn.usage(step, 10, 1));
+    let (before, after) = (TurnScript::new("c", "before"), TurnScript::new("c", "after"));
+    for turn in [before.usage(0, 1, 1).done("stop"), long.done("stop"), after.usage(0, 1, 1).done("stop")] {
+        offer_all(&outbox, &turn);
+    }
+    outbox.flush().await;
+    assert_eq!(outbox.counts(), OutboxCounts { delivered: 9, lost: 2 });
+    let mut sealed = Vec::new();
+    for _ in 0..3 {
+        let Some(Fact::TurnSealed(fact)) = facts.next().await else { panic!("a turn was not sealed") };
+        sealed.push((fact.turn.metrics.turn_id.as_str().to_owned(), fact.turn.metrics.steps.len()));
+    }
+    assert_eq!(sealed, [("before".to_owned(), 1), ("long".to_owned(), 3), ("after".to_owned(), 1)]);
+    runtime.shutdown().await;
+}
+
+#[actix_rt::test]
+async fn a_turn_too_many_is_lost_and_those_that_fit_are_not() {
+    let settings = TurnSettings { max_open_turns: 1, ..TurnSettings::default() };
+    let runtime = Runtime::builder().turns(settings).start().await.unwrap();
+    let outbox = Outbox::start(runtime.handles().observe.clone(), 100);
+    for turn in [
+        TurnScript::new("c", "open").start(),
+        TurnScript::new("c", "too many").start(),
+        TurnScript::new("c", "whole").start().done("stop"),
+    ] {
+        offer_all(&outbox, &turn);
+    }
+    outbox.flush().await;
+    assert_eq!(outbox.counts(), OutboxCounts { delivered: 3, lost: 1 });
+    runtime.shutdown().await;
+}
+
+#[actix_rt::test]
+async fn any_limit_is_brought_within_bounds() {
+    for limit in [0, usize::MAX] {
+        let probe = Probe::<Observe>::start(|_| ready(Ok(Receipt::default())));
+        let outbox = Outbox::start(probe.recipient(), limit);
+        offer(&outbox, "a", "1").unwrap();
+        outbox.flush().await;
+        assert_eq!(outbox.counts(), OutboxCounts { delivered: 1, lost: 0 }, "{limit}");
+
+        let (sink, writer) = NdjsonSink::start(std::io::sink(), limit).unwrap();
+        sink.offer(TurnScript::new("c", "t").done("stop").kernel_events().remove(0)).unwrap();
+        drop(writer);
+    }
 }
