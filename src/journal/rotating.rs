@@ -52,10 +52,14 @@ impl RotatingFile {
         if self.max_files <= 1 {
             return if_there(fs::remove_file(&self.path));
         }
-        (1..self.max_files).rev().fold(Ok(()), |so_far, nth| {
+        let mut done = Ok(());
+        for nth in (1..self.max_files).rev() {
             let from = if nth == 1 { self.path.clone() } else { self.aside(nth - 1) };
-            so_far.and(if_there(fs::rename(from, self.aside(nth))))
-        })
+            let moved = if_there(fs::rename(from, self.aside(nth)));
+            // The rest is moved all the same.
+            done = done.and(moved);
+        }
+        done
     }
 
     fn aside(&self, nth: usize) -> PathBuf {
