@@ -34,7 +34,7 @@ impl Api {
 ///
 /// Without what [`serve`](super::serve) wraps around them: request ids, spans, CORS and the answer to unknown paths
 /// are the application's own. Of the settings the sizes and the body's time limit are in force; the rest is of the
-/// server.
+/// server. `GET /backup` is not among them: [`backup_resource`] mounts it.
 ///
 /// ```
 /// # use actix_web::{App, web};
@@ -54,9 +54,26 @@ pub fn resources(api: &Api) -> impl FnOnce(&mut ServiceConfig) + use<> {
             .service(only("/events", "POST", [web::post().to(events::post)]))
             .service(only("/conversations/{id}/metrics", READ, read(|route| route.to(metrics::get))))
             .service(only("/conversations/{id}/turns", READ, read(|route| route.to(turns::get))))
-            .service(only("/backup", "GET", [web::get().to(backup::get)]))
             .service(only("/health", READ, read(|route| route.to(health::health))))
             .service(only("/ready", READ, read(|route| route.to(health::ready))));
+    }
+}
+
+/// Mounts `GET /backup` beside [`resources`], in the same scope, where whoever can ask may have the whole database.
+///
+/// What a browser asks for a page is refused. There is no other guard: put one in front of it.
+///
+/// ```
+/// # use actix_web::App;
+/// # use turn_metrics::http::{self, Api};
+/// # fn mount(api: &Api) {
+/// let app = App::new().configure(http::resources(api)).configure(http::backup_resource(api));
+/// # }
+/// ```
+pub fn backup_resource(api: &Api) -> impl FnOnce(&mut ServiceConfig) + use<> {
+    let api = Data::new(api.clone());
+    move |config| {
+        config.app_data(api).service(only(backup::PATH, "GET", [web::get().to(backup::get)]));
     }
 }
 
@@ -103,6 +120,16 @@ mod tests {
     use super::*;
 
     #[actix_web::test]
+    async fn the_backup_is_mounted_by_those_who_want_it_and_refused_to_pages_there_too() {
+        let api = StandIn::default().serving();
+        let app = init_service(App::new().configure(resources(&api)).configure(backup_resource(&api))).await;
+        let get = || TestRequest::get().uri("/backup");
+        assert_eq!(call_service(&app, get().to_request()).await.status(), 503, "one is being made");
+        let of_a_page = get().insert_header(("origin", "https://page.example")).to_request();
+        assert_eq!(call_service(&app, of_a_page).await.status(), 403);
+    }
+
+    #[actix_web::test]
     async fn the_resources_can_be_mounted_anywhere_in_another_application() {
         let (api, seen) = StandIn { turns: sealed_turns(1), ..StandIn::default() }.start_with(HttpSettings::default());
         let inner = web::scope("/{tenant}/metrics").configure(resources(&api));
@@ -114,6 +141,8 @@ mod tests {
             let get = TestRequest::get().uri(&format!("/deep/x/metrics/conversations/a%2Fb/{resource}"));
             assert_eq!(call_service(&app, get.to_request()).await.status(), 200);
         }
+        let backup = TestRequest::get().uri("/deep/x/metrics/backup").to_request();
+        assert_eq!(call_service(&app, backup).await.status(), 404, "the whole database is not among the resources");
         let seen = seen.lock().unwrap();
         let asked = seen.ranges.iter().map(|range| &range.conversation_id).chain(&seen.found);
         assert!(asked.eq([&seen.observes[0].conversation_id; 3]));

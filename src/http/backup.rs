@@ -3,22 +3,31 @@
 use std::fs::File;
 use std::io::Read;
 
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header;
+use actix_web::middleware::Next;
 use actix_web::web::{Bytes, Data};
-use actix_web::{HttpResponse, rt};
+use actix_web::{Error, HttpRequest, HttpResponse, rt};
 use futures_util::stream;
 use tracing::{error, warn};
 
 use super::api::Api;
-use super::error::ApiError;
+use super::error::{ApiError, ErrorBody};
 use crate::actors::BackUp;
 use crate::store::BackupError;
+
+pub(super) const PATH: &str = "/backup";
 
 /// How much of the file is read at once.
 const PART_BYTES: usize = 256 * 1024;
 
 /// A copy of the whole database as it is at one moment. One is made at a time, on the server's disk beside the
 /// database, and then sent.
-pub(super) async fn get(api: Data<Api>) -> Result<HttpResponse, ApiError> {
+pub(super) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
+    if is_of_a_page(&request) {
+        return Ok(refusal());
+    }
     let copy = match api.handles.back_up.send(BackUp).await {
         Ok(Ok(copy)) => copy,
         Ok(Err(refused @ (BackupError::Busy | BackupError::InMemory))) => {
@@ -49,6 +58,27 @@ pub(super) async fn get(api: Data<Api>) -> Result<HttpResponse, ApiError> {
     Ok(HttpResponse::Ok().content_type("application/octet-stream").streaming(parts))
 }
 
+/// Wrapped around CORS: of the database no page gets anything, not even leave to ask.
+pub(super) async fn refuse_pages(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    // The path as it is routed: of what the client wrote some may be escaped.
+    if request.match_info().as_str() == PATH && is_of_a_page(request.request()) {
+        return Ok(request.into_response(refusal()));
+    }
+    Ok(next.call(request).await?.map_into_boxed_body())
+}
+
+/// Browsers name the page's origin where a page could read the answer; programs have none.
+fn is_of_a_page(request: &HttpRequest) -> bool {
+    request.headers().contains_key(header::ORIGIN)
+}
+
+fn refusal() -> HttpResponse {
+    HttpResponse::Forbidden().json(ErrorBody::new("a backup is not for web pages"))
+}
+
 fn read_part(mut copy: File) -> std::io::Result<(Bytes, File)> {
     let mut part = Vec::with_capacity(PART_BYTES);
     copy.by_ref().take(PART_BYTES as u64).read_to_end(&mut part)?;
@@ -58,10 +88,11 @@ fn read_part(mut copy: File) -> std::io::Result<(Bytes, File)> {
 #[cfg(test)]
 mod tests {
     use actix_web::body::to_bytes;
+    use actix_web::http::Method;
     use actix_web::test::{TestRequest, call_service, init_service};
 
     use super::super::server::app;
-    use super::super::stand_in::{StandIn, get};
+    use super::super::stand_in::{StandIn, ask, get};
     use super::*;
 
     #[actix_web::test]
@@ -75,6 +106,25 @@ mod tests {
             let answer = call_service(&app, TestRequest::get().uri("/backup").to_request()).await;
             assert_eq!(answer.status(), 200);
             assert!(to_bytes(answer.into_body()).await.ok().unwrap() == content, "{length} bytes");
+        }
+    }
+
+    #[actix_web::test]
+    async fn a_page_gets_neither_the_copy_nor_leave_to_ask_for_it() {
+        for path in ["/backup", "/%62ackup", "/backup?x=y"] {
+            for origin in ["https://page.example", "null"] {
+                let copy = tempfile::tempfile().unwrap();
+                let api = StandIn { backup: Some(Ok(copy)), ..StandIn::default() }.serving();
+                for preflight in [false, true] {
+                    let method = if preflight { Method::OPTIONS } else { Method::GET };
+                    let request = TestRequest::with_uri(path).method(method).insert_header(("origin", origin));
+                    let asked = ("access-control-request-method", "GET");
+                    let answer = ask(&api, if preflight { request.insert_header(asked) } else { request }).await;
+                    assert_eq!(answer.failure(403), "a backup is not for web pages");
+                    let cors = answer.headers.keys().find(|name| name.as_str().starts_with("access-control-"));
+                    assert_eq!(cors, None, "{path}");
+                }
+            }
         }
     }
 

@@ -7,7 +7,8 @@ use crate::settings::WebOrigin;
 /// How long a browser may remember what it was allowed, in seconds: an hour.
 const MAX_AGE_SECONDS: usize = 3600;
 
-/// Lets pages of the allowed origins read, and nothing else: events come from kernels, not from pages.
+/// Lets pages of the allowed origins read, and nothing else: events come from kernels, not from pages. What asks for a
+/// backup on a page's behalf does not get this far.
 pub(super) fn cors(allowed_origins: &[WebOrigin]) -> Cors {
     let cors = Cors::default()
         .allowed_methods([Method::GET, Method::HEAD])

@@ -1,7 +1,7 @@
 //! The service over HTTP: kernel events in, turn metrics out.
 //!
 //! [`serve`] runs the whole of it. A program with an actix server of its own mounts the resources alone, under any
-//! scope, with `.configure(http::resources(&api))`.
+//! scope, with `.configure(http::resources(&api))`, and [`backup_resource`] if it wants that too.
 //!
 //! # Layout
 //!
@@ -33,5 +33,5 @@ mod stand_in;
 mod turns;
 mod unread;
 
-pub use api::{Api, resources};
+pub use api::{Api, backup_resource, resources};
 pub use server::serve;

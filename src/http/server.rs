@@ -15,7 +15,8 @@ use actix_web::middleware::from_fn;
 use actix_web::{App, Error, HttpResponse, web};
 use tokio::net::TcpStream;
 
-use super::api::{Api, resources};
+use super::api::{Api, backup_resource, resources};
+use super::backup::refuse_pages;
 use super::connection::{Connection, keep_time};
 use super::cors::cors;
 use super::error::ApiError;
@@ -91,8 +92,10 @@ pub(super) fn app(
 > {
     App::new()
         .configure(resources(api))
+        .configure(backup_resource(api))
         .default_service(web::to(|| async { Err::<HttpResponse, _>(ApiError::NotFound) }))
         .wrap(cors(&api.settings.allowed_origins))
+        .wrap(from_fn(refuse_pages))
         .wrap(from_fn(close_unread))
         // Outside of what may refuse, so that a refusal has an id and is JSON too.
         .wrap(from_fn(trace))
