@@ -8,6 +8,7 @@ use std::time::Duration;
 use actix_web::Error;
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::Version;
 use actix_web::middleware::Next;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -124,7 +125,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Connection<T> {
 impl<T: AsyncWrite + Unpin> AsyncWrite for Connection<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        match refusal::find_bare(bytes) {
+        // A refusal comes after the answers before it; what an answer holds is no business of ours.
+        let bare = if this.head.may_refuse() { refusal::find_bare(bytes) } else { None };
+        match bare {
             None => this.write(cx, bytes),
             Some(0) => this.write_refusal(cx, bytes),
             Some(start) => this.write(cx, &bytes[..start]),
@@ -151,6 +154,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Connection<T> {
 pub(super) struct HeadLimit {
     /// `None` while a request is being answered.
     due: Rc<Cell<Option<Instant>>>,
+    /// Whether a body was sent whose end nothing marks but that of the connection: it may be on its way even when it
+    /// is not answered any more.
+    unmarked: Rc<Cell<bool>>,
     header_timeout: Duration,
     /// From one answer to the end of the next head. The first bytes of a head may have come with the request before it,
     /// so there is a limit even if none come after.
@@ -161,7 +167,12 @@ impl HeadLimit {
     fn new(settings: &HttpSettings) -> Self {
         let header_timeout = settings.header_timeout;
         let due = Rc::new(Cell::new(Some(after(header_timeout))));
-        Self { due, header_timeout, between: settings.keep_alive.saturating_add(header_timeout) }
+        Self {
+            due,
+            unmarked: Rc::default(),
+            header_timeout,
+            between: settings.keep_alive.saturating_add(header_timeout),
+        }
     }
 
     /// Outside a request they are of the next head: the first of them sets its limit, later ones do not move it.
@@ -174,8 +185,14 @@ impl HeadLimit {
         self.due.set(self.due.get().map(|_| after(self.between)));
     }
 
-    fn answering(&self) -> Answering {
+    /// Whether the framework may be refusing a request by itself.
+    fn may_refuse(&self) -> bool {
+        self.due.get().is_some() && !self.unmarked.get()
+    }
+
+    fn answering(&self, version: Version) -> Answering {
         self.due.set(None);
+        self.unmarked.set(self.unmarked.get() || version < Version::HTTP_11);
         Answering(self.clone())
     }
 }
@@ -194,7 +211,7 @@ pub(super) async fn keep_time(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    let answering = request.conn_data::<HeadLimit>().map(HeadLimit::answering);
+    let answering = request.conn_data::<HeadLimit>().map(|head| head.answering(request.version()));
     let response = next.call(request).await?.map_into_boxed_body();
     Ok(match answering {
         Some(answering) => response.map_body(|_, body| BoxBody::new(Holding::new(body, answering))),
@@ -233,7 +250,7 @@ mod tests {
         let (mut connection, mut client) = connect(1000);
         let head = connection.head();
         advance(Duration::from_secs(4)).await;
-        let answering = head.answering();
+        let answering = head.answering(Version::HTTP_11);
         assert!(timeout(Duration::from_hours(1), connection.read_u8()).await.is_err(), "no limit while it is answered");
         drop(answering);
         connection.flush().await.unwrap();
@@ -250,7 +267,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_end_of_an_answer_sets_the_timer_with_no_read_after_it() {
         let (mut connection, _client) = connect(1000);
-        drop(connection.head().answering());
+        drop(connection.head().answering(Version::HTTP_11));
         let started = Instant::now();
         let mut connection = Pin::new(&mut connection);
         // Only flushes, and waits to be woken after each.
@@ -265,7 +282,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_takes_nothing_of_its_answer_is_let_go() {
         let (mut connection, mut client) = connect(10);
-        let _answering = connection.head().answering();
+        let _answering = connection.head().answering(Version::HTTP_11);
         let started = Instant::now();
         let error = connection.write_all(&[b'x'; 11]).await.unwrap_err();
         assert_eq!((error.kind(), started.elapsed().as_secs()), (ErrorKind::TimedOut, 75));
@@ -280,6 +297,26 @@ mod tests {
         };
         let (written, ()) = tokio::join!(connection.write_all(&[b'x'; 40]), reading);
         written.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_looks_like_a_refusal_goes_out_as_it_is() {
+        for version in [Version::HTTP_10, Version::HTTP_11] {
+            let (mut connection, mut client) = connect(1000);
+            let answering = connection.head().answering(version);
+            let mut sent = vec![&b"\0\xff\x01"[..], BARE].concat();
+            connection.write_all(&sent).await.unwrap();
+            drop(answering);
+            // The framework holds the end of a body for a moment after it has asked for the last of it.
+            let end = if version == Version::HTTP_11 { &b"\r\n0\r\n\r\n"[..] } else { b"" };
+            let last = [BARE, end].concat();
+            connection.write_all(&last).await.unwrap();
+            sent.extend(last);
+            drop(connection);
+            let mut came = Vec::new();
+            client.read_to_end(&mut came).await.unwrap();
+            assert!(came == sent, "{version:?}: {}", String::from_utf8_lossy(&came));
+        }
     }
 
     #[tokio::test(start_paused = true)]

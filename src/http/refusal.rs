@@ -11,7 +11,9 @@ const MAX_HEAD_BYTES: usize = 512;
 /// Where the framework's own refusal begins in what it writes: the head of a failure that has no body. It is always
 /// the last of a connection, and no failure of the application is without a body.
 ///
-/// Nothing within a body is taken for one: JSON has no line break within a text, and ends in a brace.
+/// To be asked only while no answer is on its way: a body may hold anything. What is left of one that has ended is not
+/// taken for a refusal: JSON has no line break within a text and ends in a brace, and the last line of a chunked body
+/// is no field of a head.
 pub(super) fn find_bare(written: &[u8]) -> Option<usize> {
     if !written.ends_with(b"\r\n\r\n") {
         return None;
@@ -19,6 +21,10 @@ pub(super) fn find_bare(written: &[u8]) -> Option<usize> {
     let tail = written.len().saturating_sub(MAX_HEAD_BYTES);
     let start = tail + memmem::rfind(&written[tail..], b"HTTP/1.")?;
     let head = std::str::from_utf8(&written[start..]).ok()?;
+    let mut fields = head.strip_suffix("\r\n\r\n")?.split("\r\n").skip(1);
+    if !fields.all(|field| field.contains(": ")) {
+        return None;
+    }
     let status = status_of(head)?;
     let is_failure = status.is_client_error() || status.is_server_error();
     (is_failure && head.contains("\r\ncontent-length: 0\r\n")).then_some(start)
@@ -82,6 +88,9 @@ mod tests {
             "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
             "HTTP/1.1 304 Not Modified\r\ncontent-length: 0\r\n\r\n",
             "HTTP/1.1 404 Not Found\r\ncontent-length: 7\r\n\r\n",
+            "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n0\r\n\r\n",
+            "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n\r\n0\r\n\r\n",
+            "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nx: \r\n0\r\n\r\n",
             "6f\r\n{\"error\":\"HTTP/1.1 400 Bad Request\\r\\ncontent-length: 0\\r\\n\"}\r\n0\r\n\r\n",
         ] {
             assert_eq!(find_bare(other.as_bytes()), None, "{other:?}");
