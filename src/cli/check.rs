@@ -20,14 +20,14 @@ pub(super) const USAGE: u8 = 64;
 /// unless `--repair` is given. That takes the sealed turns that can be read for the truth and derives the rest from
 /// them: the index of their ids, the counts and totals of conversations, open turns that were sealed meanwhile. A
 /// record that cannot be read is moved aside, and its ordinal is not given again. The file as it was is kept beside
-/// it, as `turn-metrics.redb.before-repair-N`.
+/// it, as `turn-metrics.redb.before-repair-N`. Damaged pages cannot be mended: then nothing is changed and no copy made.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   turn-metrics check
   turn-metrics check --data-dir /var/lib/turn-metrics --repair
 
 Exit codes, unlike those of the other commands: 0 clean, 1 it was damaged and is repaired, 2 it is damaged,
-3 it could not be checked (missing, in use by a server, of another program or a later version), 64 wrong usage.")]
+3 it could not be checked (missing, empty, in use by a server, of another program or a later version), 64 wrong usage.")]
 pub(super) struct Args {
     #[command(flatten)]
     config: ConfigArgs,
@@ -60,6 +60,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode, CliError> {
     match done {
         Ok(code) => Ok(code.into()),
         Err(CheckFailure::Output(error)) => Err(error),
+        Err(CheckFailure::Check(error @ CheckError::Repair { .. })) => failed(&error),
         Err(CheckFailure::Check(error)) => Ok(not_checked(&error)),
     }
 }
@@ -67,6 +68,16 @@ pub(super) fn run(args: Args) -> Result<ExitCode, CliError> {
 fn not_checked(error: &dyn std::error::Error) -> ExitCode {
     output::note(&format!("turn-metrics: {error}"));
     NOT_CHECKED.into()
+}
+
+/// What was wrong before is told all the same: the file is damaged, whatever came in between.
+fn failed(error: &CheckError) -> Result<ExitCode, CliError> {
+    if let CheckError::Repair { before, .. } = error {
+        tell(before)?;
+        output::note(&sum(before));
+    }
+    output::note(&format!("turn-metrics: {error}"));
+    Ok(DAMAGED.into())
 }
 
 fn checked(directory: &Path) -> Result<u8, CheckFailure> {
@@ -80,7 +91,15 @@ fn repaired(directory: &Path) -> Result<u8, CheckFailure> {
     let (before, repaired) = repair(directory)?;
     tell(&before)?;
     output::note(&sum(&before));
-    let Some((copy, after)) = repaired else { return Ok(CLEAN) };
+    let Some((copy, after)) = repaired else {
+        if before.violations.is_empty() {
+            return Ok(CLEAN);
+        }
+        output::note(
+            "this cannot be repaired: pages of the file are damaged. Nothing was changed; go back to a backup",
+        );
+        return Ok(DAMAGED);
+    };
     output::note(&format!("the file as it was is kept as {}", copy.display()));
     if after.violations.is_empty() {
         output::note(&format!("repaired; now it is {}", sum(&after)));

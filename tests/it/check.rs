@@ -57,6 +57,26 @@ fn a_damaged_file_is_2_and_what_cannot_be_checked_is_3_and_wrong_usage_64() {
     assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
     assert!(text(&output.stdout).starts_with("the file: "), "{}", text(&output.stdout));
 
+    // What a repair cannot mend it leaves, and says so, however often it is asked.
+    let damaged = fs::read(&file).unwrap();
+    for _ in 0..2 {
+        let repair = check(directory.path(), &["--repair"]);
+        assert_eq!(repair.status.code(), Some(2), "{}", text(&repair.stderr));
+        assert_eq!(text(&repair.stdout), text(&output.stdout));
+        assert!(text(&repair.stderr).contains("Nothing was changed"), "{}", text(&repair.stderr));
+        assert!(fs::read(&file).unwrap() == damaged, "the file was changed");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "a copy was made");
+    }
+
+    fs::write(&file, "").unwrap();
+    for more in [&[][..], &["--repair"]] {
+        let output = check(directory.path(), more);
+        assert_eq!(output.status.code(), Some(3));
+        let told = text(&output.stderr);
+        assert!(told.ends_with("the file is empty\n") && told.lines().count() == 1, "{told}");
+        assert_eq!(text(&output.stdout), "");
+    }
+
     let output = check(&directory.path().join("nothing"), &[]);
     assert_eq!(output.status.code(), Some(3));
     assert!(text(&output.stderr).contains("there is no database"), "{}", text(&output.stderr));

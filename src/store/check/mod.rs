@@ -91,6 +91,12 @@ pub enum CheckError {
         /// Where it would be.
         path: PathBuf,
     },
+    /// There is a file, and nothing in it.
+    #[error("there is no database in {path}: the file is empty")]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
     /// The copy of what is to be repaired could not be made; nothing was changed.
     #[error("no copy of the database can be kept at {path}: {source}")]
     Copy {
@@ -99,9 +105,17 @@ pub enum CheckError {
         /// What the system says.
         source: io::Error,
     },
-    /// The repair did not go through; the file is as it was.
-    #[error("the repair failed: {0}")]
-    Repair(String),
+    /// The repair did not go through, though it did when it was tried in memory: the disk failed, or the file was taken
+    /// meanwhile. The file may have changed; the copy is what it was.
+    #[error("the repair failed: {cause}; the file as it was is kept as {copy}")]
+    Repair {
+        /// What went wrong.
+        cause: String,
+        /// The copy.
+        copy: PathBuf,
+        /// What was wrong before.
+        before: CheckReport,
+    },
 }
 
 /// Checks the database in this directory: that its pages are whole, and that what they hold agrees with itself.
@@ -113,7 +127,11 @@ pub fn check(directory: &Path) -> Result<CheckReport, CheckError> {
 
 fn existing(directory: &Path) -> Result<PathBuf, CheckError> {
     let path = directory.join(FILE_NAME);
-    if path.is_file() { Ok(path) } else { Err(CheckError::Missing { path }) }
+    match fs::metadata(&path) {
+        Ok(file) if file.is_file() && file.len() == 0 => Err(CheckError::Empty { path }),
+        Ok(file) if file.is_file() => Ok(path),
+        _ => Err(CheckError::Missing { path }),
+    }
 }
 
 fn check_file(path: &Path) -> Result<CheckReport, CheckError> {
@@ -144,40 +162,58 @@ fn inspect(database: &Database) -> Result<CheckReport, Failure> {
 }
 
 /// Repairs the database in this directory as far as that can be derived, and gives what was wrong, what still is, and
-/// where a copy of the file as it was is kept. Of a sound one nothing is changed and no copy made.
+/// where a copy of the file as it was is kept.
+///
+/// Nothing is changed and no copy made of a sound one, nor of one whose pages are damaged: those cannot be mended. Then
+/// there is no second report.
 pub fn repair(directory: &Path) -> Result<(CheckReport, Option<(PathBuf, CheckReport)>), CheckError> {
     let path = existing(directory)?;
     let before = check_file(&path)?;
-    if before.violations.is_empty() {
+    if before.violations.is_empty() || !can_be_derived(&path)? {
         return Ok((before, None));
     }
-    let copy = keep_copy(&path)?;
-    let failed = |cause: String| CheckError::Repair(cause);
-    let repaired = unwind::caught(|| -> Result<(), CheckError> {
-        let mut database = Builder::new().open(&path).map_err(|error| explain(&path, &error))?;
-        database.check_integrity().map_err(|error| failed(error.to_string()))?;
-        repair::derive(&database).map_err(|failure| failed(failure.to_string()))?;
-        database.close().map_err(|error| failed(error.to_string()))
+    let copy = keep_copy(&path, sync_directory)?;
+    let derived = unwind::caught(|| {
+        let database = Builder::new().open(&path).map_err(|error| explain(&path, &error).to_string())?;
+        derive(database).map_err(|failure| failure.to_string())
     });
-    match repaired {
-        // What cannot be opened cannot be repaired; the second check says so again.
-        Ok(Ok(()) | Err(CheckError::Open(OpenError::Damaged { .. }))) => {}
-        Ok(Err(error)) => return Err(error),
-        Err(panic) => return Err(failed(panic)),
+    match derived {
+        Ok(Ok(())) => Ok((before, Some((copy, check_file(&path)?)))),
+        Ok(Err(cause)) | Err(cause) => Err(CheckError::Repair { cause, copy, before }),
     }
-    let after = check_file(&path)?;
-    Ok((before, Some((copy, after))))
 }
 
-/// Copies the file beside itself, under a name that is not taken.
-fn keep_copy(path: &Path) -> Result<PathBuf, CheckError> {
+/// Tries the repair in memory: one that the damage stops must not leave half of itself in the file.
+fn can_be_derived(path: &Path) -> Result<bool, CheckError> {
+    match look_at(&Builder::new(), path) {
+        Ok(database) => Ok(matches!(unwind::caught(|| derive(database)), Ok(Ok(())))),
+        Err(OpenError::Damaged { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn derive(mut database: Database) -> Result<(), Failure> {
+    database.check_integrity()?;
+    repair::derive(&database)?;
+    Ok(database.close()?)
+}
+
+/// Makes the names in the directory durable.
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// Copies the file beside itself, under a name that is not taken. When this is done the copy and its name outlive a
+/// power cut, so that the repair may begin.
+fn keep_copy(path: &Path, sync_directory: impl Fn(&Path) -> io::Result<()>) -> Result<PathBuf, CheckError> {
     let mut number = 1u32;
     loop {
         let copy = path.with_extension(format!("redb.before-repair-{number}"));
         let made = File::options().write(true).create_new(true).open(&copy);
         let copied = made.and_then(|mut to| {
             io::copy(&mut File::open(path)?, &mut to)?;
-            to.sync_all()
+            to.sync_all()?;
+            copy.parent().map_or(Ok(()), &sync_directory)
         });
         match copied {
             Ok(()) => return Ok(copy),

@@ -188,17 +188,57 @@ async fn a_damaged_record_costs_that_record_alone_and_a_repair_moves_it_aside() 
     assert_eq!(told(&check(directory.path()).unwrap()), [""; 0]);
 }
 
-#[tokio::test]
-async fn a_flipped_bit_in_a_page_is_found() {
+/// A store with a flipped bit in the middle of stored ids, which still decode: the checksums of their pages alone tell.
+/// In all copies, as some are in pages of the past.
+async fn with_damaged_pages() -> tempfile::TempDir {
     let directory = sound().await;
     let mut image = bytes(directory.path());
-    // In the middle of stored ids, which still decode: the checksums of their pages alone tell. All copies, as some are
-    // in pages of the past.
     let found: Vec<_> = (0..image.len() - 5).filter(|at| image[*at..].starts_with(b"other")).collect();
     assert!(!found.is_empty());
     for at in found {
         image[at] ^= 1;
     }
     fs::write(directory.path().join(FILE_NAME), &image).unwrap();
-    assert!(!check(directory.path()).unwrap().violations.is_empty());
+    directory
+}
+
+#[tokio::test]
+async fn a_flipped_bit_in_a_page_is_found_and_a_repair_that_cannot_mend_it_touches_nothing() {
+    let directory = with_damaged_pages().await;
+    let before = bytes(directory.path());
+    let report = check(directory.path()).unwrap();
+    assert!(!report.violations.is_empty());
+    for _ in 0..2 {
+        assert_eq!(repair(directory.path()).unwrap(), (report.clone(), None));
+        assert!(bytes(directory.path()) == before, "the repair changed the file");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "copies pile up");
+    }
+}
+
+#[test]
+fn an_empty_file_is_told_and_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join(FILE_NAME), "").unwrap();
+    let (checked, repaired) = (check(directory.path()).unwrap_err(), repair(directory.path()).unwrap_err());
+    assert!(checked.to_string().ends_with("the file is empty"), "{checked}");
+    assert_eq!(checked.to_string(), repaired.to_string());
+    assert_eq!(bytes(directory.path()), b"");
+}
+
+#[tokio::test]
+async fn the_name_of_the_copy_is_made_durable_when_the_copy_is_whole() {
+    let directory = sound().await;
+    let (path, synced) = (directory.path().join(FILE_NAME), std::cell::Cell::new(0));
+    let copy = keep_copy(&path, |parent| {
+        assert_eq!(parent, directory.path());
+        let copy = fs::read(parent.join("turn-metrics.redb.before-repair-1")).unwrap();
+        assert!(copy == bytes(directory.path()));
+        synced.set(synced.get() + 1);
+        Ok(())
+    });
+    assert!(copy.is_ok() && synced.get() == 1, "{copy:?}");
+
+    let refused = keep_copy(&path, |_| Err(io::ErrorKind::StorageFull.into())).unwrap_err();
+    assert!(matches!(refused, CheckError::Copy { .. }), "{refused}");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "a copy is left whose name is not durable");
 }
