@@ -1,4 +1,4 @@
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,7 +17,8 @@ use super::{CliError, output};
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   turn-metrics backup copy/turn-metrics.redb
-  turn-metrics backup --server http://127.0.0.1:24210 --force latest.redb && turn-metrics check --data-dir copy")]
+  turn-metrics backup --server http://127.0.0.1:24210 --force copy/turn-metrics.redb \
+    && turn-metrics check --data-dir copy")]
 pub(super) struct Args {
     /// The file to write
     #[arg(value_name = "DEST")]
@@ -40,7 +41,7 @@ pub enum BackupFailure {
     #[error("{0} exists; give --force to replace it")]
     Exists(PathBuf),
     /// The copy cannot be written.
-    #[error("{path} cannot be written: {source}")]
+    #[error("{path} cannot be written")]
     Write {
         /// The file.
         path: PathBuf,
@@ -69,7 +70,9 @@ fn back_up(args: &Args) -> Result<u64, BackupFailure> {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
-    let mut unfinished = NamedTempFile::new_in(directory).map_err(unwritable)?;
+    // What a directory that is not there or not ours is said to lack should not be a name that nobody chose.
+    fs::read_dir(directory).map_err(unwritable)?;
+    let mut unfinished = NamedTempFile::new_in(directory).map_err(|error| unwritable(io::Error::from(error.kind())))?;
     let mut copy = Client::new(args.server.clone()).backup()?;
     let bytes = io::copy(&mut copy, unfinished.as_file_mut()).map_err(unwritable)?;
     unfinished.as_file().sync_all().map_err(unwritable)?;

@@ -50,6 +50,29 @@ fn a_copy_made_under_load_is_clean_and_has_all_that_was_acknowledged_before() {
 }
 
 #[test]
+fn a_directory_that_is_missing_is_told_once_by_the_name_that_was_given() {
+    let to = tempfile::tempdir().unwrap();
+    let destination = to.path().join("nodir/x.redb");
+    let output = turn_metrics().arg("backup").arg(&destination).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    let expected = format!("{} cannot be written: No such file or directory (os error 2)\n", destination.display());
+    assert!(told.ends_with(&expected) && told.matches("nodir").count() == 1, "{told}");
+    assert_eq!(told.matches("No such file").count(), 1, "{told}");
+}
+
+#[test]
+fn the_examples_check_the_file_that_they_write() {
+    let output = turn_metrics().args(["backup", "--help"]).output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    let (_, examples) = help.split_once("Examples:").unwrap();
+    for example in examples.split("turn-metrics backup ").skip(1) {
+        assert!(example.contains("copy/turn-metrics.redb"), "{help}");
+    }
+    assert!(examples.contains("check --data-dir copy"), "{help}");
+}
+
+#[test]
 fn a_file_that_is_there_is_replaced_only_by_force() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let server = Server::start(from.path());
