@@ -3,6 +3,21 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
+/// All that the library without its features depends on by itself. Another one is a decision: it comes to everybody.
+const DIRECT: &[&str] = &[
+    "actix",
+    "actix-rt",
+    "postcard",
+    "redb",
+    "serde",
+    "serde_json",
+    "serde_path_to_error",
+    "thiserror",
+    "tokio",
+    "tracing",
+    "uuid",
+];
+
 /// What only a server, a command line, or a layer for spans needs.
 const HEAVY: &[&str] = &[
     "actix-cors",
@@ -34,6 +49,15 @@ fn dependencies(features: &[&str]) -> BTreeSet<String> {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
     text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn without_features_the_direct_dependencies_are_these_and_no_others() {
+    for features in [&["--no-default-features"][..], &["--no-default-features", "--features", "testing"]] {
+        let mut direct = dependencies(&[features, &["--depth", "1"]].concat());
+        assert!(direct.remove("turn-metrics"), "the tree was not read: {direct:?}");
+        assert!(direct.iter().eq(DIRECT), "with {features:?}: {direct:#?}");
+    }
 }
 
 fn heavy_among(packages: &BTreeSet<String>) -> Vec<&str> {
