@@ -304,7 +304,7 @@ mod tests {
         for version in [Version::HTTP_10, Version::HTTP_11] {
             let (mut connection, mut client) = connect(1000);
             let answering = connection.head().answering(version);
-            let mut sent = vec![&b"\0\xff\x01"[..], BARE].concat();
+            let mut sent = [&b"\0\xff\x01"[..], BARE].concat();
             connection.write_all(&sent).await.unwrap();
             drop(answering);
             // The framework holds the end of a body for a moment after it has asked for the last of it.
