@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use super::*;
 use crate::clock::Clock;
 use crate::settings::{StoreSettings, TurnSettings};
-use crate::store::{Commit, Engine, Location, TurnRange};
+use crate::store::{Commit, ConversationState, Engine, Location, TurnRange};
 use crate::testing::Probe;
 use crate::turn::{ConversationId, EpochMillis, StoredTurn, parse_line};
 
@@ -64,12 +64,21 @@ struct Setup {
 }
 
 fn setup(panics_at: &'static [u64]) -> Setup {
+    setup_with(panics_at, |_| {})
+}
+
+/// What an actor starts from is what is staged, but for what `forget` takes out of it.
+fn setup_with(panics_at: &'static [u64], forget: fn(&mut ConversationState)) -> Setup {
     let engine = Engine::open(Location::Memory, &StoreSettings::default()).unwrap();
     let store = Store::new(engine.clone()).start();
     let to = store.clone();
     let opens = Probe::<OpenConversation>::start(move |open| {
         let asked = to.send(open);
-        async { asked.await.unwrap() }
+        async move {
+            let mut state = asked.await.unwrap();
+            state.iter_mut().for_each(forget);
+            state
+        }
     });
     let gate = Rc::new(Semaphore::new(1));
     let held = Rc::clone(&gate);
@@ -121,6 +130,17 @@ impl Setup {
 #[actix_rt::test]
 async fn a_conversation_that_panics_costs_its_sender_an_error_and_loses_nothing_that_was_acknowledged() {
     let setup = setup(&[3]);
+    let steps = steps_of_a_turn_with_a_death_in_it(&setup).await;
+    assert_eq!(steps, ["t#0", "t#1"], "what was acknowledged before the panic, and nothing of what died with it");
+}
+
+#[actix_rt::test]
+async fn control_an_actor_that_does_not_start_from_what_is_staged_is_caught() {
+    let setup = setup_with(&[3], |state| state.open_turns.clear());
+    assert_ne!(steps_of_a_turn_with_a_death_in_it(&setup).await, ["t#0", "t#1"]);
+}
+
+async fn steps_of_a_turn_with_a_death_in_it(setup: &Setup) -> Vec<String> {
     setup.observe(usage("t", 0)).await.unwrap();
     setup.observe(usage("t", 1)).await.unwrap();
     assert_eq!(setup.observe(usage("t", 2)).await, Err(ObserveError::ActorGone));
@@ -129,10 +149,8 @@ async fn a_conversation_that_panics_costs_its_sender_an_error_and_loses_nothing_
     let receipt = setup.observe(done("t")).await.unwrap();
     assert_eq!(receipt.sealed.len(), 1);
     assert_eq!(setup.opens.seen().len(), 2, "it is started anew from the store");
-    let turns = setup.turns();
-    let steps: Vec<_> = turns[0].metrics.steps.iter().map(|step| step.step_id.as_str()).collect();
-    assert_eq!(steps, ["t#0", "t#1"], "what was acknowledged before the panic, and nothing of what died with it");
     assert_eq!(setup.died().await, 1);
+    setup.turns()[0].metrics.steps.iter().map(|step| step.step_id.to_string()).collect()
 }
 
 #[actix_rt::test]

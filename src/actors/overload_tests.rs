@@ -21,8 +21,12 @@ struct Setup {
     directory: Addr<Directory>,
 }
 
-/// A directory over a store in memory that takes no commit without a permit of the gate.
 fn setup(gate: &Rc<Semaphore>) -> Setup {
+    setup_with(gate, MAX_IN_FLIGHT)
+}
+
+/// A directory over a store in memory that takes no commit without a permit of the gate.
+fn setup_with(gate: &Rc<Semaphore>, max_in_flight: usize) -> Setup {
     let engine = Engine::open(Location::Memory, &StoreSettings::default()).unwrap();
     let store = Store::new(engine.clone()).start();
     let (to, gate) = (store.clone(), Rc::clone(gate));
@@ -34,7 +38,7 @@ fn setup(gate: &Rc<Semaphore>) -> Setup {
         }
     });
     let recipients = StoreRecipients { open: store.recipient(), commit: commits.recipient() };
-    let settings = TurnSettings { max_in_flight: MAX_IN_FLIGHT, ..TurnSettings::default() };
+    let settings = TurnSettings { max_in_flight, ..TurnSettings::default() };
     let directory = Directory::new(recipients, Arc::new(TestClock::at(1)), settings).start();
     Setup { engine, commits, directory }
 }
@@ -43,6 +47,20 @@ fn done(conversation: usize, turn: usize) -> Observe {
     let kind = TurnEventKind::Done(Done::because("stop"));
     let events = vec![TurnEvent { turn_id: TurnId::new(format!("t{turn}")).unwrap(), kind }];
     Observe { conversation_id: ConversationId::new(format!("c{conversation}")).unwrap(), events }
+}
+
+fn is_bounded(counts: WorkCounts) -> bool {
+    counts.in_flight <= MAX_IN_FLIGHT && counts.active_conversations <= MAX_IN_FLIGHT
+}
+
+#[actix_rt::test]
+async fn control_a_directory_without_a_limit_is_caught() {
+    let gate = Rc::new(Semaphore::new(0));
+    let setup = setup_with(&gate, usize::MAX);
+    let sent: Vec<_> =
+        (0..2 * MAX_IN_FLIGHT).map(|n| tokio::task::spawn_local(setup.directory.send(done(n, 0)))).collect();
+    setup.commits.wait_for(sent.len()).await;
+    assert!(!is_bounded(setup.directory.send(CountWork).await.unwrap()));
 }
 
 #[actix_rt::test]
@@ -59,11 +77,11 @@ async fn however_much_is_sent_to_a_store_that_stands_still_no_more_than_the_limi
     // All but those that wait for the gate are answered while it is shut.
     while sent.iter().filter(|(_, sent)| sent.is_finished()).count() < SENT - MAX_IN_FLIGHT {
         let counts = setup.directory.send(CountWork).await.unwrap();
-        assert!(counts.in_flight <= MAX_IN_FLIGHT, "{counts:?}");
+        assert!(is_bounded(counts), "{counts:?}");
     }
     let counts = setup.directory.send(CountWork).await.unwrap();
     assert_eq!(counts.in_flight, MAX_IN_FLIGHT);
-    assert!(counts.active_conversations <= MAX_IN_FLIGHT);
+    assert!(is_bounded(counts), "{counts:?}");
     assert!(setup.commits.seen().len() <= MAX_IN_FLIGHT);
     assert_eq!(setup.directory.send(done(0, SENT)).await.unwrap(), Err(ObserveError::Overloaded));
 

@@ -251,3 +251,21 @@ prop_state_machine! {
     #[test]
     fn a_store_in_a_directory_does_what_the_model_does_however_often_it_is_reopened(sequential 1..30 => InADirectory);
 }
+
+#[test]
+fn control_a_store_that_lost_what_it_acknowledged_is_caught() {
+    let change = |staged: &[(u8, u64)], sealed: &[u8]| Change {
+        version_off_by: 0,
+        staged: staged.into(),
+        sealed: sealed.into(),
+    };
+    let sent = |change| Transition::Commits(vec![(0, change)]);
+    for change in [change(&[(1, 9)], &[]), change(&[], &[1, 2])] {
+        let transition = sent(change);
+        let model = <Model as ReferenceStateMachine>::apply(Model::default(), &transition);
+        Opened::start(None).apply(&model, &transition).check(&model);
+        let forgetful = Opened::start(None);
+        let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| forgetful.check(&model)));
+        assert!(checked.is_err(), "the check does not see that {transition:?} is lost");
+    }
+}

@@ -153,6 +153,9 @@ fn a_full_disk_is_told_of_and_outlived_without_a_restart_and_nothing_acknowledge
         fs::remove_file(disk.ballast()).unwrap();
         await_status(&mut client, "/ready", 200);
         assert_all_there_but_the_last(&mut client, turns);
+        // The control: a client that counts a refusal as an acknowledgement is told apart by the same look.
+        let too_many = std::panic::catch_unwind(|| assert_all_there(&mut server.client(), turns + 2));
+        assert!(too_many.is_err(), "turns that are not there are not missed");
         // What was in doubt may have become durable or not; sent again it is there once.
         assert_eq!(ordinal_of(&client.post_events(&turn(turns))), turns as u64 + 1);
         turns += 1;

@@ -19,10 +19,10 @@ const OPERATIONS_UNTIL_IT_GREW: u64 = 80;
 const OPENINGS: usize = 3;
 
 /// Works with the store while its disk fails as planned. Gives whether the failure came at all.
-fn attack(seed: u64, fault: Fault) -> Result<bool, Broken> {
+fn attack(seed: u64, fault: Fault, sabotage: Sabotage) -> Result<bool, Broken> {
     let disk = Disk::default();
     let mut workload = Workload::new(seed);
-    let mut client = Client::new(disk.clone(), Sabotage::None);
+    let mut client = Client::new(disk.clone(), sabotage);
     if fault.kind == Kind::Read {
         client.cache_bytes = 0;
     }
@@ -92,13 +92,21 @@ fn each_operation(every: u64, kind: Kind, error: Failing, for_good: bool) {
     for after in (0..).step_by(usize::try_from(every).unwrap_or(1)) {
         // A run differs from the last one, so that each place is met in more than one state.
         let seed = after % 3;
-        match attack(seed, Fault { kind, after, error, for_good }) {
+        match attack(seed, Fault { kind, after, error, for_good }, Sabotage::None) {
             Ok(true) => runs += 1,
             Ok(false) => break,
             Err(broken) => panic!("{kind:?} {after} fails with {error:?}, for good: {for_good}: {broken}"),
         }
     }
     assert!(runs > 1, "{kind:?} failed {runs} times: the attack does not reach the store");
+}
+
+#[test]
+fn control_acknowledging_in_spite_of_a_failing_disk_is_caught() {
+    let fault = |after| Fault { kind: Kind::Write, after, error: Failing::Eio, for_good: false };
+    let caught: Vec<_> =
+        (0..20).filter_map(|n| attack(n % 3, fault(n), Sabotage::EarlyAcknowledgement).err()).collect();
+    assert!(caught.iter().any(|broken| broken.contains("lost")), "not caught: {caught:?}");
 }
 
 #[test]
