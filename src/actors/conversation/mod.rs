@@ -110,34 +110,38 @@ impl Conversation {
 
         let mut draft = Draft::new(&self.id, &known.turns, self.limits, self.clock.now());
         let mut tasks = Vec::with_capacity(self.waiting.len());
-        let mut to_look_up = Vec::new();
-        for mut task in self.waiting.drain(..) {
+        let mut unresolved = Vec::new();
+        let mut turn_ids = Vec::new();
+        for task in self.waiting.drain(..) {
             match draft.take(&task.work) {
                 Ok(mentions) => tasks.push((task, mentions)),
                 Err(refusal) => {
                     // Some of its turns may be sealed, not new: events that come late pass no limit.
-                    let turn_ids = if task.looked_up { Vec::new() } else { draft.maybe_sealed_before(&task.work) };
-                    if turn_ids.is_empty() {
+                    let maybe = if task.looked_up { Vec::new() } else { draft.maybe_sealed_before(&task.work) };
+                    if maybe.is_empty() {
                         task.answer(Err(refusal));
-                        continue;
+                    } else {
+                        turn_ids.extend(maybe);
+                        unresolved.push(task);
                     }
-                    to_look_up.extend(turn_ids);
-                    task.looked_up = true;
-                    tasks.push((task, Mentions::default()));
                 }
             }
         }
-        if !to_look_up.is_empty() {
-            // Before anything else, or those who keep sending would keep these waiting for ever.
-            self.waiting = tasks.into_iter().map(|(task, _)| task).collect();
-            return self.load(to_look_up, ctx);
+        // A look-up goes before anything else, or those who keep sending would keep these waiting for ever. But what
+        // one has resolved is done before the next, which would forget it.
+        if !unresolved.is_empty() && !tasks.iter().any(|(task, _)| task.looked_up) {
+            let unresolved = unresolved.into_iter().map(|task| Task { looked_up: true, ..task });
+            self.waiting = unresolved.chain(tasks.into_iter().map(|(task, _)| task)).collect();
+            return self.load(turn_ids, ctx);
         }
+        self.waiting = unresolved;
         if let Some(commit) = draft.commit(known.version) {
             return self.commit(tasks, commit, ctx);
         }
         for (task, mentions) in tasks {
             task.answer(Ok(mentions.receipt(&HashMap::new(), &known.turns.sealed)));
         }
+        self.advance(ctx);
     }
 
     fn load(&mut self, turn_ids: Vec<TurnId>, ctx: &mut Context<Self>) {

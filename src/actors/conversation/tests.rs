@@ -284,6 +284,21 @@ async fn a_late_event_at_the_limit_is_answered_in_the_next_round_whoever_else_ke
 }
 
 #[actix_rt::test]
+async fn late_events_at_the_limit_that_come_while_others_are_looked_up_are_each_answered() {
+    let settings = TurnSettings { max_open_turns: 1, ..TurnSettings::default() };
+    let setup = setup_with(&settings, |kept, commit| async move { kept.commit(commit) });
+    setup.send(vec![done("a"), done("b"), done("c"), start("open")]).await.unwrap();
+    let first = tokio::task::spawn_local(setup.actor.send(observe(vec![start("a")])));
+    setup.opens.wait_for(2).await;
+    // These come after the look-up of the first one has been asked for, and need another.
+    let second = tokio::task::spawn_local(setup.actor.send(observe(vec![start("b")])));
+    let third = tokio::task::spawn_local(setup.actor.send(observe(vec![start("c"), usage("open", 0, 1)])));
+    assert_eq!(first.await.unwrap().unwrap().unwrap().sealed, [told("a", 1, true)]);
+    assert_eq!(second.await.unwrap().unwrap().unwrap().sealed, [told("b", 2, true)]);
+    assert_eq!(third.await.unwrap().unwrap().unwrap().sealed, [told("c", 3, true)]);
+}
+
+#[actix_rt::test]
 async fn a_late_event_passes_no_limit_of_steps_and_none_after_a_conflict() {
     let settings = TurnSettings { max_open_turns: 1, max_steps: 1, ..TurnSettings::default() };
     let conflicts = Rc::new(Cell::new(0));
