@@ -55,11 +55,19 @@ pub struct StoreSettings {
     pub batch_commits: usize,
     /// How much of the database is cached in memory, in bytes.
     pub cache_bytes: usize,
+    /// About how much of what is in the journal and not in the tables yet is held in memory, in bytes. Past it commits
+    /// wait for the checkpoint.
+    pub journal_bytes: usize,
 }
 
 impl Default for StoreSettings {
     fn default() -> Self {
-        Self { queue_commits: 20_000, batch_commits: 1024, cache_bytes: 32 * 1024 * 1024 }
+        Self {
+            queue_commits: 20_000,
+            batch_commits: 1024,
+            cache_bytes: 32 * 1024 * 1024,
+            journal_bytes: 16 * 1024 * 1024,
+        }
     }
 }
 

@@ -88,6 +88,7 @@ pub(super) const RULES: &[Rule] = &[
     work("store.queue_commits", 10_000_000, |s| &mut s.store.queue_commits),
     count("store.batch_commits", 1, 1_000_000, |s| &mut s.store.batch_commits),
     bytes("store.cache_bytes", 1 << 40, |s| &mut s.store.cache_bytes),
+    bytes("store.journal_bytes", 1 << 40, |s| &mut s.store.journal_bytes),
     rule("log.level", Kind::Level(|s| &mut s.log.level)),
     rule("log.format", Kind::Format(|s| &mut s.log.format)),
     rule("trace.file", Kind::File(|s| &mut s.trace_file)),

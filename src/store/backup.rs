@@ -7,7 +7,14 @@ use std::sync::{Arc, Mutex, TryLockError};
 
 use redb::{Builder, Key, ReadTransaction, ReadableTable, TableDefinition, TableError, Value, WriteTransaction};
 
-use super::schema::{CONVERSATIONS, Failure, KEYS, LOST_OPEN_TURNS, LOST_TURNS, META, OPEN_TURNS, ORDINALS, TURNS};
+use super::checkpoint::move_conversations;
+use super::image::{Layers, Recent};
+use super::index::TurnHasher;
+use super::schema::{
+    CONVERSATIONS, Failure, INDEX, KEYS, LOST_OPEN_TURNS, LOST_ROWS, LOST_TURNS, META, META_JOURNAL, OPEN_TURNS, TURNS,
+    find_conversation,
+};
+use super::slot::{Files, begin_tables};
 use super::{Location, ReadError};
 
 /// What the copy is built in, in the data directory: there is no other place that is known to be ours and to have room.
@@ -50,7 +57,7 @@ impl Workshop {
     /// Builds a database of what `txn` sees, and gives its file, which has no name any more: it is gone when it is closed.
     pub(super) fn build(
         &self,
-        begin: impl FnOnce() -> Result<ReadTransaction, ReadError>,
+        begin: impl FnOnce() -> Result<Snapshot, ReadError>,
         cache_bytes: usize,
     ) -> Result<File, BackupError> {
         let directory = self.directory.as_ref().ok_or(BackupError::InMemory)?;
@@ -78,20 +85,57 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-fn copy(from: &ReadTransaction, path: &Path, cache_bytes: usize) -> Result<(), Failure> {
+/// One state of a store.
+pub(super) struct Snapshot {
+    tables: ReadTransaction,
+    layers: Layers,
+    last_row: u64,
+    hasher: TurnHasher,
+}
+
+impl Snapshot {
+    pub(super) fn of(files: &Files) -> Result<Self, Failure> {
+        let image = files.image();
+        Ok(Self {
+            tables: files.begin_read()?,
+            layers: image.layers().clone(),
+            last_row: image.last_row(),
+            hasher: files.hasher(),
+        })
+    }
+
+    /// What the image holds, without what the tables do as well: it was moved there and is about to be dropped.
+    fn not_in_tables(&self) -> Result<Vec<Arc<Recent>>, Failure> {
+        let (keys, conversations) = (self.tables.open_table(KEYS)?, self.tables.open_table(CONVERSATIONS)?);
+        let mut missing = Vec::new();
+        for recent in self.layers.all() {
+            let moved = find_conversation(&keys, &conversations, &recent.conversation.id)?;
+            if moved.is_none_or(|(_, moved)| moved.version < recent.conversation.version) {
+                missing.push(Arc::clone(recent));
+            }
+        }
+        Ok(missing)
+    }
+}
+
+/// Writes a main file that needs no journal.
+fn copy(from: &Snapshot, path: &Path, cache_bytes: usize) -> Result<(), Failure> {
     let mut builder = Builder::new();
     builder.set_cache_size(cache_bytes);
     let database = builder.create(path)?;
-    let mut to = database.begin_write()?;
-    to.set_quick_repair(true);
-    copy_table(from, &to, META)?;
-    copy_table(from, &to, KEYS)?;
-    copy_table(from, &to, CONVERSATIONS)?;
-    copy_table(from, &to, TURNS)?;
-    copy_table(from, &to, ORDINALS)?;
-    copy_table(from, &to, OPEN_TURNS)?;
-    copy_table(from, &to, LOST_TURNS)?;
-    copy_table(from, &to, LOST_OPEN_TURNS)?;
+    let to = begin_tables(&database)?;
+    let tables = &from.tables;
+    copy_table(tables, &to, META)?;
+    copy_table(tables, &to, KEYS)?;
+    copy_table(tables, &to, CONVERSATIONS)?;
+    copy_table(tables, &to, TURNS)?;
+    copy_table(tables, &to, INDEX)?;
+    copy_table(tables, &to, OPEN_TURNS)?;
+    copy_table(tables, &to, LOST_TURNS)?;
+    copy_table(tables, &to, LOST_OPEN_TURNS)?;
+    copy_table(tables, &to, LOST_ROWS)?;
+    move_conversations(&to, from.hasher, &from.not_in_tables()?, Some(from.last_row))?;
+    to.open_table(META)?.remove(META_JOURNAL)?;
     to.commit()?;
     Ok(database.close()?)
 }

@@ -3,14 +3,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 
-use redb::ReadTransaction;
 use tokio::sync::{oneshot, watch};
 
-use super::backup::{BackupError, Workshop};
+use super::backup::{BackupError, Snapshot, Workshop};
 use super::location::{Location, OpenError};
-use super::read::{LeftOut, ReadTables};
+use super::read::{LeftOut, RecentCount, RecentOpen, RecentState, RecentTurns};
 use super::schema::Failure;
-use super::slot::Slot;
+use super::slot::{Files, Slot};
 use super::writer::{Backoff, Job, Writer, WriterState};
 use super::{Commit, CommitError, Committed, ConversationState, ReadError, Revision, StaleTurn, TurnRange, unwind};
 use crate::settings::StoreSettings;
@@ -32,7 +31,8 @@ pub(crate) struct Engine {
 impl Engine {
     /// Opens the store and starts its writer.
     pub(crate) fn open(location: Location, settings: &StoreSettings) -> Result<Self, OpenError> {
-        let (engine, writer) = Self::prepare(location, settings, Backoff::default())?;
+        let (engine, mut writer) = Self::prepare(location, settings, Backoff::default())?;
+        writer.checkpoint_in_background().map_err(OpenError::Thread)?;
         let thread = std::thread::Builder::new().name("store-writer".into());
         thread.spawn(move || writer.run()).map_err(OpenError::Thread)?;
         Ok(engine)
@@ -49,8 +49,7 @@ impl Engine {
         let (jobs, received) = sync_channel(settings.queue_commits);
         let (state, writer) = watch::channel(WriterState::Running);
         let workshop = Workshop::of(&location);
-        let reopen = Box::new(move || location.reopen(cache_bytes));
-        let running = Writer::new(received, Arc::clone(&slot), reopen, backoff, settings.batch_commits, state);
+        let running = Writer::new(received, Arc::clone(&slot), location, settings.clone(), backoff, state);
         Ok((Self { jobs, slot, writer, damaged_records: Arc::default(), workshop, cache_bytes }, running))
     }
 
@@ -106,6 +105,13 @@ impl Engine {
         }
     }
 
+    /// Tells the writer to close, and does not wait for it.
+    #[cfg(test)]
+    pub(super) fn tell_to_close(&self) {
+        let (nobody, _) = oneshot::channel();
+        self.jobs.try_send(Job::Close(nobody)).unwrap();
+    }
+
     /// Follows how the writer's thread is.
     pub(crate) fn writer_state(&self) -> watch::Receiver<WriterState> {
         self.writer.clone()
@@ -117,17 +123,41 @@ impl Engine {
         id: &ConversationId,
         turn_ids: &[TurnId],
     ) -> Result<ConversationState, ReadError> {
-        self.read(|tables| tables.conversation_state(id, turn_ids))
+        self.read(
+            |files| {
+                let image = files.image();
+                Ok((RecentState::of(&image, id), files.read_tables()?))
+            },
+            |(recent, tables), left_out| recent.read(&tables, id, turn_ids, left_out),
+        )
     }
 
     /// What a conversation's sealed turns are right now.
     pub(crate) fn revision(&self, id: &ConversationId) -> Result<Revision, ReadError> {
-        self.read(|tables| tables.revision(id))
+        self.read(
+            |files| {
+                let image = files.image();
+                let known = RecentCount::of(&image, id);
+                let tables = if known.needs_tables() { Some(files.read_tables()?) } else { None };
+                Ok((files.store_id(), known, tables))
+            },
+            |(store_id, known, tables), left_out| {
+                Ok(Revision { store_id, sealed_turns: known.read(tables.as_ref(), id, left_out)? })
+            },
+        )
     }
 
     /// Sealed turns, in order.
     pub(crate) fn turns(&self, range: &TurnRange) -> Result<Vec<StoredTurn>, ReadError> {
-        self.read(|tables| tables.turns(range))
+        self.read(
+            |files| {
+                let image = files.image();
+                let recent = RecentTurns::of(&image, range);
+                let tables = if recent.needs_tables(range) { Some(files.read_tables()?) } else { None };
+                Ok((recent, tables))
+            },
+            |(recent, tables), left_out| recent.read(tables.as_ref(), range, left_out),
+        )
     }
 
     /// Open turns whose latest event came before `idle_since`.
@@ -137,12 +167,18 @@ impl Engine {
         after: Option<&StaleTurn>,
         limit: usize,
     ) -> Result<Vec<StaleTurn>, ReadError> {
-        self.read(|tables| tables.stale_turns(idle_since, after, limit))
+        self.read(
+            |files| {
+                let image = files.image();
+                Ok((RecentOpen::of(&image), files.read_tables()?))
+            },
+            |(recent, tables), left_out| recent.stale_turns(&tables, idle_since, after, limit, left_out),
+        )
     }
 
     /// A copy of everything as it is now: a file without a name, that of a database.
     pub(crate) fn back_up(&self) -> Result<File, BackupError> {
-        let begin = || match self.slot.begin_read() {
+        let begin = || match self.slot.with(Snapshot::of) {
             Ok(begun) => begun.map_err(|failure| ReadError::Failed(failure.to_string())),
             Err(closed) => Err(ReadError::Unavailable(closed)),
         };
@@ -155,11 +191,18 @@ impl Engine {
         self.damaged_records.load(Ordering::Relaxed)
     }
 
-    fn read<T>(&self, read: impl FnOnce(&ReadTables) -> Result<T, Failure>) -> Result<T, ReadError> {
+    /// Reads what is asked: `begin` takes what it needs of the files, which nobody can change meanwhile, and `read`
+    /// then takes its time.
+    fn read<B, T>(
+        &self,
+        begin: impl FnOnce(&Files) -> Result<B, Failure>,
+        read: impl FnOnce(B, &mut LeftOut) -> Result<T, Failure>,
+    ) -> Result<T, ReadError> {
+        let mut left_out = LeftOut::default();
         // A damaged page can make the database panic. That is the end of this read, not of who asks.
-        let done = unwind::caught(|| self.slot.begin_read().map(|txn| read_tables(&txn?, read)));
+        let done = unwind::caught(|| self.slot.with(begin).map(|begun| read(begun?, &mut left_out)));
         match done {
-            Ok(Ok(Ok((value, left_out)))) => {
+            Ok(Ok(Ok(value))) => {
                 self.tell(&left_out);
                 Ok(value)
             }
@@ -192,15 +235,6 @@ impl Engine {
         // A queue that is full is work enough to find out.
         let _ = self.jobs.try_send(Job::CheckWrite(nobody));
     }
-}
-
-fn read_tables<T>(
-    txn: &ReadTransaction,
-    read: impl FnOnce(&ReadTables) -> Result<T, Failure>,
-) -> Result<(T, LeftOut), Failure> {
-    let tables = ReadTables::open(txn)?;
-    let value = read(&tables)?;
-    Ok((value, tables.into_left_out()))
 }
 
 fn gone() -> CommitError {

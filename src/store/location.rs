@@ -3,16 +3,31 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use redb::backends::InMemoryBackend;
-use redb::{Builder, Database, DatabaseError, ReadableDatabase, StorageError};
+use redb::{Builder, Database, DatabaseError, ReadableDatabase, StorageError, WriteTransaction};
+use uuid::Uuid;
 
+use super::index::TurnHasher;
+use super::migrate;
 use super::overlay::Overlay;
-use super::schema::{self, FORMAT, Failure, Stamp};
+use super::replay::{Replayed, replay};
+use super::schema::{
+    self, FORMAT, Failure, META, META_CHECKPOINT, META_JOURNAL, Stamp, StoreFile, read_number, read_store_id,
+};
+use super::slot::{Files, begin_tables};
 #[cfg(any(test, feature = "testing"))]
 use super::storage::Storage;
+use super::tables::ReadTables;
 use super::unwind;
 
-/// The name of the database in the data directory.
-pub(super) const FILE_NAME: &str = "turn-metrics.redb";
+impl StoreFile {
+    /// Its name in the data directory.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Main => "turn-metrics.redb",
+            Self::Journal => "turn-metrics.journal.redb",
+        }
+    }
+}
 
 /// Where the store keeps its data.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +76,23 @@ pub enum OpenError {
         /// The latest format this version knows.
         known: u32,
     },
+    /// The journal is gone, and with it what was acknowledged since the last checkpoint.
+    #[error(
+        "the journal {path} is missing, and turns that were acknowledged are in nothing else; bring it back, or run \
+             `turn-metrics check --repair` to go on without them"
+    )]
+    JournalMissing {
+        /// Where it was.
+        path: PathBuf,
+    },
+    /// The journal is that of another store, or of another time of this one.
+    #[error("the journal {path} does not belong to the database beside it: {cause}")]
+    JournalOfAnother {
+        /// The journal.
+        path: PathBuf,
+        /// How that shows.
+        cause: String,
+    },
     /// What the file holds is no sound database: reading it went wrong in a way that a whole file never does.
     #[error("the database {path} is damaged: {cause}; `turn-metrics check` tells more")]
     Damaged {
@@ -86,46 +118,92 @@ pub enum OpenError {
 }
 
 impl Location {
-    /// Opens the database; a new one is made ready first.
-    pub(super) fn open(&self, cache_bytes: usize) -> Result<Database, OpenError> {
+    /// Opens the files; new ones are made ready first.
+    pub(super) fn open(&self, cache_bytes: usize) -> Result<Files, OpenError> {
         // The database's own code panics on some damage. An open that does must not take the writer with it.
         unwind::caught(|| self.open_sound(cache_bytes))
-            .unwrap_or_else(|cause| Err(OpenError::Damaged { path: self.path(), cause }))
+            .unwrap_or_else(|cause| Err(OpenError::Damaged { path: self.path(StoreFile::Main), cause }))
     }
 
-    fn open_sound(&self, cache_bytes: usize) -> Result<Database, OpenError> {
-        let mut builder = Builder::new();
-        builder.set_cache_size(cache_bytes);
-        let path = self.path();
-        let opened = |database: Result<Database, DatabaseError>| database.map_err(|error| explain(&path, &error));
-        let database = match self {
-            Self::Directory(directory) => open_file(&builder, directory, &path)?,
-            Self::Memory => opened(builder.create_with_backend(InMemoryBackend::new()))?,
-            #[cfg(any(test, feature = "testing"))]
-            Self::Storage(storage) => opened(storage.open(&builder))?,
-        };
-        prepare(&path, &database)?;
+    fn open_sound(&self, cache_bytes: usize) -> Result<Files, OpenError> {
+        let path = self.path(StoreFile::Main);
+        let journal_path = self.path(StoreFile::Journal);
+        if let Self::Directory(directory) = self {
+            make_ready(directory, &path, &journal_path)?;
+        }
+        let tables = self.open_file(StoreFile::Main, cache_bytes)?;
+        prepare(&path, &tables, StoreFile::Main, &schema::stamp_tables)?;
+        guarded(&path, || migrate::to_this_format(&tables))?;
+        let head = Head::of(&tables).map_err(|failure| failed(&path, &failure))?;
+        // Of the journal nothing is read twice: what it holds is in the image.
+        let journal = self.open_file(StoreFile::Journal, JOURNAL_CACHE_BYTES)?;
+        prepare(&journal_path, &journal, StoreFile::Journal, &|txn| schema::stamp_journal(txn, head.store_id))?;
         if let Self::Directory(directory) = self {
             sync_directory(directory)?;
         }
-        Ok(database)
+        if !head.has_journal {
+            guarded(&path, || mark_journal(&tables))?;
+        }
+        let Replayed { image, damaged } = head.replay(&tables, &journal, &journal_path)?;
+        if let Some(row) = damaged.first() {
+            let cause = format!("row {}: {}", row.number, row.why);
+            return Err(OpenError::Damaged { path: journal_path, cause });
+        }
+        Ok(Files::new(tables, journal, image, head.store_id))
     }
 
-    /// Opens the database again after a failure. It is never made anew: an empty one in the place of one that is gone
+    fn open_file(&self, file: StoreFile, cache_bytes: usize) -> Result<Database, OpenError> {
+        let mut builder = Builder::new();
+        builder.set_cache_size(cache_bytes);
+        let path = self.path(file);
+        let opened = match self {
+            Self::Directory(directory) => match builder.open(&path) {
+                Err(DatabaseError::Storage(StorageError::Io(source)))
+                    if source.kind() == io::ErrorKind::PermissionDenied =>
+                {
+                    return Err(OpenError::Directory { path: directory.clone(), source });
+                }
+                opened => opened,
+            },
+            Self::Memory => builder.create_with_backend(InMemoryBackend::new()),
+            #[cfg(any(test, feature = "testing"))]
+            Self::Storage(storage) => storage.open(&builder, file),
+        };
+        opened.map_err(|error| explain(&path, &error))
+    }
+
+    /// Opens the files again after a failure. They are never made anew: an empty one in the place of one that is gone
     /// would forget what was acknowledged, and go on as if nothing had been.
-    pub(super) fn reopen(&self, cache_bytes: usize) -> Result<Database, OpenError> {
-        let gone = |cause: &str| Err(OpenError::Failed { path: self.path(), cause: cause.into() });
+    pub(super) fn reopen(&self, cache_bytes: usize) -> Result<Files, OpenError> {
+        let path = self.path(StoreFile::Main);
+        let gone = |cause: &str| Err(OpenError::Failed { path: path.clone(), cause: cause.into() });
         match self {
-            Self::Directory(_) if !has_content(&self.path()) => gone("it is empty or missing, and was not before"),
+            Self::Directory(_) if !has_content(&path) => gone("it is empty or missing, and was not before"),
             Self::Memory => gone("it went with the process's memory that held it"),
             _ => self.open(cache_bytes),
         }
     }
 
+    /// Closes files of which the tables hold everything, and does away with the journal: the main file alone is the
+    /// store then.
+    pub(super) fn retire(&self, files: Files) {
+        let retired = files.retire_journal();
+        files.close();
+        let removed = retired.map_err(|failure| failure.to_string()).and_then(|()| match self {
+            Self::Directory(directory) => fs::remove_file(self.path(StoreFile::Journal))
+                .map_err(|error| error.to_string())
+                .and_then(|()| sync_directory(directory).map_err(|error| error.to_string())),
+            _ => Ok(()),
+        });
+        if let Err(error) = removed {
+            tracing::warn!(%error, "the journal could not be done away with; it is read when the store is opened");
+        }
+    }
+
     /// The file, or what stands for it in messages.
-    fn path(&self) -> PathBuf {
+    fn path(&self, file: StoreFile) -> PathBuf {
         match self {
-            Self::Directory(directory) => directory.join(FILE_NAME),
+            Self::Directory(directory) => directory.join(file.name()),
             Self::Memory => PathBuf::from("in memory"),
             #[cfg(any(test, feature = "testing"))]
             Self::Storage(_) => PathBuf::from("on a storage of a test"),
@@ -143,6 +221,8 @@ impl OpenError {
             Self::LaterFormat { found, known, .. } => {
                 format!("the database is of format {found}; this version knows formats up to {known}")
             }
+            Self::JournalMissing { .. } => "the journal is missing".into(),
+            Self::JournalOfAnother { cause, .. } => format!("the journal is another store's: {cause}"),
             Self::Damaged { cause, .. } => format!("the database is damaged: {cause}"),
             Self::Unreadable(source) => format!("the database cannot be read: {source}"),
             Self::Failed { cause, .. } => format!("the database cannot be opened: {cause}"),
@@ -151,33 +231,98 @@ impl OpenError {
     }
 }
 
-fn open_file(builder: &Builder, directory: &Path, path: &Path) -> Result<Database, OpenError> {
-    let unusable = |source| OpenError::Directory { path: directory.to_owned(), source };
-    fs::create_dir_all(directory).map_err(unusable)?;
-    // An empty file is a new one too: it may have been made for us.
-    if !has_content(path) {
-        create_file(builder, directory, path)?;
+/// Makes a blank file one of ours.
+type Stamping<'a> = &'a dyn Fn(&WriteTransaction) -> Result<(), Failure>;
+
+/// For the pages of the journal's tree that each commit changes.
+const JOURNAL_CACHE_BYTES: usize = 1024 * 1024;
+
+/// What the main file says of the store.
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) store_id: Uuid,
+    pub(super) checkpoint: u64,
+    /// Whether the journal may hold what the tables do not.
+    pub(super) has_journal: bool,
+}
+
+impl Head {
+    pub(super) fn of(tables: &Database) -> Result<Self, Failure> {
+        let checkpoint = read_number(&tables.begin_read()?.open_table(META)?, META_CHECKPOINT)?;
+        let (store_id, has_journal) = read_bond(tables)?;
+        Ok(Self { store_id, checkpoint, has_journal })
     }
-    // Before anything is written to it: a file that is not ours to use is left as it is.
-    match look_at(builder, path) {
-        Err(OpenError::Unreadable(source)) => return Err(unusable(source)),
-        looked => drop(looked?),
-    }
-    match builder.open(path) {
-        Err(DatabaseError::Storage(StorageError::Io(source))) if source.kind() == io::ErrorKind::PermissionDenied => {
-            Err(unusable(source))
+
+    /// Reads the journal, if it is that of these tables.
+    pub(super) fn replay(&self, tables: &Database, journal: &Database, path: &Path) -> Result<Replayed, OpenError> {
+        let failed = |failure: Failure| failed(path, &failure);
+        let id = journal.begin_read().map_err(Failure::from).and_then(|txn| read_store_id(&txn.open_table(META)?));
+        if id.map_err(failed)? != self.store_id {
+            return Err(OpenError::JournalOfAnother {
+                path: path.to_owned(),
+                cause: "its store's id is another".into(),
+            });
         }
-        opened => opened.map_err(|error| explain(path, &error)),
+        let txn = tables.begin_read().map_err(|error| failed(error.into()))?;
+        let replayed = replay(journal, &ReadTables::new(txn, TurnHasher::of(self.store_id)), self.checkpoint);
+        replayed.map_err(failed)
     }
 }
 
+/// The store's id, and whether the journal may hold what the tables do not. All formats have that.
+fn read_bond(tables: &Database) -> Result<(Uuid, bool), Failure> {
+    let meta = tables.begin_read()?.open_table(META)?;
+    Ok((read_store_id(&meta)?, meta.get(META_JOURNAL)?.is_some()))
+}
+
+/// Refuses a journal that is not that of the store of this id.
+fn check_bond(store_id: Uuid, journal: &Database, path: &Path) -> Result<(), OpenError> {
+    let id = journal.begin_read().map_err(Failure::from).and_then(|txn| read_store_id(&txn.open_table(META)?));
+    if id.map_err(|failure| failed(path, &failure))? == store_id {
+        return Ok(());
+    }
+    Err(OpenError::JournalOfAnother { path: path.to_owned(), cause: "it names another store".into() })
+}
+
+/// Notes in the main file that the journal belongs to it from now on.
+fn mark_journal(tables: &Database) -> Result<(), Failure> {
+    let txn = begin_tables(tables)?;
+    txn.open_table(META)?.insert(META_JOURNAL, b"".as_slice())?;
+    Ok(txn.commit()?)
+}
+
+/// Sees to it that there are files in a directory that can be opened.
+///
+/// Before anything is written to one: a file that is not ours to use is left as it is, and so is the one beside it.
+fn make_ready(directory: &Path, path: &Path, journal_path: &Path) -> Result<(), OpenError> {
+    let unusable = |source| OpenError::Directory { path: directory.to_owned(), source };
+    let look_at = |path: &Path, file| match look_at(&Builder::new(), path, file) {
+        Err(OpenError::Unreadable(source)) => Err(unusable(source)),
+        looked => looked,
+    };
+    fs::create_dir_all(directory).map_err(unusable)?;
+    // An empty file is a new one too: it may have been made for us.
+    if !has_content(path) {
+        create_file(directory, path, StoreFile::Main, &schema::stamp_tables)?;
+    }
+    let tables = look_at(path, StoreFile::Main)?;
+    let (store_id, has_journal) = read_bond(&tables).map_err(|failure| failed(path, &failure))?;
+    if has_content(journal_path) {
+        return check_bond(store_id, &look_at(journal_path, StoreFile::Journal)?, journal_path);
+    }
+    if has_journal {
+        return Err(OpenError::JournalMissing { path: journal_path.to_owned() });
+    }
+    create_file(directory, journal_path, StoreFile::Journal, &|txn| schema::stamp_journal(txn, store_id))
+}
+
 /// Opens the database without changing its file, whatever happens to it then.
-pub(super) fn look_at(builder: &Builder, path: &Path) -> Result<Database, OpenError> {
+pub(super) fn look_at(builder: &Builder, path: &Path, file: StoreFile) -> Result<Database, OpenError> {
     let overlay = Overlay::open(path).map_err(OpenError::Unreadable)?;
     let database = unwind::caught(|| builder.create_with_backend(overlay));
     let database = database.map_err(|cause| OpenError::Damaged { path: path.to_owned(), cause })?;
     let database = database.map_err(|error| explain(path, &error))?;
-    let stamp = unwind::caught(|| read_stamp(&database));
+    let stamp = unwind::caught(|| read_stamp(&database, file));
     match stamp.map_err(|cause| OpenError::Damaged { path: path.to_owned(), cause })? {
         Ok(Stamp::Format(found)) if found > FORMAT => {
             Err(OpenError::LaterFormat { path: path.to_owned(), found, known: FORMAT })
@@ -188,17 +333,17 @@ pub(super) fn look_at(builder: &Builder, path: &Path) -> Result<Database, OpenEr
     }
 }
 
-fn read_stamp(database: &Database) -> Result<Stamp, Failure> {
-    schema::read_stamp(&database.begin_read()?)
+fn read_stamp(database: &Database, file: StoreFile) -> Result<Stamp, Failure> {
+    schema::read_stamp(&database.begin_read()?, file)
 }
 
-fn has_content(path: &Path) -> bool {
+pub(super) fn has_content(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|file| file.len() > 0)
 }
 
 /// Makes a new database beside its place and moves it there when it is whole: a crash while the first pages are
 /// written would leave a file that no program knows, and no start would get past it.
-fn create_file(builder: &Builder, directory: &Path, path: &Path) -> Result<(), OpenError> {
+fn create_file(directory: &Path, path: &Path, file: StoreFile, stamp: Stamping<'_>) -> Result<(), OpenError> {
     let unusable = |source| OpenError::Directory { path: directory.to_owned(), source };
     let unfinished = path.with_extension("redb.new");
     // One at a time, or the second would replace what the first is writing to. Where a directory cannot be locked
@@ -216,8 +361,8 @@ fn create_file(builder: &Builder, directory: &Path, path: &Path) -> Result<(), O
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unusable(error)),
         _ => {}
     }
-    let database = builder.create(&unfinished).map_err(|error| explain(path, &error))?;
-    prepare(path, &database)?;
+    let database = Builder::new().create(&unfinished).map_err(|error| explain(path, &error))?;
+    prepare(path, &database, file, stamp)?;
     database.close().map_err(|error| explain(path, &error))?;
     fs::rename(&unfinished, path).map_err(unusable)
 }
@@ -235,23 +380,30 @@ pub(super) fn explain(path: &Path, error: &DatabaseError) -> OpenError {
 }
 
 /// Checks that the database is ours, and makes it so if it is blank.
-fn prepare(path: &Path, database: &Database) -> Result<(), OpenError> {
-    match read_stamp(database).map_err(|failure| failed(path, &failure))? {
+fn prepare(path: &Path, database: &Database, file: StoreFile, stamp: Stamping<'_>) -> Result<(), OpenError> {
+    match read_stamp(database, file).map_err(|failure| failed(path, &failure))? {
         Stamp::Format(found) if found <= FORMAT => Ok(()),
         Stamp::Format(found) => Err(OpenError::LaterFormat { path: path.to_owned(), found, known: FORMAT }),
         Stamp::Foreign => Err(OpenError::NotOurs { path: path.to_owned() }),
-        Stamp::Blank => initialise(database).map_err(|failure| failed(path, &failure)),
+        Stamp::Blank => guarded(path, || initialise(database, stamp)),
     }
 }
 
-fn failed(path: &Path, failure: &Failure) -> OpenError {
+/// Writes to a database that is being opened. A panic must not get as far as to drop it: it panics then once more.
+fn guarded(path: &Path, write: impl FnOnce() -> Result<(), Failure>) -> Result<(), OpenError> {
+    match unwind::caught(write) {
+        Ok(written) => written.map_err(|failure| failed(path, &failure)),
+        Err(cause) => Err(OpenError::Damaged { path: path.to_owned(), cause }),
+    }
+}
+
+pub(super) fn failed(path: &Path, failure: &Failure) -> OpenError {
     OpenError::Failed { path: path.to_owned(), cause: failure.to_string() }
 }
 
-fn initialise(database: &Database) -> Result<(), Failure> {
-    let mut txn = database.begin_write()?;
-    txn.set_quick_repair(true);
-    schema::stamp(&txn)?;
+fn initialise(database: &Database, stamp: Stamping<'_>) -> Result<(), Failure> {
+    let txn = begin_tables(database)?;
+    stamp(&txn)?;
     Ok(txn.commit()?)
 }
 

@@ -2,22 +2,29 @@
 
 mod backup;
 mod check;
+mod checkpoint;
 mod commit;
 mod engine;
+mod entry;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod fixture;
+mod image;
+mod index;
 mod location;
+mod migrate;
 #[cfg(test)]
 mod model_tests;
 mod overlay;
 mod read;
 mod record;
+mod replay;
 mod schema;
 mod slot;
 #[cfg(any(test, feature = "testing"))]
 mod storage;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod unwind;
@@ -32,6 +39,7 @@ pub use commit::{
 };
 
 pub use location::{Location, OpenError};
+pub use schema::StoreFile;
 #[cfg(any(test, feature = "testing"))]
 pub use storage::Storage;
 

@@ -193,7 +193,9 @@ impl Opened {
 }
 
 fn open(path: Option<PathBuf>) -> Engine {
-    Engine::open(path.map_or(Location::Memory, Location::Directory), &StoreSettings::default()).unwrap()
+    // So small that the checkpoint is always at work.
+    let settings = StoreSettings { journal_bytes: 4096, ..StoreSettings::default() };
+    Engine::open(path.map_or(Location::Memory, Location::Directory), &settings).unwrap()
 }
 
 struct InMemory;

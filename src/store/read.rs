@@ -1,31 +1,17 @@
-//! What is read in one read transaction.
+//! What is read: the rows of the tables, and what the image lays over them.
 //!
 //! A record that does not decode is left out and told, rather than failing what is asked: its neighbours are sound.
 
-use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
+use std::sync::Arc;
 
-use redb::{ReadOnlyTable, ReadTransaction};
-use uuid::Uuid;
-
+use super::image::{Change, Image, Layers, Recent};
 use super::record::{self, DamagedRecord};
-use super::schema::{
-    CONVERSATIONS, Failure, KEYS, META, META_STORE_ID, OPEN_TURNS, ORDINALS, TURNS, find_conversation,
-    read_conversation,
-};
-use super::{ConversationState, Revision, StaleTurn, TurnRange};
+use super::schema::Failure;
+use super::tables::ReadTables;
+use super::{ConversationState, StaleTurn, TurnRange};
 use crate::turn::{ConversationId, EpochMillis, Ordinal, StoredTurn, TurnId};
-
-/// The tables of one read transaction: one consistent state of the store.
-pub(super) struct ReadTables {
-    meta: ReadOnlyTable<&'static str, &'static [u8]>,
-    keys: ReadOnlyTable<&'static str, u64>,
-    conversations: ReadOnlyTable<u64, &'static [u8]>,
-    turns: ReadOnlyTable<(u64, u64), &'static [u8]>,
-    ordinals: ReadOnlyTable<(u64, &'static str), u64>,
-    open_turns: ReadOnlyTable<(u64, &'static str), &'static [u8]>,
-    left_out: RefCell<LeftOut>,
-}
 
 /// The damaged records that a read met.
 #[derive(Debug, Default)]
@@ -35,150 +21,286 @@ pub(super) struct LeftOut {
     pub(super) first: String,
 }
 
-impl ReadTables {
-    pub(super) fn open(txn: &ReadTransaction) -> Result<Self, Failure> {
-        Ok(Self {
-            meta: txn.open_table(META)?,
-            keys: txn.open_table(KEYS)?,
-            conversations: txn.open_table(CONVERSATIONS)?,
-            turns: txn.open_table(TURNS)?,
-            ordinals: txn.open_table(ORDINALS)?,
-            open_turns: txn.open_table(OPEN_TURNS)?,
-            left_out: RefCell::default(),
-        })
-    }
-
-    /// What was left out so far.
-    pub(super) fn into_left_out(self) -> LeftOut {
-        self.left_out.into_inner()
-    }
-
-    fn leave_out(&self, damaged: &DamagedRecord, place: impl FnOnce() -> String) {
-        let mut left_out = self.left_out.borrow_mut();
-        if left_out.count == 0 {
-            left_out.first = format!("{}: {damaged}", place());
+impl LeftOut {
+    fn add(&mut self, damaged: &DamagedRecord, place: impl FnOnce() -> String) {
+        if self.count == 0 {
+            self.first = format!("{}: {damaged}", place());
         }
-        left_out.count += 1;
+        self.count += 1;
+    }
+}
+
+/// How many turns of a conversation are sealed, as far as the image knows.
+pub(super) struct RecentCount(Option<u64>);
+
+impl RecentCount {
+    pub(super) fn of(image: &Image, id: &ConversationId) -> Self {
+        Self(image.of(id).next().map(|recent| recent.conversation.sealed_turns))
     }
 
-    pub(super) fn conversation_state(
-        &self,
+    pub(super) fn needs_tables(&self) -> bool {
+        self.0.is_none()
+    }
+
+    pub(super) fn read(
+        self,
+        tables: Option<&ReadTables>,
         id: &ConversationId,
-        turn_ids: &[TurnId],
-    ) -> Result<ConversationState, Failure> {
-        let Some((key, record)) = find_conversation(&self.keys, &self.conversations, id)? else {
-            return Ok(ConversationState::default());
-        };
-        // The range ends before the next conversation; there is none after the largest key.
-        let range = match key.checked_add(1) {
-            Some(next) => self.open_turns.range((key, "")..(next, ""))?,
-            None => self.open_turns.range((key, "")..)?,
-        };
-        let mut open_turns = Vec::new();
-        for row in range {
-            let (place, value) = row?;
-            match record::decode_staged(value.value()) {
-                Ok(staged) => open_turns.push(staged),
-                // Without it the turn begins anew with its next event; refusing the conversation would lose those too.
-                Err(damaged) => self.leave_out(&damaged, || format!("open turn {} of {id}", place.value().1)),
-            }
-        }
-        let mut sealed_turns = Vec::new();
-        for turn_id in turn_ids {
-            let ordinal = self.ordinals.get((key, turn_id.as_str()))?;
-            if let Some(ordinal) = ordinal.and_then(|ordinal| Ordinal::new(ordinal.value())) {
-                sealed_turns.push((turn_id.clone(), ordinal));
-            }
-        }
-        Ok(ConversationState { version: record.version, open_turns, sealed_turns })
-    }
-
-    pub(super) fn revision(&self, id: &ConversationId) -> Result<Revision, Failure> {
-        let store_id = self.meta.get(META_STORE_ID)?.and_then(|bytes| bytes.value().try_into().ok());
-        let store_id = store_id.map(Uuid::from_bytes).ok_or(Failure::Meta(META_STORE_ID))?;
-        let Some(key) = self.key_of(id)? else { return Ok(Revision { store_id, sealed_turns: 0 }) };
-        let sealed_turns = match read_conversation(&self.conversations, key) {
-            Ok(record) => record.sealed_turns,
+        left_out: &mut LeftOut,
+    ) -> Result<u64, Failure> {
+        let (None, Some(tables)) = (self.0, tables) else { return Ok(self.0.unwrap_or_default()) };
+        let Some(key) = tables.key_of(id)? else { return Ok(0) };
+        match tables.conversation(key) {
+            Ok(record) => Ok(record.sealed_turns),
             Err(Failure::Record(damaged)) => {
-                self.leave_out(&damaged, || format!("conversation {id}"));
-                self.last_ordinal(key)?
+                left_out.add(&damaged, || format!("conversation {id}"));
+                last_ordinal(tables, key)
             }
-            Err(failure) => return Err(failure),
-        };
-        Ok(Revision { store_id, sealed_turns })
+            Err(failure) => Err(failure),
+        }
+    }
+}
+
+fn last_ordinal(tables: &ReadTables, key: u64) -> Result<u64, Failure> {
+    let last = tables.turns()?.range((key, 0)..=(key, u64::MAX))?.next_back().transpose()?;
+    Ok(last.map_or(0, |(place, _)| place.value().1))
+}
+
+/// The turns of a range that are in the image, with the last ordinal below them; taken out of it, so that nobody waits
+/// while the rest is read.
+pub(super) struct RecentTurns {
+    /// The first ordinal that is here; those before it are in the tables.
+    first: Option<u64>,
+    turns: Vec<(Ordinal, Arc<[u8]>)>,
+    key: Option<u64>,
+}
+
+impl RecentTurns {
+    pub(super) fn of(image: &Image, range: &TurnRange) -> Self {
+        let layers: Vec<&Recent> = image.of(&range.conversation_id).collect();
+        let first = layers.last().map(|lowest| lowest.sealed_before() + 1);
+        let turns = layers.iter().rev().flat_map(|recent| recent.sealed_after(range.after));
+        let turns = turns.take(range.limit).map(|(ordinal, record)| (ordinal, Arc::clone(record))).collect();
+        Self { first, turns, key: layers.iter().find_map(|recent| recent.key) }
     }
 
-    fn key_of(&self, id: &ConversationId) -> Result<Option<u64>, Failure> {
-        Ok(self.keys.get(id.as_str())?.map(|key| key.value()))
-    }
-
-    fn last_ordinal(&self, key: u64) -> Result<u64, Failure> {
-        let last = self.turns.range((key, 0)..=(key, u64::MAX))?.next_back().transpose()?;
-        Ok(last.map_or(0, |(place, _)| place.value().1))
+    /// Whether the tables hold turns of the range too.
+    pub(super) fn needs_tables(&self, range: &TurnRange) -> bool {
+        self.first.is_none_or(|first| range.after.saturating_add(1) < first)
     }
 
     /// At most as many turns as are asked for, all of them sound: damaged ones between them are passed over, so that
     /// fewer than asked for still means that there are no more.
-    pub(super) fn turns(&self, range: &TurnRange) -> Result<Vec<StoredTurn>, Failure> {
+    pub(super) fn read(
+        self,
+        tables: Option<&ReadTables>,
+        range: &TurnRange,
+        left_out: &mut LeftOut,
+    ) -> Result<Vec<StoredTurn>, Failure> {
         let id = &range.conversation_id;
-        // No conversation has a turn after the largest ordinal.
-        let (Some(key), Some(first)) = (self.key_of(id)?, range.after.checked_add(1)) else {
-            return Ok(Vec::new());
-        };
         let mut turns = Vec::new();
-        let mut rows = self.turns.range((key, first)..=(key, u64::MAX))?;
-        while turns.len() < range.limit {
-            let Some(row) = rows.next() else { break };
-            let (place, value) = row?;
-            let (_, ordinal) = place.value();
-            let ordinal = Ordinal::new(ordinal).ok_or(Failure::Meta("turns"))?;
-            match record::decode_sealed(ordinal, value.value()) {
+        let mut latest = range.after;
+        let mut add =
+            |turns: &mut Vec<StoredTurn>, ordinal: Ordinal, record: &[u8]| match record::decode_sealed(ordinal, record)
+            {
                 Ok(turn) => turns.push(turn),
-                Err(damaged) => self.leave_out(&damaged, || format!("turn {ordinal} of {id}")),
+                Err(damaged) => left_out.add(&damaged, || format!("turn {ordinal} of {id}")),
+            };
+        // No conversation has a turn after the largest ordinal.
+        if let (Some(tables), Some(first)) = (tables, range.after.checked_add(1))
+            && let Some(key) = self.key.map_or_else(|| tables.key_of(id), |key| Ok(Some(key)))?
+        {
+            let mut rows = tables.turns()?.range((key, first)..=(key, u64::MAX))?;
+            while turns.len() < range.limit {
+                let Some(row) = rows.next() else { break };
+                let (place, value) = row?;
+                let (_, ordinal) = place.value();
+                latest = ordinal;
+                add(&mut turns, Ordinal::new(ordinal).ok_or(Failure::Meta("turns"))?, value.value());
             }
+        }
+        // What was moved into the tables meanwhile is there and here.
+        for (ordinal, record) in self.turns.iter().filter(|(ordinal, _)| ordinal.get() > latest) {
+            if turns.len() == range.limit {
+                break;
+            }
+            add(&mut turns, *ordinal, record);
         }
         Ok(turns)
     }
+}
 
+/// What is known of a conversation in the image, taken out of it.
+pub(super) struct RecentState {
+    /// Its version; `None` if it is not in the image.
+    version: Option<super::Version>,
+    key: Option<u64>,
+    /// The turns that changed.
+    turns: HashMap<TurnId, Change>,
+}
+
+impl RecentState {
+    pub(super) fn of(image: &Image, id: &ConversationId) -> Self {
+        let layers: Vec<&Recent> = image.of(id).collect();
+        let mut turns = HashMap::new();
+        for recent in layers.iter().rev() {
+            turns.extend(recent.turns.iter().map(|(id, change)| (id.clone(), change.clone())));
+        }
+        Self {
+            version: layers.first().map(|recent| recent.conversation.version),
+            key: layers.iter().find_map(|recent| recent.key),
+            turns,
+        }
+    }
+
+    /// The state that a conversation's actor starts from, and which of these turns are sealed.
+    pub(super) fn read(
+        self,
+        tables: &ReadTables,
+        id: &ConversationId,
+        turn_ids: &[TurnId],
+        left_out: &mut LeftOut,
+    ) -> Result<ConversationState, Failure> {
+        let key = self.key.map_or_else(|| tables.key_of(id), |key| Ok(Some(key)))?;
+        let mut state = ConversationState::default();
+        state.version = match (self.version, key) {
+            (Some(version), _) => version,
+            (None, Some(key)) => tables.conversation(key)?.version,
+            (None, None) => return Ok(state),
+        };
+        let mut add = |turn_id: &str, record: &[u8]| match record::decode_staged(record) {
+            Ok(staged) => state.open_turns.push(staged),
+            // Without it the turn begins anew with its next event; refusing the conversation would lose those too.
+            Err(damaged) => left_out.add(&damaged, || format!("open turn {turn_id} of {id}")),
+        };
+        if let Some(key) = key {
+            for row in open_turns_of(tables, key)? {
+                let (place, value) = row?;
+                let (_, turn_id) = place.value();
+                if !self.turns.contains_key(turn_id) {
+                    add(turn_id, value.value());
+                }
+            }
+        }
+        for (turn_id, change) in &self.turns {
+            if let Change::Open(record) = change {
+                add(turn_id.as_str(), record);
+            }
+        }
+        for turn_id in turn_ids {
+            let ordinal = match (self.turns.get(turn_id), key) {
+                (Some(Change::Sealed(ordinal)), _) => Some(*ordinal),
+                (Some(Change::Open(_)), _) | (None, None) => None,
+                (None, Some(key)) => tables.ordinal_of(key, turn_id)?,
+            };
+            state.sealed_turns.extend(ordinal.map(|ordinal| (turn_id.clone(), ordinal)));
+        }
+        Ok(state)
+    }
+}
+
+type OpenRows = redb::Range<'static, (u64, &'static str), &'static [u8]>;
+
+fn open_turns_of(tables: &ReadTables, key: u64) -> Result<OpenRows, Failure> {
+    // The range ends before the next conversation; there is none after the largest key.
+    Ok(match key.checked_add(1) {
+        Some(next) => tables.open_turns()?.range((key, "")..(next, ""))?,
+        None => tables.open_turns()?.range((key, "")..)?,
+    })
+}
+
+/// The open turns of the image, and which of the tables it hides.
+pub(super) struct RecentOpen(Layers);
+
+impl RecentOpen {
+    pub(super) fn of(image: &Image) -> Self {
+        Self(image.layers().clone())
+    }
+
+    /// The records of the open turns, by conversation and turn.
+    fn open(&self) -> BTreeMap<(&ConversationId, &TurnId), &Arc<[u8]>> {
+        let mut open = BTreeMap::new();
+        // The frozen layer comes first, so what the active one says of a turn stays.
+        for recent in self.0.all() {
+            for (turn_id, change) in &recent.turns {
+                let place = (&recent.conversation.id, turn_id);
+                match change {
+                    Change::Open(record) => drop(open.insert(place, record)),
+                    Change::Sealed(_) => drop(open.remove(&place)),
+                }
+            }
+        }
+        open
+    }
+
+    /// A page of the open turns whose latest event came before `idle_since`: first those in the image, then those of
+    /// the tables that the image does not hold.
+    ///
+    /// The one after which to go on may have come into the image since. Then some of the image are told twice, and all
+    /// of the tables again, rather than one never.
     pub(super) fn stale_turns(
         &self,
+        tables: &ReadTables,
         idle_since: EpochMillis,
         after: Option<&StaleTurn>,
         limit: usize,
+        left_out: &mut LeftOut,
     ) -> Result<Vec<StaleTurn>, Failure> {
-        let after = match after {
-            Some(StaleTurn { conversation_id, turn_id }) => {
+        let mut stale = Vec::new();
+        let is_after_here = after.is_some_and(|after| self.0.has(&after.conversation_id, &after.turn_id));
+        if after.is_none() || is_after_here {
+            let from = after.map(|after| (&after.conversation_id, &after.turn_id));
+            let from = from.map_or(Bound::Unbounded, Bound::Excluded);
+            for ((conversation_id, turn_id), record) in self.open().range((from, Bound::Unbounded)) {
+                if stale.len() == limit {
+                    return Ok(stale);
+                }
+                match record::decode_staged(record) {
+                    Ok(staged) if staged.last_event_at < idle_since => {
+                        let (conversation_id, turn_id) = ((*conversation_id).clone(), (*turn_id).clone());
+                        stale.push(StaleTurn { conversation_id, turn_id });
+                    }
+                    Ok(_) => {}
+                    Err(damaged) => left_out.add(&damaged, || format!("open turn {turn_id} of {conversation_id}")),
+                }
+            }
+        }
+        let from = match after {
+            Some(StaleTurn { conversation_id, turn_id }) if !is_after_here => {
                 // A conversation that is not known any more has the key of none, which is before all.
-                let key = self.keys.get(conversation_id.as_str())?.map_or(0, |key| key.value());
+                let key = tables.key_of(conversation_id)?.unwrap_or(0);
                 Bound::Excluded((key, turn_id.as_str()))
             }
-            None => Bound::Unbounded,
+            _ => Bound::Unbounded,
         };
-        let mut stale = Vec::new();
-        for row in self.open_turns.range::<(u64, &str)>((after, Bound::Unbounded))? {
+        for row in tables.open_turns()?.range::<(u64, &str)>((from, Bound::Unbounded))? {
             if stale.len() == limit {
                 break;
             }
             let (place, value) = row?;
             let (key, turn_id) = place.value();
-            let found = self.if_stale(key, value.value(), idle_since);
-            match found {
+            match if_stale(tables, key, value.value(), idle_since) {
+                Ok(Some(found)) if self.0.has(&found.conversation_id, &found.turn_id) => {}
                 Ok(found) => stale.extend(found),
                 // It must not keep all others from being found.
-                Err(Failure::Record(damaged)) => self.leave_out(&damaged, || format!("open turn {turn_id}")),
+                Err(Failure::Record(damaged)) => left_out.add(&damaged, || format!("open turn {turn_id}")),
                 Err(failure) => return Err(failure),
             }
         }
         Ok(stale)
     }
+}
 
-    fn if_stale(&self, key: u64, staged: &[u8], idle_since: EpochMillis) -> Result<Option<StaleTurn>, Failure> {
-        let staged = record::decode_staged(staged)?;
-        if staged.last_event_at >= idle_since {
-            return Ok(None);
-        }
-        let id = read_conversation(&self.conversations, key)?.id;
-        let conversation_id = ConversationId::new(id).map_err(|_| Failure::Meta("conversations"))?;
-        Ok(Some(StaleTurn { conversation_id, turn_id: staged.turn.id }))
+fn if_stale(
+    tables: &ReadTables,
+    key: u64,
+    staged: &[u8],
+    idle_since: EpochMillis,
+) -> Result<Option<StaleTurn>, Failure> {
+    let staged = record::decode_staged(staged)?;
+    if staged.last_event_at >= idle_since {
+        return Ok(None);
     }
+    let conversation_id = tables.conversation(key)?.id;
+    Ok(Some(StaleTurn { conversation_id, turn_id: staged.turn.id }))
 }

@@ -1,21 +1,24 @@
 //! The tables of the redb file. Nothing outside `store` knows a key.
 
-use redb::{ReadTransaction, ReadableTable, StorageError, TableDefinition, TableError, WriteTransaction};
+use redb::{ReadTransaction, ReadableTable, StorageError, Table, TableDefinition, TableError, WriteTransaction};
 use uuid::Uuid;
 
 use super::record::{Conversation, DamagedRecord};
 use crate::turn::ConversationId;
 
-/// What the file says of itself: see the `META_` names.
+/// What the file says of itself: see the `META_` names. In both files.
 pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+
+// The tables by conversation, in the store's main file.
+
 /// A conversation's id to its key: ids are long and stand in every key below, so each is interned once.
 pub(super) const KEYS: TableDefinition<&str, u64> = TableDefinition::new("conversation_keys");
 /// A conversation's key to its record.
 pub(super) const CONVERSATIONS: TableDefinition<u64, &[u8]> = TableDefinition::new("conversations");
 /// (conversation, ordinal) to a sealed turn: a conversation's turns are one range, in order.
 pub(super) const TURNS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("turns");
-/// (conversation, turn id) to the ordinal of a sealed turn: what makes sealing happen once.
-pub(super) const ORDINALS: TableDefinition<(u64, &str), u64> = TableDefinition::new("turn_ordinals");
+/// (conversation, hash of a turn id) to the ordinal of a sealed turn: what makes sealing happen once. See `index`.
+pub(super) const INDEX: TableDefinition<(u64, u64), u64> = TableDefinition::new("turn_index");
 /// (conversation, turn id) to an open turn.
 pub(super) const OPEN_TURNS: TableDefinition<(u64, &str), &[u8]> = TableDefinition::new("open_turns");
 
@@ -24,18 +27,55 @@ pub(super) const OPEN_TURNS: TableDefinition<(u64, &str), &[u8]> = TableDefiniti
 pub(super) const LOST_TURNS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("lost_turns");
 /// (conversation, turn id) to what a repair took out of [`OPEN_TURNS`].
 pub(super) const LOST_OPEN_TURNS: TableDefinition<(u64, &str), &[u8]> = TableDefinition::new("lost_open_turns");
+/// The number of a journal's row to what a repair took out of it.
+pub(super) const LOST_ROWS: TableDefinition<u64, &[u8]> = TableDefinition::new("lost_journal_rows");
 
-/// The format of the file, as a little-endian `u32`.
+/// What [`INDEX`] was in format 1, with whole turn ids.
+pub(super) const ORDINALS_V1: TableDefinition<(u64, &str), u64> = TableDefinition::new("turn_ordinals");
+
+// The journal, in a file of its own.
+
+/// A rising number to what one transaction made durable: some commits, in their order.
+pub(super) const ROWS: TableDefinition<u64, &[u8]> = TableDefinition::new("rows");
+
+/// Main file: its format, as a little-endian `u32`.
 const META_FORMAT: &str = "format";
-/// The id that the store drew when it was created, 16 bytes.
+/// Journal: the same, under a name of its own, so that neither file is taken for the other.
+const META_JOURNAL_FORMAT: &str = "journal_format";
+/// The id that the store drew when it was created, 16 bytes. The same in both files, which shows that they belong together.
 pub(super) const META_STORE_ID: &str = "store_id";
-/// The key of the next new conversation, as a little-endian `u64`.
+/// Main file: the key of the next new conversation, as a little-endian `u64`.
 pub(super) const META_NEXT_KEY: &str = "next_conversation_key";
-/// Overwritten to show that a durable write works.
+/// Main file: the number of the journal's last row of which everything is in the tables, as a little-endian `u64`.
+pub(super) const META_CHECKPOINT: &str = "checkpoint";
+/// Main file: there, and empty, while the journal's file may hold what the tables do not.
+pub(super) const META_JOURNAL: &str = "journal";
+/// Main file: the bytes of all rows of the tables by conversation, keys and values, as a little-endian `u64`.
+pub(super) const META_LIVE_BYTES: &str = "live_bytes";
+/// Journal: overwritten to show that a durable write works.
 pub(super) const META_WRITE_CHECK: &str = "write_check";
 
-/// The format of file that this version writes, and the latest that it reads.
-pub(super) const FORMAT: u32 = 1;
+/// The format of the files that this version writes, and the latest that it reads.
+pub(super) const FORMAT: u32 = 2;
+
+/// One of the two files of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StoreFile {
+    /// The tables by conversation.
+    Main,
+    /// What commits append to.
+    Journal,
+}
+
+impl StoreFile {
+    /// The name of its format.
+    fn format(self) -> &'static str {
+        match self {
+            Self::Main => META_FORMAT,
+            Self::Journal => META_JOURNAL_FORMAT,
+        }
+    }
+}
 
 /// Why a transaction did not go through.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +113,7 @@ impl Failure {
     }
 }
 
-/// Whether the file is one of ours.
+/// Whether a file is one of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stamp {
     /// No table at all: a new file.
@@ -84,30 +124,62 @@ pub(super) enum Stamp {
     Foreign,
 }
 
-pub(super) fn read_stamp(txn: &ReadTransaction) -> Result<Stamp, Failure> {
+pub(super) fn read_stamp(txn: &ReadTransaction, file: StoreFile) -> Result<Stamp, Failure> {
     let meta = match txn.open_table(META) {
         Ok(meta) => meta,
         Err(TableError::TableDoesNotExist(_)) if txn.list_tables()?.next().is_none() => return Ok(Stamp::Blank),
         Err(TableError::Storage(error)) => return Err(error.into()),
         Err(_) => return Ok(Stamp::Foreign),
     };
-    let format = meta.get(META_FORMAT)?.and_then(|bytes| bytes.value().try_into().ok()).map(u32::from_le_bytes);
+    let format = meta.get(file.format())?.and_then(|bytes| bytes.value().try_into().ok()).map(u32::from_le_bytes);
     Ok(format.map_or(Stamp::Foreign, Stamp::Format))
 }
 
-/// Makes a blank file ours.
-pub(super) fn stamp(txn: &WriteTransaction) -> Result<(), Failure> {
-    let mut meta = txn.open_table(META)?;
+/// Notes that the main file is of this format.
+pub(super) fn write_format(meta: &mut Table<'_, &'static str, &'static [u8]>) -> Result<(), Failure> {
     meta.insert(META_FORMAT, FORMAT.to_le_bytes().as_slice())?;
+    Ok(())
+}
+
+/// Makes a blank file the main file of a new store.
+pub(super) fn stamp_tables(txn: &WriteTransaction) -> Result<(), Failure> {
+    let mut meta = txn.open_table(META)?;
+    write_format(&mut meta)?;
     meta.insert(META_STORE_ID, Uuid::new_v4().as_bytes().as_slice())?;
     meta.insert(META_NEXT_KEY, 1u64.to_le_bytes().as_slice())?;
-    // A reader opens them all; opening makes them.
+    meta.insert(META_CHECKPOINT, 0u64.to_le_bytes().as_slice())?;
+    meta.insert(META_LIVE_BYTES, 0u64.to_le_bytes().as_slice())?;
+    // A reader opens them; opening makes them.
     txn.open_table(KEYS)?;
     txn.open_table(CONVERSATIONS)?;
     txn.open_table(TURNS)?;
-    txn.open_table(ORDINALS)?;
+    txn.open_table(INDEX)?;
     txn.open_table(OPEN_TURNS)?;
     Ok(())
+}
+
+/// Makes a blank file the journal of a store.
+pub(super) fn stamp_journal(txn: &WriteTransaction, store_id: Uuid) -> Result<(), Failure> {
+    let mut meta = txn.open_table(META)?;
+    meta.insert(META_JOURNAL_FORMAT, FORMAT.to_le_bytes().as_slice())?;
+    meta.insert(META_STORE_ID, store_id.as_bytes().as_slice())?;
+    txn.open_table(ROWS)?;
+    Ok(())
+}
+
+/// The store's id, as a file names it.
+pub(super) fn read_store_id(meta: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<Uuid, Failure> {
+    let bytes = meta.get(META_STORE_ID)?.and_then(|bytes| bytes.value().try_into().ok());
+    bytes.map(Uuid::from_bytes).ok_or(Failure::Meta(META_STORE_ID))
+}
+
+/// One of the numbers that the main file holds.
+pub(super) fn read_number(
+    meta: &impl ReadableTable<&'static str, &'static [u8]>,
+    name: &'static str,
+) -> Result<u64, Failure> {
+    let bytes = meta.get(name)?.and_then(|bytes| bytes.value().try_into().ok());
+    bytes.map(u64::from_le_bytes).ok_or(Failure::Meta(name))
 }
 
 /// The key and the record of a conversation.

@@ -1,64 +1,146 @@
-use std::sync::{PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use redb::{Database, ReadTransaction, ReadableDatabase, WriteTransaction};
+use uuid::Uuid;
 
-use super::schema::Failure;
+use super::image::Image;
+use super::index::TurnHasher;
+use super::schema::{Failure, META, META_CHECKPOINT, META_JOURNAL, ROWS};
+use super::tables::ReadTables;
 use super::unwind;
 
-/// Holds the database, which comes and goes: after a failed commit it is closed and opened again.
+/// What is open of a store: its two files, and the image of what is in one and not yet in the other.
+#[derive(Debug)]
+pub(super) struct Files {
+    tables: Database,
+    journal: Database,
+    image: RwLock<Image>,
+    store_id: Uuid,
+}
+
+impl Files {
+    pub(super) fn new(tables: Database, journal: Database, image: Image, store_id: Uuid) -> Self {
+        Self { tables, journal, image: RwLock::new(image), store_id }
+    }
+
+    pub(super) fn image(&self) -> RwLockReadGuard<'_, Image> {
+        self.image.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn image_mut(&self) -> RwLockWriteGuard<'_, Image> {
+        self.image.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn store_id(&self) -> Uuid {
+        self.store_id
+    }
+
+    pub(super) fn hasher(&self) -> TurnHasher {
+        TurnHasher::of(self.store_id)
+    }
+
+    /// The tables as they are now. Begun while the image is held, the two together are one state of the store.
+    pub(super) fn read_tables(&self) -> Result<ReadTables, Failure> {
+        Ok(ReadTables::new(self.tables.begin_read()?, self.hasher()))
+    }
+
+    pub(super) fn begin_read(&self) -> Result<ReadTransaction, Failure> {
+        Ok(self.tables.begin_read()?)
+    }
+
+    /// Begins a transaction on the tables, whose commit returns when it is durable.
+    pub(super) fn write_tables(&self) -> Result<WriteTransaction, Failure> {
+        begin_tables(&self.tables)
+    }
+
+    /// Begins a transaction on the journal, whose commit returns when it is durable.
+    pub(super) fn write_journal(&self) -> Result<WriteTransaction, Failure> {
+        let mut txn = self.journal.begin_write()?;
+        txn.set_durability(redb::Durability::Immediate)?;
+        Ok(txn)
+    }
+
+    /// Drops everything from the journal, as the tables hold it, and notes in them that there is no journal.
+    pub(super) fn retire_journal(&self) -> Result<(), Failure> {
+        let last_row = self.image().last_row();
+        let txn = self.write_tables()?;
+        {
+            let mut meta = txn.open_table(META)?;
+            meta.insert(META_CHECKPOINT, last_row.to_le_bytes().as_slice())?;
+            meta.remove(META_JOURNAL)?;
+        }
+        txn.commit()?;
+        let txn = self.write_journal()?;
+        txn.delete_table(ROWS)?;
+        txn.open_table(ROWS)?;
+        Ok(txn.commit()?)
+    }
+
+    /// Closes both. Reads under way fail.
+    pub(super) fn close(self) {
+        for (name, database) in [("journal", self.journal), ("database", self.tables)] {
+            // After a panic within it, closing may panic too, on a lock that the first one poisoned.
+            let closed = unwind::caught(|| database.close().map_err(|error| error.to_string()));
+            if let Err(error) = closed.and_then(|closed| closed) {
+                tracing::warn!(%error, "the {name} did not close cleanly; it is repaired when it is opened");
+            }
+        }
+    }
+}
+
+/// Begins a transaction on a database of tables.
+pub(super) fn begin_tables(tables: &Database) -> Result<WriteTransaction, Failure> {
+    let mut txn = tables.begin_write()?;
+    txn.set_durability(redb::Durability::Immediate)?;
+    // Without it, opening a large file after a crash walks the whole of it: seconds instead of a millisecond. It costs
+    // a second fsync, which is why the journal, a small file, goes without.
+    txn.set_quick_repair(true);
+    Ok(txn)
+}
+
+/// Holds the files, which come and go: after a failure they are closed and opened again.
 ///
-/// The lock is held just to begin a transaction or to swap the database, never while one runs.
+/// The lock is held to look at the image, to begin a transaction or to swap the files, never while one runs.
 #[derive(Debug)]
 pub(super) struct Slot(RwLock<State>);
 
 #[derive(Debug)]
 enum State {
-    Open(Database),
-    /// Why there is none.
+    Open(Box<Files>),
+    /// Why there are none.
     Empty(String),
 }
 
 impl Slot {
-    pub(super) fn new(database: Database) -> Self {
-        Self(RwLock::new(State::Open(database)))
+    pub(super) fn new(files: Files) -> Self {
+        Self(RwLock::new(State::Open(Box::new(files))))
     }
 
-    /// Begins a transaction that reads; `Err` says why there is no database.
-    pub(super) fn begin_read(&self) -> Result<Result<ReadTransaction, Failure>, String> {
+    /// Does something short with the files; `Err` says why there are none.
+    pub(super) fn with<T>(&self, work: impl FnOnce(&Files) -> T) -> Result<T, String> {
         match &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
-            State::Open(database) => Ok(database.begin_read().map_err(Failure::from)),
+            State::Open(files) => Ok(work(files)),
             State::Empty(cause) => Err(cause.clone()),
         }
     }
 
-    /// Begins a transaction whose commit returns when it is durable; `Err` says why there is no database.
-    pub(super) fn begin_write(&self) -> Result<Result<WriteTransaction, Failure>, String> {
-        match &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
-            State::Open(database) => Ok(begin_durable_write(database)),
-            State::Empty(cause) => Err(cause.clone()),
-        }
+    pub(super) fn fill(&self, files: Files) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = State::Open(Box::new(files));
     }
 
-    pub(super) fn fill(&self, database: Database) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = State::Open(database);
-    }
-
-    /// Closes the database. Reads under way fail.
-    pub(super) fn empty(&self, cause: String) {
+    /// Takes the files out, if there are any.
+    pub(super) fn take(&self, cause: String) -> Option<Files> {
         let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let State::Open(database) = std::mem::replace(&mut *state, State::Empty(cause)) else { return };
-        // After a panic within it, closing may panic too, on a lock that the first one poisoned.
-        let closed = unwind::caught(|| database.close().map_err(|error| error.to_string()));
-        if let Err(error) = closed.and_then(|closed| closed) {
-            tracing::warn!(%error, "the database did not close cleanly; it is repaired when it is opened");
+        match std::mem::replace(&mut *state, State::Empty(cause)) {
+            State::Open(files) => Some(*files),
+            State::Empty(_) => None,
         }
     }
-}
 
-fn begin_durable_write(database: &Database) -> Result<WriteTransaction, Failure> {
-    let mut txn = database.begin_write()?;
-    txn.set_durability(redb::Durability::Immediate)?;
-    // Without it, opening a large file after a crash walks the whole of it: seconds instead of a millisecond.
-    txn.set_quick_repair(true);
-    Ok(txn)
+    /// Closes the files. Reads under way fail.
+    pub(super) fn empty(&self, cause: String) {
+        if let Some(files) = self.take(cause) {
+            files.close();
+        }
+    }
 }

@@ -3,22 +3,24 @@ use std::sync::Arc;
 
 use redb::{Builder, Database, DatabaseError, StorageBackend};
 
-/// Opens the database on a storage that a test makes: in memory, failing, or losing what was not synced.
+use super::schema::StoreFile;
+
+/// Opens the store's files on a storage that a test makes: in memory, failing, or losing what was not synced.
 ///
-/// It is asked again whenever the store opens its database again, and then gives what the storage holds by then.
+/// It is asked again whenever the store opens its files again, and then gives what the storage holds by then.
 #[derive(Clone)]
 pub struct Storage(Arc<Open>);
 
-type Open = dyn Fn(&Builder) -> Result<Database, DatabaseError> + Send + Sync;
+type Open = dyn Fn(&Builder, StoreFile) -> Result<Database, DatabaseError> + Send + Sync;
 
 impl Storage {
-    /// A storage of which `open` gives a new handle each time.
-    pub fn new<B: StorageBackend>(open: impl Fn() -> B + Send + Sync + 'static) -> Self {
-        Self(Arc::new(move |builder| builder.create_with_backend(open())))
+    /// A storage of which `open` gives a new handle on one of the files each time.
+    pub fn new<B: StorageBackend>(open: impl Fn(StoreFile) -> B + Send + Sync + 'static) -> Self {
+        Self(Arc::new(move |builder, file| builder.create_with_backend(open(file))))
     }
 
-    pub(super) fn open(&self, builder: &Builder) -> Result<Database, DatabaseError> {
-        (self.0)(builder)
+    pub(super) fn open(&self, builder: &Builder, file: StoreFile) -> Result<Database, DatabaseError> {
+        (self.0)(builder, file)
     }
 }
 

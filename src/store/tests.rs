@@ -284,25 +284,95 @@ fn a_database_of_a_later_format_is_refused() {
     let txn = database.begin_write().unwrap();
     {
         let mut meta = txn.open_table(redb::TableDefinition::<&str, &[u8]>::new("meta")).unwrap();
-        meta.insert("format", 2u32.to_le_bytes().as_slice()).unwrap();
+        meta.insert("format", 3u32.to_le_bytes().as_slice()).unwrap();
     }
     txn.commit().unwrap();
     drop(database);
     let before = fs::read(directory.path().join("turn-metrics.redb")).unwrap();
     let refused = in_directory(directory.path()).unwrap_err();
-    assert!(matches!(refused, OpenError::LaterFormat { found: 2, known: 1, .. }), "{refused}");
+    assert!(matches!(refused, OpenError::LaterFormat { found: 3, known: 2, .. }), "{refused}");
     let after = fs::read(directory.path().join("turn-metrics.redb")).unwrap();
     assert!(before == after, "the refused file was changed");
+}
+
+/// Ends a store as a crash of its process does: nothing is closed in order.
+async fn lose(store: Engine) {
+    let mut writer = store.writer_state();
+    drop(store);
+    writer.wait_for(|state| *state != WriterState::Running).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_orderly_stop_leaves_one_file_with_everything_and_a_crash_two() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = in_directory(directory.path()).unwrap();
+    store.commit(commit("c", 0, &["open"], &["x"])).await.unwrap();
+    lose(store).await;
+    assert_eq!(names(directory.path()), ["turn-metrics.journal.redb", "turn-metrics.redb"]);
+    let store = in_directory(directory.path()).unwrap();
+    assert_eq!(ids(&all(&store, "c")), [(1, "x")]);
+    store.close().await;
+    assert_eq!(names(directory.path()), ["turn-metrics.redb"]);
+    let store = in_directory(directory.path()).unwrap();
+    assert_eq!(ids(&all(&store, "c")), [(1, "x")]);
+    assert_eq!(store.conversation_state(&conversation("c"), &[]).unwrap().open_turns, [open("open", 5)]);
+}
+
+#[tokio::test]
+async fn a_store_is_not_opened_without_its_journal_or_with_that_of_another() {
+    let [one, other] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    for directory in [&one, &other] {
+        let store = in_directory(directory.path()).unwrap();
+        store.commit(commit("c", 0, &[], &["x"])).await.unwrap();
+        lose(store).await;
+    }
+    let main = fs::read(one.path().join("turn-metrics.redb")).unwrap();
+    let journal = one.path().join("turn-metrics.journal.redb");
+    fs::remove_file(&journal).unwrap();
+    let refused = in_directory(one.path()).unwrap_err();
+    assert!(matches!(refused, OpenError::JournalMissing { .. }), "{refused}");
+    fs::copy(other.path().join("turn-metrics.journal.redb"), &journal).unwrap();
+    let refused = in_directory(one.path()).unwrap_err();
+    assert!(matches!(refused, OpenError::JournalOfAnother { .. }), "{refused}");
+    fs::copy(other.path().join("turn-metrics.redb"), &journal).unwrap();
+    let refused = in_directory(one.path()).unwrap_err();
+    assert!(matches!(refused, OpenError::NotOurs { .. }), "{refused}");
+    assert!(fs::read(one.path().join("turn-metrics.redb")).unwrap() == main, "the refused file was changed");
+}
+
+#[tokio::test]
+async fn the_journal_does_not_grow_with_what_was_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = StoreSettings { journal_bytes: 64 * 1024, ..StoreSettings::default() };
+    let store = Engine::open(Location::Directory(directory.path().to_owned()), &settings).unwrap();
+    let size = || fs::metadata(directory.path().join("turn-metrics.journal.redb")).unwrap().len();
+    let mut sizes = Vec::new();
+    for version in 0..2000 {
+        store.commit(commit("c", version, &[], &[&format!("t{version}")])).await.unwrap();
+        sizes.push(size());
+    }
+    // Each commit is a page and more: all of them would be 8 MiB.
+    assert!(sizes.iter().all(|size| *size < 4 << 20), "{:?}", sizes.iter().max());
+    assert_eq!(all(&store, "c").len(), 2000);
+    store.close().await;
+}
+
+fn names(directory: &std::path::Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
 }
 
 #[test]
 fn a_creation_that_was_cut_short_does_not_stop_the_next_start() {
     let directory = tempfile::tempdir().unwrap();
-    fs::write(directory.path().join("turn-metrics.redb.new"), "half of a database").unwrap();
-    fs::write(directory.path().join("turn-metrics.redb"), "").unwrap();
+    for name in ["turn-metrics.redb", "turn-metrics.journal.redb"] {
+        fs::write(directory.path().join(format!("{name}.new")), "half of a database").unwrap();
+        fs::write(directory.path().join(name), "").unwrap();
+    }
     drop(in_directory(directory.path()).unwrap());
-    let names = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
-    assert_eq!(names.collect::<Vec<_>>(), ["turn-metrics.redb"]);
+    assert_eq!(names(directory.path()), ["turn-metrics.journal.redb", "turn-metrics.redb"]);
 }
 
 #[test]

@@ -2,15 +2,18 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use redb::{ReadableTable, WriteTransaction};
 use tokio::sync::{oneshot, watch};
 
-use super::location::OpenError;
-use super::schema::Failure;
-use super::slot::Slot;
-use super::write::WriteTables;
-use super::{Commit, CommitError, Committed, unwind};
+use super::checkpoint::{Background, Checkpoint};
+use super::entry::{Entry, encode_row};
+use super::schema::{Failure, META, META_WRITE_CHECK, ROWS};
+use super::slot::{Files, Slot};
+use super::write::Draft;
+use super::{Commit, CommitError, Committed, Location, unwind};
+use crate::settings::StoreSettings;
 
-/// How long the writer waits before it opens a failed database again; doubled each time, up to the longest.
+/// How long the writer waits before it opens a failed store again; doubled each time, up to the longest.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Backoff {
     pub(super) first: Duration,
@@ -47,18 +50,18 @@ pub(crate) enum WriterState {
     Dead,
 }
 
-/// Opens the database anew.
-pub(super) type Reopen = Box<dyn FnMut() -> Result<redb::Database, OpenError> + Send>;
-
-/// The only place that writes, on a thread of its own: makes all commits that wait durable with one fsync.
+/// The only place that appends to the journal, on a thread of its own: makes all commits that wait durable with one
+/// fsync.
 pub(super) struct Writer {
     jobs: Receiver<Job>,
     slot: Arc<Slot>,
-    reopen: Reopen,
+    checkpoint: Arc<Checkpoint>,
+    /// Wakes the thread that takes the checkpoint's steps; without one they are taken here.
+    background: Option<Background>,
+    location: Location,
+    settings: StoreSettings,
     backoff: Backoff,
-    /// The most jobs in one transaction.
-    batch: usize,
-    /// When to open a failed database again, and how long to wait after that; `None` while it is open.
+    /// When to open a failed store again, and how long to wait after that; `None` while it is open.
     retry: Option<(Instant, Duration)>,
     state: ReportOnExit,
 }
@@ -67,13 +70,20 @@ impl Writer {
     pub(super) fn new(
         jobs: Receiver<Job>,
         slot: Arc<Slot>,
-        reopen: Reopen,
+        location: Location,
+        settings: StoreSettings,
         backoff: Backoff,
-        batch: usize,
         state: watch::Sender<WriterState>,
     ) -> Self {
         let state = ReportOnExit { state, exit: WriterState::Dead };
-        Self { jobs, slot, reopen, backoff, batch, retry: None, state }
+        let checkpoint = Arc::new(Checkpoint::new(Arc::clone(&slot), settings.journal_bytes));
+        Self { jobs, slot, checkpoint, background: None, location, settings, backoff, retry: None, state }
+    }
+
+    /// Has the checkpoint's steps taken on another thread while no commit waits for one.
+    pub(super) fn checkpoint_in_background(&mut self) -> std::io::Result<()> {
+        self.background = Some(Background::start(Arc::clone(&self.checkpoint))?);
+        Ok(())
     }
 
     /// Works until it is told to close or nobody is left to ask.
@@ -83,12 +93,37 @@ impl Writer {
                 break closed;
             }
         };
-        self.slot.empty("it is closed".into());
         // With nobody left to ask, whoever owned the store is gone: nobody closed it.
-        let Some(reply) = closed else { return };
+        let Some(reply) = closed else {
+            let _no_step = self.checkpoint.pause();
+            return self.slot.empty("it is closed".into());
+        };
+        self.close();
         self.state.exit = WriterState::Closed;
         drop(self);
         let _ = reply.send(());
+    }
+
+    /// Closes the files, with everything in the tables if that can be.
+    fn close(&mut self) {
+        let moved = self.move_all();
+        let _no_step = self.checkpoint.pause();
+        let Some(files) = self.slot.take("it is closed".into()) else { return };
+        match moved {
+            Ok(()) => self.location.retire(files),
+            Err(cause) => {
+                tracing::warn!(%cause, "the journal could not be moved into the tables; it is read when the store is opened");
+                files.close();
+            }
+        }
+    }
+
+    /// Moves all of the image into the tables.
+    pub(super) fn move_all(&self) -> Result<(), String> {
+        while !self.slot.with(|files| files.image().layers().is_empty()).unwrap_or(true) {
+            self.checkpoint.step()?;
+        }
+        Ok(())
     }
 
     /// Does what comes next, and waits for it if need be.
@@ -124,7 +159,7 @@ impl Writer {
                 Job::Close(reply) => return Next::Close(batch, reply),
                 job => batch.push(job),
             }
-            if batch.len() >= self.batch {
+            if batch.len() >= self.settings.batch_commits {
                 break;
             }
         }
@@ -136,34 +171,86 @@ impl Writer {
         if batch.is_empty() {
             return;
         }
-        // A panic in here would be a defect, or a damaged file; it must not end the one thread that makes turns durable.
-        let done = unwind::caught(|| self.slot.begin_write().map(|txn| transact(txn?, &batch)));
+        let done = self.make_room().and_then(|()| {
+            // A panic in here would be a defect, or a damaged file; it must not end the one thread that makes turns
+            // durable.
+            unwind::caught(|| self.transact(&batch)).and_then(|done| done)
+        });
         let cause = match done {
-            Ok(Ok(Ok(answers))) => {
-                return batch.into_iter().zip(answers).for_each(|(job, answer)| job.answer(answer));
+            Ok(answers) => {
+                batch.into_iter().zip(answers).for_each(|(job, answer)| job.answer(answer));
+                if let Some(background) = &self.background {
+                    background.wake();
+                }
+                return;
             }
-            Ok(Ok(Err(failure))) => self.fail(failure.to_string()),
-            Ok(Err(closed)) => closed,
-            Err(panic) => self.fail(panic),
+            // It is closed already, and opened again in time.
+            Err(cause) if self.retry.is_some() => cause,
+            Err(cause) => self.fail(cause),
         };
         for job in batch {
             job.answer(Err(CommitError::Unavailable(cause.clone())));
         }
     }
 
-    /// Closes the database, as its state is in doubt, and plans to open it again.
+    /// Waits until the image has room for more: its length bounds the memory, the journal, and the time that opening
+    /// takes.
+    fn make_room(&self) -> Result<(), String> {
+        if let Some(cause) = self.checkpoint.failure() {
+            return Err(cause);
+        }
+        while self.checkpoint.is_due() {
+            self.checkpoint.step()?;
+        }
+        Ok(())
+    }
+
+    /// Does the jobs in a transaction. When this returns `Ok`, they are durable; on `Err` the outcome is unknown.
+    fn transact(&self, batch: &[Job]) -> Result<Vec<Answer>, String> {
+        let drafted = self.slot.with(|files| draft(files, batch))?;
+        let Drafted { answers, entries, row, trim } = drafted.map_err(|failure| failure.to_string())?;
+        let checks = batch.iter().any(|job| matches!(job, Job::CheckWrite(_)));
+        if checks {
+            self.check_tables().map_err(|failure| failure.to_string())?;
+        }
+        if checks || !entries.is_empty() {
+            let appended = self.slot.with(|files| append(files, &entries, checks, row, trim))?;
+            appended.map_err(|failure| failure.to_string())?;
+        }
+        if !entries.is_empty() {
+            let taken = self.slot.with(|files| {
+                let mut image = files.image_mut();
+                image.took_row(row);
+                entries.into_iter().try_for_each(|entry| image.take(entry))
+            })?;
+            taken.map_err(|damaged| damaged.to_string())?;
+        }
+        Ok(answers)
+    }
+
+    /// Shows that the tables can be written to.
+    fn check_tables(&self) -> Result<(), Failure> {
+        let _no_step = self.checkpoint.pause();
+        let Ok(txn) = self.slot.with(Files::write_tables) else { return Ok(()) };
+        let txn = txn?;
+        touch(&txn)?;
+        Ok(txn.commit()?)
+    }
+
+    /// Closes the store, as its state is in doubt, and plans to open it again.
     fn fail(&mut self, cause: String) -> String {
         tracing::error!(%cause, "the store failed; it is closed and opened again");
+        let _no_step = self.checkpoint.pause();
         self.slot.empty(cause.clone());
         self.retry = Some((Instant::now() + self.backoff.first, self.backoff.first));
         cause
     }
 
     pub(super) fn open_again(&mut self) {
-        match (self.reopen)() {
-            Ok(database) => {
+        match self.location.reopen(self.settings.cache_bytes) {
+            Ok(files) => {
                 tracing::info!("the store is open again");
-                self.slot.fill(database);
+                self.slot.fill(files);
                 self.retry = None;
             }
             Err(error) => {
@@ -174,6 +261,67 @@ impl Writer {
             }
         }
     }
+
+    #[cfg(test)]
+    pub(super) fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+}
+
+/// What some jobs become.
+struct Drafted {
+    answers: Vec<Answer>,
+    entries: Vec<Entry>,
+    /// The row of the journal that they are to be.
+    row: u64,
+    /// The last row that is of no more use.
+    trim: u64,
+}
+
+fn draft(files: &Files, batch: &[Job]) -> Result<Drafted, Failure> {
+    let image = files.image();
+    let tables = files.read_tables()?;
+    let mut draft = Draft::new(&image, &tables);
+    let mut answers = Vec::with_capacity(batch.len());
+    for job in batch {
+        answers.push(match job {
+            Job::Commit(commit, _) => draft.apply(commit)?.map(Some),
+            Job::CheckWrite(_) | Job::Close(_) => Ok(None),
+        });
+    }
+    Ok(Drafted { answers, entries: draft.into_entries(), row: image.last_row() + 1, trim: image.checkpoint() })
+}
+
+/// How many rows of no more use are dropped with each one that is appended: more than one, so that they become fewer,
+/// and few, so that no commit waits for it.
+const TRIMMED_ROWS: usize = 8;
+
+/// Appends a row to the journal. When this returns `Ok`, it is durable.
+fn append(files: &Files, entries: &[Entry], touches: bool, row: u64, trim: u64) -> Result<(), Failure> {
+    let txn = files.write_journal()?;
+    if touches {
+        touch(&txn)?;
+    }
+    if !entries.is_empty() {
+        let mut rows = txn.open_table(ROWS)?;
+        for _ in 0..TRIMMED_ROWS {
+            if rows.first()?.is_none_or(|(first, _)| first.value() > trim) {
+                break;
+            }
+            rows.pop_first()?;
+        }
+        rows.insert(row, &*encode_row(entries)?)?;
+    }
+    Ok(txn.commit()?)
+}
+
+/// Writes something, anything, so that making it durable shows that writes work.
+fn touch(txn: &WriteTransaction) -> Result<(), Failure> {
+    let mut meta = txn.open_table(META)?;
+    let previous = meta.get(META_WRITE_CHECK)?.and_then(|bytes| bytes.value().try_into().ok());
+    let count = previous.map_or(0, u64::from_le_bytes).wrapping_add(1);
+    meta.insert(META_WRITE_CHECK, count.to_le_bytes().as_slice())?;
+    Ok(())
 }
 
 /// Whether the writer goes on.
@@ -208,30 +356,6 @@ impl Job {
             }
         }
     }
-}
-
-/// Does the jobs in a transaction. When this returns `Ok`, they are durable; on `Err` the outcome is unknown.
-fn transact(txn: redb::WriteTransaction, batch: &[Job]) -> Result<Vec<Answer>, Failure> {
-    let mut tables = WriteTables::open(&txn)?;
-    let mut answers = Vec::with_capacity(batch.len());
-    for job in batch {
-        answers.push(match job {
-            Job::Commit(commit, _) => tables.apply(commit)?.map(Some),
-            Job::CheckWrite(_) => {
-                tables.touch()?;
-                Ok(None)
-            }
-            Job::Close(_) => Ok(None),
-        });
-    }
-    let changed = tables.changed();
-    drop(tables);
-    if changed {
-        txn.commit()?;
-    } else {
-        txn.abort()?;
-    }
-    Ok(answers)
 }
 
 /// Tells how the thread ended even where it ends by a panic.

@@ -14,8 +14,29 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A file that a server left that was killed.
-fn file_of_a_killed_server() -> tempfile::TempDir {
+/// The files of a server, whichever there are: all of it is in the first one when it was stopped in order.
+const FILES: [&str; 2] = ["turn-metrics.redb", "turn-metrics.journal.redb"];
+
+/// What a server left that was killed.
+fn files_of_a_killed_server() -> tempfile::TempDir {
+    let (directory, server) = serving();
+    server.kill();
+    directory
+}
+
+/// What a server left that was stopped in order.
+fn file_of_a_stopped_server() -> tempfile::TempDir {
+    let (directory, server) = serving();
+    server.signal("TERM");
+    assert!(server.wait().0.success());
+    directory
+}
+
+fn read(directory: &Path) -> Vec<Option<Vec<u8>>> {
+    FILES.iter().map(|file| fs::read(directory.join(file)).ok()).collect()
+}
+
+fn serving() -> (tempfile::TempDir, Server) {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(directory.path());
     let mut events = String::new();
@@ -25,49 +46,56 @@ fn file_of_a_killed_server() -> tempfile::TempDir {
             events.push('\n');
         }
     }
-    assert_eq!(server.client().post_events(&events).status, 200);
-    server.kill();
-    directory
+    // Twice: damage to what was written last, and to nothing else, is no different from a write that was cut short.
+    for _ in 0..2 {
+        assert_eq!(server.client().post_events(&events).status, 200);
+    }
+    (directory, server)
 }
 
 #[test]
-fn a_killed_servers_file_is_clean_and_not_changed_by_looking() {
-    let directory = file_of_a_killed_server();
-    let file = directory.path().join("turn-metrics.redb");
-    let before = fs::read(&file).unwrap();
-    let output = check(directory.path(), &[]);
-    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    assert_eq!(text(&output.stdout), "");
-    let sum = text(&output.stderr);
-    assert!(sum.contains("clean: 1 conversations, 5 sealed turns, 5 open turns"), "{sum}");
-    assert!(fs::read(&file).unwrap() == before);
+fn a_servers_files_are_clean_however_it_ended_and_not_changed_by_looking() {
+    for (directory, files) in [(files_of_a_killed_server(), 2), (file_of_a_stopped_server(), 1)] {
+        let before = read(directory.path());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), files);
+        let output = check(directory.path(), &[]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        assert_eq!(text(&output.stdout), "");
+        let sum = text(&output.stderr);
+        assert!(sum.contains("clean: 1 conversations, 5 sealed turns, 5 open turns"), "{sum}");
+        assert!(read(directory.path()) == before);
+    }
 }
 
 #[test]
 fn a_damaged_file_is_2_and_what_cannot_be_checked_is_3_and_wrong_usage_64() {
-    let directory = file_of_a_killed_server();
-    let file = directory.path().join("turn-metrics.redb");
-    let mut bytes = fs::read(&file).unwrap();
-    let places: Vec<_> = (0..bytes.len() - 8).filter(|at| bytes[*at..].starts_with(b"a-turn-3")).collect();
-    for at in places {
-        bytes[at] ^= 1;
-    }
-    fs::write(&file, bytes).unwrap();
-    let output = check(directory.path(), &[]);
-    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
-    assert!(text(&output.stdout).starts_with("the file: "), "{}", text(&output.stdout));
+    for (directory, damaged) in [(files_of_a_killed_server(), FILES[1]), (file_of_a_stopped_server(), FILES[0])] {
+        let file = directory.path().join(damaged);
+        let mut bytes = fs::read(&file).unwrap();
+        let places: Vec<_> = (0..bytes.len() - 8).filter(|at| bytes[*at..].starts_with(b"a-turn-3")).collect();
+        assert!(!places.is_empty());
+        for at in places {
+            bytes[at] ^= 1;
+        }
+        fs::write(&file, bytes).unwrap();
+        let output = check(directory.path(), &[]);
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+        assert!(text(&output.stdout).starts_with("the file: "), "{}", text(&output.stdout));
 
-    // What a repair cannot mend it leaves, and says so, however often it is asked.
-    let damaged = fs::read(&file).unwrap();
-    for _ in 0..2 {
-        let repair = check(directory.path(), &["--repair"]);
-        assert_eq!(repair.status.code(), Some(2), "{}", text(&repair.stderr));
-        assert_eq!(text(&repair.stdout), text(&output.stdout));
-        assert!(text(&repair.stderr).contains("Nothing was changed"), "{}", text(&repair.stderr));
-        assert!(fs::read(&file).unwrap() == damaged, "the file was changed");
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "a copy was made");
+        // What a repair cannot mend it leaves, and says so, however often it is asked.
+        let (before, files) = (read(directory.path()), fs::read_dir(directory.path()).unwrap().count());
+        for _ in 0..2 {
+            let repair = check(directory.path(), &["--repair"]);
+            assert_eq!(repair.status.code(), Some(2), "{}", text(&repair.stderr));
+            assert_eq!(text(&repair.stdout), text(&output.stdout));
+            assert!(text(&repair.stderr).contains("Nothing was changed"), "{}", text(&repair.stderr));
+            assert!(read(directory.path()) == before, "a file was changed");
+            assert_eq!(fs::read_dir(directory.path()).unwrap().count(), files, "a copy was made");
+        }
     }
 
+    let directory = file_of_a_stopped_server();
+    let file = directory.path().join(FILES[0]);
     fs::write(&file, "").unwrap();
     for more in [&[][..], &["--repair"]] {
         let output = check(directory.path(), more);

@@ -12,6 +12,7 @@ const DIRECT: &[&str] = &[
     "serde",
     "serde_json",
     "serde_path_to_error",
+    "siphasher",
     "thiserror",
     "tokio",
     "tracing",

@@ -1,18 +1,21 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableError};
 
 use super::{CheckReport, Violation};
+use crate::store::index::{self, TurnHasher};
 use crate::store::record::{self, Conversation};
 use crate::store::schema::{
-    CONVERSATIONS, Failure, KEYS, LOST_TURNS, META, META_NEXT_KEY, META_STORE_ID, OPEN_TURNS, ORDINALS, TURNS,
+    CONVERSATIONS, Failure, INDEX, KEYS, LOST_TURNS, META, META_NEXT_KEY, OPEN_TURNS, TURNS, read_number, read_store_id,
 };
 use crate::turn::{ConversationId, Ordinal, Usage};
 
 /// Looks at every record of one state of the store.
 pub(super) struct Inspection {
     turns: ReadOnlyTable<(u64, u64), &'static [u8]>,
-    ordinals: ReadOnlyTable<(u64, &'static str), u64>,
+    index: ReadOnlyTable<(u64, u64), u64>,
+    /// None where the store's id, which it hashes with, is gone.
+    hasher: Option<TurnHasher>,
     /// There only after a repair.
     lost: Option<ReadOnlyTable<(u64, u64), &'static [u8]>>,
     /// Each key's conversation.
@@ -27,15 +30,17 @@ impl Inspection {
             Err(TableError::TableDoesNotExist(_)) => None,
             Err(error) => return Err(error.into()),
         };
+        let meta = txn.open_table(META)?;
         let mut inspection = Self {
             turns: txn.open_table(TURNS)?,
-            ordinals: txn.open_table(ORDINALS)?,
+            index: txn.open_table(INDEX)?,
+            hasher: read_store_id(&meta).ok().map(TurnHasher::of),
             lost,
             ids: BTreeMap::new(),
             report: CheckReport::default(),
         };
         let conversations = txn.open_table(CONVERSATIONS)?;
-        inspection.keys(&txn.open_table(KEYS)?, &conversations, &txn.open_table(META)?)?;
+        inspection.keys(&txn.open_table(KEYS)?, &conversations, &meta)?;
         inspection.turns()?;
         inspection.index()?;
         inspection.open_turns(&txn.open_table(OPEN_TURNS)?)?;
@@ -84,12 +89,11 @@ impl Inspection {
                 self.tell(Violation::Conversation { conversation: self.name(key), what });
             }
         }
-        if meta.get(META_STORE_ID)?.is_none_or(|id| id.value().len() != 16) {
+        if self.hasher.is_none() {
             self.tell(Violation::File("the store's id is missing".into()));
         }
-        let next = meta.get(META_NEXT_KEY)?.and_then(|bytes| bytes.value().try_into().ok()).map(u64::from_le_bytes);
         let last = self.ids.keys().next_back().copied().unwrap_or_default();
-        if next.is_none_or(|next| next <= last) {
+        if read_number(meta, META_NEXT_KEY).is_err() || read_number(meta, META_NEXT_KEY)? <= last {
             self.tell(Violation::File("the next conversation would get a key that is taken".into()));
         }
         Ok(())
@@ -101,7 +105,7 @@ impl Inspection {
             Err(damaged) => return Ok(vec![damaged.to_string()]),
         };
         let mut wrong = Vec::new();
-        if self.ids.get(&key) != Some(&record.id) {
+        if self.ids.get(&key).map(String::as_str) != Some(record.id.as_str()) {
             wrong.push(format!("the record of key {key} names {}", record.id));
         }
         let counted = count(&self.turns, self.lost.as_ref(), key)?;
@@ -147,8 +151,8 @@ impl Inspection {
                 Err(damaged) => tell(ordinal, damaged.to_string()),
                 Ok(turn) => {
                     let id = turn.metrics.turn_id;
-                    match self.ordinals.get((key, id.as_str()))?.map(|ordinal| ordinal.value()) {
-                        Some(indexed) if indexed == ordinal => {}
+                    match self.indexed(key, id.as_str())? {
+                        Some(indexed) if indexed == at => {}
                         Some(other) => tell(ordinal, format!("the index has its id {id} at {other}")),
                         None => tell(ordinal, format!("the index does not have its id {id}")),
                     }
@@ -169,23 +173,26 @@ impl Inspection {
         })
     }
 
-    /// What the index names is there. That it has the same id was seen from the turn's side.
+    fn indexed(&self, key: u64, turn_id: &str) -> Result<Option<Ordinal>, Failure> {
+        let Some(hasher) = &self.hasher else { return Ok(None) };
+        index::find(&self.index, &self.turns, key, hasher.hash(turn_id), turn_id)
+    }
+
+    /// What the index names is there, and names each turn once. That it is the turn's place was seen from its side.
     fn index(&mut self) -> Result<(), Failure> {
         let mut wrong = Vec::new();
-        for row in self.ordinals.iter()? {
+        let mut named = BTreeSet::new();
+        for row in self.index.iter()? {
             let (place, ordinal) = row?;
-            let ((key, turn_id), ordinal) = (place.value(), ordinal.value());
-            let what = match self.turns.get((key, ordinal))? {
-                None if self.is_lost(key, ordinal)? => continue,
-                None => format!("it names turn {ordinal}, which is not there"),
-                Some(turn) => match Ordinal::new(ordinal).map(|at| record::decode_sealed(at, turn.value())) {
-                    Some(Ok(turn)) if turn.metrics.turn_id.as_str() != turn_id => {
-                        format!("it names turn {ordinal}, which is {}", turn.metrics.turn_id)
-                    }
-                    _ => continue,
-                },
+            let ((key, hash), ordinal) = (place.value(), ordinal.value());
+            let what = if !named.insert((key, ordinal)) {
+                format!("it names turn {ordinal}, which it names elsewhere")
+            } else if self.turns.get((key, ordinal))?.is_none() && !self.is_lost(key, ordinal)? {
+                format!("it names turn {ordinal}, which is not there")
+            } else {
+                continue;
             };
-            wrong.push(Violation::Index { conversation: self.name(key), turn_id: turn_id.into(), what });
+            wrong.push(Violation::Index { conversation: self.name(key), hash, what });
         }
         self.report.violations.append(&mut wrong);
         Ok(())
@@ -201,7 +208,7 @@ impl Inspection {
             if !self.ids.contains_key(&key) {
                 wrong.push("its conversation is unknown".to_owned());
             }
-            if self.ordinals.get((key, turn_id))?.is_some() {
+            if self.indexed(key, turn_id)?.is_some() {
                 wrong.push("it is sealed".into());
             }
             match record::decode_staged(value.value()) {

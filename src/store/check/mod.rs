@@ -11,9 +11,13 @@ use std::path::{Path, PathBuf};
 
 use redb::{Builder, Database, ReadableDatabase};
 
-use super::location::{FILE_NAME, OpenError, explain, look_at};
-use super::schema::Failure;
-use super::unwind;
+use super::checkpoint::move_conversations;
+use super::index::TurnHasher;
+use super::location::{Head, OpenError, explain, failed, has_content, look_at};
+use super::replay::{DamagedRow, Replayed};
+use super::schema::{Failure, LOST_ROWS, META, META_JOURNAL, StoreFile};
+use super::slot::begin_tables;
+use super::{migrate, unwind};
 use inspect::Inspection;
 
 /// Something in the file that must not be. Displays as one line.
@@ -23,6 +27,14 @@ pub enum Violation {
     /// The file as a database is damaged.
     #[error("the file: {0}")]
     File(String),
+    /// A row of the journal.
+    #[error("row {row} of the journal: {what}")]
+    Journal {
+        /// Its number.
+        row: u64,
+        /// What is wrong.
+        what: String,
+    },
     /// A conversation's own record, or its key.
     #[error("conversation {conversation}: {what}")]
     Conversation {
@@ -41,13 +53,13 @@ pub enum Violation {
         /// What is wrong.
         what: String,
     },
-    /// The index from turn ids to ordinals.
-    #[error("the index of turn {turn_id} of conversation {conversation}: {what}")]
+    /// The index from turn ids to ordinals, which knows of an id only its hash.
+    #[error("the index of conversation {conversation} at {hash:016x}: {what}")]
     Index {
         /// The conversation.
         conversation: String,
-        /// The turn.
-        turn_id: String,
+        /// Where in the index.
+        hash: u64,
         /// What is wrong.
         what: String,
     },
@@ -107,7 +119,7 @@ pub enum CheckError {
     },
     /// The repair did not go through, though it did when it was tried in memory: the disk failed, or the file was taken
     /// meanwhile. The file may have changed; the copy is what it was.
-    #[error("the repair failed: {cause}; the file as it was is kept as {copy}")]
+    #[error("the repair failed: {cause}; the file as it was is kept as {copy}, and so is its journal, if it had one")]
     Repair {
         /// What went wrong.
         cause: String,
@@ -118,39 +130,109 @@ pub enum CheckError {
     },
 }
 
-/// Checks the database in this directory: that its pages are whole, and that what they hold agrees with itself.
+/// Checks the database in this directory: that its pages are whole, and that what they hold agrees with itself. What is
+/// in its journal still is looked at where it belongs.
 ///
-/// No byte of the file changes. What the database wants to write as it opens is kept in memory.
+/// No byte of the files changes. What the database wants to write as it opens is kept in memory.
 pub fn check(directory: &Path) -> Result<CheckReport, CheckError> {
-    check_file(&existing(directory)?)
+    check_files(&Paths::existing(directory)?)
 }
 
-fn existing(directory: &Path) -> Result<PathBuf, CheckError> {
-    let path = directory.join(FILE_NAME);
-    match fs::metadata(&path) {
-        Ok(file) if file.is_file() && file.len() == 0 => Err(CheckError::Empty { path }),
-        Ok(file) if file.is_file() => Ok(path),
-        _ => Err(CheckError::Missing { path }),
+/// Where the files of a store are.
+struct Paths {
+    main: PathBuf,
+    journal: PathBuf,
+}
+
+impl Paths {
+    fn existing(directory: &Path) -> Result<Self, CheckError> {
+        let path = directory.join(StoreFile::Main.name());
+        match fs::metadata(&path) {
+            Ok(file) if file.is_file() && file.len() == 0 => Err(CheckError::Empty { path }),
+            Ok(file) if file.is_file() => Ok(Self { main: path, journal: directory.join(StoreFile::Journal.name()) }),
+            _ => Err(CheckError::Missing { path }),
+        }
+    }
+
+    /// Opens the files without changing them. The journal may be missing, where it has nothing to say.
+    fn look(&self) -> Result<(Database, Option<Database>), OpenError> {
+        let main = look_at(&Builder::new(), &self.main, StoreFile::Main)?;
+        let has_journal = has_content(&self.journal);
+        let journal = has_journal.then(|| look_at(&Builder::new(), &self.journal, StoreFile::Journal));
+        Ok((main, journal.transpose()?))
+    }
+
+    /// Opens the files to change them.
+    fn open(&self) -> Result<(Database, Option<Database>), OpenError> {
+        let open = |path: &Path| Builder::new().open(path).map_err(|error| explain(path, &error));
+        let journal = has_content(&self.journal).then(|| open(&self.journal)).transpose()?;
+        Ok((open(&self.main)?, journal))
+    }
+
+    /// Brings the main file up to date: of this format, with all of the journal in it, of which it needs nothing more
+    /// then. Gives what of the journal could not be had.
+    fn merge(&self, main: &Database, journal: Option<&Database>) -> Result<Vec<DamagedRow>, OpenError> {
+        let failed = |failure: Failure| failed(&self.main, &failure);
+        migrate::to_this_format(main).map_err(failed)?;
+        let head = Head::of(main).map_err(failed)?;
+        let mut damaged = Vec::new();
+        let mut image = None;
+        match journal {
+            Some(journal) => {
+                let Replayed { image: replayed, damaged: rows } = head.replay(main, journal, &self.journal)?;
+                (image, damaged) = (Some(replayed), rows);
+            }
+            None if head.has_journal => {
+                let why = "the whole journal is missing, and what was acknowledged last with it".to_owned();
+                damaged.push(DamagedRow { number: head.checkpoint + 1, why, bytes: Vec::new() });
+            }
+            None => {}
+        }
+        let write = || {
+            let txn = begin_tables(main)?;
+            if let Some(image) = &image {
+                let moving: Vec<_> = image.layers().all().cloned().collect();
+                move_conversations(&txn, TurnHasher::of(head.store_id), &moving, Some(image.last_row()))?;
+            }
+            txn.open_table(META)?.remove(META_JOURNAL)?;
+            for row in &damaged {
+                txn.open_table(LOST_ROWS)?.insert(row.number, &*row.bytes)?;
+            }
+            Ok(txn.commit()?)
+        };
+        write().map_err(failed)?;
+        Ok(damaged)
     }
 }
 
-fn check_file(path: &Path) -> Result<CheckReport, CheckError> {
+fn check_files(paths: &Paths) -> Result<CheckReport, CheckError> {
     let damaged = |what: String| CheckReport { violations: vec![Violation::File(what)], ..CheckReport::default() };
-    let mut database = match look_at(&Builder::new(), path) {
-        Ok(database) => database,
+    let (mut main, mut journal) = match paths.look() {
+        Ok(looked) => looked,
         Err(OpenError::Damaged { cause, .. }) => return Ok(damaged(cause)),
         Err(error) => return Err(error.into()),
     };
-    let whole = match unwind::caught(|| database.check_integrity()) {
-        Ok(Ok(whole)) => whole,
+    let mut whole = true;
+    for database in std::iter::once(&mut main).chain(&mut journal) {
+        match unwind::caught(|| database.check_integrity()) {
+            Ok(Ok(sound)) => whole &= sound,
+            Ok(Err(error)) => return Ok(damaged(error.to_string())),
+            Err(panic) => return Ok(damaged(panic)),
+        }
+    }
+    let inspected = unwind::caught(|| {
+        let rows = paths.merge(&main, journal.as_ref())?;
+        inspect(&main).map(|report| (rows, report)).map_err(|failure| failed(&paths.main, &failure))
+    });
+    let (rows, mut report) = match inspected {
+        Ok(Ok(inspected)) => inspected,
+        Ok(Err(error @ OpenError::JournalOfAnother { .. })) => return Err(error.into()),
+        Ok(Err(OpenError::Failed { cause, .. })) => return Ok(damaged(cause)),
         Ok(Err(error)) => return Ok(damaged(error.to_string())),
         Err(panic) => return Ok(damaged(panic)),
     };
-    let mut report = match unwind::caught(|| inspect(&database)) {
-        Ok(Ok(report)) => report,
-        Ok(Err(failure)) => return Ok(damaged(failure.to_string())),
-        Err(panic) => return Ok(damaged(panic)),
-    };
+    let rows = rows.into_iter().map(|row| Violation::Journal { row: row.number, what: row.why });
+    report.violations.splice(0..0, rows);
     if !whole {
         report.violations.insert(0, Violation::File("its record of free pages is wrong".into()));
     }
@@ -162,40 +244,54 @@ fn inspect(database: &Database) -> Result<CheckReport, Failure> {
 }
 
 /// Repairs the database in this directory as far as that can be derived, and gives what was wrong, what still is, and
-/// where a copy of the file as it was is kept.
+/// where a copy of the file as it was is kept; a copy of the journal is kept likewise.
 ///
 /// Nothing is changed and no copy made of a sound one, nor of one whose pages are damaged: those cannot be mended. Then
 /// there is no second report.
 pub fn repair(directory: &Path) -> Result<(CheckReport, Option<(PathBuf, CheckReport)>), CheckError> {
-    let path = existing(directory)?;
-    let before = check_file(&path)?;
-    if before.violations.is_empty() || !can_be_derived(&path)? {
+    let paths = Paths::existing(directory)?;
+    let before = check_files(&paths)?;
+    if before.violations.is_empty() || !can_be_derived(&paths)? {
         return Ok((before, None));
     }
-    let copy = keep_copy(&path, sync_directory)?;
+    if has_content(&paths.journal) {
+        keep_copy(&paths.journal, sync_directory)?;
+    }
+    let copy = keep_copy(&paths.main, sync_directory)?;
     let derived = unwind::caught(|| {
-        let database = Builder::new().open(&path).map_err(|error| explain(&path, &error).to_string())?;
-        derive(database).map_err(|failure| failure.to_string())
+        let opened = paths.open().map_err(|error| error.to_string())?;
+        derive(&paths, opened)?;
+        // The main file says that it has no journal.
+        match fs::remove_file(&paths.journal) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.to_string()),
+            _ => Ok(()),
+        }
     });
     match derived {
-        Ok(Ok(())) => Ok((before, Some((copy, check_file(&path)?)))),
+        Ok(Ok(())) => Ok((before, Some((copy, check_files(&paths)?)))),
         Ok(Err(cause)) | Err(cause) => Err(CheckError::Repair { cause, copy, before }),
     }
 }
 
 /// Tries the repair in memory: one that the damage stops must not leave half of itself in the file.
-fn can_be_derived(path: &Path) -> Result<bool, CheckError> {
-    match look_at(&Builder::new(), path) {
-        Ok(database) => Ok(matches!(unwind::caught(|| derive(database)), Ok(Ok(())))),
+fn can_be_derived(paths: &Paths) -> Result<bool, CheckError> {
+    match paths.look() {
+        Ok(looked) => Ok(matches!(unwind::caught(|| derive(paths, looked)), Ok(Ok(())))),
         Err(OpenError::Damaged { .. }) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
 
-fn derive(mut database: Database) -> Result<(), Failure> {
-    database.check_integrity()?;
-    repair::derive(&database)?;
-    Ok(database.close()?)
+fn derive(paths: &Paths, (mut main, mut journal): (Database, Option<Database>)) -> Result<(), String> {
+    for database in std::iter::once(&mut main).chain(&mut journal) {
+        database.check_integrity().map_err(|error| error.to_string())?;
+    }
+    paths.merge(&main, journal.as_ref()).map_err(|error| error.to_string())?;
+    repair::derive(&main).map_err(|failure| failure.to_string())?;
+    if let Some(journal) = journal {
+        journal.close().map_err(|error| error.to_string())?;
+    }
+    main.close().map_err(|error| error.to_string())
 }
 
 /// Makes the names in the directory durable.

@@ -4,11 +4,14 @@ use redb::{Database, ReadableTable, Table, WriteTransaction};
 
 use super::inspect::count;
 use crate::store::Version;
+use crate::store::index::{self, TurnHasher};
 use crate::store::record::{self, Conversation};
 use crate::store::schema::{
-    CONVERSATIONS, Failure, KEYS, LOST_OPEN_TURNS, LOST_TURNS, META, META_NEXT_KEY, OPEN_TURNS, ORDINALS, TURNS,
+    CONVERSATIONS, Failure, INDEX, KEYS, LOST_OPEN_TURNS, LOST_TURNS, META, META_NEXT_KEY, OPEN_TURNS, TURNS,
+    read_number, read_store_id,
 };
-use crate::turn::Ordinal;
+use crate::store::slot::begin_tables;
+use crate::turn::{ConversationId, Ordinal};
 
 /// The most missing turns that are noted: a wild ordinal must not have the repair write for ever.
 const MOST_GAPS: usize = 1_000_000;
@@ -18,16 +21,15 @@ const MOST_GAPS: usize = 1_000_000;
 /// The turns are the truth. What of them cannot be read, or is there a second time, is moved aside, and its ordinal is
 /// not given again. A gap is noted likewise. Rows of a key that no conversation has are left for a person to look at.
 pub(super) fn derive(database: &Database) -> Result<(), Failure> {
-    let mut txn = database.begin_write()?;
-    txn.set_quick_repair(true);
+    let txn = begin_tables(database)?;
     let ids = keys(&txn)?;
+    let hasher = TurnHasher::of(read_store_id(&txn.open_table(META)?)?);
     for (key, id) in &ids {
-        Repair::of(&txn, *key)?.run(id)?;
+        Repair::of(&txn, *key, hasher)?.run(id)?;
     }
     let last = ids.keys().next_back().copied().unwrap_or_default();
     let mut meta = txn.open_table(META)?;
-    let next = meta.get(META_NEXT_KEY)?.and_then(|bytes| bytes.value().try_into().ok()).map(u64::from_le_bytes);
-    if next.is_none_or(|next| next <= last) {
+    if read_number(&meta, META_NEXT_KEY).map_or(true, |next| next <= last) {
         meta.insert(META_NEXT_KEY, last.saturating_add(1).to_le_bytes().as_slice())?;
     }
     drop(meta);
@@ -35,19 +37,21 @@ pub(super) fn derive(database: &Database) -> Result<(), Failure> {
 }
 
 /// Each key's id. A record whose id has no key gets it back.
-fn keys(txn: &WriteTransaction) -> Result<BTreeMap<u64, String>, Failure> {
+fn keys(txn: &WriteTransaction) -> Result<BTreeMap<u64, ConversationId>, Failure> {
     let mut keys = txn.open_table(KEYS)?;
     let mut ids = BTreeMap::new();
     for row in keys.iter()? {
         let (id, key) = row?;
-        ids.entry(key.value()).or_insert_with(|| id.value().to_owned());
+        if let Ok(id) = ConversationId::new(id.value()) {
+            ids.entry(key.value()).or_insert(id);
+        }
     }
     for row in txn.open_table(CONVERSATIONS)?.iter()? {
         let (key, record) = row?;
         if let (false, Ok(record)) = (ids.contains_key(&key.value()), Conversation::decode(record.value()))
-            && keys.get(&*record.id)?.is_none()
+            && keys.get(record.id.as_str())?.is_none()
         {
-            keys.insert(&*record.id, key.value())?;
+            keys.insert(record.id.as_str(), key.value())?;
             ids.insert(key.value(), record.id);
         }
     }
@@ -57,28 +61,30 @@ fn keys(txn: &WriteTransaction) -> Result<BTreeMap<u64, String>, Failure> {
 /// The repair of one conversation.
 struct Repair<'txn> {
     key: u64,
+    hasher: TurnHasher,
     conversations: Table<'txn, u64, &'static [u8]>,
     turns: Table<'txn, (u64, u64), &'static [u8]>,
-    ordinals: Table<'txn, (u64, &'static str), u64>,
+    index: Table<'txn, (u64, u64), u64>,
     open_turns: Table<'txn, (u64, &'static str), &'static [u8]>,
     lost: Table<'txn, (u64, u64), &'static [u8]>,
     lost_open: Table<'txn, (u64, &'static str), &'static [u8]>,
 }
 
 impl<'txn> Repair<'txn> {
-    fn of(txn: &'txn WriteTransaction, key: u64) -> Result<Self, Failure> {
+    fn of(txn: &'txn WriteTransaction, key: u64, hasher: TurnHasher) -> Result<Self, Failure> {
         Ok(Self {
             key,
+            hasher,
             conversations: txn.open_table(CONVERSATIONS)?,
             turns: txn.open_table(TURNS)?,
-            ordinals: txn.open_table(ORDINALS)?,
+            index: txn.open_table(INDEX)?,
             open_turns: txn.open_table(OPEN_TURNS)?,
             lost: txn.open_table(LOST_TURNS)?,
             lost_open: txn.open_table(LOST_OPEN_TURNS)?,
         })
     }
 
-    fn run(mut self, id: &str) -> Result<(), Failure> {
+    fn run(mut self, id: &ConversationId) -> Result<(), Failure> {
         let sound = self.turns()?;
         self.index(&sound)?;
         self.open_turns()?;
@@ -109,30 +115,30 @@ impl<'txn> Repair<'txn> {
 
     /// Makes the index that of the turns. What it names and is moved aside stays, so that it is not sealed again.
     fn index(&mut self, sound: &BTreeMap<String, u64>) -> Result<(), Failure> {
-        let mut gone = Vec::new();
-        let mut rows = 0;
-        for row in self.ordinals.range((self.key, "")..)? {
+        let mut rows = Vec::new();
+        for row in self.index.range((self.key, 0)..=(self.key, u64::MAX))? {
             let (place, ordinal) = row?;
-            let (key, turn_id) = place.value();
-            if key != self.key {
-                break;
-            }
-            rows += 1;
-            if !sound.contains_key(turn_id) && self.lost.get((key, ordinal.value()))?.is_none() {
-                gone.push((turn_id.to_owned(), ordinal.value()));
-            }
+            rows.push((place.value().1, ordinal.value()));
         }
-        for (turn_id, _) in &gone {
-            self.ordinals.remove((self.key, turn_id.as_str()))?;
+        let there: BTreeSet<_> = sound.values().copied().collect();
+        let mut gone = Vec::new();
+        for (hash, ordinal) in &rows {
+            let is_lost = self.lost.get((self.key, *ordinal))?.is_some();
+            if !is_lost {
+                self.index.remove((self.key, *hash))?;
+            }
+            if !is_lost && !there.contains(ordinal) {
+                gone.push(*ordinal);
+            }
         }
         for (turn_id, ordinal) in sound {
-            self.ordinals.insert((self.key, turn_id.as_str()), ordinal)?;
+            index::insert(&mut self.index, self.key, self.hasher.hash(turn_id), *ordinal)?;
         }
         let counted = count(&self.turns, Some(&self.lost), self.key)?;
         // An ordinal that the index knows was given, unless the row itself is wild.
-        let given = gone.iter().map(|(_, ordinal)| *ordinal).filter(|ordinal| *ordinal <= counted.last + rows).max();
+        let most = counted.last.saturating_add(rows.len() as u64);
+        let given = gone.iter().copied().filter(|ordinal| *ordinal <= most).max();
         let last = counted.last.max(given.unwrap_or_default());
-        let there: BTreeSet<_> = sound.values().copied().collect();
         for ordinal in (1..=last).filter(|ordinal| !there.contains(ordinal)).take(MOST_GAPS) {
             if self.lost.get((self.key, ordinal))?.is_none() {
                 self.lost.insert((self.key, ordinal), b"".as_slice())?;
@@ -150,7 +156,8 @@ impl<'txn> Repair<'txn> {
             if key != self.key {
                 break;
             }
-            let sealed = self.ordinals.get((key, turn_id))?.is_some();
+            let hash = self.hasher.hash(turn_id);
+            let sealed = index::find(&self.index, &self.turns, key, hash, turn_id)?.is_some();
             let sound = record::decode_staged(value.value()).is_ok_and(|staged| staged.turn.id.as_str() == turn_id);
             if sealed || !sound {
                 gone.push((turn_id.to_owned(), (!sealed).then(|| value.value().to_vec())));
@@ -165,13 +172,13 @@ impl<'txn> Repair<'txn> {
         Ok(())
     }
 
-    fn record(&mut self, id: &str) -> Result<(), Failure> {
+    fn record(&mut self, id: &ConversationId) -> Result<(), Failure> {
         let counted = count(&self.turns, Some(&self.lost), self.key)?;
         let known = self.conversations.get(self.key)?.and_then(|record| Conversation::decode(record.value()).ok());
         // Nobody holds a version while the store is stopped, so any will do but 0, which is for the unknown.
         let version = known.map_or(0, |known| known.version.0).max(1);
         let record = Conversation {
-            id: id.to_owned(),
+            id: id.clone(),
             version: Version(version),
             sealed_turns: counted.last,
             total_usage: counted.total_usage,

@@ -6,7 +6,7 @@ use redb::{ReadableTable, TableDefinition};
 
 use super::*;
 use crate::settings::StoreSettings;
-use crate::store::schema::{CONVERSATIONS, KEYS, META, META_NEXT_KEY, OPEN_TURNS, ORDINALS, TURNS};
+use crate::store::schema::{CONVERSATIONS, INDEX, KEYS, META, META_NEXT_KEY, OPEN_TURNS, TURNS, read_store_id};
 use crate::store::{Commit, Engine, Location, StagedTurn, TurnRange, Version};
 use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, TurnId};
 
@@ -46,11 +46,18 @@ fn damage<K: redb::Key, V: redb::Value>(
     table: TableDefinition<'_, K, V>,
     change: impl FnOnce(&mut redb::Table<'_, K, V>),
 ) {
-    let database = Database::open(directory.join(FILE_NAME)).unwrap();
+    let database = Database::open(directory.join(StoreFile::Main.name())).unwrap();
     let txn = database.begin_write().unwrap();
     change(&mut txn.open_table(table).unwrap());
     txn.commit().unwrap();
     database.close().unwrap();
+}
+
+/// Where the index has a turn.
+fn hash(directory: &Path, turn_id: &str) -> u64 {
+    let database = Database::open(directory.join(StoreFile::Main.name())).unwrap();
+    let meta = database.begin_read().unwrap().open_table(META).unwrap();
+    TurnHasher::of(read_store_id(&meta).unwrap()).hash(turn_id)
 }
 
 fn told(report: &CheckReport) -> Vec<String> {
@@ -58,7 +65,7 @@ fn told(report: &CheckReport) -> Vec<String> {
 }
 
 fn bytes(directory: &Path) -> Vec<u8> {
-    fs::read(directory.join(FILE_NAME)).unwrap()
+    fs::read(directory.join(StoreFile::Main.name())).unwrap()
 }
 
 #[tokio::test]
@@ -109,16 +116,33 @@ async fn each_kind_of_disagreement_is_named_and_repaired() {
     })
     .await;
     assert_found_and_repaired("turn 2 of conversation b: the index does not have its id y", |path| {
-        damage(path, ORDINALS, |index| drop(index.remove((2, "y")).unwrap()));
+        let place = hash(path, "y");
+        damage(path, INDEX, |index| drop(index.remove((2, place)).unwrap()));
     })
     .await;
-    assert_found_and_repaired("turn 1 of conversation a: the index has its id x at 3", |path| {
-        damage(path, ORDINALS, |index| drop(index.insert((1, "x"), 3).unwrap()));
+    assert_found_and_repaired("turn 1 of conversation a: the index does not have its id x", |path| {
+        let place = hash(path, "x");
+        damage(path, INDEX, |index| drop(index.insert((1, place), 3).unwrap()));
     })
     .await;
-    assert_found_and_repaired("the index of turn w of conversation a: it names turn 9, which is not there", |path| {
-        damage(path, ORDINALS, |index| drop(index.insert((1, "w"), 9).unwrap()));
+    assert_found_and_repaired("turn 1 of conversation a: the index has its id x at 9", |path| {
+        let place = hash(path, "x");
+        damage(path, INDEX, |index| drop(index.insert((1, place), 9).unwrap()));
     })
+    .await;
+    assert_found_and_repaired(
+        "the index of conversation a at 0000000000000007: it names turn 9, which is not there",
+        |path| {
+            damage(path, INDEX, |index| drop(index.insert((1, 7), 9).unwrap()));
+        },
+    )
+    .await;
+    assert_found_and_repaired(
+        "the index of conversation a at ffffffffffffffff: it names turn 2, which it names elsewhere",
+        |path| {
+            damage(path, INDEX, |index| drop(index.insert((1, u64::MAX), 2).unwrap()));
+        },
+    )
     .await;
     assert_found_and_repaired("open turn x of conversation a: it is sealed", |path| {
         damage(path, OPEN_TURNS, |open| {
@@ -198,7 +222,7 @@ async fn with_damaged_pages() -> tempfile::TempDir {
     for at in found {
         image[at] ^= 1;
     }
-    fs::write(directory.path().join(FILE_NAME), &image).unwrap();
+    fs::write(directory.path().join(StoreFile::Main.name()), &image).unwrap();
     directory
 }
 
@@ -218,7 +242,7 @@ async fn a_flipped_bit_in_a_page_is_found_and_a_repair_that_cannot_mend_it_touch
 #[test]
 fn an_empty_file_is_told_and_left_alone() {
     let directory = tempfile::tempdir().unwrap();
-    fs::write(directory.path().join(FILE_NAME), "").unwrap();
+    fs::write(directory.path().join(StoreFile::Main.name()), "").unwrap();
     let (checked, repaired) = (check(directory.path()).unwrap_err(), repair(directory.path()).unwrap_err());
     assert!(checked.to_string().ends_with("the file is empty"), "{checked}");
     assert_eq!(checked.to_string(), repaired.to_string());
@@ -228,7 +252,7 @@ fn an_empty_file_is_told_and_left_alone() {
 #[tokio::test]
 async fn the_name_of_the_copy_is_made_durable_when_the_copy_is_whole() {
     let directory = sound().await;
-    let (path, synced) = (directory.path().join(FILE_NAME), std::cell::Cell::new(0));
+    let (path, synced) = (directory.path().join(StoreFile::Main.name()), std::cell::Cell::new(0));
     let copy = keep_copy(&path, |parent| {
         assert_eq!(parent, directory.path());
         let copy = fs::read(parent.join("turn-metrics.redb.before-repair-1")).unwrap();

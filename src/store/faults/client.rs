@@ -52,8 +52,14 @@ impl Client {
     }
 
     pub(super) fn start(&mut self) -> Result<(), OpenError> {
-        // Small enough that a burst takes several transactions.
-        let settings = StoreSettings { batch_commits: 4, cache_bytes: self.cache_bytes, ..StoreSettings::default() };
+        let settings = StoreSettings {
+            // Small enough that a burst takes several transactions.
+            batch_commits: 4,
+            cache_bytes: self.cache_bytes,
+            // Small enough that some commits wait for the checkpoint.
+            journal_bytes: 16 * 1024,
+            ..StoreSettings::default()
+        };
         self.running = Some(Engine::prepare(self.disk.location(), &settings, NEVER)?);
         Ok(())
     }
@@ -115,8 +121,20 @@ impl Client {
                 Ok(()) | Err(CommitError::Unavailable(_)) => Ok(()),
                 Err(other) => Err(format!("a durable write was answered with {other}")),
             },
-            Operation::Restart => {
+            Operation::Checkpoint(steps) => {
+                for _ in 0..steps {
+                    // Where it goes wrong the next commit is told.
+                    if !self.writer().checkpoint().step_in_background() {
+                        break;
+                    }
+                }
+                Ok(())
+            }
+            Operation::Restart | Operation::Close => {
                 if let Some((engine, writer)) = self.running.take() {
+                    if matches!(operation, Operation::Close) {
+                        engine.tell_to_close();
+                    }
                     drop(engine);
                     writer.run();
                 }

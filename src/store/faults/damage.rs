@@ -3,7 +3,7 @@ use super::from_environment;
 use crate::settings::StoreSettings;
 use crate::simulate::random::Random;
 use crate::store::writer::{Backoff, Step};
-use crate::store::{Commit, Engine, StagedTurn, TurnRange};
+use crate::store::{Commit, Engine, StagedTurn, StoreFile, TurnRange};
 use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, TurnId};
 
 /// How many files are damaged; `TURN_METRICS_TEST_DAMAGES` sets another number.
@@ -46,14 +46,16 @@ fn use_it(disk: &Disk) -> Result<(), String> {
 fn a_damaged_file_is_an_error_or_answers_and_never_a_hang() {
     let whole = Disk::default();
     use_it(&whole).unwrap();
-    let whole = whole.image();
+    let files = [StoreFile::Main, StoreFile::Journal];
+    let whole = files.map(|file| whole.bytes(file));
     let mut refused = 0;
     let first = from_environment("TURN_METRICS_TEST_SEED").unwrap_or(1);
     for seed in
         (first..).take(usize::try_from(from_environment("TURN_METRICS_TEST_DAMAGES").unwrap_or(DAMAGES)).unwrap())
     {
         let mut random = Random::new(seed);
-        let mut image = whole.clone();
+        let mut images = whole.clone();
+        let image = &mut images[random.below(files.len())];
         match random.below(4) {
             // Cut short.
             0 => image.truncate(random.below(image.len())),
@@ -70,7 +72,8 @@ fn a_damaged_file_is_an_error_or_answers_and_never_a_hang() {
                 }
             }
         }
-        if let Err(cause) = use_it(&Disk::of(image)) {
+        let [main, journal] = images;
+        if let Err(cause) = use_it(&Disk::of(main, journal)) {
             assert!(cause.contains("a storage of a test"), "which file is damaged is not told: {cause}");
             refused += 1;
         }

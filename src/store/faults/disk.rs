@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use redb::{BackendError, StorageBackend};
 
 use crate::simulate::random::Random;
-use crate::store::{Location, Storage};
+use crate::store::{Location, Storage, StoreFile};
 
 /// What a disk writes in one piece, whatever happens.
 const SECTOR: usize = 512;
@@ -20,12 +20,10 @@ pub(super) struct Disk(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    /// What the running system reads.
-    live: Vec<u8>,
-    /// What is there after a crash, whatever chance does.
-    durable: Vec<u8>,
-    /// What was done since the latest sync.
-    unsynced: Vec<Change>,
+    main: Image,
+    journal: Image,
+    /// What was done to both and not synced, in its order.
+    unsynced: Vec<(StoreFile, Change)>,
     /// Writes, changes of length and syncs so far.
     changes: u64,
     /// The change at which it crashes.
@@ -40,8 +38,28 @@ struct State {
     struck: u64,
     /// Counts openings, so that a handle from before a crash is of no more use.
     opening: u64,
+}
+
+/// What is on the disk of one file.
+#[derive(Default)]
+struct Image {
+    /// What the running system reads.
+    live: Vec<u8>,
+    /// What is there after a crash, whatever chance does.
+    durable: Vec<u8>,
+    /// The latest opening; earlier ones are of no more use.
+    opening: u64,
     /// The opening that holds the lock.
     holder: Option<u64>,
+}
+
+impl State {
+    fn image(&mut self, file: StoreFile) -> &mut Image {
+        match file {
+            StoreFile::Main => &mut self.main,
+            StoreFile::Journal => &mut self.journal,
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -101,13 +119,15 @@ impl Disk {
     /// Where a store finds it.
     pub(super) fn location(&self) -> Location {
         let disk = self.clone();
-        Location::Storage(Storage::new(move || disk.open()))
+        Location::Storage(Storage::new(move |file| disk.open(file)))
     }
 
-    fn open(&self) -> Handle {
+    fn open(&self, file: StoreFile) -> Handle {
         let mut state = self.state();
         state.opening += 1;
-        Handle { disk: self.clone(), opening: state.opening }
+        let opening = state.opening;
+        state.image(file).opening = opening;
+        Handle { disk: self.clone(), file, opening }
     }
 
     /// A panic is one of the faults, so the lock may be poisoned.
@@ -115,17 +135,20 @@ impl Disk {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// A disk that holds these bytes.
-    pub(super) fn of(image: Vec<u8>) -> Self {
+    /// A disk whose files hold these bytes.
+    pub(super) fn of(main: Vec<u8>, journal: Vec<u8>) -> Self {
         let disk = Self::default();
-        disk.state().durable.clone_from(&image);
-        disk.state().live = image;
+        for (file, bytes) in [(StoreFile::Main, main), (StoreFile::Journal, journal)] {
+            let mut state = disk.state();
+            state.image(file).durable.clone_from(&bytes);
+            state.image(file).live = bytes;
+        }
         disk
     }
 
-    /// What it holds.
-    pub(super) fn image(&self) -> Vec<u8> {
-        self.state().live.clone()
+    /// What a file holds.
+    pub(super) fn bytes(&self, file: StoreFile) -> Vec<u8> {
+        self.state().image(file).live.clone()
     }
 
     /// Has syncing do nothing from now on.
@@ -166,25 +189,31 @@ impl Disk {
         let mut state = self.state();
         // Beside the mixture, the extremes: they are the likeliest in life, and chance alone would hardly try them.
         let fate = random.below(4);
-        for change in std::mem::take(&mut state.unsynced) {
+        for (file, change) in std::mem::take(&mut state.unsynced) {
+            let durable = &mut state.image(file).durable;
             match (fate, change) {
                 (0, _) => {}
-                (1, change) => apply(&mut state.durable, &change),
+                (1, change) => apply(durable, &change),
                 (_, change @ Change::SetLen(_)) => {
                     if random.once_in(2) {
-                        apply(&mut state.durable, &change);
+                        apply(durable, &change);
                     }
                 }
                 (_, Change::Write { at, bytes }) => match random.below(3) {
                     0 => {}
-                    1 => apply(&mut state.durable, &Change::Write { at, bytes }),
-                    _ => tear(&mut state.durable, at, &bytes, random),
+                    1 => apply(durable, &Change::Write { at, bytes }),
+                    _ => tear(durable, at, &bytes, random),
                 },
             }
         }
-        state.live = state.durable.clone();
-        (state.crashed, state.crash_at, state.holder) = (false, None, None);
         state.opening += 1;
+        let opening = state.opening;
+        for file in [StoreFile::Main, StoreFile::Journal] {
+            let image = state.image(file);
+            image.live = image.durable.clone();
+            (image.holder, image.opening) = (None, opening);
+        }
+        (state.crashed, state.crash_at) = (false, None);
     }
 }
 
@@ -214,16 +243,17 @@ fn apply(image: &mut Vec<u8>, change: &Change) {
     }
 }
 
-/// What one opening of the database holds of the disk.
+/// What one opening of a file holds of the disk.
 struct Handle {
     disk: Disk,
+    file: StoreFile,
     opening: u64,
 }
 
 impl Handle {
     fn enter(&self, kind: Kind) -> io::Result<MutexGuard<'_, State>> {
         let mut state = self.disk.state();
-        if state.opening != self.opening {
+        if state.image(self.file).opening != self.opening {
             return Err(io::Error::other("a handle from before the crash"));
         }
         if kind != Kind::Read && !state.crashed {
@@ -247,8 +277,8 @@ impl Handle {
         if crashed_before {
             return Err(power_is_off());
         }
-        apply(&mut state.live, &change);
-        state.unsynced.push(change);
+        apply(&mut state.image(self.file).live, &change);
+        state.unsynced.push((self.file, change));
         if state.crashed { Err(power_is_off()) } else { Ok(()) }
     }
 }
@@ -263,16 +293,17 @@ fn place(number: u64) -> usize {
 
 impl StorageBackend for Handle {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.enter(Kind::Read)?.live.len() as u64)
+        Ok(self.enter(Kind::Read)?.image(self.file).live.len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let state = self.enter(Kind::Read)?;
+        let mut state = self.enter(Kind::Read)?;
         if state.crashed {
             return Err(power_is_off());
         }
         let end = place(offset).checked_add(out.len());
-        let bytes = end.and_then(|end| state.live.get(place(offset)..end));
+        let live = &state.image(self.file).live;
+        let bytes = end.and_then(|end| live.get(place(offset)..end));
         out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
     }
@@ -287,9 +318,15 @@ impl StorageBackend for Handle {
             return Err(power_is_off());
         }
         if !state.lies {
-            for change in std::mem::take(&mut state.unsynced) {
-                apply(&mut state.durable, &change);
+            let mut others = Vec::new();
+            for (file, change) in std::mem::take(&mut state.unsynced) {
+                if file == self.file {
+                    apply(&mut state.image(file).durable, &change);
+                } else {
+                    others.push((file, change));
+                }
             }
+            state.unsynced = others;
         }
         Ok(())
     }
@@ -300,8 +337,9 @@ impl StorageBackend for Handle {
 
     fn close(&self) -> io::Result<()> {
         let mut state = self.disk.state();
-        if state.holder == Some(self.opening) {
-            state.holder = None;
+        let image = state.image(self.file);
+        if image.holder == Some(self.opening) {
+            image.holder = None;
         }
         Ok(())
     }
@@ -309,14 +347,15 @@ impl StorageBackend for Handle {
     /// As a file does, so that a database opened again while the old one still has it is noticed.
     fn try_lock_range(&self, _: Bound<u64>, _: Bound<u64>) -> Result<bool, BackendError> {
         let mut state = self.disk.state();
-        if state.holder.is_none() {
-            state.holder = Some(self.opening);
+        let image = state.image(self.file);
+        if image.holder.is_none() {
+            image.holder = Some(self.opening);
         }
-        Ok(state.holder == Some(self.opening))
+        Ok(image.holder == Some(self.opening))
     }
 
     fn unlock_range(&self, _: Bound<u64>, _: Bound<u64>) -> Result<(), BackendError> {
-        self.disk.state().holder = None;
+        self.disk.state().image(self.file).holder = None;
         Ok(())
     }
 }

@@ -12,8 +12,12 @@ pub(super) enum Operation {
     Commits(Vec<Commit>),
     /// A durable write of nothing.
     CheckWrite,
-    /// Closing in order and opening again.
+    /// So many steps of the checkpoint, as they are taken while no commit waits for one.
+    Checkpoint(usize),
+    /// The end of whoever owns the store, who does not close it, and opening again.
     Restart,
+    /// Closing in order, for which everything is moved into the tables, and opening again.
+    Close,
 }
 
 /// Draws operations from a seed.
@@ -32,10 +36,12 @@ impl Workload {
 
     /// The next operation on a store that knows what `models` say.
     pub(super) fn next(&mut self, models: &BTreeMap<ConversationId, Model>) -> Operation {
-        match self.random.below(20) {
+        match self.random.below(24) {
             0 => Operation::CheckWrite,
             1 => Operation::Restart,
-            2..=6 => {
+            2 => Operation::Close,
+            3..=5 => Operation::Checkpoint(1 + self.random.below(3)),
+            6..=10 => {
                 // They follow each other, so each is made for what those before it will have done.
                 let mut expected = models.clone();
                 let mut burst = Vec::new();
