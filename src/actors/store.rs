@@ -12,8 +12,10 @@ use super::{
     AwaitEnd, BackUp, CheckWrite, Close, FindRevision, InspectStore, ListStaleTurns, ListTurns, OpenConversation,
     StoreReport,
 };
+use crate::settings::StoreSettings;
 use crate::store::{
-    BackupError, Commit, CommitError, Committed, ConversationState, Engine, ReadError, Revision, StaleTurn,
+    BackupError, Commit, CommitError, Committed, ConversationState, Engine, Location, OpenError, ReadError, Revision,
+    StaleTurn,
 };
 use crate::turn::StoredTurn;
 
@@ -26,6 +28,30 @@ pub struct Store {
 }
 
 impl Store {
+    /// Opens the store alone, not started yet: for a program that brings conversation actors of its own. A runtime has
+    /// one already.
+    ///
+    /// Reads the disk, so it blocks the thread. [`Close`] ends it in order.
+    ///
+    /// ```
+    /// use actix::Actor;
+    /// use turn_metrics::actors::{Close, OpenConversation, Store};
+    /// use turn_metrics::settings::StoreSettings;
+    /// use turn_metrics::store::{Location, Version};
+    /// use turn_metrics::turn::ConversationId;
+    ///
+    /// # actix::System::new().block_on(async {
+    /// let store = Store::open(Location::Memory, &StoreSettings::default())?.start();
+    /// let open = OpenConversation { conversation_id: ConversationId::new("c")?, turn_ids: Vec::new() };
+    /// assert_eq!(store.send(open).await??.version, Version(0));
+    /// store.send(Close).await?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn open(location: Location, settings: &StoreSettings) -> Result<Self, OpenError> {
+        Ok(Self::new(Engine::open(location, settings)?))
+    }
+
     pub(crate) fn new(engine: Engine) -> Self {
         Self { engine, report: Rc::default() }
     }
