@@ -7,17 +7,15 @@ use turn_metrics::actors::Observe;
 use turn_metrics::runtime::Runtime;
 use turn_metrics::turn::{EpochMillis, OpenTurn, TurnEventKind};
 
-use crate::report::{Report, Round};
-use crate::work::turns;
+use crate::report::{Report, Round, Row};
+use crate::work::{Turn, turns};
 
 const TURNS: usize = 4000;
 const AT_ONCE: usize = 64;
 
 pub(crate) fn run(report: &mut Report) {
     let name = "actors: messages of one turn, 64 at a time, store in memory";
-    if !report.wants(name) {
-        return;
-    }
+    let row = Row::new(name, "the fold alone", "0.3");
     let mut first = 0;
     let ours = || {
         first += TURNS as u64;
@@ -42,12 +40,11 @@ pub(crate) fn run(report: &mut Report) {
             observes.len()
         })
     };
-    report.compare(name, "the fold alone", ours, limit);
+    report.compare(&row, ours, limit);
 }
 
 fn observes(first: u64) -> Vec<Observe> {
-    let turns = turns(first, TURNS).into_iter();
-    turns.map(|turn| Observe { conversation_id: turn.conversation_id.clone(), events: turn.events() }).collect()
+    turns(first, TURNS).iter().map(Turn::observe).collect()
 }
 
 fn fold(observe: &Observe) -> Option<turn_metrics::turn::SealedTurn> {

@@ -1,89 +1,47 @@
-//! Durable turns, against a plain file that is synced once a batch.
+//! Durable turns at the store's own seam, against a plain file that is synced once a batch.
 
-use std::fs::File;
-use std::io::Write;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use futures_util::{StreamExt, stream};
-use turn_metrics::actors::Observe;
-use turn_metrics::runtime::Runtime;
-
-use crate::report::{Report, Round};
-use crate::work::turns;
-
-/// A sealed turn of this work as JSON.
-const TURN_BYTES: usize = 749;
+use crate::file;
+use crate::report::{FEW_ROUNDS, Report, Row, Unit, alternate};
+use crate::store::Writers;
 
 pub(crate) fn run(report: &mut Report) {
-    for (appenders, count) in [(1, 300), (64, 10_000), (256, 20_000), (1024, 20_000)] {
-        let name = format!("append: durable turns, {appenders} waiting");
+    bursts(report);
+    sustained(report);
+}
+
+fn bursts(report: &mut Report) {
+    let at_most = Duration::from_secs(2);
+    for (appenders, count, goal) in [
+        (1, 2_000, "0.6, p99 2"),
+        (64, 50_000, "0.6, p99 2"),
+        (256, 100_000, "0.5, p99 2"),
+        (1024, 100_000, "0.5, p99 2"),
+    ] {
+        let name = format!("append: commits of one turn, {appenders} waiting");
+        let directory = tempfile::tempdir().unwrap();
+        let mut writers = Writers::new(directory.path(), 0, 0);
+        let ours = || writers.round(count, appenders, at_most);
+        report.compare(&Row::new(name, file::NAME, goal), ours, || file::append(count, appenders, at_most));
+    }
+}
+
+/// Far more than what a store may buffer.
+fn sustained(report: &mut Report) {
+    let (count, at_most) = (300_000, Duration::from_secs(10));
+    for (appenders, goal) in [(64, "0.6"), (1024, "0.5")] {
+        let name = format!("append without a pause: {count} turns or 10 s, {appenders} waiting");
         if !report.wants(&name) {
             continue;
         }
         let directory = tempfile::tempdir().unwrap();
-        let mut first = 0;
-        let ours = || {
-            first += count as u64;
-            observe(directory.path(), first, count, appenders)
-        };
-        let limit = || plain_file(count, appenders);
-        report.compare(&name, "a plain file, one fdatasync a batch", ours, limit);
+        let mut writers = Writers::new(directory.path(), 0, 0);
+        let ours = || writers.round(count, appenders, at_most);
+        let pairs = alternate(FEW_ROUNDS, ours, || file::append(count, appenders, at_most));
+        report.add_rates(&Row::new(&*name, file::NAME, goal), &pairs);
+        let millis = |wait: Option<Duration>| wait.unwrap().as_secs_f64() * 1e3;
+        let waits: Vec<_> = pairs.iter().map(|(ours, limit)| (millis(ours.worst), millis(limit.worst))).collect();
+        report.add_pairs(&Row::new(name + ": longest wait", file::NAME, ""), Unit::Milliseconds, &waits, "");
     }
-}
-
-fn observe(directory: &std::path::Path, first: u64, count: usize, appenders: usize) -> Round {
-    let turns = turns(first, count).into_iter();
-    let observes: Vec<_> =
-        turns.map(|turn| Observe { conversation_id: turn.conversation_id.clone(), events: turn.events() }).collect();
-    actix::System::new().block_on(async {
-        let runtime = Runtime::builder().data_dir(directory).start().await.unwrap();
-        let mut times = Vec::with_capacity(count);
-        let mut round = Round::of_async(async {
-            let mut answers = stream::iter(observes)
-                .map(|observe| {
-                    let sent = Instant::now();
-                    let answer = runtime.handles().observe.send(observe);
-                    async move {
-                        answer.await.unwrap().unwrap();
-                        sent.elapsed()
-                    }
-                })
-                .buffer_unordered(appenders);
-            while let Some(time) = answers.next().await {
-                times.push(time);
-            }
-            times.len()
-        })
-        .await;
-        runtime.shutdown().await;
-        round.p99 = p99(times);
-        round
-    })
-}
-
-/// Each batch is what `appenders` that wait together bring.
-fn plain_file(count: usize, appenders: usize) -> Round {
-    let mut file = tempfile::tempfile().unwrap();
-    let batch = vec![b'x'; TURN_BYTES * appenders];
-    let mut times = Vec::new();
-    let mut round = Round::of(|| {
-        for _ in 0..count.div_ceil(appenders) {
-            let start = Instant::now();
-            append(&mut file, &batch);
-            times.push(start.elapsed());
-        }
-        count.div_ceil(appenders) * appenders
-    });
-    round.p99 = p99(times);
-    round
-}
-
-fn append(file: &mut File, batch: &[u8]) {
-    file.write_all(batch).unwrap();
-    file.sync_data().unwrap();
-}
-
-fn p99(mut times: Vec<Duration>) -> Option<Duration> {
-    times.sort_unstable();
-    times.get(times.len() * 99 / 100).copied()
 }

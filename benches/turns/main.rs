@@ -8,8 +8,22 @@
 
 mod actors;
 mod append;
+mod client;
+mod disk;
+mod file;
 mod fold;
+mod growth;
+mod load;
+mod memory;
+mod observe;
+mod post;
+mod read;
 mod report;
+mod server;
+mod service;
+mod sqlite;
+mod start;
+mod store;
 mod work;
 
 use report::Report;
@@ -21,5 +35,14 @@ fn main() {
     fold::run(&mut report);
     actors::run(&mut report);
     append::run(&mut report);
+    sqlite::run(&mut report);
+    observe::run(&mut report);
+    post::run(&mut report);
+    read::run(&mut report);
+    start::run(&mut report);
+    disk::run(&mut report);
+    let turns = load::turns_stored();
+    memory::run(&mut report, turns);
+    growth::run(&mut report, turns);
     report.finish();
 }

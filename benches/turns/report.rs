@@ -3,12 +3,38 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How often each pair is measured; the rounds of the two alternate, so that a slow moment of the machine hits both.
-const ROUNDS: usize = 7;
+pub(crate) const ROUNDS: usize = 7;
+/// The same where a round takes seconds.
+pub(crate) const FEW_ROUNDS: usize = 5;
 
 /// A table of what was measured, row by row.
 pub(crate) struct Report {
     wanted: Vec<String>,
     rows: Vec<String>,
+}
+
+/// What a row is about.
+#[derive(Clone)]
+pub(crate) struct Row {
+    pub(crate) name: String,
+    /// The limit or the rival that it is held against.
+    pub(crate) against: &'static str,
+    pub(crate) goal: &'static str,
+}
+
+impl Row {
+    pub(crate) fn new(name: impl Into<String>, against: &'static str, goal: &'static str) -> Self {
+        Self { name: name.into(), against, goal }
+    }
+}
+
+/// What the values of a row are counted in.
+#[derive(Clone, Copy)]
+pub(crate) enum Unit {
+    PerSecond,
+    Bytes,
+    Mebibytes,
+    Milliseconds,
 }
 
 /// What one round did.
@@ -17,6 +43,8 @@ pub(crate) struct Round {
     pub(crate) took: Duration,
     /// How long the slowest of a hundred took, where single ones are timed.
     pub(crate) p99: Option<Duration>,
+    /// How long the slowest of all took, where single ones are timed.
+    pub(crate) worst: Option<Duration>,
 }
 
 impl Round {
@@ -24,17 +52,31 @@ impl Round {
     pub(crate) fn of(work: impl FnOnce() -> usize) -> Self {
         let start = Instant::now();
         let done = work();
-        Self { done, took: start.elapsed(), p99: None }
+        Self { done, took: start.elapsed(), p99: None, worst: None }
     }
 
     /// Times what `work` does until it is through.
     pub(crate) async fn of_async(work: impl Future<Output = usize>) -> Self {
         let start = Instant::now();
         let done = work.await;
-        Self { done, took: start.elapsed(), p99: None }
+        Self { done, took: start.elapsed(), p99: None, worst: None }
     }
 
-    fn rate(&self) -> f64 {
+    /// Times `work`, which gives the times of the single ones it did.
+    pub(crate) async fn of_each(work: impl Future<Output = Vec<Duration>>) -> Self {
+        let start = Instant::now();
+        let times = work.await;
+        Self::timed(times.len(), start.elapsed(), times)
+    }
+
+    /// A round that was timed elsewhere, with the times of the single ones.
+    pub(crate) fn timed(done: usize, took: Duration, mut times: Vec<Duration>) -> Self {
+        times.sort_unstable();
+        let p99 = times.get(times.len() * 99 / 100).copied();
+        Self { done, took, p99, worst: times.last().copied() }
+    }
+
+    pub(crate) fn rate(&self) -> f64 {
         self.done as f64 / self.took.as_secs_f64()
     }
 }
@@ -42,8 +84,8 @@ impl Round {
 impl Report {
     pub(crate) fn new(wanted: Vec<String>) -> Self {
         let header = [
-            "| what | a second | limit | a second | ratio (min to max) | p99 to the limit's |",
-            "|---|---|---|---|---|---|",
+            "| what | here | held against | there | ratio (min to max) | p99 to its | goal |",
+            "|---|---|---|---|---|---|---|",
         ];
         for line in header {
             println!("{line}");
@@ -56,41 +98,80 @@ impl Report {
         self.wanted.is_empty() || self.wanted.iter().any(|wanted| name.starts_with(wanted.as_str()))
     }
 
-    /// Measures `ours` against `limit`, round by round, and adds a row.
-    pub(crate) fn compare(
-        &mut self,
-        name: &str,
-        limit_name: &str,
-        mut ours: impl FnMut() -> Round,
-        mut limit: impl FnMut() -> Round,
-    ) {
-        if !self.wants(name) {
-            return;
+    /// Measures the rate of `ours` against that of `limit`, round by round, and adds a row.
+    pub(crate) fn compare(&mut self, row: &Row, ours: impl FnMut() -> Round, limit: impl FnMut() -> Round) {
+        if self.wants(&row.name) {
+            self.add_rates(row, &alternate(ROUNDS, ours, limit));
         }
-        // One of each to warm up.
-        ours();
-        limit();
-        let pairs: Vec<_> = (0..ROUNDS).map(|_| (ours(), limit())).collect();
-        let ratios = sorted(pairs.iter().map(|(ours, limit)| ours.rate() / limit.rate()));
+    }
+
+    /// Adds a row of the rates of pairs of rounds.
+    pub(crate) fn add_rates(&mut self, row: &Row, pairs: &[(Round, Round)]) {
+        let rates: Vec<_> = pairs.iter().map(|(ours, limit)| (ours.rate(), limit.rate())).collect();
         let p99 = pairs.iter().filter_map(|(ours, limit)| Some(ours.p99?.as_secs_f64() / limit.p99?.as_secs_f64()));
         let p99 = sorted(p99);
-        let row = format!(
-            "| {name} | {} | {limit_name} | {} | {:.2} ({:.2} to {:.2}) | {} |",
-            human(median(&sorted(pairs.iter().map(|(ours, _)| ours.rate())))),
-            human(median(&sorted(pairs.iter().map(|(_, limit)| limit.rate())))),
-            median(&ratios),
-            ratios[0],
-            ratios[ROUNDS - 1],
-            if p99.is_empty() { String::new() } else { format!("{:.2}", median(&p99)) },
-        );
+        let p99 = if p99.is_empty() { String::new() } else { ratio(median(&p99)) };
+        self.add_pairs(row, Unit::PerSecond, &rates, &p99);
+    }
+
+    /// Adds a row of pairs of values, ours first.
+    pub(crate) fn add_pairs(&mut self, row: &Row, unit: Unit, pairs: &[(f64, f64)], p99: &str) {
+        let ratios = sorted(pairs.iter().map(|(ours, other)| ours / other));
+        self.push(format!(
+            "| {} | {} | {} | {} | {} ({} to {}) | {p99} | {} |",
+            row.name,
+            unit.show(median(&sorted(pairs.iter().map(|(ours, _)| *ours)))),
+            row.against,
+            unit.show(median(&sorted(pairs.iter().map(|(_, other)| *other)))),
+            ratio(median(&ratios)),
+            ratio(ratios[0]),
+            ratio(ratios[ratios.len() - 1]),
+            row.goal,
+        ));
+    }
+
+    /// Adds a row of values that are held against the goal alone.
+    pub(crate) fn add_values(&mut self, row: &Row, unit: Unit, values: &[f64]) {
+        let values = sorted(values.iter().copied());
+        let (least, most) = (unit.show(values[0]), unit.show(values[values.len() - 1]));
+        let spread = if values.len() > 1 { format!(" ({least} to {most})") } else { String::new() };
+        let (name, against, goal) = (&row.name, row.against, row.goal);
+        self.push(format!("| {name} | {}{spread} | {against} | | | | {goal} |", unit.show(median(&values))));
+    }
+
+    fn push(&mut self, row: String) {
         println!("{row}");
         self.rows.push(row);
     }
 
     pub(crate) fn finish(self) {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench-report.md");
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, self.rows.join("\n") + "\n").unwrap();
         println!("\nwritten to target/bench-report.md");
+    }
+}
+
+/// Rounds of the two in turns, after one of each to warm up.
+pub(crate) fn alternate(
+    rounds: usize,
+    mut ours: impl FnMut() -> Round,
+    mut limit: impl FnMut() -> Round,
+) -> Vec<(Round, Round)> {
+    ours();
+    limit();
+    (0..rounds).map(|_| (ours(), limit())).collect()
+}
+
+impl Unit {
+    fn show(self, value: f64) -> String {
+        match self {
+            Self::PerSecond => format!("{}/s", human(value)),
+            Self::Bytes => format!("{value:.0} B"),
+            Self::Mebibytes => format!("{value:.1} MiB"),
+            Self::Milliseconds if value < 10.0 => format!("{value:.2} ms"),
+            Self::Milliseconds => format!("{value:.0} ms"),
+        }
     }
 }
 
@@ -104,11 +185,20 @@ fn median(sorted: &[f64]) -> f64 {
     sorted[sorted.len() / 2]
 }
 
+/// Two or three digits that mean something.
+fn ratio(value: f64) -> String {
+    match value {
+        v if v >= 10.0 => format!("{v:.1}"),
+        v if v >= 0.1 => format!("{v:.2}"),
+        v => format!("{v:.3}"),
+    }
+}
+
 fn human(rate: f64) -> String {
     match rate {
         r if r >= 1e9 => format!("{:.2} G", r / 1e9),
         r if r >= 1e6 => format!("{:.2} M", r / 1e6),
         r if r >= 1e3 => format!("{:.1} k", r / 1e3),
-        r => format!("{r:.0}"),
+        r => format!("{r:.0} "),
     }
 }

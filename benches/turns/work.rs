@@ -3,9 +3,15 @@
 
 use std::fmt::Write;
 
-use turn_metrics::turn::{ConversationId, TurnEvent, parse_line};
+use turn_metrics::actors::Observe;
+use turn_metrics::turn::{
+    ConversationId, EpochMillis, Millis, SealedTurn, StepId, StepMetrics, StepTimes, TokenCount, TurnEvent, TurnId,
+    TurnMetrics, Usage, parse_line,
+};
 
 pub(crate) const CONVERSATIONS: u64 = 10_000;
+/// A sealed turn of this work as JSON.
+pub(crate) const TURN_BYTES: usize = 749;
 const STEPS: usize = 3;
 const DELTAS: usize = 70;
 
@@ -27,6 +33,55 @@ fn id(kind: &str, n: u64) -> String {
     format!("{kind}-0000-4000-8000-{n:017}")
 }
 
+pub(crate) fn conversation_id(n: u64) -> ConversationId {
+    ConversationId::new(id("conv", n)).unwrap()
+}
+
+/// All numbers below `count`, each once, in random order.
+pub(crate) fn shuffled(count: u64, random: &mut Random) -> Vec<u64> {
+    let mut order: Vec<u64> = (0..count).collect();
+    for i in (1..order.len()).rev() {
+        let other = usize::try_from(random.next()).unwrap() % (i + 1);
+        order.swap(i, other);
+    }
+    order
+}
+
+/// What the events of a turn fold to, without folding them; each `n` is another turn.
+pub(crate) fn sealed(n: u64, random: &mut Random) -> SealedTurn {
+    let turn = id("turn", n);
+    let count = |tokens| TokenCount::new(tokens).unwrap();
+    let millis = |millis: u64| Some(Millis::from(u32::try_from(millis).unwrap()));
+    let steps = (0..STEPS).map(|step| {
+        let tokens = random.next() % 100_000;
+        StepMetrics {
+            step_id: StepId::new(format!("{turn}#{step}")).unwrap(),
+            usage: Usage {
+                input_tokens: count(tokens),
+                output_tokens: count(tokens / 20),
+                cache_read_tokens: Some(count(tokens / 2)),
+                cache_write_tokens: Some(count(tokens / 3)),
+            },
+            times: StepTimes {
+                ttft: Some(Millis::new((tokens % 900) as f64 + 0.5).unwrap()),
+                decode: millis(tokens % 7000),
+                gen_total: millis(tokens % 9000),
+            },
+        }
+    });
+    let steps: Vec<_> = steps.collect();
+    let usage = steps.iter().map(|step| step.usage).reduce(Usage::saturating_add).unwrap();
+    let context_size = steps.last().map(|step| step.usage.context_size());
+    let duration = millis(random.next() % 60_000);
+    let turn_id = TurnId::new(turn).unwrap();
+    SealedTurn {
+        sealed_at: EpochMillis::new(1_760_000_000_000 + n),
+        reason: "stop".into(),
+        model: None,
+        metrics: TurnMetrics { turn_id, usage, steps, duration, context_size },
+    }
+}
+
 /// One turn.
 pub(crate) struct Turn {
     pub(crate) conversation_id: ConversationId,
@@ -37,7 +92,12 @@ pub(crate) struct Turn {
 impl Turn {
     /// The turn as a kernel emits it; each `n` is another turn.
     pub(crate) fn new(n: u64, random: &mut Random) -> Self {
-        let conversation = id("conv", random.next() % CONVERSATIONS);
+        let conversation = random.next() % CONVERSATIONS;
+        Self::in_conversation(conversation_id(conversation), n, random)
+    }
+
+    /// The same in a conversation of the caller's choice.
+    pub(crate) fn in_conversation(conversation: ConversationId, n: u64, random: &mut Random) -> Self {
         let turn = id("turn", n);
         let head = |kind: &str| format!(r#"{{"type":"{kind}","conversationId":"{conversation}","turnId":"{turn}""#);
         let mut lines = head("turn-start") + "}\n";
@@ -64,11 +124,21 @@ impl Turn {
             );
         }
         let _ = writeln!(lines, r#"{},"reason":"stop","durationMs":{}}}"#, head("done"), random.next() % 60_000);
-        Self { conversation_id: ConversationId::new(conversation).unwrap(), lines }
+        Self { conversation_id: conversation, lines }
+    }
+
+    /// It as one message.
+    pub(crate) fn observe(&self) -> Observe {
+        Observe { conversation_id: self.conversation_id.clone(), events: self.events() }
+    }
+
+    /// Its lines without those that are ignored.
+    pub(crate) fn counting_lines(&self) -> String {
+        self.lines.split_inclusive('\n').filter(|line| !line.contains("text-delta")).collect()
     }
 
     /// Its events that count.
-    pub(crate) fn events(&self) -> Vec<TurnEvent> {
+    fn events(&self) -> Vec<TurnEvent> {
         self.lines.lines().filter_map(|line| parse_line(line.as_bytes()).unwrap()).map(|event| event.event).collect()
     }
 }

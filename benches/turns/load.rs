@@ -1,0 +1,48 @@
+//! Stores with much in them.
+
+use std::path::Path;
+
+use futures_util::{StreamExt, stream};
+use turn_metrics::store::{Commit, Version};
+
+use crate::store::RunningStore;
+use crate::work::{Random, conversation_id, sealed, shuffled};
+
+/// How many turns each commit has.
+const TURNS_A_COMMIT: u64 = 10;
+const AT_ONCE: usize = 512;
+
+/// How many turns the rows about much that is stored have: 10 million is the size that the goals are for.
+pub(crate) fn turns_stored() -> u64 {
+    let asked = std::env::var("TURN_METRICS_BENCH_TURNS").ok();
+    asked.map_or(1_000_000, |turns| turns.parse().expect("TURN_METRICS_BENCH_TURNS is no number of turns"))
+}
+
+/// Stores so many turns in so many conversations, each as many, which must be a multiple of ten. Gives how many commits
+/// each conversation had.
+pub(crate) fn load(directory: &Path, conversations: u64, turns: u64) -> u64 {
+    let commits = turns / conversations / TURNS_A_COMMIT;
+    let mut random = Random(0);
+    let order = shuffled(conversations, &mut random);
+    actix::System::new().block_on(async {
+        let store = RunningStore::start(directory);
+        let mut next_turn = 0;
+        for version in 0..commits {
+            let of_each = order.iter().map(|conversation| {
+                next_turn += TURNS_A_COMMIT;
+                let turns = next_turn - TURNS_A_COMMIT..next_turn;
+                let commit = Commit {
+                    conversation_id: conversation_id(*conversation),
+                    expected_version: Version(version),
+                    staged: Vec::new(),
+                    sealed: turns.map(|turn| sealed(turn, &mut random)).collect(),
+                };
+                let store = store.address.clone();
+                async move { store.send(commit).await.unwrap().unwrap() }
+            });
+            stream::iter(of_each).buffer_unordered(AT_ONCE).for_each(|_| async {}).await;
+        }
+        store.close().await;
+    });
+    commits
+}

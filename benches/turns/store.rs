@@ -1,0 +1,120 @@
+//! The store's actor alone: commits of one sealed turn each, so many waiting at once.
+
+use std::cell::{Cell, RefCell};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use actix::{Actor, Addr, Arbiter};
+use futures_util::future::join_all;
+use turn_metrics::actors::{Close, Store};
+use turn_metrics::settings::StoreSettings;
+use turn_metrics::store::{Commit, Location, Version};
+
+use crate::report::Round;
+use crate::work::{CONVERSATIONS, Random, conversation_id, sealed, shuffled};
+
+/// A started store on a thread of its own, as in a runtime.
+pub(crate) struct RunningStore {
+    arbiter: Arbiter,
+    pub(crate) address: Addr<Store>,
+}
+
+impl RunningStore {
+    pub(crate) fn start(directory: &Path) -> Self {
+        let location = Location::Directory(directory.to_owned());
+        let arbiter = Arbiter::new();
+        let (started, address) = channel();
+        arbiter.spawn_fn(move || {
+            let store = Store::open(location, &StoreSettings::default()).unwrap();
+            started.send(store.start()).unwrap();
+        });
+        Self { arbiter, address: address.recv().unwrap() }
+    }
+
+    pub(crate) async fn close(self) {
+        self.address.send(Close).await.unwrap();
+        self.arbiter.stop();
+        self.arbiter.join().unwrap();
+    }
+}
+
+/// What the bench knows of the conversations of a store, to write to it as their actors would.
+pub(crate) struct Writers {
+    directory: PathBuf,
+    /// The conversations in random order, taken round and round: two commits of one conversation never wait together.
+    order: Vec<u64>,
+    versions: Vec<Cell<Version>>,
+    next_turn: u64,
+    random: Random,
+}
+
+impl Writers {
+    /// For a store in `directory` that has this many commits of each of the conversations and no others.
+    pub(crate) fn new(directory: &Path, commits: u64, next_turn: u64) -> Self {
+        let mut random = Random(next_turn);
+        Self {
+            directory: directory.to_owned(),
+            order: shuffled(CONVERSATIONS, &mut random),
+            versions: (0..CONVERSATIONS).map(|_| Cell::new(Version(commits))).collect(),
+            next_turn,
+            random,
+        }
+    }
+
+    fn commits(&mut self, count: usize) -> Vec<(usize, Commit)> {
+        let turns = (self.next_turn..).take(count).map(|turn| {
+            let place = usize::try_from(turn % CONVERSATIONS).unwrap();
+            let conversation = self.order[place];
+            let commit = Commit {
+                conversation_id: conversation_id(conversation),
+                expected_version: Version::default(),
+                staged: Vec::new(),
+                sealed: vec![sealed(turn, &mut self.random)],
+            };
+            (usize::try_from(conversation).unwrap(), commit)
+        });
+        let commits = turns.collect();
+        self.next_turn += count as u64;
+        commits
+    }
+
+    /// Opens the store, makes turns durable with `appenders` waiting, and closes it. Ends after `count` turns, or after
+    /// `at_most`.
+    pub(crate) fn round(&mut self, count: usize, appenders: usize, at_most: Duration) -> Round {
+        let commits = self.commits(count);
+        actix::System::new().block_on(async {
+            let store = RunningStore::start(&self.directory);
+            let round = self.append(&store, commits, appenders, at_most).await;
+            store.close().await;
+            round
+        })
+    }
+
+    async fn append(
+        &self,
+        store: &RunningStore,
+        commits: Vec<(usize, Commit)>,
+        appenders: usize,
+        at_most: Duration,
+    ) -> Round {
+        let commits = RefCell::new(commits.into_iter());
+        let start = Instant::now();
+        let next = || if start.elapsed() < at_most { commits.borrow_mut().next() } else { None };
+        let appender = || async {
+            // Each has an address of its own, as conversations have: the mailbox then holds one message of each.
+            let store = store.address.clone();
+            let mut times = Vec::new();
+            while let Some((conversation, mut commit)) = next() {
+                let version = &self.versions[conversation];
+                commit.expected_version = version.get();
+                let sent = Instant::now();
+                let committed = store.send(commit).await.unwrap().unwrap();
+                times.push(sent.elapsed());
+                version.set(committed.version);
+            }
+            times
+        };
+        Round::of_each(async { join_all((0..appenders).map(|_| appender())).await.concat() }).await
+    }
+}
