@@ -60,21 +60,13 @@ impl Rival {
         let ready: Vec<_> = ready.collect();
         self.next_turn += count as u64;
         let start = Instant::now();
-        let mut times = Vec::new();
-        let mut done = 0;
-        for batch in ready.chunks(turns) {
-            if start.elapsed() > AT_MOST {
-                break;
-            }
-            let begin = Instant::now();
-            self.append(batch);
-            times.push(begin.elapsed());
-            done += batch.len();
-        }
-        Round::timed(done, start.elapsed(), times)
+        Round::of(|| {
+            let in_time = ready.chunks(turns).take_while(|_| start.elapsed() < AT_MOST);
+            in_time.map(|batch| self.append(batch)).sum()
+        })
     }
 
-    fn append(&mut self, batch: &[(String, String, String)]) {
+    fn append(&mut self, batch: &[(String, String, String)]) -> usize {
         let transaction = self.connection.transaction().unwrap();
         for (conversation, turn, json) in batch {
             let run = |sql| transaction.prepare_cached(sql).unwrap();
@@ -92,5 +84,6 @@ impl Rival {
             .unwrap();
         }
         transaction.commit().unwrap();
+        batch.len()
     }
 }

@@ -10,7 +10,8 @@ use turn_metrics::turn::{
 };
 
 pub(crate) const CONVERSATIONS: u64 = 10_000;
-/// A sealed turn of this work as JSON.
+/// What a plain file takes for a turn: somewhat less than the JSON of one of this work, so that the limit is no lower
+/// than it must be.
 pub(crate) const TURN_BYTES: usize = 749;
 const STEPS: usize = 3;
 const DELTAS: usize = 70;
@@ -30,7 +31,7 @@ impl Random {
 
 /// An id of 36 characters, like a UUID.
 fn id(kind: &str, n: u64) -> String {
-    format!("{kind}-0000-4000-8000-{n:017}")
+    format!("{kind}-0000-4000-8000-{n:016}")
 }
 
 pub(crate) fn conversation_id(n: u64) -> ConversationId {

@@ -193,3 +193,35 @@ impl Drop for Waiting {
         self.change(|report| report.waiting_commits -= 1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{TurnRange, Version};
+    use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, TurnId};
+
+    #[actix_rt::test]
+    async fn a_store_opened_alone_keeps_what_it_acknowledged() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || Store::open(Location::Directory(directory.path().into()), &StoreSettings::default());
+        let conversation_id = ConversationId::new("c").unwrap();
+
+        let store = open().unwrap().start();
+        let sealed = OpenTurn::new(TurnId::new("t").unwrap()).seal(&Done::because("stop"), EpochMillis::new(1));
+        let commit = Commit {
+            conversation_id: conversation_id.clone(),
+            expected_version: Version(0),
+            staged: vec![],
+            sealed: vec![sealed],
+        };
+        store.send(commit).await.unwrap().unwrap();
+        assert!(matches!(open(), Err(OpenError::InUse { .. })), "two stores had one file");
+        store.send(Close).await.unwrap();
+
+        let store = open().unwrap().start();
+        let all = TurnRange { conversation_id, after: 0, limit: 10 };
+        let turns = store.send(ListTurns(all)).await.unwrap().unwrap();
+        assert_eq!(turns.iter().map(|turn| turn.metrics.turn_id.as_str()).collect::<Vec<_>>(), ["t"]);
+        store.send(Close).await.unwrap();
+    }
+}
