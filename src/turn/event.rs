@@ -2,7 +2,8 @@ use super::{ConversationId, Label, Millis, StepId, StepTimes, TokenCount, TurnId
 
 /// One event of an agent's kernel that counts for metrics, with the conversation it belongs to.
 ///
-/// Read from its JSON by [`parse_line`](super::parse_line), and written to it by `serde`.
+/// Read from its JSON by an [`EventReader`](super::EventReader) or [`parse_line`](super::parse_line), and written to it by
+/// `serde`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KernelEvent {
     /// The conversation in which it happened.

@@ -37,6 +37,10 @@ fn check(text: &str) -> Result<(), InvalidId> {
     if text.len() > MAX_BYTES {
         return Err(InvalidId::TooLong { len: text.len(), max: MAX_BYTES });
     }
+    // Nearly all ids are of printable ASCII, which is seen many bytes at a time as long as no byte ends the search.
+    if text.bytes().fold(true, |printable, byte| printable & matches!(byte, b' '..=b'~')) {
+        return Ok(());
+    }
     match text.char_indices().find(|(_, c)| c.is_control()) {
         Some((at, _)) => Err(InvalidId::Control { at }),
         None => Ok(()),

@@ -1,3 +1,4 @@
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -19,6 +20,12 @@ impl Label {
 impl From<&str> for Label {
     fn from(text: &str) -> Self {
         Self(text.into())
+    }
+}
+
+impl Borrow<str> for Label {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

@@ -1,8 +1,9 @@
 //! What a turn is and how its events fold into metrics: pure values, with no actor, clock, file or socket in sight.
 //!
-//! [`parse_line`] reads one kernel event; [`OpenTurn`] folds the events of a turn; [`OpenTurn::seal`] makes the
+//! [`EventReader`] reads kernel events; [`OpenTurn`] folds the events of a turn; [`OpenTurn::seal`] makes the
 //! [`SealedTurn`] whose [`TurnMetrics`] a front-end shows.
 
+mod canonical;
 mod count;
 mod event;
 mod id;
@@ -13,6 +14,7 @@ mod open;
 mod ordinal;
 #[cfg(test)]
 mod properties;
+mod reader;
 mod usage;
 mod wire;
 
@@ -24,5 +26,6 @@ pub use metrics::{SealedTurn, StepMetrics, StoredTurn, TurnMetrics};
 pub use millis::{EpochMillis, InvalidMillis, Millis};
 pub use open::{OpenStep, OpenSteps, OpenTurn, StepTimes};
 pub use ordinal::Ordinal;
+pub use reader::EventReader;
 pub use usage::Usage;
 pub use wire::{BadEvent, parse_line};

@@ -1,0 +1,178 @@
+//! The short way through a canonical line: one that stands as a kernel writes it.
+//!
+//! It is compact JSON: its fields in the order in which they stand below, texts without escapes, numbers without
+//! signs and exponents. Any other line is given up here and read by `parse_line`, whose business it is too to find out
+//! what is wrong with it.
+
+use std::borrow::Borrow;
+
+use super::wire::EventType;
+use super::{
+    ConversationId, Done, KernelEvent, Label, Millis, Progress, StepId, StepTimes, TokenCount, TurnEvent,
+    TurnEventKind, TurnId, Usage,
+};
+
+/// The texts that were read last, to be shared where they come again.
+#[derive(Debug, Default)]
+pub(super) struct Texts {
+    conversation_id: Option<ConversationId>,
+    turn_id: Option<TurnId>,
+    step_id: Option<StepId>,
+    model: Option<Label>,
+    reason: Option<Label>,
+}
+
+/// Reads an event of this type from what stands after the type. `None` says nothing of the line but that it is written
+/// in another way, or wrong.
+pub(super) fn read(kind: EventType, rest: &[u8], known: &mut Texts) -> Option<KernelEvent> {
+    let mut rest = Rest(rest);
+    rest.skip(br#","conversationId":"#)?;
+    let conversation_id = rest.text(&mut known.conversation_id)?;
+    rest.skip(br#","turnId":"#)?;
+    let turn_id = rest.text(&mut known.turn_id)?;
+    let kind = match kind {
+        EventType::TurnStart => {
+            let model = rest.optional(br#","model":"#, |rest| rest.text(&mut known.model))?;
+            TurnEventKind::Progress(Progress::Start { model })
+        }
+        EventType::Usage => {
+            let step_id = rest.optional(br#","stepId":"#, |rest| rest.text(&mut known.step_id))?;
+            rest.skip(br#","usage":"#)?;
+            TurnEventKind::Progress(Progress::Usage { step_id, usage: rest.usage()? })
+        }
+        EventType::StepComplete => {
+            rest.skip(br#","stepId":"#)?;
+            let step_id = rest.text(&mut known.step_id)?;
+            let times = StepTimes {
+                ttft: rest.optional(br#","ttftMs":"#, Rest::millis)?,
+                decode: rest.optional(br#","decodeMs":"#, Rest::millis)?,
+                gen_total: rest.optional(br#","genTotalMs":"#, Rest::millis)?,
+            };
+            let model = rest.optional(br#","model":"#, |rest| rest.text(&mut known.model))?;
+            TurnEventKind::Progress(Progress::StepComplete { step_id, times, model })
+        }
+        EventType::Done => {
+            rest.skip(br#","reason":"#)?;
+            TurnEventKind::Done(Done {
+                reason: rest.text(&mut known.reason)?,
+                duration: rest.optional(br#","durationMs":"#, Rest::millis)?,
+                usage: rest.optional(br#","usage":"#, Rest::usage)?,
+                context_size: rest.optional(br#","contextSize":"#, Rest::count)?,
+                model: rest.optional(br#","model":"#, |rest| rest.text(&mut known.model))?,
+            })
+        }
+        EventType::Ignored => return None,
+    };
+    if rest.0 != b"}" {
+        return None;
+    }
+    Some(KernelEvent { conversation_id, event: TurnEvent { turn_id, kind } })
+}
+
+/// What has not been read yet of a line. Each method reads from its front, and gives up with `None`.
+struct Rest<'a>(&'a [u8]);
+
+impl<'a> Rest<'a> {
+    fn skip(&mut self, expected: &[u8]) -> Option<()> {
+        self.0 = self.0.strip_prefix(expected)?;
+        Some(())
+    }
+
+    /// A value that may be missing together with its name, which is no reason to give up.
+    #[expect(clippy::option_option, reason = "the outer one gives the line up, the inner one is the value")]
+    fn optional<T>(&mut self, name: &[u8], value: impl FnOnce(&mut Self) -> Option<T>) -> Option<Option<T>> {
+        if self.skip(name).is_some() { value(self).map(Some) } else { Some(None) }
+    }
+
+    /// A text without escapes; the known one if it is the same.
+    fn text<T>(&mut self, known: &mut Option<T>) -> Option<T>
+    where
+        T: Borrow<str> + Clone + for<'t> TryFrom<&'t str>,
+    {
+        self.skip(b"\"")?;
+        // What is known was read here too: it holds no quote and no backslash, so its bytes mean the same again.
+        if let Some(text) = &*known
+            && let Some(rest) = self.0.strip_prefix(text.borrow().as_bytes())
+            && let Some(rest) = rest.strip_prefix(b"\"")
+        {
+            self.0 = rest;
+            return Some(text.clone());
+        }
+        let end = self.0.iter().position(|byte| matches!(byte, b'"' | b'\\' | ..b' '))?;
+        let text = T::try_from(str::from_utf8(&self.0[..end]).ok()?).ok()?;
+        self.0 = self.0[end..].strip_prefix(b"\"")?;
+        Some(known.insert(text).clone())
+    }
+
+    fn usage(&mut self) -> Option<Usage> {
+        self.skip(br#"{"inputTokens":"#)?;
+        let input_tokens = self.count()?;
+        self.skip(br#","outputTokens":"#)?;
+        let output_tokens = self.count()?;
+        let cache_read_tokens = self.optional(br#","cacheReadTokens":"#, Self::count)?;
+        let cache_write_tokens = self.optional(br#","cacheWriteTokens":"#, Self::count)?;
+        self.skip(b"}")?;
+        Some(Usage { input_tokens, output_tokens, cache_read_tokens, cache_write_tokens })
+    }
+
+    fn count(&mut self) -> Option<TokenCount> {
+        TokenCount::new(self.whole()?).ok()
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "JSON numbers are floats; a time beyond 2^53 ms is rounded")]
+    fn millis(&mut self) -> Option<Millis> {
+        let number = self.0;
+        let whole = self.whole()?;
+        if self.skip(b".").is_none() {
+            return Millis::new(whole as f64).ok();
+        }
+        self.digits()?;
+        let number = &number[..number.len() - self.0.len()];
+        Millis::new(str::from_utf8(number).ok()?.parse().ok()?).ok()
+    }
+
+    /// A number that is written with digits alone. Whatever comes after them is the next one's to refuse.
+    fn whole(&mut self) -> Option<u64> {
+        let digits = self.digits()?;
+        // So many digits fit into a `u64`, whichever they are; and JSON has no leading zeros.
+        if digits.len() > 19 || (digits[0] == b'0' && digits.len() > 1) {
+            return None;
+        }
+        Some(digits.iter().fold(0, |number, digit| 10 * number + u64::from(digit - b'0')))
+    }
+
+    /// At least one digit.
+    fn digits(&mut self) -> Option<&'a [u8]> {
+        let end = self.0.iter().position(|byte| !byte.is_ascii_digit()).filter(|end| *end > 0)?;
+        let (digits, rest) = self.0.split_at(end);
+        self.0 = rest;
+        Some(digits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::turn::wire::leading_type;
+
+    fn is_read(line: &str) -> bool {
+        let (kind, rest) = leading_type(line.as_bytes()).unwrap();
+        read(kind, rest, &mut Texts::default()).is_some()
+    }
+
+    #[test]
+    fn a_line_as_a_kernel_writes_it_is_read_here_with_all_its_fields_and_with_the_fewest() {
+        for fields in [
+            r#""type":"turn-start","conversationId":"c","turnId":"t""#,
+            r#""type":"turn-start","conversationId":"c","turnId":"t","model":"é""#,
+            r#""type":"usage","conversationId":"c","turnId":"t","usage":{"inputTokens":1,"outputTokens":0}"#,
+            r#""type":"usage","conversationId":"c","turnId":"t","stepId":"t#0","usage":{"inputTokens":9007199254740991,"outputTokens":20,"cacheReadTokens":3,"cacheWriteTokens":4}"#,
+            r#""type":"step-complete","conversationId":"c","turnId":"t","stepId":"t#0""#,
+            r#""type":"step-complete","conversationId":"c","turnId":"t","stepId":"t#0","ttftMs":0.5,"decodeMs":12.345678901234567,"genTotalMs":7,"model":"m""#,
+            r#""type":"done","conversationId":"c","turnId":"t","reason":"stop""#,
+            r#""type":"done","conversationId":"c","turnId":"t","reason":"","durationMs":1,"usage":{"inputTokens":1,"outputTokens":0},"contextSize":5,"model":"m""#,
+        ] {
+            assert!(is_read(&format!("{{{fields}}}")), "{fields}");
+        }
+    }
+}
