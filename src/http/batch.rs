@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use super::error::ApiError;
 use super::lines::{Lines, is_blank};
 use crate::actors::Observe;
-use crate::turn::{BadEvent, ConversationId, KernelEvent, parse_line};
+use crate::turn::{BadEvent, ConversationId, EventReader, KernelEvent, parse_line};
 
 /// How a posted body holds events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,35 +29,52 @@ impl Batch {
     /// Reads a whole body; one bad event refuses all of it.
     pub(super) fn parse(format: Format, body: &[u8], max_line_bytes: usize) -> Result<Self, ApiError> {
         let mut batch = Self::default();
-        let mut places = HashMap::new();
+        let mut places = Places::default();
         match format {
             Format::Ndjson => {
+                let mut reader = EventReader::default();
                 for (number, line) in Lines::of(body) {
                     check_length(line, number, max_line_bytes)?;
-                    batch.add(parse_line(line).map_err(|error| bad_event(number, &error))?, &mut places);
+                    batch.add(reader.read(line), &mut places).map_err(|error| bad_event(number, &error))?;
                 }
             }
             Format::Json if is_blank(body) => {}
             Format::Json => {
                 check_length(body, 1, max_line_bytes)?;
-                batch.add(parse_line(body).map_err(|error| bad_event(error.line(), &error))?, &mut places);
+                batch.add(parse_line(body), &mut places).map_err(|error| bad_event(error.line(), &error))?;
             }
         }
         Ok(batch)
     }
 
-    fn add(&mut self, event: Option<KernelEvent>, places: &mut HashMap<ConversationId, usize>) {
-        let Some(KernelEvent { conversation_id, event }) = event else {
-            self.ignored += 1;
-            return;
+    fn add(&mut self, read: Result<Option<KernelEvent>, BadEvent>, places: &mut Places) -> Result<(), BadEvent> {
+        let KernelEvent { conversation_id, event } = match read {
+            Ok(Some(event)) => event,
+            Ok(None) => {
+                self.ignored += 1;
+                return Ok(());
+            }
+            Err(error) => return Err(error),
         };
         self.accepted += 1;
-        let place = *places.entry(conversation_id).or_insert_with_key(|conversation_id| {
-            self.observes.push(Observe { conversation_id: conversation_id.clone(), events: Vec::new() });
-            self.observes.len() - 1
-        });
-        self.observes[place].events.push(event);
+        // Mostly it is the conversation of the event before, which shares its id.
+        if self.observes.get(places.latest).is_none_or(|latest| latest.conversation_id != conversation_id) {
+            places.latest = *places.all.entry(conversation_id).or_insert_with_key(|conversation_id| {
+                self.observes.push(Observe { conversation_id: conversation_id.clone(), events: Vec::new() });
+                self.observes.len() - 1
+            });
+        }
+        self.observes[places.latest].events.push(event);
+        Ok(())
     }
+}
+
+/// Where in a batch each conversation stands.
+#[derive(Default)]
+struct Places {
+    all: HashMap<ConversationId, usize>,
+    /// That of the latest event.
+    latest: usize,
 }
 
 fn check_length(event: &[u8], line: usize, max_line_bytes: usize) -> Result<(), ApiError> {
