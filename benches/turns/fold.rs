@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hint::black_box;
 
-use turn_metrics::turn::{EpochMillis, KernelEvent, OpenTurn, TurnEventKind, TurnId, parse_line};
+use turn_metrics::turn::{EpochMillis, EventReader, KernelEvent, OpenTurn, TurnEventKind, TurnId};
 
 use crate::report::{Report, Round, Row};
 use crate::work::{Turn, turns};
@@ -32,9 +32,10 @@ fn lines(body: &str) -> impl Iterator<Item = &[u8]> {
 }
 
 fn parse(body: &str) -> usize {
+    let mut reader = EventReader::default();
     let mut count = 0;
     for line in lines(body) {
-        black_box(parse_line(line).unwrap());
+        black_box(&reader.read(line)).as_ref().unwrap();
         count += 1;
     }
     count
@@ -42,10 +43,15 @@ fn parse(body: &str) -> usize {
 
 fn fold(body: &str) -> usize {
     let mut open: HashMap<TurnId, OpenTurn> = HashMap::new();
+    let mut reader = EventReader::default();
     let mut count = 0;
     for line in lines(body) {
         count += 1;
-        let Some(KernelEvent { event, .. }) = parse_line(line).unwrap() else { continue };
+        let event = match reader.read(line) {
+            Ok(Some(KernelEvent { event, .. })) => event,
+            Ok(None) => continue,
+            Err(error) => panic!("{error}"),
+        };
         let turn = open.entry(event.turn_id).or_insert_with_key(|id| OpenTurn::new(id.clone()));
         match event.kind {
             TurnEventKind::Progress(progress) => turn.fold(&progress),
