@@ -49,7 +49,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         App::new()
             .app_data(recorder.clone())
             .route("/ask/{conversation}/{turn}", web::post().to(ask))
-            .service(web::scope("/observability").configure(http::resources(&api)))
+            .service(web::scope("/observability").configure(http::resources(&api.on_this_thread())))
     });
     let server = server.workers(2).bind(("127.0.0.1", 0))?;
     let url = format!("http://{}", server.addrs()[0]);

@@ -61,7 +61,7 @@
 //! use turn_metrics::settings::HttpSettings;
 //!
 //! let api = Api::new(runtime.handles().clone(), HttpSettings::default());
-//! let app = App::new().service(web::scope("/observability").configure(http::resources(&api)));
+//! let app = App::new().service(web::scope("/observability").configure(http::resources(&api.on_this_thread())));
 //! # }
 //! ```
 //!

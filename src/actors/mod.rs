@@ -2,7 +2,7 @@
 //!
 //! A message to the [`Directory`] goes on to the [`Conversation`] it names, which folds its events and sends the
 //! [`Store`] one commit for all that waited; the answer comes back when that is durable. The [`Sweeper`] has turns
-//! sealed that were abandoned. Whoever wants to know of sealed turns subscribes to [`Facts`].
+//! sealed that were abandoned. Whoever reads much starts a [`StoreReader`] where it is; whoever wants to know of sealed turns subscribes to [`Facts`].
 
 mod conversation;
 #[cfg(test)]
@@ -15,6 +15,7 @@ mod messages;
 mod model_tests;
 #[cfg(test)]
 mod overload_tests;
+mod reader;
 #[cfg(test)]
 mod retire_tests;
 mod store;
@@ -35,5 +36,6 @@ pub use messages::{
     InspectStore, InspectSweeper, ListStaleTurns, ListTurns, Observe, ObserveError, OpenConversation, Receipt,
     StoreReport, SweeperReport, TurnReceipt, WorkCounts,
 };
+pub use reader::StoreReader;
 pub use store::Store;
 pub use sweeper::Sweeper;

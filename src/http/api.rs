@@ -28,6 +28,13 @@ impl Api {
         let budget = ByteBudget::new(settings.max_buffered_bytes);
         Self { handles, settings, budget }
     }
+
+    /// The same API, to be mounted in one worker's application: reads are answered on the calling thread, as
+    /// [`Handles::on_this_thread`] has it.
+    #[must_use]
+    pub fn on_this_thread(&self) -> Self {
+        Self { handles: self.handles.on_this_thread(), ..self.clone() }
+    }
 }
 
 /// Mounts the resources where an actix application or scope is configured.
@@ -43,7 +50,8 @@ impl Api {
 /// # use turn_metrics::settings::HttpSettings;
 /// # fn mount(handles: Handles) {
 /// let api = Api::new(handles, HttpSettings::default());
-/// let app = App::new().service(web::scope("/metrics").configure(http::resources(&api)));
+/// // What `HttpServer::new` calls on the thread of each worker.
+/// let app = move || App::new().service(web::scope("/metrics").configure(http::resources(&api.on_this_thread())));
 /// # }
 /// ```
 pub fn resources(api: &Api) -> impl FnOnce(&mut ServiceConfig) + use<> {

@@ -1,7 +1,7 @@
 //! The service over HTTP: kernel events in, turn metrics out.
 //!
 //! [`serve`] runs the whole of it. A program with an actix server of its own mounts the resources alone, under any
-//! scope, with `.configure(http::resources(&api))`, and [`backup_resource`] if it wants that too.
+//! scope, with `.configure(http::resources(&api.on_this_thread()))`, and [`backup_resource`] if it wants that too.
 //!
 //! # Layout
 //!

@@ -54,7 +54,7 @@ fn connections(
     stopping: GracefulShutdownSignal,
 ) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()> + use<> {
     let settings = api.settings.clone();
-    let app = app(api).into_factory().map_err(|error| error.error_response());
+    let app = app(&api.on_this_thread()).into_factory().map_err(|error| error.error_response());
     let http = HttpService::build()
         .graceful_shutdown_signal(move || {
             let stopping = stopping.clone();
@@ -114,8 +114,9 @@ mod tests {
     use actix_web::test::TestRequest;
     use futures_util::future::join_all;
 
-    use super::super::stand_in::{Seen, StandIn, ask, done, get, sealed_turns};
+    use super::super::stand_in::{Seen, StandIn, ask, done, get, observed, sealed_turns};
     use super::*;
+    use crate::runtime::Runtime;
     use crate::settings::HttpSettings;
 
     #[actix_web::test]
@@ -151,7 +152,12 @@ mod tests {
     }
 
     fn run(system: StandIn, settings: HttpSettings) -> Running {
-        let (api, seen) = system.start_with(HttpSettings { workers: Workers::Exactly(1), ..settings });
+        let (api, seen) = system.start_with(settings);
+        run_api(api, seen)
+    }
+
+    fn run_api(mut api: Api, seen: Arc<Mutex<Seen>>) -> Running {
+        api.settings.workers = Workers::Exactly(1);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let server = serve(listener, api).unwrap();
@@ -220,6 +226,23 @@ mod tests {
             assert_eq!(head.contains("transfer-encoding: chunked"), count == 1000, "{head}");
             server.stop().await;
         }
+    }
+
+    #[actix_web::test]
+    async fn workers_read_the_store_by_themselves() {
+        let runtime = Runtime::builder().start().await.unwrap();
+        let observe = observed("c", &["t"]);
+        runtime.handles().observe.send(observe).await.unwrap().unwrap();
+        let (mut api, seen) = StandIn { gone: true, ..StandIn::default() }.start_with(HttpSettings::default());
+        api.handles.reader.clone_from(&runtime.handles().reader);
+        let server = run_api(api, seen);
+        for resource in ["metrics", "turns"] {
+            let get = format!("GET /conversations/c/{resource} HTTP/1.1\r\nconnection: close");
+            let answer = server.ask(&get, "").await;
+            assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(r#""turnId":"t""#), "{answer}");
+        }
+        server.stop().await;
+        runtime.shutdown().await;
     }
 
     #[actix_web::test]

@@ -70,6 +70,7 @@ impl StandIn {
             find_revision: system.clone().recipient(),
             check_write: system.clone().recipient(),
             back_up: system.recipient(),
+            reader: None,
             load: Load::new(usize::from(!full)),
         };
         (Api::new(handles, settings), seen)

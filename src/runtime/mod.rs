@@ -18,7 +18,9 @@ use tokio::sync::watch;
 
 pub use self::handles::Handles;
 pub use self::inspection::Inspection;
-use crate::actors::{AwaitEnd, Close, Directory, Drain, Facts, Load, Store, StoreRecipients, Subscription, Sweeper};
+use crate::actors::{
+    AwaitEnd, Close, Directory, Drain, Facts, Load, Store, StoreReader, StoreRecipients, Subscription, Sweeper,
+};
 use crate::clock::{SharedClock, SystemClock};
 use crate::settings::{StoreSettings, TurnSettings};
 use crate::store::{Engine, Location, OpenError, WriterState};
@@ -234,6 +236,7 @@ impl Runtime {
     fn place(engine: Engine, turns: TurnSettings, clock: SharedClock, facts_kept: usize) -> Self {
         let writer = engine.writer_state();
         let arbiter = Arbiter::new();
+        let reader = StoreReader::new(engine.clone());
         let store = Store::start_in_arbiter(&arbiter.handle(), |_| Store::new(engine));
         let recipients = StoreRecipients { open: store.clone().recipient(), commit: store.clone().recipient() };
         let facts = Facts::new(facts_kept);
@@ -252,6 +255,7 @@ impl Runtime {
             find_revision: store.clone().recipient(),
             check_write: store.clone().recipient(),
             back_up: store.clone().recipient(),
+            reader: Some(reader),
             load,
         };
         let inspection = Inspection {

@@ -4,10 +4,10 @@ use actix::Recipient;
 
 use super::*;
 use crate::actors::{
-    CountWork, Fact, InspectConversation, InspectStore, InspectSweeper, ListTurns, Observe, ObserveError, StoreReport,
-    WorkCounts,
+    CountWork, Fact, FindRevision, InspectConversation, InspectStore, InspectSweeper, ListTurns, Observe, ObserveError,
+    StoreReport, WorkCounts,
 };
-use crate::store::{TurnRange, Version};
+use crate::store::{ReadError, TurnRange, Version};
 use crate::testing::{Probe, TestClock, TurnScript};
 use crate::turn::{ConversationId, StoredTurn};
 
@@ -56,6 +56,31 @@ async fn a_system_starts_again_on_the_directory_of_one_that_was_shut_down() {
         let script = TurnScript::new("c", &format!("t{ordinal}")).done("stop");
         assert_eq!(observe(&runtime, &script).await.unwrap().sealed[0].ordinal.get(), ordinal);
         runtime.shutdown().await;
+    }
+}
+
+#[actix_rt::test]
+async fn reads_on_a_thread_of_ones_own_are_the_same_and_need_no_other_actor() {
+    let runtime = start().await;
+    let here = runtime.handles().on_this_thread();
+    let count = 200;
+    for n in 1..=count {
+        observe(&runtime, &TurnScript::new("c", &format!("t{n}")).done("stop")).await.unwrap();
+        let find = FindRevision { conversation_id: id("c") };
+        assert_eq!(here.find_revision.send(find).await.unwrap().unwrap().sealed_turns, n);
+    }
+    let all = turns(&runtime, "c").await;
+    // Short ranges are read on this thread, long ones on another one.
+    for limit in [1, 100, 1000] {
+        let range = TurnRange { conversation_id: id("c"), after: 0, limit };
+        let read = here.list_turns.send(ListTurns(range)).await.unwrap().unwrap();
+        assert_eq!(read, all[..limit.min(all.len())]);
+    }
+    runtime.shutdown().await;
+    for limit in [1, 1000] {
+        let range = TurnRange { conversation_id: id("c"), after: 0, limit };
+        let refused = here.list_turns.send(ListTurns(range)).await.unwrap();
+        assert!(matches!(refused, Err(ReadError::Unavailable(_))), "{refused:?}");
     }
 }
 

@@ -1,0 +1,61 @@
+//! What reads the store on the thread of whoever asks it much.
+
+use actix::{Actor, Context, Handler, MessageResult, Response};
+use tokio::task::spawn_blocking;
+
+use super::{FindRevision, ListTurns};
+use crate::store::{Engine, ReadError, TurnRange};
+use crate::turn::StoredTurn;
+
+/// The most turns that are read at once on the reader's own thread: a tenth of a millisecond, in which others on it
+/// wait. It takes half of that to hand the work to another thread and get the answer, which is done for longer ranges.
+const INLINE_TURNS: u64 = 128;
+
+/// Answers what is asked of the store's sealed turns as the [`Store`](super::Store) does, on the thread that it was
+/// started on: for those who are on the same thread there is no other thread to wait for.
+///
+/// A clone reads the same store and can be started on another thread.
+#[derive(Clone)]
+pub struct StoreReader {
+    engine: Engine,
+}
+
+impl StoreReader {
+    pub(crate) fn new(engine: Engine) -> Self {
+        Self { engine }
+    }
+
+    /// Whether few turns are asked for, or there are not many.
+    fn is_short(&self, range: &TurnRange) -> bool {
+        let few = |turns: u64| turns <= INLINE_TURNS;
+        let there = || self.engine.revision(&range.conversation_id).map(|revision| revision.sealed_turns);
+        few(range.limit as u64) || there().is_ok_and(|turns| few(turns.saturating_sub(range.after)))
+    }
+}
+
+impl Actor for StoreReader {
+    type Context = Context<Self>;
+}
+
+impl Handler<ListTurns> for StoreReader {
+    type Result = Response<Result<Vec<StoredTurn>, ReadError>>;
+
+    fn handle(&mut self, ListTurns(range): ListTurns, _: &mut Self::Context) -> Self::Result {
+        if self.is_short(&range) {
+            return Response::reply(self.engine.turns(&range));
+        }
+        let engine = self.engine.clone();
+        Response::fut(async move {
+            let done = spawn_blocking(move || engine.turns(&range)).await;
+            done.unwrap_or_else(|error| Err(ReadError::Failed(error.to_string())))
+        })
+    }
+}
+
+impl Handler<FindRevision> for StoreReader {
+    type Result = MessageResult<FindRevision>;
+
+    fn handle(&mut self, find: FindRevision, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.engine.revision(&find.conversation_id))
+    }
+}
