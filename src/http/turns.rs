@@ -2,9 +2,10 @@
 
 use std::ops::RangeInclusive;
 
-use actix_web::HttpRequest;
-use actix_web::web::{Data, Json, Query};
-use serde::{Deserialize, Serialize};
+use actix_web::http::header::ContentType;
+use actix_web::web::{Data, Query};
+use actix_web::{HttpRequest, HttpResponse};
+use serde::Deserialize;
 
 use super::api::{Api, ask_store};
 use super::error::ApiError;
@@ -12,6 +13,9 @@ use super::path_id::PathId;
 use crate::actors::ListTurns;
 use crate::store::TurnRange;
 use crate::turn::StoredTurn;
+
+/// Room for a turn of some steps in its JSON; what takes more makes room for itself.
+pub(super) const TURN_BYTES: usize = 1024;
 
 const DEFAULT_LIMIT: u64 = 100;
 
@@ -21,24 +25,31 @@ const LIMITS: RangeInclusive<u64> = 1..=1000;
 /// What a number in JSON holds exactly, as it is written back in `latestOrdinal`.
 const ORDINALS: RangeInclusive<u64> = 0..=(1 << 53) - 1;
 
-/// A page of sealed turns.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Page {
-    turns: Vec<StoredTurn>,
-    latest_ordinal: u64,
-}
-
 /// The sealed turns after an ordinal.
 pub(super) async fn get(
     api: Data<Api>,
     PathId(conversation_id): PathId,
     request: HttpRequest,
-) -> Result<Json<Page>, ApiError> {
+) -> Result<HttpResponse, ApiError> {
     let Asked { after, limit } = Asked::from_query(request.query_string())?;
     let turns = ask_store(&api.handles.list_turns, ListTurns(TurnRange { conversation_id, after, limit })).await?;
     let latest_ordinal = turns.last().map_or(after, |turn| turn.ordinal.get());
-    Ok(Json(Page { turns, latest_ordinal }))
+    Ok(HttpResponse::Ok().content_type(ContentType::json()).body(page(&turns, latest_ordinal)))
+}
+
+fn page(turns: &[StoredTurn], latest_ordinal: u64) -> Vec<u8> {
+    let mut json = Vec::with_capacity((turns.len() + 1) * TURN_BYTES);
+    json.extend_from_slice(br#"{"turns":["#);
+    for (nth, turn) in turns.iter().enumerate() {
+        if nth > 0 {
+            json.push(b',');
+        }
+        turn.write_json(&mut json);
+    }
+    json.extend_from_slice(br#"],"latestOrdinal":"#);
+    json.extend_from_slice(itoa::Buffer::new().format(latest_ordinal).as_bytes());
+    json.push(b'}');
+    json
 }
 
 /// What the query asks for.

@@ -32,7 +32,7 @@ impl Millis {
 
     /// The time as a whole number of milliseconds, if it is one.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole and within 0 to 2^64")]
-    fn whole(self) -> Option<u64> {
+    pub(super) fn whole(self) -> Option<u64> {
         const LIMIT: f64 = 18_446_744_073_709_551_616.0;
         (self.0.fract() == 0.0 && self.0 < LIMIT).then_some(self.0 as u64)
     }

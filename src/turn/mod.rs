@@ -7,6 +7,8 @@ mod canonical;
 mod count;
 mod event;
 mod id;
+#[cfg(feature = "server")]
+mod json;
 mod label;
 mod metrics;
 mod millis;

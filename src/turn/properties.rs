@@ -24,6 +24,7 @@ fn usage() -> impl Strategy<Value = Usage> {
 fn millis() -> impl Strategy<Value = Millis> {
     prop_oneof![
         (0u32..5).prop_map(Millis::from),
+        (0.0..1e6).prop_map(|x| Millis::new(x).unwrap()),
         any::<f64>().prop_filter_map("finite and not negative", |x| Millis::new(x).ok()),
     ]
 }
@@ -86,6 +87,33 @@ fn folded<'a>(events: impl IntoIterator<Item = &'a Progress>) -> OpenTurn {
     turn
 }
 
+#[cfg(feature = "server")]
+fn stored_turn() -> impl Strategy<Value = StoredTurn> {
+    // What may have to be escaped comes often.
+    let text = |allowed: &'static str| {
+        proptest::collection::vec(prop_oneof![Just('"'), Just('\\'), any::<char>()], 0..9)
+            .prop_map(move |text| text.into_iter().collect::<String>() + allowed)
+    };
+    let id = text("#").prop_filter_map("an id", |text| TurnId::new(text.replace(char::is_control, "/")).ok());
+    let step = (id.clone(), usage(), times()).prop_map(|(id, usage, times)| StepMetrics {
+        step_id: StepId::new(id.as_str()).unwrap(),
+        usage,
+        times,
+    });
+    let metrics = (id, usage(), vec(step, 0..4), proptest::option::of(millis()), proptest::option::of(count()));
+    let label = || text("").prop_map(|text| Label::from(&*text));
+    let envelope = (1..=u64::MAX, any::<u64>(), label(), proptest::option::of(label()));
+    (envelope, metrics).prop_map(
+        |((ordinal, sealed_at, reason, model), (turn_id, usage, steps, duration, context_size))| StoredTurn {
+            ordinal: Ordinal::new(ordinal).unwrap(),
+            sealed_at: EpochMillis::new(sealed_at),
+            reason,
+            model,
+            metrics: TurnMetrics { turn_id, usage, steps, duration, context_size },
+        },
+    )
+}
+
 proptest! {
     #[test]
     fn the_join_is_commutative_associative_and_idempotent(a in usage(), b in usage(), c in usage()) {
@@ -139,6 +167,14 @@ proptest! {
         let read: StoredTurn = serde_json::from_str(&json).unwrap();
         prop_assert_eq!(serde_json::to_string(&read).unwrap(), json);
         prop_assert_eq!(read, stored);
+    }
+
+    #[test]
+    #[cfg(feature = "server")]
+    fn metrics_are_written_as_serde_json_writes_them(stored in stored_turn()) {
+        let mut json = Vec::new();
+        stored.write_json(&mut json);
+        prop_assert_eq!(String::from_utf8(json).unwrap(), serde_json::to_string(&stored).unwrap());
     }
 
     #[test]
