@@ -76,6 +76,7 @@ pub(super) const RULES: &[Rule] = &[
     bytes("http.max_body_bytes", 1 << 30, |s| &mut s.http.max_body_bytes),
     bytes("http.max_line_bytes", 1 << 30, |s| &mut s.http.max_line_bytes),
     bytes("http.max_buffered_bytes", 1 << 40, |s| &mut s.http.max_buffered_bytes),
+    bytes("http.cache_bytes", 1 << 40, |s| &mut s.http.cache_bytes),
     rule("http.allowed_origins", Kind::Origins(|s| &mut s.http.allowed_origins)),
     count("turns.max_open_turns", 1, 1_000_000, |s| &mut s.turns.max_open_turns),
     count("turns.max_steps", 1, 1_000_000, |s| &mut s.turns.max_steps),

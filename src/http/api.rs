@@ -5,6 +5,7 @@ use actix_web::{HttpResponse, Resource, Route};
 use tracing::error;
 
 use super::admission::ByteBudget;
+use super::bodies::BodyCache;
 use super::error::ApiError;
 use super::{backup, events, health, metrics, turns};
 use crate::runtime::Handles;
@@ -12,21 +13,23 @@ use crate::settings::HttpSettings;
 use crate::store::ReadError;
 
 /// What the resources share, over all workers: the running system, the settings, and what is left of the bytes that
-/// may be posted at one time.
+/// may be posted at one time, and the answers that are kept.
 ///
-/// A clone is the same API: clones share the bytes.
+/// A clone is the same API: clones share these.
 #[derive(Clone)]
 pub struct Api {
     pub(super) handles: Handles,
     pub(super) settings: HttpSettings,
     pub(super) budget: ByteBudget,
+    pub(super) bodies: BodyCache,
 }
 
 impl Api {
     /// An API to the system behind `handles`.
     pub fn new(handles: Handles, settings: HttpSettings) -> Self {
         let budget = ByteBudget::new(settings.max_buffered_bytes);
-        Self { handles, settings, budget }
+        let bodies = BodyCache::new(settings.cache_bytes);
+        Self { handles, settings, budget, bodies }
     }
 
     /// The same API, to be mounted in one worker's application: reads are answered on the calling thread, as

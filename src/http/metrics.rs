@@ -1,49 +1,63 @@
 //! `GET /conversations/{id}/metrics`
 
-use actix_web::http::Method;
-use actix_web::http::header::{self, ETag, EntityTag, Header, IfNoneMatch};
+use actix_web::http::header::{self, ContentType, EntityTag, Header, HeaderValue, IfNoneMatch};
+use actix_web::http::{Method, StatusCode};
 use actix_web::web::{Bytes, Data};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use futures_util::{StreamExt, stream};
 use tracing::error;
 
 use super::api::{Api, ask_store};
+use super::bodies::Body;
 use super::error::ApiError;
 use super::path_id::PathId;
+use super::turns::TURN_BYTES;
 use crate::actors::{FindRevision, ListTurns};
-use crate::store::TurnRange;
-use crate::turn::{ConversationId, StoredTurn};
+use crate::store::{Revision, TurnRange};
+use crate::turn::ConversationId;
 
-/// How many turns are read at once: about 200 KiB, half a millisecond of encoding.
+/// How many turns are read at once: about 200 KiB of JSON, a tenth of a millisecond to write it.
 const PAGE_TURNS: usize = 256;
+
+const BEGIN: &[u8] = br#"{"turns":["#;
+const END: &[u8] = b"]}";
 
 /// The metrics of all sealed turns, in order.
 ///
 /// Sealed turns never change, so those up to the revision's last are one consistent state however long reading them
-/// takes.
+/// takes, and a body that was made earlier is the beginning of this one.
 pub(super) async fn get(api: Data<Api>, PathId(id): PathId, request: HttpRequest) -> Result<HttpResponse, ApiError> {
     let revision = ask_store(&api.handles.find_revision, FindRevision { conversation_id: id.clone() }).await?;
-    let tag = EntityTag::new_strong(revision.to_string());
+    let tag = entity_tag(&revision)?;
     if is_known(&request, &tag) {
-        return Ok(HttpResponse::NotModified()
-            .insert_header(ETag(tag))
-            .insert_header((header::CACHE_CONTROL, "no-cache"))
-            .finish());
+        return Ok(answer(StatusCode::NOT_MODIFIED, tag).finish());
     }
 
-    let mut pages = Pages { api, id, after: 0, last: revision.sealed_turns, comma: false };
-    // Before the head of the answer is sent, so that a failing store is told as such.
-    let first = pages.next().await?;
-    let mut response = HttpResponse::Ok();
-    response
-        .insert_header(ETag(tag))
-        .insert_header((header::CACHE_CONTROL, "no-cache"))
-        .insert_header(header::ContentType::json());
-    let begin = Bytes::from_static(br#"{"turns":["#);
-    let end = Bytes::from_static(b"]}");
-    if pages.is_done() {
-        return Ok(response.body([begin, first, end].concat()));
+    let earlier = api.bodies.find(&id).filter(|body| body.revision.store_id == revision.store_id);
+    if let Some(body) = earlier.as_ref().filter(|body| body.revision == revision) {
+        return Ok(whole(tag, body.bytes.clone()));
     }
+    let earlier = earlier.filter(|body| body.revision.sealed_turns < revision.sealed_turns);
+    let (begin, there) = match &earlier {
+        Some(body) => (body.bytes.strip_suffix(END).unwrap_or_default(), body.revision.sealed_turns),
+        None => (BEGIN, 0),
+    };
+    let mut pages = Pages { api, id, revision, after: there, written: there };
+    let mut json = Vec::with_capacity(begin.len() + pages.room());
+    json.extend_from_slice(begin);
+    // Before the head of the answer is sent, so that a failing store is told as such.
+    while !pages.is_done() && json.len() <= pages.api.bodies.max_body_bytes() {
+        pages.read(&mut json).await?;
+    }
+    if pages.is_done() {
+        json.extend_from_slice(END);
+        json.shrink_to_fit();
+        let bytes = Bytes::from(json);
+        pages.keep(bytes.clone());
+        return Ok(whole(tag, bytes));
+    }
+    let mut response = answer(StatusCode::OK, tag);
+    response.content_type(ContentType::json());
     if request.method() == Method::HEAD {
         // The head of the same answer, without reading what nobody will see.
         return Ok(response.streaming(stream::empty::<Result<Bytes, ApiError>>()));
@@ -52,67 +66,100 @@ pub(super) async fn get(api: Data<Api>, PathId(id): PathId, request: HttpRequest
         if pages.is_done() {
             return Ok(None);
         }
+        let mut json = Vec::with_capacity(pages.room());
         // Fails after the head is sent: the answer ends without its last chunk, so that nobody takes it for whole.
-        let page = pages.next().await?;
-        Ok::<_, ApiError>(Some((page, pages)))
+        pages.read(&mut json).await?;
+        Ok::<_, ApiError>(Some((Bytes::from(json), pages)))
     });
-    let parts = stream::iter([Ok(begin), Ok(first)]).chain(rest).chain(stream::iter([Ok(end)]));
+    let parts = stream::iter([Ok(json.into())]).chain(rest).chain(stream::iter([Ok(Bytes::from_static(END))]));
     Ok(response.streaming(parts))
 }
 
+fn entity_tag(revision: &Revision) -> Result<HeaderValue, ApiError> {
+    HeaderValue::try_from(format!("\"{revision}\"")).map_err(|error| {
+        error!(%error, "a revision is no entity tag");
+        ApiError::LoadFailed
+    })
+}
+
 /// Whether the client has this state already.
-fn is_known(request: &HttpRequest, tag: &EntityTag) -> bool {
-    match IfNoneMatch::parse(request) {
-        Ok(IfNoneMatch::Any) => true,
-        Ok(IfNoneMatch::Items(tags)) => tags.iter().any(|known| known.weak_eq(tag)),
-        // A precondition that cannot be read is none: the client gets the whole answer.
-        Err(_) => false,
+fn is_known(request: &HttpRequest, tag: &HeaderValue) -> bool {
+    let Some(known) = request.headers().get(header::IF_NONE_MATCH) else { return false };
+    // As a client that polls sends it; all else takes longer to read.
+    if known == tag {
+        return true;
     }
+    let tag = tag.to_str().ok().and_then(|tag| tag.parse::<EntityTag>().ok());
+    match (IfNoneMatch::parse(request), tag) {
+        (Ok(IfNoneMatch::Any), _) => true,
+        (Ok(IfNoneMatch::Items(tags)), Some(tag)) => tags.iter().any(|known| known.weak_eq(&tag)),
+        // A precondition that cannot be read is none: the client gets the whole answer.
+        _ => false,
+    }
+}
+
+fn answer(status: StatusCode, tag: HeaderValue) -> HttpResponseBuilder {
+    let mut response = HttpResponseBuilder::new(status);
+    response.insert_header((header::ETAG, tag));
+    response.insert_header((header::CACHE_CONTROL, HeaderValue::from_static("no-cache")));
+    response
+}
+
+fn whole(tag: HeaderValue, body: Bytes) -> HttpResponse {
+    answer(StatusCode::OK, tag).content_type(ContentType::json()).body(body)
 }
 
 /// Reads the turns of a conversation page by page, as they stand in the JSON.
 struct Pages {
     api: Data<Api>,
     id: ConversationId,
-    /// The ordinal of the latest turn read.
+    revision: Revision,
+    /// The ordinal of the latest turn read; none has been yet at 0.
     after: u64,
-    /// The ordinal of the last turn to read.
-    last: u64,
-    /// Whether a turn stands before the next one.
-    comma: bool,
+    /// How many turns stand in the JSON.
+    written: u64,
 }
 
 impl Pages {
     fn is_done(&self) -> bool {
-        self.after >= self.last
+        self.after >= self.revision.sealed_turns
     }
 
-    async fn next(&mut self) -> Result<Bytes, ApiError> {
-        if self.is_done() {
-            return Ok(Bytes::new());
-        }
-        let left = usize::try_from(self.last - self.after).unwrap_or(usize::MAX);
-        let range = TurnRange { conversation_id: self.id.clone(), after: self.after, limit: left.min(PAGE_TURNS) };
+    /// How many turns the next page has.
+    fn next_turns(&self) -> usize {
+        let left = self.revision.sealed_turns - self.after;
+        usize::try_from(left).unwrap_or(usize::MAX).min(PAGE_TURNS)
+    }
+
+    /// Room for the next page and what ends the body.
+    fn room(&self) -> usize {
+        self.next_turns() * TURN_BYTES + END.len()
+    }
+
+    async fn read(&mut self, json: &mut Vec<u8>) -> Result<(), ApiError> {
+        let range = TurnRange { conversation_id: self.id.clone(), after: self.after, limit: self.next_turns() };
         let mut turns = ask_store(&self.api.handles.list_turns, ListTurns(range)).await?;
+        let last = self.revision.sealed_turns;
         // The store passes over damaged turns, so there may be fewer than the revision says, and later ones among them.
-        turns.retain(|turn| turn.ordinal.get() <= self.last);
-        self.after = turns.last().map_or(self.last, |latest| latest.ordinal.get());
-        self.encode(&turns)
-    }
-
-    fn encode(&mut self, turns: &[StoredTurn]) -> Result<Bytes, ApiError> {
-        let mut json = Vec::with_capacity(turns.len() * 1024);
+        turns.retain(|turn| turn.ordinal.get() <= last);
+        self.after = turns.last().map_or(last, |latest| latest.ordinal.get());
+        json.reserve(turns.len() * TURN_BYTES + END.len());
         for turn in turns {
-            if self.comma {
+            if self.written > 0 {
                 json.push(b',');
             }
-            self.comma = true;
-            serde_json::to_writer(&mut json, &turn.metrics).map_err(|error| {
-                error!(%error, "the metrics of a turn could not be written as JSON");
-                ApiError::LoadFailed
-            })?;
+            turn.metrics.write_json(json);
+            self.written += 1;
         }
-        Ok(json.into())
+        Ok(())
+    }
+
+    /// Keeps what was read from the first turn to the last, unless the store left some out: it may have them again when
+    /// the file has been seen to, and the revision would be the same.
+    fn keep(self, bytes: Bytes) {
+        if self.written == self.revision.sealed_turns && self.written > 0 {
+            self.api.bodies.keep(self.id, Body { revision: self.revision, bytes });
+        }
     }
 }
 
@@ -123,11 +170,29 @@ mod tests {
     use super::super::stand_in::{Answer, StandIn, ask, get, sealed_turns};
     use super::*;
     use crate::settings::HttpSettings;
+    use crate::turn::StoredTurn;
 
     const PATH: &str = "/conversations/c/metrics";
 
-    async fn of_turns(count: u64) -> Answer {
-        get(&StandIn { turns: sealed_turns(count), ..StandIn::default() }.serving(), PATH).await
+    async fn of_turns(count: u64, settings: HttpSettings) -> Answer {
+        get(&StandIn { turns: sealed_turns(count), ..StandIn::default() }.start_with(settings).0, PATH).await
+    }
+
+    /// Room for no answer of more than some turns.
+    fn keeping_little() -> HttpSettings {
+        HttpSettings { cache_bytes: 16 * 1024, ..HttpSettings::default() }
+    }
+
+    /// What a system answers to a client of `api`, and after which ordinals it was asked for how many turns.
+    async fn then(api: &Api, system: StandIn) -> (String, Vec<(u64, usize)>) {
+        let (Api { handles, .. }, seen) = system.start_with(HttpSettings::default());
+        let answer = get(&Api { handles, ..api.clone() }, PATH).await;
+        let ranges = &seen.lock().unwrap().ranges;
+        (answer.success().to_owned(), ranges.iter().map(|range| (range.after, range.limit)).collect())
+    }
+
+    fn with_turns(count: u64) -> StandIn {
+        StandIn { turns: sealed_turns(count), ..StandIn::default() }
     }
 
     /// What the body must be, made in one piece.
@@ -140,13 +205,15 @@ mod tests {
     async fn the_turns_of_any_number_of_pages_come_in_one_piece() {
         let page = PAGE_TURNS as u64;
         for count in [0, 1, 2, page - 1, page, page + 1, 2 * page, 2 * page + 1] {
-            let answer = of_turns(count).await;
-            assert_eq!(answer.success(), body(count), "{count} turns");
-            assert_eq!(answer.header("content-type"), Some("application/json"));
-            assert_eq!(answer.header("cache-control"), Some("no-cache"));
-            assert_eq!(answer.header("etag"), Some(&*format!(r#""00000000000000000000000000000007-{count}""#)));
+            for settings in [HttpSettings::default(), keeping_little()] {
+                let answer = of_turns(count, settings).await;
+                assert_eq!(answer.success(), body(count), "{count} turns");
+                assert_eq!(answer.header("content-type"), Some("application/json"));
+                assert_eq!(answer.header("cache-control"), Some("no-cache"));
+                assert_eq!(answer.header("etag"), Some(&*format!(r#""00000000000000000000000000000007-{count}""#)));
+            }
         }
-        assert_eq!(of_turns(0).await.success(), r#"{"turns":[]}"#);
+        assert_eq!(body(0), r#"{"turns":[]}"#);
     }
 
     #[actix_web::test]
@@ -171,6 +238,53 @@ mod tests {
             let expected = serde_json::to_string(&expected.collect::<Vec<_>>()).unwrap();
             let answer = get(&StandIn { turns, revision, ..StandIn::default() }.serving(), PATH).await;
             assert_eq!(answer.success(), format!(r#"{{"turns":{expected}}}"#), "{missing:?} of {count}");
+        }
+    }
+
+    #[actix_web::test]
+    async fn an_answer_is_given_again_without_reading_and_a_longer_one_goes_on_from_it() {
+        let (api, page) = (StandIn::default().serving(), PAGE_TURNS as u64);
+        for (count, read) in [
+            (0, vec![]),
+            (3, vec![(0, 3)]),
+            (3, vec![]),
+            (4, vec![(3, 1)]),
+            (page + 6, vec![(4, PAGE_TURNS), (page + 4, 2)]),
+            (page + 6, vec![]),
+        ] {
+            assert_eq!(then(&api, with_turns(count)).await, (body(count), read), "{count} turns");
+        }
+        // One that was answered with less knowledge neither gets more nor takes it from the others.
+        assert_eq!(then(&api, with_turns(4)).await, (body(4), vec![(0, 4)]));
+        assert_eq!(then(&api, with_turns(page + 6)).await, (body(page + 6), vec![]));
+        let other = StandIn { another_store: true, ..with_turns(page + 7) };
+        assert_eq!(then(&api, other).await, (body(page + 7), vec![(0, PAGE_TURNS), (page, 7)]));
+    }
+
+    #[actix_web::test]
+    async fn an_answer_with_turns_left_out_is_not_given_again() {
+        let api = StandIn::default().serving();
+        let without = |missing: u64, count| {
+            let turns = sealed_turns(count).into_iter().filter(|turn| turn.ordinal.get() != missing).collect();
+            StandIn { turns, revision: Some(count), ..StandIn::default() }
+        };
+        for missing in 1..=3 {
+            let (answer, _) = then(&api, without(missing, 3)).await;
+            assert_ne!(answer, body(3));
+        }
+        assert_eq!(then(&api, with_turns(3)).await.0, body(3), "the file has been seen to");
+        let (answer, read) = then(&api, without(4, 5)).await;
+        assert!(answer.contains(r#""t3""#) && !answer.contains(r#""t4""#) && answer.contains(r#""t5""#), "{answer}");
+        assert_eq!(read, [(3, 2)]);
+        assert_eq!(then(&api, with_turns(5)).await, (body(5), vec![(3, 2)]));
+    }
+
+    #[actix_web::test]
+    async fn an_answer_over_its_share_of_the_memory_is_read_each_time() {
+        let (api, seen) = with_turns(1000).start_with(keeping_little());
+        for times in 1..=2 {
+            assert_eq!(get(&api, PATH).await.success(), body(1000));
+            assert_eq!(seen.lock().unwrap().ranges.len(), times * 4);
         }
     }
 
@@ -205,7 +319,7 @@ mod tests {
     #[actix_web::test]
     async fn a_store_that_fails_later_breaks_the_answer_off() {
         let system = StandIn { turns: sealed_turns(PAGE_TURNS as u64 + 1), reads: Some(2), ..StandIn::default() };
-        let answer = get(&system.serving(), PATH).await;
+        let answer = get(&system.start_with(keeping_little()).0, PATH).await;
         assert_eq!((answer.status, answer.body), (200, None));
     }
 }

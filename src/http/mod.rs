@@ -8,7 +8,7 @@
 //! - `api`: what the resources share, and where each of them is mounted;
 //! - one file a resource: `events`, `metrics`, `turns`, `backup`, `health`;
 //! - what a resource is made of: `admission` and `body` (a posted body within its limits), `batch` and `lines` (the
-//!   body as events), `path_id` (the conversation that a path names), `error` (every failure as JSON);
+//!   body as events), `bodies` (answers that are kept), `path_id` (the conversation that a path names), `error` (every failure as JSON);
 //! - what is wrapped around all of them: `server`, `cors`, `request`, `unread`;
 //! - what is below them: `connection` (time limits on a client's connection), `refusal` (what the framework refuses).
 
@@ -16,6 +16,7 @@ mod admission;
 mod api;
 mod backup;
 mod batch;
+mod bodies;
 mod body;
 mod connection;
 mod cors;

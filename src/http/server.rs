@@ -209,7 +209,8 @@ mod tests {
     async fn head_is_get_without_the_body() {
         for count in [3, 1000] {
             let system = StandIn { turns: sealed_turns(count), ..StandIn::default() };
-            let server = run(system, HttpSettings::default());
+            // The longer one is streamed.
+            let server = run(system, HttpSettings { cache_bytes: 64 * 1024, ..HttpSettings::default() });
             let rest = "/conversations/c/metrics HTTP/1.1\r\nconnection: close\r\nx-request-id: 1";
             let head = server.ask(&format!("HEAD {rest}"), "").await;
             let get = server.ask(&format!("GET {rest}"), "").await;
@@ -248,7 +249,7 @@ mod tests {
     #[actix_web::test]
     async fn an_answer_that_breaks_off_is_not_taken_for_whole() {
         let system = StandIn { turns: sealed_turns(1000), reads: Some(3), ..StandIn::default() };
-        let server = run(system, HttpSettings::default());
+        let server = run(system, HttpSettings { cache_bytes: 1024, ..HttpSettings::default() });
         let answer = server.ask("GET /conversations/c/metrics HTTP/1.1", "").await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         assert!(!answer.ends_with("0\r\n\r\n"), "the last chunk is missing");

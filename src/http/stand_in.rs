@@ -35,6 +35,8 @@ pub(super) struct StandIn {
     pub(super) turns: Vec<StoredTurn>,
     /// How many turns are sealed by what it says, if not as many as there are.
     pub(super) revision: Option<u64>,
+    /// Whether it is another store than that of the others.
+    pub(super) another_store: bool,
     /// The reads that work before all others fail.
     pub(super) reads: Option<usize>,
     /// What comes of a check; stuck without it.
@@ -169,7 +171,8 @@ impl Handler<FindRevision> for StandIn {
     fn handle(&mut self, find: FindRevision, _: &mut Self::Context) -> Self::Result {
         self.seen.lock().unwrap().found.push(find.conversation_id);
         let sealed_turns = self.revision.unwrap_or(self.turns.len() as u64);
-        MessageResult(self.may_read().map(|()| Revision { store_id: Uuid::from_u128(7), sealed_turns }))
+        let store_id = Uuid::from_u128(7 + u128::from(self.another_store));
+        MessageResult(self.may_read().map(|()| Revision { store_id, sealed_turns }))
     }
 }
 

@@ -30,6 +30,9 @@ pub struct HttpSettings {
     pub max_line_bytes: usize,
     /// The most bytes of posted bodies that are held at one time, over all requests; more is refused as overload.
     pub max_buffered_bytes: usize,
+    /// The most bytes of answers that are kept to be given again, over all conversations; one of them may take a
+    /// sixteenth.
+    pub cache_bytes: usize,
     /// The origins whose pages may read; empty for any origin.
     pub allowed_origins: Vec<WebOrigin>,
 }
@@ -46,6 +49,7 @@ impl Default for HttpSettings {
             max_body_bytes: 16 * 1024 * 1024,
             max_line_bytes: 4 * 1024 * 1024,
             max_buffered_bytes: 256 * 1024 * 1024,
+            cache_bytes: 16 * 1024 * 1024,
             allowed_origins: Vec::new(),
         }
     }
