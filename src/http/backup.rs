@@ -6,7 +6,6 @@ use std::io::Read;
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header;
-use actix_web::middleware::Next;
 use actix_web::web::{Bytes, Data};
 use actix_web::{Error, HttpRequest, HttpResponse, rt};
 use futures_util::stream;
@@ -59,15 +58,15 @@ pub(super) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResp
 }
 
 /// Wrapped around CORS: of the database no page gets anything, not even leave to ask.
-pub(super) async fn refuse_pages(
+pub(super) async fn refuse_pages<B: MessageBody + 'static>(
     request: ServiceRequest,
-    next: Next<impl MessageBody + 'static>,
+    next: impl AsyncFnOnce(ServiceRequest) -> Result<ServiceResponse<B>, Error>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     // The path as it is routed: of what the client wrote some may be escaped.
     if request.match_info().as_str() == PATH && is_of_a_page(request.request()) {
         return Ok(request.into_response(refusal()));
     }
-    Ok(next.call(request).await?.map_into_boxed_body())
+    Ok(next(request).await?.map_into_boxed_body())
 }
 
 /// Browsers name the page's origin where a page could read the answer; programs have none.

@@ -9,7 +9,6 @@ use actix_web::Error;
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::Version;
-use actix_web::middleware::Next;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -207,12 +206,12 @@ impl Drop for Answering {
 }
 
 /// Wrapped around every request: the time for the next head begins when the answer ends.
-pub(super) async fn keep_time(
+pub(super) async fn keep_time<B: MessageBody + 'static>(
     request: ServiceRequest,
-    next: Next<impl MessageBody + 'static>,
+    next: impl AsyncFnOnce(ServiceRequest) -> Result<ServiceResponse<B>, Error>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let answering = request.conn_data::<HeadLimit>().map(|head| head.answering(request.version()));
-    let response = next.call(request).await?.map_into_boxed_body();
+    let response = next(request).await?.map_into_boxed_body();
     Ok(match answering {
         Some(answering) => response.map_body(|_, body| BoxBody::new(Holding::new(body, answering))),
         None => response,

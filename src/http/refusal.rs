@@ -21,13 +21,16 @@ pub(super) fn find_bare(written: &[u8]) -> Option<usize> {
     let tail = written.len().saturating_sub(MAX_HEAD_BYTES);
     let start = tail + memmem::rfind(&written[tail..], b"HTTP/1.")?;
     let head = std::str::from_utf8(&written[start..]).ok()?;
+    // Nearly all that is written is no failure, and need not be looked at any further.
+    let status = status_of(head)?;
+    if !(status.is_client_error() || status.is_server_error()) {
+        return None;
+    }
     let mut fields = head.strip_suffix("\r\n\r\n")?.split("\r\n").skip(1);
     if !fields.all(|field| field.contains(": ")) {
         return None;
     }
-    let status = status_of(head)?;
-    let is_failure = status.is_client_error() || status.is_server_error();
-    (is_failure && head.contains("\r\ncontent-length: 0\r\n")).then_some(start)
+    head.contains("\r\ncontent-length: 0\r\n").then_some(start)
 }
 
 /// The refusal that begins with this head, with what the contract wants of it: its text as JSON, and the end of the

@@ -1,3 +1,4 @@
+use std::cell::RefCell;
 use std::time::Instant;
 
 use actix_cors::CorsError;
@@ -5,7 +6,6 @@ use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::error::InternalError;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use actix_web::middleware::Next;
 use actix_web::{Error, HttpResponse, HttpResponseBuilder};
 use tracing::{Instrument, debug, info_span};
 use uuid::Uuid;
@@ -18,23 +18,28 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 /// The most bytes of a request id that a client chose.
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
+thread_local! {
+    /// What request ids are drawn from, begun by the system's randomness: an id has to be another one than all others,
+    /// not unguessable, and asking the system for each takes as long as the rest of what is done here.
+    static RANDOM: RefCell<fastrand::Rng> = RefCell::new(fastrand::Rng::with_seed(Uuid::new_v4().as_u64_pair().0));
+}
+
 /// Wrapped around every request: gives it an id and a span, and sees to it that every failure is JSON.
-pub(super) async fn trace(
+pub(super) async fn trace<B: MessageBody + 'static>(
     request: ServiceRequest,
-    next: Next<impl MessageBody + 'static>,
+    next: impl AsyncFnOnce(ServiceRequest) -> Result<ServiceResponse<B>, Error>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let started = Instant::now();
     let request_id = request_id(request.headers());
-    // The pattern, not the path: an id may tell more than a log should hold.
-    let path = request.match_pattern();
     let span = info_span!(
         "request",
         method = %request.method(),
-        path = path.as_deref().unwrap_or("unknown"),
+        // The pattern, not the path: an id may tell more than a log should hold.
+        path = request.match_pattern().as_deref().unwrap_or("unknown"),
         requestId = request_id.to_str().unwrap_or_default(),
     );
     async move {
-        let (status, answer) = match next.call(request).await {
+        let (status, answer) = match next(request).await {
             Ok(response) => {
                 let mut response = failure_as_json(response.map_into_boxed_body());
                 response.headers_mut().insert(REQUEST_ID, request_id);
@@ -62,8 +67,10 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
     if let Some(id) = chosen {
         return id.clone();
     }
-    let id = Uuid::new_v4().hyphenated().to_string();
-    HeaderValue::try_from(id).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+    let random = RANDOM.with_borrow_mut(|random| random.u128(..));
+    let id = uuid::Builder::from_random_bytes(random.to_ne_bytes()).into_uuid();
+    let text = id.hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned();
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 
 /// Rewrites a failure of the framework or of the CORS layer, which answer in plain text.
@@ -100,7 +107,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use actix_web::dev::Service;
-    use actix_web::middleware::from_fn;
+    use actix_web::middleware::{Next, from_fn};
     use actix_web::test::{self, TestRequest};
     use actix_web::{App, web};
 
@@ -135,10 +142,17 @@ mod tests {
         assert_eq!(ids.len(), 6, "each is another");
     }
 
+    async fn traced(
+        request: ServiceRequest,
+        next: Next<impl MessageBody + 'static>,
+    ) -> Result<ServiceResponse<BoxBody>, Error> {
+        trace(request, |request| next.call(request)).await
+    }
+
     #[actix_web::test]
     async fn every_failure_of_a_layer_within_is_json() {
         let plain = || async { HttpResponse::Conflict().insert_header(("x-kept", "yes")).body("a secret cause") };
-        let app = App::new().route("/plain", web::get().to(plain)).wrap(from_fn(trace));
+        let app = App::new().route("/plain", web::get().to(plain)).wrap(from_fn(traced));
         let app = test::init_service(app).await;
         let response = test::call_service(&app, TestRequest::get().uri("/plain").to_request()).await;
         assert_eq!(response.status(), 409);
@@ -150,7 +164,7 @@ mod tests {
     async fn a_layer_within_that_gives_up_is_answered_for() {
         let app = App::new()
             .wrap_fn(|_, _| async { Err::<ServiceResponse, _>(actix_web::error::ErrorBadGateway("a secret cause")) })
-            .wrap(from_fn(trace));
+            .wrap(from_fn(traced));
         let app = test::init_service(app).await;
         let error = app.call(TestRequest::get().insert_header((REQUEST_ID, "7")).to_request()).await.unwrap_err();
         let response = error.error_response();

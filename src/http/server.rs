@@ -9,9 +9,9 @@ use actix_http::HttpService;
 use actix_http::error::DispatchError;
 use actix_server::GracefulShutdownSignal;
 use actix_service::{IntoServiceFactory, ServiceFactoryExt, map_config};
-use actix_web::body::MessageBody;
+use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{AppConfig, Server, ServiceFactory, ServiceRequest, ServiceResponse, fn_service};
-use actix_web::middleware::from_fn;
+use actix_web::middleware::{Next, from_fn};
 use actix_web::{App, Error, HttpResponse, web};
 use tokio::net::TcpStream;
 
@@ -95,11 +95,19 @@ pub(super) fn app(
         .configure(backup_resource(api))
         .default_service(web::to(|| async { Err::<HttpResponse, _>(ApiError::NotFound) }))
         .wrap(cors(&api.settings.allowed_origins))
-        .wrap(from_fn(refuse_pages))
-        .wrap(from_fn(close_unread))
-        // Outside of what may refuse, so that a refusal has an id and is JSON too.
-        .wrap(from_fn(trace))
-        .wrap(from_fn(keep_time))
+        .wrap(from_fn(around))
+}
+
+/// What is wrapped around every request beside CORS, as one layer: each layer of its own has a future on the heap into
+/// which the request is moved, and the answer out of it.
+async fn around(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let answer = |request| next.call(request);
+    let guarded = |request| close_unread(request, |request| refuse_pages(request, answer));
+    // Outside of what may refuse, so that a refusal has an id and is JSON too.
+    keep_time(request, |request| trace(request, guarded)).await
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@ use std::task::{Context, Poll};
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
 use actix_web::error::PayloadError;
-use actix_web::middleware::Next;
 use actix_web::web::Bytes;
 use actix_web::{Error, HttpMessage};
 use futures_util::Stream;
@@ -16,16 +15,16 @@ use futures_util::Stream;
 /// The framework does so by itself, but for a chunked body that nobody holds any more: of that it reads on, with no
 /// limit of time, so that the client keeps the connection for as long as it cares to stall. Holding the body until
 /// the answer is sent has this one treated like the others.
-pub(super) async fn close_unread(
+pub(super) async fn close_unread<B: MessageBody + 'static>(
     mut request: ServiceRequest,
-    next: Next<impl MessageBody + 'static>,
+    next: impl AsyncFnOnce(ServiceRequest) -> Result<ServiceResponse<B>, Error>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     if !request.chunked().unwrap_or(false) {
-        return Ok(next.call(request).await?.map_into_boxed_body());
+        return Ok(next(request).await?.map_into_boxed_body());
     }
     let payload = Shared(Rc::new(RefCell::new(request.take_payload())));
     request.set_payload(Payload::Stream { payload: Box::pin(payload.clone()) });
-    let response = next.call(request).await?.map_into_boxed_body();
+    let response = next(request).await?.map_into_boxed_body();
     Ok(response.map_body(|_, body| BoxBody::new(Holding::new(body, payload))))
 }
 
