@@ -65,7 +65,7 @@ impl Default for StoreSettings {
         Self {
             queue_commits: 20_000,
             batch_commits: 1024,
-            cache_bytes: 32 * 1024 * 1024,
+            cache_bytes: 16 * 1024 * 1024,
             journal_bytes: 16 * 1024 * 1024,
         }
     }

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::fs::File;
 use std::rc::Rc;
 
-use actix::{Actor, Context, Handler, MessageResult, ResponseActFuture, ResponseFuture};
+use actix::{Actor, Context, Handler, MessageResult, Response, ResponseActFuture, ResponseFuture};
 use tokio::task::spawn_blocking;
 
 use super::messages::never;
@@ -19,8 +19,12 @@ use crate::store::{
 };
 use crate::turn::StoredTurn;
 
-/// Answers for the redb engine. It never blocks its own thread: commits go to the engine's writer, reads to the pool
-/// of blocking threads, so that a read never waits for an fsync.
+/// The most turns that are looked up at once on the actors' thread: some ten microseconds, as long as it takes to hand
+/// the work to another thread.
+const INLINE_TURN_IDS: usize = 32;
+
+/// Answers for the redb engine. Commits go to the engine's writer, and reads never wait for an fsync: what a conversation
+/// starts from is little and read at once, everything else on the pool of blocking threads.
 pub struct Store {
     engine: Engine,
     /// What became of the commits so far. Shared with those that are being waited for.
@@ -87,10 +91,14 @@ impl Handler<Commit> for Store {
 }
 
 impl Handler<OpenConversation> for Store {
-    type Result = ResponseFuture<Result<ConversationState, ReadError>>;
+    type Result = Response<Result<ConversationState, ReadError>>;
 
     fn handle(&mut self, open: OpenConversation, _: &mut Self::Context) -> Self::Result {
-        self.read(move |engine| engine.conversation_state(&open.conversation_id, &open.turn_ids))
+        let OpenConversation { conversation_id, turn_ids } = open;
+        if turn_ids.len() <= INLINE_TURN_IDS {
+            return Response::reply(self.engine.conversation_state(&conversation_id, &turn_ids));
+        }
+        Response::fut(self.read(move |engine| engine.conversation_state(&conversation_id, &turn_ids)))
     }
 }
 

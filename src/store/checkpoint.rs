@@ -19,7 +19,7 @@ use super::slot::Slot;
 use super::unwind;
 
 /// About how much of the image one step moves: some hundred turns, which take some milliseconds.
-const STEP_BYTES: usize = 128 * 1024;
+const STEP_BYTES: usize = 512 * 1024;
 
 /// Takes the steps of the checkpoint, one at a time, whoever asks for one.
 #[derive(Debug)]

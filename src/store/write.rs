@@ -110,6 +110,7 @@ impl Drafted {
         match image.of(&self.conversation.id).find_map(|recent| recent.turns.get(turn_id)) {
             Some(Change::Sealed(ordinal)) => Ok(Some(*ordinal)),
             Some(Change::Open(_)) => Ok(None),
+            None if self.conversation.sealed_turns == 0 => Ok(None),
             None => self.key.map_or(Ok(None), |key| tables.ordinal_of(key, turn_id)),
         }
     }

@@ -1,3 +1,4 @@
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -54,6 +55,8 @@ pub(crate) enum WriterState {
 /// fsync.
 pub(super) struct Writer {
     jobs: Receiver<Job>,
+    /// Jobs that were in the queue when those before them were done.
+    taken: VecDeque<Job>,
     slot: Arc<Slot>,
     checkpoint: Arc<Checkpoint>,
     /// Wakes the thread that takes the checkpoint's steps; without one they are taken here.
@@ -61,6 +64,11 @@ pub(super) struct Writer {
     location: Location,
     settings: StoreSettings,
     backoff: Backoff,
+    /// How many jobs there will be when those whose jobs were answered last come again. Without waiting for them they
+    /// would make batches of their own, in turns with those that came meanwhile, each of half the size.
+    expected: usize,
+    /// How long to wait for them: as long as writing took, so that waiting in vain at most doubles it.
+    patience: Duration,
     /// When to open a failed store again, and how long to wait after that; `None` while it is open.
     retry: Option<(Instant, Duration)>,
     state: ReportOnExit,
@@ -77,7 +85,20 @@ impl Writer {
     ) -> Self {
         let state = ReportOnExit { state, exit: WriterState::Dead };
         let checkpoint = Arc::new(Checkpoint::new(Arc::clone(&slot), settings.journal_bytes));
-        Self { jobs, slot, checkpoint, background: None, location, settings, backoff, retry: None, state }
+        Self {
+            jobs,
+            taken: VecDeque::new(),
+            slot,
+            checkpoint,
+            background: None,
+            location,
+            settings,
+            backoff,
+            expected: 1,
+            patience: Duration::ZERO,
+            retry: None,
+            state,
+        }
     }
 
     /// Has the checkpoint's steps taken on another thread while no commit waits for one.
@@ -141,29 +162,45 @@ impl Writer {
     }
 
     fn next_batch(&mut self) -> Next {
-        let first = match self.retry {
-            None => self.jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        let wait = match self.retry {
+            None => None,
             Some((at, _)) => match at.checked_duration_since(Instant::now()) {
-                Some(wait) => self.jobs.recv_timeout(wait),
+                Some(wait) => Some(wait),
                 None => return Next::Retry,
             },
         };
-        let first = match first {
-            Ok(job) => job,
-            Err(RecvTimeoutError::Timeout) => return Next::Retry,
-            Err(RecvTimeoutError::Disconnected) => return Next::Abandoned,
+        let first = match (self.taken.pop_front(), wait) {
+            (Some(job), _) => Ok(job),
+            (None, Some(wait)) => self.jobs.recv_timeout(wait),
+            (None, None) => self.jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
-        let mut batch = Vec::new();
-        for job in std::iter::once(first).chain(self.jobs.try_iter()) {
-            match job {
-                Job::Close(reply) => return Next::Close(batch, reply),
-                job => batch.push(job),
-            }
-            if batch.len() >= self.settings.batch_commits {
-                break;
-            }
+        match first {
+            Ok(job) => self.gather(job),
+            Err(RecvTimeoutError::Timeout) => Next::Retry,
+            Err(RecvTimeoutError::Disconnected) => Next::Abandoned,
         }
-        Next::Batch(batch)
+    }
+
+    /// Takes all jobs that wait, and waits a moment for those that are likely to come.
+    fn gather(&mut self, first: Job) -> Next {
+        let mut batch = Vec::with_capacity(self.expected);
+        let mut next = Some(first);
+        let deadline = Instant::now() + self.patience;
+        loop {
+            while let Some(job) = next.take().or_else(|| self.taken.pop_front()).or_else(|| self.jobs.try_recv().ok()) {
+                match job {
+                    Job::Close(reply) => return Next::Close(batch, reply),
+                    job => batch.push(job),
+                }
+                if batch.len() >= self.settings.batch_commits {
+                    return Next::Batch(batch);
+                }
+            }
+            if batch.len() >= self.expected || Instant::now() >= deadline {
+                return Next::Batch(batch);
+            }
+            std::thread::yield_now();
+        }
     }
 
     /// Does the jobs in one transaction and answers each when it is durable.
@@ -171,6 +208,7 @@ impl Writer {
         if batch.is_empty() {
             return;
         }
+        let begun = Instant::now();
         let done = self.make_room().and_then(|()| {
             // A panic in here would be a defect, or a damaged file; it must not end the one thread that makes turns
             // durable.
@@ -178,6 +216,9 @@ impl Writer {
         });
         let cause = match done {
             Ok(answers) => {
+                self.taken.extend(self.jobs.try_iter().take(self.settings.batch_commits));
+                self.expected = batch.len() + self.taken.len();
+                self.patience = begun.elapsed();
                 batch.into_iter().zip(answers).for_each(|(job, answer)| job.answer(answer));
                 if let Some(background) = &self.background {
                     background.wake();

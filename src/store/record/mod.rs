@@ -108,8 +108,13 @@ fn read_millis(millis: Option<f64>) -> Result<Option<Millis>, Invalid> {
 /// A field that decodes but holds what its type does not allow.
 type Invalid = Box<dyn std::error::Error>;
 
+/// What nearly all records fit in.
+const ROOM: usize = 256;
+
 fn encode<T: Serialize>(what: &'static str, twin: &T) -> Result<Vec<u8>, DamagedRecord> {
-    postcard::to_extend(twin, vec![V2]).map_err(|error| DamagedRecord::new(what, error.to_string()))
+    let mut bytes = Vec::with_capacity(ROOM);
+    bytes.push(V2);
+    postcard::to_extend(twin, bytes).map_err(|error| DamagedRecord::new(what, error.to_string()))
 }
 
 /// The version of an encoding, and what it is the version of.

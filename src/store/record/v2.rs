@@ -181,8 +181,8 @@ impl<'a> StepV2<'a> {
         step: &StepTimes,
         times: &mut Times,
     ) -> Self {
-        let is_usual = id.as_str().strip_prefix(turn_id).and_then(|rest| rest.strip_prefix('#'));
-        let is_usual = is_usual.is_some_and(|number| number == place.to_string());
+        let number = id.as_str().strip_prefix(turn_id).and_then(|rest| rest.strip_prefix('#'));
+        let is_usual = number.is_some_and(|number| is_number(number, place));
         let tokens = usage.map(UsageV2::from);
         Self {
             id: if is_usual { "" } else { id.as_str() },
@@ -210,6 +210,20 @@ impl<'a> StepV2<'a> {
             },
         })
     }
+}
+
+/// Whether `text` is the number as it is written.
+fn is_number(text: &str, mut number: usize) -> bool {
+    for (place, digit) in text.bytes().rev().enumerate() {
+        if usize::from(digit) != usize::from(b'0') + number % 10 {
+            return false;
+        }
+        number /= 10;
+        if number == 0 {
+            return place + 1 == text.len();
+        }
+    }
+    false
 }
 
 impl From<Usage> for UsageV2 {
