@@ -5,7 +5,8 @@ use std::fs::File;
 use actix::{Actor, Message, ResponseActFuture};
 
 use crate::store::{
-    BackupError, Commit, CommitError, Committed, ConversationState, ReadError, Revision, StaleTurn, TurnRange, Version,
+    BackupError, Commit, CommitError, Committed, ConversationState, ReadError, Revision, StaleTurn, StoreSizes,
+    TurnRange, Version,
 };
 use crate::turn::{ConversationId, EpochMillis, Ordinal, StoredTurn, TurnEvent, TurnId};
 
@@ -238,7 +239,7 @@ impl Message for InspectConversation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InspectStore;
 
-/// How the store is: what it has been asked to write since it started.
+/// How the store is: how large, and what it has been asked to write since it started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StoreReport {
     /// Commits that are not answered yet.
@@ -251,6 +252,8 @@ pub struct StoreReport {
     pub refused_commits: u64,
     /// Commits that expected another version.
     pub conflicts: u64,
+    /// How large the store is.
+    pub sizes: StoreSizes,
 }
 
 impl Message for InspectStore {

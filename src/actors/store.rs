@@ -166,7 +166,7 @@ impl Handler<InspectStore> for Store {
     type Result = MessageResult<InspectStore>;
 
     fn handle(&mut self, _: InspectStore, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.report.get())
+        MessageResult(StoreReport { sizes: self.engine.sizes(), ..self.report.get() })
     }
 }
 

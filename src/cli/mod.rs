@@ -1,9 +1,11 @@
-//! The command line: `serve`, `demo`, `ingest`, `show`, `check`, `backup` and `config`.
+//! The command line: `serve`, `demo`, `ingest`, `show`, `check`, `compact`, `backup` and
+//! `config`.
 
 mod args;
 mod backup;
 mod check;
 mod client;
+mod compact;
 mod config;
 mod demo;
 mod ingest;
@@ -22,6 +24,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::ConfigError;
+use crate::store::CompactError;
 use crate::telemetry::TelemetryError;
 
 pub use backup::BackupFailure;
@@ -54,6 +57,7 @@ enum Command {
     Ingest(ingest::Args),
     Show(show::Args),
     Check(check::Args),
+    Compact(compact::Args),
     Backup(backup::Args),
     Config(config::Args),
 }
@@ -80,6 +84,9 @@ pub enum CliError {
     /// No backup was made.
     #[error(transparent)]
     Backup(#[from] BackupFailure),
+    /// The database was not made smaller.
+    #[error(transparent)]
+    Compact(#[from] CompactError),
     /// Not all of the input was taken in.
     #[error(transparent)]
     Ingest(#[from] IngestError),
@@ -116,6 +123,7 @@ pub fn run() -> Result<ExitCode, CliError> {
         Command::Ingest(args) => ingest::run(&args),
         Command::Show(args) => show::run(&args),
         Command::Check(args) => check::run(args),
+        Command::Compact(args) => compact::run(args),
         Command::Backup(args) => backup::run(&args),
         Command::Config(args) => config::run(args),
     }

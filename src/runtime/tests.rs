@@ -135,7 +135,11 @@ async fn each_actor_tells_how_it_is() {
     assert_eq!(conversation.send(InspectConversation { conversation_id: id("x") }).await.unwrap(), None);
     assert_eq!(directory.send(CountWork).await.unwrap().active_conversations, 1, "a look starts no actor");
     let report = store.send(InspectStore).await.unwrap();
-    assert_eq!(report, StoreReport { commits: 2, ..StoreReport::default() });
+    let sizes = report.sizes;
+    assert_eq!(report, StoreReport { commits: 2, sizes, ..StoreReport::default() });
+    // In memory there is no file; and nothing is in the tables yet.
+    assert_eq!((sizes.live_bytes, sizes.file_bytes), (0, 0));
+    assert!((100..10_000).contains(&sizes.recent_bytes), "{sizes:?}");
     assert_eq!(sweeper.send(InspectSweeper).await.unwrap().sealed_turns, 0);
     runtime.shutdown().await;
 }

@@ -118,6 +118,18 @@ pub struct StaleTurn {
     pub turn_id: TurnId,
 }
 
+/// How large a store is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StoreSizes {
+    /// The bytes of all rows of its tables, keys and values.
+    pub live_bytes: u64,
+    /// The bytes of its files; 0 for one in memory. What this is more than the rows are pages that are partly or
+    /// wholly free, and the journal.
+    pub file_bytes: u64,
+    /// About the memory that is taken by what is in the journal and not in the tables yet, in bytes.
+    pub recent_bytes: u64,
+}
+
 /// Why nothing could be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

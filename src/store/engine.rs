@@ -11,7 +11,9 @@ use super::read::{LeftOut, RecentCount, RecentOpen, RecentState, RecentTurns};
 use super::schema::Failure;
 use super::slot::{Files, Slot};
 use super::writer::{Backoff, Job, Writer, WriterState};
-use super::{Commit, CommitError, Committed, ConversationState, ReadError, Revision, StaleTurn, TurnRange, unwind};
+use super::{
+    Commit, CommitError, Committed, ConversationState, ReadError, Revision, StaleTurn, StoreSizes, TurnRange, unwind,
+};
 use crate::settings::StoreSettings;
 use crate::turn::{ConversationId, EpochMillis, StoredTurn, TurnId};
 
@@ -25,6 +27,7 @@ pub(crate) struct Engine {
     writer: watch::Receiver<WriterState>,
     damaged_records: Arc<AtomicU64>,
     workshop: Workshop,
+    location: Location,
     cache_bytes: usize,
 }
 
@@ -49,8 +52,9 @@ impl Engine {
         let (jobs, received) = sync_channel(settings.queue_commits);
         let (state, writer) = watch::channel(WriterState::Running);
         let workshop = Workshop::of(&location);
-        let running = Writer::new(received, Arc::clone(&slot), location, settings.clone(), backoff, state);
-        Ok((Self { jobs, slot, writer, damaged_records: Arc::default(), workshop, cache_bytes }, running))
+        let running = Writer::new(received, Arc::clone(&slot), location.clone(), settings.clone(), backoff, state);
+        let damaged_records = Arc::default();
+        Ok((Self { jobs, slot, writer, damaged_records, workshop, location, cache_bytes }, running))
     }
 
     /// A store whose writer's thread ends by a panic.
@@ -105,11 +109,10 @@ impl Engine {
         }
     }
 
-    /// Tells the writer to close, and does not wait for it.
-    #[cfg(test)]
+    /// Tells the writer to close, and does not wait for it. Only for one that has nothing else to do.
     pub(super) fn tell_to_close(&self) {
         let (nobody, _) = oneshot::channel();
-        self.jobs.try_send(Job::Close(nobody)).unwrap();
+        let _ = self.jobs.try_send(Job::Close(nobody));
     }
 
     /// Follows how the writer's thread is.
@@ -184,6 +187,16 @@ impl Engine {
         };
         unwind::caught(|| self.workshop.build(begin, self.cache_bytes))
             .unwrap_or_else(|panic| Err(ReadError::Failed(panic).into()))
+    }
+
+    /// How large it is. Zeros for a store that is closed.
+    pub(crate) fn sizes(&self) -> StoreSizes {
+        let sizes = self.slot.with(|files| StoreSizes {
+            live_bytes: files.live_bytes().unwrap_or_default(),
+            file_bytes: self.location.file_bytes(),
+            recent_bytes: files.image().bytes() as u64,
+        });
+        sizes.unwrap_or_default()
     }
 
     /// How many damaged records reads have left out.

@@ -6,6 +6,7 @@ use redb::backends::InMemoryBackend;
 use redb::{Builder, Database, DatabaseError, ReadableDatabase, StorageError, WriteTransaction};
 use uuid::Uuid;
 
+use super::compact::{bytes, is_sparse};
 use super::index::TurnHasher;
 use super::migrate;
 use super::overlay::Overlay;
@@ -186,8 +187,11 @@ impl Location {
 
     /// Closes files of which the tables hold everything, and does away with the journal: the main file alone is the
     /// store then.
-    pub(super) fn retire(&self, files: Files) {
+    pub(super) fn retire(&self, mut files: Files) {
         let retired = files.retire_journal();
+        if retired.is_ok() && is_sparse(self.file_bytes(), files.live_bytes().unwrap_or(u64::MAX)) {
+            files.pack();
+        }
         files.close();
         let removed = retired.map_err(|failure| failure.to_string()).and_then(|()| match self {
             Self::Directory(directory) => fs::remove_file(self.path(StoreFile::Journal))
@@ -197,6 +201,14 @@ impl Location {
         });
         if let Err(error) = removed {
             tracing::warn!(%error, "the journal could not be done away with; it is read when the store is opened");
+        }
+    }
+
+    /// The size of the files; 0 where there are none.
+    pub(super) fn file_bytes(&self) -> u64 {
+        match self {
+            Self::Directory(_) => bytes(&self.path(StoreFile::Main)) + bytes(&self.path(StoreFile::Journal)),
+            _ => 0,
         }
     }
 

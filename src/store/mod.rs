@@ -4,6 +4,7 @@ mod backup;
 mod check;
 mod checkpoint;
 mod commit;
+mod compact;
 mod engine;
 mod entry;
 #[cfg(test)]
@@ -34,10 +35,11 @@ mod writer;
 pub use backup::BackupError;
 pub use check::{CheckError, CheckReport, Violation, check, repair};
 pub use commit::{
-    Commit, CommitError, Committed, ConversationState, ReadError, Revision, StagedTurn, StaleTurn, TurnOutcome,
-    TurnRange, Version,
+    Commit, CommitError, Committed, ConversationState, ReadError, Revision, StagedTurn, StaleTurn, StoreSizes,
+    TurnOutcome, TurnRange, Version,
 };
 
+pub use compact::{CompactError, Compaction, compact};
 pub use location::{Location, OpenError};
 pub use schema::StoreFile;
 #[cfg(any(test, feature = "testing"))]

@@ -3,9 +3,10 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use redb::{Database, ReadTransaction, ReadableDatabase, WriteTransaction};
 use uuid::Uuid;
 
+use super::compact::pack;
 use super::image::Image;
 use super::index::TurnHasher;
-use super::schema::{Failure, META, META_CHECKPOINT, META_JOURNAL, ROWS};
+use super::schema::{Failure, META, META_CHECKPOINT, META_JOURNAL, META_LIVE_BYTES, ROWS, read_number};
 use super::tables::ReadTables;
 use super::unwind;
 
@@ -46,6 +47,20 @@ impl Files {
 
     pub(super) fn begin_read(&self) -> Result<ReadTransaction, Failure> {
         Ok(self.tables.begin_read()?)
+    }
+
+    /// The bytes of all rows of the tables.
+    pub(super) fn live_bytes(&self) -> Result<u64, Failure> {
+        read_number(&self.tables.begin_read()?.open_table(META)?, META_LIVE_BYTES)
+    }
+
+    /// Makes the main file as small as it can be.
+    pub(super) fn pack(&mut self) {
+        tracing::info!("most of the database is free; it is made smaller");
+        let packed = unwind::caught(|| pack(&mut self.tables).map_err(|error| error.to_string()));
+        if let Err(error) = packed.and_then(|packed| packed) {
+            tracing::warn!(%error, "the database could not be made smaller");
+        }
     }
 
     /// Begins a transaction on the tables, whose commit returns when it is durable.

@@ -319,6 +319,25 @@ async fn an_orderly_stop_leaves_one_file_with_everything_and_a_crash_two() {
 }
 
 #[tokio::test]
+async fn a_store_tells_how_large_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = in_directory(directory.path()).unwrap();
+    store.commit(commit("c", 0, &["open"], &["x"])).await.unwrap();
+    let before = store.sizes();
+    assert!(before.live_bytes == 0 && before.recent_bytes > 0 && before.file_bytes > 4096, "{before:?}");
+    store.close().await;
+    assert_eq!(store.sizes(), StoreSizes::default());
+    let store = in_directory(directory.path()).unwrap();
+    let after = store.sizes();
+    assert!((50..500).contains(&after.live_bytes) && after.recent_bytes == 0, "{after:?}");
+    // A staged turn that is staged again replaces itself, and leaves when it is sealed.
+    store.commit(commit("c", 1, &["open"], &[])).await.unwrap();
+    store.close().await;
+    let store = in_directory(directory.path()).unwrap();
+    assert_eq!(store.sizes().live_bytes, after.live_bytes);
+}
+
+#[tokio::test]
 async fn a_store_is_not_opened_without_its_journal_or_with_that_of_another() {
     let [one, other] = [(); 2].map(|()| tempfile::tempdir().unwrap());
     for directory in [&one, &other] {

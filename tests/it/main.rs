@@ -5,6 +5,7 @@
 mod backup;
 mod bad_input;
 mod check;
+mod compact;
 mod concurrency;
 mod connection;
 mod embedding;

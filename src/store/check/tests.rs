@@ -6,7 +6,7 @@ use redb::{ReadableTable, TableDefinition};
 
 use super::*;
 use crate::settings::StoreSettings;
-use crate::store::schema::{CONVERSATIONS, INDEX, KEYS, META, META_NEXT_KEY, OPEN_TURNS, TURNS, read_store_id};
+use crate::store::schema::{CONVERSATIONS, INDEX, KEYS, META, META_NEXT_KEY, OPEN_TURNS, ROWS, TURNS, read_store_id};
 use crate::store::{Commit, Engine, Location, StagedTurn, TurnRange, Version};
 use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, TurnId};
 
@@ -210,6 +210,81 @@ async fn a_damaged_record_costs_that_record_alone_and_a_repair_moves_it_aside() 
     assert_eq!(store.commit(commit("b", 1)).await.unwrap().outcomes.len(), 1, "it is written to again");
     store.close().await;
     assert_eq!(told(&check(directory.path()).unwrap()), [""; 0]);
+}
+
+/// What a crash leaves of a store of which three commits are in the journal alone.
+async fn with_a_journal() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    for version in 0..3 {
+        let sealed = vec![turn(&format!("t{version}")).seal(&Done::because("stop"), EpochMillis::new(2))];
+        let expected_version = Version(version);
+        let commit = Commit { conversation_id: id("a"), expected_version, staged: Vec::new(), sealed };
+        store.commit(commit).await.unwrap();
+    }
+    let mut writer = store.writer_state();
+    drop(store);
+    writer.wait_for(|state| *state != crate::store::WriterState::Running).await.unwrap();
+    directory
+}
+
+fn damage_journal(directory: &Path, change: impl FnOnce(&mut redb::Table<'_, u64, &'static [u8]>)) {
+    let database = Database::open(directory.join(StoreFile::Journal.name())).unwrap();
+    let txn = database.begin_write().unwrap();
+    change(&mut txn.open_table(ROWS).unwrap());
+    txn.commit().unwrap();
+    database.close().unwrap();
+}
+
+/// A store that does not open any more but with a repair, which keeps `turns`.
+async fn assert_repaired(directory: &Path, found: &[&str], turns: &[u64]) {
+    let refused = Engine::open(Location::Directory(directory.to_owned()), &StoreSettings::default()).unwrap_err();
+    assert!(refused.to_string().contains("journal"), "{refused}");
+    assert_eq!(told(&check(directory).unwrap()), found);
+    let (_, after) = repair(directory).unwrap().1.unwrap();
+    assert_eq!(told(&after), [""; 0]);
+    assert!(!directory.join(StoreFile::Journal.name()).exists());
+    let store = open(directory);
+    let kept = store.turns(&TurnRange { conversation_id: id("a"), after: 0, limit: 9 }).unwrap();
+    assert_eq!(kept.iter().map(|turn| turn.ordinal.get()).collect::<Vec<_>>(), turns);
+    store.close().await;
+    assert_eq!(told(&check(directory).unwrap()), [""; 0]);
+}
+
+#[tokio::test]
+async fn what_is_in_the_journal_alone_is_checked_where_it_belongs_and_changes_no_byte() {
+    let directory = with_a_journal().await;
+    let journal = directory.path().join(StoreFile::Journal.name());
+    let before = (bytes(directory.path()), fs::read(&journal).unwrap());
+    let report = check(directory.path()).unwrap();
+    assert_eq!((told(&report), report.sealed_turns), (vec![], 3));
+    assert_eq!(repair(directory.path()).unwrap(), (report, None));
+    assert!((bytes(directory.path()), fs::read(&journal).unwrap()) == before);
+}
+
+#[tokio::test]
+async fn a_row_of_the_journal_that_is_damaged_or_gone_is_named_and_costs_what_followed_it_in_its_conversation() {
+    let directory = with_a_journal().await;
+    damage_journal(directory.path(), |rows| drop(rows.insert(2, b"\x01\xff".as_slice()).unwrap()));
+    let follows = "conversation a goes from version 1 and 1 sealed turns to version 3 after 2 sealed turns";
+    let found = [
+        "row 2 of the journal: a stored row of the journal cannot be read: Hit the end of buffer, expected more data",
+        &format!("row 3 of the journal: {follows}"),
+    ];
+    assert_repaired(directory.path(), &found, &[1]).await;
+
+    let directory = with_a_journal().await;
+    damage_journal(directory.path(), |rows| drop(rows.remove(2).unwrap()));
+    let found = ["row 2 of the journal: it is missing; the next one is 3", &format!("row 3 of the journal: {follows}")];
+    assert_repaired(directory.path(), &found, &[1]).await;
+}
+
+#[tokio::test]
+async fn a_journal_that_is_gone_is_told_and_a_repair_goes_on_without_it() {
+    let directory = with_a_journal().await;
+    fs::remove_file(directory.path().join(StoreFile::Journal.name())).unwrap();
+    let found = ["row 1 of the journal: the whole journal is missing, and what was acknowledged last with it"];
+    assert_repaired(directory.path(), &found, &[]).await;
 }
 
 /// A store with a flipped bit in the middle of stored ids, which still decode: the checksums of their pages alone tell.

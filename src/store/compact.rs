@@ -1,0 +1,180 @@
+//! Gives space that the main file does not need back to the disk.
+//!
+//! Pages that are free are used again, so a file that is written to does not grow for what was removed. But what
+//! pinned many pages for a while, such as a long backup under load, leaves it larger than it has to be.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use redb::{Builder, CompactionError, Database};
+
+use super::engine::Engine;
+use super::location::{Location, OpenError, explain, has_content};
+use super::schema::StoreFile;
+use super::writer::Backoff;
+use crate::settings::StoreSettings;
+
+/// What a compaction did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compaction {
+    /// The size of the main file and the journal before, in bytes.
+    pub bytes_before: u64,
+    /// The size of the main file after, in bytes; there is no journal then.
+    pub bytes_after: u64,
+}
+
+/// Why there was no compaction.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CompactError {
+    /// There is no database.
+    #[error("there is no database {path}")]
+    Missing {
+        /// Where it would be.
+        path: PathBuf,
+    },
+    /// It cannot be opened, or the compaction did not go through. A crash or a failure on the way leaves a sound file.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
+/// Makes the database in this directory, whose store is not running, as small as it can be: everything of the journal is
+/// moved into the main file, and the pages of that are moved together.
+pub fn compact(directory: &Path) -> Result<Compaction, CompactError> {
+    let [path, journal] = [StoreFile::Main, StoreFile::Journal].map(|file| directory.join(file.name()));
+    if !has_content(&path) {
+        return Err(CompactError::Missing { path });
+    }
+    let bytes_before = bytes(&path) + bytes(&journal);
+    let location = Location::Directory(directory.to_owned());
+    // A store that is opened and closed in order leaves everything in the main file.
+    let (engine, writer) = Engine::prepare(location, &StoreSettings::default(), Backoff::default())?;
+    engine.tell_to_close();
+    writer.run();
+    let failed = |cause: String| OpenError::Failed { path: path.clone(), cause };
+    if has_content(&journal) {
+        return Err(failed("the journal could not be moved into it; the log says why".into()).into());
+    }
+    let mut database = Builder::new().open(&path).map_err(|error| explain(&path, &error))?;
+    pack(&mut database).map_err(|error| failed(error.to_string()))?;
+    database.close().map_err(|error| explain(&path, &error))?;
+    Ok(Compaction { bytes_before, bytes_after: bytes(&path) })
+}
+
+/// Moves the pages of a database together until that makes it no smaller.
+pub(super) fn pack(database: &mut Database) -> Result<(), CompactionError> {
+    while database.compact()? {}
+    Ok(())
+}
+
+/// Whether so much of a file is free that packing it is worth the time it takes, some seconds for a gigabyte.
+pub(super) fn is_sparse(file_bytes: u64, live_bytes: u64) -> bool {
+    // Pages are three quarters full, so a file without a free page is a third larger than its rows.
+    const SMALL: u64 = 16 * 1024 * 1024;
+    file_bytes > live_bytes.saturating_mul(2).saturating_add(SMALL)
+}
+
+/// The size of a file, 0 if there is none.
+pub(super) fn bytes(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |file| file.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use redb::TableDefinition;
+
+    use super::*;
+    use crate::store::{Commit, TurnRange, Version, check};
+    use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, TurnId};
+
+    const JUNK: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("junk");
+
+    fn id() -> ConversationId {
+        ConversationId::new("c").unwrap()
+    }
+
+    async fn commit(engine: &Engine, version: u64) {
+        let turn = OpenTurn::new(TurnId::new(format!("t{version}")).unwrap());
+        let sealed = vec![turn.seal(&Done::because("stop"), EpochMillis::new(1))];
+        let expected_version = Version(version);
+        let commit = Commit { conversation_id: id(), expected_version, staged: Vec::new(), sealed };
+        engine.commit(commit).await.unwrap();
+    }
+
+    fn open(directory: &Path) -> Engine {
+        Engine::open(Location::Directory(directory.to_owned()), &StoreSettings::default()).unwrap()
+    }
+
+    fn turns(engine: &Engine) -> usize {
+        engine.turns(&TurnRange { conversation_id: id(), after: 0, limit: 99 }).unwrap().len()
+    }
+
+    /// Leaves `pages` of free pages in the main file, with the rows after them.
+    fn inflate(directory: &Path, pages: u64) {
+        let database = Database::open(directory.join(StoreFile::Main.name())).unwrap();
+        for fill in [true, false] {
+            let txn = database.begin_write().unwrap();
+            if fill {
+                let mut junk = txn.open_table(JUNK).unwrap();
+                (0..pages).for_each(|page| drop(junk.insert(page, [0; 4000].as_slice()).unwrap()));
+                drop(junk);
+                // Written again, it stands behind all that.
+                let mut meta = txn.open_table(crate::store::schema::META).unwrap();
+                meta.insert("junk", b"".as_slice()).unwrap();
+            } else {
+                txn.delete_table(JUNK).unwrap();
+            }
+            txn.commit().unwrap();
+        }
+        database.close().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_file_is_packed_when_it_is_asked_for_and_by_an_orderly_stop_when_most_of_it_is_free() {
+        let directory = tempfile::tempdir().unwrap();
+        let size = || bytes(&directory.path().join(StoreFile::Main.name()));
+        let store = open(directory.path());
+        commit(&store, 0).await;
+        store.close().await;
+        let small = size();
+
+        inflate(directory.path(), 10_000);
+        assert!(size() > 30_000_000, "{}", size());
+        let store = open(directory.path());
+        commit(&store, 1).await;
+        store.close().await;
+        assert!(size() < 2 * small, "{} bytes, before {small}", size());
+
+        inflate(directory.path(), 1000);
+        let store = open(directory.path());
+        commit(&store, 2).await;
+        drop(store);
+        let compaction = loop {
+            match compact(directory.path()) {
+                // The store is still about to end.
+                Err(CompactError::Open(OpenError::InUse { .. })) => tokio::task::yield_now().await,
+                done => break done.unwrap(),
+            }
+        };
+        assert!(compaction.bytes_before > 4_000_000, "{compaction:?}");
+        assert!(compaction.bytes_after < 2 * small && compaction.bytes_after == size(), "{compaction:?}");
+        assert_eq!(check(directory.path()).unwrap().violations, []);
+        let store = open(directory.path());
+        assert_eq!(turns(&store), 3);
+        let refused = compact(directory.path()).unwrap_err();
+        assert!(matches!(refused, CompactError::Open(OpenError::InUse { .. })), "{refused}");
+    }
+
+    #[test]
+    fn nothing_is_made_where_there_is_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(matches!(compact(directory.path()), Err(CompactError::Missing { .. })));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_file_is_sparse_when_it_is_far_larger_than_its_rows() {
+        assert!(!is_sparse(10_000_000, 0) && !is_sparse(1_400_000_000, 1_000_000_000));
+        assert!(is_sparse(20_000_000, 1_000_000) && is_sparse(2_100_000_000, 1_000_000_000));
+    }
+}
