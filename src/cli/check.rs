@@ -19,8 +19,10 @@ pub(super) const USAGE: u8 = 64;
 /// Each violation is told in a line on standard output, the sum on standard error. Nothing is changed, not a byte,
 /// unless `--repair` is given. That takes the sealed turns that can be read for the truth and derives the rest from
 /// them: the index of their ids, the counts and totals of conversations, open turns that were sealed meanwhile. A
-/// record that cannot be read is moved aside, and its ordinal is not given again. The file as it was is kept beside
-/// it, as `turn-metrics.redb.before-repair-N`. Damaged pages cannot be mended: then nothing is changed and no copy made.
+/// record that cannot be read is moved aside, and its ordinal is not given again. What a killed server left in its
+/// journal is checked too, and moved to where it belongs by a repair. The files as they were are kept beside them, as
+/// `turn-metrics.redb.before-repair-N` and, for the journal, `turn-metrics.journal.redb.before-repair-N`. Damaged pages
+/// cannot be mended: then nothing is changed and no copy made.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   turn-metrics check

@@ -142,13 +142,13 @@ impl Location {
         if let Self::Directory(directory) = self {
             sync_directory(directory)?;
         }
-        if !head.has_journal {
-            guarded(&path, || mark_journal(&tables))?;
-        }
         let Replayed { image, damaged } = head.replay(&tables, &journal, &journal_path)?;
         if let Some(row) = damaged.first() {
             let cause = format!("row {}: {}", row.number, row.why);
             return Err(OpenError::Damaged { path: journal_path, cause });
+        }
+        if !head.has_journal {
+            guarded(&path, || mark_journal(&tables))?;
         }
         Ok(Files::new(tables, journal, image, head.store_id))
     }
@@ -277,7 +277,13 @@ impl Head {
         }
         let txn = tables.begin_read().map_err(|error| failed(error.into()))?;
         let replayed = replay(journal, &ReadTables::new(txn, TurnHasher::of(self.store_id)), self.checkpoint);
-        replayed.map_err(failed)
+        let replayed = replayed.map_err(failed)?;
+        if !self.has_journal && replayed.image.last_row() > self.checkpoint {
+            // Of the same store, but from before the main file was put back to what it is.
+            let cause = "that has everything without it, as a backup does; move the journal away".into();
+            return Err(OpenError::JournalOfAnother { path: path.to_owned(), cause });
+        }
+        Ok(replayed)
     }
 }
 

@@ -360,6 +360,28 @@ async fn a_store_is_not_opened_without_its_journal_or_with_that_of_another() {
 }
 
 #[tokio::test]
+async fn a_backup_is_not_mixed_with_the_journal_of_what_came_after_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let main = directory.path().join("turn-metrics.redb");
+    let store = in_directory(directory.path()).unwrap();
+    store.commit(commit("c", 0, &[], &["x"])).await.unwrap();
+    let backup = tokio::task::spawn_blocking({
+        let store = store.clone();
+        move || store.back_up().unwrap()
+    });
+    let mut backup = backup.await.unwrap();
+    store.commit(commit("c", 1, &[], &["y"])).await.unwrap();
+    lose(store).await;
+
+    std::io::copy(&mut backup, &mut fs::File::create(&main).unwrap()).unwrap();
+    let refused = in_directory(directory.path()).unwrap_err();
+    assert!(matches!(refused, OpenError::JournalOfAnother { .. }), "{refused}");
+    fs::remove_file(directory.path().join("turn-metrics.journal.redb")).unwrap();
+    let store = in_directory(directory.path()).unwrap();
+    assert_eq!(ids(&all(&store, "c")), [(1, "x")]);
+}
+
+#[tokio::test]
 async fn the_journal_does_not_grow_with_what_was_written() {
     let directory = tempfile::tempdir().unwrap();
     let settings = StoreSettings { journal_bytes: 64 * 1024, ..StoreSettings::default() };
