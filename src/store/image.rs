@@ -38,9 +38,9 @@ pub(super) enum Change {
 
 impl Recent {
     /// About what a conversation takes in memory beside its records.
-    const BYTES: usize = 400;
+    const BYTES: usize = 500;
     /// About what a turn takes in memory beside its record.
-    const TURN_BYTES: usize = 120;
+    const TURN_BYTES: usize = 160;
 
     fn new(entry: &Entry) -> Self {
         Self {

@@ -67,7 +67,8 @@ pub(super) struct Writer {
     /// How many jobs there will be when those whose jobs were answered last come again. Without waiting for them they
     /// would make batches of their own, in turns with those that came meanwhile, each of half the size.
     expected: usize,
-    /// How long to wait for them: as long as writing took, so that waiting in vain at most doubles it.
+    /// How long to wait for them: as long as writing took, so that waiting in vain at most doubles it, and no longer
+    /// than it takes them where nothing is slow.
     patience: Duration,
     /// When to open a failed store again, and how long to wait after that; `None` while it is open.
     retry: Option<(Instant, Duration)>,
@@ -218,7 +219,7 @@ impl Writer {
             Ok(answers) => {
                 self.taken.extend(self.jobs.try_iter().take(self.settings.batch_commits));
                 self.expected = batch.len() + self.taken.len();
-                self.patience = begun.elapsed();
+                self.patience = begun.elapsed().min(MOST_PATIENCE);
                 batch.into_iter().zip(answers).for_each(|(job, answer)| job.answer(answer));
                 if let Some(background) = &self.background {
                     background.wake();
@@ -308,6 +309,9 @@ impl Writer {
         &self.checkpoint
     }
 }
+
+/// Whoever has not come again by then is not about to.
+const MOST_PATIENCE: Duration = Duration::from_millis(1);
 
 /// What some jobs become.
 struct Drafted {
