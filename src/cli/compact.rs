@@ -6,8 +6,9 @@ use crate::store::{Compaction, compact};
 
 /// Makes the database of a stopped server as small as it can be.
 ///
-/// Free pages are used again, so this is only for a database that will stay smaller than it once was. What is left in
-/// the journal of a server that was killed is moved into the main file first. Ending it on the way does no harm.
+/// It is written anew beside its place, so the disk needs room for a second one, and takes its place when it is whole:
+/// ending this on the way does no harm. What is left in the journal of a server that was killed is moved into it first.
+/// A database that goes on growing needs none of this: its free pages are used again.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   turn-metrics compact

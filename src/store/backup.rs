@@ -124,20 +124,24 @@ fn copy(from: &Snapshot, path: &Path, cache_bytes: usize) -> Result<(), Failure>
     builder.set_cache_size(cache_bytes);
     let database = builder.create(path)?;
     let to = begin_tables(&database)?;
-    let tables = &from.tables;
-    copy_table(tables, &to, META)?;
-    copy_table(tables, &to, KEYS)?;
-    copy_table(tables, &to, CONVERSATIONS)?;
-    copy_table(tables, &to, TURNS)?;
-    copy_table(tables, &to, INDEX)?;
-    copy_table(tables, &to, OPEN_TURNS)?;
-    copy_table(tables, &to, LOST_TURNS)?;
-    copy_table(tables, &to, LOST_OPEN_TURNS)?;
-    copy_table(tables, &to, LOST_ROWS)?;
+    copy_tables(&from.tables, &to)?;
     move_conversations(&to, from.hasher, &from.not_in_tables()?, Some(from.last_row))?;
     to.open_table(META)?.remove(META_JOURNAL)?;
     to.commit()?;
     Ok(database.close()?)
+}
+
+/// Copies every table of a main file. Written in the order of their keys, the rows fill their pages.
+pub(super) fn copy_tables(from: &ReadTransaction, to: &WriteTransaction) -> Result<(), Failure> {
+    copy_table(from, to, META)?;
+    copy_table(from, to, KEYS)?;
+    copy_table(from, to, CONVERSATIONS)?;
+    copy_table(from, to, TURNS)?;
+    copy_table(from, to, INDEX)?;
+    copy_table(from, to, OPEN_TURNS)?;
+    copy_table(from, to, LOST_TURNS)?;
+    copy_table(from, to, LOST_OPEN_TURNS)?;
+    copy_table(from, to, LOST_ROWS)
 }
 
 fn copy_table<K: Key + 'static, V: Value + 'static>(

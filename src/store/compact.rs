@@ -1,16 +1,20 @@
 //! Gives space that the main file does not need back to the disk.
 //!
 //! Pages that are free are used again, so a file that is written to does not grow for what was removed. But what
-//! pinned many pages for a while, such as a long backup under load, leaves it larger than it has to be.
+//! pinned many pages for a while, such as a long backup under load, leaves it larger than it has to be; and pages that
+//! rows of many conversations were added to are partly empty.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use redb::{Builder, CompactionError, Database};
+use redb::{Builder, CompactionError, Database, ReadableDatabase};
 
+use super::backup::copy_tables;
 use super::engine::Engine;
-use super::location::{Location, OpenError, explain, has_content};
-use super::schema::StoreFile;
+use super::location::{Location, OpenError, explain, has_content, sync_directory};
+use super::schema::{Failure, StoreFile};
+use super::slot::begin_tables;
 use super::writer::Backoff;
 use crate::settings::StoreSettings;
 
@@ -39,7 +43,8 @@ pub enum CompactError {
 }
 
 /// Makes the database in this directory, whose store is not running, as small as it can be: everything of the journal is
-/// moved into the main file, and the pages of that are moved together.
+/// moved into the main file, and that is written anew, its rows in the order of their keys. The new file is made beside
+/// the old one, and takes its place when it is whole.
 pub fn compact(directory: &Path) -> Result<Compaction, CompactError> {
     let [path, journal] = [StoreFile::Main, StoreFile::Journal].map(|file| directory.join(file.name()));
     if !has_content(&path) {
@@ -55,10 +60,34 @@ pub fn compact(directory: &Path) -> Result<Compaction, CompactError> {
     if has_content(&journal) {
         return Err(failed("the journal could not be moved into it; the log says why".into()).into());
     }
-    let mut database = Builder::new().open(&path).map_err(|error| explain(&path, &error))?;
-    pack(&mut database).map_err(|error| failed(error.to_string()))?;
-    database.close().map_err(|error| explain(&path, &error))?;
+    let old = Builder::new().open(&path).map_err(|error| explain(&path, &error))?;
+    let unfinished = path.with_extension("redb.compact");
+    let replaced = write_anew(&old, &unfinished)
+        .map_err(|failure| failed(failure.to_string()))
+        .and_then(|()| replace(&path, &unfinished).map_err(|error| failed(error.to_string())))
+        .and_then(|()| sync_directory(directory));
+    if replaced.is_err() {
+        let _ = fs::remove_file(&unfinished);
+    }
+    replaced?;
     Ok(Compaction { bytes_before, bytes_after: bytes(&path) })
+}
+
+/// Puts a file in the place of another, for whoever might use that one.
+fn replace(path: &Path, by: &Path) -> io::Result<()> {
+    fs::set_permissions(by, fs::metadata(path)?.permissions())?;
+    fs::rename(by, path)
+}
+
+fn write_anew(old: &Database, path: &Path) -> Result<(), Failure> {
+    // What an earlier one left that was cut short.
+    let _ = fs::remove_file(path);
+    let mut new = Builder::new().create(path)?;
+    let txn = begin_tables(&new)?;
+    copy_tables(&old.begin_read()?, &txn)?;
+    txn.commit()?;
+    pack(&mut new)?;
+    Ok(new.close()?)
 }
 
 /// Moves the pages of a database together until that makes it no smaller.
@@ -67,7 +96,7 @@ pub(super) fn pack(database: &mut Database) -> Result<(), CompactionError> {
     Ok(())
 }
 
-/// Whether so much of a file is free that packing it is worth the time it takes, some seconds for a gigabyte.
+/// Whether so much of a file is free that packing it is worth the time that it takes.
 pub(super) fn is_sparse(file_bytes: u64, live_bytes: u64) -> bool {
     // Pages are three quarters full, so a file without a free page is a third larger than its rows.
     const SMALL: u64 = 16 * 1024 * 1024;

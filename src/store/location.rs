@@ -426,7 +426,7 @@ fn initialise(database: &Database, stamp: Stamping<'_>) -> Result<(), Failure> {
 }
 
 /// Makes the file's name durable: without it a new file's synced content can be lost with its directory entry.
-fn sync_directory(directory: &Path) -> Result<(), OpenError> {
+pub(super) fn sync_directory(directory: &Path) -> Result<(), OpenError> {
     let sync = |directory: &Path| File::open(directory).and_then(|directory| directory.sync_all());
     sync(directory).map_err(|source| OpenError::Directory { path: directory.to_owned(), source })?;
     // The directory may be new as well. Its parent need not be ours to read; then it was there before us.

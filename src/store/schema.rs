@@ -93,6 +93,8 @@ pub(crate) enum Failure {
     #[error(transparent)]
     Database(#[from] redb::DatabaseError),
     #[error(transparent)]
+    Compaction(#[from] redb::CompactionError),
+    #[error(transparent)]
     Record(#[from] DamagedRecord),
     #[error("the store's own record `{0}` is missing or damaged")]
     Meta(&'static str),
