@@ -54,7 +54,7 @@ impl Workshop {
         Self { directory, taken: Arc::default() }
     }
 
-    /// Builds a database of what `txn` sees, and gives its file, which has no name any more: it is gone when it is closed.
+    /// Builds a main file of what `begin` gives, which has everything, and gives its file, which has no name any more: it is gone when it is closed.
     pub(super) fn build(
         &self,
         begin: impl FnOnce() -> Result<Snapshot, ReadError>,
@@ -109,7 +109,11 @@ impl Snapshot {
         let (keys, conversations) = (self.tables.open_table(KEYS)?, self.tables.open_table(CONVERSATIONS)?);
         let mut missing = Vec::new();
         for recent in self.layers.all() {
-            let moved = find_conversation(&keys, &conversations, &recent.conversation.id)?;
+            let moved = match find_conversation(&keys, &conversations, &recent.conversation.id) {
+                // What is moved has the whole of it.
+                Err(Failure::Record(_)) => None,
+                moved => moved?,
+            };
             if moved.is_none_or(|(_, moved)| moved.version < recent.conversation.version) {
                 missing.push(Arc::clone(recent));
             }

@@ -18,8 +18,11 @@ use super::schema::{
 use super::slot::Slot;
 use super::unwind;
 
-/// About how much of the image one step moves: some hundred turns, which take some milliseconds.
-const STEP_BYTES: usize = 512 * 1024;
+/// About how much of the image one step moves at most: some thousand turns, which take some ten milliseconds.
+const MOST_STEP_BYTES: usize = 512 * 1024;
+
+/// In how many steps the image is moved at least.
+const STEPS: usize = 24;
 
 /// Takes the steps of the checkpoint, one at a time, whoever asks for one.
 #[derive(Debug)]
@@ -28,7 +31,7 @@ pub(super) struct Checkpoint {
     /// About how much the image may take in memory.
     limit: usize,
     step: Mutex<()>,
-    /// Why the latest step in the background failed, if it did.
+    /// Why a step in the background failed, if one did since the store was opened.
     failure: Mutex<Option<String>>,
 }
 
@@ -44,16 +47,16 @@ impl Checkpoint {
 
     /// Whether the image holds more than it may, so that the next commit has to wait for a step.
     pub(super) fn is_due(&self) -> bool {
-        self.slot.with(|files| files.image().bytes() > self.limit).unwrap_or(false)
+        self.slot.with(|files| files.image().size() > self.limit).unwrap_or(false)
     }
 
     /// Whether there is something to move, though nobody waits for it.
     pub(super) fn is_worthwhile(&self) -> bool {
         let is_worthwhile = self.slot.with(|files| {
             let image = files.image();
-            image.bytes() <= self.limit && (image.has_frozen() || image.active_bytes() >= self.limit / 2)
+            image.size() <= self.limit && (image.has_frozen() || image.active_size() >= self.limit / 2)
         });
-        is_worthwhile.unwrap_or(false)
+        is_worthwhile.unwrap_or(false) && self.failure_of_background().is_none()
     }
 
     /// Moves some conversations. With nothing frozen it freezes what there is first. `Err` says what went wrong, and
@@ -63,17 +66,31 @@ impl Checkpoint {
         unwind::caught(|| self.take_step()).and_then(|taken| taken)
     }
 
-    /// The same where nobody waits to be told how it went. Tells whether it went well.
+    /// The same where nobody waits to be told how it went. Tells whether it went well. Once it has not, it is not tried
+    /// again before the store was closed, as the outcome is unknown.
     pub(super) fn step_in_background(&self) -> bool {
-        let taken = self.step();
-        let went_well = taken.is_ok();
-        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = taken.err();
-        went_well
+        let _one_at_a_time = self.pause();
+        match unwind::caught(|| self.take_step()).and_then(|taken| taken) {
+            Ok(()) => true,
+            Err(cause) => {
+                *self.failure_of_background() = Some(cause);
+                false
+            }
+        }
     }
 
-    /// Why the latest step in the background failed, if it did; told once.
+    /// Why a step in the background failed, if one did since the store was opened.
     pub(super) fn failure(&self) -> Option<String> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.failure_of_background().clone()
+    }
+
+    /// To be called when the store is closed, while no step is taken.
+    pub(super) fn forget_failure(&self) {
+        *self.failure_of_background() = None;
+    }
+
+    fn failure_of_background(&self) -> MutexGuard<'_, Option<String>> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn take_step(&self) -> Result<(), String> {
@@ -83,7 +100,7 @@ impl Checkpoint {
             if !image.has_frozen() {
                 return Ok(None);
             }
-            let (moving, is_last) = image.next_to_move(STEP_BYTES);
+            let (moving, is_last) = image.next_to_move(MOST_STEP_BYTES.min(self.limit / STEPS));
             let checkpoint = is_last.then(|| image.frozen_at());
             drop(image);
             Ok(Some((moving, checkpoint, files.hasher(), files.write_tables()?)))
@@ -187,16 +204,17 @@ impl<'txn> Tables<'txn> {
             self.grow(id.len() + size_of::<u64>(), 0);
         }
         for (ordinal, record) in recent.sealed_after(0) {
-            self.turns.insert((key, ordinal.get()), &**record)?;
-            self.grow(2 * size_of::<u64>() + record.len(), 0);
+            let before = self.turns.insert((key, ordinal.get()), &**record)?.map(|turn| turn.value().len());
+            self.grow(2 * size_of::<u64>() + record.len(), before.map_or(0, |bytes| 2 * size_of::<u64>() + bytes));
         }
         for (turn_id, change) in &recent.turns {
             let turn_id = turn_id.as_str();
             let place = size_of::<u64>() + turn_id.len();
             match change {
                 Change::Sealed(ordinal) => {
-                    index::insert(&mut self.index, key, self.hasher.hash(turn_id), ordinal.get())?;
-                    self.grow(3 * size_of::<u64>(), 0);
+                    if index::insert(&mut self.index, key, self.hasher.hash(turn_id), ordinal.get())? {
+                        self.grow(3 * size_of::<u64>(), 0);
+                    }
                     let open = self.open_turns.remove((key, turn_id))?.map(|open| open.value().len());
                     self.grow(0, open.map_or(0, |bytes| place + bytes));
                 }

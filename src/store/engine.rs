@@ -191,12 +191,12 @@ impl Engine {
 
     /// How large it is. Zeros for a store that is closed.
     pub(crate) fn sizes(&self) -> StoreSizes {
-        let sizes = self.slot.with(|files| StoreSizes {
+        let sizes = |files: &Files| StoreSizes {
             live_bytes: files.live_bytes().unwrap_or_default(),
             file_bytes: self.location.file_bytes(),
             recent_bytes: files.image().bytes() as u64,
-        });
-        sizes.unwrap_or_default()
+        };
+        unwind::caught(|| self.slot.with(sizes)).and_then(|sizes| sizes).unwrap_or_default()
     }
 
     /// How many damaged records reads have left out.

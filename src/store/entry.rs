@@ -22,7 +22,7 @@ pub(super) struct Entry {
 impl Entry {
     /// The last ordinal before the commit.
     pub(super) fn sealed_before(&self) -> u64 {
-        self.conversation.sealed_turns.saturating_sub(self.sealed.len() as u64)
+        self.conversation.sealed_turns - self.sealed.len() as u64
     }
 }
 
@@ -78,12 +78,11 @@ pub(super) fn decode_row(bytes: &[u8]) -> Result<Vec<Entry>, DamagedRecord> {
         let (twin, after) = postcard::take_from_bytes::<EntryV1<'_>>(rest)
             .map_err(|error| DamagedRecord::new(ROW, error.to_string()))?;
         let records = |records: Vec<Bytes<'_>>| records.into_iter().map(|record| record.0.into()).collect();
-        entries.push(Entry {
-            conversation: Conversation::decode(twin.conversation.0)?,
-            key: None,
-            sealed: records(twin.sealed),
-            staged: records(twin.staged),
-        });
+        let conversation = Conversation::decode(twin.conversation.0)?;
+        if conversation.sealed_turns < twin.sealed.len() as u64 {
+            return Err(DamagedRecord::new(ROW, "it seals more turns than there are"));
+        }
+        entries.push(Entry { conversation, key: None, sealed: records(twin.sealed), staged: records(twin.staged) });
         rest = after;
     }
     Ok(entries)

@@ -52,20 +52,23 @@ impl Recent {
         }
     }
 
+    /// Takes all of an entry or, where a turn in it has no id that can be read, nothing.
     fn take(&mut self, entry: Entry) -> Result<(), DamagedRecord> {
         let mut ordinal = entry.sealed_before();
         let Entry { conversation, key, sealed, staged } = entry;
+        let named = |records: Vec<Arc<[u8]>>| {
+            records.into_iter().map(|record| Ok((turn_id(&record)?, record))).collect::<Result<Vec<_>, _>>()
+        };
+        let (staged, sealed) = (named(staged)?, named(sealed)?);
         self.conversation = conversation;
         self.key = self.key.or(key);
-        for record in staged {
-            let id = turn_id(&record)?;
+        for (id, record) in staged {
             self.bytes += record.len() + Self::TURN_BYTES;
             if let Some(Change::Open(before)) = self.turns.insert(id, Change::Open(Arc::clone(&record))) {
                 self.bytes -= before.len() + Self::TURN_BYTES;
             }
         }
-        for record in sealed {
-            let id = turn_id(&record)?;
+        for (id, record) in sealed {
             let at = Ordinal::after(ordinal);
             ordinal = at.get();
             self.bytes += record.len() + Self::TURN_BYTES;
@@ -99,7 +102,16 @@ fn turn_id(record: &[u8]) -> Result<TurnId, DamagedRecord> {
 #[derive(Debug, Clone, Default)]
 struct Layer {
     conversations: HashMap<ConversationId, Arc<Recent>>,
+    /// About what it takes in memory.
     bytes: usize,
+    /// What its rows take in the journal. A turn that is staged again and again takes room there each time.
+    row_bytes: usize,
+}
+
+impl Layer {
+    fn size(&self) -> usize {
+        self.bytes.max(self.row_bytes)
+    }
 }
 
 /// What the image holds. A clone is what it held then, and keeps the writer from changing that in place.
@@ -111,9 +123,8 @@ pub(super) struct Layers {
 
 impl Layers {
     /// What is known of a conversation here, the latest first.
-    pub(super) fn of(&self, id: &ConversationId) -> impl Iterator<Item = &Recent> {
-        let layers = [&self.active, &self.frozen].into_iter();
-        layers.filter_map(|layer| layer.conversations.get(id)).map(|recent| &**recent)
+    pub(super) fn of(&self, id: &ConversationId) -> impl Iterator<Item = &Arc<Recent>> {
+        [&self.active, &self.frozen].into_iter().filter_map(|layer| layer.conversations.get(id))
     }
 
     /// Every conversation that is here, those of the frozen layer first.
@@ -169,8 +180,9 @@ impl Image {
     }
 
     /// Everything of this row, and of those before it, was taken.
-    pub(super) fn took_row(&mut self, row: u64) {
+    pub(super) fn took_row(&mut self, row: u64, bytes: usize) {
         self.last_row = row;
+        self.layers.active.row_bytes += bytes;
     }
 
     pub(super) fn last_row(&self) -> u64 {
@@ -181,13 +193,18 @@ impl Image {
         self.checkpoint
     }
 
+    /// About what it takes in memory or in the journal, whichever is more.
+    pub(super) fn size(&self) -> usize {
+        self.layers.active.size() + self.layers.frozen.size()
+    }
+
+    pub(super) fn active_size(&self) -> usize {
+        self.layers.active.size()
+    }
+
     /// About what it takes in memory.
     pub(super) fn bytes(&self) -> usize {
         self.layers.active.bytes + self.layers.frozen.bytes
-    }
-
-    pub(super) fn active_bytes(&self) -> usize {
-        self.layers.active.bytes
     }
 
     pub(super) fn has_frozen(&self) -> bool {
@@ -200,7 +217,7 @@ impl Image {
     }
 
     /// What is known of a conversation here, the latest first.
-    pub(super) fn of(&self, id: &ConversationId) -> impl Iterator<Item = &Recent> {
+    pub(super) fn of(&self, id: &ConversationId) -> impl Iterator<Item = &Arc<Recent>> {
         self.layers.of(id)
     }
 
@@ -251,6 +268,7 @@ impl Image {
         }
         self.to_move.truncate(self.to_move.len() - moved.len());
         if self.to_move.is_empty() {
+            self.layers.frozen.row_bytes = 0;
             self.checkpoint = self.frozen_at;
         }
     }

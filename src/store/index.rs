@@ -48,13 +48,21 @@ pub(super) fn find(
     Ok(None)
 }
 
-/// Adds the row of a turn that has none.
-pub(super) fn insert(index: &mut Table<'_, (u64, u64), u64>, key: u64, hash: u64, ordinal: u64) -> Result<(), Failure> {
+/// Adds the row of a turn, if it has none. Tells whether it had none.
+pub(super) fn insert(
+    index: &mut Table<'_, (u64, u64), u64>,
+    key: u64,
+    hash: u64,
+    ordinal: u64,
+) -> Result<bool, Failure> {
     let mut at = hash;
     loop {
         let taken = index.insert((key, at), ordinal)?.map(|other| other.value());
+        let Some(other) = taken else { return Ok(true) };
+        if other == ordinal {
+            return Ok(false);
+        }
         // Nearly never: the place is another id's, which gets it back.
-        let Some(other) = taken else { return Ok(()) };
         index.insert((key, at), other)?;
         at = at.wrapping_add(1);
     }
@@ -78,7 +86,10 @@ mod tests {
             for (ordinal, id) in (1..).zip(["a", "b", "c"]) {
                 let turn = OpenTurn::new(TurnId::new(id).unwrap()).seal(&Done::because("stop"), EpochMillis::new(1));
                 turns.insert((7, ordinal), &*record::encode_sealed(&turn).unwrap()).unwrap();
-                insert(&mut index, 7, u64::MAX, ordinal).unwrap();
+                assert!(insert(&mut index, 7, u64::MAX, ordinal).unwrap());
+            }
+            for ordinal in 1..=3 {
+                assert!(!insert(&mut index, 7, u64::MAX, ordinal).unwrap(), "it is there");
             }
         }
         txn.commit().unwrap();

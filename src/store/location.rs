@@ -3,7 +3,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use redb::backends::InMemoryBackend;
-use redb::{Builder, Database, DatabaseError, ReadableDatabase, StorageError, WriteTransaction};
+use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, WriteTransaction};
 use uuid::Uuid;
 
 use super::compact::{bytes, is_sparse};
@@ -12,7 +12,8 @@ use super::migrate;
 use super::overlay::Overlay;
 use super::replay::{Replayed, replay};
 use super::schema::{
-    self, FORMAT, Failure, META, META_CHECKPOINT, META_JOURNAL, Stamp, StoreFile, read_number, read_store_id,
+    self, FORMAT, Failure, META, META_CHECKPOINT, META_JOURNAL, META_JOURNAL_ID, ROWS, Stamp, StoreFile, read_id,
+    read_number, read_store_id,
 };
 use super::slot::{Files, begin_tables};
 #[cfg(any(test, feature = "testing"))]
@@ -34,7 +35,7 @@ impl StoreFile {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Location {
-    /// In a file of this directory, which is made if it is missing.
+    /// In files of this directory, which is made if it is missing.
     Directory(PathBuf),
     /// In memory: gone when the store is closed.
     Memory,
@@ -138,7 +139,7 @@ impl Location {
         let head = Head::of(&tables).map_err(|failure| failed(&path, &failure))?;
         // Of the journal nothing is read twice: what it holds is in the image.
         let journal = self.open_file(StoreFile::Journal, JOURNAL_CACHE_BYTES)?;
-        prepare(&journal_path, &journal, StoreFile::Journal, &|txn| schema::stamp_journal(txn, head.store_id))?;
+        prepare(&journal_path, &journal, StoreFile::Journal, &|txn| schema::stamp_journal(txn, head.bond.store_id))?;
         if let Self::Directory(directory) = self {
             sync_directory(directory)?;
         }
@@ -147,10 +148,10 @@ impl Location {
             let cause = format!("row {}: {}", row.number, row.why);
             return Err(OpenError::Damaged { path: journal_path, cause });
         }
-        if !head.has_journal {
-            guarded(&path, || mark_journal(&tables))?;
+        if head.bond.journal_id.is_none() {
+            guarded(&path, || mark_journal(&tables, &journal))?;
         }
-        Ok(Files::new(tables, journal, image, head.store_id))
+        Ok(Files::new(tables, journal, image, head.bond.store_id))
     }
 
     fn open_file(&self, file: StoreFile, cache_bytes: usize) -> Result<Database, OpenError> {
@@ -189,7 +190,7 @@ impl Location {
     /// store then.
     pub(super) fn retire(&self, mut files: Files) {
         let retired = files.retire_journal();
-        if retired.is_ok() && is_sparse(self.file_bytes(), files.live_bytes().unwrap_or(u64::MAX)) {
+        if retired.is_ok() && is_sparse(self.main_bytes(), files.live_bytes().unwrap_or(u64::MAX)) {
             files.pack();
         }
         files.close();
@@ -204,10 +205,17 @@ impl Location {
         }
     }
 
+    fn main_bytes(&self) -> u64 {
+        match self {
+            Self::Directory(_) => bytes(&self.path(StoreFile::Main)),
+            _ => 0,
+        }
+    }
+
     /// The size of the files; 0 where there are none.
     pub(super) fn file_bytes(&self) -> u64 {
         match self {
-            Self::Directory(_) => bytes(&self.path(StoreFile::Main)) + bytes(&self.path(StoreFile::Journal)),
+            Self::Directory(_) => self.main_bytes() + bytes(&self.path(StoreFile::Journal)),
             _ => 0,
         }
     }
@@ -252,60 +260,78 @@ const JOURNAL_CACHE_BYTES: usize = 1024 * 1024;
 /// What the main file says of the store.
 #[derive(Debug)]
 pub(super) struct Head {
-    pub(super) store_id: Uuid,
+    pub(super) bond: Bond,
     pub(super) checkpoint: u64,
-    /// Whether the journal may hold what the tables do not.
-    pub(super) has_journal: bool,
+}
+
+/// What binds the two files to each other. All formats have it.
+#[derive(Debug)]
+pub(super) struct Bond {
+    pub(super) store_id: Uuid,
+    /// The journal that may hold what the tables do not, if one does.
+    pub(super) journal_id: Option<Uuid>,
+}
+
+impl Bond {
+    fn of(tables: &Database) -> Result<Self, Failure> {
+        let meta = tables.begin_read()?.open_table(META)?;
+        let has_journal = meta.get(META_JOURNAL)?.is_some();
+        let journal_id = has_journal.then(|| read_id(&meta, META_JOURNAL)).transpose()?;
+        Ok(Self { store_id: read_store_id(&meta)?, journal_id })
+    }
+
+    /// Refuses a journal that is not that of these tables.
+    fn check(&self, journal: &Database, path: &Path) -> Result<(), OpenError> {
+        let read = || {
+            let meta = journal.begin_read()?.open_table(META)?;
+            Ok((read_store_id(&meta)?, read_id(&meta, META_JOURNAL_ID)?))
+        };
+        let (store_id, journal_id) = read().map_err(|failure| failed(path, &failure))?;
+        if store_id != self.store_id {
+            return Err(of_another(path, "it names another store"));
+        }
+        if self.journal_id.is_some_and(|id| id != journal_id) {
+            return Err(of_another(path, "that names another journal"));
+        }
+        Ok(())
+    }
+}
+
+fn of_another(path: &Path, cause: &str) -> OpenError {
+    OpenError::JournalOfAnother { path: path.to_owned(), cause: cause.into() }
 }
 
 impl Head {
     pub(super) fn of(tables: &Database) -> Result<Self, Failure> {
         let checkpoint = read_number(&tables.begin_read()?.open_table(META)?, META_CHECKPOINT)?;
-        let (store_id, has_journal) = read_bond(tables)?;
-        Ok(Self { store_id, checkpoint, has_journal })
+        Ok(Self { bond: Bond::of(tables)?, checkpoint })
     }
 
     /// Reads the journal, if it is that of these tables.
     pub(super) fn replay(&self, tables: &Database, journal: &Database, path: &Path) -> Result<Replayed, OpenError> {
         let failed = |failure: Failure| failed(path, &failure);
-        let id = journal.begin_read().map_err(Failure::from).and_then(|txn| read_store_id(&txn.open_table(META)?));
-        if id.map_err(failed)? != self.store_id {
-            return Err(OpenError::JournalOfAnother {
-                path: path.to_owned(),
-                cause: "its store's id is another".into(),
-            });
+        self.bond.check(journal, path)?;
+        let last_row = || Ok(journal.begin_read()?.open_table(ROWS)?.last()?.map(|(row, _)| row.value()));
+        let last_row: Option<u64> = last_row().map_err(failed)?;
+        // A row of no more use is dropped with a later one, which stays.
+        if last_row.is_some_and(|row| row < self.checkpoint) {
+            return Err(of_another(path, "that is of a later time"));
+        }
+        if self.bond.journal_id.is_none() && last_row.is_some_and(|row| row > self.checkpoint) {
+            let cause = "that has everything without it, as a backup does; move the journal away";
+            return Err(of_another(path, cause));
         }
         let txn = tables.begin_read().map_err(|error| failed(error.into()))?;
-        let replayed = replay(journal, &ReadTables::new(txn, TurnHasher::of(self.store_id)), self.checkpoint);
-        let replayed = replayed.map_err(failed)?;
-        if !self.has_journal && replayed.image.last_row() > self.checkpoint {
-            // Of the same store, but from before the main file was put back to what it is.
-            let cause = "that has everything without it, as a backup does; move the journal away".into();
-            return Err(OpenError::JournalOfAnother { path: path.to_owned(), cause });
-        }
-        Ok(replayed)
+        let tables = ReadTables::new(txn, TurnHasher::of(self.bond.store_id));
+        replay(journal, &tables, self.checkpoint).map_err(failed)
     }
-}
-
-/// The store's id, and whether the journal may hold what the tables do not. All formats have that.
-fn read_bond(tables: &Database) -> Result<(Uuid, bool), Failure> {
-    let meta = tables.begin_read()?.open_table(META)?;
-    Ok((read_store_id(&meta)?, meta.get(META_JOURNAL)?.is_some()))
-}
-
-/// Refuses a journal that is not that of the store of this id.
-fn check_bond(store_id: Uuid, journal: &Database, path: &Path) -> Result<(), OpenError> {
-    let id = journal.begin_read().map_err(Failure::from).and_then(|txn| read_store_id(&txn.open_table(META)?));
-    if id.map_err(|failure| failed(path, &failure))? == store_id {
-        return Ok(());
-    }
-    Err(OpenError::JournalOfAnother { path: path.to_owned(), cause: "it names another store".into() })
 }
 
 /// Notes in the main file that the journal belongs to it from now on.
-fn mark_journal(tables: &Database) -> Result<(), Failure> {
+fn mark_journal(tables: &Database, journal: &Database) -> Result<(), Failure> {
+    let id = read_id(&journal.begin_read()?.open_table(META)?, META_JOURNAL_ID)?;
     let txn = begin_tables(tables)?;
-    txn.open_table(META)?.insert(META_JOURNAL, b"".as_slice())?;
+    txn.open_table(META)?.insert(META_JOURNAL, id.as_bytes().as_slice())?;
     Ok(txn.commit()?)
 }
 
@@ -324,14 +350,14 @@ fn make_ready(directory: &Path, path: &Path, journal_path: &Path) -> Result<(), 
         create_file(directory, path, StoreFile::Main, &schema::stamp_tables)?;
     }
     let tables = look_at(path, StoreFile::Main)?;
-    let (store_id, has_journal) = read_bond(&tables).map_err(|failure| failed(path, &failure))?;
+    let bond = Bond::of(&tables).map_err(|failure| failed(path, &failure))?;
     if has_content(journal_path) {
-        return check_bond(store_id, &look_at(journal_path, StoreFile::Journal)?, journal_path);
+        return bond.check(&look_at(journal_path, StoreFile::Journal)?, journal_path);
     }
-    if has_journal {
+    if bond.journal_id.is_some() {
         return Err(OpenError::JournalMissing { path: journal_path.to_owned() });
     }
-    create_file(directory, journal_path, StoreFile::Journal, &|txn| schema::stamp_journal(txn, store_id))
+    create_file(directory, journal_path, StoreFile::Journal, &|txn| schema::stamp_journal(txn, bond.store_id))
 }
 
 /// Opens the database without changing its file, whatever happens to it then.

@@ -32,14 +32,18 @@ fn from_1(txn: &WriteTransaction) -> Result<(), Failure> {
         }
     }
     txn.delete_table(ORDINALS_V1)?;
-    let live_bytes = row_bytes(txn, KEYS)?
+    meta.insert(META_LIVE_BYTES, count_live_bytes(txn)?.to_le_bytes().as_slice())?;
+    meta.insert(META_CHECKPOINT, 0u64.to_le_bytes().as_slice())?;
+    schema::write_format(&mut meta)
+}
+
+/// The bytes of all rows of the tables by conversation.
+pub(super) fn count_live_bytes(txn: &WriteTransaction) -> Result<u64, Failure> {
+    Ok(row_bytes(txn, KEYS)?
         + row_bytes(txn, CONVERSATIONS)?
         + row_bytes(txn, TURNS)?
         + row_bytes(txn, INDEX)?
-        + row_bytes(txn, OPEN_TURNS)?;
-    meta.insert(META_LIVE_BYTES, live_bytes.to_le_bytes().as_slice())?;
-    meta.insert(META_CHECKPOINT, 0u64.to_le_bytes().as_slice())?;
-    schema::write_format(&mut meta)
+        + row_bytes(txn, OPEN_TURNS)?)
 }
 
 fn row_bytes<K: Key + 'static, V: Value + 'static>(

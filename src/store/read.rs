@@ -2,7 +2,7 @@
 //!
 //! A record that does not decode is left out and told, rather than failing what is asked: its neighbours are sound.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -77,7 +77,7 @@ pub(super) struct RecentTurns {
 
 impl RecentTurns {
     pub(super) fn of(image: &Image, range: &TurnRange) -> Self {
-        let layers: Vec<&Recent> = image.of(&range.conversation_id).collect();
+        let layers: Vec<&Arc<Recent>> = image.of(&range.conversation_id).collect();
         let first = layers.last().map(|lowest| lowest.sealed_before() + 1);
         let turns = layers.iter().rev().flat_map(|recent| recent.sealed_after(range.after));
         let turns = turns.take(range.limit).map(|(ordinal, record)| (ordinal, Arc::clone(record))).collect();
@@ -130,27 +130,17 @@ impl RecentTurns {
     }
 }
 
-/// What is known of a conversation in the image, taken out of it.
-pub(super) struct RecentState {
-    /// Its version; `None` if it is not in the image.
-    version: Option<super::Version>,
-    key: Option<u64>,
-    /// The turns that changed.
-    turns: HashMap<TurnId, Change>,
-}
+/// What is known of a conversation in the image, the latest first. Held no longer than it takes to read: meanwhile the
+/// writer would have to copy it.
+pub(super) struct RecentState(Vec<Arc<Recent>>);
 
 impl RecentState {
     pub(super) fn of(image: &Image, id: &ConversationId) -> Self {
-        let layers: Vec<&Recent> = image.of(id).collect();
-        let mut turns = HashMap::new();
-        for recent in layers.iter().rev() {
-            turns.extend(recent.turns.iter().map(|(id, change)| (id.clone(), change.clone())));
-        }
-        Self {
-            version: layers.first().map(|recent| recent.conversation.version),
-            key: layers.iter().find_map(|recent| recent.key),
-            turns,
-        }
+        Self(image.of(id).cloned().collect())
+    }
+
+    fn change(&self, turn_id: &str) -> Option<&Change> {
+        self.0.iter().find_map(|recent| recent.turns.get(turn_id))
     }
 
     /// The state that a conversation's actor starts from, and which of these turns are sealed.
@@ -161,10 +151,11 @@ impl RecentState {
         turn_ids: &[TurnId],
         left_out: &mut LeftOut,
     ) -> Result<ConversationState, Failure> {
-        let key = self.key.map_or_else(|| tables.key_of(id), |key| Ok(Some(key)))?;
+        let key = self.0.iter().find_map(|recent| recent.key);
+        let key = key.map_or_else(|| tables.key_of(id), |key| Ok(Some(key)))?;
         let mut state = ConversationState::default();
-        state.version = match (self.version, key) {
-            (Some(version), _) => version,
+        state.version = match (self.0.first(), key) {
+            (Some(recent), _) => recent.conversation.version,
             (None, Some(key)) => tables.conversation(key)?.version,
             (None, None) => return Ok(state),
         };
@@ -177,18 +168,23 @@ impl RecentState {
             for row in open_turns_of(tables, key)? {
                 let (place, value) = row?;
                 let (_, turn_id) = place.value();
-                if !self.turns.contains_key(turn_id) {
+                if self.change(turn_id).is_none() {
                     add(turn_id, value.value());
                 }
             }
         }
-        for (turn_id, change) in &self.turns {
-            if let Change::Open(record) = change {
-                add(turn_id.as_str(), record);
+        for (layer, recent) in self.0.iter().enumerate() {
+            let changed_since = |turn_id| self.0[..layer].iter().any(|later| later.turns.contains_key(turn_id));
+            for (turn_id, change) in &recent.turns {
+                if let Change::Open(record) = change
+                    && !changed_since(turn_id)
+                {
+                    add(turn_id.as_str(), record);
+                }
             }
         }
         for turn_id in turn_ids {
-            let ordinal = match (self.turns.get(turn_id), key) {
+            let ordinal = match (self.change(turn_id.as_str()), key) {
                 (Some(Change::Sealed(ordinal)), _) => Some(*ordinal),
                 (Some(Change::Open(_)), _) | (None, None) => None,
                 (None, Some(key)) => tables.ordinal_of(key, turn_id)?,
@@ -236,8 +232,8 @@ impl RecentOpen {
     /// A page of the open turns whose latest event came before `idle_since`: first those in the image, then those of
     /// the tables that the image does not hold.
     ///
-    /// The one after which to go on may have come into the image since. Then some of the image are told twice, and all
-    /// of the tables again, rather than one never.
+    /// The one after which to go on may have come into the image since, or gone from it into the tables. Then some are
+    /// told twice, or not before the next time that all are asked for.
     pub(super) fn stale_turns(
         &self,
         tables: &ReadTables,

@@ -60,7 +60,7 @@ impl Replay<'_> {
         let entries = match entry::decode_row(bytes) {
             Ok(entries) => entries,
             Err(damaged) => {
-                self.image.took_row(number);
+                self.image.took_row(number, bytes.len());
                 return Ok(Err(damaged.to_string()));
             }
         };
@@ -68,7 +68,7 @@ impl Replay<'_> {
         for entry in entries {
             taken = taken.and(self.entry(entry)?);
         }
-        self.image.took_row(number);
+        self.image.took_row(number, bytes.len());
         Ok(taken)
     }
 
@@ -87,12 +87,16 @@ impl Replay<'_> {
                     (conversation.version, conversation.sealed_turns)
                 }
                 Ok(None) => (Version::default(), 0),
-                Err(Failure::Record(damaged)) => return Ok(Err(format!("conversation {id}: {damaged}"))),
+                // It costs nothing: the entry has the whole of it. What the tables have already is written once more.
+                Err(Failure::Record(_)) => {
+                    entry.key = self.tables.key_of(id)?;
+                    return Ok(self.image.take(entry).map_err(|damaged| damaged.to_string()));
+                }
                 Err(failure) => return Err(failure),
             }
         };
         let (next, before) = (entry.conversation.version.0, entry.sealed_before());
-        if next != version.0 + 1 || before != sealed_turns {
+        if Some(next) != version.0.checked_add(1) || before != sealed_turns {
             return Ok(Err(format!(
                 "conversation {id} goes from version {} and {sealed_turns} sealed turns to version {next} after \
                  {before} sealed turns",

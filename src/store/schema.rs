@@ -1,4 +1,4 @@
-//! The tables of the redb file. Nothing outside `store` knows a key.
+//! The tables of the two redb files. Nothing outside `store` knows a key.
 
 use redb::{ReadTransaction, ReadableTable, StorageError, Table, TableDefinition, TableError, WriteTransaction};
 use uuid::Uuid;
@@ -48,11 +48,13 @@ pub(super) const META_STORE_ID: &str = "store_id";
 pub(super) const META_NEXT_KEY: &str = "next_conversation_key";
 /// Main file: the number of the journal's last row of which everything is in the tables, as a little-endian `u64`.
 pub(super) const META_CHECKPOINT: &str = "checkpoint";
-/// Main file: there, and empty, while the journal's file may hold what the tables do not.
+/// Main file: the id of the journal that may hold what the tables do not, 16 bytes; not there if none does.
 pub(super) const META_JOURNAL: &str = "journal";
+/// Journal: its id, drawn when it is made, 16 bytes.
+pub(super) const META_JOURNAL_ID: &str = "journal_id";
 /// Main file: the bytes of all rows of the tables by conversation, keys and values, as a little-endian `u64`.
 pub(super) const META_LIVE_BYTES: &str = "live_bytes";
-/// Journal: overwritten to show that a durable write works.
+/// Both files: overwritten to show that a durable write works.
 pub(super) const META_WRITE_CHECK: &str = "write_check";
 
 /// The format of the files that this version writes, and the latest that it reads.
@@ -165,14 +167,23 @@ pub(super) fn stamp_journal(txn: &WriteTransaction, store_id: Uuid) -> Result<()
     let mut meta = txn.open_table(META)?;
     meta.insert(META_JOURNAL_FORMAT, FORMAT.to_le_bytes().as_slice())?;
     meta.insert(META_STORE_ID, store_id.as_bytes().as_slice())?;
+    meta.insert(META_JOURNAL_ID, Uuid::new_v4().as_bytes().as_slice())?;
     txn.open_table(ROWS)?;
     Ok(())
 }
 
+/// One of the ids that a file holds.
+pub(super) fn read_id(
+    meta: &impl ReadableTable<&'static str, &'static [u8]>,
+    name: &'static str,
+) -> Result<Uuid, Failure> {
+    let bytes = meta.get(name)?.and_then(|bytes| bytes.value().try_into().ok());
+    bytes.map(Uuid::from_bytes).ok_or(Failure::Meta(name))
+}
+
 /// The store's id, as a file names it.
 pub(super) fn read_store_id(meta: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<Uuid, Failure> {
-    let bytes = meta.get(META_STORE_ID)?.and_then(|bytes| bytes.value().try_into().ok());
-    bytes.map(Uuid::from_bytes).ok_or(Failure::Meta(META_STORE_ID))
+    read_id(meta, META_STORE_ID)
 }
 
 /// One of the numbers that the main file holds.

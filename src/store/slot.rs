@@ -115,7 +115,8 @@ pub(super) fn begin_tables(tables: &Database) -> Result<WriteTransaction, Failur
 
 /// Holds the files, which come and go: after a failure they are closed and opened again.
 ///
-/// The lock is held to look at the image, to begin a transaction or to swap the files, never while one runs.
+/// Others than the writer, who swaps them, hold the lock to look at the image or to begin a transaction, never while one
+/// runs.
 #[derive(Debug)]
 pub(super) struct Slot(RwLock<State>);
 

@@ -382,6 +382,24 @@ async fn a_backup_is_not_mixed_with_the_journal_of_what_came_after_it() {
 }
 
 #[tokio::test]
+async fn the_journal_does_not_grow_with_a_turn_that_is_staged_again_and_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = StoreSettings { journal_bytes: 64 * 1024, ..StoreSettings::default() };
+    let store = Engine::open(Location::Directory(directory.path().to_owned()), &settings).unwrap();
+    let mut turn = OpenTurn::new(TurnId::new("t").unwrap());
+    turn.fold(&Progress::Start { model: Some((&*"m".repeat(8000)).into()) });
+    let staged = StagedTurn { turn, last_event_at: EpochMillis::new(5) };
+    for version in 0..1000 {
+        let commit = Commit { staged: vec![staged.clone()], ..commit("c", version, &[], &[]) };
+        store.commit(commit).await.unwrap();
+    }
+    // All of them would be 8 MB.
+    let size = fs::metadata(directory.path().join("turn-metrics.journal.redb")).unwrap().len();
+    assert!(size < 4 << 20, "{size}");
+    store.close().await;
+}
+
+#[tokio::test]
 async fn the_journal_does_not_grow_with_what_was_written() {
     let directory = tempfile::tempdir().unwrap();
     let settings = StoreSettings { journal_bytes: 64 * 1024, ..StoreSettings::default() };
@@ -396,6 +414,54 @@ async fn the_journal_does_not_grow_with_what_was_written() {
     assert!(sizes.iter().all(|size| *size < 4 << 20), "{:?}", sizes.iter().max());
     assert_eq!(all(&store, "c").len(), 2000);
     store.close().await;
+}
+
+/// One conversation's sender: what it is told and reads must be what it sent.
+fn send_and_read(store: &Engine, name: &str, turns: u64) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let sent = |commit| runtime.block_on(store.commit(commit)).unwrap();
+    for turn in 0..turns {
+        let [one, other] = [format!("t{turn}"), format!("u{turn}")];
+        sent(commit(name, 2 * turn, &[&one, &other], &[]));
+        let state = store.conversation_state(&conversation(name), &[]).unwrap();
+        assert_eq!((state.version, state.open_turns.len()), (Version(2 * turn + 1), 2));
+        let sealed = sent(commit(name, 2 * turn + 1, &[], &[&one, &other]));
+        assert_eq!(outcomes(&sealed)[1].1, TurnOutcome::Sealed(at(2 * turn + 2)));
+        assert!(all(store, name).iter().map(|turn| turn.ordinal.get()).eq(1..=2 * turn + 2));
+        assert_eq!(store.revision(&conversation(name)).unwrap().sealed_turns, 2 * turn + 2);
+        let again = sent(commit(name, 2 * turn + 2, &[&one], &["t0"]));
+        assert_eq!(
+            outcomes(&again),
+            [(&*one, TurnOutcome::Duplicate(at(2 * turn + 1))), ("t0", TurnOutcome::Duplicate(at(1)))]
+        );
+        assert_eq!(store.conversation_state(&conversation(name), &[]).unwrap().open_turns, []);
+    }
+}
+
+#[test]
+fn senders_readers_and_backups_agree_while_the_checkpoint_is_always_at_work() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = StoreSettings { journal_bytes: 24 * 1024, ..StoreSettings::default() };
+    let store = Engine::open(Location::Directory(directory.path().to_owned()), &settings).unwrap();
+    std::thread::scope(|scope| {
+        let senders: Vec<_> = (0..12)
+            .map(|sender| {
+                let store = &store;
+                scope.spawn(move || send_and_read(store, &format!("c{sender}"), 60))
+            })
+            .collect();
+        while !senders.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+            let there = tempfile::tempdir().unwrap();
+            let mut copy = fs::File::create(there.path().join("turn-metrics.redb")).unwrap();
+            std::io::copy(&mut store.back_up().unwrap(), &mut copy).unwrap();
+            drop(copy);
+            assert_eq!(check(there.path()).unwrap().violations, []);
+        }
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(store.close());
+    let report = check(directory.path()).unwrap();
+    assert_eq!((report.violations, report.sealed_turns, report.open_turns), (vec![], 12 * 120, 0));
 }
 
 fn names(directory: &std::path::Path) -> Vec<String> {

@@ -142,6 +142,9 @@ impl Writer {
 
     /// Moves all of the image into the tables.
     pub(super) fn move_all(&self) -> Result<(), String> {
+        if let Some(cause) = self.checkpoint.failure() {
+            return Err(cause);
+        }
         while !self.slot.with(|files| files.image().layers().is_empty()).unwrap_or(true) {
             self.checkpoint.step()?;
         }
@@ -209,8 +212,9 @@ impl Writer {
         if batch.is_empty() {
             return;
         }
-        let begun = Instant::now();
+        let mut begun = Instant::now();
         let done = self.make_room().and_then(|()| {
+            begun = Instant::now();
             // A panic in here would be a defect, or a damaged file; it must not end the one thread that makes turns
             // durable.
             unwind::caught(|| self.transact(&batch)).and_then(|done| done)
@@ -235,8 +239,7 @@ impl Writer {
         }
     }
 
-    /// Waits until the image has room for more: its length bounds the memory, the journal, and the time that opening
-    /// takes.
+    /// Waits until the image has room for more: its size bounds the memory, the journal, and the time that opening takes.
     fn make_room(&self) -> Result<(), String> {
         if let Some(cause) = self.checkpoint.failure() {
             return Err(cause);
@@ -255,14 +258,15 @@ impl Writer {
         if checks {
             self.check_tables().map_err(|failure| failure.to_string())?;
         }
+        let mut row_bytes = 0;
         if checks || !entries.is_empty() {
             let appended = self.slot.with(|files| append(files, &entries, checks, row, trim))?;
-            appended.map_err(|failure| failure.to_string())?;
+            row_bytes = appended.map_err(|failure| failure.to_string())?;
         }
         if !entries.is_empty() {
             let taken = self.slot.with(|files| {
                 let mut image = files.image_mut();
-                image.took_row(row);
+                image.took_row(row, row_bytes);
                 entries.into_iter().try_for_each(|entry| image.take(entry))
             })?;
             taken.map_err(|damaged| damaged.to_string())?;
@@ -284,6 +288,7 @@ impl Writer {
         tracing::error!(%cause, "the store failed; it is closed and opened again");
         let _no_step = self.checkpoint.pause();
         self.slot.empty(cause.clone());
+        self.checkpoint.forget_failure();
         self.retry = Some((Instant::now() + self.backoff.first, self.backoff.first));
         cause
     }
@@ -341,9 +346,10 @@ fn draft(files: &Files, batch: &[Job]) -> Result<Drafted, Failure> {
 /// and few, so that no commit waits for it.
 const TRIMMED_ROWS: usize = 8;
 
-/// Appends a row to the journal. When this returns `Ok`, it is durable.
-fn append(files: &Files, entries: &[Entry], touches: bool, row: u64, trim: u64) -> Result<(), Failure> {
+/// Appends a row to the journal, and gives its size. When this returns `Ok`, it is durable.
+fn append(files: &Files, entries: &[Entry], touches: bool, row: u64, trim: u64) -> Result<usize, Failure> {
     let txn = files.write_journal()?;
+    let mut row_bytes = 0;
     if touches {
         touch(&txn)?;
     }
@@ -355,9 +361,12 @@ fn append(files: &Files, entries: &[Entry], touches: bool, row: u64, trim: u64) 
             }
             rows.pop_first()?;
         }
-        rows.insert(row, &*encode_row(entries)?)?;
+        let encoded = encode_row(entries)?;
+        rows.insert(row, &*encoded)?;
+        row_bytes = encoded.len();
     }
-    Ok(txn.commit()?)
+    txn.commit()?;
+    Ok(row_bytes)
 }
 
 /// Writes something, anything, so that making it durable shows that writes work.

@@ -182,7 +182,7 @@ impl Paths {
                 let Replayed { image: replayed, damaged: rows } = head.replay(main, journal, &self.journal)?;
                 (image, damaged) = (Some(replayed), rows);
             }
-            None if head.has_journal => {
+            None if head.bond.journal_id.is_some() => {
                 let why = "the whole journal is missing, and what was acknowledged last with it".to_owned();
                 damaged.push(DamagedRow { number: head.checkpoint + 1, why, bytes: Vec::new() });
             }
@@ -192,7 +192,7 @@ impl Paths {
             let txn = begin_tables(main)?;
             if let Some(image) = &image {
                 let moving: Vec<_> = image.layers().all().cloned().collect();
-                move_conversations(&txn, TurnHasher::of(head.store_id), &moving, Some(image.last_row()))?;
+                move_conversations(&txn, TurnHasher::of(head.bond.store_id), &moving, Some(image.last_row()))?;
             }
             txn.open_table(META)?.remove(META_JOURNAL)?;
             for row in &damaged {

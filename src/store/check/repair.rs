@@ -5,10 +5,11 @@ use redb::{Database, ReadableTable, Table, WriteTransaction};
 use super::inspect::count;
 use crate::store::Version;
 use crate::store::index::{self, TurnHasher};
+use crate::store::migrate::count_live_bytes;
 use crate::store::record::{self, Conversation};
 use crate::store::schema::{
-    CONVERSATIONS, Failure, INDEX, KEYS, LOST_OPEN_TURNS, LOST_TURNS, META, META_NEXT_KEY, OPEN_TURNS, TURNS,
-    read_number, read_store_id,
+    CONVERSATIONS, Failure, INDEX, KEYS, LOST_OPEN_TURNS, LOST_TURNS, META, META_LIVE_BYTES, META_NEXT_KEY, OPEN_TURNS,
+    TURNS, read_number, read_store_id,
 };
 use crate::store::slot::begin_tables;
 use crate::turn::{ConversationId, Ordinal};
@@ -32,6 +33,7 @@ pub(super) fn derive(database: &Database) -> Result<(), Failure> {
     if read_number(&meta, META_NEXT_KEY).map_or(true, |next| next <= last) {
         meta.insert(META_NEXT_KEY, last.saturating_add(1).to_le_bytes().as_slice())?;
     }
+    meta.insert(META_LIVE_BYTES, count_live_bytes(&txn)?.to_le_bytes().as_slice())?;
     drop(meta);
     Ok(txn.commit()?)
 }

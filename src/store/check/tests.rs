@@ -7,7 +7,8 @@ use redb::{ReadableTable, TableDefinition};
 use super::*;
 use crate::settings::StoreSettings;
 use crate::store::schema::{CONVERSATIONS, INDEX, KEYS, META, META_NEXT_KEY, OPEN_TURNS, ROWS, TURNS, read_store_id};
-use crate::store::{Commit, Engine, Location, StagedTurn, TurnRange, Version};
+use crate::store::writer::Backoff;
+use crate::store::{Commit, Engine, Location, StagedTurn, TurnRange, Version, entry};
 use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, TurnId};
 
 fn turn(id: &str) -> OpenTurn {
@@ -212,20 +213,111 @@ async fn a_damaged_record_costs_that_record_alone_and_a_repair_moves_it_aside() 
     assert_eq!(told(&check(directory.path()).unwrap()), [""; 0]);
 }
 
+/// Seals turns of a conversation in one commit.
+async fn seal(store: &Engine, name: &str, version: u64, ids: &[&str]) {
+    let sealed = ids.iter().map(|id| turn(id).seal(&Done::because("stop"), EpochMillis::new(2))).collect();
+    let expected_version = Version(version);
+    store.commit(Commit { conversation_id: id(name), expected_version, staged: Vec::new(), sealed }).await.unwrap();
+}
+
+/// Ends a store as a crash of its process does.
+async fn lose(store: Engine) {
+    let mut writer = store.writer_state();
+    drop(store);
+    writer.wait_for(|state| *state != crate::store::WriterState::Running).await.unwrap();
+}
+
 /// What a crash leaves of a store of which three commits are in the journal alone.
 async fn with_a_journal() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
-    for version in 0..3 {
-        let sealed = vec![turn(&format!("t{version}")).seal(&Done::because("stop"), EpochMillis::new(2))];
-        let expected_version = Version(version);
-        let commit = Commit { conversation_id: id("a"), expected_version, staged: Vec::new(), sealed };
-        store.commit(commit).await.unwrap();
+    for (version, turn) in [(0, "t0"), (1, "t1"), (2, "t2")] {
+        seal(&store, "a", version, &[turn]).await;
     }
-    let mut writer = store.writer_state();
-    drop(store);
-    writer.wait_for(|state| *state != crate::store::WriterState::Running).await.unwrap();
+    lose(store).await;
     directory
+}
+
+async fn places(directory: &Path) -> Vec<(u64, String)> {
+    let store = open(directory);
+    let turns = store.turns(&TurnRange { conversation_id: id("a"), after: 0, limit: 99 }).unwrap();
+    lose(store).await;
+    turns.iter().map(|turn| (turn.ordinal.get(), turn.metrics.turn_id.to_string())).collect()
+}
+
+#[tokio::test]
+async fn a_repair_of_half_a_commit_moves_no_ordinal() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    seal(&store, "a", 0, &["v"]).await;
+    seal(&store, "a", 1, &["x", "y", "z"]).await;
+    seal(&store, "a", 2, &["w"]).await;
+    lose(store).await;
+    damage_journal(directory.path(), |rows| {
+        let mut entries = entry::decode_row(rows.get(2).unwrap().unwrap().value()).unwrap();
+        entries[0].sealed[1] = b"\xff\xff".as_slice().into();
+        rows.insert(2, &*entry::encode_row(&entries).unwrap()).unwrap();
+    });
+    let (_, after) = repair(directory.path()).unwrap().1.unwrap();
+    assert_eq!(told(&after), [""; 0]);
+    assert_eq!(places(directory.path()).await, [(1, "v".to_owned())]);
+}
+
+#[tokio::test]
+async fn an_older_journal_of_the_store_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = directory.path().join(StoreFile::Journal.name());
+    let store = open(directory.path());
+    seal(&store, "a", 0, &["t0"]).await;
+    lose(store).await;
+    let older = fs::read(&journal).unwrap();
+
+    let location = Location::Directory(directory.path().to_owned());
+    let (store, mut writer) = Engine::prepare(location, &StoreSettings::default(), Backoff::default()).unwrap();
+    for (version, turn) in [(1, "t1"), (2, "t2")] {
+        let turns = [turn];
+        let mut sealing = std::pin::pin!(seal(&store, "a", version, &turns));
+        let mut waker = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(sealing.as_mut().poll(&mut waker).is_pending());
+        let _ = writer.step();
+        sealing.await;
+    }
+    writer.move_all().unwrap();
+    drop(store);
+    writer.run();
+    let newer = fs::read(&journal).unwrap();
+    fs::write(&journal, older).unwrap();
+    let refused = Engine::open(Location::Directory(directory.path().to_owned()), &StoreSettings::default());
+    assert!(matches!(refused, Err(OpenError::JournalOfAnother { .. })), "{refused:?}");
+    assert!(matches!(check(directory.path()), Err(CheckError::Open(OpenError::JournalOfAnother { .. }))));
+    fs::write(&journal, newer).unwrap();
+    assert_eq!(places(directory.path()).await.len(), 3);
+
+    // After an orderly stop there is another journal. The one before it is none of the store's any more.
+    let older = fs::read(&journal).unwrap();
+    let store = open(directory.path());
+    store.close().await;
+    lose(open(directory.path())).await;
+    fs::write(&journal, older).unwrap();
+    let refused = Engine::open(Location::Directory(directory.path().to_owned()), &StoreSettings::default());
+    assert!(matches!(refused, Err(OpenError::JournalOfAnother { .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_damaged_conversation_with_a_commit_in_the_journal_is_made_whole_by_that() {
+    let directory = sound().await;
+    let store = open(directory.path());
+    seal(&store, "a", 1, &["w"]).await;
+    lose(store).await;
+    damage(directory.path(), CONVERSATIONS, |records| drop(records.insert(1, b"\xff".as_slice()).unwrap()));
+    let report = check(directory.path()).unwrap();
+    assert_eq!((told(&report), report.sealed_turns), (vec![], 7));
+    let store = open(directory.path());
+    seal(&store, "a", 2, &["v"]).await;
+    let turns = store.turns(&TurnRange { conversation_id: id("a"), after: 0, limit: 99 }).unwrap();
+    assert_eq!(turns.len(), 5);
+    store.close().await;
+    assert_eq!(told(&check(directory.path()).unwrap()), [""; 0]);
 }
 
 fn damage_journal(directory: &Path, change: impl FnOnce(&mut redb::Table<'_, u64, &'static [u8]>)) {

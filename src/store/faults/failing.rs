@@ -8,7 +8,7 @@ use super::from_environment;
 use super::workload::Workload;
 use crate::settings::StoreSettings;
 use crate::store::writer::{Backoff, Step};
-use crate::store::{CommitError, Engine, ReadError, TurnRange};
+use crate::store::{CommitError, Engine, ReadError, StoreFile, TurnRange};
 use crate::turn::ConversationId;
 
 /// So many operations of the store are a run. `TURN_METRICS_TEST_OPERATIONS` sets another number.
@@ -175,6 +175,19 @@ fn a_read_that_fails_has_the_store_opened_again_without_a_write() {
     assert!(matches!(engine.turns(&all()), Err(ReadError::Unavailable(_))));
     writer.open_again();
     assert_eq!(engine.turns(&all()), Ok(Vec::new()));
+}
+
+#[test]
+fn a_write_check_writes_to_both_files() {
+    let disk = Disk::default();
+    let mut client = Client::new(disk.clone(), Sabotage::None);
+    client.start().unwrap();
+    let files = [StoreFile::Main, StoreFile::Journal];
+    let before = files.map(|file| disk.bytes(file));
+    client.check_write().unwrap();
+    for (file, before) in files.into_iter().zip(before) {
+        assert!(disk.bytes(file) != before, "nothing was written to {file:?}");
+    }
 }
 
 #[tokio::test]
