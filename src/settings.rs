@@ -55,7 +55,7 @@ pub struct StoreSettings {
     pub batch_commits: usize,
     /// How much of the database is cached in memory, in bytes.
     pub cache_bytes: usize,
-    /// About how much of what is in the journal and not in the tables yet is held in memory, in bytes. Past it commits
+    /// About how much may be in the journal and not in the tables yet, there and in memory, in bytes. Past it commits
     /// wait for the checkpoint.
     pub journal_bytes: usize,
 }

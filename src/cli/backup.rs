@@ -12,8 +12,8 @@ use super::{CliError, output};
 /// Copies the database of a running server, as it is at one moment, while the server works on.
 ///
 /// The copy is a database that `check` verifies and `serve` opens: put it in a data directory as
-/// `turn-metrics.redb`. It takes its name when it is whole and on the disk. The server needs room for the copy beside
-/// its database.
+/// `turn-metrics.redb`, with no `turn-metrics.journal.redb` beside it. It takes its name when it is whole and on the
+/// disk. The server needs room for the copy beside its database.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   turn-metrics backup copy/turn-metrics.redb

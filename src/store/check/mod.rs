@@ -86,7 +86,7 @@ pub struct CheckReport {
     pub sealed_turns: u64,
     /// How many open turns there are.
     pub open_turns: u64,
-    /// How many turns earlier repairs took out, or noted as gone.
+    /// How many turns earlier repairs took out of the tables, or noted as gone.
     pub lost_turns: u64,
 }
 
