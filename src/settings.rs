@@ -65,8 +65,8 @@ impl Default for StoreSettings {
         Self {
             queue_commits: 20_000,
             batch_commits: 1024,
-            cache_bytes: 12 * 1024 * 1024,
-            journal_bytes: 12 * 1024 * 1024,
+            cache_bytes: 4 * 1024 * 1024,
+            journal_bytes: 20 * 1024 * 1024,
         }
     }
 }

@@ -257,6 +257,7 @@ impl Image {
 
     /// Drops conversations that are in the tables now, with the keys that they have there.
     pub(super) fn moved(&mut self, moved: &[(Arc<Recent>, u64)]) {
+        let before = self.layers.frozen.bytes.max(1);
         for (recent, key) in moved {
             let id = &recent.conversation.id;
             if let Some(recent) = self.layers.frozen.conversations.remove(id) {
@@ -266,9 +267,11 @@ impl Image {
                 Arc::make_mut(newer).key = Some(*key);
             }
         }
+        // Its rows can go when all of it has. But whoever waits for room waits for a part of it, not for the whole.
+        let frozen = &mut self.layers.frozen;
+        frozen.row_bytes = frozen.row_bytes / before * frozen.bytes + frozen.row_bytes % before * frozen.bytes / before;
         self.to_move.truncate(self.to_move.len() - moved.len());
         if self.to_move.is_empty() {
-            self.layers.frozen.row_bytes = 0;
             self.checkpoint = self.frozen_at;
         }
     }
