@@ -242,7 +242,7 @@ impl OpenError {
                 format!("the database is of format {found}; this version knows formats up to {known}")
             }
             Self::JournalMissing { .. } => "the journal is missing".into(),
-            Self::JournalOfAnother { cause, .. } => format!("the journal is another store's: {cause}"),
+            Self::JournalOfAnother { cause, .. } => format!("the journal does not belong to the database: {cause}"),
             Self::Damaged { cause, .. } => format!("the database is damaged: {cause}"),
             Self::Unreadable(source) => format!("the database cannot be read: {source}"),
             Self::Failed { cause, .. } => format!("the database cannot be opened: {cause}"),
@@ -291,7 +291,7 @@ impl Bond {
             return Err(of_another(path, "it names another store"));
         }
         if self.journal_id.is_some_and(|id| id != journal_id) {
-            return Err(of_another(path, "that names another journal"));
+            return Err(of_another(path, "the database names another journal"));
         }
         Ok(())
     }
@@ -315,10 +315,10 @@ impl Head {
         let last_row: Option<u64> = last_row().map_err(failed)?;
         // A row of no more use is dropped with a later one, which stays.
         if last_row.is_some_and(|row| row < self.checkpoint) {
-            return Err(of_another(path, "that is of a later time"));
+            return Err(of_another(path, "the database is of a later time"));
         }
         if self.bond.journal_id.is_none() && last_row.is_some_and(|row| row > self.checkpoint) {
-            let cause = "that has everything without it, as a backup does; move the journal away";
+            let cause = "the database has everything without it, as a backup does; move the journal away";
             return Err(of_another(path, cause));
         }
         let txn = tables.begin_read().map_err(|error| failed(error.into()))?;

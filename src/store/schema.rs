@@ -172,13 +172,21 @@ pub(super) fn stamp_journal(txn: &WriteTransaction, store_id: Uuid) -> Result<()
     Ok(())
 }
 
+/// One of the values of a known length that a file holds.
+fn read_value<const N: usize>(
+    meta: &impl ReadableTable<&'static str, &'static [u8]>,
+    name: &'static str,
+) -> Result<[u8; N], Failure> {
+    let bytes = meta.get(name)?.and_then(|bytes| bytes.value().try_into().ok());
+    bytes.ok_or(Failure::Meta(name))
+}
+
 /// One of the ids that a file holds.
 pub(super) fn read_id(
     meta: &impl ReadableTable<&'static str, &'static [u8]>,
     name: &'static str,
 ) -> Result<Uuid, Failure> {
-    let bytes = meta.get(name)?.and_then(|bytes| bytes.value().try_into().ok());
-    bytes.map(Uuid::from_bytes).ok_or(Failure::Meta(name))
+    read_value(meta, name).map(Uuid::from_bytes)
 }
 
 /// The store's id, as a file names it.
@@ -191,8 +199,7 @@ pub(super) fn read_number(
     meta: &impl ReadableTable<&'static str, &'static [u8]>,
     name: &'static str,
 ) -> Result<u64, Failure> {
-    let bytes = meta.get(name)?.and_then(|bytes| bytes.value().try_into().ok());
-    bytes.map(u64::from_le_bytes).ok_or(Failure::Meta(name))
+    read_value(meta, name).map(u64::from_le_bytes)
 }
 
 /// The key and the record of a conversation.
