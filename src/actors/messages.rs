@@ -8,7 +8,7 @@ use crate::store::{
     BackupError, Commit, CommitError, Committed, ConversationState, ReadError, Revision, StaleTurn, StoreSizes,
     TurnRange, Version,
 };
-use crate::turn::{ConversationId, EpochMillis, Ordinal, StoredTurn, TurnEvent, TurnId};
+use crate::turn::{ConversationId, EpochMillis, Ordinal, StoredTurn, TurnEvent, TurnId, Warning};
 
 /// Take in events of a conversation, in this order. Sent to the directory, which passes it to the conversation.
 ///
@@ -32,6 +32,15 @@ pub struct Receipt {
     /// The turns, in the order of their first mention. A turn that was sealed and then had a late event stands twice,
     /// first as sealed, then as a duplicate.
     pub sealed: Vec<TurnReceipt>,
+    /// How many of the events were late: they came after their turn was sealed, and changed nothing.
+    pub late: u64,
+    /// What is probably a mistake of the sender; at most [`Receipt::MAX_WARNINGS`] of all that there were.
+    pub warnings: Vec<Warning>,
+}
+
+impl Receipt {
+    /// The most warnings of a receipt.
+    pub const MAX_WARNINGS: usize = 100;
 }
 
 /// A turn that is sealed.

@@ -206,7 +206,7 @@ fn sweep(settings: TurnSettings, stale: Vec<StaleTurn>, seals: bool) -> Sweep {
                 .map(|turn_id| TurnReceipt { turn_id, ordinal, duplicate: false })
                 .collect();
         }
-        std::future::ready(Ok(Receipt { sealed }))
+        std::future::ready(Ok(Receipt { sealed, ..Receipt::default() }))
     });
     let clock = Arc::new(TestClock::at(100_000));
     Sweeper::new(lists.recipient(), abandons.recipient(), clock, settings).start();

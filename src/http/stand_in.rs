@@ -149,7 +149,7 @@ fn receipt(observe: &Observe, turns: &[StoredTurn]) -> Receipt {
             duplicate: known.is_some(),
         });
     }
-    Receipt { sealed }
+    Receipt { sealed, ..Receipt::default() }
 }
 
 impl Handler<ListTurns> for StandIn {

@@ -1,54 +1,101 @@
 use std::borrow::Borrow;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A free text that comes with a turn, such as the reason of its end or the model's name.
 ///
-/// Nothing here depends on what it says, and it may be empty. Cloning it is cheap.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Label(Arc<str>);
+/// Nothing here depends on what it says, and it may be empty. A text longer than [`Label::MAX_BYTES`] is cut. Cloning a
+/// label is cheap.
+#[derive(Clone)]
+pub struct Label {
+    text: Arc<str>,
+    /// Whether the text was longer. It is no part of the label's identity.
+    is_cut: bool,
+}
 
 impl Label {
+    /// The most bytes of a label. A longer text is cut at a character.
+    pub const MAX_BYTES: usize = 256;
+
     /// The text of the label.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    /// Whether the text was longer than a label may be.
+    pub fn is_cut(&self) -> bool {
+        self.is_cut
     }
 }
 
 impl From<&str> for Label {
     fn from(text: &str) -> Self {
-        Self(text.into())
+        let kept = &text[..text.floor_char_boundary(Self::MAX_BYTES)];
+        Self { text: kept.into(), is_cut: kept.len() < text.len() }
+    }
+}
+
+impl PartialEq for Label {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Label {}
+
+impl Hash for Label {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
     }
 }
 
 impl Borrow<str> for Label {
     fn borrow(&self) -> &str {
-        &self.0
+        &self.text
     }
 }
 
 impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
 impl fmt::Debug for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Label({:?})", &*self.0)
+        write!(f, "Label({:?})", &*self.text)
     }
 }
 
 impl Serialize for Label {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
+        serializer.serialize_str(&self.text)
     }
 }
 
 impl<'de> Deserialize<'de> for Label {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self(String::deserialize(deserializer)?.into()))
+        Ok(String::deserialize(deserializer)?.as_str().into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_that_is_too_long_is_cut_at_a_character_and_says_so() {
+        let longest = Label::from("x".repeat(Label::MAX_BYTES).as_str());
+        assert_eq!((longest.as_str().len(), longest.is_cut()), (Label::MAX_BYTES, false));
+        let longer = Label::from(format!("{longest}y").as_str());
+        assert_eq!((&longer, longer.is_cut()), (&longest, true));
+        // 255 bytes, then a character of two.
+        let label = Label::from(format!("{}é", "x".repeat(255)).as_str());
+        assert_eq!((label.as_str().len(), label.is_cut()), (255, true));
+        let read: Label = serde_json::from_str(&format!("\"{}\"", "é".repeat(200))).unwrap();
+        assert_eq!((read.as_str().len(), read.is_cut()), (256, true));
     }
 }

@@ -18,6 +18,7 @@ mod ordinal;
 mod properties;
 mod reader;
 mod usage;
+mod warning;
 mod wire;
 
 pub use count::{InvalidTokenCount, TokenCount};
@@ -30,4 +31,5 @@ pub use open::{OpenStep, OpenSteps, OpenTurn, StepTimes};
 pub use ordinal::Ordinal;
 pub use reader::EventReader;
 pub use usage::Usage;
+pub use warning::Warning;
 pub use wire::{BadEvent, parse_line};

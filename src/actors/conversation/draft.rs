@@ -158,7 +158,7 @@ impl Trial<'_, '_> {
             self.draft.fate(id).unwrap_or_else(new)
         });
         match (fate, &event.kind) {
-            (Fate::Sealed(_) | Fate::SealedBefore, _) => self.mentions.of(id).late = true,
+            (Fate::Sealed(_) | Fate::SealedBefore, _) => self.mentions.of(id).late += 1,
             (Fate::Open(staged), TurnEventKind::Progress(progress)) => {
                 let turn = &mut staged.turn;
                 if let Some(step_id) = progress.step_id()
@@ -169,11 +169,12 @@ impl Trial<'_, '_> {
                 }
                 turn.fold(progress);
                 staged.last_event_at = now;
-                self.mentions.of(id);
+                self.mentions.of(id).in_time += 1;
             }
             (Fate::Open(staged), TurnEventKind::Done(done)) => {
                 let sealed = staged.turn.seal(done, now);
                 self.seal(id, sealed);
+                self.mentions.of(id).in_time += 1;
             }
         }
         Ok(())
@@ -209,14 +210,16 @@ struct Mention {
     turn_id: TurnId,
     /// The work has the `done` that seals the turn.
     seals: bool,
-    /// The work has an event of the turn after that.
-    late: bool,
+    /// How many events of the turn the work has up to that `done`.
+    in_time: u64,
+    /// How many it has after the turn's end.
+    late: u64,
 }
 
 impl Mentions {
     fn of(&mut self, turn_id: &TurnId) -> &mut Mention {
         let place = *self.places.entry(turn_id.clone()).or_insert_with(|| {
-            self.mentions.push(Mention { turn_id: turn_id.clone(), seals: false, late: false });
+            self.mentions.push(Mention { turn_id: turn_id.clone(), seals: false, in_time: 0, late: 0 });
             self.mentions.len() - 1
         });
         &mut self.mentions[place]
@@ -229,23 +232,29 @@ impl Mentions {
         sealed_before: &HashMap<TurnId, Ordinal>,
     ) -> Receipt {
         let mut sealed = Vec::new();
-        for Mention { turn_id, seals, late } in &self.mentions {
+        let mut all_late = 0;
+        for Mention { turn_id, seals, in_time, late } in &self.mentions {
+            all_late += late;
             let mut tell =
                 |ordinal, duplicate| sealed.push(TurnReceipt { turn_id: turn_id.clone(), ordinal, duplicate });
             let before = || sealed_before.get(turn_id).copied().map(TurnOutcome::Duplicate);
             match outcomes.get(turn_id).copied().or_else(before) {
-                Some(TurnOutcome::Duplicate(ordinal)) => tell(ordinal, true),
+                // Nobody here knew that the turn was sealed, so its events were folded, and then dropped.
+                Some(TurnOutcome::Duplicate(ordinal)) => {
+                    all_late += in_time;
+                    tell(ordinal, true);
+                }
                 Some(TurnOutcome::Sealed(ordinal)) => {
                     if *seals {
                         tell(ordinal, false);
                     }
-                    if *late {
+                    if *late > 0 {
                         tell(ordinal, true);
                     }
                 }
                 Some(TurnOutcome::Staged) | None => {}
             }
         }
-        Receipt { sealed }
+        Receipt { sealed, late: all_late, warnings: Vec::new() }
     }
 }

@@ -131,6 +131,15 @@ async fn late_events_change_nothing_and_are_told_as_duplicates() {
 }
 
 #[actix_rt::test]
+async fn late_events_are_counted_whether_or_not_the_actor_knew_of_the_end() {
+    let setup = setup();
+    let late = async |events| setup.send(events).await.unwrap().late;
+    assert_eq!(late(vec![start("t"), usage("t", 0, 5), done("t")]).await, 0);
+    assert_eq!(late(vec![start("t"), usage("t", 0, 5), done("t"), start("other")]).await, 3, "the whole turn again");
+    assert_eq!(late(vec![start("u"), done("u"), usage("u", 0, 5), done("u"), usage("t", 0, 1)]).await, 3);
+}
+
+#[actix_rt::test]
 async fn nothing_is_answered_before_the_store_has_and_what_waits_meanwhile_is_one_commit() {
     let gate = Rc::new(tokio::sync::Semaphore::new(0));
     let held = Rc::clone(&gate);

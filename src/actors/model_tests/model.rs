@@ -144,13 +144,17 @@ impl Plain {
         let before = self.sealed.len() as u64;
         // Each turn with whether it was late after this request had sealed it.
         let mut mentions: Vec<(TurnId, bool)> = Vec::new();
+        let mut late_events = 0;
         for TurnEvent { turn_id, kind } in events {
             let place = mentions.iter().position(|(id, _)| id == turn_id).unwrap_or_else(|| {
                 mentions.push((turn_id.clone(), false));
                 mentions.len() - 1
             });
             match kind {
-                _ if self.place(turn_id).is_some() => mentions[place].1 = true,
+                _ if self.place(turn_id).is_some() => {
+                    mentions[place].1 = true;
+                    late_events += 1;
+                }
                 TurnEventKind::Progress(progress) => {
                     let new = || StagedTurn { turn: OpenTurn::new(turn_id.clone()), last_event_at: now };
                     let staged = self.open.entry(turn_id.clone()).or_insert_with(new);
@@ -168,7 +172,7 @@ impl Plain {
             sealed.extend((!earlier).then(|| told(false)));
             sealed.extend((earlier || late).then(|| told(true)));
         }
-        Receipt { sealed }
+        Receipt { sealed, late: late_events, ..Receipt::default() }
     }
 
     fn abandon(&mut self, turns: &[u8], idle_since: EpochMillis, now: EpochMillis) -> Receipt {

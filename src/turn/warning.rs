@@ -1,0 +1,40 @@
+use super::{StepId, TurnId};
+
+/// Something in a turn's events that was taken in, but is probably a mistake of the kernel that sent them.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Warning {
+    /// A free text was longer than a [`Label`](super::Label) may be, and was cut.
+    #[error("turn `{turn_id}`: `{field}` was cut to its first {max} bytes", max = super::Label::MAX_BYTES)]
+    LabelCut {
+        /// The turn.
+        turn_id: TurnId,
+        /// The name of the field in its event.
+        field: &'static str,
+    },
+    /// A `done` said that the turn ended at a moment that cannot be right, which was ignored.
+    #[error("turn `{turn_id}`: `endedAt` was ignored: it must be in milliseconds since 1970, and not in the future")]
+    ImplausibleEnd {
+        /// The turn.
+        turn_id: TurnId,
+    },
+    /// Steps whose cached tokens are more than their prompt: the kernel counts the prompt without its cached part.
+    #[error(
+        "turn `{turn_id}`: step `{step_id}` and {others} others have more cached tokens than `inputTokens`, which must \
+         count the whole prompt"
+    )]
+    CachedBeyondInput {
+        /// The turn.
+        turn_id: TurnId,
+        /// The first such step.
+        step_id: StepId,
+        /// How many more such steps the turn has.
+        others: usize,
+    },
+    /// The usage of the `done` differs from the sum of the turn's steps.
+    #[error("turn `{turn_id}`: the usage of its `done` differs from the sum of its steps")]
+    UsageDiffers {
+        /// The turn.
+        turn_id: TurnId,
+    },
+}
