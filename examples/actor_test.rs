@@ -9,7 +9,7 @@ use turn_metrics::actors::{Directory, Observe, ObserveError, Receipt};
 use turn_metrics::recorder::{Outbox, Recorder};
 use turn_metrics::settings::TurnSettings;
 use turn_metrics::testing::{MemoryStore, Probe, TestClock, TurnScript};
-use turn_metrics::turn::{ConversationId, Millis, TurnId, Usage};
+use turn_metrics::turn::{ConversationId, Millis, TurnId, TurnLabels, Usage};
 
 /// The actor under test: answers a question, and records how.
 struct Agent {
@@ -37,7 +37,7 @@ impl Handler<Ask> for Agent {
             let (Ok(conversation_id), Ok(turn_id)) = (ConversationId::new("c"), TurnId::new(question)) else {
                 return "?".into();
             };
-            if let Ok(mut turn) = recorder.start_turn(conversation_id, turn_id, None) {
+            if let Ok(mut turn) = recorder.start_turn(conversation_id, turn_id, TurnLabels::default()) {
                 let mut step = turn.start_step();
                 clock.advance(Duration::from_millis(120));
                 step.token();

@@ -6,7 +6,7 @@ use turn_metrics::http::{self, Api};
 use turn_metrics::recorder::{Outbox, Recorder};
 use turn_metrics::runtime::Runtime;
 use turn_metrics::settings::HttpSettings;
-use turn_metrics::turn::{ConversationId, TurnId, Usage};
+use turn_metrics::turn::{ConversationId, TurnId, TurnLabels, Usage};
 
 /// A resource of the application: runs the agent loop and records it.
 async fn ask(path: web::Path<(String, String)>, recorder: Data<Recorder>) -> impl Responder {
@@ -14,7 +14,7 @@ async fn ask(path: web::Path<(String, String)>, recorder: Data<Recorder>) -> imp
     let (Ok(conversation_id), Ok(turn_id)) = (ConversationId::new(conversation_id), TurnId::new(turn_id)) else {
         return HttpResponse::BadRequest().body("no id\n");
     };
-    let Ok(mut turn) = recorder.start_turn(conversation_id, turn_id, Some("some-model")) else {
+    let Ok(mut turn) = recorder.start_turn(conversation_id, turn_id, TurnLabels::of_model("some-model")) else {
         return HttpResponse::BadRequest().body("the id is too long\n");
     };
     let mut answer = String::new();

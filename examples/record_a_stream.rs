@@ -16,7 +16,7 @@ use turn_metrics::journal::TraceJournal;
 use turn_metrics::recorder::{NdjsonSink, Recorder, StepRecorder};
 use turn_metrics::settings::JournalSettings;
 use turn_metrics::testing::{ModelItem, ModelStream, TestClock};
-use turn_metrics::turn::{ConversationId, TurnId, Usage};
+use turn_metrics::turn::{ConversationId, TurnId, TurnLabels, Usage};
 
 /// How a stream ended.
 enum End {
@@ -54,7 +54,8 @@ async fn run(recorder: &Recorder, clock: &TestClock, turn_id: &str) -> Result<()
         ModelStream::new(clock).wait_ms(280).text("It").wait_ms(900).text(" builds.").usage_with(read_again),
     ];
 
-    let mut turn = recorder.start_turn(ConversationId::new("c")?, TurnId::new(turn_id)?, Some("some-model"))?;
+    let mut turn =
+        recorder.start_turn(ConversationId::new("c")?, TurnId::new(turn_id)?, TurnLabels::of_model("some-model"))?;
     let mut step = turn.start_step();
     for stream in streams {
         match read(&mut step, stream).await {

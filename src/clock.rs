@@ -1,9 +1,10 @@
 //! Clocks, injected so that tests and embedders can set them: one for moments, one for durations.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::turn::EpochMillis;
+use crate::turn::{EpochMillis, RunningTime};
 
 /// Tells what time it is.
 pub trait Clock: Send + Sync + 'static {
@@ -23,6 +24,27 @@ impl Clock for SystemClock {
     fn now(&self) -> EpochMillis {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         EpochMillis::new(u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+/// Shows how long the service has run, as the store counted it last. Clones show the same.
+#[derive(Debug, Clone, Default)]
+pub struct RunningClock(Arc<AtomicU64>);
+
+impl RunningClock {
+    /// A clock that shows `running` until it is moved.
+    pub fn at(running: RunningTime) -> Self {
+        Self(Arc::new(AtomicU64::new(running.get())))
+    }
+
+    /// How long the service has run.
+    pub fn now(&self) -> RunningTime {
+        RunningTime::new(self.0.load(Ordering::Acquire))
+    }
+
+    /// Moves the clock; never back.
+    pub fn advance_to(&self, running: RunningTime) {
+        self.0.fetch_max(running.get(), Ordering::AcqRel);
     }
 }
 

@@ -28,7 +28,7 @@
 //! // A recorder measures the turns of an agent's loop and sends their events, without ever holding the loop up.
 //! let outbox = Outbox::start(runtime.handles().observe.clone(), 10_000);
 //! let recorder = Recorder::new(outbox.clone());
-//! let mut turn = recorder.start_turn(ConversationId::new("c")?, TurnId::new("t")?, Some("some-model"))?;
+//! let mut turn = recorder.start_turn(ConversationId::new("c")?, TurnId::new("t")?, TurnLabels::of_model("some-model"))?;
 //! let mut step = turn.start_step();
 //! step.token();
 //! step.usage(Usage { input_tokens: 900.into(), output_tokens: 120.into(), ..Usage::default() });

@@ -22,9 +22,11 @@ pub struct TurnSettings {
     pub max_steps: usize,
     /// A conversation's actor is retired after this time without an event.
     pub idle_after: Duration,
-    /// A turn without an event for this time is sealed as abandoned.
+    /// A turn without an event for this time, while the service runs, is sealed as abandoned.
     pub abandon_after: Duration,
-    /// How often abandoned turns are looked for.
+    /// A turn whose latest event is an `error`, without another one for this time, is sealed with the reason `error`.
+    pub fail_after: Duration,
+    /// How often abandoned and failed turns are looked for.
     pub sweep_every: Duration,
     /// The most conversations that have an actor at one time.
     pub max_active_conversations: usize,
@@ -39,7 +41,8 @@ impl Default for TurnSettings {
             max_steps: 4096,
             idle_after: Duration::from_mins(1),
             abandon_after: Duration::from_hours(24),
-            sweep_every: Duration::from_secs(30),
+            fail_after: Duration::from_secs(30),
+            sweep_every: Duration::from_secs(10),
             max_active_conversations: 100_000,
             max_in_flight: 20_000,
         }

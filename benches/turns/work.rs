@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use turn_metrics::actors::Observe;
 use turn_metrics::turn::{
-    ConversationId, EpochMillis, Millis, SealedTurn, StepId, StepMetrics, StepTimes, TokenCount, TurnEvent, TurnId,
-    TurnMetrics, Usage, parse_line,
+    ConversationId, Done, EpochMillis, Millis, OpenTurn, SealedTurn, StepId, StepMetrics, StepTimes, TokenCount,
+    TurnEvent, TurnId, TurnMetrics, Usage, parse_line,
 };
 
 pub(crate) const CONVERSATIONS: u64 = 10_000;
@@ -75,12 +75,9 @@ pub(crate) fn sealed(n: u64, random: &mut Random) -> SealedTurn {
     let context_size = steps.last().map(|step| step.usage.context_size());
     let duration = millis(random.next() % 60_000);
     let turn_id = TurnId::new(turn).unwrap();
-    SealedTurn {
-        sealed_at: EpochMillis::new(1_760_000_000_000 + n),
-        reason: "stop".into(),
-        model: None,
-        metrics: TurnMetrics { turn_id, usage, steps, duration, context_size },
-    }
+    let sealed_at = EpochMillis::new(1_760_000_000_000 + n);
+    let bare = OpenTurn::new(turn_id.clone()).seal(&Done::because("stop"), sealed_at);
+    SealedTurn { metrics: TurnMetrics { turn_id, usage, steps, duration, context_size }, ..bare }
 }
 
 /// One turn.

@@ -15,7 +15,7 @@ use super::{
     Abandon, AwaitEnd, ConversationReport, CountWork, Drain, Facts, InspectConversation, Load, Observe, ObserveError,
     Receipt, WorkCounts,
 };
-use crate::clock::SharedClock;
+use crate::clock::{RunningClock, SharedClock};
 use crate::settings::TurnSettings;
 use crate::turn::ConversationId;
 
@@ -26,6 +26,7 @@ use crate::turn::ConversationId;
 pub struct Directory {
     store: StoreRecipients,
     clock: SharedClock,
+    running: RunningClock,
     settings: TurnSettings,
     /// Whom its conversations tell of sealed turns, if anybody.
     facts: Option<Facts>,
@@ -54,12 +55,14 @@ struct InFlight {
     load: Load,
     /// How many actors have died, each counted once however many messages died with it.
     died: Cell<u64>,
+    /// How many warnings receipts had.
+    warnings: Cell<u64>,
     none_left: Notify,
 }
 
 impl InFlight {
     fn new(load: Load) -> Self {
-        Self { load, died: Cell::default(), none_left: Notify::default() }
+        Self { load, died: Cell::default(), warnings: Cell::default(), none_left: Notify::default() }
     }
 }
 
@@ -67,13 +70,21 @@ impl Directory {
     /// A directory of no conversations, not started yet.
     pub fn new(store: StoreRecipients, clock: SharedClock, settings: TurnSettings) -> Self {
         let in_flight = Rc::new(InFlight::new(Load::new(settings.max_in_flight)));
-        Self { store, clock, settings, facts: None, conversations: HashMap::new(), in_flight, draining: false }
+        let (running, conversations) = (RunningClock::default(), HashMap::new());
+        Self { store, clock, running, settings, facts: None, conversations, in_flight, draining: false }
     }
 
     /// Shows how much it has to do in `load`, and takes its limit from there.
     #[must_use]
     pub fn showing(mut self, load: Load) -> Self {
         self.in_flight = Rc::new(InFlight::new(load));
+        self
+    }
+
+    /// Has its conversations note how long the service has run by this clock; otherwise they note 0.
+    #[must_use]
+    pub fn counting(mut self, running: RunningClock) -> Self {
+        self.running = running;
         self
     }
 
@@ -98,8 +109,10 @@ impl Directory {
         Box::pin(async move {
             // What the actor had queued ends with the mailbox's error, what it was working on with its own.
             let answer = answer.await.unwrap_or(Err(ObserveError::ActorGone));
-            if answer == Err(ObserveError::ActorGone) {
-                ticket.count_death(&id);
+            match &answer {
+                Ok(receipt) => ticket.count_warnings(receipt),
+                Err(ObserveError::ActorGone) => ticket.count_death(&id),
+                Err(_) => {}
             }
             answer
         })
@@ -127,6 +140,7 @@ impl Directory {
             }
         }
         let conversation = Conversation::new(id.clone(), self.store.clone(), self.clock.clone(), &self.settings);
+        let conversation = conversation.counting(self.running.clone());
         let conversation = match &self.facts {
             Some(facts) => conversation.telling(facts.clone()),
             None => conversation,
@@ -160,6 +174,10 @@ impl Ticket {
         activity.unanswered.update(|count| count + 1);
         in_flight.load.add();
         Self { activity, in_flight }
+    }
+
+    fn count_warnings(&self, receipt: &Receipt) {
+        self.in_flight.warnings.update(|count| count + receipt.warnings.len() as u64);
     }
 
     fn count_death(&self, id: &ConversationId) {
@@ -237,6 +255,7 @@ impl Handler<CountWork> for Directory {
         actix::MessageResult(WorkCounts {
             active_conversations: self.conversations.len(),
             in_flight: self.in_flight.load.in_flight(),
+            warnings: self.in_flight.warnings.get(),
             died: self.in_flight.died.get(),
         })
     }

@@ -1,14 +1,15 @@
 //! What the actors are told and asked. They know these messages, not each other.
 
 use std::fs::File;
+use std::time::Duration;
 
 use actix::{Actor, Message, ResponseActFuture};
 
 use crate::store::{
-    BackupError, Commit, CommitError, Committed, ConversationState, ReadError, Revision, StaleTurn, StoreSizes,
-    TurnRange, Version,
+    BackupError, Commit, CommitError, Committed, ConversationState, ReadError, Revision, StaleBefore, StaleTurn,
+    StoreSizes, TurnRange, Version,
 };
-use crate::turn::{ConversationId, EpochMillis, Ordinal, StoredTurn, TurnEvent, TurnId, Warning};
+use crate::turn::{ConversationId, Ordinal, RunningTime, StoredTurn, TurnEvent, TurnId, Warning};
 
 /// Take in events of a conversation, in this order. Sent to the directory, which passes it to the conversation.
 ///
@@ -88,7 +89,8 @@ pub enum ObserveError {
     ActorGone,
 }
 
-/// Seal those of these turns that have had no event since; sent to the directory by the sweeper.
+/// Seal those of these turns that are stale: as failed if their latest event was an `error`, else as abandoned. Sent to the
+/// directory by the sweeper.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Abandon {
     /// The conversation.
@@ -96,7 +98,7 @@ pub struct Abandon {
     /// The turns to look at.
     pub turn_ids: Vec<TurnId>,
     /// A turn with an event at this moment or later stays open.
-    pub idle_since: EpochMillis,
+    pub before: StaleBefore,
 }
 
 impl Message for Abandon {
@@ -139,11 +141,11 @@ impl Message for FindRevision {
     type Result = Result<Revision, ReadError>;
 }
 
-/// Ask the store for open turns whose latest event came before a moment.
+/// Ask the store for stale turns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListStaleTurns {
-    /// The moment.
-    pub idle_since: EpochMillis,
+    /// The moments before which the latest event of a stale turn came.
+    pub before: StaleBefore,
     /// Go on after this turn, which an earlier answer ended with.
     pub after: Option<StaleTurn>,
     /// At most so many turns.
@@ -152,6 +154,17 @@ pub struct ListStaleTurns {
 
 impl Message for ListStaleTurns {
     type Result = Result<Vec<StaleTurn>, ReadError>;
+}
+
+/// Have the store add to the time for which the service has run. It answers with the sum once that is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tick {
+    /// How long the service has run since the last tick.
+    pub elapsed: Duration,
+}
+
+impl Message for Tick {
+    type Result = Result<RunningTime, CommitError>;
 }
 
 /// Ask the store to make a durable write, to show that it can.
@@ -211,6 +224,8 @@ pub struct WorkCounts {
     pub active_conversations: usize,
     /// Messages to conversations that are not answered yet.
     pub in_flight: usize,
+    /// Warnings that receipts had since the start.
+    pub warnings: u64,
     /// Conversations' actors that have died by a panic since the start, each of them a defect.
     pub died: u64,
 }
@@ -280,7 +295,7 @@ pub struct SweeperReport {
     pub sweeping: bool,
     /// Sweeps that have ended.
     pub sweeps: u64,
-    /// Turns that it had sealed as abandoned.
+    /// Turns that it had sealed, as abandoned or as failed.
     pub sealed_turns: u64,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A message to the [`Directory`] goes on to the [`Conversation`] it names, which folds its events and sends the
 //! [`Store`] one commit for all that waited; the answer comes back when that is durable. The [`Sweeper`] has turns
-//! sealed that were abandoned. Whoever reads much starts a [`StoreReader`] where it is; whoever wants to know of sealed turns subscribes to [`Facts`].
+//! sealed that were abandoned or that failed. Whoever reads much starts a [`StoreReader`] where it is; whoever wants to know of sealed turns subscribes to [`Facts`].
 
 mod conversation;
 #[cfg(test)]
@@ -34,8 +34,8 @@ pub use load::Load;
 pub use messages::{
     Abandon, BackUp, CheckWrite, Close, ConversationReport, CountWork, Drain, FindRevision, InspectConversation,
     InspectStore, InspectSweeper, ListStaleTurns, ListTurns, Observe, ObserveError, OpenConversation, Receipt,
-    StoreReport, SweeperReport, TurnReceipt, WorkCounts,
+    StoreReport, SweeperReport, Tick, TurnReceipt, WorkCounts,
 };
 pub use reader::StoreReader;
 pub use store::Store;
-pub use sweeper::Sweeper;
+pub use sweeper::{Sweeper, SweeperRecipients};

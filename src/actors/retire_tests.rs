@@ -65,7 +65,11 @@ fn setup(directories: usize) -> Setup {
             async move {
                 tokio::task::yield_now().await;
                 let open_turns = kept.open.borrow().values().cloned().collect();
-                Ok(ConversationState { version: Version(kept.version.get()), open_turns, sealed_turns: Vec::new() })
+                Ok(ConversationState {
+                    version: Version(kept.version.get()),
+                    open_turns,
+                    ..ConversationState::default()
+                })
             }
         })
     };
@@ -90,7 +94,7 @@ fn setup(directories: usize) -> Setup {
 /// A step of the one turn, which no other event makes.
 fn step(sender: usize, n: usize) -> Observe {
     let step_id = Some(StepId::new(format!("{sender}-{n}")).unwrap());
-    let kind = TurnEventKind::Progress(Progress::Usage { step_id, usage: Usage::default() });
+    let kind = TurnEventKind::Progress(Progress::Usage { step_id, report: Usage::default().into(), is_final: false });
     let events = vec![TurnEvent { turn_id: TurnId::new("t").unwrap(), kind }];
     Observe { conversation_id: ConversationId::new(CONVERSATION).unwrap(), events }
 }

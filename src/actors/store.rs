@@ -10,14 +10,14 @@ use tokio::task::spawn_blocking;
 use super::messages::never;
 use super::{
     AwaitEnd, BackUp, CheckWrite, Close, FindRevision, InspectStore, ListStaleTurns, ListTurns, OpenConversation,
-    StoreReport,
+    StoreReport, Tick,
 };
 use crate::settings::StoreSettings;
 use crate::store::{
     BackupError, Commit, CommitError, Committed, ConversationState, Engine, Location, OpenError, ReadError, Revision,
     StaleTurn,
 };
-use crate::turn::StoredTurn;
+use crate::turn::{RunningTime, StoredTurn};
 
 /// The most turns that are looked up at once on the actors' thread: some ten microseconds, as long as it takes to hand
 /// the work to another thread.
@@ -122,7 +122,7 @@ impl Handler<ListStaleTurns> for Store {
     type Result = ResponseFuture<Result<Vec<StaleTurn>, ReadError>>;
 
     fn handle(&mut self, list: ListStaleTurns, _: &mut Self::Context) -> Self::Result {
-        self.read(move |engine| engine.stale_turns(list.idle_since, list.after.as_ref(), list.limit))
+        self.read(move |engine| engine.stale_turns(list.before, list.after.as_ref(), list.limit))
     }
 }
 
@@ -131,6 +131,14 @@ impl Handler<CheckWrite> for Store {
 
     fn handle(&mut self, _: CheckWrite, _: &mut Self::Context) -> Self::Result {
         Box::pin(self.engine.check_write())
+    }
+}
+
+impl Handler<Tick> for Store {
+    type Result = ResponseFuture<Result<RunningTime, CommitError>>;
+
+    fn handle(&mut self, Tick { elapsed }: Tick, _: &mut Self::Context) -> Self::Result {
+        Box::pin(self.engine.tick(elapsed))
     }
 }
 

@@ -1,46 +1,91 @@
-//! The sweeper: has turns sealed that no event comes for any more.
+//! The sweeper: counts how long the service runs, and has turns sealed that no event comes for any more.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
-use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, MessageResult, Recipient, WrapFuture};
+use actix::{
+    Actor, ActorFutureExt, AsyncContext, Context, Handler, MessageResult, Recipient, ResponseActFuture, WrapFuture,
+};
 
-use super::{Abandon, InspectSweeper, ListStaleTurns, ObserveError, SweeperReport};
-use crate::clock::SharedClock;
+use super::{Abandon, Drain, InspectSweeper, ListStaleTurns, ObserveError, SweeperReport, Tick};
+use crate::clock::{RunningClock, SharedStopwatch};
 use crate::settings::TurnSettings;
-use crate::turn::{ConversationId, EpochMillis, TurnId};
+use crate::store::StaleBefore;
+use crate::turn::{ConversationId, TurnId};
 
 /// How many turns are looked at with one question to the store.
 const PAGE: usize = 1000;
 
-/// Looks through the store for abandoned turns, at its start and from time to time.
+/// What a sweeper asks of the others.
+#[derive(Clone)]
+pub struct SweeperRecipients {
+    /// Counts how long the service has run.
+    pub tick: Recipient<Tick>,
+    /// Finds stale turns.
+    pub stale: Recipient<ListStaleTurns>,
+    /// Has them sealed.
+    pub abandon: Recipient<Abandon>,
+}
+
+/// Looks through the store for turns that were abandoned or that failed, at its start and from time to time.
 ///
-/// What it goes by is in the store, so turns are abandoned in time whenever the process was last restarted.
+/// Their age is counted in running time. A tick of the sweeper has the store add the time since the last one, at most
+/// one period, so that time in which the process stood still is not counted. The count is in the store, and so ages go
+/// on when the process is started again.
 pub struct Sweeper {
-    store: Recipient<ListStaleTurns>,
-    directory: Recipient<Abandon>,
-    clock: SharedClock,
+    recipients: SweeperRecipients,
+    running: RunningClock,
+    stopwatch: SharedStopwatch,
     settings: TurnSettings,
+    /// What the stopwatch showed at the last tick.
+    ticked_at: Duration,
     /// What it has done. While a sweep is under way, the next one leaves it alone.
     report: SweeperReport,
 }
 
 impl Sweeper {
-    /// A sweeper that has not started yet.
+    /// A sweeper that has not started yet. It moves `running`, and measures by `stopwatch`.
     pub fn new(
-        store: Recipient<ListStaleTurns>,
-        directory: Recipient<Abandon>,
-        clock: SharedClock,
+        recipients: SweeperRecipients,
+        running: RunningClock,
+        stopwatch: SharedStopwatch,
         settings: TurnSettings,
     ) -> Self {
-        Self { store, directory, clock, settings, report: SweeperReport::default() }
+        let ticked_at = stopwatch.elapsed();
+        Self { recipients, running, stopwatch, settings, ticked_at, report: SweeperReport::default() }
+    }
+
+    /// The time between two ticks: a quarter of the shortest age that is measured, so that standing still for any time
+    /// makes no turn older by more than that.
+    fn period(&self) -> Duration {
+        let shortest = self.settings.abandon_after.min(self.settings.fail_after);
+        (shortest / 4).max(Duration::from_millis(1))
+    }
+
+    /// Has the time since the last tick counted.
+    fn tick(&mut self) -> ResponseActFuture<Self, ()> {
+        let now = self.stopwatch.elapsed();
+        let elapsed = now.saturating_sub(std::mem::replace(&mut self.ticked_at, now)).min(self.period());
+        let ticked = self.recipients.tick.send(Tick { elapsed });
+        Box::pin(ticked.into_actor(self).map(|ticked, sweeper, _| match ticked {
+            Ok(Ok(running)) => sweeper.running.advance_to(running),
+            // A store that takes nothing takes no events either.
+            Ok(Err(error)) => tracing::debug!(%error, "the running time could not be counted"),
+            Err(_) => {}
+        }))
     }
 
     fn sweep(&mut self, ctx: &mut Context<Self>) {
         if std::mem::replace(&mut self.report.sweeping, true) {
             return;
         }
-        let idle_since = self.clock.now().saturating_sub(self.settings.abandon_after);
-        let swept = sweep(self.store.clone(), self.directory.clone(), idle_since);
+        // An event notes the tick before it, which is up to a period earlier.
+        let now = self.running.now().saturating_sub(self.period());
+        let before = StaleBefore {
+            open: now.saturating_sub(self.settings.abandon_after),
+            failed: now.saturating_sub(self.settings.fail_after),
+        };
+        let swept = sweep(self.recipients.clone(), before);
         ctx.spawn(swept.into_actor(self).map(|sealed, sweeper, _| {
             sweeper.report.sweeping = false;
             sweeper.report.sweeps += 1;
@@ -55,15 +100,20 @@ impl Actor for Sweeper {
     fn started(&mut self, ctx: &mut Self::Context) {
         self.sweep(ctx);
         ctx.run_interval(self.settings.sweep_every, Self::sweep);
+        ctx.run_interval(self.period(), |sweeper, ctx| {
+            let ticked = sweeper.tick();
+            ctx.spawn(ticked);
+        });
     }
 }
 
-/// Tells how many turns were sealed.
-async fn sweep(store: Recipient<ListStaleTurns>, directory: Recipient<Abandon>, idle_since: EpochMillis) -> u64 {
+/// Returns how many turns were sealed.
+async fn sweep(recipients: SweeperRecipients, before: StaleBefore) -> u64 {
+    let SweeperRecipients { stale: store, abandon: directory, .. } = recipients;
     let mut sealed = 0;
     let mut after = None;
     loop {
-        let stale = match store.send(ListStaleTurns { idle_since, after, limit: PAGE }).await {
+        let stale = match store.send(ListStaleTurns { before, after, limit: PAGE }).await {
             Ok(Ok(stale)) => stale,
             Ok(Err(error)) => {
                 tracing::warn!(%error, "could not look for abandoned turns; trying again later");
@@ -78,7 +128,7 @@ async fn sweep(store: Recipient<ListStaleTurns>, directory: Recipient<Abandon>, 
             by_conversation.entry(turn.conversation_id).or_default().push(turn.turn_id);
         }
         for (conversation_id, turn_ids) in by_conversation {
-            match directory.send(Abandon { conversation_id, turn_ids, idle_since }).await {
+            match directory.send(Abandon { conversation_id, turn_ids, before }).await {
                 Ok(Ok(receipt)) => sealed += receipt.sealed.len() as u64,
                 Ok(Err(ObserveError::ShuttingDown)) | Err(_) => return sealed,
                 Ok(Err(error)) => tracing::warn!(%error, "could not seal abandoned turns; trying again later"),
@@ -87,6 +137,15 @@ async fn sweep(store: Recipient<ListStaleTurns>, directory: Recipient<Abandon>, 
         if is_last {
             return sealed;
         }
+    }
+}
+
+impl Handler<Drain> for Sweeper {
+    type Result = ResponseActFuture<Self, ()>;
+
+    /// Has the time since the last tick counted, so that many short runs add up.
+    fn handle(&mut self, _: Drain, _: &mut Self::Context) -> Self::Result {
+        self.tick()
     }
 }
 

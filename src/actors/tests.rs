@@ -10,10 +10,11 @@ use actix::{Actor, Addr};
 use tokio::sync::Semaphore;
 
 use super::*;
+use crate::clock::RunningClock;
 use crate::settings::TurnSettings;
-use crate::store::{Commit, Committed, ConversationState, StaleTurn, Version};
+use crate::store::{Commit, Committed, ConversationState, StaleBefore, StaleTurn, Version};
 use crate::testing::{Probe, TestClock};
-use crate::turn::{ConversationId, Done, EpochMillis, TurnEvent, TurnEventKind, TurnId};
+use crate::turn::{ConversationId, Done, RunningTime, TurnEvent, TurnEventKind, TurnId};
 
 struct Setup {
     opens: Probe<OpenConversation>,
@@ -76,7 +77,7 @@ async fn each_conversation_has_one_actor_started_on_first_use() {
         setup.observe(conversation).await.unwrap();
     }
     assert_eq!(setup.opened(), ["a", "b"]);
-    assert_eq!(setup.counts().await, WorkCounts { active_conversations: 2, in_flight: 0, died: 0 });
+    assert_eq!(setup.counts().await, WorkCounts { active_conversations: 2, in_flight: 0, warnings: 0, died: 0 });
 }
 
 #[actix_rt::test]
@@ -101,7 +102,7 @@ async fn a_conversation_with_work_is_never_retired() {
     let waiting = setup.directory.send(done("a"));
     setup.commits.wait_for(1).await;
     tokio::time::sleep(Duration::from_hours(1)).await;
-    assert_eq!(setup.counts().await, WorkCounts { active_conversations: 1, in_flight: 1, died: 0 });
+    assert_eq!(setup.counts().await, WorkCounts { active_conversations: 1, in_flight: 1, warnings: 0, died: 0 });
     gate.add_permits(1);
     waiting.await.unwrap().unwrap();
 }
@@ -184,6 +185,10 @@ async fn draining_refuses_new_work_and_waits_for_what_is_in_flight() {
 struct Sweep {
     lists: Probe<ListStaleTurns>,
     abandons: Probe<Abandon>,
+    ticks: Probe<Tick>,
+    running: RunningClock,
+    clock: TestClock,
+    sweeper: Addr<Sweeper>,
 }
 
 fn sweep(settings: TurnSettings, stale: Vec<StaleTurn>, seals: bool) -> Sweep {
@@ -208,9 +213,15 @@ fn sweep(settings: TurnSettings, stale: Vec<StaleTurn>, seals: bool) -> Sweep {
         }
         std::future::ready(Ok(Receipt { sealed, ..Receipt::default() }))
     });
-    let clock = Arc::new(TestClock::at(100_000));
-    Sweeper::new(lists.recipient(), abandons.recipient(), clock, settings).start();
-    Sweep { lists, abandons }
+    let ticks = Probe::<Tick>::start(|Tick { elapsed }| {
+        std::future::ready(Ok(RunningTime::new(100_000).saturating_add(elapsed)))
+    });
+    let running = RunningClock::at(RunningTime::new(100_000));
+    let clock = TestClock::at(0);
+    let recipients =
+        SweeperRecipients { tick: ticks.recipient(), stale: lists.recipient(), abandon: abandons.recipient() };
+    let sweeper = Sweeper::new(recipients, running.clone(), Arc::new(clock.clone()), settings).start();
+    Sweep { lists, abandons, ticks, running, clock, sweeper }
 }
 
 /// Where a turn made by [`stale`] stands among the others.
@@ -228,15 +239,44 @@ fn stale(count: usize) -> Vec<StaleTurn> {
 async fn a_sweep_begins_at_the_start_and_again_after_each_interval() {
     let settings = TurnSettings {
         abandon_after: Duration::from_secs(40),
+        fail_after: Duration::from_secs(8),
         sweep_every: Duration::from_secs(10),
         ..TurnSettings::default()
     };
     let sweep = sweep(settings, Vec::new(), true);
-    assert_eq!(sweep.lists.wait_for(1).await[0].idle_since, EpochMillis::new(60_000));
+    // An event notes the tick before it, so a period of two seconds is on top.
+    let before = StaleBefore { open: RunningTime::new(58_000), failed: RunningTime::new(90_000) };
+    assert_eq!(sweep.lists.wait_for(1).await[0].before, before);
     let before = tokio::time::Instant::now();
     sweep.lists.wait_for(3).await;
     assert_eq!(before.elapsed().as_secs(), 20);
     assert_eq!(sweep.abandons.seen(), []);
+}
+
+#[actix_rt::test]
+async fn a_tick_counts_the_time_since_the_last_one_and_at_most_a_quarter_of_the_shortest_age() {
+    let settings = TurnSettings {
+        abandon_after: Duration::from_secs(40),
+        fail_after: Duration::from_mins(1),
+        ..TurnSettings::default()
+    };
+    let sweep = sweep(settings, Vec::new(), true);
+    let ticks = async |count| sweep.ticks.wait_for(count).await.pop().unwrap().elapsed.as_secs();
+    let begun = tokio::time::Instant::now();
+    sweep.clock.advance(Duration::from_secs(9));
+    assert_eq!((ticks(1).await, begun.elapsed().as_secs()), (9, 10));
+    // The process stood still for an hour.
+    sweep.clock.advance(Duration::from_hours(1));
+    assert_eq!((ticks(2).await, begun.elapsed().as_secs()), (10, 20));
+    assert_eq!(ticks(3).await, 0, "what was not counted is not made up for");
+    sweep.clock.advance(Duration::from_secs(3));
+    sweep.sweeper.send(Drain).await.unwrap();
+    assert_eq!(ticks(4).await, 3, "the end has a tick of its own");
+    assert_eq!(
+        sweep.running.now(),
+        RunningTime::new(110_000),
+        "the clock shows what the store answered, and never goes back"
+    );
 }
 
 #[actix_rt::test]

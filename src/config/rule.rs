@@ -82,6 +82,7 @@ pub(super) const RULES: &[Rule] = &[
     count("turns.max_steps", 1, 1_000_000, |s| &mut s.turns.max_steps),
     duration("turns.idle_after", |s| &mut s.turns.idle_after),
     duration("turns.abandon_after", |s| &mut s.turns.abandon_after),
+    duration("turns.fail_after", |s| &mut s.turns.fail_after),
     duration("turns.sweep_every", |s| &mut s.turns.sweep_every),
     work("turns.max_active_conversations", 100_000_000, |s| &mut s.turns.max_active_conversations),
     work("turns.max_in_flight", 10_000_000, |s| &mut s.turns.max_in_flight),

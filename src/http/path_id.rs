@@ -71,8 +71,8 @@ mod tests {
             "a%b",
             "100%",
             "%",
-            "..",
-            ".",
+            "...",
+            ".a",
             "a b",
             " ",
             "é",
@@ -132,8 +132,8 @@ mod tests {
             ("a%20b", "a b"),
             ("%C3%A9", "é"),
             ("é", "é"),
-            ("..", ".."),
-            ("%2e", "."),
+            ("...", "..."),
+            ("%2ea", ".a"),
         ] {
             assert_eq!(parse(segment).unwrap().as_str(), id, "{segment}");
         }
@@ -149,6 +149,8 @@ mod tests {
             ("%é", "%25"),
             ("%ff", "utf-8"),
             ("%0A", "control character"),
+            ("..", "`..`"),
+            ("%2e", "`.`"),
             ("", "empty"),
         ] {
             let message = parse(segment).unwrap_err();

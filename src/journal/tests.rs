@@ -9,7 +9,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use super::*;
 use crate::recorder::Recorder;
 use crate::testing::{EventLog, TestClock};
-use crate::turn::{ConversationId, TurnId, Usage};
+use crate::turn::{ConversationId, TurnId, TurnLabels, Usage};
 
 struct Setup {
     clock: TestClock,
@@ -43,7 +43,7 @@ fn each_closed_span_is_a_line_that_knows_where_it_belongs() {
     let recorder = Recorder::with_stopwatch(EventLog::default(), Arc::new(setup.clock.clone()));
     let lines = setup.journal(|| {
         let ids = (ConversationId::new("c").unwrap(), TurnId::new("t").unwrap());
-        let mut turn = recorder.start_turn(ids.0, ids.1, Some("m")).unwrap();
+        let mut turn = recorder.start_turn(ids.0, ids.1, TurnLabels::of_model("m")).unwrap();
         let mut step = turn.start_step();
         setup.clock.advance(Duration::from_micros(2500));
         step.token();

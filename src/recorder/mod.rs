@@ -9,14 +9,14 @@
 //! use turn_metrics::clock::SystemStopwatch;
 //! use turn_metrics::recorder::{Outbox, Recorder};
 //! use turn_metrics::runtime::Runtime;
-//! use turn_metrics::turn::{ConversationId, TurnId, Usage};
+//! use turn_metrics::turn::{ConversationId, TurnId, TurnLabels, Usage};
 //!
 //! # actix::System::new().block_on(async {
 //! let runtime = Runtime::builder().start().await?;
 //! let outbox = Outbox::start(runtime.handles().observe.clone(), 10_000);
 //! let recorder = Recorder::new(outbox.clone());
 //!
-//! let mut turn = recorder.start_turn(ConversationId::new("c")?, TurnId::new("t")?, Some("some-model"))?;
+//! let mut turn = recorder.start_turn(ConversationId::new("c")?, TurnId::new("t")?, TurnLabels::of_model("some-model"))?;
 //! let mut step = turn.start_step();
 //! // ... the stream brings text or reasoning ...
 //! step.token();
@@ -46,8 +46,8 @@
 //! `turn` (conversationId, turnId, model) > `step` (stepId) > `provider.request`, `ttft`, `decode`, `tool-call` (name,
 //! toolCallId, isError). On close `turn`, `step` and `provider.request` carry `usage.inputTokens`,
 //! `usage.outputTokens`, `usage.cacheReadTokens` and `usage.cacheWriteTokens`, each absent if nobody reported it, and
-//! `finishReason`. Summed up over all spans of one of the three names, each counter is the same. A step carries its
-//! times too, as `ttftMs`, `decodeMs` and `genTotalMs`, a turn its `durationMs`; `ttft` tells by `firstToken` whether
+//! `finishReason`. Summed up over all spans of one of the three names, each counter is the same, unless a final report
+//! of a retried step is lower than what its earlier requests reported. A step carries its times too, as `ttftMs`, `decodeMs` and `genTotalMs`, a turn its `durationMs`; `ttft` tells by `firstToken` whether
 //! one came. All are of the level `INFO` and the target `turn_metrics::recorder`.
 
 mod ndjson;
@@ -73,8 +73,8 @@ pub use step::{StepRecorder, StreamedStep};
 pub use tool_call::ToolCallRecorder;
 pub use turn::TurnRecorder;
 
-use crate::clock::{SharedStopwatch, SystemStopwatch};
-use crate::turn::{ConversationId, KernelEvent, TurnId};
+use crate::clock::{SharedClock, SharedStopwatch, SystemStopwatch};
+use crate::turn::{ConversationId, KernelEvent, KernelMoment, TurnId, TurnLabels};
 
 /// The reason of a turn, step or stream whose recorder was dropped.
 const ABORTED: &str = "aborted";
@@ -94,6 +94,8 @@ pub struct Recorder {
 struct Shared {
     sink: Box<dyn EventSink>,
     stopwatch: SharedStopwatch,
+    /// What the ends of turns are told by, if they are.
+    clock: Option<SharedClock>,
     taken: AtomicU64,
     full: AtomicU64,
     gone: AtomicU64,
@@ -115,22 +117,32 @@ impl Recorder {
 
     /// A recorder that sends events to `sink`, and measures by `stopwatch`.
     pub fn with_stopwatch(sink: impl EventSink, stopwatch: SharedStopwatch) -> Self {
-        let (taken, full, gone) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
-        Self { shared: Arc::new(Shared { sink: Box::new(sink), stopwatch, taken, full, gone }) }
+        Self::with_times(sink, stopwatch, None)
     }
 
-    /// Starts a turn; `model` is the one that is asked, if that is known.
+    /// A recorder that measures by `stopwatch`, and whose turns say by `clock` when they ended: for events that are sent
+    /// later than they happen.
+    pub fn with_clock(sink: impl EventSink, stopwatch: SharedStopwatch, clock: SharedClock) -> Self {
+        Self::with_times(sink, stopwatch, Some(clock))
+    }
+
+    fn with_times(sink: impl EventSink, stopwatch: SharedStopwatch, clock: Option<SharedClock>) -> Self {
+        let (taken, full, gone) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+        Self { shared: Arc::new(Shared { sink: Box::new(sink), stopwatch, clock, taken, full, gone }) }
+    }
+
+    /// Starts a turn; `labels` are the model that is asked, its provider and the project, as far as they are known.
     pub fn start_turn(
         &self,
         conversation_id: ConversationId,
         turn_id: TurnId,
-        model: Option<&str>,
+        labels: TurnLabels,
     ) -> Result<TurnRecorder, TurnIdTooLong> {
         let len = turn_id.as_str().len();
         if len > MAX_TURN_ID_BYTES {
             return Err(TurnIdTooLong { len });
         }
-        Ok(TurnRecorder::start(self.clone(), conversation_id, turn_id, model))
+        Ok(TurnRecorder::start(self.clone(), conversation_id, turn_id, labels))
     }
 
     /// What became of the events so far.
@@ -142,6 +154,11 @@ impl Recorder {
 
     fn elapsed(&self) -> Duration {
         self.shared.stopwatch.elapsed()
+    }
+
+    /// The present moment, if turns tell when they ended.
+    fn moment(&self) -> Option<KernelMoment> {
+        self.shared.clock.as_ref().map(|clock| clock.now().into())
     }
 
     fn send(&self, event: KernelEvent) {

@@ -14,7 +14,7 @@ use crate::turn::KernelEvent;
 ///
 /// let file = tempfile::NamedTempFile::new()?;
 /// let (sink, writer) = NdjsonSink::start(file.reopen()?, 1000)?;
-/// let turn = Recorder::new(sink).start_turn(ConversationId::new("c")?, TurnId::new("t")?, Some("some-model"))?;
+/// let turn = Recorder::new(sink).start_turn(ConversationId::new("c")?, TurnId::new("t")?, TurnLabels::of_model("some-model"))?;
 /// drop(turn);
 /// drop(writer);
 /// let lines = std::fs::read_to_string(file.path())?;

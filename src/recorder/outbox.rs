@@ -32,6 +32,10 @@ pub struct Outbox {
 }
 
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all items are events, and a box for each would be one more allocation"
+)]
 enum Item {
     Event(KernelEvent),
     Flush(oneshot::Sender<()>),

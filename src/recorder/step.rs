@@ -5,7 +5,7 @@ use tracing::Span;
 use super::tool_call::ToolCallRecorder;
 use super::turn::TurnRecorder;
 use super::{ABORTED, spans};
-use crate::turn::{Millis, Progress, StepId, StepTimes, TokenCount, Usage};
+use crate::turn::{Label, Millis, Progress, StepId, StepTimes, TokenCount, Usage, UsageReport, UsageReports};
 
 /// Records one step while its model's stream is open. Dropped, the stream and the step are over, as `aborted`.
 ///
@@ -31,8 +31,8 @@ impl<'t> StepRecorder<'t> {
     pub(super) fn start(turn: &'t mut TurnRecorder, id: StepId) -> Self {
         let span = turn.names().step(&turn.span().clone(), &id);
         let stream = Some(Stream::start(turn, &span, None));
-        let (usage, times) = (None, StepTimes::default());
-        Self(Step { turn, id, span, stream, usage, times, ended: false })
+        let (reports, times) = (UsageReports::default(), StepTimes::default());
+        Self(Step { turn, id, span, stream, reports, times, model: None, provider: None, ended: false })
     }
 
     /// A token of text or reasoning has come. To be called for the first; every further call costs next to nothing
@@ -50,13 +50,24 @@ impl<'t> StepRecorder<'t> {
     }
 
     /// Tokens were reported. Several reports of a step join: of each counter the larger one counts.
-    pub fn usage(&mut self, usage: Usage) {
-        let Step { turn, id, stream, usage: joined, .. } = &mut self.0;
-        join_into(joined, usage);
-        if let Some(stream) = stream {
-            join_into(&mut stream.usage, usage);
-        }
-        turn.progress(Progress::Usage { step_id: Some(id.clone()), usage });
+    pub fn usage(&mut self, report: impl Into<UsageReport>) {
+        self.0.report(report.into(), false);
+    }
+
+    /// The last report of the step's tokens came, and it is the true one: it replaces those that were not final, even
+    /// where it is lower. Several final reports join.
+    pub fn final_usage(&mut self, report: impl Into<UsageReport>) {
+        self.0.report(report.into(), true);
+    }
+
+    /// Names the model that this step asks, where it is another one than the turn's.
+    pub fn set_model(&mut self, model: &str) {
+        self.0.model = Some(model.into());
+    }
+
+    /// Names the provider of the model that this step asks, where it is another one than the turn's.
+    pub fn set_provider(&mut self, provider: &str) {
+        self.0.provider = Some(provider.into());
     }
 
     /// A tool call that the model asked for is being run, though its stream goes on.
@@ -90,7 +101,7 @@ impl<'t> StreamedStep<'t> {
     /// The request is made again: a new stream begins, and the step's times are those of this one. To be called after
     /// the wait before it, which is no time to first token.
     pub fn retry(mut self) -> StepRecorder<'t> {
-        self.0.stream = Some(Stream::start(self.0.turn, &self.0.span, self.0.usage));
+        self.0.stream = Some(Stream::start(self.0.turn, &self.0.span, self.0.reports.joined()));
         StepRecorder(self.0)
     }
 
@@ -123,10 +134,11 @@ struct Step<'t> {
     span: Span,
     /// The stream, while it is open.
     stream: Option<Stream>,
-    /// The join of all reports.
-    usage: Option<Usage>,
+    reports: UsageReports,
     /// Of the latest stream that ended.
     times: StepTimes,
+    model: Option<Label>,
+    provider: Option<Label>,
     ended: bool,
 }
 
@@ -136,9 +148,9 @@ struct Stream {
     started: Duration,
     first_token: Option<Duration>,
     /// The step's tokens when this stream began.
-    before: Option<Usage>,
-    /// The join of this stream's reports.
-    usage: Option<Usage>,
+    before: Option<UsageReport>,
+    /// This stream's own reports.
+    reports: UsageReports,
     request: Span,
     /// None once the first token has come.
     ttft: Span,
@@ -146,14 +158,14 @@ struct Stream {
 }
 
 impl Stream {
-    fn start(turn: &TurnRecorder, step: &Span, before: Option<Usage>) -> Self {
+    fn start(turn: &TurnRecorder, step: &Span, before: Option<UsageReport>) -> Self {
         Self {
             request: turn.names().provider_request(step),
             ttft: spans::ttft(step),
             started: turn.elapsed(),
             first_token: None,
             before,
-            usage: None,
+            reports: UsageReports::default(),
             decode: None,
         }
     }
@@ -162,6 +174,14 @@ impl Stream {
 impl Step<'_> {
     fn start_tool_call(&self, name: &str, tool_call_id: &str) -> ToolCallRecorder {
         ToolCallRecorder::start(self.turn.names().tool_call(&self.span, name, tool_call_id))
+    }
+
+    fn report(&mut self, report: UsageReport, is_final: bool) {
+        self.reports.take(report, is_final);
+        if let Some(stream) = &mut self.stream {
+            stream.reports.take(report, is_final);
+        }
+        self.turn.progress(Progress::Usage { step_id: Some(self.id.clone()), report, is_final });
     }
 
     fn end_stream(&mut self, reason: &str) {
@@ -176,7 +196,8 @@ impl Step<'_> {
         if stream.first_token.is_none() {
             stream.ttft.record("firstToken", false);
         }
-        let carried = stream.usage.map(|reported| increase(reported, self.usage, stream.before));
+        let carried = stream.reports.joined();
+        let carried = carried.map(|reported| increase(reported, self.reports.joined(), stream.before));
         spans::record_usage(&stream.request, carried);
         spans::record_reason(&stream.request, reason);
     }
@@ -187,13 +208,15 @@ impl Step<'_> {
         }
         self.end_stream(reason);
         let StepTimes { ttft, decode, gen_total } = self.times;
-        spans::record_usage(&self.span, self.usage);
+        let usage = self.reports.joined();
+        spans::record_usage(&self.span, usage.map(UsageReport::usage));
         spans::record_reason(&self.span, reason);
         spans::record_time(&self.span, "ttftMs", ttft);
         spans::record_time(&self.span, "decodeMs", decode);
         spans::record_time(&self.span, "genTotalMs", gen_total);
-        self.turn.take_usage(self.usage);
-        self.turn.progress(Progress::StepComplete { step_id: self.id.clone(), times: self.times, model: None });
+        self.turn.take_usage(usage);
+        let (model, provider) = (self.model.take(), self.provider.take());
+        self.turn.progress(Progress::StepComplete { step_id: self.id.clone(), times: self.times, model, provider });
     }
 }
 
@@ -203,14 +226,10 @@ impl Drop for Step<'_> {
     }
 }
 
-fn join_into(known: &mut Option<Usage>, report: Usage) {
-    *known = Some(known.map_or(report, |known| known.join(report)));
-}
-
 /// What a stream has added to its step's tokens, of the counters that it reported. The reports of a step join, so a
 /// second stream adds only what it has more than the first; the streams of a step then add up to the step.
-fn increase(reported: Usage, step: Option<Usage>, before: Option<Usage>) -> Usage {
-    let (step, before) = (step.unwrap_or_default(), before.unwrap_or_default());
+fn increase(reported: UsageReport, step: Option<UsageReport>, before: Option<UsageReport>) -> Usage {
+    let (step, before) = (step.unwrap_or_default().usage(), before.unwrap_or_default().usage());
     let more = |now: TokenCount, then: TokenCount| {
         TokenCount::new(now.get().saturating_sub(then.get())).unwrap_or(TokenCount::MAX)
     };

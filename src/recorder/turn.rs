@@ -6,8 +6,8 @@ use super::spans::{self, Names};
 use super::step::StepRecorder;
 use super::{ABORTED, Recorder};
 use crate::turn::{
-    ConversationId, Done, KernelEvent, Label, Millis, Progress, StepId, TokenCount, TurnEvent, TurnEventKind, TurnId,
-    Usage,
+    ConversationId, Done, KernelEvent, Millis, Progress, StepId, TokenCount, TurnEvent, TurnEventKind, TurnId,
+    TurnLabels, UsageReport,
 };
 
 /// Records one turn, from its start to its end. Dropped without an end, the turn is over with the reason `aborted`.
@@ -28,13 +28,13 @@ pub struct TurnRecorder {
     recorder: Recorder,
     conversation_id: ConversationId,
     turn_id: TurnId,
-    model: Option<Label>,
+    labels: TurnLabels,
     span: Span,
     started: Duration,
     /// How many steps were started.
     steps: u32,
     /// The sum over the steps that reported tokens.
-    usage: Option<Usage>,
+    usage: Option<UsageReport>,
     /// Of the latest step, if that reported tokens.
     context_size: Option<TokenCount>,
     ended: bool,
@@ -45,15 +45,25 @@ impl TurnRecorder {
         recorder: Recorder,
         conversation_id: ConversationId,
         turn_id: TurnId,
-        model: Option<&str>,
+        labels: TurnLabels,
     ) -> Self {
-        let model = model.map(Label::from);
-        let span = Names { conversation_id: &conversation_id, turn_id: &turn_id, model: model.as_ref() }.turn();
+        let model = labels.model.as_ref();
+        let span = Names { conversation_id: &conversation_id, turn_id: &turn_id, model }.turn();
         let started = recorder.elapsed();
         let (steps, usage, context_size) = (0, None, None);
-        let turn =
-            Self { recorder, conversation_id, turn_id, model, span, started, steps, usage, context_size, ended: false };
-        turn.progress(Progress::Start { model: turn.model.clone() });
+        let turn = Self {
+            recorder,
+            conversation_id,
+            turn_id,
+            labels,
+            span,
+            started,
+            steps,
+            usage,
+            context_size,
+            ended: false,
+        };
+        turn.progress(Progress::Start(turn.labels.clone()));
         turn
     }
 
@@ -87,7 +97,7 @@ impl TurnRecorder {
     }
 
     pub(super) fn names(&self) -> Names<'_> {
-        Names { conversation_id: &self.conversation_id, turn_id: &self.turn_id, model: self.model.as_ref() }
+        Names { conversation_id: &self.conversation_id, turn_id: &self.turn_id, model: self.labels.model.as_ref() }
     }
 
     pub(super) fn elapsed(&self) -> Duration {
@@ -99,8 +109,9 @@ impl TurnRecorder {
     }
 
     /// Counts the tokens of a step that is over.
-    pub(super) fn take_usage(&mut self, step: Option<Usage>) {
-        self.context_size = step.map(Usage::context_size);
+    pub(super) fn take_usage(&mut self, step: Option<UsageReport>) {
+        let context_size = step.map(|step| step.usage().context_size());
+        self.context_size = context_size.filter(|size| *size > TokenCount::ZERO);
         self.usage = match (self.usage, step) {
             (Some(sum), Some(step)) => Some(sum.saturating_add(step)),
             (one, None) | (None, one) => one,
@@ -117,11 +128,11 @@ impl TurnRecorder {
             return;
         }
         let duration = Some(Millis::from(self.elapsed().saturating_sub(self.started)));
-        spans::record_usage(&self.span, self.usage);
+        spans::record_usage(&self.span, self.usage.map(UsageReport::usage));
         spans::record_reason(&self.span, reason);
         spans::record_time(&self.span, "durationMs", duration);
-        let (usage, context_size) = (self.usage, self.context_size);
-        self.send(TurnEventKind::Done(Done { reason: reason.into(), duration, usage, context_size, model: None }));
+        let (usage, context_size, ended_at) = (self.usage, self.context_size, self.recorder.moment());
+        self.send(TurnEventKind::Done(Done { duration, usage, context_size, ended_at, ..Done::because(reason) }));
     }
 }
 

@@ -20,8 +20,9 @@ pub use self::handles::Handles;
 pub use self::inspection::Inspection;
 use crate::actors::{
     AwaitEnd, Close, Directory, Drain, Facts, Load, Store, StoreReader, StoreRecipients, Subscription, Sweeper,
+    SweeperRecipients,
 };
-use crate::clock::{SharedClock, SystemClock};
+use crate::clock::{RunningClock, SharedClock, SystemClock, SystemStopwatch};
 use crate::settings::{StoreSettings, TurnSettings};
 use crate::store::{Engine, Location, OpenError, WriterState};
 
@@ -56,6 +57,7 @@ use crate::store::{Engine, Location, OpenError, WriterState};
 pub struct Runtime {
     arbiter: Arbiter,
     directory: Addr<Directory>,
+    sweeper: Addr<Sweeper>,
     store: Addr<Store>,
     handles: Handles,
     inspection: Inspection,
@@ -154,6 +156,7 @@ impl Runtime {
     pub async fn shutdown(self) {
         // A refusal means that the actor is gone already, and with it what there was to wait for.
         let _ = self.directory.send(Drain).await;
+        let _ = self.sweeper.send(Drain).await;
         let _ = self.store.send(Close).await;
         self.arbiter.stop();
         let _ = tokio::task::spawn_blocking(move || self.arbiter.join()).await;
@@ -237,18 +240,25 @@ impl Runtime {
         let writer = engine.writer_state();
         let arbiter = Arbiter::new();
         let reader = StoreReader::new(engine.clone());
+        let running = RunningClock::at(engine.running_time());
         let store = Store::start_in_arbiter(&arbiter.handle(), |_| Store::new(engine));
         let recipients = StoreRecipients { open: store.clone().recipient(), commit: store.clone().recipient() };
         let facts = Facts::new(facts_kept);
         let load = Load::new(turns.max_in_flight);
         let directory = {
-            let (clock, turns, facts, load) = (Arc::clone(&clock), turns.clone(), facts.clone(), load.clone());
+            let (running, turns, facts, load) = (running.clone(), turns.clone(), facts.clone(), load.clone());
             Directory::start_in_arbiter(&arbiter.handle(), |_| {
-                Directory::new(recipients, clock, turns).showing(load).telling(facts)
+                Directory::new(recipients, clock, turns).counting(running).showing(load).telling(facts)
             })
         };
-        let (stale, abandon) = (store.clone().recipient(), directory.clone().recipient());
-        let sweeper = Sweeper::start_in_arbiter(&arbiter.handle(), |_| Sweeper::new(stale, abandon, clock, turns));
+        let recipients = SweeperRecipients {
+            tick: store.clone().recipient(),
+            stale: store.clone().recipient(),
+            abandon: directory.clone().recipient(),
+        };
+        let sweeper = Sweeper::start_in_arbiter(&arbiter.handle(), |_| {
+            Sweeper::new(recipients, running, Arc::new(SystemStopwatch::default()), turns)
+        });
         let handles = Handles {
             observe: directory.clone().recipient(),
             list_turns: store.clone().recipient(),
@@ -262,8 +272,8 @@ impl Runtime {
             directory: directory.clone().recipient(),
             conversation: directory.clone().recipient(),
             store: store.clone().recipient(),
-            sweeper: sweeper.recipient(),
+            sweeper: sweeper.clone().recipient(),
         };
-        Self { arbiter, directory, store, handles, inspection, facts, writer }
+        Self { arbiter, directory, sweeper, store, handles, inspection, facts, writer }
     }
 }

@@ -129,7 +129,7 @@ async fn each_actor_tells_how_it_is() {
     let Inspection { directory, conversation, store, sweeper } = runtime.inspection();
 
     let counts = directory.send(CountWork).await.unwrap();
-    assert_eq!(counts, WorkCounts { active_conversations: 1, in_flight: 0, died: 0 });
+    assert_eq!(counts, WorkCounts { active_conversations: 1, in_flight: 0, warnings: 0, died: 0 });
     let report = conversation.send(InspectConversation { conversation_id: id("c") }).await.unwrap().unwrap();
     assert_eq!((report.open_turns, report.version, report.waiting, report.busy), (1, Some(Version(2)), 0, false));
     assert_eq!(conversation.send(InspectConversation { conversation_id: id("x") }).await.unwrap(), None);

@@ -8,8 +8,8 @@ use super::SimulationSettings;
 use super::line::{Ignored, line};
 use super::random::Random;
 use crate::turn::{
-    ConversationId, Done, KernelEvent, Label, Millis, Progress, StepId, StepTimes, TokenCount, TurnEvent,
-    TurnEventKind, TurnId, Usage,
+    ConversationId, Done, KernelEvent, Millis, Progress, StepId, StepTimes, TokenCount, TurnEvent, TurnEventKind,
+    TurnId, TurnLabels, Usage,
 };
 
 /// Tokens at which the kernel of a conversation compacts its history.
@@ -99,7 +99,7 @@ impl Agent {
         }
         self.context += self.random.within(15..=400);
         self.ignore(&Ignored::Status { conversation_id: &self.conversation_id.clone(), status: "running" });
-        self.emit(&turn, TurnEventKind::Progress(Progress::Start { model: Some(self.model.into()) }));
+        self.emit(&turn, TurnEventKind::Progress(Progress::Start(TurnLabels::of_model(self.model))));
         let text = self.random.pick(QUESTIONS);
         self.ignore(&Ignored::UserMessage { conversation_id: &self.conversation_id.clone(), turn_id: &turn.id, text });
 
@@ -130,7 +130,10 @@ impl Agent {
             cache_read_tokens: Some(self.cached.into()),
             cache_write_tokens: Some((self.context - self.cached).into()),
         };
-        let report = |usage| TurnEventKind::Progress(Progress::Usage { step_id: Some(step_id.clone()), usage });
+        let report = |usage: Usage| {
+            let (step_id, report) = (Some(step_id.clone()), usage.into());
+            TurnEventKind::Progress(Progress::Usage { step_id, report, is_final: false })
+        };
 
         if self.reports_twice {
             self.emit(turn, report(Usage { output_tokens: 1.into(), ..usage }));
@@ -161,7 +164,8 @@ impl Agent {
             decode: writes.then(|| millis(decode)).flatten(),
             gen_total: millis(ttft + decode),
         };
-        self.emit(turn, TurnEventKind::Progress(Progress::StepComplete { step_id, times, model: None }));
+        let (model, provider) = (None, None);
+        self.emit(turn, TurnEventKind::Progress(Progress::StepComplete { step_id, times, model, provider }));
         if may_end {
             return StepEnd::Text;
         }
@@ -197,7 +201,7 @@ impl Agent {
         let input = json!({ "path": "src/main.rs" });
         self.ignore(&Ignored::ToolCall { conversation_id, turn_id, tool_call_id, tool_name, input });
         if self.random.once_in(12) {
-            self.ignore(&Ignored::Error { conversation_id, turn_id, message: "the tool failed" });
+            self.emit(turn, TurnEventKind::Progress(Progress::Failed));
         }
         self.ignore(&Ignored::ToolResult { conversation_id, turn_id, tool_call_id, output: "ok\n\"done\"" });
         self.context += self.random.within(50..=2500);
@@ -208,11 +212,10 @@ impl Agent {
         // A kernel that was stopped in mid turn did not add up what it spent.
         let added_up = reason != "aborted";
         let done = Done {
-            reason: Label::from(reason),
             duration: millis(turn.hundredths_ms),
-            usage: added_up.then_some(turn.usage),
+            usage: added_up.then_some(turn.usage.into()),
             context_size: added_up.then_some(turn.context),
-            model: None,
+            ..Done::because(reason)
         };
         self.emit(turn, TurnEventKind::Done(done));
         let conversation_id = &self.conversation_id.clone();

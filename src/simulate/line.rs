@@ -13,7 +13,6 @@ pub(super) enum Ignored<'a> {
     ReasoningDelta { conversation_id: &'a str, turn_id: &'a str, delta: &'a str },
     ToolCall { conversation_id: &'a str, turn_id: &'a str, tool_call_id: &'a str, tool_name: &'a str, input: Value },
     ToolResult { conversation_id: &'a str, turn_id: &'a str, tool_call_id: &'a str, output: &'a str },
-    Error { conversation_id: &'a str, turn_id: &'a str, message: &'a str },
     TurnSealed { conversation_id: &'a str, turn_id: &'a str },
 }
 

@@ -12,10 +12,11 @@ use super::image::{Layers, Recent};
 use super::index::TurnHasher;
 use super::schema::{
     CONVERSATIONS, Failure, INDEX, KEYS, LOST_OPEN_TURNS, LOST_ROWS, LOST_TURNS, META, META_JOURNAL, OPEN_TURNS, TURNS,
-    find_conversation,
+    find_conversation, write_running_time,
 };
 use super::slot::{Files, begin_tables};
 use super::{Location, ReadError};
+use crate::turn::RunningTime;
 
 /// What the copy is built in, in the data directory: there is no other place that is known to be ours and to have room.
 const UNFINISHED: &str = "turn-metrics.redb.backup";
@@ -90,6 +91,7 @@ pub(super) struct Snapshot {
     tables: ReadTransaction,
     layers: Layers,
     last_row: u64,
+    running: RunningTime,
     hasher: TurnHasher,
 }
 
@@ -100,6 +102,7 @@ impl Snapshot {
             tables: files.begin_read()?,
             layers: image.layers().clone(),
             last_row: image.last_row(),
+            running: files.running_time(),
             hasher: files.hasher(),
         })
     }
@@ -130,7 +133,10 @@ fn copy(from: &Snapshot, path: &Path, cache_bytes: usize) -> Result<(), Failure>
     let to = begin_tables(&database)?;
     copy_tables(&from.tables, &to)?;
     move_conversations(&to, from.hasher, &from.not_in_tables()?, Some(from.last_row))?;
-    to.open_table(META)?.remove(META_JOURNAL)?;
+    let mut meta = to.open_table(META)?;
+    write_running_time(&mut meta, from.running)?;
+    meta.remove(META_JOURNAL)?;
+    drop(meta);
     to.commit()?;
     Ok(database.close()?)
 }

@@ -1,4 +1,4 @@
-use crate::turn::{ConversationId, EpochMillis, OpenTurn, Ordinal, SealedTurn, TurnId};
+use crate::turn::{ConversationId, EpochMillis, OpenTurn, Ordinal, RunningTime, SealedTurn, TurnId};
 use uuid::Uuid;
 
 /// An open turn as the store keeps it, so that it survives the process.
@@ -6,8 +6,31 @@ use uuid::Uuid;
 pub struct StagedTurn {
     /// What its events have folded to.
     pub turn: OpenTurn,
-    /// When its latest event came, by which it is known to be abandoned.
-    pub last_event_at: EpochMillis,
+    /// How long the service had run when its latest event came. The age of the turn is measured from there.
+    pub last_event_at: RunningTime,
+}
+
+/// The moments, in the service's running time, before which the latest event of a stale turn came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StaleBefore {
+    /// That of a turn that goes on.
+    pub open: RunningTime,
+    /// That of a turn whose latest event was an `error`.
+    pub failed: RunningTime,
+}
+
+impl StaleBefore {
+    /// Whether the turn is stale.
+    pub fn is_stale(&self, staged: &StagedTurn) -> bool {
+        staged.last_event_at < self.open || (staged.turn.has_failed && staged.last_event_at < self.failed)
+    }
+}
+
+impl From<RunningTime> for StaleBefore {
+    /// The same moment for both.
+    fn from(moment: RunningTime) -> Self {
+        Self { open: moment, failed: moment }
+    }
 }
 
 /// How often a conversation has been changed: 0 for one that is unknown.
@@ -17,7 +40,7 @@ pub struct Version(pub u64);
 /// One atomic step of a conversation: all of it becomes durable, or nothing.
 ///
 /// Sealed turns get their ordinals in the order given and leave the open ones; staged turns replace what was staged
-/// of them. A turn that is sealed already is left alone and answered as [`TurnOutcome::Duplicate`].
+/// of them. A `sealed_at` before that of the conversation's latest turn becomes the same as that. A turn that is sealed already is left alone and answered as [`TurnOutcome::Duplicate`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit {
     /// The conversation that changes.
@@ -75,6 +98,8 @@ pub enum CommitError {
 pub struct ConversationState {
     /// Its version.
     pub version: Version,
+    /// When its latest turn was sealed; 1970 if none is.
+    pub last_sealed_at: EpochMillis,
     /// Its open turns, in no particular order.
     pub open_turns: Vec<StagedTurn>,
     /// Those of the turns asked about that are sealed, with their ordinals.
@@ -109,7 +134,7 @@ pub struct TurnRange {
     pub limit: usize,
 }
 
-/// A turn that has had no event for a while.
+/// An open turn that has had no event for a while.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StaleTurn {
     /// Its conversation.

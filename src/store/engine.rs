@@ -2,6 +2,7 @@ use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
@@ -12,10 +13,11 @@ use super::schema::Failure;
 use super::slot::{Files, Slot};
 use super::writer::{Backoff, Job, Writer, WriterState};
 use super::{
-    Commit, CommitError, Committed, ConversationState, ReadError, Revision, StaleTurn, StoreSizes, TurnRange, unwind,
+    Commit, CommitError, Committed, ConversationState, ReadError, Revision, StaleBefore, StaleTurn, StoreSizes,
+    TurnRange, unwind,
 };
 use crate::settings::StoreSettings;
-use crate::turn::{ConversationId, EpochMillis, StoredTurn, TurnId};
+use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
 
 /// The store on redb. Cheap to clone; writes go to the one writer's thread, reads run where they are called.
 ///
@@ -78,6 +80,22 @@ impl Engine {
     pub(crate) fn check_write(&self) -> impl Future<Output = Result<(), CommitError>> + use<> {
         let (reply, answer) = oneshot::channel();
         self.ask(Job::CheckWrite(reply), answer)
+    }
+
+    /// Adds to how long the service has run, and resolves with the sum when that is durable.
+    pub(crate) fn tick(&self, elapsed: Duration) -> impl Future<Output = Result<RunningTime, CommitError>> + use<> {
+        let (reply, answer) = oneshot::channel();
+        let added = self.ask(Job::Tick(elapsed, reply), answer);
+        let slot = Arc::clone(&self.slot);
+        async move {
+            added.await?;
+            slot.with(Files::running_time).map_err(CommitError::Unavailable)
+        }
+    }
+
+    /// How long the service has run, as far as that is durable; 0 for a store that is closed.
+    pub(crate) fn running_time(&self) -> RunningTime {
+        self.slot.with(Files::running_time).unwrap_or_default()
     }
 
     /// Queues the job at once, not when the future is first polled: the order of calls is the order of writes.
@@ -163,10 +181,10 @@ impl Engine {
         )
     }
 
-    /// Open turns whose latest event came before `idle_since`.
+    /// Open turns whose latest event came before these moments.
     pub(crate) fn stale_turns(
         &self,
-        idle_since: EpochMillis,
+        before: StaleBefore,
         after: Option<&StaleTurn>,
         limit: usize,
     ) -> Result<Vec<StaleTurn>, ReadError> {
@@ -175,7 +193,7 @@ impl Engine {
                 let image = files.image();
                 Ok((RecentOpen::of(&image), files.read_tables()?))
             },
-            |(recent, tables), left_out| recent.stale_turns(&tables, idle_since, after, limit, left_out),
+            |(recent, tables), left_out| recent.stale_turns(&tables, before, after, limit, left_out),
         )
     }
 

@@ -92,14 +92,20 @@ pub(super) fn decode_row(bytes: &[u8]) -> Result<Vec<Entry>, DamagedRecord> {
 mod tests {
     use super::*;
     use crate::store::Version;
-    use crate::turn::{ConversationId, Usage};
+    use crate::turn::{ConversationId, EpochMillis, Usage};
 
     fn entry(id: &str, sealed: &[&[u8]], staged: &[&[u8]]) -> Entry {
         let id = ConversationId::new(id).unwrap();
         let total_usage = Usage { input_tokens: 7.into(), ..Usage::default() };
         let records = |records: &[&[u8]]| records.iter().map(|record| (*record).into()).collect();
         Entry {
-            conversation: Conversation { id, version: Version(3), sealed_turns: 9, total_usage },
+            conversation: Conversation {
+                id,
+                version: Version(3),
+                sealed_turns: 9,
+                last_sealed_at: EpochMillis::new(5),
+                total_usage,
+            },
             key: None,
             sealed: records(sealed),
             staged: records(staged),

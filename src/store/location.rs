@@ -8,7 +8,6 @@ use uuid::Uuid;
 
 use super::compact::{bytes, is_sparse};
 use super::index::TurnHasher;
-use super::migrate;
 use super::overlay::Overlay;
 use super::replay::{Replayed, replay};
 use super::schema::{
@@ -68,14 +67,14 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
-    /// The file was written by a later version.
-    #[error("the database {path} is of format {found}; this version knows formats up to {known}")]
-    LaterFormat {
+    /// The file was written by another version.
+    #[error("the database {path} is of format {found}; this version knows format {known}")]
+    OtherFormat {
         /// The file.
         path: PathBuf,
         /// The file's format.
         found: u32,
-        /// The latest format this version knows.
+        /// The format that this version knows.
         known: u32,
     },
     /// The journal is gone, and with it what was acknowledged since the last checkpoint.
@@ -135,7 +134,6 @@ impl Location {
         }
         let tables = self.open_file(StoreFile::Main, cache_bytes)?;
         prepare(&path, &tables, StoreFile::Main, &schema::stamp_tables)?;
-        guarded(&path, || migrate::to_this_format(&tables))?;
         let head = Head::of(&tables).map_err(|failure| failed(&path, &failure))?;
         // Of the journal nothing is read twice: what it holds is in the image.
         let journal = self.open_file(StoreFile::Journal, JOURNAL_CACHE_BYTES)?;
@@ -151,7 +149,7 @@ impl Location {
         if head.bond.journal_id.is_none() {
             guarded(&path, || mark_journal(&tables, &journal))?;
         }
-        Ok(Files::new(tables, journal, image, head.bond.store_id))
+        Files::new(tables, journal, image, head.bond.store_id).map_err(|failure| failed(&path, &failure))
     }
 
     fn open_file(&self, file: StoreFile, cache_bytes: usize) -> Result<Database, OpenError> {
@@ -238,8 +236,8 @@ impl OpenError {
             Self::Directory { source, .. } => format!("the data directory cannot be used: {source}"),
             Self::InUse { .. } => "the database is in use by another process".into(),
             Self::NotOurs { .. } => "the file is no turn-metrics database".into(),
-            Self::LaterFormat { found, known, .. } => {
-                format!("the database is of format {found}; this version knows formats up to {known}")
+            Self::OtherFormat { found, known, .. } => {
+                format!("the database is of format {found}; this version knows format {known}")
             }
             Self::JournalMissing { .. } => "the journal is missing".into(),
             Self::JournalOfAnother { cause, .. } => format!("the journal does not belong to the database: {cause}"),
@@ -264,7 +262,7 @@ pub(super) struct Head {
     pub(super) checkpoint: u64,
 }
 
-/// What binds the two files to each other. All formats have it.
+/// What binds the two files to each other.
 #[derive(Debug)]
 pub(super) struct Bond {
     pub(super) store_id: Uuid,
@@ -368,13 +366,15 @@ pub(super) fn look_at(builder: &Builder, path: &Path, file: StoreFile) -> Result
     let database = database.map_err(|error| explain(path, &error))?;
     let stamp = unwind::caught(|| read_stamp(&database, file));
     match stamp.map_err(|cause| OpenError::Damaged { path: path.to_owned(), cause })? {
-        Ok(Stamp::Format(found)) if found > FORMAT => {
-            Err(OpenError::LaterFormat { path: path.to_owned(), found, known: FORMAT })
-        }
+        Ok(Stamp::Format(found)) if found != FORMAT => Err(of_other_format(path, found)),
         Ok(Stamp::Foreign) => Err(OpenError::NotOurs { path: path.to_owned() }),
         Ok(_) => Ok(database),
         Err(failure) => Err(OpenError::Failed { path: path.to_owned(), cause: failure.to_string() }),
     }
+}
+
+fn of_other_format(path: &Path, found: u32) -> OpenError {
+    OpenError::OtherFormat { path: path.to_owned(), found, known: FORMAT }
 }
 
 fn read_stamp(database: &Database, file: StoreFile) -> Result<Stamp, Failure> {
@@ -426,8 +426,8 @@ pub(super) fn explain(path: &Path, error: &DatabaseError) -> OpenError {
 /// Checks that the database is ours, and makes it so if it is blank.
 fn prepare(path: &Path, database: &Database, file: StoreFile, stamp: Stamping<'_>) -> Result<(), OpenError> {
     match read_stamp(database, file).map_err(|failure| failed(path, &failure))? {
-        Stamp::Format(found) if found <= FORMAT => Ok(()),
-        Stamp::Format(found) => Err(OpenError::LaterFormat { path: path.to_owned(), found, known: FORMAT }),
+        Stamp::Format(FORMAT) => Ok(()),
+        Stamp::Format(found) => Err(of_other_format(path, found)),
         Stamp::Foreign => Err(OpenError::NotOurs { path: path.to_owned() }),
         Stamp::Blank => guarded(path, || initialise(database, stamp)),
     }

@@ -14,7 +14,6 @@ mod fixture;
 mod image;
 mod index;
 mod location;
-mod migrate;
 #[cfg(test)]
 mod model_tests;
 mod overlay;
@@ -35,8 +34,8 @@ mod writer;
 pub use backup::BackupError;
 pub use check::{CheckError, CheckReport, Violation, check, repair};
 pub use commit::{
-    Commit, CommitError, Committed, ConversationState, ReadError, Revision, StagedTurn, StaleTurn, StoreSizes,
-    TurnOutcome, TurnRange, Version,
+    Commit, CommitError, Committed, ConversationState, ReadError, Revision, StagedTurn, StaleBefore, StaleTurn,
+    StoreSizes, TurnOutcome, TurnRange, Version,
 };
 
 pub use compact::{CompactError, Compaction, compact};

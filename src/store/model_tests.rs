@@ -10,7 +10,7 @@ use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state
 
 use super::*;
 use crate::settings::StoreSettings;
-use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Ordinal, SealedTurn, TurnId};
+use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Ordinal, RunningTime, SealedTurn, TurnId};
 
 #[derive(Debug, Clone)]
 enum Transition {
@@ -49,7 +49,7 @@ fn conversation_id(conversation: u8) -> ConversationId {
 }
 
 fn staged(turn: u8, at: u64) -> StagedTurn {
-    StagedTurn { turn: OpenTurn::new(TurnId::new(format!("t{turn}")).unwrap()), last_event_at: EpochMillis::new(at) }
+    StagedTurn { turn: OpenTurn::new(TurnId::new(format!("t{turn}")).unwrap()), last_event_at: RunningTime::new(at) }
 }
 
 fn commit_of(conversation: u8, version: u64, change: &Change) -> Commit {
@@ -90,7 +90,8 @@ impl Plain {
                 TurnOutcome::Duplicate(place)
             } else {
                 self.open.remove(&id);
-                self.sealed.push(turn.clone());
+                let latest = self.sealed.last().map_or(turn.sealed_at, |latest| latest.sealed_at);
+                self.sealed.push(SealedTurn { sealed_at: turn.sealed_at.max(latest), ..turn.clone() });
                 changed = true;
                 TurnOutcome::Sealed(Ordinal::after(self.sealed.len() as u64 - 1))
             };
@@ -176,15 +177,23 @@ impl Opened {
             let mut state = self.engine.conversation_state(&id, &[]).unwrap();
             state.open_turns.sort_by(|a, b| a.turn.id.cmp(&b.turn.id));
             let open_turns: Vec<_> = plain.open.values().cloned().collect();
-            assert_eq!(state, ConversationState { version: Version(plain.version), open_turns, sealed_turns: vec![] });
+            assert_eq!(
+                state,
+                ConversationState {
+                    version: Version(plain.version),
+                    last_sealed_at: plain.sealed.last().map_or_else(EpochMillis::default, |turn| turn.sealed_at),
+                    open_turns,
+                    sealed_turns: vec![]
+                }
+            );
             let range = TurnRange { conversation_id: id.clone(), after: 1, limit: 3 };
             let turns = (0..).zip(&plain.sealed).map(|(at, turn)| turn.clone().at(Ordinal::after(at)));
             assert_eq!(self.engine.turns(&range).unwrap(), turns.skip(1).take(3).collect::<Vec<_>>());
             assert_eq!(self.engine.revision(&id).unwrap().sealed_turns, plain.sealed.len() as u64);
-            let old_here = plain.open.values().filter(|staged| staged.last_event_at < EpochMillis::new(5));
+            let old_here = plain.open.values().filter(|staged| staged.last_event_at < RunningTime::new(5));
             old.extend(old_here.map(|staged| (id.clone(), staged.turn.id.clone())));
         }
-        let found = self.engine.stale_turns(EpochMillis::new(5), None, usize::MAX).unwrap();
+        let found = self.engine.stale_turns(RunningTime::new(5).into(), None, usize::MAX).unwrap();
         let mut found: Vec<_> = found.into_iter().map(|stale| (stale.conversation_id, stale.turn_id)).collect();
         found.sort();
         old.sort();

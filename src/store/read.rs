@@ -10,8 +10,8 @@ use super::image::{Change, Image, Layers, Recent};
 use super::record::{self, DamagedRecord};
 use super::schema::Failure;
 use super::tables::ReadTables;
-use super::{ConversationState, StaleTurn, TurnRange};
-use crate::turn::{ConversationId, EpochMillis, Ordinal, StoredTurn, TurnId};
+use super::{ConversationState, StaleBefore, StaleTurn, TurnRange};
+use crate::turn::{ConversationId, Ordinal, StoredTurn, TurnId};
 
 /// The damaged records that a read met.
 #[derive(Debug, Default)]
@@ -154,9 +154,12 @@ impl RecentState {
         let key = self.0.iter().find_map(|recent| recent.key);
         let key = key.map_or_else(|| tables.key_of(id), |key| Ok(Some(key)))?;
         let mut state = ConversationState::default();
-        state.version = match (self.0.first(), key) {
-            (Some(recent), _) => recent.conversation.version,
-            (None, Some(key)) => tables.conversation(key)?.version,
+        (state.version, state.last_sealed_at) = match (self.0.first(), key) {
+            (Some(recent), _) => (recent.conversation.version, recent.conversation.last_sealed_at),
+            (None, Some(key)) => {
+                let conversation = tables.conversation(key)?;
+                (conversation.version, conversation.last_sealed_at)
+            }
             (None, None) => return Ok(state),
         };
         let mut add = |turn_id: &str, record: &[u8]| match record::decode_staged(record) {
@@ -229,15 +232,14 @@ impl RecentOpen {
         open
     }
 
-    /// A page of the open turns whose latest event came before `idle_since`: first those in the image, then those of
-    /// the tables that the image does not hold.
+    /// A page of the stale turns: first those in the image, then those of the tables that the image does not hold.
     ///
     /// The one after which to go on may have come into the image since, or gone from it into the tables. Then some are
     /// told twice, or not before the next time that all are asked for.
     pub(super) fn stale_turns(
         &self,
         tables: &ReadTables,
-        idle_since: EpochMillis,
+        before: StaleBefore,
         after: Option<&StaleTurn>,
         limit: usize,
         left_out: &mut LeftOut,
@@ -252,7 +254,7 @@ impl RecentOpen {
                     return Ok(stale);
                 }
                 match record::decode_staged(record) {
-                    Ok(staged) if staged.last_event_at < idle_since => {
+                    Ok(staged) if before.is_stale(&staged) => {
                         let (conversation_id, turn_id) = ((*conversation_id).clone(), (*turn_id).clone());
                         stale.push(StaleTurn { conversation_id, turn_id });
                     }
@@ -275,7 +277,7 @@ impl RecentOpen {
             }
             let (place, value) = row?;
             let (key, turn_id) = place.value();
-            match if_stale(tables, key, value.value(), idle_since) {
+            match if_stale(tables, key, value.value(), before) {
                 Ok(Some(found)) if self.0.has(&found.conversation_id, &found.turn_id) => {}
                 Ok(found) => stale.extend(found),
                 // It must not keep all others from being found.
@@ -287,14 +289,9 @@ impl RecentOpen {
     }
 }
 
-fn if_stale(
-    tables: &ReadTables,
-    key: u64,
-    staged: &[u8],
-    idle_since: EpochMillis,
-) -> Result<Option<StaleTurn>, Failure> {
+fn if_stale(tables: &ReadTables, key: u64, staged: &[u8], before: StaleBefore) -> Result<Option<StaleTurn>, Failure> {
     let staged = record::decode_staged(staged)?;
-    if staged.last_event_at >= idle_since {
+    if !before.is_stale(&staged) {
         return Ok(None);
     }
     let conversation_id = tables.conversation(key)?.id;

@@ -4,7 +4,7 @@ use redb::{ReadTransaction, ReadableTable, StorageError, Table, TableDefinition,
 use uuid::Uuid;
 
 use super::record::{Conversation, DamagedRecord};
-use crate::turn::ConversationId;
+use crate::turn::{ConversationId, RunningTime};
 
 /// What the file says of itself: see the `META_` names. In both files.
 pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
@@ -30,9 +30,6 @@ pub(super) const LOST_OPEN_TURNS: TableDefinition<(u64, &str), &[u8]> = TableDef
 /// The number of a journal's row to what a repair took out of it.
 pub(super) const LOST_ROWS: TableDefinition<u64, &[u8]> = TableDefinition::new("lost_journal_rows");
 
-/// What [`INDEX`] was in format 1, with whole turn ids.
-pub(super) const ORDINALS_V1: TableDefinition<(u64, &str), u64> = TableDefinition::new("turn_ordinals");
-
 // The journal, in a file of its own.
 
 /// A rising number to what one transaction made durable: some commits, in their order.
@@ -57,8 +54,12 @@ pub(super) const META_LIVE_BYTES: &str = "live_bytes";
 /// Both files: overwritten to show that a durable write works.
 pub(super) const META_WRITE_CHECK: &str = "write_check";
 
-/// The format of the files that this version writes, and the latest that it reads.
-pub(super) const FORMAT: u32 = 2;
+/// Both files: how long the service has run, in milliseconds, as a little-endian `u64`; not there before the first tick.
+/// The journal's is the later one.
+const META_RUNNING_TIME: &str = "running_time";
+
+/// The format of the files.
+pub(super) const FORMAT: u32 = 1;
 
 /// One of the two files of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -139,16 +140,10 @@ pub(super) fn read_stamp(txn: &ReadTransaction, file: StoreFile) -> Result<Stamp
     Ok(format.map_or(Stamp::Foreign, Stamp::Format))
 }
 
-/// Notes that the main file is of this format.
-pub(super) fn write_format(meta: &mut Table<'_, &'static str, &'static [u8]>) -> Result<(), Failure> {
-    meta.insert(META_FORMAT, FORMAT.to_le_bytes().as_slice())?;
-    Ok(())
-}
-
 /// Makes a blank file the main file of a new store.
 pub(super) fn stamp_tables(txn: &WriteTransaction) -> Result<(), Failure> {
     let mut meta = txn.open_table(META)?;
-    write_format(&mut meta)?;
+    meta.insert(META_FORMAT, FORMAT.to_le_bytes().as_slice())?;
     meta.insert(META_STORE_ID, Uuid::new_v4().as_bytes().as_slice())?;
     meta.insert(META_NEXT_KEY, 1u64.to_le_bytes().as_slice())?;
     meta.insert(META_CHECKPOINT, 0u64.to_le_bytes().as_slice())?;
@@ -200,6 +195,23 @@ pub(super) fn read_number(
     name: &'static str,
 ) -> Result<u64, Failure> {
     read_value(meta, name).map(u64::from_le_bytes)
+}
+
+/// How long the service has run, as a file knows it.
+pub(super) fn read_running_time(
+    meta: &impl ReadableTable<&'static str, &'static [u8]>,
+) -> Result<RunningTime, Failure> {
+    let is_known = meta.get(META_RUNNING_TIME)?.is_some();
+    Ok(if is_known { RunningTime::new(read_number(meta, META_RUNNING_TIME)?) } else { RunningTime::default() })
+}
+
+/// Notes how long the service has run.
+pub(super) fn write_running_time(
+    meta: &mut Table<'_, &'static str, &'static [u8]>,
+    running: RunningTime,
+) -> Result<(), Failure> {
+    meta.insert(META_RUNNING_TIME, running.get().to_le_bytes().as_slice())?;
+    Ok(())
 }
 
 /// The key and the record of a conversation.

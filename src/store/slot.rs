@@ -1,3 +1,4 @@
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use redb::{Database, ReadTransaction, ReadableDatabase, WriteTransaction};
@@ -6,9 +7,13 @@ use uuid::Uuid;
 use super::compact::pack;
 use super::image::Image;
 use super::index::TurnHasher;
-use super::schema::{Failure, META, META_CHECKPOINT, META_JOURNAL, META_LIVE_BYTES, ROWS, read_number};
+use super::schema::{
+    Failure, META, META_CHECKPOINT, META_JOURNAL, META_LIVE_BYTES, ROWS, read_number, read_running_time,
+    write_running_time,
+};
 use super::tables::ReadTables;
 use super::unwind;
+use crate::turn::RunningTime;
 
 /// What is open of a store: its two files, and the image of what is in one and not yet in the other.
 #[derive(Debug)]
@@ -17,11 +22,27 @@ pub(super) struct Files {
     journal: Database,
     image: RwLock<Image>,
     store_id: Uuid,
+    /// How long the service has run, in milliseconds.
+    running_ms: AtomicU64,
 }
 
 impl Files {
-    pub(super) fn new(tables: Database, journal: Database, image: Image, store_id: Uuid) -> Self {
-        Self { tables, journal, image: RwLock::new(image), store_id }
+    pub(super) fn new(tables: Database, journal: Database, image: Image, store_id: Uuid) -> Result<Self, Failure> {
+        let running = read_running_time(&tables.begin_read()?.open_table(META)?)?;
+        // The journal's is later, if it has one.
+        let running = running.max(read_running_time(&journal.begin_read()?.open_table(META)?)?);
+        let running_ms = AtomicU64::new(running.get());
+        Ok(Self { tables, journal, image: RwLock::new(image), store_id, running_ms })
+    }
+
+    /// How long the service has run, as far as that is durable.
+    pub(super) fn running_time(&self) -> RunningTime {
+        RunningTime::new(self.running_ms.load(Ordering::Acquire))
+    }
+
+    /// To be called when the journal has it.
+    pub(super) fn set_running_time(&self, running: RunningTime) {
+        self.running_ms.store(running.get(), Ordering::Release);
     }
 
     pub(super) fn image(&self) -> RwLockReadGuard<'_, Image> {
@@ -82,6 +103,7 @@ impl Files {
         {
             let mut meta = txn.open_table(META)?;
             meta.insert(META_CHECKPOINT, last_row.to_le_bytes().as_slice())?;
+            write_running_time(&mut meta, self.running_time())?;
             meta.remove(META_JOURNAL)?;
         }
         txn.commit()?;

@@ -1,11 +1,14 @@
 //! Tests of the store as it is asked: they know no key and no table.
 
 use std::fs;
+use std::time::Duration;
 
 use super::writer::Backoff;
 use super::*;
 use crate::settings::StoreSettings;
-use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Progress, StoredTurn, TurnId};
+use crate::turn::{
+    ConversationId, Done, EpochMillis, OpenTurn, Progress, RunningTime, StepId, StoredTurn, TurnId, TurnLabels, Usage,
+};
 
 fn conversation(id: &str) -> ConversationId {
     ConversationId::new(id).unwrap()
@@ -13,8 +16,8 @@ fn conversation(id: &str) -> ConversationId {
 
 fn open(id: &str, at: u64) -> StagedTurn {
     let mut turn = OpenTurn::new(TurnId::new(id).unwrap());
-    turn.fold(&Progress::Start { model: Some("m".into()) });
-    StagedTurn { turn, last_event_at: EpochMillis::new(at) }
+    turn.fold(&Progress::Start(TurnLabels::of_model("m")));
+    StagedTurn { turn, last_event_at: RunningTime::new(at) }
 }
 
 fn sealed(id: &str) -> crate::turn::SealedTurn {
@@ -98,7 +101,8 @@ async fn a_commit_from_another_version_is_a_conflict_and_changes_nothing() {
     let conflict = store.commit(commit("c", 0, &["y"], &["x"])).await.unwrap_err();
     assert_eq!(conflict, CommitError::Conflict { expected: Version(0), actual: Version(1) });
     let state = store.conversation_state(&conversation("c"), &[]).unwrap();
-    assert_eq!(state, ConversationState { version: Version(1), open_turns: vec![open("x", 5)], sealed_turns: vec![] });
+    let open_turns = vec![open("x", 5)];
+    assert_eq!(state, ConversationState { version: Version(1), open_turns, ..ConversationState::default() });
     assert_eq!(all(&store, "c"), []);
 }
 
@@ -109,7 +113,9 @@ async fn open_turns_are_kept_until_they_are_sealed() {
     store.commit(commit("d", 0, &["z"], &[])).await.unwrap();
     store.commit(commit("c", 1, &[], &["x"])).await.unwrap();
     let state = store.conversation_state(&conversation("c"), &[]).unwrap();
-    assert_eq!(state, ConversationState { version: Version(2), open_turns: vec![open("y", 5)], sealed_turns: vec![] });
+    let (last_sealed_at, open_turns) = (EpochMillis::new(7), vec![open("y", 5)]);
+    let expected = ConversationState { version: Version(2), last_sealed_at, open_turns, sealed_turns: vec![] };
+    assert_eq!(state, expected);
     assert_eq!(store.conversation_state(&conversation("?"), &[]).unwrap(), ConversationState::default());
 }
 
@@ -154,14 +160,78 @@ async fn stale_turns_are_those_whose_latest_event_came_before() {
     let store = in_memory();
     let staged = vec![open("old", 10), open("new", 20)];
     store.commit(Commit { staged, ..commit("c", 0, &[], &[]) }).await.unwrap();
-    let stale = |since, limit| store.stale_turns(EpochMillis::new(since), None, limit).unwrap();
+    let stale = |since, limit| store.stale_turns(RunningTime::new(since).into(), None, limit).unwrap();
     let old = StaleTurn { conversation_id: conversation("c"), turn_id: TurnId::new("old").unwrap() };
     assert_eq!(stale(10, 9), []);
     assert_eq!(stale(11, 9), [old]);
     assert_eq!(stale(21, 9).len(), 2);
     let first = stale(21, 1);
-    let rest = store.stale_turns(EpochMillis::new(21), first.first(), 9).unwrap();
+    let rest = store.stale_turns(RunningTime::new(21).into(), first.first(), 9).unwrap();
     assert_eq!([first, rest].concat(), stale(21, 9), "page by page they are the same");
+}
+
+#[tokio::test]
+async fn a_failed_turn_is_stale_by_a_moment_of_its_own() {
+    let store = in_memory();
+    let mut failed = open("failed", 10);
+    failed.turn.fold(&Progress::Failed);
+    store.commit(Commit { staged: vec![failed, open("open", 10)], ..commit("c", 0, &[], &[]) }).await.unwrap();
+    let stale = |open, failed| {
+        let before = StaleBefore { open: RunningTime::new(open), failed: RunningTime::new(failed) };
+        let stale = store.stale_turns(before, None, 9).unwrap();
+        stale.iter().map(|turn| turn.turn_id.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(stale(10, 10), [""; 0]);
+    assert_eq!(stale(10, 11), ["failed"]);
+    assert_eq!(stale(11, 0), ["failed", "open"]);
+}
+
+#[tokio::test]
+async fn the_moment_of_sealing_never_falls_in_a_conversation() {
+    let directory = tempfile::tempdir().unwrap();
+    let seal = |id: &str, at| open(id, 1).turn.seal(&Done::because("stop"), EpochMillis::new(at));
+    let mut store = in_directory(directory.path()).unwrap();
+    let turns = [("a", 100), ("b", 50), ("c", 120), ("d", 0), ("e", 119)];
+    for (version, (id, at)) in (0..).zip(turns) {
+        if version == 3 {
+            store.close().await;
+            store = in_directory(directory.path()).unwrap();
+        }
+        store.commit(Commit { sealed: vec![seal(id, at)], ..commit("c", version, &[], &[]) }).await.unwrap();
+        let state = store.conversation_state(&conversation("c"), &[]).unwrap();
+        assert_eq!(state.last_sealed_at, all(&store, "c").last().unwrap().sealed_at);
+    }
+    store.commit(Commit { sealed: vec![seal("a", 7)], ..commit("other", 0, &[], &[]) }).await.unwrap();
+    let moments = |id| all(&store, id).iter().map(|turn| turn.sealed_at.get()).collect::<Vec<_>>();
+    assert_eq!((moments("c"), moments("other")), (vec![100, 100, 120, 120, 120], vec![7]));
+    store.close().await;
+    assert_eq!(check(directory.path()).unwrap().violations, []);
+}
+
+#[tokio::test]
+async fn the_running_time_adds_up_over_restarts_kills_and_backups() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = in_directory(directory.path()).unwrap();
+    assert_eq!(store.running_time(), RunningTime::default());
+    assert_eq!(store.tick(Duration::from_millis(1500)).await.unwrap(), RunningTime::new(1500));
+    let (one, other) = (store.tick(Duration::from_millis(1)), store.tick(Duration::from_millis(2)));
+    drop(one);
+    assert_eq!(other.await.unwrap(), RunningTime::new(1503), "each tick counts, whether or not its answer is awaited");
+    store.close().await;
+
+    let store = in_directory(directory.path()).unwrap();
+    assert_eq!(store.running_time(), RunningTime::new(1503));
+    store.tick(Duration::from_secs(1)).await.unwrap();
+    let backup = tempfile::tempdir().unwrap();
+    let mut copy = fs::File::create(backup.path().join("turn-metrics.redb")).unwrap();
+    std::io::copy(&mut store.back_up().unwrap(), &mut copy).unwrap();
+    assert_eq!(in_directory(backup.path()).unwrap().running_time(), RunningTime::new(2503));
+
+    // Not closed in order: the journal has it, and the main file does not.
+    let mut writer = store.writer_state();
+    drop(store);
+    writer.wait_for(|state| *state != WriterState::Running).await.unwrap();
+    assert_eq!(in_directory(directory.path()).unwrap().running_time(), RunningTime::new(2503));
 }
 
 #[tokio::test]
@@ -278,19 +348,19 @@ fn a_database_of_another_program_is_refused() {
 }
 
 #[test]
-fn a_database_of_a_later_format_is_refused() {
+fn a_database_of_another_format_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let database = redb::Database::create(directory.path().join("turn-metrics.redb")).unwrap();
     let txn = database.begin_write().unwrap();
     {
         let mut meta = txn.open_table(redb::TableDefinition::<&str, &[u8]>::new("meta")).unwrap();
-        meta.insert("format", 3u32.to_le_bytes().as_slice()).unwrap();
+        meta.insert("format", 2u32.to_le_bytes().as_slice()).unwrap();
     }
     txn.commit().unwrap();
     drop(database);
     let before = fs::read(directory.path().join("turn-metrics.redb")).unwrap();
     let refused = in_directory(directory.path()).unwrap_err();
-    assert!(matches!(refused, OpenError::LaterFormat { found: 3, known: 2, .. }), "{refused}");
+    assert!(matches!(refused, OpenError::OtherFormat { found: 2, known: 1, .. }), "{refused}");
     let after = fs::read(directory.path().join("turn-metrics.redb")).unwrap();
     assert!(before == after, "the refused file was changed");
 }
@@ -387,8 +457,11 @@ async fn the_journal_does_not_grow_with_a_turn_that_is_staged_again_and_again() 
     let settings = StoreSettings { journal_bytes: 64 * 1024, ..StoreSettings::default() };
     let store = Engine::open(Location::Directory(directory.path().to_owned()), &settings).unwrap();
     let mut turn = OpenTurn::new(TurnId::new("t").unwrap());
-    turn.fold(&Progress::Start { model: Some((&*"m".repeat(8000)).into()) });
-    let staged = StagedTurn { turn, last_event_at: EpochMillis::new(5) };
+    for step in 0..400 {
+        let step_id = Some(StepId::new(format!("step-{step:015}")).unwrap());
+        turn.fold(&Progress::Usage { step_id, report: Usage::default().into(), is_final: false });
+    }
+    let staged = StagedTurn { turn, last_event_at: RunningTime::new(5) };
     for version in 0..1000 {
         let commit = Commit { staged: vec![staged.clone()], ..commit("c", version, &[], &[]) };
         store.commit(commit).await.unwrap();

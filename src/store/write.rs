@@ -10,7 +10,7 @@ use super::record::{self, Conversation};
 use super::schema::Failure;
 use super::tables::ReadTables;
 use super::{Commit, CommitError, Committed, TurnOutcome, Version};
-use crate::turn::{ConversationId, Ordinal, TurnId, Usage};
+use crate::turn::{ConversationId, EpochMillis, Ordinal, SealedTurn, TurnId, Usage};
 
 /// The commits so far of one transaction. Nothing of it is seen by anyone before it is durable.
 pub(super) struct Draft<'a> {
@@ -71,8 +71,13 @@ impl<'a> Draft<'a> {
             let outcome = if let Some(ordinal) = drafted.ordinal_of(image, tables, turn_id)? {
                 TurnOutcome::Duplicate(ordinal)
             } else {
-                sealed.push(Arc::from(record::encode_sealed(turn)?));
-                TurnOutcome::Sealed(drafted.seal(turn_id, turn.metrics.usage))
+                let (ordinal, sealed_at) = drafted.seal(turn);
+                sealed.push(if sealed_at == turn.sealed_at {
+                    Arc::from(record::encode_sealed(turn)?)
+                } else {
+                    Arc::from(record::encode_sealed(&SealedTurn { sealed_at, ..turn.clone() })?)
+                });
+                TurnOutcome::Sealed(ordinal)
             };
             outcomes.push((turn_id.clone(), outcome));
         }
@@ -97,6 +102,7 @@ impl Drafted {
                 id: id.clone(),
                 version: Version::default(),
                 sealed_turns: 0,
+                last_sealed_at: EpochMillis::default(),
                 total_usage: Usage::default(),
             },
         };
@@ -115,11 +121,14 @@ impl Drafted {
         }
     }
 
-    fn seal(&mut self, turn_id: &TurnId, usage: Usage) -> Ordinal {
-        let ordinal = Ordinal::after(self.conversation.sealed_turns);
-        self.sealed.insert(turn_id.clone(), ordinal);
-        self.conversation.sealed_turns = ordinal.get();
-        self.conversation.total_usage = self.conversation.total_usage.saturating_add(usage);
-        ordinal
+    /// Gives the turn its ordinal and the moment of its sealing, which is not before that of the turn before it.
+    fn seal(&mut self, turn: &SealedTurn) -> (Ordinal, EpochMillis) {
+        let conversation = &mut self.conversation;
+        let ordinal = Ordinal::after(conversation.sealed_turns);
+        self.sealed.insert(turn.metrics.turn_id.clone(), ordinal);
+        conversation.sealed_turns = ordinal.get();
+        conversation.last_sealed_at = conversation.last_sealed_at.max(turn.sealed_at);
+        conversation.total_usage = conversation.total_usage.saturating_add(turn.metrics.usage);
+        (ordinal, conversation.last_sealed_at)
     }
 }

@@ -8,11 +8,12 @@ use tokio::sync::{oneshot, watch};
 
 use super::checkpoint::{Background, Checkpoint};
 use super::entry::{Entry, encode_row};
-use super::schema::{Failure, META, META_WRITE_CHECK, ROWS};
+use super::schema::{Failure, META, META_WRITE_CHECK, ROWS, write_running_time};
 use super::slot::{Files, Slot};
 use super::write::Draft;
 use super::{Commit, CommitError, Committed, Location, unwind};
 use crate::settings::StoreSettings;
+use crate::turn::RunningTime;
 
 /// How long the writer waits before it opens a failed store again; doubled each time, up to the longest.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +39,8 @@ impl Backoff {
 pub(super) enum Job {
     Commit(Commit, oneshot::Sender<Result<Committed, CommitError>>),
     CheckWrite(oneshot::Sender<Result<(), CommitError>>),
+    /// Add this to how long the service has run.
+    Tick(Duration, oneshot::Sender<Result<(), CommitError>>),
     Close(oneshot::Sender<()>),
 }
 
@@ -259,8 +262,9 @@ impl Writer {
             self.check_tables().map_err(|failure| failure.to_string())?;
         }
         let mut row_bytes = 0;
-        if checks || !entries.is_empty() {
-            let appended = self.slot.with(|files| append(files, &entries, checks, row, trim))?;
+        let ticked = self.slot.with(|files| ticked(files.running_time(), batch))?;
+        if checks || ticked.is_some() || !entries.is_empty() {
+            let appended = self.slot.with(|files| append(files, &entries, checks, ticked, row, trim))?;
             row_bytes = appended.map_err(|failure| failure.to_string())?;
         }
         if !entries.is_empty() {
@@ -336,7 +340,7 @@ fn draft(files: &Files, batch: &[Job]) -> Result<Drafted, Failure> {
     for job in batch {
         answers.push(match job {
             Job::Commit(commit, _) => draft.apply(commit)?.map(Some),
-            Job::CheckWrite(_) | Job::Close(_) => Ok(None),
+            Job::CheckWrite(_) | Job::Tick(..) | Job::Close(_) => Ok(None),
         });
     }
     Ok(Drafted { answers, entries: draft.into_entries(), row: image.last_row() + 1, trim: image.checkpoint() })
@@ -347,11 +351,21 @@ fn draft(files: &Files, batch: &[Job]) -> Result<Drafted, Failure> {
 const TRIMMED_ROWS: usize = 8;
 
 /// Appends a row to the journal, and gives its size. When this returns `Ok`, it is durable.
-fn append(files: &Files, entries: &[Entry], touches: bool, row: u64, trim: u64) -> Result<usize, Failure> {
+fn append(
+    files: &Files,
+    entries: &[Entry],
+    touches: bool,
+    ticked: Option<RunningTime>,
+    row: u64,
+    trim: u64,
+) -> Result<usize, Failure> {
     let txn = files.write_journal()?;
     let mut row_bytes = 0;
     if touches {
         touch(&txn)?;
+    }
+    if let Some(running) = ticked {
+        write_running_time(&mut txn.open_table(META)?, running)?;
     }
     if !entries.is_empty() {
         let mut rows = txn.open_table(ROWS)?;
@@ -366,7 +380,17 @@ fn append(files: &Files, entries: &[Entry], touches: bool, row: u64, trim: u64) 
         row_bytes = encoded.len();
     }
     txn.commit()?;
+    if let Some(running) = ticked {
+        files.set_running_time(running);
+    }
     Ok(row_bytes)
+}
+
+/// How long the service will have run with the ticks of the batch; `None` if it has none.
+fn ticked(running: RunningTime, batch: &[Job]) -> Option<RunningTime> {
+    let elapsed = batch.iter().filter_map(|job| if let Job::Tick(elapsed, _) = job { Some(*elapsed) } else { None });
+    let elapsed = elapsed.reduce(Duration::saturating_add)?;
+    Some(running.saturating_add(elapsed))
 }
 
 /// Writes something, anything, so that making it durable shows that writes work.
@@ -402,7 +426,7 @@ impl Job {
             Self::Commit(_, reply) => {
                 let _ = reply.send(answer.map(Option::unwrap_or_default));
             }
-            Self::CheckWrite(reply) => {
+            Self::CheckWrite(reply) | Self::Tick(_, reply) => {
                 let _ = reply.send(answer.map(|_| ()));
             }
             Self::Close(reply) => {

@@ -1,11 +1,12 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::clock::{Clock, Stopwatch};
 use crate::turn::EpochMillis;
 
-/// A clock and a stopwatch that stand still until they are moved, together. Clones show the same time.
+/// A clock and a stopwatch that stand still until they are moved, together. The clock alone can be set to another moment, as
+/// a computer's clock can. Clones show the same time.
 ///
 /// ```
 /// use std::time::Duration;
@@ -19,7 +20,8 @@ use crate::turn::EpochMillis;
 /// ```
 #[derive(Debug, Clone)]
 pub struct TestClock {
-    begin: EpochMillis,
+    /// What the clock showed when the stopwatch showed 0, or would have.
+    begin: Arc<AtomicI64>,
     /// In nanoseconds.
     elapsed: Arc<AtomicU64>,
 }
@@ -27,7 +29,19 @@ pub struct TestClock {
 impl TestClock {
     /// A clock that shows `now`, in milliseconds since 1970.
     pub fn at(now: u64) -> Self {
-        Self { begin: EpochMillis::new(now), elapsed: Arc::default() }
+        let clock = Self { begin: Arc::default(), elapsed: Arc::default() };
+        clock.set(now);
+        clock
+    }
+
+    /// Sets the clock to this moment, forward or back. The stopwatch does not notice.
+    pub fn set(&self, now: u64) {
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        self.begin.store(now.saturating_sub(self.elapsed_ms()), Ordering::SeqCst);
+    }
+
+    fn elapsed_ms(&self) -> i64 {
+        i64::try_from(self.elapsed().as_millis()).unwrap_or(i64::MAX)
     }
 
     /// Moves the clock forward.
@@ -38,8 +52,8 @@ impl TestClock {
 
 impl Clock for TestClock {
     fn now(&self) -> EpochMillis {
-        let elapsed_ms = u64::try_from(self.elapsed().as_millis()).unwrap_or(u64::MAX);
-        EpochMillis::new(self.begin.get().saturating_add(elapsed_ms))
+        let now = self.begin.load(Ordering::SeqCst).saturating_add(self.elapsed_ms());
+        EpochMillis::new(u64::try_from(now).unwrap_or_default())
     }
 }
 

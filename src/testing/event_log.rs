@@ -11,7 +11,7 @@ use crate::turn::KernelEvent;
 /// use turn_metrics::turn::{ConversationId, TurnId};
 ///
 /// let log = EventLog::default();
-/// let turn = Recorder::new(log.clone()).start_turn(ConversationId::new("c")?, TurnId::new("t")?, None)?;
+/// let turn = Recorder::new(log.clone()).start_turn(ConversationId::new("c")?, TurnId::new("t")?, TurnLabels::default())?;
 /// assert_eq!(log.lines(), [r#"{"type":"turn-start","conversationId":"c","turnId":"t"}"#]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

@@ -7,7 +7,7 @@ use crate::actors::{ListStaleTurns, ListTurns, OpenConversation, StoreRecipients
 use crate::store::{
     Commit, CommitError, Committed, ConversationState, StagedTurn, StaleTurn, TurnOutcome, TurnRange, Version,
 };
-use crate::turn::{ConversationId, Ordinal, StoredTurn, TurnId};
+use crate::turn::{ConversationId, EpochMillis, Ordinal, StoredTurn, TurnId};
 
 /// A store in a few lines, which keeps what a store promises and nothing on a disk. Clones are the same store.
 ///
@@ -41,6 +41,10 @@ struct Kept {
 }
 
 impl Kept {
+    fn last_sealed_at(&self) -> EpochMillis {
+        self.sealed.last().map_or_else(EpochMillis::default, |turn| turn.sealed_at)
+    }
+
     fn ordinal_of(&self, id: &TurnId) -> Option<Ordinal> {
         self.sealed.iter().find(|turn| turn.metrics.turn_id == *id).map(|turn| turn.ordinal)
     }
@@ -55,6 +59,7 @@ impl MemoryStore {
     pub fn conversation_state(&self, id: &ConversationId, turn_ids: &[TurnId]) -> ConversationState {
         self.lock().get(id).map_or_else(ConversationState::default, |kept| ConversationState {
             version: Version(kept.version),
+            last_sealed_at: kept.last_sealed_at(),
             open_turns: kept.open.values().cloned().collect(),
             sealed_turns: turn_ids.iter().filter_map(|id| Some((id.clone(), kept.ordinal_of(id)?))).collect(),
         })
@@ -77,13 +82,14 @@ impl MemoryStore {
             }
             outcomes.push((id, outcome));
         }
-        for turn in commit.sealed {
+        for mut turn in commit.sealed {
             let id = turn.metrics.turn_id.clone();
             let outcome = if let Some(ordinal) = kept.ordinal_of(&id) {
                 TurnOutcome::Duplicate(ordinal)
             } else {
                 let ordinal = Ordinal::after(kept.sealed.len() as u64);
                 kept.open.remove(&id);
+                turn.sealed_at = turn.sealed_at.max(kept.last_sealed_at());
                 kept.sealed.push(turn.at(ordinal));
                 TurnOutcome::Sealed(ordinal)
             };
@@ -106,11 +112,11 @@ impl MemoryStore {
         self.lock().get(conversation_id).map_or_else(Vec::new, |kept| kept.sealed.clone())
     }
 
-    /// Open turns whose latest event came before a moment.
+    /// Stale turns.
     pub fn stale_turns(&self, list: &ListStaleTurns) -> Vec<StaleTurn> {
         let conversations = self.lock();
         let open = conversations.iter().flat_map(|(id, kept)| kept.open.values().map(move |staged| (id, staged)));
-        let stale = open.filter(|(_, staged)| staged.last_event_at < list.idle_since);
+        let stale = open.filter(|(_, staged)| list.before.is_stale(staged));
         let mut found: Vec<_> = stale.map(|(id, staged)| (id.clone(), staged.turn.id.clone())).collect();
         found.sort();
         let after = list.after.as_ref().map(|turn| (&turn.conversation_id, &turn.turn_id));

@@ -2,7 +2,7 @@ use super::id;
 use crate::actors::Observe;
 use crate::turn::{
     ConversationId, Done, KernelEvent, Progress, SealedTurn, StepId, StepTimes, StoredTurn, TurnEvent, TurnEventKind,
-    TurnId, TurnMetrics, Usage,
+    TurnId, TurnLabels, TurnMetrics, Usage,
 };
 
 /// The events of one turn, written down as a test wants them.
@@ -38,13 +38,13 @@ impl TurnScript {
     /// The turn begins.
     #[must_use]
     pub fn start(self) -> Self {
-        self.progress(Progress::Start { model: None })
+        self.progress(Progress::Start(TurnLabels::default()))
     }
 
     /// The turn begins, with this model.
     #[must_use]
     pub fn start_with(self, model: &str) -> Self {
-        self.progress(Progress::Start { model: Some(model.into()) })
+        self.progress(Progress::Start(TurnLabels::of_model(model)))
     }
 
     /// The step of this index reports tokens, none of them cached.
@@ -59,20 +59,26 @@ impl TurnScript {
     #[must_use]
     pub fn usage_with(self, step: u32, usage: Usage) -> Self {
         let step_id = Some(self.step_id(step));
-        self.progress(Progress::Usage { step_id, usage })
+        self.progress(Progress::Usage { step_id, report: usage.into(), is_final: false })
     }
 
     /// Tokens are reported that belong to no step.
     #[must_use]
     pub fn unlabelled_usage(self, usage: Usage) -> Self {
-        self.progress(Progress::Usage { step_id: None, usage })
+        self.progress(Progress::Usage { step_id: None, report: usage.into(), is_final: false })
     }
 
     /// The step of this index ends.
     #[must_use]
     pub fn step_complete(self, step: u32, times: StepTimes) -> Self {
         let step_id = self.step_id(step);
-        self.progress(Progress::StepComplete { step_id, times, model: None })
+        self.progress(Progress::StepComplete { step_id, times, model: None, provider: None })
+    }
+
+    /// The turn fails; it goes on if more events follow.
+    #[must_use]
+    pub fn fail(self) -> Self {
+        self.progress(Progress::Failed)
     }
 
     /// The turn ends for this reason.
@@ -137,7 +143,16 @@ pub fn stored_turn(turn_id: &str, ordinal: u64) -> StoredTurn {
         duration: None,
         context_size: None,
     };
-    let sealed =
-        SealedTurn { sealed_at: crate::turn::EpochMillis::new(1), reason: "stop".into(), model: None, metrics };
+    let sealed = SealedTurn {
+        sealed_at: crate::turn::EpochMillis::new(1),
+        ended_at: None,
+        reason: "stop".into(),
+        model: None,
+        provider: None,
+        project: None,
+        cache_write_1h_tokens: None,
+        step_details: Vec::new(),
+        metrics,
+    };
     sealed.at(crate::turn::Ordinal::after(ordinal.saturating_sub(1)))
 }

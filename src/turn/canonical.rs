@@ -9,7 +9,7 @@ use std::borrow::Borrow;
 use super::wire::EventType;
 use super::{
     ConversationId, Done, KernelEvent, Label, Millis, Progress, StepId, StepTimes, TokenCount, TurnEvent,
-    TurnEventKind, TurnId, Usage,
+    TurnEventKind, TurnId, TurnLabels, UsageReport,
 };
 
 /// The texts that were read last, to be shared where they come again.
@@ -19,6 +19,8 @@ pub(super) struct Texts {
     turn_id: Option<TurnId>,
     step_id: Option<StepId>,
     model: Option<Label>,
+    provider: Option<Label>,
+    project: Option<Label>,
     reason: Option<Label>,
 }
 
@@ -31,14 +33,17 @@ pub(super) fn read(kind: EventType, rest: &[u8], known: &mut Texts) -> Option<Ke
     rest.skip(br#","turnId":"#)?;
     let turn_id = rest.text(&mut known.turn_id)?;
     let kind = match kind {
-        EventType::TurnStart => {
-            let model = rest.optional(br#","model":"#, |rest| rest.text(&mut known.model))?;
-            TurnEventKind::Progress(Progress::Start { model })
-        }
+        EventType::TurnStart => TurnEventKind::Progress(Progress::Start(TurnLabels {
+            model: rest.optional(br#","model":"#, |rest| rest.label(&mut known.model))?,
+            provider: rest.optional(br#","provider":"#, |rest| rest.label(&mut known.provider))?,
+            project: rest.optional(br#","project":"#, |rest| rest.label(&mut known.project))?,
+        })),
         EventType::Usage => {
             let step_id = rest.optional(br#","stepId":"#, |rest| rest.text(&mut known.step_id))?;
             rest.skip(br#","usage":"#)?;
-            TurnEventKind::Progress(Progress::Usage { step_id, usage: rest.usage()? })
+            let report = rest.usage()?;
+            let is_final = rest.skip(br#","final":true"#).is_some();
+            TurnEventKind::Progress(Progress::Usage { step_id, report, is_final })
         }
         EventType::StepComplete => {
             rest.skip(br#","stepId":"#)?;
@@ -48,20 +53,25 @@ pub(super) fn read(kind: EventType, rest: &[u8], known: &mut Texts) -> Option<Ke
                 decode: rest.optional(br#","decodeMs":"#, Rest::millis)?,
                 gen_total: rest.optional(br#","genTotalMs":"#, Rest::millis)?,
             };
-            let model = rest.optional(br#","model":"#, |rest| rest.text(&mut known.model))?;
-            TurnEventKind::Progress(Progress::StepComplete { step_id, times, model })
+            let model = rest.optional(br#","model":"#, |rest| rest.label(&mut known.model))?;
+            let provider = rest.optional(br#","provider":"#, |rest| rest.label(&mut known.provider))?;
+            TurnEventKind::Progress(Progress::StepComplete { step_id, times, model, provider })
         }
         EventType::Done => {
             rest.skip(br#","reason":"#)?;
             TurnEventKind::Done(Done {
-                reason: rest.text(&mut known.reason)?,
+                reason: rest.label(&mut known.reason)?,
                 duration: rest.optional(br#","durationMs":"#, Rest::millis)?,
                 usage: rest.optional(br#","usage":"#, Rest::usage)?,
                 context_size: rest.optional(br#","contextSize":"#, Rest::count)?,
-                model: rest.optional(br#","model":"#, |rest| rest.text(&mut known.model))?,
+                model: rest.optional(br#","model":"#, |rest| rest.label(&mut known.model))?,
+                provider: rest.optional(br#","provider":"#, |rest| rest.label(&mut known.provider))?,
+                // A moment is rare, and written with `parse_line`'s care for numbers.
+                ended_at: None,
             })
         }
-        EventType::Ignored => return None,
+        // Neither is common enough for a short way of its own: an error carries what is not kept.
+        EventType::Error | EventType::Ignored => return None,
     };
     if rest.0 != b"}" {
         return None;
@@ -104,15 +114,21 @@ impl<'a> Rest<'a> {
         Some(known.insert(text).clone())
     }
 
-    fn usage(&mut self) -> Option<Usage> {
+    /// A text that is short enough to be a label as it is.
+    fn label(&mut self, known: &mut Option<Label>) -> Option<Label> {
+        self.text(known).filter(|label| !label.is_cut())
+    }
+
+    fn usage(&mut self) -> Option<UsageReport> {
         self.skip(br#"{"inputTokens":"#)?;
-        let input_tokens = self.count()?;
+        let input_tokens = Some(self.count()?);
         self.skip(br#","outputTokens":"#)?;
-        let output_tokens = self.count()?;
+        let output_tokens = Some(self.count()?);
         let cache_read_tokens = self.optional(br#","cacheReadTokens":"#, Self::count)?;
         let cache_write_tokens = self.optional(br#","cacheWriteTokens":"#, Self::count)?;
+        let cache_write_1h_tokens = self.optional(br#","cacheWrite1hTokens":"#, Self::count)?;
         self.skip(b"}")?;
-        Some(Usage { input_tokens, output_tokens, cache_read_tokens, cache_write_tokens })
+        Some(UsageReport { input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cache_write_1h_tokens })
     }
 
     fn count(&mut self) -> Option<TokenCount> {
@@ -164,13 +180,13 @@ mod tests {
     fn a_line_as_a_kernel_writes_it_is_read_here_with_all_its_fields_and_with_the_fewest() {
         for fields in [
             r#""type":"turn-start","conversationId":"c","turnId":"t""#,
-            r#""type":"turn-start","conversationId":"c","turnId":"t","model":"é""#,
+            r#""type":"turn-start","conversationId":"c","turnId":"t","model":"é","provider":"p","project":"j""#,
             r#""type":"usage","conversationId":"c","turnId":"t","usage":{"inputTokens":1,"outputTokens":0}"#,
-            r#""type":"usage","conversationId":"c","turnId":"t","stepId":"t#0","usage":{"inputTokens":9007199254740991,"outputTokens":20,"cacheReadTokens":3,"cacheWriteTokens":4}"#,
+            r#""type":"usage","conversationId":"c","turnId":"t","stepId":"t#0","usage":{"inputTokens":9007199254740991,"outputTokens":20,"cacheReadTokens":3,"cacheWriteTokens":4,"cacheWrite1hTokens":2},"final":true"#,
             r#""type":"step-complete","conversationId":"c","turnId":"t","stepId":"t#0""#,
-            r#""type":"step-complete","conversationId":"c","turnId":"t","stepId":"t#0","ttftMs":0.5,"decodeMs":12.345678901234567,"genTotalMs":7,"model":"m""#,
+            r#""type":"step-complete","conversationId":"c","turnId":"t","stepId":"t#0","ttftMs":0.5,"decodeMs":12.345678901234567,"genTotalMs":7,"model":"m","provider":"p""#,
             r#""type":"done","conversationId":"c","turnId":"t","reason":"stop""#,
-            r#""type":"done","conversationId":"c","turnId":"t","reason":"","durationMs":1,"usage":{"inputTokens":1,"outputTokens":0},"contextSize":5,"model":"m""#,
+            r#""type":"done","conversationId":"c","turnId":"t","reason":"","durationMs":1,"usage":{"inputTokens":1,"outputTokens":0},"contextSize":5,"model":"m","provider":"p""#,
         ] {
             assert!(is_read(&format!("{{{fields}}}")), "{fields}");
         }

@@ -1,4 +1,4 @@
-use super::{ConversationId, Label, Millis, StepId, StepTimes, TokenCount, TurnId, Usage};
+use super::{ConversationId, KernelMoment, Label, Millis, StepId, StepTimes, TokenCount, TurnId, UsageReport};
 
 /// One event of an agent's kernel that counts for metrics, with the conversation it belongs to.
 ///
@@ -34,16 +34,15 @@ pub enum TurnEventKind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
     /// The turn begins (`turn-start`).
-    Start {
-        /// The model asked, if the kernel tells.
-        model: Option<Label>,
-    },
+    Start(TurnLabels),
     /// Tokens were reported (`usage`).
     Usage {
         /// The step whose tokens these are; `None` from a kernel that does not label steps.
         step_id: Option<StepId>,
         /// The tokens.
-        usage: Usage,
+        report: UsageReport,
+        /// Whether the report stands above those that are not final.
+        is_final: bool,
     },
     /// A step ended (`step-complete`).
     StepComplete {
@@ -51,19 +50,53 @@ pub enum Progress {
         step_id: StepId,
         /// How long it took.
         times: StepTimes,
-        /// The model asked, if the kernel tells.
+        /// The model that was asked in this step, if the kernel tells.
         model: Option<Label>,
+        /// Whose model that is, if the kernel tells.
+        provider: Option<Label>,
     },
+    /// The turn failed (`error`). It goes on if another event follows, and is sealed some time later if none does.
+    Failed,
+}
+
+/// What a turn is called by at its start. Each is a free text, and absent if the kernel does not tell.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TurnLabels {
+    /// The model asked.
+    pub model: Option<Label>,
+    /// Whose model that is.
+    pub provider: Option<Label>,
+    /// Whom the spend belongs to: a product, a team, a user.
+    pub project: Option<Label>,
+}
+
+impl TurnLabels {
+    /// The model alone.
+    pub fn of_model(model: &str) -> Self {
+        Self { model: Some(model.into()), ..Self::default() }
+    }
 }
 
 impl Progress {
-    /// The step this is about, if it names one.
+    /// The step that this adds to its turn, if it is new there.
     pub fn step_id(&self) -> Option<&StepId> {
         match self {
-            Self::Start { .. } => None,
-            Self::Usage { step_id, .. } => step_id.as_ref(),
+            Self::Usage { step_id, report, .. } if !report.is_silent() => step_id.as_ref(),
             Self::StepComplete { step_id, .. } => Some(step_id),
+            Self::Start(_) | Self::Usage { .. } | Self::Failed => None,
         }
+    }
+
+    /// The names of those of its fields that were cut.
+    pub fn cut_labels(&self) -> impl Iterator<Item = &'static str> {
+        let (model, provider, project) = match self {
+            Self::Start(TurnLabels { model, provider, project }) => {
+                (model.as_ref(), provider.as_ref(), project.as_ref())
+            }
+            Self::StepComplete { model, provider, .. } => (model.as_ref(), provider.as_ref(), None),
+            Self::Usage { .. } | Self::Failed => (None, None, None),
+        };
+        cut([("model", model), ("provider", provider), ("project", project)])
     }
 }
 
@@ -75,16 +108,37 @@ pub struct Done {
     /// How long the turn took, as the kernel measured it.
     pub duration: Option<Millis>,
     /// The turn's tokens, as the kernel adds them up.
-    pub usage: Option<Usage>,
+    pub usage: Option<UsageReport>,
     /// How much of the model's context window is taken, as the kernel knows it.
     pub context_size: Option<TokenCount>,
     /// The model asked, if the kernel tells.
     pub model: Option<Label>,
+    /// Whose model that is, if the kernel tells.
+    pub provider: Option<Label>,
+    /// When the turn ended by the kernel's clock, for a turn that is sent later than it happened.
+    pub ended_at: Option<KernelMoment>,
 }
 
 impl Done {
     /// An end for `reason` of which nothing else is known.
     pub fn because(reason: &str) -> Self {
-        Self { reason: reason.into(), duration: None, usage: None, context_size: None, model: None }
+        Self {
+            reason: reason.into(),
+            duration: None,
+            usage: None,
+            context_size: None,
+            model: None,
+            provider: None,
+            ended_at: None,
+        }
     }
+
+    /// The names of those of its fields that were cut.
+    pub fn cut_labels(&self) -> impl Iterator<Item = &'static str> {
+        cut([("reason", Some(&self.reason)), ("model", self.model.as_ref()), ("provider", self.provider.as_ref())])
+    }
+}
+
+fn cut(labels: [(&'static str, Option<&Label>); 3]) -> impl Iterator<Item = &'static str> {
+    labels.into_iter().filter(|(_, label)| label.is_some_and(Label::is_cut)).map(|(name, _)| name)
 }

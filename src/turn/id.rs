@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// Why a text is no id. The contract: 1 to 256 bytes of UTF-8 with no control characters.
+/// Why a text is no id. The contract: 1 to 256 bytes of UTF-8 with no control characters, and not `.` or `..`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidId {
@@ -25,6 +25,9 @@ pub enum InvalidId {
         /// The byte at which the first control character stands.
         at: usize,
     },
+    /// The text is `.` or `..`, which no URL can name: clients take them out of a path.
+    #[error("an id must not be `.` or `..`")]
+    Dots,
 }
 
 /// The most bytes an id may have.
@@ -36,6 +39,9 @@ fn check(text: &str) -> Result<(), InvalidId> {
     }
     if text.len() > MAX_BYTES {
         return Err(InvalidId::TooLong { len: text.len(), max: MAX_BYTES });
+    }
+    if matches!(text, "." | "..") {
+        return Err(InvalidId::Dots);
     }
     // Nearly all ids are of printable ASCII, which is seen many bytes at a time as long as no byte ends the search.
     if text.bytes().fold(true, |printable, byte| printable & matches!(byte, b' '..=b'~')) {
@@ -51,7 +57,7 @@ macro_rules! id {
     ($(#[$doc:meta])* $name:ident, $expecting:literal) => {
         $(#[$doc])*
         ///
-        /// An opaque text of 1 to 256 bytes with no control characters; cloning it is cheap.
+        /// An opaque text of 1 to 256 bytes with no control characters, but not `.` or `..`; cloning it is cheap.
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(Arc<str>);
 
@@ -158,5 +164,9 @@ mod tests {
             assert_eq!(TurnId::new(format!("a{control}")), Err(InvalidId::Control { at: 1 }), "{control:?}");
         }
         assert!(TurnId::new("a b/c?%2F#0 \u{1f980}\u{200d}").is_ok());
+        for dots in [".", ".."] {
+            assert_eq!(TurnId::new(dots), Err(InvalidId::Dots));
+        }
+        assert!(TurnId::new("...").is_ok());
     }
 }

@@ -3,7 +3,8 @@
 
 use memchr::memchr2;
 
-use super::{Label, Millis, StepMetrics, StepTimes, StoredTurn, TokenCount, TurnMetrics, Usage};
+use super::ecmascript::exact_whole;
+use super::{Label, Millis, StepDetails, StepMetrics, StepTimes, StoredTurn, TokenCount, TurnMetrics, Usage};
 
 // Each of these takes its value apart whole, so that a new field is not forgotten here.
 
@@ -27,21 +28,52 @@ impl TurnMetrics {
 
 impl StoredTurn {
     pub(crate) fn write_json(&self, json: &mut Vec<u8>) {
-        let Self { ordinal, sealed_at, reason, model, metrics } = self;
+        let Self {
+            ordinal,
+            sealed_at,
+            ended_at,
+            reason,
+            model,
+            provider,
+            project,
+            cache_write_1h_tokens,
+            step_details,
+            metrics,
+        } = self;
         json.extend_from_slice(br#"{"ordinal":"#);
         write_number(ordinal.get(), json);
         json.extend_from_slice(br#","sealedAt":"#);
         write_number(sealed_at.get(), json);
-        json.extend_from_slice(br#","reason":"#);
-        write_label(reason, json);
-        if let Some(model) = model {
-            json.extend_from_slice(br#","model":"#);
-            write_label(model, json);
+        if let Some(ended_at) = ended_at {
+            json.extend_from_slice(br#","endedAt":"#);
+            write_number(ended_at.get(), json);
+        }
+        write_label(br#","reason":"#, Some(reason), json);
+        write_label(br#","model":"#, model.as_ref(), json);
+        write_label(br#","provider":"#, provider.as_ref(), json);
+        write_label(br#","project":"#, project.as_ref(), json);
+        write_count(br#","cacheWrite1hTokens":"#, *cache_write_1h_tokens, json);
+        for (nth, details) in step_details.iter().enumerate() {
+            json.extend_from_slice(if nth == 0 { br#","stepDetails":[{"stepId":"# } else { br#",{"stepId":"# });
+            write_details(details, json);
+        }
+        if !step_details.is_empty() {
+            json.push(b']');
         }
         json.extend_from_slice(br#","metrics":"#);
         metrics.write_json(json);
         json.push(b'}');
     }
+}
+
+/// The details of a step after their first key.
+fn write_details(details: &StepDetails, json: &mut Vec<u8>) {
+    let StepDetails { step_id, model, provider, cache_write_1h_tokens } = details;
+    write_id(step_id.as_str(), json);
+    write_label(br#","model":"#, model.as_ref(), json);
+    write_label(br#","provider":"#, provider.as_ref(), json);
+    write_count(br#","cacheWrite1hTokens":"#, *cache_write_1h_tokens, json);
+    json.push(b'}');
 }
 
 /// A step after its first key.
@@ -74,9 +106,9 @@ fn write_count(key: &[u8], count: Option<TokenCount>, json: &mut Vec<u8>) {
 fn write_millis(key: &[u8], millis: Option<Millis>, json: &mut Vec<u8>) {
     let Some(millis) = millis else { return };
     json.extend_from_slice(key);
-    match millis.whole() {
+    match exact_whole(millis.get()) {
         Some(whole) => write_number(whole, json),
-        None => json.extend_from_slice(zmij::Buffer::new().format(millis.get()).as_bytes()),
+        None => json.extend_from_slice(ryu_js::Buffer::new().format_finite(millis.get()).as_bytes()),
     }
 }
 
@@ -99,7 +131,9 @@ fn write_id(id: &str, json: &mut Vec<u8>) {
 }
 
 /// A label may hold any text. It is no part of the metrics, which are what is read most.
-fn write_label(label: &Label, json: &mut Vec<u8>) {
+fn write_label(key: &[u8], label: Option<&Label>, json: &mut Vec<u8>) {
+    let Some(label) = label else { return };
+    json.extend_from_slice(key);
     let mut escaped = serde_json::Serializer::new(json);
     // Writing a text to memory does not fail.
     let _ = serde::Serializer::serialize_str(&mut escaped, label.as_str());

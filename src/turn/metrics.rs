@@ -35,40 +35,105 @@ pub struct TurnMetrics {
     pub context_size: Option<TokenCount>,
 }
 
-/// A turn that is over: its metrics, and what is known of its end.
+/// A turn that is over: its metrics, and what is known of it beside them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SealedTurn {
     /// When it was sealed here.
     pub sealed_at: EpochMillis,
+    /// When it ended by its kernel's clock, if the kernel told a moment that can be right.
+    pub ended_at: Option<EpochMillis>,
     /// Why it ended.
     pub reason: Label,
     /// The model asked, if the kernel told.
     pub model: Option<Label>,
+    /// Whose model that is, if the kernel told.
+    pub provider: Option<Label>,
+    /// Whom the spend belongs to, if the kernel told.
+    pub project: Option<Label>,
+    /// The part of its cache writes that was written for an hour, if that was reported.
+    pub cache_write_1h_tokens: Option<TokenCount>,
+    /// What is known of single steps; one of which nothing is known has no entry.
+    pub step_details: Vec<StepDetails>,
     /// Its metrics.
     pub metrics: TurnMetrics,
+}
+
+/// What is known of a step beside its metrics.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StepDetails {
+    /// The step.
+    pub step_id: StepId,
+    /// The model asked, where it is not the turn's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<Label>,
+    /// Whose model that is, where it is not the turn's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<Label>,
+    /// The part of its cache writes that was written for an hour, if that was reported.
+    #[serde(rename = "cacheWrite1hTokens", default, skip_serializing_if = "Option::is_none")]
+    pub cache_write_1h_tokens: Option<TokenCount>,
 }
 
 impl SealedTurn {
     /// The turn as it stands in its conversation, at `ordinal`.
     pub fn at(self, ordinal: Ordinal) -> StoredTurn {
-        let Self { sealed_at, reason, model, metrics } = self;
-        StoredTurn { ordinal, sealed_at, reason, model, metrics }
+        let Self {
+            sealed_at,
+            ended_at,
+            reason,
+            model,
+            provider,
+            project,
+            cache_write_1h_tokens,
+            step_details,
+            metrics,
+        } = self;
+        StoredTurn {
+            ordinal,
+            sealed_at,
+            ended_at,
+            reason,
+            model,
+            provider,
+            project,
+            cache_write_1h_tokens,
+            step_details,
+            metrics,
+        }
     }
 }
 
 /// A sealed turn with its place in its conversation: what storage knows stands beside the metrics, not in them.
+///
+/// Written as JSON its keys stand in this order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StoredTurn {
     /// Its place in the conversation.
     pub ordinal: Ordinal,
-    /// When it was sealed here, in milliseconds since 1970.
+    /// When it was sealed here, in milliseconds since 1970. It never falls within a conversation.
     pub sealed_at: EpochMillis,
+    /// When it ended by its kernel's clock, in milliseconds since 1970, if the kernel told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<EpochMillis>,
     /// Why it ended.
     pub reason: Label,
     /// The model asked, if the kernel told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<Label>,
+    /// Whose model that is, if the kernel told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<Label>,
+    /// Whom the spend belongs to, if the kernel told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<Label>,
+    /// The part of its cache writes that was written for an hour, if that was reported.
+    #[serde(rename = "cacheWrite1hTokens", default, skip_serializing_if = "Option::is_none")]
+    pub cache_write_1h_tokens: Option<TokenCount>,
+    /// What is known of single steps; one of which nothing is known has no entry.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub step_details: Vec<StepDetails>,
     /// Its metrics.
     pub metrics: TurnMetrics,
 }
@@ -90,11 +155,26 @@ mod tests {
             duration: None,
             context_size: Some(7.into()),
         };
-        let stored = SealedTurn { sealed_at: EpochMillis::new(9), reason: "stop".into(), model: None, metrics }
-            .at(Ordinal::new(3).unwrap());
+        let stored = SealedTurn {
+            sealed_at: EpochMillis::new(9),
+            ended_at: Some(EpochMillis::new(8)),
+            reason: "stop".into(),
+            model: None,
+            provider: Some("p".into()),
+            project: Some("j".into()),
+            cache_write_1h_tokens: Some(5.into()),
+            step_details: vec![StepDetails {
+                step_id: StepId::new("t#0").unwrap(),
+                model: Some("m".into()),
+                provider: None,
+                cache_write_1h_tokens: Some(5.into()),
+            }],
+            metrics,
+        };
+        let stored = stored.at(Ordinal::new(3).unwrap());
         assert_eq!(
             serde_json::to_string(&stored).unwrap(),
-            r#"{"ordinal":3,"sealedAt":9,"reason":"stop","metrics":{"turnId":"t","usage":{"inputTokens":0,"outputTokens":0,"cacheWriteTokens":0},"steps":[{"stepId":"t#0","usage":{"inputTokens":0,"outputTokens":0},"ttftMs":1,"genTotalMs":2.5}],"contextSize":7}}"#
+            r#"{"ordinal":3,"sealedAt":9,"endedAt":8,"reason":"stop","provider":"p","project":"j","cacheWrite1hTokens":5,"stepDetails":[{"stepId":"t#0","model":"m","cacheWrite1hTokens":5}],"metrics":{"turnId":"t","usage":{"inputTokens":0,"outputTokens":0,"cacheWriteTokens":0},"steps":[{"stepId":"t#0","usage":{"inputTokens":0,"outputTokens":0},"ttftMs":1,"genTotalMs":2.5}],"contextSize":7}}"#
         );
     }
 }

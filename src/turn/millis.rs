@@ -2,6 +2,8 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::ecmascript::serialize_number;
+
 /// A length of time in milliseconds: a finite number of at least 0, whose fraction is kept.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Default)]
 pub struct Millis(f64);
@@ -25,16 +27,18 @@ impl Millis {
         }
     }
 
+    /// Reads a time as a kernel reports it: absent if it is null or negative, as a kernel's clock may step back.
+    pub(super) fn read_reported<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Self>, D::Error> {
+        let number: Option<f64> = Deserialize::deserialize(deserializer)?;
+        match number {
+            Some(number) if !number.is_finite() => Err(de::Error::custom("must be a finite number")),
+            number => Ok(number.and_then(|number| Self::new(number).ok())),
+        }
+    }
+
     /// The time as a plain number of milliseconds.
     pub fn get(self) -> f64 {
         self.0
-    }
-
-    /// The time as a whole number of milliseconds, if it is one.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole and within 0 to 2^64")]
-    pub(super) fn whole(self) -> Option<u64> {
-        const LIMIT: f64 = 18_446_744_073_709_551_616.0;
-        (self.0.fract() == 0.0 && self.0 < LIMIT).then_some(self.0 as u64)
     }
 }
 
@@ -61,10 +65,7 @@ impl fmt::Display for Millis {
 
 impl Serialize for Millis {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.whole() {
-            Some(whole) => serializer.serialize_u64(whole),
-            None => serializer.serialize_f64(self.0),
-        }
+        serialize_number(self.0, serializer)
     }
 }
 
@@ -113,10 +114,10 @@ impl EpochMillis {
         self.0
     }
 
-    /// The moment `age` earlier, not before 1970.
+    /// The moment `time` later, at most the largest there is.
     #[must_use]
-    pub fn saturating_sub(self, age: std::time::Duration) -> Self {
-        Self(self.0.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX)))
+    pub fn saturating_add(self, time: std::time::Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)))
     }
 }
 
@@ -140,7 +141,7 @@ mod tests {
             ("-0.0", "0"),
             ("1e3", "1000"),
             ("9007199254740994", "9007199254740994"),
-            ("18446744073709549568", "18446744073709549568"),
+            ("18446744073709549568", "18446744073709550000"),
         ] {
             assert_eq!(rewrite(read).as_deref(), Some(written), "{read}");
         }
@@ -153,6 +154,16 @@ mod tests {
         }
         for bad in [f64::NAN, f64::INFINITY, -1.0] {
             assert!(Millis::new(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_time_is_written_as_ecmascript_writes_it() {
+        let file: serde_json::Value = serde_json::from_str(include_str!("../../tests/vectors/numbers.json")).unwrap();
+        let cases = file["cases"].as_array().unwrap();
+        assert_eq!(cases.len(), 14);
+        for case in cases {
+            assert_eq!(rewrite(case["sent"].as_str().unwrap()).as_deref(), case["written"].as_str(), "{case}");
         }
     }
 

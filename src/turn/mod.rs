@@ -5,10 +5,12 @@
 
 mod canonical;
 mod count;
+mod ecmascript;
 mod event;
 mod id;
 #[cfg(feature = "server")]
 mod json;
+mod kernel_moment;
 mod label;
 mod metrics;
 mod millis;
@@ -17,19 +19,22 @@ mod ordinal;
 #[cfg(test)]
 mod properties;
 mod reader;
+mod running_time;
 mod usage;
 mod warning;
 mod wire;
 
 pub use count::{InvalidTokenCount, TokenCount};
-pub use event::{Done, KernelEvent, Progress, TurnEvent, TurnEventKind};
+pub use event::{Done, KernelEvent, Progress, TurnEvent, TurnEventKind, TurnLabels};
 pub use id::{ConversationId, InvalidId, StepId, TurnId};
+pub use kernel_moment::KernelMoment;
 pub use label::Label;
-pub use metrics::{SealedTurn, StepMetrics, StoredTurn, TurnMetrics};
+pub use metrics::{SealedTurn, StepDetails, StepMetrics, StoredTurn, TurnMetrics};
 pub use millis::{EpochMillis, InvalidMillis, Millis};
 pub use open::{OpenStep, OpenSteps, OpenTurn, StepTimes};
 pub use ordinal::Ordinal;
 pub use reader::EventReader;
-pub use usage::Usage;
+pub use running_time::RunningTime;
+pub use usage::{Usage, UsageReport, UsageReports};
 pub use warning::Warning;
 pub use wire::{BadEvent, parse_line};

@@ -2,7 +2,10 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Done, EpochMillis, Label, Millis, Progress, SealedTurn, StepId, StepMetrics, TurnId, TurnMetrics, Usage};
+use super::{
+    Done, EpochMillis, Label, Millis, Progress, SealedTurn, StepDetails, StepId, StepMetrics, TokenCount, TurnId,
+    TurnLabels, TurnMetrics, UsageReport, UsageReports, Warning,
+};
 
 /// The three times of a step, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -23,10 +26,35 @@ pub struct StepTimes {
 pub struct OpenStep {
     /// The step.
     pub id: StepId,
-    /// The join of its usage reports; `None` before the first.
-    pub usage: Option<Usage>,
+    /// Its usage reports.
+    pub reports: UsageReports,
     /// The times of its latest `step-complete`.
     pub times: StepTimes,
+    /// The model of its latest `step-complete` that named one.
+    pub model: Option<Label>,
+    /// The provider of its latest `step-complete` that named one.
+    pub provider: Option<Label>,
+}
+
+impl OpenStep {
+    /// A step of which nothing has been reported yet.
+    pub fn new(id: StepId) -> Self {
+        Self { id, reports: UsageReports::default(), times: StepTimes::default(), model: None, provider: None }
+    }
+
+    /// What is known of the step beside its metrics, where that differs from what is known of its turn.
+    fn details(&self, turn_model: Option<&Label>, turn_provider: Option<&Label>) -> Option<StepDetails> {
+        let model = self.model.as_ref().filter(|model| Some(*model) != turn_model);
+        let provider = self.provider.as_ref().filter(|provider| Some(*provider) != turn_provider);
+        let cache_write_1h_tokens = self.reports.joined().and_then(|report| report.cache_write_1h_tokens);
+        let is_known = model.is_some() || provider.is_some() || cache_write_1h_tokens.is_some();
+        is_known.then(|| StepDetails {
+            step_id: self.id.clone(),
+            model: model.cloned(),
+            provider: provider.cloned(),
+            cache_write_1h_tokens,
+        })
+    }
 }
 
 /// The steps of an open turn, in the order in which they were first seen, each found by its id.
@@ -57,7 +85,7 @@ impl OpenSteps {
     /// The step, added at the end if it is new.
     fn entry(&mut self, id: &StepId) -> &mut OpenStep {
         let place = self.place(id).unwrap_or_else(|| {
-            self.push(OpenStep { id: id.clone(), usage: None, times: StepTimes::default() });
+            self.push(OpenStep::new(id.clone()));
             self.steps.len() - 1
         });
         &mut self.steps[place]
@@ -110,87 +138,157 @@ impl Eq for OpenSteps {}
 pub struct OpenTurn {
     /// The turn.
     pub id: TurnId,
-    /// The model of the latest event that named one.
-    pub model: Option<Label>,
+    /// What its `turn-start` named; of each the latest.
+    pub labels: TurnLabels,
     /// Its steps, in the order in which they were first seen.
     pub steps: OpenSteps,
-    /// The join of the usage reports that named no step; `None` before the first.
-    pub unlabelled_usage: Option<Usage>,
+    /// The usage reports that named no step.
+    pub unlabelled: UsageReports,
+    /// Whether its latest event was an `error`.
+    pub has_failed: bool,
 }
 
 impl OpenTurn {
     /// A turn of which nothing has been reported yet.
     pub fn new(id: TurnId) -> Self {
-        Self { id, model: None, steps: OpenSteps::default(), unlabelled_usage: None }
+        let (labels, steps, unlabelled) = (TurnLabels::default(), OpenSteps::default(), UsageReports::default());
+        Self { id, labels, steps, unlabelled, has_failed: false }
     }
 
     /// Takes one event of this turn in.
     pub fn fold(&mut self, progress: &Progress) {
+        self.has_failed = matches!(progress, Progress::Failed);
         match progress {
-            Progress::Start { model } => self.take_model(model.as_ref()),
-            Progress::Usage { step_id: Some(id), usage } => join_into(&mut self.steps.entry(id).usage, *usage),
-            Progress::Usage { step_id: None, usage } => join_into(&mut self.unlabelled_usage, *usage),
-            Progress::StepComplete { step_id, times, model } => {
-                self.take_model(model.as_ref());
-                self.steps.entry(step_id).times = *times;
+            Progress::Start(TurnLabels { model, provider, project }) => {
+                rename(&mut self.labels.model, model.as_ref());
+                rename(&mut self.labels.provider, provider.as_ref());
+                rename(&mut self.labels.project, project.as_ref());
             }
+            // A silent report must not make its step known.
+            Progress::Usage { report, .. } if report.is_silent() => {}
+            Progress::Usage { step_id, report, is_final } => match step_id {
+                Some(id) => self.steps.entry(id).reports.take(*report, *is_final),
+                None => self.unlabelled.take(*report, *is_final),
+            },
+            Progress::StepComplete { step_id, times, model, provider } => {
+                let step = self.steps.entry(step_id);
+                step.times = *times;
+                rename(&mut step.model, model.as_ref());
+                rename(&mut step.provider, provider.as_ref());
+            }
+            Progress::Failed => {}
         }
     }
 
     /// Ends the turn: what it has become. Total, whatever was folded before.
     pub fn seal(&self, done: &Done, sealed_at: EpochMillis) -> SealedTurn {
-        let usage = done.usage.unwrap_or_else(|| self.total_usage());
-        let context_size = done.context_size.or_else(|| self.steps.last()?.usage.map(Usage::context_size));
+        let usage = self.usage_with(done);
+        let last_step = self.steps.last().and_then(|step| step.reports.joined());
+        let last_step = last_step.map(|report| report.usage().context_size());
+        let of_last = |of: fn(&OpenStep) -> Option<&Label>| self.steps.iter().rev().find_map(of);
+        let model = done.model.as_ref().or(self.labels.model.as_ref()).or_else(|| of_last(|step| step.model.as_ref()));
+        let provider = done.provider.as_ref().or(self.labels.provider.as_ref());
+        let provider = provider.or_else(|| of_last(|step| step.provider.as_ref()));
         let steps = self.steps.iter().map(|step| StepMetrics {
             step_id: step.id.clone(),
-            usage: step.usage.unwrap_or_default(),
+            usage: step.reports.joined().unwrap_or_default().usage(),
             times: step.times,
         });
         SealedTurn {
             sealed_at,
+            ended_at: done.ended_at.and_then(|moment| moment.plausible(sealed_at)),
             reason: done.reason.clone(),
-            model: done.model.as_ref().or(self.model.as_ref()).cloned(),
+            model: model.cloned(),
+            provider: provider.cloned(),
+            project: self.labels.project.clone(),
+            cache_write_1h_tokens: usage.cache_write_1h_tokens,
+            step_details: self.steps.iter().filter_map(|step| step.details(model, provider)).collect(),
             metrics: TurnMetrics {
                 turn_id: self.id.clone(),
-                usage,
+                usage: usage.usage(),
                 steps: steps.collect(),
                 duration: done.duration,
-                context_size,
+                // A context size of 0 means that nobody knows it.
+                context_size: [last_step, done.context_size]
+                    .into_iter()
+                    .flatten()
+                    .find(|size| *size > TokenCount::ZERO),
             },
         }
     }
 
-    /// The turn's tokens where `done` does not tell them.
-    fn total_usage(&self) -> Usage {
-        let of_steps = self.steps.iter().filter_map(|step| step.usage).reduce(Usage::saturating_add);
-        of_steps.or(self.unlabelled_usage).unwrap_or_default()
+    /// What is probably a mistake of the kernel, in the turn as it is when `done` seals it.
+    pub fn warnings(&self, done: &Done, sealed_at: EpochMillis) -> Vec<Warning> {
+        let mut warnings = Vec::new();
+        let turn_id = || self.id.clone();
+        if done.ended_at.is_some_and(|moment| moment.plausible(sealed_at).is_none()) {
+            warnings.push(Warning::ImplausibleEnd { turn_id: turn_id() });
+        }
+        let mut beyond = self
+            .steps
+            .iter()
+            .filter(|step| step.reports.joined().is_some_and(|report| report.usage().has_more_cached_than_input()));
+        if let Some(OpenStep { id, .. }) = beyond.next() {
+            let (step_id, steps) = (id.clone(), 1 + beyond.count());
+            warnings.push(Warning::CachedBeyondInput { turn_id: turn_id(), step_id, steps });
+        }
+        if let Some(sum) = self.sum_of_steps()
+            && sum.usage() != self.usage_with(done).usage()
+        {
+            warnings.push(Warning::UsageDiffers { turn_id: turn_id() });
+        }
+        warnings
     }
 
-    fn take_model(&mut self, model: Option<&Label>) {
-        if let Some(model) = model {
-            self.model = Some(model.clone());
+    /// The turn's tokens: those of `done` if it counts any, else what the steps and the other reports come to.
+    fn usage_with(&self, done: &Done) -> UsageReport {
+        let of_done = done.usage.filter(|report| !report.is_silent());
+        let of_reports = self.sum_of_steps().or_else(|| self.unlabelled.joined());
+        match of_done {
+            Some(of_done) if of_done.is_positive() => of_done.or_unsaid(of_reports.unwrap_or_default()),
+            of_done => of_reports.or(of_done).unwrap_or_default(),
         }
+    }
+
+    /// The sum over the steps that reported tokens; `None` if none did.
+    fn sum_of_steps(&self) -> Option<UsageReport> {
+        self.steps.iter().filter_map(|step| step.reports.joined()).reduce(UsageReport::saturating_add)
     }
 }
 
-fn join_into(known: &mut Option<Usage>, report: Usage) {
-    *known = Some(known.map_or(report, |known| known.join(report)));
+fn rename(label: &mut Option<Label>, named: Option<&Label>) {
+    if let Some(named) = named {
+        *label = Some(named.clone());
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::turn::{KernelEvent, TokenCount, TurnEventKind, parse_line};
+    use crate::turn::{KernelEvent, TurnEventKind, Usage, parse_line};
 
     /// Folds the lines, the last of which is a `done`.
     fn sealed(lines: &[&str]) -> SealedTurn {
+        let (turn, done) = folded(lines);
+        turn.seal(&done, EpochMillis::new(SEALED_AT))
+    }
+
+    fn warned(lines: &[&str]) -> Vec<String> {
+        let (turn, done) = folded(lines);
+        let warnings = turn.warnings(&done, EpochMillis::new(SEALED_AT));
+        warnings.iter().map(ToString::to_string).collect()
+    }
+
+    const SEALED_AT: u64 = 1_780_000_000_000;
+
+    fn folded(lines: &[&str]) -> (OpenTurn, Done) {
         let mut turn = OpenTurn::new(TurnId::new("t").unwrap());
         for line in lines {
             let line = line.replacen('{', r#"{"conversationId":"c","turnId":"t","#, 1);
             let KernelEvent { event, .. } = parse_line(line.as_bytes()).unwrap().unwrap();
             match event.kind {
                 TurnEventKind::Progress(progress) => turn.fold(&progress),
-                TurnEventKind::Done(done) => return turn.seal(&done, EpochMillis::new(1)),
+                TurnEventKind::Done(done) => return (turn, done),
             }
         }
         panic!("no done");
@@ -274,14 +372,20 @@ mod tests {
     }
 
     #[test]
-    fn rule_7_context_size_is_dones_else_the_last_steps_else_absent() {
+    fn rule_7_context_size_is_the_last_steps_else_dones_and_never_0() {
         let used = r#"{"type":"usage","stepId":"a","usage":{"inputTokens":1,"outputTokens":2}}"#;
+        let nothing = r#"{"type":"usage","stepId":"b","usage":{"inputTokens":0,"outputTokens":0}}"#;
         let timed = r#"{"type":"step-complete","stepId":"b","genTotalMs":9}"#;
         let told = r#"{"type":"done","reason":"stop","contextSize":99}"#;
+        let told_zero = r#"{"type":"done","reason":"stop","contextSize":0}"#;
         let unlabelled = r#"{"type":"usage","usage":{"inputTokens":70,"outputTokens":9}}"#;
-        assert_eq!(metrics(&[used, told]).context_size, Some(99.into()));
+        assert_eq!(metrics(&[used, told]).context_size, Some(3.into()));
         assert_eq!(metrics(&[timed, used, DONE]).context_size, Some(3.into()));
-        assert_eq!(metrics(&[used, timed, DONE]).context_size, None, "the last step has no usage");
+        for silent in [timed, nothing] {
+            assert_eq!(metrics(&[used, silent, told]).context_size, Some(99.into()), "the last step tells nothing");
+            assert_eq!(metrics(&[used, silent, told_zero]).context_size, None);
+            assert_eq!(metrics(&[used, silent, DONE]).context_size, None);
+        }
         assert_eq!(metrics(&[unlabelled, DONE]).context_size, None, "no step has");
     }
 
@@ -294,14 +398,146 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_model_named_is_the_turns() {
+    fn rule_10_an_error_marks_the_turn_until_another_event_counts() {
+        let event = |kind: &str| {
+            let line = format!(r#"{{"type":"{kind}","conversationId":"c","turnId":"t","stepId":"s"}}"#);
+            match parse_line(line.as_bytes()).unwrap().unwrap().event.kind {
+                TurnEventKind::Progress(progress) => progress,
+                TurnEventKind::Done(done) => panic!("{done:?}"),
+            }
+        };
+        let mut turn = OpenTurn::new(TurnId::new("t").unwrap());
+        for (kind, has_failed) in [("turn-start", false), ("error", true), ("error", true), ("step-complete", false)] {
+            turn.fold(&event(kind));
+            assert_eq!(turn.has_failed, has_failed, "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_turns_model_is_dones_else_turn_starts_else_the_last_steps_that_names_one() {
+        let start = r#"{"type":"turn-start","model":"of start","provider":"P"}"#;
+        let step = |id: &str, model: &str| format!(r#"{{"type":"step-complete","stepId":"{id}","model":"{model}"}}"#);
+        let (a, b) = (step("a", "of a"), step("b", "of b"));
+        let silent = r#"{"type":"step-complete","stepId":"c"}"#;
+        let done = r#"{"type":"done","reason":"stop","model":"of done"}"#;
+        let model = |lines: &[&str]| sealed(lines).model.map(|model| model.to_string());
+        assert_eq!(model(&[start, &a, done]).as_deref(), Some("of done"));
+        assert_eq!(model(&[start, &a, r#"{"type":"turn-start"}"#, DONE]).as_deref(), Some("of start"));
+        assert_eq!(model(&[&b, &a, silent, DONE]).as_deref(), Some("of a"), "the last step, not the last event");
+        assert_eq!(model(&[&b, &a, &b, DONE]).as_deref(), Some("of a"));
+        assert_eq!(model(&[silent, DONE]), None);
+        assert_eq!(sealed(&[start, done]).provider, Some("P".into()), "each of the two by itself");
+    }
+
+    #[test]
+    fn details_of_a_step_are_what_differs_from_the_turns_and_its_hour_part() {
         let turn = sealed(&[
-            r#"{"type":"turn-start","model":"m1"}"#,
-            r#"{"type":"step-complete","stepId":"a","model":"m2"}"#,
-            r#"{"type":"turn-start"}"#,
+            r#"{"type":"turn-start","model":"big","provider":"A","project":"old"}"#,
+            r#"{"type":"turn-start","project":"new"}"#,
+            r#"{"type":"step-complete","stepId":"a","model":"big","provider":"A"}"#,
+            r#"{"type":"step-complete","stepId":"b","model":"small","provider":"A"}"#,
+            r#"{"type":"step-complete","stepId":"c","provider":"B"}"#,
+            r#"{"type":"usage","stepId":"d","usage":{"inputTokens":9,"outputTokens":1,"cacheWrite1hTokens":0}}"#,
+            r#"{"type":"usage","stepId":"e","usage":{"inputTokens":9,"outputTokens":1,"cacheWrite1hTokens":4}}"#,
             DONE,
         ]);
-        assert_eq!(turn.model, Some("m2".into()));
+        let details = |id: &str| StepDetails {
+            step_id: StepId::new(id).unwrap(),
+            model: None,
+            provider: None,
+            cache_write_1h_tokens: None,
+        };
+        assert_eq!(
+            turn.step_details,
+            [
+                StepDetails { model: Some("small".into()), ..details("b") },
+                StepDetails { provider: Some("B".into()), ..details("c") },
+                StepDetails { cache_write_1h_tokens: Some(0.into()), ..details("d") },
+                StepDetails { cache_write_1h_tokens: Some(4.into()), ..details("e") },
+            ]
+        );
+        assert_eq!((turn.cache_write_1h_tokens, turn.project), (Some(4.into()), Some("new".into())));
+    }
+
+    #[test]
+    fn the_turns_hour_part_follows_rule_5() {
+        let step = r#"{"type":"usage","stepId":"a","usage":{"inputTokens":9,"outputTokens":1,"cacheWrite1hTokens":4}}"#;
+        let loose = r#"{"type":"usage","usage":{"inputTokens":9,"outputTokens":1,"cacheWrite1hTokens":3}}"#;
+        let told = r#"{"type":"done","reason":"stop","usage":{"inputTokens":9,"cacheWrite1hTokens":2}}"#;
+        let silent = r#"{"type":"done","reason":"stop","usage":{"inputTokens":9,"outputTokens":1}}"#;
+        let hour = |lines: &[&str]| sealed(lines).cache_write_1h_tokens.map(TokenCount::get);
+        assert_eq!(hour(&[step, step, loose, DONE]), Some(4));
+        assert_eq!(hour(&[loose, DONE]), Some(3));
+        assert_eq!(hour(&[step, told]), Some(2));
+        assert_eq!(hour(&[step, silent]), None, "the usage of `done` counts as a whole");
+    }
+
+    #[test]
+    fn what_is_probably_a_mistake_is_told() {
+        let exclusive = |id: &str| {
+            format!(
+                r#"{{"type":"usage","stepId":"{id}","usage":{{"inputTokens":9,"outputTokens":1,"cacheReadTokens":5,"cacheWriteTokens":5}}}}"#
+            )
+        };
+        let inclusive = exclusive("a").replace('9', "10");
+        assert_eq!(warned(&[&inclusive, DONE]), [""; 0]);
+        let told = warned(&[&inclusive, &exclusive("b"), &exclusive("c"), DONE]);
+        assert_eq!(told.len(), 1);
+        assert!(told[0].contains("turn `t`: 2 of its steps, first `b`"), "{told:?}");
+
+        let step = r#"{"type":"usage","stepId":"a","usage":{"inputTokens":9,"outputTokens":1}}"#;
+        let done = |usage: &str| format!(r#"{{"type":"done","reason":"stop","usage":{usage}}}"#);
+        for equal in [r#"{"inputTokens":9,"outputTokens":1}"#, r#"{"inputTokens":9}"#, r#"{"inputTokens":0}"#] {
+            assert_eq!(warned(&[step, &done(equal)]), [""; 0], "{equal}");
+        }
+        for other in [r#"{"inputTokens":8}"#, r#"{"inputTokens":9,"outputTokens":1,"cacheReadTokens":1}"#] {
+            assert!(warned(&[step, &done(other)])[0].contains("differs"), "{other}");
+        }
+        assert_eq!(warned(&[&done(r#"{"inputTokens":8}"#)]), [""; 0], "there is no sum to differ from");
+
+        let ended = |at: &str| format!(r#"{{"type":"done","reason":"stop","endedAt":{at}}}"#);
+        assert_eq!(warned(&[&ended("1780000000000")]), [""; 0]);
+        assert_eq!(sealed(&[&ended("1779999999999.5")]).ended_at, Some(EpochMillis::new(1_779_999_999_999)));
+        for bad in ["-1", "1780000000", "1790000000000"] {
+            assert!(warned(&[&ended(bad)])[0].contains("`endedAt`"), "{bad}");
+            assert_eq!(sealed(&[&ended(bad)]).ended_at, None, "{bad}");
+        }
+    }
+
+    /// The contract's cases of the fold, of one conversation each.
+    #[test]
+    fn the_contracts_cases() {
+        let file: serde_json::Value = serde_json::from_str(include_str!("../../tests/vectors/fold.json")).unwrap();
+        let cases = file["cases"].as_array().unwrap();
+        assert_eq!(cases.len(), 39);
+        for case in cases {
+            let mut open: Vec<OpenTurn> = Vec::new();
+            let mut sealed = Vec::new();
+            for event in case["events"].as_array().unwrap() {
+                let Some(event) = parse_line(event.to_string().as_bytes()).unwrap() else { continue };
+                let event = event.event;
+                let known = open.iter().position(|turn| turn.id == event.turn_id);
+                let is_late = sealed.iter().any(|turn: &TurnMetrics| turn.turn_id == event.turn_id);
+                if is_late || (known.is_none() && event.kind == TurnEventKind::Progress(Progress::Failed)) {
+                    continue;
+                }
+                let at = known.unwrap_or_else(|| {
+                    open.push(OpenTurn::new(event.turn_id));
+                    open.len() - 1
+                });
+                match event.kind {
+                    TurnEventKind::Progress(progress) => open[at].fold(&progress),
+                    TurnEventKind::Done(done) => {
+                        sealed.push(open.remove(at).seal(&done, EpochMillis::new(SEALED_AT)).metrics);
+                    }
+                }
+            }
+            let metrics = case["metrics"].as_object().unwrap();
+            if metrics.len() == 1 {
+                let expected = metrics.values().next().unwrap().to_string();
+                assert_eq!(serde_json::to_string(&sealed).unwrap(), expected, "case {}", case["name"]);
+            }
+        }
     }
 
     #[test]
@@ -309,7 +545,8 @@ mod tests {
         let mut turn = OpenTurn::new(TurnId::new("t").unwrap());
         let report = |n: u32, tokens| Progress::Usage {
             step_id: Some(StepId::new(format!("t#{n}")).unwrap()),
-            usage: usage(tokens, 0),
+            report: usage(tokens, 0).into(),
+            is_final: false,
         };
         for n in 0..100 {
             turn.fold(&report(n, 1));
@@ -318,7 +555,7 @@ mod tests {
         }
         let steps: Vec<_> = turn.steps.iter().map(|step| step.id.to_string()).collect();
         assert_eq!(steps, (0..100).map(|n| format!("t#{n}")).collect::<Vec<_>>());
-        assert_eq!(turn.steps[20].usage, Some(usage(41, 0)));
+        assert_eq!(turn.steps[20].reports.joined(), Some(usage(41, 0).into()));
         let collected: OpenSteps = turn.steps.iter().cloned().collect();
         assert_eq!(collected, turn.steps);
         assert!(

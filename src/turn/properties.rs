@@ -42,32 +42,65 @@ fn label() -> impl Strategy<Value = Option<Label>> {
     proptest::option::of("\\PC{0,3}".prop_map(|text| Label::from(&*text)))
 }
 
+fn counter() -> impl Strategy<Value = Option<TokenCount>> {
+    proptest::option::of(count())
+}
+
+fn report() -> impl Strategy<Value = UsageReport> {
+    (counter(), counter(), counter(), counter(), counter()).prop_map(
+        |(input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cache_write_1h_tokens)| UsageReport {
+            input_tokens,
+            output_tokens,
+            cache_read_tokens,
+            cache_write_tokens,
+            cache_write_1h_tokens,
+        },
+    )
+}
+
 fn usage_report() -> impl Strategy<Value = Progress> {
-    (proptest::option::of(step_id()), usage()).prop_map(|(step_id, usage)| Progress::Usage { step_id, usage })
+    (proptest::option::of(step_id()), report(), any::<bool>()).prop_map(|(step_id, report, is_final)| Progress::Usage {
+        step_id,
+        report,
+        is_final,
+    })
+}
+
+fn labels() -> impl Strategy<Value = TurnLabels> {
+    (label(), label(), label()).prop_map(|(model, provider, project)| TurnLabels { model, provider, project })
 }
 
 fn progress() -> impl Strategy<Value = Progress> {
     prop_oneof![
-        label().prop_map(|model| Progress::Start { model }),
+        labels().prop_map(Progress::Start),
         usage_report(),
-        (step_id(), times(), label()).prop_map(|(step_id, times, model)| Progress::StepComplete {
+        usage_report(),
+        (step_id(), times(), label(), label()).prop_map(|(step_id, times, model, provider)| Progress::StepComplete {
             step_id,
             times,
-            model
+            model,
+            provider
         }),
+        Just(Progress::Failed),
     ]
+}
+
+fn moment() -> impl Strategy<Value = KernelMoment> {
+    (0..=1u64 << 50).prop_map(|millis| EpochMillis::new(millis).into())
 }
 
 fn done() -> impl Strategy<Value = Done> {
     let reason = "\\PC{0,5}".prop_map(|text| Label::from(&*text));
-    let optional =
-        (proptest::option::of(millis()), proptest::option::of(usage()), proptest::option::of(count()), label());
-    (reason, optional).prop_map(|(reason, (duration, usage, context_size, model))| Done {
+    let optional = (proptest::option::of(millis()), proptest::option::of(report()), proptest::option::of(count()));
+    let beside = (label(), label(), proptest::option::of(moment()));
+    (reason, optional, beside).prop_map(|(reason, (duration, usage, context_size), (model, provider, ended_at))| Done {
         reason,
         duration,
         usage,
         context_size,
         model,
+        provider,
+        ended_at,
     })
 }
 
@@ -100,15 +133,34 @@ fn stored_turn() -> impl Strategy<Value = StoredTurn> {
         usage,
         times,
     });
-    let metrics = (id, usage(), vec(step, 0..4), proptest::option::of(millis()), proptest::option::of(count()));
+    let metrics = (id.clone(), usage(), vec(step, 0..4), proptest::option::of(millis()), proptest::option::of(count()));
     let label = || text("").prop_map(|text| Label::from(&*text));
-    let envelope = (1..=u64::MAX, any::<u64>(), label(), proptest::option::of(label()));
-    (envelope, metrics).prop_map(
-        |((ordinal, sealed_at, reason, model), (turn_id, usage, steps, duration, context_size))| StoredTurn {
+    let labels = move || proptest::option::of(label());
+    let details = (id, labels(), labels(), proptest::option::of(count()));
+    let details = details.prop_map(|(id, model, provider, cache_write_1h_tokens)| StepDetails {
+        step_id: StepId::new(id.as_str()).unwrap(),
+        model,
+        provider,
+        cache_write_1h_tokens,
+    });
+    let moments = (any::<u64>(), proptest::option::of(any::<u64>()));
+    let envelope = (1..=u64::MAX, moments, label(), labels(), labels(), labels());
+    let beside = (proptest::option::of(count()), vec(details, 0..3));
+    (envelope, beside, metrics).prop_map(
+        |(
+            (ordinal, (sealed_at, ended_at), reason, model, provider, project),
+            (cache_write_1h_tokens, step_details),
+            (turn_id, usage, steps, duration, context_size),
+        )| StoredTurn {
             ordinal: Ordinal::new(ordinal).unwrap(),
             sealed_at: EpochMillis::new(sealed_at),
+            ended_at: ended_at.map(EpochMillis::new),
             reason,
             model,
+            provider,
+            project,
+            cache_write_1h_tokens,
+            step_details,
             metrics: TurnMetrics { turn_id, usage, steps, duration, context_size },
         },
     )
@@ -116,10 +168,67 @@ fn stored_turn() -> impl Strategy<Value = StoredTurn> {
 
 proptest! {
     #[test]
-    fn the_join_is_commutative_associative_and_idempotent(a in usage(), b in usage(), c in usage()) {
+    fn the_join_is_commutative_associative_and_idempotent(a in report(), b in report(), c in report()) {
         prop_assert_eq!(a.join(b), b.join(a));
         prop_assert_eq!(a.join(b).join(c), a.join(b.join(c)));
         prop_assert_eq!(a.join(a), a);
+    }
+
+    /// A final report replaces the others whenever it comes, but for an input or an output counter that it lacks.
+    #[test]
+    fn reports_come_to_the_same_in_any_order_and_however_often(
+        (reports, shuffled) in vec((report(), any::<bool>()), 0..8).prop_flat_map(|reports| {
+            let twice: Vec<_> = reports.iter().chain(&reports).copied().collect();
+            (Just(reports), Just(twice).prop_shuffle())
+        }),
+    ) {
+        let joined = |reports: &[(UsageReport, bool)]| {
+            let mut joined = UsageReports::default();
+            for (report, is_final) in reports {
+                joined.take(*report, *is_final);
+            }
+            joined
+        };
+        prop_assert_eq!(joined(&reports), joined(&shuffled));
+
+        // The oracle looks at each counter by itself.
+        let said: Vec<_> = reports.iter().filter(|(report, _)| !report.is_silent()).collect();
+        let largest = |of: fn(&UsageReport) -> Option<TokenCount>, finals: bool| {
+            said.iter().filter(|(_, is_final)| *is_final == finals).filter_map(|(report, _)| of(report)).max()
+        };
+        let has_final = said.iter().any(|(_, is_final)| *is_final);
+        let filled = |of| if has_final { largest(of, true).or(largest(of, false)) } else { largest(of, false) };
+        let expected = UsageReport {
+            input_tokens: filled(|report| report.input_tokens),
+            output_tokens: filled(|report| report.output_tokens),
+            cache_read_tokens: largest(|report| report.cache_read_tokens, has_final),
+            cache_write_tokens: largest(|report| report.cache_write_tokens, has_final),
+            cache_write_1h_tokens: largest(|report| report.cache_write_1h_tokens, has_final),
+        };
+        prop_assert_eq!(joined(&reports).joined(), (!said.is_empty()).then_some(expected));
+    }
+
+    /// What is known is not wiped out by what is not said.
+    #[test]
+    fn a_done_that_counts_nothing_changes_no_usage(
+        events in vec(usage_report(), 0..8),
+        done in done(),
+        silent in proptest::option::of(prop_oneof![
+            Just(UsageReport::default()),
+            Just(Usage::default().into()),
+            counter().prop_map(|cache_read_tokens| UsageReport { cache_read_tokens, ..UsageReport::default() }),
+        ]),
+    ) {
+        let usage = |usage| folded(&events).seal(&Done { usage, ..done.clone() }, EpochMillis::new(7)).metrics.usage;
+        if folded(&events) != folded(&[]) {
+            prop_assert_eq!(usage(silent), usage(None));
+        }
+    }
+
+    #[test]
+    fn a_context_size_is_never_0(events in vec(progress(), 0..8), done in done()) {
+        let metrics = folded(&events).seal(&done, EpochMillis::new(7)).metrics;
+        prop_assert!(metrics.context_size.is_none_or(|size| size > TokenCount::ZERO));
     }
 
     /// Only the order in which steps are first seen may depend on the order of reports.

@@ -86,29 +86,49 @@ mod tests {
     }
 
     fn usage() -> impl Strategy<Value = String> {
-        (count(), count(), count(), count(), 0u8..4).prop_map(|(input, output, read, write, present)| {
+        (count(), count(), count(), count(), count(), 0u8..8).prop_map(|(input, output, read, write, hour, present)| {
             let read = if present & 1 == 0 { String::new() } else { format!(r#","cacheReadTokens":{read}"#) };
             let write = if present & 2 == 0 { String::new() } else { format!(r#","cacheWriteTokens":{write}"#) };
-            format!(r#"{{"inputTokens":{input},"outputTokens":{output}{read}{write}}}"#)
+            let hour = if present & 4 == 0 { String::new() } else { format!(r#","cacheWrite1hTokens":{hour}"#) };
+            format!(r#"{{"inputTokens":{input},"outputTokens":{output}{read}{write}{hour}}}"#)
         })
     }
 
     /// The four types with their fields in the order in which a kernel writes them.
     const TYPES: &[(&str, &[&str])] = &[
-        ("turn-start", &["conversationId", "turnId", "model?"]),
-        ("usage", &["conversationId", "turnId", "stepId?", "usage"]),
-        ("step-complete", &["conversationId", "turnId", "stepId", "ttftMs?", "decodeMs?", "genTotalMs?", "model?"]),
-        ("done", &["conversationId", "turnId", "reason", "durationMs?", "usage?", "contextSize?", "model?"]),
+        ("turn-start", &["conversationId", "turnId", "model?", "provider?", "project?"]),
+        ("usage", &["conversationId", "turnId", "stepId?", "usage", "final?"]),
+        (
+            "step-complete",
+            &["conversationId", "turnId", "stepId", "ttftMs?", "decodeMs?", "genTotalMs?", "model?", "provider?"],
+        ),
+        (
+            "done",
+            &[
+                "conversationId",
+                "turnId",
+                "reason",
+                "durationMs?",
+                "usage?",
+                "contextSize?",
+                "model?",
+                "provider?",
+                "endedAt?",
+            ],
+        ),
+        ("error", &["conversationId", "turnId?", "message?"]),
     ];
 
     /// The fields of an event, the optional ones there or not.
     fn fields() -> impl Strategy<Value = Vec<String>> {
-        let values = vec((text(), prop_oneof![count(), number()], usage(), any::<bool>()), 7);
+        let values = vec((text(), prop_oneof![count(), number()], usage(), any::<bool>()), 9);
         (select(TYPES), values).prop_map(|((kind, names), values)| {
             let fields = names.iter().zip(values).filter_map(|(name, (text, number, usage, is_there))| {
                 let value = match name.trim_end_matches('?') {
-                    "conversationId" | "turnId" | "stepId" | "model" | "reason" => text,
+                    "conversationId" | "turnId" | "stepId" | "reason" | "model" | "provider" | "project"
+                    | "message" => text,
                     "usage" => usage,
+                    "final" => ["true", "false", "null", "1"][number.len() % 4].to_owned(),
                     _ => number,
                 };
                 (is_there || !name.ends_with('?')).then(|| format!("\"{}\":{value}", name.trim_end_matches('?')))

@@ -2,7 +2,7 @@ use serde::{Deserialize, Serialize};
 
 use super::TokenCount;
 
-/// The tokens of a step or a turn, as a model's provider reported them.
+/// The tokens of a step or a turn, as a front-end shows them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Usage {
@@ -19,31 +19,6 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Joins two reports of the same thing: each counter becomes the larger of the two, and a counter that only one
-    /// reports is that one's.
-    ///
-    /// Providers report a prompt first and a cumulative output later: adding them counts twice, keeping the last
-    /// loses the prompt. A join does neither, in whatever order and however often the reports come.
-    ///
-    /// ```
-    /// # use turn_metrics::turn::Usage;
-    /// let prompt = Usage { input_tokens: 900.into(), output_tokens: 1.into(), ..Usage::default() };
-    /// let output = Usage { output_tokens: 120.into(), ..Usage::default() };
-    /// let step = Usage { input_tokens: 900.into(), output_tokens: 120.into(), ..Usage::default() };
-    /// assert_eq!(prompt.join(output), step);
-    /// assert_eq!(output.join(prompt).join(prompt), step);
-    /// ```
-    #[must_use]
-    pub fn join(self, other: Self) -> Self {
-        Self {
-            input_tokens: self.input_tokens.max(other.input_tokens),
-            output_tokens: self.output_tokens.max(other.output_tokens),
-            // `None` orders before every `Some`.
-            cache_read_tokens: self.cache_read_tokens.max(other.cache_read_tokens),
-            cache_write_tokens: self.cache_write_tokens.max(other.cache_write_tokens),
-        }
-    }
-
     /// The sum of two different things. A cache counter is present if at least one of them has it; each counter
     /// stays at [`TokenCount::MAX`] where it would pass it.
     #[must_use]
@@ -60,11 +35,159 @@ impl Usage {
     pub fn context_size(self) -> TokenCount {
         self.input_tokens.saturating_add(self.output_tokens)
     }
+
+    /// Whether more tokens were read from the cache and written to it than the prompt has. A kernel that reports so
+    /// counts the prompt without its cached part.
+    pub fn has_more_cached_than_input(self) -> bool {
+        let cached = self.cache_read_tokens.unwrap_or_default();
+        // The sum of two counts stays below 2^54.
+        cached.get() + self.cache_write_tokens.unwrap_or_default().get() > self.input_tokens.get()
+    }
 }
 
 fn add_reported(a: Option<TokenCount>, b: Option<TokenCount>) -> Option<TokenCount> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.saturating_add(b)),
         (one, None) | (None, one) => one,
+    }
+}
+
+/// What one report says of the tokens of a step or a turn: any counter may be missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct UsageReport {
+    /// Tokens of the whole prompt, cached ones included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input_tokens: Option<TokenCount>,
+    /// Tokens that the model wrote.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_tokens: Option<TokenCount>,
+    /// Those of the prompt that were read from the provider's cache.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_read_tokens: Option<TokenCount>,
+    /// Those of the prompt that were written to the provider's cache.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_write_tokens: Option<TokenCount>,
+    /// Those that were written to the cache to stay for an hour, which costs more: a part of `cache_write_tokens`.
+    #[serde(rename = "cacheWrite1hTokens", skip_serializing_if = "Option::is_none")]
+    pub cache_write_1h_tokens: Option<TokenCount>,
+}
+
+impl From<Usage> for UsageReport {
+    fn from(usage: Usage) -> Self {
+        Self {
+            input_tokens: Some(usage.input_tokens),
+            output_tokens: Some(usage.output_tokens),
+            cache_read_tokens: usage.cache_read_tokens,
+            cache_write_tokens: usage.cache_write_tokens,
+            cache_write_1h_tokens: None,
+        }
+    }
+}
+
+impl UsageReport {
+    /// Joins two reports of the same thing: each counter becomes the larger of the two, and a counter that only one
+    /// reports is that one's.
+    ///
+    /// Providers report a prompt first and a cumulative output later: adding them counts twice, keeping the last
+    /// loses the prompt. A join does neither, in whatever order and however often the reports come.
+    ///
+    /// ```
+    /// # use turn_metrics::turn::UsageReport;
+    /// let prompt = UsageReport { input_tokens: Some(900.into()), ..UsageReport::default() };
+    /// let output = UsageReport { output_tokens: Some(120.into()), ..UsageReport::default() };
+    /// let step = UsageReport { output_tokens: Some(120.into()), ..prompt };
+    /// assert_eq!(prompt.join(output), step);
+    /// assert_eq!(output.join(prompt).join(prompt), step);
+    /// ```
+    #[must_use]
+    pub fn join(self, other: Self) -> Self {
+        // `None` orders before every `Some`.
+        self.by_counter(other, Ord::max)
+    }
+
+    /// The sum of reports of two different things. A counter is present if at least one of them has it; each counter
+    /// stays at [`TokenCount::MAX`] where it would pass it.
+    #[must_use]
+    pub fn saturating_add(self, other: Self) -> Self {
+        self.by_counter(other, add_reported)
+    }
+
+    fn by_counter(
+        self,
+        other: Self,
+        each: impl Fn(Option<TokenCount>, Option<TokenCount>) -> Option<TokenCount>,
+    ) -> Self {
+        Self {
+            input_tokens: each(self.input_tokens, other.input_tokens),
+            output_tokens: each(self.output_tokens, other.output_tokens),
+            cache_read_tokens: each(self.cache_read_tokens, other.cache_read_tokens),
+            cache_write_tokens: each(self.cache_write_tokens, other.cache_write_tokens),
+            cache_write_1h_tokens: each(self.cache_write_1h_tokens, other.cache_write_1h_tokens),
+        }
+    }
+
+    /// Whether the report has neither input nor output tokens. Such a report counts as not sent, cache counters
+    /// included: a provider that reported nothing must not wipe out what is known.
+    pub fn is_silent(&self) -> bool {
+        self.input_tokens.is_none() && self.output_tokens.is_none()
+    }
+
+    /// Whether any counter is more than 0.
+    pub(super) fn is_positive(&self) -> bool {
+        let Self { input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cache_write_1h_tokens } = self;
+        [input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cache_write_1h_tokens]
+            .into_iter()
+            .any(|count| count.is_some_and(|count| count > TokenCount::ZERO))
+    }
+
+    /// The same report, with a missing input or output counter taken from `known`.
+    pub(super) fn or_unsaid(self, known: Self) -> Self {
+        Self {
+            input_tokens: self.input_tokens.or(known.input_tokens),
+            output_tokens: self.output_tokens.or(known.output_tokens),
+            ..self
+        }
+    }
+
+    /// The usage as it is shown: a missing input or output counter is 0.
+    pub fn usage(self) -> Usage {
+        Usage {
+            input_tokens: self.input_tokens.unwrap_or_default(),
+            output_tokens: self.output_tokens.unwrap_or_default(),
+            cache_read_tokens: self.cache_read_tokens,
+            cache_write_tokens: self.cache_write_tokens,
+        }
+    }
+}
+
+/// All reports of one thing, joined: a final report stands above those that are not.
+///
+/// Some providers' last report is lower than their first, and it is the true one. Keeping the two kinds apart makes this
+/// join commutative, associative and idempotent too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct UsageReports {
+    /// The join of the reports that were not final; `None` before the first.
+    pub interim: Option<UsageReport>,
+    /// The join of the final reports; `None` before the first.
+    pub last: Option<UsageReport>,
+}
+
+impl UsageReports {
+    /// Takes a report in. A silent one changes nothing.
+    pub fn take(&mut self, report: UsageReport, is_final: bool) {
+        if !report.is_silent() {
+            let known = if is_final { &mut self.last } else { &mut self.interim };
+            *known = Some(known.map_or(report, |known| known.join(report)));
+        }
+    }
+
+    /// What the reports come to; `None` before the first. A final report without an input or an output counter has that
+    /// of the others.
+    pub fn joined(&self) -> Option<UsageReport> {
+        match (self.interim, self.last) {
+            (Some(interim), Some(last)) => Some(last.or_unsaid(interim)),
+            (one, None) | (None, one) => one,
+        }
     }
 }

@@ -20,16 +20,16 @@ pub enum Warning {
     },
     /// Steps whose cached tokens are more than their prompt: the kernel counts the prompt without its cached part.
     #[error(
-        "turn `{turn_id}`: step `{step_id}` and {others} others have more cached tokens than `inputTokens`, which must \
-         count the whole prompt"
+        "turn `{turn_id}`: {steps} of its steps, first `{step_id}`, report more cached tokens than `inputTokens`, which \
+         must count the whole prompt"
     )]
     CachedBeyondInput {
         /// The turn.
         turn_id: TurnId,
         /// The first such step.
         step_id: StepId,
-        /// How many more such steps the turn has.
-        others: usize,
+        /// How many such steps the turn has.
+        steps: usize,
     },
     /// The usage of the `done` differs from the sum of the turn's steps.
     #[error("turn `{turn_id}`: the usage of its `done` differs from the sum of its steps")]
@@ -37,4 +37,26 @@ pub enum Warning {
         /// The turn.
         turn_id: TurnId,
     },
+}
+
+impl Warning {
+    /// The turn.
+    pub fn turn_id(&self) -> &TurnId {
+        match self {
+            Self::LabelCut { turn_id, .. }
+            | Self::ImplausibleEnd { turn_id }
+            | Self::CachedBeyondInput { turn_id, .. }
+            | Self::UsageDiffers { turn_id } => turn_id,
+        }
+    }
+
+    /// What is wrong, without a word of what was sent: fit for a log.
+    pub fn summary(&self) -> &'static str {
+        match self {
+            Self::LabelCut { .. } => "a text was cut",
+            Self::ImplausibleEnd { .. } => "`endedAt` was ignored",
+            Self::CachedBeyondInput { .. } => "a step has more cached tokens than `inputTokens`",
+            Self::UsageDiffers { .. } => "the usage of `done` differs from the sum of the steps",
+        }
+    }
 }

@@ -6,8 +6,8 @@ use serde::de::{self, IgnoredAny, MapAccess};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
-    ConversationId, Done, KernelEvent, Label, Millis, Progress, StepId, StepTimes, TokenCount, TurnEvent,
-    TurnEventKind, TurnId, Usage,
+    ConversationId, Done, KernelEvent, KernelMoment, Label, Millis, Progress, StepId, StepTimes, TokenCount, TurnEvent,
+    TurnEventKind, TurnId, TurnLabels, UsageReport,
 };
 
 /// Why a line is no kernel event. Displays what is wrong and where in the line.
@@ -65,16 +65,17 @@ pub fn parse_line(line: &[u8]) -> Result<Option<KernelEvent>, BadEvent> {
         EventType::Usage => read::<UsageLine>(line),
         EventType::StepComplete => read::<StepCompleteLine>(line),
         EventType::Done => read::<DoneLine>(line),
+        EventType::Error => read::<ErrorLine>(line),
         EventType::Ignored => Ok(None),
     }
 }
 
 fn read<'a, L>(line: &'a [u8]) -> Result<Option<KernelEvent>, BadEvent>
 where
-    L: Deserialize<'a> + Into<KernelEvent>,
+    L: Deserialize<'a> + Into<Option<KernelEvent>>,
 {
     match serde_json::from_slice::<L>(line) {
-        Ok(event) => Ok(Some(event.into())),
+        Ok(event) => Ok(event.into()),
         Err(error) => Err(explain::<L>(line, &error)),
     }
 }
@@ -96,6 +97,7 @@ pub(super) enum EventType {
     Usage,
     StepComplete,
     Done,
+    Error,
     Ignored,
 }
 
@@ -106,6 +108,7 @@ impl EventType {
             b"usage" => Self::Usage,
             b"step-complete" => Self::StepComplete,
             b"done" => Self::Done,
+            b"error" => Self::Error,
             _ => Self::Ignored,
         }
     }
@@ -190,7 +193,7 @@ impl<'de> Deserialize<'de> for EventType {
     }
 }
 
-// The four lines. `tag` writes the type; reading has seen it already and skips it like an unknown field.
+// The lines that count. `tag` writes the type; reading has seen it already and skips it like an unknown field.
 
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "type", rename = "turn-start", rename_all = "camelCase")]
@@ -199,6 +202,10 @@ struct TurnStartLine {
     turn_id: TurnId,
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<Label>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider: Option<Label>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    project: Option<Label>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -208,7 +215,9 @@ struct UsageLine {
     turn_id: TurnId,
     #[serde(skip_serializing_if = "Option::is_none")]
     step_id: Option<StepId>,
-    usage: Usage,
+    usage: UsageReport,
+    #[serde(rename = "final", skip_serializing_if = "Option::is_none")]
+    is_final: Option<bool>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -217,14 +226,16 @@ struct StepCompleteLine {
     conversation_id: ConversationId,
     turn_id: TurnId,
     step_id: StepId,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "Millis::read_reported", skip_serializing_if = "Option::is_none")]
     ttft_ms: Option<Millis>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "Millis::read_reported", skip_serializing_if = "Option::is_none")]
     decode_ms: Option<Millis>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "Millis::read_reported", skip_serializing_if = "Option::is_none")]
     gen_total_ms: Option<Millis>,
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<Label>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider: Option<Label>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -233,43 +244,60 @@ struct DoneLine {
     conversation_id: ConversationId,
     turn_id: TurnId,
     reason: Label,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "Millis::read_reported", skip_serializing_if = "Option::is_none")]
     duration_ms: Option<Millis>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<Usage>,
+    usage: Option<UsageReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
     context_size: Option<TokenCount>,
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<Label>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider: Option<Label>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ended_at: Option<KernelMoment>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "type", rename = "error", rename_all = "camelCase")]
+struct ErrorLine {
+    conversation_id: ConversationId,
+    /// A kernel that fails outside a turn names none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    turn_id: Option<TurnId>,
 }
 
 fn event(conversation_id: ConversationId, turn_id: TurnId, kind: TurnEventKind) -> KernelEvent {
     KernelEvent { conversation_id, event: TurnEvent { turn_id, kind } }
 }
 
-impl From<TurnStartLine> for KernelEvent {
+impl From<TurnStartLine> for Option<KernelEvent> {
     fn from(line: TurnStartLine) -> Self {
-        let kind = TurnEventKind::Progress(Progress::Start { model: line.model });
-        event(line.conversation_id, line.turn_id, kind)
+        let TurnStartLine { conversation_id, turn_id, model, provider, project } = line;
+        let labels = TurnLabels { model, provider, project };
+        Some(event(conversation_id, turn_id, TurnEventKind::Progress(Progress::Start(labels))))
     }
 }
 
-impl From<UsageLine> for KernelEvent {
+impl From<UsageLine> for Option<KernelEvent> {
     fn from(line: UsageLine) -> Self {
-        let kind = TurnEventKind::Progress(Progress::Usage { step_id: line.step_id, usage: line.usage });
-        event(line.conversation_id, line.turn_id, kind)
+        let UsageLine { conversation_id, turn_id, step_id, usage: report, is_final } = line;
+        let progress = Progress::Usage { step_id, report, is_final: is_final.unwrap_or_default() };
+        Some(event(conversation_id, turn_id, TurnEventKind::Progress(progress)))
     }
 }
 
-impl From<StepCompleteLine> for KernelEvent {
+impl From<StepCompleteLine> for Option<KernelEvent> {
     fn from(line: StepCompleteLine) -> Self {
-        let times = StepTimes { ttft: line.ttft_ms, decode: line.decode_ms, gen_total: line.gen_total_ms };
-        let progress = Progress::StepComplete { step_id: line.step_id, times, model: line.model };
-        event(line.conversation_id, line.turn_id, TurnEventKind::Progress(progress))
+        let StepCompleteLine { conversation_id, turn_id, step_id, ttft_ms, decode_ms, gen_total_ms, model, provider } =
+            line;
+        let times = StepTimes { ttft: ttft_ms, decode: decode_ms, gen_total: gen_total_ms };
+        let progress = Progress::StepComplete { step_id, times, model, provider };
+        Some(event(conversation_id, turn_id, TurnEventKind::Progress(progress)))
     }
 }
 
-impl From<DoneLine> for KernelEvent {
+impl From<DoneLine> for Option<KernelEvent> {
     fn from(line: DoneLine) -> Self {
         let done = Done {
             reason: line.reason,
@@ -277,8 +305,17 @@ impl From<DoneLine> for KernelEvent {
             usage: line.usage,
             context_size: line.context_size,
             model: line.model,
+            provider: line.provider,
+            ended_at: line.ended_at,
         };
-        event(line.conversation_id, line.turn_id, TurnEventKind::Done(done))
+        Some(event(line.conversation_id, line.turn_id, TurnEventKind::Done(done)))
+    }
+}
+
+impl From<ErrorLine> for Option<KernelEvent> {
+    fn from(line: ErrorLine) -> Self {
+        let ErrorLine { conversation_id, turn_id } = line;
+        Some(event(conversation_id, turn_id?, TurnEventKind::Progress(Progress::Failed)))
     }
 }
 
@@ -287,20 +324,44 @@ impl Serialize for KernelEvent {
         let conversation_id = self.conversation_id.clone();
         let turn_id = self.event.turn_id.clone();
         match self.event.kind.clone() {
-            TurnEventKind::Progress(Progress::Start { model }) => {
-                TurnStartLine { conversation_id, turn_id, model }.serialize(serializer)
+            TurnEventKind::Progress(Progress::Start(TurnLabels { model, provider, project })) => {
+                TurnStartLine { conversation_id, turn_id, model, provider, project }.serialize(serializer)
             }
-            TurnEventKind::Progress(Progress::Usage { step_id, usage }) => {
-                UsageLine { conversation_id, turn_id, step_id, usage }.serialize(serializer)
+            TurnEventKind::Progress(Progress::Usage { step_id, report: usage, is_final }) => {
+                let is_final = is_final.then_some(true);
+                UsageLine { conversation_id, turn_id, step_id, usage, is_final }.serialize(serializer)
             }
-            TurnEventKind::Progress(Progress::StepComplete { step_id, times, model }) => {
+            TurnEventKind::Progress(Progress::StepComplete { step_id, times, model, provider }) => {
                 let StepTimes { ttft: ttft_ms, decode: decode_ms, gen_total: gen_total_ms } = times;
-                StepCompleteLine { conversation_id, turn_id, step_id, ttft_ms, decode_ms, gen_total_ms, model }
-                    .serialize(serializer)
+                StepCompleteLine {
+                    conversation_id,
+                    turn_id,
+                    step_id,
+                    ttft_ms,
+                    decode_ms,
+                    gen_total_ms,
+                    model,
+                    provider,
+                }
+                .serialize(serializer)
             }
-            TurnEventKind::Done(Done { reason, duration: duration_ms, usage, context_size, model }) => {
-                DoneLine { conversation_id, turn_id, reason, duration_ms, usage, context_size, model }
-                    .serialize(serializer)
+            TurnEventKind::Progress(Progress::Failed) => {
+                ErrorLine { conversation_id, turn_id: Some(turn_id) }.serialize(serializer)
+            }
+            TurnEventKind::Done(done) => {
+                let Done { reason, duration: duration_ms, usage, context_size, model, provider, ended_at } = done;
+                DoneLine {
+                    conversation_id,
+                    turn_id,
+                    reason,
+                    duration_ms,
+                    usage,
+                    context_size,
+                    model,
+                    provider,
+                    ended_at,
+                }
+                .serialize(serializer)
             }
         }
     }

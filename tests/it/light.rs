@@ -9,6 +9,7 @@ const DIRECT: &[&str] = &[
     "actix-rt",
     "postcard",
     "redb",
+    "ryu-js",
     "serde",
     "serde_json",
     "serde_path_to_error",

@@ -36,9 +36,19 @@ fn log_of_two_turns(level: &str) -> Vec<String> {
 }
 
 #[test]
+fn warnings_of_a_conversation_are_in_the_log_once() {
+    // Both turns have more cached tokens than their prompts.
+    let log: Vec<Value> = log_of_two_turns("info").iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let warnings: Vec<_> = log.iter().filter(|event| event["level"] == "WARN").collect();
+    assert_eq!(warnings.len(), 1, "{log:#?}");
+    assert_eq!((&warnings[0]["conversationId"], &warnings[0]["turnId"]), (&json!("c"), &json!("full")));
+    assert!(warnings[0]["warning"].as_str().unwrap().contains("cached"), "{}", warnings[0]);
+}
+
+#[test]
 fn a_sealed_turn_is_one_event_with_its_place_and_its_usage() {
     let log: Vec<Value> = log_of_two_turns("info").iter().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let sealed: Vec<_> = log.iter().filter(|event| event.get("turnId").is_some()).collect();
+    let sealed: Vec<_> = log.iter().filter(|event| event["message"] == "turn sealed").collect();
     let expected =
         [("full", 1, [Some(11), Some(12), Some(13), Some(0)]), ("part", 2, [Some(21), Some(22), None, Some(24)])];
     assert_eq!(sealed.len(), expected.len(), "{log:#?}");

@@ -13,7 +13,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use turn_metrics::otel::{self, Dialect, OtelSettings};
 use turn_metrics::recorder::Recorder;
 use turn_metrics::testing::EventLog;
-use turn_metrics::turn::{ConversationId, TurnId, Usage};
+use turn_metrics::turn::{ConversationId, TurnId, TurnLabels, Usage};
 
 use crate::server::PATIENCE;
 
@@ -62,7 +62,7 @@ fn received(dialect: Dialect) -> (Vec<Span>, String) {
         let _theirs = tracing::info_span!("step", name = "theirs").entered();
         let recorder = Recorder::new(EventLog::default());
         let ids = (ConversationId::new("c").unwrap(), TurnId::new("t").unwrap());
-        let mut turn = recorder.start_turn(ids.0, ids.1, Some("m")).unwrap();
+        let mut turn = recorder.start_turn(ids.0, ids.1, TurnLabels::of_model("m")).unwrap();
         let mut step = turn.start_step();
         step.token();
         step.usage(Usage {

@@ -3,11 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::actors::{ObserveError, Receipt, TurnReceipt};
-use crate::store::{Commit, StagedTurn, TurnOutcome, Version};
-use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Ordinal, SealedTurn, TurnEvent, TurnEventKind, TurnId};
+use crate::store::{Commit, StagedTurn, StaleBefore, TurnOutcome, Version};
+use crate::turn::{
+    ConversationId, Done, EpochMillis, OpenTurn, Ordinal, Progress, RunningTime, SealedTurn, TurnEvent, TurnEventKind,
+    TurnId, Warning,
+};
 
 /// The reason of a turn that is sealed because no event came any more.
 const ABANDONED: &str = "abandoned";
+
+/// The reason of a turn whose last event was an `error`.
+const FAILED: &str = "error";
 
 /// What is durable of a conversation's turns, as far as its actor knows.
 #[derive(Debug, Default)]
@@ -15,6 +21,17 @@ pub(super) struct KnownTurns {
     pub(super) open: HashMap<TurnId, StagedTurn>,
     /// Some of the sealed ones: those that were asked about.
     pub(super) sealed: HashMap<TurnId, Ordinal>,
+    /// When the latest turn was sealed.
+    pub(super) last_sealed_at: EpochMillis,
+}
+
+/// The time of a draft.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Now {
+    /// The moment at which turns are sealed, not before that of the latest one.
+    pub(super) moment: EpochMillis,
+    /// How long the service has run.
+    pub(super) running: RunningTime,
 }
 
 /// Something that changes a conversation's turns.
@@ -22,8 +39,8 @@ pub(super) struct KnownTurns {
 pub(super) enum Work {
     /// Fold these events.
     Observe(Vec<TurnEvent>),
-    /// Seal those of these turns that have had no event since.
-    Abandon { turn_ids: Vec<TurnId>, idle_since: EpochMillis },
+    /// Seal those of these turns that are stale.
+    Abandon { turn_ids: Vec<TurnId>, before: StaleBefore },
 }
 
 /// The limits that a draft keeps.
@@ -33,6 +50,16 @@ pub(super) struct Limits {
     pub(super) max_steps: usize,
 }
 
+/// Why a draft did not take a piece of work.
+#[derive(Debug)]
+pub(super) enum NotTaken {
+    /// The work has an `error` of turns that are not known here. Such a turn may be sealed, or unknown to the store too.
+    /// These are all turns of the work to look up.
+    UnknownFailures(Vec<TurnId>),
+    /// The work passes a limit.
+    OverLimit(ObserveError),
+}
+
 /// A change of a conversation that is not durable yet.
 #[derive(Debug)]
 pub(super) struct Draft<'a> {
@@ -40,7 +67,7 @@ pub(super) struct Draft<'a> {
     /// What is durable.
     known: &'a KnownTurns,
     limits: Limits,
-    now: EpochMillis,
+    now: Now,
     turns: Turns,
 }
 
@@ -62,34 +89,37 @@ enum Fate {
 }
 
 impl<'a> Draft<'a> {
-    pub(super) fn new(
-        conversation_id: &'a ConversationId,
-        known: &'a KnownTurns,
-        limits: Limits,
-        now: EpochMillis,
-    ) -> Self {
+    pub(super) fn new(conversation_id: &'a ConversationId, known: &'a KnownTurns, limits: Limits, now: Now) -> Self {
         Self { conversation_id, known, limits, now, turns: Turns::default() }
     }
 
-    /// Takes a piece of work in, whole or, where it passes a limit, not at all.
-    pub(super) fn take(&mut self, work: &Work) -> Result<Mentions, ObserveError> {
-        let mut trial = Trial { draft: self, turns: Turns::default(), mentions: Mentions::default() };
+    /// Takes a piece of work in, whole or not at all. Once its turns were looked up, an error of an unknown turn is of
+    /// none.
+    pub(super) fn take(&mut self, work: &Work, looked_up: bool) -> Result<Mentions, NotTaken> {
+        let (turns, mentions, unknown_failures) = (Turns::default(), Mentions::default(), BTreeSet::new());
+        let mut trial = Trial { draft: self, turns, mentions, unknown_failures };
         match work {
-            Work::Observe(events) => events.iter().try_for_each(|event| trial.fold(event))?,
-            Work::Abandon { turn_ids, idle_since } => {
+            Work::Observe(events) => {
+                events.iter().try_for_each(|event| trial.fold(event)).map_err(NotTaken::OverLimit)?;
+            }
+            Work::Abandon { turn_ids, before } => {
                 for turn_id in turn_ids {
-                    trial.abandon(turn_id, *idle_since);
+                    trial.abandon(turn_id, *before);
                 }
             }
         }
-        let Trial { turns, mentions, .. } = trial;
+        let Trial { turns, mentions, unknown_failures, .. } = trial;
+        if !looked_up && !unknown_failures.is_empty() {
+            // The look-up replaces what is known, so it is for the others that are late too.
+            return Err(NotTaken::UnknownFailures(self.maybe_sealed_before(work)));
+        }
         let open = self.open_turns_with(&turns);
         // A limit that was lowered since does not stop what is open already.
         if open > self.limits.max_open_turns && open > self.open_turns_with(&Turns::default()) {
-            return Err(ObserveError::TooManyOpenTurns {
+            return Err(NotTaken::OverLimit(ObserveError::TooManyOpenTurns {
                 conversation_id: self.conversation_id.clone(),
                 limit: self.limits.max_open_turns,
-            });
+            }));
         }
         self.turns.fates.extend(turns.fates);
         self.turns.sealed.extend(turns.sealed);
@@ -146,15 +176,24 @@ struct Trial<'d, 'a> {
     draft: &'d Draft<'a>,
     turns: Turns,
     mentions: Mentions,
+    /// Turns with an `error` that are neither open nor known to be sealed.
+    unknown_failures: BTreeSet<TurnId>,
 }
 
 impl Trial<'_, '_> {
     fn fold(&mut self, event: &TurnEvent) -> Result<(), ObserveError> {
         let Limits { max_steps, .. } = self.draft.limits;
-        let now = self.draft.now;
+        let Now { moment, running } = self.draft.now;
         let id = &event.turn_id;
+        if event.kind == TurnEventKind::Progress(Progress::Failed)
+            && !self.turns.fates.contains_key(id)
+            && self.draft.fate(id).is_none()
+        {
+            self.unknown_failures.insert(id.clone());
+            return Ok(());
+        }
         let fate = self.turns.fates.entry(id.clone()).or_insert_with(|| {
-            let new = || Fate::Open(StagedTurn { turn: OpenTurn::new(id.clone()), last_event_at: now });
+            let new = || Fate::Open(StagedTurn { turn: OpenTurn::new(id.clone()), last_event_at: running });
             self.draft.fate(id).unwrap_or_else(new)
         });
         match (fate, &event.kind) {
@@ -168,26 +207,34 @@ impl Trial<'_, '_> {
                     return Err(ObserveError::TooManySteps { turn_id: id.clone(), limit: max_steps });
                 }
                 turn.fold(progress);
-                staged.last_event_at = now;
-                self.mentions.of(id).in_time += 1;
+                staged.last_event_at = running;
+                let mention = self.mentions.of(id);
+                mention.in_time += 1;
+                mention.warnings.extend(cut(id, progress.cut_labels()));
             }
             (Fate::Open(staged), TurnEventKind::Done(done)) => {
-                let sealed = staged.turn.seal(done, now);
+                let sealed = staged.turn.seal(done, moment);
+                let warnings = staged.turn.warnings(done, moment);
                 self.seal(id, sealed);
-                self.mentions.of(id).in_time += 1;
+                let mention = self.mentions.of(id);
+                mention.in_time += 1;
+                mention.warnings.extend(cut(id, done.cut_labels()).chain(warnings));
             }
         }
         Ok(())
     }
 
-    fn abandon(&mut self, id: &TurnId, idle_since: EpochMillis) {
+    fn abandon(&mut self, id: &TurnId, before: StaleBefore) {
         // The list may name a turn twice: what is sealed in here already is not open any more.
         let fate = self.turns.fates.get(id).cloned().or_else(|| self.draft.fate(id));
         if let Some(Fate::Open(staged)) = fate
-            && staged.last_event_at < idle_since
+            && before.is_stale(&staged)
         {
-            let sealed = staged.turn.seal(&Done::because(ABANDONED), self.draft.now);
+            let done = Done::because(if staged.turn.has_failed { FAILED } else { ABANDONED });
+            let moment = self.draft.now.moment;
+            let (sealed, warnings) = (staged.turn.seal(&done, moment), staged.turn.warnings(&done, moment));
             self.seal(id, sealed);
+            self.mentions.of(id).warnings.extend(warnings);
         }
     }
 
@@ -196,6 +243,11 @@ impl Trial<'_, '_> {
         self.turns.sealed.push(id.clone());
         self.mentions.of(id).seals = true;
     }
+}
+
+/// The warnings of labels of a turn's event that were cut.
+fn cut(id: &TurnId, fields: impl Iterator<Item = &'static str>) -> impl Iterator<Item = Warning> {
+    fields.map(|field| Warning::LabelCut { turn_id: id.clone(), field })
 }
 
 /// Which turns a piece of work had to do with, in the order of their first mention, for its receipt.
@@ -214,12 +266,20 @@ struct Mention {
     in_time: u64,
     /// How many it has after the turn's end.
     late: u64,
+    /// What is probably wrong with the events up to the turn's end.
+    warnings: Vec<Warning>,
 }
 
 impl Mentions {
     fn of(&mut self, turn_id: &TurnId) -> &mut Mention {
         let place = *self.places.entry(turn_id.clone()).or_insert_with(|| {
-            self.mentions.push(Mention { turn_id: turn_id.clone(), seals: false, in_time: 0, late: 0 });
+            self.mentions.push(Mention {
+                turn_id: turn_id.clone(),
+                seals: false,
+                in_time: 0,
+                late: 0,
+                warnings: Vec::new(),
+            });
             self.mentions.len() - 1
         });
         &mut self.mentions[place]
@@ -232,8 +292,8 @@ impl Mentions {
         sealed_before: &HashMap<TurnId, Ordinal>,
     ) -> Receipt {
         let mut sealed = Vec::new();
-        let mut all_late = 0;
-        for Mention { turn_id, seals, in_time, late } in &self.mentions {
+        let (mut all_late, mut told) = (0, Vec::new());
+        for Mention { turn_id, seals, in_time, late, warnings } in &self.mentions {
             all_late += late;
             let mut tell =
                 |ordinal, duplicate| sealed.push(TurnReceipt { turn_id: turn_id.clone(), ordinal, duplicate });
@@ -245,6 +305,7 @@ impl Mentions {
                     tell(ordinal, true);
                 }
                 Some(TurnOutcome::Sealed(ordinal)) => {
+                    told.extend_from_slice(warnings);
                     if *seals {
                         tell(ordinal, false);
                     }
@@ -252,9 +313,10 @@ impl Mentions {
                         tell(ordinal, true);
                     }
                 }
-                Some(TurnOutcome::Staged) | None => {}
+                Some(TurnOutcome::Staged) | None => told.extend_from_slice(warnings),
             }
         }
-        Receipt { sealed, late: all_late, warnings: Vec::new() }
+        told.truncate(Receipt::MAX_WARNINGS);
+        Receipt { sealed, late: all_late, warnings: told }
     }
 }

@@ -11,12 +11,12 @@ use actix::{
 };
 use tokio::sync::oneshot;
 
-use self::draft::{Draft, KnownTurns, Limits, Mentions, Work};
+use self::draft::{Draft, KnownTurns, Limits, Mentions, NotTaken, Now, Work};
 use super::{
     Abandon, ConversationReport, Facts, InspectConversation, Observe, ObserveError, OpenConversation, Receipt,
     TurnSealed,
 };
-use crate::clock::SharedClock;
+use crate::clock::{RunningClock, SharedClock};
 use crate::settings::TurnSettings;
 use crate::store::{Commit, CommitError, Committed, ConversationState, ReadError, StagedTurn, TurnOutcome, Version};
 use crate::turn::{ConversationId, SealedTurn, TurnId};
@@ -40,6 +40,7 @@ pub struct Conversation {
     id: ConversationId,
     store: StoreRecipients,
     clock: SharedClock,
+    running: RunningClock,
     limits: Limits,
     /// Who is told of sealed turns, if anybody.
     facts: Option<Facts>,
@@ -51,6 +52,8 @@ pub struct Conversation {
     busy: bool,
     /// Conflicts since the last success.
     conflicts: u32,
+    /// Whether the log has told of a warning: it does once, for as long as the actor lives.
+    warned: bool,
 }
 
 struct Known {
@@ -84,7 +87,26 @@ impl Conversation {
     /// The actor of conversation `id`, not started yet.
     pub fn new(id: ConversationId, store: StoreRecipients, clock: SharedClock, settings: &TurnSettings) -> Self {
         let limits = Limits { max_open_turns: settings.max_open_turns, max_steps: settings.max_steps };
-        Self { id, store, clock, limits, facts: None, known: None, waiting: Vec::new(), busy: false, conflicts: 0 }
+        Self {
+            id,
+            store,
+            clock,
+            running: RunningClock::default(),
+            limits,
+            facts: None,
+            known: None,
+            waiting: Vec::new(),
+            busy: false,
+            conflicts: 0,
+            warned: false,
+        }
+    }
+
+    /// Notes how long the service has run by this clock; otherwise it notes 0.
+    #[must_use]
+    pub fn counting(mut self, running: RunningClock) -> Self {
+        self.running = running;
+        self
     }
 
     /// Tells of each turn that it has sealed, once that is durable.
@@ -108,38 +130,48 @@ impl Conversation {
         }
         let Some(known) = &self.known else { return self.load(Vec::new(), ctx) };
 
-        let mut draft = Draft::new(&self.id, &known.turns, self.limits, self.clock.now());
+        let now = Now { moment: self.clock.now().max(known.turns.last_sealed_at), running: self.running.now() };
+        let mut draft = Draft::new(&self.id, &known.turns, self.limits, now);
         let mut tasks = Vec::with_capacity(self.waiting.len());
-        let mut unresolved = Vec::new();
-        let mut turn_ids = Vec::new();
-        for task in self.waiting.drain(..) {
-            match draft.take(&task.work) {
-                Ok(mentions) => tasks.push((task, mentions)),
-                Err(refusal) => {
-                    // Some of its turns may be sealed, not new: events that come late pass no limit.
-                    let maybe = if task.looked_up { Vec::new() } else { draft.maybe_sealed_before(&task.work) };
-                    if maybe.is_empty() {
-                        task.answer(Err(refusal));
-                    } else {
-                        turn_ids.extend(maybe);
-                        unresolved.push(task);
-                    }
+        let mut waiting = std::mem::take(&mut self.waiting).into_iter();
+        let mut unresolved = None;
+        for task in waiting.by_ref() {
+            let (refusal, turn_ids) = match draft.take(&task.work, task.looked_up) {
+                Ok(mentions) => {
+                    tasks.push((task, mentions));
+                    continue;
+                }
+                // An error opens no turn, so whether its turn is sealed has to be known.
+                Err(NotTaken::UnknownFailures(turn_ids)) => (None, turn_ids),
+                // Some of its turns may be sealed, not new: events that come late pass no limit.
+                Err(NotTaken::OverLimit(refusal)) => (Some(refusal), draft.maybe_sealed_before(&task.work)),
+            };
+            match refusal {
+                Some(refusal) if task.looked_up || turn_ids.is_empty() => task.answer(Err(refusal)),
+                _ => {
+                    unresolved = Some((task, turn_ids));
+                    break;
                 }
             }
         }
-        // A look-up goes before anything else, or those who keep sending would keep these waiting for ever. But what
-        // one has resolved is done before the next, which would forget it.
-        if !unresolved.is_empty() && !tasks.iter().any(|(task, _)| task.looked_up) {
-            let unresolved = unresolved.into_iter().map(|task| Task { looked_up: true, ..task });
-            self.waiting = unresolved.chain(tasks.into_iter().map(|(task, _)| task)).collect();
-            return self.load(turn_ids, ctx);
+        let commit = draft.commit(known.version);
+        // What comes after a task that needs a look-up waits with it: the order of messages is that of their events.
+        let turn_ids = unresolved.map(|(task, turn_ids)| {
+            self.waiting.push(Task { looked_up: tasks.is_empty(), ..task });
+            turn_ids
+        });
+        self.waiting.extend(waiting);
+        match (commit, turn_ids) {
+            (Some(commit), _) => return self.commit(tasks, commit, ctx),
+            // The look-up comes when nothing goes before it.
+            (None, Some(turn_ids)) if tasks.is_empty() => return self.load(turn_ids, ctx),
+            (None, _) => {}
         }
-        self.waiting = unresolved;
-        if let Some(commit) = draft.commit(known.version) {
-            return self.commit(tasks, commit, ctx);
-        }
+        // As after a commit, what was looked up has served.
+        let sealed_before =
+            self.known.as_mut().map(|known| std::mem::take(&mut known.turns.sealed)).unwrap_or_default();
         for (task, mentions) in tasks {
-            task.answer(Ok(mentions.receipt(&HashMap::new(), &known.turns.sealed)));
+            task.answer(Ok(mentions.receipt(&HashMap::new(), &sealed_before)));
         }
         self.advance(ctx);
     }
@@ -156,10 +188,10 @@ impl Conversation {
 
     fn loaded(&mut self, loaded: Result<Result<ConversationState, ReadError>, MailboxError>) {
         match loaded {
-            Ok(Ok(ConversationState { version, open_turns, sealed_turns })) => {
+            Ok(Ok(ConversationState { version, last_sealed_at, open_turns, sealed_turns })) => {
                 let open = open_turns.into_iter().map(|staged| (staged.turn.id.clone(), staged)).collect();
-                self.known =
-                    Some(Known { version, turns: KnownTurns { open, sealed: sealed_turns.into_iter().collect() } });
+                let sealed = sealed_turns.into_iter().collect();
+                self.known = Some(Known { version, turns: KnownTurns { open, sealed, last_sealed_at } });
             }
             Ok(Err(error)) => self.refuse_waiting(&ObserveError::StoreUnavailable(error.to_string())),
             Err(error) => self.refuse_waiting(&ObserveError::StoreUnavailable(error.to_string())),
@@ -203,6 +235,9 @@ impl Conversation {
             }
             for turn in &sealed {
                 known.turns.open.remove(&turn.metrics.turn_id);
+                if let Some(TurnOutcome::Sealed(_)) = outcomes.get(&turn.metrics.turn_id) {
+                    known.turns.last_sealed_at = known.turns.last_sealed_at.max(turn.sealed_at);
+                }
             }
         }
         for turn in sealed {
@@ -215,6 +250,10 @@ impl Conversation {
         }
         for (task, mentions) in tasks {
             let receipt = mentions.receipt(&outcomes, &sealed_before);
+            if let Some(warning) = receipt.warnings.first().filter(|_| !std::mem::replace(&mut self.warned, true)) {
+                let (turn_id, warning) = (warning.turn_id(), warning.summary());
+                tracing::warn!(conversationId = %self.id, turnId = %turn_id, warning, "events are probably wrong; receipts have every case");
+            }
             task.answer(Ok(receipt));
         }
     }
@@ -274,8 +313,8 @@ impl Handler<Abandon> for Conversation {
     type Result = ResponseFuture<Result<Receipt, ObserveError>>;
 
     fn handle(&mut self, abandon: Abandon, ctx: &mut Self::Context) -> Self::Result {
-        let Abandon { turn_ids, idle_since, .. } = abandon;
-        self.enqueue(Work::Abandon { turn_ids, idle_since }, ctx)
+        let Abandon { turn_ids, before, .. } = abandon;
+        self.enqueue(Work::Abandon { turn_ids, before }, ctx)
     }
 }
 

@@ -9,12 +9,14 @@ use actix::Addr;
 
 use super::*;
 use crate::actors::{Fact, TurnReceipt};
+use crate::store::StaleBefore;
 use crate::testing::{MemoryStore, Probe, TestClock};
-use crate::turn::{Done, EpochMillis, OpenTurn, Ordinal, TurnEvent, parse_line};
+use crate::turn::{Done, EpochMillis, OpenTurn, Ordinal, RunningTime, TurnEvent, parse_line};
 
 struct Setup {
     kept: MemoryStore,
     clock: TestClock,
+    running: RunningClock,
     opens: Probe<OpenConversation>,
     commits: Probe<Commit>,
     actor: Addr<Conversation>,
@@ -34,8 +36,9 @@ where
     };
     let store = StoreRecipients { open: opens.recipient(), commit: commits.recipient() };
     let id = ConversationId::new("c").unwrap();
-    let actor = Conversation::new(id, store, Arc::new(clock.clone()), settings).start();
-    Setup { kept, clock, opens, commits, actor }
+    let running = RunningClock::at(RunningTime::new(500));
+    let actor = Conversation::new(id, store, Arc::new(clock.clone()), settings).counting(running.clone()).start();
+    Setup { kept, clock, running, opens, commits, actor }
 }
 
 fn setup() -> Setup {
@@ -59,6 +62,10 @@ fn usage(turn: &str, step: u32, tokens: u32) -> TurnEvent {
     event(&format!(
         r#"{{"type":"usage","turnId":"{turn}","stepId":"{turn}#{step}","usage":{{"inputTokens":{tokens},"outputTokens":1}}}}"#
     ))
+}
+
+fn error(turn: &str) -> TurnEvent {
+    event(&format!(r#"{{"type":"error","turnId":"{turn}","message":"overloaded"}}"#))
 }
 
 fn done(turn: &str) -> TurnEvent {
@@ -89,7 +96,7 @@ async fn events_are_acknowledged_when_they_are_staged_and_a_done_seals() {
     assert_eq!(setup.receipt(vec![start("t"), usage("t", 0, 5)]).await, []);
     let staged = setup.open_turns();
     assert_eq!(staged.len(), 1);
-    assert_eq!(staged[0].last_event_at, EpochMillis::new(1000));
+    assert_eq!(staged[0].last_event_at, RunningTime::new(500));
     assert_eq!(staged[0].turn.steps.len(), 1);
 
     assert_eq!(setup.receipt(vec![done("t")]).await, [told("t", 1, false)]);
@@ -173,7 +180,7 @@ async fn a_conflict_is_resolved_by_opening_again_and_folding_again() {
         if left.replace(0) > 0 {
             // Another process stages a step of the same turn first.
             let mut staged =
-                StagedTurn { turn: OpenTurn::new(TurnId::new("t").unwrap()), last_event_at: EpochMillis::new(1) };
+                StagedTurn { turn: OpenTurn::new(TurnId::new("t").unwrap()), last_event_at: RunningTime::new(1) };
             if let crate::turn::TurnEventKind::Progress(progress) = usage("t", 7, 70).kind {
                 staged.turn.fold(&progress);
             }
@@ -337,17 +344,79 @@ fn sealed_elsewhere() -> SealedTurn {
 async fn only_turns_without_an_event_since_are_abandoned() {
     let setup = setup();
     setup.send(vec![usage("old", 0, 5), start("new")]).await.unwrap();
-    setup.clock.advance(Duration::from_millis(10));
+    // A clock that jumps makes no turn older.
+    setup.clock.advance(Duration::from_hours(48));
+    setup.running.advance_to(RunningTime::new(510));
     setup.send(vec![usage("new", 0, 5)]).await.unwrap();
     let turn_ids = ["old", "new", "unknown", "old"].map(|id| TurnId::new(id).unwrap()).into();
     let abandon =
-        Abandon { conversation_id: ConversationId::new("c").unwrap(), turn_ids, idle_since: EpochMillis::new(1001) };
+        Abandon { conversation_id: ConversationId::new("c").unwrap(), turn_ids, before: RunningTime::new(501).into() };
     let receipt = setup.actor.send(abandon.clone()).await.unwrap().unwrap();
     assert_eq!(receipt.sealed, [told("old", 1, false)]);
     let sealed = &setup.commits.seen()[2].sealed[0];
     assert_eq!((sealed.reason.as_str(), sealed.metrics.usage.input_tokens), ("abandoned", 5.into()));
     assert_eq!(setup.actor.send(abandon).await.unwrap().unwrap(), Receipt::default(), "once is enough");
     assert_eq!(setup.receipt(vec![done("old")]).await, [told("old", 1, true)]);
+}
+
+#[actix_rt::test]
+async fn a_failed_turn_is_sealed_with_the_reason_error_unless_it_goes_on() {
+    let setup = setup();
+    setup.send(vec![usage("ended", 0, 5), error("ended"), usage("went-on", 0, 5), error("went-on")]).await.unwrap();
+    setup.send(vec![usage("went-on", 0, 6), usage("open", 0, 7)]).await.unwrap();
+    let turn_ids = ["ended", "went-on", "open"].map(|id| TurnId::new(id).unwrap()).into();
+    let before = StaleBefore { open: RunningTime::new(500), failed: RunningTime::new(501) };
+    let abandon = Abandon { conversation_id: ConversationId::new("c").unwrap(), turn_ids, before };
+    let receipt = setup.actor.send(abandon).await.unwrap().unwrap();
+    assert_eq!(receipt.sealed, [told("ended", 1, false)]);
+    let sealed = setup.commits.seen().pop().unwrap().sealed.pop().unwrap();
+    assert_eq!((sealed.reason.as_str(), sealed.metrics.usage.input_tokens), ("error", 5.into()));
+    assert_eq!(setup.receipt(vec![done("went-on")]).await, [told("went-on", 2, false)]);
+}
+
+#[actix_rt::test]
+async fn an_error_opens_no_turn_and_is_late_for_a_sealed_one() {
+    let setup = setup();
+    assert_eq!(setup.send(vec![error("t")]).await.unwrap(), Receipt::default());
+    assert_eq!((setup.open_turns().len(), setup.commits.seen().len()), (0, 0));
+    setup.send(vec![start("t"), done("t")]).await.unwrap();
+    // The actor has forgotten what is sealed.
+    let late = Receipt { sealed: vec![told("t", 1, true)], late: 1, ..Receipt::default() };
+    assert_eq!(setup.send(vec![error("t")]).await.unwrap(), late);
+    assert_eq!(setup.receipt(vec![error("u"), start("u"), error("t")]).await, [told("t", 1, true)]);
+    assert!(!setup.open_turns()[0].turn.has_failed, "an error before the start is of no turn");
+}
+
+#[actix_rt::test]
+async fn a_clock_that_jumps_back_does_not_make_the_moment_of_sealing_fall() {
+    let setup = setup();
+    let mut facts = Vec::new();
+    for (turn, clock) in [("a", 5000), ("b", 1000), ("c", 5001)] {
+        setup.clock.set(clock);
+        setup.receipt(vec![done(turn)]).await;
+        facts.push(setup.commits.seen().pop().unwrap().sealed[0].sealed_at.get());
+    }
+    assert_eq!(facts, [5000, 5000, 5001]);
+}
+
+#[actix_rt::test]
+async fn a_receipt_warns_of_what_is_probably_a_mistake() {
+    let setup = setup();
+    let warnings = async |events| {
+        let warnings = setup.send(events).await.unwrap().warnings;
+        warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let long = "x".repeat(257);
+    let start = event(&format!(r#"{{"type":"turn-start","turnId":"t","model":"{long}","project":"{long}"}}"#));
+    let told = warnings(vec![start.clone(), usage("t", 0, 5)]).await;
+    assert!(
+        matches!(&*told, [model, project] if model.contains("`model`") && project.contains("`project`")),
+        "{told:?}"
+    );
+    let ended = r#"{"type":"done","turnId":"t","reason":"stop","usage":{"inputTokens":7},"endedAt":5}"#;
+    let told = warnings(vec![event(ended)]).await;
+    assert!(matches!(&*told, [end, sum] if end.contains("endedAt") && sum.contains("differs")), "{told:?}");
+    assert_eq!(warnings(vec![start, event(ended)]).await, [""; 0], "what is late is not looked at");
 }
 
 #[actix_rt::test]

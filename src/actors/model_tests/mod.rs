@@ -13,10 +13,11 @@ use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state
 
 use self::model::{Event, Fault, Model, Request, Transition, events_of, sealed_by_rival, staged_by_rival};
 use super::*;
+use crate::clock::RunningClock;
 use crate::settings::{StoreSettings, TurnSettings};
 use crate::store::{Commit, CommitError, Committed, Engine, Location, TurnRange};
 use crate::testing::{Probe, TestClock};
-use crate::turn::{ConversationId, EpochMillis, TurnId};
+use crate::turn::{ConversationId, EpochMillis, RunningTime, TurnId};
 
 /// How long a conversation of the model lives without an event; transitions idle for less and for more.
 const IDLE_AFTER: Duration = Duration::from_secs(4);
@@ -33,6 +34,7 @@ struct Actors {
     recipients: StoreRecipients,
     directory: Addr<Directory>,
     clock: TestClock,
+    running: RunningClock,
     /// What the next commit meets.
     fault: Rc<RefCell<Option<Fault>>>,
 }
@@ -42,7 +44,7 @@ async fn commit(
     store: Addr<Store>,
     engine: Engine,
     fault: Option<Fault>,
-    now: EpochMillis,
+    (now, running): (EpochMillis, RunningTime),
     commit: Commit,
 ) -> Result<Committed, CommitError> {
     let lost = || CommitError::Unavailable("this failure is part of a test".into());
@@ -52,7 +54,7 @@ async fn commit(
         Some(Fault::Rival { turn, seals }) => {
             let known = engine.conversation_state(&commit.conversation_id, &[]).unwrap();
             let open = known.open_turns.iter().find(|staged| staged.turn.id == *turn);
-            let staged = staged_by_rival(turn, open.map(|staged| &staged.turn), now);
+            let staged = staged_by_rival(turn, open.map(|staged| &staged.turn), running);
             let sealed = seals.then(|| sealed_by_rival(&staged.turn, now));
             let theirs = Commit {
                 conversation_id: commit.conversation_id.clone(),
@@ -68,29 +70,31 @@ async fn commit(
     if fault == Some(Fault::AnswerLost) { Err(lost()) } else { committed }
 }
 
-fn start_directory(recipients: &StoreRecipients, clock: &TestClock) -> Addr<Directory> {
+fn start_directory(recipients: &StoreRecipients, clock: &TestClock, running: &RunningClock) -> Addr<Directory> {
     let settings = TurnSettings { idle_after: IDLE_AFTER, ..TurnSettings::default() };
-    Directory::new(recipients.clone(), Arc::new(clock.clone()), settings).start()
+    Directory::new(recipients.clone(), Arc::new(clock.clone()), settings).counting(running.clone()).start()
 }
 
 impl Actors {
     fn start() -> Self {
         let runner = actix::System::new();
         let engine = Engine::open(Location::Memory, &StoreSettings::default()).unwrap();
-        let clock = TestClock::at(0);
+        let (clock, running) = (TestClock::at(0), RunningClock::default());
         let fault = Rc::new(RefCell::new(None::<Fault>));
         let (store, recipients, directory) = runner.block_on(async {
             tokio::time::pause();
             let store = Store::new(engine.clone()).start();
-            let (to, engine, fault, now) = (store.clone(), engine.clone(), Rc::clone(&fault), clock.clone());
+            let (to, engine, fault) = (store.clone(), engine.clone(), Rc::clone(&fault));
+            let (clock_of_rival, running_of_rival) = (clock.clone(), running.clone());
             let commits = Probe::<Commit>::start(move |asked| {
-                commit(to.clone(), engine.clone(), fault.take(), crate::clock::Clock::now(&now), asked)
+                let now = (crate::clock::Clock::now(&clock_of_rival), running_of_rival.now());
+                commit(to.clone(), engine.clone(), fault.take(), now, asked)
             });
             let recipients = StoreRecipients { open: store.clone().recipient(), commit: commits.recipient() };
-            let directory = start_directory(&recipients, &clock);
+            let directory = start_directory(&recipients, &clock, &running);
             (store, recipients, directory)
         });
-        Self { runner, engine, store, recipients, directory, clock, fault }
+        Self { runner, engine, store, recipients, directory, clock, running, fault }
     }
 
     fn observe(&self, requests: &[Request]) -> Vec<Result<Receipt, ()>> {
@@ -133,7 +137,7 @@ impl StateMachineTest for Test {
                 let abandon = Abandon {
                     conversation_id: id(conversation),
                     turn_ids: turns.iter().map(|turn| model::turn_id(*turn)).collect(),
-                    idle_since: EpochMillis::new(model.now.saturating_sub(age)),
+                    before: model::before(model.running, age),
                 };
                 let answer = actors.runner.block_on(actors.directory.send(abandon)).unwrap();
                 assert_eq!([answer.map_err(drop)], *model.answers);
@@ -141,11 +145,15 @@ impl StateMachineTest for Test {
             Transition::Idle { seconds } => {
                 actors.runner.block_on(async { tokio::time::sleep(Duration::from_secs(seconds)).await });
             }
-            Transition::Tick { millis } => actors.clock.advance(Duration::from_millis(millis)),
+            Transition::Tick { millis } => {
+                actors.clock.advance(Duration::from_millis(millis));
+                actors.running.advance_to(RunningTime::new(model.running));
+            }
+            Transition::SetClock { to } => actors.clock.set(to),
             Transition::Restart => {
                 actors.directory = actors.runner.block_on(async {
                     actors.directory.send(Drain).await.unwrap();
-                    start_directory(&actors.recipients, &actors.clock)
+                    start_directory(&actors.recipients, &actors.clock, &actors.running)
                 });
             }
             Transition::Read { conversation, after, limit } => {

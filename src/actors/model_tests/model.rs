@@ -7,10 +7,10 @@ use proptest::prelude::*;
 use proptest_state_machine::ReferenceStateMachine;
 
 use crate::actors::{Receipt, TurnReceipt};
-use crate::store::StagedTurn;
+use crate::store::{StagedTurn, StaleBefore};
 use crate::turn::{
-    Done, EpochMillis, OpenTurn, Ordinal, Progress, SealedTurn, StepId, StepTimes, StoredTurn, TurnEvent,
-    TurnEventKind, TurnId, Usage,
+    Done, EpochMillis, OpenTurn, Ordinal, Progress, RunningTime, SealedTurn, StepId, StepTimes, StoredTurn, TurnEvent,
+    TurnEventKind, TurnId, TurnLabels, Usage,
 };
 
 /// An event of a turn.
@@ -25,6 +25,7 @@ pub(super) enum What {
     Start,
     Usage { step: u8, tokens: u16 },
     StepComplete { step: u8, millis: u16 },
+    Error,
     Done,
 }
 
@@ -64,9 +65,13 @@ pub(super) enum Transition {
     Idle {
         seconds: u64,
     },
-    /// Move the clock that stamps turns.
+    /// Run for a while.
     Tick {
         millis: u64,
+    },
+    /// Set the clock that stamps turns, forward or back.
+    SetClock {
+        to: u64,
     },
     Restart,
     Read {
@@ -79,7 +84,10 @@ pub(super) enum Transition {
 /// What there is.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Model {
+    /// What the clock shows.
     pub(super) now: u64,
+    /// How long the service has run.
+    pub(super) running: u64,
     pub(super) conversations: BTreeMap<u8, Plain>,
     /// What the latest transition is answered.
     pub(super) answers: Vec<Result<Receipt, ()>>,
@@ -103,25 +111,35 @@ fn step_id(step: u8) -> StepId {
 
 pub(super) fn events_of(events: &[Event]) -> Vec<TurnEvent> {
     let kind = |what: &What| match *what {
-        What::Start => TurnEventKind::Progress(Progress::Start { model: Some("m".into()) }),
+        What::Start => TurnEventKind::Progress(Progress::Start(TurnLabels::of_model("m"))),
         What::Usage { step, tokens } => {
             let usage = Usage { input_tokens: u32::from(tokens).into(), ..Usage::default() };
-            TurnEventKind::Progress(Progress::Usage { step_id: Some(step_id(step)), usage })
+            TurnEventKind::Progress(Progress::Usage {
+                step_id: Some(step_id(step)),
+                report: usage.into(),
+                is_final: false,
+            })
         }
         What::StepComplete { step, millis } => {
             let times = StepTimes { ttft: Some(u32::from(millis).into()), ..StepTimes::default() };
-            TurnEventKind::Progress(Progress::StepComplete { step_id: step_id(step), times, model: None })
+            TurnEventKind::Progress(Progress::StepComplete {
+                step_id: step_id(step),
+                times,
+                model: None,
+                provider: None,
+            })
         }
+        What::Error => TurnEventKind::Progress(Progress::Failed),
         What::Done => TurnEventKind::Done(Done::because("stop")),
     };
     events.iter().map(|event| TurnEvent { turn_id: turn_id(event.turn), kind: kind(&event.what) }).collect()
 }
 
 /// What another writer makes of a turn: it has a step that no event of the model has.
-pub(super) fn staged_by_rival(id: &TurnId, open: Option<&OpenTurn>, now: EpochMillis) -> StagedTurn {
+pub(super) fn staged_by_rival(id: &TurnId, open: Option<&OpenTurn>, now: RunningTime) -> StagedTurn {
     let mut turn = open.cloned().unwrap_or_else(|| OpenTurn::new(id.clone()));
     let usage = Usage { output_tokens: 7.into(), ..Usage::default() };
-    turn.fold(&Progress::Usage { step_id: Some(StepId::new("rival").unwrap()), usage });
+    turn.fold(&Progress::Usage { step_id: Some(StepId::new("rival").unwrap()), report: usage.into(), is_final: false });
     StagedTurn { turn, last_event_at: now }
 }
 
@@ -137,15 +155,26 @@ impl Plain {
 
     fn seal(&mut self, id: &TurnId, done: &Done, now: EpochMillis) {
         let turn = self.open.remove(id).map_or_else(|| OpenTurn::new(id.clone()), |staged| staged.turn);
-        self.sealed.push(turn.seal(done, now));
+        self.push(turn.seal(done, now));
     }
 
-    fn observe(&mut self, events: &[TurnEvent], now: EpochMillis) -> Receipt {
+    fn push(&mut self, mut turn: SealedTurn) {
+        if let Some(latest) = self.sealed.last() {
+            turn.sealed_at = turn.sealed_at.max(latest.sealed_at);
+        }
+        self.sealed.push(turn);
+    }
+
+    fn observe(&mut self, events: &[TurnEvent], now: EpochMillis, running: RunningTime) -> Receipt {
         let before = self.sealed.len() as u64;
         // Each turn with whether it was late after this request had sealed it.
         let mut mentions: Vec<(TurnId, bool)> = Vec::new();
         let mut late_events = 0;
         for TurnEvent { turn_id, kind } in events {
+            let is_error = *kind == TurnEventKind::Progress(Progress::Failed);
+            if is_error && self.place(turn_id).is_none() && !self.open.contains_key(turn_id) {
+                continue;
+            }
             let place = mentions.iter().position(|(id, _)| id == turn_id).unwrap_or_else(|| {
                 mentions.push((turn_id.clone(), false));
                 mentions.len() - 1
@@ -156,10 +185,10 @@ impl Plain {
                     late_events += 1;
                 }
                 TurnEventKind::Progress(progress) => {
-                    let new = || StagedTurn { turn: OpenTurn::new(turn_id.clone()), last_event_at: now };
+                    let new = || StagedTurn { turn: OpenTurn::new(turn_id.clone()), last_event_at: running };
                     let staged = self.open.entry(turn_id.clone()).or_insert_with(new);
                     staged.turn.fold(progress);
-                    staged.last_event_at = now;
+                    staged.last_event_at = running;
                 }
                 TurnEventKind::Done(done) => self.seal(turn_id, done, now),
             }
@@ -175,11 +204,14 @@ impl Plain {
         Receipt { sealed, late: late_events, ..Receipt::default() }
     }
 
-    fn abandon(&mut self, turns: &[u8], idle_since: EpochMillis, now: EpochMillis) -> Receipt {
+    fn abandon(&mut self, turns: &[u8], before: StaleBefore, now: EpochMillis) -> Receipt {
         let mut receipt = Receipt::default();
         for turn_id in turns.iter().map(|turn| turn_id(*turn)) {
-            if self.open.get(&turn_id).is_some_and(|staged| staged.last_event_at < idle_since) {
-                self.seal(&turn_id, &Done::because("abandoned"), now);
+            let Some(staged) = self.open.get(&turn_id) else { continue };
+            let has_failed = staged.turn.has_failed;
+            let limit = if has_failed { before.open.max(before.failed) } else { before.open };
+            if staged.last_event_at < limit {
+                self.seal(&turn_id, &Done::because(if has_failed { "error" } else { "abandoned" }), now);
                 let ordinal = Ordinal::after(self.sealed.len() as u64 - 1);
                 receipt.sealed.push(TurnReceipt { turn_id, ordinal, duplicate: false });
             }
@@ -187,17 +219,23 @@ impl Plain {
         receipt
     }
 
-    fn rival(&mut self, id: &TurnId, seals: bool, now: EpochMillis) {
+    fn rival(&mut self, id: &TurnId, seals: bool, now: EpochMillis, running: RunningTime) {
         if self.place(id).is_none() {
-            let staged = staged_by_rival(id, self.open.get(id).map(|staged| &staged.turn), now);
+            let staged = staged_by_rival(id, self.open.get(id).map(|staged| &staged.turn), running);
             if seals {
                 self.open.remove(id);
-                self.sealed.push(sealed_by_rival(&staged.turn, now));
+                self.push(sealed_by_rival(&staged.turn, now));
             } else {
                 self.open.insert(id.clone(), staged);
             }
         }
     }
+}
+
+/// The moments for turns of at least this age; a failed one is stale at half of it.
+pub(super) fn before(running: u64, age: u64) -> StaleBefore {
+    let moment = |age| RunningTime::new(running.saturating_sub(age));
+    StaleBefore { open: moment(age), failed: moment(age / 2) }
 }
 
 impl Model {
@@ -213,14 +251,14 @@ impl Model {
     }
 
     fn observe(&mut self, Request { conversation, events }: &Request, fault: Option<&Fault>) -> Result<Receipt, ()> {
-        let now = EpochMillis::new(self.now);
+        let (now, running) = (EpochMillis::new(self.now), RunningTime::new(self.running));
         let plain = self.conversations.entry(*conversation).or_default();
         match fault {
             Some(Fault::CommitLost | Fault::Refused) => return Err(()),
-            Some(Fault::Rival { turn, seals }) => plain.rival(turn, *seals, now),
+            Some(Fault::Rival { turn, seals }) => plain.rival(turn, *seals, now, running),
             Some(Fault::AnswerLost) | None => {}
         }
-        let receipt = plain.observe(&events_of(events), now);
+        let receipt = plain.observe(&events_of(events), now, running);
         if fault == Some(&Fault::AnswerLost) { Err(()) } else { Ok(receipt) }
     }
 }
@@ -239,6 +277,7 @@ impl ReferenceStateMachine for Model {
             Just(What::Start),
             (0..3_u8, 0..99_u16).prop_map(|(step, tokens)| What::Usage { step, tokens }),
             (0..3_u8, 0..99_u16).prop_map(|(step, millis)| What::StepComplete { step, millis }),
+            Just(What::Error),
             Just(What::Done),
         ];
         // A turn that is new to every case, beside those that come again and again.
@@ -263,11 +302,21 @@ impl ReferenceStateMachine for Model {
                 .prop_map(|(conversation, turns, age)| Transition::Abandon { conversation, turns, age }),
             2 => (0..10_u64).prop_map(|seconds| Transition::Idle { seconds }),
             2 => (0..30_u64).prop_map(|millis| Transition::Tick { millis }),
+            1 => (0..1000_u64).prop_map(|to| Transition::SetClock { to }),
             1 => Just(Transition::Restart),
             2 => (conversation, 0..6_u64, 1..6_usize)
                 .prop_map(|(conversation, after, limit)| Transition::Read { conversation, after, limit }),
         ]
         .boxed()
+    }
+
+    /// A fault is met by a commit, and an error of a turn that is not open makes none.
+    fn preconditions(model: &Self, transition: &Transition) -> bool {
+        let Transition::Observe { requests, fault: Some(_) } = transition else { return true };
+        requests.iter().all(|Request { conversation, events }| {
+            let is_open = |turn| model.open(*conversation).iter().any(|staged| staged.turn.id == turn_id(turn));
+            events.iter().all(|event| !matches!(event.what, What::Error) || is_open(event.turn))
+        })
     }
 
     fn apply(mut model: Self, transition: &Transition) -> Self {
@@ -277,12 +326,17 @@ impl ReferenceStateMachine for Model {
                 requests.iter().map(|request| model.observe(request, fault.as_ref())).collect()
             }
             Transition::Abandon { conversation, turns, age } => {
-                let (now, idle_since) = (EpochMillis::new(model.now), model.now.saturating_sub(*age));
+                let (now, before) = (EpochMillis::new(model.now), before(model.running, *age));
                 let plain = model.conversations.entry(*conversation).or_default();
-                vec![Ok(plain.abandon(turns, EpochMillis::new(idle_since), now))]
+                vec![Ok(plain.abandon(turns, before, now))]
             }
             Transition::Tick { millis } => {
                 model.now += millis;
+                model.running += millis;
+                Vec::new()
+            }
+            Transition::SetClock { to } => {
+                model.now = *to;
                 Vec::new()
             }
             Transition::Idle { .. } | Transition::Restart | Transition::Read { .. } => Vec::new(),

@@ -177,7 +177,7 @@ fn rate(rate: Option<f64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::turn::{EpochMillis, Ordinal, SealedTurn, StepId, TurnId, TurnMetrics};
+    use crate::turn::{Done, EpochMillis, OpenTurn, Ordinal, SealedTurn, StepId, TurnId, TurnMetrics};
 
     fn usage(input: u32, output: u32, cache_read: Option<u32>) -> Usage {
         Usage {
@@ -197,8 +197,9 @@ mod tests {
         let usage = steps.iter().map(|step| step.usage).reduce(Usage::saturating_add).unwrap_or_default();
         let turn_id = TurnId::new(format!("t{ordinal}")).unwrap();
         let metrics = TurnMetrics { turn_id, usage, steps, duration: Some(2500.into()), context_size: None };
-        SealedTurn { sealed_at: EpochMillis::new(0), reason: reason.into(), model: model.map(Into::into), metrics }
-            .at(Ordinal::new(ordinal).unwrap())
+        let done = Done { model: model.map(Into::into), ..Done::because(reason) };
+        let turn = OpenTurn::new(metrics.turn_id.clone()).seal(&done, EpochMillis::new(0));
+        SealedTurn { metrics, ..turn }.at(Ordinal::new(ordinal).unwrap())
     }
 
     fn turns() -> Vec<StoredTurn> {

@@ -25,7 +25,9 @@ fn setup() -> Setup {
 
 impl Setup {
     fn turn(&self) -> TurnRecorder {
-        self.recorder.start_turn(ConversationId::new("c").unwrap(), TurnId::new("t").unwrap(), None).unwrap()
+        self.recorder
+            .start_turn(ConversationId::new("c").unwrap(), TurnId::new("t").unwrap(), TurnLabels::default())
+            .unwrap()
     }
 
     fn stream(&self) -> ModelStream {

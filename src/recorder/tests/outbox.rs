@@ -99,7 +99,11 @@ async fn a_system_that_has_ended_is_counted_and_never_asked_again() {
     let outbox = Outbox::start(runtime.handles().observe.clone(), 10);
     let recorder = Recorder::new(outbox.clone());
     runtime.shutdown().await;
-    let start = || recorder.start_turn(ConversationId::new("c").unwrap(), TurnId::new("t").unwrap(), None).unwrap();
+    let start = || {
+        recorder
+            .start_turn(ConversationId::new("c").unwrap(), TurnId::new("t").unwrap(), TurnLabels::default())
+            .unwrap()
+    };
     drop(start());
     outbox.flush().await;
     assert_eq!(outbox.counts(), OutboxCounts { delivered: 0, lost: 2 });

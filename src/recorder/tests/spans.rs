@@ -87,7 +87,7 @@ fn the_spans_of_a_turn_stand_in_each_other_and_carry_what_they_should() {
     let setup = setup();
     let closed = collect(|| {
         let ids = (ConversationId::new("c").unwrap(), TurnId::new("t").unwrap());
-        let mut turn = setup.recorder.start_turn(ids.0, ids.1, Some("m")).unwrap();
+        let mut turn = setup.recorder.start_turn(ids.0, ids.1, TurnLabels::of_model("m")).unwrap();
         let mut step = turn.start_step();
         setup.clock.advance(Duration::from_millis(5));
         step.token();

@@ -9,7 +9,7 @@ use crate::turn::{KernelEvent, parse_line};
 async fn a_turn_is_sent_as_the_events_of_the_contract_byte_for_byte() {
     let setup = setup();
     let ids = (ConversationId::new("c").unwrap(), TurnId::new("t").unwrap());
-    let mut turn = setup.recorder.start_turn(ids.0, ids.1, Some("m")).unwrap();
+    let mut turn = setup.recorder.start_turn(ids.0, ids.1, TurnLabels::of_model("m")).unwrap();
     setup.clock.advance(Duration::from_millis(5));
     let mut step = turn.start_step();
     read(&mut step, setup.stream().wait_ms(250).text("a").wait_ms(40).text("b").usage(900, 20)).await;
@@ -128,7 +128,7 @@ fn an_id_that_leaves_no_room_for_its_steps_is_refused_and_the_longest_other_one_
     let setup = setup();
     let start = |len: usize| {
         let turn_id = TurnId::new("x".repeat(len)).unwrap();
-        setup.recorder.start_turn(ConversationId::new("c").unwrap(), turn_id, None)
+        setup.recorder.start_turn(ConversationId::new("c").unwrap(), turn_id, TurnLabels::default())
     };
     assert_eq!(start(246).unwrap_err(), TurnIdTooLong { len: 246 });
     let mut turn = start(245).unwrap();
@@ -162,7 +162,9 @@ fn a_sink_that_is_full_gone_or_panics_is_counted_and_the_turn_goes_on() {
         sink.left.store(1, Ordering::SeqCst);
         *sink.how.lock().unwrap() = how;
         let recorder = Recorder::new(sink);
-        let mut turn = recorder.start_turn(ConversationId::new("c").unwrap(), TurnId::new("t").unwrap(), None).unwrap();
+        let mut turn = recorder
+            .start_turn(ConversationId::new("c").unwrap(), TurnId::new("t").unwrap(), TurnLabels::default())
+            .unwrap();
         turn.start_step().end("stop");
         turn.end("stop");
         assert_eq!(recorder.counts(), RecorderCounts { taken: 1, lost_to_full: full, lost_to_gone: gone });

@@ -8,7 +8,7 @@ use crate::store::record::{self, Conversation};
 use crate::store::schema::{
     CONVERSATIONS, Failure, INDEX, KEYS, LOST_TURNS, META, META_NEXT_KEY, OPEN_TURNS, TURNS, read_number, read_store_id,
 };
-use crate::turn::{ConversationId, Ordinal, Usage};
+use crate::turn::{ConversationId, EpochMillis, Ordinal, Usage};
 
 /// Looks at every record of one state of the store.
 pub(super) struct Inspection {
@@ -115,6 +115,9 @@ impl Inspection {
         if counted.total_usage != record.total_usage {
             wrong.push("its record says other totals than its turns".into());
         }
+        if counted.last_sealed_at != record.last_sealed_at {
+            wrong.push("its record says another moment of its latest sealing than its turns".into());
+        }
         if record.version.0 == 0 {
             wrong.push("its version is 0 though it was changed".into());
         }
@@ -125,6 +128,7 @@ impl Inspection {
     fn turns(&mut self) -> Result<(), Failure> {
         let mut wrong = Vec::new();
         let mut before = (0, 0);
+        let mut sealed_before = EpochMillis::default();
         for row in self.turns.iter()? {
             let (place, value) = row?;
             let (key, ordinal) = place.value();
@@ -139,6 +143,9 @@ impl Inspection {
             if expected < ordinal {
                 tell(expected, format!("it is missing; the next one is {ordinal}"));
             }
+            if before.0 != key {
+                sealed_before = EpochMillis::default();
+            }
             before = (key, ordinal);
             if !self.ids.contains_key(&key) {
                 tell(ordinal, "its conversation is unknown".into());
@@ -150,6 +157,10 @@ impl Inspection {
             match record::decode_sealed(at, value.value()) {
                 Err(damaged) => tell(ordinal, damaged.to_string()),
                 Ok(turn) => {
+                    if turn.sealed_at < sealed_before {
+                        tell(ordinal, "it was sealed before the turn before it".into());
+                    }
+                    sealed_before = sealed_before.max(turn.sealed_at);
                     let id = turn.metrics.turn_id;
                     match self.indexed(key, id.as_str())? {
                         Some(indexed) if indexed == at => {}
@@ -228,6 +239,8 @@ impl Inspection {
 pub(super) struct Counted {
     /// The last ordinal that was given.
     pub(super) last: u64,
+    /// When the latest turn was sealed.
+    pub(super) last_sealed_at: EpochMillis,
     pub(super) total_usage: Usage,
 }
 
@@ -237,11 +250,13 @@ pub(super) fn count(
     key: u64,
 ) -> Result<Counted, Failure> {
     let all = (key, 0)..=(key, u64::MAX);
-    let mut counted = Counted { last: 0, total_usage: Usage::default() };
+    let (last_sealed_at, total_usage) = (EpochMillis::default(), Usage::default());
+    let mut counted = Counted { last: 0, last_sealed_at, total_usage };
     for row in turns.range(all.clone())? {
         let (place, value) = row?;
         counted.last = place.value().1;
         if let Some(Ok(turn)) = Ordinal::new(counted.last).map(|at| record::decode_sealed(at, value.value())) {
+            counted.last_sealed_at = counted.last_sealed_at.max(turn.sealed_at);
             counted.total_usage = counted.total_usage.saturating_add(turn.metrics.usage);
         }
     }

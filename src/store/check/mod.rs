@@ -15,9 +15,9 @@ use super::checkpoint::move_conversations;
 use super::index::TurnHasher;
 use super::location::{Head, OpenError, explain, failed, has_content, look_at};
 use super::replay::{DamagedRow, Replayed};
-use super::schema::{Failure, LOST_ROWS, META, META_JOURNAL, StoreFile};
+use super::schema::{Failure, LOST_ROWS, META, META_JOURNAL, StoreFile, read_running_time, write_running_time};
 use super::slot::begin_tables;
-use super::{migrate, unwind};
+use super::unwind;
 use inspect::Inspection;
 
 /// Something in the file that must not be. Displays as one line.
@@ -169,11 +169,10 @@ impl Paths {
         Ok((open(&self.main)?, journal))
     }
 
-    /// Brings the main file up to date: of this format, with all of the journal in it, of which it needs nothing more
-    /// then. Gives what of the journal could not be had.
+    /// Brings the main file up to date, with all of the journal in it, of which it needs nothing more then. Gives what of
+    /// the journal could not be had.
     fn merge(&self, main: &Database, journal: Option<&Database>) -> Result<Vec<DamagedRow>, OpenError> {
         let failed = |failure: Failure| failed(&self.main, &failure);
-        migrate::to_this_format(main).map_err(failed)?;
         let head = Head::of(main).map_err(failed)?;
         let mut damaged = Vec::new();
         let mut image = None;
@@ -194,7 +193,14 @@ impl Paths {
                 let moving: Vec<_> = image.layers().all().cloned().collect();
                 move_conversations(&txn, TurnHasher::of(head.bond.store_id), &moving, Some(image.last_row()))?;
             }
-            txn.open_table(META)?.remove(META_JOURNAL)?;
+            let mut meta = txn.open_table(META)?;
+            if let Some(journal) = journal {
+                let running = read_running_time(&journal.begin_read()?.open_table(META)?)?;
+                let running = running.max(read_running_time(&meta)?);
+                write_running_time(&mut meta, running)?;
+            }
+            meta.remove(META_JOURNAL)?;
+            drop(meta);
             for row in &damaged {
                 txn.open_table(LOST_ROWS)?.insert(row.number, &*row.bytes)?;
             }

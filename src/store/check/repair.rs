@@ -1,11 +1,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use redb::{Database, ReadableTable, Table, WriteTransaction};
+use redb::{Database, Key, ReadableTable, Table, TableDefinition, Value, WriteTransaction};
 
 use super::inspect::count;
 use crate::store::Version;
 use crate::store::index::{self, TurnHasher};
-use crate::store::migrate::count_live_bytes;
 use crate::store::record::{self, Conversation};
 use crate::store::schema::{
     CONVERSATIONS, Failure, INDEX, KEYS, LOST_OPEN_TURNS, LOST_TURNS, META, META_LIVE_BYTES, META_NEXT_KEY, OPEN_TURNS,
@@ -36,6 +35,27 @@ pub(super) fn derive(database: &Database) -> Result<(), Failure> {
     meta.insert(META_LIVE_BYTES, count_live_bytes(&txn)?.to_le_bytes().as_slice())?;
     drop(meta);
     Ok(txn.commit()?)
+}
+
+/// The bytes of all rows of the tables by conversation.
+fn count_live_bytes(txn: &WriteTransaction) -> Result<u64, Failure> {
+    Ok(row_bytes(txn, KEYS)?
+        + row_bytes(txn, CONVERSATIONS)?
+        + row_bytes(txn, TURNS)?
+        + row_bytes(txn, INDEX)?
+        + row_bytes(txn, OPEN_TURNS)?)
+}
+
+fn row_bytes<K: Key + 'static, V: Value + 'static>(
+    txn: &WriteTransaction,
+    table: TableDefinition<'_, K, V>,
+) -> Result<u64, Failure> {
+    let mut bytes = 0;
+    for row in txn.open_table(table)?.iter()? {
+        let (key, value) = row?;
+        bytes += K::as_bytes(&key.value()).as_ref().len() + V::as_bytes(&value.value()).as_ref().len();
+    }
+    Ok(bytes as u64)
 }
 
 /// Each key's id. A record whose id has no key gets it back.
@@ -183,6 +203,7 @@ impl<'txn> Repair<'txn> {
             id: id.clone(),
             version: Version(version),
             sealed_turns: counted.last,
+            last_sealed_at: counted.last_sealed_at,
             total_usage: counted.total_usage,
         };
         self.conversations.insert(self.key, &*record.encode()?)?;

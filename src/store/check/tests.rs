@@ -9,7 +9,7 @@ use crate::settings::StoreSettings;
 use crate::store::schema::{CONVERSATIONS, INDEX, KEYS, META, META_NEXT_KEY, OPEN_TURNS, ROWS, TURNS, read_store_id};
 use crate::store::writer::Backoff;
 use crate::store::{Commit, Engine, Location, StagedTurn, TurnRange, Version, entry};
-use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, TurnId};
+use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, RunningTime, TurnId};
 
 fn turn(id: &str) -> OpenTurn {
     OpenTurn::new(TurnId::new(id).unwrap())
@@ -28,8 +28,8 @@ async fn sound() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
     for name in ["a", "b"] {
-        let done = Done { usage: Some(crate::turn::Usage::default()), ..Done::because("stop") };
-        let staged = |id| StagedTurn { turn: turn(id), last_event_at: EpochMillis::new(1) };
+        let done = Done { usage: Some(crate::turn::Usage::default().into()), ..Done::because("stop") };
+        let staged = |id| StagedTurn { turn: turn(id), last_event_at: RunningTime::new(1) };
         let commit = Commit {
             conversation_id: id(name),
             expected_version: Version(0),
@@ -182,7 +182,11 @@ async fn a_damaged_record_costs_that_record_alone_and_a_repair_moves_it_aside() 
     assert_eq!(store.damaged_records(), 1);
     assert_eq!(ordinals("a", 2), [1, 3], "a full page, so that nobody stops early");
     assert_eq!(store.conversation_state(&id("a"), &[]).unwrap().open_turns.len(), 1);
-    assert_eq!(store.stale_turns(EpochMillis::new(9), None, 9).unwrap().len(), 1, "those of the others are found");
+    assert_eq!(
+        store.stale_turns(RunningTime::new(9).into(), None, 9).unwrap().len(),
+        1,
+        "those of the others are found"
+    );
     assert_eq!(ordinals("b", 9), [1, 2, 3], "its record is not needed for its turns");
     assert_eq!(store.revision(&id("b")).unwrap().sealed_turns, 3);
     let commit = |name: &str, version| Commit {

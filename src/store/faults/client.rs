@@ -9,7 +9,7 @@ use super::workload::Operation;
 use crate::settings::StoreSettings;
 use crate::store::writer::{Backoff, Step, Writer};
 use crate::store::{Commit, CommitError, Committed, Engine, OpenError, ReadError, TurnOutcome, TurnRange};
-use crate::turn::{ConversationId, EpochMillis, StoredTurn, TurnId};
+use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
 
 /// A promise broken on purpose, to know that the check sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -259,8 +259,8 @@ impl Client {
     fn check_index(&mut self, id: &ConversationId) -> Result<(), Broken> {
         let model = self.models.get(id).cloned().unwrap_or_default();
         let sealed = model.sealed.iter().cloned().map(|turn| {
-            let StoredTurn { sealed_at, reason, model, metrics, .. } = turn;
-            crate::turn::SealedTurn { sealed_at, reason, model, metrics }
+            let id = turn.metrics.turn_id;
+            crate::turn::OpenTurn::new(id).seal(&crate::turn::Done::because("again"), turn.sealed_at)
         });
         let again = Commit {
             conversation_id: id.clone(),
@@ -285,7 +285,7 @@ impl Client {
             model.open.keys().map(|turn| (id.clone(), turn.clone())).collect::<Vec<_>>()
         };
         let expected: BTreeSet<_> = self.models.iter().flat_map(of).collect();
-        let stale = match self.engine().stale_turns(EpochMillis::new(u64::MAX), None, usize::MAX) {
+        let stale = match self.engine().stale_turns(RunningTime::new(u64::MAX).into(), None, usize::MAX) {
             Ok(stale) => stale.into_iter().map(|turn| (turn.conversation_id, turn.turn_id)).collect(),
             Err(ReadError::Unavailable(_)) => return Ok(()),
             Err(error) => return Err(error.to_string()),

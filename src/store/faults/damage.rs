@@ -4,7 +4,7 @@ use crate::settings::StoreSettings;
 use crate::simulate::random::Random;
 use crate::store::writer::{Backoff, Step};
 use crate::store::{Commit, Engine, StagedTurn, StoreFile, TurnRange};
-use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, TurnId};
+use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, RunningTime, TurnId};
 
 /// How many files are damaged; `TURN_METRICS_TEST_DAMAGES` sets another number.
 const DAMAGES: u64 = 150;
@@ -30,13 +30,13 @@ fn use_it(disk: &Disk) -> Result<(), String> {
         let commit = Commit {
             conversation_id,
             expected_version: state.version,
-            staged: vec![StagedTurn { turn: turn("open"), last_event_at: EpochMillis::new(1) }],
+            staged: vec![StagedTurn { turn: turn("open"), last_event_at: RunningTime::new(1) }],
             sealed: (0..20).map(|n| turn(&format!("t{n}")).seal(&Done::because("stop"), EpochMillis::new(1))).collect(),
         };
         drop(engine.commit(commit));
         assert!(matches!(writer.step(), Step::GoOn));
     }
-    let _ = engine.stale_turns(EpochMillis::new(9), None, 100);
+    let _ = engine.stale_turns(RunningTime::new(9).into(), None, 100);
     drop(engine);
     writer.run();
     Ok(())

@@ -39,7 +39,9 @@ impl Model {
             } else {
                 let ordinal = Ordinal::after(self.sealed.len() as u64);
                 self.open.remove(&id);
-                self.sealed.push(sealed.clone().at(ordinal));
+                let mut turn = sealed.clone().at(ordinal);
+                turn.sealed_at = self.sealed.last().map_or(turn.sealed_at, |last| turn.sealed_at.max(last.sealed_at));
+                self.sealed.push(turn);
                 TurnOutcome::Sealed(ordinal)
             };
             outcomes.push((id, outcome));

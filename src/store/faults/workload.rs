@@ -3,7 +3,9 @@ use std::collections::BTreeMap;
 use super::model::Model;
 use crate::simulate::random::Random;
 use crate::store::{Commit, StagedTurn, Version};
-use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Progress, SealedTurn, StepId, TurnId, Usage};
+use crate::turn::{
+    ConversationId, Done, EpochMillis, OpenTurn, Progress, RunningTime, SealedTurn, StepId, TurnId, Usage,
+};
 
 /// What is done with the store. More kinds can be added: nothing that checks knows them.
 #[derive(Debug, Clone)]
@@ -117,11 +119,11 @@ impl Workload {
     fn go_on(&mut self, turn: &mut OpenTurn) {
         let step = StepId::new(format!("{}#{}", turn.id, turn.steps.len())).unwrap();
         let usage = Usage { input_tokens: self.random.within(0..=u32::MAX).into(), ..Usage::default() };
-        turn.fold(&Progress::Usage { step_id: Some(step), usage });
+        turn.fold(&Progress::Usage { step_id: Some(step), report: usage.into(), is_final: false });
     }
 
     fn stage(&mut self, turn: OpenTurn) -> StagedTurn {
-        StagedTurn { turn, last_event_at: EpochMillis::new(self.random.within(1..=1_000_000).into()) }
+        StagedTurn { turn, last_event_at: RunningTime::new(self.random.within(1..=1_000_000).into()) }
     }
 
     fn seal(&mut self, turn: &OpenTurn) -> SealedTurn {

@@ -3,19 +3,16 @@
 //!
 //! [postcard]: https://postcard.jamesmunns.com/wire-format
 
-mod v1;
-mod v2;
+mod twin;
 
 use serde::{Deserialize, Serialize};
 
-use self::v1::{ConversationV1, OpenTurnV1, SealedTurnV1};
-use self::v2::{ConversationV2, OpenTurnV2, SealedTurnV2};
+use self::twin::{ConversationTwin, OpenTurnTwin, SealedTurnTwin};
 use super::{StagedTurn, Version};
-use crate::turn::{ConversationId, Millis, Ordinal, SealedTurn, StoredTurn, Usage};
+use crate::turn::{ConversationId, EpochMillis, Ordinal, SealedTurn, StoredTurn, Usage};
 
-/// The version byte of an encoding.
-const V1: u8 = 1;
-const V2: u8 = 2;
+/// The version byte of the encoding.
+const VERSION: u8 = 1;
 
 /// A value does not decode: it is damaged, or of a later version.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,68 +39,49 @@ pub(super) struct Conversation {
     pub(super) id: ConversationId,
     pub(super) version: Version,
     pub(super) sealed_turns: u64,
+    /// When its latest turn was sealed; the moment never falls.
+    pub(super) last_sealed_at: EpochMillis,
     /// The sum of the usage of its sealed turns.
     pub(super) total_usage: Usage,
 }
 
 impl Conversation {
     pub(super) fn encode(&self) -> Result<Vec<u8>, DamagedRecord> {
-        encode(CONVERSATION, &ConversationV2::of(self))
+        encode(CONVERSATION, &ConversationTwin::of(self))
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, DamagedRecord> {
-        match version(CONVERSATION, bytes)? {
-            (V1, body) => decode(CONVERSATION, body, ConversationV1::read),
-            (V2, body) => decode(CONVERSATION, body, ConversationV2::read),
-            (later, _) => Err(of_later_version(CONVERSATION, later)),
-        }
+        decode(CONVERSATION, bytes, ConversationTwin::read)
     }
 }
 
 pub(super) fn encode_sealed(turn: &SealedTurn) -> Result<Vec<u8>, DamagedRecord> {
-    encode(SEALED_TURN, &SealedTurnV2::of(turn))
+    encode(SEALED_TURN, &SealedTurnTwin::of(turn))
 }
 
 pub(super) fn decode_sealed(ordinal: Ordinal, bytes: &[u8]) -> Result<StoredTurn, DamagedRecord> {
-    let sealed = match version(SEALED_TURN, bytes)? {
-        (V1, body) => decode(SEALED_TURN, body, SealedTurnV1::read),
-        (V2, body) => decode(SEALED_TURN, body, SealedTurnV2::read),
-        (later, _) => Err(of_later_version(SEALED_TURN, later)),
-    };
-    Ok(sealed?.at(ordinal))
+    Ok(decode(SEALED_TURN, bytes, SealedTurnTwin::read)?.at(ordinal))
 }
 
 pub(super) fn encode_staged(staged: &StagedTurn) -> Result<Vec<u8>, DamagedRecord> {
-    encode(OPEN_TURN, &OpenTurnV2::of(staged))
+    encode(OPEN_TURN, &OpenTurnTwin::of(staged))
 }
 
 pub(super) fn decode_staged(bytes: &[u8]) -> Result<StagedTurn, DamagedRecord> {
-    match version(OPEN_TURN, bytes)? {
-        (V1, body) => decode(OPEN_TURN, body, OpenTurnV1::read),
-        (V2, body) => decode(OPEN_TURN, body, OpenTurnV2::read),
-        (later, _) => Err(of_later_version(OPEN_TURN, later)),
-    }
+    decode(OPEN_TURN, bytes, OpenTurnTwin::read)
 }
 
-/// The id of a turn, sealed or open, without reading the rest of its record: in every version it stands first.
+/// The id of a turn, sealed or open, without reading the rest of its record: it stands first.
 pub(super) fn turn_id_of(bytes: &[u8]) -> Result<&str, DamagedRecord> {
-    let damaged = |why| DamagedRecord::new("turn", why);
-    match version("turn", bytes)? {
-        (V1 | V2, body) => match postcard::take_from_bytes(body) {
-            Ok((id, _)) => Ok(id),
-            Err(error) => Err(damaged(error.to_string())),
-        },
-        (later, _) => Err(of_later_version("turn", later)),
+    match postcard::take_from_bytes(body("turn", bytes)?) {
+        Ok((id, _)) => Ok(id),
+        Err(error) => Err(DamagedRecord::new("turn", error.to_string())),
     }
 }
 
 const CONVERSATION: &str = "conversation";
 const SEALED_TURN: &str = "sealed turn";
 const OPEN_TURN: &str = "open turn";
-
-fn read_millis(millis: Option<f64>) -> Result<Option<Millis>, Invalid> {
-    Ok(millis.map(Millis::new).transpose()?)
-}
 
 /// A field that decodes but holds what its type does not allow.
 type Invalid = Box<dyn std::error::Error>;
@@ -113,27 +91,28 @@ const ROOM: usize = 256;
 
 fn encode<T: Serialize>(what: &'static str, twin: &T) -> Result<Vec<u8>, DamagedRecord> {
     let mut bytes = Vec::with_capacity(ROOM);
-    bytes.push(V2);
+    bytes.push(VERSION);
     postcard::to_extend(twin, bytes).map_err(|error| DamagedRecord::new(what, error.to_string()))
 }
 
-/// The version of an encoding, and what it is the version of.
-fn version<'a>(what: &'static str, bytes: &'a [u8]) -> Result<(u8, &'a [u8]), DamagedRecord> {
-    let (version, body) = bytes.split_first().ok_or_else(|| DamagedRecord::new(what, "it is empty"))?;
-    Ok((*version, body))
-}
-
-fn of_later_version(what: &'static str, version: u8) -> DamagedRecord {
-    DamagedRecord::new(what, format!("its encoding is of version {version}, and the latest known is {V2}"))
+/// What follows the version of an encoding.
+fn body<'a>(what: &'static str, bytes: &'a [u8]) -> Result<&'a [u8], DamagedRecord> {
+    match bytes.split_first() {
+        Some((&VERSION, body)) => Ok(body),
+        Some((other, _)) => {
+            Err(DamagedRecord::new(what, format!("its encoding is of version {other}, and the one known is {VERSION}")))
+        }
+        None => Err(DamagedRecord::new(what, "it is empty")),
+    }
 }
 
 fn decode<'a, T: Deserialize<'a>, R>(
     what: &'static str,
-    body: &'a [u8],
+    bytes: &'a [u8],
     read: impl FnOnce(T) -> Result<R, Invalid>,
 ) -> Result<R, DamagedRecord> {
     let damaged = |why: String| DamagedRecord::new(what, why);
-    let (twin, rest) = postcard::take_from_bytes(body).map_err(|error| damaged(error.to_string()))?;
+    let (twin, rest) = postcard::take_from_bytes(body(what, bytes)?).map_err(|error| damaged(error.to_string()))?;
     if !rest.is_empty() {
         return Err(damaged(format!("{} bytes follow it", rest.len())));
     }
@@ -147,23 +126,31 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::turn::{Done, EpochMillis, OpenStep, OpenTurn, StepId, StepTimes, TokenCount, TurnId};
+    use crate::turn::{
+        Done, KernelMoment, Label, Millis, OpenStep, OpenTurn, Progress, RunningTime, StepId, StepTimes, TokenCount,
+        TurnId, TurnLabels, UsageReport, UsageReports,
+    };
 
     fn staged() -> StagedTurn {
-        let usage = Usage { input_tokens: 900.into(), cache_read_tokens: Some(0.into()), ..Usage::default() };
+        let report = UsageReport {
+            input_tokens: Some(900.into()),
+            cache_read_tokens: Some(0.into()),
+            cache_write_1h_tokens: Some(7.into()),
+            ..UsageReport::default()
+        };
         let times = StepTimes { ttft: Some(Millis::new(50.25).unwrap()), decode: None, gen_total: Some(7.into()) };
+        let reports = UsageReports { interim: Some(report), last: Some(UsageReport { input_tokens: None, ..report }) };
+        let step = |id: &str| OpenStep::new(StepId::new(id).unwrap());
         let turn = OpenTurn {
             id: TurnId::new("t").unwrap(),
-            model: Some("m".into()),
-            steps: [
-                OpenStep { id: StepId::new("t#0").unwrap(), usage: Some(usage), times },
-                OpenStep { id: StepId::new("t#1").unwrap(), usage: None, times: StepTimes::default() },
-            ]
-            .into_iter()
-            .collect(),
-            unlabelled_usage: Some(usage),
+            labels: TurnLabels { model: Some("m".into()), provider: Some("p".into()), project: Some("j".into()) },
+            steps: [OpenStep { reports, times, model: Some("other".into()), ..step("t#0") }, step("t#1")]
+                .into_iter()
+                .collect(),
+            unlabelled: reports,
+            has_failed: true,
         };
-        StagedTurn { turn, last_event_at: EpochMillis::new(1_700_000_000_000) }
+        StagedTurn { turn, last_event_at: RunningTime::new(1_700_000_000_000) }
     }
 
     fn sealed() -> SealedTurn {
@@ -183,6 +170,7 @@ mod tests {
             id: ConversationId::new("c").unwrap(),
             version: Version(7),
             sealed_turns: 3,
+            last_sealed_at: EpochMillis::new(8),
             total_usage: Usage { cache_write_tokens: Some(TokenCount::MAX), ..Usage::default() },
         };
         assert_eq!(Conversation::decode(&conversation.encode().unwrap()).unwrap(), conversation);
@@ -201,10 +189,10 @@ mod tests {
     #[test]
     fn a_later_encoding_is_refused_by_its_version() {
         let mut bytes = encode_staged(&staged()).unwrap();
-        bytes[0] = 3;
+        bytes[0] = 2;
         assert_eq!(
             decode_staged(&bytes).unwrap_err().to_string(),
-            "a stored open turn cannot be read: its encoding is of version 3, and the latest known is 2"
+            "a stored open turn cannot be read: its encoding is of version 2, and the one known is 1"
         );
     }
 
@@ -225,8 +213,9 @@ mod tests {
         let mut turn = OpenTurn::new(TurnId::new(&id).unwrap());
         for step in 0..3 {
             let step_id = StepId::new(format!("{id}#{step}")).unwrap();
-            turn.fold(&crate::turn::Progress::Usage { step_id: Some(step_id.clone()), usage });
-            turn.fold(&crate::turn::Progress::StepComplete { step_id, times, model: None });
+            let report = usage.into();
+            turn.fold(&Progress::Usage { step_id: Some(step_id.clone()), report, is_final: false });
+            turn.fold(&Progress::StepComplete { step_id, times, model: None, provider: None });
         }
         let sealed = turn.seal(
             &Done { duration: Some(30_000.into()), ..Done::because("stop") },
@@ -241,7 +230,7 @@ mod tests {
     fn the_id_of_a_turn_is_read_alone() {
         assert_eq!(turn_id_of(&encode_sealed(&sealed()).unwrap()).unwrap(), "t");
         assert_eq!(turn_id_of(&encode_staged(&staged()).unwrap()).unwrap(), "t");
-        assert!(turn_id_of(b"").is_err() && turn_id_of(b"\x09\x01t").is_err() && turn_id_of(b"\x02\x09t").is_err());
+        assert!(turn_id_of(b"").is_err() && turn_id_of(b"\x02\x01t").is_err() && turn_id_of(b"\x01\x09t").is_err());
     }
 
     fn any_count() -> impl Strategy<Value = TokenCount> {
@@ -249,15 +238,27 @@ mod tests {
             .prop_map(|count| TokenCount::new(count).unwrap())
     }
 
-    fn any_usage() -> impl Strategy<Value = Usage> {
-        (any_count(), any_count(), option::of(any_count()), option::of(any_count())).prop_map(
-            |(input_tokens, output_tokens, cache_read_tokens, cache_write_tokens)| Usage {
+    fn any_report() -> impl Strategy<Value = UsageReport> {
+        let counter = || option::of(any_count());
+        (counter(), counter(), counter(), counter(), counter()).prop_map(
+            |(input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cache_write_1h_tokens)| UsageReport {
                 input_tokens,
                 output_tokens,
                 cache_read_tokens,
                 cache_write_tokens,
+                cache_write_1h_tokens,
             },
         )
+    }
+
+    fn any_reports() -> BoxedStrategy<UsageReports> {
+        (option::of(any_report()), option::of(any_report()))
+            .prop_map(|(interim, last)| UsageReports { interim, last })
+            .boxed()
+    }
+
+    fn any_label() -> impl Strategy<Value = Option<Label>> {
+        option::of("[a-c]{0,2}").prop_map(|text| text.map(|text| text.as_str().into()))
     }
 
     fn any_time() -> impl Strategy<Value = Option<Millis>> {
@@ -269,33 +270,42 @@ mod tests {
 
     fn any_step() -> impl Strategy<Value = (bool, OpenStep)> {
         let times = (any_time(), any_time(), any_time());
-        (any::<bool>(), "[a-c]{1,3}#?[0-2]{0,2}", option::of(any_usage()), times).prop_map(
-            |(usual, id, usage, (ttft, decode, gen_total))| {
+        (any::<bool>(), "[a-c]{1,3}#?[0-2]{0,2}", any_reports(), times, any_label(), any_label()).prop_map(
+            |(usual, id, reports, (ttft, decode, gen_total), model, provider)| {
                 let times = StepTimes { ttft, decode, gen_total };
-                (usual, OpenStep { id: StepId::new(id).unwrap(), usage, times })
+                (usual, OpenStep { id: StepId::new(id).unwrap(), reports, times, model, provider })
             },
         )
     }
 
-    fn any_open() -> impl Strategy<Value = StagedTurn> {
-        let model = option::of("[a-z]{0,3}").prop_map(|model| model.map(|model| model.as_str().into()));
-        (vec(any_step(), 0..5), model, option::of(any_usage()), any::<u64>()).prop_map(
-            |(steps, model, unlabelled_usage, at)| {
+    fn any_open() -> BoxedStrategy<StagedTurn> {
+        let labels = (any_label(), any_label(), any_label()).prop_map(|(model, provider, project)| TurnLabels {
+            model,
+            provider,
+            project,
+        });
+        (vec(any_step(), 0..5), labels, any_reports(), any::<(u64, bool)>())
+            .prop_map(|(steps, labels, unlabelled, (at, has_failed))| {
                 let steps = steps.into_iter().enumerate().map(|(place, (usual, step))| {
                     if usual { OpenStep { id: StepId::new(format!("a#{place}")).unwrap(), ..step } } else { step }
                 });
-                let turn = OpenTurn { id: TurnId::new("a").unwrap(), model, steps: steps.collect(), unlabelled_usage };
-                StagedTurn { turn, last_event_at: EpochMillis::new(at) }
-            },
-        )
+                let id = TurnId::new("a").unwrap();
+                let turn = OpenTurn { id, labels, steps: steps.collect(), unlabelled, has_failed };
+                StagedTurn { turn, last_event_at: RunningTime::new(at) }
+            })
+            .boxed()
     }
 
     fn any_sealed() -> impl Strategy<Value = SealedTurn> {
-        let told = (option::of(any_usage()), option::of(any_count()), any_time());
-        (any_open(), told).prop_map(|(staged, (usage, context_size, duration))| {
-            let done = Done { duration, usage, context_size, ..Done::because("stop") };
-            staged.turn.seal(&done, staged.last_event_at)
-        })
+        let told = (option::of(any_report()), option::of(any_count()), any_time());
+        let moments = (0..=1u64 << 50, option::of(0..=1u64 << 50));
+        (any_open(), told, moments, any_label()).prop_map(
+            |(staged, (usage, context_size, duration), (sealed_at, ended_at), model)| {
+                let ended_at = ended_at.map(|at| KernelMoment::from(EpochMillis::new(at)));
+                let done = Done { duration, usage, context_size, model, ended_at, ..Done::because("stop") };
+                staged.turn.seal(&done, EpochMillis::new(sealed_at))
+            },
+        )
     }
 
     proptest! {

@@ -1,0 +1,75 @@
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use super::EpochMillis;
+use super::ecmascript::serialize_number;
+
+/// A moment by a kernel's clock, as it was sent: any finite number, meant as milliseconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+pub struct KernelMoment(f64);
+
+// Never NaN, so equality is total.
+impl Eq for KernelMoment {}
+
+impl KernelMoment {
+    /// A smaller number is a moment of 1973 or, more likely, in seconds.
+    const EARLIEST: f64 = 1e11;
+    /// How far a kernel's clock may be ahead of the service's.
+    const MOST_AHEAD: Duration = Duration::from_hours(24);
+
+    /// The moment in whole milliseconds, rounded down; `None` if it cannot be right: it is negative, probably in
+    /// seconds, or more than a day after `now`.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within 10^11 and a day after now")]
+    pub fn plausible(self, now: EpochMillis) -> Option<EpochMillis> {
+        let whole = self.0.floor();
+        // The conversion stops at the largest number.
+        let moment = (whole >= Self::EARLIEST).then_some(EpochMillis::new(whole as u64))?;
+        (moment <= now.saturating_add(Self::MOST_AHEAD)).then_some(moment)
+    }
+}
+
+impl From<EpochMillis> for KernelMoment {
+    #[expect(clippy::cast_precision_loss, reason = "exact until the year 287396")]
+    fn from(moment: EpochMillis) -> Self {
+        Self(moment.get() as f64)
+    }
+}
+
+impl Serialize for KernelMoment {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serialize_number(self.0, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for KernelMoment {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = f64::deserialize(deserializer)?;
+        // JSON has none that is not; other formats do.
+        if number.is_finite() { Ok(Self(number)) } else { Err(de::Error::custom("must be a finite number")) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_plausible_from_1973_to_a_day_ahead() {
+        const DAY: u64 = 86_400_000;
+        let now = EpochMillis::new(1_780_000_000_000);
+        let plausible = |json: &str| {
+            let moment: KernelMoment = serde_json::from_str(json).unwrap();
+            moment.plausible(now).map(EpochMillis::get)
+        };
+        assert_eq!(plausible("1779999999999.9"), Some(1_779_999_999_999), "rounded down");
+        assert_eq!(plausible("100000000000"), Some(100_000_000_000));
+        assert_eq!(plausible(&(now.get() + DAY).to_string()), Some(now.get() + DAY));
+        for bad in ["-1", "-1e300", "0", "1780000000", "99999999999.9", "1e300", &(now.get() + DAY + 1).to_string()] {
+            assert_eq!(plausible(bad), None, "{bad}");
+        }
+        for bad in ["\"2026-01-01\"", "null", "1e999", "true"] {
+            assert!(serde_json::from_str::<KernelMoment>(bad).is_err(), "{bad}");
+        }
+    }
+}
