@@ -129,6 +129,8 @@ pub mod simulate;
 pub mod store;
 #[cfg(feature = "server")]
 pub mod telemetry;
+#[cfg(feature = "server")]
+mod terminal;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod turn;

@@ -61,7 +61,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<ExitCode, CliError> {
-    telemetry::init(LogSettings { level: LogLevel::Warn, ..LogSettings::default() }, None)?;
+    let _telemetry = telemetry::init(LogSettings { level: LogLevel::Warn, ..LogSettings::default() }, None)?;
     let signals = Signals::listen().map_err(CliError::system("listen for signals"))?;
     let data_dir = tempfile::Builder::new()
         .prefix("turn-metrics-demo-")
@@ -78,10 +78,10 @@ async fn demonstrate(args: &Args, data_dir: &TempDir, mut signals: Signals) -> R
     let mut service = Service::start(listener, &settings).await?;
     let url = service.url();
     let work = async {
-        output::print(&format!("turn-metrics listens on {url}; a simulated kernel sends it events\n\n"))?;
+        output::print_apart(format!("turn-metrics listens on {url}; a simulated kernel sends it events\n\n")).await?;
         drive(args, &url).await?;
         if !args.exit {
-            output::print("\nCtrl-C ends the service and removes its data.\n")?;
+            output::print_apart("\nCtrl-C ends the service and removes its data.\n".to_owned()).await?;
             std::future::pending::<()>().await;
         }
         Ok(())
@@ -140,11 +140,12 @@ async fn drive(args: &Args, url: &ServerUrl) -> Result<(), CliError> {
     }
     let Some(id) = shown else { return Ok(()) };
     let turns = page(&client, &id, 0, TABLE_TURNS).await?;
-    output::print(&format!("\nThe metrics of conversation {id}, times in milliseconds:\n\n"))?;
-    output::print(&render(&turns, Look::of_stdout()))?;
+    output::print_apart(format!("\nThe metrics of conversation {id}, times in milliseconds:\n\n")).await?;
+    output::print_apart(render(&turns, Look::of_stdout())).await?;
     // As the program was called here, it can be called again.
     let program = std::env::args().next().unwrap_or_else(|| "turn-metrics".into());
-    output::print(&format!("\nTry:\n  curl {url}/conversations/{id}/metrics\n  {program} show {id} --server {url}\n"))
+    let hint = format!("\nTry:\n  curl {url}/conversations/{id}/metrics\n  {program} show {id} --server {url}\n");
+    output::print_apart(hint).await
 }
 
 /// Tells of a turn what the service has made of it.
@@ -155,7 +156,8 @@ async fn print_sealed(client: &Client, sealed: SealedTurn) -> Result<(), CliErro
         let name = format!("{id} turn {ordinal}");
         let steps = turn.metrics.steps.len();
         let (input, output, reason) = (usage.input_tokens, usage.output_tokens, turn.reason);
-        output::print(&format!("sealed  {name:<20} {steps} steps {input:>8} tokens in {output:>6} out  {reason}\n"))?;
+        let line = format!("sealed  {name:<20} {steps} steps {input:>8} tokens in {output:>6} out  {reason}\n");
+        output::print_apart(line).await?;
     }
     Ok(())
 }

@@ -118,8 +118,8 @@ pub fn run() -> Result<ExitCode, CliError> {
         Err(error) => error.exit(),
     };
     match cli.command {
-        Command::Serve(args) => serve::run(args),
-        Command::Demo(args) => demo::run(&args),
+        Command::Serve(args) => Ok(output::end_of_server(serve::run(args))),
+        Command::Demo(args) => Ok(output::end_of_server(demo::run(&args))),
         Command::Ingest(args) => ingest::run(&args),
         Command::Show(args) => show::run(&args),
         Command::Check(args) => check::run(args),

@@ -1,9 +1,20 @@
 //! What is written for people and pipes.
 
+use std::error::Error;
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind, Write};
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
 
 use super::CliError;
+use crate::line_queue;
+use crate::telemetry;
+
+/// How long a server that failed waits for a reader of the reason.
+const LAST_WORD_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Writes to standard output. A reader that has gone, as `head` does, has seen all that it wanted.
 pub(super) fn print(text: &str) -> Result<(), CliError> {
@@ -14,9 +25,49 @@ pub(super) fn print(text: &str) -> Result<(), CliError> {
     }
 }
 
-/// Writes a line to standard error, if anyone reads that.
+/// Writes to standard output as [`print`] does, on a thread of its own: with a reader that does not read, a server
+/// waits here and goes on everywhere else.
+pub(super) async fn print_apart(text: String) -> Result<(), CliError> {
+    let (told, done) = oneshot::channel();
+    let write = move || {
+        // A server that has ended meanwhile does not care.
+        let _ = told.send(print(&text));
+    };
+    thread::Builder::new().name("print".into()).spawn(write).map_err(CliError::system("write to standard output"))?;
+    done.await.unwrap_or(Ok(()))
+}
+
+/// Writes a line to standard error, if anyone reads that. Where there is a log it is a line of that, and not waited for.
 pub(super) fn note(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
+    if !telemetry::note(line) {
+        let _ = writeln!(io::stderr(), "{line}");
+    }
+}
+
+/// Tells why a server failed and returns its exit code. Whoever supervises it gets that even if standard error is a
+/// pipe that nobody reads, where a message that was waited for would keep the process from ending.
+pub(super) fn end_of_server(result: Result<ExitCode, CliError>) -> ExitCode {
+    let error = match result {
+        Ok(code) => return code,
+        Err(error) => error,
+    };
+    // With no thread to write it there is nothing left to try.
+    if let Ok((queue, mut writer)) = line_queue::start("last-word", 1, io::stderr()) {
+        let _ = queue.offer(last_word(&error).into_bytes());
+        let _ = writer.close_within(LAST_WORD_PATIENCE);
+    }
+    ExitCode::FAILURE
+}
+
+/// An error and its causes in one line, as `main` shows those of other commands.
+fn last_word(error: &dyn Error) -> String {
+    let mut line = format!("turn-metrics: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let _ = write!(line, ": {error}");
+        cause = error.source();
+    }
+    line + "\n"
 }
 
 /// A text that came from outside, made harmless to a terminal: one line, no control characters, and none of those
@@ -49,6 +100,12 @@ fn is_directional(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_last_word_has_all_causes() {
+        let error = CliError::system("listen for signals")(ErrorKind::PermissionDenied.into());
+        assert_eq!(last_word(&error), "turn-metrics: cannot listen for signals: permission denied\n");
+    }
 
     #[test]
     fn no_control_character_reaches_a_terminal() {

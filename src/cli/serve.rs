@@ -30,8 +30,8 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> Result<ExitCode, CliError> {
     let settings = args.config.load()?.into_settings();
-    // Dropped at the end, when the last span is closed: only then is the journal whole.
-    let _journal = telemetry::init(settings.log, settings.trace_file.as_deref().map(|file| (file, &settings.trace)))?;
+    // Dropped at the end, when the last span is closed: only then is the trace journal whole.
+    let _telemetry = telemetry::init(settings.log, settings.trace_file.as_deref().map(|file| (file, &settings.trace)))?;
     if !args.insecure {
         service::require_loopback(settings.listen)?;
     }
@@ -42,11 +42,15 @@ pub(super) fn run(args: Args) -> Result<ExitCode, CliError> {
 async fn serve(settings: Settings, mut signals: Signals) -> Result<ExitCode, CliError> {
     let listener = service::bind(settings.listen)?;
     let service = Service::start(listener, &settings).await?;
-    tracing::info!(url = %service.url(), "listening");
-    if let Err(error) = output::print(&format!("listening on {}\n", service.url())) {
+    actix_web::rt::spawn(tell_address(format!("listening on {}\n", service.url())));
+    Ok(run_until_the_end(service, signals.first()).await)
+}
+
+/// Tells where the service listens. Not waited for: it serves, and stops, whether anyone reads that or not.
+async fn tell_address(line: String) {
+    if let Err(error) = output::print_apart(line).await {
         tracing::warn!(%error, "nobody was told where the service listens");
     }
-    Ok(run_until_the_end(service, signals.first()).await)
 }
 
 /// Runs until a signal comes or the service cannot go on, which exits with 1: whoever supervises the process starts it

@@ -11,6 +11,7 @@ use super::args::ServerUrl;
 use crate::config::Settings;
 use crate::http::{self, Api};
 use crate::runtime::{Runtime, StartError};
+use crate::telemetry;
 
 /// Why there is no service, or none any more.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +98,7 @@ impl Service {
         let handle = server.handle();
         let serving = actix_web::rt::spawn(server);
         let patience = settings.http.shutdown_timeout.saturating_add(Duration::from_secs(5));
+        tracing::info!(url = %ServerUrl::of(address), "listening");
         Ok(Self { address, runtime, server: handle, serving, patience })
     }
 
@@ -126,6 +128,7 @@ impl Service {
         if tokio::time::timeout(self.patience, self.runtime.shutdown()).await.is_err() {
             // A sync that hangs cannot be waited for, and threads in it cannot be ended but with the process.
             tracing::error!("the store did not close in time; what was acknowledged is durable");
+            telemetry::flush();
             std::process::exit(1);
         }
     }

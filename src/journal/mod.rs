@@ -30,7 +30,6 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -51,18 +50,17 @@ use crate::turn::{EpochMillis, Millis};
 /// that are too many for it are counted and lost.
 pub struct TraceJournal {
     queue: LineQueue,
-    lost: Arc<AtomicU64>,
     clock: SharedClock,
     stopwatch: SharedStopwatch,
 }
 
-/// The thread that writes the journal. Dropping it waits until every span that was closed before is written.
+/// The thread that writes the journal. Dropping it waits until every span that was closed before is written;
+/// [`JournalWriter::close_within`] bounds that wait.
 #[derive(Debug)]
 pub struct JournalWriter {
     /// Dropped with this, which ends the thread.
-    _writer: LineWriter,
+    writer: LineWriter,
     queue: LineQueue,
-    lost: Arc<AtomicU64>,
 }
 
 impl TraceJournal {
@@ -71,14 +69,12 @@ impl TraceJournal {
     pub fn start(file: &Path, settings: &JournalSettings) -> io::Result<(Self, JournalWriter)> {
         let rotating = RotatingFile::open(file, settings.max_file_bytes, settings.max_files)?;
         let (queue, writer) = line_queue::start("trace-journal", settings.queue_lines, rotating)?;
-        let lost = Arc::<AtomicU64>::default();
         let journal = Self {
             queue: queue.clone(),
-            lost: Arc::clone(&lost),
             clock: Arc::new(SystemClock),
             stopwatch: Arc::new(SystemStopwatch::default()),
         };
-        Ok((journal, JournalWriter { _writer: writer, queue, lost }))
+        Ok((journal, JournalWriter { writer, queue }))
     }
 
     /// Takes the time from elsewhere: the moments from `clock`, the durations from `stopwatch`.
@@ -94,7 +90,13 @@ impl JournalWriter {
     /// How many spans are not in the journal, because too many waited or writing failed. Those that a failure leaves in
     /// doubt count, until they are written after all.
     pub fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed) + self.queue.failures()
+        self.queue.lost()
+    }
+
+    /// Waits until every span that was closed before is written, at most so long: a disk that hangs may never take them.
+    /// Returns whether they are written.
+    pub fn close_within(&mut self, patience: Duration) -> bool {
+        self.writer.close_within(patience)
     }
 }
 
@@ -160,9 +162,8 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for TraceJournal {
         // Texts and numbers: nothing in a line can fail to be JSON.
         let mut line = serde_json::to_vec(&line).unwrap_or_default();
         line.push(b'\n');
-        if self.queue.offer(line).is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
-        }
+        // The queue counts those that it does not take.
+        let _ = self.queue.offer(line);
     }
 }
 

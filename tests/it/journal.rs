@@ -23,6 +23,23 @@ fn a_server_that_is_told_a_file_keeps_its_spans_there_whatever_it_logs() {
 }
 
 #[test]
+fn a_journal_that_takes_no_more_holds_nothing_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("trace.ndjson");
+    // Whoever writes to it holds its other side too, and never reads.
+    assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
+    let server = Server::start_with(&directory.path().join("data"), &[("TRACE__FILE", file.to_str().unwrap())]);
+    let mut client = server.client();
+    for _ in 0..1_000 {
+        assert_eq!(client.get("/conversations/c/metrics").status, 200);
+    }
+    server.signal("TERM");
+    let (status, log) = server.wait();
+    assert_eq!(status.code(), Some(0), "{log:#?}");
+    assert!(log.iter().any(|line| line.contains("the trace journal was not written in time")), "{log:#?}");
+}
+
+#[test]
 fn a_journal_that_cannot_be_opened_stops_the_start() {
     let directory = tempfile::tempdir().unwrap();
     let mut command = crate::server::turn_metrics();

@@ -24,5 +24,9 @@ mod public_api;
 mod restart;
 mod server;
 mod shutdown;
+#[cfg(unix)]
+mod terminal;
 mod tidy;
+#[cfg(unix)]
+mod unread_log;
 mod vectors;

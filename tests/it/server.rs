@@ -35,6 +35,13 @@ pub(crate) fn turn_metrics() -> Command {
     command
 }
 
+/// The command of a server on a free port, with this data directory.
+pub(crate) fn serve(data_dir: &Path) -> Command {
+    let mut command = turn_metrics();
+    command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data_dir);
+    command
+}
+
 /// A running `turn-metrics serve` on a free port; killed when it is dropped.
 pub(crate) struct Server {
     child: Child,
@@ -51,12 +58,17 @@ impl Server {
 
     /// The same with settings from the environment, such as `HTTP__MAX_BODY_BYTES`.
     pub(crate) fn start_with(data_dir: &Path, settings: &[(&str, &str)]) -> Self {
-        let mut command = turn_metrics();
-        command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data_dir);
+        let mut command = serve(data_dir);
         command.envs(settings.iter().map(|(key, value)| (format!("TURN_METRICS__{key}"), value)));
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Self::launch(command.stderr(Stdio::piped()))
+    }
+
+    /// Starts the command of a server and waits until it listens. A standard error that is not piped is the test's own
+    /// affair, and the log here stays empty.
+    pub(crate) fn launch(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let out = lines_of(child.stdout.take().unwrap());
-        let log = lines_of(child.stderr.take().unwrap());
+        let log = child.stderr.take().map_or_else(|| channel().1, lines_of);
         let first = out.recv_timeout(PATIENCE);
         let address = first.ok().as_deref().and_then(listening_address);
         let address =
@@ -90,7 +102,9 @@ impl Server {
             match self.log.recv_timeout(PATIENCE) {
                 Ok(line) => log.push(line),
                 // Its end closes the pipe.
-                Err(RecvTimeoutError::Disconnected) => return (self.child.wait().unwrap(), log),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return (until("it ends", || self.child.try_wait().unwrap()), log);
+                }
                 Err(RecvTimeoutError::Timeout) => panic!("it does not end; the log: {log:#?}"),
             }
         }
@@ -105,7 +119,7 @@ impl Drop for Server {
 }
 
 /// The lines of a pipe as they come. Reads on when nobody listens, so that the writer can go on writing.
-fn lines_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
+pub(crate) fn lines_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
     let (send, lines) = channel();
     std::thread::spawn(move || {
         for line in BufReader::new(pipe).lines().map_while(Result::ok) {

@@ -7,7 +7,7 @@ use super::CliError;
 use super::args::ServerUrl;
 use super::client::{Client, Page};
 use super::output::{self, plain, plain_json};
-use crate::telemetry::is_color_wanted;
+use crate::terminal::is_color_wanted;
 use crate::turn::{ConversationId, StoredTurn};
 
 pub(super) use table::{Look, render};
@@ -100,7 +100,7 @@ impl Look {
     /// What fits where standard output goes.
     pub(super) fn of_stdout() -> Self {
         match io::stdout().is_terminal() {
-            true if is_color_wanted(std::env::var_os("NO_COLOR").as_deref()) => Self::Styled,
+            true if is_color_wanted() => Self::Styled,
             true => Self::Boxed,
             false => Self::Plain,
         }

@@ -1,17 +1,32 @@
-//! What the program tells about itself while it runs: tracing events on stderr, spans in the trace journal.
+//! What the program tells about itself while it runs: tracing events on standard error, spans in the trace journal.
+//!
+//! Neither holds the program up. Each has a bounded queue and a thread that writes, and the end of the process waits for
+//! both only so long: a pipe that nobody reads, a stopped terminal and a disk that hangs never take what is written.
+
+mod log;
+mod panic;
+mod whole_lines;
 
 use std::env::{self, VarError};
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
+use self::log::{END_PATIENCE, Log, Style};
+pub(crate) use self::log::{flush, note};
 use crate::config::{LogFormat, LogLevel, LogSettings};
 use crate::journal::{JournalWriter, TraceJournal};
+use crate::line_queue::LineWriter;
 use crate::settings::JournalSettings;
+use crate::terminal;
+
+/// How long the end of the process waits for the trace journal: it goes to a disk, which may be slow for a while.
+const JOURNAL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why there is no telemetry.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +46,9 @@ pub enum TelemetryError {
     /// The process has a subscriber for tracing events already.
     #[error("tracing is set up already")]
     AlreadySet(#[source] TryInitError),
+    /// The log has no thread that writes it.
+    #[error("cannot start the thread that writes the log")]
+    Thread(#[source] io::Error),
     /// The trace journal cannot be written.
     #[error("the trace journal {path} cannot be opened")]
     Journal {
@@ -41,48 +59,71 @@ pub enum TelemetryError {
     },
 }
 
-/// Sends this process's tracing events to stderr from now on, and its spans to the trace journal if that has a file.
+/// The threads that write the log and the trace journal. Dropping it waits until both have written everything before,
+/// a few seconds at most.
+#[derive(Debug)]
+#[must_use = "dropping it ends the log"]
+pub struct Telemetry {
+    journal: Option<JournalWriter>,
+    log: LineWriter,
+}
+
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        // The journal first: its failures are logged.
+        if let Some(journal) = &mut self.journal {
+            if !journal.close_within(JOURNAL_PATIENCE) {
+                tracing::warn!(patience = ?JOURNAL_PATIENCE, "the trace journal was not written in time");
+            }
+            let lost = journal.lost();
+            if lost > 0 {
+                tracing::warn!(lost, "spans are not in the trace journal");
+            }
+        }
+        // If this takes too long, nobody reads the log, and nobody can be told.
+        let _ = self.log.close_within(END_PATIENCE);
+    }
+}
+
+/// Sends this process's tracing events and panics to standard error from now on, and its spans to the trace journal if
+/// that has a file.
 ///
-/// `RUST_LOG`, if it is set, takes the place of the level; the journal does not mind either. Its writer, if there is
-/// one, has to be kept until the end of the process.
-pub fn init(
-    settings: LogSettings,
-    journal: Option<(&Path, &JournalSettings)>,
-) -> Result<Option<JournalWriter>, TelemetryError> {
+/// `RUST_LOG`, if it is set, takes the place of the level; the journal does not mind either. Nothing that logs waits for
+/// standard error: lines that are too many for it, or that it refuses, are counted, and a line among the others says how
+/// many are missing.
+pub fn init(settings: LogSettings, journal: Option<(&Path, &JournalSettings)>) -> Result<Telemetry, TelemetryError> {
     let filter = match env::var("RUST_LOG") {
         Ok(value) => filter(&value, settings.level)?,
         Err(VarError::NotPresent) => filter("", settings.level)?,
         Err(VarError::NotUnicode(_)) => return Err(TelemetryError::NotUnicode),
     };
     let on_terminal = io::stderr().is_terminal();
-    let log = fmt::layer().with_writer(io::stderr);
-    let log = if is_json(settings.format, on_terminal) {
+    let style = style(settings.format, on_terminal);
+    let (log, log_writer) = Log::start(style).map_err(TelemetryError::Thread)?;
+    // The layer's own messages would go to standard error directly.
+    let layer = fmt::layer().with_writer(log.clone()).log_internal_errors(false);
+    let layer = match style {
         // The fields stand beside the level and the time, where a collector looks for them.
-        log.json().flatten_event(true).boxed()
-    } else {
-        log.with_ansi(on_terminal && is_color_wanted(env::var_os("NO_COLOR").as_deref())).boxed()
+        Style::Json => layer.json().flatten_event(true).boxed(),
+        Style::Text => layer.with_ansi(on_terminal && terminal::is_color_wanted()).boxed(),
     };
     let opened = journal.map(|(path, settings)| {
         let opened = TraceJournal::start(path, settings);
         opened.map_err(|source| TelemetryError::Journal { path: path.to_owned(), source })
     });
-    let (journal, writer) = opened.transpose()?.unzip();
+    let (journal, journal_writer) = opened.transpose()?.unzip();
     let spans = Targets::new().with_target("turn_metrics", LevelFilter::INFO);
-    let all = tracing_subscriber::registry().with(log.with_filter(filter));
+    let all = tracing_subscriber::registry().with(layer.with_filter(filter));
     all.with(journal.map(|journal| journal.with_filter(spans))).try_init().map_err(TelemetryError::AlreadySet)?;
-    Ok(writer)
+    log.install();
+    Ok(Telemetry { journal: journal_writer, log: log_writer })
 }
 
-/// Whether the value of `NO_COLOR` lets output be coloured: any value but an empty one forbids it.
-pub(crate) fn is_color_wanted(no_color: Option<&std::ffi::OsStr>) -> bool {
-    no_color.is_none_or(std::ffi::OsStr::is_empty)
-}
-
-fn is_json(format: LogFormat, on_terminal: bool) -> bool {
+fn style(format: LogFormat, on_terminal: bool) -> Style {
     match format {
-        LogFormat::Auto => !on_terminal,
-        LogFormat::Text => false,
-        LogFormat::Json => true,
+        LogFormat::Auto if on_terminal => Style::Text,
+        LogFormat::Text => Style::Text,
+        LogFormat::Auto | LogFormat::Json => Style::Json,
     }
 }
 
@@ -126,16 +167,9 @@ mod tests {
 
     #[test]
     fn auto_is_text_for_people_and_json_for_programs() {
-        assert!(!is_json(LogFormat::Auto, true));
-        assert!(is_json(LogFormat::Auto, false));
-        assert!(!is_json(LogFormat::Text, false));
-        assert!(is_json(LogFormat::Json, true));
-    }
-
-    #[test]
-    fn no_color_forbids_colour_unless_it_is_empty() {
-        assert!(is_color_wanted(None));
-        assert!(is_color_wanted(Some("".as_ref())));
-        assert!(!is_color_wanted(Some("1".as_ref())));
+        assert_eq!(style(LogFormat::Auto, true), Style::Text);
+        assert_eq!(style(LogFormat::Auto, false), Style::Json);
+        assert_eq!(style(LogFormat::Text, false), Style::Text);
+        assert_eq!(style(LogFormat::Json, true), Style::Json);
     }
 }

@@ -1,0 +1,270 @@
+use std::sync::Mutex;
+use std::sync::mpsc::Sender;
+
+use super::*;
+
+/// Writes to a text that the test can see.
+#[derive(Clone, Default)]
+struct Shown(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Shown {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn what_was_taken_is_written_in_order_before_the_writer_is_gone_and_nothing_after() {
+    let shown = Shown::default();
+    let (queue, writer) = start("test", 1000, shown.clone()).unwrap();
+    let lines: Vec<_> = (0..1000).map(|n| format!("{n}\n").into_bytes()).collect();
+    for line in &lines {
+        queue.offer(line.clone()).unwrap();
+    }
+    drop(writer);
+    assert_eq!(*shown.0.lock().unwrap(), lines.concat());
+    assert_eq!(queue.offer(b"late\n".to_vec()), Err(LineLost::Closed));
+}
+
+/// Tells the test when a line has come and waits until it may go on.
+struct Stuck(Sender<()>, Receiver<()>);
+
+impl Write for Stuck {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.send(()).unwrap();
+        self.1.recv().unwrap();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_stuck_writer_holds_nobody_up_and_its_queue_does_not_grow() {
+    let (arrived, has_arrived) = std::sync::mpsc::channel();
+    let (go_on, may_go_on) = std::sync::mpsc::channel();
+    let (queue, writer) = start("test", 2, Stuck(arrived, may_go_on)).unwrap();
+    queue.offer(b"in hand\n".to_vec()).unwrap();
+    has_arrived.recv().unwrap();
+    queue.offer(b"waits\n".to_vec()).unwrap();
+    queue.offer(b"waits too\n".to_vec()).unwrap();
+    assert_eq!(queue.offer(b"one too many\n".to_vec()), Err(LineLost::Full));
+    for _ in 0..3 {
+        go_on.send(()).unwrap();
+    }
+    drop(writer);
+    assert_eq!(has_arrived.try_iter().count(), 2, "the full queue was written, though it had no room for the end");
+}
+
+/// Writes to a text; tells the test when it is asked to flush, and waits until it may go on.
+struct StuckInFlush(Shown, Sender<()>, Receiver<()>);
+
+impl Write for StuckInFlush {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        // Who is let go of at the end is not held up.
+        let _ = self.1.send(());
+        let _ = self.2.recv();
+        Ok(())
+    }
+}
+
+#[test]
+fn a_line_taken_during_a_flush_is_written_though_the_writer_is_dropped_before_its_end() {
+    let shown = Shown::default();
+    let (arrived, has_arrived) = std::sync::mpsc::channel();
+    let (go_on, may_go_on) = std::sync::mpsc::channel();
+    let (queue, writer) = start("test", 2, StuckInFlush(shown.clone(), arrived, may_go_on)).unwrap();
+    has_arrived.recv().unwrap();
+    queue.offer(b"during the flush\n".to_vec()).unwrap();
+    let closing = Arc::clone(&writer.closing);
+    let dropping = std::thread::spawn(move || drop(writer));
+    while !closing.load(Ordering::Acquire) {
+        std::thread::yield_now();
+    }
+    drop(go_on);
+    dropping.join().unwrap();
+    assert_eq!(*shown.0.lock().unwrap(), b"during the flush\n");
+    assert_eq!(queue.failures(), 0);
+}
+
+struct Broken;
+
+impl Write for Broken {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::StorageFull.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn lines_that_cannot_be_written_are_counted() {
+    let (queue, writer) = start("test", 8, Broken).unwrap();
+    for _ in 0..3 {
+        queue.offer(b"x\n".to_vec()).unwrap();
+    }
+    drop(writer);
+    assert_eq!(queue.failures(), 3);
+}
+
+/// Has no room as long as the flag is set.
+struct Disk(Arc<AtomicBool>, Shown);
+
+impl Write for Disk {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.load(Ordering::Acquire) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.1.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn lines_in_a_buffer_that_cannot_be_flushed_are_all_counted_until_they_are_written_after_all() {
+    let (full, shown, losses) = (Arc::<AtomicBool>::default(), Shown::default(), Losses::default());
+    let writer = io::BufWriter::with_capacity(6, Disk(Arc::clone(&full), shown.clone()));
+    let mut writing = Writing::new(writer, &losses, None);
+    let counts = || (losses.refused.load(Ordering::Relaxed), losses.in_doubt.load(Ordering::Relaxed));
+    full.store(true, Ordering::Release);
+    for line in ["1\n", "2\n", "3\n"] {
+        writing.write(line.as_bytes(), 0);
+    }
+    writing.flush();
+    assert_eq!(counts(), (0, 3));
+    writing.write(b"4\n", 0);
+    writing.flush();
+    assert_eq!(counts(), (1, 3), "the buffer has no room for it");
+    full.store(false, Ordering::Release);
+    writing.write(b"5\n", 0);
+    writing.flush();
+    assert_eq!(counts(), (1, 0));
+    assert_eq!(*shown.0.lock().unwrap(), b"1\n2\n3\n5\n");
+}
+
+/// A notice that shows what it reports.
+fn notice() -> Notice {
+    Box::new(|lost, error| format!("{lost} lost, {:?}\n", error.map(io::Error::kind)).into_bytes())
+}
+
+/// Writes to a text once the test lets it: each arrival is told, and waits.
+struct Gate(Shown, Sender<()>, Receiver<()>);
+
+impl Write for Gate {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _ = self.1.send(());
+        let _ = self.2.recv();
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct Gated {
+    shown: Shown,
+    has_arrived: Receiver<()>,
+    /// Dropped, it lets all pass.
+    go_on: Sender<()>,
+    queue: LineQueue,
+    writer: LineWriter,
+}
+
+/// A queue of two lines whose writer has one in hand and stands still.
+fn gated() -> Gated {
+    let shown = Shown::default();
+    let (arrived, has_arrived) = channel();
+    let (go_on, may_go_on) = channel();
+    let gate = Gate(shown.clone(), arrived, may_go_on);
+    let (queue, writer) = spawn("test", 2, gate, Some(notice())).unwrap();
+    queue.offer(b"in hand\n".to_vec()).unwrap();
+    has_arrived.recv().unwrap();
+    Gated { shown, has_arrived, go_on, queue, writer }
+}
+
+#[test]
+fn a_notice_stands_where_lines_are_missing_and_each_of_them_is_in_one() {
+    let Gated { shown, has_arrived, go_on, queue, writer } = gated();
+    for line in ["1\n", "2\n", "3\n", "4\n", "5\n"] {
+        let _ = queue.offer(line.into());
+    }
+    go_on.send(()).unwrap();
+    // It has taken the first from the queue, which has room for one.
+    has_arrived.recv().unwrap();
+    queue.offer(b"6\n".to_vec()).unwrap();
+    queue.offer(b"7\n".to_vec()).unwrap_err();
+    drop(go_on);
+    drop(writer);
+    assert_eq!(*shown.0.lock().unwrap(), b"in hand\n1\n2\n3 lost, None\n6\n1 lost, None\n");
+    assert_eq!(queue.failures(), 0);
+}
+
+#[test]
+fn lines_that_a_full_disk_refused_are_in_a_notice_once_it_has_room() {
+    let (full, shown, losses) = (Arc::<AtomicBool>::default(), Shown::default(), Losses::default());
+    let mut writing = Writing::new(Disk(Arc::clone(&full), shown.clone()), &losses, Some(notice()));
+    writing.write(b"1\n", 0);
+    full.store(true, Ordering::Release);
+    writing.write(b"2\n", 0);
+    writing.settle();
+    writing.write(b"3\n", 0);
+    full.store(false, Ordering::Release);
+    writing.write(b"4\n", 5);
+    writing.settle();
+    assert_eq!(*shown.0.lock().unwrap(), b"1\n7 lost, Some(StorageFull)\n4\n");
+}
+
+#[test]
+fn closing_a_writer_that_stands_still_ends_with_the_patience_and_leaves_it_to_itself() {
+    let Gated { shown, go_on, queue, mut writer, .. } = gated();
+    assert!(!writer.close_within(Duration::ZERO));
+    // What would wait for ever if it waited.
+    drop(writer);
+    queue.offer(b"late\n".to_vec()).unwrap();
+    drop(go_on);
+    let wrote_all = || *shown.0.lock().unwrap() == b"in hand\nlate\n";
+    while !wrote_all() {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn closing_within_a_patience_that_suffices_writes_everything() {
+    let shown = Shown::default();
+    let (queue, mut writer) = start("test", 8, shown.clone()).unwrap();
+    queue.offer(b"x\n".to_vec()).unwrap();
+    assert!(writer.close_within(Duration::MAX));
+    assert_eq!(*shown.0.lock().unwrap(), b"x\n");
+    assert_eq!(queue.offer(b"late\n".to_vec()), Err(LineLost::Closed));
+}
+
+#[test]
+fn a_flush_waits_for_what_was_taken_and_no_longer_than_its_patience() {
+    let Gated { shown, go_on, queue, writer, .. } = gated();
+    queue.offer(b"waits\n".to_vec()).unwrap();
+    assert!(!queue.flush_within(Duration::ZERO));
+    assert!(!queue.flush_within(Duration::MAX), "the queue is full, and a flush waits for no room in it");
+    drop(go_on);
+    drop(writer);
+    let (queue, _writer) = start("test", 8, shown.clone()).unwrap();
+    queue.offer(b"more\n".to_vec()).unwrap();
+    assert!(queue.flush_within(Duration::MAX));
+    assert_eq!(*shown.0.lock().unwrap(), b"in hand\nwaits\nmore\n");
+}

@@ -1,0 +1,114 @@
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, TryRecvError};
+
+use super::{Item, Losses, Notice};
+
+/// The thread's side of the queue: the writer, and what became of its lines.
+pub(super) struct Writing<'a, W> {
+    writer: W,
+    losses: &'a Losses,
+    /// Lines that it took since it last flushed.
+    unflushed: u64,
+    errors: u64,
+    notice: Option<Notice>,
+    /// Losses that notices have reported.
+    reported: u64,
+    /// The latest error that no notice has reported.
+    latest_error: Option<io::Error>,
+}
+
+impl<'a, W: Write> Writing<'a, W> {
+    pub(super) fn new(writer: W, losses: &'a Losses, notice: Option<Notice>) -> Self {
+        Self { writer, losses, unflushed: 0, errors: 0, notice, reported: 0, latest_error: None }
+    }
+
+    /// Writes what comes until the queue is to be closed and is empty.
+    pub(super) fn run(mut self, items: &Receiver<Item>, closing: &AtomicBool) {
+        loop {
+            // Read before the queue is: what was taken before the writer was closed is then seen by the look that
+            // follows.
+            let closed = closing.load(Ordering::Acquire);
+            let item = match items.try_recv() {
+                Ok(item) => item,
+                Err(TryRecvError::Disconnected) => break,
+                Err(TryRecvError::Empty) => {
+                    // Nothing waits: what is buffered becomes visible before the thread sleeps.
+                    self.settle();
+                    if closed {
+                        return;
+                    }
+                    match items.recv() {
+                        Ok(item) => item,
+                        Err(_) => break,
+                    }
+                }
+            };
+            match item {
+                Item::Line { bytes, untaken_before } => self.write(&bytes, untaken_before),
+                Item::Mark(mark) => {
+                    self.settle();
+                    let _ = mark.try_send(());
+                }
+                Item::Wake => {}
+            }
+        }
+        self.settle();
+    }
+
+    pub(super) fn write(&mut self, line: &[u8], untaken_before: u64) {
+        match self.report_losses(untaken_before).and_then(|()| self.writer.write_all(line)) {
+            Ok(()) => self.unflushed += 1,
+            Err(error) => {
+                self.losses.refused.fetch_add(1, Ordering::Relaxed);
+                self.fail(error);
+            }
+        }
+    }
+
+    /// Reports the losses after the last line and flushes.
+    pub(super) fn settle(&mut self) {
+        if let Err(error) = self.report_losses(self.losses.untaken.load(Ordering::Relaxed)) {
+            self.fail(error);
+        }
+        self.flush();
+    }
+
+    pub(super) fn flush(&mut self) {
+        let flushed = self.writer.flush();
+        if flushed.is_ok() {
+            self.unflushed = 0;
+        }
+        self.losses.in_doubt.store(self.unflushed, Ordering::Relaxed);
+        if let Err(error) = flushed {
+            self.fail(error);
+        }
+    }
+
+    /// Writes the notice, if lines are missing that none has reported.
+    fn report_losses(&mut self, untaken: u64) -> io::Result<()> {
+        let Some(notice) = &self.notice else { return Ok(()) };
+        let lost = untaken + self.losses.refused.load(Ordering::Relaxed);
+        // Lines of several threads may be taken in another order than they saw the count.
+        if lost > self.reported {
+            self.writer.write_all(&notice(lost - self.reported, self.latest_error.as_ref()))?;
+            self.reported = lost;
+            self.latest_error = None;
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, error: io::Error) {
+        if self.notice.is_some() {
+            self.latest_error = Some(error);
+            return;
+        }
+        self.errors += 1;
+        // Told ever more rarely: a full disk fails for every line.
+        if self.errors.is_power_of_two() {
+            let Losses { refused, in_doubt, .. } = self.losses;
+            let so_far = refused.load(Ordering::Relaxed) + in_doubt.load(Ordering::Relaxed);
+            tracing::warn!(%error, so_far, "lines could not be written");
+        }
+    }
+}

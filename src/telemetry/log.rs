@@ -1,0 +1,194 @@
+//! The log: lines on standard error, written by one thread that nobody waits for.
+
+use std::fmt::{Display, Write as _};
+use std::io;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tracing::Level;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+
+use super::whole_lines::WholeLines;
+use crate::line_queue::{self, LineQueue, LineWriter};
+
+/// The most lines that wait to be written: some seconds of a busy service, about two megabytes.
+const QUEUE_LINES: usize = 4096;
+
+/// How long the end of the process waits for the lines before it: far more than a reader needs that reads at all.
+pub(super) const END_PATIENCE: Duration = Duration::from_secs(1);
+
+/// This process's log, once it has one.
+static LOG: OnceLock<Log> = OnceLock::new();
+
+/// Takes lines for standard error without ever waiting.
+#[derive(Debug, Clone)]
+pub(super) struct Log {
+    queue: LineQueue,
+    style: Style,
+}
+
+/// How the log's own lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Style {
+    Text,
+    Json,
+}
+
+impl Log {
+    /// Starts the thread that writes.
+    pub(super) fn start(style: Style) -> io::Result<(Self, LineWriter)> {
+        let notice = Box::new(move |lost, error: Option<&io::Error>| style.notice(lost, error));
+        let stderr = WholeLines::new(io::stderr());
+        let (queue, writer) = line_queue::start_with_notice("log", QUEUE_LINES, stderr, notice)?;
+        Ok((Self { queue, style }, writer))
+    }
+
+    /// Makes this the log of the process, of which panics and [`note`] are told from now on.
+    pub(super) fn install(self) {
+        // The first one stays; a process sets up its telemetry once.
+        if LOG.set(self).is_ok() {
+            std::panic::set_hook(Box::new(super::panic::log));
+        }
+    }
+
+    /// The log of this process.
+    pub(super) fn installed() -> Option<&'static Self> {
+        LOG.get()
+    }
+
+    /// Adds a line of the program itself, whatever the level of the log.
+    pub(super) fn add(&self, level: Level, message: &str, fields: &[(&str, Value)]) {
+        // The queue counts what it does not take.
+        let _ = self.queue.offer(self.style.line(level, message, fields));
+    }
+
+    /// Waits until what was added so far is written, at most so long.
+    pub(super) fn flush_within(&self, patience: Duration) {
+        self.queue.flush_within(patience);
+    }
+}
+
+/// Adds a line for people to the log. Returns `false` if the process has none.
+pub(crate) fn note(line: &str) -> bool {
+    let Some(log) = LOG.get() else { return false };
+    let _ = log.queue.offer(format!("{line}\n").into_bytes());
+    true
+}
+
+/// Waits a moment until the log is written, for a process that ends without closing it.
+pub(crate) fn flush() {
+    if let Some(log) = LOG.get() {
+        log.flush_within(END_PATIENCE);
+    }
+}
+
+impl Style {
+    /// The line that reports lost ones.
+    fn notice(self, lost: u64, error: Option<&io::Error>) -> Vec<u8> {
+        let message = match lost {
+            1 => "1 log line was dropped".to_owned(),
+            lost => format!("{lost} log lines were dropped"),
+        };
+        let mut fields = vec![("lines", json!(lost))];
+        fields.extend(error.map(|error| ("error", json!(error.to_string()))));
+        self.line(Level::WARN, &message, &fields)
+    }
+
+    /// A line as the subscriber writes it. For what cannot go through the subscriber: it would call itself.
+    fn line(self, level: Level, message: &str, fields: &[(&str, Value)]) -> Vec<u8> {
+        let mut time = String::new();
+        // A clock that cannot be read leaves the time out.
+        let _ = SystemTime.format_time(&mut Writer::new(&mut time));
+        let target = module_path!();
+        let line = match self {
+            Self::Text => {
+                let mut line = format!("{time} {level:>5} {target}: {}", OneLine(message));
+                for (name, value) in fields {
+                    let _ = write!(line, " {name}={value}");
+                }
+                line
+            }
+            Self::Json => {
+                let (time, level, message) = (json!(time), json!(level.as_str()), json!(message));
+                let mut line = format!(r#"{{"timestamp":{time},"level":{level},"message":{message}"#);
+                for (name, value) in fields {
+                    let _ = write!(line, r#","{name}":{value}"#);
+                }
+                let _ = write!(line, r#","target":"{target}"}}"#);
+                line
+            }
+        };
+        (line + "\n").into_bytes()
+    }
+}
+
+/// A text without control characters.
+struct OneLine<'a>(&'a str);
+
+impl Display for OneLine<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0
+            .chars()
+            .try_for_each(|c| if c.is_control() { write!(f, "{}", c.escape_default()) } else { f.write_char(c) })
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Line<'a>;
+
+    fn make_writer(&'a self) -> Line<'a> {
+        Line(&self.queue)
+    }
+}
+
+/// Takes one line, in one call of `write`.
+pub(super) struct Line<'a>(&'a LineQueue);
+
+impl io::Write for Line<'_> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        // The queue counts what it does not take. An error would have the subscriber write about it, and wait.
+        let _ = self.0.offer(line.to_vec());
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(line: &[u8]) -> String {
+        String::from_utf8(line.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_notice_is_a_line_like_the_others() {
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        let line = shown(&Style::Json.notice(12, Some(&full)));
+        assert!(line.ends_with("}\n") && line.lines().count() == 1, "{line}");
+        let line: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(line["message"], "12 log lines were dropped");
+        assert_eq!(
+            (&line["level"], &line["lines"], &line["error"]),
+            (&"WARN".into(), &12.into(), &full.to_string().into())
+        );
+        assert!(line["timestamp"].as_str().unwrap().ends_with('Z'), "{line}");
+
+        let line = shown(&Style::Text.notice(1, None));
+        let (time, rest) = line.split_once(' ').unwrap();
+        assert!(time.ends_with('Z'), "{line}");
+        assert_eq!(rest, " WARN turn_metrics::telemetry::log: 1 log line was dropped lines=1\n");
+    }
+
+    #[test]
+    fn a_message_of_several_lines_is_one_line_of_text() {
+        let line = shown(&Style::Text.line(Level::ERROR, "a\nb\u{1b}[31m", &[("place", json!("c\nd"))]));
+        assert!(line.ends_with("ERROR turn_metrics::telemetry::log: a\\nb\\u{1b}[31m place=\"c\\nd\"\n"), "{line}");
+    }
+}

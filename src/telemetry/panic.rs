@@ -1,0 +1,80 @@
+//! Panics, told in the log: the message that the standard library writes would wait for a reader of standard error.
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::panic::PanicHookInfo;
+use std::{process, thread};
+
+use serde_json::json;
+use tracing::Level;
+
+use super::log::{END_PATIENCE, Log};
+
+/// The messages of a panic that ends the process at once: one that began while another unwound, or where none may pass.
+const LAST: [&str; 2] = ["panic in a destructor during cleanup", "panic in a function that cannot unwind"];
+
+/// The panic hook of a process with a log.
+pub(super) fn log(info: &PanicHookInfo<'_>) {
+    let Some(log) = Log::installed() else { return };
+    let message = info.payload_as_str().unwrap_or("no message");
+    let thread = thread::current();
+    let mut fields = vec![("thread", json!(thread.name()))];
+    fields.extend(info.location().map(|location| ("location", json!(location.to_string()))));
+    let backtrace = Backtrace::capture();
+    if backtrace.status() == BacktraceStatus::Captured {
+        fields.push(("backtrace", json!(backtrace.to_string())));
+    }
+    log.add(Level::ERROR, &format!("panicked: {message}"), &fields);
+    if LAST.contains(&message) {
+        // Nothing is served any more, and what waits in the queue is lost with the process. The standard library would
+        // now end it too, but write about it first, and wait.
+        log.flush_within(END_PATIENCE);
+        process::abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::env;
+    use std::process::Command;
+
+    use super::super::log::Style;
+    use super::*;
+
+    /// Tells this test that it is the process that dies.
+    const DIES: &str = "TURN_METRICS_TEST_DIES_OF_PANICS";
+
+    struct PanicsWhenDropped;
+
+    impl Drop for PanicsWhenDropped {
+        fn drop(&mut self) {
+            panic!("the second");
+        }
+    }
+
+    #[test]
+    fn panics_that_end_the_process_are_in_the_log() {
+        if env::var_os(DIES).is_some() {
+            let (log, _writer) = Log::start(Style::Json).unwrap();
+            log.install();
+            let _second = PanicsWhenDropped;
+            panic!("the first");
+        }
+        let mut command = Command::new(env::current_exe().unwrap());
+        command.args(["--exact", "telemetry::panic::tests::panics_that_end_the_process_are_in_the_log"]);
+        let output = command.args(["--nocapture"]).env(DIES, "1").env_remove("RUST_BACKTRACE").output().unwrap();
+        assert!(!output.status.success(), "{output:?}");
+        let log = String::from_utf8(output.stderr).unwrap();
+        let told: Vec<serde_json::Value> =
+            log.lines().filter(|line| line.starts_with('{')).map(|line| serde_json::from_str(line).unwrap()).collect();
+        let messages: Vec<_> = told.iter().map(|line| line["message"].as_str().unwrap()).collect();
+        assert_eq!(
+            messages,
+            ["panicked: the first", "panicked: the second", &*format!("panicked: {}", LAST[0])],
+            "{log}"
+        );
+        for line in &told[..2] {
+            assert_eq!(line["level"], "ERROR", "{line}");
+            assert!(line["location"].as_str().unwrap().contains("panic.rs:"), "{line}");
+        }
+    }
+}

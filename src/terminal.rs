@@ -1,0 +1,40 @@
+//! What a terminal is sent beside text.
+
+use std::env;
+use std::ffi::OsStr;
+
+/// Whether output to a terminal may be coloured, by the environment of this process.
+pub(crate) fn is_color_wanted() -> bool {
+    takes_color(env::var_os("NO_COLOR").as_deref(), env::var_os("TERM").as_deref())
+}
+
+/// Whether a terminal takes colours: any `NO_COLOR` but an empty one forbids them, and one that is called `dumb`, or
+/// has no name, shows escapes as text. On Windows terminals have no name.
+fn takes_color(no_color: Option<&OsStr>, term: Option<&OsStr>) -> bool {
+    let is_dumb = match term {
+        Some(term) => term.is_empty() || term == "dumb",
+        None => cfg!(not(windows)),
+    };
+    !is_dumb && no_color.is_none_or(OsStr::is_empty)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_color_forbids_colour_unless_it_is_empty() {
+        let term = Some("xterm".as_ref());
+        assert!(takes_color(None, term));
+        assert!(takes_color(Some("".as_ref()), term));
+        assert!(!takes_color(Some("1".as_ref()), term));
+    }
+
+    #[test]
+    fn a_terminal_that_is_dumb_or_unknown_takes_no_colour() {
+        for term in ["dumb", ""] {
+            assert!(!takes_color(None, Some(term.as_ref())), "{term:?}");
+        }
+        assert_eq!(takes_color(None, None), cfg!(windows));
+    }
+}

@@ -1,0 +1,127 @@
+//! What a terminal is sent, and a terminal to see it with.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
+
+use rustix::fs::{Mode, OFlags, open};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Action, Winsize, tcflow, tcsetwinsize};
+
+use crate::server::{Server, serve, turn_metrics};
+
+/// A terminal: the side of the programs, and the side of whoever sits before it.
+pub(crate) struct Terminal {
+    inside: OwnedFd,
+    outside: File,
+}
+
+impl Terminal {
+    pub(crate) fn open() -> Self {
+        let outside = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        grantpt(&outside).unwrap();
+        unlockpt(&outside).unwrap();
+        let name = ptsname(&outside, Vec::new()).unwrap();
+        let inside = open(name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        tcsetwinsize(&outside, Winsize { ws_row: 40, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+        Self { inside, outside: outside.into() }
+    }
+
+    /// The side of a program.
+    pub(crate) fn stdio(&self) -> Stdio {
+        self.inside.try_clone().unwrap().into()
+    }
+
+    /// What is sent to its end is read from here, as a window shows it.
+    pub(crate) fn screen(&self) -> File {
+        self.outside.try_clone().unwrap()
+    }
+
+    /// Holds all output, as Ctrl-S does.
+    pub(crate) fn stop(&self) {
+        tcflow(&self.inside, Action::OOff).unwrap();
+    }
+
+    /// Lets it go on, as Ctrl-Q does.
+    pub(crate) fn go_on(&self) {
+        tcflow(&self.inside, Action::OOn).unwrap();
+    }
+
+    /// Everything that was sent, once all programs have ended.
+    fn sent(self) -> String {
+        let Self { inside, mut outside } = self;
+        drop(inside);
+        let mut sent = Vec::new();
+        let mut buffer = [0; 4096];
+        loop {
+            match outside.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => sent.extend_from_slice(&buffer[..count]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // Nobody has its other side any more.
+                Err(_) => break,
+            }
+        }
+        String::from_utf8(sent).unwrap()
+    }
+}
+
+/// Runs the command on a terminal of this name and returns what it sent there.
+fn sent_by(mut command: Command, term: &str) -> String {
+    let terminal = Terminal::open();
+    command.env_remove("NO_COLOR").env("TERM", term).stdout(terminal.stdio()).stderr(terminal.stdio());
+    let mut child = command.spawn().unwrap();
+    // It holds the other copies of the terminal's side.
+    drop(command);
+    let sent = terminal.sent();
+    child.wait().unwrap();
+    sent
+}
+
+/// What a server that logs to a terminal of this name sends there.
+fn sent_by_server(term: &str) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let terminal = Terminal::open();
+    let mut command = serve(directory.path());
+    command.env_remove("NO_COLOR").env("TERM", term).stderr(terminal.stdio());
+    let server = Server::launch(&mut command);
+    drop(command);
+    server.signal("TERM");
+    assert_eq!(server.wait().0.code(), Some(0));
+    terminal.sent()
+}
+
+fn with_args(args: &[&str]) -> Command {
+    let mut command = turn_metrics();
+    command.args(args);
+    command
+}
+
+#[test]
+fn a_dumb_terminal_gets_no_escapes_and_another_one_does() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(&directory.path().join("data"));
+    let (url, file) = (server.url(), directory.path().join("events.ndjson"));
+    let done = r#"{"type":"done","conversationId":"c","turnId":"t","reason":"stop"}"#;
+    std::fs::write(&file, format!("{done}\n")).unwrap();
+    let file = file.to_str().unwrap();
+    for (args, has_escapes) in [
+        (&["ingest", file, "--server", &url][..], true),
+        (&["show", "c", "--server", &url], true),
+        (&["--help"], true),
+        (&["--nonsense"], true),
+        (&["demo", "--listen", "127.0.0.1:0", "--exit", "--conversations", "1", "--turns", "1"], true),
+        (&["config"], false),
+        (&["check", "--data-dir", file], false),
+    ] {
+        let dumb = sent_by(with_args(args), "dumb");
+        assert!(!dumb.is_empty() && !dumb.contains('\u{1b}'), "{args:?}: {dumb:?}");
+        // The control: what is looked for is there where it belongs.
+        let colourful = sent_by(with_args(args), "xterm");
+        assert_eq!(colourful.contains('\u{1b}'), has_escapes, "{args:?}: {colourful:?}");
+    }
+    let dumb = sent_by_server("dumb");
+    assert!(dumb.contains("INFO") && !dumb.contains('\u{1b}'), "{dumb:?}");
+    assert!(sent_by_server("xterm").contains('\u{1b}'));
+}

@@ -1,0 +1,182 @@
+//! A log that cannot be written: a pipe that nobody reads, a terminal that is stopped, a full disk, a reader that died.
+//! The service serves, and ends, all the same.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{BufRead, BufReader, pipe};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Command, Stdio};
+use std::thread;
+
+use serde_json::Value;
+
+use crate::server::{Client, PATIENCE, Server, lines_of, serve, turn_metrics, until};
+use crate::terminal::Terminal;
+
+/// So many turns are sent at once.
+const TURNS_AT_ONCE: usize = 500;
+
+/// Has turns sealed and acknowledged, each of which is a line of the log.
+fn seal(client: &mut Client, turns: std::ops::Range<usize>) {
+    let turns: Vec<_> = turns.collect();
+    for turns in turns.chunks(TURNS_AT_ONCE) {
+        let mut body = String::new();
+        for turn in turns {
+            writeln!(body, r#"{{"type":"done","conversationId":"c","turnId":"t{turn}","reason":"stop"}}"#).unwrap();
+        }
+        let answer = client.post_events(&body);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(answer.json()["sealed"].as_array().unwrap().len(), turns.len());
+    }
+}
+
+/// More turns than a pipe and the queue of the log have room for.
+const MANY_TURNS: usize = 6_000;
+
+/// A server of which nothing is logged but one line a sealed turn.
+fn server_logging_turns(data_dir: &std::path::Path, stderr: impl Into<Stdio>) -> Server {
+    let mut command = serve(data_dir);
+    command.env("RUST_LOG", "turn_metrics::actors::conversation=info").stderr(stderr);
+    Server::launch(&mut command)
+}
+
+fn assert_serves_and_ends(server: Server, client: &mut Client) {
+    assert_eq!(client.get("/ready").status, 200);
+    server.signal("TERM");
+    assert_eq!(server.wait().0.code(), Some(0));
+}
+
+#[test]
+fn a_pipe_that_nobody_reads_holds_nothing_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_unread, stderr) = pipe().unwrap();
+    let server = Server::launch(serve(directory.path()).stderr(stderr));
+    let mut client = server.client();
+    seal(&mut client, 0..MANY_TURNS);
+    assert_serves_and_ends(server, &mut client);
+    let server = Server::start(directory.path());
+    let page = server.client().get(&format!("/conversations/c/turns?limit=1&after={}", MANY_TURNS - 1)).json();
+    assert_eq!(page["latestOrdinal"], MANY_TURNS);
+}
+
+#[test]
+fn lines_that_were_dropped_are_told_where_they_are_missing_once_the_log_is_read_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let (log, stderr) = pipe().unwrap();
+    let server = server_logging_turns(directory.path(), stderr);
+    seal(&mut server.client(), 0..MANY_TURNS);
+    let log = lines_of(log);
+    let mut ordinal = 0;
+    let mut dropped = 0;
+    // Nothing is logged meanwhile: the end of what is missing is told without a later line.
+    while ordinal < MANY_TURNS {
+        let line: Value = serde_json::from_str(&log.recv_timeout(PATIENCE).unwrap()).unwrap();
+        if let Some(lines) = line["lines"].as_u64() {
+            assert_eq!(line["message"], format!("{lines} log lines were dropped"));
+            assert_eq!(line["level"], "WARN");
+            dropped += lines;
+            ordinal += usize::try_from(lines).unwrap();
+        } else {
+            ordinal += 1;
+            assert_eq!(line["ordinal"], ordinal, "the notices are not where lines are missing");
+        }
+    }
+    assert!(dropped > 0, "the log had room for all");
+    seal(&mut server.client(), MANY_TURNS..MANY_TURNS + 1);
+    let line: Value = serde_json::from_str(&log.recv_timeout(PATIENCE).unwrap()).unwrap();
+    assert_eq!(line["ordinal"], MANY_TURNS + 1);
+    server.signal("TERM");
+    assert_eq!(server.wait().0.code(), Some(0));
+}
+
+#[test]
+fn a_stopped_terminal_holds_nothing_up_and_shows_the_log_when_it_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let terminal = Terminal::open();
+    terminal.stop();
+    let server = Server::launch(serve(directory.path()).stderr(terminal.stdio()));
+    let mut client = server.client();
+    seal(&mut client, 0..1_000);
+    assert_eq!(client.get("/ready").status, 200);
+    terminal.go_on();
+    let screen = lines_of(terminal.screen());
+    until("the latest turn is shown", || screen.recv_timeout(PATIENCE).unwrap().contains("ordinal=1000").then_some(()));
+    terminal.stop();
+    seal(&mut client, 1_000..2_000);
+    assert_serves_and_ends(server, &mut client);
+}
+
+#[test]
+fn an_address_that_nobody_reads_holds_nothing_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let terminal = Terminal::open();
+    terminal.stop();
+    for mut command in [serve(directory.path()), demo()] {
+        // The log has the address too.
+        command.env("RUST_LOG", "turn_metrics::cli=info").env("TURN_METRICS__LOG__FORMAT", "json");
+        let mut child = command.stdout(terminal.stdio()).stderr(Stdio::piped()).spawn().unwrap();
+        let log = lines_of(child.stderr.take().unwrap());
+        let line: Value = serde_json::from_str(&log.recv_timeout(PATIENCE).unwrap()).unwrap();
+        let address: SocketAddr = line["url"].as_str().unwrap().strip_prefix("http://").unwrap().parse().unwrap();
+        assert_eq!(Client::new(address).get("/ready").status, 200);
+        let kill = format!("kill -TERM {}", child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+        let status = until("it ends", || child.try_wait().unwrap());
+        assert_eq!(status.code(), Some(0), "{command:?}");
+    }
+}
+
+fn demo() -> Command {
+    let mut command = turn_metrics();
+    command.args(["demo", "--listen", "127.0.0.1:0"]);
+    command
+}
+
+#[test]
+fn a_server_that_cannot_start_ends_though_nobody_reads_why() {
+    let terminal = Terminal::open();
+    terminal.stop();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let directory = tempfile::tempdir().unwrap();
+    for args in
+        [&["serve", "--listen", &address][..], &["serve", "--config", "/nonexistent"], &["demo", "--listen", &address]]
+    {
+        let mut command = turn_metrics();
+        command.args(args).current_dir(directory.path()).stderr(terminal.stdio());
+        let mut child = command.spawn().unwrap();
+        let status = until("it ends", || child.try_wait().unwrap());
+        assert_eq!(status.code(), Some(1), "{args:?}");
+    }
+}
+
+#[test]
+fn a_full_disk_under_the_log_holds_nothing_up() {
+    let Ok(full) = File::options().write(true).open("/dev/full") else {
+        println!("skipped: there is no /dev/full here");
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::launch(serve(directory.path()).stderr(full));
+    let mut client = server.client();
+    seal(&mut client, 0..1_000);
+    assert_serves_and_ends(server, &mut client);
+}
+
+#[test]
+fn a_reader_of_the_log_that_dies_takes_nothing_with_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (log, stderr) = pipe().unwrap();
+    let server = Server::launch(serve(directory.path()).stderr(stderr));
+    let mut client = server.client();
+    let mut log = BufReader::new(log);
+    assert_ne!(log.read_line(&mut String::new()).unwrap(), 0);
+    // The reader goes while the log is written.
+    let sealing = thread::spawn(move || {
+        seal(&mut client, 0..MANY_TURNS);
+        client
+    });
+    assert_ne!(log.read_line(&mut String::new()).unwrap(), 0);
+    drop(log);
+    assert_serves_and_ends(server, &mut sealing.join().unwrap());
+}
