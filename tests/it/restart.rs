@@ -59,7 +59,7 @@ fn turns_are_abandoned_by_age_across_restarts() {
     assert_eq!(metrics(&mut server.client(), "c"), r#"{"turns":[]}"#);
     server.kill();
 
-    // The sweep at the start finds it: its age is what the store says, not how long this process has known it.
+    // Its age goes on from what the store says, not from when this process has first known it.
     let server =
         Server::start_with(directory.path(), &[("TURNS__ABANDON_AFTER", "1ms"), ("TURNS__SWEEP_EVERY", "10ms")]);
     let mut client = server.client();
@@ -71,4 +71,58 @@ fn turns_are_abandoned_by_age_across_restarts() {
     assert_eq!(turns["turns"][0]["metrics"]["usage"]["inputTokens"], 10);
     let late = client.post_events(&line(r#"{"type":"done","reason":"stop"}"#)).json();
     assert_eq!(late["sealed"][0]["duplicate"], true);
+}
+
+#[test]
+fn a_turn_that_ends_with_an_error_is_sealed_though_no_done_comes() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path());
+    let usage = line(r#"{"type":"usage","stepId":"t#0","usage":{"inputTokens":10,"outputTokens":5}}"#);
+    let error = line(r#"{"type":"error","message":"overloaded","code":"529"}"#);
+    let answer = server.client().post_events(&(usage + &error)).json();
+    assert_eq!(answer["accepted"], 2);
+    let unknown = server.client().post_events(&error.replace(r#""t""#, r#""unknown""#)).json();
+    assert_eq!(unknown["accepted"], 1);
+    // The mark is staged with the turn.
+    server.kill();
+
+    let server =
+        Server::start_with(directory.path(), &[("TURNS__FAIL_AFTER", "100ms"), ("TURNS__SWEEP_EVERY", "10ms")]);
+    let turns = until("the failed turn is sealed", || {
+        let turns = server.client().get("/conversations/c/turns").json();
+        (turns["latestOrdinal"] == 1).then_some(turns)
+    });
+    assert_eq!((&turns["turns"][0]["reason"], &turns["turns"][0]["metrics"]["turnId"]), (&"error".into(), &"t".into()));
+}
+
+#[test]
+fn what_is_known_of_a_turn_beside_its_metrics_is_served_in_order_and_outlives_a_kill() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path());
+    let lines = [
+        r#"{"type":"turn-start","model":"big","provider":"A","project":"search"}"#,
+        r#"{"type":"usage","stepId":"s","usage":{"inputTokens":900,"outputTokens":1,"cacheWriteTokens":300,"cacheWrite1hTokens":200}}"#,
+        r#"{"type":"usage","stepId":"s","usage":{"inputTokens":300,"outputTokens":7,"cacheWriteTokens":300,"cacheWrite1hTokens":100},"final":true}"#,
+        r#"{"type":"step-complete","stepId":"s","ttftMs":-5,"decodeMs":0.000001,"genTotalMs":1e21,"model":"small","provider":"A"}"#,
+    ];
+    let body: String = lines.iter().map(|json| line(json)).collect();
+    assert_eq!(server.client().post_events(&body).status, 200);
+    // What is open has all of it in the store too.
+    server.kill();
+    let server = Server::start(directory.path());
+    let done = line(r#"{"type":"done","reason":"stop","endedAt":1700000000000.75}"#);
+    assert_eq!(server.client().post_events(&done).status, 200);
+    let turns = |server: &Server| server.client().get("/conversations/c/turns").body;
+    let before = turns(&server);
+    let sealed_at = serde_json::from_str::<serde_json::Value>(&before).unwrap()["turns"][0]["sealedAt"].clone();
+    let usage = r#"{"inputTokens":300,"outputTokens":7,"cacheWriteTokens":300}"#;
+    let metrics = format!(
+        r#"{{"turnId":"t","usage":{usage},"steps":[{{"stepId":"s","usage":{usage},"decodeMs":0.000001,"genTotalMs":1e+21}}],"contextSize":307}}"#
+    );
+    let expected = format!(
+        r#"{{"turns":[{{"ordinal":1,"sealedAt":{sealed_at},"endedAt":1700000000000,"reason":"stop","model":"big","provider":"A","project":"search","cacheWrite1hTokens":100,"stepDetails":[{{"stepId":"s","model":"small","cacheWrite1hTokens":100}}],"metrics":{metrics}}}],"latestOrdinal":1}}"#
+    );
+    assert_eq!(before, expected);
+    server.kill();
+    assert_eq!(turns(&Server::start(directory.path())), expected);
 }

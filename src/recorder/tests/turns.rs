@@ -3,7 +3,7 @@ use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use super::*;
-use crate::turn::{KernelEvent, parse_line};
+use crate::turn::{KernelEvent, UsageReport, parse_line};
 
 #[actix_rt::test]
 async fn a_turn_is_sent_as_the_events_of_the_contract_byte_for_byte() {
@@ -86,6 +86,45 @@ fn reports_of_a_step_join_in_what_the_turn_adds_up() {
     turn.end("stop");
     let done = setup.told().pop().unwrap();
     assert!(done.contains(r#""usage":{"inputTokens":1900,"outputTokens":122},"contextSize":1002"#), "{done}");
+}
+
+#[test]
+fn all_that_a_kernel_may_tell_can_be_sent() {
+    let (clock, log) = (TestClock::at(1_780_000_000_000), EventLog::default());
+    let recorder = Recorder::with_clock(log.clone(), Arc::new(clock.clone()), Arc::new(clock.clone()));
+    let labels = TurnLabels { model: Some("big".into()), provider: Some("A".into()), project: Some("search".into()) };
+    let ids = (ConversationId::new("c").unwrap(), TurnId::new("t").unwrap());
+    let mut turn = recorder.start_turn(ids.0, ids.1, labels).unwrap();
+    let mut step = turn.start_step();
+    step.set_model("small");
+    step.set_provider("B");
+    step.usage(usage(60_385, 20));
+    let report = UsageReport {
+        input_tokens: Some(612.into()),
+        output_tokens: Some(40.into()),
+        cache_write_tokens: Some(600.into()),
+        cache_write_1h_tokens: Some(500.into()),
+        ..UsageReport::default()
+    };
+    step.final_usage(report);
+    clock.advance(Duration::from_millis(7));
+    step.end("stop");
+    turn.end("stop");
+    let told = log.lines().into_iter().map(|line| line.replace(r#","conversationId":"c","turnId":"t""#, ""));
+    let told: Vec<_> = told.collect();
+    let tokens = r#"{"inputTokens":612,"outputTokens":40,"cacheWriteTokens":600,"cacheWrite1hTokens":500}"#;
+    assert_eq!(
+        told,
+        [
+            r#"{"type":"turn-start","model":"big","provider":"A","project":"search"}"#.to_owned(),
+            r#"{"type":"usage","stepId":"t#0","usage":{"inputTokens":60385,"outputTokens":20}}"#.to_owned(),
+            format!(r#"{{"type":"usage","stepId":"t#0","usage":{tokens},"final":true}}"#),
+            r#"{"type":"step-complete","stepId":"t#0","genTotalMs":7,"model":"small","provider":"B"}"#.to_owned(),
+            format!(
+                r#"{{"type":"done","reason":"stop","durationMs":7,"usage":{tokens},"contextSize":652,"endedAt":1780000000007}}"#
+            ),
+        ]
+    );
 }
 
 #[test]
