@@ -210,7 +210,7 @@ impl Trial<'_, '_> {
                 staged.last_event_at = running;
                 let mention = self.mentions.of(id);
                 mention.in_time += 1;
-                mention.warnings.extend(cut(id, progress.cut_labels()));
+                mention.warn(cut(id, progress.cut_labels()));
             }
             (Fate::Open(staged), TurnEventKind::Done(done)) => {
                 let sealed = staged.turn.seal(done, moment);
@@ -218,7 +218,7 @@ impl Trial<'_, '_> {
                 self.seal(id, sealed);
                 let mention = self.mentions.of(id);
                 mention.in_time += 1;
-                mention.warnings.extend(cut(id, done.cut_labels()).chain(warnings));
+                mention.warn(cut(id, done.cut_labels()).chain(warnings));
             }
         }
         Ok(())
@@ -234,7 +234,7 @@ impl Trial<'_, '_> {
             let moment = self.draft.now.moment;
             let (sealed, warnings) = (staged.turn.seal(&done, moment), staged.turn.warnings(&done, moment));
             self.seal(id, sealed);
-            self.mentions.of(id).warnings.extend(warnings);
+            self.mentions.of(id).warn(warnings);
         }
     }
 
@@ -268,6 +268,14 @@ struct Mention {
     late: u64,
     /// What is probably wrong with the events up to the turn's end.
     warnings: Vec<Warning>,
+}
+
+impl Mention {
+    /// Notes warnings, no more than a receipt may have.
+    fn warn(&mut self, warnings: impl IntoIterator<Item = Warning>) {
+        let room = Receipt::MAX_WARNINGS.saturating_sub(self.warnings.len());
+        self.warnings.extend(warnings.into_iter().take(room));
+    }
 }
 
 impl Mentions {
