@@ -12,6 +12,7 @@ mod embedding;
 #[cfg(feature = "testing")]
 mod examples;
 mod full_disk;
+mod host;
 mod journal;
 mod kill_loop;
 mod light;

@@ -172,7 +172,7 @@ impl Client {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> std::io::Result<Answer> {
-        let mut request = format!("{method} {path} HTTP/1.1\r\nhost: test\r\n");
+        let mut request = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n");
         if method == "POST" {
             write!(request, "content-length: {}\r\n", body.len()).unwrap();
         }
@@ -203,7 +203,7 @@ impl Client {
     /// the request from then on.
     pub(crate) fn begin_post(&mut self, content_length: usize) -> &mut TcpStream {
         let head = format!(
-            "POST /events HTTP/1.1\r\nhost: test\r\ncontent-type: application/x-ndjson\r\n\
+            "POST /events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-ndjson\r\n\
              expect: 100-continue\r\ncontent-length: {content_length}\r\n\r\n"
         );
         let stream = self.stream().unwrap().get_mut();
