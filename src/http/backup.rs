@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 
+use actix_web::body::SizedStream;
 use actix_web::web::{Bytes, Data};
 use actix_web::{HttpRequest, HttpResponse, rt};
 use futures_util::stream;
@@ -40,6 +41,10 @@ pub(super) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResp
             return Err(ApiError::Unavailable("the store is gone".to_owned()));
         }
     };
+    let length = copy.metadata().map_err(|error| {
+        error!(%error, "the copy has no size");
+        ApiError::Unavailable("no backup could be made; the log says why".to_owned())
+    })?;
     let parts = stream::try_unfold(copy, |copy| async move {
         // Fails after the head is sent: the answer breaks off, so that nobody takes it for whole.
         let read = rt::task::spawn_blocking(move || read_part(copy)).await;
@@ -53,7 +58,9 @@ pub(super) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResp
             Err(_) => Err(ApiError::LoadFailed),
         }
     });
-    Ok(HttpResponse::Ok().content_type("application/octet-stream").streaming(parts))
+    // With its length a client knows whether it has the whole of it, even one that knows no chunks.
+    let body = SizedStream::new(length.len(), parts);
+    Ok(HttpResponse::Ok().content_type("application/octet-stream").body(body))
 }
 
 fn read_part(mut copy: File) -> std::io::Result<(Bytes, File)> {

@@ -20,6 +20,7 @@ use super::api::{Api, backup_resource, resources};
 use super::connection::{Connection, keep_time};
 use super::cors::ConversationCors;
 use super::error::ApiError;
+use super::framing::frame;
 use super::host::{Hosts, check_host};
 use super::page::refuse_pages;
 use super::request::trace;
@@ -70,6 +71,7 @@ fn connections(
         .client_disconnect_timeout(LINGER)
         .on_connect_ext(|connection: &Connection<TcpStream>, data| {
             data.insert(connection.head());
+            data.insert(connection.last_body());
         })
         .h1(map_config(app, |()| AppConfig::default()));
     fn_service(move |stream: TcpStream| {
@@ -107,7 +109,7 @@ pub(super) fn app(
 /// What is wrapped around every request beside CORS, as one layer: each layer of its own has a future on the heap into
 /// which the request is moved, and the answer out of it.
 ///
-/// From the outside in: time limits, the request's id and span, bodies left unread, the host,
+/// From the outside in: time limits, the framing of the answer, the request's id and span, bodies left unread, the host,
 /// the page, then CORS and the routes. What may refuse stands within what gives a refusal its id and makes it JSON.
 async fn around(
     hosts: Rc<Hosts>,
@@ -118,7 +120,8 @@ async fn around(
     let for_programs = |request| refuse_pages(request, answer);
     let for_this_host = |request| check_host(&hosts, request, for_programs);
     let guarded = |request| close_unread(request, for_this_host);
-    keep_time(request, |request| trace(request, guarded)).await
+    let traced = |request| trace(request, guarded);
+    keep_time(request, |request| frame(request, traced)).await
 }
 
 #[cfg(test)]

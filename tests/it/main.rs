@@ -13,6 +13,7 @@ mod embedding;
 mod examples;
 mod full_disk;
 mod host;
+mod http10;
 mod journal;
 mod kill_loop;
 mod light;
