@@ -16,6 +16,7 @@ use super::location::{Location, OpenError, explain, has_content, sync_directory}
 use super::schema::{Failure, StoreFile};
 use super::slot::begin_tables;
 use super::writer::Backoff;
+use crate::link;
 use crate::settings::StoreSettings;
 
 /// What a compaction did.
@@ -46,7 +47,9 @@ pub enum CompactError {
 /// moved into the main file, and that is written anew, its rows in the order of their keys. The new file is made beside
 /// the old one, and takes its place when it is whole.
 pub fn compact(directory: &Path) -> Result<Compaction, CompactError> {
-    let [path, journal] = [StoreFile::Main, StoreFile::Journal].map(|file| directory.join(file.name()));
+    let named = [StoreFile::Main, StoreFile::Journal].map(|file| directory.join(file.name()));
+    // Through a link the file itself is written anew, where it is, and the link stays.
+    let [path, journal] = named.map(|path| link::target(&path).unwrap_or(path));
     if !has_content(&path) {
         return Err(CompactError::Missing { path });
     }
@@ -61,11 +64,11 @@ pub fn compact(directory: &Path) -> Result<Compaction, CompactError> {
         return Err(failed("the journal could not be moved into it; the log says why".into()).into());
     }
     let old = Builder::new().open(&path).map_err(|error| explain(&path, &error))?;
-    let unfinished = path.with_extension("redb.compact");
+    let unfinished = link::beside(&path, ".compact");
     let replaced = write_anew(&old, &unfinished)
         .map_err(|failure| failed(failure.to_string()))
         .and_then(|()| replace(&path, &unfinished).map_err(|error| failed(error.to_string())))
-        .and_then(|()| sync_directory(directory));
+        .and_then(|()| sync_directory(link::directory_of(&path)));
     if replaced.is_err() {
         let _ = fs::remove_file(&unfinished);
     }

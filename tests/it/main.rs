@@ -17,6 +17,8 @@ mod http10;
 mod journal;
 mod kill_loop;
 mod light;
+#[cfg(unix)]
+mod links;
 mod log;
 #[cfg(all(feature = "otel", feature = "testing"))]
 mod otel;
