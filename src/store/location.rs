@@ -205,7 +205,7 @@ impl Location {
 
     /// Closes files of which the tables hold everything, and does away with the journal: the main file alone is the
     /// store then.
-    pub(super) fn retire(&self, mut files: Files) {
+    pub(super) fn retire(&self, mut files: Files) -> Result<(), String> {
         let retired = files.retire_journal();
         if retired.is_ok() && is_sparse(self.main_bytes(), files.live_bytes().unwrap_or(u64::MAX)) {
             files.pack();
@@ -215,9 +215,9 @@ impl Location {
             Self::Directory(_) => remove_journal(&self.path(StoreFile::Journal)).map_err(|error| error.to_string()),
             _ => Ok(()),
         });
-        if let Err(error) = removed {
+        removed.inspect_err(|error| {
             tracing::warn!(%error, "the journal could not be done away with; it is read when the store is opened");
-        }
+        })
     }
 
     fn main_bytes(&self) -> u64 {
@@ -434,10 +434,16 @@ fn create_file(path: &Path, file: StoreFile, stamp: Stamping<'_>) -> Result<(), 
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unusable(error)),
         _ => {}
     }
-    let database = Builder::new().create(&unfinished).map_err(|error| explain(path, &error))?;
-    prepare(path, &database, file, stamp)?;
-    database.close().map_err(|error| explain(path, &error))?;
-    fs::rename(&unfinished, &target).map_err(unusable)
+    let make = || {
+        let database = Builder::new().create(&unfinished).map_err(|error| explain(path, &error))?;
+        prepare(path, &database, file, stamp)?;
+        database.close().map_err(|error| explain(path, &error))?;
+        fs::rename(&unfinished, &target).map_err(unusable)
+    };
+    make().inspect_err(|_| {
+        // Of no use to anyone, on a disk that may be full.
+        let _ = fs::remove_file(&unfinished);
+    })
 }
 
 /// Does away with a journal of no more use. If its name is a link, that stays, for the next journal.

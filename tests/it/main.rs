@@ -11,6 +11,8 @@ mod connection;
 mod embedding;
 #[cfg(feature = "testing")]
 mod examples;
+#[cfg(target_os = "linux")]
+mod file_size;
 mod full_disk;
 mod host;
 mod http10;

@@ -51,7 +51,11 @@ impl Server {
 
     /// The same with settings from the environment, such as `HTTP__MAX_BODY_BYTES`.
     pub(crate) fn start_with(data_dir: &Path, settings: &[(&str, &str)]) -> Self {
-        let mut command = turn_metrics();
+        Self::start_by(turn_metrics(), data_dir, settings)
+    }
+
+    /// The same by another command that ends in the program.
+    pub(crate) fn start_by(mut command: Command, data_dir: &Path, settings: &[(&str, &str)]) -> Self {
         command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data_dir);
         command.envs(settings.iter().map(|(key, value)| (format!("TURN_METRICS__{key}"), value)));
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -81,6 +85,15 @@ impl Server {
     pub(crate) fn signal(&self, name: &str) {
         let kill = format!("kill -{name} {}", self.child.id());
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    }
+
+    /// Takes away the limit on the size of files under which it was started.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn lift_file_size_limit(&self) {
+        use rustix::process::{Pid, Resource, getrlimit, prlimit};
+
+        let pid = Pid::from_raw(self.child.id().try_into().unwrap());
+        prlimit(pid, Resource::Fsize, getrlimit(Resource::Fsize)).unwrap();
     }
 
     /// Waits for its end; gives the rest of its log too.
