@@ -120,6 +120,7 @@ pub mod http;
 #[cfg(feature = "journal")]
 pub mod journal;
 mod line_queue;
+mod link;
 #[cfg(feature = "otel")]
 pub mod otel;
 pub mod recorder;

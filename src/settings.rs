@@ -2,12 +2,16 @@
 //! with reasons.
 
 #[cfg(feature = "server")]
+mod host_name;
+#[cfg(feature = "server")]
 mod http;
 #[cfg(feature = "server")]
 mod web_origin;
 
 use std::time::Duration;
 
+#[cfg(feature = "server")]
+pub use host_name::{HostName, InvalidHostName};
 #[cfg(feature = "server")]
 pub use http::{CONVERSATIONS_AT_ONCE, HttpSettings, Workers};
 #[cfg(feature = "server")]

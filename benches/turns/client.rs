@@ -14,13 +14,13 @@ use crate::report::Round;
 
 pub(crate) fn post_events(lines: &str) -> Vec<u8> {
     let length = lines.len();
-    format!("POST /events HTTP/1.1\r\nhost: bench\r\ncontent-type: application/x-ndjson\r\ncontent-length: {length}\r\n\r\n{lines}")
+    format!("POST /events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-ndjson\r\ncontent-length: {length}\r\n\r\n{lines}")
         .into_bytes()
 }
 
 /// A request for `path`, with headers that each end in a line break.
 pub(crate) fn get(path: &str, headers: &str) -> Vec<u8> {
-    format!("GET {path} HTTP/1.1\r\nhost: bench\r\n{headers}\r\n").into_bytes()
+    format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n").into_bytes()
 }
 
 /// Sends all requests, each over the connection that is free first, from this one thread. All must be answered with

@@ -1,6 +1,6 @@
 use std::fs::{self, File};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use tempfile::NamedTempFile;
@@ -8,6 +8,7 @@ use tempfile::NamedTempFile;
 use super::args::ServerUrl;
 use super::client::{Client, ClientError};
 use super::{CliError, output};
+use crate::link;
 
 /// Copies the database of a running server, as it is at one moment, while the server works on.
 ///
@@ -63,20 +64,22 @@ fn back_up(args: &Args) -> Result<u64, BackupFailure> {
     let destination = &args.destination;
     let unwritable = |source| BackupFailure::Write { path: destination.clone(), source };
     // Known before the server makes a copy for nothing; it is looked at again when the file takes its name.
-    if !args.force && destination.exists() {
-        return Err(BackupFailure::Exists(destination.clone()));
+    match fs::metadata(destination) {
+        Ok(there) if there.is_dir() => return Err(unwritable(io::Error::other("it is a directory"))),
+        Ok(there) if !there.is_file() => return Err(unwritable(io::Error::other("it is a device or a pipe"))),
+        Ok(_) if !args.force => return Err(BackupFailure::Exists(destination.clone())),
+        _ => {}
     }
-    let directory = match destination.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
+    // Through a link the file itself is written, where it is, and the link stays.
+    let target = link::target(destination).map_err(unwritable)?;
+    let directory = link::directory_of(&target);
     // What a directory that is not there or not ours is said to lack should not be a name that nobody chose.
     fs::read_dir(directory).map_err(unwritable)?;
     let mut unfinished = NamedTempFile::new_in(directory).map_err(|error| unwritable(io::Error::from(error.kind())))?;
     let mut copy = Client::new(args.server.clone()).backup()?;
     let bytes = io::copy(&mut copy, unfinished.as_file_mut()).map_err(unwritable)?;
     unfinished.as_file().sync_all().map_err(unwritable)?;
-    let named = if args.force { unfinished.persist(destination) } else { unfinished.persist_noclobber(destination) };
+    let named = if args.force { unfinished.persist(&target) } else { unfinished.persist_noclobber(&target) };
     named.map_err(|error| match error.error.kind() {
         io::ErrorKind::AlreadyExists => BackupFailure::Exists(destination.clone()),
         _ => unwritable(error.error),

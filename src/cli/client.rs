@@ -234,13 +234,16 @@ mod tests {
     #[test]
     fn a_backup_that_does_not_come_whole_is_an_error() {
         let chunk = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
-        let script = Script::play(vec![Some(format!("{chunk}0\r\n\r\n")), Some(chunk.to_owned())]);
-        let client = Client::new(script.url());
-        let read = |whole: &mut Vec<u8>| io::Read::read_to_end(&mut client.backup().unwrap(), whole);
-        let mut whole = Vec::new();
-        read(&mut whole).unwrap();
-        assert_eq!(whole, b"abc");
-        assert!(read(&mut Vec::new()).is_err());
+        let sized = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab";
+        for (whole, broken) in [(format!("{chunk}0\r\n\r\n"), chunk), (format!("{sized}c"), sized)] {
+            let script = Script::play(vec![Some(whole), Some(broken.to_owned())]);
+            let client = Client::new(script.url());
+            let read = |bytes: &mut Vec<u8>| io::Read::read_to_end(&mut client.backup().unwrap(), bytes);
+            let mut bytes = Vec::new();
+            read(&mut bytes).unwrap();
+            assert_eq!(bytes, b"abc");
+            assert!(read(&mut Vec::new()).is_err(), "{broken:?}");
+        }
     }
 
     #[test]

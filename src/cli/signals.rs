@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM: the first is told, the second ends the process.
+//! SIGINT and SIGTERM: the first is told, the second ends the process. SIGXFSZ ends nothing.
 
 use std::future::pending;
 use std::io;
@@ -72,6 +72,23 @@ impl Signals {
             Err(_) => pending().await,
         }
     }
+}
+
+/// Lets a write beyond the process's limit on the size of files (`ulimit -f`) fail, as one to a full disk does. Without
+/// this the system ends the process, which could not even say why.
+#[cfg(unix)]
+pub(super) fn survive_file_size_limit() -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    // Only the registration needs a runtime. What was registered stays until the process ends.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let _guard = runtime.enter();
+    signal(SignalKind::from_raw(libc::SIGXFSZ)).map(drop)
+}
+
+#[cfg(not(unix))]
+pub(super) fn survive_file_size_limit() -> io::Result<()> {
+    Ok(())
 }
 
 #[cfg(unix)]

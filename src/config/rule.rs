@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use toml::Value;
 
 use super::input::Input;
 use super::{LogFormat, LogLevel, Settings};
-use crate::settings::{CONVERSATIONS_AT_ONCE, WebOrigin, Workers};
+use crate::settings::{CONVERSATIONS_AT_ONCE, HostName, WebOrigin, Workers};
 
 /// The sections, in the order in which they are shown.
 pub(super) const SECTIONS: &[&str] = &["http", "turns", "store", "log", "trace"];
@@ -34,6 +35,7 @@ enum Kind {
     Workers(fn(&mut Settings) -> &mut Workers),
     Address(fn(&mut Settings) -> &mut SocketAddr),
     Origins(fn(&mut Settings) -> &mut Vec<WebOrigin>),
+    Hosts(fn(&mut Settings) -> &mut Vec<HostName>),
     Directory(fn(&mut Settings) -> &mut PathBuf),
     /// A file, or none, for which the text is empty.
     File(fn(&mut Settings) -> &mut Option<PathBuf>),
@@ -78,6 +80,7 @@ pub(super) const RULES: &[Rule] = &[
     bytes("http.max_buffered_bytes", 1 << 40, |s| &mut s.http.max_buffered_bytes),
     bytes("http.cache_bytes", 1 << 40, |s| &mut s.http.cache_bytes),
     rule("http.allowed_origins", Kind::Origins(|s| &mut s.http.allowed_origins)),
+    rule("http.host_names", Kind::Hosts(|s| &mut s.http.host_names)),
     count("turns.max_open_turns", 1, 1_000_000, |s| &mut s.turns.max_open_turns),
     count("turns.max_steps", 1, 1_000_000, |s| &mut s.turns.max_steps),
     duration("turns.idle_after", |s| &mut s.turns.idle_after),
@@ -126,6 +129,7 @@ impl Rule {
             Kind::Origins(_) => {
                 r#"a list of origins as browsers send them: lower case, no path, no :443 of https or :80 of http, such as "https://app.example:8443""#.into()
             }
+            Kind::Hosts(_) => r#"a list of hosts without a port, such as "metrics.example" or "[fd00::5]""#.into(),
             Kind::Directory(_) => "the path of a directory, in UTF-8".into(),
             Kind::File(_) => "the path of a file, in UTF-8, or an empty text for none".into(),
             Kind::Level(_) => names(LogLevel::ALL.iter().map(|level| level.as_str())),
@@ -143,10 +147,8 @@ impl Rule {
                 set(at(settings), auto.or_else(|| read_count(input, 1, Workers::MAX as u64).map(Workers::Exactly)))
             }
             Kind::Address(at) => set(at(settings), input.text().and_then(|text| text.parse().ok())),
-            Kind::Origins(at) => {
-                let parsed = |texts: Vec<String>| texts.iter().map(|text| text.parse().ok()).collect();
-                set(at(settings), input.list().and_then(parsed))
-            }
+            Kind::Origins(at) => set(at(settings), input.list().and_then(|texts| read_all(&texts))),
+            Kind::Hosts(at) => set(at(settings), input.list().and_then(|texts| read_all(&texts))),
             Kind::Directory(at) => set(at(settings), input.text().filter(|text| !text.is_empty()).map(PathBuf::from)),
             Kind::File(at) => {
                 let file = input.text().map(|text| (!text.is_empty()).then(|| PathBuf::from(text)));
@@ -175,9 +177,8 @@ impl Rule {
                 Workers::Exactly(count) => count.to_string(),
             },
             Kind::Address(at) => text(at(settings)),
-            Kind::Origins(at) => {
-                Value::Array(at(settings).iter().map(|origin| origin.as_str().into()).collect()).to_string()
-            }
+            Kind::Origins(at) => list(at(settings).iter().map(WebOrigin::as_str)),
+            Kind::Hosts(at) => list(at(settings).iter().map(HostName::as_str)),
             Kind::Directory(at) => text(&at(settings).display()),
             Kind::File(at) => text(&at(settings).take().unwrap_or_default().display()),
             Kind::Level(at) => text(at(settings)),
@@ -208,8 +209,17 @@ fn text(value: &(impl ToString + ?Sized)) -> String {
     Value::String(value.to_string()).to_string()
 }
 
+fn list<'a>(texts: impl Iterator<Item = &'a str>) -> String {
+    Value::Array(texts.map(Value::from).collect()).to_string()
+}
+
 fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
     names.map(text).collect::<Vec<_>>().join(", ")
+}
+
+/// Every text as a value, if each of them is one.
+fn read_all<T: FromStr>(texts: &[String]) -> Option<Vec<T>> {
+    texts.iter().map(|text| text.parse().ok()).collect()
 }
 
 fn read_count(input: &Input, min: u64, max: u64) -> Option<usize> {

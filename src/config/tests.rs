@@ -136,6 +136,9 @@ fn a_bad_value_in_a_file_is_told_with_its_place() {
         ("http", "allowed_origins = [\"https://a.example:0\"]"),
         ("http", "allowed_origins = [\"https://a.example:443\"]"),
         ("http", "allowed_origins = [1]"),
+        ("http", "host_names = \"a.example\""),
+        ("http", "host_names = [\"a.example:80\"]"),
+        ("http", "host_names = [\"*\"]"),
         ("http", "workers = 513"),
         ("turns", "max_active_conversations = 127"),
         ("turns", "max_in_flight = 127"),
@@ -188,7 +191,8 @@ fn an_environment_variable_that_is_meant_for_this_program_must_name_a_setting() 
         load_with(&[("TURN_METRICS__HTTP__LISTN", "x")]).unwrap_err().to_string(),
         "unknown setting `http.listn` = \"x\" from environment variable TURN_METRICS__HTTP__LISTN; allowed: in [http] \
          listen, workers, max_connections, header_timeout, body_timeout, keep_alive, shutdown_timeout, \
-         max_body_bytes, max_line_bytes, max_buffered_bytes, cache_bytes, allowed_origins"
+         max_body_bytes, max_line_bytes, max_buffered_bytes, cache_bytes, allowed_origins, \
+         host_names"
     );
     assert_eq!(
         load_with(&[("TURN_METRICS__LISTEN", "x")]).unwrap_err().to_string(),

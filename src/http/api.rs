@@ -42,8 +42,8 @@ impl Api {
 
 /// Mounts the resources where an actix application or scope is configured.
 ///
-/// Without what [`serve`](super::serve) wraps around them: request ids, spans, CORS and the answer to unknown paths
-/// are the application's own. Of the settings the sizes and the body's time limit are in force; the rest is of the
+/// Without what [`serve`](super::serve) wraps around them: request ids, spans, the checks of the host and of the page
+/// that a request comes from, CORS and the answer to unknown paths are the application's own. Of the settings the sizes and the body's time limit are in force; the rest is of the
 /// server. `GET /backup` is not among them: [`backup_resource`] mounts it.
 ///
 /// ```
@@ -63,10 +63,10 @@ pub fn resources(api: &Api) -> impl FnOnce(&mut ServiceConfig) + use<> {
         config
             .app_data(api)
             .service(only("/events", "POST", [web::post().to(events::post)]))
-            .service(only("/conversations/{id}/metrics", READ, read(|route| route.to(metrics::get))))
-            .service(only("/conversations/{id}/turns", READ, read(|route| route.to(turns::get))))
+            .service(only(METRICS, READ, read(|route| route.to(metrics::get))))
+            .service(only(TURNS, READ, read(|route| route.to(turns::get))))
             .service(only("/health", READ, read(|route| route.to(health::health))))
-            .service(only("/ready", READ, read(|route| route.to(health::ready))));
+            .service(only(health::READY, READ, read(|route| route.to(health::ready))));
     }
 }
 
@@ -87,6 +87,10 @@ pub fn backup_resource(api: &Api) -> impl FnOnce(&mut ServiceConfig) + use<> {
         config.app_data(api).service(only(backup::PATH, "GET", [web::get().to(backup::get)]));
     }
 }
+
+/// The resources of a conversation, which pages of other origins may read.
+pub(super) const METRICS: &str = "/conversations/{id}/metrics";
+pub(super) const TURNS: &str = "/conversations/{id}/turns";
 
 /// The methods of a resource that is only read.
 const READ: &str = "GET, HEAD";

@@ -3,16 +3,15 @@
 use std::fs::File;
 use std::io::Read;
 
-use actix_web::body::{BoxBody, MessageBody};
-use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::header;
+use actix_web::body::SizedStream;
 use actix_web::web::{Bytes, Data};
-use actix_web::{Error, HttpRequest, HttpResponse, rt};
+use actix_web::{HttpRequest, HttpResponse, rt};
 use futures_util::stream;
 use tracing::{error, warn};
 
 use super::api::Api;
-use super::error::{ApiError, ErrorBody};
+use super::error::ApiError;
+use super::page::refuse_backup;
 use crate::actors::BackUp;
 use crate::store::BackupError;
 
@@ -24,8 +23,9 @@ const PART_BYTES: usize = 256 * 1024;
 /// A copy of the whole database as it is at one moment. One is made at a time, on the server's disk beside the
 /// database, and then sent.
 pub(super) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
-    if is_of_a_page(&request) {
-        return Ok(refusal());
+    // Here too, for an application that mounts this resource without what the server wraps around it.
+    if let Some(refusal) = refuse_backup(&request) {
+        return Ok(refusal);
     }
     let copy = match api.handles.back_up.send(BackUp).await {
         Ok(Ok(copy)) => copy,
@@ -41,6 +41,10 @@ pub(super) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResp
             return Err(ApiError::Unavailable("the store is gone".to_owned()));
         }
     };
+    let length = copy.metadata().map_err(|error| {
+        error!(%error, "the copy has no size");
+        ApiError::Unavailable("no backup could be made; the log says why".to_owned())
+    })?;
     let parts = stream::try_unfold(copy, |copy| async move {
         // Fails after the head is sent: the answer breaks off, so that nobody takes it for whole.
         let read = rt::task::spawn_blocking(move || read_part(copy)).await;
@@ -54,28 +58,9 @@ pub(super) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResp
             Err(_) => Err(ApiError::LoadFailed),
         }
     });
-    Ok(HttpResponse::Ok().content_type("application/octet-stream").streaming(parts))
-}
-
-/// Wrapped around CORS: of the database no page gets anything, not even leave to ask.
-pub(super) async fn refuse_pages<B: MessageBody + 'static>(
-    request: ServiceRequest,
-    next: impl AsyncFnOnce(ServiceRequest) -> Result<ServiceResponse<B>, Error>,
-) -> Result<ServiceResponse<BoxBody>, Error> {
-    // The path as it is routed: of what the client wrote some may be escaped.
-    if request.match_info().as_str() == PATH && is_of_a_page(request.request()) {
-        return Ok(request.into_response(refusal()));
-    }
-    Ok(next(request).await?.map_into_boxed_body())
-}
-
-/// Browsers name the page's origin where a page could read the answer; programs have none.
-fn is_of_a_page(request: &HttpRequest) -> bool {
-    request.headers().contains_key(header::ORIGIN)
-}
-
-fn refusal() -> HttpResponse {
-    HttpResponse::Forbidden().json(ErrorBody::new("a backup is not for web pages"))
+    // With its length a client knows whether it has the whole of it, even one that knows no chunks.
+    let body = SizedStream::new(length.len(), parts);
+    Ok(HttpResponse::Ok().content_type("application/octet-stream").body(body))
 }
 
 fn read_part(mut copy: File) -> std::io::Result<(Bytes, File)> {
@@ -87,11 +72,10 @@ fn read_part(mut copy: File) -> std::io::Result<(Bytes, File)> {
 #[cfg(test)]
 mod tests {
     use actix_web::body::to_bytes;
-    use actix_web::http::Method;
     use actix_web::test::{TestRequest, call_service, init_service};
 
     use super::super::server::app;
-    use super::super::stand_in::{StandIn, ask, get};
+    use super::super::stand_in::{StandIn, get, local_hosts};
     use super::*;
 
     #[actix_web::test]
@@ -101,29 +85,11 @@ mod tests {
             let content: Vec<_> = (0..length).map(|n| n.to_le_bytes()[0]).collect();
             std::fs::write(copy.path(), &content).unwrap();
             let api = StandIn { backup: Some(Ok(copy.reopen().unwrap())), ..StandIn::default() }.serving();
-            let app = init_service(app(&api)).await;
-            let answer = call_service(&app, TestRequest::get().uri("/backup").to_request()).await;
+            let app = init_service(app(&api, &local_hosts())).await;
+            let request = TestRequest::get().uri("/backup").insert_header(("host", "localhost")).to_request();
+            let answer = call_service(&app, request).await;
             assert_eq!(answer.status(), 200);
             assert!(to_bytes(answer.into_body()).await.ok().unwrap() == content, "{length} bytes");
-        }
-    }
-
-    #[actix_web::test]
-    async fn a_page_gets_neither_the_copy_nor_leave_to_ask_for_it() {
-        for path in ["/backup", "/%62ackup", "/backup?x=y"] {
-            for origin in ["https://page.example", "null"] {
-                let copy = tempfile::tempfile().unwrap();
-                let api = StandIn { backup: Some(Ok(copy)), ..StandIn::default() }.serving();
-                for preflight in [false, true] {
-                    let method = if preflight { Method::OPTIONS } else { Method::GET };
-                    let request = TestRequest::with_uri(path).method(method).insert_header(("origin", origin));
-                    let asked = ("access-control-request-method", "GET");
-                    let answer = ask(&api, if preflight { request.insert_header(asked) } else { request }).await;
-                    assert_eq!(answer.failure(403), "a backup is not for web pages");
-                    let cors = answer.headers.keys().find(|name| name.as_str().starts_with("access-control-"));
-                    assert_eq!(cors, None, "{path}");
-                }
-            }
         }
     }
 

@@ -12,6 +12,7 @@ use actix_web::http::Version;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::framing::LastBody;
 use super::refusal;
 use super::unread::Holding;
 use crate::settings::HttpSettings;
@@ -34,6 +35,7 @@ pub(super) struct Connection<T> {
     timer: Pin<Box<Sleep>>,
     /// What goes out in the place of a refusal without a body, and how much of it has.
     refusal: Option<(Vec<u8>, usize)>,
+    last_body: LastBody,
 }
 
 impl<T> Connection<T> {
@@ -41,12 +43,18 @@ impl<T> Connection<T> {
     pub(super) fn new(stream: T, settings: &HttpSettings) -> Self {
         let head = HeadLimit::new(settings);
         let timer = Box::pin(sleep_until(after(settings.header_timeout)));
-        Self { stream, head, write_timeout: settings.keep_alive, stalled: None, timer, refusal: None }
+        let last_body = LastBody::default();
+        Self { stream, head, write_timeout: settings.keep_alive, stalled: None, timer, refusal: None, last_body }
     }
 
     /// The limit on its heads, for [`keep_time`] to be told of.
     pub(super) fn head(&self) -> HeadLimit {
         self.head.clone()
+    }
+
+    /// The body that it ends with, for [`frame`](super::framing::frame) to be told of.
+    pub(super) fn last_body(&self) -> LastBody {
+        self.last_body.clone()
     }
 
     /// Is ready when what is waited for has not come in time.
@@ -124,6 +132,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Connection<T> {
 impl<T: AsyncWrite + Unpin> AsyncWrite for Connection<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.last_body.has_ended() {
+            // To the client all that follows would be part of the body.
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            return Poll::Ready(Ok(bytes.len()));
+        }
         // A refusal comes after the answers before it; what an answer holds is no business of ours.
         let bare = if this.head.may_refuse() { refusal::find_bare(bytes) } else { None };
         match bare {
@@ -135,6 +148,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Connection<T> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        // It flushes when it has written everything.
+        this.last_body.all_is_written();
         // The framework does this last whenever it has been at work. If an answer has just ended, nothing is read
         // after it, and only here the timer comes to know of the time for the next head.
         if this.poll_due(cx).is_ready() {

@@ -1,24 +1,86 @@
-use actix_cors::Cors;
-use actix_web::http::{Method, header};
+use std::rc::Rc;
 
+use actix_cors::Cors;
+use actix_web::body::{EitherBody, MessageBody};
+use actix_web::dev::{ResourceDef, Service, ServiceRequest, ServiceResponse, Transform, forward_ready};
+use actix_web::http::{Method, header};
+use actix_web::{Error, Result};
+use futures_util::future::LocalBoxFuture;
+
+use super::api::{METRICS, TURNS};
 use super::request::REQUEST_ID;
 use crate::settings::WebOrigin;
 
 /// How long a browser may remember what it was allowed, in seconds: an hour.
 const MAX_AGE_SECONDS: usize = 3600;
 
-/// Lets pages of the allowed origins read, and nothing else: events come from kernels, not from pages. What asks for a
-/// backup on a page's behalf does not get this far.
-pub(super) fn cors(allowed_origins: &[WebOrigin]) -> Cors {
-    let cors = Cors::default()
-        .allowed_methods([Method::GET, Method::HEAD])
-        .allow_any_header()
-        .expose_headers([header::ETAG, REQUEST_ID])
-        .max_age(MAX_AGE_SECONDS);
-    if allowed_origins.is_empty() {
-        return cors.allow_any_origin().send_wildcard();
+/// Lets pages of the allowed origins read the resources of conversations, and nothing else: events come from kernels,
+/// not from pages.
+pub(super) struct ConversationCors(Cors);
+
+impl ConversationCors {
+    pub(super) fn new(allowed_origins: &[WebOrigin]) -> Self {
+        let cors = Cors::default()
+            .allowed_methods([Method::GET, Method::HEAD])
+            .allow_any_header()
+            .expose_headers([header::ETAG, REQUEST_ID])
+            .max_age(MAX_AGE_SECONDS);
+        Self(if allowed_origins.is_empty() {
+            cors.allow_any_origin().send_wildcard()
+        } else {
+            allowed_origins.iter().fold(cors, |cors, origin| cors.allowed_origin(origin.as_str()))
+        })
     }
-    allowed_origins.iter().fold(cors, |cors, origin| cors.allowed_origin(origin.as_str()))
+}
+
+type CorsOf<S> = <Cors as Transform<Rc<S>, ServiceRequest>>::Transform;
+
+impl<S, B> Transform<S, ServiceRequest> for ConversationCors
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error> + 'static,
+    B: MessageBody + 'static,
+{
+    type Response = ServiceResponse<EitherBody<B>>;
+    type Error = Error;
+    type Transform = ConversationCorsService<S, CorsOf<S>>;
+    type InitError = ();
+    type Future = LocalBoxFuture<'static, Result<Self::Transform, ()>>;
+
+    fn new_transform(&self, service: S) -> Self::Future {
+        let bare = Rc::new(service);
+        let with_cors = self.0.new_transform(Rc::clone(&bare));
+        let resources = ResourceDef::new([METRICS, TURNS]);
+        Box::pin(async move { Ok(ConversationCorsService { bare, with_cors: with_cors.await?, resources }) })
+    }
+}
+
+/// The application with CORS around it, and without.
+pub(super) struct ConversationCorsService<S, C> {
+    bare: Rc<S>,
+    with_cors: C,
+    resources: ResourceDef,
+}
+
+impl<S, C, B> Service<ServiceRequest> for ConversationCorsService<S, C>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error> + 'static,
+    C: Service<ServiceRequest, Response = ServiceResponse<EitherBody<B>>, Error = Error>,
+    C::Future: 'static,
+    B: MessageBody + 'static,
+{
+    type Response = ServiceResponse<EitherBody<B>>;
+    type Error = Error;
+    type Future = LocalBoxFuture<'static, Result<Self::Response>>;
+
+    forward_ready!(bare);
+
+    fn call(&self, request: ServiceRequest) -> Self::Future {
+        if self.resources.is_match(request.match_info().as_str()) {
+            return Box::pin(self.with_cors.call(request));
+        }
+        let answer = self.bare.call(request);
+        Box::pin(async move { Ok(answer.await?.map_into_left_body()) })
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,9 @@ use super::api::Api;
 use super::error::ApiError;
 use crate::actors::CheckWrite;
 
+/// The path of the check that a durable write works.
+pub(super) const READY: &str = "/ready";
+
 /// How long a durable write may take before the service is not ready: far beyond what a sound disk takes, and less
 /// than the patience of what asks (ten seconds, commonly).
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);

@@ -9,7 +9,7 @@
 //! - one file a resource: `events`, `metrics`, `turns`, `backup`, `health`;
 //! - what a resource is made of: `admission` and `body` (a posted body within its limits), `batch` and `lines` (the
 //!   body as events), `bodies` (answers that are kept), `path_id` (the conversation that a path names), `error` (every failure as JSON);
-//! - what is wrapped around all of them: `server`, `cors`, `request`, `unread`;
+//! - what is wrapped around all of them: `server`, `framing`, `request`, `unread`, `host`, `page`, `cors`;
 //! - what is below them: `connection` (time limits on a client's connection), `refusal` (what the framework refuses).
 
 mod admission;
@@ -22,9 +22,12 @@ mod connection;
 mod cors;
 mod error;
 mod events;
+mod framing;
 mod health;
+mod host;
 mod lines;
 mod metrics;
+mod page;
 mod path_id;
 mod refusal;
 mod request;

@@ -2,6 +2,7 @@ use std::future::ready;
 use std::io;
 use std::net::TcpListener;
 use std::num::NonZeroUsize;
+use std::rc::Rc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -16,10 +17,12 @@ use actix_web::{App, Error, HttpResponse, web};
 use tokio::net::TcpStream;
 
 use super::api::{Api, backup_resource, resources};
-use super::backup::refuse_pages;
 use super::connection::{Connection, keep_time};
-use super::cors::cors;
+use super::cors::ConversationCors;
 use super::error::ApiError;
+use super::framing::frame;
+use super::host::{Hosts, check_host};
+use super::page::refuse_pages;
 use super::request::trace;
 use super::unread::close_unread;
 use crate::settings::Workers;
@@ -44,17 +47,19 @@ pub fn serve(listener: TcpListener, api: Api) -> io::Result<Server> {
         .max_concurrent_connections((settings.max_connections / workers).max(1))
         .shutdown_timeout(settings.shutdown_timeout.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX))
         .disable_signals();
+    let hosts = Hosts::of(listener.local_addr()?, &settings.host_names);
     let stopping = server.graceful_shutdown_signal();
-    Ok(server.listen("http", listener, move || connections(&api, stopping.clone()))?.run())
+    Ok(server.listen("http", listener, move || connections(&api, &hosts, stopping.clone()))?.run())
 }
 
 /// What serves the connections of one worker: what the framework's own server does, over a [`Connection`].
 fn connections(
     api: &Api,
+    hosts: &Hosts,
     stopping: GracefulShutdownSignal,
 ) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()> + use<> {
     let settings = api.settings.clone();
-    let app = app(&api.on_this_thread()).into_factory().map_err(|error| error.error_response());
+    let app = app(&api.on_this_thread(), hosts).into_factory().map_err(|error| error.error_response());
     let http = HttpService::build()
         .graceful_shutdown_signal(move || {
             let stopping = stopping.clone();
@@ -66,6 +71,7 @@ fn connections(
         .client_disconnect_timeout(LINGER)
         .on_connect_ext(|connection: &Connection<TcpStream>, data| {
             data.insert(connection.head());
+            data.insert(connection.last_body());
         })
         .h1(map_config(app, |()| AppConfig::default()));
     fn_service(move |stream: TcpStream| {
@@ -78,9 +84,10 @@ fn connections(
     .and_then(http)
 }
 
-/// The whole application of one worker.
+/// The whole application of one worker, for requests to these hosts.
 pub(super) fn app(
     api: &Api,
+    hosts: &Hosts,
 ) -> App<
     impl ServiceFactory<
         ServiceRequest,
@@ -90,24 +97,31 @@ pub(super) fn app(
         InitError = (),
     > + use<>,
 > {
+    let hosts = Rc::new(hosts.clone());
     App::new()
         .configure(resources(api))
         .configure(backup_resource(api))
         .default_service(web::to(|| async { Err::<HttpResponse, _>(ApiError::NotFound) }))
-        .wrap(cors(&api.settings.allowed_origins))
-        .wrap(from_fn(around))
+        .wrap(ConversationCors::new(&api.settings.allowed_origins))
+        .wrap(from_fn(move |request, next| around(Rc::clone(&hosts), request, next)))
 }
 
 /// What is wrapped around every request beside CORS, as one layer: each layer of its own has a future on the heap into
 /// which the request is moved, and the answer out of it.
+///
+/// From the outside in: time limits, the framing of the answer, the request's id and span, bodies left unread, the host,
+/// the page, then CORS and the routes. What may refuse stands within what gives a refusal its id and makes it JSON.
 async fn around(
+    hosts: Rc<Hosts>,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let answer = |request| next.call(request);
-    let guarded = |request| close_unread(request, |request| refuse_pages(request, answer));
-    // Outside of what may refuse, so that a refusal has an id and is JSON too.
-    keep_time(request, |request| trace(request, guarded)).await
+    let for_programs = |request| refuse_pages(request, answer);
+    let for_this_host = |request| check_host(&hosts, request, for_programs);
+    let guarded = |request| close_unread(request, for_this_host);
+    let traced = |request| trace(request, guarded);
+    keep_time(request, |request| frame(request, traced)).await
 }
 
 #[cfg(test)]
@@ -195,7 +209,7 @@ mod tests {
         }
 
         async fn ask(&self, head: &str, body: &str) -> String {
-            self.exchange(format!("{head}\r\nhost: x\r\n\r\n{body}"), false).await
+            self.exchange(format!("{head}\r\nhost: localhost\r\n\r\n{body}"), false).await
         }
 
         async fn stop(self) {
@@ -282,7 +296,8 @@ mod tests {
     async fn a_stalled_body_is_answered_and_the_connection_closed() {
         let body_timeout = Duration::from_millis(20);
         let server = run(StandIn::default(), HttpSettings { body_timeout, ..HttpSettings::default() });
-        let answers = FRAMINGS.map(|framing| server.exchange(format!("{POST}\r\n{framing}\r\nhost: x\r\n\r\n"), false));
+        let answers =
+            FRAMINGS.map(|framing| server.exchange(format!("{POST}\r\n{framing}\r\nhost: localhost\r\n\r\n"), false));
         for answer in join_all(answers).await {
             assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("connection: close"), "{answer}");
             assert!(body_of(&answer).starts_with(r#"{"error":"#), "{answer}");
@@ -320,11 +335,13 @@ mod tests {
     async fn a_connection_serves_one_request_after_another() {
         let server = run(StandIn::default(), HttpSettings::default());
         let event = done("c", "t");
-        let post = format!("{POST}\r\ncontent-length: {}\r\nhost: x\r\n\r\n{event}", event.len());
-        let chunked =
-            format!("{POST}\r\ntransfer-encoding: chunked\r\nhost: x\r\n\r\n{:x}\r\n{event}\r\n0\r\n\r\n", event.len());
-        let bad = format!("{POST}\r\ncontent-length: 2\r\nhost: x\r\n\r\n{{}}");
-        let last = "GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        let post = format!("{POST}\r\ncontent-length: {}\r\nhost: localhost\r\n\r\n{event}", event.len());
+        let chunked = format!(
+            "{POST}\r\ntransfer-encoding: chunked\r\nhost: localhost\r\n\r\n{:x}\r\n{event}\r\n0\r\n\r\n",
+            event.len()
+        );
+        let bad = format!("{POST}\r\ncontent-length: 2\r\nhost: localhost\r\n\r\n{{}}");
+        let last = "GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
         let answers = server.exchange(format!("{post}{bad}{chunked}{last}"), false).await;
         let statuses: Vec<_> = answers.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]).collect();
         assert_eq!(statuses, ["200", "400", "200", "200"], "{answers}");

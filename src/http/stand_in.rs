@@ -6,9 +6,11 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use actix::{Actor, ActorContext, Context, Handler, MessageResult, ResponseFuture};
+use actix_http::Request;
 use actix_web::body::to_bytes;
 use actix_web::dev::Payload;
 use actix_web::error::PayloadError;
+use actix_web::http::Method;
 use actix_web::http::header::HeaderMap;
 use actix_web::test::{self, TestRequest};
 use actix_web::web::Bytes;
@@ -17,6 +19,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::Api;
+use super::host::Hosts;
 use super::server::app;
 use crate::actors::{BackUp, CheckWrite, FindRevision, ListTurns, Load, Observe, ObserveError, Receipt, TurnReceipt};
 use crate::runtime::Handles;
@@ -244,9 +247,34 @@ impl Answer {
     }
 }
 
-/// Asks the whole application.
+/// Every route with its method, and a path where there is nothing.
+pub(super) const ROUTES: [(Method, &str); 7] = [
+    (Method::POST, "/events"),
+    (Method::GET, "/conversations/c/metrics"),
+    (Method::GET, "/conversations/c/turns"),
+    (Method::GET, "/health"),
+    (Method::GET, "/ready"),
+    (Method::GET, "/backup"),
+    (Method::GET, "/nowhere"),
+];
+
+/// Asks the whole application, at `localhost`.
 pub(super) async fn ask(api: &Api, request: TestRequest) -> Answer {
-    ask_with(api, request, None).await
+    ask_with(api, at_localhost(request), None).await
+}
+
+fn at_localhost(request: TestRequest) -> TestRequest {
+    request.insert_header(("host", "localhost"))
+}
+
+/// The hosts of a server on this machine.
+pub(super) fn local_hosts() -> Hosts {
+    Hosts::of(([127, 0, 0, 1], 24210).into(), &[])
+}
+
+/// Asks the application of a server with these hosts, by a request that names one or none.
+pub(super) async fn ask_of(api: &Api, hosts: &Hosts, request: TestRequest) -> Answer {
+    answer_of(api, hosts, request.to_request()).await
 }
 
 pub(super) async fn get(api: &Api, path: &str) -> Answer {
@@ -265,7 +293,7 @@ pub(super) async fn post_stream(
     head: TestRequest,
     body: impl Stream<Item = Result<Bytes, PayloadError>> + 'static,
 ) -> Answer {
-    ask_with(api, head, Some(Box::pin(body))).await
+    ask_with(api, at_localhost(head), Some(Box::pin(body))).await
 }
 
 type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, PayloadError>>>>;
@@ -275,7 +303,11 @@ async fn ask_with(api: &Api, request: TestRequest, body: Option<BodyStream>) -> 
     if let Some(payload) = body {
         request = request.replace_payload(Payload::Stream { payload }).0;
     }
-    let application = test::init_service(app(api)).await;
+    answer_of(api, &local_hosts(), request).await
+}
+
+async fn answer_of(api: &Api, hosts: &Hosts, request: Request) -> Answer {
+    let application = test::init_service(app(api, hosts)).await;
     let response = test::call_service(&application, request).await;
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let body = to_bytes(response.into_body()).await.ok();

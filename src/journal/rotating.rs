@@ -1,7 +1,8 @@
-use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+
+use crate::link;
 
 /// A file that is set aside when it is full: `trace.ndjson` becomes `trace.ndjson.1`, that one `.2`, and so on; the
 /// oldest goes. One call of `write` is one line and is never split.
@@ -21,6 +22,8 @@ pub(super) struct RotatingFile {
 struct Open {
     file: BufWriter<File>,
     bytes: u64,
+    /// Whether it is a file of the disk: a pipe or a terminal is never full, nor set aside.
+    can_be_full: bool,
 }
 
 impl RotatingFile {
@@ -49,23 +52,20 @@ impl RotatingFile {
 
     /// Makes way for a new file. One that cannot be moved is replaced by the one before it.
     fn set_aside(&self) -> io::Result<()> {
+        // Through a link the full file itself is set aside, where it is, and the link stays.
+        let path = link::target(&self.path)?;
         if self.max_files <= 1 {
-            return if_there(fs::remove_file(&self.path));
+            return if_there(fs::remove_file(&path));
         }
+        let aside = |nth| link::beside(&path, &format!(".{nth}"));
         let mut done = Ok(());
         for nth in (1..self.max_files).rev() {
-            let from = if nth == 1 { self.path.clone() } else { self.aside(nth - 1) };
-            let moved = if_there(fs::rename(from, self.aside(nth)));
+            let from = if nth == 1 { path.clone() } else { aside(nth - 1) };
+            let moved = if_there(fs::rename(from, aside(nth)));
             // The rest is moved all the same.
             done = done.and(moved);
         }
         done
-    }
-
-    fn aside(&self, nth: usize) -> PathBuf {
-        let mut name = OsString::from(self.path.as_os_str());
-        name.push(format!(".{nth}"));
-        name.into()
     }
 }
 
@@ -76,10 +76,11 @@ fn if_there(done: io::Result<()>) -> io::Result<()> {
 
 fn open(path: &Path) -> io::Result<Open> {
     if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory)?;
+        link::create_directory(directory)?;
     }
     let mut file = OpenOptions::new().create(true).append(true).read(true).open(path)?;
-    let mut bytes = file.metadata()?.len();
+    let metadata = file.metadata()?;
+    let mut bytes = metadata.len();
     // A process that was killed may have left half a line, which must not swallow the next one.
     if bytes > 0 {
         let mut last = [0];
@@ -90,13 +91,13 @@ fn open(path: &Path) -> io::Result<Open> {
             bytes += 1;
         }
     }
-    Ok(Open { file: BufWriter::new(file), bytes })
+    Ok(Open { file: BufWriter::new(file), bytes, can_be_full: metadata.is_file() })
 }
 
 impl Write for RotatingFile {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let len = line.len() as u64;
-        let is_full = |open: &Open| open.bytes > 0 && open.bytes + len > self.max_bytes;
+        let is_full = |open: &Open| open.can_be_full && open.bytes > 0 && open.bytes + len > self.max_bytes;
         let mut now = match self.file.take() {
             Some(open) => open,
             None => open(&self.path)?,
@@ -187,6 +188,30 @@ mod tests {
         write(&mut file, 0..5);
         fs::remove_dir(directory.path().join("t.2")).unwrap();
         assert_eq!(read(directory.path()), expected(&[("t", "line 4\n"), ("t.1", "line 2\nline 3\n")]));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_linked_file_is_set_aside_where_it_is_and_the_link_stays() {
+        let (directory, far) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let link = directory.path().join("t");
+        // It leads to no file yet.
+        std::os::unix::fs::symlink(far.path().join("trace"), &link).unwrap();
+        write(&mut RotatingFile::open(&link, 14, 3).unwrap(), 0..5);
+        let files = [("trace", "line 4\n"), ("trace.1", "line 2\nline 3\n"), ("trace.2", "line 0\nline 1\n")];
+        assert_eq!(read(far.path()), expected(&files));
+        write(&mut RotatingFile::open(&link, 14, 1).unwrap(), 5..8);
+        assert_eq!(fs::read_to_string(far.path().join("trace")).unwrap(), "line 6\nline 7\n");
+        assert!(link.is_symlink() && fs::read_dir(directory.path()).unwrap().count() == 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_directory_that_cannot_be_made_is_told_with_what_is_in_its_place() {
+        let directory = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("nothing", directory.path().join("logs")).unwrap();
+        let error = RotatingFile::open(&directory.path().join("logs/t"), 14, 3).unwrap_err();
+        assert!(error.to_string().contains("a symbolic link to"), "{error}");
     }
 
     #[test]

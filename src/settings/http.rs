@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::WebOrigin;
+use super::{HostName, WebOrigin};
 
 /// The most conversations of one request that are worked on at one time.
 ///
@@ -35,6 +35,9 @@ pub struct HttpSettings {
     pub cache_bytes: usize,
     /// The origins whose pages may read; empty for any origin.
     pub allowed_origins: Vec<WebOrigin>,
+    /// The hosts that requests may name in addition to those of this machine. If it is empty and the server listens
+    /// on an address that other machines can reach, requests may name any host.
+    pub host_names: Vec<HostName>,
 }
 
 impl Default for HttpSettings {
@@ -51,6 +54,7 @@ impl Default for HttpSettings {
             max_buffered_bytes: 256 * 1024 * 1024,
             cache_bytes: 16 * 1024 * 1024,
             allowed_origins: Vec::new(),
+            host_names: Vec::new(),
         }
     }
 }

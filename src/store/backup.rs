@@ -11,15 +11,17 @@ use super::checkpoint::move_conversations;
 use super::image::{Layers, Recent};
 use super::index::TurnHasher;
 use super::schema::{
-    CONVERSATIONS, Failure, INDEX, KEYS, LOST_OPEN_TURNS, LOST_ROWS, LOST_TURNS, META, META_JOURNAL, OPEN_TURNS, TURNS,
-    find_conversation, write_running_time,
+    CONVERSATIONS, Failure, INDEX, KEYS, LOST_OPEN_TURNS, LOST_ROWS, LOST_TURNS, META, META_JOURNAL, OPEN_TURNS,
+    StoreFile, TURNS, find_conversation, write_running_time,
 };
 use super::slot::{Files, begin_tables};
 use super::{Location, ReadError};
+use crate::link;
 use crate::turn::RunningTime;
 
-/// What the copy is built in, in the data directory: there is no other place that is known to be ours and to have room.
-const UNFINISHED: &str = "turn-metrics.redb.backup";
+/// What the copy is built in is named so, beside the main file: there is no other place that is known to be ours and to
+/// have room.
+const UNFINISHED: &str = ".backup";
 
 /// Why there is no backup.
 #[derive(Debug, thiserror::Error)]
@@ -68,12 +70,14 @@ impl Workshop {
             Err(TryLockError::Poisoned(taken)) => taken.into_inner(),
             Ok(taken) => taken,
         };
-        let path = directory.join(UNFINISHED);
-        let built = remove(&path).map_err(|error| BackupError::Write(error.to_string())).and_then(|()| {
+        let unwritable = |error: io::Error| BackupError::Write(error.to_string());
+        let main = link::target(&directory.join(StoreFile::Main.name())).map_err(unwritable)?;
+        let path = link::beside(&main, UNFINISHED);
+        let built = remove(&path).map_err(unwritable).and_then(|()| {
             // As late as can be: what it sees cannot be overwritten while it lives, and the file grows.
             copy(&begin()?, &path, cache_bytes).map_err(|failure| BackupError::Write(failure.to_string()))
         });
-        let file = built.and_then(|()| File::open(&path).map_err(|error| BackupError::Write(error.to_string())));
+        let file = built.and_then(|()| File::open(&path).map_err(unwritable));
         let _ = remove(&path);
         file
     }

@@ -16,6 +16,7 @@ use super::location::{Location, OpenError, explain, has_content, sync_directory}
 use super::schema::{Failure, StoreFile};
 use super::slot::begin_tables;
 use super::writer::Backoff;
+use crate::link;
 use crate::settings::StoreSettings;
 
 /// What a compaction did.
@@ -37,16 +38,34 @@ pub enum CompactError {
         /// Where it would be.
         path: PathBuf,
     },
-    /// It cannot be opened, or the compaction did not go through. A crash or a failure on the way leaves a sound file.
+    /// It cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// What is in the journal cannot be moved into the main file. Both are as sound as before.
+    #[error("the database {path} is not made smaller, as its journal could not be moved into it: {cause}")]
+    Journal {
+        /// The main file.
+        path: PathBuf,
+        /// What went wrong.
+        cause: String,
+    },
+    /// The new main file cannot be written, or not be put in the place of the old one, which is as it was.
+    #[error("the database {path} is not made smaller, as it could not be written anew: {cause}")]
+    Write {
+        /// The main file.
+        path: PathBuf,
+        /// What went wrong.
+        cause: String,
+    },
 }
 
 /// Makes the database in this directory, whose store is not running, as small as it can be: everything of the journal is
 /// moved into the main file, and that is written anew, its rows in the order of their keys. The new file is made beside
 /// the old one, and takes its place when it is whole.
 pub fn compact(directory: &Path) -> Result<Compaction, CompactError> {
-    let [path, journal] = [StoreFile::Main, StoreFile::Journal].map(|file| directory.join(file.name()));
+    let named = [StoreFile::Main, StoreFile::Journal].map(|file| directory.join(file.name()));
+    // Through a link the file itself is written anew, where it is, and the link stays.
+    let [path, journal] = named.map(|path| link::target(&path).unwrap_or(path));
     if !has_content(&path) {
         return Err(CompactError::Missing { path });
     }
@@ -55,21 +74,18 @@ pub fn compact(directory: &Path) -> Result<Compaction, CompactError> {
     // A store that is opened and closed in order leaves everything in the main file.
     let (engine, writer) = Engine::prepare(location, &StoreSettings::default(), Backoff::default())?;
     engine.tell_to_close();
-    writer.run();
-    let failed = |cause: String| OpenError::Failed { path: path.clone(), cause };
-    if has_content(&journal) {
-        return Err(failed("the journal could not be moved into it; the log says why".into()).into());
-    }
+    writer.run_and_close().map_err(|cause| CompactError::Journal { path: path.clone(), cause })?;
     let old = Builder::new().open(&path).map_err(|error| explain(&path, &error))?;
-    let unfinished = path.with_extension("redb.compact");
+    let unfinished = link::beside(&path, ".compact");
     let replaced = write_anew(&old, &unfinished)
-        .map_err(|failure| failed(failure.to_string()))
-        .and_then(|()| replace(&path, &unfinished).map_err(|error| failed(error.to_string())))
-        .and_then(|()| sync_directory(directory));
+        .map_err(|failure| failure.to_string())
+        .and_then(|()| replace(&path, &unfinished).map_err(|error| error.to_string()))
+        .map_err(|cause| CompactError::Write { path: path.clone(), cause });
     if replaced.is_err() {
         let _ = fs::remove_file(&unfinished);
     }
     replaced?;
+    sync_directory(link::directory_of(&path))?;
     Ok(Compaction { bytes_before, bytes_after: bytes(&path) })
 }
 

@@ -19,6 +19,7 @@ use super::slot::{Files, begin_tables};
 use super::storage::Storage;
 use super::tables::ReadTables;
 use super::unwind;
+use crate::link;
 
 impl StoreFile {
     /// Its name in the data directory.
@@ -54,6 +55,17 @@ pub enum OpenError {
         path: PathBuf,
         /// What the system says.
         source: io::Error,
+    },
+    /// The name of the main file leads to nothing.
+    #[error(
+        "the database {path} is a symbolic link to {target}, which does not exist; bring that back, or make an empty \
+             file there for a new database"
+    )]
+    Dangling {
+        /// The link.
+        path: PathBuf,
+        /// Where it leads.
+        target: PathBuf,
     },
     /// Another process has the database open.
     #[error("the database {path} is in use by another process; stop that one, or choose another data directory")]
@@ -140,6 +152,11 @@ impl Location {
         prepare(&journal_path, &journal, StoreFile::Journal, &|txn| schema::stamp_journal(txn, head.bond.store_id))?;
         if let Self::Directory(directory) = self {
             sync_directory(directory)?;
+            for target in [target(&path)?, target(&journal_path)?] {
+                if target.parent() != Some(directory) {
+                    sync_directory(link::directory_of(&target))?;
+                }
+            }
         }
         let Replayed { image, damaged } = head.replay(&tables, &journal, &journal_path)?;
         if let Some(row) = damaged.first() {
@@ -186,21 +203,19 @@ impl Location {
 
     /// Closes files of which the tables hold everything, and does away with the journal: the main file alone is the
     /// store then.
-    pub(super) fn retire(&self, mut files: Files) {
+    pub(super) fn retire(&self, mut files: Files) -> Result<(), String> {
         let retired = files.retire_journal();
         if retired.is_ok() && is_sparse(self.main_bytes(), files.live_bytes().unwrap_or(u64::MAX)) {
             files.pack();
         }
         files.close();
         let removed = retired.map_err(|failure| failure.to_string()).and_then(|()| match self {
-            Self::Directory(directory) => fs::remove_file(self.path(StoreFile::Journal))
-                .map_err(|error| error.to_string())
-                .and_then(|()| sync_directory(directory).map_err(|error| error.to_string())),
+            Self::Directory(_) => remove_journal(&self.path(StoreFile::Journal)).map_err(|error| error.to_string()),
             _ => Ok(()),
         });
-        if let Err(error) = removed {
+        removed.inspect_err(|error| {
             tracing::warn!(%error, "the journal could not be done away with; it is read when the store is opened");
-        }
+        })
     }
 
     fn main_bytes(&self) -> u64 {
@@ -233,7 +248,12 @@ impl OpenError {
     /// Why, for those who are not to learn where the database is.
     pub(super) fn without_path(&self) -> String {
         match self {
+            // What is not the system's own text may name a path.
+            Self::Directory { source, .. } if source.raw_os_error().is_none() => {
+                "the data directory cannot be used".into()
+            }
             Self::Directory { source, .. } => format!("the data directory cannot be used: {source}"),
+            Self::Dangling { .. } => "the database is a symbolic link to a file that does not exist".into(),
             Self::InUse { .. } => "the database is in use by another process".into(),
             Self::NotOurs { .. } => "the file is no turn-metrics database".into(),
             Self::OtherFormat { found, known, .. } => {
@@ -342,10 +362,14 @@ fn make_ready(directory: &Path, path: &Path, journal_path: &Path) -> Result<(), 
         Err(OpenError::Unreadable(source)) => Err(unusable(source)),
         looked => looked,
     };
-    fs::create_dir_all(directory).map_err(unusable)?;
+    link::create_directory(directory).map_err(unusable)?;
     // An empty file is a new one too: it may have been made for us.
     if !has_content(path) {
-        create_file(directory, path, StoreFile::Main, &schema::stamp_tables)?;
+        if path.is_symlink() && !path.exists() {
+            // The disk that it leads to may be missing, and an empty database must not take the other's place.
+            return Err(OpenError::Dangling { path: path.to_owned(), target: target(path)? });
+        }
+        create_file(path, StoreFile::Main, &schema::stamp_tables)?;
     }
     let tables = look_at(path, StoreFile::Main)?;
     let bond = Bond::of(&tables).map_err(|failure| failed(path, &failure))?;
@@ -355,7 +379,7 @@ fn make_ready(directory: &Path, path: &Path, journal_path: &Path) -> Result<(), 
     if bond.journal_id.is_some() {
         return Err(OpenError::JournalMissing { path: journal_path.to_owned() });
     }
-    create_file(directory, journal_path, StoreFile::Journal, &|txn| schema::stamp_journal(txn, bond.store_id))
+    create_file(journal_path, StoreFile::Journal, &|txn| schema::stamp_journal(txn, bond.store_id))
 }
 
 /// Opens the database without changing its file, whatever happens to it then.
@@ -387,9 +411,14 @@ pub(super) fn has_content(path: &Path) -> bool {
 
 /// Makes a new database beside its place and moves it there when it is whole: a crash while the first pages are
 /// written would leave a file that no program knows, and no start would get past it.
-fn create_file(directory: &Path, path: &Path, file: StoreFile, stamp: Stamping<'_>) -> Result<(), OpenError> {
+fn create_file(path: &Path, file: StoreFile, stamp: Stamping<'_>) -> Result<(), OpenError> {
+    let target = target(path)?;
+    let directory = link::directory_of(&target);
+    if path.is_symlink() && !directory.is_dir() {
+        return Err(OpenError::Dangling { path: path.to_owned(), target });
+    }
     let unusable = |source| OpenError::Directory { path: directory.to_owned(), source };
-    let unfinished = path.with_extension("redb.new");
+    let unfinished = link::beside(&target, ".new");
     // One at a time, or the second would replace what the first is writing to. Where a directory cannot be locked
     // there is no more to be done; where it can, the lock goes with this handle.
     let lock = File::open(directory).map_err(unusable)?;
@@ -405,10 +434,29 @@ fn create_file(directory: &Path, path: &Path, file: StoreFile, stamp: Stamping<'
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unusable(error)),
         _ => {}
     }
-    let database = Builder::new().create(&unfinished).map_err(|error| explain(path, &error))?;
-    prepare(path, &database, file, stamp)?;
-    database.close().map_err(|error| explain(path, &error))?;
-    fs::rename(&unfinished, path).map_err(unusable)
+    let make = || {
+        let database = Builder::new().create(&unfinished).map_err(|error| explain(path, &error))?;
+        prepare(path, &database, file, stamp)?;
+        database.close().map_err(|error| explain(path, &error))?;
+        fs::rename(&unfinished, &target).map_err(unusable)
+    };
+    make().inspect_err(|_| {
+        // Of no use to anyone, on a disk that may be full.
+        let _ = fs::remove_file(&unfinished);
+    })
+}
+
+/// Does away with a journal of no more use. If its name is a link, that stays, for the next journal.
+fn remove_journal(path: &Path) -> Result<(), OpenError> {
+    let target = target(path)?;
+    fs::remove_file(&target)
+        .map_err(|source| OpenError::Failed { path: path.to_owned(), cause: source.to_string() })?;
+    sync_directory(link::directory_of(&target))
+}
+
+/// The file itself, where its name is a link.
+fn target(path: &Path) -> Result<PathBuf, OpenError> {
+    link::target(path).map_err(|source| OpenError::Failed { path: path.to_owned(), cause: source.to_string() })
 }
 
 pub(super) fn explain(path: &Path, error: &DatabaseError) -> OpenError {

@@ -112,7 +112,13 @@ impl Writer {
     }
 
     /// Works until it is told to close or nobody is left to ask.
-    pub(super) fn run(mut self) {
+    pub(super) fn run(self) {
+        // The log has the failure.
+        let _ = self.run_and_close();
+    }
+
+    /// Does the same, and fails with the reason why the journal is still needed.
+    pub(super) fn run_and_close(mut self) -> Result<(), String> {
         let closed = loop {
             if let Step::End(closed) = self.step() {
                 break closed;
@@ -121,24 +127,27 @@ impl Writer {
         // With nobody left to ask, whoever owned the store is gone: nobody closed it.
         let Some(reply) = closed else {
             let _no_step = self.checkpoint.pause();
-            return self.slot.empty("it is closed".into());
+            self.slot.empty("it is closed".into());
+            return Ok(());
         };
-        self.close();
+        let closed = self.close();
         self.state.exit = WriterState::Closed;
         drop(self);
         let _ = reply.send(());
+        closed
     }
 
-    /// Closes the files, with everything in the tables if that can be.
-    fn close(&mut self) {
+    /// Closes the files, with everything in the tables if that can be; fails with why it cannot.
+    fn close(&mut self) -> Result<(), String> {
         let moved = self.move_all();
         let _no_step = self.checkpoint.pause();
-        let Some(files) = self.slot.take("it is closed".into()) else { return };
+        let Some(files) = self.slot.take("it is closed".into()) else { return Err("it is closed".into()) };
         match moved {
             Ok(()) => self.location.retire(files),
             Err(cause) => {
                 tracing::warn!(%cause, "the journal could not be moved into the tables; it is read when the store is opened");
                 files.close();
+                Err(cause)
             }
         }
     }

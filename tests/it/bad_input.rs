@@ -68,7 +68,7 @@ fn a_body_over_the_limit_is_413_with_and_without_a_length() {
     let body = format!("{DONE}\n{}", "\n".repeat(2000));
     assert_refused(&post(&mut server.client(), body.as_bytes()), 413);
     let head =
-        b"POST /events HTTP/1.1\r\nhost: t\r\ncontent-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n";
+        b"POST /events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n";
     let chunked = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
     let answer = server.client().send_raw(&[head, chunked.as_bytes()].concat(), false).unwrap();
     assert_refused(&answer, 413);
@@ -90,7 +90,7 @@ fn a_truncated_body_changes_nothing() {
     let (_directory, server) = server(&[]);
     let mut client = server.client();
     let head = format!(
-        "POST /events HTTP/1.1\r\nhost: t\r\ncontent-type: application/x-ndjson\r\ncontent-length: {}\r\n\r\n{DONE}\n",
+        "POST /events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-ndjson\r\ncontent-length: {}\r\n\r\n{DONE}\n",
         DONE.len() + 50
     );
     let stream = client.stream().unwrap().get_mut();
@@ -106,7 +106,7 @@ fn a_truncated_body_changes_nothing() {
 #[test]
 fn a_stalled_body_is_ended() {
     let (_directory, server) = server(&[("HTTP__BODY_TIMEOUT", "50ms")]);
-    let head = b"POST /events HTTP/1.1\r\nhost: t\r\ncontent-type: application/x-ndjson\r\ncontent-length: 99\r\n\r\n{";
+    let head = b"POST /events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-ndjson\r\ncontent-length: 99\r\n\r\n{";
     let answer = server.client().send_raw(head, false).unwrap();
     assert_refused(&answer, 408);
 }
@@ -175,7 +175,7 @@ fn more_than_may_be_buffered_is_503_before_its_body_is_read_or_as_it_comes() {
     holder.begin_post(100_000).write_all(&vec![b'\n'; 90_000]).unwrap();
     // What it has sent is taken in a moment later. Announcing asks whether there is room and takes none that the holder
     // needs; 100 bytes less would fit. Without an answer there is room, and the body is waited for.
-    let head = "POST /events HTTP/1.1\r\nhost: t\r\ncontent-type: application/x-ndjson\r\n";
+    let head = "POST /events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-ndjson\r\n";
     let announced = format!("{head}content-length: 10050\r\n\r\n");
     let refused = until("the budget is full", || {
         let mut client = server.client();

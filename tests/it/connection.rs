@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::server::{Answer, PATIENCE, Server, metrics};
 
-const GET: &[u8] = b"GET /health HTTP/1.1\r\nhost: t\r\n\r\n";
+const GET: &[u8] = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n";
 const HALF_A_HEAD: &[u8] = b"GET /health HTTP/1.1\r\nx-endless: ";
 
 /// Short for a test that waits for its end, long for a busy machine between a connection and its first bytes.
@@ -91,7 +91,7 @@ fn the_time_of_the_head_is_none_of_the_body_and_none_of_the_pause_between_reques
     let mut client = server.client();
     let event = "{\"type\":\"done\",\"conversationId\":\"c\",\"turnId\":\"t\",\"reason\":\"stop\"}";
     let head = format!(
-        "POST /events HTTP/1.1\r\nhost: t\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        "POST /events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
         event.len()
     );
     for _ in 0..2 {
@@ -116,7 +116,7 @@ fn the_time_of_the_head_is_none_of_the_body_and_none_of_the_pause_between_reques
 #[test]
 fn what_is_no_http_is_refused_as_json_on_any_request() {
     let (_directory, server) = server(&[]);
-    let post = "POST /events HTTP/1.1\r\nhost: t\r\n";
+    let post = "POST /events HTTP/1.1\r\nhost: localhost\r\n";
     let cases = [
         ("nonsense\r\n\r\n".to_owned(), 400),
         ("GET /health HTTP/9.9\r\n\r\n".to_owned(), 400),

@@ -11,10 +11,16 @@ mod connection;
 mod embedding;
 #[cfg(feature = "testing")]
 mod examples;
+#[cfg(target_os = "linux")]
+mod file_size;
 mod full_disk;
+mod host;
+mod http10;
 mod journal;
 mod kill_loop;
 mod light;
+#[cfg(unix)]
+mod links;
 mod log;
 #[cfg(all(feature = "otel", feature = "testing"))]
 mod otel;

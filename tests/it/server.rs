@@ -37,7 +37,10 @@ pub(crate) fn turn_metrics() -> Command {
 
 /// The command of a server on a free port, with this data directory.
 pub(crate) fn serve(data_dir: &Path) -> Command {
-    let mut command = turn_metrics();
+    serve_by(turn_metrics(), data_dir)
+}
+
+fn serve_by(mut command: Command, data_dir: &Path) -> Command {
     command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data_dir);
     command
 }
@@ -58,7 +61,12 @@ impl Server {
 
     /// The same with settings from the environment, such as `HTTP__MAX_BODY_BYTES`.
     pub(crate) fn start_with(data_dir: &Path, settings: &[(&str, &str)]) -> Self {
-        let mut command = serve(data_dir);
+        Self::start_by(turn_metrics(), data_dir, settings)
+    }
+
+    /// The same by another command that ends in the program.
+    pub(crate) fn start_by(command: Command, data_dir: &Path, settings: &[(&str, &str)]) -> Self {
+        let mut command = serve_by(command, data_dir);
         command.envs(settings.iter().map(|(key, value)| (format!("TURN_METRICS__{key}"), value)));
         Self::launch(command.stderr(Stdio::piped()))
     }
@@ -93,6 +101,15 @@ impl Server {
     pub(crate) fn signal(&self, name: &str) {
         let kill = format!("kill -{name} {}", self.child.id());
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    }
+
+    /// Takes away the limit on the size of files under which it was started.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn lift_file_size_limit(&self) {
+        use rustix::process::{Pid, Resource, getrlimit, prlimit};
+
+        let pid = Pid::from_raw(self.child.id().try_into().unwrap());
+        prlimit(pid, Resource::Fsize, getrlimit(Resource::Fsize)).unwrap();
     }
 
     /// Waits for its end; gives the rest of its log too.
@@ -186,7 +203,7 @@ impl Client {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> std::io::Result<Answer> {
-        let mut request = format!("{method} {path} HTTP/1.1\r\nhost: test\r\n");
+        let mut request = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n");
         if method == "POST" {
             write!(request, "content-length: {}\r\n", body.len()).unwrap();
         }
@@ -217,7 +234,7 @@ impl Client {
     /// the request from then on.
     pub(crate) fn begin_post(&mut self, content_length: usize) -> &mut TcpStream {
         let head = format!(
-            "POST /events HTTP/1.1\r\nhost: test\r\ncontent-type: application/x-ndjson\r\n\
+            "POST /events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-ndjson\r\n\
              expect: 100-continue\r\ncontent-length: {content_length}\r\n\r\n"
         );
         let stream = self.stream().unwrap().get_mut();

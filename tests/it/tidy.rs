@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// The modules of the library from the ground up: each may use those of the floors before its own.
 const FLOORS: &[&[&str]] = &[
     &["turn"],
-    &["clock", "line_queue", "settings", "simulate", "terminal"],
+    &["clock", "line_queue", "link", "settings", "simulate", "terminal"],
     &["config", "journal", "otel", "store"],
     &["actors"],
     &["recorder", "runtime", "telemetry"],

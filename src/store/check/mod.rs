@@ -18,6 +18,7 @@ use super::replay::{DamagedRow, Replayed};
 use super::schema::{Failure, LOST_ROWS, META, META_JOURNAL, StoreFile, read_running_time, write_running_time};
 use super::slot::begin_tables;
 use super::unwind;
+use crate::link;
 use inspect::Inspection;
 
 /// Something in the file that must not be. Displays as one line.
@@ -146,10 +147,14 @@ struct Paths {
 
 impl Paths {
     fn existing(directory: &Path) -> Result<Self, CheckError> {
-        let path = directory.join(StoreFile::Main.name());
+        // What is linked to is repaired where it is, and has its copy beside it; the links stay.
+        let [path, journal] = [StoreFile::Main, StoreFile::Journal].map(|file| {
+            let path = directory.join(file.name());
+            link::target(&path).unwrap_or(path)
+        });
         match fs::metadata(&path) {
             Ok(file) if file.is_file() && file.len() == 0 => Err(CheckError::Empty { path }),
-            Ok(file) if file.is_file() => Ok(Self { main: path, journal: directory.join(StoreFile::Journal.name()) }),
+            Ok(file) if file.is_file() => Ok(Self { main: path, journal }),
             _ => Err(CheckError::Missing { path }),
         }
     }
@@ -310,12 +315,12 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
 fn keep_copy(path: &Path, sync_directory: impl Fn(&Path) -> io::Result<()>) -> Result<PathBuf, CheckError> {
     let mut number = 1u32;
     loop {
-        let copy = path.with_extension(format!("redb.before-repair-{number}"));
+        let copy = link::beside(path, &format!(".before-repair-{number}"));
         let made = File::options().write(true).create_new(true).open(&copy);
         let copied = made.and_then(|mut to| {
             io::copy(&mut File::open(path)?, &mut to)?;
             to.sync_all()?;
-            copy.parent().map_or(Ok(()), &sync_directory)
+            sync_directory(link::directory_of(&copy))
         });
         match copied {
             Ok(()) => return Ok(copy),

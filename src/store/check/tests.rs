@@ -437,3 +437,30 @@ async fn the_name_of_the_copy_is_made_durable_when_the_copy_is_whole() {
     assert!(matches!(refused, CheckError::Copy { .. }), "{refused}");
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "a copy is left whose name is not durable");
 }
+
+#[cfg(unix)]
+#[tokio::test]
+async fn linked_files_are_repaired_where_they_are_and_copied_beside_that() {
+    let (directory, far) = (with_a_journal().await, tempfile::tempdir().unwrap());
+    damage_journal(directory.path(), |rows| drop(rows.remove(2).unwrap()));
+    for file in [StoreFile::Main, StoreFile::Journal] {
+        let (link, to) = (directory.path().join(file.name()), far.path().join(file.name()));
+        fs::rename(&link, &to).unwrap();
+        std::os::unix::fs::symlink(&to, &link).unwrap();
+    }
+    let before = bytes(far.path());
+    let (_, repaired) = repair(directory.path()).unwrap();
+    let (copy, after) = repaired.unwrap();
+    assert_eq!(told(&after), [""; 0]);
+    assert!(copy.starts_with(far.path()) && fs::read(copy).unwrap() == before);
+    let names = |path: &Path| {
+        let mut names: Vec<_> = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names.into_iter().map(|name| name.into_string().unwrap()).collect::<Vec<_>>()
+    };
+    let (main, journal) = (StoreFile::Main.name(), StoreFile::Journal.name());
+    let copy = |name: &str| format!("{name}.before-repair-1");
+    assert_eq!(names(far.path()), [copy(journal), main.to_owned(), copy(main)]);
+    assert_eq!(names(directory.path()), [journal, main]);
+    assert!(directory.path().join(main).is_symlink() && directory.path().join(journal).is_symlink());
+}

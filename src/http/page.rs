@@ -1,0 +1,192 @@
+//! What the pages in a browser may not do.
+
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header::{self, HeaderName, HeaderValue};
+use actix_web::{Error, HttpRequest, HttpResponse};
+
+use super::error::ErrorBody;
+use super::{backup, health};
+
+/// How the page that caused a request is related to this server, as browsers tell it of a server that they trust to be
+/// whom it says: one on this machine, or behind TLS.
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Wrapped around CORS: refuses what no page may ask for, before anything grants leave to ask.
+pub(super) async fn refuse_pages<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: impl AsyncFnOnce(ServiceRequest) -> Result<ServiceResponse<B>, Error>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    // The path as it is routed: of what the client wrote some may be escaped.
+    let refusal = refusal(request.request(), request.match_info().as_str());
+    Ok(match refusal {
+        Some(error) => request.into_response(forbidden(error)),
+        None => next(request).await?.map_into_boxed_body(),
+    })
+}
+
+/// Why the request is refused, if it is.
+fn refusal(request: &HttpRequest, path: &str) -> Option<&'static str> {
+    match path {
+        backup::PATH if is_for_no_page(request) => Some(NO_BACKUP),
+        // It writes to the disk.
+        health::READY if is_of_another_origin(request) => {
+            Some("a check of readiness is not for pages of other origins")
+        }
+        _ if !request.method().is_safe() && is_of_another_origin(request) => {
+            Some("pages of other origins may read the metrics of conversations, and nothing else")
+        }
+        _ => None,
+    }
+}
+
+const NO_BACKUP: &str = "a backup is not for web pages";
+
+/// The refusal of a backup to a page; `None` for everybody else.
+pub(super) fn refuse_backup(request: &HttpRequest) -> Option<HttpResponse> {
+    is_for_no_page(request).then(|| forbidden(NO_BACKUP))
+}
+
+fn forbidden(error: &str) -> HttpResponse {
+    HttpResponse::Forbidden().json(ErrorBody::new(error))
+}
+
+/// Whether a page could read the answer, or another origin has caused the request.
+fn is_for_no_page(request: &HttpRequest) -> bool {
+    // Browsers name the origin wherever a page could read the answer; programs have none.
+    request.headers().contains_key(header::ORIGIN) || is_of_another_origin(request)
+}
+
+/// Whether a page of another origin has caused the request. An origin that a browser keeps to itself (`null`) is
+/// another one.
+fn is_of_another_origin(request: &HttpRequest) -> bool {
+    let headers = request.headers();
+    let is_foreign = !headers.get_all(header::ORIGIN).all(|origin| is_own(origin.as_bytes(), request));
+    // `none` is the user, at the address bar.
+    let is_from_elsewhere =
+        !headers.get_all(SEC_FETCH_SITE).all(|site| matches!(site.as_bytes(), b"same-origin" | b"none"));
+    is_foreign || is_from_elsewhere
+}
+
+/// Whether an origin is that of this server by the host that the request names. The scheme is that of a proxy, if one
+/// stands before this server.
+fn is_own(origin: &[u8], request: &HttpRequest) -> bool {
+    let authority = origin.strip_prefix(b"http://").or_else(|| origin.strip_prefix(b"https://"));
+    let own = match request.uri().authority() {
+        Some(target) => Some(target.as_str().as_bytes()),
+        None => request.headers().get(header::HOST).map(HeaderValue::as_bytes),
+    };
+    matches!((authority, own), (Some(authority), Some(own)) if authority.eq_ignore_ascii_case(own))
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::Method;
+    use actix_web::test::TestRequest;
+
+    use super::super::stand_in::{Answer, ROUTES, StandIn, ask, done};
+    use super::*;
+
+    /// The stand-in's requests name `localhost`.
+    const OWN: [&str; 3] = ["http://localhost", "https://localhost", "http://LOCALHOST"];
+
+    const FOREIGN: [&str; 11] = [
+        "null",
+        "",
+        "https://page.example",
+        "http://localhost.page.example",
+        "http://localhost:3000",
+        "http://127.0.0.1",
+        "http://xlocalhost",
+        "http://localhost/",
+        "http://localhost http://page.example",
+        "file://localhost",
+        "localhost",
+    ];
+
+    async fn answer(method: &Method, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let api = StandIn { check: Some(Ok(())), ..StandIn::default() }.serving();
+        let request = TestRequest::with_uri(path).method(method.clone());
+        ask(&api, headers.iter().fold(request, |request, header| request.append_header(*header))).await
+    }
+
+    fn assert_no_leave(answer: &Answer) {
+        let granted = answer.headers.keys().find(|name| name.as_str().starts_with("access-control-"));
+        assert_eq!(granted, None);
+    }
+
+    #[actix_web::test]
+    async fn no_page_of_another_origin_changes_anything() {
+        let unsafe_methods = [Method::POST, Method::PUT, Method::PATCH, Method::DELETE, "PURGE".parse().unwrap()];
+        for path in ROUTES.map(|(_, path)| path).into_iter().chain(["/%65vents"]) {
+            for method in &unsafe_methods {
+                for origin in FOREIGN {
+                    let refused = answer(method, path, &[("origin", origin)]).await;
+                    refused.failure(403);
+                    assert_no_leave(&refused);
+                }
+                for site in ["cross-site", "same-site", "elsewhere"] {
+                    answer(method, path, &[("sec-fetch-site", site)]).await.failure(403);
+                }
+                // Neither of the two is that of another page alone.
+                let both = [("origin", OWN[0]), ("origin", FOREIGN[2])];
+                answer(method, path, &both).await.failure(403);
+            }
+        }
+    }
+
+    #[actix_web::test]
+    async fn a_refused_post_is_not_taken_in_and_one_of_a_program_or_of_the_own_origin_is() {
+        let (api, seen) = StandIn::default().start_with(crate::settings::HttpSettings::default());
+        let post = |headers: &[(&'static str, &'static str)]| {
+            let request = TestRequest::post().uri("/events").set_payload(done("c", "t"));
+            let request = request.insert_header(("content-type", "application/json"));
+            headers.iter().fold(request, |request, header| request.append_header(*header))
+        };
+        ask(&api, post(&[("origin", "https://page.example")])).await.failure(403);
+        assert!(seen.lock().unwrap().observes.is_empty());
+        ask(&api, post(&[])).await.success();
+        for origin in OWN {
+            ask(&api, post(&[("origin", origin), ("sec-fetch-site", "same-origin")])).await.success();
+        }
+        ask(&api, post(&[("sec-fetch-site", "none")])).await.success();
+        let proxied = TestRequest::post().insert_header(("host", "app.example"));
+        assert!(!is_of_another_origin(&proxied.insert_header(("origin", "https://app.example")).to_http_request()));
+        assert_eq!(seen.lock().unwrap().observes.len(), 5);
+    }
+
+    #[actix_web::test]
+    async fn what_is_costly_or_whole_is_not_for_pages_of_other_origins() {
+        let foreign_sites = ["cross-site", "same-site", "elsewhere"].map(|site| ("sec-fetch-site", site));
+        let foreign = FOREIGN.map(|origin| ("origin", origin)).into_iter().chain(foreign_sites);
+        for header in foreign {
+            for path in ["/backup", "/%62ackup", "/backup?x=y", "/ready", "/read%79"] {
+                for method in [Method::GET, Method::HEAD, Method::OPTIONS] {
+                    let refused = answer(&method, path, &[header]).await;
+                    assert_eq!(refused.status, 403, "{method} {path} with {header:?}");
+                    assert_no_leave(&refused);
+                }
+            }
+        }
+        for site in ["same-origin", "none"] {
+            answer(&Method::GET, "/ready", &[("sec-fetch-site", site)]).await.success();
+            answer(&Method::GET, "/backup", &[("sec-fetch-site", site)]).await.failure(503);
+        }
+        answer(&Method::GET, "/ready", &[("origin", OWN[0])]).await.success();
+        answer(&Method::GET, "/backup", &[("origin", OWN[0])]).await.failure(403);
+    }
+
+    #[actix_web::test]
+    async fn only_the_resources_of_a_conversation_are_open_to_other_origins() {
+        for (method, path) in ROUTES {
+            let is_open = path.starts_with("/conversations/c/");
+            for (method, asked) in [(method, None), (Method::OPTIONS, Some("GET")), (Method::OPTIONS, Some("POST"))] {
+                let preflight = asked.map(|asked| ("access-control-request-method", asked));
+                let headers: Vec<_> = [("origin", "https://page.example")].into_iter().chain(preflight).collect();
+                let answer = answer(&method, path, &headers).await;
+                let granted = answer.header("access-control-allow-origin");
+                assert_eq!(granted, (is_open && asked != Some("POST")).then_some("*"), "{method} {path} {asked:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Symbolic links in the way to a file or a directory.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+/// The most links that lead from a name to a file: as many as Linux follows.
+const MOST_LINKS: usize = 40;
+
+/// What keeps a directory from being made.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum Obstacle {
+    #[error("{} is a symbolic link to {}, which does not exist", link.display(), target.display())]
+    Dangling { link: PathBuf, target: PathBuf },
+    #[error("{} is a symbolic link that leads nowhere but to itself", .0.display())]
+    Circular(PathBuf),
+    #[error("{} is no directory", .0.display())]
+    NoDirectory(PathBuf),
+}
+
+/// Where a name leads when all symbolic links at its end are followed: the name itself if it is none. Nothing need be
+/// there.
+///
+/// A file that replaces another one is made beside this and renamed over this. Renamed over the link, it would replace
+/// the link, and the old file would stay where it is.
+pub(crate) fn target(path: &Path) -> io::Result<PathBuf> {
+    let mut target = path.to_owned();
+    for _ in 0..=MOST_LINKS {
+        match fs::symlink_metadata(&target) {
+            Ok(file) if file.is_symlink() => {
+                let link = fs::read_link(&target)?;
+                // A relative link begins at its own directory.
+                target = target.parent().unwrap_or(Path::new("")).join(link);
+            }
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => return Ok(target),
+        }
+    }
+    Err(io::Error::other(Obstacle::Circular(path.to_owned())))
+}
+
+/// The directory of a file, as the system can open it.
+pub(crate) fn directory_of(file: &Path) -> &Path {
+    match file.parent() {
+        Some(directory) if directory != Path::new("") => directory,
+        _ => Path::new("."),
+    }
+}
+
+/// The name of another file beside this one: its own name with something behind it.
+pub(crate) fn beside(file: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(file.as_os_str());
+    name.push(suffix);
+    name.into()
+}
+
+/// Makes a directory and those around it, where they are missing. Fails with what stands in their place.
+pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path).map_err(|error| match obstacle(path) {
+        Some(obstacle) => io::Error::new(error.kind(), obstacle),
+        None => error,
+    })
+}
+
+/// What stands where a directory should be. The system says only that a file exists.
+fn obstacle(path: &Path) -> Option<Obstacle> {
+    let nearest = path.ancestors().find(|path| fs::symlink_metadata(path).is_ok())?;
+    match fs::metadata(nearest) {
+        Ok(file) => (!file.is_dir()).then(|| Obstacle::NoDirectory(nearest.to_owned())),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let target = target(nearest).ok()?;
+            Some(Obstacle::Dangling { link: nearest.to_owned(), target })
+        }
+        // It is there, and what it leads to cannot be reached.
+        Err(_) => target(nearest).is_err().then(|| Obstacle::Circular(nearest.to_owned())),
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn links_are_followed_to_their_end_whether_something_is_there_or_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fs::create_dir(at("far")).unwrap();
+        fs::write(at("far/file"), "").unwrap();
+        symlink("far/file", at("relative")).unwrap();
+        symlink(at("relative"), at("twice")).unwrap();
+        symlink("../nothing", at("far/dangling")).unwrap();
+        symlink("far/dangling", at("dangling")).unwrap();
+        for (name, end) in [
+            ("far/file", "far/file"),
+            ("nothing", "nothing"),
+            ("nowhere/nothing", "nowhere/nothing"),
+            ("relative", "far/file"),
+            ("twice", "far/file"),
+            ("dangling", "far/../nothing"),
+        ] {
+            assert_eq!(target(&at(name)).unwrap(), at(end), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_circle_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let (a, b) = (directory.path().join("a"), directory.path().join("b"));
+        symlink(&a, &b).unwrap();
+        symlink(&b, &a).unwrap();
+        assert_eq!(target(&a).unwrap_err().to_string(), Obstacle::Circular(a.clone()).to_string());
+        assert_eq!(obstacle(&a.join("x")), Some(Obstacle::Circular(a)));
+    }
+
+    #[test]
+    fn what_is_in_the_place_of_a_directory_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fs::write(at("file"), "").unwrap();
+        symlink("file", at("to_file")).unwrap();
+        symlink("nothing", at("dangling")).unwrap();
+        for (name, told) in [
+            ("file", Obstacle::NoDirectory(at("file"))),
+            ("file/x/y", Obstacle::NoDirectory(at("file"))),
+            ("to_file", Obstacle::NoDirectory(at("to_file"))),
+            ("dangling", Obstacle::Dangling { link: at("dangling"), target: at("nothing") }),
+            ("dangling/x/y", Obstacle::Dangling { link: at("dangling"), target: at("nothing") }),
+        ] {
+            assert_eq!(create_directory(&at(name)).unwrap_err().to_string(), told.to_string(), "{name}");
+        }
+        fs::create_dir(at("far")).unwrap();
+        symlink("far", at("near")).unwrap();
+        create_directory(&at("near/x/y")).unwrap();
+        create_directory(&at("near")).unwrap();
+        assert!(at("far/x/y").is_dir());
+    }
+
+    #[test]
+    fn a_file_of_this_directory_has_one_too() {
+        assert_eq!(directory_of(Path::new("file")), Path::new("."));
+        assert_eq!(directory_of(Path::new("a/file")), Path::new("a"));
+        assert_eq!(beside(Path::new("a/file.redb"), ".new"), Path::new("a/file.redb.new"));
+    }
+}

@@ -1,0 +1,158 @@
+//! Whom the server answers: requests that name this machine, and programs, not the pages of other origins.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use serde_json::Value;
+
+use crate::server::{PATIENCE, Server, metrics};
+
+const DONE: &str = r#"{"type":"done","conversationId":"c","turnId":"t","reason":"stop"}"#;
+
+/// The routes, with what a good request gets.
+const ROUTES: [(&str, &str, u16); 7] = [
+    ("POST", "/events", 200),
+    ("GET", "/conversations/c/metrics", 200),
+    ("GET", "/conversations/c/turns", 200),
+    ("GET", "/health", 200),
+    ("GET", "/ready", 200),
+    ("GET", "/backup", 200),
+    ("GET", "/nowhere", 404),
+];
+
+/// Sends these bytes and returns the status and the body of the one answer, which ends the connection.
+fn exchange(server: &Server, request: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer to {request:?}"));
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+/// A request of which `line` is the first line, with an event if it posts.
+fn request(line: &str, headers: &[&str]) -> String {
+    let body = if line.starts_with("POST") { DONE } else { "" };
+    let length = format!("content-length: {}", body.len());
+    let fields = headers.iter().copied().chain(["connection: close", "content-type: application/json", &length]);
+    let fields: Vec<_> = fields.collect();
+    format!("{line}\r\n{}\r\n\r\n{body}", fields.join("\r\n"))
+}
+
+#[track_caller]
+fn assert_refused((status, body): (u16, String), expected: u16, what: &str) {
+    assert_eq!(status, expected, "{what}: {body}");
+    let body: Value = serde_json::from_str(&body).unwrap_or_else(|error| panic!("{what}: {error} in {body:?}"));
+    assert!(body["error"].is_string(), "{what}: {body}");
+}
+
+fn server(settings: &[(&str, &str)]) -> (tempfile::TempDir, Server) {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start_with(directory.path(), settings);
+    (directory, server)
+}
+
+#[test]
+fn every_route_refuses_a_request_for_another_host_however_it_names_it() {
+    let (_directory, server) = server(&[]);
+    let port = server.address.port();
+    for (method, path, _) in ROUTES {
+        for (line, headers) in [
+            (format!("{method} {path} HTTP/1.1"), vec!["host: attacker.example"]),
+            (format!("{method} {path} HTTP/1.1"), vec!["host: localhost.attacker.example"]),
+            (format!("{method} {path} HTTP/1.1"), vec!["host: 127.0.0.1.attacker.example"]),
+            (format!("{method} {path} HTTP/1.1"), vec!["host: localhost@attacker.example"]),
+            (format!("{method} {path} HTTP/1.1"), vec!["host:"]),
+            (format!("{method} {path} HTTP/1.0"), vec!["host: attacker.example"]),
+            (format!("{method} http://attacker.example{path} HTTP/1.1"), vec!["host: localhost"]),
+            (format!("{method} http://attacker.example:{port}{path} HTTP/1.1"), vec!["host: attacker.example"]),
+            (format!("{method} http://localhost{path} HTTP/1.1"), vec!["host: attacker.example"]),
+            (format!("{method} http://localhost@attacker.example{path} HTTP/1.1"), vec!["host: localhost"]),
+            (format!("{method} http://attacker.example{path} HTTP/1.0"), vec![]),
+        ] {
+            assert_refused(exchange(&server, &request(&line, &headers)), 421, &format!("{line} {headers:?}"));
+        }
+    }
+    assert_eq!(metrics(&mut server.client(), "c"), r#"{"turns":[]}"#, "nothing that was refused was taken in");
+}
+
+#[test]
+fn every_route_answers_requests_for_this_machine() {
+    let (_directory, server) = server(&[]);
+    let port = server.address.port();
+    for (method, path, status) in ROUTES {
+        for (line, headers) in [
+            (format!("{method} {path} HTTP/1.1"), vec!["host: localhost".to_owned()]),
+            (format!("{method} {path} HTTP/1.1"), vec![format!("host: LOCALHOST:{port}")]),
+            (format!("{method} {path} HTTP/1.1"), vec![format!("host: 127.0.0.1:{port}")]),
+            (format!("{method} {path} HTTP/1.1"), vec!["host: [::1]:1".to_owned()]),
+            (format!("{method} http://localhost:{port}{path} HTTP/1.1"), vec!["host: localhost".to_owned()]),
+            (format!("{method} {path} HTTP/1.0"), vec!["host: localhost".to_owned()]),
+            // A health check of HTTP/1.0; no browser sends this.
+            (format!("{method} {path} HTTP/1.0"), vec![]),
+        ] {
+            let headers: Vec<_> = headers.iter().map(String::as_str).collect();
+            assert_eq!(exchange(&server, &request(&line, &headers)).0, status, "{line} {headers:?}");
+        }
+    }
+}
+
+#[test]
+fn a_request_of_http_1_1_names_exactly_one_host() {
+    let (_directory, server) = server(&[]);
+    for headers in
+        [vec![], vec!["host: localhost", "host: localhost"], vec!["host: localhost", "host: attacker.example"]]
+    {
+        let refused = exchange(&server, &request("GET /health HTTP/1.1", &headers));
+        assert_refused(refused, 400, &format!("{headers:?}"));
+    }
+}
+
+#[test]
+fn a_host_of_the_settings_is_answered() {
+    let (_directory, server) = server(&[("HTTP__HOST_NAMES", "metrics.example, [fd00::5]")]);
+    for (host, status) in [
+        ("metrics.example", 200),
+        ("Metrics.Example:443", 200),
+        ("[fd00::5]", 200),
+        ("localhost", 200),
+        ("a.metrics.example", 421),
+        ("other.example", 421),
+    ] {
+        let answer = exchange(&server, &request("GET /health HTTP/1.1", &[&format!("host: {host}")]));
+        assert_eq!(answer.0, status, "{host}");
+    }
+}
+
+#[test]
+fn a_page_of_another_origin_neither_posts_nor_gets_what_is_not_for_it() {
+    let (_directory, server) = server(&[]);
+    let own = format!("origin: http://{}", server.address);
+    let host = format!("host: {}", server.address);
+    let foreign = [
+        "origin: https://page.example",
+        "origin: null",
+        "origin: http://localhost:1",
+        "sec-fetch-site: cross-site",
+        "sec-fetch-site: same-site",
+    ];
+    for header in foreign {
+        for (line, expected) in [
+            ("POST /events HTTP/1.1", 403),
+            ("POST /events HTTP/1.0", 403),
+            ("DELETE /conversations/c/metrics HTTP/1.1", 403),
+            ("GET /backup HTTP/1.1", 403),
+            ("GET /ready HTTP/1.1", 403),
+        ] {
+            assert_refused(exchange(&server, &request(line, &[&host, header])), expected, &format!("{line} {header}"));
+        }
+        for line in ["GET /conversations/c/metrics HTTP/1.1", "GET /conversations/c/turns HTTP/1.1"] {
+            assert_eq!(exchange(&server, &request(line, &[&host, header])).0, 200, "{line} {header}");
+        }
+    }
+    assert_eq!(metrics(&mut server.client(), "c"), r#"{"turns":[]}"#, "nothing that was refused was taken in");
+    let same_origin = [&*host, &*own, "sec-fetch-site: same-origin"];
+    assert_eq!(exchange(&server, &request("POST /events HTTP/1.1", &same_origin)).0, 200);
+}

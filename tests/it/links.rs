@@ -1,0 +1,202 @@
+//! Files that are elsewhere, behind symbolic links: they are written where they are, and the links stay.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use crate::server::{Server, metrics, turn_metrics};
+
+const MAIN: &str = "turn-metrics.redb";
+const JOURNAL: &str = "turn-metrics.journal.redb";
+
+/// A data directory of links to two others, as if each were another disk.
+struct Linked {
+    directory: tempfile::TempDir,
+    far: tempfile::TempDir,
+    farther: tempfile::TempDir,
+}
+
+impl Linked {
+    /// An empty file stands for a database that is to be made.
+    fn new() -> Self {
+        let [directory, far, farther] = [(); 3].map(|()| tempfile::tempdir().unwrap());
+        let linked = Self { directory, far, farther };
+        fs::write(linked.main(), "").unwrap();
+        symlink(linked.main(), linked.path().join(MAIN)).unwrap();
+        symlink(linked.journal(), linked.path().join(JOURNAL)).unwrap();
+        linked
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn main(&self) -> PathBuf {
+        self.far.path().join("metrics.db")
+    }
+
+    fn journal(&self) -> PathBuf {
+        self.farther.path().join("journal")
+    }
+
+    /// Asserts that the data directory has the two links and nothing else, and the others these files.
+    #[track_caller]
+    fn assert_files(&self, far: &[&str], farther: &[&str]) {
+        assert_eq!(names(self.path()), [JOURNAL, MAIN]);
+        assert!(self.path().join(MAIN).is_symlink() && self.path().join(JOURNAL).is_symlink(), "a link is gone");
+        assert_eq!((names(self.far.path()), names(self.farther.path())), (owned(far), owned(farther)));
+    }
+}
+
+fn owned(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn seal(server: &Server, turn: &str) {
+    let done = format!(r#"{{"type":"done","conversationId":"c","turnId":"{turn}","reason":"stop"}}"#);
+    assert_eq!(server.client().post_events(&done).status, 200);
+}
+
+fn stop(server: Server) {
+    server.signal("TERM");
+    assert!(server.wait().0.success());
+}
+
+fn run(command: &str, data_dir: &Path) -> Output {
+    turn_metrics().args([command, "--data-dir"]).arg(data_dir).output().unwrap()
+}
+
+fn told(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_store_lives_where_the_links_lead_from_its_first_start_on() {
+    let linked = Linked::new();
+    let server = Server::start(linked.path());
+    seal(&server, "t1");
+    linked.assert_files(&["metrics.db"], &["journal"]);
+    stop(server);
+    // The journal is done away with, its place is kept.
+    linked.assert_files(&["metrics.db"], &[]);
+    let server = Server::start(linked.path());
+    seal(&server, "t2");
+    server.kill();
+    linked.assert_files(&["metrics.db"], &["journal"]);
+
+    assert_eq!(run("check", linked.path()).status.code(), Some(0));
+    let server = Server::start(linked.path());
+    let turns = metrics(&mut server.client(), "c");
+    assert!(turns.contains(r#""turnId":"t1""#) && turns.contains(r#""turnId":"t2""#), "{turns}");
+}
+
+#[test]
+fn compact_writes_the_file_anew_where_it_is() {
+    let linked = Linked::new();
+    let server = Server::start(linked.path());
+    seal(&server, "t1");
+    let before = metrics(&mut server.client(), "c");
+    server.kill();
+    // Links of links, as relative as absolute.
+    fs::remove_file(linked.path().join(MAIN)).unwrap();
+    symlink("metrics.db", linked.far.path().join("again")).unwrap();
+    symlink(linked.far.path().join("again"), linked.path().join(MAIN)).unwrap();
+    let inode = fs::metadata(linked.main()).unwrap().ino();
+
+    let compacted = run("compact", linked.path());
+    assert!(compacted.status.success(), "{compacted:?}");
+    linked.assert_files(&["again", "metrics.db"], &[]);
+    assert!(linked.far.path().join("again").is_symlink());
+    let file = fs::symlink_metadata(linked.main()).unwrap();
+    assert!(file.is_file() && file.ino() != inode, "it was not written anew");
+    let size = format!("to {}\n", file.len());
+    assert!(told(&compacted).ends_with(&size), "{compacted:?}");
+    let server = Server::start(linked.path());
+    assert_eq!(metrics(&mut server.client(), "c"), before);
+}
+
+#[test]
+fn a_link_to_a_database_that_is_gone_is_told_and_no_empty_one_is_made() {
+    let linked = Linked::new();
+    fs::remove_file(linked.main()).unwrap();
+    for command in ["serve", "compact", "check"] {
+        let mut refused = turn_metrics();
+        refused.args([command, "--data-dir"]).arg(linked.path());
+        if command == "serve" {
+            refused.args(["--listen", "127.0.0.1:0"]);
+        }
+        let refused = refused.output().unwrap();
+        assert!(!refused.status.success());
+        assert!(told(&refused).contains(&linked.main().display().to_string()), "{command}: {}", told(&refused));
+        linked.assert_files(&[], &[]);
+    }
+}
+
+#[test]
+fn a_data_directory_that_is_a_link_to_nothing_is_told_as_such() {
+    let directory = tempfile::tempdir().unwrap();
+    let link = directory.path().join("data");
+    symlink("unmounted", &link).unwrap();
+    for data_dir in [link.clone(), link.join("deeper")] {
+        let listen = ["serve", "--listen", "127.0.0.1:0", "--data-dir"];
+        let refused = turn_metrics().args(listen).arg(&data_dir).output().unwrap();
+        assert_eq!(refused.status.code(), Some(1));
+        let expected = format!(
+            "{} is a symbolic link to {}, which does not exist\n",
+            link.display(),
+            directory.path().join("unmounted").display()
+        );
+        assert!(told(&refused).ends_with(&expected), "{}", told(&refused));
+    }
+    fs::create_dir(directory.path().join("unmounted")).unwrap();
+    seal(&Server::start(&link), "t");
+    assert!(directory.path().join("unmounted").join(MAIN).is_file());
+}
+
+#[test]
+fn a_backup_is_written_where_its_name_leads() {
+    let linked = Linked::new();
+    let server = Server::start(linked.path());
+    seal(&server, "t");
+    let (near, far) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let link = near.path().join("copy.redb");
+    symlink(far.path().join(MAIN), &link).unwrap();
+    let back_up = |more: &[&str]| {
+        let mut command = turn_metrics();
+        command.args(["backup", "--server", &server.url()]).arg(&link).args(more).output().unwrap()
+    };
+    // Nothing is there yet, then a copy, then another one in its place.
+    for (more, code) in [(&[][..], 0), (&[], 1), (&["--force"], 0)] {
+        let output = back_up(more);
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert!(link.is_symlink() && names(near.path()) == ["copy.redb"] && names(far.path()) == [MAIN]);
+        assert_eq!(run("check", far.path()).status.code(), Some(0));
+    }
+    linked.assert_files(&["metrics.db"], &["journal"]);
+}
+
+#[test]
+fn a_backup_replaces_files_and_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(&directory.path().join("data"));
+    let pipe = directory.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let inside = directory.path().join("directory");
+    fs::create_dir(&inside).unwrap();
+    for destination in [&pipe, &inside] {
+        let mut command = turn_metrics();
+        command.args(["backup", "--force", "--server", &server.url()]).arg(destination);
+        let refused = command.output().unwrap();
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(told(&refused).contains("cannot be written: it is "), "{refused:?}");
+    }
+    assert!(!pipe.is_file() && inside.is_dir());
+}
