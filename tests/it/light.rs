@@ -38,7 +38,8 @@ const HEAVY: &[&str] = &[
     "ureq",
 ];
 
-/// The names of all packages that end up in a program which depends on the library with these features.
+/// The names of all packages that end up in a program which depends on the library with these features. Without the
+/// network: their packages are there if the features are among those that this test was built with.
 fn dependencies(features: &[&str]) -> BTreeSet<String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
@@ -76,9 +77,10 @@ fn without_default_features_there_is_no_server_no_command_line_and_no_subscriber
 
 #[test]
 fn what_is_looked_for_is_what_the_server_brings() {
-    // Guards the list above against names that are in no tree at all.
-    let all = dependencies(&["--all-features"]);
+    // Guards the list above against names that are in no tree at all. The default features, and not all of them: a tree
+    // needs every package in it, and those of further features are not on a machine that has run `cargo test` alone.
+    let server = dependencies(&[]);
     for heavy in ["actix-web", "actix-http", "actix-server", "clap", "toml", "tracing-subscriber", "ureq"] {
-        assert!(all.contains(heavy), "{heavy} is in no tree");
+        assert!(server.contains(heavy), "{heavy} is in no tree");
     }
 }
