@@ -30,7 +30,10 @@ pub use event::{Done, KernelEvent, Progress, TurnEvent, TurnEventKind, TurnLabel
 pub use id::{ConversationId, InvalidId, StepId, TurnId};
 pub use kernel_moment::KernelMoment;
 pub use label::Label;
-pub use line::{BadEvent, parse_line};
+pub use line::bad_event::BadEvent;
+pub use line::parse_line;
+#[cfg(feature = "server")]
+pub(crate) use line::{Encoding, EventStream, Framing, Line, Mention, Shape, mentions, type_name};
 pub use metrics::{SealedTurn, StepDetails, StepMetrics, StoredTurn, TurnMetrics};
 pub use millis::{EpochMillis, InvalidMillis, Millis};
 pub use open::{OpenStep, OpenSteps, OpenTurn, StepTimes};

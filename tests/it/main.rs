@@ -11,6 +11,7 @@ mod connection;
 mod embedding;
 #[cfg(feature = "testing")]
 mod examples;
+mod framing;
 mod full_disk;
 mod journal;
 mod kill_loop;

@@ -1,5 +1,5 @@
 use super::fault::Fault;
-use super::value::ReadError;
+use super::value::FieldError;
 
 /// Why a line is no kernel event. Displays what is wrong, in the words of JSON, and where in the line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,9 +35,15 @@ impl From<Fault> for BadEvent {
 
 impl BadEvent {
     /// What is wrong with a field of `event`.
-    pub(super) fn of_field(event: &[u8], error: &ReadError) -> Self {
+    pub(super) fn of_field(event: &[u8], error: &FieldError) -> Self {
         let before = event.get(..error.at()).unwrap_or(event);
         let line = before.split(|byte| *byte == b'\n').count();
         Self::new(error.to_string(), line)
+    }
+
+    /// An event that counts and has more bytes than it may.
+    #[cfg(feature = "server")]
+    pub(super) fn too_long(max_bytes: usize) -> Self {
+        Self::new(format!("an event that counts must have at most {max_bytes} bytes"), 1)
     }
 }

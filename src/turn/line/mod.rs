@@ -11,12 +11,23 @@
 //!   strings, many bytes at a time; `fault`: what can be wrong with it;
 //! - `flat`: the short way through a delta;
 //! - `value`: reads the fields of an event whose structure is right;
-//! - `bad_event`: why a line is no event.
+//! - `bad_event`: why a line is no event;
+//! - `shape`: the same of a line that is not kept, for those who send lines on;
+//! - `stream`: bytes that come in pieces, as the events of their lines; `encoding`: bytes that are no UTF-8 text at all;
+//!   `mention`: the turns that a bad line speaks of.
 
-mod bad_event;
+pub(super) mod bad_event;
+#[cfg(feature = "server")]
+mod encoding;
 mod fault;
 pub(super) mod flat;
+#[cfg(feature = "server")]
+mod mention;
 mod nesting;
+#[cfg(feature = "server")]
+mod shape;
+#[cfg(feature = "server")]
+mod stream;
 mod structure;
 #[cfg(test)]
 mod tests;
@@ -25,13 +36,20 @@ mod value;
 
 use serde::Deserialize;
 
-use super::KernelEvent;
 use super::wire::{DoneLine, ErrorLine, EventType, StepCompleteLine, TurnStartLine, UsageLine};
+use super::{BadEvent, KernelEvent};
 use fault::{Fault, FaultKind};
 use structure::Structure;
 use value::Value;
 
-pub use bad_event::BadEvent;
+#[cfg(feature = "server")]
+pub(crate) use encoding::Encoding;
+#[cfg(feature = "server")]
+pub(crate) use mention::{Mention, mentions};
+#[cfg(feature = "server")]
+pub(crate) use shape::{Shape, type_name};
+#[cfg(feature = "server")]
+pub(crate) use stream::{EventStream, Framing, Line};
 
 /// Reads one event from a line of JSON.
 ///

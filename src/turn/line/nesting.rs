@@ -35,7 +35,7 @@ impl Nesting {
     }
 
     /// The bytes that the brackets take outside of this value.
-    #[cfg(test)]
+    #[cfg(any(feature = "server", test))]
     pub(super) fn heap_bytes(&self) -> usize {
         self.outer.capacity() * size_of::<u64>()
     }

@@ -124,6 +124,33 @@ struct Place {
 }
 
 impl Structure {
+    /// The type, as soon as it is known.
+    #[cfg(feature = "server")]
+    pub(super) fn event_type(&self) -> Option<EventType> {
+        match self.event_type {
+            TypeSeen::Named(event_type) => Some(event_type),
+            _ => None,
+        }
+    }
+
+    /// Whether nothing but white space has come yet.
+    #[cfg(feature = "server")]
+    pub(super) fn is_blank(&self) -> bool {
+        self.state == State::Object
+    }
+
+    /// Whether the object is over, and nothing but white space may come.
+    #[cfg(feature = "server")]
+    pub(super) fn is_over(&self) -> bool {
+        self.state == State::End
+    }
+
+    /// The bytes that are held outside of this value.
+    #[cfg(feature = "server")]
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.nesting.heap_bytes()
+    }
+
     /// Makes sure that the object is whole, and returns its type.
     pub(super) fn finish(&self) -> Result<EventType, Fault> {
         match (self.state, self.event_type) {

@@ -19,7 +19,7 @@ pub(super) struct Value<'a> {
 
 /// What is wrong with a field, and where.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct ReadError {
+pub(super) struct FieldError {
     /// The names of the field and of those around it, the innermost first.
     path: Vec<String>,
     problem: Problem,
@@ -41,7 +41,7 @@ enum Problem {
     Other(String),
 }
 
-impl ReadError {
+impl FieldError {
     fn new(problem: Problem) -> Self {
         Self { path: Vec::new(), problem, at: None }
     }
@@ -66,9 +66,9 @@ impl ReadError {
     }
 }
 
-impl std::error::Error for ReadError {}
+impl std::error::Error for FieldError {}
 
-impl fmt::Display for ReadError {
+impl fmt::Display for FieldError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path: Vec<_> = self.path.iter().rev().map(String::as_str).collect();
         write!(f, "`{}` ", path.join("."))?;
@@ -101,9 +101,13 @@ fn in_words(expected: &dyn Expected) -> String {
     words.to_owned()
 }
 
-impl de::Error for ReadError {
+impl de::Error for FieldError {
     fn custom<T: fmt::Display>(message: T) -> Self {
-        Self::new(Problem::Other(message.to_string()))
+        let message = message.to_string();
+        match message.strip_prefix("must be ") {
+            Some(be) => Self::new(Problem::Must { be: be.to_owned(), found: None }),
+            None => Self::new(Problem::Other(message)),
+        }
     }
 
     // What was found is shown as it is written, by the value that is read.
@@ -148,10 +152,10 @@ impl<'a> Value<'a> {
         kind_of_value(self.first()).to_owned()
     }
 
-    fn text(self) -> Result<String, ReadError> {
+    fn text(self) -> Result<String, FieldError> {
         serde_json::from_slice(self.bytes).map_err(|_| {
             let is_utf8 = str::from_utf8(self.bytes).is_ok();
-            ReadError::new(if is_utf8 { Problem::HalfCharacter } else { Problem::NoUtf8 })
+            FieldError::new(if is_utf8 { Problem::HalfCharacter } else { Problem::NoUtf8 })
         })
     }
 
@@ -161,7 +165,7 @@ impl<'a> Value<'a> {
     }
 
     /// Makes sure that no scalar within the value is one that JSON has not.
-    fn check_scalars(self) -> Result<(), ReadError> {
+    fn check_scalars(self) -> Result<(), FieldError> {
         let mut rest = self.bytes;
         while let Some(&byte) = rest.first() {
             let len = match byte {
@@ -171,7 +175,7 @@ impl<'a> Value<'a> {
                     let token = &rest[..len];
                     if !matches!(token, b"true" | b"false" | b"null") && Number::read(token).is_none() {
                         let shown = Value { bytes: token, at: 0 }.shown(true);
-                        return Err(ReadError::new(Problem::NoValue(shown)));
+                        return Err(FieldError::new(Problem::NoValue(shown)));
                     }
                     len
                 }
@@ -182,7 +186,7 @@ impl<'a> Value<'a> {
         Ok(())
     }
 
-    fn visit<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value, ReadError> {
+    fn visit<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value, FieldError> {
         match self.bytes {
             b"null" => visitor.visit_unit(),
             b"true" => visitor.visit_bool(true),
@@ -190,7 +194,7 @@ impl<'a> Value<'a> {
             [b'"', ..] => match self.bytes[1..self.bytes.len() - 1] {
                 ref plain if plain_len(plain) == plain.len() => match str::from_utf8(plain) {
                     Ok(text) => visitor.visit_borrowed_str(text),
-                    Err(_) => Err(ReadError::new(Problem::NoUtf8)),
+                    Err(_) => Err(FieldError::new(Problem::NoUtf8)),
                 },
                 _ => visitor.visit_string(self.text()?),
             },
@@ -208,21 +212,21 @@ impl<'a> Value<'a> {
 }
 
 impl<'de> Deserializer<'de> for Value<'de> {
-    type Error = ReadError;
+    type Error = FieldError;
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldError> {
         self.visit(visitor).map_err(|error| error.about(self))
     }
 
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldError> {
         if self.bytes == b"null" { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, ReadError> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, FieldError> {
         visitor.visit_newtype_struct(self)
     }
 
-    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldError> {
         self.check_scalars().map_err(|error| error.about(self))?;
         visitor.visit_unit()
     }
@@ -263,7 +267,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The next key, if there is one; its value is read by `next_value_seed`.
-    fn next_key(&mut self) -> Result<bool, ReadError> {
+    fn next_key(&mut self) -> Result<bool, FieldError> {
         self.skip_to_value();
         if self.rest.first() != Some(&b'"') {
             return Ok(false);
@@ -293,13 +297,24 @@ impl<'a> Fields<'a> {
         }
         names
     }
+
+    /// The string that the first field of this name is.
+    #[cfg(feature = "server")]
+    pub(super) fn string(mut self, name: &str) -> Option<String> {
+        while self.next_key().ok()? {
+            if self.name == name {
+                return self.value?.text().ok();
+            }
+        }
+        None
+    }
 }
 
 impl<'a> MapAccess<'a> for Fields<'a> {
-    type Error = ReadError;
+    type Error = FieldError;
 
     // A field that is null is passed over: null is read as absent.
-    fn next_key_seed<K: DeserializeSeed<'a>>(&mut self, seed: K) -> Result<Option<K::Value>, ReadError> {
+    fn next_key_seed<K: DeserializeSeed<'a>>(&mut self, seed: K) -> Result<Option<K::Value>, FieldError> {
         loop {
             if !self.next_key()? {
                 return Ok(None);
@@ -311,9 +326,9 @@ impl<'a> MapAccess<'a> for Fields<'a> {
         seed.deserialize(de::value::StrDeserializer::new(&self.name)).map(Some)
     }
 
-    fn next_value_seed<V: DeserializeSeed<'a>>(&mut self, seed: V) -> Result<V::Value, ReadError> {
+    fn next_value_seed<V: DeserializeSeed<'a>>(&mut self, seed: V) -> Result<V::Value, FieldError> {
         let Some(value) = self.value.take() else { return Err(de::Error::custom("a value is missing")) };
-        seed.deserialize(value).map_err(|error| error.within(&self.name))
+        seed.deserialize(value).map_err(|error| error.about(value).within(&self.name))
     }
 }
 
@@ -407,4 +422,11 @@ fn value_len(bytes: &[u8]) -> usize {
             return len;
         }
     }
+}
+
+/// The string that some bytes begin with.
+#[cfg(feature = "server")]
+pub(super) fn text_of(bytes: &[u8]) -> Option<String> {
+    let bytes = bytes.get(..bytes.first().filter(|first| **first == b'"').map(|_| string_len(bytes))?)?;
+    Value { bytes, at: 0 }.text().ok()
 }

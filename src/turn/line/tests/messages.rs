@@ -64,20 +64,18 @@ fn of_fields() -> Vec<(String, &'static str)> {
         (done(r#""reason":"stop","turnId":"u""#), "`turnId` stands twice"),
         (done(r#""reason":"\ud800""#), "`reason` has an escape of half a character, a lone surrogate"),
         (done(r#""reason":"stop","x":{"y":[NaN]}"#), "`x` is NaN, which is no value of JSON"),
-        (
-            done(r#""reason":"stop","durationMs":"1s""#),
-            "`durationMs` must be a finite number of milliseconds of at least 0, not a string",
-        ),
+        (done(r#""reason":"stop","durationMs":"1s""#), "`durationMs` must be a number, not a string"),
         (
             done(r#""reason":"stop","contextSize":-5"#),
             "`contextSize` must be a whole number from 0 to 9007199254740991, not -5",
         ),
+        (format!(r#""type":"usage",{TURN},"usage":{{}},"final":"yes""#), "`final` must be a boolean, not a string"),
+        (done(r#""reason":"stop","endedAt":"2026-01-01""#), "`endedAt` must be a number, not a string"),
+        (done(r#""reason":"stop","provider":[]"#), "`provider` must be a string, not an array"),
+        (r#""type":"error","conversationId":"c","turnId":7"#.to_owned(), "`turnId` must be a string, not a number"),
         (step(r#""stepId":7"#), "`stepId` must be a string, not a number"),
         (step(r#""stepId":"""#), "`stepId` is not valid: an id must not be empty"),
-        (
-            step(r#""stepId":"s","ttftMs":1e999"#),
-            "`ttftMs` must be a finite number of milliseconds of at least 0, not 1e999",
-        ),
+        (step(r#""stepId":"s","ttftMs":1e999"#), "`ttftMs` must be a finite number, not 1e999"),
     ]
 }
 

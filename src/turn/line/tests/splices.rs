@@ -66,7 +66,7 @@ fn line() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn is_counting(name: &str) -> bool {
-    ["done", "usage", "step-complete", "turn-start"].iter().any(|counting| name == format!("\"{counting}\""))
+    ["done", "usage", "step-complete", "turn-start", "error"].iter().any(|counting| name == format!("\"{counting}\""))
 }
 
 fn feed_in_pieces(line: &[u8], cuts: &[usize]) -> Result<EventType, Fault> {
