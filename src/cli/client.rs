@@ -62,6 +62,31 @@ pub(super) struct Receipt {
     pub(super) accepted: u64,
     pub(super) ignored: u64,
     pub(super) sealed: Vec<SealedTurn>,
+    #[serde(default)]
+    pub(super) warnings: Vec<String>,
+    /// What was refused of them: bad lines, if they are skipped, and conversations over a limit.
+    #[serde(default)]
+    pub(super) refused: Vec<RefusedPart>,
+}
+
+/// A line that was refused, or a conversation.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RefusedPart {
+    /// The line of the body; of a conversation its first one.
+    pub(super) line: u64,
+    pub(super) error: String,
+    #[serde(default)]
+    pub(super) conversation_id: Option<ConversationId>,
+}
+
+/// What is to become of a body with a bad line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BadLines {
+    /// All of it is refused.
+    Refuse,
+    /// The others are taken.
+    Skip,
 }
 
 /// A turn that is sealed.
@@ -107,10 +132,23 @@ impl Client {
         Self { agent: config.new_agent(), url }
     }
 
-    /// Posts events as NDJSON.
-    pub(super) fn post_events(&self, body: &[u8]) -> Result<Receipt, ClientError> {
-        let request = self.agent.post(format!("{}/events", self.url)).content_type("application/x-ndjson");
-        self.read(request.send(body))
+    /// Posts events as NDJSON. A receipt may tell that conversations are refused.
+    pub(super) fn post_events(&self, body: &[u8], bad_lines: BadLines) -> Result<Receipt, ClientError> {
+        let query = if bad_lines == BadLines::Skip { "?bad=skip" } else { "" };
+        let request = self.agent.post(format!("{}/events{query}", self.url)).content_type("application/x-ndjson");
+        let response = request.send(body);
+        // Of a conversation over a limit nothing is taken in, of the others everything, and the answer has the receipt.
+        if let Ok(mut response) = response {
+            if response.status() == StatusCode::UNPROCESSABLE_ENTITY {
+                let body = self.body(&mut response)?;
+                return match serde_json::from_slice(&body) {
+                    Ok(receipt) => Ok(receipt),
+                    Err(_) => Err(self.refusal(&response, &body)),
+                };
+            }
+            return self.read(Ok(response));
+        }
+        self.read(response)
     }
 
     /// Reads the turns after an ordinal, in order.
@@ -144,19 +182,23 @@ impl Client {
             return Ok(response);
         }
         let body = self.body(&mut response)?;
-        let failure = serde_json::from_slice(&body).unwrap_or_else(|_| Failure {
+        Err(self.refusal(&response, &body))
+    }
+
+    fn refusal(&self, response: &Response<Body>, body: &[u8]) -> ClientError {
+        let failure = serde_json::from_slice(body).unwrap_or_else(|_| Failure {
             error: response.status().canonical_reason().unwrap_or("no reason given").to_owned(),
             line: None,
         });
         let error = plain(&failure.error.chars().take(MAX_ERROR_CHARS).collect::<String>());
         let seconds = |value: &ureq::http::HeaderValue| value.to_str().ok()?.trim().parse().ok();
-        Err(ClientError::Refused {
+        ClientError::Refused {
             url: self.url.to_string(),
             status: response.status().as_u16(),
             error,
             line: failure.line,
             retry_after: response.headers().get("retry-after").and_then(seconds).map(Duration::from_secs),
-        })
+        }
     }
 
     fn body(&self, response: &mut Response<Body>) -> Result<Vec<u8>, ClientError> {
@@ -214,7 +256,7 @@ mod tests {
     fn a_refusal_tells_what_the_server_said_without_its_control_characters() {
         let script = Script::play(vec![answer(400, r#"{"error":"line 3: \u001b[2J","line":3}"#)]);
         let url = script.url();
-        let error = Client::new(url.clone()).post_events(b"x\n").unwrap_err();
+        let error = Client::new(url.clone()).post_events(b"x\n", BadLines::Refuse).unwrap_err();
         assert_eq!(error.to_string(), format!("{url} answered 400: line 3: \\u{{1b}}[2J"));
         assert!(!error.is_transient());
         assert!(matches!(error, ClientError::Refused { line: Some(3), .. }));
@@ -225,10 +267,10 @@ mod tests {
         let overloaded = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nContent-Length: 0\r\n\r\n";
         let script = Script::play(vec![Some(overloaded.to_owned()), None]);
         let client = Client::new(script.url());
-        let error = client.post_events(b"x\n").unwrap_err();
+        let error = client.post_events(b"x\n", BadLines::Refuse).unwrap_err();
         assert!(error.is_transient());
         assert_eq!(error.retry_after(), Some(Duration::from_secs(2)));
-        assert!(client.post_events(b"x\n").unwrap_err().is_transient(), "a connection that breaks");
+        assert!(client.post_events(b"x\n", BadLines::Refuse).unwrap_err().is_transient(), "a connection that breaks");
     }
 
     #[test]
@@ -250,7 +292,9 @@ mod tests {
     fn another_server_is_recognised() {
         let script = Script::play(vec![answer(200, "<html>"), answer(404, "<html>")]);
         let client = Client::new(script.url());
-        assert!(matches!(client.post_events(b"").unwrap_err(), ClientError::NotUnderstood { .. }));
-        assert!(client.post_events(b"").unwrap_err().to_string().ends_with("answered 404: Not Found"));
+        assert!(matches!(client.post_events(b"", BadLines::Refuse).unwrap_err(), ClientError::NotUnderstood { .. }));
+        assert!(
+            client.post_events(b"", BadLines::Refuse).unwrap_err().to_string().ends_with("answered 404: Not Found")
+        );
     }
 }

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use tokio::task::spawn_blocking;
 
 use super::args::ServerUrl;
-use super::client::{Client, SealedTurn};
+use super::client::{BadLines, Client, SealedTurn};
 use super::send::Sender;
 use super::service::{self, Service, ServiceError};
 use super::show::{Look, render};
@@ -128,7 +128,10 @@ async fn drive(args: &Args, url: &ServerUrl) -> Result<(), CliError> {
         if body.is_empty() {
             break;
         }
-        let receipt = sender.send(body.into_bytes(), output::note).await?;
+        let receipt = sender.send(body.into_bytes(), BadLines::Refuse, output::note).await?;
+        for refused in &receipt.refused {
+            output::note(&refused.error);
+        }
         for sealed in receipt.sealed {
             shown.get_or_insert_with(|| sealed.conversation_id.clone());
             print_sealed(&client, sealed).await?;

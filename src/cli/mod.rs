@@ -29,7 +29,7 @@ use crate::telemetry::TelemetryError;
 
 pub use backup::BackupFailure;
 pub use client::ClientError;
-pub use ingest::{IngestError, IngestFailure};
+pub use ingest::error::{IngestError, IngestFailure};
 pub use send::SendError;
 pub use service::ServiceError;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::client::{Client, ClientError, Receipt};
+use super::client::{BadLines, Client, ClientError, Receipt};
 
 /// The pause before the first repetition; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -54,12 +54,17 @@ impl Sender {
     }
 
     /// Sends events until they are acknowledged. Tells `note` of each repetition.
-    pub(super) async fn send(&self, body: Vec<u8>, note: impl Fn(&str)) -> Result<Receipt, SendError> {
+    pub(super) async fn send(
+        &self,
+        body: Vec<u8>,
+        bad_lines: BadLines,
+        note: impl Fn(&str),
+    ) -> Result<Receipt, SendError> {
         let body: Arc<[u8]> = body.into();
         let mut repetitions = 0;
         loop {
             let (client, sent) = (self.client.clone(), body.clone());
-            let answer = tokio::task::spawn_blocking(move || client.post_events(&sent)).await;
+            let answer = tokio::task::spawn_blocking(move || client.post_events(&sent, bad_lines)).await;
             let error = match answer {
                 Ok(Ok(receipt)) => return Ok(receipt),
                 Ok(Err(error)) => error,
@@ -112,7 +117,10 @@ mod tests {
         let script = Script::play(vec![answer(503, r#"{"error":"busy"}"#), None, answer(408, "{}"), accepted]);
         let notes = RefCell::new(Vec::new());
         let sender = Sender::new(Client::new(script.url()), 3);
-        let receipt = sender.send(b"x\n".into(), |note| notes.borrow_mut().push(note.to_owned())).await.unwrap();
+        let receipt = sender
+            .send(b"x\n".into(), BadLines::Refuse, |note| notes.borrow_mut().push(note.to_owned()))
+            .await
+            .unwrap();
         assert_eq!(receipt.accepted, 1);
         assert_eq!(notes.borrow().len(), 3);
         assert!(notes.borrow()[0].contains("answered 503: busy; sending again in 0."), "{:?}", notes.borrow());
@@ -122,7 +130,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn it_gives_up_after_so_many_tries() {
         let script = Script::play(vec![None, None]);
-        let error = Sender::new(Client::new(script.url()), 1).send(b"x\n".into(), |_| {}).await.unwrap_err();
+        let error =
+            Sender::new(Client::new(script.url()), 1).send(b"x\n".into(), BadLines::Refuse, |_| {}).await.unwrap_err();
         assert_eq!(error.to_string(), "gave up after 2 tries");
         assert_eq!(script.requests().len(), 2);
     }
@@ -130,7 +139,8 @@ mod tests {
     #[tokio::test]
     async fn what_is_refused_is_sent_once() {
         let script = Script::play(vec![answer(413, r#"{"error":"too large"}"#)]);
-        let error = Sender::new(Client::new(script.url()), 5).send(b"x\n".into(), |_| {}).await.unwrap_err();
+        let error =
+            Sender::new(Client::new(script.url()), 5).send(b"x\n".into(), BadLines::Refuse, |_| {}).await.unwrap_err();
         assert!(matches!(error, SendError::Refused(_)), "{error}");
         assert_eq!(script.requests().len(), 1);
     }

@@ -76,6 +76,7 @@ pub(super) const RULES: &[Rule] = &[
     duration("http.keep_alive", |s| &mut s.http.keep_alive),
     duration("http.shutdown_timeout", |s| &mut s.http.shutdown_timeout),
     bytes("http.max_body_bytes", 1 << 30, |s| &mut s.http.max_body_bytes),
+    bytes("http.max_transfer_bytes", 1 << 40, |s| &mut s.http.max_transfer_bytes),
     bytes("http.max_line_bytes", 1 << 30, |s| &mut s.http.max_line_bytes),
     bytes("http.max_buffered_bytes", 1 << 40, |s| &mut s.http.max_buffered_bytes),
     bytes("http.cache_bytes", 1 << 40, |s| &mut s.http.cache_bytes),
@@ -102,9 +103,13 @@ pub(super) const RULES: &[Rule] = &[
     count("trace.queue_lines", 1, 10_000_000, |s| &mut s.trace.queue_lines),
 ];
 
-/// Pairs of settings of which the first is at most the second: a line has to fit a body, a body the memory for all.
-pub(super) const AT_MOST: &[(&str, &str)] =
-    &[("http.max_line_bytes", "http.max_body_bytes"), ("http.max_body_bytes", "http.max_buffered_bytes")];
+/// Pairs of settings of which the first is at most the second: a line has to fit a body, a body the memory for all and
+/// what may be sent.
+pub(super) const AT_MOST: &[(&str, &str)] = &[
+    ("http.max_line_bytes", "http.max_body_bytes"),
+    ("http.max_body_bytes", "http.max_buffered_bytes"),
+    ("http.max_body_bytes", "http.max_transfer_bytes"),
+];
 
 impl Rule {
     pub(super) fn named(key: &str) -> Option<&'static Self> {

@@ -191,7 +191,7 @@ fn an_environment_variable_that_is_meant_for_this_program_must_name_a_setting() 
         load_with(&[("TURN_METRICS__HTTP__LISTN", "x")]).unwrap_err().to_string(),
         "unknown setting `http.listn` = \"x\" from environment variable TURN_METRICS__HTTP__LISTN; allowed: in [http] \
          listen, workers, max_connections, header_timeout, body_timeout, keep_alive, shutdown_timeout, \
-         max_body_bytes, max_line_bytes, max_buffered_bytes, cache_bytes, allowed_origins, \
+         max_body_bytes, max_transfer_bytes, max_line_bytes, max_buffered_bytes, cache_bytes, allowed_origins, \
          host_names"
     );
     assert_eq!(

@@ -1,30 +1,39 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The bytes of posted bodies that may still be taken in, over all requests of the process.
+/// The bytes of posted bodies that may be held at one time, over all requests of the process.
 ///
 /// Nobody waits for it: a request that does not fit is refused, and its client comes again.
 #[derive(Debug, Clone)]
-pub(super) struct ByteBudget(Arc<AtomicUsize>);
+pub(super) struct ByteBudget {
+    left: Arc<AtomicUsize>,
+    total: usize,
+}
 
 impl ByteBudget {
     pub(super) fn new(bytes: usize) -> Self {
-        Self(Arc::new(AtomicUsize::new(bytes)))
+        Self { left: Arc::new(AtomicUsize::new(bytes)), total: bytes }
     }
 
-    /// Sets `bytes` aside until the reservation is dropped; `None` if so many are not left.
-    pub(super) fn reserve(&self, bytes: usize) -> Option<Reservation> {
-        self.take(bytes).then(|| Reservation { budget: self.clone(), bytes })
-    }
-
-    /// Whether so many bytes could be set aside now; they are not.
-    pub(super) fn has(&self, bytes: usize) -> bool {
-        self.0.load(Ordering::Acquire) >= bytes
+    /// Sets `bytes` aside until the reservation is dropped.
+    pub(super) fn reserve(&self, bytes: usize) -> Result<Reservation, Denied> {
+        let mut reservation = Reservation { budget: self.clone(), bytes: 0 };
+        reservation.resize(bytes)?;
+        Ok(reservation)
     }
 
     fn take(&self, bytes: usize) -> bool {
-        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(bytes)).is_ok()
+        self.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(bytes)).is_ok()
     }
+}
+
+/// Why bytes were not set aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Denied {
+    /// So many are not left at the moment.
+    ForNow,
+    /// So many there never are.
+    ForGood,
 }
 
 /// Bytes that are set aside for one request.
@@ -35,20 +44,24 @@ pub(super) struct Reservation {
 }
 
 impl Reservation {
-    /// Makes the reservation at least `bytes`; `false`, with nothing changed, if so many are not left.
-    pub(super) fn grow_to(&mut self, bytes: usize) -> bool {
-        let missing = bytes.saturating_sub(self.bytes);
-        let granted = self.budget.take(missing);
-        if granted {
-            self.bytes += missing;
+    /// Has `bytes` set aside from now on, more or less than before. If so many are not to be had nothing changes.
+    pub(super) fn resize(&mut self, bytes: usize) -> Result<(), Denied> {
+        if bytes > self.budget.total {
+            return Err(Denied::ForGood);
         }
-        granted
+        if bytes < self.bytes {
+            self.budget.left.fetch_add(self.bytes - bytes, Ordering::AcqRel);
+        } else if !self.budget.take(bytes - self.bytes) {
+            return Err(Denied::ForNow);
+        }
+        self.bytes = bytes;
+        Ok(())
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.budget.0.fetch_add(self.bytes, Ordering::AcqRel);
+        self.budget.left.fetch_add(self.bytes, Ordering::AcqRel);
     }
 }
 
@@ -60,22 +73,25 @@ mod tests {
     fn no_more_than_the_budget_is_given_out() {
         let budget = ByteBudget::new(10);
         let mut six = budget.reserve(6).unwrap();
-        assert!(budget.reserve(5).is_none());
+        assert_eq!(budget.reserve(5).unwrap_err(), Denied::ForNow);
         let four = budget.reserve(4).unwrap();
-        assert!(!six.grow_to(7), "nothing is left");
+        assert_eq!(six.resize(7), Err(Denied::ForNow), "nothing is left");
         drop(four);
-        assert!(six.grow_to(7));
-        assert!(six.grow_to(3), "less than it has already");
-        assert!(budget.reserve(4).is_none());
-        assert!(budget.reserve(3).is_some());
+        assert_eq!(six.resize(7), Ok(()));
+        assert!(budget.reserve(4).is_err());
+        assert_eq!(six.resize(3), Ok(()));
+        assert!(budget.reserve(7).is_ok());
+        assert!(budget.reserve(8).is_err());
+        assert_eq!(six.resize(11), Err(Denied::ForGood));
+        assert_eq!(budget.reserve(11).unwrap_err(), Denied::ForGood);
     }
 
     #[test]
     fn what_was_reserved_comes_back() {
         let budget = ByteBudget::new(10);
         let mut reservation = budget.reserve(1).unwrap();
-        assert!(reservation.grow_to(10));
+        reservation.resize(10).unwrap();
         drop(reservation);
-        assert!(budget.reserve(10).is_some());
+        assert!(budget.reserve(10).is_ok());
     }
 }

@@ -1,72 +1,55 @@
 use std::collections::HashMap;
 
-use super::error::ApiError;
-use super::lines::{Lines, is_blank};
+use super::refused::RefusedLines;
 use crate::actors::Observe;
-use crate::turn::{BadEvent, ConversationId, EventReader, KernelEvent, parse_line};
+use crate::turn::{ConversationId, EventStream, Framing, KernelEvent, Line, TurnEvent, mentions};
 
-/// How a posted body holds events.
+/// What becomes of a body with a bad line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
-    /// One event a line.
-    Ndjson,
-    /// One event, on any number of lines.
-    Json,
+pub(super) enum BadLines {
+    /// All of it is refused.
+    Refuse,
+    /// The bad lines are refused, the others are taken.
+    Skip,
 }
 
-/// The events of one posted body, checked.
+/// The events of one posted body.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Batch {
     /// How many events count.
-    pub(super) accepted: usize,
+    pub(super) accepted: u64,
     /// How many do not.
-    pub(super) ignored: usize,
+    pub(super) ignored: u64,
     /// Those that count, a message for each conversation, in the order of their first mention.
     pub(super) observes: Vec<Observe>,
+    /// The first line of each conversation.
+    pub(super) first_lines: Vec<u64>,
+    /// The bad lines, if they are skipped.
+    pub(super) refused: RefusedLines,
 }
 
-impl Batch {
-    /// Reads a whole body; one bad event refuses all of it.
-    pub(super) fn parse(format: Format, body: &[u8], max_line_bytes: usize) -> Result<Self, ApiError> {
-        let mut batch = Self::default();
-        let mut places = Places::default();
-        match format {
-            Format::Ndjson => {
-                let mut reader = EventReader::default();
-                for (number, line) in Lines::of(body) {
-                    check_length(line, number, max_line_bytes)?;
-                    batch.add(reader.read(line), &mut places).map_err(|error| bad_event(number, &error))?;
-                }
-            }
-            Format::Json if is_blank(body) => {}
-            Format::Json => {
-                check_length(body, 1, max_line_bytes)?;
-                batch.add(parse_line(body), &mut places).map_err(|error| bad_event(error.line(), &error))?;
-            }
-        }
-        Ok(batch)
-    }
+/// The bad line for which a body is refused.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct BadLine {
+    pub(super) number: u64,
+    pub(super) message: String,
+}
 
-    fn add(&mut self, read: Result<Option<KernelEvent>, BadEvent>, places: &mut Places) -> Result<(), BadEvent> {
-        let KernelEvent { conversation_id, event } = match read {
-            Ok(Some(event)) => event,
-            Ok(None) => {
-                self.ignored += 1;
-                return Ok(());
-            }
-            Err(error) => return Err(error),
-        };
-        self.accepted += 1;
-        // Mostly it is the conversation of the event before, which shares its id.
-        if self.observes.get(places.latest).is_none_or(|latest| latest.conversation_id != conversation_id) {
-            places.latest = *places.all.entry(conversation_id).or_insert_with_key(|conversation_id| {
-                self.observes.push(Observe { conversation_id: conversation_id.clone(), events: Vec::new() });
-                self.observes.len() - 1
-            });
-        }
-        self.observes[places.latest].events.push(event);
-        Ok(())
-    }
+/// Makes a batch of a body as it comes. Of the body it keeps what counts, and of a line that has not ended as much as
+/// [`EventStream`] does.
+pub(super) struct BatchReader {
+    stream: EventStream,
+    gathering: Gathering,
+}
+
+/// What has been gathered so far.
+struct Gathering {
+    bad_lines: BadLines,
+    bad: Option<BadLine>,
+    batch: Batch,
+    places: Places,
+    /// The bytes of the lines that count.
+    counted_bytes: usize,
 }
 
 /// Where in a batch each conversation stands.
@@ -77,15 +60,92 @@ struct Places {
     latest: usize,
 }
 
-fn check_length(event: &[u8], line: usize, max_line_bytes: usize) -> Result<(), ApiError> {
-    if event.len() > max_line_bytes {
-        return Err(ApiError::BadEvent { line, message: format!("an event has at most {max_line_bytes} bytes") });
+impl BatchReader {
+    pub(super) fn new(framing: Framing, max_line_bytes: usize, bad_lines: BadLines) -> Self {
+        Self {
+            stream: EventStream::new(framing, max_line_bytes),
+            gathering: Gathering {
+                bad_lines,
+                bad: None,
+                batch: Batch::default(),
+                places: Places::default(),
+                counted_bytes: 0,
+            },
+        }
     }
-    Ok(())
+
+    /// Takes in the next piece of the body.
+    pub(super) fn push(&mut self, piece: &[u8]) {
+        let Self { stream, gathering } = self;
+        stream.push(piece, &mut |line| gathering.take(line));
+    }
+
+    /// Whether the body is refused already, whatever comes of it.
+    pub(super) fn is_refused(&self) -> bool {
+        self.gathering.bad.is_some()
+    }
+
+    /// The bytes of the body that are kept, as lines.
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.gathering.counted_bytes.saturating_add(self.stream.kept_bytes())
+    }
+
+    /// About what is held in memory: the texts of the lines that are kept, and the events that were made of them.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let batch = &self.gathering.batch;
+        let events = usize::try_from(batch.accepted).unwrap_or(usize::MAX).saturating_mul(size_of::<TurnEvent>());
+        let conversations = batch.observes.len().saturating_mul(2 * size_of::<Observe>());
+        self.kept_bytes().saturating_add(events).saturating_add(conversations)
+    }
+
+    /// Ends the body.
+    pub(super) fn finish(mut self) -> Result<Batch, BadLine> {
+        let Self { stream, gathering } = &mut self;
+        stream.finish(&mut |line| gathering.take(line));
+        match self.gathering.bad {
+            Some(bad) => Err(bad),
+            None => Ok(self.gathering.batch),
+        }
+    }
 }
 
-fn bad_event(line: usize, error: &BadEvent) -> ApiError {
-    ApiError::BadEvent { line, message: error.to_string() }
+impl Gathering {
+    fn take(&mut self, line: Line<'_>) {
+        if self.bad.is_some() {
+            return;
+        }
+        match (line.event, self.bad_lines) {
+            (Ok(Some(event)), _) => {
+                self.counted_bytes = self.counted_bytes.saturating_add(line.bytes.len());
+                self.add(line.number, event);
+            }
+            (Ok(None), _) => self.batch.ignored += 1,
+            (Err(error), BadLines::Refuse) => {
+                self.bad = Some(BadLine { number: line.number, message: error.to_string() });
+                // None of it will be taken, so none of it is held while the rest of the body comes.
+                self.batch = Batch::default();
+                self.places = Places::default();
+                self.counted_bytes = 0;
+            }
+            (Err(error), BadLines::Skip) => {
+                self.batch.refused.add_line(line.number, error.to_string(), || mentions(line.bytes));
+            }
+        }
+    }
+
+    fn add(&mut self, line: u64, KernelEvent { conversation_id, event }: KernelEvent) {
+        let Self { batch, places, .. } = self;
+        batch.accepted += 1;
+        // Mostly it is the conversation of the event before, which shares its id.
+        if batch.observes.get(places.latest).is_none_or(|latest| latest.conversation_id != conversation_id) {
+            places.latest = *places.all.entry(conversation_id).or_insert_with_key(|conversation_id| {
+                batch.observes.push(Observe { conversation_id: conversation_id.clone(), events: Vec::new() });
+                batch.first_lines.push(line);
+                batch.observes.len() - 1
+            });
+        }
+        batch.observes[places.latest].events.push(event);
+    }
 }
 
 #[cfg(test)]
@@ -96,11 +156,10 @@ mod tests {
         format!(r#"{{"type":"done","conversationId":"{conversation}","turnId":"{turn}","reason":"stop"}}"#)
     }
 
-    fn refusal(format: Format, body: &[u8], max_line_bytes: usize) -> (usize, String) {
-        match Batch::parse(format, body, max_line_bytes).unwrap_err() {
-            ApiError::BadEvent { line, message } => (line, message),
-            other => panic!("{other:?}"),
-        }
+    fn reader(bad_lines: BadLines, body: &str) -> BatchReader {
+        let mut reader = BatchReader::new(Framing::Lines, 1000, bad_lines);
+        reader.push(body.as_bytes());
+        reader
     }
 
     #[test]
@@ -114,7 +173,7 @@ mod tests {
             &done("b", "2"),
         ]
         .join("\r\n");
-        let batch = Batch::parse(Format::Ndjson, body.as_bytes(), 1000).unwrap();
+        let batch = reader(BadLines::Refuse, &body).finish().unwrap();
         assert_eq!((batch.accepted, batch.ignored), (4, 1));
         let grouped: Vec<(&str, Vec<&str>)> = batch
             .observes
@@ -122,43 +181,35 @@ mod tests {
             .map(|o| (o.conversation_id.as_str(), o.events.iter().map(|e| e.turn_id.as_str()).collect()))
             .collect();
         assert_eq!(grouped, [("b", vec!["1", "3", "2"]), ("a", vec!["2"])]);
+        assert_eq!(batch.first_lines, [1, 3]);
     }
 
     #[test]
-    fn a_bad_line_is_named_by_its_place_among_all_lines() {
-        let body = format!("{}\n\n \n{{\"type\":1}}\n{}", done("c", "1"), done("c", "2"));
-        assert_eq!(refusal(Format::Ndjson, body.as_bytes(), 1000).0, 4);
+    fn a_bad_line_is_named_by_its_place_among_all_lines_and_refuses_all() {
+        let body = format!("{}\n\n \n{{\"type\":1}}\n{}\nworse", done("c", "1"), done("c", "2"));
+        let reader = reader(BadLines::Refuse, &body);
+        assert!(reader.is_refused());
+        assert!(reader.kept_bytes() <= 16, "what is refused is not held");
+        assert_eq!(reader.finish().unwrap_err().number, 4);
     }
 
     #[test]
-    fn a_line_may_have_as_many_bytes_as_the_limit() {
-        let (first, second) = (done("c", "1"), done("c", "10"));
-        let body = format!("{first}\r\n{second}");
-        assert!(Batch::parse(Format::Ndjson, body.as_bytes(), second.len()).is_ok());
-        let (line, message) = refusal(Format::Ndjson, body.as_bytes(), first.len());
-        assert_eq!(line, 2);
-        assert!(message.contains(&first.len().to_string()), "{message}");
-        assert_eq!(refusal(Format::Json, first.as_bytes(), first.len() - 1).0, 1);
+    fn bad_lines_that_are_skipped_leave_the_others() {
+        let body = format!("bad\n{}\n{{\"type\":1}}\n{}\nworse", done("c", "1"), done("c", "2"));
+        let batch = reader(BadLines::Skip, &body).finish().unwrap();
+        assert_eq!((batch.accepted, batch.refused.count), (2, 3));
+        assert_eq!(batch.refused.named.iter().map(|refused| refused.line).collect::<Vec<_>>(), [1, 3, 5]);
     }
 
     #[test]
-    fn json_is_one_event_on_any_number_of_lines() {
-        let body =
-            "\n{\n\"conversationId\": \"c\",\r\n\"turnId\": \"t\",\n\"reason\": \"stop\",\n\"type\": \"done\"\n}\n";
-        assert_eq!(Batch::parse(Format::Json, body.as_bytes(), 1000).unwrap().accepted, 1);
-        let two = format!("{}\n{}", done("c", "1"), done("c", "2"));
-        assert_eq!(refusal(Format::Json, two.as_bytes(), 1000).0, 2);
-        let bad = body.replace("\"stop\"", "7");
-        assert_eq!(refusal(Format::Json, bad.as_bytes(), 1000).0, 5);
-        assert_eq!(refusal(Format::Json, b"{}", 1000).0, 1);
-    }
-
-    #[test]
-    fn a_body_of_nothing_is_a_batch_of_nothing() {
-        for format in [Format::Json, Format::Ndjson] {
-            for body in [&b""[..], b"\n", b" \r\n\t\n"] {
-                assert_eq!(Batch::parse(format, body, 10).unwrap(), Batch::default(), "{format:?} {body:?}");
-            }
-        }
+    fn what_is_ignored_is_not_kept() {
+        let deltas = format!("{}\n", r#"{"type":"text-delta","conversationId":"z","delta":"x"}"#).repeat(1000);
+        let mut reader = reader(BadLines::Refuse, &deltas);
+        assert_eq!(reader.kept_bytes(), 0);
+        assert_eq!(reader.memory_bytes(), 0);
+        reader.push(done("c", "1").as_bytes());
+        reader.push(b"\n");
+        assert!(reader.kept_bytes() >= done("c", "1").len());
+        assert!(reader.memory_bytes() > reader.kept_bytes());
     }
 }

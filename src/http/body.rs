@@ -1,107 +1,226 @@
-use actix_web::http::header;
+use std::time::Duration;
+
+use actix_web::http::header::{self, HeaderValue};
 use actix_web::mime::Mime;
-use actix_web::web::{Bytes, BytesMut, Payload};
+use actix_web::web::{Bytes, Payload};
 use actix_web::{HttpMessage, HttpRequest};
 use futures_util::StreamExt;
-use tokio::time::timeout;
+use tokio::task::yield_now;
+use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
-use super::admission::{ByteBudget, Reservation};
-use super::batch::Format;
+use super::admission::{ByteBudget, Denied, Reservation};
+use super::batch::{BadLine, BadLines, Batch, BatchReader};
 use super::error::ApiError;
+use super::inflate::{INFLATER_BYTES, Inflater};
 use crate::settings::HttpSettings;
+use crate::turn::Framing;
 
-/// What is set aside and allocated for a request before any of its body has come. More on the word of a client would
-/// let a few that announce much and send nothing keep all others out.
+/// What is set aside for a request before any of its body has come.
 const MIN_RESERVED_BYTES: usize = 4 * 1024;
+
+/// As much of a body is read without letting other requests of the worker have their turn: some 50 microseconds of
+/// work.
+const SLICE_BYTES: usize = 64 * 1024;
 
 /// A posted body that is in, within all limits.
 pub(super) struct Body {
-    pub(super) format: Format,
-    pub(super) bytes: Bytes,
-    /// To be held for as long as anything made of the bytes is.
+    pub(super) batch: Batch,
+    /// To be held for as long as the batch is.
     pub(super) reservation: Reservation,
 }
 
+/// How a body is written, by the head of its request.
+#[derive(Debug, Clone, Copy)]
+struct Format {
+    framing: Framing,
+    is_gzip: bool,
+}
+
 impl Body {
-    /// Takes the body in. What is wrong with its head is told before any of it is read.
+    /// Takes the body in as it comes. What is wrong with its head is told before any of it is read.
     pub(super) async fn read(
         request: &HttpRequest,
         payload: Payload,
         settings: &HttpSettings,
         budget: &ByteBudget,
+        bad_lines: BadLines,
     ) -> Result<Self, ApiError> {
-        let format = format_of(request)?;
-        let declared = content_length(request);
-        if declared > settings.max_body_bytes {
-            return Err(too_large(settings));
+        let format = Format::of(request)?;
+        if content_length(request) > settings.max_transfer_bytes {
+            return Err(CollectError::LongTransfer.told(settings));
         }
-        // What cannot be taken in whole as things are need not be sent.
         let reservation =
-            budget.reserve(MIN_RESERVED_BYTES).filter(|_| budget.has(declared.saturating_sub(MIN_RESERVED_BYTES)));
-        let reservation = reservation.ok_or_else(overloaded)?;
-        let buffer = BytesMut::with_capacity(declared.min(MIN_RESERVED_BYTES));
-        let mut body = Collector { buffer, reservation, max_bytes: settings.max_body_bytes };
-        match timeout(settings.body_timeout, body.collect(payload)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(CollectError::TooLarge)) => return Err(too_large(settings)),
-            Ok(Err(CollectError::Overloaded)) => return Err(overloaded()),
-            Ok(Err(CollectError::Broken)) => {
-                return Err(ApiError::BadRequest("the body ended too early, and none of it was taken in".to_owned()));
-            }
-            Err(_) => return Err(ApiError::BodyTimeout { limit_ms: settings.body_timeout.as_millis() }),
+            budget.reserve(MIN_RESERVED_BYTES).map_err(|denied| CollectError::from(denied).told(settings))?;
+        let mut collector = Collector {
+            settings,
+            reader: BatchReader::new(format.framing, settings.max_line_bytes, bad_lines),
+            inflater: format.is_gzip.then(Inflater::new),
+            reservation,
+            transferred_bytes: 0,
+        };
+        let collected = collector.collect(payload).await;
+        let Collector { reader, reservation, .. } = collector;
+        // Once a line is bad the rest is awaited, so that the client hears of it, and nothing else is told.
+        if let (Err(error), false) = (collected, reader.is_refused()) {
+            return Err(error.told(settings));
         }
-        Ok(Self { format, bytes: body.buffer.freeze(), reservation: body.reservation })
+        let batch =
+            reader.finish().map_err(|BadLine { number, message }| ApiError::BadEvent { line: number, message })?;
+        Ok(Self { batch, reservation })
     }
 }
 
 /// Gathers a body as it comes.
-struct Collector {
-    buffer: BytesMut,
+struct Collector<'a> {
+    settings: &'a HttpSettings,
+    reader: BatchReader,
+    inflater: Option<Inflater>,
     reservation: Reservation,
-    max_bytes: usize,
+    /// What has come so far, inflated if it is compressed.
+    transferred_bytes: usize,
 }
 
 enum CollectError {
+    LongTransfer,
     TooLarge,
     Overloaded,
+    Slow(Duration),
     Broken,
+    BrokenGzip,
 }
 
-impl Collector {
+impl From<Denied> for CollectError {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::ForNow => Self::Overloaded,
+            Denied::ForGood => Self::TooLarge,
+        }
+    }
+}
+
+impl CollectError {
+    fn told(self, settings: &HttpSettings) -> ApiError {
+        match self {
+            Self::LongTransfer => ApiError::TransferTooLarge { limit_bytes: settings.max_transfer_bytes },
+            Self::TooLarge => ApiError::BodyTooLarge { limit_bytes: settings.max_body_bytes },
+            Self::Overloaded => overloaded(),
+            Self::Slow(limit) => ApiError::BodyTimeout { limit_ms: limit.as_millis() },
+            Self::Broken => ApiError::BadRequest("the body ended too early, and none of it was taken in".to_owned()),
+            Self::BrokenGzip => {
+                ApiError::BadRequest("the body is no whole gzip, and none of it was taken in".to_owned())
+            }
+        }
+    }
+}
+
+impl Collector<'_> {
     async fn collect(&mut self, mut payload: Payload) -> Result<(), CollectError> {
-        while let Some(chunk) = payload.next().await {
+        let started = Instant::now();
+        let mut arrived_bytes = 0_usize;
+        loop {
+            let limit = time_limit(self.settings, arrived_bytes);
+            let next = timeout_at(started + limit, payload.next()).await.map_err(|_| CollectError::Slow(limit))?;
+            let Some(chunk) = next else { break };
             let chunk = chunk.map_err(|error| {
                 debug!(%error, "a posted body broke off");
                 CollectError::Broken
             })?;
-            let bytes = self.buffer.len() + chunk.len();
-            if bytes > self.max_bytes {
-                return Err(CollectError::TooLarge);
+            arrived_bytes = arrived_bytes.saturating_add(chunk.len());
+            if self.inflater.is_some() {
+                self.inflate(Some(chunk)).await?;
+            } else {
+                self.take_in(&chunk).await?;
             }
-            if !self.reservation.grow_to(bytes) {
-                return Err(CollectError::Overloaded);
+        }
+        self.inflate(None).await
+    }
+
+    async fn take_in(&mut self, chunk: &[u8]) -> Result<(), CollectError> {
+        for (nth, slice) in chunk.chunks(SLICE_BYTES).enumerate() {
+            if nth > 0 {
+                yield_now().await;
             }
-            self.buffer.extend_from_slice(&chunk);
+            self.take_slice(slice)?;
         }
         Ok(())
     }
+
+    /// Inflates what has come; `None` is the end of it.
+    async fn inflate(&mut self, chunk: Option<Bytes>) -> Result<(), CollectError> {
+        let Some(inflater) = &mut self.inflater else { return Ok(()) };
+        match chunk {
+            Some(chunk) => inflater.feed(chunk),
+            None => inflater.end(),
+        }
+        let mut room = vec![0; SLICE_BYTES];
+        while let Some(inflater) = self.inflater.as_mut().filter(|_| !self.reader.is_refused()) {
+            let len = inflater.read(&mut room).map_err(|error| {
+                debug!(%error, "a posted body could not be inflated");
+                CollectError::BrokenGzip
+            })?;
+            if len == 0 {
+                break;
+            }
+            self.take_slice(&room[..len])?;
+            yield_now().await;
+        }
+        Ok(())
+    }
+
+    fn take_slice(&mut self, slice: &[u8]) -> Result<(), CollectError> {
+        self.transferred_bytes = self.transferred_bytes.saturating_add(slice.len());
+        if self.transferred_bytes > self.settings.max_transfer_bytes {
+            return Err(CollectError::LongTransfer);
+        }
+        if !self.reader.is_refused() {
+            self.reader.push(slice);
+        }
+        if self.reader.kept_bytes() > self.settings.max_body_bytes {
+            return Err(CollectError::TooLarge);
+        }
+        let inflater_bytes = if self.inflater.is_some() { INFLATER_BYTES + SLICE_BYTES } else { 0 };
+        let bytes = self
+            .reader
+            .memory_bytes()
+            .saturating_add(inflater_bytes)
+            .max(MIN_RESERVED_BYTES.min(self.settings.max_buffered_bytes));
+        Ok(self.reservation.resize(bytes)?)
+    }
 }
 
-fn format_of(request: &HttpRequest) -> Result<Format, ApiError> {
-    let encoding = request.headers().get(header::CONTENT_ENCODING);
-    if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
-        return Err(ApiError::UnsupportedMediaType(
-            "the body must not be compressed: send it without content-encoding",
-        ));
-    }
-    let media_type = request.mime_type().ok().flatten();
-    match media_type.as_ref().map(Mime::essence_str) {
-        Some("application/x-ndjson") => Ok(Format::Ndjson),
-        Some("application/json") => Ok(Format::Json),
-        _ => Err(ApiError::UnsupportedMediaType(
-            "the content-type must be `application/x-ndjson` (one event a line) or `application/json` (one event)",
-        )),
+/// How long a body may take of which so much has arrived: once the limit, and once more for each `max_body_bytes`. So
+/// a body that is large for what is ignored in it has the time that it takes, and a stalled one has not.
+fn time_limit(settings: &HttpSettings, arrived_bytes: usize) -> Duration {
+    let times = 1 + arrived_bytes / settings.max_body_bytes.max(1);
+    settings.body_timeout.saturating_mul(u32::try_from(times).unwrap_or(u32::MAX))
+}
+
+impl Format {
+    fn of(request: &HttpRequest) -> Result<Self, ApiError> {
+        let is_gzip = match request.headers().get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes) {
+            None => false,
+            Some(encoding) if encoding.eq_ignore_ascii_case(b"identity") => false,
+            Some(encoding) if encoding.eq_ignore_ascii_case(b"gzip") || encoding.eq_ignore_ascii_case(b"x-gzip") => {
+                true
+            }
+            Some(_) => {
+                return Err(ApiError::UnsupportedMediaType("the content-encoding must be `gzip`, or none"));
+            }
+        };
+        let media_type = request.mime_type().ok().flatten();
+        let framing = match media_type.as_ref().map(Mime::essence_str) {
+            Some("application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/x-jsonlines") => {
+                Framing::Lines
+            }
+            Some("application/json") => Framing::Whole,
+            _ => {
+                return Err(ApiError::UnsupportedMediaType(
+                    "the content-type must be `application/x-ndjson` (one event a line) or `application/json` (one event)",
+                ));
+            }
+        };
+        Ok(Self { framing, is_gzip })
     }
 }
 
@@ -112,27 +231,32 @@ fn content_length(request: &HttpRequest) -> usize {
     value.map_or(0, |digits| digits.trim().parse().unwrap_or(usize::MAX))
 }
 
-fn too_large(settings: &HttpSettings) -> ApiError {
-    ApiError::BodyTooLarge { limit_bytes: settings.max_body_bytes }
-}
-
 pub(super) fn overloaded() -> ApiError {
     ApiError::Unavailable("too much is being worked on, and nothing was taken in: send it again later".to_owned())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use actix_web::error::PayloadError;
     use actix_web::test::TestRequest;
     use futures_util::stream;
 
+    use super::super::inflate::gzip;
     use super::super::stand_in::{NDJSON, StandIn, ask, done, post, post_stream};
     use super::*;
 
     fn head() -> TestRequest {
         TestRequest::post().uri("/events").insert_header(NDJSON)
+    }
+
+    fn lines_of(count: usize) -> Bytes {
+        Bytes::from((done("c", "t") + "\n").repeat(count))
+    }
+
+    /// A line that is ignored and has so many bytes.
+    fn result(bytes: usize) -> String {
+        let line = |text: &str| format!(r#"{{"type":"tool-result","conversationId":"c","result":"{text}"}}"#);
+        line(&"x".repeat(bytes - line("").len()))
     }
 
     #[actix_web::test]
@@ -143,48 +267,110 @@ mod tests {
             ask(&api, request.set_payload(done("c", "t"))).await.failure(415);
         }
         ask(&api, TestRequest::post().uri("/events").set_payload(done("c", "t"))).await.failure(415);
-        let compressed = head().insert_header(("content-encoding", "gzip")).set_payload(done("c", "t"));
-        assert!(ask(&api, compressed).await.failure(415).contains("content-encoding"));
+        for encoding in ["br", "deflate", "gzip, gzip", "zstd"] {
+            let compressed = head().insert_header(("content-encoding", encoding)).set_payload(done("c", "t"));
+            assert!(ask(&api, compressed).await.failure(415).contains("content-encoding"), "{encoding}");
+        }
         let plain = head().insert_header(("content-encoding", "identity")).set_payload(done("c", "t"));
         ask(&api, plain).await.success();
     }
 
     #[actix_web::test]
-    async fn a_body_over_the_limit_is_refused_announced_or_not() {
-        let settings = HttpSettings { max_body_bytes: 100, ..HttpSettings::default() };
+    async fn lines_of_events_have_several_media_types() {
+        let api = StandIn::default().serving();
+        for media_type in ["application/ndjson", "application/jsonl; charset=utf-8", "Application/X-JsonLines"] {
+            let request = TestRequest::post().uri("/events").insert_header(("content-type", media_type));
+            ask(&api, request.set_payload(lines_of(2))).await.success();
+        }
+    }
+
+    #[actix_web::test]
+    async fn a_body_over_the_limit_is_refused_for_what_counts_in_it() {
+        let settings = HttpSettings { max_body_bytes: 1000, ..HttpSettings::default() };
         let (api, seen) = StandIn::default().start_with(settings);
-        for announced in ["101", "99999999999999999999999999"] {
+        let line = lines_of(1).len();
+        let fits = 1000 / (line - 1);
+        post(&api, lines_of(fits)).await.success();
+        assert!(post(&api, lines_of(fits + 1)).await.failure(413).contains("1000 bytes"));
+        // What does not count may be as long as it likes, announced or not.
+        let ignored = [lines_of(fits), Bytes::from(result(100_000) + "\n"), Bytes::from("\n".repeat(100_000))];
+        let announced = ignored.concat();
+        post(&api, announced.clone()).await.success();
+        post_stream(&api, head(), stream::iter(ignored.map(Ok))).await.success();
+        let json = TestRequest::post().uri("/events").insert_header(("content-type", "application/json"));
+        ask(&api, json.set_payload(result(100_000))).await.success();
+        assert_eq!(seen.lock().unwrap().observes.len(), 3);
+    }
+
+    #[actix_web::test]
+    async fn what_comes_is_limited_announced_or_not_and_inflated_or_not() {
+        let settings = HttpSettings { max_transfer_bytes: 100_000, ..HttpSettings::default() };
+        let (api, seen) = StandIn::default().start_with(settings);
+        for announced in ["100001", "99999999999999999999999999"] {
             // A body that fails when it is read shows that it is not.
             let unread = stream::iter([Err(PayloadError::EncodingCorrupted)]);
             let answer = post_stream(&api, head().insert_header(("content-length", announced)), unread).await;
-            assert!(answer.failure(413).contains("100 bytes"));
+            assert!(answer.failure(413).contains("100000 bytes"));
         }
-        let chunk = || Ok(Bytes::from_static(&[b'\n'; 50]));
+        let chunk = || Ok(Bytes::from(result(49_999) + "\n"));
         post_stream(&api, head(), stream::iter([chunk(), chunk()])).await.success();
-        post_stream(&api, head(), stream::iter([chunk(), chunk(), Ok(Bytes::from_static(b"\n"))])).await.failure(413);
+        post_stream(&api, head(), stream::iter([chunk(), chunk(), Ok(Bytes::from("\n"))])).await.failure(413);
+        for (bytes, status) in [(100_000, 200), (100_001, 413), (100_000_000, 413)] {
+            let compressed = gzip(&vec![b'\n'; bytes]);
+            let request = head().insert_header(("content-encoding", "gzip")).set_payload(compressed);
+            assert_eq!(ask(&api, request).await.status, status, "{bytes}");
+        }
         assert!(seen.lock().unwrap().observes.is_empty());
     }
 
     #[actix_web::test]
-    async fn what_the_budget_does_not_hold_is_refused_before_it_is_read() {
-        let settings = HttpSettings { max_buffered_bytes: 10_000, ..HttpSettings::default() };
+    async fn a_gzip_body_is_inflated_whatever_its_members() {
+        let (api, seen) = StandIn::default().start_with(HttpSettings::default());
+        let members = [gzip(&lines_of(100)), gzip(done("c", "u").as_bytes())].concat();
+        for encoding in ["gzip", "GZIP", "x-gzip"] {
+            let request = head().insert_header(("content-encoding", encoding)).set_payload(members.clone());
+            assert!(ask(&api, request).await.success().starts_with(r#"{"accepted":101,"ignored":0,"#));
+        }
+        let pieces = members.chunks(10).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect::<Vec<_>>();
+        post_stream(&api, head().insert_header(("content-encoding", "gzip")), stream::iter(pieces)).await.success();
+        let json = TestRequest::post().uri("/events").insert_header(("content-type", "application/json"));
+        let json = json.insert_header(("content-encoding", "gzip"));
+        ask(&api, json.set_payload(gzip(done("c", "v").as_bytes()))).await.success();
+        assert_eq!(seen.lock().unwrap().observes.len(), 5);
+
+        for broken in [&members[..members.len() - 3], b"no gzip", b""] {
+            let request = head().insert_header(("content-encoding", "gzip")).set_payload(broken.to_vec());
+            assert!(ask(&api, request).await.failure(400).contains("gzip"));
+        }
+        assert!(post(&api, members).await.failure(400).contains("`content-encoding`"));
+        let bad = head().insert_header(("content-encoding", "gzip")).set_payload(gzip(b"\nbad\n"));
+        assert!(ask(&api, bad).await.failure(400).starts_with("line 2: "));
+        assert_eq!(seen.lock().unwrap().observes.len(), 5);
+    }
+
+    #[actix_web::test]
+    async fn what_the_budget_does_not_hold_is_refused_as_it_comes() {
+        let settings = HttpSettings { max_buffered_bytes: 100_000, max_body_bytes: 100_000, ..HttpSettings::default() };
         let (api, seen) = StandIn::default().start_with(settings);
-        let unread = || stream::iter([Err(PayloadError::EncodingCorrupted)]);
-        let answer = post_stream(&api, head().insert_header(("content-length", "10001")), unread()).await;
+        let held = api.budget.reserve(97_000).unwrap();
+        let answer = post(&api, done("c", "t")).await;
         assert!(answer.failure(503).contains("nothing was taken in"));
         assert_eq!(answer.header("retry-after"), Some("1"));
-
-        let held = api.budget.reserve(7_000).unwrap();
-        let answer = post(&api, done("c", "t")).await;
-        answer.failure(503);
         drop(held);
         post(&api, done("c", "t")).await.success();
 
-        let chunk = || Ok(Bytes::from(vec![b'\n'; 6_000]));
-        post_stream(&api, head(), stream::iter([chunk(), chunk()])).await.failure(503);
-        post_stream(&api, head(), stream::iter([chunk()])).await.success();
-        assert!(api.budget.reserve(10_000).is_some(), "all of it came back");
-        assert_eq!(seen.lock().unwrap().observes.len(), 1);
+        // Lines of which there is room for once, and not for twice.
+        let many = 75_000 / (lines_of(1).len() + size_of::<crate::turn::TurnEvent>());
+        let held = api.budget.reserve(50_000).unwrap();
+        post(&api, lines_of(many)).await.failure(503);
+        // What is ignored takes nothing of it.
+        post(&api, result(200_000)).await.success();
+        drop(held);
+        post(&api, lines_of(many)).await.success();
+        // What never fits is not to be sent again as it is.
+        post(&api, lines_of(2 * many)).await.failure(413);
+        assert!(api.budget.reserve(100_000).is_ok(), "all of it came back");
+        assert_eq!(seen.lock().unwrap().observes.len(), 2);
     }
 
     #[actix_web::test]
@@ -202,11 +388,43 @@ mod tests {
     }
 
     #[actix_web::test]
+    async fn a_bad_line_is_told_once_all_has_come_and_nothing_is_held_meanwhile() {
+        let (api, _) = StandIn::default().start_with(HttpSettings::default());
+        let asked = std::rc::Rc::new(std::cell::Cell::new(0));
+        let (seen, budget) = (asked.clone(), api.budget.clone());
+        let pieces = (0..50).map(move |nth| {
+            seen.set(nth + 1);
+            let bad = if nth == 3 { "bad\n" } else { "" };
+            assert!(nth < 10 || budget.reserve(HttpSettings::default().max_buffered_bytes - 20_000).is_ok());
+            Ok(Bytes::from([bad.as_bytes(), &*lines_of(100)].concat()))
+        });
+        let answer = post_stream(&api, head(), stream::iter(pieces)).await;
+        assert!(answer.failure(400).starts_with("line 301: "));
+        assert_eq!(asked.get(), 50);
+    }
+
+    #[actix_web::test]
+    async fn a_long_body_has_as_much_more_time_as_it_is_longer() {
+        let settings = HttpSettings { max_body_bytes: 100_000, max_line_bytes: 100_000, ..HttpSettings::default() };
+        let api = StandIn::default().start_with(settings).0;
+        tokio::time::pause();
+        let chunks = |count: usize, bytes: usize| {
+            let chunks = stream::iter(0..count).then(move |_| async move {
+                tokio::time::sleep(Duration::from_secs(20)).await;
+                Ok(Bytes::from(result(bytes - 1) + "\n"))
+            });
+            Box::pin(chunks)
+        };
+        post_stream(&api, head(), chunks(10, 100_000)).await.success();
+        assert!(post_stream(&api, head(), chunks(10, 50_000)).await.failure(408).contains("30000 ms"));
+    }
+
+    #[actix_web::test]
     async fn a_body_that_stalls_is_ended() {
         let (api, seen) = StandIn::default().start_with(HttpSettings::default());
         tokio::time::pause();
         let stalled = stream::iter([Ok(Bytes::from(done("c", "t")))]).chain(stream::pending());
-        let answer = timeout(Duration::from_hours(1), post_stream(&api, head(), stalled)).await.unwrap();
+        let answer = tokio::time::timeout(Duration::from_hours(1), post_stream(&api, head(), stalled)).await.unwrap();
         assert!(answer.failure(408).contains("30000 ms"));
         assert!(seen.lock().unwrap().observes.is_empty());
     }

@@ -2,7 +2,7 @@ use actix_web::http::{StatusCode, header};
 use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 use serde::Serialize;
 
-use super::events::SealedHere;
+use super::events::Acknowledged;
 
 /// Why a request was refused, or failed. Displays what the client is told, which never holds the cause within the
 /// service: whoever makes one of these logs that.
@@ -10,7 +10,7 @@ use super::events::SealedHere;
 pub(super) enum ApiError {
     /// An event that was posted is no event.
     #[error("line {line}: {message}")]
-    BadEvent { line: usize, message: String },
+    BadEvent { line: u64, message: String },
     /// Something else about the request is wrong.
     #[error("{0}")]
     BadRequest(String),
@@ -20,13 +20,15 @@ pub(super) enum ApiError {
     MethodNotAllowed { allowed: &'static str },
     #[error("the body took longer than {limit_ms} ms to arrive: send less at once, or faster")]
     BodyTimeout { limit_ms: u128 },
-    #[error("the body is larger than {limit_bytes} bytes: send it in parts")]
+    #[error("the events of the body take more than {limit_bytes} bytes: send it in parts")]
     BodyTooLarge { limit_bytes: usize },
+    #[error("the body is longer than {limit_bytes} bytes: send it in parts")]
+    TransferTooLarge { limit_bytes: usize },
     #[error("{0}")]
     UnsupportedMediaType(&'static str),
-    /// Understood and refused: sending the same again does not help. What was sealed of the rest is told all the same.
+    /// Understood and refused: sending the same again does not help. What became of the rest is told all the same.
     #[error("{message}")]
-    Refused { message: String, sealed: Vec<SealedHere> },
+    Refused { message: String, rest: Box<Acknowledged> },
     #[error("Failed to load conversation metrics")]
     LoadFailed,
     /// Not now: sending the same again helps.
@@ -44,7 +46,7 @@ impl ResponseError for ApiError {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
-            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTooLarge { .. } | Self::TransferTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Refused { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Self::LoadFailed => StatusCode::INTERNAL_SERVER_ERROR,
@@ -67,12 +69,14 @@ impl ResponseError for ApiError {
             }
             _ => {}
         }
-        let (line, sealed) = match self {
-            Self::BadEvent { line, .. } => (Some(*line), None),
-            Self::Refused { sealed, .. } => (None, Some(sealed.as_slice())),
-            _ => (None, None),
-        };
-        response.json(ErrorBody { error: &self.to_string(), line, sealed })
+        let error = self.to_string();
+        let mut body = ErrorBody::new(&error);
+        match self {
+            Self::BadEvent { line, .. } => body.line = Some(*line),
+            Self::Refused { rest, .. } => body.rest = Some(rest),
+            _ => {}
+        }
+        response.json(body)
     }
 }
 
@@ -81,14 +85,14 @@ impl ResponseError for ApiError {
 pub(super) struct ErrorBody<'a> {
     error: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    line: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sealed: Option<&'a [SealedHere]>,
+    line: Option<u64>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    rest: Option<&'a Acknowledged>,
 }
 
 impl<'a> ErrorBody<'a> {
     pub(super) fn new(error: &'a str) -> Self {
-        Self { error, line: None, sealed: None }
+        Self { error, line: None, rest: None }
     }
 }
 

@@ -1,30 +1,42 @@
 //! `POST /events`
 
 use actix::MailboxError;
+use actix_web::HttpRequest;
 use actix_web::web::{Data, Json, Payload};
-use actix_web::{HttpRequest, web};
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use tracing::{debug, warn};
 
 use super::api::Api;
-use super::batch::Batch;
+use super::batch::{BadLines, Batch};
 use super::body::{Body, overloaded};
 use super::error::ApiError;
+use super::refused::{Ends, MAX_NAMED, Refused, RefusedLines};
 use crate::actors::{Observe, ObserveError, Receipt, TurnReceipt};
 use crate::settings::CONVERSATIONS_AT_ONCE;
-use crate::turn::{ConversationId, Ordinal, TurnId};
-
-/// A larger body is parsed on the blocking pool: checking it takes so long (about a millisecond) that other requests
-/// of the same worker would notice.
-const PARSE_INLINE_BYTES: usize = 256 * 1024;
+use crate::turn::{ConversationId, Ordinal, TurnEventKind, TurnId};
 
 /// What was taken in and is durable.
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Acknowledged {
-    accepted: usize,
-    ignored: usize,
+    accepted: u64,
+    ignored: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    late: u64,
     sealed: Vec<SealedHere>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+    /// What was not taken in, where bad lines are skipped or a conversation is over a limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<Vec<Refused>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused_count: Option<u64>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "`serde` passes a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// A turn that is sealed, by this request or before it.
@@ -34,7 +46,13 @@ pub(super) struct SealedHere {
     conversation_id: ConversationId,
     turn_id: TurnId,
     ordinal: Ordinal,
-    duplicate: bool,
+    pub(super) duplicate: bool,
+}
+
+impl SealedHere {
+    pub(super) fn is(&self, conversation_id: &ConversationId, turn_id: &TurnId) -> bool {
+        self.turn_id == *turn_id && self.conversation_id == *conversation_id
+    }
 }
 
 /// Takes events in and answers when they are durable.
@@ -46,59 +64,128 @@ pub(super) async fn post(
     if api.handles.load.is_full() {
         return Err(overloaded());
     }
-    let Body { format, bytes, reservation } = Body::read(&request, payload, &api.settings, &api.budget).await?;
-    let max_line_bytes = api.settings.max_line_bytes;
-    let Batch { accepted, ignored, observes } = if bytes.len() <= PARSE_INLINE_BYTES {
-        Batch::parse(format, &bytes, max_line_bytes)?
-    } else {
-        web::block(move || Batch::parse(format, &bytes, max_line_bytes)).await.map_err(|error| {
-            warn!(%error, "a posted body could not be parsed");
-            ApiError::Unavailable("nothing was taken in: send the same events again".to_owned())
-        })??
-    };
-    let sealed = observe(&api, observes).await?;
+    let bad_lines = asked_of_bad_lines(request.query_string())?;
+    let Body { batch, reservation } = Body::read(&request, payload, &api.settings, &api.budget, bad_lines).await?;
+    let Batch { accepted, ignored, observes, first_lines, refused } = batch;
+    let heard = observe(&api, observes, &first_lines).await?;
     drop(reservation);
-    Ok(Json(Acknowledged { accepted, ignored, sealed }))
+    heard.answer(accepted, ignored, refused, bad_lines).map(Json)
+}
+
+/// What the query asks for where a line is bad.
+fn asked_of_bad_lines(query: &str) -> Result<BadLines, ApiError> {
+    let mut asked = BadLines::Refuse;
+    for parameter in query.split('&').filter(|parameter| parameter.split('=').next() == Some("bad")) {
+        if parameter != "bad=skip" {
+            return Err(ApiError::BadRequest("the query parameter `bad` must be `skip`, or not there".to_owned()));
+        }
+        asked = BadLines::Skip;
+    }
+    Ok(asked)
+}
+
+/// What the conversations of a request have answered.
+#[derive(Default)]
+struct Heard {
+    sealed: Vec<SealedHere>,
+    late: u64,
+    warnings: Vec<String>,
+    /// The conversations that are over a limit, and how many events they were told.
+    refused: Vec<Refused>,
+    refused_events: u64,
+}
+
+impl Heard {
+    fn take(&mut self, conversation_id: &ConversationId, receipt: Receipt) {
+        let Receipt { sealed, late, warnings } = receipt;
+        self.late += late;
+        self.sealed.extend(sealed.into_iter().map(|turn| {
+            let TurnReceipt { turn_id, ordinal, duplicate } = turn;
+            SealedHere { conversation_id: conversation_id.clone(), turn_id, ordinal, duplicate }
+        }));
+        let room = MAX_NAMED.saturating_sub(self.warnings.len());
+        let warnings = warnings.iter().take(room);
+        self.warnings.extend(warnings.map(|warning| format!("conversation `{conversation_id}`: {warning}")));
+    }
+
+    fn answer(
+        self,
+        accepted: u64,
+        ignored: u64,
+        mut refused: RefusedLines,
+        bad_lines: BadLines,
+    ) -> Result<Acknowledged, ApiError> {
+        let Self { sealed, late, warnings, refused: conversations, refused_events } = self;
+        let over_limit = conversations.first().map(|first| {
+            let rest = "Events of other conversations may have been taken in, and sending them again is safe";
+            format!("{}. {rest}", first.error)
+        });
+        // The turns of which a line was refused come first: that they are not whole is known here alone.
+        let mut told = refused.warnings(&sealed);
+        told.extend(warnings);
+        told.truncate(MAX_NAMED);
+        refused.add_conversations(conversations);
+        let RefusedLines { named, count, .. } = refused;
+        let is_told = bad_lines == BadLines::Skip || over_limit.is_some();
+        let acknowledged = Acknowledged {
+            accepted: accepted.saturating_sub(refused_events),
+            ignored,
+            late,
+            sealed,
+            warnings: told,
+            refused: is_told.then_some(named),
+            refused_count: is_told.then_some(count),
+        };
+        match over_limit {
+            Some(message) if bad_lines == BadLines::Refuse => {
+                Err(ApiError::Refused { message, rest: Box::new(acknowledged) })
+            }
+            _ => Ok(acknowledged),
+        }
+    }
 }
 
 /// Tells the conversations their events and gathers what they answer.
 ///
 /// All of them are heard, whatever goes wrong with one. A client that is told to come again does so until everything
 /// is durable but for what it is then told never will be.
-async fn observe(api: &Api, observes: Vec<Observe>) -> Result<Vec<SealedHere>, ApiError> {
-    let mut answers = stream::iter(observes)
-        .map(|observe| async move {
+async fn observe(api: &Api, observes: Vec<Observe>, first_lines: &[u64]) -> Result<Heard, ApiError> {
+    let mut answers = stream::iter(observes.into_iter().zip(first_lines))
+        .map(|(observe, first_line)| async move {
             let conversation_id = observe.conversation_id.clone();
-            (conversation_id, api.handles.observe.send(observe).await)
+            let events = observe.events.len() as u64;
+            let done = observe.events.iter().filter(|event| matches!(event.kind, TurnEventKind::Done(_)));
+            let ends = Ends::of(done.map(|event| &event.turn_id));
+            (conversation_id, *first_line, events, ends, api.handles.observe.send(observe).await)
         })
         .buffered(CONVERSATIONS_AT_ONCE);
-    let mut sealed = Vec::new();
-    let mut refused = None;
+    let mut heard = Heard::default();
     let mut unavailable = None;
-    while let Some((conversation_id, answer)) = answers.next().await {
+    while let Some((conversation_id, line, events, ends, answer)) = answers.next().await {
         match receipt(answer) {
-            Ok(receipt) => sealed.extend(receipt.sealed.into_iter().map(|turn| {
-                let TurnReceipt { turn_id, ordinal, duplicate } = turn;
-                SealedHere { conversation_id: conversation_id.clone(), turn_id, ordinal, duplicate }
-            })),
-            Err(Unheard::ForGood(message)) => refused = refused.or(Some(message)),
+            Ok(receipt) => heard.take(&conversation_id, receipt),
+            Err(Unheard::ForGood(error)) => {
+                let error =
+                    format!("{error}: no event of conversation `{conversation_id}` was taken in{}", ends.stay_open());
+                heard.refused.push(Refused { line, error, conversation_id: Some(conversation_id) });
+                heard.refused_events += events;
+            }
             Err(Unheard::ForNow(why)) => unavailable = unavailable.or(Some(why)),
         }
     }
-    match (unavailable, refused) {
+    match unavailable {
         // Some events of the request may be durable, some not.
-        (Some(why), _) => {
+        Some(why) => {
             Err(ApiError::Unavailable(format!("{why}, and the outcome is unknown: send the same events again later")))
         }
-        (None, Some(message)) => Err(ApiError::Refused { message, sealed }),
-        (None, None) => Ok(sealed),
+        None => Ok(heard),
     }
 }
 
 /// Why a conversation did not take its events in.
 enum Unheard {
     /// They are over a limit, and always will be.
-    ForGood(String),
+    ForGood(ObserveError),
     /// Something that passes.
     ForNow(&'static str),
 }
@@ -113,10 +200,7 @@ fn receipt(answer: Result<Result<Receipt, ObserveError>, MailboxError>) -> Resul
         }
     };
     Err(match error {
-        ObserveError::TooManyOpenTurns { .. } | ObserveError::TooManySteps { .. } => Unheard::ForGood(format!(
-            "{error}: no event of that conversation was taken in. Those of other conversations may have been, and \
-             sending them again is safe"
-        )),
+        ObserveError::TooManyOpenTurns { .. } | ObserveError::TooManySteps { .. } => Unheard::ForGood(error),
         ObserveError::Overloaded => {
             debug!("events were refused: overload");
             Unheard::ForNow("too much is being worked on")
@@ -216,13 +300,115 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn a_large_body_is_read_like_a_small_one() {
+    async fn a_body_of_many_slices_is_read_like_one_of_one() {
         let (api, seen) = StandIn::default().start_with(HttpSettings::default());
-        let filler = " ".repeat(PARSE_INLINE_BYTES);
+        let filler = " ".repeat(1_000_000);
         post(&api, format!("{}{filler}\n{}", done("c", "1"), done("c", "2"))).await.success();
         assert_eq!(seen.lock().unwrap().observes, [observed("c", &["1", "2"])]);
-        let bad = post(&api, format!("{}{filler}\n{{}}", done("c", "1"))).await;
+        let bad = post(&api, format!("{}{filler}\n{{}}\n{filler}", done("c", "1"))).await;
         assert!(bad.failure(400).starts_with("line 2: "));
+    }
+
+    /// Asks for the good lines of a body.
+    async fn post_skipping(api: &Api, body: String) -> serde_json::Value {
+        let request = TestRequest::post().uri("/events?bad=skip").insert_header(super::super::stand_in::NDJSON);
+        serde_json::from_str(ask(api, request.set_payload(body)).await.success()).unwrap()
+    }
+
+    #[actix_web::test]
+    async fn bad_lines_that_are_skipped_are_told_and_the_others_taken() {
+        let (api, seen) = StandIn::default().start_with(HttpSettings::default());
+        let bad = r#"{"type":"usage","conversationId":"c","turnId":"t1","usage":7}"#.to_owned();
+        let lost = done("c", "t2").replace("\"stop\"", "7");
+        let answer = post_skipping(&api, lines(&[done("b", "t"), bad, done("c", "t1"), lost, delta("c")])).await;
+        assert_eq!(
+            answer,
+            serde_json::json!({
+                "accepted": 2,
+                "ignored": 1,
+                "sealed": [
+                    {"conversationId": "b", "turnId": "t", "ordinal": 1, "duplicate": false},
+                    {"conversationId": "c", "turnId": "t1", "ordinal": 1, "duplicate": false},
+                ],
+                "warnings": [
+                    "conversation `c`: turn `t1` was sealed without line 2, which was refused",
+                    "conversation `c`: line 4, which was refused, would have ended turn `t2`; if no other `done` has, the turn stays open",
+                ],
+                "refused": [
+                    {"line": 2, "error": "`usage` must be an object, not a number"},
+                    {"line": 4, "error": "`reason` must be a string, not a number"},
+                ],
+                "refusedCount": 2,
+            })
+        );
+        assert_eq!(seen.lock().unwrap().observes, [observed("b", &["t"]), observed("c", &["t1"])]);
+        let answer = post_skipping(&api, done("c", "t3")).await;
+        assert_eq!((&answer["refused"], &answer["refusedCount"]), (&serde_json::json!([]), &serde_json::json!(0)));
+    }
+
+    #[actix_web::test]
+    async fn the_first_100_of_what_is_refused_are_named_and_all_counted() {
+        let api = StandIn::default().serving();
+        let answer = post_skipping(&api, "bad\n".repeat(250)).await;
+        assert_eq!(answer["refused"].as_array().unwrap().len(), 100);
+        assert_eq!(answer["refused"][99]["line"], 100);
+        assert_eq!(answer["refusedCount"], 250);
+    }
+
+    #[actix_web::test]
+    async fn a_conversation_over_a_limit_is_one_refusal_when_bad_lines_are_skipped() {
+        let limit = ObserveError::TooManyOpenTurns { conversation_id: ConversationId::new("many").unwrap(), limit: 5 };
+        let refusals = HashMap::from([("many", limit)]);
+        let api = StandIn { refusals, ..StandIn::default() }.serving();
+        let body = lines(&["bad".into(), done("many", "1"), done("c", "1"), done("many", "2"), "bad".into()]);
+        let answer = post_skipping(&api, body).await;
+        assert_eq!((&answer["accepted"], &answer["refusedCount"]), (&1.into(), &3.into()));
+        let refused = answer["refused"].as_array().unwrap();
+        assert_eq!(refused.iter().map(|refused| refused["line"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2, 5]);
+        assert_eq!(refused[1]["conversationId"], "many");
+        let error = refused[1]["error"].as_str().unwrap();
+        assert!(error.contains("5 open turns") && error.contains("turn `1` and 1 more, which it would"), "{error}");
+        assert_eq!(answer["sealed"].as_array().unwrap().len(), 1);
+    }
+
+    #[actix_web::test]
+    async fn another_word_for_bad_lines_is_a_bad_request() {
+        let api = StandIn::default().serving();
+        for query in ["bad=keep", "bad=", "bad", "bad=skip&bad=no", "x=1&bad=Skip"] {
+            let request = TestRequest::post().uri(&format!("/events?{query}"));
+            let request = request.insert_header(super::super::stand_in::NDJSON).set_payload(done("c", "t"));
+            assert!(ask(&api, request).await.failure(400).contains("`skip`"), "{query}");
+        }
+    }
+
+    #[actix_web::test]
+    async fn late_events_and_warnings_are_told() {
+        let warning = crate::turn::Warning::UsageDiffers { turn_id: TurnId::new("t").unwrap() };
+        let api = StandIn { late: 2, warnings: vec![warning], ..StandIn::default() }.serving();
+        let answer = post(&api, lines(&[done("a", "t"), done("b", "t")])).await;
+        let answer: serde_json::Value = serde_json::from_str(answer.success()).unwrap();
+        assert_eq!(answer["late"], 4);
+        let told = |id: &str| {
+            format!("conversation `{id}`: turn `t`: the usage of its `done` differs from the sum of its steps")
+        };
+        assert_eq!(answer["warnings"], serde_json::json!([told("a"), told("b")]));
+    }
+
+    #[actix_web::test]
+    async fn each_case_of_framing_has_its_status_and_its_turns() {
+        let cases: serde_json::Value = serde_json::from_str(include_str!("../../tests/vectors/framing.json")).unwrap();
+        for case in cases["cases"].as_array().unwrap() {
+            let (api, seen) = StandIn::default().start_with(HttpSettings::default());
+            let header = ("content-type", case["contentType"].as_str().unwrap());
+            let request = TestRequest::post().uri("/events").insert_header(header);
+            let answer = ask(&api, request.set_payload(case["body"].as_str().unwrap().to_owned())).await;
+            assert_eq!(u64::from(answer.status), case["status"].as_u64().unwrap(), "{}", case["name"]);
+            let observes = &seen.lock().unwrap().observes;
+            let done = observes.iter().flat_map(|observe| &observe.events);
+            let done = done.filter(|event| matches!(event.kind, TurnEventKind::Done(_)));
+            let turns: Vec<_> = done.map(|event| event.turn_id.as_str()).collect();
+            assert_eq!(serde_json::json!(turns), case["turns"], "{}", case["name"]);
+        }
     }
 
     #[actix_web::test]
@@ -239,8 +425,11 @@ mod tests {
         let text = answer.failure(422);
         assert!(text.contains("`many` would have more than 5 open turns") && text.contains("safe"), "{text}");
         assert_eq!(answer.header("retry-after"), None);
-        let receipt = r#""sealed":[{"conversationId":"other","turnId":"1","ordinal":1,"duplicate":false}]}"#;
-        assert!(answer.body.unwrap().ends_with(receipt), "what was sealed of the rest is told");
+        let body: serde_json::Value = serde_json::from_str(answer.body.as_deref().unwrap()).unwrap();
+        let receipt = serde_json::json!([{"conversationId": "other", "turnId": "1", "ordinal": 1, "duplicate": false}]);
+        assert_eq!(body["sealed"], receipt, "what was sealed of the rest is told");
+        assert_eq!((&body["refused"][0]["line"], &body["refused"][0]["conversationId"]), (&1.into(), &"many".into()));
+        assert!(text.contains("turn `1`, which it would have ended, stays open"), "{text}");
         assert_eq!(seen.lock().unwrap().observes.len(), 2, "the other conversation was heard");
         assert!(post(&api, done("long", "t")).await.failure(422).contains("more than 6 steps"));
     }

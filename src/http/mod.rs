@@ -7,8 +7,8 @@
 //!
 //! - `api`: what the resources share, and where each of them is mounted;
 //! - one file a resource: `events`, `metrics`, `turns`, `backup`, `health`;
-//! - what a resource is made of: `admission` and `body` (a posted body within its limits), `batch` and `lines` (the
-//!   body as events), `bodies` (answers that are kept), `path_id` (the conversation that a path names), `error` (every failure as JSON);
+//! - what a resource is made of: `admission`, `body` and `inflate` (a posted body within its limits, as it comes),
+//!   `batch` and `refused` (the body as events, and what was refused of it), `bodies` (answers that are kept), `path_id` (the conversation that a path names), `error` (every failure as JSON);
 //! - what is wrapped around all of them: `server`, `framing`, `request`, `unread`, `host`, `page`, `cors`;
 //! - what is below them: `connection` (time limits on a client's connection), `refusal` (what the framework refuses).
 
@@ -25,11 +25,12 @@ mod events;
 mod framing;
 mod health;
 mod host;
-mod lines;
+mod inflate;
 mod metrics;
 mod page;
 mod path_id;
 mod refusal;
+mod refused;
 mod request;
 mod server;
 #[cfg(test)]

@@ -322,7 +322,7 @@ mod tests {
 
     #[actix_web::test]
     async fn a_body_over_the_limit_is_answered_before_it_has_come() {
-        let server = run(StandIn::default(), HttpSettings { max_body_bytes: 100, ..HttpSettings::default() });
+        let server = run(StandIn::default(), HttpSettings { max_transfer_bytes: 100, ..HttpSettings::default() });
         let answer = server.ask(&format!("{POST}\r\ncontent-length: 101"), "").await;
         assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
         let chunk = format!("65\r\n{}\r\n", "\n".repeat(0x65));

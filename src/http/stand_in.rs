@@ -25,7 +25,9 @@ use crate::actors::{BackUp, CheckWrite, FindRevision, ListTurns, Load, Observe, 
 use crate::runtime::Handles;
 use crate::settings::HttpSettings;
 use crate::store::{BackupError, CommitError, ReadError, Revision, TurnRange};
-use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Ordinal, StoredTurn, TurnEvent, TurnEventKind, TurnId};
+use crate::turn::{
+    ConversationId, Done, EpochMillis, OpenTurn, Ordinal, StoredTurn, TurnEvent, TurnEventKind, TurnId, Warning,
+};
 
 /// What the system does; set before it is started.
 #[derive(Default)]
@@ -46,6 +48,9 @@ pub(super) struct StandIn {
     pub(super) check: Option<Result<(), CommitError>>,
     /// The one backup that it gives; busy without it.
     pub(super) backup: Option<Result<File, BackupError>>,
+    /// The late events and the warnings of every receipt.
+    pub(super) late: u64,
+    pub(super) warnings: Vec<Warning>,
     /// Whether it has as much to do as it may.
     pub(super) full: bool,
     /// Whether the system is gone.
@@ -120,7 +125,7 @@ impl Handler<Observe> for StandIn {
         let awaited = self.waits_for.filter(|(waiting, _)| *waiting == conversation).map(|(_, on)| self.told(on));
         let answer = match self.refusals.get(conversation) {
             Some(error) => Err(error.clone()),
-            None => Ok(receipt(&observe, &self.turns)),
+            None => Ok(Receipt { late: self.late, warnings: self.warnings.clone(), ..receipt(&observe, &self.turns) }),
         };
         self.seen.lock().unwrap().observes.push(observe);
         Box::pin(async move {

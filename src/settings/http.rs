@@ -18,17 +18,20 @@ pub struct HttpSettings {
     pub max_connections: usize,
     /// How long a client may take to send the head of a request, be it the first of its connection or a later one.
     pub header_timeout: Duration,
-    /// How long a client may take to send the body of a request, all of it.
+    /// How long a client may take to send the body of a request, all of it. One of more than
+    /// [`max_body_bytes`](Self::max_body_bytes) may take as long again for each so many.
     pub body_timeout: Duration,
     /// How long a connection may be idle between two requests, and how long a client may take none of its answer.
     pub keep_alive: Duration,
     /// How long a shutdown waits for requests that are being answered; rounded up to whole seconds.
     pub shutdown_timeout: Duration,
-    /// The most bytes of a posted body.
+    /// The most bytes of the events of a posted body that count. What is ignored of it is dropped as it comes.
     pub max_body_bytes: usize,
-    /// The most bytes of one event.
+    /// The most bytes of a posted body in all, inflated if it is compressed.
+    pub max_transfer_bytes: usize,
+    /// The most bytes of one event that counts.
     pub max_line_bytes: usize,
-    /// The most bytes of posted bodies that are held at one time, over all requests; more is refused as overload.
+    /// The most bytes that are held of posted bodies at one time, over all requests; more is refused as overload.
     pub max_buffered_bytes: usize,
     /// The most bytes of answers that are kept to be given again, over all conversations; one of them may take a
     /// sixteenth.
@@ -50,6 +53,7 @@ impl Default for HttpSettings {
             keep_alive: Duration::from_secs(75),
             shutdown_timeout: Duration::from_secs(10),
             max_body_bytes: 16 * 1024 * 1024,
+            max_transfer_bytes: 1024 * 1024 * 1024,
             max_line_bytes: 4 * 1024 * 1024,
             max_buffered_bytes: 256 * 1024 * 1024,
             cache_bytes: 16 * 1024 * 1024,

@@ -169,7 +169,7 @@ impl<'a> Rest<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::turn::wire::leading_type;
+    use crate::turn::line::leading_type;
 
     fn is_read(line: &str) -> bool {
         let (kind, rest) = leading_type(line.as_bytes()).unwrap();

@@ -12,6 +12,7 @@ mod id;
 mod json;
 mod kernel_moment;
 mod label;
+mod line;
 mod metrics;
 mod millis;
 mod open;
@@ -29,6 +30,10 @@ pub use event::{Done, KernelEvent, Progress, TurnEvent, TurnEventKind, TurnLabel
 pub use id::{ConversationId, InvalidId, StepId, TurnId};
 pub use kernel_moment::KernelMoment;
 pub use label::Label;
+pub use line::bad_event::BadEvent;
+pub use line::parse_line;
+#[cfg(feature = "server")]
+pub(crate) use line::{Encoding, EventStream, Framing, Line, Mention, Shape, mentions, type_name};
 pub use metrics::{SealedTurn, StepDetails, StepMetrics, StoredTurn, TurnMetrics};
 pub use millis::{EpochMillis, InvalidMillis, Millis};
 pub use open::{OpenStep, OpenSteps, OpenTurn, StepTimes};
@@ -37,4 +42,3 @@ pub use reader::EventReader;
 pub use running_time::RunningTime;
 pub use usage::{Usage, UsageReport, UsageReports};
 pub use warning::Warning;
-pub use wire::{BadEvent, parse_line};

@@ -1,5 +1,7 @@
 use super::canonical::{self, Texts};
-use super::wire;
+use super::line::flat::Front;
+use super::line::leading_type;
+use super::wire::EventType;
 use super::{BadEvent, KernelEvent, parse_line};
 
 /// Reads the kernel events of a body, line after line.
@@ -23,23 +25,27 @@ use super::{BadEvent, KernelEvent, parse_line};
 #[derive(Debug, Default)]
 pub struct EventReader {
     known: Texts,
+    front: Front,
 }
 
 impl EventReader {
     /// Reads one event from a line of JSON; `None` is an event that does not count for metrics.
     #[inline]
     pub fn read(&mut self, line: &[u8]) -> Result<Option<KernelEvent>, BadEvent> {
-        if wire::is_delta(line) { Ok(None) } else { self.read_other(line) }
+        // Nine lines in ten are deltas, most of them of the turn of the one before.
+        if self.front.is_repeated_in(line) { Ok(None) } else { self.read_other(line) }
     }
 
     #[inline(never)]
     fn read_other(&mut self, line: &[u8]) -> Result<Option<KernelEvent>, BadEvent> {
-        if let Some((kind, rest)) = wire::leading_type(line)
-            && let Some(event) = canonical::read(kind, rest, &mut self.known)
-        {
-            return Ok(Some(event));
+        match leading_type(line) {
+            Some((EventType::Ignored, rest)) if self.front.learn(line, rest) => Ok(None),
+            Some((kind, rest)) => match canonical::read(kind, rest, &mut self.known) {
+                Some(event) => Ok(Some(event)),
+                None => parse_line(line),
+            },
+            None => parse_line(line),
         }
-        parse_line(line)
     }
 }
 

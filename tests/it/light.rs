@@ -12,7 +12,6 @@ const DIRECT: &[&str] = &[
     "ryu-js",
     "serde",
     "serde_json",
-    "serde_path_to_error",
     "siphasher",
     "thiserror",
     "tokio",

@@ -13,6 +13,7 @@ mod embedding;
 mod examples;
 #[cfg(target_os = "linux")]
 mod file_size;
+mod framing;
 mod full_disk;
 mod host;
 mod http10;

@@ -166,11 +166,77 @@ fn ingest_tells_a_limit_of_turns_and_fails() {
     let server = Server::start_with(directory.path(), &[("TURNS__MAX_OPEN_TURNS", "1")]);
     let file = directory.path().join("events.ndjson");
     let start = |turn| format!("{{\"type\":\"turn-start\",\"conversationId\":\"c\",\"turnId\":\"{turn}\"}}\n");
-    std::fs::write(&file, start(1) + &start(2)).unwrap();
+    let other = "{\"type\":\"done\",\"conversationId\":\"d\",\"turnId\":\"t\",\"reason\":\"stop\"}\n";
+    std::fs::write(&file, start(1) + &start(2) + other).unwrap();
     let output = turn_metrics().arg("ingest").arg(&file).args(["--server", &server.url()]).output().unwrap();
     let message = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{message}");
-    assert!(message.contains("lines 1 to 2 are refused") && message.contains("more than 1 open turns"), "{message}");
+    assert!(message.contains("line 1: ") && message.contains("more than 1 open turns"), "{message}");
+    let turns = server.client().get("/conversations/d/turns").json();
+    assert_eq!(turns["latestOrdinal"], 1, "the other conversation is in");
+}
+
+#[test]
+fn ingest_passes_over_bad_lines_and_takes_compressed_files_and_long_results() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path());
+    let url = server.url();
+    let done = |turn: &str| {
+        format!("{{\"type\":\"done\",\"conversationId\":\"c\",\"turnId\":\"{turn}\",\"reason\":\"stop\"}}\n")
+    };
+    let result =
+        format!("{{\"type\":\"tool-result\",\"conversationId\":\"c\",\"result\":\"{}\"}}\n", "x".repeat(5_000_000));
+    let plain = directory.path().join("plain.ndjson");
+    // A file that lacks its last line break, and has one that was torn.
+    std::fs::write(
+        &plain,
+        format!(
+            "\u{feff}{}{result}{{\"type\":\"text-delta\",\"d\":\"{}{}",
+            done("t1"),
+            done("t2"),
+            done("t3").trim_end()
+        ),
+    )
+    .unwrap();
+    let compressed = directory.path().join("compressed");
+    let mut encoder =
+        flate2::write::GzEncoder::new(std::fs::File::create(&compressed).unwrap(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, (result.clone() + &done("t4")).as_bytes()).unwrap();
+    encoder.finish().unwrap();
+    let ingest = |more: &[&str]| {
+        turn_metrics().arg("ingest").arg(&plain).arg(&compressed).args(["--server", &url]).args(more).output().unwrap()
+    };
+    let stopped = ingest(&[]);
+    assert_eq!(stopped.status.code(), Some(1));
+    let message = text(&stopped.stderr);
+    assert!(message.contains("plain.ndjson: line 3 is refused") && message.contains("--from-line 4"), "{message}");
+    assert_eq!(server.client().get("/conversations/c/turns").json()["latestOrdinal"], 1, "what precedes it is in");
+    let skipped = ingest(&["--skip-bad"]);
+    let message = text(&skipped.stderr);
+    assert_eq!(skipped.status.code(), Some(3), "{message}");
+    assert!(message.contains("plain.ndjson: line 3 is refused"), "{message}");
+    assert_eq!(server.client().get("/conversations/c/turns").json()["latestOrdinal"], 3);
+    let resumed = ingest(&["--from-line", "4"]);
+    assert_eq!(resumed.status.code(), Some(0), "{}", text(&resumed.stderr));
+}
+
+#[test]
+fn ingest_tells_a_file_of_something_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path());
+    let file = directory.path().join("transcript.jsonl");
+    let run_on = |bytes: &[u8]| {
+        std::fs::write(&file, bytes).unwrap();
+        let output = turn_metrics().arg("ingest").arg(&file).args(["--server", &server.url()]).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        text(&output.stderr)
+    };
+    let message = run_on(b"{\"type\":\"assistant\",\"message\":{}}\n");
+    assert!(message.contains("none of its events counts") && message.contains("`assistant`"), "{message}");
+    let message = run_on(b"{\"role\":\"user\",\"content\":\"hi\"}\n");
+    assert!(message.contains("`type` is missing; the object has `role`, `content`"), "{message}");
+    let utf_16: Vec<u8> = "{\"type\":\"done\"}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    assert!(run_on(&utf_16).contains("UTF-16"));
 }
 
 #[test]

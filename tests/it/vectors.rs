@@ -97,7 +97,7 @@ fn a_bad_line_refuses_all_of_the_body_and_changes_nothing() {
     let mut client = server.client();
     let file: Value = serde_json::from_str(include_str!("../vectors/bad-events.json")).unwrap();
     let cases = file["cases"].as_array().unwrap();
-    assert_eq!(cases.len(), 20);
+    assert_eq!(cases.len(), 37);
     for case in cases {
         let (name, line) = (case["name"].as_str().unwrap(), case["line"].as_str().unwrap());
         let good = |turn| format!(r#"{{"type":"done","conversationId":"{name}","turnId":"{turn}","reason":"stop"}}"#);

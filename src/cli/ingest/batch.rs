@@ -1,114 +1,215 @@
+use std::collections::VecDeque;
 use std::mem;
 
-/// How large a batch becomes before it is sent.
+use crate::turn::Shape;
+
+/// How large a batch becomes before it is sent, and what a line may be.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BatchLimits {
     pub(super) lines: u64,
     pub(super) bytes: usize,
-    /// The most bytes of one line, which has to be held before it can be sent. Such a line may be a batch of its own.
+    /// Of a longer line the structure is followed, so that one that is ignored need not be held.
+    pub(super) followed_bytes: usize,
+    /// The most bytes of one line that is not ignored. Such a line may be a batch of its own.
     pub(super) line_bytes: usize,
+    /// The lines before this one are passed over.
+    pub(super) from_line: u64,
 }
 
 /// Whole lines that are sent at once.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Batch {
     /// Where the first of them stands in the input, counted from 1.
     pub(super) first_line: u64,
     pub(super) lines: u64,
+    /// The lines that were long and ignored. A blank line stands in place of each.
+    pub(super) dropped: u64,
     pub(super) body: Vec<u8>,
 }
 
-/// A line is longer than any event may be.
+impl Batch {
+    /// The first lines, and those after them.
+    pub(super) fn split(&self, lines: u64) -> (Self, Self) {
+        let mut end = 0;
+        let mut count = 0;
+        for line in self.body.split_inclusive(|byte| *byte == b'\n').take(usize::try_from(lines).unwrap_or(usize::MAX))
+        {
+            end += line.len();
+            count += 1;
+        }
+        let (before, after) = self.body.split_at(end);
+        let first = Self { first_line: self.first_line, lines: count, dropped: self.dropped, body: before.to_vec() };
+        let second =
+            Self { first_line: self.first_line + count, lines: self.lines - count, dropped: 0, body: after.to_vec() };
+        (first, second)
+    }
+}
+
+/// What comes of an input, in its order.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct LineTooLong {
-    pub(super) line: u64,
+pub(super) enum Cut {
+    Batch(Batch),
+    /// A long line that is bad.
+    Bad {
+        line: u64,
+        error: String,
+    },
+    /// A line that is longer than any event may be, and not ignored.
+    TooLong {
+        line: u64,
+    },
 }
 
 /// Cuts a stream of bytes into batches, at the ends of lines.
 pub(super) struct Batcher {
     limits: BatchLimits,
-    /// What the next batch consists of: whole lines, and nothing past the limits unless it is one line alone.
-    whole: Vec<u8>,
-    whole_lines: u64,
-    first_line: u64,
-    /// What follows, of which no line has been looked for before `searched`.
-    rest: Vec<u8>,
-    searched: usize,
+    /// What is ready to be sent.
+    ready: VecDeque<Cut>,
+    /// The next batch: whole lines, and nothing past the limits unless it is one line alone.
+    next: Batch,
+    /// The number of the present line, which has not ended.
+    number: u64,
+    line: Line,
+}
+
+/// The line that has not ended.
+#[derive(Default)]
+struct Line {
+    has_begun: bool,
+    bytes: Vec<u8>,
+    /// Its structure, once it is long.
+    shape: Option<Shape>,
+    fate: Fate,
+}
+
+/// What becomes of a line.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Fate {
+    /// It is kept.
+    #[default]
+    Kept,
+    /// It is dropped as it comes, as it is ignored.
+    Dropped,
+    Bad(String),
+    TooLong,
 }
 
 impl Batcher {
     pub(super) fn new(limits: BatchLimits) -> Self {
-        Self { limits, whole: Vec::new(), whole_lines: 0, first_line: 1, rest: Vec::new(), searched: 0 }
+        Self { limits, ready: VecDeque::new(), next: Batch::default(), number: 1, line: Line::default() }
     }
 
     /// Takes in what the input has next.
     pub(super) fn push(&mut self, bytes: &[u8]) {
-        self.rest.extend_from_slice(bytes);
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            match piece.strip_suffix(b"\n") {
+                Some(end) => {
+                    self.go_on(end);
+                    self.end_line(true);
+                }
+                None => self.go_on(piece),
+            }
+        }
     }
 
-    /// Whether whole lines wait to be sent.
+    /// Whether whole lines wait that have not become a batch.
     pub(super) fn has_lines(&self) -> bool {
-        self.whole_lines > 0
+        self.next.lines > 0
     }
 
-    /// A batch that is as large as it may become, if there is one.
-    pub(super) fn next_full(&mut self) -> Result<Option<Batch>, LineTooLong> {
-        let mut taken = 0;
-        let mut full = false;
-        while let Some(end) = self.rest[self.searched..].iter().position(|byte| *byte == b'\n') {
-            let end = self.searched + end + 1;
-            let length = end - taken;
-            if length > self.limits.line_bytes {
-                return Err(self.too_long());
-            }
-            if self.whole_lines > 0 && self.whole.len() + length > self.limits.bytes {
-                full = true;
-                break;
-            }
-            self.whole.extend_from_slice(&self.rest[taken..end]);
-            self.whole_lines += 1;
-            (taken, self.searched) = (end, end);
-            if self.whole_lines == self.limits.lines || self.whole.len() >= self.limits.bytes {
-                full = true;
-                break;
-            }
-        }
-        self.rest.drain(..taken);
-        self.searched -= taken;
-        if full {
-            return Ok(self.take());
-        }
-        self.searched = self.rest.len();
-        if self.rest.len() > self.limits.line_bytes { Err(self.too_long()) } else { Ok(None) }
+    /// What is ready: a batch that is as large as it may become, or a line that cannot be sent.
+    pub(super) fn next_ready(&mut self) -> Option<Cut> {
+        self.ready.pop_front()
     }
 
     /// The whole lines that wait, however few.
     pub(super) fn take(&mut self) -> Option<Batch> {
-        if self.whole_lines == 0 {
-            return None;
+        if self.next.lines == 0 { None } else { Some(mem::take(&mut self.next)) }
+    }
+
+    /// Ends the input. The last line may lack its line break.
+    pub(super) fn finish(&mut self) {
+        if self.line.has_begun {
+            self.end_line(false);
         }
-        let batch = Batch {
-            first_line: self.first_line,
-            lines: mem::take(&mut self.whole_lines),
-            body: mem::take(&mut self.whole),
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        if let Some(batch) = self.take() {
+            self.ready.push_back(Cut::Batch(batch));
+        }
+    }
+
+    /// Goes on with the present line.
+    fn go_on(&mut self, piece: &[u8]) {
+        let line = &mut self.line;
+        line.has_begun = true;
+        if self.number < self.limits.from_line || matches!(line.fate, Fate::Bad(_) | Fate::TooLong) {
+            return;
+        }
+        if line.fate == Fate::Kept {
+            line.bytes.extend_from_slice(piece);
+        }
+        let new = match line.shape {
+            Some(_) => piece,
+            None if line.bytes.len() > self.limits.followed_bytes => &line.bytes,
+            None => return,
         };
-        self.first_line += batch.lines;
-        Some(batch)
-    }
-
-    /// What is left at the end of the input, where the last line may lack its line break; to be called until there is
-    /// no more.
-    pub(super) fn finish(&mut self) -> Option<Batch> {
-        let fits = self.whole_lines == 0 || self.whole.len() + self.rest.len() <= self.limits.bytes;
-        if fits && !self.rest.is_empty() {
-            self.whole.append(&mut self.rest);
-            self.whole_lines += 1;
+        let shape = line.shape.get_or_insert_default();
+        if let Err(error) = shape.feed(new) {
+            line.fate = Fate::Bad(error.to_string());
+        } else if shape.is_ignored() {
+            line.fate = Fate::Dropped;
+        } else if line.bytes.len() > self.limits.line_bytes {
+            line.fate = Fate::TooLong;
         }
-        self.take()
+        if line.fate != Fate::Kept {
+            line.bytes = Vec::new();
+        }
     }
 
-    fn too_long(&self) -> LineTooLong {
-        LineTooLong { line: self.first_line + self.whole_lines }
+    fn end_line(&mut self, has_line_break: bool) {
+        let Line { mut bytes, shape, fate, .. } = mem::take(&mut self.line);
+        let line = self.number;
+        self.number += 1;
+        if line < self.limits.from_line {
+            return;
+        }
+        let fate = match (fate, shape.map(|shape| shape.finish())) {
+            (Fate::Kept | Fate::Dropped, Some(Err(error))) => Fate::Bad(error.to_string()),
+            (fate, _) => fate,
+        };
+        match fate {
+            Fate::Kept => {}
+            Fate::Dropped => self.next.dropped += 1,
+            Fate::Bad(error) => {
+                self.flush();
+                return self.ready.push_back(Cut::Bad { line, error });
+            }
+            Fate::TooLong => {
+                self.flush();
+                return self.ready.push_back(Cut::TooLong { line });
+            }
+        }
+        if has_line_break {
+            bytes.push(b'\n');
+        }
+        self.add(line, &bytes);
+    }
+
+    fn add(&mut self, number: u64, line: &[u8]) {
+        if self.next.lines > 0 && self.next.body.len() + line.len() > self.limits.bytes {
+            self.flush();
+        }
+        if self.next.lines == 0 {
+            self.next.first_line = number;
+        }
+        self.next.body.extend_from_slice(line);
+        self.next.lines += 1;
+        if self.next.lines == self.limits.lines || self.next.body.len() >= self.limits.bytes {
+            self.flush();
+        }
     }
 }
 
@@ -119,63 +220,94 @@ mod tests {
     use super::*;
 
     fn limits(lines: u64, bytes: usize) -> BatchLimits {
-        BatchLimits { lines, bytes, line_bytes: 20 }
+        BatchLimits { lines, bytes, followed_bytes: 100, line_bytes: 200, from_line: 1 }
     }
 
-    /// The batches that an input becomes when it comes in pieces of these lengths.
-    fn cut(limits: BatchLimits, input: &[u8], pieces: &[usize]) -> Result<Vec<Batch>, LineTooLong> {
+    /// What an input becomes when it comes in pieces of these lengths.
+    fn cut(limits: BatchLimits, input: &[u8], pieces: &[usize]) -> Vec<Cut> {
         let mut batcher = Batcher::new(limits);
-        let mut all = Vec::new();
         let mut rest = input;
         let mut lengths = pieces.iter().cycle();
         while !rest.is_empty() {
             let (piece, after) = rest.split_at((*lengths.next().unwrap()).clamp(1, rest.len()));
             rest = after;
             batcher.push(piece);
-            while let Some(batch) = batcher.next_full()? {
-                all.push(batch);
-            }
+            assert!(batcher.line.bytes.len() <= limits.line_bytes);
         }
-        all.extend(std::iter::from_fn(|| batcher.finish()));
-        Ok(all)
+        batcher.finish();
+        std::iter::from_fn(|| batcher.next_ready()).collect()
     }
 
-    fn batch(first_line: u64, lines: u64, body: &str) -> Batch {
-        Batch { first_line, lines, body: body.into() }
+    fn batch(first_line: u64, lines: u64, body: &str) -> Cut {
+        Cut::Batch(Batch { first_line, lines, dropped: 0, body: body.into() })
     }
 
     #[test]
     fn a_batch_ends_at_its_limit_of_lines() {
-        let batches = cut(limits(2, 100), b"a\nb\n\nc\nd", &[100]).unwrap();
+        let batches = cut(limits(2, 100), b"a\nb\n\nc\nd", &[100]);
         assert_eq!(batches, [batch(1, 2, "a\nb\n"), batch(3, 2, "\nc\n"), batch(5, 1, "d")]);
     }
 
     #[test]
     fn a_batch_ends_before_it_passes_its_limit_of_bytes_unless_it_is_one_line() {
-        let batches = cut(limits(100, 5), b"aa\nb\ncccccccc\nd\n", &[3]).unwrap();
+        let batches = cut(limits(100, 5), b"aa\nb\ncccccccc\nd\n", &[3]);
         assert_eq!(batches, [batch(1, 2, "aa\nb\n"), batch(3, 1, "cccccccc\n"), batch(4, 1, "d\n")]);
     }
 
     #[test]
-    fn a_line_without_end_is_told_before_it_fills_memory() {
-        for input in ["a\nb\nxxxxxxxxxxxxxxxxxxxxxxxxx", "a\nb\nxxxxxxxxxxxxxxxxxxxxxxxxx\n"] {
-            assert_eq!(cut(limits(2, 100), input.as_bytes(), &[4]), Err(LineTooLong { line: 3 }));
-            assert_eq!(cut(limits(9, 100), input.as_bytes(), &[100]), Err(LineTooLong { line: 3 }));
+    fn a_long_line_that_is_ignored_is_dropped_as_it_comes() {
+        let long = "x".repeat(500);
+        let line = format!(r#"{{"type":"tool-result","result":"{long}"}}"#);
+        let batches = cut(limits(100, 100), format!("a\n{line}\nb\n{line}").as_bytes(), &[30]);
+        let one = Batch { first_line: 1, lines: 4, dropped: 2, body: b"a\n\nb\n".to_vec() };
+        assert_eq!(batches, [Cut::Batch(one)]);
+    }
+
+    #[test]
+    fn a_long_line_that_is_bad_or_counts_is_told_after_what_precedes_it() {
+        let long = "x".repeat(500);
+        let cut_off = format!(r#"{{"type":"tool-result","result":"{long}"#);
+        let glued = format!(r#"{{"type":"tool-result","result":"{long}"}}{{"type":"done"}}"#);
+        for bad in [cut_off, glued] {
+            let cuts = cut(limits(100, 100), format!("a\n{bad}\nb").as_bytes(), &[30]);
+            assert_eq!((&cuts[0], &cuts[2]), (&batch(1, 1, "a\n"), &batch(3, 1, "b")));
+            assert!(matches!(cuts[1], Cut::Bad { line: 2, .. }), "{cuts:?}");
         }
+        let counts = format!(r#"{{"type":"done","x":"{long}"}}"#);
+        let cuts = cut(limits(100, 100), format!("a\n{counts}\nb").as_bytes(), &[30]);
+        assert_eq!(cuts, [batch(1, 1, "a\n"), Cut::TooLong { line: 2 }, batch(3, 1, "b")]);
+    }
+
+    #[test]
+    fn lines_before_the_first_that_is_wanted_are_passed_over() {
+        let limits = BatchLimits { from_line: 3, ..limits(2, 100) };
+        let input = format!("{}\nb\nc\nd\ne", "x".repeat(1000));
+        assert_eq!(cut(limits, input.as_bytes(), &[7]), [batch(3, 2, "c\nd\n"), batch(5, 1, "e")]);
+        assert_eq!(cut(limits, b"a\n", &[7]), []);
     }
 
     #[test]
     fn whole_lines_can_be_taken_before_the_batch_is_full() {
         let mut batcher = Batcher::new(limits(10, 100));
         batcher.push(b"a\nb");
-        assert_eq!(batcher.next_full(), Ok(None));
+        assert_eq!(batcher.next_ready(), None);
         assert!(batcher.has_lines());
-        assert_eq!(batcher.take(), Some(batch(1, 1, "a\n")));
+        assert_eq!(batcher.take().map(Cut::Batch), Some(batch(1, 1, "a\n")));
         assert!(!batcher.has_lines());
         batcher.push(b"b\n");
-        assert_eq!(batcher.next_full(), Ok(None));
-        assert_eq!(batcher.take(), Some(batch(2, 1, "bb\n")));
-        assert_eq!(batcher.finish(), None);
+        assert_eq!(batcher.take().map(Cut::Batch), Some(batch(2, 1, "bb\n")));
+        batcher.finish();
+        assert_eq!(batcher.next_ready(), None);
+    }
+
+    #[test]
+    fn a_batch_is_split_at_a_line() {
+        let Cut::Batch(batch) = batch(5, 3, "a\n\nc") else { unreachable!() };
+        let (first, second) = batch.split(2);
+        assert_eq!((first.first_line, first.lines, &*first.body), (5, 2, &b"a\n\n"[..]));
+        assert_eq!((second.first_line, second.lines, &*second.body), (7, 1, &b"c"[..]));
+        assert_eq!(batch.split(9).1.lines, 0);
+        assert_eq!(batch.split(0).1, batch);
     }
 
     proptest! {
@@ -187,15 +319,17 @@ mod tests {
             max_bytes in 1_usize..40,
         ) {
             let input = lines.join("\n");
-            let batches = cut(limits(max_lines, max_bytes), input.as_bytes(), &pieces).unwrap();
             let mut next_line = 1;
-            for batch in &batches {
+            let mut bytes = Vec::new();
+            for cut in cut(limits(max_lines, max_bytes), input.as_bytes(), &pieces) {
+                let Cut::Batch(batch) = cut else { panic!("{cut:?}") };
                 prop_assert_eq!(batch.first_line, next_line);
                 next_line += batch.lines;
                 prop_assert!(batch.lines <= max_lines);
                 prop_assert!(batch.body.len() <= max_bytes || batch.lines == 1);
+                bytes.extend(batch.body);
             }
-            prop_assert_eq!(batches.iter().flat_map(|batch| &batch.body).copied().collect::<Vec<_>>(), input.as_bytes());
+            prop_assert_eq!(bytes, input.as_bytes());
             prop_assert_eq!(next_line - 1, input.split_inclusive('\n').count() as u64);
         }
     }

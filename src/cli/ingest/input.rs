@@ -1,18 +1,39 @@
 use std::fs::File;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, BufReader, Cursor, ErrorKind, Read};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
+use flate2::bufread::MultiGzDecoder;
 use tokio::sync::mpsc;
+
+use crate::turn::Encoding;
 
 const CHUNK_BYTES: usize = 64 * 1024;
 /// Chunks that are read ahead: 1 MiB.
 const CHUNKS_AHEAD: usize = 16;
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The bytes to send, read on a thread of their own: there is no other way to wait for a pipe and a clock at once.
 pub(super) struct Input {
-    chunks: mpsc::Receiver<io::Result<Vec<u8>>>,
+    chunks: mpsc::Receiver<Result<Chunk, InputError>>,
     total_bytes: Option<u64>,
+}
+
+/// What an input has next, inflated if it is gzip.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    pub(super) bytes: Vec<u8>,
+    /// How much of the input has been read with it.
+    pub(super) position: u64,
+}
+
+/// Why there is no more to read.
+#[derive(Debug)]
+pub(super) enum InputError {
+    Io(io::Error),
+    Utf16,
 }
 
 impl Input {
@@ -30,21 +51,17 @@ impl Input {
         Self::read(file, total_bytes)
     }
 
-    pub(super) fn read(mut source: impl Read + Send + 'static, total_bytes: Option<u64>) -> io::Result<Self> {
+    pub(super) fn read(source: impl Read + Send + 'static, total_bytes: Option<u64>) -> io::Result<Self> {
         let (sender, chunks) = mpsc::channel(CHUNKS_AHEAD);
+        let position = Arc::new(AtomicU64::new(0));
+        let counted = Counted { source, position: position.clone() };
         thread::Builder::new().name("input".into()).spawn(move || {
-            let mut buffer = vec![0; CHUNK_BYTES];
-            loop {
-                let chunk = match source.read(&mut buffer) {
-                    Ok(0) => break,
-                    Ok(length) => Ok(buffer[..length].to_vec()),
-                    Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                    Err(error) => Err(error),
-                };
-                let failed = chunk.is_err();
-                if sender.blocking_send(chunk).is_err() || failed {
-                    break;
-                }
+            let error = match Text::of(counted) {
+                Ok(mut text) => text.send(&position, &sender),
+                Err(error) => Some(error),
+            };
+            if let Some(error) = error {
+                let _ = sender.blocking_send(Err(error));
             }
         })?;
         Ok(Self { chunks, total_bytes })
@@ -56,7 +73,142 @@ impl Input {
     }
 
     /// What comes next, or `None` at the end. Nothing is lost when the future is dropped.
-    pub(super) async fn next(&mut self) -> Option<io::Result<Vec<u8>>> {
+    pub(super) async fn next(&mut self) -> Option<Result<Chunk, InputError>> {
         self.chunks.recv().await
+    }
+}
+
+/// The text of an input: inflated if it is gzip, whatever its name is, and without a byte order mark.
+struct Text {
+    source: Box<dyn Read>,
+    /// The first bytes, which have been looked at.
+    head: Vec<u8>,
+}
+
+impl Text {
+    fn of(source: impl Read + 'static) -> Result<Self, InputError> {
+        let mut text = Self { source: Box::new(source), head: Vec::new() };
+        text.look_ahead()?;
+        if Encoding::of(&text.head) == Some(Encoding::Gzip) {
+            let compressed = Cursor::new(text.head).chain(text.source);
+            let inflated = MultiGzDecoder::new(BufReader::with_capacity(CHUNK_BYTES, compressed));
+            text = Self { source: Box::new(inflated), head: Vec::new() };
+            text.look_ahead()?;
+        }
+        if Encoding::of(&text.head) == Some(Encoding::Utf16) {
+            return Err(InputError::Utf16);
+        }
+        if text.head.starts_with(BYTE_ORDER_MARK) {
+            text.head.drain(..BYTE_ORDER_MARK.len());
+        }
+        Ok(text)
+    }
+
+    /// Reads the first bytes. Less than it takes to tell the encoding comes only of an input that is shorter, or of a
+    /// pipe whose writer pauses within its first event.
+    fn look_ahead(&mut self) -> Result<(), InputError> {
+        while self.head.len() < Encoding::HEAD_BYTES {
+            let mut room = [0; Encoding::HEAD_BYTES];
+            match read(&mut self.source, &mut room[self.head.len()..]) {
+                Ok(0) => break,
+                Ok(len) => {
+                    let start = self.head.len();
+                    self.head.extend_from_slice(&room[start..start + len]);
+                }
+                Err(error) => return Err(InputError::Io(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends all of the text, to its end or to an error.
+    fn send(&mut self, position: &AtomicU64, sender: &mpsc::Sender<Result<Chunk, InputError>>) -> Option<InputError> {
+        let mut buffer = vec![0; CHUNK_BYTES];
+        let mut bytes = std::mem::take(&mut self.head);
+        loop {
+            let chunk = Chunk { bytes, position: position.load(Ordering::Relaxed) };
+            if !chunk.bytes.is_empty() && sender.blocking_send(Ok(chunk)).is_err() {
+                return None;
+            }
+            bytes = match read(&mut self.source, &mut buffer) {
+                Ok(0) => return None,
+                Ok(len) => buffer[..len].to_vec(),
+                Err(error) => return Some(InputError::Io(error)),
+            };
+        }
+    }
+}
+
+fn read(source: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match source.read(buffer) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// A source that counts what has been read of it.
+struct Counted<R> {
+    source: R,
+    position: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let len = self.source.read(buffer)?;
+        self.position.fetch_add(len as u64, Ordering::Relaxed);
+        Ok(len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+
+    async fn text_of(source: Vec<u8>) -> Result<Vec<u8>, InputError> {
+        let len = source.len() as u64;
+        let mut input = Input::read(Cursor::new(source), None).unwrap();
+        let mut text = Vec::new();
+        let mut position = 0;
+        while let Some(chunk) = input.next().await {
+            let chunk = chunk?;
+            text.extend(chunk.bytes);
+            position = chunk.position;
+        }
+        assert!(position == len || text.is_empty());
+        Ok(text)
+    }
+
+    fn gzip(text: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[tokio::test]
+    async fn gzip_is_known_by_its_first_bytes_and_a_byte_order_mark_goes() {
+        let long = b"line\n".repeat(100_000);
+        for text in [&b""[..], b"a", b"abc\n", &long] {
+            assert_eq!(text_of(text.to_vec()).await.unwrap(), text);
+            assert_eq!(text_of(gzip(text)).await.unwrap(), text);
+            assert_eq!(text_of([gzip(text), gzip(b"more")].concat()).await.unwrap(), [text, b"more"].concat());
+            assert_eq!(text_of([BYTE_ORDER_MARK, text].concat()).await.unwrap(), text);
+            assert_eq!(text_of(gzip(&[BYTE_ORDER_MARK, text].concat())).await.unwrap(), text);
+        }
+    }
+
+    #[tokio::test]
+    async fn utf_16_and_gzip_that_is_cut_off_are_errors() {
+        let utf_16: Vec<u8> = "{\"type\":\"x\"}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert!(matches!(text_of(utf_16.clone()).await, Err(InputError::Utf16)));
+        assert!(matches!(text_of(gzip(&utf_16)).await, Err(InputError::Utf16)));
+        let whole = gzip(&b"line\n".repeat(1000));
+        assert!(matches!(text_of(whole[..whole.len() - 4].to_vec()).await, Err(InputError::Io(_))));
     }
 }

@@ -1,48 +1,77 @@
+//! `turn-metrics ingest`: files and pipes of events, sent to a server.
+//!
+//! - `input`: an input as it is read; `batch`: its lines, some at a time;
+//! - `upload`: sends batches and sees to what is refused of them; `seen`: what an input has of which nothing counts;
+//! - `progress`: how far it got; `error`: why it got no further.
+
 mod batch;
+pub(super) mod error;
 mod input;
 mod progress;
+mod seen;
+mod upload;
 
-use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
 use super::args::ServerUrl;
-use super::client::{Client, ClientError};
-use super::send::{SendError, Sender};
+use super::client::Client;
+use super::send::Sender;
 use super::signals::Signals;
 use super::{CliError, output};
-use batch::{Batch, BatchLimits, Batcher, LineTooLong};
-use input::Input;
-use progress::Progress;
+use batch::{BatchLimits, Batcher, Cut};
+use error::acknowledged;
+use input::{Chunk, Input, InputError};
+use seen::Seen;
+use upload::Upload;
 
-/// The most bytes of one line: more than any server takes, little enough to hold.
+use error::{IngestError, IngestFailure};
+
+/// The most bytes of one line that is not ignored: more than any server takes, little enough to hold.
 const MAX_LINE_BYTES: usize = 64 * 1024 * 1024;
+/// A longer line is looked at as it comes, so that it is dropped if it is ignored.
+const FOLLOWED_LINE_BYTES: usize = 64 * 1024;
 /// How long lines wait for more of them before they are sent.
 const LINGER: Duration = Duration::from_millis(200);
+/// The exit code that says: everything was taken in but for what was refused and told.
+const REFUSED: u8 = 3;
 
-/// Sends kernel events from a file or a pipe to a running server.
+/// Sends kernel events from files or a pipe to a running server.
 ///
-/// The input is NDJSON, one event a line. It is sent in batches, in order; from a pipe, lines are sent at the latest a
-/// fifth of a second after they came. When the server is overloaded or away, the same batch is sent again, after a
-/// pause that grows. Sending events again is always safe, so after a failure or Ctrl-C run it again from the start,
-/// or from the line it names.
+/// The input is NDJSON, one event a line, as it is or compressed with gzip. It is sent in batches, in order; from a
+/// pipe, lines are sent at the latest a fifth of a second after they came. When the server is overloaded or away, the
+/// same batch is sent again, after a pause that grows. Sending events again is always safe, so after a failure or
+/// Ctrl-C run it again from the start, or from the line it names.
+///
+/// A bad line ends it, once all lines before it are acknowledged; with `--skip-bad` each is told and passed over. A
+/// conversation over a limit of the server is told, no more of its events are sent, and all others are.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   turn-metrics ingest events.ndjson
+  turn-metrics ingest monday.ndjson.gz tuesday.ndjson.gz --skip-bad
   my-kernel --events | turn-metrics ingest --server http://127.0.0.1:24210
 
-Exit code 1 if an event is refused or the server stays away. A line that is refused is named by its number.")]
+Exit codes: 0 if all of it was taken in; 1 if an event or a conversation is refused, if no event of a file counts, or if
+the server stays away; 3 if, with --skip-bad, all was taken in but for what was refused and told.")]
 pub(super) struct Args {
-    /// The file; `-` is standard input
+    /// The files, in this order; `-` is standard input
     #[arg(default_value = "-")]
-    file: PathBuf,
+    files: Vec<PathBuf>,
 
     /// The server
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:24210")]
     server: ServerUrl,
+
+    /// Pass over lines that are refused, and tell each on standard error
+    #[arg(long)]
+    skip_bad: bool,
+
+    /// Begin with this line of the first file
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    from_line: u64,
 
     /// How often a batch is sent again before it is given up; ten times are about a minute
     #[arg(long, value_name = "N", default_value_t = 10)]
@@ -57,120 +86,100 @@ pub(super) struct Args {
     batch_bytes: u64,
 }
 
-/// What kept the input from being taken in, and how far it got.
-#[derive(Debug, thiserror::Error)]
-#[error("{failure}; {}", acknowledged(*.acknowledged_lines))]
-pub struct IngestError {
-    /// What went wrong.
-    pub failure: IngestFailure,
-    /// So many lines from the start are acknowledged.
-    pub acknowledged_lines: u64,
-}
-
-/// What kept the input from being taken in.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum IngestFailure {
-    /// The input could not be opened.
-    #[error("cannot open {}: {cause}", path.display())]
-    Open {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        cause: io::Error,
-    },
-    /// The input could not be read.
-    #[error("cannot read the input: {0}")]
-    Read(io::Error),
-    /// A line is longer than any event may be.
-    #[error("line {line} is longer than {MAX_LINE_BYTES} bytes")]
-    LineTooLong {
-        /// The line.
-        line: u64,
-    },
-    /// The server refused an event.
-    #[error("line {line} is refused: {error}")]
-    BadLine {
-        /// The line of the input.
-        line: u64,
-        /// What the server says of it.
-        error: String,
-    },
-    /// A conversation or a turn of a batch is over a limit of the server. What else the batch has is taken in.
-    #[error("lines {first} to {last} are refused: {error}")]
-    OverLimit {
-        /// The first line of the batch.
-        first: u64,
-        /// Its last line.
-        last: u64,
-        /// What the server says of it.
-        error: String,
-    },
-    /// A batch was not acknowledged.
-    #[error("lines {first} to {last}: {cause}")]
-    Batch {
-        /// The first line of the batch.
-        first: u64,
-        /// Its last line.
-        last: u64,
-        /// Why, with all that caused it.
-        cause: String,
-    },
-}
-
-fn acknowledged(lines: u64) -> String {
-    match lines {
-        0 => "no line is acknowledged".into(),
-        lines => format!("all lines up to {lines} are acknowledged"),
-    }
-}
-
 pub(super) fn run(args: &Args) -> Result<ExitCode, CliError> {
     let mut signals = Signals::listen().map_err(CliError::system("listen for signals"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
         .map_err(CliError::system("start the sender"))?;
-    let mut progress = Progress::new();
+    let mut upload = Upload::new(Sender::new(Client::new(args.server.clone()), args.retries), args.skip_bad);
     let result = runtime.block_on(async {
         tokio::select! {
-            result = ingest(args, &mut progress) => result.map(|()| None),
+            result = ingest(args, &mut upload) => result.map(|()| None),
             signal = signals.first() => Ok(Some(signal)),
         }
     });
     // Neither a request in flight nor a read of a silent pipe is waited for.
     runtime.shutdown_background();
-    progress.finish();
-    let lines = progress.acknowledged_lines;
-    if let Some(signal) = result.map_err(|failure| IngestError { failure, acknowledged_lines: lines })? {
-        output::note(&format!("stopped; {}", acknowledged(lines)));
-        output::print(&progress.summary())?;
+    upload.progress.finish();
+    upload.tell_rest();
+    if let Some(signal) = result? {
+        output::note(&format!("stopped; {}: {}", upload.input, acknowledged(upload.progress.acknowledged_lines)));
+        output::print(&upload.progress.summary())?;
         return Ok(signal.exit_code());
     }
-    output::print(&progress.summary())?;
-    Ok(ExitCode::SUCCESS)
+    output::print(&upload.progress.summary())?;
+    Ok(if upload.refused_lines > 0 || upload.first_withheld.is_some() { REFUSED.into() } else { ExitCode::SUCCESS })
 }
 
-async fn ingest(args: &Args, progress: &mut Progress) -> Result<(), IngestFailure> {
-    let input = Input::open(&args.file).map_err(|cause| IngestFailure::Open { path: args.file.clone(), cause })?;
-    progress.begin(input.total_bytes());
-    stream(input, args, progress).await
+/// Sends all files. What is wrong with a file as a whole does not keep those after it from being sent, but ends in an
+/// error all the same.
+async fn ingest(args: &Args, upload: &mut Upload) -> Result<(), IngestError> {
+    upload.progress.begin(total_bytes(&args.files));
+    let mut base = 0;
+    let mut foreign: Option<IngestError> = None;
+    for (nth, path) in args.files.iter().enumerate() {
+        let from_line = if nth == 0 { args.from_line } else { 1 };
+        upload.input = name_of(path);
+        upload.seen = Seen::default();
+        upload.progress.begin_input(base, from_line);
+        let refused_before = (upload.refused_lines, upload.withheld_conversations());
+        let failed = |upload: &Upload, failure| IngestError {
+            input: upload.input.clone(),
+            failure,
+            acknowledged_lines: upload.progress.acknowledged_lines,
+        };
+        let input = Input::open(path).map_err(|cause| failed(upload, IngestFailure::Open(cause)))?;
+        base += input.total_bytes().unwrap_or(0);
+        stream(input, args, from_line, upload).await.map_err(|failure| failed(upload, failure))?;
+        let is_any_refused = upload.refused_lines > refused_before.0;
+        let is_foreign = !upload.progress.has_accepted() && (upload.progress.has_ignored() || is_any_refused);
+        if is_foreign && from_line == 1 && upload.withheld_conversations() == refused_before.1 {
+            let error = failed(upload, IngestFailure::NothingCounts { seen: upload.seen.to_string() });
+            if let Some(earlier) = foreign.replace(error) {
+                upload.progress.note(&earlier.to_string());
+            }
+        }
+    }
+    if let Some(error) = foreign {
+        return Err(error);
+    }
+    match upload.first_withheld {
+        Some(line) if !args.skip_bad => {
+            let failure = IngestFailure::OverLimit { conversations: upload.withheld_conversations(), line };
+            let acknowledged_lines = upload.progress.acknowledged_lines;
+            Err(IngestError { input: upload.input.clone(), failure, acknowledged_lines })
+        }
+        _ => Ok(()),
+    }
 }
 
-async fn stream(mut input: Input, args: &Args, progress: &mut Progress) -> Result<(), IngestFailure> {
-    let sender = Sender::new(Client::new(args.server.clone()), args.retries);
+fn name_of(path: &Path) -> String {
+    if path == Path::new("-") { "standard input".into() } else { output::plain(&path.display().to_string()) }
+}
+
+/// How much all files have, if that is known of each.
+fn total_bytes(files: &[PathBuf]) -> Option<u64> {
+    let length = |path: &PathBuf| path.metadata().ok().filter(std::fs::Metadata::is_file).map(|file| file.len());
+    files.iter().map(length).sum()
+}
+
+async fn stream(mut input: Input, args: &Args, from_line: u64, upload: &mut Upload) -> Result<(), IngestFailure> {
     let mut batcher = Batcher::new(BatchLimits {
         lines: args.batch_lines,
         bytes: usize::try_from(args.batch_bytes).unwrap_or(usize::MAX),
+        followed_bytes: FOLLOWED_LINE_BYTES,
         line_bytes: MAX_LINE_BYTES,
+        from_line,
     });
-    let too_long = |LineTooLong { line }| IngestFailure::LineTooLong { line };
     // When the lines that wait have waited long enough. Counted from the first of them: were it from the latest, a
     // line every moment would keep the first waiting until the batch is full.
     let mut due = None;
-    loop {
-        while let Some(batch) = batcher.next_full().map_err(too_long)? {
-            send(&sender, batch, progress).await?;
+    let mut read = 0;
+    let failure = loop {
+        while let Some(cut) = batcher.next_ready() {
+            send(cut, upload).await?;
+            upload.progress.move_to(read);
             due = None;
         }
         let chunk = if batcher.has_lines() {
@@ -180,53 +189,46 @@ async fn stream(mut input: Input, args: &Args, progress: &mut Progress) -> Resul
             Some(input.next().await)
         };
         match chunk {
-            Some(Some(chunk)) => batcher.push(&chunk.map_err(IngestFailure::Read)?),
-            Some(None) => break,
+            Some(Some(Ok(Chunk { bytes, position }))) => {
+                batcher.push(&bytes);
+                read = position;
+            }
+            Some(Some(Err(InputError::Io(error)))) => break Some(IngestFailure::Read(error)),
+            Some(Some(Err(InputError::Utf16))) => break Some(IngestFailure::Utf16),
+            Some(None) => break None,
             None => {
                 due = None;
                 if let Some(batch) = batcher.take() {
-                    send(&sender, batch, progress).await?;
+                    upload.send(batch).await?;
                 }
             }
         }
+    };
+    match failure {
+        None => batcher.finish(),
+        // The lines that were read are sent all the same, but for the last, of which some is missing.
+        Some(failure) => {
+            if let Some(batch) = batcher.take() {
+                upload.send(batch).await?;
+            }
+            return Err(failure);
+        }
     }
-    while let Some(batch) = batcher.finish() {
-        send(&sender, batch, progress).await?;
+    while let Some(cut) = batcher.next_ready() {
+        send(cut, upload).await?;
     }
+    upload.progress.move_to(read);
     Ok(())
 }
 
-async fn send(sender: &Sender, batch: Batch, progress: &mut Progress) -> Result<(), IngestFailure> {
-    let Batch { first_line, lines, body } = batch;
-    let bytes = body.len() as u64;
-    match sender.send(body, |line| progress.note(line)).await {
-        Ok(receipt) => {
-            progress.advance(lines, bytes, &receipt);
-            Ok(())
+async fn send(cut: Cut, upload: &mut Upload) -> Result<(), IngestFailure> {
+    match cut {
+        Cut::Batch(batch) => upload.send(batch).await,
+        Cut::Bad { line, error } => upload.refuse(line, error),
+        Cut::TooLong { line } if upload.skip_bad => {
+            upload.refuse(line, IngestFailure::LineTooLong { line }.to_string())
         }
-        Err(error) => Err(explain(first_line, lines, error)),
-    }
-}
-
-/// Tells of a batch that was not acknowledged in terms of the input.
-fn explain(first: u64, lines: u64, error: SendError) -> IngestFailure {
-    let last = first + lines.saturating_sub(1);
-    match error {
-        SendError::Refused(ClientError::Refused { status: 400, error, line: Some(line), .. }) if line > 0 => {
-            // The server counts lines from the start of the batch, in words too.
-            let error = error.strip_prefix(&format!("line {line}: ")).unwrap_or(&error).to_owned();
-            IngestFailure::BadLine { line: first.saturating_add(line - 1), error }
-        }
-        SendError::Refused(ClientError::Refused { status: 422, error, .. }) => {
-            IngestFailure::OverLimit { first, last, error }
-        }
-        error => {
-            let cause = match &error {
-                SendError::GaveUp { source, .. } => format!("{error}: {source}"),
-                error => error.to_string(),
-            };
-            IngestFailure::Batch { first, last, cause }
-        }
+        Cut::TooLong { line } => Err(IngestFailure::LineTooLong { line }),
     }
 }
 

@@ -6,13 +6,18 @@ use tokio::time::Instant;
 
 use super::super::client::Receipt;
 use super::super::output;
+use super::batch::Batch;
 
 /// How far the input has got, shown on a terminal and told at the end.
 pub(super) struct Progress {
     bar: ProgressBar,
     started: Instant,
-    /// So many lines from the start are acknowledged.
+    /// So many lines from the start of the present input are acknowledged.
     pub(super) acknowledged_lines: u64,
+    /// Where on the bar the present input begins.
+    base: u64,
+    /// What was accepted and ignored before the present input.
+    before: (u64, u64),
     accepted: u64,
     ignored: u64,
     sealed: u64,
@@ -27,6 +32,8 @@ impl Progress {
             bar: ProgressBar::with_draw_target(None, target),
             started: Instant::now(),
             acknowledged_lines: 0,
+            base: 0,
+            before: (0, 0),
             accepted: 0,
             ignored: 0,
             sealed: 0,
@@ -49,16 +56,42 @@ impl Progress {
         self.bar.enable_steady_tick(Duration::from_millis(200));
     }
 
+    /// Begins with the next input, `base` bytes after the first.
+    pub(super) fn begin_input(&mut self, base: u64, from_line: u64) {
+        self.base = base;
+        self.before = (self.accepted, self.ignored);
+        self.acknowledged_lines = from_line.saturating_sub(1);
+    }
+
+    /// Whether anything of the present input was accepted.
+    pub(super) fn has_accepted(&self) -> bool {
+        self.accepted > self.before.0
+    }
+
+    /// Whether anything of the present input was ignored.
+    pub(super) fn has_ignored(&self) -> bool {
+        self.ignored > self.before.1
+    }
+
+    /// Moves the bar to a place of the present input.
+    pub(super) fn move_to(&self, position: u64) {
+        self.bar.set_position(self.base + position);
+    }
+
     /// Counts a batch that is acknowledged.
-    pub(super) fn advance(&mut self, lines: u64, bytes: u64, receipt: &Receipt) {
-        self.acknowledged_lines += lines;
+    pub(super) fn advance(&mut self, batch: &Batch, receipt: &Receipt) {
+        self.acknowledged_lines = batch.first_line + batch.lines - 1;
         self.accepted += receipt.accepted;
-        self.ignored += receipt.ignored;
+        self.ignored += receipt.ignored + batch.dropped;
         let duplicates = receipt.sealed.iter().filter(|turn| turn.duplicate).count() as u64;
         self.duplicates += duplicates;
         self.sealed += receipt.sealed.len() as u64 - duplicates;
-        self.bar.inc(bytes);
         self.bar.set_message(format!("{} turns sealed", HumanCount(self.sealed)));
+    }
+
+    /// Notes that a line is done with, and all before it.
+    pub(super) fn acknowledge_to(&mut self, line: u64) {
+        self.acknowledged_lines = line;
     }
 
     /// Tells something without disturbing the bar.

@@ -3,23 +3,52 @@ use std::io::{self, Read, Write};
 use super::super::testing::{Script, answer};
 use super::*;
 
-fn args(server: ServerUrl, file: PathBuf) -> Args {
-    Args { file, server, retries: 2, batch_lines: 2, batch_bytes: 1000 }
+fn args(server: ServerUrl, files: Vec<PathBuf>) -> Args {
+    Args { files, server, skip_bad: false, from_line: 1, retries: 2, batch_lines: 2, batch_bytes: 1000 }
+}
+
+fn upload(args: &Args) -> Upload {
+    Upload::new(Sender::new(Client::new(args.server.clone()), args.retries), args.skip_bad)
 }
 
 fn accepted(count: u64, sealed: &str) -> Option<String> {
     answer(200, &format!(r#"{{"accepted":{count},"ignored":1,"sealed":[{sealed}]}}"#))
 }
 
-/// Sends a text by way of a file.
-async fn ingest_text(text: &str, answers: Vec<Option<String>>) -> (Result<(), IngestFailure>, Progress, Vec<String>) {
+fn bad(line: u64) -> Option<String> {
+    answer(400, &format!(r#"{{"error":"line {line}: `turnId` is missing","line":{line}}}"#))
+}
+
+/// What came of sending a text by way of a file: the result without the file's name, how far it got, and the requests,
+/// each as its query and its body.
+struct Sent {
+    result: Result<(), String>,
+    upload: Upload,
+    requests: Vec<(bool, String)>,
+}
+
+async fn send_with(text: &str, answers: Vec<Option<String>>, change: impl FnOnce(&mut Args)) -> Sent {
     let script = Script::play(answers);
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(text.as_bytes()).unwrap();
-    let mut progress = Progress::new();
-    let result = ingest(&args(script.url(), file.path().into()), &mut progress).await;
-    let bodies = script.requests().iter().map(|request| request.split_once("\r\n\r\n").unwrap().1.into()).collect();
-    (result, progress, bodies)
+    let mut args = args(script.url(), vec![file.path().into()]);
+    change(&mut args);
+    let mut upload = upload(&args);
+    let name = format!("{}: ", file.path().display());
+    let result = ingest(&args, &mut upload).await;
+    let result = result.map_err(|error| error.to_string().strip_prefix(&name).unwrap().to_owned());
+    let request = |request: &String| {
+        (request.starts_with("POST /events?bad=skip "), request.split_once("\r\n\r\n").unwrap().1.to_owned())
+    };
+    Sent { result, upload, requests: script.requests().iter().map(request).collect() }
+}
+
+async fn send_text(text: &str, answers: Vec<Option<String>>) -> Sent {
+    send_with(text, answers, |_| {}).await
+}
+
+fn whole(bodies: &[&str]) -> Vec<(bool, String)> {
+    bodies.iter().map(|body| (false, (*body).to_owned())).collect()
 }
 
 #[tokio::test]
@@ -27,53 +56,125 @@ async fn lines_are_sent_in_batches_in_order_and_counted() {
     let sealed = r#"{"conversationId":"c","turnId":"t","ordinal":1,"duplicate":false},
                     {"conversationId":"c","turnId":"u","ordinal":2,"duplicate":true}"#;
     let answers = vec![accepted(2, ""), accepted(1, sealed), accepted(1, "")];
-    let (result, progress, bodies) = ingest_text("a\nb\nc\n\nd", answers).await;
-    result.unwrap();
-    assert_eq!(bodies, ["a\nb\n", "c\n\n", "d"]);
-    assert_eq!(progress.acknowledged_lines, 5);
-    let summary = progress.summary();
+    let sent = send_text("a\nb\nc\n\nd", answers).await;
+    sent.result.unwrap();
+    assert_eq!(sent.requests, whole(&["a\nb\n", "c\n\n", "d"]));
+    assert_eq!(sent.upload.progress.acknowledged_lines, 5);
+    let summary = sent.upload.progress.summary();
     assert!(summary.starts_with("4 events accepted, 3 ignored, 1 turns sealed, 1 duplicates, "), "{summary}");
 }
 
 #[tokio::test]
-async fn a_bad_line_is_named_by_its_number_in_the_file() {
-    let bad = answer(400, r#"{"error":"line 2: missing field `turnId` (column 15)","line":2}"#);
-    let (result, progress, _) = ingest_text("a\nb\nc\nd\ne\n", vec![accepted(2, ""), bad]).await;
-    let error = IngestError { failure: result.unwrap_err(), acknowledged_lines: progress.acknowledged_lines };
+async fn what_precedes_a_bad_line_is_sent_and_the_line_to_go_on_from_is_told() {
+    let answers = vec![accepted(2, ""), bad(2), accepted(1, "")];
+    let sent = send_text("a\nb\nc\nd\ne\n", answers).await;
     assert_eq!(
-        error.to_string(),
-        "line 4 is refused: missing field `turnId` (column 15); all lines up to 2 are acknowledged"
+        sent.result.unwrap_err(),
+        "line 4 is refused: `turnId` is missing (correct it, or go on after it with `--from-line 5` or `--skip-bad`); \
+         all lines up to 3 are acknowledged"
     );
+    assert_eq!(sent.requests, whole(&["a\nb\n", "c\nd\n", "c\n"]));
 }
 
 #[tokio::test]
-async fn a_limit_of_the_server_is_told_with_the_lines_and_nothing_is_sent_again() {
-    let over = answer(422, r#"{"error":"`c` would have more than 2 open turns","sealed":[]}"#);
-    let (result, progress, bodies) = ingest_text("a\nb\nc\nd\n", vec![accepted(2, ""), over]).await;
-    let error = IngestError { failure: result.unwrap_err(), acknowledged_lines: progress.acknowledged_lines };
+async fn bad_lines_are_passed_over_and_counted_if_that_is_wanted() {
+    let refused = r#"{"accepted":1,"ignored":0,"sealed":[],"refused":[{"line":1,"error":"no"}],"refusedCount":1}"#;
+    let answers = vec![bad(2), accepted(1, ""), answer(200, refused), accepted(1, "")];
+    let sent = send_with("a\nb\nc\nd\n", answers, |args| {
+        args.skip_bad = true;
+        args.batch_lines = 3;
+    })
+    .await;
+    sent.result.unwrap();
+    let bodies: Vec<_> = sent.requests.iter().map(|(skip, body)| (*skip, &**body)).collect();
+    assert_eq!(bodies, [(false, "a\nb\nc\n"), (false, "a\n"), (true, "b\nc\n"), (false, "d\n")]);
+    assert_eq!((sent.upload.refused_lines, sent.upload.progress.acknowledged_lines), (1, 4));
+}
+
+#[tokio::test]
+async fn it_begins_with_the_line_that_is_wanted() {
+    let sent = send_with("a\nb\nc\nd\n", vec![accepted(1, ""), bad(1)], |args| {
+        args.from_line = 2;
+    })
+    .await;
+    assert!(sent.result.unwrap_err().starts_with("line 4 is refused: "));
+    assert_eq!(sent.requests, whole(&["b\nc\n", "d\n"]));
+}
+
+fn done(conversation: &str, turn: u32) -> String {
+    format!(r#"{{"type":"done","conversationId":"{conversation}","turnId":"{turn}","reason":"stop"}}"#)
+}
+
+#[tokio::test]
+async fn a_conversation_over_a_limit_stops_nobody_elses_and_no_more_of_it_is_sent() {
+    let over = r#"{"error":"too many","accepted":1,"ignored":0,"sealed":[],"refusedCount":1,
+        "refused":[{"line":1,"error":"`c` would have more than 2 open turns","conversationId":"c"}]}"#;
+    let text = [done("c", 1), done("d", 1), done("c", 2), done("d", 2)].join("\n");
+    let sent = send_text(&text, vec![answer(422, over), accepted(1, "")]).await;
     assert_eq!(
-        error.to_string(),
-        "lines 3 to 4 are refused: `c` would have more than 2 open turns; all lines up to 2 are acknowledged"
+        sent.result.unwrap_err(),
+        "1 conversations are refused, the first at line 1; all others were taken in; all lines up to 4 are acknowledged"
     );
-    assert_eq!(bodies.len(), 2);
+    assert_eq!(sent.requests[1].1, format!("\n{}", done("d", 2)));
+    let summary = sent.upload.progress.summary();
+    assert!(summary.starts_with("2 events accepted, "), "{summary}");
+}
+
+#[tokio::test]
+async fn a_file_of_which_nothing_counts_is_told_by_what_it_has() {
+    let nothing = || answer(200, r#"{"accepted":0,"ignored":2,"sealed":[]}"#);
+    let text = "{\"type\":\"user\"}\n{\"type\":\"assistant\"}\n";
+    let sent = send_text(text, vec![nothing()]).await;
+    assert_eq!(
+        sent.result.unwrap_err(),
+        "none of its events counts: its first 2 lines are 1 of the type `user`, 1 of the type `assistant`; all lines up \
+         to 2 are acknowledged"
+    );
+    send_text("", vec![]).await.result.unwrap();
+    let resumed = send_with(&format!("x\n{text}"), vec![nothing()], |args| args.from_line = 2).await;
+    resumed.result.unwrap();
+}
+
+#[tokio::test]
+async fn several_files_are_sent_in_their_order_and_a_foreign_one_keeps_no_other_from_it() {
+    let nothing = answer(200, r#"{"accepted":0,"ignored":1,"sealed":[]}"#);
+    let script = Script::play(vec![nothing, accepted(1, ""), bad(1)]);
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    // The last line of the first file has no line break, and is no part of the next file's first.
+    let files = vec![file("one", "foreign"), file("two", "a\n"), file("three", "b")];
+    let args = args(script.url(), files);
+    let mut upload = upload(&args);
+    let error = ingest(&args, &mut upload).await.unwrap_err();
+    assert!(error.input.ends_with("three") && error.to_string().contains("line 1 is refused"), "{error}");
+    let requests = script.requests();
+    let bodies: Vec<_> = requests.iter().map(|request| request.split_once("\r\n\r\n").unwrap().1).collect();
+    assert_eq!(bodies, ["foreign", "a\n", "b"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_stays_away_is_given_up() {
-    let (result, progress, bodies) = ingest_text("a\nb\nc\n", vec![None, None, None]).await;
-    let message = result.unwrap_err().to_string();
+    let sent = send_text("a\nb\nc\n", vec![None, None, None]).await;
+    let message = sent.result.unwrap_err();
     assert!(message.starts_with("lines 1 to 2: gave up after 3 tries: cannot reach http://127.0.0.1:"), "{message}");
-    assert_eq!(progress.acknowledged_lines, 0);
-    assert_eq!(bodies, ["a\nb\n"; 3]);
+    assert_eq!(sent.upload.progress.acknowledged_lines, 0);
+    assert_eq!(sent.requests, whole(&["a\nb\n"; 3]));
 }
 
 #[tokio::test]
 async fn a_file_that_cannot_be_read_is_named() {
     let server: ServerUrl = "http://127.0.0.1:1".parse().unwrap();
-    let missing = ingest(&args(server.clone(), "/nonexistent/x".into()), &mut Progress::new()).await;
-    let message = missing.unwrap_err().to_string();
-    assert!(message.starts_with("cannot open /nonexistent/x: "), "{message}");
-    assert!(ingest(&args(server, std::env::temp_dir()), &mut Progress::new()).await.is_err());
+    let ingest_path = async |path: PathBuf| {
+        let args = args(server.clone(), vec![path]);
+        ingest(&args, &mut upload(&args)).await.unwrap_err().to_string()
+    };
+    let message = ingest_path("/nonexistent/x".into()).await;
+    assert!(message.starts_with("/nonexistent/x: cannot be opened: "), "{message}");
+    ingest_path(std::env::temp_dir()).await;
 }
 
 /// A source whose end never comes.
@@ -95,14 +196,14 @@ impl Read for Endless {
 async fn lines_of_a_pipe_that_falls_silent_are_sent_all_the_same() {
     let script = Script::play(vec![accepted(1, "")]);
     let (end, ended) = std::sync::mpsc::channel();
-    let input = Input::read(Endless(io::Cursor::new(b"a\nb"), ended), None).unwrap();
-    let args = args(script.url(), "-".into());
-    let mut progress = Progress::new();
-    let work = stream(input, &args, &mut progress);
+    let input = Input::read(Endless(io::Cursor::new(b"first\nsecond"), ended), None).unwrap();
+    let args = args(script.url(), vec!["-".into()]);
+    let mut upload = upload(&args);
+    let work = stream(input, &args, 1, &mut upload);
     tokio::select! {
         result = work => panic!("ended before the pipe did: {result:?}"),
         requests = tokio::task::spawn_blocking(|| script.requests()) => {
-            assert!(requests.unwrap()[0].ends_with("\r\n\r\na\n"));
+            assert!(requests.unwrap()[0].ends_with("\r\n\r\nfirst\n"));
         }
     }
     drop(end);

@@ -1,0 +1,81 @@
+use std::io;
+
+use super::MAX_LINE_BYTES;
+
+/// What kept an input from being taken in whole, and how far it got.
+#[derive(Debug, thiserror::Error)]
+#[error("{input}: {failure}; {}", acknowledged(*.acknowledged_lines))]
+pub struct IngestError {
+    /// The name of the input.
+    pub input: String,
+    /// What went wrong.
+    pub failure: IngestFailure,
+    /// So many lines from its start are acknowledged.
+    pub acknowledged_lines: u64,
+}
+
+/// What kept an input from being taken in whole.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IngestFailure {
+    /// The input could not be opened.
+    #[error("cannot be opened: {0}")]
+    Open(io::Error),
+    /// The input could not be read.
+    #[error("cannot be read: {0}")]
+    Read(io::Error),
+    /// The input is UTF-16.
+    #[error("the text is UTF-16, and must be UTF-8")]
+    Utf16,
+    /// A line is longer than any event may be.
+    #[error("line {line} is longer than {MAX_LINE_BYTES} bytes and not ignored")]
+    LineTooLong {
+        /// The line.
+        line: u64,
+    },
+    /// An event is refused.
+    #[error("line {line} is refused: {error} (correct it, or go on after it with `--from-line {}` or `--skip-bad`)", line.saturating_add(1))]
+    BadLine {
+        /// The line of the input.
+        line: u64,
+        /// What is wrong with it.
+        error: String,
+    },
+    /// Conversations are over a limit of the server. Everything else is taken in.
+    #[error("{conversations} conversations are refused, the first at line {line}; all others were taken in")]
+    OverLimit {
+        /// How many conversations.
+        conversations: usize,
+        /// The first line of the first of them.
+        line: u64,
+    },
+    /// More conversations are over a limit than can be kept in mind.
+    #[error("more than {limit} conversations are refused")]
+    TooManyRefused {
+        /// How many may be.
+        limit: usize,
+    },
+    /// No line of the input counts.
+    #[error("none of its events counts: {seen}")]
+    NothingCounts {
+        /// What the input has instead.
+        seen: String,
+    },
+    /// A batch was not acknowledged.
+    #[error("lines {first} to {last}: {cause}")]
+    Batch {
+        /// The first line of the batch.
+        first: u64,
+        /// Its last line.
+        last: u64,
+        /// Why, with all that caused it.
+        cause: String,
+    },
+}
+
+pub(super) fn acknowledged(lines: u64) -> String {
+    match lines {
+        0 => "no line is acknowledged".into(),
+        lines => format!("all lines up to {lines} are acknowledged"),
+    }
+}

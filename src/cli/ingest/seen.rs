@@ -1,0 +1,79 @@
+use std::fmt;
+
+use super::super::output::plain;
+use crate::turn::type_name;
+
+/// What an input has of which no line counts, so that someone who sent the wrong file can see it: the types of its
+/// first lines.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    types: Vec<(String, u64)>,
+    lines: u64,
+    others: u64,
+}
+
+/// The lines that are looked at, and the types that are named.
+const MAX_LINES: u64 = 1000;
+const MAX_TYPES: usize = 8;
+const MAX_NAME_CHARS: usize = 40;
+
+impl Seen {
+    /// Looks at the lines of a batch.
+    pub(super) fn look_at(&mut self, body: &[u8]) {
+        for line in body.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
+            if self.lines == MAX_LINES {
+                return;
+            }
+            self.lines += 1;
+            let Some(name) = type_name(line) else {
+                self.others += 1;
+                continue;
+            };
+            let name = plain(&name.chars().take(MAX_NAME_CHARS).collect::<String>());
+            match self.types.iter().position(|(known, _)| *known == name) {
+                Some(at) => self.types[at].1 += 1,
+                None if self.types.len() < MAX_TYPES => self.types.push((name, 1)),
+                None => self.others += 1,
+            }
+        }
+    }
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts: Vec<_> =
+            self.types.iter().map(|(name, count)| format!("{count} of the type `{name}`")).collect();
+        if self.others > 0 {
+            parts.push(format!("{} others", self.others));
+        }
+        if parts.is_empty() {
+            return f.write_str("all of its lines are long ones that are ignored");
+        }
+        write!(f, "its first {} lines are {}", self.lines, parts.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_types_of_foreign_records_are_counted() {
+        let mut seen = Seen::default();
+        seen.look_at(
+            b"{\"type\":\"user\"}\n\n{\"type\":\"assistant\"}\n{\"type\":\"user\",\"x\":{\"type\":\"y\"}}\nno event\n",
+        );
+        assert_eq!(seen.to_string(), "its first 4 lines are 2 of the type `user`, 1 of the type `assistant`, 1 others");
+    }
+
+    #[test]
+    fn no_more_is_kept_than_is_told() {
+        let mut seen = Seen::default();
+        for nth in 0..5000 {
+            seen.look_at(format!("{{\"type\":\"{nth}{}\"}}", "\\u001b".repeat(100)).as_bytes());
+        }
+        let text = seen.to_string();
+        assert!(text.starts_with("its first 1000 lines are") && text.ends_with("992 others"), "{text}");
+        assert!(text.len() < 4000 && !text.contains('\u{1b}'), "{text}");
+    }
+}

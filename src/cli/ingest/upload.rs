@@ -1,0 +1,223 @@
+use std::collections::HashSet;
+
+use super::super::client::{BadLines, ClientError, Receipt};
+use super::super::output::plain;
+use super::super::send::{SendError, Sender};
+use super::batch::Batch;
+use super::error::IngestFailure;
+use super::progress::Progress;
+use super::seen::Seen;
+use crate::turn::{ConversationId, parse_line};
+
+/// Lines that are sent at once where some are bad: no more than the server names in an answer.
+const SKIPPED_AT_ONCE: u64 = 100;
+/// The most conversations over a limit, which are kept in mind.
+const MAX_WITHHELD: usize = 10_000;
+/// The most warnings of a run that are shown.
+const MAX_WARNINGS: u64 = 100;
+
+/// Sends batches in order, and sees to what is refused of them.
+pub(super) struct Upload {
+    sender: Sender,
+    pub(super) skip_bad: bool,
+    pub(super) progress: Progress,
+    /// The input that is being sent.
+    pub(super) input: String,
+    /// What it has, as long as none of it counts.
+    pub(super) seen: Seen,
+    /// The bad lines that were passed over.
+    pub(super) refused_lines: u64,
+    /// The first line of the first conversation over a limit.
+    pub(super) first_withheld: Option<u64>,
+    /// The conversations over a limit. More of their events would seal turns without those that were refused.
+    withheld: HashSet<ConversationId>,
+    withheld_lines: u64,
+    warnings: u64,
+}
+
+/// What came of posting a batch.
+enum Posted {
+    Taken,
+    /// Nothing was taken, as this line of the batch is bad.
+    Bad {
+        line: u64,
+        error: String,
+    },
+}
+
+impl Upload {
+    pub(super) fn new(sender: Sender, skip_bad: bool) -> Self {
+        Self {
+            sender,
+            skip_bad,
+            progress: Progress::new(),
+            input: String::new(),
+            seen: Seen::default(),
+            refused_lines: 0,
+            first_withheld: None,
+            withheld: HashSet::new(),
+            withheld_lines: 0,
+            warnings: 0,
+        }
+    }
+
+    /// How many conversations are over a limit.
+    pub(super) fn withheld_conversations(&self) -> usize {
+        self.withheld.len()
+    }
+
+    /// Sends a batch until all of it is acknowledged or told as refused.
+    pub(super) async fn send(&mut self, batch: Batch) -> Result<(), IngestFailure> {
+        let mut rest = batch;
+        while rest.lines > 0 {
+            let Posted::Bad { line, error } = self.post(&rest, BadLines::Refuse).await? else { return Ok(()) };
+            // The server refused all for it. What precedes it is good, and what follows may be.
+            let (good, from_bad) = rest.split(line - 1);
+            if good.lines > 0
+                && let Posted::Bad { line, error } = self.post(&good, BadLines::Refuse).await?
+            {
+                return Err(IngestFailure::BadLine { line: good.first_line + line - 1, error });
+            }
+            if !self.skip_bad {
+                return Err(IngestFailure::BadLine { line: from_bad.first_line, error });
+            }
+            let (some, after) = from_bad.split(SKIPPED_AT_ONCE);
+            if let Posted::Bad { line, error } = self.post(&some, BadLines::Skip).await? {
+                return Err(IngestFailure::BadLine { line: some.first_line + line - 1, error });
+            }
+            rest = after;
+        }
+        Ok(())
+    }
+
+    /// Passes over a bad line that is not sent at all.
+    pub(super) fn refuse(&mut self, line: u64, error: String) -> Result<(), IngestFailure> {
+        if !self.skip_bad {
+            return Err(IngestFailure::BadLine { line, error });
+        }
+        self.note_refused(line, &error);
+        self.progress.acknowledge_to(line);
+        Ok(())
+    }
+
+    fn note_refused(&mut self, line: u64, error: &str) {
+        self.refused_lines += 1;
+        self.progress.note(&format!("{}: line {line} is refused: {}", self.input, plain(error)));
+    }
+
+    async fn post(&mut self, batch: &Batch, bad_lines: BadLines) -> Result<Posted, IngestFailure> {
+        let body = self.without_withheld(&batch.body);
+        if !self.progress.has_accepted() {
+            self.seen.look_at(&body);
+        }
+        let progress = &self.progress;
+        match self.sender.send(body, bad_lines, |line| progress.note(line)).await {
+            Ok(receipt) => {
+                self.progress.advance(batch, &receipt);
+                self.tell(batch, receipt)?;
+                Ok(Posted::Taken)
+            }
+            Err(SendError::Refused(ClientError::Refused { status: 400, error, line: Some(line), .. }))
+                if (1..=batch.lines).contains(&line) =>
+            {
+                // The server counts lines from the start of the batch, in words too.
+                let error = error.strip_prefix(&format!("line {line}: ")).unwrap_or(&error).to_owned();
+                Ok(Posted::Bad { line, error })
+            }
+            Err(error) => {
+                let cause = match &error {
+                    SendError::GaveUp { source, .. } => format!("{error}: {source}"),
+                    error => error.to_string(),
+                };
+                let last = batch.first_line + batch.lines.saturating_sub(1);
+                Err(IngestFailure::Batch { first: batch.first_line, last, cause })
+            }
+        }
+    }
+
+    /// Tells what an answer says beside its counts.
+    fn tell(&mut self, batch: &Batch, receipt: Receipt) -> Result<(), IngestFailure> {
+        for refused in receipt.refused {
+            let line = batch.first_line + refused.line.saturating_sub(1);
+            let Some(conversation_id) = refused.conversation_id else {
+                self.note_refused(line, &refused.error);
+                continue;
+            };
+            self.progress.note(&format!("{}: line {line}: {}", self.input, plain(&refused.error)));
+            self.first_withheld.get_or_insert(line);
+            self.withheld.insert(conversation_id);
+            if self.withheld.len() > MAX_WITHHELD {
+                return Err(IngestFailure::TooManyRefused { limit: MAX_WITHHELD });
+            }
+        }
+        for warning in receipt.warnings {
+            self.warnings += 1;
+            if self.warnings <= MAX_WARNINGS {
+                let warning = in_lines_of_input(&plain(&warning), batch.first_line);
+                self.progress.note(&format!("{}: {warning}", self.input));
+            }
+        }
+        Ok(())
+    }
+
+    /// The lines of a batch with a blank one in place of each that is of a conversation over a limit.
+    fn without_withheld(&mut self, body: &[u8]) -> Vec<u8> {
+        if self.withheld.is_empty() {
+            return body.to_vec();
+        }
+        let mut kept = Vec::with_capacity(body.len());
+        for line in body.split_inclusive(|byte| *byte == b'\n') {
+            let event = parse_line(line);
+            if event.is_ok_and(|event| event.is_some_and(|event| self.withheld.contains(&event.conversation_id))) {
+                self.withheld_lines += 1;
+                kept.push(b'\n');
+            } else {
+                kept.extend_from_slice(line);
+            }
+        }
+        kept
+    }
+
+    /// What was not sent or not shown, told at the end.
+    pub(super) fn tell_rest(&self) {
+        if self.withheld_lines > 0 {
+            self.progress.note(&format!(
+                "{} more events of conversations that are over a limit were not sent: their turns would be sealed \
+                 without those that were refused. Raise the limit and send all of it again",
+                self.withheld_lines
+            ));
+        }
+        if self.warnings > MAX_WARNINGS {
+            self.progress.note(&format!("{} more warnings", self.warnings - MAX_WARNINGS));
+        }
+    }
+}
+
+/// A warning in which the lines of the batch are those of the input.
+fn in_lines_of_input(warning: &str, first_line: u64) -> String {
+    const REFUSED: &str = ", which was refused";
+    let number = || {
+        let end = warning.find(REFUSED)?;
+        let start = warning[..end].rfind(|c: char| !c.is_ascii_digit())? + 1;
+        let line: u64 = warning[start..end].parse().ok()?;
+        Some((start, end, line))
+    };
+    match number() {
+        Some((start, end, line)) => {
+            format!("{}{}{}", &warning[..start], first_line + line.saturating_sub(1), &warning[end..])
+        }
+        None => warning.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warning_has_the_lines_of_the_input() {
+        let told = in_lines_of_input("turn `t` was sealed without line 2, which was refused", 1001);
+        assert_eq!(told, "turn `t` was sealed without line 1002, which was refused");
+        assert_eq!(in_lines_of_input("turn `t7`: cut", 1001), "turn `t7`: cut");
+    }
+}

@@ -1,0 +1,119 @@
+use std::io::{self, BufRead, ErrorKind, Read};
+
+use actix_web::web::{Buf, Bytes};
+use flate2::bufread::MultiGzDecoder;
+
+/// Inflates a gzip body of any number of members as it comes, a bounded piece at a time.
+pub(super) struct Inflater(MultiGzDecoder<Arrived>);
+
+/// What it holds whatever comes: the window of the format, and tables.
+pub(super) const INFLATER_BYTES: usize = 48 * 1024;
+
+impl Inflater {
+    pub(super) fn new() -> Self {
+        Self(MultiGzDecoder::new(Arrived { bytes: Bytes::new(), is_over: false }))
+    }
+
+    /// Takes in what comes next; what came before must have been inflated.
+    pub(super) fn feed(&mut self, bytes: Bytes) {
+        self.0.get_mut().bytes = bytes;
+    }
+
+    /// Notes that no more comes.
+    pub(super) fn end(&mut self) {
+        self.0.get_mut().is_over = true;
+    }
+
+    /// Inflates as much as there is room for. 0 asks for what comes next, or says that it was all.
+    pub(super) fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        match self.0.read(room) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
+            read => read,
+        }
+    }
+}
+
+/// Compressed bytes that have arrived and are not read yet.
+struct Arrived {
+    bytes: Bytes,
+    is_over: bool,
+}
+
+impl Read for Arrived {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        let len = self.fill_buf()?.read(room)?;
+        self.consume(len);
+        Ok(len)
+    }
+}
+
+impl BufRead for Arrived {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.bytes.is_empty() && !self.is_over { Err(ErrorKind::WouldBlock.into()) } else { Ok(&self.bytes) }
+    }
+
+    fn consume(&mut self, len: usize) {
+        self.bytes.advance(len);
+    }
+}
+
+#[cfg(test)]
+pub(super) fn gzip(text: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(text).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What comes of compressed bytes that arrive in pieces of this length.
+    fn inflate(compressed: &[u8], piece_bytes: usize, room_bytes: usize) -> io::Result<Vec<u8>> {
+        let mut inflater = Inflater::new();
+        let mut text = Vec::new();
+        let mut room = vec![0; room_bytes];
+        let mut drain = |inflater: &mut Inflater| -> io::Result<()> {
+            loop {
+                match inflater.read(&mut room)? {
+                    0 => return Ok(()),
+                    len => text.extend_from_slice(&room[..len]),
+                }
+            }
+        };
+        for piece in compressed.chunks(piece_bytes) {
+            inflater.feed(Bytes::copy_from_slice(piece));
+            drain(&mut inflater)?;
+        }
+        inflater.end();
+        drain(&mut inflater)?;
+        Ok(text)
+    }
+
+    #[test]
+    fn members_are_inflated_however_they_come() {
+        let texts = [&b"hello"[..], b"", &b"the same again ".repeat(10_000)];
+        let compressed: Vec<u8> = texts.iter().flat_map(|text| gzip(text)).collect();
+        for piece_bytes in [1, 2, 3, 7, 100, 1_000_000] {
+            for room_bytes in [1, 100, 64 * 1024] {
+                assert_eq!(inflate(&compressed, piece_bytes, room_bytes).unwrap(), texts.concat());
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_broken_or_cut_off_is_an_error() {
+        let whole = gzip(&b"hello hello hello ".repeat(100));
+        let mut flipped = whole.clone();
+        let last = flipped.len() - 6;
+        flipped[last] ^= 1;
+        let cut = (0..whole.len()).map(|len| whole[..len].to_vec());
+        for broken in cut.chain([flipped, b"no gzip".to_vec(), [&*whole, b"rest"].concat()]) {
+            for piece_bytes in [1, 1_000_000] {
+                assert!(inflate(&broken, piece_bytes, 1000).is_err(), "{broken:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! From a line of JSON to the event in it.
+//!
+//! *Structure*: the strings, brackets, colons and commas of a line. It is followed to the last brace of every line,
+//! whatever its type, so that no line hides an event: not two that lost the line break between them, not one that
+//! begins within another that was torn.
+//!
+//! Invariants: a line that is ignored is one JSON object with one `type`. Memory for following a structure is one bit
+//! for each open bracket, and nothing here recurses over what was sent. Every message is in the words of JSON.
+//!
+//! - `structure`: follows an object to its last brace and finds its `type`; `nesting`: its open brackets; `text`: its
+//!   strings, many bytes at a time; `fault`: what can be wrong with it;
+//! - `flat`: the short way through a delta;
+//! - `value`: reads the fields of an event whose structure is right;
+//! - `bad_event`: why a line is no event;
+//! - `shape`: the same of a line that is not kept, for those who send lines on;
+//! - `stream`: bytes that come in pieces, as the events of their lines; `encoding`: bytes that are no UTF-8 text at all;
+//!   `mention`: the turns that a bad line speaks of.
+
+pub(super) mod bad_event;
+#[cfg(feature = "server")]
+mod encoding;
+mod fault;
+pub(super) mod flat;
+#[cfg(feature = "server")]
+mod mention;
+mod nesting;
+#[cfg(feature = "server")]
+mod shape;
+#[cfg(feature = "server")]
+mod stream;
+mod structure;
+#[cfg(test)]
+mod tests;
+mod text;
+mod value;
+
+use serde::Deserialize;
+
+use super::wire::{DoneLine, ErrorLine, EventType, StepCompleteLine, TurnStartLine, UsageLine};
+use super::{BadEvent, KernelEvent};
+use fault::{Fault, FaultKind};
+use structure::Structure;
+use value::Value;
+
+#[cfg(feature = "server")]
+pub(crate) use encoding::Encoding;
+#[cfg(feature = "server")]
+pub(crate) use mention::{Mention, mentions};
+#[cfg(feature = "server")]
+pub(crate) use shape::{Shape, type_name};
+#[cfg(feature = "server")]
+pub(crate) use stream::{EventStream, Framing, Line};
+
+/// Reads one event from a line of JSON.
+///
+/// `None` is an event that does not count for metrics, of a known type or an unknown one. Of such a line the
+/// structure alone is looked at: it is one JSON object with one `type`, and nothing else. In an event that counts a
+/// field that is not known is ignored, an explicit `null` is an absent field, and a known field that stands twice is
+/// an error.
+///
+/// ```
+/// # use turn_metrics::turn::parse_line;
+/// let delta = br#"{"type":"text-delta","conversationId":"c","turnId":"t","delta":"hello"}"#;
+/// assert!(parse_line(delta)?.is_none());
+/// let done = br#"{"type":"done","conversationId":"c","turnId":"t","reason":"stop"}"#;
+/// assert_eq!(parse_line(done)?.unwrap().event.turn_id.as_str(), "t");
+/// let glued = [&delta[..], done].concat();
+/// assert!(parse_line(&glued).is_err());
+/// # Ok::<(), turn_metrics::turn::BadEvent>(())
+/// ```
+///
+/// For many lines an [`EventReader`](super::EventReader) is faster.
+pub fn parse_line(line: &[u8]) -> Result<Option<KernelEvent>, BadEvent> {
+    match find_type(line)? {
+        EventType::TurnStart => read::<TurnStartLine>(line),
+        EventType::Usage => read::<UsageLine>(line),
+        EventType::StepComplete => read::<StepCompleteLine>(line),
+        EventType::Done => read::<DoneLine>(line),
+        EventType::Error => read::<ErrorLine>(line),
+        EventType::Ignored => Ok(None),
+    }
+}
+
+/// The type of a line, which is followed to its end.
+fn find_type(line: &[u8]) -> Result<EventType, BadEvent> {
+    let mut structure = Structure::default();
+    let followed = structure.feed(line).and_then(|()| structure.finish());
+    followed.map_err(|fault| bad_structure(line, fault))
+}
+
+/// What is wrong with a line whose bytes are at hand.
+fn bad_structure(line: &[u8], fault: Fault) -> BadEvent {
+    const MAX_KEYS: usize = 8;
+    if fault.kind != FaultKind::TypeMissing {
+        return fault.into();
+    }
+    // Lines of another program are told by the keys that they have instead.
+    let keys = Value::of_event(line).fields().names();
+    let shown: Vec<_> = keys.iter().take(MAX_KEYS).map(|key| format!("`{key}`")).collect();
+    let message = match shown.len() {
+        0 => fault.to_string(),
+        _ => format!("{fault}; the object has {}", shown.join(", ")),
+    };
+    BadEvent::new(message, fault.line)
+}
+
+fn read<'a, L>(line: &'a [u8]) -> Result<Option<KernelEvent>, BadEvent>
+where
+    L: Deserialize<'a> + Into<Option<KernelEvent>>,
+{
+    match L::deserialize(Value::of_event(line)) {
+        Ok(event) => Ok(event.into()),
+        Err(error) => Err(BadEvent::of_field(line, &error)),
+    }
+}
+
+/// The type of a line that begins with it as a kernel writes it, and what comes after it.
+pub(super) fn leading_type(line: &[u8]) -> Option<(EventType, &[u8])> {
+    let rest = line.strip_prefix(br#"{"type":""#)?;
+    let end = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | ..b' '))?;
+    (rest[end] == b'"').then(|| (EventType::named(&rest[..end]), &rest[end + 1..]))
+}

@@ -1,0 +1,446 @@
+use std::mem;
+
+use memchr::{memchr, memchr_iter};
+
+use super::super::wire::EventType;
+use super::super::{EventReader, KernelEvent};
+use super::encoding::Encoding;
+use super::structure::Structure;
+use super::{BadEvent, bad_structure, find_type};
+
+/// How a stream of bytes holds events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// One event a line.
+    Lines,
+    /// One event, on any number of lines.
+    Whole,
+}
+
+/// Reads the events of a stream that comes in pieces, each line as it comes.
+///
+/// Of a line that is not over yet, at most `max_line_bytes` are kept, and none once it is known to be ignored: from
+/// then on its structure is followed and nothing else. A blank line is passed over.
+pub(crate) struct EventStream {
+    framing: Framing,
+    max_line_bytes: usize,
+    reader: EventReader,
+    /// The number of the present line, from 1.
+    number: u64,
+    line: PartialLine,
+    /// The first bytes of the stream.
+    head: Vec<u8>,
+    /// Whether a line has been read.
+    is_begun: bool,
+}
+
+/// A line that has been read.
+#[derive(Debug)]
+pub(crate) struct Line<'a> {
+    /// Its number in the stream, from 1 and with the blank ones; of an event on several lines that of the line which
+    /// is wrong.
+    pub(crate) number: u64,
+    /// Its bytes, as far as they are at hand: all of it if it counts.
+    pub(crate) bytes: &'a [u8],
+    pub(crate) event: Result<Option<KernelEvent>, BadEvent>,
+}
+
+/// What has come of a line whose end has not.
+#[derive(Default)]
+struct PartialLine {
+    structure: Structure,
+    /// Its bytes from the first that is not white, or a part of them.
+    bytes: Vec<u8>,
+    keeping: Keeping,
+    /// How long it is so far, and how many bytes of a byte order mark it begins with.
+    len: usize,
+    mark: usize,
+    /// The line breaks before the bytes that are kept.
+    skipped_lines: u64,
+}
+
+/// What is kept of a line.
+#[derive(Debug, Default, PartialEq)]
+enum Keeping {
+    /// All of it.
+    #[default]
+    All,
+    /// Nothing, as it is ignored.
+    Nothing,
+    /// The front, as all would be too much. It is ignored or too long.
+    Front,
+    /// The front, as it is bad.
+    Bad(BadEvent),
+}
+
+/// As much of a bad line as it takes to see which turns it speaks of.
+const FRONT_BYTES: usize = 4 * 1024;
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+impl EventStream {
+    pub(crate) fn new(framing: Framing, max_line_bytes: usize) -> Self {
+        Self {
+            framing,
+            max_line_bytes,
+            reader: EventReader::default(),
+            number: 1,
+            line: PartialLine::default(),
+            head: Vec::with_capacity(Encoding::HEAD_BYTES),
+            is_begun: false,
+        }
+    }
+
+    /// The bytes that are held of the present line.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.line.bytes.capacity() + self.line.structure.heap_bytes()
+    }
+
+    /// Takes in what comes next and hands on each line that ends in it.
+    pub(crate) fn push(&mut self, mut piece: &[u8], take: &mut impl FnMut(Line<'_>)) {
+        if self.head.len() < Encoding::HEAD_BYTES {
+            let missing = Encoding::HEAD_BYTES - self.head.len();
+            self.head.extend_from_slice(&piece[..missing.min(piece.len())]);
+        }
+        if self.framing == Framing::Whole {
+            return self.line.push(piece, self.max_line_bytes);
+        }
+        while let Some(end) = memchr(b'\n', piece) {
+            let (line, rest) = piece.split_at(end);
+            piece = &rest[1..];
+            if self.line.len > 0 {
+                self.line.push(line, self.max_line_bytes);
+                self.end_line(take);
+            } else {
+                self.take_whole(line, take);
+            }
+            self.number += 1;
+        }
+        if !piece.is_empty() {
+            self.line.push(piece, self.max_line_bytes);
+        }
+    }
+
+    /// Ends the stream, and with it the last line.
+    pub(crate) fn finish(&mut self, take: &mut impl FnMut(Line<'_>)) {
+        if self.line.len > 0 {
+            self.end_line(take);
+        }
+    }
+
+    /// Reads a line that is in one piece.
+    fn take_whole(&mut self, line: &[u8], take: &mut impl FnMut(Line<'_>)) {
+        let line = trim(line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line));
+        if line.is_empty() {
+            return;
+        }
+        let event = if line.len() <= self.max_line_bytes {
+            self.reader.read(line)
+        } else {
+            unless_too_long(find_type(line), self.max_line_bytes)
+        };
+        self.hand_on(self.number, line, event, take);
+    }
+
+    /// Reads the line that came in pieces.
+    fn end_line(&mut self, take: &mut impl FnMut(Line<'_>)) {
+        let PartialLine { structure, bytes, keeping, mark, skipped_lines, .. } = mem::take(&mut self.line);
+        let is_blank = structure.is_blank() && (mark == 0 || mark == BYTE_ORDER_MARK.len());
+        if is_blank && keeping == Keeping::All {
+            return;
+        }
+        let line = trim(&bytes);
+        let mut skipped = 0;
+        let event = match (keeping, structure.finish()) {
+            (Keeping::Bad(error), _) => Err(error),
+            (_, Err(fault)) => Err(bad_structure(line, fault)),
+            (_, Ok(EventType::Ignored)) => Ok(None),
+            (Keeping::All, Ok(_)) if line.len() <= self.max_line_bytes => {
+                skipped = skipped_lines;
+                self.reader.read(line)
+            }
+            (_, Ok(_)) => Err(BadEvent::too_long(self.max_line_bytes)),
+        };
+        let number = match &event {
+            Err(error) => self.number + skipped + error.line() as u64 - 1,
+            Ok(_) => self.number,
+        };
+        self.hand_on(number, line, event, take);
+    }
+
+    fn hand_on(
+        &mut self,
+        number: u64,
+        bytes: &[u8],
+        event: Result<Option<KernelEvent>, BadEvent>,
+        take: &mut impl FnMut(Line<'_>),
+    ) {
+        let event = match event {
+            // What is no UTF-8 at all goes wrong in its first line.
+            Err(error) if !self.is_begun => {
+                Err(Encoding::of(&self.head).map_or(error, |encoding| BadEvent::new(encoding.to_string(), 1)))
+            }
+            event => event,
+        };
+        self.is_begun = true;
+        take(Line { number, bytes, event });
+    }
+}
+
+/// A line of more bytes than a line may have that counts is too long; one that is ignored is not.
+fn unless_too_long(kind: Result<EventType, BadEvent>, max_bytes: usize) -> Result<Option<KernelEvent>, BadEvent> {
+    match kind? {
+        EventType::Ignored => Ok(None),
+        _ => Err(BadEvent::too_long(max_bytes)),
+    }
+}
+
+impl PartialLine {
+    fn push(&mut self, mut piece: &[u8], max_bytes: usize) {
+        let is_mark_possible = self.len == self.mark;
+        self.len = self.len.saturating_add(piece.len());
+        if is_mark_possible {
+            piece = self.skip_mark(piece);
+        }
+        if matches!(self.keeping, Keeping::Bad(_)) {
+            return;
+        }
+        let was_over = self.structure.is_over();
+        if let Err(fault) = self.structure.feed(piece) {
+            self.keep_front(piece);
+            self.keeping = Keeping::Bad(fault.into());
+            return;
+        }
+        // White space around an event takes no room.
+        if self.bytes.is_empty() && self.keeping == Keeping::All {
+            let text = trim_start(piece);
+            self.skipped_lines += memchr_iter(b'\n', &piece[..piece.len() - text.len()]).count() as u64;
+            piece = text;
+        }
+        if self.structure.is_over() {
+            piece = if was_over { &[] } else { trim_end(piece) };
+        }
+        match (&self.keeping, self.structure.event_type()) {
+            (Keeping::All | Keeping::Front, Some(EventType::Ignored)) => {
+                self.keeping = Keeping::Nothing;
+                self.bytes = Vec::new();
+            }
+            (Keeping::All, _) if self.bytes.len() + piece.len() <= max_bytes => self.bytes.extend_from_slice(piece),
+            (Keeping::All, _) => {
+                self.keep_front(piece);
+                self.keeping = Keeping::Front;
+            }
+            _ => {}
+        }
+    }
+
+    /// Keeps as much of the line as it takes to see which turns it speaks of, and no more.
+    fn keep_front(&mut self, piece: &[u8]) {
+        let room = FRONT_BYTES.saturating_sub(self.bytes.len());
+        self.bytes.extend_from_slice(&piece[..room.min(piece.len())]);
+        self.bytes.truncate(FRONT_BYTES);
+        self.bytes.shrink_to_fit();
+    }
+
+    /// Passes over a byte order mark, which itself may come in pieces.
+    fn skip_mark<'a>(&mut self, mut piece: &'a [u8]) -> &'a [u8] {
+        while self.mark < BYTE_ORDER_MARK.len()
+            && let [first, rest @ ..] = piece
+            && *first == BYTE_ORDER_MARK[self.mark]
+        {
+            self.mark += 1;
+            piece = rest;
+        }
+        if !piece.is_empty() && self.mark > 0 && self.mark < BYTE_ORDER_MARK.len() {
+            // It is another character: no line begins with it, and the structure says so.
+            if let Err(fault) = self.structure.feed(&BYTE_ORDER_MARK[..self.mark]) {
+                self.keeping = Keeping::Bad(fault.into());
+            }
+        }
+        piece
+    }
+}
+
+fn is_white(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
+}
+
+fn trim_start(line: &[u8]) -> &[u8] {
+    &line[line.iter().position(|byte| !is_white(*byte)).unwrap_or(line.len())..]
+}
+
+fn trim_end(line: &[u8]) -> &[u8] {
+    &line[..line.iter().rposition(|byte| !is_white(*byte)).map_or(0, |last| last + 1)]
+}
+
+/// A line without the white space around it.
+fn trim(line: &[u8]) -> &[u8] {
+    trim_end(trim_start(line))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::{Index, select};
+
+    use super::super::parse_line;
+    use super::*;
+
+    const DONE: &str = r#"{"type":"done","conversationId":"c","turnId":"t","reason":"stop"}"#;
+    const DELTA: &str = r#"{"type":"text-delta","conversationId":"c","turnId":"t","delta":"x"}"#;
+
+    type Read = (u64, Result<Option<KernelEvent>, String>);
+
+    struct Reading {
+        lines: Vec<Read>,
+        most_kept: usize,
+    }
+
+    fn read(framing: Framing, max: usize, pieces: &[&[u8]]) -> Reading {
+        let mut stream = EventStream::new(framing, max);
+        let mut reading = Reading { lines: Vec::new(), most_kept: 0 };
+        let lines = &mut reading.lines;
+        let mut take = |line: Line<'_>| lines.push((line.number, line.event.map_err(|error| error.to_string())));
+        for piece in pieces {
+            stream.push(piece, &mut take);
+            reading.most_kept = reading.most_kept.max(stream.kept_bytes());
+        }
+        stream.finish(&mut take);
+        reading
+    }
+
+    fn whole(framing: Framing, body: &[u8]) -> Vec<Read> {
+        read(framing, 1000, &[body]).lines
+    }
+
+    /// The numbers of the lines, and of each whether it counts (`Some(true)`), is ignored or is bad (`None`).
+    fn outline(lines: &[Read]) -> Vec<(u64, Option<bool>)> {
+        lines.iter().map(|(number, event)| (*number, event.as_ref().ok().map(Option::is_some))).collect()
+    }
+
+    #[test]
+    fn blank_lines_count_but_do_not_come_out() {
+        let body = format!("\n \t\r\n{DONE}\r\n\n{DELTA}  \n\r\n{{}}\n{DONE}");
+        let lines = whole(Framing::Lines, body.as_bytes());
+        assert_eq!(outline(&lines), [(3, Some(true)), (5, Some(false)), (7, None), (8, Some(true))]);
+        for blank in ["", "\n\n", "  ", "\r"] {
+            assert_eq!(whole(Framing::Lines, blank.as_bytes()), []);
+            assert_eq!(whole(Framing::Whole, blank.as_bytes()), []);
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_passed_over_at_the_start_of_a_line() {
+        for framing in [Framing::Lines, Framing::Whole] {
+            assert_eq!(outline(&whole(framing, format!("\u{feff}{DONE}").as_bytes())), [(1, Some(true))]);
+            assert_eq!(outline(&whole(framing, "\u{feff}".as_bytes())), []);
+            assert_eq!(outline(&whole(framing, b"\xef\xbb{}")), [(1, None)]);
+        }
+        let glued = format!("\u{feff}{DONE}\n\u{feff}{DELTA}\n {DELTA}\n \u{feff}{DELTA}");
+        let lines = whole(Framing::Lines, glued.as_bytes());
+        assert_eq!(outline(&lines), [(1, Some(true)), (2, Some(false)), (3, Some(false)), (4, None)]);
+    }
+
+    #[test]
+    fn what_is_no_utf_8_is_told_by_name() {
+        let utf_16: Vec<u8> = format!("{DONE}\n{DONE}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let marked = [b"\xff\xfe", &*utf_16].concat();
+        let big: Vec<u8> = DONE.encode_utf16().flat_map(u16::to_be_bytes).collect();
+        for body in [&*utf_16, &marked, &big] {
+            let error = whole(Framing::Lines, body)[0].1.clone().unwrap_err();
+            assert!(error.contains("UTF-16"), "{error}");
+            assert!(whole(Framing::Whole, body)[0].1.clone().unwrap_err().contains("UTF-16"));
+        }
+        let error = whole(Framing::Lines, b"\x1f\x8b\x08\0\0\n\n")[0].1.clone().unwrap_err();
+        assert!(error.contains("gzip") && error.contains("content-encoding"), "{error}");
+        let later = format!("{DONE}\n\u{fffe}");
+        assert!(!whole(Framing::Lines, later.as_bytes())[1].1.clone().unwrap_err().contains("UTF-16"));
+    }
+
+    #[test]
+    fn one_event_on_any_number_of_lines_is_told_of_by_the_line_that_is_wrong() {
+        let body =
+            "\n{\n\"conversationId\": \"c\",\r\n\"turnId\": \"t\",\n\"reason\": \"stop\",\n\"type\": \"done\"\n}\n";
+        assert_eq!(outline(&whole(Framing::Whole, body.as_bytes())), [(1, Some(true))]);
+        let bad = body.replace("\"stop\"", "7");
+        assert_eq!(outline(&whole(Framing::Whole, bad.as_bytes())), [(5, None)]);
+        let pieces: Vec<&[u8]> = bad.as_bytes().chunks(1).collect();
+        assert_eq!(outline(&read(Framing::Whole, 1000, &pieces).lines), [(5, None)]);
+        let two = format!("{DONE}\n{DONE}");
+        assert_eq!(outline(&whole(Framing::Whole, two.as_bytes())), [(2, None)]);
+    }
+
+    #[test]
+    fn a_long_line_that_is_ignored_is_dropped_as_it_comes_wherever_its_type_stands() {
+        let long = "x".repeat(1_000_000);
+        for line in [
+            format!(r#"{{"type":"tool-result","conversationId":"c","result":"{long}"}}"#),
+            format!(r#"{{"conversationId":"c","result":"{long}","type":"tool-result"}}"#),
+            format!(r#"{{"result":["{long}",{{}}],"type":"tool-result"}}"#),
+        ] {
+            let body = format!("{line}\n{DONE}\n{line}");
+            for pieces in [body.as_bytes().chunks(1000).collect::<Vec<_>>(), vec![body.as_bytes()]] {
+                let reading = read(Framing::Lines, 5000, &pieces);
+                assert_eq!(outline(&reading.lines), [(1, Some(false)), (2, Some(true)), (3, Some(false))]);
+                assert!(pieces.len() == 1 || reading.most_kept <= 10_000, "{}", reading.most_kept);
+            }
+            let torn = format!("{}\n{DONE}", &line[..line.len() - 1]);
+            let pieces: Vec<_> = torn.as_bytes().chunks(1000).collect();
+            assert_eq!(outline(&read(Framing::Lines, 5000, &pieces).lines), [(1, None), (2, Some(true))]);
+            let pieces: Vec<_> = line.as_bytes().chunks(1000).collect();
+            assert_eq!(outline(&read(Framing::Whole, 5000, &pieces).lines), [(1, Some(false))]);
+        }
+    }
+
+    #[test]
+    fn a_long_line_that_counts_is_too_long_and_hides_nothing() {
+        let long = format!(r#","x":"{}","#, "x".repeat(50_000));
+        for line in [DONE.replacen(',', &long, 1), format!(r#"{{"x":{}{}"#, &long[5..], &DONE[1..])] {
+            for size in [100, 1000, 100_000] {
+                let body = format!("{line}\n{DONE}");
+                let pieces: Vec<_> = body.as_bytes().chunks(size).collect();
+                let reading = read(Framing::Lines, 5000, &pieces);
+                assert_eq!(outline(&reading.lines), [(1, None), (2, Some(true))], "{size}");
+                let error = reading.lines[0].1.clone().unwrap_err();
+                assert_eq!(error, "an event that counts must have at most 5000 bytes");
+                assert!(size > 1000 || reading.most_kept <= 10_000, "{}", reading.most_kept);
+            }
+        }
+    }
+
+    #[test]
+    fn white_space_around_an_event_takes_no_room_and_is_no_part_of_its_length() {
+        let white = " \t".repeat(50_000);
+        let body = format!("{white}{DONE}{white}\n{white}\n{DONE}");
+        for size in [7, 1000, 1_000_000] {
+            let pieces: Vec<_> = body.as_bytes().chunks(size).collect();
+            let reading = read(Framing::Lines, DONE.len(), &pieces);
+            assert_eq!(outline(&reading.lines), [(1, Some(true)), (3, Some(true))], "{size}");
+            assert!(reading.most_kept <= 1000, "{}", reading.most_kept);
+        }
+        assert_eq!(outline(&read(Framing::Lines, DONE.len() - 1, &[DONE.as_bytes()]).lines), [(1, None)]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_stream_in_pieces_is_what_its_lines_are_by_themselves(
+            lines in prop::collection::vec(select(&[
+                DONE, DELTA, "", " ", "\r", "{}", "x", "{\"type\":\"x\"} ", " {\"type\":\"x\"}{\"type\":\"done\"}", "\u{feff}",
+                "{\"type\":\"done\",\"conversationId\":7,\"turnId\":\"t\"}", "{\"a\":1,\"type\":\"x\"}\r", "\r{\"type\":\"x\"\r}\r",
+            ][..]), 0..8),
+            cuts in prop::collection::vec(any::<Index>(), 0..8),
+        ) {
+            let body = lines.join("\n");
+            let expected: Vec<Read> = lines.iter().zip(1..).filter_map(|(line, number)| {
+                let line = trim(line.strip_prefix('\u{feff}').unwrap_or(line).as_bytes());
+                (!line.is_empty()).then(|| (number, parse_line(line).map_err(|error| error.to_string())))
+            }).collect();
+            let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(body.len() + 1)).chain([0, body.len()]).collect();
+            cuts.sort_unstable();
+            let pieces: Vec<_> = cuts.windows(2).map(|cut| &body.as_bytes()[cut[0]..cut[1]]).collect();
+            let read = read(Framing::Lines, 1000, &pieces).lines;
+            // Of a line in pieces the column counts the white space before it, and the mark.
+            let outlines = (outline(&read), outline(&expected));
+            prop_assert_eq!(&outlines.0, &outlines.1, "{:?}", pieces);
+        }
+    }
+}

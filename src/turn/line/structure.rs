@@ -1,0 +1,435 @@
+use super::super::wire::EventType;
+use super::fault::{Fault, FaultKind, kind_of_value};
+use super::nesting::Nesting;
+use super::text::plain_len;
+
+/// Follows the structure of one JSON object to its last brace and finds its `type`, in one pass over bytes that may
+/// come in pieces.
+///
+/// What it makes sure of: the bytes are one object by JSON's grammar of strings, brackets, `:` and `,`, with nothing
+/// but white space around it, and one `type` at its top level. So no event is hidden in a line that is ignored for
+/// its type. What it does not look at: whether strings are UTF-8, and whether scalars are those of JSON; a scalar is
+/// any run of letters, digits, `+`, `-` and `.`.
+///
+/// It keeps one bit for each open bracket and nothing else of what it has seen.
+#[derive(Debug, Clone, Default)]
+pub(in crate::turn) struct Structure {
+    state: State,
+    text: Text,
+    nesting: Nesting,
+    event_type: TypeSeen,
+    place: Place,
+}
+
+/// What must come next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum State {
+    /// The object.
+    #[default]
+    Object,
+    /// A key, or the end of an object that is empty.
+    FirstKey,
+    /// A key, after a comma.
+    Key,
+    /// The rest of a key.
+    InKey,
+    /// A colon.
+    Colon,
+    /// A value.
+    Value,
+    /// A value, or the end of an array that is empty.
+    FirstItem,
+    /// The rest of a string that is a value.
+    InString,
+    /// The rest of a number, a boolean, a null or something like it.
+    InScalar,
+    /// A comma, or the end of an object or an array.
+    Comma,
+    /// White space.
+    End,
+}
+
+/// The text that is being read, when it goes on in the next piece or has an escape in it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Text {
+    escape: Escape,
+    /// Whether the text may be the key `type` or the value of it, and is kept for that.
+    is_kept: bool,
+    kept: Name,
+}
+
+/// How much of an escape has been read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Escape {
+    #[default]
+    None,
+    Backslash,
+    /// `\u` and some digits, which have this value.
+    Unicode {
+        digits: u8,
+        value: u32,
+    },
+}
+
+/// The front of a text: as much as it takes to know the name of a type.
+#[derive(Debug, Clone, Copy, Default)]
+struct Name {
+    bytes: [u8; Self::MAX],
+    /// One more than there is room for if the text is longer.
+    len: usize,
+}
+
+impl Name {
+    /// More than the longest name of a type that counts.
+    const MAX: usize = 16;
+
+    fn push(&mut self, bytes: &[u8]) {
+        let end = self.len.saturating_add(bytes.len());
+        match self.bytes.get_mut(self.len..end) {
+            Some(room) => {
+                room.copy_from_slice(bytes);
+                self.len = end;
+            }
+            None => self.len = Self::MAX + 1,
+        }
+    }
+
+    /// The text; none that means anything here if it was too long.
+    fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or(&[])
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum TypeSeen {
+    #[default]
+    No,
+    /// The key has been read, and its value comes next.
+    Key,
+    /// It is `null`, which is read as absent.
+    Null,
+    Named(EventType),
+}
+
+/// The place of the next byte.
+#[derive(Debug, Clone, Copy, Default)]
+struct Place {
+    /// The bytes of the pieces before the present one.
+    fed: usize,
+    /// Line breaks so far, and the place after the latest.
+    line_breaks: usize,
+    line_start: usize,
+    /// Whether a carriage return has come after the object, and no line feed.
+    is_after_carriage_return: bool,
+}
+
+impl Structure {
+    /// The type, as soon as it is known.
+    #[cfg(feature = "server")]
+    pub(super) fn event_type(&self) -> Option<EventType> {
+        match self.event_type {
+            TypeSeen::Named(event_type) => Some(event_type),
+            _ => None,
+        }
+    }
+
+    /// Whether nothing but white space has come yet.
+    #[cfg(feature = "server")]
+    pub(super) fn is_blank(&self) -> bool {
+        self.state == State::Object
+    }
+
+    /// Whether the object is over, and nothing but white space may come.
+    #[cfg(feature = "server")]
+    pub(super) fn is_over(&self) -> bool {
+        self.state == State::End
+    }
+
+    /// The bytes that are held outside of this value.
+    #[cfg(feature = "server")]
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.nesting.heap_bytes()
+    }
+
+    /// Makes sure that the object is whole, and returns its type.
+    pub(super) fn finish(&self) -> Result<EventType, Fault> {
+        match (self.state, self.event_type) {
+            (State::End, TypeSeen::Named(event_type)) => Ok(event_type),
+            (State::End, _) => Err(self.fault(FaultKind::TypeMissing, 0)),
+            (State::InKey | State::InString, _) => Err(self.fault(FaultKind::CutOff { in_text: true }, 0)),
+            _ => Err(self.fault(FaultKind::CutOff { in_text: false }, 0)),
+        }
+    }
+
+    /// Takes in what comes next. After a fault nothing more may come.
+    pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        let mut at = 0;
+        match self.follow(bytes, &mut at) {
+            Ok(()) => {
+                self.place.fed += bytes.len();
+                Ok(())
+            }
+            Err(kind) => Err(self.fault(kind, at)),
+        }
+    }
+
+    #[cold]
+    fn fault(&self, kind: FaultKind, at: usize) -> Fault {
+        let Place { fed, line_breaks, line_start, .. } = self.place;
+        Fault { kind, line: line_breaks + 1, column: fed + at - line_start + 1 }
+    }
+
+    /// Goes through a piece; `at` is where a fault is, if there is one.
+    #[inline]
+    fn follow(&mut self, bytes: &[u8], at: &mut usize) -> Result<(), FaultKind> {
+        while let Some(&byte) = bytes.get(*at) {
+            if matches!(self.state, State::InKey | State::InString) {
+                self.follow_text(bytes, at)?;
+                continue;
+            }
+            if self.state == State::InScalar {
+                self.follow_scalar(bytes, at)?;
+                continue;
+            }
+            if is_white(byte) {
+                self.skip_white(bytes, at);
+                continue;
+            }
+            match self.state {
+                State::Object if byte == b'{' => {
+                    self.nesting.open(true);
+                    self.state = State::FirstKey;
+                }
+                State::Object => return Err(FaultKind::NoObject(byte)),
+                State::FirstKey | State::Key if byte == b'"' => {
+                    *at += 1;
+                    self.begin_key(bytes, at)?;
+                    continue;
+                }
+                State::FirstKey if byte == b'}' => self.close(),
+                State::FirstKey | State::Key => return Err(FaultKind::NoKey(byte)),
+                State::Colon if byte == b':' => self.state = State::Value,
+                State::Colon => return Err(FaultKind::NoColon(byte)),
+                State::FirstItem if byte == b']' => self.close(),
+                State::Value | State::FirstItem => {
+                    self.begin_value(bytes, at)?;
+                    continue;
+                }
+                State::Comma => match byte {
+                    b',' if self.nesting.is_object() => self.state = State::Key,
+                    b',' => self.state = State::Value,
+                    b'}' if self.nesting.is_object() => self.close(),
+                    b']' if !self.nesting.is_object() => self.close(),
+                    found => return Err(FaultKind::NoComma { found, in_object: self.nesting.is_object() }),
+                },
+                State::End => {
+                    let after_carriage_return = self.place.is_after_carriage_return;
+                    return Err(FaultKind::Follows { found: byte, after_carriage_return });
+                }
+                State::InKey | State::InString | State::InScalar => {}
+            }
+            *at += 1;
+        }
+        Ok(())
+    }
+
+    fn close(&mut self) {
+        self.nesting.close();
+        self.state = if self.nesting.depth() == 0 { State::End } else { State::Comma };
+    }
+
+    /// Reads a key after its quote. Nearly all are whole and without escapes.
+    #[inline]
+    fn begin_key(&mut self, bytes: &[u8], at: &mut usize) -> Result<(), FaultKind> {
+        let rest = &bytes[*at..];
+        let len = plain_len(rest);
+        if rest.get(len) != Some(&b'"') {
+            self.state = State::InKey;
+            self.text = Text { is_kept: self.nesting.depth() == 1, ..Text::default() };
+            return Ok(());
+        }
+        *at += len + 1;
+        if rest[..len] == *b"type" && self.nesting.depth() == 1 {
+            self.note_type_key()?;
+        }
+        if rest.get(len + 1) == Some(&b':') {
+            self.state = State::Value;
+            *at += 1;
+        } else {
+            self.state = State::Colon;
+        }
+        Ok(())
+    }
+
+    fn note_type_key(&mut self) -> Result<(), FaultKind> {
+        if self.event_type != TypeSeen::No {
+            return Err(FaultKind::TypeAgain);
+        }
+        self.event_type = TypeSeen::Key;
+        Ok(())
+    }
+
+    /// Reads the front of a value, or all of it where it is a string without escapes.
+    #[inline]
+    fn begin_value(&mut self, bytes: &[u8], at: &mut usize) -> Result<(), FaultKind> {
+        let first = bytes[*at];
+        if first == b'"' {
+            *at += 1;
+            let rest = &bytes[*at..];
+            let len = plain_len(rest);
+            if rest.get(len) == Some(&b'"') {
+                if self.event_type == TypeSeen::Key {
+                    self.event_type = TypeSeen::Named(EventType::named(&rest[..len]));
+                }
+                *at += len + 1;
+                self.state = State::Comma;
+            } else {
+                self.state = State::InString;
+                self.text = Text { is_kept: self.event_type == TypeSeen::Key, ..Text::default() };
+            }
+            return Ok(());
+        }
+        let is_null = self.event_type == TypeSeen::Key && first == b'n';
+        if self.event_type == TypeSeen::Key && !is_null {
+            return Err(if is_scalar(first) || matches!(first, b'{' | b'[') {
+                FaultKind::TypeKind(kind_of_value(first))
+            } else {
+                FaultKind::NoValue(first)
+            });
+        }
+        match first {
+            b'{' | b'[' => {
+                self.nesting.open(first == b'{');
+                self.state = if first == b'{' { State::FirstKey } else { State::FirstItem };
+                *at += 1;
+                Ok(())
+            }
+            _ if is_scalar(first) => {
+                self.state = State::InScalar;
+                self.text = Text { is_kept: is_null, ..Text::default() };
+                Ok(())
+            }
+            found => Err(FaultKind::NoValue(found)),
+        }
+    }
+
+    fn follow_scalar(&mut self, bytes: &[u8], at: &mut usize) -> Result<(), FaultKind> {
+        let rest = &bytes[*at..];
+        let len = rest.iter().position(|byte| !is_scalar(*byte)).unwrap_or(rest.len());
+        if self.text.is_kept {
+            self.text.kept.push(&rest[..len]);
+        }
+        *at += len;
+        if len < rest.len() {
+            if self.text.is_kept {
+                if self.text.kept.as_bytes() != b"null" {
+                    return Err(FaultKind::TypeKind("an unknown word"));
+                }
+                self.event_type = TypeSeen::Null;
+            }
+            self.state = State::Comma;
+        }
+        Ok(())
+    }
+
+    /// Reads on in a text, to its end or to that of the piece.
+    fn follow_text(&mut self, bytes: &[u8], at: &mut usize) -> Result<(), FaultKind> {
+        while let Some(&byte) = bytes.get(*at) {
+            match self.text.escape {
+                Escape::None => {
+                    let rest = &bytes[*at..];
+                    let len = plain_len(rest);
+                    if self.text.is_kept {
+                        self.text.kept.push(&rest[..len]);
+                    }
+                    *at += len;
+                    match rest.get(len) {
+                        None => return Ok(()),
+                        Some(b'"') => {
+                            *at += 1;
+                            return self.end_text();
+                        }
+                        Some(b'\\') => self.text.escape = Escape::Backslash,
+                        Some(&control) => return Err(FaultKind::Control(control)),
+                    }
+                }
+                Escape::Backslash => {
+                    let meaning = match byte {
+                        b'"' | b'\\' | b'/' => byte,
+                        b'b' => 8,
+                        b'f' => 12,
+                        b'n' => b'\n',
+                        b'r' => b'\r',
+                        b't' => b'\t',
+                        b'u' => {
+                            self.text.escape = Escape::Unicode { digits: 0, value: 0 };
+                            *at += 1;
+                            continue;
+                        }
+                        other => return Err(FaultKind::Escape(other)),
+                    };
+                    self.end_escape(meaning.into());
+                }
+                Escape::Unicode { digits, value } => {
+                    let Some(digit) = char::from(byte).to_digit(16) else { return Err(FaultKind::Escape(byte)) };
+                    let value = value << 4 | digit;
+                    if digits == 3 {
+                        self.end_escape(value);
+                    } else {
+                        self.text.escape = Escape::Unicode { digits: digits + 1, value };
+                    }
+                }
+            }
+            *at += 1;
+        }
+        Ok(())
+    }
+
+    fn end_escape(&mut self, value: u32) {
+        self.text.escape = Escape::None;
+        if self.text.is_kept {
+            // A name that counts is of ASCII alone, so it is enough that anything else is told apart from it.
+            self.text.kept.push(&[u8::try_from(value).ok().filter(u8::is_ascii).unwrap_or(0xff)]);
+        }
+    }
+
+    fn end_text(&mut self) -> Result<(), FaultKind> {
+        let Text { is_kept, kept, .. } = self.text;
+        if self.state == State::InKey {
+            self.state = State::Colon;
+            if is_kept && kept.as_bytes() == b"type" {
+                self.note_type_key()?;
+            }
+        } else {
+            self.state = State::Comma;
+            if is_kept {
+                self.event_type = TypeSeen::Named(EventType::named(kept.as_bytes()));
+            }
+        }
+        Ok(())
+    }
+
+    fn skip_white(&mut self, bytes: &[u8], at: &mut usize) {
+        while let Some(&byte) = bytes.get(*at).filter(|byte| is_white(**byte)) {
+            *at += 1;
+            match byte {
+                b'\n' => {
+                    self.place.line_breaks += 1;
+                    self.place.line_start = self.place.fed + *at;
+                    self.place.is_after_carriage_return = false;
+                }
+                b'\r' if self.state == State::End => self.place.is_after_carriage_return = true,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// White space of JSON.
+fn is_white(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
+}
+
+fn is_scalar(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.')
+}

@@ -1,0 +1,173 @@
+//! What is told of a bad event, in the words of JSON.
+
+use super::super::*;
+
+const TURN: &str = r#""conversationId":"c","turnId":"t""#;
+
+fn message(line: &[u8]) -> String {
+    parse_line(line).unwrap_err().to_string()
+}
+
+/// Messages of fields, each with the fields of an event that it is about.
+fn of_fields() -> Vec<(String, &'static str)> {
+    let usage = |usage: &str| format!(r#""type":"usage",{TURN},"usage":{usage}"#);
+    let done = |fields: &str| format!(r#""type":"done",{TURN},{fields}"#);
+    let step = |fields: &str| format!(r#""type":"step-complete",{TURN},{fields}"#);
+    vec![
+        (usage("7"), "`usage` must be an object, not a number"),
+        (usage("[1,2]"), "`usage` must be an object, not an array"),
+        (usage("\"many\""), "`usage` must be an object, not a string"),
+        (usage("true"), "`usage` must be an object, not a boolean"),
+        (usage("NaN"), "`usage` must be an object, not a number"),
+        (
+            usage(r#"{"inputTokens":-1,"outputTokens":0}"#),
+            "`usage.inputTokens` must be a whole number from 0 to 9007199254740991, not -1",
+        ),
+        (
+            usage(r#"{"outputTokens":1.5}"#),
+            "`usage.outputTokens` must be a whole number from 0 to 9007199254740991, not 1.5",
+        ),
+        (
+            usage(r#"{"inputTokens":9007199254740992}"#),
+            "`usage.inputTokens` must be a whole number from 0 to 9007199254740991, not 9007199254740992",
+        ),
+        (
+            usage(r#"{"inputTokens":NaN}"#),
+            "`usage.inputTokens` must be a whole number from 0 to 9007199254740991, not NaN",
+        ),
+        (
+            usage(r#"{"inputTokens":"10"}"#),
+            "`usage.inputTokens` must be a whole number from 0 to 9007199254740991, not a string",
+        ),
+        (
+            usage(r#"{"inputTokens":{}}"#),
+            "`usage.inputTokens` must be a whole number from 0 to 9007199254740991, not an object",
+        ),
+        (
+            usage(r#"{"inputTokens":[1]}"#),
+            "`usage.inputTokens` must be a whole number from 0 to 9007199254740991, not an array",
+        ),
+        (
+            usage(r#"{"inputTokens":false}"#),
+            "`usage.inputTokens` must be a whole number from 0 to 9007199254740991, not a boolean",
+        ),
+        (usage(r#"{"inputTokens":1,"inputTokens":1,"outputTokens":2}"#), "`usage.inputTokens` stands twice"),
+        (format!(r#""type":"usage",{TURN}"#), "`usage` is missing"),
+        (format!(r#""type":"usage",{TURN},"usage":null"#), "`usage` is missing"),
+        (format!(r#""type":"done",{TURN}"#), "`reason` is missing"),
+        (r#""type":"done","turnId":"t","reason":"stop""#.to_owned(), "`conversationId` is missing"),
+        (r#""type":"done","conversationId":null,"reason":"stop""#.to_owned(), "`conversationId` is missing"),
+        (r#""type":"done","conversationId":"c","reason":"stop""#.to_owned(), "`turnId` is missing"),
+        (format!(r#""type":"step-complete",{TURN}"#), "`stepId` is missing"),
+        (done("\"reason\":7"), "`reason` must be a string, not a number"),
+        (done("\"reason\":{}"), "`reason` must be a string, not an object"),
+        (done(r#""reason":"stop","turnId":"u""#), "`turnId` stands twice"),
+        (done(r#""reason":"\ud800""#), "`reason` has an escape of half a character, a lone surrogate"),
+        (done(r#""reason":"stop","x":{"y":[NaN]}"#), "`x` is NaN, which is no value of JSON"),
+        (done(r#""reason":"stop","durationMs":"1s""#), "`durationMs` must be a number, not a string"),
+        (
+            done(r#""reason":"stop","contextSize":-5"#),
+            "`contextSize` must be a whole number from 0 to 9007199254740991, not -5",
+        ),
+        (format!(r#""type":"usage",{TURN},"usage":{{}},"final":"yes""#), "`final` must be a boolean, not a string"),
+        (done(r#""reason":"stop","endedAt":"2026-01-01""#), "`endedAt` must be a number, not a string"),
+        (done(r#""reason":"stop","provider":[]"#), "`provider` must be a string, not an array"),
+        (r#""type":"error","conversationId":"c","turnId":7"#.to_owned(), "`turnId` must be a string, not a number"),
+        (step(r#""stepId":7"#), "`stepId` must be a string, not a number"),
+        (step(r#""stepId":"""#), "`stepId` is not valid: an id must not be empty"),
+        (step(r#""stepId":"s","ttftMs":1e999"#), "`ttftMs` must be a finite number, not 1e999"),
+    ]
+}
+
+/// Messages of structures, each with the line that it is about.
+const OF_STRUCTURES: &[(&str, &str)] = &[
+    ("", "the event is cut off before its last `}` (column 1)"),
+    ("[1,2]", "an event must be a JSON object, not an array (column 1)"),
+    ("\"x\"", "an event must be a JSON object, not a string (column 1)"),
+    ("7", "an event must be a JSON object, not a number (column 1)"),
+    ("null", "an event must be a JSON object, but `n` stands where `{` must (column 1)"),
+    ("\0\0", "an event must be a JSON object, but NUL bytes stand here, as a crash leaves them in a file (column 1)"),
+    ("{}", "`type` is missing"),
+    (r#"{"role":"user","content":[]}"#, "`type` is missing; the object has `role`, `content`"),
+    (r#"{"type":null}"#, "`type` is missing; the object has `type`"),
+    (r#"{"type":7}"#, "`type` must be a string, not a number"),
+    (r#"{"type":{"type":"done"}}"#, "`type` must be a string, not an object"),
+    (r#"{"type":["done"]}"#, "`type` must be a string, not an array"),
+    (r#"{"type":true}"#, "`type` must be a string, not a boolean"),
+    (r#"{"type":nope}"#, "`type` must be a string, not an unknown word"),
+    (r#"{"type":"x","type":"y"}"#, "`type` stands twice"),
+    (r#"{"type":"x""#, "the event is cut off before its last `}` (column 12)"),
+    (r#"{"type":"x","a":"b"#, "the event is cut off within a string (column 19)"),
+    (r#"{"type":"x"} y"#, "`y` follows on the line of an event, which must stand alone on it (column 14)"),
+    (
+        r#"{"type":"x"}{"type":"done"}"#,
+        "another object follows on the line of an event: each event must have a line of its own (`curl` keeps line \
+         breaks with `--data-binary`, not with `-d`) (column 13)",
+    ),
+    (
+        "{\"type\":\"x\"}\r{\"type\":\"done\"}\r",
+        "the lines end with a carriage return alone, and are one line for that: they must end with a line feed (column 14)",
+    ),
+    (r#"{"type":"x",}"#, "`}` stands where a key, which is a string, must (column 13)"),
+    (r#"{"type":"x","a"}"#, "`}` stands where `:` must, after a key (column 16)"),
+    (r#"{"type":"x","a":}"#, "`}` stands where a value must (column 17)"),
+    (r#"{"type":"x","a":[1,]}"#, "`]` stands where a value must (column 20)"),
+    (r#"{"type":"x","a":[1,2}"#, "`}` stands where `,` or `]` must, after a value (column 21)"),
+    (r#"{"type":"x" "a":1}"#, "`\"` stands where `,` or `}` must, after a value (column 13)"),
+    (
+        "{\"type\":\"x\",\"a\":\"\t\"}",
+        "a control character stands within a string, where JSON has the escape `\\u0009` (column 18)",
+    ),
+    (
+        "{\"type\":\"x\",\"a\":\"\r\"}",
+        "a carriage return stands within a string, where JSON has the escape `\\r` (column 18)",
+    ),
+    (r#"{"type":"x","a":"\x"}"#, "`x` stands after a `\\`, which is no escape of JSON (column 19)"),
+    ("{\"type\":\"x\",\u{e9}}", "the byte 0xc3 stands where a key, which is a string, must (column 13)"),
+];
+
+#[test]
+fn what_is_wrong_is_told_in_the_words_of_json() {
+    for (fields, expected) in of_fields() {
+        assert_eq!(message(format!("{{{fields}}}").as_bytes()), expected, "{fields}");
+    }
+    for (line, expected) in OF_STRUCTURES {
+        assert_eq!(message(line.as_bytes()), *expected, "{line}");
+    }
+}
+
+#[test]
+fn no_message_speaks_rust() {
+    let structures = OF_STRUCTURES.iter().map(|(line, _)| (*line).to_owned());
+    for line in of_fields().into_iter().map(|(fields, _)| format!("{{{fields}}}")).chain(structures) {
+        let message = message(line.as_bytes());
+        for foreign in ["struct", "expected", "invalid type", "u64", "f64", "map", "sequence", "unit"] {
+            assert!(!message.contains(foreign), "{message:?} of {line}");
+        }
+    }
+}
+
+#[test]
+fn a_message_names_the_line_of_an_event_that_has_several() {
+    let line = |event: &str| parse_line(event.as_bytes()).unwrap_err().line();
+    assert_eq!(line("{\n\"type\":\"done\",\n\"conversationId\":\"c\",\n\"turnId\":7}"), 4);
+    assert_eq!(line("{\n\"type\":\"x\",\n\"a\" 1}"), 3);
+    assert_eq!(line("{\"type\":\"x\"}\n{\"type\":\"y\"}"), 2);
+    assert_eq!(line("{}"), 1);
+    let second = parse_line(b"{\"type\":\"x\",\n  \"a\" 1}").unwrap_err().to_string();
+    assert!(second.ends_with("(column 7)"), "{second}");
+}
+
+#[test]
+fn a_message_does_not_grow_with_what_was_sent() {
+    let long = "é".repeat(10_000);
+    for line in [
+        format!(r#"{{"type":"usage",{TURN},"usage":"{long}"}}"#),
+        format!(r#"{{"{long}":1}}"#),
+        format!(r#"{{"type":"usage",{TURN},"usage":{}}}"#, "1".repeat(10_000)),
+        format!(r#"{{"type":"done",{TURN},"reason":"stop","{long}":NaN}}"#),
+        format!(r#"{{"type":"done",{TURN},"reason":"stop","{long}\ud800":1}}"#),
+    ] {
+        assert!(message(line.as_bytes()).len() < 400, "{}", message(line.as_bytes()));
+    }
+}
