@@ -42,6 +42,10 @@ fn sustained(report: &mut Report) {
         report.add_rates(&Row::new(&*name, file::NAME, goal), &pairs);
         let millis = |wait: Option<Duration>| wait.unwrap().as_secs_f64() * 1e3;
         let waits: Vec<_> = pairs.iter().map(|(ours, limit)| (millis(ours.worst), millis(limit.worst))).collect();
-        report.add_pairs(&Row::new(name + ": longest wait", file::NAME, ""), Unit::Milliseconds, &waits, "");
+        let row = Row::new(format!("{name}: longest wait"), file::NAME, "50 ms");
+        report.add_pairs(&row, Unit::Milliseconds, &waits, "");
+        let refused = pairs.iter().map(|(ours, _)| ours.refused as f64 / (ours.refused + ours.done) as f64 * 1e2);
+        let row = Row::new(name + ": commits refused, to be sent again", "", "");
+        report.add_values(&row, Unit::Percent, &refused.collect::<Vec<_>>());
     }
 }

@@ -35,6 +35,7 @@ pub(crate) enum Unit {
     Bytes,
     Mebibytes,
     Milliseconds,
+    Percent,
 }
 
 /// What one round did.
@@ -45,6 +46,8 @@ pub(crate) struct Round {
     pub(crate) p99: Option<Duration>,
     /// How long the slowest of all took, where single ones are timed.
     pub(crate) worst: Option<Duration>,
+    /// How often one was refused, to be sent again.
+    pub(crate) refused: usize,
 }
 
 impl Round {
@@ -52,14 +55,14 @@ impl Round {
     pub(crate) fn of(work: impl FnOnce() -> usize) -> Self {
         let start = Instant::now();
         let done = work();
-        Self { done, took: start.elapsed(), p99: None, worst: None }
+        Self { done, took: start.elapsed(), p99: None, worst: None, refused: 0 }
     }
 
     /// Times what `work` does until it is through.
     pub(crate) async fn of_async(work: impl Future<Output = usize>) -> Self {
         let start = Instant::now();
         let done = work.await;
-        Self { done, took: start.elapsed(), p99: None, worst: None }
+        Self { done, took: start.elapsed(), p99: None, worst: None, refused: 0 }
     }
 
     /// Times `work`, which gives the times of the single ones it did.
@@ -73,7 +76,7 @@ impl Round {
     pub(crate) fn timed(done: usize, took: Duration, mut times: Vec<Duration>) -> Self {
         times.sort_unstable();
         let p99 = times.get(times.len() * 99 / 100).copied();
-        Self { done, took, p99, worst: times.last().copied() }
+        Self { done, took, p99, worst: times.last().copied(), refused: 0 }
     }
 
     pub(crate) fn rate(&self) -> f64 {
@@ -171,6 +174,7 @@ impl Unit {
             Self::Mebibytes => format!("{value:.1} MiB"),
             Self::Milliseconds if value < 10.0 => format!("{value:.2} ms"),
             Self::Milliseconds => format!("{value:.0} ms"),
+            Self::Percent => format!("{value:.1} %"),
         }
     }
 }

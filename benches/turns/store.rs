@@ -9,10 +9,13 @@ use actix::{Actor, Addr, Arbiter};
 use futures_util::future::join_all;
 use turn_metrics::actors::{Close, Store};
 use turn_metrics::settings::StoreSettings;
-use turn_metrics::store::{Commit, Location, Version};
+use turn_metrics::store::{Commit, CommitError, Location, Version};
 
 use crate::report::Round;
 use crate::work::{CONVERSATIONS, Random, conversation_id, sealed, shuffled};
+
+/// When a commit that was refused is sent again.
+const RETRY_AFTER: Duration = Duration::from_millis(5);
 
 /// A started store on a thread of its own, as in a runtime.
 pub(crate) struct RunningStore {
@@ -101,6 +104,7 @@ impl Writers {
         let commits = RefCell::new(commits.into_iter());
         let start = Instant::now();
         let next = || if start.elapsed() < at_most { commits.borrow_mut().next() } else { None };
+        let refused = Cell::new(0);
         let appender = || async {
             // Each has an address of its own, as conversations have: the mailbox then holds one message of each.
             let store = store.address.clone();
@@ -108,13 +112,22 @@ impl Writers {
             while let Some((conversation, mut commit)) = next() {
                 let version = &self.versions[conversation];
                 commit.expected_version = version.get();
-                let sent = Instant::now();
-                let committed = store.send(commit).await.unwrap().unwrap();
-                times.push(sent.elapsed());
+                let (committed, took) = loop {
+                    let sent = Instant::now();
+                    match store.send(commit.clone()).await.unwrap() {
+                        Err(CommitError::Overloaded) => {
+                            refused.set(refused.get() + 1);
+                            actix_rt::time::sleep(RETRY_AFTER).await;
+                        }
+                        committed => break (committed.unwrap(), sent.elapsed()),
+                    }
+                };
+                times.push(took);
                 version.set(committed.version);
             }
             times
         };
-        Round::of_each(async { join_all((0..appenders).map(|_| appender())).await.concat() }).await
+        let round = Round::of_each(async { join_all((0..appenders).map(|_| appender())).await.concat() }).await;
+        Round { refused: refused.get(), ..round }
     }
 }

@@ -1,25 +1,27 @@
-//! The checkpoint: moves what the image holds into the tables, a few conversations at a time.
+//! The checkpoint: moves what the image holds into the tables, a few pieces at a time.
 //!
-//! Each step is one transaction on the tables, whole conversations at a time, each with its version. A crash leaves a
-//! conversation in the tables as it was or as it is; opening the store then passes over what its version says is there.
+//! Each step is one transaction on the tables. It moves whole pieces, each with the version that its conversation has
+//! after it. A crash leaves a conversation in the tables as it was after some commit; opening the store then passes over
+//! what its version says is there. How much a step moves follows from how long the steps before it took, so that nobody
+//! waits long for one.
 
 use std::io;
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use redb::{ReadableTable, Table, WriteTransaction};
 
-use super::image::{Change, Recent};
+use super::image::{Change, PIECE_BYTES, Recent};
 use super::index::{self, TurnHasher};
+use super::pace::{self, StepSize};
 use super::schema::{
     CONVERSATIONS, Failure, INDEX, KEYS, META, META_CHECKPOINT, META_LIVE_BYTES, META_NEXT_KEY, OPEN_TURNS, TURNS,
     read_number,
 };
 use super::slot::Slot;
 use super::unwind;
-
-/// About how much of the image one step moves at most: some thousand turns, which take some ten milliseconds.
-const MOST_STEP_BYTES: usize = 512 * 1024;
+use crate::turn::ConversationId;
 
 /// In how many steps the image is moved at least.
 const STEPS: usize = 24;
@@ -30,37 +32,105 @@ pub(super) struct Checkpoint {
     slot: Arc<Slot>,
     /// About how much the image may take in memory.
     limit: usize,
+    /// Held while waiting for the step that is being taken. Without it a thread that takes one step after the other
+    /// would nearly always be faster than whoever was woken by the end of a step.
+    next: Mutex<()>,
     step: Mutex<()>,
+    progress: Mutex<Progress>,
+    /// Tells those who wait for progress that a step was taken or has failed.
+    progressed: Condvar,
     /// Why a step in the background failed, if one did since the store was opened.
     failure: Mutex<Option<String>>,
 }
 
+#[derive(Debug, Default)]
+struct Progress {
+    /// How much was moved since the checkpoint began.
+    moved_bytes: u64,
+    step_size: StepSize,
+}
+
 impl Checkpoint {
     pub(super) fn new(slot: Arc<Slot>, limit: usize) -> Self {
-        Self { slot, limit, step: Mutex::new(()), failure: Mutex::new(None) }
+        Self {
+            slot,
+            limit,
+            next: Mutex::default(),
+            step: Mutex::default(),
+            progress: Mutex::default(),
+            progressed: Condvar::new(),
+            failure: Mutex::default(),
+        }
+    }
+
+    /// The size at which a piece of the image is full, so that a step can move less than it may.
+    pub(super) fn piece_bytes(&self) -> usize {
+        PIECE_BYTES.min(self.limit / STEPS)
     }
 
     /// Waits for the step that is being taken, and keeps others from being taken.
     pub(super) fn pause(&self) -> MutexGuard<'_, ()> {
+        let _next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         self.step.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the image holds more than it may, so that the next commit has to wait for a step.
+    /// Whether the image holds more than it may, so that no commit can be taken in before some of it is moved.
     pub(super) fn is_due(&self) -> bool {
         self.slot.with(|files| files.image().size() > self.limit).unwrap_or(false)
     }
 
-    /// Whether there is something to move, though nobody waits for it.
+    /// Whether there is enough to move for a step in the background.
     pub(super) fn is_worthwhile(&self) -> bool {
         let is_worthwhile = self.slot.with(|files| {
             let image = files.image();
-            image.size() <= self.limit && (image.has_frozen() || image.active_size() >= self.limit / 2)
+            image.has_frozen() || image.active_size() >= self.limit / 2
         });
         is_worthwhile.unwrap_or(false) && self.failure_of_background().is_none()
     }
 
-    /// Moves some conversations. With nothing frozen it freezes what there is first. `Err` says what went wrong, and
-    /// then the outcome is unknown.
+    /// How much was moved so far, in bytes of the image.
+    pub(super) fn moved_bytes(&self) -> u64 {
+        self.progress().moved_bytes
+    }
+
+    /// How much is to be moved for this much that was taken in, by how full the image is.
+    pub(super) fn owed_bytes(&self, taken_bytes: usize) -> u64 {
+        let size = self.slot.with(|files| files.image().size()).unwrap_or_default();
+        pace::owed(size, self.limit, taken_bytes)
+    }
+
+    /// Waits until so much was moved in all, or as long as is said, or until the background has nothing to do.
+    pub(super) fn wait_until_moved(&self, moved_bytes: u64, at_most: Duration) {
+        let deadline = Instant::now() + at_most;
+        let mut progress = self.progress();
+        while progress.moved_bytes < moved_bytes && self.is_worthwhile() {
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else { return };
+            progress = self.progressed.wait_timeout(progress, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Waits until the image has room, for as long as it takes to move what a step may: enough where the image is just
+    /// full. Returns whether it has room then.
+    pub(super) fn wait_for_room(&self) -> bool {
+        let mut progress = self.progress();
+        let enough = progress.moved_bytes + progress.step_size.bytes() as u64;
+        let deadline = Instant::now() + MOST_WAIT_FOR_ROOM;
+        while self.is_due() {
+            if progress.moved_bytes >= enough || !self.is_worthwhile() {
+                return false;
+            }
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else { return false };
+            progress = self.progressed.wait_timeout(progress, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Moves some pieces. With nothing frozen it freezes what there is first. `Err` says what went wrong, and then the
+    /// outcome is unknown.
     pub(super) fn step(&self) -> Result<(), String> {
         let _one_at_a_time = self.pause();
         unwind::caught(|| self.take_step()).and_then(|taken| taken)
@@ -70,13 +140,15 @@ impl Checkpoint {
     /// again before the store was closed, as the outcome is unknown.
     pub(super) fn step_in_background(&self) -> bool {
         let _one_at_a_time = self.pause();
-        match unwind::caught(|| self.take_step()).and_then(|taken| taken) {
-            Ok(()) => true,
-            Err(cause) => {
-                *self.failure_of_background() = Some(cause);
-                false
-            }
+        let taken = unwind::caught(|| self.take_step()).and_then(|taken| taken);
+        let is_taken = taken.is_ok();
+        if let Err(cause) = taken {
+            *self.failure_of_background() = Some(cause);
         }
+        // Whoever waits looks at what has changed while it holds this, and so cannot miss it.
+        drop(self.progress());
+        self.progressed.notify_all();
+        is_taken
     }
 
     /// Why a step in the background failed, if one did since the store was opened.
@@ -94,13 +166,20 @@ impl Checkpoint {
     }
 
     fn take_step(&self) -> Result<(), String> {
+        let start = Instant::now();
+        let step_bytes = self.progress().step_size.bytes().min(self.limit / STEPS);
         let begun = self.slot.with(|files| {
+            let frozen = files.image_mut().freeze();
+            // Sorted while nobody waits for the image.
+            let order = frozen.map(in_order_of_keys);
             let mut image = files.image_mut();
-            image.freeze();
+            if let Some(order) = order {
+                image.set_order(order);
+            }
             if !image.has_frozen() {
                 return Ok(None);
             }
-            let (moving, is_last) = image.next_to_move(MOST_STEP_BYTES.min(self.limit / STEPS));
+            let (moving, is_last) = image.next_to_move(step_bytes);
             let checkpoint = is_last.then(|| image.frozen_at());
             drop(image);
             Ok(Some((moving, checkpoint, files.hasher(), files.write_tables()?)))
@@ -113,8 +192,26 @@ impl Checkpoint {
             .and_then(|keys| Ok(txn.commit().map(|()| keys)?))
             .map_err(|failure| failure.to_string())?;
         let moved: Vec<_> = moving.into_iter().zip(moved).collect();
-        self.slot.with(|files| files.image_mut().moved(&moved))
+        self.slot.with(|files| files.image_mut().moved(&moved))?;
+        let moved_bytes: usize = moved.iter().map(|(recent, _)| recent.bytes()).sum();
+        let mut progress = self.progress();
+        progress.moved_bytes += moved_bytes as u64;
+        progress.step_size.learn(moved_bytes, start.elapsed());
+        Ok(())
     }
+}
+
+/// What takes longer than this for a step is no healthy disk.
+const MOST_WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
+
+/// The conversations of these pieces in the order of the tables' keys, backwards: neighbours share pages. The new ones are
+/// last in that order, which is where they go.
+fn in_order_of_keys(mut pieces: Vec<Arc<Recent>>) -> Vec<ConversationId> {
+    fn place(recent: &Recent) -> (u64, &ConversationId) {
+        (recent.key.unwrap_or(u64::MAX), &recent.conversation.id)
+    }
+    pieces.sort_unstable_by(|one, other| place(other).cmp(&place(one)));
+    pieces.iter().map(|recent| recent.conversation.id.clone()).collect()
 }
 
 /// A thread that takes steps while they are worthwhile. It ends when this is dropped.
@@ -133,6 +230,12 @@ impl Background {
         Ok(Self(wakes))
     }
 
+    /// One that nobody hears.
+    #[cfg(test)]
+    pub(super) fn by_hand() -> Self {
+        Self(sync_channel(1).0)
+    }
+
     /// Has it look whether there is something to do.
     pub(super) fn wake(&self) {
         // One that was woken before and has not looked yet will look.
@@ -140,7 +243,7 @@ impl Background {
     }
 }
 
-/// Writes conversations to the tables, and that the tables hold everything up to a row of the journal, if they do.
+/// Writes pieces to the tables, and that the tables hold everything up to a row of the journal, if they do.
 /// Gives the conversations' keys.
 pub(super) fn move_conversations(
     txn: &WriteTransaction,
@@ -228,5 +331,35 @@ impl<'txn> Tables<'txn> {
         let before = self.conversations.insert(key, &*record)?.map(|before| before.value().len());
         self.grow(size_of::<u64>() + record.len(), before.map_or(0, |bytes| size_of::<u64>() + bytes));
         Ok(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::store::Location;
+
+    #[test]
+    fn whoever_waits_for_a_step_is_next_however_soon_the_same_thread_asks_again() {
+        let files = Location::Memory.open(1 << 20).unwrap();
+        let checkpoint = Checkpoint::new(Arc::new(Slot::new(files)), 1 << 20);
+        let (paused, order) = channel();
+        std::thread::scope(|scope| {
+            let step = checkpoint.pause();
+            scope.spawn(|| {
+                let _no_step = checkpoint.pause();
+                paused.send("the one that waited").unwrap();
+            });
+            while checkpoint.next.try_lock().is_ok() {
+                std::thread::yield_now();
+            }
+            drop(step);
+            let _no_step = checkpoint.pause();
+            paused.send("the one that had it").unwrap();
+        });
+        drop(paused);
+        assert_eq!(order.iter().collect::<Vec<_>>(), ["the one that waited", "the one that had it"]);
     }
 }

@@ -53,6 +53,13 @@ pub struct Commit {
     pub sealed: Vec<SealedTurn>,
 }
 
+impl Commit {
+    /// How many turns it has, by which the work on it is measured; 1 for none.
+    pub(super) fn weight(&self) -> usize {
+        (self.staged.len() + self.sealed.len()).max(1)
+    }
+}
+
 /// What became durable.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Committed {
@@ -85,7 +92,7 @@ pub enum CommitError {
         /// The version that the conversation has.
         actual: Version,
     },
-    /// Nothing changed: too many commits are waiting. Retry later.
+    /// Nothing changed: too many commits are waiting, or more has come than could be moved into the tables. Retry later.
     #[error("too many commits are waiting to be written")]
     Overloaded,
     /// The outcome is unknown: it may have become durable or not. Send the same again later.

@@ -7,11 +7,14 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 use super::backup::{BackupError, Snapshot, Workshop};
+use super::intake::Intake;
+use super::job::Job;
 use super::location::{Location, OpenError};
+use super::pace::Capacity;
 use super::read::{LeftOut, RecentCount, RecentOpen, RecentState, RecentTurns};
 use super::schema::Failure;
 use super::slot::{Files, Slot};
-use super::writer::{Backoff, Job, Writer, WriterState};
+use super::writer::{Backoff, Writer, WriterState};
 use super::{
     Commit, CommitError, Committed, ConversationState, ReadError, Revision, StaleBefore, StaleTurn, StoreSizes,
     TurnRange, unwind,
@@ -25,6 +28,7 @@ use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
 #[derive(Debug, Clone)]
 pub(crate) struct Engine {
     jobs: SyncSender<Job>,
+    intake: Arc<Intake>,
     slot: Arc<Slot>,
     writer: watch::Receiver<WriterState>,
     damaged_records: Arc<AtomicU64>,
@@ -54,9 +58,11 @@ impl Engine {
         let (jobs, received) = sync_channel(settings.queue_commits);
         let (state, writer) = watch::channel(WriterState::Running);
         let workshop = Workshop::of(&location);
-        let running = Writer::new(received, Arc::clone(&slot), location.clone(), settings.clone(), backoff, state);
+        let intake = Arc::new(Intake::new(Capacity::default().turns()));
+        let (files, counted) = (Arc::clone(&slot), Arc::clone(&intake));
+        let running = Writer::new(received, files, location.clone(), settings.clone(), backoff, counted, state);
         let damaged_records = Arc::default();
-        Ok((Self { jobs, slot, writer, damaged_records, workshop, location, cache_bytes }, running))
+        Ok((Self { jobs, intake, slot, writer, damaged_records, workshop, location, cache_bytes }, running))
     }
 
     /// A store whose writer's thread ends by a panic.
@@ -73,19 +79,20 @@ impl Engine {
     /// Resolves when the commit is durable, or is not and says why.
     pub(crate) fn commit(&self, commit: Commit) -> impl Future<Output = Result<Committed, CommitError>> + use<> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Job::Commit(commit, reply), answer)
+        let job = self.intake.place(commit.weight()).map(|place| Job::Commit(commit, reply, place));
+        self.ask(job, answer)
     }
 
     /// Resolves when something was made durable.
     pub(crate) fn check_write(&self) -> impl Future<Output = Result<(), CommitError>> + use<> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Job::CheckWrite(reply), answer)
+        self.ask(Some(Job::CheckWrite(reply)), answer)
     }
 
     /// Adds to how long the service has run, and resolves with the sum when that is durable.
     pub(crate) fn tick(&self, elapsed: Duration) -> impl Future<Output = Result<RunningTime, CommitError>> + use<> {
         let (reply, answer) = oneshot::channel();
-        let added = self.ask(Job::Tick(elapsed, reply), answer);
+        let added = self.ask(Some(Job::Tick(elapsed, reply)), answer);
         let slot = Arc::clone(&self.slot);
         async move {
             added.await?;
@@ -101,15 +108,15 @@ impl Engine {
     /// Queues the job at once, not when the future is first polled: the order of calls is the order of writes.
     fn ask<T>(
         &self,
-        job: Job,
+        job: Option<Job>,
         answer: oneshot::Receiver<Result<T, CommitError>>,
     ) -> impl Future<Output = Result<T, CommitError>> + use<T> {
-        let sent = self.jobs.try_send(job);
+        let sent = job.map(|job| self.jobs.try_send(job));
         async move {
             match sent {
-                Ok(()) => answer.await.unwrap_or_else(|_| Err(gone())),
-                Err(TrySendError::Full(_)) => Err(CommitError::Overloaded),
-                Err(TrySendError::Disconnected(_)) => Err(gone()),
+                Some(Ok(())) => answer.await.unwrap_or_else(|_| Err(gone())),
+                None | Some(Err(TrySendError::Full(_))) => Err(CommitError::Overloaded),
+                Some(Err(TrySendError::Disconnected(_))) => Err(gone()),
             }
         }
     }

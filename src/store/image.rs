@@ -1,22 +1,29 @@
 //! What the journal holds and the tables do not yet, in memory.
 //!
 //! Commits go to the active layer. When that is large and the frozen one is empty, it is frozen, and the checkpoint moves
-//! its conversations into the tables, each whole, while the next layer fills. What is known of a conversation is its
-//! rows in the tables, then the frozen layer over them, then the active one. Laying something over rows that hold it
-//! already changes nothing, so it does not matter when what was moved is dropped.
+//! it into the tables while the next layer fills. A layer has the changes of each conversation in pieces of bounded size,
+//! one for nearly all. Each piece ends with a commit and is moved whole, the oldest first, so that the tables always hold
+//! a conversation as some commit left it. What is known of a conversation is its rows in the tables, then the pieces of
+//! the frozen layer over them, then those of the active one. Overlaying a piece that the tables already hold is a no-op,
+//! so it does not matter when a piece that was moved is dropped.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
+use std::collections::{HashMap, VecDeque};
+use std::iter;
 use std::sync::Arc;
 
 use super::entry::Entry;
 use super::record::{self, Conversation, DamagedRecord};
 use crate::turn::{ConversationId, Ordinal, TurnId};
 
-/// What commits changed in one conversation.
+/// The size at which a piece takes no further commit, unless the image may hold little: some thousand turns, which the
+/// checkpoint moves in a few milliseconds. Smaller pieces would have a turn looked for in more of them.
+pub(super) const PIECE_BYTES: usize = 256 * 1024;
+
+/// What some commits in a row changed in one conversation: a piece of a layer.
 #[derive(Debug, Clone)]
 pub(super) struct Recent {
-    /// The conversation as it is now.
+    /// The conversation after the last of the commits.
     pub(super) conversation: Conversation,
     /// Its key in the tables, if known.
     pub(super) key: Option<u64>,
@@ -42,14 +49,11 @@ impl Recent {
     /// About what a turn takes in memory beside its record.
     const TURN_BYTES: usize = 160;
 
-    fn new(entry: &Entry) -> Self {
-        Self {
-            conversation: entry.conversation.clone(),
-            key: None,
-            turns: HashMap::new(),
-            sealed: Vec::new(),
-            bytes: Self::BYTES,
-        }
+    fn of(entry: Entry) -> Result<Self, DamagedRecord> {
+        let conversation = entry.conversation.clone();
+        let mut new = Self { conversation, key: None, turns: HashMap::new(), sealed: Vec::new(), bytes: Self::BYTES };
+        new.take(entry)?;
+        Ok(new)
     }
 
     /// Takes all of an entry or, where a turn in it has no id that can be read, nothing.
@@ -80,6 +84,11 @@ impl Recent {
         Ok(())
     }
 
+    /// About what it takes in memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// The last ordinal of those below.
     pub(super) fn sealed_before(&self) -> u64 {
         self.conversation.sealed_turns - self.sealed.len() as u64
@@ -98,10 +107,43 @@ fn turn_id(record: &[u8]) -> Result<TurnId, DamagedRecord> {
     TurnId::new(record::turn_id_of(record)?).map_err(|error| DamagedRecord::new("turn", error.to_string()))
 }
 
+/// The pieces of a conversation in one layer.
+#[derive(Debug, Clone)]
+struct Pieces {
+    /// Those that are full, the oldest first.
+    full: VecDeque<Arc<Recent>>,
+    latest: Arc<Recent>,
+}
+
+impl Pieces {
+    fn new(latest: Recent) -> Self {
+        Self { full: VecDeque::new(), latest: Arc::new(latest) }
+    }
+
+    fn add(&mut self, latest: Recent) {
+        self.full.push_back(std::mem::replace(&mut self.latest, Arc::new(latest)));
+    }
+
+    fn oldest_first(&self) -> impl DoubleEndedIterator<Item = &Arc<Recent>> {
+        self.full.iter().chain(iter::once(&self.latest))
+    }
+
+    fn latest_first(&self) -> impl Iterator<Item = &Arc<Recent>> {
+        self.oldest_first().rev()
+    }
+
+    /// Notes the key that the conversation has in the tables.
+    fn set_key(&mut self, key: u64) {
+        for recent in self.full.iter_mut().chain(iter::once(&mut self.latest)).filter(|recent| recent.key.is_none()) {
+            Arc::make_mut(recent).key = Some(key);
+        }
+    }
+}
+
 /// A part of the image.
 #[derive(Debug, Clone, Default)]
 struct Layer {
-    conversations: HashMap<ConversationId, Arc<Recent>>,
+    conversations: HashMap<ConversationId, Pieces>,
     /// About what it takes in memory.
     bytes: usize,
     /// What its rows take in the journal. A turn that is staged again and again takes room there each time.
@@ -111,6 +153,35 @@ struct Layer {
 impl Layer {
     fn size(&self) -> usize {
         self.bytes.max(self.row_bytes)
+    }
+
+    /// Takes in what a commit changed.
+    fn take(&mut self, entry: Entry, piece_bytes: usize) -> Result<(), DamagedRecord> {
+        let pieces = self.conversations.get_mut(&entry.conversation.id);
+        if let Some(pieces) = pieces
+            && pieces.latest.bytes < piece_bytes
+        {
+            // A copy is made only where somebody reads the piece.
+            let latest = Arc::make_mut(&mut pieces.latest);
+            let before = latest.bytes;
+            latest.take(entry)?;
+            self.bytes = self.bytes + latest.bytes - before;
+            return Ok(());
+        }
+        let piece = Recent::of(entry)?;
+        self.bytes += piece.bytes;
+        match self.conversations.entry(piece.conversation.id.clone()) {
+            Slot::Occupied(mut there) => there.get_mut().add(piece),
+            Slot::Vacant(place) => drop(place.insert(Pieces::new(piece))),
+        }
+        Ok(())
+    }
+
+    /// Drops the oldest piece of a conversation.
+    fn drop_oldest(&mut self, id: &ConversationId) {
+        let Some(pieces) = self.conversations.get_mut(id) else { return };
+        let oldest = pieces.full.pop_front().or_else(|| self.conversations.remove(id).map(|pieces| pieces.latest));
+        self.bytes -= oldest.map_or(0, |oldest| oldest.bytes);
     }
 }
 
@@ -124,12 +195,14 @@ pub(super) struct Layers {
 impl Layers {
     /// What is known of a conversation here, the latest first.
     pub(super) fn of(&self, id: &ConversationId) -> impl Iterator<Item = &Arc<Recent>> {
-        [&self.active, &self.frozen].into_iter().filter_map(|layer| layer.conversations.get(id))
+        let layers = [&self.active, &self.frozen].into_iter();
+        layers.filter_map(|layer| layer.conversations.get(id)).flat_map(Pieces::latest_first)
     }
 
-    /// Every conversation that is here, those of the frozen layer first.
+    /// All pieces, those of the frozen layer first, and those of one conversation the oldest first.
     pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Recent>> {
-        self.frozen.conversations.values().chain(self.active.conversations.values())
+        let pieces = self.frozen.conversations.values().chain(self.active.conversations.values());
+        pieces.flat_map(Pieces::oldest_first)
     }
 
     /// Whether the turn changed here.
@@ -146,7 +219,7 @@ impl Layers {
 #[derive(Debug, Default)]
 pub(super) struct Image {
     layers: Layers,
-    /// The frozen conversations, those to be moved next at the end.
+    /// The conversations of the pieces in the frozen layer, those to be moved next at the end.
     to_move: Vec<ConversationId>,
     /// The last row of the journal that was taken.
     last_row: u64,
@@ -164,19 +237,12 @@ impl Image {
 
     /// Takes in what a commit changed.
     pub(super) fn take(&mut self, entry: Entry) -> Result<(), DamagedRecord> {
-        let recent = match self.layers.active.conversations.entry(entry.conversation.id.clone()) {
-            Slot::Occupied(there) => there.into_mut(),
-            Slot::Vacant(place) => {
-                self.layers.active.bytes += Recent::BYTES;
-                place.insert(Arc::new(Recent::new(&entry)))
-            }
-        };
-        // A copy is made only where somebody reads what was.
-        let recent = Arc::make_mut(recent);
-        let before = recent.bytes;
-        recent.take(entry)?;
-        self.layers.active.bytes = self.layers.active.bytes + recent.bytes - before;
-        Ok(())
+        self.take_in_pieces(entry, PIECE_BYTES)
+    }
+
+    /// The same, with pieces that are full at this size.
+    pub(super) fn take_in_pieces(&mut self, entry: Entry, piece_bytes: usize) -> Result<(), DamagedRecord> {
+        self.layers.active.take(entry, piece_bytes)
     }
 
     /// Everything of this row, and of those before it, was taken.
@@ -208,7 +274,7 @@ impl Image {
     }
 
     pub(super) fn has_frozen(&self) -> bool {
-        !self.to_move.is_empty()
+        !self.layers.frozen.conversations.is_empty()
     }
 
     /// What it holds.
@@ -221,28 +287,36 @@ impl Image {
         self.layers.of(id)
     }
 
-    /// Freezes the active layer, if none is frozen and this one holds anything.
-    pub(super) fn freeze(&mut self) {
+    /// Freezes the active layer, if none is frozen and this one holds anything. Returns its pieces then, for whose
+    /// conversations an order is to be set next.
+    pub(super) fn freeze(&mut self) -> Option<Vec<Arc<Recent>>> {
         if self.has_frozen() || self.layers.active.conversations.is_empty() {
-            return;
+            return None;
         }
         self.layers.frozen = std::mem::take(&mut self.layers.active);
         self.frozen_at = self.last_row;
-        // In the order of the tables' keys: neighbours share pages. The new ones last, which is where they go.
-        let mut order: Vec<_> = self.layers.frozen.conversations.values().collect();
-        order.sort_by_key(|recent| std::cmp::Reverse((recent.key.unwrap_or(u64::MAX), &recent.conversation.id)));
-        self.to_move = order.into_iter().map(|recent| recent.conversation.id.clone()).collect();
+        Some(self.layers.frozen.conversations.values().flat_map(Pieces::oldest_first).cloned().collect())
     }
 
-    /// The next conversations to move, of about so many bytes together, and whether they are the last of the layer.
+    /// Sets the order in which the pieces of the frozen layer are moved: their conversations, each as often as it has
+    /// pieces, those to be moved first at the end.
+    pub(super) fn set_order(&mut self, to_move: Vec<ConversationId>) {
+        self.to_move = to_move;
+    }
+
+    /// The next pieces to move, of about so many bytes together, and whether they are the last of the layer.
     pub(super) fn next_to_move(&self, bytes: usize) -> (Vec<Arc<Recent>>, bool) {
-        let mut moving = Vec::new();
+        let mut moving: Vec<Arc<Recent>> = Vec::new();
         let mut size = 0;
+        let mut of_the_same = 0;
         for id in self.to_move.iter().rev() {
             if size >= bytes {
                 return (moving, false);
             }
-            if let Some(recent) = self.layers.frozen.conversations.get(id) {
+            of_the_same =
+                if moving.last().is_some_and(|last| last.conversation.id == *id) { of_the_same + 1 } else { 0 };
+            let pieces = self.layers.frozen.conversations.get(id);
+            if let Some(recent) = pieces.and_then(|pieces| pieces.oldest_first().nth(of_the_same)) {
                 size += recent.bytes;
                 moving.push(Arc::clone(recent));
             }
@@ -255,16 +329,14 @@ impl Image {
         self.frozen_at
     }
 
-    /// Drops conversations that are in the tables now, with the keys that they have there.
+    /// Drops pieces that are in the tables now, with the keys that their conversations have there.
     pub(super) fn moved(&mut self, moved: &[(Arc<Recent>, u64)]) {
         let before = self.layers.frozen.bytes.max(1);
         for (recent, key) in moved {
             let id = &recent.conversation.id;
-            if let Some(recent) = self.layers.frozen.conversations.remove(id) {
-                self.layers.frozen.bytes -= recent.bytes;
-            }
-            if let Some(newer) = self.layers.active.conversations.get_mut(id) {
-                Arc::make_mut(newer).key = Some(*key);
+            self.layers.frozen.drop_oldest(id);
+            for layer in [&mut self.layers.frozen, &mut self.layers.active] {
+                layer.conversations.get_mut(id).into_iter().for_each(|pieces| pieces.set_key(*key));
             }
         }
         // Its rows can go when all of it has. But whoever waits for room waits for a part of it, not for the whole.
@@ -274,5 +346,88 @@ impl Image {
         if self.to_move.is_empty() {
             self.checkpoint = self.frozen_at;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Version;
+    use crate::turn::{Done, EpochMillis, OpenTurn, Usage};
+
+    fn id() -> ConversationId {
+        ConversationId::new("c").unwrap()
+    }
+
+    /// The `nth` commit of a conversation, which seals so many turns.
+    fn entry(nth: u64, turns: u64) -> Entry {
+        let sealed = (nth * turns..(nth + 1) * turns).map(|turn| {
+            let turn = OpenTurn::new(TurnId::new(format!("turn-{turn}")).unwrap());
+            record::encode_sealed(&turn.seal(&Done::because("stop"), EpochMillis::new(1))).unwrap().into()
+        });
+        let conversation = Conversation {
+            id: id(),
+            version: Version(nth + 1),
+            sealed_turns: (nth + 1) * turns,
+            last_sealed_at: EpochMillis::default(),
+            total_usage: Usage::default(),
+        };
+        Entry { conversation, key: None, sealed: sealed.collect(), staged: Vec::new() }
+    }
+
+    #[test]
+    fn a_conversation_of_100_000_turns_is_moved_in_many_steps_each_of_which_ends_with_a_commit() {
+        const TURNS: u64 = 100;
+        const COMMITS: u64 = 1000;
+        let mut image = Image::default();
+        (0..COMMITS).for_each(|nth| image.take(entry(nth, TURNS)).unwrap());
+        let pieces = image.freeze().unwrap();
+        assert!(pieces.len() > 50, "{}", pieces.len());
+        image.set_order(pieces.iter().map(|piece| piece.conversation.id.clone()).collect());
+        drop(pieces);
+        image.take(entry(COMMITS, TURNS)).unwrap();
+
+        let mut moved = 0;
+        while image.has_frozen() {
+            let (moving, is_last) = image.next_to_move(1);
+            assert_eq!(moving.len(), 1);
+            let piece = &moving[0];
+            // The last commit that a piece takes may be larger than what was left.
+            let most = PIECE_BYTES + usize::try_from(TURNS).unwrap() * 300;
+            assert!(piece.bytes() < most, "a step of {} bytes", piece.bytes());
+            assert_eq!(piece.sealed_before(), moved);
+            moved = piece.conversation.sealed_turns;
+            assert_eq!(piece.conversation.version, Version(moved / TURNS));
+            assert_eq!(is_last, moved == COMMITS * TURNS);
+            image.moved(&[(Arc::clone(piece), 7)]);
+            let left: Vec<_> = image.of(&id()).collect();
+            assert!(left.iter().all(|piece| piece.key == Some(7)));
+            assert_eq!(left.last().unwrap().sealed_before(), moved, "what is left follows what was moved");
+            assert_eq!(left[0].conversation.version, Version(COMMITS + 1), "the latest stays in sight");
+        }
+        assert_eq!(image.bytes(), image.of(&id()).map(|piece| piece.bytes()).sum::<usize>());
+    }
+
+    #[test]
+    fn one_step_takes_the_pieces_of_a_conversation_in_their_order() {
+        let mut image = Image::default();
+        (0..9).for_each(|nth| image.take_in_pieces(entry(nth, 1), 1).unwrap());
+        let order = image.freeze().unwrap().iter().map(|piece| piece.conversation.id.clone()).collect();
+        image.set_order(order);
+        let (moving, is_last) = image.next_to_move(usize::MAX);
+        assert!(moving.iter().map(|piece| piece.conversation.version.0).eq(1..=9) && is_last);
+        let (moving, is_last) = image.next_to_move(moving[0].bytes() * 4);
+        assert!(moving.iter().map(|piece| piece.conversation.version.0).eq(1..=4) && !is_last);
+    }
+
+    #[test]
+    fn an_entry_that_cannot_be_read_leaves_no_piece() {
+        let mut image = Image::default();
+        let damaged = |nth| Entry { sealed: vec![b"no record"[..].into()], ..entry(nth, 1) };
+        image.take(damaged(0)).unwrap_err();
+        assert!(image.layers().is_empty());
+        image.take_in_pieces(entry(0, 1), 1).unwrap();
+        image.take_in_pieces(damaged(1), 1).unwrap_err();
+        assert_eq!(image.of(&id()).map(|piece| piece.conversation.version).collect::<Vec<_>>(), [Version(1)]);
     }
 }

@@ -1,5 +1,6 @@
 //! The store: what it is asked and answers, and the redb engine that keeps it.
 
+mod append;
 mod backup;
 mod check;
 mod checkpoint;
@@ -13,10 +14,15 @@ mod faults;
 mod fixture;
 mod image;
 mod index;
+mod intake;
+mod job;
 mod location;
 #[cfg(test)]
 mod model_tests;
 mod overlay;
+#[cfg(test)]
+mod overload_tests;
+mod pace;
 mod read;
 mod record;
 mod replay;

@@ -3,17 +3,18 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use redb::{ReadableTable, WriteTransaction};
 use tokio::sync::{oneshot, watch};
 
+use super::append::{Drafted, append, draft, ticked, touch};
 use super::checkpoint::{Background, Checkpoint};
-use super::entry::{Entry, encode_row};
-use super::schema::{Failure, META, META_WRITE_CHECK, ROWS, write_running_time};
+use super::intake::Intake;
+use super::job::{Answer, Job};
+use super::pace::{self, BatchSize, Capacity, Growth};
+use super::record::DamagedRecord;
+use super::schema::Failure;
 use super::slot::{Files, Slot};
-use super::write::Draft;
-use super::{Commit, CommitError, Committed, Location, unwind};
+use super::{CommitError, Location, unwind};
 use crate::settings::StoreSettings;
-use crate::turn::RunningTime;
 
 /// How long the writer waits before it opens a failed store again; doubled each time, up to the longest.
 #[derive(Debug, Clone, Copy)]
@@ -33,15 +34,6 @@ impl Backoff {
     fn after(self, wait: Duration) -> Duration {
         wait.saturating_mul(2).min(self.longest)
     }
-}
-
-/// What the writer is asked.
-pub(super) enum Job {
-    Commit(Commit, oneshot::Sender<Result<Committed, CommitError>>),
-    CheckWrite(oneshot::Sender<Result<(), CommitError>>),
-    /// Add this to how long the service has run.
-    Tick(Duration, oneshot::Sender<Result<(), CommitError>>),
-    Close(oneshot::Sender<()>),
 }
 
 /// How the writer's thread is.
@@ -64,6 +56,11 @@ pub(super) struct Writer {
     checkpoint: Arc<Checkpoint>,
     /// Wakes the thread that takes the checkpoint's steps; without one they are taken here.
     background: Option<Background>,
+    intake: Arc<Intake>,
+    capacity: Capacity,
+    batch_size: BatchSize,
+    growth: Growth,
+    last: LastBatch,
     location: Location,
     settings: StoreSettings,
     backoff: Backoff,
@@ -85,6 +82,7 @@ impl Writer {
         location: Location,
         settings: StoreSettings,
         backoff: Backoff,
+        intake: Arc<Intake>,
         state: watch::Sender<WriterState>,
     ) -> Self {
         let state = ReportOnExit { state, exit: WriterState::Dead };
@@ -95,6 +93,11 @@ impl Writer {
             slot,
             checkpoint,
             background: None,
+            intake,
+            capacity: Capacity::default(),
+            batch_size: BatchSize::default(),
+            growth: Growth::new(settings.journal_bytes),
+            last: LastBatch::default(),
             location,
             settings,
             backoff,
@@ -105,7 +108,7 @@ impl Writer {
         }
     }
 
-    /// Has the checkpoint's steps taken on another thread while no commit waits for one.
+    /// Has the checkpoint's steps taken on another thread.
     pub(super) fn checkpoint_in_background(&mut self) -> std::io::Result<()> {
         self.background = Some(Background::start(Arc::clone(&self.checkpoint))?);
         Ok(())
@@ -199,20 +202,22 @@ impl Writer {
 
     /// Takes all jobs that wait, and waits a moment for those that are likely to come.
     fn gather(&mut self, first: Job) -> Next {
-        let mut batch = Vec::with_capacity(self.expected);
+        let begun = Instant::now();
+        let room = self.make_room();
+        let mut batch = Batch { jobs: Vec::with_capacity(self.expected), turns: 0, begun, room };
         let mut next = Some(first);
         let deadline = Instant::now() + self.patience;
         loop {
             while let Some(job) = next.take().or_else(|| self.taken.pop_front()).or_else(|| self.jobs.try_recv().ok()) {
                 match job {
                     Job::Close(reply) => return Next::Close(batch, reply),
-                    job => batch.push(job),
+                    job => batch.add(job),
                 }
-                if batch.len() >= self.settings.batch_commits {
+                if batch.jobs.len() >= self.settings.batch_commits || batch.turns >= self.batch_size.turns() {
                     return Next::Batch(batch);
                 }
             }
-            if batch.len() >= self.expected || Instant::now() >= deadline {
+            if batch.jobs.len() >= self.expected || Instant::now() >= deadline {
                 return Next::Batch(batch);
             }
             std::thread::yield_now();
@@ -220,22 +225,27 @@ impl Writer {
     }
 
     /// Does the jobs in one transaction and answers each when it is durable.
-    fn write(&mut self, batch: Vec<Job>) {
+    fn write(&mut self, Batch { jobs: batch, turns, begun: gathered, room }: Batch) {
         if batch.is_empty() {
             return;
         }
-        let mut begun = Instant::now();
-        let done = self.make_room().and_then(|()| {
-            begun = Instant::now();
+        let begun = Instant::now();
+        let has_room = room == Ok(true);
+        let done = self.checkpoint.failure().map_or(room, Err).and_then(|has_room| {
             // A panic in here would be a defect, or a damaged file; it must not end the one thread that makes turns
             // durable.
-            unwind::caught(|| self.transact(&batch)).and_then(|done| done)
+            unwind::caught(|| self.transact(&batch, turns, has_room)).and_then(|done| done)
         });
         let cause = match done {
             Ok(answers) => {
                 self.taken.extend(self.jobs.try_iter().take(self.settings.batch_commits));
                 self.expected = batch.len() + self.taken.len();
-                self.patience = begun.elapsed().min(MOST_PATIENCE);
+                self.last.write = begun.elapsed();
+                self.patience = self.last.write.min(MOST_PATIENCE);
+                if has_room {
+                    self.capacity.learn(turns, gathered.elapsed().saturating_sub(self.last.append));
+                    self.intake.set_most(self.capacity.turns());
+                }
                 batch.into_iter().zip(answers).for_each(|(job, answer)| job.answer(answer));
                 if let Some(background) = &self.background {
                     background.wake();
@@ -251,38 +261,64 @@ impl Writer {
         }
     }
 
-    /// Waits until the image has room for more: its size bounds the memory, the journal, and the time that opening takes.
-    fn make_room(&self) -> Result<(), String> {
-        if let Some(cause) = self.checkpoint.failure() {
-            return Err(cause);
+    /// Waits where the checkpoint falls behind, before a batch is gathered, so that what comes meanwhile is part of it: the
+    /// fuller the image, the longer, so that no more comes in than is moved, and is seldom full. Returns whether it has
+    /// room. Its size bounds the memory, the journal, and the time that opening takes.
+    fn make_room(&self) -> Result<bool, String> {
+        let Some(background) = self.background.as_ref() else {
+            while self.checkpoint.is_due() {
+                self.checkpoint.step()?;
+            }
+            return Ok(true);
+        };
+        if self.checkpoint.is_due() {
+            background.wake();
+            return Ok(self.checkpoint.wait_for_room());
         }
-        while self.checkpoint.is_due() {
-            self.checkpoint.step()?;
+        let added_bytes = self.growth.of(self.last.turns);
+        let owed_bytes = self.checkpoint.owed_bytes(added_bytes);
+        if owed_bytes > 0 {
+            background.wake();
+            let at_most = pace::longest_pause(self.last.write);
+            self.checkpoint.wait_until_moved(self.last.moved_bytes + owed_bytes, at_most);
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// Does the jobs in a transaction. When this returns `Ok`, they are durable; on `Err` the outcome is unknown.
-    fn transact(&self, batch: &[Job]) -> Result<Vec<Answer>, String> {
-        let drafted = self.slot.with(|files| draft(files, batch))?;
+    /// Does the jobs in a transaction, but refuses commits where there is no room for them. When this returns `Ok`, the
+    /// others are durable; on `Err` the outcome is unknown.
+    fn transact(&mut self, batch: &[Job], turns: usize, has_room: bool) -> Result<Vec<Answer>, String> {
+        let begun = Instant::now();
+        let drafted = self.slot.with(|files| draft(files, batch, has_room))?;
+        if has_room {
+            self.batch_size.learn(turns, begun.elapsed());
+        }
         let Drafted { answers, entries, row, trim } = drafted.map_err(|failure| failure.to_string())?;
         let checks = batch.iter().any(|job| matches!(job, Job::CheckWrite(_)));
         if checks {
             self.check_tables().map_err(|failure| failure.to_string())?;
         }
+        let begun = Instant::now();
         let mut row_bytes = 0;
         let ticked = self.slot.with(|files| ticked(files.running_time(), batch))?;
         if checks || ticked.is_some() || !entries.is_empty() {
             let appended = self.slot.with(|files| append(files, &entries, checks, ticked, row, trim))?;
             row_bytes = appended.map_err(|failure| failure.to_string())?;
         }
+        self.last.append = begun.elapsed();
+        (self.last.turns, self.last.moved_bytes) = (0, self.checkpoint.moved_bytes());
         if !entries.is_empty() {
+            let piece_bytes = self.checkpoint.piece_bytes();
             let taken = self.slot.with(|files| {
                 let mut image = files.image_mut();
+                let before = image.size();
                 image.took_row(row, row_bytes);
-                entries.into_iter().try_for_each(|entry| image.take(entry))
+                entries.into_iter().try_for_each(|entry| image.take_in_pieces(entry, piece_bytes))?;
+                Ok(image.size().saturating_sub(before))
             })?;
-            taken.map_err(|damaged| damaged.to_string())?;
+            let bytes = taken.map_err(|damaged: DamagedRecord| damaged.to_string())?;
+            self.last.turns = turns;
+            self.growth.learn(turns, bytes);
         }
         Ok(answers)
     }
@@ -323,93 +359,19 @@ impl Writer {
     }
 
     #[cfg(test)]
-    pub(super) fn checkpoint(&self) -> &Checkpoint {
+    pub(super) fn checkpoint(&self) -> &Arc<Checkpoint> {
         &self.checkpoint
+    }
+
+    /// Leaves the steps to a test that takes them itself.
+    #[cfg(test)]
+    pub(super) fn checkpoint_by_hand(&mut self) {
+        self.background = Some(Background::by_hand());
     }
 }
 
 /// Whoever has not come again by then is not about to.
 const MOST_PATIENCE: Duration = Duration::from_millis(1);
-
-/// What some jobs become.
-struct Drafted {
-    answers: Vec<Answer>,
-    entries: Vec<Entry>,
-    /// The row of the journal that they are to be.
-    row: u64,
-    /// The last row that is of no more use.
-    trim: u64,
-}
-
-fn draft(files: &Files, batch: &[Job]) -> Result<Drafted, Failure> {
-    let image = files.image();
-    let tables = files.read_tables()?;
-    let mut draft = Draft::new(&image, &tables);
-    let mut answers = Vec::with_capacity(batch.len());
-    for job in batch {
-        answers.push(match job {
-            Job::Commit(commit, _) => draft.apply(commit)?.map(Some),
-            Job::CheckWrite(_) | Job::Tick(..) | Job::Close(_) => Ok(None),
-        });
-    }
-    Ok(Drafted { answers, entries: draft.into_entries(), row: image.last_row() + 1, trim: image.checkpoint() })
-}
-
-/// How many rows of no more use are dropped with each one that is appended: more than one, so that they become fewer,
-/// and few, so that no commit waits for it.
-const TRIMMED_ROWS: usize = 8;
-
-/// Appends a row to the journal, and gives its size. When this returns `Ok`, it is durable.
-fn append(
-    files: &Files,
-    entries: &[Entry],
-    touches: bool,
-    ticked: Option<RunningTime>,
-    row: u64,
-    trim: u64,
-) -> Result<usize, Failure> {
-    let txn = files.write_journal()?;
-    let mut row_bytes = 0;
-    if touches {
-        touch(&txn)?;
-    }
-    if let Some(running) = ticked {
-        write_running_time(&mut txn.open_table(META)?, running)?;
-    }
-    if !entries.is_empty() {
-        let mut rows = txn.open_table(ROWS)?;
-        for _ in 0..TRIMMED_ROWS {
-            if rows.first()?.is_none_or(|(first, _)| first.value() > trim) {
-                break;
-            }
-            rows.pop_first()?;
-        }
-        let encoded = encode_row(entries)?;
-        rows.insert(row, &*encoded)?;
-        row_bytes = encoded.len();
-    }
-    txn.commit()?;
-    if let Some(running) = ticked {
-        files.set_running_time(running);
-    }
-    Ok(row_bytes)
-}
-
-/// How long the service will have run with the ticks of the batch; `None` if it has none.
-fn ticked(running: RunningTime, batch: &[Job]) -> Option<RunningTime> {
-    let elapsed = batch.iter().filter_map(|job| if let Job::Tick(elapsed, _) = job { Some(*elapsed) } else { None });
-    let elapsed = elapsed.reduce(Duration::saturating_add)?;
-    Some(running.saturating_add(elapsed))
-}
-
-/// Writes something, anything, so that making it durable shows that writes work.
-fn touch(txn: &WriteTransaction) -> Result<(), Failure> {
-    let mut meta = txn.open_table(META)?;
-    let previous = meta.get(META_WRITE_CHECK)?.and_then(|bytes| bytes.value().try_into().ok());
-    let count = previous.map_or(0, u64::from_le_bytes).wrapping_add(1);
-    meta.insert(META_WRITE_CHECK, count.to_le_bytes().as_slice())?;
-    Ok(())
-}
 
 /// Whether the writer goes on.
 pub(super) enum Step {
@@ -418,31 +380,43 @@ pub(super) enum Step {
     End(Option<oneshot::Sender<()>>),
 }
 
-enum Next {
-    Batch(Vec<Job>),
-    Retry,
-    Close(Vec<Job>, oneshot::Sender<()>),
-    /// Every handle on the store is gone.
-    Abandoned,
+/// What the last batch took.
+#[derive(Debug, Default)]
+struct LastBatch {
+    /// How many turns were taken in.
+    turns: usize,
+    /// How much the checkpoint had moved when they were taken in.
+    moved_bytes: u64,
+    /// How long it took to write it.
+    write: Duration,
+    /// How long the journal took of that.
+    append: Duration,
 }
 
-type Answer = Result<Option<Committed>, CommitError>;
+/// Jobs that are done together.
+struct Batch {
+    jobs: Vec<Job>,
+    /// How many turns they have.
+    turns: usize,
+    /// When the writer turned to it.
+    begun: Instant,
+    /// Whether the image has room for its commits, or why the store has failed.
+    room: Result<bool, String>,
+}
 
-impl Job {
-    /// Tells the asker. One that is gone has dropped its future, which means that it does not care.
-    fn answer(self, answer: Answer) {
-        match self {
-            Self::Commit(_, reply) => {
-                let _ = reply.send(answer.map(Option::unwrap_or_default));
-            }
-            Self::CheckWrite(reply) | Self::Tick(_, reply) => {
-                let _ = reply.send(answer.map(|_| ()));
-            }
-            Self::Close(reply) => {
-                let _ = reply.send(());
-            }
-        }
+impl Batch {
+    fn add(&mut self, job: Job) {
+        self.turns += job.turns();
+        self.jobs.push(job);
     }
+}
+
+enum Next {
+    Batch(Batch),
+    Retry,
+    Close(Batch, oneshot::Sender<()>),
+    /// Every handle on the store is gone.
+    Abandoned,
 }
 
 /// Tells how the thread ended even where it ends by a panic.

@@ -13,6 +13,7 @@ mod damage;
 mod disk;
 mod failing;
 mod model;
+mod pieces;
 mod workload;
 
 /// A number that the environment may set.

@@ -1,0 +1,94 @@
+//! What a batch of jobs becomes, and the row of the journal that makes it durable.
+
+use std::time::Duration;
+
+use redb::{ReadableTable, WriteTransaction};
+
+use super::CommitError;
+use super::entry::{Entry, encode_row};
+use super::job::{Answer, Job};
+use super::schema::{Failure, META, META_WRITE_CHECK, ROWS, write_running_time};
+use super::slot::Files;
+use super::write::Draft;
+use crate::turn::RunningTime;
+
+/// What some jobs become.
+pub(super) struct Drafted {
+    pub(super) answers: Vec<Answer>,
+    pub(super) entries: Vec<Entry>,
+    /// The row of the journal that they are to be.
+    pub(super) row: u64,
+    /// The last row that is of no more use.
+    pub(super) trim: u64,
+}
+
+pub(super) fn draft(files: &Files, batch: &[Job], has_room: bool) -> Result<Drafted, Failure> {
+    let image = files.image();
+    let tables = files.read_tables()?;
+    let mut draft = Draft::new(&image, &tables);
+    let mut answers = Vec::with_capacity(batch.len());
+    for job in batch {
+        answers.push(match job {
+            Job::Commit(..) if !has_room => Err(CommitError::Overloaded),
+            Job::Commit(commit, ..) => draft.apply(commit)?.map(Some),
+            Job::CheckWrite(_) | Job::Tick(..) | Job::Close(_) => Ok(None),
+        });
+    }
+    Ok(Drafted { answers, entries: draft.into_entries(), row: image.last_row() + 1, trim: image.checkpoint() })
+}
+
+/// How many rows of no more use are dropped with each one that is appended: more than one, so that they become fewer,
+/// and few, so that no commit waits for it.
+const TRIMMED_ROWS: usize = 8;
+
+/// Appends a row to the journal, and gives its size. When this returns `Ok`, it is durable.
+pub(super) fn append(
+    files: &Files,
+    entries: &[Entry],
+    touches: bool,
+    ticked: Option<RunningTime>,
+    row: u64,
+    trim: u64,
+) -> Result<usize, Failure> {
+    let txn = files.write_journal()?;
+    let mut row_bytes = 0;
+    if touches {
+        touch(&txn)?;
+    }
+    if let Some(running) = ticked {
+        write_running_time(&mut txn.open_table(META)?, running)?;
+    }
+    if !entries.is_empty() {
+        let mut rows = txn.open_table(ROWS)?;
+        for _ in 0..TRIMMED_ROWS {
+            if rows.first()?.is_none_or(|(first, _)| first.value() > trim) {
+                break;
+            }
+            rows.pop_first()?;
+        }
+        let encoded = encode_row(entries)?;
+        rows.insert(row, &*encoded)?;
+        row_bytes = encoded.len();
+    }
+    txn.commit()?;
+    if let Some(running) = ticked {
+        files.set_running_time(running);
+    }
+    Ok(row_bytes)
+}
+
+/// How long the service will have run with the ticks of the batch; `None` if it has none.
+pub(super) fn ticked(running: RunningTime, batch: &[Job]) -> Option<RunningTime> {
+    let elapsed = batch.iter().filter_map(|job| if let Job::Tick(elapsed, _) = job { Some(*elapsed) } else { None });
+    let elapsed = elapsed.reduce(Duration::saturating_add)?;
+    Some(running.saturating_add(elapsed))
+}
+
+/// Writes something, anything, so that making it durable shows that writes work.
+pub(super) fn touch(txn: &WriteTransaction) -> Result<(), Failure> {
+    let mut meta = txn.open_table(META)?;
+    let previous = meta.get(META_WRITE_CHECK)?.and_then(|bytes| bytes.value().try_into().ok());
+    let count = previous.map_or(0, u64::from_le_bytes).wrapping_add(1);
+    meta.insert(META_WRITE_CHECK, count.to_le_bytes().as_slice())?;
+    Ok(())
+}

@@ -1,0 +1,71 @@
+//! How many turns are in commits that are not answered, and how many may be.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Counts the turns of the commits that were queued and are not answered yet.
+#[derive(Debug)]
+pub(super) struct Intake {
+    unanswered: AtomicUsize,
+    most: AtomicUsize,
+}
+
+impl Intake {
+    pub(super) fn new(most: usize) -> Self {
+        Self { unanswered: AtomicUsize::new(0), most: AtomicUsize::new(most) }
+    }
+
+    pub(super) fn set_most(&self, most: usize) {
+        self.most.store(most, Ordering::Relaxed);
+    }
+
+    /// A place for a commit of so many turns, if there is one. The last of them may be larger than the room that is left,
+    /// so that one of any size gets through.
+    pub(super) fn place(self: &Arc<Self>, turns: usize) -> Option<Place> {
+        let most = self.most.load(Ordering::Relaxed);
+        let before = self.unanswered.fetch_add(turns, Ordering::Relaxed);
+        // One that is too many leaves again as it is dropped.
+        let place = Place { intake: Arc::clone(self), turns };
+        (before < most).then_some(place)
+    }
+}
+
+/// Stands for one commit that is not answered yet.
+#[derive(Debug)]
+pub(super) struct Place {
+    intake: Arc<Intake>,
+    turns: usize,
+}
+
+impl Place {
+    pub(super) fn turns(&self) -> usize {
+        self.turns
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.intake.unanswered.fetch_sub(self.turns, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_a_place_while_less_is_unanswered_than_may_be() {
+        let intake = Arc::new(Intake::new(3));
+        let first = intake.place(2).unwrap();
+        let large = intake.place(1000).unwrap();
+        assert!(intake.place(1).is_none());
+        assert!(intake.place(1).is_none(), "what was refused counts no longer, but what was not does");
+        drop(large);
+        let second = intake.place(1).unwrap();
+        assert!(intake.place(1).is_none());
+        intake.set_most(4);
+        let _third = intake.place(1).unwrap();
+        drop((first, second));
+        assert!(intake.place(2).is_some());
+    }
+}

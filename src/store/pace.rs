@@ -1,0 +1,276 @@
+//! How much is moved in one step, how fast commits are taken in, and how much of them may wait. Pure: times are handed in.
+
+use std::time::Duration;
+
+/// How much one step of the checkpoint moves, found by how long the steps before it took.
+#[derive(Debug)]
+pub(super) struct StepSize(usize);
+
+impl StepSize {
+    /// How long a step should take, its fsync included: whoever waits for the checkpoint waits for the end of a step.
+    const AIM: Duration = Duration::from_millis(12);
+    /// Some hundred turns. Smaller steps would take hardly less time each, for the fsync, and more of it in all.
+    const LEAST_BYTES: usize = 128 * 1024;
+    const MOST_BYTES: usize = 512 * 1024;
+
+    pub(super) fn bytes(&self) -> usize {
+        self.0
+    }
+
+    /// Learns from a step. One that was slow by chance, such as one that a disk held up, halves the next at most.
+    pub(super) fn learn(&mut self, moved_bytes: usize, took: Duration) {
+        // The last step of a layer says little of what a whole one takes.
+        if moved_bytes < self.0 / 2 {
+            return;
+        }
+        let aimed = moved_bytes as u128 * Self::AIM.as_nanos() / took.as_nanos().max(1);
+        let aimed = usize::try_from(aimed).unwrap_or(usize::MAX);
+        self.0 = aimed.clamp(self.0 / 2, self.0 * 2).clamp(Self::LEAST_BYTES, Self::MOST_BYTES);
+    }
+}
+
+impl Default for StepSize {
+    fn default() -> Self {
+        Self(Self::LEAST_BYTES)
+    }
+}
+
+/// How many bytes the checkpoint has to move for so many that were taken into an image of this size: none below six tenths
+/// of its limit, twice as many at the limit. Between them the two come to a balance, at whatever pace the checkpoint has.
+pub(super) fn owed(size: usize, limit: usize, taken_bytes: usize) -> u64 {
+    // The checkpoint begins at five tenths, and has the time from there on without anybody waiting for it.
+    let begin = limit / 10 * 6;
+    let range = limit.saturating_sub(begin).max(1);
+    let over = size.saturating_sub(begin).min(range);
+    let owed = taken_bytes as u128 * 2 * over as u128 / range as u128;
+    u64::try_from(owed).unwrap_or(u64::MAX)
+}
+
+/// How much a turn adds to the image, over about half of what that holds. The first turn of each conversation in a layer adds
+/// more than those after it, and pauses that followed each batch would be long while a layer is new, and then short.
+#[derive(Debug)]
+pub(super) struct Growth {
+    each_bytes: usize,
+    window_bytes: usize,
+}
+
+impl Growth {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { each_bytes: 0, window_bytes: limit / 2 }
+    }
+
+    /// Learns from a batch.
+    pub(super) fn learn(&mut self, turns: usize, bytes: usize) {
+        let latest = bytes / turns.max(1);
+        if self.each_bytes == 0 {
+            self.each_bytes = latest;
+        }
+        let (window, weight) = (self.window_bytes as u128, bytes as u128);
+        let each = (self.each_bytes as u128 * window + latest as u128 * weight) / (window + weight).max(1);
+        self.each_bytes = usize::try_from(each).unwrap_or(usize::MAX);
+    }
+
+    /// What so many turns add.
+    pub(super) fn of(&self, turns: usize) -> usize {
+        turns.saturating_mul(self.each_bytes)
+    }
+}
+
+/// How many turns the commits of a batch may have, found by how long it took to work out what those before them become.
+#[derive(Debug)]
+pub(super) struct BatchSize {
+    /// What a turn takes of the processor, smoothed. The fsync is not in it: a batch shares it however large it is.
+    each: Duration,
+}
+
+impl BatchSize {
+    /// How long the work on one batch should take. Where many wait, a commit that just missed a batch then waits for the
+    /// rest of that one, and not for the work on all others.
+    const AIM: Duration = Duration::from_millis(8);
+    /// As many as make the fsync's share small. A smaller batch is little more than its fsync.
+    const LEAST: usize = 256;
+
+    /// Learns from a batch.
+    pub(super) fn learn(&mut self, turns: usize, took: Duration) {
+        if turns >= Self::LEAST {
+            self.each = smoothed(self.each, took, turns);
+        }
+    }
+
+    pub(super) fn turns(&self) -> usize {
+        times(self.each, Self::AIM).max(Self::LEAST)
+    }
+}
+
+impl Default for BatchSize {
+    fn default() -> Self {
+        Self { each: Duration::from_micros(10) }
+    }
+}
+
+/// How many turns may be in commits that are not answered, found by how long those before them took.
+#[derive(Debug)]
+pub(super) struct Capacity {
+    /// What a turn takes in a large batch, smoothed: of the processor, and of the checkpoint where that is waited for. The
+    /// fsync of the journal is not in it: a slow disk is no reason to refuse commits that would share one.
+    each: Duration,
+}
+
+impl Capacity {
+    /// How long the last of them is to wait at most, for all but the fsync.
+    const AIM: Duration = Duration::from_millis(35);
+    /// So many may wait however slow all is.
+    const LEAST: usize = 512;
+
+    /// Learns from a batch.
+    pub(super) fn learn(&mut self, turns: usize, took: Duration) {
+        if turns >= BatchSize::LEAST {
+            self.each = smoothed(self.each, took, turns);
+        }
+    }
+
+    pub(super) fn turns(&self) -> usize {
+        times(self.each, Self::AIM).max(Self::LEAST)
+    }
+}
+
+impl Default for Capacity {
+    fn default() -> Self {
+        Self { each: Duration::from_micros(20) }
+    }
+}
+
+/// What one turn takes, by what it took before and by the latest batch.
+fn smoothed(before: Duration, took: Duration, turns: usize) -> Duration {
+    (before * 7 + took / u32::try_from(turns).unwrap_or(u32::MAX)) / 8
+}
+
+/// How many of these fit into that time.
+fn times(each: Duration, into: Duration) -> usize {
+    usize::try_from(into.as_nanos() / each.as_nanos().max(1)).unwrap_or(usize::MAX)
+}
+
+/// The most that is waited for the checkpoint before a batch while there is room. A commit that just missed a batch waits
+/// for the writing of that one, for this, and for its own writing; each is taken to be as long as the last one.
+pub(super) fn longest_pause(last_write: Duration) -> Duration {
+    const ALL: Duration = Duration::from_millis(40);
+    const LEAST: Duration = Duration::from_millis(5);
+    ALL.saturating_sub(last_write * 2).max(LEAST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_step_comes_to_move_what_it_can_move_in_its_time() {
+        let mut size = StepSize::default();
+        // A disk on which 24 KiB take a millisecond.
+        for _ in 0..10 {
+            let bytes = size.bytes();
+            size.learn(bytes, MS * u32::try_from(bytes / 1024).unwrap() / 24);
+        }
+        let kib = size.bytes() / 1024;
+        assert!((280..=296).contains(&kib), "{kib} KiB take {} ms", kib / 24);
+    }
+
+    #[test]
+    fn a_step_is_bounded_whatever_it_took() {
+        let mut size = StepSize::default();
+        for took in [Duration::ZERO, MS, MS * 5000] {
+            for _ in 0..20 {
+                let before = size.bytes();
+                size.learn(before, took);
+                assert!(size.bytes() >= before / 2 && size.bytes() <= before * 2, "{before} to {}", size.bytes());
+                assert!((StepSize::LEAST_BYTES..=StepSize::MOST_BYTES).contains(&size.bytes()));
+            }
+        }
+        assert_eq!(size.bytes(), StepSize::LEAST_BYTES);
+    }
+
+    #[test]
+    fn the_short_last_step_of_a_layer_changes_nothing() {
+        let mut size = StepSize::default();
+        size.learn(size.bytes(), MS * 6);
+        let before = size.bytes();
+        size.learn(before / 2 - 1, MS * 5000);
+        assert_eq!(size.bytes(), before);
+    }
+
+    #[test]
+    fn the_fuller_the_image_the_more_is_owed_and_twice_what_came_at_the_limit() {
+        let owed = |percent: usize| owed(percent * 1000, 100_000, 50);
+        assert_eq!([0, 50, 60, 70, 80, 90, 100, 300].map(owed), [0, 0, 0, 25, 50, 75, 100, 100]);
+        assert_eq!(super::owed(7, 0, 50), 100, "an image that may hold nothing");
+    }
+
+    /// Takes in and moves in turns, and gives the largest size.
+    fn largest_size(limit: usize, taken_a_batch: usize, moved_a_step: usize) -> usize {
+        let (mut size, mut largest, mut moved) = (0, 0, 0);
+        for _ in 0..10_000 {
+            size += taken_a_batch;
+            largest = largest.max(size);
+            let until = moved + usize::try_from(owed(size, limit, taken_a_batch)).unwrap();
+            // Four steps are as long as a pause may be.
+            for _ in 0..4 {
+                if moved >= until {
+                    break;
+                }
+                moved += moved_a_step;
+                size = size.saturating_sub(moved_a_step);
+            }
+        }
+        largest
+    }
+
+    #[test]
+    fn an_image_does_not_get_full_where_the_checkpoint_moves_in_a_pause_what_a_batch_brings() {
+        for (taken, moved) in [(400, 130), (400, 400), (50, 130), (1, 500)] {
+            let largest = largest_size(20_000, taken, moved);
+            assert!(largest <= 20_000, "{largest}, taken {taken}, moved {moved}");
+        }
+        assert!(largest_size(20_000, 400, 90) > 20_000, "where it does not, what comes has to be refused");
+    }
+
+    #[test]
+    fn what_a_turn_adds_is_learned_over_many_batches() {
+        let mut growth = Growth::new(20 << 20);
+        growth.learn(400, 400 * 280);
+        let before = growth.of(1);
+        growth.learn(400, 400 * 780);
+        assert!(before == 280 && growth.of(1) - before < 30, "{before}, then {}", growth.of(1));
+        let mut growth = Growth::new(20 << 20);
+        for _ in 0..400 {
+            growth.learn(1, 100_000);
+        }
+        assert!(growth.of(1) > 95_000, "large turns are learned within a few layers: {}", growth.of(1));
+    }
+
+    #[test]
+    fn a_batch_has_as_many_turns_as_can_be_worked_on_in_its_time() {
+        let mut size = BatchSize::default();
+        (0..99).for_each(|_| size.learn(400, MS * 6));
+        assert!((530..=540).contains(&size.turns()), "{}", size.turns());
+        (0..99).for_each(|_| size.learn(400, MS * 600));
+        assert_eq!(size.turns(), BatchSize::LEAST);
+        (0..99).for_each(|_| size.learn(BatchSize::LEAST - 1, Duration::ZERO));
+        assert_eq!(size.turns(), BatchSize::LEAST, "a small batch says nothing");
+    }
+
+    #[test]
+    fn as_many_turns_may_wait_as_are_done_in_time_and_some_however_slow_it_is() {
+        let mut capacity = Capacity::default();
+        assert!(capacity.turns() >= 1024);
+        (0..99).for_each(|_| capacity.learn(1000, MS * 10));
+        assert!((3450..=3550).contains(&capacity.turns()), "{}", capacity.turns());
+        (0..99).for_each(|_| capacity.learn(1000, MS * 1000));
+        assert_eq!(capacity.turns(), Capacity::LEAST);
+    }
+
+    #[test]
+    fn a_pause_leaves_time_to_write_the_batch_and_the_one_before() {
+        assert_eq!([0, 10, 17, 19, 500].map(|write| longest_pause(MS * write)), [40, 20, 6, 5, 5].map(|ms| MS * ms));
+    }
+}
