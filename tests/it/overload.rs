@@ -22,9 +22,10 @@ fn what_does_not_fit_is_refused_before_it_is_parsed_and_taken_again_as_soon_as_i
     let server = Server::start_with(directory.path(), &limits.map(|limit| (limit, "10000")));
     let mut client = server.client();
     assert_eq!(client.post_events("no event").status, 400);
-    // One upload holds nearly all that may be held, for as long as it cares to.
+    // One upload holds nearly all that may be held, for as long as it cares to: a line is kept until its type is known.
     let mut holding = server.client();
-    holding.begin_post(9_000).write_all(&vec![b'\n'; 8_000]).unwrap();
+    let (begin, end) = (format!(r#"{{"delta":"{}"#, "x".repeat(8_000)), r#"","type":"text-delta"}"#);
+    holding.begin_post(begin.len() + end.len()).write_all(begin.as_bytes()).unwrap();
     let until = std::time::Instant::now() + PATIENCE;
     let refused = loop {
         // Had it been parsed, it would be a bad request.
@@ -44,7 +45,7 @@ fn what_does_not_fit_is_refused_before_it_is_parsed_and_taken_again_as_soon_as_i
     }
 
     // The upload comes to its end, and with its answer there is room again.
-    let answer = holding.send_raw(&vec![b'\n'; 1_000], false).unwrap();
+    let answer = holding.send_raw(end.as_bytes(), false).unwrap();
     assert_eq!(answer.status, 200, "{answer:?}");
     let until = std::time::Instant::now() + PATIENCE;
     while server.client().post_events(&done("c", "t")).status != 200 {
