@@ -5,7 +5,7 @@ use std::path::Path;
 use futures_util::{StreamExt, stream};
 use turn_metrics::store::{Commit, Version};
 
-use crate::store::RunningStore;
+use crate::store::{RunningStore, commit_at_last};
 use crate::work::{Random, conversation_id, sealed, shuffled};
 
 /// How many turns each commit has.
@@ -38,7 +38,7 @@ pub(crate) fn load(directory: &Path, conversations: u64, turns: u64) -> u64 {
                     sealed: turns.map(|turn| sealed(turn, &mut random)).collect(),
                 };
                 let store = store.address.clone();
-                async move { store.send(commit).await.unwrap().unwrap() }
+                async move { commit_at_last(&store, commit).await }
             });
             stream::iter(of_each).buffer_unordered(AT_ONCE).for_each(|_| async {}).await;
         }

@@ -34,7 +34,8 @@ fn idle(report: &mut Report) {
             let lines = turns.map(|turn| turn.counting_lines());
             post_events(&lines.collect::<String>())
         });
-        drive(service.address, 8, requests, 200).unwrap();
+        // So many turns wait together that none is refused.
+        drive(service.address, 4, requests, 200).unwrap();
         service.resident_bytes()
     };
     let each = |_| (resident("1h") - resident("1ms")) / f64::from(COUNT);

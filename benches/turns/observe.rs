@@ -4,10 +4,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
+use turn_metrics::actors::ObserveError;
 use turn_metrics::runtime::Runtime;
 
 use crate::file;
 use crate::report::{Report, Round, Row};
+use crate::store::RETRY_AFTER;
 use crate::work::{Turn, turns};
 
 pub(crate) fn run(report: &mut Report) {
@@ -28,11 +30,15 @@ fn observe(directory: &Path, first: u64, count: usize, appenders: usize) -> Roun
     actix::System::new().block_on(async {
         let runtime = Runtime::builder().data_dir(directory).start().await.unwrap();
         let answers = stream::iter(observes).map(|observe| {
-            let sent = Instant::now();
-            let answer = runtime.handles().observe.send(observe);
+            let recipient = runtime.handles().observe.clone();
             async move {
-                answer.await.unwrap().unwrap();
-                sent.elapsed()
+                loop {
+                    let sent = Instant::now();
+                    match recipient.send(observe.clone()).await.unwrap() {
+                        Err(ObserveError::Overloaded) => actix_rt::time::sleep(RETRY_AFTER).await,
+                        answer => break answer.map(|_| sent.elapsed()).unwrap(),
+                    }
+                }
             }
         });
         let round = Round::of_each(answers.buffer_unordered(appenders).collect()).await;

@@ -14,8 +14,24 @@ use turn_metrics::store::{Commit, CommitError, Location, Version};
 use crate::report::Round;
 use crate::work::{CONVERSATIONS, Random, conversation_id, sealed, shuffled};
 
-/// When a commit that was refused is sent again.
-const RETRY_AFTER: Duration = Duration::from_millis(5);
+/// When what was refused as overload is sent again.
+pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(5);
+
+/// Sends the commit until it is not refused as overload. Gives the new version, how long it took when it was taken, and how
+/// often it was sent.
+pub(crate) async fn commit_at_last(store: &Addr<Store>, commit: Commit) -> (Version, Duration, usize) {
+    let mut tries = 1;
+    loop {
+        let sent = Instant::now();
+        match store.send(commit.clone()).await.unwrap() {
+            Err(CommitError::Overloaded) => {
+                tries += 1;
+                actix_rt::time::sleep(RETRY_AFTER).await;
+            }
+            committed => return (committed.unwrap().version, sent.elapsed(), tries),
+        }
+    }
+}
 
 /// A started store on a thread of its own, as in a runtime.
 pub(crate) struct RunningStore {
@@ -112,18 +128,10 @@ impl Writers {
             while let Some((conversation, mut commit)) = next() {
                 let version = &self.versions[conversation];
                 commit.expected_version = version.get();
-                let (committed, took) = loop {
-                    let sent = Instant::now();
-                    match store.send(commit.clone()).await.unwrap() {
-                        Err(CommitError::Overloaded) => {
-                            refused.set(refused.get() + 1);
-                            actix_rt::time::sleep(RETRY_AFTER).await;
-                        }
-                        committed => break (committed.unwrap(), sent.elapsed()),
-                    }
-                };
+                let (committed, took, tries) = commit_at_last(&store, commit).await;
+                refused.set(refused.get() + tries - 1);
                 times.push(took);
-                version.set(committed.version);
+                version.set(committed);
             }
             times
         };

@@ -204,12 +204,14 @@ impl Location {
     /// Closes files of which the tables hold everything, and does away with the journal: the main file alone is the
     /// store then.
     pub(super) fn retire(&self, mut files: Files) -> Result<(), String> {
-        let retired = files.retire_journal();
+        // A panic must not get as far as to drop the files: that panics once more.
+        let retired = unwind::caught(|| files.retire_journal().map_err(|failure| failure.to_string()));
+        let retired = retired.and_then(|retired| retired);
         if retired.is_ok() && is_sparse(self.main_bytes(), files.live_bytes().unwrap_or(u64::MAX)) {
             files.pack();
         }
         files.close();
-        let removed = retired.map_err(|failure| failure.to_string()).and_then(|()| match self {
+        let removed = retired.and_then(|()| match self {
             Self::Directory(_) => remove_journal(&self.path(StoreFile::Journal)).map_err(|error| error.to_string()),
             _ => Ok(()),
         });

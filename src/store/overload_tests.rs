@@ -43,7 +43,7 @@ async fn a_full_image_refuses_commits_until_there_is_room_and_nothing_is_lost() 
     writer.checkpoint_by_hand();
     let checkpoint = Arc::clone(writer.checkpoint());
     let waiting: Vec<_> = (0..16).map(|nth| store.commit(commit(conversation(nth), TURNS))).collect();
-    let running = std::thread::spawn(move || writer.run());
+    let thread = std::thread::spawn(move || writer.run());
     for committed in waiting {
         committed.await.unwrap();
     }
@@ -70,7 +70,7 @@ async fn a_full_image_refuses_commits_until_there_is_room_and_nothing_is_lost() 
     }
     store.commit(commit(late.clone(), 1)).await.unwrap();
     store.close().await;
-    running.join().unwrap();
+    thread.join().unwrap();
     let report = check(directory.path()).unwrap();
     assert_eq!((report.violations, report.sealed_turns), (Vec::new(), 16 * TURNS as u64 + 1));
 }
