@@ -1,5 +1,5 @@
 use super::canonical::{self, Texts};
-use super::line::flat::Front;
+use super::line::flat::Fronts;
 use super::line::leading_type;
 use super::wire::EventType;
 use super::{BadEvent, KernelEvent, parse_line};
@@ -25,7 +25,7 @@ use super::{BadEvent, KernelEvent, parse_line};
 #[derive(Debug, Default)]
 pub struct EventReader {
     known: Texts,
-    front: Front,
+    fronts: Fronts,
 }
 
 impl EventReader {
@@ -33,13 +33,13 @@ impl EventReader {
     #[inline]
     pub fn read(&mut self, line: &[u8]) -> Result<Option<KernelEvent>, BadEvent> {
         // Nine lines in ten are deltas, most of them of the turn of the one before.
-        if self.front.is_repeated_in(line) { Ok(None) } else { self.read_other(line) }
+        if self.fronts.is_repeated_in(line) { Ok(None) } else { self.read_other(line) }
     }
 
     #[inline(never)]
     fn read_other(&mut self, line: &[u8]) -> Result<Option<KernelEvent>, BadEvent> {
         match leading_type(line) {
-            Some((EventType::Ignored, rest)) if self.front.learn(line, rest) => Ok(None),
+            Some((EventType::Ignored, rest)) if self.fronts.is_flat(line, rest) => Ok(None),
             Some((kind, rest)) => match canonical::read(kind, rest, &mut self.known) {
                 Some(event) => Ok(Some(event)),
                 None => parse_line(line),

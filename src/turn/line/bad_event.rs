@@ -27,13 +27,12 @@ impl BadEvent {
     }
 }
 
-impl From<Fault> for BadEvent {
-    fn from(fault: Fault) -> Self {
+impl BadEvent {
+    /// What is wrong with the structure of a line.
+    pub(super) fn of_structure(fault: Fault) -> Self {
         Self::new(fault.to_string(), fault.line)
     }
-}
 
-impl BadEvent {
     /// What is wrong with a field of `event`.
     pub(super) fn of_field(event: &[u8], error: &FieldError) -> Self {
         let before = event.get(..error.at()).unwrap_or(event);

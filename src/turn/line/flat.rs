@@ -4,32 +4,61 @@
 
 use super::text::{plain_len, string_rest_len};
 
-/// The front of a flat line that was ignored, up to its last string. The deltas of a turn have it in common.
+/// The fronts of flat lines that were ignored, each up to the last string. The deltas of a turn have theirs in common.
 #[derive(Debug, Default)]
-pub(in crate::turn) struct Front(Vec<u8>);
+pub(in crate::turn) struct Fronts {
+    fronts: Vec<Vec<u8>>,
+    /// The one that was met last.
+    latest: usize,
+}
 
+/// So many turns may write side by side.
+const MAX_FRONTS: usize = 8;
 /// A longer front is not kept.
 const MAX_FRONT_BYTES: usize = 1024;
 
-impl Front {
-    /// Whether a line has this front and is flat, so that it is ignored too.
+impl Fronts {
+    /// Whether a line has the latest front and is flat, so that it is ignored too.
     #[inline]
     pub(in crate::turn) fn is_repeated_in(&self, line: &[u8]) -> bool {
-        // The same bytes have the same structure again. What is left is a string and the last brace.
-        let rest = if self.0.is_empty() { None } else { line.strip_prefix(&*self.0) };
-        rest.is_some_and(|rest| string_rest_len(rest).is_some_and(|len| rest[len..] == *b"}"))
+        self.fronts.get(self.latest).is_some_and(|front| has_front(line, front))
     }
 
-    /// Whether a line of an ignored type is flat; if so its front is kept. `rest` is what comes after its type.
-    pub(in crate::turn) fn learn(&mut self, line: &[u8], rest: &[u8]) -> bool {
+    /// Whether a line of an ignored type is flat. `rest` is what comes after its type.
+    pub(in crate::turn) fn is_flat(&mut self, line: &[u8], rest: &[u8]) -> bool {
+        // Turns that write side by side take turns: the one after the latest is the likeliest.
+        let count = self.fronts.len();
+        let mut others = (1..count).map(|nth| (self.latest + nth) % count);
+        if let Some(known) = others.find(|other| has_front(line, &self.fronts[*other])) {
+            self.latest = known;
+            return true;
+        }
         let Some(last) = last_string(rest) else { return false };
         let front = &line[..line.len() - last];
-        self.0.clear();
         if front.len() <= MAX_FRONT_BYTES {
-            self.0.extend_from_slice(front);
+            self.keep(front);
         }
         true
     }
+
+    fn keep(&mut self, front: &[u8]) {
+        if self.fronts.len() < MAX_FRONTS {
+            self.latest = self.fronts.len();
+            self.fronts.push(front.to_vec());
+        } else {
+            self.latest = (self.latest + 1) % MAX_FRONTS;
+            self.fronts[self.latest].clear();
+            self.fronts[self.latest].extend_from_slice(front);
+        }
+    }
+}
+
+/// Whether a line that has this front is flat: the same bytes have the same structure again, and what is left is a
+/// string and the last brace.
+#[inline]
+fn has_front(line: &[u8], front: &[u8]) -> bool {
+    let rest = line.strip_prefix(front);
+    rest.is_some_and(|rest| string_rest_len(rest).is_some_and(|len| rest[len..] == *b"}"))
 }
 
 /// The length of what follows the first quote of the last string, in a flat line. `rest` is what comes after its type.
@@ -53,24 +82,39 @@ mod tests {
     use super::super::leading_type;
     use super::*;
 
-    fn learns(front: &mut Front, line: &str) -> bool {
-        front.learn(line.as_bytes(), leading_type(line.as_bytes()).unwrap().1)
+    fn learns(front: &mut Fronts, line: &str) -> bool {
+        front.is_flat(line.as_bytes(), leading_type(line.as_bytes()).unwrap().1)
     }
 
     #[test]
     fn a_delta_is_flat_and_the_next_one_of_its_turn_has_its_front() {
         let delta =
             |text: &str| format!(r#"{{"type":"text-delta","conversationId":"c","turnId":"t","delta":"{text}"}}"#);
-        let mut front = Front::default();
+        let mut front = Fronts::default();
         assert!(!front.is_repeated_in(delta("a").as_bytes()));
         assert!(learns(&mut front, &delta(r#"say \"hi\" \u0041"#)));
         for text in ["", "b", "\u{e9}", r"\\", r"\n\uD83d", &"long ".repeat(100)] {
             assert!(front.is_repeated_in(delta(text).as_bytes()), "{text}");
         }
+        let other = delta("c").replace(r#""t""#, r#""u""#);
+        assert!(learns(&mut front, &other) && !front.is_repeated_in(delta("b").as_bytes()));
+        assert!(learns(&mut front, &delta("d")) && front.fronts.len() == 2, "both are known");
         for wrong in [r"\", r"\x", r"\u12", "\n", "\"", r#"","type":"done"#, r#"","x":"y"#, r#""}{""#] {
             assert!(!front.is_repeated_in(delta(wrong).as_bytes()), "{wrong}");
         }
         assert!(!front.is_repeated_in(&delta("b").as_bytes()[..delta("b").len() - 1]));
+    }
+
+    #[test]
+    fn no_more_fronts_are_kept_than_turns_write_side_by_side() {
+        let mut fronts = Fronts::default();
+        for turn in 0..100 {
+            let id = "t".repeat(if turn % 3 == 0 { 2 * MAX_FRONT_BYTES } else { 5 });
+            let line = format!(r#"{{"type":"text-delta","turnId":"{id}{turn}","delta":"x"}}"#);
+            assert!(learns(&mut fronts, &line));
+        }
+        assert_eq!(fronts.fronts.len(), MAX_FRONTS);
+        assert!(fronts.fronts.iter().all(|front| front.capacity() <= MAX_FRONT_BYTES));
     }
 
     #[test]
@@ -84,7 +128,7 @@ mod tests {
             r#"{"type":"x","a":"b""#,
             r#"{"type":"x","a":"b"} "#,
         ] {
-            assert!(!learns(&mut Front::default(), line) || line == r#"{"type":"x"}"#, "{line}");
+            assert!(!learns(&mut Fronts::default(), line) || line == r#"{"type":"x"}"#, "{line}");
         }
     }
 }

@@ -92,7 +92,7 @@ fn find_type(line: &[u8]) -> Result<EventType, BadEvent> {
 fn bad_structure(line: &[u8], fault: Fault) -> BadEvent {
     const MAX_KEYS: usize = 8;
     if fault.kind != FaultKind::TypeMissing {
-        return fault.into();
+        return BadEvent::of_structure(fault);
     }
     // Lines of another program are told by the keys that they have instead.
     let keys = Value::of_event(line).fields().names();

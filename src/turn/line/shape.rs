@@ -10,7 +10,7 @@ pub(crate) struct Shape(Structure);
 impl Shape {
     /// Takes in the next piece; after an error nothing more may come.
     pub(crate) fn feed(&mut self, piece: &[u8]) -> Result<(), BadEvent> {
-        Ok(self.0.feed(piece)?)
+        self.0.feed(piece).map_err(BadEvent::of_structure)
     }
 
     /// Whether the line is known to be ignored, if it is whole.
@@ -20,8 +20,7 @@ impl Shape {
 
     /// Makes sure that the line is whole.
     pub(crate) fn finish(&self) -> Result<(), BadEvent> {
-        self.0.finish()?;
-        Ok(())
+        self.0.finish().map(drop).map_err(BadEvent::of_structure)
     }
 }
 

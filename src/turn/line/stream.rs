@@ -207,7 +207,7 @@ impl PartialLine {
         let was_over = self.structure.is_over();
         if let Err(fault) = self.structure.feed(piece) {
             self.keep_front(piece);
-            self.keeping = Keeping::Bad(fault.into());
+            self.keeping = Keeping::Bad(BadEvent::of_structure(fault));
             return;
         }
         // White space around an event takes no room.
@@ -253,7 +253,7 @@ impl PartialLine {
         if !piece.is_empty() && self.mark > 0 && self.mark < BYTE_ORDER_MARK.len() {
             // It is another character: no line begins with it, and the structure says so.
             if let Err(fault) = self.structure.feed(&BYTE_ORDER_MARK[..self.mark]) {
-                self.keeping = Keeping::Bad(fault.into());
+                self.keeping = Keeping::Bad(BadEvent::of_structure(fault));
             }
         }
         piece
