@@ -56,14 +56,15 @@ impl Default for TurnSettings {
 /// Sizes of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreSettings {
-    /// The most commits that wait for the writer; one more is refused as overload.
+    /// The most commits that wait for the writer; one more is refused as overload. Fewer may wait where so many would wait
+    /// for long.
     pub queue_commits: usize,
     /// The most commits that the writer makes durable with one fsync.
     pub batch_commits: usize,
     /// How much of the database is cached in memory, in bytes.
     pub cache_bytes: usize,
-    /// About how much may be in the journal and not in the tables yet, there and in memory, in bytes. Past it commits
-    /// wait for the checkpoint.
+    /// About how much may be in the journal and not in the tables yet, there and in memory, in bytes. Towards it commits
+    /// are slowed down, past it they are refused as overload.
     pub journal_bytes: usize,
 }
 

@@ -352,6 +352,7 @@ mod tests {
                 let _no_step = checkpoint.pause();
                 paused.send("the one that waited").unwrap();
             });
+            // It holds this while it waits.
             while checkpoint.next.try_lock().is_ok() {
                 std::thread::yield_now();
             }
