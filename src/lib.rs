@@ -17,7 +17,7 @@
 //! use turn_metrics::recorder::{Outbox, Recorder};
 //! use turn_metrics::runtime::Runtime;
 //! use turn_metrics::store::TurnRange;
-//! use turn_metrics::turn::{ConversationId, TurnId, Usage};
+//! use turn_metrics::turn::{ConversationId, TurnId, TurnLabels, Usage};
 //!
 //! # actix::System::new().block_on(async {
 //! # let directory = tempfile::tempdir()?;

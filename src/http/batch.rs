@@ -92,10 +92,11 @@ impl BatchReader {
 
     /// About what is held in memory: the texts of the lines that are kept, and the events that were made of them.
     pub(super) fn memory_bytes(&self) -> usize {
-        let batch = &self.gathering.batch;
+        let Gathering { batch, counted_bytes, .. } = &self.gathering;
         let events = usize::try_from(batch.accepted).unwrap_or(usize::MAX).saturating_mul(size_of::<TurnEvent>());
         let conversations = batch.observes.len().saturating_mul(2 * size_of::<Observe>());
-        self.kept_bytes().saturating_add(events).saturating_add(conversations)
+        let texts = counted_bytes.saturating_add(self.stream.memory_bytes());
+        texts.saturating_add(events).saturating_add(conversations)
     }
 
     /// Ends the body.

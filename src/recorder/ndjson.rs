@@ -10,7 +10,7 @@ use crate::turn::KernelEvent;
 ///
 /// ```
 /// use turn_metrics::recorder::{NdjsonSink, Recorder};
-/// use turn_metrics::turn::{ConversationId, TurnId};
+/// use turn_metrics::turn::{ConversationId, TurnId, TurnLabels};
 ///
 /// let file = tempfile::NamedTempFile::new()?;
 /// let (sink, writer) = NdjsonSink::start(file.reopen()?, 1000)?;

@@ -8,7 +8,7 @@ use crate::turn::KernelEvent;
 /// ```
 /// use turn_metrics::recorder::Recorder;
 /// use turn_metrics::testing::EventLog;
-/// use turn_metrics::turn::{ConversationId, TurnId};
+/// use turn_metrics::turn::{ConversationId, TurnId, TurnLabels};
 ///
 /// let log = EventLog::default();
 /// let turn = Recorder::new(log.clone()).start_turn(ConversationId::new("c")?, TurnId::new("t")?, TurnLabels::default())?;
