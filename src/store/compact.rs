@@ -38,10 +38,10 @@ pub enum CompactError {
         /// Where it would be.
         path: PathBuf,
     },
-    /// It cannot be opened.
+    /// The database cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// What is in the journal cannot be moved into the main file. Both are as sound as before.
+    /// The journal cannot be moved into the main file. Both files are as sound as before.
     #[error("the database {path} is not made smaller, as its journal could not be moved into it: {cause}")]
     Journal {
         /// The main file.
@@ -49,7 +49,7 @@ pub enum CompactError {
         /// What went wrong.
         cause: String,
     },
-    /// The new main file cannot be written, or not be put in the place of the old one, which is as it was.
+    /// The new main file cannot be written, or cannot replace the old one. The old one is unchanged.
     #[error("the database {path} is not made smaller, as it could not be written anew: {cause}")]
     Write {
         /// The main file.
@@ -64,7 +64,7 @@ pub enum CompactError {
 /// the old one, and takes its place when it is whole.
 pub fn compact(directory: &Path) -> Result<Compaction, CompactError> {
     let named = [StoreFile::Main, StoreFile::Journal].map(|file| directory.join(file.name()));
-    // Through a link the file itself is written anew, where it is, and the link stays.
+    // If the path is a link, the file that it leads to is replaced, and the link stays.
     let [path, journal] = named.map(|path| link::target(&path).unwrap_or(path));
     if !has_content(&path) {
         return Err(CompactError::Missing { path });
