@@ -94,7 +94,7 @@ pub struct Recorder {
 struct Shared {
     sink: Box<dyn EventSink>,
     stopwatch: SharedStopwatch,
-    /// What the ends of turns are told by, if they are.
+    /// The clock for the ends of turns, if they are sent.
     clock: Option<SharedClock>,
     taken: AtomicU64,
     full: AtomicU64,
@@ -120,8 +120,8 @@ impl Recorder {
         Self::with_times(sink, stopwatch, None)
     }
 
-    /// A recorder that measures by `stopwatch`, and whose turns say by `clock` when they ended: for events that are sent
-    /// later than they happen.
+    /// Returns a recorder that measures with `stopwatch` and sends by `clock` when a turn ended: for events that are
+    /// sent later than they happen.
     pub fn with_clock(sink: impl EventSink, stopwatch: SharedStopwatch, clock: SharedClock) -> Self {
         Self::with_times(sink, stopwatch, Some(clock))
     }
@@ -131,7 +131,7 @@ impl Recorder {
         Self { shared: Arc::new(Shared { sink: Box::new(sink), stopwatch, clock, taken, full, gone }) }
     }
 
-    /// Starts a turn; `labels` are the model that is asked, its provider and the project, as far as they are known.
+    /// Starts a turn. `labels` are the model, its provider and the project, as far as they are known.
     pub fn start_turn(
         &self,
         conversation_id: ConversationId,
@@ -156,7 +156,7 @@ impl Recorder {
         self.shared.stopwatch.elapsed()
     }
 
-    /// The present moment, if turns tell when they ended.
+    /// The present moment, if turns send when they ended.
     fn moment(&self) -> Option<KernelMoment> {
         self.shared.clock.as_ref().map(|clock| clock.now().into())
     }
