@@ -13,9 +13,9 @@ const MOST_LINKS: usize = 40;
 enum Obstacle {
     #[error("{} is a symbolic link to {}, which does not exist", link.display(), target.display())]
     Dangling { link: PathBuf, target: PathBuf },
-    #[error("{} is a symbolic link that leads nowhere but to itself", .0.display())]
+    #[error("{} is a symbolic link that leads back to itself", .0.display())]
     Circular(PathBuf),
-    #[error("{} is no directory", .0.display())]
+    #[error("{} is not a directory", .0.display())]
     NoDirectory(PathBuf),
 }
 

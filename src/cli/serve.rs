@@ -49,7 +49,7 @@ async fn serve(settings: Settings, mut signals: Signals) -> Result<ExitCode, Cli
 /// Prints the address. The server does not wait for this: it serves and stops even if nobody reads the line.
 async fn tell_address(line: String) {
     if let Err(error) = output::print_apart(line).await {
-        tracing::warn!(%error, "nobody was told where the service listens");
+        tracing::warn!(%error, "the address of the service could not be printed");
     }
 }
 

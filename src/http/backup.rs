@@ -42,7 +42,7 @@ pub(super) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResp
         }
     };
     let length = copy.metadata().map_err(|error| {
-        error!(%error, "the copy has no size");
+        error!(%error, "the size of the backup could not be read");
         ApiError::Unavailable("no backup could be made; the log says why".to_owned())
     })?;
     let parts = stream::try_unfold(copy, |copy| async move {

@@ -108,7 +108,7 @@ impl CollectError {
             Self::Slow(limit) => ApiError::BodyTimeout { limit_ms: limit.as_millis() },
             Self::Broken => ApiError::BadRequest("the body ended too early, and none of it was taken in".to_owned()),
             Self::BrokenGzip => {
-                ApiError::BadRequest("the body is no whole gzip, and none of it was taken in".to_owned())
+                ApiError::BadRequest("the body is not complete, valid gzip, and none of it was taken in".to_owned())
             }
         }
     }

@@ -77,7 +77,7 @@ fn asked_of_bad_lines(query: &str) -> Result<BadLines, ApiError> {
     let mut asked = BadLines::Refuse;
     for parameter in query.split('&').filter(|parameter| parameter.split('=').next() == Some("bad")) {
         if parameter != "bad=skip" {
-            return Err(ApiError::BadRequest("the query parameter `bad` must be `skip`, or not there".to_owned()));
+            return Err(ApiError::BadRequest("the query parameter `bad` must be `skip` or absent".to_owned()));
         }
         asked = BadLines::Skip;
     }

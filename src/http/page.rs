@@ -30,9 +30,7 @@ fn refusal(request: &HttpRequest, path: &str) -> Option<&'static str> {
     match path {
         backup::PATH if is_for_no_page(request) => Some(NO_BACKUP),
         // The readiness check writes to the disk.
-        health::READY if is_of_another_origin(request) => {
-            Some("a check of readiness is not for pages of other origins")
-        }
+        health::READY if is_of_another_origin(request) => Some("pages of other origins may not check the readiness"),
         _ if !request.method().is_safe() && is_of_another_origin(request) => {
             Some("pages of other origins may read the metrics of conversations, and nothing else")
         }
@@ -40,7 +38,7 @@ fn refusal(request: &HttpRequest, path: &str) -> Option<&'static str> {
     }
 }
 
-const NO_BACKUP: &str = "a backup is not for web pages";
+const NO_BACKUP: &str = "web pages may not download a backup";
 
 /// Returns the refusal of a backup to a page; `None` for a request that no page caused.
 pub(super) fn refuse_backup(request: &HttpRequest) -> Option<HttpResponse> {

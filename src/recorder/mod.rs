@@ -46,9 +46,10 @@
 //! `turn` (conversationId, turnId, model) > `step` (stepId) > `provider.request`, `ttft`, `decode`, `tool-call` (name,
 //! toolCallId, isError). On close `turn`, `step` and `provider.request` carry `usage.inputTokens`,
 //! `usage.outputTokens`, `usage.cacheReadTokens` and `usage.cacheWriteTokens`, each absent if nobody reported it, and
-//! `finishReason`. Summed up over all spans of one of the three names, each counter is the same, unless a final report
-//! of a retried step is lower than what its earlier requests reported. A step carries its times too, as `ttftMs`, `decodeMs` and `genTotalMs`, a turn its `durationMs`; `ttft` tells by `firstToken` whether
-//! one came. All are of the level `INFO` and the target `turn_metrics::recorder`.
+//! `finishReason`. Each counter has the same sum over all spans of any one of these three names, unless the final
+//! report of a retried step is lower than the reports of its earlier requests. A step also carries its times, as
+//! `ttftMs`, `decodeMs` and `genTotalMs`, and a turn its `durationMs`; `firstToken` of `ttft` is whether a token came.
+//! All spans have the level `INFO` and the target `turn_metrics::recorder`.
 
 mod ndjson;
 mod outbox;

@@ -42,7 +42,7 @@ pub enum CompactError {
     #[error(transparent)]
     Open(#[from] OpenError),
     /// The journal cannot be moved into the main file. Both files are as sound as before.
-    #[error("the database {path} is not made smaller, as its journal could not be moved into it: {cause}")]
+    #[error("the database {path} was not compacted, as its journal could not be moved into it: {cause}")]
     Journal {
         /// The main file.
         path: PathBuf,
@@ -50,7 +50,7 @@ pub enum CompactError {
         cause: String,
     },
     /// The new main file cannot be written, or cannot replace the old one. The old one is unchanged.
-    #[error("the database {path} is not made smaller, as it could not be written anew: {cause}")]
+    #[error("the database {path} was not compacted, as the new file could not be written: {cause}")]
     Write {
         /// The main file.
         path: PathBuf,

@@ -58,7 +58,7 @@ pub enum OpenError {
     },
     /// The path of the main file is a symbolic link whose target does not exist.
     #[error(
-        "the database {path} is a symbolic link to {target}, which does not exist; bring that back, or make an empty \
+        "the database {path} is a symbolic link to {target}, which does not exist; restore that file, or make an empty \
              file there for a new database"
     )]
     Dangling {

@@ -252,7 +252,7 @@ impl Conversation {
             let receipt = mentions.receipt(&outcomes, &sealed_before);
             if let Some(warning) = receipt.warnings.first().filter(|_| !std::mem::replace(&mut self.warned, true)) {
                 let (turn_id, warning) = (warning.turn_id(), warning.summary());
-                tracing::warn!(conversationId = %self.id, turnId = %turn_id, warning, "events are probably wrong; receipts have every case");
+                tracing::warn!(conversationId = %self.id, turnId = %turn_id, warning, "the events look wrong; later warnings are in receipts only");
             }
             task.answer(Ok(receipt));
         }

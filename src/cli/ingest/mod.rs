@@ -41,13 +41,14 @@ const REFUSED: u8 = 3;
 
 /// Sends kernel events from files or a pipe to a running server.
 ///
-/// The input is NDJSON, one event a line, as it is or compressed with gzip. It is sent in batches, in order; from a
-/// pipe, lines are sent at the latest a fifth of a second after they came. When the server is overloaded or away, the
-/// same batch is sent again, after a pause that grows. Sending events again is always safe, so after a failure or
-/// Ctrl-C run it again from the start, or from the line it names.
+/// The input is NDJSON, one event a line, plain or compressed with gzip. It is sent in batches, in order; lines of a
+/// pipe are sent within a fifth of a second. While the server is overloaded or unreachable, the same batch is sent
+/// again after growing pauses. Sending events again is always safe, so after a failure or Ctrl-C run the command again
+/// from the start, or from the line it names.
 ///
-/// A bad line ends it, once all lines before it are acknowledged; with `--skip-bad` each is told and passed over. A
-/// conversation over a limit of the server is told, no more of its events are sent, and all others are.
+/// A bad line ends the run once all lines before it are acknowledged; with `--skip-bad` each one is reported and
+/// skipped. A conversation over a limit of the server is reported, no more of its events are sent, and the others go
+/// on.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   turn-metrics ingest events.ndjson
@@ -65,7 +66,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:24210")]
     server: ServerUrl,
 
-    /// Pass over lines that are refused, and tell each on standard error
+    /// Skip refused lines, and report each on standard error
     #[arg(long)]
     skip_bad: bool,
 

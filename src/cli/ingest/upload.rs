@@ -183,8 +183,8 @@ impl Upload {
     pub(super) fn tell_rest(&self) {
         if self.withheld_lines > 0 {
             self.progress.note(&format!(
-                "{} more events of conversations that are over a limit were not sent: their turns would be sealed \
-                 without those that were refused. Raise the limit and send all of it again",
+                "{} more events of conversations over a limit were not sent: their turns would be sealed without the \
+                 events that were refused. Raise the limit and send everything again",
                 self.withheld_lines
             ));
         }

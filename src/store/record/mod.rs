@@ -99,9 +99,10 @@ fn encode<T: Serialize>(what: &'static str, twin: &T) -> Result<Vec<u8>, Damaged
 fn body<'a>(what: &'static str, bytes: &'a [u8]) -> Result<&'a [u8], DamagedRecord> {
     match bytes.split_first() {
         Some((&VERSION, body)) => Ok(body),
-        Some((other, _)) => {
-            Err(DamagedRecord::new(what, format!("its encoding is of version {other}, and the one known is {VERSION}")))
-        }
+        Some((other, _)) => Err(DamagedRecord::new(
+            what,
+            format!("its encoding is version {other}, and this program reads version {VERSION}"),
+        )),
         None => Err(DamagedRecord::new(what, "it is empty")),
     }
 }
@@ -192,7 +193,7 @@ mod tests {
         bytes[0] = 2;
         assert_eq!(
             decode_staged(&bytes).unwrap_err().to_string(),
-            "a stored open turn cannot be read: its encoding is of version 2, and the one known is 1"
+            "a stored open turn cannot be read: its encoding is version 2, and this program reads version 1"
         );
     }
 
