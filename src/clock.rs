@@ -27,22 +27,22 @@ impl Clock for SystemClock {
     }
 }
 
-/// Shows how long the service has run, as the store counted it last. Clones show the same.
+/// Shows the running time that the store last confirmed. Clones show the same.
 #[derive(Debug, Clone, Default)]
 pub struct RunningClock(Arc<AtomicU64>);
 
 impl RunningClock {
-    /// A clock that shows `running` until it is moved.
+    /// Returns a clock that shows `running` until it is advanced.
     pub fn at(running: RunningTime) -> Self {
         Self(Arc::new(AtomicU64::new(running.get())))
     }
 
-    /// How long the service has run.
+    /// Returns the running time.
     pub fn now(&self) -> RunningTime {
         RunningTime::new(self.0.load(Ordering::Acquire))
     }
 
-    /// Moves the clock; never back.
+    /// Advances the clock; it never goes back.
     pub fn advance_to(&self, running: RunningTime) {
         self.0.fetch_max(running.get(), Ordering::AcqRel);
     }

@@ -1,36 +1,36 @@
-//! Symbolic links in the way to a file or a directory.
+//! Symbolic links on the path to a file or a directory.
 
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-/// The most links that lead from a name to a file: as many as Linux follows.
+/// The maximum number of links to follow: the limit of Linux.
 const MOST_LINKS: usize = 40;
 
-/// What keeps a directory from being made.
+/// Why a directory cannot be made.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 enum Obstacle {
     #[error("{} is a symbolic link to {}, which does not exist", link.display(), target.display())]
     Dangling { link: PathBuf, target: PathBuf },
-    #[error("{} is a symbolic link that leads nowhere but to itself", .0.display())]
+    #[error("{} is a symbolic link that leads back to itself", .0.display())]
     Circular(PathBuf),
-    #[error("{} is no directory", .0.display())]
+    #[error("{} is not a directory", .0.display())]
     NoDirectory(PathBuf),
 }
 
-/// Where a name leads when all symbolic links at its end are followed: the name itself if it is none. Nothing need be
-/// there.
+/// Returns the path to which the symbolic links at the end of `path` lead, or `path` itself if it is no link. The
+/// target need not exist.
 ///
-/// A file that replaces another one is made beside this and renamed over this. Renamed over the link, it would replace
-/// the link, and the old file would stay where it is.
+/// A file that replaces another one is made beside the target and renamed to it. A rename to the link would replace the
+/// link and leave the old file where it is.
 pub(crate) fn target(path: &Path) -> io::Result<PathBuf> {
     let mut target = path.to_owned();
     for _ in 0..=MOST_LINKS {
         match fs::symlink_metadata(&target) {
             Ok(file) if file.is_symlink() => {
                 let link = fs::read_link(&target)?;
-                // A relative link begins at its own directory.
+                // A relative link starts at its own directory.
                 target = target.parent().unwrap_or(Path::new("")).join(link);
             }
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
@@ -48,14 +48,14 @@ pub(crate) fn directory_of(file: &Path) -> &Path {
     }
 }
 
-/// The name of another file beside this one: its own name with something behind it.
+/// Returns the path of a file beside this one: its name with a suffix.
 pub(crate) fn beside(file: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(file.as_os_str());
     name.push(suffix);
     name.into()
 }
 
-/// Makes a directory and those around it, where they are missing. Fails with what stands in their place.
+/// Makes a directory and its missing parents. The error names what stands in their place.
 pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
     fs::create_dir_all(path).map_err(|error| match obstacle(path) {
         Some(obstacle) => io::Error::new(error.kind(), obstacle),
@@ -63,7 +63,7 @@ pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
     })
 }
 
-/// What stands where a directory should be. The system says only that a file exists.
+/// Finds what stands where a directory should be. The system only says that a file exists.
 fn obstacle(path: &Path) -> Option<Obstacle> {
     let nearest = path.ancestors().find(|path| fs::symlink_metadata(path).is_ok())?;
     match fs::metadata(nearest) {
@@ -72,7 +72,7 @@ fn obstacle(path: &Path) -> Option<Obstacle> {
             let target = target(nearest).ok()?;
             Some(Obstacle::Dangling { link: nearest.to_owned(), target })
         }
-        // It is there, and what it leads to cannot be reached.
+        // The link exists, but its target cannot be reached.
         Err(_) => target(nearest).is_err().then(|| Obstacle::Circular(nearest.to_owned())),
     }
 }

@@ -28,9 +28,10 @@ pub struct TurnSettings {
     pub idle_after: Duration,
     /// A turn without an event for this time, while the service runs, is sealed as abandoned.
     pub abandon_after: Duration,
-    /// A turn whose latest event is an `error`, without another one for this time, is sealed with the reason `error`.
+    /// A turn whose latest event is an `error` is sealed with the reason `error` if no other event follows within this
+    /// time.
     pub fail_after: Duration,
-    /// How often abandoned and failed turns are looked for.
+    /// The interval at which the sweeper looks for abandoned and failed turns.
     pub sweep_every: Duration,
     /// The most conversations that have an actor at one time.
     pub max_active_conversations: usize,

@@ -1,15 +1,15 @@
-//! What a terminal is sent beside text.
+//! Whether a terminal takes colours.
 
 use std::env;
 use std::ffi::OsStr;
 
-/// Whether output to a terminal may be coloured, by the environment of this process.
+/// Whether output to a terminal may be coloured, according to the environment of this process.
 pub(crate) fn is_color_wanted() -> bool {
     takes_color(env::var_os("NO_COLOR").as_deref(), env::var_os("TERM").as_deref())
 }
 
-/// Whether a terminal takes colours: any `NO_COLOR` but an empty one forbids them, and one that is called `dumb`, or
-/// has no name, shows escapes as text. On Windows terminals have no name.
+/// A `NO_COLOR` that is not empty forbids colours. A terminal named `dumb`, or without a name, shows escape sequences
+/// as text; on Windows terminals have no name.
 fn takes_color(no_color: Option<&OsStr>, term: Option<&OsStr>) -> bool {
     let is_dumb = match term {
         Some(term) => term.is_empty() || term == "dumb",

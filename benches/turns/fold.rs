@@ -15,7 +15,7 @@ pub(crate) fn run(report: &mut Report) {
     let deltas: String = body.split_inclusive('\n').filter(|line| line.contains("text-delta")).collect();
     let counting: String = turns.iter().map(Turn::counting_lines).collect();
 
-    // The same deltas with those of 8 turns side by side, as a batch from several kernels has them.
+    // The same with the deltas of 8 turns interleaved, as in a batch from several kernels.
     let mixed: String = deltas_side_by_side(&turns, 8);
 
     let rival = |body: &str| Round::of(|| ignore(body));
@@ -42,7 +42,7 @@ fn deltas_side_by_side(turns: &[Turn], count: usize) -> String {
     mixed
 }
 
-/// What the rival does with each line.
+/// What `serde_json` does with each line.
 fn ignore(body: &str) -> usize {
     let mut count = 0;
     for line in lines(body) {

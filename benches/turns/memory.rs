@@ -34,7 +34,7 @@ fn idle(report: &mut Report) {
             let lines = turns.map(|turn| turn.counting_lines());
             post_events(&lines.collect::<String>())
         });
-        // So many turns wait together that none is refused.
+        // Few enough turns wait at once that none is refused.
         drive(service.address, 4, requests, 200).unwrap();
         service.resident_bytes()
     };

@@ -46,7 +46,7 @@ pub(crate) struct Round {
     pub(crate) p99: Option<Duration>,
     /// How long the slowest of all took, where single ones are timed.
     pub(crate) worst: Option<Duration>,
-    /// How often one was refused, to be sent again.
+    /// How often a commit was refused and sent again.
     pub(crate) refused: usize,
 }
 

@@ -14,11 +14,11 @@ use turn_metrics::store::{Commit, CommitError, Location, Version};
 use crate::report::Round;
 use crate::work::{CONVERSATIONS, Random, conversation_id, sealed, shuffled};
 
-/// When what was refused as overload is sent again.
+/// The wait before a commit that was refused as overload is sent again.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(5);
 
-/// Sends the commit until it is not refused as overload. Gives the new version, how long it took when it was taken, and how
-/// often it was sent.
+/// Sends the commit until it is not refused as overload. Returns the new version, the time that the successful attempt
+/// took, and the number of attempts.
 pub(crate) async fn commit_at_last(store: &Addr<Store>, commit: Commit) -> (Version, Duration, usize) {
     let mut tries = 1;
     loop {

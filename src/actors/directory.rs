@@ -55,7 +55,7 @@ struct InFlight {
     load: Load,
     /// How many actors have died, each counted once however many messages died with it.
     died: Cell<u64>,
-    /// How many warnings receipts had.
+    /// The number of warnings in receipts.
     warnings: Cell<u64>,
     none_left: Notify,
 }
@@ -81,7 +81,7 @@ impl Directory {
         self
     }
 
-    /// Has its conversations note how long the service has run by this clock; otherwise they note 0.
+    /// Sets the clock that gives conversations the running time. Without one, it is 0.
     #[must_use]
     pub fn counting(mut self, running: RunningClock) -> Self {
         self.running = running;

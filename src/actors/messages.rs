@@ -33,14 +33,14 @@ pub struct Receipt {
     /// The turns, in the order of their first mention. A turn that was sealed and then had a late event stands twice,
     /// first as sealed, then as a duplicate.
     pub sealed: Vec<TurnReceipt>,
-    /// How many of the events were late: they came after their turn was sealed, and changed nothing.
+    /// How many of the events were late: their turn was sealed already, and they changed nothing.
     pub late: u64,
-    /// What is probably a mistake of the sender; at most [`Receipt::MAX_WARNINGS`] of all that there were.
+    /// Probable mistakes of the sender; at most the first [`Receipt::MAX_WARNINGS`].
     pub warnings: Vec<Warning>,
 }
 
 impl Receipt {
-    /// The most warnings of a receipt.
+    /// The maximum number of warnings in a receipt.
     pub const MAX_WARNINGS: usize = 100;
 }
 
@@ -89,8 +89,8 @@ pub enum ObserveError {
     ActorGone,
 }
 
-/// Seal those of these turns that are stale: as failed if their latest event was an `error`, else as abandoned. Sent to the
-/// directory by the sweeper.
+/// Seal the turns of this list that are stale, with the reason `error` if their latest event was an `error`, else
+/// `abandoned`. The sweeper sends this to the directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Abandon {
     /// The conversation.
@@ -141,10 +141,10 @@ impl Message for FindRevision {
     type Result = Result<Revision, ReadError>;
 }
 
-/// Ask the store for stale turns.
+/// Ask the store for a page of stale turns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListStaleTurns {
-    /// The moments before which the latest event of a stale turn came.
+    /// A turn is stale if its latest event came before these moments.
     pub before: StaleBefore,
     /// Go on after this turn, which an earlier answer ended with.
     pub after: Option<StaleTurn>,
@@ -156,10 +156,10 @@ impl Message for ListStaleTurns {
     type Result = Result<Vec<StaleTurn>, ReadError>;
 }
 
-/// Have the store add to the time for which the service has run. It answers with the sum once that is durable.
+/// Add to the running time. The store answers with the sum once it is durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tick {
-    /// How long the service has run since the last tick.
+    /// The time since the last tick.
     pub elapsed: Duration,
 }
 
@@ -224,7 +224,7 @@ pub struct WorkCounts {
     pub active_conversations: usize,
     /// Messages to conversations that are not answered yet.
     pub in_flight: usize,
-    /// Warnings that receipts had since the start.
+    /// The number of warnings in receipts since the start.
     pub warnings: u64,
     /// Conversations' actors that have died by a panic since the start, each of them a defect.
     pub died: u64,
@@ -295,7 +295,7 @@ pub struct SweeperReport {
     pub sweeping: bool,
     /// Sweeps that have ended.
     pub sweeps: u64,
-    /// Turns that it had sealed, as abandoned or as failed.
+    /// The number of turns that it sealed, as abandoned or failed.
     pub sealed_turns: u64,
 }
 

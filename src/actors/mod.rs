@@ -1,8 +1,9 @@
 //! The actors and their messages.
 //!
 //! A message to the [`Directory`] goes on to the [`Conversation`] it names, which folds its events and sends the
-//! [`Store`] one commit for all that waited; the answer comes back when that is durable. The [`Sweeper`] has turns
-//! sealed that were abandoned or that failed. Whoever reads much starts a [`StoreReader`] where it is; whoever wants to know of sealed turns subscribes to [`Facts`].
+//! [`Store`] one commit for all that waited; the answer comes back when that is durable. The [`Sweeper`] has abandoned
+//! and failed turns sealed. A thread that reads a lot starts its own [`StoreReader`]; a listener for sealed turns
+//! subscribes to [`Facts`].
 
 mod conversation;
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The sweeper: counts how long the service runs, and has turns sealed that no event comes for any more.
+//! The sweeper: counts the running time, and has abandoned and failed turns sealed.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,22 +16,22 @@ use crate::turn::{ConversationId, TurnId};
 /// How many turns are looked at with one question to the store.
 const PAGE: usize = 1000;
 
-/// What a sweeper asks of the others.
+/// The recipients that a sweeper needs.
 #[derive(Clone)]
 pub struct SweeperRecipients {
     /// Counts how long the service has run.
     pub tick: Recipient<Tick>,
     /// Finds stale turns.
     pub stale: Recipient<ListStaleTurns>,
-    /// Has them sealed.
+    /// Seals them.
     pub abandon: Recipient<Abandon>,
 }
 
-/// Looks through the store for turns that were abandoned or that failed, at its start and from time to time.
+/// Searches the store for abandoned and failed turns, at its start and at an interval.
 ///
-/// Their age is counted in running time. A tick of the sweeper has the store add the time since the last one, at most
-/// one period, so that time in which the process stood still is not counted. The count is in the store, and so ages go
-/// on when the process is started again.
+/// Ages are measured in running time. At each tick the store adds the time since the last tick, but at most one period,
+/// so time in which the process was suspended does not count. The store keeps the sum, so ages continue after a
+/// restart.
 pub struct Sweeper {
     recipients: SweeperRecipients,
     running: RunningClock,
@@ -44,7 +44,7 @@ pub struct Sweeper {
 }
 
 impl Sweeper {
-    /// A sweeper that has not started yet. It moves `running`, and measures by `stopwatch`.
+    /// Returns a sweeper that has not started yet. It advances `running` and measures with `stopwatch`.
     pub fn new(
         recipients: SweeperRecipients,
         running: RunningClock,
@@ -55,21 +55,21 @@ impl Sweeper {
         Self { recipients, running, stopwatch, settings, ticked_at, report: SweeperReport::default() }
     }
 
-    /// The time between two ticks: a quarter of the shortest age that is measured, so that standing still for any time
-    /// makes no turn older by more than that.
+    /// The time between two ticks: a quarter of the shortest age that is measured. One suspension of the process,
+    /// however long, ages a turn by at most this.
     fn period(&self) -> Duration {
         let shortest = self.settings.abandon_after.min(self.settings.fail_after);
         (shortest / 4).max(Duration::from_millis(1))
     }
 
-    /// Has the time since the last tick counted.
+    /// Sends the time since the last tick to the store.
     fn tick(&mut self) -> ResponseActFuture<Self, ()> {
         let now = self.stopwatch.elapsed();
         let elapsed = now.saturating_sub(std::mem::replace(&mut self.ticked_at, now)).min(self.period());
         let ticked = self.recipients.tick.send(Tick { elapsed });
         Box::pin(ticked.into_actor(self).map(|ticked, sweeper, _| match ticked {
             Ok(Ok(running)) => sweeper.running.advance_to(running),
-            // A store that takes nothing takes no events either.
+            // A store that fails here takes no events either.
             Ok(Err(error)) => tracing::debug!(%error, "the running time could not be counted"),
             Err(_) => {}
         }))
@@ -79,7 +79,7 @@ impl Sweeper {
         if std::mem::replace(&mut self.report.sweeping, true) {
             return;
         }
-        // An event notes the tick before it, which is up to a period earlier.
+        // A turn notes the running time of the last tick, so it may look up to one period too old.
         let now = self.running.now().saturating_sub(self.period());
         let before = StaleBefore {
             open: now.saturating_sub(self.settings.abandon_after),
@@ -143,7 +143,7 @@ async fn sweep(recipients: SweeperRecipients, before: StaleBefore) -> u64 {
 impl Handler<Drain> for Sweeper {
     type Result = ResponseActFuture<Self, ()>;
 
-    /// Has the time since the last tick counted, so that many short runs add up.
+    /// Counts the time since the last tick, so that many short runs add up.
     fn handle(&mut self, _: Drain, _: &mut Self::Context) -> Self::Result {
         self.tick()
     }

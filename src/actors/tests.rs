@@ -244,7 +244,7 @@ async fn a_sweep_begins_at_the_start_and_again_after_each_interval() {
         ..TurnSettings::default()
     };
     let sweep = sweep(settings, Vec::new(), true);
-    // An event notes the tick before it, so a period of two seconds is on top.
+    // A turn notes the running time of the last tick, so one period of two seconds is added.
     let before = StaleBefore { open: RunningTime::new(58_000), failed: RunningTime::new(90_000) };
     assert_eq!(sweep.lists.wait_for(1).await[0].before, before);
     let before = tokio::time::Instant::now();
@@ -265,7 +265,7 @@ async fn a_tick_counts_the_time_since_the_last_one_and_at_most_a_quarter_of_the_
     let begun = tokio::time::Instant::now();
     sweep.clock.advance(Duration::from_secs(9));
     assert_eq!((ticks(1).await, begun.elapsed().as_secs()), (9, 10));
-    // The process stood still for an hour.
+    // The process was suspended for an hour.
     sweep.clock.advance(Duration::from_hours(1));
     assert_eq!((ticks(2).await, begun.elapsed().as_secs()), (10, 20));
     assert_eq!(ticks(3).await, 0, "what was not counted is not made up for");

@@ -70,7 +70,7 @@ fn back_up(args: &Args) -> Result<u64, BackupFailure> {
         Ok(_) if !args.force => return Err(BackupFailure::Exists(destination.clone())),
         _ => {}
     }
-    // Through a link the file itself is written, where it is, and the link stays.
+    // If DEST is a link, the file that it leads to is replaced, and the link stays.
     let target = link::target(destination).map_err(unwritable)?;
     let directory = link::directory_of(&target);
     // What a directory that is not there or not ours is said to lack should not be a name that nobody chose.

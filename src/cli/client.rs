@@ -64,28 +64,28 @@ pub(super) struct Receipt {
     pub(super) sealed: Vec<SealedTurn>,
     #[serde(default)]
     pub(super) warnings: Vec<String>,
-    /// What was refused of them: bad lines, if they are skipped, and conversations over a limit.
+    /// The refused lines, if bad lines are skipped, and the conversations over a limit.
     #[serde(default)]
     pub(super) refused: Vec<RefusedPart>,
 }
 
-/// A line that was refused, or a conversation.
+/// A refused line or conversation.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RefusedPart {
-    /// The line of the body; of a conversation its first one.
+    /// Its line in the body; for a conversation, its first line.
     pub(super) line: u64,
     pub(super) error: String,
     #[serde(default)]
     pub(super) conversation_id: Option<ConversationId>,
 }
 
-/// What is to become of a body with a bad line.
+/// What the server does with a body that has a bad line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BadLines {
-    /// All of it is refused.
+    /// It refuses the whole body.
     Refuse,
-    /// The others are taken.
+    /// It refuses the bad lines and takes the others.
     Skip,
 }
 
@@ -132,12 +132,13 @@ impl Client {
         Self { agent: config.new_agent(), url }
     }
 
-    /// Posts events as NDJSON. A receipt may tell that conversations are refused.
+    /// Posts events as NDJSON. The receipt may name refused conversations.
     pub(super) fn post_events(&self, body: &[u8], bad_lines: BadLines) -> Result<Receipt, ClientError> {
         let query = if bad_lines == BadLines::Skip { "?bad=skip" } else { "" };
         let request = self.agent.post(format!("{}/events{query}", self.url)).content_type("application/x-ndjson");
         let response = request.send(body);
-        // Of a conversation over a limit nothing is taken in, of the others everything, and the answer has the receipt.
+        // The server takes nothing of a conversation over a limit and everything of the others; the answer has the
+        // receipt.
         if let Ok(mut response) = response {
             if response.status() == StatusCode::UNPROCESSABLE_ENTITY {
                 let body = self.body(&mut response)?;

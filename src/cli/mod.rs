@@ -108,7 +108,7 @@ impl CliError {
 
 /// Does what the arguments of the process say. Arguments that say nothing sensible end the process.
 pub fn run() -> Result<ExitCode, CliError> {
-    // Before anything is written, be it a message to a file.
+    // This must precede every write to a file, including the output.
     signals::survive_file_size_limit().map_err(CliError::system("handle the limit on the size of files"))?;
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

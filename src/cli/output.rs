@@ -13,7 +13,7 @@ use super::CliError;
 use crate::line_queue;
 use crate::telemetry;
 
-/// How long a server that failed waits for a reader of the reason.
+/// How long a failed server waits until its error message is read.
 const LAST_WORD_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Writes to standard output. A reader that has gone, as `head` does, has seen all that it wanted.
@@ -25,33 +25,33 @@ pub(super) fn print(text: &str) -> Result<(), CliError> {
     }
 }
 
-/// Writes to standard output as [`print`] does, on a thread of its own: with a reader that does not read, a server
-/// waits here and goes on everywhere else.
+/// Like [`print`], but writes on a thread of its own, so that a reader that does not read blocks no other thread of a
+/// server.
 pub(super) async fn print_apart(text: String) -> Result<(), CliError> {
     let (told, done) = oneshot::channel();
     let write = move || {
-        // A server that has ended meanwhile does not care.
+        // The server may have ended meanwhile.
         let _ = told.send(print(&text));
     };
     thread::Builder::new().name("print".into()).spawn(write).map_err(CliError::system("write to standard output"))?;
     done.await.unwrap_or(Ok(()))
 }
 
-/// Writes a line to standard error, if anyone reads that. Where there is a log it is a line of that, and not waited for.
+/// Writes a line to standard error, through the log if there is one, which never blocks. Ignores errors.
 pub(super) fn note(line: &str) {
     if !telemetry::note(line) {
         let _ = writeln!(io::stderr(), "{line}");
     }
 }
 
-/// Tells why a server failed and returns its exit code. Whoever supervises it gets that even if standard error is a
-/// pipe that nobody reads, where a message that was waited for would keep the process from ending.
+/// Writes why a server failed and returns its exit code. The process ends with that code even if standard error is a
+/// pipe that nobody reads: the write is awaited for a limited time.
 pub(super) fn end_of_server(result: Result<ExitCode, CliError>) -> ExitCode {
     let error = match result {
         Ok(code) => return code,
         Err(error) => error,
     };
-    // With no thread to write it there is nothing left to try.
+    // Without a thread to write the message, it is lost.
     if let Ok((queue, mut writer)) = line_queue::start("last-word", 1, io::stderr()) {
         let _ = queue.offer(last_word(&error).into_bytes());
         let _ = writer.close_within(LAST_WORD_PATIENCE);
@@ -59,7 +59,7 @@ pub(super) fn end_of_server(result: Result<ExitCode, CliError>) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// An error and its causes in one line, as `main` shows those of other commands.
+/// Formats an error and its causes in one line, as `main` does for other commands.
 fn last_word(error: &dyn Error) -> String {
     let mut line = format!("turn-metrics: {error}");
     let mut cause = error.source();

@@ -30,7 +30,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> Result<ExitCode, CliError> {
     let settings = args.config.load()?.into_settings();
-    // Dropped at the end, when the last span is closed: only then is the trace journal whole.
+    // Dropped last, after every span is closed: only then is the trace journal complete.
     let _telemetry = telemetry::init(settings.log, settings.trace_file.as_deref().map(|file| (file, &settings.trace)))?;
     if !args.insecure {
         service::require_loopback(settings.listen)?;
@@ -46,10 +46,10 @@ async fn serve(settings: Settings, mut signals: Signals) -> Result<ExitCode, Cli
     Ok(run_until_the_end(service, signals.first()).await)
 }
 
-/// Tells where the service listens. Not waited for: it serves, and stops, whether anyone reads that or not.
+/// Prints the address. The server does not wait for this: it serves and stops even if nobody reads the line.
 async fn tell_address(line: String) {
     if let Err(error) = output::print_apart(line).await {
-        tracing::warn!(%error, "nobody was told where the service listens");
+        tracing::warn!(%error, "the address of the service could not be printed");
     }
 }
 

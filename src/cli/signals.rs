@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM: the first is told, the second ends the process. SIGXFSZ ends nothing.
+//! SIGINT and SIGTERM: the first is reported, the second ends the process. SIGXFSZ is ignored.
 
 use std::future::pending;
 use std::io;
@@ -74,13 +74,13 @@ impl Signals {
     }
 }
 
-/// Lets a write beyond the process's limit on the size of files (`ulimit -f`) fail, as one to a full disk does. Without
-/// this the system ends the process, which could not even say why.
+/// Lets a write beyond the limit on the size of files (`ulimit -f`) fail, as a write to a full disk does. Otherwise the
+/// system ends the process without a message.
 #[cfg(unix)]
 pub(super) fn survive_file_size_limit() -> io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
 
-    // Only the registration needs a runtime. What was registered stays until the process ends.
+    // Only the registration needs a runtime. The handler stays until the process ends.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let _guard = runtime.enter();
     signal(SignalKind::from_raw(libc::SIGXFSZ)).map(drop)

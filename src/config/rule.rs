@@ -103,8 +103,8 @@ pub(super) const RULES: &[Rule] = &[
     count("trace.queue_lines", 1, 10_000_000, |s| &mut s.trace.queue_lines),
 ];
 
-/// Pairs of settings of which the first is at most the second: a line has to fit a body, a body the memory for all and
-/// what may be sent.
+/// Pairs of settings whose first must not exceed the second: a line must fit into a body, and a body into the memory
+/// for all bodies and into the maximum transfer.
 pub(super) const AT_MOST: &[(&str, &str)] = &[
     ("http.max_line_bytes", "http.max_body_bytes"),
     ("http.max_body_bytes", "http.max_buffered_bytes"),
@@ -222,7 +222,7 @@ fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
     names.map(text).collect::<Vec<_>>().join(", ")
 }
 
-/// Every text as a value, if each of them is one.
+/// Parses every text; `None` if one of them is invalid.
 fn read_all<T: FromStr>(texts: &[String]) -> Option<Vec<T>> {
     texts.iter().map(|text| text.parse().ok()).collect()
 }

@@ -27,12 +27,12 @@ impl ByteBudget {
     }
 }
 
-/// Why bytes were not set aside.
+/// Why a reservation was denied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Denied {
-    /// So many are not left at the moment.
+    /// Too few bytes are left at the moment.
     ForNow,
-    /// So many there never are.
+    /// The budget is smaller than this even when it is unused.
     ForGood,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct Reservation {
 }
 
 impl Reservation {
-    /// Has `bytes` set aside from now on, more or less than before. If so many are not to be had nothing changes.
+    /// Changes the size of the reservation. On an error it stays as it was.
     pub(super) fn resize(&mut self, bytes: usize) -> Result<(), Denied> {
         if bytes > self.budget.total {
             return Err(Denied::ForGood);

@@ -42,9 +42,9 @@ impl Api {
 
 /// Mounts the resources where an actix application or scope is configured.
 ///
-/// Without what [`serve`](super::serve) wraps around them: request ids, spans, the checks of the host and of the page
-/// that a request comes from, CORS and the answer to unknown paths are the application's own. Of the settings the sizes and the body's time limit are in force; the rest is of the
-/// server. `GET /backup` is not among them: [`backup_resource`] mounts it.
+/// It does not include what [`serve`](super::serve) adds: request ids, spans, the checks of a request's host and page,
+/// CORS and the answer to unknown paths are the application's own. Of the settings, only the sizes and the time limit
+/// of a body apply; the others configure the server. `GET /backup` is not included: [`backup_resource`] mounts it.
 ///
 /// ```
 /// # use actix_web::{App, web};

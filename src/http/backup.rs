@@ -23,7 +23,7 @@ const PART_BYTES: usize = 256 * 1024;
 /// A copy of the whole database as it is at one moment. One is made at a time, on the server's disk beside the
 /// database, and then sent.
 pub(super) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
-    // Here too, for an application that mounts this resource without what the server wraps around it.
+    // Checked here too, for an application that mounts this resource without the checks of the server.
     if let Some(refusal) = refuse_backup(&request) {
         return Ok(refusal);
     }
@@ -42,7 +42,7 @@ pub(super) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResp
         }
     };
     let length = copy.metadata().map_err(|error| {
-        error!(%error, "the copy has no size");
+        error!(%error, "the size of the backup could not be read");
         ApiError::Unavailable("no backup could be made; the log says why".to_owned())
     })?;
     let parts = stream::try_unfold(copy, |copy| async move {
@@ -58,7 +58,7 @@ pub(super) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResp
             Err(_) => Err(ApiError::LoadFailed),
         }
     });
-    // With its length a client knows whether it has the whole of it, even one that knows no chunks.
+    // The length lets a client detect a truncated backup, even without chunks.
     let body = SizedStream::new(length.len(), parts);
     Ok(HttpResponse::Ok().content_type("application/octet-stream").body(body))
 }

@@ -4,10 +4,10 @@ use super::refused::RefusedLines;
 use crate::actors::Observe;
 use crate::turn::{ConversationId, EventStream, Framing, KernelEvent, Line, TurnEvent, mentions};
 
-/// What becomes of a body with a bad line.
+/// How a body with a bad line is handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BadLines {
-    /// All of it is refused.
+    /// The whole body is refused.
     Refuse,
     /// The bad lines are refused, the others are taken.
     Skip,
@@ -24,25 +24,25 @@ pub(super) struct Batch {
     pub(super) observes: Vec<Observe>,
     /// The first line of each conversation.
     pub(super) first_lines: Vec<u64>,
-    /// The bad lines, if they are skipped.
+    /// The refused lines, if bad lines are skipped.
     pub(super) refused: RefusedLines,
 }
 
-/// The bad line for which a body is refused.
+/// The bad line because of which a body is refused.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct BadLine {
     pub(super) number: u64,
     pub(super) message: String,
 }
 
-/// Makes a batch of a body as it comes. Of the body it keeps what counts, and of a line that has not ended as much as
-/// [`EventStream`] does.
+/// Parses a body into a batch as it arrives. It keeps the events that count, and of an unfinished line what
+/// [`EventStream`] keeps.
 pub(super) struct BatchReader {
     stream: EventStream,
     gathering: Gathering,
 }
 
-/// What has been gathered so far.
+/// The batch so far.
 struct Gathering {
     bad_lines: BadLines,
     bad: Option<BadLine>,
@@ -74,23 +74,23 @@ impl BatchReader {
         }
     }
 
-    /// Takes in the next piece of the body.
+    /// Parses the next piece of the body.
     pub(super) fn push(&mut self, piece: &[u8]) {
         let Self { stream, gathering } = self;
         stream.push(piece, &mut |line| gathering.take(line));
     }
 
-    /// Whether the body is refused already, whatever comes of it.
+    /// Whether the body is refused already, whatever follows.
     pub(super) fn is_refused(&self) -> bool {
         self.gathering.bad.is_some()
     }
 
-    /// The bytes of the body that are kept, as lines.
+    /// The bytes of the lines that are kept.
     pub(super) fn kept_bytes(&self) -> usize {
         self.gathering.counted_bytes.saturating_add(self.stream.kept_bytes())
     }
 
-    /// About what is held in memory: the texts of the lines that are kept, and the events that were made of them.
+    /// The approximate memory in use: the lines that are kept and the events parsed from them.
     pub(super) fn memory_bytes(&self) -> usize {
         let Gathering { batch, counted_bytes, .. } = &self.gathering;
         let events = usize::try_from(batch.accepted).unwrap_or(usize::MAX).saturating_mul(size_of::<TurnEvent>());
@@ -123,7 +123,7 @@ impl Gathering {
             (Ok(None), _) => self.batch.ignored += 1,
             (Err(error), BadLines::Refuse) => {
                 self.bad = Some(BadLine { number: line.number, message: error.to_string() });
-                // None of it will be taken, so none of it is held while the rest of the body comes.
+                // Nothing of this body will be taken, so nothing is held while the rest of it arrives.
                 self.batch = Batch::default();
                 self.places = Places::default();
                 self.counted_bytes = 0;
@@ -137,7 +137,7 @@ impl Gathering {
     fn add(&mut self, line: u64, KernelEvent { conversation_id, event }: KernelEvent) {
         let Self { batch, places, .. } = self;
         batch.accepted += 1;
-        // Mostly it is the conversation of the event before, which shares its id.
+        // Usually the conversation is that of the last event, which shares its id.
         if batch.observes.get(places.latest).is_none_or(|latest| latest.conversation_id != conversation_id) {
             places.latest = *places.all.entry(conversation_id).or_insert_with_key(|conversation_id| {
                 batch.observes.push(Observe { conversation_id: conversation_id.clone(), events: Vec::new() });

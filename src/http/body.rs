@@ -16,21 +16,20 @@ use super::inflate::{INFLATER_BYTES, Inflater};
 use crate::settings::HttpSettings;
 use crate::turn::Framing;
 
-/// What is set aside for a request before any of its body has come.
+/// The reservation of a request before any of its body has arrived.
 const MIN_RESERVED_BYTES: usize = 4 * 1024;
 
-/// As much of a body is read without letting other requests of the worker have their turn: some 50 microseconds of
-/// work.
+/// How much of a body is parsed before other requests of the worker get their turn: about 50 microseconds of work.
 const SLICE_BYTES: usize = 64 * 1024;
 
 /// A posted body that is in, within all limits.
 pub(super) struct Body {
     pub(super) batch: Batch,
-    /// To be held for as long as the batch is.
+    /// Held for as long as the batch is.
     pub(super) reservation: Reservation,
 }
 
-/// How a body is written, by the head of its request.
+/// The encoding of a body, from the head of its request.
 #[derive(Debug, Clone, Copy)]
 struct Format {
     framing: Framing,
@@ -38,7 +37,7 @@ struct Format {
 }
 
 impl Body {
-    /// Takes the body in as it comes. What is wrong with its head is told before any of it is read.
+    /// Reads a body as it arrives. An error in its head is returned before any of it is read.
     pub(super) async fn read(
         request: &HttpRequest,
         payload: Payload,
@@ -61,7 +60,8 @@ impl Body {
         };
         let collected = collector.collect(payload).await;
         let Collector { reader, reservation, .. } = collector;
-        // Once a line is bad the rest is awaited, so that the client hears of it, and nothing else is told.
+        // After a bad line the rest of the body is read and dropped, so that the client gets the answer. Only the bad
+        // line is reported.
         if let (Err(error), false) = (collected, reader.is_refused()) {
             return Err(error.told(settings));
         }
@@ -77,7 +77,7 @@ struct Collector<'a> {
     reader: BatchReader,
     inflater: Option<Inflater>,
     reservation: Reservation,
-    /// What has come so far, inflated if it is compressed.
+    /// The bytes that have arrived, after inflating.
     transferred_bytes: usize,
 }
 
@@ -108,7 +108,7 @@ impl CollectError {
             Self::Slow(limit) => ApiError::BodyTimeout { limit_ms: limit.as_millis() },
             Self::Broken => ApiError::BadRequest("the body ended too early, and none of it was taken in".to_owned()),
             Self::BrokenGzip => {
-                ApiError::BadRequest("the body is no whole gzip, and none of it was taken in".to_owned())
+                ApiError::BadRequest("the body is not complete, valid gzip, and none of it was taken in".to_owned())
             }
         }
     }
@@ -146,7 +146,7 @@ impl Collector<'_> {
         Ok(())
     }
 
-    /// Inflates what has come; `None` is the end of it.
+    /// Inflates the next piece; `None` ends the input.
     async fn inflate(&mut self, chunk: Option<Bytes>) -> Result<(), CollectError> {
         let Some(inflater) = &mut self.inflater else { return Ok(()) };
         match chunk {
@@ -189,8 +189,8 @@ impl Collector<'_> {
     }
 }
 
-/// How long a body may take of which so much has arrived: once the limit, and once more for each `max_body_bytes`. So
-/// a body that is large for what is ignored in it has the time that it takes, and a stalled one has not.
+/// The time that a body may take in all, given how much has arrived: `body_timeout`, and once more for each
+/// `max_body_bytes`. A long body of mostly ignored lines gets the time that it needs, and a stalled one does not.
 fn time_limit(settings: &HttpSettings, arrived_bytes: usize) -> Duration {
     let times = 1 + arrived_bytes / settings.max_body_bytes.max(1);
     settings.body_timeout.saturating_mul(u32::try_from(times).unwrap_or(u32::MAX))
@@ -253,7 +253,7 @@ mod tests {
         Bytes::from((done("c", "t") + "\n").repeat(count))
     }
 
-    /// A line that is ignored and has so many bytes.
+    /// An ignored line of this length.
     fn result(bytes: usize) -> String {
         let line = |text: &str| format!(r#"{{"type":"tool-result","conversationId":"c","result":"{text}"}}"#);
         line(&"x".repeat(bytes - line("").len()))
@@ -292,7 +292,7 @@ mod tests {
         let fits = 1000 / (line - 1);
         post(&api, lines_of(fits)).await.success();
         assert!(post(&api, lines_of(fits + 1)).await.failure(413).contains("1000 bytes"));
-        // What does not count may be as long as it likes, announced or not.
+        // Ignored lines may have any length, whether the request announces it or not.
         let ignored = [lines_of(fits), Bytes::from(result(100_000) + "\n"), Bytes::from("\n".repeat(100_000))];
         let announced = ignored.concat();
         post(&api, announced.clone()).await.success();
@@ -359,15 +359,15 @@ mod tests {
         drop(held);
         post(&api, done("c", "t")).await.success();
 
-        // Lines of which there is room for once, and not for twice.
+        // The budget has room for these lines once, but not twice.
         let many = 75_000 / (lines_of(1).len() + size_of::<crate::turn::TurnEvent>());
         let held = api.budget.reserve(50_000).unwrap();
         post(&api, lines_of(many)).await.failure(503);
-        // What is ignored takes nothing of it.
+        // Ignored lines take nothing from the budget.
         post(&api, result(200_000)).await.success();
         drop(held);
         post(&api, lines_of(many)).await.success();
-        // What never fits is not to be sent again as it is.
+        // A body that can never fit must not be answered with a request to send it again.
         post(&api, lines_of(2 * many)).await.failure(413);
         assert!(api.budget.reserve(100_000).is_ok(), "all of it came back");
         assert_eq!(seen.lock().unwrap().observes.len(), 2);

@@ -52,7 +52,7 @@ impl<T> Connection<T> {
         self.head.clone()
     }
 
-    /// The body that it ends with, for [`frame`](super::framing::frame) to be told of.
+    /// The shared state of an unframed last body, for [`frame`](super::framing::frame).
     pub(super) fn last_body(&self) -> LastBody {
         self.last_body.clone()
     }
@@ -133,7 +133,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Connection<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.last_body.has_ended() {
-            // To the client all that follows would be part of the body.
+            // The client would take everything that follows for a part of the body.
             ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
             return Poll::Ready(Ok(bytes.len()));
         }
@@ -148,7 +148,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Connection<T> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        // It flushes when it has written everything.
+        // The framework flushes once it has written everything.
         this.last_body.all_is_written();
         // The framework does this last whenever it has been at work. If an answer has just ended, nothing is read
         // after it, and only here the timer comes to know of the time for the next head.

@@ -14,8 +14,8 @@ use crate::settings::WebOrigin;
 /// How long a browser may remember what it was allowed, in seconds: an hour.
 const MAX_AGE_SECONDS: usize = 3600;
 
-/// Lets pages of the allowed origins read the resources of conversations, and nothing else: events come from kernels,
-/// not from pages.
+/// Lets pages of the allowed origins read the resources of conversations, and nothing else: kernels send events, pages
+/// do not.
 pub(super) struct ConversationCors(Cors);
 
 impl ConversationCors {
@@ -54,7 +54,7 @@ where
     }
 }
 
-/// The application with CORS around it, and without.
+/// The application with and without CORS.
 pub(super) struct ConversationCorsService<S, C> {
     bare: Rc<S>,
     with_cors: C,

@@ -26,7 +26,8 @@ pub(super) enum ApiError {
     TransferTooLarge { limit_bytes: usize },
     #[error("{0}")]
     UnsupportedMediaType(&'static str),
-    /// Understood and refused: sending the same again does not help. What became of the rest is told all the same.
+    /// The request was understood and refused: sending it again does not help. `rest` says what became of its other
+    /// events.
     #[error("{message}")]
     Refused { message: String, rest: Box<Acknowledged> },
     #[error("Failed to load conversation metrics")]

@@ -27,7 +27,7 @@ pub(super) struct Acknowledged {
     sealed: Vec<SealedHere>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
-    /// What was not taken in, where bad lines are skipped or a conversation is over a limit.
+    /// The refused lines, if bad lines are skipped, and the conversations over a limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     refused: Option<Vec<Refused>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,25 +72,25 @@ pub(super) async fn post(
     heard.answer(accepted, ignored, refused, bad_lines).map(Json)
 }
 
-/// What the query asks for where a line is bad.
+/// Returns how the query asks to handle bad lines.
 fn asked_of_bad_lines(query: &str) -> Result<BadLines, ApiError> {
     let mut asked = BadLines::Refuse;
     for parameter in query.split('&').filter(|parameter| parameter.split('=').next() == Some("bad")) {
         if parameter != "bad=skip" {
-            return Err(ApiError::BadRequest("the query parameter `bad` must be `skip`, or not there".to_owned()));
+            return Err(ApiError::BadRequest("the query parameter `bad` must be `skip` or absent".to_owned()));
         }
         asked = BadLines::Skip;
     }
     Ok(asked)
 }
 
-/// What the conversations of a request have answered.
+/// The combined answers of the conversations of a request.
 #[derive(Default)]
 struct Heard {
     sealed: Vec<SealedHere>,
     late: u64,
     warnings: Vec<String>,
-    /// The conversations that are over a limit, and how many events they were told.
+    /// The conversations over a limit, and the number of events sent to them.
     refused: Vec<Refused>,
     refused_events: u64,
 }
@@ -120,7 +120,7 @@ impl Heard {
             let rest = "Events of other conversations may have been taken in, and sending them again is safe";
             format!("{}. {rest}", first.error)
         });
-        // The turns of which a line was refused come first: that they are not whole is known here alone.
+        // Warnings about turns that lack a refused line come first: only this answer can report them.
         let mut told = refused.warnings(&sealed);
         told.extend(warnings);
         told.truncate(MAX_NAMED);
@@ -309,7 +309,7 @@ mod tests {
         assert!(bad.failure(400).starts_with("line 2: "));
     }
 
-    /// Asks for the good lines of a body.
+    /// Posts a body with `?bad=skip`.
     async fn post_skipping(api: &Api, body: String) -> serde_json::Value {
         let request = TestRequest::post().uri("/events?bad=skip").insert_header(super::super::stand_in::NDJSON);
         serde_json::from_str(ask(api, request.set_payload(body)).await.success()).unwrap()

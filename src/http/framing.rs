@@ -9,10 +9,10 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::{ConnectionType, Version};
 use actix_web::web::Bytes;
 
-/// Wrapped around every request: a client of HTTP/1.0 gets a body of unknown size without chunks, which it does not
-/// know. The end of the connection ends such a body.
+/// Middleware around every request: sends a body of unknown length to a client of HTTP/1.0 without chunks, which such a
+/// client does not know. The end of the connection then ends the body.
 ///
-/// The framework sends chunks to any client, and answers further requests that the client has sent already.
+/// The framework would send chunks to any client, and would answer pipelined requests after such a body.
 pub(super) async fn frame<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: impl AsyncFnOnce(ServiceRequest) -> Result<ServiceResponse<B>, Error>,
@@ -34,26 +34,25 @@ pub(super) async fn frame<B: MessageBody + 'static>(
     })
 }
 
-/// The body of a connection that has no end but the connection's, if there is one. Shared by the connection and the
-/// body.
+/// The state of a body that only the end of the connection ends. The connection and the body share it.
 #[derive(Clone, Default)]
 pub(super) struct LastBody(Rc<RefCell<Progress>>);
 
 #[derive(Default)]
 enum Progress {
-    /// There is none, or it is being sent.
+    /// There is no such body, or it is being sent.
     #[default]
     Sending,
-    /// The framework has all of the body, and wakes this when it has written it.
+    /// The framework has taken all of the body, and this wakes the body when it is written.
     Handed(Waker),
     /// All of the body is written.
     Written,
-    /// The framework knows that the body has ended. What it writes from now on belongs to later answers.
+    /// The framework knows that the body has ended. It may now write later answers, which must not be sent.
     Ended,
 }
 
 impl LastBody {
-    /// The framework has written everything that it has.
+    /// Called when the framework has written everything that it has.
     pub(super) fn all_is_written(&self) {
         let mut progress = self.0.borrow_mut();
         if let Progress::Handed(body) = &*progress {
@@ -62,7 +61,7 @@ impl LastBody {
         }
     }
 
-    /// Whether nothing may follow on this connection.
+    /// Whether nothing more may be sent on this connection.
     pub(super) fn has_ended(&self) -> bool {
         matches!(*self.0.borrow(), Progress::Ended)
     }
@@ -82,8 +81,8 @@ impl LastBody {
     }
 }
 
-/// A body that ends when all of it is written, so that nothing of a later answer gets between it and the connection's
-/// end.
+/// A body that ends only once all of it is written, so that no later answer gets between it and the end of the
+/// connection.
 struct Unframed {
     body: BoxBody,
     last: LastBody,

@@ -12,7 +12,7 @@ use super::api::Api;
 use super::error::ApiError;
 use crate::actors::CheckWrite;
 
-/// The path of the check that a durable write works.
+/// The path of the readiness check, which makes a durable write.
 pub(super) const READY: &str = "/ready";
 
 /// How long a durable write may take before the service is not ready: far beyond what a sound disk takes, and less

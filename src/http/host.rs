@@ -9,29 +9,29 @@ use actix_web::{Error, HttpRequest, HttpResponse};
 use super::error::ErrorBody;
 use crate::settings::HostName;
 
-/// The names of this machine for programs on it.
+/// The names of this machine that programs on it use.
 const LOCAL: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 
 /// The hosts that a request may name.
 ///
-/// A page of `http://attacker.example` can have that name resolve to this machine. Its requests then have the origin of
-/// this server for the browser, but they still carry the name.
+/// A page of `http://attacker.example` can have that name resolve to this machine. To the browser its requests then
+/// have the origin of this server, but their `Host` is still that name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Hosts {
-    /// Any host: other machines use this server, by names that nobody has listed.
+    /// Any host: other machines use this server under names that are not listed.
     Any,
-    /// These alone, in lower case and without a port.
+    /// Only these, in lower case and without a port.
     Listed(Vec<String>),
 }
 
 impl Hosts {
-    /// The hosts of a server that listens on `address`, with those that the settings add.
+    /// Returns the hosts of a server that listens on `address`, with those of the settings.
     pub(super) fn of(address: SocketAddr, names: &[HostName]) -> Self {
         let ip = address.ip();
         if names.is_empty() && !ip.to_canonical().is_loopback() {
             return Self::Any;
         }
-        // The unspecified address stands for every interface, and is the name of none.
+        // The unspecified address means every interface and is no name of the server.
         let own = (!ip.is_unspecified()).then(|| match ip {
             IpAddr::V4(ip) => ip.to_string(),
             IpAddr::V6(ip) => format!("[{ip}]"),
@@ -50,11 +50,11 @@ impl Hosts {
         }
     }
 
-    /// Whether everything that names a host in this request names one of these.
+    /// Whether the request names only hosts of this list.
     ///
-    /// The target of a request may be a whole URL, which outranks the header. A request of HTTP/1.0 may name no host at
-    /// all, as health checks of load balancers do; browsers always name one. The framework refuses such a request of
-    /// HTTP/1.1, and one with two headers.
+    /// The target of a request may be an absolute URL, which outranks the header. A request of HTTP/1.0 may name no
+    /// host, as the health checks of load balancers do; browsers always name one. The framework itself refuses an
+    /// HTTP/1.1 request without a `Host` header or with two.
     fn admit(&self, request: &HttpRequest) -> bool {
         let target = request.uri().authority().map(|authority| authority.as_str().as_bytes());
         let headers = request.headers().get_all(header::HOST).map(HeaderValue::as_bytes);
@@ -62,7 +62,7 @@ impl Hosts {
     }
 }
 
-/// The host of an authority such as `localhost:24210`; `None` if what follows it is no port.
+/// Returns the host of an authority such as `localhost:24210`; `None` if the port is invalid.
 fn without_port(authority: &str) -> Option<&str> {
     let end = match authority.strip_prefix('[') {
         // A colon within brackets belongs to an IPv6 address.
@@ -78,7 +78,7 @@ fn without_port(authority: &str) -> Option<&str> {
     }
 }
 
-/// Wrapped around every request: refuses those for another host.
+/// Middleware around every request: refuses a request for another host.
 pub(super) async fn check_host<B: MessageBody + 'static>(
     hosts: &Hosts,
     request: ServiceRequest,

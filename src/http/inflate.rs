@@ -3,10 +3,10 @@ use std::io::{self, BufRead, ErrorKind, Read};
 use actix_web::web::{Buf, Bytes};
 use flate2::bufread::MultiGzDecoder;
 
-/// Inflates a gzip body of any number of members as it comes, a bounded piece at a time.
+/// Inflates a gzip body of any number of members as it arrives, in pieces of bounded size.
 pub(super) struct Inflater(MultiGzDecoder<Arrived>);
 
-/// What it holds whatever comes: the window of the format, and tables.
+/// The memory that it holds at any time: the window of the format, and tables.
 pub(super) const INFLATER_BYTES: usize = 48 * 1024;
 
 impl Inflater {
@@ -14,17 +14,17 @@ impl Inflater {
         Self(MultiGzDecoder::new(Arrived { bytes: Bytes::new(), is_over: false }))
     }
 
-    /// Takes in what comes next; what came before must have been inflated.
+    /// Takes the next compressed piece. The piece before must have been inflated.
     pub(super) fn feed(&mut self, bytes: Bytes) {
         self.0.get_mut().bytes = bytes;
     }
 
-    /// Notes that no more comes.
+    /// Marks the end of the input.
     pub(super) fn end(&mut self) {
         self.0.get_mut().is_over = true;
     }
 
-    /// Inflates as much as there is room for. 0 asks for what comes next, or says that it was all.
+    /// Inflates as much as there is room for. Returns 0 if it needs the next piece, or at the end.
     pub(super) fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
         match self.0.read(room) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
@@ -33,7 +33,7 @@ impl Inflater {
     }
 }
 
-/// Compressed bytes that have arrived and are not read yet.
+/// Compressed bytes that have arrived and are not inflated yet.
 struct Arrived {
     bytes: Bytes,
     is_over: bool,
@@ -70,7 +70,7 @@ pub(super) fn gzip(text: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// What comes of compressed bytes that arrive in pieces of this length.
+    /// Inflates compressed bytes that arrive in pieces of this length.
     fn inflate(compressed: &[u8], piece_bytes: usize, room_bytes: usize) -> io::Result<Vec<u8>> {
         let mut inflater = Inflater::new();
         let mut text = Vec::new();

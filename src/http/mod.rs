@@ -7,9 +7,10 @@
 //!
 //! - `api`: what the resources share, and where each of them is mounted;
 //! - one file a resource: `events`, `metrics`, `turns`, `backup`, `health`;
-//! - what a resource is made of: `admission`, `body` and `inflate` (a posted body within its limits, as it comes),
-//!   `batch` and `refused` (the body as events, and what was refused of it), `bodies` (answers that are kept), `path_id` (the conversation that a path names), `error` (every failure as JSON);
-//! - what is wrapped around all of them: `server`, `framing`, `request`, `unread`, `host`, `page`, `cors`;
+//! - parts of a resource: `admission`, `body` and `inflate` (reading a posted body within its limits), `batch` and
+//! `refused` (its events, and what was refused of it), `bodies` (answers that are kept), `path_id` (the conversation in
+//! a path), `error` (every failure as JSON);
+//! - middleware around all resources: `server`, `framing`, `request`, `unread`, `host`, `page`, `cors`;
 //! - what is below them: `connection` (time limits on a client's connection), `refusal` (what the framework refuses).
 
 mod admission;

@@ -1,4 +1,4 @@
-//! What the pages in a browser may not do.
+//! Refuses requests that pages in a browser may not make.
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -8,16 +8,16 @@ use actix_web::{Error, HttpRequest, HttpResponse};
 use super::error::ErrorBody;
 use super::{backup, health};
 
-/// How the page that caused a request is related to this server, as browsers tell it of a server that they trust to be
-/// whom it says: one on this machine, or behind TLS.
+/// The relation of the page that caused a request to this server, as the browser states it. Browsers send this header
+/// only to servers they trust: on this machine, or behind TLS.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Wrapped around CORS: refuses what no page may ask for, before anything grants leave to ask.
+/// Middleware around CORS: refuses such requests before CORS can allow them.
 pub(super) async fn refuse_pages<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: impl AsyncFnOnce(ServiceRequest) -> Result<ServiceResponse<B>, Error>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    // The path as it is routed: of what the client wrote some may be escaped.
+    // The decoded path, as it is routed: the client may have escaped parts of it.
     let refusal = refusal(request.request(), request.match_info().as_str());
     Ok(match refusal {
         Some(error) => request.into_response(forbidden(error)),
@@ -25,14 +25,12 @@ pub(super) async fn refuse_pages<B: MessageBody + 'static>(
     })
 }
 
-/// Why the request is refused, if it is.
+/// Returns why the request is refused, if it is.
 fn refusal(request: &HttpRequest, path: &str) -> Option<&'static str> {
     match path {
         backup::PATH if is_for_no_page(request) => Some(NO_BACKUP),
-        // It writes to the disk.
-        health::READY if is_of_another_origin(request) => {
-            Some("a check of readiness is not for pages of other origins")
-        }
+        // The readiness check writes to the disk.
+        health::READY if is_of_another_origin(request) => Some("pages of other origins may not check the readiness"),
         _ if !request.method().is_safe() && is_of_another_origin(request) => {
             Some("pages of other origins may read the metrics of conversations, and nothing else")
         }
@@ -40,9 +38,9 @@ fn refusal(request: &HttpRequest, path: &str) -> Option<&'static str> {
     }
 }
 
-const NO_BACKUP: &str = "a backup is not for web pages";
+const NO_BACKUP: &str = "web pages may not download a backup";
 
-/// The refusal of a backup to a page; `None` for everybody else.
+/// Returns the refusal of a backup to a page; `None` for a request that no page caused.
 pub(super) fn refuse_backup(request: &HttpRequest) -> Option<HttpResponse> {
     is_for_no_page(request).then(|| forbidden(NO_BACKUP))
 }
@@ -51,25 +49,24 @@ fn forbidden(error: &str) -> HttpResponse {
     HttpResponse::Forbidden().json(ErrorBody::new(error))
 }
 
-/// Whether a page could read the answer, or another origin has caused the request.
+/// Whether a page could read the answer, or a page of another origin caused the request.
 fn is_for_no_page(request: &HttpRequest) -> bool {
-    // Browsers name the origin wherever a page could read the answer; programs have none.
+    // Browsers send `Origin` whenever a page could read the answer; programs do not.
     request.headers().contains_key(header::ORIGIN) || is_of_another_origin(request)
 }
 
-/// Whether a page of another origin has caused the request. An origin that a browser keeps to itself (`null`) is
-/// another one.
+/// Whether a page of another origin caused the request. An opaque origin (`null`) counts as another one.
 fn is_of_another_origin(request: &HttpRequest) -> bool {
     let headers = request.headers();
     let is_foreign = !headers.get_all(header::ORIGIN).all(|origin| is_own(origin.as_bytes(), request));
-    // `none` is the user, at the address bar.
+    // `none` means that the user typed the address.
     let is_from_elsewhere =
         !headers.get_all(SEC_FETCH_SITE).all(|site| matches!(site.as_bytes(), b"same-origin" | b"none"));
     is_foreign || is_from_elsewhere
 }
 
-/// Whether an origin is that of this server by the host that the request names. The scheme is that of a proxy, if one
-/// stands before this server.
+/// Whether an origin is this server's, judged by the host that the request names. The scheme is not compared: a proxy
+/// in front may serve another one.
 fn is_own(origin: &[u8], request: &HttpRequest) -> bool {
     let authority = origin.strip_prefix(b"http://").or_else(|| origin.strip_prefix(b"https://"));
     let own = match request.uri().authority() {
@@ -87,7 +84,7 @@ mod tests {
     use super::super::stand_in::{Answer, ROUTES, StandIn, ask, done};
     use super::*;
 
-    /// The stand-in's requests name `localhost`.
+    /// The requests of the stand-in name `localhost`.
     const OWN: [&str; 3] = ["http://localhost", "https://localhost", "http://LOCALHOST"];
 
     const FOREIGN: [&str; 11] = [
@@ -128,7 +125,7 @@ mod tests {
                 for site in ["cross-site", "same-site", "elsewhere"] {
                     answer(method, path, &[("sec-fetch-site", site)]).await.failure(403);
                 }
-                // Neither of the two is that of another page alone.
+                // Neither header alone shows a page of another origin.
                 let both = [("origin", OWN[0]), ("origin", FOREIGN[2])];
                 answer(method, path, &both).await.failure(403);
             }

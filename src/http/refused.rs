@@ -3,33 +3,33 @@ use serde::Serialize;
 use super::events::SealedHere;
 use crate::turn::{ConversationId, Mention, TurnId};
 
-/// The most refused lines and conversations that an answer names.
+/// The maximum number of refused lines and conversations that an answer names.
 pub(super) const MAX_NAMED: usize = 100;
-/// The most turns that are remembered for the refused lines that speak of them.
+/// The maximum number of turns remembered because a refused line mentions them.
 const MAX_DOUBTS: usize = 1000;
 
-/// A line that was refused, or a conversation.
+/// A refused line or conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Refused {
-    /// The line; of a conversation its first one.
+    /// The line; for a conversation, its first line.
     pub(super) line: u64,
     pub(super) error: String,
-    /// The conversation that was refused whole.
+    /// The conversation, if all of it was refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) conversation_id: Option<ConversationId>,
 }
 
-/// What was refused of a body: the first of it, and how much it was.
+/// The first refused lines and conversations of a body, and the number of all.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct RefusedLines {
     pub(super) named: Vec<Refused>,
     pub(super) count: u64,
-    /// The turns that refused lines speak of.
+    /// The turns that refused lines mention.
     doubts: Vec<Doubt>,
 }
 
-/// A turn of which a line was refused.
+/// A turn that a refused line mentions.
 #[derive(Debug, PartialEq, Eq)]
 struct Doubt {
     line: u64,
@@ -37,7 +37,7 @@ struct Doubt {
 }
 
 impl RefusedLines {
-    /// Notes a line that was refused.
+    /// Adds a refused line.
     pub(super) fn add_line(&mut self, line: u64, error: String, mentions: impl FnOnce() -> Vec<Mention>) {
         self.count += 1;
         if self.named.len() < MAX_NAMED {
@@ -48,7 +48,7 @@ impl RefusedLines {
         }
     }
 
-    /// Notes conversations that were refused whole, each with its first line.
+    /// Adds conversations that were refused whole, each with its first line.
     pub(super) fn add_conversations(&mut self, conversations: Vec<Refused>) {
         self.count += conversations.len() as u64;
         self.named.extend(conversations);
@@ -56,7 +56,7 @@ impl RefusedLines {
         self.named.truncate(MAX_NAMED);
     }
 
-    /// What is to be told of the turns that refused lines speak of.
+    /// Returns warnings about the turns that refused lines mention.
     pub(super) fn warnings(&self, sealed: &[SealedHere]) -> Vec<String> {
         self.doubts.iter().filter_map(|doubt| doubt.warning(sealed)).take(MAX_NAMED).collect()
     }
@@ -81,7 +81,7 @@ impl Doubt {
     }
 }
 
-/// The turns that a message to a conversation would end, in case the message is refused.
+/// The turns that the events of one conversation would end, for the message if they are refused.
 pub(super) struct Ends {
     first: Option<TurnId>,
     count: usize,
@@ -93,7 +93,7 @@ impl Ends {
         Self { count: usize::from(first.is_some()) + turns.count(), first }
     }
 
-    /// That they stay open, to be put after a refusal.
+    /// Returns the sentence that they stay open, to append to a refusal.
     pub(super) fn stay_open(&self) -> String {
         match &self.first {
             None => String::new(),

@@ -84,7 +84,7 @@ fn connections(
     .and_then(http)
 }
 
-/// The whole application of one worker, for requests to these hosts.
+/// Builds the whole application of one worker, for requests to these hosts.
 pub(super) fn app(
     api: &Api,
     hosts: &Hosts,
@@ -109,8 +109,9 @@ pub(super) fn app(
 /// What is wrapped around every request beside CORS, as one layer: each layer of its own has a future on the heap into
 /// which the request is moved, and the answer out of it.
 ///
-/// From the outside in: time limits, the framing of the answer, the request's id and span, bodies left unread, the host,
-/// the page, then CORS and the routes. What may refuse stands within what gives a refusal its id and makes it JSON.
+/// From the outside in: time limits, the framing of the answer, the request's id and span, bodies left unread, the
+/// host, the page, then CORS and the routes. The layers that refuse stand inside those that give a refusal its id and
+/// make it JSON.
 async fn around(
     hosts: Rc<Hosts>,
     request: ServiceRequest,

@@ -48,7 +48,7 @@ pub(super) struct StandIn {
     pub(super) check: Option<Result<(), CommitError>>,
     /// The one backup that it gives; busy without it.
     pub(super) backup: Option<Result<File, BackupError>>,
-    /// The late events and the warnings of every receipt.
+    /// The number of late events and the warnings in every receipt.
     pub(super) late: u64,
     pub(super) warnings: Vec<Warning>,
     /// Whether it has as much to do as it may.
@@ -252,7 +252,7 @@ impl Answer {
     }
 }
 
-/// Every route with its method, and a path where there is nothing.
+/// Every route with its method, and a path without a route.
 pub(super) const ROUTES: [(Method, &str); 7] = [
     (Method::POST, "/events"),
     (Method::GET, "/conversations/c/metrics"),
@@ -263,7 +263,7 @@ pub(super) const ROUTES: [(Method, &str); 7] = [
     (Method::GET, "/nowhere"),
 ];
 
-/// Asks the whole application, at `localhost`.
+/// Sends a request to the whole application, at `localhost`.
 pub(super) async fn ask(api: &Api, request: TestRequest) -> Answer {
     ask_with(api, at_localhost(request), None).await
 }
@@ -277,7 +277,7 @@ pub(super) fn local_hosts() -> Hosts {
     Hosts::of(([127, 0, 0, 1], 24210).into(), &[])
 }
 
-/// Asks the application of a server with these hosts, by a request that names one or none.
+/// Sends a request, with or without a `Host`, to a server with these hosts.
 pub(super) async fn ask_of(api: &Api, hosts: &Hosts, request: TestRequest) -> Answer {
     answer_of(api, hosts, request.to_request()).await
 }

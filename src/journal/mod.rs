@@ -54,8 +54,8 @@ pub struct TraceJournal {
     stopwatch: SharedStopwatch,
 }
 
-/// The thread that writes the journal. Dropping it waits until every span that was closed before is written;
-/// [`JournalWriter::close_within`] bounds that wait.
+/// The thread that writes the journal. Dropping this waits until every span closed before is written;
+/// [`JournalWriter::close_within`] bounds the wait.
 #[derive(Debug)]
 pub struct JournalWriter {
     /// Dropped with this, which ends the thread.
@@ -93,7 +93,7 @@ impl JournalWriter {
         self.queue.lost()
     }
 
-    /// Waits until every span that was closed before is written, at most so long: a disk that hangs may never take them.
+    /// Waits until every span closed before is written, but no longer than `patience`: a failing disk may never finish.
     /// Returns whether they are written.
     pub fn close_within(&mut self, patience: Duration) -> bool {
         self.writer.close_within(patience)
@@ -162,7 +162,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for TraceJournal {
         // Texts and numbers: nothing in a line can fail to be JSON.
         let mut line = serde_json::to_vec(&line).unwrap_or_default();
         line.push(b'\n');
-        // The queue counts those that it does not take.
+        // The queue counts the lines that it refuses.
         let _ = self.queue.offer(line);
     }
 }

@@ -22,7 +22,7 @@ pub(super) struct RotatingFile {
 struct Open {
     file: BufWriter<File>,
     bytes: u64,
-    /// Whether it is a file of the disk: a pipe or a terminal is never full, nor set aside.
+    /// Whether this is a regular file: a pipe or a terminal has no size limit and is not rotated.
     can_be_full: bool,
 }
 
@@ -52,7 +52,7 @@ impl RotatingFile {
 
     /// Makes way for a new file. One that cannot be moved is replaced by the one before it.
     fn set_aside(&self) -> io::Result<()> {
-        // Through a link the full file itself is set aside, where it is, and the link stays.
+        // If the path is a link, the file that it leads to is renamed, in its own directory, and the link stays.
         let path = link::target(&self.path)?;
         if self.max_files <= 1 {
             return if_there(fs::remove_file(&path));
@@ -195,7 +195,7 @@ mod tests {
     fn a_linked_file_is_set_aside_where_it_is_and_the_link_stays() {
         let (directory, far) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let link = directory.path().join("t");
-        // It leads to no file yet.
+        // The link leads to no file yet.
         std::os::unix::fs::symlink(far.path().join("trace"), &link).unwrap();
         write(&mut RotatingFile::open(&link, 14, 3).unwrap(), 0..5);
         let files = [("trace", "line 4\n"), ("trace.1", "line 2\nline 3\n"), ("trace.2", "line 0\nline 1\n")];

@@ -1,7 +1,6 @@
-//! Lines on their way to a slow place: a bounded queue before a thread that writes.
+//! Writes lines to a slow destination: a bounded queue in front of a thread that writes.
 //!
-//! Whoever has a line never waits. A line that finds the queue full is lost, and so is one that the place refuses; both
-//! are counted.
+//! A caller never waits. A line is lost if the queue is full or the destination fails to take it; both are counted.
 #![cfg_attr(not(feature = "server"), allow(dead_code, reason = "only the log of a server needs all of it"))]
 
 #[cfg(test)]
@@ -17,10 +16,10 @@ use std::time::Duration;
 
 use self::writing::Writing;
 
-/// The most lines that can wait: room for them is made at once.
+/// The maximum queue length: the memory for it is allocated at once.
 const MOST_WAITING: usize = 10_000_000;
 
-/// Takes lines without ever waiting for them to be written.
+/// Takes lines without waiting for them to be written.
 #[derive(Debug, Clone)]
 pub(crate) struct LineQueue {
     items: SyncSender<Item>,
@@ -32,51 +31,51 @@ pub(crate) struct LineQueue {
 enum Item {
     Line {
         bytes: Vec<u8>,
-        /// Lines lost to a full queue before this one was taken.
+        /// The number of lines lost to a full queue before this one was queued.
         untaken_before: u64,
     },
-    /// Answered once everything taken before it is written.
+    /// Answered once everything queued before it is written.
     Mark(SyncSender<()>),
-    /// Wakes the thread, so that it sees that it is to end.
+    /// Wakes the thread, so that it checks whether to end.
     Wake,
 }
 
-/// Lines that are not written.
+/// Counts lines that are not written.
 #[derive(Debug, Default)]
 struct Losses {
-    /// Those that the queue did not take.
+    /// Lines that the queue refused.
     untaken: AtomicU64,
-    /// Those that the writer did not take.
+    /// Lines that the writer failed to write.
     refused: AtomicU64,
-    /// Those that it took since it last flushed, if it has failed to flush them: they may yet be written.
+    /// Lines written since the last flush, if the latest flush failed: they may still get written.
     in_doubt: AtomicU64,
 }
 
-/// Why a line was not taken.
+/// Why a line was not queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LineLost {
-    /// Too many lines wait to be written.
+    /// The queue is full.
     Full,
     /// The writer is closed.
     Closed,
 }
 
-/// Returns the line that reports this many lost ones, and the latest error if writing failed.
+/// Returns the line that reports this many lost lines, and the latest error if writing failed.
 pub(crate) type Notice = Box<dyn Fn(u64, Option<&io::Error>) -> Vec<u8> + Send>;
 
-/// The thread that writes. Dropping it waits until everything taken before is written; [`LineWriter::close_within`]
-/// bounds that wait.
+/// The thread that writes. Dropping this waits until everything queued before is written; [`LineWriter::close_within`]
+/// bounds the wait.
 #[derive(Debug)]
 pub(crate) struct LineWriter {
     items: SyncSender<Item>,
     closing: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
-    /// Disconnected when the thread ends. The lock makes this type `Sync`; nothing ever waits for it.
+    /// Disconnected when the thread ends. The lock only makes this type `Sync` and is never contended.
     ended: Mutex<Receiver<()>>,
 }
 
-/// Starts a thread of this name that writes the queue's lines, of which at most `limit` wait: at least one, and no
-/// more than [`MOST_WAITING`]. Failures to write are logged.
+/// Starts a thread of this name that writes the lines of a queue. The queue holds at most `limit` lines, from 1 to
+/// [`MOST_WAITING`]. Write errors are logged.
 pub(crate) fn start(
     name: &str,
     limit: usize,
@@ -85,8 +84,8 @@ pub(crate) fn start(
     spawn(name, limit, writer, None)
 }
 
-/// Like [`start`], with a notice among the lines wherever some are missing. For the log itself: it cannot report its
-/// own failures through itself as others do.
+/// Like [`start`], but writes a notice wherever lines are missing. For the log itself, which cannot report its own
+/// failures by logging them.
 pub(crate) fn start_with_notice(
     name: &str,
     limit: usize,
@@ -108,7 +107,7 @@ fn spawn(
     let thread = {
         let (closing, losses) = (Arc::clone(&closing), Arc::clone(&losses));
         Builder::new().name(name.to_owned()).spawn(move || {
-            // Dropped when the thread ends, by a panic of the writer too.
+            // Dropped when the thread ends, also by a panic of the writer.
             let _end: std::sync::mpsc::Sender<()> = end;
             Writing::new(writer, &losses, notice).run(&received, &closing);
         })?
@@ -118,7 +117,7 @@ fn spawn(
 }
 
 impl LineQueue {
-    /// Takes a line, with its line break, or gives up on it; at once.
+    /// Queues a line, including its line break, or drops it; never waits.
     pub(crate) fn offer(&self, line: Vec<u8>) -> Result<(), LineLost> {
         let untaken_before = self.losses.untaken.load(Ordering::Relaxed);
         self.items.try_send(Item::Line { bytes: line, untaken_before }).map_err(|error| {
@@ -130,20 +129,20 @@ impl LineQueue {
         })
     }
 
-    /// How many lines were taken and then not written, because writing failed; with those of which it is not known,
-    /// until the writer has flushed them after all.
+    /// The number of queued lines that were not written because of an error. Includes lines in doubt until a later
+    /// flush succeeds.
     pub(crate) fn failures(&self) -> u64 {
         let Losses { refused, in_doubt, .. } = &*self.losses;
         refused.load(Ordering::Relaxed) + in_doubt.load(Ordering::Relaxed)
     }
 
-    /// How many of the lines that were offered are not written: those of [`LineQueue::failures`] and those not taken.
+    /// The number of offered lines that are not written: [`LineQueue::failures`] plus the lines that the queue refused.
     pub(crate) fn lost(&self) -> u64 {
         self.losses.untaken.load(Ordering::Relaxed) + self.failures()
     }
 
-    /// Waits until everything taken so far is written, at most so long. Returns whether it is. Does not wait if the
-    /// queue is full.
+    /// Waits until everything queued so far is written, but no longer than `patience`. Returns whether it is. Returns
+    /// `false` at once if the queue is full.
     pub(crate) fn flush_within(&self, patience: Duration) -> bool {
         let (mark, marked) = sync_channel(1);
         self.items.try_send(Item::Mark(mark)).is_ok() && marked.recv_timeout(patience).is_ok()
@@ -151,10 +150,10 @@ impl LineQueue {
 }
 
 impl LineWriter {
-    /// Closes the queue and waits until everything taken before is written, at most so long. Returns whether it is.
+    /// Closes the queue and waits until everything queued is written, but no longer than `patience`. Returns whether it
+    /// is.
     ///
-    /// A thread that is still writing then is left to itself: only the end of the process stops a write that never
-    /// returns.
+    /// A thread that is still writing then is abandoned: only the end of the process stops a write that never returns.
     pub(crate) fn close_within(&mut self, patience: Duration) -> bool {
         self.close();
         let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
@@ -168,7 +167,8 @@ impl LineWriter {
 
     fn close(&self) {
         self.closing.store(true, Ordering::Release);
-        // Wakes a writer that waits. One that has a full queue before it sees the flag when that is empty.
+        // Wakes a thread that waits for a line. If the queue is full, the thread is busy and sees the flag once the
+        // queue is empty.
         let _ = self.items.try_send(Item::Wake);
     }
 }

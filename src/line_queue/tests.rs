@@ -3,7 +3,7 @@ use std::sync::mpsc::Sender;
 
 use super::*;
 
-/// Writes to a text that the test can see.
+/// A writer to a text that the test can read.
 #[derive(Clone, Default)]
 struct Shown(Arc<Mutex<Vec<u8>>>);
 
@@ -31,7 +31,7 @@ fn what_was_taken_is_written_in_order_before_the_writer_is_gone_and_nothing_afte
     assert_eq!(queue.offer(b"late\n".to_vec()), Err(LineLost::Closed));
 }
 
-/// Tells the test when a line has come and waits until it may go on.
+/// A writer that signals each line and waits until the test lets it go on.
 struct Stuck(Sender<()>, Receiver<()>);
 
 impl Write for Stuck {
@@ -63,7 +63,7 @@ fn a_stuck_writer_holds_nobody_up_and_its_queue_does_not_grow() {
     assert_eq!(has_arrived.try_iter().count(), 2, "the full queue was written, though it had no room for the end");
 }
 
-/// Writes to a text; tells the test when it is asked to flush, and waits until it may go on.
+/// A writer to a text that signals each flush and waits until the test lets it go on.
 struct StuckInFlush(Shown, Sender<()>, Receiver<()>);
 
 impl Write for StuckInFlush {
@@ -72,7 +72,7 @@ impl Write for StuckInFlush {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        // Who is let go of at the end is not held up.
+        // Released at the end, it does not wait.
         let _ = self.1.send(());
         let _ = self.2.recv();
         Ok(())
@@ -120,7 +120,7 @@ fn lines_that_cannot_be_written_are_counted() {
     assert_eq!(queue.failures(), 3);
 }
 
-/// Has no room as long as the flag is set.
+/// A writer that has no room while the flag is set.
 struct Disk(Arc<AtomicBool>, Shown);
 
 impl Write for Disk {
@@ -158,12 +158,12 @@ fn lines_in_a_buffer_that_cannot_be_flushed_are_all_counted_until_they_are_writt
     assert_eq!(*shown.0.lock().unwrap(), b"1\n2\n3\n5\n");
 }
 
-/// A notice that shows what it reports.
+/// A notice that shows its arguments.
 fn notice() -> Notice {
     Box::new(|lost, error| format!("{lost} lost, {:?}\n", error.map(io::Error::kind)).into_bytes())
 }
 
-/// Writes to a text once the test lets it: each arrival is told, and waits.
+/// A writer to a text that signals each line and waits until the test lets it go on.
 struct Gate(Shown, Sender<()>, Receiver<()>);
 
 impl Write for Gate {
@@ -181,13 +181,13 @@ impl Write for Gate {
 struct Gated {
     shown: Shown,
     has_arrived: Receiver<()>,
-    /// Dropped, it lets all pass.
+    /// Dropping it lets all lines pass.
     go_on: Sender<()>,
     queue: LineQueue,
     writer: LineWriter,
 }
 
-/// A queue of two lines whose writer has one in hand and stands still.
+/// A queue of two lines whose writer is blocked on one.
 fn gated() -> Gated {
     let shown = Shown::default();
     let (arrived, has_arrived) = channel();
@@ -206,7 +206,7 @@ fn a_notice_stands_where_lines_are_missing_and_each_of_them_is_in_one() {
         let _ = queue.offer(line.into());
     }
     go_on.send(()).unwrap();
-    // It has taken the first from the queue, which has room for one.
+    // The writer holds the first line, so the queue has room for one more.
     has_arrived.recv().unwrap();
     queue.offer(b"6\n".to_vec()).unwrap();
     queue.offer(b"7\n".to_vec()).unwrap_err();
@@ -235,7 +235,7 @@ fn lines_that_a_full_disk_refused_are_in_a_notice_once_it_has_room() {
 fn closing_a_writer_that_stands_still_ends_with_the_patience_and_leaves_it_to_itself() {
     let Gated { shown, go_on, queue, mut writer, .. } = gated();
     assert!(!writer.close_within(Duration::ZERO));
-    // What would wait for ever if it waited.
+    // A call that would block for ever if it waited.
     drop(writer);
     queue.offer(b"late\n".to_vec()).unwrap();
     drop(go_on);

@@ -4,17 +4,17 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 
 use super::{Item, Losses, Notice};
 
-/// The thread's side of the queue: the writer, and what became of its lines.
+/// The thread's side of the queue: the writer and the counts of its lines.
 pub(super) struct Writing<'a, W> {
     writer: W,
     losses: &'a Losses,
-    /// Lines that it took since it last flushed.
+    /// Lines written since the last flush.
     unflushed: u64,
     errors: u64,
     notice: Option<Notice>,
     /// Losses that notices have reported.
     reported: u64,
-    /// The latest error that no notice has reported.
+    /// The latest error that no notice has reported yet.
     latest_error: Option<io::Error>,
 }
 
@@ -23,17 +23,17 @@ impl<'a, W: Write> Writing<'a, W> {
         Self { writer, losses, unflushed: 0, errors: 0, notice, reported: 0, latest_error: None }
     }
 
-    /// Writes what comes until the queue is to be closed and is empty.
+    /// Writes lines until the queue is closed and empty.
     pub(super) fn run(mut self, items: &Receiver<Item>, closing: &AtomicBool) {
         loop {
-            // Read before the queue is: what was taken before the writer was closed is then seen by the look that
-            // follows.
+            // The flag is read before the queue, so the check of the queue that follows sees every line queued before
+            // the close.
             let closed = closing.load(Ordering::Acquire);
             let item = match items.try_recv() {
                 Ok(item) => item,
                 Err(TryRecvError::Disconnected) => break,
                 Err(TryRecvError::Empty) => {
-                    // Nothing waits: what is buffered becomes visible before the thread sleeps.
+                    // The queue is empty: flush before the thread sleeps.
                     self.settle();
                     if closed {
                         return;
@@ -85,11 +85,12 @@ impl<'a, W: Write> Writing<'a, W> {
         }
     }
 
-    /// Writes the notice, if lines are missing that none has reported.
+    /// Writes the notice if lines are missing that no notice has reported.
     fn report_losses(&mut self, untaken: u64) -> io::Result<()> {
         let Some(notice) = &self.notice else { return Ok(()) };
         let lost = untaken + self.losses.refused.load(Ordering::Relaxed);
-        // Lines of several threads may be taken in another order than they saw the count.
+        // Threads may queue their lines in another order than they read the count, so the count may be lower than
+        // reported.
         if lost > self.reported {
             self.writer.write_all(&notice(lost - self.reported, self.latest_error.as_ref()))?;
             self.reported = lost;
@@ -104,7 +105,7 @@ impl<'a, W: Write> Writing<'a, W> {
             return;
         }
         self.errors += 1;
-        // Told ever more rarely: a full disk fails for every line.
+        // Logged ever more rarely: on a full disk every line fails.
         if self.errors.is_power_of_two() {
             let Losses { refused, in_doubt, .. } = self.losses;
             let so_far = refused.load(Ordering::Relaxed) + in_doubt.load(Ordering::Relaxed);

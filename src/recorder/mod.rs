@@ -46,9 +46,10 @@
 //! `turn` (conversationId, turnId, model) > `step` (stepId) > `provider.request`, `ttft`, `decode`, `tool-call` (name,
 //! toolCallId, isError). On close `turn`, `step` and `provider.request` carry `usage.inputTokens`,
 //! `usage.outputTokens`, `usage.cacheReadTokens` and `usage.cacheWriteTokens`, each absent if nobody reported it, and
-//! `finishReason`. Summed up over all spans of one of the three names, each counter is the same, unless a final report
-//! of a retried step is lower than what its earlier requests reported. A step carries its times too, as `ttftMs`, `decodeMs` and `genTotalMs`, a turn its `durationMs`; `ttft` tells by `firstToken` whether
-//! one came. All are of the level `INFO` and the target `turn_metrics::recorder`.
+//! `finishReason`. Each counter has the same sum over all spans of any one of these three names, unless the final
+//! report of a retried step is lower than the reports of its earlier requests. A step also carries its times, as
+//! `ttftMs`, `decodeMs` and `genTotalMs`, and a turn its `durationMs`; `firstToken` of `ttft` is whether a token came.
+//! All spans have the level `INFO` and the target `turn_metrics::recorder`.
 
 mod ndjson;
 mod outbox;
@@ -94,7 +95,7 @@ pub struct Recorder {
 struct Shared {
     sink: Box<dyn EventSink>,
     stopwatch: SharedStopwatch,
-    /// What the ends of turns are told by, if they are.
+    /// The clock for the ends of turns, if they are sent.
     clock: Option<SharedClock>,
     taken: AtomicU64,
     full: AtomicU64,
@@ -120,8 +121,8 @@ impl Recorder {
         Self::with_times(sink, stopwatch, None)
     }
 
-    /// A recorder that measures by `stopwatch`, and whose turns say by `clock` when they ended: for events that are sent
-    /// later than they happen.
+    /// Returns a recorder that measures with `stopwatch` and sends by `clock` when a turn ended: for events that are
+    /// sent later than they happen.
     pub fn with_clock(sink: impl EventSink, stopwatch: SharedStopwatch, clock: SharedClock) -> Self {
         Self::with_times(sink, stopwatch, Some(clock))
     }
@@ -131,7 +132,7 @@ impl Recorder {
         Self { shared: Arc::new(Shared { sink: Box::new(sink), stopwatch, clock, taken, full, gone }) }
     }
 
-    /// Starts a turn; `labels` are the model that is asked, its provider and the project, as far as they are known.
+    /// Starts a turn. `labels` are the model, its provider and the project, as far as they are known.
     pub fn start_turn(
         &self,
         conversation_id: ConversationId,
@@ -156,7 +157,7 @@ impl Recorder {
         self.shared.stopwatch.elapsed()
     }
 
-    /// The present moment, if turns tell when they ended.
+    /// The present moment, if turns send when they ended.
     fn moment(&self) -> Option<KernelMoment> {
         self.shared.clock.as_ref().map(|clock| clock.now().into())
     }

@@ -54,18 +54,18 @@ impl<'t> StepRecorder<'t> {
         self.0.report(report.into(), false);
     }
 
-    /// The last report of the step's tokens came, and it is the true one: it replaces those that were not final, even
-    /// where it is lower. Several final reports join.
+    /// Reports the final token counts of the step: they replace earlier reports that were not final, even if they are
+    /// lower. Several final reports join.
     pub fn final_usage(&mut self, report: impl Into<UsageReport>) {
         self.0.report(report.into(), true);
     }
 
-    /// Names the model that this step asks, where it is another one than the turn's.
+    /// Sets the model of this step, if it differs from the turn's.
     pub fn set_model(&mut self, model: &str) {
         self.0.model = Some(model.into());
     }
 
-    /// Names the provider of the model that this step asks, where it is another one than the turn's.
+    /// Sets the provider of this step's model, if it differs from the turn's.
     pub fn set_provider(&mut self, provider: &str) {
         self.0.provider = Some(provider.into());
     }

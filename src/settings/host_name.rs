@@ -5,11 +5,11 @@ use super::web_origin::is_host;
 
 /// A host that requests may name: a DNS name, an IPv4 address or an IPv6 address in brackets, without a port.
 ///
-/// Upper and lower case make no difference; the name is kept in lower case.
+/// Case makes no difference; the name is kept in lower case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostName(String);
 
-/// A text is no name of a host.
+/// The text is not a host name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is no host: write it like `metrics.example`, `10.0.0.5` or `[fd00::5]`, without a scheme and a port")]
 pub struct InvalidHostName(String);

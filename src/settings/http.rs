@@ -18,27 +18,27 @@ pub struct HttpSettings {
     pub max_connections: usize,
     /// How long a client may take to send the head of a request, be it the first of its connection or a later one.
     pub header_timeout: Duration,
-    /// How long a client may take to send the body of a request, all of it. One of more than
-    /// [`max_body_bytes`](Self::max_body_bytes) may take as long again for each so many.
+    /// How long a client may take to send the whole body of a request. A body longer than
+    /// [`max_body_bytes`](Self::max_body_bytes) gets this time once more for each multiple of that.
     pub body_timeout: Duration,
     /// How long a connection may be idle between two requests, and how long a client may take none of its answer.
     pub keep_alive: Duration,
     /// How long a shutdown waits for requests that are being answered; rounded up to whole seconds.
     pub shutdown_timeout: Duration,
-    /// The most bytes of the events of a posted body that count. What is ignored of it is dropped as it comes.
+    /// The maximum bytes of those events of a posted body that count. Ignored lines are dropped as they arrive.
     pub max_body_bytes: usize,
-    /// The most bytes of a posted body in all, inflated if it is compressed.
+    /// The maximum bytes of a posted body in total, after inflating.
     pub max_transfer_bytes: usize,
-    /// The most bytes of one event that counts.
+    /// The maximum bytes of one event that counts.
     pub max_line_bytes: usize,
-    /// The most bytes that are held of posted bodies at one time, over all requests; more is refused as overload.
+    /// The maximum bytes of posted bodies held at one time, over all requests; more is refused as overload.
     pub max_buffered_bytes: usize,
     /// The most bytes of answers that are kept to be given again, over all conversations; one of them may take a
     /// sixteenth.
     pub cache_bytes: usize,
     /// The origins whose pages may read; empty for any origin.
     pub allowed_origins: Vec<WebOrigin>,
-    /// The hosts that requests may name in addition to those of this machine. If it is empty and the server listens
+    /// The hosts that requests may name in addition to those of this machine. If this is empty and the server listens
     /// on an address that other machines can reach, requests may name any host.
     pub host_names: Vec<HostName>,
 }

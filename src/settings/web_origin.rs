@@ -51,7 +51,7 @@ fn is_origin(text: &str) -> bool {
     is_host(host) && port.is_none_or(|port| is_spelled::<u16>(port) && port != "0" && port != implied_port.to_string())
 }
 
-/// Whether the text is a host as browsers spell it: a name in lower case, or an address.
+/// Whether the text is a host in the form that browsers send: a lower-case name, or an address.
 pub(super) fn is_host(host: &str) -> bool {
     match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(address) => is_spelled::<Ipv6Addr>(address),

@@ -1,4 +1,4 @@
-//! What a batch of jobs becomes, and the row of the journal that makes it durable.
+//! Turns a batch of jobs into one row of the journal, and makes it durable.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use super::slot::Files;
 use super::write::Draft;
 use crate::turn::RunningTime;
 
-/// What some jobs become.
+/// The outcome of a batch of jobs.
 pub(super) struct Drafted {
     pub(super) answers: Vec<Answer>,
     pub(super) entries: Vec<Entry>,
-    /// The row of the journal that they are to be.
+    /// The journal row to append.
     pub(super) row: u64,
-    /// The last row that is of no more use.
+    /// The last row that is no longer needed.
     pub(super) trim: u64,
 }
 
@@ -37,11 +37,11 @@ pub(super) fn draft(files: &Files, batch: &[Job], has_room: bool) -> Result<Draf
     Ok(Drafted { answers, entries: draft.into_entries(), row: image.last_row() + 1, trim: image.checkpoint() })
 }
 
-/// How many rows of no more use are dropped with each one that is appended: more than one, so that they become fewer,
-/// and few, so that no commit waits for it.
+/// How many rows that are no longer needed are dropped with each appended row: more than one, so that their number
+/// falls, but few, so that no commit waits for it.
 const TRIMMED_ROWS: usize = 8;
 
-/// Appends a row to the journal, and gives its size. When this returns `Ok`, it is durable.
+/// Appends a row to the journal and returns its size. When this returns `Ok`, the row is durable.
 pub(super) fn append(
     files: &Files,
     entries: &[Entry],
@@ -77,14 +77,14 @@ pub(super) fn append(
     Ok(row_bytes)
 }
 
-/// How long the service will have run with the ticks of the batch; `None` if it has none.
+/// The running time after the ticks of the batch; `None` if it has none.
 pub(super) fn ticked(running: RunningTime, batch: &[Job]) -> Option<RunningTime> {
     let elapsed = batch.iter().filter_map(|job| if let Job::Tick(elapsed, _) = job { Some(*elapsed) } else { None });
     let elapsed = elapsed.reduce(Duration::saturating_add)?;
     Some(running.saturating_add(elapsed))
 }
 
-/// Writes something, anything, so that making it durable shows that writes work.
+/// Writes a value so that a durable commit of it shows that writes work.
 pub(super) fn touch(txn: &WriteTransaction) -> Result<(), Failure> {
     let mut meta = txn.open_table(META)?;
     let previous = meta.get(META_WRITE_CHECK)?.and_then(|bytes| bytes.value().try_into().ok());

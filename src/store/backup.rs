@@ -19,8 +19,8 @@ use super::{Location, ReadError};
 use crate::link;
 use crate::turn::RunningTime;
 
-/// What the copy is built in is named so, beside the main file: there is no other place that is known to be ours and to
-/// have room.
+/// The suffix of the file in which the copy is built. It stands beside the main file: no other place is known to be
+/// ours and to have room.
 const UNFINISHED: &str = ".backup";
 
 /// Why there is no backup.

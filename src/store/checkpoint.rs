@@ -1,9 +1,9 @@
 //! The checkpoint: moves what the image holds into the tables, a few pieces at a time.
 //!
-//! Each step is one transaction on the tables. It moves whole pieces, each with the version that its conversation has
-//! after it. A crash leaves a conversation in the tables as it was after some commit; opening the store then passes over
-//! what its version says is there. How much a step moves follows from how long the steps before it took, so that nobody
-//! waits long for one.
+//! Each step is one transaction on the tables. It moves whole pieces, each with the version of its conversation after
+//! it. A crash leaves a conversation in the tables as it was after some commit; opening the store then skips the rows
+//! of the journal up to that version. The size of a step follows from how long earlier steps took, so that nobody waits
+//! long for one.
 
 use std::io;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -32,12 +32,12 @@ pub(super) struct Checkpoint {
     slot: Arc<Slot>,
     /// About how much the image may take in memory.
     limit: usize,
-    /// Held while waiting for the step that is being taken. Without it a thread that takes one step after the other
-    /// would nearly always be faster than whoever was woken by the end of a step.
+    /// Held while waiting for the step in progress. Without it, a thread that takes one step after another would nearly
+    /// always beat a thread that the end of a step wakes.
     next: Mutex<()>,
     step: Mutex<()>,
     progress: Mutex<Progress>,
-    /// Tells those who wait for progress that a step was taken or has failed.
+    /// Notified when a step was taken or has failed.
     progressed: Condvar,
     /// Why a step in the background failed, if one did since the store was opened.
     failure: Mutex<Option<String>>,
@@ -45,7 +45,7 @@ pub(super) struct Checkpoint {
 
 #[derive(Debug, Default)]
 struct Progress {
-    /// How much was moved since the checkpoint began.
+    /// The bytes moved since the checkpoint began.
     moved_bytes: u64,
     step_size: StepSize,
 }
@@ -63,7 +63,7 @@ impl Checkpoint {
         }
     }
 
-    /// The size at which a piece of the image is full, so that a step can move less than it may.
+    /// The size at which a piece of the image is full, so that a step can move less than its maximum.
     pub(super) fn piece_bytes(&self) -> usize {
         PIECE_BYTES.min(self.limit / STEPS)
     }
@@ -74,12 +74,12 @@ impl Checkpoint {
         self.step.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the image holds more than it may, so that no commit can be taken in before some of it is moved.
+    /// Whether the image is over its limit, so that no commit can be taken in before a part of it is moved.
     pub(super) fn is_due(&self) -> bool {
         self.slot.with(|files| files.image().size() > self.limit).unwrap_or(false)
     }
 
-    /// Whether there is enough to move for a step in the background.
+    /// Whether the image holds enough for a background step.
     pub(super) fn is_worthwhile(&self) -> bool {
         let is_worthwhile = self.slot.with(|files| {
             let image = files.image();
@@ -88,18 +88,18 @@ impl Checkpoint {
         is_worthwhile.unwrap_or(false) && self.failure_of_background().is_none()
     }
 
-    /// How much was moved so far, in bytes of the image.
+    /// The bytes moved so far, as measured in the image.
     pub(super) fn moved_bytes(&self) -> u64 {
         self.progress().moved_bytes
     }
 
-    /// How much is to be moved for this much that was taken in, by how full the image is.
+    /// How many bytes must be moved for this many bytes taken in, by how full the image is.
     pub(super) fn owed_bytes(&self, taken_bytes: usize) -> u64 {
         let size = self.slot.with(|files| files.image().size()).unwrap_or_default();
         pace::owed(size, self.limit, taken_bytes)
     }
 
-    /// Waits until so much was moved in all, or as long as is said, or until the background has nothing to do.
+    /// Waits until this many bytes were moved in all, `at_most` has passed, or the background has nothing to do.
     pub(super) fn wait_until_moved(&self, moved_bytes: u64, at_most: Duration) {
         let deadline = Instant::now() + at_most;
         let mut progress = self.progress();
@@ -109,8 +109,8 @@ impl Checkpoint {
         }
     }
 
-    /// Waits until the image has room, for as long as it takes to move what a step may: enough where the image is just
-    /// full. Returns whether it has room then.
+    /// Waits until the image has room, but no longer than it takes to move one full step: that is enough for an image
+    /// that is just full. Returns whether it has room.
     pub(super) fn wait_for_room(&self) -> bool {
         let mut progress = self.progress();
         let enough = progress.moved_bytes + progress.step_size.bytes() as u64;
@@ -129,8 +129,7 @@ impl Checkpoint {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Moves some pieces. With nothing frozen it freezes what there is first. `Err` says what went wrong, and then the
-    /// outcome is unknown.
+    /// Moves some pieces; freezes the active layer first if none is frozen. After an `Err` the outcome is unknown.
     pub(super) fn step(&self) -> Result<(), String> {
         let _one_at_a_time = self.pause();
         unwind::caught(|| self.take_step()).and_then(|taken| taken)
@@ -145,7 +144,7 @@ impl Checkpoint {
         if let Err(cause) = taken {
             *self.failure_of_background() = Some(cause);
         }
-        // Whoever waits looks at what has changed while it holds this, and so cannot miss it.
+        // A waiting thread holds this lock while it checks its condition, so it cannot miss the notification.
         drop(self.progress());
         self.progressed.notify_all();
         is_taken
@@ -170,7 +169,7 @@ impl Checkpoint {
         let step_bytes = self.progress().step_size.bytes().min(self.limit / STEPS);
         let begun = self.slot.with(|files| {
             let frozen = files.image_mut().freeze();
-            // Sorted while nobody waits for the image.
+            // The sort runs while the image is not locked.
             let order = frozen.map(in_order_of_keys);
             let mut image = files.image_mut();
             if let Some(order) = order {
@@ -201,11 +200,11 @@ impl Checkpoint {
     }
 }
 
-/// What takes longer than this for a step is no healthy disk.
+/// A step that takes longer than this means a failing disk.
 const MOST_WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
 
-/// The conversations of these pieces in the order of the tables' keys, backwards: neighbours share pages. The new ones are
-/// last in that order, which is where they go.
+/// The conversations of these pieces in descending order of the tables' keys: the image moves its list from the end,
+/// and neighbours share pages. New conversations are moved last, as they get the highest keys.
 fn in_order_of_keys(mut pieces: Vec<Arc<Recent>>) -> Vec<ConversationId> {
     fn place(recent: &Recent) -> (u64, &ConversationId) {
         (recent.key.unwrap_or(u64::MAX), &recent.conversation.id)
@@ -230,7 +229,7 @@ impl Background {
         Ok(Self(wakes))
     }
 
-    /// One that nobody hears.
+    /// A handle whose wake-ups are ignored.
     #[cfg(test)]
     pub(super) fn by_hand() -> Self {
         Self(sync_channel(1).0)

@@ -6,16 +6,16 @@ use uuid::Uuid;
 pub struct StagedTurn {
     /// What its events have folded to.
     pub turn: OpenTurn,
-    /// How long the service had run when its latest event came. The age of the turn is measured from there.
+    /// The running time at its latest event. The age of the turn is measured from there.
     pub last_event_at: RunningTime,
 }
 
-/// The moments, in the service's running time, before which the latest event of a stale turn came.
+/// A turn is stale if its latest event came before these moments of the running time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StaleBefore {
-    /// That of a turn that goes on.
+    /// For a turn that is in progress.
     pub open: RunningTime,
-    /// That of a turn whose latest event was an `error`.
+    /// For a turn whose latest event was an `error`.
     pub failed: RunningTime,
 }
 
@@ -39,8 +39,9 @@ pub struct Version(pub u64);
 
 /// One atomic step of a conversation: all of it becomes durable, or nothing.
 ///
-/// Sealed turns get their ordinals in the order given and leave the open ones; staged turns replace what was staged
-/// of them. A `sealed_at` before that of the conversation's latest turn becomes the same as that. A turn that is sealed already is left alone and answered as [`TurnOutcome::Duplicate`].
+/// Sealed turns get their ordinals in the order given and are no longer open; a staged turn replaces its earlier staged
+/// state. A `sealed_at` before that of the conversation's latest turn is raised to it. A turn that is sealed already is
+/// left alone and answered as [`TurnOutcome::Duplicate`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit {
     /// The conversation that changes.
@@ -54,7 +55,7 @@ pub struct Commit {
 }
 
 impl Commit {
-    /// How many turns it has, by which the work on it is measured; 1 for none.
+    /// The number of its turns, as a measure of its work; at least 1.
     pub(super) fn weight(&self) -> usize {
         (self.staged.len() + self.sealed.len()).max(1)
     }
@@ -92,7 +93,7 @@ pub enum CommitError {
         /// The version that the conversation has.
         actual: Version,
     },
-    /// Nothing changed: too many commits are waiting, or more has come than could be moved into the tables. Retry later.
+    /// Nothing changed: too many commits wait, or the checkpoint has fallen behind. Retry later.
     #[error("too many commits are waiting to be written")]
     Overloaded,
     /// The outcome is unknown: it may have become durable or not. Send the same again later.

@@ -38,19 +38,19 @@ pub enum CompactError {
         /// Where it would be.
         path: PathBuf,
     },
-    /// It cannot be opened.
+    /// The database cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// What is in the journal cannot be moved into the main file. Both are as sound as before.
-    #[error("the database {path} is not made smaller, as its journal could not be moved into it: {cause}")]
+    /// The journal cannot be moved into the main file. Both files are as sound as before.
+    #[error("the database {path} was not compacted, as its journal could not be moved into it: {cause}")]
     Journal {
         /// The main file.
         path: PathBuf,
         /// What went wrong.
         cause: String,
     },
-    /// The new main file cannot be written, or not be put in the place of the old one, which is as it was.
-    #[error("the database {path} is not made smaller, as it could not be written anew: {cause}")]
+    /// The new main file cannot be written, or cannot replace the old one. The old one is unchanged.
+    #[error("the database {path} was not compacted, as the new file could not be written: {cause}")]
     Write {
         /// The main file.
         path: PathBuf,
@@ -64,7 +64,7 @@ pub enum CompactError {
 /// the old one, and takes its place when it is whole.
 pub fn compact(directory: &Path) -> Result<Compaction, CompactError> {
     let named = [StoreFile::Main, StoreFile::Journal].map(|file| directory.join(file.name()));
-    // Through a link the file itself is written anew, where it is, and the link stays.
+    // If the path is a link, the file that it leads to is replaced, and the link stays.
     let [path, journal] = named.map(|path| link::target(&path).unwrap_or(path));
     if !has_content(&path) {
         return Err(CompactError::Missing { path });

@@ -89,7 +89,7 @@ impl Engine {
         self.ask(Some(Job::CheckWrite(reply)), answer)
     }
 
-    /// Adds to how long the service has run, and resolves with the sum when that is durable.
+    /// Adds to the running time, and resolves with the sum when that is durable.
     pub(crate) fn tick(&self, elapsed: Duration) -> impl Future<Output = Result<RunningTime, CommitError>> + use<> {
         let (reply, answer) = oneshot::channel();
         let added = self.ask(Some(Job::Tick(elapsed, reply)), answer);
@@ -100,7 +100,7 @@ impl Engine {
         }
     }
 
-    /// How long the service has run, as far as that is durable; 0 for a store that is closed.
+    /// The durable running time; 0 if the store is closed.
     pub(crate) fn running_time(&self) -> RunningTime {
         self.slot.with(Files::running_time).unwrap_or_default()
     }
@@ -188,7 +188,7 @@ impl Engine {
         )
     }
 
-    /// Open turns whose latest event came before these moments.
+    /// Returns open turns whose latest event came before these moments.
     pub(crate) fn stale_turns(
         &self,
         before: StaleBefore,

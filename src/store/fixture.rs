@@ -1,4 +1,4 @@
-//! Files of the format, kept with what they say: a change of what a file holds does not go unnoticed.
+//! Files of the format and their expected contents: a change of the format does not go unnoticed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -117,7 +117,7 @@ fn full_turn(id: &str) -> OpenTurn {
     turn
 }
 
-/// Writes the fixture anew.
+/// Writes the fixture again.
 ///
 /// The tables hold the first half, and the journal the second.
 #[tokio::test]

@@ -1,11 +1,11 @@
 //! What the journal holds and the tables do not yet, in memory.
 //!
 //! Commits go to the active layer. When that is large and the frozen one is empty, it is frozen, and the checkpoint moves
-//! it into the tables while the next layer fills. A layer has the changes of each conversation in pieces of bounded size,
-//! one for nearly all. Each piece ends with a commit and is moved whole, the oldest first, so that the tables always hold
-//! a conversation as some commit left it. What is known of a conversation is its rows in the tables, then the pieces of
-//! the frozen layer over them, then those of the active one. Overlaying a piece that the tables already hold is a no-op,
-//! so it does not matter when a piece that was moved is dropped.
+//! it into the tables while the next layer fills. A layer keeps the changes of each conversation in pieces of bounded
+//! size, in most cases a single one. Each piece ends with a commit and is moved whole, oldest first, so that the tables
+//! always hold a conversation as some commit left it. The state of a conversation is its rows in the tables, overlaid
+//! by the pieces of the frozen layer and then by those of the active one. Overlaying a piece that the tables already
+//! hold is a no-op, so a moved piece may be dropped at any later time.
 
 use std::collections::hash_map::Entry as Slot;
 use std::collections::{HashMap, VecDeque};
@@ -16,11 +16,11 @@ use super::entry::Entry;
 use super::record::{self, Conversation, DamagedRecord};
 use crate::turn::{ConversationId, Ordinal, TurnId};
 
-/// The size at which a piece takes no further commit, unless the image may hold little: some thousand turns, which the
-/// checkpoint moves in a few milliseconds. Smaller pieces would have a turn looked for in more of them.
+/// A piece of this size takes no further commit: some thousand turns, which the checkpoint moves in a few milliseconds.
+/// A small image uses a smaller size. Smaller pieces would make a look-up of a turn search more of them.
 pub(super) const PIECE_BYTES: usize = 256 * 1024;
 
-/// What some commits in a row changed in one conversation: a piece of a layer.
+/// The changes of consecutive commits to one conversation: a piece of a layer.
 #[derive(Debug, Clone)]
 pub(super) struct Recent {
     /// The conversation after the last of the commits.
@@ -84,7 +84,7 @@ impl Recent {
         Ok(())
     }
 
-    /// About what it takes in memory.
+    /// Its approximate size in memory.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -110,7 +110,7 @@ fn turn_id(record: &[u8]) -> Result<TurnId, DamagedRecord> {
 /// The pieces of a conversation in one layer.
 #[derive(Debug, Clone)]
 struct Pieces {
-    /// Those that are full, the oldest first.
+    /// The full pieces, oldest first.
     full: VecDeque<Arc<Recent>>,
     latest: Arc<Recent>,
 }
@@ -132,7 +132,7 @@ impl Pieces {
         self.oldest_first().rev()
     }
 
-    /// Notes the key that the conversation has in the tables.
+    /// Sets the key of the conversation in the tables.
     fn set_key(&mut self, key: u64) {
         for recent in self.full.iter_mut().chain(iter::once(&mut self.latest)).filter(|recent| recent.key.is_none()) {
             Arc::make_mut(recent).key = Some(key);
@@ -155,13 +155,13 @@ impl Layer {
         self.bytes.max(self.row_bytes)
     }
 
-    /// Takes in what a commit changed.
+    /// Adds the changes of a commit.
     fn take(&mut self, entry: Entry, piece_bytes: usize) -> Result<(), DamagedRecord> {
         let pieces = self.conversations.get_mut(&entry.conversation.id);
         if let Some(pieces) = pieces
             && pieces.latest.bytes < piece_bytes
         {
-            // A copy is made only where somebody reads the piece.
+            // This copies the piece only while a reader holds it.
             let latest = Arc::make_mut(&mut pieces.latest);
             let before = latest.bytes;
             latest.take(entry)?;
@@ -199,7 +199,7 @@ impl Layers {
         layers.filter_map(|layer| layer.conversations.get(id)).flat_map(Pieces::latest_first)
     }
 
-    /// All pieces, those of the frozen layer first, and those of one conversation the oldest first.
+    /// All pieces: the frozen layer first, and the pieces of one conversation oldest first.
     pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Recent>> {
         let pieces = self.frozen.conversations.values().chain(self.active.conversations.values());
         pieces.flat_map(Pieces::oldest_first)
@@ -219,7 +219,7 @@ impl Layers {
 #[derive(Debug, Default)]
 pub(super) struct Image {
     layers: Layers,
-    /// The conversations of the pieces in the frozen layer, those to be moved next at the end.
+    /// The conversations of the pieces in the frozen layer; the next to move is at the end.
     to_move: Vec<ConversationId>,
     /// The last row of the journal that was taken.
     last_row: u64,
@@ -240,7 +240,7 @@ impl Image {
         self.take_in_pieces(entry, PIECE_BYTES)
     }
 
-    /// The same, with pieces that are full at this size.
+    /// Like [`take`](Self::take), with another size of a full piece.
     pub(super) fn take_in_pieces(&mut self, entry: Entry, piece_bytes: usize) -> Result<(), DamagedRecord> {
         self.layers.active.take(entry, piece_bytes)
     }
@@ -287,8 +287,8 @@ impl Image {
         self.layers.of(id)
     }
 
-    /// Freezes the active layer, if none is frozen and this one holds anything. Returns its pieces then, for whose
-    /// conversations an order is to be set next.
+    /// Freezes the active layer if it holds anything and no layer is frozen. Returns its pieces; the caller must then
+    /// set their order with [`set_order`](Self::set_order).
     pub(super) fn freeze(&mut self) -> Option<Vec<Arc<Recent>>> {
         if self.has_frozen() || self.layers.active.conversations.is_empty() {
             return None;
@@ -298,13 +298,13 @@ impl Image {
         Some(self.layers.frozen.conversations.values().flat_map(Pieces::oldest_first).cloned().collect())
     }
 
-    /// Sets the order in which the pieces of the frozen layer are moved: their conversations, each as often as it has
-    /// pieces, those to be moved first at the end.
+    /// Sets the order in which the frozen layer is moved: a list of conversations, each once for each of its pieces.
+    /// The next to move is at the end.
     pub(super) fn set_order(&mut self, to_move: Vec<ConversationId>) {
         self.to_move = to_move;
     }
 
-    /// The next pieces to move, of about so many bytes together, and whether they are the last of the layer.
+    /// Returns the next pieces to move, of about this many bytes in total, and whether they are the last of the layer.
     pub(super) fn next_to_move(&self, bytes: usize) -> (Vec<Arc<Recent>>, bool) {
         let mut moving: Vec<Arc<Recent>> = Vec::new();
         let mut size = 0;
@@ -329,7 +329,7 @@ impl Image {
         self.frozen_at
     }
 
-    /// Drops pieces that are in the tables now, with the keys that their conversations have there.
+    /// Drops pieces that are in the tables now, and sets the keys of their conversations.
     pub(super) fn moved(&mut self, moved: &[(Arc<Recent>, u64)]) {
         let before = self.layers.frozen.bytes.max(1);
         for (recent, key) in moved {
@@ -359,7 +359,7 @@ mod tests {
         ConversationId::new("c").unwrap()
     }
 
-    /// The `nth` commit of a conversation, which seals so many turns.
+    /// The `nth` commit of a conversation, which seals this many turns.
     fn entry(nth: u64, turns: u64) -> Entry {
         let sealed = (nth * turns..(nth + 1) * turns).map(|turn| {
             let turn = OpenTurn::new(TurnId::new(format!("turn-{turn}")).unwrap());
@@ -392,7 +392,7 @@ mod tests {
             let (moving, is_last) = image.next_to_move(1);
             assert_eq!(moving.len(), 1);
             let piece = &moving[0];
-            // The last commit that a piece takes may be larger than what was left.
+            // The last commit of a piece may be larger than the room that was left.
             let most = PIECE_BYTES + usize::try_from(TURNS).unwrap() * 300;
             assert!(piece.bytes() < most, "a step of {} bytes", piece.bytes());
             assert_eq!(piece.sealed_before(), moved);

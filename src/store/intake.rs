@@ -1,9 +1,9 @@
-//! How many turns are in commits that are not answered, and how many may be.
+//! Bounds the number of turns in unanswered commits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Counts the turns of the commits that were queued and are not answered yet.
+/// Counts the turns of queued commits that are not answered yet.
 #[derive(Debug)]
 pub(super) struct Intake {
     unanswered: AtomicUsize,
@@ -19,18 +19,18 @@ impl Intake {
         self.most.store(most, Ordering::Relaxed);
     }
 
-    /// A place for a commit of so many turns, if there is one. The last of them may be larger than the room that is left,
-    /// so that one of any size gets through.
+    /// Reserves a place for a commit of this many turns, or returns `None` if the limit is reached. The last commit may
+    /// exceed the limit, so that a commit of any size gets through.
     pub(super) fn place(self: &Arc<Self>, turns: usize) -> Option<Place> {
         let most = self.most.load(Ordering::Relaxed);
         let before = self.unanswered.fetch_add(turns, Ordering::Relaxed);
-        // One that is too many leaves again as it is dropped.
+        // If the limit is reached, dropping `place` subtracts the turns again.
         let place = Place { intake: Arc::clone(self), turns };
         (before < most).then_some(place)
     }
 }
 
-/// Stands for one commit that is not answered yet.
+/// One commit that is not answered yet.
 #[derive(Debug)]
 pub(super) struct Place {
     intake: Arc<Intake>,

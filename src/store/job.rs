@@ -5,11 +5,11 @@ use tokio::sync::oneshot;
 use super::intake::Place;
 use super::{Commit, CommitError, Committed};
 
-/// What the writer is asked.
+/// A job for the writer.
 pub(super) enum Job {
     Commit(Commit, oneshot::Sender<Result<Committed, CommitError>>, Place),
     CheckWrite(oneshot::Sender<Result<(), CommitError>>),
-    /// Add this to how long the service has run.
+    /// Add this to the running time.
     Tick(Duration, oneshot::Sender<Result<(), CommitError>>),
     Close(oneshot::Sender<()>),
 }
@@ -25,11 +25,11 @@ impl Job {
         }
     }
 
-    /// Tells the asker. One that is gone has dropped its future, which means that it does not care.
+    /// Answers the caller. A caller that dropped its future does not need the answer.
     pub(super) fn answer(self, answer: Answer) {
         match self {
             Self::Commit(_, reply, place) => {
-                // Whoever sends again as soon as it is answered finds its place free.
+                // A caller that sends again as soon as it is answered must find its place free.
                 drop(place);
                 let _ = reply.send(answer.map(Option::unwrap_or_default));
             }

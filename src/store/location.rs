@@ -56,15 +56,15 @@ pub enum OpenError {
         /// What the system says.
         source: io::Error,
     },
-    /// The name of the main file leads to nothing.
+    /// The path of the main file is a symbolic link whose target does not exist.
     #[error(
-        "the database {path} is a symbolic link to {target}, which does not exist; bring that back, or make an empty \
+        "the database {path} is a symbolic link to {target}, which does not exist; restore that file, or make an empty \
              file there for a new database"
     )]
     Dangling {
         /// The link.
         path: PathBuf,
-        /// Where it leads.
+        /// The target.
         target: PathBuf,
     },
     /// Another process has the database open.
@@ -79,7 +79,7 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
-    /// The file was written by another version.
+    /// The file has the format of another version.
     #[error("the database {path} is of format {found}; this version knows format {known}")]
     OtherFormat {
         /// The file.
@@ -204,7 +204,7 @@ impl Location {
     /// Closes files of which the tables hold everything, and does away with the journal: the main file alone is the
     /// store then.
     pub(super) fn retire(&self, mut files: Files) -> Result<(), String> {
-        // A panic must not get as far as to drop the files: that panics once more.
+        // A panic must not unwind into the drop of the files: that would panic again.
         let retired = unwind::caught(|| files.retire_journal().map_err(|failure| failure.to_string()));
         let retired = retired.and_then(|retired| retired);
         if retired.is_ok() && is_sparse(self.main_bytes(), files.live_bytes().unwrap_or(u64::MAX)) {
@@ -250,7 +250,7 @@ impl OpenError {
     /// Why, for those who are not to learn where the database is.
     pub(super) fn without_path(&self) -> String {
         match self {
-            // What is not the system's own text may name a path.
+            // An error that is not from the operating system may contain a path.
             Self::Directory { source, .. } if source.raw_os_error().is_none() => {
                 "the data directory cannot be used".into()
             }
@@ -284,7 +284,7 @@ pub(super) struct Head {
     pub(super) checkpoint: u64,
 }
 
-/// What binds the two files to each other.
+/// The ids and numbers that bind the two files to each other.
 #[derive(Debug)]
 pub(super) struct Bond {
     pub(super) store_id: Uuid,
@@ -368,7 +368,7 @@ fn make_ready(directory: &Path, path: &Path, journal_path: &Path) -> Result<(), 
     // An empty file is a new one too: it may have been made for us.
     if !has_content(path) {
         if path.is_symlink() && !path.exists() {
-            // The disk that it leads to may be missing, and an empty database must not take the other's place.
+            // The disk of the target may be missing, and an empty database must not replace the one on it.
             return Err(OpenError::Dangling { path: path.to_owned(), target: target(path)? });
         }
         create_file(path, StoreFile::Main, &schema::stamp_tables)?;
@@ -443,12 +443,12 @@ fn create_file(path: &Path, file: StoreFile, stamp: Stamping<'_>) -> Result<(), 
         fs::rename(&unfinished, &target).map_err(unusable)
     };
     make().inspect_err(|_| {
-        // Of no use to anyone, on a disk that may be full.
+        // The file is useless, and the disk may be full.
         let _ = fs::remove_file(&unfinished);
     })
 }
 
-/// Does away with a journal of no more use. If its name is a link, that stays, for the next journal.
+/// Removes a journal that is no longer needed. If its path is a link, the link stays for the next journal.
 fn remove_journal(path: &Path) -> Result<(), OpenError> {
     let target = target(path)?;
     fs::remove_file(&target)
@@ -456,7 +456,7 @@ fn remove_journal(path: &Path) -> Result<(), OpenError> {
     sync_directory(link::directory_of(&target))
 }
 
-/// The file itself, where its name is a link.
+/// The file itself, if its path is a link.
 fn target(path: &Path) -> Result<PathBuf, OpenError> {
     link::target(path).map_err(|source| OpenError::Failed { path: path.to_owned(), cause: source.to_string() })
 }

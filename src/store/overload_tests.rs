@@ -1,4 +1,4 @@
-//! More commits than the store can take: refused at once or after a step of the checkpoint, and nothing is lost.
+//! More commits than the store can take: it refuses them at once or after a step of the checkpoint, and loses nothing.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ fn conversation(nth: usize) -> ConversationId {
     ConversationId::new(format!("c{nth}")).unwrap()
 }
 
-/// The first commit of a conversation, which seals so many turns of some kilobytes.
+/// The first commit of a conversation, which seals this many turns of some kilobytes.
 fn commit(conversation_id: ConversationId, turns: usize) -> Commit {
     let sealed = |turn| -> SealedTurn {
         let mut turn = OpenTurn::new(TurnId::new(format!("t{turn}")).unwrap());
@@ -35,7 +35,7 @@ fn sealed_turns(store: &Engine, id: &ConversationId) -> usize {
 #[tokio::test]
 async fn a_full_image_refuses_commits_until_there_is_room_and_nothing_is_lost() {
     const TURNS: usize = 20;
-    // The first batch alone is several times as much, and no step moves more than one of its conversations.
+    // The first batch alone exceeds the limit several times, and a step moves only one of its conversations.
     let settings = StoreSettings { journal_bytes: 256 * 1024, ..StoreSettings::default() };
     let directory = tempfile::tempdir().unwrap();
     let location = Location::Directory(directory.path().to_owned());
@@ -52,7 +52,7 @@ async fn a_full_image_refuses_commits_until_there_is_room_and_nothing_is_lost() 
     let late = conversation(16);
     let mut refused = pin!(store.commit(commit(late.clone(), 1)));
     let mut answer = None;
-    // So many are not enough to make room, and some of them are all that the writer waits for.
+    // Eight steps are too few to make room, but the writer waits for no more than some of them.
     for _ in 0..8 {
         if let Poll::Ready(refused) = refused.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             answer = Some(refused);
@@ -79,7 +79,7 @@ async fn a_full_image_refuses_commits_until_there_is_room_and_nothing_is_lost() 
 async fn commits_that_would_wait_too_long_are_refused_before_they_are_queued() {
     let (store, writer) = Engine::prepare(Location::Memory, &StoreSettings::default(), Backoff::default()).unwrap();
     let most = Capacity::default().turns();
-    // Of two turns each: it is turns that count.
+    // Each commit has two turns: the limit counts turns.
     let queued: Vec<_> = (0..most.div_ceil(2)).map(|nth| store.commit(commit(conversation(nth), 2))).collect();
     let refused = conversation(most);
     // Nobody works yet, so it is answered at once or not at all.

@@ -1,15 +1,17 @@
-//! How much is moved in one step, how fast commits are taken in, and how much of them may wait. Pure: times are handed in.
+//! How much a step of the checkpoint moves, how fast commits are taken in, and how many may wait. Pure: durations are
+//! passed in.
 
 use std::time::Duration;
 
-/// How much one step of the checkpoint moves, found by how long the steps before it took.
+/// The bytes that one step of the checkpoint moves, derived from how long earlier steps took.
 #[derive(Debug)]
 pub(super) struct StepSize(usize);
 
 impl StepSize {
-    /// How long a step should take, its fsync included: whoever waits for the checkpoint waits for the end of a step.
+    /// The target duration of a step, its fsync included: a caller that waits for the checkpoint waits for the end of a
+    /// step.
     const AIM: Duration = Duration::from_millis(12);
-    /// Some hundred turns. Smaller steps would take hardly less time each, for the fsync, and more of it in all.
+    /// Some hundred turns. Smaller steps are hardly faster, because of the fsync, and take more time in total.
     const LEAST_BYTES: usize = 128 * 1024;
     const MOST_BYTES: usize = 512 * 1024;
 
@@ -17,9 +19,9 @@ impl StepSize {
         self.0
     }
 
-    /// Learns from a step. One that was slow by chance, such as one that a disk held up, halves the next at most.
+    /// Learns from a step. A step that was slow by chance, such as a disk hiccup, at most halves the next one.
     pub(super) fn learn(&mut self, moved_bytes: usize, took: Duration) {
-        // The last step of a layer says little of what a whole one takes.
+        // The last step of a layer may be small, and says little about a full one.
         if moved_bytes < self.0 / 2 {
             return;
         }
@@ -35,10 +37,11 @@ impl Default for StepSize {
     }
 }
 
-/// How many bytes the checkpoint has to move for so many that were taken into an image of this size: none below six tenths
-/// of its limit, twice as many at the limit. Between them the two come to a balance, at whatever pace the checkpoint has.
+/// How many bytes the checkpoint has to move for `taken_bytes` taken into an image of this size: none below six tenths
+/// of its limit, rising to twice as many at the limit. In between, intake and checkpoint balance at the checkpoint's
+/// own speed.
 pub(super) fn owed(size: usize, limit: usize, taken_bytes: usize) -> u64 {
-    // The checkpoint begins at five tenths, and has the time from there on without anybody waiting for it.
+    // The checkpoint begins at five tenths, and up to this point no commit waits for it.
     let begin = limit / 10 * 6;
     let range = limit.saturating_sub(begin).max(1);
     let over = size.saturating_sub(begin).min(range);
@@ -46,8 +49,9 @@ pub(super) fn owed(size: usize, limit: usize, taken_bytes: usize) -> u64 {
     u64::try_from(owed).unwrap_or(u64::MAX)
 }
 
-/// How much a turn adds to the image, over about half of what that holds. The first turn of each conversation in a layer adds
-/// more than those after it, and pauses that followed each batch would be long while a layer is new, and then short.
+/// The bytes that a turn adds to the image, averaged over about half of the image's limit. The first turn of each
+/// conversation in a layer adds more than later ones, so an average over one batch would make pauses long in a new
+/// layer and short in an old one.
 #[derive(Debug)]
 pub(super) struct Growth {
     each_bytes: usize,
@@ -70,24 +74,24 @@ impl Growth {
         self.each_bytes = usize::try_from(each).unwrap_or(usize::MAX);
     }
 
-    /// What so many turns add.
+    /// The bytes that this many turns add.
     pub(super) fn of(&self, turns: usize) -> usize {
         turns.saturating_mul(self.each_bytes)
     }
 }
 
-/// How many turns the commits of a batch may have, found by how long it took to work out what those before them become.
+/// The maximum number of turns in a batch, derived from how long the work on earlier batches took.
 #[derive(Debug)]
 pub(super) struct BatchSize {
-    /// What a turn takes of the processor, smoothed. The fsync is not in it: a batch shares it however large it is.
+    /// The time to work out one turn, smoothed. It excludes the fsync: a batch of any size needs one.
     each: Duration,
 }
 
 impl BatchSize {
-    /// How long the work on one batch should take. Where many wait, a commit that just missed a batch then waits for the
-    /// rest of that one, and not for the work on all others.
+    /// The target duration of the work on one batch. A commit that just missed a batch then waits for the rest of that
+    /// batch, and not for the work on all queued commits.
     const AIM: Duration = Duration::from_millis(8);
-    /// As many as make the fsync's share small. A smaller batch is little more than its fsync.
+    /// Enough turns to make the fsync's share of one small. A smaller batch takes little more time than its fsync.
     const LEAST: usize = 256;
 
     /// Learns from a batch.
@@ -108,18 +112,18 @@ impl Default for BatchSize {
     }
 }
 
-/// How many turns may be in commits that are not answered, found by how long those before them took.
+/// The maximum number of turns in unanswered commits, derived from how long earlier commits took.
 #[derive(Debug)]
 pub(super) struct Capacity {
-    /// What a turn takes in a large batch, smoothed: of the processor, and of the checkpoint where that is waited for. The
-    /// fsync of the journal is not in it: a slow disk is no reason to refuse commits that would share one.
+    /// The time that a turn takes in a large batch, smoothed: the work on it and the waits for the checkpoint. It
+    /// excludes the fsync of the journal: a slow disk is no reason to refuse commits that would share one fsync.
     each: Duration,
 }
 
 impl Capacity {
-    /// How long the last of them is to wait at most, for all but the fsync.
+    /// The longest time that a commit should wait, the fsync not counted.
     const AIM: Duration = Duration::from_millis(35);
-    /// So many may wait however slow all is.
+    /// The minimum, however slow the store is.
     const LEAST: usize = 512;
 
     /// Learns from a batch.
@@ -140,18 +144,19 @@ impl Default for Capacity {
     }
 }
 
-/// What one turn takes, by what it took before and by the latest batch.
+/// The time of one turn: a moving average.
 fn smoothed(before: Duration, took: Duration, turns: usize) -> Duration {
     (before * 7 + took / u32::try_from(turns).unwrap_or(u32::MAX)) / 8
 }
 
-/// How many of these fit into that time.
+/// How many times `each` fits into `into`.
 fn times(each: Duration, into: Duration) -> usize {
     usize::try_from(into.as_nanos() / each.as_nanos().max(1)).unwrap_or(usize::MAX)
 }
 
-/// The most that is waited for the checkpoint before a batch while there is room. A commit that just missed a batch waits
-/// for the writing of that one, for this, and for its own writing; each is taken to be as long as the last one.
+/// The longest wait for the checkpoint before a batch while the image has room. A commit that just missed a batch waits
+/// for the writing of that batch, for this pause, and for its own writing; both writes are assumed to take as long as
+/// the last one.
 pub(super) fn longest_pause(last_write: Duration) -> Duration {
     const ALL: Duration = Duration::from_millis(40);
     const LEAST: Duration = Duration::from_millis(5);
@@ -167,7 +172,7 @@ mod tests {
     #[test]
     fn a_step_comes_to_move_what_it_can_move_in_its_time() {
         let mut size = StepSize::default();
-        // A disk on which 24 KiB take a millisecond.
+        // A disk that takes a millisecond for 24 KiB.
         for _ in 0..10 {
             let bytes = size.bytes();
             size.learn(bytes, MS * u32::try_from(bytes / 1024).unwrap() / 24);
@@ -206,14 +211,14 @@ mod tests {
         assert_eq!(super::owed(7, 0, 50), 100, "an image that may hold nothing");
     }
 
-    /// Takes in and moves in turns, and gives the largest size.
+    /// Takes in and moves alternately, and returns the largest size.
     fn largest_size(limit: usize, taken_a_batch: usize, moved_a_step: usize) -> usize {
         let (mut size, mut largest, mut moved) = (0, 0, 0);
         for _ in 0..10_000 {
             size += taken_a_batch;
             largest = largest.max(size);
             let until = moved + usize::try_from(owed(size, limit, taken_a_batch)).unwrap();
-            // Four steps are as long as a pause may be.
+            // The longest pause is as long as four steps.
             for _ in 0..4 {
                 if moved >= until {
                     break;

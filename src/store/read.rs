@@ -232,7 +232,8 @@ impl RecentOpen {
         open
     }
 
-    /// A page of the stale turns: first those in the image, then those of the tables that the image does not hold.
+    /// Returns a page of the stale turns: first those in the image, then those of the tables that the image does not
+    /// override.
     ///
     /// The one after which to go on may have come into the image since, or gone from it into the tables. Then some are
     /// told twice, or not before the next time that all are asked for.

@@ -54,8 +54,8 @@ pub(super) const META_LIVE_BYTES: &str = "live_bytes";
 /// Both files: overwritten to show that a durable write works.
 pub(super) const META_WRITE_CHECK: &str = "write_check";
 
-/// Both files: how long the service has run, in milliseconds, as a little-endian `u64`; not there before the first tick.
-/// The journal's is the later one.
+/// Both files: the running time in milliseconds, as a little-endian `u64`; absent before the first tick. The journal's
+/// is never the earlier one.
 const META_RUNNING_TIME: &str = "running_time";
 
 /// The format of the files.
@@ -197,7 +197,7 @@ pub(super) fn read_number(
     read_value(meta, name).map(u64::from_le_bytes)
 }
 
-/// How long the service has run, as a file knows it.
+/// Returns the running time that a file has.
 pub(super) fn read_running_time(
     meta: &impl ReadableTable<&'static str, &'static [u8]>,
 ) -> Result<RunningTime, Failure> {
@@ -205,7 +205,7 @@ pub(super) fn read_running_time(
     Ok(if is_known { RunningTime::new(read_number(meta, META_RUNNING_TIME)?) } else { RunningTime::default() })
 }
 
-/// Notes how long the service has run.
+/// Writes the running time.
 pub(super) fn write_running_time(
     meta: &mut Table<'_, &'static str, &'static [u8]>,
     running: RunningTime,

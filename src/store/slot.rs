@@ -22,25 +22,25 @@ pub(super) struct Files {
     journal: Database,
     image: RwLock<Image>,
     store_id: Uuid,
-    /// How long the service has run, in milliseconds.
+    /// The running time in milliseconds.
     running_ms: AtomicU64,
 }
 
 impl Files {
     pub(super) fn new(tables: Database, journal: Database, image: Image, store_id: Uuid) -> Result<Self, Failure> {
         let running = read_running_time(&tables.begin_read()?.open_table(META)?)?;
-        // The journal's is later, if it has one.
+        // The journal's running time is the later one, if it has one.
         let running = running.max(read_running_time(&journal.begin_read()?.open_table(META)?)?);
         let running_ms = AtomicU64::new(running.get());
         Ok(Self { tables, journal, image: RwLock::new(image), store_id, running_ms })
     }
 
-    /// How long the service has run, as far as that is durable.
+    /// Returns the durable running time.
     pub(super) fn running_time(&self) -> RunningTime {
         RunningTime::new(self.running_ms.load(Ordering::Acquire))
     }
 
-    /// To be called when the journal has it.
+    /// To be called once the journal has it.
     pub(super) fn set_running_time(&self, running: RunningTime) {
         self.running_ms.store(running.get(), Ordering::Release);
     }

@@ -227,7 +227,7 @@ async fn the_running_time_adds_up_over_restarts_kills_and_backups() {
     std::io::copy(&mut store.back_up().unwrap(), &mut copy).unwrap();
     assert_eq!(in_directory(backup.path()).unwrap().running_time(), RunningTime::new(2503));
 
-    // Not closed in order: the journal has it, and the main file does not.
+    // Not an orderly stop: the journal has the running time, and the main file does not.
     let mut writer = store.writer_state();
     drop(store);
     writer.wait_for(|state| *state != WriterState::Running).await.unwrap();

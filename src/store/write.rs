@@ -121,7 +121,7 @@ impl Drafted {
         }
     }
 
-    /// Gives the turn its ordinal and the moment of its sealing, which is not before that of the turn before it.
+    /// Assigns the turn its ordinal and its sealing moment, which is never before that of the turn before it.
     fn seal(&mut self, turn: &SealedTurn) -> (Ordinal, EpochMillis) {
         let conversation = &mut self.conversation;
         let ordinal = Ordinal::after(conversation.sealed_turns);

@@ -108,7 +108,7 @@ impl Writer {
         }
     }
 
-    /// Has the checkpoint's steps taken on another thread.
+    /// Starts the background steps of the checkpoint on a thread of their own.
     pub(super) fn checkpoint_in_background(&mut self) -> std::io::Result<()> {
         self.background = Some(Background::start(Arc::clone(&self.checkpoint))?);
         Ok(())
@@ -116,11 +116,11 @@ impl Writer {
 
     /// Works until it is told to close or nobody is left to ask.
     pub(super) fn run(self) {
-        // The log has the failure.
+        // The failure is in the log.
         let _ = self.run_and_close();
     }
 
-    /// Does the same, and fails with the reason why the journal is still needed.
+    /// Like [`run`](Self::run), but returns why the journal is still needed.
     pub(super) fn run_and_close(mut self) -> Result<(), String> {
         let closed = loop {
             if let Step::End(closed) = self.step() {
@@ -140,7 +140,7 @@ impl Writer {
         closed
     }
 
-    /// Closes the files, with everything in the tables if that can be; fails with why it cannot.
+    /// Moves everything into the tables and closes the files; returns why that failed.
     fn close(&mut self) -> Result<(), String> {
         let moved = self.move_all();
         let _no_step = self.checkpoint.pause();
@@ -261,9 +261,10 @@ impl Writer {
         }
     }
 
-    /// Waits where the checkpoint falls behind, before a batch is gathered, so that what comes meanwhile is part of it: the
-    /// fuller the image, the longer, so that no more comes in than is moved, and is seldom full. Returns whether it has
-    /// room. Its size bounds the memory, the journal, and the time that opening takes.
+    /// Waits if the checkpoint has fallen behind: the fuller the image, the longer, so that intake does not outrun the
+    /// checkpoint and the image is seldom full. Waits before a batch is gathered, so that commits that arrive meanwhile
+    /// join it. Returns whether the image has room. Its size bounds the memory, the journal and the time to open the
+    /// store.
     fn make_room(&self) -> Result<bool, String> {
         let Some(background) = self.background.as_ref() else {
             while self.checkpoint.is_due() {
@@ -285,8 +286,8 @@ impl Writer {
         Ok(true)
     }
 
-    /// Does the jobs in a transaction, but refuses commits where there is no room for them. When this returns `Ok`, the
-    /// others are durable; on `Err` the outcome is unknown.
+    /// Does the jobs in one transaction, but refuses commits if the image has no room. After `Ok`, the others are
+    /// durable; after `Err`, the outcome is unknown.
     fn transact(&mut self, batch: &[Job], turns: usize, has_room: bool) -> Result<Vec<Answer>, String> {
         let begun = Instant::now();
         let drafted = self.slot.with(|files| draft(files, batch, has_room))?;
@@ -363,7 +364,7 @@ impl Writer {
         &self.checkpoint
     }
 
-    /// Leaves the steps to a test that takes them itself.
+    /// Takes no background steps; the test takes them itself.
     #[cfg(test)]
     pub(super) fn checkpoint_by_hand(&mut self) {
         self.background = Some(Background::by_hand());
@@ -376,31 +377,31 @@ const MOST_PATIENCE: Duration = Duration::from_millis(1);
 /// Whether the writer goes on.
 pub(super) enum Step {
     GoOn,
-    /// It ends; who told it to close wants to know when it has.
+    /// It ends; the caller that closed it waits for the answer.
     End(Option<oneshot::Sender<()>>),
 }
 
-/// What the last batch took.
+/// Measurements of the last batch.
 #[derive(Debug, Default)]
 struct LastBatch {
-    /// How many turns were taken in.
+    /// How many turns it had.
     turns: usize,
-    /// How much the checkpoint had moved when they were taken in.
+    /// The checkpoint's `moved_bytes` when the batch was taken in.
     moved_bytes: u64,
-    /// How long it took to write it.
+    /// How long its write took.
     write: Duration,
-    /// How long the journal took of that.
+    /// The part of that time that the journal took.
     append: Duration,
 }
 
-/// Jobs that are done together.
+/// Jobs that one transaction does.
 struct Batch {
     jobs: Vec<Job>,
-    /// How many turns they have.
+    /// The number of their turns.
     turns: usize,
-    /// When the writer turned to it.
+    /// When the writer began to gather them.
     begun: Instant,
-    /// Whether the image has room for its commits, or why the store has failed.
+    /// Whether the image has room for their commits, or why the store has failed.
     room: Result<bool, String>,
 }
 

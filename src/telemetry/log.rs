@@ -1,4 +1,4 @@
-//! The log: lines on standard error, written by one thread that nobody waits for.
+//! The log: lines on standard error, written by one thread that no other thread waits for.
 
 use std::fmt::{Display, Write as _};
 use std::io;
@@ -14,23 +14,23 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use super::whole_lines::WholeLines;
 use crate::line_queue::{self, LineQueue, LineWriter};
 
-/// The most lines that wait to be written: some seconds of a busy service, about two megabytes.
+/// The maximum number of lines that wait: some seconds of a busy service, about two megabytes.
 const QUEUE_LINES: usize = 4096;
 
-/// How long the end of the process waits for the lines before it: far more than a reader needs that reads at all.
+/// How long the end of the process waits for the queued lines: ample for any reader that reads at all.
 pub(super) const END_PATIENCE: Duration = Duration::from_secs(1);
 
 /// This process's log, once it has one.
 static LOG: OnceLock<Log> = OnceLock::new();
 
-/// Takes lines for standard error without ever waiting.
+/// Queues lines for standard error; never waits.
 #[derive(Debug, Clone)]
 pub(super) struct Log {
     queue: LineQueue,
     style: Style,
 }
 
-/// How the log's own lines are written.
+/// The format of lines that the log writes itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Style {
     Text,
@@ -46,9 +46,9 @@ impl Log {
         Ok((Self { queue, style }, writer))
     }
 
-    /// Makes this the log of the process, of which panics and [`note`] are told from now on.
+    /// Makes this the log of the process: from now on it receives panics and the lines of [`note`].
     pub(super) fn install(self) {
-        // The first one stays; a process sets up its telemetry once.
+        // A second one is ignored; a process sets up its telemetry once.
         if LOG.set(self).is_ok() {
             std::panic::set_hook(Box::new(super::panic::log));
         }
@@ -59,26 +59,26 @@ impl Log {
         LOG.get()
     }
 
-    /// Adds a line of the program itself, whatever the level of the log.
+    /// Adds a line of the program itself, at any level of the log.
     pub(super) fn add(&self, level: Level, message: &str, fields: &[(&str, Value)]) {
-        // The queue counts what it does not take.
+        // The queue counts the lines that it refuses.
         let _ = self.queue.offer(self.style.line(level, message, fields));
     }
 
-    /// Waits until what was added so far is written, at most so long.
+    /// Waits until the lines added so far are written, but no longer than `patience`.
     pub(super) fn flush_within(&self, patience: Duration) {
         self.queue.flush_within(patience);
     }
 }
 
-/// Adds a line for people to the log. Returns `false` if the process has none.
+/// Adds a plain line for a human reader. Returns `false` if the process has no log.
 pub(crate) fn note(line: &str) -> bool {
     let Some(log) = LOG.get() else { return false };
     let _ = log.queue.offer(format!("{line}\n").into_bytes());
     true
 }
 
-/// Waits a moment until the log is written, for a process that ends without closing it.
+/// Waits for the log for at most [`END_PATIENCE`]; for a process that ends without closing it.
 pub(crate) fn flush() {
     if let Some(log) = LOG.get() {
         log.flush_within(END_PATIENCE);
@@ -86,7 +86,7 @@ pub(crate) fn flush() {
 }
 
 impl Style {
-    /// The line that reports lost ones.
+    /// Returns the line that reports lost ones.
     fn notice(self, lost: u64, error: Option<&io::Error>) -> Vec<u8> {
         let message = match lost {
             1 => "1 log line was dropped".to_owned(),
@@ -97,10 +97,10 @@ impl Style {
         self.line(Level::WARN, &message, &fields)
     }
 
-    /// A line as the subscriber writes it. For what cannot go through the subscriber: it would call itself.
+    /// Formats a line like the subscriber does, for lines that cannot go through it: it would call itself.
     fn line(self, level: Level, message: &str, fields: &[(&str, Value)]) -> Vec<u8> {
         let mut time = String::new();
-        // A clock that cannot be read leaves the time out.
+        // If the clock cannot be read, the line has no time.
         let _ = SystemTime.format_time(&mut Writer::new(&mut time));
         let target = module_path!();
         let line = match self {
@@ -144,12 +144,12 @@ impl<'a> MakeWriter<'a> for Log {
     }
 }
 
-/// Takes one line, in one call of `write`.
+/// Takes one line in each call of `write`.
 pub(super) struct Line<'a>(&'a LineQueue);
 
 impl io::Write for Line<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        // The queue counts what it does not take. An error would have the subscriber write about it, and wait.
+        // The queue counts the lines that it refuses. The subscriber would write about an error itself, and wait.
         let _ = self.0.offer(line.to_vec());
         Ok(line.len())
     }

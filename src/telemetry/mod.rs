@@ -1,7 +1,8 @@
-//! What the program tells about itself while it runs: tracing events on standard error, spans in the trace journal.
+//! Telemetry: tracing events on standard error, spans in the trace journal.
 //!
-//! Neither holds the program up. Each has a bounded queue and a thread that writes, and the end of the process waits for
-//! both only so long: a pipe that nobody reads, a stopped terminal and a disk that hangs never take what is written.
+//! Neither blocks the program. Each has a bounded queue and a thread that writes, and the end of the process waits for
+//! both only for a limited time: a pipe that nobody reads, a stopped terminal or a failing disk may never take the
+//! rest.
 
 mod log;
 mod panic;
@@ -25,7 +26,7 @@ use crate::line_queue::LineWriter;
 use crate::settings::JournalSettings;
 use crate::terminal;
 
-/// How long the end of the process waits for the trace journal: it goes to a disk, which may be slow for a while.
+/// How long the end of the process waits for the trace journal, whose disk may be slow for a while.
 const JOURNAL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why there is no telemetry.
@@ -46,7 +47,7 @@ pub enum TelemetryError {
     /// The process has a subscriber for tracing events already.
     #[error("tracing is set up already")]
     AlreadySet(#[source] TryInitError),
-    /// The log has no thread that writes it.
+    /// The thread that writes the log cannot be started.
     #[error("cannot start the thread that writes the log")]
     Thread(#[source] io::Error),
     /// The trace journal cannot be written.
@@ -59,8 +60,8 @@ pub enum TelemetryError {
     },
 }
 
-/// The threads that write the log and the trace journal. Dropping it waits until both have written everything before,
-/// a few seconds at most.
+/// The threads that write the log and the trace journal. Dropping this waits until both have written everything before,
+/// but only for a few seconds.
 #[derive(Debug)]
 #[must_use = "dropping it ends the log"]
 pub struct Telemetry {
@@ -70,27 +71,26 @@ pub struct Telemetry {
 
 impl Drop for Telemetry {
     fn drop(&mut self) {
-        // The journal first: its failures are logged.
+        // The journal first: its failures go to the log.
         if let Some(journal) = &mut self.journal {
             if !journal.close_within(JOURNAL_PATIENCE) {
                 tracing::warn!(patience = ?JOURNAL_PATIENCE, "the trace journal was not written in time");
             }
             let lost = journal.lost();
             if lost > 0 {
-                tracing::warn!(lost, "spans are not in the trace journal");
+                tracing::warn!(lost, "spans are missing in the trace journal");
             }
         }
-        // If this takes too long, nobody reads the log, and nobody can be told.
+        // On a timeout nobody reads the log, so there is no place to report it.
         let _ = self.log.close_within(END_PATIENCE);
     }
 }
 
 /// Sends this process's tracing events and panics to standard error from now on, and its spans to the trace journal if
-/// that has a file.
+/// it has a file.
 ///
-/// `RUST_LOG`, if it is set, takes the place of the level; the journal does not mind either. Nothing that logs waits for
-/// standard error: lines that are too many for it, or that it refuses, are counted, and a line among the others says how
-/// many are missing.
+/// `RUST_LOG`, if set, replaces the level; it does not affect the journal. Logging never waits for standard error:
+/// lines that standard error does not take in time are dropped and counted, and a notice in the log reports how many.
 pub fn init(settings: LogSettings, journal: Option<(&Path, &JournalSettings)>) -> Result<Telemetry, TelemetryError> {
     let filter = match env::var("RUST_LOG") {
         Ok(value) => filter(&value, settings.level)?,
@@ -100,7 +100,7 @@ pub fn init(settings: LogSettings, journal: Option<(&Path, &JournalSettings)>) -
     let on_terminal = io::stderr().is_terminal();
     let style = style(settings.format, on_terminal);
     let (log, log_writer) = Log::start(style).map_err(TelemetryError::Thread)?;
-    // The layer's own messages would go to standard error directly.
+    // The layer would write its own messages directly to standard error.
     let layer = fmt::layer().with_writer(log.clone()).log_internal_errors(false);
     let layer = match style {
         // The fields stand beside the level and the time, where a collector looks for them.

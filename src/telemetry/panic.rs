@@ -1,4 +1,4 @@
-//! Panics, told in the log: the message that the standard library writes would wait for a reader of standard error.
+//! Logs panics. The standard library's own message would wait for a reader of standard error.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::PanicHookInfo;
@@ -9,7 +9,7 @@ use tracing::Level;
 
 use super::log::{END_PATIENCE, Log};
 
-/// The messages of a panic that ends the process at once: one that began while another unwound, or where none may pass.
+/// The messages of panics that end the process at once: a panic during unwinding, or where unwinding is not allowed.
 const LAST: [&str; 2] = ["panic in a destructor during cleanup", "panic in a function that cannot unwind"];
 
 /// The panic hook of a process with a log.
@@ -25,8 +25,8 @@ pub(super) fn log(info: &PanicHookInfo<'_>) {
     }
     log.add(Level::ERROR, &format!("panicked: {message}"), &fields);
     if LAST.contains(&message) {
-        // Nothing is served any more, and what waits in the queue is lost with the process. The standard library would
-        // now end it too, but write about it first, and wait.
+        // The process ends without serving again, and would lose the queued lines. The standard library would end it
+        // here too, but write a message first and wait.
         log.flush_within(END_PATIENCE);
         process::abort();
     }
@@ -40,7 +40,7 @@ mod tests {
     use super::super::log::Style;
     use super::*;
 
-    /// Tells this test that it is the process that dies.
+    /// Tells the test binary that it is the process that dies.
     const DIES: &str = "TURN_METRICS_TEST_DIES_OF_PANICS";
 
     struct PanicsWhenDropped;

@@ -1,10 +1,10 @@
 use std::io::{self, ErrorKind, Write};
 
-/// A writer of which each call of `write` is one line, with its break. After a line that was written in part, as a disk
-/// that fills leaves it, the next one begins on a line of its own.
+/// A writer that takes one line, with its line break, in each call of `write`. If a line was written in part, as on a
+/// disk that fills, the next one still starts on a new line.
 pub(super) struct WholeLines<W> {
     writer: W,
-    /// Whether the latest line lacks its end.
+    /// Whether the latest line was cut.
     is_torn: bool,
 }
 
@@ -47,7 +47,7 @@ impl<W: Write> Write for WholeLines<W> {
 mod tests {
     use super::*;
 
-    /// Has so much room left.
+    /// The room left on the disk.
     struct Disk {
         room: usize,
         text: String,

@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::clock::{Clock, Stopwatch};
 use crate::turn::EpochMillis;
 
-/// A clock and a stopwatch that stand still until they are moved, together. The clock alone can be set to another moment, as
-/// a computer's clock can. Clones show the same time.
+/// A clock and a stopwatch that advance together when a test moves them. The clock alone can be set to another moment,
+/// like the clock of a computer. Clones show the same time.
 ///
 /// ```
 /// use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::turn::EpochMillis;
 /// ```
 #[derive(Debug, Clone)]
 pub struct TestClock {
-    /// What the clock showed when the stopwatch showed 0, or would have.
+    /// The clock's time minus the stopwatch's, in milliseconds.
     begin: Arc<AtomicI64>,
     /// In nanoseconds.
     elapsed: Arc<AtomicU64>,
@@ -34,7 +34,7 @@ impl TestClock {
         clock
     }
 
-    /// Sets the clock to this moment, forward or back. The stopwatch does not notice.
+    /// Sets the clock to this moment, forward or back. The stopwatch is not affected.
     pub fn set(&self, now: u64) {
         let now = i64::try_from(now).unwrap_or(i64::MAX);
         self.begin.store(now.saturating_sub(self.elapsed_ms()), Ordering::SeqCst);

@@ -66,11 +66,11 @@ pub(super) fn read(kind: EventType, rest: &[u8], known: &mut Texts) -> Option<Ke
                 context_size: rest.optional(br#","contextSize":"#, Rest::count)?,
                 model: rest.optional(br#","model":"#, |rest| rest.label(&mut known.model))?,
                 provider: rest.optional(br#","provider":"#, |rest| rest.label(&mut known.provider))?,
-                // A moment is rare, and written with `parse_line`'s care for numbers.
+                // `endedAt` is rare, and its number needs the care of `parse_line`.
                 ended_at: None,
             })
         }
-        // Neither is common enough for a short way of its own: an error carries what is not kept.
+        // Neither needs a short path: errors are rare, and so are ignored lines that are not flat.
         EventType::Error | EventType::Ignored => return None,
     };
     if rest.0 != b"}" {
@@ -114,7 +114,7 @@ impl<'a> Rest<'a> {
         Some(known.insert(text).clone())
     }
 
-    /// A text that is short enough to be a label as it is.
+    /// A text that is short enough for a label.
     fn label(&mut self, known: &mut Option<Label>) -> Option<Label> {
         self.text(known).filter(|label| !label.is_cut())
     }

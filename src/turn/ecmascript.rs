@@ -1,12 +1,12 @@
-//! Numbers as ECMAScript's `JSON.stringify` writes them, so that equal metrics are equal bytes in both.
+//! Writes numbers as ECMAScript's `JSON.stringify` does, so that equal metrics are equal bytes in both languages.
 
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-/// Whole numbers below it, 2^53, are exact, and written the same by everyone.
+/// Whole numbers below this, 2^53, are exact, and every implementation writes them alike.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
-/// The number as a whole one, if it is one that is exact.
+/// Returns the number as an integer if it is one and exact.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole and within 0 to 2^53")]
 pub(super) fn exact_whole(number: f64) -> Option<u64> {
     (number.fract() == 0.0 && (0.0..EXACT).contains(&number)).then_some(number as u64)
@@ -17,8 +17,8 @@ pub(super) fn serialize_number<S: Serializer>(number: f64, serializer: S) -> Res
     if let Some(whole) = exact_whole(number) {
         return serializer.serialize_u64(whole);
     }
-    // From here to 2^53 `serde_json` and ECMAScript agree. Beyond, the text has to be passed through the serializer. A
-    // format that is not read by people has numbers of its own.
+    // Down to 1e-5 and up to 2^53 `serde_json` and ECMAScript agree. Other numbers are passed on as raw text. A binary
+    // format writes its own numbers.
     if (1e-5..EXACT).contains(&number.abs()) || !serializer.is_human_readable() {
         return serializer.serialize_f64(number);
     }

@@ -41,7 +41,7 @@ pub enum Progress {
         step_id: Option<StepId>,
         /// The tokens.
         report: UsageReport,
-        /// Whether the report stands above those that are not final.
+        /// Whether the report outranks those that are not final.
         is_final: bool,
     },
     /// A step ended (`step-complete`).
@@ -50,35 +50,35 @@ pub enum Progress {
         step_id: StepId,
         /// How long it took.
         times: StepTimes,
-        /// The model that was asked in this step, if the kernel tells.
+        /// The model asked in this step, if the kernel named it.
         model: Option<Label>,
-        /// Whose model that is, if the kernel tells.
+        /// The model's provider, if the kernel named it.
         provider: Option<Label>,
     },
-    /// The turn failed (`error`). It goes on if another event follows, and is sealed some time later if none does.
+    /// The turn failed (`error`). It goes on if another event follows; otherwise it is sealed some time later.
     Failed,
 }
 
-/// What a turn is called by at its start. Each is a free text, and absent if the kernel does not tell.
+/// The labels that a turn has at its start. Each is a free text, and absent if the kernel did not name it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TurnLabels {
     /// The model asked.
     pub model: Option<Label>,
-    /// Whose model that is.
+    /// The model's provider.
     pub provider: Option<Label>,
     /// Whom the spend belongs to: a product, a team, a user.
     pub project: Option<Label>,
 }
 
 impl TurnLabels {
-    /// The model alone.
+    /// Returns labels with a model alone.
     pub fn of_model(model: &str) -> Self {
         Self { model: Some(model.into()), ..Self::default() }
     }
 }
 
 impl Progress {
-    /// The step that this adds to its turn, if it is new there.
+    /// The step that this event adds to its turn if the turn does not have it.
     pub fn step_id(&self) -> Option<&StepId> {
         match self {
             Self::Usage { step_id, report, .. } if !report.is_silent() => step_id.as_ref(),
@@ -87,7 +87,7 @@ impl Progress {
         }
     }
 
-    /// The names of those of its fields that were cut.
+    /// The names of the fields whose texts were cut.
     pub fn cut_labels(&self) -> impl Iterator<Item = &'static str> {
         let (model, provider, project) = match self {
             Self::Start(TurnLabels { model, provider, project }) => {
@@ -113,7 +113,7 @@ pub struct Done {
     pub context_size: Option<TokenCount>,
     /// The model asked, if the kernel tells.
     pub model: Option<Label>,
-    /// Whose model that is, if the kernel tells.
+    /// The model's provider, if the kernel named it.
     pub provider: Option<Label>,
     /// When the turn ended by the kernel's clock, for a turn that is sent later than it happened.
     pub ended_at: Option<KernelMoment>,
@@ -133,7 +133,7 @@ impl Done {
         }
     }
 
-    /// The names of those of its fields that were cut.
+    /// The names of the fields whose texts were cut.
     pub fn cut_labels(&self) -> impl Iterator<Item = &'static str> {
         cut([("reason", Some(&self.reason)), ("model", self.model.as_ref()), ("provider", self.provider.as_ref())])
     }

@@ -25,7 +25,7 @@ pub enum InvalidId {
         /// The byte at which the first control character stands.
         at: usize,
     },
-    /// The text is `.` or `..`, which no URL can name: clients take them out of a path.
+    /// The text is `.` or `..`, which no URL can contain as a path segment: clients remove them.
     #[error("an id must not be `.` or `..`")]
     Dots,
 }

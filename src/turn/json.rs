@@ -66,7 +66,7 @@ impl StoredTurn {
     }
 }
 
-/// The details of a step after their first key.
+/// Writes the details of a step, after their first key.
 fn write_details(details: &StepDetails, json: &mut Vec<u8>) {
     let StepDetails { step_id, model, provider, cache_write_1h_tokens } = details;
     write_id(step_id.as_str(), json);

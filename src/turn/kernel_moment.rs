@@ -5,7 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use super::EpochMillis;
 use super::ecmascript::serialize_number;
 
-/// A moment by a kernel's clock, as it was sent: any finite number, meant as milliseconds since 1970.
+/// A moment by a kernel's clock, as sent: any finite number, meant as milliseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub struct KernelMoment(f64);
 
@@ -13,17 +13,17 @@ pub struct KernelMoment(f64);
 impl Eq for KernelMoment {}
 
 impl KernelMoment {
-    /// A smaller number is a moment of 1973 or, more likely, in seconds.
+    /// A smaller number would be a moment before March 1973; more likely it is in seconds.
     const EARLIEST: f64 = 1e11;
     /// How far a kernel's clock may be ahead of the service's.
     const MOST_AHEAD: Duration = Duration::from_hours(24);
 
-    /// The moment in whole milliseconds, rounded down; `None` if it cannot be right: it is negative, probably in
+    /// Returns the moment in whole milliseconds, rounded down. `None` if it is implausible: negative, probably in
     /// seconds, or more than a day after `now`.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within 10^11 and a day after now")]
     pub fn plausible(self, now: EpochMillis) -> Option<EpochMillis> {
         let whole = self.0.floor();
-        // The conversion stops at the largest number.
+        // The conversion saturates.
         let moment = (whole >= Self::EARLIEST).then_some(EpochMillis::new(whole as u64))?;
         (moment <= now.saturating_add(Self::MOST_AHEAD)).then_some(moment)
     }
@@ -45,7 +45,7 @@ impl Serialize for KernelMoment {
 impl<'de> Deserialize<'de> for KernelMoment {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let number = f64::deserialize(deserializer)?;
-        // JSON has none that is not; other formats do.
+        // JSON has no other number; other formats do.
         if number.is_finite() { Ok(Self(number)) } else { Err(de::Error::custom("must be a finite number")) }
     }
 }

@@ -12,12 +12,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[derive(Clone)]
 pub struct Label {
     text: Arc<str>,
-    /// Whether the text was longer. It is no part of the label's identity.
+    /// Whether the text was longer. Ignored in comparisons.
     is_cut: bool,
 }
 
 impl Label {
-    /// The most bytes of a label. A longer text is cut at a character.
+    /// The maximum length in bytes. A longer text is cut at a character boundary.
     pub const MAX_BYTES: usize = 256;
 
     /// The text of the label.
@@ -25,7 +25,7 @@ impl Label {
         &self.text
     }
 
-    /// Whether the text was longer than a label may be.
+    /// Whether the text was cut.
     pub fn is_cut(&self) -> bool {
         self.is_cut
     }
@@ -92,7 +92,7 @@ mod tests {
         assert_eq!((longest.as_str().len(), longest.is_cut()), (Label::MAX_BYTES, false));
         let longer = Label::from(format!("{longest}y").as_str());
         assert_eq!((&longer, longer.is_cut()), (&longest, true));
-        // 255 bytes, then a character of two.
+        // 255 bytes, then a two-byte character.
         let label = Label::from(format!("{}é", "x".repeat(255)).as_str());
         assert_eq!((label.as_str().len(), label.is_cut()), (255, true));
         let read: Label = serde_json::from_str(&format!("\"{}\"", "é".repeat(200))).unwrap();

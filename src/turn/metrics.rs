@@ -35,42 +35,42 @@ pub struct TurnMetrics {
     pub context_size: Option<TokenCount>,
 }
 
-/// A turn that is over: its metrics, and what is known of it beside them.
+/// A sealed turn: its metrics, and what else is known of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SealedTurn {
     /// When it was sealed here.
     pub sealed_at: EpochMillis,
-    /// When it ended by its kernel's clock, if the kernel told a moment that can be right.
+    /// When it ended by its kernel's clock, if the kernel sent a plausible moment.
     pub ended_at: Option<EpochMillis>,
     /// Why it ended.
     pub reason: Label,
     /// The model asked, if the kernel told.
     pub model: Option<Label>,
-    /// Whose model that is, if the kernel told.
+    /// The model's provider, if the kernel named it.
     pub provider: Option<Label>,
-    /// Whom the spend belongs to, if the kernel told.
+    /// Whom the spend belongs to, if the kernel named it.
     pub project: Option<Label>,
-    /// The part of its cache writes that was written for an hour, if that was reported.
+    /// Its cache writes with a lifetime of an hour, if reported: a part of all cache writes.
     pub cache_write_1h_tokens: Option<TokenCount>,
-    /// What is known of single steps; one of which nothing is known has no entry.
+    /// Details of single steps; a step without details has no entry.
     pub step_details: Vec<StepDetails>,
     /// Its metrics.
     pub metrics: TurnMetrics,
 }
 
-/// What is known of a step beside its metrics.
+/// What is known of a step besides its metrics.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StepDetails {
     /// The step.
     pub step_id: StepId,
-    /// The model asked, where it is not the turn's.
+    /// The model asked, if it is not the turn's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<Label>,
-    /// Whose model that is, where it is not the turn's.
+    /// The model's provider, if it is not the turn's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<Label>,
-    /// The part of its cache writes that was written for an hour, if that was reported.
+    /// Its cache writes with a lifetime of an hour, if reported: a part of all cache writes.
     #[serde(rename = "cacheWrite1hTokens", default, skip_serializing_if = "Option::is_none")]
     pub cache_write_1h_tokens: Option<TokenCount>,
 }
@@ -106,15 +106,15 @@ impl SealedTurn {
 
 /// A sealed turn with its place in its conversation: what storage knows stands beside the metrics, not in them.
 ///
-/// Written as JSON its keys stand in this order.
+/// Its keys in JSON have the order of these fields.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StoredTurn {
     /// Its place in the conversation.
     pub ordinal: Ordinal,
-    /// When it was sealed here, in milliseconds since 1970. It never falls within a conversation.
+    /// When it was sealed here, in milliseconds since 1970. Within a conversation this never goes back.
     pub sealed_at: EpochMillis,
-    /// When it ended by its kernel's clock, in milliseconds since 1970, if the kernel told.
+    /// When it ended by its kernel's clock, in milliseconds since 1970, if the kernel sent a plausible moment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<EpochMillis>,
     /// Why it ended.
@@ -122,16 +122,16 @@ pub struct StoredTurn {
     /// The model asked, if the kernel told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<Label>,
-    /// Whose model that is, if the kernel told.
+    /// The model's provider, if the kernel named it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<Label>,
-    /// Whom the spend belongs to, if the kernel told.
+    /// Whom the spend belongs to, if the kernel named it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub project: Option<Label>,
-    /// The part of its cache writes that was written for an hour, if that was reported.
+    /// Its cache writes with a lifetime of an hour, if reported: a part of all cache writes.
     #[serde(rename = "cacheWrite1hTokens", default, skip_serializing_if = "Option::is_none")]
     pub cache_write_1h_tokens: Option<TokenCount>,
-    /// What is known of single steps; one of which nothing is known has no entry.
+    /// Details of single steps; a step without details has no entry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub step_details: Vec<StepDetails>,
     /// Its metrics.

@@ -27,7 +27,7 @@ impl Millis {
         }
     }
 
-    /// Reads a time as a kernel reports it: absent if it is null or negative, as a kernel's clock may step back.
+    /// Reads a time from a kernel. Absent if it is null or negative: a kernel's clock may step back.
     pub(super) fn read_reported<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Self>, D::Error> {
         let number: Option<f64> = Deserialize::deserialize(deserializer)?;
         match number {
@@ -114,7 +114,7 @@ impl EpochMillis {
         self.0
     }
 
-    /// The moment `time` later, at most the largest there is.
+    /// Returns the moment `time` later, saturating at the maximum.
     #[must_use]
     pub fn saturating_add(self, time: std::time::Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)))

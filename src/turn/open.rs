@@ -37,12 +37,12 @@ pub struct OpenStep {
 }
 
 impl OpenStep {
-    /// A step of which nothing has been reported yet.
+    /// Returns a step without any report.
     pub fn new(id: StepId) -> Self {
         Self { id, reports: UsageReports::default(), times: StepTimes::default(), model: None, provider: None }
     }
 
-    /// What is known of the step beside its metrics, where that differs from what is known of its turn.
+    /// Returns what is known of the step besides its metrics, where it differs from the turn's.
     fn details(&self, turn_model: Option<&Label>, turn_provider: Option<&Label>) -> Option<StepDetails> {
         let model = self.model.as_ref().filter(|model| Some(*model) != turn_model);
         let provider = self.provider.as_ref().filter(|provider| Some(*provider) != turn_provider);
@@ -138,11 +138,11 @@ impl Eq for OpenSteps {}
 pub struct OpenTurn {
     /// The turn.
     pub id: TurnId,
-    /// What its `turn-start` named; of each the latest.
+    /// The labels of its `turn-start` events; the latest of each.
     pub labels: TurnLabels,
     /// Its steps, in the order in which they were first seen.
     pub steps: OpenSteps,
-    /// The usage reports that named no step.
+    /// The usage reports without a step.
     pub unlabelled: UsageReports,
     /// Whether its latest event was an `error`.
     pub has_failed: bool,
@@ -164,7 +164,7 @@ impl OpenTurn {
                 rename(&mut self.labels.provider, provider.as_ref());
                 rename(&mut self.labels.project, project.as_ref());
             }
-            // A silent report must not make its step known.
+            // A report without tokens must not add its step.
             Progress::Usage { report, .. } if report.is_silent() => {}
             Progress::Usage { step_id, report, is_final } => match step_id {
                 Some(id) => self.steps.entry(id).reports.take(*report, *is_final),
@@ -208,7 +208,7 @@ impl OpenTurn {
                 usage: usage.usage(),
                 steps: steps.collect(),
                 duration: done.duration,
-                // A context size of 0 means that nobody knows it.
+                // A context size of 0 means unknown.
                 context_size: [last_step, done.context_size]
                     .into_iter()
                     .flatten()
@@ -217,7 +217,7 @@ impl OpenTurn {
         }
     }
 
-    /// What is probably a mistake of the kernel, in the turn as it is when `done` seals it.
+    /// Probable mistakes of the kernel in the turn that `done` seals.
     pub fn warnings(&self, done: &Done, sealed_at: EpochMillis) -> Vec<Warning> {
         let mut warnings = Vec::new();
         let turn_id = || self.id.clone();
@@ -240,7 +240,7 @@ impl OpenTurn {
         warnings
     }
 
-    /// The turn's tokens: those of `done` if it counts any, else what the steps and the other reports come to.
+    /// The turn's tokens: those of `done` if it counts any, else the sum of the steps, else the reports without a step.
     fn usage_with(&self, done: &Done) -> UsageReport {
         let of_done = done.usage.filter(|report| !report.is_silent());
         let of_reports = self.sum_of_steps().or_else(|| self.unlabelled.joined());
@@ -504,7 +504,7 @@ mod tests {
         }
     }
 
-    /// The contract's cases of the fold, of one conversation each.
+    /// The contract's test vectors of the fold, one conversation each.
     #[test]
     fn the_contracts_cases() {
         let file: serde_json::Value = serde_json::from_str(include_str!("../../tests/vectors/fold.json")).unwrap();

@@ -174,7 +174,7 @@ proptest! {
         prop_assert_eq!(a.join(a), a);
     }
 
-    /// A final report replaces the others whenever it comes, but for an input or an output counter that it lacks.
+    /// A final report replaces the others whenever it arrives, except for an input or output counter that it lacks.
     #[test]
     fn reports_come_to_the_same_in_any_order_and_however_often(
         (reports, shuffled) in vec((report(), any::<bool>()), 0..8).prop_flat_map(|reports| {
@@ -191,7 +191,7 @@ proptest! {
         };
         prop_assert_eq!(joined(&reports), joined(&shuffled));
 
-        // The oracle looks at each counter by itself.
+        // The oracle treats each counter separately.
         let said: Vec<_> = reports.iter().filter(|(report, _)| !report.is_silent()).collect();
         let largest = |of: fn(&UsageReport) -> Option<TokenCount>, finals: bool| {
             said.iter().filter(|(_, is_final)| *is_final == finals).filter_map(|(report, _)| of(report)).max()
@@ -208,7 +208,7 @@ proptest! {
         prop_assert_eq!(joined(&reports).joined(), (!said.is_empty()).then_some(expected));
     }
 
-    /// What is known is not wiped out by what is not said.
+    /// A missing counter does not erase a known one.
     #[test]
     fn a_done_that_counts_nothing_changes_no_usage(
         events in vec(usage_report(), 0..8),

@@ -32,7 +32,7 @@ impl EventReader {
     /// Reads one event from a line of JSON; `None` is an event that does not count for metrics.
     #[inline]
     pub fn read(&mut self, line: &[u8]) -> Result<Option<KernelEvent>, BadEvent> {
-        // Nine lines in ten are deltas, most of them of the turn of the one before.
+        // Nine lines in ten are deltas, and most follow a delta of the same turn.
         if self.fronts.is_repeated_in(line) { Ok(None) } else { self.read_other(line) }
     }
 

@@ -1,14 +1,14 @@
 use std::time::Duration;
 
-/// How long the service has run, over all its starts, in whole milliseconds. Ages of open turns are measured by it.
+/// How long the service has run, over all its starts, in whole milliseconds. The ages of open turns are measured in it.
 ///
 /// It stands still while the service does not run, so a host that slept, a wall clock that jumped or a service that was
-/// down makes no turn older.
+/// down does not age a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct RunningTime(u64);
 
 impl RunningTime {
-    /// So many milliseconds of running.
+    /// Returns a running time of this many milliseconds.
     pub fn new(millis: u64) -> Self {
         Self(millis)
     }
@@ -18,13 +18,13 @@ impl RunningTime {
         self.0
     }
 
-    /// The time after running for so much longer, in whole milliseconds.
+    /// Returns the running time `time` later, in whole milliseconds.
     #[must_use]
     pub fn saturating_add(self, time: Duration) -> Self {
         Self(self.0.saturating_add(millis(time)))
     }
 
-    /// The time so much earlier, at least 0.
+    /// Returns the running time `time` earlier, at least 0.
     #[must_use]
     pub fn saturating_sub(self, time: Duration) -> Self {
         Self(self.0.saturating_sub(millis(time)))

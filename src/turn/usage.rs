@@ -19,8 +19,8 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// The sum of two different things. A cache counter is present if at least one of them has it; each counter
-    /// stays at [`TokenCount::MAX`] where it would pass it.
+    /// Returns the sum of the usage of two different things. A cache counter is present if either has it; each counter
+    /// saturates at [`TokenCount::MAX`].
     #[must_use]
     pub fn saturating_add(self, other: Self) -> Self {
         Self {
@@ -36,8 +36,8 @@ impl Usage {
         self.input_tokens.saturating_add(self.output_tokens)
     }
 
-    /// Whether more tokens were read from the cache and written to it than the prompt has. A kernel that reports so
-    /// counts the prompt without its cached part.
+    /// Whether the cache counters together exceed the prompt. Then the kernel counts the prompt without its cached
+    /// part.
     pub fn has_more_cached_than_input(self) -> bool {
         let cached = self.cache_read_tokens.unwrap_or_default();
         // The sum of two counts stays below 2^54.
@@ -52,7 +52,7 @@ fn add_reported(a: Option<TokenCount>, b: Option<TokenCount>) -> Option<TokenCou
     }
 }
 
-/// What one report says of the tokens of a step or a turn: any counter may be missing.
+/// What one event reports of the tokens of a step or a turn; any counter may be missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct UsageReport {
@@ -62,13 +62,13 @@ pub struct UsageReport {
     /// Tokens that the model wrote.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_tokens: Option<TokenCount>,
-    /// Those of the prompt that were read from the provider's cache.
+    /// Prompt tokens that were read from the provider's cache.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_read_tokens: Option<TokenCount>,
-    /// Those of the prompt that were written to the provider's cache.
+    /// Prompt tokens that were written to the provider's cache.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_write_tokens: Option<TokenCount>,
-    /// Those that were written to the cache to stay for an hour, which costs more: a part of `cache_write_tokens`.
+    /// The part of `cache_write_tokens` with a lifetime of an hour, which costs more.
     #[serde(rename = "cacheWrite1hTokens", skip_serializing_if = "Option::is_none")]
     pub cache_write_1h_tokens: Option<TokenCount>,
 }
@@ -106,8 +106,8 @@ impl UsageReport {
         self.by_counter(other, Ord::max)
     }
 
-    /// The sum of reports of two different things. A counter is present if at least one of them has it; each counter
-    /// stays at [`TokenCount::MAX`] where it would pass it.
+    /// Returns the sum of reports of two different things. A counter is present if either report has it; each counter
+    /// saturates at [`TokenCount::MAX`].
     #[must_use]
     pub fn saturating_add(self, other: Self) -> Self {
         self.by_counter(other, add_reported)
@@ -127,8 +127,8 @@ impl UsageReport {
         }
     }
 
-    /// Whether the report has neither input nor output tokens. Such a report counts as not sent, cache counters
-    /// included: a provider that reported nothing must not wipe out what is known.
+    /// Whether the report has neither input nor output tokens. It is then ignored, cache counters included: a provider
+    /// that reported nothing must not erase what is known.
     pub fn is_silent(&self) -> bool {
         self.input_tokens.is_none() && self.output_tokens.is_none()
     }
@@ -161,20 +161,20 @@ impl UsageReport {
     }
 }
 
-/// All reports of one thing, joined: a final report stands above those that are not.
+/// All reports of one thing, joined. A final report outranks those that are not final.
 ///
-/// Some providers' last report is lower than their first, and it is the true one. Keeping the two kinds apart makes this
-/// join commutative, associative and idempotent too.
+/// The last report of some providers is lower than their first, and it is the true one. Keeping the two kinds apart
+/// makes this join commutative, associative and idempotent too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct UsageReports {
-    /// The join of the reports that were not final; `None` before the first.
+    /// The join of the reports that are not final; `None` if there are none.
     pub interim: Option<UsageReport>,
-    /// The join of the final reports; `None` before the first.
+    /// The join of the final reports; `None` if there are none.
     pub last: Option<UsageReport>,
 }
 
 impl UsageReports {
-    /// Takes a report in. A silent one changes nothing.
+    /// Adds a report. A silent one changes nothing.
     pub fn take(&mut self, report: UsageReport, is_final: bool) {
         if !report.is_silent() {
             let known = if is_final { &mut self.last } else { &mut self.interim };
@@ -182,8 +182,8 @@ impl UsageReports {
         }
     }
 
-    /// What the reports come to; `None` before the first. A final report without an input or an output counter has that
-    /// of the others.
+    /// Returns the combined report; `None` without reports. If the final reports lack an input or an output counter,
+    /// the other reports supply it.
     pub fn joined(&self) -> Option<UsageReport> {
         match (self.interim, self.last) {
             (Some(interim), Some(last)) => Some(last.or_unsaid(interim)),

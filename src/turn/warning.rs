@@ -12,7 +12,7 @@ pub enum Warning {
         /// The name of the field in its event.
         field: &'static str,
     },
-    /// A `done` said that the turn ended at a moment that cannot be right, which was ignored.
+    /// The `endedAt` of a `done` is implausible, and was ignored.
     #[error("turn `{turn_id}`: `endedAt` was ignored: it must be in milliseconds since 1970, and not in the future")]
     ImplausibleEnd {
         /// The turn.
@@ -50,7 +50,7 @@ impl Warning {
         }
     }
 
-    /// What is wrong, without a word of what was sent: fit for a log.
+    /// Describes the mistake without quoting the input, so that it is fit for a log.
     pub fn summary(&self) -> &'static str {
         match self {
             Self::LabelCut { .. } => "a text was cut",

@@ -100,7 +100,7 @@ pub(super) struct DoneLine {
 #[serde(tag = "type", rename = "error", rename_all = "camelCase")]
 pub(super) struct ErrorLine {
     conversation_id: ConversationId,
-    /// A kernel that fails outside a turn names none.
+    /// Absent if the kernel failed outside a turn.
     #[serde(skip_serializing_if = "Option::is_none")]
     turn_id: Option<TurnId>,
 }

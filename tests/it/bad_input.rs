@@ -177,7 +177,7 @@ fn more_than_may_be_buffered_is_503_as_it_comes() {
     let (_directory, server) = server(SMALL_BUDGET);
     let many = format!("{DONE}\n").repeat(100);
     assert_eq!(post(&mut server.client(), many.as_bytes()).status, 200);
-    // What counts is held until the body ends, and these do not. They hold all that there is, whatever an event takes.
+    // Events that count are held until the body ends, and these bodies do not end. Together they take the whole budget.
     let mut holders: Vec<_> = (0..12).map(|_| server.client()).collect();
     for holder in &mut holders {
         let _ = holder.begin_post(100_000).write_all(many.as_bytes());

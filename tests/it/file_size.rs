@@ -1,4 +1,4 @@
-//! A limit on the size of files (`ulimit -f`), which the system by default enforces by ending the process without a word.
+//! A limit on the size of files (`ulimit -f`). By default the system ends a process that exceeds it without a message.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 use crate::server::{Answer, Server, metrics, turn_metrics, until};
 
-/// The command under a limit of so many blocks of 512 bytes, ready for arguments.
+/// Returns the command under a limit of this many blocks of 512 bytes, ready for arguments.
 fn limited(blocks: u32) -> Command {
     let program = turn_metrics();
     let mut command = Command::new("sh");
@@ -44,7 +44,7 @@ fn assert_told(output: &Output, parts: &[&str]) {
     }
 }
 
-/// A stopped store of a thousand turns, which takes more than the limits of these tests.
+/// A stopped store of a thousand turns, larger than the limits of these tests.
 fn store() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(directory.path());
@@ -64,7 +64,7 @@ fn a_server_at_the_limit_refuses_and_says_why_and_goes_on_when_there_is_room() {
     let server = Server::start_by(limited(400), directory.path(), &[("STORE__JOURNAL_BYTES", "10000000")]);
     let mut client = server.client();
     let mut acknowledged = 0;
-    // The files grow until one of them is at its limit.
+    // The files grow until one of them reaches its limit.
     let refused = loop {
         let answer = client.post_events(&turns(acknowledged, acknowledged + 100));
         if answer.status != 200 {
@@ -73,7 +73,7 @@ fn a_server_at_the_limit_refuses_and_says_why_and_goes_on_when_there_is_room() {
         acknowledged += 100;
     };
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "{refused:?}");
-    // A write of its own may find room until a larger one has been refused again.
+    // The readiness check is small and may still find room until a larger write is refused again.
     let not_ready: Answer = until("it is not ready", || {
         let ready = client.get("/ready");
         if ready.status == 503 {
@@ -99,7 +99,7 @@ fn a_server_at_the_limit_refuses_and_says_why_and_goes_on_when_there_is_room() {
 #[test]
 fn compact_at_the_limit_says_why_and_leaves_the_store_as_it_was() {
     let directory = store();
-    // Too low for a journal of its own, for the new file, and for the old one.
+    // The limits are too low for a new journal, for the new file and for the old one.
     let mut told = Vec::new();
     for blocks in [16, 300, 600, 700, 800] {
         let output = limited(blocks).args(["compact", "--data-dir"]).arg(directory.path()).output().unwrap();
@@ -141,7 +141,7 @@ fn ingest_at_the_limit_says_why() {
     server.lift_file_size_limit();
     until("there is room", || (server.client().get("/ready").status == 200).then_some(()));
 
-    // Its own output is at the limit too.
+    // Standard output is at its limit too.
     let output = directory.path().join("output");
     fs::write(&output, [b'x'; 512]).unwrap();
     let full = File::options().append(true).open(&output).unwrap();

@@ -1,4 +1,4 @@
-//! What a body is made of: lines that are whole or torn, long ones, compressed ones, and what is refused of them.
+//! The lines of a body: complete, torn, long and compressed, and what the answer says of refused ones.
 
 use std::io::Write;
 
@@ -38,7 +38,7 @@ fn each_case_of_framing_has_its_status_and_its_turns() {
     for (nth, case) in file["cases"].as_array().unwrap().iter().enumerate() {
         let own = format!("c{nth}");
         let body = case["body"].as_str().unwrap();
-        // The conversation of each case is its own, so that one server is enough for all.
+        // Each case has its own conversation, so one server serves all.
         let of_its_own = body
             .replace(r#""conversationId":"c""#, &format!(r#""conversationId":"{own}""#))
             .replace(r#""conversationId": "c""#, &format!(r#""conversationId": "{own}""#))
@@ -51,7 +51,7 @@ fn each_case_of_framing_has_its_status_and_its_turns() {
     }
 }
 
-/// Posts a body in chunks of this length, with no announcement of how long it is.
+/// Posts a body in chunks of this length, without a content length.
 fn post_in_chunks(client: &mut Client, body: &[u8], chunk_bytes: usize) -> Answer {
     let head =
         b"POST /events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n";
@@ -80,7 +80,7 @@ fn long_results_are_no_reason_to_refuse_what_comes_with_them() {
         assert_eq!((&answer.json()["accepted"], &answer.json()["ignored"]), (&json!(1), &json!(2)));
         let answer = post_in_chunks(&mut server.client(), body.as_bytes(), 100_000);
         assert_eq!(answer.status, 200, "{answer:?}");
-        // With an event torn into it, the same line is refused.
+        // The same line with an event torn into it is refused.
         let torn = format!("{}{}\n", &result[..result.len() - 2], done("lost"));
         let answer = post_in_chunks(&mut server.client(), torn.as_bytes(), 100_000);
         assert_eq!((answer.status, &answer.json()["line"]), (400, &json!(1)), "{answer:?}");

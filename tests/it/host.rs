@@ -1,4 +1,4 @@
-//! Whom the server answers: requests that name this machine, and programs, not the pages of other origins.
+//! The server answers requests that name this machine, and programs, but not pages of other origins.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -9,7 +9,7 @@ use crate::server::{PATIENCE, Server, metrics};
 
 const DONE: &str = r#"{"type":"done","conversationId":"c","turnId":"t","reason":"stop"}"#;
 
-/// The routes, with what a good request gets.
+/// The routes, with the status of a good request.
 const ROUTES: [(&str, &str, u16); 7] = [
     ("POST", "/events", 200),
     ("GET", "/conversations/c/metrics", 200),
@@ -32,7 +32,7 @@ fn exchange(server: &Server, request: &str) -> (u16, String) {
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
-/// A request of which `line` is the first line, with an event if it posts.
+/// Builds a request with this first line; a POST gets an event.
 fn request(line: &str, headers: &[&str]) -> String {
     let body = if line.starts_with("POST") { DONE } else { "" };
     let length = format!("content-length: {}", body.len());
@@ -90,7 +90,7 @@ fn every_route_answers_requests_for_this_machine() {
             (format!("{method} {path} HTTP/1.1"), vec!["host: [::1]:1".to_owned()]),
             (format!("{method} http://localhost:{port}{path} HTTP/1.1"), vec!["host: localhost".to_owned()]),
             (format!("{method} {path} HTTP/1.0"), vec!["host: localhost".to_owned()]),
-            // A health check of HTTP/1.0; no browser sends this.
+            // The health check of an HTTP/1.0 client; no browser sends this.
             (format!("{method} {path} HTTP/1.0"), vec![]),
         ] {
             let headers: Vec<_> = headers.iter().map(String::as_str).collect();

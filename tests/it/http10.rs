@@ -1,4 +1,4 @@
-//! Clients of HTTP/1.0, which know no chunks.
+//! Clients of HTTP/1.0, which do not know chunks.
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
@@ -6,7 +6,7 @@ use std::net::TcpStream;
 
 use crate::server::{PATIENCE, Server, turn_metrics};
 
-/// Sends a request and reads to the end of the connection: the head and the body.
+/// Sends a request and reads to the end of the connection. Returns the head and the body.
 fn exchange(server: &Server, request: &str) -> (String, Vec<u8>) {
     let mut stream = TcpStream::connect(server.address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -18,7 +18,7 @@ fn exchange(server: &Server, request: &str) -> (String, Vec<u8>) {
     (String::from_utf8(answer).unwrap().to_lowercase(), body)
 }
 
-/// A body as chunks carry it.
+/// Returns a body without its chunk framing.
 fn unchunked(mut chunks: &[u8]) -> Vec<u8> {
     let mut body = Vec::new();
     loop {
@@ -35,7 +35,7 @@ fn unchunked(mut chunks: &[u8]) -> Vec<u8> {
     }
 }
 
-/// A server with a conversation whose metrics take more than a megabyte, and are more than it keeps in memory.
+/// A server with a conversation whose metrics exceed a megabyte, which is more than it caches.
 fn server(directory: &std::path::Path) -> Server {
     let server = Server::start_with(directory, &[("HTTP__CACHE_BYTES", "16384")]);
     let mut events = String::new();
@@ -86,7 +86,7 @@ fn a_backup_by_http_1_0_is_a_database() {
     }
 }
 
-/// An answer with its length, be it the end of the connection or not.
+/// Reads an answer by its content length, whether or not the connection ends there.
 fn read_sized(stream: &mut TcpStream) -> (String, Vec<u8>) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {

@@ -26,7 +26,7 @@ fn a_server_that_is_told_a_file_keeps_its_spans_there_whatever_it_logs() {
 fn a_journal_that_takes_no_more_holds_nothing_up() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("trace.ndjson");
-    // Whoever writes to it holds its other side too, and never reads.
+    // The writer also holds the read end, and never reads.
     assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
     let server = Server::start_with(&directory.path().join("data"), &[("TRACE__FILE", file.to_str().unwrap())]);
     let mut client = server.client();

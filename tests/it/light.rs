@@ -38,8 +38,8 @@ const HEAVY: &[&str] = &[
     "ureq",
 ];
 
-/// The names of all packages that end up in a program which depends on the library with these features. Without the
-/// network: their packages are there if the features are among those that this test was built with.
+/// The names of all packages that a program needs if it depends on the library with these features. Works offline only
+/// for features that this test was built with: other packages may not have been fetched.
 fn dependencies(features: &[&str]) -> BTreeSet<String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
@@ -77,8 +77,8 @@ fn without_default_features_there_is_no_server_no_command_line_and_no_subscriber
 
 #[test]
 fn what_is_looked_for_is_what_the_server_brings() {
-    // Guards the list above against names that are in no tree at all. The default features, and not all of them: a tree
-    // needs every package in it, and those of further features are not on a machine that has run `cargo test` alone.
+    // Guards the list above against names that occur in no tree. It uses the default features: a tree needs all of its
+    // packages, and `cargo test` alone does not fetch those of other features.
     let server = dependencies(&[]);
     for heavy in ["actix-web", "actix-http", "actix-server", "clap", "toml", "tracing-subscriber", "ureq"] {
         assert!(server.contains(heavy), "{heavy} is in no tree");

@@ -1,4 +1,4 @@
-//! Files that are elsewhere, behind symbolic links: they are written where they are, and the links stay.
+//! Files behind symbolic links are written where they are, and the links stay.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -10,7 +10,7 @@ use crate::server::{Server, metrics, turn_metrics};
 const MAIN: &str = "turn-metrics.redb";
 const JOURNAL: &str = "turn-metrics.journal.redb";
 
-/// A data directory of links to two others, as if each were another disk.
+/// A data directory of links to files in two others, which stand for two disks.
 struct Linked {
     directory: tempfile::TempDir,
     far: tempfile::TempDir,
@@ -18,7 +18,7 @@ struct Linked {
 }
 
 impl Linked {
-    /// An empty file stands for a database that is to be made.
+    /// An empty file stands for a database that is still to be made.
     fn new() -> Self {
         let [directory, far, farther] = [(); 3].map(|()| tempfile::tempdir().unwrap());
         let linked = Self { directory, far, farther };
@@ -40,7 +40,7 @@ impl Linked {
         self.farther.path().join("journal")
     }
 
-    /// Asserts that the data directory has the two links and nothing else, and the others these files.
+    /// Asserts that the data directory has only the two links, and the other directories these files.
     #[track_caller]
     fn assert_files(&self, far: &[&str], farther: &[&str]) {
         assert_eq!(names(self.path()), [JOURNAL, MAIN]);
@@ -85,7 +85,7 @@ fn a_store_lives_where_the_links_lead_from_its_first_start_on() {
     seal(&server, "t1");
     linked.assert_files(&["metrics.db"], &["journal"]);
     stop(server);
-    // The journal is done away with, its place is kept.
+    // The journal is removed, and its link stays.
     linked.assert_files(&["metrics.db"], &[]);
     let server = Server::start(linked.path());
     seal(&server, "t2");
@@ -105,7 +105,7 @@ fn compact_writes_the_file_anew_where_it_is() {
     seal(&server, "t1");
     let before = metrics(&mut server.client(), "c");
     server.kill();
-    // Links of links, as relative as absolute.
+    // Chains of links, relative and absolute.
     fs::remove_file(linked.path().join(MAIN)).unwrap();
     symlink("metrics.db", linked.far.path().join("again")).unwrap();
     symlink(linked.far.path().join("again"), linked.path().join(MAIN)).unwrap();
@@ -173,7 +173,7 @@ fn a_backup_is_written_where_its_name_leads() {
         let mut command = turn_metrics();
         command.args(["backup", "--server", &server.url()]).arg(&link).args(more).output().unwrap()
     };
-    // Nothing is there yet, then a copy, then another one in its place.
+    // First there is nothing, then a copy, then a second copy in its place.
     for (more, code) in [(&[][..], 0), (&[], 1), (&["--force"], 0)] {
         let output = back_up(more);
         assert_eq!(output.status.code(), Some(code), "{output:?}");

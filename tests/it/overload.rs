@@ -22,7 +22,7 @@ fn what_does_not_fit_is_refused_before_it_is_parsed_and_taken_again_as_soon_as_i
     let server = Server::start_with(directory.path(), &limits.map(|limit| (limit, "10000")));
     let mut client = server.client();
     assert_eq!(client.post_events("no event").status, 400);
-    // One upload holds nearly all that may be held, for as long as it cares to: a line is kept until its type is known.
+    // One slow upload takes nearly the whole budget: a line is kept until its type is known.
     let mut holding = server.client();
     let (begin, end) = (format!(r#"{{"delta":"{}"#, "x".repeat(8_000)), r#"","type":"text-delta"}"#);
     holding.begin_post(begin.len() + end.len()).write_all(begin.as_bytes()).unwrap();

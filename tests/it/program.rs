@@ -187,7 +187,7 @@ fn ingest_passes_over_bad_lines_and_takes_compressed_files_and_long_results() {
     let result =
         format!("{{\"type\":\"tool-result\",\"conversationId\":\"c\",\"result\":\"{}\"}}\n", "x".repeat(5_000_000));
     let plain = directory.path().join("plain.ndjson");
-    // A file that lacks its last line break, and has one that was torn.
+    // One file lacks its last line break, and one was torn.
     std::fs::write(
         &plain,
         format!(

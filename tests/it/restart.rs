@@ -59,7 +59,7 @@ fn turns_are_abandoned_by_age_across_restarts() {
     assert_eq!(metrics(&mut server.client(), "c"), r#"{"turns":[]}"#);
     server.kill();
 
-    // Its age goes on from what the store says, not from when this process has first known it.
+    // Its age continues from the stored value, not from the start of this process.
     let server =
         Server::start_with(directory.path(), &[("TURNS__ABANDON_AFTER", "1ms"), ("TURNS__SWEEP_EVERY", "10ms")]);
     let mut client = server.client();
@@ -83,7 +83,7 @@ fn a_turn_that_ends_with_an_error_is_sealed_though_no_done_comes() {
     assert_eq!(answer["accepted"], 2);
     let unknown = server.client().post_events(&error.replace(r#""t""#, r#""unknown""#)).json();
     assert_eq!(unknown["accepted"], 1);
-    // The mark is staged with the turn.
+    // The failure is staged with the turn.
     server.kill();
 
     let server =
@@ -107,7 +107,7 @@ fn what_is_known_of_a_turn_beside_its_metrics_is_served_in_order_and_outlives_a_
     ];
     let body: String = lines.iter().map(|json| line(json)).collect();
     assert_eq!(server.client().post_events(&body).status, 200);
-    // What is open has all of it in the store too.
+    // An open turn is stored with all of its details.
     server.kill();
     let server = Server::start(directory.path());
     let done = line(r#"{"type":"done","reason":"stop","endedAt":1700000000000.75}"#);

@@ -64,15 +64,15 @@ impl Server {
         Self::start_by(turn_metrics(), data_dir, settings)
     }
 
-    /// The same by another command that ends in the program.
+    /// Like the above, through another command that executes the program.
     pub(crate) fn start_by(command: Command, data_dir: &Path, settings: &[(&str, &str)]) -> Self {
         let mut command = serve_by(command, data_dir);
         command.envs(settings.iter().map(|(key, value)| (format!("TURN_METRICS__{key}"), value)));
         Self::launch(command.stderr(Stdio::piped()))
     }
 
-    /// Starts the command of a server and waits until it listens. A standard error that is not piped is the test's own
-    /// affair, and the log here stays empty.
+    /// Starts the command of a server and waits until it listens. If its standard error is not piped, the test handles
+    /// that itself, and the log here stays empty.
     pub(crate) fn launch(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let out = lines_of(child.stdout.take().unwrap());
@@ -103,7 +103,7 @@ impl Server {
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 
-    /// Takes away the limit on the size of files under which it was started.
+    /// Lifts the limit on the size of files under which it was started.
     #[cfg(target_os = "linux")]
     pub(crate) fn lift_file_size_limit(&self) {
         use rustix::process::{Pid, Resource, getrlimit, prlimit};

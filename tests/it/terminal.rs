@@ -1,4 +1,4 @@
-//! What a terminal is sent, and a terminal to see it with.
+//! Output to a terminal, and a pseudo-terminal to read it.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -11,7 +11,7 @@ use rustix::termios::{Action, Winsize, tcflow, tcsetwinsize};
 
 use crate::server::{Server, serve, turn_metrics};
 
-/// A terminal: the side of the programs, and the side of whoever sits before it.
+/// A pseudo-terminal: the side of the programs and the side of the user.
 pub(crate) struct Terminal {
     inside: OwnedFd,
     outside: File,
@@ -28,27 +28,27 @@ impl Terminal {
         Self { inside, outside: outside.into() }
     }
 
-    /// The side of a program.
+    /// Returns the side of the programs.
     pub(crate) fn stdio(&self) -> Stdio {
         self.inside.try_clone().unwrap().into()
     }
 
-    /// What is sent to its end is read from here, as a window shows it.
+    /// Reads all output in the background, like a terminal window.
     pub(crate) fn screen(&self) -> File {
         self.outside.try_clone().unwrap()
     }
 
-    /// Holds all output, as Ctrl-S does.
+    /// Stops all output, as Ctrl-S does.
     pub(crate) fn stop(&self) {
         tcflow(&self.inside, Action::OOff).unwrap();
     }
 
-    /// Lets it go on, as Ctrl-Q does.
+    /// Resumes output, as Ctrl-Q does.
     pub(crate) fn go_on(&self) {
         tcflow(&self.inside, Action::OOn).unwrap();
     }
 
-    /// Everything that was sent, once all programs have ended.
+    /// Returns all output once every program has ended.
     fn sent(self) -> String {
         let Self { inside, mut outside } = self;
         drop(inside);
@@ -59,7 +59,7 @@ impl Terminal {
                 Ok(0) => break,
                 Ok(count) => sent.extend_from_slice(&buffer[..count]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // Nobody has its other side any more.
+                // The programs' side is closed.
                 Err(_) => break,
             }
         }
@@ -67,19 +67,19 @@ impl Terminal {
     }
 }
 
-/// Runs the command on a terminal of this name and returns what it sent there.
+/// Runs the command on a terminal of this name and returns its output.
 fn sent_by(mut command: Command, term: &str) -> String {
     let terminal = Terminal::open();
     command.env_remove("NO_COLOR").env("TERM", term).stdout(terminal.stdio()).stderr(terminal.stdio());
     let mut child = command.spawn().unwrap();
-    // It holds the other copies of the terminal's side.
+    // The command holds copies of the terminal's side.
     drop(command);
     let sent = terminal.sent();
     child.wait().unwrap();
     sent
 }
 
-/// What a server that logs to a terminal of this name sends there.
+/// Returns the output of a server that logs to a terminal of this name.
 fn sent_by_server(term: &str) -> String {
     let directory = tempfile::tempdir().unwrap();
     let terminal = Terminal::open();
@@ -117,7 +117,7 @@ fn a_dumb_terminal_gets_no_escapes_and_another_one_does() {
     ] {
         let dumb = sent_by(with_args(args), "dumb");
         assert!(!dumb.is_empty() && !dumb.contains('\u{1b}'), "{args:?}: {dumb:?}");
-        // The control: what is looked for is there where it belongs.
+        // The control: the escape sequences do appear where they belong.
         let colourful = sent_by(with_args(args), "xterm");
         assert_eq!(colourful.contains('\u{1b}'), has_escapes, "{args:?}: {colourful:?}");
     }

@@ -1,5 +1,5 @@
-//! A log that cannot be written: a pipe that nobody reads, a terminal that is stopped, a full disk, a reader that died.
-//! The service serves, and ends, all the same.
+//! A log that cannot be written: a pipe that nobody reads, a stopped terminal, a full disk, a reader that died. The
+//! service still serves, and ends.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -13,10 +13,10 @@ use serde_json::Value;
 use crate::server::{Client, PATIENCE, Server, lines_of, serve, turn_metrics, until};
 use crate::terminal::Terminal;
 
-/// So many turns are sent at once.
+/// How many turns are sent at once.
 const TURNS_AT_ONCE: usize = 500;
 
-/// Has turns sealed and acknowledged, each of which is a line of the log.
+/// Seals turns and waits until they are acknowledged. Each adds a line to the log.
 fn seal(client: &mut Client, turns: std::ops::Range<usize>) {
     let turns: Vec<_> = turns.collect();
     for turns in turns.chunks(TURNS_AT_ONCE) {
@@ -30,10 +30,10 @@ fn seal(client: &mut Client, turns: std::ops::Range<usize>) {
     }
 }
 
-/// More turns than a pipe and the queue of the log have room for.
+/// More turns than a pipe and the queue of the log can hold.
 const MANY_TURNS: usize = 6_000;
 
-/// A server of which nothing is logged but one line a sealed turn.
+/// A server that logs only one line for each sealed turn.
 fn server_logging_turns(data_dir: &std::path::Path, stderr: impl Into<Stdio>) -> Server {
     let mut command = serve(data_dir);
     command.env("RUST_LOG", "turn_metrics::actors::conversation=info").stderr(stderr);
@@ -68,7 +68,7 @@ fn lines_that_were_dropped_are_told_where_they_are_missing_once_the_log_is_read_
     let log = lines_of(log);
     let mut ordinal = 0;
     let mut dropped = 0;
-    // Nothing is logged meanwhile: the end of what is missing is told without a later line.
+    // Nothing is logged meanwhile: the notice must come without a later line.
     while ordinal < MANY_TURNS {
         let line: Value = serde_json::from_str(&log.recv_timeout(PATIENCE).unwrap()).unwrap();
         if let Some(lines) = line["lines"].as_u64() {
@@ -112,7 +112,7 @@ fn an_address_that_nobody_reads_holds_nothing_up() {
     let terminal = Terminal::open();
     terminal.stop();
     for mut command in [serve(directory.path()), demo()] {
-        // The log has the address too.
+        // The address is in the log too.
         command.env("RUST_LOG", "turn_metrics::cli=info").env("TURN_METRICS__LOG__FORMAT", "json");
         let mut child = command.stdout(terminal.stdio()).stderr(Stdio::piped()).spawn().unwrap();
         let log = lines_of(child.stderr.take().unwrap());
@@ -171,7 +171,7 @@ fn a_reader_of_the_log_that_dies_takes_nothing_with_it() {
     let mut client = server.client();
     let mut log = BufReader::new(log);
     assert_ne!(log.read_line(&mut String::new()).unwrap(), 0);
-    // The reader goes while the log is written.
+    // The reader dies while the log is written.
     let sealing = thread::spawn(move || {
         seal(&mut client, 0..MANY_TURNS);
         client

@@ -28,7 +28,7 @@ pub(super) struct KnownTurns {
 /// The time of a draft.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Now {
-    /// The moment at which turns are sealed, not before that of the latest one.
+    /// The moment at which turns are sealed; never before the conversation's latest sealing.
     pub(super) moment: EpochMillis,
     /// How long the service has run.
     pub(super) running: RunningTime,
@@ -39,7 +39,7 @@ pub(super) struct Now {
 pub(super) enum Work {
     /// Fold these events.
     Observe(Vec<TurnEvent>),
-    /// Seal those of these turns that are stale.
+    /// Seal the turns of this list that are stale.
     Abandon { turn_ids: Vec<TurnId>, before: StaleBefore },
 }
 
@@ -50,13 +50,13 @@ pub(super) struct Limits {
     pub(super) max_steps: usize,
 }
 
-/// Why a draft did not take a piece of work.
+/// Why a draft refused a piece of work.
 #[derive(Debug)]
 pub(super) enum NotTaken {
-    /// The work has an `error` of turns that are not known here. Such a turn may be sealed, or unknown to the store too.
-    /// These are all turns of the work to look up.
+    /// The work has an `error` event for turns that the actor does not know. They may be sealed, or new to the store.
+    /// Lists all turns of the work to look up.
     UnknownFailures(Vec<TurnId>),
-    /// The work passes a limit.
+    /// The work would exceed a limit.
     OverLimit(ObserveError),
 }
 
@@ -93,8 +93,8 @@ impl<'a> Draft<'a> {
         Self { conversation_id, known, limits, now, turns: Turns::default() }
     }
 
-    /// Takes a piece of work in, whole or not at all. Once its turns were looked up, an error of an unknown turn is of
-    /// none.
+    /// Takes a piece of work in, whole or not at all. With `looked_up`, the store has been asked for the turns of the
+    /// work; an `error` event for a turn that is still unknown is then ignored.
     pub(super) fn take(&mut self, work: &Work, looked_up: bool) -> Result<Mentions, NotTaken> {
         let (turns, mentions, unknown_failures) = (Turns::default(), Mentions::default(), BTreeSet::new());
         let mut trial = Trial { draft: self, turns, mentions, unknown_failures };
@@ -110,7 +110,7 @@ impl<'a> Draft<'a> {
         }
         let Trial { turns, mentions, unknown_failures, .. } = trial;
         if !looked_up && !unknown_failures.is_empty() {
-            // The look-up replaces what is known, so it is for the others that are late too.
+            // The look-up replaces `sealed`, so it must also cover the other turns of the work that may be sealed.
             return Err(NotTaken::UnknownFailures(self.maybe_sealed_before(work)));
         }
         let open = self.open_turns_with(&turns);
@@ -245,7 +245,7 @@ impl Trial<'_, '_> {
     }
 }
 
-/// The warnings of labels of a turn's event that were cut.
+/// One warning for each label of the event that was cut.
 fn cut(id: &TurnId, fields: impl Iterator<Item = &'static str>) -> impl Iterator<Item = Warning> {
     fields.map(|field| Warning::LabelCut { turn_id: id.clone(), field })
 }
@@ -262,16 +262,16 @@ struct Mention {
     turn_id: TurnId,
     /// The work has the `done` that seals the turn.
     seals: bool,
-    /// How many events of the turn the work has up to that `done`.
+    /// How many events of the turn the work has up to its `done`.
     in_time: u64,
-    /// How many it has after the turn's end.
+    /// How many events of the turn came after it was sealed.
     late: u64,
-    /// What is probably wrong with the events up to the turn's end.
+    /// Probable mistakes in the events up to the turn's end.
     warnings: Vec<Warning>,
 }
 
 impl Mention {
-    /// Notes warnings, no more than a receipt may have.
+    /// Adds warnings, up to the limit of a receipt.
     fn warn(&mut self, warnings: impl IntoIterator<Item = Warning>) {
         let room = Receipt::MAX_WARNINGS.saturating_sub(self.warnings.len());
         self.warnings.extend(warnings.into_iter().take(room));
@@ -307,7 +307,7 @@ impl Mentions {
                 |ordinal, duplicate| sealed.push(TurnReceipt { turn_id: turn_id.clone(), ordinal, duplicate });
             let before = || sealed_before.get(turn_id).copied().map(TurnOutcome::Duplicate);
             match outcomes.get(turn_id).copied().or_else(before) {
-                // Nobody here knew that the turn was sealed, so its events were folded, and then dropped.
+                // The actor did not know that the turn was sealed: it folded the events, and the store dropped them.
                 Some(TurnOutcome::Duplicate(ordinal)) => {
                     all_late += in_time;
                     tell(ordinal, true);

@@ -52,7 +52,7 @@ pub struct Conversation {
     busy: bool,
     /// Conflicts since the last success.
     conflicts: u32,
-    /// Whether the log has told of a warning: it does once, for as long as the actor lives.
+    /// Whether a warning has been logged. Only the first one is, for the lifetime of the actor.
     warned: bool,
 }
 
@@ -102,7 +102,7 @@ impl Conversation {
         }
     }
 
-    /// Notes how long the service has run by this clock; otherwise it notes 0.
+    /// Sets the clock that gives the running time. Without one, the running time is 0.
     #[must_use]
     pub fn counting(mut self, running: RunningClock) -> Self {
         self.running = running;
@@ -141,9 +141,9 @@ impl Conversation {
                     tasks.push((task, mentions));
                     continue;
                 }
-                // An error opens no turn, so whether its turn is sealed has to be known.
+                // An `error` opens no turn, so the actor must know whether its turn is sealed.
                 Err(NotTaken::UnknownFailures(turn_ids)) => (None, turn_ids),
-                // Some of its turns may be sealed, not new: events that come late pass no limit.
+                // Some of its turns may be sealed and not new. Late events count for no limit.
                 Err(NotTaken::OverLimit(refusal)) => (Some(refusal), draft.maybe_sealed_before(&task.work)),
             };
             match refusal {
@@ -155,7 +155,7 @@ impl Conversation {
             }
         }
         let commit = draft.commit(known.version);
-        // What comes after a task that needs a look-up waits with it: the order of messages is that of their events.
+        // Tasks behind one that needs a look-up wait with it, so that events are folded in the order of their messages.
         let turn_ids = unresolved.map(|(task, turn_ids)| {
             self.waiting.push(Task { looked_up: tasks.is_empty(), ..task });
             turn_ids
@@ -163,11 +163,11 @@ impl Conversation {
         self.waiting.extend(waiting);
         match (commit, turn_ids) {
             (Some(commit), _) => return self.commit(tasks, commit, ctx),
-            // The look-up comes when nothing goes before it.
+            // The look-up runs only when no task before it is left to commit.
             (None, Some(turn_ids)) if tasks.is_empty() => return self.load(turn_ids, ctx),
             (None, _) => {}
         }
-        // As after a commit, what was looked up has served.
+        // As after a commit, the looked-up ordinals are no longer needed.
         let sealed_before =
             self.known.as_mut().map(|known| std::mem::take(&mut known.turns.sealed)).unwrap_or_default();
         for (task, mentions) in tasks {
@@ -252,7 +252,7 @@ impl Conversation {
             let receipt = mentions.receipt(&outcomes, &sealed_before);
             if let Some(warning) = receipt.warnings.first().filter(|_| !std::mem::replace(&mut self.warned, true)) {
                 let (turn_id, warning) = (warning.turn_id(), warning.summary());
-                tracing::warn!(conversationId = %self.id, turnId = %turn_id, warning, "events are probably wrong; receipts have every case");
+                tracing::warn!(conversationId = %self.id, turnId = %turn_id, warning, "the events look wrong; later warnings are in receipts only");
             }
             task.answer(Ok(receipt));
         }

@@ -344,7 +344,7 @@ fn sealed_elsewhere() -> SealedTurn {
 async fn only_turns_without_an_event_since_are_abandoned() {
     let setup = setup();
     setup.send(vec![usage("old", 0, 5), start("new")]).await.unwrap();
-    // A clock that jumps makes no turn older.
+    // A clock that jumps does not age a turn.
     setup.clock.advance(Duration::from_hours(48));
     setup.running.advance_to(RunningTime::new(510));
     setup.send(vec![usage("new", 0, 5)]).await.unwrap();

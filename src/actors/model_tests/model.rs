@@ -232,7 +232,7 @@ impl Plain {
     }
 }
 
-/// The moments for turns of at least this age; a failed one is stale at half of it.
+/// The moments at which turns of at least this age are stale; failed ones are stale at half of it.
 pub(super) fn before(running: u64, age: u64) -> StaleBefore {
     let moment = |age| RunningTime::new(running.saturating_sub(age));
     StaleBefore { open: moment(age), failed: moment(age / 2) }
@@ -310,7 +310,7 @@ impl ReferenceStateMachine for Model {
         .boxed()
     }
 
-    /// A fault is met by a commit, and an error of a turn that is not open makes none.
+    /// Only a commit can meet a fault, and an `error` of a turn that is not open makes no commit.
     fn preconditions(model: &Self, transition: &Transition) -> bool {
         let Transition::Observe { requests, fault: Some(_) } = transition else { return true };
         requests.iter().all(|Request { conversation, events }| {

@@ -3,16 +3,17 @@ use std::mem;
 
 use crate::turn::Shape;
 
-/// How large a batch becomes before it is sent, and what a line may be.
+/// The limits of a batch and of a line.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BatchLimits {
     pub(super) lines: u64,
     pub(super) bytes: usize,
-    /// Of a longer line the structure is followed, so that one that is ignored need not be held.
+    /// The length from which the structure of a line is followed as it arrives, so that an ignored line need not be
+    /// held.
     pub(super) followed_bytes: usize,
-    /// The most bytes of one line that is not ignored. Such a line may be a batch of its own.
+    /// The maximum length of a line that is not ignored. Such a line may be a batch of its own.
     pub(super) line_bytes: usize,
-    /// The lines before this one are passed over.
+    /// Lines before this one are skipped.
     pub(super) from_line: u64,
 }
 
@@ -22,13 +23,13 @@ pub(super) struct Batch {
     /// Where the first of them stands in the input, counted from 1.
     pub(super) first_line: u64,
     pub(super) lines: u64,
-    /// The lines that were long and ignored. A blank line stands in place of each.
+    /// The number of long ignored lines. The body has a blank line in place of each.
     pub(super) dropped: u64,
     pub(super) body: Vec<u8>,
 }
 
 impl Batch {
-    /// The first lines, and those after them.
+    /// Splits the batch after its first `lines` lines.
     pub(super) fn split(&self, lines: u64) -> (Self, Self) {
         let mut end = 0;
         let mut count = 0;
@@ -45,16 +46,16 @@ impl Batch {
     }
 }
 
-/// What comes of an input, in its order.
+/// A part of the input, in order.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Cut {
     Batch(Batch),
-    /// A long line that is bad.
+    /// A long line that is a bad event.
     Bad {
         line: u64,
         error: String,
     },
-    /// A line that is longer than any event may be, and not ignored.
+    /// A line that is longer than any event may be and is not ignored.
     TooLong {
         line: u64,
     },
@@ -63,32 +64,32 @@ pub(super) enum Cut {
 /// Cuts a stream of bytes into batches, at the ends of lines.
 pub(super) struct Batcher {
     limits: BatchLimits,
-    /// What is ready to be sent.
+    /// The parts that are complete.
     ready: VecDeque<Cut>,
-    /// The next batch: whole lines, and nothing past the limits unless it is one line alone.
+    /// The batch that is being filled with whole lines. It exceeds the limits only if it is a single line.
     next: Batch,
-    /// The number of the present line, which has not ended.
+    /// The number of the current line, which has not ended yet.
     number: u64,
     line: Line,
 }
 
-/// The line that has not ended.
+/// The current line, which has not ended yet.
 #[derive(Default)]
 struct Line {
     has_begun: bool,
     bytes: Vec<u8>,
-    /// Its structure, once it is long.
+    /// The structure of a long line.
     shape: Option<Shape>,
     fate: Fate,
 }
 
-/// What becomes of a line.
+/// What happens to the current line.
 #[derive(Debug, Default, PartialEq, Eq)]
 enum Fate {
     /// It is kept.
     #[default]
     Kept,
-    /// It is dropped as it comes, as it is ignored.
+    /// It is ignored, and dropped as it arrives.
     Dropped,
     Bad(String),
     TooLong,
@@ -112,12 +113,12 @@ impl Batcher {
         }
     }
 
-    /// Whether whole lines wait that have not become a batch.
+    /// Whether whole lines wait in an unfinished batch.
     pub(super) fn has_lines(&self) -> bool {
         self.next.lines > 0
     }
 
-    /// What is ready: a batch that is as large as it may become, or a line that cannot be sent.
+    /// Returns the next complete part: a full batch, or a line that cannot be sent.
     pub(super) fn next_ready(&mut self) -> Option<Cut> {
         self.ready.pop_front()
     }
@@ -141,7 +142,7 @@ impl Batcher {
         }
     }
 
-    /// Goes on with the present line.
+    /// Appends to the current line.
     fn go_on(&mut self, piece: &[u8]) {
         let line = &mut self.line;
         line.has_begun = true;
@@ -223,7 +224,7 @@ mod tests {
         BatchLimits { lines, bytes, followed_bytes: 100, line_bytes: 200, from_line: 1 }
     }
 
-    /// What an input becomes when it comes in pieces of these lengths.
+    /// Cuts an input that arrives in pieces of these lengths.
     fn cut(limits: BatchLimits, input: &[u8], pieces: &[usize]) -> Vec<Cut> {
         let mut batcher = Batcher::new(limits);
         let mut rest = input;

@@ -2,7 +2,7 @@ use std::io;
 
 use super::MAX_LINE_BYTES;
 
-/// What kept an input from being taken in whole, and how far it got.
+/// Why an input was not taken in whole, and how far it got.
 #[derive(Debug, thiserror::Error)]
 #[error("{input}: {failure}; {}", acknowledged(*.acknowledged_lines))]
 pub struct IngestError {
@@ -10,11 +10,11 @@ pub struct IngestError {
     pub input: String,
     /// What went wrong.
     pub failure: IngestFailure,
-    /// So many lines from its start are acknowledged.
+    /// The number of lines from its start that are acknowledged.
     pub acknowledged_lines: u64,
 }
 
-/// What kept an input from being taken in whole.
+/// Why an input was not taken in whole.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IngestFailure {
@@ -41,7 +41,7 @@ pub enum IngestFailure {
         /// What is wrong with it.
         error: String,
     },
-    /// Conversations are over a limit of the server. Everything else is taken in.
+    /// Conversations are over a limit of the server. All other events were taken in.
     #[error("{conversations} conversations are refused, the first at line {line}; all others were taken in")]
     OverLimit {
         /// How many conversations.
@@ -49,10 +49,10 @@ pub enum IngestFailure {
         /// The first line of the first of them.
         line: u64,
     },
-    /// More conversations are over a limit than can be kept in mind.
+    /// More conversations are over a limit than `ingest` can remember.
     #[error("more than {limit} conversations are refused")]
     TooManyRefused {
-        /// How many may be.
+        /// The maximum number of such conversations.
         limit: usize,
     },
     /// No line of the input counts.
@@ -68,7 +68,7 @@ pub enum IngestFailure {
         first: u64,
         /// Its last line.
         last: u64,
-        /// Why, with all that caused it.
+        /// The cause, with its own causes.
         cause: String,
     },
 }

@@ -21,15 +21,15 @@ pub(super) struct Input {
     total_bytes: Option<u64>,
 }
 
-/// What an input has next, inflated if it is gzip.
+/// The next part of an input, inflated if it is gzip.
 #[derive(Debug)]
 pub(super) struct Chunk {
     pub(super) bytes: Vec<u8>,
-    /// How much of the input has been read with it.
+    /// The bytes of the input that were read up to here.
     pub(super) position: u64,
 }
 
-/// Why there is no more to read.
+/// Why reading ended early.
 #[derive(Debug)]
 pub(super) enum InputError {
     Io(io::Error),
@@ -78,10 +78,10 @@ impl Input {
     }
 }
 
-/// The text of an input: inflated if it is gzip, whatever its name is, and without a byte order mark.
+/// The text of an input: inflated if it is gzip, whatever the name of the file, and without a byte order mark.
 struct Text {
     source: Box<dyn Read>,
-    /// The first bytes, which have been looked at.
+    /// The first bytes, which were read to detect the encoding.
     head: Vec<u8>,
 }
 
@@ -104,8 +104,8 @@ impl Text {
         Ok(text)
     }
 
-    /// Reads the first bytes. Less than it takes to tell the encoding comes only of an input that is shorter, or of a
-    /// pipe whose writer pauses within its first event.
+    /// Reads the first bytes. They are too few to detect the encoding only if the input is shorter or the writer of a
+    /// pipe pauses within its first event.
     fn look_ahead(&mut self) -> Result<(), InputError> {
         while self.head.len() < Encoding::HEAD_BYTES {
             let mut room = [0; Encoding::HEAD_BYTES];
@@ -121,7 +121,7 @@ impl Text {
         Ok(())
     }
 
-    /// Sends all of the text, to its end or to an error.
+    /// Sends the whole text, up to its end or an error.
     fn send(&mut self, position: &AtomicU64, sender: &mpsc::Sender<Result<Chunk, InputError>>) -> Option<InputError> {
         let mut buffer = vec![0; CHUNK_BYTES];
         let mut bytes = std::mem::take(&mut self.head);
@@ -148,7 +148,7 @@ fn read(source: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// A source that counts what has been read of it.
+/// A source that counts the bytes that were read.
 struct Counted<R> {
     source: R,
     position: Arc<AtomicU64>,

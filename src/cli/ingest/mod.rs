@@ -1,8 +1,8 @@
 //! `turn-metrics ingest`: files and pipes of events, sent to a server.
 //!
-//! - `input`: an input as it is read; `batch`: its lines, some at a time;
-//! - `upload`: sends batches and sees to what is refused of them; `seen`: what an input has of which nothing counts;
-//! - `progress`: how far it got; `error`: why it got no further.
+//! - `input`: reads an input; `batch`: cuts it into batches of lines;
+//! - `upload`: sends batches and handles what the server refuses; `seen`: describes an input of which no event counts;
+//! - `progress`: how far it got; `error`: why it stopped.
 
 mod batch;
 pub(super) mod error;
@@ -30,24 +30,25 @@ use upload::Upload;
 
 use error::{IngestError, IngestFailure};
 
-/// The most bytes of one line that is not ignored: more than any server takes, little enough to hold.
+/// The maximum length of a line that is not ignored: more than any server takes, but little enough to hold.
 const MAX_LINE_BYTES: usize = 64 * 1024 * 1024;
-/// A longer line is looked at as it comes, so that it is dropped if it is ignored.
+/// A line longer than this is examined as it arrives, and dropped if it is ignored.
 const FOLLOWED_LINE_BYTES: usize = 64 * 1024;
 /// How long lines wait for more of them before they are sent.
 const LINGER: Duration = Duration::from_millis(200);
-/// The exit code that says: everything was taken in but for what was refused and told.
+/// The exit code if everything was taken in except for refused lines and conversations, which were reported.
 const REFUSED: u8 = 3;
 
 /// Sends kernel events from files or a pipe to a running server.
 ///
-/// The input is NDJSON, one event a line, as it is or compressed with gzip. It is sent in batches, in order; from a
-/// pipe, lines are sent at the latest a fifth of a second after they came. When the server is overloaded or away, the
-/// same batch is sent again, after a pause that grows. Sending events again is always safe, so after a failure or
-/// Ctrl-C run it again from the start, or from the line it names.
+/// The input is NDJSON, one event a line, plain or compressed with gzip. It is sent in batches, in order; lines of a
+/// pipe are sent within a fifth of a second. While the server is overloaded or unreachable, the same batch is sent
+/// again after growing pauses. Sending events again is always safe, so after a failure or Ctrl-C run the command again
+/// from the start, or from the line it names.
 ///
-/// A bad line ends it, once all lines before it are acknowledged; with `--skip-bad` each is told and passed over. A
-/// conversation over a limit of the server is told, no more of its events are sent, and all others are.
+/// A bad line ends the run once all lines before it are acknowledged; with `--skip-bad` each one is reported and
+/// skipped. A conversation over a limit of the server is reported, no more of its events are sent, and the others go
+/// on.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   turn-metrics ingest events.ndjson
@@ -65,7 +66,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:24210")]
     server: ServerUrl,
 
-    /// Pass over lines that are refused, and tell each on standard error
+    /// Skip refused lines, and report each on standard error
     #[arg(long)]
     skip_bad: bool,
 
@@ -112,8 +113,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, CliError> {
     Ok(if upload.refused_lines > 0 || upload.first_withheld.is_some() { REFUSED.into() } else { ExitCode::SUCCESS })
 }
 
-/// Sends all files. What is wrong with a file as a whole does not keep those after it from being sent, but ends in an
-/// error all the same.
+/// Sends all files. A file that is wrong as a whole does not stop those after it, but the run ends with its error.
 async fn ingest(args: &Args, upload: &mut Upload) -> Result<(), IngestError> {
     upload.progress.begin(total_bytes(&args.files));
     let mut base = 0;
@@ -158,7 +158,7 @@ fn name_of(path: &Path) -> String {
     if path == Path::new("-") { "standard input".into() } else { output::plain(&path.display().to_string()) }
 }
 
-/// How much all files have, if that is known of each.
+/// The total size of the files, if each is known.
 fn total_bytes(files: &[PathBuf]) -> Option<u64> {
     let length = |path: &PathBuf| path.metadata().ok().filter(std::fs::Metadata::is_file).map(|file| file.len());
     files.iter().map(length).sum()
@@ -206,7 +206,7 @@ async fn stream(mut input: Input, args: &Args, from_line: u64, upload: &mut Uplo
     };
     match failure {
         None => batcher.finish(),
-        // The lines that were read are sent all the same, but for the last, of which some is missing.
+        // The whole lines before a read error are still sent; the last line is incomplete and is not.
         Some(failure) => {
             if let Some(batch) = batcher.take() {
                 upload.send(batch).await?;

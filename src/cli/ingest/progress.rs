@@ -12,11 +12,11 @@ use super::batch::Batch;
 pub(super) struct Progress {
     bar: ProgressBar,
     started: Instant,
-    /// So many lines from the start of the present input are acknowledged.
+    /// The number of lines of the current input, from its start, that are acknowledged.
     pub(super) acknowledged_lines: u64,
-    /// Where on the bar the present input begins.
+    /// The position on the bar at which the current input begins.
     base: u64,
-    /// What was accepted and ignored before the present input.
+    /// The accepted and ignored events of earlier inputs.
     before: (u64, u64),
     accepted: u64,
     ignored: u64,
@@ -56,24 +56,24 @@ impl Progress {
         self.bar.enable_steady_tick(Duration::from_millis(200));
     }
 
-    /// Begins with the next input, `base` bytes after the first.
+    /// Begins the next input, which starts `base` bytes after the start of the first.
     pub(super) fn begin_input(&mut self, base: u64, from_line: u64) {
         self.base = base;
         self.before = (self.accepted, self.ignored);
         self.acknowledged_lines = from_line.saturating_sub(1);
     }
 
-    /// Whether anything of the present input was accepted.
+    /// Whether any event of the current input was accepted.
     pub(super) fn has_accepted(&self) -> bool {
         self.accepted > self.before.0
     }
 
-    /// Whether anything of the present input was ignored.
+    /// Whether any event of the current input was ignored.
     pub(super) fn has_ignored(&self) -> bool {
         self.ignored > self.before.1
     }
 
-    /// Moves the bar to a place of the present input.
+    /// Moves the bar to a position in the current input.
     pub(super) fn move_to(&self, position: u64) {
         self.bar.set_position(self.base + position);
     }
@@ -89,7 +89,7 @@ impl Progress {
         self.bar.set_message(format!("{} turns sealed", HumanCount(self.sealed)));
     }
 
-    /// Notes that a line is done with, and all before it.
+    /// Notes that all lines up to this one are dealt with.
     pub(super) fn acknowledge_to(&mut self, line: u64) {
         self.acknowledged_lines = line;
     }

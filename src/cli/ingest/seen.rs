@@ -3,8 +3,8 @@ use std::fmt;
 use super::super::output::plain;
 use crate::turn::type_name;
 
-/// What an input has of which no line counts, so that someone who sent the wrong file can see it: the types of its
-/// first lines.
+/// The types of the first lines of an input of which no event counts. They show a user who sent the wrong file what it
+/// is.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     types: Vec<(String, u64)>,
@@ -12,13 +12,13 @@ pub(super) struct Seen {
     others: u64,
 }
 
-/// The lines that are looked at, and the types that are named.
+/// The maximum numbers of lines to examine and of types to name.
 const MAX_LINES: u64 = 1000;
 const MAX_TYPES: usize = 8;
 const MAX_NAME_CHARS: usize = 40;
 
 impl Seen {
-    /// Looks at the lines of a batch.
+    /// Examines the lines of a batch.
     pub(super) fn look_at(&mut self, body: &[u8]) {
         for line in body.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
             if self.lines == MAX_LINES {

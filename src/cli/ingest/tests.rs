@@ -19,8 +19,8 @@ fn bad(line: u64) -> Option<String> {
     answer(400, &format!(r#"{{"error":"line {line}: `turnId` is missing","line":{line}}}"#))
 }
 
-/// What came of sending a text by way of a file: the result without the file's name, how far it got, and the requests,
-/// each as its query and its body.
+/// The outcome of sending a text as a file: the result without the file's name, how far it got, and the query and the
+/// body of each request.
 struct Sent {
     result: Result<(), String>,
     upload: Upload,
@@ -145,7 +145,7 @@ async fn several_files_are_sent_in_their_order_and_a_foreign_one_keeps_no_other_
         std::fs::write(&path, text).unwrap();
         path
     };
-    // The last line of the first file has no line break, and is no part of the next file's first.
+    // The last line of the first file has no line break. It must not be joined with the first line of the next file.
     let files = vec![file("one", "foreign"), file("two", "a\n"), file("three", "b")];
     let args = args(script.url(), files);
     let mut upload = upload(&args);

@@ -9,36 +9,37 @@ use super::progress::Progress;
 use super::seen::Seen;
 use crate::turn::{ConversationId, parse_line};
 
-/// Lines that are sent at once where some are bad: no more than the server names in an answer.
+/// How many lines are sent at once after a bad line: no more than the server names in an answer.
 const SKIPPED_AT_ONCE: u64 = 100;
-/// The most conversations over a limit, which are kept in mind.
+/// The maximum number of withheld conversations that are remembered.
 const MAX_WITHHELD: usize = 10_000;
-/// The most warnings of a run that are shown.
+/// The maximum number of warnings that a run shows.
 const MAX_WARNINGS: u64 = 100;
 
-/// Sends batches in order, and sees to what is refused of them.
+/// Sends batches in order, and handles what the server refuses.
 pub(super) struct Upload {
     sender: Sender,
     pub(super) skip_bad: bool,
     pub(super) progress: Progress,
     /// The input that is being sent.
     pub(super) input: String,
-    /// What it has, as long as none of it counts.
+    /// The types of its events, until one of them counts.
     pub(super) seen: Seen,
-    /// The bad lines that were passed over.
+    /// The number of bad lines that were skipped.
     pub(super) refused_lines: u64,
     /// The first line of the first conversation over a limit.
     pub(super) first_withheld: Option<u64>,
-    /// The conversations over a limit. More of their events would seal turns without those that were refused.
+    /// The conversations over a limit. No more of their events are sent: they would seal turns without the refused
+    /// events.
     withheld: HashSet<ConversationId>,
     withheld_lines: u64,
     warnings: u64,
 }
 
-/// What came of posting a batch.
+/// The outcome of posting a batch.
 enum Posted {
     Taken,
-    /// Nothing was taken, as this line of the batch is bad.
+    /// Nothing was taken, because this line of the batch is bad.
     Bad {
         line: u64,
         error: String,
@@ -61,17 +62,17 @@ impl Upload {
         }
     }
 
-    /// How many conversations are over a limit.
+    /// The number of conversations over a limit.
     pub(super) fn withheld_conversations(&self) -> usize {
         self.withheld.len()
     }
 
-    /// Sends a batch until all of it is acknowledged or told as refused.
+    /// Sends a batch until all of it is acknowledged or reported as refused.
     pub(super) async fn send(&mut self, batch: Batch) -> Result<(), IngestFailure> {
         let mut rest = batch;
         while rest.lines > 0 {
             let Posted::Bad { line, error } = self.post(&rest, BadLines::Refuse).await? else { return Ok(()) };
-            // The server refused all for it. What precedes it is good, and what follows may be.
+            // The server refused the whole batch. The lines before the bad one are good; those after it may be.
             let (good, from_bad) = rest.split(line - 1);
             if good.lines > 0
                 && let Posted::Bad { line, error } = self.post(&good, BadLines::Refuse).await?
@@ -90,7 +91,7 @@ impl Upload {
         Ok(())
     }
 
-    /// Passes over a bad line that is not sent at all.
+    /// Skips a bad line that is not sent at all.
     pub(super) fn refuse(&mut self, line: u64, error: String) -> Result<(), IngestFailure> {
         if !self.skip_bad {
             return Err(IngestFailure::BadLine { line, error });
@@ -120,7 +121,7 @@ impl Upload {
             Err(SendError::Refused(ClientError::Refused { status: 400, error, line: Some(line), .. }))
                 if (1..=batch.lines).contains(&line) =>
             {
-                // The server counts lines from the start of the batch, in words too.
+                // The server counts lines from the start of the batch, also in its messages.
                 let error = error.strip_prefix(&format!("line {line}: ")).unwrap_or(&error).to_owned();
                 Ok(Posted::Bad { line, error })
             }
@@ -135,7 +136,7 @@ impl Upload {
         }
     }
 
-    /// Tells what an answer says beside its counts.
+    /// Reports the refusals and warnings of an answer.
     fn tell(&mut self, batch: &Batch, receipt: Receipt) -> Result<(), IngestFailure> {
         for refused in receipt.refused {
             let line = batch.first_line + refused.line.saturating_sub(1);
@@ -160,7 +161,7 @@ impl Upload {
         Ok(())
     }
 
-    /// The lines of a batch with a blank one in place of each that is of a conversation over a limit.
+    /// Returns the lines of a batch with a blank line in place of each line of a withheld conversation.
     fn without_withheld(&mut self, body: &[u8]) -> Vec<u8> {
         if self.withheld.is_empty() {
             return body.to_vec();
@@ -178,12 +179,12 @@ impl Upload {
         kept
     }
 
-    /// What was not sent or not shown, told at the end.
+    /// Reports at the end how much was not sent or not shown.
     pub(super) fn tell_rest(&self) {
         if self.withheld_lines > 0 {
             self.progress.note(&format!(
-                "{} more events of conversations that are over a limit were not sent: their turns would be sealed \
-                 without those that were refused. Raise the limit and send all of it again",
+                "{} more events of conversations over a limit were not sent: their turns would be sealed without the \
+                 events that were refused. Raise the limit and send everything again",
                 self.withheld_lines
             ));
         }
@@ -193,7 +194,7 @@ impl Upload {
     }
 }
 
-/// A warning in which the lines of the batch are those of the input.
+/// Renumbers the line in a warning from the batch to the input.
 fn in_lines_of_input(warning: &str, first_line: u64) -> String {
     const REFUSED: &str = ", which was refused";
     let number = || {

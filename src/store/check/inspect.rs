@@ -116,7 +116,7 @@ impl Inspection {
             wrong.push("its record says other totals than its turns".into());
         }
         if counted.last_sealed_at != record.last_sealed_at {
-            wrong.push("its record says another moment of its latest sealing than its turns".into());
+            wrong.push("the latest sealing in its record is not that of its turns".into());
         }
         if record.version.0 == 0 {
             wrong.push("its version is 0 though it was changed".into());

@@ -147,7 +147,8 @@ struct Paths {
 
 impl Paths {
     fn existing(directory: &Path) -> Result<Self, CheckError> {
-        // What is linked to is repaired where it is, and has its copy beside it; the links stay.
+        // If a path is a symbolic link, the repair works on the file that it leads to and puts the copy beside that
+        // file.
         let [path, journal] = [StoreFile::Main, StoreFile::Journal].map(|file| {
             let path = directory.join(file.name());
             link::target(&path).unwrap_or(path)
@@ -174,8 +175,8 @@ impl Paths {
         Ok((open(&self.main)?, journal))
     }
 
-    /// Brings the main file up to date, with all of the journal in it, of which it needs nothing more then. Gives what of
-    /// the journal could not be had.
+    /// Writes all of the journal into the main file, which then no longer needs the journal. Returns the damaged rows
+    /// of the journal.
     fn merge(&self, main: &Database, journal: Option<&Database>) -> Result<Vec<DamagedRow>, OpenError> {
         let failed = |failure: Failure| failed(&self.main, &failure);
         let head = Head::of(main).map_err(failed)?;

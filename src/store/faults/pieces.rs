@@ -1,4 +1,4 @@
-//! A conversation that has all of a layer to itself is moved in many steps; a crash is tried in each of them.
+//! A conversation that fills a layer alone is moved in many steps; each of them is tried with a crash.
 
 use super::client::{Client, Sabotage};
 use super::disk::Disk;
@@ -8,10 +8,10 @@ use crate::simulate::random::Random;
 use crate::store::{Commit, StagedTurn};
 use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, RunningTime, TurnId};
 
-/// As many as the image takes before a commit waits for a step.
+/// As many commits as the image takes before one waits for a step.
 const COMMITS: u64 = 10;
 
-/// The next commit: it seals the turn that the one before staged, and a new one, and stages another.
+/// The next commit: seals the turn that the last commit staged and a new one, and stages another.
 fn commit(nth: u64, model: &Model) -> Commit {
     let turn = |name: &str, nth: u64| OpenTurn::new(TurnId::new(format!("{name}{nth}")).unwrap());
     let seal = |turn: OpenTurn| turn.seal(&Done::because("stop"), EpochMillis::new(nth + 1));
@@ -24,8 +24,8 @@ fn commit(nth: u64, model: &Model) -> Commit {
     }
 }
 
-/// Takes `steps` of the steps that move the conversation. The disk crashes at the n-th change after that; tells whether it
-/// did so in the next step.
+/// Takes `steps` of the steps that move the conversation. The disk crashes at the n-th change after that; returns
+/// whether the next step met the crash.
 fn attack(steps: u64, crash_after: u64) -> bool {
     let disk = Disk::default();
     let mut client = Client::new(disk.clone(), Sabotage::None);
@@ -50,7 +50,7 @@ fn attack(steps: u64, crash_after: u64) -> bool {
     disk.come_back(&mut Random::new(steps * 1000 + crash_after));
     client.start().unwrap();
     client.check().unwrap();
-    // The rest is moved on top of what was.
+    // The rest is moved on top of the earlier pieces.
     client.perform(Operation::Close).unwrap();
     client.check().unwrap();
     in_the_step

@@ -39,7 +39,7 @@ pub(super) struct Conversation {
     pub(super) id: ConversationId,
     pub(super) version: Version,
     pub(super) sealed_turns: u64,
-    /// When its latest turn was sealed; the moment never falls.
+    /// When its latest turn was sealed. This moment never goes back.
     pub(super) last_sealed_at: EpochMillis,
     /// The sum of the usage of its sealed turns.
     pub(super) total_usage: Usage,
@@ -71,7 +71,7 @@ pub(super) fn decode_staged(bytes: &[u8]) -> Result<StagedTurn, DamagedRecord> {
     decode(OPEN_TURN, bytes, OpenTurnTwin::read)
 }
 
-/// The id of a turn, sealed or open, without reading the rest of its record: it stands first.
+/// Returns the id of a turn, sealed or open, without decoding the rest of its record: the id is the first field.
 pub(super) fn turn_id_of(bytes: &[u8]) -> Result<&str, DamagedRecord> {
     match postcard::take_from_bytes(body("turn", bytes)?) {
         Ok((id, _)) => Ok(id),
@@ -95,13 +95,14 @@ fn encode<T: Serialize>(what: &'static str, twin: &T) -> Result<Vec<u8>, Damaged
     postcard::to_extend(twin, bytes).map_err(|error| DamagedRecord::new(what, error.to_string()))
 }
 
-/// What follows the version of an encoding.
+/// Returns the bytes after the version byte.
 fn body<'a>(what: &'static str, bytes: &'a [u8]) -> Result<&'a [u8], DamagedRecord> {
     match bytes.split_first() {
         Some((&VERSION, body)) => Ok(body),
-        Some((other, _)) => {
-            Err(DamagedRecord::new(what, format!("its encoding is of version {other}, and the one known is {VERSION}")))
-        }
+        Some((other, _)) => Err(DamagedRecord::new(
+            what,
+            format!("its encoding is version {other}, and this program reads version {VERSION}"),
+        )),
         None => Err(DamagedRecord::new(what, "it is empty")),
     }
 }
@@ -192,7 +193,7 @@ mod tests {
         bytes[0] = 2;
         assert_eq!(
             decode_staged(&bytes).unwrap_err().to_string(),
-            "a stored open turn cannot be read: its encoding is of version 2, and the one known is 1"
+            "a stored open turn cannot be read: its encoding is version 2, and this program reads version 1"
         );
     }
 

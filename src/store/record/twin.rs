@@ -1,6 +1,6 @@
-//! The twins of the domain types: compact, as there is one for every turn there ever was.
+//! Compact twins of the domain types: the store keeps one for every turn.
 //!
-//! An absent number is 0 and a present one is itself and 1 more, so that neither takes a byte to say so.
+//! An absent number is stored as 0 and a present one as itself plus 1, so that presence takes no byte of its own.
 
 use serde::{Deserialize, Serialize};
 
@@ -24,28 +24,28 @@ pub(super) struct ConversationTwin<'a> {
 pub(super) struct SealedTurnTwin<'a> {
     turn_id: &'a str,
     sealed_at: u64,
-    /// 0 for none, otherwise 1 more than twice the distance from `sealed_at`, and 1 more again if it is later than that.
+    /// 0 if absent, else 1 plus twice the distance from `sealed_at`, plus 1 if it is later than that.
     ended_at: u64,
     reason: &'a str,
     model: Option<&'a str>,
     provider: Option<&'a str>,
     project: Option<&'a str>,
     cache_write_1h: u64,
-    /// `None` where it is the sum of the steps'.
+    /// `None` if it is the sum of the steps.
     usage: Option<UsageTwin>,
     #[serde(borrow)]
     steps: Vec<SealedStepTwin<'a>>,
     #[serde(borrow)]
     details: Vec<StepDetailsTwin<'a>>,
     duration: u64,
-    /// 1 where it is that of the last step, 2 more than it otherwise.
+    /// 0 if absent, 1 if it is that of the last step, else the value plus 2.
     context_size: u64,
     times: Vec<f64>,
 }
 
 #[derive(Serialize, Deserialize)]
 struct SealedStepTwin<'a> {
-    /// Empty for the id that kernels give: the turn's, `#` and the step's place from 0.
+    /// Empty for the usual id: the turn's id, `#` and the step's index from 0.
     id: &'a str,
     usage: UsageTwin,
     times: TimesTwin,
@@ -53,7 +53,7 @@ struct SealedStepTwin<'a> {
 
 #[derive(Serialize, Deserialize)]
 struct StepDetailsTwin<'a> {
-    /// The step's place, from 0.
+    /// The step's index, from 0.
     step: usize,
     model: Option<&'a str>,
     provider: Option<&'a str>,
@@ -151,7 +151,7 @@ impl<'a> SealedTurnTwin<'a> {
         } = turn;
         let TurnMetrics { turn_id, usage, steps, duration, context_size } = metrics;
         let mut times = Times::default();
-        // Both stand in the order of the steps.
+        // Both are in the order of the steps.
         let mut details = step_details.iter().peekable();
         let details = steps.iter().enumerate().filter_map(|(place, step)| {
             let details = details.next_if(|details| details.step_id == step.step_id)?;
@@ -317,10 +317,10 @@ fn whole_id(turn_id: &str, place: usize, id: &str) -> Result<StepId, Invalid> {
     Ok(if id.is_empty() { StepId::new(format!("{turn_id}#{place}"))? } else { StepId::new(id)? })
 }
 
-/// A moment that is mostly near another one.
+/// A moment that is usually close to another one.
 fn distance(from: EpochMillis, to: EpochMillis) -> u64 {
     let (from, to) = (from.get(), to.get());
-    // A plausible moment is at most a day later.
+    // A plausible moment is at most a day later than that.
     if to > from { 2 * (to - from) + 2 } else { 2 * (from - to) + 1 }
 }
 
@@ -330,7 +330,7 @@ fn at_distance(from: u64, code: u64) -> Option<EpochMillis> {
     Some(EpochMillis::new(to))
 }
 
-/// Whether `text` is the number as it is written.
+/// Whether `text` is the decimal form of the number.
 fn is_number(text: &str, mut number: usize) -> bool {
     for (place, digit) in text.bytes().rev().enumerate() {
         if usize::from(digit) != usize::from(b'0') + number % 10 {
@@ -432,15 +432,15 @@ fn last_context_size(steps: &[StepMetrics]) -> Option<TokenCount> {
     steps.last().map(|step| step.usage.context_size())
 }
 
-/// Times as whole numbers: 0 for none, otherwise 1 more than 4 times a number of milliseconds, of tenths or of
-/// hundredths, plus 0, 1 or 2 for which of them; plus 3 for the place of one of these, which are none of that.
+/// Times as whole numbers: 0 for none, else 1 plus 4 times the value in milliseconds, tenths or hundredths, plus 0, 1
+/// or 2 for that unit. Any other time is listed in `times`: 1 plus 4 times its place there, plus 3.
 #[derive(Default)]
 struct Times(Vec<f64>);
 
-/// Of the two lowest bits of a code.
+/// The kind is the two lowest bits of a code.
 const SCALES: [f64; 3] = [1.0, 10.0, 100.0];
 
-/// Numbers below it, 2^53, have a code.
+/// Smaller numbers than this, 2^53, have a code.
 const LIMIT: f64 = 9_007_199_254_740_992.0;
 
 impl Times {

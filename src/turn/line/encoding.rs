@@ -1,6 +1,6 @@
 use std::fmt;
 
-/// What a text editor or a shell made of a file of events, in place of UTF-8.
+/// An encoding other than plain UTF-8 that an editor or a shell may give a file of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Encoding {
     Utf16,
@@ -8,10 +8,10 @@ pub(crate) enum Encoding {
 }
 
 impl Encoding {
-    /// The first bytes of a file that are enough to tell.
+    /// How many first bytes of a file identify the encoding.
     pub(crate) const HEAD_BYTES: usize = 4;
 
-    /// The encoding of a text that begins with these bytes; `None` for UTF-8 and for whatever else it may be.
+    /// Returns the encoding of a text that begins with these bytes; `None` for UTF-8 and everything unknown.
     pub(crate) fn of(head: &[u8]) -> Option<Self> {
         match head {
             // A byte order mark, or an ASCII character without one.

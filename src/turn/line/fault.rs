@@ -1,10 +1,10 @@
 use std::fmt;
 
-/// What keeps bytes from being one JSON object with one `type`, and where.
+/// Why bytes are not one JSON object with one `type`, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fault {
     pub(super) kind: FaultKind,
-    /// The line, from 1: larger only for an object that is written on several lines.
+    /// The line, from 1: larger only for an object that spans several lines.
     pub(super) line: usize,
     /// The byte in that line, from 1.
     pub(super) column: usize,
@@ -12,9 +12,9 @@ pub(super) struct Fault {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FaultKind {
-    /// Another value than an object, which begins with this byte.
+    /// A value other than an object, which begins with this byte.
     NoObject(u8),
-    /// The bytes end before the object does, within a text or not.
+    /// The bytes end before the object does, inside a text or outside.
     CutOff { in_text: bool },
     /// This byte stands where a key must.
     NoKey(u8),
@@ -28,17 +28,17 @@ pub(super) enum FaultKind {
     Control(u8),
     /// A backslash before this byte.
     Escape(u8),
-    /// Something after the object. The line break before it may be that of old Macintosh files.
+    /// Something after the object, perhaps after a carriage return as old Macintosh files have it.
     Follows { found: u8, after_carriage_return: bool },
-    /// No `type`, or one that is `null`.
+    /// No `type`, or a `null` one.
     TypeMissing,
     /// A second `type`.
     TypeAgain,
-    /// A `type` of another kind.
+    /// A `type` that is not a string.
     TypeKind(&'static str),
 }
 
-/// The kind of the value that begins with this byte, with its article.
+/// The kind of value that begins with this byte, with its article.
 pub(super) fn kind_of_value(first: u8) -> &'static str {
     match first {
         b'{' => "an object",
@@ -50,7 +50,7 @@ pub(super) fn kind_of_value(first: u8) -> &'static str {
     }
 }
 
-/// A byte as a reader of the message can see it.
+/// Displays a byte in a readable form.
 struct Shown(u8);
 
 impl fmt::Display for Shown {
@@ -65,40 +65,40 @@ impl fmt::Display for Shown {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
-            FaultKind::NoObject(0) => f.write_str(
-                "an event must be a JSON object, but NUL bytes stand here, as a crash leaves them in a file",
-            ),
+            FaultKind::NoObject(0) => {
+                f.write_str("an event must be a JSON object, not NUL bytes, which a crash can leave in a file")
+            }
             FaultKind::NoObject(first @ (b'[' | b'"' | b'0'..=b'9' | b'-')) => {
                 write!(f, "an event must be a JSON object, not {}", kind_of_value(first))
             }
             FaultKind::NoObject(first) => {
-                write!(f, "an event must be a JSON object, but {} stands where `{{` must", Shown(first))
+                write!(f, "an event must be a JSON object, which begins with `{{`, not {}", Shown(first))
             }
             FaultKind::CutOff { in_text: true } => f.write_str("the event is cut off within a string"),
             FaultKind::CutOff { in_text: false } => f.write_str("the event is cut off before its last `}`"),
-            FaultKind::NoKey(found) => write!(f, "{} stands where a key, which is a string, must", Shown(found)),
-            FaultKind::NoColon(found) => write!(f, "{} stands where `:` must, after a key", Shown(found)),
-            FaultKind::NoValue(found) => write!(f, "{} stands where a value must", Shown(found)),
+            FaultKind::NoKey(found) => write!(f, "a key in double quotes must stand here, not {}", Shown(found)),
+            FaultKind::NoColon(found) => write!(f, "`:` must follow the key, not {}", Shown(found)),
+            FaultKind::NoValue(found) => write!(f, "a value must stand here, not {}", Shown(found)),
             FaultKind::NoComma { found, in_object } => {
                 let close = if in_object { '}' } else { ']' };
-                write!(f, "{} stands where `,` or `{close}` must, after a value", Shown(found))
+                write!(f, "`,` or `{close}` must follow the value, not {}", Shown(found))
             }
             FaultKind::Control(b'\r') => {
-                f.write_str("a carriage return stands within a string, where JSON has the escape `\\r`")
+                f.write_str("a carriage return stands within a string, where it must be the escape `\\r`")
             }
             FaultKind::Control(found) => {
-                write!(f, "a control character stands within a string, where JSON has the escape `\\u{found:04x}`")
+                write!(f, "a control character stands within a string, where it must be the escape `\\u{found:04x}`")
             }
-            FaultKind::Escape(found) => write!(f, "{} stands after a `\\`, which is no escape of JSON", Shown(found)),
-            FaultKind::Follows { after_carriage_return: true, .. } => f.write_str(
-                "the lines end with a carriage return alone, and are one line for that: they must end with a line feed",
-            ),
+            FaultKind::Escape(found) => write!(f, "{} must not follow a `\\`: JSON has no such escape", Shown(found)),
+            FaultKind::Follows { after_carriage_return: true, .. } => {
+                f.write_str("a carriage return alone does not end a line: each line must end with a line feed")
+            }
             FaultKind::Follows { found: b'{', .. } => f.write_str(
-                "another object follows on the line of an event: each event must have a line of its own (`curl` keeps \
+                "another object follows the event: each event must have a line of its own (`curl` keeps \
                  line breaks with `--data-binary`, not with `-d`)",
             ),
             FaultKind::Follows { found, .. } => {
-                write!(f, "{} follows on the line of an event, which must stand alone on it", Shown(found))
+                write!(f, "{} follows the event: each event must have a line of its own", Shown(found))
             }
             FaultKind::TypeMissing => return f.write_str("`type` is missing"),
             FaultKind::TypeAgain => return f.write_str("`type` stands twice"),

@@ -1,32 +1,33 @@
-//! The short way through a flat line: an object of strings that begins with its type, as a kernel writes a delta.
+//! The short path for a flat line: an object of strings that begins with its type, as a kernel writes a delta.
 //!
-//! It is compact JSON, and no key has an escape. Any other line is given up here, and its structure followed.
+//! A flat line is compact JSON, and its keys have no escapes. Any other line takes the long path, which follows its
+//! structure.
 
 use super::text::{plain_len, string_rest_len};
 
-/// The fronts of flat lines that were ignored, each up to the last string. The deltas of a turn have theirs in common.
+/// The fronts of ignored flat lines, each up to the last string. The deltas of a turn share theirs.
 #[derive(Debug, Default)]
 pub(in crate::turn) struct Fronts {
     fronts: Vec<Vec<u8>>,
-    /// The one that was met last.
+    /// The index of the front that was seen last.
     latest: usize,
 }
 
-/// So many turns may write side by side.
+/// The maximum number of interleaved turns whose fronts are kept.
 const MAX_FRONTS: usize = 8;
-/// A longer front is not kept.
+/// Longer fronts are not kept.
 const MAX_FRONT_BYTES: usize = 1024;
 
 impl Fronts {
-    /// Whether a line has the latest front and is flat, so that it is ignored too.
+    /// Whether a line has the latest front and is flat; then it is ignored too.
     #[inline]
     pub(in crate::turn) fn is_repeated_in(&self, line: &[u8]) -> bool {
         self.fronts.get(self.latest).is_some_and(|front| has_front(line, front))
     }
 
-    /// Whether a line of an ignored type is flat. `rest` is what comes after its type.
+    /// Whether a line of an ignored type is flat. `rest` begins after its type.
     pub(in crate::turn) fn is_flat(&mut self, line: &[u8], rest: &[u8]) -> bool {
-        // Turns that write side by side take turns: the one after the latest is the likeliest.
+        // Interleaved turns usually alternate, so the front after the latest is the likeliest.
         let count = self.fronts.len();
         let mut others = (1..count).map(|nth| (self.latest + nth) % count);
         if let Some(known) = others.find(|other| has_front(line, &self.fronts[*other])) {
@@ -53,15 +54,16 @@ impl Fronts {
     }
 }
 
-/// Whether a line that has this front is flat: the same bytes have the same structure again, and what is left is a
-/// string and the last brace.
+/// Whether a line that begins with this front is flat. Equal bytes have equal structure, so only the last string and
+/// the closing brace remain to be checked.
 #[inline]
 fn has_front(line: &[u8], front: &[u8]) -> bool {
     let rest = line.strip_prefix(front);
     rest.is_some_and(|rest| string_rest_len(rest).is_some_and(|len| rest[len..] == *b"}"))
 }
 
-/// The length of what follows the first quote of the last string, in a flat line. `rest` is what comes after its type.
+/// Returns the length of a flat line from the first character of its last string; `None` if the line is not flat.
+/// `rest` begins after its type.
 fn last_string(mut rest: &[u8]) -> Option<usize> {
     let mut last = None;
     while rest != b"}" {

@@ -3,7 +3,7 @@ use memchr::memmem;
 use super::super::{ConversationId, TurnId};
 use super::value::text_of;
 
-/// A turn that a bad line speaks of, as far as that can be made out.
+/// A turn that a bad line mentions, as far as can be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mention {
     pub(crate) conversation_id: ConversationId,
@@ -12,13 +12,13 @@ pub(crate) struct Mention {
     pub(crate) is_done: bool,
 }
 
-/// A longer line is looked at no further.
+/// Only this much of a line is searched.
 const MAX_LINE_BYTES: usize = 64 * 1024;
-/// Lines that are glued together may speak of several turns.
+/// The maximum number of mentions: lines glued together may mention several turns.
 const MAX_MENTIONS: usize = 16;
 
-/// The turns that a bad line speaks of: the values of its `turnId`s, each with the `conversationId` and the `type`
-/// that stand nearest before it, or else after it.
+/// Returns the turns that a bad line mentions: the values of its `turnId`s, each with the nearest `conversationId` and
+/// `type` before it, else with the first after it.
 pub(crate) fn mentions(line: &[u8]) -> Vec<Mention> {
     let line = &line[..line.len().min(MAX_LINE_BYTES)];
     let turns = values(line, "\"turnId\"");
@@ -37,7 +37,8 @@ pub(crate) fn mentions(line: &[u8]) -> Vec<Mention> {
     turns.into_iter().filter_map(mention).take(MAX_MENTIONS).collect()
 }
 
-/// The strings that follow a key, each with its place. A key in quotes with backslashes is within a text, and none.
+/// Returns the string values of a key, each with its position. A key with escaped quotes is part of a text, and does
+/// not match.
 fn values(line: &[u8], key: &str) -> Vec<(usize, String)> {
     let after = |at: usize| {
         let rest = line[at + key.len()..].trim_ascii_start().strip_prefix(b":")?;

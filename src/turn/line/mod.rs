@@ -1,20 +1,20 @@
-//! From a line of JSON to the event in it.
+//! Parses a line of JSON into the event in it.
 //!
-//! *Structure*: the strings, brackets, colons and commas of a line. It is followed to the last brace of every line,
-//! whatever its type, so that no line hides an event: not two that lost the line break between them, not one that
-//! begins within another that was torn.
+//! *Structure*: the strings, brackets, colons and commas of a line. The structure of every line is followed to the last
+//! brace, whatever its type. So no line hides an event: neither one of two lines glued together nor one inside another
+//! that was torn.
 //!
-//! Invariants: a line that is ignored is one JSON object with one `type`. Memory for following a structure is one bit
-//! for each open bracket, and nothing here recurses over what was sent. Every message is in the words of JSON.
+//! Invariants: an ignored line is one JSON object with one `type`. Following a structure takes one bit of memory for
+//! each open bracket, and nothing here recurses over the input. Every message uses the terms of JSON.
 //!
 //! - `structure`: follows an object to its last brace and finds its `type`; `nesting`: its open brackets; `text`: its
-//!   strings, many bytes at a time; `fault`: what can be wrong with it;
-//! - `flat`: the short way through a delta;
+//! strings, many bytes at a time; `fault`: errors in a structure;
+//! - `flat`: the short path for a delta;
 //! - `value`: reads the fields of an event whose structure is right;
 //! - `bad_event`: why a line is no event;
-//! - `shape`: the same of a line that is not kept, for those who send lines on;
-//! - `stream`: bytes that come in pieces, as the events of their lines; `encoding`: bytes that are no UTF-8 text at all;
-//!   `mention`: the turns that a bad line speaks of.
+//! - `shape`: the structure of a long line that is not kept, for `ingest`;
+//! - `stream`: splits bytes that arrive in pieces into events; `encoding`: detects bytes that are not UTF-8; `mention`:
+//! finds the turns that a bad line mentions.
 
 pub(super) mod bad_event;
 #[cfg(feature = "server")]
@@ -53,10 +53,9 @@ pub(crate) use stream::{EventStream, Framing, Line};
 
 /// Reads one event from a line of JSON.
 ///
-/// `None` is an event that does not count for metrics, of a known type or an unknown one. Of such a line the
-/// structure alone is looked at: it is one JSON object with one `type`, and nothing else. In an event that counts a
-/// field that is not known is ignored, an explicit `null` is an absent field, and a known field that stands twice is
-/// an error.
+/// Returns `None` for an event that does not count for metrics, of a known type or an unknown one. Of such a line only
+/// the structure is checked: it is one JSON object with one `type`. In an event that counts, an unknown field is
+/// ignored, an explicit `null` means an absent field, and a known field that occurs twice is an error.
 ///
 /// ```
 /// # use turn_metrics::turn::parse_line;
@@ -81,20 +80,20 @@ pub fn parse_line(line: &[u8]) -> Result<Option<KernelEvent>, BadEvent> {
     }
 }
 
-/// The type of a line, which is followed to its end.
+/// Follows a line to its end and returns its type.
 fn find_type(line: &[u8]) -> Result<EventType, BadEvent> {
     let mut structure = Structure::default();
     let followed = structure.feed(line).and_then(|()| structure.finish());
     followed.map_err(|fault| bad_structure(line, fault))
 }
 
-/// What is wrong with a line whose bytes are at hand.
+/// Returns the error of a line whose bytes are available.
 fn bad_structure(line: &[u8], fault: Fault) -> BadEvent {
     const MAX_KEYS: usize = 8;
     if fault.kind != FaultKind::TypeMissing {
         return BadEvent::of_structure(fault);
     }
-    // Lines of another program are told by the keys that they have instead.
+    // The keys of the object show which other program wrote it.
     let keys = Value::of_event(line).fields().names();
     let shown: Vec<_> = keys.iter().take(MAX_KEYS).map(|key| format!("`{key}`")).collect();
     let message = match shown.len() {
@@ -114,7 +113,7 @@ where
     }
 }
 
-/// The type of a line that begins with it as a kernel writes it, and what comes after it.
+/// Returns the type of a line that begins with it in canonical form, and the rest of the line.
 pub(super) fn leading_type(line: &[u8]) -> Option<(EventType, &[u8])> {
     let rest = line.strip_prefix(br#"{"type":""#)?;
     let end = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | ..b' '))?;

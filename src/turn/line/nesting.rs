@@ -2,9 +2,9 @@
 #[derive(Debug, Clone, Default)]
 pub(super) struct Nesting {
     depth: usize,
-    /// The innermost brackets, 1 to 64 of them; the lowest bit is the innermost one. 1 is `{`, 0 is `[`.
+    /// The innermost brackets, 1 to 64 of them; the lowest bit is the innermost. 1 is `{`, 0 is `[`.
     innermost: u64,
-    /// The brackets around those, 64 a word.
+    /// The outer brackets, 64 in each word.
     outer: Vec<u64>,
 }
 
@@ -34,7 +34,7 @@ impl Nesting {
             if self.depth.is_multiple_of(64) { self.outer.pop().unwrap_or(0) } else { self.innermost >> 1 };
     }
 
-    /// The bytes that the brackets take outside of this value.
+    /// The heap memory in use, in bytes.
     #[cfg(any(feature = "server", test))]
     pub(super) fn heap_bytes(&self) -> usize {
         self.outer.capacity() * size_of::<u64>()

@@ -8,24 +8,24 @@ use super::encoding::Encoding;
 use super::structure::Structure;
 use super::{BadEvent, bad_structure, find_type};
 
-/// How a stream of bytes holds events.
+/// How events are framed in a stream of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Framing {
-    /// One event a line.
+    /// One event in each line.
     Lines,
     /// One event, on any number of lines.
     Whole,
 }
 
-/// Reads the events of a stream that comes in pieces, each line as it comes.
+/// Reads the events of a stream that arrives in pieces, line by line.
 ///
-/// Of a line that is not over yet, at most `max_line_bytes` are kept, and none once it is known to be ignored: from
-/// then on its structure is followed and nothing else. A blank line is passed over.
+/// Of an unfinished line, at most `max_line_bytes` are kept, and none once it is known to be ignored: from then on only
+/// its structure is followed. Blank lines are skipped.
 pub(crate) struct EventStream {
     framing: Framing,
     max_line_bytes: usize,
     reader: EventReader,
-    /// The number of the present line, from 1.
+    /// The number of the current line, from 1.
     number: u64,
     line: PartialLine,
     /// The first bytes of the stream.
@@ -37,43 +37,43 @@ pub(crate) struct EventStream {
 /// A line that has been read.
 #[derive(Debug)]
 pub(crate) struct Line<'a> {
-    /// Its number in the stream, from 1 and with the blank ones; of an event on several lines that of the line which
-    /// is wrong.
+    /// Its number in the stream, from 1, blank lines included. For an event on several lines, the number of the line
+    /// with the error.
     pub(crate) number: u64,
-    /// Its bytes, as far as they are at hand: all of it if it counts.
+    /// Its bytes, as far as they were kept: all of them if the event counts.
     pub(crate) bytes: &'a [u8],
     pub(crate) event: Result<Option<KernelEvent>, BadEvent>,
 }
 
-/// What has come of a line whose end has not.
+/// The current line, which has not ended yet.
 #[derive(Default)]
 struct PartialLine {
     structure: Structure,
-    /// Its bytes from the first that is not white, or a part of them.
+    /// Its bytes without leading white space, as far as they are kept.
     bytes: Vec<u8>,
     keeping: Keeping,
-    /// How long it is so far, and how many bytes of a byte order mark it begins with.
+    /// Its length so far, and how many bytes of a byte order mark it begins with.
     len: usize,
     mark: usize,
-    /// The line breaks before the bytes that are kept.
+    /// The number of line breaks before the kept bytes.
     skipped_lines: u64,
 }
 
-/// What is kept of a line.
+/// How much of a line is kept.
 #[derive(Debug, Default, PartialEq)]
 enum Keeping {
     /// All of it.
     #[default]
     All,
-    /// Nothing, as it is ignored.
+    /// Nothing: it is ignored.
     Nothing,
-    /// The front, as all would be too much. It is ignored or too long.
+    /// Only the start: it exceeds the limit, and is ignored or too long.
     Front,
-    /// The front, as it is bad.
+    /// Only the start: it is a bad event.
     Bad(BadEvent),
 }
 
-/// As much of a bad line as it takes to see which turns it speaks of.
+/// How much of a bad line is kept to find the turns that it mentions.
 const FRONT_BYTES: usize = 4 * 1024;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -90,7 +90,7 @@ impl EventStream {
         }
     }
 
-    /// The bytes of the present line that are kept, and what its open brackets take.
+    /// The bytes of the current line that are kept, with the memory of its open brackets.
     pub(crate) fn kept_bytes(&self) -> usize {
         self.line.bytes.len() + self.line.structure.heap_bytes()
     }
@@ -100,7 +100,7 @@ impl EventStream {
         self.line.bytes.capacity() + self.line.structure.heap_bytes()
     }
 
-    /// Takes in what comes next and hands on each line that ends in it.
+    /// Reads the next piece and passes on each line that ends in it.
     pub(crate) fn push(&mut self, mut piece: &[u8], take: &mut impl FnMut(Line<'_>)) {
         if self.head.len() < Encoding::HEAD_BYTES {
             let missing = Encoding::HEAD_BYTES - self.head.len();
@@ -125,14 +125,14 @@ impl EventStream {
         }
     }
 
-    /// Ends the stream, and with it the last line.
+    /// Ends the stream and its last line.
     pub(crate) fn finish(&mut self, take: &mut impl FnMut(Line<'_>)) {
         if self.line.len > 0 {
             self.end_line(take);
         }
     }
 
-    /// Reads a line that is in one piece.
+    /// Reads a line that is complete in one piece.
     fn take_whole(&mut self, line: &[u8], take: &mut impl FnMut(Line<'_>)) {
         let line = trim(line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line));
         if line.is_empty() {
@@ -146,7 +146,7 @@ impl EventStream {
         self.hand_on(self.number, line, event, take);
     }
 
-    /// Reads the line that came in pieces.
+    /// Reads a line that arrived in several pieces.
     fn end_line(&mut self, take: &mut impl FnMut(Line<'_>)) {
         let PartialLine { structure, bytes, keeping, mark, skipped_lines, .. } = mem::take(&mut self.line);
         let is_blank = structure.is_blank() && (mark == 0 || mark == BYTE_ORDER_MARK.len());
@@ -180,7 +180,7 @@ impl EventStream {
         take: &mut impl FnMut(Line<'_>),
     ) {
         let event = match event {
-            // What is no UTF-8 at all goes wrong in its first line.
+            // A text that is not UTF-8 already fails in its first line.
             Err(error) if !self.is_begun => {
                 Err(Encoding::of(&self.head).map_or(error, |encoding| BadEvent::new(encoding.to_string(), 1)))
             }
@@ -191,7 +191,7 @@ impl EventStream {
     }
 }
 
-/// A line of more bytes than a line may have that counts is too long; one that is ignored is not.
+/// Over the limit, an ignored line is still fine, and any other is too long.
 fn unless_too_long(kind: Result<EventType, BadEvent>, max_bytes: usize) -> Result<Option<KernelEvent>, BadEvent> {
     match kind? {
         EventType::Ignored => Ok(None),
@@ -215,7 +215,7 @@ impl PartialLine {
             self.keeping = Keeping::Bad(BadEvent::of_structure(fault));
             return;
         }
-        // White space around an event takes no room.
+        // White space around an event is not kept.
         if self.bytes.is_empty() && self.keeping == Keeping::All {
             let text = trim_start(piece);
             self.skipped_lines += memchr_iter(b'\n', &piece[..piece.len() - text.len()]).count() as u64;
@@ -250,7 +250,7 @@ impl PartialLine {
         }
     }
 
-    /// Keeps as much of the line as it takes to see which turns it speaks of, and no more.
+    /// Keeps the start of the line, to find the turns that it mentions, and drops the rest.
     fn keep_front(&mut self, piece: &[u8]) {
         let room = FRONT_BYTES.saturating_sub(self.bytes.len());
         self.bytes.extend_from_slice(&piece[..room.min(piece.len())]);
@@ -258,7 +258,7 @@ impl PartialLine {
         self.bytes.shrink_to_fit();
     }
 
-    /// Passes over a byte order mark, which itself may come in pieces.
+    /// Skips a byte order mark, which may arrive in pieces.
     fn skip_mark<'a>(&mut self, mut piece: &'a [u8]) -> &'a [u8] {
         while self.mark < BYTE_ORDER_MARK.len()
             && let [first, rest @ ..] = piece
@@ -268,7 +268,7 @@ impl PartialLine {
             piece = rest;
         }
         if !piece.is_empty() && self.mark > 0 && self.mark < BYTE_ORDER_MARK.len() {
-            // It is another character: no line begins with it, and the structure says so.
+            // The bytes are another character. No line begins with it, so the structure reports a fault.
             if let Err(fault) = self.structure.feed(&BYTE_ORDER_MARK[..self.mark]) {
                 self.keeping = Keeping::Bad(BadEvent::of_structure(fault));
             }
@@ -289,7 +289,7 @@ fn trim_end(line: &[u8]) -> &[u8] {
     &line[..line.iter().rposition(|byte| !is_white(*byte)).map_or(0, |last| last + 1)]
 }
 
-/// A line without the white space around it.
+/// Removes the white space around a line.
 fn trim(line: &[u8]) -> &[u8] {
     trim_end(trim_start(line))
 }
@@ -329,7 +329,7 @@ mod tests {
         read(framing, 1000, &[body]).lines
     }
 
-    /// The numbers of the lines, and of each whether it counts (`Some(true)`), is ignored or is bad (`None`).
+    /// The number of each line, and whether it counts (`Some(true)`), is ignored (`Some(false)`) or is bad (`None`).
     fn outline(lines: &[Read]) -> Vec<(u64, Option<bool>)> {
         lines.iter().map(|(number, event)| (*number, event.as_ref().ok().map(Option::is_some))).collect()
     }
@@ -455,7 +455,7 @@ mod tests {
             cuts.sort_unstable();
             let pieces: Vec<_> = cuts.windows(2).map(|cut| &body.as_bytes()[cut[0]..cut[1]]).collect();
             let read = read(Framing::Lines, 1000, &pieces).lines;
-            // Of a line in pieces the column counts the white space before it, and the mark.
+            // For a line in pieces, the column includes leading white space and the byte order mark.
             let outlines = (outline(&read), outline(&expected));
             prop_assert_eq!(&outlines.0, &outlines.1, "{:?}", pieces);
         }

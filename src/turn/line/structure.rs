@@ -4,14 +4,14 @@ use super::nesting::Nesting;
 use super::text::plain_len;
 
 /// Follows the structure of one JSON object to its last brace and finds its `type`, in one pass over bytes that may
-/// come in pieces.
+/// arrive in pieces.
 ///
-/// What it makes sure of: the bytes are one object by JSON's grammar of strings, brackets, `:` and `,`, with nothing
-/// but white space around it, and one `type` at its top level. So no event is hidden in a line that is ignored for
-/// its type. What it does not look at: whether strings are UTF-8, and whether scalars are those of JSON; a scalar is
-/// any run of letters, digits, `+`, `-` and `.`.
+/// It guarantees that the bytes are one object by JSON's grammar of strings, brackets, `:` and `,`, with nothing but
+/// white space around it, and with one `type` at its top level. So a line that is ignored for its type hides no event.
+/// It does not check whether strings are UTF-8 and scalars are JSON; a scalar is any run of letters, digits, `+`, `-`
+/// and `.`.
 ///
-/// It keeps one bit for each open bracket and nothing else of what it has seen.
+/// It keeps one bit for each open bracket, and no other memory of the input.
 #[derive(Debug, Clone, Default)]
 pub(in crate::turn) struct Structure {
     state: State,
@@ -27,7 +27,7 @@ enum State {
     /// The object.
     #[default]
     Object,
-    /// A key, or the end of an object that is empty.
+    /// A key, or the end of an empty object.
     FirstKey,
     /// A key, after a comma.
     Key,
@@ -37,23 +37,23 @@ enum State {
     Colon,
     /// A value.
     Value,
-    /// A value, or the end of an array that is empty.
+    /// A value, or the end of an empty array.
     FirstItem,
-    /// The rest of a string that is a value.
+    /// The rest of a string value.
     InString,
-    /// The rest of a number, a boolean, a null or something like it.
+    /// The rest of a number, a boolean, a null or another word.
     InScalar,
     /// A comma, or the end of an object or an array.
     Comma,
-    /// White space.
+    /// White space after the object.
     End,
 }
 
-/// The text that is being read, when it goes on in the next piece or has an escape in it.
+/// The current text, if it has an escape or goes on in the next piece.
 #[derive(Debug, Clone, Copy, Default)]
 struct Text {
     escape: Escape,
-    /// Whether the text may be the key `type` or the value of it, and is kept for that.
+    /// Whether the text is kept, because it may be the key `type` or its value.
     is_kept: bool,
     kept: Name,
 }
@@ -64,23 +64,23 @@ enum Escape {
     #[default]
     None,
     Backslash,
-    /// `\u` and some digits, which have this value.
+    /// `\u` and some digits with this value so far.
     Unicode {
         digits: u8,
         value: u32,
     },
 }
 
-/// The front of a text: as much as it takes to know the name of a type.
+/// The start of a text: enough to recognise the name of a type.
 #[derive(Debug, Clone, Copy, Default)]
 struct Name {
     bytes: [u8; Self::MAX],
-    /// One more than there is room for if the text is longer.
+    /// `MAX + 1` if the text is longer.
     len: usize,
 }
 
 impl Name {
-    /// More than the longest name of a type that counts.
+    /// Longer than every name of a type that counts.
     const MAX: usize = 16;
 
     fn push(&mut self, bytes: &[u8]) {
@@ -94,7 +94,7 @@ impl Name {
         }
     }
 
-    /// The text; none that means anything here if it was too long.
+    /// Returns the text; an empty one, which names nothing, if it was too long.
     fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or(&[])
     }
@@ -106,20 +106,20 @@ enum TypeSeen {
     No,
     /// The key has been read, and its value comes next.
     Key,
-    /// It is `null`, which is read as absent.
+    /// It is `null`, which means absent.
     Null,
     Named(EventType),
 }
 
-/// The place of the next byte.
+/// The position of the next byte.
 #[derive(Debug, Clone, Copy, Default)]
 struct Place {
-    /// The bytes of the pieces before the present one.
+    /// The length of the earlier pieces.
     fed: usize,
-    /// Line breaks so far, and the place after the latest.
+    /// The line breaks so far, and the position after the latest.
     line_breaks: usize,
     line_start: usize,
-    /// Whether a carriage return has come after the object, and no line feed.
+    /// Whether a carriage return without a line feed followed the object.
     is_after_carriage_return: bool,
 }
 
@@ -133,25 +133,25 @@ impl Structure {
         }
     }
 
-    /// Whether nothing but white space has come yet.
+    /// Whether only white space has arrived so far.
     #[cfg(feature = "server")]
     pub(super) fn is_blank(&self) -> bool {
         self.state == State::Object
     }
 
-    /// Whether the object is over, and nothing but white space may come.
+    /// Whether the object has ended, so that only white space may follow.
     #[cfg(feature = "server")]
     pub(super) fn is_over(&self) -> bool {
         self.state == State::End
     }
 
-    /// The bytes that are held outside of this value.
+    /// The heap memory in use, in bytes.
     #[cfg(feature = "server")]
     pub(super) fn heap_bytes(&self) -> usize {
         self.nesting.heap_bytes()
     }
 
-    /// Makes sure that the object is whole, and returns its type.
+    /// Checks that the object is complete, and returns its type.
     pub(super) fn finish(&self) -> Result<EventType, Fault> {
         match (self.state, self.event_type) {
             (State::End, TypeSeen::Named(event_type)) => Ok(event_type),
@@ -161,7 +161,7 @@ impl Structure {
         }
     }
 
-    /// Takes in what comes next. After a fault nothing more may come.
+    /// Follows the next piece. Must not be called after a fault.
     pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<(), Fault> {
         let mut at = 0;
         match self.follow(bytes, &mut at) {
@@ -179,7 +179,7 @@ impl Structure {
         Fault { kind, line: line_breaks + 1, column: fed + at - line_start + 1 }
     }
 
-    /// Goes through a piece; `at` is where a fault is, if there is one.
+    /// Follows a piece. On a fault, `at` is its position.
     #[inline]
     fn follow(&mut self, bytes: &[u8], at: &mut usize) -> Result<(), FaultKind> {
         while let Some(&byte) = bytes.get(*at) {
@@ -238,7 +238,7 @@ impl Structure {
         self.state = if self.nesting.depth() == 0 { State::End } else { State::Comma };
     }
 
-    /// Reads a key after its quote. Nearly all are whole and without escapes.
+    /// Reads a key after its opening quote. Nearly all keys are complete and have no escapes.
     #[inline]
     fn begin_key(&mut self, bytes: &[u8], at: &mut usize) -> Result<(), FaultKind> {
         let rest = &bytes[*at..];
@@ -269,7 +269,7 @@ impl Structure {
         Ok(())
     }
 
-    /// Reads the front of a value, or all of it where it is a string without escapes.
+    /// Reads the first byte of a value, or all of it if it is a string without escapes.
     #[inline]
     fn begin_value(&mut self, bytes: &[u8], at: &mut usize) -> Result<(), FaultKind> {
         let first = bytes[*at];
@@ -332,7 +332,7 @@ impl Structure {
         Ok(())
     }
 
-    /// Reads on in a text, to its end or to that of the piece.
+    /// Reads on in a text, to its end or to the end of the piece.
     fn follow_text(&mut self, bytes: &[u8], at: &mut usize) -> Result<(), FaultKind> {
         while let Some(&byte) = bytes.get(*at) {
             match self.text.escape {
@@ -388,7 +388,7 @@ impl Structure {
     fn end_escape(&mut self, value: u32) {
         self.text.escape = Escape::None;
         if self.text.is_kept {
-            // A name that counts is of ASCII alone, so it is enough that anything else is told apart from it.
+            // The names that matter are ASCII, so every other character may become the same byte.
             self.text.kept.push(&[u8::try_from(value).ok().filter(u8::is_ascii).unwrap_or(0xff)]);
         }
     }

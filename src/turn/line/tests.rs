@@ -1,4 +1,4 @@
-//! Lines that are whole, glued, cut and spliced.
+//! Lines that are complete, glued, cut and spliced.
 
 mod messages;
 mod oracle;

@@ -1,9 +1,9 @@
-//! The bytes of a JSON text, looked at many at a time.
+//! Scans the bytes of JSON texts, many at a time.
 
-/// The number of bytes at the front that mean themselves: no quote, no backslash, no control character.
+/// Returns how many leading bytes are plain: no quote, no backslash, no control character.
 #[inline]
 pub(super) fn plain_len(bytes: &[u8]) -> usize {
-    // Most texts are short: a word at a time finds the end of an id soonest.
+    // Most texts are short, and a word at a time finds the end of an id soonest.
     const MAX_SHORT_BYTES: usize = 48;
     let mut len = 0;
     while len < MAX_SHORT_BYTES {
@@ -20,7 +20,7 @@ pub(super) fn plain_len(bytes: &[u8]) -> usize {
 fn long_plain_len(bytes: &[u8]) -> usize {
     const BLOCK_BYTES: usize = 32;
     let mut len = 0;
-    // With no early end within a block the compiler compares all of its bytes at once.
+    // Without an early exit from a block, the compiler compares all of its bytes at once.
     while let Some(block) = bytes[len..].first_chunk::<BLOCK_BYTES>()
         && !block.iter().fold(false, |found, byte| found | is_special(*byte))
     {
@@ -39,7 +39,7 @@ fn plain_tail(bytes: &[u8]) -> usize {
     bytes.iter().position(|byte| is_special(*byte)).unwrap_or(bytes.len())
 }
 
-/// The length of the rest of a string, up to its quote and with it; `None` if it does not end here as JSON has it.
+/// Returns the length of the rest of a string, with its closing quote; `None` if the string is invalid or incomplete.
 #[inline]
 pub(super) fn string_rest_len(bytes: &[u8]) -> Option<usize> {
     let mut len = plain_len(bytes);
@@ -60,13 +60,13 @@ fn is_special(byte: u8) -> bool {
     (byte == b'"') | (byte == b'\\') | (byte < b' ')
 }
 
-/// The first such byte of a word.
+/// Returns the position of the first special byte of a word.
 #[inline]
 fn first_special(word: [u8; 8]) -> Option<usize> {
     const ONES: u64 = u64::MAX / 255;
     const HIGHEST: u64 = ONES << 7;
-    // The highest bit of each byte that is found. Only the lowest of these bits is sure: a subtraction borrows from
-    // the bytes above one that is found.
+    // Each special byte sets its highest bit. Only the lowest set bit is reliable, because a subtraction borrows from
+    // the bytes above a match.
     let word = u64::from_le_bytes(word);
     let control = word.wrapping_sub(ONES * 0x20) & !word;
     let quote = word ^ (ONES * 0x22);

@@ -1,4 +1,4 @@
-//! Reads the fields of an event whose structure has been followed: by `serde`, with errors in the words of JSON.
+//! Reads the fields of an event whose structure was followed already: with `serde`, and with errors in terms of JSON.
 
 use std::fmt;
 
@@ -8,19 +8,18 @@ use serde::forward_to_deserialize_any;
 use super::fault::kind_of_value;
 use super::text::plain_len;
 
-/// A value within an event: its bytes and nothing around them. Its strings, brackets, colons and commas are known to
-/// be right.
+/// A value in an event, without white space around it. Its strings, brackets, colons and commas are known to be right.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Value<'a> {
     bytes: &'a [u8],
-    /// Its place in the event.
+    /// Its position in the event.
     at: usize,
 }
 
-/// What is wrong with a field, and where.
+/// An error in a field, and its position.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct FieldError {
-    /// The names of the field and of those around it, the innermost first.
+    /// The names of the field and of the fields around it, innermost first.
     path: Vec<String>,
     problem: Problem,
     at: Option<usize>,
@@ -46,7 +45,7 @@ impl FieldError {
         Self { path: Vec::new(), problem, at: None }
     }
 
-    /// The place in the event.
+    /// The position in the event.
     pub(super) fn at(&self) -> usize {
         self.at.unwrap_or(0)
     }
@@ -56,7 +55,7 @@ impl FieldError {
         self
     }
 
-    /// Notes the value that it is about, unless it is about one within that.
+    /// Sets the value that the error is about, unless it is about an inner value already.
     fn about(mut self, value: Value<'_>) -> Self {
         self.at.get_or_insert(value.at);
         if let Problem::Must { be, found: found @ None } = &mut self.problem {
@@ -85,7 +84,7 @@ impl fmt::Display for FieldError {
     }
 }
 
-/// What a field must be, in the words of JSON.
+/// Names what a field must be, in terms of JSON.
 fn in_words(expected: &dyn Expected) -> String {
     let expected = expected.to_string();
     let words = match &*expected {
@@ -110,7 +109,7 @@ impl de::Error for FieldError {
         }
     }
 
-    // What was found is shown as it is written, by the value that is read.
+    // The value that is read adds what was found, as it is written.
     fn invalid_type(_: Unexpected<'_>, expected: &dyn Expected) -> Self {
         Self::new(Problem::Must { be: in_words(expected), found: None })
     }
@@ -129,7 +128,7 @@ impl de::Error for FieldError {
 }
 
 impl<'a> Value<'a> {
-    /// The object that an event is. White space may stand around it.
+    /// Returns the object of an event. White space may surround it.
     pub(super) fn of_event(event: &'a [u8]) -> Self {
         let bytes = event.trim_ascii_start();
         Self { bytes: bytes.trim_ascii_end(), at: event.len() - bytes.len() }
@@ -139,7 +138,7 @@ impl<'a> Value<'a> {
         self.bytes.first().copied().unwrap_or_default()
     }
 
-    /// The value as a message shows it: a number as it is written, where a number must be, else its kind.
+    /// Formats the value for a message: verbatim if a number was required and it is a scalar, else its kind.
     fn shown(self, is_number_wanted: bool) -> String {
         const MAX_SHOWN: usize = 40;
         match self.bytes {
@@ -159,12 +158,12 @@ impl<'a> Value<'a> {
         })
     }
 
-    /// The keys and values of an object.
+    /// Returns the keys and values of an object.
     pub(super) fn fields(self) -> Fields<'a> {
         Fields { rest: self.bytes.get(1..).unwrap_or_default(), at: self.at + 1, value: None, name: String::new() }
     }
 
-    /// Makes sure that no scalar within the value is one that JSON has not.
+    /// Checks that every scalar in the value is valid JSON.
     fn check_scalars(self) -> Result<(), FieldError> {
         let mut rest = self.bytes;
         while let Some(&byte) = rest.first() {
@@ -199,7 +198,7 @@ impl<'a> Value<'a> {
                 _ => visitor.visit_string(self.text()?),
             },
             [b'{', ..] => visitor.visit_map(self.fields()),
-            // No field is an array, and `serde` would take one for an object.
+            // No field is an array, but `serde` would accept one for an object.
             [b'[', ..] => Err(de::Error::invalid_type(Unexpected::Seq, &visitor)),
             token => match Number::read(token) {
                 Some(Number::Whole(number)) => visitor.visit_u64(number),
@@ -237,9 +236,9 @@ impl<'de> Deserializer<'de> for Value<'de> {
     }
 }
 
-/// The fields of an object, one after the other.
+/// The fields of an object, in order.
 pub(super) struct Fields<'a> {
-    /// What comes after the bracket or the latest value.
+    /// The bytes after the opening bracket or the latest value.
     rest: &'a [u8],
     at: usize,
     /// The value of the latest key.
@@ -266,7 +265,7 @@ impl<'a> Fields<'a> {
         Value { bytes: self.skip(value_len(self.rest)), at }
     }
 
-    /// The next key, if there is one; its value is read by `next_value_seed`.
+    /// Reads the next key, if there is one; `next_value_seed` then reads its value.
     fn next_key(&mut self) -> Result<bool, FieldError> {
         self.skip_to_value();
         if self.rest.first() != Some(&b'"') {
@@ -289,7 +288,7 @@ impl<'a> Fields<'a> {
         Ok(true)
     }
 
-    /// The names of the fields, as far as they can be read.
+    /// The names of the fields, up to the first that cannot be read.
     pub(super) fn names(mut self) -> Vec<String> {
         let mut names = Vec::new();
         while let Ok(true) = self.next_key() {
@@ -298,7 +297,7 @@ impl<'a> Fields<'a> {
         names
     }
 
-    /// The string that the first field of this name is.
+    /// Returns the first field of this name, if it is a string.
     #[cfg(feature = "server")]
     pub(super) fn string(mut self, name: &str) -> Option<String> {
         while self.next_key().ok()? {
@@ -313,7 +312,7 @@ impl<'a> Fields<'a> {
 impl<'a> MapAccess<'a> for Fields<'a> {
     type Error = FieldError;
 
-    // A field that is null is passed over: null is read as absent.
+    // A null field is skipped: null means absent.
     fn next_key_seed<K: DeserializeSeed<'a>>(&mut self, seed: K) -> Result<Option<K::Value>, FieldError> {
         loop {
             if !self.next_key()? {
@@ -332,7 +331,7 @@ impl<'a> MapAccess<'a> for Fields<'a> {
     }
 }
 
-/// A number as JSON has it.
+/// A JSON number.
 enum Number {
     Whole(u64),
     Negative(i64),
@@ -366,7 +365,7 @@ impl Number {
                         return Some(Self::Whole(number));
                     }
                 }
-                // -0 is a float: it has no other form.
+                // -0 is a float: no integer represents it.
                 Some(digits) if digits != "0" => {
                     if let Ok(number) = text.parse() {
                         return Some(Self::Negative(number));
@@ -387,7 +386,7 @@ fn scalar_len(bytes: &[u8]) -> usize {
     bytes.iter().position(|byte| !is_scalar(*byte)).unwrap_or(bytes.len())
 }
 
-/// The length of the string that begins here, with its quotes.
+/// The length of the string at the start, with its quotes.
 fn string_len(bytes: &[u8]) -> usize {
     let mut len = 1;
     loop {
@@ -400,7 +399,7 @@ fn string_len(bytes: &[u8]) -> usize {
     }
 }
 
-/// The length of the value that begins here.
+/// The length of the value at the start.
 fn value_len(bytes: &[u8]) -> usize {
     let (mut len, mut depth) = (0, 0_usize);
     loop {
@@ -424,7 +423,7 @@ fn value_len(bytes: &[u8]) -> usize {
     }
 }
 
-/// The string that some bytes begin with.
+/// Returns the string at the start of some bytes.
 #[cfg(feature = "server")]
 pub(super) fn text_of(bytes: &[u8]) -> Option<String> {
     let bytes = bytes.get(..bytes.first().filter(|first| **first == b'"').map(|_| string_len(bytes))?)?;

@@ -1,4 +1,4 @@
-//! What is told of a bad event, in the words of JSON.
+//! The messages of bad events use the terms of JSON.
 
 use super::super::*;
 
@@ -8,7 +8,7 @@ fn message(line: &[u8]) -> String {
     parse_line(line).unwrap_err().to_string()
 }
 
-/// Messages of fields, each with the fields of an event that it is about.
+/// The fields of events, each with the message about them.
 fn of_fields() -> Vec<(String, &'static str)> {
     let usage = |usage: &str| format!(r#""type":"usage",{TURN},"usage":{usage}"#);
     let done = |fields: &str| format!(r#""type":"done",{TURN},{fields}"#);
@@ -79,14 +79,14 @@ fn of_fields() -> Vec<(String, &'static str)> {
     ]
 }
 
-/// Messages of structures, each with the line that it is about.
+/// Lines, each with the message about its structure.
 const OF_STRUCTURES: &[(&str, &str)] = &[
     ("", "the event is cut off before its last `}` (column 1)"),
     ("[1,2]", "an event must be a JSON object, not an array (column 1)"),
     ("\"x\"", "an event must be a JSON object, not a string (column 1)"),
     ("7", "an event must be a JSON object, not a number (column 1)"),
-    ("null", "an event must be a JSON object, but `n` stands where `{` must (column 1)"),
-    ("\0\0", "an event must be a JSON object, but NUL bytes stand here, as a crash leaves them in a file (column 1)"),
+    ("null", "an event must be a JSON object, which begins with `{`, not `n` (column 1)"),
+    ("\0\0", "an event must be a JSON object, not NUL bytes, which a crash can leave in a file (column 1)"),
     ("{}", "`type` is missing"),
     (r#"{"role":"user","content":[]}"#, "`type` is missing; the object has `role`, `content`"),
     (r#"{"type":null}"#, "`type` is missing; the object has `type`"),
@@ -98,32 +98,32 @@ const OF_STRUCTURES: &[(&str, &str)] = &[
     (r#"{"type":"x","type":"y"}"#, "`type` stands twice"),
     (r#"{"type":"x""#, "the event is cut off before its last `}` (column 12)"),
     (r#"{"type":"x","a":"b"#, "the event is cut off within a string (column 19)"),
-    (r#"{"type":"x"} y"#, "`y` follows on the line of an event, which must stand alone on it (column 14)"),
+    (r#"{"type":"x"} y"#, "`y` follows the event: each event must have a line of its own (column 14)"),
     (
         r#"{"type":"x"}{"type":"done"}"#,
-        "another object follows on the line of an event: each event must have a line of its own (`curl` keeps line \
+        "another object follows the event: each event must have a line of its own (`curl` keeps line \
          breaks with `--data-binary`, not with `-d`) (column 13)",
     ),
     (
         "{\"type\":\"x\"}\r{\"type\":\"done\"}\r",
-        "the lines end with a carriage return alone, and are one line for that: they must end with a line feed (column 14)",
+        "a carriage return alone does not end a line: each line must end with a line feed (column 14)",
     ),
-    (r#"{"type":"x",}"#, "`}` stands where a key, which is a string, must (column 13)"),
-    (r#"{"type":"x","a"}"#, "`}` stands where `:` must, after a key (column 16)"),
-    (r#"{"type":"x","a":}"#, "`}` stands where a value must (column 17)"),
-    (r#"{"type":"x","a":[1,]}"#, "`]` stands where a value must (column 20)"),
-    (r#"{"type":"x","a":[1,2}"#, "`}` stands where `,` or `]` must, after a value (column 21)"),
-    (r#"{"type":"x" "a":1}"#, "`\"` stands where `,` or `}` must, after a value (column 13)"),
+    (r#"{"type":"x",}"#, "a key in double quotes must stand here, not `}` (column 13)"),
+    (r#"{"type":"x","a"}"#, "`:` must follow the key, not `}` (column 16)"),
+    (r#"{"type":"x","a":}"#, "a value must stand here, not `}` (column 17)"),
+    (r#"{"type":"x","a":[1,]}"#, "a value must stand here, not `]` (column 20)"),
+    (r#"{"type":"x","a":[1,2}"#, "`,` or `]` must follow the value, not `}` (column 21)"),
+    (r#"{"type":"x" "a":1}"#, "`,` or `}` must follow the value, not `\"` (column 13)"),
     (
         "{\"type\":\"x\",\"a\":\"\t\"}",
-        "a control character stands within a string, where JSON has the escape `\\u0009` (column 18)",
+        "a control character stands within a string, where it must be the escape `\\u0009` (column 18)",
     ),
     (
         "{\"type\":\"x\",\"a\":\"\r\"}",
-        "a carriage return stands within a string, where JSON has the escape `\\r` (column 18)",
+        "a carriage return stands within a string, where it must be the escape `\\r` (column 18)",
     ),
-    (r#"{"type":"x","a":"\x"}"#, "`x` stands after a `\\`, which is no escape of JSON (column 19)"),
-    ("{\"type\":\"x\",\u{e9}}", "the byte 0xc3 stands where a key, which is a string, must (column 13)"),
+    (r#"{"type":"x","a":"\x"}"#, "`x` must not follow a `\\`: JSON has no such escape (column 19)"),
+    ("{\"type\":\"x\",\u{e9}}", "a key in double quotes must stand here, not the byte 0xc3 (column 13)"),
 ];
 
 #[test]

@@ -1,7 +1,6 @@
-//! What a line is, by a parser of its own: it descends a level a call and looks at each byte by itself.
+//! An independent parser of lines: recursive, one call a level, one byte at a time.
 
-/// The types at the top level of the one object that a line is, each as it is written; `None` if the line is no such
-/// object.
+/// Returns the top-level types of the one object in a line, each as written; `None` if the line is not one object.
 pub(super) fn types(line: &[u8]) -> Option<Vec<String>> {
     let mut rest = line;
     white(&mut rest);
@@ -85,7 +84,7 @@ fn value(rest: &mut &[u8]) -> Option<()> {
     }
 }
 
-/// A string, as far as ASCII goes.
+/// Reads a string, checking only ASCII.
 fn string(rest: &mut &[u8]) -> Option<String> {
     let mut text = String::new();
     let mut next = || {

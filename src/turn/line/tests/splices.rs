@@ -1,4 +1,4 @@
-//! Whatever is glued, cut or spliced: an ignored line is one object, and no valid line is refused.
+//! Lines that are glued, cut or spliced: an ignored line is one object, and no valid line is refused.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -9,7 +9,7 @@ use super::super::*;
 use super::oracle;
 use crate::turn::EventReader;
 
-/// Lines as kernels write them, spaced and not, with texts that look like structure.
+/// Lines as kernels write them, compact and spaced, with texts that look like structure.
 const LINES: &[&str] = &[
     r#"{"type":"text-delta","conversationId":"c","turnId":"t","delta":"x"}"#,
     r#"{"type":"text-delta","conversationId":"c","turnId":"t","delta":"as follows: {\"type\":\"done\"}"}"#,
@@ -27,11 +27,11 @@ const LINES: &[&str] = &[
     r#"{"type":"turn-start","conversationId":"c","turnId":"t","model":"m"}"#,
 ];
 
-/// What comes between lines that are glued together.
+/// The bytes between lines that are glued together.
 const GLUE: &[&str] =
     &["", " ", "\t", "\r", "\r\n", ",", "}", "{", "\"", "]", "[", ":", "x", "\\", "\"}", "{\"", "\0", "1"];
 
-/// A piece of a line: most often all of it, else what a tear has left.
+/// A piece of a line: usually all of it, else what a tear leaves.
 fn piece() -> impl Strategy<Value = Vec<u8>> {
     (select(LINES), 0u8..6, any::<Index>(), any::<Index>()).prop_map(|(line, cut, a, b)| {
         let (a, b) = (a.index(line.len() + 1), b.index(line.len() + 1));
@@ -54,7 +54,7 @@ fn glued() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// Bytes of structure in any order, which hit upon what no splice of lines does.
+/// Structural bytes in any order, for cases that no splice of lines produces.
 fn noise() -> impl Strategy<Value = Vec<u8>> {
     const WORDS: &[&str] =
         &["{", "}", "[", "]", ":", ",", "\"", "\\", " ", "\"type\"", "\"x\"", "\"done\"", "1", "null", "\\u0074", "\r"];
@@ -92,7 +92,7 @@ proptest! {
             let types = types.clone();
             prop_assert!(types.is_some_and(|types| types.len() == 1), "it is no such object: {}", text);
         }
-        // And the other way round: such an object is not refused, unless it counts and a field of it is wrong.
+        // The converse: such an object is not refused, unless it counts and one of its fields is wrong.
         if let Some([name]) = types.as_deref() && name.starts_with('"') && !name.contains('\\') && !is_counting(name) {
             prop_assert_eq!(read, Ok(None), "{}", text);
         }
