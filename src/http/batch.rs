@@ -129,7 +129,7 @@ impl Gathering {
                 self.counted_bytes = 0;
             }
             (Err(error), BadLines::Skip) => {
-                self.batch.refused.add_line(line.number, error.to_string(), || mentions(line.bytes));
+                self.batch.refused.add_line(line.number, &error, || mentions(line.bytes));
             }
         }
     }

@@ -128,12 +128,12 @@ impl Collector<'_> {
             })?;
             arrived_bytes = arrived_bytes.saturating_add(chunk.len());
             if self.inflater.is_some() {
-                self.inflate(Some(chunk)).await?;
+                self.inflate(Some(chunk), started + time_limit(self.settings, arrived_bytes)).await?;
             } else {
                 self.take_in(&chunk).await?;
             }
         }
-        self.inflate(None).await
+        self.inflate(None, started + time_limit(self.settings, arrived_bytes)).await
     }
 
     async fn take_in(&mut self, chunk: &[u8]) -> Result<(), CollectError> {
@@ -147,7 +147,7 @@ impl Collector<'_> {
     }
 
     /// Inflates the next piece; `None` ends the input.
-    async fn inflate(&mut self, chunk: Option<Bytes>) -> Result<(), CollectError> {
+    async fn inflate(&mut self, chunk: Option<Bytes>, deadline: Instant) -> Result<(), CollectError> {
         let Some(inflater) = &mut self.inflater else { return Ok(()) };
         match chunk {
             Some(chunk) => inflater.feed(chunk),
@@ -164,6 +164,9 @@ impl Collector<'_> {
             }
             self.take_slice(&room[..len])?;
             yield_now().await;
+            if Instant::now() > deadline {
+                return Err(CollectError::Slow(self.settings.body_timeout));
+            }
         }
         Ok(())
     }

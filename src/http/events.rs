@@ -43,15 +43,17 @@ fn is_zero(count: &u64) -> bool {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct SealedHere {
-    conversation_id: ConversationId,
-    turn_id: TurnId,
+    pub(super) conversation_id: ConversationId,
+    pub(super) turn_id: TurnId,
     ordinal: Ordinal,
     pub(super) duplicate: bool,
 }
 
+#[cfg(test)]
 impl SealedHere {
-    pub(super) fn is(&self, conversation_id: &ConversationId, turn_id: &TurnId) -> bool {
-        self.turn_id == *turn_id && self.conversation_id == *conversation_id
+    /// A turn that this request sealed.
+    pub(super) fn new(conversation_id: ConversationId, turn_id: TurnId) -> Self {
+        Self { conversation_id, turn_id, ordinal: Ordinal::after(0), duplicate: false }
     }
 }
 
@@ -275,12 +277,15 @@ mod tests {
     #[actix_web::test]
     async fn an_empty_body_is_nothing_accepted() {
         let (api, seen) = StandIn::default().start_with(HttpSettings::default());
-        for media_type in ["application/json", "application/x-ndjson; charset=utf-8"] {
-            for body in ["", "\r\n \n"] {
-                let request = TestRequest::post().uri("/events").insert_header(("content-type", media_type));
-                let answer = ask(&api, request.set_payload(body)).await;
-                assert_eq!(answer.success(), r#"{"accepted":0,"ignored":0,"sealed":[]}"#);
-            }
+        let post_as = async |media_type: &'static str, body: &'static str| {
+            let request = TestRequest::post().uri("/events").insert_header(("content-type", media_type));
+            ask(&api, request.set_payload(body)).await
+        };
+        for body in ["", "\r\n \n"] {
+            let answer = post_as("application/x-ndjson; charset=utf-8", body).await;
+            assert_eq!(answer.success(), r#"{"accepted":0,"ignored":0,"sealed":[]}"#);
+            // A JSON body is exactly one event.
+            post_as("application/json", body).await.failure(400);
         }
         assert!(seen.lock().unwrap().observes.is_empty());
     }

@@ -8,8 +8,8 @@
 //! - `api`: what the resources share, and where each of them is mounted;
 //! - one file a resource: `events`, `metrics`, `turns`, `backup`, `health`;
 //! - parts of a resource: `admission`, `body` and `inflate` (reading a posted body within its limits), `batch` and
-//! `refused` (its events, and what was refused of it), `bodies` (answers that are kept), `path_id` (the conversation in
-//! a path), `error` (every failure as JSON);
+//!   `refused` (its events, and what was refused of it), `bodies` (answers that are kept), `path_id` (the conversation in
+//!   a path), `error` (every failure as JSON);
 //! - middleware around all resources: `server`, `framing`, `request`, `unread`, `host`, `page`, `cors`;
 //! - what is below them: `connection` (time limits on a client's connection), `refusal` (what the framework refuses).
 

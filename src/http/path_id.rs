@@ -26,7 +26,7 @@ impl FromRequest for PathId {
 
 fn parse(segment: &str) -> Result<ConversationId, String> {
     let bytes = percent_decode(segment)?;
-    let text = String::from_utf8(bytes).map_err(|error| error.utf8_error().to_string())?;
+    let text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
     ConversationId::new(text).map_err(|error| error.to_string())
 }
 
@@ -147,7 +147,7 @@ mod tests {
             ("%zz", "%25"),
             ("%+1", "%25"),
             ("%é", "%25"),
-            ("%ff", "utf-8"),
+            ("%ff", "UTF-8"),
             ("%0A", "control character"),
             ("..", "`..`"),
             ("%2e", "`.`"),

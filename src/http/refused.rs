@@ -1,7 +1,10 @@
+use std::collections::HashMap;
+
+use indexmap::IndexMap;
 use serde::Serialize;
 
 use super::events::SealedHere;
-use crate::turn::{ConversationId, Mention, TurnId};
+use crate::turn::{BadEvent, ConversationId, Mention, TurnId};
 
 /// The maximum number of refused lines and conversations that an answer names.
 pub(super) const MAX_NAMED: usize = 100;
@@ -26,25 +29,32 @@ pub(super) struct RefusedLines {
     pub(super) named: Vec<Refused>,
     pub(super) count: u64,
     /// The turns that refused lines mention.
-    doubts: Vec<Doubt>,
+    doubts: IndexMap<(ConversationId, TurnId), Doubt>,
 }
 
-/// A turn that a refused line mentions.
+/// What refused lines say of a turn.
 #[derive(Debug, PartialEq, Eq)]
 struct Doubt {
+    /// The first of them.
     line: u64,
-    mention: Mention,
+    /// The first that would have ended the turn.
+    done_line: Option<u64>,
 }
 
 impl RefusedLines {
     /// Adds a refused line.
-    pub(super) fn add_line(&mut self, line: u64, error: String, mentions: impl FnOnce() -> Vec<Mention>) {
+    pub(super) fn add_line(&mut self, line: u64, error: &BadEvent, mentions: impl FnOnce() -> Vec<Mention>) {
         self.count += 1;
+        // A body may have millions of bad lines: a message is only made if it is shown.
         if self.named.len() < MAX_NAMED {
-            self.named.push(Refused { line, error, conversation_id: None });
+            self.named.push(Refused { line, error: error.to_string(), conversation_id: None });
         }
-        if self.doubts.len() < MAX_DOUBTS {
-            self.doubts.extend(mentions().into_iter().map(|mention| Doubt { line, mention }));
+        if self.doubts.len() >= MAX_DOUBTS {
+            return;
+        }
+        for Mention { conversation_id, turn_id, is_done } in mentions() {
+            let doubt = self.doubts.entry((conversation_id, turn_id)).or_insert(Doubt { line, done_line: None });
+            doubt.done_line = doubt.done_line.or(is_done.then_some(line));
         }
     }
 
@@ -56,28 +66,37 @@ impl RefusedLines {
         self.named.truncate(MAX_NAMED);
     }
 
-    /// Returns warnings about the turns that refused lines mention.
+    /// Returns warnings about the turns that refused lines mention: first the turns that were sealed without a line,
+    /// which nothing can mend, then those that stay open.
     pub(super) fn warnings(&self, sealed: &[SealedHere]) -> Vec<String> {
-        self.doubts.iter().filter_map(|doubt| doubt.warning(sealed)).take(MAX_NAMED).collect()
-    }
-}
-
-impl Doubt {
-    fn warning(&self, sealed: &[SealedHere]) -> Option<String> {
-        let Self { line, mention: Mention { conversation_id, turn_id, is_done } } = self;
-        let mut here = sealed.iter().filter(|here| here.is(conversation_id, turn_id)).peekable();
-        let is_known = here.peek().is_some();
-        if here.any(|here| !here.duplicate) {
-            return Some(format!(
-                "conversation `{conversation_id}`: turn `{turn_id}` was sealed without line {line}, which was refused"
-            ));
+        if self.doubts.is_empty() {
+            return Vec::new();
         }
-        (*is_done && !is_known).then(|| {
-            format!(
-                "conversation `{conversation_id}`: line {line}, which was refused, would have ended turn `{turn_id}`; \
-                 if no other `done` has, the turn stays open"
-            )
-        })
+        // Whether a turn was sealed by this request, of those that are sealed.
+        let mut is_sealed_here: HashMap<(&ConversationId, &TurnId), bool> = HashMap::new();
+        for here in sealed {
+            *is_sealed_here.entry((&here.conversation_id, &here.turn_id)).or_default() |= !here.duplicate;
+        }
+        let (mut incomplete, mut open) = (Vec::new(), Vec::new());
+        for ((conversation_id, turn_id), Doubt { line, done_line }) in &self.doubts {
+            match (is_sealed_here.get(&(conversation_id, turn_id)), done_line) {
+                (Some(true), _) => incomplete.push(format!(
+                    "conversation `{conversation_id}`: turn `{turn_id}` was sealed without line {line}, which was refused"
+                )),
+                (None, Some(line)) => open.push(format!(
+                    "conversation `{conversation_id}`: line {line}, which was refused, would have ended turn \
+                     `{turn_id}`; if no other `done` has, the turn stays open"
+                )),
+                _ => {}
+            }
+        }
+        incomplete.append(&mut open);
+        let more = incomplete.len().saturating_sub(MAX_NAMED);
+        if more > 0 {
+            incomplete.truncate(MAX_NAMED - 1);
+            incomplete.push(format!("refused lines mention {} more turns", more + 1));
+        }
+        incomplete
     }
 }
 
@@ -102,5 +121,37 @@ impl Ends {
                 format!("; turn `{first}` and {} more, which it would have ended, stay open", self.count - 1)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::turn::parse_line;
+
+    fn mention(turn_id: &str, is_done: bool) -> Mention {
+        let conversation_id = ConversationId::new("c").unwrap();
+        Mention { conversation_id, turn_id: TurnId::new(turn_id).unwrap(), is_done }
+    }
+
+    #[test]
+    fn a_turn_that_is_sealed_without_a_line_is_told_before_all_turns_that_stay_open() {
+        let error = parse_line(b"x").unwrap_err();
+        let mut refused = RefusedLines::default();
+        // One turn has more bad lines than turns are remembered.
+        for line in 1..=2000 {
+            refused.add_line(line, &error, || vec![mention("same", false)]);
+        }
+        for line in 2001..=2200 {
+            refused.add_line(line, &error, || vec![mention(&format!("open{line}"), true)]);
+        }
+        refused.add_line(2201, &error, || vec![mention("cut", false)]);
+        assert_eq!((refused.count, refused.named.len()), (2201, MAX_NAMED));
+        let sealed = SealedHere::new(ConversationId::new("c").unwrap(), TurnId::new("cut").unwrap());
+        let warnings = refused.warnings(&[sealed]);
+        assert_eq!(warnings.len(), MAX_NAMED);
+        assert!(warnings[0].contains("turn `cut` was sealed without line 2201"), "{}", warnings[0]);
+        assert!(warnings[1].contains("line 2001") && warnings[1].contains("stays open"), "{}", warnings[1]);
+        assert_eq!(warnings[MAX_NAMED - 1], "refused lines mention 102 more turns");
     }
 }

@@ -67,8 +67,9 @@ impl Asked {
             limit: Option<String>,
         }
 
-        let Query(Parameters { after, limit }) = Query::from_query(query)
-            .map_err(|error| ApiError::BadRequest(format!("the query is not valid: {error}")))?;
+        let Query(Parameters { after, limit }) = Query::from_query(query).map_err(|_| {
+            ApiError::BadRequest("the query is not valid: `after` and `limit` may stand once".to_owned())
+        })?;
         let after = number("after", after.as_deref(), 0, ORDINALS)?;
         let limit = number("limit", limit.as_deref(), DEFAULT_LIMIT, LIMITS)?;
         Ok(Self { after, limit: usize::try_from(limit).unwrap_or(usize::MAX) })
@@ -137,7 +138,7 @@ mod tests {
             ("after=1.5", "`after`", "0 to 9007199254740991"),
             ("after=9007199254740992", "`after`", "0 to 9007199254740991"),
             ("after=99999999999999999999999", "`after`", "0 to 9007199254740991"),
-            ("after=1&after=2", "`after`", "duplicate"),
+            ("after=1&after=2", "`after`", "once"),
         ] {
             let message = Asked::from_query(query).unwrap_err().to_string();
             assert!(message.contains(name) && message.contains(range), "{query}: {message}");

@@ -35,7 +35,7 @@ fn said(store: &Engine) -> Value {
             json!({
                 "lastEventAt": staged.last_event_at.get(),
                 "ended": ended.at(Ordinal::after(0)),
-                "unlabelled": [staged.turn.unlabelled.interim, staged.turn.unlabelled.last],
+                "unlabelled": [staged.turn.unlabelled.interim, staged.turn.unlabelled.finals],
                 "hasFailed": staged.turn.has_failed,
             })
         });

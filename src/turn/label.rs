@@ -3,7 +3,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A free text that comes with a turn, such as the reason of its end or the model's name.
 ///
@@ -19,6 +19,9 @@ pub struct Label {
 impl Label {
     /// The maximum length in bytes. A longer text is cut at a character boundary.
     pub const MAX_BYTES: usize = 256;
+
+    /// The name by which a deserializer knows a label.
+    pub(super) const NAME: &'static str = "Label";
 
     /// The text of the label.
     pub fn as_str(&self) -> &str {
@@ -78,7 +81,25 @@ impl Serialize for Label {
 
 impl<'de> Deserialize<'de> for Label {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(String::deserialize(deserializer)?.as_str().into())
+        struct Visitor;
+
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Label;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Label, D::Error> {
+                Ok(String::deserialize(deserializer)?.as_str().into())
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Label, E> {
+                Ok(text.into())
+            }
+        }
+
+        deserializer.deserialize_newtype_struct(Self::NAME, Visitor)
     }
 }
 

@@ -170,14 +170,14 @@ pub struct UsageReports {
     /// The join of the reports that are not final; `None` if there are none.
     pub interim: Option<UsageReport>,
     /// The join of the final reports; `None` if there are none.
-    pub last: Option<UsageReport>,
+    pub finals: Option<UsageReport>,
 }
 
 impl UsageReports {
     /// Adds a report. A silent one changes nothing.
     pub fn take(&mut self, report: UsageReport, is_final: bool) {
         if !report.is_silent() {
-            let known = if is_final { &mut self.last } else { &mut self.interim };
+            let known = if is_final { &mut self.finals } else { &mut self.interim };
             *known = Some(known.map_or(report, |known| known.join(report)));
         }
     }
@@ -185,8 +185,8 @@ impl UsageReports {
     /// Returns the combined report; `None` without reports. If the final reports lack an input or an output counter,
     /// the other reports supply it.
     pub fn joined(&self) -> Option<UsageReport> {
-        match (self.interim, self.last) {
-            (Some(interim), Some(last)) => Some(last.or_unsaid(interim)),
+        match (self.interim, self.finals) {
+            (Some(interim), Some(finals)) => Some(finals.or_unsaid(interim)),
             (one, None) | (None, one) => one,
         }
     }

@@ -96,13 +96,11 @@ pub(super) struct DoneLine {
     ended_at: Option<KernelMoment>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 #[serde(tag = "type", rename = "error", rename_all = "camelCase")]
-pub(super) struct ErrorLine {
+struct ErrorLine {
     conversation_id: ConversationId,
-    /// Absent if the kernel failed outside a turn.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    turn_id: Option<TurnId>,
+    turn_id: TurnId,
 }
 
 fn event(conversation_id: ConversationId, turn_id: TurnId, kind: TurnEventKind) -> KernelEvent {
@@ -150,13 +148,6 @@ impl From<DoneLine> for Option<KernelEvent> {
     }
 }
 
-impl From<ErrorLine> for Option<KernelEvent> {
-    fn from(line: ErrorLine) -> Self {
-        let ErrorLine { conversation_id, turn_id } = line;
-        Some(event(conversation_id, turn_id?, TurnEventKind::Progress(Progress::Failed)))
-    }
-}
-
 impl Serialize for KernelEvent {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let conversation_id = self.conversation_id.clone();
@@ -183,9 +174,7 @@ impl Serialize for KernelEvent {
                 }
                 .serialize(serializer)
             }
-            TurnEventKind::Progress(Progress::Failed) => {
-                ErrorLine { conversation_id, turn_id: Some(turn_id) }.serialize(serializer)
-            }
+            TurnEventKind::Progress(Progress::Failed) => ErrorLine { conversation_id, turn_id }.serialize(serializer),
             TurnEventKind::Done(done) => {
                 let Done { reason, duration: duration_ms, usage, context_size, model, provider, ended_at } = done;
                 DoneLine {

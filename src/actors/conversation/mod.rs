@@ -52,8 +52,8 @@ pub struct Conversation {
     busy: bool,
     /// Conflicts since the last success.
     conflicts: u32,
-    /// Whether a warning has been logged. Only the first one is, for the lifetime of the actor.
-    warned: bool,
+    /// The kinds of warning that were logged: each kind is, once for the lifetime of the actor.
+    warned: Vec<&'static str>,
 }
 
 struct Known {
@@ -98,7 +98,7 @@ impl Conversation {
             waiting: Vec::new(),
             busy: false,
             conflicts: 0,
-            warned: false,
+            warned: Vec::new(),
         }
     }
 
@@ -250,9 +250,15 @@ impl Conversation {
         }
         for (task, mentions) in tasks {
             let receipt = mentions.receipt(&outcomes, &sealed_before);
-            if let Some(warning) = receipt.warnings.first().filter(|_| !std::mem::replace(&mut self.warned, true)) {
+            for warning in &receipt.warnings {
                 let (turn_id, warning) = (warning.turn_id(), warning.summary());
-                tracing::warn!(conversationId = %self.id, turnId = %turn_id, warning, "the events look wrong; later warnings are in receipts only");
+                if !self.warned.contains(&warning) {
+                    self.warned.push(warning);
+                    tracing::warn!(
+                        conversationId = %self.id, turnId = %turn_id, warning,
+                        "events are probably wrong; receipts name further cases"
+                    );
+                }
             }
             task.answer(Ok(receipt));
         }

@@ -79,3 +79,10 @@ pub(super) fn acknowledged(lines: u64) -> String {
         lines => format!("all lines up to {lines} are acknowledged"),
     }
 }
+
+impl IngestFailure {
+    /// Whether the file is wrong as a whole, so that the others can still be sent.
+    pub(super) fn is_of_the_file(&self) -> bool {
+        matches!(self, Self::Open(_) | Self::Read(_) | Self::Utf16 | Self::NothingCounts { .. })
+    }
+}

@@ -117,41 +117,57 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, CliError> {
 async fn ingest(args: &Args, upload: &mut Upload) -> Result<(), IngestError> {
     upload.progress.begin(total_bytes(&args.files));
     let mut base = 0;
-    let mut foreign: Option<IngestError> = None;
+    let mut failed: Option<IngestError> = None;
     for (nth, path) in args.files.iter().enumerate() {
         let from_line = if nth == 0 { args.from_line } else { 1 };
         upload.input = name_of(path);
         upload.seen = Seen::default();
         upload.progress.begin_input(base, from_line);
         let refused_before = (upload.refused_lines, upload.withheld_conversations());
-        let failed = |upload: &Upload, failure| IngestError {
-            input: upload.input.clone(),
-            failure,
-            acknowledged_lines: upload.progress.acknowledged_lines,
+        let Err(failure) = ingest_file(path, args, from_line, refused_before, &mut base, upload).await else {
+            continue;
         };
-        let input = Input::open(path).map_err(|cause| failed(upload, IngestFailure::Open(cause)))?;
-        base += input.total_bytes().unwrap_or(0);
-        stream(input, args, from_line, upload).await.map_err(|failure| failed(upload, failure))?;
-        let is_any_refused = upload.refused_lines > refused_before.0;
-        let is_foreign = !upload.progress.has_accepted() && (upload.progress.has_ignored() || is_any_refused);
-        if is_foreign && from_line == 1 && upload.withheld_conversations() == refused_before.1 {
-            let error = failed(upload, IngestFailure::NothingCounts { seen: upload.seen.to_string() });
-            if let Some(earlier) = foreign.replace(error) {
-                upload.progress.note(&earlier.to_string());
-            }
+        let ends_the_run = !failure.is_of_the_file();
+        let acknowledged_lines = upload.progress.acknowledged_lines;
+        let error = IngestError { input: upload.input.clone(), failure, acknowledged_lines };
+        // The latest error ends the run, and those before it are notes.
+        if let Some(earlier) = failed.replace(error) {
+            upload.progress.note(&earlier.to_string());
+        }
+        if ends_the_run {
+            break;
         }
     }
-    if let Some(error) = foreign {
-        return Err(error);
-    }
-    match upload.first_withheld {
-        Some(line) if !args.skip_bad => {
+    match (failed, upload.first_withheld.take()) {
+        (Some(error), _) => Err(error),
+        (None, Some((input, line))) if !args.skip_bad => {
             let failure = IngestFailure::OverLimit { conversations: upload.withheld_conversations(), line };
-            let acknowledged_lines = upload.progress.acknowledged_lines;
-            Err(IngestError { input: upload.input.clone(), failure, acknowledged_lines })
+            Err(IngestError { input, failure, acknowledged_lines: upload.progress.acknowledged_lines })
         }
-        _ => Ok(()),
+        (None, withheld) => {
+            upload.first_withheld = withheld;
+            Ok(())
+        }
     }
+}
+
+async fn ingest_file(
+    path: &Path,
+    args: &Args,
+    from_line: u64,
+    (refused_lines, withheld_conversations): (u64, usize),
+    base: &mut u64,
+    upload: &mut Upload,
+) -> Result<(), IngestFailure> {
+    let input = Input::open(path).map_err(IngestFailure::Open)?;
+    *base += input.total_bytes().unwrap_or(0);
+    stream(input, args, from_line, upload).await?;
+    let is_any_refused = upload.refused_lines > refused_lines;
+    let is_foreign = !upload.progress.has_accepted() && (upload.progress.has_ignored() || is_any_refused);
+    if is_foreign && from_line == 1 && upload.withheld_conversations() == withheld_conversations {
+        return Err(IngestFailure::NothingCounts { seen: upload.seen.to_string() });
+    }
+    Ok(())
 }
 
 fn name_of(path: &Path) -> String {

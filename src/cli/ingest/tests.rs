@@ -146,14 +146,15 @@ async fn several_files_are_sent_in_their_order_and_a_foreign_one_keeps_no_other_
         path
     };
     // The last line of the first file has no line break. It must not be joined with the first line of the next file.
-    let files = vec![file("one", "foreign"), file("two", "a\n"), file("three", "b")];
+    let missing = directory.path().join("missing");
+    let files = vec![file("one", "foreign"), missing, file("two", "a\n"), file("three", "b"), file("four", "c")];
     let args = args(script.url(), files);
     let mut upload = upload(&args);
     let error = ingest(&args, &mut upload).await.unwrap_err();
     assert!(error.input.ends_with("three") && error.to_string().contains("line 1 is refused"), "{error}");
     let requests = script.requests();
     let bodies: Vec<_> = requests.iter().map(|request| request.split_once("\r\n\r\n").unwrap().1).collect();
-    assert_eq!(bodies, ["foreign", "a\n", "b"]);
+    assert_eq!(bodies, ["foreign", "a\n", "b"], "a bad line ends the run, a missing file does not");
 }
 
 #[tokio::test(start_paused = true)]

@@ -28,7 +28,7 @@ pub(super) struct Upload {
     /// The number of bad lines that were skipped.
     pub(super) refused_lines: u64,
     /// The first line of the first conversation over a limit.
-    pub(super) first_withheld: Option<u64>,
+    pub(super) first_withheld: Option<(String, u64)>,
     /// The conversations over a limit. No more of their events are sent: they would seal turns without the refused
     /// events.
     withheld: HashSet<ConversationId>,
@@ -69,6 +69,9 @@ impl Upload {
 
     /// Sends a batch until all of it is acknowledged or reported as refused.
     pub(super) async fn send(&mut self, batch: Batch) -> Result<(), IngestFailure> {
+        if !self.progress.has_accepted() {
+            self.seen.look_at(&batch.body);
+        }
         let mut rest = batch;
         while rest.lines > 0 {
             let Posted::Bad { line, error } = self.post(&rest, BadLines::Refuse).await? else { return Ok(()) };
@@ -108,9 +111,6 @@ impl Upload {
 
     async fn post(&mut self, batch: &Batch, bad_lines: BadLines) -> Result<Posted, IngestFailure> {
         let body = self.without_withheld(&batch.body);
-        if !self.progress.has_accepted() {
-            self.seen.look_at(&body);
-        }
         let progress = &self.progress;
         match self.sender.send(body, bad_lines, |line| progress.note(line)).await {
             Ok(receipt) => {
@@ -145,7 +145,7 @@ impl Upload {
                 continue;
             };
             self.progress.note(&format!("{}: line {line}: {}", self.input, plain(&refused.error)));
-            self.first_withheld.get_or_insert(line);
+            self.first_withheld.get_or_insert_with(|| (self.input.clone(), line));
             self.withheld.insert(conversation_id);
             if self.withheld.len() > MAX_WITHHELD {
                 return Err(IngestFailure::TooManyRefused { limit: MAX_WITHHELD });

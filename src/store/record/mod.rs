@@ -140,7 +140,8 @@ mod tests {
             ..UsageReport::default()
         };
         let times = StepTimes { ttft: Some(Millis::new(50.25).unwrap()), decode: None, gen_total: Some(7.into()) };
-        let reports = UsageReports { interim: Some(report), last: Some(UsageReport { input_tokens: None, ..report }) };
+        let reports =
+            UsageReports { interim: Some(report), finals: Some(UsageReport { input_tokens: None, ..report }) };
         let step = |id: &str| OpenStep::new(StepId::new(id).unwrap());
         let turn = OpenTurn {
             id: TurnId::new("t").unwrap(),
@@ -254,7 +255,7 @@ mod tests {
 
     fn any_reports() -> BoxedStrategy<UsageReports> {
         (option::of(any_report()), option::of(any_report()))
-            .prop_map(|(interim, last)| UsageReports { interim, last })
+            .prop_map(|(interim, finals)| UsageReports { interim, finals })
             .boxed()
     }
 

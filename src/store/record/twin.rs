@@ -95,7 +95,7 @@ struct UsageTwin {
 #[derive(Serialize, Deserialize)]
 struct ReportsTwin {
     interim: Option<ReportTwin>,
-    last: Option<ReportTwin>,
+    finals: Option<ReportTwin>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -377,13 +377,13 @@ impl UsageTwin {
 
 impl ReportsTwin {
     fn of(reports: &UsageReports) -> Self {
-        Self { interim: reports.interim.map(ReportTwin::of), last: reports.last.map(ReportTwin::of) }
+        Self { interim: reports.interim.map(ReportTwin::of), finals: reports.finals.map(ReportTwin::of) }
     }
 
     fn read(self) -> Result<UsageReports, Invalid> {
         Ok(UsageReports {
             interim: self.interim.map(ReportTwin::read).transpose()?,
-            last: self.last.map(ReportTwin::read).transpose()?,
+            finals: self.finals.map(ReportTwin::read).transpose()?,
         })
     }
 }

@@ -12,21 +12,18 @@ pub(crate) struct Mention {
     pub(crate) is_done: bool,
 }
 
-/// Only this much of a line is searched.
-const MAX_LINE_BYTES: usize = 64 * 1024;
-/// The maximum number of mentions: lines glued together may mention several turns.
-const MAX_MENTIONS: usize = 16;
+/// The maximum number of mentions: a file without line breaks is one line, and mentions all its turns.
+const MAX_MENTIONS: usize = 1000;
 
 /// Returns the turns that a bad line mentions: the values of its `turnId`s, each with the nearest `conversationId` and
 /// `type` before it, else with the first after it.
 pub(crate) fn mentions(line: &[u8]) -> Vec<Mention> {
-    let line = &line[..line.len().min(MAX_LINE_BYTES)];
     let turns = values(line, "\"turnId\"");
     let conversations = values(line, "\"conversationId\"");
     let types = values(line, "\"type\"");
     let nearest = |values: &[(usize, String)], at: usize| {
-        let before = values.iter().rev().find(|(value_at, _)| *value_at < at);
-        before.or(values.first()).map(|(_, value)| value.clone())
+        let before = values.partition_point(|(value_at, _)| *value_at < at);
+        values.get(before.saturating_sub(1)).map(|(_, value)| value.clone())
     };
     let mention = |(at, turn_id): (usize, String)| {
         let conversation_id = ConversationId::new(nearest(&conversations, at)?).ok()?;
@@ -84,5 +81,14 @@ mod tests {
         for line in ["", "nonsense", r#"{"turnId":"t"}"#, r#"{"conversationId":"c","turnId":7}"#, r#"{"turnId":"t"#] {
             assert_eq!(of(line), [], "{line}");
         }
+    }
+
+    #[test]
+    fn a_file_without_line_breaks_mentions_all_its_turns() {
+        let filler = "x".repeat(200);
+        let line = |n| format!(r#"{{"type":"done","conversationId":"c","turnId":"t{n}","x":"{filler}"}}"#);
+        let line = (0..500).map(line).collect::<Vec<_>>().concat();
+        let expected: Vec<_> = (0..500).map(|n| mention("c", &format!("t{n}"), true)).collect();
+        assert_eq!(of(&line), expected);
     }
 }

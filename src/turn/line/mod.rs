@@ -8,13 +8,13 @@
 //! each open bracket, and nothing here recurses over the input. Every message uses the terms of JSON.
 //!
 //! - `structure`: follows an object to its last brace and finds its `type`; `nesting`: its open brackets; `text`: its
-//! strings, many bytes at a time; `fault`: errors in a structure;
+//!   strings, many bytes at a time; `fault`: errors in a structure;
 //! - `flat`: the short path for a delta;
 //! - `value`: reads the fields of an event whose structure is right;
 //! - `bad_event`: why a line is no event;
 //! - `shape`: the structure of a long line that is not kept, for `ingest`;
 //! - `stream`: splits bytes that arrive in pieces into events; `encoding`: detects bytes that are not UTF-8; `mention`:
-//! finds the turns that a bad line mentions.
+//!   finds the turns that a bad line mentions.
 
 pub(super) mod bad_event;
 #[cfg(feature = "server")]
@@ -36,11 +36,11 @@ mod value;
 
 use serde::Deserialize;
 
-use super::wire::{DoneLine, ErrorLine, EventType, StepCompleteLine, TurnStartLine, UsageLine};
-use super::{BadEvent, KernelEvent};
+use super::wire::{DoneLine, EventType, StepCompleteLine, TurnStartLine, UsageLine};
+use super::{BadEvent, ConversationId, KernelEvent, Progress, TurnEvent, TurnEventKind, TurnId};
 use fault::{Fault, FaultKind};
 use structure::Structure;
-use value::Value;
+use value::{FieldError, Value};
 
 #[cfg(feature = "server")]
 pub(crate) use encoding::Encoding;
@@ -75,7 +75,7 @@ pub fn parse_line(line: &[u8]) -> Result<Option<KernelEvent>, BadEvent> {
         EventType::Usage => read::<UsageLine>(line),
         EventType::StepComplete => read::<StepCompleteLine>(line),
         EventType::Done => read::<DoneLine>(line),
-        EventType::Error => read::<ErrorLine>(line),
+        EventType::Error => read_error(line),
         EventType::Ignored => Ok(None),
     }
 }
@@ -94,8 +94,8 @@ fn bad_structure(line: &[u8], fault: Fault) -> BadEvent {
         return BadEvent::of_structure(fault);
     }
     // The keys of the object show which other program wrote it.
-    let keys = Value::of_event(line).fields().names();
-    let shown: Vec<_> = keys.iter().take(MAX_KEYS).map(|key| format!("`{key}`")).collect();
+    let keys = Value::of_event(line).fields().names(MAX_KEYS);
+    let shown: Vec<_> = keys.iter().map(|key| format!("`{key}`")).collect();
     let message = match shown.len() {
         0 => fault.to_string(),
         _ => format!("{fault}; the object has {}", shown.join(", ")),
@@ -111,6 +111,22 @@ where
         Ok(event) => Ok(event.into()),
         Err(error) => Err(BadEvent::of_field(line, &error)),
     }
+}
+
+/// Reads an `error`. Nothing but its ids is kept, so its other fields may hold whatever an ignored line may.
+fn read_error(line: &[u8]) -> Result<Option<KernelEvent>, BadEvent> {
+    let read = || {
+        let [conversation_id, turn_id] = Value::of_event(line).fields().values_of(["conversationId", "turnId"])?;
+        // A kernel that fails outside a turn names none.
+        let Some(turn_id) = turn_id else { return Ok(None) };
+        let missing = || <FieldError as serde::de::Error>::missing_field("conversationId");
+        let conversation_id = ConversationId::deserialize(conversation_id.ok_or_else(missing)?);
+        let conversation_id = conversation_id.map_err(|error| error.within("conversationId"))?;
+        let turn_id = TurnId::deserialize(turn_id).map_err(|error| error.within("turnId"))?;
+        let event = TurnEvent { turn_id, kind: TurnEventKind::Progress(Progress::Failed) };
+        Ok(Some(KernelEvent { conversation_id, event }))
+    };
+    read().map_err(|error: FieldError| BadEvent::of_field(line, &error))
 }
 
 /// Returns the type of a line that begins with it in canonical form, and the rest of the line.

@@ -67,14 +67,14 @@ enum Keeping {
     All,
     /// Nothing: it is ignored.
     Nothing,
-    /// Only the start: it exceeds the limit, and is ignored or too long.
-    Front,
-    /// Only the start: it is a bad event.
+    /// Its edges: it exceeds the limit, and is ignored or too long.
+    Edges,
+    /// Its edges: it is a bad event.
     Bad(BadEvent),
 }
 
-/// How much of a bad line is kept to find the turns that it mentions.
-const FRONT_BYTES: usize = 4 * 1024;
+/// How much of the start and of the end of a bad line is kept to find the turns that it mentions.
+const EDGE_BYTES: usize = 1024;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 impl EventStream {
@@ -127,7 +127,8 @@ impl EventStream {
 
     /// Ends the stream and its last line.
     pub(crate) fn finish(&mut self, take: &mut impl FnMut(Line<'_>)) {
-        if self.line.len > 0 {
+        // A whole body is one event, so nothing is not enough.
+        if self.line.len > 0 || self.framing == Framing::Whole {
             self.end_line(take);
         }
     }
@@ -150,7 +151,7 @@ impl EventStream {
     fn end_line(&mut self, take: &mut impl FnMut(Line<'_>)) {
         let PartialLine { structure, bytes, keeping, mark, skipped_lines, .. } = mem::take(&mut self.line);
         let is_blank = structure.is_blank() && (mark == 0 || mark == BYTE_ORDER_MARK.len());
-        if is_blank && keeping == Keeping::All {
+        if is_blank && keeping == Keeping::All && self.framing == Framing::Lines {
             return;
         }
         let line = trim(&bytes);
@@ -207,11 +208,11 @@ impl PartialLine {
             piece = self.skip_mark(piece);
         }
         if matches!(self.keeping, Keeping::Bad(_)) {
-            return;
+            return self.keep_edges(piece);
         }
         let was_over = self.structure.is_over();
         if let Err(fault) = self.structure.feed(piece) {
-            self.keep_front(piece);
+            self.keep_edges(piece);
             self.keeping = Keeping::Bad(BadEvent::of_structure(fault));
             return;
         }
@@ -225,7 +226,7 @@ impl PartialLine {
             piece = if was_over { &[] } else { trim_end(piece) };
         }
         match (&self.keeping, self.structure.event_type()) {
-            (Keeping::All | Keeping::Front, Some(EventType::Ignored)) => {
+            (Keeping::All | Keeping::Edges, Some(EventType::Ignored)) => {
                 self.keeping = Keeping::Nothing;
                 self.bytes = Vec::new();
             }
@@ -234,9 +235,10 @@ impl PartialLine {
                 self.bytes.extend_from_slice(piece);
             }
             (Keeping::All, _) => {
-                self.keep_front(piece);
-                self.keeping = Keeping::Front;
+                self.keep_edges(piece);
+                self.keeping = Keeping::Edges;
             }
+            (Keeping::Edges, _) => self.keep_edges(piece),
             _ => {}
         }
     }
@@ -250,12 +252,17 @@ impl PartialLine {
         }
     }
 
-    /// Keeps the start of the line, to find the turns that it mentions, and drops the rest.
-    fn keep_front(&mut self, piece: &[u8]) {
-        let room = FRONT_BYTES.saturating_sub(self.bytes.len());
-        self.bytes.extend_from_slice(&piece[..room.min(piece.len())]);
-        self.bytes.truncate(FRONT_BYTES);
-        self.bytes.shrink_to_fit();
+    /// Keeps the start and the end of the line, to find the turns that it mentions, and drops what is between them.
+    fn keep_edges(&mut self, piece: &[u8]) {
+        let last = &piece[piece.len().saturating_sub(EDGE_BYTES)..];
+        let first = &piece[..EDGE_BYTES.saturating_sub(self.bytes.len()).min(piece.len() - last.len())];
+        self.bytes.extend_from_slice(first);
+        self.bytes.extend_from_slice(last);
+        // Small pieces are not cut one by one.
+        if self.bytes.len() > 3 * EDGE_BYTES {
+            self.bytes.drain(EDGE_BYTES..self.bytes.len() - EDGE_BYTES);
+            self.bytes.shrink_to(3 * EDGE_BYTES);
+        }
     }
 
     /// Skips a byte order mark, which may arrive in pieces.
@@ -341,7 +348,8 @@ mod tests {
         assert_eq!(outline(&lines), [(3, Some(true)), (5, Some(false)), (7, None), (8, Some(true))]);
         for blank in ["", "\n\n", "  ", "\r"] {
             assert_eq!(whole(Framing::Lines, blank.as_bytes()), []);
-            assert_eq!(whole(Framing::Whole, blank.as_bytes()), []);
+            assert_eq!(whole(Framing::Whole, blank.as_bytes()).len(), 1, "one event is more than nothing");
+            assert!(whole(Framing::Whole, blank.as_bytes())[0].1.is_err());
         }
     }
 
@@ -349,7 +357,8 @@ mod tests {
     fn a_byte_order_mark_is_passed_over_at_the_start_of_a_line() {
         for framing in [Framing::Lines, Framing::Whole] {
             assert_eq!(outline(&whole(framing, format!("\u{feff}{DONE}").as_bytes())), [(1, Some(true))]);
-            assert_eq!(outline(&whole(framing, "\u{feff}".as_bytes())), []);
+            let nothing = if framing == Framing::Lines { vec![] } else { vec![(1, None)] };
+            assert_eq!(outline(&whole(framing, "\u{feff}".as_bytes())), nothing);
             assert_eq!(outline(&whole(framing, b"\xef\xbb{}")), [(1, None)]);
         }
         let glued = format!("\u{feff}{DONE}\n\u{feff}{DELTA}\n {DELTA}\n \u{feff}{DELTA}");
@@ -420,6 +429,26 @@ mod tests {
                 let error = reading.lines[0].1.clone().unwrap_err();
                 assert_eq!(error, "an event that counts must have at most 5000 bytes");
                 assert!(size > 1000 || reading.most_kept <= 5000, "{}", reading.most_kept);
+            }
+        }
+    }
+
+    #[test]
+    fn the_turn_of_a_long_bad_line_is_found_at_either_end() {
+        let long = "x".repeat(50_000);
+        let first = format!(r#"{{"type":"done","conversationId":"c","turnId":"t","x":"{long}"}}"#);
+        let last = format!(r#"{{"x":"{long}","conversationId":"c","turnId":"t","type":"done"}}"#);
+        let torn = format!(r#"{{"type":"tool-result","x":"{long}{{"type":"done","conversationId":"c","turnId":"t"}}"#);
+        // A line that is ignored until it goes wrong is kept from the piece on in which it does.
+        for (line, sizes) in [(first, vec![7, 1000, 100_000]), (last, vec![7, 1000, 100_000]), (torn, vec![100_000])] {
+            for size in sizes {
+                let mut stream = EventStream::new(Framing::Lines, 5000);
+                let mut found = Vec::new();
+                let mut take = |line: Line<'_>| found.extend(crate::turn::line::mentions(line.bytes));
+                line.as_bytes().chunks(size).for_each(|piece| stream.push(piece, &mut take));
+                stream.finish(&mut take);
+                let turns: Vec<_> = found.iter().map(|mention| (mention.turn_id.as_str(), mention.is_done)).collect();
+                assert_eq!(turns, [("t", true)], "{size} {}", &line[..20]);
             }
         }
     }

@@ -5,7 +5,7 @@ mod oracle;
 mod splices;
 
 use super::*;
-use crate::turn::{Done, EventReader, TurnEventKind};
+use crate::turn::{Done, EventReader, Progress, TurnEventKind};
 
 fn is_ignored(line: &str) -> bool {
     parse_line(line.as_bytes()).unwrap().is_none()
@@ -93,4 +93,48 @@ fn a_100_000_deep_value_neither_overflows_the_stack_nor_hides_the_type() {
     let objects = format!(r#"{{"type":"x","x":{}1{}}}"#, r#"{"a":"#.repeat(100_000), "}".repeat(100_000));
     assert!(is_ignored(&objects));
     assert!(parse_line(objects.replacen("1}", "1]", 1).as_bytes()).is_err());
+}
+
+#[test]
+fn of_an_error_only_its_ids_are_read() {
+    let kind = |line: &str| parse_line(line.as_bytes()).map(|event| event.map(|event| event.event.kind));
+    let failed = Ok(Some(TurnEventKind::Progress(Progress::Failed)));
+    for line in [
+        r#"{"type":"error","conversationId":"c","turnId":"t","message":{"a":[NaN,01]},"message":1}"#,
+        r#"{"message":"\ud800","type":"error","turnId":"t","conversationId":"c"}"#,
+    ] {
+        assert_eq!(kind(line), failed, "{line}");
+    }
+    for line in [r#"{"type":"error","message":"x"}"#, r#"{"type":"error","conversationId":7,"turnId":null,"n":NaN}"#] {
+        assert_eq!(kind(line), Ok(None), "an error of no turn is ignored: {line}");
+    }
+    for (line, message) in [
+        (r#"{"type":"error","turnId":"t"}"#, "`conversationId`"),
+        (r#"{"type":"error","turnId":7,"conversationId":"c"}"#, "`turnId`"),
+        (r#"{"type":"error","turnId":"t","turnId":"t","conversationId":"c"}"#, "`turnId`"),
+    ] {
+        assert!(kind(line).unwrap_err().to_string().contains(message), "{line}");
+    }
+}
+
+#[test]
+fn a_free_text_that_was_cut_within_a_character_costs_nothing_else() {
+    let reason = |text: &str| {
+        let line = format!(r#"{{"type":"done","conversationId":"c","turnId":"t","reason":"{text}","\ud800":1}}"#);
+        match parse_line(line.as_bytes()).unwrap().unwrap().event.kind {
+            TurnEventKind::Done(done) => done.reason.to_string(),
+            TurnEventKind::Progress(progress) => panic!("{progress:?}"),
+        }
+    };
+    for (text, read) in [
+        (r"ab\ud83d", "ab\u{fffd}"),
+        (r"\udc00\ud83d\ude00x\ud800\n", "\u{fffd}\u{1f600}x\u{fffd}\n"),
+        (r"\\ud800", r"\ud800"),
+        (r"\ud800\u0041\uD83D\uDE00é\\", "\u{fffd}A\u{1f600}é\\"),
+        ("", ""),
+    ] {
+        assert_eq!(reason(text), read, "{text}");
+    }
+    let id = r#"{"type":"done","conversationId":"\ud800","turnId":"t","reason":"x"}"#;
+    assert!(parse_line(id.as_bytes()).is_err(), "an id is not a free text");
 }

@@ -1,5 +1,6 @@
 //! Reads the fields of an event whose structure was followed already: with `serde`, and with errors in terms of JSON.
 
+use super::super::Label;
 use std::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, Expected, MapAccess, Unexpected, Visitor};
@@ -50,7 +51,7 @@ impl FieldError {
         self.at.unwrap_or(0)
     }
 
-    fn within(mut self, name: &str) -> Self {
+    pub(super) fn within(mut self, name: &str) -> Self {
         self.path.push(name.to_owned());
         self
     }
@@ -158,6 +159,21 @@ impl<'a> Value<'a> {
         })
     }
 
+    /// Returns the string with a replacement character in place of half a character; `None` if it is no string or its
+    /// bytes are not UTF-8.
+    fn lossy_text(self) -> Option<String> {
+        let inner = self.bytes.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+        let mut text = String::new();
+        let mut rest = str::from_utf8(inner).ok()?;
+        // A half character is written as an escape of its own; the text between such escapes is read as JSON.
+        while let Some(at) = half_character(rest) {
+            text += &serde_json::from_str::<String>(&format!("\"{}\"", &rest[..at])).ok()?;
+            text.push(char::REPLACEMENT_CHARACTER);
+            rest = &rest[at + 6..];
+        }
+        Some(text + &serde_json::from_str::<String>(&format!("\"{rest}\"")).ok()?)
+    }
+
     /// Returns the keys and values of an object.
     pub(super) fn fields(self) -> Fields<'a> {
         Fields { rest: self.bytes.get(1..).unwrap_or_default(), at: self.at + 1, value: None, name: String::new() }
@@ -221,8 +237,17 @@ impl<'de> Deserializer<'de> for Value<'de> {
         if self.bytes == b"null" { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, FieldError> {
-        visitor.visit_newtype_struct(self)
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, FieldError> {
+        // A free text must not cost its event: what JavaScript cut within a character is replaced.
+        let text = if name == Label::NAME { self.lossy_text() } else { None };
+        match text {
+            Some(text) => visitor.visit_string(text),
+            None => visitor.visit_newtype_struct(self),
+        }
     }
 
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldError> {
@@ -234,6 +259,24 @@ impl<'de> Deserializer<'de> for Value<'de> {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
         tuple_struct map struct enum identifier
     }
+}
+
+/// Returns the place of the first escape of half a character: a surrogate without the other one.
+fn half_character(text: &str) -> Option<usize> {
+    let code = |at: usize| u32::from_str_radix(text.get(at..at + 6)?.strip_prefix("\\u")?, 16).ok();
+    let mut at = 0;
+    while let Some(next) = text[at..].find('\\') {
+        at += next;
+        match code(at) {
+            Some(0xd800..0xdc00) if matches!(code(at + 6), Some(0xdc00..0xe000)) => at += 12,
+            Some(0xd800..0xe000) => return Some(at),
+            _ => at += 2,
+        }
+        if !text.is_char_boundary(at.min(text.len())) || at >= text.len() {
+            return None;
+        }
+    }
+    None
 }
 
 /// The fields of an object, in order.
@@ -266,10 +309,10 @@ impl<'a> Fields<'a> {
     }
 
     /// Reads the next key, if there is one; `next_value_seed` then reads its value.
-    fn next_key(&mut self) -> Result<bool, FieldError> {
+    fn next_key(&mut self) -> bool {
         self.skip_to_value();
         if self.rest.first() != Some(&b'"') {
-            return Ok(false);
+            return false;
         }
         let key = self.take_value();
         self.skip_to_value();
@@ -279,28 +322,43 @@ impl<'a> Fields<'a> {
             Some(Ok(plain)) => self.name.push_str(plain),
             _ => match key.text() {
                 Ok(name) => self.name = name,
-                Err(error) => {
-                    let shown = String::from_utf8_lossy(key.bytes);
-                    return Err(error.within(shown.trim_matches('"')).about(key));
-                }
+                // No field that is known has such a name.
+                Err(_) => self.name = String::from_utf8_lossy(key.bytes).into_owned(),
             },
         }
-        Ok(true)
+        true
     }
 
-    /// The names of the fields, up to the first that cannot be read.
-    pub(super) fn names(mut self) -> Vec<String> {
+    /// The names of the first fields.
+    pub(super) fn names(mut self, at_most: usize) -> Vec<String> {
         let mut names = Vec::new();
-        while let Ok(true) = self.next_key() {
+        while names.len() < at_most && self.next_key() {
             names.push(self.name.clone());
         }
         names
     }
 
+    /// Returns the values of these fields; `None` for one that is null or not there. The other values are not read.
+    pub(super) fn values_of<const N: usize>(
+        mut self,
+        names: [&'static str; N],
+    ) -> Result<[Option<Value<'a>>; N], FieldError> {
+        let mut values = [None; N];
+        while self.next_key() {
+            let Some(value) = self.value.filter(|value| value.bytes != b"null") else { continue };
+            if let Some(at) = names.iter().position(|name| *name == self.name)
+                && values[at].replace(value).is_some()
+            {
+                return Err(de::Error::duplicate_field(names[at]));
+            }
+        }
+        Ok(values)
+    }
+
     /// Returns the first field of this name, if it is a string.
     #[cfg(feature = "server")]
     pub(super) fn string(mut self, name: &str) -> Option<String> {
-        while self.next_key().ok()? {
+        while self.next_key() {
             if self.name == name {
                 return self.value?.text().ok();
             }
@@ -315,7 +373,7 @@ impl<'a> MapAccess<'a> for Fields<'a> {
     // A null field is skipped: null means absent.
     fn next_key_seed<K: DeserializeSeed<'a>>(&mut self, seed: K) -> Result<Option<K::Value>, FieldError> {
         loop {
-            if !self.next_key()? {
+            if !self.next_key() {
                 return Ok(None);
             }
             if self.value.is_some_and(|value| value.bytes != b"null") {
