@@ -45,7 +45,7 @@ fn sustained(report: &mut Report) {
         let row = Row::new(format!("{name}: longest wait"), file::NAME, "50 ms");
         report.add_pairs(&row, Unit::Milliseconds, &waits, "");
         let refused = pairs.iter().map(|(ours, _)| ours.refused as f64 / (ours.refused + ours.done) as f64 * 1e2);
-        let row = Row::new(name + ": commits refused, to be sent again", "", "");
+        let row = Row::new(name + ": commits refused", "", "");
         report.add_values(&row, Unit::Percent, &refused.collect::<Vec<_>>());
     }
 }

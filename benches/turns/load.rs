@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use futures_util::{StreamExt, stream};
-use turn_metrics::store::{Commit, Version};
+use turn_metrics::store::{Commit, CommitError, Version};
 
-use crate::store::{RunningStore, commit_at_last};
+use crate::store::{RETRY_AFTER, RunningStore};
 use crate::work::{Random, conversation_id, sealed, shuffled};
 
 /// How many turns each commit has.
@@ -38,9 +38,14 @@ pub(crate) fn load(directory: &Path, conversations: u64, turns: u64) -> u64 {
                     sealed: turns.map(|turn| sealed(turn, &mut random)).collect(),
                 };
                 let store = store.address.clone();
-                async move { commit_at_last(&store, commit).await }
+                async move {
+                    while let Err(error) = store.send(commit.clone()).await.unwrap() {
+                        assert_eq!(error, CommitError::Overloaded);
+                        actix_rt::time::sleep(RETRY_AFTER).await;
+                    }
+                }
             });
-            stream::iter(of_each).buffer_unordered(AT_ONCE).for_each(|_| async {}).await;
+            stream::iter(of_each).buffer_unordered(AT_ONCE).for_each(|()| async {}).await;
         }
         store.close().await;
     });

@@ -46,7 +46,7 @@ pub(crate) struct Round {
     pub(crate) p99: Option<Duration>,
     /// How long the slowest of all took, where single ones are timed.
     pub(crate) worst: Option<Duration>,
-    /// How often a commit was refused and sent again.
+    /// The number of refused ones, which are not among those done.
     pub(crate) refused: usize,
 }
 

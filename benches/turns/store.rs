@@ -17,22 +17,6 @@ use crate::work::{CONVERSATIONS, Random, conversation_id, sealed, shuffled};
 /// The wait before a commit that was refused as overload is sent again.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(5);
 
-/// Sends the commit until it is not refused as overload. Returns the new version, the time that the successful attempt
-/// took, and the number of attempts.
-pub(crate) async fn commit_at_last(store: &Addr<Store>, commit: Commit) -> (Version, Duration, usize) {
-    let mut tries = 1;
-    loop {
-        let sent = Instant::now();
-        match store.send(commit.clone()).await.unwrap() {
-            Err(CommitError::Overloaded) => {
-                tries += 1;
-                actix_rt::time::sleep(RETRY_AFTER).await;
-            }
-            committed => return (committed.unwrap().version, sent.elapsed(), tries),
-        }
-    }
-}
-
 /// A started store on a thread of its own, as in a runtime.
 pub(crate) struct RunningStore {
     arbiter: Arbiter,
@@ -128,10 +112,18 @@ impl Writers {
             while let Some((conversation, mut commit)) = next() {
                 let version = &self.versions[conversation];
                 commit.expected_version = version.get();
-                let (committed, took, tries) = commit_at_last(&store, commit).await;
-                refused.set(refused.get() + tries - 1);
-                times.push(took);
-                version.set(committed);
+                let sent = Instant::now();
+                match store.send(commit).await.unwrap() {
+                    // The turn is given up: to keep a copy of each would take time of its own.
+                    Err(CommitError::Overloaded) => {
+                        refused.set(refused.get() + 1);
+                        actix_rt::time::sleep(RETRY_AFTER).await;
+                    }
+                    committed => {
+                        times.push(sent.elapsed());
+                        version.set(committed.unwrap().version);
+                    }
+                }
             }
             times
         };
