@@ -10,6 +10,7 @@ fn count() -> impl Strategy<Value = TokenCount> {
     prop_oneof![0u64..4, (TokenCount::MAX.get() - 2)..=TokenCount::MAX.get()].prop_map(|n| TokenCount::new(n).unwrap())
 }
 
+#[cfg(feature = "server")]
 fn usage() -> impl Strategy<Value = Usage> {
     (count(), count(), proptest::option::of(count()), proptest::option::of(count())).prop_map(
         |(input_tokens, output_tokens, cache_read_tokens, cache_write_tokens)| Usage {
