@@ -111,21 +111,23 @@ impl Default for BatchSize {
 /// How many turns may be in commits that are not answered, found by how long those before them took.
 #[derive(Debug)]
 pub(super) struct Capacity {
-    /// What a turn takes in a large batch, smoothed: of the processor, and of the checkpoint where that is waited for. The
-    /// fsync of the journal is not in it: a slow disk is no reason to refuse commits that would share one.
+    /// What a turn takes in a large batch, smoothed: of the processor, of the checkpoint where that is waited for, and of the
+    /// journal's fsync as long as that of a healthy disk takes. A slow one is no reason to refuse commits that would share it.
     each: Duration,
 }
 
 impl Capacity {
-    /// How long the last of them is to wait at most, for all but the fsync.
+    /// How long the last of them is to wait at most.
     const AIM: Duration = Duration::from_millis(35);
     /// So many may wait however slow all is.
     const LEAST: usize = 512;
+    const HEALTHY_APPEND: Duration = Duration::from_millis(10);
 
     /// Learns from a batch.
-    pub(super) fn learn(&mut self, turns: usize, took: Duration) {
+    pub(super) fn learn(&mut self, turns: usize, took: Duration, append_took: Duration) {
         if turns >= BatchSize::LEAST {
-            self.each = smoothed(self.each, took, turns);
+            let too_slow = append_took.saturating_sub(Self::HEALTHY_APPEND);
+            self.each = smoothed(self.each, took.saturating_sub(too_slow), turns);
         }
     }
 
@@ -263,9 +265,11 @@ mod tests {
     fn as_many_turns_may_wait_as_are_done_in_time_and_some_however_slow_it_is() {
         let mut capacity = Capacity::default();
         assert!(capacity.turns() >= 1024);
-        (0..99).for_each(|_| capacity.learn(1000, MS * 10));
+        (0..99).for_each(|_| capacity.learn(1000, MS * 10, MS));
         assert!((3450..=3550).contains(&capacity.turns()), "{}", capacity.turns());
-        (0..99).for_each(|_| capacity.learn(1000, MS * 1000));
+        (0..99).for_each(|_| capacity.learn(1000, MS * 1000, MS * 990));
+        assert!((1700..=1800).contains(&capacity.turns()), "a slow disk counts as a healthy one: {}", capacity.turns());
+        (0..99).for_each(|_| capacity.learn(1000, MS * 1000, MS));
         assert_eq!(capacity.turns(), Capacity::LEAST);
     }
 
