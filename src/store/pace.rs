@@ -115,21 +115,23 @@ impl Default for BatchSize {
 /// The maximum number of turns in unanswered commits, derived from how long earlier commits took.
 #[derive(Debug)]
 pub(super) struct Capacity {
-    /// The time that a turn takes in a large batch, smoothed: the work on it and the waits for the checkpoint. It
-    /// excludes the fsync of the journal: a slow disk is no reason to refuse commits that would share one fsync.
+    /// What a turn takes in a large batch, smoothed: of the processor, of the checkpoint where that is waited for, and of the
+    /// journal's fsync as long as that of a healthy disk takes. A slow one is no reason to refuse commits that would share it.
     each: Duration,
 }
 
 impl Capacity {
-    /// The longest time that a commit should wait, the fsync not counted.
+    /// How long the last of them is to wait at most.
     const AIM: Duration = Duration::from_millis(35);
     /// The minimum, however slow the store is.
     const LEAST: usize = 512;
+    const HEALTHY_APPEND: Duration = Duration::from_millis(10);
 
     /// Learns from a batch.
-    pub(super) fn learn(&mut self, turns: usize, took: Duration) {
+    pub(super) fn learn(&mut self, turns: usize, took: Duration, append_took: Duration) {
         if turns >= BatchSize::LEAST {
-            self.each = smoothed(self.each, took, turns);
+            let too_slow = append_took.saturating_sub(Self::HEALTHY_APPEND);
+            self.each = smoothed(self.each, took.saturating_sub(too_slow), turns);
         }
     }
 
@@ -268,9 +270,11 @@ mod tests {
     fn as_many_turns_may_wait_as_are_done_in_time_and_some_however_slow_it_is() {
         let mut capacity = Capacity::default();
         assert!(capacity.turns() >= 1024);
-        (0..99).for_each(|_| capacity.learn(1000, MS * 10));
+        (0..99).for_each(|_| capacity.learn(1000, MS * 10, MS));
         assert!((3450..=3550).contains(&capacity.turns()), "{}", capacity.turns());
-        (0..99).for_each(|_| capacity.learn(1000, MS * 1000));
+        (0..99).for_each(|_| capacity.learn(1000, MS * 1000, MS * 990));
+        assert!((1700..=1800).contains(&capacity.turns()), "a slow disk counts as a healthy one: {}", capacity.turns());
+        (0..99).for_each(|_| capacity.learn(1000, MS * 1000, MS));
         assert_eq!(capacity.turns(), Capacity::LEAST);
     }
 

@@ -243,7 +243,7 @@ impl Writer {
                 self.last.write = begun.elapsed();
                 self.patience = self.last.write.min(MOST_PATIENCE);
                 if has_room {
-                    self.capacity.learn(turns, gathered.elapsed().saturating_sub(self.last.append));
+                    self.capacity.learn(turns, gathered.elapsed(), self.last.append);
                     self.intake.set_most(self.capacity.turns());
                 }
                 batch.into_iter().zip(answers).for_each(|(job, answer)| job.answer(answer));
