@@ -21,11 +21,12 @@ mod testing;
 use std::io;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::ConfigError;
 use crate::store::CompactError;
 use crate::telemetry::TelemetryError;
+use crate::terminal::is_color_wanted;
 
 pub use backup::BackupFailure;
 pub use client::ClientError;
@@ -110,7 +111,7 @@ impl CliError {
 pub fn run() -> Result<ExitCode, CliError> {
     // This must precede every write to a file, including the output.
     signals::survive_file_size_limit().map_err(CliError::system("handle the limit on the size of files"))?;
-    let cli = match Cli::try_parse() {
+    let cli = match parsed_arguments() {
         Ok(cli) => cli,
         // Here 2 says that the database is damaged, which wrong usage must not be taken for.
         Err(error) if error.use_stderr() && check::is_meant(std::env::args_os()) => {
@@ -131,10 +132,15 @@ pub fn run() -> Result<ExitCode, CliError> {
     }
 }
 
+/// Returns the arguments of the process.
+fn parsed_arguments() -> Result<Cli, clap::Error> {
+    // Left to itself, clap colours its texts even for a dumb terminal where the environment names a CI system.
+    let color = if is_color_wanted() { ColorChoice::Auto } else { ColorChoice::Never };
+    Cli::from_arg_matches(&Cli::command().color(color).try_get_matches()?)
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

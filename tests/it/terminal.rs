@@ -67,10 +67,20 @@ impl Terminal {
     }
 }
 
+/// Sets the name of the terminal and removes what else could decide about colours.
+fn set_terminal(command: &mut Command, name: &str) {
+    for variable in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
+        command.env_remove(variable);
+    }
+    // Some libraries take this one for a terminal that has colours.
+    command.env("CI", "true").env("TERM", name);
+}
+
 /// Runs the command on a terminal of this name and returns its output.
 fn sent_by(mut command: Command, term: &str) -> String {
     let terminal = Terminal::open();
-    command.env_remove("NO_COLOR").env("TERM", term).stdout(terminal.stdio()).stderr(terminal.stdio());
+    set_terminal(&mut command, term);
+    command.stdout(terminal.stdio()).stderr(terminal.stdio());
     let mut child = command.spawn().unwrap();
     // The command holds copies of the terminal's side.
     drop(command);
@@ -84,7 +94,8 @@ fn sent_by_server(term: &str) -> String {
     let directory = tempfile::tempdir().unwrap();
     let terminal = Terminal::open();
     let mut command = serve(directory.path());
-    command.env_remove("NO_COLOR").env("TERM", term).stderr(terminal.stdio());
+    set_terminal(&mut command, term);
+    command.stderr(terminal.stdio());
     let server = Server::launch(&mut command);
     drop(command);
     server.signal("TERM");
