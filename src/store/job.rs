@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -22,6 +22,14 @@ impl Job {
         match self {
             Self::Commit(_, _, place) => place.turns(),
             Self::CheckWrite(_) | Self::Tick(..) | Self::Close(_) => 0,
+        }
+    }
+
+    /// How long a commit has waited; zero for the others.
+    pub(super) fn waited(&self, now: Instant) -> Duration {
+        match self {
+            Self::Commit(_, _, place) => place.waited(now),
+            Self::CheckWrite(_) | Self::Tick(..) | Self::Close(_) => Duration::ZERO,
         }
     }
 

@@ -206,11 +206,13 @@ impl Writer {
         let room = self.make_room();
         let mut batch = Batch { jobs: Vec::with_capacity(self.expected), turns: 0, begun, room };
         let mut next = Some(first);
-        let deadline = Instant::now() + self.patience;
+        let now = Instant::now();
+        let deadline = now + self.patience;
         loop {
             while let Some(job) = next.take().or_else(|| self.taken.pop_front()).or_else(|| self.jobs.try_recv().ok()) {
                 match job {
                     Job::Close(reply) => return Next::Close(batch, reply),
+                    job if self.is_overdue(&job, now) => job.answer(Err(CommitError::Overloaded)),
                     job => batch.add(job),
                 }
                 if batch.jobs.len() >= self.settings.batch_commits || batch.turns >= self.batch_size.turns() {
@@ -222,6 +224,13 @@ impl Writer {
             }
             std::thread::yield_now();
         }
+    }
+
+    /// Whether a commit has waited so long that it is refused instead of written. Never where all that wait fit into one
+    /// batch: then it is the machine that is slow, and refusing would make nobody's wait shorter.
+    fn is_overdue(&self, job: &Job, now: Instant) -> bool {
+        let is_overloaded = || self.background.is_some() && self.intake.unanswered() > self.batch_size.turns();
+        job.waited(now) > pace::longest_queueing(self.last.write) && is_overloaded()
     }
 
     /// Does the jobs in one transaction and answers each when it is durable.
@@ -242,6 +251,7 @@ impl Writer {
                 self.expected = batch.len() + self.taken.len();
                 self.last.write = begun.elapsed();
                 self.patience = self.last.write.min(MOST_PATIENCE);
+                self.intake.excuse(pace::beyond_healthy(self.last.append));
                 if has_room {
                     self.capacity.learn(turns, gathered.elapsed(), self.last.append);
                     self.intake.set_most(self.capacity.turns());
@@ -429,5 +439,42 @@ struct ReportOnExit {
 impl Drop for ReportOnExit {
     fn drop(&mut self) {
         self.state.send_replace(self.exit);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Commit, Engine, Version};
+    use crate::turn::ConversationId;
+
+    fn queue(store: &Engine, nth: usize) {
+        let conversation_id = ConversationId::new(format!("c{nth}")).unwrap();
+        let (staged, sealed) = (Vec::new(), Vec::new());
+        drop(store.commit(Commit { conversation_id, expected_version: Version(0), staged, sealed }));
+    }
+
+    #[test]
+    fn of_commits_that_waited_too_long_those_are_refused_that_exceed_a_batch() {
+        let (store, mut writer) =
+            Engine::prepare(Location::Memory, &StoreSettings::default(), Backoff::default()).unwrap();
+        writer.checkpoint_by_hand();
+        let most = writer.batch_size.turns();
+        (0..most + 2).for_each(|nth| queue(&store, nth));
+        let jobs: Vec<_> = writer.jobs.try_iter().collect();
+        let soon = Instant::now();
+        let late = soon + Duration::from_secs(1);
+        assert!(!jobs.iter().any(|job| writer.is_overdue(job, soon - Duration::from_secs(1))), "it has not waited");
+        let mut refused = 0;
+        for job in jobs {
+            if writer.is_overdue(&job, late) {
+                job.answer(Err(CommitError::Overloaded));
+                refused += 1;
+            } else {
+                // It stays unanswered.
+                writer.taken.push_back(job);
+            }
+        }
+        assert_eq!((refused, writer.taken.len()), (2, most));
     }
 }
