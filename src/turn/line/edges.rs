@@ -2,7 +2,7 @@
 const EDGE_BYTES: usize = 1024;
 
 /// Appends the next piece of a line to what is kept of the line: its start and its end. What is between them is dropped.
-pub(super) fn keep_edges(kept: &mut Vec<u8>, piece: &[u8]) {
+pub(crate) fn keep_edges(kept: &mut Vec<u8>, piece: &[u8]) {
     let last = &piece[piece.len().saturating_sub(EDGE_BYTES)..];
     let first = &piece[..EDGE_BYTES.saturating_sub(kept.len()).min(piece.len() - last.len())];
     kept.extend_from_slice(first);

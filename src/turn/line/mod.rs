@@ -45,6 +45,8 @@ use structure::Structure;
 use value::{FieldError, Value};
 
 #[cfg(feature = "server")]
+pub(crate) use edges::keep_edges;
+#[cfg(feature = "server")]
 pub(crate) use encoding::Encoding;
 #[cfg(feature = "server")]
 pub(crate) use mention::{Mention, mentions};
