@@ -16,7 +16,7 @@ use crate::turn::{ConversationId, Mention, TurnId, mentions, parse_line};
 const SKIPPED_AT_ONCE: u64 = 100;
 /// The maximum number of withheld conversations that are remembered.
 const MAX_WITHHELD: usize = 10_000;
-/// The maximum number of the server's warnings that a run shows.
+/// The maximum number of other warnings that a run shows.
 const MAX_WARNINGS: u64 = 100;
 /// The maximum number of turns that a run names because a line of them was refused.
 const MAX_INCOMPLETE: u64 = 1000;
@@ -40,7 +40,7 @@ pub(super) struct Upload {
     withheld_lines: u64,
     /// The turns that refused lines mention.
     doubts: Doubts,
-    warnings: u64,
+    pub(super) warnings: u64,
     /// The number of warnings about turns of which a line was refused.
     pub(super) incomplete: u64,
 }
@@ -208,10 +208,13 @@ impl Upload {
             }
         }
         for warning in receipt.warnings {
+            if let Some(warning) = in_lines_of_input(&warning, batch.first_line) {
+                self.warn_of_incomplete(&format!("{}: {warning}", self.input));
+                continue;
+            }
             self.warnings += 1;
             if self.warnings <= MAX_WARNINGS {
-                let warning = in_lines_of_input(&plain(&warning), batch.first_line);
-                self.progress.note(&format!("{}: {warning}", self.input));
+                self.progress.note(&format!("{}: {}", self.input, plain(&warning)));
             }
         }
         Ok(())
@@ -274,21 +277,13 @@ impl Upload {
     }
 }
 
-/// Renumbers the line in a warning from the batch to the input.
-fn in_lines_of_input(warning: &str, first_line: u64) -> String {
+/// Renumbers the line in a warning from the batch to the input; `None` if the warning is not about a refused line.
+fn in_lines_of_input(warning: &str, first_line: u64) -> Option<String> {
     const REFUSED: &str = ", which was refused";
-    let number = || {
-        let end = warning.find(REFUSED)?;
-        let start = warning[..end].rfind(|c: char| !c.is_ascii_digit())? + 1;
-        let line: u64 = warning[start..end].parse().ok()?;
-        Some((start, end, line))
-    };
-    match number() {
-        Some((start, end, line)) => {
-            format!("{}{}{}", &warning[..start], first_line + line.saturating_sub(1), &warning[end..])
-        }
-        None => warning.to_owned(),
-    }
+    let (before, after) = warning.split_at(warning.find(REFUSED)?);
+    let (text, number) = before.split_at(before.trim_end_matches(|c: char| c.is_ascii_digit()).len());
+    let line = number.parse::<u64>().ok().filter(|_| text.ends_with("line "))?;
+    Some(format!("{text}{}{after}", first_line.saturating_add(line.saturating_sub(1))))
 }
 
 #[cfg(test)]
@@ -298,7 +293,14 @@ mod tests {
     #[test]
     fn a_warning_has_the_lines_of_the_input() {
         let told = in_lines_of_input("turn `t` was sealed without line 2, which was refused", 1001);
-        assert_eq!(told, "turn `t` was sealed without line 1002, which was refused");
-        assert_eq!(in_lines_of_input("turn `t7`: cut", 1001), "turn `t7`: cut");
+        assert_eq!(told.unwrap(), "turn `t` was sealed without line 1002, which was refused");
+        for other in [
+            "turn `t7`: cut",
+            "turn `\u{e9}7, which was refused`: cut",
+            "\u{e9}, which was refused",
+            ", which was refused",
+        ] {
+            assert_eq!(in_lines_of_input(other, 1001), None);
+        }
     }
 }
