@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 /// The maximum number of links to follow: the limit of Linux.
 const MOST_LINKS: usize = 40;
 
-/// Why a directory cannot be made.
+/// Why a directory cannot be made or found.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-enum Obstacle {
+pub(crate) enum Obstacle {
     #[error("{} is a symbolic link to {}, which does not exist", link.display(), target.display())]
     Dangling { link: PathBuf, target: PathBuf },
     #[error("{} is a symbolic link that leads back to itself", .0.display())]
@@ -63,8 +63,8 @@ pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
     })
 }
 
-/// Finds what stands where a directory should be. The system only says that a file exists.
-fn obstacle(path: &Path) -> Option<Obstacle> {
+/// Finds what stands where a directory should be. The system only says that a file exists, or that none does.
+pub(crate) fn obstacle(path: &Path) -> Option<Obstacle> {
     let nearest = path.ancestors().find(|path| fs::symlink_metadata(path).is_ok())?;
     match fs::metadata(nearest) {
         Ok(file) => (!file.is_dir()).then(|| Obstacle::NoDirectory(nearest.to_owned())),

@@ -9,7 +9,7 @@ use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseActFut
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::conversation::{Conversation, StoreRecipients};
+use super::conversation::{Conversation, LoggedWarnings, StoreRecipients};
 use super::messages::never;
 use super::{
     Abandon, AwaitEnd, ConversationReport, CountWork, Drain, Facts, InspectConversation, Load, Observe, ObserveError,
@@ -30,6 +30,8 @@ pub struct Directory {
     settings: TurnSettings,
     /// Whom its conversations tell of sealed turns, if anybody.
     facts: Option<Facts>,
+    /// Outlives the actors of conversations.
+    logged: LoggedWarnings,
     conversations: HashMap<ConversationId, Entry>,
     in_flight: Rc<InFlight>,
     /// Set for good by the first [`Drain`].
@@ -70,8 +72,17 @@ impl Directory {
     /// A directory of no conversations, not started yet.
     pub fn new(store: StoreRecipients, clock: SharedClock, settings: TurnSettings) -> Self {
         let in_flight = Rc::new(InFlight::new(Load::new(settings.max_in_flight)));
-        let (running, conversations) = (RunningClock::default(), HashMap::new());
-        Self { store, clock, running, settings, facts: None, conversations, in_flight, draining: false }
+        Self {
+            store,
+            clock,
+            running: RunningClock::default(),
+            settings,
+            facts: None,
+            logged: LoggedWarnings::default(),
+            conversations: HashMap::new(),
+            in_flight,
+            draining: false,
+        }
     }
 
     /// Shows how much it has to do in `load`, and takes its limit from there.
@@ -140,7 +151,7 @@ impl Directory {
             }
         }
         let conversation = Conversation::new(id.clone(), self.store.clone(), self.clock.clone(), &self.settings);
-        let conversation = conversation.counting(self.running.clone());
+        let conversation = conversation.counting(self.running.clone()).remembering(self.logged.clone());
         let conversation = match &self.facts {
             Some(facts) => conversation.telling(facts.clone()),
             None => conversation,

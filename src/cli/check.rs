@@ -68,7 +68,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode, CliError> {
 }
 
 fn not_checked(error: &dyn std::error::Error) -> ExitCode {
-    output::note(&format!("turn-metrics: {error}"));
+    output::note(output::last_word(error).trim_end());
     NOT_CHECKED.into()
 }
 

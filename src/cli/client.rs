@@ -10,7 +10,7 @@ use ureq::{Agent, Body};
 
 use super::args::ServerUrl;
 use super::output::plain;
-use crate::turn::{ConversationId, StoredTurn};
+use crate::turn::{ConversationId, StoredTurn, TurnId};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For a whole request. The server ends a slow upload after 30 seconds by default and then still has to answer.
@@ -94,6 +94,7 @@ pub(super) enum BadLines {
 #[serde(rename_all = "camelCase")]
 pub(super) struct SealedTurn {
     pub(super) conversation_id: ConversationId,
+    pub(super) turn_id: TurnId,
     pub(super) ordinal: u64,
     pub(super) duplicate: bool,
 }

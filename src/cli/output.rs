@@ -60,7 +60,7 @@ pub(super) fn end_of_server(result: Result<ExitCode, CliError>) -> ExitCode {
 }
 
 /// Formats an error and its causes in one line, as `main` does for other commands.
-fn last_word(error: &dyn Error) -> String {
+pub(super) fn last_word(error: &dyn Error) -> String {
     let mut line = format!("turn-metrics: {error}");
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -90,6 +90,11 @@ impl BatchReader {
         self.gathering.counted_bytes.saturating_add(self.stream.kept_bytes())
     }
 
+    /// The part of them that the open brackets of the current line take.
+    pub(super) fn nesting_bytes(&self) -> usize {
+        self.stream.nesting_bytes()
+    }
+
     /// The approximate memory in use: the lines that are kept and the events parsed from them.
     pub(super) fn memory_bytes(&self) -> usize {
         let Gathering { batch, counted_bytes, .. } = &self.gathering;
@@ -103,14 +108,25 @@ impl BatchReader {
     pub(super) fn finish(mut self) -> Result<Batch, BadLine> {
         let Self { stream, gathering } = &mut self;
         stream.finish(&mut |line| gathering.take(line));
-        match self.gathering.bad {
-            Some(bad) => Err(bad),
-            None => Ok(self.gathering.batch),
-        }
+        self.gathering.into_batch()
+    }
+
+    /// Ends a body whose rest is missing. Its last line, of which the end is unknown, is bad for this reason.
+    pub(super) fn break_off(mut self, why: &str) -> Result<Batch, BadLine> {
+        let Self { stream, gathering } = &mut self;
+        stream.break_off(why, &mut |line| gathering.take(line));
+        self.gathering.into_batch()
     }
 }
 
 impl Gathering {
+    fn into_batch(self) -> Result<Batch, BadLine> {
+        match self.bad {
+            Some(bad) => Err(bad),
+            None => Ok(self.batch),
+        }
+    }
+
     fn take(&mut self, line: Line<'_>) {
         if self.bad.is_some() {
             return;

@@ -1,3 +1,4 @@
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use actix_web::http::header::{self, HeaderValue};
@@ -21,6 +22,11 @@ const MIN_RESERVED_BYTES: usize = 4 * 1024;
 
 /// How much of a body is parsed before other requests of the worker get their turn: about 50 microseconds of work.
 const SLICE_BYTES: usize = 64 * 1024;
+
+/// Why the last line of a gzip body is refused whose end is missing.
+const CUT_GZIP: &str = "the gzip body is cut off, so this line and all lines after it are missing";
+/// Why all lines of a body are refused that is not gzip.
+const INVALID_GZIP: &str = "the body is not valid gzip, so none of its lines can be trusted, and none was taken in";
 
 /// A posted body that is in, within all limits.
 pub(super) struct Body {
@@ -60,13 +66,19 @@ impl Body {
         };
         let collected = collector.collect(payload).await;
         let Collector { reader, reservation, .. } = collector;
-        // After a bad line the rest of the body is read and dropped, so that the client gets the answer. Only the bad
-        // line is reported.
-        if let (Err(error), false) = (collected, reader.is_refused()) {
-            return Err(error.told(settings));
-        }
-        let batch =
-            reader.finish().map_err(|BadLine { number, message }| ApiError::BadEvent { line: number, message })?;
+        let finished = match collected {
+            // After a bad line the rest of the body is read and dropped, so that the client gets the answer. Only the
+            // bad line is reported.
+            _ if reader.is_refused() => reader.finish(),
+            Ok(()) => reader.finish(),
+            Err(CollectError::CutGzip) if bad_lines == BadLines::Skip => reader.break_off(CUT_GZIP),
+            // The lines that were inflated before the error may be wrong too: their checksum comes last.
+            Err(CollectError::InvalidGzip) if bad_lines == BadLines::Skip => {
+                BatchReader::new(format.framing, settings.max_line_bytes, bad_lines).break_off(INVALID_GZIP)
+            }
+            Err(error) => return Err(error.told(settings)),
+        };
+        let batch = finished.map_err(|BadLine { number, message }| ApiError::BadEvent { line: number, message })?;
         Ok(Self { batch, reservation })
     }
 }
@@ -84,10 +96,13 @@ struct Collector<'a> {
 enum CollectError {
     LongTransfer,
     TooLarge,
+    TooDeep,
     Overloaded,
     Slow(Duration),
     Broken,
-    BrokenGzip,
+    /// The body ends before the gzip stream does.
+    CutGzip,
+    InvalidGzip,
 }
 
 impl From<Denied> for CollectError {
@@ -104,10 +119,11 @@ impl CollectError {
         match self {
             Self::LongTransfer => ApiError::TransferTooLarge { limit_bytes: settings.max_transfer_bytes },
             Self::TooLarge => ApiError::BodyTooLarge { limit_bytes: settings.max_body_bytes },
+            Self::TooDeep => ApiError::BodyTooDeep { limit: settings.max_body_bytes.saturating_mul(8) },
             Self::Overloaded => overloaded(),
             Self::Slow(limit) => ApiError::BodyTimeout { limit_ms: limit.as_millis() },
             Self::Broken => ApiError::BadRequest("the body ended too early, and none of it was taken in".to_owned()),
-            Self::BrokenGzip => {
+            Self::CutGzip | Self::InvalidGzip => {
                 ApiError::BadRequest("the body is not complete, valid gzip, and none of it was taken in".to_owned())
             }
         }
@@ -157,7 +173,7 @@ impl Collector<'_> {
         while let Some(inflater) = self.inflater.as_mut().filter(|_| !self.reader.is_refused()) {
             let len = inflater.read(&mut room).map_err(|error| {
                 debug!(%error, "a posted body could not be inflated");
-                CollectError::BrokenGzip
+                if error.kind() == ErrorKind::UnexpectedEof { CollectError::CutGzip } else { CollectError::InvalidGzip }
             })?;
             if len == 0 {
                 break;
@@ -180,7 +196,8 @@ impl Collector<'_> {
             self.reader.push(slice);
         }
         if self.reader.kept_bytes() > self.settings.max_body_bytes {
-            return Err(CollectError::TooLarge);
+            let is_mostly_brackets = self.reader.nesting_bytes() > self.reader.kept_bytes() / 2;
+            return Err(if is_mostly_brackets { CollectError::TooDeep } else { CollectError::TooLarge });
         }
         let inflater_bytes = if self.inflater.is_some() { INFLATER_BYTES + SLICE_BYTES } else { 0 };
         let bytes = self
@@ -247,6 +264,7 @@ mod tests {
     use super::super::inflate::gzip;
     use super::super::stand_in::{NDJSON, StandIn, ask, done, post, post_stream};
     use super::*;
+    use crate::actors::Observe;
 
     fn head() -> TestRequest {
         TestRequest::post().uri("/events").insert_header(NDJSON)
@@ -349,6 +367,55 @@ mod tests {
         let bad = head().insert_header(("content-encoding", "gzip")).set_payload(gzip(b"\nbad\n"));
         assert!(ask(&api, bad).await.failure(400).starts_with("line 2: "));
         assert_eq!(seen.lock().unwrap().observes.len(), 5);
+    }
+
+    #[actix_web::test]
+    async fn of_a_gzip_body_that_is_cut_off_the_whole_lines_are_taken_if_bad_ones_are_skipped() {
+        let skip = async |body: Vec<u8>| {
+            let (api, seen) = StandIn::default().start_with(HttpSettings::default());
+            let request = TestRequest::post().uri("/events?bad=skip").insert_header(NDJSON);
+            let answer = ask(&api, request.insert_header(("content-encoding", "gzip")).set_payload(body)).await;
+            let turns = |observe: &Observe| observe.events.iter().map(|event| event.turn_id.to_string()).collect();
+            let turns: Vec<Vec<_>> = seen.lock().unwrap().observes.iter().map(turns).collect();
+            (serde_json::from_str::<serde_json::Value>(answer.success()).unwrap(), turns)
+        };
+        // Each of the two members is verified by its own checksum; the second lacks its end.
+        let start = r#"{"type":"turn-start","conversationId":"c","turnId":"u"}"#;
+        let whole = [gzip(&lines_of(2)), gzip(format!("{start}\nbad\n{}", done("c", "u")).as_bytes())].concat();
+        let (answer, turns) = skip(whole[..whole.len() - 5].to_vec()).await;
+        assert_eq!((&answer["accepted"], &answer["refusedCount"]), (&3.into(), &2.into()));
+        assert_eq!((&answer["refused"][0]["line"], &answer["refused"][1]["line"]), (&4.into(), &5.into()));
+        assert_eq!(answer["refused"][1]["error"], CUT_GZIP);
+        let warning = answer["warnings"][0].as_str().unwrap();
+        assert!(warning.contains("line 5") && warning.contains("turn `u`"), "{warning}");
+        assert_eq!(turns, [["t", "t", "u"]]);
+
+        let mut damaged = whole.clone();
+        *damaged.last_mut().unwrap() ^= 1;
+        damaged.extend(gzip(&lines_of(1)));
+        for (body, error) in [(vec![], CUT_GZIP), (damaged, INVALID_GZIP), (b"no gzip at all".to_vec(), INVALID_GZIP)] {
+            let (answer, turns) = skip(body).await;
+            assert_eq!((&answer["accepted"], &answer["refusedCount"]), (&0.into(), &1.into()), "{error}");
+            assert_eq!(answer["refused"], serde_json::json!([{"line": 1, "error": error}]));
+            assert!(turns.is_empty(), "{error}");
+        }
+    }
+
+    #[actix_web::test]
+    async fn a_line_that_is_nested_too_deeply_is_told_the_limit_whatever_its_type() {
+        let settings = HttpSettings { max_body_bytes: 1000, max_line_bytes: 1000, ..HttpSettings::default() };
+        let api = StandIn::default().start_with(settings).0;
+        // The limit is held against what is open at the end of a piece.
+        let nested = async |before: Bytes, depth: usize| {
+            let open = Bytes::from(format!(r#"{{"type":"tool-result","x":{}"#, "[".repeat(depth)));
+            let close = Bytes::from("]".repeat(depth) + "}");
+            post_stream(&api, head(), stream::iter([before, open, close].map(Ok))).await
+        };
+        nested(Bytes::new(), 7900).await.success();
+        assert!(nested(Bytes::new(), 8200).await.failure(413).contains("at most 8000"));
+        // Where the events take most of the room, they are what is too much.
+        let events = lines_of(14);
+        assert!(nested(events, 3000).await.failure(413).contains("the events of the body take more than 1000"));
     }
 
     #[actix_web::test]

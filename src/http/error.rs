@@ -22,6 +22,8 @@ pub(super) enum ApiError {
     BodyTimeout { limit_ms: u128 },
     #[error("the events of the body take more than {limit_bytes} bytes: send it in parts")]
     BodyTooLarge { limit_bytes: usize },
+    #[error("a line nests its brackets too deeply: at most {limit} may be open at once")]
+    BodyTooDeep { limit: usize },
     #[error("the body is longer than {limit_bytes} bytes: send it in parts")]
     TransferTooLarge { limit_bytes: usize },
     #[error("{0}")]
@@ -47,7 +49,9 @@ impl ResponseError for ApiError {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
-            Self::BodyTooLarge { .. } | Self::TransferTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTooLarge { .. } | Self::BodyTooDeep { .. } | Self::TransferTooLarge { .. } => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
             Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Refused { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Self::LoadFailed => StatusCode::INTERNAL_SERVER_ERROR,

@@ -2,7 +2,7 @@
 
 use actix::MailboxError;
 use actix_web::HttpRequest;
-use actix_web::web::{Data, Json, Payload};
+use actix_web::web::{Data, Json, Payload, Query};
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use tracing::{debug, warn};
@@ -76,10 +76,12 @@ pub(super) async fn post(
 
 /// Returns how the query asks to handle bad lines.
 fn asked_of_bad_lines(query: &str) -> Result<BadLines, ApiError> {
+    let wrong = || ApiError::BadRequest("the query parameter `bad` must be `skip` or absent".to_owned());
+    let Query(parameters) = Query::<Vec<(String, String)>>::from_query(query).map_err(|_| wrong())?;
     let mut asked = BadLines::Refuse;
-    for parameter in query.split('&').filter(|parameter| parameter.split('=').next() == Some("bad")) {
-        if parameter != "bad=skip" {
-            return Err(ApiError::BadRequest("the query parameter `bad` must be `skip` or absent".to_owned()));
+    for (_, value) in parameters.iter().filter(|(name, _)| name == "bad") {
+        if value != "skip" {
+            return Err(wrong());
         }
         asked = BadLines::Skip;
     }
@@ -379,11 +381,17 @@ mod tests {
     #[actix_web::test]
     async fn another_word_for_bad_lines_is_a_bad_request() {
         let api = StandIn::default().serving();
-        for query in ["bad=keep", "bad=", "bad", "bad=skip&bad=no", "x=1&bad=Skip"] {
+        let ask_with = async |query: &str| {
             let request = TestRequest::post().uri(&format!("/events?{query}"));
-            let request = request.insert_header(super::super::stand_in::NDJSON).set_payload(done("c", "t"));
-            assert!(ask(&api, request).await.failure(400).contains("`skip`"), "{query}");
+            ask(&api, request.insert_header(super::super::stand_in::NDJSON).set_payload(done("c", "t"))).await
+        };
+        for query in ["bad=keep", "bad=", "bad", "bad=skip&bad=no", "x=1&bad=Skip", "b%61d=%73", "bad=%ff"] {
+            assert!(ask_with(query).await.failure(400).contains("`skip`"), "{query}");
         }
+        for query in ["bad=%73kip", "b%61d=ski%70&bad=skip", "x=%zz&bad=skip"] {
+            assert!(ask_with(query).await.success().contains("refusedCount"), "{query}");
+        }
+        assert!(!ask_with("x=bad%3Dkeep").await.success().contains("refusedCount"));
     }
 
     #[actix_web::test]

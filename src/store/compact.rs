@@ -67,7 +67,7 @@ pub fn compact(directory: &Path) -> Result<Compaction, CompactError> {
     // If the path is a link, the file that it leads to is replaced, and the link stays.
     let [path, journal] = named.map(|path| link::target(&path).unwrap_or(path));
     if !has_content(&path) {
-        return Err(CompactError::Missing { path });
+        return Err(OpenError::of_missing(directory).map_or(CompactError::Missing { path }, CompactError::Open));
     }
     let bytes_before = bytes(&path) + bytes(&journal);
     let location = Location::Directory(directory.to_owned());

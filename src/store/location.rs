@@ -130,6 +130,15 @@ pub enum OpenError {
     Thread(io::Error),
 }
 
+impl OpenError {
+    /// The error of a data directory that is missing because something else is in its place, such as a symbolic link
+    /// whose target does not exist. `None` if nothing is.
+    pub(super) fn of_missing(directory: &Path) -> Option<Self> {
+        let obstacle = link::obstacle(directory)?;
+        Some(Self::Directory { path: directory.to_owned(), source: io::Error::other(obstacle) })
+    }
+}
+
 impl Location {
     /// Opens the files; new ones are made ready first.
     pub(super) fn open(&self, cache_bytes: usize) -> Result<Files, OpenError> {

@@ -145,17 +145,29 @@ fn a_data_directory_that_is_a_link_to_nothing_is_told_as_such() {
     let directory = tempfile::tempdir().unwrap();
     let link = directory.path().join("data");
     symlink("unmounted", &link).unwrap();
+    let expected = format!(
+        "{} is a symbolic link to {}, which does not exist\n",
+        link.display(),
+        directory.path().join("unmounted").display()
+    );
     for data_dir in [link.clone(), link.join("deeper")] {
         let listen = ["serve", "--listen", "127.0.0.1:0", "--data-dir"];
         let refused = turn_metrics().args(listen).arg(&data_dir).output().unwrap();
         assert_eq!(refused.status.code(), Some(1));
-        let expected = format!(
-            "{} is a symbolic link to {}, which does not exist\n",
-            link.display(),
-            directory.path().join("unmounted").display()
-        );
         assert!(told(&refused).ends_with(&expected), "{}", told(&refused));
     }
+    for command in ["check", "compact"] {
+        for data_dir in [link.clone(), link.join("deeper")] {
+            let refused = run(command, &data_dir);
+            assert_eq!(refused.status.code(), Some(if command == "check" { 3 } else { 1 }));
+            assert_eq!(
+                told(&refused),
+                format!("turn-metrics: the data directory {} cannot be used: {expected}", data_dir.display())
+            );
+        }
+    }
+    let missing = run("check", &directory.path().join("missing"));
+    assert!(told(&missing).contains("there is no database"), "{}", told(&missing));
     fs::create_dir(directory.path().join("unmounted")).unwrap();
     seal(&Server::start(&link), "t");
     assert!(directory.path().join("unmounted").join(MAIN).is_file());

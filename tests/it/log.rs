@@ -46,6 +46,35 @@ fn warnings_of_a_conversation_are_in_the_log_once() {
 }
 
 #[test]
+fn a_warning_is_in_the_log_once_though_the_actor_of_its_conversation_was_retired() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start_with(directory.path(), &[("TURNS__MAX_ACTIVE_CONVERSATIONS", "128")]);
+    let turn = |conversation: &str, turn: &str, cached: u32| {
+        let usage = json!({"inputTokens": 11, "outputTokens": 12, "cacheReadTokens": cached});
+        let events =
+            [json!({"type": "usage", "stepId": "s", "usage": usage}), json!({"type": "done", "reason": "stop"})];
+        let with_ids = |mut event: Value| {
+            let ids = json!({"conversationId": conversation, "turnId": turn});
+            event.as_object_mut().unwrap().extend(ids.as_object().unwrap().clone());
+            event.to_string() + "\n"
+        };
+        events.map(with_ids).concat()
+    };
+    let mut client = server.client();
+    let mut post = |body: &str| client.post_events(body).json();
+    assert_eq!(post(&turn("c", "t1", 13))["warnings"].as_array().unwrap().len(), 1);
+    // Each of these needs a place of its own, so all that are idle are retired.
+    for nth in 0..200 {
+        post(&turn(&format!("other{nth}"), "t", 0));
+    }
+    assert_eq!(post(&turn("c", "t2", 13))["warnings"].as_array().unwrap().len(), 1);
+    server.signal("TERM");
+    let (_, log) = server.wait();
+    let warnings: Vec<_> = log.iter().filter(|line| line.contains("more cached tokens")).collect();
+    assert_eq!(warnings.len(), 1, "{warnings:#?}");
+}
+
+#[test]
 fn a_sealed_turn_is_one_event_with_its_place_and_its_usage() {
     let log: Vec<Value> = log_of_two_turns("info").iter().map(|line| serde_json::from_str(line).unwrap()).collect();
     let sealed: Vec<_> = log.iter().filter(|event| event["message"] == "turn sealed").collect();

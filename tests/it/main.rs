@@ -32,6 +32,8 @@ mod restart;
 mod server;
 mod shutdown;
 #[cfg(unix)]
+mod suspend;
+#[cfg(unix)]
 mod terminal;
 mod tidy;
 #[cfg(unix)]

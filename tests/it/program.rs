@@ -158,6 +158,8 @@ fn ingest_reads_standard_input_and_tells_the_bad_line() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains('3'), "{}", text(&output.stderr));
+    let out = text(&output.stdout);
+    assert!(out.starts_with("1 events accepted, 0 ignored, 1 turns sealed, "), "what precedes it is told: {out}");
 }
 
 #[test]
@@ -221,6 +223,42 @@ fn ingest_passes_over_bad_lines_and_takes_compressed_files_and_long_results() {
 }
 
 #[test]
+fn ingest_tells_each_turn_that_lacks_a_refused_line_whatever_the_batches() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path());
+    let event = |kind: &str, turn: &str, rest: &str| {
+        format!("{{\"type\":\"{kind}\",\"conversationId\":\"c\",\"turnId\":\"{turn}\",{rest}\n")
+    };
+    let torn = format!("\"x\":\"{}", "x".repeat(200_000));
+    let file = directory.path().join("events.ndjson");
+    let lines = [
+        event("usage", "t1", "\"usage\":7}"),
+        event("turn-start", "t2", "\"model\":\"m\"}"),
+        event("done", "t1", "\"reason\":\"stop\"}"),
+        event("done", "t2", "\"reason\":7}"),
+        event("done", "t3", &torn),
+        event("usage", "t4", &torn),
+        event("done", "t4", "\"reason\":\"stop\"}"),
+        event("done", "t5", "\"reason\":\"stop\"}"),
+    ];
+    std::fs::write(&file, lines.concat()).unwrap();
+    let mut command = turn_metrics();
+    command.args(["ingest", "--skip-bad", "--batch-lines", "2", "--server", &server.url()]).arg(&file);
+    let output = command.output().unwrap();
+    let message = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{message}");
+    for (line, turn) in [(1, "t1"), (6, "t4")] {
+        let warning = format!("turn `{turn}` was sealed without line {line}, which was refused\n");
+        assert_eq!(message.matches(&warning).count(), 1, "{warning}{message}");
+    }
+    for (line, turn) in [(4, "t2"), (5, "t3")] {
+        let warning = format!("line {line}, which was refused, would have ended turn `{turn}`; if no other");
+        assert_eq!(message.matches(&warning).count(), 1, "{warning}\n{message}");
+    }
+    assert!(!message.contains("t5"), "{message}");
+}
+
+#[test]
 fn ingest_tells_a_file_of_something_else() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(directory.path());
@@ -237,6 +275,8 @@ fn ingest_tells_a_file_of_something_else() {
     assert!(message.contains("`type` is missing; the object has `role`, `content`"), "{message}");
     let utf_16: Vec<u8> = "{\"type\":\"done\"}".encode_utf16().flat_map(u16::to_le_bytes).collect();
     assert!(run_on(&utf_16).contains("UTF-16"));
+    let utf_32: Vec<u8> = "{\"type\":\"done\"}".chars().flat_map(|c| u32::from(c).to_be_bytes()).collect();
+    assert!(run_on(&utf_32).contains("UTF-32"));
 }
 
 #[test]

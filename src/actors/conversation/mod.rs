@@ -1,6 +1,7 @@
 //! One conversation: folds its events into its open turns and makes each batch durable before it answers.
 
 mod draft;
+mod logged;
 #[cfg(test)]
 mod tests;
 
@@ -10,6 +11,8 @@ use actix::{
     Actor, ActorFutureExt, AsyncContext, Context, Handler, MailboxError, Recipient, ResponseFuture, WrapFuture,
 };
 use tokio::sync::oneshot;
+
+pub(super) use self::logged::LoggedWarnings;
 
 use self::draft::{Draft, KnownTurns, Limits, Mentions, NotTaken, Now, Work};
 use super::{
@@ -52,8 +55,7 @@ pub struct Conversation {
     busy: bool,
     /// Conflicts since the last success.
     conflicts: u32,
-    /// The kinds of warning that were logged: each kind is, once for the lifetime of the actor.
-    warned: Vec<&'static str>,
+    logged: LoggedWarnings,
 }
 
 struct Known {
@@ -98,7 +100,7 @@ impl Conversation {
             waiting: Vec::new(),
             busy: false,
             conflicts: 0,
-            warned: Vec::new(),
+            logged: LoggedWarnings::default(),
         }
     }
 
@@ -113,6 +115,12 @@ impl Conversation {
     #[must_use]
     pub fn telling(mut self, facts: Facts) -> Self {
         self.facts = Some(facts);
+        self
+    }
+
+    /// Logs no warning that other actors of the conversation have logged before.
+    pub(super) fn remembering(mut self, logged: LoggedWarnings) -> Self {
+        self.logged = logged;
         self
     }
 
@@ -252,8 +260,7 @@ impl Conversation {
             let receipt = mentions.receipt(&outcomes, &sealed_before);
             for warning in &receipt.warnings {
                 let (turn_id, warning) = (warning.turn_id(), warning.summary());
-                if !self.warned.contains(&warning) {
-                    self.warned.push(warning);
+                if self.logged.add(&self.id, warning) {
                     tracing::warn!(
                         conversationId = %self.id, turnId = %turn_id, warning,
                         "events are probably wrong; receipts name further cases"

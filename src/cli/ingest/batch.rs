@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 use std::mem;
 
-use crate::turn::Shape;
+use crate::turn::{Mention, Shape, keep_edges, mentions};
 
 /// The limits of a batch and of a line.
 #[derive(Debug, Clone, Copy)]
@@ -54,10 +54,8 @@ pub(super) enum Cut {
     Bad {
         line: u64,
         error: String,
-    },
-    /// A line that is longer than any event may be and is not ignored.
-    TooLong {
-        line: u64,
+        /// The turns that its start and its end mention.
+        mentions: Vec<Mention>,
     },
 }
 
@@ -77,6 +75,7 @@ pub(super) struct Batcher {
 #[derive(Default)]
 struct Line {
     has_begun: bool,
+    /// Its bytes; its start and its end if it is not kept.
     bytes: Vec<u8>,
     /// The structure of a long line.
     shape: Option<Shape>,
@@ -92,7 +91,6 @@ enum Fate {
     /// It is ignored, and dropped as it arrives.
     Dropped,
     Bad(String),
-    TooLong,
 }
 
 impl Batcher {
@@ -111,6 +109,11 @@ impl Batcher {
                 None => self.go_on(piece),
             }
         }
+    }
+
+    /// The number of lines of the input, once it has ended.
+    pub(super) fn lines(&self) -> u64 {
+        self.number - 1
     }
 
     /// Whether whole lines wait in an unfinished batch.
@@ -146,12 +149,15 @@ impl Batcher {
     fn go_on(&mut self, piece: &[u8]) {
         let line = &mut self.line;
         line.has_begun = true;
-        if self.number < self.limits.from_line || matches!(line.fate, Fate::Bad(_) | Fate::TooLong) {
+        if self.number < self.limits.from_line {
             return;
         }
-        if line.fate == Fate::Kept {
-            line.bytes.extend_from_slice(piece);
+        match line.fate {
+            Fate::Kept => line.bytes.extend_from_slice(piece),
+            Fate::Dropped => keep_edges(&mut line.bytes, piece),
+            Fate::Bad(_) => return keep_edges(&mut line.bytes, piece),
         }
+        let max_bytes = self.limits.line_bytes;
         let new = match line.shape {
             Some(_) => piece,
             None if line.bytes.len() > self.limits.followed_bytes => &line.bytes,
@@ -160,13 +166,16 @@ impl Batcher {
         let shape = line.shape.get_or_insert_default();
         if let Err(error) = shape.feed(new) {
             line.fate = Fate::Bad(error.to_string());
+        } else if shape.nesting_bytes() > max_bytes {
+            let limit = max_bytes.saturating_mul(8);
+            line.fate = Fate::Bad(format!("it nests its brackets too deeply: at most {limit} may be open at once"));
         } else if shape.is_ignored() {
             line.fate = Fate::Dropped;
-        } else if line.bytes.len() > self.limits.line_bytes {
-            line.fate = Fate::TooLong;
+        } else if line.bytes.len() > max_bytes {
+            line.fate = Fate::Bad(format!("it is longer than {max_bytes} bytes and not ignored"));
         }
         if line.fate != Fate::Kept {
-            line.bytes = Vec::new();
+            keep_edges(&mut line.bytes, &[]);
         }
     }
 
@@ -183,14 +192,13 @@ impl Batcher {
         };
         match fate {
             Fate::Kept => {}
-            Fate::Dropped => self.next.dropped += 1,
+            Fate::Dropped => {
+                self.next.dropped += 1;
+                bytes.clear();
+            }
             Fate::Bad(error) => {
                 self.flush();
-                return self.ready.push_back(Cut::Bad { line, error });
-            }
-            Fate::TooLong => {
-                self.flush();
-                return self.ready.push_back(Cut::TooLong { line });
+                return self.ready.push_back(Cut::Bad { line, error, mentions: mentions(&bytes) });
             }
         }
         if has_line_break {
@@ -233,7 +241,7 @@ mod tests {
             let (piece, after) = rest.split_at((*lengths.next().unwrap()).clamp(1, rest.len()));
             rest = after;
             batcher.push(piece);
-            assert!(batcher.line.bytes.len() <= limits.line_bytes);
+            assert!(batcher.line.bytes.len() <= limits.line_bytes.max(3 * 1024));
         }
         batcher.finish();
         std::iter::from_fn(|| batcher.next_ready()).collect()
@@ -269,14 +277,34 @@ mod tests {
         let long = "x".repeat(500);
         let cut_off = format!(r#"{{"type":"tool-result","result":"{long}"#);
         let glued = format!(r#"{{"type":"tool-result","result":"{long}"}}{{"type":"done"}}"#);
-        for bad in [cut_off, glued] {
+        let counts = format!(r#"{{"type":"done","x":"{long}"}}"#);
+        let (open, close) = ("[".repeat(2000), "]".repeat(2000));
+        let nested = format!(r#"{{"type":"tool-result","x":{open}{close}}}"#);
+        for (bad, why) in
+            [(cut_off, "cut off"), (glued, "another object"), (counts, "than 200 bytes"), (nested, "at most 1600")]
+        {
             let cuts = cut(limits(100, 100), format!("a\n{bad}\nb").as_bytes(), &[30]);
             assert_eq!((&cuts[0], &cuts[2]), (&batch(1, 1, "a\n"), &batch(3, 1, "b")));
-            assert!(matches!(cuts[1], Cut::Bad { line: 2, .. }), "{cuts:?}");
+            let Cut::Bad { line: 2, error, mentions } = &cuts[1] else { panic!("{cuts:?}") };
+            assert!(error.contains(why) && mentions.is_empty(), "{error}: {mentions:?}");
         }
-        let counts = format!(r#"{{"type":"done","x":"{long}"}}"#);
-        let cuts = cut(limits(100, 100), format!("a\n{counts}\nb").as_bytes(), &[30]);
-        assert_eq!(cuts, [batch(1, 1, "a\n"), Cut::TooLong { line: 2 }, batch(3, 1, "b")]);
+    }
+
+    #[test]
+    fn the_turns_of_a_long_bad_line_are_found_at_its_start_and_its_end() {
+        let long = "x".repeat(50_000);
+        let done = r#"{"type":"done","conversationId":"c","turnId":"t","reason":"stop"}"#;
+        let counts = done.replace("stop", &long);
+        let torn = format!(r#"{{"type":"tool-result","x":"{long}{done}"#);
+        let glued = format!(r#"{{"type":"tool-result","x":"{long}"}}{done}{}"#, " ".repeat(500));
+        for line in [counts, torn, glued] {
+            for size in [7, 1000, 200_000] {
+                let cuts = cut(limits(100, 100), line.as_bytes(), &[size]);
+                let [Cut::Bad { line: 1, mentions, .. }] = &*cuts else { panic!("{cuts:?}") };
+                let found: Vec<_> = mentions.iter().map(|found| (found.turn_id.as_str(), found.is_done)).collect();
+                assert_eq!(found, [("t", true)], "{size} {}", &line[..30]);
+            }
+        }
     }
 
     #[test]
@@ -285,6 +313,12 @@ mod tests {
         let input = format!("{}\nb\nc\nd\ne", "x".repeat(1000));
         assert_eq!(cut(limits, input.as_bytes(), &[7]), [batch(3, 2, "c\nd\n"), batch(5, 1, "e")]);
         assert_eq!(cut(limits, b"a\n", &[7]), []);
+        for (input, lines) in [("", 0), ("a\n", 1), ("a\nb", 2), ("a\nb\nc\n", 3)] {
+            let mut batcher = Batcher::new(limits);
+            batcher.push(input.as_bytes());
+            batcher.finish();
+            assert_eq!(batcher.lines(), lines, "{input:?}");
+        }
     }
 
     #[test]

@@ -1,10 +1,8 @@
 use std::io;
 
-use super::MAX_LINE_BYTES;
-
 /// Why an input was not taken in whole, and how far it got.
 #[derive(Debug, thiserror::Error)]
-#[error("{input}: {failure}; {}", acknowledged(*.acknowledged_lines))]
+#[error("{input}: {failure}{}", self.outcome())]
 pub struct IngestError {
     /// The name of the input.
     pub input: String,
@@ -12,6 +10,8 @@ pub struct IngestError {
     pub failure: IngestFailure,
     /// The number of lines from its start that are acknowledged.
     pub acknowledged_lines: u64,
+    /// The line from which a new run may go on, if it need not begin anew.
+    pub next_line: Option<u64>,
 }
 
 /// Why an input was not taken in whole.
@@ -27,11 +27,16 @@ pub enum IngestFailure {
     /// The input is UTF-16.
     #[error("the text is UTF-16, and must be UTF-8")]
     Utf16,
-    /// A line is longer than any event may be.
-    #[error("line {line} is longer than {MAX_LINE_BYTES} bytes and not ignored")]
-    LineTooLong {
-        /// The line.
-        line: u64,
+    /// The input is UTF-32.
+    #[error("the text is UTF-32, and must be UTF-8")]
+    Utf32,
+    /// The input ends before the line with which to begin.
+    #[error("there is no line {from_line} to begin with: the last one is line {lines}")]
+    NoSuchLine {
+        /// The line with which to begin.
+        from_line: u64,
+        /// How many lines the input has.
+        lines: u64,
     },
     /// An event is refused.
     #[error("line {line} is refused: {error} (correct it, or go on after it with `--from-line {}` or `--skip-bad`)", line.saturating_add(1))]
@@ -56,8 +61,10 @@ pub enum IngestFailure {
         limit: usize,
     },
     /// No line of the input counts.
-    #[error("none of its events counts: {seen}")]
+    #[error("none of its events{} counts: {seen}", if *.from_line > 1 { format!(" from line {from_line} on") } else { String::new() })]
     NothingCounts {
+        /// The line with which it began.
+        from_line: u64,
         /// What the input has instead.
         seen: String,
     },
@@ -73,6 +80,27 @@ pub enum IngestFailure {
     },
 }
 
+impl IngestError {
+    /// Tells how far the input got, unless none of it was sent.
+    fn outcome(&self) -> String {
+        match self.failure {
+            IngestFailure::Open(_) | IngestFailure::Utf16 | IngestFailure::Utf32 | IngestFailure::NoSuchLine { .. } => {
+                String::new()
+            }
+            _ => format!("; {}{}", acknowledged(self.acknowledged_lines), to_go_on(self.next_line)),
+        }
+    }
+}
+
+/// Tells how to go on from a line, if a new run may.
+pub(super) fn to_go_on(next_line: Option<u64>) -> String {
+    match next_line {
+        None => String::new(),
+        Some(1) => "; to go on, begin with this input".into(),
+        Some(line) => format!("; to go on, begin with this input and `--from-line {line}`"),
+    }
+}
+
 pub(super) fn acknowledged(lines: u64) -> String {
     match lines {
         0 => "no line is acknowledged".into(),
@@ -83,6 +111,19 @@ pub(super) fn acknowledged(lines: u64) -> String {
 impl IngestFailure {
     /// Whether the file is wrong as a whole, so that the others can still be sent.
     pub(super) fn is_of_the_file(&self) -> bool {
-        matches!(self, Self::Open(_) | Self::Read(_) | Self::Utf16 | Self::NothingCounts { .. })
+        match self {
+            Self::Open(_)
+            | Self::Read(_)
+            | Self::Utf16
+            | Self::Utf32
+            | Self::NoSuchLine { .. }
+            | Self::NothingCounts { .. } => true,
+            Self::BadLine { .. } | Self::OverLimit { .. } | Self::TooManyRefused { .. } | Self::Batch { .. } => false,
+        }
+    }
+
+    /// Whether the lines after the acknowledged ones may just be sent later. What is refused must be dealt with first.
+    pub(super) fn is_interruption(&self) -> bool {
+        matches!(self, Self::Read(_) | Self::Batch { .. })
     }
 }

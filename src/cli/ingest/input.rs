@@ -34,6 +34,7 @@ pub(super) struct Chunk {
 pub(super) enum InputError {
     Io(io::Error),
     Utf16,
+    Utf32,
 }
 
 impl Input {
@@ -95,8 +96,11 @@ impl Text {
             text = Self { source: Box::new(inflated), head: Vec::new() };
             text.look_ahead()?;
         }
-        if Encoding::of(&text.head) == Some(Encoding::Utf16) {
-            return Err(InputError::Utf16);
+        match Encoding::of(&text.head) {
+            Some(Encoding::Utf16) => return Err(InputError::Utf16),
+            Some(Encoding::Utf32) => return Err(InputError::Utf32),
+            // Gzip within gzip is no event, which is told like any other bad line.
+            Some(Encoding::Gzip) | None => {}
         }
         if text.head.starts_with(BYTE_ORDER_MARK) {
             text.head.drain(..BYTE_ORDER_MARK.len());
@@ -204,10 +208,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn utf_16_and_gzip_that_is_cut_off_are_errors() {
+    async fn utf_16_utf_32_and_gzip_that_is_cut_off_are_errors() {
         let utf_16: Vec<u8> = "{\"type\":\"x\"}".encode_utf16().flat_map(u16::to_le_bytes).collect();
         assert!(matches!(text_of(utf_16.clone()).await, Err(InputError::Utf16)));
         assert!(matches!(text_of(gzip(&utf_16)).await, Err(InputError::Utf16)));
+        let utf_32: Vec<u8> = "{}".chars().flat_map(|c| u32::from(c).to_le_bytes()).collect();
+        assert!(matches!(text_of(utf_32).await, Err(InputError::Utf32)));
         let whole = gzip(&b"line\n".repeat(1000));
         assert!(matches!(text_of(whole[..whole.len() - 4].to_vec()).await, Err(InputError::Io(_))));
     }

@@ -1,10 +1,11 @@
 //! `turn-metrics ingest`: files and pipes of events, sent to a server.
 //!
 //! - `input`: reads an input; `batch`: cuts it into batches of lines;
-//! - `upload`: sends batches and handles what the server refuses; `seen`: describes an input of which no event counts;
+//! - `upload`: sends batches and handles what the server refuses; `doubts`: the turns that refused lines mention; `seen`: describes an input of which no event counts;
 //! - `progress`: how far it got; `error`: why it stopped.
 
 mod batch;
+mod doubts;
 pub(super) mod error;
 mod input;
 mod progress;
@@ -13,6 +14,7 @@ mod upload;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
@@ -23,7 +25,7 @@ use super::send::Sender;
 use super::signals::Signals;
 use super::{CliError, output};
 use batch::{BatchLimits, Batcher, Cut};
-use error::acknowledged;
+use error::{acknowledged, to_go_on};
 use input::{Chunk, Input, InputError};
 use seen::Seen;
 use upload::Upload;
@@ -55,8 +57,8 @@ const REFUSED: u8 = 3;
   turn-metrics ingest monday.ndjson.gz tuesday.ndjson.gz --skip-bad
   my-kernel --events | turn-metrics ingest --server http://127.0.0.1:24210
 
-Exit codes: 0 if all of it was taken in; 1 if an event or a conversation is refused, if no event of a file counts, or if
-the server stays away; 3 if, with --skip-bad, all was taken in but for what was refused and told.")]
+Exit codes: 0 if all of it was taken in; 1 if an event or a conversation is refused, if no event of a file counts, if a
+file ends before the line to begin with, or if the server stays away; 3 if, with --skip-bad, all was taken in but for what was refused and told.")]
 pub(super) struct Args {
     /// The files, in this order; `-` is standard input
     #[arg(default_value = "-")]
@@ -104,12 +106,16 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, CliError> {
     runtime.shutdown_background();
     upload.progress.finish();
     upload.tell_rest();
+    // What was taken in is told however the run ends. Its own error matters more than one of the output.
+    let told = output::print(&upload.progress.summary());
     if let Some(signal) = result? {
-        output::note(&format!("stopped; {}: {}", upload.input, acknowledged(upload.progress.acknowledged_lines)));
-        output::print(&upload.progress.summary())?;
+        let Upload { input, progress, .. } = &upload;
+        let acknowledged = acknowledged(progress.acknowledged_lines);
+        output::note(&format!("stopped; {input}: {acknowledged}{}", to_go_on(upload.next_line())));
+        told?;
         return Ok(signal.exit_code());
     }
-    output::print(&upload.progress.summary())?;
+    told?;
     Ok(if upload.refused_lines > 0 || upload.first_withheld.is_some() { REFUSED.into() } else { ExitCode::SUCCESS })
 }
 
@@ -129,7 +135,8 @@ async fn ingest(args: &Args, upload: &mut Upload) -> Result<(), IngestError> {
         };
         let ends_the_run = !failure.is_of_the_file();
         let acknowledged_lines = upload.progress.acknowledged_lines;
-        let error = IngestError { input: upload.input.clone(), failure, acknowledged_lines };
+        let next_line = if failure.is_interruption() { upload.next_line() } else { None };
+        let error = IngestError { input: upload.input.to_string(), failure, acknowledged_lines, next_line };
         // The latest error ends the run, and those before it are notes.
         if let Some(earlier) = failed.replace(error) {
             upload.progress.note(&earlier.to_string());
@@ -142,7 +149,8 @@ async fn ingest(args: &Args, upload: &mut Upload) -> Result<(), IngestError> {
         (Some(error), _) => Err(error),
         (None, Some((input, line))) if !args.skip_bad => {
             let failure = IngestFailure::OverLimit { conversations: upload.withheld_conversations(), line };
-            Err(IngestError { input, failure, acknowledged_lines: upload.progress.acknowledged_lines })
+            let acknowledged_lines = upload.progress.acknowledged_lines;
+            Err(IngestError { input: input.to_string(), failure, acknowledged_lines, next_line: None })
         }
         (None, withheld) => {
             upload.first_withheld = withheld;
@@ -161,17 +169,24 @@ async fn ingest_file(
 ) -> Result<(), IngestFailure> {
     let input = Input::open(path).map_err(IngestFailure::Open)?;
     *base += input.total_bytes().unwrap_or(0);
-    stream(input, args, from_line, upload).await?;
+    let lines = stream(input, args, from_line, upload).await?;
+    // A run that goes on after a bad last line has nothing to do.
+    if from_line > 1 && lines.checked_add(1) == Some(from_line) {
+        let note = format!("{}: it ends before line {from_line}, so nothing was left to send", upload.input);
+        upload.progress.note(&note);
+    } else if from_line > lines && from_line > 1 {
+        return Err(IngestFailure::NoSuchLine { from_line, lines });
+    }
     let is_any_refused = upload.refused_lines > refused_lines;
     let is_foreign = !upload.progress.has_accepted() && (upload.progress.has_ignored() || is_any_refused);
-    if is_foreign && from_line == 1 && upload.withheld_conversations() == withheld_conversations {
-        return Err(IngestFailure::NothingCounts { seen: upload.seen.to_string() });
+    if is_foreign && upload.withheld_conversations() == withheld_conversations {
+        return Err(IngestFailure::NothingCounts { from_line, seen: upload.seen.to_string() });
     }
     Ok(())
 }
 
-fn name_of(path: &Path) -> String {
-    if path == Path::new("-") { "standard input".into() } else { output::plain(&path.display().to_string()) }
+fn name_of(path: &Path) -> Arc<str> {
+    if path == Path::new("-") { "standard input".into() } else { output::plain(&path.display().to_string()).into() }
 }
 
 /// The total size of the files, if each is known.
@@ -180,7 +195,8 @@ fn total_bytes(files: &[PathBuf]) -> Option<u64> {
     files.iter().map(length).sum()
 }
 
-async fn stream(mut input: Input, args: &Args, from_line: u64, upload: &mut Upload) -> Result<(), IngestFailure> {
+/// Sends one input. Returns how many lines it has.
+async fn stream(mut input: Input, args: &Args, from_line: u64, upload: &mut Upload) -> Result<u64, IngestFailure> {
     let mut batcher = Batcher::new(BatchLimits {
         lines: args.batch_lines,
         bytes: usize::try_from(args.batch_bytes).unwrap_or(usize::MAX),
@@ -211,6 +227,7 @@ async fn stream(mut input: Input, args: &Args, from_line: u64, upload: &mut Uplo
             }
             Some(Some(Err(InputError::Io(error)))) => break Some(IngestFailure::Read(error)),
             Some(Some(Err(InputError::Utf16))) => break Some(IngestFailure::Utf16),
+            Some(Some(Err(InputError::Utf32))) => break Some(IngestFailure::Utf32),
             Some(None) => break None,
             None => {
                 due = None;
@@ -234,17 +251,13 @@ async fn stream(mut input: Input, args: &Args, from_line: u64, upload: &mut Uplo
         send(cut, upload).await?;
     }
     upload.progress.move_to(read);
-    Ok(())
+    Ok(batcher.lines())
 }
 
 async fn send(cut: Cut, upload: &mut Upload) -> Result<(), IngestFailure> {
     match cut {
         Cut::Batch(batch) => upload.send(batch).await,
-        Cut::Bad { line, error } => upload.refuse(line, error),
-        Cut::TooLong { line } if upload.skip_bad => {
-            upload.refuse(line, IngestFailure::LineTooLong { line }.to_string())
-        }
-        Cut::TooLong { line } => Err(IngestFailure::LineTooLong { line }),
+        Cut::Bad { line, error, mentions } => upload.refuse(line, error, mentions),
     }
 }
 

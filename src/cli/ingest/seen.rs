@@ -47,9 +47,9 @@ impl fmt::Display for Seen {
             parts.push(format!("{} others", self.others));
         }
         if parts.is_empty() {
-            return f.write_str("all of its lines are long ones that are ignored");
+            return f.write_str("all are long lines that are ignored");
         }
-        write!(f, "its first {} lines are {}", self.lines, parts.join(", "))
+        write!(f, "the first {} are {}", self.lines, parts.join(", "))
     }
 }
 
@@ -63,7 +63,7 @@ mod tests {
         seen.look_at(
             b"{\"type\":\"user\"}\n\n{\"type\":\"assistant\"}\n{\"type\":\"user\",\"x\":{\"type\":\"y\"}}\nno event\n",
         );
-        assert_eq!(seen.to_string(), "its first 4 lines are 2 of the type `user`, 1 of the type `assistant`, 1 others");
+        assert_eq!(seen.to_string(), "the first 4 are 2 of the type `user`, 1 of the type `assistant`, 1 others");
     }
 
     #[test]
@@ -73,7 +73,7 @@ mod tests {
             seen.look_at(format!("{{\"type\":\"{nth}{}\"}}", "\\u001b".repeat(100)).as_bytes());
         }
         let text = seen.to_string();
-        assert!(text.starts_with("its first 1000 lines are") && text.ends_with("992 others"), "{text}");
+        assert!(text.starts_with("the first 1000 are") && text.ends_with("992 others"), "{text}");
         assert!(text.len() < 4000 && !text.contains('\u{1b}'), "{text}");
     }
 }

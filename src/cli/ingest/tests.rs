@@ -127,12 +127,81 @@ async fn a_file_of_which_nothing_counts_is_told_by_what_it_has() {
     let sent = send_text(text, vec![nothing()]).await;
     assert_eq!(
         sent.result.unwrap_err(),
-        "none of its events counts: its first 2 lines are 1 of the type `user`, 1 of the type `assistant`; all lines up \
-         to 2 are acknowledged"
+        "none of its events counts: the first 2 are 1 of the type `user`, 1 of the type `assistant`; all lines up to 2 \
+         are acknowledged"
     );
     send_text("", vec![]).await.result.unwrap();
     let resumed = send_with(&format!("x\n{text}"), vec![nothing()], |args| args.from_line = 2).await;
-    resumed.result.unwrap();
+    let message = resumed.result.unwrap_err();
+    assert!(message.starts_with("none of its events from line 2 on counts: the first 2 are 1 of"), "{message}");
+}
+
+#[tokio::test]
+async fn a_file_that_ends_before_the_line_to_begin_with_is_told() {
+    let sent = send_with("a\nb", vec![], |args| args.from_line = 4).await;
+    assert_eq!(sent.result.unwrap_err(), "there is no line 4 to begin with: the last one is line 2");
+    // The line after the last one is where a run goes on whose last line was bad.
+    send_with("a\nb", vec![], |args| args.from_line = 3).await.result.unwrap();
+    // The other files are sent all the same.
+    let mut other = tempfile::NamedTempFile::new().unwrap();
+    other.write_all(b"c").unwrap();
+    let sent = send_with("", vec![accepted(1, "")], |args| {
+        args.from_line = 7;
+        args.files.push(other.path().into());
+    })
+    .await;
+    assert_eq!(sent.result.unwrap_err(), "there is no line 7 to begin with: the last one is line 0");
+    assert_eq!(sent.requests, whole(&["c"]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_sealed_without_a_refused_line_is_told_though_the_first_answer_was_lost() {
+    let sealed = |duplicate: bool| {
+        let warning = r#""turn `1` was sealed without line 1, which was refused""#;
+        let warnings = if duplicate { "" } else { warning };
+        let receipt = format!(
+            r#"{{"accepted":1,"ignored":0,"sealed":[{{"conversationId":"c","turnId":"1","ordinal":1,"duplicate":{duplicate}}}],
+                "warnings":[{warnings}],"refused":[{{"line":1,"error":"no"}}],"refusedCount":1}}"#
+        );
+        answer(200, &receipt)
+    };
+    let refused = done("c", 1).replace("\"stop\"", "7");
+    let text = format!("{refused}\n{}\n", done("c", 1));
+    // To the server that answers the second attempt, the turn was sealed before.
+    for (answers, told) in [(vec![bad(1), None, sealed(true)], 1), (vec![bad(1), sealed(true)], 0)] {
+        let sent = send_with(&text, answers, |args| args.skip_bad = true).await;
+        sent.result.unwrap();
+        assert_eq!(sent.upload.incomplete, told);
+    }
+    // The server tells of a turn that the batch with the refused line seals, `ingest` of one that a later batch seals.
+    let later = r#"{"conversationId":"c","turnId":"1","ordinal":1,"duplicate":false}"#;
+    let refused_alone =
+        r#"{"accepted":0,"ignored":0,"sealed":[],"refused":[{"line":1,"error":"no"}],"refusedCount":1}"#;
+    let later_text = text.replacen('\n', "\n\n", 1);
+    for (text, answers) in [
+        (text.clone(), vec![bad(1), sealed(false)]),
+        (later_text.clone(), vec![bad(1), answer(200, refused_alone), accepted(1, later)]),
+        (later_text, vec![bad(1), answer(200, refused_alone), None, accepted(1, &later.replace("false", "true"))]),
+    ] {
+        let sent = send_with(&text, answers, |args| args.skip_bad = true).await;
+        sent.result.unwrap();
+        assert_eq!((sent.upload.incomplete, sent.upload.warnings), (1, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_is_cut_short_tells_how_to_go_on() {
+    let sent = send_text("a\nb\nc\n", vec![accepted(1, ""), answer(413, r#"{"error":"too much"}"#)]).await;
+    let message = sent.result.unwrap_err();
+    let end = "all lines up to 2 are acknowledged; to go on, begin with this input and `--from-line 3`";
+    assert!(message.contains("answered 413") && message.ends_with(end), "{message}");
+    assert!(sent.upload.progress.summary().starts_with("1 events accepted, "));
+    // A new run would seal turns of a conversation over a limit without the refused events.
+    let over = r#"{"error":"too many","accepted":1,"ignored":0,"sealed":[],"refusedCount":1,
+        "refused":[{"line":1,"error":"`c` would have more than 2 open turns","conversationId":"c"}]}"#;
+    let sent = send_text("a\nb\nc\n", vec![answer(422, over), answer(413, "{}")]).await;
+    let message = sent.result.unwrap_err();
+    assert!(message.ends_with("all lines up to 2 are acknowledged"), "{message}");
 }
 
 #[tokio::test]
@@ -162,6 +231,7 @@ async fn a_server_that_stays_away_is_given_up() {
     let sent = send_text("a\nb\nc\n", vec![None, None, None]).await;
     let message = sent.result.unwrap_err();
     assert!(message.starts_with("lines 1 to 2: gave up after 3 tries: cannot reach http://127.0.0.1:"), "{message}");
+    assert!(message.ends_with("no line is acknowledged; to go on, begin with this input"), "{message}");
     assert_eq!(sent.upload.progress.acknowledged_lines, 0);
     assert_eq!(sent.requests, whole(&["a\nb\n"; 3]));
 }

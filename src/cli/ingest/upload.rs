@@ -1,20 +1,25 @@
-use std::collections::HashSet;
+use std::cell::Cell;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
-use super::super::client::{BadLines, ClientError, Receipt};
+use super::super::client::{BadLines, ClientError, Receipt, SealedTurn};
 use super::super::output::plain;
 use super::super::send::{SendError, Sender};
 use super::batch::Batch;
+use super::doubts::{Doubts, sealed_without, stays_open};
 use super::error::IngestFailure;
 use super::progress::Progress;
 use super::seen::Seen;
-use crate::turn::{ConversationId, parse_line};
+use crate::turn::{ConversationId, Mention, TurnId, mentions, parse_line};
 
 /// How many lines are sent at once after a bad line: no more than the server names in an answer.
 const SKIPPED_AT_ONCE: u64 = 100;
 /// The maximum number of withheld conversations that are remembered.
 const MAX_WITHHELD: usize = 10_000;
-/// The maximum number of warnings that a run shows.
+/// The maximum number of other warnings that a run shows.
 const MAX_WARNINGS: u64 = 100;
+/// The maximum number of turns that a run names because a line of them was refused.
+const MAX_INCOMPLETE: u64 = 1000;
 
 /// Sends batches in order, and handles what the server refuses.
 pub(super) struct Upload {
@@ -22,19 +27,26 @@ pub(super) struct Upload {
     pub(super) skip_bad: bool,
     pub(super) progress: Progress,
     /// The input that is being sent.
-    pub(super) input: String,
+    pub(super) input: Arc<str>,
     /// The types of its events, until one of them counts.
     pub(super) seen: Seen,
     /// The number of bad lines that were skipped.
     pub(super) refused_lines: u64,
     /// The first line of the first conversation over a limit.
-    pub(super) first_withheld: Option<(String, u64)>,
+    pub(super) first_withheld: Option<(Arc<str>, u64)>,
     /// The conversations over a limit. No more of their events are sent: they would seal turns without the refused
     /// events.
     withheld: HashSet<ConversationId>,
     withheld_lines: u64,
-    warnings: u64,
+    /// The turns that refused lines mention.
+    doubts: Doubts,
+    pub(super) warnings: u64,
+    /// The number of warnings about turns of which a line was refused.
+    pub(super) incomplete: u64,
 }
+
+/// Whether the turns of an answer were all sealed before the batch that it answers.
+type SealedBefore<'a> = HashMap<(&'a ConversationId, &'a TurnId), bool>;
 
 /// The outcome of posting a batch.
 enum Posted {
@@ -52,19 +64,27 @@ impl Upload {
             sender,
             skip_bad,
             progress: Progress::new(),
-            input: String::new(),
+            input: Arc::default(),
             seen: Seen::default(),
             refused_lines: 0,
             first_withheld: None,
             withheld: HashSet::new(),
             withheld_lines: 0,
+            doubts: Doubts::default(),
             warnings: 0,
+            incomplete: 0,
         }
     }
 
     /// The number of conversations over a limit.
     pub(super) fn withheld_conversations(&self) -> usize {
         self.withheld.len()
+    }
+
+    /// The line of the current input from which a new run may go on. `None` if conversations are over a limit: it would
+    /// not know them, and seal their turns without the refused events.
+    pub(super) fn next_line(&self) -> Option<u64> {
+        self.withheld.is_empty().then(|| self.progress.acknowledged_lines.saturating_add(1))
     }
 
     /// Sends a batch until all of it is acknowledged or reported as refused.
@@ -95,11 +115,18 @@ impl Upload {
     }
 
     /// Skips a bad line that is not sent at all.
-    pub(super) fn refuse(&mut self, line: u64, error: String) -> Result<(), IngestFailure> {
+    pub(super) fn refuse(&mut self, line: u64, error: String, mentions: Vec<Mention>) -> Result<(), IngestFailure> {
         if !self.skip_bad {
             return Err(IngestFailure::BadLine { line, error });
         }
         self.note_refused(line, &error);
+        for mention in mentions {
+            if mention.is_done {
+                let warning = stays_open(&self.input, line, &mention.conversation_id, &mention.turn_id);
+                self.warn_of_incomplete(&warning);
+            }
+            self.doubts.add(mention, &self.input, line);
+        }
         self.progress.acknowledge_to(line);
         Ok(())
     }
@@ -109,13 +136,25 @@ impl Upload {
         self.progress.note(&format!("{}: line {line} is refused: {}", self.input, plain(error)));
     }
 
+    fn warn_of_incomplete(&mut self, warning: &str) {
+        self.incomplete += 1;
+        if self.incomplete <= MAX_INCOMPLETE {
+            self.progress.note(&plain(warning));
+        }
+    }
+
     async fn post(&mut self, batch: &Batch, bad_lines: BadLines) -> Result<Posted, IngestFailure> {
         let body = self.without_withheld(&batch.body);
         let progress = &self.progress;
-        match self.sender.send(body, bad_lines, |line| progress.note(line)).await {
+        let is_repeated = Cell::new(false);
+        let note = |line: &str| {
+            is_repeated.set(true);
+            progress.note(line);
+        };
+        match self.sender.send(body, bad_lines, note).await {
             Ok(receipt) => {
                 self.progress.advance(batch, &receipt);
-                self.tell(batch, receipt)?;
+                self.tell(batch, receipt, is_repeated.get())?;
                 Ok(Posted::Taken)
             }
             Err(SendError::Refused(ClientError::Refused { status: 400, error, line: Some(line), .. }))
@@ -136,12 +175,29 @@ impl Upload {
         }
     }
 
-    /// Reports the refusals and warnings of an answer.
-    fn tell(&mut self, batch: &Batch, receipt: Receipt) -> Result<(), IngestFailure> {
+    /// Reports the refusals and warnings of an answer. If the batch was sent repeatedly, an earlier attempt whose answer
+    /// was lost may have sealed the turns that are duplicates in this answer.
+    fn tell(&mut self, batch: &Batch, receipt: Receipt, is_repeated: bool) -> Result<(), IngestFailure> {
+        let mut sealed_before = SealedBefore::new();
+        for SealedTurn { conversation_id, turn_id, duplicate, .. } in &receipt.sealed {
+            *sealed_before.entry((conversation_id, turn_id)).or_insert(true) &= duplicate;
+            if (!duplicate || is_repeated)
+                && let Some(warning) = self.doubts.seal(conversation_id, turn_id)
+            {
+                self.warn_of_incomplete(&warning);
+            }
+        }
+        let lines: Vec<&[u8]> = match &*receipt.refused {
+            [] => Vec::new(),
+            _ => batch.body.split(|byte| *byte == b'\n').collect(),
+        };
         for refused in receipt.refused {
-            let line = batch.first_line + refused.line.saturating_sub(1);
+            let nth = refused.line.saturating_sub(1);
+            let line = batch.first_line + nth;
             let Some(conversation_id) = refused.conversation_id else {
                 self.note_refused(line, &refused.error);
+                let bytes = usize::try_from(nth).ok().and_then(|nth| lines.get(nth));
+                self.doubt(bytes.map(|bytes| mentions(bytes)).unwrap_or_default(), line, &sealed_before, is_repeated);
                 continue;
             };
             self.progress.note(&format!("{}: line {line}: {}", self.input, plain(&refused.error)));
@@ -152,13 +208,33 @@ impl Upload {
             }
         }
         for warning in receipt.warnings {
+            if let Some(warning) = in_lines_of_input(&warning, batch.first_line) {
+                self.warn_of_incomplete(&format!("{}: {warning}", self.input));
+                continue;
+            }
             self.warnings += 1;
             if self.warnings <= MAX_WARNINGS {
-                let warning = in_lines_of_input(&plain(&warning), batch.first_line);
-                self.progress.note(&format!("{}: {warning}", self.input));
+                self.progress.note(&format!("{}: {}", self.input, plain(&warning)));
             }
         }
         Ok(())
+    }
+
+    /// Follows the turns that a refused line of a batch mentions. The server reports those that the batch itself sealed
+    /// or left open.
+    fn doubt(&mut self, mentions: Vec<Mention>, line: u64, sealed_before: &SealedBefore<'_>, is_repeated: bool) {
+        for mention in mentions {
+            let Mention { conversation_id, turn_id, .. } = &mention;
+            match sealed_before.get(&(conversation_id, turn_id)) {
+                None => self.doubts.add(mention, &self.input, line),
+                // To the server, which answered a repetition, the turn was sealed before.
+                Some(true) if is_repeated => {
+                    let warning = sealed_without(&self.input, line, conversation_id, turn_id);
+                    self.warn_of_incomplete(&warning);
+                }
+                Some(_) => {}
+            }
+        }
     }
 
     /// Returns the lines of a batch with a blank line in place of each line of a withheld conversation.
@@ -191,24 +267,23 @@ impl Upload {
         if self.warnings > MAX_WARNINGS {
             self.progress.note(&format!("{} more warnings", self.warnings - MAX_WARNINGS));
         }
+        if self.incomplete > MAX_INCOMPLETE {
+            let more = self.incomplete - MAX_INCOMPLETE;
+            self.progress.note(&format!("{more} more warnings about turns of which a line was refused"));
+        }
+        if let Some(overflow) = self.doubts.overflow() {
+            self.progress.note(&overflow);
+        }
     }
 }
 
-/// Renumbers the line in a warning from the batch to the input.
-fn in_lines_of_input(warning: &str, first_line: u64) -> String {
+/// Renumbers the line in a warning from the batch to the input; `None` if the warning is not about a refused line.
+fn in_lines_of_input(warning: &str, first_line: u64) -> Option<String> {
     const REFUSED: &str = ", which was refused";
-    let number = || {
-        let end = warning.find(REFUSED)?;
-        let start = warning[..end].rfind(|c: char| !c.is_ascii_digit())? + 1;
-        let line: u64 = warning[start..end].parse().ok()?;
-        Some((start, end, line))
-    };
-    match number() {
-        Some((start, end, line)) => {
-            format!("{}{}{}", &warning[..start], first_line + line.saturating_sub(1), &warning[end..])
-        }
-        None => warning.to_owned(),
-    }
+    let (before, after) = warning.split_at(warning.find(REFUSED)?);
+    let (text, number) = before.split_at(before.trim_end_matches(|c: char| c.is_ascii_digit()).len());
+    let line = number.parse::<u64>().ok().filter(|_| text.ends_with("line "))?;
+    Some(format!("{text}{}{after}", first_line.saturating_add(line.saturating_sub(1))))
 }
 
 #[cfg(test)]
@@ -218,7 +293,14 @@ mod tests {
     #[test]
     fn a_warning_has_the_lines_of_the_input() {
         let told = in_lines_of_input("turn `t` was sealed without line 2, which was refused", 1001);
-        assert_eq!(told, "turn `t` was sealed without line 1002, which was refused");
-        assert_eq!(in_lines_of_input("turn `t7`: cut", 1001), "turn `t7`: cut");
+        assert_eq!(told.unwrap(), "turn `t` was sealed without line 1002, which was refused");
+        for other in [
+            "turn `t7`: cut",
+            "turn `\u{e9}7, which was refused`: cut",
+            "\u{e9}, which was refused",
+            ", which was refused",
+        ] {
+            assert_eq!(in_lines_of_input(other, 1001), None);
+        }
     }
 }

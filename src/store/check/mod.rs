@@ -111,7 +111,7 @@ pub enum CheckError {
         path: PathBuf,
     },
     /// The copy of what is to be repaired could not be made; nothing was changed.
-    #[error("no copy of the database can be kept at {path}: {source}")]
+    #[error("no copy of the database can be kept at {path}")]
     Copy {
         /// The copy.
         path: PathBuf,
@@ -156,7 +156,7 @@ impl Paths {
         match fs::metadata(&path) {
             Ok(file) if file.is_file() && file.len() == 0 => Err(CheckError::Empty { path }),
             Ok(file) if file.is_file() => Ok(Self { main: path, journal }),
-            _ => Err(CheckError::Missing { path }),
+            _ => Err(OpenError::of_missing(directory).map_or(CheckError::Missing { path }, CheckError::Open)),
         }
     }
 

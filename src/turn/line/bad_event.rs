@@ -1,5 +1,5 @@
 use super::fault::Fault;
-use super::value::FieldError;
+use super::value::{FieldError, Value};
 
 /// Why a line is no kernel event. Displays the fault in terms of JSON, with its place in the line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,7 +37,13 @@ impl BadEvent {
     pub(super) fn of_field(event: &[u8], error: &FieldError) -> Self {
         let before = event.get(..error.at()).unwrap_or(event);
         let line = before.split(|byte| *byte == b'\n').count();
-        Self::new(error.to_string(), line)
+        let message = match error.missing_field() {
+            Some(name) if Value::of_event(event).fields().any_named(name) => {
+                format!("`{name}` is null, which counts as missing")
+            }
+            _ => error.to_string(),
+        };
+        Self::new(message, line)
     }
 
     /// An event that counts exceeds the maximum length.

@@ -4,6 +4,7 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Encoding {
     Utf16,
+    Utf32,
     Gzip,
 }
 
@@ -14,7 +15,11 @@ impl Encoding {
     /// Returns the encoding of a text that begins with these bytes; `None` for UTF-8 and everything unknown.
     pub(crate) fn of(head: &[u8]) -> Option<Self> {
         match head {
-            // A byte order mark, or an ASCII character without one.
+            // A byte order mark, or an ASCII character without one. Those of UTF-32 begin like those of UTF-16.
+            [0xff, 0xfe, 0, 0, ..]
+            | [0, 0, 0xfe, 0xff, ..]
+            | [b'{' | b'\n' | b'\r' | b' ', 0, 0, 0, ..]
+            | [0, 0, 0, b'{' | b'\n' | b'\r' | b' ', ..] => Some(Self::Utf32),
             [0xff, 0xfe, ..]
             | [0xfe, 0xff, ..]
             | [b'{' | b'\n' | b'\r' | b' ', 0, ..]
@@ -29,6 +34,7 @@ impl fmt::Display for Encoding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Utf16 => "the text is UTF-16, and must be UTF-8",
+            Self::Utf32 => "the text is UTF-32, and must be UTF-8",
             Self::Gzip => "the text is compressed with gzip, which the `content-encoding` must say",
         })
     }

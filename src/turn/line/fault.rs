@@ -30,12 +30,28 @@ pub(super) enum FaultKind {
     Escape(u8),
     /// Something after the object, perhaps after a carriage return as old Macintosh files have it.
     Follows { found: u8, after_carriage_return: bool },
-    /// No `type`, or a `null` one.
+    /// Something after an object that must be all of a body.
+    #[cfg(feature = "server")]
+    FollowsInBody(u8),
+    /// No `type`.
     TypeMissing,
+    /// A `type` that is null, which is read as absent.
+    TypeNull,
     /// A second `type`.
     TypeAgain,
     /// A `type` that is not a string.
     TypeKind(&'static str),
+}
+
+#[cfg(feature = "server")]
+impl Fault {
+    /// The same fault in a body that is one event, where advice about lines would be wrong.
+    pub(super) fn in_body(self) -> Self {
+        match self.kind {
+            FaultKind::Follows { found, .. } => Self { kind: FaultKind::FollowsInBody(found), ..self },
+            _ => self,
+        }
+    }
 }
 
 /// The kind of value that begins with this byte, with its article.
@@ -100,6 +116,16 @@ impl fmt::Display for Fault {
             FaultKind::Follows { found, .. } => {
                 write!(f, "{} follows the event: each event must have a line of its own", Shown(found))
             }
+            #[cfg(feature = "server")]
+            FaultKind::FollowsInBody(b'{') => f.write_str(
+                "another object follows the event: an `application/json` body must be one event (post several as \
+                 `application/x-ndjson`, each on a line of its own)",
+            ),
+            #[cfg(feature = "server")]
+            FaultKind::FollowsInBody(found) => {
+                write!(f, "{} follows the event: an `application/json` body must be one event", Shown(found))
+            }
+            FaultKind::TypeNull => return f.write_str("`type` is null, which counts as missing"),
             FaultKind::TypeMissing => return f.write_str("`type` is missing"),
             FaultKind::TypeAgain => return f.write_str("`type` stands twice"),
             FaultKind::TypeKind(kind) => return write!(f, "`type` must be a string, not {kind}"),

@@ -14,9 +14,11 @@
 //! - `bad_event`: why a line is no event;
 //! - `shape`: the structure of a long line that is not kept, for `ingest`;
 //! - `stream`: splits bytes that arrive in pieces into events; `encoding`: detects bytes that are not UTF-8; `mention`:
-//!   finds the turns that a bad line mentions.
+//!   finds the turns that a bad line mentions; `edges`: what is kept of a long line for that.
 
 pub(super) mod bad_event;
+#[cfg(feature = "server")]
+mod edges;
 #[cfg(feature = "server")]
 mod encoding;
 mod fault;
@@ -42,6 +44,8 @@ use fault::{Fault, FaultKind};
 use structure::Structure;
 use value::{FieldError, Value};
 
+#[cfg(feature = "server")]
+pub(crate) use edges::keep_edges;
 #[cfg(feature = "server")]
 pub(crate) use encoding::Encoding;
 #[cfg(feature = "server")]

@@ -34,6 +34,12 @@ impl Nesting {
             if self.depth.is_multiple_of(64) { self.outer.pop().unwrap_or(0) } else { self.innermost >> 1 };
     }
 
+    /// The size of the open brackets in bytes, without the innermost 64.
+    #[cfg(feature = "server")]
+    pub(super) fn outer_bytes(&self) -> usize {
+        self.outer.len() * size_of::<u64>()
+    }
+
     /// The heap memory in use, in bytes.
     #[cfg(any(feature = "server", test))]
     pub(super) fn heap_bytes(&self) -> usize {

@@ -18,6 +18,11 @@ impl Shape {
         self.0.event_type() == Some(EventType::Ignored)
     }
 
+    /// The size of the open brackets, an eighth of a byte each.
+    pub(crate) fn nesting_bytes(&self) -> usize {
+        self.0.nesting_bytes()
+    }
+
     /// Checks that the line is complete.
     pub(crate) fn finish(&self) -> Result<(), BadEvent> {
         self.0.finish().map(drop).map_err(BadEvent::of_structure)

@@ -4,7 +4,9 @@ use memchr::{memchr, memchr_iter};
 
 use super::super::wire::EventType;
 use super::super::{EventReader, KernelEvent};
+use super::edges::keep_edges;
 use super::encoding::Encoding;
+use super::fault::Fault;
 use super::structure::Structure;
 use super::{BadEvent, bad_structure, find_type};
 
@@ -70,11 +72,9 @@ enum Keeping {
     /// Its edges: it exceeds the limit, and is ignored or too long.
     Edges,
     /// Its edges: it is a bad event.
-    Bad(BadEvent),
+    Bad(Fault),
 }
 
-/// How much of the start and of the end of a bad line is kept to find the turns that it mentions.
-const EDGE_BYTES: usize = 1024;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 impl EventStream {
@@ -90,9 +90,14 @@ impl EventStream {
         }
     }
 
-    /// The bytes of the current line that are kept, with the memory of its open brackets.
+    /// The bytes of the current line that are kept, with its open brackets.
     pub(crate) fn kept_bytes(&self) -> usize {
-        self.line.bytes.len() + self.line.structure.heap_bytes()
+        self.line.bytes.len() + self.nesting_bytes()
+    }
+
+    /// The size of the open brackets of the current line, an eighth of a byte each.
+    pub(crate) fn nesting_bytes(&self) -> usize {
+        self.line.structure.nesting_bytes()
     }
 
     /// The memory that they take.
@@ -133,6 +138,12 @@ impl EventStream {
         }
     }
 
+    /// Ends a stream whose rest is missing. Its last line, of which the end is unknown, is bad for this reason.
+    pub(crate) fn break_off(&mut self, why: &str, take: &mut impl FnMut(Line<'_>)) {
+        let line = mem::take(&mut self.line);
+        self.hand_on(self.number, trim(&line.bytes), Err(BadEvent::new(why.to_owned(), 1)), take);
+    }
+
     /// Reads a line that is complete in one piece.
     fn take_whole(&mut self, line: &[u8], take: &mut impl FnMut(Line<'_>)) {
         let line = trim(line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line));
@@ -157,8 +168,10 @@ impl EventStream {
         let line = trim(&bytes);
         let mut skipped = 0;
         let event = match (keeping, structure.finish()) {
-            (Keeping::Bad(error), _) => Err(error),
-            (_, Err(fault)) => Err(bad_structure(line, fault)),
+            (Keeping::Bad(fault), _) | (_, Err(fault)) => {
+                let fault = if self.framing == Framing::Whole { fault.in_body() } else { fault };
+                Err(bad_structure(line, fault))
+            }
             (_, Ok(EventType::Ignored)) => Ok(None),
             (Keeping::All, Ok(_)) if line.len() <= self.max_line_bytes => {
                 skipped = skipped_lines;
@@ -208,12 +221,12 @@ impl PartialLine {
             piece = self.skip_mark(piece);
         }
         if matches!(self.keeping, Keeping::Bad(_)) {
-            return self.keep_edges(piece);
+            return keep_edges(&mut self.bytes, piece);
         }
         let was_over = self.structure.is_over();
         if let Err(fault) = self.structure.feed(piece) {
-            self.keep_edges(piece);
-            self.keeping = Keeping::Bad(BadEvent::of_structure(fault));
+            keep_edges(&mut self.bytes, piece);
+            self.keeping = Keeping::Bad(fault);
             return;
         }
         // White space around an event is not kept.
@@ -235,10 +248,10 @@ impl PartialLine {
                 self.bytes.extend_from_slice(piece);
             }
             (Keeping::All, _) => {
-                self.keep_edges(piece);
+                keep_edges(&mut self.bytes, piece);
                 self.keeping = Keeping::Edges;
             }
-            (Keeping::Edges, _) => self.keep_edges(piece),
+            (Keeping::Edges, _) => keep_edges(&mut self.bytes, piece),
             _ => {}
         }
     }
@@ -249,19 +262,6 @@ impl PartialLine {
         if wanted > self.bytes.capacity() {
             let capacity = (2 * self.bytes.capacity()).min(max_bytes).max(wanted);
             self.bytes.reserve_exact(capacity - self.bytes.len());
-        }
-    }
-
-    /// Keeps the start and the end of the line, to find the turns that it mentions, and drops what is between them.
-    fn keep_edges(&mut self, piece: &[u8]) {
-        let last = &piece[piece.len().saturating_sub(EDGE_BYTES)..];
-        let first = &piece[..EDGE_BYTES.saturating_sub(self.bytes.len()).min(piece.len() - last.len())];
-        self.bytes.extend_from_slice(first);
-        self.bytes.extend_from_slice(last);
-        // Small pieces are not cut one by one.
-        if self.bytes.len() > 3 * EDGE_BYTES {
-            self.bytes.drain(EDGE_BYTES..self.bytes.len() - EDGE_BYTES);
-            self.bytes.shrink_to(3 * EDGE_BYTES);
         }
     }
 
@@ -277,7 +277,7 @@ impl PartialLine {
         if !piece.is_empty() && self.mark > 0 && self.mark < BYTE_ORDER_MARK.len() {
             // The bytes are another character. No line begins with it, so the structure reports a fault.
             if let Err(fault) = self.structure.feed(&BYTE_ORDER_MARK[..self.mark]) {
-                self.keeping = Keeping::Bad(BadEvent::of_structure(fault));
+                self.keeping = Keeping::Bad(fault);
             }
         }
         piece
@@ -371,6 +371,12 @@ mod tests {
         let utf_16: Vec<u8> = format!("{DONE}\n{DONE}").encode_utf16().flat_map(u16::to_le_bytes).collect();
         let marked = [b"\xff\xfe", &*utf_16].concat();
         let big: Vec<u8> = DONE.encode_utf16().flat_map(u16::to_be_bytes).collect();
+        let utf_32 = |write: fn(u32) -> [u8; 4]| DONE.chars().flat_map(|c| write(c.into())).collect::<Vec<_>>();
+        let (little, wide) = (utf_32(u32::to_le_bytes), utf_32(u32::to_be_bytes));
+        for body in [&*little, &[b"\xff\xfe\0\0", &*little].concat(), &wide, &[b"\0\0\xfe\xff", &*wide].concat()] {
+            let error = whole(Framing::Lines, body)[0].1.clone().unwrap_err();
+            assert!(error.contains("UTF-32"), "{error}");
+        }
         for body in [&*utf_16, &marked, &big] {
             let error = whole(Framing::Lines, body)[0].1.clone().unwrap_err();
             assert!(error.contains("UTF-16"), "{error}");
@@ -391,8 +397,17 @@ mod tests {
         assert_eq!(outline(&whole(Framing::Whole, bad.as_bytes())), [(5, None)]);
         let pieces: Vec<&[u8]> = bad.as_bytes().chunks(1).collect();
         assert_eq!(outline(&read(Framing::Whole, 1000, &pieces).lines), [(5, None)]);
-        let two = format!("{DONE}\n{DONE}");
-        assert_eq!(outline(&whole(Framing::Whole, two.as_bytes())), [(2, None)]);
+        let follows = |between: &str, next: &str| {
+            let lines = whole(Framing::Whole, format!("{DONE}{between}{next}").as_bytes());
+            (lines[0].0, lines[0].1.clone().unwrap_err())
+        };
+        for (between, line) in [("\n", 2), ("", 1), ("\r", 1)] {
+            let (number, error) = follows(between, DONE);
+            assert_eq!(number, line);
+            assert!(error.starts_with("another object follows the event: an `application/json` body must"), "{error}");
+        }
+        let (_, error) = follows("", ",");
+        assert!(error.starts_with("`,` follows the event: an `application/json` body must be one event"), "{error}");
     }
 
     #[test]

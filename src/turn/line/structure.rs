@@ -145,6 +145,12 @@ impl Structure {
         self.state == State::End
     }
 
+    /// The size of the open brackets, an eighth of a byte each.
+    #[cfg(feature = "server")]
+    pub(super) fn nesting_bytes(&self) -> usize {
+        self.nesting.outer_bytes()
+    }
+
     /// The heap memory in use, in bytes.
     #[cfg(feature = "server")]
     pub(super) fn heap_bytes(&self) -> usize {
@@ -155,6 +161,7 @@ impl Structure {
     pub(super) fn finish(&self) -> Result<EventType, Fault> {
         match (self.state, self.event_type) {
             (State::End, TypeSeen::Named(event_type)) => Ok(event_type),
+            (State::End, TypeSeen::Null) => Err(self.fault(FaultKind::TypeNull, 0)),
             (State::End, _) => Err(self.fault(FaultKind::TypeMissing, 0)),
             (State::InKey | State::InString, _) => Err(self.fault(FaultKind::CutOff { in_text: true }, 0)),
             _ => Err(self.fault(FaultKind::CutOff { in_text: false }, 0)),

@@ -51,6 +51,14 @@ impl FieldError {
         self.at.unwrap_or(0)
     }
 
+    /// The name of the field of the event that is missing, if that is the error.
+    pub(super) fn missing_field(&self) -> Option<&str> {
+        match (&self.problem, &*self.path) {
+            (Problem::Missing, [name]) => Some(name),
+            _ => None,
+        }
+    }
+
     pub(super) fn within(mut self, name: &str) -> Self {
         self.path.push(name.to_owned());
         self
@@ -336,6 +344,16 @@ impl<'a> Fields<'a> {
             names.push(self.name.clone());
         }
         names
+    }
+
+    /// Whether there is a field of this name, null or not.
+    pub(super) fn any_named(mut self, name: &str) -> bool {
+        while self.next_key() {
+            if self.name == name {
+                return true;
+            }
+        }
+        false
     }
 
     /// Returns the values of these fields; `None` for one that is null or not there. The other values are not read.

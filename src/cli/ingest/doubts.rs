@@ -1,0 +1,114 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::turn::{ConversationId, Mention, TurnId};
+
+/// The maximum number of turns that are remembered at once.
+const MAX_TURNS: usize = 10_000;
+
+/// The open turns that refused lines mention, across all batches of a run.
+///
+/// The server reports a turn that is sealed by the same batch that has the refused line. Only `ingest` sees that a later
+/// batch seals it, and the long lines that it refuses itself.
+#[derive(Default)]
+pub(super) struct Doubts {
+    turns: HashMap<(ConversationId, TurnId), Place>,
+    /// Whether there was no room for a turn.
+    is_overfull: bool,
+}
+
+/// Where the first refused line of a turn stands.
+struct Place {
+    input: Arc<str>,
+    line: u64,
+}
+
+impl Doubts {
+    /// Remembers the turn that a refused line mentions.
+    pub(super) fn add(&mut self, mention: Mention, input: &Arc<str>, line: u64) {
+        let turn = (mention.conversation_id, mention.turn_id);
+        if self.turns.len() < MAX_TURNS {
+            self.turns.entry(turn).or_insert_with(|| Place { input: input.clone(), line });
+        } else if !self.turns.contains_key(&turn) {
+            self.is_overfull = true;
+        }
+    }
+
+    /// Forgets a turn that has been sealed. Returns the warning about it if a refused line mentions it.
+    pub(super) fn seal(&mut self, conversation_id: &ConversationId, turn_id: &TurnId) -> Option<String> {
+        if self.turns.is_empty() {
+            return None;
+        }
+        let Place { input, line } = self.turns.remove(&(conversation_id.clone(), turn_id.clone()))?;
+        Some(sealed_without(&input, line, conversation_id, turn_id))
+    }
+
+    /// Returns the note that some turns were not remembered, if that is so.
+    pub(super) fn overflow(&self) -> Option<String> {
+        self.is_overfull.then(|| {
+            format!(
+                "refused lines mention more than {MAX_TURNS} open turns; those beyond were not followed to their end"
+            )
+        })
+    }
+}
+
+/// The warning about a turn that is sealed although a line of it was refused.
+pub(super) fn sealed_without(input: &str, line: u64, conversation_id: &ConversationId, turn_id: &TurnId) -> String {
+    format!(
+        "{input}: conversation `{conversation_id}`: turn `{turn_id}` was sealed without line {line}, which was refused"
+    )
+}
+
+/// The warning about a turn whose `done` was refused.
+pub(super) fn stays_open(input: &str, line: u64, conversation_id: &ConversationId, turn_id: &TurnId) -> String {
+    format!(
+        "{input}: conversation `{conversation_id}`: line {line}, which was refused, would have ended turn `{turn_id}`; \
+         if no other `done` has, the turn stays open"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mention(turn_id: &str) -> Mention {
+        let conversation_id = ConversationId::new("c").unwrap();
+        Mention { conversation_id, turn_id: TurnId::new(turn_id).unwrap(), is_done: false }
+    }
+
+    fn seal(doubts: &mut Doubts, turn_id: &str) -> Option<String> {
+        let Mention { conversation_id, turn_id, .. } = mention(turn_id);
+        doubts.seal(&conversation_id, &turn_id)
+    }
+
+    #[test]
+    fn a_turn_is_told_once_with_its_first_refused_line_wherever_it_is_sealed() {
+        let mut doubts = Doubts::default();
+        let (first, second) = ("monday".into(), "tuesday".into());
+        doubts.add(mention("t"), &first, 7);
+        doubts.add(mention("t"), &second, 3);
+        assert_eq!(seal(&mut doubts, "other"), None);
+        let told = seal(&mut doubts, "t").unwrap();
+        assert_eq!(told, "monday: conversation `c`: turn `t` was sealed without line 7, which was refused");
+        assert_eq!(seal(&mut doubts, "t"), None);
+        assert_eq!(doubts.overflow(), None);
+    }
+
+    #[test]
+    fn no_more_turns_are_remembered_than_the_limit_and_that_is_told() {
+        let mut doubts = Doubts::default();
+        let input = "x".into();
+        for nth in 0..MAX_TURNS {
+            doubts.add(mention(&nth.to_string()), &input, 1);
+        }
+        doubts.add(mention("0"), &input, 2);
+        assert_eq!(doubts.overflow(), None, "this turn is known already");
+        doubts.add(mention("more"), &input, 2);
+        assert_eq!(doubts.turns.len(), MAX_TURNS);
+        assert!(doubts.overflow().is_some() && seal(&mut doubts, "more").is_none());
+        assert!(seal(&mut doubts, "1").is_some());
+        doubts.add(mention("later"), &input, 3);
+        assert!(seal(&mut doubts, "later").is_some(), "a turn that is sealed makes room for another");
+    }
+}
