@@ -41,7 +41,7 @@ async fn model(prompt: &str) -> String {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // In a program: `.data_dir("./data")`, to keep the turns.
     let runtime = Runtime::builder().start().await?;
-    let outbox = Outbox::start(runtime.handles().observe.clone(), 10_000);
+    let outbox = Outbox::start(runtime.handles().intake.observe.clone(), 10_000);
     let recorder = Data::new(Recorder::new(outbox.clone()));
     let api = Api::new(runtime.handles().clone(), HttpSettings::default());
 

@@ -58,7 +58,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         for turn_id in ["first", "second", "third"] {
             let kind = TurnEventKind::Done(Done::because("stop"));
             let events = vec![TurnEvent { turn_id: TurnId::new(turn_id)?, kind }];
-            runtime.handles().observe.send(Observe { conversation_id: ConversationId::new("c")?, events }).await??;
+            runtime
+                .handles()
+                .intake
+                .observe
+                .send(Observe { conversation_id: ConversationId::new("c")?, events })
+                .await??;
         }
         // Both are told the rest, then that it was the last.
         runtime.shutdown().await;

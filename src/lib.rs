@@ -26,7 +26,7 @@
 //! let mut subscription = runtime.subscribe();
 //!
 //! // A recorder measures the turns of an agent's loop and sends their events, without ever holding the loop up.
-//! let outbox = Outbox::start(runtime.handles().observe.clone(), 10_000);
+//! let outbox = Outbox::start(runtime.handles().intake.observe.clone(), 10_000);
 //! let recorder = Recorder::new(outbox.clone());
 //! let mut turn = recorder.start_turn(ConversationId::new("c")?, TurnId::new("t")?, TurnLabels::of_model("some-model"))?;
 //! let mut step = turn.start_step();
@@ -39,7 +39,7 @@
 //! assert_eq!(sealed.turn.metrics.usage.output_tokens.get(), 120);
 //!
 //! let range = TurnRange { conversation_id: ConversationId::new("c")?, after: 0, limit: 100 };
-//! let turns = runtime.handles().list_turns.send(ListTurns(range)).await??;
+//! let turns = runtime.handles().reads.list_turns.send(ListTurns(range)).await??;
 //! assert_eq!(turns, [sealed.turn]);
 //!
 //! // In this order: the last events, then the actors and the store.

@@ -23,7 +23,7 @@ pub(crate) fn run(report: &mut Report) {
         actix::System::new().block_on(async {
             let runtime = Runtime::builder().start().await.unwrap();
             let round = Round::of_async(async {
-                let sent = stream::iter(observes).map(|observe| runtime.handles().observe.send(observe));
+                let sent = stream::iter(observes).map(|observe| runtime.handles().intake.observe.send(observe));
                 sent.buffer_unordered(AT_ONCE).map(|answer| answer.unwrap().unwrap()).count().await
             });
             let round = round.await;

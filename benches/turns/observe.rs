@@ -30,7 +30,7 @@ fn observe(directory: &Path, first: u64, count: usize, appenders: usize) -> Roun
     actix::System::new().block_on(async {
         let runtime = Runtime::builder().data_dir(directory).start().await.unwrap();
         let answers = stream::iter(observes).map(|observe| {
-            let recipient = runtime.handles().observe.clone();
+            let recipient = runtime.handles().intake.observe.clone();
             async move {
                 loop {
                     let sent = Instant::now();

@@ -27,7 +27,7 @@ pub(super) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResp
     if let Some(refusal) = refuse_backup(&request) {
         return Ok(refusal);
     }
-    let copy = match api.handles.back_up.send(BackUp).await {
+    let copy = match api.handles.operations.back_up.send(BackUp).await {
         Ok(Ok(copy)) => copy,
         Ok(Err(refused @ (BackupError::Busy | BackupError::InMemory))) => {
             return Err(ApiError::Unavailable(refused.to_string()));

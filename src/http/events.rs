@@ -63,7 +63,7 @@ pub(super) async fn post(
     request: HttpRequest,
     payload: Payload,
 ) -> Result<Json<Acknowledged>, ApiError> {
-    if api.handles.load.is_full() {
+    if api.handles.intake.load.is_full() {
         return Err(overloaded());
     }
     let bad_lines = asked_of_bad_lines(request.query_string())?;
@@ -160,7 +160,7 @@ async fn observe(api: &Api, observes: Vec<Observe>, first_lines: &[u64]) -> Resu
             let events = observe.events.len() as u64;
             let done = observe.events.iter().filter(|event| matches!(event.kind, TurnEventKind::Done(_)));
             let ends = Ends::of(done.map(|event| &event.turn_id));
-            (conversation_id, *first_line, events, ends, api.handles.observe.send(observe).await)
+            (conversation_id, *first_line, events, ends, api.handles.intake.observe.send(observe).await)
         })
         .buffered(CONVERSATIONS_AT_ONCE);
     let mut heard = Heard::default();

@@ -36,7 +36,7 @@ pub(super) async fn ready(api: Data<Api>) -> Result<HttpResponse, ApiError> {
         ready: bool,
     }
 
-    let not_ready = match timeout(CHECK_TIMEOUT, api.handles.check_write.send(CheckWrite)).await {
+    let not_ready = match timeout(CHECK_TIMEOUT, api.handles.operations.check_write.send(CheckWrite)).await {
         Ok(Ok(Ok(()))) => return Ok(HttpResponse::Ok().json(Ready { ready: true })),
         Ok(Ok(Err(cause))) => {
             let cause = cause.to_string();

@@ -27,7 +27,7 @@ const END: &[u8] = b"]}";
 /// Sealed turns never change, so those up to the revision's last are one consistent state however long reading them
 /// takes, and a body that was made earlier is the beginning of this one.
 pub(super) async fn get(api: Data<Api>, PathId(id): PathId, request: HttpRequest) -> Result<HttpResponse, ApiError> {
-    let revision = ask_store(&api.handles.find_revision, FindRevision { conversation_id: id.clone() }).await?;
+    let revision = ask_store(&api.handles.reads.find_revision, FindRevision { conversation_id: id.clone() }).await?;
     let tag = entity_tag(&revision)?;
     if is_known(&request, &tag) {
         return Ok(answer(StatusCode::NOT_MODIFIED, tag).finish());
@@ -138,7 +138,7 @@ impl Pages {
 
     async fn read(&mut self, json: &mut Vec<u8>) -> Result<(), ApiError> {
         let range = TurnRange { conversation_id: self.id.clone(), after: self.after, limit: self.next_turns() };
-        let mut turns = ask_store(&self.api.handles.list_turns, ListTurns(range)).await?;
+        let mut turns = ask_store(&self.api.handles.reads.list_turns, ListTurns(range)).await?;
         let last = self.revision.sealed_turns;
         // The store passes over damaged turns, so there may be fewer than the revision says, and later ones among them.
         turns.retain(|turn| turn.ordinal.get() <= last);

@@ -256,9 +256,9 @@ mod tests {
     async fn workers_read_the_store_by_themselves() {
         let runtime = Runtime::builder().start().await.unwrap();
         let observe = observed("c", &["t"]);
-        runtime.handles().observe.send(observe).await.unwrap().unwrap();
+        runtime.handles().intake.observe.send(observe).await.unwrap().unwrap();
         let (mut api, seen) = StandIn { gone: true, ..StandIn::default() }.start_with(HttpSettings::default());
-        api.handles.reader.clone_from(&runtime.handles().reader);
+        api.handles.reads.reader.clone_from(&runtime.handles().reads.reader);
         let server = run_api(api, seen);
         for resource in ["metrics", "turns"] {
             let get = format!("GET /conversations/c/{resource} HTTP/1.1\r\nconnection: close");

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::future::pending;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
@@ -21,10 +22,13 @@ use uuid::Uuid;
 use super::Api;
 use super::host::Hosts;
 use super::server::app;
-use crate::actors::{BackUp, CheckWrite, FindRevision, ListTurns, Load, Observe, ObserveError, Receipt, TurnReceipt};
-use crate::runtime::Handles;
+use crate::actors::{
+    BackUp, CheckWrite, Facts, FindRevision, ListTurns, Load, Observe, ObserveError, Receipt, TurnReceipt,
+};
+use crate::runtime::{Handles, Intake, Operations, Reads};
 use crate::settings::HttpSettings;
 use crate::store::{BackupError, CommitError, ReadError, Revision, TurnRange};
+use crate::testing::Probe;
 use crate::turn::{
     ConversationId, Done, EpochMillis, OpenTurn, Ordinal, StoredTurn, TurnEvent, TurnEventKind, TurnId, Warning,
 };
@@ -75,13 +79,21 @@ impl StandIn {
         let (seen, full) = (self.seen.clone(), self.full);
         let system = self.start();
         let handles = Handles {
-            observe: system.clone().recipient(),
-            list_turns: system.clone().recipient(),
-            find_revision: system.clone().recipient(),
-            check_write: system.clone().recipient(),
-            back_up: system.recipient(),
-            reader: None,
-            load: Load::new(usize::from(!full)),
+            intake: Intake { observe: system.clone().recipient(), load: Load::new(usize::from(!full)) },
+            reads: Reads {
+                list_turns: system.clone().recipient(),
+                find_revision: system.clone().recipient(),
+                reader: None,
+            },
+            operations: Operations {
+                facts: Facts::new(1),
+                check_write: system.clone().recipient(),
+                back_up: system.recipient(),
+                count_work: Probe::start(|_| pending()).recipient(),
+                inspect_conversation: Probe::start(|_| pending()).recipient(),
+                inspect_store: Probe::start(|_| pending()).recipient(),
+                inspect_sweeper: Probe::start(|_| pending()).recipient(),
+            },
         };
         (Api::new(handles, settings), seen)
     }
@@ -190,7 +202,7 @@ impl Handler<CheckWrite> for StandIn {
     fn handle(&mut self, _: CheckWrite, _: &mut Self::Context) -> Self::Result {
         match self.check.clone() {
             Some(answer) => Box::pin(async { answer }),
-            None => Box::pin(std::future::pending()),
+            None => Box::pin(pending()),
         }
     }
 }

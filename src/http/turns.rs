@@ -32,7 +32,8 @@ pub(super) async fn get(
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let Asked { after, limit } = Asked::from_query(request.query_string())?;
-    let turns = ask_store(&api.handles.list_turns, ListTurns(TurnRange { conversation_id, after, limit })).await?;
+    let turns =
+        ask_store(&api.handles.reads.list_turns, ListTurns(TurnRange { conversation_id, after, limit })).await?;
     let latest_ordinal = turns.last().map_or(after, |turn| turn.ordinal.get());
     Ok(HttpResponse::Ok().content_type(ContentType::json()).body(page(&turns, latest_ordinal)))
 }

@@ -13,7 +13,7 @@
 //!
 //! # actix::System::new().block_on(async {
 //! let runtime = Runtime::builder().start().await?;
-//! let outbox = Outbox::start(runtime.handles().observe.clone(), 10_000);
+//! let outbox = Outbox::start(runtime.handles().intake.observe.clone(), 10_000);
 //! let recorder = Recorder::new(outbox.clone());
 //!
 //! let mut turn = recorder.start_turn(ConversationId::new("c")?, TurnId::new("t")?, TurnLabels::of_model("some-model"))?;

@@ -18,9 +18,9 @@ fn done() -> Observe {
 async fn a_writer_that_died_is_told_of_and_nothing_is_acknowledged_any_more() {
     let runtime = Runtime::with_dying_writer();
     runtime.failed().await;
-    let observed = runtime.handles().observe.send(done()).await.unwrap();
+    let observed = runtime.handles().intake.observe.send(done()).await.unwrap();
     assert!(matches!(observed, Err(ObserveError::StoreUnavailable(_))), "{observed:?}");
-    let checked = runtime.handles().check_write.send(CheckWrite).await.unwrap();
+    let checked = runtime.handles().operations.check_write.send(CheckWrite).await.unwrap();
     assert!(matches!(checked, Err(CommitError::Unavailable(_))), "{checked:?}");
     runtime.failed().await;
     runtime.shutdown().await;
@@ -47,7 +47,7 @@ async fn a_system_that_was_stopped_has_not_failed() {
     let mut failed = pin!(runtime.failed());
     let mut poll = || failed.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
     assert!(!poll());
-    runtime.handles().observe.send(done()).await.unwrap().unwrap();
+    runtime.handles().intake.observe.send(done()).await.unwrap().unwrap();
     runtime.shutdown().await;
     assert!(!poll());
 }

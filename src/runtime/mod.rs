@@ -3,7 +3,6 @@
 #[cfg(test)]
 mod end_tests;
 mod handles;
-mod inspection;
 #[cfg(test)]
 mod tests;
 
@@ -16,8 +15,7 @@ use std::task::Poll;
 use actix::{Actor, Addr, Arbiter};
 use tokio::sync::watch;
 
-pub use self::handles::Handles;
-pub use self::inspection::Inspection;
+pub use self::handles::{Handles, Intake, Operations, Reads, SystemReport};
 use crate::actors::{
     AwaitEnd, Close, Directory, Drain, Facts, Load, Store, StoreReader, StoreRecipients, Subscription, Sweeper,
     SweeperRecipients,
@@ -44,11 +42,11 @@ use crate::store::{Engine, Location, OpenError, WriterState};
 ///
 /// let conversation_id = event.conversation_id;
 /// let observe = Observe { conversation_id: conversation_id.clone(), events: vec![event.event] };
-/// let receipt = runtime.handles().observe.send(observe).await??;
+/// let receipt = runtime.handles().intake.observe.send(observe).await??;
 /// assert_eq!(receipt.sealed[0].ordinal.get(), 1);
 ///
 /// let all = TurnRange { conversation_id, after: 0, limit: 100 };
-/// let turns = runtime.handles().list_turns.send(ListTurns(all)).await??;
+/// let turns = runtime.handles().reads.list_turns.send(ListTurns(all)).await??;
 /// assert_eq!(turns[0].metrics.duration, Some(7.into()));
 /// runtime.shutdown().await;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -60,8 +58,6 @@ pub struct Runtime {
     sweeper: Addr<Sweeper>,
     store: Addr<Store>,
     handles: Handles,
-    inspection: Inspection,
-    facts: Facts,
     writer: watch::Receiver<WriterState>,
 }
 
@@ -94,11 +90,6 @@ impl Runtime {
         &self.handles
     }
 
-    /// Where the actors tell how they are.
-    pub fn inspection(&self) -> &Inspection {
-        &self.inspection
-    }
-
     /// Tells of every turn that is sealed from now on, once it is durable. There may be any number of subscriptions.
     ///
     /// ```
@@ -111,7 +102,7 @@ impl Runtime {
     /// let mut subscription = runtime.subscribe();
     /// let event = TurnEvent { turn_id: TurnId::new("t")?, kind: TurnEventKind::Done(Done::because("stop")) };
     /// let observe = Observe { conversation_id: ConversationId::new("c")?, events: vec![event] };
-    /// runtime.handles().observe.send(observe).await??;
+    /// runtime.handles().intake.observe.send(observe).await??;
     ///
     /// let Some(Fact::TurnSealed(sealed)) = subscription.next().await else { panic!("no turn was sealed") };
     /// assert_eq!((sealed.conversation_id.as_str(), sealed.turn.ordinal.get()), ("c", 1));
@@ -121,7 +112,7 @@ impl Runtime {
     /// # }).unwrap();
     /// ```
     pub fn subscribe(&self) -> Subscription {
-        self.facts.subscribe()
+        self.handles.operations.facts.subscribe()
     }
 
     /// Resolves when the directory, the store or the store's writer is gone though nobody stopped it: nothing becomes
@@ -260,20 +251,22 @@ impl Runtime {
             Sweeper::new(recipients, running, Arc::new(SystemStopwatch::default()), turns)
         });
         let handles = Handles {
-            observe: directory.clone().recipient(),
-            list_turns: store.clone().recipient(),
-            find_revision: store.clone().recipient(),
-            check_write: store.clone().recipient(),
-            back_up: store.clone().recipient(),
-            reader: Some(reader),
-            load,
+            intake: Intake { observe: directory.clone().recipient(), load },
+            reads: Reads {
+                list_turns: store.clone().recipient(),
+                find_revision: store.clone().recipient(),
+                reader: Some(reader),
+            },
+            operations: Operations {
+                facts,
+                check_write: store.clone().recipient(),
+                back_up: store.clone().recipient(),
+                count_work: directory.clone().recipient(),
+                inspect_conversation: directory.clone().recipient(),
+                inspect_store: store.clone().recipient(),
+                inspect_sweeper: sweeper.clone().recipient(),
+            },
         };
-        let inspection = Inspection {
-            directory: directory.clone().recipient(),
-            conversation: directory.clone().recipient(),
-            store: store.clone().recipient(),
-            sweeper: sweeper.clone().recipient(),
-        };
-        Self { arbiter, directory, sweeper, store, handles, inspection, facts, writer }
+        Self { arbiter, directory, sweeper, store, handles, writer }
     }
 }

@@ -4,8 +4,7 @@ use actix::Recipient;
 
 use super::*;
 use crate::actors::{
-    CountWork, Fact, FindRevision, InspectConversation, InspectStore, InspectSweeper, ListTurns, Observe, ObserveError,
-    StoreReport, WorkCounts,
+    Fact, FindRevision, InspectConversation, ListTurns, Observe, ObserveError, StoreReport, WorkCounts,
 };
 use crate::store::{ReadError, TurnRange, Version};
 use crate::testing::{Probe, TestClock, TurnScript};
@@ -20,12 +19,12 @@ fn id(id: &str) -> ConversationId {
 }
 
 async fn observe(runtime: &Runtime, script: &TurnScript) -> Result<crate::actors::Receipt, ObserveError> {
-    runtime.handles().observe.send(script.observe()).await.unwrap()
+    runtime.handles().intake.observe.send(script.observe()).await.unwrap()
 }
 
 async fn turns(runtime: &Runtime, conversation: &str) -> Vec<StoredTurn> {
     let range = TurnRange { conversation_id: id(conversation), after: 0, limit: 1000 };
-    runtime.handles().list_turns.send(ListTurns(range)).await.unwrap().unwrap()
+    runtime.handles().reads.list_turns.send(ListTurns(range)).await.unwrap().unwrap()
 }
 
 #[actix_rt::test]
@@ -67,19 +66,19 @@ async fn reads_on_a_thread_of_ones_own_are_the_same_and_need_no_other_actor() {
     for n in 1..=count {
         observe(&runtime, &TurnScript::new("c", &format!("t{n}")).done("stop")).await.unwrap();
         let find = FindRevision { conversation_id: id("c") };
-        assert_eq!(here.find_revision.send(find).await.unwrap().unwrap().sealed_turns, n);
+        assert_eq!(here.reads.find_revision.send(find).await.unwrap().unwrap().sealed_turns, n);
     }
     let all = turns(&runtime, "c").await;
     // Short ranges are read on this thread, long ones on another one.
     for limit in [1, 100, 1000] {
         let range = TurnRange { conversation_id: id("c"), after: 0, limit };
-        let read = here.list_turns.send(ListTurns(range)).await.unwrap().unwrap();
+        let read = here.reads.list_turns.send(ListTurns(range)).await.unwrap().unwrap();
         assert_eq!(read, all[..limit.min(all.len())]);
     }
     runtime.shutdown().await;
     for limit in [1, 1000] {
         let range = TurnRange { conversation_id: id("c"), after: 0, limit };
-        let refused = here.list_turns.send(ListTurns(range)).await.unwrap();
+        let refused = here.reads.list_turns.send(ListTurns(range)).await.unwrap();
         assert!(matches!(refused, Err(ReadError::Unavailable(_))), "{refused:?}");
     }
 }
@@ -126,28 +125,30 @@ async fn each_actor_tells_how_it_is() {
     let runtime = start().await;
     observe(&runtime, &TurnScript::new("c", "a").start()).await.unwrap();
     observe(&runtime, &TurnScript::new("c", "b").start().done("stop")).await.unwrap();
-    let Inspection { directory, conversation, store, sweeper } = runtime.inspection();
+    let operations = &runtime.handles().operations;
 
-    let counts = directory.send(CountWork).await.unwrap();
-    assert_eq!(counts, WorkCounts { active_conversations: 1, in_flight: 0, warnings: 0, died: 0 });
+    let SystemReport { work, store, sweeper } = operations.report().await.unwrap();
+    assert_eq!(work, WorkCounts { active_conversations: 1, in_flight: 0, warnings: 0, died: 0 });
+    let conversation = &operations.inspect_conversation;
     let report = conversation.send(InspectConversation { conversation_id: id("c") }).await.unwrap().unwrap();
     assert_eq!((report.open_turns, report.version, report.waiting, report.busy), (1, Some(Version(2)), 0, false));
     assert_eq!(conversation.send(InspectConversation { conversation_id: id("x") }).await.unwrap(), None);
-    assert_eq!(directory.send(CountWork).await.unwrap().active_conversations, 1, "a look starts no actor");
-    let report = store.send(InspectStore).await.unwrap();
-    let sizes = report.sizes;
-    assert_eq!(report, StoreReport { commits: 2, sizes, ..StoreReport::default() });
+    assert_eq!(operations.report().await.unwrap().work.active_conversations, 1, "a look starts no actor");
+    let sizes = store.sizes;
+    assert_eq!(store, StoreReport { commits: 2, sizes, ..StoreReport::default() });
     // In memory there is no file; and nothing is in the tables yet.
     assert_eq!((sizes.live_bytes, sizes.file_bytes), (0, 0));
     assert!((100..10_000).contains(&sizes.recent_bytes), "{sizes:?}");
-    assert_eq!(sweeper.send(InspectSweeper).await.unwrap().sealed_turns, 0);
+    assert_eq!(sweeper.sealed_turns, 0);
+    let operations = operations.clone();
     runtime.shutdown().await;
+    assert!(operations.report().await.is_err(), "nobody is left to answer");
 }
 
 #[actix_rt::test]
 async fn after_a_shutdown_whoever_still_has_a_handle_is_refused() {
     let runtime = start().await;
-    let observe: Recipient<Observe> = runtime.handles().observe.clone();
+    let observe: Recipient<Observe> = runtime.handles().intake.observe.clone();
     runtime.shutdown().await;
     assert!(observe.send(TurnScript::new("c", "t").done("stop").observe()).await.is_err());
 }

@@ -57,7 +57,7 @@ fn without_tests(text: &str) -> &str {
 fn is_test_file(path: &Path) -> bool {
     path.iter()
         .filter_map(|part| Path::new(part).file_stem()?.to_str())
-        .any(|name| name == "properties" || name.ends_with("tests"))
+        .any(|name| matches!(name, "properties" | "stand_in") || name.ends_with("tests"))
 }
 
 #[test]

@@ -96,7 +96,7 @@ async fn what_the_system_refuses_for_good_is_counted_and_the_rest_goes_on() {
 #[actix_rt::test]
 async fn a_system_that_has_ended_is_counted_and_never_asked_again() {
     let runtime = Runtime::builder().start().await.unwrap();
-    let outbox = Outbox::start(runtime.handles().observe.clone(), 10);
+    let outbox = Outbox::start(runtime.handles().intake.observe.clone(), 10);
     let recorder = Recorder::new(outbox.clone());
     runtime.shutdown().await;
     let start = || {
@@ -175,7 +175,7 @@ async fn a_turn_with_too_many_steps_loses_those_alone_and_no_other_turn_anything
     let settings = TurnSettings { max_steps: 3, ..TurnSettings::default() };
     let runtime = Runtime::builder().turns(settings).start().await.unwrap();
     let mut facts = runtime.subscribe();
-    let outbox = Outbox::start(runtime.handles().observe.clone(), 100);
+    let outbox = Outbox::start(runtime.handles().intake.observe.clone(), 100);
     let long = (0..5).fold(TurnScript::new("c", "long").start(), |turn, step| turn.usage(step, 10, 1));
     let (before, after) = (TurnScript::new("c", "before"), TurnScript::new("c", "after"));
     for turn in [before.usage(0, 1, 1).done("stop"), long.done("stop"), after.usage(0, 1, 1).done("stop")] {
@@ -196,7 +196,7 @@ async fn a_turn_with_too_many_steps_loses_those_alone_and_no_other_turn_anything
 async fn a_turn_too_many_is_lost_and_those_that_fit_are_not() {
     let settings = TurnSettings { max_open_turns: 1, ..TurnSettings::default() };
     let runtime = Runtime::builder().turns(settings).start().await.unwrap();
-    let outbox = Outbox::start(runtime.handles().observe.clone(), 100);
+    let outbox = Outbox::start(runtime.handles().intake.observe.clone(), 100);
     for turn in [
         TurnScript::new("c", "open").start(),
         TurnScript::new("c", "too many").start(),
