@@ -1,13 +1,12 @@
 //! What the actors are told and asked. They know these messages, not each other.
 
-use std::fs::File;
 use std::time::Duration;
 
 use actix::{Actor, Message, ResponseActFuture};
 
 use crate::store::{
-    BackupError, Commit, CommitError, Committed, ConversationState, ReadError, Revision, StaleBefore, StaleTurn,
-    StoreSizes, TurnRange, Version,
+    Backup, BackupError, Commit, CommitError, Committed, ConversationState, ReadError, Revision, StaleBefore,
+    StaleTurn, StoreSizes, TurnRange, Version,
 };
 use crate::turn::{ConversationId, Ordinal, RunningTime, StoredTurn, TurnEvent, TurnId, Warning};
 
@@ -175,13 +174,12 @@ impl Message for CheckWrite {
     type Result = Result<(), CommitError>;
 }
 
-/// Ask the store for a copy of everything as it is now, made while it works on: a file that has no name, and is gone
-/// when it is closed. One is made at a time.
+/// Ask the store for a copy of everything as it is now, made while it works on. One is made at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BackUp;
 
 impl Message for BackUp {
-    type Result = Result<File, BackupError>;
+    type Result = Result<Backup, BackupError>;
 }
 
 /// Tell the directory to refuse new work and to answer when what it has is done.

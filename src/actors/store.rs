@@ -1,7 +1,6 @@
 //! The store's actor: the only owner of the database.
 
 use std::cell::Cell;
-use std::fs::File;
 use std::rc::Rc;
 
 use actix::{Actor, Context, Handler, MessageResult, Response, ResponseActFuture, ResponseFuture};
@@ -14,8 +13,8 @@ use super::{
 };
 use crate::settings::StoreSettings;
 use crate::store::{
-    BackupError, Commit, CommitError, Committed, ConversationState, Engine, Location, OpenError, ReadError, Revision,
-    StaleTurn,
+    Backup, BackupError, Commit, CommitError, Committed, ConversationState, Engine, Location, OpenError, ReadError,
+    Revision, StaleTurn,
 };
 use crate::turn::{RunningTime, StoredTurn};
 
@@ -143,7 +142,7 @@ impl Handler<Tick> for Store {
 }
 
 impl Handler<BackUp> for Store {
-    type Result = ResponseFuture<Result<File, BackupError>>;
+    type Result = ResponseFuture<Result<Backup, BackupError>>;
 
     fn handle(&mut self, _: BackUp, _: &mut Self::Context) -> Self::Result {
         let engine = self.engine.clone();

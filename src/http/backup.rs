@@ -1,6 +1,5 @@
 //! `GET /backup`
 
-use std::fs::File;
 use std::io::Read;
 
 use actix_web::body::SizedStream;
@@ -41,13 +40,9 @@ pub(super) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResp
             return Err(ApiError::Unavailable("the store is gone".to_owned()));
         }
     };
-    let length = copy.metadata().map_err(|error| {
-        error!(%error, "the size of the backup could not be read");
-        ApiError::Unavailable("no backup could be made; the log says why".to_owned())
-    })?;
-    let parts = stream::try_unfold(copy, |copy| async move {
-        // Fails after the head is sent: the answer breaks off, so that nobody takes it for whole.
-        let read = rt::task::spawn_blocking(move || read_part(copy)).await;
+    let parts = stream::try_unfold(copy.bytes, |bytes| async move {
+        // If this fails, the head is sent already: the answer breaks off, so that nobody takes it for whole.
+        let read = rt::task::spawn_blocking(move || read_part(bytes)).await;
         match read {
             Ok(Ok((part, _))) if part.is_empty() => Ok(None),
             Ok(Ok(read)) => Ok(Some(read)),
@@ -59,32 +54,34 @@ pub(super) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResp
         }
     });
     // The length lets a client detect a truncated backup, even without chunks.
-    let body = SizedStream::new(length.len(), parts);
+    let body = SizedStream::new(copy.length, parts);
     Ok(HttpResponse::Ok().content_type("application/octet-stream").body(body))
 }
 
-fn read_part(mut copy: File) -> std::io::Result<(Bytes, File)> {
+fn read_part(mut bytes: Box<dyn Read + Send>) -> std::io::Result<(Bytes, Box<dyn Read + Send>)> {
     let mut part = Vec::with_capacity(PART_BYTES);
-    copy.by_ref().take(PART_BYTES as u64).read_to_end(&mut part)?;
-    Ok((part.into(), copy))
+    bytes.by_ref().take(PART_BYTES as u64).read_to_end(&mut part)?;
+    Ok((part.into(), bytes))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
     use actix_web::body::to_bytes;
     use actix_web::test::{TestRequest, call_service, init_service};
 
     use super::super::server::app;
     use super::super::stand_in::{StandIn, get, local_hosts};
     use super::*;
+    use crate::store::Backup;
 
     #[actix_web::test]
     async fn the_copy_comes_in_one_piece_however_long_it_is() {
         for length in [0, 1, PART_BYTES, PART_BYTES + 1, 3 * PART_BYTES + 7] {
-            let copy = tempfile::NamedTempFile::new().unwrap();
             let content: Vec<_> = (0..length).map(|n| n.to_le_bytes()[0]).collect();
-            std::fs::write(copy.path(), &content).unwrap();
-            let api = StandIn { backup: Some(Ok(copy.reopen().unwrap())), ..StandIn::default() }.serving();
+            let copy = Backup { bytes: Box::new(Cursor::new(content.clone())), length: length as u64 };
+            let api = StandIn { backup: Some(Ok(copy)), ..StandIn::default() }.serving();
             let app = init_service(app(&api, &local_hosts())).await;
             let request = TestRequest::get().uri("/backup").insert_header(("host", "localhost")).to_request();
             let answer = call_service(&app, request).await;

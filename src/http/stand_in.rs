@@ -1,7 +1,6 @@
 //! A system that answers as a test tells it to, and what tests ask the application with.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::future::pending;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -27,7 +26,7 @@ use crate::actors::{
 };
 use crate::runtime::{Handles, Intake, Operations, Reads};
 use crate::settings::HttpSettings;
-use crate::store::{BackupError, CommitError, ReadError, Revision, TurnRange};
+use crate::store::{Backup, BackupError, CommitError, ReadError, Revision, TurnRange};
 use crate::testing::Probe;
 use crate::turn::{
     ConversationId, Done, EpochMillis, OpenTurn, Ordinal, StoredTurn, TurnEvent, TurnEventKind, TurnId, Warning,
@@ -51,7 +50,7 @@ pub(super) struct StandIn {
     /// What comes of a check; stuck without it.
     pub(super) check: Option<Result<(), CommitError>>,
     /// The one backup that it gives; busy without it.
-    pub(super) backup: Option<Result<File, BackupError>>,
+    pub(super) backup: Option<Result<Backup, BackupError>>,
     /// The number of late events and the warnings in every receipt.
     pub(super) late: u64,
     pub(super) warnings: Vec<Warning>,

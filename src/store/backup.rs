@@ -15,7 +15,7 @@ use super::schema::{
     StoreFile, TURNS, find_conversation, write_running_time,
 };
 use super::slot::{Files, begin_tables};
-use super::{Location, ReadError};
+use super::{Backup, Location, ReadError};
 use crate::link;
 use crate::turn::RunningTime;
 
@@ -57,12 +57,13 @@ impl Workshop {
         Self { directory, taken: Arc::default() }
     }
 
-    /// Builds a main file of what `begin` gives, which has everything, and gives its file, which has no name any more: it is gone when it is closed.
+    /// Writes a main file that holds everything of the snapshot, and returns it. The file has no name any more, so it is
+    /// gone when it is closed.
     pub(super) fn build(
         &self,
         begin: impl FnOnce() -> Result<Snapshot, ReadError>,
         cache_bytes: usize,
-    ) -> Result<File, BackupError> {
+    ) -> Result<Backup, BackupError> {
         let directory = self.directory.as_ref().ok_or(BackupError::InMemory)?;
         let _taken = match self.taken.try_lock() {
             Err(TryLockError::WouldBlock) => return Err(BackupError::Busy),
@@ -79,7 +80,9 @@ impl Workshop {
         });
         let file = built.and_then(|()| File::open(&path).map_err(unwritable));
         let _ = remove(&path);
-        file
+        let file = file?;
+        let length = file.metadata().map_err(unwritable)?.len();
+        Ok(Backup { bytes: Box::new(file), length })
     }
 }
 

@@ -1,3 +1,6 @@
+use std::fmt;
+use std::io::Read;
+
 use crate::turn::{ConversationId, EpochMillis, OpenTurn, Ordinal, RunningTime, SealedTurn, TurnId};
 use uuid::Uuid;
 
@@ -125,8 +128,8 @@ pub struct Revision {
     pub sealed_turns: u64,
 }
 
-impl std::fmt::Display for Revision {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.store_id.simple(), self.sealed_turns)
     }
 }
@@ -161,6 +164,21 @@ pub struct StoreSizes {
     pub file_bytes: u64,
     /// About the memory that is taken by what is in the journal and not in the tables yet, in bytes.
     pub recent_bytes: u64,
+}
+
+/// A copy of everything in a store, as it was at one moment. What the bytes are is the engine's affair: that of redb gives
+/// a database file.
+pub struct Backup {
+    /// Reads the copy, which is gone when this is dropped.
+    pub bytes: Box<dyn Read + Send>,
+    /// The number of bytes.
+    pub length: u64,
+}
+
+impl fmt::Debug for Backup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backup").field("length", &self.length).finish_non_exhaustive()
+    }
 }
 
 /// Why nothing could be read.

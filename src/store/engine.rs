@@ -1,4 +1,3 @@
-use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
@@ -16,7 +15,7 @@ use super::schema::Failure;
 use super::slot::{Files, Slot};
 use super::writer::{Backoff, Writer, WriterState};
 use super::{
-    Commit, CommitError, Committed, ConversationState, ReadError, Revision, StaleBefore, StaleTurn, StoreSizes,
+    Backup, Commit, CommitError, Committed, ConversationState, ReadError, Revision, StaleBefore, StaleTurn, StoreSizes,
     TurnRange, unwind,
 };
 use crate::settings::StoreSettings;
@@ -204,8 +203,8 @@ impl Engine {
         )
     }
 
-    /// A copy of everything as it is now: a file without a name, that of a database.
-    pub(crate) fn back_up(&self) -> Result<File, BackupError> {
+    /// Returns a copy of everything as it is now.
+    pub(crate) fn back_up(&self) -> Result<Backup, BackupError> {
         let begin = || match self.slot.with(Snapshot::of) {
             Ok(begun) => begun.map_err(|failure| ReadError::Failed(failure.to_string())),
             Err(closed) => Err(ReadError::Unavailable(closed)),

@@ -40,7 +40,7 @@ mod writer;
 pub use backup::BackupError;
 pub use check::{CheckError, CheckReport, Violation, check, repair};
 pub use commit::{
-    Commit, CommitError, Committed, ConversationState, ReadError, Revision, StagedTurn, StaleBefore, StaleTurn,
+    Backup, Commit, CommitError, Committed, ConversationState, ReadError, Revision, StagedTurn, StaleBefore, StaleTurn,
     StoreSizes, TurnOutcome, TurnRange, Version,
 };
 

@@ -224,7 +224,7 @@ async fn the_running_time_adds_up_over_restarts_kills_and_backups() {
     store.tick(Duration::from_secs(1)).await.unwrap();
     let backup = tempfile::tempdir().unwrap();
     let mut copy = fs::File::create(backup.path().join("turn-metrics.redb")).unwrap();
-    std::io::copy(&mut store.back_up().unwrap(), &mut copy).unwrap();
+    std::io::copy(&mut store.back_up().unwrap().bytes, &mut copy).unwrap();
     assert_eq!(in_directory(backup.path()).unwrap().running_time(), RunningTime::new(2503));
 
     // Not an orderly stop: the journal has the running time, and the main file does not.
@@ -443,7 +443,7 @@ async fn a_backup_is_not_mixed_with_the_journal_of_what_came_after_it() {
     store.commit(commit("c", 1, &[], &["y"])).await.unwrap();
     lose(store).await;
 
-    std::io::copy(&mut backup, &mut fs::File::create(&main).unwrap()).unwrap();
+    std::io::copy(&mut backup.bytes, &mut fs::File::create(&main).unwrap()).unwrap();
     let refused = in_directory(directory.path()).unwrap_err();
     assert!(matches!(refused, OpenError::JournalOfAnother { .. }), "{refused}");
     fs::remove_file(directory.path().join("turn-metrics.journal.redb")).unwrap();
@@ -526,7 +526,7 @@ fn senders_readers_and_backups_agree_while_the_checkpoint_is_always_at_work() {
         while !senders.iter().all(std::thread::ScopedJoinHandle::is_finished) {
             let there = tempfile::tempdir().unwrap();
             let mut copy = fs::File::create(there.path().join("turn-metrics.redb")).unwrap();
-            std::io::copy(&mut store.back_up().unwrap(), &mut copy).unwrap();
+            std::io::copy(&mut store.back_up().unwrap().bytes, &mut copy).unwrap();
             drop(copy);
             assert_eq!(check(there.path()).unwrap().violations, []);
         }
