@@ -1,54 +1,19 @@
 //! The store: what it is asked and answers, and the redb engine that keeps it.
 
-mod append;
-mod backup;
-mod check;
-mod checkpoint;
-mod commit;
-mod compact;
-mod engine;
-mod entry;
-#[cfg(test)]
-mod faults;
-#[cfg(test)]
-mod fixture;
-mod image;
-mod index;
-mod intake;
-mod job;
-mod location;
-#[cfg(test)]
-mod model_tests;
-mod overlay;
-#[cfg(test)]
-mod overload_tests;
-mod pace;
-mod read;
-mod record;
-mod replay;
-mod schema;
-mod slot;
-#[cfg(any(test, feature = "testing"))]
-mod storage;
-mod tables;
-#[cfg(test)]
-mod tests;
-mod unwind;
-mod write;
-mod writer;
+mod contract;
+mod redb;
 
-pub use backup::BackupError;
-pub use check::{CheckError, CheckReport, Violation, check, repair};
-pub use commit::{
+pub use self::contract::{
     Commit, CommitError, Committed, ConversationState, ReadError, Revision, StagedTurn, StaleBefore, StaleTurn,
     StoreSizes, TurnOutcome, TurnRange, Version,
 };
-
-pub use compact::{CompactError, Compaction, compact};
-pub use location::{Location, OpenError};
-pub use schema::StoreFile;
+pub use self::redb::files::location::{Location, OpenError};
 #[cfg(any(test, feature = "testing"))]
-pub use storage::Storage;
+pub use self::redb::files::storage::Storage;
+pub use self::redb::maintenance::backup::BackupError;
+pub use self::redb::maintenance::check::{CheckError, CheckReport, Violation, check, repair};
+pub use self::redb::maintenance::compact::{CompactError, Compaction, compact};
+pub use self::redb::tables::meta::StoreFile;
 
-pub(crate) use engine::Engine;
-pub(crate) use writer::WriterState;
+pub(crate) use self::redb::engine::RedbEngine;
+pub(crate) use self::redb::writer::WriterState;

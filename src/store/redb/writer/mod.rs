@@ -1,0 +1,440 @@
+pub(crate) mod admission;
+pub(crate) mod draft;
+pub(crate) mod job;
+pub(crate) mod pace;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{oneshot, watch};
+
+use self::admission::Intake;
+use self::job::{Answer, Job};
+use self::pace::{BatchSize, Capacity, Growth};
+use crate::settings::StoreSettings;
+use crate::store::contract::CommitError;
+use crate::store::redb::checkpoint::{Background, Checkpoint};
+use crate::store::redb::files::location::Location;
+use crate::store::redb::files::slot::{Files, Slot};
+use crate::store::redb::journal::append::{Drafted, append, draft, ticked, touch};
+use crate::store::redb::tables::meta::Failure;
+use crate::store::redb::tables::record::DamagedRecord;
+use crate::store::redb::unwind;
+
+/// How long the writer waits before it opens a failed store again; doubled each time, up to the longest.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Backoff {
+    pub(crate) first: Duration,
+    pub(crate) longest: Duration,
+}
+
+impl Default for Backoff {
+    /// A passing failure is over in the blink of an eye; one that stays is not made worse by asking.
+    fn default() -> Self {
+        Self { first: Duration::from_millis(50), longest: Duration::from_secs(5) }
+    }
+}
+
+impl Backoff {
+    fn after(self, wait: Duration) -> Duration {
+        wait.saturating_mul(2).min(self.longest)
+    }
+}
+
+/// How the writer's thread is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WriterState {
+    Running,
+    /// It was told to close, and has.
+    Closed,
+    /// It is gone though nobody told it to: nothing will become durable any more.
+    Dead,
+}
+
+/// The only place that appends to the journal, on a thread of its own: makes all commits that wait durable with one
+/// fsync.
+pub(crate) struct Writer {
+    jobs: Receiver<Job>,
+    /// Jobs that were in the queue when those before them were done.
+    taken: VecDeque<Job>,
+    slot: Arc<Slot>,
+    checkpoint: Arc<Checkpoint>,
+    /// Wakes the thread that takes the checkpoint's steps; without one they are taken here.
+    background: Option<Background>,
+    intake: Arc<Intake>,
+    capacity: Capacity,
+    batch_size: BatchSize,
+    growth: Growth,
+    last: LastBatch,
+    location: Location,
+    settings: StoreSettings,
+    backoff: Backoff,
+    /// How many jobs there will be when those whose jobs were answered last come again. Without waiting for them they
+    /// would make batches of their own, in turns with those that came meanwhile, each of half the size.
+    expected: usize,
+    /// How long to wait for them: as long as writing took, so that waiting in vain at most doubles it, and no longer
+    /// than it takes them where nothing is slow.
+    patience: Duration,
+    /// When to open a failed store again, and how long to wait after that; `None` while it is open.
+    retry: Option<(Instant, Duration)>,
+    state: ReportOnExit,
+}
+
+impl Writer {
+    pub(crate) fn new(
+        jobs: Receiver<Job>,
+        slot: Arc<Slot>,
+        location: Location,
+        settings: StoreSettings,
+        backoff: Backoff,
+        intake: Arc<Intake>,
+        state: watch::Sender<WriterState>,
+    ) -> Self {
+        let state = ReportOnExit { state, exit: WriterState::Dead };
+        let checkpoint = Arc::new(Checkpoint::new(Arc::clone(&slot), settings.journal_bytes));
+        Self {
+            jobs,
+            taken: VecDeque::new(),
+            slot,
+            checkpoint,
+            background: None,
+            intake,
+            capacity: Capacity::default(),
+            batch_size: BatchSize::default(),
+            growth: Growth::new(settings.journal_bytes),
+            last: LastBatch::default(),
+            location,
+            settings,
+            backoff,
+            expected: 1,
+            patience: Duration::ZERO,
+            retry: None,
+            state,
+        }
+    }
+
+    /// Starts the background steps of the checkpoint on a thread of their own.
+    pub(crate) fn checkpoint_in_background(&mut self) -> std::io::Result<()> {
+        self.background = Some(Background::start(Arc::clone(&self.checkpoint))?);
+        Ok(())
+    }
+
+    /// Works until it is told to close or nobody is left to ask.
+    pub(crate) fn run(self) {
+        // The failure is in the log.
+        let _ = self.run_and_close();
+    }
+
+    /// Like [`run`](Self::run), but returns why the journal is still needed.
+    pub(crate) fn run_and_close(mut self) -> Result<(), String> {
+        let closed = loop {
+            if let Step::End(closed) = self.step() {
+                break closed;
+            }
+        };
+        // With nobody left to ask, whoever owned the store is gone: nobody closed it.
+        let Some(reply) = closed else {
+            let _no_step = self.checkpoint.pause();
+            self.slot.empty("it is closed".into());
+            return Ok(());
+        };
+        let closed = self.close();
+        self.state.exit = WriterState::Closed;
+        drop(self);
+        let _ = reply.send(());
+        closed
+    }
+
+    /// Moves everything into the tables and closes the files; returns why that failed.
+    fn close(&mut self) -> Result<(), String> {
+        let moved = self.move_all();
+        let _no_step = self.checkpoint.pause();
+        let Some(files) = self.slot.take("it is closed".into()) else { return Err("it is closed".into()) };
+        match moved {
+            Ok(()) => self.location.retire(files),
+            Err(cause) => {
+                tracing::warn!(%cause, "the journal could not be moved into the tables; it is read when the store is opened");
+                files.close();
+                Err(cause)
+            }
+        }
+    }
+
+    /// Moves all of the image into the tables.
+    pub(crate) fn move_all(&self) -> Result<(), String> {
+        if let Some(cause) = self.checkpoint.failure() {
+            return Err(cause);
+        }
+        while !self.slot.with(|files| files.image().layers().is_empty()).unwrap_or(true) {
+            self.checkpoint.step()?;
+        }
+        Ok(())
+    }
+
+    /// Does what comes next, and waits for it if need be.
+    pub(crate) fn step(&mut self) -> Step {
+        match self.next_batch() {
+            Next::Batch(batch) => self.write(batch),
+            Next::Retry => self.open_again(),
+            Next::Close(batch, reply) => {
+                self.write(batch);
+                return Step::End(Some(reply));
+            }
+            Next::Abandoned => return Step::End(None),
+        }
+        Step::GoOn
+    }
+
+    fn next_batch(&mut self) -> Next {
+        let wait = match self.retry {
+            None => None,
+            Some((at, _)) => match at.checked_duration_since(Instant::now()) {
+                Some(wait) => Some(wait),
+                None => return Next::Retry,
+            },
+        };
+        let first = match (self.taken.pop_front(), wait) {
+            (Some(job), _) => Ok(job),
+            (None, Some(wait)) => self.jobs.recv_timeout(wait),
+            (None, None) => self.jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match first {
+            Ok(job) => self.gather(job),
+            Err(RecvTimeoutError::Timeout) => Next::Retry,
+            Err(RecvTimeoutError::Disconnected) => Next::Abandoned,
+        }
+    }
+
+    /// Takes all jobs that wait, and waits a moment for those that are likely to come.
+    fn gather(&mut self, first: Job) -> Next {
+        let begun = Instant::now();
+        let room = self.make_room();
+        let mut batch = Batch { jobs: Vec::with_capacity(self.expected), turns: 0, begun, room };
+        let mut next = Some(first);
+        let deadline = Instant::now() + self.patience;
+        loop {
+            while let Some(job) = next.take().or_else(|| self.taken.pop_front()).or_else(|| self.jobs.try_recv().ok()) {
+                match job {
+                    Job::Close(reply) => return Next::Close(batch, reply),
+                    job => batch.add(job),
+                }
+                if batch.jobs.len() >= self.settings.batch_commits || batch.turns >= self.batch_size.turns() {
+                    return Next::Batch(batch);
+                }
+            }
+            if batch.jobs.len() >= self.expected || Instant::now() >= deadline {
+                return Next::Batch(batch);
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// Does the jobs in one transaction and answers each when it is durable.
+    fn write(&mut self, Batch { jobs: batch, turns, begun: gathered, room }: Batch) {
+        if batch.is_empty() {
+            return;
+        }
+        let begun = Instant::now();
+        let has_room = room == Ok(true);
+        let done = self.checkpoint.failure().map_or(room, Err).and_then(|has_room| {
+            // A panic in here would be a defect, or a damaged file; it must not end the one thread that makes turns
+            // durable.
+            unwind::caught(|| self.transact(&batch, turns, has_room)).and_then(|done| done)
+        });
+        let cause = match done {
+            Ok(answers) => {
+                self.taken.extend(self.jobs.try_iter().take(self.settings.batch_commits));
+                self.expected = batch.len() + self.taken.len();
+                self.last.write = begun.elapsed();
+                self.patience = self.last.write.min(MOST_PATIENCE);
+                if has_room {
+                    self.capacity.learn(turns, gathered.elapsed(), self.last.append);
+                    self.intake.set_most(self.capacity.turns());
+                }
+                batch.into_iter().zip(answers).for_each(|(job, answer)| job.answer(answer));
+                if let Some(background) = &self.background {
+                    background.wake();
+                }
+                return;
+            }
+            // It is closed already, and opened again in time.
+            Err(cause) if self.retry.is_some() => cause,
+            Err(cause) => self.fail(cause),
+        };
+        for job in batch {
+            job.answer(Err(CommitError::Unavailable(cause.clone())));
+        }
+    }
+
+    /// Waits if the checkpoint has fallen behind: the fuller the image, the longer, so that intake does not outrun the
+    /// checkpoint and the image is seldom full. Waits before a batch is gathered, so that commits that arrive meanwhile
+    /// join it. Returns whether the image has room. Its size bounds the memory, the journal and the time to open the
+    /// store.
+    fn make_room(&self) -> Result<bool, String> {
+        let Some(background) = self.background.as_ref() else {
+            while self.checkpoint.is_due() {
+                self.checkpoint.step()?;
+            }
+            return Ok(true);
+        };
+        if self.checkpoint.is_due() {
+            background.wake();
+            return Ok(self.checkpoint.wait_for_room());
+        }
+        let added_bytes = self.growth.of(self.last.turns);
+        let owed_bytes = self.checkpoint.owed_bytes(added_bytes);
+        if owed_bytes > 0 {
+            background.wake();
+            let at_most = pace::longest_pause(self.last.write);
+            self.checkpoint.wait_until_moved(self.last.moved_bytes + owed_bytes, at_most);
+        }
+        Ok(true)
+    }
+
+    /// Does the jobs in one transaction, but refuses commits if the image has no room. After `Ok`, the others are
+    /// durable; after `Err`, the outcome is unknown.
+    fn transact(&mut self, batch: &[Job], turns: usize, has_room: bool) -> Result<Vec<Answer>, String> {
+        let begun = Instant::now();
+        let drafted = self.slot.with(|files| draft(files, batch, has_room))?;
+        if has_room {
+            self.batch_size.learn(turns, begun.elapsed());
+        }
+        let Drafted { answers, entries, row, trim } = drafted.map_err(|failure| failure.to_string())?;
+        let checks = batch.iter().any(|job| matches!(job, Job::CheckWrite(_)));
+        if checks {
+            self.check_tables().map_err(|failure| failure.to_string())?;
+        }
+        let begun = Instant::now();
+        let mut row_bytes = 0;
+        let ticked = self.slot.with(|files| ticked(files.running_time(), batch))?;
+        if checks || ticked.is_some() || !entries.is_empty() {
+            let appended = self.slot.with(|files| append(files, &entries, checks, ticked, row, trim))?;
+            row_bytes = appended.map_err(|failure| failure.to_string())?;
+        }
+        self.last.append = begun.elapsed();
+        (self.last.turns, self.last.moved_bytes) = (0, self.checkpoint.moved_bytes());
+        if !entries.is_empty() {
+            let piece_bytes = self.checkpoint.piece_bytes();
+            let taken = self.slot.with(|files| {
+                let mut image = files.image_mut();
+                let before = image.size();
+                image.took_row(row, row_bytes);
+                entries.into_iter().try_for_each(|entry| image.take_in_pieces(entry, piece_bytes))?;
+                Ok(image.size().saturating_sub(before))
+            })?;
+            let bytes = taken.map_err(|damaged: DamagedRecord| damaged.to_string())?;
+            self.last.turns = turns;
+            self.growth.learn(turns, bytes);
+        }
+        Ok(answers)
+    }
+
+    /// Shows that the tables can be written to.
+    fn check_tables(&self) -> Result<(), Failure> {
+        let _no_step = self.checkpoint.pause();
+        let Ok(txn) = self.slot.with(Files::write_tables) else { return Ok(()) };
+        let txn = txn?;
+        touch(&txn)?;
+        Ok(txn.commit()?)
+    }
+
+    /// Closes the store, as its state is in doubt, and plans to open it again.
+    fn fail(&mut self, cause: String) -> String {
+        tracing::error!(%cause, "the store failed; it is closed and opened again");
+        let _no_step = self.checkpoint.pause();
+        self.slot.empty(cause.clone());
+        self.checkpoint.forget_failure();
+        self.retry = Some((Instant::now() + self.backoff.first, self.backoff.first));
+        cause
+    }
+
+    pub(crate) fn open_again(&mut self) {
+        match self.location.reopen(self.settings.cache_bytes) {
+            Ok(files) => {
+                tracing::info!("the store is open again");
+                self.slot.fill(files);
+                self.retry = None;
+            }
+            Err(error) => {
+                tracing::error!(%error, "the store could not be opened again");
+                self.slot.empty(error.without_path());
+                let wait = self.retry.map_or(self.backoff.first, |(_, wait)| self.backoff.after(wait));
+                self.retry = Some((Instant::now() + wait, wait));
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn checkpoint(&self) -> &Arc<Checkpoint> {
+        &self.checkpoint
+    }
+
+    /// Takes no background steps; the test takes them itself.
+    #[cfg(test)]
+    pub(crate) fn checkpoint_by_hand(&mut self) {
+        self.background = Some(Background::by_hand());
+    }
+}
+
+/// Whoever has not come again by then is not about to.
+const MOST_PATIENCE: Duration = Duration::from_millis(1);
+
+/// Whether the writer goes on.
+pub(crate) enum Step {
+    GoOn,
+    /// It ends; the caller that closed it waits for the answer.
+    End(Option<oneshot::Sender<()>>),
+}
+
+/// Measurements of the last batch.
+#[derive(Debug, Default)]
+struct LastBatch {
+    /// How many turns it had.
+    turns: usize,
+    /// The checkpoint's `moved_bytes` when the batch was taken in.
+    moved_bytes: u64,
+    /// How long its write took.
+    write: Duration,
+    /// The part of that time that the journal took.
+    append: Duration,
+}
+
+/// Jobs that one transaction does.
+struct Batch {
+    jobs: Vec<Job>,
+    /// The number of their turns.
+    turns: usize,
+    /// When the writer began to gather them.
+    begun: Instant,
+    /// Whether the image has room for their commits, or why the store has failed.
+    room: Result<bool, String>,
+}
+
+impl Batch {
+    fn add(&mut self, job: Job) {
+        self.turns += job.turns();
+        self.jobs.push(job);
+    }
+}
+
+enum Next {
+    Batch(Batch),
+    Retry,
+    Close(Batch, oneshot::Sender<()>),
+    /// Every handle on the store is gone.
+    Abandoned,
+}
+
+/// Tells how the thread ended even where it ends by a panic.
+struct ReportOnExit {
+    state: watch::Sender<WriterState>,
+    exit: WriterState,
+}
+
+impl Drop for ReportOnExit {
+    fn drop(&mut self) {
+        self.state.send_replace(self.exit);
+    }
+}

@@ -1,0 +1,285 @@
+//! How much a step of the checkpoint moves, how fast commits are taken in, and how many may wait. Pure: durations are
+//! passed in.
+
+use std::time::Duration;
+
+/// The bytes that one step of the checkpoint moves, derived from how long earlier steps took.
+#[derive(Debug)]
+pub(crate) struct StepSize(usize);
+
+impl StepSize {
+    /// The target duration of a step, its fsync included: a caller that waits for the checkpoint waits for the end of a
+    /// step.
+    const AIM: Duration = Duration::from_millis(12);
+    /// Some hundred turns. Smaller steps are hardly faster, because of the fsync, and take more time in total.
+    const LEAST_BYTES: usize = 128 * 1024;
+    const MOST_BYTES: usize = 512 * 1024;
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.0
+    }
+
+    /// Learns from a step. A step that was slow by chance, such as a disk hiccup, at most halves the next one.
+    pub(crate) fn learn(&mut self, moved_bytes: usize, took: Duration) {
+        // The last step of a layer may be small, and says little about a full one.
+        if moved_bytes < self.0 / 2 {
+            return;
+        }
+        let aimed = moved_bytes as u128 * Self::AIM.as_nanos() / took.as_nanos().max(1);
+        let aimed = usize::try_from(aimed).unwrap_or(usize::MAX);
+        self.0 = aimed.clamp(self.0 / 2, self.0 * 2).clamp(Self::LEAST_BYTES, Self::MOST_BYTES);
+    }
+}
+
+impl Default for StepSize {
+    fn default() -> Self {
+        Self(Self::LEAST_BYTES)
+    }
+}
+
+/// How many bytes the checkpoint has to move for `taken_bytes` taken into an image of this size: none below six tenths
+/// of its limit, rising to twice as many at the limit. In between, intake and checkpoint balance at the checkpoint's
+/// own speed.
+pub(crate) fn owed(size: usize, limit: usize, taken_bytes: usize) -> u64 {
+    // The checkpoint begins at five tenths, and up to this point no commit waits for it.
+    let begin = limit / 10 * 6;
+    let range = limit.saturating_sub(begin).max(1);
+    let over = size.saturating_sub(begin).min(range);
+    let owed = taken_bytes as u128 * 2 * over as u128 / range as u128;
+    u64::try_from(owed).unwrap_or(u64::MAX)
+}
+
+/// The bytes that a turn adds to the image, averaged over about half of the image's limit. The first turn of each
+/// conversation in a layer adds more than later ones, so an average over one batch would make pauses long in a new
+/// layer and short in an old one.
+#[derive(Debug)]
+pub(crate) struct Growth {
+    each_bytes: usize,
+    window_bytes: usize,
+}
+
+impl Growth {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { each_bytes: 0, window_bytes: limit / 2 }
+    }
+
+    /// Learns from a batch.
+    pub(crate) fn learn(&mut self, turns: usize, bytes: usize) {
+        let latest = bytes / turns.max(1);
+        if self.each_bytes == 0 {
+            self.each_bytes = latest;
+        }
+        let (window, weight) = (self.window_bytes as u128, bytes as u128);
+        let each = (self.each_bytes as u128 * window + latest as u128 * weight) / (window + weight).max(1);
+        self.each_bytes = usize::try_from(each).unwrap_or(usize::MAX);
+    }
+
+    /// The bytes that this many turns add.
+    pub(crate) fn of(&self, turns: usize) -> usize {
+        turns.saturating_mul(self.each_bytes)
+    }
+}
+
+/// The maximum number of turns in a batch, derived from how long the work on earlier batches took.
+#[derive(Debug)]
+pub(crate) struct BatchSize {
+    /// The time to work out one turn, smoothed. It excludes the fsync: a batch of any size needs one.
+    each: Duration,
+}
+
+impl BatchSize {
+    /// The target duration of the work on one batch. A commit that just missed a batch then waits for the rest of that
+    /// batch, and not for the work on all queued commits.
+    const AIM: Duration = Duration::from_millis(8);
+    /// Enough turns to make the fsync's share of one small. A smaller batch takes little more time than its fsync.
+    const LEAST: usize = 256;
+
+    /// Learns from a batch.
+    pub(crate) fn learn(&mut self, turns: usize, took: Duration) {
+        if turns >= Self::LEAST {
+            self.each = smoothed(self.each, took, turns);
+        }
+    }
+
+    pub(crate) fn turns(&self) -> usize {
+        times(self.each, Self::AIM).max(Self::LEAST)
+    }
+}
+
+impl Default for BatchSize {
+    fn default() -> Self {
+        Self { each: Duration::from_micros(10) }
+    }
+}
+
+/// The maximum number of turns in unanswered commits, derived from how long earlier commits took.
+#[derive(Debug)]
+pub(crate) struct Capacity {
+    /// What a turn takes in a large batch, smoothed: of the processor, of the checkpoint where that is waited for, and of the
+    /// journal's fsync as long as that of a healthy disk takes. A slow one is no reason to refuse commits that would share it.
+    each: Duration,
+}
+
+impl Capacity {
+    /// How long the last of them is to wait at most.
+    const AIM: Duration = Duration::from_millis(35);
+    /// The minimum, however slow the store is.
+    const LEAST: usize = 512;
+    const HEALTHY_APPEND: Duration = Duration::from_millis(10);
+
+    /// Learns from a batch.
+    pub(crate) fn learn(&mut self, turns: usize, took: Duration, append_took: Duration) {
+        if turns >= BatchSize::LEAST {
+            let too_slow = append_took.saturating_sub(Self::HEALTHY_APPEND);
+            self.each = smoothed(self.each, took.saturating_sub(too_slow), turns);
+        }
+    }
+
+    pub(crate) fn turns(&self) -> usize {
+        times(self.each, Self::AIM).max(Self::LEAST)
+    }
+}
+
+impl Default for Capacity {
+    fn default() -> Self {
+        Self { each: Duration::from_micros(20) }
+    }
+}
+
+/// The time of one turn: a moving average.
+fn smoothed(before: Duration, took: Duration, turns: usize) -> Duration {
+    (before * 7 + took / u32::try_from(turns).unwrap_or(u32::MAX)) / 8
+}
+
+/// How many times `each` fits into `into`.
+fn times(each: Duration, into: Duration) -> usize {
+    usize::try_from(into.as_nanos() / each.as_nanos().max(1)).unwrap_or(usize::MAX)
+}
+
+/// The longest wait for the checkpoint before a batch while the image has room. A commit that just missed a batch waits
+/// for the writing of that batch, for this pause, and for its own writing; both writes are assumed to take as long as
+/// the last one.
+pub(crate) fn longest_pause(last_write: Duration) -> Duration {
+    const ALL: Duration = Duration::from_millis(40);
+    const LEAST: Duration = Duration::from_millis(5);
+    ALL.saturating_sub(last_write * 2).max(LEAST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_step_comes_to_move_what_it_can_move_in_its_time() {
+        let mut size = StepSize::default();
+        // A disk that takes a millisecond for 24 KiB.
+        for _ in 0..10 {
+            let bytes = size.bytes();
+            size.learn(bytes, MS * u32::try_from(bytes / 1024).unwrap() / 24);
+        }
+        let kib = size.bytes() / 1024;
+        assert!((280..=296).contains(&kib), "{kib} KiB take {} ms", kib / 24);
+    }
+
+    #[test]
+    fn a_step_is_bounded_whatever_it_took() {
+        let mut size = StepSize::default();
+        for took in [Duration::ZERO, MS, MS * 5000] {
+            for _ in 0..20 {
+                let before = size.bytes();
+                size.learn(before, took);
+                assert!(size.bytes() >= before / 2 && size.bytes() <= before * 2, "{before} to {}", size.bytes());
+                assert!((StepSize::LEAST_BYTES..=StepSize::MOST_BYTES).contains(&size.bytes()));
+            }
+        }
+        assert_eq!(size.bytes(), StepSize::LEAST_BYTES);
+    }
+
+    #[test]
+    fn the_short_last_step_of_a_layer_changes_nothing() {
+        let mut size = StepSize::default();
+        size.learn(size.bytes(), MS * 6);
+        let before = size.bytes();
+        size.learn(before / 2 - 1, MS * 5000);
+        assert_eq!(size.bytes(), before);
+    }
+
+    #[test]
+    fn the_fuller_the_image_the_more_is_owed_and_twice_what_came_at_the_limit() {
+        let owed = |percent: usize| owed(percent * 1000, 100_000, 50);
+        assert_eq!([0, 50, 60, 70, 80, 90, 100, 300].map(owed), [0, 0, 0, 25, 50, 75, 100, 100]);
+        assert_eq!(super::owed(7, 0, 50), 100, "an image that may hold nothing");
+    }
+
+    /// Takes in and moves alternately, and returns the largest size.
+    fn largest_size(limit: usize, taken_a_batch: usize, moved_a_step: usize) -> usize {
+        let (mut size, mut largest, mut moved) = (0, 0, 0);
+        for _ in 0..10_000 {
+            size += taken_a_batch;
+            largest = largest.max(size);
+            let until = moved + usize::try_from(owed(size, limit, taken_a_batch)).unwrap();
+            // The longest pause is as long as four steps.
+            for _ in 0..4 {
+                if moved >= until {
+                    break;
+                }
+                moved += moved_a_step;
+                size = size.saturating_sub(moved_a_step);
+            }
+        }
+        largest
+    }
+
+    #[test]
+    fn an_image_does_not_get_full_where_the_checkpoint_moves_in_a_pause_what_a_batch_brings() {
+        for (taken, moved) in [(400, 130), (400, 400), (50, 130), (1, 500)] {
+            let largest = largest_size(20_000, taken, moved);
+            assert!(largest <= 20_000, "{largest}, taken {taken}, moved {moved}");
+        }
+        assert!(largest_size(20_000, 400, 90) > 20_000, "where it does not, what comes has to be refused");
+    }
+
+    #[test]
+    fn what_a_turn_adds_is_learned_over_many_batches() {
+        let mut growth = Growth::new(20 << 20);
+        growth.learn(400, 400 * 280);
+        let before = growth.of(1);
+        growth.learn(400, 400 * 780);
+        assert!(before == 280 && growth.of(1) - before < 30, "{before}, then {}", growth.of(1));
+        let mut growth = Growth::new(20 << 20);
+        for _ in 0..400 {
+            growth.learn(1, 100_000);
+        }
+        assert!(growth.of(1) > 95_000, "large turns are learned within a few layers: {}", growth.of(1));
+    }
+
+    #[test]
+    fn a_batch_has_as_many_turns_as_can_be_worked_on_in_its_time() {
+        let mut size = BatchSize::default();
+        (0..99).for_each(|_| size.learn(400, MS * 6));
+        assert!((530..=540).contains(&size.turns()), "{}", size.turns());
+        (0..99).for_each(|_| size.learn(400, MS * 600));
+        assert_eq!(size.turns(), BatchSize::LEAST);
+        (0..99).for_each(|_| size.learn(BatchSize::LEAST - 1, Duration::ZERO));
+        assert_eq!(size.turns(), BatchSize::LEAST, "a small batch says nothing");
+    }
+
+    #[test]
+    fn as_many_turns_may_wait_as_are_done_in_time_and_some_however_slow_it_is() {
+        let mut capacity = Capacity::default();
+        assert!(capacity.turns() >= 1024);
+        (0..99).for_each(|_| capacity.learn(1000, MS * 10, MS));
+        assert!((3450..=3550).contains(&capacity.turns()), "{}", capacity.turns());
+        (0..99).for_each(|_| capacity.learn(1000, MS * 1000, MS * 990));
+        assert!((1700..=1800).contains(&capacity.turns()), "a slow disk counts as a healthy one: {}", capacity.turns());
+        (0..99).for_each(|_| capacity.learn(1000, MS * 1000, MS));
+        assert_eq!(capacity.turns(), Capacity::LEAST);
+    }
+
+    #[test]
+    fn a_pause_leaves_time_to_write_the_batch_and_the_one_before() {
+        assert_eq!([0, 10, 17, 19, 500].map(|write| longest_pause(MS * write)), [40, 20, 6, 5, 5].map(|ms| MS * ms));
+    }
+}
