@@ -6,16 +6,20 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
-use super::files::location::{Location, OpenError};
-use super::files::slot::{Files, Slot};
+use super::files::location::Location;
+use super::files::open_error::OpenError;
+use super::files::open_files::Files;
+use super::files::slot::Slot;
 use super::maintenance::backup::{BackupError, Snapshot, Workshop};
 use super::query::{LeftOut, RecentCount, RecentOpen, RecentState, RecentTurns};
-use super::tables::meta::Failure;
+use super::tables::failure::Failure;
 use super::unwind;
-use super::writer::admission::Intake;
+use super::writer::Writer;
+use super::writer::admission::Admission;
+use super::writer::backoff::Backoff;
 use super::writer::job::Job;
 use super::writer::pace::Capacity;
-use super::writer::{Backoff, Writer, WriterState};
+use super::writer::state::WriterState;
 use crate::settings::StoreSettings;
 use crate::store::contract::{
     Commit, CommitError, Committed, ConversationState, ReadError, Revision, StaleBefore, StaleTurn, StoreSizes,
@@ -29,7 +33,7 @@ use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
 #[derive(Debug, Clone)]
 pub(crate) struct RedbEngine {
     jobs: SyncSender<Job>,
-    intake: Arc<Intake>,
+    admission: Arc<Admission>,
     slot: Arc<Slot>,
     writer: watch::Receiver<WriterState>,
     damaged_records: Arc<AtomicU64>,
@@ -59,11 +63,11 @@ impl RedbEngine {
         let (jobs, received) = sync_channel(settings.queue_commits);
         let (state, writer) = watch::channel(WriterState::Running);
         let workshop = Workshop::of(&location);
-        let intake = Arc::new(Intake::new(Capacity::default().turns()));
-        let (files, counted) = (Arc::clone(&slot), Arc::clone(&intake));
+        let admission = Arc::new(Admission::new(Capacity::default().turns()));
+        let (files, counted) = (Arc::clone(&slot), Arc::clone(&admission));
         let running = Writer::new(received, files, location.clone(), settings.clone(), backoff, counted, state);
         let damaged_records = Arc::default();
-        Ok((Self { jobs, intake, slot, writer, damaged_records, workshop, location, cache_bytes }, running))
+        Ok((Self { jobs, admission, slot, writer, damaged_records, workshop, location, cache_bytes }, running))
     }
 
     /// A store whose writer's thread ends by a panic.
@@ -80,7 +84,7 @@ impl RedbEngine {
     /// Resolves when the commit is durable, or is not and says why.
     pub(crate) fn commit(&self, commit: Commit) -> impl Future<Output = Result<Committed, CommitError>> + use<> {
         let (reply, answer) = oneshot::channel();
-        let job = self.intake.place(commit.weight()).map(|place| Job::Commit(commit, reply, place));
+        let job = self.admission.admit(commit.weight()).map(|permit| Job::Commit(commit, reply, permit));
         self.ask(job, answer)
     }
 
@@ -135,7 +139,8 @@ impl RedbEngine {
         }
     }
 
-    /// Tells the writer to close, and does not wait for it. Only for one that has nothing else to do.
+    /// Tells the writer to close, and does not wait for it.
+    #[cfg(test)]
     pub(crate) fn tell_to_close(&self) {
         let (nobody, _) = oneshot::channel();
         let _ = self.jobs.try_send(Job::Close(nobody));

@@ -13,7 +13,9 @@ use std::iter;
 use std::sync::Arc;
 
 use super::journal::entry::Entry;
-use super::tables::record::{self, Conversation, DamagedRecord};
+use super::tables::record::conversation::Conversation;
+use super::tables::record::damaged::DamagedRecord;
+use super::tables::record::{self};
 use crate::turn::{ConversationId, Ordinal, TurnId};
 
 /// A piece of this size takes no further commit: some thousand turns, which the checkpoint moves in a few milliseconds.

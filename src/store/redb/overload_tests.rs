@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use super::writer::Backoff;
+use super::writer::backoff::Backoff;
 use super::writer::pace::Capacity;
 use crate::settings::StoreSettings;
 use crate::store::{Commit, CommitError, Location, RedbEngine, TurnRange, Version, check};

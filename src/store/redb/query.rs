@@ -7,9 +7,10 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use super::memtable::{Change, Image, Layers, Recent};
-use super::tables::meta::Failure;
+use super::tables::failure::Failure;
 use super::tables::read::ReadTables;
-use super::tables::record::{self, DamagedRecord};
+use super::tables::record::damaged::DamagedRecord;
+use super::tables::record::{self};
 use crate::store::contract::{ConversationState, StaleBefore, StaleTurn, TurnRange};
 use crate::turn::{ConversationId, Ordinal, StoredTurn, TurnId};
 

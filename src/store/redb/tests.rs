@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use super::writer::Backoff;
+use super::writer::backoff::Backoff;
 use crate::settings::StoreSettings;
 use crate::store::{
     Commit, CommitError, Committed, ConversationState, Location, OpenError, ReadError, RedbEngine, Revision,

@@ -5,22 +5,22 @@
 //! of the journal up to that version. The size of a step follows from how long earlier steps took, so that nobody waits
 //! long for one.
 
-use std::io;
-use std::sync::mpsc::{SyncSender, sync_channel};
+pub(crate) mod debt;
+pub(crate) mod step_size;
+pub(crate) mod transfer;
+
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use redb::{ReadableTable, Table, WriteTransaction};
-
+use self::debt::owed;
+use self::step_size::StepSize;
+use self::transfer::move_conversations;
+use crate::store::redb::files::location::Location;
 use crate::store::redb::files::slot::Slot;
-use crate::store::redb::memtable::{Change, PIECE_BYTES, Recent};
-use crate::store::redb::tables::index::{self, TurnHasher};
-use crate::store::redb::tables::meta::{
-    CONVERSATIONS, Failure, INDEX, KEYS, META, META_CHECKPOINT, META_LIVE_BYTES, META_NEXT_KEY, OPEN_TURNS, TURNS,
-    read_number,
-};
+use crate::store::redb::memtable::{PIECE_BYTES, Recent};
+use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::unwind;
-use crate::store::redb::writer::pace::{self, StepSize};
+
 use crate::turn::ConversationId;
 
 /// In how many steps the image is moved at least.
@@ -96,7 +96,7 @@ impl Checkpoint {
     /// How many bytes must be moved for this many bytes taken in, by how full the image is.
     pub(crate) fn owed_bytes(&self, taken_bytes: usize) -> u64 {
         let size = self.slot.with(|files| files.image().size()).unwrap_or_default();
-        pace::owed(size, self.limit, taken_bytes)
+        owed(size, self.limit, taken_bytes)
     }
 
     /// Waits until this many bytes were moved in all, `at_most` has passed, or the background has nothing to do.
@@ -164,6 +164,33 @@ impl Checkpoint {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes steps until everything is moved.
+    pub(crate) fn move_all(&self) -> Result<(), String> {
+        if let Some(cause) = self.failure() {
+            return Err(cause);
+        }
+        while !self.slot.with(|files| files.image().layers().is_empty()).unwrap_or(true) {
+            self.step()?;
+        }
+        Ok(())
+    }
+
+    /// Takes steps until everything is moved, and closes the files. Then they have no journal any more; an error says
+    /// why it is still needed.
+    pub(crate) fn close(&self, location: &Location) -> Result<(), String> {
+        let moved = self.move_all();
+        let _no_step = self.pause();
+        let Some(files) = self.slot.take("it is closed".into()) else { return Err("it is closed".into()) };
+        match moved {
+            Ok(()) => location.retire(files),
+            Err(cause) => {
+                tracing::warn!(%cause, "the journal could not be moved into the tables; it is read when the store is opened");
+                files.close();
+                Err(cause)
+            }
+        }
+    }
+
     fn take_step(&self) -> Result<(), String> {
         let start = Instant::now();
         let step_bytes = self.progress().step_size.bytes().min(self.limit / STEPS);
@@ -213,132 +240,11 @@ fn in_order_of_keys(mut pieces: Vec<Arc<Recent>>) -> Vec<ConversationId> {
     pieces.iter().map(|recent| recent.conversation.id.clone()).collect()
 }
 
-/// A thread that takes steps while they are worthwhile. It ends when this is dropped.
-#[derive(Debug)]
-pub(crate) struct Background(SyncSender<()>);
-
-impl Background {
-    pub(crate) fn start(checkpoint: Arc<Checkpoint>) -> io::Result<Self> {
-        let (wakes, woken) = sync_channel(1);
-        let thread = std::thread::Builder::new().name("store-checkpoint".into());
-        thread.spawn(move || {
-            while woken.recv().is_ok() {
-                while checkpoint.is_worthwhile() && checkpoint.step_in_background() {}
-            }
-        })?;
-        Ok(Self(wakes))
-    }
-
-    /// A handle whose wake-ups are ignored.
-    #[cfg(test)]
-    pub(crate) fn by_hand() -> Self {
-        Self(sync_channel(1).0)
-    }
-
-    /// Has it look whether there is something to do.
-    pub(crate) fn wake(&self) {
-        // One that was woken before and has not looked yet will look.
-        let _ = self.0.try_send(());
-    }
-}
-
-/// Writes pieces to the tables, and that the tables hold everything up to a row of the journal, if they do.
-/// Gives the conversations' keys.
-pub(crate) fn move_conversations(
-    txn: &WriteTransaction,
-    hasher: TurnHasher,
-    moving: &[Arc<Recent>],
-    checkpoint: Option<u64>,
-) -> Result<Vec<u64>, Failure> {
-    let mut meta = txn.open_table(META)?;
-    let mut tables = Tables::open(txn, hasher)?;
-    let mut next_key = read_number(&meta, META_NEXT_KEY)?;
-    let mut keys = Vec::with_capacity(moving.len());
-    for recent in moving {
-        keys.push(tables.write(recent, &mut next_key)?);
-    }
-    meta.insert(META_NEXT_KEY, next_key.to_le_bytes().as_slice())?;
-    let live_bytes = read_number(&meta, META_LIVE_BYTES)?.saturating_add_signed(tables.growth);
-    meta.insert(META_LIVE_BYTES, live_bytes.to_le_bytes().as_slice())?;
-    if let Some(row) = checkpoint {
-        meta.insert(META_CHECKPOINT, row.to_le_bytes().as_slice())?;
-    }
-    Ok(keys)
-}
-
-struct Tables<'txn> {
-    keys: Table<'txn, &'static str, u64>,
-    conversations: Table<'txn, u64, &'static [u8]>,
-    turns: Table<'txn, (u64, u64), &'static [u8]>,
-    index: Table<'txn, (u64, u64), u64>,
-    open_turns: Table<'txn, (u64, &'static str), &'static [u8]>,
-    hasher: TurnHasher,
-    /// By how many bytes the rows have grown.
-    growth: i64,
-}
-
-impl<'txn> Tables<'txn> {
-    fn open(txn: &'txn WriteTransaction, hasher: TurnHasher) -> Result<Self, Failure> {
-        Ok(Self {
-            keys: txn.open_table(KEYS)?,
-            conversations: txn.open_table(CONVERSATIONS)?,
-            turns: txn.open_table(TURNS)?,
-            index: txn.open_table(INDEX)?,
-            open_turns: txn.open_table(OPEN_TURNS)?,
-            hasher,
-            growth: 0,
-        })
-    }
-
-    fn grow(&mut self, added: usize, removed: usize) {
-        let signed = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
-        self.growth = self.growth.saturating_add(signed(added)).saturating_sub(signed(removed));
-    }
-
-    fn write(&mut self, recent: &Recent, next_key: &mut u64) -> Result<u64, Failure> {
-        let conversation = &recent.conversation;
-        let id = conversation.id.as_str();
-        let known = self.keys.get(id)?.map(|key| key.value());
-        let key = known.unwrap_or(*next_key);
-        if known.is_none() {
-            *next_key = key.saturating_add(1);
-            self.keys.insert(id, key)?;
-            self.grow(id.len() + size_of::<u64>(), 0);
-        }
-        for (ordinal, record) in recent.sealed_after(0) {
-            let before = self.turns.insert((key, ordinal.get()), &**record)?.map(|turn| turn.value().len());
-            self.grow(2 * size_of::<u64>() + record.len(), before.map_or(0, |bytes| 2 * size_of::<u64>() + bytes));
-        }
-        for (turn_id, change) in &recent.turns {
-            let turn_id = turn_id.as_str();
-            let place = size_of::<u64>() + turn_id.len();
-            match change {
-                Change::Sealed(ordinal) => {
-                    if index::insert(&mut self.index, key, self.hasher.hash(turn_id), ordinal.get())? {
-                        self.grow(3 * size_of::<u64>(), 0);
-                    }
-                    let open = self.open_turns.remove((key, turn_id))?.map(|open| open.value().len());
-                    self.grow(0, open.map_or(0, |bytes| place + bytes));
-                }
-                Change::Open(record) => {
-                    let before = self.open_turns.insert((key, turn_id), &**record)?.map(|open| open.value().len());
-                    self.grow(place + record.len(), before.map_or(0, |bytes| place + bytes));
-                }
-            }
-        }
-        let record = conversation.encode()?;
-        let before = self.conversations.insert(key, &*record)?.map(|before| before.value().len());
-        self.grow(size_of::<u64>() + record.len(), before.map_or(0, |bytes| size_of::<u64>() + bytes));
-        Ok(key)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::channel;
 
     use super::*;
-    use crate::store::Location;
 
     #[test]
     fn whoever_waits_for_a_step_is_next_however_soon_the_same_thread_asks_again() {

@@ -7,7 +7,8 @@ use super::disk::Disk;
 use super::model::Model;
 use super::workload::Operation;
 use crate::settings::StoreSettings;
-use crate::store::redb::writer::{Backoff, Step, Writer};
+use crate::store::redb::writer::backoff::Backoff;
+use crate::store::redb::writer::{Step, Writer};
 use crate::store::{Commit, CommitError, Committed, OpenError, ReadError, RedbEngine, TurnOutcome, TurnRange};
 use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
 

@@ -2,7 +2,8 @@ use super::disk::Disk;
 use super::from_environment;
 use crate::settings::StoreSettings;
 use crate::simulate::random::Random;
-use crate::store::redb::writer::{Backoff, Step};
+use crate::store::redb::writer::Step;
+use crate::store::redb::writer::backoff::Backoff;
 use crate::store::{Commit, RedbEngine, StagedTurn, StoreFile, TurnRange};
 use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, RunningTime, TurnId};
 

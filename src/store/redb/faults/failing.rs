@@ -7,7 +7,8 @@ use super::disk::{Disk, Failing, Fault, Kind};
 use super::from_environment;
 use super::workload::Workload;
 use crate::settings::StoreSettings;
-use crate::store::redb::writer::{Backoff, Step};
+use crate::store::redb::writer::Step;
+use crate::store::redb::writer::backoff::Backoff;
 use crate::store::{CommitError, ReadError, RedbEngine, StoreFile, TurnRange};
 use crate::turn::ConversationId;
 

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use redb::{Builder, Database, DatabaseError, StorageBackend};
 
-use crate::store::redb::tables::meta::StoreFile;
+use crate::store::redb::tables::store_file::StoreFile;
 
 /// Opens the store's files on a storage that a test makes: in memory, failing, or losing what was not synced.
 ///

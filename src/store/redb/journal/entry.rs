@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::store::redb::tables::record::{Conversation, DamagedRecord};
+use crate::store::redb::tables::record::conversation::Conversation;
+use crate::store::redb::tables::record::damaged::DamagedRecord;
 
 /// What one commit changed in a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,19 +5,22 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, TryLockError};
 
-use redb::{Builder, Key, ReadTransaction, ReadableTable, TableDefinition, TableError, Value, WriteTransaction};
+use redb::{Builder, ReadTransaction};
 
 use crate::link;
 use crate::store::contract::ReadError;
-use crate::store::redb::checkpoint::move_conversations;
+use crate::store::redb::checkpoint::transfer::move_conversations;
 use crate::store::redb::files::location::Location;
-use crate::store::redb::files::slot::{Files, begin_tables};
+use crate::store::redb::files::open_files::Files;
 use crate::store::redb::memtable::{Layers, Recent};
+use crate::store::redb::tables::copy::copy_tables;
+use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::TurnHasher;
-use crate::store::redb::tables::meta::{
-    CONVERSATIONS, Failure, INDEX, KEYS, LOST_OPEN_TURNS, LOST_ROWS, LOST_TURNS, META, META_JOURNAL, OPEN_TURNS,
-    StoreFile, TURNS, find_conversation, write_running_time,
-};
+use crate::store::redb::tables::meta::{META, META_JOURNAL, write_running_time};
+use crate::store::redb::tables::read::find_conversation;
+use crate::store::redb::tables::store_file::StoreFile;
+use crate::store::redb::tables::write::begin_write;
+use crate::store::redb::tables::{CONVERSATIONS, KEYS};
 use crate::turn::RunningTime;
 
 /// The suffix of the file in which the copy is built. It stands beside the main file: no other place is known to be
@@ -135,7 +138,7 @@ fn copy(from: &Snapshot, path: &Path, cache_bytes: usize) -> Result<(), Failure>
     let mut builder = Builder::new();
     builder.set_cache_size(cache_bytes);
     let database = builder.create(path)?;
-    let to = begin_tables(&database)?;
+    let to = begin_write(&database)?;
     copy_tables(&from.tables, &to)?;
     move_conversations(&to, from.hasher, &from.not_in_tables()?, Some(from.last_row))?;
     let mut meta = to.open_table(META)?;
@@ -144,34 +147,4 @@ fn copy(from: &Snapshot, path: &Path, cache_bytes: usize) -> Result<(), Failure>
     drop(meta);
     to.commit()?;
     Ok(database.close()?)
-}
-
-/// Copies every table of a main file. Written in the order of their keys, the rows fill their pages.
-pub(crate) fn copy_tables(from: &ReadTransaction, to: &WriteTransaction) -> Result<(), Failure> {
-    copy_table(from, to, META)?;
-    copy_table(from, to, KEYS)?;
-    copy_table(from, to, CONVERSATIONS)?;
-    copy_table(from, to, TURNS)?;
-    copy_table(from, to, INDEX)?;
-    copy_table(from, to, OPEN_TURNS)?;
-    copy_table(from, to, LOST_TURNS)?;
-    copy_table(from, to, LOST_OPEN_TURNS)?;
-    copy_table(from, to, LOST_ROWS)
-}
-
-fn copy_table<K: Key + 'static, V: Value + 'static>(
-    from: &ReadTransaction,
-    to: &WriteTransaction,
-    table: TableDefinition<'_, K, V>,
-) -> Result<(), Failure> {
-    let from = match from.open_table(table) {
-        Err(TableError::TableDoesNotExist(_)) => return Ok(()),
-        opened => opened?,
-    };
-    let mut to = to.open_table(table)?;
-    for row in from.iter()? {
-        let (key, value) = row?;
-        to.insert(key.value(), value.value())?;
-    }
-    Ok(())
 }

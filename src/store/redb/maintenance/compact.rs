@@ -7,17 +7,22 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use redb::{Builder, CompactionError, Database, ReadableDatabase};
+use redb::{Builder, Database, ReadableDatabase};
 
-use super::backup::copy_tables;
 use crate::link;
 use crate::settings::StoreSettings;
-use crate::store::redb::engine::RedbEngine;
-use crate::store::redb::files::location::{Location, OpenError, explain, has_content, sync_directory};
-use crate::store::redb::files::slot::begin_tables;
-use crate::store::redb::tables::meta::{Failure, StoreFile};
-use crate::store::redb::writer::Backoff;
+use crate::store::redb::checkpoint::Checkpoint;
+use crate::store::redb::files::location::Location;
+use crate::store::redb::files::open_error::{OpenError, explain};
+use crate::store::redb::files::path::{has_content, sync_directory};
+use crate::store::redb::files::size::{file_size, pack};
+use crate::store::redb::files::slot::Slot;
+use crate::store::redb::tables::copy::copy_tables;
+use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::store_file::StoreFile;
+use crate::store::redb::tables::write::begin_write;
 
 /// What a compaction did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,12 +74,13 @@ pub fn compact(directory: &Path) -> Result<Compaction, CompactError> {
     if !has_content(&path) {
         return Err(CompactError::Missing { path });
     }
-    let bytes_before = bytes(&path) + bytes(&journal);
+    let bytes_before = file_size(&path) + file_size(&journal);
     let location = Location::Directory(directory.to_owned());
-    // A store that is opened and closed in order leaves everything in the main file.
-    let (engine, writer) = RedbEngine::prepare(location, &StoreSettings::default(), Backoff::default())?;
-    engine.tell_to_close();
-    writer.run_and_close().map_err(|cause| CompactError::Journal { path: path.clone(), cause })?;
+    let settings = StoreSettings::default();
+    let slot = Arc::new(Slot::new(location.open(settings.cache_bytes)?));
+    // Files that are closed in order leave everything in the main file.
+    let closed = Checkpoint::new(slot, settings.journal_bytes).close(&location);
+    closed.map_err(|cause| CompactError::Journal { path: path.clone(), cause })?;
     let old = Builder::new().open(&path).map_err(|error| explain(&path, &error))?;
     let unfinished = link::beside(&path, ".compact");
     let replaced = write_anew(&old, &unfinished)
@@ -86,7 +92,7 @@ pub fn compact(directory: &Path) -> Result<Compaction, CompactError> {
     }
     replaced?;
     sync_directory(link::directory_of(&path))?;
-    Ok(Compaction { bytes_before, bytes_after: bytes(&path) })
+    Ok(Compaction { bytes_before, bytes_after: file_size(&path) })
 }
 
 /// Puts a file in the place of another, for whoever might use that one.
@@ -99,29 +105,11 @@ fn write_anew(old: &Database, path: &Path) -> Result<(), Failure> {
     // What an earlier one left that was cut short.
     let _ = fs::remove_file(path);
     let mut new = Builder::new().create(path)?;
-    let txn = begin_tables(&new)?;
+    let txn = begin_write(&new)?;
     copy_tables(&old.begin_read()?, &txn)?;
     txn.commit()?;
     pack(&mut new)?;
     Ok(new.close()?)
-}
-
-/// Moves the pages of a database together until that makes it no smaller.
-pub(crate) fn pack(database: &mut Database) -> Result<(), CompactionError> {
-    while database.compact()? {}
-    Ok(())
-}
-
-/// Whether so much of a file is free that packing it is worth the time that it takes.
-pub(crate) fn is_sparse(file_bytes: u64, live_bytes: u64) -> bool {
-    // Pages are three quarters full, so a file without a free page is a third larger than its rows.
-    const SMALL: u64 = 16 * 1024 * 1024;
-    file_bytes > live_bytes.saturating_mul(2).saturating_add(SMALL)
-}
-
-/// The size of a file, 0 if there is none.
-pub(crate) fn bytes(path: &Path) -> u64 {
-    fs::metadata(path).map_or(0, |file| file.len())
 }
 
 #[cfg(test)]
@@ -129,6 +117,7 @@ mod tests {
     use redb::TableDefinition;
 
     use super::*;
+    use crate::store::RedbEngine;
     use crate::store::{Commit, TurnRange, Version, check};
     use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, TurnId};
 
@@ -177,7 +166,7 @@ mod tests {
     #[tokio::test]
     async fn a_file_is_packed_when_it_is_asked_for_and_by_an_orderly_stop_when_most_of_it_is_free() {
         let directory = tempfile::tempdir().unwrap();
-        let size = || bytes(&directory.path().join(StoreFile::Main.name()));
+        let size = || file_size(&directory.path().join(StoreFile::Main.name()));
         let store = open(directory.path());
         commit(&store, 0).await;
         store.close().await;
@@ -215,11 +204,5 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         assert!(matches!(compact(directory.path()), Err(CompactError::Missing { .. })));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn a_file_is_sparse_when_it_is_far_larger_than_its_rows() {
-        assert!(!is_sparse(10_000_000, 0) && !is_sparse(1_400_000_000, 1_000_000_000));
-        assert!(is_sparse(20_000_000, 1_000_000) && is_sparse(2_100_000_000, 1_000_000_000));
     }
 }

@@ -7,7 +7,7 @@ use redb::{ReadableTable, Table};
 use siphasher::sip::SipHasher13;
 use uuid::Uuid;
 
-use super::meta::Failure;
+use super::failure::Failure;
 use super::record;
 use crate::turn::Ordinal;
 
@@ -74,7 +74,7 @@ mod tests {
     use redb::{Builder, ReadableDatabase};
 
     use super::*;
-    use crate::store::redb::tables::meta::{INDEX, TURNS};
+    use crate::store::redb::tables::{INDEX, TURNS};
     use crate::turn::{Done, EpochMillis, OpenTurn, TurnId};
 
     #[test]

@@ -1,39 +1,15 @@
-//! The tables of the two redb files. Nothing outside `store` knows a key.
+//! The table `meta`, which both files have: what a file says of itself.
 
-use redb::{ReadTransaction, ReadableTable, StorageError, Table, TableDefinition, TableError, WriteTransaction};
+use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, TableError, WriteTransaction};
 use uuid::Uuid;
 
-use super::record::{Conversation, DamagedRecord};
-use crate::turn::{ConversationId, RunningTime};
+use super::failure::Failure;
+use super::store_file::StoreFile;
+use super::{CONVERSATIONS, INDEX, KEYS, OPEN_TURNS, ROWS, TURNS};
+use crate::turn::RunningTime;
 
-/// What the file says of itself: see the `META_` names. In both files.
+/// A name, one of the `META_` names, to its value.
 pub(crate) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
-
-// The tables by conversation, in the store's main file.
-
-/// A conversation's id to its key: ids are long and stand in every key below, so each is interned once.
-pub(crate) const KEYS: TableDefinition<&str, u64> = TableDefinition::new("conversation_keys");
-/// A conversation's key to its record.
-pub(crate) const CONVERSATIONS: TableDefinition<u64, &[u8]> = TableDefinition::new("conversations");
-/// (conversation, ordinal) to a sealed turn: a conversation's turns are one range, in order.
-pub(crate) const TURNS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("turns");
-/// (conversation, hash of a turn id) to the ordinal of a sealed turn: what makes sealing happen once. See `index`.
-pub(crate) const INDEX: TableDefinition<(u64, u64), u64> = TableDefinition::new("turn_index");
-/// (conversation, turn id) to an open turn.
-pub(crate) const OPEN_TURNS: TableDefinition<(u64, &str), &[u8]> = TableDefinition::new("open_turns");
-
-/// (conversation, ordinal) to what a repair took out of [`TURNS`], or nothing where nothing was left. There only once a
-/// repair was needed. An ordinal that stands here is not given again.
-pub(crate) const LOST_TURNS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("lost_turns");
-/// (conversation, turn id) to what a repair took out of [`OPEN_TURNS`].
-pub(crate) const LOST_OPEN_TURNS: TableDefinition<(u64, &str), &[u8]> = TableDefinition::new("lost_open_turns");
-/// The number of a journal's row to what a repair took out of it.
-pub(crate) const LOST_ROWS: TableDefinition<u64, &[u8]> = TableDefinition::new("lost_journal_rows");
-
-// The journal, in a file of its own.
-
-/// A rising number to what one transaction made durable: some commits, in their order.
-pub(crate) const ROWS: TableDefinition<u64, &[u8]> = TableDefinition::new("rows");
 
 /// Main file: its format, as a little-endian `u32`.
 const META_FORMAT: &str = "format";
@@ -61,60 +37,11 @@ const META_RUNNING_TIME: &str = "running_time";
 /// The format of the files.
 pub(crate) const FORMAT: u32 = 1;
 
-/// One of the two files of a store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum StoreFile {
-    /// The tables by conversation.
-    Main,
-    /// What commits append to.
-    Journal,
-}
-
-impl StoreFile {
-    /// The name of its format.
-    fn format(self) -> &'static str {
-        match self {
-            Self::Main => META_FORMAT,
-            Self::Journal => META_JOURNAL_FORMAT,
-        }
-    }
-}
-
-/// Why a transaction did not go through.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Failure {
-    #[error(transparent)]
-    Storage(#[from] StorageError),
-    #[error(transparent)]
-    Table(#[from] TableError),
-    #[error(transparent)]
-    Transaction(#[from] redb::TransactionError),
-    #[error(transparent)]
-    Commit(#[from] redb::CommitError),
-    #[error(transparent)]
-    Durability(#[from] redb::SetDurabilityError),
-    #[error(transparent)]
-    Database(#[from] redb::DatabaseError),
-    #[error(transparent)]
-    Compaction(#[from] redb::CompactionError),
-    #[error(transparent)]
-    Record(#[from] DamagedRecord),
-    #[error("the store's own record `{0}` is missing or damaged")]
-    Meta(&'static str),
-}
-
-impl Failure {
-    /// Whether the database has had an error of the disk. It answers every later question with that until it is opened
-    /// again.
-    pub(crate) fn is_of_the_disk(&self) -> bool {
-        let (Self::Storage(error)
-        | Self::Table(TableError::Storage(error))
-        | Self::Transaction(redb::TransactionError::Storage(error))
-        | Self::Commit(redb::CommitError::Storage(error))) = self
-        else {
-            return false;
-        };
-        matches!(error, StorageError::Io(_) | StorageError::PreviousIo)
+/// The name of the format of a file.
+fn format_name(file: StoreFile) -> &'static str {
+    match file {
+        StoreFile::Main => META_FORMAT,
+        StoreFile::Journal => META_JOURNAL_FORMAT,
     }
 }
 
@@ -136,7 +63,7 @@ pub(crate) fn read_stamp(txn: &ReadTransaction, file: StoreFile) -> Result<Stamp
         Err(TableError::Storage(error)) => return Err(error.into()),
         Err(_) => return Ok(Stamp::Foreign),
     };
-    let format = meta.get(file.format())?.and_then(|bytes| bytes.value().try_into().ok()).map(u32::from_le_bytes);
+    let format = meta.get(format_name(file))?.and_then(|bytes| bytes.value().try_into().ok()).map(u32::from_le_bytes);
     Ok(format.map_or(Stamp::Foreign, Stamp::Format))
 }
 
@@ -214,21 +141,11 @@ pub(crate) fn write_running_time(
     Ok(())
 }
 
-/// The key and the record of a conversation.
-pub(crate) fn find_conversation(
-    keys: &impl ReadableTable<&'static str, u64>,
-    conversations: &impl ReadableTable<u64, &'static [u8]>,
-    id: &ConversationId,
-) -> Result<Option<(u64, Conversation)>, Failure> {
-    let Some(key) = keys.get(id.as_str())?.map(|key| key.value()) else { return Ok(None) };
-    Ok(Some((key, read_conversation(conversations, key)?)))
-}
-
-/// The record of the conversation of this key.
-pub(crate) fn read_conversation(
-    conversations: &impl ReadableTable<u64, &'static [u8]>,
-    key: u64,
-) -> Result<Conversation, Failure> {
-    let record = conversations.get(key)?.ok_or_else(|| DamagedRecord::missing("conversation"))?;
-    Ok(Conversation::decode(record.value())?)
+/// Writes a value so that a durable commit of it shows that writes work.
+pub(crate) fn touch(txn: &WriteTransaction) -> Result<(), Failure> {
+    let mut meta = txn.open_table(META)?;
+    let previous = meta.get(META_WRITE_CHECK)?.and_then(|bytes| bytes.value().try_into().ok());
+    let count = previous.map_or(0, u64::from_le_bytes).wrapping_add(1);
+    meta.insert(META_WRITE_CHECK, count.to_le_bytes().as_slice())?;
+    Ok(())
 }

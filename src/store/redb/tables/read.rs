@@ -2,11 +2,13 @@
 
 use std::cell::OnceCell;
 
-use redb::{Key, ReadOnlyTable, ReadTransaction, TableDefinition, Value};
+use redb::{Key, ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition, Value};
 
+use super::failure::Failure;
 use super::index::{self, TurnHasher};
-use super::meta::{CONVERSATIONS, Failure, INDEX, KEYS, OPEN_TURNS, TURNS, read_conversation};
-use super::record::Conversation;
+use super::record::conversation::Conversation;
+use super::record::damaged::DamagedRecord;
+use super::{CONVERSATIONS, INDEX, KEYS, OPEN_TURNS, TURNS};
 use crate::turn::{ConversationId, Ordinal, TurnId};
 
 /// One consistent state of the tables, each of which is opened when it is first needed.
@@ -75,4 +77,23 @@ impl ReadTables {
         let hash = self.hasher.hash(turn_id.as_str());
         index::find(self.index.of(&self.txn)?, self.turns()?, key, hash, turn_id.as_str())
     }
+}
+
+/// The key and the record of a conversation.
+pub(crate) fn find_conversation(
+    keys: &impl ReadableTable<&'static str, u64>,
+    conversations: &impl ReadableTable<u64, &'static [u8]>,
+    id: &ConversationId,
+) -> Result<Option<(u64, Conversation)>, Failure> {
+    let Some(key) = keys.get(id.as_str())?.map(|key| key.value()) else { return Ok(None) };
+    Ok(Some((key, read_conversation(conversations, key)?)))
+}
+
+/// The record of the conversation of this key.
+pub(crate) fn read_conversation(
+    conversations: &impl ReadableTable<u64, &'static [u8]>,
+    key: u64,
+) -> Result<Conversation, Failure> {
+    let record = conversations.get(key)?.ok_or_else(|| DamagedRecord::missing("conversation"))?;
+    Ok(Conversation::decode(record.value())?)
 }

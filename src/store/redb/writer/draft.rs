@@ -1,15 +1,16 @@
 //! What the commits of one transaction become, on top of what is durable.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry as Place;
+use std::collections::hash_map::Entry as Slot;
 use std::sync::Arc;
 
 use crate::store::contract::{Commit, CommitError, Committed, TurnOutcome, Version};
 use crate::store::redb::journal::entry::Entry;
 use crate::store::redb::memtable::{Change, Image};
-use crate::store::redb::tables::meta::Failure;
+use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::read::ReadTables;
-use crate::store::redb::tables::record::{self, Conversation};
+use crate::store::redb::tables::record::conversation::Conversation;
+use crate::store::redb::tables::record::{self};
 use crate::turn::{ConversationId, EpochMillis, Ordinal, SealedTurn, TurnId, Usage};
 
 /// The commits so far of one transaction. Nothing of it is seen by anyone before it is durable.
@@ -42,11 +43,11 @@ impl<'a> Draft<'a> {
     pub(crate) fn apply(&mut self, commit: &Commit) -> Result<Result<Committed, CommitError>, Failure> {
         let (image, tables) = (self.image, self.tables);
         let drafted = match self.conversations.entry(commit.conversation_id.clone()) {
-            Place::Occupied(there) => there.into_mut(),
-            Place::Vacant(place) => match Drafted::load(image, tables, &commit.conversation_id) {
+            Slot::Occupied(there) => there.into_mut(),
+            Slot::Vacant(slot) => match Drafted::load(image, tables, &commit.conversation_id) {
                 // Its loss is its own: the commits of others in this transaction go on, and the database is sound.
                 Err(Failure::Record(damaged)) => return Ok(Err(CommitError::Unavailable(damaged.to_string()))),
-                loaded => place.insert(loaded?),
+                loaded => slot.insert(loaded?),
             },
         };
         let actual = drafted.conversation.version;

@@ -2,12 +2,12 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::admission::Place;
+use super::admission::Permit;
 use crate::store::contract::{Commit, CommitError, Committed};
 
 /// A job for the writer.
 pub(crate) enum Job {
-    Commit(Commit, oneshot::Sender<Result<Committed, CommitError>>, Place),
+    Commit(Commit, oneshot::Sender<Result<Committed, CommitError>>, Permit),
     CheckWrite(oneshot::Sender<Result<(), CommitError>>),
     /// Add this to the running time.
     Tick(Duration, oneshot::Sender<Result<(), CommitError>>),
@@ -20,7 +20,7 @@ impl Job {
     /// How many turns it has.
     pub(crate) fn turns(&self) -> usize {
         match self {
-            Self::Commit(_, _, place) => place.turns(),
+            Self::Commit(_, _, permit) => permit.turns(),
             Self::CheckWrite(_) | Self::Tick(..) | Self::Close(_) => 0,
         }
     }
@@ -28,9 +28,9 @@ impl Job {
     /// Answers the caller. A caller that dropped its future does not need the answer.
     pub(crate) fn answer(self, answer: Answer) {
         match self {
-            Self::Commit(_, reply, place) => {
-                // A caller that sends again as soon as it is answered must find its place free.
-                drop(place);
+            Self::Commit(_, reply, permit) => {
+                // A caller that sends again as soon as it is answered must find its turns free.
+                drop(permit);
                 let _ = reply.send(answer.map(Option::unwrap_or_default));
             }
             Self::CheckWrite(reply) | Self::Tick(_, reply) => {

@@ -1,7 +1,12 @@
 pub(crate) mod admission;
+pub(crate) mod background;
+pub(crate) mod backoff;
+mod batch;
 pub(crate) mod draft;
 pub(crate) mod job;
 pub(crate) mod pace;
+pub(crate) mod state;
+mod transaction;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,48 +15,24 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 
-use self::admission::Intake;
+use self::admission::Admission;
+use self::background::Background;
+use self::backoff::Backoff;
+use self::batch::Batch;
 use self::job::{Answer, Job};
 use self::pace::{BatchSize, Capacity, Growth};
+use self::state::{ReportOnExit, WriterState};
+use self::transaction::Transaction;
 use crate::settings::StoreSettings;
 use crate::store::contract::CommitError;
-use crate::store::redb::checkpoint::{Background, Checkpoint};
+use crate::store::redb::checkpoint::Checkpoint;
 use crate::store::redb::files::location::Location;
-use crate::store::redb::files::slot::{Files, Slot};
-use crate::store::redb::journal::append::{Drafted, append, draft, ticked, touch};
-use crate::store::redb::tables::meta::Failure;
-use crate::store::redb::tables::record::DamagedRecord;
+use crate::store::redb::files::open_files::Files;
+use crate::store::redb::files::slot::Slot;
+use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::meta::touch;
+use crate::store::redb::tables::record::damaged::DamagedRecord;
 use crate::store::redb::unwind;
-
-/// How long the writer waits before it opens a failed store again; doubled each time, up to the longest.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Backoff {
-    pub(crate) first: Duration,
-    pub(crate) longest: Duration,
-}
-
-impl Default for Backoff {
-    /// A passing failure is over in the blink of an eye; one that stays is not made worse by asking.
-    fn default() -> Self {
-        Self { first: Duration::from_millis(50), longest: Duration::from_secs(5) }
-    }
-}
-
-impl Backoff {
-    fn after(self, wait: Duration) -> Duration {
-        wait.saturating_mul(2).min(self.longest)
-    }
-}
-
-/// How the writer's thread is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum WriterState {
-    Running,
-    /// It was told to close, and has.
-    Closed,
-    /// It is gone though nobody told it to: nothing will become durable any more.
-    Dead,
-}
 
 /// The only place that appends to the journal, on a thread of its own: makes all commits that wait durable with one
 /// fsync.
@@ -63,7 +44,7 @@ pub(crate) struct Writer {
     checkpoint: Arc<Checkpoint>,
     /// Wakes the thread that takes the checkpoint's steps; without one they are taken here.
     background: Option<Background>,
-    intake: Arc<Intake>,
+    admission: Arc<Admission>,
     capacity: Capacity,
     batch_size: BatchSize,
     growth: Growth,
@@ -89,7 +70,7 @@ impl Writer {
         location: Location,
         settings: StoreSettings,
         backoff: Backoff,
-        intake: Arc<Intake>,
+        admission: Arc<Admission>,
         state: watch::Sender<WriterState>,
     ) -> Self {
         let state = ReportOnExit { state, exit: WriterState::Dead };
@@ -100,7 +81,7 @@ impl Writer {
             slot,
             checkpoint,
             background: None,
-            intake,
+            admission,
             capacity: Capacity::default(),
             batch_size: BatchSize::default(),
             growth: Growth::new(settings.journal_bytes),
@@ -122,13 +103,7 @@ impl Writer {
     }
 
     /// Works until it is told to close or nobody is left to ask.
-    pub(crate) fn run(self) {
-        // The failure is in the log.
-        let _ = self.run_and_close();
-    }
-
-    /// Like [`run`](Self::run), but returns why the journal is still needed.
-    pub(crate) fn run_and_close(mut self) -> Result<(), String> {
+    pub(crate) fn run(mut self) {
         let closed = loop {
             if let Step::End(closed) = self.step() {
                 break closed;
@@ -138,39 +113,13 @@ impl Writer {
         let Some(reply) = closed else {
             let _no_step = self.checkpoint.pause();
             self.slot.empty("it is closed".into());
-            return Ok(());
+            return;
         };
-        let closed = self.close();
+        // The failure is in the log.
+        let _ = self.checkpoint.close(&self.location);
         self.state.exit = WriterState::Closed;
         drop(self);
         let _ = reply.send(());
-        closed
-    }
-
-    /// Moves everything into the tables and closes the files; returns why that failed.
-    fn close(&mut self) -> Result<(), String> {
-        let moved = self.move_all();
-        let _no_step = self.checkpoint.pause();
-        let Some(files) = self.slot.take("it is closed".into()) else { return Err("it is closed".into()) };
-        match moved {
-            Ok(()) => self.location.retire(files),
-            Err(cause) => {
-                tracing::warn!(%cause, "the journal could not be moved into the tables; it is read when the store is opened");
-                files.close();
-                Err(cause)
-            }
-        }
-    }
-
-    /// Moves all of the image into the tables.
-    pub(crate) fn move_all(&self) -> Result<(), String> {
-        if let Some(cause) = self.checkpoint.failure() {
-            return Err(cause);
-        }
-        while !self.slot.with(|files| files.image().layers().is_empty()).unwrap_or(true) {
-            self.checkpoint.step()?;
-        }
-        Ok(())
     }
 
     /// Does what comes next, and waits for it if need be.
@@ -251,7 +200,7 @@ impl Writer {
                 self.patience = self.last.write.min(MOST_PATIENCE);
                 if has_room {
                     self.capacity.learn(turns, gathered.elapsed(), self.last.append);
-                    self.intake.set_most(self.capacity.turns());
+                    self.admission.set_most(self.capacity.turns());
                 }
                 batch.into_iter().zip(answers).for_each(|(job, answer)| job.answer(answer));
                 if let Some(background) = &self.background {
@@ -297,23 +246,19 @@ impl Writer {
     /// durable; after `Err`, the outcome is unknown.
     fn transact(&mut self, batch: &[Job], turns: usize, has_room: bool) -> Result<Vec<Answer>, String> {
         let begun = Instant::now();
-        let drafted = self.slot.with(|files| draft(files, batch, has_room))?;
+        let drafted = self.slot.with(|files| Transaction::draft(files, batch, has_room))?;
         if has_room {
             self.batch_size.learn(turns, begun.elapsed());
         }
-        let Drafted { answers, entries, row, trim } = drafted.map_err(|failure| failure.to_string())?;
-        let checks = batch.iter().any(|job| matches!(job, Job::CheckWrite(_)));
-        if checks {
+        let transaction = drafted.map_err(|failure| failure.to_string())?;
+        if transaction.checks_write {
             self.check_tables().map_err(|failure| failure.to_string())?;
         }
         let begun = Instant::now();
-        let mut row_bytes = 0;
-        let ticked = self.slot.with(|files| ticked(files.running_time(), batch))?;
-        if checks || ticked.is_some() || !entries.is_empty() {
-            let appended = self.slot.with(|files| append(files, &entries, checks, ticked, row, trim))?;
-            row_bytes = appended.map_err(|failure| failure.to_string())?;
-        }
+        let appended = self.slot.with(|files| transaction.append(files))?;
+        let row_bytes = appended.map_err(|failure| failure.to_string())?;
         self.last.append = begun.elapsed();
+        let Transaction { answers, entries, row, .. } = transaction;
         (self.last.turns, self.last.moved_bytes) = (0, self.checkpoint.moved_bytes());
         if !entries.is_empty() {
             let piece_bytes = self.checkpoint.piece_bytes();
@@ -388,6 +333,14 @@ pub(crate) enum Step {
     End(Option<oneshot::Sender<()>>),
 }
 
+enum Next {
+    Batch(Batch),
+    Retry,
+    Close(Batch, oneshot::Sender<()>),
+    /// Every handle on the store is gone.
+    Abandoned,
+}
+
 /// Measurements of the last batch.
 #[derive(Debug, Default)]
 struct LastBatch {
@@ -399,42 +352,4 @@ struct LastBatch {
     write: Duration,
     /// The part of that time that the journal took.
     append: Duration,
-}
-
-/// Jobs that one transaction does.
-struct Batch {
-    jobs: Vec<Job>,
-    /// The number of their turns.
-    turns: usize,
-    /// When the writer began to gather them.
-    begun: Instant,
-    /// Whether the image has room for their commits, or why the store has failed.
-    room: Result<bool, String>,
-}
-
-impl Batch {
-    fn add(&mut self, job: Job) {
-        self.turns += job.turns();
-        self.jobs.push(job);
-    }
-}
-
-enum Next {
-    Batch(Batch),
-    Retry,
-    Close(Batch, oneshot::Sender<()>),
-    /// Every handle on the store is gone.
-    Abandoned,
-}
-
-/// Tells how the thread ended even where it ends by a panic.
-struct ReportOnExit {
-    state: watch::Sender<WriterState>,
-    exit: WriterState,
-}
-
-impl Drop for ReportOnExit {
-    fn drop(&mut self) {
-        self.state.send_replace(self.exit);
-    }
 }

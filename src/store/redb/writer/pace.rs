@@ -3,52 +3,6 @@
 
 use std::time::Duration;
 
-/// The bytes that one step of the checkpoint moves, derived from how long earlier steps took.
-#[derive(Debug)]
-pub(crate) struct StepSize(usize);
-
-impl StepSize {
-    /// The target duration of a step, its fsync included: a caller that waits for the checkpoint waits for the end of a
-    /// step.
-    const AIM: Duration = Duration::from_millis(12);
-    /// Some hundred turns. Smaller steps are hardly faster, because of the fsync, and take more time in total.
-    const LEAST_BYTES: usize = 128 * 1024;
-    const MOST_BYTES: usize = 512 * 1024;
-
-    pub(crate) fn bytes(&self) -> usize {
-        self.0
-    }
-
-    /// Learns from a step. A step that was slow by chance, such as a disk hiccup, at most halves the next one.
-    pub(crate) fn learn(&mut self, moved_bytes: usize, took: Duration) {
-        // The last step of a layer may be small, and says little about a full one.
-        if moved_bytes < self.0 / 2 {
-            return;
-        }
-        let aimed = moved_bytes as u128 * Self::AIM.as_nanos() / took.as_nanos().max(1);
-        let aimed = usize::try_from(aimed).unwrap_or(usize::MAX);
-        self.0 = aimed.clamp(self.0 / 2, self.0 * 2).clamp(Self::LEAST_BYTES, Self::MOST_BYTES);
-    }
-}
-
-impl Default for StepSize {
-    fn default() -> Self {
-        Self(Self::LEAST_BYTES)
-    }
-}
-
-/// How many bytes the checkpoint has to move for `taken_bytes` taken into an image of this size: none below six tenths
-/// of its limit, rising to twice as many at the limit. In between, intake and checkpoint balance at the checkpoint's
-/// own speed.
-pub(crate) fn owed(size: usize, limit: usize, taken_bytes: usize) -> u64 {
-    // The checkpoint begins at five tenths, and up to this point no commit waits for it.
-    let begin = limit / 10 * 6;
-    let range = limit.saturating_sub(begin).max(1);
-    let over = size.saturating_sub(begin).min(range);
-    let owed = taken_bytes as u128 * 2 * over as u128 / range as u128;
-    u64::try_from(owed).unwrap_or(u64::MAX)
-}
-
 /// The bytes that a turn adds to the image, averaged over about half of the image's limit. The first turn of each
 /// conversation in a layer adds more than later ones, so an average over one batch would make pauses long in a new
 /// layer and short in an old one.
@@ -170,76 +124,6 @@ mod tests {
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
-
-    #[test]
-    fn a_step_comes_to_move_what_it_can_move_in_its_time() {
-        let mut size = StepSize::default();
-        // A disk that takes a millisecond for 24 KiB.
-        for _ in 0..10 {
-            let bytes = size.bytes();
-            size.learn(bytes, MS * u32::try_from(bytes / 1024).unwrap() / 24);
-        }
-        let kib = size.bytes() / 1024;
-        assert!((280..=296).contains(&kib), "{kib} KiB take {} ms", kib / 24);
-    }
-
-    #[test]
-    fn a_step_is_bounded_whatever_it_took() {
-        let mut size = StepSize::default();
-        for took in [Duration::ZERO, MS, MS * 5000] {
-            for _ in 0..20 {
-                let before = size.bytes();
-                size.learn(before, took);
-                assert!(size.bytes() >= before / 2 && size.bytes() <= before * 2, "{before} to {}", size.bytes());
-                assert!((StepSize::LEAST_BYTES..=StepSize::MOST_BYTES).contains(&size.bytes()));
-            }
-        }
-        assert_eq!(size.bytes(), StepSize::LEAST_BYTES);
-    }
-
-    #[test]
-    fn the_short_last_step_of_a_layer_changes_nothing() {
-        let mut size = StepSize::default();
-        size.learn(size.bytes(), MS * 6);
-        let before = size.bytes();
-        size.learn(before / 2 - 1, MS * 5000);
-        assert_eq!(size.bytes(), before);
-    }
-
-    #[test]
-    fn the_fuller_the_image_the_more_is_owed_and_twice_what_came_at_the_limit() {
-        let owed = |percent: usize| owed(percent * 1000, 100_000, 50);
-        assert_eq!([0, 50, 60, 70, 80, 90, 100, 300].map(owed), [0, 0, 0, 25, 50, 75, 100, 100]);
-        assert_eq!(super::owed(7, 0, 50), 100, "an image that may hold nothing");
-    }
-
-    /// Takes in and moves alternately, and returns the largest size.
-    fn largest_size(limit: usize, taken_a_batch: usize, moved_a_step: usize) -> usize {
-        let (mut size, mut largest, mut moved) = (0, 0, 0);
-        for _ in 0..10_000 {
-            size += taken_a_batch;
-            largest = largest.max(size);
-            let until = moved + usize::try_from(owed(size, limit, taken_a_batch)).unwrap();
-            // The longest pause is as long as four steps.
-            for _ in 0..4 {
-                if moved >= until {
-                    break;
-                }
-                moved += moved_a_step;
-                size = size.saturating_sub(moved_a_step);
-            }
-        }
-        largest
-    }
-
-    #[test]
-    fn an_image_does_not_get_full_where_the_checkpoint_moves_in_a_pause_what_a_batch_brings() {
-        for (taken, moved) in [(400, 130), (400, 400), (50, 130), (1, 500)] {
-            let largest = largest_size(20_000, taken, moved);
-            assert!(largest <= 20_000, "{largest}, taken {taken}, moved {moved}");
-        }
-        assert!(largest_size(20_000, 400, 90) > 20_000, "where it does not, what comes has to be refused");
-    }
 
     #[test]
     fn what_a_turn_adds_is_learned_over_many_batches() {

@@ -2,12 +2,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableError};
 
-use super::{CheckReport, Violation};
+use super::report::{CheckReport, Violation};
+use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::{self, TurnHasher};
-use crate::store::redb::tables::meta::{
-    CONVERSATIONS, Failure, INDEX, KEYS, LOST_TURNS, META, META_NEXT_KEY, OPEN_TURNS, TURNS, read_number, read_store_id,
-};
-use crate::store::redb::tables::record::{self, Conversation};
+use crate::store::redb::tables::meta::{META, META_NEXT_KEY, read_number, read_store_id};
+use crate::store::redb::tables::record::conversation::Conversation;
+use crate::store::redb::tables::record::{self};
+use crate::store::redb::tables::{CONVERSATIONS, INDEX, KEYS, LOST_TURNS, OPEN_TURNS, TURNS};
 use crate::turn::{ConversationId, EpochMillis, Ordinal, Usage};
 
 /// Looks at every record of one state of the store.

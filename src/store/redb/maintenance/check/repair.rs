@@ -4,13 +4,13 @@ use redb::{Database, Key, ReadableTable, Table, TableDefinition, Value, WriteTra
 
 use super::inspect::count;
 use crate::store::contract::Version;
-use crate::store::redb::files::slot::begin_tables;
+use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::{self, TurnHasher};
-use crate::store::redb::tables::meta::{
-    CONVERSATIONS, Failure, INDEX, KEYS, LOST_OPEN_TURNS, LOST_TURNS, META, META_LIVE_BYTES, META_NEXT_KEY, OPEN_TURNS,
-    TURNS, read_number, read_store_id,
-};
-use crate::store::redb::tables::record::{self, Conversation};
+use crate::store::redb::tables::meta::{META, META_LIVE_BYTES, META_NEXT_KEY, read_number, read_store_id};
+use crate::store::redb::tables::record::conversation::Conversation;
+use crate::store::redb::tables::record::{self};
+use crate::store::redb::tables::write::begin_write;
+use crate::store::redb::tables::{CONVERSATIONS, INDEX, KEYS, LOST_OPEN_TURNS, LOST_TURNS, OPEN_TURNS, TURNS};
 use crate::turn::{ConversationId, Ordinal};
 
 /// The most missing turns that are noted: a wild ordinal must not have the repair write for ever.
@@ -21,7 +21,7 @@ const MOST_GAPS: usize = 1_000_000;
 /// The turns are the truth. What of them cannot be read, or is there a second time, is moved aside, and its ordinal is
 /// not given again. A gap is noted likewise. Rows of a key that no conversation has are left for a person to look at.
 pub(super) fn derive(database: &Database) -> Result<(), Failure> {
-    let txn = begin_tables(database)?;
+    let txn = begin_write(database)?;
     let ids = keys(&txn)?;
     let hasher = TurnHasher::of(read_store_id(&txn.open_table(META)?)?);
     for (key, id) in &ids {

@@ -7,10 +7,11 @@ use redb::{ReadableTable, TableDefinition};
 use super::*;
 use crate::settings::StoreSettings;
 use crate::store::redb::journal::entry;
-use crate::store::redb::tables::meta::{
-    CONVERSATIONS, INDEX, KEYS, META, META_NEXT_KEY, OPEN_TURNS, ROWS, TURNS, read_store_id,
-};
-use crate::store::redb::writer::Backoff;
+use crate::store::redb::tables::index::TurnHasher;
+use crate::store::redb::tables::meta::{META, META_NEXT_KEY, read_store_id};
+use crate::store::redb::tables::store_file::StoreFile;
+use crate::store::redb::tables::{CONVERSATIONS, INDEX, KEYS, OPEN_TURNS, ROWS, TURNS};
+use crate::store::redb::writer::backoff::Backoff;
 use crate::store::{Commit, Location, RedbEngine, StagedTurn, TurnRange, Version};
 use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, RunningTime, TurnId};
 
@@ -289,7 +290,7 @@ async fn an_older_journal_of_the_store_is_refused() {
         let _ = writer.step();
         sealing.await;
     }
-    writer.move_all().unwrap();
+    writer.checkpoint().move_all().unwrap();
     drop(store);
     writer.run();
     let newer = fs::read(&journal).unwrap();

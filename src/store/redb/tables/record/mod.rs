@@ -3,47 +3,20 @@
 //!
 //! [postcard]: https://postcard.jamesmunns.com/wire-format
 
+pub(crate) mod conversation;
+pub(crate) mod damaged;
 mod twin;
 
 use serde::{Deserialize, Serialize};
 
-use self::twin::{ConversationTwin, OpenTurnTwin, SealedTurnTwin};
-use crate::store::contract::{StagedTurn, Version};
-use crate::turn::{ConversationId, EpochMillis, Ordinal, SealedTurn, StoredTurn, Usage};
+use self::conversation::Conversation;
+use self::damaged::DamagedRecord;
+use self::twin::{ConversationTwin, Invalid, OpenTurnTwin, SealedTurnTwin};
+use crate::store::contract::StagedTurn;
+use crate::turn::{Ordinal, SealedTurn, StoredTurn};
 
 /// The version byte of the encoding.
 const VERSION: u8 = 1;
-
-/// A value does not decode: it is damaged, or of a later version.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a stored {what} cannot be read: {why}")]
-pub(crate) struct DamagedRecord {
-    what: &'static str,
-    why: String,
-}
-
-impl DamagedRecord {
-    pub(crate) fn new(what: &'static str, why: impl Into<String>) -> Self {
-        Self { what, why: why.into() }
-    }
-
-    /// A record that others point to and that is not there.
-    pub(crate) fn missing(what: &'static str) -> Self {
-        Self { what, why: "it is missing".into() }
-    }
-}
-
-/// What is stored once for each conversation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Conversation {
-    pub(crate) id: ConversationId,
-    pub(crate) version: Version,
-    pub(crate) sealed_turns: u64,
-    /// When its latest turn was sealed. This moment never goes back.
-    pub(crate) last_sealed_at: EpochMillis,
-    /// The sum of the usage of its sealed turns.
-    pub(crate) total_usage: Usage,
-}
 
 impl Conversation {
     pub(crate) fn encode(&self) -> Result<Vec<u8>, DamagedRecord> {
@@ -82,9 +55,6 @@ pub(crate) fn turn_id_of(bytes: &[u8]) -> Result<&str, DamagedRecord> {
 const CONVERSATION: &str = "conversation";
 const SEALED_TURN: &str = "sealed turn";
 const OPEN_TURN: &str = "open turn";
-
-/// A field that decodes but holds what its type does not allow.
-type Invalid = Box<dyn std::error::Error>;
 
 /// What nearly all records fit in.
 const ROOM: usize = 256;
@@ -127,9 +97,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::store::contract::Version;
     use crate::turn::{
-        Done, KernelMoment, Label, Millis, OpenStep, OpenTurn, Progress, RunningTime, StepId, StepTimes, TokenCount,
-        TurnId, TurnLabels, UsageReport, UsageReports,
+        ConversationId, Done, EpochMillis, KernelMoment, Label, Millis, OpenStep, OpenTurn, Progress, RunningTime,
+        StepId, StepTimes, TokenCount, TurnId, TurnLabels, Usage, UsageReport, UsageReports,
     };
 
     fn staged() -> StagedTurn {

@@ -4,12 +4,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Conversation, Invalid};
+use super::conversation::Conversation;
 use crate::store::contract::{StagedTurn, Version};
 use crate::turn::{
     ConversationId, EpochMillis, Label, Millis, OpenStep, OpenTurn, RunningTime, SealedTurn, StepDetails, StepId,
     StepMetrics, StepTimes, TokenCount, TurnId, TurnLabels, TurnMetrics, Usage, UsageReport, UsageReports,
 };
+
+/// A field that decodes but holds what its type does not allow.
+pub(super) type Invalid = Box<dyn std::error::Error>;
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct ConversationTwin<'a> {
