@@ -11,7 +11,7 @@ use super::files::open_error::OpenError;
 use super::files::open_files::Files;
 use super::files::slot::Slot;
 use super::maintenance::backup::{BackupError, Snapshot, Workshop};
-use super::query::{LeftOut, RecentCount, RecentOpen, RecentState, RecentTurns};
+use super::query::{CountQuery, LeftOut, StaleQuery, StateQuery, TurnsQuery};
 use super::tables::failure::Failure;
 use super::unwind;
 use super::writer::Writer;
@@ -159,10 +159,10 @@ impl RedbEngine {
     ) -> Result<ConversationState, ReadError> {
         self.read(
             |files| {
-                let image = files.image();
-                Ok((RecentState::of(&image, id), files.read_tables()?))
+                let memtable = files.memtable();
+                Ok((StateQuery::of(&memtable, id), files.read_tables()?))
             },
-            |(recent, tables), left_out| recent.read(&tables, id, turn_ids, left_out),
+            |(query, tables), left_out| query.read(&tables, id, turn_ids, left_out),
         )
     }
 
@@ -170,13 +170,13 @@ impl RedbEngine {
     pub(crate) fn revision(&self, id: &ConversationId) -> Result<Revision, ReadError> {
         self.read(
             |files| {
-                let image = files.image();
-                let known = RecentCount::of(&image, id);
-                let tables = if known.needs_tables() { Some(files.read_tables()?) } else { None };
-                Ok((files.store_id(), known, tables))
+                let memtable = files.memtable();
+                let query = CountQuery::of(&memtable, id);
+                let tables = if query.needs_tables() { Some(files.read_tables()?) } else { None };
+                Ok((files.store_id(), query, tables))
             },
-            |(store_id, known, tables), left_out| {
-                Ok(Revision { store_id, sealed_turns: known.read(tables.as_ref(), id, left_out)? })
+            |(store_id, query, tables), left_out| {
+                Ok(Revision { store_id, sealed_turns: query.read(tables.as_ref(), id, left_out)? })
             },
         )
     }
@@ -185,12 +185,12 @@ impl RedbEngine {
     pub(crate) fn turns(&self, range: &TurnRange) -> Result<Vec<StoredTurn>, ReadError> {
         self.read(
             |files| {
-                let image = files.image();
-                let recent = RecentTurns::of(&image, range);
-                let tables = if recent.needs_tables(range) { Some(files.read_tables()?) } else { None };
-                Ok((recent, tables))
+                let memtable = files.memtable();
+                let query = TurnsQuery::of(&memtable, range);
+                let tables = if query.needs_tables(range) { Some(files.read_tables()?) } else { None };
+                Ok((query, tables))
             },
-            |(recent, tables), left_out| recent.read(tables.as_ref(), range, left_out),
+            |(query, tables), left_out| query.read(tables.as_ref(), range, left_out),
         )
     }
 
@@ -203,10 +203,10 @@ impl RedbEngine {
     ) -> Result<Vec<StaleTurn>, ReadError> {
         self.read(
             |files| {
-                let image = files.image();
-                Ok((RecentOpen::of(&image), files.read_tables()?))
+                let memtable = files.memtable();
+                Ok((StaleQuery::of(&memtable), files.read_tables()?))
             },
-            |(recent, tables), left_out| recent.stale_turns(&tables, before, after, limit, left_out),
+            |(query, tables), left_out| query.stale_turns(&tables, before, after, limit, left_out),
         )
     }
 
@@ -225,7 +225,7 @@ impl RedbEngine {
         let sizes = |files: &Files| StoreSizes {
             live_bytes: files.live_bytes().unwrap_or_default(),
             file_bytes: self.location.file_bytes(),
-            recent_bytes: files.image().bytes() as u64,
+            recent_bytes: files.memtable().bytes() as u64,
         };
         unwind::caught(|| self.slot.with(sizes)).and_then(|sizes| sizes).unwrap_or_default()
     }

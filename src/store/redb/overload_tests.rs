@@ -33,7 +33,7 @@ fn sealed_turns(store: &RedbEngine, id: &ConversationId) -> usize {
 }
 
 #[tokio::test]
-async fn a_full_image_refuses_commits_until_there_is_room_and_nothing_is_lost() {
+async fn a_full_memtable_refuses_commits_until_there_is_room_and_nothing_is_lost() {
     const TURNS: usize = 20;
     // The first batch alone exceeds the limit several times, and a step moves only one of its conversations.
     let settings = StoreSettings { journal_bytes: 256 * 1024, ..StoreSettings::default() };
@@ -47,7 +47,7 @@ async fn a_full_image_refuses_commits_until_there_is_room_and_nothing_is_lost() 
     for committed in waiting {
         committed.await.unwrap();
     }
-    assert!(checkpoint.is_due(), "the image is not full");
+    assert!(checkpoint.is_due(), "the memtable is not full");
 
     let late = conversation(16);
     let mut refused = pin!(store.commit(commit(late.clone(), 1)));

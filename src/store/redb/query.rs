@@ -1,4 +1,4 @@
-//! What is read: the rows of the tables, and what the image lays over them.
+//! What is read: the rows of the tables, and what the memtable lays over them.
 //!
 //! A record that does not decode is left out and told, rather than failing what is asked: its neighbours are sound.
 
@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use super::memtable::{Change, Image, Layers, Recent};
+use super::memtable::Contents;
+use super::memtable::Memtable;
+use super::memtable::piece::Change;
+use super::memtable::piece::Piece;
 use super::tables::failure::Failure;
 use super::tables::read::ReadTables;
 use super::tables::record::damaged::DamagedRecord;
@@ -31,12 +34,12 @@ impl LeftOut {
     }
 }
 
-/// How many turns of a conversation are sealed, as far as the image knows.
-pub(crate) struct RecentCount(Option<u64>);
+/// How many turns of a conversation are sealed, as far as the memtable knows.
+pub(crate) struct CountQuery(Option<u64>);
 
-impl RecentCount {
-    pub(crate) fn of(image: &Image, id: &ConversationId) -> Self {
-        Self(image.of(id).next().map(|recent| recent.conversation.sealed_turns))
+impl CountQuery {
+    pub(crate) fn of(memtable: &Memtable, id: &ConversationId) -> Self {
+        Self(memtable.of(id).next().map(|piece| piece.conversation.sealed_turns))
     }
 
     pub(crate) fn needs_tables(&self) -> bool {
@@ -67,22 +70,22 @@ fn last_ordinal(tables: &ReadTables, key: u64) -> Result<u64, Failure> {
     Ok(last.map_or(0, |(place, _)| place.value().1))
 }
 
-/// The turns of a range that are in the image, with the last ordinal below them; taken out of it, so that nobody waits
-/// while the rest is read.
-pub(crate) struct RecentTurns {
+/// The turns of a range that are in the memtable, with the last ordinal below them; taken out of it, so that nobody
+/// waits while the rest is read.
+pub(crate) struct TurnsQuery {
     /// The first ordinal that is here; those before it are in the tables.
     first: Option<u64>,
     turns: Vec<(Ordinal, Arc<[u8]>)>,
     key: Option<u64>,
 }
 
-impl RecentTurns {
-    pub(crate) fn of(image: &Image, range: &TurnRange) -> Self {
-        let layers: Vec<&Arc<Recent>> = image.of(&range.conversation_id).collect();
-        let first = layers.last().map(|lowest| lowest.sealed_before() + 1);
-        let turns = layers.iter().rev().flat_map(|recent| recent.sealed_after(range.after));
+impl TurnsQuery {
+    pub(crate) fn of(memtable: &Memtable, range: &TurnRange) -> Self {
+        let pieces: Vec<&Arc<Piece>> = memtable.of(&range.conversation_id).collect();
+        let first = pieces.last().map(|lowest| lowest.sealed_before() + 1);
+        let turns = pieces.iter().rev().flat_map(|piece| piece.sealed_after(range.after));
         let turns = turns.take(range.limit).map(|(ordinal, record)| (ordinal, Arc::clone(record))).collect();
-        Self { first, turns, key: layers.iter().find_map(|recent| recent.key) }
+        Self { first, turns, key: pieces.iter().find_map(|piece| piece.key) }
     }
 
     /// Whether the tables hold turns of the range too.
@@ -131,17 +134,17 @@ impl RecentTurns {
     }
 }
 
-/// What is known of a conversation in the image, the latest first. Held no longer than it takes to read: meanwhile the
-/// writer would have to copy it.
-pub(crate) struct RecentState(Vec<Arc<Recent>>);
+/// What is known of a conversation in the memtable, the latest first. Held no longer than it takes to read: meanwhile
+/// the writer would have to copy it.
+pub(crate) struct StateQuery(Vec<Arc<Piece>>);
 
-impl RecentState {
-    pub(crate) fn of(image: &Image, id: &ConversationId) -> Self {
-        Self(image.of(id).cloned().collect())
+impl StateQuery {
+    pub(crate) fn of(memtable: &Memtable, id: &ConversationId) -> Self {
+        Self(memtable.of(id).cloned().collect())
     }
 
     fn change(&self, turn_id: &str) -> Option<&Change> {
-        self.0.iter().find_map(|recent| recent.turns.get(turn_id))
+        self.0.iter().find_map(|piece| piece.turns.get(turn_id))
     }
 
     /// The state that a conversation's actor starts from, and which of these turns are sealed.
@@ -152,11 +155,11 @@ impl RecentState {
         turn_ids: &[TurnId],
         left_out: &mut LeftOut,
     ) -> Result<ConversationState, Failure> {
-        let key = self.0.iter().find_map(|recent| recent.key);
+        let key = self.0.iter().find_map(|piece| piece.key);
         let key = key.map_or_else(|| tables.key_of(id), |key| Ok(Some(key)))?;
         let mut state = ConversationState::default();
         (state.version, state.last_sealed_at) = match (self.0.first(), key) {
-            (Some(recent), _) => (recent.conversation.version, recent.conversation.last_sealed_at),
+            (Some(piece), _) => (piece.conversation.version, piece.conversation.last_sealed_at),
             (None, Some(key)) => {
                 let conversation = tables.conversation(key)?;
                 (conversation.version, conversation.last_sealed_at)
@@ -177,9 +180,9 @@ impl RecentState {
                 }
             }
         }
-        for (layer, recent) in self.0.iter().enumerate() {
-            let changed_since = |turn_id| self.0[..layer].iter().any(|later| later.turns.contains_key(turn_id));
-            for (turn_id, change) in &recent.turns {
+        for (place, piece) in self.0.iter().enumerate() {
+            let changed_since = |turn_id| self.0[..place].iter().any(|later| later.turns.contains_key(turn_id));
+            for (turn_id, change) in &piece.turns {
                 if let Change::Open(record) = change
                     && !changed_since(turn_id)
                 {
@@ -209,21 +212,21 @@ fn open_turns_of(tables: &ReadTables, key: u64) -> Result<OpenRows, Failure> {
     })
 }
 
-/// The open turns of the image, and which of the tables it hides.
-pub(crate) struct RecentOpen(Layers);
+/// The open turns of the memtable, and which of the tables it hides.
+pub(crate) struct StaleQuery(Contents);
 
-impl RecentOpen {
-    pub(crate) fn of(image: &Image) -> Self {
-        Self(image.layers().clone())
+impl StaleQuery {
+    pub(crate) fn of(memtable: &Memtable) -> Self {
+        Self(memtable.contents().clone())
     }
 
     /// The records of the open turns, by conversation and turn.
     fn open(&self) -> BTreeMap<(&ConversationId, &TurnId), &Arc<[u8]>> {
         let mut open = BTreeMap::new();
-        // The frozen layer comes first, so what the active one says of a turn stays.
-        for recent in self.0.all() {
-            for (turn_id, change) in &recent.turns {
-                let place = (&recent.conversation.id, turn_id);
+        // The immutable table comes first, so what the active one says of a turn stays.
+        for piece in self.0.all() {
+            for (turn_id, change) in &piece.turns {
+                let place = (&piece.conversation.id, turn_id);
                 match change {
                     Change::Open(record) => drop(open.insert(place, record)),
                     Change::Sealed(_) => drop(open.remove(&place)),
@@ -233,11 +236,11 @@ impl RecentOpen {
         open
     }
 
-    /// Returns a page of the stale turns: first those in the image, then those of the tables that the image does not
-    /// override.
+    /// Returns a page of the stale turns: first those in the memtable, then those of the tables that the memtable does
+    /// not override.
     ///
-    /// The one after which to go on may have come into the image since, or gone from it into the tables. Then some are
-    /// told twice, or not before the next time that all are asked for.
+    /// The one after which to go on may have come into the memtable since, or gone from it into the tables. Then some
+    /// are told twice, or not before the next time that all are asked for.
     pub(crate) fn stale_turns(
         &self,
         tables: &ReadTables,

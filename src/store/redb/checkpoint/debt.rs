@@ -1,8 +1,8 @@
 //! How much the checkpoint has to move before more is taken in. Pure.
 
-/// How many bytes the checkpoint has to move for `taken_bytes` taken into an image of this size: none below six tenths
-/// of its limit, rising to twice as many at the limit. In between, intake and checkpoint balance at the checkpoint's
-/// own speed.
+/// How many bytes the checkpoint has to move for `taken_bytes` taken into a memtable of this size: none below six
+/// tenths of its limit, rising to twice as many at the limit. In between, intake and checkpoint balance at the
+/// checkpoint's own speed.
 pub(crate) fn owed(size: usize, limit: usize, taken_bytes: usize) -> u64 {
     // The checkpoint begins at five tenths, and up to this point no commit waits for it.
     let begin = limit / 10 * 6;
@@ -17,10 +17,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fuller_the_image_the_more_is_owed_and_twice_what_came_at_the_limit() {
+    fn the_fuller_the_memtable_the_more_is_owed_and_twice_what_came_at_the_limit() {
         let owed = |percent: usize| owed(percent * 1000, 100_000, 50);
         assert_eq!([0, 50, 60, 70, 80, 90, 100, 300].map(owed), [0, 0, 0, 25, 50, 75, 100, 100]);
-        assert_eq!(super::owed(7, 0, 50), 100, "an image that may hold nothing");
+        assert_eq!(super::owed(7, 0, 50), 100, "a memtable that may hold nothing");
     }
 
     /// Takes in and moves alternately, and returns the largest size.
@@ -43,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_does_not_get_full_where_the_checkpoint_moves_in_a_pause_what_a_batch_brings() {
+    fn a_memtable_does_not_get_full_where_the_checkpoint_moves_in_a_pause_what_a_batch_brings() {
         for (taken, moved) in [(400, 130), (400, 400), (50, 130), (1, 500)] {
             let largest = largest_size(20_000, taken, moved);
             assert!(largest <= 20_000, "{largest}, taken {taken}, moved {moved}");

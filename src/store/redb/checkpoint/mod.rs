@@ -1,9 +1,13 @@
-//! The checkpoint: moves what the image holds into the tables, a few pieces at a time.
+//! The checkpoint: moves what the memtable holds into the tables, a few pieces at a time.
 //!
 //! Each step is one transaction on the tables. It moves whole pieces, each with the version of its conversation after
 //! it. A crash leaves a conversation in the tables as it was after some commit; opening the store then skips the rows
 //! of the journal up to that version. The size of a step follows from how long earlier steps took, so that nobody waits
 //! long for one.
+//!
+//! - `step_size`: how much a step moves. Pure.
+//! - `debt`: how much has to be moved before more is taken in. Pure.
+//! - `transfer`: writes pieces to the tables.
 
 pub(crate) mod debt;
 pub(crate) mod step_size;
@@ -17,20 +21,21 @@ use self::step_size::StepSize;
 use self::transfer::move_conversations;
 use crate::store::redb::files::location::Location;
 use crate::store::redb::files::slot::Slot;
-use crate::store::redb::memtable::{PIECE_BYTES, Recent};
+use crate::store::redb::memtable::piece::PIECE_BYTES;
+use crate::store::redb::memtable::piece::Piece;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::unwind;
 
 use crate::turn::ConversationId;
 
-/// In how many steps the image is moved at least.
+/// In how many steps the memtable is moved at least.
 const STEPS: usize = 24;
 
 /// Takes the steps of the checkpoint, one at a time, whoever asks for one.
 #[derive(Debug)]
 pub(crate) struct Checkpoint {
     slot: Arc<Slot>,
-    /// About how much the image may take in memory.
+    /// About how much the memtable may take in memory.
     limit: usize,
     /// Held while waiting for the step in progress. Without it, a thread that takes one step after another would nearly
     /// always beat a thread that the end of a step wakes.
@@ -63,7 +68,7 @@ impl Checkpoint {
         }
     }
 
-    /// The size at which a piece of the image is full, so that a step can move less than its maximum.
+    /// The size at which a piece of the memtable is full, so that a step can move less than its maximum.
     pub(crate) fn piece_bytes(&self) -> usize {
         PIECE_BYTES.min(self.limit / STEPS)
     }
@@ -74,28 +79,28 @@ impl Checkpoint {
         self.step.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the image is over its limit, so that no commit can be taken in before a part of it is moved.
+    /// Whether the memtable is over its limit, so that no commit can be taken in before a part of it is moved.
     pub(crate) fn is_due(&self) -> bool {
-        self.slot.with(|files| files.image().size() > self.limit).unwrap_or(false)
+        self.slot.with(|files| files.memtable().size() > self.limit).unwrap_or(false)
     }
 
-    /// Whether the image holds enough for a background step.
+    /// Whether the memtable holds enough for a background step.
     pub(crate) fn is_worthwhile(&self) -> bool {
         let is_worthwhile = self.slot.with(|files| {
-            let image = files.image();
-            image.has_frozen() || image.active_size() >= self.limit / 2
+            let memtable = files.memtable();
+            memtable.has_immutable() || memtable.active_size() >= self.limit / 2
         });
         is_worthwhile.unwrap_or(false) && self.failure_of_background().is_none()
     }
 
-    /// The bytes moved so far, as measured in the image.
+    /// The bytes moved so far, as measured in the memtable.
     pub(crate) fn moved_bytes(&self) -> u64 {
         self.progress().moved_bytes
     }
 
-    /// How many bytes must be moved for this many bytes taken in, by how full the image is.
+    /// How many bytes must be moved for this many bytes taken in, by how full the memtable is.
     pub(crate) fn owed_bytes(&self, taken_bytes: usize) -> u64 {
-        let size = self.slot.with(|files| files.image().size()).unwrap_or_default();
+        let size = self.slot.with(|files| files.memtable().size()).unwrap_or_default();
         owed(size, self.limit, taken_bytes)
     }
 
@@ -109,8 +114,8 @@ impl Checkpoint {
         }
     }
 
-    /// Waits until the image has room, but no longer than it takes to move one full step: that is enough for an image
-    /// that is just full. Returns whether it has room.
+    /// Waits until the memtable has room, but no longer than it takes to move one full step: that is enough for a
+    /// memtable that is just full. Returns whether it has room.
     pub(crate) fn wait_for_room(&self) -> bool {
         let mut progress = self.progress();
         let enough = progress.moved_bytes + progress.step_size.bytes() as u64;
@@ -129,7 +134,8 @@ impl Checkpoint {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Moves some pieces; freezes the active layer first if none is frozen. After an `Err` the outcome is unknown.
+    /// Moves some pieces; makes the active table the immutable one first if there is none. After an `Err` the outcome
+    /// is unknown.
     pub(crate) fn step(&self) -> Result<(), String> {
         let _one_at_a_time = self.pause();
         unwind::caught(|| self.take_step()).and_then(|taken| taken)
@@ -169,7 +175,7 @@ impl Checkpoint {
         if let Some(cause) = self.failure() {
             return Err(cause);
         }
-        while !self.slot.with(|files| files.image().layers().is_empty()).unwrap_or(true) {
+        while !self.slot.with(|files| files.memtable().contents().is_empty()).unwrap_or(true) {
             self.step()?;
         }
         Ok(())
@@ -195,19 +201,19 @@ impl Checkpoint {
         let start = Instant::now();
         let step_bytes = self.progress().step_size.bytes().min(self.limit / STEPS);
         let begun = self.slot.with(|files| {
-            let frozen = files.image_mut().freeze();
-            // The sort runs while the image is not locked.
+            let frozen = files.memtable_mut().freeze();
+            // The sort runs while the memtable is not locked.
             let order = frozen.map(in_order_of_keys);
-            let mut image = files.image_mut();
+            let mut memtable = files.memtable_mut();
             if let Some(order) = order {
-                image.set_order(order);
+                memtable.set_order(order);
             }
-            if !image.has_frozen() {
+            if !memtable.has_immutable() {
                 return Ok(None);
             }
-            let (moving, is_last) = image.next_to_move(step_bytes);
-            let checkpoint = is_last.then(|| image.frozen_at());
-            drop(image);
+            let (moving, is_last) = memtable.next_to_move(step_bytes);
+            let checkpoint = is_last.then(|| memtable.frozen_at());
+            drop(memtable);
             Ok(Some((moving, checkpoint, files.hasher(), files.write_tables()?)))
         });
         // A store that is closed has nothing to move.
@@ -218,8 +224,8 @@ impl Checkpoint {
             .and_then(|keys| Ok(txn.commit().map(|()| keys)?))
             .map_err(|failure| failure.to_string())?;
         let moved: Vec<_> = moving.into_iter().zip(moved).collect();
-        self.slot.with(|files| files.image_mut().moved(&moved))?;
-        let moved_bytes: usize = moved.iter().map(|(recent, _)| recent.bytes()).sum();
+        self.slot.with(|files| files.memtable_mut().moved(&moved))?;
+        let moved_bytes: usize = moved.iter().map(|(piece, _)| piece.bytes()).sum();
         let mut progress = self.progress();
         progress.moved_bytes += moved_bytes as u64;
         progress.step_size.learn(moved_bytes, start.elapsed());
@@ -230,14 +236,14 @@ impl Checkpoint {
 /// A step that takes longer than this means a failing disk.
 const MOST_WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
 
-/// The conversations of these pieces in descending order of the tables' keys: the image moves its list from the end,
+/// The conversations of these pieces in descending order of the tables' keys: the memtable moves its list from the end,
 /// and neighbours share pages. New conversations are moved last, as they get the highest keys.
-fn in_order_of_keys(mut pieces: Vec<Arc<Recent>>) -> Vec<ConversationId> {
-    fn place(recent: &Recent) -> (u64, &ConversationId) {
-        (recent.key.unwrap_or(u64::MAX), &recent.conversation.id)
+fn in_order_of_keys(mut pieces: Vec<Arc<Piece>>) -> Vec<ConversationId> {
+    fn place(piece: &Piece) -> (u64, &ConversationId) {
+        (piece.key.unwrap_or(u64::MAX), &piece.conversation.id)
     }
     pieces.sort_unstable_by(|one, other| place(other).cmp(&place(one)));
-    pieces.iter().map(|recent| recent.conversation.id.clone()).collect()
+    pieces.iter().map(|piece| piece.conversation.id.clone()).collect()
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ impl StepSize {
 
     /// Learns from a step. A step that was slow by chance, such as a disk hiccup, at most halves the next one.
     pub(crate) fn learn(&mut self, moved_bytes: usize, took: Duration) {
-        // The last step of a layer may be small, and says little about a full one.
+        // The last step of a table of the memtable may be small, and says little about a full one.
         if moved_bytes < self.0 / 2 {
             return;
         }
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn the_short_last_step_of_a_layer_changes_nothing() {
+    fn the_short_last_step_of_a_table_changes_nothing() {
         let mut size = StepSize::default();
         size.learn(size.bytes(), MS * 6);
         let before = size.bytes();

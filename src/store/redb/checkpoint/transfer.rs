@@ -2,7 +2,8 @@ use std::sync::Arc;
 
 use redb::WriteTransaction;
 
-use crate::store::redb::memtable::{Change, Recent};
+use crate::store::redb::memtable::piece::Change;
+use crate::store::redb::memtable::piece::Piece;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::TurnHasher;
 use crate::store::redb::tables::write::WriteTables;
@@ -12,7 +13,7 @@ use crate::store::redb::tables::write::WriteTables;
 pub(crate) fn move_conversations(
     txn: &WriteTransaction,
     hasher: TurnHasher,
-    pieces: &[Arc<Recent>],
+    pieces: &[Arc<Piece>],
     checkpoint: Option<u64>,
 ) -> Result<Vec<u64>, Failure> {
     let mut tables = WriteTables::open(txn, hasher)?;
@@ -21,7 +22,7 @@ pub(crate) fn move_conversations(
     Ok(keys)
 }
 
-fn write(tables: &mut WriteTables<'_>, piece: &Recent) -> Result<u64, Failure> {
+fn write(tables: &mut WriteTables<'_>, piece: &Piece) -> Result<u64, Failure> {
     let key = tables.key_of(&piece.conversation.id)?;
     for (ordinal, record) in piece.sealed_after(0) {
         tables.put_turn(key, ordinal, record)?;

@@ -1,4 +1,4 @@
-//! A conversation that fills a layer alone is moved in many steps; each of them is tried with a crash.
+//! A conversation that fills the memtable alone is moved in many steps; each of them is tried with a crash.
 
 use super::client::{Client, Sabotage};
 use super::disk::Disk;
@@ -8,7 +8,7 @@ use crate::simulate::random::Random;
 use crate::store::{Commit, StagedTurn};
 use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, RunningTime, TurnId};
 
-/// As many commits as the image takes before one waits for a step.
+/// As many commits as the memtable takes before one waits for a step.
 const COMMITS: u64 = 10;
 
 /// The next commit: seals the turn that the last commit staged and a new one, and stages another.

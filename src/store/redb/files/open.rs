@@ -38,7 +38,7 @@ impl Location {
         let tables = self.open_file(StoreFile::Main, cache_bytes)?;
         stamp(&path, &tables, StoreFile::Main, &stamp_tables)?;
         let head = Head::of(&tables).map_err(|failure| failed(&path, &failure))?;
-        // Of the journal nothing is read twice: what it holds is in the image.
+        // Of the journal nothing is read twice: what it holds is in the memtable.
         let journal = self.open_file(StoreFile::Journal, JOURNAL_CACHE_BYTES)?;
         stamp(&journal_path, &journal, StoreFile::Journal, &|txn| stamp_journal(txn, head.bond.store_id))?;
         if let Self::Directory(directory) = self {
@@ -49,7 +49,7 @@ impl Location {
                 }
             }
         }
-        let Replayed { image, damaged } = head.replay(&tables, &journal, &journal_path)?;
+        let Replayed { memtable, damaged } = head.replay(&tables, &journal, &journal_path)?;
         if let Some(row) = damaged.first() {
             let cause = format!("row {}: {}", row.number, row.why);
             return Err(OpenError::Damaged { path: journal_path, cause });
@@ -57,7 +57,7 @@ impl Location {
         if head.bond.journal_id.is_none() {
             guarded(&path, || mark_journal(&tables, &journal))?;
         }
-        Files::new(tables, journal, image, head.bond.store_id).map_err(|failure| failed(&path, &failure))
+        Files::new(tables, journal, memtable, head.bond.store_id).map_err(|failure| failed(&path, &failure))
     }
 
     fn open_file(&self, file: StoreFile, cache_bytes: usize) -> Result<Database, OpenError> {

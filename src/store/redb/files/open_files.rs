@@ -5,7 +5,7 @@ use redb::{Database, ReadTransaction, ReadableDatabase, WriteTransaction};
 use uuid::Uuid;
 
 use super::size::pack;
-use crate::store::redb::memtable::Image;
+use crate::store::redb::memtable::Memtable;
 use crate::store::redb::tables::ROWS;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::TurnHasher;
@@ -17,24 +17,29 @@ use crate::store::redb::tables::write::begin_write;
 use crate::store::redb::unwind;
 use crate::turn::RunningTime;
 
-/// What is open of a store: its two files, and the image of what is in one and not yet in the other.
+/// What is open of a store: its two files, and the memtable of what is in one and not yet in the other.
 #[derive(Debug)]
 pub(crate) struct Files {
     tables: Database,
     journal: Database,
-    image: RwLock<Image>,
+    memtable: RwLock<Memtable>,
     store_id: Uuid,
     /// The running time in milliseconds.
     running_ms: AtomicU64,
 }
 
 impl Files {
-    pub(crate) fn new(tables: Database, journal: Database, image: Image, store_id: Uuid) -> Result<Self, Failure> {
+    pub(crate) fn new(
+        tables: Database,
+        journal: Database,
+        memtable: Memtable,
+        store_id: Uuid,
+    ) -> Result<Self, Failure> {
         let running = read_running_time(&tables.begin_read()?.open_table(META)?)?;
         // The journal's running time is the later one, if it has one.
         let running = running.max(read_running_time(&journal.begin_read()?.open_table(META)?)?);
         let running_ms = AtomicU64::new(running.get());
-        Ok(Self { tables, journal, image: RwLock::new(image), store_id, running_ms })
+        Ok(Self { tables, journal, memtable: RwLock::new(memtable), store_id, running_ms })
     }
 
     /// Returns the durable running time.
@@ -47,12 +52,12 @@ impl Files {
         self.running_ms.store(running.get(), Ordering::Release);
     }
 
-    pub(crate) fn image(&self) -> RwLockReadGuard<'_, Image> {
-        self.image.read().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn memtable(&self) -> RwLockReadGuard<'_, Memtable> {
+        self.memtable.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn image_mut(&self) -> RwLockWriteGuard<'_, Image> {
-        self.image.write().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn memtable_mut(&self) -> RwLockWriteGuard<'_, Memtable> {
+        self.memtable.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn store_id(&self) -> Uuid {
@@ -63,7 +68,7 @@ impl Files {
         TurnHasher::of(self.store_id)
     }
 
-    /// The tables as they are now. Begun while the image is held, the two together are one state of the store.
+    /// The tables as they are now. Begun while the memtable is held, the two together are one state of the store.
     pub(crate) fn read_tables(&self) -> Result<ReadTables, Failure> {
         Ok(ReadTables::new(self.tables.begin_read()?, self.hasher()))
     }
@@ -100,7 +105,7 @@ impl Files {
 
     /// Drops everything from the journal, as the tables hold it, and notes in them that there is no journal.
     pub(crate) fn retire_journal(&self) -> Result<(), Failure> {
-        let last_row = self.image().last_row();
+        let last_row = self.memtable().last_row();
         let txn = self.write_tables()?;
         {
             let mut meta = txn.open_table(META)?;

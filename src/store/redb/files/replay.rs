@@ -4,7 +4,7 @@ use redb::{Database, ReadableDatabase};
 
 use crate::store::contract::Version;
 use crate::store::redb::journal::entry::{self, Entry};
-use crate::store::redb::memtable::Image;
+use crate::store::redb::memtable::Memtable;
 use crate::store::redb::tables::ROWS;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::read::ReadTables;
@@ -13,7 +13,7 @@ use crate::turn::ConversationId;
 
 /// What a journal says that the tables do not hold.
 pub(crate) struct Replayed {
-    pub(crate) image: Image,
+    pub(crate) memtable: Memtable,
     /// What could not be taken from the journal.
     pub(crate) damaged: Vec<DamagedRow>,
 }
@@ -29,7 +29,7 @@ pub(crate) struct DamagedRow {
 
 /// Reads a journal of which the tables hold everything up to the row `checkpoint`, and of some conversations more.
 pub(crate) fn replay(journal: &Database, tables: &ReadTables, checkpoint: u64) -> Result<Replayed, Failure> {
-    let mut replay = Replay { tables, in_tables: HashMap::new(), image: Image::at(checkpoint) };
+    let mut replay = Replay { tables, in_tables: HashMap::new(), memtable: Memtable::at(checkpoint) };
     let mut damaged = Vec::new();
     let rows = journal.begin_read()?.open_table(ROWS)?;
     let mut expected = checkpoint.saturating_add(1);
@@ -45,14 +45,14 @@ pub(crate) fn replay(journal: &Database, tables: &ReadTables, checkpoint: u64) -
         }
         expected = number.saturating_add(1);
     }
-    Ok(Replayed { image: replay.image, damaged })
+    Ok(Replayed { memtable: replay.memtable, damaged })
 }
 
 struct Replay<'a> {
     tables: &'a ReadTables,
     /// Keys and records of conversations that the tables have, as far as they were looked for.
     in_tables: HashMap<ConversationId, Option<(u64, Conversation)>>,
-    image: Image,
+    memtable: Memtable,
 }
 
 impl Replay<'_> {
@@ -61,7 +61,7 @@ impl Replay<'_> {
         let entries = match entry::decode_row(bytes) {
             Ok(entries) => entries,
             Err(damaged) => {
-                self.image.took_row(number, bytes.len());
+                self.memtable.took_row(number, bytes.len());
                 return Ok(Err(damaged.to_string()));
             }
         };
@@ -69,19 +69,19 @@ impl Replay<'_> {
         for entry in entries {
             taken = taken.and(self.entry(entry)?);
         }
-        self.image.took_row(number, bytes.len());
+        self.memtable.took_row(number, bytes.len());
         Ok(taken)
     }
 
     fn entry(&mut self, mut entry: Entry) -> Result<Result<(), String>, Failure> {
         let id = &entry.conversation.id;
-        let (version, sealed_turns) = if let Some(recent) = self.image.of(id).next() {
-            (recent.conversation.version, recent.conversation.sealed_turns)
+        let (version, sealed_turns) = if let Some(piece) = self.memtable.of(id).next() {
+            (piece.conversation.version, piece.conversation.sealed_turns)
         } else {
             match self.in_tables(id) {
                 Ok(Some((key, conversation))) => {
                     if entry.conversation.version <= conversation.version {
-                        // It was moved into the tables before the rest of its layer was.
+                        // It was moved into the tables before the rest of its table of the memtable was.
                         return Ok(Ok(()));
                     }
                     entry.key = Some(*key);
@@ -91,7 +91,7 @@ impl Replay<'_> {
                 // It costs nothing: the entry has the whole of it. What the tables have already is written once more.
                 Err(Failure::Record(_)) => {
                     entry.key = self.tables.key_of(id)?;
-                    return Ok(self.image.take(entry).map_err(|damaged| damaged.to_string()));
+                    return Ok(self.memtable.take(entry).map_err(|damaged| damaged.to_string()));
                 }
                 Err(failure) => return Err(failure),
             }
@@ -104,7 +104,7 @@ impl Replay<'_> {
                 version.0
             )));
         }
-        Ok(self.image.take(entry).map_err(|damaged| damaged.to_string()))
+        Ok(self.memtable.take(entry).map_err(|damaged| damaged.to_string()))
     }
 
     fn in_tables(&mut self, id: &ConversationId) -> Result<&Option<(u64, Conversation)>, Failure> {

@@ -4,8 +4,8 @@ use super::open_files::Files;
 
 /// Holds the files, which come and go: after a failure they are closed and opened again.
 ///
-/// Others than the writer, who swaps them, hold the lock to look at the image or to begin a transaction, never while one
-/// runs.
+/// Others than the writer, who swaps them, hold the lock to look at the memtable or to begin a transaction, never while
+/// one runs.
 #[derive(Debug)]
 pub(crate) struct Slot(RwLock<State>);
 

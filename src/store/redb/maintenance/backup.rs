@@ -12,7 +12,8 @@ use crate::store::contract::ReadError;
 use crate::store::redb::checkpoint::transfer::move_conversations;
 use crate::store::redb::files::location::Location;
 use crate::store::redb::files::open_files::Files;
-use crate::store::redb::memtable::{Layers, Recent};
+use crate::store::redb::memtable::Contents;
+use crate::store::redb::memtable::piece::Piece;
 use crate::store::redb::tables::copy::copy_tables;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::TurnHasher;
@@ -61,7 +62,8 @@ impl Workshop {
         Self { directory, taken: Arc::default() }
     }
 
-    /// Builds a main file of what `begin` gives, which has everything, and gives its file, which has no name any more: it is gone when it is closed.
+    /// Builds a main file of what `begin` gives, which has everything, and gives its file, which has no name any more:
+    /// it is gone when it is closed.
     pub(crate) fn build(
         &self,
         begin: impl FnOnce() -> Result<Snapshot, ReadError>,
@@ -97,7 +99,7 @@ fn remove(path: &Path) -> io::Result<()> {
 /// One state of a store.
 pub(crate) struct Snapshot {
     tables: ReadTransaction,
-    layers: Layers,
+    contents: Contents,
     last_row: u64,
     running: RunningTime,
     hasher: TurnHasher,
@@ -105,28 +107,28 @@ pub(crate) struct Snapshot {
 
 impl Snapshot {
     pub(crate) fn of(files: &Files) -> Result<Self, Failure> {
-        let image = files.image();
+        let memtable = files.memtable();
         Ok(Self {
             tables: files.begin_read()?,
-            layers: image.layers().clone(),
-            last_row: image.last_row(),
+            contents: memtable.contents().clone(),
+            last_row: memtable.last_row(),
             running: files.running_time(),
             hasher: files.hasher(),
         })
     }
 
-    /// What the image holds, without what the tables do as well: it was moved there and is about to be dropped.
-    fn not_in_tables(&self) -> Result<Vec<Arc<Recent>>, Failure> {
+    /// What the memtable holds, without what the tables do as well: it was moved there and is about to be dropped.
+    fn not_in_tables(&self) -> Result<Vec<Arc<Piece>>, Failure> {
         let (keys, conversations) = (self.tables.open_table(KEYS)?, self.tables.open_table(CONVERSATIONS)?);
         let mut missing = Vec::new();
-        for recent in self.layers.all() {
-            let moved = match find_conversation(&keys, &conversations, &recent.conversation.id) {
+        for piece in self.contents.all() {
+            let moved = match find_conversation(&keys, &conversations, &piece.conversation.id) {
                 // What is moved has the whole of it.
                 Err(Failure::Record(_)) => None,
                 moved => moved?,
             };
-            if moved.is_none_or(|(_, moved)| moved.version < recent.conversation.version) {
-                missing.push(Arc::clone(recent));
+            if moved.is_none_or(|(_, moved)| moved.version < piece.conversation.version) {
+                missing.push(Arc::clone(piece));
             }
         }
         Ok(missing)

@@ -64,9 +64,9 @@ pub enum CompactError {
     },
 }
 
-/// Makes the database in this directory, whose store is not running, as small as it can be: everything of the journal is
-/// moved into the main file, and that is written anew, its rows in the order of their keys. The new file is made beside
-/// the old one, and takes its place when it is whole.
+/// Makes the database in this directory, whose store is not running, as small as it can be: everything of the journal
+/// is moved into the main file, and that is written anew, its rows in the order of their keys. The new file is made
+/// beside the old one, and takes its place when it is whole.
 pub fn compact(directory: &Path) -> Result<Compaction, CompactError> {
     let named = [StoreFile::Main, StoreFile::Journal].map(|file| directory.join(file.name()));
     // If the path is a link, the file that it leads to is replaced, and the link stays.

@@ -15,7 +15,8 @@ pub(crate) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta
 const META_FORMAT: &str = "format";
 /// Journal: the same, under a name of its own, so that neither file is taken for the other.
 const META_JOURNAL_FORMAT: &str = "journal_format";
-/// The id that the store drew when it was created, 16 bytes. The same in both files, which shows that they belong together.
+/// The id that the store drew when it was created, 16 bytes. The same in both files, which shows that they belong
+/// together.
 pub(crate) const META_STORE_ID: &str = "store_id";
 /// Main file: the key of the next new conversation, as a little-endian `u64`.
 pub(crate) const META_NEXT_KEY: &str = "next_conversation_key";

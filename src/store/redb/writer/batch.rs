@@ -9,7 +9,7 @@ pub(super) struct Batch {
     pub(super) turns: usize,
     /// When the writer began to gather them.
     pub(super) begun: Instant,
-    /// Whether the image has room for their commits, or why the store has failed.
+    /// Whether the memtable has room for their commits, or why the store has failed.
     pub(super) room: Result<bool, String>,
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use crate::store::contract::{Commit, CommitError, Committed, TurnOutcome, Version};
 use crate::store::redb::journal::entry::Entry;
-use crate::store::redb::memtable::{Change, Image};
+use crate::store::redb::memtable::Memtable;
+use crate::store::redb::memtable::piece::Change;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::record::conversation::Conversation;
@@ -15,7 +16,7 @@ use crate::turn::{ConversationId, EpochMillis, Ordinal, SealedTurn, TurnId, Usag
 
 /// The commits so far of one transaction. Nothing of it is seen by anyone before it is durable.
 pub(crate) struct Draft<'a> {
-    image: &'a Image,
+    memtable: &'a Memtable,
     tables: &'a ReadTables,
     conversations: HashMap<ConversationId, Drafted>,
     entries: Vec<Entry>,
@@ -30,21 +31,21 @@ struct Drafted {
 }
 
 impl<'a> Draft<'a> {
-    pub(crate) fn new(image: &'a Image, tables: &'a ReadTables) -> Self {
-        Self { image, tables, conversations: HashMap::new(), entries: Vec::new() }
+    pub(crate) fn new(memtable: &'a Memtable, tables: &'a ReadTables) -> Self {
+        Self { memtable, tables, conversations: HashMap::new(), entries: Vec::new() }
     }
 
-    /// What is to be made durable, and then taken into the image.
+    /// What is to be made durable, and then taken into the memtable.
     pub(crate) fn into_entries(self) -> Vec<Entry> {
         self.entries
     }
 
     /// Does what `commit` asks, or refuses it without a change.
     pub(crate) fn apply(&mut self, commit: &Commit) -> Result<Result<Committed, CommitError>, Failure> {
-        let (image, tables) = (self.image, self.tables);
+        let (memtable, tables) = (self.memtable, self.tables);
         let drafted = match self.conversations.entry(commit.conversation_id.clone()) {
             Slot::Occupied(there) => there.into_mut(),
-            Slot::Vacant(slot) => match Drafted::load(image, tables, &commit.conversation_id) {
+            Slot::Vacant(slot) => match Drafted::load(memtable, tables, &commit.conversation_id) {
                 // Its loss is its own: the commits of others in this transaction go on, and the database is sound.
                 Err(Failure::Record(damaged)) => return Ok(Err(CommitError::Unavailable(damaged.to_string()))),
                 loaded => slot.insert(loaded?),
@@ -59,7 +60,7 @@ impl<'a> Draft<'a> {
         let (mut staged, mut sealed) = (Vec::new(), Vec::new());
         for turn in &commit.staged {
             let turn_id = &turn.turn.id;
-            let outcome = if let Some(ordinal) = drafted.ordinal_of(image, tables, turn_id)? {
+            let outcome = if let Some(ordinal) = drafted.ordinal_of(memtable, tables, turn_id)? {
                 TurnOutcome::Duplicate(ordinal)
             } else {
                 staged.push(Arc::from(record::encode_staged(turn)?));
@@ -69,7 +70,7 @@ impl<'a> Draft<'a> {
         }
         for turn in &commit.sealed {
             let turn_id = &turn.metrics.turn_id;
-            let outcome = if let Some(ordinal) = drafted.ordinal_of(image, tables, turn_id)? {
+            let outcome = if let Some(ordinal) = drafted.ordinal_of(memtable, tables, turn_id)? {
                 TurnOutcome::Duplicate(ordinal)
             } else {
                 let (ordinal, sealed_at) = drafted.seal(turn);
@@ -92,12 +93,12 @@ impl<'a> Draft<'a> {
 }
 
 impl Drafted {
-    fn load(image: &Image, tables: &ReadTables, id: &ConversationId) -> Result<Self, Failure> {
-        let key = image.of(id).find_map(|recent| recent.key);
-        // One that has no key in the image may have got one in the tables since.
+    fn load(memtable: &Memtable, tables: &ReadTables, id: &ConversationId) -> Result<Self, Failure> {
+        let key = memtable.of(id).find_map(|piece| piece.key);
+        // One that has no key in the memtable may have got one in the tables since.
         let key = key.map_or_else(|| tables.key_of(id), |key| Ok(Some(key)))?;
-        let conversation = match (image.of(id).next(), key) {
-            (Some(recent), _) => recent.conversation.clone(),
+        let conversation = match (memtable.of(id).next(), key) {
+            (Some(piece), _) => piece.conversation.clone(),
             (None, Some(key)) => tables.conversation(key)?,
             (None, None) => Conversation {
                 id: id.clone(),
@@ -110,11 +111,16 @@ impl Drafted {
         Ok(Self { conversation, key, sealed: HashMap::new() })
     }
 
-    fn ordinal_of(&self, image: &Image, tables: &ReadTables, turn_id: &TurnId) -> Result<Option<Ordinal>, Failure> {
+    fn ordinal_of(
+        &self,
+        memtable: &Memtable,
+        tables: &ReadTables,
+        turn_id: &TurnId,
+    ) -> Result<Option<Ordinal>, Failure> {
         if let Some(ordinal) = self.sealed.get(turn_id) {
             return Ok(Some(*ordinal));
         }
-        match image.of(&self.conversation.id).find_map(|recent| recent.turns.get(turn_id)) {
+        match memtable.of(&self.conversation.id).find_map(|piece| piece.turns.get(turn_id)) {
             Some(Change::Sealed(ordinal)) => Ok(Some(*ordinal)),
             Some(Change::Open(_)) => Ok(None),
             None if self.conversation.sealed_turns == 0 => Ok(None),

@@ -1,3 +1,15 @@
+//! The writer: one thread, which makes the commits that wait durable with one fsync.
+//!
+//! - `admission`: bounds the turns in commits that are not answered yet.
+//! - `job`: what the writer is asked.
+//! - `batch`: the jobs of one transaction.
+//! - `pace`: how large a batch may be, how many turns may wait, how long to wait for the checkpoint. Pure.
+//! - `draft`: what the commits of a batch become.
+//! - `transaction`: drafts a batch and appends it to the journal.
+//! - `background`: the thread that takes the checkpoint's steps.
+//! - `backoff`: how long to wait before failed files are opened again.
+//! - `state`: whether the writer's thread still works.
+
 pub(crate) mod admission;
 pub(crate) mod background;
 pub(crate) mod backoff;
@@ -217,10 +229,10 @@ impl Writer {
         }
     }
 
-    /// Waits if the checkpoint has fallen behind: the fuller the image, the longer, so that intake does not outrun the
-    /// checkpoint and the image is seldom full. Waits before a batch is gathered, so that commits that arrive meanwhile
-    /// join it. Returns whether the image has room. Its size bounds the memory, the journal and the time to open the
-    /// store.
+    /// Waits if the checkpoint has fallen behind: the fuller the memtable, the longer, so that intake does not outrun
+    /// the checkpoint and the memtable is seldom full. Waits before a batch is gathered, so that commits that arrive
+    /// meanwhile join it. Returns whether the memtable has room. Its size bounds the memory, the journal and the time
+    /// to open the store.
     fn make_room(&self) -> Result<bool, String> {
         let Some(background) = self.background.as_ref() else {
             while self.checkpoint.is_due() {
@@ -242,7 +254,7 @@ impl Writer {
         Ok(true)
     }
 
-    /// Does the jobs in one transaction, but refuses commits if the image has no room. After `Ok`, the others are
+    /// Does the jobs in one transaction, but refuses commits if the memtable has no room. After `Ok`, the others are
     /// durable; after `Err`, the outcome is unknown.
     fn transact(&mut self, batch: &[Job], turns: usize, has_room: bool) -> Result<Vec<Answer>, String> {
         let begun = Instant::now();
@@ -263,11 +275,11 @@ impl Writer {
         if !entries.is_empty() {
             let piece_bytes = self.checkpoint.piece_bytes();
             let taken = self.slot.with(|files| {
-                let mut image = files.image_mut();
-                let before = image.size();
-                image.took_row(row, row_bytes);
-                entries.into_iter().try_for_each(|entry| image.take_in_pieces(entry, piece_bytes))?;
-                Ok(image.size().saturating_sub(before))
+                let mut memtable = files.memtable_mut();
+                let before = memtable.size();
+                memtable.took_row(row, row_bytes);
+                entries.into_iter().try_for_each(|entry| memtable.take_in_pieces(entry, piece_bytes))?;
+                Ok(memtable.size().saturating_sub(before))
             })?;
             let bytes = taken.map_err(|damaged: DamagedRecord| damaged.to_string())?;
             self.last.turns = turns;

@@ -1,11 +1,10 @@
-//! How much a step of the checkpoint moves, how fast commits are taken in, and how many may wait. Pure: durations are
-//! passed in.
+//! How fast commits are taken in, and how many may wait. Pure: durations are passed in.
 
 use std::time::Duration;
 
-/// The bytes that a turn adds to the image, averaged over about half of the image's limit. The first turn of each
-/// conversation in a layer adds more than later ones, so an average over one batch would make pauses long in a new
-/// layer and short in an old one.
+/// The bytes that a turn adds to the memtable, averaged over about half of the memtable's limit. The first turn of each
+/// conversation in the active table adds more than later ones, so an average over one batch would make pauses long in a
+/// new table and short in an old one.
 #[derive(Debug)]
 pub(crate) struct Growth {
     each_bytes: usize,
@@ -69,8 +68,9 @@ impl Default for BatchSize {
 /// The maximum number of turns in unanswered commits, derived from how long earlier commits took.
 #[derive(Debug)]
 pub(crate) struct Capacity {
-    /// What a turn takes in a large batch, smoothed: of the processor, of the checkpoint where that is waited for, and of the
-    /// journal's fsync as long as that of a healthy disk takes. A slow one is no reason to refuse commits that would share it.
+    /// What a turn takes in a large batch, smoothed: of the processor, of the checkpoint where that is waited for, and
+    /// of the journal's fsync as long as that of a healthy disk takes. A slow one is no reason to refuse commits that
+    /// would share it.
     each: Duration,
 }
 
@@ -110,9 +110,9 @@ fn times(each: Duration, into: Duration) -> usize {
     usize::try_from(into.as_nanos() / each.as_nanos().max(1)).unwrap_or(usize::MAX)
 }
 
-/// The longest wait for the checkpoint before a batch while the image has room. A commit that just missed a batch waits
-/// for the writing of that batch, for this pause, and for its own writing; both writes are assumed to take as long as
-/// the last one.
+/// The longest wait for the checkpoint before a batch while the memtable has room. A commit that just missed a batch
+/// waits for the writing of that batch, for this pause, and for its own writing; both writes are assumed to take as
+/// long as the last one.
 pub(crate) fn longest_pause(last_write: Duration) -> Duration {
     const ALL: Duration = Duration::from_millis(40);
     const LEAST: Duration = Duration::from_millis(5);
@@ -136,7 +136,7 @@ mod tests {
         for _ in 0..400 {
             growth.learn(1, 100_000);
         }
-        assert!(growth.of(1) > 95_000, "large turns are learned within a few layers: {}", growth.of(1));
+        assert!(growth.of(1) > 95_000, "large turns are learned while a few tables fill: {}", growth.of(1));
     }
 
     #[test]

@@ -27,9 +27,9 @@ pub(super) struct Transaction {
 impl Transaction {
     /// Works out the jobs. Refuses commits if the memtable has no room.
     pub(super) fn draft(files: &Files, batch: &[Job], has_room: bool) -> Result<Self, Failure> {
-        let image = files.image();
+        let memtable = files.memtable();
         let tables = files.read_tables()?;
-        let mut draft = Draft::new(&image, &tables);
+        let mut draft = Draft::new(&memtable, &tables);
         let mut answers = Vec::with_capacity(batch.len());
         for job in batch {
             answers.push(match job {
@@ -41,8 +41,8 @@ impl Transaction {
         Ok(Self {
             answers,
             entries: draft.into_entries(),
-            row: image.last_row() + 1,
-            trim: image.checkpoint(),
+            row: memtable.last_row() + 1,
+            trim: memtable.checkpoint(),
             checks_write: batch.iter().any(|job| matches!(job, Job::CheckWrite(_))),
             running: ticked(files.running_time(), batch),
         })

@@ -60,11 +60,11 @@ impl Paths {
         let failed = |failure: Failure| failed(&self.main, &failure);
         let head = Head::of(main).map_err(failed)?;
         let mut damaged = Vec::new();
-        let mut image = None;
+        let mut memtable = None;
         match journal {
             Some(journal) => {
-                let Replayed { image: replayed, damaged: rows } = head.replay(main, journal, &self.journal)?;
-                (image, damaged) = (Some(replayed), rows);
+                let Replayed { memtable: replayed, damaged: rows } = head.replay(main, journal, &self.journal)?;
+                (memtable, damaged) = (Some(replayed), rows);
             }
             None if head.bond.journal_id.is_some() => {
                 let why = "the whole journal is missing, and what was acknowledged last with it".to_owned();
@@ -74,9 +74,9 @@ impl Paths {
         }
         let write = || {
             let txn = begin_write(main)?;
-            if let Some(image) = &image {
-                let moving: Vec<_> = image.layers().all().cloned().collect();
-                move_conversations(&txn, TurnHasher::of(head.bond.store_id), &moving, Some(image.last_row()))?;
+            if let Some(memtable) = &memtable {
+                let moving: Vec<_> = memtable.contents().all().cloned().collect();
+                move_conversations(&txn, TurnHasher::of(head.bond.store_id), &moving, Some(memtable.last_row()))?;
             }
             let mut meta = txn.open_table(META)?;
             if let Some(journal) = journal {
