@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use super::*;
 use crate::clock::Clock;
 use crate::settings::{StoreSettings, TurnSettings};
-use crate::store::{Commit, ConversationState, Engine, Location, TurnRange};
+use crate::store::{Commit, ConversationState, Location, RedbEngine, TurnRange};
 use crate::testing::Probe;
 use crate::turn::{ConversationId, EpochMillis, StoredTurn, parse_line};
 
@@ -55,7 +55,7 @@ impl Clock for PanickingClock {
 
 /// A directory over a store in memory, whose conversations panic at these of their batches.
 struct Setup {
-    engine: Engine,
+    engine: RedbEngine,
     opens: Probe<OpenConversation>,
     commits: Probe<Commit>,
     directory: Addr<Directory>,
@@ -69,7 +69,7 @@ fn setup(panics_at: &'static [u64]) -> Setup {
 
 /// What an actor starts from is what is staged, but for what `forget` takes out of it.
 fn setup_with(panics_at: &'static [u64], forget: fn(&mut ConversationState)) -> Setup {
-    let engine = Engine::open(Location::Memory, &StoreSettings::default()).unwrap();
+    let engine = RedbEngine::open(Location::Memory, &StoreSettings::default()).unwrap();
     let store = Store::new(engine.clone()).start();
     let to = store.clone();
     let opens = Probe::<OpenConversation>::start(move |open| {

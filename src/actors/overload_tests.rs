@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::settings::{StoreSettings, TurnSettings};
-use crate::store::{Commit, Engine, Location, TurnRange};
+use crate::store::{Commit, Location, RedbEngine, TurnRange};
 use crate::testing::{Probe, TestClock};
 use crate::turn::{ConversationId, Done, TurnEvent, TurnEventKind, TurnId};
 
@@ -16,7 +16,7 @@ const MAX_IN_FLIGHT: usize = 10;
 const SENT: usize = 2000;
 
 struct Setup {
-    engine: Engine,
+    engine: RedbEngine,
     commits: Probe<Commit>,
     directory: Addr<Directory>,
 }
@@ -27,7 +27,7 @@ fn setup(gate: &Rc<Semaphore>) -> Setup {
 
 /// A directory over a store in memory that takes no commit without a permit of the gate.
 fn setup_with(gate: &Rc<Semaphore>, max_in_flight: usize) -> Setup {
-    let engine = Engine::open(Location::Memory, &StoreSettings::default()).unwrap();
+    let engine = RedbEngine::open(Location::Memory, &StoreSettings::default()).unwrap();
     let store = Store::new(engine.clone()).start();
     let (to, gate) = (store.clone(), Rc::clone(gate));
     let commits = Probe::<Commit>::start(move |commit| {

@@ -4,7 +4,7 @@ use actix::{Actor, Context, Handler, MessageResult, Response};
 use tokio::task::spawn_blocking;
 
 use super::{FindRevision, ListTurns};
-use crate::store::{Engine, ReadError, TurnRange};
+use crate::store::{ReadError, RedbEngine, TurnRange};
 use crate::turn::StoredTurn;
 
 /// The most turns that are read at once on the reader's own thread: a tenth of a millisecond, in which others on it
@@ -17,11 +17,11 @@ const INLINE_TURNS: u64 = 128;
 /// A clone reads the same store and can be started on another thread.
 #[derive(Clone)]
 pub struct StoreReader {
-    engine: Engine,
+    engine: RedbEngine,
 }
 
 impl StoreReader {
-    pub(crate) fn new(engine: Engine) -> Self {
+    pub(crate) fn new(engine: RedbEngine) -> Self {
         Self { engine }
     }
 

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::settings::StoreSettings;
 use crate::store::{
-    Backup, BackupError, Commit, CommitError, Committed, ConversationState, Engine, Location, OpenError, ReadError,
+    Backup, BackupError, Commit, CommitError, Committed, ConversationState, Location, OpenError, ReadError, RedbEngine,
     Revision, StaleTurn,
 };
 use crate::turn::{RunningTime, StoredTurn};
@@ -25,7 +25,7 @@ const INLINE_TURN_IDS: usize = 32;
 /// Answers for the redb engine. Commits go to the engine's writer, and reads never wait for an fsync: what a conversation
 /// starts from is little and read at once, everything else on the pool of blocking threads.
 pub struct Store {
-    engine: Engine,
+    engine: RedbEngine,
     /// What became of the commits so far. Shared with those that are being waited for.
     report: Rc<Cell<StoreReport>>,
 }
@@ -52,16 +52,16 @@ impl Store {
     /// # }).unwrap();
     /// ```
     pub fn open(location: Location, settings: &StoreSettings) -> Result<Self, OpenError> {
-        Ok(Self::new(Engine::open(location, settings)?))
+        Ok(Self::new(RedbEngine::open(location, settings)?))
     }
 
-    pub(crate) fn new(engine: Engine) -> Self {
+    pub(crate) fn new(engine: RedbEngine) -> Self {
         Self { engine, report: Rc::default() }
     }
 
     fn read<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Engine) -> Result<T, ReadError> + Send + 'static,
+        read: impl FnOnce(&RedbEngine) -> Result<T, ReadError> + Send + 'static,
     ) -> ResponseFuture<Result<T, ReadError>> {
         let engine = self.engine.clone();
         Box::pin(async move {

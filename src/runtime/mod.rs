@@ -22,7 +22,7 @@ use crate::actors::{
 };
 use crate::clock::{RunningClock, SharedClock, SystemClock, SystemStopwatch};
 use crate::settings::{StoreSettings, TurnSettings};
-use crate::store::{Engine, Location, OpenError, WriterState};
+use crate::store::{Location, OpenError, RedbEngine, WriterState};
 
 /// A running system: the store, the directory with its conversations, and the sweeper, on a thread of their own.
 ///
@@ -213,7 +213,7 @@ impl RuntimeBuilder {
     /// Opens the store and starts the actors. Must be called in a running actix system.
     pub async fn start(self) -> Result<Runtime, StartError> {
         let Self { location, turns, store: store_settings, clock, facts_kept } = self;
-        let opened = tokio::task::spawn_blocking(move || Engine::open(location, &store_settings)).await;
+        let opened = tokio::task::spawn_blocking(move || RedbEngine::open(location, &store_settings)).await;
         let engine = opened.map_err(|error| StartError::Panicked(error.to_string()))??;
         Ok(Runtime::place(engine, turns, clock, facts_kept))
     }
@@ -223,11 +223,11 @@ impl Runtime {
     /// A runtime whose store's writer dies at its start.
     #[cfg(test)]
     pub(crate) fn with_dying_writer() -> Self {
-        Self::place(Engine::with_dying_writer(), TurnSettings::default(), Arc::new(SystemClock), FACTS_KEPT)
+        Self::place(RedbEngine::with_dying_writer(), TurnSettings::default(), Arc::new(SystemClock), FACTS_KEPT)
     }
 
     /// Starts the actors on a thread of their own.
-    fn place(engine: Engine, turns: TurnSettings, clock: SharedClock, facts_kept: usize) -> Self {
+    fn place(engine: RedbEngine, turns: TurnSettings, clock: SharedClock, facts_kept: usize) -> Self {
         let writer = engine.writer_state();
         let arbiter = Arbiter::new();
         let reader = StoreReader::new(engine.clone());

@@ -1,54 +1,120 @@
-//! The store: what it is asked and answers, and the redb engine that keeps it.
+//! The store: keeps the turns of all conversations, and answers a commit only when it is durable.
+//!
+//! # Constraints
+//!
+//! The code relies on these, and the tests attack them:
+//!
+//! - A commit is atomic: all of it is durable, or nothing.
+//! - The turns of a conversation have the ordinals 1, 2, 3, ... without a gap, and an ordinal is never given twice.
+//! - A turn id is sealed at most once in a conversation. Sealing it again answers with its ordinal and changes nothing.
+//! - A commit that changes something raises the version of its conversation by one. A commit that expects another
+//!   version changes nothing.
+//! - After a failed write the outcome is unknown, and is answered as such. The files are then closed and opened again.
+//! - A damaged row costs that row alone: reads leave it out, and a check names it.
+//! - The writer is the only thread that appends to the journal. While the store runs, turns get into the tables by steps
+//!   of the checkpoint alone, one at a time.
+//! - Everything in memory is bounded: the queue, the turns in it, the memtable and so the journal.
+//! - Integers in rows of `meta` are little-endian, whatever the machine.
+//!
+//! # Words
+//!
+//! - **tables**: what the main file holds, by conversation.
+//! - **journal**: the second file; each commit appends to it first (a write-ahead log).
+//! - **row**: one transaction of the journal: the commits that one fsync made durable.
+//! - **entry**: what one commit changed, within a row.
+//! - **memtable**: what the journal has and the tables do not yet, in memory. Commits go to its *active* table; the
+//!   checkpoint moves its *immutable* table.
+//! - **piece**: the changes of some consecutive commits to one conversation in the memtable. It is moved whole.
+//! - **checkpoint**: moves pieces into the tables; and the number of the row up to which that is done.
+//! - **key**: the number that stands for a conversation's id in every table.
+//! - **record**: a conversation, a sealed turn or an open turn, as bytes.
+//!
+//! # The files
+//!
+//! ```text
+//! turn-metrics.redb           the main file: the tables
+//!   meta                      name                    -> format, store id, next key, checkpoint, journal id, counts
+//!   conversation_keys         conversation id         -> key
+//!   conversations             key                     -> id, version, number of sealed turns, last sealing, usage
+//!   turns                     (key, ordinal)          -> sealed turn
+//!   turn_index                (key, hash of turn id)  -> ordinal
+//!   open_turns                (key, turn id)          -> open turn
+//!   lost_...                  as the tables they are named after; only after a repair
+//!
+//! turn-metrics.journal.redb   the journal: there while the store runs, and after a crash
+//!   meta                      name                    -> format, store id, journal id, running time
+//!   rows                      row number              -> version byte, then one entry for each commit
+//! ```
+//!
+//! A record is one byte, the version of its encoding, then postcard. The main file names the journal that may hold what
+//! the tables do not. Without a name in it, the main file alone is the whole store: that is so after an orderly stop,
+//! and in a backup.
+//!
+//! # A commit
+//!
+//! 1. The caller's thread asks admission for a permit. If too many turns wait already, the commit is refused at once.
+//!    Otherwise it joins the writer's queue.
+//! 2. The writer waits for the checkpoint where the memtable is filling up, then gathers a batch from the queue.
+//! 3. It drafts the batch. For each commit it loads the conversation from the memtable or else the tables, compares the
+//!    version, looks each turn id up, and assigns ordinals. Later commits of the batch see what earlier ones changed.
+//! 4. It appends the entries as one row, in one transaction of the journal with one fsync, which also drops some rows
+//!    that the checkpoint has passed. From here on the commits are durable.
+//! 5. The entries go into the active table of the memtable, where reads see them.
+//! 6. Each caller is answered.
+//!
+//! # A read
+//!
+//! Under one short lock a read takes what it needs of the memtable and begins a read transaction on the tables. The two
+//! together are one state of the store. It then reads without a lock: the rows of the tables, overlaid by the immutable
+//! table and then by the active one. A piece may be in the tables and in the memtable: overlaying it once more changes
+//! nothing. What the memtable alone can answer takes no transaction.
+//!
+//! # A checkpoint
+//!
+//! 1. When the active table has half of `store.journal_bytes` and there is no immutable one, it becomes that.
+//! 2. A thread of its own moves it in steps of some milliseconds, each one transaction on the main file. A step takes
+//!    pieces in the order of their keys and writes turns, index, open turns and the conversation as the piece left it.
+//! 3. When a step is durable, its pieces are dropped from the memtable.
+//! 4. The last step also writes the number of the last row of that table as the checkpoint. Later appends drop the rows
+//!    up to it.
+//!
+//! An orderly stop takes steps until the memtable is empty, takes the journal's name out of the main file and removes
+//! the journal.
+//!
+//! # Opening after a crash
+//!
+//! 1. Both files are looked at without changing them. A file of another program or format, a missing journal, or the
+//!    journal of another store is refused.
+//! 2. redb undoes what was cut short in each file.
+//! 3. The rows after the checkpoint are read into the memtable. Steps may have moved some of their pieces already: an
+//!    entry whose version the tables have is skipped.
+//! 4. The entries of each conversation must follow each other without a gap, version by version. A row that does not
+//!    fit is damage: the store does not open, and `repair` moves the row aside.
+//!
+//! # The rooms
+//!
+//! - `contract`: what a store is asked and what it answers. It knows no engine.
+//! - `redb`: the engine that keeps a store in two redb files.
+//!
+//! A room uses only those before it.
 
-mod append;
-mod backup;
-mod check;
-mod checkpoint;
-mod commit;
-mod compact;
-mod engine;
-mod entry;
-#[cfg(test)]
-mod faults;
-#[cfg(test)]
-mod fixture;
-mod image;
-mod index;
-mod intake;
-mod job;
-mod location;
-#[cfg(test)]
-mod model_tests;
-mod overlay;
-#[cfg(test)]
-mod overload_tests;
-mod pace;
-mod read;
-mod record;
-mod replay;
-mod schema;
-mod slot;
-#[cfg(any(test, feature = "testing"))]
-mod storage;
-mod tables;
-#[cfg(test)]
-mod tests;
-mod unwind;
-mod write;
-mod writer;
+mod contract;
+mod redb;
 
-pub use backup::BackupError;
-pub use check::{CheckError, CheckReport, Violation, check, repair};
-pub use commit::{
+pub use self::contract::{
     Backup, Commit, CommitError, Committed, ConversationState, ReadError, Revision, StagedTurn, StaleBefore, StaleTurn,
     StoreSizes, TurnOutcome, TurnRange, Version,
 };
-
-pub use compact::{CompactError, Compaction, compact};
-pub use location::{Location, OpenError};
-pub use schema::StoreFile;
+pub use self::redb::files::location::Location;
+pub use self::redb::files::open_error::OpenError;
 #[cfg(any(test, feature = "testing"))]
-pub use storage::Storage;
+pub use self::redb::files::storage::Storage;
+pub use self::redb::maintenance::backup::BackupError;
+pub use self::redb::maintenance::check::error::CheckError;
+pub use self::redb::maintenance::check::report::{CheckReport, Violation};
+pub use self::redb::maintenance::check::{check, repair};
+pub use self::redb::maintenance::compact::{CompactError, Compaction, compact};
+pub use self::redb::tables::store_file::StoreFile;
 
-pub(crate) use engine::Engine;
-pub(crate) use writer::WriterState;
+pub(crate) use self::redb::engine::RedbEngine;
+pub(crate) use self::redb::writer::state::WriterState;

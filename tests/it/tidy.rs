@@ -1,18 +1,42 @@
 //! The rules of the house, held against the sources.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The modules of the library from the ground up: each may use those of the floors before its own.
-const FLOORS: &[&[&str]] = &[
-    &["turn"],
-    &["clock", "line_queue", "link", "settings", "simulate", "terminal"],
-    &["config", "journal", "otel", "store"],
-    &["actors"],
-    &["recorder", "runtime", "telemetry"],
-    &["http"],
-    &["cli"],
+/// The rooms of each folder, from the ground up: each may use those of the floors before its own. The folder's `mod.rs`
+/// may use all of them, and none of them uses that.
+const FLOORS: &[(&str, &[&[&str]])] = &[
+    (
+        "",
+        &[
+            &["turn"],
+            &["clock", "line_queue", "link", "settings", "simulate", "terminal"],
+            &["config", "journal", "otel", "store"],
+            &["actors"],
+            &["recorder", "runtime", "telemetry"],
+            &["http"],
+            &["cli"],
+        ],
+    ),
+    ("store", &[&["contract"], &["redb"]]),
+    (
+        "store/redb",
+        &[
+            &["tables", "unwind"],
+            &["journal"],
+            &["memtable"],
+            &["files"],
+            &["checkpoint", "query"],
+            &["writer"],
+            &["maintenance"],
+            &["engine"],
+        ],
+    ),
 ];
+
+/// The folders in which, and in whose folders, no files use each other in a circle.
+const WITHOUT_CIRCLES: &[&str] = &["store"];
 
 /// Stands beside the floors: tests use it, and it uses what it stands in for.
 const BESIDE: &str = "testing";
@@ -40,45 +64,188 @@ fn sources() -> Vec<(PathBuf, String)> {
     found
 }
 
-fn floor(module: &str) -> Option<usize> {
-    FLOORS.iter().position(|floor| floor.contains(&module))
+/// The way to a module: `["store", "redb", "engine"]`.
+type Way = Vec<String>;
+
+fn way(path: &Path) -> Way {
+    let mut way: Way = path.with_extension("").iter().map(|part| part.to_str().unwrap().to_owned()).collect();
+    way.pop_if(|last| last == "mod");
+    way
 }
 
 /// The top-level module a file belongs to.
 fn module(path: &Path) -> String {
-    Path::new(path.iter().next().unwrap()).file_stem().unwrap().to_string_lossy().into_owned()
+    way(path).swap_remove(0)
 }
 
 /// The text without its tests, which may use what they like.
 fn without_tests(text: &str) -> &str {
-    text.split("#[cfg(test)]\nmod tests {").next().unwrap()
+    text.split("\nmod tests {").next().unwrap()
 }
 
-fn is_test_file(path: &Path) -> bool {
-    path.iter()
-        .filter_map(|part| Path::new(part).file_stem()?.to_str())
-        .any(|name| matches!(name, "properties" | "stand_in") || name.ends_with("tests"))
+/// The sources without those of tests.
+fn sources_that_run() -> Vec<(PathBuf, String)> {
+    let mut sources = sources();
+    let tests: BTreeSet<Way> = sources
+        .iter()
+        .flat_map(|(path, text)| {
+            let names =
+                text.split("#[cfg(test)]\nmod ").skip(1).filter_map(|rest| rest.lines().next()?.strip_suffix(';'));
+            names.map(|name| [way(path), vec![name.to_owned()]].concat())
+        })
+        .collect();
+    sources.retain(|(path, _)| !tests.iter().any(|test| way(path).starts_with(test)));
+    sources.into_iter().map(|(path, text)| (path, without_tests(&text).to_owned())).collect()
+}
+
+fn is_of_a_name(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// Reads what follows `crate::` or the like, a path or a tree of paths; adds each to `found` and returns the rest.
+fn read_paths<'a>(text: &'a str, mut way: Way, found: &mut Vec<Way>) -> &'a str {
+    let mut text = text.trim_start();
+    if let Some(inner) = text.strip_prefix('{') {
+        text = inner.trim_start();
+        while !text.is_empty() && !text.starts_with('}') {
+            let rest = read_paths(text, way.clone(), found);
+            // What is after it, such as `as name`, is skipped.
+            text = rest.trim_start_matches(|c| c != ',' && c != '}').trim_start_matches(',').trim_start();
+        }
+        return text.strip_prefix('}').unwrap_or(text);
+    }
+    let name = text.split(|c| !is_of_a_name(c) && c != '*').next().unwrap();
+    let rest = &text[name.len()..];
+    match name {
+        "super" => drop(way.pop()),
+        "self" => {}
+        name => way.push(name.to_owned()),
+    }
+    if let Some(rest) = rest.strip_prefix("::") {
+        return read_paths(rest, way, found);
+    }
+    found.push(way);
+    rest
+}
+
+/// What a file of this way uses of the library. Its children, named without `self`, are given for a `mod.rs`.
+fn used(own: &[String], children: &BTreeSet<String>, text: &str) -> Vec<Way> {
+    let mut found = Vec::new();
+    for (at, _) in text.match_indices("::") {
+        let before = &text[..at];
+        let name = &before[before.rfind(|c| !is_of_a_name(c)).map_or(0, |place| place + 1)..];
+        if before[..before.len() - name.len()].ends_with("::") {
+            continue;
+        }
+        let from = match name {
+            "crate" => Vec::new(),
+            "self" => own.to_vec(),
+            "super" => own[..own.len() - 1].to_vec(),
+            child if children.contains(child) => [own, &[child.to_owned()]].concat(),
+            _ => continue,
+        };
+        read_paths(&text[at + 2..], from, &mut found);
+    }
+    found
+}
+
+/// The modules of each folder, and what each of their files uses.
+struct House {
+    rooms: BTreeMap<Way, BTreeSet<String>>,
+    uses: Vec<(PathBuf, Vec<Way>)>,
+}
+
+impl House {
+    fn read() -> Self {
+        let sources = sources_that_run();
+        let mut rooms = BTreeMap::<Way, BTreeSet<String>>::new();
+        for (path, _) in &sources {
+            let mut way = way(path);
+            while let Some(name) = way.pop() {
+                rooms.entry(way.clone()).or_default().insert(name);
+            }
+        }
+        let none = BTreeSet::new();
+        let uses = sources.into_iter().map(|(path, text)| {
+            let own = way(&path);
+            let children = rooms.get(&own).filter(|_| path.ends_with("mod.rs")).unwrap_or(&none);
+            let used = used(&own, children, &text);
+            (path, used)
+        });
+        let uses = uses.collect();
+        Self { rooms, uses }
+    }
+
+    /// The files in a folder, each with its room and what it uses in that folder: a room or something of `mod.rs`.
+    fn within<'a>(&'a self, folder: &'a [String]) -> impl Iterator<Item = (&'a Path, String, Vec<&'a String>)> {
+        self.uses.iter().filter_map(move |(path, used)| {
+            let own = way(path).strip_prefix(folder)?.first().cloned().unwrap_or("mod".into());
+            let used = used.iter().filter_map(|used| used.strip_prefix(folder)?.first());
+            Some((&**path, own, used.collect()))
+        })
+    }
 }
 
 #[test]
 fn a_module_uses_only_the_floors_below_its_own() {
-    for (path, text) in sources() {
-        let module = module(&path);
-        if is_test_file(&path) || matches!(&*module, "lib" | "main" | BESIDE) {
-            continue;
-        }
-        let own = floor(&module).unwrap_or_else(|| panic!("{module} stands on no floor"));
-        for used in without_tests(&text).split("crate::").skip(1) {
-            // Several modules at once would go unseen here, and an asterisk hides them from everybody.
-            assert!(!used.starts_with(['{', '*']), "{} uses several modules in one go", path.display());
-            let used: String = used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-            if used.is_empty() || used == module {
+    let house = House::read();
+    for (folder, floors) in FLOORS {
+        let floor = |room: &str| floors.iter().position(|floor| floor.contains(&room));
+        let folder: Way = folder.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect();
+        for (path, own, used) in house.within(&folder) {
+            if matches!(&*own, "lib" | "main" | "mod" | BESIDE) {
                 continue;
             }
-            let below = floor(&used).is_some_and(|floor| floor < own);
-            assert!(below, "{} uses crate::{used}, which is not below it", path.display());
+            let on = floor(&own).unwrap_or_else(|| panic!("{own} in {folder:?} stands on no floor"));
+            for used in used.into_iter().filter(|used| **used != own) {
+                let below = floor(used).is_some_and(|floor| floor < on);
+                assert!(below, "{} uses {used} of {folder:?}, which is no room below it", path.display());
+            }
         }
     }
+}
+
+#[test]
+fn no_files_of_a_folder_use_each_other_in_a_circle() {
+    let house = House::read();
+    for (folder, rooms) in &house.rooms {
+        if !folder.first().is_some_and(|first| WITHOUT_CIRCLES.contains(&&**first)) {
+            continue;
+        }
+        let mut uses = BTreeMap::<String, BTreeSet<String>>::new();
+        for (_, own, used) in house.within(folder) {
+            let others = used.into_iter().map(|used| if rooms.contains(used) { &**used } else { "mod" });
+            let others = others.filter(|other| *other != own).map(str::to_owned);
+            uses.entry(own.clone()).or_default().extend(others);
+        }
+        // What uses nothing of the rest is in no circle.
+        while let Some(leaf) = uses.keys().find(|room| uses[*room].iter().all(|used| !uses.contains_key(used))).cloned()
+        {
+            uses.remove(&leaf);
+        }
+        assert!(uses.is_empty(), "in {folder:?} there is a circle: {uses:#?}");
+    }
+}
+
+#[test]
+fn what_a_file_uses_is_seen_however_it_is_written() {
+    let own = ["store", "redb", "files"].map(str::to_owned);
+    let text = "use super::tables::{self, read::{ReadTables, Lazy as L}, META};\nuse crate::{turn, link::*};\n\
+                fn f() { self::slot::Slot::new(super::super::contract::Commit::<u8>::of(head::Head)) }";
+    let seen = used(&own, &["head".to_owned()].into(), text);
+    let seen: Vec<_> = seen.iter().map(|way| way.join("::")).collect();
+    let expected = [
+        "store::redb::tables",
+        "store::redb::tables::read::ReadTables",
+        "store::redb::tables::read::Lazy",
+        "store::redb::tables::META",
+        "turn",
+        "link::*",
+        "store::redb::files::slot::Slot::new",
+        "store::contract::Commit::",
+        "store::redb::files::head::Head",
+    ];
+    assert_eq!(seen, expected);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use self::model::{Event, Fault, Model, Request, Transition, events_of, sealed_by
 use super::*;
 use crate::clock::RunningClock;
 use crate::settings::{StoreSettings, TurnSettings};
-use crate::store::{Commit, CommitError, Committed, Engine, Location, TurnRange};
+use crate::store::{Commit, CommitError, Committed, Location, RedbEngine, TurnRange};
 use crate::testing::{Probe, TestClock};
 use crate::turn::{ConversationId, EpochMillis, RunningTime, TurnId};
 
@@ -29,7 +29,7 @@ fn id(conversation: u8) -> ConversationId {
 /// The actors of one case, in an actix system of their own whose time is paused.
 struct Actors {
     runner: actix::SystemRunner,
-    engine: Engine,
+    engine: RedbEngine,
     store: Addr<Store>,
     recipients: StoreRecipients,
     directory: Addr<Directory>,
@@ -42,7 +42,7 @@ struct Actors {
 /// Passes a commit on to the store as the fault has it.
 async fn commit(
     store: Addr<Store>,
-    engine: Engine,
+    engine: RedbEngine,
     fault: Option<Fault>,
     (now, running): (EpochMillis, RunningTime),
     commit: Commit,
@@ -78,7 +78,7 @@ fn start_directory(recipients: &StoreRecipients, clock: &TestClock, running: &Ru
 impl Actors {
     fn start() -> Self {
         let runner = actix::System::new();
-        let engine = Engine::open(Location::Memory, &StoreSettings::default()).unwrap();
+        let engine = RedbEngine::open(Location::Memory, &StoreSettings::default()).unwrap();
         let (clock, running) = (TestClock::at(0), RunningClock::default());
         let fault = Rc::new(RefCell::new(None::<Fault>));
         let (store, recipients, directory) = runner.block_on(async {

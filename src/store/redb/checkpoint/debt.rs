@@ -1,0 +1,53 @@
+//! How much the checkpoint has to move before more is taken in. Pure.
+
+/// How many bytes the checkpoint has to move for `taken_bytes` taken into a memtable of this size: none below six
+/// tenths of its limit, rising to twice as many at the limit. In between, intake and checkpoint balance at the
+/// checkpoint's own speed.
+pub(crate) fn owed(size: usize, limit: usize, taken_bytes: usize) -> u64 {
+    // The checkpoint begins at five tenths, and up to this point no commit waits for it.
+    let begin = limit / 10 * 6;
+    let range = limit.saturating_sub(begin).max(1);
+    let over = size.saturating_sub(begin).min(range);
+    let owed = taken_bytes as u128 * 2 * over as u128 / range as u128;
+    u64::try_from(owed).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fuller_the_memtable_the_more_is_owed_and_twice_what_came_at_the_limit() {
+        let owed = |percent: usize| owed(percent * 1000, 100_000, 50);
+        assert_eq!([0, 50, 60, 70, 80, 90, 100, 300].map(owed), [0, 0, 0, 25, 50, 75, 100, 100]);
+        assert_eq!(super::owed(7, 0, 50), 100, "a memtable that may hold nothing");
+    }
+
+    /// Takes in and moves alternately, and returns the largest size.
+    fn largest_size(limit: usize, taken_a_batch: usize, moved_a_step: usize) -> usize {
+        let (mut size, mut largest, mut moved) = (0, 0, 0);
+        for _ in 0..10_000 {
+            size += taken_a_batch;
+            largest = largest.max(size);
+            let until = moved + usize::try_from(owed(size, limit, taken_a_batch)).unwrap();
+            // The longest pause is as long as four steps.
+            for _ in 0..4 {
+                if moved >= until {
+                    break;
+                }
+                moved += moved_a_step;
+                size = size.saturating_sub(moved_a_step);
+            }
+        }
+        largest
+    }
+
+    #[test]
+    fn a_memtable_does_not_get_full_where_the_checkpoint_moves_in_a_pause_what_a_batch_brings() {
+        for (taken, moved) in [(400, 130), (400, 400), (50, 130), (1, 500)] {
+            let largest = largest_size(20_000, taken, moved);
+            assert!(largest <= 20_000, "{largest}, taken {taken}, moved {moved}");
+        }
+        assert!(largest_size(20_000, 400, 90) > 20_000, "where it does not, what comes has to be refused");
+    }
+}

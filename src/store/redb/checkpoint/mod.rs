@@ -1,0 +1,277 @@
+//! The checkpoint: moves what the memtable holds into the tables, a few pieces at a time.
+//!
+//! Each step is one transaction on the tables. It moves whole pieces, each with the version of its conversation after
+//! it. A crash leaves a conversation in the tables as it was after some commit; opening the store then skips the rows
+//! of the journal up to that version. The size of a step follows from how long earlier steps took, so that nobody waits
+//! long for one.
+//!
+//! - `step_size`: how much a step moves. Pure.
+//! - `debt`: how much has to be moved before more is taken in. Pure.
+//! - `transfer`: writes pieces to the tables.
+
+pub(crate) mod debt;
+pub(crate) mod step_size;
+pub(crate) mod transfer;
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use self::debt::owed;
+use self::step_size::StepSize;
+use self::transfer::move_conversations;
+use crate::store::redb::files::location::Location;
+use crate::store::redb::files::slot::Slot;
+use crate::store::redb::memtable::piece::PIECE_BYTES;
+use crate::store::redb::memtable::piece::Piece;
+use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::unwind;
+
+use crate::turn::ConversationId;
+
+/// In how many steps the memtable is moved at least.
+const STEPS: usize = 24;
+
+/// Takes the steps of the checkpoint, one at a time, whoever asks for one.
+#[derive(Debug)]
+pub(crate) struct Checkpoint {
+    slot: Arc<Slot>,
+    /// About how much the memtable may take in memory.
+    limit: usize,
+    /// Held while waiting for the step in progress. Without it, a thread that takes one step after another would nearly
+    /// always beat a thread that the end of a step wakes.
+    next: Mutex<()>,
+    step: Mutex<()>,
+    progress: Mutex<Progress>,
+    /// Notified when a step was taken or has failed.
+    progressed: Condvar,
+    /// Why a step in the background failed, if one did since the store was opened.
+    failure: Mutex<Option<String>>,
+}
+
+#[derive(Debug, Default)]
+struct Progress {
+    /// The bytes moved since the checkpoint began.
+    moved_bytes: u64,
+    step_size: StepSize,
+}
+
+impl Checkpoint {
+    pub(crate) fn new(slot: Arc<Slot>, limit: usize) -> Self {
+        Self {
+            slot,
+            limit,
+            next: Mutex::default(),
+            step: Mutex::default(),
+            progress: Mutex::default(),
+            progressed: Condvar::new(),
+            failure: Mutex::default(),
+        }
+    }
+
+    /// The size at which a piece of the memtable is full, so that a step can move less than its maximum.
+    pub(crate) fn piece_bytes(&self) -> usize {
+        PIECE_BYTES.min(self.limit / STEPS)
+    }
+
+    /// Waits for the step that is being taken, and keeps others from being taken.
+    pub(crate) fn pause(&self) -> MutexGuard<'_, ()> {
+        let _next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        self.step.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the memtable is over its limit, so that no commit can be taken in before a part of it is moved.
+    pub(crate) fn is_due(&self) -> bool {
+        self.slot.with(|files| files.memtable().size() > self.limit).unwrap_or(false)
+    }
+
+    /// Whether the memtable holds enough for a background step.
+    pub(crate) fn is_worthwhile(&self) -> bool {
+        let is_worthwhile = self.slot.with(|files| {
+            let memtable = files.memtable();
+            memtable.has_immutable() || memtable.active_size() >= self.limit / 2
+        });
+        is_worthwhile.unwrap_or(false) && self.failure_of_background().is_none()
+    }
+
+    /// The bytes moved so far, as measured in the memtable.
+    pub(crate) fn moved_bytes(&self) -> u64 {
+        self.progress().moved_bytes
+    }
+
+    /// How many bytes must be moved for this many bytes taken in, by how full the memtable is.
+    pub(crate) fn owed_bytes(&self, taken_bytes: usize) -> u64 {
+        let size = self.slot.with(|files| files.memtable().size()).unwrap_or_default();
+        owed(size, self.limit, taken_bytes)
+    }
+
+    /// Waits until this many bytes were moved in all, `at_most` has passed, or the background has nothing to do.
+    pub(crate) fn wait_until_moved(&self, moved_bytes: u64, at_most: Duration) {
+        let deadline = Instant::now() + at_most;
+        let mut progress = self.progress();
+        while progress.moved_bytes < moved_bytes && self.is_worthwhile() {
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else { return };
+            progress = self.progressed.wait_timeout(progress, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Waits until the memtable has room, but no longer than it takes to move one full step: that is enough for a
+    /// memtable that is just full. Returns whether it has room.
+    pub(crate) fn wait_for_room(&self) -> bool {
+        let mut progress = self.progress();
+        let enough = progress.moved_bytes + progress.step_size.bytes() as u64;
+        let deadline = Instant::now() + MOST_WAIT_FOR_ROOM;
+        while self.is_due() {
+            if progress.moved_bytes >= enough || !self.is_worthwhile() {
+                return false;
+            }
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else { return false };
+            progress = self.progressed.wait_timeout(progress, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Moves some pieces; makes the active table the immutable one first if there is none. After an `Err` the outcome
+    /// is unknown.
+    pub(crate) fn step(&self) -> Result<(), String> {
+        let _one_at_a_time = self.pause();
+        unwind::caught(|| self.take_step()).and_then(|taken| taken)
+    }
+
+    /// The same where nobody waits to be told how it went. Tells whether it went well. Once it has not, it is not tried
+    /// again before the store was closed, as the outcome is unknown.
+    pub(crate) fn step_in_background(&self) -> bool {
+        let _one_at_a_time = self.pause();
+        let taken = unwind::caught(|| self.take_step()).and_then(|taken| taken);
+        let is_taken = taken.is_ok();
+        if let Err(cause) = taken {
+            *self.failure_of_background() = Some(cause);
+        }
+        // A waiting thread holds this lock while it checks its condition, so it cannot miss the notification.
+        drop(self.progress());
+        self.progressed.notify_all();
+        is_taken
+    }
+
+    /// Why a step in the background failed, if one did since the store was opened.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.failure_of_background().clone()
+    }
+
+    /// To be called when the store is closed, while no step is taken.
+    pub(crate) fn forget_failure(&self) {
+        *self.failure_of_background() = None;
+    }
+
+    fn failure_of_background(&self) -> MutexGuard<'_, Option<String>> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes steps until everything is moved.
+    pub(crate) fn move_all(&self) -> Result<(), String> {
+        if let Some(cause) = self.failure() {
+            return Err(cause);
+        }
+        while !self.slot.with(|files| files.memtable().contents().is_empty()).unwrap_or(true) {
+            self.step()?;
+        }
+        Ok(())
+    }
+
+    /// Takes steps until everything is moved, and closes the files. Then they have no journal any more; an error says
+    /// why it is still needed.
+    pub(crate) fn close(&self, location: &Location) -> Result<(), String> {
+        let moved = self.move_all();
+        let _no_step = self.pause();
+        let Some(files) = self.slot.take("it is closed".into()) else { return Err("it is closed".into()) };
+        match moved {
+            Ok(()) => location.retire(files),
+            Err(cause) => {
+                tracing::warn!(%cause, "the journal could not be moved into the tables; it is read when the store is opened");
+                files.close();
+                Err(cause)
+            }
+        }
+    }
+
+    fn take_step(&self) -> Result<(), String> {
+        let start = Instant::now();
+        let step_bytes = self.progress().step_size.bytes().min(self.limit / STEPS);
+        let begun = self.slot.with(|files| {
+            let frozen = files.memtable_mut().freeze();
+            // The sort runs while the memtable is not locked.
+            let order = frozen.map(in_order_of_keys);
+            let mut memtable = files.memtable_mut();
+            if let Some(order) = order {
+                memtable.set_order(order);
+            }
+            if !memtable.has_immutable() {
+                return Ok(None);
+            }
+            let (moving, is_last) = memtable.next_to_move(step_bytes);
+            let checkpoint = is_last.then(|| memtable.frozen_at());
+            drop(memtable);
+            Ok(Some((moving, checkpoint, files.hasher(), files.write_tables()?)))
+        });
+        // A store that is closed has nothing to move.
+        let Ok(begun) = begun else { return Ok(()) };
+        let begun = begun.map_err(|failure: Failure| failure.to_string())?;
+        let Some((moving, checkpoint, hasher, txn)) = begun else { return Ok(()) };
+        let moved = move_conversations(&txn, hasher, &moving, checkpoint)
+            .and_then(|keys| Ok(txn.commit().map(|()| keys)?))
+            .map_err(|failure| failure.to_string())?;
+        let moved: Vec<_> = moving.into_iter().zip(moved).collect();
+        self.slot.with(|files| files.memtable_mut().moved(&moved))?;
+        let moved_bytes: usize = moved.iter().map(|(piece, _)| piece.bytes()).sum();
+        let mut progress = self.progress();
+        progress.moved_bytes += moved_bytes as u64;
+        progress.step_size.learn(moved_bytes, start.elapsed());
+        Ok(())
+    }
+}
+
+/// A step that takes longer than this means a failing disk.
+const MOST_WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
+
+/// The conversations of these pieces in descending order of the tables' keys: the memtable moves its list from the end,
+/// and neighbours share pages. New conversations are moved last, as they get the highest keys.
+fn in_order_of_keys(mut pieces: Vec<Arc<Piece>>) -> Vec<ConversationId> {
+    fn place(piece: &Piece) -> (u64, &ConversationId) {
+        (piece.key.unwrap_or(u64::MAX), &piece.conversation.id)
+    }
+    pieces.sort_unstable_by(|one, other| place(other).cmp(&place(one)));
+    pieces.iter().map(|piece| piece.conversation.id.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn whoever_waits_for_a_step_is_next_however_soon_the_same_thread_asks_again() {
+        let files = Location::Memory.open(1 << 20).unwrap();
+        let checkpoint = Checkpoint::new(Arc::new(Slot::new(files)), 1 << 20);
+        let (paused, order) = channel();
+        std::thread::scope(|scope| {
+            let step = checkpoint.pause();
+            scope.spawn(|| {
+                let _no_step = checkpoint.pause();
+                paused.send("the one that waited").unwrap();
+            });
+            // It holds this while it waits.
+            while checkpoint.next.try_lock().is_ok() {
+                std::thread::yield_now();
+            }
+            drop(step);
+            let _no_step = checkpoint.pause();
+            paused.send("the one that had it").unwrap();
+        });
+        drop(paused);
+        assert_eq!(order.iter().collect::<Vec<_>>(), ["the one that waited", "the one that had it"]);
+    }
+}

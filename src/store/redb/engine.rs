@@ -1,0 +1,285 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+
+use super::files::location::Location;
+use super::files::open_error::OpenError;
+use super::files::open_files::Files;
+use super::files::slot::Slot;
+use super::maintenance::backup::{BackupError, Snapshot, Workshop};
+use super::query::{CountQuery, LeftOut, StaleQuery, StateQuery, TurnsQuery};
+use super::tables::failure::Failure;
+use super::unwind;
+use super::writer::Writer;
+use super::writer::admission::Admission;
+use super::writer::backoff::Backoff;
+use super::writer::job::Job;
+use super::writer::pace::Capacity;
+use super::writer::state::WriterState;
+use crate::settings::StoreSettings;
+use crate::store::contract::{
+    Backup, Commit, CommitError, Committed, ConversationState, ReadError, Revision, StaleBefore, StaleTurn, StoreSizes,
+    TurnRange,
+};
+use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
+
+/// The store on redb. Cheap to clone; writes go to the one writer's thread, reads run where they are called.
+///
+/// Its futures own what they need, so an actor may spawn them.
+#[derive(Debug, Clone)]
+pub(crate) struct RedbEngine {
+    jobs: SyncSender<Job>,
+    admission: Arc<Admission>,
+    slot: Arc<Slot>,
+    writer: watch::Receiver<WriterState>,
+    damaged_records: Arc<AtomicU64>,
+    workshop: Workshop,
+    location: Location,
+    cache_bytes: usize,
+}
+
+impl RedbEngine {
+    /// Opens the store and starts its writer.
+    pub(crate) fn open(location: Location, settings: &StoreSettings) -> Result<Self, OpenError> {
+        let (engine, mut writer) = Self::prepare(location, settings, Backoff::default())?;
+        writer.checkpoint_in_background().map_err(OpenError::Thread)?;
+        let thread = std::thread::Builder::new().name("store-writer".into());
+        thread.spawn(move || writer.run()).map_err(OpenError::Thread)?;
+        Ok(engine)
+    }
+
+    /// Opens the store; nothing is written until the writer runs.
+    pub(crate) fn prepare(
+        location: Location,
+        settings: &StoreSettings,
+        backoff: Backoff,
+    ) -> Result<(Self, Writer), OpenError> {
+        let cache_bytes = settings.cache_bytes;
+        let slot = Arc::new(Slot::new(location.open(cache_bytes)?));
+        let (jobs, received) = sync_channel(settings.queue_commits);
+        let (state, writer) = watch::channel(WriterState::Running);
+        let workshop = Workshop::of(&location);
+        let admission = Arc::new(Admission::new(Capacity::default().turns()));
+        let (files, counted) = (Arc::clone(&slot), Arc::clone(&admission));
+        let running = Writer::new(received, files, location.clone(), settings.clone(), backoff, counted, state);
+        let damaged_records = Arc::default();
+        Ok((Self { jobs, admission, slot, writer, damaged_records, workshop, location, cache_bytes }, running))
+    }
+
+    /// A store whose writer's thread ends by a panic.
+    #[cfg(test)]
+    pub(crate) fn with_dying_writer() -> Self {
+        let (engine, writer) = Self::prepare(Location::Memory, &StoreSettings::default(), Backoff::default()).unwrap();
+        std::thread::spawn(move || {
+            let _writer = writer;
+            panic!("this panic is part of a test");
+        });
+        engine
+    }
+
+    /// Resolves when the commit is durable, or is not and says why.
+    pub(crate) fn commit(&self, commit: Commit) -> impl Future<Output = Result<Committed, CommitError>> + use<> {
+        let (reply, answer) = oneshot::channel();
+        let job = self.admission.admit(commit.weight()).map(|permit| Job::Commit(commit, reply, permit));
+        self.ask(job, answer)
+    }
+
+    /// Resolves when something was made durable.
+    pub(crate) fn check_write(&self) -> impl Future<Output = Result<(), CommitError>> + use<> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Some(Job::CheckWrite(reply)), answer)
+    }
+
+    /// Adds to the running time, and resolves with the sum when that is durable.
+    pub(crate) fn tick(&self, elapsed: Duration) -> impl Future<Output = Result<RunningTime, CommitError>> + use<> {
+        let (reply, answer) = oneshot::channel();
+        let added = self.ask(Some(Job::Tick(elapsed, reply)), answer);
+        let slot = Arc::clone(&self.slot);
+        async move {
+            added.await?;
+            slot.with(Files::running_time).map_err(CommitError::Unavailable)
+        }
+    }
+
+    /// The durable running time; 0 if the store is closed.
+    pub(crate) fn running_time(&self) -> RunningTime {
+        self.slot.with(Files::running_time).unwrap_or_default()
+    }
+
+    /// Queues the job at once, not when the future is first polled: the order of calls is the order of writes.
+    fn ask<T>(
+        &self,
+        job: Option<Job>,
+        answer: oneshot::Receiver<Result<T, CommitError>>,
+    ) -> impl Future<Output = Result<T, CommitError>> + use<T> {
+        let sent = job.map(|job| self.jobs.try_send(job));
+        async move {
+            match sent {
+                Some(Ok(())) => answer.await.unwrap_or_else(|_| Err(gone())),
+                None | Some(Err(TrySendError::Full(_))) => Err(CommitError::Overloaded),
+                Some(Err(TrySendError::Disconnected(_))) => Err(gone()),
+            }
+        }
+    }
+
+    /// Writes what waits and closes the file. Resolves when that is done, also for a store that is closed already.
+    pub(crate) fn close(&self) -> impl Future<Output = ()> + use<> {
+        let (reply, closed) = oneshot::channel();
+        let jobs = self.jobs.clone();
+        let mut writer = self.writer.clone();
+        async move {
+            // The queue may be full, and sending would then block: this must not be on an actor's thread.
+            let _ = tokio::task::spawn_blocking(move || jobs.send(Job::Close(reply))).await;
+            let _ = closed.await;
+            let _ = writer.wait_for(|state| *state != WriterState::Running).await;
+        }
+    }
+
+    /// Tells the writer to close, and does not wait for it.
+    #[cfg(test)]
+    pub(crate) fn tell_to_close(&self) {
+        let (nobody, _) = oneshot::channel();
+        let _ = self.jobs.try_send(Job::Close(nobody));
+    }
+
+    /// Follows how the writer's thread is.
+    pub(crate) fn writer_state(&self) -> watch::Receiver<WriterState> {
+        self.writer.clone()
+    }
+
+    /// The state a conversation's actor starts from, and which of these turns are sealed.
+    pub(crate) fn conversation_state(
+        &self,
+        id: &ConversationId,
+        turn_ids: &[TurnId],
+    ) -> Result<ConversationState, ReadError> {
+        self.read(
+            |files| {
+                let memtable = files.memtable();
+                Ok((StateQuery::of(&memtable, id), files.read_tables()?))
+            },
+            |(query, tables), left_out| query.read(&tables, id, turn_ids, left_out),
+        )
+    }
+
+    /// What a conversation's sealed turns are right now.
+    pub(crate) fn revision(&self, id: &ConversationId) -> Result<Revision, ReadError> {
+        self.read(
+            |files| {
+                let memtable = files.memtable();
+                let query = CountQuery::of(&memtable, id);
+                let tables = if query.needs_tables() { Some(files.read_tables()?) } else { None };
+                Ok((files.store_id(), query, tables))
+            },
+            |(store_id, query, tables), left_out| {
+                Ok(Revision { store_id, sealed_turns: query.read(tables.as_ref(), id, left_out)? })
+            },
+        )
+    }
+
+    /// Sealed turns, in order.
+    pub(crate) fn turns(&self, range: &TurnRange) -> Result<Vec<StoredTurn>, ReadError> {
+        self.read(
+            |files| {
+                let memtable = files.memtable();
+                let query = TurnsQuery::of(&memtable, range);
+                let tables = if query.needs_tables(range) { Some(files.read_tables()?) } else { None };
+                Ok((query, tables))
+            },
+            |(query, tables), left_out| query.read(tables.as_ref(), range, left_out),
+        )
+    }
+
+    /// Returns open turns whose latest event came before these moments.
+    pub(crate) fn stale_turns(
+        &self,
+        before: StaleBefore,
+        after: Option<&StaleTurn>,
+        limit: usize,
+    ) -> Result<Vec<StaleTurn>, ReadError> {
+        self.read(
+            |files| {
+                let memtable = files.memtable();
+                Ok((StaleQuery::of(&memtable), files.read_tables()?))
+            },
+            |(query, tables), left_out| query.stale_turns(&tables, before, after, limit, left_out),
+        )
+    }
+
+    /// Returns a copy of everything as it is now.
+    pub(crate) fn back_up(&self) -> Result<Backup, BackupError> {
+        let begin = || match self.slot.with(Snapshot::of) {
+            Ok(begun) => begun.map_err(|failure| ReadError::Failed(failure.to_string())),
+            Err(closed) => Err(ReadError::Unavailable(closed)),
+        };
+        unwind::caught(|| self.workshop.build(begin, self.cache_bytes))
+            .unwrap_or_else(|panic| Err(ReadError::Failed(panic).into()))
+    }
+
+    /// How large it is. Zeros for a store that is closed.
+    pub(crate) fn sizes(&self) -> StoreSizes {
+        let sizes = |files: &Files| StoreSizes {
+            live_bytes: files.live_bytes().unwrap_or_default(),
+            file_bytes: self.location.file_bytes(),
+            recent_bytes: files.memtable().bytes() as u64,
+        };
+        unwind::caught(|| self.slot.with(sizes)).and_then(|sizes| sizes).unwrap_or_default()
+    }
+
+    /// How many damaged records reads have left out.
+    pub(crate) fn damaged_records(&self) -> u64 {
+        self.damaged_records.load(Ordering::Relaxed)
+    }
+
+    /// Reads what is asked: `begin` takes what it needs of the files, which nobody can change meanwhile, and `read`
+    /// then takes its time.
+    fn read<B, T>(
+        &self,
+        begin: impl FnOnce(&Files) -> Result<B, Failure>,
+        read: impl FnOnce(B, &mut LeftOut) -> Result<T, Failure>,
+    ) -> Result<T, ReadError> {
+        let mut left_out = LeftOut::default();
+        // A damaged page can make the database panic. That is the end of this read, not of who asks.
+        let done = unwind::caught(|| self.slot.with(begin).map(|begun| read(begun?, &mut left_out)));
+        match done {
+            Ok(Ok(Ok(value))) => {
+                self.tell(&left_out);
+                Ok(value)
+            }
+            Ok(Err(closed)) => Err(ReadError::Unavailable(closed)),
+            Ok(Ok(Err(failure))) => {
+                if failure.is_of_the_disk() {
+                    self.have_it_checked();
+                }
+                Err(ReadError::Failed(failure.to_string()))
+            }
+            Err(panic) => {
+                self.have_it_checked();
+                Err(ReadError::Failed(panic))
+            }
+        }
+    }
+
+    fn tell(&self, left_out: &LeftOut) {
+        if left_out.count > 0 {
+            self.damaged_records.fetch_add(left_out.count, Ordering::Relaxed);
+            let (records, first, total) = (left_out.count, &*left_out.first, self.damaged_records());
+            tracing::warn!(records, first, total, "damaged records were left out; `turn-metrics check` names them all");
+        }
+    }
+
+    /// Has the writer find out whether the database still works, which opens it again if not. Without this, reads
+    /// would fail until someone writes.
+    fn have_it_checked(&self) {
+        let (nobody, _) = oneshot::channel();
+        // A queue that is full is work enough to find out.
+        let _ = self.jobs.try_send(Job::CheckWrite(nobody));
+    }
+}
+
+fn gone() -> CommitError {
+    CommitError::Unavailable("its writer is gone".into())
+}

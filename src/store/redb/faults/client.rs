@@ -1,0 +1,303 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use super::disk::Disk;
+use super::model::Model;
+use super::workload::Operation;
+use crate::settings::StoreSettings;
+use crate::store::redb::writer::backoff::Backoff;
+use crate::store::redb::writer::{Step, Writer};
+use crate::store::{Commit, CommitError, Committed, OpenError, ReadError, RedbEngine, TurnOutcome, TurnRange};
+use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
+
+/// A promise broken on purpose, to know that the check sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sabotage {
+    None,
+    /// A commit counts as acknowledged before it is durable.
+    EarlyAcknowledgement,
+    /// A turn that is sent again is a new one to the store.
+    NoDedupe,
+    /// Open turns are acknowledged and not staged.
+    ForgetsOpenTurns,
+    /// Turns of one commit are appended in another order.
+    Reorders,
+}
+
+/// How the promise was broken.
+pub(super) type Broken = String;
+
+/// The only client of a store: knows what was acknowledged to it and what is in doubt.
+///
+/// It works the writer itself, on its own thread, so that a seed always gives the same.
+pub(super) struct Client {
+    disk: Disk,
+    running: Option<(RedbEngine, Writer)>,
+    /// What was acknowledged.
+    pub(super) models: BTreeMap<ConversationId, Model>,
+    /// What was sent and not answered, in the order sent.
+    doubt: Vec<Commit>,
+    sabotage: Sabotage,
+    /// How much of the database is cached; what is cached is not read from the disk.
+    pub(super) cache_bytes: usize,
+}
+
+/// The writer does not open again by itself: a test says when that time has come.
+const NEVER: Backoff = Backoff { first: Duration::from_hours(1), longest: Duration::from_hours(1) };
+
+impl Client {
+    pub(super) fn new(disk: Disk, sabotage: Sabotage) -> Self {
+        Self { disk, running: None, models: BTreeMap::new(), doubt: Vec::new(), sabotage, cache_bytes: 1 << 20 }
+    }
+
+    pub(super) fn start(&mut self) -> Result<(), OpenError> {
+        let settings = StoreSettings {
+            // Small enough that a burst takes several transactions.
+            batch_commits: 4,
+            cache_bytes: self.cache_bytes,
+            // Small enough that some commits wait for the checkpoint.
+            journal_bytes: 16 * 1024,
+            ..StoreSettings::default()
+        };
+        self.running = Some(RedbEngine::prepare(self.disk.location(), &settings, NEVER)?);
+        Ok(())
+    }
+
+    /// Throws the running store away, as a crash does.
+    pub(super) fn lose(&mut self) {
+        self.running = None;
+    }
+
+    fn engine(&self) -> &RedbEngine {
+        &self.running.as_ref().unwrap().0
+    }
+
+    fn writer(&mut self) -> &mut Writer {
+        &mut self.running.as_mut().unwrap().1
+    }
+
+    /// Has the time come at which a failed database is opened again, or a store that did not start is started again.
+    /// Gives why it could not.
+    pub(super) fn open_again(&mut self) -> Option<String> {
+        match &mut self.running {
+            Some((_, writer)) => writer.open_again(),
+            None => {
+                if let Err(error) = self.start() {
+                    return Some(error.to_string());
+                }
+            }
+        }
+        match self.check_write() {
+            Err(CommitError::Unavailable(cause)) => Some(cause),
+            other => other.err().map(|error| error.to_string()),
+        }
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    pub(super) fn check_write(&mut self) -> Result<(), CommitError> {
+        let asked = self.engine().check_write();
+        self.work_until(asked)
+    }
+
+    fn work_until<T>(&mut self, answer: impl Future<Output = T>) -> T {
+        let mut answer = pin!(answer);
+        loop {
+            if let Poll::Ready(answer) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                return answer;
+            }
+            assert!(matches!(self.writer().step(), Step::GoOn), "the writer ended with a job unanswered");
+        }
+    }
+
+    /// Does the operation; what was not answered is in doubt from then on.
+    pub(super) fn perform(&mut self, operation: Operation) -> Result<(), Broken> {
+        match operation {
+            Operation::Commits(commits) => self.commit(commits),
+            Operation::CheckWrite => match self.check_write() {
+                Ok(()) | Err(CommitError::Unavailable(_)) => Ok(()),
+                Err(other) => Err(format!("a durable write was answered with {other}")),
+            },
+            Operation::Checkpoint(steps) => {
+                for _ in 0..steps {
+                    // Where it goes wrong the next commit is told.
+                    if !self.writer().checkpoint().step_in_background() {
+                        break;
+                    }
+                }
+                Ok(())
+            }
+            Operation::Restart | Operation::Close => {
+                if let Some((engine, writer)) = self.running.take() {
+                    if matches!(operation, Operation::Close) {
+                        engine.tell_to_close();
+                    }
+                    drop(engine);
+                    writer.run();
+                }
+                match self.start() {
+                    // Whoever started it is told; the store is not running then.
+                    Err(_) if self.disk.has_crashed() || self.disk.struck() > 0 => Ok(()),
+                    Err(error) => Err(format!("a restart failed: {error}")),
+                    Ok(()) => Ok(()),
+                }
+            }
+        }
+    }
+
+    fn commit(&mut self, commits: Vec<Commit>) -> Result<(), Broken> {
+        let asked: Vec<_> = commits.iter().map(|commit| self.engine().commit(self.sabotaged(commit))).collect();
+        for (commit, asked) in commits.into_iter().zip(asked) {
+            let answer = self.work_until(asked);
+            let model = self.models.entry(commit.conversation_id.clone()).or_default();
+            match answer {
+                _ if self.sabotage == Sabotage::EarlyAcknowledgement => drop(model.apply(&commit)),
+                Err(CommitError::Unavailable(cause)) if cause.is_empty() => return Err("no cause is told".into()),
+                Err(CommitError::Unavailable(_)) => self.doubt.push(commit),
+                // A store that breaks its promise answers as if it kept it.
+                _ if self.sabotage != Sabotage::None => drop(model.apply(&commit)),
+                answer => is_as_expected(&answer, &model.apply(&commit))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn sabotaged(&self, commit: &Commit) -> Commit {
+        let mut commit = commit.clone();
+        match self.sabotage {
+            Sabotage::None | Sabotage::EarlyAcknowledgement => {}
+            Sabotage::ForgetsOpenTurns => commit.staged.clear(),
+            Sabotage::Reorders => commit.sealed.reverse(),
+            Sabotage::NoDedupe => {
+                let known = self.models.get(&commit.conversation_id);
+                for sealed in &mut commit.sealed {
+                    let id = &sealed.metrics.turn_id;
+                    if known.is_some_and(|known| known.ordinal_of(id).is_some()) {
+                        sealed.metrics.turn_id = TurnId::new(format!("{id}~")).unwrap();
+                    }
+                }
+            }
+        }
+        commit
+    }
+
+    /// Holds what the store says against what it acknowledged, settles what is in doubt by sending it again, and
+    /// holds it against that.
+    pub(super) fn check(&mut self) -> Result<(), Broken> {
+        let ids: BTreeSet<_> =
+            self.models.keys().chain(self.doubt.iter().map(|commit| &commit.conversation_id)).collect();
+        let ids: Vec<_> = ids.into_iter().cloned().collect();
+        for id in &ids {
+            self.check_conversation(id).map_err(|broken| format!("conversation {id}: {broken}"))?;
+        }
+        for mut commit in std::mem::take(&mut self.doubt) {
+            let model = self.models.entry(commit.conversation_id.clone()).or_default();
+            commit.expected_version = model.version;
+            self.commit(vec![commit])?;
+        }
+        if !self.doubt.is_empty() {
+            // It failed again in the middle: there is a next time.
+            return Ok(());
+        }
+        for id in &ids {
+            self.check_conversation(id).map_err(|broken| format!("conversation {id}, sent again: {broken}"))?;
+            self.check_index(id)?;
+        }
+        self.check_stale_turns()
+    }
+
+    /// What the store says of the conversation must be what was acknowledged, and then some first part of what is in
+    /// doubt: each commit whole or not at all, and none before those sent earlier.
+    fn check_conversation(&mut self, id: &ConversationId) -> Result<(), Broken> {
+        let acknowledged = self.models.get(id).cloned().unwrap_or_default();
+        let said = self.read(id).map_err(|error| error.to_string())?;
+        let place = |turn: &StoredTurn| (turn.ordinal.get(), turn.metrics.turn_id.clone());
+        let places: Vec<_> = said.sealed.iter().map(place).collect();
+        if !places.iter().map(|(ordinal, _)| *ordinal).eq(1..=places.len() as u64) {
+            return Err(format!("the ordinals have gaps: {places:?}"));
+        }
+        let turns: BTreeSet<_> = places.iter().map(|(_, id)| id.as_str().trim_end_matches('~')).collect();
+        if turns.len() < places.len() {
+            return Err(format!("a turn is there twice: {places:?}"));
+        }
+        if !said.sealed.starts_with(&acknowledged.sealed) {
+            let expected: Vec<_> = acknowledged.sealed.iter().map(place).collect();
+            return Err(format!("acknowledged turns are lost or changed: {places:?} instead of {expected:?}"));
+        }
+        let mut possible = acknowledged;
+        let mut doubt = self.doubt.iter().filter(|commit| commit.conversation_id == *id);
+        while possible != said {
+            let Some(next) = doubt.next() else {
+                return Err(format!("it is in no state that it can be in: {said:?}"));
+            };
+            let _ = possible.apply(next);
+        }
+        self.models.insert(id.clone(), possible);
+        Ok(())
+    }
+
+    fn read(&self, id: &ConversationId) -> Result<Model, ReadError> {
+        let engine = self.engine();
+        let all = TurnRange { conversation_id: id.clone(), after: 0, limit: usize::MAX };
+        let sealed = engine.turns(&all)?;
+        let state = engine.conversation_state(id, &[])?;
+        let sealed_turns = engine.revision(id)?.sealed_turns;
+        if sealed_turns != sealed.len() as u64 {
+            return Err(ReadError::Failed(format!(
+                "the revision says {sealed_turns} turns, there are {}",
+                sealed.len()
+            )));
+        }
+        let open = state.open_turns.into_iter().map(|staged| (staged.turn.id.clone(), staged)).collect();
+        Ok(Model { version: state.version, sealed, open })
+    }
+
+    /// Sealed turns that are sent again must be known by their ordinals, and change nothing.
+    fn check_index(&mut self, id: &ConversationId) -> Result<(), Broken> {
+        let model = self.models.get(id).cloned().unwrap_or_default();
+        let sealed = model.sealed.iter().cloned().map(|turn| {
+            let id = turn.metrics.turn_id;
+            crate::turn::OpenTurn::new(id).seal(&crate::turn::Done::because("again"), turn.sealed_at)
+        });
+        let again = Commit {
+            conversation_id: id.clone(),
+            expected_version: model.version,
+            staged: Vec::new(),
+            sealed: sealed.collect(),
+        };
+        let outcomes =
+            model.sealed.iter().map(|turn| (turn.metrics.turn_id.clone(), TurnOutcome::Duplicate(turn.ordinal)));
+        let expected = Ok(Committed { version: model.version, outcomes: outcomes.collect() });
+        let asked = self.engine().commit(self.sabotaged(&again));
+        match self.work_until(asked) {
+            // A check may itself meet the planned failure.
+            Err(CommitError::Unavailable(_)) => Ok(()),
+            _ if self.sabotage != Sabotage::None => Ok(()),
+            answer => is_as_expected(&answer, &expected),
+        }
+    }
+
+    fn check_stale_turns(&self) -> Result<(), Broken> {
+        let of = |(id, model): (&ConversationId, &Model)| {
+            model.open.keys().map(|turn| (id.clone(), turn.clone())).collect::<Vec<_>>()
+        };
+        let expected: BTreeSet<_> = self.models.iter().flat_map(of).collect();
+        let stale = match self.engine().stale_turns(RunningTime::new(u64::MAX).into(), None, usize::MAX) {
+            Ok(stale) => stale.into_iter().map(|turn| (turn.conversation_id, turn.turn_id)).collect(),
+            Err(ReadError::Unavailable(_)) => return Ok(()),
+            Err(error) => return Err(error.to_string()),
+        };
+        if expected == stale { Ok(()) } else { Err(format!("open turns are {stale:?} instead of {expected:?}")) }
+    }
+}
+
+fn is_as_expected(
+    answer: &Result<Committed, CommitError>,
+    expected: &Result<Committed, CommitError>,
+) -> Result<(), Broken> {
+    if answer == expected { Ok(()) } else { Err(format!("an answer is {answer:?} instead of {expected:?}")) }
+}

@@ -1,0 +1,219 @@
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use super::client::{Broken, Client, Sabotage};
+use super::disk::{Disk, Failing, Fault, Kind};
+use super::from_environment;
+use super::workload::Workload;
+use crate::settings::StoreSettings;
+use crate::store::redb::writer::Step;
+use crate::store::redb::writer::backoff::Backoff;
+use crate::store::{CommitError, ReadError, RedbEngine, StoreFile, TurnRange};
+use crate::turn::ConversationId;
+
+/// So many operations of the store are a run. `TURN_METRICS_TEST_OPERATIONS` sets another number.
+const OPERATIONS: u64 = 12;
+/// The file grows seldom.
+const OPERATIONS_UNTIL_IT_GREW: u64 = 80;
+/// Openings after a failure that passes: one may meet it again where it is not over.
+const OPENINGS: usize = 3;
+
+/// Works with the store while its disk fails as planned. Gives whether the failure came at all.
+fn attack(seed: u64, fault: Fault, sabotage: Sabotage) -> Result<bool, Broken> {
+    let disk = Disk::default();
+    let mut workload = Workload::new(seed);
+    let mut client = Client::new(disk.clone(), sabotage);
+    if fault.kind == Kind::Read {
+        client.cache_bytes = 0;
+    }
+    client.start().map_err(|error| error.to_string())?;
+    disk.plan_fault(fault);
+    let operations = if fault.kind == Kind::SetLen { OPERATIONS_UNTIL_IT_GREW } else { OPERATIONS };
+    for _ in 0..from_environment("TURN_METRICS_TEST_OPERATIONS").unwrap_or(operations) {
+        let before = disk.struck();
+        client.perform(workload.next(&client.models))?;
+        if disk.struck() > before {
+            if fault.for_good {
+                stays_unavailable(&mut client, fault)?;
+                disk.heal();
+            }
+            heals(&mut client)?;
+            client.check()?;
+        }
+    }
+    disk.heal();
+    heals(&mut client)?;
+    client.check()?;
+    Ok(disk.struck() > 0)
+}
+
+/// However often it is tried: the store says that it is unavailable, and why.
+fn stays_unavailable(client: &mut Client, fault: Fault) -> Result<(), Broken> {
+    // Reading alone may go on working for what is cached, and a disk without room for more still takes what fits.
+    if fault.kind != Kind::Sync {
+        return Ok(());
+    }
+    for _ in 0..OPENINGS {
+        match client.open_again() {
+            Some(cause) if cause.contains(fault.error.text()) => {}
+            other => return Err(format!("the disk fails for good and the store says {other:?}")),
+        }
+    }
+    Ok(())
+}
+
+/// When the failure has passed, opening again is all it takes.
+fn heals(client: &mut Client) -> Result<(), Broken> {
+    if client.is_running() && client.check_write().is_ok() {
+        return Ok(());
+    }
+    let mut said = Vec::new();
+    for _ in 0..OPENINGS {
+        match client.open_again() {
+            None => return Ok(()),
+            Some(cause) => said.push(cause),
+        }
+    }
+    Err(format!("the store does not come back: {said:?}"))
+}
+
+/// Fails the n-th operation of a kind for every n, until a run has no n-th one.
+fn every_operation(kind: Kind, error: Failing, for_good: bool) {
+    each_operation(1, kind, error, for_good);
+}
+
+/// The same for one n in some, as what it would find is found by others; `TURN_METRICS_TEST_EVERY=1` leaves none out.
+fn some_operations(kind: Kind, error: Failing, for_good: bool) {
+    each_operation(from_environment("TURN_METRICS_TEST_EVERY").unwrap_or(7), kind, error, for_good);
+}
+
+fn each_operation(every: u64, kind: Kind, error: Failing, for_good: bool) {
+    let mut runs = 0;
+    for after in (0..).step_by(usize::try_from(every).unwrap_or(1)) {
+        // A run differs from the last one, so that each place is met in more than one state.
+        let seed = after % 3;
+        match attack(seed, Fault { kind, after, error, for_good }, Sabotage::None) {
+            Ok(true) => runs += 1,
+            Ok(false) => break,
+            Err(broken) => panic!("{kind:?} {after} fails with {error:?}, for good: {for_good}: {broken}"),
+        }
+    }
+    assert!(runs > 1, "{kind:?} failed {runs} times: the attack does not reach the store");
+}
+
+#[test]
+fn control_acknowledging_in_spite_of_a_failing_disk_is_caught() {
+    let fault = |after| Fault { kind: Kind::Write, after, error: Failing::Eio, for_good: false };
+    let caught: Vec<_> =
+        (0..20).filter_map(|n| attack(n % 3, fault(n), Sabotage::EarlyAcknowledgement).err()).collect();
+    assert!(caught.iter().any(|broken| broken.contains("lost")), "not caught: {caught:?}");
+}
+
+#[test]
+fn a_write_that_fails_loses_nothing_acknowledged() {
+    every_operation(Kind::Write, Failing::Eio, false);
+    some_operations(Kind::Write, Failing::Enospc, true);
+    some_operations(Kind::Write, Failing::Enospc, false);
+}
+
+#[test]
+fn a_sync_that_fails_loses_nothing_acknowledged() {
+    every_operation(Kind::Sync, Failing::Eio, false);
+    every_operation(Kind::Sync, Failing::Enospc, true);
+}
+
+#[test]
+fn a_change_of_length_that_fails_loses_nothing_acknowledged() {
+    for for_good in [false, true] {
+        every_operation(Kind::SetLen, Failing::Eio, for_good);
+        every_operation(Kind::SetLen, Failing::Enospc, for_good);
+    }
+}
+
+#[test]
+fn a_read_that_fails_loses_nothing_acknowledged() {
+    some_operations(Kind::Read, Failing::Eio, false);
+    some_operations(Kind::Read, Failing::Eio, true);
+}
+
+#[test]
+fn a_panic_below_the_store_loses_nothing_acknowledged() {
+    // Not while reading: within a table the database answers one panic with a second one, and that ends the process,
+    // as a kill does.
+    for kind in [Kind::Write, Kind::Sync, Kind::SetLen] {
+        let attack = if kind == Kind::SetLen { every_operation } else { some_operations };
+        attack(kind, Failing::Panic, false);
+    }
+}
+
+/// Not a promise of speed, but an end for a test that is broken.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn all() -> TurnRange {
+    TurnRange { conversation_id: ConversationId::new("c").unwrap(), after: 0, limit: 9 }
+}
+
+fn failing(kind: Kind) -> Fault {
+    Fault { kind, after: 0, error: Failing::Eio, for_good: true }
+}
+
+#[test]
+fn a_read_that_fails_has_the_store_opened_again_without_a_write() {
+    let disk = Disk::default();
+    let never = Backoff { first: Duration::MAX / 4, longest: Duration::MAX / 4 };
+    let settings = StoreSettings { cache_bytes: 0, queue_commits: 1, ..StoreSettings::default() };
+    let (engine, mut writer) = RedbEngine::prepare(disk.location(), &settings, never).unwrap();
+    disk.plan_fault(failing(Kind::Read));
+    let refused = engine.turns(&all()).unwrap_err();
+    assert!(refused.to_string().contains("Input/output error"), "{refused}");
+    disk.heal();
+    assert!(matches!(engine.turns(&all()), Err(ReadError::Failed(_))), "the database has not forgotten the error");
+    // Nobody has asked for a write, and yet the writer has something to do.
+    let asked = pin!(engine.check_write()).poll(&mut Context::from_waker(Waker::noop()));
+    assert_eq!(asked, Poll::Ready(Err(CommitError::Overloaded)), "the writer's queue, which takes one job, is empty");
+    assert!(matches!(writer.step(), Step::GoOn));
+    assert!(matches!(engine.turns(&all()), Err(ReadError::Unavailable(_))));
+    writer.open_again();
+    assert_eq!(engine.turns(&all()), Ok(Vec::new()));
+}
+
+#[test]
+fn a_write_check_writes_to_both_files() {
+    let disk = Disk::default();
+    let mut client = Client::new(disk.clone(), Sabotage::None);
+    client.start().unwrap();
+    let files = [StoreFile::Main, StoreFile::Journal];
+    let before = files.map(|file| disk.bytes(file));
+    client.check_write().unwrap();
+    for (file, before) in files.into_iter().zip(before) {
+        assert!(disk.bytes(file) != before, "nothing was written to {file:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_store_comes_back_by_itself_when_the_disk_does() {
+    let disk = Disk::default();
+    let soon = Duration::from_millis(1);
+    let backoff = Backoff { first: soon, longest: soon };
+    let (engine, writer) = RedbEngine::prepare(disk.location(), &StoreSettings::default(), backoff).unwrap();
+    let writer = std::thread::spawn(move || writer.run());
+    engine.check_write().await.unwrap();
+    disk.plan_fault(failing(Kind::Sync));
+    let work = async {
+        let mut causes = Vec::new();
+        // More failures than one: some of them are of opening again.
+        while disk.struck() < 5 {
+            match engine.check_write().await {
+                Err(CommitError::Unavailable(cause)) => causes.push(cause),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(causes.iter().all(|cause| cause.contains("Input/output error")), "{:?}", causes.last());
+        disk.heal();
+        while engine.check_write().await.is_err() {}
+    };
+    tokio::time::timeout(PATIENCE, work).await.expect("the store does not come back");
+    engine.close().await;
+    writer.join().unwrap();
+}

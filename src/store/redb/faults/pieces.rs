@@ -1,0 +1,64 @@
+//! A conversation that fills the memtable alone is moved in many steps; each of them is tried with a crash.
+
+use super::client::{Client, Sabotage};
+use super::disk::Disk;
+use super::model::Model;
+use super::workload::Operation;
+use crate::simulate::random::Random;
+use crate::store::{Commit, StagedTurn};
+use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, RunningTime, TurnId};
+
+/// As many commits as the memtable takes before one waits for a step.
+const COMMITS: u64 = 10;
+
+/// The next commit: seals the turn that the last commit staged and a new one, and stages another.
+fn commit(nth: u64, model: &Model) -> Commit {
+    let turn = |name: &str, nth: u64| OpenTurn::new(TurnId::new(format!("{name}{nth}")).unwrap());
+    let seal = |turn: OpenTurn| turn.seal(&Done::because("stop"), EpochMillis::new(nth + 1));
+    let staged_before = nth.checked_sub(1).map(|before| turn("staged", before));
+    Commit {
+        conversation_id: ConversationId::new("c").unwrap(),
+        expected_version: model.version,
+        staged: vec![StagedTurn { turn: turn("staged", nth), last_event_at: RunningTime::new(nth + 1) }],
+        sealed: staged_before.into_iter().chain([turn("whole", nth)]).map(seal).collect(),
+    }
+}
+
+/// Takes `steps` of the steps that move the conversation. The disk crashes at the n-th change after that; returns
+/// whether the next step met the crash.
+fn attack(steps: u64, crash_after: u64) -> bool {
+    let disk = Disk::default();
+    let mut client = Client::new(disk.clone(), Sabotage::None);
+    client.start().unwrap();
+    let mut model = Model::default();
+    for nth in 0..COMMITS {
+        let commit = commit(nth, &model);
+        model.apply(&commit).unwrap();
+        client.perform(Operation::Commits(vec![commit])).unwrap();
+    }
+    for _ in 0..steps {
+        client.perform(Operation::Checkpoint(1)).unwrap();
+        client.check().unwrap();
+    }
+    disk.plan_crash(crash_after);
+    client.perform(Operation::Checkpoint(1)).unwrap();
+    let in_the_step = disk.has_crashed();
+    while !disk.has_crashed() {
+        client.perform(Operation::CheckWrite).unwrap();
+    }
+    client.lose();
+    disk.come_back(&mut Random::new(steps * 1000 + crash_after));
+    client.start().unwrap();
+    client.check().unwrap();
+    // The rest is moved on top of the earlier pieces.
+    client.perform(Operation::Close).unwrap();
+    client.check().unwrap();
+    in_the_step
+}
+
+#[test]
+fn a_conversation_that_fills_a_layer_survives_a_crash_in_each_of_the_steps_that_move_it() {
+    let crashes = |steps| (0..1000).take_while(|n| attack(steps, *n)).count();
+    let steps = (0..1000).take_while(|steps| crashes(*steps) > 0).count();
+    assert!(steps as u64 > COMMITS / 2, "all was moved in {steps} steps");
+}

@@ -1,0 +1,80 @@
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::Path;
+
+use redb::Builder;
+
+use super::head::Bond;
+use super::look::look_at;
+use super::open_error::{OpenError, explain, failed};
+use super::path::{has_content, target};
+use super::stamp::{Stamping, stamp};
+use crate::link;
+use crate::store::redb::tables::meta::{stamp_journal, stamp_tables};
+use crate::store::redb::tables::store_file::StoreFile;
+
+/// Sees to it that there are files in a directory that can be opened.
+///
+/// Before anything is written to one: a file that is not ours to use is left as it is, and so is the one beside it.
+pub(super) fn make_ready(directory: &Path, path: &Path, journal_path: &Path) -> Result<(), OpenError> {
+    let unusable = |source| OpenError::Directory { path: directory.to_owned(), source };
+    let look_at = |path: &Path, file| match look_at(&Builder::new(), path, file) {
+        Err(OpenError::Unreadable(source)) => Err(unusable(source)),
+        looked => looked,
+    };
+    link::create_directory(directory).map_err(unusable)?;
+    // An empty file is a new one too: it may have been made for us.
+    if !has_content(path) {
+        if path.is_symlink() && !path.exists() {
+            // The disk of the target may be missing, and an empty database must not replace the one on it.
+            return Err(OpenError::Dangling { path: path.to_owned(), target: target(path)? });
+        }
+        create_file(path, StoreFile::Main, &stamp_tables)?;
+    }
+    let tables = look_at(path, StoreFile::Main)?;
+    let bond = Bond::of(&tables).map_err(|failure| failed(path, &failure))?;
+    if has_content(journal_path) {
+        return bond.check(&look_at(journal_path, StoreFile::Journal)?, journal_path);
+    }
+    if bond.journal_id.is_some() {
+        return Err(OpenError::JournalMissing { path: journal_path.to_owned() });
+    }
+    create_file(journal_path, StoreFile::Journal, &|txn| stamp_journal(txn, bond.store_id))
+}
+
+/// Makes a new database beside its place and moves it there when it is whole: a crash while the first pages are
+/// written would leave a file that no program knows, and no start would get past it.
+fn create_file(path: &Path, file: StoreFile, stamping: Stamping<'_>) -> Result<(), OpenError> {
+    let target = target(path)?;
+    let directory = link::directory_of(&target);
+    if path.is_symlink() && !directory.is_dir() {
+        return Err(OpenError::Dangling { path: path.to_owned(), target });
+    }
+    let unusable = |source| OpenError::Directory { path: directory.to_owned(), source };
+    let unfinished = link::beside(&target, ".new");
+    // One at a time, or the second would replace what the first is writing to. Where a directory cannot be locked
+    // there is no more to be done; where it can, the lock goes with this handle.
+    let lock = File::open(directory).map_err(unusable)?;
+    if let Err(TryLockError::WouldBlock) = lock.try_lock() {
+        return Err(OpenError::InUse { path: path.to_owned() });
+    }
+    // Whoever held the lock before us may have been quicker.
+    if has_content(path) {
+        return Ok(());
+    }
+    // What a creation left that was cut short.
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unusable(error)),
+        _ => {}
+    }
+    let make = || {
+        let database = Builder::new().create(&unfinished).map_err(|error| explain(path, &error))?;
+        stamp(path, &database, file, stamping)?;
+        database.close().map_err(|error| explain(path, &error))?;
+        fs::rename(&unfinished, &target).map_err(unusable)
+    };
+    make().inspect_err(|_| {
+        // The file is useless, and the disk may be full.
+        let _ = fs::remove_file(&unfinished);
+    })
+}

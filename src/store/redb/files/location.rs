@@ -1,0 +1,46 @@
+use std::path::PathBuf;
+
+use super::size::file_size;
+#[cfg(any(test, feature = "testing"))]
+use super::storage::Storage;
+use crate::store::redb::tables::store_file::StoreFile;
+
+/// Where the store keeps its data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Location {
+    /// In files of this directory, which is made if it is missing.
+    Directory(PathBuf),
+    /// In memory: gone when the store is closed.
+    Memory,
+    /// On a storage of the test's own, such as one that fails.
+    #[cfg(any(test, feature = "testing"))]
+    Storage(Storage),
+}
+
+impl Location {
+    pub(super) fn main_bytes(&self) -> u64 {
+        match self {
+            Self::Directory(_) => file_size(&self.path(StoreFile::Main)),
+            _ => 0,
+        }
+    }
+
+    /// The size of the files; 0 where there are none.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        match self {
+            Self::Directory(_) => self.main_bytes() + file_size(&self.path(StoreFile::Journal)),
+            _ => 0,
+        }
+    }
+
+    /// The file, or what stands for it in messages.
+    pub(super) fn path(&self, file: StoreFile) -> PathBuf {
+        match self {
+            Self::Directory(directory) => directory.join(file.name()),
+            Self::Memory => PathBuf::from("in memory"),
+            #[cfg(any(test, feature = "testing"))]
+            Self::Storage(_) => PathBuf::from("on a storage of a test"),
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! The two files of a store: where they are, and how they are made, opened, replayed and closed.
+//!
+//! A file that is not ours is never changed. A store whose journal is missing is not opened, nor one beside the journal
+//! of another store.
+//!
+//! - `location`: where a store keeps its files.
+//! - `storage`: where a test keeps them instead.
+//! - `open_error`: why a store could not be opened.
+//! - `path`: links, empty files, and names that outlive a power cut.
+//! - `overlay`, `look`: opens a file without changing a byte of it.
+//! - `stamp`: makes a blank file ours, and refuses the file of another program or format.
+//! - `head`: what binds the two files to each other.
+//! - `create`: makes new files, or refuses to.
+//! - `replay`: reads the journal into a memtable.
+//! - `open_files`: both files and the memtable.
+//! - `open`: opens them.
+//! - `size`: how large a file is, and how to pack it.
+//! - `retire`: closes them without the journal, whose rows are all in the tables.
+//! - `slot`: holds the open files for the threads that share them.
+
+pub(crate) mod create;
+pub(crate) mod head;
+pub(crate) mod location;
+pub(crate) mod look;
+pub(crate) mod open;
+pub(crate) mod open_error;
+pub(crate) mod open_files;
+pub(crate) mod overlay;
+pub(crate) mod path;
+pub(crate) mod replay;
+pub(crate) mod retire;
+pub(crate) mod size;
+pub(crate) mod slot;
+pub(crate) mod stamp;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod storage;

@@ -1,0 +1,102 @@
+use std::io;
+
+use redb::backends::InMemoryBackend;
+use redb::{Builder, Database, DatabaseError, ReadableDatabase, StorageError};
+
+use super::create::make_ready;
+use super::head::Head;
+use super::location::Location;
+use super::open_error::{OpenError, explain, failed};
+use super::open_files::Files;
+use super::path::{has_content, sync_directory, target};
+use super::replay::Replayed;
+use super::stamp::{guarded, stamp};
+use crate::link;
+use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::meta::{META, META_JOURNAL, META_JOURNAL_ID, read_id, stamp_journal, stamp_tables};
+use crate::store::redb::tables::store_file::StoreFile;
+use crate::store::redb::tables::write::begin_write;
+use crate::store::redb::unwind;
+
+/// For the pages of the journal's tree that each commit changes.
+const JOURNAL_CACHE_BYTES: usize = 1024 * 1024;
+
+impl Location {
+    /// Opens the files; new ones are made ready first.
+    pub(crate) fn open(&self, cache_bytes: usize) -> Result<Files, OpenError> {
+        // The database's own code panics on some damage. An open that does must not take the writer with it.
+        unwind::caught(|| self.open_sound(cache_bytes))
+            .unwrap_or_else(|cause| Err(OpenError::Damaged { path: self.path(StoreFile::Main), cause }))
+    }
+
+    fn open_sound(&self, cache_bytes: usize) -> Result<Files, OpenError> {
+        let path = self.path(StoreFile::Main);
+        let journal_path = self.path(StoreFile::Journal);
+        if let Self::Directory(directory) = self {
+            make_ready(directory, &path, &journal_path)?;
+        }
+        let tables = self.open_file(StoreFile::Main, cache_bytes)?;
+        stamp(&path, &tables, StoreFile::Main, &stamp_tables)?;
+        let head = Head::of(&tables).map_err(|failure| failed(&path, &failure))?;
+        // Of the journal nothing is read twice: what it holds is in the memtable.
+        let journal = self.open_file(StoreFile::Journal, JOURNAL_CACHE_BYTES)?;
+        stamp(&journal_path, &journal, StoreFile::Journal, &|txn| stamp_journal(txn, head.bond.store_id))?;
+        if let Self::Directory(directory) = self {
+            sync_directory(directory)?;
+            for target in [target(&path)?, target(&journal_path)?] {
+                if target.parent() != Some(directory) {
+                    sync_directory(link::directory_of(&target))?;
+                }
+            }
+        }
+        let Replayed { memtable, damaged } = head.replay(&tables, &journal, &journal_path)?;
+        if let Some(row) = damaged.first() {
+            let cause = format!("row {}: {}", row.number, row.why);
+            return Err(OpenError::Damaged { path: journal_path, cause });
+        }
+        if head.bond.journal_id.is_none() {
+            guarded(&path, || mark_journal(&tables, &journal))?;
+        }
+        Files::new(tables, journal, memtable, head.bond.store_id).map_err(|failure| failed(&path, &failure))
+    }
+
+    fn open_file(&self, file: StoreFile, cache_bytes: usize) -> Result<Database, OpenError> {
+        let mut builder = Builder::new();
+        builder.set_cache_size(cache_bytes);
+        let path = self.path(file);
+        let opened = match self {
+            Self::Directory(directory) => match builder.open(&path) {
+                Err(DatabaseError::Storage(StorageError::Io(source)))
+                    if source.kind() == io::ErrorKind::PermissionDenied =>
+                {
+                    return Err(OpenError::Directory { path: directory.clone(), source });
+                }
+                opened => opened,
+            },
+            Self::Memory => builder.create_with_backend(InMemoryBackend::new()),
+            #[cfg(any(test, feature = "testing"))]
+            Self::Storage(storage) => storage.open(&builder, file),
+        };
+        opened.map_err(|error| explain(&path, &error))
+    }
+
+    /// Opens the files again after a failure. They are never made anew: an empty one in the place of one that is gone
+    /// would forget what was acknowledged, and go on as if nothing had been.
+    pub(crate) fn reopen(&self, cache_bytes: usize) -> Result<Files, OpenError> {
+        let path = self.path(StoreFile::Main);
+        let gone = |cause: &str| Err(OpenError::Failed { path: path.clone(), cause: cause.into() });
+        match self {
+            Self::Directory(_) if !has_content(&path) => gone("it is empty or missing, and was not before"),
+            Self::Memory => gone("it went with the process's memory that held it"),
+            _ => self.open(cache_bytes),
+        }
+    }
+}
+
+/// Notes in the main file that the journal belongs to it from now on.
+fn mark_journal(tables: &Database, journal: &Database) -> Result<(), Failure> {
+    let id = read_id(&journal.begin_read()?.open_table(META)?, META_JOURNAL_ID)?;
+    let txn = begin_write(tables)?;
+    txn.open_table(META)?.insert(META_JOURNAL, id.as_bytes().as_slice())?;
+    Ok(txn.commit()?)
+}

@@ -1,0 +1,133 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use redb::{Database, ReadTransaction, ReadableDatabase, WriteTransaction};
+use uuid::Uuid;
+
+use super::size::pack;
+use crate::store::redb::memtable::Memtable;
+use crate::store::redb::tables::ROWS;
+use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::index::TurnHasher;
+use crate::store::redb::tables::meta::{
+    META, META_CHECKPOINT, META_JOURNAL, META_LIVE_BYTES, read_number, read_running_time, write_running_time,
+};
+use crate::store::redb::tables::read::ReadTables;
+use crate::store::redb::tables::write::begin_write;
+use crate::store::redb::unwind;
+use crate::turn::RunningTime;
+
+/// What is open of a store: its two files, and the memtable of what is in one and not yet in the other.
+#[derive(Debug)]
+pub(crate) struct Files {
+    tables: Database,
+    journal: Database,
+    memtable: RwLock<Memtable>,
+    store_id: Uuid,
+    /// The running time in milliseconds.
+    running_ms: AtomicU64,
+}
+
+impl Files {
+    pub(crate) fn new(
+        tables: Database,
+        journal: Database,
+        memtable: Memtable,
+        store_id: Uuid,
+    ) -> Result<Self, Failure> {
+        let running = read_running_time(&tables.begin_read()?.open_table(META)?)?;
+        // The journal's running time is the later one, if it has one.
+        let running = running.max(read_running_time(&journal.begin_read()?.open_table(META)?)?);
+        let running_ms = AtomicU64::new(running.get());
+        Ok(Self { tables, journal, memtable: RwLock::new(memtable), store_id, running_ms })
+    }
+
+    /// Returns the durable running time.
+    pub(crate) fn running_time(&self) -> RunningTime {
+        RunningTime::new(self.running_ms.load(Ordering::Acquire))
+    }
+
+    /// To be called once the journal has it.
+    pub(crate) fn set_running_time(&self, running: RunningTime) {
+        self.running_ms.store(running.get(), Ordering::Release);
+    }
+
+    pub(crate) fn memtable(&self) -> RwLockReadGuard<'_, Memtable> {
+        self.memtable.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn memtable_mut(&self) -> RwLockWriteGuard<'_, Memtable> {
+        self.memtable.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn store_id(&self) -> Uuid {
+        self.store_id
+    }
+
+    pub(crate) fn hasher(&self) -> TurnHasher {
+        TurnHasher::of(self.store_id)
+    }
+
+    /// The tables as they are now. Begun while the memtable is held, the two together are one state of the store.
+    pub(crate) fn read_tables(&self) -> Result<ReadTables, Failure> {
+        Ok(ReadTables::new(self.tables.begin_read()?, self.hasher()))
+    }
+
+    pub(crate) fn begin_read(&self) -> Result<ReadTransaction, Failure> {
+        Ok(self.tables.begin_read()?)
+    }
+
+    /// The bytes of all rows of the tables.
+    pub(crate) fn live_bytes(&self) -> Result<u64, Failure> {
+        read_number(&self.tables.begin_read()?.open_table(META)?, META_LIVE_BYTES)
+    }
+
+    /// Makes the main file as small as it can be.
+    pub(crate) fn pack(&mut self) {
+        tracing::info!("most of the database is free; it is made smaller");
+        let packed = unwind::caught(|| pack(&mut self.tables).map_err(|error| error.to_string()));
+        if let Err(error) = packed.and_then(|packed| packed) {
+            tracing::warn!(%error, "the database could not be made smaller");
+        }
+    }
+
+    /// Begins a transaction on the tables, whose commit returns when it is durable.
+    pub(crate) fn write_tables(&self) -> Result<WriteTransaction, Failure> {
+        begin_write(&self.tables)
+    }
+
+    /// Begins a transaction on the journal, whose commit returns when it is durable.
+    pub(crate) fn write_journal(&self) -> Result<WriteTransaction, Failure> {
+        let mut txn = self.journal.begin_write()?;
+        txn.set_durability(redb::Durability::Immediate)?;
+        Ok(txn)
+    }
+
+    /// Drops everything from the journal, as the tables hold it, and notes in them that there is no journal.
+    pub(crate) fn retire_journal(&self) -> Result<(), Failure> {
+        let last_row = self.memtable().last_row();
+        let txn = self.write_tables()?;
+        {
+            let mut meta = txn.open_table(META)?;
+            meta.insert(META_CHECKPOINT, last_row.to_le_bytes().as_slice())?;
+            write_running_time(&mut meta, self.running_time())?;
+            meta.remove(META_JOURNAL)?;
+        }
+        txn.commit()?;
+        let txn = self.write_journal()?;
+        txn.delete_table(ROWS)?;
+        txn.open_table(ROWS)?;
+        Ok(txn.commit()?)
+    }
+
+    /// Closes both. Reads under way fail.
+    pub(crate) fn close(self) {
+        for (name, database) in [("journal", self.journal), ("database", self.tables)] {
+            // After a panic within it, closing may panic too, on a lock that the first one poisoned.
+            let closed = unwind::caught(|| database.close().map_err(|error| error.to_string()));
+            if let Err(error) = closed.and_then(|closed| closed) {
+                tracing::warn!(%error, "the {name} did not close cleanly; it is repaired when it is opened");
+            }
+        }
+    }
+}

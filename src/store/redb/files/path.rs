@@ -1,0 +1,25 @@
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use super::open_error::OpenError;
+use crate::link;
+
+/// The file itself, if its path is a link.
+pub(super) fn target(path: &Path) -> Result<PathBuf, OpenError> {
+    link::target(path).map_err(|source| OpenError::Failed { path: path.to_owned(), cause: source.to_string() })
+}
+
+pub(crate) fn has_content(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|file| file.len() > 0)
+}
+
+/// Makes the file's name durable: without it a new file's synced content can be lost with its directory entry.
+pub(crate) fn sync_directory(directory: &Path) -> Result<(), OpenError> {
+    let sync = |directory: &Path| File::open(directory).and_then(|directory| directory.sync_all());
+    sync(directory).map_err(|source| OpenError::Directory { path: directory.to_owned(), source })?;
+    // The directory may be new as well. Its parent need not be ours to read; then it was there before us.
+    if let Some(parent) = directory.canonicalize().ok().as_deref().and_then(Path::parent) {
+        let _ = sync(parent);
+    }
+    Ok(())
+}

@@ -1,0 +1,120 @@
+use std::collections::HashMap;
+
+use redb::{Database, ReadableDatabase};
+
+use crate::store::contract::Version;
+use crate::store::redb::journal::entry::{self, Entry};
+use crate::store::redb::memtable::Memtable;
+use crate::store::redb::tables::ROWS;
+use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::read::ReadTables;
+use crate::store::redb::tables::record::conversation::Conversation;
+use crate::turn::ConversationId;
+
+/// What a journal says that the tables do not hold.
+pub(crate) struct Replayed {
+    pub(crate) memtable: Memtable,
+    /// What could not be taken from the journal.
+    pub(crate) damaged: Vec<DamagedRow>,
+}
+
+/// A row of the journal of which something could not be taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DamagedRow {
+    pub(crate) number: u64,
+    pub(crate) why: String,
+    /// The row as it is; nothing if it is missing.
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// Reads a journal of which the tables hold everything up to the row `checkpoint`, and of some conversations more.
+pub(crate) fn replay(journal: &Database, tables: &ReadTables, checkpoint: u64) -> Result<Replayed, Failure> {
+    let mut replay = Replay { tables, in_tables: HashMap::new(), memtable: Memtable::at(checkpoint) };
+    let mut damaged = Vec::new();
+    let rows = journal.begin_read()?.open_table(ROWS)?;
+    let mut expected = checkpoint.saturating_add(1);
+    for row in rows.range(expected..)? {
+        let (number, bytes) = row?;
+        let number = number.value();
+        if number > expected {
+            let why = format!("it is missing; the next one is {number}");
+            damaged.push(DamagedRow { number: expected, why, bytes: Vec::new() });
+        }
+        if let Err(why) = replay.row(number, bytes.value())? {
+            damaged.push(DamagedRow { number, why, bytes: bytes.value().to_vec() });
+        }
+        expected = number.saturating_add(1);
+    }
+    Ok(Replayed { memtable: replay.memtable, damaged })
+}
+
+struct Replay<'a> {
+    tables: &'a ReadTables,
+    /// Keys and records of conversations that the tables have, as far as they were looked for.
+    in_tables: HashMap<ConversationId, Option<(u64, Conversation)>>,
+    memtable: Memtable,
+}
+
+impl Replay<'_> {
+    /// Takes what can be taken. The inner error says what cannot.
+    fn row(&mut self, number: u64, bytes: &[u8]) -> Result<Result<(), String>, Failure> {
+        let entries = match entry::decode_row(bytes) {
+            Ok(entries) => entries,
+            Err(damaged) => {
+                self.memtable.took_row(number, bytes.len());
+                return Ok(Err(damaged.to_string()));
+            }
+        };
+        let mut taken = Ok(());
+        for entry in entries {
+            taken = taken.and(self.entry(entry)?);
+        }
+        self.memtable.took_row(number, bytes.len());
+        Ok(taken)
+    }
+
+    fn entry(&mut self, mut entry: Entry) -> Result<Result<(), String>, Failure> {
+        let id = &entry.conversation.id;
+        let (version, sealed_turns) = if let Some(piece) = self.memtable.of(id).next() {
+            (piece.conversation.version, piece.conversation.sealed_turns)
+        } else {
+            match self.in_tables(id) {
+                Ok(Some((key, conversation))) => {
+                    if entry.conversation.version <= conversation.version {
+                        // It was moved into the tables before the rest of its table of the memtable was.
+                        return Ok(Ok(()));
+                    }
+                    entry.key = Some(*key);
+                    (conversation.version, conversation.sealed_turns)
+                }
+                Ok(None) => (Version::default(), 0),
+                // It costs nothing: the entry has the whole of it. What the tables have already is written once more.
+                Err(Failure::Record(_)) => {
+                    entry.key = self.tables.key_of(id)?;
+                    return Ok(self.memtable.take(entry).map_err(|damaged| damaged.to_string()));
+                }
+                Err(failure) => return Err(failure),
+            }
+        };
+        let (next, before) = (entry.conversation.version.0, entry.sealed_before());
+        if Some(next) != version.0.checked_add(1) || before != sealed_turns {
+            return Ok(Err(format!(
+                "conversation {id} goes from version {} and {sealed_turns} sealed turns to version {next} after \
+                 {before} sealed turns",
+                version.0
+            )));
+        }
+        Ok(self.memtable.take(entry).map_err(|damaged| damaged.to_string()))
+    }
+
+    fn in_tables(&mut self, id: &ConversationId) -> Result<&Option<(u64, Conversation)>, Failure> {
+        if !self.in_tables.contains_key(id) {
+            let found = match self.tables.key_of(id)? {
+                Some(key) => Some((key, self.tables.conversation(key)?)),
+                None => None,
+            };
+            self.in_tables.insert(id.clone(), found);
+        }
+        self.in_tables.get(id).ok_or(Failure::Meta("conversations"))
+    }
+}

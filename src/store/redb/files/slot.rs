@@ -1,0 +1,51 @@
+use std::sync::{PoisonError, RwLock};
+
+use super::open_files::Files;
+
+/// Holds the files, which come and go: after a failure they are closed and opened again.
+///
+/// Others than the writer, who swaps them, hold the lock to look at the memtable or to begin a transaction, never while
+/// one runs.
+#[derive(Debug)]
+pub(crate) struct Slot(RwLock<State>);
+
+#[derive(Debug)]
+enum State {
+    Open(Box<Files>),
+    /// Why there are none.
+    Empty(String),
+}
+
+impl Slot {
+    pub(crate) fn new(files: Files) -> Self {
+        Self(RwLock::new(State::Open(Box::new(files))))
+    }
+
+    /// Does something short with the files; `Err` says why there are none.
+    pub(crate) fn with<T>(&self, work: impl FnOnce(&Files) -> T) -> Result<T, String> {
+        match &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
+            State::Open(files) => Ok(work(files)),
+            State::Empty(cause) => Err(cause.clone()),
+        }
+    }
+
+    pub(crate) fn fill(&self, files: Files) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = State::Open(Box::new(files));
+    }
+
+    /// Takes the files out, if there are any.
+    pub(crate) fn take(&self, cause: String) -> Option<Files> {
+        let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        match std::mem::replace(&mut *state, State::Empty(cause)) {
+            State::Open(files) => Some(*files),
+            State::Empty(_) => None,
+        }
+    }
+
+    /// Closes the files. Reads under way fail.
+    pub(crate) fn empty(&self, cause: String) {
+        if let Some(files) = self.take(cause) {
+            files.close();
+        }
+    }
+}

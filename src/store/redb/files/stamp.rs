@@ -1,0 +1,47 @@
+use std::path::Path;
+
+use redb::{Database, ReadableDatabase, WriteTransaction};
+
+use super::open_error::{OpenError, failed, of_other_format};
+use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::meta::{FORMAT, Stamp, read_stamp};
+use crate::store::redb::tables::store_file::StoreFile;
+use crate::store::redb::tables::write::begin_write;
+use crate::store::redb::unwind;
+
+/// Makes a blank file one of ours.
+pub(super) type Stamping<'a> = &'a dyn Fn(&WriteTransaction) -> Result<(), Failure>;
+
+/// Checks that the database is ours, and makes it so if it is blank.
+pub(super) fn stamp(
+    path: &Path,
+    database: &Database,
+    file: StoreFile,
+    stamping: Stamping<'_>,
+) -> Result<(), OpenError> {
+    match database
+        .begin_read()
+        .map_err(Failure::from)
+        .and_then(|txn| read_stamp(&txn, file))
+        .map_err(|failure| failed(path, &failure))?
+    {
+        Stamp::Format(FORMAT) => Ok(()),
+        Stamp::Format(found) => Err(of_other_format(path, found)),
+        Stamp::Foreign => Err(OpenError::NotOurs { path: path.to_owned() }),
+        Stamp::Blank => guarded(path, || initialise(database, stamping)),
+    }
+}
+
+/// Writes to a database that is being opened. A panic must not get as far as to drop it: it panics then once more.
+pub(super) fn guarded(path: &Path, write: impl FnOnce() -> Result<(), Failure>) -> Result<(), OpenError> {
+    match unwind::caught(write) {
+        Ok(written) => written.map_err(|failure| failed(path, &failure)),
+        Err(cause) => Err(OpenError::Damaged { path: path.to_owned(), cause }),
+    }
+}
+
+fn initialise(database: &Database, stamping: Stamping<'_>) -> Result<(), Failure> {
+    let txn = begin_write(database)?;
+    stamping(&txn)?;
+    Ok(txn.commit()?)
+}

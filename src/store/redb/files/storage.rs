@@ -1,0 +1,40 @@
+use std::fmt;
+use std::sync::Arc;
+
+use redb::{Builder, Database, DatabaseError, StorageBackend};
+
+use crate::store::redb::tables::store_file::StoreFile;
+
+/// Opens the store's files on a storage that a test makes: in memory, failing, or losing what was not synced.
+///
+/// It is asked again whenever the store opens its files again, and then gives what the storage holds by then.
+#[derive(Clone)]
+pub struct Storage(Arc<Open>);
+
+type Open = dyn Fn(&Builder, StoreFile) -> Result<Database, DatabaseError> + Send + Sync;
+
+impl Storage {
+    /// A storage of which `open` gives a new handle on one of the files each time.
+    pub fn new<B: StorageBackend>(open: impl Fn(StoreFile) -> B + Send + Sync + 'static) -> Self {
+        Self(Arc::new(move |builder, file| builder.create_with_backend(open(file))))
+    }
+
+    pub(crate) fn open(&self, builder: &Builder, file: StoreFile) -> Result<Database, DatabaseError> {
+        (self.0)(builder, file)
+    }
+}
+
+/// Equal to its clones alone.
+impl PartialEq for Storage {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Storage {}
+
+impl fmt::Debug for Storage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Storage").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,175 @@
+//! Files of the format and their expected contents: a change of the format does not go unnoticed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::settings::StoreSettings;
+use crate::store::{Commit, Location, RedbEngine, StagedTurn, TurnOutcome, TurnRange, Version, WriterState, check};
+use crate::turn::{
+    ConversationId, Done, EpochMillis, Label, Millis, OpenTurn, Ordinal, Progress, StepId, StepTimes, TurnId,
+    TurnLabels, UsageReport,
+};
+
+const CONVERSATIONS: [&str; 3] = ["plain", "with every field", "a/b é ✓"];
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+fn open(directory: &Path) -> RedbEngine {
+    RedbEngine::open(Location::Directory(directory.to_owned()), &StoreSettings::default()).unwrap()
+}
+
+/// All that a store says of the conversations. An open turn is shown as what it would be if it ended now.
+fn said(store: &RedbEngine) -> Value {
+    let of = |name: &str| {
+        let conversation_id = ConversationId::new(name).unwrap();
+        let mut state = store.conversation_state(&conversation_id, &[]).unwrap();
+        state.open_turns.sort_by(|a, b| a.turn.id.cmp(&b.turn.id));
+        let revision = store.revision(&conversation_id).unwrap();
+        let open = state.open_turns.iter().map(|staged| {
+            let ended = staged.turn.seal(&Done::because("stop"), EpochMillis::new(1));
+            json!({
+                "lastEventAt": staged.last_event_at.get(),
+                "ended": ended.at(Ordinal::after(0)),
+                "unlabelled": [staged.turn.unlabelled.interim, staged.turn.unlabelled.finals],
+                "hasFailed": staged.turn.has_failed,
+            })
+        });
+        json!({
+            "conversation": name,
+            "version": state.version.0,
+            "lastSealedAt": state.last_sealed_at,
+            "revision": revision.to_string(),
+            "open": open.collect::<Vec<_>>(),
+            "turns": store.turns(&TurnRange { conversation_id, after: 0, limit: 99 }).unwrap(),
+        })
+    };
+    CONVERSATIONS.map(of).into()
+}
+
+#[tokio::test]
+async fn files_of_this_format_say_what_they_always_said_and_can_be_written_to() {
+    let directory = tempfile::tempdir().unwrap();
+    for file in ["redb", "journal.redb"] {
+        let to = directory.path().join(format!("turn-metrics.{file}"));
+        fs::copy(fixture(&format!("format-1.{file}")), to).unwrap();
+    }
+    let expected: Value = serde_json::from_slice(&fs::read(fixture("format-1.json")).unwrap()).unwrap();
+    assert_eq!(check(directory.path()).unwrap().violations, []);
+
+    let store = open(directory.path());
+    assert_eq!(said(&store), expected["conversations"]);
+    assert_eq!(store.running_time().get(), expected["runningTime"].as_u64().unwrap());
+    let again = |id: &str| OpenTurn::new(TurnId::new(id).unwrap()).seal(&Done::because("stop"), EpochMillis::new(1));
+    let plain = &expected["conversations"][0];
+    let committed = store.commit(Commit {
+        conversation_id: ConversationId::new("plain").unwrap(),
+        expected_version: Version(plain["version"].as_u64().unwrap()),
+        staged: Vec::new(),
+        sealed: vec![again("t1"), again("of today")],
+    });
+    let outcomes = committed.await.unwrap().outcomes;
+    let next = plain["turns"].as_array().unwrap().len() as u64 + 1;
+    assert!(matches!(outcomes[0].1, TurnOutcome::Duplicate(at) if at.get() == 2), "{outcomes:?}");
+    assert!(matches!(outcomes[1].1, TurnOutcome::Sealed(at) if at.get() == next), "{outcomes:?}");
+    store.close().await;
+    assert_eq!(check(directory.path()).unwrap().violations, []);
+}
+
+fn full_turn(id: &str) -> OpenTurn {
+    let mut turn = OpenTurn::new(TurnId::new(id).unwrap());
+    let report = UsageReport {
+        input_tokens: Some(9000.into()),
+        output_tokens: Some(120.into()),
+        cache_read_tokens: Some(8000.into()),
+        cache_write_tokens: Some(0.into()),
+        cache_write_1h_tokens: Some(0.into()),
+    };
+    let last = UsageReport { input_tokens: None, cache_write_1h_tokens: Some(3.into()), ..report };
+    let small = UsageReport { input_tokens: Some(1.into()), ..UsageReport::default() };
+    let step = |n: usize| StepId::new(format!("{id}#{n}")).unwrap();
+    let usage = |step_id: Option<StepId>, report, is_final: bool| Progress::Usage { step_id, report, is_final };
+    let complete = |step_id, times, model: Option<&str>, provider: Option<&str>| Progress::StepComplete {
+        step_id,
+        times,
+        model: model.map(Label::from),
+        provider: provider.map(Label::from),
+    };
+    let times =
+        StepTimes { ttft: Some(Millis::new(51.25).unwrap()), decode: Some(7.into()), gen_total: Some(60.into()) };
+    turn.fold(&Progress::Start(TurnLabels {
+        model: Some("a model".into()),
+        provider: Some("a provider".into()),
+        project: Some("a project".into()),
+    }));
+    turn.fold(&usage(Some(step(0)), report, false));
+    turn.fold(&usage(Some(step(0)), last, true));
+    turn.fold(&complete(step(0), times, Some("a small model"), None));
+    turn.fold(&usage(None, report, false));
+    turn.fold(&usage(None, last, true));
+    turn.fold(&complete(step(1), StepTimes::default(), None, Some("another provider")));
+    turn.fold(&usage(Some(step(2)), small, false));
+    turn.fold(&Progress::Failed);
+    turn
+}
+
+/// Writes the fixture again.
+///
+/// The tables hold the first half, and the journal the second.
+#[tokio::test]
+#[ignore = "writes into the sources"]
+async fn write_the_fixture_of_this_format() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = open(directory.path());
+    let done = Done {
+        duration: Some(Millis::new(1234.5).unwrap()),
+        usage: Some(UsageReport {
+            input_tokens: Some(18_000.into()),
+            cache_write_tokens: Some(5.into()),
+            cache_write_1h_tokens: Some(4.into()),
+            ..UsageReport::default()
+        }),
+        context_size: Some(9120.into()),
+        model: Some("another model".into()),
+        provider: Some("a third provider".into()),
+        ended_at: Some(EpochMillis::new(1_699_999_999_000).into()),
+        ..Done::because("max-steps")
+    };
+    for version in 0..4 {
+        if version == 2 {
+            store.close().await;
+            store = open(directory.path());
+        }
+        store.tick(Duration::from_millis(1000 + version)).await.unwrap();
+        for (nth, name) in (0..).zip(CONVERSATIONS) {
+            let bare = |id: &str| OpenTurn::new(TurnId::new(format!("{id}{version}")).unwrap());
+            let at = EpochMillis::new(1_700_000_000_000 + nth * 1000 + version);
+            let (turn, staged) = if nth == 0 {
+                (bare("t").seal(&Done::because(""), at), bare("o"))
+            } else {
+                (full_turn(&format!("t{version}")).seal(&done, at), full_turn(&format!("o{version}")))
+            };
+            let commit = Commit {
+                conversation_id: ConversationId::new(name).unwrap(),
+                expected_version: Version(version),
+                staged: vec![StagedTurn { turn: staged, last_event_at: store.running_time() }],
+                sealed: vec![turn],
+            };
+            store.commit(commit).await.unwrap();
+        }
+    }
+    fs::create_dir_all(fixture("")).unwrap();
+    let said = json!({ "runningTime": store.running_time().get(), "conversations": said(&store) });
+    fs::write(fixture("format-1.json"), serde_json::to_string_pretty(&said).unwrap() + "\n").unwrap();
+    // Not closed in order, which would move everything into the tables.
+    let mut writer = store.writer_state();
+    drop(store);
+    writer.wait_for(|state| *state != WriterState::Running).await.unwrap();
+    for file in ["redb", "journal.redb"] {
+        fs::copy(directory.path().join(format!("turn-metrics.{file}")), fixture(&format!("format-1.{file}"))).unwrap();
+    }
+}

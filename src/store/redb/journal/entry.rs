@@ -1,0 +1,135 @@
+//! What the journal holds: each row is what one transaction made durable.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::store::redb::tables::record::conversation::Conversation;
+use crate::store::redb::tables::record::damaged::DamagedRecord;
+
+/// What one commit changed in a conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// The conversation as it is after the commit.
+    pub(crate) conversation: Conversation,
+    /// Its key in the tables, if known. Not in the journal.
+    pub(crate) key: Option<u64>,
+    /// The records of the turns that it sealed, the last of which has the conversation's last ordinal.
+    pub(crate) sealed: Vec<Arc<[u8]>>,
+    /// The records of the turns that it staged.
+    pub(crate) staged: Vec<Arc<[u8]>>,
+}
+
+impl Entry {
+    /// The last ordinal before the commit.
+    pub(crate) fn sealed_before(&self) -> u64 {
+        self.conversation.sealed_turns - self.sealed.len() as u64
+    }
+}
+
+/// The version byte of the encoding below.
+const V1: u8 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct EntryV1<'a> {
+    #[serde(borrow)]
+    conversation: Bytes<'a>,
+    sealed: Vec<Bytes<'a>>,
+    staged: Vec<Bytes<'a>>,
+}
+
+/// Bytes in one piece, not one by one.
+#[derive(Deserialize)]
+struct Bytes<'a>(&'a [u8]);
+
+impl Serialize for Bytes<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0)
+    }
+}
+
+const ROW: &str = "row of the journal";
+
+pub(crate) fn encode_row(entries: &[Entry]) -> Result<Vec<u8>, DamagedRecord> {
+    let conversations = entries.iter().map(|entry| entry.conversation.encode());
+    let conversations = conversations.collect::<Result<Vec<_>, _>>()?;
+    let bytes = |records: &'_ [Arc<[u8]>]| -> usize { records.iter().map(|record| record.len() + 3).sum() };
+    let size = entries.iter().zip(&conversations);
+    let size: usize = size.map(|(entry, head)| head.len() + bytes(&entry.sealed) + bytes(&entry.staged) + 8).sum();
+    let mut row = Vec::with_capacity(size + 8);
+    row.push(V1);
+    let twins = entries.iter().zip(&conversations).map(|(entry, conversation)| EntryV1 {
+        conversation: Bytes(conversation),
+        sealed: entry.sealed.iter().map(|record| Bytes(record)).collect(),
+        staged: entry.staged.iter().map(|record| Bytes(record)).collect(),
+    });
+    for twin in twins {
+        row = postcard::to_extend(&twin, row).map_err(|error| DamagedRecord::new(ROW, error.to_string()))?;
+    }
+    Ok(row)
+}
+
+pub(crate) fn decode_row(bytes: &[u8]) -> Result<Vec<Entry>, DamagedRecord> {
+    let (&version, mut rest) = bytes.split_first().ok_or_else(|| DamagedRecord::new(ROW, "it is empty"))?;
+    if version != V1 {
+        return Err(DamagedRecord::new(ROW, format!("its encoding is of version {version}, not {V1}")));
+    }
+    let mut entries = Vec::new();
+    while !rest.is_empty() {
+        let (twin, after) = postcard::take_from_bytes::<EntryV1<'_>>(rest)
+            .map_err(|error| DamagedRecord::new(ROW, error.to_string()))?;
+        let records = |records: Vec<Bytes<'_>>| records.into_iter().map(|record| record.0.into()).collect();
+        let conversation = Conversation::decode(twin.conversation.0)?;
+        if conversation.sealed_turns < twin.sealed.len() as u64 {
+            return Err(DamagedRecord::new(ROW, "it seals more turns than there are"));
+        }
+        entries.push(Entry { conversation, key: None, sealed: records(twin.sealed), staged: records(twin.staged) });
+        rest = after;
+    }
+    Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Version;
+    use crate::turn::{ConversationId, EpochMillis, Usage};
+
+    fn entry(id: &str, sealed: &[&[u8]], staged: &[&[u8]]) -> Entry {
+        let id = ConversationId::new(id).unwrap();
+        let total_usage = Usage { input_tokens: 7.into(), ..Usage::default() };
+        let records = |records: &[&[u8]]| records.iter().map(|record| (*record).into()).collect();
+        Entry {
+            conversation: Conversation {
+                id,
+                version: Version(3),
+                sealed_turns: 9,
+                last_sealed_at: EpochMillis::new(5),
+                total_usage,
+            },
+            key: None,
+            sealed: records(sealed),
+            staged: records(staged),
+        }
+    }
+
+    #[test]
+    fn a_row_reads_back_equal_and_not_at_all_when_it_is_cut() {
+        let entries = [entry("a", &[b"one", b"two"], &[]), entry("b", &[], &[b"three", b""])];
+        let row = encode_row(&entries).unwrap();
+        assert_eq!(decode_row(&row).unwrap(), entries);
+        assert_eq!(entries[0].sealed_before(), 7);
+        assert_eq!(decode_row(&encode_row(&[]).unwrap()).unwrap(), []);
+        let first = encode_row(&entries[..1]).unwrap().len();
+        for cut in (0..row.len()).filter(|cut| ![1, first].contains(cut)) {
+            assert!(decode_row(&row[..cut]).is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_row_of_a_later_version_is_refused() {
+        let mut row = encode_row(&[entry("a", &[], &[])]).unwrap();
+        row[0] = 2;
+        assert!(decode_row(&row).unwrap_err().to_string().contains("of version 2, not 1"));
+    }
+}

@@ -1,0 +1,35 @@
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::error::CheckError;
+use crate::link;
+
+/// Makes the names in the directory durable.
+pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// Copies the file beside itself, under a name that is not taken. When this is done the copy and its name outlive a
+/// power cut, so that the repair may begin.
+pub(super) fn keep_copy(path: &Path, sync_directory: impl Fn(&Path) -> io::Result<()>) -> Result<PathBuf, CheckError> {
+    let mut number = 1u32;
+    loop {
+        let copy = link::beside(path, &format!(".before-repair-{number}"));
+        let made = File::options().write(true).create_new(true).open(&copy);
+        let copied = made.and_then(|mut to| {
+            io::copy(&mut File::open(path)?, &mut to)?;
+            to.sync_all()?;
+            sync_directory(link::directory_of(&copy))
+        });
+        match copied {
+            Ok(()) => return Ok(copy),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            Err(source) => {
+                // Half a copy is of no use to anyone.
+                let _ = fs::remove_file(&copy);
+                return Err(CheckError::Copy { path: copy, source });
+            }
+        }
+    }
+}

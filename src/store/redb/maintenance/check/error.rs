@@ -1,0 +1,45 @@
+use std::io;
+use std::path::PathBuf;
+
+use super::report::CheckReport;
+use crate::store::redb::files::open_error::OpenError;
+
+/// Why a file could not be checked or repaired.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckError {
+    /// It cannot be opened: it is missing, in use, of another program or of a later format.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// There is none.
+    #[error("there is no database {path}")]
+    Missing {
+        /// Where it would be.
+        path: PathBuf,
+    },
+    /// There is a file, and nothing in it.
+    #[error("there is no database in {path}: the file is empty")]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The copy of what is to be repaired could not be made; nothing was changed.
+    #[error("no copy of the database can be kept at {path}")]
+    Copy {
+        /// The copy.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The repair did not go through, though it did when it was tried in memory: the disk failed, or the file was taken
+    /// meanwhile. The file may have changed; the copy is what it was.
+    #[error("the repair failed: {cause}; the file as it was is kept as {copy}, and so is its journal, if it had one")]
+    Repair {
+        /// What went wrong.
+        cause: String,
+        /// The copy.
+        copy: PathBuf,
+        /// What was wrong before.
+        before: CheckReport,
+    },
+}

@@ -1,0 +1,270 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableError};
+
+use super::report::{CheckReport, Violation};
+use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::index::{self, TurnHasher};
+use crate::store::redb::tables::meta::{META, META_NEXT_KEY, read_number, read_store_id};
+use crate::store::redb::tables::record::conversation::Conversation;
+use crate::store::redb::tables::record::{self};
+use crate::store::redb::tables::{CONVERSATIONS, INDEX, KEYS, LOST_TURNS, OPEN_TURNS, TURNS};
+use crate::turn::{ConversationId, EpochMillis, Ordinal, Usage};
+
+/// Looks at every record of one state of the store.
+pub(super) struct Inspection {
+    turns: ReadOnlyTable<(u64, u64), &'static [u8]>,
+    index: ReadOnlyTable<(u64, u64), u64>,
+    /// None where the store's id, which it hashes with, is gone.
+    hasher: Option<TurnHasher>,
+    /// There only after a repair.
+    lost: Option<ReadOnlyTable<(u64, u64), &'static [u8]>>,
+    /// Each key's conversation.
+    ids: BTreeMap<u64, String>,
+    report: CheckReport,
+}
+
+impl Inspection {
+    pub(super) fn of(txn: &ReadTransaction) -> Result<CheckReport, Failure> {
+        let lost = match txn.open_table(LOST_TURNS) {
+            Ok(lost) => Some(lost),
+            Err(TableError::TableDoesNotExist(_)) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let meta = txn.open_table(META)?;
+        let mut inspection = Self {
+            turns: txn.open_table(TURNS)?,
+            index: txn.open_table(INDEX)?,
+            hasher: read_store_id(&meta).ok().map(TurnHasher::of),
+            lost,
+            ids: BTreeMap::new(),
+            report: CheckReport::default(),
+        };
+        let conversations = txn.open_table(CONVERSATIONS)?;
+        inspection.keys(&txn.open_table(KEYS)?, &conversations, &meta)?;
+        inspection.turns()?;
+        inspection.index()?;
+        inspection.open_turns(&txn.open_table(OPEN_TURNS)?)?;
+        Ok(inspection.report)
+    }
+
+    fn tell(&mut self, violation: Violation) {
+        self.report.violations.push(violation);
+    }
+
+    fn name(&self, key: u64) -> String {
+        self.ids.get(&key).cloned().unwrap_or_else(|| format!("#{key}"))
+    }
+
+    /// Ids and keys name each other, and each key has a record that agrees with the turns.
+    fn keys(
+        &mut self,
+        keys: &ReadOnlyTable<&'static str, u64>,
+        conversations: &ReadOnlyTable<u64, &'static [u8]>,
+        meta: &ReadOnlyTable<&'static str, &'static [u8]>,
+    ) -> Result<(), Failure> {
+        for row in keys.iter()? {
+            let (id, key) = row?;
+            let (id, key) = (id.value().to_owned(), key.value());
+            let mut wrong = |what: &str| {
+                let what = what.to_owned();
+                self.report.violations.push(Violation::Conversation { conversation: id.clone(), what });
+            };
+            if ConversationId::new(&*id).is_err() {
+                wrong("its id is none");
+            }
+            if let Some(other) = self.ids.get(&key) {
+                wrong(&format!("it has the key of {other}"));
+            } else {
+                if conversations.get(key)?.is_none() {
+                    wrong("its record is missing");
+                }
+                self.ids.insert(key, id);
+            }
+        }
+        self.report.conversations = self.ids.len() as u64;
+        for row in conversations.iter()? {
+            let (key, record) = row?;
+            let key = key.value();
+            for what in self.of_record(key, record.value())? {
+                self.tell(Violation::Conversation { conversation: self.name(key), what });
+            }
+        }
+        if self.hasher.is_none() {
+            self.tell(Violation::File("the store's id is missing".into()));
+        }
+        let last = self.ids.keys().next_back().copied().unwrap_or_default();
+        if read_number(meta, META_NEXT_KEY).is_err() || read_number(meta, META_NEXT_KEY)? <= last {
+            self.tell(Violation::File("the next conversation would get a key that is taken".into()));
+        }
+        Ok(())
+    }
+
+    fn of_record(&self, key: u64, record: &[u8]) -> Result<Vec<String>, Failure> {
+        let record = match Conversation::decode(record) {
+            Ok(record) => record,
+            Err(damaged) => return Ok(vec![damaged.to_string()]),
+        };
+        let mut wrong = Vec::new();
+        if self.ids.get(&key).map(String::as_str) != Some(record.id.as_str()) {
+            wrong.push(format!("the record of key {key} names {}", record.id));
+        }
+        let counted = count(&self.turns, self.lost.as_ref(), key)?;
+        if counted.last != record.sealed_turns {
+            wrong.push(format!("its record says {} sealed turns, there are {}", record.sealed_turns, counted.last));
+        }
+        if counted.total_usage != record.total_usage {
+            wrong.push("its record says other totals than its turns".into());
+        }
+        if counted.last_sealed_at != record.last_sealed_at {
+            wrong.push("the latest sealing in its record is not that of its turns".into());
+        }
+        if record.version.0 == 0 {
+            wrong.push("its version is 0 though it was changed".into());
+        }
+        Ok(wrong)
+    }
+
+    /// A conversation's ordinals begin at 1 and have no gaps, and each turn is in the index.
+    fn turns(&mut self) -> Result<(), Failure> {
+        let mut wrong = Vec::new();
+        let mut before = (0, 0);
+        let mut sealed_before = EpochMillis::default();
+        for row in self.turns.iter()? {
+            let (place, value) = row?;
+            let (key, ordinal) = place.value();
+            self.report.sealed_turns += 1;
+            let mut tell = |ordinal, what: String| {
+                wrong.push(Violation::Turn { conversation: self.name(key), ordinal, what });
+            };
+            let mut expected = if before.0 == key { before.1 + 1 } else { 1 };
+            while expected < ordinal && self.is_lost(key, expected)? {
+                expected += 1;
+            }
+            if expected < ordinal {
+                tell(expected, format!("it is missing; the next one is {ordinal}"));
+            }
+            if before.0 != key {
+                sealed_before = EpochMillis::default();
+            }
+            before = (key, ordinal);
+            if !self.ids.contains_key(&key) {
+                tell(ordinal, "its conversation is unknown".into());
+            }
+            let Some(at) = Ordinal::new(ordinal) else {
+                tell(ordinal, "0 is no ordinal".into());
+                continue;
+            };
+            match record::decode_sealed(at, value.value()) {
+                Err(damaged) => tell(ordinal, damaged.to_string()),
+                Ok(turn) => {
+                    if turn.sealed_at < sealed_before {
+                        tell(ordinal, "it was sealed before the turn before it".into());
+                    }
+                    sealed_before = sealed_before.max(turn.sealed_at);
+                    let id = turn.metrics.turn_id;
+                    match self.indexed(key, id.as_str())? {
+                        Some(indexed) if indexed == at => {}
+                        Some(other) => tell(ordinal, format!("the index has its id {id} at {other}")),
+                        None => tell(ordinal, format!("the index does not have its id {id}")),
+                    }
+                }
+            }
+        }
+        self.report.violations.append(&mut wrong);
+        if let Some(lost) = &self.lost {
+            self.report.lost_turns = redb::ReadableTableMetadata::len(lost)?;
+        }
+        Ok(())
+    }
+
+    fn is_lost(&self, key: u64, ordinal: u64) -> Result<bool, Failure> {
+        Ok(match &self.lost {
+            Some(lost) => lost.get((key, ordinal))?.is_some(),
+            None => false,
+        })
+    }
+
+    fn indexed(&self, key: u64, turn_id: &str) -> Result<Option<Ordinal>, Failure> {
+        let Some(hasher) = &self.hasher else { return Ok(None) };
+        index::find(&self.index, &self.turns, key, hasher.hash(turn_id), turn_id)
+    }
+
+    /// What the index names is there, and names each turn once. That it is the turn's place was seen from its side.
+    fn index(&mut self) -> Result<(), Failure> {
+        let mut wrong = Vec::new();
+        let mut named = BTreeSet::new();
+        for row in self.index.iter()? {
+            let (place, ordinal) = row?;
+            let ((key, hash), ordinal) = (place.value(), ordinal.value());
+            let what = if !named.insert((key, ordinal)) {
+                format!("it names turn {ordinal}, which it names elsewhere")
+            } else if self.turns.get((key, ordinal))?.is_none() && !self.is_lost(key, ordinal)? {
+                format!("it names turn {ordinal}, which is not there")
+            } else {
+                continue;
+            };
+            wrong.push(Violation::Index { conversation: self.name(key), hash, what });
+        }
+        self.report.violations.append(&mut wrong);
+        Ok(())
+    }
+
+    /// An open turn is of a known conversation, and not sealed.
+    fn open_turns(&mut self, open_turns: &ReadOnlyTable<(u64, &'static str), &'static [u8]>) -> Result<(), Failure> {
+        for row in open_turns.iter()? {
+            let (place, value) = row?;
+            let (key, turn_id) = place.value();
+            self.report.open_turns += 1;
+            let mut wrong = Vec::new();
+            if !self.ids.contains_key(&key) {
+                wrong.push("its conversation is unknown".to_owned());
+            }
+            if self.indexed(key, turn_id)?.is_some() {
+                wrong.push("it is sealed".into());
+            }
+            match record::decode_staged(value.value()) {
+                Err(damaged) => wrong.push(damaged.to_string()),
+                Ok(staged) if staged.turn.id.as_str() != turn_id => wrong.push(format!("it is {}", staged.turn.id)),
+                Ok(_) => {}
+            }
+            for what in wrong {
+                self.tell(Violation::OpenTurn { conversation: self.name(key), turn_id: turn_id.into(), what });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a conversation's record must say by its turns.
+pub(super) struct Counted {
+    /// The last ordinal that was given.
+    pub(super) last: u64,
+    /// When the latest turn was sealed.
+    pub(super) last_sealed_at: EpochMillis,
+    pub(super) total_usage: Usage,
+}
+
+pub(super) fn count(
+    turns: &impl ReadableTable<(u64, u64), &'static [u8]>,
+    lost: Option<&impl ReadableTable<(u64, u64), &'static [u8]>>,
+    key: u64,
+) -> Result<Counted, Failure> {
+    let all = (key, 0)..=(key, u64::MAX);
+    let (last_sealed_at, total_usage) = (EpochMillis::default(), Usage::default());
+    let mut counted = Counted { last: 0, last_sealed_at, total_usage };
+    for row in turns.range(all.clone())? {
+        let (place, value) = row?;
+        counted.last = place.value().1;
+        if let Some(Ok(turn)) = Ordinal::new(counted.last).map(|at| record::decode_sealed(at, value.value())) {
+            counted.last_sealed_at = counted.last_sealed_at.max(turn.sealed_at);
+            counted.total_usage = counted.total_usage.saturating_add(turn.metrics.usage);
+        }
+    }
+    if let Some(lost) = lost
+        && let Some(row) = lost.range(all)?.next_back()
+    {
+        counted.last = counted.last.max(row?.0.value().1);
+    }
+    Ok(counted)
+}

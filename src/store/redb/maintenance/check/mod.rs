@@ -1,0 +1,129 @@
+//! Verifies the files of a store that is not running, and repairs what can be derived.
+//!
+//! - `paths`: where the files are; opens them with or without changing them, and writes the journal into the tables.
+//! - `inspect`: looks at every row of the tables.
+//! - `report`, `error`: what was found, and why nothing could be.
+//! - `copy`: the copies that a repair keeps of the files as they were.
+//! - `repair`: makes the tables agree with the turns in them.
+
+mod copy;
+pub(crate) mod error;
+mod inspect;
+mod paths;
+mod repair;
+pub(crate) mod report;
+#[cfg(test)]
+mod tests;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use redb::{Database, ReadableDatabase};
+
+use self::copy::{keep_copy, sync_directory};
+use self::error::CheckError;
+use self::inspect::Inspection;
+use self::paths::Paths;
+use self::report::{CheckReport, Violation};
+use crate::store::redb::files::open_error::{OpenError, failed};
+use crate::store::redb::files::path::has_content;
+use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::unwind;
+
+/// Checks the database in this directory: that its pages are whole, and that what they hold agrees with itself. What is
+/// in its journal still is looked at where it belongs.
+///
+/// No byte of the files changes. What the database wants to write as it opens is kept in memory.
+pub fn check(directory: &Path) -> Result<CheckReport, CheckError> {
+    check_files(&Paths::existing(directory)?)
+}
+
+fn check_files(paths: &Paths) -> Result<CheckReport, CheckError> {
+    let damaged = |what: String| CheckReport { violations: vec![Violation::File(what)], ..CheckReport::default() };
+    let (mut main, mut journal) = match paths.look() {
+        Ok(looked) => looked,
+        Err(OpenError::Damaged { cause, .. }) => return Ok(damaged(cause)),
+        Err(error) => return Err(error.into()),
+    };
+    let mut whole = true;
+    for database in std::iter::once(&mut main).chain(&mut journal) {
+        match unwind::caught(|| database.check_integrity()) {
+            Ok(Ok(sound)) => whole &= sound,
+            Ok(Err(error)) => return Ok(damaged(error.to_string())),
+            Err(panic) => return Ok(damaged(panic)),
+        }
+    }
+    let inspected = unwind::caught(|| {
+        let rows = paths.merge(&main, journal.as_ref())?;
+        inspect(&main).map(|report| (rows, report)).map_err(|failure| failed(&paths.main, &failure))
+    });
+    let (rows, mut report) = match inspected {
+        Ok(Ok(inspected)) => inspected,
+        Ok(Err(error @ OpenError::JournalOfAnother { .. })) => return Err(error.into()),
+        Ok(Err(OpenError::Failed { cause, .. })) => return Ok(damaged(cause)),
+        Ok(Err(error)) => return Ok(damaged(error.to_string())),
+        Err(panic) => return Ok(damaged(panic)),
+    };
+    let rows = rows.into_iter().map(|row| Violation::Journal { row: row.number, what: row.why });
+    report.violations.splice(0..0, rows);
+    if !whole {
+        report.violations.insert(0, Violation::File("its record of free pages is wrong".into()));
+    }
+    Ok(report)
+}
+
+fn inspect(database: &Database) -> Result<CheckReport, Failure> {
+    Inspection::of(&database.begin_read()?)
+}
+
+/// Repairs the database in this directory as far as that can be derived, and gives what was wrong, what still is, and
+/// where a copy of the file as it was is kept; a copy of the journal is kept likewise.
+///
+/// Nothing is changed and no copy made of a sound one, nor of one whose pages are damaged: those cannot be mended. Then
+/// there is no second report.
+pub fn repair(directory: &Path) -> Result<(CheckReport, Option<(PathBuf, CheckReport)>), CheckError> {
+    let paths = Paths::existing(directory)?;
+    let before = check_files(&paths)?;
+    if before.violations.is_empty() || !can_be_derived(&paths)? {
+        return Ok((before, None));
+    }
+    if has_content(&paths.journal) {
+        keep_copy(&paths.journal, sync_directory)?;
+    }
+    let copy = keep_copy(&paths.main, sync_directory)?;
+    let derived = unwind::caught(|| {
+        let opened = paths.open().map_err(|error| error.to_string())?;
+        derive(&paths, opened)?;
+        // The main file says that it has no journal.
+        match fs::remove_file(&paths.journal) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.to_string()),
+            _ => Ok(()),
+        }
+    });
+    match derived {
+        Ok(Ok(())) => Ok((before, Some((copy, check_files(&paths)?)))),
+        Ok(Err(cause)) | Err(cause) => Err(CheckError::Repair { cause, copy, before }),
+    }
+}
+
+/// Tries the repair in memory: one that the damage stops must not leave half of itself in the file.
+fn can_be_derived(paths: &Paths) -> Result<bool, CheckError> {
+    match paths.look() {
+        Ok(looked) => Ok(matches!(unwind::caught(|| derive(paths, looked)), Ok(Ok(())))),
+        Err(OpenError::Damaged { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn derive(paths: &Paths, (mut main, mut journal): (Database, Option<Database>)) -> Result<(), String> {
+    for database in std::iter::once(&mut main).chain(&mut journal) {
+        database.check_integrity().map_err(|error| error.to_string())?;
+    }
+    paths.merge(&main, journal.as_ref()).map_err(|error| error.to_string())?;
+    repair::derive(&main).map_err(|failure| failure.to_string())?;
+    if let Some(journal) = journal {
+        journal.close().map_err(|error| error.to_string())?;
+    }
+    main.close().map_err(|error| error.to_string())
+}

@@ -1,0 +1,97 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use redb::{Builder, Database, ReadableDatabase};
+
+use super::error::CheckError;
+use crate::link;
+use crate::store::redb::checkpoint::transfer::move_conversations;
+use crate::store::redb::files::head::Head;
+use crate::store::redb::files::look::look_at;
+use crate::store::redb::files::open_error::{OpenError, explain, failed};
+use crate::store::redb::files::path::has_content;
+use crate::store::redb::files::replay::{DamagedRow, Replayed};
+use crate::store::redb::tables::LOST_ROWS;
+use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::index::TurnHasher;
+use crate::store::redb::tables::meta::{META, META_JOURNAL, read_running_time, write_running_time};
+use crate::store::redb::tables::store_file::StoreFile;
+use crate::store::redb::tables::write::begin_write;
+
+/// Where the files of a store are.
+pub(super) struct Paths {
+    pub(super) main: PathBuf,
+    pub(super) journal: PathBuf,
+}
+
+impl Paths {
+    pub(super) fn existing(directory: &Path) -> Result<Self, CheckError> {
+        // If a path is a symbolic link, the repair works on the file that it leads to and puts the copy beside that
+        // file.
+        let [path, journal] = [StoreFile::Main, StoreFile::Journal].map(|file| {
+            let path = directory.join(file.name());
+            link::target(&path).unwrap_or(path)
+        });
+        match fs::metadata(&path) {
+            Ok(file) if file.is_file() && file.len() == 0 => Err(CheckError::Empty { path }),
+            Ok(file) if file.is_file() => Ok(Self { main: path, journal }),
+            _ => Err(OpenError::of_missing(directory).map_or(CheckError::Missing { path }, CheckError::Open)),
+        }
+    }
+
+    /// Opens the files without changing them. The journal may be missing, where it has nothing to say.
+    pub(super) fn look(&self) -> Result<(Database, Option<Database>), OpenError> {
+        let main = look_at(&Builder::new(), &self.main, StoreFile::Main)?;
+        let has_journal = has_content(&self.journal);
+        let journal = has_journal.then(|| look_at(&Builder::new(), &self.journal, StoreFile::Journal));
+        Ok((main, journal.transpose()?))
+    }
+
+    /// Opens the files to change them.
+    pub(super) fn open(&self) -> Result<(Database, Option<Database>), OpenError> {
+        let open = |path: &Path| Builder::new().open(path).map_err(|error| explain(path, &error));
+        let journal = has_content(&self.journal).then(|| open(&self.journal)).transpose()?;
+        Ok((open(&self.main)?, journal))
+    }
+
+    /// Writes all of the journal into the main file, which then no longer needs the journal. Returns the damaged rows
+    /// of the journal.
+    pub(super) fn merge(&self, main: &Database, journal: Option<&Database>) -> Result<Vec<DamagedRow>, OpenError> {
+        let failed = |failure: Failure| failed(&self.main, &failure);
+        let head = Head::of(main).map_err(failed)?;
+        let mut damaged = Vec::new();
+        let mut memtable = None;
+        match journal {
+            Some(journal) => {
+                let Replayed { memtable: replayed, damaged: rows } = head.replay(main, journal, &self.journal)?;
+                (memtable, damaged) = (Some(replayed), rows);
+            }
+            None if head.bond.journal_id.is_some() => {
+                let why = "the whole journal is missing, and what was acknowledged last with it".to_owned();
+                damaged.push(DamagedRow { number: head.checkpoint + 1, why, bytes: Vec::new() });
+            }
+            None => {}
+        }
+        let write = || {
+            let txn = begin_write(main)?;
+            if let Some(memtable) = &memtable {
+                let moving: Vec<_> = memtable.contents().all().cloned().collect();
+                move_conversations(&txn, TurnHasher::of(head.bond.store_id), &moving, Some(memtable.last_row()))?;
+            }
+            let mut meta = txn.open_table(META)?;
+            if let Some(journal) = journal {
+                let running = read_running_time(&journal.begin_read()?.open_table(META)?)?;
+                let running = running.max(read_running_time(&meta)?);
+                write_running_time(&mut meta, running)?;
+            }
+            meta.remove(META_JOURNAL)?;
+            drop(meta);
+            for row in &damaged {
+                txn.open_table(LOST_ROWS)?.insert(row.number, &*row.bytes)?;
+            }
+            Ok(txn.commit()?)
+        };
+        write().map_err(failed)?;
+        Ok(damaged)
+    }
+}

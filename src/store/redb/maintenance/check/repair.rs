@@ -1,0 +1,212 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use redb::{Database, Key, ReadableTable, Table, TableDefinition, Value, WriteTransaction};
+
+use super::inspect::count;
+use crate::store::contract::Version;
+use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::index::{self, TurnHasher};
+use crate::store::redb::tables::meta::{META, META_LIVE_BYTES, META_NEXT_KEY, read_number, read_store_id};
+use crate::store::redb::tables::record::conversation::Conversation;
+use crate::store::redb::tables::record::{self};
+use crate::store::redb::tables::write::begin_write;
+use crate::store::redb::tables::{CONVERSATIONS, INDEX, KEYS, LOST_OPEN_TURNS, LOST_TURNS, OPEN_TURNS, TURNS};
+use crate::turn::{ConversationId, Ordinal};
+
+/// The most missing turns that are noted: a wild ordinal must not have the repair write for ever.
+const MOST_GAPS: usize = 1_000_000;
+
+/// Makes everything agree with the turns that are there, in one transaction.
+///
+/// The turns are the truth. What of them cannot be read, or is there a second time, is moved aside, and its ordinal is
+/// not given again. A gap is noted likewise. Rows of a key that no conversation has are left for a person to look at.
+pub(super) fn derive(database: &Database) -> Result<(), Failure> {
+    let txn = begin_write(database)?;
+    let ids = keys(&txn)?;
+    let hasher = TurnHasher::of(read_store_id(&txn.open_table(META)?)?);
+    for (key, id) in &ids {
+        Repair::of(&txn, *key, hasher)?.run(id)?;
+    }
+    let last = ids.keys().next_back().copied().unwrap_or_default();
+    let mut meta = txn.open_table(META)?;
+    if read_number(&meta, META_NEXT_KEY).map_or(true, |next| next <= last) {
+        meta.insert(META_NEXT_KEY, last.saturating_add(1).to_le_bytes().as_slice())?;
+    }
+    meta.insert(META_LIVE_BYTES, count_live_bytes(&txn)?.to_le_bytes().as_slice())?;
+    drop(meta);
+    Ok(txn.commit()?)
+}
+
+/// The bytes of all rows of the tables by conversation.
+fn count_live_bytes(txn: &WriteTransaction) -> Result<u64, Failure> {
+    Ok(row_bytes(txn, KEYS)?
+        + row_bytes(txn, CONVERSATIONS)?
+        + row_bytes(txn, TURNS)?
+        + row_bytes(txn, INDEX)?
+        + row_bytes(txn, OPEN_TURNS)?)
+}
+
+fn row_bytes<K: Key + 'static, V: Value + 'static>(
+    txn: &WriteTransaction,
+    table: TableDefinition<'_, K, V>,
+) -> Result<u64, Failure> {
+    let mut bytes = 0;
+    for row in txn.open_table(table)?.iter()? {
+        let (key, value) = row?;
+        bytes += K::as_bytes(&key.value()).as_ref().len() + V::as_bytes(&value.value()).as_ref().len();
+    }
+    Ok(bytes as u64)
+}
+
+/// Each key's id. A record whose id has no key gets it back.
+fn keys(txn: &WriteTransaction) -> Result<BTreeMap<u64, ConversationId>, Failure> {
+    let mut keys = txn.open_table(KEYS)?;
+    let mut ids = BTreeMap::new();
+    for row in keys.iter()? {
+        let (id, key) = row?;
+        if let Ok(id) = ConversationId::new(id.value()) {
+            ids.entry(key.value()).or_insert(id);
+        }
+    }
+    for row in txn.open_table(CONVERSATIONS)?.iter()? {
+        let (key, record) = row?;
+        if let (false, Ok(record)) = (ids.contains_key(&key.value()), Conversation::decode(record.value()))
+            && keys.get(record.id.as_str())?.is_none()
+        {
+            keys.insert(record.id.as_str(), key.value())?;
+            ids.insert(key.value(), record.id);
+        }
+    }
+    Ok(ids)
+}
+
+/// The repair of one conversation.
+struct Repair<'txn> {
+    key: u64,
+    hasher: TurnHasher,
+    conversations: Table<'txn, u64, &'static [u8]>,
+    turns: Table<'txn, (u64, u64), &'static [u8]>,
+    index: Table<'txn, (u64, u64), u64>,
+    open_turns: Table<'txn, (u64, &'static str), &'static [u8]>,
+    lost: Table<'txn, (u64, u64), &'static [u8]>,
+    lost_open: Table<'txn, (u64, &'static str), &'static [u8]>,
+}
+
+impl<'txn> Repair<'txn> {
+    fn of(txn: &'txn WriteTransaction, key: u64, hasher: TurnHasher) -> Result<Self, Failure> {
+        Ok(Self {
+            key,
+            hasher,
+            conversations: txn.open_table(CONVERSATIONS)?,
+            turns: txn.open_table(TURNS)?,
+            index: txn.open_table(INDEX)?,
+            open_turns: txn.open_table(OPEN_TURNS)?,
+            lost: txn.open_table(LOST_TURNS)?,
+            lost_open: txn.open_table(LOST_OPEN_TURNS)?,
+        })
+    }
+
+    fn run(mut self, id: &ConversationId) -> Result<(), Failure> {
+        let sound = self.turns()?;
+        self.index(&sound)?;
+        self.open_turns()?;
+        self.record(id)
+    }
+
+    /// Moves aside what is no sound turn, and gives the others' ids and ordinals.
+    fn turns(&mut self) -> Result<BTreeMap<String, u64>, Failure> {
+        let mut sound = BTreeMap::new();
+        let mut aside = Vec::new();
+        for row in self.turns.range((self.key, 0)..=(self.key, u64::MAX))? {
+            let (place, value) = row?;
+            let (_, ordinal) = place.value();
+            let turn = Ordinal::new(ordinal).map(|at| record::decode_sealed(at, value.value()));
+            match turn {
+                Some(Ok(turn)) if !sound.contains_key(turn.metrics.turn_id.as_str()) => {
+                    sound.insert(turn.metrics.turn_id.as_str().to_owned(), ordinal);
+                }
+                _ => aside.push((ordinal, value.value().to_vec())),
+            }
+        }
+        for (ordinal, bytes) in aside {
+            self.turns.remove((self.key, ordinal))?;
+            self.lost.insert((self.key, ordinal), &*bytes)?;
+        }
+        Ok(sound)
+    }
+
+    /// Makes the index that of the turns. What it names and is moved aside stays, so that it is not sealed again.
+    fn index(&mut self, sound: &BTreeMap<String, u64>) -> Result<(), Failure> {
+        let mut rows = Vec::new();
+        for row in self.index.range((self.key, 0)..=(self.key, u64::MAX))? {
+            let (place, ordinal) = row?;
+            rows.push((place.value().1, ordinal.value()));
+        }
+        let there: BTreeSet<_> = sound.values().copied().collect();
+        let mut gone = Vec::new();
+        for (hash, ordinal) in &rows {
+            let is_lost = self.lost.get((self.key, *ordinal))?.is_some();
+            if !is_lost {
+                self.index.remove((self.key, *hash))?;
+            }
+            if !is_lost && !there.contains(ordinal) {
+                gone.push(*ordinal);
+            }
+        }
+        for (turn_id, ordinal) in sound {
+            index::insert(&mut self.index, self.key, self.hasher.hash(turn_id), *ordinal)?;
+        }
+        let counted = count(&self.turns, Some(&self.lost), self.key)?;
+        // An ordinal that the index knows was given, unless the row itself is wild.
+        let most = counted.last.saturating_add(rows.len() as u64);
+        let given = gone.iter().copied().filter(|ordinal| *ordinal <= most).max();
+        let last = counted.last.max(given.unwrap_or_default());
+        for ordinal in (1..=last).filter(|ordinal| !there.contains(ordinal)).take(MOST_GAPS) {
+            if self.lost.get((self.key, ordinal))?.is_none() {
+                self.lost.insert((self.key, ordinal), b"".as_slice())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops open turns that are sealed, and moves aside those that cannot be read.
+    fn open_turns(&mut self) -> Result<(), Failure> {
+        let mut gone = Vec::new();
+        for row in self.open_turns.range((self.key, "")..)? {
+            let (place, value) = row?;
+            let (key, turn_id) = place.value();
+            if key != self.key {
+                break;
+            }
+            let hash = self.hasher.hash(turn_id);
+            let sealed = index::find(&self.index, &self.turns, key, hash, turn_id)?.is_some();
+            let sound = record::decode_staged(value.value()).is_ok_and(|staged| staged.turn.id.as_str() == turn_id);
+            if sealed || !sound {
+                gone.push((turn_id.to_owned(), (!sealed).then(|| value.value().to_vec())));
+            }
+        }
+        for (turn_id, aside) in gone {
+            self.open_turns.remove((self.key, turn_id.as_str()))?;
+            if let Some(bytes) = aside {
+                self.lost_open.insert((self.key, turn_id.as_str()), &*bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, id: &ConversationId) -> Result<(), Failure> {
+        let counted = count(&self.turns, Some(&self.lost), self.key)?;
+        let known = self.conversations.get(self.key)?.and_then(|record| Conversation::decode(record.value()).ok());
+        // Nobody holds a version while the store is stopped, so any will do but 0, which is for the unknown.
+        let version = known.map_or(0, |known| known.version.0).max(1);
+        let record = Conversation {
+            id: id.clone(),
+            version: Version(version),
+            sealed_turns: counted.last,
+            last_sealed_at: counted.last_sealed_at,
+            total_usage: counted.total_usage,
+        };
+        self.conversations.insert(self.key, &*record.encode()?)?;
+        Ok(())
+    }
+}

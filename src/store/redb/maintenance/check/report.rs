@@ -1,0 +1,69 @@
+/// Something in the file that must not be. Displays as one line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Violation {
+    /// The file as a database is damaged.
+    #[error("the file: {0}")]
+    File(String),
+    /// A row of the journal.
+    #[error("row {row} of the journal: {what}")]
+    Journal {
+        /// Its number.
+        row: u64,
+        /// What is wrong.
+        what: String,
+    },
+    /// A conversation's own record, or its key.
+    #[error("conversation {conversation}: {what}")]
+    Conversation {
+        /// Its id, or `#` and its key where that is all there is.
+        conversation: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// A sealed turn.
+    #[error("turn {ordinal} of conversation {conversation}: {what}")]
+    Turn {
+        /// Its conversation.
+        conversation: String,
+        /// Its place.
+        ordinal: u64,
+        /// What is wrong.
+        what: String,
+    },
+    /// The index from turn ids to ordinals, which knows of an id only its hash.
+    #[error("the index of conversation {conversation} at {hash:016x}: {what}")]
+    Index {
+        /// The conversation.
+        conversation: String,
+        /// Where in the index.
+        hash: u64,
+        /// What is wrong.
+        what: String,
+    },
+    /// An open turn.
+    #[error("open turn {turn_id} of conversation {conversation}: {what}")]
+    OpenTurn {
+        /// Its conversation.
+        conversation: String,
+        /// The turn.
+        turn_id: String,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+/// What a check found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CheckReport {
+    /// All that is wrong.
+    pub violations: Vec<Violation>,
+    /// How many conversations there are.
+    pub conversations: u64,
+    /// How many sealed turns there are.
+    pub sealed_turns: u64,
+    /// How many open turns there are.
+    pub open_turns: u64,
+    /// How many turns earlier repairs took out of the tables, or noted as gone.
+    pub lost_turns: u64,
+}

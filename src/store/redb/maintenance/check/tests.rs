@@ -1,0 +1,470 @@
+//! Tests of the check, which alone know the tables: they damage them.
+
+use std::fs;
+
+use redb::{ReadableTable, TableDefinition};
+
+use super::*;
+use crate::settings::StoreSettings;
+use crate::store::redb::journal::entry;
+use crate::store::redb::tables::index::TurnHasher;
+use crate::store::redb::tables::meta::{META, META_NEXT_KEY, read_store_id};
+use crate::store::redb::tables::store_file::StoreFile;
+use crate::store::redb::tables::{CONVERSATIONS, INDEX, KEYS, OPEN_TURNS, ROWS, TURNS};
+use crate::store::redb::writer::backoff::Backoff;
+use crate::store::{Commit, Location, RedbEngine, StagedTurn, TurnRange, Version};
+use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, RunningTime, TurnId};
+
+fn turn(id: &str) -> OpenTurn {
+    OpenTurn::new(TurnId::new(id).unwrap())
+}
+
+fn id(name: &str) -> ConversationId {
+    ConversationId::new(name).unwrap()
+}
+
+fn open(directory: &Path) -> RedbEngine {
+    RedbEngine::open(Location::Directory(directory.to_owned()), &StoreSettings::default()).unwrap()
+}
+
+/// A store with a conversation of three sealed turns and two open ones, and one more.
+async fn sound() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    for name in ["a", "b"] {
+        let done = Done { usage: Some(crate::turn::Usage::default().into()), ..Done::because("stop") };
+        let staged = |id| StagedTurn { turn: turn(id), last_event_at: RunningTime::new(1) };
+        let commit = Commit {
+            conversation_id: id(name),
+            expected_version: Version(0),
+            staged: vec![staged("open"), staged("other")],
+            sealed: ["x", "y", "z"].map(|id| turn(id).seal(&done, EpochMillis::new(2))).into(),
+        };
+        store.commit(commit).await.unwrap();
+    }
+    store.close().await;
+    directory
+}
+
+fn damage<K: redb::Key, V: redb::Value>(
+    directory: &Path,
+    table: TableDefinition<'_, K, V>,
+    change: impl FnOnce(&mut redb::Table<'_, K, V>),
+) {
+    let database = Database::open(directory.join(StoreFile::Main.name())).unwrap();
+    let txn = database.begin_write().unwrap();
+    change(&mut txn.open_table(table).unwrap());
+    txn.commit().unwrap();
+    database.close().unwrap();
+}
+
+/// Where the index has a turn.
+fn hash(directory: &Path, turn_id: &str) -> u64 {
+    let database = Database::open(directory.join(StoreFile::Main.name())).unwrap();
+    let meta = database.begin_read().unwrap().open_table(META).unwrap();
+    TurnHasher::of(read_store_id(&meta).unwrap()).hash(turn_id)
+}
+
+fn told(report: &CheckReport) -> Vec<String> {
+    report.violations.iter().map(ToString::to_string).collect()
+}
+
+fn bytes(directory: &Path) -> Vec<u8> {
+    fs::read(directory.join(StoreFile::Main.name())).unwrap()
+}
+
+#[tokio::test]
+async fn a_sound_file_is_clean_and_neither_check_nor_repair_changes_a_byte() {
+    let directory = sound().await;
+    let before = bytes(directory.path());
+    let report = check(directory.path()).unwrap();
+    assert_eq!(told(&report), [""; 0]);
+    assert_eq!((report.conversations, report.sealed_turns, report.open_turns), (2, 6, 4));
+    assert_eq!(repair(directory.path()).unwrap(), (report, None));
+    assert!(bytes(directory.path()) == before);
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "a copy was made for nothing");
+}
+
+#[tokio::test]
+async fn a_running_store_is_not_checked_and_a_missing_one_is_told() {
+    let directory = sound().await;
+    let store = open(directory.path());
+    let refused = check(directory.path()).unwrap_err();
+    assert!(refused.to_string().contains("in use by another process"), "{refused}");
+    store.close().await;
+    assert!(matches!(check(&directory.path().join("none")), Err(CheckError::Missing { .. })));
+}
+
+/// Damages a sound file: the check must say `expected`, and the repair must leave it clean and keep the file as it was.
+async fn assert_found_and_repaired(expected: &str, damaged: impl FnOnce(&Path)) -> tempfile::TempDir {
+    let directory = sound().await;
+    damaged(directory.path());
+    let before = bytes(directory.path());
+    let found = told(&check(directory.path()).unwrap());
+    assert!(found.iter().any(|line| line == expected), "{expected:?} is not in {found:#?}");
+    assert!(bytes(directory.path()) == before, "the check changed the file");
+    let (_, repaired) = repair(directory.path()).unwrap();
+    let (copy, after) = repaired.unwrap();
+    assert_eq!(told(&after), [""; 0], "after the repair");
+    assert!(fs::read(copy).unwrap() == before, "the copy is not the file as it was");
+    directory
+}
+
+#[tokio::test]
+async fn each_kind_of_disagreement_is_named_and_repaired() {
+    assert_found_and_repaired("turn 2 of conversation a: it is missing; the next one is 3", |path| {
+        damage(path, TURNS, |turns| drop(turns.remove((1, 2)).unwrap()));
+    })
+    .await;
+    assert_found_and_repaired("conversation a: its record says 3 sealed turns, there are 2", |path| {
+        damage(path, TURNS, |turns| drop(turns.remove((1, 3)).unwrap()));
+    })
+    .await;
+    assert_found_and_repaired("turn 2 of conversation b: the index does not have its id y", |path| {
+        let place = hash(path, "y");
+        damage(path, INDEX, |index| drop(index.remove((2, place)).unwrap()));
+    })
+    .await;
+    assert_found_and_repaired("turn 1 of conversation a: the index does not have its id x", |path| {
+        let place = hash(path, "x");
+        damage(path, INDEX, |index| drop(index.insert((1, place), 3).unwrap()));
+    })
+    .await;
+    assert_found_and_repaired("turn 1 of conversation a: the index has its id x at 9", |path| {
+        let place = hash(path, "x");
+        damage(path, INDEX, |index| drop(index.insert((1, place), 9).unwrap()));
+    })
+    .await;
+    assert_found_and_repaired(
+        "the index of conversation a at 0000000000000007: it names turn 9, which is not there",
+        |path| {
+            damage(path, INDEX, |index| drop(index.insert((1, 7), 9).unwrap()));
+        },
+    )
+    .await;
+    assert_found_and_repaired(
+        "the index of conversation a at ffffffffffffffff: it names turn 2, which it names elsewhere",
+        |path| {
+            damage(path, INDEX, |index| drop(index.insert((1, u64::MAX), 2).unwrap()));
+        },
+    )
+    .await;
+    assert_found_and_repaired("open turn x of conversation a: it is sealed", |path| {
+        damage(path, OPEN_TURNS, |open| {
+            let staged = open.get((1, "open")).unwrap().unwrap().value().to_vec();
+            open.insert((1, "x"), &*staged).unwrap();
+        });
+    })
+    .await;
+    assert_found_and_repaired("conversation a: its record is missing", |path| {
+        damage(path, CONVERSATIONS, |records| drop(records.remove(1).unwrap()));
+    })
+    .await;
+    assert_found_and_repaired("conversation #1: the record of key 1 names a", |path| {
+        damage(path, KEYS, |keys| drop(keys.remove("a").unwrap()));
+    })
+    .await;
+    assert_found_and_repaired("the file: the next conversation would get a key that is taken", |path| {
+        damage(path, META, |meta| drop(meta.insert(META_NEXT_KEY, 2u64.to_le_bytes().as_slice()).unwrap()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_damaged_record_costs_that_record_alone_and_a_repair_moves_it_aside() {
+    let directory = sound().await;
+    damage(directory.path(), TURNS, |turns| drop(turns.insert((1, 2), b"nonsense".as_slice()).unwrap()));
+    damage(directory.path(), OPEN_TURNS, |open| drop(open.insert((1, "open"), b"".as_slice()).unwrap()));
+    damage(directory.path(), CONVERSATIONS, |records| drop(records.insert(2, b"\x01\xff".as_slice()).unwrap()));
+
+    let store = open(directory.path());
+    let range = |name, limit| TurnRange { conversation_id: id(name), after: 0, limit };
+    let ordinals = |name, limit| {
+        store.turns(&range(name, limit)).unwrap().iter().map(|turn| turn.ordinal.get()).collect::<Vec<_>>()
+    };
+    assert_eq!(ordinals("a", 9), [1, 3]);
+    assert_eq!(store.damaged_records(), 1);
+    assert_eq!(ordinals("a", 2), [1, 3], "a full page, so that nobody stops early");
+    assert_eq!(store.conversation_state(&id("a"), &[]).unwrap().open_turns.len(), 1);
+    assert_eq!(
+        store.stale_turns(RunningTime::new(9).into(), None, 9).unwrap().len(),
+        1,
+        "those of the others are found"
+    );
+    assert_eq!(ordinals("b", 9), [1, 2, 3], "its record is not needed for its turns");
+    assert_eq!(store.revision(&id("b")).unwrap().sealed_turns, 3);
+    let commit = |name: &str, version| Commit {
+        conversation_id: id(name),
+        expected_version: Version(version),
+        staged: Vec::new(),
+        sealed: vec![turn("new").seal(&Done::because("stop"), EpochMillis::new(3))],
+    };
+    let (refused, taken) = (store.commit(commit("b", 1)), store.commit(commit("a", 1)));
+    assert!(refused.await.unwrap_err().to_string().contains("conversation cannot be read"));
+    assert_eq!(taken.await.unwrap().version, Version(2), "the loss of one conversation is not that of another");
+    store.close().await;
+
+    let found = told(&check(directory.path()).unwrap());
+    for start in ["turn 2 of conversation a: ", "open turn open of conversation a: ", "conversation b: a stored"] {
+        assert!(found.iter().any(|line| line.starts_with(start)), "{start:?} is not in {found:#?}");
+    }
+    let (_, after) = repair(directory.path()).unwrap().1.unwrap();
+    assert_eq!(told(&after), [""; 0]);
+    assert_eq!(after.lost_turns, 1);
+
+    let store = open(directory.path());
+    let again = Commit { sealed: vec![turn("y").seal(&Done::because("stop"), EpochMillis::new(3))], ..commit("a", 2) };
+    let outcomes = store.commit(again).await.unwrap().outcomes;
+    assert!(matches!(outcomes[0].1, crate::store::TurnOutcome::Duplicate(at) if at.get() == 2), "{outcomes:?}");
+    assert_eq!(store.commit(commit("b", 1)).await.unwrap().outcomes.len(), 1, "it is written to again");
+    store.close().await;
+    assert_eq!(told(&check(directory.path()).unwrap()), [""; 0]);
+}
+
+/// Seals turns of a conversation in one commit.
+async fn seal(store: &RedbEngine, name: &str, version: u64, ids: &[&str]) {
+    let sealed = ids.iter().map(|id| turn(id).seal(&Done::because("stop"), EpochMillis::new(2))).collect();
+    let expected_version = Version(version);
+    store.commit(Commit { conversation_id: id(name), expected_version, staged: Vec::new(), sealed }).await.unwrap();
+}
+
+/// Ends a store as a crash of its process does.
+async fn lose(store: RedbEngine) {
+    let mut writer = store.writer_state();
+    drop(store);
+    writer.wait_for(|state| *state != crate::store::WriterState::Running).await.unwrap();
+}
+
+/// What a crash leaves of a store of which three commits are in the journal alone.
+async fn with_a_journal() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    for (version, turn) in [(0, "t0"), (1, "t1"), (2, "t2")] {
+        seal(&store, "a", version, &[turn]).await;
+    }
+    lose(store).await;
+    directory
+}
+
+async fn places(directory: &Path) -> Vec<(u64, String)> {
+    let store = open(directory);
+    let turns = store.turns(&TurnRange { conversation_id: id("a"), after: 0, limit: 99 }).unwrap();
+    lose(store).await;
+    turns.iter().map(|turn| (turn.ordinal.get(), turn.metrics.turn_id.to_string())).collect()
+}
+
+#[tokio::test]
+async fn a_repair_of_half_a_commit_moves_no_ordinal() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    seal(&store, "a", 0, &["v"]).await;
+    seal(&store, "a", 1, &["x", "y", "z"]).await;
+    seal(&store, "a", 2, &["w"]).await;
+    lose(store).await;
+    damage_journal(directory.path(), |rows| {
+        let mut entries = entry::decode_row(rows.get(2).unwrap().unwrap().value()).unwrap();
+        entries[0].sealed[1] = b"\xff\xff".as_slice().into();
+        rows.insert(2, &*entry::encode_row(&entries).unwrap()).unwrap();
+    });
+    let (_, after) = repair(directory.path()).unwrap().1.unwrap();
+    assert_eq!(told(&after), [""; 0]);
+    assert_eq!(places(directory.path()).await, [(1, "v".to_owned())]);
+}
+
+#[tokio::test]
+async fn an_older_journal_of_the_store_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = directory.path().join(StoreFile::Journal.name());
+    let store = open(directory.path());
+    seal(&store, "a", 0, &["t0"]).await;
+    lose(store).await;
+    let older = fs::read(&journal).unwrap();
+
+    let location = Location::Directory(directory.path().to_owned());
+    let (store, mut writer) = RedbEngine::prepare(location, &StoreSettings::default(), Backoff::default()).unwrap();
+    for (version, turn) in [(1, "t1"), (2, "t2")] {
+        let turns = [turn];
+        let mut sealing = std::pin::pin!(seal(&store, "a", version, &turns));
+        let mut waker = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(sealing.as_mut().poll(&mut waker).is_pending());
+        let _ = writer.step();
+        sealing.await;
+    }
+    writer.checkpoint().move_all().unwrap();
+    drop(store);
+    writer.run();
+    let newer = fs::read(&journal).unwrap();
+    fs::write(&journal, older).unwrap();
+    let refused = RedbEngine::open(Location::Directory(directory.path().to_owned()), &StoreSettings::default());
+    assert!(matches!(refused, Err(OpenError::JournalOfAnother { .. })), "{refused:?}");
+    assert!(matches!(check(directory.path()), Err(CheckError::Open(OpenError::JournalOfAnother { .. }))));
+    fs::write(&journal, newer).unwrap();
+    assert_eq!(places(directory.path()).await.len(), 3);
+
+    // After an orderly stop there is another journal. The one before it is none of the store's any more.
+    let older = fs::read(&journal).unwrap();
+    let store = open(directory.path());
+    store.close().await;
+    lose(open(directory.path())).await;
+    fs::write(&journal, older).unwrap();
+    let refused = RedbEngine::open(Location::Directory(directory.path().to_owned()), &StoreSettings::default());
+    assert!(matches!(refused, Err(OpenError::JournalOfAnother { .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_damaged_conversation_with_a_commit_in_the_journal_is_made_whole_by_that() {
+    let directory = sound().await;
+    let store = open(directory.path());
+    seal(&store, "a", 1, &["w"]).await;
+    lose(store).await;
+    damage(directory.path(), CONVERSATIONS, |records| drop(records.insert(1, b"\xff".as_slice()).unwrap()));
+    let report = check(directory.path()).unwrap();
+    assert_eq!((told(&report), report.sealed_turns), (vec![], 7));
+    let store = open(directory.path());
+    seal(&store, "a", 2, &["v"]).await;
+    let turns = store.turns(&TurnRange { conversation_id: id("a"), after: 0, limit: 99 }).unwrap();
+    assert_eq!(turns.len(), 5);
+    store.close().await;
+    assert_eq!(told(&check(directory.path()).unwrap()), [""; 0]);
+}
+
+fn damage_journal(directory: &Path, change: impl FnOnce(&mut redb::Table<'_, u64, &'static [u8]>)) {
+    let database = Database::open(directory.join(StoreFile::Journal.name())).unwrap();
+    let txn = database.begin_write().unwrap();
+    change(&mut txn.open_table(ROWS).unwrap());
+    txn.commit().unwrap();
+    database.close().unwrap();
+}
+
+/// A store that does not open any more but with a repair, which keeps `turns`.
+async fn assert_repaired(directory: &Path, found: &[&str], turns: &[u64]) {
+    let refused = RedbEngine::open(Location::Directory(directory.to_owned()), &StoreSettings::default()).unwrap_err();
+    assert!(refused.to_string().contains("journal"), "{refused}");
+    assert_eq!(told(&check(directory).unwrap()), found);
+    let (_, after) = repair(directory).unwrap().1.unwrap();
+    assert_eq!(told(&after), [""; 0]);
+    assert!(!directory.join(StoreFile::Journal.name()).exists());
+    let store = open(directory);
+    let kept = store.turns(&TurnRange { conversation_id: id("a"), after: 0, limit: 9 }).unwrap();
+    assert_eq!(kept.iter().map(|turn| turn.ordinal.get()).collect::<Vec<_>>(), turns);
+    store.close().await;
+    assert_eq!(told(&check(directory).unwrap()), [""; 0]);
+}
+
+#[tokio::test]
+async fn what_is_in_the_journal_alone_is_checked_where_it_belongs_and_changes_no_byte() {
+    let directory = with_a_journal().await;
+    let journal = directory.path().join(StoreFile::Journal.name());
+    let before = (bytes(directory.path()), fs::read(&journal).unwrap());
+    let report = check(directory.path()).unwrap();
+    assert_eq!((told(&report), report.sealed_turns), (vec![], 3));
+    assert_eq!(repair(directory.path()).unwrap(), (report, None));
+    assert!((bytes(directory.path()), fs::read(&journal).unwrap()) == before);
+}
+
+#[tokio::test]
+async fn a_row_of_the_journal_that_is_damaged_or_gone_is_named_and_costs_what_followed_it_in_its_conversation() {
+    let directory = with_a_journal().await;
+    damage_journal(directory.path(), |rows| drop(rows.insert(2, b"\x01\xff".as_slice()).unwrap()));
+    let follows = "conversation a goes from version 1 and 1 sealed turns to version 3 after 2 sealed turns";
+    let found = [
+        "row 2 of the journal: a stored row of the journal cannot be read: Hit the end of buffer, expected more data",
+        &format!("row 3 of the journal: {follows}"),
+    ];
+    assert_repaired(directory.path(), &found, &[1]).await;
+
+    let directory = with_a_journal().await;
+    damage_journal(directory.path(), |rows| drop(rows.remove(2).unwrap()));
+    let found = ["row 2 of the journal: it is missing; the next one is 3", &format!("row 3 of the journal: {follows}")];
+    assert_repaired(directory.path(), &found, &[1]).await;
+}
+
+#[tokio::test]
+async fn a_journal_that_is_gone_is_told_and_a_repair_goes_on_without_it() {
+    let directory = with_a_journal().await;
+    fs::remove_file(directory.path().join(StoreFile::Journal.name())).unwrap();
+    let found = ["row 1 of the journal: the whole journal is missing, and what was acknowledged last with it"];
+    assert_repaired(directory.path(), &found, &[]).await;
+}
+
+/// A store with a flipped bit in the middle of stored ids, which still decode: the checksums of their pages alone tell.
+/// In all copies, as some are in pages of the past.
+async fn with_damaged_pages() -> tempfile::TempDir {
+    let directory = sound().await;
+    let mut image = bytes(directory.path());
+    let found: Vec<_> = (0..image.len() - 5).filter(|at| image[*at..].starts_with(b"other")).collect();
+    assert!(!found.is_empty());
+    for at in found {
+        image[at] ^= 1;
+    }
+    fs::write(directory.path().join(StoreFile::Main.name()), &image).unwrap();
+    directory
+}
+
+#[tokio::test]
+async fn a_flipped_bit_in_a_page_is_found_and_a_repair_that_cannot_mend_it_touches_nothing() {
+    let directory = with_damaged_pages().await;
+    let before = bytes(directory.path());
+    let report = check(directory.path()).unwrap();
+    assert!(!report.violations.is_empty());
+    for _ in 0..2 {
+        assert_eq!(repair(directory.path()).unwrap(), (report.clone(), None));
+        assert!(bytes(directory.path()) == before, "the repair changed the file");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "copies pile up");
+    }
+}
+
+#[test]
+fn an_empty_file_is_told_and_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join(StoreFile::Main.name()), "").unwrap();
+    let (checked, repaired) = (check(directory.path()).unwrap_err(), repair(directory.path()).unwrap_err());
+    assert!(checked.to_string().ends_with("the file is empty"), "{checked}");
+    assert_eq!(checked.to_string(), repaired.to_string());
+    assert_eq!(bytes(directory.path()), b"");
+}
+
+#[tokio::test]
+async fn the_name_of_the_copy_is_made_durable_when_the_copy_is_whole() {
+    let directory = sound().await;
+    let (path, synced) = (directory.path().join(StoreFile::Main.name()), std::cell::Cell::new(0));
+    let copy = keep_copy(&path, |parent| {
+        assert_eq!(parent, directory.path());
+        let copy = fs::read(parent.join("turn-metrics.redb.before-repair-1")).unwrap();
+        assert!(copy == bytes(directory.path()));
+        synced.set(synced.get() + 1);
+        Ok(())
+    });
+    assert!(copy.is_ok() && synced.get() == 1, "{copy:?}");
+
+    let refused = keep_copy(&path, |_| Err(io::ErrorKind::StorageFull.into())).unwrap_err();
+    assert!(matches!(refused, CheckError::Copy { .. }), "{refused}");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "a copy is left whose name is not durable");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn linked_files_are_repaired_where_they_are_and_copied_beside_that() {
+    let (directory, far) = (with_a_journal().await, tempfile::tempdir().unwrap());
+    damage_journal(directory.path(), |rows| drop(rows.remove(2).unwrap()));
+    for file in [StoreFile::Main, StoreFile::Journal] {
+        let (link, to) = (directory.path().join(file.name()), far.path().join(file.name()));
+        fs::rename(&link, &to).unwrap();
+        std::os::unix::fs::symlink(&to, &link).unwrap();
+    }
+    let before = bytes(far.path());
+    let (_, repaired) = repair(directory.path()).unwrap();
+    let (copy, after) = repaired.unwrap();
+    assert_eq!(told(&after), [""; 0]);
+    assert!(copy.starts_with(far.path()) && fs::read(copy).unwrap() == before);
+    let names = |path: &Path| {
+        let mut names: Vec<_> = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names.into_iter().map(|name| name.into_string().unwrap()).collect::<Vec<_>>()
+    };
+    let (main, journal) = (StoreFile::Main.name(), StoreFile::Journal.name());
+    let copy = |name: &str| format!("{name}.before-repair-1");
+    assert_eq!(names(far.path()), [copy(journal), main.to_owned(), copy(main)]);
+    assert_eq!(names(directory.path()), [journal, main]);
+    assert!(directory.path().join(main).is_symlink() && directory.path().join(journal).is_symlink());
+}

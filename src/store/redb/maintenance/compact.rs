@@ -1,0 +1,208 @@
+//! Gives space that the main file does not need back to the disk.
+//!
+//! Pages that are free are used again, so a file that is written to does not grow for what was removed. But what
+//! pinned many pages for a while, such as a long backup under load, leaves it larger than it has to be; and pages that
+//! rows of many conversations were added to are partly empty.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use redb::{Builder, Database, ReadableDatabase};
+
+use crate::link;
+use crate::settings::StoreSettings;
+use crate::store::redb::checkpoint::Checkpoint;
+use crate::store::redb::files::location::Location;
+use crate::store::redb::files::open_error::{OpenError, explain};
+use crate::store::redb::files::path::{has_content, sync_directory};
+use crate::store::redb::files::size::{file_size, pack};
+use crate::store::redb::files::slot::Slot;
+use crate::store::redb::tables::copy::copy_tables;
+use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::store_file::StoreFile;
+use crate::store::redb::tables::write::begin_write;
+
+/// What a compaction did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compaction {
+    /// The size of the main file and the journal before, in bytes.
+    pub bytes_before: u64,
+    /// The size of the main file after, in bytes; there is no journal then.
+    pub bytes_after: u64,
+}
+
+/// Why there was no compaction.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CompactError {
+    /// There is no database.
+    #[error("there is no database {path}")]
+    Missing {
+        /// Where it would be.
+        path: PathBuf,
+    },
+    /// The database cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The journal cannot be moved into the main file. Both files are as sound as before.
+    #[error("the database {path} was not compacted, as its journal could not be moved into it: {cause}")]
+    Journal {
+        /// The main file.
+        path: PathBuf,
+        /// What went wrong.
+        cause: String,
+    },
+    /// The new main file cannot be written, or cannot replace the old one. The old one is unchanged.
+    #[error("the database {path} was not compacted, as the new file could not be written: {cause}")]
+    Write {
+        /// The main file.
+        path: PathBuf,
+        /// What went wrong.
+        cause: String,
+    },
+}
+
+/// Makes the database in this directory, whose store is not running, as small as it can be: everything of the journal
+/// is moved into the main file, and that is written anew, its rows in the order of their keys. The new file is made
+/// beside the old one, and takes its place when it is whole.
+pub fn compact(directory: &Path) -> Result<Compaction, CompactError> {
+    let named = [StoreFile::Main, StoreFile::Journal].map(|file| directory.join(file.name()));
+    // If the path is a link, the file that it leads to is replaced, and the link stays.
+    let [path, journal] = named.map(|path| link::target(&path).unwrap_or(path));
+    if !has_content(&path) {
+        return Err(OpenError::of_missing(directory).map_or(CompactError::Missing { path }, CompactError::Open));
+    }
+    let bytes_before = file_size(&path) + file_size(&journal);
+    let location = Location::Directory(directory.to_owned());
+    let settings = StoreSettings::default();
+    let slot = Arc::new(Slot::new(location.open(settings.cache_bytes)?));
+    // Files that are closed in order leave everything in the main file.
+    let closed = Checkpoint::new(slot, settings.journal_bytes).close(&location);
+    closed.map_err(|cause| CompactError::Journal { path: path.clone(), cause })?;
+    let old = Builder::new().open(&path).map_err(|error| explain(&path, &error))?;
+    let unfinished = link::beside(&path, ".compact");
+    let replaced = write_anew(&old, &unfinished)
+        .map_err(|failure| failure.to_string())
+        .and_then(|()| replace(&path, &unfinished).map_err(|error| error.to_string()))
+        .map_err(|cause| CompactError::Write { path: path.clone(), cause });
+    if replaced.is_err() {
+        let _ = fs::remove_file(&unfinished);
+    }
+    replaced?;
+    sync_directory(link::directory_of(&path))?;
+    Ok(Compaction { bytes_before, bytes_after: file_size(&path) })
+}
+
+/// Puts a file in the place of another, for whoever might use that one.
+fn replace(path: &Path, by: &Path) -> io::Result<()> {
+    fs::set_permissions(by, fs::metadata(path)?.permissions())?;
+    fs::rename(by, path)
+}
+
+fn write_anew(old: &Database, path: &Path) -> Result<(), Failure> {
+    // What an earlier one left that was cut short.
+    let _ = fs::remove_file(path);
+    let mut new = Builder::new().create(path)?;
+    let txn = begin_write(&new)?;
+    copy_tables(&old.begin_read()?, &txn)?;
+    txn.commit()?;
+    pack(&mut new)?;
+    Ok(new.close()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use redb::TableDefinition;
+
+    use super::*;
+    use crate::store::RedbEngine;
+    use crate::store::{Commit, TurnRange, Version, check};
+    use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, TurnId};
+
+    const JUNK: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("junk");
+
+    fn id() -> ConversationId {
+        ConversationId::new("c").unwrap()
+    }
+
+    async fn commit(engine: &RedbEngine, version: u64) {
+        let turn = OpenTurn::new(TurnId::new(format!("t{version}")).unwrap());
+        let sealed = vec![turn.seal(&Done::because("stop"), EpochMillis::new(1))];
+        let expected_version = Version(version);
+        let commit = Commit { conversation_id: id(), expected_version, staged: Vec::new(), sealed };
+        engine.commit(commit).await.unwrap();
+    }
+
+    fn open(directory: &Path) -> RedbEngine {
+        RedbEngine::open(Location::Directory(directory.to_owned()), &StoreSettings::default()).unwrap()
+    }
+
+    fn turns(engine: &RedbEngine) -> usize {
+        engine.turns(&TurnRange { conversation_id: id(), after: 0, limit: 99 }).unwrap().len()
+    }
+
+    /// Leaves `pages` of free pages in the main file, with the rows after them.
+    fn inflate(directory: &Path, pages: u64) {
+        let database = Database::open(directory.join(StoreFile::Main.name())).unwrap();
+        for fill in [true, false] {
+            let txn = database.begin_write().unwrap();
+            if fill {
+                let mut junk = txn.open_table(JUNK).unwrap();
+                (0..pages).for_each(|page| drop(junk.insert(page, [0; 4000].as_slice()).unwrap()));
+                drop(junk);
+                // Written again, it stands behind all that.
+                let mut meta = txn.open_table(crate::store::redb::tables::meta::META).unwrap();
+                meta.insert("junk", b"".as_slice()).unwrap();
+            } else {
+                txn.delete_table(JUNK).unwrap();
+            }
+            txn.commit().unwrap();
+        }
+        database.close().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_file_is_packed_when_it_is_asked_for_and_by_an_orderly_stop_when_most_of_it_is_free() {
+        let directory = tempfile::tempdir().unwrap();
+        let size = || file_size(&directory.path().join(StoreFile::Main.name()));
+        let store = open(directory.path());
+        commit(&store, 0).await;
+        store.close().await;
+        let small = size();
+
+        inflate(directory.path(), 10_000);
+        assert!(size() > 30_000_000, "{}", size());
+        let store = open(directory.path());
+        commit(&store, 1).await;
+        store.close().await;
+        assert!(size() < 2 * small, "{} bytes, before {small}", size());
+
+        inflate(directory.path(), 1000);
+        let store = open(directory.path());
+        commit(&store, 2).await;
+        drop(store);
+        let compaction = loop {
+            match compact(directory.path()) {
+                // The store is still about to end.
+                Err(CompactError::Open(OpenError::InUse { .. })) => tokio::task::yield_now().await,
+                done => break done.unwrap(),
+            }
+        };
+        assert!(compaction.bytes_before > 4_000_000, "{compaction:?}");
+        assert!(compaction.bytes_after < 2 * small && compaction.bytes_after == size(), "{compaction:?}");
+        assert_eq!(check(directory.path()).unwrap().violations, []);
+        let store = open(directory.path());
+        assert_eq!(turns(&store), 3);
+        let refused = compact(directory.path()).unwrap_err();
+        assert!(matches!(refused, CompactError::Open(OpenError::InUse { .. })), "{refused}");
+    }
+
+    #[test]
+    fn nothing_is_made_where_there_is_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(matches!(compact(directory.path()), Err(CompactError::Missing { .. })));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,99 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::store::redb::journal::entry::Entry;
+use crate::store::redb::tables::record;
+use crate::store::redb::tables::record::conversation::Conversation;
+use crate::store::redb::tables::record::damaged::DamagedRecord;
+use crate::turn::{Ordinal, TurnId};
+
+/// A piece of this size takes no further commit: some thousand turns, which the checkpoint moves in a few milliseconds.
+/// A small memtable uses a smaller size. Smaller pieces would make a look-up of a turn search more of them.
+pub(crate) const PIECE_BYTES: usize = 256 * 1024;
+
+/// The changes of consecutive commits to one conversation.
+#[derive(Debug, Clone)]
+pub(crate) struct Piece {
+    /// The conversation after the last of the commits.
+    pub(crate) conversation: Conversation,
+    /// Its key in the tables, if known.
+    pub(crate) key: Option<u64>,
+    /// The turns that changed.
+    pub(crate) turns: HashMap<TurnId, Change>,
+    /// The records of the turns that were sealed, the last of which has the conversation's last ordinal.
+    sealed: Vec<Arc<[u8]>>,
+    bytes: usize,
+}
+
+/// What became of a turn.
+#[derive(Debug, Clone)]
+pub(crate) enum Change {
+    /// It is open; its record.
+    Open(Arc<[u8]>),
+    /// It is sealed.
+    Sealed(Ordinal),
+}
+
+impl Piece {
+    /// About what a conversation takes in memory beside its records.
+    const BYTES: usize = 500;
+    /// About what a turn takes in memory beside its record.
+    const TURN_BYTES: usize = 160;
+
+    pub(super) fn of(entry: Entry) -> Result<Self, DamagedRecord> {
+        let conversation = entry.conversation.clone();
+        let mut new = Self { conversation, key: None, turns: HashMap::new(), sealed: Vec::new(), bytes: Self::BYTES };
+        new.take(entry)?;
+        Ok(new)
+    }
+
+    /// Takes all of an entry or, where a turn in it has no id that can be read, nothing.
+    pub(super) fn take(&mut self, entry: Entry) -> Result<(), DamagedRecord> {
+        let mut ordinal = entry.sealed_before();
+        let Entry { conversation, key, sealed, staged } = entry;
+        let named = |records: Vec<Arc<[u8]>>| {
+            records.into_iter().map(|record| Ok((turn_id(&record)?, record))).collect::<Result<Vec<_>, _>>()
+        };
+        let (staged, sealed) = (named(staged)?, named(sealed)?);
+        self.conversation = conversation;
+        self.key = self.key.or(key);
+        for (id, record) in staged {
+            self.bytes += record.len() + Self::TURN_BYTES;
+            if let Some(Change::Open(before)) = self.turns.insert(id, Change::Open(Arc::clone(&record))) {
+                self.bytes -= before.len() + Self::TURN_BYTES;
+            }
+        }
+        for (id, record) in sealed {
+            let at = Ordinal::after(ordinal);
+            ordinal = at.get();
+            self.bytes += record.len() + Self::TURN_BYTES;
+            if let Some(Change::Open(before)) = self.turns.insert(id, Change::Sealed(at)) {
+                self.bytes -= before.len() + Self::TURN_BYTES;
+            }
+            self.sealed.push(record);
+        }
+        Ok(())
+    }
+
+    /// Its approximate size in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The last ordinal before those of its turns.
+    pub(crate) fn sealed_before(&self) -> u64 {
+        self.conversation.sealed_turns - self.sealed.len() as u64
+    }
+
+    /// The records of the turns sealed here whose ordinals come after this one, in order.
+    pub(crate) fn sealed_after(&self, after: u64) -> impl Iterator<Item = (Ordinal, &Arc<[u8]>)> {
+        let before = self.sealed_before();
+        let passed = usize::try_from(after.saturating_sub(before)).unwrap_or(usize::MAX);
+        let ordinals = (before..).map(Ordinal::after);
+        ordinals.zip(&self.sealed).skip(passed)
+    }
+}
+
+fn turn_id(record: &[u8]) -> Result<TurnId, DamagedRecord> {
+    TurnId::new(record::turn_id_of(record)?).map_err(|error| DamagedRecord::new("turn", error.to_string()))
+}

@@ -1,0 +1,285 @@
+//! The store, asked by its engine, held against a plain model of what a commit is.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::Config;
+use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
+
+use crate::settings::StoreSettings;
+use crate::store::{
+    Commit, CommitError, Committed, ConversationState, Location, RedbEngine, StagedTurn, TurnOutcome, TurnRange,
+    Version,
+};
+use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Ordinal, RunningTime, SealedTurn, TurnId};
+
+#[derive(Debug, Clone)]
+enum Transition {
+    /// Commits that are on their way together, each from the right version or from this much beside it.
+    Commits(Vec<(u8, Change)>),
+    /// Close the store and open it again.
+    Reopen,
+}
+
+#[derive(Debug, Clone)]
+struct Change {
+    version_off_by: u64,
+    /// Turns and when their latest event came.
+    staged: Vec<(u8, u64)>,
+    sealed: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Model {
+    conversations: BTreeMap<u8, Plain>,
+    /// What the latest transition is answered.
+    answers: Vec<Result<Committed, CommitError>>,
+    /// The commits that it sends.
+    commits: Vec<Commit>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Plain {
+    version: u64,
+    open: BTreeMap<TurnId, StagedTurn>,
+    sealed: Vec<SealedTurn>,
+}
+
+fn conversation_id(conversation: u8) -> ConversationId {
+    ConversationId::new(format!("c{conversation}")).unwrap()
+}
+
+fn staged(turn: u8, at: u64) -> StagedTurn {
+    StagedTurn { turn: OpenTurn::new(TurnId::new(format!("t{turn}")).unwrap()), last_event_at: RunningTime::new(at) }
+}
+
+fn commit_of(conversation: u8, version: u64, change: &Change) -> Commit {
+    let seal = |turn: &u8| staged(*turn, 0).turn.seal(&Done::because("stop"), EpochMillis::new(version));
+    Commit {
+        conversation_id: conversation_id(conversation),
+        expected_version: Version(version + change.version_off_by),
+        staged: change.staged.iter().map(|(turn, at)| staged(*turn, *at)).collect(),
+        sealed: change.sealed.iter().map(seal).collect(),
+    }
+}
+
+impl Plain {
+    fn place(&self, id: &TurnId) -> Option<Ordinal> {
+        let at = self.sealed.iter().position(|turn| turn.metrics.turn_id == *id)?;
+        Some(Ordinal::after(at as u64))
+    }
+
+    fn apply(&mut self, commit: &Commit) -> Result<Committed, CommitError> {
+        let (expected, actual) = (commit.expected_version, Version(self.version));
+        if expected != actual {
+            return Err(CommitError::Conflict { expected, actual });
+        }
+        let mut outcomes = Vec::new();
+        let mut changed = false;
+        for staged in &commit.staged {
+            let id = staged.turn.id.clone();
+            let outcome = self.place(&id).map_or(TurnOutcome::Staged, TurnOutcome::Duplicate);
+            if outcome == TurnOutcome::Staged {
+                self.open.insert(id.clone(), staged.clone());
+                changed = true;
+            }
+            outcomes.push((id, outcome));
+        }
+        for turn in &commit.sealed {
+            let id = turn.metrics.turn_id.clone();
+            let outcome = if let Some(place) = self.place(&id) {
+                TurnOutcome::Duplicate(place)
+            } else {
+                self.open.remove(&id);
+                let latest = self.sealed.last().map_or(turn.sealed_at, |latest| latest.sealed_at);
+                self.sealed.push(SealedTurn { sealed_at: turn.sealed_at.max(latest), ..turn.clone() });
+                changed = true;
+                TurnOutcome::Sealed(Ordinal::after(self.sealed.len() as u64 - 1))
+            };
+            outcomes.push((id, outcome));
+        }
+        self.version += u64::from(changed);
+        Ok(Committed { version: Version(self.version), outcomes })
+    }
+}
+
+impl ReferenceStateMachine for Model {
+    type State = Self;
+    type Transition = Transition;
+
+    fn init_state() -> BoxedStrategy<Self> {
+        Just(Self::default()).boxed()
+    }
+
+    fn transitions(_: &Self) -> BoxedStrategy<Transition> {
+        let turn = || prop_oneof![3 => 0..5_u8, 1 => any::<u8>()];
+        let off = prop_oneof![5 => Just(0), 1 => 1..3_u64];
+        let change = (off, vec((turn(), 0..9_u64), 0..3), vec(turn(), 0..3))
+            .prop_map(|(version_off_by, staged, sealed)| Change { version_off_by, staged, sealed });
+        prop_oneof![
+            9 => vec((0..3_u8, change), 1..5).prop_map(Transition::Commits),
+            1 => Just(Transition::Reopen),
+        ]
+        .boxed()
+    }
+
+    fn apply(mut model: Self, transition: &Transition) -> Self {
+        model.answers.clear();
+        model.commits.clear();
+        if let Transition::Commits(changes) = transition {
+            for (conversation, change) in changes {
+                let plain = model.conversations.entry(*conversation).or_default();
+                let commit = commit_of(*conversation, plain.version, change);
+                model.answers.push(plain.apply(&commit));
+                model.commits.push(commit);
+            }
+        }
+        model
+    }
+}
+
+/// A store and, if it outlives itself, where.
+struct Opened {
+    runtime: tokio::runtime::Runtime,
+    engine: RedbEngine,
+    directory: Option<tempfile::TempDir>,
+}
+
+impl Opened {
+    fn start(directory: Option<tempfile::TempDir>) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let path = directory.as_ref().map(|directory| directory.path().to_owned());
+        Self { runtime, engine: open(path), directory }
+    }
+
+    fn apply(mut self, model: &Model, transition: &Transition) -> Self {
+        match transition {
+            Transition::Commits(_) => {
+                let waiting: Vec<_> = model.commits.iter().map(|commit| self.engine.commit(commit.clone())).collect();
+                let answers: Vec<_> = waiting.into_iter().map(|answer| self.runtime.block_on(answer)).collect();
+                assert_eq!(answers, model.answers);
+            }
+            Transition::Reopen => {
+                // One in memory is gone when it is closed.
+                if let Some(directory) = &self.directory {
+                    let path = directory.path().to_owned();
+                    self.runtime.block_on(async { self.engine.close().await });
+                    self.engine = open(Some(path));
+                }
+            }
+        }
+        self
+    }
+
+    fn check(&self, model: &Model) {
+        let mut old: Vec<(ConversationId, TurnId)> = Vec::new();
+        for (conversation, plain) in &model.conversations {
+            let id = conversation_id(*conversation);
+            let mut state = self.engine.conversation_state(&id, &[]).unwrap();
+            state.open_turns.sort_by(|a, b| a.turn.id.cmp(&b.turn.id));
+            let open_turns: Vec<_> = plain.open.values().cloned().collect();
+            assert_eq!(
+                state,
+                ConversationState {
+                    version: Version(plain.version),
+                    last_sealed_at: plain.sealed.last().map_or_else(EpochMillis::default, |turn| turn.sealed_at),
+                    open_turns,
+                    sealed_turns: vec![]
+                }
+            );
+            let range = TurnRange { conversation_id: id.clone(), after: 1, limit: 3 };
+            let turns = (0..).zip(&plain.sealed).map(|(at, turn)| turn.clone().at(Ordinal::after(at)));
+            assert_eq!(self.engine.turns(&range).unwrap(), turns.skip(1).take(3).collect::<Vec<_>>());
+            assert_eq!(self.engine.revision(&id).unwrap().sealed_turns, plain.sealed.len() as u64);
+            let old_here = plain.open.values().filter(|staged| staged.last_event_at < RunningTime::new(5));
+            old.extend(old_here.map(|staged| (id.clone(), staged.turn.id.clone())));
+        }
+        let found = self.engine.stale_turns(RunningTime::new(5).into(), None, usize::MAX).unwrap();
+        let mut found: Vec<_> = found.into_iter().map(|stale| (stale.conversation_id, stale.turn_id)).collect();
+        found.sort();
+        old.sort();
+        assert_eq!(found, old);
+    }
+}
+
+fn open(path: Option<PathBuf>) -> RedbEngine {
+    // So small that the checkpoint is always at work.
+    let settings = StoreSettings { journal_bytes: 4096, ..StoreSettings::default() };
+    RedbEngine::open(path.map_or(Location::Memory, Location::Directory), &settings).unwrap()
+}
+
+struct InMemory;
+struct InADirectory;
+
+impl StateMachineTest for InMemory {
+    type SystemUnderTest = Opened;
+    type Reference = Model;
+
+    fn init_test(_: &Model) -> Opened {
+        Opened::start(None)
+    }
+
+    fn apply(opened: Opened, model: &Model, transition: Transition) -> Opened {
+        opened.apply(model, &transition)
+    }
+
+    fn check_invariants(opened: &Opened, model: &Model) {
+        opened.check(model);
+    }
+}
+
+impl StateMachineTest for InADirectory {
+    type SystemUnderTest = Opened;
+    type Reference = Model;
+
+    fn init_test(_: &Model) -> Opened {
+        Opened::start(Some(tempfile::tempdir().unwrap()))
+    }
+
+    fn apply(opened: Opened, model: &Model, transition: Transition) -> Opened {
+        opened.apply(model, &transition)
+    }
+
+    fn check_invariants(opened: &Opened, model: &Model) {
+        opened.check(model);
+    }
+}
+
+fn cases(default: u32) -> Config {
+    let cases = std::env::var("TURN_METRICS_TEST_CASES").map_or(default, |cases| cases.parse().unwrap());
+    Config { cases, failure_persistence: None, ..Config::default() }
+}
+
+prop_state_machine! {
+    #![proptest_config(cases(64))]
+
+    #[test]
+    fn a_store_in_memory_does_what_the_model_does(sequential 1..30 => InMemory);
+}
+
+prop_state_machine! {
+    #![proptest_config(cases(16))]
+
+    #[test]
+    fn a_store_in_a_directory_does_what_the_model_does_however_often_it_is_reopened(sequential 1..30 => InADirectory);
+}
+
+#[test]
+fn control_a_store_that_lost_what_it_acknowledged_is_caught() {
+    let change = |staged: &[(u8, u64)], sealed: &[u8]| Change {
+        version_off_by: 0,
+        staged: staged.into(),
+        sealed: sealed.into(),
+    };
+    let sent = |change| Transition::Commits(vec![(0, change)]);
+    for change in [change(&[(1, 9)], &[]), change(&[], &[1, 2])] {
+        let transition = sent(change);
+        let model = <Model as ReferenceStateMachine>::apply(Model::default(), &transition);
+        Opened::start(None).apply(&model, &transition).check(&model);
+        let forgetful = Opened::start(None);
+        let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| forgetful.check(&model)));
+        assert!(checked.is_err(), "the check does not see that {transition:?} is lost");
+    }
+}

@@ -1,0 +1,97 @@
+//! More commits than the store can take: it refuses them at once or after a step of the checkpoint, and loses nothing.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use super::writer::backoff::Backoff;
+use super::writer::pace::Capacity;
+use crate::settings::StoreSettings;
+use crate::store::{Commit, CommitError, Location, RedbEngine, TurnRange, Version, check};
+use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Progress, SealedTurn, StepId, TurnId, Usage};
+
+fn conversation(nth: usize) -> ConversationId {
+    ConversationId::new(format!("c{nth}")).unwrap()
+}
+
+/// The first commit of a conversation, which seals this many turns of some kilobytes.
+fn commit(conversation_id: ConversationId, turns: usize) -> Commit {
+    let sealed = |turn| -> SealedTurn {
+        let mut turn = OpenTurn::new(TurnId::new(format!("t{turn}")).unwrap());
+        for step in 0..150 {
+            let step_id = Some(StepId::new(format!("a step with a long id, {step}")).unwrap());
+            turn.fold(&Progress::Usage { step_id, report: Usage::default().into(), is_final: false });
+        }
+        turn.seal(&Done::because("stop"), EpochMillis::new(1))
+    };
+    let sealed = (0..turns).map(sealed).collect();
+    Commit { conversation_id, expected_version: Version(0), staged: Vec::new(), sealed }
+}
+
+fn sealed_turns(store: &RedbEngine, id: &ConversationId) -> usize {
+    store.turns(&TurnRange { conversation_id: id.clone(), after: 0, limit: usize::MAX }).unwrap().len()
+}
+
+#[tokio::test]
+async fn a_full_memtable_refuses_commits_until_there_is_room_and_nothing_is_lost() {
+    const TURNS: usize = 20;
+    // The first batch alone exceeds the limit several times, and a step moves only one of its conversations.
+    let settings = StoreSettings { journal_bytes: 256 * 1024, ..StoreSettings::default() };
+    let directory = tempfile::tempdir().unwrap();
+    let location = Location::Directory(directory.path().to_owned());
+    let (store, mut writer) = RedbEngine::prepare(location, &settings, Backoff::default()).unwrap();
+    writer.checkpoint_by_hand();
+    let checkpoint = Arc::clone(writer.checkpoint());
+    let waiting: Vec<_> = (0..16).map(|nth| store.commit(commit(conversation(nth), TURNS))).collect();
+    let thread = std::thread::spawn(move || writer.run());
+    for committed in waiting {
+        committed.await.unwrap();
+    }
+    assert!(checkpoint.is_due(), "the memtable is not full");
+
+    let late = conversation(16);
+    let mut refused = pin!(store.commit(commit(late.clone(), 1)));
+    let mut answer = None;
+    // Eight steps are too few to make room, but the writer waits for no more than some of them.
+    for _ in 0..8 {
+        if let Poll::Ready(refused) = refused.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            answer = Some(refused);
+            break;
+        }
+        assert!(checkpoint.step_in_background());
+    }
+    let answer = if let Some(answer) = answer { answer } else { refused.await };
+    assert_eq!(answer, Err(CommitError::Overloaded));
+    assert!(checkpoint.is_due());
+    assert_eq!(sealed_turns(&store, &late), 0);
+
+    while checkpoint.is_due() {
+        assert!(checkpoint.step_in_background());
+    }
+    store.commit(commit(late.clone(), 1)).await.unwrap();
+    store.close().await;
+    thread.join().unwrap();
+    let report = check(directory.path()).unwrap();
+    assert_eq!((report.violations, report.sealed_turns), (Vec::new(), 16 * TURNS as u64 + 1));
+}
+
+#[tokio::test]
+async fn commits_that_would_wait_too_long_are_refused_before_they_are_queued() {
+    let (store, writer) = RedbEngine::prepare(Location::Memory, &StoreSettings::default(), Backoff::default()).unwrap();
+    let most = Capacity::default().turns();
+    // Each commit has two turns: the limit counts turns.
+    let queued: Vec<_> = (0..most.div_ceil(2)).map(|nth| store.commit(commit(conversation(nth), 2))).collect();
+    let refused = conversation(most);
+    // Nobody works yet, so it is answered at once or not at all.
+    let answer = pin!(store.commit(commit(refused.clone(), 1))).poll(&mut Context::from_waker(Waker::noop()));
+    assert_eq!(answer, Poll::Ready(Err(CommitError::Overloaded)));
+    let check_write = store.check_write();
+    std::thread::spawn(move || writer.run());
+    for committed in queued {
+        committed.await.unwrap();
+    }
+    check_write.await.unwrap();
+    assert_eq!(sealed_turns(&store, &refused), 0);
+    store.commit(commit(refused.clone(), 1)).await.unwrap();
+    assert_eq!(sealed_turns(&store, &refused), 1);
+}

@@ -1,0 +1,304 @@
+//! What is read: the rows of the tables, and what the memtable lays over them.
+//!
+//! A record that does not decode is left out and told, rather than failing what is asked: its neighbours are sound.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use super::memtable::Contents;
+use super::memtable::Memtable;
+use super::memtable::piece::Change;
+use super::memtable::piece::Piece;
+use super::tables::failure::Failure;
+use super::tables::read::ReadTables;
+use super::tables::record::damaged::DamagedRecord;
+use super::tables::record::{self};
+use crate::store::contract::{ConversationState, StaleBefore, StaleTurn, TurnRange};
+use crate::turn::{ConversationId, Ordinal, StoredTurn, TurnId};
+
+/// The damaged records that a read met.
+#[derive(Debug, Default)]
+pub(crate) struct LeftOut {
+    pub(crate) count: u64,
+    /// Where the first one stands, and what is wrong with it.
+    pub(crate) first: String,
+}
+
+impl LeftOut {
+    fn add(&mut self, damaged: &DamagedRecord, place: impl FnOnce() -> String) {
+        if self.count == 0 {
+            self.first = format!("{}: {damaged}", place());
+        }
+        self.count += 1;
+    }
+}
+
+/// How many turns of a conversation are sealed, as far as the memtable knows.
+pub(crate) struct CountQuery(Option<u64>);
+
+impl CountQuery {
+    pub(crate) fn of(memtable: &Memtable, id: &ConversationId) -> Self {
+        Self(memtable.of(id).next().map(|piece| piece.conversation.sealed_turns))
+    }
+
+    pub(crate) fn needs_tables(&self) -> bool {
+        self.0.is_none()
+    }
+
+    pub(crate) fn read(
+        self,
+        tables: Option<&ReadTables>,
+        id: &ConversationId,
+        left_out: &mut LeftOut,
+    ) -> Result<u64, Failure> {
+        let (None, Some(tables)) = (self.0, tables) else { return Ok(self.0.unwrap_or_default()) };
+        let Some(key) = tables.key_of(id)? else { return Ok(0) };
+        match tables.conversation(key) {
+            Ok(record) => Ok(record.sealed_turns),
+            Err(Failure::Record(damaged)) => {
+                left_out.add(&damaged, || format!("conversation {id}"));
+                last_ordinal(tables, key)
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+}
+
+fn last_ordinal(tables: &ReadTables, key: u64) -> Result<u64, Failure> {
+    let last = tables.turns()?.range((key, 0)..=(key, u64::MAX))?.next_back().transpose()?;
+    Ok(last.map_or(0, |(place, _)| place.value().1))
+}
+
+/// The turns of a range that are in the memtable, with the last ordinal below them; taken out of it, so that nobody
+/// waits while the rest is read.
+pub(crate) struct TurnsQuery {
+    /// The first ordinal that is here; those before it are in the tables.
+    first: Option<u64>,
+    turns: Vec<(Ordinal, Arc<[u8]>)>,
+    key: Option<u64>,
+}
+
+impl TurnsQuery {
+    pub(crate) fn of(memtable: &Memtable, range: &TurnRange) -> Self {
+        let pieces: Vec<&Arc<Piece>> = memtable.of(&range.conversation_id).collect();
+        let first = pieces.last().map(|lowest| lowest.sealed_before() + 1);
+        let turns = pieces.iter().rev().flat_map(|piece| piece.sealed_after(range.after));
+        let turns = turns.take(range.limit).map(|(ordinal, record)| (ordinal, Arc::clone(record))).collect();
+        Self { first, turns, key: pieces.iter().find_map(|piece| piece.key) }
+    }
+
+    /// Whether the tables hold turns of the range too.
+    pub(crate) fn needs_tables(&self, range: &TurnRange) -> bool {
+        self.first.is_none_or(|first| range.after.saturating_add(1) < first)
+    }
+
+    /// At most as many turns as are asked for, all of them sound: damaged ones between them are passed over, so that
+    /// fewer than asked for still means that there are no more.
+    pub(crate) fn read(
+        self,
+        tables: Option<&ReadTables>,
+        range: &TurnRange,
+        left_out: &mut LeftOut,
+    ) -> Result<Vec<StoredTurn>, Failure> {
+        let id = &range.conversation_id;
+        let mut turns = Vec::new();
+        let mut latest = range.after;
+        let mut add =
+            |turns: &mut Vec<StoredTurn>, ordinal: Ordinal, record: &[u8]| match record::decode_sealed(ordinal, record)
+            {
+                Ok(turn) => turns.push(turn),
+                Err(damaged) => left_out.add(&damaged, || format!("turn {ordinal} of {id}")),
+            };
+        // No conversation has a turn after the largest ordinal.
+        if let (Some(tables), Some(first)) = (tables, range.after.checked_add(1))
+            && let Some(key) = self.key.map_or_else(|| tables.key_of(id), |key| Ok(Some(key)))?
+        {
+            let mut rows = tables.turns()?.range((key, first)..=(key, u64::MAX))?;
+            while turns.len() < range.limit {
+                let Some(row) = rows.next() else { break };
+                let (place, value) = row?;
+                let (_, ordinal) = place.value();
+                latest = ordinal;
+                add(&mut turns, Ordinal::new(ordinal).ok_or(Failure::Meta("turns"))?, value.value());
+            }
+        }
+        // What was moved into the tables meanwhile is there and here.
+        for (ordinal, record) in self.turns.iter().filter(|(ordinal, _)| ordinal.get() > latest) {
+            if turns.len() == range.limit {
+                break;
+            }
+            add(&mut turns, *ordinal, record);
+        }
+        Ok(turns)
+    }
+}
+
+/// What is known of a conversation in the memtable, the latest first. Held no longer than it takes to read: meanwhile
+/// the writer would have to copy it.
+pub(crate) struct StateQuery(Vec<Arc<Piece>>);
+
+impl StateQuery {
+    pub(crate) fn of(memtable: &Memtable, id: &ConversationId) -> Self {
+        Self(memtable.of(id).cloned().collect())
+    }
+
+    fn change(&self, turn_id: &str) -> Option<&Change> {
+        self.0.iter().find_map(|piece| piece.turns.get(turn_id))
+    }
+
+    /// The state that a conversation's actor starts from, and which of these turns are sealed.
+    pub(crate) fn read(
+        self,
+        tables: &ReadTables,
+        id: &ConversationId,
+        turn_ids: &[TurnId],
+        left_out: &mut LeftOut,
+    ) -> Result<ConversationState, Failure> {
+        let key = self.0.iter().find_map(|piece| piece.key);
+        let key = key.map_or_else(|| tables.key_of(id), |key| Ok(Some(key)))?;
+        let mut state = ConversationState::default();
+        (state.version, state.last_sealed_at) = match (self.0.first(), key) {
+            (Some(piece), _) => (piece.conversation.version, piece.conversation.last_sealed_at),
+            (None, Some(key)) => {
+                let conversation = tables.conversation(key)?;
+                (conversation.version, conversation.last_sealed_at)
+            }
+            (None, None) => return Ok(state),
+        };
+        let mut add = |turn_id: &str, record: &[u8]| match record::decode_staged(record) {
+            Ok(staged) => state.open_turns.push(staged),
+            // Without it the turn begins anew with its next event; refusing the conversation would lose those too.
+            Err(damaged) => left_out.add(&damaged, || format!("open turn {turn_id} of {id}")),
+        };
+        if let Some(key) = key {
+            for row in open_turns_of(tables, key)? {
+                let (place, value) = row?;
+                let (_, turn_id) = place.value();
+                if self.change(turn_id).is_none() {
+                    add(turn_id, value.value());
+                }
+            }
+        }
+        for (place, piece) in self.0.iter().enumerate() {
+            let changed_since = |turn_id| self.0[..place].iter().any(|later| later.turns.contains_key(turn_id));
+            for (turn_id, change) in &piece.turns {
+                if let Change::Open(record) = change
+                    && !changed_since(turn_id)
+                {
+                    add(turn_id.as_str(), record);
+                }
+            }
+        }
+        for turn_id in turn_ids {
+            let ordinal = match (self.change(turn_id.as_str()), key) {
+                (Some(Change::Sealed(ordinal)), _) => Some(*ordinal),
+                (Some(Change::Open(_)), _) | (None, None) => None,
+                (None, Some(key)) => tables.ordinal_of(key, turn_id)?,
+            };
+            state.sealed_turns.extend(ordinal.map(|ordinal| (turn_id.clone(), ordinal)));
+        }
+        Ok(state)
+    }
+}
+
+type OpenRows = redb::Range<'static, (u64, &'static str), &'static [u8]>;
+
+fn open_turns_of(tables: &ReadTables, key: u64) -> Result<OpenRows, Failure> {
+    // The range ends before the next conversation; there is none after the largest key.
+    Ok(match key.checked_add(1) {
+        Some(next) => tables.open_turns()?.range((key, "")..(next, ""))?,
+        None => tables.open_turns()?.range((key, "")..)?,
+    })
+}
+
+/// The open turns of the memtable, and which of the tables it hides.
+pub(crate) struct StaleQuery(Contents);
+
+impl StaleQuery {
+    pub(crate) fn of(memtable: &Memtable) -> Self {
+        Self(memtable.contents().clone())
+    }
+
+    /// The records of the open turns, by conversation and turn.
+    fn open(&self) -> BTreeMap<(&ConversationId, &TurnId), &Arc<[u8]>> {
+        let mut open = BTreeMap::new();
+        // The immutable table comes first, so what the active one says of a turn stays.
+        for piece in self.0.all() {
+            for (turn_id, change) in &piece.turns {
+                let place = (&piece.conversation.id, turn_id);
+                match change {
+                    Change::Open(record) => drop(open.insert(place, record)),
+                    Change::Sealed(_) => drop(open.remove(&place)),
+                }
+            }
+        }
+        open
+    }
+
+    /// Returns a page of the stale turns: first those in the memtable, then those of the tables that the memtable does
+    /// not override.
+    ///
+    /// The one after which to go on may have come into the memtable since, or gone from it into the tables. Then some
+    /// are told twice, or not before the next time that all are asked for.
+    pub(crate) fn stale_turns(
+        &self,
+        tables: &ReadTables,
+        before: StaleBefore,
+        after: Option<&StaleTurn>,
+        limit: usize,
+        left_out: &mut LeftOut,
+    ) -> Result<Vec<StaleTurn>, Failure> {
+        let mut stale = Vec::new();
+        let is_after_here = after.is_some_and(|after| self.0.has(&after.conversation_id, &after.turn_id));
+        if after.is_none() || is_after_here {
+            let from = after.map(|after| (&after.conversation_id, &after.turn_id));
+            let from = from.map_or(Bound::Unbounded, Bound::Excluded);
+            for ((conversation_id, turn_id), record) in self.open().range((from, Bound::Unbounded)) {
+                if stale.len() == limit {
+                    return Ok(stale);
+                }
+                match record::decode_staged(record) {
+                    Ok(staged) if before.is_stale(&staged) => {
+                        let (conversation_id, turn_id) = ((*conversation_id).clone(), (*turn_id).clone());
+                        stale.push(StaleTurn { conversation_id, turn_id });
+                    }
+                    Ok(_) => {}
+                    Err(damaged) => left_out.add(&damaged, || format!("open turn {turn_id} of {conversation_id}")),
+                }
+            }
+        }
+        let from = match after {
+            Some(StaleTurn { conversation_id, turn_id }) if !is_after_here => {
+                // A conversation that is not known any more has the key of none, which is before all.
+                let key = tables.key_of(conversation_id)?.unwrap_or(0);
+                Bound::Excluded((key, turn_id.as_str()))
+            }
+            _ => Bound::Unbounded,
+        };
+        for row in tables.open_turns()?.range::<(u64, &str)>((from, Bound::Unbounded))? {
+            if stale.len() == limit {
+                break;
+            }
+            let (place, value) = row?;
+            let (key, turn_id) = place.value();
+            match if_stale(tables, key, value.value(), before) {
+                Ok(Some(found)) if self.0.has(&found.conversation_id, &found.turn_id) => {}
+                Ok(found) => stale.extend(found),
+                // It must not keep all others from being found.
+                Err(Failure::Record(damaged)) => left_out.add(&damaged, || format!("open turn {turn_id}")),
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(stale)
+    }
+}
+
+fn if_stale(tables: &ReadTables, key: u64, staged: &[u8], before: StaleBefore) -> Result<Option<StaleTurn>, Failure> {
+    let staged = record::decode_staged(staged)?;
+    if !before.is_stale(&staged) {
+        return Ok(None);
+    }
+    let conversation_id = tables.conversation(key)?.id;
+    Ok(Some(StaleTurn { conversation_id, turn_id: staged.turn.id }))
+}

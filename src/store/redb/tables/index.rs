@@ -1,0 +1,114 @@
+//! The index of sealed turns: whether a turn of a conversation is sealed, and where.
+//!
+//! A row is a hash of the turn's id, not the id, which stands in the turn's record: rows of 24 bytes, many to a page. A
+//! hash that is taken by another id of the conversation moves on to the next number, so the index is exact.
+
+use redb::{ReadableTable, Table};
+use siphasher::sip::SipHasher13;
+use uuid::Uuid;
+
+use super::failure::Failure;
+use super::record;
+use crate::turn::Ordinal;
+
+/// Where in the index the rows of an id begin. Keyed by the store's id, so that nobody can make ids that collide.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TurnHasher(SipHasher13);
+
+impl TurnHasher {
+    pub(crate) fn of(store_id: Uuid) -> Self {
+        Self(SipHasher13::new_with_key(store_id.as_bytes()))
+    }
+
+    pub(crate) fn hash(&self, turn_id: &str) -> u64 {
+        self.0.hash(turn_id.as_bytes())
+    }
+}
+
+/// The ordinal of the turn of the conversation `key` whose id is `turn_id` and hashes to `hash`.
+pub(crate) fn find(
+    index: &impl ReadableTable<(u64, u64), u64>,
+    turns: &impl ReadableTable<(u64, u64), &'static [u8]>,
+    key: u64,
+    hash: u64,
+    turn_id: &str,
+) -> Result<Option<Ordinal>, Failure> {
+    let mut at = hash;
+    while let Some(ordinal) = index.get((key, at))?.map(|ordinal| ordinal.value()) {
+        let is_it = match turns.get((key, ordinal))? {
+            // Of a turn that is lost or damaged the hash is all there is. It must not be sealed again.
+            None => true,
+            Some(turn) => record::turn_id_of(turn.value()).map_or(true, |id| id == turn_id),
+        };
+        if is_it {
+            return Ok(Ordinal::new(ordinal));
+        }
+        at = at.wrapping_add(1);
+    }
+    Ok(None)
+}
+
+/// Adds the row of a turn, if it has none. Tells whether it had none.
+pub(crate) fn insert(
+    index: &mut Table<'_, (u64, u64), u64>,
+    key: u64,
+    hash: u64,
+    ordinal: u64,
+) -> Result<bool, Failure> {
+    let mut at = hash;
+    loop {
+        let taken = index.insert((key, at), ordinal)?.map(|other| other.value());
+        let Some(other) = taken else { return Ok(true) };
+        if other == ordinal {
+            return Ok(false);
+        }
+        // Nearly never: the place is another id's, which gets it back.
+        index.insert((key, at), other)?;
+        at = at.wrapping_add(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redb::backends::InMemoryBackend;
+    use redb::{Builder, ReadableDatabase};
+
+    use super::*;
+    use crate::store::redb::tables::{INDEX, TURNS};
+    use crate::turn::{Done, EpochMillis, OpenTurn, TurnId};
+
+    #[test]
+    fn ids_of_one_hash_are_told_apart_and_a_lost_one_is_never_new() {
+        let database = Builder::new().create_with_backend(InMemoryBackend::new()).unwrap();
+        let txn = database.begin_write().unwrap();
+        {
+            let (mut index, mut turns) = (txn.open_table(INDEX).unwrap(), txn.open_table(TURNS).unwrap());
+            for (ordinal, id) in (1..).zip(["a", "b", "c"]) {
+                let turn = OpenTurn::new(TurnId::new(id).unwrap()).seal(&Done::because("stop"), EpochMillis::new(1));
+                turns.insert((7, ordinal), &*record::encode_sealed(&turn).unwrap()).unwrap();
+                assert!(insert(&mut index, 7, u64::MAX, ordinal).unwrap());
+            }
+            for ordinal in 1..=3 {
+                assert!(!insert(&mut index, 7, u64::MAX, ordinal).unwrap(), "it is there");
+            }
+        }
+        txn.commit().unwrap();
+        let found = |id| {
+            let txn = database.begin_read().unwrap();
+            let (index, turns) = (txn.open_table(INDEX).unwrap(), txn.open_table(TURNS).unwrap());
+            find(&index, &turns, 7, u64::MAX, id).unwrap().map(Ordinal::get)
+        };
+        assert_eq!(["a", "b", "c", "d"].map(found), [Some(1), Some(2), Some(3), None]);
+
+        let txn = database.begin_write().unwrap();
+        txn.open_table(TURNS).unwrap().remove((7, 3)).unwrap();
+        txn.commit().unwrap();
+        assert_eq!(["b", "c", "d"].map(found), [Some(2), Some(3), Some(3)]);
+    }
+
+    #[test]
+    fn the_hash_is_the_same_for_ever() {
+        let hasher = TurnHasher::of(Uuid::from_u128(0x0001_0203_0405_0607_0809_0a0b_0c0d_0e0f));
+        assert_eq!(hasher.hash("a turn"), 17_977_788_237_591_494_117);
+    }
+}

@@ -1,0 +1,292 @@
+//! How values are written to the file: twins of the domain types, apart from them, so that a change of those never
+//! changes what a file holds. Each value is one byte, the version of its encoding, then [postcard] of the twin.
+//!
+//! [postcard]: https://postcard.jamesmunns.com/wire-format
+
+pub(crate) mod conversation;
+pub(crate) mod damaged;
+mod twin;
+
+use serde::{Deserialize, Serialize};
+
+use self::conversation::Conversation;
+use self::damaged::DamagedRecord;
+use self::twin::{ConversationTwin, Invalid, OpenTurnTwin, SealedTurnTwin};
+use crate::store::contract::StagedTurn;
+use crate::turn::{Ordinal, SealedTurn, StoredTurn};
+
+/// The version byte of the encoding.
+const VERSION: u8 = 1;
+
+impl Conversation {
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, DamagedRecord> {
+        encode(CONVERSATION, &ConversationTwin::of(self))
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DamagedRecord> {
+        decode(CONVERSATION, bytes, ConversationTwin::read)
+    }
+}
+
+pub(crate) fn encode_sealed(turn: &SealedTurn) -> Result<Vec<u8>, DamagedRecord> {
+    encode(SEALED_TURN, &SealedTurnTwin::of(turn))
+}
+
+pub(crate) fn decode_sealed(ordinal: Ordinal, bytes: &[u8]) -> Result<StoredTurn, DamagedRecord> {
+    Ok(decode(SEALED_TURN, bytes, SealedTurnTwin::read)?.at(ordinal))
+}
+
+pub(crate) fn encode_staged(staged: &StagedTurn) -> Result<Vec<u8>, DamagedRecord> {
+    encode(OPEN_TURN, &OpenTurnTwin::of(staged))
+}
+
+pub(crate) fn decode_staged(bytes: &[u8]) -> Result<StagedTurn, DamagedRecord> {
+    decode(OPEN_TURN, bytes, OpenTurnTwin::read)
+}
+
+/// Returns the id of a turn, sealed or open, without decoding the rest of its record: the id is the first field.
+pub(crate) fn turn_id_of(bytes: &[u8]) -> Result<&str, DamagedRecord> {
+    match postcard::take_from_bytes(body("turn", bytes)?) {
+        Ok((id, _)) => Ok(id),
+        Err(error) => Err(DamagedRecord::new("turn", error.to_string())),
+    }
+}
+
+const CONVERSATION: &str = "conversation";
+const SEALED_TURN: &str = "sealed turn";
+const OPEN_TURN: &str = "open turn";
+
+/// What nearly all records fit in.
+const ROOM: usize = 256;
+
+fn encode<T: Serialize>(what: &'static str, twin: &T) -> Result<Vec<u8>, DamagedRecord> {
+    let mut bytes = Vec::with_capacity(ROOM);
+    bytes.push(VERSION);
+    postcard::to_extend(twin, bytes).map_err(|error| DamagedRecord::new(what, error.to_string()))
+}
+
+/// Returns the bytes after the version byte.
+fn body<'a>(what: &'static str, bytes: &'a [u8]) -> Result<&'a [u8], DamagedRecord> {
+    match bytes.split_first() {
+        Some((&VERSION, body)) => Ok(body),
+        Some((other, _)) => Err(DamagedRecord::new(
+            what,
+            format!("its encoding is version {other}, and this program reads version {VERSION}"),
+        )),
+        None => Err(DamagedRecord::new(what, "it is empty")),
+    }
+}
+
+fn decode<'a, T: Deserialize<'a>, R>(
+    what: &'static str,
+    bytes: &'a [u8],
+    read: impl FnOnce(T) -> Result<R, Invalid>,
+) -> Result<R, DamagedRecord> {
+    let damaged = |why: String| DamagedRecord::new(what, why);
+    let (twin, rest) = postcard::take_from_bytes(body(what, bytes)?).map_err(|error| damaged(error.to_string()))?;
+    if !rest.is_empty() {
+        return Err(damaged(format!("{} bytes follow it", rest.len())));
+    }
+    read(twin).map_err(|error| damaged(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::store::contract::Version;
+    use crate::turn::{
+        ConversationId, Done, EpochMillis, KernelMoment, Label, Millis, OpenStep, OpenTurn, Progress, RunningTime,
+        StepId, StepTimes, TokenCount, TurnId, TurnLabels, Usage, UsageReport, UsageReports,
+    };
+
+    fn staged() -> StagedTurn {
+        let report = UsageReport {
+            input_tokens: Some(900.into()),
+            cache_read_tokens: Some(0.into()),
+            cache_write_1h_tokens: Some(7.into()),
+            ..UsageReport::default()
+        };
+        let times = StepTimes { ttft: Some(Millis::new(50.25).unwrap()), decode: None, gen_total: Some(7.into()) };
+        let reports =
+            UsageReports { interim: Some(report), finals: Some(UsageReport { input_tokens: None, ..report }) };
+        let step = |id: &str| OpenStep::new(StepId::new(id).unwrap());
+        let turn = OpenTurn {
+            id: TurnId::new("t").unwrap(),
+            labels: TurnLabels { model: Some("m".into()), provider: Some("p".into()), project: Some("j".into()) },
+            steps: [OpenStep { reports, times, model: Some("other".into()), ..step("t#0") }, step("t#1")]
+                .into_iter()
+                .collect(),
+            unlabelled: reports,
+            has_failed: true,
+        };
+        StagedTurn { turn, last_event_at: RunningTime::new(1_700_000_000_000) }
+    }
+
+    fn sealed() -> SealedTurn {
+        staged().turn.seal(&Done::because("stop"), EpochMillis::new(9))
+    }
+
+    #[test]
+    fn what_is_written_reads_back_equal() {
+        let bytes = encode_staged(&staged()).unwrap();
+        assert_eq!(decode_staged(&bytes).unwrap(), staged());
+
+        let ordinal = Ordinal::after(4);
+        let bytes = encode_sealed(&sealed()).unwrap();
+        assert_eq!(decode_sealed(ordinal, &bytes).unwrap(), sealed().at(ordinal));
+
+        let conversation = Conversation {
+            id: ConversationId::new("c").unwrap(),
+            version: Version(7),
+            sealed_turns: 3,
+            last_sealed_at: EpochMillis::new(8),
+            total_usage: Usage { cache_write_tokens: Some(TokenCount::MAX), ..Usage::default() },
+        };
+        assert_eq!(Conversation::decode(&conversation.encode().unwrap()).unwrap(), conversation);
+    }
+
+    #[test]
+    fn a_damaged_record_is_an_error_wherever_it_is_cut() {
+        let bytes = encode_sealed(&sealed()).unwrap();
+        for cut in 0..bytes.len() {
+            assert!(decode_sealed(Ordinal::after(0), &bytes[..cut]).is_err(), "cut at {cut}");
+        }
+        let longer = [&*bytes, b"x"].concat();
+        assert!(decode_sealed(Ordinal::after(0), &longer).unwrap_err().to_string().contains("1 bytes follow"));
+    }
+
+    #[test]
+    fn a_later_encoding_is_refused_by_its_version() {
+        let mut bytes = encode_staged(&staged()).unwrap();
+        bytes[0] = 2;
+        assert_eq!(
+            decode_staged(&bytes).unwrap_err().to_string(),
+            "a stored open turn cannot be read: its encoding is version 2, and this program reads version 1"
+        );
+    }
+
+    #[test]
+    fn a_turn_as_kernels_report_it_takes_little_more_than_its_ids_and_counts() {
+        let id = "0123456789abcdef-0123456789abcdef-ids".to_owned();
+        let usage = Usage {
+            input_tokens: 90_000.into(),
+            output_tokens: 1500.into(),
+            cache_read_tokens: Some(80_000.into()),
+            cache_write_tokens: Some(9000.into()),
+        };
+        let times = StepTimes {
+            ttft: Some(Millis::new(850.5).unwrap()),
+            decode: Some(6000.into()),
+            gen_total: Some(7000.into()),
+        };
+        let mut turn = OpenTurn::new(TurnId::new(&id).unwrap());
+        for step in 0..3 {
+            let step_id = StepId::new(format!("{id}#{step}")).unwrap();
+            let report = usage.into();
+            turn.fold(&Progress::Usage { step_id: Some(step_id.clone()), report, is_final: false });
+            turn.fold(&Progress::StepComplete { step_id, times, model: None, provider: None });
+        }
+        let sealed = turn.seal(
+            &Done { duration: Some(30_000.into()), ..Done::because("stop") },
+            EpochMillis::new(1_700_000_000_000),
+        );
+        let bytes = encode_sealed(&sealed).unwrap();
+        assert_eq!(decode_sealed(Ordinal::after(0), &bytes).unwrap(), sealed.at(Ordinal::after(0)));
+        assert!(bytes.len() <= 125, "{} bytes", bytes.len());
+    }
+
+    #[test]
+    fn the_id_of_a_turn_is_read_alone() {
+        assert_eq!(turn_id_of(&encode_sealed(&sealed()).unwrap()).unwrap(), "t");
+        assert_eq!(turn_id_of(&encode_staged(&staged()).unwrap()).unwrap(), "t");
+        assert!(turn_id_of(b"").is_err() && turn_id_of(b"\x02\x01t").is_err() && turn_id_of(b"\x01\x09t").is_err());
+    }
+
+    fn any_count() -> impl Strategy<Value = TokenCount> {
+        prop_oneof![0..=9_u64, 0..=TokenCount::MAX.get(), Just(TokenCount::MAX.get())]
+            .prop_map(|count| TokenCount::new(count).unwrap())
+    }
+
+    fn any_report() -> impl Strategy<Value = UsageReport> {
+        let counter = || option::of(any_count());
+        (counter(), counter(), counter(), counter(), counter()).prop_map(
+            |(input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cache_write_1h_tokens)| UsageReport {
+                input_tokens,
+                output_tokens,
+                cache_read_tokens,
+                cache_write_tokens,
+                cache_write_1h_tokens,
+            },
+        )
+    }
+
+    fn any_reports() -> BoxedStrategy<UsageReports> {
+        (option::of(any_report()), option::of(any_report()))
+            .prop_map(|(interim, finals)| UsageReports { interim, finals })
+            .boxed()
+    }
+
+    fn any_label() -> impl Strategy<Value = Option<Label>> {
+        option::of("[a-c]{0,2}").prop_map(|text| text.map(|text| text.as_str().into()))
+    }
+
+    fn any_time() -> impl Strategy<Value = Option<Millis>> {
+        let cents = |scale: f64| (0..1_000_000_u32).prop_map(move |n| f64::from(n) / scale);
+        let any = any::<f64>().prop_filter("a time", |time| time.is_finite() && *time >= 0.0);
+        let time = prop_oneof![cents(1.0), cents(10.0), cents(100.0), cents(1000.0), any];
+        option::of(time.prop_map(|time| Millis::new(time).unwrap()))
+    }
+
+    fn any_step() -> impl Strategy<Value = (bool, OpenStep)> {
+        let times = (any_time(), any_time(), any_time());
+        (any::<bool>(), "[a-c]{1,3}#?[0-2]{0,2}", any_reports(), times, any_label(), any_label()).prop_map(
+            |(usual, id, reports, (ttft, decode, gen_total), model, provider)| {
+                let times = StepTimes { ttft, decode, gen_total };
+                (usual, OpenStep { id: StepId::new(id).unwrap(), reports, times, model, provider })
+            },
+        )
+    }
+
+    fn any_open() -> BoxedStrategy<StagedTurn> {
+        let labels = (any_label(), any_label(), any_label()).prop_map(|(model, provider, project)| TurnLabels {
+            model,
+            provider,
+            project,
+        });
+        (vec(any_step(), 0..5), labels, any_reports(), any::<(u64, bool)>())
+            .prop_map(|(steps, labels, unlabelled, (at, has_failed))| {
+                let steps = steps.into_iter().enumerate().map(|(place, (usual, step))| {
+                    if usual { OpenStep { id: StepId::new(format!("a#{place}")).unwrap(), ..step } } else { step }
+                });
+                let id = TurnId::new("a").unwrap();
+                let turn = OpenTurn { id, labels, steps: steps.collect(), unlabelled, has_failed };
+                StagedTurn { turn, last_event_at: RunningTime::new(at) }
+            })
+            .boxed()
+    }
+
+    fn any_sealed() -> impl Strategy<Value = SealedTurn> {
+        let told = (option::of(any_report()), option::of(any_count()), any_time());
+        let moments = (0..=1u64 << 50, option::of(0..=1u64 << 50));
+        (any_open(), told, moments, any_label()).prop_map(
+            |(staged, (usage, context_size, duration), (sealed_at, ended_at), model)| {
+                let ended_at = ended_at.map(|at| KernelMoment::from(EpochMillis::new(at)));
+                let done = Done { duration, usage, context_size, model, ended_at, ..Done::because("stop") };
+                staged.turn.seal(&done, EpochMillis::new(sealed_at))
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_written_reads_back_equal(staged in any_open(), sealed in any_sealed()) {
+            prop_assert_eq!(decode_staged(&encode_staged(&staged).unwrap()).unwrap(), staged);
+            let ordinal = Ordinal::after(0);
+            prop_assert_eq!(decode_sealed(ordinal, &encode_sealed(&sealed).unwrap()).unwrap(), sealed.at(ordinal));
+        }
+    }
+}

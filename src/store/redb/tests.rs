@@ -1,0 +1,568 @@
+//! Tests of the store as it is asked: they know no key and no table.
+
+use std::fs;
+use std::time::Duration;
+
+use super::writer::backoff::Backoff;
+use crate::settings::StoreSettings;
+use crate::store::{
+    Commit, CommitError, Committed, ConversationState, Location, OpenError, ReadError, RedbEngine, Revision,
+    StagedTurn, StaleBefore, StaleTurn, StoreSizes, TurnOutcome, TurnRange, Version, WriterState, check,
+};
+use crate::turn::{
+    ConversationId, Done, EpochMillis, OpenTurn, Progress, RunningTime, StepId, StoredTurn, TurnId, TurnLabels, Usage,
+};
+
+fn conversation(id: &str) -> ConversationId {
+    ConversationId::new(id).unwrap()
+}
+
+fn open(id: &str, at: u64) -> StagedTurn {
+    let mut turn = OpenTurn::new(TurnId::new(id).unwrap());
+    turn.fold(&Progress::Start(TurnLabels::of_model("m")));
+    StagedTurn { turn, last_event_at: RunningTime::new(at) }
+}
+
+fn sealed(id: &str) -> crate::turn::SealedTurn {
+    open(id, 1).turn.seal(&Done { duration: Some(9.into()), ..Done::because("stop") }, EpochMillis::new(7))
+}
+
+fn commit(id: &str, version: u64, staged: &[&str], ended: &[&str]) -> Commit {
+    Commit {
+        conversation_id: conversation(id),
+        expected_version: Version(version),
+        staged: staged.iter().map(|id| open(id, 5)).collect(),
+        sealed: ended.iter().map(|id| sealed(id)).collect(),
+    }
+}
+
+fn outcomes(committed: &Committed) -> Vec<(&str, TurnOutcome)> {
+    committed.outcomes.iter().map(|(id, outcome)| (id.as_str(), *outcome)).collect()
+}
+
+fn at(ordinal: u64) -> crate::turn::Ordinal {
+    crate::turn::Ordinal::new(ordinal).unwrap()
+}
+
+fn all(engine: &RedbEngine, id: &str) -> Vec<StoredTurn> {
+    engine.turns(&TurnRange { conversation_id: conversation(id), after: 0, limit: usize::MAX }).unwrap()
+}
+
+fn ids(turns: &[StoredTurn]) -> Vec<(u64, &str)> {
+    turns.iter().map(|turn| (turn.ordinal.get(), turn.metrics.turn_id.as_str())).collect()
+}
+
+fn in_memory() -> RedbEngine {
+    RedbEngine::open(Location::Memory, &StoreSettings::default()).unwrap()
+}
+
+fn in_directory(directory: &std::path::Path) -> Result<RedbEngine, OpenError> {
+    RedbEngine::open(Location::Directory(directory.to_owned()), &StoreSettings::default())
+}
+
+#[tokio::test]
+async fn sealed_turns_get_ordinals_without_gaps_in_append_order_per_conversation() {
+    let store = in_memory();
+    let first = store.commit(commit("a", 0, &[], &["x", "y"])).await.unwrap();
+    assert_eq!(outcomes(&first), [("x", TurnOutcome::Sealed(at(1))), ("y", TurnOutcome::Sealed(at(2)))]);
+    store.commit(commit("b", 0, &[], &["x"])).await.unwrap();
+    store.commit(commit("a", 1, &[], &["w"])).await.unwrap();
+
+    assert_eq!(ids(&all(&store, "a")), [(1, "x"), (2, "y"), (3, "w")]);
+    assert_eq!(ids(&all(&store, "b")), [(1, "x")]);
+    assert_eq!(all(&store, "a")[0], sealed("x").at(at(1)));
+}
+
+#[tokio::test]
+async fn a_turn_is_sealed_once_whatever_comes_later() {
+    let store = in_memory();
+    store.commit(commit("c", 0, &[], &["x"])).await.unwrap();
+    let late = Commit { sealed: vec![sealed("x"), sealed("y"), sealed("y")], ..commit("c", 1, &["x"], &[]) };
+    let late = store.commit(late).await.unwrap();
+    let duplicate = TurnOutcome::Duplicate(at(1));
+    assert_eq!(
+        outcomes(&late),
+        [("x", duplicate), ("x", duplicate), ("y", TurnOutcome::Sealed(at(2))), ("y", TurnOutcome::Duplicate(at(2)))]
+    );
+    assert_eq!(ids(&all(&store, "c")), [(1, "x"), (2, "y")]);
+    let state = store.conversation_state(&conversation("c"), &[]).unwrap();
+    assert_eq!(state.open_turns, [], "a late event opens nothing");
+}
+
+#[tokio::test]
+async fn the_version_rises_with_each_change_and_only_then() {
+    let store = in_memory();
+    assert_eq!(store.commit(commit("c", 0, &["x"], &[])).await.unwrap().version, Version(1));
+    assert_eq!(store.commit(commit("c", 1, &[], &["x"])).await.unwrap().version, Version(2));
+    assert_eq!(store.commit(commit("c", 2, &["x"], &["x"])).await.unwrap().version, Version(2), "nothing changed");
+}
+
+#[tokio::test]
+async fn a_commit_from_another_version_is_a_conflict_and_changes_nothing() {
+    let store = in_memory();
+    store.commit(commit("c", 0, &["x"], &[])).await.unwrap();
+    let conflict = store.commit(commit("c", 0, &["y"], &["x"])).await.unwrap_err();
+    assert_eq!(conflict, CommitError::Conflict { expected: Version(0), actual: Version(1) });
+    let state = store.conversation_state(&conversation("c"), &[]).unwrap();
+    let open_turns = vec![open("x", 5)];
+    assert_eq!(state, ConversationState { version: Version(1), open_turns, ..ConversationState::default() });
+    assert_eq!(all(&store, "c"), []);
+}
+
+#[tokio::test]
+async fn open_turns_are_kept_until_they_are_sealed() {
+    let store = in_memory();
+    store.commit(commit("c", 0, &["x", "y"], &[])).await.unwrap();
+    store.commit(commit("d", 0, &["z"], &[])).await.unwrap();
+    store.commit(commit("c", 1, &[], &["x"])).await.unwrap();
+    let state = store.conversation_state(&conversation("c"), &[]).unwrap();
+    let (last_sealed_at, open_turns) = (EpochMillis::new(7), vec![open("y", 5)]);
+    let expected = ConversationState { version: Version(2), last_sealed_at, open_turns, sealed_turns: vec![] };
+    assert_eq!(state, expected);
+    assert_eq!(store.conversation_state(&conversation("?"), &[]).unwrap(), ConversationState::default());
+}
+
+#[tokio::test]
+async fn a_conversation_is_told_which_of_some_turns_are_sealed() {
+    let store = in_memory();
+    store.commit(commit("c", 0, &["open"], &["x", "y"])).await.unwrap();
+    store.commit(commit("d", 0, &[], &["z"])).await.unwrap();
+    let asked = ["y", "open", "z", "?"].map(|id| TurnId::new(id).unwrap());
+    let state = store.conversation_state(&conversation("c"), &asked).unwrap();
+    assert_eq!(state.sealed_turns, [(asked[0].clone(), at(2))]);
+}
+
+#[tokio::test]
+async fn a_range_is_after_an_ordinal_and_up_to_a_limit() {
+    let store = in_memory();
+    store.commit(commit("c", 0, &[], &["a", "b", "c", "d"])).await.unwrap();
+    let range = |after, limit| {
+        let turns = store.turns(&TurnRange { conversation_id: conversation("c"), after, limit }).unwrap();
+        turns.iter().map(|turn| turn.ordinal.get()).collect::<Vec<_>>()
+    };
+    assert_eq!(range(0, 2), [1, 2]);
+    assert_eq!(range(2, 10), [3, 4]);
+    assert_eq!(range(4, 10), [0; 0]);
+    assert_eq!(range(u64::MAX, 10), [0; 0]);
+}
+
+#[tokio::test]
+async fn a_revision_changes_with_the_sealed_turns_and_differs_between_stores() {
+    let store = in_memory();
+    let revision = |store: &RedbEngine| store.revision(&conversation("c")).unwrap();
+    let before = revision(&store);
+    store.commit(commit("c", 0, &["x"], &[])).await.unwrap();
+    assert_eq!(revision(&store), before, "an open turn is none of it");
+    store.commit(commit("c", 1, &[], &["x"])).await.unwrap();
+    assert_eq!(revision(&store), Revision { sealed_turns: 1, ..before });
+    assert_ne!(revision(&in_memory()), before);
+}
+
+#[tokio::test]
+async fn stale_turns_are_those_whose_latest_event_came_before() {
+    let store = in_memory();
+    let staged = vec![open("old", 10), open("new", 20)];
+    store.commit(Commit { staged, ..commit("c", 0, &[], &[]) }).await.unwrap();
+    let stale = |since, limit| store.stale_turns(RunningTime::new(since).into(), None, limit).unwrap();
+    let old = StaleTurn { conversation_id: conversation("c"), turn_id: TurnId::new("old").unwrap() };
+    assert_eq!(stale(10, 9), []);
+    assert_eq!(stale(11, 9), [old]);
+    assert_eq!(stale(21, 9).len(), 2);
+    let first = stale(21, 1);
+    let rest = store.stale_turns(RunningTime::new(21).into(), first.first(), 9).unwrap();
+    assert_eq!([first, rest].concat(), stale(21, 9), "page by page they are the same");
+}
+
+#[tokio::test]
+async fn a_failed_turn_is_stale_by_a_moment_of_its_own() {
+    let store = in_memory();
+    let mut failed = open("failed", 10);
+    failed.turn.fold(&Progress::Failed);
+    store.commit(Commit { staged: vec![failed, open("open", 10)], ..commit("c", 0, &[], &[]) }).await.unwrap();
+    let stale = |open, failed| {
+        let before = StaleBefore { open: RunningTime::new(open), failed: RunningTime::new(failed) };
+        let stale = store.stale_turns(before, None, 9).unwrap();
+        stale.iter().map(|turn| turn.turn_id.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(stale(10, 10), [""; 0]);
+    assert_eq!(stale(10, 11), ["failed"]);
+    assert_eq!(stale(11, 0), ["failed", "open"]);
+}
+
+#[tokio::test]
+async fn the_moment_of_sealing_never_falls_in_a_conversation() {
+    let directory = tempfile::tempdir().unwrap();
+    let seal = |id: &str, at| open(id, 1).turn.seal(&Done::because("stop"), EpochMillis::new(at));
+    let mut store = in_directory(directory.path()).unwrap();
+    let turns = [("a", 100), ("b", 50), ("c", 120), ("d", 0), ("e", 119)];
+    for (version, (id, at)) in (0..).zip(turns) {
+        if version == 3 {
+            store.close().await;
+            store = in_directory(directory.path()).unwrap();
+        }
+        store.commit(Commit { sealed: vec![seal(id, at)], ..commit("c", version, &[], &[]) }).await.unwrap();
+        let state = store.conversation_state(&conversation("c"), &[]).unwrap();
+        assert_eq!(state.last_sealed_at, all(&store, "c").last().unwrap().sealed_at);
+    }
+    store.commit(Commit { sealed: vec![seal("a", 7)], ..commit("other", 0, &[], &[]) }).await.unwrap();
+    let moments = |id| all(&store, id).iter().map(|turn| turn.sealed_at.get()).collect::<Vec<_>>();
+    assert_eq!((moments("c"), moments("other")), (vec![100, 100, 120, 120, 120], vec![7]));
+    store.close().await;
+    assert_eq!(check(directory.path()).unwrap().violations, []);
+}
+
+#[tokio::test]
+async fn the_running_time_adds_up_over_restarts_kills_and_backups() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = in_directory(directory.path()).unwrap();
+    assert_eq!(store.running_time(), RunningTime::default());
+    assert_eq!(store.tick(Duration::from_millis(1500)).await.unwrap(), RunningTime::new(1500));
+    let (one, other) = (store.tick(Duration::from_millis(1)), store.tick(Duration::from_millis(2)));
+    drop(one);
+    assert_eq!(other.await.unwrap(), RunningTime::new(1503), "each tick counts, whether or not its answer is awaited");
+    store.close().await;
+
+    let store = in_directory(directory.path()).unwrap();
+    assert_eq!(store.running_time(), RunningTime::new(1503));
+    store.tick(Duration::from_secs(1)).await.unwrap();
+    let backup = tempfile::tempdir().unwrap();
+    let mut copy = fs::File::create(backup.path().join("turn-metrics.redb")).unwrap();
+    std::io::copy(&mut store.back_up().unwrap().bytes, &mut copy).unwrap();
+    assert_eq!(in_directory(backup.path()).unwrap().running_time(), RunningTime::new(2503));
+
+    // Not an orderly stop: the journal has the running time, and the main file does not.
+    let mut writer = store.writer_state();
+    drop(store);
+    writer.wait_for(|state| *state != WriterState::Running).await.unwrap();
+    assert_eq!(in_directory(directory.path()).unwrap().running_time(), RunningTime::new(2503));
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_there_after_closing_and_opening() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = in_directory(directory.path()).unwrap();
+    store.commit(commit("c", 0, &["open"], &["x"])).await.unwrap();
+    let (turns, state) = (all(&store, "c"), store.conversation_state(&conversation("c"), &[]).unwrap());
+    let revision = store.revision(&conversation("c")).unwrap();
+    store.close().await;
+    assert!(matches!(store.commit(commit("c", 1, &[], &["y"])).await, Err(CommitError::Unavailable(_))));
+    assert!(matches!(store.conversation_state(&conversation("c"), &[]), Err(ReadError::Unavailable(_))));
+
+    let again = in_directory(directory.path()).unwrap();
+    assert_eq!(all(&again, "c"), turns);
+    assert_eq!(again.conversation_state(&conversation("c"), &[]).unwrap(), state);
+    assert_eq!(again.revision(&conversation("c")).unwrap(), revision);
+    assert_eq!(again.commit(commit("c", 1, &[], &["y"])).await.unwrap().version, Version(2));
+}
+
+#[tokio::test]
+async fn commits_that_wait_together_become_durable_in_their_order() {
+    let store = in_memory();
+    let waiting: Vec<_> = (0..300).map(|n| store.commit(commit("c", n, &[], &[&format!("t{n}")]))).collect();
+    for (n, committed) in (1..).zip(waiting) {
+        assert_eq!(committed.await.unwrap().version, Version(n));
+    }
+    assert_eq!(all(&store, "c").len(), 300);
+}
+
+#[tokio::test]
+async fn closing_writes_what_waits_first_and_may_be_asked_twice() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = in_directory(directory.path()).unwrap();
+    let waiting: Vec<_> = (0..50).map(|n| store.commit(commit("c", n, &[], &[&format!("t{n}")]))).collect();
+    store.close().await;
+    store.close().await;
+    for committed in waiting {
+        committed.await.unwrap();
+    }
+    assert_eq!(*store.writer_state().borrow(), WriterState::Closed);
+    assert_eq!(all(&in_directory(directory.path()).unwrap(), "c").len(), 50);
+}
+
+#[tokio::test]
+async fn a_full_queue_is_overload_and_changes_nothing() {
+    let settings = StoreSettings { queue_commits: 1, ..StoreSettings::default() };
+    let (store, writer) = RedbEngine::prepare(Location::Memory, &settings, Backoff::default()).unwrap();
+    let queued = store.commit(commit("a", 0, &[], &["t"]));
+    let refused = store.commit(commit("b", 0, &[], &["t"]));
+    assert_eq!(refused.await, Err(CommitError::Overloaded));
+    std::thread::spawn(move || writer.run());
+    queued.await.unwrap();
+    assert_eq!((all(&store, "a").len(), all(&store, "b").len()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_writer_that_is_gone_is_told_apart_from_one_that_was_closed() {
+    let (store, writer) = RedbEngine::prepare(Location::Memory, &StoreSettings::default(), Backoff::default()).unwrap();
+    let queued = store.commit(commit("a", 0, &[], &["t"]));
+    drop(writer);
+    assert!(matches!(queued.await, Err(CommitError::Unavailable(_))));
+    assert!(matches!(store.check_write().await, Err(CommitError::Unavailable(_))));
+    assert_eq!(*store.writer_state().borrow(), WriterState::Dead);
+}
+
+#[tokio::test]
+async fn a_store_whose_owner_is_gone_was_not_closed() {
+    let store = in_memory();
+    let mut writer = store.writer_state();
+    drop(store);
+    let ended = writer.wait_for(|state| *state != WriterState::Running).await.unwrap();
+    assert_eq!(*ended, WriterState::Dead);
+}
+
+#[tokio::test]
+async fn a_write_check_is_durable_work() {
+    let store = in_memory();
+    store.check_write().await.unwrap();
+    store.close().await;
+    assert!(store.check_write().await.is_err());
+}
+
+#[test]
+fn a_database_in_use_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let _open = in_directory(directory.path()).unwrap();
+    let refused = in_directory(directory.path()).unwrap_err();
+    assert!(matches!(refused, OpenError::InUse { .. }), "{refused}");
+}
+
+#[test]
+fn a_file_that_is_no_database_is_refused_and_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("turn-metrics.redb");
+    for content in ["no database".to_owned(), "x".repeat(100_000)] {
+        fs::write(&path, &content).unwrap();
+        let refused = in_directory(directory.path()).unwrap_err();
+        assert!(matches!(refused, OpenError::NotOurs { .. }), "{refused}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), content);
+    }
+}
+
+#[test]
+fn a_database_of_another_program_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = redb::Database::create(directory.path().join("turn-metrics.redb")).unwrap();
+    let txn = database.begin_write().unwrap();
+    txn.open_table(redb::TableDefinition::<u64, u64>::new("theirs")).unwrap();
+    txn.commit().unwrap();
+    drop(database);
+    let refused = in_directory(directory.path()).unwrap_err();
+    assert!(matches!(refused, OpenError::NotOurs { .. }), "{refused}");
+}
+
+#[test]
+fn a_database_of_another_format_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = redb::Database::create(directory.path().join("turn-metrics.redb")).unwrap();
+    let txn = database.begin_write().unwrap();
+    {
+        let mut meta = txn.open_table(redb::TableDefinition::<&str, &[u8]>::new("meta")).unwrap();
+        meta.insert("format", 2u32.to_le_bytes().as_slice()).unwrap();
+    }
+    txn.commit().unwrap();
+    drop(database);
+    let before = fs::read(directory.path().join("turn-metrics.redb")).unwrap();
+    let refused = in_directory(directory.path()).unwrap_err();
+    assert!(matches!(refused, OpenError::OtherFormat { found: 2, known: 1, .. }), "{refused}");
+    let after = fs::read(directory.path().join("turn-metrics.redb")).unwrap();
+    assert!(before == after, "the refused file was changed");
+}
+
+/// Ends a store as a crash of its process does: nothing is closed in order.
+async fn lose(store: RedbEngine) {
+    let mut writer = store.writer_state();
+    drop(store);
+    writer.wait_for(|state| *state != WriterState::Running).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_orderly_stop_leaves_one_file_with_everything_and_a_crash_two() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = in_directory(directory.path()).unwrap();
+    store.commit(commit("c", 0, &["open"], &["x"])).await.unwrap();
+    lose(store).await;
+    assert_eq!(names(directory.path()), ["turn-metrics.journal.redb", "turn-metrics.redb"]);
+    let store = in_directory(directory.path()).unwrap();
+    assert_eq!(ids(&all(&store, "c")), [(1, "x")]);
+    store.close().await;
+    assert_eq!(names(directory.path()), ["turn-metrics.redb"]);
+    let store = in_directory(directory.path()).unwrap();
+    assert_eq!(ids(&all(&store, "c")), [(1, "x")]);
+    assert_eq!(store.conversation_state(&conversation("c"), &[]).unwrap().open_turns, [open("open", 5)]);
+}
+
+#[tokio::test]
+async fn a_store_tells_how_large_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = in_directory(directory.path()).unwrap();
+    store.commit(commit("c", 0, &["open"], &["x"])).await.unwrap();
+    let before = store.sizes();
+    assert!(before.live_bytes == 0 && before.recent_bytes > 0 && before.file_bytes > 4096, "{before:?}");
+    store.close().await;
+    assert_eq!(store.sizes(), StoreSizes::default());
+    let store = in_directory(directory.path()).unwrap();
+    let after = store.sizes();
+    assert!((50..500).contains(&after.live_bytes) && after.recent_bytes == 0, "{after:?}");
+    // A staged turn that is staged again replaces itself, and leaves when it is sealed.
+    store.commit(commit("c", 1, &["open"], &[])).await.unwrap();
+    store.close().await;
+    let store = in_directory(directory.path()).unwrap();
+    assert_eq!(store.sizes().live_bytes, after.live_bytes);
+}
+
+#[tokio::test]
+async fn a_store_is_not_opened_without_its_journal_or_with_that_of_another() {
+    let [one, other] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    for directory in [&one, &other] {
+        let store = in_directory(directory.path()).unwrap();
+        store.commit(commit("c", 0, &[], &["x"])).await.unwrap();
+        lose(store).await;
+    }
+    let main = fs::read(one.path().join("turn-metrics.redb")).unwrap();
+    let journal = one.path().join("turn-metrics.journal.redb");
+    fs::remove_file(&journal).unwrap();
+    let refused = in_directory(one.path()).unwrap_err();
+    assert!(matches!(refused, OpenError::JournalMissing { .. }), "{refused}");
+    fs::copy(other.path().join("turn-metrics.journal.redb"), &journal).unwrap();
+    let refused = in_directory(one.path()).unwrap_err();
+    assert!(matches!(refused, OpenError::JournalOfAnother { .. }), "{refused}");
+    fs::copy(other.path().join("turn-metrics.redb"), &journal).unwrap();
+    let refused = in_directory(one.path()).unwrap_err();
+    assert!(matches!(refused, OpenError::NotOurs { .. }), "{refused}");
+    assert!(fs::read(one.path().join("turn-metrics.redb")).unwrap() == main, "the refused file was changed");
+}
+
+#[tokio::test]
+async fn a_backup_is_not_mixed_with_the_journal_of_what_came_after_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let main = directory.path().join("turn-metrics.redb");
+    let store = in_directory(directory.path()).unwrap();
+    store.commit(commit("c", 0, &[], &["x"])).await.unwrap();
+    let backup = tokio::task::spawn_blocking({
+        let store = store.clone();
+        move || store.back_up().unwrap()
+    });
+    let mut backup = backup.await.unwrap();
+    store.commit(commit("c", 1, &[], &["y"])).await.unwrap();
+    lose(store).await;
+
+    std::io::copy(&mut backup.bytes, &mut fs::File::create(&main).unwrap()).unwrap();
+    let refused = in_directory(directory.path()).unwrap_err();
+    assert!(matches!(refused, OpenError::JournalOfAnother { .. }), "{refused}");
+    fs::remove_file(directory.path().join("turn-metrics.journal.redb")).unwrap();
+    let store = in_directory(directory.path()).unwrap();
+    assert_eq!(ids(&all(&store, "c")), [(1, "x")]);
+}
+
+#[tokio::test]
+async fn the_journal_does_not_grow_with_a_turn_that_is_staged_again_and_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = StoreSettings { journal_bytes: 64 * 1024, ..StoreSettings::default() };
+    let store = RedbEngine::open(Location::Directory(directory.path().to_owned()), &settings).unwrap();
+    let mut turn = OpenTurn::new(TurnId::new("t").unwrap());
+    for step in 0..400 {
+        let step_id = Some(StepId::new(format!("step-{step:015}")).unwrap());
+        turn.fold(&Progress::Usage { step_id, report: Usage::default().into(), is_final: false });
+    }
+    let staged = StagedTurn { turn, last_event_at: RunningTime::new(5) };
+    for version in 0..1000 {
+        let commit = Commit { staged: vec![staged.clone()], ..commit("c", version, &[], &[]) };
+        store.commit(commit).await.unwrap();
+    }
+    // All of them would be 8 MB.
+    let size = fs::metadata(directory.path().join("turn-metrics.journal.redb")).unwrap().len();
+    assert!(size < 4 << 20, "{size}");
+    store.close().await;
+}
+
+#[tokio::test]
+async fn the_journal_does_not_grow_with_what_was_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = StoreSettings { journal_bytes: 64 * 1024, ..StoreSettings::default() };
+    let store = RedbEngine::open(Location::Directory(directory.path().to_owned()), &settings).unwrap();
+    let size = || fs::metadata(directory.path().join("turn-metrics.journal.redb")).unwrap().len();
+    let mut sizes = Vec::new();
+    for version in 0..2000 {
+        store.commit(commit("c", version, &[], &[&format!("t{version}")])).await.unwrap();
+        sizes.push(size());
+    }
+    // Each commit is a page and more: all of them would be 8 MiB.
+    assert!(sizes.iter().all(|size| *size < 4 << 20), "{:?}", sizes.iter().max());
+    assert_eq!(all(&store, "c").len(), 2000);
+    store.close().await;
+}
+
+/// One conversation's sender: what it is told and reads must be what it sent.
+fn send_and_read(store: &RedbEngine, name: &str, turns: u64) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let sent = |commit| runtime.block_on(store.commit(commit)).unwrap();
+    for turn in 0..turns {
+        let [one, other] = [format!("t{turn}"), format!("u{turn}")];
+        sent(commit(name, 2 * turn, &[&one, &other], &[]));
+        let state = store.conversation_state(&conversation(name), &[]).unwrap();
+        assert_eq!((state.version, state.open_turns.len()), (Version(2 * turn + 1), 2));
+        let sealed = sent(commit(name, 2 * turn + 1, &[], &[&one, &other]));
+        assert_eq!(outcomes(&sealed)[1].1, TurnOutcome::Sealed(at(2 * turn + 2)));
+        assert!(all(store, name).iter().map(|turn| turn.ordinal.get()).eq(1..=2 * turn + 2));
+        assert_eq!(store.revision(&conversation(name)).unwrap().sealed_turns, 2 * turn + 2);
+        let again = sent(commit(name, 2 * turn + 2, &[&one], &["t0"]));
+        assert_eq!(
+            outcomes(&again),
+            [(&*one, TurnOutcome::Duplicate(at(2 * turn + 1))), ("t0", TurnOutcome::Duplicate(at(1)))]
+        );
+        assert_eq!(store.conversation_state(&conversation(name), &[]).unwrap().open_turns, []);
+    }
+}
+
+#[test]
+fn senders_readers_and_backups_agree_while_the_checkpoint_is_always_at_work() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = StoreSettings { journal_bytes: 24 * 1024, ..StoreSettings::default() };
+    let store = RedbEngine::open(Location::Directory(directory.path().to_owned()), &settings).unwrap();
+    std::thread::scope(|scope| {
+        let senders: Vec<_> = (0..12)
+            .map(|sender| {
+                let store = &store;
+                scope.spawn(move || send_and_read(store, &format!("c{sender}"), 60))
+            })
+            .collect();
+        while !senders.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+            let there = tempfile::tempdir().unwrap();
+            let mut copy = fs::File::create(there.path().join("turn-metrics.redb")).unwrap();
+            std::io::copy(&mut store.back_up().unwrap().bytes, &mut copy).unwrap();
+            drop(copy);
+            assert_eq!(check(there.path()).unwrap().violations, []);
+        }
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(store.close());
+    let report = check(directory.path()).unwrap();
+    assert_eq!((report.violations, report.sealed_turns, report.open_turns), (vec![], 12 * 120, 0));
+}
+
+fn names(directory: &std::path::Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_creation_that_was_cut_short_does_not_stop_the_next_start() {
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["turn-metrics.redb", "turn-metrics.journal.redb"] {
+        fs::write(directory.path().join(format!("{name}.new")), "half of a database").unwrap();
+        fs::write(directory.path().join(name), "").unwrap();
+    }
+    drop(in_directory(directory.path()).unwrap());
+    assert_eq!(names(directory.path()), ["turn-metrics.journal.redb", "turn-metrics.redb"]);
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    fs::write(&file, "").unwrap();
+    let refused = in_directory(&file.join("data")).unwrap_err();
+    assert!(matches!(refused, OpenError::Directory { .. }), "{refused}");
+}

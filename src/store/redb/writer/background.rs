@@ -1,0 +1,34 @@
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+
+use crate::store::redb::checkpoint::Checkpoint;
+
+/// A thread that takes steps while they are worthwhile. It ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Background(SyncSender<()>);
+
+impl Background {
+    pub(crate) fn start(checkpoint: Arc<Checkpoint>) -> io::Result<Self> {
+        let (wakes, woken) = sync_channel(1);
+        let thread = std::thread::Builder::new().name("store-checkpoint".into());
+        thread.spawn(move || {
+            while woken.recv().is_ok() {
+                while checkpoint.is_worthwhile() && checkpoint.step_in_background() {}
+            }
+        })?;
+        Ok(Self(wakes))
+    }
+
+    /// A handle whose wake-ups are ignored.
+    #[cfg(test)]
+    pub(crate) fn by_hand() -> Self {
+        Self(sync_channel(1).0)
+    }
+
+    /// Has it look whether there is something to do.
+    pub(crate) fn wake(&self) {
+        // One that was woken before and has not looked yet will look.
+        let _ = self.0.try_send(());
+    }
+}

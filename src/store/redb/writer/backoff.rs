@@ -1,0 +1,21 @@
+use std::time::Duration;
+
+/// How long the writer waits before it opens a failed store again; doubled each time, up to the longest.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Backoff {
+    pub(crate) first: Duration,
+    pub(crate) longest: Duration,
+}
+
+impl Default for Backoff {
+    /// A passing failure is over in the blink of an eye; one that stays is not made worse by asking.
+    fn default() -> Self {
+        Self { first: Duration::from_millis(50), longest: Duration::from_secs(5) }
+    }
+}
+
+impl Backoff {
+    pub(super) fn after(self, wait: Duration) -> Duration {
+        wait.saturating_mul(2).min(self.longest)
+    }
+}

@@ -1,0 +1,21 @@
+use std::time::Instant;
+
+use super::job::Job;
+
+/// Jobs that one transaction does.
+pub(super) struct Batch {
+    pub(super) jobs: Vec<Job>,
+    /// The number of their turns.
+    pub(super) turns: usize,
+    /// When the writer began to gather them.
+    pub(super) begun: Instant,
+    /// Whether the memtable has room for their commits, or why the store has failed.
+    pub(super) room: Result<bool, String>,
+}
+
+impl Batch {
+    pub(super) fn add(&mut self, job: Job) {
+        self.turns += job.turns();
+        self.jobs.push(job);
+    }
+}

@@ -1,0 +1,416 @@
+//! The writer: one thread, which makes the commits that wait durable with one fsync.
+//!
+//! - `admission`: bounds the turns in commits that are not answered yet.
+//! - `job`: what the writer is asked.
+//! - `batch`: the jobs of one transaction.
+//! - `pace`: how large a batch may be, how many turns may wait, how long to wait for the checkpoint. Pure.
+//! - `draft`: what the commits of a batch become.
+//! - `transaction`: drafts a batch and appends it to the journal.
+//! - `background`: the thread that takes the checkpoint's steps.
+//! - `backoff`: how long to wait before failed files are opened again.
+//! - `state`: whether the writer's thread still works.
+
+pub(crate) mod admission;
+pub(crate) mod background;
+pub(crate) mod backoff;
+mod batch;
+pub(crate) mod draft;
+pub(crate) mod job;
+pub(crate) mod pace;
+pub(crate) mod state;
+mod transaction;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{oneshot, watch};
+
+use self::admission::Admission;
+use self::background::Background;
+use self::backoff::Backoff;
+use self::batch::Batch;
+use self::job::{Answer, Job};
+use self::pace::{BatchSize, Capacity, Growth};
+use self::state::{ReportOnExit, WriterState};
+use self::transaction::Transaction;
+use crate::settings::StoreSettings;
+use crate::store::contract::CommitError;
+use crate::store::redb::checkpoint::Checkpoint;
+use crate::store::redb::files::location::Location;
+use crate::store::redb::files::open_files::Files;
+use crate::store::redb::files::slot::Slot;
+use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::meta::touch;
+use crate::store::redb::tables::record::damaged::DamagedRecord;
+use crate::store::redb::unwind;
+
+/// The only place that appends to the journal, on a thread of its own: makes all commits that wait durable with one
+/// fsync.
+pub(crate) struct Writer {
+    jobs: Receiver<Job>,
+    /// Jobs that were in the queue when those before them were done.
+    taken: VecDeque<Job>,
+    slot: Arc<Slot>,
+    checkpoint: Arc<Checkpoint>,
+    /// Wakes the thread that takes the checkpoint's steps; without one they are taken here.
+    background: Option<Background>,
+    admission: Arc<Admission>,
+    capacity: Capacity,
+    batch_size: BatchSize,
+    growth: Growth,
+    last: LastBatch,
+    location: Location,
+    settings: StoreSettings,
+    backoff: Backoff,
+    /// How many jobs there will be when those whose jobs were answered last come again. Without waiting for them they
+    /// would make batches of their own, in turns with those that came meanwhile, each of half the size.
+    expected: usize,
+    /// How long to wait for them: as long as writing took, so that waiting in vain at most doubles it, and no longer
+    /// than it takes them where nothing is slow.
+    patience: Duration,
+    /// When to open a failed store again, and how long to wait after that; `None` while it is open.
+    retry: Option<(Instant, Duration)>,
+    state: ReportOnExit,
+}
+
+impl Writer {
+    pub(crate) fn new(
+        jobs: Receiver<Job>,
+        slot: Arc<Slot>,
+        location: Location,
+        settings: StoreSettings,
+        backoff: Backoff,
+        admission: Arc<Admission>,
+        state: watch::Sender<WriterState>,
+    ) -> Self {
+        let state = ReportOnExit { state, exit: WriterState::Dead };
+        let checkpoint = Arc::new(Checkpoint::new(Arc::clone(&slot), settings.journal_bytes));
+        Self {
+            jobs,
+            taken: VecDeque::new(),
+            slot,
+            checkpoint,
+            background: None,
+            admission,
+            capacity: Capacity::default(),
+            batch_size: BatchSize::default(),
+            growth: Growth::new(settings.journal_bytes),
+            last: LastBatch::default(),
+            location,
+            settings,
+            backoff,
+            expected: 1,
+            patience: Duration::ZERO,
+            retry: None,
+            state,
+        }
+    }
+
+    /// Starts the background steps of the checkpoint on a thread of their own.
+    pub(crate) fn checkpoint_in_background(&mut self) -> std::io::Result<()> {
+        self.background = Some(Background::start(Arc::clone(&self.checkpoint))?);
+        Ok(())
+    }
+
+    /// Works until it is told to close or nobody is left to ask.
+    pub(crate) fn run(mut self) {
+        let closed = loop {
+            if let Step::End(closed) = self.step() {
+                break closed;
+            }
+        };
+        // With nobody left to ask, whoever owned the store is gone: nobody closed it.
+        let Some(reply) = closed else {
+            let _no_step = self.checkpoint.pause();
+            self.slot.empty("it is closed".into());
+            return;
+        };
+        // The failure is in the log.
+        let _ = self.checkpoint.close(&self.location);
+        self.state.exit = WriterState::Closed;
+        drop(self);
+        let _ = reply.send(());
+    }
+
+    /// Does what comes next, and waits for it if need be.
+    pub(crate) fn step(&mut self) -> Step {
+        match self.next_batch() {
+            Next::Batch(batch) => self.write(batch),
+            Next::Retry => self.open_again(),
+            Next::Close(batch, reply) => {
+                self.write(batch);
+                return Step::End(Some(reply));
+            }
+            Next::Abandoned => return Step::End(None),
+        }
+        Step::GoOn
+    }
+
+    fn next_batch(&mut self) -> Next {
+        let wait = match self.retry {
+            None => None,
+            Some((at, _)) => match at.checked_duration_since(Instant::now()) {
+                Some(wait) => Some(wait),
+                None => return Next::Retry,
+            },
+        };
+        let first = match (self.taken.pop_front(), wait) {
+            (Some(job), _) => Ok(job),
+            (None, Some(wait)) => self.jobs.recv_timeout(wait),
+            (None, None) => self.jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match first {
+            Ok(job) => self.gather(job),
+            Err(RecvTimeoutError::Timeout) => Next::Retry,
+            Err(RecvTimeoutError::Disconnected) => Next::Abandoned,
+        }
+    }
+
+    /// Takes all jobs that wait, and waits a moment for those that are likely to come.
+    fn gather(&mut self, first: Job) -> Next {
+        let begun = Instant::now();
+        let room = self.make_room();
+        let mut batch = Batch { jobs: Vec::with_capacity(self.expected), turns: 0, begun, room };
+        let mut next = Some(first);
+        let now = Instant::now();
+        let deadline = now + self.patience;
+        loop {
+            while let Some(job) = next.take().or_else(|| self.taken.pop_front()).or_else(|| self.jobs.try_recv().ok()) {
+                match job {
+                    Job::Close(reply) => return Next::Close(batch, reply),
+                    job if self.is_overdue(&job, now) => job.answer(Err(CommitError::Overloaded)),
+                    job => batch.add(job),
+                }
+                if batch.jobs.len() >= self.settings.batch_commits || batch.turns >= self.batch_size.turns() {
+                    return Next::Batch(batch);
+                }
+            }
+            if batch.jobs.len() >= self.expected || Instant::now() >= deadline {
+                return Next::Batch(batch);
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// Whether a commit has waited so long that it is refused instead of written. Never while the waiting turns fit into
+    /// one batch: then it is the machine that is slow, and a refusal would shorten nobody's wait.
+    fn is_overdue(&self, job: &Job, now: Instant) -> bool {
+        let is_overloaded = || self.background.is_some() && self.admission.unanswered() > self.batch_size.turns();
+        job.waited(now) > pace::longest_queueing(self.last.write) && is_overloaded()
+    }
+
+    /// Does the jobs in one transaction and answers each when it is durable.
+    fn write(&mut self, Batch { jobs: batch, turns, begun: gathered, room }: Batch) {
+        if batch.is_empty() {
+            return;
+        }
+        let begun = Instant::now();
+        let has_room = room == Ok(true);
+        let done = self.checkpoint.failure().map_or(room, Err).and_then(|has_room| {
+            // A panic in here would be a defect, or a damaged file; it must not end the one thread that makes turns
+            // durable.
+            unwind::caught(|| self.transact(&batch, turns, has_room)).and_then(|done| done)
+        });
+        let cause = match done {
+            Ok(answers) => {
+                self.taken.extend(self.jobs.try_iter().take(self.settings.batch_commits));
+                self.expected = batch.len() + self.taken.len();
+                self.last.write = begun.elapsed();
+                self.patience = self.last.write.min(MOST_PATIENCE);
+                self.admission.excuse(pace::beyond_healthy(self.last.append));
+                if has_room {
+                    self.capacity.learn(turns, gathered.elapsed(), self.last.append);
+                    self.admission.set_most(self.capacity.turns());
+                }
+                batch.into_iter().zip(answers).for_each(|(job, answer)| job.answer(answer));
+                if let Some(background) = &self.background {
+                    background.wake();
+                }
+                return;
+            }
+            // It is closed already, and opened again in time.
+            Err(cause) if self.retry.is_some() => cause,
+            Err(cause) => self.fail(cause),
+        };
+        for job in batch {
+            job.answer(Err(CommitError::Unavailable(cause.clone())));
+        }
+    }
+
+    /// Waits if the checkpoint has fallen behind: the fuller the memtable, the longer, so that intake does not outrun
+    /// the checkpoint and the memtable is seldom full. Waits before a batch is gathered, so that commits that arrive
+    /// meanwhile join it. Returns whether the memtable has room. Its size bounds the memory, the journal and the time
+    /// to open the store.
+    fn make_room(&self) -> Result<bool, String> {
+        let Some(background) = self.background.as_ref() else {
+            while self.checkpoint.is_due() {
+                self.checkpoint.step()?;
+            }
+            return Ok(true);
+        };
+        if self.checkpoint.is_due() {
+            background.wake();
+            return Ok(self.checkpoint.wait_for_room());
+        }
+        let added_bytes = self.growth.of(self.last.turns);
+        let owed_bytes = self.checkpoint.owed_bytes(added_bytes);
+        if owed_bytes > 0 {
+            background.wake();
+            let at_most = pace::longest_pause(self.last.write);
+            self.checkpoint.wait_until_moved(self.last.moved_bytes + owed_bytes, at_most);
+        }
+        Ok(true)
+    }
+
+    /// Does the jobs in one transaction, but refuses commits if the memtable has no room. After `Ok`, the others are
+    /// durable; after `Err`, the outcome is unknown.
+    fn transact(&mut self, batch: &[Job], turns: usize, has_room: bool) -> Result<Vec<Answer>, String> {
+        let begun = Instant::now();
+        let drafted = self.slot.with(|files| Transaction::draft(files, batch, has_room))?;
+        if has_room {
+            self.batch_size.learn(turns, begun.elapsed());
+        }
+        let transaction = drafted.map_err(|failure| failure.to_string())?;
+        if transaction.checks_write {
+            self.check_tables().map_err(|failure| failure.to_string())?;
+        }
+        let begun = Instant::now();
+        let appended = self.slot.with(|files| transaction.append(files))?;
+        let row_bytes = appended.map_err(|failure| failure.to_string())?;
+        self.last.append = begun.elapsed();
+        let Transaction { answers, entries, row, .. } = transaction;
+        (self.last.turns, self.last.moved_bytes) = (0, self.checkpoint.moved_bytes());
+        if !entries.is_empty() {
+            let piece_bytes = self.checkpoint.piece_bytes();
+            let taken = self.slot.with(|files| {
+                let mut memtable = files.memtable_mut();
+                let before = memtable.size();
+                memtable.took_row(row, row_bytes);
+                entries.into_iter().try_for_each(|entry| memtable.take_in_pieces(entry, piece_bytes))?;
+                Ok(memtable.size().saturating_sub(before))
+            })?;
+            let bytes = taken.map_err(|damaged: DamagedRecord| damaged.to_string())?;
+            self.last.turns = turns;
+            self.growth.learn(turns, bytes);
+        }
+        Ok(answers)
+    }
+
+    /// Shows that the tables can be written to.
+    fn check_tables(&self) -> Result<(), Failure> {
+        let _no_step = self.checkpoint.pause();
+        let Ok(txn) = self.slot.with(Files::write_tables) else { return Ok(()) };
+        let txn = txn?;
+        touch(&txn)?;
+        Ok(txn.commit()?)
+    }
+
+    /// Closes the store, as its state is in doubt, and plans to open it again.
+    fn fail(&mut self, cause: String) -> String {
+        tracing::error!(%cause, "the store failed; it is closed and opened again");
+        let _no_step = self.checkpoint.pause();
+        self.slot.empty(cause.clone());
+        self.checkpoint.forget_failure();
+        self.retry = Some((Instant::now() + self.backoff.first, self.backoff.first));
+        cause
+    }
+
+    pub(crate) fn open_again(&mut self) {
+        match self.location.reopen(self.settings.cache_bytes) {
+            Ok(files) => {
+                tracing::info!("the store is open again");
+                self.slot.fill(files);
+                self.retry = None;
+            }
+            Err(error) => {
+                tracing::error!(%error, "the store could not be opened again");
+                self.slot.empty(error.without_path());
+                let wait = self.retry.map_or(self.backoff.first, |(_, wait)| self.backoff.after(wait));
+                self.retry = Some((Instant::now() + wait, wait));
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn checkpoint(&self) -> &Arc<Checkpoint> {
+        &self.checkpoint
+    }
+
+    /// Takes no background steps; the test takes them itself.
+    #[cfg(test)]
+    pub(crate) fn checkpoint_by_hand(&mut self) {
+        self.background = Some(Background::by_hand());
+    }
+}
+
+/// Whoever has not come again by then is not about to.
+const MOST_PATIENCE: Duration = Duration::from_millis(1);
+
+/// Whether the writer goes on.
+pub(crate) enum Step {
+    GoOn,
+    /// It ends; the caller that closed it waits for the answer.
+    End(Option<oneshot::Sender<()>>),
+}
+
+enum Next {
+    Batch(Batch),
+    Retry,
+    Close(Batch, oneshot::Sender<()>),
+    /// Every handle on the store is gone.
+    Abandoned,
+}
+
+/// Measurements of the last batch.
+#[derive(Debug, Default)]
+struct LastBatch {
+    /// How many turns it had.
+    turns: usize,
+    /// The checkpoint's `moved_bytes` when the batch was taken in.
+    moved_bytes: u64,
+    /// How long its write took.
+    write: Duration,
+    /// The part of that time that the journal took.
+    append: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::redb::engine::RedbEngine;
+    use crate::store::{Commit, Version};
+    use crate::turn::ConversationId;
+
+    fn queue(store: &RedbEngine, nth: usize) {
+        let conversation_id = ConversationId::new(format!("c{nth}")).unwrap();
+        let (staged, sealed) = (Vec::new(), Vec::new());
+        drop(store.commit(Commit { conversation_id, expected_version: Version(0), staged, sealed }));
+    }
+
+    #[test]
+    fn of_commits_that_waited_too_long_those_are_refused_that_exceed_a_batch() {
+        let (store, mut writer) =
+            RedbEngine::prepare(Location::Memory, &StoreSettings::default(), Backoff::default()).unwrap();
+        writer.checkpoint_by_hand();
+        let most = writer.batch_size.turns();
+        (0..most + 2).for_each(|nth| queue(&store, nth));
+        let jobs: Vec<_> = writer.jobs.try_iter().collect();
+        let now = Instant::now();
+        let late = now + Duration::from_hours(1);
+        writer.admission.excuse(Duration::from_mins(30));
+        assert!(!jobs.iter().any(|job| writer.is_overdue(job, now)), "nothing has waited");
+        let mut refused = 0;
+        for job in jobs {
+            if writer.is_overdue(&job, late) {
+                job.answer(Err(CommitError::Overloaded));
+                refused += 1;
+            } else {
+                // It stays unanswered.
+                writer.taken.push_back(job);
+            }
+        }
+        assert_eq!((refused, writer.taken.len()), (2, most));
+    }
+}

@@ -1,0 +1,186 @@
+//! How fast commits are taken in, and how many may wait. Pure: durations are passed in.
+
+use std::time::Duration;
+
+/// The bytes that a turn adds to the memtable, averaged over about half of the memtable's limit. The first turn of each
+/// conversation in the active table adds more than later ones, so an average over one batch would make pauses long in a
+/// new table and short in an old one.
+#[derive(Debug)]
+pub(crate) struct Growth {
+    each_bytes: usize,
+    window_bytes: usize,
+}
+
+impl Growth {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { each_bytes: 0, window_bytes: limit / 2 }
+    }
+
+    /// Learns from a batch.
+    pub(crate) fn learn(&mut self, turns: usize, bytes: usize) {
+        let latest = bytes / turns.max(1);
+        if self.each_bytes == 0 {
+            self.each_bytes = latest;
+        }
+        let (window, weight) = (self.window_bytes as u128, bytes as u128);
+        let each = (self.each_bytes as u128 * window + latest as u128 * weight) / (window + weight).max(1);
+        self.each_bytes = usize::try_from(each).unwrap_or(usize::MAX);
+    }
+
+    /// The bytes that this many turns add.
+    pub(crate) fn of(&self, turns: usize) -> usize {
+        turns.saturating_mul(self.each_bytes)
+    }
+}
+
+/// The maximum number of turns in a batch, derived from how long the work on earlier batches took.
+#[derive(Debug)]
+pub(crate) struct BatchSize {
+    /// The time to work out one turn, smoothed. It excludes the fsync: a batch of any size needs one.
+    each: Duration,
+}
+
+impl BatchSize {
+    /// The target duration of the work on one batch. A commit that just missed a batch then waits for the rest of that
+    /// batch, and not for the work on all queued commits.
+    const AIM: Duration = Duration::from_millis(8);
+    /// Enough turns to make the fsync's share of one small. A smaller batch takes little more time than its fsync.
+    const LEAST: usize = 256;
+
+    /// Learns from a batch.
+    pub(crate) fn learn(&mut self, turns: usize, took: Duration) {
+        if turns >= Self::LEAST {
+            self.each = smoothed(self.each, took, turns);
+        }
+    }
+
+    pub(crate) fn turns(&self) -> usize {
+        times(self.each, Self::AIM).max(Self::LEAST)
+    }
+}
+
+impl Default for BatchSize {
+    fn default() -> Self {
+        Self { each: Duration::from_micros(10) }
+    }
+}
+
+/// The maximum number of turns in unanswered commits, derived from how long earlier commits took.
+#[derive(Debug)]
+pub(crate) struct Capacity {
+    /// What a turn takes in a large batch, smoothed: of the processor, of the checkpoint where that is waited for, and
+    /// of the journal's fsync as long as that of a healthy disk takes. A slow one is no reason to refuse commits that
+    /// would share it.
+    each: Duration,
+}
+
+impl Capacity {
+    /// How long the last of them is to wait at most.
+    const AIM: Duration = Duration::from_millis(25);
+    /// The minimum, however slow the store is.
+    const LEAST: usize = 256;
+
+    /// Learns from a batch.
+    pub(crate) fn learn(&mut self, turns: usize, took: Duration, append_took: Duration) {
+        if turns >= BatchSize::LEAST {
+            self.each = smoothed(self.each, took.saturating_sub(beyond_healthy(append_took)), turns);
+        }
+    }
+
+    pub(crate) fn turns(&self) -> usize {
+        times(self.each, Self::AIM).max(Self::LEAST)
+    }
+}
+
+impl Default for Capacity {
+    fn default() -> Self {
+        Self { each: Duration::from_micros(20) }
+    }
+}
+
+/// The part of an append's time that exceeds a healthy disk's.
+pub(crate) fn beyond_healthy(append_took: Duration) -> Duration {
+    const HEALTHY: Duration = Duration::from_millis(10);
+    append_took.saturating_sub(HEALTHY)
+}
+
+/// The longest time that a commit may wait for its batch. On a healthy disk an accepted commit is answered within 50 ms;
+/// the rest of them is for its batch, which is assumed to take as long as the last one, and for the error of that guess.
+pub(crate) fn longest_queueing(last_write: Duration) -> Duration {
+    const ALL: Duration = Duration::from_millis(34);
+    ALL.saturating_sub(last_write.min(ALL / 2))
+}
+
+/// The time of one turn: a moving average.
+fn smoothed(before: Duration, took: Duration, turns: usize) -> Duration {
+    (before * 7 + took / u32::try_from(turns).unwrap_or(u32::MAX)) / 8
+}
+
+/// How many times `each` fits into `into`.
+fn times(each: Duration, into: Duration) -> usize {
+    usize::try_from(into.as_nanos() / each.as_nanos().max(1)).unwrap_or(usize::MAX)
+}
+
+/// The longest wait for the checkpoint before a batch while the memtable has room. A commit that just missed a batch
+/// waits for the writing of that batch, for this pause, and for its own writing; both writes are assumed to take as
+/// long as the last one.
+pub(crate) fn longest_pause(last_write: Duration) -> Duration {
+    const ALL: Duration = Duration::from_millis(32);
+    const LEAST: Duration = Duration::from_millis(5);
+    ALL.saturating_sub(last_write * 2).max(LEAST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn what_a_turn_adds_is_learned_over_many_batches() {
+        let mut growth = Growth::new(20 << 20);
+        growth.learn(400, 400 * 280);
+        let before = growth.of(1);
+        growth.learn(400, 400 * 780);
+        assert!(before == 280 && growth.of(1) - before < 30, "{before}, then {}", growth.of(1));
+        let mut growth = Growth::new(20 << 20);
+        for _ in 0..400 {
+            growth.learn(1, 100_000);
+        }
+        assert!(growth.of(1) > 95_000, "large turns are learned while a few tables fill: {}", growth.of(1));
+    }
+
+    #[test]
+    fn a_batch_has_as_many_turns_as_can_be_worked_on_in_its_time() {
+        let mut size = BatchSize::default();
+        (0..99).for_each(|_| size.learn(400, MS * 6));
+        assert!((530..=540).contains(&size.turns()), "{}", size.turns());
+        (0..99).for_each(|_| size.learn(400, MS * 600));
+        assert_eq!(size.turns(), BatchSize::LEAST);
+        (0..99).for_each(|_| size.learn(BatchSize::LEAST - 1, Duration::ZERO));
+        assert_eq!(size.turns(), BatchSize::LEAST, "a small batch says nothing");
+    }
+
+    #[test]
+    fn as_many_turns_may_wait_as_are_done_in_time_and_some_however_slow_it_is() {
+        let mut capacity = Capacity::default();
+        assert!(capacity.turns() >= 1024);
+        (0..99).for_each(|_| capacity.learn(1000, MS * 10, MS));
+        assert!((2460..=2540).contains(&capacity.turns()), "{}", capacity.turns());
+        (0..99).for_each(|_| capacity.learn(1000, MS * 1000, MS * 990));
+        assert!((1210..=1290).contains(&capacity.turns()), "a slow disk counts as a healthy one: {}", capacity.turns());
+        (0..99).for_each(|_| capacity.learn(1000, MS * 1000, MS));
+        assert_eq!(capacity.turns(), Capacity::LEAST);
+    }
+
+    #[test]
+    fn a_commit_is_given_up_while_its_batch_can_still_be_written_in_time() {
+        assert_eq!([0, 10, 17, 500].map(|write| longest_queueing(MS * write)), [34, 24, 17, 17].map(|ms| MS * ms));
+        assert_eq!([3, 10, 90].map(|append| beyond_healthy(MS * append)), [0, 0, 80].map(|ms| MS * ms));
+    }
+
+    #[test]
+    fn a_pause_leaves_time_to_write_the_batch_and_the_one_before() {
+        assert_eq!([0, 10, 13, 19, 500].map(|write| longest_pause(MS * write)), [32, 12, 6, 5, 5].map(|ms| MS * ms));
+    }
+}

@@ -1,0 +1,80 @@
+use std::time::Duration;
+
+use super::draft::Draft;
+use super::job::{Answer, Job};
+use crate::store::contract::CommitError;
+use crate::store::redb::files::open_files::Files;
+use crate::store::redb::journal::append::append;
+use crate::store::redb::journal::entry::Entry;
+use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::meta::{META, touch, write_running_time};
+use crate::turn::RunningTime;
+
+/// What the jobs of a batch write to the journal, and their answers once that is durable.
+pub(super) struct Transaction {
+    pub(super) answers: Vec<Answer>,
+    pub(super) entries: Vec<Entry>,
+    /// The journal row to append.
+    pub(super) row: u64,
+    /// The last row that is no longer needed.
+    trim: u64,
+    /// Whether a job asks to see that a write works.
+    pub(super) checks_write: bool,
+    /// The running time after the ticks of the batch, if it has any.
+    running: Option<RunningTime>,
+}
+
+impl Transaction {
+    /// Works out the jobs. Refuses commits if the memtable has no room.
+    pub(super) fn draft(files: &Files, batch: &[Job], has_room: bool) -> Result<Self, Failure> {
+        let memtable = files.memtable();
+        let tables = files.read_tables()?;
+        let mut draft = Draft::new(&memtable, &tables);
+        let mut answers = Vec::with_capacity(batch.len());
+        for job in batch {
+            answers.push(match job {
+                Job::Commit(..) if !has_room => Err(CommitError::Overloaded),
+                Job::Commit(commit, ..) => draft.apply(commit)?.map(Some),
+                Job::CheckWrite(_) | Job::Tick(..) | Job::Close(_) => Ok(None),
+            });
+        }
+        Ok(Self {
+            answers,
+            entries: draft.into_entries(),
+            row: memtable.last_row() + 1,
+            trim: memtable.checkpoint(),
+            checks_write: batch.iter().any(|job| matches!(job, Job::CheckWrite(_))),
+            running: ticked(files.running_time(), batch),
+        })
+    }
+
+    /// Writes it to the journal and returns the size of its row. When this returns `Ok`, it is durable.
+    pub(super) fn append(&self, files: &Files) -> Result<usize, Failure> {
+        if !self.checks_write && self.running.is_none() && self.entries.is_empty() {
+            return Ok(0);
+        }
+        let txn = files.write_journal()?;
+        let mut row_bytes = 0;
+        if self.checks_write {
+            touch(&txn)?;
+        }
+        if let Some(running) = self.running {
+            write_running_time(&mut txn.open_table(META)?, running)?;
+        }
+        if !self.entries.is_empty() {
+            row_bytes = append(&txn, &self.entries, self.row, self.trim)?;
+        }
+        txn.commit()?;
+        if let Some(running) = self.running {
+            files.set_running_time(running);
+        }
+        Ok(row_bytes)
+    }
+}
+
+/// The running time after the ticks of the batch; `None` if it has none.
+fn ticked(running: RunningTime, batch: &[Job]) -> Option<RunningTime> {
+    let elapsed = batch.iter().filter_map(|job| if let Job::Tick(elapsed, _) = job { Some(*elapsed) } else { None });
+    let elapsed = elapsed.reduce(Duration::saturating_add)?;
+    Some(running.saturating_add(elapsed))
+}
