@@ -94,12 +94,16 @@
 //! # The rooms
 //!
 //! - `contract`: what a store is asked and what it answers. It knows no engine.
+//! - `rule`: what a commit does. Pure.
 //! - `redb`: the engine that keeps a store in two redb files.
 //!
 //! A room uses only those before it.
 
 mod contract;
+#[cfg(test)]
+mod oracle;
 mod redb;
+pub(crate) mod rule;
 
 pub use self::contract::{
     Backup, Commit, CommitError, Committed, ConversationState, ReadError, Revision, StagedTurn, StaleBefore, StaleTurn,

@@ -4,10 +4,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Probe;
 use crate::actors::{ListStaleTurns, ListTurns, OpenConversation, StoreRecipients};
-use crate::store::{
-    Commit, CommitError, Committed, ConversationState, StagedTurn, StaleTurn, TurnOutcome, TurnRange, Version,
-};
-use crate::turn::{ConversationId, EpochMillis, Ordinal, StoredTurn, TurnId};
+use crate::store::rule::{Head, decide};
+use crate::store::{Commit, CommitError, Committed, ConversationState, StagedTurn, StaleTurn, TurnRange};
+use crate::turn::{ConversationId, Ordinal, SealedTurn, StoredTurn, TurnId};
 
 /// A store in a few lines, which keeps what a store promises and nothing on a disk. Clones are the same store.
 ///
@@ -35,16 +34,12 @@ pub struct MemoryStore(Arc<Mutex<BTreeMap<ConversationId, Kept>>>);
 /// One conversation.
 #[derive(Debug, Default)]
 struct Kept {
-    version: u64,
+    head: Head,
     open: HashMap<TurnId, StagedTurn>,
     sealed: Vec<StoredTurn>,
 }
 
 impl Kept {
-    fn last_sealed_at(&self) -> EpochMillis {
-        self.sealed.last().map_or_else(EpochMillis::default, |turn| turn.sealed_at)
-    }
-
     fn ordinal_of(&self, id: &TurnId) -> Option<Ordinal> {
         self.sealed.iter().find(|turn| turn.metrics.turn_id == *id).map(|turn| turn.ordinal)
     }
@@ -58,46 +53,29 @@ impl MemoryStore {
     /// What is known of a conversation, and which of these turns are sealed.
     pub fn conversation_state(&self, id: &ConversationId, turn_ids: &[TurnId]) -> ConversationState {
         self.lock().get(id).map_or_else(ConversationState::default, |kept| ConversationState {
-            version: Version(kept.version),
-            last_sealed_at: kept.last_sealed_at(),
+            version: kept.head.version,
+            last_sealed_at: kept.head.last_sealed_at,
             open_turns: kept.open.values().cloned().collect(),
             sealed_turns: turn_ids.iter().filter_map(|id| Some((id.clone(), kept.ordinal_of(id)?))).collect(),
         })
     }
 
     /// Takes one atomic step of a conversation.
+    #[expect(clippy::needless_pass_by_value, reason = "a commit is sent, as to every store, and not lent")]
     pub fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
         let mut conversations = self.lock();
-        let kept = conversations.entry(commit.conversation_id).or_default();
-        let (expected, actual) = (commit.expected_version, Version(kept.version));
-        if expected != actual {
-            return Err(CommitError::Conflict { expected, actual });
+        let kept = conversations.entry(commit.conversation_id.clone()).or_default();
+        let sealed: Vec<_> = commit.turn_ids().map(|id| kept.ordinal_of(id)).collect();
+        let decision = decide(&kept.head, &sealed, &commit)?;
+        for staged in decision.staged(&commit) {
+            kept.open.insert(staged.turn.id.clone(), staged.clone());
         }
-        let mut outcomes = Vec::new();
-        for staged in commit.staged {
-            let id = staged.turn.id.clone();
-            let outcome = kept.ordinal_of(&id).map_or(TurnOutcome::Staged, TurnOutcome::Duplicate);
-            if outcome == TurnOutcome::Staged {
-                kept.open.insert(id.clone(), staged);
-            }
-            outcomes.push((id, outcome));
+        for (turn, ordinal, sealed_at) in decision.sealed(&commit) {
+            kept.open.remove(&turn.metrics.turn_id);
+            kept.sealed.push(SealedTurn { sealed_at, ..turn.clone() }.at(ordinal));
         }
-        for mut turn in commit.sealed {
-            let id = turn.metrics.turn_id.clone();
-            let outcome = if let Some(ordinal) = kept.ordinal_of(&id) {
-                TurnOutcome::Duplicate(ordinal)
-            } else {
-                let ordinal = Ordinal::after(kept.sealed.len() as u64);
-                kept.open.remove(&id);
-                turn.sealed_at = turn.sealed_at.max(kept.last_sealed_at());
-                kept.sealed.push(turn.at(ordinal));
-                TurnOutcome::Sealed(ordinal)
-            };
-            outcomes.push((id, outcome));
-        }
-        // As much as any store's, it rises with each change and only then.
-        kept.version += u64::from(outcomes.iter().any(|(_, outcome)| !matches!(outcome, TurnOutcome::Duplicate(_))));
-        Ok(Committed { version: Version(kept.version), outcomes })
+        kept.head = decision.head;
+        Ok(decision.into_committed())
     }
 
     /// Sealed turns, in order.

@@ -1,4 +1,4 @@
-//! The store, asked by its engine, held against a plain model of what a commit is.
+//! The store, asked by its engine, held against the oracle.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,11 +9,11 @@ use proptest::test_runner::Config;
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
 
 use crate::settings::StoreSettings;
+use crate::store::oracle::Oracle;
 use crate::store::{
-    Commit, CommitError, Committed, ConversationState, Location, RedbEngine, StagedTurn, TurnOutcome, TurnRange,
-    Version,
+    Commit, CommitError, Committed, ConversationState, Location, RedbEngine, StagedTurn, TurnRange, Version,
 };
-use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Ordinal, RunningTime, SealedTurn, TurnId};
+use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, RunningTime, TurnId};
 
 #[derive(Debug, Clone)]
 enum Transition {
@@ -33,18 +33,11 @@ struct Change {
 
 #[derive(Debug, Clone, Default)]
 struct Model {
-    conversations: BTreeMap<u8, Plain>,
+    conversations: BTreeMap<u8, Oracle>,
     /// What the latest transition is answered.
     answers: Vec<Result<Committed, CommitError>>,
     /// The commits that it sends.
     commits: Vec<Commit>,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Plain {
-    version: u64,
-    open: BTreeMap<TurnId, StagedTurn>,
-    sealed: Vec<SealedTurn>,
 }
 
 fn conversation_id(conversation: u8) -> ConversationId {
@@ -55,53 +48,13 @@ fn staged(turn: u8, at: u64) -> StagedTurn {
     StagedTurn { turn: OpenTurn::new(TurnId::new(format!("t{turn}")).unwrap()), last_event_at: RunningTime::new(at) }
 }
 
-fn commit_of(conversation: u8, version: u64, change: &Change) -> Commit {
-    let seal = |turn: &u8| staged(*turn, 0).turn.seal(&Done::because("stop"), EpochMillis::new(version));
+fn commit_of(conversation: u8, version: Version, change: &Change) -> Commit {
+    let seal = |turn: &u8| staged(*turn, 0).turn.seal(&Done::because("stop"), EpochMillis::new(version.0));
     Commit {
         conversation_id: conversation_id(conversation),
-        expected_version: Version(version + change.version_off_by),
+        expected_version: Version(version.0 + change.version_off_by),
         staged: change.staged.iter().map(|(turn, at)| staged(*turn, *at)).collect(),
         sealed: change.sealed.iter().map(seal).collect(),
-    }
-}
-
-impl Plain {
-    fn place(&self, id: &TurnId) -> Option<Ordinal> {
-        let at = self.sealed.iter().position(|turn| turn.metrics.turn_id == *id)?;
-        Some(Ordinal::after(at as u64))
-    }
-
-    fn apply(&mut self, commit: &Commit) -> Result<Committed, CommitError> {
-        let (expected, actual) = (commit.expected_version, Version(self.version));
-        if expected != actual {
-            return Err(CommitError::Conflict { expected, actual });
-        }
-        let mut outcomes = Vec::new();
-        let mut changed = false;
-        for staged in &commit.staged {
-            let id = staged.turn.id.clone();
-            let outcome = self.place(&id).map_or(TurnOutcome::Staged, TurnOutcome::Duplicate);
-            if outcome == TurnOutcome::Staged {
-                self.open.insert(id.clone(), staged.clone());
-                changed = true;
-            }
-            outcomes.push((id, outcome));
-        }
-        for turn in &commit.sealed {
-            let id = turn.metrics.turn_id.clone();
-            let outcome = if let Some(place) = self.place(&id) {
-                TurnOutcome::Duplicate(place)
-            } else {
-                self.open.remove(&id);
-                let latest = self.sealed.last().map_or(turn.sealed_at, |latest| latest.sealed_at);
-                self.sealed.push(SealedTurn { sealed_at: turn.sealed_at.max(latest), ..turn.clone() });
-                changed = true;
-                TurnOutcome::Sealed(Ordinal::after(self.sealed.len() as u64 - 1))
-            };
-            outcomes.push((id, outcome));
-        }
-        self.version += u64::from(changed);
-        Ok(Committed { version: Version(self.version), outcomes })
     }
 }
 
@@ -130,9 +83,9 @@ impl ReferenceStateMachine for Model {
         model.commits.clear();
         if let Transition::Commits(changes) = transition {
             for (conversation, change) in changes {
-                let plain = model.conversations.entry(*conversation).or_default();
-                let commit = commit_of(*conversation, plain.version, change);
-                model.answers.push(plain.apply(&commit));
+                let oracle = model.conversations.entry(*conversation).or_default();
+                let commit = commit_of(*conversation, oracle.version, change);
+                model.answers.push(oracle.apply(&commit));
                 model.commits.push(commit);
             }
         }
@@ -175,25 +128,25 @@ impl Opened {
 
     fn check(&self, model: &Model) {
         let mut old: Vec<(ConversationId, TurnId)> = Vec::new();
-        for (conversation, plain) in &model.conversations {
+        for (conversation, oracle) in &model.conversations {
             let id = conversation_id(*conversation);
             let mut state = self.engine.conversation_state(&id, &[]).unwrap();
             state.open_turns.sort_by(|a, b| a.turn.id.cmp(&b.turn.id));
-            let open_turns: Vec<_> = plain.open.values().cloned().collect();
+            let open_turns: Vec<_> = oracle.open.values().cloned().collect();
             assert_eq!(
                 state,
                 ConversationState {
-                    version: Version(plain.version),
-                    last_sealed_at: plain.sealed.last().map_or_else(EpochMillis::default, |turn| turn.sealed_at),
+                    version: oracle.version,
+                    last_sealed_at: oracle.sealed.last().map_or_else(EpochMillis::default, |turn| turn.sealed_at),
                     open_turns,
                     sealed_turns: vec![]
                 }
             );
             let range = TurnRange { conversation_id: id.clone(), after: 1, limit: 3 };
-            let turns = (0..).zip(&plain.sealed).map(|(at, turn)| turn.clone().at(Ordinal::after(at)));
-            assert_eq!(self.engine.turns(&range).unwrap(), turns.skip(1).take(3).collect::<Vec<_>>());
-            assert_eq!(self.engine.revision(&id).unwrap().sealed_turns, plain.sealed.len() as u64);
-            let old_here = plain.open.values().filter(|staged| staged.last_event_at < RunningTime::new(5));
+            let turns: Vec<_> = oracle.sealed.iter().skip(1).take(3).cloned().collect();
+            assert_eq!(self.engine.turns(&range).unwrap(), turns);
+            assert_eq!(self.engine.revision(&id).unwrap().sealed_turns, oracle.sealed.len() as u64);
+            let old_here = oracle.open.values().filter(|staged| staged.last_event_at < RunningTime::new(5));
             old.extend(old_here.map(|staged| (id.clone(), staged.turn.id.clone())));
         }
         let found = self.engine.stale_turns(RunningTime::new(5).into(), None, usize::MAX).unwrap();

@@ -4,9 +4,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::disk::Disk;
-use super::model::Model;
 use super::workload::Operation;
 use crate::settings::StoreSettings;
+use crate::store::oracle::Oracle;
 use crate::store::redb::writer::backoff::Backoff;
 use crate::store::redb::writer::{Step, Writer};
 use crate::store::{Commit, CommitError, Committed, OpenError, ReadError, RedbEngine, TurnOutcome, TurnRange};
@@ -36,7 +36,7 @@ pub(super) struct Client {
     disk: Disk,
     running: Option<(RedbEngine, Writer)>,
     /// What was acknowledged.
-    pub(super) models: BTreeMap<ConversationId, Model>,
+    pub(super) models: BTreeMap<ConversationId, Oracle>,
     /// What was sent and not answered, in the order sent.
     doubt: Vec<Commit>,
     sabotage: Sabotage,
@@ -240,7 +240,7 @@ impl Client {
         Ok(())
     }
 
-    fn read(&self, id: &ConversationId) -> Result<Model, ReadError> {
+    fn read(&self, id: &ConversationId) -> Result<Oracle, ReadError> {
         let engine = self.engine();
         let all = TurnRange { conversation_id: id.clone(), after: 0, limit: usize::MAX };
         let sealed = engine.turns(&all)?;
@@ -253,7 +253,7 @@ impl Client {
             )));
         }
         let open = state.open_turns.into_iter().map(|staged| (staged.turn.id.clone(), staged)).collect();
-        Ok(Model { version: state.version, sealed, open })
+        Ok(Oracle { version: state.version, sealed, open })
     }
 
     /// Sealed turns that are sent again must be known by their ordinals, and change nothing.
@@ -282,7 +282,7 @@ impl Client {
     }
 
     fn check_stale_turns(&self) -> Result<(), Broken> {
-        let of = |(id, model): (&ConversationId, &Model)| {
+        let of = |(id, model): (&ConversationId, &Oracle)| {
             model.open.keys().map(|turn| (id.clone(), turn.clone())).collect::<Vec<_>>()
         };
         let expected: BTreeSet<_> = self.models.iter().flat_map(of).collect();

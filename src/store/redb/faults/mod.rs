@@ -12,7 +12,6 @@ mod crash;
 mod damage;
 mod disk;
 mod failing;
-mod model;
 mod pieces;
 mod workload;
 

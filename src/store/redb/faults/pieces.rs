@@ -2,9 +2,9 @@
 
 use super::client::{Client, Sabotage};
 use super::disk::Disk;
-use super::model::Model;
 use super::workload::Operation;
 use crate::simulate::random::Random;
+use crate::store::oracle::Oracle;
 use crate::store::{Commit, StagedTurn};
 use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, RunningTime, TurnId};
 
@@ -12,7 +12,7 @@ use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, RunningTime, Turn
 const COMMITS: u64 = 10;
 
 /// The next commit: seals the turn that the last commit staged and a new one, and stages another.
-fn commit(nth: u64, model: &Model) -> Commit {
+fn commit(nth: u64, model: &Oracle) -> Commit {
     let turn = |name: &str, nth: u64| OpenTurn::new(TurnId::new(format!("{name}{nth}")).unwrap());
     let seal = |turn: OpenTurn| turn.seal(&Done::because("stop"), EpochMillis::new(nth + 1));
     let staged_before = nth.checked_sub(1).map(|before| turn("staged", before));
@@ -30,7 +30,7 @@ fn attack(steps: u64, crash_after: u64) -> bool {
     let disk = Disk::default();
     let mut client = Client::new(disk.clone(), Sabotage::None);
     client.start().unwrap();
-    let mut model = Model::default();
+    let mut model = Oracle::default();
     for nth in 0..COMMITS {
         let commit = commit(nth, &model);
         model.apply(&commit).unwrap();

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
-use super::model::Model;
 use crate::simulate::random::Random;
+use crate::store::oracle::Oracle;
 use crate::store::{Commit, StagedTurn, Version};
 use crate::turn::{
     ConversationId, Done, EpochMillis, OpenTurn, Progress, RunningTime, SealedTurn, StepId, TurnId, Usage,
@@ -37,7 +37,7 @@ impl Workload {
     }
 
     /// The next operation on a store that knows what `models` say.
-    pub(super) fn next(&mut self, models: &BTreeMap<ConversationId, Model>) -> Operation {
+    pub(super) fn next(&mut self, models: &BTreeMap<ConversationId, Oracle>) -> Operation {
         match self.random.below(24) {
             0 => Operation::CheckWrite,
             1 => Operation::Restart,
@@ -58,9 +58,9 @@ impl Workload {
         }
     }
 
-    fn commit(&mut self, models: &BTreeMap<ConversationId, Model>) -> Commit {
+    fn commit(&mut self, models: &BTreeMap<ConversationId, Oracle>) -> Commit {
         let id = ConversationId::new(self.random.pick(&CONVERSATIONS)).unwrap();
-        let blank = Model::default();
+        let blank = Oracle::default();
         let model = models.get(&id).unwrap_or(&blank);
         let mut commit =
             Commit { conversation_id: id, expected_version: model.version, staged: Vec::new(), sealed: Vec::new() };

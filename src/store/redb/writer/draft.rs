@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 use std::sync::Arc;
 
-use crate::store::contract::{Commit, CommitError, Committed, TurnOutcome, Version};
+use crate::store::contract::{Commit, CommitError, Committed, Version};
 use crate::store::redb::journal::entry::Entry;
 use crate::store::redb::memtable::Memtable;
 use crate::store::redb::memtable::piece::Change;
@@ -12,6 +12,7 @@ use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::record::conversation::Conversation;
 use crate::store::redb::tables::record::{self};
+use crate::store::rule::{Decision, Head, decide};
 use crate::turn::{ConversationId, EpochMillis, Ordinal, SealedTurn, TurnId, Usage};
 
 /// The commits so far of one transaction. Nothing of it is seen by anyone before it is durable.
@@ -20,6 +21,8 @@ pub(crate) struct Draft<'a> {
     tables: &'a ReadTables,
     conversations: HashMap<ConversationId, Drafted>,
     entries: Vec<Entry>,
+    /// Which turns of the present commit are sealed. Kept from commit to commit for its memory alone.
+    looked_up: Vec<Option<Ordinal>>,
 }
 
 /// A conversation as the commits so far leave it.
@@ -32,7 +35,7 @@ struct Drafted {
 
 impl<'a> Draft<'a> {
     pub(crate) fn new(memtable: &'a Memtable, tables: &'a ReadTables) -> Self {
-        Self { memtable, tables, conversations: HashMap::new(), entries: Vec::new() }
+        Self { memtable, tables, conversations: HashMap::new(), entries: Vec::new(), looked_up: Vec::new() }
     }
 
     /// What is to be made durable, and then taken into the memtable.
@@ -51,45 +54,38 @@ impl<'a> Draft<'a> {
                 loaded => slot.insert(loaded?),
             },
         };
-        let actual = drafted.conversation.version;
-        if actual != commit.expected_version {
-            return Ok(Err(CommitError::Conflict { expected: commit.expected_version, actual }));
+        let head = drafted.head();
+        if let Err(conflict) = head.check(commit.expected_version) {
+            return Ok(Err(conflict.into()));
         }
-
-        let mut outcomes = Vec::with_capacity(commit.staged.len() + commit.sealed.len());
-        let (mut staged, mut sealed) = (Vec::new(), Vec::new());
-        for turn in &commit.staged {
-            let turn_id = &turn.turn.id;
-            let outcome = if let Some(ordinal) = drafted.ordinal_of(memtable, tables, turn_id)? {
-                TurnOutcome::Duplicate(ordinal)
-            } else {
-                staged.push(Arc::from(record::encode_staged(turn)?));
-                TurnOutcome::Staged
-            };
-            outcomes.push((turn_id.clone(), outcome));
+        self.looked_up.clear();
+        for turn_id in commit.turn_ids() {
+            self.looked_up.push(drafted.ordinal_of(memtable, tables, turn_id)?);
         }
-        for turn in &commit.sealed {
-            let turn_id = &turn.metrics.turn_id;
-            let outcome = if let Some(ordinal) = drafted.ordinal_of(memtable, tables, turn_id)? {
-                TurnOutcome::Duplicate(ordinal)
-            } else {
-                let (ordinal, sealed_at) = drafted.seal(turn);
-                sealed.push(if sealed_at == turn.sealed_at {
-                    Arc::from(record::encode_sealed(turn)?)
-                } else {
-                    Arc::from(record::encode_sealed(&SealedTurn { sealed_at, ..turn.clone() })?)
-                });
-                TurnOutcome::Sealed(ordinal)
-            };
-            outcomes.push((turn_id.clone(), outcome));
-        }
-        if !staged.is_empty() || !sealed.is_empty() {
-            drafted.conversation.version = Version(actual.0 + 1);
+        let decision = match decide(&head, &self.looked_up, commit) {
+            Ok(decision) => decision,
+            Err(conflict) => return Ok(Err(conflict.into())),
+        };
+        if decision.changes {
+            let encoded = |turn| -> Result<Arc<[u8]>, Failure> { Ok(record::encode_staged(turn)?.into()) };
+            let staged = decision.staged(commit).map(encoded).collect::<Result<_, _>>()?;
+            let encoded = |(turn, _, sealed_at)| encode_sealed_at(turn, sealed_at);
+            let sealed = decision.sealed(commit).map(encoded).collect::<Result<_, _>>()?;
+            drafted.take(&decision, commit);
             let (conversation, key) = (drafted.conversation.clone(), drafted.key);
             self.entries.push(Entry { conversation, key, sealed, staged });
         }
-        Ok(Ok(Committed { version: drafted.conversation.version, outcomes }))
+        Ok(Ok(decision.into_committed()))
     }
+}
+
+fn encode_sealed_at(turn: &SealedTurn, sealed_at: EpochMillis) -> Result<Arc<[u8]>, Failure> {
+    let record = if sealed_at == turn.sealed_at {
+        record::encode_sealed(turn)?
+    } else {
+        record::encode_sealed(&SealedTurn { sealed_at, ..turn.clone() })?
+    };
+    Ok(record.into())
 }
 
 impl Drafted {
@@ -128,14 +124,20 @@ impl Drafted {
         }
     }
 
-    /// Assigns the turn its ordinal and its sealing moment, which is never before that of the turn before it.
-    fn seal(&mut self, turn: &SealedTurn) -> (Ordinal, EpochMillis) {
+    fn head(&self) -> Head {
+        let Conversation { version, sealed_turns, last_sealed_at, .. } = self.conversation;
+        Head { version, sealed_turns, last_sealed_at }
+    }
+
+    /// Makes the decision what the next commits of the transaction stand on.
+    fn take(&mut self, decision: &Decision, commit: &Commit) {
+        let Head { version, sealed_turns, last_sealed_at } = decision.head;
         let conversation = &mut self.conversation;
-        let ordinal = Ordinal::after(conversation.sealed_turns);
-        self.sealed.insert(turn.metrics.turn_id.clone(), ordinal);
-        conversation.sealed_turns = ordinal.get();
-        conversation.last_sealed_at = conversation.last_sealed_at.max(turn.sealed_at);
-        conversation.total_usage = conversation.total_usage.saturating_add(turn.metrics.usage);
-        (ordinal, conversation.last_sealed_at)
+        (conversation.version, conversation.sealed_turns) = (version, sealed_turns);
+        conversation.last_sealed_at = last_sealed_at;
+        for (turn, ordinal, _) in decision.sealed(commit) {
+            conversation.total_usage = conversation.total_usage.saturating_add(turn.metrics.usage);
+            self.sealed.insert(turn.metrics.turn_id.clone(), ordinal);
+        }
     }
 }

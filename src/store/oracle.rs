@@ -1,17 +1,22 @@
+//! The one oracle of the tests: what a commit does, said as plainly as it can be and apart from the commit rule.
+//!
+//! It keeps whole turns and looks at them, where the rule has counters and look-ups. Nothing of it may be built on
+//! [`rule`](super::rule), which is tested against it, as the engine is.
+
 use std::collections::BTreeMap;
 
-use crate::store::{Commit, CommitError, Committed, StagedTurn, TurnOutcome, Version};
+use super::{Commit, CommitError, Committed, StagedTurn, TurnOutcome, Version};
 use crate::turn::{Ordinal, StoredTurn, TurnId};
 
-/// What the store must know of a conversation, as plainly as it can be said.
+/// What a store must know of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Model {
+pub(super) struct Oracle {
     pub(super) version: Version,
     pub(super) sealed: Vec<StoredTurn>,
     pub(super) open: BTreeMap<TurnId, StagedTurn>,
 }
 
-impl Model {
+impl Oracle {
     pub(super) fn ordinal_of(&self, turn_id: &TurnId) -> Option<Ordinal> {
         self.sealed.iter().find(|turn| turn.metrics.turn_id == *turn_id).map(|turn| turn.ordinal)
     }

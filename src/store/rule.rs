@@ -1,0 +1,338 @@
+//! The commit rule: what a commit does to its conversation. Pure, so that every engine follows it and none repeats it.
+//!
+//! An engine looks up which turns of the commit are sealed, calls [`decide`], and makes the decision durable. Nobody else
+//! may change the conversation in between.
+//!
+//! The turns of a commit are taken one after the other: first the staged ones, then the sealed ones, each in the order
+//! given. So a turn may stand in a commit more than once. If it is staged twice, the latter state stays. If it is staged
+//! and sealed, it is sealed. If it is sealed twice, the second time is a duplicate.
+
+use std::collections::HashMap;
+
+use super::contract::{Commit, CommitError, Committed, StagedTurn, TurnOutcome, Version};
+use crate::turn::{EpochMillis, Ordinal, SealedTurn, TurnId};
+
+/// What the rule needs to know of a conversation. The default is a conversation that nobody has committed to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Head {
+    /// The conversation's version.
+    pub(crate) version: Version,
+    /// The number of its sealed turns: the ordinal of the latest one.
+    pub(crate) sealed_turns: u64,
+    /// When its latest turn was sealed; 1970 if none is.
+    pub(crate) last_sealed_at: EpochMillis,
+}
+
+impl Head {
+    /// Refuses a commit that expects another version. [`decide`] does the same; an engine that calls this first saves
+    /// the look-ups of a commit that is refused.
+    pub(crate) fn check(&self, expected: Version) -> Result<(), Conflict> {
+        if expected == self.version { Ok(()) } else { Err(Conflict { expected, actual: self.version }) }
+    }
+}
+
+/// The commit was made from another version. It changes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Conflict {
+    /// The version that the commit expected.
+    pub(crate) expected: Version,
+    /// The version that the conversation has.
+    pub(crate) actual: Version,
+}
+
+impl From<Conflict> for CommitError {
+    fn from(Conflict { expected, actual }: Conflict) -> Self {
+        Self::Conflict { expected, actual }
+    }
+}
+
+/// What a commit changes, and how it is answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Decision {
+    /// The conversation after the commit.
+    pub(crate) head: Head,
+    /// Whether anything changes. If not, there is nothing to write.
+    pub(crate) changes: bool,
+    /// What becomes of each turn of the commit: the staged ones, then the sealed ones.
+    outcomes: Vec<(TurnId, TurnOutcome)>,
+    /// When each of the newly sealed turns is sealed: never before the turn that precedes it in the conversation.
+    sealed_at: Vec<EpochMillis>,
+}
+
+impl Decision {
+    /// The open turns to write. A turn that stands here twice is to be kept as it is the second time.
+    pub(crate) fn staged<'a>(&'a self, commit: &'a Commit) -> impl Iterator<Item = &'a StagedTurn> {
+        let turns = commit.staged.iter().zip(&self.outcomes);
+        turns.filter_map(|(turn, (_, outcome))| matches!(outcome, TurnOutcome::Staged).then_some(turn))
+    }
+
+    /// The turns to seal, in order, each with its ordinal and the moment at which it is sealed. They are open no more,
+    /// including those that this commit has staged.
+    pub(crate) fn sealed<'a>(
+        &'a self,
+        commit: &'a Commit,
+    ) -> impl Iterator<Item = (&'a SealedTurn, Ordinal, EpochMillis)> {
+        let outcomes = self.outcomes.iter().skip(commit.staged.len());
+        let new = commit.sealed.iter().zip(outcomes).filter_map(|(turn, (_, outcome))| match outcome {
+            TurnOutcome::Sealed(ordinal) => Some((turn, *ordinal)),
+            TurnOutcome::Staged | TurnOutcome::Duplicate(_) => None,
+        });
+        new.zip(&self.sealed_at).map(|((turn, ordinal), sealed_at)| (turn, ordinal, *sealed_at))
+    }
+
+    /// The answer, once the decision is durable.
+    pub(crate) fn into_committed(self) -> Committed {
+        Committed { version: self.head.version, outcomes: self.outcomes }
+    }
+}
+
+impl Commit {
+    /// The ids of its turns in the order in which the rule takes them: the staged ones, then the sealed ones.
+    pub(crate) fn turn_ids(&self) -> impl Iterator<Item = &TurnId> {
+        let sealed = self.sealed.iter().map(|turn| &turn.metrics.turn_id);
+        self.staged.iter().map(|staged| &staged.turn.id).chain(sealed)
+    }
+}
+
+/// Decides what `commit` does to the conversation.
+///
+/// `sealed` has an entry for each of [`Commit::turn_ids`]: the ordinal of the turn if it was sealed before this commit.
+pub(crate) fn decide(head: &Head, sealed: &[Option<Ordinal>], commit: &Commit) -> Result<Decision, Conflict> {
+    debug_assert_eq!(sealed.len(), commit.turn_ids().count(), "each turn has been looked up");
+    head.check(commit.expected_version)?;
+    let mut head = *head;
+    let mut sealed = sealed.iter().copied();
+    let mut outcomes = Vec::with_capacity(sealed.len());
+    for staged in &commit.staged {
+        let outcome = sealed.next().flatten().map_or(TurnOutcome::Staged, TurnOutcome::Duplicate);
+        outcomes.push((staged.turn.id.clone(), outcome));
+    }
+    let mut sealed_at = Vec::new();
+    // Most commits seal a single turn, which needs no map.
+    let may_repeat = commit.sealed.len() > 1;
+    let mut sealed_here: HashMap<&TurnId, Ordinal> = HashMap::new();
+    for turn in &commit.sealed {
+        let id = &turn.metrics.turn_id;
+        let outcome = if let Some(ordinal) = sealed.next().flatten().or_else(|| sealed_here.get(id).copied()) {
+            TurnOutcome::Duplicate(ordinal)
+        } else {
+            let ordinal = Ordinal::after(head.sealed_turns);
+            head.sealed_turns = ordinal.get();
+            head.last_sealed_at = head.last_sealed_at.max(turn.sealed_at);
+            sealed_at.push(head.last_sealed_at);
+            if may_repeat {
+                sealed_here.insert(id, ordinal);
+            }
+            TurnOutcome::Sealed(ordinal)
+        };
+        outcomes.push((id.clone(), outcome));
+    }
+    let changes = outcomes.iter().any(|(_, outcome)| !matches!(outcome, TurnOutcome::Duplicate(_)));
+    head.version.0 += u64::from(changes);
+    Ok(Decision { head, changes, outcomes, sealed_at })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{HashMap, HashSet};
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::store::oracle::Oracle;
+    use crate::turn::{ConversationId, Done, OpenTurn, RunningTime, StoredTurn};
+
+    /// A conversation that does what the decisions say, and nothing else.
+    #[derive(Debug, Clone, PartialEq, Eq, Default)]
+    struct Conversation {
+        head: Head,
+        open: HashMap<TurnId, StagedTurn>,
+        sealed: Vec<StoredTurn>,
+    }
+
+    impl Conversation {
+        fn ordinal_of(&self, id: &TurnId) -> Option<Ordinal> {
+            self.sealed.iter().find(|turn| turn.metrics.turn_id == *id).map(|turn| turn.ordinal)
+        }
+
+        fn decide(&self, commit: &Commit) -> Result<Decision, Conflict> {
+            let sealed: Vec<_> = commit.turn_ids().map(|id| self.ordinal_of(id)).collect();
+            decide(&self.head, &sealed, commit)
+        }
+
+        fn commit(&mut self, commit: &Commit) -> Result<Committed, CommitError> {
+            let decision = self.decide(commit)?;
+            for staged in decision.staged(commit) {
+                self.open.insert(staged.turn.id.clone(), staged.clone());
+            }
+            for (turn, ordinal, sealed_at) in decision.sealed(commit) {
+                self.open.remove(&turn.metrics.turn_id);
+                self.sealed.push(SealedTurn { sealed_at, ..turn.clone() }.at(ordinal));
+            }
+            self.head = decision.head;
+            Ok(decision.into_committed())
+        }
+
+        /// Commits from the version that the conversation has.
+        fn commit_next(&mut self, mut commit: Commit) -> Committed {
+            commit.expected_version = self.head.version;
+            self.commit(&commit).unwrap()
+        }
+    }
+
+    fn staged(turn: u8, at: u64) -> StagedTurn {
+        let turn = OpenTurn::new(TurnId::new(format!("t{turn}")).unwrap());
+        StagedTurn { turn, last_event_at: RunningTime::new(at) }
+    }
+
+    fn sealed(turn: u8, at: u64) -> SealedTurn {
+        staged(turn, 0).turn.seal(&Done::because("stop"), EpochMillis::new(at))
+    }
+
+    fn commit_of(version: u64, staged: Vec<StagedTurn>, sealed: Vec<SealedTurn>) -> Commit {
+        let conversation_id = ConversationId::new("c").unwrap();
+        Commit { conversation_id, expected_version: Version(version), staged, sealed }
+    }
+
+    /// A commit of few turns, so that many of them come again, in the same commit or in another.
+    fn commit() -> impl Strategy<Value = Commit> {
+        let turns = || vec((0..6_u8, 0..9_u64), 0..4);
+        (turns(), turns()).prop_map(|(open, ended)| {
+            let open = open.into_iter().map(|(turn, at)| staged(turn, at));
+            commit_of(0, open.collect(), ended.into_iter().map(|(turn, at)| sealed(turn, at)).collect())
+        })
+    }
+
+    /// A conversation after some commits.
+    fn conversation() -> impl Strategy<Value = Conversation> {
+        vec(commit(), 0..5).prop_map(|commits| {
+            let mut conversation = Conversation::default();
+            for commit in commits {
+                conversation.commit_next(commit);
+            }
+            conversation
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_rule_does_what_the_oracle_does(commits in vec((commit(), prop_oneof![5 => Just(0), 1 => 1..3_u64]), 0..9)) {
+            let (mut conversation, mut oracle) = (Conversation::default(), Oracle::default());
+            for (mut commit, off) in commits {
+                commit.expected_version = Version(oracle.version.0 + off);
+                prop_assert_eq!(conversation.commit(&commit), oracle.apply(&commit));
+                prop_assert_eq!(conversation.head.version, oracle.version);
+                prop_assert_eq!(&conversation.sealed, &oracle.sealed);
+                let open: HashMap<_, _> = oracle.open.clone().into_iter().collect();
+                prop_assert_eq!(&conversation.open, &open);
+            }
+        }
+
+        #[test]
+        fn ordinals_have_no_gap_and_each_turn_has_one(mut conversation in conversation(), commit in commit()) {
+            conversation.commit_next(commit);
+            let ordinals: Vec<_> = conversation.sealed.iter().map(|turn| turn.ordinal.get()).collect();
+            prop_assert_eq!(ordinals, (1..=conversation.head.sealed_turns).collect::<Vec<_>>());
+            let turns: HashSet<_> = conversation.sealed.iter().map(|turn| &turn.metrics.turn_id).collect();
+            prop_assert_eq!(turns.len(), conversation.sealed.len());
+            prop_assert!(turns.iter().all(|id| !conversation.open.contains_key(*id)), "a sealed turn is open");
+        }
+
+        #[test]
+        fn a_sealing_that_is_sent_again_changes_nothing_and_is_told_the_same_ordinals(
+            mut conversation in conversation(),
+            mut commit in commit(),
+        ) {
+            commit.staged.clear();
+            conversation.commit_next(commit.clone());
+            let before = conversation.clone();
+            let again = conversation.commit_next(commit);
+            prop_assert_eq!(&conversation, &before);
+            for (id, outcome) in again.outcomes {
+                prop_assert_eq!(Some(outcome), before.ordinal_of(&id).map(TurnOutcome::Duplicate));
+            }
+        }
+
+        #[test]
+        fn the_version_rises_by_one_if_anything_changes_and_only_then(
+            mut conversation in conversation(),
+            commit in commit(),
+        ) {
+            let before = conversation.clone();
+            let commit = Commit { expected_version: before.head.version, ..commit };
+            let changes = conversation.decide(&commit).unwrap().changes;
+            let committed = conversation.commit(&commit).unwrap();
+            let is_new = |(_, outcome): &(TurnId, TurnOutcome)| !matches!(outcome, TurnOutcome::Duplicate(_));
+            prop_assert_eq!(changes, committed.outcomes.iter().any(is_new));
+            prop_assert_eq!(conversation.head.version.0, before.head.version.0 + u64::from(changes));
+            prop_assert!(changes || conversation == before);
+        }
+
+        #[test]
+        fn the_moment_of_sealing_never_falls_and_is_never_before_the_turns_own(
+            mut conversation in conversation(),
+            commit in commit(),
+        ) {
+            let before = conversation.sealed.len();
+            conversation.commit_next(commit.clone());
+            prop_assert!(conversation.sealed.is_sorted_by_key(|turn| turn.sealed_at));
+            let last = conversation.sealed.last().map_or_else(EpochMillis::default, |turn| turn.sealed_at);
+            prop_assert_eq!(conversation.head.last_sealed_at, last);
+            for turn in &conversation.sealed[before..] {
+                let sent = commit.sealed.iter().find(|sent| sent.metrics.turn_id == turn.metrics.turn_id);
+                prop_assert!(sent.is_some_and(|sent| sent.sealed_at <= turn.sealed_at));
+            }
+        }
+
+        #[test]
+        fn a_commit_in_two_parts_does_what_the_whole_does(
+            conversation in conversation(),
+            whole in commit(),
+            at in any::<prop::sample::Index>(),
+        ) {
+            let at = at.index(whole.turn_ids().count() + 1);
+            let (mut first, mut second) = (whole.clone(), whole.clone());
+            second.staged = first.staged.split_off(at.min(first.staged.len()));
+            second.sealed = first.sealed.split_off(at.saturating_sub(whole.staged.len()));
+            let (mut at_once, mut in_parts) = (conversation.clone(), conversation);
+            let answer = at_once.commit_next(whole);
+            let answers = [in_parts.commit_next(first), in_parts.commit_next(second)];
+            prop_assert_eq!(answer.outcomes, answers.map(|answer| answer.outcomes).concat());
+            in_parts.head.version = at_once.head.version;
+            prop_assert_eq!(in_parts, at_once);
+        }
+
+        #[test]
+        fn a_commit_from_another_version_is_a_conflict_whatever_it_has(
+            conversation in conversation(),
+            commit in commit(),
+            expected in 0..9_u64,
+        ) {
+            let (expected, actual) = (Version(expected), conversation.head.version);
+            let decided = conversation.decide(&Commit { expected_version: expected, ..commit });
+            prop_assert_eq!(decided.err(), (expected != actual).then_some(Conflict { expected, actual }));
+        }
+    }
+
+    #[test]
+    fn a_turn_that_stands_in_a_commit_more_than_once_is_taken_in_order() {
+        let commit = commit_of(0, vec![staged(1, 5), staged(2, 6), staged(2, 7)], vec![sealed(1, 9), sealed(1, 8)]);
+        let mut conversation = Conversation::default();
+        let committed = conversation.commit(&commit).unwrap();
+        let one = Ordinal::after(0);
+        let outcomes: Vec<_> = committed.outcomes.iter().map(|(id, outcome)| (id.as_str(), *outcome)).collect();
+        assert_eq!(
+            outcomes,
+            [
+                ("t1", TurnOutcome::Staged),
+                ("t2", TurnOutcome::Staged),
+                ("t2", TurnOutcome::Staged),
+                ("t1", TurnOutcome::Sealed(one)),
+                ("t1", TurnOutcome::Duplicate(one))
+            ]
+        );
+        assert_eq!(conversation.sealed, [sealed(1, 9).at(one)]);
+        assert_eq!(conversation.open.into_values().collect::<Vec<_>>(), [staged(2, 7)]);
+    }
+}
