@@ -99,6 +99,8 @@
 //!
 //! A room uses only those before it.
 
+#[cfg(test)]
+pub(crate) mod conformance;
 mod contract;
 #[cfg(test)]
 mod oracle;

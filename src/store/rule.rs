@@ -40,9 +40,10 @@ pub(crate) struct Conflict {
     pub(crate) actual: Version,
 }
 
-impl From<Conflict> for CommitError {
-    fn from(Conflict { expected, actual }: Conflict) -> Self {
-        Self::Conflict { expected, actual }
+impl Conflict {
+    /// How the commit is answered.
+    pub(crate) fn into_error(self) -> CommitError {
+        CommitError::Conflict { expected: self.expected, actual: self.actual }
     }
 }
 
@@ -162,7 +163,7 @@ mod tests {
         }
 
         fn commit(&mut self, commit: &Commit) -> Result<Committed, CommitError> {
-            let decision = self.decide(commit)?;
+            let decision = self.decide(commit).map_err(Conflict::into_error)?;
             for staged in decision.staged(commit) {
                 self.open.insert(staged.turn.id.clone(), staged.clone());
             }

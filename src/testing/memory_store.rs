@@ -2,10 +2,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::future::ready;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use uuid::Uuid;
+
 use super::Probe;
-use crate::actors::{ListStaleTurns, ListTurns, OpenConversation, StoreRecipients};
-use crate::store::rule::{Head, decide};
-use crate::store::{Commit, CommitError, Committed, ConversationState, StagedTurn, StaleTurn, TurnRange};
+use crate::actors::{FindRevision, ListStaleTurns, ListTurns, OpenConversation, StoreRecipients};
+use crate::store::rule::{Conflict, Head, decide};
+use crate::store::{Commit, CommitError, Committed, ConversationState, Revision, StagedTurn, StaleTurn, TurnRange};
 use crate::turn::{ConversationId, Ordinal, SealedTurn, StoredTurn, TurnId};
 
 /// A store in a few lines, which keeps what a store promises and nothing on a disk. Clones are the same store.
@@ -28,8 +30,18 @@ use crate::turn::{ConversationId, Ordinal, SealedTurn, StoredTurn, TurnId};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// # }).unwrap();
 /// ```
-#[derive(Debug, Clone, Default)]
-pub struct MemoryStore(Arc<Mutex<BTreeMap<ConversationId, Kept>>>);
+#[derive(Debug, Clone)]
+pub struct MemoryStore {
+    id: Uuid,
+    conversations: Arc<Mutex<BTreeMap<ConversationId, Kept>>>,
+}
+
+/// A new store that holds nothing.
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self { id: Uuid::new_v4(), conversations: Arc::default() }
+    }
+}
 
 /// One conversation.
 #[derive(Debug, Default)]
@@ -47,7 +59,7 @@ impl Kept {
 
 impl MemoryStore {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ConversationId, Kept>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.conversations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is known of a conversation, and which of these turns are sealed.
@@ -66,7 +78,7 @@ impl MemoryStore {
         let mut conversations = self.lock();
         let kept = conversations.entry(commit.conversation_id.clone()).or_default();
         let sealed: Vec<_> = commit.turn_ids().map(|id| kept.ordinal_of(id)).collect();
-        let decision = decide(&kept.head, &sealed, &commit)?;
+        let decision = decide(&kept.head, &sealed, &commit).map_err(Conflict::into_error)?;
         for staged in decision.staged(&commit) {
             kept.open.insert(staged.turn.id.clone(), staged.clone());
         }
@@ -88,6 +100,12 @@ impl MemoryStore {
     /// Every sealed turn of the conversation of this id, in order.
     pub fn all_turns(&self, conversation_id: &str) -> Vec<StoredTurn> {
         self.lock().get(conversation_id).map_or_else(Vec::new, |kept| kept.sealed.clone())
+    }
+
+    /// What a conversation's sealed turns are right now.
+    pub fn revision(&self, id: &ConversationId) -> Revision {
+        let sealed_turns = self.lock().get(id).map_or(0, |kept| kept.head.sealed_turns);
+        Revision { store_id: self.id, sealed_turns }
     }
 
     /// Stale turns.
@@ -123,6 +141,12 @@ impl MemoryStore {
         Probe::start(move |ListTurns(range)| ready(Ok(store.turns(&range))))
     }
 
+    /// A probe that finds revisions in this store.
+    pub fn revisions(&self) -> Probe<FindRevision> {
+        let store = self.clone();
+        Probe::start(move |find: FindRevision| ready(Ok(store.revision(&find.conversation_id))))
+    }
+
     /// A probe that looks for stale turns in this store.
     pub fn stale_lists(&self) -> Probe<ListStaleTurns> {
         let store = self.clone();
@@ -133,4 +157,39 @@ impl MemoryStore {
     pub fn recipients(&self) -> StoreRecipients {
         StoreRecipients { open: self.opens().recipient(), commit: self.commits().recipient() }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::StaleBefore;
+    use crate::store::conformance::{StoreUnderTest, conformance};
+
+    impl StoreUnderTest for MemoryStore {
+        fn commit(&self, commit: Commit) -> impl Future<Output = Result<Committed, CommitError>> + 'static {
+            ready(MemoryStore::commit(self, commit))
+        }
+
+        async fn open(&self, id: &ConversationId, turn_ids: &[TurnId]) -> ConversationState {
+            self.conversation_state(id, turn_ids)
+        }
+
+        async fn turns(&self, range: &TurnRange) -> Vec<StoredTurn> {
+            MemoryStore::turns(self, range)
+        }
+
+        async fn stale_turns(&self, before: StaleBefore, after: Option<&StaleTurn>, limit: usize) -> Vec<StaleTurn> {
+            MemoryStore::stale_turns(self, &ListStaleTurns { before, after: after.cloned(), limit })
+        }
+
+        async fn revision(&self, id: &ConversationId) -> Revision {
+            MemoryStore::revision(self, id)
+        }
+    }
+
+    async fn open() -> (MemoryStore, ()) {
+        (MemoryStore::default(), ())
+    }
+
+    conformance!(open);
 }

@@ -20,6 +20,8 @@
 //! keep the same promises; `faults` attacks these with crashes, failing disks and damage.
 
 pub(super) mod checkpoint;
+#[cfg(test)]
+mod conformance_tests;
 pub(super) mod engine;
 #[cfg(test)]
 mod faults;

@@ -1,4 +1,4 @@
-//! Tests of the store as it is asked: they know no key and no table.
+//! Tests of the embedded engine beside the conformance suite, above all of its files. They know no key and no table.
 
 use std::fs;
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::writer::backoff::Backoff;
 use crate::settings::StoreSettings;
 use crate::store::{
-    Commit, CommitError, Committed, ConversationState, Location, OpenError, ReadError, RedbEngine, Revision,
-    StagedTurn, StaleBefore, StaleTurn, StoreSizes, TurnOutcome, TurnRange, Version, WriterState, check,
+    Commit, CommitError, Committed, Location, OpenError, ReadError, RedbEngine, StagedTurn, StoreSizes, TurnOutcome,
+    TurnRange, Version, WriterState, check,
 };
 use crate::turn::{
     ConversationId, Done, EpochMillis, OpenTurn, Progress, RunningTime, StepId, StoredTurn, TurnId, TurnLabels, Usage,
@@ -58,135 +58,6 @@ fn in_memory() -> RedbEngine {
 
 fn in_directory(directory: &std::path::Path) -> Result<RedbEngine, OpenError> {
     RedbEngine::open(Location::Directory(directory.to_owned()), &StoreSettings::default())
-}
-
-#[tokio::test]
-async fn sealed_turns_get_ordinals_without_gaps_in_append_order_per_conversation() {
-    let store = in_memory();
-    let first = store.commit(commit("a", 0, &[], &["x", "y"])).await.unwrap();
-    assert_eq!(outcomes(&first), [("x", TurnOutcome::Sealed(at(1))), ("y", TurnOutcome::Sealed(at(2)))]);
-    store.commit(commit("b", 0, &[], &["x"])).await.unwrap();
-    store.commit(commit("a", 1, &[], &["w"])).await.unwrap();
-
-    assert_eq!(ids(&all(&store, "a")), [(1, "x"), (2, "y"), (3, "w")]);
-    assert_eq!(ids(&all(&store, "b")), [(1, "x")]);
-    assert_eq!(all(&store, "a")[0], sealed("x").at(at(1)));
-}
-
-#[tokio::test]
-async fn a_turn_is_sealed_once_whatever_comes_later() {
-    let store = in_memory();
-    store.commit(commit("c", 0, &[], &["x"])).await.unwrap();
-    let late = Commit { sealed: vec![sealed("x"), sealed("y"), sealed("y")], ..commit("c", 1, &["x"], &[]) };
-    let late = store.commit(late).await.unwrap();
-    let duplicate = TurnOutcome::Duplicate(at(1));
-    assert_eq!(
-        outcomes(&late),
-        [("x", duplicate), ("x", duplicate), ("y", TurnOutcome::Sealed(at(2))), ("y", TurnOutcome::Duplicate(at(2)))]
-    );
-    assert_eq!(ids(&all(&store, "c")), [(1, "x"), (2, "y")]);
-    let state = store.conversation_state(&conversation("c"), &[]).unwrap();
-    assert_eq!(state.open_turns, [], "a late event opens nothing");
-}
-
-#[tokio::test]
-async fn the_version_rises_with_each_change_and_only_then() {
-    let store = in_memory();
-    assert_eq!(store.commit(commit("c", 0, &["x"], &[])).await.unwrap().version, Version(1));
-    assert_eq!(store.commit(commit("c", 1, &[], &["x"])).await.unwrap().version, Version(2));
-    assert_eq!(store.commit(commit("c", 2, &["x"], &["x"])).await.unwrap().version, Version(2), "nothing changed");
-}
-
-#[tokio::test]
-async fn a_commit_from_another_version_is_a_conflict_and_changes_nothing() {
-    let store = in_memory();
-    store.commit(commit("c", 0, &["x"], &[])).await.unwrap();
-    let conflict = store.commit(commit("c", 0, &["y"], &["x"])).await.unwrap_err();
-    assert_eq!(conflict, CommitError::Conflict { expected: Version(0), actual: Version(1) });
-    let state = store.conversation_state(&conversation("c"), &[]).unwrap();
-    let open_turns = vec![open("x", 5)];
-    assert_eq!(state, ConversationState { version: Version(1), open_turns, ..ConversationState::default() });
-    assert_eq!(all(&store, "c"), []);
-}
-
-#[tokio::test]
-async fn open_turns_are_kept_until_they_are_sealed() {
-    let store = in_memory();
-    store.commit(commit("c", 0, &["x", "y"], &[])).await.unwrap();
-    store.commit(commit("d", 0, &["z"], &[])).await.unwrap();
-    store.commit(commit("c", 1, &[], &["x"])).await.unwrap();
-    let state = store.conversation_state(&conversation("c"), &[]).unwrap();
-    let (last_sealed_at, open_turns) = (EpochMillis::new(7), vec![open("y", 5)]);
-    let expected = ConversationState { version: Version(2), last_sealed_at, open_turns, sealed_turns: vec![] };
-    assert_eq!(state, expected);
-    assert_eq!(store.conversation_state(&conversation("?"), &[]).unwrap(), ConversationState::default());
-}
-
-#[tokio::test]
-async fn a_conversation_is_told_which_of_some_turns_are_sealed() {
-    let store = in_memory();
-    store.commit(commit("c", 0, &["open"], &["x", "y"])).await.unwrap();
-    store.commit(commit("d", 0, &[], &["z"])).await.unwrap();
-    let asked = ["y", "open", "z", "?"].map(|id| TurnId::new(id).unwrap());
-    let state = store.conversation_state(&conversation("c"), &asked).unwrap();
-    assert_eq!(state.sealed_turns, [(asked[0].clone(), at(2))]);
-}
-
-#[tokio::test]
-async fn a_range_is_after_an_ordinal_and_up_to_a_limit() {
-    let store = in_memory();
-    store.commit(commit("c", 0, &[], &["a", "b", "c", "d"])).await.unwrap();
-    let range = |after, limit| {
-        let turns = store.turns(&TurnRange { conversation_id: conversation("c"), after, limit }).unwrap();
-        turns.iter().map(|turn| turn.ordinal.get()).collect::<Vec<_>>()
-    };
-    assert_eq!(range(0, 2), [1, 2]);
-    assert_eq!(range(2, 10), [3, 4]);
-    assert_eq!(range(4, 10), [0; 0]);
-    assert_eq!(range(u64::MAX, 10), [0; 0]);
-}
-
-#[tokio::test]
-async fn a_revision_changes_with_the_sealed_turns_and_differs_between_stores() {
-    let store = in_memory();
-    let revision = |store: &RedbEngine| store.revision(&conversation("c")).unwrap();
-    let before = revision(&store);
-    store.commit(commit("c", 0, &["x"], &[])).await.unwrap();
-    assert_eq!(revision(&store), before, "an open turn is none of it");
-    store.commit(commit("c", 1, &[], &["x"])).await.unwrap();
-    assert_eq!(revision(&store), Revision { sealed_turns: 1, ..before });
-    assert_ne!(revision(&in_memory()), before);
-}
-
-#[tokio::test]
-async fn stale_turns_are_those_whose_latest_event_came_before() {
-    let store = in_memory();
-    let staged = vec![open("old", 10), open("new", 20)];
-    store.commit(Commit { staged, ..commit("c", 0, &[], &[]) }).await.unwrap();
-    let stale = |since, limit| store.stale_turns(RunningTime::new(since).into(), None, limit).unwrap();
-    let old = StaleTurn { conversation_id: conversation("c"), turn_id: TurnId::new("old").unwrap() };
-    assert_eq!(stale(10, 9), []);
-    assert_eq!(stale(11, 9), [old]);
-    assert_eq!(stale(21, 9).len(), 2);
-    let first = stale(21, 1);
-    let rest = store.stale_turns(RunningTime::new(21).into(), first.first(), 9).unwrap();
-    assert_eq!([first, rest].concat(), stale(21, 9), "page by page they are the same");
-}
-
-#[tokio::test]
-async fn a_failed_turn_is_stale_by_a_moment_of_its_own() {
-    let store = in_memory();
-    let mut failed = open("failed", 10);
-    failed.turn.fold(&Progress::Failed);
-    store.commit(Commit { staged: vec![failed, open("open", 10)], ..commit("c", 0, &[], &[]) }).await.unwrap();
-    let stale = |open, failed| {
-        let before = StaleBefore { open: RunningTime::new(open), failed: RunningTime::new(failed) };
-        let stale = store.stale_turns(before, None, 9).unwrap();
-        stale.iter().map(|turn| turn.turn_id.to_string()).collect::<Vec<_>>()
-    };
-    assert_eq!(stale(10, 10), [""; 0]);
-    assert_eq!(stale(10, 11), ["failed"]);
-    assert_eq!(stale(11, 0), ["failed", "open"]);
 }
 
 #[tokio::test]
@@ -253,16 +124,6 @@ async fn what_was_acknowledged_is_there_after_closing_and_opening() {
     assert_eq!(again.conversation_state(&conversation("c"), &[]).unwrap(), state);
     assert_eq!(again.revision(&conversation("c")).unwrap(), revision);
     assert_eq!(again.commit(commit("c", 1, &[], &["y"])).await.unwrap().version, Version(2));
-}
-
-#[tokio::test]
-async fn commits_that_wait_together_become_durable_in_their_order() {
-    let store = in_memory();
-    let waiting: Vec<_> = (0..300).map(|n| store.commit(commit("c", n, &[], &[&format!("t{n}")]))).collect();
-    for (n, committed) in (1..).zip(waiting) {
-        assert_eq!(committed.await.unwrap().version, Version(n));
-    }
-    assert_eq!(all(&store, "c").len(), 300);
 }
 
 #[tokio::test]

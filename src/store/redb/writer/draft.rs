@@ -56,7 +56,7 @@ impl<'a> Draft<'a> {
         };
         let head = drafted.head();
         if let Err(conflict) = head.check(commit.expected_version) {
-            return Ok(Err(conflict.into()));
+            return Ok(Err(conflict.into_error()));
         }
         self.looked_up.clear();
         for turn_id in commit.turn_ids() {
@@ -64,7 +64,7 @@ impl<'a> Draft<'a> {
         }
         let decision = match decide(&head, &self.looked_up, commit) {
             Ok(decision) => decision,
-            Err(conflict) => return Ok(Err(conflict.into())),
+            Err(conflict) => return Ok(Err(conflict.into_error())),
         };
         if decision.changes {
             let encoded = |turn| -> Result<Arc<[u8]>, Failure> { Ok(record::encode_staged(turn)?.into()) };

@@ -1,0 +1,76 @@
+//! Commits that are under way together.
+
+use tokio::task::{JoinSet, LocalSet};
+
+use super::*;
+
+pub(crate) async fn commits_of_one_conversation_take_effect_in_the_order_sent(store: &impl StoreUnderTest) {
+    let names: Vec<_> = (0..300).map(|nth| format!("t{nth}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    // Each but the first sends the turn before it once more.
+    let turns = (0..names.len()).map(|nth| &names[nth.saturating_sub(1)..=nth]);
+    let sent: Vec<_> = (0..).zip(turns).map(|(nth, turns)| store.commit(commit("c", nth, &[], turns))).collect();
+    let mut again = None;
+    for ((nth, name), committed) in (1..).zip(&names).zip(sent) {
+        let committed = committed.await.unwrap();
+        assert_eq!(committed.version, Version(nth));
+        let expected: Vec<_> = again.into_iter().chain([(*name, TurnOutcome::Sealed(at(nth)))]).collect();
+        assert_eq!(outcomes(&committed), expected);
+        again = Some((*name, TurnOutcome::Duplicate(at(nth))));
+    }
+    assert_eq!(places(store, "c").await, in_order(&names));
+}
+
+pub(crate) async fn of_several_commits_from_one_version_the_first_wins(store: &impl StoreUnderTest) {
+    let sent = ["x", "y", "z"].map(|turn| store.commit(commit("c", 0, &[], &[turn])));
+    let mut answers = Vec::new();
+    for committed in sent {
+        answers.push(committed.await.map(|committed| committed.version));
+    }
+    let conflict = Err(CommitError::Conflict { expected: Version(0), actual: Version(1) });
+    assert_eq!(answers, [Ok(Version(1)), conflict.clone(), conflict]);
+    assert_eq!(places(store, "c").await, in_order(&["x"]));
+}
+
+pub(crate) async fn a_commit_whose_answer_is_dropped_takes_effect(store: &impl StoreUnderTest) {
+    drop(store.commit(commit("c", 0, &["open"], &["x"])));
+    let next = store.commit(commit("c", 1, &[], &["y", "x"])).await.unwrap();
+    assert_eq!(outcomes(&next), [("y", TurnOutcome::Sealed(at(2))), ("x", TurnOutcome::Duplicate(at(1)))]);
+    assert_eq!(state(store, "c").await.open_turns, [staged("open", 5)]);
+}
+
+/// The sender of one conversation: it is told and reads what it sent, and nothing of the others.
+async fn send_and_read(store: impl StoreUnderTest, name: String) {
+    for turn in 0..20 {
+        let [one, other] = [format!("t{turn}"), format!("u{turn}")];
+        store.commit(commit(&name, 2 * turn, &[&one, &other], &[])).await.unwrap();
+        let opened = state(&store, &name).await;
+        assert_eq!(
+            (opened.version, opened.open_turns),
+            (Version(2 * turn + 1), vec![staged(&one, 5), staged(&other, 5)])
+        );
+        let committed = store.commit(commit(&name, 2 * turn + 1, &[], &[&one, &other])).await.unwrap();
+        assert_eq!(
+            outcomes(&committed),
+            [(&*one, TurnOutcome::Sealed(at(2 * turn + 1))), (&*other, TurnOutcome::Sealed(at(2 * turn + 2)))]
+        );
+        assert!(places(&store, &name).await.iter().map(|(ordinal, _)| *ordinal).eq(1..=2 * turn + 2));
+        assert_eq!(store.revision(&conversation(&name)).await.sealed_turns, 2 * turn + 2);
+        let again = store.commit(commit(&name, 2 * turn + 2, &[&one], &["t0"])).await.unwrap();
+        assert_eq!(
+            outcomes(&again),
+            [(&*one, TurnOutcome::Duplicate(at(2 * turn + 1))), ("t0", TurnOutcome::Duplicate(at(1)))]
+        );
+        assert_eq!(state(&store, &name).await.open_turns, []);
+    }
+}
+
+pub(crate) async fn conversations_that_commit_side_by_side_do_not_meet(store: &impl StoreUnderTest) {
+    let mut senders = JoinSet::new();
+    let local = LocalSet::new();
+    for sender in 0..30 {
+        senders.spawn_local_on(send_and_read(store.clone(), format!("c{sender}")), &local);
+    }
+    local.run_until(senders.join_all()).await;
+    assert_eq!(stale(store, RunningTime::new(99)).await, []);
+}

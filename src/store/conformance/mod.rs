@@ -1,0 +1,174 @@
+//! The conformance suite: what every store promises, one case for each promise.
+//!
+//! The cases know the contract of a store and no engine: no file, no restart, no queue. [`conformance!`] makes a test of
+//! each case for one store, so that a failure names the case and the store.
+//!
+//! - [`commits`]: ordinals, duplicates, versions, conflicts, staging;
+//! - [`reads`]: states, ranges, revisions, stale turns;
+//! - [`concurrency`]: commits that are under way together.
+
+pub(crate) mod commits;
+pub(crate) mod concurrency;
+pub(crate) mod reads;
+
+use super::{
+    Commit, CommitError, Committed, ConversationState, Revision, StagedTurn, StaleBefore, StaleTurn, TurnOutcome,
+    TurnRange, Version,
+};
+use crate::turn::{
+    ConversationId, Done, EpochMillis, OpenTurn, Ordinal, Progress, RunningTime, SealedTurn, StoredTurn, TurnId,
+    TurnLabels,
+};
+
+/// A store as the suite asks it. A clone is the same store. A read that fails panics, which fails its case.
+pub(crate) trait StoreUnderTest: Clone + 'static {
+    /// Queues the commit at once: the order of calls is the order of commits, and whoever drops the answer cancels
+    /// nothing.
+    fn commit(&self, commit: Commit) -> impl Future<Output = Result<Committed, CommitError>> + 'static;
+
+    /// What a conversation's actor starts from, and which of these turns are sealed.
+    async fn open(&self, id: &ConversationId, turn_ids: &[TurnId]) -> ConversationState;
+
+    /// Sealed turns, in order.
+    async fn turns(&self, range: &TurnRange) -> Vec<StoredTurn>;
+
+    /// A page of the stale turns. The pages have an order of the store's own.
+    async fn stale_turns(&self, before: StaleBefore, after: Option<&StaleTurn>, limit: usize) -> Vec<StaleTurn>;
+
+    /// What a conversation's sealed turns are right now.
+    async fn revision(&self, id: &ConversationId) -> Revision;
+}
+
+/// Makes a test of each case. `$open` is the path of an `async fn` without arguments that returns a new, empty store, and
+/// whatever has to live as long as that.
+macro_rules! conformance {
+    ($open:path) => {
+        $crate::store::conformance::conformance! { $open,
+            commits {
+                ordinals_have_no_gap_and_follow_the_order_given
+                each_conversation_has_ordinals_of_its_own
+                a_turn_that_is_sealed_again_is_a_duplicate_and_stays_as_it_was
+                a_turn_sealed_twice_in_one_commit_is_sealed_once
+                a_turn_staged_and_sealed_in_one_commit_is_sealed
+                a_turn_staged_twice_in_one_commit_stays_as_staged_last
+                a_staged_turn_replaces_its_earlier_state
+                a_turn_is_open_until_it_is_sealed
+                a_late_turn_opens_nothing_and_holds_up_no_other
+                the_version_rises_with_each_change_and_only_then
+                a_commit_from_another_version_is_a_conflict
+                a_refused_commit_changes_nothing
+                the_moment_of_sealing_never_falls
+            }
+            reads {
+                an_unknown_conversation_is_empty
+                a_sealed_turn_is_given_out_with_all_it_has
+                an_open_turn_is_given_out_with_all_it_has
+                ids_that_resemble_each_other_are_told_apart
+                opening_tells_which_of_some_turns_are_sealed
+                a_range_begins_after_an_ordinal_and_ends_at_its_limit
+                a_revision_changes_with_the_sealed_turns_alone
+                a_turn_is_stale_if_its_latest_event_came_before
+                a_failed_turn_is_stale_by_a_moment_of_its_own
+                stale_turns_come_page_by_page_each_once
+                pages_go_on_after_turns_that_were_sealed_meanwhile
+            }
+            concurrency {
+                commits_of_one_conversation_take_effect_in_the_order_sent
+                of_several_commits_from_one_version_the_first_wins
+                a_commit_whose_answer_is_dropped_takes_effect
+                conversations_that_commit_side_by_side_do_not_meet
+            }
+        }
+
+        #[tokio::test]
+        async fn revisions_of_two_stores_differ() {
+            let (store, other) = ($open().await, $open().await);
+            $crate::store::conformance::reads::revisions_of_two_stores_differ(&store.0, &other.0).await;
+        }
+    };
+    ($open:path, $($file:ident { $($case:ident)* })*) => { $($(
+        #[tokio::test]
+        async fn $case() {
+            let store = $open().await;
+            $crate::store::conformance::$file::$case(&store.0).await;
+        }
+    )*)* };
+}
+pub(crate) use conformance;
+
+fn conversation(name: &str) -> ConversationId {
+    ConversationId::new(name).unwrap()
+}
+
+fn turn_id(name: &str) -> TurnId {
+    TurnId::new(name).unwrap()
+}
+
+fn open_turn(name: &str) -> OpenTurn {
+    let mut turn = OpenTurn::new(turn_id(name));
+    turn.fold(&Progress::Start(TurnLabels::of_model("m")));
+    turn
+}
+
+/// An open turn whose latest event came at this running time.
+fn staged(name: &str, at: u64) -> StagedTurn {
+    StagedTurn { turn: open_turn(name), last_event_at: RunningTime::new(at) }
+}
+
+/// A turn that ends at this moment.
+fn sealed(name: &str, at: u64) -> SealedTurn {
+    open_turn(name).seal(&Done { duration: Some(9.into()), ..Done::because("stop") }, EpochMillis::new(at))
+}
+
+/// A commit of turns at fixed times.
+fn commit(name: &str, version: u64, open: &[&str], ended: &[&str]) -> Commit {
+    Commit {
+        conversation_id: conversation(name),
+        expected_version: Version(version),
+        staged: open.iter().map(|turn| staged(turn, 5)).collect(),
+        sealed: ended.iter().map(|turn| sealed(turn, 7)).collect(),
+    }
+}
+
+fn at(ordinal: u64) -> Ordinal {
+    Ordinal::new(ordinal).unwrap()
+}
+
+fn outcomes(committed: &Committed) -> Vec<(&str, TurnOutcome)> {
+    committed.outcomes.iter().map(|(id, outcome)| (id.as_str(), *outcome)).collect()
+}
+
+/// All sealed turns of a conversation.
+async fn all(store: &impl StoreUnderTest, name: &str) -> Vec<StoredTurn> {
+    store.turns(&TurnRange { conversation_id: conversation(name), after: 0, limit: usize::MAX }).await
+}
+
+/// The ordinals and ids of all sealed turns of a conversation.
+async fn places(store: &impl StoreUnderTest, name: &str) -> Vec<(u64, String)> {
+    let turns = all(store, name).await;
+    turns.iter().map(|turn| (turn.ordinal.get(), turn.metrics.turn_id.to_string())).collect()
+}
+
+/// The places of turns that are sealed in this order and no others.
+fn in_order(names: &[&str]) -> Vec<(u64, String)> {
+    (1..).zip(names.iter().map(ToString::to_string)).collect()
+}
+
+/// The state of a conversation, with its open turns by id.
+async fn state(store: &impl StoreUnderTest, name: &str) -> ConversationState {
+    let mut state = store.open(&conversation(name), &[]).await;
+    state.open_turns.sort_by(|a, b| a.turn.id.cmp(&b.turn.id));
+    state
+}
+
+/// The conversations and turns whose latest event came before this running time, in order.
+async fn stale(store: &impl StoreUnderTest, before: impl Into<StaleBefore>) -> Vec<(String, String)> {
+    named(&store.stale_turns(before.into(), None, usize::MAX).await)
+}
+
+fn named(stale: &[StaleTurn]) -> Vec<(String, String)> {
+    let mut named: Vec<_> =
+        stale.iter().map(|turn| (turn.conversation_id.to_string(), turn.turn_id.to_string())).collect();
+    named.sort();
+    named
+}
