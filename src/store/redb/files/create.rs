@@ -1,3 +1,5 @@
+//! Makes the files of a store.
+
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::Path;

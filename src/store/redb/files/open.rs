@@ -1,3 +1,5 @@
+//! Opens the files of a store.
+
 use std::io;
 
 use redb::backends::InMemoryBackend;

@@ -1,3 +1,5 @@
+//! Paths of the files: links, empty files, names that outlive a power cut.
+
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 

@@ -1,3 +1,5 @@
+//! Makes blank files ours, and refuses those of other programs and formats.
+
 use std::path::Path;
 
 use redb::{Database, ReadableDatabase, WriteTransaction};
@@ -19,12 +21,8 @@ pub(super) fn stamp(
     file: StoreFile,
     stamping: Stamping<'_>,
 ) -> Result<(), OpenError> {
-    match database
-        .begin_read()
-        .map_err(Failure::from)
-        .and_then(|txn| read_stamp(&txn, file))
-        .map_err(|failure| failed(path, &failure))?
-    {
+    let found = || read_stamp(&database.begin_read()?, file);
+    match found().map_err(|failure| failed(path, &failure))? {
         Stamp::Format(FORMAT) => Ok(()),
         Stamp::Format(found) => Err(of_other_format(path, found)),
         Stamp::Foreign => Err(OpenError::NotOurs { path: path.to_owned() }),
