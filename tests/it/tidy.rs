@@ -89,8 +89,8 @@ fn sources_that_run() -> Vec<(PathBuf, String)> {
     let tests: BTreeSet<Way> = sources
         .iter()
         .flat_map(|(path, text)| {
-            let names =
-                text.split("#[cfg(test)]\nmod ").skip(1).filter_map(|rest| rest.lines().next()?.strip_suffix(';'));
+            let lines = text.split("#[cfg(test)]\n").skip(1).filter_map(|rest| rest.lines().next()?.strip_suffix(';'));
+            let names = lines.filter_map(|line| line.strip_prefix("pub(crate) ").unwrap_or(line).strip_prefix("mod "));
             names.map(|name| [way(path), vec![name.to_owned()]].concat())
         })
         .collect();
