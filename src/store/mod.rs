@@ -54,7 +54,8 @@
 //!
 //! 1. The caller's thread asks admission for a permit. If too many turns wait already, the commit is refused at once.
 //!    Otherwise it joins the writer's queue.
-//! 2. The writer waits for the checkpoint where the memtable is filling up, then gathers a batch from the queue.
+//! 2. The writer waits for the checkpoint where the memtable is filling up, then gathers a batch from the queue. Where
+//!    more turns wait than fit into a batch, commits that have waited too long are refused.
 //! 3. It drafts the batch. For each commit it loads the conversation from the memtable or else the tables, compares the
 //!    version, looks each turn id up, and assigns ordinals. Later commits of the batch see what earlier ones changed.
 //! 4. It appends the entries as one row, in one transaction of the journal with one fsync, which also drops some rows
