@@ -108,10 +108,10 @@ pub(crate) fn decide(head: &Head, sealed: &[Option<Ordinal>], commit: &Commit) -
         let outcome = sealed.next().flatten().map_or(TurnOutcome::Staged, TurnOutcome::Duplicate);
         outcomes.push((staged.turn.id.clone(), outcome));
     }
-    let mut sealed_at = Vec::new();
+    let mut sealed_at = Vec::with_capacity(commit.sealed.len());
     // Most commits seal a single turn, which needs no map.
     let may_repeat = commit.sealed.len() > 1;
-    let mut sealed_here: HashMap<&TurnId, Ordinal> = HashMap::new();
+    let mut sealed_here = HashMap::with_capacity(if may_repeat { commit.sealed.len() } else { 0 });
     for turn in &commit.sealed {
         let id = &turn.metrics.turn_id;
         let outcome = if let Some(ordinal) = sealed.next().flatten().or_else(|| sealed_here.get(id).copied()) {

@@ -4,6 +4,16 @@ use tokio::task::{JoinSet, LocalSet};
 
 use super::*;
 
+/// Waits for the last answer first: the order of the calls counts, not that of waiting.
+async fn answers<F: Future>(sent: Vec<F>) -> Vec<F::Output> {
+    let mut answers = Vec::new();
+    for answer in sent.into_iter().rev() {
+        answers.push(answer.await);
+    }
+    answers.reverse();
+    answers
+}
+
 pub(crate) async fn commits_of_one_conversation_take_effect_in_the_order_sent(store: &impl StoreUnderTest) {
     let names: Vec<_> = (0..300).map(|nth| format!("t{nth}")).collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
@@ -11,8 +21,8 @@ pub(crate) async fn commits_of_one_conversation_take_effect_in_the_order_sent(st
     let turns = (0..names.len()).map(|nth| &names[nth.saturating_sub(1)..=nth]);
     let sent: Vec<_> = (0..).zip(turns).map(|(nth, turns)| store.commit(commit("c", nth, &[], turns))).collect();
     let mut again = None;
-    for ((nth, name), committed) in (1..).zip(&names).zip(sent) {
-        let committed = committed.await.unwrap();
+    for ((nth, name), committed) in (1..).zip(&names).zip(answers(sent).await) {
+        let committed = committed.unwrap();
         assert_eq!(committed.version, Version(nth));
         let expected: Vec<_> = again.into_iter().chain([(*name, TurnOutcome::Sealed(at(nth)))]).collect();
         assert_eq!(outcomes(&committed), expected);
@@ -22,11 +32,9 @@ pub(crate) async fn commits_of_one_conversation_take_effect_in_the_order_sent(st
 }
 
 pub(crate) async fn of_several_commits_from_one_version_the_first_wins(store: &impl StoreUnderTest) {
-    let sent = ["x", "y", "z"].map(|turn| store.commit(commit("c", 0, &[], &[turn])));
-    let mut answers = Vec::new();
-    for committed in sent {
-        answers.push(committed.await.map(|committed| committed.version));
-    }
+    let sent = ["x", "y", "z"].map(|turn| store.commit(commit("c", 0, &[], &[turn]))).into();
+    let answers: Vec<_> =
+        answers(sent).await.into_iter().map(|answer| answer.map(|committed| committed.version)).collect();
     let conflict = Err(CommitError::Conflict { expected: Version(0), actual: Version(1) });
     assert_eq!(answers, [Ok(Version(1)), conflict.clone(), conflict]);
     assert_eq!(places(store, "c").await, in_order(&["x"]));
