@@ -2,12 +2,12 @@ use actix_web::http::{StatusCode, header};
 use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 use serde::Serialize;
 
-use super::events::Acknowledged;
+use super::acknowledged::Acknowledged;
 
 /// Why a request was refused, or failed. Displays what the client is told, which never holds the cause within the
 /// service: whoever makes one of these logs that.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ApiError {
+pub(crate) enum ApiError {
     /// An event that was posted is no event.
     #[error("line {line}: {message}")]
     BadEvent { line: u64, message: String },
@@ -87,7 +87,7 @@ impl ResponseError for ApiError {
 
 /// The body of every failure.
 #[derive(Serialize)]
-pub(super) struct ErrorBody<'a> {
+pub(crate) struct ErrorBody<'a> {
     error: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     line: Option<u64>,
@@ -96,7 +96,7 @@ pub(super) struct ErrorBody<'a> {
 }
 
 impl<'a> ErrorBody<'a> {
-    pub(super) fn new(error: &'a str) -> Self {
+    pub(crate) fn new(error: &'a str) -> Self {
         Self { error, line: None, rest: None }
     }
 }

@@ -3,41 +3,33 @@
 //! [`serve`] runs the whole of it. A program with an actix server of its own mounts the resources alone, under any
 //! scope, with `.configure(http::resources(&api.on_this_thread()))`, and [`backup_resource`] if it wants that too.
 //!
-//! # Layout
+//! # Rooms
 //!
-//! - `api`: what the resources share, and where each of them is mounted;
-//! - one file a resource: `events`, `metrics`, `turns`, `backup`, `health`;
-//! - parts of a resource: `admission`, `body` and `inflate` (reading a posted body within its limits), `batch` and
-//!   `refused` (its events, and what was refused of it), `bodies` (answers that are kept), `path_id` (the conversation in
-//!   a path), `error` (every failure as JSON);
-//! - middleware around all resources: `server`, `framing`, `request`, `unread`, `host`, `page`, `cors`;
-//! - what is below them: `connection` (time limits on a client's connection), `refusal` (what the framework refuses).
+//! - `access`: every route, and which web pages may use it;
+//! - `acknowledged`, `error`: the answer to posted events, and every failure as JSON;
+//! - `intake`: from the bytes of a posted body to a batch of events;
+//! - `layers`: what every request passes;
+//! - `resources`: what answers a request;
+//! - `transport`: connections and the server.
+//!
+//! A room uses only those before it.
+//!
+//! # A request
+//!
+//! From the outside in: the limits in time of its connection, the framing of the answer, the id and the span, an unread
+//! body, the host, the origin, CORS, the resource. What refuses a request stands inside what gives the refusal its id
+//! and makes it JSON.
 
-mod admission;
-mod api;
-mod backup;
-mod batch;
-mod bodies;
-mod body;
-mod connection;
-mod cors;
+mod access;
+mod acknowledged;
 mod error;
-mod events;
-mod framing;
-mod health;
-mod host;
-mod inflate;
-mod metrics;
-mod page;
-mod path_id;
-mod refusal;
-mod refused;
-mod request;
-mod server;
+mod intake;
+mod layers;
+mod resources;
 #[cfg(test)]
 mod stand_in;
-mod turns;
-mod unread;
+mod transport;
 
-pub use api::{Api, backup_resource, resources};
-pub use server::serve;
+pub use resources::api::Api;
+pub use resources::mount::{backup_resource, resources};
+pub use transport::server::serve;

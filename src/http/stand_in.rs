@@ -19,8 +19,8 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::Api;
-use super::host::Hosts;
-use super::server::app;
+use super::layers::host::Hosts;
+use super::transport::server::app;
 use crate::actors::{
     BackUp, CheckWrite, Facts, FindRevision, ListTurns, Load, Observe, ObserveError, Receipt, TurnReceipt,
 };

@@ -6,7 +6,7 @@ use crate::turn::{ConversationId, EventStream, Framing, KernelEvent, Line, TurnE
 
 /// How a body with a bad line is handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum BadLines {
+pub(crate) enum BadLines {
     /// The whole body is refused.
     Refuse,
     /// The bad lines are refused, the others are taken.
@@ -15,29 +15,29 @@ pub(super) enum BadLines {
 
 /// The events of one posted body.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Batch {
+pub(crate) struct Batch {
     /// How many events count.
-    pub(super) accepted: u64,
+    pub(crate) accepted: u64,
     /// How many do not.
-    pub(super) ignored: u64,
+    pub(crate) ignored: u64,
     /// Those that count, a message for each conversation, in the order of their first mention.
-    pub(super) observes: Vec<Observe>,
+    pub(crate) observes: Vec<Observe>,
     /// The first line of each conversation.
-    pub(super) first_lines: Vec<u64>,
+    pub(crate) first_lines: Vec<u64>,
     /// The refused lines, if bad lines are skipped.
-    pub(super) refused: RefusedLines,
+    pub(crate) refused: RefusedLines,
 }
 
 /// The bad line because of which a body is refused.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct BadLine {
-    pub(super) number: u64,
-    pub(super) message: String,
+pub(crate) struct BadLine {
+    pub(crate) number: u64,
+    pub(crate) message: String,
 }
 
 /// Parses a body into a batch as it arrives. It keeps the events that count, and of an unfinished line what
 /// [`EventStream`] keeps.
-pub(super) struct BatchReader {
+pub(crate) struct BatchReader {
     stream: EventStream,
     gathering: Gathering,
 }
@@ -61,7 +61,7 @@ struct Places {
 }
 
 impl BatchReader {
-    pub(super) fn new(framing: Framing, max_line_bytes: usize, bad_lines: BadLines) -> Self {
+    pub(crate) fn new(framing: Framing, max_line_bytes: usize, bad_lines: BadLines) -> Self {
         Self {
             stream: EventStream::new(framing, max_line_bytes),
             gathering: Gathering {
@@ -75,28 +75,28 @@ impl BatchReader {
     }
 
     /// Parses the next piece of the body.
-    pub(super) fn push(&mut self, piece: &[u8]) {
+    pub(crate) fn push(&mut self, piece: &[u8]) {
         let Self { stream, gathering } = self;
         stream.push(piece, &mut |line| gathering.take(line));
     }
 
     /// Whether the body is refused already, whatever follows.
-    pub(super) fn is_refused(&self) -> bool {
+    pub(crate) fn is_refused(&self) -> bool {
         self.gathering.bad.is_some()
     }
 
     /// The bytes of the lines that are kept.
-    pub(super) fn kept_bytes(&self) -> usize {
+    pub(crate) fn kept_bytes(&self) -> usize {
         self.gathering.counted_bytes.saturating_add(self.stream.kept_bytes())
     }
 
     /// The part of them that the open brackets of the current line take.
-    pub(super) fn nesting_bytes(&self) -> usize {
+    pub(crate) fn nesting_bytes(&self) -> usize {
         self.stream.nesting_bytes()
     }
 
     /// The approximate memory in use: the lines that are kept and the events parsed from them.
-    pub(super) fn memory_bytes(&self) -> usize {
+    pub(crate) fn memory_bytes(&self) -> usize {
         let Gathering { batch, counted_bytes, .. } = &self.gathering;
         let events = usize::try_from(batch.accepted).unwrap_or(usize::MAX).saturating_mul(size_of::<TurnEvent>());
         let conversations = batch.observes.len().saturating_mul(2 * size_of::<Observe>());
@@ -105,14 +105,14 @@ impl BatchReader {
     }
 
     /// Ends the body.
-    pub(super) fn finish(mut self) -> Result<Batch, BadLine> {
+    pub(crate) fn finish(mut self) -> Result<Batch, BadLine> {
         let Self { stream, gathering } = &mut self;
         stream.finish(&mut |line| gathering.take(line));
         self.gathering.into_batch()
     }
 
     /// Ends a body whose rest is missing. Its last line, of which the end is unknown, is bad for this reason.
-    pub(super) fn break_off(mut self, why: &str) -> Result<Batch, BadLine> {
+    pub(crate) fn break_off(mut self, why: &str) -> Result<Batch, BadLine> {
         let Self { stream, gathering } = &mut self;
         stream.break_off(why, &mut |line| gathering.take(line));
         self.gathering.into_batch()

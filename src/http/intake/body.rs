@@ -10,10 +10,10 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
-use super::admission::{ByteBudget, Denied, Reservation};
 use super::batch::{BadLine, BadLines, Batch, BatchReader};
-use super::error::ApiError;
+use super::budget::{ByteBudget, Denied, Reservation};
 use super::inflate::{INFLATER_BYTES, Inflater};
+use crate::http::error::ApiError;
 use crate::settings::HttpSettings;
 use crate::turn::Framing;
 
@@ -29,10 +29,10 @@ const CUT_GZIP: &str = "the gzip body is cut off, so this line and all lines aft
 const INVALID_GZIP: &str = "the body is not valid gzip, so none of its lines can be trusted, and none was taken in";
 
 /// A posted body that is in, within all limits.
-pub(super) struct Body {
-    pub(super) batch: Batch,
+pub(crate) struct Body {
+    pub(crate) batch: Batch,
     /// Held for as long as the batch is.
-    pub(super) reservation: Reservation,
+    pub(crate) reservation: Reservation,
 }
 
 /// The encoding of a body, from the head of its request.
@@ -44,7 +44,7 @@ struct Format {
 
 impl Body {
     /// Reads a body as it arrives. An error in its head is returned before any of it is read.
-    pub(super) async fn read(
+    pub(crate) async fn read(
         request: &HttpRequest,
         payload: Payload,
         settings: &HttpSettings,
@@ -251,7 +251,7 @@ fn content_length(request: &HttpRequest) -> usize {
     value.map_or(0, |digits| digits.trim().parse().unwrap_or(usize::MAX))
 }
 
-pub(super) fn overloaded() -> ApiError {
+pub(crate) fn overloaded() -> ApiError {
     ApiError::Unavailable("too much is being worked on, and nothing was taken in: send it again later".to_owned())
 }
 
@@ -262,9 +262,9 @@ mod tests {
     use futures_util::stream;
 
     use super::super::inflate::gzip;
-    use super::super::stand_in::{NDJSON, StandIn, ask, done, post, post_stream};
     use super::*;
     use crate::actors::Observe;
+    use crate::http::stand_in::{NDJSON, StandIn, ask, done, post, post_stream};
 
     fn head() -> TestRequest {
         TestRequest::post().uri("/events").insert_header(NDJSON)

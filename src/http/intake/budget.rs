@@ -5,18 +5,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 ///
 /// Nobody waits for it: a request that does not fit is refused, and its client comes again.
 #[derive(Debug, Clone)]
-pub(super) struct ByteBudget {
+pub(crate) struct ByteBudget {
     left: Arc<AtomicUsize>,
     total: usize,
 }
 
 impl ByteBudget {
-    pub(super) fn new(bytes: usize) -> Self {
+    pub(crate) fn new(bytes: usize) -> Self {
         Self { left: Arc::new(AtomicUsize::new(bytes)), total: bytes }
     }
 
     /// Sets `bytes` aside until the reservation is dropped.
-    pub(super) fn reserve(&self, bytes: usize) -> Result<Reservation, Denied> {
+    pub(crate) fn reserve(&self, bytes: usize) -> Result<Reservation, Denied> {
         let mut reservation = Reservation { budget: self.clone(), bytes: 0 };
         reservation.resize(bytes)?;
         Ok(reservation)
@@ -29,7 +29,7 @@ impl ByteBudget {
 
 /// Why a reservation was denied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Denied {
+pub(crate) enum Denied {
     /// Too few bytes are left at the moment.
     ForNow,
     /// The budget is smaller than this even when it is unused.
@@ -38,14 +38,14 @@ pub(super) enum Denied {
 
 /// Bytes that are set aside for one request.
 #[derive(Debug)]
-pub(super) struct Reservation {
+pub(crate) struct Reservation {
     budget: ByteBudget,
     bytes: usize,
 }
 
 impl Reservation {
     /// Changes the size of the reservation. On an error it stays as it was.
-    pub(super) fn resize(&mut self, bytes: usize) -> Result<(), Denied> {
+    pub(crate) fn resize(&mut self, bytes: usize) -> Result<(), Denied> {
         if bytes > self.budget.total {
             return Err(Denied::ForGood);
         }

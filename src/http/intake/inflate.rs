@@ -4,28 +4,28 @@ use actix_web::web::{Buf, Bytes};
 use flate2::bufread::MultiGzDecoder;
 
 /// Inflates a gzip body of any number of members as it arrives, in pieces of bounded size.
-pub(super) struct Inflater(MultiGzDecoder<Arrived>);
+pub(crate) struct Inflater(MultiGzDecoder<Arrived>);
 
 /// The memory that it holds at any time: the window of the format, and tables.
-pub(super) const INFLATER_BYTES: usize = 48 * 1024;
+pub(crate) const INFLATER_BYTES: usize = 48 * 1024;
 
 impl Inflater {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(MultiGzDecoder::new(Arrived { bytes: Bytes::new(), is_over: false }))
     }
 
     /// Takes the next compressed piece. The piece before must have been inflated.
-    pub(super) fn feed(&mut self, bytes: Bytes) {
+    pub(crate) fn feed(&mut self, bytes: Bytes) {
         self.0.get_mut().bytes = bytes;
     }
 
     /// Marks the end of the input.
-    pub(super) fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         self.0.get_mut().is_over = true;
     }
 
     /// Inflates as much as there is room for. Returns 0 if it needs the next piece, or at the end.
-    pub(super) fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
         match self.0.read(room) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
             read => read,
@@ -58,7 +58,7 @@ impl BufRead for Arrived {
 }
 
 #[cfg(test)]
-pub(super) fn gzip(text: &[u8]) -> Vec<u8> {
+pub(crate) fn gzip(text: &[u8]) -> Vec<u8> {
     use std::io::Write;
 
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());

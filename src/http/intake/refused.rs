@@ -1,33 +1,20 @@
 use std::collections::HashMap;
 
 use indexmap::IndexMap;
-use serde::Serialize;
 
-use super::events::SealedHere;
+use crate::http::acknowledged::{Refused, SealedHere};
 use crate::turn::{BadEvent, ConversationId, Mention, TurnId};
 
 /// The maximum number of refused lines and conversations that an answer names.
-pub(super) const MAX_NAMED: usize = 100;
+pub(crate) const MAX_NAMED: usize = 100;
 /// The maximum number of turns remembered because a refused line mentions them.
 const MAX_DOUBTS: usize = 1000;
 
-/// A refused line or conversation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Refused {
-    /// The line; for a conversation, its first line.
-    pub(super) line: u64,
-    pub(super) error: String,
-    /// The conversation, if all of it was refused.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) conversation_id: Option<ConversationId>,
-}
-
 /// The first refused lines and conversations of a body, and the number of all.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct RefusedLines {
-    pub(super) named: Vec<Refused>,
-    pub(super) count: u64,
+pub(crate) struct RefusedLines {
+    pub(crate) named: Vec<Refused>,
+    pub(crate) count: u64,
     /// The turns that refused lines mention.
     doubts: IndexMap<(ConversationId, TurnId), Doubt>,
 }
@@ -43,7 +30,7 @@ struct Doubt {
 
 impl RefusedLines {
     /// Adds a refused line.
-    pub(super) fn add_line(&mut self, line: u64, error: &BadEvent, mentions: impl FnOnce() -> Vec<Mention>) {
+    pub(crate) fn add_line(&mut self, line: u64, error: &BadEvent, mentions: impl FnOnce() -> Vec<Mention>) {
         self.count += 1;
         // A body may have millions of bad lines: a message is only made if it is shown.
         if self.named.len() < MAX_NAMED {
@@ -59,7 +46,7 @@ impl RefusedLines {
     }
 
     /// Adds conversations that were refused whole, each with its first line.
-    pub(super) fn add_conversations(&mut self, conversations: Vec<Refused>) {
+    pub(crate) fn add_conversations(&mut self, conversations: Vec<Refused>) {
         self.count += conversations.len() as u64;
         self.named.extend(conversations);
         self.named.sort_by_key(|refused| refused.line);
@@ -68,7 +55,7 @@ impl RefusedLines {
 
     /// Returns warnings about the turns that refused lines mention: first the turns that were sealed without a line,
     /// which nothing can mend, then those that stay open.
-    pub(super) fn warnings(&self, sealed: &[SealedHere]) -> Vec<String> {
+    pub(crate) fn warnings(&self, sealed: &[SealedHere]) -> Vec<String> {
         if self.doubts.is_empty() {
             return Vec::new();
         }
@@ -101,19 +88,19 @@ impl RefusedLines {
 }
 
 /// The turns that the events of one conversation would end, for the message if they are refused.
-pub(super) struct Ends {
+pub(crate) struct Ends {
     first: Option<TurnId>,
     count: usize,
 }
 
 impl Ends {
-    pub(super) fn of<'a>(mut turns: impl Iterator<Item = &'a TurnId>) -> Self {
+    pub(crate) fn of<'a>(mut turns: impl Iterator<Item = &'a TurnId>) -> Self {
         let first = turns.next().cloned();
         Self { count: usize::from(first.is_some()) + turns.count(), first }
     }
 
     /// Returns the sentence that they stay open, to append to a refusal.
-    pub(super) fn stay_open(&self) -> String {
+    pub(crate) fn stay_open(&self) -> String {
         match &self.first {
             None => String::new(),
             Some(first) if self.count == 1 => format!("; turn `{first}`, which it would have ended, stays open"),

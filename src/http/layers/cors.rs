@@ -2,24 +2,23 @@ use std::rc::Rc;
 
 use actix_cors::Cors;
 use actix_web::body::{EitherBody, MessageBody};
-use actix_web::dev::{ResourceDef, Service, ServiceRequest, ServiceResponse, Transform, forward_ready};
+use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform, forward_ready};
 use actix_web::http::{Method, header};
 use actix_web::{Error, Result};
 use futures_util::future::LocalBoxFuture;
 
-use super::api::{METRICS, TURNS};
-use super::request::REQUEST_ID;
+use super::trace::REQUEST_ID;
+use crate::http::access::Pages;
 use crate::settings::WebOrigin;
 
 /// How long a browser may remember what it was allowed, in seconds: an hour.
 const MAX_AGE_SECONDS: usize = 3600;
 
-/// Lets pages of the allowed origins read the resources of conversations, and nothing else: kernels send events, pages
-/// do not.
-pub(super) struct ConversationCors(Cors);
+/// Lets pages of the allowed origins read the routes that are open to them.
+pub(crate) struct ConversationCors(Cors);
 
 impl ConversationCors {
-    pub(super) fn new(allowed_origins: &[WebOrigin]) -> Self {
+    pub(crate) fn new(allowed_origins: &[WebOrigin]) -> Self {
         let cors = Cors::default()
             .allowed_methods([Method::GET, Method::HEAD])
             .allow_any_header()
@@ -49,16 +48,14 @@ where
     fn new_transform(&self, service: S) -> Self::Future {
         let bare = Rc::new(service);
         let with_cors = self.0.new_transform(Rc::clone(&bare));
-        let resources = ResourceDef::new([METRICS, TURNS]);
-        Box::pin(async move { Ok(ConversationCorsService { bare, with_cors: with_cors.await?, resources }) })
+        Box::pin(async move { Ok(ConversationCorsService { bare, with_cors: with_cors.await? }) })
     }
 }
 
 /// The application with and without CORS.
-pub(super) struct ConversationCorsService<S, C> {
+pub(crate) struct ConversationCorsService<S, C> {
     bare: Rc<S>,
     with_cors: C,
-    resources: ResourceDef,
 }
 
 impl<S, C, B> Service<ServiceRequest> for ConversationCorsService<S, C>
@@ -75,7 +72,7 @@ where
     forward_ready!(bare);
 
     fn call(&self, request: ServiceRequest) -> Self::Future {
-        if self.resources.is_match(request.match_info().as_str()) {
+        if Pages::of(request.match_info().as_str()) == Pages::OfAllowedOrigins {
             return Box::pin(self.with_cors.call(request));
         }
         let answer = self.bare.call(request);
@@ -87,9 +84,9 @@ where
 mod tests {
     use actix_web::test::TestRequest;
 
-    use super::super::Api;
-    use super::super::stand_in::{Answer, StandIn, ask};
     use super::*;
+    use crate::http::Api;
+    use crate::http::stand_in::{Answer, StandIn, ask};
     use crate::settings::HttpSettings;
 
     const PAGE: &str = "https://page.example";

@@ -6,7 +6,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::{Error, HttpRequest, HttpResponse};
 
-use super::error::ErrorBody;
+use crate::http::error::ErrorBody;
 use crate::settings::HostName;
 
 /// The names of this machine that programs on it use.
@@ -17,7 +17,7 @@ const LOCAL: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 /// A page of `http://attacker.example` can have that name resolve to this machine. To the browser its requests then
 /// have the origin of this server, but their `Host` is still that name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Hosts {
+pub(crate) enum Hosts {
     /// Any host: other machines use this server under names that are not listed.
     Any,
     /// Only these, in lower case and without a port.
@@ -26,7 +26,7 @@ pub(super) enum Hosts {
 
 impl Hosts {
     /// Returns the hosts of a server that listens on `address`, with those of the settings.
-    pub(super) fn of(address: SocketAddr, names: &[HostName]) -> Self {
+    pub(crate) fn of(address: SocketAddr, names: &[HostName]) -> Self {
         let ip = address.ip();
         if names.is_empty() && !ip.to_canonical().is_loopback() {
             return Self::Any;
@@ -79,7 +79,7 @@ fn without_port(authority: &str) -> Option<&str> {
 }
 
 /// Middleware around every request: refuses a request for another host.
-pub(super) async fn check_host<B: MessageBody + 'static>(
+pub(crate) async fn check_host<B: MessageBody + 'static>(
     hosts: &Hosts,
     request: ServiceRequest,
     next: impl AsyncFnOnce(ServiceRequest) -> Result<ServiceResponse<B>, Error>,
@@ -98,8 +98,8 @@ mod tests {
     use actix_web::http::Version;
     use actix_web::test::TestRequest;
 
-    use super::super::stand_in::{ROUTES, StandIn, ask_of};
     use super::*;
+    use crate::http::stand_in::{ROUTES, StandIn, ask_of};
 
     fn hosts(address: &str, names: &[&str]) -> Hosts {
         let names: Vec<_> = names.iter().map(|name| name.parse().unwrap()).collect();

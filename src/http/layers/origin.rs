@@ -5,15 +5,15 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::{Error, HttpRequest, HttpResponse};
 
-use super::error::ErrorBody;
-use super::{backup, health};
+use crate::http::access::Pages;
+use crate::http::error::ErrorBody;
 
 /// The relation of the page that caused a request to this server, as the browser states it. Browsers send this header
 /// only to servers they trust: on this machine, or behind TLS.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Middleware around CORS: refuses such requests before CORS can allow them.
-pub(super) async fn refuse_pages<B: MessageBody + 'static>(
+pub(crate) async fn refuse_pages<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: impl AsyncFnOnce(ServiceRequest) -> Result<ServiceResponse<B>, Error>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
@@ -27,22 +27,19 @@ pub(super) async fn refuse_pages<B: MessageBody + 'static>(
 
 /// Returns why the request is refused, if it is.
 fn refusal(request: &HttpRequest, path: &str) -> Option<&'static str> {
-    match path {
-        backup::PATH if is_for_no_page(request) => Some(NO_BACKUP),
-        // The readiness check writes to the disk.
-        health::READY if is_of_another_origin(request) => Some("pages of other origins may not check the readiness"),
-        _ if !request.method().is_safe() && is_of_another_origin(request) => {
-            Some("pages of other origins may read the metrics of conversations, and nothing else")
-        }
-        _ => None,
-    }
+    let is_refused = match Pages::of(path) {
+        Pages::None if is_for_no_page(request) => return Some(NO_PAGES),
+        Pages::None | Pages::OfOwnOrigin => is_of_another_origin(request),
+        Pages::OfAllowedOrigins | Pages::Unread => !request.method().is_safe() && is_of_another_origin(request),
+    };
+    is_refused.then_some("pages of other origins may read the metrics of conversations, and nothing else")
 }
 
-const NO_BACKUP: &str = "web pages may not download a backup";
+const NO_PAGES: &str = "web pages may not use this path";
 
 /// Returns the refusal of a backup to a page; `None` for a request that no page caused.
-pub(super) fn refuse_backup(request: &HttpRequest) -> Option<HttpResponse> {
-    is_for_no_page(request).then(|| forbidden(NO_BACKUP))
+pub(crate) fn refuse_backup(request: &HttpRequest) -> Option<HttpResponse> {
+    is_for_no_page(request).then(|| forbidden(NO_PAGES))
 }
 
 fn forbidden(error: &str) -> HttpResponse {
@@ -81,8 +78,8 @@ mod tests {
     use actix_web::http::Method;
     use actix_web::test::TestRequest;
 
-    use super::super::stand_in::{Answer, ROUTES, StandIn, ask, done};
     use super::*;
+    use crate::http::stand_in::{Answer, ROUTES, StandIn, ask, done};
 
     /// The requests of the stand-in name `localhost`.
     const OWN: [&str; 3] = ["http://localhost", "https://localhost", "http://LOCALHOST"];

@@ -10,10 +10,10 @@ use actix_web::{Error, HttpResponse, HttpResponseBuilder};
 use tracing::{Instrument, debug, info_span};
 use uuid::Uuid;
 
-use super::error::ErrorBody;
+use crate::http::error::ErrorBody;
 
 /// Names a request, to the client and in the log.
-pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The most bytes of a request id that a client chose.
 const MAX_REQUEST_ID_BYTES: usize = 128;
@@ -25,7 +25,7 @@ thread_local! {
 }
 
 /// Wrapped around every request: gives it an id and a span, and sees to it that every failure is JSON.
-pub(super) async fn trace<B: MessageBody + 'static>(
+pub(crate) async fn trace<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: impl AsyncFnOnce(ServiceRequest) -> Result<ServiceResponse<B>, Error>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
@@ -111,8 +111,8 @@ mod tests {
     use actix_web::test::{self, TestRequest};
     use actix_web::{App, web};
 
-    use super::super::stand_in::{StandIn, ask, done, get, post};
     use super::*;
+    use crate::http::stand_in::{StandIn, ask, done, get, post};
 
     #[actix_web::test]
     async fn a_request_id_comes_back() {

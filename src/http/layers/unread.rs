@@ -15,7 +15,7 @@ use futures_util::Stream;
 /// The framework does so by itself, but for a chunked body that nobody holds any more: of that it reads on, with no
 /// limit of time, so that the client keeps the connection for as long as it cares to stall. Holding the body until
 /// the answer is sent has this one treated like the others.
-pub(super) async fn close_unread<B: MessageBody + 'static>(
+pub(crate) async fn close_unread<B: MessageBody + 'static>(
     mut request: ServiceRequest,
     next: impl AsyncFnOnce(ServiceRequest) -> Result<ServiceResponse<B>, Error>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
@@ -41,13 +41,13 @@ impl Stream for Shared {
 }
 
 /// The body of an answer, with something that is held until it is sent.
-pub(super) struct Holding<T> {
+pub(crate) struct Holding<T> {
     body: BoxBody,
     _held: T,
 }
 
 impl<T> Holding<T> {
-    pub(super) fn new(body: BoxBody, held: T) -> Self {
+    pub(crate) fn new(body: BoxBody, held: T) -> Self {
         Self { body, _held: held }
     }
 }

@@ -9,19 +9,17 @@ use futures_util::stream;
 use tracing::{error, warn};
 
 use super::api::Api;
-use super::error::ApiError;
-use super::page::refuse_backup;
 use crate::actors::BackUp;
+use crate::http::error::ApiError;
+use crate::http::layers::origin::refuse_backup;
 use crate::store::BackupError;
-
-pub(super) const PATH: &str = "/backup";
 
 /// How much of the file is read at once.
 const PART_BYTES: usize = 256 * 1024;
 
 /// A copy of the whole database as it is at one moment. One is made at a time, on the server's disk beside the
 /// database, and then sent.
-pub(super) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
+pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
     // Checked here too, for an application that mounts this resource without the checks of the server.
     if let Some(refusal) = refuse_backup(&request) {
         return Ok(refusal);
@@ -71,9 +69,9 @@ mod tests {
     use actix_web::body::to_bytes;
     use actix_web::test::{TestRequest, call_service, init_service};
 
-    use super::super::server::app;
-    use super::super::stand_in::{StandIn, get, local_hosts};
     use super::*;
+    use crate::http::stand_in::{StandIn, get, local_hosts};
+    use crate::http::transport::server::app;
     use crate::store::Backup;
 
     #[actix_web::test]

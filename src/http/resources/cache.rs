@@ -18,7 +18,7 @@ const ENTRY_BYTES: usize = 256;
 /// All workers have one: a client's connections are spread over them, and so one of them has what another one made.
 /// The lock is held to look up or to exchange one entry.
 #[derive(Clone)]
-pub(super) struct BodyCache {
+pub(crate) struct BodyCache {
     kept: Arc<Mutex<Kept>>,
     max_bytes: usize,
 }
@@ -31,29 +31,29 @@ struct Kept {
 
 /// A body with all the turns that the revision tells of, none left out.
 #[derive(Clone)]
-pub(super) struct Body {
-    pub(super) revision: Revision,
-    pub(super) bytes: Bytes,
+pub(crate) struct Body {
+    pub(crate) revision: Revision,
+    pub(crate) bytes: Bytes,
 }
 
 impl BodyCache {
-    pub(super) fn new(max_bytes: usize) -> Self {
+    pub(crate) fn new(max_bytes: usize) -> Self {
         let kept = Kept { bodies: LruCache::unbounded(), bytes: 0 };
         Self { kept: Arc::new(Mutex::new(kept)), max_bytes }
     }
 
     /// The most bytes of a body that is kept.
-    pub(super) fn max_body_bytes(&self) -> usize {
+    pub(crate) fn max_body_bytes(&self) -> usize {
         self.max_bytes / SHARE
     }
 
     /// The latest body of the conversation. What it holds is a beginning of all later ones of the same store.
-    pub(super) fn find(&self, id: &ConversationId) -> Option<Body> {
+    pub(crate) fn find(&self, id: &ConversationId) -> Option<Body> {
         self.lock().bodies.get(id).cloned()
     }
 
     /// Keeps a body, unless it is too large or older than the one that is kept.
-    pub(super) fn keep(&self, id: ConversationId, body: Body) {
+    pub(crate) fn keep(&self, id: ConversationId, body: Body) {
         if body.bytes.len() > self.max_body_bytes() {
             return;
         }

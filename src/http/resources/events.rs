@@ -4,61 +4,20 @@ use actix::MailboxError;
 use actix_web::HttpRequest;
 use actix_web::web::{Data, Json, Payload, Query};
 use futures_util::{StreamExt, stream};
-use serde::Serialize;
 use tracing::{debug, warn};
 
 use super::api::Api;
-use super::batch::{BadLines, Batch};
-use super::body::{Body, overloaded};
-use super::error::ApiError;
-use super::refused::{Ends, MAX_NAMED, Refused, RefusedLines};
 use crate::actors::{Observe, ObserveError, Receipt, TurnReceipt};
+use crate::http::acknowledged::{Acknowledged, Refused, SealedHere};
+use crate::http::error::ApiError;
+use crate::http::intake::batch::{BadLines, Batch};
+use crate::http::intake::body::{Body, overloaded};
+use crate::http::intake::refused::{Ends, MAX_NAMED, RefusedLines};
 use crate::settings::CONVERSATIONS_AT_ONCE;
-use crate::turn::{ConversationId, Ordinal, TurnEventKind, TurnId};
-
-/// What was taken in and is durable.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Acknowledged {
-    accepted: u64,
-    ignored: u64,
-    #[serde(skip_serializing_if = "is_zero")]
-    late: u64,
-    sealed: Vec<SealedHere>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    warnings: Vec<String>,
-    /// The refused lines, if bad lines are skipped, and the conversations over a limit.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    refused: Option<Vec<Refused>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    refused_count: Option<u64>,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "`serde` passes a reference")]
-fn is_zero(count: &u64) -> bool {
-    *count == 0
-}
-
-/// A turn that is sealed, by this request or before it.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct SealedHere {
-    pub(super) conversation_id: ConversationId,
-    pub(super) turn_id: TurnId,
-    ordinal: Ordinal,
-    pub(super) duplicate: bool,
-}
-
-#[cfg(test)]
-impl SealedHere {
-    /// A turn that this request sealed.
-    pub(super) fn new(conversation_id: ConversationId, turn_id: TurnId) -> Self {
-        Self { conversation_id, turn_id, ordinal: Ordinal::after(0), duplicate: false }
-    }
-}
+use crate::turn::{ConversationId, TurnEventKind};
 
 /// Takes events in and answers when they are durable.
-pub(super) async fn post(
+pub(crate) async fn post(
     api: Data<Api>,
     request: HttpRequest,
     payload: Payload,
@@ -229,9 +188,10 @@ mod tests {
     use actix_web::test::TestRequest;
     use tokio::time::timeout;
 
-    use super::super::stand_in::{StandIn, ask, done, get, observed, post, sealed_turns};
     use super::*;
+    use crate::http::stand_in::{StandIn, ask, done, get, observed, post, sealed_turns};
     use crate::settings::HttpSettings;
+    use crate::turn::TurnId;
 
     fn delta(conversation: &str) -> String {
         format!(r#"{{"type":"text-delta","conversationId":"{conversation}","turnId":"t","delta":"x"}}"#)
@@ -296,7 +256,7 @@ mod tests {
     async fn one_bad_line_refuses_the_whole_body() {
         let (api, seen) = StandIn::default().start_with(HttpSettings::default());
         let cases: serde_json::Value =
-            serde_json::from_str(include_str!("../../tests/vectors/bad-events.json")).unwrap();
+            serde_json::from_str(include_str!("../../../tests/vectors/bad-events.json")).unwrap();
         for case in cases["cases"].as_array().unwrap() {
             let bad = case["line"].as_str().unwrap().to_owned();
             let answer = post(&api, lines(&[done("c", "1"), delta("c"), bad, done("c", "2")])).await;
@@ -318,7 +278,7 @@ mod tests {
 
     /// Posts a body with `?bad=skip`.
     async fn post_skipping(api: &Api, body: String) -> serde_json::Value {
-        let request = TestRequest::post().uri("/events?bad=skip").insert_header(super::super::stand_in::NDJSON);
+        let request = TestRequest::post().uri("/events?bad=skip").insert_header(crate::http::stand_in::NDJSON);
         serde_json::from_str(ask(api, request.set_payload(body)).await.success()).unwrap()
     }
 
@@ -383,7 +343,7 @@ mod tests {
         let api = StandIn::default().serving();
         let ask_with = async |query: &str| {
             let request = TestRequest::post().uri(&format!("/events?{query}"));
-            ask(&api, request.insert_header(super::super::stand_in::NDJSON).set_payload(done("c", "t"))).await
+            ask(&api, request.insert_header(crate::http::stand_in::NDJSON).set_payload(done("c", "t"))).await
         };
         for query in ["bad=keep", "bad=", "bad", "bad=skip&bad=no", "x=1&bad=Skip", "b%61d=%73", "bad=%ff"] {
             assert!(ask_with(query).await.failure(400).contains("`skip`"), "{query}");
@@ -409,7 +369,8 @@ mod tests {
 
     #[actix_web::test]
     async fn each_case_of_framing_has_its_status_and_its_turns() {
-        let cases: serde_json::Value = serde_json::from_str(include_str!("../../tests/vectors/framing.json")).unwrap();
+        let cases: serde_json::Value =
+            serde_json::from_str(include_str!("../../../tests/vectors/framing.json")).unwrap();
         for case in cases["cases"].as_array().unwrap() {
             let (api, seen) = StandIn::default().start_with(HttpSettings::default());
             let header = ("content-type", case["contentType"].as_str().unwrap());

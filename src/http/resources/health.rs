@@ -9,18 +9,15 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::api::Api;
-use super::error::ApiError;
 use crate::actors::CheckWrite;
-
-/// The path of the readiness check, which makes a durable write.
-pub(super) const READY: &str = "/ready";
+use crate::http::error::ApiError;
 
 /// How long a durable write may take before the service is not ready: far beyond what a sound disk takes, and less
 /// than the patience of what asks (ten seconds, commonly).
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The process answers.
-pub(super) async fn health() -> HttpResponse {
+pub(crate) async fn health() -> HttpResponse {
     #[derive(Serialize)]
     struct Health {
         ok: bool,
@@ -30,7 +27,7 @@ pub(super) async fn health() -> HttpResponse {
 }
 
 /// A durable write works.
-pub(super) async fn ready(api: Data<Api>) -> Result<HttpResponse, ApiError> {
+pub(crate) async fn ready(api: Data<Api>) -> Result<HttpResponse, ApiError> {
     #[derive(Serialize)]
     struct Ready {
         ready: bool,
@@ -77,8 +74,8 @@ fn without_paths(cause: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::stand_in::{StandIn, get};
     use super::*;
+    use crate::http::stand_in::{StandIn, get};
     use crate::store::CommitError;
 
     fn with(check: Option<Result<(), CommitError>>) -> Api {

@@ -8,11 +8,11 @@ use futures_util::{StreamExt, stream};
 use tracing::error;
 
 use super::api::{Api, ask_store};
-use super::bodies::Body;
-use super::error::ApiError;
+use super::cache::Body;
 use super::path_id::PathId;
 use super::turns::TURN_BYTES;
 use crate::actors::{FindRevision, ListTurns};
+use crate::http::error::ApiError;
 use crate::store::{Revision, TurnRange};
 use crate::turn::ConversationId;
 
@@ -26,7 +26,7 @@ const END: &[u8] = b"]}";
 ///
 /// Sealed turns never change, so those up to the revision's last are one consistent state however long reading them
 /// takes, and a body that was made earlier is the beginning of this one.
-pub(super) async fn get(api: Data<Api>, PathId(id): PathId, request: HttpRequest) -> Result<HttpResponse, ApiError> {
+pub(crate) async fn get(api: Data<Api>, PathId(id): PathId, request: HttpRequest) -> Result<HttpResponse, ApiError> {
     let revision = ask_store(&api.handles.reads.find_revision, FindRevision { conversation_id: id.clone() }).await?;
     let tag = entity_tag(&revision)?;
     if is_known(&request, &tag) {
@@ -167,8 +167,8 @@ impl Pages {
 mod tests {
     use actix_web::test::TestRequest;
 
-    use super::super::stand_in::{Answer, StandIn, ask, get, sealed_turns};
     use super::*;
+    use crate::http::stand_in::{Answer, StandIn, ask, get, sealed_turns};
     use crate::settings::HttpSettings;
     use crate::turn::StoredTurn;
 

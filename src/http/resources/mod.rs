@@ -1,165 +1,19 @@
-use actix::{Message, Recipient};
-use actix_web::http::Method;
-use actix_web::web::{self, Data, ServiceConfig};
-use actix_web::{HttpResponse, Resource, Route};
-use tracing::error;
+//! The resources: one file each, which asks the actors and writes the answer.
+//!
+//! - `events`, `metrics`, `turns`, `backup`, `health`: the resources;
+//! - `path_id`: the conversation in a path;
+//! - `cache`: answers of `metrics` that are kept;
+//! - `api`: what the resources share;
+//! - `mount`: the routes. A resource that is not mounted from a [`Route`](super::access::Route) does not exist.
+//!
+//! No resource reads the store except by a message.
 
-use super::admission::ByteBudget;
-use super::bodies::BodyCache;
-use super::error::ApiError;
-use super::{backup, events, health, metrics, turns};
-use crate::runtime::Handles;
-use crate::settings::HttpSettings;
-use crate::store::ReadError;
-
-/// What the resources share, over all workers: the running system, the settings, and what is left of the bytes that
-/// may be posted at one time, and the answers that are kept.
-///
-/// A clone is the same API: clones share these.
-#[derive(Clone)]
-pub struct Api {
-    pub(super) handles: Handles,
-    pub(super) settings: HttpSettings,
-    pub(super) budget: ByteBudget,
-    pub(super) bodies: BodyCache,
-}
-
-impl Api {
-    /// An API to the system behind `handles`.
-    pub fn new(handles: Handles, settings: HttpSettings) -> Self {
-        let budget = ByteBudget::new(settings.max_buffered_bytes);
-        let bodies = BodyCache::new(settings.cache_bytes);
-        Self { handles, settings, budget, bodies }
-    }
-
-    /// The same API, to be mounted in one worker's application: reads are answered on the calling thread, as
-    /// [`Handles::on_this_thread`] has it.
-    #[must_use]
-    pub fn on_this_thread(&self) -> Self {
-        Self { handles: self.handles.on_this_thread(), ..self.clone() }
-    }
-}
-
-/// Mounts the resources where an actix application or scope is configured.
-///
-/// It does not include what [`serve`](super::serve) adds: request ids, spans, the checks of a request's host and page,
-/// CORS and the answer to unknown paths are the application's own. Of the settings, only the sizes and the time limit
-/// of a body apply; the others configure the server. `GET /backup` is not included: [`backup_resource`] mounts it.
-///
-/// ```
-/// # use actix_web::{App, web};
-/// # use turn_metrics::http::{self, Api};
-/// # use turn_metrics::runtime::Handles;
-/// # use turn_metrics::settings::HttpSettings;
-/// # fn mount(handles: Handles) {
-/// let api = Api::new(handles, HttpSettings::default());
-/// // What `HttpServer::new` calls on the thread of each worker.
-/// let app = move || App::new().service(web::scope("/metrics").configure(http::resources(&api.on_this_thread())));
-/// # }
-/// ```
-pub fn resources(api: &Api) -> impl FnOnce(&mut ServiceConfig) + use<> {
-    let api = Data::new(api.clone());
-    move |config| {
-        config
-            .app_data(api)
-            .service(only("/events", "POST", [web::post().to(events::post)]))
-            .service(only(METRICS, READ, read(|route| route.to(metrics::get))))
-            .service(only(TURNS, READ, read(|route| route.to(turns::get))))
-            .service(only("/health", READ, read(|route| route.to(health::health))))
-            .service(only(health::READY, READ, read(|route| route.to(health::ready))));
-    }
-}
-
-/// Mounts `GET /backup` beside [`resources`], in the same scope, where whoever can ask may have the whole database.
-///
-/// What a browser asks for a page is refused. There is no other guard: put one in front of it.
-///
-/// ```
-/// # use actix_web::App;
-/// # use turn_metrics::http::{self, Api};
-/// # fn mount(api: &Api) {
-/// let app = App::new().configure(http::resources(api)).configure(http::backup_resource(api));
-/// # }
-/// ```
-pub fn backup_resource(api: &Api) -> impl FnOnce(&mut ServiceConfig) + use<> {
-    let api = Data::new(api.clone());
-    move |config| {
-        config.app_data(api).service(only(backup::PATH, "GET", [web::get().to(backup::get)]));
-    }
-}
-
-/// The resources of a conversation, which pages of other origins may read.
-pub(super) const METRICS: &str = "/conversations/{id}/metrics";
-pub(super) const TURNS: &str = "/conversations/{id}/turns";
-
-/// The methods of a resource that is only read.
-const READ: &str = "GET, HEAD";
-
-fn read(to: impl Fn(Route) -> Route) -> [Route; 2] {
-    [Method::GET, Method::HEAD].map(|method| to(web::method(method)))
-}
-
-/// A resource with these routes, which tells those who come otherwise what is `allowed`.
-fn only<const N: usize>(path: &str, allowed: &'static str, routes: [Route; N]) -> Resource {
-    routes
-        .into_iter()
-        .fold(web::resource(path), Resource::route)
-        .default_service(web::to(move || async move { Err::<HttpResponse, _>(ApiError::MethodNotAllowed { allowed }) }))
-}
-
-/// Asks the store for something to read. Why it fails is for the log alone.
-pub(super) async fn ask_store<M, T>(store: &Recipient<M>, message: M) -> Result<T, ApiError>
-where
-    M: Message<Result = Result<T, ReadError>> + Send + 'static,
-    T: Send + 'static,
-{
-    match store.send(message).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(cause)) => {
-            error!(%cause, "sealed turns could not be read");
-            Err(ApiError::LoadFailed)
-        }
-        Err(cause) => {
-            error!(%cause, "the store did not answer");
-            Err(ApiError::LoadFailed)
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use actix_web::test::{TestRequest, call_service, init_service};
-    use actix_web::{App, web};
-
-    use super::super::stand_in::{StandIn, done, sealed_turns};
-    use super::*;
-
-    #[actix_web::test]
-    async fn the_backup_is_mounted_by_those_who_want_it_and_refused_to_pages_there_too() {
-        let api = StandIn::default().serving();
-        let app = init_service(App::new().configure(resources(&api)).configure(backup_resource(&api))).await;
-        let get = || TestRequest::get().uri("/backup");
-        assert_eq!(call_service(&app, get().to_request()).await.status(), 503, "one is being made");
-        let of_a_page = get().insert_header(("origin", "https://page.example")).to_request();
-        assert_eq!(call_service(&app, of_a_page).await.status(), 403);
-    }
-
-    #[actix_web::test]
-    async fn the_resources_can_be_mounted_anywhere_in_another_application() {
-        let (api, seen) = StandIn { turns: sealed_turns(1), ..StandIn::default() }.start_with(HttpSettings::default());
-        let inner = web::scope("/{tenant}/metrics").configure(resources(&api));
-        let app = init_service(App::new().service(web::scope("/deep").service(inner))).await;
-        let post =
-            TestRequest::post().uri("/deep/x/metrics/events").insert_header(("content-type", "application/json"));
-        assert_eq!(call_service(&app, post.set_payload(done("a/b", "t")).to_request()).await.status(), 200);
-        for resource in ["metrics", "turns"] {
-            let get = TestRequest::get().uri(&format!("/deep/x/metrics/conversations/a%2Fb/{resource}"));
-            assert_eq!(call_service(&app, get.to_request()).await.status(), 200);
-        }
-        let backup = TestRequest::get().uri("/deep/x/metrics/backup").to_request();
-        assert_eq!(call_service(&app, backup).await.status(), 404, "the whole database is not among the resources");
-        let seen = seen.lock().unwrap();
-        let asked = seen.ranges.iter().map(|range| &range.conversation_id).chain(&seen.found);
-        assert!(asked.eq([&seen.observes[0].conversation_id; 3]));
-    }
-}
+pub(crate) mod api;
+pub(crate) mod backup;
+pub(crate) mod cache;
+pub(crate) mod events;
+pub(crate) mod health;
+pub(crate) mod metrics;
+pub(crate) mod mount;
+pub(crate) mod path_id;
+pub(crate) mod turns;

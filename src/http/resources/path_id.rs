@@ -3,14 +3,14 @@ use std::future::{Ready, ready};
 use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpRequest};
 
-use super::error::ApiError;
+use crate::http::error::ApiError;
 use crate::turn::ConversationId;
 
 /// The conversation that a path names in its last segment but one, as in `/conversations/{id}/metrics`.
 ///
 /// The router hands out segments decoded in part, with bytes that are no UTF-8 replaced, so the segment is taken from
 /// the path as it was sent. The router never decodes a slash: both have the same segments.
-pub(super) struct PathId(pub(super) ConversationId);
+pub(crate) struct PathId(pub(crate) ConversationId);
 
 impl FromRequest for PathId {
     type Error = ApiError;
@@ -51,8 +51,8 @@ fn percent_decode(segment: &str) -> Result<Vec<u8>, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::stand_in::{StandIn, done, get, post};
     use super::*;
+    use crate::http::stand_in::{StandIn, done, get, post};
     use crate::settings::HttpSettings;
 
     /// As a careful client writes it: everything but letters and digits is encoded.

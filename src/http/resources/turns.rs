@@ -8,14 +8,14 @@ use actix_web::{HttpRequest, HttpResponse};
 use serde::Deserialize;
 
 use super::api::{Api, ask_store};
-use super::error::ApiError;
 use super::path_id::PathId;
 use crate::actors::ListTurns;
+use crate::http::error::ApiError;
 use crate::store::TurnRange;
 use crate::turn::StoredTurn;
 
 /// Room for a turn of some steps in its JSON; what takes more makes room for itself.
-pub(super) const TURN_BYTES: usize = 1024;
+pub(crate) const TURN_BYTES: usize = 1024;
 
 const DEFAULT_LIMIT: u64 = 100;
 
@@ -26,7 +26,7 @@ const LIMITS: RangeInclusive<u64> = 1..=1000;
 const ORDINALS: RangeInclusive<u64> = 0..=(1 << 53) - 1;
 
 /// The sealed turns after an ordinal.
-pub(super) async fn get(
+pub(crate) async fn get(
     api: Data<Api>,
     PathId(conversation_id): PathId,
     request: HttpRequest,
@@ -87,8 +87,8 @@ fn number(name: &str, text: Option<&str>, default: u64, range: RangeInclusive<u6
 
 #[cfg(test)]
 mod tests {
-    use super::super::stand_in::{StandIn, get, sealed_turns};
     use super::*;
+    use crate::http::stand_in::{StandIn, get, sealed_turns};
     use crate::settings::HttpSettings;
 
     #[actix_web::test]

@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::framing::LastBody;
 use super::refusal;
-use super::unread::Holding;
+use crate::http::layers::unread::Holding;
 use crate::settings::HttpSettings;
 
 /// The longest that anything is waited for, far from where adding to a moment overflows.
@@ -24,7 +24,7 @@ const MAX_WAIT: Duration = Duration::from_hours(2 * 365 * 24);
 /// alone; a time limit on a client that takes nothing of its answer; a body for what the framework refuses by itself.
 ///
 /// No file descriptor and no task beside those of the stream within.
-pub(super) struct Connection<T> {
+pub(crate) struct Connection<T> {
     stream: T,
     head: HeadLimit,
     /// How long the client may take nothing of what is written.
@@ -40,7 +40,7 @@ pub(super) struct Connection<T> {
 
 impl<T> Connection<T> {
     /// A connection that has just been accepted.
-    pub(super) fn new(stream: T, settings: &HttpSettings) -> Self {
+    pub(crate) fn new(stream: T, settings: &HttpSettings) -> Self {
         let head = HeadLimit::new(settings);
         let timer = Box::pin(sleep_until(after(settings.header_timeout)));
         let last_body = LastBody::default();
@@ -48,12 +48,12 @@ impl<T> Connection<T> {
     }
 
     /// The limit on its heads, for [`keep_time`] to be told of.
-    pub(super) fn head(&self) -> HeadLimit {
+    pub(crate) fn head(&self) -> HeadLimit {
         self.head.clone()
     }
 
     /// The shared state of an unframed last body, for [`frame`](super::framing::frame).
-    pub(super) fn last_body(&self) -> LastBody {
+    pub(crate) fn last_body(&self) -> LastBody {
         self.last_body.clone()
     }
 
@@ -165,7 +165,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Connection<T> {
 
 /// Until when the head of a connection's next request has to be in.
 #[derive(Clone)]
-pub(super) struct HeadLimit {
+pub(crate) struct HeadLimit {
     /// `None` while a request is being answered.
     due: Rc<Cell<Option<Instant>>>,
     /// Whether a body was sent whose end nothing marks but that of the connection: it may be on its way even when it
@@ -221,7 +221,7 @@ impl Drop for Answering {
 }
 
 /// Wrapped around every request: the time for the next head begins when the answer ends.
-pub(super) async fn keep_time<B: MessageBody + 'static>(
+pub(crate) async fn keep_time<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: impl AsyncFnOnce(ServiceRequest) -> Result<ServiceResponse<B>, Error>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {

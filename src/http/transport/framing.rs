@@ -13,7 +13,7 @@ use actix_web::web::Bytes;
 /// client does not know. The end of the connection then ends the body.
 ///
 /// The framework would send chunks to any client, and would answer pipelined requests after such a body.
-pub(super) async fn frame<B: MessageBody + 'static>(
+pub(crate) async fn frame<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: impl AsyncFnOnce(ServiceRequest) -> Result<ServiceResponse<B>, Error>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
@@ -36,7 +36,7 @@ pub(super) async fn frame<B: MessageBody + 'static>(
 
 /// The state of a body that only the end of the connection ends. The connection and the body share it.
 #[derive(Clone, Default)]
-pub(super) struct LastBody(Rc<RefCell<Progress>>);
+pub(crate) struct LastBody(Rc<RefCell<Progress>>);
 
 #[derive(Default)]
 enum Progress {
@@ -53,7 +53,7 @@ enum Progress {
 
 impl LastBody {
     /// Called when the framework has written everything that it has.
-    pub(super) fn all_is_written(&self) {
+    pub(crate) fn all_is_written(&self) {
         let mut progress = self.0.borrow_mut();
         if let Progress::Handed(body) = &*progress {
             body.wake_by_ref();
@@ -62,7 +62,7 @@ impl LastBody {
     }
 
     /// Whether nothing more may be sent on this connection.
-    pub(super) fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         matches!(*self.0.borrow(), Progress::Ended)
     }
 

@@ -3,7 +3,7 @@ use std::time::Duration;
 use actix_web::http::StatusCode;
 use memchr::memmem;
 
-use super::error::ErrorBody;
+use crate::http::error::ErrorBody;
 
 /// More than the framework writes when it refuses a request itself: a status line and three header fields.
 const MAX_HEAD_BYTES: usize = 512;
@@ -14,7 +14,7 @@ const MAX_HEAD_BYTES: usize = 512;
 /// To be asked only while no answer is on its way: a body may hold anything. What is left of one that has ended is not
 /// taken for a refusal: JSON has no line break within a text and ends in a brace, and the last line of a chunked body
 /// is no field of a head.
-pub(super) fn find_bare(written: &[u8]) -> Option<usize> {
+pub(crate) fn find_bare(written: &[u8]) -> Option<usize> {
     if !written.ends_with(b"\r\n\r\n") {
         return None;
     }
@@ -35,7 +35,7 @@ pub(super) fn find_bare(written: &[u8]) -> Option<usize> {
 
 /// The refusal that begins with this head, with what the contract wants of it: its text as JSON, and the end of the
 /// connection, of which nothing more is read.
-pub(super) fn with_body(bare: &[u8]) -> Vec<u8> {
+pub(crate) fn with_body(bare: &[u8]) -> Vec<u8> {
     let head = String::from_utf8_lossy(bare);
     let status = status_of(&head).unwrap_or(StatusCode::BAD_REQUEST);
     let date = head.lines().find(|line| line.starts_with("date: "));
@@ -50,7 +50,7 @@ pub(super) fn with_body(bare: &[u8]) -> Vec<u8> {
 }
 
 /// What a client is told that takes longer than this for the head of a request.
-pub(super) fn slow_head(limit: Duration) -> Vec<u8> {
+pub(crate) fn slow_head(limit: Duration) -> Vec<u8> {
     let text = format!("the head of the request took longer than {} ms to arrive", limit.as_millis());
     answer(StatusCode::REQUEST_TIMEOUT, None, &text)
 }

@@ -16,15 +16,16 @@ use actix_web::middleware::{Next, from_fn};
 use actix_web::{App, Error, HttpResponse, web};
 use tokio::net::TcpStream;
 
-use super::api::{Api, backup_resource, resources};
 use super::connection::{Connection, keep_time};
-use super::cors::ConversationCors;
-use super::error::ApiError;
 use super::framing::frame;
-use super::host::{Hosts, check_host};
-use super::page::refuse_pages;
-use super::request::trace;
-use super::unread::close_unread;
+use crate::http::error::ApiError;
+use crate::http::layers::cors::ConversationCors;
+use crate::http::layers::host::{Hosts, check_host};
+use crate::http::layers::origin::refuse_pages;
+use crate::http::layers::trace::trace;
+use crate::http::layers::unread::close_unread;
+use crate::http::resources::api::Api;
+use crate::http::resources::mount::{backup_resource, resources};
 use crate::settings::Workers;
 
 /// How long a client that is answered before it has sent all of its body may go on sending, to find the answer. It is
@@ -85,7 +86,7 @@ fn connections(
 }
 
 /// Builds the whole application of one worker, for requests to these hosts.
-pub(super) fn app(
+pub(crate) fn app(
     api: &Api,
     hosts: &Hosts,
 ) -> App<
@@ -137,8 +138,8 @@ mod tests {
     use actix_web::test::TestRequest;
     use futures_util::future::join_all;
 
-    use super::super::stand_in::{Seen, StandIn, ask, done, get, observed, sealed_turns};
     use super::*;
+    use crate::http::stand_in::{Seen, StandIn, ask, done, get, observed, sealed_turns};
     use crate::runtime::Runtime;
     use crate::settings::HttpSettings;
 

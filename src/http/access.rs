@@ -1,0 +1,67 @@
+//! Every route, and which web pages may use it.
+
+use std::sync::LazyLock;
+
+use actix_web::dev::ResourceDef;
+
+/// A route of the service.
+#[derive(Debug)]
+pub(crate) struct Route {
+    /// Its path, as a pattern of the framework.
+    pub(crate) path: &'static str,
+    /// Its methods, as the `Allow` header lists them.
+    pub(crate) methods: &'static str,
+    /// Which web pages may use it.
+    pub(crate) pages: Pages,
+}
+
+/// Which web pages may use a route. Programs may use every one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pages {
+    /// Pages of the origins that the settings allow may read it.
+    OfAllowedOrigins,
+    /// Any page may send a request that changes nothing, but only a page of this server may read the answer.
+    Unread,
+    /// Only pages of this server.
+    OfOwnOrigin,
+    /// No page.
+    None,
+}
+
+const READ: &str = "GET, HEAD";
+
+pub(crate) const EVENTS: Route = Route { path: "/events", methods: "POST", pages: Pages::OfOwnOrigin };
+pub(crate) const METRICS: Route =
+    Route { path: "/conversations/{id}/metrics", methods: READ, pages: Pages::OfAllowedOrigins };
+pub(crate) const TURNS: Route =
+    Route { path: "/conversations/{id}/turns", methods: READ, pages: Pages::OfAllowedOrigins };
+pub(crate) const HEALTH: Route = Route { path: "/health", methods: READ, pages: Pages::Unread };
+/// The readiness check writes to the disk.
+pub(crate) const READY: Route = Route { path: "/ready", methods: READ, pages: Pages::OfOwnOrigin };
+pub(crate) const BACKUP: Route = Route { path: "/backup", methods: "GET", pages: Pages::None };
+
+const ROUTES: [&Route; 6] = [&EVENTS, &METRICS, &TURNS, &HEALTH, &READY, &BACKUP];
+
+impl Pages {
+    /// The pages that may use a path, which is decoded as it is for routing. No page may use a path that is not in the
+    /// table, so a route that somebody forgets to list is closed.
+    pub(crate) fn of(path: &str) -> Self {
+        static PATTERNS: LazyLock<[(ResourceDef, Pages); ROUTES.len()]> =
+            LazyLock::new(|| ROUTES.map(|route| (ResourceDef::new(route.path), route.pages)));
+        PATTERNS.iter().find(|(pattern, _)| pattern.is_match(path)).map_or(Self::None, |(_, pages)| *pages)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_is_not_listed_is_closed_to_pages() {
+        assert_eq!(Pages::of("/health"), Pages::Unread);
+        assert_eq!(Pages::of("/conversations/a b/turns"), Pages::OfAllowedOrigins);
+        for path in ["", "/", "/healthy", "/health/", "/conversations/c", "/conversations/c/d/turns", "/Events"] {
+            assert_eq!(Pages::of(path), Pages::None, "{path}");
+        }
+    }
+}

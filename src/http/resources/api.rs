@@ -1,0 +1,56 @@
+use actix::{Message, Recipient};
+use tracing::error;
+
+use super::cache::BodyCache;
+use crate::http::error::ApiError;
+use crate::http::intake::budget::ByteBudget;
+use crate::runtime::Handles;
+use crate::settings::HttpSettings;
+use crate::store::ReadError;
+
+/// What the resources share, over all workers: the running system, the settings, and what is left of the bytes that
+/// may be posted at one time, and the answers that are kept.
+///
+/// A clone is the same API: clones share these.
+#[derive(Clone)]
+pub struct Api {
+    pub(crate) handles: Handles,
+    pub(crate) settings: HttpSettings,
+    pub(crate) budget: ByteBudget,
+    pub(crate) bodies: BodyCache,
+}
+
+impl Api {
+    /// An API to the system behind `handles`.
+    pub fn new(handles: Handles, settings: HttpSettings) -> Self {
+        let budget = ByteBudget::new(settings.max_buffered_bytes);
+        let bodies = BodyCache::new(settings.cache_bytes);
+        Self { handles, settings, budget, bodies }
+    }
+
+    /// The same API, to be mounted in one worker's application: reads are answered on the calling thread, as
+    /// [`Handles::on_this_thread`] has it.
+    #[must_use]
+    pub fn on_this_thread(&self) -> Self {
+        Self { handles: self.handles.on_this_thread(), ..self.clone() }
+    }
+}
+
+/// Asks the store for something to read. Why it fails is for the log alone.
+pub(crate) async fn ask_store<M, T>(store: &Recipient<M>, message: M) -> Result<T, ApiError>
+where
+    M: Message<Result = Result<T, ReadError>> + Send + 'static,
+    T: Send + 'static,
+{
+    match store.send(message).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(cause)) => {
+            error!(%cause, "sealed turns could not be read");
+            Err(ApiError::LoadFailed)
+        }
+        Err(cause) => {
+            error!(%cause, "the store did not answer");
+            Err(ApiError::LoadFailed)
+        }
+    }
+}

@@ -1,0 +1,108 @@
+use actix_web::http::Method;
+use actix_web::web::{self, Data, ServiceConfig};
+use actix_web::{HttpResponse, Resource};
+
+use super::api::Api;
+use super::{backup, events, health, metrics, turns};
+use crate::http::access::{BACKUP, EVENTS, HEALTH, METRICS, READY, Route, TURNS};
+use crate::http::error::ApiError;
+
+/// Mounts the resources where an actix application or scope is configured.
+///
+/// It does not include what `serve` adds: request ids, spans, the checks of a request's host and page,
+/// CORS and the answer to unknown paths are the application's own. Of the settings, only the sizes and the time limit
+/// of a body apply; the others configure the server. `GET /backup` is not included: [`backup_resource`] mounts it.
+///
+/// ```
+/// # use actix_web::{App, web};
+/// # use turn_metrics::http::{self, Api};
+/// # use turn_metrics::runtime::Handles;
+/// # use turn_metrics::settings::HttpSettings;
+/// # fn mount(handles: Handles) {
+/// let api = Api::new(handles, HttpSettings::default());
+/// // What `HttpServer::new` calls on the thread of each worker.
+/// let app = move || App::new().service(web::scope("/metrics").configure(http::resources(&api.on_this_thread())));
+/// # }
+/// ```
+pub fn resources(api: &Api) -> impl FnOnce(&mut ServiceConfig) + use<> {
+    let api = Data::new(api.clone());
+    move |config| {
+        config
+            .app_data(api)
+            .service(only(&EVENTS, [web::post().to(events::post)]))
+            .service(only(&METRICS, read(|route| route.to(metrics::get))))
+            .service(only(&TURNS, read(|route| route.to(turns::get))))
+            .service(only(&HEALTH, read(|route| route.to(health::health))))
+            .service(only(&READY, read(|route| route.to(health::ready))));
+    }
+}
+
+/// Mounts `GET /backup` beside [`resources`], in the same scope, where whoever can ask may have the whole database.
+///
+/// What a browser asks for a page is refused. There is no other guard: put one in front of it.
+///
+/// ```
+/// # use actix_web::App;
+/// # use turn_metrics::http::{self, Api};
+/// # fn mount(api: &Api) {
+/// let app = App::new().configure(http::resources(api)).configure(http::backup_resource(api));
+/// # }
+/// ```
+pub fn backup_resource(api: &Api) -> impl FnOnce(&mut ServiceConfig) + use<> {
+    let api = Data::new(api.clone());
+    move |config| {
+        config.app_data(api).service(only(&BACKUP, [web::get().to(backup::get)]));
+    }
+}
+
+fn read(to: impl Fn(actix_web::Route) -> actix_web::Route) -> [actix_web::Route; 2] {
+    [Method::GET, Method::HEAD].map(|method| to(web::method(method)))
+}
+
+/// A resource with these handlers. A request with another method is told which ones are allowed.
+fn only<const N: usize>(route: &Route, handlers: [actix_web::Route; N]) -> Resource {
+    let allowed = route.methods;
+    handlers
+        .into_iter()
+        .fold(web::resource(route.path), Resource::route)
+        .default_service(web::to(move || async move { Err::<HttpResponse, _>(ApiError::MethodNotAllowed { allowed }) }))
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::{TestRequest, call_service, init_service};
+    use actix_web::{App, web};
+
+    use super::*;
+    use crate::http::stand_in::{StandIn, done, sealed_turns};
+    use crate::settings::HttpSettings;
+
+    #[actix_web::test]
+    async fn the_backup_is_mounted_by_those_who_want_it_and_refused_to_pages_there_too() {
+        let api = StandIn::default().serving();
+        let app = init_service(App::new().configure(resources(&api)).configure(backup_resource(&api))).await;
+        let get = || TestRequest::get().uri("/backup");
+        assert_eq!(call_service(&app, get().to_request()).await.status(), 503, "one is being made");
+        let of_a_page = get().insert_header(("origin", "https://page.example")).to_request();
+        assert_eq!(call_service(&app, of_a_page).await.status(), 403);
+    }
+
+    #[actix_web::test]
+    async fn the_resources_can_be_mounted_anywhere_in_another_application() {
+        let (api, seen) = StandIn { turns: sealed_turns(1), ..StandIn::default() }.start_with(HttpSettings::default());
+        let inner = web::scope("/{tenant}/metrics").configure(resources(&api));
+        let app = init_service(App::new().service(web::scope("/deep").service(inner))).await;
+        let post =
+            TestRequest::post().uri("/deep/x/metrics/events").insert_header(("content-type", "application/json"));
+        assert_eq!(call_service(&app, post.set_payload(done("a/b", "t")).to_request()).await.status(), 200);
+        for resource in ["metrics", "turns"] {
+            let get = TestRequest::get().uri(&format!("/deep/x/metrics/conversations/a%2Fb/{resource}"));
+            assert_eq!(call_service(&app, get.to_request()).await.status(), 200);
+        }
+        let backup = TestRequest::get().uri("/deep/x/metrics/backup").to_request();
+        assert_eq!(call_service(&app, backup).await.status(), 404, "the whole database is not among the resources");
+        let seen = seen.lock().unwrap();
+        let asked = seen.ranges.iter().map(|range| &range.conversation_id).chain(&seen.found);
+        assert!(asked.eq([&seen.observes[0].conversation_id; 3]));
+    }
+}
