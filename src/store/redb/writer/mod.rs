@@ -59,6 +59,8 @@ pub(crate) struct Writer {
     admission: Arc<Admission>,
     capacity: Capacity,
     batch_size: BatchSize,
+    /// The maximum number of turns in the current batch.
+    batch_turns: usize,
     growth: Growth,
     last: LastBatch,
     location: Location,
@@ -96,6 +98,7 @@ impl Writer {
             admission,
             capacity: Capacity::default(),
             batch_size: BatchSize::default(),
+            batch_turns: BatchSize::default().turns(false),
             growth: Growth::new(settings.journal_bytes),
             last: LastBatch::default(),
             location,
@@ -171,6 +174,8 @@ impl Writer {
     /// Takes all jobs that wait, and waits a moment for those that are likely to come.
     fn gather(&mut self, first: Job) -> Next {
         let begun = Instant::now();
+        let is_behind = self.checkpoint.owed_bytes(self.growth.of(self.last.turns)) > 0;
+        self.batch_turns = self.batch_size.turns(is_behind);
         let room = self.make_room();
         let mut batch = Batch { jobs: Vec::with_capacity(self.expected), turns: 0, begun, room };
         let mut next = Some(first);
@@ -183,7 +188,7 @@ impl Writer {
                     job if self.is_overdue(&job, now) => job.answer(Err(CommitError::Overloaded)),
                     job => batch.add(job),
                 }
-                if batch.jobs.len() >= self.settings.batch_commits || batch.turns >= self.batch_size.turns() {
+                if batch.jobs.len() >= self.settings.batch_commits || batch.turns >= self.batch_turns {
                     return Next::Batch(batch);
                 }
             }
@@ -197,7 +202,7 @@ impl Writer {
     /// Whether a commit has waited so long that it is refused instead of written. Never while the waiting turns fit into
     /// one batch: then it is the machine that is slow, and a refusal would shorten nobody's wait.
     fn is_overdue(&self, job: &Job, now: Instant) -> bool {
-        let is_overloaded = || self.background.is_some() && self.admission.unanswered() > self.batch_size.turns();
+        let is_overloaded = || self.background.is_some() && self.admission.unanswered() > self.batch_turns;
         job.waited(now) > pace::longest_queueing(self.last.write) && is_overloaded()
     }
 
@@ -394,7 +399,8 @@ mod tests {
         let (store, mut writer) =
             RedbEngine::prepare(Location::Memory, &StoreSettings::default(), Backoff::default()).unwrap();
         writer.checkpoint_by_hand();
-        let most = writer.batch_size.turns();
+        let most = 100;
+        writer.batch_turns = most;
         (0..most + 2).for_each(|nth| queue(&store, nth));
         let jobs: Vec<_> = writer.jobs.try_iter().collect();
         let now = Instant::now();

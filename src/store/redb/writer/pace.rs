@@ -43,7 +43,9 @@ pub(crate) struct BatchSize {
 impl BatchSize {
     /// The target duration of the work on one batch. A commit that just missed a batch then waits for the rest of that
     /// batch, and not for the work on all queued commits.
-    const AIM: Duration = Duration::from_millis(8);
+    const AIM: Duration = Duration::from_millis(14);
+    /// The same while batches also wait for the checkpoint.
+    const AIM_WHEN_BEHIND: Duration = Duration::from_millis(6);
     /// Enough turns to make the fsync's share of one small. A smaller batch takes little more time than its fsync.
     const LEAST: usize = 256;
 
@@ -54,8 +56,9 @@ impl BatchSize {
         }
     }
 
-    pub(crate) fn turns(&self) -> usize {
-        times(self.each, Self::AIM).max(Self::LEAST)
+    /// The maximum number of turns; `is_behind` says whether the checkpoint has fallen behind.
+    pub(crate) fn turns(&self, is_behind: bool) -> usize {
+        times(self.each, if is_behind { Self::AIM_WHEN_BEHIND } else { Self::AIM }).max(Self::LEAST)
     }
 }
 
@@ -107,7 +110,7 @@ pub(crate) fn beyond_healthy(append_took: Duration) -> Duration {
 /// The longest time that a commit may wait for its batch. On a healthy disk an accepted commit is answered within 50 ms;
 /// the rest of them is for its batch, which is assumed to take as long as the last one, and for the error of that guess.
 pub(crate) fn longest_queueing(last_write: Duration) -> Duration {
-    const ALL: Duration = Duration::from_millis(34);
+    const ALL: Duration = Duration::from_millis(30);
     ALL.saturating_sub(last_write.min(ALL / 2))
 }
 
@@ -154,11 +157,12 @@ mod tests {
     fn a_batch_has_as_many_turns_as_can_be_worked_on_in_its_time() {
         let mut size = BatchSize::default();
         (0..99).for_each(|_| size.learn(400, MS * 6));
-        assert!((530..=540).contains(&size.turns()), "{}", size.turns());
+        assert!((930..=940).contains(&size.turns(false)), "{}", size.turns(false));
+        assert!((395..=405).contains(&size.turns(true)), "{}", size.turns(true));
         (0..99).for_each(|_| size.learn(400, MS * 600));
-        assert_eq!(size.turns(), BatchSize::LEAST);
+        assert_eq!(size.turns(false), BatchSize::LEAST);
         (0..99).for_each(|_| size.learn(BatchSize::LEAST - 1, Duration::ZERO));
-        assert_eq!(size.turns(), BatchSize::LEAST, "a small batch says nothing");
+        assert_eq!(size.turns(false), BatchSize::LEAST, "a small batch says nothing");
     }
 
     #[test]
@@ -175,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_commit_is_given_up_while_its_batch_can_still_be_written_in_time() {
-        assert_eq!([0, 10, 17, 500].map(|write| longest_queueing(MS * write)), [34, 24, 17, 17].map(|ms| MS * ms));
+        assert_eq!([0, 10, 17, 500].map(|write| longest_queueing(MS * write)), [30, 20, 15, 15].map(|ms| MS * ms));
         assert_eq!([3, 10, 90].map(|append| beyond_healthy(MS * append)), [0, 0, 80].map(|ms| MS * ms));
     }
 
