@@ -10,7 +10,7 @@ use super::error::ApiError;
 use super::{backup, events, health, metrics, turns};
 use crate::runtime::Handles;
 use crate::settings::HttpSettings;
-use crate::store::ReadError;
+use crate::store::Fault;
 
 /// What the resources share, over all workers: the running system, the settings, and what is left of the bytes that
 /// may be posted at one time, and the answers that are kept.
@@ -110,13 +110,13 @@ fn only<const N: usize>(path: &str, allowed: &'static str, routes: [Route; N]) -
 /// Asks the store for something to read. Why it fails is for the log alone.
 pub(super) async fn ask_store<M, T>(store: &Recipient<M>, message: M) -> Result<T, ApiError>
 where
-    M: Message<Result = Result<T, ReadError>> + Send + 'static,
+    M: Message<Result = Result<T, Fault>> + Send + 'static,
     T: Send + 'static,
 {
     match store.send(message).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(cause)) => {
-            error!(%cause, "sealed turns could not be read");
+        Ok(Err(fault)) => {
+            error!(cause = fault.in_full(), "sealed turns could not be read");
             Err(ApiError::LoadFailed)
         }
         Err(cause) => {
