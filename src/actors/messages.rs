@@ -5,8 +5,8 @@ use std::time::Duration;
 use actix::{Actor, Message, ResponseActFuture};
 
 use crate::store::{
-    Backup, BackupError, Commit, CommitError, Committed, ConversationState, ReadError, Revision, StaleBefore,
-    StaleTurn, StoreSizes, TurnRange, Version,
+    Backup, BackupError, Commit, CommitError, Committed, ConversationState, Fault, Revision, StaleBefore, StaleTurn,
+    StoreSizes, TurnRange, Version,
 };
 use crate::turn::{ConversationId, Ordinal, RunningTime, StoredTurn, TurnEvent, TurnId, Warning};
 
@@ -80,9 +80,12 @@ pub enum ObserveError {
         /// How many steps a turn may have.
         limit: usize,
     },
+    /// Nothing of this conversation was taken in: others changed it again and again meanwhile. Send again later.
+    #[error("the conversation is being changed by others")]
+    Contended,
     /// The outcome is unknown: the store failed. Send again later.
     #[error("the store is unavailable: {0}")]
-    StoreUnavailable(String),
+    StoreUnavailable(Fault),
     /// The outcome is unknown: the conversation's actor is gone. Send again, it is started anew.
     #[error("the conversation's actor is gone")]
     ActorGone,
@@ -114,7 +117,7 @@ pub struct OpenConversation {
 }
 
 impl Message for OpenConversation {
-    type Result = Result<ConversationState, ReadError>;
+    type Result = Result<ConversationState, Fault>;
 }
 
 impl Message for Commit {
@@ -126,7 +129,7 @@ impl Message for Commit {
 pub struct ListTurns(pub TurnRange);
 
 impl Message for ListTurns {
-    type Result = Result<Vec<StoredTurn>, ReadError>;
+    type Result = Result<Vec<StoredTurn>, Fault>;
 }
 
 /// Ask the store what a conversation's sealed turns are right now, without reading them.
@@ -137,7 +140,7 @@ pub struct FindRevision {
 }
 
 impl Message for FindRevision {
-    type Result = Result<Revision, ReadError>;
+    type Result = Result<Revision, Fault>;
 }
 
 /// Ask the store for a page of stale turns.
@@ -152,7 +155,7 @@ pub struct ListStaleTurns {
 }
 
 impl Message for ListStaleTurns {
-    type Result = Result<Vec<StaleTurn>, ReadError>;
+    type Result = Result<Vec<StaleTurn>, Fault>;
 }
 
 /// Add to the running time. The store answers with the sum once it is durable.

@@ -4,7 +4,7 @@ use actix::{Actor, Context, Handler, MessageResult, Response};
 use tokio::task::spawn_blocking;
 
 use super::{FindRevision, ListTurns};
-use crate::store::{ReadError, RedbEngine, TurnRange};
+use crate::store::{Fault, RedbEngine, TurnRange};
 use crate::turn::StoredTurn;
 
 /// The most turns that are read at once on the reader's own thread: a tenth of a millisecond, in which others on it
@@ -38,7 +38,7 @@ impl Actor for StoreReader {
 }
 
 impl Handler<ListTurns> for StoreReader {
-    type Result = Response<Result<Vec<StoredTurn>, ReadError>>;
+    type Result = Response<Result<Vec<StoredTurn>, Fault>>;
 
     fn handle(&mut self, ListTurns(range): ListTurns, _: &mut Self::Context) -> Self::Result {
         if self.is_short(&range) {
@@ -47,7 +47,7 @@ impl Handler<ListTurns> for StoreReader {
         let engine = self.engine.clone();
         Response::fut(async move {
             let done = spawn_blocking(move || engine.turns(&range)).await;
-            done.unwrap_or_else(|error| Err(ReadError::Failed(error.to_string())))
+            done.unwrap_or_else(|error| Err(Fault::panicked(error)))
         })
     }
 }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::settings::StoreSettings;
 use crate::store::{
-    Backup, BackupError, Commit, CommitError, Committed, ConversationState, Location, OpenError, ReadError, RedbEngine,
+    Backup, BackupError, Commit, CommitError, Committed, ConversationState, Fault, Location, OpenError, RedbEngine,
     Revision, StaleTurn,
 };
 use crate::turn::{RunningTime, StoredTurn};
@@ -61,12 +61,12 @@ impl Store {
 
     fn read<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&RedbEngine) -> Result<T, ReadError> + Send + 'static,
-    ) -> ResponseFuture<Result<T, ReadError>> {
+        read: impl FnOnce(&RedbEngine) -> Result<T, Fault> + Send + 'static,
+    ) -> ResponseFuture<Result<T, Fault>> {
         let engine = self.engine.clone();
         Box::pin(async move {
             let done = spawn_blocking(move || read(&engine)).await;
-            done.unwrap_or_else(|error| Err(ReadError::Failed(error.to_string())))
+            done.unwrap_or_else(|error| Err(Fault::panicked(error)))
         })
     }
 }
@@ -90,7 +90,7 @@ impl Handler<Commit> for Store {
 }
 
 impl Handler<OpenConversation> for Store {
-    type Result = Response<Result<ConversationState, ReadError>>;
+    type Result = Response<Result<ConversationState, Fault>>;
 
     fn handle(&mut self, open: OpenConversation, _: &mut Self::Context) -> Self::Result {
         let OpenConversation { conversation_id, turn_ids } = open;
@@ -102,7 +102,7 @@ impl Handler<OpenConversation> for Store {
 }
 
 impl Handler<ListTurns> for Store {
-    type Result = ResponseFuture<Result<Vec<StoredTurn>, ReadError>>;
+    type Result = ResponseFuture<Result<Vec<StoredTurn>, Fault>>;
 
     fn handle(&mut self, ListTurns(range): ListTurns, _: &mut Self::Context) -> Self::Result {
         self.read(move |engine| engine.turns(&range))
@@ -110,7 +110,7 @@ impl Handler<ListTurns> for Store {
 }
 
 impl Handler<FindRevision> for Store {
-    type Result = ResponseFuture<Result<Revision, ReadError>>;
+    type Result = ResponseFuture<Result<Revision, Fault>>;
 
     fn handle(&mut self, find: FindRevision, _: &mut Self::Context) -> Self::Result {
         self.read(move |engine| engine.revision(&find.conversation_id))
@@ -118,7 +118,7 @@ impl Handler<FindRevision> for Store {
 }
 
 impl Handler<ListStaleTurns> for Store {
-    type Result = ResponseFuture<Result<Vec<StaleTurn>, ReadError>>;
+    type Result = ResponseFuture<Result<Vec<StaleTurn>, Fault>>;
 
     fn handle(&mut self, list: ListStaleTurns, _: &mut Self::Context) -> Self::Result {
         self.read(move |engine| engine.stale_turns(list.before, list.after.as_ref(), list.limit))
@@ -148,7 +148,7 @@ impl Handler<BackUp> for Store {
         let engine = self.engine.clone();
         Box::pin(async move {
             let done = spawn_blocking(move || engine.back_up()).await;
-            done.unwrap_or_else(|error| Err(ReadError::Failed(error.to_string()).into()))
+            done.unwrap_or_else(|error| Err(BackupError::Read(Fault::panicked(error))))
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::pending;
+use std::io::{self, Write};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
@@ -16,6 +17,8 @@ use actix_web::test::{self, TestRequest};
 use actix_web::web::Bytes;
 use futures_util::Stream;
 use tokio::sync::Notify;
+use tracing::Dispatch;
+use tracing::subscriber::DefaultGuard;
 use uuid::Uuid;
 
 use super::Api;
@@ -26,7 +29,7 @@ use crate::actors::{
 };
 use crate::runtime::{Handles, Intake, Operations, Reads};
 use crate::settings::HttpSettings;
-use crate::store::{Backup, BackupError, CommitError, ReadError, Revision, TurnRange};
+use crate::store::{Backup, BackupError, CommitError, Fault, FaultKind, Revision, TurnRange};
 use crate::testing::Probe;
 use crate::turn::{
     ConversationId, Done, EpochMillis, OpenTurn, Ordinal, StoredTurn, TurnEvent, TurnEventKind, TurnId, Warning,
@@ -101,9 +104,9 @@ impl StandIn {
         self.start_with(HttpSettings::default()).0
     }
 
-    fn may_read(&mut self) -> Result<(), ReadError> {
+    fn may_read(&mut self) -> Result<(), Fault> {
         match &mut self.reads {
-            Some(0) => Err(ReadError::Failed("cannot read /var/lib/secret".to_owned())),
+            Some(0) => Err(fault()),
             Some(left) => {
                 *left -= 1;
                 Ok(())
@@ -154,6 +157,51 @@ impl Handler<BackUp> for StandIn {
     fn handle(&mut self, _: BackUp, _: &mut Self::Context) -> Self::Result {
         MessageResult(self.backup.take().unwrap_or(Err(BackupError::Busy)))
     }
+}
+
+/// The lines that the calling thread logs, from its start to its end.
+pub(super) struct Log {
+    lines: Arc<Mutex<Vec<u8>>>,
+    _logging: DefaultGuard,
+    _second: Dispatch,
+}
+
+impl Log {
+    pub(super) fn start() -> Self {
+        let lines = Arc::<Mutex<Vec<u8>>>::default();
+        let written = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_ansi(false)
+            .with_writer(move || Lines(written.clone()))
+            .finish();
+        // With a single subscriber, a place that other tests reach first, on a thread of theirs that has none, would be
+        // taken as of interest to nobody.
+        let second = Dispatch::new(tracing_subscriber::registry());
+        Self { lines, _logging: tracing::subscriber::set_default(subscriber), _second: second }
+    }
+
+    pub(super) fn end(self) -> String {
+        String::from_utf8(self.lines.lock().unwrap().clone()).unwrap()
+    }
+}
+
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(text);
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A fault whose cause names a path.
+pub(super) fn fault() -> Fault {
+    Fault::new(FaultKind::Disk, "the disk failed").caused_by("cannot read /var/lib/secret: I/O error")
 }
 
 /// Every turn that is done is sealed, and a duplicate if it is sealed already.

@@ -259,7 +259,13 @@ impl Parcel {
 }
 
 fn is_worth_another(error: &ObserveError) -> bool {
-    matches!(error, ObserveError::Overloaded | ObserveError::StoreUnavailable(_) | ObserveError::ActorGone)
+    matches!(
+        error,
+        ObserveError::Overloaded
+            | ObserveError::Contended
+            | ObserveError::StoreUnavailable(_)
+            | ObserveError::ActorGone
+    )
 }
 
 /// Whether fewer of the events may be taken.

@@ -6,7 +6,7 @@ use super::*;
 use crate::actors::{
     Fact, FindRevision, InspectConversation, ListTurns, Observe, ObserveError, StoreReport, WorkCounts,
 };
-use crate::store::{ReadError, TurnRange, Version};
+use crate::store::{FaultKind, TurnRange, Version};
 use crate::testing::{Probe, TestClock, TurnScript};
 use crate::turn::{ConversationId, StoredTurn};
 
@@ -79,7 +79,7 @@ async fn reads_on_a_thread_of_ones_own_are_the_same_and_need_no_other_actor() {
     for limit in [1, 1000] {
         let range = TurnRange { conversation_id: id("c"), after: 0, limit };
         let refused = here.reads.list_turns.send(ListTurns(range)).await.unwrap();
-        assert!(matches!(refused, Err(ReadError::Unavailable(_))), "{refused:?}");
+        assert_eq!(refused.map_err(|fault| fault.kind()), Err(FaultKind::Closed));
     }
 }
 

@@ -1,6 +1,7 @@
 use std::fmt;
 use std::io::Read;
 
+use super::fault::Fault;
 use crate::turn::{ConversationId, EpochMillis, OpenTurn, Ordinal, RunningTime, SealedTurn, TurnId};
 use uuid::Uuid;
 
@@ -101,7 +102,17 @@ pub enum CommitError {
     Overloaded,
     /// The outcome is unknown: it may have become durable or not. Send the same again later.
     #[error("the store is unavailable: {0}")]
-    Unavailable(String),
+    Unavailable(Fault),
+}
+
+impl CommitError {
+    /// The same with the cause of a fault in its own words, for the log: it may name paths.
+    pub fn in_full(&self) -> String {
+        match self {
+            Self::Unavailable(fault) => fault.in_full(),
+            _ => self.to_string(),
+        }
+    }
 }
 
 /// What is known of a conversation when its actor starts.
@@ -181,14 +192,30 @@ impl fmt::Debug for Backup {
     }
 }
 
-/// Why nothing could be read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+/// Why there is no backup.
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum ReadError {
-    /// The store is closed or being reopened after a failure. Retry later.
-    #[error("the store is unavailable: {0}")]
-    Unavailable(String),
-    /// The read failed.
-    #[error("the store could not be read: {0}")]
-    Failed(String),
+pub enum BackupError {
+    /// Another one is being made. Ask again later.
+    #[error("a backup is being made already")]
+    Busy,
+    /// The store is in memory: there is no place for a copy.
+    #[error("the store is in memory, and no backup of it can be made")]
+    InMemory,
+    /// The store cannot be read.
+    #[error("the store cannot be read: {0}")]
+    Read(Fault),
+    /// The copy cannot be written.
+    #[error("the copy cannot be written: {0}")]
+    Write(Fault),
+}
+
+impl BackupError {
+    /// The same with the cause of a fault in its own words, for the log: it may name paths.
+    pub fn in_full(&self) -> String {
+        match self {
+            Self::Read(fault) | Self::Write(fault) => fault.in_full(),
+            Self::Busy | Self::InMemory => self.to_string(),
+        }
+    }
 }

@@ -94,6 +94,7 @@
 //!
 //! # The rooms
 //!
+//! - `fault`: why a store could not do what it was asked.
 //! - `contract`: what a store is asked and what it answers. It knows no engine.
 //! - `rule`: what a commit does. Pure.
 //! - `redb`: the engine that keeps a store in two redb files.
@@ -103,20 +104,21 @@
 #[cfg(test)]
 pub(crate) mod conformance;
 mod contract;
+mod fault;
 #[cfg(test)]
 mod oracle;
 mod redb;
 pub(crate) mod rule;
 
 pub use self::contract::{
-    Backup, Commit, CommitError, Committed, ConversationState, ReadError, Revision, StagedTurn, StaleBefore, StaleTurn,
-    StoreSizes, TurnOutcome, TurnRange, Version,
+    Backup, BackupError, Commit, CommitError, Committed, ConversationState, Revision, StagedTurn, StaleBefore,
+    StaleTurn, StoreSizes, TurnOutcome, TurnRange, Version,
 };
+pub use self::fault::{Fault, FaultKind};
 pub use self::redb::files::location::Location;
 pub use self::redb::files::open_error::OpenError;
 #[cfg(any(test, feature = "testing"))]
 pub use self::redb::files::storage::Storage;
-pub use self::redb::maintenance::backup::BackupError;
 pub use self::redb::maintenance::check::error::CheckError;
 pub use self::redb::maintenance::check::report::{CheckReport, Violation};
 pub use self::redb::maintenance::check::{check, repair};

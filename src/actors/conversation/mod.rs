@@ -21,7 +21,7 @@ use super::{
 };
 use crate::clock::{RunningClock, SharedClock};
 use crate::settings::TurnSettings;
-use crate::store::{Commit, CommitError, Committed, ConversationState, ReadError, StagedTurn, TurnOutcome, Version};
+use crate::store::{Commit, CommitError, Committed, ConversationState, Fault, StagedTurn, TurnOutcome, Version};
 use crate::turn::{ConversationId, SealedTurn, TurnId};
 
 /// How often a batch is done again after a conflict before its senders are told to come back later.
@@ -194,15 +194,15 @@ impl Conversation {
         }));
     }
 
-    fn loaded(&mut self, loaded: Result<Result<ConversationState, ReadError>, MailboxError>) {
+    fn loaded(&mut self, loaded: Result<Result<ConversationState, Fault>, MailboxError>) {
         match loaded {
             Ok(Ok(ConversationState { version, last_sealed_at, open_turns, sealed_turns })) => {
                 let open = open_turns.into_iter().map(|staged| (staged.turn.id.clone(), staged)).collect();
                 let sealed = sealed_turns.into_iter().collect();
                 self.known = Some(Known { version, turns: KnownTurns { open, sealed, last_sealed_at } });
             }
-            Ok(Err(error)) => self.refuse_waiting(&ObserveError::StoreUnavailable(error.to_string())),
-            Err(error) => self.refuse_waiting(&ObserveError::StoreUnavailable(error.to_string())),
+            Ok(Err(fault)) => self.refuse_waiting(&ObserveError::StoreUnavailable(fault)),
+            Err(error) => self.refuse_waiting(&ObserveError::StoreUnavailable(no_answer(error))),
         }
     }
 
@@ -218,8 +218,8 @@ impl Conversation {
             conversation.busy = false;
             match committed {
                 Ok(Ok(committed)) => conversation.committed(batch, committed),
-                Ok(Err(error)) => conversation.not_committed(batch, &error),
-                Err(error) => conversation.not_committed(batch, &CommitError::Unavailable(error.to_string())),
+                Ok(Err(error)) => conversation.not_committed(batch, error),
+                Err(error) => conversation.not_committed(batch, CommitError::Unavailable(no_answer(error))),
             }
             conversation.advance(ctx);
         }));
@@ -271,7 +271,7 @@ impl Conversation {
         }
     }
 
-    fn not_committed(&mut self, batch: Batch, error: &CommitError) {
+    fn not_committed(&mut self, batch: Batch, error: CommitError) {
         let answer = match error {
             CommitError::Conflict { .. } => {
                 self.known = None;
@@ -284,16 +284,20 @@ impl Conversation {
                     return;
                 }
                 self.conflicts = 0;
-                ObserveError::StoreUnavailable(error.to_string())
+                ObserveError::Contended
             }
             CommitError::Overloaded => ObserveError::Overloaded,
-            CommitError::Unavailable(cause) => {
+            CommitError::Unavailable(fault) => {
                 self.known = None;
-                ObserveError::StoreUnavailable(cause.clone())
+                ObserveError::StoreUnavailable(fault)
             }
         };
         batch.tasks.into_iter().for_each(|(task, _)| task.answer(Err(answer.clone())));
     }
+}
+
+fn no_answer(error: MailboxError) -> Fault {
+    Fault::unreachable("the store did not answer").caused_by(error)
 }
 
 fn log_sealed(conversation_id: &ConversationId, turn: &SealedTurn, ordinal: u64) {

@@ -9,9 +9,13 @@ use actix::Addr;
 
 use super::*;
 use crate::actors::{Fact, TurnReceipt};
-use crate::store::StaleBefore;
+use crate::store::{FaultKind, StaleBefore};
 use crate::testing::{MemoryStore, Probe, TestClock};
 use crate::turn::{Done, EpochMillis, OpenTurn, Ordinal, RunningTime, TurnEvent, parse_line};
+
+fn fault() -> Fault {
+    Fault::new(FaultKind::Disk, "the disk failed")
+}
 
 struct Setup {
     kept: MemoryStore,
@@ -202,7 +206,7 @@ async fn endless_conflicts_end_in_an_error() {
     let setup = setup_with(&TurnSettings::default(), |_, commit| async move {
         Err(CommitError::Conflict { expected: commit.expected_version, actual: Version(99) })
     });
-    assert!(matches!(setup.send(vec![start("t")]).await, Err(ObserveError::StoreUnavailable(_))));
+    assert_eq!(setup.send(vec![start("t")]).await, Err(ObserveError::Contended));
     assert_eq!(setup.commits.seen().len(), 9);
 }
 
@@ -214,11 +218,11 @@ async fn after_an_unknown_outcome_the_state_is_loaded_again() {
         // The commit became durable, but its acknowledgement is lost.
         let committed = kept.commit(commit);
         let lost = failing.get();
-        async move { if lost { Err(CommitError::Unavailable("the disk is gone".into())) } else { committed } }
+        async move { if lost { Err(CommitError::Unavailable(fault())) } else { committed } }
     });
     let events = vec![usage("t", 0, 5), done("t")];
     let unknown = setup.send(events.clone()).await;
-    assert_eq!(unknown, Err(ObserveError::StoreUnavailable("the disk is gone".into())));
+    assert_eq!(unknown, Err(ObserveError::StoreUnavailable(fault())));
     fail.set(false);
     assert_eq!(setup.receipt(events).await, [told("t", 1, true)], "sent again it is found sealed");
     assert_eq!(setup.opens.seen().len(), 2);
@@ -424,8 +428,7 @@ async fn a_store_that_cannot_be_read_refuses_and_is_asked_again() {
     let fail = Rc::new(Cell::new(true));
     let failing = Rc::clone(&fail);
     let opens = Probe::<OpenConversation>::start(move |_| {
-        let result =
-            if failing.get() { Err(ReadError::Failed("eio".into())) } else { Ok(ConversationState::default()) };
+        let result = if failing.get() { Err(fault()) } else { Ok(ConversationState::default()) };
         std::future::ready(result)
     });
     let kept = MemoryStore::default();
@@ -434,7 +437,7 @@ async fn a_store_that_cannot_be_read_refuses_and_is_asked_again() {
     let id = ConversationId::new("c").unwrap();
     let actor = Conversation::new(id, store, Arc::new(TestClock::at(1)), &TurnSettings::default()).start();
     let refused = actor.send(observe(vec![done("t")])).await.unwrap();
-    assert!(matches!(refused, Err(ObserveError::StoreUnavailable(_))));
+    assert_eq!(refused, Err(ObserveError::StoreUnavailable(fault())));
     fail.set(false);
     actor.send(observe(vec![done("t")])).await.unwrap().unwrap();
 }

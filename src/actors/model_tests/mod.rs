@@ -15,7 +15,7 @@ use self::model::{Event, Fault, Model, Request, Transition, events_of, sealed_by
 use super::*;
 use crate::clock::RunningClock;
 use crate::settings::{StoreSettings, TurnSettings};
-use crate::store::{Commit, CommitError, Committed, Location, RedbEngine, TurnRange};
+use crate::store::{self, Commit, CommitError, Committed, Location, RedbEngine, TurnRange};
 use crate::testing::{Probe, TestClock};
 use crate::turn::{ConversationId, EpochMillis, RunningTime, TurnId};
 
@@ -47,7 +47,7 @@ async fn commit(
     (now, running): (EpochMillis, RunningTime),
     commit: Commit,
 ) -> Result<Committed, CommitError> {
-    let lost = || CommitError::Unavailable("this failure is part of a test".into());
+    let lost = || CommitError::Unavailable(store::Fault::closed());
     match &fault {
         Some(Fault::CommitLost) => return Err(lost()),
         Some(Fault::Refused) => return Err(CommitError::Overloaded),

@@ -103,16 +103,13 @@ fn json_failure(plain: &HttpResponse, text: Option<String>) -> HttpResponse {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{self, Write};
-    use std::sync::{Arc, Mutex};
-
     use actix_web::dev::Service;
     use actix_web::middleware::{Next, from_fn};
     use actix_web::test::{self, TestRequest};
     use actix_web::{App, web};
 
     use super::*;
-    use crate::http::stand_in::{StandIn, ask, done, get, post};
+    use crate::http::stand_in::{Log, StandIn, ask, done, get, post};
 
     #[actix_web::test]
     async fn a_request_id_comes_back() {
@@ -176,42 +173,16 @@ mod tests {
         assert_eq!(body, r#"{"error":"Bad Gateway"}"#);
     }
 
-    /// What is logged in a test.
-    #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Log {
-        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(text);
-            Ok(text.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
     #[actix_web::test]
     async fn the_log_tells_the_request_and_nothing_of_its_content() {
-        let log = Log::default();
-        let writer = log.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::TRACE)
-            .with_ansi(false)
-            .with_writer(move || writer.clone())
-            .finish();
-        // With a single subscriber, a place that other tests reach first, on a thread of theirs that has none, would be
-        // taken as of interest to nobody.
-        let _second = tracing::Dispatch::new(tracing_subscriber::registry());
-        let guard = tracing::subscriber::set_default(subscriber);
+        let log = Log::start();
         let api = StandIn::default().serving();
         let request = TestRequest::get().uri("/conversations/private/metrics?private=1");
         ask(&api, request.insert_header((REQUEST_ID, "abc-7"))).await.success();
         get(&api, "/private").await.failure(404);
         post(&api, done("private", "private")).await.success();
         post(&api, r#"{"type":"usage","private":1,"usage":"private"}"#).await.failure(400);
-        drop(guard);
-        let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        let log = log.end();
         assert!(!log.contains("private"), "{log}");
         for part in [
             r#"request{method=GET path="/conversations/{id}/metrics" requestId="abc-7"}"#,

@@ -6,7 +6,7 @@ use crate::http::error::ApiError;
 use crate::http::intake::budget::ByteBudget;
 use crate::runtime::Handles;
 use crate::settings::HttpSettings;
-use crate::store::ReadError;
+use crate::store::Fault;
 
 /// What the resources share, over all workers: the running system, the settings, and what is left of the bytes that
 /// may be posted at one time, and the answers that are kept.
@@ -39,13 +39,13 @@ impl Api {
 /// Asks the store for something to read. Why it fails is for the log alone.
 pub(crate) async fn ask_store<M, T>(store: &Recipient<M>, message: M) -> Result<T, ApiError>
 where
-    M: Message<Result = Result<T, ReadError>> + Send + 'static,
+    M: Message<Result = Result<T, Fault>> + Send + 'static,
     T: Send + 'static,
 {
     match store.send(message).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(cause)) => {
-            error!(%cause, "sealed turns could not be read");
+        Ok(Err(fault)) => {
+            error!(cause = fault.in_full(), "sealed turns could not be read");
             Err(ApiError::LoadFailed)
         }
         Err(cause) => {

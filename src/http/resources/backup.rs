@@ -30,7 +30,7 @@ pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResp
             return Err(ApiError::Unavailable(refused.to_string()));
         }
         Ok(Err(error)) => {
-            error!(%error, "no backup was made");
+            error!(cause = error.in_full(), "no backup was made");
             return Err(ApiError::Unavailable("no backup could be made; the log says why".to_owned()));
         }
         Err(error) => {
@@ -70,7 +70,7 @@ mod tests {
     use actix_web::test::{TestRequest, call_service, init_service};
 
     use super::*;
-    use crate::http::stand_in::{StandIn, get, local_hosts};
+    use crate::http::stand_in::{Log, StandIn, fault, get, local_hosts};
     use crate::http::transport::server::app;
     use crate::store::Backup;
 
@@ -92,8 +92,11 @@ mod tests {
     async fn without_a_copy_it_is_told_why_but_nothing_of_the_disk() {
         let api = StandIn::default().serving();
         assert_eq!(get(&api, "/backup").await.failure(503), "a backup is being made already");
-        let secret = BackupError::Write("cannot write /var/lib/x".to_owned());
-        let api = StandIn { backup: Some(Err(secret)), ..StandIn::default() }.serving();
-        assert_eq!(get(&api, "/backup").await.failure(503), "no backup could be made; the log says why");
+        for error in [BackupError::Write, BackupError::Read] {
+            let api = StandIn { backup: Some(Err(error(fault()))), ..StandIn::default() }.serving();
+            let log = Log::start();
+            assert_eq!(get(&api, "/backup").await.failure(503), "no backup could be made; the log says why");
+            assert!(log.end().contains("/var/lib/secret"), "the log does not say why");
+        }
     }
 }

@@ -169,8 +169,12 @@ fn receipt(answer: Result<Result<Receipt, ObserveError>, MailboxError>) -> Resul
             Unheard::ForNow("too much is being worked on")
         }
         ObserveError::ShuttingDown => Unheard::ForNow("the service is shutting down"),
-        ObserveError::StoreUnavailable(cause) => {
-            warn!(%cause, "events could not be made durable");
+        ObserveError::Contended => {
+            warn!("events were refused: other processes keep changing their conversation");
+            Unheard::ForNow("the conversation is being changed by others")
+        }
+        ObserveError::StoreUnavailable(fault) => {
+            warn!(cause = fault.in_full(), "events could not be made durable");
             Unheard::ForNow("the store is unavailable")
         }
         ObserveError::ActorGone => {
@@ -191,6 +195,7 @@ mod tests {
     use super::*;
     use crate::http::stand_in::{StandIn, ask, done, get, observed, post, sealed_turns};
     use crate::settings::HttpSettings;
+    use crate::store::{Fault, FaultKind};
     use crate::turn::TurnId;
 
     fn delta(conversation: &str) -> String {
@@ -410,16 +415,17 @@ mod tests {
 
     #[actix_web::test]
     async fn what_may_work_later_is_unavailable_and_hides_its_cause() {
-        let secret = "I/O error at /var/lib/secret";
+        let failing = Fault::new(FaultKind::Disk, "the disk failed").caused_by("I/O error at /var/lib/secret");
         let refusals = HashMap::from([
             ("overloaded", ObserveError::Overloaded),
             ("ending", ObserveError::ShuttingDown),
-            ("failing", ObserveError::StoreUnavailable(secret.to_owned())),
+            ("failing", ObserveError::StoreUnavailable(failing)),
+            ("contended", ObserveError::Contended),
             ("dead", ObserveError::ActorGone),
             ("long", ObserveError::TooManySteps { turn_id: TurnId::new("t").unwrap(), limit: 6 }),
         ]);
         let api = StandIn { refusals, ..StandIn::default() }.serving();
-        for conversation in ["overloaded", "ending", "failing", "dead"] {
+        for conversation in ["overloaded", "ending", "failing", "contended", "dead"] {
             // One that is refused for good does not keep the client from coming again.
             let answer = post(&api, lines(&[done("long", "t"), done(conversation, "t")])).await;
             let text = answer.failure(503);

@@ -88,7 +88,7 @@ fn number(name: &str, text: Option<&str>, default: u64, range: RangeInclusive<u6
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::stand_in::{StandIn, get, sealed_turns};
+    use crate::http::stand_in::{Log, StandIn, get, sealed_turns};
     use crate::settings::HttpSettings;
 
     #[actix_web::test]
@@ -116,8 +116,11 @@ mod tests {
     async fn a_store_that_fails_is_told() {
         for (reads, gone) in [(Some(0), false), (None, true)] {
             let api = StandIn { reads, gone, ..StandIn::default() }.serving();
+            let log = Log::start();
             let answer = get(&api, "/conversations/c/turns").await;
             assert_eq!(answer.failure(500), "Failed to load conversation metrics", "{reads:?}");
+            let log = log.end();
+            assert_eq!(log.contains("/var/lib/secret"), !gone, "{log}");
         }
     }
 

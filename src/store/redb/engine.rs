@@ -9,7 +9,7 @@ use super::files::location::Location;
 use super::files::open_error::OpenError;
 use super::files::open_files::Files;
 use super::files::slot::Slot;
-use super::maintenance::backup::{BackupError, Snapshot, Workshop};
+use super::maintenance::backup::{Snapshot, Workshop};
 use super::query::{CountQuery, LeftOut, StaleQuery, StateQuery, TurnsQuery};
 use super::tables::failure::Failure;
 use super::unwind;
@@ -21,9 +21,10 @@ use super::writer::pace::Capacity;
 use super::writer::state::WriterState;
 use crate::settings::StoreSettings;
 use crate::store::contract::{
-    Backup, Commit, CommitError, Committed, ConversationState, ReadError, Revision, StaleBefore, StaleTurn, StoreSizes,
-    TurnRange,
+    Backup, BackupError, Commit, CommitError, Committed, ConversationState, Revision, StaleBefore, StaleTurn,
+    StoreSizes, TurnRange,
 };
+use crate::store::fault::Fault;
 use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
 
 /// The store on redb. Cheap to clone; writes go to the one writer's thread, reads run where they are called.
@@ -145,6 +146,12 @@ impl RedbEngine {
         let _ = self.jobs.try_send(Job::Close(nobody));
     }
 
+    /// Whether its files are open.
+    #[cfg(test)]
+    pub(crate) fn is_open(&self) -> bool {
+        self.slot.with(|_| ()).is_ok()
+    }
+
     /// Follows how the writer's thread is.
     pub(crate) fn writer_state(&self) -> watch::Receiver<WriterState> {
         self.writer.clone()
@@ -155,7 +162,7 @@ impl RedbEngine {
         &self,
         id: &ConversationId,
         turn_ids: &[TurnId],
-    ) -> Result<ConversationState, ReadError> {
+    ) -> Result<ConversationState, Fault> {
         self.read(
             |files| {
                 let memtable = files.memtable();
@@ -166,7 +173,7 @@ impl RedbEngine {
     }
 
     /// What a conversation's sealed turns are right now.
-    pub(crate) fn revision(&self, id: &ConversationId) -> Result<Revision, ReadError> {
+    pub(crate) fn revision(&self, id: &ConversationId) -> Result<Revision, Fault> {
         self.read(
             |files| {
                 let memtable = files.memtable();
@@ -181,7 +188,7 @@ impl RedbEngine {
     }
 
     /// Sealed turns, in order.
-    pub(crate) fn turns(&self, range: &TurnRange) -> Result<Vec<StoredTurn>, ReadError> {
+    pub(crate) fn turns(&self, range: &TurnRange) -> Result<Vec<StoredTurn>, Fault> {
         self.read(
             |files| {
                 let memtable = files.memtable();
@@ -199,7 +206,7 @@ impl RedbEngine {
         before: StaleBefore,
         after: Option<&StaleTurn>,
         limit: usize,
-    ) -> Result<Vec<StaleTurn>, ReadError> {
+    ) -> Result<Vec<StaleTurn>, Fault> {
         self.read(
             |files| {
                 let memtable = files.memtable();
@@ -211,12 +218,9 @@ impl RedbEngine {
 
     /// Returns a copy of everything as it is now.
     pub(crate) fn back_up(&self) -> Result<Backup, BackupError> {
-        let begin = || match self.slot.with(Snapshot::of) {
-            Ok(begun) => begun.map_err(|failure| ReadError::Failed(failure.to_string())),
-            Err(closed) => Err(ReadError::Unavailable(closed)),
-        };
+        let begin = || -> Result<_, Fault> { Ok(self.slot.with(Snapshot::of)??) };
         unwind::caught(|| self.workshop.build(begin, self.cache_bytes))
-            .unwrap_or_else(|panic| Err(ReadError::Failed(panic).into()))
+            .unwrap_or_else(|panic| Err(BackupError::Read(panic.into())))
     }
 
     /// How large it is. Zeros for a store that is closed.
@@ -226,7 +230,7 @@ impl RedbEngine {
             file_bytes: self.location.file_bytes(),
             recent_bytes: files.memtable().bytes() as u64,
         };
-        unwind::caught(|| self.slot.with(sizes)).and_then(|sizes| sizes).unwrap_or_default()
+        unwind::caught_as_fault(|| self.slot.with(sizes)).unwrap_or_default()
     }
 
     /// How many damaged records reads have left out.
@@ -240,7 +244,7 @@ impl RedbEngine {
         &self,
         begin: impl FnOnce(&Files) -> Result<B, Failure>,
         read: impl FnOnce(B, &mut LeftOut) -> Result<T, Failure>,
-    ) -> Result<T, ReadError> {
+    ) -> Result<T, Fault> {
         let mut left_out = LeftOut::default();
         // A damaged page can make the database panic. That is the end of this read, not of who asks.
         let done = unwind::caught(|| self.slot.with(begin).map(|begun| read(begun?, &mut left_out)));
@@ -249,16 +253,16 @@ impl RedbEngine {
                 self.tell(&left_out);
                 Ok(value)
             }
-            Ok(Err(closed)) => Err(ReadError::Unavailable(closed)),
+            Ok(Err(closed)) => Err(closed),
             Ok(Ok(Err(failure))) => {
                 if failure.is_of_the_disk() {
                     self.have_it_checked();
                 }
-                Err(ReadError::Failed(failure.to_string()))
+                Err(failure.into())
             }
             Err(panic) => {
                 self.have_it_checked();
-                Err(ReadError::Failed(panic))
+                Err(panic.into())
             }
         }
     }
@@ -281,5 +285,5 @@ impl RedbEngine {
 }
 
 fn gone() -> CommitError {
-    CommitError::Unavailable("its writer is gone".into())
+    CommitError::Unavailable(Fault::unreachable("its writer is gone"))
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::writer::backoff::Backoff;
 use crate::settings::StoreSettings;
 use crate::store::{
-    Commit, CommitError, Committed, Location, OpenError, ReadError, RedbEngine, StagedTurn, StoreSizes, TurnOutcome,
+    Commit, CommitError, Committed, FaultKind, Location, OpenError, RedbEngine, StagedTurn, StoreSizes, TurnOutcome,
     TurnRange, Version, WriterState, check,
 };
 use crate::turn::{
@@ -117,7 +117,8 @@ async fn what_was_acknowledged_is_there_after_closing_and_opening() {
     let revision = store.revision(&conversation("c")).unwrap();
     store.close().await;
     assert!(matches!(store.commit(commit("c", 1, &[], &["y"])).await, Err(CommitError::Unavailable(_))));
-    assert!(matches!(store.conversation_state(&conversation("c"), &[]), Err(ReadError::Unavailable(_))));
+    let refused = store.conversation_state(&conversation("c"), &[]).unwrap_err();
+    assert_eq!(refused.kind(), FaultKind::Closed);
 
     let again = in_directory(directory.path()).unwrap();
     assert_eq!(all(&again, "c"), turns);

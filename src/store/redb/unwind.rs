@@ -2,26 +2,56 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Does `work`; a panic in it is an error that says what the panic said.
+use crate::store::fault::Fault;
+
+/// A panic that was stopped. Displays what it said.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a panic: {said}")]
+pub(crate) struct Panic {
+    said: String,
+}
+
+impl From<Panic> for Fault {
+    fn from(panic: Panic) -> Self {
+        Self::panicked(panic)
+    }
+}
+
+/// Does `work`; a panic in it is an error.
 ///
 /// What `work` touched may be half changed: the caller throws it away, or it is shielded by the database, whose
 /// transactions are.
-pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
         let said = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-        format!("a panic: {}", said.unwrap_or("it said nothing"))
+        Panic { said: said.unwrap_or("it said nothing").to_owned() }
     })
+}
+
+/// Does `work`, which may fail; a panic in it is a fault like the others.
+pub(crate) fn caught_as_fault<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    caught(work)?
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::FaultKind;
 
     #[test]
     fn a_panic_becomes_what_it_said() {
+        let said = |panic: Panic| panic.to_string();
         assert_eq!(caught(|| 7), Ok(7));
-        assert_eq!(caught(|| panic!("no")), Err::<(), _>("a panic: no".into()));
+        assert_eq!(caught(|| panic!("no")).map_err(said), Err::<(), _>("a panic: no".into()));
         let number = 3;
-        assert_eq!(caught(|| panic!("no {number}")), Err::<(), _>("a panic: no 3".into()));
+        assert_eq!(caught(|| panic!("no {number}")).map_err(said), Err::<(), _>("a panic: no 3".into()));
+    }
+
+    #[test]
+    fn what_a_panic_said_is_for_the_log_alone() {
+        let fault = caught_as_fault::<()>(|| panic!("/var/lib/secret")).unwrap_err();
+        assert_eq!((fault.kind(), fault.to_string()), (FaultKind::Panicked, "the store's code panicked".into()));
+        assert_eq!(fault.in_full(), "a panic: /var/lib/secret");
+        assert_eq!(caught_as_fault(|| Err::<(), _>(Fault::closed())), Err(Fault::closed()));
     }
 }

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use self::debt::owed;
 use self::step_size::StepSize;
 use self::transfer::move_conversations;
+use crate::store::fault::Fault;
 use crate::store::redb::files::location::Location;
 use crate::store::redb::files::slot::Slot;
 use crate::store::redb::memtable::piece::PIECE_BYTES;
@@ -45,7 +46,7 @@ pub(crate) struct Checkpoint {
     /// Notified when a step was taken or has failed.
     progressed: Condvar,
     /// Why a step in the background failed, if one did since the store was opened.
-    failure: Mutex<Option<String>>,
+    failure: Mutex<Option<Fault>>,
 }
 
 #[derive(Debug, Default)]
@@ -136,16 +137,16 @@ impl Checkpoint {
 
     /// Moves some pieces; makes the active table the immutable one first if there is none. After an `Err` the outcome
     /// is unknown.
-    pub(crate) fn step(&self) -> Result<(), String> {
+    pub(crate) fn step(&self) -> Result<(), Fault> {
         let _one_at_a_time = self.pause();
-        unwind::caught(|| self.take_step()).and_then(|taken| taken)
+        unwind::caught_as_fault(|| self.take_step())
     }
 
     /// The same where nobody waits to be told how it went. Tells whether it went well. Once it has not, it is not tried
     /// again before the store was closed, as the outcome is unknown.
     pub(crate) fn step_in_background(&self) -> bool {
         let _one_at_a_time = self.pause();
-        let taken = unwind::caught(|| self.take_step()).and_then(|taken| taken);
+        let taken = unwind::caught_as_fault(|| self.take_step());
         let is_taken = taken.is_ok();
         if let Err(cause) = taken {
             *self.failure_of_background() = Some(cause);
@@ -157,7 +158,7 @@ impl Checkpoint {
     }
 
     /// Why a step in the background failed, if one did since the store was opened.
-    pub(crate) fn failure(&self) -> Option<String> {
+    pub(crate) fn failure(&self) -> Option<Fault> {
         self.failure_of_background().clone()
     }
 
@@ -166,12 +167,12 @@ impl Checkpoint {
         *self.failure_of_background() = None;
     }
 
-    fn failure_of_background(&self) -> MutexGuard<'_, Option<String>> {
+    fn failure_of_background(&self) -> MutexGuard<'_, Option<Fault>> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes steps until everything is moved.
-    pub(crate) fn move_all(&self) -> Result<(), String> {
+    pub(crate) fn move_all(&self) -> Result<(), Fault> {
         if let Some(cause) = self.failure() {
             return Err(cause);
         }
@@ -183,24 +184,27 @@ impl Checkpoint {
 
     /// Takes steps until everything is moved, and closes the files. Then they have no journal any more; an error says
     /// why it is still needed.
-    pub(crate) fn close(&self, location: &Location) -> Result<(), String> {
+    pub(crate) fn close(&self, location: &Location) -> Result<(), Fault> {
         let moved = self.move_all();
         let _no_step = self.pause();
-        let Some(files) = self.slot.take("it is closed".into()) else { return Err("it is closed".into()) };
+        let Some(files) = self.slot.take(Fault::closed()) else { return Err(Fault::closed()) };
         match moved {
             Ok(()) => location.retire(files),
             Err(cause) => {
-                tracing::warn!(%cause, "the journal could not be moved into the tables; it is read when the store is opened");
+                tracing::warn!(
+                    cause = cause.in_full(),
+                    "the journal could not be moved into the tables; it is read when the store is opened"
+                );
                 files.close();
                 Err(cause)
             }
         }
     }
 
-    fn take_step(&self) -> Result<(), String> {
+    fn take_step(&self) -> Result<(), Fault> {
         let start = Instant::now();
         let step_bytes = self.progress().step_size.bytes().min(self.limit / STEPS);
-        let begun = self.slot.with(|files| {
+        let begun = self.slot.with(|files| -> Result<_, Failure> {
             let frozen = files.memtable_mut().freeze();
             // The sort runs while the memtable is not locked.
             let order = frozen.map(in_order_of_keys);
@@ -218,12 +222,10 @@ impl Checkpoint {
         });
         // A store that is closed has nothing to move.
         let Ok(begun) = begun else { return Ok(()) };
-        let begun = begun.map_err(|failure: Failure| failure.to_string())?;
-        let Some((moving, checkpoint, hasher, txn)) = begun else { return Ok(()) };
-        let moved = move_conversations(&txn, hasher, &moving, checkpoint)
-            .and_then(|keys| Ok(txn.commit().map(|()| keys)?))
-            .map_err(|failure| failure.to_string())?;
-        let moved: Vec<_> = moving.into_iter().zip(moved).collect();
+        let Some((moving, checkpoint, hasher, txn)) = begun? else { return Ok(()) };
+        let keys = move_conversations(&txn, hasher, &moving, checkpoint)?;
+        txn.commit().map_err(Failure::from)?;
+        let moved: Vec<_> = moving.into_iter().zip(keys).collect();
         self.slot.with(|files| files.memtable_mut().moved(&moved))?;
         let moved_bytes: usize = moved.iter().map(|(piece, _)| piece.bytes()).sum();
         let mut progress = self.progress();

@@ -9,7 +9,7 @@ use crate::settings::StoreSettings;
 use crate::store::oracle::Oracle;
 use crate::store::redb::writer::backoff::Backoff;
 use crate::store::redb::writer::{Step, Writer};
-use crate::store::{Commit, CommitError, Committed, OpenError, ReadError, RedbEngine, TurnOutcome, TurnRange};
+use crate::store::{Commit, CommitError, Committed, Fault, FaultKind, OpenError, RedbEngine, TurnOutcome, TurnRange};
 use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
 
 /// A promise broken on purpose, to know that the check sees it.
@@ -90,7 +90,7 @@ impl Client {
             }
         }
         match self.check_write() {
-            Err(CommitError::Unavailable(cause)) => Some(cause),
+            Err(CommitError::Unavailable(fault)) => Some(fault.to_string()),
             other => other.err().map(|error| error.to_string()),
         }
     }
@@ -156,7 +156,9 @@ impl Client {
             let model = self.models.entry(commit.conversation_id.clone()).or_default();
             match answer {
                 _ if self.sabotage == Sabotage::EarlyAcknowledgement => drop(model.apply(&commit)),
-                Err(CommitError::Unavailable(cause)) if cause.is_empty() => return Err("no cause is told".into()),
+                Err(CommitError::Unavailable(fault)) if fault.in_full().is_empty() => {
+                    return Err("no cause is told".into());
+                }
                 Err(CommitError::Unavailable(_)) => self.doubt.push(commit),
                 // A store that breaks its promise answers as if it kept it.
                 _ if self.sabotage != Sabotage::None => drop(model.apply(&commit)),
@@ -214,7 +216,7 @@ impl Client {
     /// doubt: each commit whole or not at all, and none before those sent earlier.
     fn check_conversation(&mut self, id: &ConversationId) -> Result<(), Broken> {
         let acknowledged = self.models.get(id).cloned().unwrap_or_default();
-        let said = self.read(id).map_err(|error| error.to_string())?;
+        let said = self.read(id).map_err(|fault| fault.in_full())?;
         let place = |turn: &StoredTurn| (turn.ordinal.get(), turn.metrics.turn_id.clone());
         let places: Vec<_> = said.sealed.iter().map(place).collect();
         if !places.iter().map(|(ordinal, _)| *ordinal).eq(1..=places.len() as u64) {
@@ -240,17 +242,15 @@ impl Client {
         Ok(())
     }
 
-    fn read(&self, id: &ConversationId) -> Result<Oracle, ReadError> {
+    fn read(&self, id: &ConversationId) -> Result<Oracle, Fault> {
         let engine = self.engine();
         let all = TurnRange { conversation_id: id.clone(), after: 0, limit: usize::MAX };
         let sealed = engine.turns(&all)?;
         let state = engine.conversation_state(id, &[])?;
         let sealed_turns = engine.revision(id)?.sealed_turns;
         if sealed_turns != sealed.len() as u64 {
-            return Err(ReadError::Failed(format!(
-                "the revision says {sealed_turns} turns, there are {}",
-                sealed.len()
-            )));
+            let fault = Fault::new(FaultKind::Damaged, "the revision says another number of turns than there are");
+            return Err(fault.caused_by(format!("{sealed_turns} instead of {}", sealed.len())));
         }
         let open = state.open_turns.into_iter().map(|staged| (staged.turn.id.clone(), staged)).collect();
         Ok(Oracle { version: state.version, sealed, open })
@@ -288,8 +288,8 @@ impl Client {
         let expected: BTreeSet<_> = self.models.iter().flat_map(of).collect();
         let stale = match self.engine().stale_turns(RunningTime::new(u64::MAX).into(), None, usize::MAX) {
             Ok(stale) => stale.into_iter().map(|turn| (turn.conversation_id, turn.turn_id)).collect(),
-            Err(ReadError::Unavailable(_)) => return Ok(()),
-            Err(error) => return Err(error.to_string()),
+            Err(_) if !self.engine().is_open() => return Ok(()),
+            Err(fault) => return Err(fault.in_full()),
         };
         if expected == stale { Ok(()) } else { Err(format!("open turns are {stale:?} instead of {expected:?}")) }
     }

@@ -34,7 +34,7 @@ pub(super) fn make_ready(directory: &Path, path: &Path, journal_path: &Path) -> 
         create_file(path, StoreFile::Main, &stamp_tables)?;
     }
     let tables = look_at(path, StoreFile::Main)?;
-    let bond = Bond::of(&tables).map_err(|failure| failed(path, &failure))?;
+    let bond = Bond::of(&tables).map_err(|failure| failed(path, failure))?;
     if has_content(journal_path) {
         return bond.check(&look_at(journal_path, StoreFile::Journal)?, journal_path);
     }
@@ -70,9 +70,9 @@ fn create_file(path: &Path, file: StoreFile, stamping: Stamping<'_>) -> Result<(
         _ => {}
     }
     let make = || {
-        let database = Builder::new().create(&unfinished).map_err(|error| explain(path, &error))?;
+        let database = Builder::new().create(&unfinished).map_err(|error| explain(path, error))?;
         stamp(path, &database, file, stamping)?;
-        database.close().map_err(|error| explain(path, &error))?;
+        database.close().map_err(|error| explain(path, error))?;
         fs::rename(&unfinished, &target).map_err(unusable)
     };
     make().inspect_err(|_| {

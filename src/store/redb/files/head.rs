@@ -42,7 +42,7 @@ impl Bond {
             let meta = journal.begin_read()?.open_table(META)?;
             Ok((read_store_id(&meta)?, read_id(&meta, META_JOURNAL_ID)?))
         };
-        let (store_id, journal_id) = read().map_err(|failure| failed(path, &failure))?;
+        let (store_id, journal_id) = read().map_err(|failure: Failure| failed(path, failure))?;
         if store_id != self.store_id {
             return Err(of_another(path, "it names another store"));
         }
@@ -65,7 +65,7 @@ impl Head {
 
     /// Reads the journal, if it is that of these tables.
     pub(crate) fn replay(&self, tables: &Database, journal: &Database, path: &Path) -> Result<Replayed, OpenError> {
-        let failed = |failure: Failure| failed(path, &failure);
+        let failed = |failure: Failure| failed(path, failure);
         self.bond.check(journal, path)?;
         let last_row = || Ok(journal.begin_read()?.open_table(ROWS)?.last()?.map(|(row, _)| row.value()));
         let last_row: Option<u64> = last_row().map_err(failed)?;

@@ -2,7 +2,7 @@ use std::path::Path;
 
 use redb::{Builder, Database, ReadableDatabase};
 
-use super::open_error::{OpenError, explain, of_other_format};
+use super::open_error::{OpenError, damaged, explain, failed, of_other_format};
 use super::overlay::Overlay;
 use crate::store::redb::tables::meta::{FORMAT, Stamp, read_stamp};
 use crate::store::redb::tables::store_file::StoreFile;
@@ -12,13 +12,13 @@ use crate::store::redb::unwind;
 pub(crate) fn look_at(builder: &Builder, path: &Path, file: StoreFile) -> Result<Database, OpenError> {
     let overlay = Overlay::open(path).map_err(OpenError::Unreadable)?;
     let database = unwind::caught(|| builder.create_with_backend(overlay));
-    let database = database.map_err(|cause| OpenError::Damaged { path: path.to_owned(), cause })?;
-    let database = database.map_err(|error| explain(path, &error))?;
+    let database = database.map_err(|panic| damaged(path, &panic))?;
+    let database = database.map_err(|error| explain(path, error))?;
     let stamp = unwind::caught(|| read_stamp(&database.begin_read()?, file));
-    match stamp.map_err(|cause| OpenError::Damaged { path: path.to_owned(), cause })? {
+    match stamp.map_err(|panic| damaged(path, &panic))? {
         Ok(Stamp::Format(found)) if found != FORMAT => Err(of_other_format(path, found)),
         Ok(Stamp::Foreign) => Err(OpenError::NotOurs { path: path.to_owned() }),
         Ok(_) => Ok(database),
-        Err(failure) => Err(OpenError::Failed { path: path.to_owned(), cause: failure.to_string() }),
+        Err(failure) => Err(failed(path, failure)),
     }
 }

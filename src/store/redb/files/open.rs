@@ -8,12 +8,13 @@ use redb::{Builder, Database, DatabaseError, ReadableDatabase, StorageError};
 use super::create::make_ready;
 use super::head::Head;
 use super::location::Location;
-use super::open_error::{OpenError, explain, failed};
+use super::open_error::{OpenError, damaged, explain, failed};
 use super::open_files::Files;
 use super::path::{has_content, sync_directory, target};
 use super::replay::Replayed;
 use super::stamp::{guarded, stamp};
 use crate::link;
+use crate::store::fault::{Fault, FaultKind};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::meta::{META, META_JOURNAL, META_JOURNAL_ID, read_id, stamp_journal, stamp_tables};
 use crate::store::redb::tables::store_file::StoreFile;
@@ -28,7 +29,7 @@ impl Location {
     pub(crate) fn open(&self, cache_bytes: usize) -> Result<Files, OpenError> {
         // The database's own code panics on some damage. An open that does must not take the writer with it.
         unwind::caught(|| self.open_sound(cache_bytes))
-            .unwrap_or_else(|cause| Err(OpenError::Damaged { path: self.path(StoreFile::Main), cause }))
+            .unwrap_or_else(|panic| Err(damaged(&self.path(StoreFile::Main), &panic)))
     }
 
     fn open_sound(&self, cache_bytes: usize) -> Result<Files, OpenError> {
@@ -39,7 +40,7 @@ impl Location {
         }
         let tables = self.open_file(StoreFile::Main, cache_bytes)?;
         stamp(&path, &tables, StoreFile::Main, &stamp_tables)?;
-        let head = Head::of(&tables).map_err(|failure| failed(&path, &failure))?;
+        let head = Head::of(&tables).map_err(|failure| failed(&path, failure))?;
         // Of the journal nothing is read twice: what it holds is in the memtable.
         let journal = self.open_file(StoreFile::Journal, JOURNAL_CACHE_BYTES)?;
         stamp(&journal_path, &journal, StoreFile::Journal, &|txn| stamp_journal(txn, head.bond.store_id))?;
@@ -59,7 +60,7 @@ impl Location {
         if head.bond.journal_id.is_none() {
             guarded(&path, || mark_journal(&tables, &journal))?;
         }
-        Files::new(tables, journal, memtable, head.bond.store_id).map_err(|failure| failed(&path, &failure))
+        Files::new(tables, journal, memtable, head.bond.store_id).map_err(|failure| failed(&path, failure))
     }
 
     fn open_file(&self, file: StoreFile, cache_bytes: usize) -> Result<Database, OpenError> {
@@ -79,17 +80,17 @@ impl Location {
             #[cfg(any(test, feature = "testing"))]
             Self::Storage(storage) => storage.open(&builder, file),
         };
-        opened.map_err(|error| explain(&path, &error))
+        opened.map_err(|error| explain(&path, error))
     }
 
     /// Opens the files again after a failure. They are never made anew: an empty one in the place of one that is gone
     /// would forget what was acknowledged, and go on as if nothing had been.
     pub(crate) fn reopen(&self, cache_bytes: usize) -> Result<Files, OpenError> {
         let path = self.path(StoreFile::Main);
-        let gone = |cause: &str| Err(OpenError::Failed { path: path.clone(), cause: cause.into() });
+        let gone = |what| Err(failed(&path, Fault::new(FaultKind::Database, what)));
         match self {
-            Self::Directory(_) if !has_content(&path) => gone("it is empty or missing, and was not before"),
-            Self::Memory => gone("it went with the process's memory that held it"),
+            Self::Directory(_) if !has_content(&path) => gone("the database is empty or missing, and was not before"),
+            Self::Memory => gone("the database went with the memory that held it"),
             _ => self.open(cache_bytes),
         }
     }

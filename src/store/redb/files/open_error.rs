@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 use redb::{DatabaseError, StorageError};
 
 use crate::link;
+use crate::store::fault::{Fault, FaultKind};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::meta::FORMAT;
+use crate::store::redb::unwind::Panic;
 
 /// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -81,12 +83,12 @@ pub enum OpenError {
     #[error("the database cannot be read: {0}")]
     Unreadable(io::Error),
     /// The database cannot be opened for another reason.
-    #[error("the database {path} cannot be opened: {cause}")]
+    #[error("the database {path} cannot be opened: {}", .cause.in_full())]
     Failed {
         /// The file.
         path: PathBuf,
         /// What went wrong.
-        cause: String,
+        cause: Fault,
     },
     /// The writer's thread cannot be started.
     #[error("the writer's thread cannot be started: {0}")]
@@ -100,47 +102,119 @@ impl OpenError {
         let obstacle = link::obstacle(directory)?;
         Some(Self::Directory { path: directory.to_owned(), source: io::Error::other(obstacle) })
     }
+}
 
-    /// Why, for those who are not to learn where the database is.
-    pub(crate) fn without_path(&self) -> String {
-        match self {
-            // An error that is not from the operating system may contain a path.
-            Self::Directory { source, .. } if source.raw_os_error().is_none() => {
-                "the data directory cannot be used".into()
+/// For those who are not to learn where the database is.
+impl From<OpenError> for Fault {
+    fn from(error: OpenError) -> Self {
+        let because = |what| Self::new(FaultKind::Database, what);
+        let fault = match &error {
+            OpenError::Failed { cause, .. } => cause.clone(),
+            OpenError::Directory { source, .. } => {
+                Self::new(FaultKind::Disk, "the data directory cannot be used").of_io(source)
             }
-            Self::Directory { source, .. } => format!("the data directory cannot be used: {source}"),
-            Self::Dangling { .. } => "the database is a symbolic link to a file that does not exist".into(),
-            Self::InUse { .. } => "the database is in use by another process".into(),
-            Self::NotOurs { .. } => "the file is no turn-metrics database".into(),
-            Self::OtherFormat { found, known, .. } => {
-                format!("the database is of format {found}; this version knows format {known}")
+            OpenError::Unreadable(source) => Self::new(FaultKind::Disk, "the database cannot be read").of_io(source),
+            OpenError::Thread(source) => because("a thread cannot be started").of_io(source),
+            OpenError::Damaged { .. } => Self::new(FaultKind::Damaged, "the database is damaged"),
+            OpenError::Dangling { .. } => because("the database is a symbolic link to a file that does not exist"),
+            OpenError::InUse { .. } => because("the database is in use by another process"),
+            OpenError::NotOurs { .. } => because("the file is no turn-metrics database"),
+            OpenError::OtherFormat { found, .. } => {
+                because("the database is of another format").numbered((*found).into())
             }
-            Self::JournalMissing { .. } => "the journal is missing".into(),
-            Self::JournalOfAnother { cause, .. } => format!("the journal does not belong to the database: {cause}"),
-            Self::Damaged { cause, .. } => format!("the database is damaged: {cause}"),
-            Self::Unreadable(source) => format!("the database cannot be read: {source}"),
-            Self::Failed { cause, .. } => format!("the database cannot be opened: {cause}"),
-            Self::Thread(source) => format!("the writer's thread cannot be started: {source}"),
-        }
+            OpenError::JournalMissing { .. } => because("the journal is missing"),
+            OpenError::JournalOfAnother { .. } => because("the journal does not belong to the database"),
+        };
+        fault.caused_by(error)
     }
 }
 
-pub(crate) fn explain(path: &Path, error: &DatabaseError) -> OpenError {
-    let path = path.to_owned();
+pub(crate) fn explain(path: &Path, error: DatabaseError) -> OpenError {
     match error {
-        DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { path },
+        DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { path: path.to_owned() },
         DatabaseError::Storage(StorageError::Io(source)) if source.kind() == io::ErrorKind::InvalidData => {
-            OpenError::NotOurs { path }
+            OpenError::NotOurs { path: path.to_owned() }
         }
-        DatabaseError::Storage(StorageError::Corrupted(cause)) => OpenError::Damaged { path, cause: cause.clone() },
-        other => OpenError::Failed { path, cause: other.to_string() },
+        DatabaseError::Storage(StorageError::Corrupted(cause)) => OpenError::Damaged { path: path.to_owned(), cause },
+        other => failed(path, Failure::Database(other)),
     }
 }
 
-pub(crate) fn failed(path: &Path, failure: &Failure) -> OpenError {
-    OpenError::Failed { path: path.to_owned(), cause: failure.to_string() }
+pub(crate) fn failed(path: &Path, cause: impl Into<Fault>) -> OpenError {
+    OpenError::Failed { path: path.to_owned(), cause: cause.into() }
+}
+
+/// The error of a file whose damage makes the database panic.
+pub(super) fn damaged(path: &Path, panic: &Panic) -> OpenError {
+    OpenError::Damaged { path: path.to_owned(), cause: panic.to_string() }
 }
 
 pub(super) fn of_other_format(path: &Path, found: u32) -> OpenError {
     OpenError::OtherFormat { path: path.to_owned(), found, known: FORMAT }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_it_could_not_be_opened_is_told_without_a_path_and_logged_in_full() {
+        let path = || PathBuf::from("/var/lib/secret/x y");
+        let cause = || "something about /var/lib/secret".to_owned();
+        let denied = || io::Error::from_raw_os_error(13);
+        for (error, kind, told) in [
+            (
+                OpenError::Directory { path: path(), source: denied() },
+                FaultKind::Disk,
+                "the data directory cannot be used: Permission denied (os error 13)",
+            ),
+            (
+                OpenError::Directory { path: path(), source: io::Error::other(cause()) },
+                FaultKind::Disk,
+                "the data directory cannot be used",
+            ),
+            (
+                OpenError::Dangling { path: path(), target: path() },
+                FaultKind::Database,
+                "the database is a symbolic link to a file that does not exist",
+            ),
+            (OpenError::InUse { path: path() }, FaultKind::Database, "the database is in use by another process"),
+            (OpenError::NotOurs { path: path() }, FaultKind::Database, "the file is no turn-metrics database"),
+            (of_other_format(&path(), 7), FaultKind::Database, "the database is of another format: 7"),
+            (OpenError::JournalMissing { path: path() }, FaultKind::Database, "the journal is missing"),
+            (
+                OpenError::JournalOfAnother { path: path(), cause: cause() },
+                FaultKind::Database,
+                "the journal does not belong to the database",
+            ),
+            (OpenError::Damaged { path: path(), cause: cause() }, FaultKind::Damaged, "the database is damaged"),
+            (
+                OpenError::Unreadable(denied()),
+                FaultKind::Disk,
+                "the database cannot be read: Permission denied (os error 13)",
+            ),
+            (failed(&path(), Fault::disk(io::Error::other(cause()))), FaultKind::Disk, "the disk failed"),
+            (
+                OpenError::Thread(io::Error::from_raw_os_error(11)),
+                FaultKind::Database,
+                "a thread cannot be started: Resource temporarily unavailable (os error 11)",
+            ),
+        ] {
+            let said = error.to_string();
+            let fault = Fault::from(error);
+            assert_eq!((fault.kind(), &*fault.to_string()), (kind, told), "{said}");
+            assert!(fault.in_full().starts_with(&said), "{}", fault.in_full());
+        }
+    }
+
+    #[test]
+    fn an_error_of_the_disk_is_told_by_its_code_however_deep_it_is() {
+        let full = || StorageError::Io(io::Error::from_raw_os_error(28));
+        let error = explain(Path::new("/srv/x"), DatabaseError::Storage(full()));
+        assert_eq!(
+            error.to_string(),
+            "the database /srv/x cannot be opened: I/O error: No space left on device (os error 28)"
+        );
+        assert_eq!(Fault::from(error).to_string(), "the disk failed: No space left on device (os error 28)");
+    }
 }

@@ -85,9 +85,8 @@ impl Files {
     /// Makes the main file as small as it can be.
     pub(crate) fn pack(&mut self) {
         tracing::info!("most of the database is free; it is made smaller");
-        let packed = unwind::caught(|| pack(&mut self.tables).map_err(|error| error.to_string()));
-        if let Err(error) = packed.and_then(|packed| packed) {
-            tracing::warn!(%error, "the database could not be made smaller");
+        if let Err(fault) = unwind::caught_as_fault(|| Ok(pack(&mut self.tables).map_err(Failure::from)?)) {
+            tracing::warn!(error = fault.in_full(), "the database could not be made smaller");
         }
     }
 
@@ -124,9 +123,12 @@ impl Files {
     pub(crate) fn close(self) {
         for (name, database) in [("journal", self.journal), ("database", self.tables)] {
             // After a panic within it, closing may panic too, on a lock that the first one poisoned.
-            let closed = unwind::caught(|| database.close().map_err(|error| error.to_string()));
-            if let Err(error) = closed.and_then(|closed| closed) {
-                tracing::warn!(%error, "the {name} did not close cleanly; it is repaired when it is opened");
+            let closed = unwind::caught_as_fault(|| Ok(database.close().map_err(Failure::from)?));
+            if let Err(fault) = closed {
+                tracing::warn!(
+                    error = fault.in_full(),
+                    "the {name} did not close cleanly; it is repaired when it is opened"
+                );
             }
         }
     }

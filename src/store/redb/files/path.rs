@@ -3,12 +3,13 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use super::open_error::OpenError;
+use super::open_error::{OpenError, failed};
 use crate::link;
+use crate::store::fault::Fault;
 
 /// The file itself, if its path is a link.
 pub(super) fn target(path: &Path) -> Result<PathBuf, OpenError> {
-    link::target(path).map_err(|source| OpenError::Failed { path: path.to_owned(), cause: source.to_string() })
+    link::target(path).map_err(|source| failed(path, Fault::disk(source)))
 }
 
 pub(crate) fn has_content(path: &Path) -> bool {

@@ -2,31 +2,34 @@ use std::fs;
 use std::path::Path;
 
 use super::location::Location;
-use super::open_error::OpenError;
+use super::open_error::{OpenError, failed};
 use super::open_files::Files;
 use super::path::{sync_directory, target};
 use super::size::is_sparse;
 use crate::link;
+use crate::store::fault::Fault;
 use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::redb::unwind;
 
 impl Location {
     /// Closes files of which the tables hold everything, and does away with the journal: the main file alone is the
     /// store then.
-    pub(crate) fn retire(&self, mut files: Files) -> Result<(), String> {
+    pub(crate) fn retire(&self, mut files: Files) -> Result<(), Fault> {
         // A panic must not unwind into the drop of the files: that would panic again.
-        let retired = unwind::caught(|| files.retire_journal().map_err(|failure| failure.to_string()));
-        let retired = retired.and_then(|retired| retired);
+        let retired = unwind::caught_as_fault(|| Ok(files.retire_journal()?));
         if retired.is_ok() && is_sparse(self.main_bytes(), files.live_bytes().unwrap_or(u64::MAX)) {
             files.pack();
         }
         files.close();
         let removed = retired.and_then(|()| match self {
-            Self::Directory(_) => remove_journal(&self.path(StoreFile::Journal)).map_err(|error| error.to_string()),
+            Self::Directory(_) => Ok(remove_journal(&self.path(StoreFile::Journal))?),
             _ => Ok(()),
         });
-        removed.inspect_err(|error| {
-            tracing::warn!(%error, "the journal could not be done away with; it is read when the store is opened");
+        removed.inspect_err(|fault| {
+            tracing::warn!(
+                error = fault.in_full(),
+                "the journal could not be done away with; it is read when the store is opened"
+            );
         })
     }
 }
@@ -34,7 +37,6 @@ impl Location {
 /// Removes a journal that is no longer needed. If its path is a link, the link stays for the next journal.
 fn remove_journal(path: &Path) -> Result<(), OpenError> {
     let target = target(path)?;
-    fs::remove_file(&target)
-        .map_err(|source| OpenError::Failed { path: path.to_owned(), cause: source.to_string() })?;
+    fs::remove_file(&target).map_err(|source| failed(path, Fault::disk(source)))?;
     sync_directory(link::directory_of(&target))
 }

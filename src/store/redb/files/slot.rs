@@ -1,6 +1,7 @@
 use std::sync::{PoisonError, RwLock};
 
 use super::open_files::Files;
+use crate::store::fault::Fault;
 
 /// Holds the files, which come and go: after a failure they are closed and opened again.
 ///
@@ -13,7 +14,7 @@ pub(crate) struct Slot(RwLock<State>);
 enum State {
     Open(Box<Files>),
     /// Why there are none.
-    Empty(String),
+    Empty(Fault),
 }
 
 impl Slot {
@@ -22,7 +23,7 @@ impl Slot {
     }
 
     /// Does something short with the files; `Err` says why there are none.
-    pub(crate) fn with<T>(&self, work: impl FnOnce(&Files) -> T) -> Result<T, String> {
+    pub(crate) fn with<T>(&self, work: impl FnOnce(&Files) -> T) -> Result<T, Fault> {
         match &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
             State::Open(files) => Ok(work(files)),
             State::Empty(cause) => Err(cause.clone()),
@@ -34,7 +35,7 @@ impl Slot {
     }
 
     /// Takes the files out, if there are any.
-    pub(crate) fn take(&self, cause: String) -> Option<Files> {
+    pub(crate) fn take(&self, cause: Fault) -> Option<Files> {
         let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);
         match std::mem::replace(&mut *state, State::Empty(cause)) {
             State::Open(files) => Some(*files),
@@ -43,7 +44,7 @@ impl Slot {
     }
 
     /// Closes the files. Reads under way fail.
-    pub(crate) fn empty(&self, cause: String) {
+    pub(crate) fn empty(&self, cause: Fault) {
         if let Some(files) = self.take(cause) {
             files.close();
         }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use redb::{Database, ReadableDatabase, WriteTransaction};
 
-use super::open_error::{OpenError, failed, of_other_format};
+use super::open_error::{OpenError, damaged, failed, of_other_format};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::meta::{FORMAT, Stamp, read_stamp};
 use crate::store::redb::tables::store_file::StoreFile;
@@ -22,7 +22,7 @@ pub(super) fn stamp(
     stamping: Stamping<'_>,
 ) -> Result<(), OpenError> {
     let found = || read_stamp(&database.begin_read()?, file);
-    match found().map_err(|failure| failed(path, &failure))? {
+    match found().map_err(|failure| failed(path, failure))? {
         Stamp::Format(FORMAT) => Ok(()),
         Stamp::Format(found) => Err(of_other_format(path, found)),
         Stamp::Foreign => Err(OpenError::NotOurs { path: path.to_owned() }),
@@ -33,8 +33,8 @@ pub(super) fn stamp(
 /// Writes to a database that is being opened. A panic must not get as far as to drop it: it panics then once more.
 pub(super) fn guarded(path: &Path, write: impl FnOnce() -> Result<(), Failure>) -> Result<(), OpenError> {
     match unwind::caught(write) {
-        Ok(written) => written.map_err(|failure| failed(path, &failure)),
-        Err(cause) => Err(OpenError::Damaged { path: path.to_owned(), cause }),
+        Ok(written) => written.map_err(|failure| failed(path, failure)),
+        Err(panic) => Err(damaged(path, &panic)),
     }
 }
 

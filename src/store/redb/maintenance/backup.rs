@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, TryLockError};
 use redb::{Builder, ReadTransaction};
 
 use crate::link;
-use crate::store::contract::{Backup, ReadError};
+use crate::store::contract::{Backup, BackupError};
+use crate::store::fault::Fault;
 use crate::store::redb::checkpoint::transfer::move_conversations;
 use crate::store::redb::files::location::Location;
 use crate::store::redb::files::open_files::Files;
@@ -27,24 +28,6 @@ use crate::turn::RunningTime;
 /// The suffix of the file in which the copy is built. It stands beside the main file: no other place is known to be
 /// ours and to have room.
 const UNFINISHED: &str = ".backup";
-
-/// Why there is no backup.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BackupError {
-    /// Another one is being made.
-    #[error("a backup is being made already")]
-    Busy,
-    /// The store is in memory: there is no place for a copy.
-    #[error("the store is in memory, and no backup of it can be made")]
-    InMemory,
-    /// The store cannot be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// The copy cannot be written.
-    #[error("the copy cannot be written: {0}")]
-    Write(String),
-}
 
 /// Where copies are built, one at a time. Clones are the same place.
 #[derive(Debug, Clone)]
@@ -66,7 +49,7 @@ impl Workshop {
     /// gone when it is closed.
     pub(crate) fn build(
         &self,
-        begin: impl FnOnce() -> Result<Snapshot, ReadError>,
+        begin: impl FnOnce() -> Result<Snapshot, Fault>,
         cache_bytes: usize,
     ) -> Result<Backup, BackupError> {
         let directory = self.directory.as_ref().ok_or(BackupError::InMemory)?;
@@ -76,12 +59,13 @@ impl Workshop {
             Err(TryLockError::Poisoned(taken)) => taken.into_inner(),
             Ok(taken) => taken,
         };
-        let unwritable = |error: io::Error| BackupError::Write(error.to_string());
+        let unwritable = |error: io::Error| BackupError::Write(Fault::disk(error));
         let main = link::target(&directory.join(StoreFile::Main.name())).map_err(unwritable)?;
         let path = link::beside(&main, UNFINISHED);
         let built = remove(&path).map_err(unwritable).and_then(|()| {
             // As late as can be: what it sees cannot be overwritten while it lives, and the file grows.
-            copy(&begin()?, &path, cache_bytes).map_err(|failure| BackupError::Write(failure.to_string()))
+            let snapshot = begin().map_err(BackupError::Read)?;
+            copy(&snapshot, &path, cache_bytes).map_err(|failure| BackupError::Write(failure.into()))
         });
         let file = built.and_then(|()| File::open(&path).map_err(unwritable));
         let _ = remove(&path);

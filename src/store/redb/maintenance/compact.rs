@@ -80,8 +80,8 @@ pub fn compact(directory: &Path) -> Result<Compaction, CompactError> {
     let slot = Arc::new(Slot::new(location.open(settings.cache_bytes)?));
     // Files that are closed in order leave everything in the main file.
     let closed = Checkpoint::new(slot, settings.journal_bytes).close(&location);
-    closed.map_err(|cause| CompactError::Journal { path: path.clone(), cause })?;
-    let old = Builder::new().open(&path).map_err(|error| explain(&path, &error))?;
+    closed.map_err(|cause| CompactError::Journal { path: path.clone(), cause: cause.in_full() })?;
+    let old = Builder::new().open(&path).map_err(|error| explain(&path, error))?;
     let unfinished = link::beside(&path, ".compact");
     let replaced = write_anew(&old, &unfinished)
         .map_err(|failure| failure.to_string())

@@ -1,6 +1,7 @@
 use redb::{StorageError, TableError};
 
 use super::record::damaged::DamagedRecord;
+use crate::store::fault::{Fault, FaultKind};
 
 /// Why a transaction did not go through.
 #[derive(Debug, thiserror::Error)]
@@ -29,13 +30,91 @@ impl Failure {
     /// Whether the database has had an error of the disk. It answers every later question with that until it is opened
     /// again.
     pub(crate) fn is_of_the_disk(&self) -> bool {
-        let (Self::Storage(error)
-        | Self::Table(TableError::Storage(error))
-        | Self::Transaction(redb::TransactionError::Storage(error))
-        | Self::Commit(redb::CommitError::Storage(error))) = self
-        else {
-            return false;
+        matches!(self.storage(), Some(StorageError::Io(_) | StorageError::PreviousIo))
+    }
+
+    fn storage(&self) -> Option<&StorageError> {
+        match self {
+            Self::Storage(error)
+            | Self::Table(TableError::Storage(error))
+            | Self::Transaction(redb::TransactionError::Storage(error))
+            | Self::Commit(redb::CommitError::Storage(error))
+            | Self::Database(redb::DatabaseError::Storage(error))
+            | Self::Compaction(redb::CompactionError::Storage(error)) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<Failure> for Fault {
+    fn from(failure: Failure) -> Self {
+        let fault = match (&failure, failure.storage()) {
+            (_, Some(error)) => of_storage(error),
+            (Failure::Record(damaged), _) => damaged.fault(),
+            (Failure::Meta(name), _) => {
+                Self::new(FaultKind::Damaged, "a record of the store's own is missing or damaged").about(name)
+            }
+            _ => Self::new(FaultKind::Database, "the database failed"),
         };
-        matches!(error, StorageError::Io(_) | StorageError::PreviousIo)
+        fault.caused_by(failure)
+    }
+}
+
+fn of_storage(error: &StorageError) -> Fault {
+    let (kind, what) = match error {
+        StorageError::Io(error) => return Fault::new(FaultKind::Disk, "the disk failed").of_io(error),
+        StorageError::PreviousIo => (FaultKind::Disk, "the disk failed earlier"),
+        StorageError::Corrupted(_) => (FaultKind::Damaged, "the database is damaged"),
+        StorageError::ValueTooLarge(_) => (FaultKind::Database, "a value is too large for the database"),
+        StorageError::DatabaseClosed => (FaultKind::Database, "the database was closed meanwhile"),
+        StorageError::LockPoisoned(_) => (FaultKind::Panicked, "the database's code panicked"),
+        _ => (FaultKind::Database, "the database failed"),
+    };
+    Fault::new(kind, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn what_the_database_says_is_told_without_a_path_and_logged_in_full() {
+        let secret = || "/var/lib/secret/x y".to_owned();
+        let at = std::panic::Location::caller();
+        let storage = |error| Failure::Storage(error);
+        for (failure, kind, told) in [
+            (storage(StorageError::Io(io::Error::other(secret()))), FaultKind::Disk, "the disk failed"),
+            (
+                storage(StorageError::Io(io::Error::from_raw_os_error(30))),
+                FaultKind::Disk,
+                "the disk failed: Read-only file system (os error 30)",
+            ),
+            (storage(StorageError::PreviousIo), FaultKind::Disk, "the disk failed earlier"),
+            (storage(StorageError::Corrupted(secret())), FaultKind::Damaged, "the database is damaged"),
+            (storage(StorageError::ValueTooLarge(1)), FaultKind::Database, "a value is too large for the database"),
+            (storage(StorageError::DatabaseClosed), FaultKind::Database, "the database was closed meanwhile"),
+            (storage(StorageError::LockPoisoned(at)), FaultKind::Panicked, "the database's code panicked"),
+            (storage(StorageError::Backend(secret().into())), FaultKind::Database, "the database failed"),
+            (
+                TableError::Storage(StorageError::Corrupted(secret())).into(),
+                FaultKind::Damaged,
+                "the database is damaged",
+            ),
+            (TableError::TableDoesNotExist(secret()).into(), FaultKind::Database, "the database failed"),
+            (redb::DatabaseError::DatabaseAlreadyOpen.into(), FaultKind::Database, "the database failed"),
+            (DamagedRecord::new("turn", secret()).into(), FaultKind::Damaged, "a stored record cannot be read: turn"),
+            (
+                Failure::Meta("checkpoint"),
+                FaultKind::Damaged,
+                "a record of the store's own is missing or damaged: checkpoint",
+            ),
+        ] {
+            let said = failure.to_string();
+            let fault = Fault::from(failure);
+            assert_eq!((fault.kind(), &*fault.to_string()), (kind, told), "{said}");
+            assert_eq!(fault.in_full(), said);
+        }
     }
 }

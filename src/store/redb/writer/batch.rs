@@ -1,6 +1,7 @@
 use std::time::Instant;
 
 use super::job::Job;
+use crate::store::fault::Fault;
 
 /// Jobs that one transaction does.
 pub(super) struct Batch {
@@ -10,7 +11,7 @@ pub(super) struct Batch {
     /// When the writer began to gather them.
     pub(super) begun: Instant,
     /// Whether the memtable has room for their commits, or why the store has failed.
-    pub(super) room: Result<bool, String>,
+    pub(super) room: Result<bool, Fault>,
 }
 
 impl Batch {

@@ -50,7 +50,7 @@ impl<'a> Draft<'a> {
             Slot::Occupied(there) => there.into_mut(),
             Slot::Vacant(slot) => match Drafted::load(memtable, tables, &commit.conversation_id) {
                 // Its loss is its own: the commits of others in this transaction go on, and the database is sound.
-                Err(Failure::Record(damaged)) => return Ok(Err(CommitError::Unavailable(damaged.to_string()))),
+                Err(Failure::Record(damaged)) => return Ok(Err(CommitError::Unavailable(damaged.into()))),
                 loaded => slot.insert(loaded?),
             },
         };

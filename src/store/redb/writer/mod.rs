@@ -37,6 +37,7 @@ use self::state::{ReportOnExit, WriterState};
 use self::transaction::Transaction;
 use crate::settings::StoreSettings;
 use crate::store::contract::CommitError;
+use crate::store::fault::Fault;
 use crate::store::redb::checkpoint::Checkpoint;
 use crate::store::redb::files::location::Location;
 use crate::store::redb::files::open_files::Files;
@@ -127,7 +128,7 @@ impl Writer {
         // With nobody left to ask, whoever owned the store is gone: nobody closed it.
         let Some(reply) = closed else {
             let _no_step = self.checkpoint.pause();
-            self.slot.empty("it is closed".into());
+            self.slot.empty(Fault::closed());
             return;
         };
         // The failure is in the log.
@@ -216,7 +217,7 @@ impl Writer {
         let done = self.checkpoint.failure().map_or(room, Err).and_then(|has_room| {
             // A panic in here would be a defect, or a damaged file; it must not end the one thread that makes turns
             // durable.
-            unwind::caught(|| self.transact(&batch, turns, has_room)).and_then(|done| done)
+            unwind::caught_as_fault(|| self.transact(&batch, turns, has_room))
         });
         let cause = match done {
             Ok(answers) => {
@@ -248,7 +249,7 @@ impl Writer {
     /// the checkpoint and the memtable is seldom full. Waits before a batch is gathered, so that commits that arrive
     /// meanwhile join it. Returns whether the memtable has room. Its size bounds the memory, the journal and the time
     /// to open the store.
-    fn make_room(&self) -> Result<bool, String> {
+    fn make_room(&self) -> Result<bool, Fault> {
         let Some(background) = self.background.as_ref() else {
             while self.checkpoint.is_due() {
                 self.checkpoint.step()?;
@@ -271,32 +272,31 @@ impl Writer {
 
     /// Does the jobs in one transaction, but refuses commits if the memtable has no room. After `Ok`, the others are
     /// durable; after `Err`, the outcome is unknown.
-    fn transact(&mut self, batch: &[Job], turns: usize, has_room: bool) -> Result<Vec<Answer>, String> {
+    fn transact(&mut self, batch: &[Job], turns: usize, has_room: bool) -> Result<Vec<Answer>, Fault> {
         let begun = Instant::now();
         let drafted = self.slot.with(|files| Transaction::draft(files, batch, has_room))?;
         if has_room {
             self.batch_size.learn(turns, begun.elapsed());
         }
-        let transaction = drafted.map_err(|failure| failure.to_string())?;
+        let transaction = drafted?;
         if transaction.checks_write {
-            self.check_tables().map_err(|failure| failure.to_string())?;
+            self.check_tables()?;
         }
         let begun = Instant::now();
-        let appended = self.slot.with(|files| transaction.append(files))?;
-        let row_bytes = appended.map_err(|failure| failure.to_string())?;
+        let row_bytes = self.slot.with(|files| transaction.append(files))??;
         self.last.append = begun.elapsed();
         let Transaction { answers, entries, row, .. } = transaction;
         (self.last.turns, self.last.moved_bytes) = (0, self.checkpoint.moved_bytes());
         if !entries.is_empty() {
             let piece_bytes = self.checkpoint.piece_bytes();
-            let taken = self.slot.with(|files| {
+            let taken = self.slot.with(|files| -> Result<_, DamagedRecord> {
                 let mut memtable = files.memtable_mut();
                 let before = memtable.size();
                 memtable.took_row(row, row_bytes);
                 entries.into_iter().try_for_each(|entry| memtable.take_in_pieces(entry, piece_bytes))?;
                 Ok(memtable.size().saturating_sub(before))
             })?;
-            let bytes = taken.map_err(|damaged: DamagedRecord| damaged.to_string())?;
+            let bytes = taken?;
             self.last.turns = turns;
             self.growth.learn(turns, bytes);
         }
@@ -313,8 +313,8 @@ impl Writer {
     }
 
     /// Closes the store, as its state is in doubt, and plans to open it again.
-    fn fail(&mut self, cause: String) -> String {
-        tracing::error!(%cause, "the store failed; it is closed and opened again");
+    fn fail(&mut self, cause: Fault) -> Fault {
+        tracing::error!(cause = cause.in_full(), "the store failed; it is closed and opened again");
         let _no_step = self.checkpoint.pause();
         self.slot.empty(cause.clone());
         self.checkpoint.forget_failure();
@@ -331,7 +331,7 @@ impl Writer {
             }
             Err(error) => {
                 tracing::error!(%error, "the store could not be opened again");
-                self.slot.empty(error.without_path());
+                self.slot.empty(error.into());
                 let wait = self.retry.map_or(self.backoff.first, |(_, wait)| self.backoff.after(wait));
                 self.retry = Some((Instant::now() + wait, wait));
             }

@@ -51,19 +51,19 @@ fn check_files(paths: &Paths) -> Result<CheckReport, CheckError> {
         match unwind::caught(|| database.check_integrity()) {
             Ok(Ok(sound)) => whole &= sound,
             Ok(Err(error)) => return Ok(damaged(error.to_string())),
-            Err(panic) => return Ok(damaged(panic)),
+            Err(panic) => return Ok(damaged(panic.to_string())),
         }
     }
     let inspected = unwind::caught(|| {
         let rows = paths.merge(&main, journal.as_ref())?;
-        inspect(&main).map(|report| (rows, report)).map_err(|failure| failed(&paths.main, &failure))
+        inspect(&main).map(|report| (rows, report)).map_err(|failure| failed(&paths.main, failure))
     });
     let (rows, mut report) = match inspected {
         Ok(Ok(inspected)) => inspected,
         Ok(Err(error @ OpenError::JournalOfAnother { .. })) => return Err(error.into()),
-        Ok(Err(OpenError::Failed { cause, .. })) => return Ok(damaged(cause)),
+        Ok(Err(OpenError::Failed { cause, .. })) => return Ok(damaged(cause.in_full())),
         Ok(Err(error)) => return Ok(damaged(error.to_string())),
-        Err(panic) => return Ok(damaged(panic)),
+        Err(panic) => return Ok(damaged(panic.to_string())),
     };
     let rows = rows.into_iter().map(|row| Violation::Journal { row: row.number, what: row.why });
     report.violations.splice(0..0, rows);
@@ -103,7 +103,8 @@ pub fn repair(directory: &Path) -> Result<(CheckReport, Option<(PathBuf, CheckRe
     });
     match derived {
         Ok(Ok(())) => Ok((before, Some((copy, check_files(&paths)?)))),
-        Ok(Err(cause)) | Err(cause) => Err(CheckError::Repair { cause, copy, before }),
+        Ok(Err(cause)) => Err(CheckError::Repair { cause, copy, before }),
+        Err(panic) => Err(CheckError::Repair { cause: panic.to_string(), copy, before }),
     }
 }
 

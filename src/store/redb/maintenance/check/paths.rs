@@ -49,7 +49,7 @@ impl Paths {
 
     /// Opens the files to change them.
     pub(super) fn open(&self) -> Result<(Database, Option<Database>), OpenError> {
-        let open = |path: &Path| Builder::new().open(path).map_err(|error| explain(path, &error));
+        let open = |path: &Path| Builder::new().open(path).map_err(|error| explain(path, error));
         let journal = has_content(&self.journal).then(|| open(&self.journal)).transpose()?;
         Ok((open(&self.main)?, journal))
     }
@@ -57,7 +57,7 @@ impl Paths {
     /// Writes all of the journal into the main file, which then no longer needs the journal. Returns the damaged rows
     /// of the journal.
     pub(super) fn merge(&self, main: &Database, journal: Option<&Database>) -> Result<Vec<DamagedRow>, OpenError> {
-        let failed = |failure: Failure| failed(&self.main, &failure);
+        let failed = |failure: Failure| failed(&self.main, failure);
         let head = Head::of(main).map_err(failed)?;
         let mut damaged = Vec::new();
         let mut memtable = None;

@@ -200,7 +200,7 @@ async fn a_damaged_record_costs_that_record_alone_and_a_repair_moves_it_aside() 
         sealed: vec![turn("new").seal(&Done::because("stop"), EpochMillis::new(3))],
     };
     let (refused, taken) = (store.commit(commit("b", 1)), store.commit(commit("a", 1)));
-    assert!(refused.await.unwrap_err().to_string().contains("conversation cannot be read"));
+    assert!(refused.await.unwrap_err().in_full().contains("conversation cannot be read"));
     assert_eq!(taken.await.unwrap().version, Version(2), "the loss of one conversation is not that of another");
     store.close().await;
 

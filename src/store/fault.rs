@@ -1,0 +1,206 @@
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+/// Why the store could not do what it was asked.
+///
+/// Displays a text that is fit for everybody, in and outside the machine. It holds no path and nothing else that the
+/// cause says in words of its own, as it is made of fixed words, numbers, and the system's text for a code. The cause
+/// itself is for the log: [`Fault::in_full`].
+///
+/// Two faults are equal if their texts are: their causes are not compared.
+///
+/// ```
+/// use turn_metrics::store::{Fault, FaultKind};
+///
+/// let denied = std::io::Error::other("cannot write /var/lib/turns");
+/// let fault = Fault::new(FaultKind::Disk, "the disk failed").caused_by(denied);
+/// assert_eq!(fault.to_string(), "the disk failed");
+/// assert_eq!(fault.in_full(), "cannot write /var/lib/turns");
+/// ```
+#[derive(Debug, Clone)]
+pub struct Fault {
+    kind: FaultKind,
+    what: &'static str,
+    detail: Detail,
+    cause: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+/// What kind of fault it is, and so what the caller may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FaultKind {
+    /// The store was closed. This one answers nothing any more.
+    Closed,
+    /// The disk failed. Retry later: the store opens its files again by itself.
+    Disk,
+    /// The database failed for another reason, or cannot be opened. Retry later; an operator may have to help.
+    Database,
+    /// Something that is stored cannot be read. Retrying does not help; a check names what it is.
+    Damaged,
+    /// Code of the store panicked: a defect, or damage that nobody expected. Retry later.
+    Panicked,
+    /// Nobody is there to answer. The process should end.
+    Unreachable,
+}
+
+/// What is told beside the fixed words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Detail {
+    Nothing,
+    /// The code of an error of the system.
+    Code(i32),
+    /// The kind of an I/O error that has no code.
+    Io(io::ErrorKind),
+    Words(&'static str),
+    Number(u64),
+}
+
+impl Fault {
+    /// A fault of this kind. `what` is told to everybody.
+    pub fn new(kind: FaultKind, what: &'static str) -> Self {
+        Self { kind, what, detail: Detail::Nothing, cause: None }
+    }
+
+    /// Keeps the cause for the log.
+    #[must_use]
+    pub fn caused_by(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.cause = Some(cause.into().into());
+        self
+    }
+
+    /// Tells the code of an I/O error, or else its kind, but none of its words.
+    #[must_use]
+    pub(crate) fn of_io(mut self, error: &io::Error) -> Self {
+        self.detail = match (error.raw_os_error(), error.kind()) {
+            (Some(code), _) => Detail::Code(code),
+            (None, io::ErrorKind::Other) => Detail::Nothing,
+            (None, kind) => Detail::Io(kind),
+        };
+        self
+    }
+
+    /// Tells what it is about.
+    #[must_use]
+    pub(crate) fn about(mut self, words: &'static str) -> Self {
+        self.detail = Detail::Words(words);
+        self
+    }
+
+    /// Tells the number of what it is about.
+    #[must_use]
+    pub(crate) fn numbered(mut self, number: u64) -> Self {
+        self.detail = Detail::Number(number);
+        self
+    }
+
+    /// The disk failed with this error.
+    pub(crate) fn disk(error: io::Error) -> Self {
+        Self::new(FaultKind::Disk, "the disk failed").of_io(&error).caused_by(error)
+    }
+
+    /// The store was closed in order.
+    pub(crate) fn closed() -> Self {
+        Self::new(FaultKind::Closed, "the store was closed")
+    }
+
+    /// Work for the store, on a thread of its own, did not end in order.
+    pub(crate) fn panicked(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::new(FaultKind::Panicked, "the store's code panicked").caused_by(cause)
+    }
+
+    /// The store is not there to answer.
+    pub(crate) fn unreachable(what: &'static str) -> Self {
+        Self::new(FaultKind::Unreachable, what)
+    }
+
+    /// What the caller may do about it follows from the kind.
+    pub fn kind(&self) -> FaultKind {
+        self.kind
+    }
+
+    /// The cause in its own words, for the log of this machine: it may name paths. Without a cause, the same text that
+    /// everybody is told.
+    pub fn in_full(&self) -> String {
+        let mut cause = self.source();
+        let mut text = cause.map_or_else(|| self.to_string(), ToString::to_string);
+        while let Some(deeper) = cause.and_then(Error::source) {
+            let said = deeper.to_string();
+            // Many errors repeat the one that caused them.
+            if !text.contains(&said) {
+                text = format!("{text}: {said}");
+            }
+            cause = Some(deeper);
+        }
+        text
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.what)?;
+        match self.detail {
+            Detail::Nothing => Ok(()),
+            Detail::Code(code) => write!(f, ": {}", io::Error::from_raw_os_error(code)),
+            Detail::Io(kind) => write!(f, ": {kind}"),
+            Detail::Words(words) => write!(f, ": {words}"),
+            Detail::Number(number) => write!(f, ": {number}"),
+        }
+    }
+}
+
+impl Error for Fault {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.cause.as_deref().map(|cause| cause as &(dyn Error + 'static))
+    }
+}
+
+impl PartialEq for Fault {
+    fn eq(&self, other: &Self) -> bool {
+        (self.kind, self.what, self.detail) == (other.kind, other.what, other.detail)
+    }
+}
+
+impl Eq for Fault {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_an_error_of_the_disk_everybody_is_told_the_code_alone() {
+        let told = |error| Fault::disk(error).to_string();
+        assert_eq!(told(io::Error::from_raw_os_error(28)), "the disk failed: No space left on device (os error 28)");
+        assert_eq!(told(io::Error::from_raw_os_error(5)), "the disk failed: Input/output error (os error 5)");
+        let kind = io::ErrorKind::UnexpectedEof;
+        assert_eq!(told(io::Error::new(kind, "/var/lib/secret ends")), "the disk failed: unexpected end of file");
+        assert_eq!(told(io::Error::other("/var/lib/secret")), "the disk failed");
+    }
+
+    #[test]
+    fn the_log_has_the_cause_and_what_caused_that_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot open {0}")]
+        struct Outer(&'static str, #[source] io::Error);
+
+        let error = io::Error::from_raw_os_error(13);
+        let fault = Fault::new(FaultKind::Disk, "no directory").of_io(&error).caused_by(Outer("/srv/x", error));
+        assert_eq!(fault.to_string(), "no directory: Permission denied (os error 13)");
+        assert_eq!(fault.in_full(), "cannot open /srv/x: Permission denied (os error 13)");
+        assert_eq!(Fault::disk(io::Error::from_raw_os_error(5)).in_full(), "Input/output error (os error 5)");
+        assert_eq!(Fault::closed().in_full(), "the store was closed");
+        assert!(format!("{fault:?}").contains("/srv/x"), "a log that prints all of it has the cause too");
+    }
+
+    #[test]
+    fn faults_are_told_apart_by_what_everybody_is_told() {
+        let fault = || Fault::new(FaultKind::Database, "no");
+        assert_eq!(fault().caused_by("one"), fault().caused_by("another"));
+        for other in [fault().numbered(1), fault().about("x"), Fault::new(FaultKind::Disk, "no"), Fault::closed()] {
+            assert_ne!(fault(), other);
+        }
+        assert_eq!(fault().numbered(7).to_string(), "no: 7");
+        assert_eq!(fault().about("a journal row").to_string(), "no: a journal row");
+    }
+}
