@@ -70,7 +70,7 @@ fn setup(panics_at: &'static [u64]) -> Setup {
 /// What an actor starts from is what is staged, but for what `forget` takes out of it.
 fn setup_with(panics_at: &'static [u64], forget: fn(&mut ConversationState)) -> Setup {
     let engine = RedbEngine::open(Location::Memory, &StoreSettings::default()).unwrap();
-    let store = Store::new(engine.clone()).start();
+    let store = Store::new(Arc::new(engine.clone())).start();
     let to = store.clone();
     let opens = Probe::<OpenConversation>::start(move |open| {
         let asked = to.send(open);

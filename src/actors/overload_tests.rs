@@ -28,7 +28,7 @@ fn setup(gate: &Rc<Semaphore>) -> Setup {
 /// A directory over a store in memory that takes no commit without a permit of the gate.
 fn setup_with(gate: &Rc<Semaphore>, max_in_flight: usize) -> Setup {
     let engine = RedbEngine::open(Location::Memory, &StoreSettings::default()).unwrap();
-    let store = Store::new(engine.clone()).start();
+    let store = Store::new(Arc::new(engine.clone())).start();
     let (to, gate) = (store.clone(), Rc::clone(gate));
     let commits = Probe::<Commit>::start(move |commit| {
         let (gate, to) = (Rc::clone(&gate), to.clone());

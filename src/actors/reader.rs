@@ -1,15 +1,13 @@
 //! What reads the store on the thread of whoever asks it much.
 
-use actix::{Actor, Context, Handler, MessageResult, Response};
-use tokio::task::spawn_blocking;
+use std::sync::Arc;
 
+use actix::{Actor, Context, Handler, Response};
+
+use super::store::respond;
 use super::{FindRevision, ListTurns};
-use crate::store::{Fault, RedbEngine, TurnRange};
+use crate::store::{Engine, Fault, Revision};
 use crate::turn::StoredTurn;
-
-/// The most turns that are read at once on the reader's own thread: a tenth of a millisecond, in which others on it
-/// wait. It takes half of that to hand the work to another thread and get the answer, which is done for longer ranges.
-const INLINE_TURNS: u64 = 128;
 
 /// Answers what is asked of the store's sealed turns as the [`Store`](super::Store) does, on the thread that it was
 /// started on: for those who are on the same thread there is no other thread to wait for.
@@ -17,19 +15,12 @@ const INLINE_TURNS: u64 = 128;
 /// A clone reads the same store and can be started on another thread.
 #[derive(Clone)]
 pub struct StoreReader {
-    engine: RedbEngine,
+    engine: Arc<dyn Engine>,
 }
 
 impl StoreReader {
-    pub(crate) fn new(engine: RedbEngine) -> Self {
+    pub(crate) fn new(engine: Arc<dyn Engine>) -> Self {
         Self { engine }
-    }
-
-    /// Whether few turns are asked for, or there are not many.
-    fn is_short(&self, range: &TurnRange) -> bool {
-        let few = |turns: u64| turns <= INLINE_TURNS;
-        let there = || self.engine.revision(&range.conversation_id).map(|revision| revision.sealed_turns);
-        few(range.limit as u64) || there().is_ok_and(|turns| few(turns.saturating_sub(range.after)))
     }
 }
 
@@ -41,21 +32,14 @@ impl Handler<ListTurns> for StoreReader {
     type Result = Response<Result<Vec<StoredTurn>, Fault>>;
 
     fn handle(&mut self, ListTurns(range): ListTurns, _: &mut Self::Context) -> Self::Result {
-        if self.is_short(&range) {
-            return Response::reply(self.engine.turns(&range));
-        }
-        let engine = self.engine.clone();
-        Response::fut(async move {
-            let done = spawn_blocking(move || engine.turns(&range)).await;
-            done.unwrap_or_else(|error| Err(Fault::panicked(error)))
-        })
+        respond(self.engine.turns(range))
     }
 }
 
 impl Handler<FindRevision> for StoreReader {
-    type Result = MessageResult<FindRevision>;
+    type Result = Response<Result<Revision, Fault>>;
 
     fn handle(&mut self, find: FindRevision, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.engine.revision(&find.conversation_id))
+        respond(self.engine.revision(find.conversation_id))
     }
 }

@@ -1,10 +1,10 @@
-//! The store's actor: the only owner of the database.
+//! The store's actor: what the other actors know of the store.
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 
-use actix::{Actor, Context, Handler, MessageResult, Response, ResponseActFuture, ResponseFuture};
-use tokio::task::spawn_blocking;
+use actix::{Actor, Context, Handler, MessageResult, Response, ResponseActFuture};
 
 use super::messages::never;
 use super::{
@@ -13,19 +13,14 @@ use super::{
 };
 use crate::settings::StoreSettings;
 use crate::store::{
-    Backup, BackupError, Commit, CommitError, Committed, ConversationState, Fault, Location, OpenError, RedbEngine,
-    Revision, StaleTurn,
+    Answer, Backup, BackupError, Commit, CommitError, Committed, ConversationState, Engine, Fault, Location, OpenError,
+    RedbEngine, Revision, StaleTurn,
 };
 use crate::turn::{RunningTime, StoredTurn};
 
-/// The most turns that are looked up at once on the actors' thread: some ten microseconds, as long as it takes to hand
-/// the work to another thread.
-const INLINE_TURN_IDS: usize = 32;
-
-/// Answers for the redb engine. Commits go to the engine's writer, and reads never wait for an fsync: what a conversation
-/// starts from is little and read at once, everything else on the pool of blocking threads.
+/// Answers for an engine, and counts what became of the commits. Reads never wait for an fsync.
 pub struct Store {
-    engine: RedbEngine,
+    engine: Arc<dyn Engine>,
     /// What became of the commits so far. Shared with those that are being waited for.
     report: Rc<Cell<StoreReport>>,
 }
@@ -52,22 +47,19 @@ impl Store {
     /// # }).unwrap();
     /// ```
     pub fn open(location: Location, settings: &StoreSettings) -> Result<Self, OpenError> {
-        Ok(Self::new(RedbEngine::open(location, settings)?))
+        Ok(Self::new(Arc::new(RedbEngine::open(location, settings)?)))
     }
 
-    pub(crate) fn new(engine: RedbEngine) -> Self {
+    pub(crate) fn new(engine: Arc<dyn Engine>) -> Self {
         Self { engine, report: Rc::default() }
     }
+}
 
-    fn read<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&RedbEngine) -> Result<T, Fault> + Send + 'static,
-    ) -> ResponseFuture<Result<T, Fault>> {
-        let engine = self.engine.clone();
-        Box::pin(async move {
-            let done = spawn_blocking(move || read(&engine)).await;
-            done.unwrap_or_else(|error| Err(Fault::panicked(error)))
-        })
+/// The engine's answer as an actor gives it.
+pub(super) fn respond<T: 'static>(answer: Answer<T>) -> Response<T> {
+    match answer {
+        Answer::Now(answer) => Response::reply(answer),
+        Answer::Later(answer) => Response::fut(answer),
     }
 }
 
@@ -76,16 +68,21 @@ impl Actor for Store {
 }
 
 impl Handler<Commit> for Store {
-    type Result = ResponseFuture<Result<Committed, CommitError>>;
+    type Result = Response<Result<Committed, CommitError>>;
 
     fn handle(&mut self, commit: Commit, _: &mut Self::Context) -> Self::Result {
         let waiting = Waiting::new(&self.report);
-        let committing = self.engine.commit(commit);
-        Box::pin(async move {
-            let result = committing.await;
-            waiting.count(&result);
-            result
-        })
+        match self.engine.commit(commit) {
+            Answer::Now(result) => {
+                waiting.count(&result);
+                Response::reply(result)
+            }
+            Answer::Later(committing) => Response::fut(async move {
+                let result = committing.await;
+                waiting.count(&result);
+                result
+            }),
+        }
     }
 }
 
@@ -93,71 +90,63 @@ impl Handler<OpenConversation> for Store {
     type Result = Response<Result<ConversationState, Fault>>;
 
     fn handle(&mut self, open: OpenConversation, _: &mut Self::Context) -> Self::Result {
-        let OpenConversation { conversation_id, turn_ids } = open;
-        if turn_ids.len() <= INLINE_TURN_IDS {
-            return Response::reply(self.engine.conversation_state(&conversation_id, &turn_ids));
-        }
-        Response::fut(self.read(move |engine| engine.conversation_state(&conversation_id, &turn_ids)))
+        respond(self.engine.open(open.conversation_id, open.turn_ids))
     }
 }
 
 impl Handler<ListTurns> for Store {
-    type Result = ResponseFuture<Result<Vec<StoredTurn>, Fault>>;
+    type Result = Response<Result<Vec<StoredTurn>, Fault>>;
 
     fn handle(&mut self, ListTurns(range): ListTurns, _: &mut Self::Context) -> Self::Result {
-        self.read(move |engine| engine.turns(&range))
+        respond(self.engine.turns(range))
     }
 }
 
 impl Handler<FindRevision> for Store {
-    type Result = ResponseFuture<Result<Revision, Fault>>;
+    type Result = Response<Result<Revision, Fault>>;
 
     fn handle(&mut self, find: FindRevision, _: &mut Self::Context) -> Self::Result {
-        self.read(move |engine| engine.revision(&find.conversation_id))
+        respond(self.engine.revision(find.conversation_id))
     }
 }
 
 impl Handler<ListStaleTurns> for Store {
-    type Result = ResponseFuture<Result<Vec<StaleTurn>, Fault>>;
+    type Result = Response<Result<Vec<StaleTurn>, Fault>>;
 
     fn handle(&mut self, list: ListStaleTurns, _: &mut Self::Context) -> Self::Result {
-        self.read(move |engine| engine.stale_turns(list.before, list.after.as_ref(), list.limit))
+        respond(self.engine.stale_turns(list.before, list.after, list.limit))
     }
 }
 
 impl Handler<CheckWrite> for Store {
-    type Result = ResponseFuture<Result<(), CommitError>>;
+    type Result = Response<Result<(), CommitError>>;
 
     fn handle(&mut self, _: CheckWrite, _: &mut Self::Context) -> Self::Result {
-        Box::pin(self.engine.check_write())
+        respond(self.engine.check_write())
     }
 }
 
 impl Handler<Tick> for Store {
-    type Result = ResponseFuture<Result<RunningTime, CommitError>>;
+    type Result = Response<Result<RunningTime, CommitError>>;
 
     fn handle(&mut self, Tick { elapsed }: Tick, _: &mut Self::Context) -> Self::Result {
-        Box::pin(self.engine.tick(elapsed))
+        respond(self.engine.tick(elapsed))
     }
 }
 
 impl Handler<BackUp> for Store {
-    type Result = ResponseFuture<Result<Backup, BackupError>>;
+    type Result = Response<Result<Backup, BackupError>>;
 
     fn handle(&mut self, _: BackUp, _: &mut Self::Context) -> Self::Result {
-        let engine = self.engine.clone();
-        Box::pin(async move {
-            let done = spawn_blocking(move || engine.back_up()).await;
-            done.unwrap_or_else(|error| Err(BackupError::Read(Fault::panicked(error))))
-        })
+        respond(self.engine.back_up())
     }
 }
 
 impl Handler<Close> for Store {
-    type Result = ResponseFuture<()>;
+    type Result = Response<()>;
 
     fn handle(&mut self, _: Close, _: &mut Self::Context) -> Self::Result {
-        Box::pin(self.engine.close())
+        respond(self.engine.close())
     }
 }
 

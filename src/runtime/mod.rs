@@ -22,7 +22,7 @@ use crate::actors::{
 };
 use crate::clock::{RunningClock, SharedClock, SystemClock, SystemStopwatch};
 use crate::settings::{StoreSettings, TurnSettings};
-use crate::store::{Location, OpenError, RedbEngine, WriterState};
+use crate::store::{Engine, Health, Location, OpenError, RedbEngine};
 
 /// A running system: the store, the directory with its conversations, and the sweeper, on a thread of their own.
 ///
@@ -58,7 +58,7 @@ pub struct Runtime {
     sweeper: Addr<Sweeper>,
     store: Addr<Store>,
     handles: Handles,
-    writer: watch::Receiver<WriterState>,
+    health: watch::Receiver<Health>,
 }
 
 /// Why a runtime did not start.
@@ -119,10 +119,10 @@ impl Runtime {
     /// durable any more, and the process should end. Failures of the disk are none: from those the store comes back by
     /// itself.
     pub fn failed(&self) -> impl Future<Output = ()> + use<> {
-        let (writer, mut waiting) = (self.writer.clone(), self.writer.clone());
+        let (health, mut waiting) = (self.health.clone(), self.health.clone());
         let (directory, store) = (self.directory.send(AwaitEnd), self.store.send(AwaitEnd));
         let mut ends: [Pin<Box<dyn Future<Output = ()> + Send>>; 3] = [
-            Box::pin(async move { drop(waiting.wait_for(|state| *state != WriterState::Running).await) }),
+            Box::pin(async move { drop(waiting.wait_for(|health| *health != Health::Running).await) }),
             Box::pin(async move {
                 let _ = directory.await;
             }),
@@ -137,7 +137,7 @@ impl Runtime {
             })
             .await;
             // What was stopped in order has closed the store before anything else ended.
-            if *writer.borrow() == WriterState::Closed {
+            if *health.borrow() == Health::Closed {
                 pending::<()>().await;
             }
         }
@@ -215,7 +215,7 @@ impl RuntimeBuilder {
         let Self { location, turns, store: store_settings, clock, facts_kept } = self;
         let opened = tokio::task::spawn_blocking(move || RedbEngine::open(location, &store_settings)).await;
         let engine = opened.map_err(|error| StartError::Panicked(error.to_string()))??;
-        Ok(Runtime::place(engine, turns, clock, facts_kept))
+        Ok(Runtime::place(Arc::new(engine), turns, clock, facts_kept))
     }
 }
 
@@ -223,14 +223,19 @@ impl Runtime {
     /// A runtime whose store's writer dies at its start.
     #[cfg(test)]
     pub(crate) fn with_dying_writer() -> Self {
-        Self::place(RedbEngine::with_dying_writer(), TurnSettings::default(), Arc::new(SystemClock), FACTS_KEPT)
+        Self::place(
+            Arc::new(RedbEngine::with_dying_writer()),
+            TurnSettings::default(),
+            Arc::new(SystemClock),
+            FACTS_KEPT,
+        )
     }
 
     /// Starts the actors on a thread of their own.
-    fn place(engine: RedbEngine, turns: TurnSettings, clock: SharedClock, facts_kept: usize) -> Self {
-        let writer = engine.writer_state();
+    fn place(engine: Arc<dyn Engine>, turns: TurnSettings, clock: SharedClock, facts_kept: usize) -> Self {
+        let health = engine.health();
         let arbiter = Arbiter::new();
-        let reader = StoreReader::new(engine.clone());
+        let reader = StoreReader::new(Arc::clone(&engine));
         let running = RunningClock::at(engine.running_time());
         let store = Store::start_in_arbiter(&arbiter.handle(), |_| Store::new(engine));
         let recipients = StoreRecipients { open: store.clone().recipient(), commit: store.clone().recipient() };
@@ -267,6 +272,6 @@ impl Runtime {
                 inspect_sweeper: sweeper.clone().recipient(),
             },
         };
-        Self { arbiter, directory, sweeper, store, handles, writer }
+        Self { arbiter, directory, sweeper, store, handles, health }
     }
 }

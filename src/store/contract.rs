@@ -165,6 +165,17 @@ pub struct StaleTurn {
     pub turn_id: TurnId,
 }
 
+/// Whether a store still works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Health {
+    /// It works, or comes back by itself.
+    Running,
+    /// It was told to close, and has.
+    Closed,
+    /// It has ended though nobody told it to: nothing will become durable any more.
+    Ended,
+}
+
 /// How large a store is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StoreSizes {

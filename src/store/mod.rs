@@ -97,6 +97,7 @@
 //! - `fault`: why a store could not do what it was asked.
 //! - `contract`: what a store is asked and what it answers. It knows no engine.
 //! - `rule`: what a commit does. Pure.
+//! - `engine`: the trait that an engine implements.
 //! - `redb`: the engine that keeps a store in two redb files.
 //!
 //! A room uses only those before it.
@@ -104,6 +105,7 @@
 #[cfg(test)]
 pub(crate) mod conformance;
 mod contract;
+mod engine;
 mod fault;
 #[cfg(test)]
 mod oracle;
@@ -125,5 +127,6 @@ pub use self::redb::maintenance::check::{check, repair};
 pub use self::redb::maintenance::compact::{CompactError, Compaction, compact};
 pub use self::redb::tables::store_file::StoreFile;
 
+pub(crate) use self::contract::Health;
+pub(crate) use self::engine::{Answer, Engine};
 pub(crate) use self::redb::engine::RedbEngine;
-pub(crate) use self::redb::writer::state::WriterState;

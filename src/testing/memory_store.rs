@@ -161,34 +161,98 @@ impl MemoryStore {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::watch;
+
     use super::*;
-    use crate::store::StaleBefore;
     use crate::store::conformance::{StoreUnderTest, conformance};
+    use crate::store::{Answer, Backup, BackupError, Engine, Fault, Health, StaleBefore, StoreSizes};
+    use crate::turn::RunningTime;
 
-    impl StoreUnderTest for MemoryStore {
-        fn commit(&self, commit: Commit) -> impl Future<Output = Result<Committed, CommitError>> + 'static {
-            ready(MemoryStore::commit(self, commit))
+    /// The store as an engine, which can be closed and counts the running time.
+    struct MemoryEngine {
+        store: MemoryStore,
+        running: Mutex<RunningTime>,
+        health: watch::Sender<Health>,
+    }
+
+    impl MemoryEngine {
+        /// Answers at once, unless it is closed.
+        fn answer<T, E>(&self, closed: fn(Fault) -> E, work: impl FnOnce() -> Result<T, E>) -> Answer<Result<T, E>> {
+            let is_open = *self.health.borrow() == Health::Running;
+            Answer::Now(if is_open { work() } else { Err(closed(Fault::closed())) })
         }
 
-        async fn open(&self, id: &ConversationId, turn_ids: &[TurnId]) -> ConversationState {
-            self.conversation_state(id, turn_ids)
-        }
-
-        async fn turns(&self, range: &TurnRange) -> Vec<StoredTurn> {
-            MemoryStore::turns(self, range)
-        }
-
-        async fn stale_turns(&self, before: StaleBefore, after: Option<&StaleTurn>, limit: usize) -> Vec<StaleTurn> {
-            MemoryStore::stale_turns(self, &ListStaleTurns { before, after: after.cloned(), limit })
-        }
-
-        async fn revision(&self, id: &ConversationId) -> Revision {
-            MemoryStore::revision(self, id)
+        fn read<T>(&self, read: impl FnOnce(&MemoryStore) -> T) -> Answer<Result<T, Fault>> {
+            self.answer(|fault| fault, || Ok(read(&self.store)))
         }
     }
 
-    async fn open() -> (MemoryStore, ()) {
-        (MemoryStore::default(), ())
+    impl Engine for MemoryEngine {
+        fn commit(&self, commit: Commit) -> Answer<Result<Committed, CommitError>> {
+            self.answer(CommitError::Unavailable, || self.store.commit(commit))
+        }
+
+        fn open(&self, id: ConversationId, turn_ids: Vec<TurnId>) -> Answer<Result<ConversationState, Fault>> {
+            self.read(|store| store.conversation_state(&id, &turn_ids))
+        }
+
+        fn turns(&self, range: TurnRange) -> Answer<Result<Vec<StoredTurn>, Fault>> {
+            self.read(|store| store.turns(&range))
+        }
+
+        fn revision(&self, id: ConversationId) -> Answer<Result<Revision, Fault>> {
+            self.read(|store| store.revision(&id))
+        }
+
+        fn stale_turns(
+            &self,
+            before: StaleBefore,
+            after: Option<StaleTurn>,
+            limit: usize,
+        ) -> Answer<Result<Vec<StaleTurn>, Fault>> {
+            self.read(|store| store.stale_turns(&ListStaleTurns { before, after, limit }))
+        }
+
+        fn check_write(&self) -> Answer<Result<(), CommitError>> {
+            self.answer(CommitError::Unavailable, || Ok(()))
+        }
+
+        fn tick(&self, elapsed: Duration) -> Answer<Result<RunningTime, CommitError>> {
+            self.answer(CommitError::Unavailable, || {
+                let mut running = self.running.lock().unwrap();
+                *running = running.saturating_add(elapsed);
+                Ok(*running)
+            })
+        }
+
+        fn running_time(&self) -> RunningTime {
+            *self.running.lock().unwrap()
+        }
+
+        fn back_up(&self) -> Answer<Result<Backup, BackupError>> {
+            Answer::Now(Err(BackupError::InMemory))
+        }
+
+        fn sizes(&self) -> StoreSizes {
+            StoreSizes::default()
+        }
+
+        fn health(&self) -> watch::Receiver<Health> {
+            self.health.subscribe()
+        }
+
+        fn close(&self) -> Answer<()> {
+            self.health.send_replace(Health::Closed);
+            *self.running.lock().unwrap() = RunningTime::default();
+            Answer::Now(())
+        }
+    }
+
+    async fn open() -> (StoreUnderTest, ()) {
+        let (running, health) = (Mutex::default(), watch::Sender::new(Health::Running));
+        (StoreUnderTest::new(MemoryEngine { store: MemoryStore::default(), running, health }), ())
     }
 
     conformance!(open);

@@ -19,7 +19,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
             &["cli"],
         ],
     ),
-    ("store", &[&["fault"], &["contract"], &["rule"], &["redb"]]),
+    ("store", &[&["fault"], &["contract"], &["rule", "engine"], &["redb"]]),
     (
         "store/redb",
         &[
@@ -31,6 +31,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
             &["writer"],
             &["maintenance"],
             &["engine"],
+            &["answers"],
         ],
     ),
     ("http", &[&["access", "acknowledged"], &["error"], &["intake", "layers"], &["resources"], &["transport"]]),

@@ -83,7 +83,7 @@ impl Actors {
         let fault = Rc::new(RefCell::new(None::<Fault>));
         let (store, recipients, directory) = runner.block_on(async {
             tokio::time::pause();
-            let store = Store::new(engine.clone()).start();
+            let store = Store::new(Arc::new(engine.clone())).start();
             let (to, engine, fault) = (store.clone(), engine.clone(), Rc::clone(&fault));
             let (clock_of_rival, running_of_rival) = (clock.clone(), running.clone());
             let commits = Probe::<Commit>::start(move |asked| {

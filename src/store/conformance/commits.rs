@@ -2,7 +2,7 @@
 
 use super::*;
 
-pub(crate) async fn ordinals_have_no_gap_and_follow_the_order_given(store: &impl StoreUnderTest) {
+pub(crate) async fn ordinals_have_no_gap_and_follow_the_order_given(store: &StoreUnderTest) {
     let first = store.commit(commit("c", 0, &[], &["z", "a"])).await.unwrap();
     assert_eq!(outcomes(&first), [("z", TurnOutcome::Sealed(at(1))), ("a", TurnOutcome::Sealed(at(2)))]);
     let second = store.commit(commit("c", 1, &["open"], &["a", "m"])).await.unwrap();
@@ -13,7 +13,7 @@ pub(crate) async fn ordinals_have_no_gap_and_follow_the_order_given(store: &impl
     assert_eq!(places(store, "c").await, in_order(&["z", "a", "m"]));
 }
 
-pub(crate) async fn each_conversation_has_ordinals_of_its_own(store: &impl StoreUnderTest) {
+pub(crate) async fn each_conversation_has_ordinals_of_its_own(store: &StoreUnderTest) {
     store.commit(commit("a", 0, &[], &["x", "y"])).await.unwrap();
     let other = store.commit(commit("b", 0, &[], &["x"])).await.unwrap();
     assert_eq!(outcomes(&other), [("x", TurnOutcome::Sealed(at(1)))], "a turn id counts within its conversation");
@@ -22,7 +22,7 @@ pub(crate) async fn each_conversation_has_ordinals_of_its_own(store: &impl Store
     assert_eq!(places(store, "b").await, in_order(&["x"]));
 }
 
-pub(crate) async fn a_turn_that_is_sealed_again_is_a_duplicate_and_stays_as_it_was(store: &impl StoreUnderTest) {
+pub(crate) async fn a_turn_that_is_sealed_again_is_a_duplicate_and_stays_as_it_was(store: &StoreUnderTest) {
     store.commit(commit("c", 0, &[], &["x", "y"])).await.unwrap();
     let before = all(store, "c").await;
     let changed = open_turn("y").seal(&Done::because("another reason"), EpochMillis::new(99));
@@ -32,7 +32,7 @@ pub(crate) async fn a_turn_that_is_sealed_again_is_a_duplicate_and_stays_as_it_w
     assert_eq!(state(store, "c").await.last_sealed_at, EpochMillis::new(7), "a duplicate is sealed at no moment");
 }
 
-pub(crate) async fn a_turn_sealed_twice_in_one_commit_is_sealed_once(store: &impl StoreUnderTest) {
+pub(crate) async fn a_turn_sealed_twice_in_one_commit_is_sealed_once(store: &StoreUnderTest) {
     let twice = Commit { sealed: vec![sealed("x", 7), sealed("y", 7), sealed("x", 99)], ..commit("c", 0, &[], &[]) };
     let committed = store.commit(twice).await.unwrap();
     assert_eq!(
@@ -43,7 +43,7 @@ pub(crate) async fn a_turn_sealed_twice_in_one_commit_is_sealed_once(store: &imp
     assert_eq!(state(store, "c").await.last_sealed_at, EpochMillis::new(7));
 }
 
-pub(crate) async fn a_turn_staged_and_sealed_in_one_commit_is_sealed(store: &impl StoreUnderTest) {
+pub(crate) async fn a_turn_staged_and_sealed_in_one_commit_is_sealed(store: &StoreUnderTest) {
     let committed = store.commit(commit("c", 0, &["x", "y"], &["x"])).await.unwrap();
     assert_eq!(committed.version, Version(1));
     assert_eq!(
@@ -55,14 +55,14 @@ pub(crate) async fn a_turn_staged_and_sealed_in_one_commit_is_sealed(store: &imp
     assert_eq!(places(store, "c").await, in_order(&["x"]));
 }
 
-pub(crate) async fn a_turn_staged_twice_in_one_commit_stays_as_staged_last(store: &impl StoreUnderTest) {
+pub(crate) async fn a_turn_staged_twice_in_one_commit_stays_as_staged_last(store: &StoreUnderTest) {
     let twice = Commit { staged: vec![staged("x", 5), staged("x", 3)], ..commit("c", 0, &[], &[]) };
     let committed = store.commit(twice).await.unwrap();
     assert_eq!(outcomes(&committed), [("x", TurnOutcome::Staged), ("x", TurnOutcome::Staged)]);
     assert_eq!(state(store, "c").await.open_turns, [staged("x", 3)]);
 }
 
-pub(crate) async fn a_staged_turn_replaces_its_earlier_state(store: &impl StoreUnderTest) {
+pub(crate) async fn a_staged_turn_replaces_its_earlier_state(store: &StoreUnderTest) {
     store.commit(commit("c", 0, &["x", "y"], &[])).await.unwrap();
     let mut later = staged("x", 8);
     later.turn.fold(&Progress::Failed);
@@ -70,7 +70,7 @@ pub(crate) async fn a_staged_turn_replaces_its_earlier_state(store: &impl StoreU
     assert_eq!(state(store, "c").await.open_turns, [later, staged("y", 5)]);
 }
 
-pub(crate) async fn a_turn_is_open_until_it_is_sealed(store: &impl StoreUnderTest) {
+pub(crate) async fn a_turn_is_open_until_it_is_sealed(store: &StoreUnderTest) {
     store.commit(commit("c", 0, &["x", "y"], &[])).await.unwrap();
     store.commit(commit("c", 1, &[], &["x"])).await.unwrap();
     let (last_sealed_at, open_turns) = (EpochMillis::new(7), vec![staged("y", 5)]);
@@ -78,7 +78,7 @@ pub(crate) async fn a_turn_is_open_until_it_is_sealed(store: &impl StoreUnderTes
     assert_eq!(state(store, "c").await, expected);
 }
 
-pub(crate) async fn a_late_turn_opens_nothing_and_holds_up_no_other(store: &impl StoreUnderTest) {
+pub(crate) async fn a_late_turn_opens_nothing_and_holds_up_no_other(store: &StoreUnderTest) {
     store.commit(commit("c", 0, &[], &["x"])).await.unwrap();
     let late = store.commit(commit("c", 1, &["x", "y"], &["z"])).await.unwrap();
     assert_eq!(
@@ -90,7 +90,7 @@ pub(crate) async fn a_late_turn_opens_nothing_and_holds_up_no_other(store: &impl
     assert_eq!(places(store, "c").await, in_order(&["x", "z"]));
 }
 
-pub(crate) async fn the_version_rises_with_each_change_and_only_then(store: &impl StoreUnderTest) {
+pub(crate) async fn the_version_rises_with_each_change_and_only_then(store: &StoreUnderTest) {
     let changes: [(&[&str], &[&str], u64); 7] = [
         (&[], &[], 0),
         (&["x"], &[], 1),
@@ -109,7 +109,7 @@ pub(crate) async fn the_version_rises_with_each_change_and_only_then(store: &imp
     }
 }
 
-pub(crate) async fn a_commit_from_another_version_is_a_conflict(store: &impl StoreUnderTest) {
+pub(crate) async fn a_commit_from_another_version_is_a_conflict(store: &StoreUnderTest) {
     let conflict =
         |expected, actual| Err(CommitError::Conflict { expected: Version(expected), actual: Version(actual) });
     assert_eq!(store.commit(commit("c", 1, &[], &["x"])).await, conflict(1, 0), "an unknown conversation");
@@ -123,7 +123,7 @@ pub(crate) async fn a_commit_from_another_version_is_a_conflict(store: &impl Sto
     store.commit(commit("c", 2, &[], &["y"])).await.unwrap();
 }
 
-pub(crate) async fn a_refused_commit_changes_nothing(store: &impl StoreUnderTest) {
+pub(crate) async fn a_refused_commit_changes_nothing(store: &StoreUnderTest) {
     store.commit(commit("c", 0, &["x", "y"], &["z"])).await.unwrap();
     let turn_ids = ["v", "w", "x", "y", "z"].map(turn_id);
     let said = async |name| {
@@ -143,7 +143,7 @@ pub(crate) async fn a_refused_commit_changes_nothing(store: &impl StoreUnderTest
     assert_eq!(outcomes(&next), [("w", TurnOutcome::Sealed(at(2)))]);
 }
 
-pub(crate) async fn the_moment_of_sealing_never_falls(store: &impl StoreUnderTest) {
+pub(crate) async fn the_moment_of_sealing_never_falls(store: &StoreUnderTest) {
     let commits = [vec![("a", 100), ("b", 50)], vec![("c", 99)], vec![("d", 120), ("e", 0), ("f", 121)]];
     for (version, turns) in (0..).zip(commits) {
         let sealed = turns.into_iter().map(|(name, at)| sealed(name, at)).collect();

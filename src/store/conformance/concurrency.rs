@@ -14,7 +14,7 @@ async fn answers<F: Future>(sent: Vec<F>) -> Vec<F::Output> {
     answers
 }
 
-pub(crate) async fn commits_of_one_conversation_take_effect_in_the_order_sent(store: &impl StoreUnderTest) {
+pub(crate) async fn commits_of_one_conversation_take_effect_in_the_order_sent(store: &StoreUnderTest) {
     let names: Vec<_> = (0..300).map(|nth| format!("t{nth}")).collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
     // Each but the first sends the turn before it once more.
@@ -31,7 +31,7 @@ pub(crate) async fn commits_of_one_conversation_take_effect_in_the_order_sent(st
     assert_eq!(places(store, "c").await, in_order(&names));
 }
 
-pub(crate) async fn of_several_commits_from_one_version_the_first_wins(store: &impl StoreUnderTest) {
+pub(crate) async fn of_several_commits_from_one_version_the_first_wins(store: &StoreUnderTest) {
     let sent = ["x", "y", "z"].map(|turn| store.commit(commit("c", 0, &[], &[turn]))).into();
     let answers: Vec<_> =
         answers(sent).await.into_iter().map(|answer| answer.map(|committed| committed.version)).collect();
@@ -40,7 +40,7 @@ pub(crate) async fn of_several_commits_from_one_version_the_first_wins(store: &i
     assert_eq!(places(store, "c").await, in_order(&["x"]));
 }
 
-pub(crate) async fn a_commit_whose_answer_is_dropped_takes_effect(store: &impl StoreUnderTest) {
+pub(crate) async fn a_commit_whose_answer_is_dropped_takes_effect(store: &StoreUnderTest) {
     drop(store.commit(commit("c", 0, &["open"], &["x"])));
     let next = store.commit(commit("c", 1, &[], &["y", "x"])).await.unwrap();
     assert_eq!(outcomes(&next), [("y", TurnOutcome::Sealed(at(2))), ("x", TurnOutcome::Duplicate(at(1)))]);
@@ -48,7 +48,7 @@ pub(crate) async fn a_commit_whose_answer_is_dropped_takes_effect(store: &impl S
 }
 
 /// The sender of one conversation: it is told and reads what it sent, and nothing of the others.
-async fn send_and_read(store: impl StoreUnderTest, name: String) {
+async fn send_and_read(store: StoreUnderTest, name: String) {
     for turn in 0..20 {
         let [one, other] = [format!("t{turn}"), format!("u{turn}")];
         store.commit(commit(&name, 2 * turn, &[&one, &other], &[])).await.unwrap();
@@ -73,7 +73,7 @@ async fn send_and_read(store: impl StoreUnderTest, name: String) {
     }
 }
 
-pub(crate) async fn conversations_that_commit_side_by_side_do_not_meet(store: &impl StoreUnderTest) {
+pub(crate) async fn conversations_that_commit_side_by_side_do_not_meet(store: &StoreUnderTest) {
     let mut senders = JoinSet::new();
     let local = LocalSet::new();
     for sender in 0..30 {

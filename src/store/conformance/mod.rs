@@ -5,15 +5,19 @@
 //!
 //! - [`commits`]: ordinals, duplicates, versions, conflicts, staging;
 //! - [`reads`]: states, ranges, revisions, stale turns;
+//! - [`life`]: the running time, and the end of a store;
 //! - [`concurrency`]: commits that are under way together.
 
 pub(crate) mod commits;
 pub(crate) mod concurrency;
+pub(crate) mod life;
 pub(crate) mod reads;
 
+use std::sync::Arc;
+
 use super::{
-    Commit, CommitError, Committed, ConversationState, Revision, StagedTurn, StaleBefore, StaleTurn, TurnOutcome,
-    TurnRange, Version,
+    Commit, CommitError, Committed, ConversationState, Engine, Revision, StagedTurn, StaleBefore, StaleTurn,
+    TurnOutcome, TurnRange, Version,
 };
 use crate::turn::{
     ConversationId, Done, EpochMillis, OpenTurn, Ordinal, Progress, RunningTime, SealedTurn, StoredTurn, TurnId,
@@ -21,22 +25,41 @@ use crate::turn::{
 };
 
 /// A store as the suite asks it. A clone is the same store. A read that fails panics, which fails its case.
-pub(crate) trait StoreUnderTest: Clone + 'static {
-    /// Queues the commit at once: the order of calls is the order of commits, and whoever drops the answer cancels
-    /// nothing.
-    fn commit(&self, commit: Commit) -> impl Future<Output = Result<Committed, CommitError>> + 'static;
+#[derive(Clone)]
+pub(crate) struct StoreUnderTest(Arc<dyn Engine>);
+
+impl StoreUnderTest {
+    pub(crate) fn new(engine: impl Engine) -> Self {
+        Self(Arc::new(engine))
+    }
+
+    fn engine(&self) -> &dyn Engine {
+        &*self.0
+    }
+
+    fn commit(&self, commit: Commit) -> impl Future<Output = Result<Committed, CommitError>> + use<> {
+        self.0.commit(commit).get()
+    }
 
     /// What a conversation's actor starts from, and which of these turns are sealed.
-    async fn open(&self, id: &ConversationId, turn_ids: &[TurnId]) -> ConversationState;
+    async fn open(&self, id: &ConversationId, turn_ids: &[TurnId]) -> ConversationState {
+        self.0.open(id.clone(), turn_ids.to_vec()).get().await.unwrap()
+    }
 
     /// Sealed turns, in order.
-    async fn turns(&self, range: &TurnRange) -> Vec<StoredTurn>;
+    async fn turns(&self, range: &TurnRange) -> Vec<StoredTurn> {
+        self.0.turns(range.clone()).get().await.unwrap()
+    }
 
     /// A page of the stale turns. The pages have an order of the store's own.
-    async fn stale_turns(&self, before: StaleBefore, after: Option<&StaleTurn>, limit: usize) -> Vec<StaleTurn>;
+    async fn stale_turns(&self, before: StaleBefore, after: Option<&StaleTurn>, limit: usize) -> Vec<StaleTurn> {
+        self.0.stale_turns(before, after.cloned(), limit).get().await.unwrap()
+    }
 
     /// What a conversation's sealed turns are right now.
-    async fn revision(&self, id: &ConversationId) -> Revision;
+    async fn revision(&self, id: &ConversationId) -> Revision {
+        self.0.revision(id.clone()).get().await.unwrap()
+    }
 }
 
 /// Makes a test of each case. `$open` is the path of an `async fn` without arguments that returns a new, empty store, and
@@ -71,6 +94,12 @@ macro_rules! conformance {
                 a_failed_turn_is_stale_by_a_moment_of_its_own
                 stale_turns_come_page_by_page_each_once
                 pages_go_on_after_turns_that_were_sealed_meanwhile
+            }
+            life {
+                the_running_time_is_the_sum_of_its_ticks
+                a_store_that_works_shows_that_it_can_write
+                closing_writes_what_waits_and_then_nothing_is_answered
+                a_close_whose_answer_is_dropped_takes_effect
             }
             concurrency {
                 commits_of_one_conversation_take_effect_in_the_order_sent
@@ -139,12 +168,12 @@ fn outcomes(committed: &Committed) -> Vec<(&str, TurnOutcome)> {
 }
 
 /// All sealed turns of a conversation.
-async fn all(store: &impl StoreUnderTest, name: &str) -> Vec<StoredTurn> {
+async fn all(store: &StoreUnderTest, name: &str) -> Vec<StoredTurn> {
     store.turns(&TurnRange { conversation_id: conversation(name), after: 0, limit: usize::MAX }).await
 }
 
 /// The ordinals and ids of all sealed turns of a conversation.
-async fn places(store: &impl StoreUnderTest, name: &str) -> Vec<(u64, String)> {
+async fn places(store: &StoreUnderTest, name: &str) -> Vec<(u64, String)> {
     let turns = all(store, name).await;
     turns.iter().map(|turn| (turn.ordinal.get(), turn.metrics.turn_id.to_string())).collect()
 }
@@ -155,14 +184,14 @@ fn in_order(names: &[&str]) -> Vec<(u64, String)> {
 }
 
 /// The state of a conversation, with its open turns by id.
-async fn state(store: &impl StoreUnderTest, name: &str) -> ConversationState {
+async fn state(store: &StoreUnderTest, name: &str) -> ConversationState {
     let mut state = store.open(&conversation(name), &[]).await;
     state.open_turns.sort_by(|a, b| a.turn.id.cmp(&b.turn.id));
     state
 }
 
 /// The conversations and turns whose latest event came before this running time, in order.
-async fn stale(store: &impl StoreUnderTest, before: impl Into<StaleBefore>) -> Vec<(String, String)> {
+async fn stale(store: &StoreUnderTest, before: impl Into<StaleBefore>) -> Vec<(String, String)> {
     named(&store.stale_turns(before.into(), None, usize::MAX).await)
 }
 

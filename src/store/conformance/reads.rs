@@ -33,7 +33,7 @@ fn full_turn(name: &str) -> OpenTurn {
     turn
 }
 
-pub(crate) async fn an_unknown_conversation_is_empty(store: &impl StoreUnderTest) {
+pub(crate) async fn an_unknown_conversation_is_empty(store: &StoreUnderTest) {
     store.commit(commit("c", 0, &["open"], &["x"])).await.unwrap();
     let unknown = conversation("unknown");
     assert_eq!(store.open(&unknown, &[turn_id("x"), turn_id("open")]).await, ConversationState::default());
@@ -41,7 +41,7 @@ pub(crate) async fn an_unknown_conversation_is_empty(store: &impl StoreUnderTest
     assert_eq!(store.revision(&unknown).await.sealed_turns, 0);
 }
 
-pub(crate) async fn a_sealed_turn_is_given_out_with_all_it_has(store: &impl StoreUnderTest) {
+pub(crate) async fn a_sealed_turn_is_given_out_with_all_it_has(store: &StoreUnderTest) {
     let done = Done {
         duration: Some(Millis::new(1234.5).unwrap()),
         context_size: Some(9120.into()),
@@ -55,13 +55,13 @@ pub(crate) async fn a_sealed_turn_is_given_out_with_all_it_has(store: &impl Stor
     assert_eq!(stored, turns.map(|turn| turn.at(at(1))));
 }
 
-pub(crate) async fn an_open_turn_is_given_out_with_all_it_has(store: &impl StoreUnderTest) {
+pub(crate) async fn an_open_turn_is_given_out_with_all_it_has(store: &StoreUnderTest) {
     let full = StagedTurn { turn: full_turn("full"), last_event_at: RunningTime::new(7) };
     store.commit(Commit { staged: vec![full.clone()], ..commit("c", 0, &[], &[]) }).await.unwrap();
     assert_eq!(state(store, "c").await.open_turns, [full]);
 }
 
-pub(crate) async fn ids_that_resemble_each_other_are_told_apart(store: &impl StoreUnderTest) {
+pub(crate) async fn ids_that_resemble_each_other_are_told_apart(store: &StoreUnderTest) {
     let long = ["x".repeat(256), "x".repeat(255)];
     let names = ["a", "A", "aa", "a ", " a", "a/b", "a%2Fb", "é", "e\u{301}", "'a'", &long[0], &long[1]];
     for (nth, name) in (0..).zip(names) {
@@ -81,7 +81,7 @@ pub(crate) async fn ids_that_resemble_each_other_are_told_apart(store: &impl Sto
     }
 }
 
-pub(crate) async fn opening_tells_which_of_some_turns_are_sealed(store: &impl StoreUnderTest) {
+pub(crate) async fn opening_tells_which_of_some_turns_are_sealed(store: &StoreUnderTest) {
     store.commit(commit("c", 0, &["open"], &["x", "y", "z"])).await.unwrap();
     store.commit(commit("d", 0, &[], &["of another"])).await.unwrap();
     let asked = ["y", "open", "of another", "new", "x"].map(turn_id);
@@ -90,7 +90,7 @@ pub(crate) async fn opening_tells_which_of_some_turns_are_sealed(store: &impl St
     assert_eq!(told, [(turn_id("x"), at(1)), (turn_id("y"), at(2))]);
 }
 
-pub(crate) async fn a_range_begins_after_an_ordinal_and_ends_at_its_limit(store: &impl StoreUnderTest) {
+pub(crate) async fn a_range_begins_after_an_ordinal_and_ends_at_its_limit(store: &StoreUnderTest) {
     store.commit(commit("c", 0, &[], &["a", "b"])).await.unwrap();
     store.commit(commit("d", 0, &[], &["a", "b", "c", "d", "e"])).await.unwrap();
     store.commit(commit("c", 1, &[], &["c", "d"])).await.unwrap();
@@ -107,7 +107,7 @@ pub(crate) async fn a_range_begins_after_an_ordinal_and_ends_at_its_limit(store:
     assert_eq!(ordinals(0, 0).await, [0; 0]);
 }
 
-pub(crate) async fn a_revision_changes_with_the_sealed_turns_alone(store: &impl StoreUnderTest) {
+pub(crate) async fn a_revision_changes_with_the_sealed_turns_alone(store: &StoreUnderTest) {
     let id = conversation("c");
     let before = store.revision(&id).await;
     assert_eq!(before.sealed_turns, 0);
@@ -121,7 +121,7 @@ pub(crate) async fn a_revision_changes_with_the_sealed_turns_alone(store: &impl 
     assert_eq!(store.revision(&id).await, after, "a duplicate is no change");
 }
 
-pub(crate) async fn revisions_of_two_stores_differ<S: StoreUnderTest>(store: &S, other: &S) {
+pub(crate) async fn revisions_of_two_stores_differ(store: &StoreUnderTest, other: &StoreUnderTest) {
     let id = conversation("c");
     for store in [store, other] {
         store.commit(commit("c", 0, &[], &["x"])).await.unwrap();
@@ -129,7 +129,7 @@ pub(crate) async fn revisions_of_two_stores_differ<S: StoreUnderTest>(store: &S,
     assert_ne!(store.revision(&id).await.to_string(), other.revision(&id).await.to_string());
 }
 
-pub(crate) async fn a_turn_is_stale_if_its_latest_event_came_before(store: &impl StoreUnderTest) {
+pub(crate) async fn a_turn_is_stale_if_its_latest_event_came_before(store: &StoreUnderTest) {
     let turns = vec![staged("old", 10), staged("new", 20)];
     store.commit(Commit { staged: turns, ..commit("c", 0, &[], &["sealed"]) }).await.unwrap();
     let named = |turns: &[&str]| turns.iter().map(|turn| ("c".to_owned(), (*turn).to_owned())).collect::<Vec<_>>();
@@ -142,7 +142,7 @@ pub(crate) async fn a_turn_is_stale_if_its_latest_event_came_before(store: &impl
     assert_eq!(stale(store, RunningTime::new(99)).await, named(&["old"]), "a sealed turn is never stale");
 }
 
-pub(crate) async fn a_failed_turn_is_stale_by_a_moment_of_its_own(store: &impl StoreUnderTest) {
+pub(crate) async fn a_failed_turn_is_stale_by_a_moment_of_its_own(store: &StoreUnderTest) {
     let mut failed = staged("failed", 10);
     failed.turn.fold(&Progress::Failed);
     store.commit(Commit { staged: vec![failed, staged("open", 10)], ..commit("c", 0, &[], &[]) }).await.unwrap();
@@ -156,7 +156,7 @@ pub(crate) async fn a_failed_turn_is_stale_by_a_moment_of_its_own(store: &impl S
 }
 
 /// Several conversations with stale turns and fresh ones. Returns the stale ones, in order.
-async fn stage_many(store: &impl StoreUnderTest) -> Vec<(String, String)> {
+async fn stage_many(store: &StoreUnderTest) -> Vec<(String, String)> {
     let mut expected = Vec::new();
     for name in ["a", "b", "c", "d"] {
         let turns = ["t1", "t2", "t3"].map(|turn| staged(turn, 10));
@@ -168,7 +168,7 @@ async fn stage_many(store: &impl StoreUnderTest) -> Vec<(String, String)> {
     expected
 }
 
-pub(crate) async fn stale_turns_come_page_by_page_each_once(store: &impl StoreUnderTest) {
+pub(crate) async fn stale_turns_come_page_by_page_each_once(store: &StoreUnderTest) {
     let expected = stage_many(store).await;
     let before = RunningTime::new(15).into();
     for limit in [1, 2, 5, 12, 13] {
@@ -187,7 +187,7 @@ pub(crate) async fn stale_turns_come_page_by_page_each_once(store: &impl StoreUn
     }
 }
 
-pub(crate) async fn pages_go_on_after_turns_that_were_sealed_meanwhile(store: &impl StoreUnderTest) {
+pub(crate) async fn pages_go_on_after_turns_that_were_sealed_meanwhile(store: &StoreUnderTest) {
     let expected = stage_many(store).await;
     let before = RunningTime::new(15).into();
     let mut found: Vec<StaleTurn> = Vec::new();

@@ -1,8 +1,10 @@
 //! The embedded engine passes the conformance suite, wherever its files are and whichever of them holds a turn.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tempfile::TempDir;
+use tokio::sync::watch;
 
 use super::checkpoint::Checkpoint;
 use super::engine::RedbEngine;
@@ -10,37 +12,15 @@ use super::writer::backoff::Backoff;
 use crate::settings::StoreSettings;
 use crate::store::conformance::{self, StoreUnderTest};
 use crate::store::*;
-use crate::turn::{ConversationId, StoredTurn, TurnId};
-
-impl StoreUnderTest for RedbEngine {
-    fn commit(&self, commit: Commit) -> impl Future<Output = Result<Committed, CommitError>> + 'static {
-        RedbEngine::commit(self, commit)
-    }
-
-    async fn open(&self, id: &ConversationId, turn_ids: &[TurnId]) -> ConversationState {
-        self.conversation_state(id, turn_ids).unwrap()
-    }
-
-    async fn turns(&self, range: &TurnRange) -> Vec<StoredTurn> {
-        RedbEngine::turns(self, range).unwrap()
-    }
-
-    async fn stale_turns(&self, before: StaleBefore, after: Option<&StaleTurn>, limit: usize) -> Vec<StaleTurn> {
-        RedbEngine::stale_turns(self, before, after, limit).unwrap()
-    }
-
-    async fn revision(&self, id: &ConversationId) -> Revision {
-        RedbEngine::revision(self, id).unwrap()
-    }
-}
+use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
 
 mod on_disk {
     use super::*;
 
-    async fn open() -> (RedbEngine, TempDir) {
+    async fn open() -> (StoreUnderTest, TempDir) {
         let directory = tempfile::tempdir().unwrap();
         let location = Location::Directory(directory.path().to_owned());
-        (RedbEngine::open(location, &StoreSettings::default()).unwrap(), directory)
+        (StoreUnderTest::new(RedbEngine::open(location, &StoreSettings::default()).unwrap()), directory)
     }
 
     conformance::conformance!(open);
@@ -49,8 +29,8 @@ mod on_disk {
 mod in_memory {
     use super::*;
 
-    async fn open() -> (RedbEngine, ()) {
-        (RedbEngine::open(Location::Memory, &StoreSettings::default()).unwrap(), ())
+    async fn open() -> (StoreUnderTest, ()) {
+        (StoreUnderTest::new(RedbEngine::open(Location::Memory, &StoreSettings::default()).unwrap()), ())
     }
 
     conformance::conformance!(open);
@@ -60,14 +40,13 @@ mod in_memory {
 mod in_the_tables {
     use super::*;
 
-    #[derive(Clone)]
     struct Moved {
         engine: RedbEngine,
         checkpoint: Arc<Checkpoint>,
     }
 
     impl Moved {
-        fn engine(&self) -> &RedbEngine {
+        fn moved(&self) -> &dyn Engine {
             while self.engine.sizes().recent_bytes > 0 {
                 self.checkpoint.step().unwrap();
             }
@@ -75,35 +54,68 @@ mod in_the_tables {
         }
     }
 
-    impl StoreUnderTest for Moved {
-        fn commit(&self, commit: Commit) -> impl Future<Output = Result<Committed, CommitError>> + 'static {
-            self.engine.commit(commit)
+    impl Engine for Moved {
+        fn commit(&self, commit: Commit) -> Answer<Result<Committed, CommitError>> {
+            Engine::commit(&self.engine, commit)
         }
 
-        async fn open(&self, id: &ConversationId, turn_ids: &[TurnId]) -> ConversationState {
-            StoreUnderTest::open(self.engine(), id, turn_ids).await
+        fn open(&self, id: ConversationId, turn_ids: Vec<TurnId>) -> Answer<Result<ConversationState, Fault>> {
+            self.moved().open(id, turn_ids)
         }
 
-        async fn turns(&self, range: &TurnRange) -> Vec<StoredTurn> {
-            StoreUnderTest::turns(self.engine(), range).await
+        fn turns(&self, range: TurnRange) -> Answer<Result<Vec<StoredTurn>, Fault>> {
+            self.moved().turns(range)
         }
 
-        async fn stale_turns(&self, before: StaleBefore, after: Option<&StaleTurn>, limit: usize) -> Vec<StaleTurn> {
-            StoreUnderTest::stale_turns(self.engine(), before, after, limit).await
+        fn revision(&self, id: ConversationId) -> Answer<Result<Revision, Fault>> {
+            self.moved().revision(id)
         }
 
-        async fn revision(&self, id: &ConversationId) -> Revision {
-            StoreUnderTest::revision(self.engine(), id).await
+        fn stale_turns(
+            &self,
+            before: StaleBefore,
+            after: Option<StaleTurn>,
+            limit: usize,
+        ) -> Answer<Result<Vec<StaleTurn>, Fault>> {
+            self.moved().stale_turns(before, after, limit)
+        }
+
+        fn check_write(&self) -> Answer<Result<(), CommitError>> {
+            Engine::check_write(&self.engine)
+        }
+
+        fn tick(&self, elapsed: Duration) -> Answer<Result<RunningTime, CommitError>> {
+            Engine::tick(&self.engine, elapsed)
+        }
+
+        fn running_time(&self) -> RunningTime {
+            self.engine.running_time()
+        }
+
+        fn back_up(&self) -> Answer<Result<Backup, BackupError>> {
+            self.moved().back_up()
+        }
+
+        fn sizes(&self) -> StoreSizes {
+            self.engine.sizes()
+        }
+
+        fn health(&self) -> watch::Receiver<Health> {
+            self.engine.health()
+        }
+
+        fn close(&self) -> Answer<()> {
+            Engine::close(&self.engine)
         }
     }
 
-    async fn open() -> (Moved, ()) {
+    async fn open() -> (StoreUnderTest, ()) {
         let prepared = RedbEngine::prepare(Location::Memory, &StoreSettings::default(), Backoff::default());
         let (engine, mut writer) = prepared.unwrap();
         writer.checkpoint_by_hand();
         let checkpoint = Arc::clone(writer.checkpoint());
         std::thread::spawn(move || writer.run());
-        (Moved { engine, checkpoint }, ())
+        (StoreUnderTest::new(Moved { engine, checkpoint }), ())
     }
 
     conformance::conformance!(open);

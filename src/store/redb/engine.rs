@@ -18,10 +18,9 @@ use super::writer::admission::Admission;
 use super::writer::backoff::Backoff;
 use super::writer::job::Job;
 use super::writer::pace::Capacity;
-use super::writer::state::WriterState;
 use crate::settings::StoreSettings;
 use crate::store::contract::{
-    Backup, BackupError, Commit, CommitError, Committed, ConversationState, Revision, StaleBefore, StaleTurn,
+    Backup, BackupError, Commit, CommitError, Committed, ConversationState, Health, Revision, StaleBefore, StaleTurn,
     StoreSizes, TurnRange,
 };
 use crate::store::fault::Fault;
@@ -35,7 +34,7 @@ pub(crate) struct RedbEngine {
     jobs: SyncSender<Job>,
     admission: Arc<Admission>,
     slot: Arc<Slot>,
-    writer: watch::Receiver<WriterState>,
+    writer: watch::Receiver<Health>,
     damaged_records: Arc<AtomicU64>,
     workshop: Workshop,
     location: Location,
@@ -61,7 +60,7 @@ impl RedbEngine {
         let cache_bytes = settings.cache_bytes;
         let slot = Arc::new(Slot::new(location.open(cache_bytes)?));
         let (jobs, received) = sync_channel(settings.queue_commits);
-        let (state, writer) = watch::channel(WriterState::Running);
+        let (state, writer) = watch::channel(Health::Running);
         let workshop = Workshop::of(&location);
         let admission = Arc::new(Admission::new(Capacity::default().turns()));
         let (files, counted) = (Arc::clone(&slot), Arc::clone(&admission));
@@ -116,14 +115,20 @@ impl RedbEngine {
         job: Option<Job>,
         answer: oneshot::Receiver<Result<T, CommitError>>,
     ) -> impl Future<Output = Result<T, CommitError>> + use<T> {
-        let sent = job.map(|job| self.jobs.try_send(job));
+        let sent = match job.map(|job| self.jobs.try_send(job)) {
+            Some(Ok(())) => Ok(()),
+            None | Some(Err(TrySendError::Full(_))) => Err(CommitError::Overloaded),
+            Some(Err(TrySendError::Disconnected(_))) => Err(CommitError::Unavailable(self.end())),
+        };
         async move {
-            match sent {
-                Some(Ok(())) => answer.await.unwrap_or_else(|_| Err(gone())),
-                None | Some(Err(TrySendError::Full(_))) => Err(CommitError::Overloaded),
-                Some(Err(TrySendError::Disconnected(_))) => Err(gone()),
-            }
+            sent?;
+            answer.await.unwrap_or_else(|_| Err(CommitError::Unavailable(gone())))
         }
+    }
+
+    /// Why there is no writer.
+    fn end(&self) -> Fault {
+        if *self.writer.borrow() == Health::Closed { Fault::closed() } else { gone() }
     }
 
     /// Writes what waits and closes the file. Resolves when that is done, also for a store that is closed already.
@@ -131,11 +136,12 @@ impl RedbEngine {
         let (reply, closed) = oneshot::channel();
         let jobs = self.jobs.clone();
         let mut writer = self.writer.clone();
+        // The queue may be full, and sending would then block: this must not be on an actor's thread.
+        let sending = tokio::task::spawn_blocking(move || jobs.send(Job::Close(reply)));
         async move {
-            // The queue may be full, and sending would then block: this must not be on an actor's thread.
-            let _ = tokio::task::spawn_blocking(move || jobs.send(Job::Close(reply))).await;
+            let _ = sending.await;
             let _ = closed.await;
-            let _ = writer.wait_for(|state| *state != WriterState::Running).await;
+            let _ = writer.wait_for(|state| *state != Health::Running).await;
         }
     }
 
@@ -153,7 +159,7 @@ impl RedbEngine {
     }
 
     /// Follows how the writer's thread is.
-    pub(crate) fn writer_state(&self) -> watch::Receiver<WriterState> {
+    pub(crate) fn health(&self) -> watch::Receiver<Health> {
         self.writer.clone()
     }
 
@@ -284,6 +290,6 @@ impl RedbEngine {
     }
 }
 
-fn gone() -> CommitError {
-    CommitError::Unavailable(Fault::unreachable("its writer is gone"))
+fn gone() -> Fault {
+    Fault::unreachable("its writer is gone")
 }

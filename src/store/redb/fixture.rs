@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::settings::StoreSettings;
-use crate::store::{Commit, Location, RedbEngine, StagedTurn, TurnOutcome, TurnRange, Version, WriterState, check};
+use crate::store::{Commit, Health, Location, RedbEngine, StagedTurn, TurnOutcome, TurnRange, Version, check};
 use crate::turn::{
     ConversationId, Done, EpochMillis, Label, Millis, OpenTurn, Ordinal, Progress, StepId, StepTimes, TurnId,
     TurnLabels, UsageReport,
@@ -166,9 +166,9 @@ async fn write_the_fixture_of_this_format() {
     let said = json!({ "runningTime": store.running_time().get(), "conversations": said(&store) });
     fs::write(fixture("format-1.json"), serde_json::to_string_pretty(&said).unwrap() + "\n").unwrap();
     // Not closed in order, which would move everything into the tables.
-    let mut writer = store.writer_state();
+    let mut writer = store.health();
     drop(store);
-    writer.wait_for(|state| *state != WriterState::Running).await.unwrap();
+    writer.wait_for(|state| *state != Health::Running).await.unwrap();
     for file in ["redb", "journal.redb"] {
         fs::copy(directory.path().join(format!("turn-metrics.{file}")), fixture(&format!("format-1.{file}"))).unwrap();
     }

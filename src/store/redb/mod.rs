@@ -14,11 +14,13 @@
 //! | 5 | `query` | reads: the tables, overlaid by the memtable |
 //! | 6 | `writer` | the thread that makes commits durable, and how many may wait for it |
 //! | 7 | `maintenance` | backup, check, repair, compaction |
-//! | 8 | `engine` | the face: hands commits to the writer, and answers reads where they are asked |
+//! | 8 | `engine` | the face: hands commits to the writer, and reads on the thread that calls it |
+//! | 9 | `answers` | implements the trait `Engine`: what is read on the thread that asks, and what on another |
 //!
 //! Tests that go through all of it stand beside the rooms. They know no key and no table, so that another layout has to
 //! keep the same promises; `faults` attacks these with crashes, failing disks and damage.
 
+mod answers;
 pub(super) mod checkpoint;
 #[cfg(test)]
 mod conformance_tests;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::writer::backoff::Backoff;
 use crate::settings::StoreSettings;
 use crate::store::{
-    Commit, CommitError, Committed, FaultKind, Location, OpenError, RedbEngine, StagedTurn, StoreSizes, TurnOutcome,
-    TurnRange, Version, WriterState, check,
+    Commit, CommitError, Committed, FaultKind, Health, Location, OpenError, RedbEngine, StagedTurn, StoreSizes,
+    TurnOutcome, TurnRange, Version, check,
 };
 use crate::turn::{
     ConversationId, Done, EpochMillis, OpenTurn, Progress, RunningTime, StepId, StoredTurn, TurnId, TurnLabels, Usage,
@@ -102,9 +102,9 @@ async fn the_running_time_adds_up_over_restarts_kills_and_backups() {
     assert_eq!(in_directory(backup.path()).unwrap().running_time(), RunningTime::new(2503));
 
     // Not an orderly stop: the journal has the running time, and the main file does not.
-    let mut writer = store.writer_state();
+    let mut writer = store.health();
     drop(store);
-    writer.wait_for(|state| *state != WriterState::Running).await.unwrap();
+    writer.wait_for(|state| *state != Health::Running).await.unwrap();
     assert_eq!(in_directory(directory.path()).unwrap().running_time(), RunningTime::new(2503));
 }
 
@@ -137,7 +137,7 @@ async fn closing_writes_what_waits_first_and_may_be_asked_twice() {
     for committed in waiting {
         committed.await.unwrap();
     }
-    assert_eq!(*store.writer_state().borrow(), WriterState::Closed);
+    assert_eq!(*store.health().borrow(), Health::Closed);
     assert_eq!(all(&in_directory(directory.path()).unwrap(), "c").len(), 50);
 }
 
@@ -160,16 +160,16 @@ async fn a_writer_that_is_gone_is_told_apart_from_one_that_was_closed() {
     drop(writer);
     assert!(matches!(queued.await, Err(CommitError::Unavailable(_))));
     assert!(matches!(store.check_write().await, Err(CommitError::Unavailable(_))));
-    assert_eq!(*store.writer_state().borrow(), WriterState::Dead);
+    assert_eq!(*store.health().borrow(), Health::Ended);
 }
 
 #[tokio::test]
 async fn a_store_whose_owner_is_gone_was_not_closed() {
     let store = in_memory();
-    let mut writer = store.writer_state();
+    let mut writer = store.health();
     drop(store);
-    let ended = writer.wait_for(|state| *state != WriterState::Running).await.unwrap();
-    assert_eq!(*ended, WriterState::Dead);
+    let ended = writer.wait_for(|state| *state != Health::Running).await.unwrap();
+    assert_eq!(*ended, Health::Ended);
 }
 
 #[tokio::test]
@@ -232,9 +232,9 @@ fn a_database_of_another_format_is_refused() {
 
 /// Ends a store as a crash of its process does: nothing is closed in order.
 async fn lose(store: RedbEngine) {
-    let mut writer = store.writer_state();
+    let mut writer = store.health();
     drop(store);
-    writer.wait_for(|state| *state != WriterState::Running).await.unwrap();
+    writer.wait_for(|state| *state != Health::Running).await.unwrap();
 }
 
 #[tokio::test]
@@ -397,7 +397,7 @@ fn senders_readers_and_backups_agree_while_the_checkpoint_is_always_at_work() {
         }
     });
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(store.close());
+    runtime.block_on(async { store.close().await });
     let report = check(directory.path()).unwrap();
     assert_eq!((report.violations, report.sealed_turns, report.open_turns), (vec![], 12 * 120, 0));
 }

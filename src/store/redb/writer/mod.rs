@@ -8,7 +8,7 @@
 //! - `transaction`: drafts a batch and appends it to the journal.
 //! - `background`: the thread that takes the checkpoint's steps.
 //! - `backoff`: how long to wait before failed files are opened again.
-//! - `state`: whether the writer's thread still works.
+//! - `state`: reports how the writer's thread ended.
 
 pub(crate) mod admission;
 pub(crate) mod background;
@@ -33,10 +33,10 @@ use self::backoff::Backoff;
 use self::batch::Batch;
 use self::job::{Answer, Job};
 use self::pace::{BatchSize, Capacity, Growth};
-use self::state::{ReportOnExit, WriterState};
+use self::state::ReportOnExit;
 use self::transaction::Transaction;
 use crate::settings::StoreSettings;
-use crate::store::contract::CommitError;
+use crate::store::contract::{CommitError, Health};
 use crate::store::fault::Fault;
 use crate::store::redb::checkpoint::Checkpoint;
 use crate::store::redb::files::location::Location;
@@ -86,9 +86,9 @@ impl Writer {
         settings: StoreSettings,
         backoff: Backoff,
         admission: Arc<Admission>,
-        state: watch::Sender<WriterState>,
+        state: watch::Sender<Health>,
     ) -> Self {
-        let state = ReportOnExit { state, exit: WriterState::Dead };
+        let state = ReportOnExit { state, exit: Health::Ended };
         let checkpoint = Arc::new(Checkpoint::new(Arc::clone(&slot), settings.journal_bytes));
         Self {
             jobs,
@@ -133,7 +133,7 @@ impl Writer {
         };
         // The failure is in the log.
         let _ = self.checkpoint.close(&self.location);
-        self.state.exit = WriterState::Closed;
+        self.state.exit = Health::Closed;
         drop(self);
         let _ = reply.send(());
     }

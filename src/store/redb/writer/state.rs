@@ -1,19 +1,11 @@
 use tokio::sync::watch;
 
-/// How the writer's thread is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum WriterState {
-    Running,
-    /// It was told to close, and has.
-    Closed,
-    /// It is gone though nobody told it to: nothing will become durable any more.
-    Dead,
-}
+use crate::store::contract::Health;
 
 /// Tells how the thread ended even where it ends by a panic.
 pub(super) struct ReportOnExit {
-    pub(super) state: watch::Sender<WriterState>,
-    pub(super) exit: WriterState,
+    pub(super) state: watch::Sender<Health>,
+    pub(super) exit: Health,
 }
 
 impl Drop for ReportOnExit {

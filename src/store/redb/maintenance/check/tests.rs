@@ -230,9 +230,9 @@ async fn seal(store: &RedbEngine, name: &str, version: u64, ids: &[&str]) {
 
 /// Ends a store as a crash of its process does.
 async fn lose(store: RedbEngine) {
-    let mut writer = store.writer_state();
+    let mut writer = store.health();
     drop(store);
-    writer.wait_for(|state| *state != crate::store::WriterState::Running).await.unwrap();
+    writer.wait_for(|state| *state != crate::store::Health::Running).await.unwrap();
 }
 
 /// What a crash leaves of a store of which three commits are in the journal alone.

@@ -1,0 +1,148 @@
+//! How this engine answers: commits by its writer, short reads on the thread that asks, long ones on another.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+
+use super::engine::RedbEngine;
+use crate::store::contract::{
+    Backup, BackupError, Commit, CommitError, Committed, ConversationState, Health, Revision, StaleBefore, StaleTurn,
+    StoreSizes, TurnRange,
+};
+use crate::store::engine::{Answer, Engine};
+use crate::store::fault::Fault;
+use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
+
+/// The most turns that are looked up on the thread that asks: some ten microseconds, as long as it takes to hand the work
+/// to another thread.
+const INLINE_TURN_IDS: usize = 32;
+
+/// The most turns that are read on the thread that asks: a tenth of a millisecond, in which others on it wait. It takes
+/// half of that to hand the work to another thread and get the answer.
+const INLINE_TURNS: u64 = 128;
+
+impl RedbEngine {
+    /// Reads on the pool of blocking threads.
+    fn read_elsewhere<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Self) -> Result<T, Fault> + Send + 'static,
+    ) -> Answer<Result<T, Fault>> {
+        let engine = self.clone();
+        let reading = spawn_blocking(move || read(&engine));
+        Answer::later(async { reading.await.unwrap_or_else(|error| Err(Fault::panicked(error))) })
+    }
+
+    /// Whether few turns are asked for, or there are not many.
+    fn is_short(&self, range: &TurnRange) -> bool {
+        let few = |turns: u64| turns <= INLINE_TURNS;
+        let there = || self.revision(&range.conversation_id).map(|revision| revision.sealed_turns);
+        few(range.limit as u64) || there().is_ok_and(|turns| few(turns.saturating_sub(range.after)))
+    }
+}
+
+impl Engine for RedbEngine {
+    fn commit(&self, commit: Commit) -> Answer<Result<Committed, CommitError>> {
+        Answer::later(self.commit(commit))
+    }
+
+    fn open(&self, id: ConversationId, turn_ids: Vec<TurnId>) -> Answer<Result<ConversationState, Fault>> {
+        if turn_ids.len() <= INLINE_TURN_IDS {
+            return Answer::Now(self.conversation_state(&id, &turn_ids));
+        }
+        self.read_elsewhere(move |engine| engine.conversation_state(&id, &turn_ids))
+    }
+
+    fn turns(&self, range: TurnRange) -> Answer<Result<Vec<StoredTurn>, Fault>> {
+        if self.is_short(&range) {
+            return Answer::Now(self.turns(&range));
+        }
+        self.read_elsewhere(move |engine| engine.turns(&range))
+    }
+
+    fn revision(&self, id: ConversationId) -> Answer<Result<Revision, Fault>> {
+        Answer::Now(self.revision(&id))
+    }
+
+    fn stale_turns(
+        &self,
+        before: StaleBefore,
+        after: Option<StaleTurn>,
+        limit: usize,
+    ) -> Answer<Result<Vec<StaleTurn>, Fault>> {
+        self.read_elsewhere(move |engine| engine.stale_turns(before, after.as_ref(), limit))
+    }
+
+    fn check_write(&self) -> Answer<Result<(), CommitError>> {
+        Answer::later(self.check_write())
+    }
+
+    fn tick(&self, elapsed: Duration) -> Answer<Result<RunningTime, CommitError>> {
+        Answer::later(self.tick(elapsed))
+    }
+
+    fn running_time(&self) -> RunningTime {
+        self.running_time()
+    }
+
+    fn back_up(&self) -> Answer<Result<Backup, BackupError>> {
+        let engine = self.clone();
+        let copying = spawn_blocking(move || engine.back_up());
+        Answer::later(async { copying.await.unwrap_or_else(|error| Err(BackupError::Read(Fault::panicked(error)))) })
+    }
+
+    fn sizes(&self) -> StoreSizes {
+        self.sizes()
+    }
+
+    fn health(&self) -> watch::Receiver<Health> {
+        self.health()
+    }
+
+    fn close(&self) -> Answer<()> {
+        Answer::later(self.close())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::StoreSettings;
+    use crate::store::{Location, Version};
+    use crate::turn::{Done, EpochMillis, OpenTurn};
+
+    fn is_now<T>(answer: &Answer<T>) -> bool {
+        matches!(answer, Answer::Now(_))
+    }
+
+    #[tokio::test]
+    async fn what_is_short_is_read_on_the_thread_that_asks_and_what_is_long_on_another() {
+        let engine = RedbEngine::open(Location::Memory, &StoreSettings::default()).unwrap();
+        let engine: &dyn Engine = &engine;
+        let id = || ConversationId::new("c").unwrap();
+        let turn_id = |nth: usize| TurnId::new(format!("t{nth}")).unwrap();
+        let most = usize::try_from(INLINE_TURNS).unwrap();
+        let seal = |nth| OpenTurn::new(turn_id(nth)).seal(&Done::because("stop"), EpochMillis::new(1));
+        let (staged, sealed) = (Vec::new(), (0..=most).map(seal).collect());
+        let commit = Commit { conversation_id: id(), expected_version: Version(0), staged, sealed };
+        engine.commit(commit).get().await.unwrap();
+
+        for (after, limit, now, turns) in [
+            (0, most, true, most),
+            (0, most + 1, false, most + 1),
+            (1, usize::MAX, true, most),
+            (0, usize::MAX, false, most + 1),
+        ] {
+            let answer = engine.turns(TurnRange { conversation_id: id(), after, limit });
+            assert_eq!(is_now(&answer), now, "after {after}, at most {limit}");
+            assert_eq!(answer.get().await.unwrap().len(), turns);
+        }
+        for (count, now) in [(0, true), (INLINE_TURN_IDS, true), (INLINE_TURN_IDS + 1, false)] {
+            let answer = engine.open(id(), (0..count).map(turn_id).collect());
+            assert_eq!(is_now(&answer), now, "{count} turns");
+            assert_eq!(answer.get().await.unwrap().sealed_turns.len(), count);
+        }
+        assert!(is_now(&engine.revision(id())));
+        engine.close().get().await;
+    }
+}
