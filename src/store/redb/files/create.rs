@@ -10,9 +10,8 @@ use super::head::Bond;
 use super::look::look_at;
 use super::open_error::{OpenError, explain, failed};
 use super::path::{has_content, target};
-use super::stamp::{Stamping, stamp};
+use super::stamp::{Stamping, stamp, stamp_journal, stamp_main};
 use crate::link;
-use crate::store::redb::tables::meta::{stamp_journal, stamp_tables};
 use crate::store::redb::tables::store_file::StoreFile;
 
 /// Sees to it that there are files in a directory that can be opened.
@@ -31,7 +30,7 @@ pub(super) fn make_ready(directory: &Path, path: &Path, journal_path: &Path) -> 
             // The disk of the target may be missing, and an empty database must not replace the one on it.
             return Err(OpenError::Dangling { path: path.to_owned(), target: target(path)? });
         }
-        create_file(path, StoreFile::Main, &stamp_tables)?;
+        create_file(path, StoreFile::Main, &stamp_main)?;
     }
     let tables = look_at(path, StoreFile::Main)?;
     let bond = Bond::of(&tables).map_err(|failure| failed(path, failure))?;

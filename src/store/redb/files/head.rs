@@ -5,13 +5,11 @@ use uuid::Uuid;
 
 use super::open_error::{OpenError, failed};
 use super::replay::{Replayed, replay};
-use crate::store::redb::tables::ROWS;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::TurnHasher;
-use crate::store::redb::tables::meta::{
-    META, META_CHECKPOINT, META_JOURNAL, META_JOURNAL_ID, read_id, read_number, read_store_id,
-};
+use crate::store::redb::tables::meta::ReadMeta;
 use crate::store::redb::tables::read::ReadTables;
+use crate::store::redb::tables::schema::ROWS;
 
 /// What the main file says of the store.
 #[derive(Debug)]
@@ -30,17 +28,15 @@ pub(crate) struct Bond {
 
 impl Bond {
     pub(super) fn of(tables: &Database) -> Result<Self, Failure> {
-        let meta = tables.begin_read()?.open_table(META)?;
-        let has_journal = meta.get(META_JOURNAL)?.is_some();
-        let journal_id = has_journal.then(|| read_id(&meta, META_JOURNAL)).transpose()?;
-        Ok(Self { store_id: read_store_id(&meta)?, journal_id })
+        let meta = ReadMeta::of(tables)?;
+        Ok(Self { store_id: meta.store_id()?, journal_id: meta.bound_journal()? })
     }
 
     /// Refuses a journal that is not that of these tables.
     pub(super) fn check(&self, journal: &Database, path: &Path) -> Result<(), OpenError> {
         let read = || {
-            let meta = journal.begin_read()?.open_table(META)?;
-            Ok((read_store_id(&meta)?, read_id(&meta, META_JOURNAL_ID)?))
+            let meta = ReadMeta::of(journal)?;
+            Ok((meta.store_id()?, meta.journal_id()?))
         };
         let (store_id, journal_id) = read().map_err(|failure: Failure| failed(path, failure))?;
         if store_id != self.store_id {
@@ -59,8 +55,7 @@ fn of_another(path: &Path, cause: &str) -> OpenError {
 
 impl Head {
     pub(crate) fn of(tables: &Database) -> Result<Self, Failure> {
-        let checkpoint = read_number(&tables.begin_read()?.open_table(META)?, META_CHECKPOINT)?;
-        Ok(Self { bond: Bond::of(tables)?, checkpoint })
+        Ok(Self { bond: Bond::of(tables)?, checkpoint: ReadMeta::of(tables)?.checkpoint()? })
     }
 
     /// Reads the journal, if it is that of these tables.

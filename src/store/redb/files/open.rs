@@ -3,7 +3,7 @@
 use std::io;
 
 use redb::backends::InMemoryBackend;
-use redb::{Builder, Database, DatabaseError, ReadableDatabase, StorageError};
+use redb::{Builder, Database, DatabaseError, StorageError};
 
 use super::create::make_ready;
 use super::head::Head;
@@ -12,11 +12,11 @@ use super::open_error::{OpenError, damaged, explain, failed};
 use super::open_files::Files;
 use super::path::{has_content, sync_directory, target};
 use super::replay::Replayed;
-use super::stamp::{guarded, stamp};
+use super::stamp::{guarded, stamp, stamp_journal, stamp_main};
 use crate::link;
 use crate::store::fault::{Fault, FaultKind};
 use crate::store::redb::tables::failure::Failure;
-use crate::store::redb::tables::meta::{META, META_JOURNAL, META_JOURNAL_ID, read_id, stamp_journal, stamp_tables};
+use crate::store::redb::tables::meta::{ReadMeta, WriteMeta};
 use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::redb::tables::write::begin_write;
 use crate::store::redb::unwind;
@@ -39,7 +39,7 @@ impl Location {
             make_ready(directory, &path, &journal_path)?;
         }
         let tables = self.open_file(StoreFile::Main, cache_bytes)?;
-        stamp(&path, &tables, StoreFile::Main, &stamp_tables)?;
+        stamp(&path, &tables, StoreFile::Main, &stamp_main)?;
         let head = Head::of(&tables).map_err(|failure| failed(&path, failure))?;
         // Of the journal nothing is read twice: what it holds is in the memtable.
         let journal = self.open_file(StoreFile::Journal, JOURNAL_CACHE_BYTES)?;
@@ -58,7 +58,7 @@ impl Location {
             return Err(OpenError::Damaged { path: journal_path, cause });
         }
         if head.bond.journal_id.is_none() {
-            guarded(&path, || mark_journal(&tables, &journal))?;
+            guarded(&path, || bind_journal(&tables, &journal))?;
         }
         Files::new(tables, journal, memtable, head.bond.store_id).map_err(|failure| failed(&path, failure))
     }
@@ -97,9 +97,9 @@ impl Location {
 }
 
 /// Notes in the main file that the journal belongs to it from now on.
-fn mark_journal(tables: &Database, journal: &Database) -> Result<(), Failure> {
-    let id = read_id(&journal.begin_read()?.open_table(META)?, META_JOURNAL_ID)?;
+fn bind_journal(tables: &Database, journal: &Database) -> Result<(), Failure> {
+    let id = ReadMeta::of(journal)?.journal_id()?;
     let txn = begin_write(tables)?;
-    txn.open_table(META)?.insert(META_JOURNAL, id.as_bytes().as_slice())?;
+    WriteMeta::write(&txn)?.bind_journal(id)?;
     Ok(txn.commit()?)
 }

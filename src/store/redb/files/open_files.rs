@@ -6,13 +6,11 @@ use uuid::Uuid;
 
 use super::size::pack;
 use crate::store::redb::memtable::Memtable;
-use crate::store::redb::tables::ROWS;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::TurnHasher;
-use crate::store::redb::tables::meta::{
-    META, META_CHECKPOINT, META_JOURNAL, META_LIVE_BYTES, read_number, read_running_time, write_running_time,
-};
+use crate::store::redb::tables::meta::{ReadMeta, WriteMeta};
 use crate::store::redb::tables::read::ReadTables;
+use crate::store::redb::tables::schema::ROWS;
 use crate::store::redb::tables::write::begin_write;
 use crate::store::redb::unwind;
 use crate::turn::RunningTime;
@@ -35,9 +33,9 @@ impl Files {
         memtable: Memtable,
         store_id: Uuid,
     ) -> Result<Self, Failure> {
-        let running = read_running_time(&tables.begin_read()?.open_table(META)?)?;
+        let running = ReadMeta::of(&tables)?.running_time()?;
         // The journal's running time is the later one, if it has one.
-        let running = running.max(read_running_time(&journal.begin_read()?.open_table(META)?)?);
+        let running = running.max(ReadMeta::of(&journal)?.running_time()?);
         let running_ms = AtomicU64::new(running.get());
         Ok(Self { tables, journal, memtable: RwLock::new(memtable), store_id, running_ms })
     }
@@ -79,7 +77,7 @@ impl Files {
 
     /// The bytes of all rows of the tables.
     pub(crate) fn live_bytes(&self) -> Result<u64, Failure> {
-        read_number(&self.tables.begin_read()?.open_table(META)?, META_LIVE_BYTES)
+        ReadMeta::of(&self.tables)?.live_bytes()
     }
 
     /// Makes the main file as small as it can be.
@@ -107,10 +105,10 @@ impl Files {
         let last_row = self.memtable().last_row();
         let txn = self.write_tables()?;
         {
-            let mut meta = txn.open_table(META)?;
-            meta.insert(META_CHECKPOINT, last_row.to_le_bytes().as_slice())?;
-            write_running_time(&mut meta, self.running_time())?;
-            meta.remove(META_JOURNAL)?;
+            let mut meta = WriteMeta::write(&txn)?;
+            meta.advance_checkpoint(last_row)?;
+            meta.set_running_time(self.running_time())?;
+            meta.release_journal()?;
         }
         txn.commit()?;
         let txn = self.write_journal()?;

@@ -5,10 +5,10 @@ use redb::{Database, ReadableDatabase};
 use crate::store::contract::Version;
 use crate::store::redb::journal::entry::{self, Entry};
 use crate::store::redb::memtable::Memtable;
-use crate::store::redb::tables::ROWS;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::record::conversation::Conversation;
+use crate::store::redb::tables::schema::ROWS;
 use crate::turn::ConversationId;
 
 /// What a journal says that the tables do not hold.

@@ -2,17 +2,32 @@
 
 use std::path::Path;
 
-use redb::{Database, ReadableDatabase, WriteTransaction};
+use redb::{Database, WriteTransaction};
+use uuid::Uuid;
 
 use super::open_error::{OpenError, damaged, failed, of_other_format};
 use crate::store::redb::tables::failure::Failure;
-use crate::store::redb::tables::meta::{FORMAT, Stamp, read_stamp};
+use crate::store::redb::tables::meta::{FORMAT, Stamp, WriteMeta};
+use crate::store::redb::tables::schema::{ROWS, make_tables};
 use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::redb::tables::write::begin_write;
 use crate::store::redb::unwind;
 
 /// Makes a blank file one of ours.
 pub(super) type Stamping<'a> = &'a dyn Fn(&WriteTransaction) -> Result<(), Failure>;
+
+/// Makes a blank file the main file of a new store.
+pub(super) fn stamp_main(txn: &WriteTransaction) -> Result<(), Failure> {
+    WriteMeta::write(txn)?.stamp_main()?;
+    make_tables(txn)
+}
+
+/// Makes a blank file a journal of the store.
+pub(super) fn stamp_journal(txn: &WriteTransaction, store_id: Uuid) -> Result<(), Failure> {
+    WriteMeta::write(txn)?.stamp_journal(store_id)?;
+    txn.open_table(ROWS)?;
+    Ok(())
+}
 
 /// Checks that the database is ours, and makes it so if it is blank.
 pub(super) fn stamp(
@@ -21,8 +36,7 @@ pub(super) fn stamp(
     file: StoreFile,
     stamping: Stamping<'_>,
 ) -> Result<(), OpenError> {
-    let found = || read_stamp(&database.begin_read()?, file);
-    match found().map_err(|failure| failed(path, failure))? {
+    match Stamp::of(database, file).map_err(|failure| failed(path, failure))? {
         Stamp::Format(FORMAT) => Ok(()),
         Stamp::Format(found) => Err(of_other_format(path, found)),
         Stamp::Foreign => Err(OpenError::NotOurs { path: path.to_owned() }),

@@ -1,8 +1,8 @@
 use redb::{ReadableTable, WriteTransaction};
 
 use super::entry::{Entry, encode_row};
-use crate::store::redb::tables::ROWS;
 use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::schema::ROWS;
 
 /// How many rows that are no longer needed are dropped with each appended row: more than one, so that their number
 /// falls, but few, so that no commit waits for it.

@@ -15,14 +15,13 @@ use crate::store::redb::files::location::Location;
 use crate::store::redb::files::open_files::Files;
 use crate::store::redb::memtable::Contents;
 use crate::store::redb::memtable::piece::Piece;
-use crate::store::redb::tables::copy::copy_tables;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::TurnHasher;
-use crate::store::redb::tables::meta::{META, META_JOURNAL, write_running_time};
+use crate::store::redb::tables::meta::WriteMeta;
 use crate::store::redb::tables::read::find_conversation;
+use crate::store::redb::tables::schema::{CONVERSATIONS, KEYS, copy_tables};
 use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::redb::tables::write::begin_write;
-use crate::store::redb::tables::{CONVERSATIONS, KEYS};
 use crate::turn::RunningTime;
 
 /// The suffix of the file in which the copy is built. It stands beside the main file: no other place is known to be
@@ -129,9 +128,9 @@ fn copy(from: &Snapshot, path: &Path, cache_bytes: usize) -> Result<(), Failure>
     let to = begin_write(&database)?;
     copy_tables(&from.tables, &to)?;
     move_conversations(&to, from.hasher, &from.not_in_tables()?, Some(from.last_row))?;
-    let mut meta = to.open_table(META)?;
-    write_running_time(&mut meta, from.running)?;
-    meta.remove(META_JOURNAL)?;
+    let mut meta = WriteMeta::write(&to)?;
+    meta.set_running_time(from.running)?;
+    meta.release_journal()?;
     drop(meta);
     to.commit()?;
     Ok(database.close()?)

@@ -19,8 +19,8 @@ use crate::store::redb::files::open_error::{OpenError, explain};
 use crate::store::redb::files::path::{has_content, sync_directory};
 use crate::store::redb::files::size::{file_size, pack};
 use crate::store::redb::files::slot::Slot;
-use crate::store::redb::tables::copy::copy_tables;
 use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::schema::copy_tables;
 use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::redb::tables::write::begin_write;
 
@@ -118,6 +118,7 @@ mod tests {
 
     use super::*;
     use crate::store::RedbEngine;
+    use crate::store::redb::tables::meta::WriteMeta;
     use crate::store::{Commit, TurnRange, Version, check};
     use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, TurnId};
 
@@ -153,8 +154,7 @@ mod tests {
                 (0..pages).for_each(|page| drop(junk.insert(page, [0; 4000].as_slice()).unwrap()));
                 drop(junk);
                 // Written again, it stands behind all that.
-                let mut meta = txn.open_table(crate::store::redb::tables::meta::META).unwrap();
-                meta.insert("junk", b"".as_slice()).unwrap();
+                WriteMeta::write(&txn).unwrap().touch().unwrap();
             } else {
                 txn.delete_table(JUNK).unwrap();
             }

@@ -74,7 +74,7 @@ mod tests {
     use redb::{Builder, ReadableDatabase};
 
     use super::*;
-    use crate::store::redb::tables::{INDEX, TURNS};
+    use crate::store::redb::tables::schema::{INDEX, TURNS};
     use crate::turn::{Done, EpochMillis, OpenTurn, TurnId};
 
     #[test]

@@ -1,15 +1,17 @@
-//! The table `meta`, which both files have: what a file says of itself.
+//! The table `meta`, which both files have: what a file says of itself. Nothing else knows a name in it.
 
-use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, TableError, WriteTransaction};
+use redb::{
+    Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError,
+    WriteTransaction,
+};
 use uuid::Uuid;
 
 use super::failure::Failure;
 use super::store_file::StoreFile;
-use super::{CONVERSATIONS, INDEX, KEYS, OPEN_TURNS, ROWS, TURNS};
 use crate::turn::RunningTime;
 
 /// A name, one of the `META_` names, to its value.
-pub(crate) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 
 /// Main file: its format, as a little-endian `u32`.
 const META_FORMAT: &str = "format";
@@ -17,20 +19,19 @@ const META_FORMAT: &str = "format";
 const META_JOURNAL_FORMAT: &str = "journal_format";
 /// The id that the store drew when it was created, 16 bytes. The same in both files, which shows that they belong
 /// together.
-pub(crate) const META_STORE_ID: &str = "store_id";
+const META_STORE_ID: &str = "store_id";
 /// Main file: the key of the next new conversation, as a little-endian `u64`.
-pub(crate) const META_NEXT_KEY: &str = "next_conversation_key";
+const META_NEXT_KEY: &str = "next_conversation_key";
 /// Main file: the number of the journal's last row of which everything is in the tables, as a little-endian `u64`.
-pub(crate) const META_CHECKPOINT: &str = "checkpoint";
+const META_CHECKPOINT: &str = "checkpoint";
 /// Main file: the id of the journal that may hold what the tables do not, 16 bytes; not there if none does.
-pub(crate) const META_JOURNAL: &str = "journal";
+const META_JOURNAL: &str = "journal";
 /// Journal: its id, drawn when it is made, 16 bytes.
-pub(crate) const META_JOURNAL_ID: &str = "journal_id";
+const META_JOURNAL_ID: &str = "journal_id";
 /// Main file: the bytes of all rows of the tables by conversation, keys and values, as a little-endian `u64`.
-pub(crate) const META_LIVE_BYTES: &str = "live_bytes";
+const META_LIVE_BYTES: &str = "live_bytes";
 /// Both files: overwritten to show that a durable write works.
-pub(crate) const META_WRITE_CHECK: &str = "write_check";
-
+const META_WRITE_CHECK: &str = "write_check";
 /// Both files: the running time in milliseconds, as a little-endian `u64`; absent before the first tick. The journal's
 /// is never the earlier one.
 const META_RUNNING_TIME: &str = "running_time";
@@ -57,96 +58,161 @@ pub(crate) enum Stamp {
     Foreign,
 }
 
-pub(crate) fn read_stamp(txn: &ReadTransaction, file: StoreFile) -> Result<Stamp, Failure> {
-    let meta = match txn.open_table(META) {
-        Ok(meta) => meta,
-        Err(TableError::TableDoesNotExist(_)) if txn.list_tables()?.next().is_none() => return Ok(Stamp::Blank),
-        Err(TableError::Storage(error)) => return Err(error.into()),
-        Err(_) => return Ok(Stamp::Foreign),
-    };
-    let format = meta.get(format_name(file))?.and_then(|bytes| bytes.value().try_into().ok()).map(u32::from_le_bytes);
-    Ok(format.map_or(Stamp::Foreign, Stamp::Format))
+impl Stamp {
+    pub(crate) fn of(database: &Database, file: StoreFile) -> Result<Self, Failure> {
+        let txn = database.begin_read()?;
+        let meta = match txn.open_table(META) {
+            Ok(meta) => meta,
+            Err(TableError::TableDoesNotExist(_)) if txn.list_tables()?.next().is_none() => return Ok(Self::Blank),
+            Err(TableError::Storage(error)) => return Err(error.into()),
+            Err(_) => return Ok(Self::Foreign),
+        };
+        let format = meta.get(format_name(file))?.and_then(|bytes| bytes.value().try_into().ok());
+        Ok(format.map(u32::from_le_bytes).map_or(Self::Foreign, Self::Format))
+    }
 }
 
-/// Makes a blank file the main file of a new store.
-pub(crate) fn stamp_tables(txn: &WriteTransaction) -> Result<(), Failure> {
-    let mut meta = txn.open_table(META)?;
-    meta.insert(META_FORMAT, FORMAT.to_le_bytes().as_slice())?;
-    meta.insert(META_STORE_ID, Uuid::new_v4().as_bytes().as_slice())?;
-    meta.insert(META_NEXT_KEY, 1u64.to_le_bytes().as_slice())?;
-    meta.insert(META_CHECKPOINT, 0u64.to_le_bytes().as_slice())?;
-    meta.insert(META_LIVE_BYTES, 0u64.to_le_bytes().as_slice())?;
-    // A reader opens them; opening makes them.
-    txn.open_table(KEYS)?;
-    txn.open_table(CONVERSATIONS)?;
-    txn.open_table(TURNS)?;
-    txn.open_table(INDEX)?;
-    txn.open_table(OPEN_TURNS)?;
-    Ok(())
+/// What a file says of itself, read or written.
+pub(crate) struct Meta<T>(T);
+
+/// Of one state of a file.
+pub(crate) type ReadMeta = Meta<ReadOnlyTable<&'static str, &'static [u8]>>;
+/// In a write transaction, of which it has the table open until it is dropped.
+pub(crate) type WriteMeta<'txn> = Meta<Table<'txn, &'static str, &'static [u8]>>;
+
+impl ReadMeta {
+    pub(crate) fn read(txn: &ReadTransaction) -> Result<Self, Failure> {
+        Ok(Self(txn.open_table(META)?))
+    }
+
+    /// As the file is now.
+    pub(crate) fn of(database: &Database) -> Result<Self, Failure> {
+        Self::read(&database.begin_read()?)
+    }
 }
 
-/// Makes a blank file the journal of a store.
-pub(crate) fn stamp_journal(txn: &WriteTransaction, store_id: Uuid) -> Result<(), Failure> {
-    let mut meta = txn.open_table(META)?;
-    meta.insert(META_JOURNAL_FORMAT, FORMAT.to_le_bytes().as_slice())?;
-    meta.insert(META_STORE_ID, store_id.as_bytes().as_slice())?;
-    meta.insert(META_JOURNAL_ID, Uuid::new_v4().as_bytes().as_slice())?;
-    txn.open_table(ROWS)?;
-    Ok(())
+impl<T: ReadableTable<&'static str, &'static [u8]>> Meta<T> {
+    /// One of the values of a known length.
+    fn value<const N: usize>(&self, name: &'static str) -> Result<[u8; N], Failure> {
+        let bytes = self.0.get(name)?.and_then(|bytes| bytes.value().try_into().ok());
+        bytes.ok_or(Failure::Meta(name))
+    }
+
+    fn id(&self, name: &'static str) -> Result<Uuid, Failure> {
+        self.value(name).map(Uuid::from_bytes)
+    }
+
+    fn number(&self, name: &'static str) -> Result<u64, Failure> {
+        self.value(name).map(u64::from_le_bytes)
+    }
+
+    /// Both files: the store's id.
+    pub(crate) fn store_id(&self) -> Result<Uuid, Failure> {
+        self.id(META_STORE_ID)
+    }
+
+    /// Journal: its own id.
+    pub(crate) fn journal_id(&self) -> Result<Uuid, Failure> {
+        self.id(META_JOURNAL_ID)
+    }
+
+    /// Main file: the id of the journal that may hold what the tables do not, if one does.
+    pub(crate) fn bound_journal(&self) -> Result<Option<Uuid>, Failure> {
+        let is_bound = self.0.get(META_JOURNAL)?.is_some();
+        is_bound.then(|| self.id(META_JOURNAL)).transpose()
+    }
+
+    /// Main file: the last row of the journal of which everything is in the tables.
+    pub(crate) fn checkpoint(&self) -> Result<u64, Failure> {
+        self.number(META_CHECKPOINT)
+    }
+
+    /// Main file: the bytes of all rows of data.
+    pub(crate) fn live_bytes(&self) -> Result<u64, Failure> {
+        self.number(META_LIVE_BYTES)
+    }
+
+    /// Main file: the key of the next new conversation.
+    pub(crate) fn next_key(&self) -> Result<u64, Failure> {
+        self.number(META_NEXT_KEY)
+    }
+
+    /// Both files: the running time.
+    pub(crate) fn running_time(&self) -> Result<RunningTime, Failure> {
+        let is_known = self.0.get(META_RUNNING_TIME)?.is_some();
+        Ok(if is_known { RunningTime::new(self.number(META_RUNNING_TIME)?) } else { RunningTime::default() })
+    }
 }
 
-/// One of the values of a known length that a file holds.
-fn read_value<const N: usize>(
-    meta: &impl ReadableTable<&'static str, &'static [u8]>,
-    name: &'static str,
-) -> Result<[u8; N], Failure> {
-    let bytes = meta.get(name)?.and_then(|bytes| bytes.value().try_into().ok());
-    bytes.ok_or(Failure::Meta(name))
-}
+impl<'txn> WriteMeta<'txn> {
+    pub(crate) fn write(txn: &'txn WriteTransaction) -> Result<Self, Failure> {
+        Ok(Self(txn.open_table(META)?))
+    }
 
-/// One of the ids that a file holds.
-pub(crate) fn read_id(
-    meta: &impl ReadableTable<&'static str, &'static [u8]>,
-    name: &'static str,
-) -> Result<Uuid, Failure> {
-    read_value(meta, name).map(Uuid::from_bytes)
-}
+    fn set(&mut self, name: &'static str, value: &[u8]) -> Result<(), Failure> {
+        self.0.insert(name, value)?;
+        Ok(())
+    }
 
-/// The store's id, as a file names it.
-pub(crate) fn read_store_id(meta: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<Uuid, Failure> {
-    read_id(meta, META_STORE_ID)
-}
+    fn set_number(&mut self, name: &'static str, value: u64) -> Result<(), Failure> {
+        self.set(name, &value.to_le_bytes())
+    }
 
-/// One of the numbers that the main file holds.
-pub(crate) fn read_number(
-    meta: &impl ReadableTable<&'static str, &'static [u8]>,
-    name: &'static str,
-) -> Result<u64, Failure> {
-    read_value(meta, name).map(u64::from_le_bytes)
-}
+    /// Makes a blank file the main file of a new store.
+    pub(crate) fn stamp_main(&mut self) -> Result<(), Failure> {
+        self.set(META_FORMAT, &FORMAT.to_le_bytes())?;
+        self.set(META_STORE_ID, Uuid::new_v4().as_bytes())?;
+        self.set_next_key(1)?;
+        self.advance_checkpoint(0)?;
+        self.set_live_bytes(0)
+    }
 
-/// Returns the running time that a file has.
-pub(crate) fn read_running_time(
-    meta: &impl ReadableTable<&'static str, &'static [u8]>,
-) -> Result<RunningTime, Failure> {
-    let is_known = meta.get(META_RUNNING_TIME)?.is_some();
-    Ok(if is_known { RunningTime::new(read_number(meta, META_RUNNING_TIME)?) } else { RunningTime::default() })
-}
+    /// Makes a blank file a journal of the store.
+    pub(crate) fn stamp_journal(&mut self, store_id: Uuid) -> Result<(), Failure> {
+        self.set(META_JOURNAL_FORMAT, &FORMAT.to_le_bytes())?;
+        self.set(META_STORE_ID, store_id.as_bytes())?;
+        self.set(META_JOURNAL_ID, Uuid::new_v4().as_bytes())
+    }
 
-/// Writes the running time.
-pub(crate) fn write_running_time(
-    meta: &mut Table<'_, &'static str, &'static [u8]>,
-    running: RunningTime,
-) -> Result<(), Failure> {
-    meta.insert(META_RUNNING_TIME, running.get().to_le_bytes().as_slice())?;
-    Ok(())
-}
+    /// Main file: from now on this journal may hold what the tables do not.
+    pub(crate) fn bind_journal(&mut self, id: Uuid) -> Result<(), Failure> {
+        self.set(META_JOURNAL, id.as_bytes())
+    }
 
-/// Writes a value so that a durable commit of it shows that writes work.
-pub(crate) fn touch(txn: &WriteTransaction) -> Result<(), Failure> {
-    let mut meta = txn.open_table(META)?;
-    let previous = meta.get(META_WRITE_CHECK)?.and_then(|bytes| bytes.value().try_into().ok());
-    let count = previous.map_or(0, u64::from_le_bytes).wrapping_add(1);
-    meta.insert(META_WRITE_CHECK, count.to_le_bytes().as_slice())?;
-    Ok(())
+    /// Main file: it needs no journal any more.
+    pub(crate) fn release_journal(&mut self) -> Result<(), Failure> {
+        self.0.remove(META_JOURNAL)?;
+        Ok(())
+    }
+
+    /// Main file: the tables hold everything up to this row of the journal.
+    pub(crate) fn advance_checkpoint(&mut self, row: u64) -> Result<(), Failure> {
+        self.set_number(META_CHECKPOINT, row)
+    }
+
+    /// Main file: the rows of data have grown by so many bytes.
+    pub(crate) fn add_live_bytes(&mut self, growth: i64) -> Result<(), Failure> {
+        let live_bytes = self.live_bytes()?.saturating_add_signed(growth);
+        self.set_live_bytes(live_bytes)
+    }
+
+    pub(crate) fn set_live_bytes(&mut self, live_bytes: u64) -> Result<(), Failure> {
+        self.set_number(META_LIVE_BYTES, live_bytes)
+    }
+
+    pub(crate) fn set_next_key(&mut self, key: u64) -> Result<(), Failure> {
+        self.set_number(META_NEXT_KEY, key)
+    }
+
+    /// Both files.
+    pub(crate) fn set_running_time(&mut self, running: RunningTime) -> Result<(), Failure> {
+        self.set_number(META_RUNNING_TIME, running.get())
+    }
+
+    /// Writes a value so that a durable commit of it shows that writes work.
+    pub(crate) fn touch(&mut self) -> Result<(), Failure> {
+        let previous = self.0.get(META_WRITE_CHECK)?.and_then(|bytes| bytes.value().try_into().ok());
+        let count = previous.map_or(0, u64::from_le_bytes).wrapping_add(1);
+        self.set_number(META_WRITE_CHECK, count)
+    }
 }

@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::index::{self, TurnHasher};
 use super::record::conversation::Conversation;
 use super::record::damaged::DamagedRecord;
-use super::{CONVERSATIONS, INDEX, KEYS, OPEN_TURNS, TURNS};
+use super::schema::{CONVERSATIONS, INDEX, KEYS, OPEN_TURNS, TURNS};
 use crate::turn::{ConversationId, Ordinal, TurnId};
 
 /// One consistent state of the tables, each of which is opened when it is first needed.

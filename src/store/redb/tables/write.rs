@@ -2,9 +2,9 @@ use redb::{Database, ReadableTable, Table, WriteTransaction};
 
 use super::failure::Failure;
 use super::index::{self, TurnHasher};
-use super::meta::{META, META_CHECKPOINT, META_LIVE_BYTES, META_NEXT_KEY, read_number};
+use super::meta::WriteMeta;
 use super::record::conversation::Conversation;
-use super::{CONVERSATIONS, INDEX, KEYS, OPEN_TURNS, TURNS};
+use super::schema::{CONVERSATIONS, INDEX, KEYS, OPEN_TURNS, TURNS};
 use crate::turn::{ConversationId, Ordinal, TurnId};
 
 /// Begins a transaction on a main file, whose commit returns when it is durable.
@@ -20,7 +20,7 @@ pub(crate) fn begin_write(tables: &Database) -> Result<WriteTransaction, Failure
 /// The tables by conversation, as one write transaction changes them. Each row is written whole, so that writing one
 /// again that is there already changes nothing.
 pub(crate) struct WriteTables<'txn> {
-    meta: Table<'txn, &'static str, &'static [u8]>,
+    meta: WriteMeta<'txn>,
     keys: Table<'txn, &'static str, u64>,
     conversations: Table<'txn, u64, &'static [u8]>,
     turns: Table<'txn, (u64, u64), &'static [u8]>,
@@ -35,8 +35,8 @@ pub(crate) struct WriteTables<'txn> {
 
 impl<'txn> WriteTables<'txn> {
     pub(crate) fn open(txn: &'txn WriteTransaction, hasher: TurnHasher) -> Result<Self, Failure> {
-        let meta = txn.open_table(META)?;
-        let next_key = read_number(&meta, META_NEXT_KEY)?;
+        let meta = WriteMeta::write(txn)?;
+        let next_key = meta.next_key()?;
         Ok(Self {
             meta,
             keys: txn.open_table(KEYS)?,
@@ -101,13 +101,9 @@ impl<'txn> WriteTables<'txn> {
     /// Writes what the table `meta` says of the others, and the row of the journal up to which they hold everything, if
     /// that has changed.
     pub(crate) fn finish(mut self, checkpoint: Option<u64>) -> Result<(), Failure> {
-        self.meta.insert(META_NEXT_KEY, self.next_key.to_le_bytes().as_slice())?;
-        let live_bytes = read_number(&self.meta, META_LIVE_BYTES)?.saturating_add_signed(self.growth);
-        self.meta.insert(META_LIVE_BYTES, live_bytes.to_le_bytes().as_slice())?;
-        if let Some(row) = checkpoint {
-            self.meta.insert(META_CHECKPOINT, row.to_le_bytes().as_slice())?;
-        }
-        Ok(())
+        self.meta.set_next_key(self.next_key)?;
+        self.meta.add_live_bytes(self.growth)?;
+        checkpoint.map_or(Ok(()), |row| self.meta.advance_checkpoint(row))
     }
 
     fn grow(&mut self, added: usize, removed: usize) {

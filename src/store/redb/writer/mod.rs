@@ -43,7 +43,7 @@ use crate::store::redb::files::location::Location;
 use crate::store::redb::files::open_files::Files;
 use crate::store::redb::files::slot::Slot;
 use crate::store::redb::tables::failure::Failure;
-use crate::store::redb::tables::meta::touch;
+use crate::store::redb::tables::meta::WriteMeta;
 use crate::store::redb::tables::record::damaged::DamagedRecord;
 use crate::store::redb::unwind;
 
@@ -308,7 +308,7 @@ impl Writer {
         let _no_step = self.checkpoint.pause();
         let Ok(txn) = self.slot.with(Files::write_tables) else { return Ok(()) };
         let txn = txn?;
-        touch(&txn)?;
+        WriteMeta::write(&txn)?.touch()?;
         Ok(txn.commit()?)
     }
 

@@ -7,7 +7,7 @@ use crate::store::redb::files::open_files::Files;
 use crate::store::redb::journal::append::append;
 use crate::store::redb::journal::entry::Entry;
 use crate::store::redb::tables::failure::Failure;
-use crate::store::redb::tables::meta::{META, touch, write_running_time};
+use crate::store::redb::tables::meta::WriteMeta;
 use crate::turn::RunningTime;
 
 /// What the jobs of a batch write to the journal, and their answers once that is durable.
@@ -56,10 +56,10 @@ impl Transaction {
         let txn = files.write_journal()?;
         let mut row_bytes = 0;
         if self.checks_write {
-            touch(&txn)?;
+            WriteMeta::write(&txn)?.touch()?;
         }
         if let Some(running) = self.running {
-            write_running_time(&mut txn.open_table(META)?, running)?;
+            WriteMeta::write(&txn)?.set_running_time(running)?;
         }
         if !self.entries.is_empty() {
             row_bytes = append(&txn, &self.entries, self.row, self.trim)?;

@@ -5,10 +5,10 @@ use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableError};
 use super::report::{CheckReport, Violation};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::{self, TurnHasher};
-use crate::store::redb::tables::meta::{META, META_NEXT_KEY, read_number, read_store_id};
+use crate::store::redb::tables::meta::ReadMeta;
 use crate::store::redb::tables::record::conversation::Conversation;
 use crate::store::redb::tables::record::{self};
-use crate::store::redb::tables::{CONVERSATIONS, INDEX, KEYS, LOST_TURNS, OPEN_TURNS, TURNS};
+use crate::store::redb::tables::schema::{CONVERSATIONS, INDEX, KEYS, LOST_TURNS, OPEN_TURNS, TURNS};
 use crate::turn::{ConversationId, EpochMillis, Ordinal, Usage};
 
 /// Looks at every record of one state of the store.
@@ -31,11 +31,11 @@ impl Inspection {
             Err(TableError::TableDoesNotExist(_)) => None,
             Err(error) => return Err(error.into()),
         };
-        let meta = txn.open_table(META)?;
+        let meta = ReadMeta::read(txn)?;
         let mut inspection = Self {
             turns: txn.open_table(TURNS)?,
             index: txn.open_table(INDEX)?,
-            hasher: read_store_id(&meta).ok().map(TurnHasher::of),
+            hasher: meta.store_id().ok().map(TurnHasher::of),
             lost,
             ids: BTreeMap::new(),
             report: CheckReport::default(),
@@ -61,7 +61,7 @@ impl Inspection {
         &mut self,
         keys: &ReadOnlyTable<&'static str, u64>,
         conversations: &ReadOnlyTable<u64, &'static [u8]>,
-        meta: &ReadOnlyTable<&'static str, &'static [u8]>,
+        meta: &ReadMeta,
     ) -> Result<(), Failure> {
         for row in keys.iter()? {
             let (id, key) = row?;
@@ -94,7 +94,7 @@ impl Inspection {
             self.tell(Violation::File("the store's id is missing".into()));
         }
         let last = self.ids.keys().next_back().copied().unwrap_or_default();
-        if read_number(meta, META_NEXT_KEY).is_err() || read_number(meta, META_NEXT_KEY)? <= last {
+        if meta.next_key().map_or(true, |next| next <= last) {
             self.tell(Violation::File("the next conversation would get a key that is taken".into()));
         }
         Ok(())

@@ -1,7 +1,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use redb::{Builder, Database, ReadableDatabase};
+use redb::{Builder, Database};
 
 use super::error::CheckError;
 use crate::link;
@@ -11,10 +11,10 @@ use crate::store::redb::files::look::look_at;
 use crate::store::redb::files::open_error::{OpenError, explain, failed};
 use crate::store::redb::files::path::has_content;
 use crate::store::redb::files::replay::{DamagedRow, Replayed};
-use crate::store::redb::tables::LOST_ROWS;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::TurnHasher;
-use crate::store::redb::tables::meta::{META, META_JOURNAL, read_running_time, write_running_time};
+use crate::store::redb::tables::meta::{ReadMeta, WriteMeta};
+use crate::store::redb::tables::schema::LOST_ROWS;
 use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::redb::tables::write::begin_write;
 
@@ -78,13 +78,12 @@ impl Paths {
                 let moving: Vec<_> = memtable.contents().all().cloned().collect();
                 move_conversations(&txn, TurnHasher::of(head.bond.store_id), &moving, Some(memtable.last_row()))?;
             }
-            let mut meta = txn.open_table(META)?;
+            let mut meta = WriteMeta::write(&txn)?;
             if let Some(journal) = journal {
-                let running = read_running_time(&journal.begin_read()?.open_table(META)?)?;
-                let running = running.max(read_running_time(&meta)?);
-                write_running_time(&mut meta, running)?;
+                let running = ReadMeta::of(journal)?.running_time()?.max(meta.running_time()?);
+                meta.set_running_time(running)?;
             }
-            meta.remove(META_JOURNAL)?;
+            meta.release_journal()?;
             drop(meta);
             for row in &damaged {
                 txn.open_table(LOST_ROWS)?.insert(row.number, &*row.bytes)?;

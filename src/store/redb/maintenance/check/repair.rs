@@ -1,16 +1,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use redb::{Database, Key, ReadableTable, Table, TableDefinition, Value, WriteTransaction};
+use redb::{Database, ReadableTable, Table, WriteTransaction};
 
 use super::inspect::count;
 use crate::store::contract::Version;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::{self, TurnHasher};
-use crate::store::redb::tables::meta::{META, META_LIVE_BYTES, META_NEXT_KEY, read_number, read_store_id};
+use crate::store::redb::tables::meta::WriteMeta;
 use crate::store::redb::tables::record::conversation::Conversation;
 use crate::store::redb::tables::record::{self};
+use crate::store::redb::tables::schema::{
+    CONVERSATIONS, INDEX, KEYS, LOST_OPEN_TURNS, LOST_TURNS, OPEN_TURNS, TURNS, count_live_bytes,
+};
 use crate::store::redb::tables::write::begin_write;
-use crate::store::redb::tables::{CONVERSATIONS, INDEX, KEYS, LOST_OPEN_TURNS, LOST_TURNS, OPEN_TURNS, TURNS};
 use crate::turn::{ConversationId, Ordinal};
 
 /// The most missing turns that are noted: a wild ordinal must not have the repair write for ever.
@@ -23,39 +25,18 @@ const MOST_GAPS: usize = 1_000_000;
 pub(super) fn derive(database: &Database) -> Result<(), Failure> {
     let txn = begin_write(database)?;
     let ids = keys(&txn)?;
-    let hasher = TurnHasher::of(read_store_id(&txn.open_table(META)?)?);
+    let hasher = TurnHasher::of(WriteMeta::write(&txn)?.store_id()?);
     for (key, id) in &ids {
         Repair::of(&txn, *key, hasher)?.run(id)?;
     }
     let last = ids.keys().next_back().copied().unwrap_or_default();
-    let mut meta = txn.open_table(META)?;
-    if read_number(&meta, META_NEXT_KEY).map_or(true, |next| next <= last) {
-        meta.insert(META_NEXT_KEY, last.saturating_add(1).to_le_bytes().as_slice())?;
+    let mut meta = WriteMeta::write(&txn)?;
+    if meta.next_key().map_or(true, |next| next <= last) {
+        meta.set_next_key(last.saturating_add(1))?;
     }
-    meta.insert(META_LIVE_BYTES, count_live_bytes(&txn)?.to_le_bytes().as_slice())?;
+    meta.set_live_bytes(count_live_bytes(&txn)?)?;
     drop(meta);
     Ok(txn.commit()?)
-}
-
-/// The bytes of all rows of the tables by conversation.
-fn count_live_bytes(txn: &WriteTransaction) -> Result<u64, Failure> {
-    Ok(row_bytes(txn, KEYS)?
-        + row_bytes(txn, CONVERSATIONS)?
-        + row_bytes(txn, TURNS)?
-        + row_bytes(txn, INDEX)?
-        + row_bytes(txn, OPEN_TURNS)?)
-}
-
-fn row_bytes<K: Key + 'static, V: Value + 'static>(
-    txn: &WriteTransaction,
-    table: TableDefinition<'_, K, V>,
-) -> Result<u64, Failure> {
-    let mut bytes = 0;
-    for row in txn.open_table(table)?.iter()? {
-        let (key, value) = row?;
-        bytes += K::as_bytes(&key.value()).as_ref().len() + V::as_bytes(&value.value()).as_ref().len();
-    }
-    Ok(bytes as u64)
 }
 
 /// Each key's id. A record whose id has no key gets it back.

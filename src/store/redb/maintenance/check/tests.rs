@@ -8,9 +8,9 @@ use super::*;
 use crate::settings::StoreSettings;
 use crate::store::redb::journal::entry;
 use crate::store::redb::tables::index::TurnHasher;
-use crate::store::redb::tables::meta::{META, META_NEXT_KEY, read_store_id};
+use crate::store::redb::tables::meta::{ReadMeta, WriteMeta};
+use crate::store::redb::tables::schema::{CONVERSATIONS, INDEX, KEYS, OPEN_TURNS, ROWS, TURNS};
 use crate::store::redb::tables::store_file::StoreFile;
-use crate::store::redb::tables::{CONVERSATIONS, INDEX, KEYS, OPEN_TURNS, ROWS, TURNS};
 use crate::store::redb::writer::backoff::Backoff;
 use crate::store::{Commit, Location, RedbEngine, StagedTurn, TurnRange, Version};
 use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, RunningTime, TurnId};
@@ -61,8 +61,7 @@ fn damage<K: redb::Key, V: redb::Value>(
 /// Where the index has a turn.
 fn hash(directory: &Path, turn_id: &str) -> u64 {
     let database = Database::open(directory.join(StoreFile::Main.name())).unwrap();
-    let meta = database.begin_read().unwrap().open_table(META).unwrap();
-    TurnHasher::of(read_store_id(&meta).unwrap()).hash(turn_id)
+    TurnHasher::of(ReadMeta::of(&database).unwrap().store_id().unwrap()).hash(turn_id)
 }
 
 fn told(report: &CheckReport) -> Vec<String> {
@@ -165,7 +164,10 @@ async fn each_kind_of_disagreement_is_named_and_repaired() {
     })
     .await;
     assert_found_and_repaired("the file: the next conversation would get a key that is taken", |path| {
-        damage(path, META, |meta| drop(meta.insert(META_NEXT_KEY, 2u64.to_le_bytes().as_slice()).unwrap()));
+        let database = Database::open(path.join(StoreFile::Main.name())).unwrap();
+        let txn = database.begin_write().unwrap();
+        WriteMeta::write(&txn).unwrap().set_next_key(2).unwrap();
+        txn.commit().unwrap();
     })
     .await;
 }

@@ -1,0 +1,198 @@
+//! The tables of both files, and the one list of those of the main file.
+//!
+//! A new table is one line in [`visit_tables`], beside its definition, its write, its read and its check. What concerns
+//! every table goes through that list.
+
+use redb::{Key, ReadTransaction, ReadableTable, TableDefinition, TableError, Value, WriteTransaction};
+
+use super::failure::Failure;
+use super::meta::META;
+
+// The tables by conversation, in the store's main file.
+
+/// A conversation's id to its key: ids are long and stand in every key below, so each is interned once.
+pub(crate) const KEYS: TableDefinition<&str, u64> = TableDefinition::new("conversation_keys");
+/// A conversation's key to its record.
+pub(crate) const CONVERSATIONS: TableDefinition<u64, &[u8]> = TableDefinition::new("conversations");
+/// (conversation, ordinal) to a sealed turn: a conversation's turns are one range, in order.
+pub(crate) const TURNS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("turns");
+/// (conversation, hash of a turn id) to the ordinal of a sealed turn: what makes sealing happen once. See `index`.
+pub(crate) const INDEX: TableDefinition<(u64, u64), u64> = TableDefinition::new("turn_index");
+/// (conversation, turn id) to an open turn.
+pub(crate) const OPEN_TURNS: TableDefinition<(u64, &str), &[u8]> = TableDefinition::new("open_turns");
+
+/// (conversation, ordinal) to what a repair took out of [`TURNS`], or nothing where nothing was left. There only once a
+/// repair was needed. An ordinal that stands here is not given again.
+pub(crate) const LOST_TURNS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("lost_turns");
+/// (conversation, turn id) to what a repair took out of [`OPEN_TURNS`].
+pub(crate) const LOST_OPEN_TURNS: TableDefinition<(u64, &str), &[u8]> = TableDefinition::new("lost_open_turns");
+/// The number of a journal's row to what a repair took out of it.
+pub(crate) const LOST_ROWS: TableDefinition<u64, &[u8]> = TableDefinition::new("lost_journal_rows");
+
+// The journal, in a file of its own.
+
+/// A rising number to what one transaction made durable: some commits, in their order.
+pub(crate) const ROWS: TableDefinition<u64, &[u8]> = TableDefinition::new("rows");
+
+/// What a table of the main file is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// What the file says of itself.
+    Meta,
+    /// Data of conversations. There from the start, and its rows count as live bytes.
+    Data,
+    /// What a repair moved aside. There once a repair had something for it.
+    Lost,
+}
+
+/// Does something with every table of the main file.
+pub(crate) trait TableVisitor {
+    fn visit<K: Key + 'static, V: Value + 'static>(
+        &mut self,
+        table: TableDefinition<'static, K, V>,
+        role: Role,
+    ) -> Result<(), Failure>;
+}
+
+/// Visits the tables of the main file.
+pub(crate) fn visit_tables(visitor: &mut impl TableVisitor) -> Result<(), Failure> {
+    visitor.visit(META, Role::Meta)?;
+    visitor.visit(KEYS, Role::Data)?;
+    visitor.visit(CONVERSATIONS, Role::Data)?;
+    visitor.visit(TURNS, Role::Data)?;
+    visitor.visit(INDEX, Role::Data)?;
+    visitor.visit(OPEN_TURNS, Role::Data)?;
+    visitor.visit(LOST_TURNS, Role::Lost)?;
+    visitor.visit(LOST_OPEN_TURNS, Role::Lost)?;
+    visitor.visit(LOST_ROWS, Role::Lost)
+}
+
+/// Makes the tables that a main file has from the start: a reader opens them, and cannot make them.
+pub(crate) fn make_tables(txn: &WriteTransaction) -> Result<(), Failure> {
+    struct Make<'a>(&'a WriteTransaction);
+    impl TableVisitor for Make<'_> {
+        fn visit<K: Key + 'static, V: Value + 'static>(
+            &mut self,
+            table: TableDefinition<'static, K, V>,
+            role: Role,
+        ) -> Result<(), Failure> {
+            if role != Role::Lost {
+                self.0.open_table(table)?;
+            }
+            Ok(())
+        }
+    }
+    visit_tables(&mut Make(txn))
+}
+
+/// Copies every table of a main file. Written in the order of their keys, the rows fill their pages.
+pub(crate) fn copy_tables(from: &ReadTransaction, to: &WriteTransaction) -> Result<(), Failure> {
+    struct Copy<'a>(&'a ReadTransaction, &'a WriteTransaction);
+    impl TableVisitor for Copy<'_> {
+        fn visit<K: Key + 'static, V: Value + 'static>(
+            &mut self,
+            table: TableDefinition<'static, K, V>,
+            _: Role,
+        ) -> Result<(), Failure> {
+            let from = match self.0.open_table(table) {
+                Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+                opened => opened?,
+            };
+            let mut to = self.1.open_table(table)?;
+            for row in from.iter()? {
+                let (key, value) = row?;
+                to.insert(key.value(), value.value())?;
+            }
+            Ok(())
+        }
+    }
+    visit_tables(&mut Copy(from, to))
+}
+
+/// Counts the bytes of all rows of data, keys and values.
+pub(crate) fn count_live_bytes(txn: &WriteTransaction) -> Result<u64, Failure> {
+    struct Count<'a>(&'a WriteTransaction, usize);
+    impl TableVisitor for Count<'_> {
+        fn visit<K: Key + 'static, V: Value + 'static>(
+            &mut self,
+            table: TableDefinition<'static, K, V>,
+            role: Role,
+        ) -> Result<(), Failure> {
+            if role != Role::Data {
+                return Ok(());
+            }
+            for row in self.0.open_table(table)?.iter()? {
+                let (key, value) = row?;
+                self.1 += K::as_bytes(&key.value()).as_ref().len() + V::as_bytes(&value.value()).as_ref().len();
+            }
+            Ok(())
+        }
+    }
+    let mut count = Count(txn, 0);
+    visit_tables(&mut count)?;
+    Ok(count.1 as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use redb::backends::InMemoryBackend;
+    use redb::{Builder, Database, ReadableDatabase, TableHandle};
+
+    use super::*;
+
+    /// Puts a row into every table of the list, where it can be made of nothing but its types.
+    struct Fill<'a>(&'a WriteTransaction, Vec<String>);
+
+    impl TableVisitor for Fill<'_> {
+        fn visit<K: Key + 'static, V: Value + 'static>(
+            &mut self,
+            table: TableDefinition<'static, K, V>,
+            _: Role,
+        ) -> Result<(), Failure> {
+            let bytes = [0; 64];
+            let key = K::from_bytes(&bytes[..K::fixed_width().unwrap_or(9)]);
+            let value = V::from_bytes(&bytes[..V::fixed_width().unwrap_or(5)]);
+            self.0.open_table(table)?.insert(key, value)?;
+            self.1.push(table.name().to_owned());
+            Ok(())
+        }
+    }
+
+    fn in_memory() -> Database {
+        Builder::new().create_with_backend(InMemoryBackend::new()).unwrap()
+    }
+
+    fn names(database: &Database) -> Vec<String> {
+        let mut names: Vec<_> =
+            database.begin_read().unwrap().list_tables().unwrap().map(|table| table.name().to_owned()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_table_of_the_list_is_copied_and_one_of_data_is_made_and_counted() {
+        let (from, to, new) = (in_memory(), in_memory(), in_memory());
+        let txn = from.begin_write().unwrap();
+        let mut fill = Fill(&txn, Vec::new());
+        visit_tables(&mut fill).unwrap();
+        let mut expected = fill.1;
+        // A key's and a value's bytes: an id and a key, a key and a record, ...
+        let data = (9 + 8) + (8 + 5) + (16 + 5) + (16 + 8) + (9 + 5);
+        assert_eq!(count_live_bytes(&txn).unwrap(), data);
+        txn.commit().unwrap();
+        expected.sort();
+        assert_eq!(names(&from), expected);
+
+        let txn = to.begin_write().unwrap();
+        copy_tables(&from.begin_read().unwrap(), &txn).unwrap();
+        assert_eq!(count_live_bytes(&txn).unwrap(), data);
+        txn.commit().unwrap();
+        assert_eq!(names(&to), expected);
+
+        let txn = new.begin_write().unwrap();
+        make_tables(&txn).unwrap();
+        txn.commit().unwrap();
+        expected.retain(|name| !name.starts_with("lost_"));
+        assert_eq!(names(&new), expected);
+    }
+}
