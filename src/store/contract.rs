@@ -97,7 +97,7 @@ pub enum CommitError {
         /// The version that the conversation has.
         actual: Version,
     },
-    /// Nothing changed: too many commits wait, or the checkpoint has fallen behind. Retry later.
+    /// Nothing changed: too many commits wait, or the engine has fallen behind. Retry later.
     #[error("too many commits are waiting to be written")]
     Overloaded,
     /// The outcome is unknown: it may have become durable or not. Send the same again later.
@@ -179,17 +179,16 @@ pub(crate) enum Health {
 /// How large a store is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StoreSizes {
-    /// The bytes of all rows of its tables, keys and values.
+    /// The bytes of all that it keeps for good, without what an engine needs beside it.
     pub live_bytes: u64,
-    /// The bytes of its files; 0 for one in memory. What this is more than the rows are pages that are partly or
-    /// wholly free, and the journal.
+    /// The bytes of its files; 0 where there are none. What this is more than `live_bytes` is the engine's: free room
+    /// that it uses again, and what it has not put in its place yet.
     pub file_bytes: u64,
-    /// About the memory that is taken by what is in the journal and not in the tables yet, in bytes.
+    /// About the memory that is taken by what is durable and not in its place yet, in bytes.
     pub recent_bytes: u64,
 }
 
-/// A copy of everything in a store, as it was at one moment. What the bytes are is the engine's affair: that of redb gives
-/// a database file.
+/// A copy of everything in a store, as it was at one moment. What the bytes are is the engine's affair.
 pub struct Backup {
     /// Reads the copy, which is gone when this is dropped.
     pub bytes: Box<dyn Read + Send>,

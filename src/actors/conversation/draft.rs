@@ -149,22 +149,26 @@ impl<'a> Draft<'a> {
     pub(super) fn maybe_sealed_before(&self, work: &Work) -> Vec<TurnId> {
         let Work::Observe(events) = work else { return Vec::new() };
         let ids: BTreeSet<&TurnId> = events.iter().map(|event| &event.turn_id).collect();
-        let maybe = |id: &&TurnId| matches!(self.fate(id), None | Some(Fate::SealedBefore));
+        let maybe = |id: &&TurnId| match self.turns.fates.get(*id) {
+            Some(fate) => matches!(fate, Fate::SealedBefore),
+            None => !self.known.open.contains_key(*id),
+        };
         ids.into_iter().filter(maybe).cloned().collect()
     }
 
     /// The change as the store takes it; `None` if there is none.
-    pub(super) fn commit(&self, expected_version: Version) -> Option<Commit> {
-        let Turns { fates, sealed } = &self.turns;
-        let staged = fates.values().filter_map(|fate| match fate {
-            Fate::Open(staged) => Some(staged.clone()),
-            Fate::Sealed(_) | Fate::SealedBefore => None,
-        });
-        let sealed = sealed.iter().filter_map(|id| match fates.get(id)? {
-            Fate::Sealed(sealed) => Some(sealed.clone()),
+    pub(super) fn commit(self, expected_version: Version) -> Option<Commit> {
+        let Turns { mut fates, sealed } = self.turns;
+        let sealed = sealed.iter().filter_map(|id| match fates.remove(id)? {
+            Fate::Sealed(sealed) => Some(sealed),
             Fate::Open(_) | Fate::SealedBefore => None,
         });
-        let (staged, sealed): (Vec<_>, Vec<_>) = (staged.collect(), sealed.collect());
+        let sealed: Vec<_> = sealed.collect();
+        let staged = fates.into_values().filter_map(|fate| match fate {
+            Fate::Open(staged) => Some(staged),
+            Fate::Sealed(_) | Fate::SealedBefore => None,
+        });
+        let staged: Vec<_> = staged.collect();
         let conversation_id = self.conversation_id.clone();
         let changes = !staged.is_empty() || !sealed.is_empty();
         changes.then_some(Commit { conversation_id, expected_version, staged, sealed })

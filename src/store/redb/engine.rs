@@ -229,7 +229,7 @@ impl RedbEngine {
             .unwrap_or_else(|panic| Err(BackupError::Read(panic.into())))
     }
 
-    /// How large it is. Zeros for a store that is closed.
+    /// How large it is: the rows of the tables, both files, and the memtable. Zeros for a store that is closed.
     pub(crate) fn sizes(&self) -> StoreSizes {
         let sizes = |files: &Files| StoreSizes {
             live_bytes: files.live_bytes().unwrap_or_default(),

@@ -90,7 +90,7 @@ impl Client {
             }
         }
         match self.check_write() {
-            Err(CommitError::Unavailable(fault)) => Some(fault.to_string()),
+            Err(CommitError::Unavailable(fault)) => Some(fault.in_full()),
             other => other.err().map(|error| error.to_string()),
         }
     }
@@ -242,7 +242,7 @@ impl Client {
         Ok(())
     }
 
-    fn read(&self, id: &ConversationId) -> Result<Oracle, Fault> {
+    pub(super) fn read(&self, id: &ConversationId) -> Result<Oracle, Fault> {
         let engine = self.engine();
         let all = TurnRange { conversation_id: id.clone(), after: 0, limit: usize::MAX };
         let sealed = engine.turns(&all)?;

@@ -92,9 +92,14 @@ pub(super) enum Kind {
 pub(super) enum Failing {
     Eio,
     Enospc,
+    /// By an error without a code, in words that name a path.
+    Worded,
     /// By a panic: no disk does, but code around one may.
     Panic,
 }
+
+/// What nobody but the log may learn.
+pub(super) const SECRET: &str = "/var/lib/secret";
 
 impl Failing {
     /// What the system's error says, without the number.
@@ -102,6 +107,7 @@ impl Failing {
         match self {
             Self::Eio => "Input/output error",
             Self::Enospc => "No space left on device",
+            Self::Worded => "the disk cannot use",
             Self::Panic => "the disk panics",
         }
     }
@@ -110,7 +116,8 @@ impl Failing {
         match self {
             Self::Eio => Err(io::Error::from_raw_os_error(5)),
             Self::Enospc => Err(io::Error::from_raw_os_error(28)),
-            Self::Panic => panic!("{}", self.text()),
+            Self::Worded => Err(io::Error::other(format!("{} {SECRET}", self.text()))),
+            Self::Panic => panic!("{} {SECRET}", self.text()),
         }
     }
 }

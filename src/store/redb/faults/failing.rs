@@ -3,7 +3,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::client::{Broken, Client, Sabotage};
-use super::disk::{Disk, Failing, Fault, Kind};
+use super::disk::{Disk, Failing, Fault, Kind, SECRET};
 use super::from_environment;
 use super::workload::Workload;
 use crate::settings::StoreSettings;
@@ -177,6 +177,33 @@ fn a_read_that_fails_has_the_store_opened_again_without_a_write() {
     assert!(engine.turns(&all()).is_err() && !engine.is_open());
     writer.open_again();
     assert_eq!(engine.turns(&all()), Ok(Vec::new()));
+}
+
+#[test]
+fn what_the_disk_says_in_words_of_its_own_is_for_the_log_alone() {
+    for (kind, error) in [
+        (Kind::Write, Failing::Worded),
+        (Kind::Sync, Failing::Worded),
+        (Kind::Write, Failing::Panic),
+        (Kind::Sync, Failing::Panic),
+    ] {
+        let disk = Disk::default();
+        let mut client = Client::new(disk.clone(), Sabotage::None);
+        client.start().unwrap();
+        disk.plan_fault(Fault { kind, after: 0, error, for_good: true });
+        // As it fails, while it is closed, and when it could not be opened again.
+        for opens_again in [false, false, true] {
+            if opens_again {
+                client.open_again();
+            }
+            let refused = client.check_write().unwrap_err();
+            let (told, logged) = (refused.to_string(), refused.in_full());
+            assert!(!told.contains(SECRET), "{kind:?} {error:?}: {told}");
+            assert!(logged.contains(error.text()) && logged.contains(SECRET), "{kind:?} {error:?}: {logged}");
+        }
+        let read = client.read(&all().conversation_id).unwrap_err();
+        assert!(!read.to_string().contains(SECRET) && read.in_full().contains(SECRET), "{read:?}");
+    }
 }
 
 #[test]
