@@ -10,7 +10,8 @@
 //! - A commit that changes something raises the version of its conversation by one. A commit that expects another
 //!   version changes nothing.
 //! - After a failed write the outcome is unknown, and is answered as such. The files are then closed and opened again.
-//! - A damaged row costs that row alone: reads leave it out, and a check names it.
+//! - A damaged row costs that row alone: reads leave it out, and a check names it. A row that was not written as it is,
+//!   under this key, is damaged. A copy of it, in a backup or a compaction, is as damaged.
 //! - The writer is the only thread that appends to the journal. While the store runs, turns get into the tables by steps
 //!   of the checkpoint alone, one at a time.
 //! - Everything in memory is bounded: the queue, the turns in it, the memtable and so the journal.
@@ -28,25 +29,29 @@
 //! - **checkpoint**: moves pieces into the tables; and the number of the row up to which that is done.
 //! - **key**: the number that stands for a conversation's id in every table.
 //! - **record**: a conversation, a sealed turn or an open turn, as bytes.
+//! - **checksum**: 8 bytes at the end of a row, over the table's name, the key and the rest of the value.
 //!
 //! # The files
 //!
 //! ```text
 //! turn-metrics.redb           the main file: the tables
 //!   meta                      name                    -> format, store id, next key, checkpoint, journal id, counts
-//!   conversation_keys         conversation id         -> key
-//!   conversations             key                     -> id, version, number of sealed turns, last sealing, usage
-//!   turns                     (key, ordinal)          -> sealed turn
+//!   conversation_keys         conversation id         -> key, checksum
+//!   conversations             key                     -> id, version, number of sealed turns, last sealing, usage;
+//!                                                        checksum
+//!   turns                     (key, ordinal)          -> sealed turn, checksum
 //!   turn_index                (key, hash of turn id)  -> ordinal
-//!   open_turns                (key, turn id)          -> open turn
+//!   open_turns                (key, turn id)          -> open turn, checksum
 //!   lost_...                  as the tables they are named after; only after a repair
+//!   lost_unknown_rows         (table, key as bytes)   -> a row whose checksum did not fit; only after a repair
 //!
 //! turn-metrics.journal.redb   the journal: there while the store runs, and after a crash
 //!   meta                      name                    -> format, store id, journal id, running time
 //!   rows                      row number              -> version byte, then one entry for each commit
 //! ```
 //!
-//! A record is one byte, the version of its encoding, then postcard. The main file names the journal that may hold what
+//! A record is one byte, the version of its encoding, then postcard. A checksum is SipHash-1-3 under a key of zeros; the
+//! index has none, as it repeats what the turns say. The main file names the journal that may hold what
 //! the tables do not. Without a name in it, the main file alone is the whole store: that is so after an orderly stop,
 //! and in a backup.
 //!

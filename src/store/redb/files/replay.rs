@@ -90,7 +90,7 @@ impl Replay<'_> {
                 Ok(None) => (Version::default(), 0),
                 // It costs nothing: the entry has the whole of it. What the tables have already is written once more.
                 Err(Failure::Record(_)) => {
-                    entry.key = self.tables.key_of(id)?;
+                    entry.key = self.tables.search_key_of(id)?;
                     return Ok(self.memtable.take(entry).map_err(|damaged| damaged.to_string()));
                 }
                 Err(failure) => return Err(failure),

@@ -6,6 +6,7 @@
 //! - `failure`: why a transaction did not go through.
 //! - `store_file`: the two files and their names.
 //! - `meta`: the table `meta` of both files.
+//! - `row`: a row with a checksum.
 //! - `schema`: the tables, and what is done with all of them: made, copied, counted.
 //! - `index`: whether a turn is sealed, and at which ordinal.
 //! - `read`: the tables by conversation, as a read transaction sees them.
@@ -16,6 +17,7 @@ pub(crate) mod index;
 pub(crate) mod meta;
 pub(crate) mod read;
 pub(crate) mod record;
+pub(crate) mod row;
 pub(crate) mod schema;
 pub(crate) mod store_file;
 pub(crate) mod write;

@@ -1,19 +1,25 @@
 //! Tests of the check, which alone know the tables: they damage them.
 
-use std::fs;
+use std::fs::{self, File};
 
-use redb::{ReadableTable, TableDefinition};
+use redb::{ReadableTable, TableDefinition, Value as _};
 
 use super::*;
 use crate::settings::StoreSettings;
 use crate::store::redb::journal::entry;
+use crate::store::redb::maintenance::compact::compact;
+use crate::store::redb::memtable::Memtable;
+use crate::store::redb::query::{LeftOut, StaleQuery, StateQuery, TurnsQuery};
 use crate::store::redb::tables::index::TurnHasher;
 use crate::store::redb::tables::meta::{ReadMeta, WriteMeta};
-use crate::store::redb::tables::schema::{CONVERSATIONS, INDEX, KEYS, OPEN_TURNS, ROWS, TURNS};
+use crate::store::redb::tables::read::ReadTables;
+use crate::store::redb::tables::record::{self, conversation::Conversation};
+use crate::store::redb::tables::row::{self, KeyOf, Row, Rows, Stored};
+use crate::store::redb::tables::schema::{CONVERSATIONS, INDEX, KEYS, OPEN_TURNS, ROWS, TURNS, copy_tables};
 use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::redb::writer::backoff::Backoff;
 use crate::store::{Commit, Location, RedbEngine, StagedTurn, TurnRange, Version};
-use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, RunningTime, TurnId};
+use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Ordinal, RunningTime, TurnId};
 
 fn turn(id: &str) -> OpenTurn {
     OpenTurn::new(TurnId::new(id).unwrap())
@@ -150,8 +156,8 @@ async fn each_kind_of_disagreement_is_named_and_repaired() {
     .await;
     assert_found_and_repaired("open turn x of conversation a: it is sealed", |path| {
         damage(path, OPEN_TURNS, |open| {
-            let staged = open.get((1, "open")).unwrap().unwrap().value().to_vec();
-            open.insert((1, "x"), &*staged).unwrap();
+            let mut staged = open.get((1, "open")).unwrap().unwrap().value().verify((1, "open")).unwrap().to_vec();
+            open.insert((1, "x"), row::seal(&(1, "x"), &mut staged)).unwrap();
         });
     })
     .await;
@@ -175,9 +181,11 @@ async fn each_kind_of_disagreement_is_named_and_repaired() {
 #[tokio::test]
 async fn a_damaged_record_costs_that_record_alone_and_a_repair_moves_it_aside() {
     let directory = sound().await;
-    damage(directory.path(), TURNS, |turns| drop(turns.insert((1, 2), b"nonsense".as_slice()).unwrap()));
-    damage(directory.path(), OPEN_TURNS, |open| drop(open.insert((1, "open"), b"".as_slice()).unwrap()));
-    damage(directory.path(), CONVERSATIONS, |records| drop(records.insert(2, b"\x01\xff".as_slice()).unwrap()));
+    damage(directory.path(), TURNS, |turns| drop(turns.insert((1, 2), Stored::as_it_is(b"nonsense")).unwrap()));
+    damage(directory.path(), OPEN_TURNS, |open| drop(open.insert((1, "open"), Stored::as_it_is(b"")).unwrap()));
+    damage(directory.path(), CONVERSATIONS, |records| {
+        drop(records.insert(2, row::seal(&2, &mut b"\x01\xff".to_vec())).unwrap())
+    });
 
     let store = open(directory.path());
     let range = |name, limit| TurnRange { conversation_id: id(name), after: 0, limit };
@@ -221,6 +229,210 @@ async fn a_damaged_record_costs_that_record_alone_and_a_repair_moves_it_aside() 
     assert_eq!(store.commit(commit("b", 1)).await.unwrap().outcomes.len(), 1, "it is written to again");
     store.close().await;
     assert_eq!(told(&check(directory.path()).unwrap()), [""; 0]);
+}
+
+/// Puts a row as it is under another key.
+fn misplace<T: Rows>(
+    directory: &Path,
+    table: TableDefinition<'_, T::Key, Row<T>>,
+    from: KeyOf<'_, T>,
+    to: KeyOf<'_, T>,
+) {
+    damage(directory, table, |rows| {
+        let bytes = rows.remove(from).unwrap().unwrap().value().unverified().to_vec();
+        rows.insert(to, Stored::as_it_is(&bytes)).unwrap();
+    });
+}
+
+#[tokio::test]
+async fn a_row_under_a_key_that_is_not_its_own_is_named_and_moved_aside() {
+    let unfit = |what: &str| format!("a stored {what} cannot be read: its checksum does not fit");
+    let turn = unfit("sealed turn");
+    assert_found_and_repaired(&format!("turn 2 of conversation #9: {turn}"), |path| {
+        misplace(path, TURNS, (1, 2), (9, 2));
+    })
+    .await;
+    assert_found_and_repaired(&format!("turn {} of conversation a: {turn}", 1u64 << 40), |path| {
+        misplace(path, TURNS, (1, 3), (1, 1 << 40));
+    })
+    .await;
+    assert_found_and_repaired(&format!("conversation c: {}", unfit("key of a conversation")), |path| {
+        misplace(path, KEYS, "a", "c");
+    })
+    .await;
+    assert_found_and_repaired(&format!("conversation #5: {}", unfit("conversation")), |path| {
+        misplace(path, CONVERSATIONS, 1, 5);
+    })
+    .await;
+    assert_found_and_repaired(&format!("open turn opeo of conversation a: {}", unfit("open turn")), |path| {
+        misplace(path, OPEN_TURNS, (1, "open"), (1, "opeo"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_damaged_row_of_the_keys_costs_that_conversation_alone_and_the_journal_mends_it() {
+    let directory = sound().await;
+    let break_key = || {
+        damage(directory.path(), KEYS, |keys| drop(keys.insert("a", Stored::as_it_is(&[1; 16])).unwrap()));
+    };
+    break_key();
+    let store = open(directory.path());
+    let range = |name| TurnRange { conversation_id: id(name), after: 0, limit: 9 };
+    assert!(store.turns(&range("a")).unwrap_err().to_string().contains("key of a conversation cannot be read"));
+    assert_eq!(store.turns(&range("b")).unwrap().len(), 3);
+    seal(&store, "b", 1, &["w"]).await;
+    let stale = store.stale_turns(RunningTime::new(9).into(), None, 1).unwrap();
+    assert_eq!(store.stale_turns(RunningTime::new(9).into(), stale.last(), 9).unwrap().len(), 3);
+    store.close().await;
+    let (_, after) = repair(directory.path()).unwrap().1.unwrap();
+    assert_eq!(told(&after), [""; 0]);
+
+    let store = open(directory.path());
+    seal(&store, "a", 1, &["w"]).await;
+    lose(store).await;
+    break_key();
+    let store = open(directory.path());
+    assert_eq!(store.turns(&range("a")).unwrap().len(), 4);
+    store.close().await;
+    assert_eq!(told(&check(directory.path()).unwrap()), [""; 0]);
+}
+
+#[tokio::test]
+async fn an_index_row_that_leads_to_another_turn_is_not_taken_for_a_turn_that_is_not_sealed() {
+    let directory = sound().await;
+    let place = hash(directory.path(), "x");
+    damage(directory.path(), INDEX, |index| drop(index.insert((1, place), 3).unwrap()));
+    let store = open(directory.path());
+    let commit = |name: &str, version| Commit {
+        conversation_id: id(name),
+        expected_version: Version(version),
+        staged: Vec::new(),
+        sealed: vec![turn("x").seal(&Done::because("stop"), EpochMillis::new(3))],
+    };
+    let (refused, taken) = (store.commit(commit("a", 1)), store.commit(commit("b", 1)));
+    assert!(refused.await.unwrap_err().to_string().contains("row of the index cannot be read"));
+    assert!(matches!(taken.await.unwrap().outcomes[0].1, crate::store::TurnOutcome::Duplicate(at) if at.get() == 1));
+}
+
+#[tokio::test]
+async fn a_damaged_row_is_as_damaged_in_a_backup_and_after_a_compaction() {
+    let directory = sound().await;
+    damage(directory.path(), TURNS, |turns| {
+        let mut bytes = turns.get((1, 2)).unwrap().unwrap().value().unverified().to_vec();
+        let id = bytes.iter().position(|byte| *byte == b'y').unwrap();
+        bytes[id] = b'w';
+        turns.insert((1, 2), Stored::as_it_is(&bytes)).unwrap();
+    });
+    let expected = "turn 2 of conversation a: a stored sealed turn cannot be read: its checksum does not fit";
+    let tells = |directory: &Path| told(&check(directory).unwrap()).iter().any(|line| line == expected);
+    assert!(tells(directory.path()));
+    let copied = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let mut copy = File::create(copied.path().join(StoreFile::Main.name())).unwrap();
+    io::copy(&mut store.back_up().unwrap().bytes, &mut copy).unwrap();
+    store.close().await;
+    compact(directory.path()).unwrap();
+    assert!(tells(copied.path()) && tells(directory.path()));
+}
+
+/// The rows of one table, in a database that a test damages bit by bit.
+struct Flips<'a, T: Rows> {
+    database: &'a Database,
+    table: TableDefinition<'static, T::Key, Row<T>>,
+    /// Whether a value without its checksum can be read.
+    decodes: fn(&[u8]) -> bool,
+}
+
+impl<T: Rows> Flips<'_, T> {
+    fn change(&self, change: impl FnOnce(&mut redb::Table<'_, T::Key, Row<T>>)) {
+        let txn = self.database.begin_write().unwrap();
+        change(&mut txn.open_table(self.table).unwrap());
+        txn.commit().unwrap();
+    }
+
+    /// Flips each bit of the row's key and value. `met` reads it and returns whether the damage was seen.
+    fn each(&self, key: KeyOf<'_, T>, met: impl Fn(&ReadTables, KeyOf<'_, T>) -> bool) {
+        let key = T::Key::as_bytes(&key).as_ref().to_vec();
+        let mut value = Vec::new();
+        self.change(|rows| {
+            value = rows.get(T::Key::from_bytes(&key)).unwrap().unwrap().value().unverified().to_vec();
+        });
+        let mut unseen_without = 0;
+        for bit in 0..(key.len() + value.len()) * 8 {
+            let mut row = [&*key, &*value].concat();
+            row[bit / 8] ^= 1 << (bit % 8);
+            let (other, damaged) = row.split_at(key.len());
+            // No such key can be asked for, as the database takes none for text.
+            if std::str::from_utf8(other).is_err() && other != &*key && bit % 8 == 7 {
+                continue;
+            }
+            let mut is_another = false;
+            self.change(|rows| {
+                is_another = other != &*key && rows.get(T::Key::from_bytes(other)).unwrap().is_some();
+                if !is_another {
+                    rows.remove(T::Key::from_bytes(&key)).unwrap();
+                    rows.insert(T::Key::from_bytes(other), Stored::as_it_is(damaged)).unwrap();
+                }
+            });
+            if is_another {
+                continue;
+            }
+            let txn = self.database.begin_read().unwrap();
+            let violations = told(&Inspection::of(&txn).unwrap());
+            let unfit = format!("a stored {} cannot be read: its checksum does not fit", T::WHAT);
+            let is_found = |line: &String| line.ends_with(&unfit) || line.ends_with("0 is no ordinal");
+            assert!(violations.iter().any(is_found), "bit {bit} of {}: {violations:?}", T::NAME);
+            let store_id = ReadMeta::read(&txn).unwrap().store_id().unwrap();
+            let tables = ReadTables::new(txn, TurnHasher::of(store_id));
+            assert!(met(&tables, T::Key::from_bytes(other)), "bit {bit} of {} is read as sound", T::NAME);
+            unseen_without += u32::from((self.decodes)(&damaged[..damaged.len() - 8]));
+            self.change(|rows| {
+                rows.remove(T::Key::from_bytes(other)).unwrap();
+                rows.insert(T::Key::from_bytes(&key), Stored::as_it_is(&value)).unwrap();
+            });
+        }
+        assert!(unseen_without > 0, "the control: without checksums each flip in {} would be seen too", T::NAME);
+    }
+}
+
+#[tokio::test]
+async fn each_flipped_bit_of_a_row_is_found_by_the_check_and_by_the_read_that_meets_it() {
+    let directory = sound().await;
+    let file = Database::open(directory.path().join(StoreFile::Main.name())).unwrap();
+    let database = &redb::Builder::new().create_with_backend(redb::backends::InMemoryBackend::new()).unwrap();
+    let txn = database.begin_write().unwrap();
+    copy_tables(&file.begin_read().unwrap(), &txn).unwrap();
+    txn.commit().unwrap();
+
+    let none = Memtable::default();
+    let at = Ordinal::after(0);
+    Flips { database, table: TURNS, decodes: |value| record::decode_sealed(Ordinal::after(0), value).is_ok() }.each(
+        (1, 2),
+        |tables, (key, ordinal)| {
+            let range = TurnRange { conversation_id: id("a"), after: 0, limit: 9 };
+            let mut left_out = LeftOut::default();
+            TurnsQuery::of(&none, &range).read(Some(tables), &range, &mut left_out).unwrap();
+            // No conversation has another key, so no read meets it there.
+            key != 1 || ordinal < at.get() || left_out.count == 1
+        },
+    );
+    Flips { database, table: OPEN_TURNS, decodes: |value| record::decode_staged(value).is_ok() }.each(
+        (1, "open"),
+        |tables, (key, _)| {
+            let (mut stale, mut state) = (LeftOut::default(), LeftOut::default());
+            let before = RunningTime::new(9).into();
+            StaleQuery::of(&none).stale_turns(tables, before, None, 9, &mut stale).unwrap();
+            StateQuery::of(&none, &id("a")).read(tables, &id("a"), &[], &mut state).unwrap();
+            stale.count == 1 && (key != 1 || state.count == 1)
+        },
+    );
+    Flips { database, table: CONVERSATIONS, decodes: |value| Conversation::decode(value).is_ok() }
+        .each(1, |tables, key| matches!(tables.conversation(key), Err(Failure::Record(_))));
+    Flips { database, table: KEYS, decodes: |_| true }.each("a", |tables, name| {
+        // Not every text is an id.
+        ConversationId::new(name).map_or(true, |id| matches!(tables.key_of(&id), Err(Failure::Record(_))))
+    });
 }
 
 /// Seals turns of a conversation in one commit.
@@ -319,7 +531,7 @@ async fn a_damaged_conversation_with_a_commit_in_the_journal_is_made_whole_by_th
     let store = open(directory.path());
     seal(&store, "a", 1, &["w"]).await;
     lose(store).await;
-    damage(directory.path(), CONVERSATIONS, |records| drop(records.insert(1, b"\xff".as_slice()).unwrap()));
+    damage(directory.path(), CONVERSATIONS, |records| drop(records.insert(1, Stored::as_it_is(b"\xff")).unwrap()));
     let report = check(directory.path()).unwrap();
     assert_eq!((told(&report), report.sealed_turns), (vec![], 7));
     let store = open(directory.path());
