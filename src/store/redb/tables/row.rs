@@ -115,6 +115,11 @@ impl<'a, T> Stored<'a, T> {
     pub(crate) fn unverified(&self) -> &'a [u8] {
         self.bytes
     }
+
+    /// The checksum that it has, right or wrong; 0 for a value too short to have one.
+    pub(crate) fn checksum(&self) -> u64 {
+        self.bytes.last_chunk().map_or(0, |checksum| u64::from_le_bytes(*checksum))
+    }
 }
 
 impl<'a, T: Rows> Stored<'a, T> {

@@ -75,8 +75,18 @@ pub(crate) const LOST_UNKNOWN: TableDefinition<(&str, &[u8]), &[u8]> = TableDefi
 
 // The journal, in a file of its own.
 
+/// The rows of [`ROWS`].
+#[derive(Debug)]
+pub(crate) struct JournalRows;
+
+impl Rows for JournalRows {
+    type Key = u64;
+    const NAME: &'static str = "rows";
+    const WHAT: &'static str = "row of the journal";
+}
+
 /// A rising number to what one transaction made durable: some commits, in their order.
-pub(crate) const ROWS: TableDefinition<u64, &[u8]> = TableDefinition::new("rows");
+pub(crate) const ROWS: TableDefinition<u64, Row<JournalRows>> = TableDefinition::new(JournalRows::NAME);
 
 /// What a table of the main file is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

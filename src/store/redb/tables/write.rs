@@ -2,6 +2,7 @@ use redb::{Database, Table, WriteTransaction};
 
 use super::failure::Failure;
 use super::index::{self, TurnHasher};
+use super::journal_mark::JournalMark;
 use super::meta::WriteMeta;
 use super::read::{read_key, search_key};
 use super::record::conversation::Conversation;
@@ -118,11 +119,12 @@ impl<'txn> WriteTables<'txn> {
         Ok(())
     }
 
-    /// Writes what the table `meta` says of the others, and the row of the journal up to which they hold everything, if
-    /// that has changed.
-    pub(crate) fn finish(mut self, checkpoint: Option<u64>) -> Result<(), Failure> {
+    /// Writes what the table `meta` says of the others and of the journal: its newest row, and the one up to which the
+    /// tables hold everything, if that has changed.
+    pub(crate) fn finish(mut self, checkpoint: Option<JournalMark>, newest: JournalMark) -> Result<(), Failure> {
         self.meta.set_next_key(self.next_key)?;
         self.meta.add_live_bytes(self.growth)?;
+        self.meta.note_newest(newest)?;
         checkpoint.map_or(Ok(()), |row| self.meta.advance_checkpoint(row))
     }
 

@@ -278,11 +278,11 @@ impl Writer {
         }
         let begun = Instant::now();
         let appended = self.slot.with(|files| transaction.append(files))?;
-        let row_bytes = appended.map_err(|failure| failure.to_string())?;
+        let appended = appended.map_err(|failure| failure.to_string())?;
         self.last.append = begun.elapsed();
-        let Transaction { answers, entries, row, .. } = transaction;
+        let Transaction { answers, entries, .. } = transaction;
         (self.last.turns, self.last.moved_bytes) = (0, self.checkpoint.moved_bytes());
-        if !entries.is_empty() {
+        if let Some((row, row_bytes)) = appended {
             let piece_bytes = self.checkpoint.piece_bytes();
             let taken = self.slot.with(|files| {
                 let mut memtable = files.memtable_mut();

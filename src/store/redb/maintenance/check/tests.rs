@@ -6,17 +6,22 @@ use redb::{ReadableTable, TableDefinition, Value as _};
 
 use super::*;
 use crate::settings::StoreSettings;
+use crate::store::redb::journal::chain::{chain, read_row};
 use crate::store::redb::journal::entry;
 use crate::store::redb::maintenance::compact::compact;
 use crate::store::redb::memtable::Memtable;
 use crate::store::redb::query::{LeftOut, StaleQuery, StateQuery, TurnsQuery};
 use crate::store::redb::tables::index::TurnHasher;
+use crate::store::redb::tables::journal_mark::JournalMark;
 use crate::store::redb::tables::meta::{ReadMeta, WriteMeta};
 use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::record::{self, conversation::Conversation};
 use crate::store::redb::tables::row::{self, KeyOf, Row, Rows, Stored};
-use crate::store::redb::tables::schema::{CONVERSATIONS, INDEX, KEYS, OPEN_TURNS, ROWS, TURNS, copy_tables};
+use crate::store::redb::tables::schema::{
+    CONVERSATIONS, INDEX, JournalRows, KEYS, OPEN_TURNS, ROWS, TURNS, copy_tables,
+};
 use crate::store::redb::tables::store_file::StoreFile;
+use crate::store::redb::writer::Writer;
 use crate::store::redb::writer::backoff::Backoff;
 use crate::store::{Commit, Location, RedbEngine, StagedTurn, TurnRange, Version};
 use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Ordinal, RunningTime, TurnId};
@@ -476,9 +481,13 @@ async fn a_repair_of_half_a_commit_moves_no_ordinal() {
     seal(&store, "a", 2, &["w"]).await;
     lose(store).await;
     damage_journal(directory.path(), |rows| {
-        let mut entries = entry::decode_row(rows.get(2).unwrap().unwrap().value()).unwrap();
+        let first = mark(rows, 1);
+        let mut entries = {
+            let row = rows.get(2).unwrap().unwrap();
+            entry::decode_row(read_row(2, row.value()).unwrap().entries).unwrap()
+        };
         entries[0].sealed[1] = b"\xff\xff".as_slice().into();
-        rows.insert(2, &*entry::encode_row(&entries).unwrap()).unwrap();
+        rows.insert(2, chain(first, &mut entry::encode_row(&entries).unwrap())).unwrap();
     });
     let (_, after) = repair(directory.path()).unwrap().1.unwrap();
     assert_eq!(told(&after), [""; 0]);
@@ -542,7 +551,127 @@ async fn a_damaged_conversation_with_a_commit_in_the_journal_is_made_whole_by_th
     assert_eq!(told(&check(directory.path()).unwrap()), [""; 0]);
 }
 
-fn damage_journal(directory: &Path, change: impl FnOnce(&mut redb::Table<'_, u64, &'static [u8]>)) {
+/// Seals a turn in a commit of its own, on this thread.
+fn seal_by_hand(store: &RedbEngine, writer: &mut Writer, name: &str, version: u64, turn: &str) {
+    let turns = [turn];
+    let mut sealing = std::pin::pin!(seal(store, name, version, &turns));
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(sealing.as_mut().poll(&mut context).is_pending());
+    let _ = writer.step();
+    assert!(sealing.as_mut().poll(&mut context).is_ready());
+}
+
+fn prepare(directory: &Path) -> (RedbEngine, Writer) {
+    // So small that a step of the checkpoint moves one conversation.
+    let settings = StoreSettings { journal_bytes: 4800, ..StoreSettings::default() };
+    RedbEngine::prepare(Location::Directory(directory.to_owned()), &settings, Backoff::default()).unwrap()
+}
+
+/// The store is refused with `expected` as the cause, by the start and by the check.
+fn assert_of_another_time(directory: &Path, expected: &str) {
+    let refused = RedbEngine::open(Location::Directory(directory.to_owned()), &StoreSettings::default()).unwrap_err();
+    assert!(matches!(&refused, OpenError::JournalOfAnother { cause, .. } if cause == expected), "{refused}");
+    let unchecked = check(directory).unwrap_err();
+    assert!(matches!(&unchecked, CheckError::Open(OpenError::JournalOfAnother { .. })), "{unchecked}");
+}
+
+#[tokio::test]
+async fn a_journal_without_the_newest_row_that_a_step_has_seen_is_refused_or_with_another_in_its_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let journal = path.join(StoreFile::Journal.name());
+    let (store, mut writer) = prepare(path);
+    seal_by_hand(&store, &mut writer, "a", 0, "t");
+    seal_by_hand(&store, &mut writer, "b", 0, "t");
+    let older = fs::read(&journal).unwrap();
+    seal_by_hand(&store, &mut writer, "c", 0, "t");
+    writer.checkpoint().step().unwrap();
+    drop(store);
+    writer.run();
+    let newer = fs::read(&journal).unwrap();
+    let head = ReadMeta::of(&Database::open(path.join(StoreFile::Main.name())).unwrap()).unwrap();
+    assert_eq!((head.checkpoint().unwrap().number, head.newest().unwrap().number), (0, 3), "the step is not the last");
+    drop(head);
+
+    fs::write(&journal, older).unwrap();
+    assert_of_another_time(path, "it ends with row 2, and the database has seen row 3: it is an older copy");
+    fs::write(&journal, &newer).unwrap();
+    damage_journal(path, |rows| {
+        let second = mark(rows, 2);
+        let mut other = read_row(2, rows.get(2).unwrap().unwrap().value()).unwrap().entries.to_vec();
+        rows.insert(3, chain(second, &mut other)).unwrap();
+    });
+    assert_of_another_time(path, "its row 3 is another than the database has seen");
+    fs::write(&journal, &newer).unwrap();
+    let store = open(path);
+    for name in ["a", "b", "c"] {
+        assert_eq!(store.revision(&id(name)).unwrap().sealed_turns, 1);
+    }
+}
+
+#[tokio::test]
+async fn an_older_main_file_beside_a_journal_that_dropped_what_it_lacks_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let main = directory.path().join(StoreFile::Main.name());
+    let (store, mut writer) = prepare(directory.path());
+    seal_by_hand(&store, &mut writer, "a", 0, "t0");
+    let older = fs::read(&main).unwrap();
+    writer.checkpoint().move_all().unwrap();
+    seal_by_hand(&store, &mut writer, "b", 0, "t0");
+    drop(store);
+    writer.run();
+    let newer = fs::read(&main).unwrap();
+    fs::write(&main, older).unwrap();
+    let expected =
+        "it begins after row 1, and the database has everything up to row 0 only: the database is an older copy";
+    assert_of_another_time(directory.path(), expected);
+    fs::write(&main, newer).unwrap();
+    assert_eq!(open(directory.path()).revision(&id("b")).unwrap().sealed_turns, 1);
+}
+
+#[tokio::test]
+async fn a_row_of_the_journal_that_is_exchanged_damaged_or_taken_out_is_told_when_the_store_is_opened() {
+    let refusal =
+        |directory: &Path| match RedbEngine::open(Location::Directory(directory.to_owned()), &StoreSettings::default())
+        {
+            Err(OpenError::Damaged { cause, .. }) => cause,
+            other => panic!("{other:?}"),
+        };
+    // Sound by itself, and of the right place in its conversation.
+    let directory = with_a_journal().await;
+    damage_journal(directory.path(), |rows| {
+        let first = mark(rows, 1);
+        let mut entries = {
+            let row = rows.get(2).unwrap().unwrap();
+            entry::decode_row(read_row(2, row.value()).unwrap().entries).unwrap()
+        };
+        let other = turn("other").seal(&Done::because("stop"), EpochMillis::new(2));
+        entries[0].sealed[0] = record::encode_sealed(&other).unwrap().into();
+        rows.insert(2, chain(first, &mut entry::encode_row(&entries).unwrap())).unwrap();
+    });
+    assert_eq!(refusal(directory.path()), "row 3: it does not follow the row before it, one of which was exchanged");
+
+    // The last row, which no other follows.
+    let directory = with_a_journal().await;
+    damage_journal(directory.path(), |rows| {
+        let mut bytes = rows.get(3).unwrap().unwrap().value().unverified().to_vec();
+        let id = bytes.windows(2).position(|bytes| bytes == b"t2").unwrap();
+        bytes[id] ^= 1;
+        rows.insert(3, Stored::as_it_is(&bytes)).unwrap();
+    });
+    let unfit = "row 3: a stored row of the journal cannot be read: its checksum does not fit";
+    assert_eq!(refusal(directory.path()), unfit);
+
+    let directory = with_a_journal().await;
+    damage_journal(directory.path(), |rows| drop(rows.remove(2).unwrap()));
+    assert_eq!(refusal(directory.path()), "row 2: it is missing; the next one is 3");
+}
+
+fn mark(rows: &redb::Table<'_, u64, Row<JournalRows>>, number: u64) -> JournalMark {
+    JournalMark { number, checksum: rows.get(number).unwrap().unwrap().value().checksum() }
+}
+
+fn damage_journal(directory: &Path, change: impl FnOnce(&mut redb::Table<'_, u64, Row<JournalRows>>)) {
     let database = Database::open(directory.join(StoreFile::Journal.name())).unwrap();
     let txn = database.begin_write().unwrap();
     change(&mut txn.open_table(ROWS).unwrap());
@@ -579,7 +708,10 @@ async fn what_is_in_the_journal_alone_is_checked_where_it_belongs_and_changes_no
 #[tokio::test]
 async fn a_row_of_the_journal_that_is_damaged_or_gone_is_named_and_costs_what_followed_it_in_its_conversation() {
     let directory = with_a_journal().await;
-    damage_journal(directory.path(), |rows| drop(rows.insert(2, b"\x01\xff".as_slice()).unwrap()));
+    damage_journal(directory.path(), |rows| {
+        let first = mark(rows, 1);
+        rows.insert(2, chain(first, &mut b"\x01\xff".to_vec())).unwrap();
+    });
     let follows = "conversation a goes from version 1 and 1 sealed turns to version 3 after 2 sealed turns";
     let found = [
         "row 2 of the journal: a stored row of the journal cannot be read: Hit the end of buffer, expected more data",
