@@ -10,7 +10,8 @@
 //! - A commit that changes something raises the version of its conversation by one. A commit that expects another
 //!   version changes nothing.
 //! - After a failed write the outcome is unknown, and is answered as such. The files are then closed and opened again.
-//! - A damaged row costs that row alone: reads leave it out, and a check names it.
+//! - A damaged row costs that row alone: reads leave it out, and a check names it. A row that was not written as it is,
+//!   under this key, is damaged. A copy of it, in a backup or a compaction, is as damaged.
 //! - The writer is the only thread that appends to the journal. While the store runs, turns get into the tables by steps
 //!   of the checkpoint alone, one at a time.
 //! - Everything in memory is bounded: the queue, the turns in it, the memtable and so the journal.
@@ -25,28 +26,37 @@
 //! - **memtable**: what the journal has and the tables do not yet, in memory. Commits go to its *active* table; the
 //!   checkpoint moves its *immutable* table.
 //! - **piece**: the changes of some consecutive commits to one conversation in the memtable. It is moved whole.
+//! - **mark**: a row of the journal by its number and checksum. Each row holds the checksum of the one before it, so a
+//!   mark stands for all rows up to its own.
 //! - **checkpoint**: moves pieces into the tables; and the number of the row up to which that is done.
 //! - **key**: the number that stands for a conversation's id in every table.
 //! - **record**: a conversation, a sealed turn or an open turn, as bytes.
+//! - **checksum**: 8 bytes at the end of a row, over the table's name, the key and the rest of the value.
 //!
 //! # The files
 //!
 //! ```text
 //! turn-metrics.redb           the main file: the tables
-//!   meta                      name                    -> format, store id, next key, checkpoint, journal id, counts
-//!   conversation_keys         conversation id         -> key
-//!   conversations             key                     -> id, version, number of sealed turns, last sealing, usage
-//!   turns                     (key, ordinal)          -> sealed turn
+//!   meta                      name                    -> format, store id, next key, journal id, counts; the marks of
+//!                                                        the checkpoint and of the newest row at the last step
+//!   conversation_keys         conversation id         -> key, checksum
+//!   conversations             key                     -> id, version, number of sealed turns, last sealing, usage;
+//!                                                        checksum
+//!   turns                     (key, ordinal)          -> sealed turn, checksum
 //!   turn_index                (key, hash of turn id)  -> ordinal
-//!   open_turns                (key, turn id)          -> open turn
+//!   open_turns                (key, turn id)          -> open turn, checksum
 //!   lost_...                  as the tables they are named after; only after a repair
+//!   lost_unknown_rows         (table, key as bytes)   -> a row whose checksum did not fit; only after a repair
 //!
 //! turn-metrics.journal.redb   the journal: there while the store runs, and after a crash
-//!   meta                      name                    -> format, store id, journal id, running time
-//!   rows                      row number              -> version byte, then one entry for each commit
+//!   meta                      name                    -> format, store id, journal id, running time; base: the mark
+//!                                                        of the last row that was dropped
+//!   rows                      row number              -> version byte, then one entry for each commit; checksum of
+//!                                                        the row before; checksum
 //! ```
 //!
-//! A record is one byte, the version of its encoding, then postcard. The main file names the journal that may hold what
+//! A record is one byte, the version of its encoding, then postcard. A checksum is SipHash-1-3 under a key of zeros; the
+//! index has none, as it repeats what the turns say. The main file names the journal that may hold what
 //! the tables do not. Without a name in it, the main file alone is the whole store: that is so after an orderly stop,
 //! and in a backup.
 //!
@@ -75,8 +85,8 @@
 //! 1. When the active table has half of `store.journal_bytes` and there is no immutable one, it becomes that.
 //! 2. A thread of its own moves it in steps of some milliseconds, each one transaction on the main file. A step takes
 //!    pieces in the order of their keys and writes turns, index, open turns and the conversation as the piece left it.
-//! 3. When a step is durable, its pieces are dropped from the memtable.
-//! 4. The last step also writes the number of the last row of that table as the checkpoint. Later appends drop the rows
+//! 3. A step also writes the mark of the journal's newest row. When it is durable, its pieces are dropped from the memtable.
+//! 4. The last step also writes the mark of the last row of that table as the checkpoint. Later appends drop the rows
 //!    up to it.
 //!
 //! An orderly stop takes steps until the memtable is empty, takes the journal's name out of the main file and removes
@@ -86,10 +96,12 @@
 //!
 //! 1. Both files are looked at without changing them. A file of another program or format, a missing journal, or the
 //!    journal of another store is refused.
+//!    So is one of another time: base <= checkpoint <= newest row <= last row must hold, and the marks must be those of
+//!    the same rows.
 //! 2. redb undoes what was cut short in each file.
 //! 3. The rows after the checkpoint are read into the memtable. Steps may have moved some of their pieces already: an
 //!    entry whose version the tables have is skipped.
-//! 4. The entries of each conversation must follow each other without a gap, version by version. A row that does not
+//! 4. Each row must hold the checksum of the one before it, and the entries of each conversation must follow each other without a gap, version by version. A row that does not
 //!    fit is damage: the store does not open, and `repair` moves the row aside.
 //!
 //! # The rooms

@@ -14,6 +14,8 @@ use super::tables::failure::Failure;
 use super::tables::read::ReadTables;
 use super::tables::record::damaged::DamagedRecord;
 use super::tables::record::{self};
+use super::tables::row::Row;
+use super::tables::schema::OpenTurns;
 use crate::store::contract::{ConversationState, StaleBefore, StaleTurn, TurnRange};
 use crate::turn::{ConversationId, Ordinal, StoredTurn, TurnId};
 
@@ -104,12 +106,12 @@ impl TurnsQuery {
         let id = &range.conversation_id;
         let mut turns = Vec::new();
         let mut latest = range.after;
-        let mut add =
-            |turns: &mut Vec<StoredTurn>, ordinal: Ordinal, record: &[u8]| match record::decode_sealed(ordinal, record)
-            {
-                Ok(turn) => turns.push(turn),
-                Err(damaged) => left_out.add(&damaged, || format!("turn {ordinal} of {id}")),
-            };
+        let mut add = |turns: &mut Vec<StoredTurn>, ordinal: Ordinal, record: Result<&[u8], DamagedRecord>| match record
+            .and_then(|record| record::decode_sealed(ordinal, record))
+        {
+            Ok(turn) => turns.push(turn),
+            Err(damaged) => left_out.add(&damaged, || format!("turn {ordinal} of {id}")),
+        };
         // No conversation has a turn after the largest ordinal.
         if let (Some(tables), Some(first)) = (tables, range.after.checked_add(1))
             && let Some(key) = self.key.map_or_else(|| tables.key_of(id), |key| Ok(Some(key)))?
@@ -120,7 +122,8 @@ impl TurnsQuery {
                 let (place, value) = row?;
                 let (_, ordinal) = place.value();
                 latest = ordinal;
-                add(&mut turns, Ordinal::new(ordinal).ok_or(Failure::Meta("turns"))?, value.value());
+                let record = value.value().verify(place.value());
+                add(&mut turns, Ordinal::new(ordinal).ok_or(Failure::Meta("turns"))?, record);
             }
         }
         // What was moved into the tables meanwhile is there and here.
@@ -128,7 +131,7 @@ impl TurnsQuery {
             if turns.len() == range.limit {
                 break;
             }
-            add(&mut turns, *ordinal, record);
+            add(&mut turns, *ordinal, Ok(record));
         }
         Ok(turns)
     }
@@ -166,7 +169,8 @@ impl StateQuery {
             }
             (None, None) => return Ok(state),
         };
-        let mut add = |turn_id: &str, record: &[u8]| match record::decode_staged(record) {
+        let mut add = |turn_id: &str, record: Result<&[u8], DamagedRecord>| match record.and_then(record::decode_staged)
+        {
             Ok(staged) => state.open_turns.push(staged),
             // Without it the turn begins anew with its next event; refusing the conversation would lose those too.
             Err(damaged) => left_out.add(&damaged, || format!("open turn {turn_id} of {id}")),
@@ -176,7 +180,7 @@ impl StateQuery {
                 let (place, value) = row?;
                 let (_, turn_id) = place.value();
                 if self.change(turn_id).is_none() {
-                    add(turn_id, value.value());
+                    add(turn_id, value.value().verify(place.value()));
                 }
             }
         }
@@ -186,7 +190,7 @@ impl StateQuery {
                 if let Change::Open(record) = change
                     && !changed_since(turn_id)
                 {
-                    add(turn_id.as_str(), record);
+                    add(turn_id.as_str(), Ok(record));
                 }
             }
         }
@@ -202,7 +206,7 @@ impl StateQuery {
     }
 }
 
-type OpenRows = redb::Range<'static, (u64, &'static str), &'static [u8]>;
+type OpenRows = redb::Range<'static, (u64, &'static str), Row<OpenTurns>>;
 
 fn open_turns_of(tables: &ReadTables, key: u64) -> Result<OpenRows, Failure> {
     // The range ends before the next conversation; there is none after the largest key.
@@ -271,7 +275,7 @@ impl StaleQuery {
         let from = match after {
             Some(StaleTurn { conversation_id, turn_id }) if !is_after_here => {
                 // A conversation that is not known any more has the key of none, which is before all.
-                let key = tables.key_of(conversation_id)?.unwrap_or(0);
+                let key = tables.search_key_of(conversation_id)?.unwrap_or(0);
                 Bound::Excluded((key, turn_id.as_str()))
             }
             _ => Bound::Unbounded,
@@ -282,7 +286,7 @@ impl StaleQuery {
             }
             let (place, value) = row?;
             let (key, turn_id) = place.value();
-            match if_stale(tables, key, value.value(), before) {
+            match if_stale(tables, key, value.value().verify((key, turn_id)), before) {
                 Ok(Some(found)) if self.0.has(&found.conversation_id, &found.turn_id) => {}
                 Ok(found) => stale.extend(found),
                 // It must not keep all others from being found.
@@ -294,8 +298,13 @@ impl StaleQuery {
     }
 }
 
-fn if_stale(tables: &ReadTables, key: u64, staged: &[u8], before: StaleBefore) -> Result<Option<StaleTurn>, Failure> {
-    let staged = record::decode_staged(staged)?;
+fn if_stale(
+    tables: &ReadTables,
+    key: u64,
+    staged: Result<&[u8], DamagedRecord>,
+    before: StaleBefore,
+) -> Result<Option<StaleTurn>, Failure> {
+    let staged = record::decode_staged(staged?)?;
     if !before.is_stale(&staged) {
         return Ok(None);
     }

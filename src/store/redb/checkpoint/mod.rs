@@ -216,14 +216,14 @@ impl Checkpoint {
                 return Ok(None);
             }
             let (moving, is_last) = memtable.next_to_move(step_bytes);
-            let checkpoint = is_last.then(|| memtable.frozen_at());
+            let (checkpoint, newest) = (is_last.then(|| memtable.frozen_at()), memtable.last_row());
             drop(memtable);
-            Ok(Some((moving, checkpoint, files.hasher(), files.write_tables()?)))
+            Ok(Some((moving, checkpoint, newest, files.hasher(), files.write_tables()?)))
         });
         // A store that is closed has nothing to move.
         let Ok(begun) = begun else { return Ok(()) };
-        let Some((moving, checkpoint, hasher, txn)) = begun? else { return Ok(()) };
-        let keys = move_conversations(&txn, hasher, &moving, checkpoint)?;
+        let Some((moving, checkpoint, newest, hasher, txn)) = begun? else { return Ok(()) };
+        let keys = move_conversations(&txn, hasher, &moving, checkpoint, newest)?;
         txn.commit().map_err(Failure::from)?;
         let moved: Vec<_> = moving.into_iter().zip(keys).collect();
         self.slot.with(|files| files.memtable_mut().moved(&moved))?;

@@ -6,19 +6,21 @@ use crate::store::redb::memtable::piece::Change;
 use crate::store::redb::memtable::piece::Piece;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::TurnHasher;
+use crate::store::redb::tables::journal_mark::JournalMark;
 use crate::store::redb::tables::write::WriteTables;
 
-/// Writes pieces to the tables, and that the tables hold everything up to a row of the journal, if they do. Returns the
-/// conversations' keys.
+/// Writes pieces to the tables, the journal's newest row, and the row up to which the tables hold everything, if that
+/// has changed. Returns the conversations' keys.
 pub(crate) fn move_conversations(
     txn: &WriteTransaction,
     hasher: TurnHasher,
     pieces: &[Arc<Piece>],
-    checkpoint: Option<u64>,
+    checkpoint: Option<JournalMark>,
+    newest: JournalMark,
 ) -> Result<Vec<u64>, Failure> {
     let mut tables = WriteTables::open(txn, hasher)?;
     let keys = pieces.iter().map(|piece| write(&mut tables, piece)).collect::<Result<_, _>>()?;
-    tables.finish(checkpoint)?;
+    tables.finish(checkpoint, newest)?;
     Ok(keys)
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use redb::Builder;
 
-use super::head::Bond;
+use super::head::Head;
 use super::look::look_at;
 use super::open_error::{OpenError, explain, failed};
 use super::path::{has_content, target};
@@ -33,14 +33,14 @@ pub(super) fn make_ready(directory: &Path, path: &Path, journal_path: &Path) -> 
         create_file(path, StoreFile::Main, &stamp_main)?;
     }
     let tables = look_at(path, StoreFile::Main)?;
-    let bond = Bond::of(&tables).map_err(|failure| failed(path, failure))?;
+    let head = Head::of(&tables).map_err(|failure| failed(path, failure))?;
     if has_content(journal_path) {
-        return bond.check(&look_at(journal_path, StoreFile::Journal)?, journal_path);
+        return head.bond.check(&look_at(journal_path, StoreFile::Journal)?, journal_path);
     }
-    if bond.journal_id.is_some() {
+    if head.bond.journal_id.is_some() {
         return Err(OpenError::JournalMissing { path: journal_path.to_owned() });
     }
-    create_file(journal_path, StoreFile::Journal, &|txn| stamp_journal(txn, bond.store_id))
+    create_file(journal_path, StoreFile::Journal, &|txn| stamp_journal(txn, &head))
 }
 
 /// Makes a new database beside its place and moves it there when it is whole: a crash while the first pages are

@@ -1,21 +1,26 @@
 use std::path::Path;
 
-use redb::{Database, ReadableDatabase, ReadableTable};
+use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable};
 use uuid::Uuid;
 
 use super::open_error::{OpenError, failed};
 use super::replay::{Replayed, replay};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::TurnHasher;
+use crate::store::redb::tables::journal_mark::JournalMark;
 use crate::store::redb::tables::meta::ReadMeta;
 use crate::store::redb::tables::read::ReadTables;
-use crate::store::redb::tables::schema::ROWS;
+use crate::store::redb::tables::row::Row;
+use crate::store::redb::tables::schema::{JournalRows, ROWS};
 
 /// What the main file says of the store.
 #[derive(Debug)]
 pub(crate) struct Head {
     pub(crate) bond: Bond,
-    pub(crate) checkpoint: u64,
+    /// The last row of the journal of which everything is in the tables.
+    pub(crate) checkpoint: JournalMark,
+    /// The newest row of the journal when the main file was last written to.
+    newest: JournalMark,
 }
 
 /// The ids and numbers that bind the two files to each other.
@@ -49,31 +54,84 @@ impl Bond {
     }
 }
 
+/// What rows a journal has.
+struct JournalRange {
+    base: JournalMark,
+    /// The number of the last row; that of the base if there is none.
+    last: u64,
+    rows: ReadOnlyTable<u64, Row<JournalRows>>,
+}
+
+impl JournalRange {
+    fn of(journal: &Database) -> Result<Self, Failure> {
+        let txn = journal.begin_read()?;
+        let (base, rows) = (ReadMeta::read(&txn)?.base()?, txn.open_table(ROWS)?);
+        let last = rows.last()?.map_or(base.number, |(row, _)| row.value());
+        Ok(Self { base, last, rows })
+    }
+
+    /// The row of this number. A damaged or missing one is `None`: reading the rows tells it, if it is needed.
+    fn sound_row(&self, number: u64) -> Result<Option<JournalMark>, Failure> {
+        if number == self.base.number {
+            return Ok(Some(self.base));
+        }
+        let row = self.rows.get(number)?;
+        let row = row.as_ref().map(|row| row.value()).filter(|row| row.verify(number).is_ok());
+        Ok(row.map(|row| JournalMark { number, checksum: row.checksum() }))
+    }
+}
+
 fn of_another(path: &Path, cause: &str) -> OpenError {
     OpenError::JournalOfAnother { path: path.to_owned(), cause: cause.into() }
 }
 
 impl Head {
     pub(crate) fn of(tables: &Database) -> Result<Self, Failure> {
-        Ok(Self { bond: Bond::of(tables)?, checkpoint: ReadMeta::of(tables)?.checkpoint()? })
+        let meta = ReadMeta::of(tables)?;
+        Ok(Self { bond: Bond::of(tables)?, checkpoint: meta.checkpoint()?, newest: meta.newest()? })
     }
 
     /// Reads the journal, if it is that of these tables.
     pub(crate) fn replay(&self, tables: &Database, journal: &Database, path: &Path) -> Result<Replayed, OpenError> {
         let failed = |failure: Failure| failed(path, failure);
         self.bond.check(journal, path)?;
-        let last_row = || Ok(journal.begin_read()?.open_table(ROWS)?.last()?.map(|(row, _)| row.value()));
-        let last_row: Option<u64> = last_row().map_err(failed)?;
-        // A row of no more use is dropped with a later one, which stays.
-        if last_row.is_some_and(|row| row < self.checkpoint) {
-            return Err(of_another(path, "the database is of a later time"));
+        let range = JournalRange::of(journal).map_err(failed)?;
+        if let Some(cause) = self.misfit(&range).map_err(failed)? {
+            return Err(of_another(path, &cause));
         }
-        if self.bond.journal_id.is_none() && last_row.is_some_and(|row| row > self.checkpoint) {
+        if self.bond.journal_id.is_none() && range.last > self.checkpoint.number {
             let cause = "the database has everything without it, as a backup does; move the journal away";
             return Err(of_another(path, cause));
         }
         let txn = tables.begin_read().map_err(|error| failed(error.into()))?;
         let tables = ReadTables::new(txn, TurnHasher::of(self.bond.store_id));
         replay(journal, &tables, self.checkpoint).map_err(failed)
+    }
+
+    /// How it shows that the journal is of another time than the main file, if it does. It has to begin at the
+    /// checkpoint or before it and to reach as far as the main file has seen it, and both must mean the same rows.
+    fn misfit(&self, journal: &JournalRange) -> Result<Option<String>, Failure> {
+        let (checkpoint, newest, base) = (self.checkpoint.number, self.newest.number, journal.base.number);
+        if checkpoint > newest {
+            return Err(Failure::Meta("newest_row"));
+        }
+        if base > checkpoint {
+            return Ok(Some(format!(
+                "it begins after row {base}, and the database has everything up to row {checkpoint} only: the database \
+                 is an older copy"
+            )));
+        }
+        if journal.last < newest {
+            return Ok(Some(format!(
+                "it ends with row {}, and the database has seen row {newest}: it is an older copy",
+                journal.last
+            )));
+        }
+        for mark in [self.checkpoint, self.newest] {
+            if journal.sound_row(mark.number)?.is_some_and(|row| row != mark) {
+                return Ok(Some(format!("its row {} is another than the database has seen", mark.number)));
+            }
+        }
+        Ok(None)
     }
 }

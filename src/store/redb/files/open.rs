@@ -43,7 +43,7 @@ impl Location {
         let head = Head::of(&tables).map_err(|failure| failed(&path, failure))?;
         // Of the journal nothing is read twice: what it holds is in the memtable.
         let journal = self.open_file(StoreFile::Journal, JOURNAL_CACHE_BYTES)?;
-        stamp(&journal_path, &journal, StoreFile::Journal, &|txn| stamp_journal(txn, head.bond.store_id))?;
+        stamp(&journal_path, &journal, StoreFile::Journal, &|txn| stamp_journal(txn, &head))?;
         if let Self::Directory(directory) = self {
             sync_directory(directory)?;
             for target in [target(&path)?, target(&journal_path)?] {

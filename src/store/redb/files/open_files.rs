@@ -106,14 +106,14 @@ impl Files {
         let txn = self.write_tables()?;
         {
             let mut meta = WriteMeta::write(&txn)?;
-            meta.advance_checkpoint(last_row)?;
             meta.set_running_time(self.running_time())?;
-            meta.release_journal()?;
+            meta.release_journal(last_row)?;
         }
         txn.commit()?;
         let txn = self.write_journal()?;
         txn.delete_table(ROWS)?;
         txn.open_table(ROWS)?;
+        WriteMeta::write(&txn)?.set_base(last_row)?;
         Ok(txn.commit()?)
     }
 

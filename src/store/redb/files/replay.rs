@@ -3,9 +3,11 @@ use std::collections::HashMap;
 use redb::{Database, ReadableDatabase};
 
 use crate::store::contract::Version;
+use crate::store::redb::journal::chain::read_row;
 use crate::store::redb::journal::entry::{self, Entry};
 use crate::store::redb::memtable::Memtable;
 use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::journal_mark::JournalMark;
 use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::record::conversation::Conversation;
 use crate::store::redb::tables::schema::ROWS;
@@ -28,20 +30,40 @@ pub(crate) struct DamagedRow {
 }
 
 /// Reads a journal of which the tables hold everything up to the row `checkpoint`, and of some conversations more.
-pub(crate) fn replay(journal: &Database, tables: &ReadTables, checkpoint: u64) -> Result<Replayed, Failure> {
+pub(crate) fn replay(journal: &Database, tables: &ReadTables, checkpoint: JournalMark) -> Result<Replayed, Failure> {
     let mut replay = Replay { tables, in_tables: HashMap::new(), memtable: Memtable::at(checkpoint) };
     let mut damaged = Vec::new();
     let rows = journal.begin_read()?.open_table(ROWS)?;
-    let mut expected = checkpoint.saturating_add(1);
+    let mut expected = checkpoint.number.saturating_add(1);
+    // The checksum of the row before, where that is known.
+    let mut previous = Some(checkpoint.checksum);
     for row in rows.range(expected..)? {
         let (number, bytes) = row?;
         let number = number.value();
         if number > expected {
             let why = format!("it is missing; the next one is {number}");
             damaged.push(DamagedRow { number: expected, why, bytes: Vec::new() });
+            previous = None;
         }
-        if let Err(why) = replay.row(number, bytes.value())? {
-            damaged.push(DamagedRow { number, why, bytes: bytes.value().to_vec() });
+        let stored = bytes.value();
+        let mark = JournalMark { number, checksum: stored.checksum() };
+        let all_bytes = stored.unverified();
+        let taken = match read_row(number, stored) {
+            Ok(row) => {
+                let follows = previous.is_none_or(|previous| previous == row.previous);
+                let taken = replay.row(row.entries)?;
+                if follows {
+                    taken
+                } else {
+                    Err("it does not follow the row before it, one of which was exchanged".into())
+                }
+            }
+            Err(damaged) => Err(damaged.to_string()),
+        };
+        replay.memtable.took_row(mark, all_bytes.len());
+        previous = taken.is_ok().then_some(mark.checksum);
+        if let Err(why) = taken {
+            damaged.push(DamagedRow { number, why, bytes: all_bytes.to_vec() });
         }
         expected = number.saturating_add(1);
     }
@@ -57,19 +79,15 @@ struct Replay<'a> {
 
 impl Replay<'_> {
     /// Takes what can be taken. The inner error says what cannot.
-    fn row(&mut self, number: u64, bytes: &[u8]) -> Result<Result<(), String>, Failure> {
+    fn row(&mut self, bytes: &[u8]) -> Result<Result<(), String>, Failure> {
         let entries = match entry::decode_row(bytes) {
             Ok(entries) => entries,
-            Err(damaged) => {
-                self.memtable.took_row(number, bytes.len());
-                return Ok(Err(damaged.to_string()));
-            }
+            Err(damaged) => return Ok(Err(damaged.to_string())),
         };
         let mut taken = Ok(());
         for entry in entries {
             taken = taken.and(self.entry(entry)?);
         }
-        self.memtable.took_row(number, bytes.len());
         Ok(taken)
     }
 
@@ -90,7 +108,7 @@ impl Replay<'_> {
                 Ok(None) => (Version::default(), 0),
                 // It costs nothing: the entry has the whole of it. What the tables have already is written once more.
                 Err(Failure::Record(_)) => {
-                    entry.key = self.tables.key_of(id)?;
+                    entry.key = self.tables.search_key_of(id)?;
                     return Ok(self.memtable.take(entry).map_err(|damaged| damaged.to_string()));
                 }
                 Err(failure) => return Err(failure),

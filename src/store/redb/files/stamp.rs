@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use redb::{Database, WriteTransaction};
-use uuid::Uuid;
 
+use super::head::Head;
 use super::open_error::{OpenError, damaged, failed, of_other_format};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::meta::{FORMAT, Stamp, WriteMeta};
@@ -22,9 +22,9 @@ pub(super) fn stamp_main(txn: &WriteTransaction) -> Result<(), Failure> {
     make_tables(txn)
 }
 
-/// Makes a blank file a journal of the store.
-pub(super) fn stamp_journal(txn: &WriteTransaction, store_id: Uuid) -> Result<(), Failure> {
-    WriteMeta::write(txn)?.stamp_journal(store_id)?;
+/// Makes a blank file the journal of a store that needs none so far.
+pub(super) fn stamp_journal(txn: &WriteTransaction, head: &Head) -> Result<(), Failure> {
+    WriteMeta::write(txn)?.stamp_journal(head.bond.store_id, head.checkpoint)?;
     txn.open_table(ROWS)?;
     Ok(())
 }

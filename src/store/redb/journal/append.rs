@@ -1,23 +1,41 @@
 use redb::{ReadableTable, WriteTransaction};
 
+use super::chain::chain;
 use super::entry::{Entry, encode_row};
 use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::journal_mark::JournalMark;
+use crate::store::redb::tables::meta::WriteMeta;
 use crate::store::redb::tables::schema::ROWS;
 
 /// How many rows that are no longer needed are dropped with each appended row: more than one, so that their number
 /// falls, but few, so that no commit waits for it.
 const TRIMMED_ROWS: usize = 8;
 
-/// Appends a row in a transaction on the journal, and drops rows up to the row `trim`. Returns the size of the row.
-pub(crate) fn append(txn: &WriteTransaction, entries: &[Entry], row: u64, trim: u64) -> Result<usize, Failure> {
+/// Appends a row after the row `last` in a transaction on the journal, and drops rows up to the row `trim`. Returns the
+/// new row and its size.
+pub(crate) fn append(
+    txn: &WriteTransaction,
+    entries: &[Entry],
+    last: JournalMark,
+    trim: u64,
+) -> Result<(JournalMark, usize), Failure> {
     let mut rows = txn.open_table(ROWS)?;
+    let mut dropped = None;
     for _ in 0..TRIMMED_ROWS {
         if rows.first()?.is_none_or(|(first, _)| first.value() > trim) {
             break;
         }
-        rows.pop_first()?;
+        let first = rows.pop_first()?;
+        dropped = first.map(|(row, value)| JournalMark { number: row.value(), checksum: value.value().checksum() });
     }
-    let encoded = encode_row(entries)?;
-    rows.insert(row, &*encoded)?;
-    Ok(encoded.len())
+    if let Some(dropped) = dropped {
+        WriteMeta::write(txn)?.set_base(dropped)?;
+    }
+    let mut encoded = encode_row(entries)?;
+    let number = last.number.saturating_add(1);
+    let row = chain(last, &mut encoded);
+    let mark = JournalMark { number, checksum: row.checksum() };
+    let bytes = row.unverified().len();
+    rows.insert(number, row)?;
+    Ok((mark, bytes))
 }

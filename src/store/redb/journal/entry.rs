@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::chain::CHAIN_BYTES;
 use crate::store::redb::tables::record::conversation::Conversation;
 use crate::store::redb::tables::record::damaged::DamagedRecord;
 
@@ -56,7 +57,7 @@ pub(crate) fn encode_row(entries: &[Entry]) -> Result<Vec<u8>, DamagedRecord> {
     let bytes = |records: &'_ [Arc<[u8]>]| -> usize { records.iter().map(|record| record.len() + 3).sum() };
     let size = entries.iter().zip(&conversations);
     let size: usize = size.map(|(entry, head)| head.len() + bytes(&entry.sealed) + bytes(&entry.staged) + 8).sum();
-    let mut row = Vec::with_capacity(size + 8);
+    let mut row = Vec::with_capacity(size + 8 + CHAIN_BYTES);
     row.push(V1);
     let twins = entries.iter().zip(&conversations).map(|(entry, conversation)| EntryV1 {
         conversation: Bytes(conversation),

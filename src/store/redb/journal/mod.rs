@@ -1,7 +1,9 @@
 //! The journal, to which commits append.
 //!
 //! - `entry`: what one commit changed, and a row of such entries as bytes.
+//! - `chain`: each row holds the checksum of the one before it.
 //! - `append`: adds a row, and drops rows that are no longer needed.
 
 pub(crate) mod append;
+pub(crate) mod chain;
 pub(crate) mod entry;

@@ -17,6 +17,7 @@ use crate::store::redb::memtable::Contents;
 use crate::store::redb::memtable::piece::Piece;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::TurnHasher;
+use crate::store::redb::tables::journal_mark::JournalMark;
 use crate::store::redb::tables::meta::WriteMeta;
 use crate::store::redb::tables::read::find_conversation;
 use crate::store::redb::tables::schema::{CONVERSATIONS, KEYS, copy_tables};
@@ -85,7 +86,7 @@ fn remove(path: &Path) -> io::Result<()> {
 pub(crate) struct Snapshot {
     tables: ReadTransaction,
     contents: Contents,
-    last_row: u64,
+    last_row: JournalMark,
     running: RunningTime,
     hasher: TurnHasher,
 }
@@ -127,10 +128,10 @@ fn copy(from: &Snapshot, path: &Path, cache_bytes: usize) -> Result<(), Failure>
     let database = builder.create(path)?;
     let to = begin_write(&database)?;
     copy_tables(&from.tables, &to)?;
-    move_conversations(&to, from.hasher, &from.not_in_tables()?, Some(from.last_row))?;
+    move_conversations(&to, from.hasher, &from.not_in_tables()?, Some(from.last_row), from.last_row)?;
     let mut meta = WriteMeta::write(&to)?;
     meta.set_running_time(from.running)?;
-    meta.release_journal()?;
+    meta.release_journal(from.last_row)?;
     drop(meta);
     to.commit()?;
     Ok(database.close()?)

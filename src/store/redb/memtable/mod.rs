@@ -20,6 +20,7 @@ use std::sync::Arc;
 use self::piece::{PIECE_BYTES, Piece};
 use self::table::{Pieces, Table};
 use crate::store::redb::journal::entry::Entry;
+use crate::store::redb::tables::journal_mark::JournalMark;
 use crate::store::redb::tables::record::damaged::DamagedRecord;
 use crate::turn::{ConversationId, TurnId};
 
@@ -60,16 +61,16 @@ pub(crate) struct Memtable {
     /// The conversations of the pieces in the immutable table; the next to move is at the end.
     to_move: Vec<ConversationId>,
     /// The last row of the journal that was taken.
-    last_row: u64,
+    last_row: JournalMark,
     /// The last row when the immutable table took its last commit.
-    frozen_at: u64,
+    frozen_at: JournalMark,
     /// The last row of which everything is in the tables.
-    checkpoint: u64,
+    checkpoint: JournalMark,
 }
 
 impl Memtable {
     /// Of a journal of which the tables hold everything up to this row.
-    pub(crate) fn at(checkpoint: u64) -> Self {
+    pub(crate) fn at(checkpoint: JournalMark) -> Self {
         Self { last_row: checkpoint, frozen_at: checkpoint, checkpoint, ..Self::default() }
     }
 
@@ -84,16 +85,16 @@ impl Memtable {
     }
 
     /// Everything of this row, and of those before it, was taken.
-    pub(crate) fn took_row(&mut self, row: u64, bytes: usize) {
+    pub(crate) fn took_row(&mut self, row: JournalMark, bytes: usize) {
         self.last_row = row;
         self.contents.active.row_bytes += bytes;
     }
 
-    pub(crate) fn last_row(&self) -> u64 {
+    pub(crate) fn last_row(&self) -> JournalMark {
         self.last_row
     }
 
-    pub(crate) fn checkpoint(&self) -> u64 {
+    pub(crate) fn checkpoint(&self) -> JournalMark {
         self.checkpoint
     }
 
@@ -163,7 +164,7 @@ impl Memtable {
     }
 
     /// The row up to which the tables hold everything when the immutable table is moved.
-    pub(crate) fn frozen_at(&self) -> u64 {
+    pub(crate) fn frozen_at(&self) -> JournalMark {
         self.frozen_at
     }
 

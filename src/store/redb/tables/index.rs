@@ -9,6 +9,9 @@ use uuid::Uuid;
 
 use super::failure::Failure;
 use super::record;
+use super::record::damaged::DamagedRecord;
+use super::row::Row;
+use super::schema::Turns;
 use crate::turn::Ordinal;
 
 /// Where in the index the rows of an id begin. Keyed by the store's id, so that nobody can make ids that collide.
@@ -25,23 +28,30 @@ impl TurnHasher {
     }
 }
 
-/// The ordinal of the turn of the conversation `key` whose id is `turn_id` and hashes to `hash`.
+/// How many ids of a conversation may have one hash. Two of 64 bits meet once in billions of turns.
+const MOST_COLLISIONS: u64 = 16;
+
+/// The ordinal of the turn of the conversation `key` whose id is `turn_id`; `hash` is that of an id.
+///
+/// A row that leads to a turn whose id does not belong there is damaged: then nobody can say whether the turn is
+/// sealed.
 pub(crate) fn find(
     index: &impl ReadableTable<(u64, u64), u64>,
-    turns: &impl ReadableTable<(u64, u64), &'static [u8]>,
+    turns: &impl ReadableTable<(u64, u64), Row<Turns>>,
     key: u64,
-    hash: u64,
+    hash: impl Fn(&str) -> u64,
     turn_id: &str,
 ) -> Result<Option<Ordinal>, Failure> {
-    let mut at = hash;
+    let mut at = hash(turn_id);
     while let Some(ordinal) = index.get((key, at))?.map(|ordinal| ordinal.value()) {
-        let is_it = match turns.get((key, ordinal))? {
+        let turn = turns.get((key, ordinal))?;
+        let turn = turn.as_ref().map(|turn| turn.value());
+        match turn.map(|turn| turn.verify((key, ordinal)).and_then(record::turn_id_of)) {
             // Of a turn that is lost or damaged the hash is all there is. It must not be sealed again.
-            None => true,
-            Some(turn) => record::turn_id_of(turn.value()).map_or(true, |id| id == turn_id),
-        };
-        if is_it {
-            return Ok(Ordinal::new(ordinal));
+            None | Some(Err(_)) => return Ok(Ordinal::new(ordinal)),
+            Some(Ok(id)) if id == turn_id => return Ok(Ordinal::new(ordinal)),
+            Some(Ok(other)) if at.wrapping_sub(hash(other)) < MOST_COLLISIONS => {}
+            Some(Ok(_)) => return Err(DamagedRecord::new("row of the index", "it leads to another turn").into()),
         }
         at = at.wrapping_add(1);
     }
@@ -74,6 +84,7 @@ mod tests {
     use redb::{Builder, ReadableDatabase};
 
     use super::*;
+    use crate::store::redb::tables::row;
     use crate::store::redb::tables::schema::{INDEX, TURNS};
     use crate::turn::{Done, EpochMillis, OpenTurn, TurnId};
 
@@ -85,7 +96,8 @@ mod tests {
             let (mut index, mut turns) = (txn.open_table(INDEX).unwrap(), txn.open_table(TURNS).unwrap());
             for (ordinal, id) in (1..).zip(["a", "b", "c"]) {
                 let turn = OpenTurn::new(TurnId::new(id).unwrap()).seal(&Done::because("stop"), EpochMillis::new(1));
-                turns.insert((7, ordinal), &*record::encode_sealed(&turn).unwrap()).unwrap();
+                let mut record = record::encode_sealed(&turn).unwrap();
+                turns.insert((7, ordinal), row::seal(&(7, ordinal), &mut record)).unwrap();
                 assert!(insert(&mut index, 7, u64::MAX, ordinal).unwrap());
             }
             for ordinal in 1..=3 {
@@ -96,7 +108,7 @@ mod tests {
         let found = |id| {
             let txn = database.begin_read().unwrap();
             let (index, turns) = (txn.open_table(INDEX).unwrap(), txn.open_table(TURNS).unwrap());
-            find(&index, &turns, 7, u64::MAX, id).unwrap().map(Ordinal::get)
+            find(&index, &turns, 7, |_| u64::MAX, id).unwrap().map(Ordinal::get)
         };
         assert_eq!(["a", "b", "c", "d"].map(found), [Some(1), Some(2), Some(3), None]);
 
@@ -104,6 +116,11 @@ mod tests {
         txn.open_table(TURNS).unwrap().remove((7, 3)).unwrap();
         txn.commit().unwrap();
         assert_eq!(["b", "c", "d"].map(found), [Some(2), Some(3), Some(3)]);
+        let txn = database.begin_read().unwrap();
+        let (index, turns) = (txn.open_table(INDEX).unwrap(), txn.open_table(TURNS).unwrap());
+        let hash = |id: &str| if id == "d" { u64::MAX } else { 7 };
+        let damaged = find(&index, &turns, 7, hash, "d").unwrap_err();
+        assert!(matches!(damaged, Failure::Record(_)), "a row that leads to a turn of another hash: {damaged}");
     }
 
     #[test]

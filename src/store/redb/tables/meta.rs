@@ -7,6 +7,7 @@ use redb::{
 use uuid::Uuid;
 
 use super::failure::Failure;
+use super::journal_mark::JournalMark;
 use super::store_file::StoreFile;
 use crate::turn::RunningTime;
 
@@ -22,8 +23,13 @@ const META_JOURNAL_FORMAT: &str = "journal_format";
 const META_STORE_ID: &str = "store_id";
 /// Main file: the key of the next new conversation, as a little-endian `u64`.
 const META_NEXT_KEY: &str = "next_conversation_key";
-/// Main file: the number of the journal's last row of which everything is in the tables, as a little-endian `u64`.
+/// Main file: the journal's last row of which everything is in the tables, by its number and checksum, 16 bytes.
 const META_CHECKPOINT: &str = "checkpoint";
+/// Main file: the journal's newest row when it was last written to, likewise. So an older copy of the journal is told
+/// from the present one before the checkpoint has passed what the copy lacks.
+const META_NEWEST: &str = "newest_row";
+/// Journal: the last row that was dropped from it, or the one after which it begins, likewise.
+const META_BASE: &str = "base";
 /// Main file: the id of the journal that may hold what the tables do not, 16 bytes; not there if none does.
 const META_JOURNAL: &str = "journal";
 /// Journal: its id, drawn when it is made, 16 bytes.
@@ -106,6 +112,10 @@ impl<T: ReadableTable<&'static str, &'static [u8]>> Meta<T> {
         self.value(name).map(u64::from_le_bytes)
     }
 
+    fn mark(&self, name: &'static str) -> Result<JournalMark, Failure> {
+        self.value(name).map(JournalMark::from_bytes)
+    }
+
     /// Both files: the store's id.
     pub(crate) fn store_id(&self) -> Result<Uuid, Failure> {
         self.id(META_STORE_ID)
@@ -123,8 +133,18 @@ impl<T: ReadableTable<&'static str, &'static [u8]>> Meta<T> {
     }
 
     /// Main file: the last row of the journal of which everything is in the tables.
-    pub(crate) fn checkpoint(&self) -> Result<u64, Failure> {
-        self.number(META_CHECKPOINT)
+    pub(crate) fn checkpoint(&self) -> Result<JournalMark, Failure> {
+        self.mark(META_CHECKPOINT)
+    }
+
+    /// Main file: the newest row of the journal when it was last written to.
+    pub(crate) fn newest(&self) -> Result<JournalMark, Failure> {
+        self.mark(META_NEWEST)
+    }
+
+    /// Journal: the row after which it begins.
+    pub(crate) fn base(&self) -> Result<JournalMark, Failure> {
+        self.mark(META_BASE)
     }
 
     /// Main file: the bytes of all rows of data.
@@ -163,15 +183,17 @@ impl<'txn> WriteMeta<'txn> {
         self.set(META_FORMAT, &FORMAT.to_le_bytes())?;
         self.set(META_STORE_ID, Uuid::new_v4().as_bytes())?;
         self.set_next_key(1)?;
-        self.advance_checkpoint(0)?;
+        self.advance_checkpoint(JournalMark::default())?;
+        self.note_newest(JournalMark::default())?;
         self.set_live_bytes(0)
     }
 
-    /// Makes a blank file a journal of the store.
-    pub(crate) fn stamp_journal(&mut self, store_id: Uuid) -> Result<(), Failure> {
+    /// Makes a blank file a journal of the store, whose first row follows `base`.
+    pub(crate) fn stamp_journal(&mut self, store_id: Uuid, base: JournalMark) -> Result<(), Failure> {
         self.set(META_JOURNAL_FORMAT, &FORMAT.to_le_bytes())?;
         self.set(META_STORE_ID, store_id.as_bytes())?;
-        self.set(META_JOURNAL_ID, Uuid::new_v4().as_bytes())
+        self.set(META_JOURNAL_ID, Uuid::new_v4().as_bytes())?;
+        self.set_base(base)
     }
 
     /// Main file: from now on this journal may hold what the tables do not.
@@ -179,15 +201,27 @@ impl<'txn> WriteMeta<'txn> {
         self.set(META_JOURNAL, id.as_bytes())
     }
 
-    /// Main file: it needs no journal any more.
-    pub(crate) fn release_journal(&mut self) -> Result<(), Failure> {
+    /// Main file: it needs no journal any more, as the tables hold all there is. The next journal goes on after `last`.
+    pub(crate) fn release_journal(&mut self, last: JournalMark) -> Result<(), Failure> {
+        self.advance_checkpoint(last)?;
+        self.note_newest(last)?;
         self.0.remove(META_JOURNAL)?;
         Ok(())
     }
 
     /// Main file: the tables hold everything up to this row of the journal.
-    pub(crate) fn advance_checkpoint(&mut self, row: u64) -> Result<(), Failure> {
-        self.set_number(META_CHECKPOINT, row)
+    pub(crate) fn advance_checkpoint(&mut self, row: JournalMark) -> Result<(), Failure> {
+        self.set(META_CHECKPOINT, &row.to_bytes())
+    }
+
+    /// Main file: the journal has durable rows up to this one.
+    pub(crate) fn note_newest(&mut self, row: JournalMark) -> Result<(), Failure> {
+        self.set(META_NEWEST, &row.to_bytes())
+    }
+
+    /// Journal: it begins after this row.
+    pub(crate) fn set_base(&mut self, row: JournalMark) -> Result<(), Failure> {
+        self.set(META_BASE, &row.to_bytes())
     }
 
     /// Main file: the rows of data have grown by so many bytes.

@@ -5,7 +5,9 @@
 //! - `record`: the values, as bytes.
 //! - `failure`: why a transaction did not go through.
 //! - `store_file`: the two files and their names.
+//! - `journal_mark`: a row of the journal, as the files name it to each other.
 //! - `meta`: the table `meta` of both files.
+//! - `row`: a row with a checksum.
 //! - `schema`: the tables, and what is done with all of them: made, copied, counted.
 //! - `index`: whether a turn is sealed, and at which ordinal.
 //! - `read`: the tables by conversation, as a read transaction sees them.
@@ -13,9 +15,11 @@
 
 pub(crate) mod failure;
 pub(crate) mod index;
+pub(crate) mod journal_mark;
 pub(crate) mod meta;
 pub(crate) mod read;
 pub(crate) mod record;
+pub(crate) mod row;
 pub(crate) mod schema;
 pub(crate) mod store_file;
 pub(crate) mod write;

@@ -8,18 +8,19 @@ use super::failure::Failure;
 use super::index::{self, TurnHasher};
 use super::record::conversation::Conversation;
 use super::record::damaged::DamagedRecord;
-use super::schema::{CONVERSATIONS, INDEX, KEYS, OPEN_TURNS, TURNS};
+use super::row::{Row, Rows};
+use super::schema::{CONVERSATIONS, Conversations, INDEX, KEYS, Keys, OPEN_TURNS, OpenTurns, TURNS, Turns};
 use crate::turn::{ConversationId, Ordinal, TurnId};
 
 /// One consistent state of the tables, each of which is opened when it is first needed.
 pub(crate) struct ReadTables {
     txn: ReadTransaction,
     hasher: TurnHasher,
-    keys: Lazy<&'static str, u64>,
-    conversations: Lazy<u64, &'static [u8]>,
-    turns: Lazy<(u64, u64), &'static [u8]>,
+    keys: Lazy<&'static str, Row<Keys>>,
+    conversations: Lazy<u64, Row<Conversations>>,
+    turns: Lazy<(u64, u64), Row<Turns>>,
     index: Lazy<(u64, u64), u64>,
-    open_turns: Lazy<(u64, &'static str), &'static [u8]>,
+    open_turns: Lazy<(u64, &'static str), Row<OpenTurns>>,
 }
 
 struct Lazy<K: Key + 'static, V: Value + 'static> {
@@ -54,17 +55,25 @@ impl ReadTables {
         }
     }
 
-    pub(crate) fn turns(&self) -> Result<&ReadOnlyTable<(u64, u64), &'static [u8]>, Failure> {
+    pub(crate) fn turns(&self) -> Result<&ReadOnlyTable<(u64, u64), Row<Turns>>, Failure> {
         self.turns.of(&self.txn)
     }
 
-    pub(crate) fn open_turns(&self) -> Result<&ReadOnlyTable<(u64, &'static str), &'static [u8]>, Failure> {
+    pub(crate) fn open_turns(&self) -> Result<&ReadOnlyTable<(u64, &'static str), Row<OpenTurns>>, Failure> {
         self.open_turns.of(&self.txn)
     }
 
     /// The key of a conversation that has one.
     pub(crate) fn key_of(&self, id: &ConversationId) -> Result<Option<u64>, Failure> {
-        Ok(self.keys.of(&self.txn)?.get(id.as_str())?.map(|key| key.value()))
+        read_key(self.keys.of(&self.txn)?, id)
+    }
+
+    /// The same, also where its row is damaged.
+    pub(crate) fn search_key_of(&self, id: &ConversationId) -> Result<Option<u64>, Failure> {
+        match self.key_of(id) {
+            Err(Failure::Record(_)) => search_key(self.conversations.of(&self.txn)?, id),
+            key => key,
+        }
     }
 
     /// The record of the conversation of this key.
@@ -74,26 +83,57 @@ impl ReadTables {
 
     /// The ordinal of a turn that is sealed.
     pub(crate) fn ordinal_of(&self, key: u64, turn_id: &TurnId) -> Result<Option<Ordinal>, Failure> {
-        let hash = self.hasher.hash(turn_id.as_str());
+        let hash = |id: &str| self.hasher.hash(id);
         index::find(self.index.of(&self.txn)?, self.turns()?, key, hash, turn_id.as_str())
     }
 }
 
+/// The key of a conversation that has one.
+pub(crate) fn read_key(
+    keys: &impl ReadableTable<&'static str, Row<Keys>>,
+    id: &ConversationId,
+) -> Result<Option<u64>, Failure> {
+    let Some(row) = keys.get(id.as_str())? else { return Ok(None) };
+    Ok(Some(decode_key(row.value().verify(id.as_str())?)?))
+}
+
+/// What a row of the keys holds.
+pub(crate) fn decode_key(value: &[u8]) -> Result<u64, DamagedRecord> {
+    let bytes = value.try_into().map_err(|_| DamagedRecord::new(Keys::WHAT, "it has another length"));
+    bytes.map(u64::from_le_bytes)
+}
+
+/// The key of a conversation by its record, which has its id: for one whose row of the keys is damaged. This looks at
+/// all conversations.
+pub(crate) fn search_key(
+    conversations: &impl ReadableTable<u64, Row<Conversations>>,
+    id: &ConversationId,
+) -> Result<Option<u64>, Failure> {
+    for row in conversations.iter()? {
+        let (key, record) = row?;
+        let found = record.value().verify(key.value()).and_then(Conversation::decode);
+        if found.is_ok_and(|found| found.id == *id) {
+            return Ok(Some(key.value()));
+        }
+    }
+    Ok(None)
+}
+
 /// The key and the record of a conversation.
 pub(crate) fn find_conversation(
-    keys: &impl ReadableTable<&'static str, u64>,
-    conversations: &impl ReadableTable<u64, &'static [u8]>,
+    keys: &impl ReadableTable<&'static str, Row<Keys>>,
+    conversations: &impl ReadableTable<u64, Row<Conversations>>,
     id: &ConversationId,
 ) -> Result<Option<(u64, Conversation)>, Failure> {
-    let Some(key) = keys.get(id.as_str())?.map(|key| key.value()) else { return Ok(None) };
+    let Some(key) = read_key(keys, id)? else { return Ok(None) };
     Ok(Some((key, read_conversation(conversations, key)?)))
 }
 
 /// The record of the conversation of this key.
 pub(crate) fn read_conversation(
-    conversations: &impl ReadableTable<u64, &'static [u8]>,
+    conversations: &impl ReadableTable<u64, Row<Conversations>>,
     key: u64,
 ) -> Result<Conversation, Failure> {
     let record = conversations.get(key)?.ok_or_else(|| DamagedRecord::missing("conversation"))?;
-    Ok(Conversation::decode(record.value())?)
+    Ok(Conversation::decode(record.value().verify(key)?)?)
 }

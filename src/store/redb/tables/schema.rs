@@ -7,19 +7,60 @@ use redb::{Key, ReadTransaction, ReadableTable, TableDefinition, TableError, Val
 
 use super::failure::Failure;
 use super::meta::META;
+use super::row::{Row, Rows};
 
 // The tables by conversation, in the store's main file.
 
+/// The rows of [`KEYS`].
+#[derive(Debug)]
+pub(crate) struct Keys;
+
+impl Rows for Keys {
+    type Key = &'static str;
+    const NAME: &'static str = "conversation_keys";
+    const WHAT: &'static str = "key of a conversation";
+}
+
+/// The rows of [`CONVERSATIONS`].
+#[derive(Debug)]
+pub(crate) struct Conversations;
+
+impl Rows for Conversations {
+    type Key = u64;
+    const NAME: &'static str = "conversations";
+    const WHAT: &'static str = "conversation";
+}
+
+/// The rows of [`TURNS`].
+#[derive(Debug)]
+pub(crate) struct Turns;
+
+impl Rows for Turns {
+    type Key = (u64, u64);
+    const NAME: &'static str = "turns";
+    const WHAT: &'static str = "sealed turn";
+}
+
+/// The rows of [`OPEN_TURNS`].
+#[derive(Debug)]
+pub(crate) struct OpenTurns;
+
+impl Rows for OpenTurns {
+    type Key = (u64, &'static str);
+    const NAME: &'static str = "open_turns";
+    const WHAT: &'static str = "open turn";
+}
+
 /// A conversation's id to its key: ids are long and stand in every key below, so each is interned once.
-pub(crate) const KEYS: TableDefinition<&str, u64> = TableDefinition::new("conversation_keys");
+pub(crate) const KEYS: TableDefinition<&str, Row<Keys>> = TableDefinition::new(Keys::NAME);
 /// A conversation's key to its record.
-pub(crate) const CONVERSATIONS: TableDefinition<u64, &[u8]> = TableDefinition::new("conversations");
+pub(crate) const CONVERSATIONS: TableDefinition<u64, Row<Conversations>> = TableDefinition::new(Conversations::NAME);
 /// (conversation, ordinal) to a sealed turn: a conversation's turns are one range, in order.
-pub(crate) const TURNS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("turns");
+pub(crate) const TURNS: TableDefinition<(u64, u64), Row<Turns>> = TableDefinition::new(Turns::NAME);
 /// (conversation, hash of a turn id) to the ordinal of a sealed turn: what makes sealing happen once. See `index`.
 pub(crate) const INDEX: TableDefinition<(u64, u64), u64> = TableDefinition::new("turn_index");
 /// (conversation, turn id) to an open turn.
-pub(crate) const OPEN_TURNS: TableDefinition<(u64, &str), &[u8]> = TableDefinition::new("open_turns");
+pub(crate) const OPEN_TURNS: TableDefinition<(u64, &str), Row<OpenTurns>> = TableDefinition::new(OpenTurns::NAME);
 
 /// (conversation, ordinal) to what a repair took out of [`TURNS`], or nothing where nothing was left. There only once a
 /// repair was needed. An ordinal that stands here is not given again.
@@ -28,11 +69,24 @@ pub(crate) const LOST_TURNS: TableDefinition<(u64, u64), &[u8]> = TableDefinitio
 pub(crate) const LOST_OPEN_TURNS: TableDefinition<(u64, &str), &[u8]> = TableDefinition::new("lost_open_turns");
 /// The number of a journal's row to what a repair took out of it.
 pub(crate) const LOST_ROWS: TableDefinition<u64, &[u8]> = TableDefinition::new("lost_journal_rows");
+/// (table, key as bytes) to what a repair took out because its checksum does not fit, so that its key may be the wrong
+/// one.
+pub(crate) const LOST_UNKNOWN: TableDefinition<(&str, &[u8]), &[u8]> = TableDefinition::new("lost_unknown_rows");
 
 // The journal, in a file of its own.
 
+/// The rows of [`ROWS`].
+#[derive(Debug)]
+pub(crate) struct JournalRows;
+
+impl Rows for JournalRows {
+    type Key = u64;
+    const NAME: &'static str = "rows";
+    const WHAT: &'static str = "row of the journal";
+}
+
 /// A rising number to what one transaction made durable: some commits, in their order.
-pub(crate) const ROWS: TableDefinition<u64, &[u8]> = TableDefinition::new("rows");
+pub(crate) const ROWS: TableDefinition<u64, Row<JournalRows>> = TableDefinition::new(JournalRows::NAME);
 
 /// What a table of the main file is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,19 +106,25 @@ pub(crate) trait TableVisitor {
         table: TableDefinition<'static, K, V>,
         role: Role,
     ) -> Result<(), Failure>;
+
+    /// A table of data whose rows have checksums.
+    fn visit_rows<T: Rows>(&mut self, table: TableDefinition<'static, T::Key, Row<T>>) -> Result<(), Failure> {
+        self.visit(table, Role::Data)
+    }
 }
 
 /// Visits the tables of the main file.
 pub(crate) fn visit_tables(visitor: &mut impl TableVisitor) -> Result<(), Failure> {
     visitor.visit(META, Role::Meta)?;
-    visitor.visit(KEYS, Role::Data)?;
-    visitor.visit(CONVERSATIONS, Role::Data)?;
-    visitor.visit(TURNS, Role::Data)?;
+    visitor.visit_rows(KEYS)?;
+    visitor.visit_rows(CONVERSATIONS)?;
+    visitor.visit_rows(TURNS)?;
     visitor.visit(INDEX, Role::Data)?;
-    visitor.visit(OPEN_TURNS, Role::Data)?;
+    visitor.visit_rows(OPEN_TURNS)?;
     visitor.visit(LOST_TURNS, Role::Lost)?;
     visitor.visit(LOST_OPEN_TURNS, Role::Lost)?;
-    visitor.visit(LOST_ROWS, Role::Lost)
+    visitor.visit(LOST_ROWS, Role::Lost)?;
+    visitor.visit(LOST_UNKNOWN, Role::Lost)
 }
 
 /// Makes the tables that a main file has from the start: a reader opens them, and cannot make them.
@@ -85,7 +145,8 @@ pub(crate) fn make_tables(txn: &WriteTransaction) -> Result<(), Failure> {
     visit_tables(&mut Make(txn))
 }
 
-/// Copies every table of a main file. Written in the order of their keys, the rows fill their pages.
+/// Copies every table of a main file, byte for byte: a row that is damaged is so in the copy. Written in the order of
+/// their keys, the rows fill their pages.
 pub(crate) fn copy_tables(from: &ReadTransaction, to: &WriteTransaction) -> Result<(), Failure> {
     struct Copy<'a>(&'a ReadTransaction, &'a WriteTransaction);
     impl TableVisitor for Copy<'_> {
@@ -176,8 +237,8 @@ mod tests {
         let mut fill = Fill(&txn, Vec::new());
         visit_tables(&mut fill).unwrap();
         let mut expected = fill.1;
-        // A key's and a value's bytes: an id and a key, a key and a record, ...
-        let data = (9 + 8) + (8 + 5) + (16 + 5) + (16 + 8) + (9 + 5);
+        // The bytes of a key and of a value, table by table.
+        let data = (9 + 5) + (8 + 5) + (16 + 5) + (16 + 8) + (9 + 5);
         assert_eq!(count_live_bytes(&txn).unwrap(), data);
         txn.commit().unwrap();
         expected.sort();

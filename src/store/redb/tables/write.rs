@@ -1,10 +1,13 @@
-use redb::{Database, ReadableTable, Table, WriteTransaction};
+use redb::{Database, Table, WriteTransaction};
 
 use super::failure::Failure;
 use super::index::{self, TurnHasher};
+use super::journal_mark::JournalMark;
 use super::meta::WriteMeta;
+use super::read::{read_key, search_key};
 use super::record::conversation::Conversation;
-use super::schema::{CONVERSATIONS, INDEX, KEYS, OPEN_TURNS, TURNS};
+use super::row::{self, Row};
+use super::schema::{CONVERSATIONS, Conversations, INDEX, KEYS, Keys, OPEN_TURNS, OpenTurns, TURNS, Turns};
 use crate::turn::{ConversationId, Ordinal, TurnId};
 
 /// Begins a transaction on a main file, whose commit returns when it is durable.
@@ -21,11 +24,13 @@ pub(crate) fn begin_write(tables: &Database) -> Result<WriteTransaction, Failure
 /// again that is there already changes nothing.
 pub(crate) struct WriteTables<'txn> {
     meta: WriteMeta<'txn>,
-    keys: Table<'txn, &'static str, u64>,
-    conversations: Table<'txn, u64, &'static [u8]>,
-    turns: Table<'txn, (u64, u64), &'static [u8]>,
+    keys: Table<'txn, &'static str, Row<Keys>>,
+    conversations: Table<'txn, u64, Row<Conversations>>,
+    turns: Table<'txn, (u64, u64), Row<Turns>>,
     index: Table<'txn, (u64, u64), u64>,
-    open_turns: Table<'txn, (u64, &'static str), &'static [u8]>,
+    open_turns: Table<'txn, (u64, &'static str), Row<OpenTurns>>,
+    /// A value and its checksum while it is written. Kept from row to row for its memory alone.
+    value: Vec<u8>,
     hasher: TurnHasher,
     /// The key of the next new conversation.
     next_key: u64,
@@ -44,6 +49,7 @@ impl<'txn> WriteTables<'txn> {
             turns: txn.open_table(TURNS)?,
             index: txn.open_table(INDEX)?,
             open_turns: txn.open_table(OPEN_TURNS)?,
+            value: Vec::new(),
             hasher,
             next_key,
             growth: 0,
@@ -52,21 +58,32 @@ impl<'txn> WriteTables<'txn> {
 
     /// Returns the key of a conversation. One that has none gets the next.
     pub(crate) fn key_of(&mut self, id: &ConversationId) -> Result<u64, Failure> {
+        let key = match read_key(&self.keys, id) {
+            Ok(Some(key)) => return Ok(key),
+            Ok(None) => {
+                let key = self.next_key;
+                self.next_key = key.saturating_add(1);
+                key
+            }
+            // The damage must not stop the checkpoint for all others. A new key would part the turns from earlier ones.
+            Err(Failure::Record(damaged)) => search_key(&self.conversations, id)?.ok_or(damaged)?,
+            Err(failure) => return Err(failure),
+        };
         let id = id.as_str();
-        if let Some(key) = self.keys.get(id)?.map(|key| key.value()) {
-            return Ok(key);
-        }
-        let key = self.next_key;
-        self.next_key = key.saturating_add(1);
-        self.keys.insert(id, key)?;
-        self.grow(id.len() + size_of::<u64>(), 0);
+        self.fill(&key.to_le_bytes());
+        let before = self.keys.insert(id, row::seal(&id, &mut self.value))?;
+        let before = before.map(|row| row.value().unverified().len());
+        self.grow(id.len() + self.value.len(), before.map_or(0, |bytes| id.len() + bytes));
         Ok(key)
     }
 
     /// Writes the record of a sealed turn.
     pub(crate) fn put_turn(&mut self, key: u64, ordinal: Ordinal, record: &[u8]) -> Result<(), Failure> {
-        let before = self.turns.insert((key, ordinal.get()), record)?.map(|turn| turn.value().len());
-        self.grow(2 * size_of::<u64>() + record.len(), before.map_or(0, |bytes| 2 * size_of::<u64>() + bytes));
+        self.fill(record);
+        let place = (key, ordinal.get());
+        let before = self.turns.insert(place, row::seal(&place, &mut self.value))?;
+        let before = before.map(|row| row.value().unverified().len());
+        self.grow(2 * size_of::<u64>() + self.value.len(), before.map_or(0, |bytes| 2 * size_of::<u64>() + bytes));
         Ok(())
     }
 
@@ -76,7 +93,7 @@ impl<'txn> WriteTables<'txn> {
         if index::insert(&mut self.index, key, self.hasher.hash(turn_id), ordinal.get())? {
             self.grow(3 * size_of::<u64>(), 0);
         }
-        let open = self.open_turns.remove((key, turn_id))?.map(|open| open.value().len());
+        let open = self.open_turns.remove((key, turn_id))?.map(|row| row.value().unverified().len());
         self.grow(0, open.map_or(0, |bytes| size_of::<u64>() + turn_id.len() + bytes));
         Ok(())
     }
@@ -85,25 +102,36 @@ impl<'txn> WriteTables<'txn> {
     pub(crate) fn put_open_turn(&mut self, key: u64, turn_id: &TurnId, record: &[u8]) -> Result<(), Failure> {
         let turn_id = turn_id.as_str();
         let key_bytes = size_of::<u64>() + turn_id.len();
-        let before = self.open_turns.insert((key, turn_id), record)?.map(|open| open.value().len());
-        self.grow(key_bytes + record.len(), before.map_or(0, |bytes| key_bytes + bytes));
+        self.fill(record);
+        let place = (key, turn_id);
+        let before = self.open_turns.insert(place, row::seal(&place, &mut self.value))?;
+        let before = before.map(|row| row.value().unverified().len());
+        self.grow(key_bytes + self.value.len(), before.map_or(0, |bytes| key_bytes + bytes));
         Ok(())
     }
 
     /// Writes the record of a conversation.
     pub(crate) fn put_conversation(&mut self, key: u64, conversation: &Conversation) -> Result<(), Failure> {
-        let record = conversation.encode()?;
-        let before = self.conversations.insert(key, &*record)?.map(|before| before.value().len());
+        let mut record = conversation.encode()?;
+        let before = self.conversations.insert(key, row::seal(&key, &mut record))?;
+        let before = before.map(|row| row.value().unverified().len());
         self.grow(size_of::<u64>() + record.len(), before.map_or(0, |bytes| size_of::<u64>() + bytes));
         Ok(())
     }
 
-    /// Writes what the table `meta` says of the others, and the row of the journal up to which they hold everything, if
-    /// that has changed.
-    pub(crate) fn finish(mut self, checkpoint: Option<u64>) -> Result<(), Failure> {
+    /// Writes what the table `meta` says of the others and of the journal: its newest row, and the one up to which the
+    /// tables hold everything, if that has changed.
+    pub(crate) fn finish(mut self, checkpoint: Option<JournalMark>, newest: JournalMark) -> Result<(), Failure> {
         self.meta.set_next_key(self.next_key)?;
         self.meta.add_live_bytes(self.growth)?;
+        self.meta.note_newest(newest)?;
         checkpoint.map_or(Ok(()), |row| self.meta.advance_checkpoint(row))
+    }
+
+    /// Puts what is to be written where it gets its checksum.
+    fn fill(&mut self, value: &[u8]) {
+        self.value.clear();
+        self.value.extend_from_slice(value);
     }
 
     fn grow(&mut self, added: usize, removed: usize) {

@@ -60,7 +60,11 @@ impl<'a> Draft<'a> {
         }
         self.looked_up.clear();
         for turn_id in commit.turn_ids() {
-            self.looked_up.push(drafted.ordinal_of(memtable, tables, turn_id)?);
+            match drafted.ordinal_of(memtable, tables, turn_id) {
+                // Nobody can say whether it is sealed. It must not be sealed again, and others go on.
+                Err(Failure::Record(damaged)) => return Ok(Err(CommitError::Unavailable(damaged.into()))),
+                looked_up => self.looked_up.push(looked_up?),
+            }
         }
         let decision = match decide(&head, &self.looked_up, commit) {
             Ok(decision) => decision,

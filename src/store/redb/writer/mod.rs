@@ -283,11 +283,11 @@ impl Writer {
             self.check_tables()?;
         }
         let begun = Instant::now();
-        let row_bytes = self.slot.with(|files| transaction.append(files))??;
+        let appended = self.slot.with(|files| transaction.append(files))??;
         self.last.append = begun.elapsed();
-        let Transaction { answers, entries, row, .. } = transaction;
+        let Transaction { answers, entries, .. } = transaction;
         (self.last.turns, self.last.moved_bytes) = (0, self.checkpoint.moved_bytes());
-        if !entries.is_empty() {
+        if let Some((row, row_bytes)) = appended {
             let piece_bytes = self.checkpoint.piece_bytes();
             let taken = self.slot.with(|files| -> Result<_, DamagedRecord> {
                 let mut memtable = files.memtable_mut();

@@ -7,6 +7,7 @@ use crate::store::redb::files::open_files::Files;
 use crate::store::redb::journal::append::append;
 use crate::store::redb::journal::entry::Entry;
 use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::journal_mark::JournalMark;
 use crate::store::redb::tables::meta::WriteMeta;
 use crate::turn::RunningTime;
 
@@ -14,8 +15,8 @@ use crate::turn::RunningTime;
 pub(super) struct Transaction {
     pub(super) answers: Vec<Answer>,
     pub(super) entries: Vec<Entry>,
-    /// The journal row to append.
-    pub(super) row: u64,
+    /// The last row of the journal, which the next one follows.
+    last: JournalMark,
     /// The last row that is no longer needed.
     trim: u64,
     /// Whether a job asks to see that a write works.
@@ -41,20 +42,21 @@ impl Transaction {
         Ok(Self {
             answers,
             entries: draft.into_entries(),
-            row: memtable.last_row() + 1,
-            trim: memtable.checkpoint(),
+            last: memtable.last_row(),
+            trim: memtable.checkpoint().number,
             checks_write: batch.iter().any(|job| matches!(job, Job::CheckWrite(_))),
             running: ticked(files.running_time(), batch),
         })
     }
 
-    /// Writes it to the journal and returns the size of its row. When this returns `Ok`, it is durable.
-    pub(super) fn append(&self, files: &Files) -> Result<usize, Failure> {
+    /// Writes it to the journal and returns its row and the row's size, if it has one. When this returns `Ok`, it is
+    /// durable.
+    pub(super) fn append(&self, files: &Files) -> Result<Option<(JournalMark, usize)>, Failure> {
         if !self.checks_write && self.running.is_none() && self.entries.is_empty() {
-            return Ok(0);
+            return Ok(None);
         }
         let txn = files.write_journal()?;
-        let mut row_bytes = 0;
+        let mut row = None;
         if self.checks_write {
             WriteMeta::write(&txn)?.touch()?;
         }
@@ -62,13 +64,13 @@ impl Transaction {
             WriteMeta::write(&txn)?.set_running_time(running)?;
         }
         if !self.entries.is_empty() {
-            row_bytes = append(&txn, &self.entries, self.row, self.trim)?;
+            row = Some(append(&txn, &self.entries, self.last, self.trim)?);
         }
         txn.commit()?;
         if let Some(running) = self.running {
             files.set_running_time(running);
         }
-        Ok(row_bytes)
+        Ok(row)
     }
 }
 

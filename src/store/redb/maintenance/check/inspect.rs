@@ -6,14 +6,19 @@ use super::report::{CheckReport, Violation};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::{self, TurnHasher};
 use crate::store::redb::tables::meta::ReadMeta;
+use crate::store::redb::tables::read::decode_key;
 use crate::store::redb::tables::record::conversation::Conversation;
+use crate::store::redb::tables::record::damaged::DamagedRecord;
 use crate::store::redb::tables::record::{self};
-use crate::store::redb::tables::schema::{CONVERSATIONS, INDEX, KEYS, LOST_TURNS, OPEN_TURNS, TURNS};
+use crate::store::redb::tables::row::Row;
+use crate::store::redb::tables::schema::{
+    CONVERSATIONS, Conversations, INDEX, KEYS, Keys, LOST_TURNS, OPEN_TURNS, OpenTurns, TURNS, Turns,
+};
 use crate::turn::{ConversationId, EpochMillis, Ordinal, Usage};
 
 /// Looks at every record of one state of the store.
 pub(super) struct Inspection {
-    turns: ReadOnlyTable<(u64, u64), &'static [u8]>,
+    turns: ReadOnlyTable<(u64, u64), Row<Turns>>,
     index: ReadOnlyTable<(u64, u64), u64>,
     /// None where the store's id, which it hashes with, is gone.
     hasher: Option<TurnHasher>,
@@ -59,13 +64,15 @@ impl Inspection {
     /// Ids and keys name each other, and each key has a record that agrees with the turns.
     fn keys(
         &mut self,
-        keys: &ReadOnlyTable<&'static str, u64>,
-        conversations: &ReadOnlyTable<u64, &'static [u8]>,
+        keys: &ReadOnlyTable<&'static str, Row<Keys>>,
+        conversations: &ReadOnlyTable<u64, Row<Conversations>>,
         meta: &ReadMeta,
     ) -> Result<(), Failure> {
+        let mut without_key = BTreeSet::new();
         for row in keys.iter()? {
             let (id, key) = row?;
-            let (id, key) = (id.value().to_owned(), key.value());
+            let key = key.value().verify(id.value()).and_then(decode_key);
+            let id = id.value().to_owned();
             let mut wrong = |what: &str| {
                 let what = what.to_owned();
                 self.report.violations.push(Violation::Conversation { conversation: id.clone(), what });
@@ -73,6 +80,14 @@ impl Inspection {
             if ConversationId::new(&*id).is_err() {
                 wrong("its id is none");
             }
+            let key = match key {
+                Ok(key) => key,
+                Err(damaged) => {
+                    wrong(&damaged.to_string());
+                    without_key.insert(id);
+                    continue;
+                }
+            };
             if let Some(other) = self.ids.get(&key) {
                 wrong(&format!("it has the key of {other}"));
             } else {
@@ -83,10 +98,18 @@ impl Inspection {
             }
         }
         self.report.conversations = self.ids.len() as u64;
+        // So that not everything of such a conversation is of none.
+        for row in conversations.iter()?.filter(|_| !without_key.is_empty()) {
+            let (key, record) = row?;
+            let record = record.value().verify(key.value()).and_then(Conversation::decode);
+            if let Some(record) = record.ok().filter(|record| without_key.contains(record.id.as_str())) {
+                self.ids.entry(key.value()).or_insert_with(|| record.id.as_str().to_owned());
+            }
+        }
         for row in conversations.iter()? {
             let (key, record) = row?;
             let key = key.value();
-            for what in self.of_record(key, record.value())? {
+            for what in self.of_record(key, record.value().verify(key))? {
                 self.tell(Violation::Conversation { conversation: self.name(key), what });
             }
         }
@@ -100,8 +123,8 @@ impl Inspection {
         Ok(())
     }
 
-    fn of_record(&self, key: u64, record: &[u8]) -> Result<Vec<String>, Failure> {
-        let record = match Conversation::decode(record) {
+    fn of_record(&self, key: u64, record: Result<&[u8], DamagedRecord>) -> Result<Vec<String>, Failure> {
+        let record = match record.and_then(Conversation::decode) {
             Ok(record) => record,
             Err(damaged) => return Ok(vec![damaged.to_string()]),
         };
@@ -155,7 +178,7 @@ impl Inspection {
                 tell(ordinal, "0 is no ordinal".into());
                 continue;
             };
-            match record::decode_sealed(at, value.value()) {
+            match value.value().verify((key, ordinal)).and_then(|record| record::decode_sealed(at, record)) {
                 Err(damaged) => tell(ordinal, damaged.to_string()),
                 Ok(turn) => {
                     if turn.sealed_at < sealed_before {
@@ -187,7 +210,11 @@ impl Inspection {
 
     fn indexed(&self, key: u64, turn_id: &str) -> Result<Option<Ordinal>, Failure> {
         let Some(hasher) = &self.hasher else { return Ok(None) };
-        index::find(&self.index, &self.turns, key, hasher.hash(turn_id), turn_id)
+        match index::find(&self.index, &self.turns, key, |id| hasher.hash(id), turn_id) {
+            // The row there is not its own, and is told from the other turn's side.
+            Err(Failure::Record(_)) => Ok(None),
+            found => found,
+        }
     }
 
     /// What the index names is there, and names each turn once. That it is the turn's place was seen from its side.
@@ -211,7 +238,7 @@ impl Inspection {
     }
 
     /// An open turn is of a known conversation, and not sealed.
-    fn open_turns(&mut self, open_turns: &ReadOnlyTable<(u64, &'static str), &'static [u8]>) -> Result<(), Failure> {
+    fn open_turns(&mut self, open_turns: &ReadOnlyTable<(u64, &'static str), Row<OpenTurns>>) -> Result<(), Failure> {
         for row in open_turns.iter()? {
             let (place, value) = row?;
             let (key, turn_id) = place.value();
@@ -223,7 +250,7 @@ impl Inspection {
             if self.indexed(key, turn_id)?.is_some() {
                 wrong.push("it is sealed".into());
             }
-            match record::decode_staged(value.value()) {
+            match value.value().verify((key, turn_id)).and_then(record::decode_staged) {
                 Err(damaged) => wrong.push(damaged.to_string()),
                 Ok(staged) if staged.turn.id.as_str() != turn_id => wrong.push(format!("it is {}", staged.turn.id)),
                 Ok(_) => {}
@@ -246,7 +273,7 @@ pub(super) struct Counted {
 }
 
 pub(super) fn count(
-    turns: &impl ReadableTable<(u64, u64), &'static [u8]>,
+    turns: &impl ReadableTable<(u64, u64), Row<Turns>>,
     lost: Option<&impl ReadableTable<(u64, u64), &'static [u8]>>,
     key: u64,
 ) -> Result<Counted, Failure> {
@@ -256,7 +283,9 @@ pub(super) fn count(
     for row in turns.range(all.clone())? {
         let (place, value) = row?;
         counted.last = place.value().1;
-        if let Some(Ok(turn)) = Ordinal::new(counted.last).map(|at| record::decode_sealed(at, value.value())) {
+        let record = value.value().verify(place.value());
+        let turn = record.ok().zip(Ordinal::new(counted.last)).map(|(record, at)| record::decode_sealed(at, record));
+        if let Some(Ok(turn)) = turn {
             counted.last_sealed_at = counted.last_sealed_at.max(turn.sealed_at);
             counted.total_usage = counted.total_usage.saturating_add(turn.metrics.usage);
         }

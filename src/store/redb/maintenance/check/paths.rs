@@ -11,6 +11,7 @@ use crate::store::redb::files::look::look_at;
 use crate::store::redb::files::open_error::{OpenError, explain, failed};
 use crate::store::redb::files::path::has_content;
 use crate::store::redb::files::replay::{DamagedRow, Replayed};
+use crate::store::redb::memtable::Memtable;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::TurnHasher;
 use crate::store::redb::tables::meta::{ReadMeta, WriteMeta};
@@ -68,22 +69,23 @@ impl Paths {
             }
             None if head.bond.journal_id.is_some() => {
                 let why = "the whole journal is missing, and what was acknowledged last with it".to_owned();
-                damaged.push(DamagedRow { number: head.checkpoint + 1, why, bytes: Vec::new() });
+                damaged.push(DamagedRow { number: head.checkpoint.number + 1, why, bytes: Vec::new() });
             }
             None => {}
         }
         let write = || {
             let txn = begin_write(main)?;
+            let last = memtable.as_ref().map_or(head.checkpoint, Memtable::last_row);
             if let Some(memtable) = &memtable {
                 let moving: Vec<_> = memtable.contents().all().cloned().collect();
-                move_conversations(&txn, TurnHasher::of(head.bond.store_id), &moving, Some(memtable.last_row()))?;
+                move_conversations(&txn, TurnHasher::of(head.bond.store_id), &moving, Some(last), last)?;
             }
             let mut meta = WriteMeta::write(&txn)?;
             if let Some(journal) = journal {
                 let running = ReadMeta::of(journal)?.running_time()?.max(meta.running_time()?);
                 meta.set_running_time(running)?;
             }
-            meta.release_journal()?;
+            meta.release_journal(last)?;
             drop(meta);
             for row in &damaged {
                 txn.open_table(LOST_ROWS)?.insert(row.number, &*row.bytes)?;

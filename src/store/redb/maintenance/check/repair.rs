@@ -1,16 +1,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use redb::{Database, ReadableTable, Table, WriteTransaction};
+use redb::{Database, Key, ReadableTable, Table, TableDefinition, TableHandle, Value, WriteTransaction};
 
 use super::inspect::count;
 use crate::store::contract::Version;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::{self, TurnHasher};
 use crate::store::redb::tables::meta::WriteMeta;
+use crate::store::redb::tables::read::decode_key;
 use crate::store::redb::tables::record::conversation::Conversation;
 use crate::store::redb::tables::record::{self};
+use crate::store::redb::tables::row::{self, Row, Rows};
 use crate::store::redb::tables::schema::{
-    CONVERSATIONS, INDEX, KEYS, LOST_OPEN_TURNS, LOST_TURNS, OPEN_TURNS, TURNS, count_live_bytes,
+    CONVERSATIONS, Conversations, INDEX, KEYS, LOST_OPEN_TURNS, LOST_TURNS, LOST_UNKNOWN, OPEN_TURNS, OpenTurns, Role,
+    TURNS, TableVisitor, Turns, count_live_bytes, visit_tables,
 };
 use crate::store::redb::tables::write::begin_write;
 use crate::turn::{ConversationId, Ordinal};
@@ -24,6 +27,7 @@ const MOST_GAPS: usize = 1_000_000;
 /// not given again. A gap is noted likewise. Rows of a key that no conversation has are left for a person to look at.
 pub(super) fn derive(database: &Database) -> Result<(), Failure> {
     let txn = begin_write(database)?;
+    set_aside(&txn)?;
     let ids = keys(&txn)?;
     let hasher = TurnHasher::of(WriteMeta::write(&txn)?.store_id()?);
     for (key, id) in &ids {
@@ -39,22 +43,71 @@ pub(super) fn derive(database: &Database) -> Result<(), Failure> {
     Ok(txn.commit()?)
 }
 
+/// Moves aside the rows whose checksums do not fit: what of such a row is damaged may be its key. A turn stays where it
+/// is if the index knows its ordinal; then its place is known, and it is moved to that among the lost turns.
+fn set_aside(txn: &WriteTransaction) -> Result<(), Failure> {
+    let mut indexed = BTreeSet::new();
+    for row in txn.open_table(INDEX)?.iter()? {
+        let (place, ordinal) = row?;
+        indexed.insert((place.value().0, ordinal.value()));
+    }
+    visit_tables(&mut SetAside { txn, indexed })
+}
+
+struct SetAside<'txn> {
+    txn: &'txn WriteTransaction,
+    indexed: BTreeSet<(u64, u64)>,
+}
+
+impl TableVisitor for SetAside<'_> {
+    fn visit<K: Key + 'static, V: Value + 'static>(
+        &mut self,
+        _: TableDefinition<'static, K, V>,
+        _: Role,
+    ) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn visit_rows<T: Rows>(&mut self, table: TableDefinition<'static, T::Key, Row<T>>) -> Result<(), Failure> {
+        let mut rows = self.txn.open_table(table)?;
+        let mut damaged = Vec::new();
+        for row in rows.iter()? {
+            let (key, value) = row?;
+            if value.value().verify(key.value()).is_err() {
+                let place = T::Key::as_bytes(&key.value()).as_ref().to_vec();
+                damaged.push((place, value.value().unverified().to_vec()));
+            }
+        }
+        if T::NAME == TURNS.name() {
+            damaged.retain(|(place, _)| !self.indexed.contains(&<(u64, u64)>::from_bytes(place)));
+        }
+        for (place, bytes) in damaged {
+            rows.remove(T::Key::from_bytes(&place))?;
+            self.txn.open_table(LOST_UNKNOWN)?.insert((T::NAME, &*place), &*bytes)?;
+        }
+        Ok(())
+    }
+}
+
 /// Each key's id. A record whose id has no key gets it back.
 fn keys(txn: &WriteTransaction) -> Result<BTreeMap<u64, ConversationId>, Failure> {
     let mut keys = txn.open_table(KEYS)?;
     let mut ids = BTreeMap::new();
     for row in keys.iter()? {
         let (id, key) = row?;
-        if let Ok(id) = ConversationId::new(id.value()) {
-            ids.entry(key.value()).or_insert(id);
+        let key = key.value().verify(id.value()).and_then(decode_key);
+        if let (Ok(id), Ok(key)) = (ConversationId::new(id.value()), key) {
+            ids.entry(key).or_insert(id);
         }
     }
     for row in txn.open_table(CONVERSATIONS)?.iter()? {
         let (key, record) = row?;
-        if let (false, Ok(record)) = (ids.contains_key(&key.value()), Conversation::decode(record.value()))
+        let record = record.value().verify(key.value()).and_then(Conversation::decode);
+        if let (false, Ok(record)) = (ids.contains_key(&key.value()), record)
             && keys.get(record.id.as_str())?.is_none()
         {
-            keys.insert(record.id.as_str(), key.value())?;
+            let id = record.id.as_str();
+            keys.insert(id, row::seal(&id, &mut key.value().to_le_bytes().to_vec()))?;
             ids.insert(key.value(), record.id);
         }
     }
@@ -65,10 +118,10 @@ fn keys(txn: &WriteTransaction) -> Result<BTreeMap<u64, ConversationId>, Failure
 struct Repair<'txn> {
     key: u64,
     hasher: TurnHasher,
-    conversations: Table<'txn, u64, &'static [u8]>,
-    turns: Table<'txn, (u64, u64), &'static [u8]>,
+    conversations: Table<'txn, u64, Row<Conversations>>,
+    turns: Table<'txn, (u64, u64), Row<Turns>>,
     index: Table<'txn, (u64, u64), u64>,
-    open_turns: Table<'txn, (u64, &'static str), &'static [u8]>,
+    open_turns: Table<'txn, (u64, &'static str), Row<OpenTurns>>,
     lost: Table<'txn, (u64, u64), &'static [u8]>,
     lost_open: Table<'txn, (u64, &'static str), &'static [u8]>,
 }
@@ -101,12 +154,13 @@ impl<'txn> Repair<'txn> {
         for row in self.turns.range((self.key, 0)..=(self.key, u64::MAX))? {
             let (place, value) = row?;
             let (_, ordinal) = place.value();
-            let turn = Ordinal::new(ordinal).map(|at| record::decode_sealed(at, value.value()));
+            let record = value.value().verify(place.value());
+            let turn = record.ok().zip(Ordinal::new(ordinal)).map(|(record, at)| record::decode_sealed(at, record));
             match turn {
                 Some(Ok(turn)) if !sound.contains_key(turn.metrics.turn_id.as_str()) => {
                     sound.insert(turn.metrics.turn_id.as_str().to_owned(), ordinal);
                 }
-                _ => aside.push((ordinal, value.value().to_vec())),
+                _ => aside.push((ordinal, value.value().unverified().to_vec())),
             }
         }
         for (ordinal, bytes) in aside {
@@ -159,11 +213,12 @@ impl<'txn> Repair<'txn> {
             if key != self.key {
                 break;
             }
-            let hash = self.hasher.hash(turn_id);
+            let hash = |id: &str| self.hasher.hash(id);
             let sealed = index::find(&self.index, &self.turns, key, hash, turn_id)?.is_some();
-            let sound = record::decode_staged(value.value()).is_ok_and(|staged| staged.turn.id.as_str() == turn_id);
+            let staged = value.value().verify((key, turn_id)).and_then(record::decode_staged);
+            let sound = staged.is_ok_and(|staged| staged.turn.id.as_str() == turn_id);
             if sealed || !sound {
-                gone.push((turn_id.to_owned(), (!sealed).then(|| value.value().to_vec())));
+                gone.push((turn_id.to_owned(), (!sealed).then(|| value.value().unverified().to_vec())));
             }
         }
         for (turn_id, aside) in gone {
@@ -177,7 +232,10 @@ impl<'txn> Repair<'txn> {
 
     fn record(&mut self, id: &ConversationId) -> Result<(), Failure> {
         let counted = count(&self.turns, Some(&self.lost), self.key)?;
-        let known = self.conversations.get(self.key)?.and_then(|record| Conversation::decode(record.value()).ok());
+        let known = self.conversations.get(self.key)?.and_then(|record| {
+            let record = record.value().verify(self.key);
+            record.and_then(Conversation::decode).ok()
+        });
         // Nobody holds a version while the store is stopped, so any will do but 0, which is for the unknown.
         let version = known.map_or(0, |known| known.version.0).max(1);
         let record = Conversation {
@@ -187,7 +245,7 @@ impl<'txn> Repair<'txn> {
             last_sealed_at: counted.last_sealed_at,
             total_usage: counted.total_usage,
         };
-        self.conversations.insert(self.key, &*record.encode()?)?;
+        self.conversations.insert(self.key, row::seal(&self.key, &mut record.encode()?))?;
         Ok(())
     }
 }

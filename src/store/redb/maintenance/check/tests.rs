@@ -1,19 +1,30 @@
 //! Tests of the check, which alone know the tables: they damage them.
 
-use std::fs;
+use std::fs::{self, File};
 
-use redb::{ReadableTable, TableDefinition};
+use redb::{ReadableTable, TableDefinition, Value as _};
 
 use super::*;
 use crate::settings::StoreSettings;
+use crate::store::redb::journal::chain::{chain, read_row};
 use crate::store::redb::journal::entry;
+use crate::store::redb::maintenance::compact::compact;
+use crate::store::redb::memtable::Memtable;
+use crate::store::redb::query::{LeftOut, StaleQuery, StateQuery, TurnsQuery};
 use crate::store::redb::tables::index::TurnHasher;
+use crate::store::redb::tables::journal_mark::JournalMark;
 use crate::store::redb::tables::meta::{ReadMeta, WriteMeta};
-use crate::store::redb::tables::schema::{CONVERSATIONS, INDEX, KEYS, OPEN_TURNS, ROWS, TURNS};
+use crate::store::redb::tables::read::ReadTables;
+use crate::store::redb::tables::record::{self, conversation::Conversation};
+use crate::store::redb::tables::row::{self, KeyOf, Row, Rows, Stored};
+use crate::store::redb::tables::schema::{
+    CONVERSATIONS, INDEX, JournalRows, KEYS, OPEN_TURNS, ROWS, TURNS, copy_tables,
+};
 use crate::store::redb::tables::store_file::StoreFile;
+use crate::store::redb::writer::Writer;
 use crate::store::redb::writer::backoff::Backoff;
 use crate::store::{Commit, Location, RedbEngine, StagedTurn, TurnRange, Version};
-use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, RunningTime, TurnId};
+use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Ordinal, RunningTime, TurnId};
 
 fn turn(id: &str) -> OpenTurn {
     OpenTurn::new(TurnId::new(id).unwrap())
@@ -150,8 +161,8 @@ async fn each_kind_of_disagreement_is_named_and_repaired() {
     .await;
     assert_found_and_repaired("open turn x of conversation a: it is sealed", |path| {
         damage(path, OPEN_TURNS, |open| {
-            let staged = open.get((1, "open")).unwrap().unwrap().value().to_vec();
-            open.insert((1, "x"), &*staged).unwrap();
+            let mut staged = open.get((1, "open")).unwrap().unwrap().value().verify((1, "open")).unwrap().to_vec();
+            open.insert((1, "x"), row::seal(&(1, "x"), &mut staged)).unwrap();
         });
     })
     .await;
@@ -175,9 +186,11 @@ async fn each_kind_of_disagreement_is_named_and_repaired() {
 #[tokio::test]
 async fn a_damaged_record_costs_that_record_alone_and_a_repair_moves_it_aside() {
     let directory = sound().await;
-    damage(directory.path(), TURNS, |turns| drop(turns.insert((1, 2), b"nonsense".as_slice()).unwrap()));
-    damage(directory.path(), OPEN_TURNS, |open| drop(open.insert((1, "open"), b"".as_slice()).unwrap()));
-    damage(directory.path(), CONVERSATIONS, |records| drop(records.insert(2, b"\x01\xff".as_slice()).unwrap()));
+    damage(directory.path(), TURNS, |turns| drop(turns.insert((1, 2), Stored::as_it_is(b"nonsense")).unwrap()));
+    damage(directory.path(), OPEN_TURNS, |open| drop(open.insert((1, "open"), Stored::as_it_is(b"")).unwrap()));
+    damage(directory.path(), CONVERSATIONS, |records| {
+        drop(records.insert(2, row::seal(&2, &mut b"\x01\xff".to_vec())).unwrap())
+    });
 
     let store = open(directory.path());
     let range = |name, limit| TurnRange { conversation_id: id(name), after: 0, limit };
@@ -223,6 +236,210 @@ async fn a_damaged_record_costs_that_record_alone_and_a_repair_moves_it_aside() 
     assert_eq!(told(&check(directory.path()).unwrap()), [""; 0]);
 }
 
+/// Puts a row as it is under another key.
+fn misplace<T: Rows>(
+    directory: &Path,
+    table: TableDefinition<'_, T::Key, Row<T>>,
+    from: KeyOf<'_, T>,
+    to: KeyOf<'_, T>,
+) {
+    damage(directory, table, |rows| {
+        let bytes = rows.remove(from).unwrap().unwrap().value().unverified().to_vec();
+        rows.insert(to, Stored::as_it_is(&bytes)).unwrap();
+    });
+}
+
+#[tokio::test]
+async fn a_row_under_a_key_that_is_not_its_own_is_named_and_moved_aside() {
+    let unfit = |what: &str| format!("a stored {what} cannot be read: its checksum does not fit");
+    let turn = unfit("sealed turn");
+    assert_found_and_repaired(&format!("turn 2 of conversation #9: {turn}"), |path| {
+        misplace(path, TURNS, (1, 2), (9, 2));
+    })
+    .await;
+    assert_found_and_repaired(&format!("turn {} of conversation a: {turn}", 1u64 << 40), |path| {
+        misplace(path, TURNS, (1, 3), (1, 1 << 40));
+    })
+    .await;
+    assert_found_and_repaired(&format!("conversation c: {}", unfit("key of a conversation")), |path| {
+        misplace(path, KEYS, "a", "c");
+    })
+    .await;
+    assert_found_and_repaired(&format!("conversation #5: {}", unfit("conversation")), |path| {
+        misplace(path, CONVERSATIONS, 1, 5);
+    })
+    .await;
+    assert_found_and_repaired(&format!("open turn opeo of conversation a: {}", unfit("open turn")), |path| {
+        misplace(path, OPEN_TURNS, (1, "open"), (1, "opeo"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_damaged_row_of_the_keys_costs_that_conversation_alone_and_the_journal_mends_it() {
+    let directory = sound().await;
+    let break_key = || {
+        damage(directory.path(), KEYS, |keys| drop(keys.insert("a", Stored::as_it_is(&[1; 16])).unwrap()));
+    };
+    break_key();
+    let store = open(directory.path());
+    let range = |name| TurnRange { conversation_id: id(name), after: 0, limit: 9 };
+    assert!(store.turns(&range("a")).unwrap_err().to_string().contains("key of a conversation cannot be read"));
+    assert_eq!(store.turns(&range("b")).unwrap().len(), 3);
+    seal(&store, "b", 1, &["w"]).await;
+    let stale = store.stale_turns(RunningTime::new(9).into(), None, 1).unwrap();
+    assert_eq!(store.stale_turns(RunningTime::new(9).into(), stale.last(), 9).unwrap().len(), 3);
+    store.close().await;
+    let (_, after) = repair(directory.path()).unwrap().1.unwrap();
+    assert_eq!(told(&after), [""; 0]);
+
+    let store = open(directory.path());
+    seal(&store, "a", 1, &["w"]).await;
+    lose(store).await;
+    break_key();
+    let store = open(directory.path());
+    assert_eq!(store.turns(&range("a")).unwrap().len(), 4);
+    store.close().await;
+    assert_eq!(told(&check(directory.path()).unwrap()), [""; 0]);
+}
+
+#[tokio::test]
+async fn an_index_row_that_leads_to_another_turn_is_not_taken_for_a_turn_that_is_not_sealed() {
+    let directory = sound().await;
+    let place = hash(directory.path(), "x");
+    damage(directory.path(), INDEX, |index| drop(index.insert((1, place), 3).unwrap()));
+    let store = open(directory.path());
+    let commit = |name: &str, version| Commit {
+        conversation_id: id(name),
+        expected_version: Version(version),
+        staged: Vec::new(),
+        sealed: vec![turn("x").seal(&Done::because("stop"), EpochMillis::new(3))],
+    };
+    let (refused, taken) = (store.commit(commit("a", 1)), store.commit(commit("b", 1)));
+    assert!(refused.await.unwrap_err().to_string().contains("row of the index cannot be read"));
+    assert!(matches!(taken.await.unwrap().outcomes[0].1, crate::store::TurnOutcome::Duplicate(at) if at.get() == 1));
+}
+
+#[tokio::test]
+async fn a_damaged_row_is_as_damaged_in_a_backup_and_after_a_compaction() {
+    let directory = sound().await;
+    damage(directory.path(), TURNS, |turns| {
+        let mut bytes = turns.get((1, 2)).unwrap().unwrap().value().unverified().to_vec();
+        let id = bytes.iter().position(|byte| *byte == b'y').unwrap();
+        bytes[id] = b'w';
+        turns.insert((1, 2), Stored::as_it_is(&bytes)).unwrap();
+    });
+    let expected = "turn 2 of conversation a: a stored sealed turn cannot be read: its checksum does not fit";
+    let tells = |directory: &Path| told(&check(directory).unwrap()).iter().any(|line| line == expected);
+    assert!(tells(directory.path()));
+    let copied = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let mut copy = File::create(copied.path().join(StoreFile::Main.name())).unwrap();
+    io::copy(&mut store.back_up().unwrap().bytes, &mut copy).unwrap();
+    store.close().await;
+    compact(directory.path()).unwrap();
+    assert!(tells(copied.path()) && tells(directory.path()));
+}
+
+/// The rows of one table, in a database that a test damages bit by bit.
+struct Flips<'a, T: Rows> {
+    database: &'a Database,
+    table: TableDefinition<'static, T::Key, Row<T>>,
+    /// Whether a value without its checksum can be read.
+    decodes: fn(&[u8]) -> bool,
+}
+
+impl<T: Rows> Flips<'_, T> {
+    fn change(&self, change: impl FnOnce(&mut redb::Table<'_, T::Key, Row<T>>)) {
+        let txn = self.database.begin_write().unwrap();
+        change(&mut txn.open_table(self.table).unwrap());
+        txn.commit().unwrap();
+    }
+
+    /// Flips each bit of the row's key and value. `met` reads it and returns whether the damage was seen.
+    fn each(&self, key: KeyOf<'_, T>, met: impl Fn(&ReadTables, KeyOf<'_, T>) -> bool) {
+        let key = T::Key::as_bytes(&key).as_ref().to_vec();
+        let mut value = Vec::new();
+        self.change(|rows| {
+            value = rows.get(T::Key::from_bytes(&key)).unwrap().unwrap().value().unverified().to_vec();
+        });
+        let mut unseen_without = 0;
+        for bit in 0..(key.len() + value.len()) * 8 {
+            let mut row = [&*key, &*value].concat();
+            row[bit / 8] ^= 1 << (bit % 8);
+            let (other, damaged) = row.split_at(key.len());
+            // No such key can be asked for, as the database takes none for text.
+            if std::str::from_utf8(other).is_err() && other != &*key && bit % 8 == 7 {
+                continue;
+            }
+            let mut is_another = false;
+            self.change(|rows| {
+                is_another = other != &*key && rows.get(T::Key::from_bytes(other)).unwrap().is_some();
+                if !is_another {
+                    rows.remove(T::Key::from_bytes(&key)).unwrap();
+                    rows.insert(T::Key::from_bytes(other), Stored::as_it_is(damaged)).unwrap();
+                }
+            });
+            if is_another {
+                continue;
+            }
+            let txn = self.database.begin_read().unwrap();
+            let violations = told(&Inspection::of(&txn).unwrap());
+            let unfit = format!("a stored {} cannot be read: its checksum does not fit", T::WHAT);
+            let is_found = |line: &String| line.ends_with(&unfit) || line.ends_with("0 is no ordinal");
+            assert!(violations.iter().any(is_found), "bit {bit} of {}: {violations:?}", T::NAME);
+            let store_id = ReadMeta::read(&txn).unwrap().store_id().unwrap();
+            let tables = ReadTables::new(txn, TurnHasher::of(store_id));
+            assert!(met(&tables, T::Key::from_bytes(other)), "bit {bit} of {} is read as sound", T::NAME);
+            unseen_without += u32::from((self.decodes)(&damaged[..damaged.len() - 8]));
+            self.change(|rows| {
+                rows.remove(T::Key::from_bytes(other)).unwrap();
+                rows.insert(T::Key::from_bytes(&key), Stored::as_it_is(&value)).unwrap();
+            });
+        }
+        assert!(unseen_without > 0, "the control: without checksums each flip in {} would be seen too", T::NAME);
+    }
+}
+
+#[tokio::test]
+async fn each_flipped_bit_of_a_row_is_found_by_the_check_and_by_the_read_that_meets_it() {
+    let directory = sound().await;
+    let file = Database::open(directory.path().join(StoreFile::Main.name())).unwrap();
+    let database = &redb::Builder::new().create_with_backend(redb::backends::InMemoryBackend::new()).unwrap();
+    let txn = database.begin_write().unwrap();
+    copy_tables(&file.begin_read().unwrap(), &txn).unwrap();
+    txn.commit().unwrap();
+
+    let none = Memtable::default();
+    let at = Ordinal::after(0);
+    Flips { database, table: TURNS, decodes: |value| record::decode_sealed(Ordinal::after(0), value).is_ok() }.each(
+        (1, 2),
+        |tables, (key, ordinal)| {
+            let range = TurnRange { conversation_id: id("a"), after: 0, limit: 9 };
+            let mut left_out = LeftOut::default();
+            TurnsQuery::of(&none, &range).read(Some(tables), &range, &mut left_out).unwrap();
+            // No conversation has another key, so no read meets it there.
+            key != 1 || ordinal < at.get() || left_out.count == 1
+        },
+    );
+    Flips { database, table: OPEN_TURNS, decodes: |value| record::decode_staged(value).is_ok() }.each(
+        (1, "open"),
+        |tables, (key, _)| {
+            let (mut stale, mut state) = (LeftOut::default(), LeftOut::default());
+            let before = RunningTime::new(9).into();
+            StaleQuery::of(&none).stale_turns(tables, before, None, 9, &mut stale).unwrap();
+            StateQuery::of(&none, &id("a")).read(tables, &id("a"), &[], &mut state).unwrap();
+            stale.count == 1 && (key != 1 || state.count == 1)
+        },
+    );
+    Flips { database, table: CONVERSATIONS, decodes: |value| Conversation::decode(value).is_ok() }
+        .each(1, |tables, key| matches!(tables.conversation(key), Err(Failure::Record(_))));
+    Flips { database, table: KEYS, decodes: |_| true }.each("a", |tables, name| {
+        // Not every text is an id.
+        ConversationId::new(name).map_or(true, |id| matches!(tables.key_of(&id), Err(Failure::Record(_))))
+    });
+}
+
 /// Seals turns of a conversation in one commit.
 async fn seal(store: &RedbEngine, name: &str, version: u64, ids: &[&str]) {
     let sealed = ids.iter().map(|id| turn(id).seal(&Done::because("stop"), EpochMillis::new(2))).collect();
@@ -264,9 +481,13 @@ async fn a_repair_of_half_a_commit_moves_no_ordinal() {
     seal(&store, "a", 2, &["w"]).await;
     lose(store).await;
     damage_journal(directory.path(), |rows| {
-        let mut entries = entry::decode_row(rows.get(2).unwrap().unwrap().value()).unwrap();
+        let first = mark(rows, 1);
+        let mut entries = {
+            let row = rows.get(2).unwrap().unwrap();
+            entry::decode_row(read_row(2, row.value()).unwrap().entries).unwrap()
+        };
         entries[0].sealed[1] = b"\xff\xff".as_slice().into();
-        rows.insert(2, &*entry::encode_row(&entries).unwrap()).unwrap();
+        rows.insert(2, chain(first, &mut entry::encode_row(&entries).unwrap())).unwrap();
     });
     let (_, after) = repair(directory.path()).unwrap().1.unwrap();
     assert_eq!(told(&after), [""; 0]);
@@ -319,7 +540,7 @@ async fn a_damaged_conversation_with_a_commit_in_the_journal_is_made_whole_by_th
     let store = open(directory.path());
     seal(&store, "a", 1, &["w"]).await;
     lose(store).await;
-    damage(directory.path(), CONVERSATIONS, |records| drop(records.insert(1, b"\xff".as_slice()).unwrap()));
+    damage(directory.path(), CONVERSATIONS, |records| drop(records.insert(1, Stored::as_it_is(b"\xff")).unwrap()));
     let report = check(directory.path()).unwrap();
     assert_eq!((told(&report), report.sealed_turns), (vec![], 7));
     let store = open(directory.path());
@@ -330,7 +551,127 @@ async fn a_damaged_conversation_with_a_commit_in_the_journal_is_made_whole_by_th
     assert_eq!(told(&check(directory.path()).unwrap()), [""; 0]);
 }
 
-fn damage_journal(directory: &Path, change: impl FnOnce(&mut redb::Table<'_, u64, &'static [u8]>)) {
+/// Seals a turn in a commit of its own, on this thread.
+fn seal_by_hand(store: &RedbEngine, writer: &mut Writer, name: &str, version: u64, turn: &str) {
+    let turns = [turn];
+    let mut sealing = std::pin::pin!(seal(store, name, version, &turns));
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(sealing.as_mut().poll(&mut context).is_pending());
+    let _ = writer.step();
+    assert!(sealing.as_mut().poll(&mut context).is_ready());
+}
+
+fn prepare(directory: &Path) -> (RedbEngine, Writer) {
+    // So small that a step of the checkpoint moves one conversation.
+    let settings = StoreSettings { journal_bytes: 4800, ..StoreSettings::default() };
+    RedbEngine::prepare(Location::Directory(directory.to_owned()), &settings, Backoff::default()).unwrap()
+}
+
+/// The store is refused with `expected` as the cause, by the start and by the check.
+fn assert_of_another_time(directory: &Path, expected: &str) {
+    let refused = RedbEngine::open(Location::Directory(directory.to_owned()), &StoreSettings::default()).unwrap_err();
+    assert!(matches!(&refused, OpenError::JournalOfAnother { cause, .. } if cause == expected), "{refused}");
+    let unchecked = check(directory).unwrap_err();
+    assert!(matches!(&unchecked, CheckError::Open(OpenError::JournalOfAnother { .. })), "{unchecked}");
+}
+
+#[tokio::test]
+async fn a_journal_without_the_newest_row_that_a_step_has_seen_is_refused_or_with_another_in_its_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let journal = path.join(StoreFile::Journal.name());
+    let (store, mut writer) = prepare(path);
+    seal_by_hand(&store, &mut writer, "a", 0, "t");
+    seal_by_hand(&store, &mut writer, "b", 0, "t");
+    let older = fs::read(&journal).unwrap();
+    seal_by_hand(&store, &mut writer, "c", 0, "t");
+    writer.checkpoint().step().unwrap();
+    drop(store);
+    writer.run();
+    let newer = fs::read(&journal).unwrap();
+    let head = ReadMeta::of(&Database::open(path.join(StoreFile::Main.name())).unwrap()).unwrap();
+    assert_eq!((head.checkpoint().unwrap().number, head.newest().unwrap().number), (0, 3), "the step is not the last");
+    drop(head);
+
+    fs::write(&journal, older).unwrap();
+    assert_of_another_time(path, "it ends with row 2, and the database has seen row 3: it is an older copy");
+    fs::write(&journal, &newer).unwrap();
+    damage_journal(path, |rows| {
+        let second = mark(rows, 2);
+        let mut other = read_row(2, rows.get(2).unwrap().unwrap().value()).unwrap().entries.to_vec();
+        rows.insert(3, chain(second, &mut other)).unwrap();
+    });
+    assert_of_another_time(path, "its row 3 is another than the database has seen");
+    fs::write(&journal, &newer).unwrap();
+    let store = open(path);
+    for name in ["a", "b", "c"] {
+        assert_eq!(store.revision(&id(name)).unwrap().sealed_turns, 1);
+    }
+}
+
+#[tokio::test]
+async fn an_older_main_file_beside_a_journal_that_dropped_what_it_lacks_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let main = directory.path().join(StoreFile::Main.name());
+    let (store, mut writer) = prepare(directory.path());
+    seal_by_hand(&store, &mut writer, "a", 0, "t0");
+    let older = fs::read(&main).unwrap();
+    writer.checkpoint().move_all().unwrap();
+    seal_by_hand(&store, &mut writer, "b", 0, "t0");
+    drop(store);
+    writer.run();
+    let newer = fs::read(&main).unwrap();
+    fs::write(&main, older).unwrap();
+    let expected =
+        "it begins after row 1, and the database has everything up to row 0 only: the database is an older copy";
+    assert_of_another_time(directory.path(), expected);
+    fs::write(&main, newer).unwrap();
+    assert_eq!(open(directory.path()).revision(&id("b")).unwrap().sealed_turns, 1);
+}
+
+#[tokio::test]
+async fn a_row_of_the_journal_that_is_exchanged_damaged_or_taken_out_is_told_when_the_store_is_opened() {
+    let refusal =
+        |directory: &Path| match RedbEngine::open(Location::Directory(directory.to_owned()), &StoreSettings::default())
+        {
+            Err(OpenError::Damaged { cause, .. }) => cause,
+            other => panic!("{other:?}"),
+        };
+    // Sound by itself, and of the right place in its conversation.
+    let directory = with_a_journal().await;
+    damage_journal(directory.path(), |rows| {
+        let first = mark(rows, 1);
+        let mut entries = {
+            let row = rows.get(2).unwrap().unwrap();
+            entry::decode_row(read_row(2, row.value()).unwrap().entries).unwrap()
+        };
+        let other = turn("other").seal(&Done::because("stop"), EpochMillis::new(2));
+        entries[0].sealed[0] = record::encode_sealed(&other).unwrap().into();
+        rows.insert(2, chain(first, &mut entry::encode_row(&entries).unwrap())).unwrap();
+    });
+    assert_eq!(refusal(directory.path()), "row 3: it does not follow the row before it, one of which was exchanged");
+
+    // The last row, which no other follows.
+    let directory = with_a_journal().await;
+    damage_journal(directory.path(), |rows| {
+        let mut bytes = rows.get(3).unwrap().unwrap().value().unverified().to_vec();
+        let id = bytes.windows(2).position(|bytes| bytes == b"t2").unwrap();
+        bytes[id] ^= 1;
+        rows.insert(3, Stored::as_it_is(&bytes)).unwrap();
+    });
+    let unfit = "row 3: a stored row of the journal cannot be read: its checksum does not fit";
+    assert_eq!(refusal(directory.path()), unfit);
+
+    let directory = with_a_journal().await;
+    damage_journal(directory.path(), |rows| drop(rows.remove(2).unwrap()));
+    assert_eq!(refusal(directory.path()), "row 2: it is missing; the next one is 3");
+}
+
+fn mark(rows: &redb::Table<'_, u64, Row<JournalRows>>, number: u64) -> JournalMark {
+    JournalMark { number, checksum: rows.get(number).unwrap().unwrap().value().checksum() }
+}
+
+fn damage_journal(directory: &Path, change: impl FnOnce(&mut redb::Table<'_, u64, Row<JournalRows>>)) {
     let database = Database::open(directory.join(StoreFile::Journal.name())).unwrap();
     let txn = database.begin_write().unwrap();
     change(&mut txn.open_table(ROWS).unwrap());
@@ -367,7 +708,10 @@ async fn what_is_in_the_journal_alone_is_checked_where_it_belongs_and_changes_no
 #[tokio::test]
 async fn a_row_of_the_journal_that_is_damaged_or_gone_is_named_and_costs_what_followed_it_in_its_conversation() {
     let directory = with_a_journal().await;
-    damage_journal(directory.path(), |rows| drop(rows.insert(2, b"\x01\xff".as_slice()).unwrap()));
+    damage_journal(directory.path(), |rows| {
+        let first = mark(rows, 1);
+        rows.insert(2, chain(first, &mut b"\x01\xff".to_vec())).unwrap();
+    });
     let follows = "conversation a goes from version 1 and 1 sealed turns to version 3 after 2 sealed turns";
     let found = [
         "row 2 of the journal: a stored row of the journal cannot be read: Hit the end of buffer, expected more data",

@@ -1,0 +1,178 @@
+//! A row with a checksum: its value ends with 8 bytes over the table's name, the key and the rest of the value.
+//!
+//! The database verifies its pages only when it is asked to, and not as it reads them. The checksum shows a read that
+//! the row is what was written, and that it was written under this key. It is SipHash-1-3 under a key of zeros: it
+//! guards against accidents, and must stay the same in copies of a store that get an id of their own.
+//!
+//! The index is without: its rows are 24 bytes, most of the pages that a checkpoint writes, and repeat what the turns
+//! say. A row that leads to a turn of another id than was looked for is found out there (see `index`), and a check
+//! compares the two both ways.
+
+use std::fmt;
+use std::hash::Hasher;
+use std::marker::PhantomData;
+
+use redb::{Key, TypeName, Value};
+use siphasher::sip::SipHasher13;
+
+use super::record::damaged::DamagedRecord;
+
+/// A table whose rows have checksums.
+pub(crate) trait Rows: fmt::Debug + 'static {
+    type Key: CheckedKey;
+    /// The table's name.
+    const NAME: &'static str;
+    /// What a row is, for messages.
+    const WHAT: &'static str;
+}
+
+/// A key that a checksum covers, without a copy of it.
+pub(crate) trait CheckedKey: Key + 'static {
+    fn feed(key: &Self::SelfType<'_>, hasher: &mut SipHasher13);
+}
+
+impl CheckedKey for u64 {
+    fn feed(key: &u64, hasher: &mut SipHasher13) {
+        hasher.write(&key.to_le_bytes());
+    }
+}
+
+impl CheckedKey for &'static str {
+    fn feed(key: &&str, hasher: &mut SipHasher13) {
+        // The length keeps the key apart from the value.
+        u64::feed(&(key.len() as u64), hasher);
+        hasher.write(key.as_bytes());
+    }
+}
+
+impl CheckedKey for (u64, u64) {
+    fn feed(key: &(u64, u64), hasher: &mut SipHasher13) {
+        u64::feed(&key.0, hasher);
+        u64::feed(&key.1, hasher);
+    }
+}
+
+impl CheckedKey for (u64, &'static str) {
+    fn feed(key: &(u64, &str), hasher: &mut SipHasher13) {
+        u64::feed(&key.0, hasher);
+        <&str>::feed(&key.1, hasher);
+    }
+}
+
+/// The key of a row of the table `T`.
+pub(crate) type KeyOf<'a, T> = <<T as Rows>::Key as Value>::SelfType<'a>;
+
+/// The value of a row of the table `T`. To the database it is bytes like any others.
+#[derive(Debug)]
+pub(crate) struct Row<T>(PhantomData<fn() -> T>);
+
+/// A value as it stands in the file. What it holds is seen only through its checksum.
+pub(crate) struct Stored<'a, T> {
+    bytes: &'a [u8],
+    table: PhantomData<fn() -> T>,
+}
+
+impl<T> fmt::Debug for Stored<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Stored").field(&self.bytes).finish()
+    }
+}
+
+impl<T: Rows> Value for Row<T> {
+    type SelfType<'a> = Stored<'a, T>;
+    type AsBytes<'a> = &'a [u8];
+
+    fn fixed_width() -> Option<usize> {
+        None
+    }
+
+    fn from_bytes<'a>(bytes: &'a [u8]) -> Stored<'a, T>
+    where
+        Self: 'a,
+    {
+        Stored::as_it_is(bytes)
+    }
+
+    fn as_bytes<'a, 'b: 'a>(value: &'a Stored<'b, T>) -> &'a [u8]
+    where
+        Self: 'b,
+    {
+        value.bytes
+    }
+
+    fn type_name() -> TypeName {
+        <&[u8]>::type_name()
+    }
+}
+
+impl<'a, T> Stored<'a, T> {
+    /// Bytes that have a checksum already, or a wrong one.
+    pub(crate) fn as_it_is(bytes: &'a [u8]) -> Self {
+        Self { bytes, table: PhantomData }
+    }
+
+    /// All its bytes, unverified: to be moved aside or measured.
+    pub(crate) fn unverified(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The checksum that it has, right or wrong; 0 for a value too short to have one.
+    pub(crate) fn checksum(&self) -> u64 {
+        self.bytes.last_chunk().map_or(0, |checksum| u64::from_le_bytes(*checksum))
+    }
+}
+
+impl<'a, T: Rows> Stored<'a, T> {
+    /// Returns what was written under this key.
+    pub(crate) fn verify(&self, key: KeyOf<'_, T>) -> Result<&'a [u8], DamagedRecord> {
+        match self.bytes.split_last_chunk() {
+            Some((value, checksum)) if checksum_of::<T>(&key, value) == u64::from_le_bytes(*checksum) => Ok(value),
+            Some(_) => Err(DamagedRecord::new(T::WHAT, "its checksum does not fit")),
+            None => Err(DamagedRecord::new(T::WHAT, "it is too short for a checksum")),
+        }
+    }
+}
+
+/// Adds the checksum to a value that is about to be written under this key.
+pub(crate) fn seal<'a, T: Rows>(key: &KeyOf<'_, T>, value: &'a mut Vec<u8>) -> Stored<'a, T> {
+    let checksum = checksum_of::<T>(key, value);
+    value.extend_from_slice(&checksum.to_le_bytes());
+    Stored::as_it_is(value)
+}
+
+fn checksum_of<T: Rows>(key: &KeyOf<'_, T>, value: &[u8]) -> u64 {
+    let mut hasher = SipHasher13::new_with_keys(0, 0);
+    hasher.write(T::NAME.as_bytes());
+    // No name has this byte, so none is the beginning of another with its key.
+    hasher.write(&[0xff]);
+    T::Key::feed(key, &mut hasher);
+    hasher.write(value);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::redb::tables::schema::{OpenTurns, Turns};
+
+    #[test]
+    fn a_checksum_is_the_same_for_ever() {
+        assert_eq!(checksum_of::<Turns>(&(1, 2), b"a value"), 12_125_494_431_308_496_254);
+        assert_eq!(checksum_of::<OpenTurns>(&(1, "a turn"), b"a value"), 7_942_274_717_297_087_920);
+    }
+
+    #[test]
+    fn a_value_fits_under_its_key_in_its_table_alone() {
+        let mut row = b"value".to_vec();
+        let bytes = seal::<OpenTurns>(&(1, "turn"), &mut row).unverified();
+        let stored = Stored::<OpenTurns>::as_it_is(bytes);
+        assert_eq!(stored.verify((1, "turn")).unwrap(), b"value");
+        for key in [(2, "turn"), (1, "tur"), (1, "turnv"), (1, "turN")] {
+            assert!(stored.verify(key).is_err(), "{key:?}");
+        }
+        assert!(Stored::<Turns>::as_it_is(bytes).verify((1, 4)).is_err());
+        for cut in 0..bytes.len() {
+            assert!(Stored::<OpenTurns>::as_it_is(&bytes[..cut]).verify((1, "turn")).is_err(), "cut at {cut}");
+        }
+    }
+}
