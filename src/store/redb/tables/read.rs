@@ -94,7 +94,7 @@ pub(crate) fn read_key(
     id: &ConversationId,
 ) -> Result<Option<u64>, Failure> {
     let Some(row) = keys.get(id.as_str())? else { return Ok(None) };
-    Ok(Some(decode_key(row.value().verify(id.as_str())?)?))
+    Ok(Some(decode_key(row.value().verify(&id.as_str())?)?))
 }
 
 /// What a row of the keys holds.
@@ -111,7 +111,7 @@ pub(crate) fn search_key(
 ) -> Result<Option<u64>, Failure> {
     for row in conversations.iter()? {
         let (key, record) = row?;
-        let found = record.value().verify(key.value()).and_then(Conversation::decode);
+        let found = record.value().verify(&key.value()).and_then(Conversation::decode);
         if found.is_ok_and(|found| found.id == *id) {
             return Ok(Some(key.value()));
         }
@@ -135,5 +135,5 @@ pub(crate) fn read_conversation(
     key: u64,
 ) -> Result<Conversation, Failure> {
     let record = conversations.get(key)?.ok_or_else(|| DamagedRecord::missing("conversation"))?;
-    Ok(Conversation::decode(record.value().verify(key)?)?)
+    Ok(Conversation::decode(record.value().verify(&key)?)?)
 }

@@ -71,7 +71,7 @@ impl Inspection {
         let mut without_key = BTreeSet::new();
         for row in keys.iter()? {
             let (id, key) = row?;
-            let key = key.value().verify(id.value()).and_then(decode_key);
+            let key = key.value().verify(&id.value()).and_then(decode_key);
             let id = id.value().to_owned();
             let mut wrong = |what: &str| {
                 let what = what.to_owned();
@@ -101,7 +101,7 @@ impl Inspection {
         // So that not everything of such a conversation is of none.
         for row in conversations.iter()?.filter(|_| !without_key.is_empty()) {
             let (key, record) = row?;
-            let record = record.value().verify(key.value()).and_then(Conversation::decode);
+            let record = record.value().verify(&key.value()).and_then(Conversation::decode);
             if let Some(record) = record.ok().filter(|record| without_key.contains(record.id.as_str())) {
                 self.ids.entry(key.value()).or_insert_with(|| record.id.as_str().to_owned());
             }
@@ -109,7 +109,7 @@ impl Inspection {
         for row in conversations.iter()? {
             let (key, record) = row?;
             let key = key.value();
-            for what in self.of_record(key, record.value().verify(key))? {
+            for what in self.of_record(key, record.value().verify(&key))? {
                 self.tell(Violation::Conversation { conversation: self.name(key), what });
             }
         }
@@ -178,7 +178,7 @@ impl Inspection {
                 tell(ordinal, "0 is no ordinal".into());
                 continue;
             };
-            match value.value().verify((key, ordinal)).and_then(|record| record::decode_sealed(at, record)) {
+            match value.value().verify(&(key, ordinal)).and_then(|record| record::decode_sealed(at, record)) {
                 Err(damaged) => tell(ordinal, damaged.to_string()),
                 Ok(turn) => {
                     if turn.sealed_at < sealed_before {
@@ -250,7 +250,7 @@ impl Inspection {
             if self.indexed(key, turn_id)?.is_some() {
                 wrong.push("it is sealed".into());
             }
-            match value.value().verify((key, turn_id)).and_then(record::decode_staged) {
+            match value.value().verify(&(key, turn_id)).and_then(record::decode_staged) {
                 Err(damaged) => wrong.push(damaged.to_string()),
                 Ok(staged) if staged.turn.id.as_str() != turn_id => wrong.push(format!("it is {}", staged.turn.id)),
                 Ok(_) => {}
@@ -283,7 +283,7 @@ pub(super) fn count(
     for row in turns.range(all.clone())? {
         let (place, value) = row?;
         counted.last = place.value().1;
-        let record = value.value().verify(place.value());
+        let record = value.value().verify(&place.value());
         let turn = record.ok().zip(Ordinal::new(counted.last)).map(|(record, at)| record::decode_sealed(at, record));
         if let Some(Ok(turn)) = turn {
             counted.last_sealed_at = counted.last_sealed_at.max(turn.sealed_at);
