@@ -57,8 +57,9 @@ const REFUSED: u8 = 3;
   turn-metrics ingest monday.ndjson.gz tuesday.ndjson.gz --skip-bad
   my-kernel --events | turn-metrics ingest --server http://127.0.0.1:24210
 
-Exit codes: 0 if all of it was taken in; 1 if an event or a conversation is refused, if no event of a file counts (but
-with --from-line N, other events of a kernel may be all that is left), if a file ends before the line to begin with, or if the server stays away; 3 if, with --skip-bad, all was taken in but for what was refused and told.")]
+Exit codes: 0 if all of it was taken in; 1 if an event or a conversation is refused, if no event of a file counts, if a
+file ends before the line to begin with, or if the server stays away; 3 if, with --skip-bad, all was taken in but for what was refused and told.
+With --from-line N it is also 0 if only kernel events that do not count are left.")]
 pub(super) struct Args {
     /// The files, in this order; `-` is standard input
     #[arg(default_value = "-")]

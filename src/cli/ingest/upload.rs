@@ -237,10 +237,11 @@ impl Upload {
                 continue;
             };
             self.progress.is_any_refused = true;
-            // The server means the events of this batch.
-            let error = match is_first {
-                true => refused.error,
-                false => refused.error.replacen(": no event of", ": no further event of", 1),
+            // The server knows only the events of this batch.
+            let error = if is_first {
+                refused.error
+            } else {
+                refused.error.replacen(": no event of", ": no further event of", 1)
             };
             self.progress.note(&format!("{}: line {line}: {}", self.input, plain(&error)));
             self.first_withheld.get_or_insert_with(|| (self.input.clone(), line));
