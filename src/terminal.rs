@@ -1,4 +1,4 @@
-//! Whether a terminal takes colours.
+//! Whether a terminal takes escape sequences, and colours.
 
 use std::env;
 use std::ffi::OsStr;
@@ -8,14 +8,23 @@ pub(crate) fn is_color_wanted() -> bool {
     takes_color(env::var_os("NO_COLOR").as_deref(), env::var_os("TERM").as_deref())
 }
 
-/// A `NO_COLOR` that is not empty forbids colours. A terminal named `dumb`, or without a name, shows escape sequences
-/// as text; on Windows terminals have no name.
+/// Whether a terminal understands escape sequences, such as those of a progress bar, according to the environment of
+/// this process.
+pub(crate) fn takes_escapes() -> bool {
+    understands_escapes(env::var_os("TERM").as_deref())
+}
+
+/// A `NO_COLOR` that is not empty forbids colours.
 fn takes_color(no_color: Option<&OsStr>, term: Option<&OsStr>) -> bool {
-    let is_dumb = match term {
-        Some(term) => term.is_empty() || term == "dumb",
-        None => cfg!(not(windows)),
-    };
-    !is_dumb && no_color.is_none_or(OsStr::is_empty)
+    understands_escapes(term) && no_color.is_none_or(OsStr::is_empty)
+}
+
+/// A terminal named `dumb`, or without a name, shows escape sequences as text; on Windows terminals have no name.
+fn understands_escapes(term: Option<&OsStr>) -> bool {
+    match term {
+        Some(term) => !term.is_empty() && term != "dumb",
+        None => cfg!(windows),
+    }
 }
 
 #[cfg(test)]
@@ -34,7 +43,10 @@ mod tests {
     fn a_terminal_that_is_dumb_or_unknown_takes_no_colour() {
         for term in ["dumb", ""] {
             assert!(!takes_color(None, Some(term.as_ref())), "{term:?}");
+            assert!(!understands_escapes(Some(term.as_ref())), "{term:?}");
         }
         assert_eq!(takes_color(None, None), cfg!(windows));
+        assert_eq!(understands_escapes(None), cfg!(windows));
+        assert!(understands_escapes(Some("xterm".as_ref())));
     }
 }

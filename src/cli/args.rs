@@ -9,20 +9,34 @@ use ureq::http::Uri;
 
 use crate::config::{ConfigError, Configuration, Flag, Sources};
 
-/// What the configuration is made of, beside the built-in defaults and the environment.
+/// The configuration of a command that works on the database of a stopped server.
 #[derive(clap::Args)]
-pub(super) struct ConfigArgs {
+pub(super) struct StoreArgs {
     /// Read settings from this TOML file; `turn-metrics config` shows all that there are
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// Listen on this address; port 0 takes a free one [setting: `http.listen`, default: 127.0.0.1:24210]
-    #[arg(long, value_name = "ADDR")]
-    listen: Option<String>,
-
     /// Keep the database in this directory [setting: `store.data_dir`, default: ./data]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+}
+
+/// What the configuration is made of, beside the built-in defaults and the environment.
+#[derive(clap::Args)]
+pub(super) struct ConfigArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+
+    /// Listen on this address; port 0 takes a free one [setting: `http.listen`, default: 127.0.0.1:24210]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+}
+
+impl StoreArgs {
+    /// Reads and checks all layers.
+    pub(super) fn load(self) -> Result<Configuration, ConfigError> {
+        ConfigArgs { store: self, listen: None }.load()
+    }
 }
 
 impl ConfigArgs {
@@ -30,9 +44,9 @@ impl ConfigArgs {
     pub(super) fn load(self) -> Result<Configuration, ConfigError> {
         let listen = self.listen.map(|value| Flag { name: "--listen", key: "http.listen", value: value.into() });
         let data_dir =
-            self.data_dir.map(|value| Flag { name: "--data-dir", key: "store.data_dir", value: value.into() });
+            self.store.data_dir.map(|value| Flag { name: "--data-dir", key: "store.data_dir", value: value.into() });
         Configuration::load(&Sources {
-            file: self.config,
+            file: self.store.config,
             environment: env::vars_os().collect(),
             flags: listen.into_iter().chain(data_dir).collect(),
         })

@@ -3,7 +3,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::CliError;
-use super::args::ConfigArgs;
+use super::args::StoreArgs;
 use super::output::{self, plain};
 use crate::store::{CheckError, CheckReport, check, repair};
 
@@ -32,7 +32,7 @@ Exit codes, unlike those of the other commands: 0 clean, 1 it was damaged and is
 3 it could not be checked (missing, empty, in use by a server, of another program or a later version), 64 wrong usage.")]
 pub(super) struct Args {
     #[command(flatten)]
-    config: ConfigArgs,
+    store: StoreArgs,
 
     /// Repair what can be derived, and keep a copy of the file as it was
     #[arg(long)]
@@ -54,7 +54,7 @@ pub(super) fn is_meant(mut args: impl Iterator<Item = OsString>) -> bool {
 }
 
 pub(super) fn run(args: Args) -> Result<ExitCode, CliError> {
-    let settings = match args.config.load() {
+    let settings = match args.store.load() {
         Ok(configuration) => configuration.into_settings(),
         Err(error) => return Ok(not_checked(&error)),
     };

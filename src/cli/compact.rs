@@ -1,6 +1,6 @@
 use std::process::ExitCode;
 
-use super::args::ConfigArgs;
+use super::args::StoreArgs;
 use super::{CliError, output};
 use crate::store::{Compaction, compact};
 
@@ -15,11 +15,11 @@ use crate::store::{Compaction, compact};
   turn-metrics compact --data-dir /var/lib/turn-metrics")]
 pub(super) struct Args {
     #[command(flatten)]
-    config: ConfigArgs,
+    store: StoreArgs,
 }
 
 pub(super) fn run(args: Args) -> Result<ExitCode, CliError> {
-    let settings = args.config.load()?.into_settings();
+    let settings = args.store.load()?.into_settings();
     let Compaction { bytes_before, bytes_after } = compact(&settings.data_dir)?;
     output::note(&format!("from {bytes_before} bytes to {bytes_after}"));
     Ok(ExitCode::SUCCESS)

@@ -48,7 +48,7 @@ struct Cli {
 const AFTER_HELP: &str = "Begin with `turn-metrics demo`.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 or 143 ended by SIGINT or SIGTERM before it was done.
-Those of `check` are its own; its help has them.
+`ingest` also exits with 3 if it skipped what was refused. The exit codes of `check` are its own; its help has them.
 NO_COLOR turns colours off.";
 
 #[derive(Subcommand)]

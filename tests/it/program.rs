@@ -179,6 +179,32 @@ fn ingest_tells_a_limit_of_turns_and_fails() {
 }
 
 #[test]
+fn ingest_tells_the_turns_of_a_conversation_over_a_limit_that_stay_open() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start_with(directory.path(), &[("TURNS__MAX_OPEN_TURNS", "1")]);
+    let file = directory.path().join("events.ndjson");
+    let event = |kind: &str, conversation: &str, turn: u32, rest: &str| {
+        format!("{{\"type\":\"{kind}\",\"conversationId\":\"{conversation}\",\"turnId\":\"{turn}\"{rest}}}\n")
+    };
+    let lines = [
+        event("turn-start", "long", 1, ""),
+        event("turn-start", "d", 1, ""),
+        event("turn-start", "long", 2, ""),
+        event("done", "d", 1, ",\"reason\":\"stop\""),
+        event("done", "long", 1, ",\"reason\":\"stop\""),
+    ];
+    std::fs::write(&file, lines.concat()).unwrap();
+    let mut command = turn_metrics();
+    command.args(["ingest", "--batch-lines", "2", "--server", &server.url()]).arg(&file);
+    let output = command.output().unwrap();
+    let message = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("line 3: ") && message.contains("no further event of conversation `long`"), "{message}");
+    assert!(message.contains("line 5, which was not sent, would have ended turn `1`"), "{message}");
+    assert!(!message.contains("acknowledged") && message.contains("1 more events"), "{message}");
+}
+
+#[test]
 fn ingest_passes_over_bad_lines_and_takes_compressed_files_and_long_results() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(directory.path());
@@ -273,6 +299,9 @@ fn ingest_tells_a_file_of_something_else() {
     assert!(message.contains("none of its events counts") && message.contains("`assistant`"), "{message}");
     let message = run_on(b"{\"role\":\"user\",\"content\":\"hi\"}\n");
     assert!(message.contains("`type` is missing; the object has `role`, `content`"), "{message}");
+    assert!(message.contains("none of its events counts"), "{message}");
+    let message = run_on(b"{\"type\":\"done\",\"conversationId\":\"c\",\"turnId\":\"t\",\"reason\":7}\n");
+    assert!(message.contains("line 1, which was refused, would have ended turn `t`; if no other"), "{message}");
     let utf_16: Vec<u8> = "{\"type\":\"done\"}".encode_utf16().flat_map(u16::to_le_bytes).collect();
     assert!(run_on(&utf_16).contains("UTF-16"));
     let utf_32: Vec<u8> = "{\"type\":\"done\"}".chars().flat_map(|c| u32::from(c).to_be_bytes()).collect();
@@ -300,9 +329,15 @@ fn help_is_there_for_every_command_and_a_wrong_flag_is_usage() {
         &["config", "--help"],
         &["check", "--help"],
         &["backup", "--help"],
+        &["compact", "--help"],
     ] {
         let output = run(args);
         assert!(output.status.success() && output.stdout.len() > 200, "{args:?}");
+    }
+    assert!(text(&run(&["--help"]).stdout).contains("`ingest` also exits with 3"));
+    for (command, listens) in [("serve", true), ("compact", false), ("check", false)] {
+        let help = text(&run(&[command, "--help"]).stdout);
+        assert!(help.contains("--data-dir") && help.contains("--listen") == listens, "{help}");
     }
     assert_eq!(run(&["serve", "--nonsense"]).status.code(), Some(2));
     assert_eq!(run(&["nonsense"]).status.code(), Some(2));

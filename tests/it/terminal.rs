@@ -67,17 +67,21 @@ impl Terminal {
     }
 }
 
-/// Sets the name of the terminal and removes what else could decide about colours.
-fn set_terminal(command: &mut Command, name: &str) {
+/// Sets or unsets the name of the terminal and removes what else could decide about colours.
+fn set_terminal(command: &mut Command, name: Option<&str>) {
     for variable in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
         command.env_remove(variable);
     }
     // Some libraries take this one for a terminal that has colours.
-    command.env("CI", "true").env("TERM", name);
+    command.env("CI", "true");
+    match name {
+        Some(name) => command.env("TERM", name),
+        None => command.env_remove("TERM"),
+    };
 }
 
 /// Runs the command on a terminal of this name and returns its output.
-fn sent_by(mut command: Command, term: &str) -> String {
+fn sent_by(mut command: Command, term: Option<&str>) -> String {
     let terminal = Terminal::open();
     set_terminal(&mut command, term);
     command.stdout(terminal.stdio()).stderr(terminal.stdio());
@@ -90,7 +94,7 @@ fn sent_by(mut command: Command, term: &str) -> String {
 }
 
 /// Returns the output of a server that logs to a terminal of this name.
-fn sent_by_server(term: &str) -> String {
+fn sent_by_server(term: Option<&str>) -> String {
     let directory = tempfile::tempdir().unwrap();
     let terminal = Terminal::open();
     let mut command = serve(directory.path());
@@ -103,6 +107,9 @@ fn sent_by_server(term: &str) -> String {
     terminal.sent()
 }
 
+/// The names of terminals that show escape sequences as text.
+const DUMB: [Option<&str>; 3] = [Some("dumb"), Some(""), None];
+
 fn with_args(args: &[&str]) -> Command {
     let mut command = turn_metrics();
     command.args(args);
@@ -110,7 +117,7 @@ fn with_args(args: &[&str]) -> Command {
 }
 
 #[test]
-fn a_dumb_terminal_gets_no_escapes_and_another_one_does() {
+fn a_dumb_or_nameless_terminal_gets_no_escapes_and_another_one_does() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(&directory.path().join("data"));
     let (url, file) = (server.url(), directory.path().join("events.ndjson"));
@@ -126,13 +133,17 @@ fn a_dumb_terminal_gets_no_escapes_and_another_one_does() {
         (&["config"], false),
         (&["check", "--data-dir", file], false),
     ] {
-        let dumb = sent_by(with_args(args), "dumb");
-        assert!(!dumb.is_empty() && !dumb.contains('\u{1b}'), "{args:?}: {dumb:?}");
+        for term in DUMB {
+            let dumb = sent_by(with_args(args), term);
+            assert!(!dumb.is_empty() && !dumb.contains('\u{1b}'), "{args:?} on {term:?}: {dumb:?}");
+        }
         // The control: the escape sequences do appear where they belong.
-        let colourful = sent_by(with_args(args), "xterm");
+        let colourful = sent_by(with_args(args), Some("xterm"));
         assert_eq!(colourful.contains('\u{1b}'), has_escapes, "{args:?}: {colourful:?}");
     }
-    let dumb = sent_by_server("dumb");
-    assert!(dumb.contains("INFO") && !dumb.contains('\u{1b}'), "{dumb:?}");
-    assert!(sent_by_server("xterm").contains('\u{1b}'));
+    for term in DUMB {
+        let dumb = sent_by_server(term);
+        assert!(dumb.contains("INFO") && !dumb.contains('\u{1b}'), "{term:?}: {dumb:?}");
+    }
+    assert!(sent_by_server(Some("xterm")).contains('\u{1b}'));
 }

@@ -68,6 +68,14 @@ pub(super) fn stays_open(input: &str, line: u64, conversation_id: &ConversationI
     )
 }
 
+/// The warning about a turn whose `done` was not sent, because its conversation is over a limit.
+pub(super) fn unended(input: &str, line: u64, conversation_id: &ConversationId, turn_id: &TurnId) -> String {
+    format!(
+        "{input}: conversation `{conversation_id}`: line {line}, which was not sent, would have ended turn `{turn_id}`; \
+         if no other `done` has, the turn stays open"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,8 +8,10 @@ pub struct IngestError {
     pub input: String,
     /// What went wrong.
     pub failure: IngestFailure,
-    /// The number of lines from its start that are acknowledged.
+    /// The number of lines from its start that are acknowledged or were refused.
     pub acknowledged_lines: u64,
+    /// Whether some of these lines were refused.
+    pub is_any_refused: bool,
     /// The line from which a new run may go on, if it need not begin anew.
     pub next_line: Option<u64>,
 }
@@ -81,13 +83,18 @@ pub enum IngestFailure {
 }
 
 impl IngestError {
-    /// Tells how far the input got, unless none of it was sent.
+    /// Tells how far the input got, unless none of it was sent or all inputs were read to their ends.
     fn outcome(&self) -> String {
         match self.failure {
-            IngestFailure::Open(_) | IngestFailure::Utf16 | IngestFailure::Utf32 | IngestFailure::NoSuchLine { .. } => {
-                String::new()
+            IngestFailure::Open(_)
+            | IngestFailure::Utf16
+            | IngestFailure::Utf32
+            | IngestFailure::NoSuchLine { .. }
+            | IngestFailure::OverLimit { .. } => String::new(),
+            _ => {
+                let acknowledged = acknowledged(self.acknowledged_lines, self.is_any_refused);
+                format!("; {acknowledged}{}", to_go_on(self.next_line))
             }
-            _ => format!("; {}{}", acknowledged(self.acknowledged_lines), to_go_on(self.next_line)),
         }
     }
 }
@@ -101,9 +108,10 @@ pub(super) fn to_go_on(next_line: Option<u64>) -> String {
     }
 }
 
-pub(super) fn acknowledged(lines: u64) -> String {
+pub(super) fn acknowledged(lines: u64, is_any_refused: bool) -> String {
     match lines {
         0 => "no line is acknowledged".into(),
+        lines if is_any_refused => format!("all lines up to {lines} are acknowledged, except for the refused ones"),
         lines => format!("all lines up to {lines} are acknowledged"),
     }
 }

@@ -93,7 +93,7 @@ impl Text {
         if Encoding::of(&text.head) == Some(Encoding::Gzip) {
             let compressed = Cursor::new(text.head).chain(text.source);
             let inflated = MultiGzDecoder::new(BufReader::with_capacity(CHUNK_BYTES, compressed));
-            text = Self { source: Box::new(inflated), head: Vec::new() };
+            text = Self { source: Box::new(Inflated(inflated)), head: Vec::new() };
             text.look_ahead()?;
         }
         match Encoding::of(&text.head) {
@@ -149,6 +149,18 @@ fn read(source: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             result => return result,
         }
+    }
+}
+
+/// Inflated gzip, with an error that says what is wrong with a file that is cut off.
+struct Inflated<R>(R);
+
+impl<R: Read> Read for Inflated<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(|error| match error.kind() {
+            ErrorKind::UnexpectedEof => io::Error::new(ErrorKind::UnexpectedEof, "the gzip data is cut off"),
+            _ => error,
+        })
     }
 }
 
@@ -215,6 +227,9 @@ mod tests {
         let utf_32: Vec<u8> = "{}".chars().flat_map(|c| u32::from(c).to_le_bytes()).collect();
         assert!(matches!(text_of(utf_32).await, Err(InputError::Utf32)));
         let whole = gzip(&b"line\n".repeat(1000));
-        assert!(matches!(text_of(whole[..whole.len() - 4].to_vec()).await, Err(InputError::Io(_))));
+        for end in [5, 12, whole.len() / 2, whole.len() - 4] {
+            let Err(InputError::Io(error)) = text_of(whole[..end].to_vec()).await else { panic!("{end}") };
+            assert_eq!(error.to_string(), "the gzip data is cut off", "{end}");
+        }
     }
 }

@@ -58,7 +58,8 @@ const REFUSED: u8 = 3;
   my-kernel --events | turn-metrics ingest --server http://127.0.0.1:24210
 
 Exit codes: 0 if all of it was taken in; 1 if an event or a conversation is refused, if no event of a file counts, if a
-file ends before the line to begin with, or if the server stays away; 3 if, with --skip-bad, all was taken in but for what was refused and told.")]
+file ends before the line to begin with, or if the server stays away; 3 if, with --skip-bad, all was taken in but for what was refused and told.
+With --from-line N it is also 0 if only kernel events that do not count are left.")]
 pub(super) struct Args {
     /// The files, in this order; `-` is standard input
     #[arg(default_value = "-")]
@@ -110,7 +111,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, CliError> {
     let told = output::print(&upload.progress.summary());
     if let Some(signal) = result? {
         let Upload { input, progress, .. } = &upload;
-        let acknowledged = acknowledged(progress.acknowledged_lines);
+        let acknowledged = acknowledged(progress.acknowledged_lines, progress.is_any_refused);
         output::note(&format!("stopped; {input}: {acknowledged}{}", to_go_on(upload.next_line())));
         told?;
         return Ok(signal.exit_code());
@@ -136,7 +137,9 @@ async fn ingest(args: &Args, upload: &mut Upload) -> Result<(), IngestError> {
         let ends_the_run = !failure.is_of_the_file();
         let acknowledged_lines = upload.progress.acknowledged_lines;
         let next_line = if failure.is_interruption() { upload.next_line() } else { None };
-        let error = IngestError { input: upload.input.to_string(), failure, acknowledged_lines, next_line };
+        let is_any_refused = upload.progress.is_any_refused;
+        let input = upload.input.to_string();
+        let error = IngestError { input, failure, acknowledged_lines, is_any_refused, next_line };
         // The latest error ends the run, and those before it are notes.
         if let Some(earlier) = failed.replace(error) {
             upload.progress.note(&earlier.to_string());
@@ -150,7 +153,8 @@ async fn ingest(args: &Args, upload: &mut Upload) -> Result<(), IngestError> {
         (None, Some((input, line))) if !args.skip_bad => {
             let failure = IngestFailure::OverLimit { conversations: upload.withheld_conversations(), line };
             let acknowledged_lines = upload.progress.acknowledged_lines;
-            Err(IngestError { input: input.to_string(), failure, acknowledged_lines, next_line: None })
+            let input = input.to_string();
+            Err(IngestError { input, failure, acknowledged_lines, is_any_refused: true, next_line: None })
         }
         (None, withheld) => {
             upload.first_withheld = withheld;
@@ -169,7 +173,17 @@ async fn ingest_file(
 ) -> Result<(), IngestFailure> {
     let input = Input::open(path).map_err(IngestFailure::Open)?;
     *base += input.total_bytes().unwrap_or(0);
-    let lines = stream(input, args, from_line, upload).await?;
+    let lines = match stream(input, args, from_line, upload).await {
+        Ok(lines) => lines,
+        // The rest of an input that was sent in part may well begin with a bad line.
+        Err(IngestFailure::BadLine { line, error })
+            if from_line == 1 && !upload.progress.has_accepted() && upload.seen.is_foreign() =>
+        {
+            let seen = format!("{}; line {line} is refused: {error}", upload.seen);
+            return Err(IngestFailure::NothingCounts { from_line, seen });
+        }
+        Err(failure) => return Err(failure),
+    };
     // A run that goes on after a bad last line has nothing to do.
     if from_line > 1 && lines.checked_add(1) == Some(from_line) {
         let note = format!("{}: it ends before line {from_line}, so nothing was left to send", upload.input);
@@ -178,6 +192,11 @@ async fn ingest_file(
         return Err(IngestFailure::NoSuchLine { from_line, lines });
     }
     let is_any_refused = upload.refused_lines > refused_lines;
+    if from_line > 1 && !upload.progress.has_accepted() && !is_any_refused && upload.seen.is_known() {
+        let note = format!("{}: from line {from_line} on none of its events counts: {}", upload.input, upload.seen);
+        upload.progress.note(&note);
+        return Ok(());
+    }
     let is_foreign = !upload.progress.has_accepted() && (upload.progress.has_ignored() || is_any_refused);
     if is_foreign && upload.withheld_conversations() == withheld_conversations {
         return Err(IngestFailure::NothingCounts { from_line, seen: upload.seen.to_string() });

@@ -7,13 +7,16 @@ use tokio::time::Instant;
 use super::super::client::Receipt;
 use super::super::output;
 use super::batch::Batch;
+use crate::terminal::takes_escapes;
 
 /// How far the input has got, shown on a terminal and told at the end.
 pub(super) struct Progress {
     bar: ProgressBar,
     started: Instant,
-    /// The number of lines of the current input, from its start, that are acknowledged.
+    /// The number of lines of the current input, from its start, that are acknowledged or were refused.
     pub(super) acknowledged_lines: u64,
+    /// Whether some of these lines were refused.
+    pub(super) is_any_refused: bool,
     /// The position on the bar at which the current input begins.
     base: u64,
     /// The accepted and ignored events of earlier inputs.
@@ -26,12 +29,16 @@ pub(super) struct Progress {
 
 impl Progress {
     pub(super) fn new() -> Self {
-        let target =
-            if io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let target = if io::stderr().is_terminal() && takes_escapes() {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
         Self {
             bar: ProgressBar::with_draw_target(None, target),
             started: Instant::now(),
             acknowledged_lines: 0,
+            is_any_refused: false,
             base: 0,
             before: (0, 0),
             accepted: 0,
@@ -61,6 +68,12 @@ impl Progress {
         self.base = base;
         self.before = (self.accepted, self.ignored);
         self.acknowledged_lines = from_line.saturating_sub(1);
+        self.is_any_refused = false;
+    }
+
+    /// Whether any event of the run was accepted.
+    pub(super) fn has_ever_accepted(&self) -> bool {
+        self.accepted > 0
     }
 
     /// Whether any event of the current input was accepted.

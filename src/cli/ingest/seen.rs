@@ -1,7 +1,7 @@
 use std::fmt;
 
 use super::super::output::plain;
-use crate::turn::type_name;
+use crate::turn::{Mention, mentions, type_name};
 
 /// The types of the first lines of an input of which no event counts. They show a user who sent the wrong file what it
 /// is.
@@ -10,7 +10,28 @@ pub(super) struct Seen {
     types: Vec<(String, u64)>,
     lines: u64,
     others: u64,
+    has_known: bool,
+    has_foreign: bool,
 }
+
+/// The types of the events of a kernel.
+const KNOWN_TYPES: [&str; 15] = [
+    "turn-start",
+    "usage",
+    "step-complete",
+    "done",
+    "error",
+    "status",
+    "user-message",
+    "text-delta",
+    "reasoning-delta",
+    "tool-call",
+    "tool-result",
+    "tool-output",
+    "provider-retry",
+    "steering",
+    "turn-sealed",
+];
 
 /// The maximum numbers of lines to examine and of types to name.
 const MAX_LINES: u64 = 1000;
@@ -26,9 +47,12 @@ impl Seen {
             }
             self.lines += 1;
             let Some(name) = type_name(line) else {
-                self.others += 1;
+                // A JSON array may hold events of a kernel, but is not one.
+                let is_object = line.trim_ascii_start().starts_with(b"{");
+                self.add_other(is_object && !mentions(line).is_empty());
                 continue;
             };
+            self.add(KNOWN_TYPES.contains(&&*name));
             let name = plain(&name.chars().take(MAX_NAME_CHARS).collect::<String>());
             match self.types.iter().position(|(known, _)| *known == name) {
                 Some(at) => self.types[at].1 += 1,
@@ -36,6 +60,34 @@ impl Seen {
                 None => self.others += 1,
             }
         }
+    }
+
+    /// Counts a long line that is bad.
+    pub(super) fn look_at_long(&mut self, mentions: &[Mention]) {
+        if self.lines < MAX_LINES {
+            self.lines += 1;
+            self.add_other(!mentions.is_empty());
+        }
+    }
+
+    fn add_other(&mut self, is_known: bool) {
+        self.others += 1;
+        self.add(is_known);
+    }
+
+    fn add(&mut self, is_known: bool) {
+        self.has_known |= is_known;
+        self.has_foreign |= !is_known;
+    }
+
+    /// Whether no line is an event of a kernel, not even a torn one.
+    pub(super) fn is_foreign(&self) -> bool {
+        self.has_foreign && !self.has_known
+    }
+
+    /// Whether all lines are events of a kernel.
+    pub(super) fn is_known(&self) -> bool {
+        self.has_known && !self.has_foreign
     }
 }
 

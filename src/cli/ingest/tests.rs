@@ -111,10 +111,8 @@ async fn a_conversation_over_a_limit_stops_nobody_elses_and_no_more_of_it_is_sen
         "refused":[{"line":1,"error":"`c` would have more than 2 open turns","conversationId":"c"}]}"#;
     let text = [done("c", 1), done("d", 1), done("c", 2), done("d", 2)].join("\n");
     let sent = send_text(&text, vec![answer(422, over), accepted(1, "")]).await;
-    assert_eq!(
-        sent.result.unwrap_err(),
-        "1 conversations are refused, the first at line 1; all others were taken in; all lines up to 4 are acknowledged"
-    );
+    assert_eq!(sent.result.unwrap_err(), "1 conversations are refused, the first at line 1; all others were taken in");
+    assert_eq!(sent.upload.unended, 1, "the `done` of the turn `2` was not sent");
     assert_eq!(sent.requests[1].1, format!("\n{}", done("d", 2)));
     let summary = sent.upload.progress.summary();
     assert!(summary.starts_with("2 events accepted, "), "{summary}");
@@ -134,6 +132,75 @@ async fn a_file_of_which_nothing_counts_is_told_by_what_it_has() {
     let resumed = send_with(&format!("x\n{text}"), vec![nothing()], |args| args.from_line = 2).await;
     let message = resumed.result.unwrap_err();
     assert!(message.starts_with("none of its events from line 2 on counts: the first 2 are 1 of"), "{message}");
+    // Nothing but deltas may be left of a file of a kernel.
+    let deltas = "x\n{\"type\":\"text-delta\"}\n{\"type\":\"status\"}\n";
+    send_with(deltas, vec![nothing()], |args| args.from_line = 2).await.result.unwrap();
+    send_with(deltas.strip_prefix("x\n").unwrap(), vec![nothing()], |_| {}).await.result.unwrap_err();
+    let mixed = format!("{deltas}{text}");
+    let sent = send_with(&mixed, vec![nothing(), nothing()], |args| args.from_line = 2).await;
+    assert!(sent.result.unwrap_err().starts_with("none of its events from line 2 on counts"));
+}
+
+#[tokio::test]
+async fn a_file_of_refused_lines_alone_does_not_have_them_acknowledged() {
+    let refused =
+        r#"{"accepted":0,"ignored":0,"sealed":[],"refused":[{"line":1,"error":"no"},{"line":2,"error":"no"}]}"#;
+    let sent = send_with("a\nb\n", vec![bad(1), answer(200, refused)], |args| args.skip_bad = true).await;
+    assert_eq!(
+        sent.result.unwrap_err(),
+        "none of its events counts: the first 2 are 2 others; all lines up to 2 are acknowledged, except for the refused \
+         ones"
+    );
+}
+
+#[tokio::test]
+async fn a_foreign_file_is_told_though_its_first_line_is_no_event() {
+    let torn = done("c", 1).replace('}', "");
+    let array = format!("[{}]\n", done("c", 1));
+    for (text, is_foreign) in [
+        ("name,tokens\nx,1\n", true),
+        ("{\"role\":\"user\"}\n", true),
+        (&*array, true),
+        (&*torn, false),
+        (&*format!("x\n{}\n", done("c", 1)), false),
+    ] {
+        let message = send_text(text, vec![bad(1)]).await.result.unwrap_err();
+        let start = if is_foreign { "none of its events counts: the first " } else { "line 1 is refused: " };
+        assert!(message.starts_with(start), "{message}");
+        assert!(message.contains("line 1 is refused: `turnId` is missing"), "{message}");
+    }
+    // A line that is too long to be sent is told by the client.
+    let long = format!("[{}]\n", "1,".repeat(FOLLOWED_LINE_BYTES));
+    let message = send_text(&long, vec![]).await.result.unwrap_err();
+    assert!(message.starts_with("none of its events counts: the first 1 are 1 others; line 1"), "{message}");
+    // The rest of a file may begin with a bad line.
+    let rest = send_with("x\ny\n", vec![bad(1)], |args| args.from_line = 2).await;
+    assert!(rest.result.unwrap_err().starts_with("line 2 is refused: "));
+}
+
+#[tokio::test]
+async fn a_refused_done_leaves_its_turn_open_whoever_refuses_it() {
+    let sent = send_text(&done("c", 1), vec![bad(1)]).await;
+    sent.result.unwrap_err();
+    assert_eq!(sent.upload.incomplete, 1);
+    let long = done("c", 1).replace('}', &format!(",\"x\":\"{}", "x".repeat(FOLLOWED_LINE_BYTES)));
+    let sent = send_text(&long, vec![]).await;
+    sent.result.unwrap_err();
+    assert_eq!(sent.upload.incomplete, 1);
+}
+
+#[tokio::test]
+async fn withheld_lines_are_counted_once_though_their_batch_is_sent_in_parts() {
+    let over = r#"{"error":"too many","accepted":0,"ignored":0,"sealed":[],"refusedCount":1,
+        "refused":[{"line":1,"error":"`c` would have more than 2 open turns","conversationId":"c"}]}"#;
+    let refused = r#"{"accepted":0,"ignored":0,"sealed":[],"refused":[{"line":1,"error":"no"}]}"#;
+    let text = format!("{}\nx\n{}\ny\n", done("c", 1), done("c", 2));
+    let sent = send_with(&text, vec![answer(422, over), bad(2), accepted(0, ""), answer(200, refused)], |args| {
+        args.skip_bad = true;
+    });
+    let sent = sent.await;
+    sent.result.unwrap();
+    assert_eq!(sent.upload.unended, 1);
 }
 
 #[tokio::test]
@@ -201,7 +268,7 @@ async fn a_run_that_is_cut_short_tells_how_to_go_on() {
         "refused":[{"line":1,"error":"`c` would have more than 2 open turns","conversationId":"c"}]}"#;
     let sent = send_text("a\nb\nc\n", vec![answer(422, over), answer(413, "{}")]).await;
     let message = sent.result.unwrap_err();
-    assert!(message.ends_with("all lines up to 2 are acknowledged"), "{message}");
+    assert!(message.ends_with("all lines up to 2 are acknowledged, except for the refused ones"), "{message}");
 }
 
 #[tokio::test]
@@ -216,14 +283,15 @@ async fn several_files_are_sent_in_their_order_and_a_foreign_one_keeps_no_other_
     };
     // The last line of the first file has no line break. It must not be joined with the first line of the next file.
     let missing = directory.path().join("missing");
-    let files = vec![file("one", "foreign"), missing, file("two", "a\n"), file("three", "b"), file("four", "c")];
+    let files =
+        vec![file("one", "foreign"), missing, file("two", "a\n"), file("three", &done("c", 1)), file("four", "c")];
     let args = args(script.url(), files);
     let mut upload = upload(&args);
     let error = ingest(&args, &mut upload).await.unwrap_err();
     assert!(error.input.ends_with("three") && error.to_string().contains("line 1 is refused"), "{error}");
     let requests = script.requests();
     let bodies: Vec<_> = requests.iter().map(|request| request.split_once("\r\n\r\n").unwrap().1).collect();
-    assert_eq!(bodies, ["foreign", "a\n", "b"], "a bad line ends the run, a missing file does not");
+    assert_eq!(bodies, ["foreign", "a\n", &done("c", 1)], "a bad line ends the run, a missing file does not");
 }
 
 #[tokio::test(start_paused = true)]

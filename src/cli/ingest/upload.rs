@@ -6,11 +6,11 @@ use super::super::client::{BadLines, ClientError, Receipt, SealedTurn};
 use super::super::output::plain;
 use super::super::send::{SendError, Sender};
 use super::batch::Batch;
-use super::doubts::{Doubts, sealed_without, stays_open};
+use super::doubts::{Doubts, sealed_without, stays_open, unended};
 use super::error::IngestFailure;
 use super::progress::Progress;
 use super::seen::Seen;
-use crate::turn::{ConversationId, Mention, TurnId, mentions, parse_line};
+use crate::turn::{ConversationId, Mention, TurnEventKind, TurnId, mentions, parse_line};
 
 /// How many lines are sent at once after a bad line: no more than the server names in an answer.
 const SKIPPED_AT_ONCE: u64 = 100;
@@ -20,6 +20,8 @@ const MAX_WITHHELD: usize = 10_000;
 const MAX_WARNINGS: u64 = 100;
 /// The maximum number of turns that a run names because a line of them was refused.
 const MAX_INCOMPLETE: u64 = 1000;
+/// The maximum number of turns that a run names because their `done` was not sent.
+const MAX_UNENDED: u64 = 100;
 
 /// Sends batches in order, and handles what the server refuses.
 pub(super) struct Upload {
@@ -38,6 +40,8 @@ pub(super) struct Upload {
     /// events.
     withheld: HashSet<ConversationId>,
     withheld_lines: u64,
+    /// The number of turns whose `done` was not sent.
+    pub(super) unended: u64,
     /// The turns that refused lines mention.
     doubts: Doubts,
     pub(super) warnings: u64,
@@ -47,6 +51,15 @@ pub(super) struct Upload {
 
 /// Whether the turns of an answer were all sealed before the batch that it answers.
 type SealedBefore<'a> = HashMap<(&'a ConversationId, &'a TurnId), bool>;
+
+/// A batch without the lines of the withheld conversations.
+struct Sendable {
+    /// The lines, with a blank one in place of each withheld one.
+    body: Vec<u8>,
+    withheld_lines: u64,
+    /// The turns that withheld lines would have ended, each with the position of its line in the batch, from 0.
+    ends: Vec<(u64, ConversationId, TurnId)>,
+}
 
 /// The outcome of posting a batch.
 enum Posted {
@@ -70,6 +83,7 @@ impl Upload {
             first_withheld: None,
             withheld: HashSet::new(),
             withheld_lines: 0,
+            unended: 0,
             doubts: Doubts::default(),
             warnings: 0,
             incomplete: 0,
@@ -103,6 +117,8 @@ impl Upload {
                 return Err(IngestFailure::BadLine { line: good.first_line + line - 1, error });
             }
             if !self.skip_bad {
+                let line = from_bad.body.split(|byte| *byte == b'\n').next().unwrap_or_default();
+                self.tell_open(from_bad.first_line, &mentions(line));
                 return Err(IngestFailure::BadLine { line: from_bad.first_line, error });
             }
             let (some, after) = from_bad.split(SKIPPED_AT_ONCE);
@@ -114,17 +130,27 @@ impl Upload {
         Ok(())
     }
 
+    /// Tells the turns that a refused line would have ended.
+    fn tell_open(&mut self, line: u64, mentions: &[Mention]) {
+        for Mention { conversation_id, turn_id, .. } in mentions.iter().filter(|mention| mention.is_done) {
+            let warning = stays_open(&self.input, line, conversation_id, turn_id);
+            self.warn_of_incomplete(&warning);
+        }
+    }
+
     /// Skips a bad line that is not sent at all.
     pub(super) fn refuse(&mut self, line: u64, error: String, mentions: Vec<Mention>) -> Result<(), IngestFailure> {
+        if !self.progress.has_accepted() {
+            self.seen.look_at_long(&mentions);
+        }
+        if self.skip_bad {
+            self.note_refused(line, &error);
+        }
+        self.tell_open(line, &mentions);
         if !self.skip_bad {
             return Err(IngestFailure::BadLine { line, error });
         }
-        self.note_refused(line, &error);
         for mention in mentions {
-            if mention.is_done {
-                let warning = stays_open(&self.input, line, &mention.conversation_id, &mention.turn_id);
-                self.warn_of_incomplete(&warning);
-            }
             self.doubts.add(mention, &self.input, line);
         }
         self.progress.acknowledge_to(line);
@@ -133,6 +159,7 @@ impl Upload {
 
     fn note_refused(&mut self, line: u64, error: &str) {
         self.refused_lines += 1;
+        self.progress.is_any_refused = true;
         self.progress.note(&format!("{}: line {line} is refused: {}", self.input, plain(error)));
     }
 
@@ -144,7 +171,7 @@ impl Upload {
     }
 
     async fn post(&mut self, batch: &Batch, bad_lines: BadLines) -> Result<Posted, IngestFailure> {
-        let body = self.without_withheld(&batch.body);
+        let Sendable { body, withheld_lines, ends } = self.without_withheld(&batch.body);
         let progress = &self.progress;
         let is_repeated = Cell::new(false);
         let note = |line: &str| {
@@ -153,8 +180,10 @@ impl Upload {
         };
         match self.sender.send(body, bad_lines, note).await {
             Ok(receipt) => {
+                let is_first = !self.progress.has_ever_accepted() && self.progress.acknowledged_lines == 0;
                 self.progress.advance(batch, &receipt);
-                self.tell(batch, receipt, is_repeated.get())?;
+                self.tell_withheld(batch, withheld_lines, &ends);
+                self.tell(batch, receipt, is_repeated.get(), is_first)?;
                 Ok(Posted::Taken)
             }
             Err(SendError::Refused(ClientError::Refused { status: 400, error, line: Some(line), .. }))
@@ -176,8 +205,15 @@ impl Upload {
     }
 
     /// Reports the refusals and warnings of an answer. If the batch was sent repeatedly, an earlier attempt whose answer
-    /// was lost may have sealed the turns that are duplicates in this answer.
-    fn tell(&mut self, batch: &Batch, receipt: Receipt, is_repeated: bool) -> Result<(), IngestFailure> {
+    /// was lost may have sealed the turns that are duplicates in this answer. If the batch is not the first of which
+    /// something was accepted, earlier ones may have had events of a conversation that is refused now.
+    fn tell(
+        &mut self,
+        batch: &Batch,
+        receipt: Receipt,
+        is_repeated: bool,
+        is_first: bool,
+    ) -> Result<(), IngestFailure> {
         let mut sealed_before = SealedBefore::new();
         for SealedTurn { conversation_id, turn_id, duplicate, .. } in &receipt.sealed {
             *sealed_before.entry((conversation_id, turn_id)).or_insert(true) &= duplicate;
@@ -200,7 +236,14 @@ impl Upload {
                 self.doubt(bytes.map(|bytes| mentions(bytes)).unwrap_or_default(), line, &sealed_before, is_repeated);
                 continue;
             };
-            self.progress.note(&format!("{}: line {line}: {}", self.input, plain(&refused.error)));
+            self.progress.is_any_refused = true;
+            // The server knows only the events of this batch.
+            let error = if is_first {
+                refused.error
+            } else {
+                refused.error.replacen(": no event of", ": no further event of", 1)
+            };
+            self.progress.note(&format!("{}: line {line}: {}", self.input, plain(&error)));
             self.first_withheld.get_or_insert_with(|| (self.input.clone(), line));
             self.withheld.insert(conversation_id);
             if self.withheld.len() > MAX_WITHHELD {
@@ -237,22 +280,39 @@ impl Upload {
         }
     }
 
-    /// Returns the lines of a batch with a blank line in place of each line of a withheld conversation.
-    fn without_withheld(&mut self, body: &[u8]) -> Vec<u8> {
+    /// Removes the lines of withheld conversations from a batch.
+    fn without_withheld(&self, body: &[u8]) -> Sendable {
+        let mut sendable = Sendable { body: Vec::with_capacity(body.len()), withheld_lines: 0, ends: Vec::new() };
         if self.withheld.is_empty() {
-            return body.to_vec();
+            sendable.body.extend_from_slice(body);
+            return sendable;
         }
-        let mut kept = Vec::with_capacity(body.len());
-        for line in body.split_inclusive(|byte| *byte == b'\n') {
-            let event = parse_line(line);
-            if event.is_ok_and(|event| event.is_some_and(|event| self.withheld.contains(&event.conversation_id))) {
-                self.withheld_lines += 1;
-                kept.push(b'\n');
-            } else {
-                kept.extend_from_slice(line);
+        for (nth, line) in (0..).zip(body.split_inclusive(|byte| *byte == b'\n')) {
+            match parse_line(line) {
+                Ok(Some(event)) if self.withheld.contains(&event.conversation_id) => {
+                    sendable.withheld_lines += 1;
+                    sendable.body.push(b'\n');
+                    if matches!(event.event.kind, TurnEventKind::Done(_)) {
+                        sendable.ends.push((nth, event.conversation_id, event.event.turn_id));
+                    }
+                }
+                _ => sendable.body.extend_from_slice(line),
             }
         }
-        kept
+        sendable
+    }
+
+    /// Counts the withheld lines of a batch that is acknowledged, and names the turns that they would have ended.
+    fn tell_withheld(&mut self, batch: &Batch, lines: u64, ends: &[(u64, ConversationId, TurnId)]) {
+        self.withheld_lines += lines;
+        self.progress.is_any_refused |= lines > 0;
+        for (nth, conversation_id, turn_id) in ends {
+            self.unended += 1;
+            if self.unended <= MAX_UNENDED {
+                let warning = unended(&self.input, batch.first_line + nth, conversation_id, turn_id);
+                self.progress.note(&plain(&warning));
+            }
+        }
     }
 
     /// Reports at the end how much was not sent or not shown.
@@ -263,6 +323,10 @@ impl Upload {
                  events that were refused. Raise the limit and send everything again",
                 self.withheld_lines
             ));
+        }
+        if self.unended > MAX_UNENDED {
+            let more = self.unended - MAX_UNENDED;
+            self.progress.note(&format!("{more} more turns stay open, because their `done` was not sent"));
         }
         if self.warnings > MAX_WARNINGS {
             self.progress.note(&format!("{} more warnings", self.warnings - MAX_WARNINGS));
