@@ -5,8 +5,8 @@ use std::time::Duration;
 use actix::{Actor, Message, ResponseActFuture};
 
 use crate::store::{
-    Backup, BackupError, Commit, CommitError, Committed, ConversationState, ReadError, Revision, StaleBefore,
-    StaleTurn, StoreSizes, TurnRange, Version,
+    Backup, BackupError, Commit, CommitError, Committed, ConversationState, ListSealedError, Position, ReadError,
+    Revision, SealedPage, StaleBefore, StaleTurn, StoreSizes, TurnRange, Version,
 };
 use crate::turn::{ConversationId, Ordinal, RunningTime, StoredTurn, TurnEvent, TurnId, Warning};
 
@@ -127,6 +127,49 @@ pub struct ListTurns(pub TurnRange);
 
 impl Message for ListTurns {
     type Result = Result<Vec<StoredTurn>, ReadError>;
+}
+
+/// Ask the store for sealed turns of all conversations, in the order in which they became durable.
+///
+/// A reader that goes on after [`SealedPage::next`] each time sees every turn once, however many are sealed meanwhile
+/// and however often the service is restarted.
+///
+/// ```
+/// use turn_metrics::actors::{ListSealed, Observe};
+/// use turn_metrics::runtime::Runtime;
+/// use turn_metrics::turn::{ConversationId, Done, TurnEvent, TurnEventKind, TurnId};
+///
+/// # actix::System::new().block_on(async {
+/// let runtime = Runtime::builder().start().await?;
+/// for name in ["one", "another"] {
+///     let event = TurnEvent { turn_id: TurnId::new("t")?, kind: TurnEventKind::Done(Done::because("stop")) };
+///     let observe = Observe { conversation_id: ConversationId::new(name)?, events: vec![event] };
+///     runtime.handles().intake.observe.send(observe).await??;
+/// }
+/// let (mut after, mut seen) = (None, Vec::new());
+/// loop {
+///     let page = runtime.handles().reads.list_sealed.send(ListSealed { after, limit: 1 }).await??;
+///     seen.extend(page.turns.into_iter().map(|sealed| (sealed.position.number, sealed.conversation_id.to_string())));
+///     after = Some(page.next);
+///     if page.next == page.latest {
+///         break;
+///     }
+/// }
+/// assert_eq!(seen, [(1, "one".to_owned()), (2, "another".to_owned())]);
+/// runtime.shutdown().await;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListSealed {
+    /// Only turns after this position; `None` for all.
+    pub after: Option<Position>,
+    /// At most so many turns, and at most [`SealedPage::MAX_POSITIONS`].
+    pub limit: usize,
+}
+
+impl Message for ListSealed {
+    type Result = Result<SealedPage, ListSealedError>;
 }
 
 /// Ask the store what a conversation's sealed turns are right now, without reading them.

@@ -3,8 +3,8 @@
 use actix::{Actor, Context, Handler, MessageResult, Response};
 use tokio::task::spawn_blocking;
 
-use super::{FindRevision, ListTurns};
-use crate::store::{ReadError, RedbEngine, TurnRange};
+use super::{FindRevision, ListSealed, ListTurns};
+use crate::store::{ListSealedError, ReadError, RedbEngine, SealedPage, TurnRange};
 use crate::turn::StoredTurn;
 
 /// The most turns that are read at once on the reader's own thread: a tenth of a millisecond, in which others on it
@@ -48,6 +48,24 @@ impl Handler<ListTurns> for StoreReader {
         Response::fut(async move {
             let done = spawn_blocking(move || engine.turns(&range)).await;
             done.unwrap_or_else(|error| Err(ReadError::Failed(error.to_string())))
+        })
+    }
+}
+
+impl Handler<ListSealed> for StoreReader {
+    type Result = Response<Result<SealedPage, ListSealedError>>;
+
+    fn handle(&mut self, ListSealed { after, limit }: ListSealed, _: &mut Self::Context) -> Self::Result {
+        let few = |turns: u64| turns <= INLINE_TURNS;
+        let left = |page: SealedPage| page.latest.number - page.next.number;
+        // Whoever follows the order is at its end nearly always.
+        if few(limit as u64) || self.engine.sealed_turns(after, 0).map(left).is_ok_and(few) {
+            return Response::reply(self.engine.sealed_turns(after, limit));
+        }
+        let engine = self.engine.clone();
+        Response::fut(async move {
+            let done = spawn_blocking(move || engine.sealed_turns(after, limit)).await;
+            done.unwrap_or_else(|error| Err(ReadError::Failed(error.to_string()).into()))
         })
     }
 }

@@ -8,13 +8,13 @@ use tokio::task::spawn_blocking;
 
 use super::messages::never;
 use super::{
-    AwaitEnd, BackUp, CheckWrite, Close, FindRevision, InspectStore, ListStaleTurns, ListTurns, OpenConversation,
-    StoreReport, Tick,
+    AwaitEnd, BackUp, CheckWrite, Close, FindRevision, InspectStore, ListSealed, ListStaleTurns, ListTurns,
+    OpenConversation, StoreReport, Tick,
 };
 use crate::settings::StoreSettings;
 use crate::store::{
-    Backup, BackupError, Commit, CommitError, Committed, ConversationState, Location, OpenError, ReadError, RedbEngine,
-    Revision, StaleTurn,
+    Backup, BackupError, Commit, CommitError, Committed, ConversationState, ListSealedError, Location, OpenError,
+    ReadError, RedbEngine, Revision, SealedPage, StaleTurn,
 };
 use crate::turn::{RunningTime, StoredTurn};
 
@@ -59,14 +59,14 @@ impl Store {
         Self { engine, report: Rc::default() }
     }
 
-    fn read<T: Send + 'static>(
+    fn read<T: Send + 'static, E: From<ReadError> + Send + 'static>(
         &self,
-        read: impl FnOnce(&RedbEngine) -> Result<T, ReadError> + Send + 'static,
-    ) -> ResponseFuture<Result<T, ReadError>> {
+        read: impl FnOnce(&RedbEngine) -> Result<T, E> + Send + 'static,
+    ) -> ResponseFuture<Result<T, E>> {
         let engine = self.engine.clone();
         Box::pin(async move {
             let done = spawn_blocking(move || read(&engine)).await;
-            done.unwrap_or_else(|error| Err(ReadError::Failed(error.to_string())))
+            done.unwrap_or_else(|error| Err(ReadError::Failed(error.to_string()).into()))
         })
     }
 }
@@ -106,6 +106,14 @@ impl Handler<ListTurns> for Store {
 
     fn handle(&mut self, ListTurns(range): ListTurns, _: &mut Self::Context) -> Self::Result {
         self.read(move |engine| engine.turns(&range))
+    }
+}
+
+impl Handler<ListSealed> for Store {
+    type Result = ResponseFuture<Result<SealedPage, ListSealedError>>;
+
+    fn handle(&mut self, list: ListSealed, _: &mut Self::Context) -> Self::Result {
+        self.read(move |engine| engine.sealed_turns(list.after, list.limit))
     }
 }
 

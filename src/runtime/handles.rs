@@ -1,8 +1,8 @@
 use actix::{Actor, MailboxError, Recipient};
 
 use crate::actors::{
-    BackUp, CheckWrite, CountWork, Facts, FindRevision, InspectConversation, InspectStore, InspectSweeper, ListTurns,
-    Load, Observe, StoreReader, StoreReport, SweeperReport, WorkCounts,
+    BackUp, CheckWrite, CountWork, Facts, FindRevision, InspectConversation, InspectStore, InspectSweeper, ListSealed,
+    ListTurns, Load, Observe, StoreReader, StoreReport, SweeperReport, WorkCounts,
 };
 
 /// Where a running system takes its messages, by purpose.
@@ -32,6 +32,8 @@ pub struct Reads {
     pub list_turns: Recipient<ListTurns>,
     /// Returns the revision of a conversation's sealed turns, without reading them.
     pub find_revision: Recipient<FindRevision>,
+    /// Returns sealed turns of all conversations, in the order in which they became durable.
+    pub list_sealed: Recipient<ListSealed>,
     /// The reader that [`Reads::on_this_thread`] starts; `None` where a test answers for the store itself.
     pub reader: Option<StoreReader>,
 }
@@ -45,7 +47,12 @@ impl Reads {
     pub fn on_this_thread(&self) -> Self {
         let Some(reader) = &self.reader else { return self.clone() };
         let reader = reader.clone().start();
-        Self { list_turns: reader.clone().recipient(), find_revision: reader.recipient(), reader: self.reader.clone() }
+        Self {
+            list_turns: reader.clone().recipient(),
+            find_revision: reader.clone().recipient(),
+            list_sealed: reader.recipient(),
+            reader: self.reader.clone(),
+        }
     }
 }
 

@@ -255,6 +255,7 @@ impl Runtime {
             reads: Reads {
                 list_turns: store.clone().recipient(),
                 find_revision: store.clone().recipient(),
+                list_sealed: store.clone().recipient(),
                 reader: Some(reader),
             },
             operations: Operations {

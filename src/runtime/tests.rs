@@ -4,9 +4,9 @@ use actix::Recipient;
 
 use super::*;
 use crate::actors::{
-    Fact, FindRevision, InspectConversation, ListTurns, Observe, ObserveError, StoreReport, WorkCounts,
+    Fact, FindRevision, InspectConversation, ListSealed, ListTurns, Observe, ObserveError, StoreReport, WorkCounts,
 };
-use crate::store::{ReadError, TurnRange, Version};
+use crate::store::{ListSealedError, ReadError, TurnRange, Version};
 use crate::testing::{Probe, TestClock, TurnScript};
 use crate::turn::{ConversationId, StoredTurn};
 
@@ -74,12 +74,18 @@ async fn reads_on_a_thread_of_ones_own_are_the_same_and_need_no_other_actor() {
         let range = TurnRange { conversation_id: id("c"), after: 0, limit };
         let read = here.reads.list_turns.send(ListTurns(range)).await.unwrap().unwrap();
         assert_eq!(read, all[..limit.min(all.len())]);
+        let list = ListSealed { after: None, limit };
+        let page = here.reads.list_sealed.send(list).await.unwrap().unwrap();
+        assert_eq!(page.turns.iter().map(|sealed| &sealed.turn).collect::<Vec<_>>(), read.iter().collect::<Vec<_>>());
+        assert_eq!(runtime.handles().reads.list_sealed.send(list).await.unwrap().unwrap(), page);
     }
     runtime.shutdown().await;
     for limit in [1, 1000] {
         let range = TurnRange { conversation_id: id("c"), after: 0, limit };
         let refused = here.reads.list_turns.send(ListTurns(range)).await.unwrap();
         assert!(matches!(refused, Err(ReadError::Unavailable(_))), "{refused:?}");
+        let refused = here.reads.list_sealed.send(ListSealed { after: None, limit }).await.unwrap();
+        assert!(matches!(refused, Err(ListSealedError::Read(ReadError::Unavailable(_)))), "{refused:?}");
     }
 }
 

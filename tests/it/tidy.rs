@@ -19,7 +19,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
             &["cli"],
         ],
     ),
-    ("store", &[&["contract"], &["rule"], &["redb"]]),
+    ("store", &[&["position"], &["contract"], &["rule"], &["redb"]]),
     (
         "store/redb",
         &[

@@ -5,15 +5,17 @@
 //!
 //! - [`commits`]: ordinals, duplicates, versions, conflicts, staging;
 //! - [`reads`]: states, ranges, revisions, stale turns;
+//! - [`order`]: the order of all turns;
 //! - [`concurrency`]: commits that are under way together.
 
 pub(crate) mod commits;
 pub(crate) mod concurrency;
+pub(crate) mod order;
 pub(crate) mod reads;
 
 use super::{
-    Commit, CommitError, Committed, ConversationState, Revision, StagedTurn, StaleBefore, StaleTurn, TurnOutcome,
-    TurnRange, Version,
+    Commit, CommitError, Committed, ConversationState, ListSealedError, Position, Revision, SealedPage, StagedTurn,
+    StaleBefore, StaleTurn, TurnOutcome, TurnRange, Version,
 };
 use crate::turn::{
     ConversationId, Done, EpochMillis, OpenTurn, Ordinal, Progress, RunningTime, SealedTurn, StoredTurn, TurnId,
@@ -34,6 +36,9 @@ pub(crate) trait StoreUnderTest: Clone + 'static {
 
     /// A page of the stale turns. The pages have an order of the store's own.
     async fn stale_turns(&self, before: StaleBefore, after: Option<&StaleTurn>, limit: usize) -> Vec<StaleTurn>;
+
+    /// Sealed turns of all conversations, in the order in which they became durable.
+    async fn sealed(&self, after: Option<Position>, limit: usize) -> Result<SealedPage, ListSealedError>;
 
     /// What a conversation's sealed turns are right now.
     async fn revision(&self, id: &ConversationId) -> Revision;
@@ -72,11 +77,18 @@ macro_rules! conformance {
                 stale_turns_come_page_by_page_each_once
                 pages_go_on_after_turns_that_were_sealed_meanwhile
             }
+            order {
+                positions_are_dense_and_follow_the_order_of_commits
+                what_is_no_newly_sealed_turn_takes_no_position
+                pages_of_the_order_meet_without_a_gap_or_a_double
+                a_position_that_was_never_given_is_refused
+            }
             concurrency {
                 commits_of_one_conversation_take_effect_in_the_order_sent
                 of_several_commits_from_one_version_the_first_wins
                 a_commit_whose_answer_is_dropped_takes_effect
                 conversations_that_commit_side_by_side_do_not_meet
+                a_reader_of_the_order_misses_nothing_and_sees_nothing_twice
             }
         }
 
@@ -84,6 +96,12 @@ macro_rules! conformance {
         async fn revisions_of_two_stores_differ() {
             let (store, other) = ($open().await, $open().await);
             $crate::store::conformance::reads::revisions_of_two_stores_differ(&store.0, &other.0).await;
+        }
+
+        #[tokio::test]
+        async fn a_position_of_another_store_is_refused() {
+            let (store, other) = ($open().await, $open().await);
+            $crate::store::conformance::order::a_position_of_another_store_is_refused(&store.0, &other.0).await;
         }
     };
     ($open:path, $($file:ident { $($case:ident)* })*) => { $($(

@@ -29,6 +29,10 @@ impl StoreUnderTest for RedbEngine {
         RedbEngine::stale_turns(self, before, after, limit).unwrap()
     }
 
+    async fn sealed(&self, after: Option<Position>, limit: usize) -> Result<SealedPage, ListSealedError> {
+        self.sealed_turns(after, limit)
+    }
+
     async fn revision(&self, id: &ConversationId) -> Revision {
         RedbEngine::revision(self, id).unwrap()
     }
@@ -90,6 +94,10 @@ mod in_the_tables {
 
         async fn stale_turns(&self, before: StaleBefore, after: Option<&StaleTurn>, limit: usize) -> Vec<StaleTurn> {
             StoreUnderTest::stale_turns(self.engine(), before, after, limit).await
+        }
+
+        async fn sealed(&self, after: Option<Position>, limit: usize) -> Result<SealedPage, ListSealedError> {
+            StoreUnderTest::sealed(self.engine(), after, limit).await
         }
 
         async fn revision(&self, id: &ConversationId) -> Revision {

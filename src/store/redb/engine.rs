@@ -10,6 +10,7 @@ use super::files::open_error::OpenError;
 use super::files::open_files::Files;
 use super::files::slot::Slot;
 use super::maintenance::backup::{BackupError, Snapshot, Workshop};
+use super::query::order::OrderQuery;
 use super::query::{CountQuery, LeftOut, StaleQuery, StateQuery, TurnsQuery};
 use super::tables::failure::Failure;
 use super::unwind;
@@ -21,9 +22,10 @@ use super::writer::pace::Capacity;
 use super::writer::state::WriterState;
 use crate::settings::StoreSettings;
 use crate::store::contract::{
-    Backup, Commit, CommitError, Committed, ConversationState, ReadError, Revision, StaleBefore, StaleTurn, StoreSizes,
-    TurnRange,
+    Backup, Commit, CommitError, Committed, ConversationState, ListSealedError, ReadError, Revision, SealedPage,
+    StaleBefore, StaleTurn, StoreSizes, TurnRange,
 };
+use crate::store::position::Position;
 use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
 
 /// The store on redb. Cheap to clone; writes go to the one writer's thread, reads run where they are called.
@@ -172,10 +174,11 @@ impl RedbEngine {
                 let memtable = files.memtable();
                 let query = CountQuery::of(&memtable, id);
                 let tables = if query.needs_tables() { Some(files.read_tables()?) } else { None };
-                Ok((files.store_id(), query, tables))
+                Ok((files.lineage(), query, tables))
             },
-            |(store_id, query, tables), left_out| {
-                Ok(Revision { store_id, sealed_turns: query.read(tables.as_ref(), id, left_out)? })
+            |(lineage, query, tables), left_out| {
+                let (life, sealed_turns) = query.read(tables.as_ref(), id, left_out)?;
+                Ok(Revision::new(lineage, life, sealed_turns))
             },
         )
     }
@@ -191,6 +194,26 @@ impl RedbEngine {
             },
             |(query, tables), left_out| query.read(tables.as_ref(), range, left_out),
         )
+    }
+
+    /// Sealed turns of all conversations, in the order in which they became durable.
+    pub(crate) fn sealed_turns(&self, after: Option<Position>, limit: usize) -> Result<SealedPage, ListSealedError> {
+        let page = self.read(
+            |files| {
+                let lineage = files.lineage();
+                let after = after.unwrap_or(Position { lineage, number: 0 });
+                let memtable = files.memtable();
+                let query = OrderQuery::of(&memtable, after.number, limit);
+                let Some(query) = query.filter(|_| after.lineage == lineage) else { return Ok(Err(after)) };
+                let tables = if query.needs_tables() { Some(files.read_tables()?) } else { None };
+                Ok(Ok((lineage, query, tables)))
+            },
+            |begun, left_out| match begun {
+                Ok((lineage, query, tables)) => query.read(lineage, tables.as_ref(), left_out).map(Ok),
+                Err(unknown) => Ok(Err(unknown)),
+            },
+        )?;
+        page.map_err(ListSealedError::OtherLineage)
     }
 
     /// Returns open turns whose latest event came before these moments.

@@ -5,12 +5,14 @@ use redb::{Database, ReadTransaction, ReadableDatabase, WriteTransaction};
 use uuid::Uuid;
 
 use super::size::pack;
+use crate::store::position::Lineage;
 use crate::store::redb::memtable::Memtable;
 use crate::store::redb::tables::ROWS;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::TurnHasher;
 use crate::store::redb::tables::meta::{
-    META, META_CHECKPOINT, META_JOURNAL, META_LIVE_BYTES, read_number, read_running_time, write_running_time,
+    META, META_CHECKPOINT, META_JOURNAL, META_LIVE_BYTES, read_lineage, read_number, read_running_time,
+    write_running_time,
 };
 use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::write::begin_write;
@@ -24,6 +26,7 @@ pub(crate) struct Files {
     journal: Database,
     memtable: RwLock<Memtable>,
     store_id: Uuid,
+    lineage: Lineage,
     /// The running time in milliseconds.
     running_ms: AtomicU64,
 }
@@ -35,11 +38,13 @@ impl Files {
         memtable: Memtable,
         store_id: Uuid,
     ) -> Result<Self, Failure> {
-        let running = read_running_time(&tables.begin_read()?.open_table(META)?)?;
+        let meta = tables.begin_read()?.open_table(META)?;
+        let (running, lineage) = (read_running_time(&meta)?, read_lineage(&meta)?);
+        drop(meta);
         // The journal's running time is the later one, if it has one.
         let running = running.max(read_running_time(&journal.begin_read()?.open_table(META)?)?);
         let running_ms = AtomicU64::new(running.get());
-        Ok(Self { tables, journal, memtable: RwLock::new(memtable), store_id, running_ms })
+        Ok(Self { tables, journal, memtable: RwLock::new(memtable), store_id, lineage, running_ms })
     }
 
     /// Returns the durable running time.
@@ -60,8 +65,8 @@ impl Files {
         self.memtable.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn store_id(&self) -> Uuid {
-        self.store_id
+    pub(crate) fn lineage(&self) -> Lineage {
+        self.lineage
     }
 
     pub(crate) fn hasher(&self) -> TurnHasher {

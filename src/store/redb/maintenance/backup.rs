@@ -9,15 +9,16 @@ use redb::{Builder, ReadTransaction};
 
 use crate::link;
 use crate::store::contract::{Backup, ReadError};
-use crate::store::redb::checkpoint::transfer::move_conversations;
+use crate::store::redb::checkpoint::transfer::Moving;
 use crate::store::redb::files::location::Location;
 use crate::store::redb::files::open_files::Files;
 use crate::store::redb::memtable::Contents;
+use crate::store::redb::memtable::order::Run;
 use crate::store::redb::memtable::piece::Piece;
 use crate::store::redb::tables::copy::copy_tables;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::TurnHasher;
-use crate::store::redb::tables::meta::{META, META_JOURNAL, write_running_time};
+use crate::store::redb::tables::meta::{META, META_JOURNAL, draw_lineage, write_running_time};
 use crate::store::redb::tables::read::find_conversation;
 use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::redb::tables::write::begin_write;
@@ -81,7 +82,7 @@ impl Workshop {
         let path = link::beside(&main, UNFINISHED);
         let built = remove(&path).map_err(unwritable).and_then(|()| {
             // As late as can be: what it sees cannot be overwritten while it lives, and the file grows.
-            copy(&begin()?, &path, cache_bytes).map_err(|failure| BackupError::Write(failure.to_string()))
+            copy(begin()?, &path, cache_bytes).map_err(|failure| BackupError::Write(failure.to_string()))
         });
         let file = built.and_then(|()| File::open(&path).map_err(unwritable));
         let _ = remove(&path);
@@ -102,6 +103,7 @@ fn remove(path: &Path) -> io::Result<()> {
 pub(crate) struct Snapshot {
     tables: ReadTransaction,
     contents: Contents,
+    runs: Vec<Run>,
     last_row: u64,
     running: RunningTime,
     hasher: TurnHasher,
@@ -113,6 +115,7 @@ impl Snapshot {
         Ok(Self {
             tables: files.begin_read()?,
             contents: memtable.contents().clone(),
+            runs: memtable.runs().cloned().collect(),
             last_row: memtable.last_row(),
             running: files.running_time(),
             hasher: files.hasher(),
@@ -138,15 +141,18 @@ impl Snapshot {
 }
 
 /// Writes a main file that needs no journal.
-fn copy(from: &Snapshot, path: &Path, cache_bytes: usize) -> Result<(), Failure> {
+fn copy(from: Snapshot, path: &Path, cache_bytes: usize) -> Result<(), Failure> {
     let mut builder = Builder::new();
     builder.set_cache_size(cache_bytes);
     let database = builder.create(path)?;
     let to = begin_write(&database)?;
     copy_tables(&from.tables, &to)?;
-    move_conversations(&to, from.hasher, &from.not_in_tables()?, Some(from.last_row))?;
+    let pieces = from.not_in_tables()?;
+    Moving { pieces, runs: from.runs, checkpoint: Some(from.last_row) }.write(&to, from.hasher)?;
     let mut meta = to.open_table(META)?;
     write_running_time(&mut meta, from.running)?;
+    // The store goes on without the copy, and the copy may go on without the store.
+    draw_lineage(&mut meta)?;
     meta.remove(META_JOURNAL)?;
     drop(meta);
     to.commit()?;

@@ -5,7 +5,8 @@ use uuid::Uuid;
 
 use super::failure::Failure;
 use super::store_file::StoreFile;
-use super::{CONVERSATIONS, INDEX, KEYS, OPEN_TURNS, ROWS, TURNS};
+use super::{CONVERSATIONS, INDEX, KEYS, OPEN_TURNS, POSITIONS, ROWS, TURNS};
+use crate::store::position::Lineage;
 use crate::turn::RunningTime;
 
 /// A name, one of the `META_` names, to its value.
@@ -18,6 +19,8 @@ const META_JOURNAL_FORMAT: &str = "journal_format";
 /// The id that the store drew when it was created, 16 bytes. The same in both files, which shows that they belong
 /// together.
 pub(crate) const META_STORE_ID: &str = "store_id";
+/// Main file: the store's lineage, 16 bytes. See [`Lineage`] for when it is drawn.
+const META_LINEAGE: &str = "lineage";
 /// Main file: the key of the next new conversation, as a little-endian `u64`.
 pub(crate) const META_NEXT_KEY: &str = "next_conversation_key";
 /// Main file: the number of the journal's last row of which everything is in the tables, as a little-endian `u64`.
@@ -73,6 +76,7 @@ pub(crate) fn stamp_tables(txn: &WriteTransaction) -> Result<(), Failure> {
     let mut meta = txn.open_table(META)?;
     meta.insert(META_FORMAT, FORMAT.to_le_bytes().as_slice())?;
     meta.insert(META_STORE_ID, Uuid::new_v4().as_bytes().as_slice())?;
+    draw_lineage(&mut meta)?;
     meta.insert(META_NEXT_KEY, 1u64.to_le_bytes().as_slice())?;
     meta.insert(META_CHECKPOINT, 0u64.to_le_bytes().as_slice())?;
     meta.insert(META_LIVE_BYTES, 0u64.to_le_bytes().as_slice())?;
@@ -82,6 +86,7 @@ pub(crate) fn stamp_tables(txn: &WriteTransaction) -> Result<(), Failure> {
     txn.open_table(TURNS)?;
     txn.open_table(INDEX)?;
     txn.open_table(OPEN_TURNS)?;
+    txn.open_table(POSITIONS)?;
     Ok(())
 }
 
@@ -115,6 +120,17 @@ pub(crate) fn read_id(
 /// The store's id, as a file names it.
 pub(crate) fn read_store_id(meta: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<Uuid, Failure> {
     read_id(meta, META_STORE_ID)
+}
+
+/// The store's lineage, as the main file has it.
+pub(crate) fn read_lineage(meta: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<Lineage, Failure> {
+    read_id(meta, META_LINEAGE).map(Lineage)
+}
+
+/// Begins a new lineage: what is in the file is no longer what an earlier position or revision tells of.
+pub(crate) fn draw_lineage(meta: &mut Table<'_, &'static str, &'static [u8]>) -> Result<(), Failure> {
+    meta.insert(META_LINEAGE, Uuid::new_v4().as_bytes().as_slice())?;
+    Ok(())
 }
 
 /// One of the numbers that the main file holds.

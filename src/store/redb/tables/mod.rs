@@ -35,6 +35,9 @@ pub(crate) const INDEX: TableDefinition<(u64, u64), u64> = TableDefinition::new(
 /// (conversation, turn id) to an open turn.
 pub(crate) const OPEN_TURNS: TableDefinition<(u64, &str), &[u8]> = TableDefinition::new("open_turns");
 
+/// A position in the order of all turns to what stands there. Written at the end, in order.
+pub(crate) const POSITIONS: TableDefinition<u64, &[u8]> = TableDefinition::new("positions");
+
 /// (conversation, ordinal) to what a repair took out of [`TURNS`], or nothing where nothing was left. There only once a
 /// repair was needed. An ordinal that stands here is not given again.
 pub(crate) const LOST_TURNS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("lost_turns");

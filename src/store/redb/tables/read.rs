@@ -6,10 +6,10 @@ use redb::{Key, ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition, 
 
 use super::failure::Failure;
 use super::index::{self, TurnHasher};
-use super::record::conversation::Conversation;
 use super::record::damaged::DamagedRecord;
-use super::{CONVERSATIONS, INDEX, KEYS, OPEN_TURNS, TURNS};
-use crate::turn::{ConversationId, Ordinal, TurnId};
+use super::record::{self, conversation::Conversation};
+use super::{CONVERSATIONS, INDEX, KEYS, OPEN_TURNS, POSITIONS, TURNS};
+use crate::turn::{ConversationId, Ordinal, StoredTurn, TurnId};
 
 /// One consistent state of the tables, each of which is opened when it is first needed.
 pub(crate) struct ReadTables {
@@ -20,6 +20,7 @@ pub(crate) struct ReadTables {
     turns: Lazy<(u64, u64), &'static [u8]>,
     index: Lazy<(u64, u64), u64>,
     open_turns: Lazy<(u64, &'static str), &'static [u8]>,
+    positions: Lazy<u64, &'static [u8]>,
 }
 
 struct Lazy<K: Key + 'static, V: Value + 'static> {
@@ -51,6 +52,7 @@ impl ReadTables {
             turns: Lazy::new(TURNS),
             index: Lazy::new(INDEX),
             open_turns: Lazy::new(OPEN_TURNS),
+            positions: Lazy::new(POSITIONS),
         }
     }
 
@@ -62,6 +64,15 @@ impl ReadTables {
         self.open_turns.of(&self.txn)
     }
 
+    pub(crate) fn positions(&self) -> Result<&ReadOnlyTable<u64, &'static [u8]>, Failure> {
+        self.positions.of(&self.txn)
+    }
+
+    /// The last position that the tables have; 0 if they have none.
+    pub(crate) fn last_position(&self) -> Result<u64, Failure> {
+        Ok(self.positions()?.last()?.map_or(0, |(position, _)| position.value()))
+    }
+
     /// The key of a conversation that has one.
     pub(crate) fn key_of(&self, id: &ConversationId) -> Result<Option<u64>, Failure> {
         Ok(self.keys.of(&self.txn)?.get(id.as_str())?.map(|key| key.value()))
@@ -70,6 +81,12 @@ impl ReadTables {
     /// The record of the conversation of this key.
     pub(crate) fn conversation(&self, key: u64) -> Result<Conversation, Failure> {
         read_conversation(self.conversations.of(&self.txn)?, key)
+    }
+
+    /// A sealed turn.
+    pub(crate) fn turn(&self, key: u64, ordinal: Ordinal) -> Result<StoredTurn, Failure> {
+        let record = self.turns()?.get((key, ordinal.get()))?.ok_or_else(|| DamagedRecord::missing("sealed turn"))?;
+        Ok(record::decode_sealed(ordinal, record.value())?)
     }
 
     /// The ordinal of a turn that is sealed.

@@ -3,8 +3,9 @@ use redb::{Database, ReadableTable, Table, WriteTransaction};
 use super::failure::Failure;
 use super::index::{self, TurnHasher};
 use super::meta::{META, META_CHECKPOINT, META_LIVE_BYTES, META_NEXT_KEY, read_number};
+use super::record::at_position::AtPosition;
 use super::record::conversation::Conversation;
-use super::{CONVERSATIONS, INDEX, KEYS, OPEN_TURNS, TURNS};
+use super::{CONVERSATIONS, INDEX, KEYS, OPEN_TURNS, POSITIONS, TURNS};
 use crate::turn::{ConversationId, Ordinal, TurnId};
 
 /// Begins a transaction on a main file, whose commit returns when it is durable.
@@ -26,6 +27,7 @@ pub(crate) struct WriteTables<'txn> {
     turns: Table<'txn, (u64, u64), &'static [u8]>,
     index: Table<'txn, (u64, u64), u64>,
     open_turns: Table<'txn, (u64, &'static str), &'static [u8]>,
+    positions: Table<'txn, u64, &'static [u8]>,
     hasher: TurnHasher,
     /// The key of the next new conversation.
     next_key: u64,
@@ -44,6 +46,7 @@ impl<'txn> WriteTables<'txn> {
             turns: txn.open_table(TURNS)?,
             index: txn.open_table(INDEX)?,
             open_turns: txn.open_table(OPEN_TURNS)?,
+            positions: txn.open_table(POSITIONS)?,
             hasher,
             next_key,
             growth: 0,
@@ -87,6 +90,14 @@ impl<'txn> WriteTables<'txn> {
         let key_bytes = size_of::<u64>() + turn_id.len();
         let before = self.open_turns.insert((key, turn_id), record)?.map(|open| open.value().len());
         self.grow(key_bytes + record.len(), before.map_or(0, |bytes| key_bytes + bytes));
+        Ok(())
+    }
+
+    /// Writes what stands at a position.
+    pub(crate) fn put_position(&mut self, position: u64, at: &AtPosition) -> Result<(), Failure> {
+        let record = at.encode()?;
+        let before = self.positions.insert(position, &*record)?.map(|before| before.value().len());
+        self.grow(size_of::<u64>() + record.len(), before.map_or(0, |bytes| size_of::<u64>() + bytes));
         Ok(())
     }
 

@@ -5,10 +5,11 @@ use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableError};
 use super::report::{CheckReport, Violation};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::{self, TurnHasher};
-use crate::store::redb::tables::meta::{META, META_NEXT_KEY, read_number, read_store_id};
+use crate::store::redb::tables::meta::{META, META_NEXT_KEY, read_lineage, read_number, read_store_id};
+use crate::store::redb::tables::record::at_position::AtPosition;
 use crate::store::redb::tables::record::conversation::Conversation;
 use crate::store::redb::tables::record::{self};
-use crate::store::redb::tables::{CONVERSATIONS, INDEX, KEYS, LOST_TURNS, OPEN_TURNS, TURNS};
+use crate::store::redb::tables::{CONVERSATIONS, INDEX, KEYS, LOST_TURNS, OPEN_TURNS, POSITIONS, TURNS};
 use crate::turn::{ConversationId, EpochMillis, Ordinal, Usage};
 
 /// Looks at every record of one state of the store.
@@ -44,6 +45,7 @@ impl Inspection {
         inspection.keys(&txn.open_table(KEYS)?, &conversations, &meta)?;
         inspection.turns()?;
         inspection.index()?;
+        inspection.positions(&txn.open_table(POSITIONS)?)?;
         inspection.open_turns(&txn.open_table(OPEN_TURNS)?)?;
         Ok(inspection.report)
     }
@@ -92,6 +94,9 @@ impl Inspection {
         }
         if self.hasher.is_none() {
             self.tell(Violation::File("the store's id is missing".into()));
+        }
+        if read_lineage(meta).is_err() {
+            self.tell(Violation::File("the store's lineage is missing".into()));
         }
         let last = self.ids.keys().next_back().copied().unwrap_or_default();
         if read_number(meta, META_NEXT_KEY).is_err() || read_number(meta, META_NEXT_KEY)? <= last {
@@ -207,6 +212,65 @@ impl Inspection {
             wrong.push(Violation::Index { conversation: self.name(key), hash, what });
         }
         self.report.violations.append(&mut wrong);
+        Ok(())
+    }
+
+    /// Positions begin at 1 and have no gaps. Each names a turn, those of a conversation in the order of their ordinals,
+    /// and each turn has one.
+    fn positions(&mut self, positions: &ReadOnlyTable<u64, &'static [u8]>) -> Result<(), Failure> {
+        let mut wrong = Vec::new();
+        // The last ordinal of each conversation that has had its position.
+        let mut named: BTreeMap<u64, u64> = BTreeMap::new();
+        let mut expected = 1;
+        for row in positions.iter()? {
+            let (position, value) = row?;
+            let position = position.value();
+            let mut tell = |position, what| wrong.push(Violation::Position { position, what });
+            if position == 0 {
+                tell(position, "0 is no position".into());
+            } else if position > expected {
+                tell(expected, format!("it is missing; the next one is {position}"));
+            }
+            expected = position.saturating_add(1);
+            let (key, ordinal) = match AtPosition::decode(value.value()) {
+                Ok(AtPosition::Sealed { key, ordinal }) => (key, ordinal.get()),
+                Ok(AtPosition::Erased) => continue,
+                Err(damaged) => {
+                    tell(position, damaged.to_string());
+                    continue;
+                }
+            };
+            let of = self.name(key);
+            let last = named.get(&key).copied().unwrap_or_default();
+            if self.turns.get((key, ordinal))?.is_none() && !self.is_lost(key, ordinal)? {
+                tell(position, format!("it has turn {ordinal} of conversation {of}, which is not there"));
+            } else if ordinal <= last {
+                tell(position, format!("it has turn {ordinal} of conversation {of}, after turn {last}"));
+            } else {
+                self.unpositioned(key, last, ordinal - 1, &mut wrong)?;
+                named.insert(key, ordinal);
+            }
+        }
+        let mut after = (0, 0);
+        while let Some(row) = self.turns.range(after..)?.next() {
+            let (key, _) = row?.0.value();
+            let last = named.get(&key).copied().unwrap_or_default();
+            self.unpositioned(key, last, u64::MAX, &mut wrong)?;
+            let Some(next) = key.checked_add(1) else { break };
+            after = (next, 0);
+        }
+        self.report.violations.append(&mut wrong);
+        Ok(())
+    }
+
+    /// The turns of a conversation after an ordinal, up to another, have no position.
+    fn unpositioned(&self, key: u64, after: u64, to: u64, wrong: &mut Vec<Violation>) -> Result<(), Failure> {
+        let Some(first) = after.checked_add(1).filter(|first| *first <= to) else { return Ok(()) };
+        for row in self.turns.range((key, first)..=(key, to))? {
+            let (_, ordinal) = row?.0.value();
+            let what = "it has no position".to_owned();
+            wrong.push(Violation::Turn { conversation: self.name(key), ordinal, what });
+        }
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use redb::{Builder, Database, ReadableDatabase};
 
 use super::error::CheckError;
 use crate::link;
-use crate::store::redb::checkpoint::transfer::move_conversations;
+use crate::store::redb::checkpoint::transfer::Moving;
 use crate::store::redb::files::head::Head;
 use crate::store::redb::files::look::look_at;
 use crate::store::redb::files::open_error::{OpenError, explain, failed};
@@ -75,8 +75,10 @@ impl Paths {
         let write = || {
             let txn = begin_write(main)?;
             if let Some(memtable) = &memtable {
-                let moving: Vec<_> = memtable.contents().all().cloned().collect();
-                move_conversations(&txn, TurnHasher::of(head.bond.store_id), &moving, Some(memtable.last_row()))?;
+                let pieces = memtable.contents().all().cloned().collect();
+                let runs = memtable.runs().cloned().collect();
+                let moving = Moving { pieces, runs, checkpoint: Some(memtable.last_row()) };
+                moving.write(&txn, TurnHasher::of(head.bond.store_id))?;
             }
             let mut meta = txn.open_table(META)?;
             if let Some(journal) = journal {

@@ -3,14 +3,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use redb::{Database, Key, ReadableTable, Table, TableDefinition, Value, WriteTransaction};
 
 use super::inspect::count;
-use crate::store::contract::Version;
+use crate::store::contract::{Life, Version};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::{self, TurnHasher};
-use crate::store::redb::tables::meta::{META, META_LIVE_BYTES, META_NEXT_KEY, read_number, read_store_id};
+use crate::store::redb::tables::meta::{
+    META, META_LIVE_BYTES, META_NEXT_KEY, draw_lineage, read_number, read_store_id,
+};
+use crate::store::redb::tables::record::at_position::AtPosition;
 use crate::store::redb::tables::record::conversation::Conversation;
 use crate::store::redb::tables::record::{self};
 use crate::store::redb::tables::write::begin_write;
-use crate::store::redb::tables::{CONVERSATIONS, INDEX, KEYS, LOST_OPEN_TURNS, LOST_TURNS, OPEN_TURNS, TURNS};
+use crate::store::redb::tables::{
+    CONVERSATIONS, INDEX, KEYS, LOST_OPEN_TURNS, LOST_TURNS, OPEN_TURNS, POSITIONS, TURNS,
+};
 use crate::turn::{ConversationId, Ordinal};
 
 /// The most missing turns that are noted: a wild ordinal must not have the repair write for ever.
@@ -27,11 +32,14 @@ pub(super) fn derive(database: &Database) -> Result<(), Failure> {
     for (key, id) in &ids {
         Repair::of(&txn, *key, hasher)?.run(id)?;
     }
+    positions(&txn)?;
     let last = ids.keys().next_back().copied().unwrap_or_default();
     let mut meta = txn.open_table(META)?;
     if read_number(&meta, META_NEXT_KEY).map_or(true, |next| next <= last) {
         meta.insert(META_NEXT_KEY, last.saturating_add(1).to_le_bytes().as_slice())?;
     }
+    // Turns may be lost or have got other positions.
+    draw_lineage(&mut meta)?;
     meta.insert(META_LIVE_BYTES, count_live_bytes(&txn)?.to_le_bytes().as_slice())?;
     drop(meta);
     Ok(txn.commit()?)
@@ -43,7 +51,8 @@ fn count_live_bytes(txn: &WriteTransaction) -> Result<u64, Failure> {
         + row_bytes(txn, CONVERSATIONS)?
         + row_bytes(txn, TURNS)?
         + row_bytes(txn, INDEX)?
-        + row_bytes(txn, OPEN_TURNS)?)
+        + row_bytes(txn, OPEN_TURNS)?
+        + row_bytes(txn, POSITIONS)?)
 }
 
 fn row_bytes<K: Key + 'static, V: Value + 'static>(
@@ -56,6 +65,43 @@ fn row_bytes<K: Key + 'static, V: Value + 'static>(
         bytes += K::as_bytes(&key.value()).as_ref().len() + V::as_bytes(&value.value()).as_ref().len();
     }
     Ok(bytes as u64)
+}
+
+/// Numbers all turns anew, without a gap: as nearly in the old order as can be, and those of a conversation by their
+/// ordinals. The lineage is a new one, so no earlier position is taken for one of these.
+fn positions(txn: &WriteTransaction) -> Result<(), Failure> {
+    let turns = txn.open_table(TURNS)?;
+    let positions = txn.open_table(POSITIONS)?;
+    // The next turn of a conversation after an ordinal.
+    let next = |key, after: u64| -> Result<Option<u64>, Failure> {
+        let Some(first) = after.checked_add(1) else { return Ok(None) };
+        Ok(turns.range((key, first)..=(key, u64::MAX))?.next().transpose()?.map(|(place, _)| place.value().1))
+    };
+    let mut order = Vec::new();
+    let mut last: BTreeMap<u64, u64> = BTreeMap::new();
+    for row in positions.iter()? {
+        if let Ok(AtPosition::Sealed { key, .. }) = AtPosition::decode(row?.1.value()) {
+            let last = last.entry(key).or_default();
+            if let Some(ordinal) = next(key, *last)? {
+                *last = ordinal;
+                order.push((key, ordinal));
+            }
+        }
+    }
+    for row in turns.iter()? {
+        let (key, ordinal) = row?.0.value();
+        if ordinal > last.get(&key).copied().unwrap_or_default() {
+            order.push((key, ordinal));
+        }
+    }
+    drop(positions);
+    txn.delete_table(POSITIONS)?;
+    let mut positions = txn.open_table(POSITIONS)?;
+    for (position, (key, ordinal)) in (1..).zip(order) {
+        let ordinal = Ordinal::new(ordinal).ok_or(Failure::Meta("turns"))?;
+        positions.insert(position, &*AtPosition::Sealed { key, ordinal }.encode()?)?;
+    }
+    Ok(())
 }
 
 /// Each key's id. A record whose id has no key gets it back.
@@ -198,9 +244,11 @@ impl<'txn> Repair<'txn> {
         let counted = count(&self.turns, Some(&self.lost), self.key)?;
         let known = self.conversations.get(self.key)?.and_then(|record| Conversation::decode(record.value()).ok());
         // Nobody holds a version while the store is stopped, so any will do but 0, which is for the unknown.
-        let version = known.map_or(0, |known| known.version.0).max(1);
+        let version = known.as_ref().map_or(0, |known| known.version.0).max(1);
+        let life = known.map_or_else(Life::draw, |known| known.life);
         let record = Conversation {
             id: id.clone(),
+            life,
             version: Version(version),
             sealed_turns: counted.last,
             last_sealed_at: counted.last_sealed_at,

@@ -9,11 +9,12 @@ use crate::settings::StoreSettings;
 use crate::store::redb::journal::entry;
 use crate::store::redb::tables::index::TurnHasher;
 use crate::store::redb::tables::meta::{META, META_NEXT_KEY, read_store_id};
+use crate::store::redb::tables::record::at_position::AtPosition;
 use crate::store::redb::tables::store_file::StoreFile;
-use crate::store::redb::tables::{CONVERSATIONS, INDEX, KEYS, OPEN_TURNS, ROWS, TURNS};
+use crate::store::redb::tables::{CONVERSATIONS, INDEX, KEYS, OPEN_TURNS, POSITIONS, ROWS, TURNS};
 use crate::store::redb::writer::backoff::Backoff;
 use crate::store::{Commit, Location, RedbEngine, StagedTurn, TurnRange, Version};
-use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, RunningTime, TurnId};
+use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Ordinal, RunningTime, TurnId};
 
 fn turn(id: &str) -> OpenTurn {
     OpenTurn::new(TurnId::new(id).unwrap())
@@ -166,6 +167,153 @@ async fn each_kind_of_disagreement_is_named_and_repaired() {
     .await;
     assert_found_and_repaired("the file: the next conversation would get a key that is taken", |path| {
         damage(path, META, |meta| drop(meta.insert(META_NEXT_KEY, 2u64.to_le_bytes().as_slice()).unwrap()));
+    })
+    .await;
+}
+
+/// The order of all turns of a store that is not running.
+async fn order(directory: &Path) -> Vec<(u64, String, u64)> {
+    let store = open(directory);
+    let page = store.sealed_turns(None, 99).unwrap();
+    assert_eq!(page.next, page.latest);
+    store.close().await;
+    let place = |found: &crate::store::PositionedTurn| {
+        (found.position.number, found.conversation_id.to_string(), found.turn.ordinal.get())
+    };
+    page.turns.iter().map(place).collect()
+}
+
+async fn lineage(directory: &Path) -> crate::store::Lineage {
+    let store = open(directory);
+    let lineage = store.sealed_turns(None, 0).unwrap().latest.lineage;
+    store.close().await;
+    lineage
+}
+
+/// An order as `order` returns it: the conversations of the positions, each with its turns from ordinal 1.
+fn in_order(conversations: &str) -> Vec<(u64, String, u64)> {
+    let of = |(place, name): (usize, char)| {
+        let ordinal = conversations[..=place].matches(name).count() as u64;
+        (place as u64 + 1, name.to_string(), ordinal)
+    };
+    conversations.char_indices().map(of).collect()
+}
+
+fn put(positions: &mut redb::Table<'_, u64, &'static [u8]>, position: u64, key: u64, ordinal: u64) {
+    let ordinal = Ordinal::new(ordinal).unwrap();
+    positions.insert(position, &*AtPosition::Sealed { key, ordinal }.encode().unwrap()).unwrap();
+}
+
+#[tokio::test]
+async fn each_disagreement_of_positions_and_turns_is_named_and_repaired() {
+    type Damage = fn(&mut redb::Table<'_, u64, &'static [u8]>);
+    let cases: [(&str, Damage, &str); 9] = [
+        ("position 2: it is missing; the next one is 3", |rows| drop(rows.remove(2).unwrap()), "aabbba"),
+        ("turn 2 of conversation a: it has no position", |rows| drop(rows.remove(2).unwrap()), "aabbba"),
+        ("turn 3 of conversation b: it has no position", |rows| drop(rows.remove(6).unwrap()), "aaabbb"),
+        ("position 5: it has turn 9 of conversation b, which is not there", |rows| put(rows, 5, 2, 9), "aaabbb"),
+        ("position 5: it has turn 1 of conversation #7, which is not there", |rows| put(rows, 5, 7, 1), "aaabbb"),
+        ("position 5: it has turn 1 of conversation b, after turn 1", |rows| put(rows, 5, 2, 1), "aaabbb"),
+        ("position 7: it has turn 2 of conversation a, after turn 3", |rows| put(rows, 7, 1, 2), "aaabbb"),
+        (
+            "position 6: a stored position cannot be read: Serde Deserialization Error",
+            |rows| drop(rows.insert(6, b"\x01\x07".as_slice()).unwrap()),
+            "aaabbb",
+        ),
+        ("position 0: 0 is no position", |rows| put(rows, 0, 2, 1), "baaabb"),
+    ];
+    for (expected, damaged, after) in cases {
+        let directory = sound().await;
+        assert_eq!(order(directory.path()).await, in_order("aaabbb"));
+        let before = lineage(directory.path()).await;
+        damage(directory.path(), POSITIONS, damaged);
+        let found = told(&check(directory.path()).unwrap());
+        assert!(found.iter().any(|line| line == expected), "{expected:?} is not in {found:#?}");
+        let (_, report) = repair(directory.path()).unwrap().1.unwrap();
+        assert_eq!(told(&report), [""; 0], "after the repair of {expected:?}");
+        assert_eq!(order(directory.path()).await, in_order(after), "after the repair of {expected:?}");
+        assert_ne!(lineage(directory.path()).await, before, "positions have another meaning now");
+    }
+}
+
+#[tokio::test]
+async fn a_position_that_was_erased_is_sound_and_passed_over() {
+    let directory = sound().await;
+    damage(directory.path(), POSITIONS, |rows| {
+        drop(rows.insert(7, &*AtPosition::Erased.encode().unwrap()).unwrap());
+    });
+    assert_eq!(told(&check(directory.path()).unwrap()), [""; 0]);
+    let store = open(directory.path());
+    seal(&store, "a", 1, &["w"]).await;
+    let page = store.sealed_turns(None, 99).unwrap();
+    assert!(page.turns.iter().map(|found| found.position.number).eq([1, 2, 3, 4, 5, 6, 8]));
+    let erased = store.sealed_turns(Some(page.turns[5].position), 1).unwrap();
+    assert_eq!((erased.turns.len(), erased.next.number), (0, 7), "a page of nothing leads on");
+    store.close().await;
+    assert_eq!(told(&check(directory.path()).unwrap()), [""; 0]);
+}
+
+#[tokio::test]
+async fn damage_in_the_order_costs_the_damaged_position_alone() {
+    let directory = sound().await;
+    damage(directory.path(), POSITIONS, |rows| {
+        drop(rows.insert(2, b"".as_slice()).unwrap());
+        drop(rows.remove(6).unwrap());
+    });
+    damage(directory.path(), TURNS, |turns| drop(turns.insert((2, 1), b"nonsense".as_slice()).unwrap()));
+    let store = open(directory.path());
+    let (mut after, mut found) = (None, Vec::new());
+    for _ in 0..3 {
+        let page = store.sealed_turns(after, 2).unwrap();
+        found.extend(page.turns.iter().map(|found| found.position.number));
+        after = Some(page.next);
+    }
+    assert_eq!(found, [1, 3, 5]);
+    assert_eq!(store.damaged_records(), 2);
+}
+
+#[tokio::test]
+async fn a_journal_whose_positions_do_not_follow_is_damaged() {
+    for (number, position, expected) in [
+        (1, 2, "row 1 of the journal: a commit begins at position 2, and not between 1 and 1"),
+        (3, 4, "row 3 of the journal: a commit begins at position 4, and not between 3 and 3"),
+        (3, 2, "row 3 of the journal: a commit begins at position 2, and not between 3 and 3"),
+    ] {
+        let directory = with_a_journal().await;
+        damage_journal(directory.path(), |rows| {
+            let mut entries = entry::decode_row(rows.get(number).unwrap().unwrap().value()).unwrap();
+            entries[0].position = position;
+            rows.insert(number, &*entry::encode_row(&entries).unwrap()).unwrap();
+        });
+        let found = told(&check(directory.path()).unwrap());
+        assert_eq!(found.first().map(String::as_str), Some(expected), "{found:?}");
+        let (_, after) = repair(directory.path()).unwrap().1.unwrap();
+        assert_eq!(told(&after), [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn a_repair_closes_the_gap_that_a_lost_row_of_the_journal_leaves_in_the_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    for (name, version, turn) in [("a", 0, "x"), ("b", 0, "x"), ("a", 1, "y"), ("b", 1, "y"), ("a", 2, "z")] {
+        seal(&store, name, version, &[turn]).await;
+    }
+    lose(store).await;
+    damage_journal(directory.path(), |rows| drop(rows.remove(4).unwrap()));
+    let found = told(&check(directory.path()).unwrap());
+    let expected =
+        ["row 4 of the journal: it is missing; the next one is 5", "position 4: it is missing; the next one is 5"];
+    assert_eq!(found, expected);
+    let (_, after) = repair(directory.path()).unwrap().1.unwrap();
+    assert_eq!(told(&after), [""; 0]);
+    assert_eq!(order(directory.path()).await, in_order("abaa"));
+}
+
+#[tokio::test]
+async fn a_file_without_a_lineage_gets_one_by_a_repair() {
+    assert_found_and_repaired("the file: the store's lineage is missing", |path| {
+        damage(path, META, |meta| drop(meta.remove("lineage").unwrap()));
     })
     .await;
 }
