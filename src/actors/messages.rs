@@ -5,8 +5,8 @@ use std::time::Duration;
 use actix::{Actor, Message, ResponseActFuture};
 
 use crate::store::{
-    Backup, BackupError, Commit, CommitError, Committed, ConversationState, ListSealedError, Position, ReadError,
-    Revision, SealedPage, StaleBefore, StaleTurn, StoreSizes, TurnRange, Version,
+    ActiveConversation, ActivityPlace, Backup, BackupError, Commit, CommitError, Committed, ConversationState,
+    ListSealedError, Position, ReadError, Revision, SealedPage, StaleBefore, StaleTurn, StoreSizes, TurnRange, Version,
 };
 use crate::turn::{ConversationId, Ordinal, RunningTime, StoredTurn, TurnEvent, TurnId, Warning};
 
@@ -170,6 +170,47 @@ pub struct ListSealed {
 
 impl Message for ListSealed {
     type Result = Result<SealedPage, ListSealedError>;
+}
+
+/// Ask the store for the conversations that have a sealed turn, by their latest activity: the latest first, those of one
+/// moment by id. A conversation that changes between two pages may be missed or come twice.
+///
+/// ```
+/// use turn_metrics::actors::{ListConversations, Observe};
+/// use turn_metrics::runtime::Runtime;
+/// use turn_metrics::turn::{ConversationId, Done, EpochMillis, TurnEvent, TurnEventKind, TurnId};
+///
+/// # actix::System::new().block_on(async {
+/// let runtime = Runtime::builder().start().await?;
+/// for (name, ended_at) in [("earlier", 1_000), ("later", 2_000)] {
+///     let done = Done { ended_at: Some(EpochMillis::new(ended_at).into()), ..Done::because("stop") };
+///     let event = TurnEvent { turn_id: TurnId::new("t")?, kind: TurnEventKind::Done(done) };
+///     let observe = Observe { conversation_id: ConversationId::new(name)?, events: vec![event] };
+///     runtime.handles().intake.observe.send(observe).await??;
+/// }
+/// let (mut after, mut seen) = (None, Vec::new());
+/// loop {
+///     let list = ListConversations { after, limit: 1 };
+///     let page = runtime.handles().reads.list_conversations.send(list).await??;
+///     let Some(last) = page.last() else { break };
+///     after = Some(last.place());
+///     seen.extend(page.into_iter().map(|listed| listed.conversation_id.to_string()));
+/// }
+/// assert_eq!(seen, ["later", "earlier"]);
+/// runtime.shutdown().await;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListConversations {
+    /// Go on after this place, that of the last conversation of an earlier answer.
+    pub after: Option<ActivityPlace>,
+    /// At most so many conversations.
+    pub limit: usize,
+}
+
+impl Message for ListConversations {
+    type Result = Result<Vec<ActiveConversation>, ReadError>;
 }
 
 /// Ask the store what a conversation's sealed turns are right now, without reading them.

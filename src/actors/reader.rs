@@ -1,10 +1,10 @@
 //! What reads the store on the thread of whoever asks it much.
 
-use actix::{Actor, Context, Handler, MessageResult, Response};
+use actix::{Actor, Context, Handler, MessageResult, Response, ResponseFuture};
 use tokio::task::spawn_blocking;
 
-use super::{FindRevision, ListSealed, ListTurns};
-use crate::store::{ListSealedError, ReadError, RedbEngine, SealedPage, TurnRange};
+use super::{FindRevision, ListConversations, ListSealed, ListTurns};
+use crate::store::{ActiveConversation, ListSealedError, ReadError, RedbEngine, SealedPage, TurnRange};
 use crate::turn::StoredTurn;
 
 /// The most turns that are read at once on the reader's own thread: a tenth of a millisecond, in which others on it
@@ -66,6 +66,19 @@ impl Handler<ListSealed> for StoreReader {
         Response::fut(async move {
             let done = spawn_blocking(move || engine.sealed_turns(after, limit)).await;
             done.unwrap_or_else(|error| Err(ReadError::Failed(error.to_string()).into()))
+        })
+    }
+}
+
+impl Handler<ListConversations> for StoreReader {
+    type Result = ResponseFuture<Result<Vec<ActiveConversation>, ReadError>>;
+
+    /// Never on its own thread: all conversations of the memtable are looked at.
+    fn handle(&mut self, ListConversations { after, limit }: ListConversations, _: &mut Self::Context) -> Self::Result {
+        let engine = self.engine.clone();
+        Box::pin(async move {
+            let done = spawn_blocking(move || engine.conversations(after.as_ref(), limit)).await;
+            done.unwrap_or_else(|error| Err(ReadError::Failed(error.to_string())))
         })
     }
 }

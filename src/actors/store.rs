@@ -8,13 +8,13 @@ use tokio::task::spawn_blocking;
 
 use super::messages::never;
 use super::{
-    AwaitEnd, BackUp, CheckWrite, Close, FindRevision, InspectStore, ListSealed, ListStaleTurns, ListTurns,
-    OpenConversation, StoreReport, Tick,
+    AwaitEnd, BackUp, CheckWrite, Close, FindRevision, InspectStore, ListConversations, ListSealed, ListStaleTurns,
+    ListTurns, OpenConversation, StoreReport, Tick,
 };
 use crate::settings::StoreSettings;
 use crate::store::{
-    Backup, BackupError, Commit, CommitError, Committed, ConversationState, ListSealedError, Location, OpenError,
-    ReadError, RedbEngine, Revision, SealedPage, StaleTurn,
+    ActiveConversation, Backup, BackupError, Commit, CommitError, Committed, ConversationState, ListSealedError,
+    Location, OpenError, ReadError, RedbEngine, Revision, SealedPage, StaleTurn,
 };
 use crate::turn::{RunningTime, StoredTurn};
 
@@ -114,6 +114,14 @@ impl Handler<ListSealed> for Store {
 
     fn handle(&mut self, list: ListSealed, _: &mut Self::Context) -> Self::Result {
         self.read(move |engine| engine.sealed_turns(list.after, list.limit))
+    }
+}
+
+impl Handler<ListConversations> for Store {
+    type Result = ResponseFuture<Result<Vec<ActiveConversation>, ReadError>>;
+
+    fn handle(&mut self, list: ListConversations, _: &mut Self::Context) -> Self::Result {
+        self.read(move |engine| engine.conversations(list.after.as_ref(), list.limit))
     }
 }
 

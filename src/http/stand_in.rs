@@ -85,6 +85,7 @@ impl StandIn {
                 list_turns: system.clone().recipient(),
                 find_revision: system.clone().recipient(),
                 list_sealed: Probe::start(|_| pending()).recipient(),
+                list_conversations: Probe::start(|_| pending()).recipient(),
                 reader: None,
             },
             operations: Operations {

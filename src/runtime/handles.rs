@@ -1,8 +1,8 @@
 use actix::{Actor, MailboxError, Recipient};
 
 use crate::actors::{
-    BackUp, CheckWrite, CountWork, Facts, FindRevision, InspectConversation, InspectStore, InspectSweeper, ListSealed,
-    ListTurns, Load, Observe, StoreReader, StoreReport, SweeperReport, WorkCounts,
+    BackUp, CheckWrite, CountWork, Facts, FindRevision, InspectConversation, InspectStore, InspectSweeper,
+    ListConversations, ListSealed, ListTurns, Load, Observe, StoreReader, StoreReport, SweeperReport, WorkCounts,
 };
 
 /// Where a running system takes its messages, by purpose.
@@ -34,6 +34,8 @@ pub struct Reads {
     pub find_revision: Recipient<FindRevision>,
     /// Returns sealed turns of all conversations, in the order in which they became durable.
     pub list_sealed: Recipient<ListSealed>,
+    /// Returns conversations by their latest activity.
+    pub list_conversations: Recipient<ListConversations>,
     /// The reader that [`Reads::on_this_thread`] starts; `None` where a test answers for the store itself.
     pub reader: Option<StoreReader>,
 }
@@ -50,7 +52,8 @@ impl Reads {
         Self {
             list_turns: reader.clone().recipient(),
             find_revision: reader.clone().recipient(),
-            list_sealed: reader.recipient(),
+            list_sealed: reader.clone().recipient(),
+            list_conversations: reader.recipient(),
             reader: self.reader.clone(),
         }
     }

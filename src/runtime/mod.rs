@@ -256,6 +256,7 @@ impl Runtime {
                 list_turns: store.clone().recipient(),
                 find_revision: store.clone().recipient(),
                 list_sealed: store.clone().recipient(),
+                list_conversations: store.clone().recipient(),
                 reader: Some(reader),
             },
             operations: Operations {

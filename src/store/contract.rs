@@ -1,3 +1,4 @@
+use std::cmp::Reverse;
 use std::fmt;
 use std::io::Read;
 
@@ -201,6 +202,48 @@ pub struct SealedPage {
 impl SealedPage {
     /// The most positions that a page covers, whatever the limit: reading them holds up commits for a moment.
     pub const MAX_POSITIONS: usize = 1000;
+}
+
+/// A conversation in the list by latest activity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActiveConversation {
+    /// The conversation.
+    pub conversation_id: ConversationId,
+    /// When its latest turn ended, or was sealed if that is not known. The latest turn is the one with the last ordinal.
+    pub last_at: EpochMillis,
+    /// The number of its sealed turns, at least 1.
+    pub sealed_turns: u64,
+}
+
+/// A place in the list of conversations by latest activity: the latest first, and those of one moment by id.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ActivityPlace {
+    last_at: Reverse<EpochMillis>,
+    conversation_id: ConversationId,
+}
+
+impl ActivityPlace {
+    /// The place of a conversation whose latest turn counts at this moment.
+    pub fn new(last_at: EpochMillis, conversation_id: ConversationId) -> Self {
+        Self { last_at: Reverse(last_at), conversation_id }
+    }
+
+    /// The moment.
+    pub fn last_at(&self) -> EpochMillis {
+        self.last_at.0
+    }
+
+    /// The conversation.
+    pub fn conversation_id(&self) -> &ConversationId {
+        &self.conversation_id
+    }
+}
+
+impl ActiveConversation {
+    /// Its place in the list; the next page begins after that of the last one.
+    pub fn place(&self) -> ActivityPlace {
+        ActivityPlace::new(self.last_at, self.conversation_id.clone())
+    }
 }
 
 /// Why no sealed turns were listed.

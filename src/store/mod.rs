@@ -41,10 +41,11 @@
 //! turn-metrics.redb           the main file: the tables
 //!   meta                      name                    -> format, store id, lineage, next key, checkpoint, journal id, counts
 //!   conversation_keys         conversation id         -> key
-//!   conversations             key                     -> id, life, version, number of sealed turns, last sealing, usage
+//!   conversations             key                     -> id, life, version, number of sealed turns, last sealing, latest activity, usage
 //!   turns                     (key, ordinal)          -> sealed turn
 //!   turn_index                (key, hash of turn id)  -> ordinal
 //!   open_turns                (key, turn id)          -> open turn
+//!   activity                  (moment inverted, id)   -> key: conversations by their latest turn
 //!   positions                 position                -> (key, ordinal), or that it was erased
 //!   lost_...                  as the tables they are named after; only after a repair
 //!
@@ -84,7 +85,7 @@
 //!
 //! 1. When the active table has half of `store.journal_bytes` and there is no immutable one, it becomes that.
 //! 2. A thread of its own moves it in steps of some milliseconds, each one transaction on the main file. A step takes
-//!    pieces in the order of their keys and writes turns, index, open turns and the conversation as the piece left it.
+//!    pieces in the order of their keys and writes turns, index, open turns, the conversation as the piece left it, and its place by activity.
 //! 3. When all pieces of the table are moved, further steps append its part of the order to `positions`. So these rows
 //!    are written at the end and in order, and each leads to a turn in the tables.
 //! 4. When a step is durable, its pieces and runs are dropped from the memtable.
@@ -123,8 +124,9 @@ mod redb;
 pub(crate) mod rule;
 
 pub use self::contract::{
-    Backup, Commit, CommitError, Committed, ConversationState, Life, ListSealedError, PositionedTurn, ReadError,
-    Revision, SealedPage, StagedTurn, StaleBefore, StaleTurn, StoreSizes, TurnOutcome, TurnRange, Version,
+    ActiveConversation, ActivityPlace, Backup, Commit, CommitError, Committed, ConversationState, Life,
+    ListSealedError, PositionedTurn, ReadError, Revision, SealedPage, StagedTurn, StaleBefore, StaleTurn, StoreSizes,
+    TurnOutcome, TurnRange, Version,
 };
 pub use self::position::{InvalidPosition, Lineage, Position};
 pub use self::redb::files::location::Location;

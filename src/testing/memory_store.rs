@@ -5,11 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
 
 use super::Probe;
-use crate::actors::{FindRevision, ListSealed, ListStaleTurns, ListTurns, OpenConversation, StoreRecipients};
+use crate::actors::{
+    FindRevision, ListConversations, ListSealed, ListStaleTurns, ListTurns, OpenConversation, StoreRecipients,
+};
 use crate::store::rule::{Conflict, Head, decide};
 use crate::store::{
-    Commit, CommitError, Committed, ConversationState, Life, Lineage, ListSealedError, Position, PositionedTurn,
-    Revision, SealedPage, StagedTurn, StaleTurn, TurnRange,
+    ActiveConversation, ActivityPlace, Commit, CommitError, Committed, ConversationState, Life, Lineage,
+    ListSealedError, Position, PositionedTurn, Revision, SealedPage, StagedTurn, StaleTurn, TurnRange,
 };
 use crate::turn::{ConversationId, Ordinal, SealedTurn, StoredTurn, TurnId};
 
@@ -134,6 +136,23 @@ impl MemoryStore {
         Ok(SealedPage { turns, next, latest })
     }
 
+    /// Conversations with a sealed turn, by their latest activity.
+    pub fn conversations(&self, after: Option<&ActivityPlace>, limit: usize) -> Vec<ActiveConversation> {
+        let all = self.lock();
+        let listed = all.conversations.iter().filter_map(|(id, kept)| {
+            let latest = kept.sealed.last()?;
+            Some(ActiveConversation {
+                conversation_id: id.clone(),
+                last_at: latest.ended_at.unwrap_or(latest.sealed_at),
+                sealed_turns: latest.ordinal.get(),
+            })
+        });
+        let mut listed: Vec<_> = listed.filter(|listed| after.is_none_or(|after| listed.place() > *after)).collect();
+        listed.sort_by_cached_key(ActiveConversation::place);
+        listed.truncate(limit);
+        listed
+    }
+
     /// Every sealed turn of the conversation of this id, in order.
     pub fn all_turns(&self, conversation_id: &str) -> Vec<StoredTurn> {
         self.lock().conversations.get(conversation_id).map_or_else(Vec::new, |kept| kept.sealed.clone())
@@ -191,6 +210,12 @@ impl MemoryStore {
         Probe::start(move |list: ListSealed| ready(store.sealed_turns(list.after, list.limit)))
     }
 
+    /// A probe that lists the conversations of this store.
+    pub fn conversation_lists(&self) -> Probe<ListConversations> {
+        let store = self.clone();
+        Probe::start(move |list: ListConversations| ready(Ok(store.conversations(list.after.as_ref(), list.limit))))
+    }
+
     /// A probe that looks for stale turns in this store.
     pub fn stale_lists(&self) -> Probe<ListStaleTurns> {
         let store = self.clone();
@@ -228,6 +253,10 @@ mod tests {
 
         async fn sealed(&self, after: Option<Position>, limit: usize) -> Result<SealedPage, ListSealedError> {
             self.sealed_turns(after, limit)
+        }
+
+        async fn conversations(&self, after: Option<&ActivityPlace>, limit: usize) -> Vec<ActiveConversation> {
+            MemoryStore::conversations(self, after, limit)
         }
 
         async fn revision(&self, id: &ConversationId) -> Revision {

@@ -4,18 +4,20 @@
 //! each case for one store, so that a failure names the case and the store.
 //!
 //! - [`commits`]: ordinals, duplicates, versions, conflicts, staging;
+//! - [`activity`]: the conversations by their latest activity;
 //! - [`reads`]: states, ranges, revisions, stale turns;
 //! - [`order`]: the order of all turns;
 //! - [`concurrency`]: commits that are under way together.
 
+pub(crate) mod activity;
 pub(crate) mod commits;
 pub(crate) mod concurrency;
 pub(crate) mod order;
 pub(crate) mod reads;
 
 use super::{
-    Commit, CommitError, Committed, ConversationState, ListSealedError, Position, Revision, SealedPage, StagedTurn,
-    StaleBefore, StaleTurn, TurnOutcome, TurnRange, Version,
+    ActiveConversation, ActivityPlace, Commit, CommitError, Committed, ConversationState, ListSealedError, Position,
+    Revision, SealedPage, StagedTurn, StaleBefore, StaleTurn, TurnOutcome, TurnRange, Version,
 };
 use crate::turn::{
     ConversationId, Done, EpochMillis, OpenTurn, Ordinal, Progress, RunningTime, SealedTurn, StoredTurn, TurnId,
@@ -39,6 +41,9 @@ pub(crate) trait StoreUnderTest: Clone + 'static {
 
     /// Sealed turns of all conversations, in the order in which they became durable.
     async fn sealed(&self, after: Option<Position>, limit: usize) -> Result<SealedPage, ListSealedError>;
+
+    /// Conversations with a sealed turn, by their latest activity.
+    async fn conversations(&self, after: Option<&ActivityPlace>, limit: usize) -> Vec<ActiveConversation>;
 
     /// What a conversation's sealed turns are right now.
     async fn revision(&self, id: &ConversationId) -> Revision;
@@ -82,6 +87,10 @@ macro_rules! conformance {
                 what_is_no_newly_sealed_turn_takes_no_position
                 pages_of_the_order_meet_without_a_gap_or_a_double
                 a_position_that_was_never_given_is_refused
+            }
+            activity {
+                conversations_come_by_their_latest_turn_and_then_by_id
+                pages_of_conversations_meet_without_a_gap_or_a_double
             }
             concurrency {
                 commits_of_one_conversation_take_effect_in_the_order_sent

@@ -33,6 +33,10 @@ impl StoreUnderTest for RedbEngine {
         self.sealed_turns(after, limit)
     }
 
+    async fn conversations(&self, after: Option<&ActivityPlace>, limit: usize) -> Vec<ActiveConversation> {
+        RedbEngine::conversations(self, after, limit).unwrap()
+    }
+
     async fn revision(&self, id: &ConversationId) -> Revision {
         RedbEngine::revision(self, id).unwrap()
     }
@@ -98,6 +102,10 @@ mod in_the_tables {
 
         async fn sealed(&self, after: Option<Position>, limit: usize) -> Result<SealedPage, ListSealedError> {
             StoreUnderTest::sealed(self.engine(), after, limit).await
+        }
+
+        async fn conversations(&self, after: Option<&ActivityPlace>, limit: usize) -> Vec<ActiveConversation> {
+            StoreUnderTest::conversations(self.engine(), after, limit).await
         }
 
         async fn revision(&self, id: &ConversationId) -> Revision {

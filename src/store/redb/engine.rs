@@ -10,6 +10,7 @@ use super::files::open_error::OpenError;
 use super::files::open_files::Files;
 use super::files::slot::Slot;
 use super::maintenance::backup::{BackupError, Snapshot, Workshop};
+use super::query::activity::ActivityQuery;
 use super::query::order::OrderQuery;
 use super::query::{CountQuery, LeftOut, StaleQuery, StateQuery, TurnsQuery};
 use super::tables::failure::Failure;
@@ -22,8 +23,8 @@ use super::writer::pace::Capacity;
 use super::writer::state::WriterState;
 use crate::settings::StoreSettings;
 use crate::store::contract::{
-    Backup, Commit, CommitError, Committed, ConversationState, ListSealedError, ReadError, Revision, SealedPage,
-    StaleBefore, StaleTurn, StoreSizes, TurnRange,
+    ActiveConversation, ActivityPlace, Backup, Commit, CommitError, Committed, ConversationState, ListSealedError,
+    ReadError, Revision, SealedPage, StaleBefore, StaleTurn, StoreSizes, TurnRange,
 };
 use crate::store::position::Position;
 use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
@@ -214,6 +215,21 @@ impl RedbEngine {
             },
         )?;
         page.map_err(ListSealedError::OtherLineage)
+    }
+
+    /// Conversations with a sealed turn, by their latest activity.
+    pub(crate) fn conversations(
+        &self,
+        after: Option<&ActivityPlace>,
+        limit: usize,
+    ) -> Result<Vec<ActiveConversation>, ReadError> {
+        self.read(
+            |files| {
+                let memtable = files.memtable();
+                Ok((ActivityQuery::of(&memtable), files.read_tables()?))
+            },
+            |(query, tables), left_out| query.read(&tables, after, limit, left_out),
+        )
     }
 
     /// Returns open turns whose latest event came before these moments.

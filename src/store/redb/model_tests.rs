@@ -11,7 +11,8 @@ use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state
 use crate::settings::StoreSettings;
 use crate::store::oracle::Oracle;
 use crate::store::{
-    Commit, CommitError, Committed, ConversationState, Location, RedbEngine, StagedTurn, TurnRange, Version,
+    ActiveConversation, Commit, CommitError, Committed, ConversationState, Location, RedbEngine, StagedTurn, TurnRange,
+    Version,
 };
 use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Ordinal, RunningTime, TurnId};
 
@@ -152,6 +153,24 @@ impl Opened {
             assert_eq!(self.engine.revision(&id).unwrap().sealed_turns, oracle.sealed.len() as u64);
             let old_here = oracle.open.values().filter(|staged| staged.last_event_at < RunningTime::new(5));
             old.extend(old_here.map(|staged| (id.clone(), staged.turn.id.clone())));
+        }
+        let mut expected: Vec<_> = model
+            .conversations
+            .iter()
+            .filter_map(|(conversation, oracle)| {
+                let latest = oracle.sealed.last()?;
+                let last_at = latest.ended_at.unwrap_or(latest.sealed_at);
+                Some(ActiveConversation {
+                    conversation_id: conversation_id(*conversation),
+                    last_at,
+                    sealed_turns: latest.ordinal.get(),
+                })
+            })
+            .collect();
+        expected.sort_by_key(|listed| (std::cmp::Reverse(listed.last_at), listed.conversation_id.clone()));
+        assert_eq!(self.engine.conversations(None, 99).unwrap(), expected);
+        if let Some(first) = expected.first() {
+            assert_eq!(self.engine.conversations(Some(&first.place()), 1).unwrap(), expected[1..expected.len().min(2)]);
         }
         // From the middle, so that a page is of the tables, of the memtable or of both.
         for after in [0, model.order.len() / 2] {

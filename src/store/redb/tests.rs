@@ -338,6 +338,7 @@ async fn a_backup_has_the_order_and_a_lineage_of_its_own() {
     assert_eq!(check(there.path()).unwrap().violations, []);
     let copy = in_directory(there.path()).unwrap();
     assert_eq!(order(&copy), order(&store));
+    assert_eq!(copy.conversations(None, 9).unwrap(), store.conversations(None, 9).unwrap());
     assert_eq!(order(&store).len(), 4);
 
     let latest = store.sealed_turns(None, 0).unwrap().latest;

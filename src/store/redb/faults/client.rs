@@ -10,7 +10,8 @@ use crate::store::oracle::Oracle;
 use crate::store::redb::writer::backoff::Backoff;
 use crate::store::redb::writer::{Step, Writer};
 use crate::store::{
-    Commit, CommitError, Committed, ListSealedError, OpenError, ReadError, RedbEngine, TurnOutcome, TurnRange,
+    ActiveConversation, Commit, CommitError, Committed, ListSealedError, OpenError, ReadError, RedbEngine, TurnOutcome,
+    TurnRange,
 };
 use crate::turn::{ConversationId, Ordinal, RunningTime, StoredTurn, TurnId};
 
@@ -223,6 +224,7 @@ impl Client {
             self.check_index(id)?;
         }
         self.check_order()?;
+        self.check_activity()?;
         self.check_stale_turns()
     }
 
@@ -248,6 +250,23 @@ impl Client {
         }
         self.order = order;
         Ok(())
+    }
+
+    /// Each conversation with a sealed turn is listed once, at its place.
+    fn check_activity(&self) -> Result<(), Broken> {
+        let of = |(id, model): (&ConversationId, &Oracle)| {
+            let latest = model.sealed.last()?;
+            let last_at = latest.ended_at.unwrap_or(latest.sealed_at);
+            Some(ActiveConversation { conversation_id: id.clone(), last_at, sealed_turns: latest.ordinal.get() })
+        };
+        let mut expected: Vec<_> = self.models.iter().filter_map(of).collect();
+        expected.sort_by_key(|listed| (std::cmp::Reverse(listed.last_at), listed.conversation_id.clone()));
+        match self.engine().conversations(None, usize::MAX) {
+            Ok(listed) if listed == expected => Ok(()),
+            Ok(listed) => Err(format!("conversations are listed as {listed:?} instead of {expected:?}")),
+            Err(ReadError::Unavailable(_)) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     /// Reads the order of all turns page by page; nothing if the store became unavailable meanwhile.

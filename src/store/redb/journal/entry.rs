@@ -115,6 +115,7 @@ mod tests {
                 version: Version(3),
                 sealed_turns: 9,
                 last_sealed_at: EpochMillis::new(5),
+                last_at: EpochMillis::new(4),
                 total_usage,
             },
             key: None,

@@ -23,6 +23,7 @@ use self::order::{Order, Run};
 use self::piece::{PIECE_BYTES, Piece};
 use self::table::{Pieces, Table};
 use crate::store::redb::journal::entry::Entry;
+use crate::store::redb::tables::record::conversation::Conversation;
 use crate::store::redb::tables::record::damaged::DamagedRecord;
 use crate::turn::{ConversationId, Ordinal, TurnId};
 
@@ -54,6 +55,14 @@ impl Contents {
     /// The record of a turn that is sealed here.
     fn sealed(&self, id: &ConversationId, ordinal: Ordinal) -> Option<&Arc<[u8]>> {
         self.of(id).find_map(|piece| piece.sealed_at(ordinal))
+    }
+
+    /// Each conversation that changed here, as it is now.
+    pub(crate) fn conversations(&self) -> impl Iterator<Item = &Conversation> {
+        let active = &self.active.conversations;
+        let moving = self.immutable.conversations.iter().filter(|(id, _)| !active.contains_key(*id));
+        let pieces = active.values().chain(moving.map(|(_, pieces)| pieces));
+        pieces.filter_map(|pieces| pieces.latest_first().next()).map(|piece| &piece.conversation)
     }
 
     fn is_empty(&self) -> bool {
@@ -266,7 +275,6 @@ mod tests {
     use super::*;
     use crate::store::Version;
     use crate::store::redb::tables::record;
-    use crate::store::redb::tables::record::conversation::Conversation;
     use crate::turn::{Done, EpochMillis, OpenTurn};
 
     fn id() -> ConversationId {

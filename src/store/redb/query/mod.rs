@@ -2,8 +2,10 @@
 //!
 //! A record that does not decode is left out and told, rather than failing what is asked: its neighbours are sound.
 //!
+//! - `activity`: the conversations by their latest activity.
 //! - `order`: the turns of all conversations, in the order in which they became durable.
 
+pub(crate) mod activity;
 pub(crate) mod order;
 
 use std::collections::BTreeMap;

@@ -2,7 +2,9 @@ use redb::{Key, ReadTransaction, ReadableTable, TableDefinition, TableError, Val
 
 use super::failure::Failure;
 use super::meta::META;
-use super::{CONVERSATIONS, INDEX, KEYS, LOST_OPEN_TURNS, LOST_ROWS, LOST_TURNS, OPEN_TURNS, POSITIONS, TURNS};
+use super::{
+    ACTIVITY, CONVERSATIONS, INDEX, KEYS, LOST_OPEN_TURNS, LOST_ROWS, LOST_TURNS, OPEN_TURNS, POSITIONS, TURNS,
+};
 
 /// Copies every table of a main file. Written in the order of their keys, the rows fill their pages.
 pub(crate) fn copy_tables(from: &ReadTransaction, to: &WriteTransaction) -> Result<(), Failure> {
@@ -13,6 +15,7 @@ pub(crate) fn copy_tables(from: &ReadTransaction, to: &WriteTransaction) -> Resu
     copy_table(from, to, INDEX)?;
     copy_table(from, to, OPEN_TURNS)?;
     copy_table(from, to, POSITIONS)?;
+    copy_table(from, to, ACTIVITY)?;
     copy_table(from, to, LOST_TURNS)?;
     copy_table(from, to, LOST_OPEN_TURNS)?;
     copy_table(from, to, LOST_ROWS)

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::failure::Failure;
 use super::store_file::StoreFile;
-use super::{CONVERSATIONS, INDEX, KEYS, OPEN_TURNS, POSITIONS, ROWS, TURNS};
+use super::{ACTIVITY, CONVERSATIONS, INDEX, KEYS, OPEN_TURNS, POSITIONS, ROWS, TURNS};
 use crate::store::position::Lineage;
 use crate::turn::RunningTime;
 
@@ -87,6 +87,7 @@ pub(crate) fn stamp_tables(txn: &WriteTransaction) -> Result<(), Failure> {
     txn.open_table(INDEX)?;
     txn.open_table(OPEN_TURNS)?;
     txn.open_table(POSITIONS)?;
+    txn.open_table(ACTIVITY)?;
     Ok(())
 }
 

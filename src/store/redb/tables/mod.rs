@@ -35,6 +35,9 @@ pub(crate) const INDEX: TableDefinition<(u64, u64), u64> = TableDefinition::new(
 /// (conversation, turn id) to an open turn.
 pub(crate) const OPEN_TURNS: TableDefinition<(u64, &str), &[u8]> = TableDefinition::new("open_turns");
 
+/// (moment of the latest activity, counted down from the largest number; conversation id) to the conversation's key. So
+/// the conversations with a sealed turn stand in the order of a list: the latest first, those of one moment by id.
+pub(crate) const ACTIVITY: TableDefinition<(u64, &str), u64> = TableDefinition::new("activity");
 /// A position in the order of all turns to what stands there. Written at the end, in order.
 pub(crate) const POSITIONS: TableDefinition<u64, &[u8]> = TableDefinition::new("positions");
 

@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::index::{self, TurnHasher};
 use super::record::damaged::DamagedRecord;
 use super::record::{self, conversation::Conversation};
-use super::{CONVERSATIONS, INDEX, KEYS, OPEN_TURNS, POSITIONS, TURNS};
+use super::{ACTIVITY, CONVERSATIONS, INDEX, KEYS, OPEN_TURNS, POSITIONS, TURNS};
 use crate::turn::{ConversationId, Ordinal, StoredTurn, TurnId};
 
 /// One consistent state of the tables, each of which is opened when it is first needed.
@@ -21,6 +21,7 @@ pub(crate) struct ReadTables {
     index: Lazy<(u64, u64), u64>,
     open_turns: Lazy<(u64, &'static str), &'static [u8]>,
     positions: Lazy<u64, &'static [u8]>,
+    activity: Lazy<(u64, &'static str), u64>,
 }
 
 struct Lazy<K: Key + 'static, V: Value + 'static> {
@@ -53,6 +54,7 @@ impl ReadTables {
             index: Lazy::new(INDEX),
             open_turns: Lazy::new(OPEN_TURNS),
             positions: Lazy::new(POSITIONS),
+            activity: Lazy::new(ACTIVITY),
         }
     }
 
@@ -66,6 +68,10 @@ impl ReadTables {
 
     pub(crate) fn positions(&self) -> Result<&ReadOnlyTable<u64, &'static [u8]>, Failure> {
         self.positions.of(&self.txn)
+    }
+
+    pub(crate) fn activity(&self) -> Result<&ReadOnlyTable<(u64, &'static str), u64>, Failure> {
+        self.activity.of(&self.txn)
     }
 
     /// The last position that the tables have; 0 if they have none.

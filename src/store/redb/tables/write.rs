@@ -5,7 +5,7 @@ use super::index::{self, TurnHasher};
 use super::meta::{META, META_CHECKPOINT, META_LIVE_BYTES, META_NEXT_KEY, read_number};
 use super::record::at_position::AtPosition;
 use super::record::conversation::Conversation;
-use super::{CONVERSATIONS, INDEX, KEYS, OPEN_TURNS, POSITIONS, TURNS};
+use super::{ACTIVITY, CONVERSATIONS, INDEX, KEYS, OPEN_TURNS, POSITIONS, TURNS};
 use crate::turn::{ConversationId, Ordinal, TurnId};
 
 /// Begins a transaction on a main file, whose commit returns when it is durable.
@@ -28,6 +28,7 @@ pub(crate) struct WriteTables<'txn> {
     index: Table<'txn, (u64, u64), u64>,
     open_turns: Table<'txn, (u64, &'static str), &'static [u8]>,
     positions: Table<'txn, u64, &'static [u8]>,
+    activity: Table<'txn, (u64, &'static str), u64>,
     hasher: TurnHasher,
     /// The key of the next new conversation.
     next_key: u64,
@@ -47,6 +48,7 @@ impl<'txn> WriteTables<'txn> {
             index: txn.open_table(INDEX)?,
             open_turns: txn.open_table(OPEN_TURNS)?,
             positions: txn.open_table(POSITIONS)?,
+            activity: txn.open_table(ACTIVITY)?,
             hasher,
             next_key,
             growth: 0,
@@ -101,11 +103,27 @@ impl<'txn> WriteTables<'txn> {
         Ok(())
     }
 
-    /// Writes the record of a conversation.
+    /// Writes the record of a conversation, and its place by activity.
     pub(crate) fn put_conversation(&mut self, key: u64, conversation: &Conversation) -> Result<(), Failure> {
         let record = conversation.encode()?;
-        let before = self.conversations.insert(key, &*record)?.map(|before| before.value().len());
-        self.grow(size_of::<u64>() + record.len(), before.map_or(0, |bytes| size_of::<u64>() + bytes));
+        let before = self.conversations.insert(key, &*record)?.map(|before| before.value().to_vec());
+        self.grow(size_of::<u64>() + record.len(), before.as_ref().map_or(0, |before| size_of::<u64>() + before.len()));
+        let before = before.and_then(|before| Conversation::decode(&before).ok());
+        let (before, now) = (before.as_ref().and_then(Conversation::activity), conversation.activity());
+        if before == now {
+            return Ok(());
+        }
+        let bytes = |(_, id): (u64, &str)| 2 * size_of::<u64>() + id.len();
+        if let Some(before) = before
+            && self.activity.remove(before)?.is_some()
+        {
+            self.grow(0, bytes(before));
+        }
+        if let Some(now) = now
+            && self.activity.insert(now, key)?.is_none()
+        {
+            self.grow(bytes(now), 0);
+        }
         Ok(())
     }
 

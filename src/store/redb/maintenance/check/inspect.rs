@@ -9,7 +9,7 @@ use crate::store::redb::tables::meta::{META, META_NEXT_KEY, read_lineage, read_n
 use crate::store::redb::tables::record::at_position::AtPosition;
 use crate::store::redb::tables::record::conversation::Conversation;
 use crate::store::redb::tables::record::{self};
-use crate::store::redb::tables::{CONVERSATIONS, INDEX, KEYS, LOST_TURNS, OPEN_TURNS, POSITIONS, TURNS};
+use crate::store::redb::tables::{ACTIVITY, CONVERSATIONS, INDEX, KEYS, LOST_TURNS, OPEN_TURNS, POSITIONS, TURNS};
 use crate::turn::{ConversationId, EpochMillis, Ordinal, Usage};
 
 /// Looks at every record of one state of the store.
@@ -43,6 +43,7 @@ impl Inspection {
         };
         let conversations = txn.open_table(CONVERSATIONS)?;
         inspection.keys(&txn.open_table(KEYS)?, &conversations, &meta)?;
+        inspection.activity(&conversations, &txn.open_table(ACTIVITY)?)?;
         inspection.turns()?;
         inspection.index()?;
         inspection.positions(&txn.open_table(POSITIONS)?)?;
@@ -124,10 +125,45 @@ impl Inspection {
         if counted.last_sealed_at != record.last_sealed_at {
             wrong.push("the latest sealing in its record is not that of its turns".into());
         }
+        if counted.last_at != record.last_at {
+            wrong.push("the latest activity in its record is not that of its turns".into());
+        }
         if record.version.0 == 0 {
             wrong.push("its version is 0 though it was changed".into());
         }
         Ok(wrong)
+    }
+
+    /// Each conversation with a sealed turn has its row by activity, and no other.
+    fn activity(
+        &mut self,
+        conversations: &ReadOnlyTable<u64, &'static [u8]>,
+        activity: &ReadOnlyTable<(u64, &'static str), u64>,
+    ) -> Result<(), Failure> {
+        let mut wrong = Vec::new();
+        for row in activity.iter()? {
+            let (place, key) = row?;
+            let (place, key) = (place.value(), key.value());
+            let record = conversations.get(key)?.map(|record| Conversation::decode(record.value()));
+            // Of a damaged record it is told elsewhere.
+            if !matches!(&record, Some(Err(_)))
+                && record.and_then(Result::ok).as_ref().and_then(Conversation::activity) != Some(place)
+            {
+                let what = "it has a place by activity that is not its own".to_owned();
+                wrong.push(Violation::Conversation { conversation: place.1.to_owned(), what });
+            }
+        }
+        for row in conversations.iter()? {
+            let (key, record) = row?;
+            let Ok(record) = Conversation::decode(record.value()) else { continue };
+            let Some(place) = record.activity() else { continue };
+            if activity.get(place)?.map(|key| key.value()) != Some(key.value()) {
+                let what = "it has no place by activity".to_owned();
+                wrong.push(Violation::Conversation { conversation: self.name(key.value()), what });
+            }
+        }
+        self.report.violations.append(&mut wrong);
+        Ok(())
     }
 
     /// A conversation's ordinals begin at 1 and have no gaps, and each turn is in the index.
@@ -306,6 +342,8 @@ pub(super) struct Counted {
     pub(super) last: u64,
     /// When the latest turn was sealed.
     pub(super) last_sealed_at: EpochMillis,
+    /// When the last turn ended, or was sealed if that is not known.
+    pub(super) last_at: EpochMillis,
     pub(super) total_usage: Usage,
 }
 
@@ -316,11 +354,12 @@ pub(super) fn count(
 ) -> Result<Counted, Failure> {
     let all = (key, 0)..=(key, u64::MAX);
     let (last_sealed_at, total_usage) = (EpochMillis::default(), Usage::default());
-    let mut counted = Counted { last: 0, last_sealed_at, total_usage };
+    let mut counted = Counted { last: 0, last_sealed_at, last_at: EpochMillis::default(), total_usage };
     for row in turns.range(all.clone())? {
         let (place, value) = row?;
         counted.last = place.value().1;
         if let Some(Ok(turn)) = Ordinal::new(counted.last).map(|at| record::decode_sealed(at, value.value())) {
+            counted.last_at = turn.ended_at.unwrap_or(turn.sealed_at);
             counted.last_sealed_at = counted.last_sealed_at.max(turn.sealed_at);
             counted.total_usage = counted.total_usage.saturating_add(turn.metrics.usage);
         }

@@ -14,7 +14,7 @@ use crate::store::redb::tables::record::conversation::Conversation;
 use crate::store::redb::tables::record::{self};
 use crate::store::redb::tables::write::begin_write;
 use crate::store::redb::tables::{
-    CONVERSATIONS, INDEX, KEYS, LOST_OPEN_TURNS, LOST_TURNS, OPEN_TURNS, POSITIONS, TURNS,
+    ACTIVITY, CONVERSATIONS, INDEX, KEYS, LOST_OPEN_TURNS, LOST_TURNS, OPEN_TURNS, POSITIONS, TURNS,
 };
 use crate::turn::{ConversationId, Ordinal};
 
@@ -33,6 +33,7 @@ pub(super) fn derive(database: &Database) -> Result<(), Failure> {
         Repair::of(&txn, *key, hasher)?.run(id)?;
     }
     positions(&txn)?;
+    activity(&txn)?;
     let last = ids.keys().next_back().copied().unwrap_or_default();
     let mut meta = txn.open_table(META)?;
     if read_number(&meta, META_NEXT_KEY).map_or(true, |next| next <= last) {
@@ -52,7 +53,8 @@ fn count_live_bytes(txn: &WriteTransaction) -> Result<u64, Failure> {
         + row_bytes(txn, TURNS)?
         + row_bytes(txn, INDEX)?
         + row_bytes(txn, OPEN_TURNS)?
-        + row_bytes(txn, POSITIONS)?)
+        + row_bytes(txn, POSITIONS)?
+        + row_bytes(txn, ACTIVITY)?)
 }
 
 fn row_bytes<K: Key + 'static, V: Value + 'static>(
@@ -65,6 +67,21 @@ fn row_bytes<K: Key + 'static, V: Value + 'static>(
         bytes += K::as_bytes(&key.value()).as_ref().len() + V::as_bytes(&value.value()).as_ref().len();
     }
     Ok(bytes as u64)
+}
+
+/// Makes the table of activity anew from the conversations' records.
+fn activity(txn: &WriteTransaction) -> Result<(), Failure> {
+    txn.delete_table(ACTIVITY)?;
+    let mut activity = txn.open_table(ACTIVITY)?;
+    for row in txn.open_table(CONVERSATIONS)?.iter()? {
+        let (key, record) = row?;
+        if let Ok(record) = Conversation::decode(record.value())
+            && let Some(place) = record.activity()
+        {
+            activity.insert(place, key.value())?;
+        }
+    }
+    Ok(())
 }
 
 /// Numbers all turns anew, without a gap: as nearly in the old order as can be, and those of a conversation by their
@@ -252,6 +269,7 @@ impl<'txn> Repair<'txn> {
             version: Version(version),
             sealed_turns: counted.last,
             last_sealed_at: counted.last_sealed_at,
+            last_at: counted.last_at,
             total_usage: counted.total_usage,
         };
         self.conversations.insert(self.key, &*record.encode()?)?;

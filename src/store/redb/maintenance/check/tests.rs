@@ -10,8 +10,9 @@ use crate::store::redb::journal::entry;
 use crate::store::redb::tables::index::TurnHasher;
 use crate::store::redb::tables::meta::{META, META_NEXT_KEY, read_store_id};
 use crate::store::redb::tables::record::at_position::AtPosition;
+use crate::store::redb::tables::record::conversation::Conversation;
 use crate::store::redb::tables::store_file::StoreFile;
-use crate::store::redb::tables::{CONVERSATIONS, INDEX, KEYS, OPEN_TURNS, POSITIONS, ROWS, TURNS};
+use crate::store::redb::tables::{ACTIVITY, CONVERSATIONS, INDEX, KEYS, OPEN_TURNS, POSITIONS, ROWS, TURNS};
 use crate::store::redb::writer::backoff::Backoff;
 use crate::store::{Commit, Location, RedbEngine, StagedTurn, TurnRange, Version};
 use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Ordinal, RunningTime, TurnId};
@@ -163,6 +164,31 @@ async fn each_kind_of_disagreement_is_named_and_repaired() {
     .await;
     assert_found_and_repaired("conversation #1: the record of key 1 names a", |path| {
         damage(path, KEYS, |keys| drop(keys.remove("a").unwrap()));
+    })
+    .await;
+    let place = u64::MAX - 2;
+    assert_found_and_repaired("conversation a: it has no place by activity", |path| {
+        damage(path, ACTIVITY, |activity| drop(activity.remove((place, "a")).unwrap()));
+    })
+    .await;
+    assert_found_and_repaired("conversation b: it has no place by activity", |path| {
+        damage(path, ACTIVITY, |activity| drop(activity.insert((place, "b"), 1).unwrap()));
+    })
+    .await;
+    assert_found_and_repaired("conversation a: it has a place by activity that is not its own", |path| {
+        damage(path, ACTIVITY, |activity| drop(activity.insert((place - 1, "a"), 1).unwrap()));
+    })
+    .await;
+    assert_found_and_repaired("conversation c: it has a place by activity that is not its own", |path| {
+        damage(path, ACTIVITY, |activity| drop(activity.insert((place, "c"), 9).unwrap()));
+    })
+    .await;
+    assert_found_and_repaired("conversation a: the latest activity in its record is not that of its turns", |path| {
+        damage(path, CONVERSATIONS, |records| {
+            let record = Conversation::decode(records.get(1).unwrap().unwrap().value()).unwrap();
+            let record = Conversation { last_at: EpochMillis::new(9), ..record };
+            records.insert(1, &*record.encode().unwrap()).unwrap();
+        });
     })
     .await;
     assert_found_and_repaired("the file: the next conversation would get a key that is taken", |path| {

@@ -163,6 +163,7 @@ mod tests {
             version: Version(7),
             sealed_turns: 3,
             last_sealed_at: EpochMillis::new(8),
+            last_at: EpochMillis::new(6),
             total_usage: Usage { cache_write_tokens: Some(TokenCount::MAX), ..Usage::default() },
         };
         assert_eq!(Conversation::decode(&conversation.encode().unwrap()).unwrap(), conversation);

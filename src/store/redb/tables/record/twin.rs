@@ -23,6 +23,7 @@ pub(super) struct ConversationTwin<'a> {
     version: u64,
     sealed_turns: u64,
     last_sealed_at: u64,
+    last_at: u64,
     total_usage: UsageTwin,
 }
 
@@ -134,6 +135,7 @@ impl<'a> ConversationTwin<'a> {
             version: conversation.version.0,
             sealed_turns: conversation.sealed_turns,
             last_sealed_at: conversation.last_sealed_at.get(),
+            last_at: conversation.last_at.get(),
             total_usage: conversation.total_usage.into(),
         }
     }
@@ -145,6 +147,7 @@ impl<'a> ConversationTwin<'a> {
             version: Version(self.version),
             sealed_turns: self.sealed_turns,
             last_sealed_at: EpochMillis::new(self.last_sealed_at),
+            last_at: EpochMillis::new(self.last_at),
             total_usage: self.total_usage.read()?,
         })
     }
