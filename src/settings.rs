@@ -13,7 +13,7 @@ use std::time::Duration;
 #[cfg(feature = "server")]
 pub use host_name::{HostName, InvalidHostName};
 #[cfg(feature = "server")]
-pub use http::{CONVERSATIONS_AT_ONCE, HttpSettings, Workers};
+pub use http::{CONVERSATIONS_AT_ONCE, HttpSettings, TURNS_AT_ONCE, Workers};
 #[cfg(feature = "server")]
 pub use web_origin::{InvalidWebOrigin, WebOrigin};
 

@@ -209,6 +209,16 @@ fn bodies_that_are_announced_and_never_come_keep_nobody_out() {
 }
 
 #[test]
+fn a_body_of_more_turns_than_the_store_takes_at_once_is_taken_in() {
+    let (_directory, server) = server(&[]);
+    let line = |n| DONE.replace(r#""c""#, &format!("\"c{}\"", n % 50)).replace(r#""t""#, &format!("\"t{n}\"")) + "\n";
+    let body: String = (0..20_000).map(line).collect();
+    let answer = post(&mut server.client(), body.as_bytes());
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.json()["sealed"].as_array().unwrap().len(), 20_000);
+}
+
+#[test]
 fn a_body_of_more_conversations_than_the_lowest_limits_is_taken_in() {
     let (_directory, server) = server(&[
         ("TURNS__MAX_IN_FLIGHT", "128"),

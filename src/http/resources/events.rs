@@ -4,6 +4,7 @@ use actix::MailboxError;
 use actix_web::HttpRequest;
 use actix_web::web::{Data, Json, Payload, Query};
 use futures_util::{StreamExt, stream};
+use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 use super::api::Api;
@@ -13,8 +14,8 @@ use crate::http::error::ApiError;
 use crate::http::intake::batch::{BadLines, Batch};
 use crate::http::intake::body::{Body, overloaded};
 use crate::http::intake::refused::{Ends, MAX_NAMED, RefusedLines};
-use crate::settings::CONVERSATIONS_AT_ONCE;
-use crate::turn::{ConversationId, TurnEventKind};
+use crate::settings::{CONVERSATIONS_AT_ONCE, TURNS_AT_ONCE};
+use crate::turn::{ConversationId, TurnEvent, TurnEventKind};
 
 /// Takes events in and answers when they are durable.
 pub(crate) async fn post(
@@ -108,13 +109,21 @@ impl Heard {
     }
 }
 
+/// The number of turns that events belong to. Too high where the events of several turns alternate, but never too low.
+fn turns_of(events: &[TurnEvent]) -> usize {
+    1 + events.windows(2).filter(|pair| pair[0].turn_id != pair[1].turn_id).count()
+}
+
 /// Tells the conversations their events and gathers what they answer.
 ///
 /// All of them are heard, whatever goes wrong with one. A client that is told to come again does so until everything
 /// is durable but for what it is then told never will be.
 async fn observe(api: &Api, observes: Vec<Observe>, first_lines: &[u64]) -> Result<Heard, ApiError> {
+    let permits = Semaphore::new(TURNS_AT_ONCE);
     let mut answers = stream::iter(observes.into_iter().zip(first_lines))
-        .map(|(observe, first_line)| async move {
+        .map(|(observe, first_line)| async {
+            let turns = u32::try_from(turns_of(&observe.events).min(TURNS_AT_ONCE)).unwrap_or(u32::MAX);
+            let _permit = permits.acquire_many(turns).await;
             let conversation_id = observe.conversation_id.clone();
             let events = observe.events.len() as u64;
             let done = observe.events.iter().filter(|event| matches!(event.kind, TurnEventKind::Done(_)));

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable};
+use redb::{AccessGuard, Database, ReadOnlyTable, ReadableDatabase, ReadableTable};
 use uuid::Uuid;
 
 use super::open_error::{OpenError, failed};
@@ -76,7 +76,7 @@ impl JournalRange {
             return Ok(Some(self.base));
         }
         let row = self.rows.get(number)?;
-        let row = row.as_ref().map(|row| row.value()).filter(|row| row.verify(number).is_ok());
+        let row = row.as_ref().map(AccessGuard::value).filter(|row| row.verify(&number).is_ok());
         Ok(row.map(|row| JournalMark { number, checksum: row.checksum() }))
     }
 }

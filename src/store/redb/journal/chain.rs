@@ -26,7 +26,7 @@ pub(crate) fn chain(last: JournalMark, entries: &mut Vec<u8>) -> Stored<'_, Jour
 
 /// Reads the row of this number.
 pub(crate) fn read_row(number: u64, stored: Stored<'_, JournalRows>) -> Result<ChainedRow<'_>, DamagedRecord> {
-    let value = stored.verify(number)?;
+    let value = stored.verify(&number)?;
     let (entries, previous) =
         value.split_last_chunk().ok_or_else(|| DamagedRecord::new(JournalRows::WHAT, "it has no link"))?;
     Ok(ChainedRow { previous: u64::from_le_bytes(*previous), entries })

@@ -40,7 +40,7 @@ impl ActivityQuery {
             if self.0.of(&id).next().is_some() {
                 continue;
             }
-            let key = match key.value().verify(place.value()).and_then(decode_key) {
+            let key = match key.value().verify(&place.value()).and_then(decode_key) {
                 Ok(key) => key,
                 Err(damaged) => {
                     left_out.add(&damaged, || format!("conversation {id}"));

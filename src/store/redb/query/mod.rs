@@ -127,7 +127,7 @@ impl TurnsQuery {
                 let (place, value) = row?;
                 let (_, ordinal) = place.value();
                 latest = ordinal;
-                let record = value.value().verify(place.value());
+                let record = value.value().verify(&place.value());
                 add(&mut turns, Ordinal::new(ordinal).ok_or(Failure::Meta("turns"))?, record);
             }
         }
@@ -185,7 +185,7 @@ impl StateQuery {
                 let (place, value) = row?;
                 let (_, turn_id) = place.value();
                 if self.change(turn_id).is_none() {
-                    add(turn_id, value.value().verify(place.value()));
+                    add(turn_id, value.value().verify(&place.value()));
                 }
             }
         }
@@ -291,7 +291,7 @@ impl StaleQuery {
             }
             let (place, value) = row?;
             let (key, turn_id) = place.value();
-            match if_stale(tables, key, value.value().verify((key, turn_id)), before) {
+            match if_stale(tables, key, value.value().verify(&(key, turn_id)), before) {
                 Ok(Some(found)) if self.0.has(&found.conversation_id, &found.turn_id) => {}
                 Ok(found) => stale.extend(found),
                 // It must not keep all others from being found.

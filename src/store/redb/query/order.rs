@@ -67,7 +67,7 @@ impl OrderQuery {
             for row in tables.positions()?.range(self.after + 1..=last)? {
                 let (position, value) = row?;
                 let position = at(position.value());
-                match read(tables, value.value().verify(position.number), position, &mut ids) {
+                match read(tables, value.value().verify(&position.number), position, &mut ids) {
                     Ok(turn) => page.turns.extend(turn),
                     Err(Failure::Record(damaged)) => left_out.add(&damaged, || format!("position {}", position.number)),
                     Err(failure) => return Err(failure),

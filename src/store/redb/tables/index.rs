@@ -3,7 +3,7 @@
 //! A row is a hash of the turn's id, not the id, which stands in the turn's record: rows of 24 bytes, many to a page. A
 //! hash that is taken by another id of the conversation moves on to the next number, so the index is exact.
 
-use redb::{ReadableTable, Table};
+use redb::{AccessGuard, ReadableTable, Table};
 use siphasher::sip::SipHasher13;
 use uuid::Uuid;
 
@@ -45,8 +45,8 @@ pub(crate) fn find(
     let mut at = hash(turn_id);
     while let Some(ordinal) = index.get((key, at))?.map(|ordinal| ordinal.value()) {
         let turn = turns.get((key, ordinal))?;
-        let turn = turn.as_ref().map(|turn| turn.value());
-        match turn.map(|turn| turn.verify((key, ordinal)).and_then(record::turn_id_of)) {
+        let turn = turn.as_ref().map(AccessGuard::value);
+        match turn.map(|turn| turn.verify(&(key, ordinal)).and_then(record::turn_id_of)) {
             // Of a turn that is lost or damaged the hash is all there is. It must not be sealed again.
             None | Some(Err(_)) => return Ok(Ordinal::new(ordinal)),
             Some(Ok(id)) if id == turn_id => return Ok(Ordinal::new(ordinal)),

@@ -105,7 +105,7 @@ impl ReadTables {
     pub(crate) fn turn(&self, key: u64, ordinal: Ordinal) -> Result<StoredTurn, Failure> {
         let place = (key, ordinal.get());
         let record = self.turns()?.get(place)?.ok_or_else(|| DamagedRecord::missing("sealed turn"))?;
-        Ok(record::decode_sealed(ordinal, record.value().verify(place)?)?)
+        Ok(record::decode_sealed(ordinal, record.value().verify(&place)?)?)
     }
 
     /// The ordinal of a turn that is sealed.
@@ -121,7 +121,7 @@ pub(crate) fn read_key(
     id: &ConversationId,
 ) -> Result<Option<u64>, Failure> {
     let Some(row) = keys.get(id.as_str())? else { return Ok(None) };
-    Ok(Some(decode_key(row.value().verify(id.as_str())?)?))
+    Ok(Some(decode_key(row.value().verify(&id.as_str())?)?))
 }
 
 /// What a row of the keys holds.
@@ -138,7 +138,7 @@ pub(crate) fn search_key(
 ) -> Result<Option<u64>, Failure> {
     for row in conversations.iter()? {
         let (key, record) = row?;
-        let found = record.value().verify(key.value()).and_then(Conversation::decode);
+        let found = record.value().verify(&key.value()).and_then(Conversation::decode);
         if found.is_ok_and(|found| found.id == *id) {
             return Ok(Some(key.value()));
         }
@@ -162,5 +162,5 @@ pub(crate) fn read_conversation(
     key: u64,
 ) -> Result<Conversation, Failure> {
     let record = conversations.get(key)?.ok_or_else(|| DamagedRecord::missing("conversation"))?;
-    Ok(Conversation::decode(record.value().verify(key)?)?)
+    Ok(Conversation::decode(record.value().verify(&key)?)?)
 }

@@ -72,6 +72,14 @@ pub(crate) struct Stored<'a, T> {
     table: PhantomData<fn() -> T>,
 }
 
+impl<T> Clone for Stored<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Stored<'_, T> {}
+
 impl<T> fmt::Debug for Stored<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Stored").field(&self.bytes).finish()
@@ -124,9 +132,9 @@ impl<'a, T> Stored<'a, T> {
 
 impl<'a, T: Rows> Stored<'a, T> {
     /// Returns what was written under this key.
-    pub(crate) fn verify(&self, key: KeyOf<'_, T>) -> Result<&'a [u8], DamagedRecord> {
+    pub(crate) fn verify(&self, key: &KeyOf<'_, T>) -> Result<&'a [u8], DamagedRecord> {
         match self.bytes.split_last_chunk() {
-            Some((value, checksum)) if checksum_of::<T>(&key, value) == u64::from_le_bytes(*checksum) => Ok(value),
+            Some((value, checksum)) if checksum_of::<T>(key, value) == u64::from_le_bytes(*checksum) => Ok(value),
             Some(_) => Err(DamagedRecord::new(T::WHAT, "its checksum does not fit")),
             None => Err(DamagedRecord::new(T::WHAT, "it is too short for a checksum")),
         }
@@ -166,13 +174,13 @@ mod tests {
         let mut row = b"value".to_vec();
         let bytes = seal::<OpenTurns>(&(1, "turn"), &mut row).unverified();
         let stored = Stored::<OpenTurns>::as_it_is(bytes);
-        assert_eq!(stored.verify((1, "turn")).unwrap(), b"value");
+        assert_eq!(stored.verify(&(1, "turn")).unwrap(), b"value");
         for key in [(2, "turn"), (1, "tur"), (1, "turnv"), (1, "turN")] {
-            assert!(stored.verify(key).is_err(), "{key:?}");
+            assert!(stored.verify(&key).is_err(), "{key:?}");
         }
-        assert!(Stored::<Turns>::as_it_is(bytes).verify((1, 4)).is_err());
+        assert!(Stored::<Turns>::as_it_is(bytes).verify(&(1, 4)).is_err());
         for cut in 0..bytes.len() {
-            assert!(Stored::<OpenTurns>::as_it_is(&bytes[..cut]).verify((1, "turn")).is_err(), "cut at {cut}");
+            assert!(Stored::<OpenTurns>::as_it_is(&bytes[..cut]).verify(&(1, "turn")).is_err(), "cut at {cut}");
         }
     }
 }

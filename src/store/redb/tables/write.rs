@@ -132,7 +132,7 @@ impl<'txn> WriteTables<'txn> {
         let mut record = conversation.encode()?;
         let before = self.conversations.insert(key, row::seal(&key, &mut record))?;
         let bytes = before.as_ref().map_or(0, |row| size_of::<u64>() + row.value().unverified().len());
-        let before = before.and_then(|row| row.value().verify(key).and_then(Conversation::decode).ok());
+        let before = before.and_then(|row| row.value().verify(&key).and_then(Conversation::decode).ok());
         self.grow(size_of::<u64>() + record.len(), bytes);
         let (before, now) = (before.as_ref().and_then(Conversation::activity), conversation.activity());
         if before == now {

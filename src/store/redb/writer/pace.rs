@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::settings::TURNS_AT_ONCE;
+
 /// The bytes that a turn adds to the memtable, averaged over about half of the memtable's limit. The first turn of each
 /// conversation in the active table adds more than later ones, so an average over one batch would make pauses long in a
 /// new table and short in an old one.
@@ -81,7 +83,7 @@ impl Capacity {
     /// How long the last of them is to wait at most.
     const AIM: Duration = Duration::from_millis(25);
     /// The minimum, however slow the store is.
-    const LEAST: usize = 256;
+    const LEAST: usize = TURNS_AT_ONCE;
 
     /// Learns from a batch.
     pub(crate) fn learn(&mut self, turns: usize, took: Duration, append_took: Duration) {

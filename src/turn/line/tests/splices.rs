@@ -103,7 +103,10 @@ proptest! {
         let is_json = serde_json::from_slice::<IgnoredAny>(&line).is_ok();
         if is_json && oracle::types(&line).is_some_and(|types| types.len() == 1) {
             let followed = feed_in_pieces(&line, &[]);
-            let is_of_type = matches!(followed, Err(Fault { kind: FaultKind::TypeKind(_) | FaultKind::TypeMissing, .. }));
+            let is_of_type = matches!(
+                followed,
+                Err(Fault { kind: FaultKind::TypeKind(_) | FaultKind::TypeMissing | FaultKind::TypeNull, .. })
+            );
             prop_assert!(followed.is_ok() || is_of_type, "{:?}: {}", followed, String::from_utf8_lossy(&line));
         }
     }

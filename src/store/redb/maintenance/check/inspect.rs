@@ -75,7 +75,7 @@ impl Inspection {
         let mut without_key = BTreeSet::new();
         for row in keys.iter()? {
             let (id, key) = row?;
-            let key = key.value().verify(id.value()).and_then(decode_key);
+            let key = key.value().verify(&id.value()).and_then(decode_key);
             let id = id.value().to_owned();
             let mut wrong = |what: &str| {
                 let what = what.to_owned();
@@ -105,7 +105,7 @@ impl Inspection {
         // So that not everything of such a conversation is of none.
         for row in conversations.iter()?.filter(|_| !without_key.is_empty()) {
             let (key, record) = row?;
-            let record = record.value().verify(key.value()).and_then(Conversation::decode);
+            let record = record.value().verify(&key.value()).and_then(Conversation::decode);
             if let Some(record) = record.ok().filter(|record| without_key.contains(record.id.as_str())) {
                 self.ids.entry(key.value()).or_insert_with(|| record.id.as_str().to_owned());
             }
@@ -113,7 +113,7 @@ impl Inspection {
         for row in conversations.iter()? {
             let (key, record) = row?;
             let key = key.value();
-            for what in self.of_record(key, record.value().verify(key))? {
+            for what in self.of_record(key, record.value().verify(&key))? {
                 self.tell(Violation::Conversation { conversation: self.name(key), what });
             }
         }
@@ -168,7 +168,7 @@ impl Inspection {
         for row in activity.iter()? {
             let (place, key) = row?;
             let place = place.value();
-            let key = match key.value().verify(place).and_then(decode_key) {
+            let key = match key.value().verify(&place).and_then(decode_key) {
                 Ok(key) => key,
                 Err(damaged) => {
                     let what = damaged.to_string();
@@ -177,7 +177,7 @@ impl Inspection {
                 }
             };
             let record = conversations.get(key)?;
-            let record = record.map(|record| record.value().verify(key).and_then(Conversation::decode));
+            let record = record.map(|record| record.value().verify(&key).and_then(Conversation::decode));
             // Of a damaged record it is told elsewhere.
             if !matches!(&record, Some(Err(_)))
                 && record.and_then(Result::ok).as_ref().and_then(Conversation::activity) != Some(place)
@@ -188,10 +188,10 @@ impl Inspection {
         }
         for row in conversations.iter()? {
             let (key, record) = row?;
-            let record = record.value().verify(key.value()).and_then(Conversation::decode);
+            let record = record.value().verify(&key.value()).and_then(Conversation::decode);
             let Ok(record) = record else { continue };
             let Some(place) = record.activity() else { continue };
-            let found = activity.get(place)?.map(|key| key.value().verify(place).and_then(decode_key));
+            let found = activity.get(place)?.map(|key| key.value().verify(&place).and_then(decode_key));
             // Of a damaged row it is told above.
             if !matches!(found, Some(Err(_))) && found.and_then(Result::ok) != Some(key.value()) {
                 let what = "it has no place by activity".to_owned();
@@ -232,7 +232,7 @@ impl Inspection {
                 tell(ordinal, "0 is no ordinal".into());
                 continue;
             };
-            match value.value().verify((key, ordinal)).and_then(|record| record::decode_sealed(at, record)) {
+            match value.value().verify(&(key, ordinal)).and_then(|record| record::decode_sealed(at, record)) {
                 Err(damaged) => tell(ordinal, damaged.to_string()),
                 Ok(turn) => {
                     if turn.sealed_at < sealed_before {
@@ -308,7 +308,7 @@ impl Inspection {
                 tell(expected, format!("it is missing; the next one is {position}"));
             }
             expected = position.saturating_add(1);
-            let (key, ordinal) = match value.value().verify(position).and_then(AtPosition::decode) {
+            let (key, ordinal) = match value.value().verify(&position).and_then(AtPosition::decode) {
                 Ok(AtPosition::Sealed { key, ordinal }) => (key, ordinal.get()),
                 Ok(AtPosition::Erased) => continue,
                 Err(damaged) => {
@@ -363,7 +363,7 @@ impl Inspection {
             if self.indexed(key, turn_id)?.is_some() {
                 wrong.push("it is sealed".into());
             }
-            match value.value().verify((key, turn_id)).and_then(record::decode_staged) {
+            match value.value().verify(&(key, turn_id)).and_then(record::decode_staged) {
                 Err(damaged) => wrong.push(damaged.to_string()),
                 Ok(staged) if staged.turn.id.as_str() != turn_id => wrong.push(format!("it is {}", staged.turn.id)),
                 Ok(_) => {}
@@ -398,7 +398,7 @@ pub(super) fn count(
     for row in turns.range(all.clone())? {
         let (place, value) = row?;
         counted.last = place.value().1;
-        let record = value.value().verify(place.value());
+        let record = value.value().verify(&place.value());
         let turn = record.ok().zip(Ordinal::new(counted.last)).map(|(record, at)| record::decode_sealed(at, record));
         if let Some(Ok(turn)) = turn {
             counted.last_at = turn.ended_at.unwrap_or(turn.sealed_at);

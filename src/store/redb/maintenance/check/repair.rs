@@ -78,7 +78,7 @@ impl TableVisitor for SetAside<'_> {
         let mut damaged = Vec::new();
         for row in rows.iter()? {
             let (key, value) = row?;
-            if value.value().verify(key.value()).is_err() {
+            if value.value().verify(&key.value()).is_err() {
                 let place = T::Key::as_bytes(&key.value()).as_ref().to_vec();
                 damaged.push((place, value.value().unverified().to_vec()));
             }
@@ -100,7 +100,7 @@ fn activity(txn: &WriteTransaction) -> Result<(), Failure> {
     let mut activity = txn.open_table(ACTIVITY)?;
     for row in txn.open_table(CONVERSATIONS)?.iter()? {
         let (key, record) = row?;
-        if let Ok(record) = record.value().verify(key.value()).and_then(Conversation::decode)
+        if let Ok(record) = record.value().verify(&key.value()).and_then(Conversation::decode)
             && let Some(place) = record.activity()
         {
             activity.insert(place, row::seal(&place, &mut key.value().to_le_bytes().to_vec()))?;
@@ -123,7 +123,7 @@ fn positions(txn: &WriteTransaction) -> Result<(), Failure> {
     let mut last: BTreeMap<u64, u64> = BTreeMap::new();
     for row in positions.iter()? {
         let (position, value) = row?;
-        if let Ok(AtPosition::Sealed { key, .. }) = value.value().verify(position.value()).and_then(AtPosition::decode)
+        if let Ok(AtPosition::Sealed { key, .. }) = value.value().verify(&position.value()).and_then(AtPosition::decode)
         {
             let last = last.entry(key).or_default();
             if let Some(ordinal) = next(key, *last)? {
@@ -155,14 +155,14 @@ fn keys(txn: &WriteTransaction) -> Result<BTreeMap<u64, ConversationId>, Failure
     let mut ids = BTreeMap::new();
     for row in keys.iter()? {
         let (id, key) = row?;
-        let key = key.value().verify(id.value()).and_then(decode_key);
+        let key = key.value().verify(&id.value()).and_then(decode_key);
         if let (Ok(id), Ok(key)) = (ConversationId::new(id.value()), key) {
             ids.entry(key).or_insert(id);
         }
     }
     for row in txn.open_table(CONVERSATIONS)?.iter()? {
         let (key, record) = row?;
-        let record = record.value().verify(key.value()).and_then(Conversation::decode);
+        let record = record.value().verify(&key.value()).and_then(Conversation::decode);
         if let (false, Ok(record)) = (ids.contains_key(&key.value()), record)
             && keys.get(record.id.as_str())?.is_none()
         {
@@ -214,7 +214,7 @@ impl<'txn> Repair<'txn> {
         for row in self.turns.range((self.key, 0)..=(self.key, u64::MAX))? {
             let (place, value) = row?;
             let (_, ordinal) = place.value();
-            let record = value.value().verify(place.value());
+            let record = value.value().verify(&place.value());
             let turn = record.ok().zip(Ordinal::new(ordinal)).map(|(record, at)| record::decode_sealed(at, record));
             match turn {
                 Some(Ok(turn)) if !sound.contains_key(turn.metrics.turn_id.as_str()) => {
@@ -275,7 +275,7 @@ impl<'txn> Repair<'txn> {
             }
             let hash = |id: &str| self.hasher.hash(id);
             let sealed = index::find(&self.index, &self.turns, key, hash, turn_id)?.is_some();
-            let staged = value.value().verify((key, turn_id)).and_then(record::decode_staged);
+            let staged = value.value().verify(&(key, turn_id)).and_then(record::decode_staged);
             let sound = staged.is_ok_and(|staged| staged.turn.id.as_str() == turn_id);
             if sealed || !sound {
                 gone.push((turn_id.to_owned(), (!sealed).then(|| value.value().unverified().to_vec())));
@@ -293,7 +293,7 @@ impl<'txn> Repair<'txn> {
     fn record(&mut self, id: &ConversationId) -> Result<(), Failure> {
         let counted = count(&self.turns, Some(&self.lost), self.key)?;
         let known = self.conversations.get(self.key)?.and_then(|record| {
-            let record = record.value().verify(self.key);
+            let record = record.value().verify(&self.key);
             record.and_then(Conversation::decode).ok()
         });
         // Nobody holds a version while the store is stopped, so any will do but 0, which is for the unknown.

@@ -170,7 +170,7 @@ async fn each_kind_of_disagreement_is_named_and_repaired() {
     .await;
     assert_found_and_repaired("open turn x of conversation a: it is sealed", |path| {
         damage(path, OPEN_TURNS, |open| {
-            let mut staged = open.get((1, "open")).unwrap().unwrap().value().verify((1, "open")).unwrap().to_vec();
+            let mut staged = open.get((1, "open")).unwrap().unwrap().value().verify(&(1, "open")).unwrap().to_vec();
             open.insert((1, "x"), row::seal(&(1, "x"), &mut staged)).unwrap();
         });
     })
@@ -204,7 +204,7 @@ async fn each_kind_of_disagreement_is_named_and_repaired() {
         damage(path, CONVERSATIONS, |records| {
             let record = {
                 let record = records.get(1).unwrap().unwrap();
-                Conversation::decode(record.value().verify(1).unwrap()).unwrap()
+                Conversation::decode(record.value().verify(&1).unwrap()).unwrap()
             };
             let record = Conversation { last_at: EpochMillis::new(9), ..record };
             records.insert(1, row::seal(&1, &mut record.encode().unwrap())).unwrap();
@@ -385,7 +385,7 @@ async fn a_damaged_record_costs_that_record_alone_and_a_repair_moves_it_aside() 
     damage(directory.path(), TURNS, |turns| drop(turns.insert((1, 2), Stored::as_it_is(b"nonsense")).unwrap()));
     damage(directory.path(), OPEN_TURNS, |open| drop(open.insert((1, "open"), Stored::as_it_is(b"")).unwrap()));
     damage(directory.path(), CONVERSATIONS, |records| {
-        drop(records.insert(2, row::seal(&2, &mut b"\x01\xff".to_vec())).unwrap())
+        drop(records.insert(2, row::seal(&2, &mut b"\x01\xff".to_vec())).unwrap());
     });
 
     let store = open(directory.path());
@@ -561,8 +561,8 @@ impl<T: Rows> Flips<'_, T> {
     }
 
     /// Flips each bit of the row's key and value. `met` reads it and returns whether the damage was seen.
-    fn each(&self, key: KeyOf<'_, T>, met: impl Fn(&ReadTables, KeyOf<'_, T>) -> bool) {
-        let key = T::Key::as_bytes(&key).as_ref().to_vec();
+    fn each(&self, key: &KeyOf<'_, T>, met: impl Fn(&ReadTables, KeyOf<'_, T>) -> bool) {
+        let key = T::Key::as_bytes(key).as_ref().to_vec();
         let mut value = Vec::new();
         self.change(|rows| {
             value = rows.get(T::Key::from_bytes(&key)).unwrap().unwrap().value().unverified().to_vec();
@@ -617,7 +617,7 @@ async fn each_flipped_bit_of_a_row_is_found_by_the_check_and_by_the_read_that_me
     let none = Memtable::default();
     let at = Ordinal::after(0);
     Flips { database, table: TURNS, decodes: |value| record::decode_sealed(Ordinal::after(0), value).is_ok() }.each(
-        (1, 2),
+        &(1, 2),
         |tables, (key, ordinal)| {
             let range = TurnRange { conversation_id: id("a"), after: 0, limit: 9 };
             let mut left_out = LeftOut::default();
@@ -627,28 +627,28 @@ async fn each_flipped_bit_of_a_row_is_found_by_the_check_and_by_the_read_that_me
         },
     );
     Flips { database, table: OPEN_TURNS, decodes: |value| record::decode_staged(value).is_ok() }.each(
-        (1, "open"),
+        &(1, "open"),
         |tables, (key, _)| {
-            let (mut stale, mut state) = (LeftOut::default(), LeftOut::default());
+            let (mut stale, mut of_a) = (LeftOut::default(), LeftOut::default());
             let before = RunningTime::new(9).into();
             StaleQuery::of(&none).stale_turns(tables, before, None, 9, &mut stale).unwrap();
-            StateQuery::of(&none, &id("a")).read(tables, &id("a"), &[], &mut state).unwrap();
-            stale.count == 1 && (key != 1 || state.count == 1)
+            StateQuery::of(&none, &id("a")).read(tables, &id("a"), &[], &mut of_a).unwrap();
+            stale.count == 1 && (key != 1 || of_a.count == 1)
         },
     );
     Flips { database, table: CONVERSATIONS, decodes: |value| Conversation::decode(value).is_ok() }
-        .each(1, |tables, key| matches!(tables.conversation(key), Err(Failure::Record(_))));
-    Flips { database, table: KEYS, decodes: |_| true }.each("a", |tables, name| {
+        .each(&1, |tables, key| matches!(tables.conversation(key), Err(Failure::Record(_))));
+    Flips { database, table: KEYS, decodes: |_| true }.each(&"a", |tables, name| {
         // Not every text is an id.
         ConversationId::new(name).map_or(true, |id| matches!(tables.key_of(&id), Err(Failure::Record(_))))
     });
-    Flips { database, table: ACTIVITY, decodes: |_| true }.each((u64::MAX - 2, "a"), |tables, (_, name)| {
+    Flips { database, table: ACTIVITY, decodes: |_| true }.each(&(u64::MAX - 2, "a"), |tables, (_, name)| {
         let mut left_out = LeftOut::default();
         ActivityQuery::of(&none).read(tables, None, 9, &mut left_out).unwrap();
         ConversationId::new(name).is_err() || left_out.count == 1
     });
     Flips { database, table: POSITIONS, decodes: |value| AtPosition::decode(value).is_ok() }.each(
-        2,
+        &2,
         |tables, position| {
             // Nobody asks for what is at 0.
             let Some(after) = position.checked_sub(1) else { return true };
