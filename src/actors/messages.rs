@@ -5,8 +5,8 @@ use std::time::Duration;
 use actix::{Actor, Message, ResponseActFuture};
 
 use crate::store::{
-    Backup, BackupError, Commit, CommitError, Committed, ConversationState, Fault, Revision, StaleBefore, StaleTurn,
-    StoreSizes, TurnRange, Version,
+    ActiveConversation, ActivityPlace, Backup, BackupError, Commit, CommitError, Committed, ConversationState, Fault,
+    ListSealedError, Position, Revision, SealedPage, StaleBefore, StaleTurn, StoreSizes, TurnRange, Version,
 };
 use crate::turn::{ConversationId, Ordinal, RunningTime, StoredTurn, TurnEvent, TurnId, Warning};
 
@@ -130,6 +130,90 @@ pub struct ListTurns(pub TurnRange);
 
 impl Message for ListTurns {
     type Result = Result<Vec<StoredTurn>, Fault>;
+}
+
+/// Ask the store for sealed turns of all conversations, in the order in which they became durable.
+///
+/// A reader that goes on after [`SealedPage::next`] each time sees every turn once, however many are sealed meanwhile
+/// and however often the service is restarted.
+///
+/// ```
+/// use turn_metrics::actors::{ListSealed, Observe};
+/// use turn_metrics::runtime::Runtime;
+/// use turn_metrics::turn::{ConversationId, Done, TurnEvent, TurnEventKind, TurnId};
+///
+/// # actix::System::new().block_on(async {
+/// let runtime = Runtime::builder().start().await?;
+/// for name in ["one", "another"] {
+///     let event = TurnEvent { turn_id: TurnId::new("t")?, kind: TurnEventKind::Done(Done::because("stop")) };
+///     let observe = Observe { conversation_id: ConversationId::new(name)?, events: vec![event] };
+///     runtime.handles().intake.observe.send(observe).await??;
+/// }
+/// let (mut after, mut seen) = (None, Vec::new());
+/// loop {
+///     let page = runtime.handles().reads.list_sealed.send(ListSealed { after, limit: 1 }).await??;
+///     seen.extend(page.turns.into_iter().map(|sealed| (sealed.position.number, sealed.conversation_id.to_string())));
+///     after = Some(page.next);
+///     if page.next == page.latest {
+///         break;
+///     }
+/// }
+/// assert_eq!(seen, [(1, "one".to_owned()), (2, "another".to_owned())]);
+/// runtime.shutdown().await;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListSealed {
+    /// Only turns after this position; `None` for all.
+    pub after: Option<Position>,
+    /// At most so many turns, and at most [`SealedPage::MAX_POSITIONS`].
+    pub limit: usize,
+}
+
+impl Message for ListSealed {
+    type Result = Result<SealedPage, ListSealedError>;
+}
+
+/// Ask the store for the conversations that have a sealed turn, by their latest activity: the latest first, those of one
+/// moment by id. A conversation that changes between two pages may be missed or come twice.
+///
+/// ```
+/// use turn_metrics::actors::{ListConversations, Observe};
+/// use turn_metrics::runtime::Runtime;
+/// use turn_metrics::turn::{ConversationId, Done, EpochMillis, TurnEvent, TurnEventKind, TurnId};
+///
+/// # actix::System::new().block_on(async {
+/// let runtime = Runtime::builder().start().await?;
+/// for (name, ended_at) in [("earlier", 1_000), ("later", 2_000)] {
+///     let done = Done { ended_at: Some(EpochMillis::new(ended_at).into()), ..Done::because("stop") };
+///     let event = TurnEvent { turn_id: TurnId::new("t")?, kind: TurnEventKind::Done(done) };
+///     let observe = Observe { conversation_id: ConversationId::new(name)?, events: vec![event] };
+///     runtime.handles().intake.observe.send(observe).await??;
+/// }
+/// let (mut after, mut seen) = (None, Vec::new());
+/// loop {
+///     let list = ListConversations { after, limit: 1 };
+///     let page = runtime.handles().reads.list_conversations.send(list).await??;
+///     let Some(last) = page.last() else { break };
+///     after = Some(last.place());
+///     seen.extend(page.into_iter().map(|listed| listed.conversation_id.to_string()));
+/// }
+/// assert_eq!(seen, ["later", "earlier"]);
+/// runtime.shutdown().await;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListConversations {
+    /// Go on after this place, that of the last conversation of an earlier answer.
+    pub after: Option<ActivityPlace>,
+    /// At most so many conversations.
+    pub limit: usize,
+}
+
+impl Message for ListConversations {
+    type Result = Result<Vec<ActiveConversation>, Fault>;
 }
 
 /// Ask the store what a conversation's sealed turns are right now, without reading them.

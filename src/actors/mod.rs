@@ -34,8 +34,8 @@ pub use facts::{Fact, Facts, Subscription, TurnSealed};
 pub use load::Load;
 pub use messages::{
     Abandon, BackUp, CheckWrite, Close, ConversationReport, CountWork, Drain, FindRevision, InspectConversation,
-    InspectStore, InspectSweeper, ListStaleTurns, ListTurns, Observe, ObserveError, OpenConversation, Receipt,
-    StoreReport, SweeperReport, Tick, TurnReceipt, WorkCounts,
+    InspectStore, InspectSweeper, ListConversations, ListSealed, ListStaleTurns, ListTurns, Observe, ObserveError,
+    OpenConversation, Receipt, StoreReport, SweeperReport, Tick, TurnReceipt, WorkCounts,
 };
 pub use reader::StoreReader;
 pub use store::Store;

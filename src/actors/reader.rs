@@ -5,8 +5,8 @@ use std::sync::Arc;
 use actix::{Actor, Context, Handler, Response};
 
 use super::store::respond;
-use super::{FindRevision, ListTurns};
-use crate::store::{Engine, Fault, Revision};
+use super::{FindRevision, ListConversations, ListSealed, ListTurns};
+use crate::store::{ActiveConversation, Engine, Fault, ListSealedError, Revision, SealedPage};
 use crate::turn::StoredTurn;
 
 /// Answers what is asked of the store's sealed turns as the [`Store`](super::Store) does, on the thread that it was
@@ -33,6 +33,22 @@ impl Handler<ListTurns> for StoreReader {
 
     fn handle(&mut self, ListTurns(range): ListTurns, _: &mut Self::Context) -> Self::Result {
         respond(self.engine.turns(range))
+    }
+}
+
+impl Handler<ListSealed> for StoreReader {
+    type Result = Response<Result<SealedPage, ListSealedError>>;
+
+    fn handle(&mut self, ListSealed { after, limit }: ListSealed, _: &mut Self::Context) -> Self::Result {
+        respond(self.engine.sealed_turns(after, limit))
+    }
+}
+
+impl Handler<ListConversations> for StoreReader {
+    type Result = Response<Result<Vec<ActiveConversation>, Fault>>;
+
+    fn handle(&mut self, ListConversations { after, limit }: ListConversations, _: &mut Self::Context) -> Self::Result {
+        respond(self.engine.conversations(after, limit))
     }
 }
 

@@ -8,13 +8,13 @@ use actix::{Actor, Context, Handler, MessageResult, Response, ResponseActFuture}
 
 use super::messages::never;
 use super::{
-    AwaitEnd, BackUp, CheckWrite, Close, FindRevision, InspectStore, ListStaleTurns, ListTurns, OpenConversation,
-    StoreReport, Tick,
+    AwaitEnd, BackUp, CheckWrite, Close, FindRevision, InspectStore, ListConversations, ListSealed, ListStaleTurns,
+    ListTurns, OpenConversation, StoreReport, Tick,
 };
 use crate::settings::StoreSettings;
 use crate::store::{
-    Answer, Backup, BackupError, Commit, CommitError, Committed, ConversationState, Engine, Fault, Location, OpenError,
-    RedbEngine, Revision, StaleTurn,
+    ActiveConversation, Answer, Backup, BackupError, Commit, CommitError, Committed, ConversationState, Engine, Fault,
+    ListSealedError, Location, OpenError, RedbEngine, Revision, SealedPage, StaleTurn,
 };
 use crate::turn::{RunningTime, StoredTurn};
 
@@ -99,6 +99,22 @@ impl Handler<ListTurns> for Store {
 
     fn handle(&mut self, ListTurns(range): ListTurns, _: &mut Self::Context) -> Self::Result {
         respond(self.engine.turns(range))
+    }
+}
+
+impl Handler<ListSealed> for Store {
+    type Result = Response<Result<SealedPage, ListSealedError>>;
+
+    fn handle(&mut self, ListSealed { after, limit }: ListSealed, _: &mut Self::Context) -> Self::Result {
+        respond(self.engine.sealed_turns(after, limit))
+    }
+}
+
+impl Handler<ListConversations> for Store {
+    type Result = Response<Result<Vec<ActiveConversation>, Fault>>;
+
+    fn handle(&mut self, ListConversations { after, limit }: ListConversations, _: &mut Self::Context) -> Self::Result {
+        respond(self.engine.conversations(after, limit))
     }
 }
 

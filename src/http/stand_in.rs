@@ -29,7 +29,7 @@ use crate::actors::{
 };
 use crate::runtime::{Handles, Intake, Operations, Reads};
 use crate::settings::HttpSettings;
-use crate::store::{Backup, BackupError, CommitError, Fault, FaultKind, Revision, TurnRange};
+use crate::store::{Backup, BackupError, CommitError, Fault, FaultKind, Life, Lineage, Revision, TurnRange};
 use crate::testing::Probe;
 use crate::turn::{
     ConversationId, Done, EpochMillis, OpenTurn, Ordinal, StoredTurn, TurnEvent, TurnEventKind, TurnId, Warning,
@@ -48,6 +48,8 @@ pub(super) struct StandIn {
     pub(super) revision: Option<u64>,
     /// Whether it is another store than that of the others.
     pub(super) another_store: bool,
+    /// How many lives the conversation had before, beyond the default.
+    pub(super) earlier_lives: u64,
     /// The reads that work before all others fail.
     pub(super) reads: Option<usize>,
     /// What comes of a check; stuck without it.
@@ -85,6 +87,8 @@ impl StandIn {
             reads: Reads {
                 list_turns: system.clone().recipient(),
                 find_revision: system.clone().recipient(),
+                list_sealed: Probe::start(|_| pending()).recipient(),
+                list_conversations: Probe::start(|_| pending()).recipient(),
                 reader: None,
             },
             operations: Operations {
@@ -238,8 +242,9 @@ impl Handler<FindRevision> for StandIn {
     fn handle(&mut self, find: FindRevision, _: &mut Self::Context) -> Self::Result {
         self.seen.lock().unwrap().found.push(find.conversation_id);
         let sealed_turns = self.revision.unwrap_or(self.turns.len() as u64);
-        let store_id = Uuid::from_u128(7 + u128::from(self.another_store));
-        MessageResult(self.may_read().map(|()| Revision { store_id, sealed_turns }))
+        let lineage = Lineage(Uuid::from_u128(7 + u128::from(self.another_store)));
+        let life = Life(5 + self.earlier_lives);
+        MessageResult(self.may_read().map(|()| Revision::new(lineage, life, sealed_turns)))
     }
 }
 

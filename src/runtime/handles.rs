@@ -1,8 +1,8 @@
 use actix::{Actor, MailboxError, Recipient};
 
 use crate::actors::{
-    BackUp, CheckWrite, CountWork, Facts, FindRevision, InspectConversation, InspectStore, InspectSweeper, ListTurns,
-    Load, Observe, StoreReader, StoreReport, SweeperReport, WorkCounts,
+    BackUp, CheckWrite, CountWork, Facts, FindRevision, InspectConversation, InspectStore, InspectSweeper,
+    ListConversations, ListSealed, ListTurns, Load, Observe, StoreReader, StoreReport, SweeperReport, WorkCounts,
 };
 
 /// Where a running system takes its messages, by purpose.
@@ -32,6 +32,10 @@ pub struct Reads {
     pub list_turns: Recipient<ListTurns>,
     /// Returns the revision of a conversation's sealed turns, without reading them.
     pub find_revision: Recipient<FindRevision>,
+    /// Returns sealed turns of all conversations, in the order in which they became durable.
+    pub list_sealed: Recipient<ListSealed>,
+    /// Returns conversations by their latest activity.
+    pub list_conversations: Recipient<ListConversations>,
     /// The reader that [`Reads::on_this_thread`] starts; `None` where a test answers for the store itself.
     pub reader: Option<StoreReader>,
 }
@@ -45,7 +49,13 @@ impl Reads {
     pub fn on_this_thread(&self) -> Self {
         let Some(reader) = &self.reader else { return self.clone() };
         let reader = reader.clone().start();
-        Self { list_turns: reader.clone().recipient(), find_revision: reader.recipient(), reader: self.reader.clone() }
+        Self {
+            list_turns: reader.clone().recipient(),
+            find_revision: reader.clone().recipient(),
+            list_sealed: reader.clone().recipient(),
+            list_conversations: reader.recipient(),
+            reader: self.reader.clone(),
+        }
     }
 }
 

@@ -260,6 +260,8 @@ impl Runtime {
             reads: Reads {
                 list_turns: store.clone().recipient(),
                 find_revision: store.clone().recipient(),
+                list_sealed: store.clone().recipient(),
+                list_conversations: store.clone().recipient(),
                 reader: Some(reader),
             },
             operations: Operations {

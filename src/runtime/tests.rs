@@ -4,9 +4,10 @@ use actix::Recipient;
 
 use super::*;
 use crate::actors::{
-    Fact, FindRevision, InspectConversation, ListTurns, Observe, ObserveError, StoreReport, WorkCounts,
+    Fact, FindRevision, InspectConversation, ListConversations, ListSealed, ListTurns, Observe, ObserveError,
+    StoreReport, WorkCounts,
 };
-use crate::store::{FaultKind, TurnRange, Version};
+use crate::store::{FaultKind, ListSealedError, TurnRange, Version};
 use crate::testing::{Probe, TestClock, TurnScript};
 use crate::turn::{ConversationId, StoredTurn};
 
@@ -74,12 +75,31 @@ async fn reads_on_a_thread_of_ones_own_are_the_same_and_need_no_other_actor() {
         let range = TurnRange { conversation_id: id("c"), after: 0, limit };
         let read = here.reads.list_turns.send(ListTurns(range)).await.unwrap().unwrap();
         assert_eq!(read, all[..limit.min(all.len())]);
+        let list = ListSealed { after: None, limit };
+        let page = here.reads.list_sealed.send(list).await.unwrap().unwrap();
+        assert_eq!(page.turns.iter().map(|sealed| &sealed.turn).collect::<Vec<_>>(), read.iter().collect::<Vec<_>>());
+        assert_eq!(runtime.handles().reads.list_sealed.send(list).await.unwrap().unwrap(), page);
     }
+    observe(&runtime, &TurnScript::new("d", "t").done("stop")).await.unwrap();
+    let list = ListConversations { after: None, limit: 1 };
+    let page = here.reads.list_conversations.send(list.clone()).await.unwrap().unwrap();
+    let rest = ListConversations { after: Some(page[0].place()), limit: 9 };
+    let rest = here.reads.list_conversations.send(rest).await.unwrap().unwrap();
+    let mut listed: Vec<_> =
+        page.iter().chain(&rest).map(|listed| (listed.conversation_id.clone(), listed.sealed_turns)).collect();
+    listed.sort();
+    assert_eq!(listed, [(id("c"), count), (id("d"), 1)]);
+    assert_eq!(runtime.handles().reads.list_conversations.send(list).await.unwrap().unwrap(), page);
     runtime.shutdown().await;
     for limit in [1, 1000] {
         let range = TurnRange { conversation_id: id("c"), after: 0, limit };
         let refused = here.reads.list_turns.send(ListTurns(range)).await.unwrap();
         assert_eq!(refused.map_err(|fault| fault.kind()), Err(FaultKind::Closed));
+        let refused = here.reads.list_sealed.send(ListSealed { after: None, limit }).await.unwrap();
+        assert!(
+            matches!(&refused, Err(ListSealedError::Read(fault)) if fault.kind() == FaultKind::Closed),
+            "{refused:?}"
+        );
     }
 }
 

@@ -1,9 +1,12 @@
+use std::cmp::Reverse;
 use std::fmt;
 use std::io::Read;
 
-use super::fault::Fault;
-use crate::turn::{ConversationId, EpochMillis, OpenTurn, Ordinal, RunningTime, SealedTurn, TurnId};
 use uuid::Uuid;
+
+use super::fault::Fault;
+use super::position::{Lineage, Position};
+use crate::turn::{ConversationId, EpochMillis, OpenTurn, Ordinal, RunningTime, SealedTurn, StoredTurn, TurnId};
 
 /// An open turn as the store keeps it, so that it survives the process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +43,20 @@ impl From<RunningTime> for StaleBefore {
 /// How often a conversation has been changed: 0 for one that is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Version(pub u64);
+
+/// Tells the lives of a conversation apart: the same id begins a new one after its turns were erased, with ordinal 1.
+///
+/// It is a random number. A counter would have to be kept right by every crash, backup and repair; and it is enough that
+/// the few lives of one id differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Life(pub u64);
+
+impl Life {
+    /// Begins a life.
+    pub(crate) fn draw() -> Self {
+        Self(Uuid::new_v4().as_u64_pair().0)
+    }
+}
 
 /// One atomic step of a conversation: all of it becomes durable, or nothing.
 ///
@@ -133,15 +150,30 @@ pub struct ConversationState {
 /// Displays as an opaque text, good for an HTTP entity tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Revision {
-    /// The store, which draws its id when it is created.
-    pub store_id: Uuid,
+    /// The history of the store.
+    pub lineage: Lineage,
+    /// The life of the conversation; 0 while no turn is sealed, as that is the same in every life.
+    pub life: Life,
     /// How many turns are sealed; as ordinals have no gaps, also the latest ordinal.
     pub sealed_turns: u64,
 }
 
+impl Revision {
+    /// The revision of this many sealed turns.
+    pub(crate) fn new(lineage: Lineage, life: Life, sealed_turns: u64) -> Self {
+        let life = if sealed_turns == 0 { Life::default() } else { life };
+        Self { lineage, life, sealed_turns }
+    }
+
+    /// Whether the turns of one of the two revisions are the first turns of the other.
+    pub fn is_of_the_same_life(&self, other: &Self) -> bool {
+        (self.lineage, self.life) == (other.lineage, other.life)
+    }
+}
+
 impl fmt::Display for Revision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.store_id.simple(), self.sealed_turns)
+        write!(f, "{}-{:x}-{}", self.lineage, self.life.0, self.sealed_turns)
     }
 }
 
@@ -154,6 +186,88 @@ pub struct TurnRange {
     pub after: u64,
     /// At most so many turns.
     pub limit: usize,
+}
+
+/// A sealed turn and its place in the order of all turns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PositionedTurn {
+    /// The place.
+    pub position: Position,
+    /// Its conversation.
+    pub conversation_id: ConversationId,
+    /// The turn.
+    pub turn: StoredTurn,
+}
+
+/// Some of the sealed turns of all conversations, in the order in which they became durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedPage {
+    /// The turns. There may be fewer than asked for although more follow, as damaged turns are left out.
+    pub turns: Vec<PositionedTurn>,
+    /// The position after which the next page begins.
+    pub next: Position,
+    /// The position of the latest turn of the store. There is more to read unless `next` is equal to it.
+    pub latest: Position,
+}
+
+impl SealedPage {
+    /// The most positions that a page covers, whatever the limit: reading them holds up commits for a moment.
+    pub const MAX_POSITIONS: usize = 1000;
+}
+
+/// A conversation in the list by latest activity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActiveConversation {
+    /// The conversation.
+    pub conversation_id: ConversationId,
+    /// When its latest turn ended, or was sealed if that is not known. The latest turn is the one with the last ordinal.
+    pub last_at: EpochMillis,
+    /// The number of its sealed turns, at least 1.
+    pub sealed_turns: u64,
+}
+
+/// A place in the list of conversations by latest activity: the latest first, and those of one moment by id.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ActivityPlace {
+    last_at: Reverse<EpochMillis>,
+    conversation_id: ConversationId,
+}
+
+impl ActivityPlace {
+    /// The place of a conversation whose latest turn counts at this moment.
+    pub fn new(last_at: EpochMillis, conversation_id: ConversationId) -> Self {
+        Self { last_at: Reverse(last_at), conversation_id }
+    }
+
+    /// The moment.
+    pub fn last_at(&self) -> EpochMillis {
+        self.last_at.0
+    }
+
+    /// The conversation.
+    pub fn conversation_id(&self) -> &ConversationId {
+        &self.conversation_id
+    }
+}
+
+impl ActiveConversation {
+    /// Its place in the list; the next page begins after that of the last one.
+    pub fn place(&self) -> ActivityPlace {
+        ActivityPlace::new(self.last_at, self.conversation_id.clone())
+    }
+}
+
+/// Why no sealed turns were listed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListSealedError {
+    /// The store has never given this position: it is of another store, or was given before the store was restored or
+    /// repaired. Read from the beginning.
+    #[error("the position {0} is not of this store's lineage")]
+    OtherLineage(Position),
+    /// The store could not be read.
+    #[error(transparent)]
+    Read(#[from] Fault),
 }
 
 /// An open turn that has had no event for a while.

@@ -9,10 +9,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::contract::{
-    Backup, BackupError, Commit, CommitError, Committed, ConversationState, Health, Revision, StaleBefore, StaleTurn,
-    StoreSizes, TurnRange,
+    ActiveConversation, ActivityPlace, Backup, BackupError, Commit, CommitError, Committed, ConversationState, Health,
+    ListSealedError, Revision, SealedPage, StaleBefore, StaleTurn, StoreSizes, TurnRange,
 };
 use super::fault::Fault;
+use super::position::Position;
 use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
 
 /// An answer that is there already, or comes later.
@@ -52,6 +53,18 @@ pub(crate) trait Engine: Send + Sync + 'static {
 
     /// Sealed turns, in order. Fewer than the limit means that there are no more.
     fn turns(&self, range: TurnRange) -> Answer<Result<Vec<StoredTurn>, Fault>>;
+
+    /// A page of the sealed turns of all conversations, in the order in which they became durable: those after this
+    /// position, or from the beginning.
+    fn sealed_turns(&self, after: Option<Position>, limit: usize) -> Answer<Result<SealedPage, ListSealedError>>;
+
+    /// Conversations with a sealed turn by their latest activity, those after this place. Fewer than the limit means
+    /// that there are no more.
+    fn conversations(
+        &self,
+        after: Option<ActivityPlace>,
+        limit: usize,
+    ) -> Answer<Result<Vec<ActiveConversation>, Fault>>;
 
     /// What a conversation's sealed turns are right now.
     fn revision(&self, id: ConversationId) -> Answer<Result<Revision, Fault>>;

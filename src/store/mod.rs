@@ -7,6 +7,8 @@
 //! - A commit is atomic: all of it is durable, or nothing.
 //! - The turns of a conversation have the ordinals 1, 2, 3, ... without a gap, and an ordinal is never given twice.
 //! - A turn id is sealed at most once in a conversation. Sealing it again answers with its ordinal and changes nothing.
+//! - Each sealed turn has a position: 1, 2, 3, ... over all conversations, without a gap, in the order in which turns
+//!   become durable. It never changes, so a reader who has seen a position has missed nothing before it.
 //! - A commit that changes something raises the version of its conversation by one. A commit that expects another
 //!   version changes nothing.
 //! - After a failed write the outcome is unknown, and is answered as such. The files are then closed and opened again.
@@ -30,6 +32,10 @@
 //!   mark stands for all rows up to its own.
 //! - **checkpoint**: moves pieces into the tables; and the number of the row up to which that is done.
 //! - **key**: the number that stands for a conversation's id in every table.
+//! - **order**: which turn has which position. In the memtable it is kept in *runs*: the turns that one commit sealed.
+//! - **lineage**: a random id of the store's history, part of each position and revision outside. A new store, a backup and
+//!   a repair draw one.
+//! - **life**: a random number that a conversation draws with its first commit. The same id begins anew with another.
 //! - **record**: a conversation, a sealed turn or an open turn, as bytes.
 //! - **checksum**: 8 bytes at the end of a row, over the table's name, the key and the rest of the value.
 //!
@@ -37,22 +43,25 @@
 //!
 //! ```text
 //! turn-metrics.redb           the main file: the tables
-//!   meta                      name                    -> format, store id, next key, journal id, counts; the marks of
-//!                                                        the checkpoint and of the newest row at the last step
+//!   meta                      name                    -> format, store id, lineage, next key, journal id, counts; the
+//!                                                        marks of the checkpoint and of the newest row at the last step
 //!   conversation_keys         conversation id         -> key, checksum
-//!   conversations             key                     -> id, version, number of sealed turns, last sealing, usage;
-//!                                                        checksum
+//!   conversations             key                     -> id, life, version, number of sealed turns, last sealing, latest
+//!                                                        activity, usage; checksum
 //!   turns                     (key, ordinal)          -> sealed turn, checksum
 //!   turn_index                (key, hash of turn id)  -> ordinal
 //!   open_turns                (key, turn id)          -> open turn, checksum
+//!   activity                  (moment inverted, id)   -> key: conversations by their latest turn; checksum
+//!   positions                 position                -> (key, ordinal), or that it was erased; checksum
 //!   lost_...                  as the tables they are named after; only after a repair
 //!   lost_unknown_rows         (table, key as bytes)   -> a row whose checksum did not fit; only after a repair
 //!
 //! turn-metrics.journal.redb   the journal: there while the store runs, and after a crash
 //!   meta                      name                    -> format, store id, journal id, running time; base: the mark
 //!                                                        of the last row that was dropped
-//!   rows                      row number              -> version byte, then one entry for each commit; checksum of
-//!                                                        the row before; checksum
+//!   rows                      row number              -> version byte, then one entry for each commit, with the
+//!                                                        position of the first turn that it seals; checksum of the row
+//!                                                        before; checksum
 //! ```
 //!
 //! A record is one byte, the version of its encoding, then postcard. A checksum is SipHash-1-3 under a key of zeros; the
@@ -67,7 +76,7 @@
 //! 2. The writer waits for the checkpoint where the memtable is filling up, then gathers a batch from the queue. Where
 //!    more turns wait than fit into a batch, commits that have waited too long are refused.
 //! 3. It drafts the batch. For each commit it loads the conversation from the memtable or else the tables, compares the
-//!    version, looks each turn id up, and assigns ordinals. Later commits of the batch see what earlier ones changed.
+//!    version, looks each turn id up, and assigns ordinals and positions. Later commits of the batch see what earlier ones changed.
 //! 4. It appends the entries as one row, in one transaction of the journal with one fsync, which also drops some rows
 //!    that the checkpoint has passed. From here on the commits are durable.
 //! 5. The entries go into the active table of the memtable, where reads see them.
@@ -80,13 +89,20 @@
 //! table and then by the active one. A piece may be in the tables and in the memtable: overlaying it once more changes
 //! nothing. What the memtable alone can answer takes no transaction.
 //!
+//! A page of the order has the positions before the first run of the memtable from the tables, and the others from its
+//! runs. The record of a turn whose piece was moved is read from the tables.
+//!
 //! # A checkpoint
 //!
 //! 1. When the active table has half of `store.journal_bytes` and there is no immutable one, it becomes that.
 //! 2. A thread of its own moves it in steps of some milliseconds, each one transaction on the main file. A step takes
-//!    pieces in the order of their keys and writes turns, index, open turns and the conversation as the piece left it.
-//! 3. A step also writes the mark of the journal's newest row. When it is durable, its pieces are dropped from the memtable.
-//! 4. The last step also writes the mark of the last row of that table as the checkpoint. Later appends drop the rows
+//!    pieces in the order of their keys and writes turns, index, open turns, the conversation as the piece left it, and
+//!    its place by activity.
+//! 3. When all pieces of the table are moved, further steps append its part of the order to `positions`. So these rows
+//!    are written at the end and in order, and each leads to a turn in the tables.
+//! 4. A step also writes the mark of the journal's newest row. When it is durable, its pieces and runs are dropped from
+//!    the memtable.
+//! 5. The last step also writes the mark of the last row of that table as the checkpoint. Later appends drop the rows
 //!    up to it.
 //!
 //! An orderly stop takes steps until the memtable is empty, takes the journal's name out of the main file and removes
@@ -100,13 +116,15 @@
 //!    the same rows.
 //! 2. redb undoes what was cut short in each file.
 //! 3. The rows after the checkpoint are read into the memtable. Steps may have moved some of their pieces already: an
-//!    entry whose version the tables have is skipped.
-//! 4. Each row must hold the checksum of the one before it, and the entries of each conversation must follow each other without a gap, version by version. A row that does not
-//!    fit is damage: the store does not open, and `repair` moves the row aside.
+//!    entry whose version the tables have is skipped, but for the positions that the tables do not have.
+//! 4. Each row must hold the checksum of the one before it, the entries of each conversation must follow each other
+//!    without a gap, version by version, and the positions must follow those before them. A row that does not fit is
+//!    damage: the store does not open, and `repair` moves the row aside.
 //!
 //! # The rooms
 //!
 //! - `fault`: why a store could not do what it was asked.
+//! - `position`: where a turn stands in the order of all turns, as a text.
 //! - `contract`: what a store is asked and what it answers. It knows no engine.
 //! - `rule`: what a commit does. Pure.
 //! - `engine`: the trait that an engine implements.
@@ -121,14 +139,17 @@ mod engine;
 mod fault;
 #[cfg(test)]
 mod oracle;
+mod position;
 mod redb;
 pub(crate) mod rule;
 
 pub use self::contract::{
-    Backup, BackupError, Commit, CommitError, Committed, ConversationState, Revision, StagedTurn, StaleBefore,
-    StaleTurn, StoreSizes, TurnOutcome, TurnRange, Version,
+    ActiveConversation, ActivityPlace, Backup, BackupError, Commit, CommitError, Committed, ConversationState, Life,
+    ListSealedError, PositionedTurn, Revision, SealedPage, StagedTurn, StaleBefore, StaleTurn, StoreSizes, TurnOutcome,
+    TurnRange, Version,
 };
 pub use self::fault::{Fault, FaultKind};
+pub use self::position::{InvalidPosition, Lineage, Position};
 pub use self::redb::files::location::Location;
 pub use self::redb::files::open_error::OpenError;
 #[cfg(any(test, feature = "testing"))]

@@ -5,9 +5,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
 
 use super::Probe;
-use crate::actors::{FindRevision, ListStaleTurns, ListTurns, OpenConversation, StoreRecipients};
+use crate::actors::{
+    FindRevision, ListConversations, ListSealed, ListStaleTurns, ListTurns, OpenConversation, StoreRecipients,
+};
 use crate::store::rule::{Conflict, Head, decide};
-use crate::store::{Commit, CommitError, Committed, ConversationState, Revision, StagedTurn, StaleTurn, TurnRange};
+use crate::store::{
+    ActiveConversation, ActivityPlace, Commit, CommitError, Committed, ConversationState, Life, Lineage,
+    ListSealedError, Position, PositionedTurn, Revision, SealedPage, StagedTurn, StaleTurn, TurnRange,
+};
 use crate::turn::{ConversationId, Ordinal, SealedTurn, StoredTurn, TurnId};
 
 /// A store in a few lines, which keeps what a store promises and nothing on a disk. Clones are the same store.
@@ -32,39 +37,52 @@ use crate::turn::{ConversationId, Ordinal, SealedTurn, StoredTurn, TurnId};
 /// ```
 #[derive(Debug, Clone)]
 pub struct MemoryStore {
-    id: Uuid,
-    conversations: Arc<Mutex<BTreeMap<ConversationId, Kept>>>,
+    lineage: Lineage,
+    kept: Arc<Mutex<Kept>>,
 }
 
 /// A new store that holds nothing.
 impl Default for MemoryStore {
     fn default() -> Self {
-        Self { id: Uuid::new_v4(), conversations: Arc::default() }
+        Self { lineage: Lineage(Uuid::new_v4()), kept: Arc::default() }
     }
 }
 
-/// One conversation.
+/// All conversations.
 #[derive(Debug, Default)]
 struct Kept {
+    conversations: BTreeMap<ConversationId, Conversation>,
+    /// Where the turn at each position is, from position 1.
+    order: Vec<(ConversationId, Ordinal)>,
+}
+
+/// One conversation.
+#[derive(Debug)]
+struct Conversation {
+    life: Life,
     head: Head,
     open: HashMap<TurnId, StagedTurn>,
     sealed: Vec<StoredTurn>,
 }
 
-impl Kept {
+impl Conversation {
+    fn begin() -> Self {
+        Self { life: Life::draw(), head: Head::default(), open: HashMap::new(), sealed: Vec::new() }
+    }
+
     fn ordinal_of(&self, id: &TurnId) -> Option<Ordinal> {
         self.sealed.iter().find(|turn| turn.metrics.turn_id == *id).map(|turn| turn.ordinal)
     }
 }
 
 impl MemoryStore {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ConversationId, Kept>> {
-        self.conversations.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is known of a conversation, and which of these turns are sealed.
     pub fn conversation_state(&self, id: &ConversationId, turn_ids: &[TurnId]) -> ConversationState {
-        self.lock().get(id).map_or_else(ConversationState::default, |kept| ConversationState {
+        self.lock().conversations.get(id).map_or_else(ConversationState::default, |kept| ConversationState {
             version: kept.head.version,
             last_sealed_at: kept.head.last_sealed_at,
             open_turns: kept.open.values().cloned().collect(),
@@ -75,8 +93,9 @@ impl MemoryStore {
     /// Takes one atomic step of a conversation.
     #[expect(clippy::needless_pass_by_value, reason = "a commit is sent, as to every store, and not lent")]
     pub fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
-        let mut conversations = self.lock();
-        let kept = conversations.entry(commit.conversation_id.clone()).or_default();
+        let mut all = self.lock();
+        let Kept { conversations, order } = &mut *all;
+        let kept = conversations.entry(commit.conversation_id.clone()).or_insert_with(Conversation::begin);
         let sealed: Vec<_> = commit.turn_ids().map(|id| kept.ordinal_of(id)).collect();
         let decision = decide(&kept.head, &sealed, &commit).map_err(Conflict::into_error)?;
         for staged in decision.staged(&commit) {
@@ -84,6 +103,7 @@ impl MemoryStore {
         }
         for (turn, ordinal, sealed_at) in decision.sealed(&commit) {
             kept.open.remove(&turn.metrics.turn_id);
+            order.push((commit.conversation_id.clone(), ordinal));
             kept.sealed.push(SealedTurn { sealed_at, ..turn.clone() }.at(ordinal));
         }
         kept.head = decision.head;
@@ -92,26 +112,63 @@ impl MemoryStore {
 
     /// Sealed turns, in order.
     pub fn turns(&self, range: &TurnRange) -> Vec<StoredTurn> {
-        let conversations = self.lock();
-        let sealed = conversations.get(&range.conversation_id).map_or(&[][..], |kept| &kept.sealed);
+        let all = self.lock();
+        let sealed = all.conversations.get(&range.conversation_id).map_or(&[][..], |kept| &kept.sealed);
         sealed.iter().filter(|turn| turn.ordinal.get() > range.after).take(range.limit).cloned().collect()
+    }
+
+    /// Sealed turns of all conversations, in the order in which they were sealed.
+    pub fn sealed_turns(&self, after: Option<Position>, limit: usize) -> Result<SealedPage, ListSealedError> {
+        let all = self.lock();
+        let at = |number| Position { lineage: self.lineage, number };
+        let (latest, after) = (at(all.order.len() as u64), after.unwrap_or(at(0)));
+        if after.lineage != self.lineage || after.number > latest.number {
+            return Err(ListSealedError::OtherLineage(after));
+        }
+        let order = (1..).map(at).zip(&all.order).filter(|(position, _)| position.number > after.number);
+        let turns = order.take(limit.min(SealedPage::MAX_POSITIONS)).filter_map(|(position, (id, ordinal))| {
+            let sealed = &all.conversations.get(id)?.sealed;
+            let turn = sealed.iter().find(|turn| turn.ordinal == *ordinal)?.clone();
+            Some(PositionedTurn { position, conversation_id: id.clone(), turn })
+        });
+        let turns: Vec<_> = turns.collect();
+        let next = turns.last().map_or(after, |last| last.position);
+        Ok(SealedPage { turns, next, latest })
+    }
+
+    /// Conversations with a sealed turn, by their latest activity.
+    pub fn conversations(&self, after: Option<&ActivityPlace>, limit: usize) -> Vec<ActiveConversation> {
+        let all = self.lock();
+        let listed = all.conversations.iter().filter_map(|(id, kept)| {
+            let latest = kept.sealed.last()?;
+            Some(ActiveConversation {
+                conversation_id: id.clone(),
+                last_at: latest.ended_at.unwrap_or(latest.sealed_at),
+                sealed_turns: latest.ordinal.get(),
+            })
+        });
+        let mut listed: Vec<_> = listed.filter(|listed| after.is_none_or(|after| listed.place() > *after)).collect();
+        listed.sort_by_cached_key(ActiveConversation::place);
+        listed.truncate(limit);
+        listed
     }
 
     /// Every sealed turn of the conversation of this id, in order.
     pub fn all_turns(&self, conversation_id: &str) -> Vec<StoredTurn> {
-        self.lock().get(conversation_id).map_or_else(Vec::new, |kept| kept.sealed.clone())
+        self.lock().conversations.get(conversation_id).map_or_else(Vec::new, |kept| kept.sealed.clone())
     }
 
     /// What a conversation's sealed turns are right now.
     pub fn revision(&self, id: &ConversationId) -> Revision {
-        let sealed_turns = self.lock().get(id).map_or(0, |kept| kept.head.sealed_turns);
-        Revision { store_id: self.id, sealed_turns }
+        let known = self.lock().conversations.get(id).map(|kept| (kept.life, kept.head.sealed_turns));
+        let (life, sealed_turns) = known.unwrap_or_default();
+        Revision::new(self.lineage, life, sealed_turns)
     }
 
     /// Stale turns.
     pub fn stale_turns(&self, list: &ListStaleTurns) -> Vec<StaleTurn> {
-        let conversations = self.lock();
-        let open = conversations.iter().flat_map(|(id, kept)| kept.open.values().map(move |staged| (id, staged)));
+        let all = self.lock();
+        let open = all.conversations.iter().flat_map(|(id, kept)| kept.open.values().map(move |staged| (id, staged)));
         let stale = open.filter(|(_, staged)| list.before.is_stale(staged));
         let mut found: Vec<_> = stale.map(|(id, staged)| (id.clone(), staged.turn.id.clone())).collect();
         found.sort();
@@ -145,6 +202,18 @@ impl MemoryStore {
     pub fn revisions(&self) -> Probe<FindRevision> {
         let store = self.clone();
         Probe::start(move |find: FindRevision| ready(Ok(store.revision(&find.conversation_id))))
+    }
+
+    /// A probe that reads the order of all turns of this store.
+    pub fn sealed_lists(&self) -> Probe<ListSealed> {
+        let store = self.clone();
+        Probe::start(move |list: ListSealed| ready(store.sealed_turns(list.after, list.limit)))
+    }
+
+    /// A probe that lists the conversations of this store.
+    pub fn conversation_lists(&self) -> Probe<ListConversations> {
+        let store = self.clone();
+        Probe::start(move |list: ListConversations| ready(Ok(store.conversations(list.after.as_ref(), list.limit))))
     }
 
     /// A probe that looks for stale turns in this store.
@@ -200,6 +269,18 @@ mod tests {
 
         fn turns(&self, range: TurnRange) -> Answer<Result<Vec<StoredTurn>, Fault>> {
             self.read(|store| store.turns(&range))
+        }
+
+        fn sealed_turns(&self, after: Option<Position>, limit: usize) -> Answer<Result<SealedPage, ListSealedError>> {
+            self.answer(ListSealedError::Read, || self.store.sealed_turns(after, limit))
+        }
+
+        fn conversations(
+            &self,
+            after: Option<ActivityPlace>,
+            limit: usize,
+        ) -> Answer<Result<Vec<ActiveConversation>, Fault>> {
+            self.read(|store| store.conversations(after.as_ref(), limit))
         }
 
         fn revision(&self, id: ConversationId) -> Answer<Result<Revision, Fault>> {

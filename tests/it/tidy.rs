@@ -19,7 +19,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
             &["cli"],
         ],
     ),
-    ("store", &[&["fault"], &["contract"], &["rule", "engine"], &["redb"]]),
+    ("store", &[&["fault", "position"], &["contract"], &["rule", "engine"], &["redb"]]),
     (
         "store/redb",
         &[

@@ -47,7 +47,7 @@ impl BodyCache {
         self.max_bytes / SHARE
     }
 
-    /// The latest body of the conversation. What it holds is a beginning of all later ones of the same store.
+    /// The latest body of the conversation. What it holds is a beginning of all later ones of the same life.
     pub(crate) fn find(&self, id: &ConversationId) -> Option<Body> {
         self.lock().bodies.get(id).cloned()
     }
@@ -80,7 +80,8 @@ impl BodyCache {
 
 impl Body {
     fn is_later_than(&self, other: &Self) -> bool {
-        self.revision.store_id == other.revision.store_id && self.revision.sealed_turns > other.revision.sealed_turns
+        let (revision, other) = (&self.revision, &other.revision);
+        revision.is_of_the_same_life(other) && revision.sealed_turns > other.sealed_turns
     }
 }
 
@@ -93,13 +94,18 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::store::{Life, Lineage};
 
     fn id(id: &str) -> ConversationId {
         ConversationId::new(id).unwrap()
     }
 
+    fn revision(lineage: u128, life: u64, sealed_turns: u64) -> Revision {
+        Revision::new(Lineage(Uuid::from_u128(lineage)), Life(life), sealed_turns)
+    }
+
     fn body(sealed_turns: u64, len: usize) -> Body {
-        Body { revision: Revision { store_id: Uuid::from_u128(7), sealed_turns }, bytes: vec![b'x'; len].into() }
+        Body { revision: revision(7, 5, sealed_turns), bytes: vec![b'x'; len].into() }
     }
 
     fn turns(cache: &BodyCache, of: &str) -> Option<u64> {
@@ -142,15 +148,16 @@ mod tests {
     }
 
     #[test]
-    fn an_older_body_does_not_take_the_place_of_a_newer_one_but_that_of_another_store() {
+    fn an_older_body_does_not_take_the_place_of_a_newer_one_but_that_of_another_store_or_life() {
         let cache = BodyCache::new(100_000);
         for (sealed_turns, kept) in [(2, 2), (1, 2), (3, 3)] {
             cache.keep(id("c"), body(sealed_turns, 10));
             assert_eq!(turns(&cache, "c"), Some(kept));
         }
-        let of_another_store =
-            Body { revision: Revision { store_id: Uuid::from_u128(8), sealed_turns: 1 }, ..body(1, 1) };
-        cache.keep(id("c"), of_another_store);
-        assert_eq!(turns(&cache, "c"), Some(1));
+        for (lineage, life) in [(8, 5), (7, 6)] {
+            cache.keep(id("c"), body(3, 10));
+            cache.keep(id("c"), Body { revision: revision(lineage, life, 1), ..body(1, 1) });
+            assert_eq!(turns(&cache, "c"), Some(1));
+        }
     }
 }

@@ -33,7 +33,7 @@ pub(crate) async fn get(api: Data<Api>, PathId(id): PathId, request: HttpRequest
         return Ok(answer(StatusCode::NOT_MODIFIED, tag).finish());
     }
 
-    let earlier = api.bodies.find(&id).filter(|body| body.revision.store_id == revision.store_id);
+    let earlier = api.bodies.find(&id).filter(|body| body.revision.is_of_the_same_life(&revision));
     if let Some(body) = earlier.as_ref().filter(|body| body.revision == revision) {
         return Ok(whole(tag, body.bytes.clone()));
     }
@@ -210,7 +210,10 @@ mod tests {
                 assert_eq!(answer.success(), body(count), "{count} turns");
                 assert_eq!(answer.header("content-type"), Some("application/json"));
                 assert_eq!(answer.header("cache-control"), Some("no-cache"));
-                assert_eq!(answer.header("etag"), Some(&*format!(r#""00000000000000000000000000000007-{count}""#)));
+                assert_eq!(
+                    answer.header("etag"),
+                    Some(&*format!(r#""00000000000000000000000000000007-{}-{count}""#, if count > 0 { 5 } else { 0 }))
+                );
             }
         }
         assert_eq!(body(0), r#"{"turns":[]}"#);
@@ -259,6 +262,19 @@ mod tests {
         assert_eq!(then(&api, with_turns(page + 6)).await, (body(page + 6), vec![]));
         let other = StandIn { another_store: true, ..with_turns(page + 7) };
         assert_eq!(then(&api, other).await, (body(page + 7), vec![(0, PAGE_TURNS), (page, 7)]));
+    }
+
+    #[actix_web::test]
+    async fn an_answer_of_an_earlier_life_is_neither_given_again_nor_gone_on_from() {
+        let in_another_life = |count| StandIn { earlier_lives: 1, ..with_turns(count) };
+        for (count, read) in [(3, (0, 3)), (4, (0, 4)), (2, (0, 2))] {
+            let api = StandIn::default().serving();
+            assert_eq!(then(&api, with_turns(3)).await.0, body(3));
+            assert_eq!(then(&api, in_another_life(count)).await, (body(count), vec![read]));
+        }
+        let tag = get(&with_turns(3).serving(), PATH).await.header("etag").unwrap().to_owned();
+        let request = TestRequest::get().uri(PATH).insert_header(("if-none-match", tag));
+        assert_eq!(ask(&in_another_life(3).serving(), request).await.success(), body(3));
     }
 
     #[actix_web::test]

@@ -82,3 +82,38 @@ pub(crate) async fn conversations_that_commit_side_by_side_do_not_meet(store: &S
     local.run_until(senders.join_all()).await;
     assert_eq!(stale(store, RunningTime::new(99)).await, []);
 }
+
+pub(crate) async fn a_reader_of_the_order_misses_nothing_and_sees_nothing_twice(store: &StoreUnderTest) {
+    const SENDERS: usize = 8;
+    let mut senders = JoinSet::new();
+    let local = LocalSet::new();
+    for sender in 0..SENDERS {
+        let store = store.clone();
+        let send = async move {
+            for nth in 0..25 {
+                let turns = [format!("t{nth}"), format!("u{nth}")];
+                store.commit(commit(&format!("c{sender}"), nth, &[], &[&turns[0], &turns[1]])).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        };
+        senders.spawn_local_on(send, &local);
+    }
+    let mut seen = Vec::new();
+    let read = async {
+        let mut after = None;
+        while seen.len() < SENDERS * 50 {
+            let page = store.sealed(after, 7).await.unwrap();
+            let told = order::told(&page).into_iter();
+            seen.extend(told.map(|(at, conversation, turn)| (at, conversation.to_owned(), turn.to_owned())));
+            after = Some(page.next);
+            tokio::task::yield_now().await;
+        }
+    };
+    local.run_until(async { tokio::join!(senders.join_all(), read) }).await;
+    assert!(seen.iter().map(|(at, ..)| *at).eq(1..=(SENDERS * 50) as u64), "positions have a gap or come twice");
+    for sender in 0..SENDERS {
+        let name = format!("c{sender}");
+        let turns: Vec<_> = seen.iter().filter(|(_, id, _)| *id == name).map(|(.., turn)| turn.as_str()).collect();
+        assert_eq!(places(store, &name).await, in_order(&turns));
+    }
+}

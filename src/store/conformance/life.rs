@@ -47,8 +47,11 @@ pub(crate) async fn closing_writes_what_waits_and_then_nothing_is_answered(store
         engine.turns(range).get().await.map(drop),
         engine.revision(id).get().await.map(drop),
         engine.stale_turns(all, None, 9).get().await.map(drop),
+        engine.conversations(None, 9).get().await.map(drop),
     ];
-    assert_eq!(faults.map(|read| read.map_err(|fault| fault.kind())), [Err(FaultKind::Closed); 4]);
+    assert_eq!(faults.map(|read| read.map_err(|fault| fault.kind())), [Err(FaultKind::Closed); 5]);
+    let unlisted = store.sealed(None, 9).await;
+    assert!(matches!(&unlisted, Err(ListSealedError::Read(fault)) if fault.kind() == FaultKind::Closed));
     assert!(engine.back_up().get().await.is_err());
     assert_eq!(engine.running_time(), RunningTime::default());
     engine.close().get().await;

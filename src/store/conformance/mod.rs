@@ -4,20 +4,24 @@
 //! each case for one store, so that a failure names the case and the store.
 //!
 //! - [`commits`]: ordinals, duplicates, versions, conflicts, staging;
+//! - [`activity`]: the conversations by their latest activity;
 //! - [`reads`]: states, ranges, revisions, stale turns;
 //! - [`life`]: the running time, and the end of a store;
+//! - [`order`]: the order of all turns;
 //! - [`concurrency`]: commits that are under way together.
 
+pub(crate) mod activity;
 pub(crate) mod commits;
 pub(crate) mod concurrency;
 pub(crate) mod life;
+pub(crate) mod order;
 pub(crate) mod reads;
 
 use std::sync::Arc;
 
 use super::{
-    Commit, CommitError, Committed, ConversationState, Engine, Revision, StagedTurn, StaleBefore, StaleTurn,
-    TurnOutcome, TurnRange, Version,
+    ActiveConversation, ActivityPlace, Commit, CommitError, Committed, ConversationState, Engine, ListSealedError,
+    Position, Revision, SealedPage, StagedTurn, StaleBefore, StaleTurn, TurnOutcome, TurnRange, Version,
 };
 use crate::turn::{
     ConversationId, Done, EpochMillis, OpenTurn, Ordinal, Progress, RunningTime, SealedTurn, StoredTurn, TurnId,
@@ -54,6 +58,16 @@ impl StoreUnderTest {
     /// A page of the stale turns. The pages have an order of the store's own.
     async fn stale_turns(&self, before: StaleBefore, after: Option<&StaleTurn>, limit: usize) -> Vec<StaleTurn> {
         self.0.stale_turns(before, after.cloned(), limit).get().await.unwrap()
+    }
+
+    /// Sealed turns of all conversations, in the order in which they became durable.
+    async fn sealed(&self, after: Option<Position>, limit: usize) -> Result<SealedPage, ListSealedError> {
+        self.0.sealed_turns(after, limit).get().await
+    }
+
+    /// Conversations with a sealed turn, by their latest activity.
+    async fn conversations(&self, after: Option<&ActivityPlace>, limit: usize) -> Vec<ActiveConversation> {
+        self.0.conversations(after.cloned(), limit).get().await.unwrap()
     }
 
     /// What a conversation's sealed turns are right now.
@@ -101,11 +115,22 @@ macro_rules! conformance {
                 closing_writes_what_waits_and_then_nothing_is_answered
                 a_close_whose_answer_is_dropped_takes_effect
             }
+            order {
+                positions_are_dense_and_follow_the_order_of_commits
+                what_is_no_newly_sealed_turn_takes_no_position
+                pages_of_the_order_meet_without_a_gap_or_a_double
+                a_position_that_was_never_given_is_refused
+            }
+            activity {
+                conversations_come_by_their_latest_turn_and_then_by_id
+                pages_of_conversations_meet_without_a_gap_or_a_double
+            }
             concurrency {
                 commits_of_one_conversation_take_effect_in_the_order_sent
                 of_several_commits_from_one_version_the_first_wins
                 a_commit_whose_answer_is_dropped_takes_effect
                 conversations_that_commit_side_by_side_do_not_meet
+                a_reader_of_the_order_misses_nothing_and_sees_nothing_twice
             }
         }
 
@@ -113,6 +138,12 @@ macro_rules! conformance {
         async fn revisions_of_two_stores_differ() {
             let (store, other) = ($open().await, $open().await);
             $crate::store::conformance::reads::revisions_of_two_stores_differ(&store.0, &other.0).await;
+        }
+
+        #[tokio::test]
+        async fn a_position_of_another_store_is_refused() {
+            let (store, other) = ($open().await, $open().await);
+            $crate::store::conformance::order::a_position_of_another_store_is_refused(&store.0, &other.0).await;
         }
     };
     ($open:path, $($file:ident { $($case:ident)* })*) => { $($(

@@ -115,10 +115,16 @@ pub(crate) async fn a_revision_changes_with_the_sealed_turns_alone(store: &Store
     store.commit(commit("d", 0, &[], &["x"])).await.unwrap();
     assert_eq!(store.revision(&id).await, before, "an open turn is none of it, nor another conversation's");
     store.commit(commit("c", 1, &[], &["x", "y"])).await.unwrap();
-    let after = Revision { sealed_turns: 2, ..before };
-    assert_eq!(store.revision(&id).await, after);
+    let after = store.revision(&id).await;
+    assert_eq!((after.sealed_turns, after.lineage), (2, before.lineage));
+    assert_ne!(after.to_string(), before.to_string());
     store.commit(commit("c", 2, &[], &["x"])).await.unwrap();
     assert_eq!(store.revision(&id).await, after, "a duplicate is no change");
+    store.commit(commit("c", 2, &[], &["z"])).await.unwrap();
+    let later = store.revision(&id).await;
+    assert!(later.is_of_the_same_life(&after) && later.sealed_turns == 3, "{later}");
+    let other = store.revision(&conversation("d")).await;
+    assert!(!other.is_of_the_same_life(&after), "each conversation has a life of its own");
 }
 
 pub(crate) async fn revisions_of_two_stores_differ(store: &StoreUnderTest, other: &StoreUnderTest) {

@@ -7,11 +7,12 @@ use tokio::task::spawn_blocking;
 
 use super::engine::RedbEngine;
 use crate::store::contract::{
-    Backup, BackupError, Commit, CommitError, Committed, ConversationState, Health, Revision, StaleBefore, StaleTurn,
-    StoreSizes, TurnRange,
+    ActiveConversation, ActivityPlace, Backup, BackupError, Commit, CommitError, Committed, ConversationState, Health,
+    ListSealedError, Revision, SealedPage, StaleBefore, StaleTurn, StoreSizes, TurnRange,
 };
 use crate::store::engine::{Answer, Engine};
 use crate::store::fault::Fault;
+use crate::store::position::Position;
 use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
 
 /// The most turns that are looked up on the thread that asks: some ten microseconds, as long as it takes to hand the work
@@ -24,13 +25,13 @@ const INLINE_TURNS: u64 = 128;
 
 impl RedbEngine {
     /// Reads on the pool of blocking threads.
-    fn read_elsewhere<T: Send + 'static>(
+    fn read_elsewhere<T: Send + 'static, E: From<Fault> + Send + 'static>(
         &self,
-        read: impl FnOnce(&Self) -> Result<T, Fault> + Send + 'static,
-    ) -> Answer<Result<T, Fault>> {
+        read: impl FnOnce(&Self) -> Result<T, E> + Send + 'static,
+    ) -> Answer<Result<T, E>> {
         let engine = self.clone();
         let reading = spawn_blocking(move || read(&engine));
-        Answer::later(async { reading.await.unwrap_or_else(|error| Err(Fault::panicked(error))) })
+        Answer::later(async { reading.await.unwrap_or_else(|error| Err(Fault::panicked(error).into())) })
     }
 
     /// Whether few turns are asked for, or there are not many.
@@ -38,6 +39,14 @@ impl RedbEngine {
         let few = |turns: u64| turns <= INLINE_TURNS;
         let there = || self.revision(&range.conversation_id).map(|revision| revision.sealed_turns);
         few(range.limit as u64) || there().is_ok_and(|turns| few(turns.saturating_sub(range.after)))
+    }
+
+    /// Whether few turns of the order are asked for, or there are not many. Whoever follows the order is at its end nearly
+    /// always.
+    fn is_short_page(&self, after: Option<Position>, limit: usize) -> bool {
+        let few = |turns: u64| turns <= INLINE_TURNS;
+        let left = |page: SealedPage| page.latest.number - page.next.number;
+        few(limit as u64) || self.sealed_turns(after, 0).map(left).is_ok_and(few)
     }
 }
 
@@ -58,6 +67,22 @@ impl Engine for RedbEngine {
             return Answer::Now(self.turns(&range));
         }
         self.read_elsewhere(move |engine| engine.turns(&range))
+    }
+
+    fn sealed_turns(&self, after: Option<Position>, limit: usize) -> Answer<Result<SealedPage, ListSealedError>> {
+        if self.is_short_page(after, limit) {
+            return Answer::Now(self.sealed_turns(after, limit));
+        }
+        self.read_elsewhere(move |engine| engine.sealed_turns(after, limit))
+    }
+
+    /// Never on the thread that asks: all conversations of the memtable are looked at.
+    fn conversations(
+        &self,
+        after: Option<ActivityPlace>,
+        limit: usize,
+    ) -> Answer<Result<Vec<ActiveConversation>, Fault>> {
+        self.read_elsewhere(move |engine| engine.conversations(after.as_ref(), limit))
     }
 
     fn revision(&self, id: ConversationId) -> Answer<Result<Revision, Fault>> {

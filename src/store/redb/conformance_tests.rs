@@ -67,6 +67,18 @@ mod in_the_tables {
             self.moved().turns(range)
         }
 
+        fn sealed_turns(&self, after: Option<Position>, limit: usize) -> Answer<Result<SealedPage, ListSealedError>> {
+            self.moved().sealed_turns(after, limit)
+        }
+
+        fn conversations(
+            &self,
+            after: Option<ActivityPlace>,
+            limit: usize,
+        ) -> Answer<Result<Vec<ActiveConversation>, Fault>> {
+            self.moved().conversations(after, limit)
+        }
+
         fn revision(&self, id: ConversationId) -> Answer<Result<Revision, Fault>> {
             self.moved().revision(id)
         }

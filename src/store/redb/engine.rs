@@ -10,6 +10,8 @@ use super::files::open_error::OpenError;
 use super::files::open_files::Files;
 use super::files::slot::Slot;
 use super::maintenance::backup::{Snapshot, Workshop};
+use super::query::activity::ActivityQuery;
+use super::query::order::OrderQuery;
 use super::query::{CountQuery, LeftOut, StaleQuery, StateQuery, TurnsQuery};
 use super::tables::failure::Failure;
 use super::unwind;
@@ -20,10 +22,11 @@ use super::writer::job::Job;
 use super::writer::pace::Capacity;
 use crate::settings::StoreSettings;
 use crate::store::contract::{
-    Backup, BackupError, Commit, CommitError, Committed, ConversationState, Health, Revision, StaleBefore, StaleTurn,
-    StoreSizes, TurnRange,
+    ActiveConversation, ActivityPlace, Backup, BackupError, Commit, CommitError, Committed, ConversationState, Health,
+    ListSealedError, Revision, SealedPage, StaleBefore, StaleTurn, StoreSizes, TurnRange,
 };
 use crate::store::fault::Fault;
+use crate::store::position::Position;
 use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
 
 /// The store on redb. Cheap to clone; writes go to the one writer's thread, reads run where they are called.
@@ -185,10 +188,11 @@ impl RedbEngine {
                 let memtable = files.memtable();
                 let query = CountQuery::of(&memtable, id);
                 let tables = if query.needs_tables() { Some(files.read_tables()?) } else { None };
-                Ok((files.store_id(), query, tables))
+                Ok((files.lineage(), query, tables))
             },
-            |(store_id, query, tables), left_out| {
-                Ok(Revision { store_id, sealed_turns: query.read(tables.as_ref(), id, left_out)? })
+            |(lineage, query, tables), left_out| {
+                let (life, sealed_turns) = query.read(tables.as_ref(), id, left_out)?;
+                Ok(Revision::new(lineage, life, sealed_turns))
             },
         )
     }
@@ -203,6 +207,41 @@ impl RedbEngine {
                 Ok((query, tables))
             },
             |(query, tables), left_out| query.read(tables.as_ref(), range, left_out),
+        )
+    }
+
+    /// Sealed turns of all conversations, in the order in which they became durable.
+    pub(crate) fn sealed_turns(&self, after: Option<Position>, limit: usize) -> Result<SealedPage, ListSealedError> {
+        let page = self.read(
+            |files| {
+                let lineage = files.lineage();
+                let after = after.unwrap_or(Position { lineage, number: 0 });
+                let memtable = files.memtable();
+                let query = OrderQuery::of(&memtable, after.number, limit);
+                let Some(query) = query.filter(|_| after.lineage == lineage) else { return Ok(Err(after)) };
+                let tables = if query.needs_tables() { Some(files.read_tables()?) } else { None };
+                Ok(Ok((lineage, query, tables)))
+            },
+            |begun, left_out| match begun {
+                Ok((lineage, query, tables)) => query.read(lineage, tables.as_ref(), left_out).map(Ok),
+                Err(unknown) => Ok(Err(unknown)),
+            },
+        )?;
+        page.map_err(ListSealedError::OtherLineage)
+    }
+
+    /// Conversations with a sealed turn, by their latest activity.
+    pub(crate) fn conversations(
+        &self,
+        after: Option<&ActivityPlace>,
+        limit: usize,
+    ) -> Result<Vec<ActiveConversation>, Fault> {
+        self.read(
+            |files| {
+                let memtable = files.memtable();
+                Ok((ActivityQuery::of(&memtable), files.read_tables()?))
+            },
+            |(query, tables), left_out| query.read(&tables, after, limit, left_out),
         )
     }
 

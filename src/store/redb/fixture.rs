@@ -51,6 +51,23 @@ fn said(store: &RedbEngine) -> Value {
     CONVERSATIONS.map(of).into()
 }
 
+/// The conversations by their latest activity.
+fn listed(store: &RedbEngine) -> Value {
+    let listed = store.conversations(None, 99).unwrap();
+    let listed =
+        listed.iter().map(|listed| json!([listed.conversation_id.as_str(), listed.last_at, listed.sealed_turns]));
+    listed.collect()
+}
+
+/// The order of all turns.
+fn order(store: &RedbEngine) -> Value {
+    let page = store.sealed_turns(None, 99).unwrap();
+    let turns = page.turns.iter().map(|sealed| {
+        json!([sealed.position.to_string(), sealed.conversation_id.as_str(), sealed.turn.metrics.turn_id])
+    });
+    turns.collect()
+}
+
 #[tokio::test]
 async fn files_of_this_format_say_what_they_always_said_and_can_be_written_to() {
     let directory = tempfile::tempdir().unwrap();
@@ -63,6 +80,8 @@ async fn files_of_this_format_say_what_they_always_said_and_can_be_written_to() 
 
     let store = open(directory.path());
     assert_eq!(said(&store), expected["conversations"]);
+    assert_eq!(order(&store), expected["order"]);
+    assert_eq!(listed(&store), expected["listed"]);
     assert_eq!(store.running_time().get(), expected["runningTime"].as_u64().unwrap());
     let again = |id: &str| OpenTurn::new(TurnId::new(id).unwrap()).seal(&Done::because("stop"), EpochMillis::new(1));
     let plain = &expected["conversations"][0];
@@ -163,7 +182,13 @@ async fn write_the_fixture_of_this_format() {
         }
     }
     fs::create_dir_all(fixture("")).unwrap();
-    let said = json!({ "runningTime": store.running_time().get(), "conversations": said(&store) });
+    let running_time = store.running_time().get();
+    let said = json!({
+        "runningTime": running_time,
+        "order": order(&store),
+        "listed": listed(&store),
+        "conversations": said(&store),
+    });
     fs::write(fixture("format-1.json"), serde_json::to_string_pretty(&said).unwrap() + "\n").unwrap();
     // Not closed in order, which would move everything into the tables.
     let mut writer = store.health();

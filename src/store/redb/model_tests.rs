@@ -11,9 +11,10 @@ use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state
 use crate::settings::StoreSettings;
 use crate::store::oracle::Oracle;
 use crate::store::{
-    Commit, CommitError, Committed, ConversationState, Location, RedbEngine, StagedTurn, TurnRange, Version,
+    ActiveConversation, Commit, CommitError, Committed, ConversationState, Location, RedbEngine, StagedTurn, TurnRange,
+    Version,
 };
-use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, RunningTime, TurnId};
+use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Ordinal, RunningTime, TurnId};
 
 #[derive(Debug, Clone)]
 enum Transition {
@@ -34,6 +35,8 @@ struct Change {
 #[derive(Debug, Clone, Default)]
 struct Model {
     conversations: BTreeMap<u8, Oracle>,
+    /// The order of all turns.
+    order: Vec<(u8, Ordinal)>,
     /// What the latest transition is answered.
     answers: Vec<Result<Committed, CommitError>>,
     /// The commits that it sends.
@@ -85,7 +88,9 @@ impl ReferenceStateMachine for Model {
             for (conversation, change) in changes {
                 let oracle = model.conversations.entry(*conversation).or_default();
                 let commit = commit_of(*conversation, oracle.version, change);
+                let before = oracle.sealed.len();
                 model.answers.push(oracle.apply(&commit));
+                model.order.extend(oracle.sealed[before..].iter().map(|turn| (*conversation, turn.ordinal)));
                 model.commits.push(commit);
             }
         }
@@ -148,6 +153,44 @@ impl Opened {
             assert_eq!(self.engine.revision(&id).unwrap().sealed_turns, oracle.sealed.len() as u64);
             let old_here = oracle.open.values().filter(|staged| staged.last_event_at < RunningTime::new(5));
             old.extend(old_here.map(|staged| (id.clone(), staged.turn.id.clone())));
+        }
+        let mut expected: Vec<_> = model
+            .conversations
+            .iter()
+            .filter_map(|(conversation, oracle)| {
+                let latest = oracle.sealed.last()?;
+                let last_at = latest.ended_at.unwrap_or(latest.sealed_at);
+                Some(ActiveConversation {
+                    conversation_id: conversation_id(*conversation),
+                    last_at,
+                    sealed_turns: latest.ordinal.get(),
+                })
+            })
+            .collect();
+        expected.sort_by_key(|listed| (std::cmp::Reverse(listed.last_at), listed.conversation_id.clone()));
+        assert_eq!(self.engine.conversations(None, 99).unwrap(), expected);
+        if let Some(first) = expected.first() {
+            assert_eq!(self.engine.conversations(Some(&first.place()), 1).unwrap(), expected[1..expected.len().min(2)]);
+        }
+        // From the middle, so that a page is of the tables, of the memtable or of both.
+        for after in [0, model.order.len() / 2] {
+            let page = self.engine.sealed_turns(None, after).unwrap();
+            let page = self.engine.sealed_turns(Some(page.next), 1000).unwrap();
+            let found: Vec<_> = page
+                .turns
+                .into_iter()
+                .map(|found| (found.position.number, found.conversation_id, found.turn))
+                .collect();
+            let expected: Vec<_> = (1..)
+                .zip(&model.order)
+                .skip(after)
+                .map(|(position, (conversation, ordinal))| {
+                    let turn = &model.conversations[conversation].sealed[usize::try_from(ordinal.get()).unwrap() - 1];
+                    (position, conversation_id(*conversation), turn.clone())
+                })
+                .collect();
+            assert_eq!(found, expected);
+            assert_eq!((page.next, page.latest.number), (page.latest, model.order.len() as u64));
         }
         let found = self.engine.stale_turns(RunningTime::new(5).into(), None, usize::MAX).unwrap();
         let mut found: Vec<_> = found.into_iter().map(|stale| (stale.conversation_id, stale.turn_id)).collect();

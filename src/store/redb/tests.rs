@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::writer::backoff::Backoff;
 use crate::settings::StoreSettings;
 use crate::store::{
-    Commit, CommitError, Committed, FaultKind, Health, Location, OpenError, RedbEngine, StagedTurn, StoreSizes,
-    TurnOutcome, TurnRange, Version, check,
+    Commit, CommitError, Committed, FaultKind, Health, ListSealedError, Location, OpenError, Position, RedbEngine,
+    StagedTurn, StoreSizes, TurnOutcome, TurnRange, Version, check,
 };
 use crate::turn::{
     ConversationId, Done, EpochMillis, OpenTurn, Progress, RunningTime, StepId, StoredTurn, TurnId, TurnLabels, Usage,
@@ -115,6 +115,7 @@ async fn what_was_acknowledged_is_there_after_closing_and_opening() {
     store.commit(commit("c", 0, &["open"], &["x"])).await.unwrap();
     let (turns, state) = (all(&store, "c"), store.conversation_state(&conversation("c"), &[]).unwrap());
     let revision = store.revision(&conversation("c")).unwrap();
+    let order = store.sealed_turns(None, 9).unwrap();
     store.close().await;
     assert!(matches!(store.commit(commit("c", 1, &[], &["y"])).await, Err(CommitError::Unavailable(_))));
     let refused = store.conversation_state(&conversation("c"), &[]).unwrap_err();
@@ -124,6 +125,7 @@ async fn what_was_acknowledged_is_there_after_closing_and_opening() {
     assert_eq!(all(&again, "c"), turns);
     assert_eq!(again.conversation_state(&conversation("c"), &[]).unwrap(), state);
     assert_eq!(again.revision(&conversation("c")).unwrap(), revision);
+    assert_eq!(again.sealed_turns(None, 9).unwrap(), order);
     assert_eq!(again.commit(commit("c", 1, &[], &["y"])).await.unwrap().version, Version(2));
 }
 
@@ -314,6 +316,86 @@ async fn a_backup_is_not_mixed_with_the_journal_of_what_came_after_it() {
     fs::remove_file(directory.path().join("turn-metrics.journal.redb")).unwrap();
     let store = in_directory(directory.path()).unwrap();
     assert_eq!(ids(&all(&store, "c")), [(1, "x")]);
+}
+
+#[tokio::test]
+async fn a_backup_has_the_order_and_a_lineage_of_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    // The order is in the tables, and then in both.
+    let store = in_directory(directory.path()).unwrap();
+    store.commit(commit("b", 0, &[], &["x", "y"])).await.unwrap();
+    store.close().await;
+    let store = in_directory(directory.path()).unwrap();
+    store.commit(commit("a", 0, &[], &["x"])).await.unwrap();
+    store.commit(commit("b", 1, &[], &["z"])).await.unwrap();
+    let order = |store: &RedbEngine| {
+        let turns = store.sealed_turns(None, 9).unwrap().turns;
+        turns.into_iter().map(|found| (found.position.number, found.conversation_id, found.turn)).collect::<Vec<_>>()
+    };
+    let there = tempfile::tempdir().unwrap();
+    let mut file = fs::File::create(there.path().join("turn-metrics.redb")).unwrap();
+    std::io::copy(&mut store.back_up().unwrap().bytes, &mut file).unwrap();
+    drop(file);
+    assert_eq!(check(there.path()).unwrap().violations, []);
+    let copy = in_directory(there.path()).unwrap();
+    assert_eq!(order(&copy), order(&store));
+    assert_eq!(copy.conversations(None, 9).unwrap(), store.conversations(None, 9).unwrap());
+    assert_eq!(order(&store).len(), 4);
+
+    let latest = store.sealed_turns(None, 0).unwrap().latest;
+    assert_eq!(copy.sealed_turns(Some(latest), 9), Err(ListSealedError::OtherLineage(latest)));
+    let revisions = [&store, &copy].map(|store| store.revision(&conversation("b")).unwrap());
+    assert_eq!((revisions[0].life, revisions[0].sealed_turns), (revisions[1].life, revisions[1].sealed_turns));
+    assert!(!revisions[0].is_of_the_same_life(&revisions[1]));
+    assert_ne!(revisions[0].to_string(), revisions[1].to_string());
+
+    // Both go on, and each gives the next position.
+    for store in [&store, &copy] {
+        store.commit(commit("c", 0, &[], &["x"])).await.unwrap();
+        assert_eq!(store.sealed_turns(None, 0).unwrap().latest.number, 5);
+    }
+    let lineage = latest.lineage;
+    copy.close().await;
+    lose(store).await;
+    let store = in_directory(directory.path()).unwrap();
+    assert_eq!(store.sealed_turns(Some(latest), 9).unwrap().turns.len(), 1);
+    assert_eq!(store.sealed_turns(None, 0).unwrap().latest.lineage, lineage, "a crash begins no new one");
+    store.close().await;
+    crate::store::compact(directory.path()).unwrap();
+    let store = in_directory(directory.path()).unwrap();
+    assert_eq!(store.sealed_turns(Some(latest), 9).unwrap().turns.len(), 1, "nor does a compaction");
+}
+
+#[tokio::test]
+async fn the_order_is_read_while_the_checkpoint_moves_it() {
+    let settings = StoreSettings { journal_bytes: 24 * 1024, ..StoreSettings::default() };
+    let prepared = RedbEngine::prepare(Location::Memory, &settings, Backoff::default());
+    let (store, mut writer) = prepared.unwrap();
+    writer.checkpoint_by_hand();
+    let checkpoint = std::sync::Arc::clone(writer.checkpoint());
+    std::thread::spawn(move || writer.run());
+    // Few enough for the memtable.
+    for version in 0..8 {
+        for name in ["a", "b", "c"] {
+            let turns = [format!("t{version}"), format!("u{version}")];
+            store.commit(commit(name, version, &[], &[&turns[0], &turns[1]])).await.unwrap();
+        }
+    }
+    let expected = store.sealed_turns(None, 99).unwrap();
+    assert!(expected.turns.iter().map(|found| found.position.number).eq(1..=48));
+    let mut steps = 0;
+    while store.sizes().recent_bytes > 0 {
+        checkpoint.step().unwrap();
+        steps += 1;
+        assert_eq!(store.sealed_turns(None, 99).unwrap(), expected, "after {steps} steps");
+        for (after, limit) in [(0, 1), (20, 9), (47, 9)] {
+            let after = Position { number: after, ..expected.latest };
+            let page = store.sealed_turns(Some(after), limit).unwrap();
+            let turns = expected.turns.iter().filter(|found| found.position.number > after.number);
+            assert_eq!(page.turns, turns.take(limit).cloned().collect::<Vec<_>>(), "after {steps} steps");
+        }
+    }
+    assert!(steps > 5, "all was moved in {steps} steps");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@
 //!
 //! - `step_size`: how much a step moves. Pure.
 //! - `debt`: how much has to be moved before more is taken in. Pure.
-//! - `transfer`: writes pieces to the tables.
+//! - `transfer`: writes pieces and the order of their turns to the tables.
 
 pub(crate) mod debt;
 pub(crate) mod step_size;
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use self::debt::owed;
 use self::step_size::StepSize;
-use self::transfer::move_conversations;
+use self::transfer::Moving;
 use crate::store::fault::Fault;
 use crate::store::redb::files::location::Location;
 use crate::store::redb::files::slot::Slot;
@@ -176,7 +176,7 @@ impl Checkpoint {
         if let Some(cause) = self.failure() {
             return Err(cause);
         }
-        while !self.slot.with(|files| files.memtable().contents().is_empty()).unwrap_or(true) {
+        while !self.slot.with(|files| files.memtable().is_empty()).unwrap_or(true) {
             self.step()?;
         }
         Ok(())
@@ -215,19 +215,23 @@ impl Checkpoint {
             if !memtable.has_immutable() {
                 return Ok(None);
             }
-            let (moving, is_last) = memtable.next_to_move(step_bytes);
-            let (checkpoint, newest) = (is_last.then(|| memtable.frozen_at()), memtable.last_row());
+            let (pieces, are_last) = memtable.next_to_move(step_bytes);
+            let moved_bytes: usize = pieces.iter().map(|piece| piece.bytes()).sum();
+            let room = if are_last { step_bytes.saturating_sub(moved_bytes) } else { 0 };
+            let (runs, is_all) = memtable.next_runs(room);
+            let checkpoint = (are_last && is_all).then(|| memtable.frozen_at());
+            let newest = memtable.last_row();
             drop(memtable);
-            Ok(Some((moving, checkpoint, newest, files.hasher(), files.write_tables()?)))
+            Ok(Some((Moving { pieces, runs, checkpoint, newest }, files.hasher(), files.write_tables()?)))
         });
         // A store that is closed has nothing to move.
         let Ok(begun) = begun else { return Ok(()) };
-        let Some((moving, checkpoint, newest, hasher, txn)) = begun? else { return Ok(()) };
-        let keys = move_conversations(&txn, hasher, &moving, checkpoint, newest)?;
+        let Some((moving, hasher, txn)) = begun? else { return Ok(()) };
+        let keys = moving.write(&txn, hasher)?;
         txn.commit().map_err(Failure::from)?;
-        let moved: Vec<_> = moving.into_iter().zip(keys).collect();
-        self.slot.with(|files| files.memtable_mut().moved(&moved))?;
-        let moved_bytes: usize = moved.iter().map(|(piece, _)| piece.bytes()).sum();
+        let moved_bytes = moving.bytes();
+        let moved: Vec<_> = moving.pieces.into_iter().zip(keys).collect();
+        self.slot.with(|files| files.memtable_mut().moved(&moved, moving.runs.len()))?;
         let mut progress = self.progress();
         progress.moved_bytes += moved_bytes as u64;
         progress.step_size.learn(moved_bytes, start.elapsed());

@@ -9,8 +9,11 @@ use crate::settings::StoreSettings;
 use crate::store::oracle::Oracle;
 use crate::store::redb::writer::backoff::Backoff;
 use crate::store::redb::writer::{Step, Writer};
-use crate::store::{Commit, CommitError, Committed, Fault, FaultKind, OpenError, RedbEngine, TurnOutcome, TurnRange};
-use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
+use crate::store::{
+    ActiveConversation, Commit, CommitError, Committed, Fault, FaultKind, ListSealedError, OpenError, RedbEngine,
+    TurnOutcome, TurnRange,
+};
+use crate::turn::{ConversationId, Ordinal, RunningTime, StoredTurn, TurnId};
 
 /// A promise broken on purpose, to know that the check sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +27,8 @@ pub(super) enum Sabotage {
     ForgetsOpenTurns,
     /// Turns of one commit are appended in another order.
     Reorders,
+    /// The order of all turns is derived from the conversations, as if it had not been kept.
+    DerivesPositions,
 }
 
 /// How the promise was broken.
@@ -39,6 +44,8 @@ pub(super) struct Client {
     pub(super) models: BTreeMap<ConversationId, Oracle>,
     /// What was sent and not answered, in the order sent.
     doubt: Vec<Commit>,
+    /// The order of all turns, as it was seen so far.
+    order: Vec<(ConversationId, Ordinal)>,
     sabotage: Sabotage,
     /// How much of the database is cached; what is cached is not read from the disk.
     pub(super) cache_bytes: usize,
@@ -49,7 +56,15 @@ const NEVER: Backoff = Backoff { first: Duration::from_hours(1), longest: Durati
 
 impl Client {
     pub(super) fn new(disk: Disk, sabotage: Sabotage) -> Self {
-        Self { disk, running: None, models: BTreeMap::new(), doubt: Vec::new(), sabotage, cache_bytes: 1 << 20 }
+        Self {
+            disk,
+            running: None,
+            models: BTreeMap::new(),
+            doubt: Vec::new(),
+            order: Vec::new(),
+            sabotage,
+            cache_bytes: 1 << 20,
+        }
     }
 
     pub(super) fn start(&mut self) -> Result<(), OpenError> {
@@ -171,7 +186,7 @@ impl Client {
     fn sabotaged(&self, commit: &Commit) -> Commit {
         let mut commit = commit.clone();
         match self.sabotage {
-            Sabotage::None | Sabotage::EarlyAcknowledgement => {}
+            Sabotage::None | Sabotage::EarlyAcknowledgement | Sabotage::DerivesPositions => {}
             Sabotage::ForgetsOpenTurns => commit.staged.clear(),
             Sabotage::Reorders => commit.sealed.reverse(),
             Sabotage::NoDedupe => {
@@ -196,6 +211,7 @@ impl Client {
         for id in &ids {
             self.check_conversation(id).map_err(|broken| format!("conversation {id}: {broken}"))?;
         }
+        self.check_order()?;
         for mut commit in std::mem::take(&mut self.doubt) {
             let model = self.models.entry(commit.conversation_id.clone()).or_default();
             commit.expected_version = model.version;
@@ -209,7 +225,77 @@ impl Client {
             self.check_conversation(id).map_err(|broken| format!("conversation {id}, sent again: {broken}"))?;
             self.check_index(id)?;
         }
+        self.check_order()?;
+        self.check_activity()?;
         self.check_stale_turns()
+    }
+
+    /// The order of all turns begins as it was seen before, and has each sealed turn once.
+    fn check_order(&mut self) -> Result<(), Broken> {
+        let Some(order) = self.read_order()? else { return Ok(()) };
+        if !order.starts_with(&self.order) {
+            return Err(format!("positions have moved: {order:?} begins not with {:?}", self.order));
+        }
+        let listed: BTreeSet<_> = order.iter().cloned().collect();
+        let of = |(id, model): (&ConversationId, &Oracle)| {
+            model.sealed.iter().map(|turn| (id.clone(), turn.ordinal)).collect::<Vec<_>>()
+        };
+        let expected: BTreeSet<_> = self.models.iter().flat_map(of).collect();
+        if listed != expected || listed.len() < order.len() {
+            return Err(format!("the order of all turns is {order:?}, and the turns are {expected:?}"));
+        }
+        let mut last = BTreeMap::new();
+        for (id, ordinal) in &order {
+            if last.insert(id, *ordinal).is_some_and(|before| before >= *ordinal) {
+                return Err(format!("turn {ordinal} of {id} has a position before that of an earlier turn"));
+            }
+        }
+        self.order = order;
+        Ok(())
+    }
+
+    /// Each conversation with a sealed turn is listed once, at its place.
+    fn check_activity(&self) -> Result<(), Broken> {
+        let of = |(id, model): (&ConversationId, &Oracle)| {
+            let latest = model.sealed.last()?;
+            let last_at = latest.ended_at.unwrap_or(latest.sealed_at);
+            Some(ActiveConversation { conversation_id: id.clone(), last_at, sealed_turns: latest.ordinal.get() })
+        };
+        let mut expected: Vec<_> = self.models.iter().filter_map(of).collect();
+        expected.sort_by_key(|listed| (std::cmp::Reverse(listed.last_at), listed.conversation_id.clone()));
+        match self.engine().conversations(None, usize::MAX) {
+            Ok(listed) if listed == expected => Ok(()),
+            Ok(listed) => Err(format!("conversations are listed as {listed:?} instead of {expected:?}")),
+            Err(_) if !self.engine().is_open() => Ok(()),
+            Err(fault) => Err(fault.in_full()),
+        }
+    }
+
+    /// Reads the order of all turns page by page; nothing if the store became unavailable meanwhile.
+    fn read_order(&self) -> Result<Option<Vec<(ConversationId, Ordinal)>>, Broken> {
+        let mut order = Vec::new();
+        let mut after = None;
+        loop {
+            let page = match self.engine().sealed_turns(after, 50) {
+                Ok(page) => page,
+                Err(ListSealedError::Read(_)) if !self.engine().is_open() => return Ok(None),
+                Err(error) => return Err(error.to_string()),
+            };
+            for sealed in page.turns {
+                order.push((sealed.conversation_id, sealed.turn.ordinal));
+                if sealed.position.number != order.len() as u64 {
+                    return Err(format!("position {} is the {}th that is listed", sealed.position, order.len()));
+                }
+            }
+            after = Some(page.next);
+            if page.next == page.latest {
+                break;
+            }
+        }
+        if self.sabotage == Sabotage::DerivesPositions {
+            order.sort();
+        }
+        Ok(Some(order))
     }
 
     /// What the store says of the conversation must be what was acknowledged, and then some first part of what is in

@@ -104,6 +104,11 @@ fn control_open_turns_that_are_not_staged_are_caught() {
 }
 
 #[test]
+fn control_positions_that_are_derived_after_the_fact_are_caught() {
+    assert_caught(Sabotage::DerivesPositions, |_| {}, "positions have moved");
+}
+
+#[test]
 fn control_turns_in_another_order_are_caught() {
     assert_caught(Sabotage::Reorders, |_| {}, "lost or changed");
 }

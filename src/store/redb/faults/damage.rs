@@ -37,6 +37,8 @@ fn use_it(disk: &Disk) -> Result<(), String> {
         drop(engine.commit(commit));
         assert!(matches!(writer.step(), Step::GoOn));
     }
+    let _ = engine.sealed_turns(None, 1000);
+    let _ = engine.conversations(None, 1000);
     let _ = engine.stale_turns(RunningTime::new(9).into(), None, 100);
     drop(engine);
     writer.run();

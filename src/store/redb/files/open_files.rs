@@ -5,6 +5,7 @@ use redb::{Database, ReadTransaction, ReadableDatabase, WriteTransaction};
 use uuid::Uuid;
 
 use super::size::pack;
+use crate::store::position::Lineage;
 use crate::store::redb::memtable::Memtable;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::TurnHasher;
@@ -22,6 +23,7 @@ pub(crate) struct Files {
     journal: Database,
     memtable: RwLock<Memtable>,
     store_id: Uuid,
+    lineage: Lineage,
     /// The running time in milliseconds.
     running_ms: AtomicU64,
 }
@@ -33,11 +35,13 @@ impl Files {
         memtable: Memtable,
         store_id: Uuid,
     ) -> Result<Self, Failure> {
-        let running = ReadMeta::of(&tables)?.running_time()?;
+        let meta = ReadMeta::of(&tables)?;
+        let (running, lineage) = (meta.running_time()?, meta.lineage()?);
+        drop(meta);
         // The journal's running time is the later one, if it has one.
         let running = running.max(ReadMeta::of(&journal)?.running_time()?);
         let running_ms = AtomicU64::new(running.get());
-        Ok(Self { tables, journal, memtable: RwLock::new(memtable), store_id, running_ms })
+        Ok(Self { tables, journal, memtable: RwLock::new(memtable), store_id, lineage, running_ms })
     }
 
     /// Returns the durable running time.
@@ -58,8 +62,8 @@ impl Files {
         self.memtable.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn store_id(&self) -> Uuid {
-        self.store_id
+    pub(crate) fn lineage(&self) -> Lineage {
+        self.lineage
     }
 
     pub(crate) fn hasher(&self) -> TurnHasher {

@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 
 use redb::{Database, ReadableDatabase};
 
@@ -31,7 +32,14 @@ pub(crate) struct DamagedRow {
 
 /// Reads a journal of which the tables hold everything up to the row `checkpoint`, and of some conversations more.
 pub(crate) fn replay(journal: &Database, tables: &ReadTables, checkpoint: JournalMark) -> Result<Replayed, Failure> {
-    let mut replay = Replay { tables, in_tables: HashMap::new(), memtable: Memtable::at(checkpoint) };
+    let position = tables.last_position()?;
+    let mut replay = Replay {
+        tables,
+        in_tables: HashMap::new(),
+        memtable: Memtable::at(checkpoint, position),
+        // The order is moved last, so some positions of these rows may be in the tables already.
+        positions: 1..=position.saturating_add(1),
+    };
     let mut damaged = Vec::new();
     let rows = journal.begin_read()?.open_table(ROWS)?;
     let mut expected = checkpoint.number.saturating_add(1);
@@ -44,6 +52,7 @@ pub(crate) fn replay(journal: &Database, tables: &ReadTables, checkpoint: Journa
             let why = format!("it is missing; the next one is {number}");
             damaged.push(DamagedRow { number: expected, why, bytes: Vec::new() });
             previous = None;
+            replay.positions = ANY_POSITION;
         }
         let stored = bytes.value();
         let mark = JournalMark { number, checksum: stored.checksum() };
@@ -51,6 +60,9 @@ pub(crate) fn replay(journal: &Database, tables: &ReadTables, checkpoint: Journa
         let taken = match read_row(number, stored) {
             Ok(row) => {
                 let follows = previous.is_none_or(|previous| previous == row.previous);
+                if !follows {
+                    replay.positions = ANY_POSITION;
+                }
                 let taken = replay.row(row.entries)?;
                 if follows {
                     taken
@@ -64,6 +76,7 @@ pub(crate) fn replay(journal: &Database, tables: &ReadTables, checkpoint: Journa
         previous = taken.is_ok().then_some(mark.checksum);
         if let Err(why) = taken {
             damaged.push(DamagedRow { number, why, bytes: all_bytes.to_vec() });
+            replay.positions = ANY_POSITION;
         }
         expected = number.saturating_add(1);
     }
@@ -75,7 +88,12 @@ struct Replay<'a> {
     /// Keys and records of conversations that the tables have, as far as they were looked for.
     in_tables: HashMap<ConversationId, Option<(u64, Conversation)>>,
     memtable: Memtable,
+    /// Those that the next entry may begin at.
+    positions: RangeInclusive<u64>,
 }
+
+/// After damage it is not known how many turns were sealed.
+const ANY_POSITION: RangeInclusive<u64> = 1..=u64::MAX;
 
 impl Replay<'_> {
     /// Takes what can be taken. The inner error says what cannot.
@@ -92,6 +110,13 @@ impl Replay<'_> {
     }
 
     fn entry(&mut self, mut entry: Entry) -> Result<Result<(), String>, Failure> {
+        let first = entry.position;
+        if !self.positions.contains(&first) {
+            let (from, to) = (self.positions.start(), self.positions.end());
+            return Ok(Err(format!("a commit begins at position {first}, and not between {from} and {to}")));
+        }
+        let next = first + entry.sealed.len() as u64;
+        self.positions = next..=next;
         let id = &entry.conversation.id;
         let (version, sealed_turns) = if let Some(piece) = self.memtable.of(id).next() {
             (piece.conversation.version, piece.conversation.sealed_turns)
@@ -100,6 +125,7 @@ impl Replay<'_> {
                 Ok(Some((key, conversation))) => {
                     if entry.conversation.version <= conversation.version {
                         // It was moved into the tables before the rest of its table of the memtable was.
+                        self.memtable.take_positions(&entry);
                         return Ok(Ok(()));
                     }
                     entry.key = Some(*key);

@@ -15,6 +15,8 @@ pub(crate) struct Entry {
     pub(crate) conversation: Conversation,
     /// Its key in the tables, if known. Not in the journal.
     pub(crate) key: Option<u64>,
+    /// The position of the first turn that it sealed. If it sealed none, that of the next turn that is sealed.
+    pub(crate) position: u64,
     /// The records of the turns that it sealed, the last of which has the conversation's last ordinal.
     pub(crate) sealed: Vec<Arc<[u8]>>,
     /// The records of the turns that it staged.
@@ -35,6 +37,7 @@ const V1: u8 = 1;
 struct EntryV1<'a> {
     #[serde(borrow)]
     conversation: Bytes<'a>,
+    position: u64,
     sealed: Vec<Bytes<'a>>,
     staged: Vec<Bytes<'a>>,
 }
@@ -56,11 +59,12 @@ pub(crate) fn encode_row(entries: &[Entry]) -> Result<Vec<u8>, DamagedRecord> {
     let conversations = conversations.collect::<Result<Vec<_>, _>>()?;
     let bytes = |records: &'_ [Arc<[u8]>]| -> usize { records.iter().map(|record| record.len() + 3).sum() };
     let size = entries.iter().zip(&conversations);
-    let size: usize = size.map(|(entry, head)| head.len() + bytes(&entry.sealed) + bytes(&entry.staged) + 8).sum();
+    let size: usize = size.map(|(entry, head)| head.len() + bytes(&entry.sealed) + bytes(&entry.staged) + 16).sum();
     let mut row = Vec::with_capacity(size + 8 + CHAIN_BYTES);
     row.push(V1);
     let twins = entries.iter().zip(&conversations).map(|(entry, conversation)| EntryV1 {
         conversation: Bytes(conversation),
+        position: entry.position,
         sealed: entry.sealed.iter().map(|record| Bytes(record)).collect(),
         staged: entry.staged.iter().map(|record| Bytes(record)).collect(),
     });
@@ -84,7 +88,12 @@ pub(crate) fn decode_row(bytes: &[u8]) -> Result<Vec<Entry>, DamagedRecord> {
         if conversation.sealed_turns < twin.sealed.len() as u64 {
             return Err(DamagedRecord::new(ROW, "it seals more turns than there are"));
         }
-        entries.push(Entry { conversation, key: None, sealed: records(twin.sealed), staged: records(twin.staged) });
+        let position = twin.position;
+        if position == 0 || position.checked_add(twin.sealed.len() as u64).is_none() {
+            return Err(DamagedRecord::new(ROW, format!("{position} is no position")));
+        }
+        let (sealed, staged) = (records(twin.sealed), records(twin.staged));
+        entries.push(Entry { conversation, key: None, position, sealed, staged });
         rest = after;
     }
     Ok(entries)
@@ -103,12 +112,15 @@ mod tests {
         Entry {
             conversation: Conversation {
                 id,
+                life: crate::store::Life(77),
                 version: Version(3),
                 sealed_turns: 9,
                 last_sealed_at: EpochMillis::new(5),
+                last_at: EpochMillis::new(4),
                 total_usage,
             },
             key: None,
+            position: 40,
             sealed: records(sealed),
             staged: records(staged),
         }
@@ -124,6 +136,14 @@ mod tests {
         let first = encode_row(&entries[..1]).unwrap().len();
         for cut in (0..row.len()).filter(|cut| ![1, first].contains(cut)) {
             assert!(decode_row(&row[..cut]).is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_row_whose_positions_are_none_is_damaged() {
+        for (position, is_sound) in [(1, true), (u64::MAX - 2, true), (0, false), (u64::MAX, false)] {
+            let row = encode_row(&[Entry { position, ..entry("a", &[b"one", b"two"], &[]) }]).unwrap();
+            assert_eq!(decode_row(&row).is_ok(), is_sound, "{position}");
         }
     }
 

@@ -10,10 +10,11 @@ use redb::{Builder, ReadTransaction};
 use crate::link;
 use crate::store::contract::{Backup, BackupError};
 use crate::store::fault::Fault;
-use crate::store::redb::checkpoint::transfer::move_conversations;
+use crate::store::redb::checkpoint::transfer::Moving;
 use crate::store::redb::files::location::Location;
 use crate::store::redb::files::open_files::Files;
 use crate::store::redb::memtable::Contents;
+use crate::store::redb::memtable::order::Run;
 use crate::store::redb::memtable::piece::Piece;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::TurnHasher;
@@ -65,7 +66,7 @@ impl Workshop {
         let built = remove(&path).map_err(unwritable).and_then(|()| {
             // As late as can be: what it sees cannot be overwritten while it lives, and the file grows.
             let snapshot = begin().map_err(BackupError::Read)?;
-            copy(&snapshot, &path, cache_bytes).map_err(|failure| BackupError::Write(failure.into()))
+            copy(snapshot, &path, cache_bytes).map_err(|failure| BackupError::Write(failure.into()))
         });
         let file = built.and_then(|()| File::open(&path).map_err(unwritable));
         let _ = remove(&path);
@@ -86,6 +87,7 @@ fn remove(path: &Path) -> io::Result<()> {
 pub(crate) struct Snapshot {
     tables: ReadTransaction,
     contents: Contents,
+    runs: Vec<Run>,
     last_row: JournalMark,
     running: RunningTime,
     hasher: TurnHasher,
@@ -97,6 +99,7 @@ impl Snapshot {
         Ok(Self {
             tables: files.begin_read()?,
             contents: memtable.contents().clone(),
+            runs: memtable.runs().cloned().collect(),
             last_row: memtable.last_row(),
             running: files.running_time(),
             hasher: files.hasher(),
@@ -122,15 +125,19 @@ impl Snapshot {
 }
 
 /// Writes a main file that needs no journal.
-fn copy(from: &Snapshot, path: &Path, cache_bytes: usize) -> Result<(), Failure> {
+fn copy(from: Snapshot, path: &Path, cache_bytes: usize) -> Result<(), Failure> {
     let mut builder = Builder::new();
     builder.set_cache_size(cache_bytes);
     let database = builder.create(path)?;
     let to = begin_write(&database)?;
     copy_tables(&from.tables, &to)?;
-    move_conversations(&to, from.hasher, &from.not_in_tables()?, Some(from.last_row), from.last_row)?;
+    let pieces = from.not_in_tables()?;
+    let moving = Moving { pieces, runs: from.runs, checkpoint: Some(from.last_row), newest: from.last_row };
+    moving.write(&to, from.hasher)?;
     let mut meta = WriteMeta::write(&to)?;
     meta.set_running_time(from.running)?;
+    // The store goes on without the copy, and the copy may go on without the store.
+    meta.draw_lineage()?;
     meta.release_journal(from.last_row)?;
     drop(meta);
     to.commit()?;

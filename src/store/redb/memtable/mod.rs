@@ -11,18 +11,22 @@
 //!
 //! - `piece`: the changes of consecutive commits to one conversation.
 //! - `table`: one of the two tables.
+//! - `order`: the order in which the turns of both tables were sealed.
 
+pub(crate) mod order;
 pub(crate) mod piece;
 mod table;
 
 use std::sync::Arc;
 
+use self::order::{Order, Run};
 use self::piece::{PIECE_BYTES, Piece};
 use self::table::{Pieces, Table};
 use crate::store::redb::journal::entry::Entry;
 use crate::store::redb::tables::journal_mark::JournalMark;
+use crate::store::redb::tables::record::conversation::Conversation;
 use crate::store::redb::tables::record::damaged::DamagedRecord;
-use crate::turn::{ConversationId, TurnId};
+use crate::turn::{ConversationId, Ordinal, TurnId};
 
 /// What the memtable holds. A clone is what it held then, and keeps the writer from changing that in place.
 #[derive(Debug, Clone, Default)]
@@ -49,7 +53,20 @@ impl Contents {
         self.of(id).any(|piece| piece.turns.contains_key(turn_id))
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// The record of a turn that is sealed here.
+    fn sealed(&self, id: &ConversationId, ordinal: Ordinal) -> Option<&Arc<[u8]>> {
+        self.of(id).find_map(|piece| piece.sealed_at(ordinal))
+    }
+
+    /// Each conversation that changed here, as it is now.
+    pub(crate) fn conversations(&self) -> impl Iterator<Item = &Conversation> {
+        let active = &self.active.conversations;
+        let moving = self.immutable.conversations.iter().filter(|(id, _)| !active.contains_key(*id));
+        let pieces = active.values().chain(moving.map(|(_, pieces)| pieces));
+        pieces.filter_map(|pieces| pieces.latest_first().next()).map(|piece| &piece.conversation)
+    }
+
+    fn is_empty(&self) -> bool {
         self.all().next().is_none()
     }
 }
@@ -58,6 +75,11 @@ impl Contents {
 #[derive(Debug, Default)]
 pub(crate) struct Memtable {
     contents: Contents,
+    order: Order,
+    /// The last position that was given.
+    last_position: u64,
+    /// The last position that the tables had when the journal was opened.
+    moved_position: u64,
     /// The conversations of the pieces in the immutable table; the next to move is at the end.
     to_move: Vec<ConversationId>,
     /// The last row of the journal that was taken.
@@ -69,9 +91,16 @@ pub(crate) struct Memtable {
 }
 
 impl Memtable {
-    /// Of a journal of which the tables hold everything up to this row.
-    pub(crate) fn at(checkpoint: JournalMark) -> Self {
-        Self { last_row: checkpoint, frozen_at: checkpoint, checkpoint, ..Self::default() }
+    /// Of a journal of which the tables hold everything up to this row, and the order of all turns up to this position.
+    pub(crate) fn at(checkpoint: JournalMark, position: u64) -> Self {
+        Self {
+            last_position: position,
+            moved_position: position,
+            last_row: checkpoint,
+            frozen_at: checkpoint,
+            checkpoint,
+            ..Self::default()
+        }
     }
 
     /// Takes in what a commit changed.
@@ -81,7 +110,46 @@ impl Memtable {
 
     /// Like [`take`](Self::take), with another size of a full piece.
     pub(crate) fn take_in_pieces(&mut self, entry: Entry, piece_bytes: usize) -> Result<(), DamagedRecord> {
-        self.contents.active.take(entry, piece_bytes)
+        let run = Run::of(&entry);
+        self.contents.active.take(entry, piece_bytes)?;
+        self.take_run(run);
+        Ok(())
+    }
+
+    /// Takes in the positions of a commit whose changes are in the tables already.
+    pub(crate) fn take_positions(&mut self, entry: &Entry) {
+        self.take_run(Run::of(entry));
+    }
+
+    fn take_run(&mut self, run: Option<Run>) {
+        if let Some(run) = run.filter(|run| run.last() > self.moved_position) {
+            self.last_position = self.last_position.max(run.last());
+            self.order.push(run);
+        }
+    }
+
+    /// The position of the latest turn that is sealed; 0 if none is.
+    pub(crate) fn last_position(&self) -> u64 {
+        self.last_position
+    }
+
+    /// The first position that is here: the tables have those before it.
+    pub(crate) fn first_position(&self) -> u64 {
+        self.order.first().unwrap_or(self.last_position.saturating_add(1))
+    }
+
+    /// The turns here after a position, in order, with those records that are not in the tables.
+    pub(crate) fn sealed_after(
+        &self,
+        position: u64,
+    ) -> impl Iterator<Item = (u64, &ConversationId, Ordinal, Option<&Arc<[u8]>>)> {
+        let turns = self.order.after(position);
+        turns.map(|(position, id, ordinal)| (position, id, ordinal, self.contents.sealed(id, ordinal)))
+    }
+
+    /// The order of all turns, as far as it is here.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = &Run> {
+        self.order.runs()
     }
 
     /// Everything of this row, and of those before it, was taken.
@@ -100,20 +168,24 @@ impl Memtable {
 
     /// About what it takes in memory or in the journal, whichever is more.
     pub(crate) fn size(&self) -> usize {
-        self.contents.active.size() + self.contents.immutable.size()
+        self.contents.active.size() + self.contents.immutable.size() + self.order.bytes()
     }
 
     pub(crate) fn active_size(&self) -> usize {
-        self.contents.active.size()
+        self.contents.active.size() + self.order.active_bytes()
     }
 
     /// About what it takes in memory.
     pub(crate) fn bytes(&self) -> usize {
-        self.contents.active.bytes + self.contents.immutable.bytes
+        self.contents.active.bytes + self.contents.immutable.bytes + self.order.bytes()
     }
 
     pub(crate) fn has_immutable(&self) -> bool {
-        !self.contents.immutable.conversations.is_empty()
+        !self.contents.immutable.conversations.is_empty() || self.order.has_frozen()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.contents.is_empty() && self.order.is_empty()
     }
 
     /// What it holds.
@@ -129,9 +201,11 @@ impl Memtable {
     /// Makes the active table the immutable one, if it holds anything and there is none yet. Returns its pieces; the
     /// caller must then set their order with [`set_order`](Self::set_order).
     pub(crate) fn freeze(&mut self) -> Option<Vec<Arc<Piece>>> {
-        if self.has_immutable() || self.contents.active.conversations.is_empty() {
+        let has_active = !self.contents.active.conversations.is_empty() || self.order.has_active();
+        if self.has_immutable() || !has_active {
             return None;
         }
+        self.order.freeze();
         self.contents.immutable = std::mem::take(&mut self.contents.active);
         self.frozen_at = self.last_row;
         Some(self.contents.immutable.conversations.values().flat_map(Pieces::oldest_first).cloned().collect())
@@ -163,13 +237,19 @@ impl Memtable {
         (moving, true)
     }
 
+    /// Returns the next runs of the order to move, of about this many bytes in total, and whether they are the last of
+    /// the table. They are moved after all pieces, so that a position in the tables always leads to a turn there.
+    pub(crate) fn next_runs(&self, bytes: usize) -> (Vec<Run>, bool) {
+        self.order.frozen(bytes)
+    }
+
     /// The row up to which the tables hold everything when the immutable table is moved.
     pub(crate) fn frozen_at(&self) -> JournalMark {
         self.frozen_at
     }
 
-    /// Drops pieces that are in the tables now, and sets the keys of their conversations.
-    pub(crate) fn moved(&mut self, moved: &[(Arc<Piece>, u64)]) {
+    /// Drops pieces and runs that are in the tables now, and sets the keys of the pieces' conversations.
+    pub(crate) fn moved(&mut self, moved: &[(Arc<Piece>, u64)], runs: usize) {
         let before = self.contents.immutable.bytes.max(1);
         for (piece, key) in moved {
             let id = &piece.conversation.id;
@@ -184,7 +264,8 @@ impl Memtable {
         let (rows, left) = (immutable.row_bytes, immutable.bytes);
         immutable.row_bytes = rows / before * left + rows % before * left / before;
         self.to_move.truncate(self.to_move.len() - moved.len());
-        if self.to_move.is_empty() {
+        self.order.drop_first(runs);
+        if self.to_move.is_empty() && !self.order.has_frozen() {
             self.checkpoint = self.frozen_at;
         }
     }
@@ -195,8 +276,7 @@ mod tests {
     use super::*;
     use crate::store::Version;
     use crate::store::redb::tables::record;
-    use crate::store::redb::tables::record::conversation::Conversation;
-    use crate::turn::{Done, EpochMillis, OpenTurn, Usage};
+    use crate::turn::{Done, EpochMillis, OpenTurn};
 
     fn id() -> ConversationId {
         ConversationId::new("c").unwrap()
@@ -208,14 +288,9 @@ mod tests {
             let turn = OpenTurn::new(TurnId::new(format!("turn-{turn}")).unwrap());
             record::encode_sealed(&turn.seal(&Done::because("stop"), EpochMillis::new(1))).unwrap().into()
         });
-        let conversation = Conversation {
-            id: id(),
-            version: Version(nth + 1),
-            sealed_turns: (nth + 1) * turns,
-            last_sealed_at: EpochMillis::default(),
-            total_usage: Usage::default(),
-        };
-        Entry { conversation, key: None, sealed: sealed.collect(), staged: Vec::new() }
+        let conversation =
+            Conversation { version: Version(nth + 1), sealed_turns: (nth + 1) * turns, ..Conversation::begin(id()) };
+        Entry { conversation, key: None, position: nth * turns + 1, sealed: sealed.collect(), staged: Vec::new() }
     }
 
     #[test]
@@ -228,10 +303,11 @@ mod tests {
         assert!(pieces.len() > 50, "{}", pieces.len());
         memtable.set_order(pieces.iter().map(|piece| piece.conversation.id.clone()).collect());
         drop(pieces);
+        memtable.frozen_at = JournalMark { number: 5, checksum: 55 };
         memtable.take(entry(COMMITS, TURNS)).unwrap();
 
         let mut moved = 0;
-        while memtable.has_immutable() {
+        while !memtable.contents.immutable.conversations.is_empty() {
             let (moving, is_last) = memtable.next_to_move(1);
             assert_eq!(moving.len(), 1);
             let piece = &moving[0];
@@ -242,13 +318,65 @@ mod tests {
             moved = piece.conversation.sealed_turns;
             assert_eq!(piece.conversation.version, Version(moved / TURNS));
             assert_eq!(is_last, moved == COMMITS * TURNS);
-            memtable.moved(&[(Arc::clone(piece), 7)]);
+            memtable.moved(&[(Arc::clone(piece), 7)], 0);
             let left: Vec<_> = memtable.of(&id()).collect();
             assert!(left.iter().all(|piece| piece.key == Some(7)));
             assert_eq!(left.last().unwrap().sealed_before(), moved, "what is left follows what was moved");
             assert_eq!(left[0].conversation.version, Version(COMMITS + 1), "the latest stays in sight");
         }
-        assert_eq!(memtable.bytes(), memtable.of(&id()).map(|piece| piece.bytes()).sum::<usize>());
+
+        // The order follows once all turns are in the tables, in steps of its own.
+        let mut next = 1;
+        while memtable.has_immutable() {
+            assert_eq!((memtable.first_position(), memtable.checkpoint()), (next, JournalMark::default()));
+            let (runs, is_last) = memtable.next_runs(10_000);
+            let positions: Vec<_> = runs.iter().flat_map(Run::places).collect();
+            assert!(
+                positions
+                    .iter()
+                    .map(|(position, ordinal)| (*position, ordinal.get()))
+                    .eq((next..).zip(next..).take(positions.len()))
+            );
+            assert!((1..1000).contains(&positions.len()), "a step of {} positions", positions.len());
+            next += positions.len() as u64;
+            assert_eq!(is_last, next > COMMITS * TURNS);
+            memtable.moved(&[], runs.len());
+        }
+        assert_eq!(memtable.checkpoint(), JournalMark { number: 5, checksum: 55 });
+        assert_eq!((next, memtable.last_position()), (COMMITS * TURNS + 1, (COMMITS + 1) * TURNS));
+        let left = memtable.of(&id()).map(|piece| piece.bytes()).sum::<usize>();
+        assert_eq!(memtable.bytes(), left + memtable.runs().map(Run::bytes).sum::<usize>());
+    }
+
+    #[test]
+    fn the_order_says_where_each_turn_is_while_pieces_are_moved() {
+        let mut memtable = Memtable::at(JournalMark::default(), 0);
+        (0..6).for_each(|nth| memtable.take_in_pieces(entry(nth, 2), 1).unwrap());
+        let order = memtable.freeze().unwrap().iter().map(|piece| piece.conversation.id.clone()).collect();
+        memtable.set_order(order);
+        memtable.take(entry(6, 2)).unwrap();
+        let seen = |memtable: &Memtable, after| {
+            let turns = memtable.sealed_after(after);
+            turns.map(|(position, _, ordinal, record)| (position, ordinal.get(), record.is_some())).collect::<Vec<_>>()
+        };
+        let all = |moved| (1..=14).map(|n| (n, n, n > moved)).collect::<Vec<_>>();
+        assert_eq!(seen(&memtable, 0), all(0));
+        let (moving, _) = memtable.next_to_move(1);
+        memtable.moved(&[(Arc::clone(&moving[0]), 7)], 0);
+        assert_eq!(seen(&memtable, 0), all(2), "a moved piece takes its records along");
+        for after in 0..16 {
+            assert_eq!(seen(&memtable, after), all(2).split_off(usize::try_from(after).unwrap().min(14)));
+        }
+    }
+
+    #[test]
+    fn positions_that_the_tables_have_are_not_taken_again() {
+        let mut memtable = Memtable::at(JournalMark::default(), 4);
+        assert_eq!((memtable.first_position(), memtable.last_position()), (5, 4));
+        (0..3).for_each(|nth| memtable.take_positions(&entry(nth, 2)));
+        assert_eq!((memtable.first_position(), memtable.last_position()), (5, 6));
+        assert!(memtable.freeze().unwrap().is_empty(), "there is an order to move, and no piece");
+        assert!(memtable.has_immutable());
     }
 
     #[test]
@@ -268,7 +396,7 @@ mod tests {
         let mut memtable = Memtable::default();
         let damaged = |nth| Entry { sealed: vec![b"no record"[..].into()], ..entry(nth, 1) };
         memtable.take(damaged(0)).unwrap_err();
-        assert!(memtable.contents().is_empty());
+        assert!(memtable.is_empty());
         memtable.take_in_pieces(entry(0, 1), 1).unwrap();
         memtable.take_in_pieces(damaged(1), 1).unwrap_err();
         assert_eq!(memtable.of(&id()).map(|piece| piece.conversation.version).collect::<Vec<_>>(), [Version(1)]);

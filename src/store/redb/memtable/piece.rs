@@ -50,7 +50,7 @@ impl Piece {
     /// Takes all of an entry or, where a turn in it has no id that can be read, nothing.
     pub(super) fn take(&mut self, entry: Entry) -> Result<(), DamagedRecord> {
         let mut ordinal = entry.sealed_before();
-        let Entry { conversation, key, sealed, staged } = entry;
+        let Entry { conversation, key, sealed, staged, .. } = entry;
         let named = |records: Vec<Arc<[u8]>>| {
             records.into_iter().map(|record| Ok((turn_id(&record)?, record))).collect::<Result<Vec<_>, _>>()
         };
@@ -83,6 +83,12 @@ impl Piece {
     /// The last ordinal before those of its turns.
     pub(crate) fn sealed_before(&self) -> u64 {
         self.conversation.sealed_turns - self.sealed.len() as u64
+    }
+
+    /// The record of the turn with this ordinal, if it is sealed here.
+    pub(super) fn sealed_at(&self, ordinal: Ordinal) -> Option<&Arc<[u8]>> {
+        let place = ordinal.get().checked_sub(self.sealed_before() + 1)?;
+        self.sealed.get(usize::try_from(place).ok()?)
     }
 
     /// The records of the turns sealed here whose ordinals come after this one, in order.

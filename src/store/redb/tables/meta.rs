@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::failure::Failure;
 use super::journal_mark::JournalMark;
 use super::store_file::StoreFile;
+use crate::store::position::Lineage;
 use crate::turn::RunningTime;
 
 /// A name, one of the `META_` names, to its value.
@@ -21,6 +22,8 @@ const META_JOURNAL_FORMAT: &str = "journal_format";
 /// The id that the store drew when it was created, 16 bytes. The same in both files, which shows that they belong
 /// together.
 const META_STORE_ID: &str = "store_id";
+/// Main file: the store's lineage, 16 bytes. See [`Lineage`] for when it is drawn.
+const META_LINEAGE: &str = "lineage";
 /// Main file: the key of the next new conversation, as a little-endian `u64`.
 const META_NEXT_KEY: &str = "next_conversation_key";
 /// Main file: the journal's last row of which everything is in the tables, by its number and checksum, 16 bytes.
@@ -121,6 +124,11 @@ impl<T: ReadableTable<&'static str, &'static [u8]>> Meta<T> {
         self.id(META_STORE_ID)
     }
 
+    /// Main file: the store's lineage.
+    pub(crate) fn lineage(&self) -> Result<Lineage, Failure> {
+        self.id(META_LINEAGE).map(Lineage)
+    }
+
     /// Journal: its own id.
     pub(crate) fn journal_id(&self) -> Result<Uuid, Failure> {
         self.id(META_JOURNAL_ID)
@@ -182,10 +190,16 @@ impl<'txn> WriteMeta<'txn> {
     pub(crate) fn stamp_main(&mut self) -> Result<(), Failure> {
         self.set(META_FORMAT, &FORMAT.to_le_bytes())?;
         self.set(META_STORE_ID, Uuid::new_v4().as_bytes())?;
+        self.draw_lineage()?;
         self.set_next_key(1)?;
         self.advance_checkpoint(JournalMark::default())?;
         self.note_newest(JournalMark::default())?;
         self.set_live_bytes(0)
+    }
+
+    /// Main file: begins a new lineage. What is in the file is no longer what an earlier position or revision tells of.
+    pub(crate) fn draw_lineage(&mut self) -> Result<(), Failure> {
+        self.set(META_LINEAGE, Uuid::new_v4().as_bytes())
     }
 
     /// Makes a blank file a journal of the store, whose first row follows `base`.
@@ -194,6 +208,12 @@ impl<'txn> WriteMeta<'txn> {
         self.set(META_STORE_ID, store_id.as_bytes())?;
         self.set(META_JOURNAL_ID, Uuid::new_v4().as_bytes())?;
         self.set_base(base)
+    }
+
+    /// Main file: without a lineage, which only damage can bring about.
+    #[cfg(test)]
+    pub(crate) fn forget_lineage(&mut self) {
+        self.0.remove(META_LINEAGE).unwrap();
     }
 
     /// Main file: from now on this journal may hold what the tables do not.

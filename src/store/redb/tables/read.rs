@@ -6,11 +6,14 @@ use redb::{Key, ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition, 
 
 use super::failure::Failure;
 use super::index::{self, TurnHasher};
-use super::record::conversation::Conversation;
 use super::record::damaged::DamagedRecord;
+use super::record::{self, conversation::Conversation};
 use super::row::{Row, Rows};
-use super::schema::{CONVERSATIONS, Conversations, INDEX, KEYS, Keys, OPEN_TURNS, OpenTurns, TURNS, Turns};
-use crate::turn::{ConversationId, Ordinal, TurnId};
+use super::schema::{
+    ACTIVITY, Activity, CONVERSATIONS, Conversations, INDEX, KEYS, Keys, OPEN_TURNS, OpenTurns, POSITIONS, Positions,
+    TURNS, Turns,
+};
+use crate::turn::{ConversationId, Ordinal, StoredTurn, TurnId};
 
 /// One consistent state of the tables, each of which is opened when it is first needed.
 pub(crate) struct ReadTables {
@@ -21,6 +24,8 @@ pub(crate) struct ReadTables {
     turns: Lazy<(u64, u64), Row<Turns>>,
     index: Lazy<(u64, u64), u64>,
     open_turns: Lazy<(u64, &'static str), Row<OpenTurns>>,
+    positions: Lazy<u64, Row<Positions>>,
+    activity: Lazy<(u64, &'static str), Row<Activity>>,
 }
 
 struct Lazy<K: Key + 'static, V: Value + 'static> {
@@ -52,6 +57,8 @@ impl ReadTables {
             turns: Lazy::new(TURNS),
             index: Lazy::new(INDEX),
             open_turns: Lazy::new(OPEN_TURNS),
+            positions: Lazy::new(POSITIONS),
+            activity: Lazy::new(ACTIVITY),
         }
     }
 
@@ -61,6 +68,19 @@ impl ReadTables {
 
     pub(crate) fn open_turns(&self) -> Result<&ReadOnlyTable<(u64, &'static str), Row<OpenTurns>>, Failure> {
         self.open_turns.of(&self.txn)
+    }
+
+    pub(crate) fn positions(&self) -> Result<&ReadOnlyTable<u64, Row<Positions>>, Failure> {
+        self.positions.of(&self.txn)
+    }
+
+    pub(crate) fn activity(&self) -> Result<&ReadOnlyTable<(u64, &'static str), Row<Activity>>, Failure> {
+        self.activity.of(&self.txn)
+    }
+
+    /// The last position that the tables have; 0 if they have none.
+    pub(crate) fn last_position(&self) -> Result<u64, Failure> {
+        Ok(self.positions()?.last()?.map_or(0, |(position, _)| position.value()))
     }
 
     /// The key of a conversation that has one.
@@ -79,6 +99,13 @@ impl ReadTables {
     /// The record of the conversation of this key.
     pub(crate) fn conversation(&self, key: u64) -> Result<Conversation, Failure> {
         read_conversation(self.conversations.of(&self.txn)?, key)
+    }
+
+    /// A sealed turn.
+    pub(crate) fn turn(&self, key: u64, ordinal: Ordinal) -> Result<StoredTurn, Failure> {
+        let place = (key, ordinal.get());
+        let record = self.turns()?.get(place)?.ok_or_else(|| DamagedRecord::missing("sealed turn"))?;
+        Ok(record::decode_sealed(ordinal, record.value().verify(&place)?)?)
     }
 
     /// The ordinal of a turn that is sealed.

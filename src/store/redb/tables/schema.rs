@@ -51,6 +51,26 @@ impl Rows for OpenTurns {
     const WHAT: &'static str = "open turn";
 }
 
+/// The rows of [`ACTIVITY`].
+#[derive(Debug)]
+pub(crate) struct Activity;
+
+impl Rows for Activity {
+    type Key = (u64, &'static str);
+    const NAME: &'static str = "activity";
+    const WHAT: &'static str = "place by activity";
+}
+
+/// The rows of [`POSITIONS`].
+#[derive(Debug)]
+pub(crate) struct Positions;
+
+impl Rows for Positions {
+    type Key = u64;
+    const NAME: &'static str = "positions";
+    const WHAT: &'static str = "position";
+}
+
 /// A conversation's id to its key: ids are long and stand in every key below, so each is interned once.
 pub(crate) const KEYS: TableDefinition<&str, Row<Keys>> = TableDefinition::new(Keys::NAME);
 /// A conversation's key to its record.
@@ -61,6 +81,11 @@ pub(crate) const TURNS: TableDefinition<(u64, u64), Row<Turns>> = TableDefinitio
 pub(crate) const INDEX: TableDefinition<(u64, u64), u64> = TableDefinition::new("turn_index");
 /// (conversation, turn id) to an open turn.
 pub(crate) const OPEN_TURNS: TableDefinition<(u64, &str), Row<OpenTurns>> = TableDefinition::new(OpenTurns::NAME);
+/// (moment of the latest activity, counted down from the largest number; conversation id) to the conversation's key. So
+/// the conversations with a sealed turn stand in the order of a list: the latest first, those of one moment by id.
+pub(crate) const ACTIVITY: TableDefinition<(u64, &str), Row<Activity>> = TableDefinition::new(Activity::NAME);
+/// A position in the order of all turns to what stands there. Written at the end, in order.
+pub(crate) const POSITIONS: TableDefinition<u64, Row<Positions>> = TableDefinition::new(Positions::NAME);
 
 /// (conversation, ordinal) to what a repair took out of [`TURNS`], or nothing where nothing was left. There only once a
 /// repair was needed. An ordinal that stands here is not given again.
@@ -121,6 +146,8 @@ pub(crate) fn visit_tables(visitor: &mut impl TableVisitor) -> Result<(), Failur
     visitor.visit_rows(TURNS)?;
     visitor.visit(INDEX, Role::Data)?;
     visitor.visit_rows(OPEN_TURNS)?;
+    visitor.visit_rows(ACTIVITY)?;
+    visitor.visit_rows(POSITIONS)?;
     visitor.visit(LOST_TURNS, Role::Lost)?;
     visitor.visit(LOST_OPEN_TURNS, Role::Lost)?;
     visitor.visit(LOST_ROWS, Role::Lost)?;
@@ -238,7 +265,7 @@ mod tests {
         visit_tables(&mut fill).unwrap();
         let mut expected = fill.1;
         // The bytes of a key and of a value, table by table.
-        let data = (9 + 5) + (8 + 5) + (16 + 5) + (16 + 8) + (9 + 5);
+        let data = (9 + 5) + (8 + 5) + (16 + 5) + (16 + 8) + (9 + 5) + (9 + 5) + (8 + 5);
         assert_eq!(count_live_bytes(&txn).unwrap(), data);
         txn.commit().unwrap();
         expected.sort();

@@ -5,9 +5,13 @@ use super::index::{self, TurnHasher};
 use super::journal_mark::JournalMark;
 use super::meta::WriteMeta;
 use super::read::{read_key, search_key};
+use super::record::at_position::AtPosition;
 use super::record::conversation::Conversation;
 use super::row::{self, Row};
-use super::schema::{CONVERSATIONS, Conversations, INDEX, KEYS, Keys, OPEN_TURNS, OpenTurns, TURNS, Turns};
+use super::schema::{
+    ACTIVITY, Activity, CONVERSATIONS, Conversations, INDEX, KEYS, Keys, OPEN_TURNS, OpenTurns, POSITIONS, Positions,
+    TURNS, Turns,
+};
 use crate::turn::{ConversationId, Ordinal, TurnId};
 
 /// Begins a transaction on a main file, whose commit returns when it is durable.
@@ -29,6 +33,8 @@ pub(crate) struct WriteTables<'txn> {
     turns: Table<'txn, (u64, u64), Row<Turns>>,
     index: Table<'txn, (u64, u64), u64>,
     open_turns: Table<'txn, (u64, &'static str), Row<OpenTurns>>,
+    positions: Table<'txn, u64, Row<Positions>>,
+    activity: Table<'txn, (u64, &'static str), Row<Activity>>,
     /// A value and its checksum while it is written. Kept from row to row for its memory alone.
     value: Vec<u8>,
     hasher: TurnHasher,
@@ -49,6 +55,8 @@ impl<'txn> WriteTables<'txn> {
             turns: txn.open_table(TURNS)?,
             index: txn.open_table(INDEX)?,
             open_turns: txn.open_table(OPEN_TURNS)?,
+            positions: txn.open_table(POSITIONS)?,
+            activity: txn.open_table(ACTIVITY)?,
             value: Vec::new(),
             hasher,
             next_key,
@@ -110,12 +118,37 @@ impl<'txn> WriteTables<'txn> {
         Ok(())
     }
 
-    /// Writes the record of a conversation.
+    /// Writes what stands at a position.
+    pub(crate) fn put_position(&mut self, position: u64, at: &AtPosition) -> Result<(), Failure> {
+        let mut record = at.encode()?;
+        let before = self.positions.insert(position, row::seal(&position, &mut record))?;
+        let before = before.map(|row| row.value().unverified().len());
+        self.grow(size_of::<u64>() + record.len(), before.map_or(0, |bytes| size_of::<u64>() + bytes));
+        Ok(())
+    }
+
+    /// Writes the record of a conversation, and its place by activity.
     pub(crate) fn put_conversation(&mut self, key: u64, conversation: &Conversation) -> Result<(), Failure> {
         let mut record = conversation.encode()?;
         let before = self.conversations.insert(key, row::seal(&key, &mut record))?;
-        let before = before.map(|row| row.value().unverified().len());
-        self.grow(size_of::<u64>() + record.len(), before.map_or(0, |bytes| size_of::<u64>() + bytes));
+        let bytes = before.as_ref().map_or(0, |row| size_of::<u64>() + row.value().unverified().len());
+        let before = before.and_then(|row| row.value().verify(&key).and_then(Conversation::decode).ok());
+        self.grow(size_of::<u64>() + record.len(), bytes);
+        let (before, now) = (before.as_ref().and_then(Conversation::activity), conversation.activity());
+        if before == now {
+            return Ok(());
+        }
+        let key_bytes = |(_, id): (u64, &str)| size_of::<u64>() + id.len();
+        if let Some(before) = before {
+            let removed = self.activity.remove(before)?.map(|row| row.value().unverified().len());
+            self.grow(0, removed.map_or(0, |bytes| key_bytes(before) + bytes));
+        }
+        if let Some(now) = now {
+            self.fill(&key.to_le_bytes());
+            let replaced = self.activity.insert(now, row::seal(&now, &mut self.value))?;
+            let replaced = replaced.map(|row| row.value().unverified().len());
+            self.grow(key_bytes(now) + self.value.len(), replaced.map_or(0, |bytes| key_bytes(now) + bytes));
+        }
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 use std::sync::Arc;
 
-use crate::store::contract::{Commit, CommitError, Committed, Version};
+use crate::store::contract::{Commit, CommitError, Committed};
 use crate::store::redb::journal::entry::Entry;
 use crate::store::redb::memtable::Memtable;
 use crate::store::redb::memtable::piece::Change;
@@ -13,7 +13,7 @@ use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::record::conversation::Conversation;
 use crate::store::redb::tables::record::{self};
 use crate::store::rule::{Decision, Head, decide};
-use crate::turn::{ConversationId, EpochMillis, Ordinal, SealedTurn, TurnId, Usage};
+use crate::turn::{ConversationId, EpochMillis, Ordinal, SealedTurn, TurnId};
 
 /// The commits so far of one transaction. Nothing of it is seen by anyone before it is durable.
 pub(crate) struct Draft<'a> {
@@ -21,6 +21,8 @@ pub(crate) struct Draft<'a> {
     tables: &'a ReadTables,
     conversations: HashMap<ConversationId, Drafted>,
     entries: Vec<Entry>,
+    /// The position of the next turn that is sealed.
+    next_position: u64,
     /// Which turns of the present commit are sealed. Kept from commit to commit for its memory alone.
     looked_up: Vec<Option<Ordinal>>,
 }
@@ -35,7 +37,14 @@ struct Drafted {
 
 impl<'a> Draft<'a> {
     pub(crate) fn new(memtable: &'a Memtable, tables: &'a ReadTables) -> Self {
-        Self { memtable, tables, conversations: HashMap::new(), entries: Vec::new(), looked_up: Vec::new() }
+        Self {
+            memtable,
+            tables,
+            conversations: HashMap::new(),
+            entries: Vec::new(),
+            next_position: memtable.last_position().saturating_add(1),
+            looked_up: Vec::new(),
+        }
     }
 
     /// What is to be made durable, and then taken into the memtable.
@@ -74,10 +83,14 @@ impl<'a> Draft<'a> {
             let encoded = |turn| -> Result<Arc<[u8]>, Failure> { Ok(record::encode_staged(turn)?.into()) };
             let staged = decision.staged(commit).map(encoded).collect::<Result<_, _>>()?;
             let encoded = |(turn, _, sealed_at)| encode_sealed_at(turn, sealed_at);
-            let sealed = decision.sealed(commit).map(encoded).collect::<Result<_, _>>()?;
+            let sealed = decision.sealed(commit).map(encoded).collect::<Result<Vec<_>, _>>()?;
             drafted.take(&decision, commit);
             let (conversation, key) = (drafted.conversation.clone(), drafted.key);
-            self.entries.push(Entry { conversation, key, sealed, staged });
+            let position = self.next_position;
+            // Only damaged tables have so large a position.
+            let next = position.checked_add(sealed.len() as u64).ok_or(Failure::Meta("positions"))?;
+            self.next_position = next;
+            self.entries.push(Entry { conversation, key, position, sealed, staged });
         }
         Ok(Ok(decision.into_committed()))
     }
@@ -100,13 +113,7 @@ impl Drafted {
         let conversation = match (memtable.of(id).next(), key) {
             (Some(piece), _) => piece.conversation.clone(),
             (None, Some(key)) => tables.conversation(key)?,
-            (None, None) => Conversation {
-                id: id.clone(),
-                version: Version::default(),
-                sealed_turns: 0,
-                last_sealed_at: EpochMillis::default(),
-                total_usage: Usage::default(),
-            },
+            (None, None) => Conversation::begin(id.clone()),
         };
         Ok(Self { conversation, key, sealed: HashMap::new() })
     }
@@ -139,7 +146,8 @@ impl Drafted {
         let conversation = &mut self.conversation;
         (conversation.version, conversation.sealed_turns) = (version, sealed_turns);
         conversation.last_sealed_at = last_sealed_at;
-        for (turn, ordinal, _) in decision.sealed(commit) {
+        for (turn, ordinal, sealed_at) in decision.sealed(commit) {
+            conversation.last_at = turn.ended_at.unwrap_or(sealed_at);
             conversation.total_usage = conversation.total_usage.saturating_add(turn.metrics.usage);
             self.sealed.insert(turn.metrics.turn_id.clone(), ordinal);
         }

@@ -7,12 +7,14 @@ use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::{self, TurnHasher};
 use crate::store::redb::tables::meta::ReadMeta;
 use crate::store::redb::tables::read::decode_key;
+use crate::store::redb::tables::record::at_position::AtPosition;
 use crate::store::redb::tables::record::conversation::Conversation;
 use crate::store::redb::tables::record::damaged::DamagedRecord;
 use crate::store::redb::tables::record::{self};
 use crate::store::redb::tables::row::Row;
 use crate::store::redb::tables::schema::{
-    CONVERSATIONS, Conversations, INDEX, KEYS, Keys, LOST_TURNS, OPEN_TURNS, OpenTurns, TURNS, Turns,
+    ACTIVITY, Activity, CONVERSATIONS, Conversations, INDEX, KEYS, Keys, LOST_TURNS, OPEN_TURNS, OpenTurns, POSITIONS,
+    Positions, TURNS, Turns,
 };
 use crate::turn::{ConversationId, EpochMillis, Ordinal, Usage};
 
@@ -47,8 +49,10 @@ impl Inspection {
         };
         let conversations = txn.open_table(CONVERSATIONS)?;
         inspection.keys(&txn.open_table(KEYS)?, &conversations, &meta)?;
+        inspection.activity(&conversations, &txn.open_table(ACTIVITY)?)?;
         inspection.turns()?;
         inspection.index()?;
+        inspection.positions(&txn.open_table(POSITIONS)?)?;
         inspection.open_turns(&txn.open_table(OPEN_TURNS)?)?;
         Ok(inspection.report)
     }
@@ -116,6 +120,9 @@ impl Inspection {
         if self.hasher.is_none() {
             self.tell(Violation::File("the store's id is missing".into()));
         }
+        if meta.lineage().is_err() {
+            self.tell(Violation::File("the store's lineage is missing".into()));
+        }
         let last = self.ids.keys().next_back().copied().unwrap_or_default();
         if meta.next_key().map_or(true, |next| next <= last) {
             self.tell(Violation::File("the next conversation would get a key that is taken".into()));
@@ -142,10 +149,57 @@ impl Inspection {
         if counted.last_sealed_at != record.last_sealed_at {
             wrong.push("the latest sealing in its record is not that of its turns".into());
         }
+        if counted.last_at != record.last_at {
+            wrong.push("the latest activity in its record is not that of its turns".into());
+        }
         if record.version.0 == 0 {
             wrong.push("its version is 0 though it was changed".into());
         }
         Ok(wrong)
+    }
+
+    /// Each conversation with a sealed turn has its row by activity, and no other.
+    fn activity(
+        &mut self,
+        conversations: &ReadOnlyTable<u64, Row<Conversations>>,
+        activity: &ReadOnlyTable<(u64, &'static str), Row<Activity>>,
+    ) -> Result<(), Failure> {
+        let mut wrong = Vec::new();
+        for row in activity.iter()? {
+            let (place, key) = row?;
+            let place = place.value();
+            let key = match key.value().verify(&place).and_then(decode_key) {
+                Ok(key) => key,
+                Err(damaged) => {
+                    let what = damaged.to_string();
+                    wrong.push(Violation::Conversation { conversation: place.1.to_owned(), what });
+                    continue;
+                }
+            };
+            let record = conversations.get(key)?;
+            let record = record.map(|record| record.value().verify(&key).and_then(Conversation::decode));
+            // Of a damaged record it is told elsewhere.
+            if !matches!(&record, Some(Err(_)))
+                && record.and_then(Result::ok).as_ref().and_then(Conversation::activity) != Some(place)
+            {
+                let what = "it has a place by activity that is not its own".to_owned();
+                wrong.push(Violation::Conversation { conversation: place.1.to_owned(), what });
+            }
+        }
+        for row in conversations.iter()? {
+            let (key, record) = row?;
+            let record = record.value().verify(&key.value()).and_then(Conversation::decode);
+            let Ok(record) = record else { continue };
+            let Some(place) = record.activity() else { continue };
+            let found = activity.get(place)?.map(|key| key.value().verify(&place).and_then(decode_key));
+            // Of a damaged row it is told above.
+            if !matches!(found, Some(Err(_))) && found.and_then(Result::ok) != Some(key.value()) {
+                let what = "it has no place by activity".to_owned();
+                wrong.push(Violation::Conversation { conversation: self.name(key.value()), what });
+            }
+        }
+        self.report.violations.append(&mut wrong);
+        Ok(())
     }
 
     /// A conversation's ordinals begin at 1 and have no gaps, and each turn is in the index.
@@ -237,6 +291,65 @@ impl Inspection {
         Ok(())
     }
 
+    /// Positions begin at 1 and have no gaps. Each names a turn, those of a conversation in the order of their ordinals,
+    /// and each turn has one.
+    fn positions(&mut self, positions: &ReadOnlyTable<u64, Row<Positions>>) -> Result<(), Failure> {
+        let mut wrong = Vec::new();
+        // The last ordinal of each conversation that has had its position.
+        let mut named: BTreeMap<u64, u64> = BTreeMap::new();
+        let mut expected = 1;
+        for row in positions.iter()? {
+            let (position, value) = row?;
+            let position = position.value();
+            let mut tell = |position, what| wrong.push(Violation::Position { position, what });
+            if position == 0 {
+                tell(position, "0 is no position".into());
+            } else if position > expected {
+                tell(expected, format!("it is missing; the next one is {position}"));
+            }
+            expected = position.saturating_add(1);
+            let (key, ordinal) = match value.value().verify(&position).and_then(AtPosition::decode) {
+                Ok(AtPosition::Sealed { key, ordinal }) => (key, ordinal.get()),
+                Ok(AtPosition::Erased) => continue,
+                Err(damaged) => {
+                    tell(position, damaged.to_string());
+                    continue;
+                }
+            };
+            let of = self.name(key);
+            let last = named.get(&key).copied().unwrap_or_default();
+            if self.turns.get((key, ordinal))?.is_none() && !self.is_lost(key, ordinal)? {
+                tell(position, format!("it has turn {ordinal} of conversation {of}, which is not there"));
+            } else if ordinal <= last {
+                tell(position, format!("it has turn {ordinal} of conversation {of}, after turn {last}"));
+            } else {
+                self.unpositioned(key, last, ordinal - 1, &mut wrong)?;
+                named.insert(key, ordinal);
+            }
+        }
+        let mut after = (0, 0);
+        while let Some(row) = self.turns.range(after..)?.next() {
+            let (key, _) = row?.0.value();
+            let last = named.get(&key).copied().unwrap_or_default();
+            self.unpositioned(key, last, u64::MAX, &mut wrong)?;
+            let Some(next) = key.checked_add(1) else { break };
+            after = (next, 0);
+        }
+        self.report.violations.append(&mut wrong);
+        Ok(())
+    }
+
+    /// The turns of a conversation after an ordinal, up to another, have no position.
+    fn unpositioned(&self, key: u64, after: u64, to: u64, wrong: &mut Vec<Violation>) -> Result<(), Failure> {
+        let Some(first) = after.checked_add(1).filter(|first| *first <= to) else { return Ok(()) };
+        for row in self.turns.range((key, first)..=(key, to))? {
+            let (_, ordinal) = row?.0.value();
+            let what = "it has no position".to_owned();
+            wrong.push(Violation::Turn { conversation: self.name(key), ordinal, what });
+        }
+        Ok(())
+    }
+
     /// An open turn is of a known conversation, and not sealed.
     fn open_turns(&mut self, open_turns: &ReadOnlyTable<(u64, &'static str), Row<OpenTurns>>) -> Result<(), Failure> {
         for row in open_turns.iter()? {
@@ -269,6 +382,8 @@ pub(super) struct Counted {
     pub(super) last: u64,
     /// When the latest turn was sealed.
     pub(super) last_sealed_at: EpochMillis,
+    /// When the last turn ended, or was sealed if that is not known.
+    pub(super) last_at: EpochMillis,
     pub(super) total_usage: Usage,
 }
 
@@ -279,13 +394,14 @@ pub(super) fn count(
 ) -> Result<Counted, Failure> {
     let all = (key, 0)..=(key, u64::MAX);
     let (last_sealed_at, total_usage) = (EpochMillis::default(), Usage::default());
-    let mut counted = Counted { last: 0, last_sealed_at, total_usage };
+    let mut counted = Counted { last: 0, last_sealed_at, last_at: EpochMillis::default(), total_usage };
     for row in turns.range(all.clone())? {
         let (place, value) = row?;
         counted.last = place.value().1;
         let record = value.value().verify(&place.value());
         let turn = record.ok().zip(Ordinal::new(counted.last)).map(|(record, at)| record::decode_sealed(at, record));
         if let Some(Ok(turn)) = turn {
+            counted.last_at = turn.ended_at.unwrap_or(turn.sealed_at);
             counted.last_sealed_at = counted.last_sealed_at.max(turn.sealed_at);
             counted.total_usage = counted.total_usage.saturating_add(turn.metrics.usage);
         }

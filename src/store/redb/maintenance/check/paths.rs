@@ -5,7 +5,7 @@ use redb::{Builder, Database};
 
 use super::error::CheckError;
 use crate::link;
-use crate::store::redb::checkpoint::transfer::move_conversations;
+use crate::store::redb::checkpoint::transfer::Moving;
 use crate::store::redb::files::head::Head;
 use crate::store::redb::files::look::look_at;
 use crate::store::redb::files::open_error::{OpenError, explain, failed};
@@ -77,8 +77,10 @@ impl Paths {
             let txn = begin_write(main)?;
             let last = memtable.as_ref().map_or(head.checkpoint, Memtable::last_row);
             if let Some(memtable) = &memtable {
-                let moving: Vec<_> = memtable.contents().all().cloned().collect();
-                move_conversations(&txn, TurnHasher::of(head.bond.store_id), &moving, Some(last), last)?;
+                let pieces = memtable.contents().all().cloned().collect();
+                let runs = memtable.runs().cloned().collect();
+                let moving = Moving { pieces, runs, checkpoint: Some(last), newest: last };
+                moving.write(&txn, TurnHasher::of(head.bond.store_id))?;
             }
             let mut meta = WriteMeta::write(&txn)?;
             if let Some(journal) = journal {

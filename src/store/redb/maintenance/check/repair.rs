@@ -3,17 +3,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use redb::{Database, Key, ReadableTable, Table, TableDefinition, TableHandle, Value, WriteTransaction};
 
 use super::inspect::count;
-use crate::store::contract::Version;
+use crate::store::contract::{Life, Version};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::{self, TurnHasher};
 use crate::store::redb::tables::meta::WriteMeta;
 use crate::store::redb::tables::read::decode_key;
+use crate::store::redb::tables::record::at_position::AtPosition;
 use crate::store::redb::tables::record::conversation::Conversation;
 use crate::store::redb::tables::record::{self};
 use crate::store::redb::tables::row::{self, Row, Rows};
 use crate::store::redb::tables::schema::{
-    CONVERSATIONS, Conversations, INDEX, KEYS, LOST_OPEN_TURNS, LOST_TURNS, LOST_UNKNOWN, OPEN_TURNS, OpenTurns, Role,
-    TURNS, TableVisitor, Turns, count_live_bytes, visit_tables,
+    ACTIVITY, CONVERSATIONS, Conversations, INDEX, KEYS, LOST_OPEN_TURNS, LOST_TURNS, LOST_UNKNOWN, OPEN_TURNS,
+    OpenTurns, POSITIONS, Role, TURNS, TableVisitor, Turns, count_live_bytes, visit_tables,
 };
 use crate::store::redb::tables::write::begin_write;
 use crate::turn::{ConversationId, Ordinal};
@@ -33,11 +34,15 @@ pub(super) fn derive(database: &Database) -> Result<(), Failure> {
     for (key, id) in &ids {
         Repair::of(&txn, *key, hasher)?.run(id)?;
     }
+    positions(&txn)?;
+    activity(&txn)?;
     let last = ids.keys().next_back().copied().unwrap_or_default();
     let mut meta = WriteMeta::write(&txn)?;
     if meta.next_key().map_or(true, |next| next <= last) {
         meta.set_next_key(last.saturating_add(1))?;
     }
+    // Turns may be lost or have got other positions.
+    meta.draw_lineage()?;
     meta.set_live_bytes(count_live_bytes(&txn)?)?;
     drop(meta);
     Ok(txn.commit()?)
@@ -87,6 +92,61 @@ impl TableVisitor for SetAside<'_> {
         }
         Ok(())
     }
+}
+
+/// Makes the table of activity anew from the conversations' records.
+fn activity(txn: &WriteTransaction) -> Result<(), Failure> {
+    txn.delete_table(ACTIVITY)?;
+    let mut activity = txn.open_table(ACTIVITY)?;
+    for row in txn.open_table(CONVERSATIONS)?.iter()? {
+        let (key, record) = row?;
+        if let Ok(record) = record.value().verify(&key.value()).and_then(Conversation::decode)
+            && let Some(place) = record.activity()
+        {
+            activity.insert(place, row::seal(&place, &mut key.value().to_le_bytes().to_vec()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Numbers all turns anew, without a gap: as nearly in the old order as can be, and those of a conversation by their
+/// ordinals. The lineage is a new one, so no earlier position is taken for one of these.
+fn positions(txn: &WriteTransaction) -> Result<(), Failure> {
+    let turns = txn.open_table(TURNS)?;
+    let positions = txn.open_table(POSITIONS)?;
+    // The next turn of a conversation after an ordinal.
+    let next = |key, after: u64| -> Result<Option<u64>, Failure> {
+        let Some(first) = after.checked_add(1) else { return Ok(None) };
+        Ok(turns.range((key, first)..=(key, u64::MAX))?.next().transpose()?.map(|(place, _)| place.value().1))
+    };
+    let mut order = Vec::new();
+    let mut last: BTreeMap<u64, u64> = BTreeMap::new();
+    for row in positions.iter()? {
+        let (position, value) = row?;
+        if let Ok(AtPosition::Sealed { key, .. }) = value.value().verify(&position.value()).and_then(AtPosition::decode)
+        {
+            let last = last.entry(key).or_default();
+            if let Some(ordinal) = next(key, *last)? {
+                *last = ordinal;
+                order.push((key, ordinal));
+            }
+        }
+    }
+    for row in turns.iter()? {
+        let (key, ordinal) = row?.0.value();
+        if ordinal > last.get(&key).copied().unwrap_or_default() {
+            order.push((key, ordinal));
+        }
+    }
+    drop(positions);
+    txn.delete_table(POSITIONS)?;
+    let mut positions = txn.open_table(POSITIONS)?;
+    for (position, (key, ordinal)) in (1..).zip(order) {
+        let ordinal = Ordinal::new(ordinal).ok_or(Failure::Meta("turns"))?;
+        let mut record = AtPosition::Sealed { key, ordinal }.encode()?;
+        positions.insert(position, row::seal(&position, &mut record))?;
+    }
+    Ok(())
 }
 
 /// Each key's id. A record whose id has no key gets it back.
@@ -237,12 +297,15 @@ impl<'txn> Repair<'txn> {
             record.and_then(Conversation::decode).ok()
         });
         // Nobody holds a version while the store is stopped, so any will do but 0, which is for the unknown.
-        let version = known.map_or(0, |known| known.version.0).max(1);
+        let version = known.as_ref().map_or(0, |known| known.version.0).max(1);
+        let life = known.map_or_else(Life::draw, |known| known.life);
         let record = Conversation {
             id: id.clone(),
+            life,
             version: Version(version),
             sealed_turns: counted.last,
             last_sealed_at: counted.last_sealed_at,
+            last_at: counted.last_at,
             total_usage: counted.total_usage,
         };
         self.conversations.insert(self.key, row::seal(&self.key, &mut record.encode()?))?;

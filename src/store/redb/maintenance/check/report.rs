@@ -51,6 +51,14 @@ pub enum Violation {
         /// What is wrong.
         what: String,
     },
+    /// The order of all turns.
+    #[error("position {position}: {what}")]
+    Position {
+        /// The place in it.
+        position: u64,
+        /// What is wrong.
+        what: String,
+    },
 }
 
 /// What a check found.

@@ -10,20 +10,24 @@ use crate::store::redb::journal::chain::{chain, read_row};
 use crate::store::redb::journal::entry;
 use crate::store::redb::maintenance::compact::compact;
 use crate::store::redb::memtable::Memtable;
+use crate::store::redb::query::activity::ActivityQuery;
+use crate::store::redb::query::order::OrderQuery;
 use crate::store::redb::query::{LeftOut, StaleQuery, StateQuery, TurnsQuery};
 use crate::store::redb::tables::index::TurnHasher;
 use crate::store::redb::tables::journal_mark::JournalMark;
 use crate::store::redb::tables::meta::{ReadMeta, WriteMeta};
 use crate::store::redb::tables::read::ReadTables;
+use crate::store::redb::tables::record::at_position::AtPosition;
 use crate::store::redb::tables::record::{self, conversation::Conversation};
 use crate::store::redb::tables::row::{self, KeyOf, Row, Rows, Stored};
 use crate::store::redb::tables::schema::{
-    CONVERSATIONS, INDEX, JournalRows, KEYS, OPEN_TURNS, ROWS, TURNS, copy_tables,
+    ACTIVITY, Activity, CONVERSATIONS, INDEX, JournalRows, KEYS, OPEN_TURNS, POSITIONS, Positions, ROWS, TURNS,
+    copy_tables,
 };
 use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::redb::writer::Writer;
 use crate::store::redb::writer::backoff::Backoff;
-use crate::store::{Commit, Location, RedbEngine, StagedTurn, TurnRange, Version};
+use crate::store::{Commit, Lineage, Location, RedbEngine, StagedTurn, TurnRange, Version};
 use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Ordinal, RunningTime, TurnId};
 
 fn turn(id: &str) -> OpenTurn {
@@ -120,6 +124,11 @@ async fn assert_found_and_repaired(expected: &str, damaged: impl FnOnce(&Path)) 
     directory
 }
 
+/// Gives a conversation's key a place by activity.
+fn list(activity: &mut redb::Table<'_, (u64, &'static str), Row<Activity>>, place: (u64, &str), key: u64) {
+    activity.insert(place, row::seal(&place, &mut key.to_le_bytes().to_vec())).unwrap();
+}
+
 #[tokio::test]
 async fn each_kind_of_disagreement_is_named_and_repaired() {
     assert_found_and_repaired("turn 2 of conversation a: it is missing; the next one is 3", |path| {
@@ -174,10 +183,197 @@ async fn each_kind_of_disagreement_is_named_and_repaired() {
         damage(path, KEYS, |keys| drop(keys.remove("a").unwrap()));
     })
     .await;
+    let place = u64::MAX - 2;
+    assert_found_and_repaired("conversation a: it has no place by activity", |path| {
+        damage(path, ACTIVITY, |activity| drop(activity.remove((place, "a")).unwrap()));
+    })
+    .await;
+    assert_found_and_repaired("conversation b: it has no place by activity", |path| {
+        damage(path, ACTIVITY, |activity| list(activity, (place, "b"), 1));
+    })
+    .await;
+    assert_found_and_repaired("conversation a: it has a place by activity that is not its own", |path| {
+        damage(path, ACTIVITY, |activity| list(activity, (place - 1, "a"), 1));
+    })
+    .await;
+    assert_found_and_repaired("conversation c: it has a place by activity that is not its own", |path| {
+        damage(path, ACTIVITY, |activity| list(activity, (place, "c"), 9));
+    })
+    .await;
+    assert_found_and_repaired("conversation a: the latest activity in its record is not that of its turns", |path| {
+        damage(path, CONVERSATIONS, |records| {
+            let record = {
+                let record = records.get(1).unwrap().unwrap();
+                Conversation::decode(record.value().verify(&1).unwrap()).unwrap()
+            };
+            let record = Conversation { last_at: EpochMillis::new(9), ..record };
+            records.insert(1, row::seal(&1, &mut record.encode().unwrap())).unwrap();
+        });
+    })
+    .await;
     assert_found_and_repaired("the file: the next conversation would get a key that is taken", |path| {
         let database = Database::open(path.join(StoreFile::Main.name())).unwrap();
         let txn = database.begin_write().unwrap();
         WriteMeta::write(&txn).unwrap().set_next_key(2).unwrap();
+        txn.commit().unwrap();
+    })
+    .await;
+}
+
+/// The order of all turns of a store that is not running.
+async fn order(directory: &Path) -> Vec<(u64, String, u64)> {
+    let store = open(directory);
+    let page = store.sealed_turns(None, 99).unwrap();
+    assert_eq!(page.next, page.latest);
+    store.close().await;
+    let place = |found: &crate::store::PositionedTurn| {
+        (found.position.number, found.conversation_id.to_string(), found.turn.ordinal.get())
+    };
+    page.turns.iter().map(place).collect()
+}
+
+async fn lineage(directory: &Path) -> Lineage {
+    let store = open(directory);
+    let lineage = store.sealed_turns(None, 0).unwrap().latest.lineage;
+    store.close().await;
+    lineage
+}
+
+/// An order as `order` returns it: the conversations of the positions, each with its turns from ordinal 1.
+fn in_order(conversations: &str) -> Vec<(u64, String, u64)> {
+    let of = |(place, name): (usize, char)| {
+        let ordinal = conversations[..=place].matches(name).count() as u64;
+        (place as u64 + 1, name.to_string(), ordinal)
+    };
+    conversations.char_indices().map(of).collect()
+}
+
+fn put(positions: &mut redb::Table<'_, u64, Row<Positions>>, position: u64, key: u64, ordinal: u64) {
+    let ordinal = Ordinal::new(ordinal).unwrap();
+    put_record(positions, position, AtPosition::Sealed { key, ordinal }.encode().unwrap());
+}
+
+fn put_record(positions: &mut redb::Table<'_, u64, Row<Positions>>, position: u64, mut record: Vec<u8>) {
+    positions.insert(position, row::seal(&position, &mut record)).unwrap();
+}
+
+#[tokio::test]
+async fn each_disagreement_of_positions_and_turns_is_named_and_repaired() {
+    type Damage = fn(&mut redb::Table<'_, u64, Row<Positions>>);
+    let cases: [(&str, Damage, &str); 9] = [
+        ("position 2: it is missing; the next one is 3", |rows| drop(rows.remove(2).unwrap()), "aabbba"),
+        ("turn 2 of conversation a: it has no position", |rows| drop(rows.remove(2).unwrap()), "aabbba"),
+        ("turn 3 of conversation b: it has no position", |rows| drop(rows.remove(6).unwrap()), "aaabbb"),
+        ("position 5: it has turn 9 of conversation b, which is not there", |rows| put(rows, 5, 2, 9), "aaabbb"),
+        ("position 5: it has turn 1 of conversation #7, which is not there", |rows| put(rows, 5, 7, 1), "aaabbb"),
+        ("position 5: it has turn 1 of conversation b, after turn 1", |rows| put(rows, 5, 2, 1), "aaabbb"),
+        ("position 7: it has turn 2 of conversation a, after turn 3", |rows| put(rows, 7, 1, 2), "aaabbb"),
+        (
+            "position 6: a stored position cannot be read: Serde Deserialization Error",
+            |rows| put_record(rows, 6, b"\x01\x07".to_vec()),
+            "aaabbb",
+        ),
+        ("position 0: 0 is no position", |rows| put(rows, 0, 2, 1), "baaabb"),
+    ];
+    for (expected, damaged, after) in cases {
+        let directory = sound().await;
+        assert_eq!(order(directory.path()).await, in_order("aaabbb"));
+        let before = lineage(directory.path()).await;
+        damage(directory.path(), POSITIONS, damaged);
+        let found = told(&check(directory.path()).unwrap());
+        assert!(found.iter().any(|line| line == expected), "{expected:?} is not in {found:#?}");
+        let (_, report) = repair(directory.path()).unwrap().1.unwrap();
+        assert_eq!(told(&report), [""; 0], "after the repair of {expected:?}");
+        assert_eq!(order(directory.path()).await, in_order(after), "after the repair of {expected:?}");
+        assert_ne!(lineage(directory.path()).await, before, "positions have another meaning now");
+    }
+}
+
+#[tokio::test]
+async fn a_position_that_was_erased_is_sound_and_passed_over() {
+    let directory = sound().await;
+    damage(directory.path(), POSITIONS, |rows| {
+        put_record(rows, 7, AtPosition::Erased.encode().unwrap());
+    });
+    assert_eq!(told(&check(directory.path()).unwrap()), [""; 0]);
+    let store = open(directory.path());
+    seal(&store, "a", 1, &["w"]).await;
+    let page = store.sealed_turns(None, 99).unwrap();
+    assert!(page.turns.iter().map(|found| found.position.number).eq([1, 2, 3, 4, 5, 6, 8]));
+    let erased = store.sealed_turns(Some(page.turns[5].position), 1).unwrap();
+    assert_eq!((erased.turns.len(), erased.next.number), (0, 7), "a page of nothing leads on");
+    store.close().await;
+    assert_eq!(told(&check(directory.path()).unwrap()), [""; 0]);
+}
+
+#[tokio::test]
+async fn damage_in_the_order_costs_the_damaged_position_alone() {
+    let directory = sound().await;
+    damage(directory.path(), POSITIONS, |rows| {
+        drop(rows.insert(2, Stored::as_it_is(b"")).unwrap());
+        drop(rows.remove(6).unwrap());
+    });
+    damage(directory.path(), TURNS, |turns| drop(turns.insert((2, 1), Stored::as_it_is(b"nonsense")).unwrap()));
+    let store = open(directory.path());
+    let (mut after, mut found) = (None, Vec::new());
+    for _ in 0..3 {
+        let page = store.sealed_turns(after, 2).unwrap();
+        found.extend(page.turns.iter().map(|found| found.position.number));
+        after = Some(page.next);
+    }
+    assert_eq!(found, [1, 3, 5]);
+    assert_eq!(store.damaged_records(), 2);
+}
+
+#[tokio::test]
+async fn a_journal_whose_positions_do_not_follow_is_damaged() {
+    for (number, position, expected) in [
+        (1, 2, "row 1 of the journal: a commit begins at position 2, and not between 1 and 1"),
+        (3, 4, "row 3 of the journal: a commit begins at position 4, and not between 3 and 3"),
+        (3, 2, "row 3 of the journal: a commit begins at position 2, and not between 3 and 3"),
+    ] {
+        let directory = with_a_journal().await;
+        damage_journal(directory.path(), |rows| {
+            let (mut entries, previous) = {
+                let row = rows.get(number).unwrap().unwrap();
+                let row = read_row(number, row.value()).unwrap();
+                (entry::decode_row(row.entries).unwrap(), row.previous)
+            };
+            entries[0].position = position;
+            let before = JournalMark { number: number - 1, checksum: previous };
+            rows.insert(number, chain(before, &mut entry::encode_row(&entries).unwrap())).unwrap();
+        });
+        let found = told(&check(directory.path()).unwrap());
+        assert_eq!(found.first().map(String::as_str), Some(expected), "{found:?}");
+        let (_, after) = repair(directory.path()).unwrap().1.unwrap();
+        assert_eq!(told(&after), [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn a_repair_closes_the_gap_that_a_lost_row_of_the_journal_leaves_in_the_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    for (name, version, turn) in [("a", 0, "x"), ("b", 0, "x"), ("a", 1, "y"), ("b", 1, "y"), ("a", 2, "z")] {
+        seal(&store, name, version, &[turn]).await;
+    }
+    lose(store).await;
+    damage_journal(directory.path(), |rows| drop(rows.remove(4).unwrap()));
+    let found = told(&check(directory.path()).unwrap());
+    let expected =
+        ["row 4 of the journal: it is missing; the next one is 5", "position 4: it is missing; the next one is 5"];
+    assert_eq!(found, expected);
+    let (_, after) = repair(directory.path()).unwrap().1.unwrap();
+    assert_eq!(told(&after), [""; 0]);
+    assert_eq!(order(directory.path()).await, in_order("abaa"));
+}
+
+#[tokio::test]
+async fn a_file_without_a_lineage_gets_one_by_a_repair() {
+    assert_found_and_repaired("the file: the store's lineage is missing", |path| {
+        let database = Database::open(path.join(StoreFile::Main.name())).unwrap();
+        let txn = database.begin_write().unwrap();
+        WriteMeta::write(&txn).unwrap().forget_lineage();
         txn.commit().unwrap();
     })
     .await;
@@ -273,6 +469,14 @@ async fn a_row_under_a_key_that_is_not_its_own_is_named_and_moved_aside() {
         misplace(path, OPEN_TURNS, (1, "open"), (1, "opeo"));
     })
     .await;
+    assert_found_and_repaired(&format!("conversation d: {}", unfit("place by activity")), |path| {
+        misplace(path, ACTIVITY, (u64::MAX - 2, "a"), (u64::MAX - 2, "d"));
+    })
+    .await;
+    assert_found_and_repaired(&format!("position 9: {}", unfit("position")), |path| {
+        misplace(path, POSITIONS, 2, 9);
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -284,7 +488,7 @@ async fn a_damaged_row_of_the_keys_costs_that_conversation_alone_and_the_journal
     break_key();
     let store = open(directory.path());
     let range = |name| TurnRange { conversation_id: id(name), after: 0, limit: 9 };
-    assert!(store.turns(&range("a")).unwrap_err().to_string().contains("key of a conversation cannot be read"));
+    assert!(store.turns(&range("a")).unwrap_err().in_full().contains("key of a conversation cannot be read"));
     assert_eq!(store.turns(&range("b")).unwrap().len(), 3);
     seal(&store, "b", 1, &["w"]).await;
     let stale = store.stale_turns(RunningTime::new(9).into(), None, 1).unwrap();
@@ -316,7 +520,7 @@ async fn an_index_row_that_leads_to_another_turn_is_not_taken_for_a_turn_that_is
         sealed: vec![turn("x").seal(&Done::because("stop"), EpochMillis::new(3))],
     };
     let (refused, taken) = (store.commit(commit("a", 1)), store.commit(commit("b", 1)));
-    assert!(refused.await.unwrap_err().to_string().contains("row of the index cannot be read"));
+    assert!(refused.await.unwrap_err().in_full().contains("row of the index cannot be read"));
     assert!(matches!(taken.await.unwrap().outcomes[0].1, crate::store::TurnOutcome::Duplicate(at) if at.get() == 1));
 }
 
@@ -438,6 +642,22 @@ async fn each_flipped_bit_of_a_row_is_found_by_the_check_and_by_the_read_that_me
         // Not every text is an id.
         ConversationId::new(name).map_or(true, |id| matches!(tables.key_of(&id), Err(Failure::Record(_))))
     });
+    Flips { database, table: ACTIVITY, decodes: |_| true }.each(&(u64::MAX - 2, "a"), |tables, (_, name)| {
+        let mut left_out = LeftOut::default();
+        ActivityQuery::of(&none).read(tables, None, 9, &mut left_out).unwrap();
+        ConversationId::new(name).is_err() || left_out.count == 1
+    });
+    Flips { database, table: POSITIONS, decodes: |value| AtPosition::decode(value).is_ok() }.each(
+        &2,
+        |tables, position| {
+            // Nobody asks for what is at 0.
+            let Some(after) = position.checked_sub(1) else { return true };
+            let (given, mut left_out) = (Memtable::at(JournalMark::default(), position), LeftOut::default());
+            let query = OrderQuery::of(&given, after, 1).unwrap();
+            query.read(Lineage(uuid::Uuid::nil()), Some(tables), &mut left_out).unwrap();
+            left_out.count == 1
+        },
+    );
 }
 
 /// Seals turns of a conversation in one commit.

@@ -3,15 +3,17 @@
 //!
 //! [postcard]: https://postcard.jamesmunns.com/wire-format
 
+pub(crate) mod at_position;
 pub(crate) mod conversation;
 pub(crate) mod damaged;
 mod twin;
 
 use serde::{Deserialize, Serialize};
 
+use self::at_position::AtPosition;
 use self::conversation::Conversation;
 use self::damaged::DamagedRecord;
-use self::twin::{ConversationTwin, Invalid, OpenTurnTwin, SealedTurnTwin};
+use self::twin::{AtPositionTwin, ConversationTwin, Invalid, OpenTurnTwin, SealedTurnTwin};
 use crate::store::contract::StagedTurn;
 use crate::turn::{Ordinal, SealedTurn, StoredTurn};
 
@@ -25,6 +27,16 @@ impl Conversation {
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DamagedRecord> {
         decode(CONVERSATION, bytes, ConversationTwin::read)
+    }
+}
+
+impl AtPosition {
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, DamagedRecord> {
+        encode(POSITION, &AtPositionTwin::of(self))
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DamagedRecord> {
+        decode(POSITION, bytes, AtPositionTwin::read)
     }
 }
 
@@ -53,6 +65,7 @@ pub(crate) fn turn_id_of(bytes: &[u8]) -> Result<&str, DamagedRecord> {
 }
 
 const CONVERSATION: &str = "conversation";
+const POSITION: &str = "position";
 const SEALED_TURN: &str = "sealed turn";
 const OPEN_TURN: &str = "open turn";
 
@@ -139,11 +152,18 @@ mod tests {
         let bytes = encode_sealed(&sealed()).unwrap();
         assert_eq!(decode_sealed(ordinal, &bytes).unwrap(), sealed().at(ordinal));
 
+        for at in [AtPosition::Erased, AtPosition::Sealed { key: 300, ordinal }] {
+            assert_eq!(AtPosition::decode(&at.encode().unwrap()).unwrap(), at);
+        }
+        assert!(AtPosition::decode(b"\x01\x00\x07\x00").is_err(), "0 is no ordinal");
+
         let conversation = Conversation {
             id: ConversationId::new("c").unwrap(),
+            life: crate::store::Life(u64::MAX - 5),
             version: Version(7),
             sealed_turns: 3,
             last_sealed_at: EpochMillis::new(8),
+            last_at: EpochMillis::new(6),
             total_usage: Usage { cache_write_tokens: Some(TokenCount::MAX), ..Usage::default() },
         };
         assert_eq!(Conversation::decode(&conversation.encode().unwrap()).unwrap(), conversation);

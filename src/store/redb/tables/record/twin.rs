@@ -4,11 +4,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::at_position::AtPosition;
 use super::conversation::Conversation;
-use crate::store::contract::{StagedTurn, Version};
+use crate::store::contract::{Life, StagedTurn, Version};
 use crate::turn::{
-    ConversationId, EpochMillis, Label, Millis, OpenStep, OpenTurn, RunningTime, SealedTurn, StepDetails, StepId,
-    StepMetrics, StepTimes, TokenCount, TurnId, TurnLabels, TurnMetrics, Usage, UsageReport, UsageReports,
+    ConversationId, EpochMillis, Label, Millis, OpenStep, OpenTurn, Ordinal, RunningTime, SealedTurn, StepDetails,
+    StepId, StepMetrics, StepTimes, TokenCount, TurnId, TurnLabels, TurnMetrics, Usage, UsageReport, UsageReports,
 };
 
 /// A field that decodes but holds what its type does not allow.
@@ -17,10 +18,19 @@ pub(super) type Invalid = Box<dyn std::error::Error>;
 #[derive(Serialize, Deserialize)]
 pub(super) struct ConversationTwin<'a> {
     id: &'a str,
+    /// Of a fixed length, as it is random.
+    life: [u8; 8],
     version: u64,
     sealed_turns: u64,
     last_sealed_at: u64,
+    last_at: u64,
     total_usage: UsageTwin,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) enum AtPositionTwin {
+    Sealed { key: u64, ordinal: u64 },
+    Erased,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -121,9 +131,11 @@ impl<'a> ConversationTwin<'a> {
     pub(super) fn of(conversation: &'a Conversation) -> Self {
         Self {
             id: conversation.id.as_str(),
+            life: conversation.life.0.to_le_bytes(),
             version: conversation.version.0,
             sealed_turns: conversation.sealed_turns,
             last_sealed_at: conversation.last_sealed_at.get(),
+            last_at: conversation.last_at.get(),
             total_usage: conversation.total_usage.into(),
         }
     }
@@ -131,10 +143,30 @@ impl<'a> ConversationTwin<'a> {
     pub(super) fn read(self) -> Result<Conversation, Invalid> {
         Ok(Conversation {
             id: ConversationId::new(self.id)?,
+            life: Life(u64::from_le_bytes(self.life)),
             version: Version(self.version),
             sealed_turns: self.sealed_turns,
             last_sealed_at: EpochMillis::new(self.last_sealed_at),
+            last_at: EpochMillis::new(self.last_at),
             total_usage: self.total_usage.read()?,
+        })
+    }
+}
+
+impl AtPositionTwin {
+    pub(super) fn of(at: &AtPosition) -> Self {
+        match *at {
+            AtPosition::Sealed { key, ordinal } => Self::Sealed { key, ordinal: ordinal.get() },
+            AtPosition::Erased => Self::Erased,
+        }
+    }
+
+    pub(super) fn read(self) -> Result<AtPosition, Invalid> {
+        Ok(match self {
+            Self::Sealed { key, ordinal } => {
+                AtPosition::Sealed { key, ordinal: Ordinal::new(ordinal).ok_or("0 is no ordinal")? }
+            }
+            Self::Erased => AtPosition::Erased,
         })
     }
 }

@@ -1,22 +1,26 @@
 //! What is read: the rows of the tables, and what the memtable lays over them.
 //!
 //! A record that does not decode is left out and told, rather than failing what is asked: its neighbours are sound.
+//!
+//! - `activity`: the conversations by their latest activity.
+//! - `order`: the turns of all conversations, in the order in which they became durable.
+
+pub(crate) mod activity;
+pub(crate) mod order;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use super::memtable::Contents;
-use super::memtable::Memtable;
-use super::memtable::piece::Change;
-use super::memtable::piece::Piece;
-use super::tables::failure::Failure;
-use super::tables::read::ReadTables;
-use super::tables::record::damaged::DamagedRecord;
-use super::tables::record::{self};
-use super::tables::row::Row;
-use super::tables::schema::OpenTurns;
-use crate::store::contract::{ConversationState, StaleBefore, StaleTurn, TurnRange};
+use crate::store::contract::{ConversationState, Life, StaleBefore, StaleTurn, TurnRange};
+use crate::store::redb::memtable::piece::{Change, Piece};
+use crate::store::redb::memtable::{Contents, Memtable};
+use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::read::ReadTables;
+use crate::store::redb::tables::record;
+use crate::store::redb::tables::record::damaged::DamagedRecord;
+use crate::store::redb::tables::row::Row;
+use crate::store::redb::tables::schema::OpenTurns;
 use crate::turn::{ConversationId, Ordinal, StoredTurn, TurnId};
 
 /// The damaged records that a read met.
@@ -36,12 +40,13 @@ impl LeftOut {
     }
 }
 
-/// How many turns of a conversation are sealed, as far as the memtable knows.
-pub(crate) struct CountQuery(Option<u64>);
+/// Which life of a conversation it is and how many turns are sealed in it, as far as the memtable knows.
+pub(crate) struct CountQuery(Option<(Life, u64)>);
 
 impl CountQuery {
     pub(crate) fn of(memtable: &Memtable, id: &ConversationId) -> Self {
-        Self(memtable.of(id).next().map(|piece| piece.conversation.sealed_turns))
+        let latest = memtable.of(id).next();
+        Self(latest.map(|piece| (piece.conversation.life, piece.conversation.sealed_turns)))
     }
 
     pub(crate) fn needs_tables(&self) -> bool {
@@ -53,14 +58,14 @@ impl CountQuery {
         tables: Option<&ReadTables>,
         id: &ConversationId,
         left_out: &mut LeftOut,
-    ) -> Result<u64, Failure> {
+    ) -> Result<(Life, u64), Failure> {
         let (None, Some(tables)) = (self.0, tables) else { return Ok(self.0.unwrap_or_default()) };
-        let Some(key) = tables.key_of(id)? else { return Ok(0) };
+        let Some(key) = tables.key_of(id)? else { return Ok((Life::default(), 0)) };
         match tables.conversation(key) {
-            Ok(record) => Ok(record.sealed_turns),
+            Ok(record) => Ok((record.life, record.sealed_turns)),
             Err(Failure::Record(damaged)) => {
                 left_out.add(&damaged, || format!("conversation {id}"));
-                last_ordinal(tables, key)
+                Ok((Life::default(), last_ordinal(tables, key)?))
             }
             Err(failure) => Err(failure),
         }

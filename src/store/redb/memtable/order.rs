@@ -1,0 +1,126 @@
+use std::collections::VecDeque;
+
+use crate::store::redb::journal::entry::Entry;
+use crate::turn::{ConversationId, Ordinal};
+
+/// The turns that one commit sealed: their positions follow each other, and so do their ordinals.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) conversation_id: ConversationId,
+    /// The position of the first turn.
+    first: u64,
+    /// The last ordinal before those of its turns.
+    sealed_before: u64,
+    turns: u64,
+}
+
+impl Run {
+    /// About what a run takes in memory.
+    const BYTES: usize = 64;
+    /// About what the row of a position takes in the tables.
+    const ROW_BYTES: usize = 24;
+
+    /// The run of an entry that sealed turns.
+    pub(super) fn of(entry: &Entry) -> Option<Self> {
+        (!entry.sealed.is_empty()).then(|| Self {
+            conversation_id: entry.conversation.id.clone(),
+            first: entry.position,
+            sealed_before: entry.sealed_before(),
+            turns: entry.sealed.len() as u64,
+        })
+    }
+
+    /// The position of the last turn.
+    pub(super) fn last(&self) -> u64 {
+        self.first + (self.turns - 1)
+    }
+
+    /// The positions and the ordinals of the turns.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (u64, Ordinal)> + use<> {
+        let (first, sealed_before) = (self.first, self.sealed_before);
+        (0..self.turns).map(move |nth| (first + nth, Ordinal::after(sealed_before + nth)))
+    }
+
+    /// About what it takes here and in the tables.
+    pub(crate) fn bytes(&self) -> usize {
+        Self::BYTES + Self::ROW_BYTES * usize::try_from(self.turns).unwrap_or(usize::MAX / 2 / Self::ROW_BYTES)
+    }
+}
+
+/// The order in which the turns of the memtable were sealed: the runs of the immutable table, then those of the active
+/// one. It knows no record: those are in the pieces or, once these are moved, in the tables.
+#[derive(Debug, Default)]
+pub(super) struct Order {
+    runs: VecDeque<Run>,
+    /// How many of the first runs are of the immutable table.
+    frozen: usize,
+    bytes: usize,
+    frozen_bytes: usize,
+}
+
+impl Order {
+    pub(super) fn push(&mut self, run: Run) {
+        self.bytes += run.bytes();
+        self.runs.push_back(run);
+    }
+
+    /// Makes all runs those of the immutable table.
+    pub(super) fn freeze(&mut self) {
+        (self.frozen, self.frozen_bytes) = (self.runs.len(), self.bytes);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    pub(super) fn has_frozen(&self) -> bool {
+        self.frozen > 0
+    }
+
+    pub(super) fn has_active(&self) -> bool {
+        self.frozen < self.runs.len()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn active_bytes(&self) -> usize {
+        self.bytes - self.frozen_bytes
+    }
+
+    /// Returns the first runs of the immutable table, of about this many bytes, and whether they are all of them.
+    pub(super) fn frozen(&self, bytes: usize) -> (Vec<Run>, bool) {
+        let mut size = 0;
+        let runs = self.runs.iter().take(self.frozen);
+        let runs: Vec<_> = runs.take_while(|run| (size < bytes, size += run.bytes()).0).cloned().collect();
+        let is_all = runs.len() == self.frozen;
+        (runs, is_all)
+    }
+
+    /// Drops this many of the first runs, which are in the tables now.
+    pub(super) fn drop_first(&mut self, count: usize) {
+        for run in self.runs.drain(..count) {
+            self.bytes -= run.bytes();
+            self.frozen_bytes -= run.bytes();
+        }
+        self.frozen -= count;
+    }
+
+    /// The first position that is here.
+    pub(super) fn first(&self) -> Option<u64> {
+        self.runs.front().map(|run| run.first)
+    }
+
+    /// The turns after a position, in order.
+    pub(super) fn after(&self, position: u64) -> impl Iterator<Item = (u64, &ConversationId, Ordinal)> {
+        let passed = self.runs.partition_point(|run| run.last() <= position);
+        let runs = self.runs.range(passed..);
+        let turns = runs.flat_map(|run| run.places().map(|(at, ordinal)| (at, &run.conversation_id, ordinal)));
+        turns.skip_while(move |(at, ..)| *at <= position)
+    }
+
+    pub(super) fn runs(&self) -> impl Iterator<Item = &Run> {
+        self.runs.iter()
+    }
+}

@@ -1,0 +1,73 @@
+use std::ops::Bound;
+
+use super::{LeftOut, last_ordinal};
+use crate::store::contract::{ActiveConversation, ActivityPlace};
+use crate::store::redb::memtable::{Contents, Memtable};
+use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::read::{ReadTables, decode_key};
+use crate::store::redb::tables::record::conversation::{Conversation, inverted, moment_of};
+use crate::turn::ConversationId;
+
+/// A page of the conversations by their latest activity.
+pub(crate) struct ActivityQuery(Contents);
+
+impl ActivityQuery {
+    pub(crate) fn of(memtable: &Memtable) -> Self {
+        Self(memtable.contents().clone())
+    }
+
+    /// Returns the conversations after a place. Where the memtable has a conversation, its row in the tables is passed
+    /// over.
+    pub(crate) fn read(
+        self,
+        tables: &ReadTables,
+        after: Option<&ActivityPlace>,
+        limit: usize,
+        left_out: &mut LeftOut,
+    ) -> Result<Vec<ActiveConversation>, Failure> {
+        let recent = self.0.conversations().filter(|conversation| conversation.sealed_turns > 0).map(row);
+        let mut page: Vec<_> = recent.filter(|row| after.is_none_or(|after| row.place() > *after)).collect();
+        let from = after.map(|after| (inverted(after.last_at()), after.conversation_id().as_str()));
+        let from = from.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut found = 0;
+        for entry in tables.activity()?.range::<(u64, &str)>((from, Bound::Unbounded))? {
+            if found == limit {
+                break;
+            }
+            let (place, key) = entry?;
+            let (moment, id) = place.value();
+            let Ok(id) = ConversationId::new(id) else { continue };
+            if self.0.of(&id).next().is_some() {
+                continue;
+            }
+            let key = match key.value().verify(&place.value()).and_then(decode_key) {
+                Ok(key) => key,
+                Err(damaged) => {
+                    left_out.add(&damaged, || format!("conversation {id}"));
+                    continue;
+                }
+            };
+            found += 1;
+            let sealed_turns = match tables.conversation(key) {
+                Ok(record) => record.sealed_turns,
+                Err(Failure::Record(damaged)) => {
+                    left_out.add(&damaged, || format!("conversation {id}"));
+                    last_ordinal(tables, key)?
+                }
+                Err(failure) => return Err(failure),
+            };
+            page.push(ActiveConversation { conversation_id: id, last_at: moment_of(moment), sealed_turns });
+        }
+        page.sort_by_cached_key(ActiveConversation::place);
+        page.truncate(limit);
+        Ok(page)
+    }
+}
+
+fn row(conversation: &Conversation) -> ActiveConversation {
+    ActiveConversation {
+        conversation_id: conversation.id.clone(),
+        last_at: conversation.last_at,
+        sealed_turns: conversation.sealed_turns,
+    }
+}

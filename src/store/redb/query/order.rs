@@ -1,0 +1,116 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::LeftOut;
+use crate::store::contract::{PositionedTurn, SealedPage};
+use crate::store::position::{Lineage, Position};
+use crate::store::redb::memtable::Memtable;
+use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::read::ReadTables;
+use crate::store::redb::tables::record;
+use crate::store::redb::tables::record::at_position::AtPosition;
+use crate::store::redb::tables::record::damaged::DamagedRecord;
+use crate::turn::{ConversationId, Ordinal};
+
+/// A page of the order of all turns: how many of its positions are in the tables, and those that are in the memtable.
+pub(crate) struct OrderQuery {
+    after: u64,
+    latest: u64,
+    /// The positions after `after` that the tables have; those of the memtable follow.
+    in_tables: u64,
+    recent: Vec<Recent>,
+}
+
+/// A turn whose position is in the memtable.
+struct Recent {
+    position: u64,
+    conversation_id: ConversationId,
+    ordinal: Ordinal,
+    /// Its record, unless that is in the tables already.
+    record: Option<Arc<[u8]>>,
+}
+
+impl OrderQuery {
+    /// Returns nothing if the store has not given the position yet.
+    pub(crate) fn of(memtable: &Memtable, after: u64, limit: usize) -> Option<Self> {
+        let latest = memtable.last_position();
+        if after > latest {
+            return None;
+        }
+        let limit = limit.min(SealedPage::MAX_POSITIONS);
+        let in_tables = (memtable.first_position() - 1).saturating_sub(after).min(limit as u64);
+        let left = limit.saturating_sub(usize::try_from(in_tables).unwrap_or(limit));
+        let recent = memtable.sealed_after(after).take(left).map(|(position, id, ordinal, record)| Recent {
+            position,
+            conversation_id: id.clone(),
+            ordinal,
+            record: record.map(Arc::clone),
+        });
+        Some(Self { after, latest, in_tables, recent: recent.collect() })
+    }
+
+    pub(crate) fn needs_tables(&self) -> bool {
+        self.in_tables > 0 || self.recent.iter().any(|recent| recent.record.is_none())
+    }
+
+    pub(crate) fn read(
+        self,
+        lineage: Lineage,
+        tables: Option<&ReadTables>,
+        left_out: &mut LeftOut,
+    ) -> Result<SealedPage, Failure> {
+        let at = |number| Position { lineage, number };
+        let mut page = SealedPage { turns: Vec::new(), next: at(self.after), latest: at(self.latest) };
+        if let (Some(tables), 1..) = (tables, self.in_tables) {
+            let last = self.after + self.in_tables;
+            let mut ids = HashMap::new();
+            for row in tables.positions()?.range(self.after + 1..=last)? {
+                let (position, value) = row?;
+                let position = at(position.value());
+                match read(tables, value.value().verify(&position.number), position, &mut ids) {
+                    Ok(turn) => page.turns.extend(turn),
+                    Err(Failure::Record(damaged)) => left_out.add(&damaged, || format!("position {}", position.number)),
+                    Err(failure) => return Err(failure),
+                }
+            }
+            // Even if the last of the rows are gone: the next page must not begin here again.
+            page.next = at(last);
+        }
+        for recent in self.recent {
+            let Recent { position, conversation_id, ordinal, record } = recent;
+            let position = at(position);
+            let turn = match (record, tables) {
+                (Some(record), _) => record::decode_sealed(ordinal, &record).map_err(Failure::from),
+                (None, Some(tables)) => match tables.key_of(&conversation_id)? {
+                    Some(key) => tables.turn(key, ordinal),
+                    None => Err(DamagedRecord::missing("key").into()),
+                },
+                (None, None) => Err(Failure::Meta("turns")),
+            };
+            match turn {
+                Ok(turn) => page.turns.push(PositionedTurn { position, conversation_id, turn }),
+                Err(Failure::Record(damaged)) => {
+                    left_out.add(&damaged, || format!("turn {ordinal} of {conversation_id}"));
+                }
+                Err(failure) => return Err(failure),
+            }
+            page.next = position;
+        }
+        Ok(page)
+    }
+}
+
+/// Returns the turn of a row of the order; none if it was erased.
+fn read(
+    tables: &ReadTables,
+    record: Result<&[u8], DamagedRecord>,
+    position: Position,
+    ids: &mut HashMap<u64, ConversationId>,
+) -> Result<Option<PositionedTurn>, Failure> {
+    let AtPosition::Sealed { key, ordinal } = AtPosition::decode(record?)? else { return Ok(None) };
+    let conversation_id = match ids.get(&key) {
+        Some(id) => id.clone(),
+        None => ids.entry(key).or_insert(tables.conversation(key)?.id).clone(),
+    };
+    Ok(Some(PositionedTurn { position, conversation_id, turn: tables.turn(key, ordinal)? }))
+}

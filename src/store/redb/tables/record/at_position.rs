@@ -1,0 +1,14 @@
+use crate::turn::Ordinal;
+
+/// What stands at a position of the order of all turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AtPosition {
+    /// A sealed turn.
+    Sealed {
+        /// The key of its conversation.
+        key: u64,
+        ordinal: Ordinal,
+    },
+    /// A turn that is no longer stored. Its position is not given again.
+    Erased,
+}
