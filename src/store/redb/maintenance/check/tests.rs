@@ -351,6 +351,33 @@ async fn a_journal_whose_positions_do_not_follow_is_damaged() {
 }
 
 #[tokio::test]
+async fn a_row_after_an_exchanged_one_is_taken_whatever_positions_that_one_had() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    for name in ["a", "b", "c"] {
+        seal(&store, name, 0, &["x"]).await;
+    }
+    lose(store).await;
+    damage_journal(directory.path(), |rows| {
+        let first = mark(rows, 1);
+        let mut entries = {
+            let row = rows.get(2).unwrap().unwrap();
+            entry::decode_row(read_row(2, row.value()).unwrap().entries).unwrap()
+        };
+        let other = turn("y").seal(&Done::because("stop"), EpochMillis::new(2));
+        entries[0].sealed.push(record::encode_sealed(&other).unwrap().into());
+        entries[0].conversation.sealed_turns = 2;
+        rows.insert(2, chain(first, &mut entry::encode_row(&entries).unwrap())).unwrap();
+    });
+    let (_, after) = repair(directory.path()).unwrap().1.unwrap();
+    assert_eq!(told(&after), [""; 0]);
+    let mut order = order(directory.path()).await;
+    order.sort_by(|one, other| (&one.1, one.2).cmp(&(&other.1, other.2)));
+    let turns: Vec<_> = order.iter().map(|(_, name, ordinal)| (name.as_str(), *ordinal)).collect();
+    assert_eq!(turns, [("a", 1), ("b", 1), ("b", 2), ("c", 1)]);
+}
+
+#[tokio::test]
 async fn a_repair_closes_the_gap_that_a_lost_row_of_the_journal_leaves_in_the_order() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
