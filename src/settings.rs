@@ -13,9 +13,13 @@ use std::time::Duration;
 #[cfg(feature = "server")]
 pub use host_name::{HostName, InvalidHostName};
 #[cfg(feature = "server")]
-pub use http::{CONVERSATIONS_AT_ONCE, HttpSettings, TURNS_AT_ONCE, Workers};
+pub use http::{CONVERSATIONS_AT_ONCE, HttpSettings, Workers};
 #[cfg(feature = "server")]
 pub use web_origin::{InvalidWebOrigin, WebOrigin};
+
+/// The most turns of one request that are worked on at one time. The store takes at least this many at one time, however
+/// slow it is, so that a request alone is never refused as too much, however large its body is.
+pub const TURNS_AT_ONCE: usize = 256;
 
 /// Limits and ages of turns.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,10 +9,6 @@ use super::{HostName, WebOrigin};
 /// be set lower. Large enough that one fsync serves many conversations of a request.
 pub const CONVERSATIONS_AT_ONCE: usize = 128;
 
-/// The most turns of one request that are worked on at one time. The store takes at least this many at one time, however
-/// slow it is, so that a request alone is never refused as too much, however large its body is.
-pub const TURNS_AT_ONCE: usize = 256;
-
 /// Limits and times of the HTTP side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpSettings {

@@ -17,9 +17,9 @@ pub(super) fn serialize_number<S: Serializer>(number: f64, serializer: S) -> Res
     if let Some(whole) = exact_whole(number) {
         return serializer.serialize_u64(whole);
     }
-    // Down to 1e-5 and up to 2^53 `serde_json` and ECMAScript agree. Other numbers are passed on as raw text. A binary
+    // From 1e-5 to 2^53 `serde_json` and ECMAScript agree on what is not whole. Other numbers are passed on as raw text. A binary
     // format writes its own numbers.
-    if (1e-5..EXACT).contains(&number.abs()) || !serializer.is_human_readable() {
+    if (1e-5..EXACT).contains(&number) || !serializer.is_human_readable() {
         return serializer.serialize_f64(number);
     }
     match RawValue::from_string(ryu_js::Buffer::new().format_finite(number).to_owned()) {
@@ -49,6 +49,7 @@ mod tests {
                 any::<f64>().prop_filter("a finite number", |number| number.is_finite()),
                 -1e-4..1e-4,
                 0.0..1e24,
+                (-1e17..1e17).prop_map(f64::trunc),
                 (0u64..1 << 60).prop_map(|whole| f64::from_bits(whole.cast_signed().cast_unsigned()).max(0.0)),
             ],
         ) {
