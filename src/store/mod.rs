@@ -8,7 +8,8 @@
 //! - The turns of a conversation have the ordinals 1, 2, 3, ... without a gap, and an ordinal is never given twice.
 //! - A turn id is sealed at most once in a conversation. Sealing it again answers with its ordinal and changes nothing.
 //! - Each sealed turn has a position: 1, 2, 3, ... over all conversations, without a gap, in the order in which turns
-//!   become durable. It never changes, so a reader who has seen a position has missed nothing before it.
+//!   become durable. It never changes within a lineage, so a reader who has seen a position has
+//!   missed nothing before it.
 //! - A commit that changes something raises the version of its conversation by one. A commit that expects another
 //!   version changes nothing.
 //! - After a failed write the outcome is unknown, and is answered as such. The files are then closed and opened again.
@@ -112,9 +113,8 @@
 //!
 //! 1. Both files are looked at without changing them. A file of another program or format, a missing journal, or the
 //!    journal of another store is refused.
-//!    So is one of another time: base <= checkpoint <= newest row <= last row must hold, and the marks must be those of
-//!    the same rows.
-//! 2. redb undoes what was cut short in each file.
+//! 2. redb undoes what was cut short in each file. Then a journal that is older or newer than the main file is refused:
+//!    base <= checkpoint <= newest row <= last row must hold, and the marks must be those of the same rows.
 //! 3. The rows after the checkpoint are read into the memtable. Steps may have moved some of their pieces already: an
 //!    entry whose version the tables have is skipped, but for the positions that the tables do not have.
 //! 4. Each row must hold the checksum of the one before it, the entries of each conversation must follow each other

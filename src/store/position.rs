@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 /// One history of a store. Positions and revisions of two histories have nothing to do with each other.
 ///
-/// A store draws it when it is created. A backup and a repair draw a new one: what was seen of the store before may not
-/// be in it.
+/// A store draws it when it is created, when it is restored from a backup, and when it is repaired: what was seen of the
+/// store before may not be in it. Each restore draws another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Lineage(pub Uuid);
 

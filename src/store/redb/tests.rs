@@ -337,7 +337,16 @@ async fn a_backup_has_the_order_and_a_lineage_of_its_own() {
     std::io::copy(&mut store.back_up().unwrap().bytes, &mut file).unwrap();
     drop(file);
     assert_eq!(check(there.path()).unwrap().violations, []);
+    let again = tempfile::tempdir().unwrap();
+    let [first, second] = [&there, &again].map(|directory| directory.path().join("turn-metrics.redb"));
+    fs::copy(first, second).unwrap();
     let copy = in_directory(there.path()).unwrap();
+    let lineage_of = |store: &RedbEngine| store.sealed_turns(None, 0).unwrap().latest.lineage;
+    let second = in_directory(again.path()).unwrap();
+    let drawn = lineage_of(&second);
+    assert_ne!(drawn, lineage_of(&copy), "a backup that is restored twice");
+    second.close().await;
+    assert_eq!(lineage_of(&in_directory(again.path()).unwrap()), drawn, "it is drawn once");
     assert_eq!(order(&copy), order(&store));
     assert_eq!(copy.conversations(None, 9).unwrap(), store.conversations(None, 9).unwrap());
     assert_eq!(order(&store).len(), 4);

@@ -142,8 +142,8 @@ impl Checkpoint {
         unwind::caught_as_fault(|| self.take_step())
     }
 
-    /// The same where nobody waits to be told how it went. Tells whether it went well. Once it has not, it is not tried
-    /// again before the store was closed, as the outcome is unknown.
+    /// Background variant: keeps the failure for the next commit, and returns whether there was none. After a failure no
+    /// step is taken until the store was closed, as the outcome is unknown.
     pub(crate) fn step_in_background(&self) -> bool {
         let _one_at_a_time = self.pause();
         let taken = unwind::caught_as_fault(|| self.take_step());

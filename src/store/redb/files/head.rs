@@ -96,12 +96,13 @@ impl Head {
         let failed = |failure: Failure| failed(path, failure);
         self.bond.check(journal, path)?;
         let range = JournalRange::of(journal).map_err(failed)?;
-        if let Some(cause) = self.misfit(&range).map_err(failed)? {
-            return Err(of_another(path, &cause));
-        }
+        // First, as it has a remedy.
         if self.bond.journal_id.is_none() && range.last > self.checkpoint.number {
             let cause = "the database has everything without it, as a backup does; move the journal away";
             return Err(of_another(path, cause));
+        }
+        if let Some(cause) = self.misfit(&range).map_err(failed)? {
+            return Err(of_another(path, &cause));
         }
         let txn = tables.begin_read().map_err(|error| failed(error.into()))?;
         let tables = ReadTables::new(txn, TurnHasher::of(self.bond.store_id));

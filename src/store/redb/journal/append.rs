@@ -17,16 +17,20 @@ pub(crate) fn append(
     txn: &WriteTransaction,
     entries: &[Entry],
     last: JournalMark,
-    trim: u64,
+    trim: JournalMark,
 ) -> Result<(JournalMark, usize), Failure> {
     let mut rows = txn.open_table(ROWS)?;
     let mut dropped = None;
     for _ in 0..TRIMMED_ROWS {
-        if rows.first()?.is_none_or(|(first, _)| first.value() > trim) {
+        if rows.first()?.is_none_or(|(first, _)| first.value() > trim.number) {
             break;
         }
         let first = rows.pop_first()?;
-        dropped = first.map(|(row, value)| JournalMark { number: row.value(), checksum: value.value().checksum() });
+        // The checksum of the row itself may be damaged, and nobody needs that row any more.
+        dropped = first.map(|(row, value)| match row.value() {
+            number if number == trim.number => trim,
+            number => JournalMark { number, checksum: value.value().checksum() },
+        });
     }
     if let Some(dropped) = dropped {
         WriteMeta::write(txn)?.set_base(dropped)?;

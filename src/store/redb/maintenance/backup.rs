@@ -136,8 +136,8 @@ fn copy(from: Snapshot, path: &Path, cache_bytes: usize) -> Result<(), Failure> 
     moving.write(&to, from.hasher)?;
     let mut meta = WriteMeta::write(&to)?;
     meta.set_running_time(from.running)?;
-    // The store goes on without the copy, and the copy may go on without the store.
-    meta.draw_lineage()?;
+    // The store goes on without the copy, and the copy may be restored more than once.
+    meta.draw_lineage_when_opened()?;
     meta.release_journal(from.last_row)?;
     drop(meta);
     to.commit()?;

@@ -6,6 +6,7 @@ use crate::store::redb::memtable::{Contents, Memtable};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::read::{ReadTables, decode_key};
 use crate::store::redb::tables::record::conversation::{Conversation, inverted, moment_of};
+use crate::store::redb::tables::record::damaged::DamagedRecord;
 use crate::turn::ConversationId;
 
 /// A page of the conversations by their latest activity.
@@ -47,8 +48,14 @@ impl ActivityQuery {
                     continue;
                 }
             };
-            found += 1;
             let sealed_turns = match tables.conversation(key) {
+                // A record that replaced a damaged one could not remove the row of that.
+                Ok(record) if record.activity() != Some(place.value()) => {
+                    left_out.add(&DamagedRecord::new("place by activity", "the conversation has another"), || {
+                        format!("conversation {id}")
+                    });
+                    continue;
+                }
                 Ok(record) => record.sealed_turns,
                 Err(Failure::Record(damaged)) => {
                     left_out.add(&damaged, || format!("conversation {id}"));
@@ -56,6 +63,7 @@ impl ActivityQuery {
                 }
                 Err(failure) => return Err(failure),
             };
+            found += 1;
             page.push(ActiveConversation { conversation_id: id, last_at: moment_of(moment), sealed_turns });
         }
         page.sort_by_cached_key(ActiveConversation::place);

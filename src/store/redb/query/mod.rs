@@ -131,7 +131,7 @@ impl TurnsQuery {
                 add(&mut turns, Ordinal::new(ordinal).ok_or(Failure::Meta("turns"))?, record);
             }
         }
-        // What was moved into the tables meanwhile is there and here.
+        // Turns that the checkpoint moved since the memtable was copied are in both; skip those that were read already.
         for (ordinal, record) in self.turns.iter().filter(|(ordinal, _)| ordinal.get() > latest) {
             if turns.len() == range.limit {
                 break;
@@ -279,7 +279,7 @@ impl StaleQuery {
         }
         let from = match after {
             Some(StaleTurn { conversation_id, turn_id }) if !is_after_here => {
-                // A conversation that is not known any more has the key of none, which is before all.
+                // An unknown conversation has no key. No key is 0, so the scan starts at the beginning.
                 let key = tables.search_key_of(conversation_id)?.unwrap_or(0);
                 Bound::Excluded((key, turn_id.as_str()))
             }

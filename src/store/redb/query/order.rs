@@ -81,7 +81,7 @@ impl OrderQuery {
             let position = at(position);
             let turn = match (record, tables) {
                 (Some(record), _) => record::decode_sealed(ordinal, &record).map_err(Failure::from),
-                (None, Some(tables)) => match tables.key_of(&conversation_id)? {
+                (None, Some(tables)) => match tables.search_key_of(&conversation_id)? {
                     Some(key) => tables.turn(key, ordinal),
                     None => Err(DamagedRecord::missing("key").into()),
                 },
@@ -110,7 +110,7 @@ fn read(
     let AtPosition::Sealed { key, ordinal } = AtPosition::decode(record?)? else { return Ok(None) };
     let conversation_id = match ids.get(&key) {
         Some(id) => id.clone(),
-        None => ids.entry(key).or_insert(tables.conversation(key)?.id).clone(),
+        None => ids.entry(key).or_insert(tables.search_id_of(key)?).clone(),
     };
     Ok(Some(PositionedTurn { position, conversation_id, turn: tables.turn(key, ordinal)? }))
 }

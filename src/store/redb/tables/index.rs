@@ -72,7 +72,7 @@ pub(crate) fn insert(
         if other == ordinal {
             return Ok(false);
         }
-        // Nearly never: the place is another id's, which gets it back.
+        // A collision, which is rare: restore the other turn's row and probe the next slot.
         index.insert((key, at), other)?;
         at = at.wrapping_add(1);
     }

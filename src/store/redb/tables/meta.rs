@@ -24,6 +24,8 @@ const META_JOURNAL_FORMAT: &str = "journal_format";
 const META_STORE_ID: &str = "store_id";
 /// Main file: the store's lineage, 16 bytes. See [`Lineage`] for when it is drawn.
 const META_LINEAGE: &str = "lineage";
+/// Main file: present if the store begins a new lineage when it is opened next.
+const META_NEW_LINEAGE: &str = "new_lineage";
 /// Main file: the key of the next new conversation, as a little-endian `u64`.
 const META_NEXT_KEY: &str = "next_conversation_key";
 /// Main file: the journal's last row of which everything is in the tables, by its number and checksum, 16 bytes.
@@ -216,8 +218,16 @@ impl<'txn> WriteMeta<'txn> {
         self.0.remove(META_LINEAGE).unwrap();
     }
 
-    /// Main file: from now on this journal may hold what the tables do not.
+    /// Main file: a new lineage begins when the store is opened next, and each time that a copy of the file is.
+    pub(crate) fn draw_lineage_when_opened(&mut self) -> Result<(), Failure> {
+        self.set(META_NEW_LINEAGE, b"")
+    }
+
+    /// Main file: the store is open. From now on this journal may hold what the tables do not.
     pub(crate) fn bind_journal(&mut self, id: Uuid) -> Result<(), Failure> {
+        if self.0.remove(META_NEW_LINEAGE)?.is_some() {
+            self.draw_lineage()?;
+        }
         self.set(META_JOURNAL, id.as_bytes())
     }
 

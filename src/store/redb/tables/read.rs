@@ -96,6 +96,14 @@ impl ReadTables {
         }
     }
 
+    /// The id of the conversation of this key, also where its record is damaged.
+    pub(crate) fn search_id_of(&self, key: u64) -> Result<ConversationId, Failure> {
+        match self.conversation(key) {
+            Err(Failure::Record(damaged)) => search_id(self.keys.of(&self.txn)?, key)?.ok_or(Failure::Record(damaged)),
+            conversation => Ok(conversation?.id),
+        }
+    }
+
     /// The record of the conversation of this key.
     pub(crate) fn conversation(&self, key: u64) -> Result<Conversation, Failure> {
         read_conversation(self.conversations.of(&self.txn)?, key)
@@ -141,6 +149,17 @@ pub(crate) fn search_key(
         let found = record.value().verify(&key.value()).and_then(Conversation::decode);
         if found.is_ok_and(|found| found.id == *id) {
             return Ok(Some(key.value()));
+        }
+    }
+    Ok(None)
+}
+
+/// Looks for the id of a key in all rows.
+fn search_id(keys: &impl ReadableTable<&'static str, Row<Keys>>, key: u64) -> Result<Option<ConversationId>, Failure> {
+    for row in keys.iter()? {
+        let (id, of_id) = row?;
+        if of_id.value().verify(&id.value()).and_then(decode_key).is_ok_and(|of_id| of_id == key) {
+            return Ok(ConversationId::new(id.value()).ok());
         }
     }
     Ok(None)

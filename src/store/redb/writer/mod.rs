@@ -67,8 +67,8 @@ pub(crate) struct Writer {
     location: Location,
     settings: StoreSettings,
     backoff: Backoff,
-    /// How many jobs there will be when those whose jobs were answered last come again. Without waiting for them they
-    /// would make batches of their own, in turns with those that came meanwhile, each of half the size.
+    /// The expected batch size: the callers just answered plus the queued jobs. Without a wait for those callers, they and
+    /// the callers of the queued jobs would make batches in turns, each of half the size.
     expected: usize,
     /// How long to wait for them: as long as writing took, so that waiting in vain at most doubles it, and no longer
     /// than it takes them where nothing is slow.

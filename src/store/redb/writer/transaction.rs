@@ -18,7 +18,7 @@ pub(super) struct Transaction {
     /// The last row of the journal, which the next one follows.
     last: JournalMark,
     /// The last row that is no longer needed.
-    trim: u64,
+    trim: JournalMark,
     /// Whether a job asks to see that a write works.
     pub(super) checks_write: bool,
     /// The running time after the ticks of the batch, if it has any.
@@ -43,7 +43,7 @@ impl Transaction {
             answers,
             entries: draft.into_entries(),
             last: memtable.last_row(),
-            trim: memtable.checkpoint().number,
+            trim: memtable.checkpoint(),
             checks_write: batch.iter().any(|job| matches!(job, Job::CheckWrite(_))),
             running: ticked(files.running_time(), batch),
         })

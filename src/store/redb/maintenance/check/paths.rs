@@ -88,6 +88,10 @@ impl Paths {
                 meta.set_running_time(running)?;
             }
             meta.release_journal(last)?;
+            // From here on turns are missing, also where the process ends before the rest of the repair.
+            if !damaged.is_empty() {
+                meta.draw_lineage()?;
+            }
             drop(meta);
             for row in &damaged {
                 txn.open_table(LOST_ROWS)?.insert(row.number, &*row.bytes)?;

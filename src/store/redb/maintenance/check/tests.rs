@@ -307,6 +307,33 @@ async fn a_position_that_was_erased_is_sound_and_passed_over() {
 }
 
 #[tokio::test]
+async fn a_damaged_conversation_or_key_costs_none_of_its_turns_in_the_order() {
+    let directory = sound().await;
+    damage(directory.path(), CONVERSATIONS, |rows| drop(rows.insert(1, Stored::as_it_is(b"nonsense")).unwrap()));
+    damage(directory.path(), KEYS, |rows| drop(rows.insert("b", Stored::as_it_is(b"nonsense")).unwrap()));
+    let store = open(directory.path());
+    let page = store.sealed_turns(None, 9).unwrap();
+    let found = page.turns.iter().map(|found| (found.position.number, found.conversation_id.as_str()));
+    assert!(found.eq([(1, "a"), (2, "a"), (3, "a"), (4, "b"), (5, "b"), (6, "b")]));
+    assert_eq!(store.damaged_records(), 0);
+}
+
+#[tokio::test]
+async fn a_conversation_with_a_second_place_by_activity_is_listed_once() {
+    let directory = sound().await;
+    damage(directory.path(), ACTIVITY, |rows| {
+        let place = (7, "a");
+        let mut key = 1u64.to_le_bytes().to_vec();
+        rows.insert(place, row::seal(&place, &mut key)).unwrap();
+    });
+    let store = open(directory.path());
+    let listed = store.conversations(None, 9).unwrap();
+    assert_eq!(listed.iter().map(|listed| listed.conversation_id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    assert!(listed.iter().all(|listed| listed.last_at == EpochMillis::new(2)), "{listed:?}");
+    assert_eq!(store.damaged_records(), 1);
+}
+
+#[tokio::test]
 async fn damage_in_the_order_costs_the_damaged_position_alone() {
     let directory = sound().await;
     damage(directory.path(), POSITIONS, |rows| {
