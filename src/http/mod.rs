@@ -17,8 +17,8 @@
 //! # A request
 //!
 //! From the outside in: the limits in time of its connection, the framing of the answer, the id and the span, an unread
-//! body, the host, the origin, CORS, the resource. What refuses a request stands inside what gives the refusal its id
-//! and makes it JSON.
+//! body, the host, the origin, CORS, the resource. The layers that refuse a request stand inside those that give the
+//! refusal its id and make it JSON.
 
 mod access;
 mod acknowledged;

@@ -39,7 +39,7 @@ pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResp
         }
     };
     let parts = stream::try_unfold(copy.bytes, |bytes| async move {
-        // If this fails, the head is sent already: the answer breaks off, so that nobody takes it for whole.
+        // By now the head is sent. After a failure the answer breaks off, so that the client sees that it is incomplete.
         let read = rt::task::spawn_blocking(move || read_part(bytes)).await;
         match read {
             Ok(Ok((part, _))) if part.is_empty() => Ok(None),

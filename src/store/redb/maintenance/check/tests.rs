@@ -38,6 +38,16 @@ fn id(name: &str) -> ConversationId {
     ConversationId::new(name).unwrap()
 }
 
+/// A commit that seals one turn.
+fn sealing(name: &str, version: u64, turn_id: &str) -> Commit {
+    Commit {
+        conversation_id: id(name),
+        expected_version: Version(version),
+        staged: Vec::new(),
+        sealed: vec![turn(turn_id).seal(&Done::because("stop"), EpochMillis::new(3))],
+    }
+}
+
 fn open(directory: &Path) -> RedbEngine {
     RedbEngine::open(Location::Directory(directory.to_owned()), &StoreSettings::default()).unwrap()
 }
@@ -458,12 +468,7 @@ async fn a_damaged_record_costs_that_record_alone_and_a_repair_moves_it_aside() 
     );
     assert_eq!(ordinals("b", 9), [1, 2, 3], "its record is not needed for its turns");
     assert_eq!(store.revision(&id("b")).unwrap().sealed_turns, 3);
-    let commit = |name: &str, version| Commit {
-        conversation_id: id(name),
-        expected_version: Version(version),
-        staged: Vec::new(),
-        sealed: vec![turn("new").seal(&Done::because("stop"), EpochMillis::new(3))],
-    };
+    let commit = |name, version| sealing(name, version, "new");
     let (refused, taken) = (store.commit(commit("b", 1)), store.commit(commit("a", 1)));
     assert!(refused.await.unwrap_err().in_full().contains("conversation cannot be read"));
     assert_eq!(taken.await.unwrap().version, Version(2), "the loss of one conversation is not that of another");
@@ -567,12 +572,7 @@ async fn an_index_row_that_leads_to_another_turn_is_not_taken_for_a_turn_that_is
     let place = hash(directory.path(), "x");
     damage(directory.path(), INDEX, |index| drop(index.insert((1, place), 3).unwrap()));
     let store = open(directory.path());
-    let commit = |name: &str, version| Commit {
-        conversation_id: id(name),
-        expected_version: Version(version),
-        staged: Vec::new(),
-        sealed: vec![turn("x").seal(&Done::because("stop"), EpochMillis::new(3))],
-    };
+    let commit = |name, version| sealing(name, version, "x");
     let (refused, taken) = (store.commit(commit("a", 1)), store.commit(commit("b", 1)));
     assert!(refused.await.unwrap_err().in_full().contains("row of the index cannot be read"));
     assert!(matches!(taken.await.unwrap().outcomes[0].1, crate::store::TurnOutcome::Duplicate(at) if at.get() == 1));
