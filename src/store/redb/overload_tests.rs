@@ -42,12 +42,13 @@ async fn a_full_memtable_refuses_commits_until_there_is_room_and_nothing_is_lost
     let (store, mut writer) = RedbEngine::prepare(location, &settings, Backoff::default()).unwrap();
     writer.checkpoint_by_hand();
     let checkpoint = Arc::clone(writer.checkpoint());
+    assert!(!checkpoint.is_behind(), "nothing was taken in yet");
     let waiting: Vec<_> = (0..16).map(|nth| store.commit(commit(conversation(nth), TURNS))).collect();
     let thread = std::thread::spawn(move || writer.run());
     for committed in waiting {
         committed.await.unwrap();
     }
-    assert!(checkpoint.is_due(), "the memtable is not full");
+    assert!(checkpoint.is_due() && checkpoint.is_behind(), "the memtable is not full");
 
     let late = conversation(16);
     let mut refused = pin!(store.commit(commit(late.clone(), 1)));

@@ -99,6 +99,11 @@ impl Checkpoint {
         self.progress().moved_bytes
     }
 
+    /// Whether the memtable is so full that commits are slowed down.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.owed_bytes(self.limit) > 0
+    }
+
     /// How many bytes must be moved for this many bytes taken in, by how full the memtable is.
     pub(crate) fn owed_bytes(&self, taken_bytes: usize) -> u64 {
         let size = self.slot.with(|files| files.memtable().size()).unwrap_or_default();

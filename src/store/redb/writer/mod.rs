@@ -62,6 +62,8 @@ pub(crate) struct Writer {
     batch_size: BatchSize,
     /// The maximum number of turns in the current batch.
     batch_turns: usize,
+    /// While no more turns than this wait, no commit is refused for having waited too long.
+    patient_turns: usize,
     growth: Growth,
     last: LastBatch,
     location: Location,
@@ -100,6 +102,7 @@ impl Writer {
             capacity: Capacity::default(),
             batch_size: BatchSize::default(),
             batch_turns: BatchSize::default().turns(false),
+            patient_turns: BatchSize::default().patient_turns(false),
             growth: Growth::new(settings.journal_bytes),
             last: LastBatch::default(),
             location,
@@ -175,8 +178,9 @@ impl Writer {
     /// Takes all jobs that wait, and waits a moment for those that are likely to come.
     fn gather(&mut self, first: Job) -> Next {
         let begun = Instant::now();
-        let is_behind = self.checkpoint.owed_bytes(self.growth.of(self.last.turns)) > 0;
+        let is_behind = self.checkpoint.is_behind();
         self.batch_turns = self.batch_size.turns(is_behind);
+        self.patient_turns = self.batch_size.patient_turns(is_behind);
         let room = self.make_room();
         let mut batch = Batch { jobs: Vec::with_capacity(self.expected), turns: 0, begun, room };
         let mut next = Some(first);
@@ -200,10 +204,10 @@ impl Writer {
         }
     }
 
-    /// Whether a commit has waited so long that it is refused instead of written. Never while the waiting turns fit into
-    /// one batch: then it is the machine that is slow, and a refusal would shorten nobody's wait.
+    /// Whether a commit has waited so long that it is refused instead of written. Never while few turns wait: then it is
+    /// the machine that is slow, and a refusal would shorten nobody's wait.
     fn is_overdue(&self, job: &Job, now: Instant) -> bool {
-        let is_overloaded = || self.background.is_some() && self.admission.unanswered() > self.batch_turns;
+        let is_overloaded = || self.background.is_some() && self.admission.unanswered() > self.patient_turns;
         job.waited(now) > pace::longest_queueing(self.last.write) && is_overloaded()
     }
 
@@ -395,12 +399,12 @@ mod tests {
     }
 
     #[test]
-    fn of_commits_that_waited_too_long_those_are_refused_that_exceed_a_batch() {
+    fn of_commits_that_waited_too_long_those_are_refused_that_exceed_the_few() {
         let (store, mut writer) =
             RedbEngine::prepare(Location::Memory, &StoreSettings::default(), Backoff::default()).unwrap();
         writer.checkpoint_by_hand();
         let most = 100;
-        writer.batch_turns = most;
+        writer.patient_turns = most;
         (0..most + 2).for_each(|nth| queue(&store, nth));
         let jobs: Vec<_> = writer.jobs.try_iter().collect();
         let now = Instant::now();

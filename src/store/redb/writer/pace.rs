@@ -62,6 +62,13 @@ impl BatchSize {
     pub(crate) fn turns(&self, is_behind: bool) -> usize {
         times(self.each, if is_behind { Self::AIM_WHEN_BEHIND } else { Self::AIM }).max(Self::LEAST)
     }
+
+    /// The number of turns that may wait without one of them being refused for having waited too long. What fits into
+    /// one batch waits for no other. But while the checkpoint has fallen behind, a batch also waits for that, and what
+    /// the batch before it left over has done so twice.
+    pub(crate) fn patient_turns(&self, is_behind: bool) -> usize {
+        if is_behind { Self::LEAST } else { self.turns(false) }
+    }
 }
 
 impl Default for BatchSize {
@@ -161,6 +168,7 @@ mod tests {
         (0..99).for_each(|_| size.learn(400, MS * 6));
         assert!((930..=940).contains(&size.turns(false)), "{}", size.turns(false));
         assert!((395..=405).contains(&size.turns(true)), "{}", size.turns(true));
+        assert_eq!((size.patient_turns(false), size.patient_turns(true)), (size.turns(false), BatchSize::LEAST));
         (0..99).for_each(|_| size.learn(400, MS * 600));
         assert_eq!(size.turns(false), BatchSize::LEAST);
         (0..99).for_each(|_| size.learn(BatchSize::LEAST - 1, Duration::ZERO));
