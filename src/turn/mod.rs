@@ -8,8 +8,6 @@ mod count;
 mod ecmascript;
 mod event;
 mod id;
-#[cfg(feature = "server")]
-mod json;
 mod kernel_moment;
 mod label;
 mod line;

@@ -10,7 +10,6 @@ use tracing::error;
 use super::api::{Api, ask_store};
 use super::cache::Body;
 use super::path_id::PathId;
-use super::turns::TURN_BYTES;
 use crate::actors::{FindRevision, ListTurns};
 use crate::http::error::ApiError;
 use crate::store::{Revision, TurnRange};
@@ -18,6 +17,9 @@ use crate::turn::ConversationId;
 
 /// How many turns are read at once: about 200 KiB of JSON, a tenth of a millisecond to write it.
 const PAGE_TURNS: usize = 256;
+
+/// Room for the JSON of a turn of some steps; a larger one makes room for itself.
+const TURN_BYTES: usize = 1024;
 
 const BEGIN: &[u8] = br#"{"turns":["#;
 const END: &[u8] = b"]}";
@@ -148,7 +150,10 @@ impl Pages {
             if self.written > 0 {
                 json.push(b',');
             }
-            turn.metrics.write_json(json);
+            serde_json::to_writer(&mut *json, &turn.metrics).map_err(|error| {
+                error!(%error, "metrics could not be written as JSON");
+                ApiError::LoadFailed
+            })?;
             self.written += 1;
         }
         Ok(())

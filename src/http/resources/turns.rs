@@ -2,10 +2,9 @@
 
 use std::ops::RangeInclusive;
 
-use actix_web::http::header::ContentType;
 use actix_web::web::{Data, Query};
 use actix_web::{HttpRequest, HttpResponse};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::api::{Api, ask_store};
 use super::path_id::PathId;
@@ -13,9 +12,6 @@ use crate::actors::ListTurns;
 use crate::http::error::ApiError;
 use crate::store::TurnRange;
 use crate::turn::StoredTurn;
-
-/// Room for a turn of some steps in its JSON; what takes more makes room for itself.
-pub(crate) const TURN_BYTES: usize = 1024;
 
 const DEFAULT_LIMIT: u64 = 100;
 
@@ -35,22 +31,14 @@ pub(crate) async fn get(
     let turns =
         ask_store(&api.handles.reads.list_turns, ListTurns(TurnRange { conversation_id, after, limit })).await?;
     let latest_ordinal = turns.last().map_or(after, |turn| turn.ordinal.get());
-    Ok(HttpResponse::Ok().content_type(ContentType::json()).body(page(&turns, latest_ordinal)))
+    Ok(HttpResponse::Ok().json(Page { turns, latest_ordinal }))
 }
 
-fn page(turns: &[StoredTurn], latest_ordinal: u64) -> Vec<u8> {
-    let mut json = Vec::with_capacity((turns.len() + 1) * TURN_BYTES);
-    json.extend_from_slice(br#"{"turns":["#);
-    for (nth, turn) in turns.iter().enumerate() {
-        if nth > 0 {
-            json.push(b',');
-        }
-        turn.write_json(&mut json);
-    }
-    json.extend_from_slice(br#"],"latestOrdinal":"#);
-    json.extend_from_slice(itoa::Buffer::new().format(latest_ordinal).as_bytes());
-    json.push(b'}');
-    json
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Page {
+    turns: Vec<StoredTurn>,
+    latest_ordinal: u64,
 }
 
 /// What the query asks for.
