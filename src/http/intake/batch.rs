@@ -1,7 +1,6 @@
-use std::collections::HashMap;
+use indexmap::IndexMap;
 
 use super::refused::RefusedLines;
-use crate::actors::Observe;
 use crate::turn::{ConversationId, EventStream, Framing, KernelEvent, Line, TurnEvent, mentions};
 
 /// How a body with a bad line is handled.
@@ -20,12 +19,17 @@ pub(crate) struct Batch {
     pub(crate) accepted: u64,
     /// How many do not.
     pub(crate) ignored: u64,
-    /// Those that count, a message for each conversation, in the order of their first mention.
-    pub(crate) observes: Vec<Observe>,
-    /// The first line of each conversation.
-    pub(crate) first_lines: Vec<u64>,
+    /// Those that count, by conversation, in the order of their first mention.
+    pub(crate) conversations: IndexMap<ConversationId, Mentioned>,
     /// The refused lines, if bad lines are skipped.
     pub(crate) refused: RefusedLines,
+}
+
+/// What a body has of one conversation.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Mentioned {
+    pub(crate) first_line: u64,
+    pub(crate) events: Vec<TurnEvent>,
 }
 
 /// The bad line because of which a body is refused.
@@ -47,30 +51,17 @@ struct Gathering {
     bad_lines: BadLines,
     bad: Option<BadLine>,
     batch: Batch,
-    places: Places,
+    /// The place in the batch of the latest event's conversation.
+    latest: usize,
     /// The bytes of the lines that count.
     counted_bytes: usize,
-}
-
-/// Where in a batch each conversation stands.
-#[derive(Default)]
-struct Places {
-    all: HashMap<ConversationId, usize>,
-    /// That of the latest event.
-    latest: usize,
 }
 
 impl BatchReader {
     pub(crate) fn new(framing: Framing, max_line_bytes: usize, bad_lines: BadLines) -> Self {
         Self {
             stream: EventStream::new(framing, max_line_bytes),
-            gathering: Gathering {
-                bad_lines,
-                bad: None,
-                batch: Batch::default(),
-                places: Places::default(),
-                counted_bytes: 0,
-            },
+            gathering: Gathering { bad_lines, bad: None, batch: Batch::default(), latest: 0, counted_bytes: 0 },
         }
     }
 
@@ -99,7 +90,7 @@ impl BatchReader {
     pub(crate) fn memory_bytes(&self) -> usize {
         let Gathering { batch, counted_bytes, .. } = &self.gathering;
         let events = usize::try_from(batch.accepted).unwrap_or(usize::MAX).saturating_mul(size_of::<TurnEvent>());
-        let conversations = batch.observes.len().saturating_mul(2 * size_of::<Observe>());
+        let conversations = batch.conversations.len().saturating_mul(2 * size_of::<(ConversationId, Mentioned)>());
         let texts = counted_bytes.saturating_add(self.stream.memory_bytes());
         texts.saturating_add(events).saturating_add(conversations)
     }
@@ -141,7 +132,6 @@ impl Gathering {
                 self.bad = Some(BadLine { number: line.number, message: error.to_string() });
                 // Nothing of this body will be taken, so nothing is held while the rest of it arrives.
                 self.batch = Batch::default();
-                self.places = Places::default();
                 self.counted_bytes = 0;
             }
             (Err(error), BadLines::Skip) => {
@@ -151,17 +141,15 @@ impl Gathering {
     }
 
     fn add(&mut self, line: u64, KernelEvent { conversation_id, event }: KernelEvent) {
-        let Self { batch, places, .. } = self;
+        let Self { batch, latest, .. } = self;
         batch.accepted += 1;
         // Usually the conversation is that of the last event, which shares its id.
-        if batch.observes.get(places.latest).is_none_or(|latest| latest.conversation_id != conversation_id) {
-            places.latest = *places.all.entry(conversation_id).or_insert_with_key(|conversation_id| {
-                batch.observes.push(Observe { conversation_id: conversation_id.clone(), events: Vec::new() });
-                batch.first_lines.push(line);
-                batch.observes.len() - 1
-            });
+        if batch.conversations.get_index(*latest).is_none_or(|(id, _)| *id != conversation_id) {
+            let entry = batch.conversations.entry(conversation_id);
+            *latest = entry.index();
+            entry.or_insert_with(|| Mentioned { first_line: line, events: Vec::new() });
         }
-        batch.observes[places.latest].events.push(event);
+        batch.conversations[*latest].events.push(event);
     }
 }
 
@@ -192,13 +180,14 @@ mod tests {
         .join("\r\n");
         let batch = reader(BadLines::Refuse, &body).finish().unwrap();
         assert_eq!((batch.accepted, batch.ignored), (4, 1));
-        let grouped: Vec<(&str, Vec<&str>)> = batch
-            .observes
+        let grouped: Vec<(&str, u64, Vec<&str>)> = batch
+            .conversations
             .iter()
-            .map(|o| (o.conversation_id.as_str(), o.events.iter().map(|e| e.turn_id.as_str()).collect()))
+            .map(|(id, said)| {
+                (id.as_str(), said.first_line, said.events.iter().map(|event| event.turn_id.as_str()).collect())
+            })
             .collect();
-        assert_eq!(grouped, [("b", vec!["1", "3", "2"]), ("a", vec!["2"])]);
-        assert_eq!(batch.first_lines, [1, 3]);
+        assert_eq!(grouped, [("b", 1, vec!["1", "3", "2"]), ("a", 3, vec!["2"])]);
     }
 
     #[test]

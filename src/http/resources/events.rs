@@ -4,6 +4,7 @@ use actix::MailboxError;
 use actix_web::HttpRequest;
 use actix_web::web::{Data, Json, Payload, Query};
 use futures_util::{StreamExt, stream};
+use indexmap::IndexMap;
 use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
@@ -11,7 +12,7 @@ use super::api::Api;
 use crate::actors::{Observe, ObserveError, Receipt, TurnReceipt};
 use crate::http::acknowledged::{Acknowledged, Refused, SealedHere};
 use crate::http::error::ApiError;
-use crate::http::intake::batch::{BadLines, Batch};
+use crate::http::intake::batch::{BadLines, Batch, Mentioned};
 use crate::http::intake::body::{Body, overloaded};
 use crate::http::intake::refused::{Ends, MAX_NAMED, RefusedLines};
 use crate::settings::{CONVERSATIONS_AT_ONCE, TURNS_AT_ONCE};
@@ -28,8 +29,8 @@ pub(crate) async fn post(
     }
     let bad_lines = asked_of_bad_lines(request.query_string())?;
     let Body { batch, reservation } = Body::read(&request, payload, &api.settings, &api.budget, bad_lines).await?;
-    let Batch { accepted, ignored, observes, first_lines, refused } = batch;
-    let heard = observe(&api, observes, &first_lines).await?;
+    let Batch { accepted, ignored, conversations, refused } = batch;
+    let heard = observe(&api, conversations).await?;
     drop(reservation);
     heard.answer(accepted, ignored, refused, bad_lines).map(Json)
 }
@@ -118,17 +119,17 @@ fn turns_of(events: &[TurnEvent]) -> usize {
 ///
 /// All of them are heard, whatever goes wrong with one. A client that is told to come again does so until everything
 /// is durable but for what it is then told never will be.
-async fn observe(api: &Api, observes: Vec<Observe>, first_lines: &[u64]) -> Result<Heard, ApiError> {
-    let permits = Semaphore::new(TURNS_AT_ONCE);
-    let mut answers = stream::iter(observes.into_iter().zip(first_lines))
-        .map(|(observe, first_line)| async {
-            let turns = u32::try_from(turns_of(&observe.events).min(TURNS_AT_ONCE)).unwrap_or(u32::MAX);
+async fn observe(api: &Api, conversations: IndexMap<ConversationId, Mentioned>) -> Result<Heard, ApiError> {
+    let permits = &Semaphore::new(TURNS_AT_ONCE);
+    let mut answers = stream::iter(conversations)
+        .map(|(conversation_id, Mentioned { first_line, events })| async move {
+            let turns = u32::try_from(turns_of(&events).min(TURNS_AT_ONCE)).unwrap_or(u32::MAX);
             let _permit = permits.acquire_many(turns).await;
-            let conversation_id = observe.conversation_id.clone();
-            let events = observe.events.len() as u64;
-            let done = observe.events.iter().filter(|event| matches!(event.kind, TurnEventKind::Done(_)));
+            let count = events.len() as u64;
+            let done = events.iter().filter(|event| matches!(event.kind, TurnEventKind::Done(_)));
             let ends = Ends::of(done.map(|event| &event.turn_id));
-            (conversation_id, *first_line, events, ends, api.handles.intake.observe.send(observe).await)
+            let observe = Observe { conversation_id: conversation_id.clone(), events };
+            (conversation_id, first_line, count, ends, api.handles.intake.observe.send(observe).await)
         })
         .buffered(CONVERSATIONS_AT_ONCE);
     let mut heard = Heard::default();
