@@ -151,13 +151,17 @@ pub use self::contract::{
 pub use self::fault::{Fault, FaultKind};
 pub use self::position::{InvalidPosition, Lineage, Position};
 pub use self::redb::files::location::Location;
+pub use self::redb::files::misfit::Misfit;
 pub use self::redb::files::open_error::OpenError;
+pub use self::redb::files::replay::RowFlaw;
 #[cfg(any(test, feature = "testing"))]
 pub use self::redb::files::storage::Storage;
 pub use self::redb::maintenance::check::error::CheckError;
+pub use self::redb::maintenance::check::flaw::Flaw;
 pub use self::redb::maintenance::check::report::{CheckReport, Violation};
 pub use self::redb::maintenance::check::{check, repair};
 pub use self::redb::maintenance::compact::{CompactError, Compaction, compact};
+pub use self::redb::tables::record::damaged::DamagedRecord;
 pub use self::redb::tables::store_file::StoreFile;
 
 pub(crate) use self::contract::Health;
