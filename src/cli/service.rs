@@ -8,9 +8,9 @@ use actix_web::dev::ServerHandle;
 use actix_web::rt::task::JoinHandle;
 
 use super::args::ServerUrl;
-use crate::config::Settings;
 use crate::http::{self, Api};
 use crate::runtime::{Runtime, StartError};
+use crate::settings::Settings;
 use crate::telemetry;
 
 /// Why there is no service, or none any more.

@@ -95,7 +95,7 @@
 //!
 //! # A checkpoint
 //!
-//! 1. When the active table has half of `store.journal_bytes` and there is no immutable one, it becomes that.
+//! 1. When the active table has half of `store.redb.journal_bytes` and there is no immutable one, it becomes that.
 //! 2. A thread of its own moves it in steps of some milliseconds, each one transaction on the main file. A step takes
 //!    pieces in the order of their keys and writes turns, index, open turns, the conversation as the piece left it, and
 //!    its place by activity.

@@ -80,9 +80,9 @@ pub fn compact(directory: &Path) -> Result<Compaction, CompactError> {
     let bytes_before = file_size(&path) + file_size(&journal);
     let location = Location::Directory(directory.to_owned());
     let settings = StoreSettings::default();
-    let slot = Arc::new(Slot::new(location.open(settings.cache_bytes)?));
+    let slot = Arc::new(Slot::new(location.open(settings.redb.cache_bytes)?));
     // Files that are closed in order leave everything in the main file.
-    let closed = Checkpoint::new(slot, settings.journal_bytes).close(&location);
+    let closed = Checkpoint::new(slot, settings.redb.journal_bytes).close(&location);
     closed.map_err(|cause| CompactError::Journal { path: path.clone(), cause })?;
     let old = Builder::new().open(&path).map_err(|error| explain(&path, error))?;
     let unfinished = link::beside(&path, ".compact");

@@ -837,7 +837,7 @@ fn seal_by_hand(store: &RedbEngine, writer: &mut Writer, name: &str, version: u6
 
 fn prepare(directory: &Path) -> (RedbEngine, Writer) {
     // So small that a step of the checkpoint moves one conversation.
-    let settings = StoreSettings { journal_bytes: 4800, ..StoreSettings::default() };
+    let settings = StoreSettings::with_journal_bytes(4800);
     RedbEngine::prepare(Location::Directory(directory.to_owned()), &settings, Backoff::default()).unwrap()
 }
 
