@@ -145,6 +145,27 @@ mod tests {
     use actix_web::body::to_bytes;
 
     use super::*;
+    use crate::store::Fault;
+
+    #[test]
+    fn why_a_request_is_to_be_sent_again_is_told_in_words_without_a_path() {
+        let secret = || Fault::disk(std::io::Error::other("cannot write /var/lib/secret"));
+        for (unavailable, told) in [
+            (Unavailable::Overloaded, "too much is being worked on, and nothing was taken in: send it again later"),
+            (
+                Unavailable::OutcomeUnknown("the service is shutting down"),
+                "the service is shutting down, and the outcome is unknown: send the same events again later",
+            ),
+            (Unavailable::StoreGone, "the store is gone"),
+            (Unavailable::Write(CommitError::Unavailable(secret())), "the store is unavailable: the disk failed"),
+            (Unavailable::SlowWrite { seconds: 5 }, "a durable write takes more than 5 seconds"),
+            (Unavailable::Backup(BackupError::Busy), "a backup is being made already"),
+            (Unavailable::Backup(BackupError::Write(secret())), "the copy cannot be written: the disk failed"),
+            (Unavailable::BackupFailed, "no backup could be made; the log says why"),
+        ] {
+            assert_eq!(ApiError::Unavailable(unavailable).to_string(), told);
+        }
+    }
 
     #[actix_web::test]
     async fn a_failure_is_json_with_its_status_and_headers() {
