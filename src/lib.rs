@@ -102,8 +102,9 @@
 //! From the ground up; each module uses only those before it.
 //!
 //! - [`turn`]: what a turn is and how its events fold. Pure.
-//! - [`clock`], [`settings`], [`simulate`]: the time, what can be set, a kernel that does not exist.
-//! - [`store`], `config`, `journal`, `otel`: what is kept, and where; what is told of spans.
+//! - [`clock`], [`settings`]: the time, and what can be set.
+//! - [`store`], `config`, `journal`, `otel`, [`simulate`]: what is kept, and where; what is told of spans; a kernel that does
+//!   not exist.
 //! - [`actors`]: the messages, and who handles them.
 //! - [`runtime`], [`recorder`], `telemetry`: a running system; the kernel's side of it.
 //! - `http`, then `cli`: the service.

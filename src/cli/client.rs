@@ -25,12 +25,12 @@ const MAX_ERROR_CHARS: usize = 300;
 #[non_exhaustive]
 pub enum ClientError {
     /// There is no answer: nobody listens, or the connection broke.
-    #[error("cannot reach {url}: {cause}")]
+    #[error("cannot reach {url}: {}", plain(&.cause.to_string()))]
     Unreachable {
         /// The server.
         url: String,
         /// Why.
-        cause: String,
+        cause: io::Error,
     },
     /// The server answered with an error.
     #[error("{url} answered {status}: {error}")]
@@ -52,7 +52,7 @@ pub enum ClientError {
         /// The server.
         url: String,
         /// What is wrong with the answer.
-        cause: String,
+        cause: serde_json::Error,
     },
 }
 
@@ -173,8 +173,7 @@ impl Client {
         response: Result<Response<Body>, ureq::Error>,
     ) -> Result<T, ClientError> {
         let body = self.body(&mut self.accepted(response)?)?;
-        serde_json::from_slice(&body)
-            .map_err(|error| ClientError::NotUnderstood { url: self.url.to_string(), cause: error.to_string() })
+        serde_json::from_slice(&body).map_err(|cause| ClientError::NotUnderstood { url: self.url.to_string(), cause })
     }
 
     /// The response if it is one of success.
@@ -209,11 +208,7 @@ impl Client {
     }
 
     fn unreachable(&self, error: ureq::Error) -> ClientError {
-        let cause = match error {
-            ureq::Error::Io(error) => error.to_string(),
-            error => error.to_string(),
-        };
-        ClientError::Unreachable { url: self.url.to_string(), cause: plain(&cause) }
+        ClientError::Unreachable { url: self.url.to_string(), cause: error.into_io() }
     }
 }
 

@@ -2,22 +2,29 @@ use std::process::ExitCode;
 
 use super::args::ConfigArgs;
 use super::{CliError, output};
+use crate::config::default_file;
 
 /// Prints the settings in force, each with where it comes from.
 ///
 /// Settings are taken from, each stronger than the one before: the built-in defaults, the file of `--config`, the
-/// environment (`TURN_METRICS__SECTION__KEY`) and flags. What is printed is itself a configuration file.
+/// environment (`TURN_METRICS__SECTION__KEY`) and flags. What is printed is itself a configuration file. With `--defaults`
+/// it is the defaults alone, each with the reason for it.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   turn-metrics config > turn-metrics.toml
+  turn-metrics config --defaults
   TURN_METRICS__HTTP__BODY_TIMEOUT=1m turn-metrics config --config turn-metrics.toml")]
 pub(super) struct Args {
     #[command(flatten)]
     config: ConfigArgs,
+
+    /// Print every setting at its default, with the reason for it, whatever is in force
+    #[arg(long, conflicts_with_all = ["config", "data_dir", "listen"])]
+    defaults: bool,
 }
 
 pub(super) fn run(args: Args) -> Result<ExitCode, CliError> {
-    let configuration = args.config.load()?;
-    output::print(&configuration.to_string())?;
+    let text = if args.defaults { default_file() } else { args.config.load()?.to_string() };
+    output::print(&text)?;
     Ok(ExitCode::SUCCESS)
 }

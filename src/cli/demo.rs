@@ -12,8 +12,8 @@ use super::service::{self, Service, ServiceError};
 use super::show::{Look, render};
 use super::signals::Signals;
 use super::{CliError, output};
-use crate::config::{LogLevel, LogSettings, Settings};
-use crate::simulate::{Simulation, SimulationSettings};
+use crate::settings::{LogLevel, LogSettings, Settings, SimulationSettings};
+use crate::simulate::Simulation;
 use crate::telemetry;
 use crate::turn::ConversationId;
 

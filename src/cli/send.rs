@@ -1,5 +1,6 @@
 //! Sending events until they are acknowledged.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ pub enum SendError {
     },
     /// The sending itself broke off.
     #[error("the sending broke off: {0}")]
-    BrokeOff(String),
+    BrokeOff(io::Error),
 }
 
 /// The pause before repetition `nth`, the first being 0.
@@ -68,7 +69,7 @@ impl Sender {
             let error = match answer {
                 Ok(Ok(receipt)) => return Ok(receipt),
                 Ok(Err(error)) => error,
-                Err(error) => return Err(SendError::BrokeOff(error.to_string())),
+                Err(error) => return Err(SendError::BrokeOff(io::Error::other(error))),
             };
             if !error.is_transient() {
                 return Err(SendError::Refused(error));

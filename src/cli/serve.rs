@@ -4,7 +4,7 @@ use super::args::ConfigArgs;
 use super::service::{self, Service};
 use super::signals::{Signal, Signals};
 use super::{CliError, output};
-use crate::config::Settings;
+use crate::settings::Settings;
 use crate::telemetry;
 
 /// Runs the service.

@@ -8,9 +8,9 @@ use actix_web::dev::ServerHandle;
 use actix_web::rt::task::JoinHandle;
 
 use super::args::ServerUrl;
-use crate::config::Settings;
 use crate::http::{self, Api};
 use crate::runtime::{Runtime, StartError};
+use crate::settings::Settings;
 use crate::telemetry;
 
 /// Why there is no service, or none any more.
@@ -41,8 +41,11 @@ pub enum ServiceError {
     #[error("the store's writer is gone, nothing can be made durable any more")]
     StoreFailed,
     /// The HTTP server ended unasked.
+    #[error("the HTTP server has ended: it was stopped")]
+    HttpStopped,
+    /// The HTTP server failed.
     #[error("the HTTP server has ended: {0}")]
-    HttpEnded(String),
+    HttpFailed(io::Error),
 }
 
 /// Refuses an address that other machines may reach.
@@ -111,11 +114,11 @@ impl Service {
     pub(super) async fn failed(&mut self) -> ServiceError {
         tokio::select! {
             () = self.runtime.failed() => ServiceError::StoreFailed,
-            ended = &mut self.serving => ServiceError::HttpEnded(match ended {
-                Ok(Ok(())) => "it was stopped".into(),
-                Ok(Err(error)) => error.to_string(),
-                Err(error) => error.to_string(),
-            }),
+            ended = &mut self.serving => match ended {
+                Ok(Ok(())) => ServiceError::HttpStopped,
+                Ok(Err(error)) => ServiceError::HttpFailed(error),
+                Err(panic) => ServiceError::HttpFailed(io::Error::other(panic)),
+            },
         }
     }
 

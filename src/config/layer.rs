@@ -7,15 +7,16 @@ use std::path::Path;
 use toml::de::DeTable;
 
 use super::input::Input;
-use super::rule::{RULES, Rule, SECTIONS};
 use super::{ConfigError, Flag, Origin};
+use crate::settings::setting::Setting;
+use crate::settings::{SECTIONS, Settings};
 
 /// What an environment variable that is meant for this program begins with.
 const PREFIX: &str = "TURN_METRICS__";
 
 /// A setting as one layer gives it.
 pub(super) struct Entry {
-    /// Section and name, such as `http.listen`.
+    /// Section and name, such as `http.listen` or `store.redb.cache_bytes`.
     pub(super) key: String,
     pub(super) input: Input,
     pub(super) origin: Origin,
@@ -23,12 +24,17 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn unknown(self) -> ConfigError {
-        let section = self.key.split('.').next().unwrap_or_default();
-        let names: Vec<_> = RULES.iter().filter(|rule| rule.section() == section).map(Rule::name).collect();
-        let allowed = if names.is_empty() {
-            format!("the sections {}", SECTIONS.join(", "))
-        } else {
-            format!("in [{section}] {}", names.join(", "))
+        let allowed = match self.key.rsplit_once('.') {
+            Some((section, _)) if SECTIONS.contains(&section) => {
+                let mut settings = Settings::default();
+                let table = settings.table();
+                let names = table.iter().filter(|setting| setting.section() == section).map(Setting::name);
+                let is_inner = |other: &str| other.rsplit_once('.').is_some_and(|(outer, _)| outer == section);
+                let inner = SECTIONS.iter().filter(|other| is_inner(other)).map(|inner| format!("[{inner}]"));
+                let all: Vec<_> = names.map(str::to_owned).chain(inner).collect();
+                format!("in [{section}] {}", all.join(", "))
+            }
+            _ => sections(),
         };
         let key = self.key.escape_debug().to_string();
         ConfigError::Unknown { key, value: self.input.quoted().to_owned(), origin: self.origin, allowed }
@@ -51,28 +57,43 @@ pub(super) fn from_toml(text: &str, origin: impl Fn(usize) -> Origin) -> Result<
         message: error.message().replace('\n', ", "),
     })?;
     let mut entries = Vec::new();
-    for (section, value) in document.get_ref() {
-        let Some(table) = value.get_ref().as_table() else {
-            let input = Input::toml(value.get_ref(), &text[value.span()]);
-            let key = section.get_ref().to_string();
-            // A value where a section belongs is no setting, even if a section has its name.
-            let allowed = format!("the sections {}", SECTIONS.join(", "));
-            return Err(Entry { key, input, origin: place(section.span().start) }.refused(allowed));
-        };
-        if !SECTIONS.contains(&section.get_ref().as_ref()) {
-            let input = Input::toml(value.get_ref(), "{...}");
-            let key = section.get_ref().to_string();
-            return Err(Entry { key, input, origin: place(section.span().start) }.unknown());
+    read_section("", document.get_ref(), text, &place, &mut entries)?;
+    Ok(entries)
+}
+
+/// Reads the settings of a section and of those in it.
+fn read_section(
+    section: &str,
+    table: &DeTable<'_>,
+    text: &str,
+    place: &dyn Fn(usize) -> Origin,
+    entries: &mut Vec<Entry>,
+) -> Result<(), ConfigError> {
+    for (name, value) in table {
+        let is_outermost = section.is_empty();
+        let key = if is_outermost { name.get_ref().to_string() } else { format!("{section}.{}", name.get_ref()) };
+        let is_section = SECTIONS.contains(&&*key);
+        let inner = value.get_ref().as_table();
+        if let (true, Some(inner)) = (is_section, inner) {
+            read_section(&key, inner, text, place, entries)?;
+            continue;
         }
-        for (name, value) in table {
-            entries.push(Entry {
-                key: format!("{}.{}", section.get_ref(), name.get_ref()),
-                input: Input::toml(value.get_ref(), &text[value.span()]),
-                origin: place(name.span().start),
-            });
+        let source = if inner.is_some() { "{...}" } else { &text[value.span()] };
+        let origin = place(name.span().start);
+        let entry = Entry { key, input: Input::toml(value.get_ref(), source), origin };
+        match inner {
+            // A value where a section belongs is no setting, even if a section has its name.
+            None if is_outermost || is_section => return Err(entry.refused(sections())),
+            Some(_) if is_outermost => return Err(entry.unknown()),
+            _ => entries.push(entry),
         }
     }
-    Ok(entries)
+    Ok(())
+}
+
+/// The sections that there are, in words.
+fn sections() -> String {
+    format!("the sections {}", SECTIONS.join(", "))
 }
 
 pub(super) fn from_environment(variables: &[(OsString, OsString)]) -> Result<Vec<Entry>, ConfigError> {
@@ -80,7 +101,7 @@ pub(super) fn from_environment(variables: &[(OsString, OsString)]) -> Result<Vec
     for (name, value) in variables {
         let name = name.to_string_lossy();
         let Some(rest) = name.strip_prefix(PREFIX) else { continue };
-        let key = rest.replacen("__", ".", 1).to_ascii_lowercase();
+        let key = rest.replace("__", ".").to_ascii_lowercase();
         let origin = Origin::Environment(name.to_string());
         let entry = Entry { key, input: Input::untyped(value), origin };
         // Names are upper case, so that one setting has one name and no second spelling can contradict it.

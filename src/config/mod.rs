@@ -1,14 +1,15 @@
 //! What can be set of the whole program, and where each value comes from.
 //!
-//! Four layers lie over each other: the built-in `config/default.toml`, a file, the environment and flags. Each value
-//! is checked where it is given; what comes out of [`Configuration::load`] is [`Settings`] that need no more checking.
+//! Three layers lie over the defaults: a file, the environment and flags. Each value is checked where it is given; what
+//! comes out of [`Configuration::load`] is [`Settings`] that need no more checking. What settings there are, and their
+//! defaults and limits, is written in [`settings`](crate::settings).
 
+mod defaults;
 mod error;
 mod input;
 mod layer;
 mod origin;
 mod rule;
-mod sections;
 #[cfg(test)]
 mod tests;
 
@@ -17,15 +18,15 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
+pub use defaults::default_file;
 pub use error::ConfigError;
 pub use origin::Origin;
-pub use sections::{LogFormat, LogLevel, LogSettings, Settings};
 
 use layer::Entry;
-use rule::{AT_MOST, RULES, Rule, SECTIONS};
+use rule::AT_MOST;
 
-/// The lowest layer, which gives every setting.
-const DEFAULTS: &str = include_str!("../../config/default.toml");
+use crate::settings::Settings;
+use crate::settings::setting::Setting;
 
 /// Where settings are taken from, beside the built-in defaults.
 #[derive(Debug, Clone, Default)]
@@ -60,7 +61,6 @@ impl Configuration {
     /// Reads and checks all layers.
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
         let mut configuration = Self { settings: Settings::default(), origins: BTreeMap::new() };
-        configuration.apply(layer::from_toml(DEFAULTS, |_| Origin::Default)?)?;
         if let Some(path) = &sources.file {
             configuration.apply(layer::from_file(path)?)?;
         }
@@ -82,24 +82,32 @@ impl Configuration {
 
     fn apply(&mut self, entries: Vec<Entry>) -> Result<(), ConfigError> {
         for entry in entries {
-            let Some(rule) = Rule::named(&entry.key) else { return Err(entry.unknown()) };
-            if !rule.apply(&mut self.settings, &entry.input) {
-                return Err(entry.refused(rule.allowed()));
+            let table = self.settings.table();
+            let Some(setting) = table.into_iter().find(|setting| setting.key == entry.key) else {
+                return Err(entry.unknown());
+            };
+            let (key, allowed) = (setting.key, setting.value.allowed());
+            if !setting.value.apply(&entry.input) {
+                return Err(entry.refused(allowed));
             }
-            self.origins.insert(rule.key, entry.origin);
+            self.origins.insert(key, entry.origin);
         }
         Ok(())
     }
 
     /// Checks what two settings demand of each other, once all layers are known.
     fn check_pairs(&self) -> Result<(), ConfigError> {
+        // The table is for writing, so it wants a copy of its own.
+        let mut settings = self.settings.clone();
+        let table = settings.table();
+        let named = |key: &str| table.iter().find(|setting| setting.key == key);
         for (small, large) in AT_MOST {
-            let (Some(small), Some(large)) = (Rule::named(small), Rule::named(large)) else { continue };
-            if small.count(&self.settings) > large.count(&self.settings) {
-                let limit = (large.key, large.literal(&self.settings), self.origin(large));
+            let (Some(small), Some(large)) = (named(small), named(large)) else { continue };
+            if small.value.count() > large.value.count() {
+                let limit = (large.key, large.value.literal(), self.origin(large));
                 return Err(ConfigError::BadValue {
                     key: small.key.to_owned(),
-                    value: small.literal(&self.settings),
+                    value: small.value.literal(),
                     origin: self.origin(small),
                     allowed: format!("at most `{}`, {} from {}", limit.0, limit.1, limit.2),
                 });
@@ -108,21 +116,21 @@ impl Configuration {
         Ok(())
     }
 
-    fn origin(&self, rule: &Rule) -> Origin {
-        self.origins.get(rule.key).cloned().unwrap_or(Origin::Default)
+    fn origin(&self, setting: &Setting<'_>) -> Origin {
+        self.origins.get(setting.key).cloned().unwrap_or(Origin::Default)
     }
 }
 
 impl fmt::Display for Configuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (nth, section) in SECTIONS.iter().enumerate() {
-            if nth > 0 {
-                writeln!(f)?;
+        let mut section = "";
+        for setting in self.settings.clone().table() {
+            if setting.section() != section {
+                let gap = if section.is_empty() { "" } else { "\n" };
+                section = setting.section();
+                writeln!(f, "{gap}[{section}]")?;
             }
-            writeln!(f, "[{section}]")?;
-            for rule in RULES.iter().filter(|rule| rule.section() == *section) {
-                writeln!(f, "{} = {}  # {}", rule.name(), rule.literal(&self.settings), self.origin(rule))?;
-            }
+            writeln!(f, "{} = {}  # {}", setting.name(), setting.value.literal(), self.origin(&setting))?;
         }
         Ok(())
     }

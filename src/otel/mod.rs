@@ -1,7 +1,8 @@
 //! The recorder's spans over OTLP, under the names of OpenTelemetry's GenAI conventions.
 //!
 //! ```no_run
-//! use turn_metrics::otel::{self, OtelSettings};
+//! use turn_metrics::otel;
+//! use turn_metrics::settings::OtelSettings;
 //! use tracing_subscriber::layer::SubscriberExt;
 //!
 //! let settings = OtelSettings { service_name: "my-agent".into(), ..OtelSettings::default() };
@@ -18,7 +19,7 @@
 //! | `model` | `gen_ai.request.model` |
 //! | `usage.inputTokens`, `usage.outputTokens` | `gen_ai.usage.input_tokens`, `gen_ai.usage.output_tokens` |
 //! | `usage.cacheReadTokens` | `gen_ai.usage.cache_read.input_tokens` |
-//! | `usage.cacheWriteTokens` | `gen_ai.usage.cache_write.input_tokens`, in the older [`Dialect`] `gen_ai.usage.cache_creation.input_tokens` |
+//! | `usage.cacheWriteTokens` | `gen_ai.usage.cache_write.input_tokens`, in the older [`Dialect`](crate::settings::Dialect) `gen_ai.usage.cache_creation.input_tokens` |
 //! | `finishReason` of a `provider.request` | `gen_ai.response.finish_reasons` |
 //! | `name`, `toolCallId` of a `tool-call` | `gen_ai.tool.name`, `gen_ai.tool.call.id` |
 //! | all others | `turn_metrics.` and the recorder's name |
@@ -45,31 +46,8 @@ use tracing_opentelemetry::OpenTelemetryLayer;
 use tracing_subscriber::registry::LookupSpan;
 
 pub use exporter::GenAiExporter;
-pub use names::Dialect;
 
-/// Where spans are sent, and under which names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OtelSettings {
-    /// The collector's address for traces; with HTTP, not HTTPS: a collector stands nearby.
-    pub endpoint: String,
-    /// What the program is called (`service.name`).
-    pub service_name: String,
-    /// How tokens that were written to a cache are called.
-    pub dialect: Dialect,
-    /// How long the collector may take for a batch.
-    pub timeout: Duration,
-}
-
-impl Default for OtelSettings {
-    fn default() -> Self {
-        Self {
-            endpoint: "http://127.0.0.1:4318/v1/traces".into(),
-            service_name: "turn-metrics".into(),
-            dialect: Dialect::default(),
-            timeout: Duration::from_secs(10),
-        }
-    }
-}
+use crate::settings::OtelSettings;
 
 /// Why no spans can be sent.
 #[derive(Debug, thiserror::Error)]

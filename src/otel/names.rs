@@ -1,16 +1,7 @@
 use opentelemetry::{Array, Key, KeyValue, StringValue, Value};
 use opentelemetry_sdk::trace::SpanData;
 
-/// How tokens that were written to a provider's cache are called.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Dialect {
-    /// `gen_ai.usage.cache_write.input_tokens`.
-    #[default]
-    CacheWrite,
-    /// `gen_ai.usage.cache_creation.input_tokens`, as the conventions had it before.
-    CacheCreation,
-}
+use crate::settings::Dialect;
 
 impl Dialect {
     fn cache_write(self) -> &'static str {

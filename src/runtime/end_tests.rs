@@ -8,6 +8,12 @@ use crate::actors::{CheckWrite, Die, Observe, ObserveError};
 use crate::store::CommitError;
 use crate::turn::parse_line;
 
+#[test]
+fn a_panic_while_the_store_was_opened_is_told_in_full() {
+    let error = StartError::Panicked(Fault::panicked("the lock of /srv/x is poisoned"));
+    assert_eq!(error.to_string(), "the store could not be opened: the lock of /srv/x is poisoned");
+}
+
 fn done() -> Observe {
     let line = br#"{"type":"done","conversationId":"c","turnId":"t","reason":"stop"}"#;
     let event = parse_line(line).unwrap().unwrap();

@@ -22,7 +22,7 @@ use crate::actors::{
 };
 use crate::clock::{RunningClock, SharedClock, SystemClock, SystemStopwatch};
 use crate::settings::{StoreSettings, TurnSettings};
-use crate::store::{Engine, Health, Location, OpenError, RedbEngine};
+use crate::store::{Engine, Fault, Health, Location, OpenError, RedbEngine};
 
 /// A running system: the store, the directory with its conversations, and the sweeper, on a thread of their own.
 ///
@@ -69,8 +69,8 @@ pub enum StartError {
     #[error(transparent)]
     Open(#[from] OpenError),
     /// Opening the store was cut short by a panic; a damaged file can cause one.
-    #[error("the store could not be opened: {0}")]
-    Panicked(String),
+    #[error("the store could not be opened: {}", .0.in_full())]
+    Panicked(Fault),
 }
 
 impl Runtime {
@@ -214,7 +214,7 @@ impl RuntimeBuilder {
     pub async fn start(self) -> Result<Runtime, StartError> {
         let Self { location, turns, store: store_settings, clock, facts_kept } = self;
         let opened = tokio::task::spawn_blocking(move || RedbEngine::open(location, &store_settings)).await;
-        let engine = opened.map_err(|error| StartError::Panicked(error.to_string()))??;
+        let engine = opened.map_err(|error| StartError::Panicked(Fault::panicked(error)))??;
         Ok(Runtime::place(Arc::new(engine), turns, clock, facts_kept))
     }
 }

@@ -1,65 +1,65 @@
 use std::time::Duration;
 
+use super::section::section;
 use super::{HostName, WebOrigin};
 
-/// The most conversations of one request that are worked on at one time.
-///
-/// Without it a request that mentions more than the service takes on at once would be refused however often it came
-/// again. For the same reason `turns.max_in_flight`, `turns.max_active_conversations` and `store.queue_commits` cannot
-/// be set lower. Large enough that one fsync serves many conversations of a request.
-pub const CONVERSATIONS_AT_ONCE: usize = 128;
+section! {
+    /// Limits and times of the HTTP side.
+    pub struct HttpSettings in "http" {
+        /// Threads that answer requests; "auto" is one for each core that the process may use.
+        workers: Workers = Workers::Auto;
 
-/// Limits and times of the HTTP side.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HttpSettings {
-    /// How many threads answer requests.
-    pub workers: Workers,
-    /// The most connections of the process. It is shared out evenly among the workers; one more waits to be accepted.
-    pub max_connections: usize,
-    /// How long a client may take to send the head of a request, be it the first of its connection or a later one.
-    pub header_timeout: Duration,
-    /// How long a client may take to send the whole body of a request. A body longer than
-    /// [`max_body_bytes`](Self::max_body_bytes) gets this time once more for each multiple of that.
-    pub body_timeout: Duration,
-    /// How long a connection may be idle between two requests, and how long a client may take none of its answer.
-    pub keep_alive: Duration,
-    /// How long a shutdown waits for requests that are being answered; rounded up to whole seconds.
-    pub shutdown_timeout: Duration,
-    /// The maximum bytes of those events of a posted body that count. Ignored lines are dropped as they arrive.
-    pub max_body_bytes: usize,
-    /// The maximum bytes of a posted body in total, after inflating.
-    pub max_transfer_bytes: usize,
-    /// The maximum bytes of one event that counts.
-    pub max_line_bytes: usize,
-    /// The maximum bytes of posted bodies held at one time, over all requests; more is refused as overload.
-    pub max_buffered_bytes: usize,
-    /// The most bytes of answers that are kept to be given again, over all conversations; one of them may take a
-    /// sixteenth.
-    pub cache_bytes: usize,
-    /// The origins whose pages may read; empty for any origin.
-    pub allowed_origins: Vec<WebOrigin>,
-    /// The hosts that requests may name in addition to those of this machine. If this is empty and the server listens
-    /// on an address that other machines can reach, requests may name any host.
-    pub host_names: Vec<HostName>,
-}
+        /// Connections open at one time, shared out evenly among the workers; one more waits to be accepted. Each costs a
+        /// file descriptor: raise `ulimit -n` with it.
+        max_connections: usize = 1024, 1..=1_000_000;
 
-impl Default for HttpSettings {
-    fn default() -> Self {
-        Self {
-            workers: Workers::Auto,
-            max_connections: 1024,
-            header_timeout: Duration::from_secs(5),
-            body_timeout: Duration::from_secs(30),
-            keep_alive: Duration::from_secs(75),
-            shutdown_timeout: Duration::from_secs(10),
-            max_body_bytes: 16 * 1024 * 1024,
-            max_transfer_bytes: 1024 * 1024 * 1024,
-            max_line_bytes: 4 * 1024 * 1024,
-            max_buffered_bytes: 256 * 1024 * 1024,
-            cache_bytes: 16 * 1024 * 1024,
-            allowed_origins: Vec::new(),
-            host_names: Vec::new(),
-        }
+        /// For the headers of a request, the first of a connection or a later one. A client that takes longer is stuck,
+        /// or wants to hold the connection.
+        header_timeout: Duration = Duration::from_secs(5);
+
+        /// For the whole body of a request. A body longer than `max_body_bytes` gets this time once more for each
+        /// multiple of that, so that a long body of ignored events has enough. A stalled upload is ended; the sender
+        /// sends the same events again.
+        body_timeout: Duration = Duration::from_secs(30);
+
+        /// An idle connection is closed after this time, and one whose client takes nothing of its answer. Longer than
+        /// the pause between two turns of a busy kernel.
+        keep_alive: Duration = Duration::from_secs(75);
+
+        /// How long requests in flight may take to finish when the process is told to stop; rounded up to whole seconds.
+        /// Far enough below the 30 seconds after which many supervisors kill, that the store can be closed too.
+        shutdown_timeout: Duration = Duration::from_secs(10);
+
+        /// Bytes of those events of one request that count (16 MiB): some 80,000 events, a long batch but no large part of
+        /// memory. Ignored events are dropped as they arrive and do not add to this, however long they are.
+        max_body_bytes: usize = 16 * 1024 * 1024, 1024..=1 << 30;
+
+        /// Bytes of one request's body in total (1 GiB), after inflating, with ignored events and white space. This bounds
+        /// the work, not the memory: only events that count are held.
+        max_transfer_bytes: usize = 1024 * 1024 * 1024, BYTES;
+
+        /// Bytes of one event that counts (4 MiB); most have a few hundred. Up to this much of a line is held until its
+        /// type is known. A longer line is accepted if it is ignored, such as a tool's result.
+        max_line_bytes: usize = 4 * 1024 * 1024, 1024..=1 << 30;
+
+        /// Bytes of all bodies held in memory at one time (256 MiB): the lines that count and the events parsed from them,
+        /// counted as they arrive. Past it: 503, to be sent again.
+        max_buffered_bytes: usize = 256 * 1024 * 1024, BYTES;
+
+        /// Bytes of answers to `GET /conversations/{id}/metrics` kept to be given again (16 MiB): some 20,000 turns of the
+        /// conversations that are looked at. An answer that would take more than a sixteenth is read anew each time.
+        cache_bytes: usize = 16 * 1024 * 1024, BYTES;
+
+        /// Origins whose pages may read conversations, as browsers send them, such as `["https://app.example"]`. Empty
+        /// allows any origin, as reading changes nothing.
+        allowed_origins: Vec<WebOrigin> = Vec::new();
+
+        /// Hosts that requests may name in `Host`, without a port, such as `["metrics.example"]`. `localhost`,
+        /// `127.0.0.1`, `[::1]` and the address of `listen` are always allowed; a request for another host is refused
+        /// with 421. Otherwise a web page could let its own name resolve to this machine, and read everything as if it
+        /// were a page of this server. Add the name that a reverse proxy passes on. If this is empty and other machines
+        /// can reach the address, any host is allowed.
+        host_names: Vec<HostName> = Vec::new();
     }
 }
 

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 
 use serde_json::json;
 
-use super::SimulationSettings;
 use super::line::{Ignored, line};
 use super::random::Random;
+use crate::settings::SimulationSettings;
 use crate::turn::{
     ConversationId, Done, KernelEvent, Millis, Progress, StepId, StepTimes, TokenCount, TurnEvent, TurnEventKind,
     TurnId, TurnLabels, Usage,

@@ -3,7 +3,8 @@
 //! It is a pure function of its settings: no clock, no system randomness. The same settings give the same lines.
 //!
 //! ```
-//! # use turn_metrics::simulate::{Simulation, SimulationSettings};
+//! # use turn_metrics::settings::SimulationSettings;
+//! # use turn_metrics::simulate::Simulation;
 //! # use turn_metrics::turn::parse_line;
 //! for line in Simulation::new(&SimulationSettings { conversations: 2, ..SimulationSettings::default() }) {
 //!     parse_line(line.line.as_bytes())?;
@@ -20,28 +21,7 @@ mod tests;
 use agent::Agent;
 use random::Random;
 
-/// What a simulated kernel does.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SimulationSettings {
-    /// From what everything random is drawn.
-    pub seed: u64,
-    /// What the ids of conversations begin with; they go on with `-1`, `-2`, ...
-    pub prefix: String,
-    /// How many conversations run side by side.
-    pub conversations: usize,
-    /// Turns of each conversation.
-    pub turns: usize,
-    /// The most steps of a turn.
-    pub max_steps: usize,
-    /// The most `text-delta` or `reasoning-delta` lines of a step.
-    pub max_deltas: usize,
-}
-
-impl Default for SimulationSettings {
-    fn default() -> Self {
-        Self { seed: 1, prefix: "sim".into(), conversations: 4, turns: 5, max_steps: 6, max_deltas: 20 }
-    }
-}
+use crate::settings::SimulationSettings;
 
 /// One event as the kernel sends it.
 #[derive(Debug, Clone, PartialEq, Eq)]

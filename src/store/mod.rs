@@ -95,7 +95,7 @@
 //!
 //! # A checkpoint
 //!
-//! 1. When the active table has half of `store.journal_bytes` and there is no immutable one, it becomes that.
+//! 1. When the active table has half of `store.redb.journal_bytes` and there is no immutable one, it becomes that.
 //! 2. A thread of its own moves it in steps of some milliseconds, each one transaction on the main file. A step takes
 //!    pieces in the order of their keys and writes turns, index, open turns, the conversation as the piece left it, and
 //!    its place by activity.
@@ -151,13 +151,17 @@ pub use self::contract::{
 pub use self::fault::{Fault, FaultKind};
 pub use self::position::{InvalidPosition, Lineage, Position};
 pub use self::redb::files::location::Location;
+pub use self::redb::files::misfit::Misfit;
 pub use self::redb::files::open_error::OpenError;
+pub use self::redb::files::replay::RowFlaw;
 #[cfg(any(test, feature = "testing"))]
 pub use self::redb::files::storage::Storage;
 pub use self::redb::maintenance::check::error::CheckError;
+pub use self::redb::maintenance::check::flaw::Flaw;
 pub use self::redb::maintenance::check::report::{CheckReport, Violation};
 pub use self::redb::maintenance::check::{check, repair};
 pub use self::redb::maintenance::compact::{CompactError, Compaction, compact};
+pub use self::redb::tables::record::damaged::DamagedRecord;
 pub use self::redb::tables::store_file::StoreFile;
 
 pub(crate) use self::contract::Health;

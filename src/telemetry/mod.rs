@@ -20,10 +20,9 @@ use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 use self::log::{END_PATIENCE, Log, Style};
 pub(crate) use self::log::{flush, note};
-use crate::config::{LogFormat, LogLevel, LogSettings};
 use crate::journal::{JournalWriter, TraceJournal};
 use crate::line_queue::LineWriter;
-use crate::settings::JournalSettings;
+use crate::settings::{JournalSettings, LogFormat, LogLevel, LogSettings};
 use crate::terminal;
 
 /// How long the end of the process waits for the trace journal, whose disk may be slow for a while.

@@ -16,7 +16,7 @@ mod script;
 
 use crate::turn::InvalidId;
 
-pub use crate::simulate::{SimulatedLine, Simulation, SimulationSettings};
+pub use crate::simulate::{SimulatedLine, Simulation};
 pub use clock::TestClock;
 pub use event_log::EventLog;
 pub use memory_store::MemoryStore;

@@ -61,7 +61,7 @@ const TOO_LARGE: &str = "File too large";
 #[test]
 fn a_server_at_the_limit_refuses_and_says_why_and_goes_on_when_there_is_room() {
     let directory = tempfile::tempdir().unwrap();
-    let server = Server::start_by(limited(400), directory.path(), &[("STORE__JOURNAL_BYTES", "10000000")]);
+    let server = Server::start_by(limited(400), directory.path(), &[("STORE__REDB__JOURNAL_BYTES", "10000000")]);
     let mut client = server.client();
     let mut acknowledged = 0;
     // The files grow until one of them reaches its limit.

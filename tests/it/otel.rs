@@ -10,8 +10,9 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 use tracing_subscriber::layer::SubscriberExt;
-use turn_metrics::otel::{self, Dialect, OtelSettings};
+use turn_metrics::otel;
 use turn_metrics::recorder::Recorder;
+use turn_metrics::settings::{Dialect, OtelSettings};
 use turn_metrics::testing::EventLog;
 use turn_metrics::turn::{ConversationId, TurnId, TurnLabels, Usage};
 

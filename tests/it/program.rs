@@ -98,6 +98,8 @@ fn a_wrong_setting_is_told_with_its_key_value_source_and_what_is_allowed() {
 
 #[test]
 fn what_config_prints_is_a_configuration() {
+    let defaults = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/config/default.toml")).unwrap();
+    assert!(run(&["config", "--defaults"]).stdout == defaults);
     let first = run(&["config"]);
     assert!(first.status.success());
     let directory = tempfile::tempdir().unwrap();

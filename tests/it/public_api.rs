@@ -1,15 +1,17 @@
 //! What others can use of the library, held against `tests/public_api.rs.txt`, so that a change to it is deliberate.
 //!
 //! The list is read from the sources: what `src/lib.rs` makes public, as declarations without bodies and private
-//! parts; what a macro makes is listed by its name. The usual tool for it reads the compiler's JSON, which only nightly compilers write; the gate runs on stable.
+//! parts; what a macro makes is listed by its name, but for structs of
+//! settings, whose lines are read. The usual tool for it reads the compiler's JSON, which only nightly compilers write; the gate runs on stable.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use syn::parse::{Parse, ParseStream};
 use syn::{
-    Attribute, Block, Fields, ImplItem, Item, ItemImpl, ItemMod, ItemUse, Meta, TraitItem, Type, UseTree, Visibility,
-    parse_quote,
+    Attribute, Block, Expr, Fields, Ident, ImplItem, Item, ItemImpl, ItemMod, ItemStruct, ItemUse, LitStr, Meta, Token,
+    TraitItem, Type, UseTree, Visibility, braced, parse_quote,
 };
 
 /// Every module of the library, by its path.
@@ -36,7 +38,17 @@ impl Library {
     }
 
     fn read_module(&mut self, path: Vec<String>, file: &Path, directory: &Path) {
-        let items = syn::parse_file(&fs::read_to_string(file).unwrap()).unwrap().items;
+        let mut items = syn::parse_file(&fs::read_to_string(file).unwrap()).unwrap().items;
+        for at in 0..items.len() {
+            if let Item::Macro(found) = &items[at]
+                && found.mac.path.is_ident("section")
+            {
+                let Section(made) = syn::parse2(found.mac.tokens.clone()).unwrap();
+                let name = &made.ident;
+                items.push(parse_quote!(impl Default for #name {}));
+                items[at] = Item::Struct(made);
+            }
+        }
         for item in &items {
             let Item::Mod(ItemMod { ident, content: None, attrs, .. }) = item else { continue };
             if is_for_tests(attrs) {
@@ -84,6 +96,52 @@ impl Library {
         let mut impls: Vec<Item> = self.impls.iter().filter_map(|found| bare_impl(found, &name)).collect();
         impls.sort_by_key(|found| print(vec![found.clone()]));
         [vec![bare], impls].concat()
+    }
+}
+
+/// The struct that the lines of a `section!` make.
+struct Section(ItemStruct);
+
+impl Parse for Section {
+    fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
+        let attributes = input.call(Attribute::parse_outer)?;
+        let (_, _, name) = (input.parse::<Token![pub]>()?, input.parse::<Token![struct]>()?, input.parse::<Ident>()?);
+        let _ = (input.parse::<Token![in]>()?, input.parse::<LitStr>()?);
+        let lines;
+        braced!(lines in input);
+        let mut made: ItemStruct = parse_quote! {
+            #(#attributes)*
+            #[derive(Debug, Clone, PartialEq, Eq)]
+            pub struct #name {}
+        };
+        let Fields::Named(fields) = &mut made.fields else { panic!("no struct with fields") };
+        while !lines.is_empty() {
+            let _ = lines.call(Attribute::parse_outer)?;
+            let name = lines.parse::<Ident>()?;
+            if name == "sections" {
+                let parts;
+                braced!(parts in lines);
+                while !parts.is_empty() {
+                    let _ = parts.call(Attribute::parse_outer)?;
+                    let (name, _, part) =
+                        (parts.parse::<Ident>()?, parts.parse::<Token![:]>()?, parts.parse::<Type>()?);
+                    parts.parse::<Token![;]>()?;
+                    fields.named.push(parse_quote!(pub #name: #part));
+                }
+                continue;
+            }
+            if lines.parse::<Option<Token![as]>>()?.is_some() {
+                lines.parse::<LitStr>()?;
+            }
+            let (_, value) = (lines.parse::<Token![:]>()?, lines.parse::<Type>()?);
+            let _ = (lines.parse::<Token![=]>()?, lines.parse::<Expr>()?);
+            if lines.parse::<Option<Token![,]>>()?.is_some() {
+                lines.parse::<Expr>()?;
+            }
+            lines.parse::<Token![;]>()?;
+            fields.named.push(parse_quote!(pub #name: #value));
+        }
+        Ok(Self(made))
     }
 }
 

@@ -11,8 +11,8 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
         "",
         &[
             &["turn"],
-            &["clock", "line_queue", "link", "settings", "simulate", "terminal"],
-            &["config", "journal", "otel", "store"],
+            &["clock", "line_queue", "link", "settings", "terminal"],
+            &["config", "journal", "otel", "simulate", "store"],
             &["actors"],
             &["recorder", "runtime", "telemetry"],
             &["http"],

@@ -1,5 +1,7 @@
 use std::io;
 
+use crate::cli::send::SendError;
+
 /// Why an input was not taken in whole, and how far it got.
 #[derive(Debug, thiserror::Error)]
 #[error("{input}: {failure}{}", self.outcome())]
@@ -71,14 +73,14 @@ pub enum IngestFailure {
         seen: String,
     },
     /// A batch was not acknowledged.
-    #[error("lines {first} to {last}: {cause}")]
+    #[error("lines {first} to {last}: {}", with_cause(.cause))]
     Batch {
         /// The first line of the batch.
         first: u64,
         /// Its last line.
         last: u64,
-        /// The cause, with its own causes.
-        cause: String,
+        /// Why.
+        cause: Box<SendError>,
     },
 }
 
@@ -96,6 +98,14 @@ impl IngestError {
                 format!("; {acknowledged}{}", to_go_on(self.next_line))
             }
         }
+    }
+}
+
+/// The error, and why the last try of several failed.
+fn with_cause(error: &SendError) -> String {
+    match error {
+        SendError::GaveUp { source, .. } => format!("{error}: {source}"),
+        error => error.to_string(),
     }
 }
 

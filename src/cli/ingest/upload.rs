@@ -193,13 +193,9 @@ impl Upload {
                 let error = error.strip_prefix(&format!("line {line}: ")).unwrap_or(&error).to_owned();
                 Ok(Posted::Bad { line, error })
             }
-            Err(error) => {
-                let cause = match &error {
-                    SendError::GaveUp { source, .. } => format!("{error}: {source}"),
-                    error => error.to_string(),
-                };
+            Err(cause) => {
                 let last = batch.first_line + batch.lines.saturating_sub(1);
-                Err(IngestFailure::Batch { first: batch.first_line, last, cause })
+                Err(IngestFailure::Batch { first: batch.first_line, last, cause: Box::new(cause) })
             }
         }
     }

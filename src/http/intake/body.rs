@@ -13,7 +13,7 @@ use tracing::debug;
 use super::batch::{BadLine, BadLines, Batch, BatchReader};
 use super::budget::{ByteBudget, Denied, Reservation};
 use super::inflate::{INFLATER_BYTES, Inflater};
-use crate::http::error::ApiError;
+use crate::http::error::{ApiError, Unavailable};
 use crate::settings::HttpSettings;
 use crate::turn::Framing;
 
@@ -122,9 +122,9 @@ impl CollectError {
             Self::TooDeep => ApiError::BodyTooDeep { limit: settings.max_body_bytes.saturating_mul(8) },
             Self::Overloaded => overloaded(),
             Self::Slow(limit) => ApiError::BodyTimeout { limit_ms: limit.as_millis() },
-            Self::Broken => ApiError::BadRequest("the body ended too early, and none of it was taken in".to_owned()),
+            Self::Broken => ApiError::BadRequest("the body ended too early, and none of it was taken in"),
             Self::CutGzip | Self::InvalidGzip => {
-                ApiError::BadRequest("the body is not complete, valid gzip, and none of it was taken in".to_owned())
+                ApiError::BadRequest("the body is not complete, valid gzip, and none of it was taken in")
             }
         }
     }
@@ -252,7 +252,7 @@ fn content_length(request: &HttpRequest) -> usize {
 }
 
 pub(crate) fn overloaded() -> ApiError {
-    ApiError::Unavailable("too much is being worked on, and nothing was taken in: send it again later".to_owned())
+    ApiError::Unavailable(Unavailable::Overloaded)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use tracing::{error, warn};
 
 use super::api::Api;
 use crate::actors::BackUp;
-use crate::http::error::ApiError;
+use crate::http::error::{ApiError, Unavailable};
 use crate::http::layers::origin::refuse_backup;
 use crate::store::BackupError;
 
@@ -27,15 +27,15 @@ pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResp
     let copy = match api.handles.operations.back_up.send(BackUp).await {
         Ok(Ok(copy)) => copy,
         Ok(Err(refused @ (BackupError::Busy | BackupError::InMemory))) => {
-            return Err(ApiError::Unavailable(refused.to_string()));
+            return Err(ApiError::Unavailable(Unavailable::Backup(refused)));
         }
         Ok(Err(error)) => {
             error!(cause = error.in_full(), "no backup was made");
-            return Err(ApiError::Unavailable("no backup could be made; the log says why".to_owned()));
+            return Err(ApiError::Unavailable(Unavailable::BackupFailed));
         }
         Err(error) => {
             error!(%error, "the store did not answer");
-            return Err(ApiError::Unavailable("the store is gone".to_owned()));
+            return Err(ApiError::Unavailable(Unavailable::StoreGone));
         }
     };
     let parts = stream::try_unfold(copy.bytes, |bytes| async move {

@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 use super::api::Api;
 use crate::actors::{Observe, ObserveError, Receipt, TurnReceipt};
 use crate::http::acknowledged::{Acknowledged, Refused, SealedHere};
-use crate::http::error::ApiError;
+use crate::http::error::{ApiError, Unavailable};
 use crate::http::intake::batch::{BadLines, Batch, Mentioned};
 use crate::http::intake::body::{Body, overloaded};
 use crate::http::intake::refused::{Ends, MAX_NAMED, RefusedLines};
@@ -37,7 +37,7 @@ pub(crate) async fn post(
 
 /// Returns how the query asks to handle bad lines.
 fn asked_of_bad_lines(query: &str) -> Result<BadLines, ApiError> {
-    let wrong = || ApiError::BadRequest("the query parameter `bad` must be `skip` or absent".to_owned());
+    let wrong = || ApiError::BadRequest("the query parameter `bad` must be `skip` or absent");
     let Query(parameters) = Query::<Vec<(String, String)>>::from_query(query).map_err(|_| wrong())?;
     let mut asked = BadLines::Refuse;
     for (_, value) in parameters.iter().filter(|(name, _)| name == "bad") {
@@ -147,10 +147,7 @@ async fn observe(api: &Api, conversations: IndexMap<ConversationId, Mentioned>) 
         }
     }
     match unavailable {
-        // Some events of the request may be durable, some not.
-        Some(why) => {
-            Err(ApiError::Unavailable(format!("{why}, and the outcome is unknown: send the same events again later")))
-        }
+        Some(why) => Err(ApiError::Unavailable(Unavailable::OutcomeUnknown(why))),
         None => Ok(heard),
     }
 }

@@ -10,7 +10,7 @@ use tracing::warn;
 
 use super::api::Api;
 use crate::actors::CheckWrite;
-use crate::http::error::ApiError;
+use crate::http::error::{ApiError, Unavailable};
 
 /// How long a durable write may take before the service is not ready: far beyond what a sound disk takes, and less
 /// than the patience of what asks (ten seconds, commonly).
@@ -37,15 +37,15 @@ pub(crate) async fn ready(api: Data<Api>) -> Result<HttpResponse, ApiError> {
         Ok(Ok(Ok(()))) => return Ok(HttpResponse::Ok().json(Ready { ready: true })),
         Ok(Ok(Err(error))) => {
             warn!(cause = error.in_full(), "a durable write does not work");
-            error.to_string()
+            Unavailable::Write(error)
         }
         Ok(Err(error)) => {
             warn!(%error, "the store did not answer");
-            "the store is gone".to_owned()
+            Unavailable::StoreGone
         }
         Err(_) => {
             warn!(timeout = ?CHECK_TIMEOUT, "a durable write takes too long");
-            format!("a durable write takes more than {} seconds", CHECK_TIMEOUT.as_secs())
+            Unavailable::SlowWrite { seconds: CHECK_TIMEOUT.as_secs() }
         }
     };
     Err(ApiError::Unavailable(not_ready))

@@ -3,7 +3,7 @@ use std::future::{Ready, ready};
 use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpRequest};
 
-use crate::http::error::ApiError;
+use crate::http::error::{ApiError, BadPathId};
 use crate::turn::ConversationId;
 
 /// The conversation that a path names in its last segment but one, as in `/conversations/{id}/metrics`.
@@ -18,19 +18,16 @@ impl FromRequest for PathId {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let segment = request.uri().path().rsplit('/').nth(1).unwrap_or_default();
-        ready(parse(segment).map(Self).map_err(|message| {
-            ApiError::BadRequest(format!("the conversation id in the path is not valid: {message}"))
-        }))
+        ready(parse(segment).map(Self).map_err(ApiError::BadPathId))
     }
 }
 
-fn parse(segment: &str) -> Result<ConversationId, String> {
-    let bytes = percent_decode(segment)?;
-    let text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
-    ConversationId::new(text).map_err(|error| error.to_string())
+fn parse(segment: &str) -> Result<ConversationId, BadPathId> {
+    let text = String::from_utf8(percent_decode(segment)?).map_err(|_| BadPathId::NotUtf8)?;
+    Ok(ConversationId::new(text)?)
 }
 
-fn percent_decode(segment: &str) -> Result<Vec<u8>, String> {
+fn percent_decode(segment: &str) -> Result<Vec<u8>, BadPathId> {
     let mut decoded = Vec::with_capacity(segment.len());
     let mut rest = segment.as_bytes();
     while let Some((byte, after)) = rest.split_first() {
@@ -40,7 +37,7 @@ fn percent_decode(segment: &str) -> Result<Vec<u8>, String> {
             let value = std::str::from_utf8(digits).ok().and_then(|digits| u8::from_str_radix(digits, 16).ok());
             // A sign is a digit to `from_str_radix`, and no digits at all come from the end of the segment.
             let value = value.filter(|_| digits.iter().all(u8::is_ascii_hexdigit));
-            decoded.push(value.ok_or("a `%` without two hexadecimal digits; write the character `%` as `%25`")?);
+            decoded.push(value.ok_or(BadPathId::Escape)?);
             rest = after;
         } else {
             decoded.push(*byte);
@@ -153,7 +150,7 @@ mod tests {
             ("%2e", "`.`"),
             ("", "empty"),
         ] {
-            let message = parse(segment).unwrap_err();
+            let message = parse(segment).unwrap_err().to_string();
             assert!(message.contains(what), "{segment}: {message}");
         }
     }

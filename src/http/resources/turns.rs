@@ -56,20 +56,19 @@ impl Asked {
             limit: Option<String>,
         }
 
-        let Query(Parameters { after, limit }) = Query::from_query(query).map_err(|_| {
-            ApiError::BadRequest("the query is not valid: `after` and `limit` may stand once".to_owned())
-        })?;
+        let Query(Parameters { after, limit }) = Query::from_query(query)
+            .map_err(|_| ApiError::BadRequest("the query is not valid: `after` and `limit` may stand once"))?;
         let after = number("after", after.as_deref(), 0, ORDINALS)?;
         let limit = number("limit", limit.as_deref(), DEFAULT_LIMIT, LIMITS)?;
         Ok(Self { after, limit: usize::try_from(limit).unwrap_or(usize::MAX) })
     }
 }
 
-fn number(name: &str, text: Option<&str>, default: u64, range: RangeInclusive<u64>) -> Result<u64, ApiError> {
+fn number(name: &'static str, text: Option<&str>, default: u64, range: RangeInclusive<u64>) -> Result<u64, ApiError> {
     let Some(text) = text else { return Ok(default) };
     text.parse().ok().filter(|n| range.contains(n)).ok_or_else(|| {
-        let (first, last) = (range.start(), range.end());
-        ApiError::BadRequest(format!("the query parameter `{name}` must be a whole number from {first} to {last}"))
+        let (first, last) = (*range.start(), *range.end());
+        ApiError::BadNumber { name, first, last }
     })
 }
 

@@ -60,7 +60,7 @@ impl RedbEngine {
         settings: &StoreSettings,
         backoff: Backoff,
     ) -> Result<(Self, Writer), OpenError> {
-        let cache_bytes = settings.cache_bytes;
+        let cache_bytes = settings.redb.cache_bytes;
         let slot = Arc::new(Slot::new(location.open(cache_bytes)?));
         let (jobs, received) = sync_channel(settings.queue_commits);
         let (state, writer) = watch::channel(Health::Running);

@@ -202,7 +202,7 @@ impl Opened {
 
 fn open(path: Option<PathBuf>) -> RedbEngine {
     // So small that the checkpoint is always at work.
-    let settings = StoreSettings { journal_bytes: 4096, ..StoreSettings::default() };
+    let settings = StoreSettings::with_journal_bytes(4096);
     RedbEngine::open(path.map_or(Location::Memory, Location::Directory), &settings).unwrap()
 }
 

@@ -36,7 +36,7 @@ fn sealed_turns(store: &RedbEngine, id: &ConversationId) -> usize {
 async fn a_full_memtable_refuses_commits_until_there_is_room_and_nothing_is_lost() {
     const TURNS: usize = 20;
     // The first batch alone exceeds the limit several times, and a step moves only one of its conversations.
-    let settings = StoreSettings { journal_bytes: 256 * 1024, ..StoreSettings::default() };
+    let settings = StoreSettings::with_journal_bytes(256 * 1024);
     let directory = tempfile::tempdir().unwrap();
     let location = Location::Directory(directory.path().to_owned());
     let (store, mut writer) = RedbEngine::prepare(location, &settings, Backoff::default()).unwrap();

@@ -377,7 +377,7 @@ async fn a_backup_has_the_order_and_a_lineage_of_its_own() {
 
 #[tokio::test]
 async fn the_order_is_read_while_the_checkpoint_moves_it() {
-    let settings = StoreSettings { journal_bytes: 24 * 1024, ..StoreSettings::default() };
+    let settings = StoreSettings::with_journal_bytes(24 * 1024);
     let prepared = RedbEngine::prepare(Location::Memory, &settings, Backoff::default());
     let (store, mut writer) = prepared.unwrap();
     writer.checkpoint_by_hand();
@@ -410,7 +410,7 @@ async fn the_order_is_read_while_the_checkpoint_moves_it() {
 #[tokio::test]
 async fn the_journal_does_not_grow_with_a_turn_that_is_staged_again_and_again() {
     let directory = tempfile::tempdir().unwrap();
-    let settings = StoreSettings { journal_bytes: 64 * 1024, ..StoreSettings::default() };
+    let settings = StoreSettings::with_journal_bytes(64 * 1024);
     let store = RedbEngine::open(Location::Directory(directory.path().to_owned()), &settings).unwrap();
     let mut turn = OpenTurn::new(TurnId::new("t").unwrap());
     for step in 0..400 {
@@ -431,7 +431,7 @@ async fn the_journal_does_not_grow_with_a_turn_that_is_staged_again_and_again() 
 #[tokio::test]
 async fn the_journal_does_not_grow_with_what_was_written() {
     let directory = tempfile::tempdir().unwrap();
-    let settings = StoreSettings { journal_bytes: 64 * 1024, ..StoreSettings::default() };
+    let settings = StoreSettings::with_journal_bytes(64 * 1024);
     let store = RedbEngine::open(Location::Directory(directory.path().to_owned()), &settings).unwrap();
     let size = || fs::metadata(directory.path().join("turn-metrics.journal.redb")).unwrap().len();
     let mut sizes = Vec::new();
@@ -470,7 +470,7 @@ fn send_and_read(store: &RedbEngine, name: &str, turns: u64) {
 #[test]
 fn senders_readers_and_backups_agree_while_the_checkpoint_is_always_at_work() {
     let directory = tempfile::tempdir().unwrap();
-    let settings = StoreSettings { journal_bytes: 24 * 1024, ..StoreSettings::default() };
+    let settings = StoreSettings::with_journal_bytes(24 * 1024);
     let store = RedbEngine::open(Location::Directory(directory.path().to_owned()), &settings).unwrap();
     std::thread::scope(|scope| {
         let senders: Vec<_> = (0..12)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::disk::Disk;
 use super::workload::Operation;
-use crate::settings::StoreSettings;
+use crate::settings::{RedbSettings, StoreSettings};
 use crate::store::oracle::Oracle;
 use crate::store::redb::writer::backoff::Backoff;
 use crate::store::redb::writer::{Step, Writer};
@@ -71,9 +71,8 @@ impl Client {
         let settings = StoreSettings {
             // Small enough that a burst takes several transactions.
             batch_commits: 4,
-            cache_bytes: self.cache_bytes,
             // Small enough that some commits wait for the checkpoint.
-            journal_bytes: 16 * 1024,
+            redb: RedbSettings { cache_bytes: self.cache_bytes, journal_bytes: 16 * 1024 },
             ..StoreSettings::default()
         };
         self.running = Some(RedbEngine::prepare(self.disk.location(), &settings, NEVER)?);

@@ -20,7 +20,7 @@ fn turn(id: &str) -> OpenTurn {
 
 /// Does one round of everything that a store is asked. The answers may be errors; that there are answers is the point.
 fn use_it(disk: &Disk) -> Result<(), String> {
-    let settings = StoreSettings { cache_bytes: 0, ..StoreSettings::default() };
+    let settings = StoreSettings::without_cache();
     let (engine, mut writer) =
         RedbEngine::prepare(disk.location(), &settings, Backoff::default()).map_err(|error| error.to_string())?;
     for number in 0..3 {

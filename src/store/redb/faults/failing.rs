@@ -162,7 +162,7 @@ fn failing(kind: Kind) -> Fault {
 fn a_read_that_fails_has_the_store_opened_again_without_a_write() {
     let disk = Disk::default();
     let never = Backoff { first: Duration::MAX / 4, longest: Duration::MAX / 4 };
-    let settings = StoreSettings { cache_bytes: 0, queue_commits: 1, ..StoreSettings::default() };
+    let settings = StoreSettings { queue_commits: 1, ..StoreSettings::without_cache() };
     let (engine, mut writer) = RedbEngine::prepare(disk.location(), &settings, never).unwrap();
     disk.plan_fault(failing(Kind::Read));
     let refused = engine.turns(&all()).unwrap_err();

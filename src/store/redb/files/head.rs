@@ -3,6 +3,7 @@ use std::path::Path;
 use redb::{AccessGuard, Database, ReadOnlyTable, ReadableDatabase, ReadableTable};
 use uuid::Uuid;
 
+use super::misfit::Misfit;
 use super::open_error::{OpenError, failed};
 use super::replay::{Replayed, replay};
 use crate::store::redb::tables::failure::Failure;
@@ -45,10 +46,10 @@ impl Bond {
         };
         let (store_id, journal_id) = read().map_err(|failure: Failure| failed(path, failure))?;
         if store_id != self.store_id {
-            return Err(of_another(path, "it names another store"));
+            return Err(of_another(path, Misfit::OtherStore));
         }
         if self.journal_id.is_some_and(|id| id != journal_id) {
-            return Err(of_another(path, "the database names another journal"));
+            return Err(of_another(path, Misfit::OtherJournal));
         }
         Ok(())
     }
@@ -81,8 +82,8 @@ impl JournalRange {
     }
 }
 
-fn of_another(path: &Path, cause: &str) -> OpenError {
-    OpenError::JournalOfAnother { path: path.to_owned(), cause: cause.into() }
+fn of_another(path: &Path, cause: Misfit) -> OpenError {
+    OpenError::JournalOfAnother { path: path.to_owned(), cause }
 }
 
 impl Head {
@@ -98,11 +99,10 @@ impl Head {
         let range = JournalRange::of(journal).map_err(failed)?;
         // First, as it has a remedy.
         if self.bond.journal_id.is_none() && range.last > self.checkpoint.number {
-            let cause = "the database has everything without it, as a backup does; move the journal away";
-            return Err(of_another(path, cause));
+            return Err(of_another(path, Misfit::NotNeeded));
         }
         if let Some(cause) = self.misfit(&range).map_err(failed)? {
-            return Err(of_another(path, &cause));
+            return Err(of_another(path, cause));
         }
         let txn = tables.begin_read().map_err(|error| failed(error.into()))?;
         let tables = ReadTables::new(txn, TurnHasher::of(self.bond.store_id));
@@ -111,26 +111,20 @@ impl Head {
 
     /// How it shows that the journal is of another time than the main file, if it does. It has to begin at the
     /// checkpoint or before it and to reach as far as the main file has seen it, and both must mean the same rows.
-    fn misfit(&self, journal: &JournalRange) -> Result<Option<String>, Failure> {
+    fn misfit(&self, journal: &JournalRange) -> Result<Option<Misfit>, Failure> {
         let (checkpoint, newest, base) = (self.checkpoint.number, self.newest.number, journal.base.number);
         if checkpoint > newest {
             return Err(Failure::Meta("newest_row"));
         }
         if base > checkpoint {
-            return Ok(Some(format!(
-                "it begins after row {base}, and the database has everything up to row {checkpoint} only: the database \
-                 is an older copy"
-            )));
+            return Ok(Some(Misfit::OlderDatabase { base, checkpoint }));
         }
         if journal.last < newest {
-            return Ok(Some(format!(
-                "it ends with row {}, and the database has seen row {newest}: it is an older copy",
-                journal.last
-            )));
+            return Ok(Some(Misfit::OlderJournal { last: journal.last, newest }));
         }
         for mark in [self.checkpoint, self.newest] {
             if journal.sound_row(mark.number)?.is_some_and(|row| row != mark) {
-                return Ok(Some(format!("its row {} is another than the database has seen", mark.number)));
+                return Ok(Some(Misfit::OtherRow(mark.number)));
             }
         }
         Ok(None)

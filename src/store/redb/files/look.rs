@@ -12,10 +12,10 @@ use crate::store::redb::unwind;
 pub(crate) fn look_at(builder: &Builder, path: &Path, file: StoreFile) -> Result<Database, OpenError> {
     let overlay = Overlay::open(path).map_err(OpenError::Unreadable)?;
     let database = unwind::caught(|| builder.create_with_backend(overlay));
-    let database = database.map_err(|panic| damaged(path, &panic))?;
+    let database = database.map_err(|panic| damaged(path, panic))?;
     let database = database.map_err(|error| explain(path, error))?;
     let stamp = unwind::caught(|| Stamp::of(&database, file));
-    match stamp.map_err(|panic| damaged(path, &panic))? {
+    match stamp.map_err(|panic| damaged(path, panic))? {
         Ok(Stamp::Format(found)) if found != FORMAT => Err(of_other_format(path, found)),
         Ok(Stamp::Foreign) => Err(OpenError::NotOurs { path: path.to_owned() }),
         Ok(_) => Ok(database),

@@ -5,13 +5,14 @@
 //!
 //! - `location`: where a store keeps its files.
 //! - `storage`: where a test keeps them instead.
+//! - `replay`: reads the journal into a memtable.
+//! - `misfit`: how it shows that a journal does not belong to the database.
 //! - `open_error`: why a store could not be opened.
 //! - `path`: links, empty files, and names that outlive a power cut.
 //! - `overlay`, `look`: opens a file without changing a byte of it.
 //! - `stamp`: makes a blank file ours, and refuses the file of another program or format.
 //! - `head`: what binds the two files to each other.
 //! - `create`: makes new files, or refuses to.
-//! - `replay`: reads the journal into a memtable.
 //! - `open_files`: both files and the memtable.
 //! - `open`: opens them.
 //! - `size`: how large a file is, and how to pack it.
@@ -22,6 +23,7 @@ pub(crate) mod create;
 pub(crate) mod head;
 pub(crate) mod location;
 pub(crate) mod look;
+pub(crate) mod misfit;
 pub(crate) mod open;
 pub(crate) mod open_error;
 pub(crate) mod open_files;

@@ -29,7 +29,7 @@ impl Location {
     pub(crate) fn open(&self, cache_bytes: usize) -> Result<Files, OpenError> {
         // The database's own code panics on some damage. An open that does must not take the writer with it.
         unwind::caught(|| self.open_sound(cache_bytes))
-            .unwrap_or_else(|panic| Err(damaged(&self.path(StoreFile::Main), &panic)))
+            .unwrap_or_else(|panic| Err(damaged(&self.path(StoreFile::Main), panic)))
     }
 
     fn open_sound(&self, cache_bytes: usize) -> Result<Files, OpenError> {
@@ -53,9 +53,8 @@ impl Location {
             }
         }
         let Replayed { memtable, damaged } = head.replay(&tables, &journal, &journal_path)?;
-        if let Some(row) = damaged.first() {
-            let cause = format!("row {}: {}", row.number, row.why);
-            return Err(OpenError::Damaged { path: journal_path, cause });
+        if let Some(row) = damaged.into_iter().next() {
+            return Err(OpenError::DamagedRow { path: journal_path, row: row.number, flaw: row.flaw });
         }
         if head.bond.journal_id.is_none() {
             guarded(&path, || bind_journal(&tables, &journal))?;

@@ -3,11 +3,12 @@ use std::path::{Path, PathBuf};
 
 use redb::{DatabaseError, StorageError};
 
+use super::misfit::Misfit;
+use super::replay::RowFlaw;
 use crate::link;
 use crate::store::fault::{Fault, FaultKind};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::meta::FORMAT;
-use crate::store::redb::unwind::Panic;
 
 /// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -69,15 +70,25 @@ pub enum OpenError {
         /// The journal.
         path: PathBuf,
         /// How that shows.
-        cause: String,
+        cause: Misfit,
     },
     /// What the file holds is no sound database: reading it went wrong in a way that a whole file never does.
-    #[error("the database {path} is damaged: {cause}; `turn-metrics check` tells more")]
+    #[error("the database {path} is damaged: {}; `turn-metrics check` tells more", .cause.in_full())]
     Damaged {
         /// The file.
         path: PathBuf,
         /// What went wrong.
-        cause: String,
+        cause: Fault,
+    },
+    /// A row of the journal is damaged.
+    #[error("the journal {path} is damaged: row {row}: {flaw}; `turn-metrics check` tells more")]
+    DamagedRow {
+        /// The journal.
+        path: PathBuf,
+        /// The number of the row; the first one, if there are several.
+        row: u64,
+        /// What is wrong with it.
+        flaw: RowFlaw,
     },
     /// The file cannot be read.
     #[error("the database cannot be read: {0}")]
@@ -116,6 +127,9 @@ impl From<OpenError> for Fault {
             OpenError::Unreadable(source) => Self::new(FaultKind::Disk, "the database cannot be read").of_io(source),
             OpenError::Thread(source) => because("a thread cannot be started").of_io(source),
             OpenError::Damaged { .. } => Self::new(FaultKind::Damaged, "the database is damaged"),
+            OpenError::DamagedRow { row, .. } => {
+                Self::new(FaultKind::Damaged, "a row of the journal is damaged").numbered(*row)
+            }
             OpenError::Dangling { .. } => because("the database is a symbolic link to a file that does not exist"),
             OpenError::InUse { .. } => because("the database is in use by another process"),
             OpenError::NotOurs { .. } => because("the file is no turn-metrics database"),
@@ -135,7 +149,7 @@ pub(crate) fn explain(path: &Path, error: DatabaseError) -> OpenError {
         DatabaseError::Storage(StorageError::Io(source)) if source.kind() == io::ErrorKind::InvalidData => {
             OpenError::NotOurs { path: path.to_owned() }
         }
-        DatabaseError::Storage(StorageError::Corrupted(cause)) => OpenError::Damaged { path: path.to_owned(), cause },
+        DatabaseError::Storage(StorageError::Corrupted(said)) => damaged(path, of_corruption(said)),
         other => failed(path, Failure::Database(other)),
     }
 }
@@ -144,9 +158,14 @@ pub(crate) fn failed(path: &Path, cause: impl Into<Fault>) -> OpenError {
     OpenError::Failed { path: path.to_owned(), cause: cause.into() }
 }
 
-/// The error of a file whose damage makes the database panic.
-pub(super) fn damaged(path: &Path, panic: &Panic) -> OpenError {
-    OpenError::Damaged { path: path.to_owned(), cause: panic.to_string() }
+/// The error of a file that is no sound database, as the database says itself or as it panics.
+pub(super) fn damaged(path: &Path, cause: impl Into<Fault>) -> OpenError {
+    OpenError::Damaged { path: path.to_owned(), cause: cause.into() }
+}
+
+/// The fault of a database that says itself that it is damaged, in the words that it has for that.
+fn of_corruption(said: String) -> Fault {
+    Fault::new(FaultKind::Damaged, "the database is damaged").caused_by(said)
 }
 
 pub(super) fn of_other_format(path: &Path, found: u32) -> OpenError {
@@ -183,11 +202,17 @@ mod tests {
             (of_other_format(&path(), 7), FaultKind::Database, "the database is of another format: 7"),
             (OpenError::JournalMissing { path: path() }, FaultKind::Database, "the journal is missing"),
             (
-                OpenError::JournalOfAnother { path: path(), cause: cause() },
+                OpenError::JournalOfAnother { path: path(), cause: Misfit::OtherStore },
                 FaultKind::Database,
                 "the journal does not belong to the database",
             ),
-            (OpenError::Damaged { path: path(), cause: cause() }, FaultKind::Damaged, "the database is damaged"),
+            (damaged(&path(), of_corruption(cause())), FaultKind::Damaged, "the database is damaged"),
+            (damaged(&path(), Fault::panicked(cause())), FaultKind::Damaged, "the database is damaged"),
+            (
+                OpenError::DamagedRow { path: path(), row: 7, flaw: RowFlaw::Exchanged },
+                FaultKind::Damaged,
+                "a row of the journal is damaged: 7",
+            ),
             (
                 OpenError::Unreadable(denied()),
                 FaultKind::Disk,

@@ -11,6 +11,7 @@ use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::journal_mark::JournalMark;
 use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::record::conversation::Conversation;
+use crate::store::redb::tables::record::damaged::DamagedRecord;
 use crate::store::redb::tables::schema::ROWS;
 use crate::turn::ConversationId;
 
@@ -22,12 +23,61 @@ pub(crate) struct Replayed {
 }
 
 /// A row of the journal of which something could not be taken.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct DamagedRow {
     pub(crate) number: u64,
-    pub(crate) why: String,
+    pub(crate) flaw: RowFlaw,
     /// The row as it is; nothing if it is missing.
     pub(crate) bytes: Vec<u8>,
+}
+
+/// What is wrong with a row of the journal.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RowFlaw {
+    /// It is missing, and a later one is there.
+    #[error("it is missing; the next one is {next}")]
+    Missing {
+        /// The number of the next row.
+        next: u64,
+    },
+    /// It is missing, and so are all others.
+    #[error("the whole journal is missing, and what was acknowledged last with it")]
+    NoJournal,
+    /// It does not hold the checksum of the row before it.
+    #[error("it does not follow the row before it, one of which was exchanged")]
+    Exchanged,
+    /// It, or a record in it, cannot be read.
+    #[error(transparent)]
+    Record(#[from] DamagedRecord),
+    /// A commit in it has positions that do not follow those before it.
+    #[error("a commit begins at position {first}, and not between {from} and {to}")]
+    Position {
+        /// Where the commit begins.
+        first: u64,
+        /// The first position where it may begin.
+        from: u64,
+        /// The last position where it may begin.
+        to: u64,
+    },
+    /// A commit in it does not follow the one before it in its conversation.
+    #[error(
+        "conversation {conversation_id} goes from version {} and {sealed_turns} sealed turns to version {} after \
+         {sealed_before} sealed turns",
+        version.0, next_version.0
+    )]
+    Commit {
+        /// The conversation.
+        conversation_id: ConversationId,
+        /// Its version before the commit.
+        version: Version,
+        /// How many turns of it were sealed before the commit.
+        sealed_turns: u64,
+        /// Its version after the commit, as the commit says.
+        next_version: Version,
+        /// How many turns of it were sealed before the commit, as the commit says.
+        sealed_before: u64,
+    },
 }
 
 /// Reads a journal of which the tables hold everything up to the row `checkpoint`, and of some conversations more.
@@ -49,8 +99,8 @@ pub(crate) fn replay(journal: &Database, tables: &ReadTables, checkpoint: Journa
         let (number, bytes) = row?;
         let number = number.value();
         if number > expected {
-            let why = format!("it is missing; the next one is {number}");
-            damaged.push(DamagedRow { number: expected, why, bytes: Vec::new() });
+            let flaw = RowFlaw::Missing { next: number };
+            damaged.push(DamagedRow { number: expected, flaw, bytes: Vec::new() });
             previous = None;
             replay.positions = ANY_POSITION;
         }
@@ -64,18 +114,14 @@ pub(crate) fn replay(journal: &Database, tables: &ReadTables, checkpoint: Journa
                     replay.positions = ANY_POSITION;
                 }
                 let taken = replay.row(row.entries)?;
-                if follows {
-                    taken
-                } else {
-                    Err("it does not follow the row before it, one of which was exchanged".into())
-                }
+                if follows { taken } else { Err(RowFlaw::Exchanged) }
             }
-            Err(damaged) => Err(damaged.to_string()),
+            Err(damaged) => Err(damaged.into()),
         };
         replay.memtable.took_row(mark, all_bytes.len());
         previous = taken.is_ok().then_some(mark.checksum);
-        if let Err(why) = taken {
-            damaged.push(DamagedRow { number, why, bytes: all_bytes.to_vec() });
+        if let Err(flaw) = taken {
+            damaged.push(DamagedRow { number, flaw, bytes: all_bytes.to_vec() });
             replay.positions = ANY_POSITION;
         }
         expected = number.saturating_add(1);
@@ -97,10 +143,10 @@ const ANY_POSITION: RangeInclusive<u64> = 1..=u64::MAX;
 
 impl Replay<'_> {
     /// Takes what can be taken. The inner error says what cannot.
-    fn row(&mut self, bytes: &[u8]) -> Result<Result<(), String>, Failure> {
+    fn row(&mut self, bytes: &[u8]) -> Result<Result<(), RowFlaw>, Failure> {
         let entries = match entry::decode_row(bytes) {
             Ok(entries) => entries,
-            Err(damaged) => return Ok(Err(damaged.to_string())),
+            Err(damaged) => return Ok(Err(damaged.into())),
         };
         let mut taken = Ok(());
         for entry in entries {
@@ -109,11 +155,11 @@ impl Replay<'_> {
         Ok(taken)
     }
 
-    fn entry(&mut self, mut entry: Entry) -> Result<Result<(), String>, Failure> {
+    fn entry(&mut self, mut entry: Entry) -> Result<Result<(), RowFlaw>, Failure> {
         let first = entry.position;
         if !self.positions.contains(&first) {
-            let (from, to) = (self.positions.start(), self.positions.end());
-            return Ok(Err(format!("a commit begins at position {first}, and not between {from} and {to}")));
+            let (from, to) = (*self.positions.start(), *self.positions.end());
+            return Ok(Err(RowFlaw::Position { first, from, to }));
         }
         let next = first + entry.sealed.len() as u64;
         self.positions = next..=next;
@@ -135,20 +181,17 @@ impl Replay<'_> {
                 // It costs nothing: the entry has the whole of it. What the tables have already is written once more.
                 Err(Failure::Record(_)) => {
                     entry.key = self.tables.search_key_of(id)?;
-                    return Ok(self.memtable.take(entry).map_err(|damaged| damaged.to_string()));
+                    return Ok(self.memtable.take(entry).map_err(RowFlaw::Record));
                 }
                 Err(failure) => return Err(failure),
             }
         };
-        let (next, before) = (entry.conversation.version.0, entry.sealed_before());
-        if Some(next) != version.0.checked_add(1) || before != sealed_turns {
-            return Ok(Err(format!(
-                "conversation {id} goes from version {} and {sealed_turns} sealed turns to version {next} after \
-                 {before} sealed turns",
-                version.0
-            )));
+        let (next_version, sealed_before) = (entry.conversation.version, entry.sealed_before());
+        if Some(next_version.0) != version.0.checked_add(1) || sealed_before != sealed_turns {
+            let conversation_id = id.clone();
+            return Ok(Err(RowFlaw::Commit { conversation_id, version, sealed_turns, next_version, sealed_before }));
         }
-        Ok(self.memtable.take(entry).map_err(|damaged| damaged.to_string()))
+        Ok(self.memtable.take(entry).map_err(RowFlaw::Record))
     }
 
     fn in_tables(&mut self, id: &ConversationId) -> Result<&Option<(u64, Conversation)>, Failure> {

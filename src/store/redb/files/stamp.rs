@@ -48,7 +48,7 @@ pub(super) fn stamp(
 pub(super) fn guarded(path: &Path, write: impl FnOnce() -> Result<(), Failure>) -> Result<(), OpenError> {
     match unwind::caught(write) {
         Ok(written) => written.map_err(|failure| failed(path, failure)),
-        Err(panic) => Err(damaged(path, &panic)),
+        Err(panic) => Err(damaged(path, panic)),
     }
 }
 

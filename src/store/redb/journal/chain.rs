@@ -4,7 +4,7 @@
 //! even where it is sound by itself.
 
 use crate::store::redb::tables::journal_mark::JournalMark;
-use crate::store::redb::tables::record::damaged::DamagedRecord;
+use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
 use crate::store::redb::tables::row::{self, Rows, Stored};
 use crate::store::redb::tables::schema::JournalRows;
 
@@ -28,7 +28,7 @@ pub(crate) fn chain(last: JournalMark, entries: &mut Vec<u8>) -> Stored<'_, Jour
 pub(crate) fn read_row(number: u64, stored: Stored<'_, JournalRows>) -> Result<ChainedRow<'_>, DamagedRecord> {
     let value = stored.verify(&number)?;
     let (entries, previous) =
-        value.split_last_chunk().ok_or_else(|| DamagedRecord::new(JournalRows::WHAT, "it has no link"))?;
+        value.split_last_chunk().ok_or_else(|| DamagedRecord::new(JournalRows::WHAT, RecordFlaw::NoLink))?;
     Ok(ChainedRow { previous: u64::from_le_bytes(*previous), entries })
 }
 

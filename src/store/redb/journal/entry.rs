@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::chain::CHAIN_BYTES;
 use crate::store::redb::tables::record::conversation::Conversation;
-use crate::store::redb::tables::record::damaged::DamagedRecord;
+use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
 
 /// What one commit changed in a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,28 +69,28 @@ pub(crate) fn encode_row(entries: &[Entry]) -> Result<Vec<u8>, DamagedRecord> {
         staged: entry.staged.iter().map(|record| Bytes(record)).collect(),
     });
     for twin in twins {
-        row = postcard::to_extend(&twin, row).map_err(|error| DamagedRecord::new(ROW, error.to_string()))?;
+        row = postcard::to_extend(&twin, row).map_err(|error| DamagedRecord::new(ROW, error))?;
     }
     Ok(row)
 }
 
 pub(crate) fn decode_row(bytes: &[u8]) -> Result<Vec<Entry>, DamagedRecord> {
-    let (&version, mut rest) = bytes.split_first().ok_or_else(|| DamagedRecord::new(ROW, "it is empty"))?;
+    let (&version, mut rest) = bytes.split_first().ok_or_else(|| DamagedRecord::new(ROW, RecordFlaw::Empty))?;
     if version != V1 {
-        return Err(DamagedRecord::new(ROW, format!("its encoding is of version {version}, not {V1}")));
+        return Err(DamagedRecord::new(ROW, RecordFlaw::Version { found: version, known: V1 }));
     }
     let mut entries = Vec::new();
     while !rest.is_empty() {
-        let (twin, after) = postcard::take_from_bytes::<EntryV1<'_>>(rest)
-            .map_err(|error| DamagedRecord::new(ROW, error.to_string()))?;
+        let (twin, after) =
+            postcard::take_from_bytes::<EntryV1<'_>>(rest).map_err(|error| DamagedRecord::new(ROW, error))?;
         let records = |records: Vec<Bytes<'_>>| records.into_iter().map(|record| record.0.into()).collect();
         let conversation = Conversation::decode(twin.conversation.0)?;
         if conversation.sealed_turns < twin.sealed.len() as u64 {
-            return Err(DamagedRecord::new(ROW, "it seals more turns than there are"));
+            return Err(DamagedRecord::new(ROW, RecordFlaw::SealedTurns));
         }
         let position = twin.position;
         if position == 0 || position.checked_add(twin.sealed.len() as u64).is_none() {
-            return Err(DamagedRecord::new(ROW, format!("{position} is no position")));
+            return Err(DamagedRecord::new(ROW, RecordFlaw::Position(position)));
         }
         let (sealed, staged) = (records(twin.sealed), records(twin.staged));
         entries.push(Entry { conversation, key: None, position, sealed, staged });
@@ -151,6 +151,6 @@ mod tests {
     fn a_row_of_a_later_version_is_refused() {
         let mut row = encode_row(&[entry("a", &[], &[])]).unwrap();
         row[0] = 2;
-        assert!(decode_row(&row).unwrap_err().to_string().contains("of version 2, not 1"));
+        assert!(decode_row(&row).unwrap_err().to_string().contains("version 2, and this program reads version 1"));
     }
 }

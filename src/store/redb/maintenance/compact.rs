@@ -13,6 +13,7 @@ use redb::{Builder, Database, ReadableDatabase};
 
 use crate::link;
 use crate::settings::StoreSettings;
+use crate::store::fault::Fault;
 use crate::store::redb::checkpoint::Checkpoint;
 use crate::store::redb::files::location::Location;
 use crate::store::redb::files::open_error::{OpenError, explain};
@@ -47,20 +48,22 @@ pub enum CompactError {
     #[error(transparent)]
     Open(#[from] OpenError),
     /// The journal cannot be moved into the main file. Both files are as sound as before.
-    #[error("the database {path} was not compacted, as its journal could not be moved into it: {cause}")]
+    #[error(
+        "the database {path} was not compacted, as its journal could not be moved into it: {}", .cause.in_full()
+    )]
     Journal {
         /// The main file.
         path: PathBuf,
         /// What went wrong.
-        cause: String,
+        cause: Fault,
     },
     /// The new main file cannot be written, or cannot replace the old one. The old one is unchanged.
-    #[error("the database {path} was not compacted, as the new file could not be written: {cause}")]
+    #[error("the database {path} was not compacted, as the new file could not be written: {}", .cause.in_full())]
     Write {
         /// The main file.
         path: PathBuf,
         /// What went wrong.
-        cause: String,
+        cause: Fault,
     },
 }
 
@@ -77,15 +80,15 @@ pub fn compact(directory: &Path) -> Result<Compaction, CompactError> {
     let bytes_before = file_size(&path) + file_size(&journal);
     let location = Location::Directory(directory.to_owned());
     let settings = StoreSettings::default();
-    let slot = Arc::new(Slot::new(location.open(settings.cache_bytes)?));
+    let slot = Arc::new(Slot::new(location.open(settings.redb.cache_bytes)?));
     // Files that are closed in order leave everything in the main file.
-    let closed = Checkpoint::new(slot, settings.journal_bytes).close(&location);
-    closed.map_err(|cause| CompactError::Journal { path: path.clone(), cause: cause.in_full() })?;
+    let closed = Checkpoint::new(slot, settings.redb.journal_bytes).close(&location);
+    closed.map_err(|cause| CompactError::Journal { path: path.clone(), cause })?;
     let old = Builder::new().open(&path).map_err(|error| explain(&path, error))?;
     let unfinished = link::beside(&path, ".compact");
     let replaced = write_anew(&old, &unfinished)
-        .map_err(|failure| failure.to_string())
-        .and_then(|()| replace(&path, &unfinished).map_err(|error| error.to_string()))
+        .map_err(Fault::from)
+        .and_then(|()| replace(&path, &unfinished).map_err(Fault::disk))
         .map_err(|cause| CompactError::Write { path: path.clone(), cause });
     if replaced.is_err() {
         let _ = fs::remove_file(&unfinished);
@@ -204,5 +207,18 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         assert!(matches!(compact(directory.path()), Err(CompactError::Missing { .. })));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn why_nothing_was_compacted_is_told_in_full() {
+        let (path, full) = (|| PathBuf::from("/srv/x"), || Fault::disk(io::Error::from_raw_os_error(28)));
+        for (error, why) in [
+            (CompactError::Journal { path: path(), cause: full() }, "its journal could not be moved into it"),
+            (CompactError::Write { path: path(), cause: full() }, "the new file could not be written"),
+        ] {
+            let expected =
+                format!("the database /srv/x was not compacted, as {why}: No space left on device (os error 28)");
+            assert_eq!(error.to_string(), expected);
+        }
     }
 }

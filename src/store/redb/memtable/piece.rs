@@ -101,5 +101,5 @@ impl Piece {
 }
 
 fn turn_id(record: &[u8]) -> Result<TurnId, DamagedRecord> {
-    TurnId::new(record::turn_id_of(record)?).map_err(|error| DamagedRecord::new("turn", error.to_string()))
+    TurnId::new(record::turn_id_of(record)?).map_err(|error| DamagedRecord::new("turn", error))
 }

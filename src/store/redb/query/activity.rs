@@ -6,7 +6,7 @@ use crate::store::redb::memtable::{Contents, Memtable};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::read::{ReadTables, decode_key};
 use crate::store::redb::tables::record::conversation::{Conversation, inverted, moment_of};
-use crate::store::redb::tables::record::damaged::DamagedRecord;
+use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
 use crate::turn::ConversationId;
 
 /// A page of the conversations by their latest activity.
@@ -51,7 +51,7 @@ impl ActivityQuery {
             let sealed_turns = match tables.conversation(key) {
                 // A record that replaced a damaged one could not remove the row of that.
                 Ok(record) if record.activity() != Some(place.value()) => {
-                    left_out.add(&DamagedRecord::new("place by activity", "the conversation has another"), || {
+                    left_out.add(&DamagedRecord::new("place by activity", RecordFlaw::OtherPlace), || {
                         format!("conversation {id}")
                     });
                     continue;

@@ -9,7 +9,7 @@ use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::record;
 use crate::store::redb::tables::record::at_position::AtPosition;
-use crate::store::redb::tables::record::damaged::DamagedRecord;
+use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
 use crate::turn::{ConversationId, Ordinal};
 
 /// A page of the order of all turns: how many of its positions are in the tables, and those that are in the memtable.
@@ -83,7 +83,7 @@ impl OrderQuery {
                 (Some(record), _) => record::decode_sealed(ordinal, &record).map_err(Failure::from),
                 (None, Some(tables)) => match tables.search_key_of(&conversation_id)? {
                     Some(key) => tables.turn(key, ordinal),
-                    None => Err(DamagedRecord::missing("key").into()),
+                    None => Err(DamagedRecord::new("key", RecordFlaw::Missing).into()),
                 },
                 (None, None) => Err(Failure::Meta("turns")),
             };

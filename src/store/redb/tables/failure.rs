@@ -78,6 +78,7 @@ mod tests {
     use std::io;
 
     use super::*;
+    use crate::store::redb::tables::record::damaged::RecordFlaw;
 
     #[test]
     fn what_the_database_says_is_told_without_a_path_and_logged_in_full() {
@@ -104,7 +105,11 @@ mod tests {
             ),
             (TableError::TableDoesNotExist(secret()).into(), FaultKind::Database, "the database failed"),
             (redb::DatabaseError::DatabaseAlreadyOpen.into(), FaultKind::Database, "the database failed"),
-            (DamagedRecord::new("turn", secret()).into(), FaultKind::Damaged, "a stored record cannot be read: turn"),
+            (
+                DamagedRecord::new("turn", RecordFlaw::Checksum).into(),
+                FaultKind::Damaged,
+                "a stored record cannot be read: turn",
+            ),
             (
                 Failure::Meta("checkpoint"),
                 FaultKind::Damaged,

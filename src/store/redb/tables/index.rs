@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::failure::Failure;
 use super::record;
-use super::record::damaged::DamagedRecord;
+use super::record::damaged::{DamagedRecord, RecordFlaw};
 use super::row::Row;
 use super::schema::Turns;
 use crate::turn::Ordinal;
@@ -51,7 +51,7 @@ pub(crate) fn find(
             None | Some(Err(_)) => return Ok(Ordinal::new(ordinal)),
             Some(Ok(id)) if id == turn_id => return Ok(Ordinal::new(ordinal)),
             Some(Ok(other)) if at.wrapping_sub(hash(other)) < MOST_COLLISIONS => {}
-            Some(Ok(_)) => return Err(DamagedRecord::new("row of the index", "it leads to another turn").into()),
+            Some(Ok(_)) => return Err(DamagedRecord::new("row of the index", RecordFlaw::OtherTurn).into()),
         }
         at = at.wrapping_add(1);
     }

@@ -6,7 +6,7 @@ use redb::{Key, ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition, 
 
 use super::failure::Failure;
 use super::index::{self, TurnHasher};
-use super::record::damaged::DamagedRecord;
+use super::record::damaged::{DamagedRecord, RecordFlaw};
 use super::record::{self, conversation::Conversation};
 use super::row::{Row, Rows};
 use super::schema::{
@@ -112,7 +112,7 @@ impl ReadTables {
     /// A sealed turn.
     pub(crate) fn turn(&self, key: u64, ordinal: Ordinal) -> Result<StoredTurn, Failure> {
         let place = (key, ordinal.get());
-        let record = self.turns()?.get(place)?.ok_or_else(|| DamagedRecord::missing("sealed turn"))?;
+        let record = self.turns()?.get(place)?.ok_or_else(|| DamagedRecord::new("sealed turn", RecordFlaw::Missing))?;
         Ok(record::decode_sealed(ordinal, record.value().verify(&place)?)?)
     }
 
@@ -134,7 +134,7 @@ pub(crate) fn read_key(
 
 /// What a row of the keys holds.
 pub(crate) fn decode_key(value: &[u8]) -> Result<u64, DamagedRecord> {
-    let bytes = value.try_into().map_err(|_| DamagedRecord::new(Keys::WHAT, "it has another length"));
+    let bytes = value.try_into().map_err(|_| DamagedRecord::new(Keys::WHAT, RecordFlaw::Length));
     bytes.map(u64::from_le_bytes)
 }
 
@@ -180,6 +180,6 @@ pub(crate) fn read_conversation(
     conversations: &impl ReadableTable<u64, Row<Conversations>>,
     key: u64,
 ) -> Result<Conversation, Failure> {
-    let record = conversations.get(key)?.ok_or_else(|| DamagedRecord::missing("conversation"))?;
+    let record = conversations.get(key)?.ok_or_else(|| DamagedRecord::new("conversation", RecordFlaw::Missing))?;
     Ok(Conversation::decode(record.value().verify(&key)?)?)
 }

@@ -15,7 +15,7 @@ use std::marker::PhantomData;
 use redb::{Key, TypeName, Value};
 use siphasher::sip::SipHasher13;
 
-use super::record::damaged::DamagedRecord;
+use super::record::damaged::{DamagedRecord, RecordFlaw};
 
 /// A table whose rows have checksums.
 pub(crate) trait Rows: fmt::Debug + 'static {
@@ -135,8 +135,8 @@ impl<'a, T: Rows> Stored<'a, T> {
     pub(crate) fn verify(&self, key: &KeyOf<'_, T>) -> Result<&'a [u8], DamagedRecord> {
         match self.bytes.split_last_chunk() {
             Some((value, checksum)) if checksum_of::<T>(key, value) == u64::from_le_bytes(*checksum) => Ok(value),
-            Some(_) => Err(DamagedRecord::new(T::WHAT, "its checksum does not fit")),
-            None => Err(DamagedRecord::new(T::WHAT, "it is too short for a checksum")),
+            Some(_) => Err(DamagedRecord::new(T::WHAT, RecordFlaw::Checksum)),
+            None => Err(DamagedRecord::new(T::WHAT, RecordFlaw::NoChecksum)),
         }
     }
 }

@@ -91,7 +91,7 @@ impl Writer {
         state: watch::Sender<Health>,
     ) -> Self {
         let state = ReportOnExit { state, exit: Health::Ended };
-        let checkpoint = Arc::new(Checkpoint::new(Arc::clone(&slot), settings.journal_bytes));
+        let checkpoint = Arc::new(Checkpoint::new(Arc::clone(&slot), settings.redb.journal_bytes));
         Self {
             jobs,
             taken: VecDeque::new(),
@@ -103,7 +103,7 @@ impl Writer {
             batch_size: BatchSize::default(),
             batch_turns: BatchSize::default().turns(false),
             patient_turns: BatchSize::default().patient_turns(false),
-            growth: Growth::new(settings.journal_bytes),
+            growth: Growth::new(settings.redb.journal_bytes),
             last: LastBatch::default(),
             location,
             settings,
@@ -327,7 +327,7 @@ impl Writer {
     }
 
     pub(crate) fn open_again(&mut self) {
-        match self.location.reopen(self.settings.cache_bytes) {
+        match self.location.reopen(self.settings.redb.cache_bytes) {
             Ok(files) => {
                 tracing::info!("the store is open again");
                 self.slot.fill(files);

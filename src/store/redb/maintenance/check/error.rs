@@ -2,6 +2,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::report::CheckReport;
+use crate::store::fault::Fault;
 use crate::store::redb::files::open_error::OpenError;
 
 /// Why a file could not be checked or repaired.
@@ -33,13 +34,32 @@ pub enum CheckError {
     },
     /// The repair did not go through, though it did when it was tried in memory: the disk failed, or the file was taken
     /// meanwhile. The file may have changed; the copy is what it was.
-    #[error("the repair failed: {cause}; the file as it was is kept as {copy}, and so is its journal, if it had one")]
+    #[error(
+        "the repair failed: {}; the file as it was is kept as {copy}, and so is its journal, if it had one",
+        .cause.in_full()
+    )]
     Repair {
         /// What went wrong.
-        cause: String,
+        cause: Fault,
         /// The copy.
         copy: PathBuf,
         /// What was wrong before.
-        before: CheckReport,
+        before: Box<CheckReport>,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repair_that_failed_is_told_with_its_cause_and_the_copy() {
+        let cause = Fault::disk(io::Error::other("cannot write /srv/x"));
+        let error = CheckError::Repair { cause, copy: "/srv/copy".into(), before: Box::default() };
+        assert_eq!(
+            error.to_string(),
+            "the repair failed: cannot write /srv/x; the file as it was is kept as /srv/copy, and so is its journal, if it \
+             had one"
+        );
+    }
 }

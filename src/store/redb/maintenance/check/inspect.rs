@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableError};
 
+use super::flaw::Flaw;
 use super::report::{CheckReport, Violation};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::{self, TurnHasher};
@@ -77,26 +78,25 @@ impl Inspection {
             let (id, key) = row?;
             let key = key.value().verify(&id.value()).and_then(decode_key);
             let id = id.value().to_owned();
-            let mut wrong = |what: &str| {
-                let what = what.to_owned();
-                self.report.violations.push(Violation::Conversation { conversation: id.clone(), what });
+            let mut wrong = |flaw| {
+                self.report.violations.push(Violation::Conversation { conversation: id.clone(), flaw });
             };
             if ConversationId::new(&*id).is_err() {
-                wrong("its id is none");
+                wrong(Flaw::Id);
             }
             let key = match key {
                 Ok(key) => key,
                 Err(damaged) => {
-                    wrong(&damaged.to_string());
+                    wrong(damaged.into());
                     without_key.insert(id);
                     continue;
                 }
             };
             if let Some(other) = self.ids.get(&key) {
-                wrong(&format!("it has the key of {other}"));
+                wrong(Flaw::SharedKey { other: other.clone() });
             } else {
                 if conversations.get(key)?.is_none() {
-                    wrong("its record is missing");
+                    wrong(Flaw::NoRecord);
                 }
                 self.ids.insert(key, id);
             }
@@ -113,47 +113,47 @@ impl Inspection {
         for row in conversations.iter()? {
             let (key, record) = row?;
             let key = key.value();
-            for what in self.of_record(key, record.value().verify(&key))? {
-                self.tell(Violation::Conversation { conversation: self.name(key), what });
+            for flaw in self.of_record(key, record.value().verify(&key))? {
+                self.tell(Violation::Conversation { conversation: self.name(key), flaw });
             }
         }
         if self.hasher.is_none() {
-            self.tell(Violation::File("the store's id is missing".into()));
+            self.tell(Violation::File(Flaw::NoStoreId));
         }
         if meta.lineage().is_err() {
-            self.tell(Violation::File("the store's lineage is missing".into()));
+            self.tell(Violation::File(Flaw::NoLineage));
         }
         let last = self.ids.keys().next_back().copied().unwrap_or_default();
         if meta.next_key().map_or(true, |next| next <= last) {
-            self.tell(Violation::File("the next conversation would get a key that is taken".into()));
+            self.tell(Violation::File(Flaw::NextKey));
         }
         Ok(())
     }
 
-    fn of_record(&self, key: u64, record: Result<&[u8], DamagedRecord>) -> Result<Vec<String>, Failure> {
+    fn of_record(&self, key: u64, record: Result<&[u8], DamagedRecord>) -> Result<Vec<Flaw>, Failure> {
         let record = match record.and_then(Conversation::decode) {
             Ok(record) => record,
-            Err(damaged) => return Ok(vec![damaged.to_string()]),
+            Err(damaged) => return Ok(vec![damaged.into()]),
         };
         let mut wrong = Vec::new();
         if self.ids.get(&key).map(String::as_str) != Some(record.id.as_str()) {
-            wrong.push(format!("the record of key {key} names {}", record.id));
+            wrong.push(Flaw::OtherRecord { key, named: record.id.clone() });
         }
         let counted = count(&self.turns, self.lost.as_ref(), key)?;
         if counted.last != record.sealed_turns {
-            wrong.push(format!("its record says {} sealed turns, there are {}", record.sealed_turns, counted.last));
+            wrong.push(Flaw::SealedTurns { recorded: record.sealed_turns, counted: counted.last });
         }
         if counted.total_usage != record.total_usage {
-            wrong.push("its record says other totals than its turns".into());
+            wrong.push(Flaw::Totals);
         }
         if counted.last_sealed_at != record.last_sealed_at {
-            wrong.push("the latest sealing in its record is not that of its turns".into());
+            wrong.push(Flaw::LastSealing);
         }
         if counted.last_at != record.last_at {
-            wrong.push("the latest activity in its record is not that of its turns".into());
+            wrong.push(Flaw::LastActivity);
         }
         if record.version.0 == 0 {
-            wrong.push("its version is 0 though it was changed".into());
+            wrong.push(Flaw::Version);
         }
         Ok(wrong)
     }
@@ -171,8 +171,7 @@ impl Inspection {
             let key = match key.value().verify(&place).and_then(decode_key) {
                 Ok(key) => key,
                 Err(damaged) => {
-                    let what = damaged.to_string();
-                    wrong.push(Violation::Conversation { conversation: place.1.to_owned(), what });
+                    wrong.push(Violation::Conversation { conversation: place.1.to_owned(), flaw: damaged.into() });
                     continue;
                 }
             };
@@ -182,8 +181,7 @@ impl Inspection {
             if !matches!(&record, Some(Err(_)))
                 && record.and_then(Result::ok).as_ref().and_then(Conversation::activity) != Some(place)
             {
-                let what = "it has a place by activity that is not its own".to_owned();
-                wrong.push(Violation::Conversation { conversation: place.1.to_owned(), what });
+                wrong.push(Violation::Conversation { conversation: place.1.to_owned(), flaw: Flaw::OtherPlace });
             }
         }
         for row in conversations.iter()? {
@@ -194,8 +192,8 @@ impl Inspection {
             let found = activity.get(place)?.map(|key| key.value().verify(&place).and_then(decode_key));
             // Of a damaged row it is told above.
             if !matches!(found, Some(Err(_))) && found.and_then(Result::ok) != Some(key.value()) {
-                let what = "it has no place by activity".to_owned();
-                wrong.push(Violation::Conversation { conversation: self.name(key.value()), what });
+                let conversation = self.name(key.value());
+                wrong.push(Violation::Conversation { conversation, flaw: Flaw::NoPlace });
             }
         }
         self.report.violations.append(&mut wrong);
@@ -211,39 +209,39 @@ impl Inspection {
             let (place, value) = row?;
             let (key, ordinal) = place.value();
             self.report.sealed_turns += 1;
-            let mut tell = |ordinal, what: String| {
-                wrong.push(Violation::Turn { conversation: self.name(key), ordinal, what });
+            let mut tell = |ordinal, flaw| {
+                wrong.push(Violation::Turn { conversation: self.name(key), ordinal, flaw });
             };
             let mut expected = if before.0 == key { before.1 + 1 } else { 1 };
             while expected < ordinal && self.is_lost(key, expected)? {
                 expected += 1;
             }
             if expected < ordinal {
-                tell(expected, format!("it is missing; the next one is {ordinal}"));
+                tell(expected, Flaw::Missing { next: ordinal });
             }
             if before.0 != key {
                 sealed_before = EpochMillis::default();
             }
             before = (key, ordinal);
             if !self.ids.contains_key(&key) {
-                tell(ordinal, "its conversation is unknown".into());
+                tell(ordinal, Flaw::UnknownConversation);
             }
             let Some(at) = Ordinal::new(ordinal) else {
-                tell(ordinal, "0 is no ordinal".into());
+                tell(ordinal, Flaw::ZeroOrdinal);
                 continue;
             };
             match value.value().verify(&(key, ordinal)).and_then(|record| record::decode_sealed(at, record)) {
-                Err(damaged) => tell(ordinal, damaged.to_string()),
+                Err(damaged) => tell(ordinal, damaged.into()),
                 Ok(turn) => {
                     if turn.sealed_at < sealed_before {
-                        tell(ordinal, "it was sealed before the turn before it".into());
+                        tell(ordinal, Flaw::SealedTooEarly);
                     }
                     sealed_before = sealed_before.max(turn.sealed_at);
-                    let id = turn.metrics.turn_id;
-                    match self.indexed(key, id.as_str())? {
+                    let turn_id = turn.metrics.turn_id;
+                    match self.indexed(key, turn_id.as_str())? {
                         Some(indexed) if indexed == at => {}
-                        Some(other) => tell(ordinal, format!("the index has its id {id} at {other}")),
-                        None => tell(ordinal, format!("the index does not have its id {id}")),
+                        Some(other) => tell(ordinal, Flaw::IndexedElsewhere { turn_id, ordinal: other }),
+                        None => tell(ordinal, Flaw::NotIndexed { turn_id }),
                     }
                 }
             }
@@ -278,14 +276,14 @@ impl Inspection {
         for row in self.index.iter()? {
             let (place, ordinal) = row?;
             let ((key, hash), ordinal) = (place.value(), ordinal.value());
-            let what = if !named.insert((key, ordinal)) {
-                format!("it names turn {ordinal}, which it names elsewhere")
+            let flaw = if !named.insert((key, ordinal)) {
+                Flaw::NamedTwice { ordinal }
             } else if self.turns.get((key, ordinal))?.is_none() && !self.is_lost(key, ordinal)? {
-                format!("it names turn {ordinal}, which is not there")
+                Flaw::NamedMissing { ordinal }
             } else {
                 continue;
             };
-            wrong.push(Violation::Index { conversation: self.name(key), hash, what });
+            wrong.push(Violation::Index { conversation: self.name(key), hash, flaw });
         }
         self.report.violations.append(&mut wrong);
         Ok(())
@@ -301,27 +299,27 @@ impl Inspection {
         for row in positions.iter()? {
             let (position, value) = row?;
             let position = position.value();
-            let mut tell = |position, what| wrong.push(Violation::Position { position, what });
+            let mut tell = |position, flaw| wrong.push(Violation::Position { position, flaw });
             if position == 0 {
-                tell(position, "0 is no position".into());
+                tell(position, Flaw::ZeroPosition);
             } else if position > expected {
-                tell(expected, format!("it is missing; the next one is {position}"));
+                tell(expected, Flaw::Missing { next: position });
             }
             expected = position.saturating_add(1);
             let (key, ordinal) = match value.value().verify(&position).and_then(AtPosition::decode) {
                 Ok(AtPosition::Sealed { key, ordinal }) => (key, ordinal.get()),
                 Ok(AtPosition::Erased) => continue,
                 Err(damaged) => {
-                    tell(position, damaged.to_string());
+                    tell(position, damaged.into());
                     continue;
                 }
             };
-            let of = self.name(key);
+            let conversation = self.name(key);
             let last = named.get(&key).copied().unwrap_or_default();
             if self.turns.get((key, ordinal))?.is_none() && !self.is_lost(key, ordinal)? {
-                tell(position, format!("it has turn {ordinal} of conversation {of}, which is not there"));
+                tell(position, Flaw::PositionedMissing { ordinal, conversation });
             } else if ordinal <= last {
-                tell(position, format!("it has turn {ordinal} of conversation {of}, after turn {last}"));
+                tell(position, Flaw::OutOfOrder { ordinal, conversation, before: last });
             } else {
                 self.unpositioned(key, last, ordinal - 1, &mut wrong)?;
                 named.insert(key, ordinal);
@@ -344,8 +342,7 @@ impl Inspection {
         let Some(first) = after.checked_add(1).filter(|first| *first <= to) else { return Ok(()) };
         for row in self.turns.range((key, first)..=(key, to))? {
             let (_, ordinal) = row?.0.value();
-            let what = "it has no position".to_owned();
-            wrong.push(Violation::Turn { conversation: self.name(key), ordinal, what });
+            wrong.push(Violation::Turn { conversation: self.name(key), ordinal, flaw: Flaw::NoPosition });
         }
         Ok(())
     }
@@ -358,18 +355,20 @@ impl Inspection {
             self.report.open_turns += 1;
             let mut wrong = Vec::new();
             if !self.ids.contains_key(&key) {
-                wrong.push("its conversation is unknown".to_owned());
+                wrong.push(Flaw::UnknownConversation);
             }
             if self.indexed(key, turn_id)?.is_some() {
-                wrong.push("it is sealed".into());
+                wrong.push(Flaw::Sealed);
             }
             match value.value().verify(&(key, turn_id)).and_then(record::decode_staged) {
-                Err(damaged) => wrong.push(damaged.to_string()),
-                Ok(staged) if staged.turn.id.as_str() != turn_id => wrong.push(format!("it is {}", staged.turn.id)),
+                Err(damaged) => wrong.push(damaged.into()),
+                Ok(staged) if staged.turn.id.as_str() != turn_id => {
+                    wrong.push(Flaw::OtherTurn { turn_id: staged.turn.id });
+                }
                 Ok(_) => {}
             }
-            for what in wrong {
-                self.tell(Violation::OpenTurn { conversation: self.name(key), turn_id: turn_id.into(), what });
+            for flaw in wrong {
+                self.tell(Violation::OpenTurn { conversation: self.name(key), turn_id: turn_id.into(), flaw });
             }
         }
         Ok(())

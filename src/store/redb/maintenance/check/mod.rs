@@ -2,12 +2,14 @@
 //!
 //! - `paths`: where the files are; opens them with or without changing them, and writes the journal into the tables.
 //! - `inspect`: looks at every row of the tables.
+//! - `flaw`: what can be wrong with a row, or with the file.
 //! - `report`, `error`: what was found, and why nothing could be.
 //! - `copy`: the copies that a repair keeps of the files as they were.
 //! - `repair`: makes the tables agree with the turns in them.
 
 mod copy;
 pub(crate) mod error;
+pub(crate) mod flaw;
 mod inspect;
 mod paths;
 mod repair;
@@ -23,9 +25,11 @@ use redb::{Database, ReadableDatabase};
 
 use self::copy::{keep_copy, sync_directory};
 use self::error::CheckError;
+use self::flaw::Flaw;
 use self::inspect::Inspection;
 use self::paths::Paths;
 use self::report::{CheckReport, Violation};
+use crate::store::fault::Fault;
 use crate::store::redb::files::open_error::{OpenError, failed};
 use crate::store::redb::files::path::has_content;
 use crate::store::redb::tables::failure::Failure;
@@ -40,7 +44,10 @@ pub fn check(directory: &Path) -> Result<CheckReport, CheckError> {
 }
 
 fn check_files(paths: &Paths) -> Result<CheckReport, CheckError> {
-    let damaged = |what: String| CheckReport { violations: vec![Violation::File(what)], ..CheckReport::default() };
+    let damaged = |cause: Fault| CheckReport {
+        violations: vec![Violation::File(Flaw::Unreadable(cause))],
+        ..CheckReport::default()
+    };
     let (mut main, mut journal) = match paths.look() {
         Ok(looked) => looked,
         Err(OpenError::Damaged { cause, .. }) => return Ok(damaged(cause)),
@@ -50,8 +57,8 @@ fn check_files(paths: &Paths) -> Result<CheckReport, CheckError> {
     for database in std::iter::once(&mut main).chain(&mut journal) {
         match unwind::caught(|| database.check_integrity()) {
             Ok(Ok(sound)) => whole &= sound,
-            Ok(Err(error)) => return Ok(damaged(error.to_string())),
-            Err(panic) => return Ok(damaged(panic.to_string())),
+            Ok(Err(error)) => return Ok(damaged(Failure::from(error).into())),
+            Err(panic) => return Ok(damaged(panic.into())),
         }
     }
     let inspected = unwind::caught(|| {
@@ -61,14 +68,14 @@ fn check_files(paths: &Paths) -> Result<CheckReport, CheckError> {
     let (rows, mut report) = match inspected {
         Ok(Ok(inspected)) => inspected,
         Ok(Err(error @ OpenError::JournalOfAnother { .. })) => return Err(error.into()),
-        Ok(Err(OpenError::Failed { cause, .. })) => return Ok(damaged(cause.in_full())),
-        Ok(Err(error)) => return Ok(damaged(error.to_string())),
-        Err(panic) => return Ok(damaged(panic.to_string())),
+        Ok(Err(OpenError::Failed { cause, .. })) => return Ok(damaged(cause)),
+        Ok(Err(error)) => return Ok(damaged(error.into())),
+        Err(panic) => return Ok(damaged(panic.into())),
     };
-    let rows = rows.into_iter().map(|row| Violation::Journal { row: row.number, what: row.why });
+    let rows = rows.into_iter().map(|row| Violation::Journal { row: row.number, flaw: row.flaw });
     report.violations.splice(0..0, rows);
     if !whole {
-        report.violations.insert(0, Violation::File("its record of free pages is wrong".into()));
+        report.violations.insert(0, Violation::File(Flaw::FreePages));
     }
     Ok(report)
 }
@@ -92,39 +99,37 @@ pub fn repair(directory: &Path) -> Result<(CheckReport, Option<(PathBuf, CheckRe
         keep_copy(&paths.journal, sync_directory)?;
     }
     let copy = keep_copy(&paths.main, sync_directory)?;
-    let derived = unwind::caught(|| {
-        let opened = paths.open().map_err(|error| error.to_string())?;
-        derive(&paths, opened)?;
+    let derived = unwind::caught_as_fault(|| {
+        derive(&paths, paths.open()?)?;
         // The main file says that it has no journal.
         match fs::remove_file(&paths.journal) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.to_string()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Fault::disk(error)),
             _ => Ok(()),
         }
     });
     match derived {
-        Ok(Ok(())) => Ok((before, Some((copy, check_files(&paths)?)))),
-        Ok(Err(cause)) => Err(CheckError::Repair { cause, copy, before }),
-        Err(panic) => Err(CheckError::Repair { cause: panic.to_string(), copy, before }),
+        Ok(()) => Ok((before, Some((copy, check_files(&paths)?)))),
+        Err(cause) => Err(CheckError::Repair { cause, copy, before: Box::new(before) }),
     }
 }
 
 /// Tries the repair in memory: one that the damage stops must not leave half of itself in the file.
 fn can_be_derived(paths: &Paths) -> Result<bool, CheckError> {
     match paths.look() {
-        Ok(looked) => Ok(matches!(unwind::caught(|| derive(paths, looked)), Ok(Ok(())))),
+        Ok(looked) => Ok(unwind::caught_as_fault(|| derive(paths, looked)).is_ok()),
         Err(OpenError::Damaged { .. }) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
 
-fn derive(paths: &Paths, (mut main, mut journal): (Database, Option<Database>)) -> Result<(), String> {
+fn derive(paths: &Paths, (mut main, mut journal): (Database, Option<Database>)) -> Result<(), Fault> {
     for database in std::iter::once(&mut main).chain(&mut journal) {
-        database.check_integrity().map_err(|error| error.to_string())?;
+        database.check_integrity().map_err(Failure::from)?;
     }
-    paths.merge(&main, journal.as_ref()).map_err(|error| error.to_string())?;
-    repair::derive(&main).map_err(|failure| failure.to_string())?;
+    paths.merge(&main, journal.as_ref())?;
+    repair::derive(&main)?;
     if let Some(journal) = journal {
-        journal.close().map_err(|error| error.to_string())?;
+        journal.close().map_err(Failure::from)?;
     }
-    main.close().map_err(|error| error.to_string())
+    Ok(main.close().map_err(Failure::from)?)
 }

@@ -10,7 +10,7 @@ use crate::store::redb::files::head::Head;
 use crate::store::redb::files::look::look_at;
 use crate::store::redb::files::open_error::{OpenError, explain, failed};
 use crate::store::redb::files::path::has_content;
-use crate::store::redb::files::replay::{DamagedRow, Replayed};
+use crate::store::redb::files::replay::{DamagedRow, Replayed, RowFlaw};
 use crate::store::redb::memtable::Memtable;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::TurnHasher;
@@ -68,8 +68,8 @@ impl Paths {
                 (memtable, damaged) = (Some(replayed), rows);
             }
             None if head.bond.journal_id.is_some() => {
-                let why = "the whole journal is missing, and what was acknowledged last with it".to_owned();
-                damaged.push(DamagedRow { number: head.checkpoint.number + 1, why, bytes: Vec::new() });
+                let number = head.checkpoint.number + 1;
+                damaged.push(DamagedRow { number, flaw: RowFlaw::NoJournal, bytes: Vec::new() });
             }
             None => {}
         }

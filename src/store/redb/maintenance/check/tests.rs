@@ -837,14 +837,17 @@ fn seal_by_hand(store: &RedbEngine, writer: &mut Writer, name: &str, version: u6
 
 fn prepare(directory: &Path) -> (RedbEngine, Writer) {
     // So small that a step of the checkpoint moves one conversation.
-    let settings = StoreSettings { journal_bytes: 4800, ..StoreSettings::default() };
+    let settings = StoreSettings::with_journal_bytes(4800);
     RedbEngine::prepare(Location::Directory(directory.to_owned()), &settings, Backoff::default()).unwrap()
 }
 
 /// The store is refused with `expected` as the cause, by the start and by the check.
 fn assert_of_another_time(directory: &Path, expected: &str) {
     let refused = RedbEngine::open(Location::Directory(directory.to_owned()), &StoreSettings::default()).unwrap_err();
-    assert!(matches!(&refused, OpenError::JournalOfAnother { cause, .. } if cause == expected), "{refused}");
+    assert!(
+        matches!(&refused, OpenError::JournalOfAnother { cause, .. } if cause.to_string() == expected),
+        "{refused}"
+    );
     let unchecked = check(directory).unwrap_err();
     assert!(matches!(&unchecked, CheckError::Open(OpenError::JournalOfAnother { .. })), "{unchecked}");
 }
@@ -908,7 +911,7 @@ async fn a_row_of_the_journal_that_is_exchanged_damaged_or_taken_out_is_told_whe
     let refusal =
         |directory: &Path| match RedbEngine::open(Location::Directory(directory.to_owned()), &StoreSettings::default())
         {
-            Err(OpenError::Damaged { cause, .. }) => cause,
+            Err(OpenError::DamagedRow { row, flaw, .. }) => format!("row {row}: {flaw}"),
             other => panic!("{other:?}"),
         };
     // Sound by itself, and of the right place in its conversation.

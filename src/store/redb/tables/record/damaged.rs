@@ -1,21 +1,61 @@
 use crate::store::fault::{Fault, FaultKind};
+use crate::turn::{InvalidId, InvalidMillis, InvalidTokenCount};
 
 /// A value does not decode: it is damaged, or of a later version.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a stored {what} cannot be read: {why}")]
-pub(crate) struct DamagedRecord {
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("a stored {what} cannot be read: {flaw}")]
+pub struct DamagedRecord {
     what: &'static str,
-    why: String,
+    flaw: RecordFlaw,
+}
+
+/// What is wrong with a stored value.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub(crate) enum RecordFlaw {
+    /// Others point to it.
+    #[error("it is missing")]
+    Missing,
+    #[error("it is empty")]
+    Empty,
+    #[error("it is too short for a checksum")]
+    NoChecksum,
+    #[error("its checksum does not fit")]
+    Checksum,
+    #[error("it has no link")]
+    NoLink,
+    #[error("it has another length")]
+    Length,
+    #[error("its encoding is version {found}, and this program reads version {known}")]
+    Version { found: u8, known: u8 },
+    #[error(transparent)]
+    Encoding(#[from] postcard::Error),
+    #[error("{0} bytes follow it")]
+    Trailing(usize),
+    #[error(transparent)]
+    Id(#[from] InvalidId),
+    #[error(transparent)]
+    TokenCount(#[from] InvalidTokenCount),
+    #[error(transparent)]
+    Millis(#[from] InvalidMillis),
+    #[error("0 is no ordinal")]
+    Ordinal,
+    #[error("a step is missing")]
+    NoStep,
+    #[error("a time is missing")]
+    NoTime,
+    #[error("{0} is no position")]
+    Position(u64),
+    #[error("it seals more turns than there are")]
+    SealedTurns,
+    #[error("it leads to another turn")]
+    OtherTurn,
+    #[error("the conversation has another")]
+    OtherPlace,
 }
 
 impl DamagedRecord {
-    pub(crate) fn new(what: &'static str, why: impl Into<String>) -> Self {
-        Self { what, why: why.into() }
-    }
-
-    /// A record that others point to and that is not there.
-    pub(crate) fn missing(what: &'static str) -> Self {
-        Self { what, why: "it is missing".into() }
+    pub(crate) fn new(what: &'static str, flaw: impl Into<RecordFlaw>) -> Self {
+        Self { what, flaw: flaw.into() }
     }
 
     /// The same, without what is wrong with it.

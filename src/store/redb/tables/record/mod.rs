@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use self::at_position::AtPosition;
 use self::conversation::Conversation;
-use self::damaged::DamagedRecord;
-use self::twin::{AtPositionTwin, ConversationTwin, Invalid, OpenTurnTwin, SealedTurnTwin};
+use self::damaged::{DamagedRecord, RecordFlaw};
+use self::twin::{AtPositionTwin, ConversationTwin, OpenTurnTwin, SealedTurnTwin};
 use crate::store::contract::StagedTurn;
 use crate::turn::{Ordinal, SealedTurn, StoredTurn};
 
@@ -60,7 +60,7 @@ pub(crate) fn decode_staged(bytes: &[u8]) -> Result<StagedTurn, DamagedRecord> {
 pub(crate) fn turn_id_of(bytes: &[u8]) -> Result<&str, DamagedRecord> {
     match postcard::take_from_bytes(body("turn", bytes)?) {
         Ok((id, _)) => Ok(id),
-        Err(error) => Err(DamagedRecord::new("turn", error.to_string())),
+        Err(error) => Err(DamagedRecord::new("turn", error)),
     }
 }
 
@@ -75,32 +75,29 @@ const ROOM: usize = 256;
 fn encode<T: Serialize>(what: &'static str, twin: &T) -> Result<Vec<u8>, DamagedRecord> {
     let mut bytes = Vec::with_capacity(ROOM);
     bytes.push(VERSION);
-    postcard::to_extend(twin, bytes).map_err(|error| DamagedRecord::new(what, error.to_string()))
+    postcard::to_extend(twin, bytes).map_err(|error| DamagedRecord::new(what, error))
 }
 
 /// Returns the bytes after the version byte.
 fn body<'a>(what: &'static str, bytes: &'a [u8]) -> Result<&'a [u8], DamagedRecord> {
     match bytes.split_first() {
         Some((&VERSION, body)) => Ok(body),
-        Some((other, _)) => Err(DamagedRecord::new(
-            what,
-            format!("its encoding is version {other}, and this program reads version {VERSION}"),
-        )),
-        None => Err(DamagedRecord::new(what, "it is empty")),
+        Some((&found, _)) => Err(DamagedRecord::new(what, RecordFlaw::Version { found, known: VERSION })),
+        None => Err(DamagedRecord::new(what, RecordFlaw::Empty)),
     }
 }
 
 fn decode<'a, T: Deserialize<'a>, R>(
     what: &'static str,
     bytes: &'a [u8],
-    read: impl FnOnce(T) -> Result<R, Invalid>,
+    read: impl FnOnce(T) -> Result<R, RecordFlaw>,
 ) -> Result<R, DamagedRecord> {
-    let damaged = |why: String| DamagedRecord::new(what, why);
-    let (twin, rest) = postcard::take_from_bytes(body(what, bytes)?).map_err(|error| damaged(error.to_string()))?;
+    let damaged = |flaw| DamagedRecord::new(what, flaw);
+    let (twin, rest) = postcard::take_from_bytes(body(what, bytes)?).map_err(|error| damaged(error.into()))?;
     if !rest.is_empty() {
-        return Err(damaged(format!("{} bytes follow it", rest.len())));
+        return Err(damaged(RecordFlaw::Trailing(rest.len())));
     }
-    read(twin).map_err(|error| damaged(error.to_string()))
+    read(twin).map_err(damaged)
 }
 
 #[cfg(test)]

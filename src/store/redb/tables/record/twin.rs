@@ -6,14 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use super::at_position::AtPosition;
 use super::conversation::Conversation;
+use super::damaged::RecordFlaw;
 use crate::store::contract::{Life, StagedTurn, Version};
 use crate::turn::{
     ConversationId, EpochMillis, Label, Millis, OpenStep, OpenTurn, Ordinal, RunningTime, SealedTurn, StepDetails,
     StepId, StepMetrics, StepTimes, TokenCount, TurnId, TurnLabels, TurnMetrics, Usage, UsageReport, UsageReports,
 };
-
-/// A field that decodes but holds what its type does not allow.
-pub(super) type Invalid = Box<dyn std::error::Error>;
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct ConversationTwin<'a> {
@@ -140,7 +138,7 @@ impl<'a> ConversationTwin<'a> {
         }
     }
 
-    pub(super) fn read(self) -> Result<Conversation, Invalid> {
+    pub(super) fn read(self) -> Result<Conversation, RecordFlaw> {
         Ok(Conversation {
             id: ConversationId::new(self.id)?,
             life: Life(u64::from_le_bytes(self.life)),
@@ -161,10 +159,10 @@ impl AtPositionTwin {
         }
     }
 
-    pub(super) fn read(self) -> Result<AtPosition, Invalid> {
+    pub(super) fn read(self) -> Result<AtPosition, RecordFlaw> {
         Ok(match self {
             Self::Sealed { key, ordinal } => {
-                AtPosition::Sealed { key, ordinal: Ordinal::new(ordinal).ok_or("0 is no ordinal")? }
+                AtPosition::Sealed { key, ordinal: Ordinal::new(ordinal).ok_or(RecordFlaw::Ordinal)? }
             }
             Self::Erased => AtPosition::Erased,
         })
@@ -219,10 +217,10 @@ impl<'a> SealedTurnTwin<'a> {
         }
     }
 
-    pub(super) fn read(self) -> Result<SealedTurn, Invalid> {
+    pub(super) fn read(self) -> Result<SealedTurn, RecordFlaw> {
         let times = Times(self.times);
         let steps = self.steps.into_iter().enumerate().map(|(place, step)| step.read(self.turn_id, place, &times));
-        let steps = steps.collect::<Result<Vec<_>, Invalid>>()?;
+        let steps = steps.collect::<Result<Vec<_>, RecordFlaw>>()?;
         let details = self.details.into_iter().map(|details| details.read(&steps));
         Ok(SealedTurn {
             sealed_at: EpochMillis::new(self.sealed_at),
@@ -257,7 +255,7 @@ impl<'a> SealedStepTwin<'a> {
         }
     }
 
-    fn read(self, turn_id: &str, place: usize, times: &Times) -> Result<StepMetrics, Invalid> {
+    fn read(self, turn_id: &str, place: usize, times: &Times) -> Result<StepMetrics, RecordFlaw> {
         Ok(StepMetrics {
             step_id: whole_id(turn_id, place, self.id)?,
             usage: self.usage.read()?,
@@ -267,9 +265,9 @@ impl<'a> SealedStepTwin<'a> {
 }
 
 impl StepDetailsTwin<'_> {
-    fn read(self, steps: &[StepMetrics]) -> Result<StepDetails, Invalid> {
+    fn read(self, steps: &[StepMetrics]) -> Result<StepDetails, RecordFlaw> {
         Ok(StepDetails {
-            step_id: steps.get(self.step).ok_or("a step is missing")?.step_id.clone(),
+            step_id: steps.get(self.step).ok_or(RecordFlaw::NoStep)?.step_id.clone(),
             model: self.model.map(Label::from),
             provider: self.provider.map(Label::from),
             cache_write_1h_tokens: decode(self.cache_write_1h)?,
@@ -295,7 +293,7 @@ impl<'a> OpenTurnTwin<'a> {
         }
     }
 
-    pub(super) fn read(self) -> Result<StagedTurn, Invalid> {
+    pub(super) fn read(self) -> Result<StagedTurn, RecordFlaw> {
         let times = Times(self.times);
         let steps = self.steps.into_iter().enumerate();
         Ok(StagedTurn {
@@ -327,7 +325,7 @@ impl<'a> OpenStepTwin<'a> {
         }
     }
 
-    fn read(self, turn_id: &str, place: usize, times: &Times) -> Result<OpenStep, Invalid> {
+    fn read(self, turn_id: &str, place: usize, times: &Times) -> Result<OpenStep, RecordFlaw> {
         Ok(OpenStep {
             id: whole_id(turn_id, place, self.id)?,
             reports: self.reports.read()?,
@@ -348,7 +346,7 @@ fn short_id<'a>(turn_id: &TurnId, place: usize, id: &'a StepId) -> &'a str {
     if is_usual { "" } else { id.as_str() }
 }
 
-fn whole_id(turn_id: &str, place: usize, id: &str) -> Result<StepId, Invalid> {
+fn whole_id(turn_id: &str, place: usize, id: &str) -> Result<StepId, RecordFlaw> {
     Ok(if id.is_empty() { StepId::new(format!("{turn_id}#{place}"))? } else { StepId::new(id)? })
 }
 
@@ -384,7 +382,7 @@ fn code(count: Option<TokenCount>) -> u64 {
     count.map_or(0, |count| count.get() + 1)
 }
 
-fn decode(code: u64) -> Result<Option<TokenCount>, Invalid> {
+fn decode(code: u64) -> Result<Option<TokenCount>, RecordFlaw> {
     Ok(code.checked_sub(1).map(TokenCount::new).transpose()?)
 }
 
@@ -400,7 +398,7 @@ impl From<Usage> for UsageTwin {
 }
 
 impl UsageTwin {
-    fn read(self) -> Result<Usage, Invalid> {
+    fn read(self) -> Result<Usage, RecordFlaw> {
         Ok(Usage {
             input_tokens: TokenCount::new(self.input)?,
             output_tokens: TokenCount::new(self.output)?,
@@ -415,7 +413,7 @@ impl ReportsTwin {
         Self { interim: reports.interim.map(ReportTwin::of), finals: reports.finals.map(ReportTwin::of) }
     }
 
-    fn read(self) -> Result<UsageReports, Invalid> {
+    fn read(self) -> Result<UsageReports, RecordFlaw> {
         Ok(UsageReports {
             interim: self.interim.map(ReportTwin::read).transpose()?,
             finals: self.finals.map(ReportTwin::read).transpose()?,
@@ -434,7 +432,7 @@ impl ReportTwin {
         }
     }
 
-    fn read(self) -> Result<UsageReport, Invalid> {
+    fn read(self) -> Result<UsageReport, RecordFlaw> {
         Ok(UsageReport {
             input_tokens: decode(self.input)?,
             output_tokens: decode(self.output)?,
@@ -450,7 +448,7 @@ impl TimesTwin {
         Self { ttft: times.code(step.ttft), decode: times.code(step.decode), gen_total: times.code(step.gen_total) }
     }
 
-    fn read(self, times: &Times) -> Result<StepTimes, Invalid> {
+    fn read(self, times: &Times) -> Result<StepTimes, RecordFlaw> {
         Ok(StepTimes {
             ttft: times.read(self.ttft)?,
             decode: times.read(self.decode)?,
@@ -494,12 +492,12 @@ impl Times {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "what was written is below 2^53")]
-    fn read(&self, code: u64) -> Result<Option<Millis>, Invalid> {
+    fn read(&self, code: u64) -> Result<Option<Millis>, RecordFlaw> {
         let Some(code) = code.checked_sub(1) else { return Ok(None) };
         let number = code >> 2;
         let time = match usize::try_from(code & 3).ok().and_then(|kind| SCALES.get(kind)) {
             Some(scale) => number as f64 / scale,
-            None => *usize::try_from(number).ok().and_then(|at| self.0.get(at)).ok_or("a time is missing")?,
+            None => *usize::try_from(number).ok().and_then(|at| self.0.get(at)).ok_or(RecordFlaw::NoTime)?,
         };
         Ok(Some(Millis::new(time)?))
     }

@@ -1,0 +1,101 @@
+//! The file of all defaults.
+
+use std::fmt::Write;
+
+use crate::settings::Settings;
+use crate::settings::setting::ValueMut;
+
+const HEAD: &str = "\
+# Every setting, its default and the reason for it. Over these defaults lie, each stronger than the one before: the file
+# of `--config FILE`, the environment (`TURN_METRICS__HTTP__LISTEN` is `listen` of `[http]`; a list is written with
+# commas), and the flags of the command line. `turn-metrics config` prints what is in force and where each value comes
+# from; `turn-metrics config --defaults` prints this file.
+#
+# Durations are texts such as \"250ms\", \"30s\", \"24h\". Sizes are in bytes. Nothing can be set to zero.
+";
+
+/// A configuration file with every setting at its default, and the comment of each above it.
+pub fn default_file() -> String {
+    let mut file = HEAD.to_owned();
+    let mut section = "";
+    for setting in Settings::default().table() {
+        if setting.section() != section {
+            section = setting.section();
+            let _ = write!(file, "\n[{section}]");
+        }
+        file.push('\n');
+        for line in setting.comment {
+            let _ = writeln!(file, "#{line}");
+        }
+        let value = match &setting.value {
+            ValueMut::Count(count, _) => grouped(**count),
+            other => other.literal(),
+        };
+        let _ = writeln!(file, "{} = {value}", setting.name());
+    }
+    file
+}
+
+/// A number with its thousands apart, if it has five digits or more.
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    if digits.len() < 5 {
+        return digits;
+    }
+    let mut grouped = String::new();
+    for (nth, digit) in digits.chars().enumerate() {
+        if nth > 0 && (digits.len() - nth).is_multiple_of(3) {
+            grouped.push('_');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::config::{Origin, layer};
+    use crate::settings::CONVERSATIONS_AT_ONCE;
+
+    #[test]
+    fn the_default_file_in_the_sources_is_that_of_the_table() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config/default.toml");
+        let file = default_file();
+        if std::env::var_os("UPDATE_CONFIG").is_some() {
+            fs::write(path, &file).unwrap();
+        }
+        assert!(
+            fs::read_to_string(path).unwrap() == file,
+            "config/default.toml is not that of the settings; write it anew with UPDATE_CONFIG=1"
+        );
+    }
+
+    #[test]
+    fn the_default_file_gives_every_setting_the_value_that_the_code_has() {
+        let mut settings = Settings::default();
+        let entries = layer::from_toml(&default_file(), |_| Origin::Default).unwrap();
+        assert_eq!(entries.len(), settings.table().len());
+        for entry in entries {
+            let setting = settings.table().into_iter().find(|setting| setting.key == entry.key).unwrap();
+            assert!(setting.value.apply(&entry.input), "{}", entry.key);
+        }
+        assert_eq!(settings, Settings::default());
+    }
+
+    #[test]
+    fn the_comments_tell_how_much_one_request_needs_at_once() {
+        let reason = format!("At least {CONVERSATIONS_AT_ONCE}");
+        let told = default_file().replace("\n# ", " ").matches(&reason).count();
+        assert_eq!(told, 3, "the comments tell another number");
+    }
+
+    #[test]
+    fn a_long_number_is_written_in_groups() {
+        for (number, written) in [(0, "0"), (4096, "4096"), (20_000, "20_000"), (16_777_216, "16_777_216")] {
+            assert_eq!(grouped(number), written);
+        }
+    }
+}

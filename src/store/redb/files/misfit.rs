@@ -1,0 +1,36 @@
+/// How it shows that a journal does not belong to the database beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Misfit {
+    /// The journal is that of another store.
+    #[error("it names another store")]
+    OtherStore,
+    /// The database has had another journal since.
+    #[error("the database names another journal")]
+    OtherJournal,
+    /// The database says that it needs no journal.
+    #[error("the database has everything without it, as a backup does; move the journal away")]
+    NotNeeded,
+    /// Rows that the database does not have yet were dropped from the journal.
+    #[error(
+        "it begins after row {base}, and the database has everything up to row {checkpoint} only: the database is an \
+         older copy"
+    )]
+    OlderDatabase {
+        /// The last row that was dropped from the journal.
+        base: u64,
+        /// The last row of which the database has everything.
+        checkpoint: u64,
+    },
+    /// The database has seen rows that the journal does not have.
+    #[error("it ends with row {last}, and the database has seen row {newest}: it is an older copy")]
+    OlderJournal {
+        /// The last row of the journal.
+        last: u64,
+        /// The newest row that the database has seen.
+        newest: u64,
+    },
+    /// The two went apart: both have a row of this number, and not the same one.
+    #[error("its row {0} is another than the database has seen")]
+    OtherRow(u64),
+}

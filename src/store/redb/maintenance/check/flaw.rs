@@ -1,0 +1,147 @@
+use crate::store::fault::Fault;
+use crate::store::redb::tables::record::damaged::DamagedRecord;
+use crate::turn::{ConversationId, Ordinal, TurnId};
+
+/// What is wrong with a row of the tables, or with the main file. Displays as what follows the name of that.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Flaw {
+    /// The file cannot be read as a database.
+    #[error("{}", .0.in_full())]
+    Unreadable(Fault),
+    /// The pages that the file says are free are not those that are.
+    #[error("its record of free pages is wrong")]
+    FreePages,
+    /// The file does not say which store it is of.
+    #[error("the store's id is missing")]
+    NoStoreId,
+    /// The file does not say which history its positions are of.
+    #[error("the store's lineage is missing")]
+    NoLineage,
+    /// The number from which keys are given is too low.
+    #[error("the next conversation would get a key that is taken")]
+    NextKey,
+    /// The row cannot be read.
+    #[error(transparent)]
+    Record(#[from] DamagedRecord),
+    /// The id of the conversation is no id.
+    #[error("its id is none")]
+    Id,
+    /// Two conversations have one key.
+    #[error("it has the key of {other}")]
+    SharedKey {
+        /// The other conversation.
+        other: String,
+    },
+    /// The conversation has a key and no record.
+    #[error("its record is missing")]
+    NoRecord,
+    /// The record of a key is that of another conversation.
+    #[error("the record of key {key} names {named}")]
+    OtherRecord {
+        /// The key.
+        key: u64,
+        /// The conversation that the record is of.
+        named: ConversationId,
+    },
+    /// The number of sealed turns is not that of the turns.
+    #[error("its record says {recorded} sealed turns, there are {counted}")]
+    SealedTurns {
+        /// What the record says.
+        recorded: u64,
+        /// How many there are.
+        counted: u64,
+    },
+    /// The usage is not the sum of that of the turns.
+    #[error("its record says other totals than its turns")]
+    Totals,
+    /// The moment of the latest sealing is not that of the turns.
+    #[error("the latest sealing in its record is not that of its turns")]
+    LastSealing,
+    /// The moment of the latest activity is not that of the turns.
+    #[error("the latest activity in its record is not that of its turns")]
+    LastActivity,
+    /// The version is that of an unknown conversation.
+    #[error("its version is 0 though it was changed")]
+    Version,
+    /// A row by activity is at another moment than the conversation's latest activity, or of no conversation.
+    #[error("it has a place by activity that is not its own")]
+    OtherPlace,
+    /// The conversation has no row by activity.
+    #[error("it has no place by activity")]
+    NoPlace,
+    /// A turn or a position is missing, and a later one is there.
+    #[error("it is missing; the next one is {next}")]
+    Missing {
+        /// The number of the next one.
+        next: u64,
+    },
+    /// The turn is of a key that no conversation has.
+    #[error("its conversation is unknown")]
+    UnknownConversation,
+    /// Ordinals begin at 1.
+    #[error("0 is no ordinal")]
+    ZeroOrdinal,
+    /// The moments of sealing do not rise.
+    #[error("it was sealed before the turn before it")]
+    SealedTooEarly,
+    /// The index has another turn under the id of this one.
+    #[error("the index has its id {turn_id} at {ordinal}")]
+    IndexedElsewhere {
+        /// The turn's id.
+        turn_id: TurnId,
+        /// The ordinal that the index has for it.
+        ordinal: Ordinal,
+    },
+    /// The index does not have the id of the turn.
+    #[error("the index does not have its id {turn_id}")]
+    NotIndexed {
+        /// The turn's id.
+        turn_id: TurnId,
+    },
+    /// Two rows of the index name one turn.
+    #[error("it names turn {ordinal}, which it names elsewhere")]
+    NamedTwice {
+        /// The turn.
+        ordinal: u64,
+    },
+    /// A row of the index names a turn that does not exist.
+    #[error("it names turn {ordinal}, which is not there")]
+    NamedMissing {
+        /// The turn.
+        ordinal: u64,
+    },
+    /// Positions begin at 1.
+    #[error("0 is no position")]
+    ZeroPosition,
+    /// A position names a turn that does not exist.
+    #[error("it has turn {ordinal} of conversation {conversation}, which is not there")]
+    PositionedMissing {
+        /// The turn.
+        ordinal: u64,
+        /// Its conversation.
+        conversation: String,
+    },
+    /// The positions of a conversation's turns are not in the order of their ordinals.
+    #[error("it has turn {ordinal} of conversation {conversation}, after turn {before}")]
+    OutOfOrder {
+        /// The turn.
+        ordinal: u64,
+        /// Its conversation.
+        conversation: String,
+        /// The turn of the same conversation at the position before.
+        before: u64,
+    },
+    /// A turn is not in the order of all turns.
+    #[error("it has no position")]
+    NoPosition,
+    /// An open turn is sealed.
+    #[error("it is sealed")]
+    Sealed,
+    /// An open turn stands under the id of another.
+    #[error("it is {turn_id}")]
+    OtherTurn {
+        /// The id that its record says.
+        turn_id: TurnId,
+    },
+}
