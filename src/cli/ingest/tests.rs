@@ -156,11 +156,10 @@ async fn a_file_of_refused_lines_alone_does_not_have_them_acknowledged() {
 #[tokio::test]
 async fn a_foreign_file_is_told_though_its_first_line_is_no_event() {
     let torn = done("c", 1).replace('}', "");
-    let array = format!("[{}]\n", done("c", 1));
     for (text, is_foreign) in [
         ("name,tokens\nx,1\n", true),
         ("{\"role\":\"user\"}\n", true),
-        (&*array, true),
+        ("[7]\n", true),
         (&*torn, false),
         (&*format!("x\n{}\n", done("c", 1)), false),
     ] {
@@ -335,7 +334,7 @@ impl Read for Endless {
 async fn lines_of_a_pipe_that_falls_silent_are_sent_all_the_same() {
     let script = Script::play(vec![accepted(1, "")]);
     let (end, ended) = std::sync::mpsc::channel();
-    let input = Input::read(Endless(io::Cursor::new(b"first\nsecond"), ended), None).unwrap();
+    let input = Input::read(Endless(io::Cursor::new(b"first\nsecond"), ended), None, true).unwrap();
     let args = args(script.url(), vec!["-".into()]);
     let mut upload = upload(&args);
     let work = stream(input, &args, 1, &mut upload);

@@ -7,6 +7,7 @@ use super::value::{FieldError, Value};
 pub struct BadEvent {
     message: String,
     line: usize,
+    is_torn: bool,
 }
 
 /// The maximum length of a message: it may quote what was sent, which may have any length.
@@ -18,19 +19,25 @@ impl BadEvent {
             message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
             message.push_str("...");
         }
-        Self { message, line }
+        Self { message, line, is_torn: false }
     }
 
     /// The line of the fault, from 1: larger only for an event that spans several lines.
     pub fn line(&self) -> usize {
         self.line
     }
+
+    /// Whether the line looks like a record that a crash cut off, alone or with the next record after it.
+    #[cfg(feature = "server")]
+    pub(crate) fn is_torn(&self) -> bool {
+        self.is_torn
+    }
 }
 
 impl BadEvent {
     /// An error in the structure of a line.
     pub(super) fn of_structure(fault: Fault) -> Self {
-        Self::new(fault.to_string(), fault.line)
+        Self { is_torn: fault.is_torn, ..Self::new(fault.to_string(), fault.line) }
     }
 
     /// An error in a field of `event`.
