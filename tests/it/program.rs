@@ -301,7 +301,9 @@ fn ingest_tells_a_file_of_something_else() {
     assert!(message.contains("none of its events counts") && message.contains("`assistant`"), "{message}");
     let message = run_on(b"{\"role\":\"user\",\"content\":\"hi\"}\n");
     assert!(message.contains("`type` is missing; the object has `role`, `content`"), "{message}");
-    assert!(message.contains("none of its events counts"), "{message}");
+    assert!(message.contains("none of its events counts: the first line is not one"), "{message}");
+    let message = run_on(b"{\n  \"type\": \"done\"\n}\n");
+    assert!(message.contains("each event must be on one line") && message.contains("`jq -c .`"), "{message}");
     let message = run_on(b"{\"type\":\"done\",\"conversationId\":\"c\",\"turnId\":\"t\",\"reason\":7}\n");
     assert!(message.contains("line 1, which was refused, would have ended turn `t`; if no other"), "{message}");
     let utf_16: Vec<u8> = "{\"type\":\"done\"}".encode_utf16().flat_map(u16::to_le_bytes).collect();

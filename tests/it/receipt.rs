@@ -37,4 +37,5 @@ fn late_events_and_warnings_are_in_the_receipt_and_in_the_log() {
     for kind in ["`inputTokens`", "`done` differs from the sum", "an implausible `endedAt`"] {
         assert_eq!(log.iter().filter(|line| line.contains(kind)).count(), 1, "{kind}: {log:#?}");
     }
+    assert!(log.iter().any(|line| line.contains(r#""warnings":3"#)), "the sum is told at the end: {log:#?}");
 }

@@ -307,7 +307,7 @@ mod tests {
     async fn other_media_types_are_refused() {
         let (api, _) = StandIn::default().start_with(HttpSettings::default());
         let refused =
-            async |request: TestRequest| ask(&api, request.set_payload(done("c", "t"))).await.failure(415).to_owned();
+            async |request: TestRequest| ask(&api, request.set_payload(done("c", "t"))).await.failure(415).clone();
         let typed = |media_type: &[u8]| {
             let value = HeaderValue::from_bytes(media_type).unwrap();
             TestRequest::post().uri("/events").insert_header((header::CONTENT_TYPE, value))

@@ -48,6 +48,9 @@ impl BadEvent {
             Some(name) if Value::of_event(event).fields().any_named(name) => {
                 format!("`{name}` is null, which counts as missing")
             }
+            Some(name) if Value::of_event(event).fields().any_named(&snake_case(name)) => {
+                format!("{error}; `{}` is no field of an event", snake_case(name))
+            }
             _ => error.to_string(),
         };
         Self::new(message, line)
@@ -58,4 +61,16 @@ impl BadEvent {
     pub(super) fn too_long(max_bytes: usize) -> Self {
         Self::new(format!("an event that counts must have at most {max_bytes} bytes"), 1)
     }
+}
+
+/// Spells a name as Python programs do: `turnId` as `turn_id`.
+fn snake_case(name: &str) -> String {
+    let mut snake = String::with_capacity(name.len() + 2);
+    for c in name.chars() {
+        if c.is_ascii_uppercase() {
+            snake.push('_');
+        }
+        snake.push(c.to_ascii_lowercase());
+    }
+    snake
 }

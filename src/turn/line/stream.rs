@@ -174,6 +174,9 @@ impl EventStream {
         let line = trim(&bytes);
         let mut skipped = 0;
         let event = match (keeping, structure.finish()) {
+            (Keeping::All, Err(_)) if is_blank => {
+                Err(BadEvent::new("the body is empty, but must be one event".to_owned(), 1))
+            }
             (Keeping::Bad(fault), _) | (_, Err(fault)) => {
                 let fault = if self.framing == Framing::Whole { fault.in_body() } else { fault };
                 Err(bad_structure(line, fault))
@@ -365,7 +368,8 @@ mod tests {
         for blank in ["", "\n\n", "  ", "\r"] {
             assert_eq!(whole(Framing::Lines, blank.as_bytes()), []);
             assert_eq!(whole(Framing::Whole, blank.as_bytes()).len(), 1, "one event is more than nothing");
-            assert!(whole(Framing::Whole, blank.as_bytes())[0].1.is_err());
+            let error = whole(Framing::Whole, blank.as_bytes())[0].1.clone().unwrap_err();
+            assert_eq!(error, "the body is empty, but must be one event");
         }
     }
 
@@ -466,6 +470,19 @@ mod tests {
             error.starts_with("an `application/json` body must be one event, not an array (post several"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn events_on_several_lines_are_told_by_name_once() {
+        let pretty = "{\n  \"type\": \"done\",\n  \"usage\": {\n    \"inputTokens\": 1\n  }\n}\n";
+        let first = whole(Framing::Lines, pretty.as_bytes())[0].1.clone().unwrap_err();
+        assert!(first.contains("only its `{`") && first.contains("`jq -c .`"), "{first}");
+        let body = format!("{}{DONE}\nx\n", pretty.repeat(2));
+        for size in [1, 7, 1000] {
+            let (events, errors) = errors(body.as_bytes(), size);
+            let told: Vec<_> = errors.iter().filter(|(_, is_same)| !is_same).map(|(number, _)| *number).collect();
+            assert_eq!((events, told), (vec![13], vec![1, 14]));
+        }
     }
 
     #[test]

@@ -13,6 +13,8 @@ pub(super) enum WrongForm {
         /// Whether the latest line ended with a comma, so that the next one holds an item.
         is_after_comma: bool,
     },
+    /// Events that stand on several lines each, the first of which has the brace alone.
+    Spread,
 }
 
 impl WrongForm {
@@ -20,18 +22,23 @@ impl WrongForm {
     pub(super) fn of_lines(head: &[u8], line: &[u8]) -> Option<Self> {
         let array =
             || is_array(line).unwrap_or(!line.is_empty()).then(|| Self::Array { is_after_comma: line.ends_with(b",") });
-        Encoding::of(head).map(Self::Encoding).or_else(array)
+        let spread = || (line == b"{").then_some(Self::Spread);
+        Encoding::of(head).map(Self::Encoding).or_else(array).or_else(spread)
     }
 
-    /// Whether the lines after this one are on their own again. Only an array ends before the text does.
+    /// Whether the lines after this one are on their own again. A text has one encoding to its end.
     pub(super) fn is_over_after(self, line: &[u8], has_form: bool) -> bool {
-        matches!(self, Self::Array { .. }) && (!has_form || line.ends_with(b"]"))
+        match self {
+            Self::Encoding(_) => false,
+            Self::Array { .. } => !has_form || line.ends_with(b"]"),
+            Self::Spread => !has_form,
+        }
     }
 
     /// Whether the next line has this form too. In an array it may be an event by itself: no comma follows the last item.
     pub(super) fn goes_on_in(&mut self, line: &[u8], is_event: bool) -> bool {
         match self {
-            Self::Encoding(Encoding::Gzip) => !is_event,
+            Self::Encoding(Encoding::Gzip) | Self::Spread => !is_event,
             Self::Encoding(_) => !is_event && memchr(0, line).is_some(),
             Self::Array { is_after_comma } => {
                 let was_after_comma = std::mem::replace(is_after_comma, line.ends_with(b","));
@@ -46,6 +53,9 @@ impl fmt::Display for WrongForm {
         match self {
             Self::Encoding(encoding) => encoding.fmt(f),
             Self::Array { .. } => f.write_str(ARRAY),
+            Self::Spread => f.write_str(
+                "each event must be on one line, but the first line has only its `{` (`jq -c .` puts each on one line)",
+            ),
         }
     }
 }

@@ -64,6 +64,10 @@ fn of_fields() -> Vec<(String, &'static str)> {
             r#""type":"error","conversationId":null,"turnId":"t""#.to_owned(),
             "`conversationId` is null, which counts as missing",
         ),
+        (
+            r#""type":"done","conversationId":"c","turn_id":"t","reason":"stop""#.to_owned(),
+            "`turnId` is missing; `turn_id` is no field of an event",
+        ),
         (r#""type":"done","x":{"turnId":null},"conversationId":"c","reason":"stop""#.to_owned(), "`turnId` is missing"),
         (r#""type":"done","conversationId":"c","reason":"stop""#.to_owned(), "`turnId` is missing"),
         (format!(r#""type":"step-complete",{TURN}"#), "`stepId` is missing"),
