@@ -142,7 +142,7 @@ impl Service {
 /// Logs how many warnings the receipts had. Of each conversation only the first of a kind was logged.
 async fn log_warnings(operations: &Operations) {
     if let Ok(WorkCounts { warnings: count @ 1.., .. }) = operations.count_work.send(CountWork).await {
-        tracing::warn!(warnings = count, "since the start receipts had warnings of events that are probably wrong");
+        tracing::info!(warnings = count, "since the start receipts had warnings of events that are probably wrong");
     }
 }
 
