@@ -11,6 +11,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::report::Round;
+use crate::store::RETRY_AFTER;
+
+/// The status of a request that is refused for now.
+const OVERLOADED: u16 = 503;
 
 pub(crate) fn post_events(lines: &str) -> Vec<u8> {
     let length = lines.len();
@@ -24,7 +28,7 @@ pub(crate) fn get(path: &str, headers: &str) -> Vec<u8> {
 }
 
 /// Sends all requests, each over the connection that is free first, from this one thread. All must be answered with
-/// `status`. Connecting is not timed.
+/// `status`; what is refused as overload is sent again. Connecting is not timed.
 pub(crate) fn drive<R: AsRef<[u8]>>(
     address: SocketAddr,
     connections: usize,
@@ -40,7 +44,11 @@ pub(crate) fn drive<R: AsRef<[u8]>>(
             let mut times: Vec<Duration> = Vec::new();
             while let Some(request) = next() {
                 let sent = Instant::now();
-                let answered = connection.ask(request.as_ref()).await?;
+                let mut answered = connection.ask(request.as_ref()).await?;
+                while answered == OVERLOADED {
+                    tokio::time::sleep(RETRY_AFTER).await;
+                    answered = connection.ask(request.as_ref()).await?;
+                }
                 times.push(sent.elapsed());
                 assert_eq!(answered, status, "{}", String::from_utf8_lossy(&connection.answer));
             }
@@ -61,7 +69,7 @@ pub(crate) fn ask(address: SocketAddr, request: &[u8]) -> io::Result<Vec<u8>> {
 }
 
 fn block_on<T>(work: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap().block_on(work)
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
 }
 
 struct Connection {

@@ -18,7 +18,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_mins(2);
 /// The most bytes of an answer that are read: a page of turns of the most steps has some 100 MB.
 const MAX_ANSWER_BYTES: u64 = 256 * 1024 * 1024;
 /// The most characters of a server's error that are shown.
-const MAX_ERROR_CHARS: usize = 300;
+const MAX_ERROR_CHARS: usize = 500;
 
 /// Why a server did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -187,9 +187,9 @@ impl Client {
     }
 
     fn refusal(&self, response: &Response<Body>, body: &[u8]) -> ClientError {
-        let failure = serde_json::from_slice(body).unwrap_or_else(|_| Failure {
-            error: response.status().canonical_reason().unwrap_or("no reason given").to_owned(),
-            line: None,
+        let failure = serde_json::from_slice(body).unwrap_or_else(|_| {
+            let reason = response.status().canonical_reason().unwrap_or("no reason given");
+            Failure { error: format!("{reason} (this answer is not from turn-metrics)"), line: None }
         });
         let error = plain(&failure.error.chars().take(MAX_ERROR_CHARS).collect::<String>());
         let seconds = |value: &ureq::http::HeaderValue| value.to_str().ok()?.trim().parse().ok();
@@ -290,8 +290,7 @@ mod tests {
         let script = Script::play(vec![answer(200, "<html>"), answer(404, "<html>")]);
         let client = Client::new(script.url());
         assert!(matches!(client.post_events(b"", BadLines::Refuse).unwrap_err(), ClientError::NotUnderstood { .. }));
-        assert!(
-            client.post_events(b"", BadLines::Refuse).unwrap_err().to_string().ends_with("answered 404: Not Found")
-        );
+        let error = client.post_events(b"", BadLines::Refuse).unwrap_err().to_string();
+        assert!(error.ends_with("answered 404: Not Found (this answer is not from turn-metrics)"), "{error}");
     }
 }

@@ -8,8 +8,9 @@ use actix_web::dev::ServerHandle;
 use actix_web::rt::task::JoinHandle;
 
 use super::args::ServerUrl;
+use crate::actors::{CountWork, WorkCounts};
 use crate::http::{self, Api};
-use crate::runtime::{Runtime, StartError};
+use crate::runtime::{Operations, Runtime, StartError};
 use crate::settings::Settings;
 use crate::telemetry;
 
@@ -128,12 +129,23 @@ impl Service {
         if tokio::time::timeout(self.patience, self.server.stop(true)).await.is_err() {
             tracing::warn!("the HTTP server did not stop in time");
         }
-        if tokio::time::timeout(self.patience, self.runtime.shutdown()).await.is_err() {
+        let end = async {
+            log_warnings(&self.runtime.handles().operations).await;
+            self.runtime.shutdown().await;
+        };
+        if tokio::time::timeout(self.patience, end).await.is_err() {
             // A sync that hangs cannot be waited for, and threads in it cannot be ended but with the process.
             tracing::error!("the store did not close in time; what was acknowledged is durable");
             telemetry::flush();
             std::process::exit(1);
         }
+    }
+}
+
+/// Logs how many warnings the receipts had. Of each conversation only the first of a kind was logged.
+async fn log_warnings(operations: &Operations) {
+    if let Ok(WorkCounts { warnings: count @ 1.., .. }) = operations.count_work.send(CountWork).await {
+        tracing::info!(warnings = count, "since the start receipts had warnings of events that are probably wrong");
     }
 }
 

@@ -33,7 +33,7 @@ pub(crate) enum ApiError {
     #[error("the body is longer than {limit_bytes} bytes: send it in parts")]
     TransferTooLarge { limit_bytes: usize },
     #[error("{0}")]
-    UnsupportedMediaType(&'static str),
+    UnsupportedMediaType(String),
     /// The request was understood and refused: sending it again does not help. `rest` says what became of its other
     /// events.
     #[error("{message}")]

@@ -30,6 +30,7 @@ mod resources;
 mod stand_in;
 mod transport;
 
+pub(crate) use intake::batch::SKIP_ADVICE;
 pub use resources::api::Api;
 pub use resources::mount::{backup_resource, resources};
 pub use transport::server::serve;

@@ -144,11 +144,12 @@ async fn a_subscriber_that_never_looks_slows_nothing_and_learns_what_it_missed()
 async fn each_actor_tells_how_it_is() {
     let runtime = start().await;
     observe(&runtime, &TurnScript::new("c", "a").start()).await.unwrap();
-    observe(&runtime, &TurnScript::new("c", "b").start().done("stop")).await.unwrap();
+    let with_warning = TurnScript::new("c", "b").start_with(&"m".repeat(1000)).done("stop");
+    assert_eq!(observe(&runtime, &with_warning).await.unwrap().warnings.len(), 1);
     let operations = &runtime.handles().operations;
 
     let SystemReport { work, store, sweeper } = operations.report().await.unwrap();
-    assert_eq!(work, WorkCounts { active_conversations: 1, in_flight: 0, warnings: 0, died: 0 });
+    assert_eq!(work, WorkCounts { active_conversations: 1, in_flight: 0, warnings: 1, died: 0 });
     let conversation = &operations.inspect_conversation;
     let report = conversation.send(InspectConversation { conversation_id: id("c") }).await.unwrap().unwrap();
     assert_eq!((report.open_turns, report.version, report.waiting, report.busy), (1, Some(Version(2)), 0, false));

@@ -142,7 +142,17 @@ impl fmt::Display for Fault {
         f.write_str(self.what)?;
         match self.detail {
             Detail::Nothing => Ok(()),
-            Detail::Code(code) => write!(f, ": {}", io::Error::from_raw_os_error(code)),
+            Detail::Code(code) => {
+                let error = io::Error::from_raw_os_error(code);
+                write!(f, ": {error}")?;
+                match error.kind() {
+                    io::ErrorKind::FileTooLarge => f.write_str(
+                        ": a file has reached the size limit of this process (`ulimit -f`) or of its file system, \
+                         though the disk may have room",
+                    ),
+                    _ => Ok(()),
+                }
+            }
             Detail::Io(kind) => write!(f, ": {kind}"),
             Detail::Words(words) => write!(f, ": {words}"),
             Detail::Number(number) => write!(f, ": {number}"),
@@ -173,6 +183,11 @@ mod tests {
         let told = |error| Fault::disk(error).to_string();
         assert_eq!(told(io::Error::from_raw_os_error(28)), "the disk failed: No space left on device (os error 28)");
         assert_eq!(told(io::Error::from_raw_os_error(5)), "the disk failed: Input/output error (os error 5)");
+        assert_eq!(
+            told(io::Error::from_raw_os_error(27)),
+            "the disk failed: File too large (os error 27): a file has reached the size limit of this process \
+             (`ulimit -f`) or of its file system, though the disk may have room"
+        );
         let kind = io::ErrorKind::UnexpectedEof;
         assert_eq!(told(io::Error::new(kind, "/var/lib/secret ends")), "the disk failed: unexpected end of file");
         assert_eq!(told(io::Error::other("/var/lib/secret")), "the disk failed");

@@ -31,7 +31,9 @@ pub use label::Label;
 pub use line::bad_event::BadEvent;
 pub use line::parse_line;
 #[cfg(feature = "server")]
-pub(crate) use line::{Encoding, EventStream, Framing, Line, Mention, Shape, keep_edges, mentions, type_name};
+pub(crate) use line::{
+    ARRAY, Encoding, EventStream, Framing, Line, Mention, Shape, is_array, keep_edges, mentions, type_name,
+};
 pub use metrics::{SealedTurn, StepDetails, StepMetrics, StoredTurn, TurnMetrics};
 pub use millis::{EpochMillis, InvalidMillis, Millis};
 pub use open::{OpenStep, OpenSteps, OpenTurn, StepTimes};

@@ -13,7 +13,10 @@ pub enum Warning {
         field: &'static str,
     },
     /// The `endedAt` of a `done` is implausible, and was ignored.
-    #[error("turn `{turn_id}`: `endedAt` was ignored: it must be in milliseconds since 1970, and not in the future")]
+    #[error(
+        "turn `{turn_id}`: the `endedAt` of its `done` was ignored, so the turn counts as ended when it was received: \
+         `endedAt` must be in milliseconds (not seconds) since 1970, and at most a day ahead of the service's clock"
+    )]
     ImplausibleEnd {
         /// The turn.
         turn_id: TurnId,
@@ -54,7 +57,7 @@ impl Warning {
     pub fn summary(&self) -> &'static str {
         match self {
             Self::LabelCut { .. } => "a text was cut",
-            Self::ImplausibleEnd { .. } => "`endedAt` was ignored",
+            Self::ImplausibleEnd { .. } => "an implausible `endedAt` was ignored",
             Self::CachedBeyondInput { .. } => "a step has more cached tokens than `inputTokens`",
             Self::UsageDiffers { .. } => "the usage of `done` differs from the sum of the steps",
         }

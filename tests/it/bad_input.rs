@@ -61,6 +61,48 @@ fn invalid_utf8_and_bottomless_json_are_bad_lines() {
     assert_eq!(metrics(&mut server.client(), "c"), r#"{"turns":[]}"#);
 }
 
+fn skip(server: &Server, body: &[u8]) -> serde_json::Value {
+    let answer = server.client().send("POST", "/events?bad=skip", &[NDJSON], body).unwrap();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.json()
+}
+
+#[test]
+fn what_is_wrong_with_all_lines_is_named_once() {
+    let (_directory, server) = server(&[]);
+    let utf_16: Vec<u8> = format!("{DONE}\r\n").repeat(5).encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let array = format!("[\n{}{DONE}\n]\n", format!("{DONE},\n").repeat(2));
+    for (body, count, what) in [(utf_16, 6, "UTF-16"), (array.clone().into_bytes(), 5, "is a JSON array")] {
+        let skipped = skip(&server, &body);
+        assert_eq!((&skipped["accepted"], &skipped["refusedCount"]), (&0.into(), &count.into()), "{skipped}");
+        let [first] = skipped["refused"].as_array().unwrap().as_slice() else { panic!("{skipped}") };
+        assert!(first["line"] == 1 && first["error"].as_str().unwrap().contains(what), "{skipped}");
+        let refused = post(&mut server.client(), &body);
+        assert_refused(&refused, 400);
+        assert!(refused.json()["line"] == 1 && refused.error().contains(what), "{refused:?}");
+    }
+    let json = [("content-type", "application/json")];
+    let refused = server.client().send("POST", "/events", &json, array.as_bytes()).unwrap();
+    assert_refused(&refused, 400);
+    assert!(refused.error().contains("must be one event, not an array"), "{refused:?}");
+}
+
+#[test]
+fn a_torn_line_is_named_as_that_and_the_others_can_be_had() {
+    let (_directory, server) = server(&[]);
+    let torn = format!("{DONE}\n{{\"type\":\"text-delta\",\"delta\":\"hal{}\n{}\n", DONE.replace('t', "u"), DONE);
+    let refused = post(&mut server.client(), torn.as_bytes());
+    assert_refused(&refused, 400);
+    for part in ["another object begins here", "a crash of its writer", "`?bad=skip`"] {
+        assert!(refused.error().contains(part), "{refused:?}");
+    }
+    let skipped = skip(&server, torn.as_bytes());
+    let error = skipped["refused"][0]["error"].as_str().unwrap();
+    assert!(error.contains("a crash of its writer") && !error.contains("bad=skip"), "{skipped}");
+    assert_eq!((&skipped["accepted"], &skipped["refusedCount"]), (&2.into(), &1.into()));
+    assert!(!post(&mut server.client(), b"{\"type\":7}").error().contains("bad=skip"));
+}
+
 #[test]
 fn a_body_over_a_limit_is_413_with_and_without_a_length() {
     let limits =

@@ -5,6 +5,7 @@
 mod backup;
 mod bad_input;
 mod check;
+mod clock;
 mod compact;
 mod concurrency;
 mod connection;
@@ -28,6 +29,7 @@ mod otel;
 mod overload;
 mod program;
 mod public_api;
+mod receipt;
 mod restart;
 mod server;
 mod shutdown;

@@ -240,6 +240,8 @@ fn ingest_passes_over_bad_lines_and_takes_compressed_files_and_long_results() {
     assert_eq!(stopped.status.code(), Some(1));
     let message = text(&stopped.stderr);
     assert!(message.contains("plain.ndjson: line 3 is refused") && message.contains("--from-line 4"), "{message}");
+    assert!(message.contains("a crash of its writer") && message.contains("`--skip-bad`"), "{message}");
+    assert!(!message.contains("?bad=skip"), "{message}");
     assert_eq!(server.client().get("/conversations/c/turns").json()["latestOrdinal"], 1, "what precedes it is in");
     let skipped = ingest(&["--skip-bad"]);
     let message = text(&skipped.stderr);
@@ -301,11 +303,16 @@ fn ingest_tells_a_file_of_something_else() {
     assert!(message.contains("none of its events counts") && message.contains("`assistant`"), "{message}");
     let message = run_on(b"{\"role\":\"user\",\"content\":\"hi\"}\n");
     assert!(message.contains("`type` is missing; the object has `role`, `content`"), "{message}");
-    assert!(message.contains("none of its events counts"), "{message}");
+    assert!(message.contains("none of its events counts: the first line is not one"), "{message}");
+    let message = run_on(b"{\n  \"type\": \"done\"\n}\n");
+    assert!(message.contains("each event must be on one line") && message.contains("`jq -c .`"), "{message}");
     let message = run_on(b"{\"type\":\"done\",\"conversationId\":\"c\",\"turnId\":\"t\",\"reason\":7}\n");
     assert!(message.contains("line 1, which was refused, would have ended turn `t`; if no other"), "{message}");
     let utf_16: Vec<u8> = "{\"type\":\"done\"}".encode_utf16().flat_map(u16::to_le_bytes).collect();
     assert!(run_on(&utf_16).contains("UTF-16"));
+    let array = run_on(b"[\n{\"type\":\"done\"},\n{\"type\":\"done\"}\n]\n");
+    assert!(array.contains("the text is a JSON array") && array.contains("`jq -c '.[]'`"), "{array}");
+    assert!(!array.contains("--skip-bad"), "{array}");
     let utf_32: Vec<u8> = "{\"type\":\"done\"}".chars().flat_map(|c| u32::from(c).to_be_bytes()).collect();
     assert!(run_on(&utf_32).contains("UTF-32"));
 }

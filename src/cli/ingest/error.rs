@@ -1,6 +1,7 @@
 use std::io;
 
 use crate::cli::send::SendError;
+use crate::turn::ARRAY;
 
 /// Why an input was not taken in whole, and how far it got.
 #[derive(Debug, thiserror::Error)]
@@ -29,11 +30,14 @@ pub enum IngestFailure {
     #[error("cannot be read: {0}")]
     Read(io::Error),
     /// The input is UTF-16.
-    #[error("the text is UTF-16, and must be UTF-8")]
+    #[error("the text is UTF-16, but must be UTF-8")]
     Utf16,
     /// The input is UTF-32.
-    #[error("the text is UTF-32, and must be UTF-8")]
+    #[error("the text is UTF-32, but must be UTF-8")]
     Utf32,
+    /// The input is one JSON array.
+    #[error("{ARRAY}")]
+    Array,
     /// The input ends before the line with which to begin.
     #[error("there is no line {from_line} to begin with: the last one is line {lines}")]
     NoSuchLine {
@@ -91,6 +95,7 @@ impl IngestError {
             IngestFailure::Open(_)
             | IngestFailure::Utf16
             | IngestFailure::Utf32
+            | IngestFailure::Array
             | IngestFailure::NoSuchLine { .. }
             | IngestFailure::OverLimit { .. } => String::new(),
             _ => {
@@ -134,6 +139,7 @@ impl IngestFailure {
             | Self::Read(_)
             | Self::Utf16
             | Self::Utf32
+            | Self::Array
             | Self::NoSuchLine { .. }
             | Self::NothingCounts { .. } => true,
             Self::BadLine { .. } | Self::OverLimit { .. } | Self::TooManyRefused { .. } | Self::Batch { .. } => false,

@@ -8,11 +8,13 @@ use std::thread;
 use flate2::bufread::MultiGzDecoder;
 use tokio::sync::mpsc;
 
-use crate::turn::Encoding;
+use crate::turn::{Encoding, is_array};
 
 const CHUNK_BYTES: usize = 64 * 1024;
 /// Chunks that are read ahead: 1 MiB.
 const CHUNKS_AHEAD: usize = 16;
+/// How much white space may precede an array that is recognised.
+const MAX_SPACE_BYTES: usize = 4096;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The bytes to send, read on a thread of their own: there is no other way to wait for a pipe and a clock at once.
@@ -35,13 +37,15 @@ pub(super) enum InputError {
     Io(io::Error),
     Utf16,
     Utf32,
+    Array,
 }
 
 impl Input {
-    /// Opens a file, or standard input for `-`.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    /// Opens a file, or standard input for `-`. `is_first_used` says whether its first line is to be sent: an array,
+    /// which that line begins, is an error only then.
+    pub(super) fn open(path: &Path, is_first_used: bool) -> io::Result<Self> {
         if path == Path::new("-") {
-            return Self::read(io::stdin(), None);
+            return Self::read(io::stdin(), None, is_first_used);
         }
         let file = File::open(path)?;
         let metadata = file.metadata()?;
@@ -49,15 +53,19 @@ impl Input {
             return Err(ErrorKind::IsADirectory.into());
         }
         let total_bytes = metadata.is_file().then_some(metadata.len());
-        Self::read(file, total_bytes)
+        Self::read(file, total_bytes, is_first_used)
     }
 
-    pub(super) fn read(source: impl Read + Send + 'static, total_bytes: Option<u64>) -> io::Result<Self> {
+    pub(super) fn read(
+        source: impl Read + Send + 'static,
+        total_bytes: Option<u64>,
+        is_first_used: bool,
+    ) -> io::Result<Self> {
         let (sender, chunks) = mpsc::channel(CHUNKS_AHEAD);
         let position = Arc::new(AtomicU64::new(0));
         let counted = Counted { source, position: position.clone() };
         thread::Builder::new().name("input".into()).spawn(move || {
-            let error = match Text::of(counted) {
+            let error = match Text::of(counted, is_first_used) {
                 Ok(mut text) => text.send(&position, &sender),
                 Err(error) => Some(error),
             };
@@ -82,12 +90,12 @@ impl Input {
 /// The text of an input: inflated if it is gzip, whatever the name of the file, and without a byte order mark.
 struct Text {
     source: Box<dyn Read>,
-    /// The first bytes, which were read to detect the encoding.
+    /// The first bytes, which were read to detect the encoding and an array.
     head: Vec<u8>,
 }
 
 impl Text {
-    fn of(source: impl Read + 'static) -> Result<Self, InputError> {
+    fn of(source: impl Read + 'static, is_first_used: bool) -> Result<Self, InputError> {
         let mut text = Self { source: Box::new(source), head: Vec::new() };
         text.look_ahead()?;
         if Encoding::of(&text.head) == Some(Encoding::Gzip) {
@@ -105,24 +113,34 @@ impl Text {
         if text.head.starts_with(BYTE_ORDER_MARK) {
             text.head.drain(..BYTE_ORDER_MARK.len());
         }
-        Ok(text)
+        if is_first_used && text.is_array()? { Err(InputError::Array) } else { Ok(text) }
     }
 
     /// Reads the first bytes. They are too few to detect the encoding only if the input is shorter or the writer of a
     /// pipe pauses within its first event.
     fn look_ahead(&mut self) -> Result<(), InputError> {
-        while self.head.len() < Encoding::HEAD_BYTES {
-            let mut room = [0; Encoding::HEAD_BYTES];
-            match read(&mut self.source, &mut room[self.head.len()..]) {
-                Ok(0) => break,
-                Ok(len) => {
-                    let start = self.head.len();
-                    self.head.extend_from_slice(&room[start..start + len]);
-                }
-                Err(error) => return Err(InputError::Io(error)),
+        while self.head.len() < Encoding::HEAD_BYTES && self.read_on(Encoding::HEAD_BYTES - self.head.len())? > 0 {}
+        Ok(())
+    }
+
+    /// Whether the text is one JSON array. Reads on while it has nothing but white space and a bracket.
+    fn is_array(&mut self) -> Result<bool, InputError> {
+        loop {
+            match is_array(&self.head) {
+                Some(is_array) => return Ok(is_array),
+                None if self.head.len() >= MAX_SPACE_BYTES || self.read_on(1)? == 0 => return Ok(false),
+                None => {}
             }
         }
-        Ok(())
+    }
+
+    /// Reads at most so many bytes more into the head.
+    fn read_on(&mut self, max_bytes: usize) -> Result<usize, InputError> {
+        let start = self.head.len();
+        self.head.resize(start + max_bytes, 0);
+        let read = read(&mut self.source, &mut self.head[start..]);
+        self.head.truncate(start + read.as_ref().copied().unwrap_or(0));
+        read.map_err(InputError::Io)
     }
 
     /// Sends the whole text, up to its end or an error.
@@ -189,7 +207,7 @@ mod tests {
 
     async fn text_of(source: Vec<u8>) -> Result<Vec<u8>, InputError> {
         let len = source.len() as u64;
-        let mut input = Input::read(Cursor::new(source), None).unwrap();
+        let mut input = Input::read(Cursor::new(source), None, true).unwrap();
         let mut text = Vec::new();
         let mut position = 0;
         while let Some(chunk) = input.next().await {
@@ -216,6 +234,21 @@ mod tests {
             assert_eq!(text_of([gzip(text), gzip(b"more")].concat()).await.unwrap(), [text, b"more"].concat());
             assert_eq!(text_of([BYTE_ORDER_MARK, text].concat()).await.unwrap(), text);
             assert_eq!(text_of(gzip(&[BYTE_ORDER_MARK, text].concat())).await.unwrap(), text);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_array_is_an_error_if_its_first_line_is_used() {
+        let space = " \r\n".repeat(100);
+        for text in ["[\n{}\n]", "[]", "[{}, {}]", &format!("{space}[{space}{{}}]")] {
+            for text in [text.as_bytes().to_vec(), gzip(text.as_bytes()), [BYTE_ORDER_MARK, text.as_bytes()].concat()] {
+                assert!(matches!(text_of(text).await, Err(InputError::Array)));
+            }
+            let mut rest = Input::read(Cursor::new(text.to_owned()), None, false).unwrap();
+            assert!(rest.next().await.unwrap().is_ok());
+        }
+        for text in ["[", "[7]", "[12:30] started\n{}", "\n\n{\"a\":[{}]}", &" ".repeat(100_000)] {
+            assert_eq!(text_of(text.into()).await.unwrap(), text.as_bytes());
         }
     }
 

@@ -171,7 +171,7 @@ async fn ingest_file(
     base: &mut u64,
     upload: &mut Upload,
 ) -> Result<(), IngestFailure> {
-    let input = Input::open(path).map_err(IngestFailure::Open)?;
+    let input = Input::open(path, from_line == 1).map_err(IngestFailure::Open)?;
     *base += input.total_bytes().unwrap_or(0);
     let lines = match stream(input, args, from_line, upload).await {
         Ok(lines) => lines,
@@ -247,6 +247,7 @@ async fn stream(mut input: Input, args: &Args, from_line: u64, upload: &mut Uplo
             Some(Some(Err(InputError::Io(error)))) => break Some(IngestFailure::Read(error)),
             Some(Some(Err(InputError::Utf16))) => break Some(IngestFailure::Utf16),
             Some(Some(Err(InputError::Utf32))) => break Some(IngestFailure::Utf32),
+            Some(Some(Err(InputError::Array))) => break Some(IngestFailure::Array),
             Some(None) => break None,
             None => {
                 due = None;

@@ -95,11 +95,13 @@ impl fmt::Display for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts: Vec<_> =
             self.types.iter().map(|(name, count)| format!("{count} of the type `{name}`")).collect();
-        if self.others > 0 {
-            parts.push(format!("{} others", self.others));
-        }
-        if parts.is_empty() {
-            return f.write_str("all are long lines that are ignored");
+        match (self.lines, self.others) {
+            (0, _) => return f.write_str("all are long lines that are ignored"),
+            (1, 1) => return f.write_str("the first line is not one"),
+            (lines, others) if lines == others => return write!(f, "none of the first {lines} lines is one"),
+            (_, 0) => {}
+            (_, 1) => parts.push("1 other".to_owned()),
+            (_, others) => parts.push(format!("{others} others")),
         }
         write!(f, "the first {} are {}", self.lines, parts.join(", "))
     }
@@ -115,7 +117,7 @@ mod tests {
         seen.look_at(
             b"{\"type\":\"user\"}\n\n{\"type\":\"assistant\"}\n{\"type\":\"user\",\"x\":{\"type\":\"y\"}}\nno event\n",
         );
-        assert_eq!(seen.to_string(), "the first 4 are 2 of the type `user`, 1 of the type `assistant`, 1 others");
+        assert_eq!(seen.to_string(), "the first 4 are 2 of the type `user`, 1 of the type `assistant`, 1 other");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::doubts::{Doubts, sealed_without, stays_open, unended};
 use super::error::IngestFailure;
 use super::progress::Progress;
 use super::seen::Seen;
+use crate::http::SKIP_ADVICE;
 use crate::turn::{ConversationId, Mention, TurnEventKind, TurnId, mentions, parse_line};
 
 /// How many lines are sent at once after a bad line: no more than the server names in an answer.
@@ -190,7 +191,9 @@ impl Upload {
                 if (1..=batch.lines).contains(&line) =>
             {
                 // The server counts lines from the start of the batch, also in its messages.
-                let error = error.strip_prefix(&format!("line {line}: ")).unwrap_or(&error).to_owned();
+                let error = error.strip_prefix(&format!("line {line}: ")).unwrap_or(&error);
+                // The command has an option of its own for that, which its message names.
+                let error = error.strip_suffix(SKIP_ADVICE).unwrap_or(error).to_owned();
                 Ok(Posted::Bad { line, error })
             }
             Err(cause) => {

@@ -12,6 +12,9 @@ pub(crate) enum BadLines {
     Skip,
 }
 
+/// What the message about a torn line ends with if the whole body is refused for it.
+pub(crate) const SKIP_ADVICE: &str = " (post with `?bad=skip` to have the other lines taken in)";
+
 /// The events of one posted body.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Batch {
@@ -129,13 +132,15 @@ impl Gathering {
             }
             (Ok(None), _) => self.batch.ignored += 1,
             (Err(error), BadLines::Refuse) => {
-                self.bad = Some(BadLine { number: line.number, message: error.to_string() });
+                let advice = if error.is_torn() { SKIP_ADVICE } else { "" };
+                self.bad = Some(BadLine { number: line.number, message: format!("{error}{advice}") });
                 // Nothing of this body will be taken, so nothing is held while the rest of it arrives.
                 self.batch = Batch::default();
                 self.counted_bytes = 0;
             }
             (Err(error), BadLines::Skip) => {
-                self.batch.refused.add_line(line.number, &error, || mentions(line.bytes));
+                let named = if line.is_same_error { None } else { Some(&error) };
+                self.batch.refused.add_line(line.number, named, || mentions(line.bytes));
             }
         }
     }

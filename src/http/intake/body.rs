@@ -23,6 +23,10 @@ const MIN_RESERVED_BYTES: usize = 4 * 1024;
 /// How much of a body is parsed before other requests of the worker get their turn: about 50 microseconds of work.
 const SLICE_BYTES: usize = 64 * 1024;
 
+/// The media types of a body with one event a line; the first is the usual one.
+const MEDIA_TYPES_OF_LINES: [&str; 4] =
+    ["application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"];
+
 /// Why the last line of a gzip body is refused whose end is missing.
 const CUT_GZIP: &str = "the gzip body is cut off, so this line and all lines after it are missing";
 /// Why all lines of a body are refused that is not gzip.
@@ -225,22 +229,41 @@ impl Format {
                 true
             }
             Some(_) => {
-                return Err(ApiError::UnsupportedMediaType("the content-encoding must be `gzip`, or none"));
+                let sent = as_sent(request, &header::CONTENT_ENCODING);
+                return Err(ApiError::UnsupportedMediaType(format!(
+                    "the content-encoding is {sent}, but must be `gzip`, or none"
+                )));
             }
         };
         let media_type = request.mime_type().ok().flatten();
         let framing = match media_type.as_ref().map(Mime::essence_str) {
-            Some("application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/x-jsonlines") => {
-                Framing::Lines
-            }
             Some("application/json") => Framing::Whole,
+            Some(essence) if MEDIA_TYPES_OF_LINES.contains(&essence) => Framing::Lines,
             _ => {
-                return Err(ApiError::UnsupportedMediaType(
-                    "the content-type must be `application/x-ndjson` (one event a line) or `application/json` (one event)",
-                ));
+                let sent = as_sent(request, &header::CONTENT_TYPE);
+                let [usual, others @ ..] = MEDIA_TYPES_OF_LINES;
+                return Err(ApiError::UnsupportedMediaType(format!(
+                    "the content-type is {sent}, but must be `{usual}` for one event a line (`{}` mean the same), or \
+                     `application/json` for one event",
+                    others.join("`, `")
+                )));
             }
         };
         Ok(Self { framing, is_gzip })
+    }
+}
+
+/// Quotes the value of a header for a message.
+fn as_sent(request: &HttpRequest, name: &header::HeaderName) -> String {
+    const MAX_BYTES: usize = 100;
+    match request.headers().get(name).map(|value| value.to_str()) {
+        None => "missing".to_owned(),
+        Some(Err(_)) => "no readable text".to_owned(),
+        Some(Ok(sent)) => {
+            let shown = &sent[..sent.floor_char_boundary(MAX_BYTES)];
+            let rest = if shown.len() < sent.len() { "..." } else { "" };
+            format!("`{shown}{rest}`")
+        }
     }
 }
 
@@ -283,14 +306,27 @@ mod tests {
     #[actix_web::test]
     async fn other_media_types_are_refused() {
         let (api, _) = StandIn::default().start_with(HttpSettings::default());
+        let refused =
+            async |request: TestRequest| ask(&api, request.set_payload(done("c", "t"))).await.failure(415).clone();
+        let typed = |media_type: &[u8]| {
+            let value = HeaderValue::from_bytes(media_type).unwrap();
+            TestRequest::post().uri("/events").insert_header((header::CONTENT_TYPE, value))
+        };
         for media_type in ["text/plain", "application/jsonp", "application/x-www-form-urlencoded", "nonsense"] {
-            let request = TestRequest::post().uri("/events").insert_header(("content-type", media_type));
-            ask(&api, request.set_payload(done("c", "t"))).await.failure(415);
+            let text = refused(typed(media_type.as_bytes())).await;
+            assert!(text.starts_with(&format!("the content-type is `{media_type}`, but must be ")), "{text}");
+            for accepted in MEDIA_TYPES_OF_LINES.iter().chain(&["application/json"]) {
+                assert!(text.contains(&format!("`{accepted}`")), "{accepted}: {text}");
+            }
         }
-        ask(&api, TestRequest::post().uri("/events").set_payload(done("c", "t"))).await.failure(415);
+        let text = refused(TestRequest::post().uri("/events")).await;
+        assert!(text.starts_with("the content-type is missing, but must be "), "{text}");
+        assert!(refused(typed(b"\xff")).await.starts_with("the content-type is no readable text, but must be "));
+        let text = refused(typed(&[b'x'; 5000])).await;
+        assert!(text.contains("xxx...`") && text.len() < 500, "{text}");
         for encoding in ["br", "deflate", "gzip, gzip", "zstd"] {
-            let compressed = head().insert_header(("content-encoding", encoding)).set_payload(done("c", "t"));
-            assert!(ask(&api, compressed).await.failure(415).contains("content-encoding"), "{encoding}");
+            let text = refused(head().insert_header(("content-encoding", encoding))).await;
+            assert_eq!(text, format!("the content-encoding is `{encoding}`, but must be `gzip`, or none"));
         }
         let plain = head().insert_header(("content-encoding", "identity")).set_payload(done("c", "t"));
         ask(&api, plain).await.success();

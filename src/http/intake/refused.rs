@@ -29,11 +29,13 @@ struct Doubt {
 }
 
 impl RefusedLines {
-    /// Adds a refused line.
-    pub(crate) fn add_line(&mut self, line: u64, error: &BadEvent, mentions: impl FnOnce() -> Vec<Mention>) {
+    /// Adds a refused line. `None` is an error that was added with an earlier line, and is about this one too.
+    pub(crate) fn add_line(&mut self, line: u64, error: Option<&BadEvent>, mentions: impl FnOnce() -> Vec<Mention>) {
         self.count += 1;
         // A body may have millions of bad lines: a message is only made if it is shown.
-        if self.named.len() < MAX_NAMED {
+        if let Some(error) = error
+            && self.named.len() < MAX_NAMED
+        {
             self.named.push(Refused { line, error: error.to_string(), conversation_id: None });
         }
         if self.doubts.len() >= MAX_DOUBTS {
@@ -127,12 +129,12 @@ mod tests {
         let mut refused = RefusedLines::default();
         // One turn has more bad lines than turns are remembered.
         for line in 1..=2000 {
-            refused.add_line(line, &error, || vec![mention("same", false)]);
+            refused.add_line(line, Some(&error), || vec![mention("same", false)]);
         }
         for line in 2001..=2200 {
-            refused.add_line(line, &error, || vec![mention(&format!("open{line}"), true)]);
+            refused.add_line(line, Some(&error), || vec![mention(&format!("open{line}"), true)]);
         }
-        refused.add_line(2201, &error, || vec![mention("cut", false)]);
+        refused.add_line(2201, Some(&error), || vec![mention("cut", false)]);
         assert_eq!((refused.count, refused.named.len()), (2201, MAX_NAMED));
         let sealed = SealedHere::new(ConversationId::new("c").unwrap(), TurnId::new("cut").unwrap());
         let warnings = refused.warnings(&[sealed]);

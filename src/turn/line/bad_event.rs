@@ -7,6 +7,7 @@ use super::value::{FieldError, Value};
 pub struct BadEvent {
     message: String,
     line: usize,
+    is_torn: bool,
 }
 
 /// The maximum length of a message: it may quote what was sent, which may have any length.
@@ -18,19 +19,25 @@ impl BadEvent {
             message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
             message.push_str("...");
         }
-        Self { message, line }
+        Self { message, line, is_torn: false }
     }
 
     /// The line of the fault, from 1: larger only for an event that spans several lines.
     pub fn line(&self) -> usize {
         self.line
     }
+
+    /// Whether the line looks like a record that a crash cut off, alone or with the next record after it.
+    #[cfg(feature = "server")]
+    pub(crate) fn is_torn(&self) -> bool {
+        self.is_torn
+    }
 }
 
 impl BadEvent {
     /// An error in the structure of a line.
     pub(super) fn of_structure(fault: Fault) -> Self {
-        Self::new(fault.to_string(), fault.line)
+        Self { is_torn: fault.is_torn, ..Self::new(fault.to_string(), fault.line) }
     }
 
     /// An error in a field of `event`.
@@ -40,6 +47,9 @@ impl BadEvent {
         let message = match error.missing_field() {
             Some(name) if Value::of_event(event).fields().any_named(name) => {
                 format!("`{name}` is null, which counts as missing")
+            }
+            Some(name) if Value::of_event(event).fields().any_named(&snake_case(name)) => {
+                format!("{error}; `{}` is no field of an event", snake_case(name))
             }
             _ => error.to_string(),
         };
@@ -51,4 +61,16 @@ impl BadEvent {
     pub(super) fn too_long(max_bytes: usize) -> Self {
         Self::new(format!("an event that counts must have at most {max_bytes} bytes"), 1)
     }
+}
+
+/// Spells a name as Python programs do: `turnId` as `turn_id`.
+fn snake_case(name: &str) -> String {
+    let mut snake = String::with_capacity(name.len() + 2);
+    for c in name.chars() {
+        if c.is_ascii_uppercase() {
+            snake.push('_');
+        }
+        snake.push(c.to_ascii_lowercase());
+    }
+    snake
 }

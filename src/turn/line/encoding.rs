@@ -33,8 +33,8 @@ impl Encoding {
 impl fmt::Display for Encoding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Utf16 => "the text is UTF-16, and must be UTF-8",
-            Self::Utf32 => "the text is UTF-32, and must be UTF-8",
+            Self::Utf16 => "the text is UTF-16, but must be UTF-8",
+            Self::Utf32 => "the text is UTF-32, but must be UTF-8",
             Self::Gzip => "the text is compressed with gzip, which the `content-encoding` must say",
         })
     }

@@ -8,6 +8,8 @@ pub(super) struct Fault {
     pub(super) line: usize,
     /// The byte in that line, from 1.
     pub(super) column: usize,
+    /// Whether the bytes look like a record that a crash cut off, alone or with the next record after it.
+    pub(super) is_torn: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +35,9 @@ pub(super) enum FaultKind {
     /// Something after an object that must be all of a body.
     #[cfg(feature = "server")]
     FollowsInBody(u8),
+    /// An array that is all of a body.
+    #[cfg(feature = "server")]
+    ArrayInBody,
     /// No `type`.
     TypeMissing,
     /// A `type` that is null, which is read as absent.
@@ -47,10 +52,12 @@ pub(super) enum FaultKind {
 impl Fault {
     /// The same fault in a body that is one event, where advice about lines would be wrong.
     pub(super) fn in_body(self) -> Self {
-        match self.kind {
-            FaultKind::Follows { found, .. } => Self { kind: FaultKind::FollowsInBody(found), ..self },
-            _ => self,
-        }
+        let kind = match self.kind {
+            FaultKind::Follows { found, .. } => FaultKind::FollowsInBody(found),
+            FaultKind::NoObject(b'[') => FaultKind::ArrayInBody,
+            kind => kind,
+        };
+        Self { kind, is_torn: false, ..self }
     }
 }
 
@@ -125,11 +132,26 @@ impl fmt::Display for Fault {
             FaultKind::FollowsInBody(found) => {
                 write!(f, "{} follows the event: an `application/json` body must be one event", Shown(found))
             }
+            #[cfg(feature = "server")]
+            FaultKind::ArrayInBody => f.write_str(
+                "an `application/json` body must be one event, not an array (post several as `application/x-ndjson`, \
+                 each on a line of its own)",
+            ),
             FaultKind::TypeNull => return f.write_str("`type` is null, which counts as missing"),
             FaultKind::TypeMissing => return f.write_str("`type` is missing"),
             FaultKind::TypeAgain => return f.write_str("`type` stands twice"),
             FaultKind::TypeKind(kind) => return write!(f, "`type` must be a string, not {kind}"),
         }?;
-        write!(f, " (column {})", self.column)
+        write!(f, " (column {})", self.column)?;
+        match self.kind {
+            FaultKind::CutOff { .. } if self.is_torn => {
+                f.write_str(": an event must be whole, on one line; a crash of its writer can leave half of one")
+            }
+            _ if self.is_torn => f.write_str(
+                ": another object begins here, so this may be an event that a crash of its writer cut off, with the next \
+                 event after it on the same line",
+            ),
+            _ => Ok(()),
+        }
     }
 }

@@ -13,8 +13,9 @@
 //! - `value`: reads the fields of an event whose structure is right;
 //! - `bad_event`: why a line is no event;
 //! - `shape`: the structure of a long line that is not kept, for `ingest`;
-//! - `stream`: splits bytes that arrive in pieces into events; `encoding`: detects bytes that are not UTF-8; `mention`:
-//!   finds the turns that a bad line mentions; `edges`: what is kept of a long line for that.
+//! - `stream`: splits bytes that arrive in pieces into events; `encoding`: detects bytes that are not UTF-8;
+//!   `wrong_form`: detects texts that are not lines of events as a whole; `mention`: finds the turns that a bad line
+//!   mentions; `edges`: what is kept of a long line for that.
 
 pub(super) mod bad_event;
 #[cfg(feature = "server")]
@@ -35,6 +36,8 @@ mod structure;
 mod tests;
 mod text;
 mod value;
+#[cfg(feature = "server")]
+mod wrong_form;
 
 use serde::Deserialize;
 
@@ -54,6 +57,8 @@ pub(crate) use mention::{Mention, mentions};
 pub(crate) use shape::{Shape, type_name};
 #[cfg(feature = "server")]
 pub(crate) use stream::{EventStream, Framing, Line};
+#[cfg(feature = "server")]
+pub(crate) use wrong_form::{ARRAY, is_array};
 
 /// Reads one event from a line of JSON.
 ///

@@ -8,6 +8,7 @@ use super::edges::keep_edges;
 use super::encoding::Encoding;
 use super::fault::Fault;
 use super::structure::Structure;
+use super::wrong_form::WrongForm;
 use super::{BadEvent, bad_structure, find_type};
 
 /// How events are framed in a stream of bytes.
@@ -34,6 +35,8 @@ pub(crate) struct EventStream {
     head: Vec<u8>,
     /// Whether a line has been read.
     is_begun: bool,
+    /// The form of the text, if its lines are no events for that.
+    wrong_form: Option<WrongForm>,
 }
 
 /// A line that has been read.
@@ -45,6 +48,8 @@ pub(crate) struct Line<'a> {
     /// Its bytes, as far as they were kept: all of them if the event counts.
     pub(crate) bytes: &'a [u8],
     pub(crate) event: Result<Option<KernelEvent>, BadEvent>,
+    /// Whether the error is that of the first line, which is about the text as a whole.
+    pub(crate) is_same_error: bool,
 }
 
 /// The current line, which has not ended yet.
@@ -87,6 +92,7 @@ impl EventStream {
             line: PartialLine::default(),
             head: Vec::with_capacity(Encoding::HEAD_BYTES),
             is_begun: false,
+            wrong_form: None,
         }
     }
 
@@ -168,6 +174,9 @@ impl EventStream {
         let line = trim(&bytes);
         let mut skipped = 0;
         let event = match (keeping, structure.finish()) {
+            (Keeping::All, Err(_)) if is_blank => {
+                Err(BadEvent::new("the body is empty, but must be one event".to_owned(), 1))
+            }
             (Keeping::Bad(fault), _) | (_, Err(fault)) => {
                 let fault = if self.framing == Framing::Whole { fault.in_body() } else { fault };
                 Err(bad_structure(line, fault))
@@ -193,15 +202,25 @@ impl EventStream {
         event: Result<Option<KernelEvent>, BadEvent>,
         take: &mut impl FnMut(Line<'_>),
     ) {
-        let event = match event {
-            // A text that is not UTF-8 already fails in its first line.
-            Err(error) if !self.is_begun => {
-                Err(Encoding::of(&self.head).map_or(error, |encoding| BadEvent::new(encoding.to_string(), 1)))
-            }
-            event => event,
+        if mem::replace(&mut self.is_begun, true) {
+            let is_event = event.is_ok();
+            let is_same_error = self.wrong_form.as_mut().is_some_and(|form| form.goes_on_in(bytes, is_event));
+            let event = match (event, self.wrong_form) {
+                (Ok(_), Some(form)) if is_same_error => Err(BadEvent::new(form.to_string(), 1)),
+                (event, _) => event,
+            };
+            self.wrong_form = self.wrong_form.filter(|form| !form.is_over_after(bytes, is_same_error));
+            return take(Line { number, bytes, event, is_same_error });
+        }
+        let Err(error) = event else { return take(Line { number, bytes, event, is_same_error: false }) };
+        // A text of a wrong form already fails in its first line.
+        let form = match self.framing {
+            Framing::Lines => WrongForm::of_lines(&self.head, bytes),
+            Framing::Whole => Encoding::of(&self.head).map(WrongForm::Encoding),
         };
-        self.is_begun = true;
-        take(Line { number, bytes, event });
+        self.wrong_form = form.filter(|form| !form.is_over_after(bytes, true));
+        let error = form.map_or(error, |form| BadEvent::new(form.to_string(), 1));
+        take(Line { number, bytes, event: Err(error), is_same_error: false });
     }
 }
 
@@ -349,7 +368,8 @@ mod tests {
         for blank in ["", "\n\n", "  ", "\r"] {
             assert_eq!(whole(Framing::Lines, blank.as_bytes()), []);
             assert_eq!(whole(Framing::Whole, blank.as_bytes()).len(), 1, "one event is more than nothing");
-            assert!(whole(Framing::Whole, blank.as_bytes())[0].1.is_err());
+            let error = whole(Framing::Whole, blank.as_bytes())[0].1.clone().unwrap_err();
+            assert_eq!(error, "the body is empty, but must be one event");
         }
     }
 
@@ -386,6 +406,83 @@ mod tests {
         assert!(error.contains("gzip") && error.contains("content-encoding"), "{error}");
         let later = format!("{DONE}\n\u{fffe}");
         assert!(!whole(Framing::Lines, later.as_bytes())[1].1.clone().unwrap_err().contains("UTF-16"));
+    }
+
+    /// The number of each line that is an event, and of each bad one with whether its error is that of the first line.
+    fn errors(body: &[u8], size: usize) -> (Vec<u64>, Vec<(u64, bool)>) {
+        let mut stream = EventStream::new(Framing::Lines, 1000);
+        let (mut events, mut errors) = (Vec::new(), Vec::new());
+        let mut take = |line: Line<'_>| match line.event {
+            Ok(_) => events.push(line.number),
+            Err(_) => errors.push((line.number, line.is_same_error)),
+        };
+        body.chunks(size).for_each(|piece| stream.push(piece, &mut take));
+        stream.finish(&mut take);
+        (events, errors)
+    }
+
+    #[test]
+    fn what_is_wrong_with_all_lines_is_the_error_of_the_first() {
+        let text = format!("{DONE}\r\n{DELTA}\r\n\r\nx\r\n");
+        let little: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let big: Vec<u8> = format!("\u{feff}{text}").encode_utf16().flat_map(u16::to_be_bytes).collect();
+        let gzip = b"\x1f\x8b\x08\0\nsome\nbytes\0\n";
+        let mut nul = vec![b'{', 0, 0, 0, b'\n'];
+        nul.extend(format!("x\n{DONE}\n").as_bytes());
+        for size in [1, 7, 1000] {
+            for body in [&*little, &big, gzip] {
+                let (events, errors) = errors(body, size);
+                assert!(events.is_empty() && errors.len() >= 3, "{errors:?}");
+                assert!(errors.iter().all(|(number, is_same)| *is_same == (*number > 1)), "{errors:?}");
+            }
+            let mixed = errors(&nul, size);
+            assert_eq!(mixed, (vec![3], vec![(1, false), (2, false)]), "a line without NUL bytes is no UTF-32");
+        }
+    }
+
+    #[test]
+    fn an_array_is_told_by_name_once_and_no_item_of_it_is_taken() {
+        let name = "the text is a JSON array, but must have one event a line";
+        for body in [format!("[\n{DONE},\n{DELTA},\n {DONE}\n]\n"), format!("\u{feff}[{DONE},\r\n{DELTA},\r\n{DONE}]")]
+        {
+            assert!(whole(Framing::Lines, body.as_bytes())[0].1.clone().unwrap_err().starts_with(name), "{body}");
+            for size in [1, 7, 1000] {
+                let (events, errors) = errors(body.as_bytes(), size);
+                assert!(events.is_empty() && errors.len() == body.lines().count(), "{errors:?}");
+                assert!(errors.iter().all(|(number, is_same)| *is_same == (*number > 1)), "{errors:?}");
+                // After the array each line is on its own.
+                let more = format!("{body}\n{DONE}\n]\n");
+                let last = u64::try_from(more.lines().count()).unwrap();
+                let (events, errors) = self::errors(more.as_bytes(), size);
+                assert_eq!((events, errors.last()), (vec![last - 1], Some(&(last, false))));
+            }
+        }
+        // A stray bracket begins no array of the events that follow on lines of their own.
+        assert_eq!(errors(format!("[\n{DONE}\n{DELTA}\nx").as_bytes(), 7), (vec![2, 3], vec![(1, false), (4, false)]));
+        // Each line may be an array, which is bad by itself.
+        let arrays = format!("[{DONE}]\n[{DONE}]\n{DONE}");
+        assert_eq!(errors(arrays.as_bytes(), 1000), (vec![3], vec![(1, false), (2, false)]));
+        let log = whole(Framing::Lines, b"[12:30] started\n");
+        assert!(log[0].1.clone().unwrap_err().starts_with("an event must be a JSON object, not an array"));
+        let one = whole(Framing::Whole, format!("[\n{DONE}\n]").as_bytes());
+        let error = one[0].1.clone().unwrap_err();
+        assert!(
+            error.starts_with("an `application/json` body must be one event, not an array (post several"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn events_on_several_lines_are_told_by_name_once() {
+        let pretty = "{\n  \"type\": \"done\",\n  \"usage\": {\n    \"inputTokens\": 1\n  }\n}\n";
+        let first = whole(Framing::Lines, pretty.as_bytes())[0].1.clone().unwrap_err();
+        assert!(first.contains("only its `{`") && first.contains("`jq -c .`"), "{first}");
+        let body = format!("{}{DONE}\nx\n", pretty.repeat(2));
+        for size in [1, 7, 1000] {
+            let (events, errors) = errors(body.as_bytes(), size);
+            let told: Vec<_> = errors.iter().filter(|(_, is_same)| !is_same).map(|(number, _)| *number).collect();
+            assert_eq!((events, told), (vec![13], vec![1, 14]));
+        }
     }
 
     #[test]

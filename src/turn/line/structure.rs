@@ -116,6 +116,8 @@ enum TypeSeen {
 struct Place {
     /// The length of the earlier pieces.
     fed: usize,
+    /// The last bytes of the earlier pieces.
+    tail: [u8; 2],
     /// The line breaks so far, and the position after the latest.
     line_breaks: usize,
     line_start: usize,
@@ -161,10 +163,10 @@ impl Structure {
     pub(super) fn finish(&self) -> Result<EventType, Fault> {
         match (self.state, self.event_type) {
             (State::End, TypeSeen::Named(event_type)) => Ok(event_type),
-            (State::End, TypeSeen::Null) => Err(self.fault(FaultKind::TypeNull, 0)),
-            (State::End, _) => Err(self.fault(FaultKind::TypeMissing, 0)),
-            (State::InKey | State::InString, _) => Err(self.fault(FaultKind::CutOff { in_text: true }, 0)),
-            _ => Err(self.fault(FaultKind::CutOff { in_text: false }, 0)),
+            (State::End, TypeSeen::Null) => Err(self.fault(FaultKind::TypeNull, 0, false)),
+            (State::End, _) => Err(self.fault(FaultKind::TypeMissing, 0, false)),
+            (State::InKey | State::InString, _) => Err(self.fault(FaultKind::CutOff { in_text: true }, 0, true)),
+            _ => Err(self.fault(FaultKind::CutOff { in_text: false }, 0, true)),
         }
     }
 
@@ -174,16 +176,40 @@ impl Structure {
         match self.follow(bytes, &mut at) {
             Ok(()) => {
                 self.place.fed += bytes.len();
+                self.place.tail = self.last_bytes(bytes, bytes.len());
                 Ok(())
             }
-            Err(kind) => Err(self.fault(kind, at)),
+            Err(kind) => {
+                let is_torn = self.begins_object(kind, bytes, at);
+                Err(self.fault(kind, at, is_torn))
+            }
+        }
+    }
+
+    /// Returns the two bytes before a position in the current piece.
+    fn last_bytes(&self, bytes: &[u8], at: usize) -> [u8; 2] {
+        let before = |count: usize| match at.checked_sub(count) {
+            Some(at) => bytes.get(at).copied().unwrap_or_default(),
+            None => self.place.tail[2 + at - count],
+        };
+        [before(2), before(1)]
+    }
+
+    /// Whether another object begins within this one at a fault. Within a string, the first quote of that object ends
+    /// the string, so the fault comes after it.
+    fn begins_object(&self, kind: FaultKind, bytes: &[u8], at: usize) -> bool {
+        match kind {
+            FaultKind::NoKey(_) | FaultKind::NoColon(_) | FaultKind::NoComma { .. } | FaultKind::Escape(_) => {
+                bytes.get(at) == Some(&b'{') || self.last_bytes(bytes, at) == *b"{\""
+            }
+            _ => false,
         }
     }
 
     #[cold]
-    fn fault(&self, kind: FaultKind, at: usize) -> Fault {
+    fn fault(&self, kind: FaultKind, at: usize, is_torn: bool) -> Fault {
         let Place { fed, line_breaks, line_start, .. } = self.place;
-        Fault { kind, line: line_breaks + 1, column: fed + at - line_start + 1 }
+        Fault { kind, line: line_breaks + 1, column: fed + at - line_start + 1, is_torn }
     }
 
     /// Follows a piece. On a fault, `at` is its position.

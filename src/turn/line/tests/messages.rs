@@ -64,6 +64,10 @@ fn of_fields() -> Vec<(String, &'static str)> {
             r#""type":"error","conversationId":null,"turnId":"t""#.to_owned(),
             "`conversationId` is null, which counts as missing",
         ),
+        (
+            r#""type":"done","conversationId":"c","turn_id":"t","reason":"stop""#.to_owned(),
+            "`turnId` is missing; `turn_id` is no field of an event",
+        ),
         (r#""type":"done","x":{"turnId":null},"conversationId":"c","reason":"stop""#.to_owned(), "`turnId` is missing"),
         (r#""type":"done","conversationId":"c","reason":"stop""#.to_owned(), "`turnId` is missing"),
         (format!(r#""type":"step-complete",{TURN}"#), "`stepId` is missing"),
@@ -87,9 +91,12 @@ fn of_fields() -> Vec<(String, &'static str)> {
     ]
 }
 
+const TORN_AT_1: &str = "the event is cut off before its last `}` (column 1): an event must be whole, on one line; a \
+                         crash of its writer can leave half of one";
+
 /// Lines, each with the message about its structure.
 const OF_STRUCTURES: &[(&str, &str)] = &[
-    ("", "the event is cut off before its last `}` (column 1)"),
+    ("", TORN_AT_1),
     ("[1,2]", "an event must be a JSON object, not an array (column 1)"),
     ("\"x\"", "an event must be a JSON object, not a string (column 1)"),
     ("7", "an event must be a JSON object, not a number (column 1)"),
@@ -105,8 +112,21 @@ const OF_STRUCTURES: &[(&str, &str)] = &[
     (r#"{"type":true}"#, "`type` must be a string, not a boolean"),
     (r#"{"type":nope}"#, "`type` must be a string, not an unknown word"),
     (r#"{"type":"x","type":"y"}"#, "`type` stands twice"),
-    (r#"{"type":"x""#, "the event is cut off before its last `}` (column 12)"),
-    (r#"{"type":"x","a":"b"#, "the event is cut off within a string (column 19)"),
+    (
+        r#"{"type":"x""#,
+        "the event is cut off before its last `}` (column 12): an event must be whole, on one line; a crash of its \
+         writer can leave half of one",
+    ),
+    (
+        r#"{"type":"x","a":"b"#,
+        "the event is cut off within a string (column 19): an event must be whole, on one line; a crash of its writer \
+         can leave half of one",
+    ),
+    (
+        r#"{"type":"x","a":"b{"type":"done"}"#,
+        "`,` or `}` must follow the value, not `t` (column 21): another object begins here, so this may be an event \
+         that a crash of its writer cut off, with the next event after it on the same line",
+    ),
     (r#"{"type":"x"} y"#, "`y` follows the event: each event must have a line of its own (column 14)"),
     (
         r#"{"type":"x"}{"type":"done"}"#,
@@ -142,6 +162,32 @@ fn what_is_wrong_is_told_in_the_words_of_json() {
     }
     for (line, expected) in OF_STRUCTURES {
         assert_eq!(message(line.as_bytes()), *expected, "{line}");
+    }
+}
+
+#[test]
+fn a_torn_event_with_the_next_one_after_it_is_named_as_that_wherever_it_was_torn() {
+    let torn = r#"{"type":"usage","conversationId":"c","turnId":"t","x":[1,"\u0041\n"],"usage":{"inputTokens":12}"#;
+    let next = r#"{"type":"done","conversationId":"c","turnId":"t","reason":"stop"}"#;
+    for end in 1..torn.len() {
+        let line = [&torn[..end], next].concat();
+        let error = message(line.as_bytes());
+        // After `"type":` an object is a value of the wrong kind.
+        let expected = if torn[..end].ends_with(r#""type":"#) {
+            "`type` must be a string, not an object"
+        } else {
+            "a crash of its writer"
+        };
+        assert!(error.contains(expected), "{line}: {error}");
+        for size in [1, 2, 3, 7] {
+            let mut structure = Structure::default();
+            let fed = line.as_bytes().chunks(size).try_for_each(|piece| structure.feed(piece));
+            let fault = fed.and_then(|()| structure.finish()).unwrap_err();
+            assert_eq!(fault.to_string(), error, "{size}");
+        }
+    }
+    for whole in [r#"{"type":"x","a":[1,}"#, r#"{"type":"x","a" 1}"#, r#"{"type":"x"} {"type":"y"}"#, "x", "[{}]"] {
+        assert!(!message(whole.as_bytes()).contains("crash"), "{whole}");
     }
 }
 
