@@ -10,7 +10,6 @@ fn count() -> impl Strategy<Value = TokenCount> {
     prop_oneof![0u64..4, (TokenCount::MAX.get() - 2)..=TokenCount::MAX.get()].prop_map(|n| TokenCount::new(n).unwrap())
 }
 
-#[cfg(feature = "server")]
 fn usage() -> impl Strategy<Value = Usage> {
     (count(), count(), proptest::option::of(count()), proptest::option::of(count())).prop_map(
         |(input_tokens, output_tokens, cache_read_tokens, cache_write_tokens)| Usage {
@@ -121,7 +120,6 @@ fn folded<'a>(events: impl IntoIterator<Item = &'a Progress>) -> OpenTurn {
     turn
 }
 
-#[cfg(feature = "server")]
 fn stored_turn() -> impl Strategy<Value = StoredTurn> {
     // What may have to be escaped comes often.
     let text = |allowed: &'static str| {
