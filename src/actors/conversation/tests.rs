@@ -22,12 +22,15 @@ struct Setup {
     clock: TestClock,
     running: RunningClock,
     opens: Probe<OpenConversation>,
-    commits: Probe<Commit>,
+    commits: Probe<Arc<Commit>>,
     actor: Addr<Conversation>,
 }
 
 /// A conversation whose commits are answered by `commit`, which may ask the kept store.
-fn setup_with<F>(settings: &TurnSettings, mut commit: impl FnMut(MemoryStore, Commit) -> F + Unpin + 'static) -> Setup
+fn setup_with<F>(
+    settings: &TurnSettings,
+    mut commit: impl FnMut(MemoryStore, Arc<Commit>) -> F + Unpin + 'static,
+) -> Setup
 where
     F: Future<Output = Result<Committed, CommitError>> + 'static,
 {
@@ -46,7 +49,7 @@ where
 }
 
 fn setup() -> Setup {
-    setup_with(&TurnSettings::default(), |kept, commit| async move { kept.commit(commit) })
+    setup_with(&TurnSettings::default(), |kept, commit| async move { kept.commit(&commit) })
 }
 
 fn event(json: &str) -> TurnEvent {
@@ -158,7 +161,7 @@ async fn nothing_is_answered_before_the_store_has_and_what_waits_meanwhile_is_on
         let held = Rc::clone(&held);
         async move {
             held.acquire().await.unwrap().forget();
-            kept.commit(commit)
+            kept.commit(&commit)
         }
     });
     let first = tokio::task::spawn_local(setup.actor.send(observe(vec![start("a")])));
@@ -189,10 +192,11 @@ async fn a_conflict_is_resolved_by_opening_again_and_folding_again() {
                 staged.turn.fold(&progress);
             }
             let conversation_id = commit.conversation_id.clone();
-            let theirs = Commit { conversation_id, expected_version: Version(0), staged: vec![staged], sealed: vec![] };
-            kept.commit(theirs).unwrap();
+            let theirs =
+                Commit { conversation_id, expected_version: Version(0), staged: vec![staged.into()], sealed: vec![] };
+            kept.commit(&theirs).unwrap();
         }
-        async move { kept.commit(commit) }
+        async move { kept.commit(&commit) }
     });
     assert_eq!(setup.receipt(vec![usage("t", 0, 5), done("t")]).await, [told("t", 1, false)]);
     let commits = setup.commits.seen();
@@ -216,7 +220,7 @@ async fn after_an_unknown_outcome_the_state_is_loaded_again() {
     let failing = Rc::clone(&fail);
     let setup = setup_with(&TurnSettings::default(), move |kept, commit| {
         // The commit became durable, but its acknowledgement is lost.
-        let committed = kept.commit(commit);
+        let committed = kept.commit(&commit);
         let lost = failing.get();
         async move { if lost { Err(CommitError::Unavailable(fault())) } else { committed } }
     });
@@ -234,18 +238,18 @@ async fn overload_leaves_the_state_as_it_was() {
     let refusing = Rc::clone(&refuse);
     let setup = setup_with(&TurnSettings::default(), move |kept, commit| {
         let refused = refusing.replace(false);
-        async move { if refused { Err(CommitError::Overloaded) } else { kept.commit(commit) } }
+        async move { if refused { Err(CommitError::Overloaded) } else { kept.commit(&commit) } }
     });
     assert_eq!(setup.send(vec![usage("t", 0, 5)]).await, Err(ObserveError::Overloaded));
     setup.send(vec![usage("t", 1, 5)]).await.unwrap();
-    assert_eq!(setup.commits.seen()[1].staged[0].turn.steps.len(), 1, "the refused event is not in there");
+    assert_eq!(setup.commits.seen()[1].staged[0].step_count, 1, "the refused event is not in there");
     assert_eq!(setup.opens.seen().len(), 1);
 }
 
 #[actix_rt::test]
 async fn limits_refuse_the_whole_message_and_nothing_else() {
     let settings = TurnSettings { max_open_turns: 2, max_steps: 2, ..TurnSettings::default() };
-    let setup = setup_with(&settings, |kept, commit| async move { kept.commit(commit) });
+    let setup = setup_with(&settings, |kept, commit| async move { kept.commit(&commit) });
     let steps = setup.send(vec![usage("t", 0, 1), usage("t", 1, 1), usage("t", 2, 1)]).await;
     assert_eq!(steps, Err(ObserveError::TooManySteps { turn_id: TurnId::new("t").unwrap(), limit: 2 }));
     let turns = setup.send(vec![start("a"), start("b"), start("c")]).await;
@@ -263,7 +267,7 @@ async fn limits_refuse_the_whole_message_and_nothing_else() {
 #[actix_rt::test]
 async fn events_of_sealed_turns_are_late_and_not_new_turns_even_at_the_limit() {
     let settings = TurnSettings { max_open_turns: 2, ..TurnSettings::default() };
-    let setup = setup_with(&settings, |kept, commit| async move { kept.commit(commit) });
+    let setup = setup_with(&settings, |kept, commit| async move { kept.commit(&commit) });
     setup.send(vec![done("a"), done("b"), start("c"), start("d")]).await.unwrap();
     assert_eq!(setup.receipt(vec![start("a")]).await, [told("a", 1, true)]);
     assert_eq!(
@@ -284,7 +288,7 @@ async fn a_late_event_at_the_limit_is_answered_in_the_next_round_whoever_else_ke
         let held = Rc::clone(&held);
         async move {
             held.acquire().await.unwrap().forget();
-            kept.commit(commit)
+            kept.commit(&commit)
         }
     });
     setup.send(vec![done("a")]).await.unwrap();
@@ -306,7 +310,7 @@ async fn a_late_event_at_the_limit_is_answered_in_the_next_round_whoever_else_ke
 #[actix_rt::test]
 async fn late_events_at_the_limit_that_come_while_others_are_looked_up_are_each_answered() {
     let settings = TurnSettings { max_open_turns: 1, ..TurnSettings::default() };
-    let setup = setup_with(&settings, |kept, commit| async move { kept.commit(commit) });
+    let setup = setup_with(&settings, |kept, commit| async move { kept.commit(&commit) });
     setup.send(vec![done("a"), done("b"), done("c"), start("open")]).await.unwrap();
     let first = tokio::task::spawn_local(setup.actor.send(observe(vec![start("a")])));
     setup.opens.wait_for(2).await;
@@ -326,10 +330,10 @@ async fn a_late_event_passes_no_limit_of_steps_and_none_after_a_conflict() {
     let setup = setup_with(&settings, move |kept, commit| {
         if left.get() > 0 {
             left.update(|left| left - 1);
-            let theirs = Commit { staged: vec![], sealed: vec![sealed_elsewhere()], ..commit.clone() };
-            kept.commit(theirs).unwrap();
+            let theirs = Commit { staged: vec![], sealed: vec![sealed_elsewhere()], ..(*commit).clone() };
+            kept.commit(&theirs).unwrap();
         }
-        async move { kept.commit(commit) }
+        async move { kept.commit(&commit) }
     });
     setup.send(vec![done("a")]).await.unwrap();
     assert_eq!(setup.receipt(vec![usage("a", 0, 1), usage("a", 1, 1), done("a")]).await, [told("a", 1, true)]);
@@ -373,7 +377,8 @@ async fn a_failed_turn_is_sealed_with_the_reason_error_unless_it_goes_on() {
     let abandon = Abandon { conversation_id: ConversationId::new("c").unwrap(), turn_ids, before };
     let receipt = setup.actor.send(abandon).await.unwrap().unwrap();
     assert_eq!(receipt.sealed, [told("ended", 1, false)]);
-    let sealed = setup.commits.seen().pop().unwrap().sealed.pop().unwrap();
+    let commit = setup.commits.seen().pop().unwrap();
+    let sealed = commit.sealed.last().unwrap();
     assert_eq!((sealed.reason.as_str(), sealed.metrics.usage.input_tokens), ("error", 5.into()));
     assert_eq!(setup.receipt(vec![done("went-on")]).await, [told("went-on", 2, false)]);
 }
@@ -388,7 +393,7 @@ async fn an_error_opens_no_turn_and_is_late_for_a_sealed_one() {
     let late = Receipt { sealed: vec![told("t", 1, true)], late: 1, ..Receipt::default() };
     assert_eq!(setup.send(vec![error("t")]).await.unwrap(), late);
     assert_eq!(setup.receipt(vec![error("u"), start("u"), error("t")]).await, [told("t", 1, true)]);
-    assert!(!setup.open_turns()[0].turn.has_failed, "an error before the start is of no turn");
+    assert!(!setup.open_turns()[0].turn.head.has_failed, "an error before the start is of no turn");
 }
 
 #[actix_rt::test]
@@ -432,7 +437,7 @@ async fn a_store_that_cannot_be_read_refuses_and_is_asked_again() {
         std::future::ready(result)
     });
     let kept = MemoryStore::default();
-    let commits = Probe::<Commit>::start(move |commit| std::future::ready(kept.commit(commit)));
+    let commits = Probe::<Arc<Commit>>::start(move |commit| std::future::ready(kept.commit(&commit)));
     let store = StoreRecipients { open: opens.recipient(), commit: commits.recipient() };
     let id = ConversationId::new("c").unwrap();
     let actor = Conversation::new(id, store, Arc::new(TestClock::at(1)), &TurnSettings::default()).start();
@@ -448,11 +453,11 @@ async fn a_fact_is_told_when_it_is_durable_and_not_before() {
     let gate = Rc::new(tokio::sync::Semaphore::new(0));
     let commits = {
         let (kept, gate) = (kept.clone(), Rc::clone(&gate));
-        Probe::<Commit>::start(move |commit| {
+        Probe::<Arc<Commit>>::start(move |commit| {
             let (kept, gate) = (kept.clone(), Rc::clone(&gate));
             async move {
                 gate.acquire().await.unwrap().forget();
-                kept.commit(commit)
+                kept.commit(&commit)
             }
         })
     };

@@ -56,7 +56,7 @@ pub(crate) async fn a_turn_staged_and_sealed_in_one_commit_is_sealed(store: &Sto
 }
 
 pub(crate) async fn a_turn_staged_twice_in_one_commit_stays_as_staged_last(store: &StoreUnderTest) {
-    let twice = Commit { staged: vec![staged("x", 5), staged("x", 3)], ..commit("c", 0, &[], &[]) };
+    let twice = Commit { staged: vec![staged("x", 5).into(), staged("x", 3).into()], ..commit("c", 0, &[], &[]) };
     let committed = store.commit(twice).await.unwrap();
     assert_eq!(outcomes(&committed), [("x", TurnOutcome::Staged), ("x", TurnOutcome::Staged)]);
     assert_eq!(state(store, "c").await.open_turns, [staged("x", 3)]);
@@ -66,7 +66,7 @@ pub(crate) async fn a_staged_turn_replaces_its_earlier_state(store: &StoreUnderT
     store.commit(commit("c", 0, &["x", "y"], &[])).await.unwrap();
     let mut later = staged("x", 8);
     later.turn.fold(&Progress::Failed);
-    store.commit(Commit { staged: vec![later.clone()], ..commit("c", 1, &[], &[]) }).await.unwrap();
+    store.commit(Commit { staged: vec![later.clone().into()], ..commit("c", 1, &[], &[]) }).await.unwrap();
     assert_eq!(state(store, "c").await.open_turns, [later, staged("y", 5)]);
 }
 
@@ -133,7 +133,7 @@ pub(crate) async fn a_refused_commit_changes_nothing(store: &StoreUnderTest) {
     };
     for name in ["c", "unknown"] {
         let before = said(name).await;
-        let staged = vec![staged("v", 6), staged("x", 6), staged("z", 6)];
+        let staged = ["v", "x", "z"].map(|turn| staged(turn, 6).into()).into();
         let sealed = vec![sealed("w", 99), sealed("y", 99), sealed("z", 99)];
         let refused = Commit { staged, sealed, ..commit(name, 7, &[], &[]) };
         store.commit(refused).await.unwrap_err();

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use super::{
     ActiveConversation, ActivityPlace, Commit, CommitError, Committed, ConversationState, Engine, ListSealedError,
-    Position, Revision, SealedPage, StagedTurn, StaleBefore, StaleTurn, TurnOutcome, TurnRange, Version,
+    Position, Revision, SealedPage, StagedChange, StagedTurn, StaleBefore, StaleTurn, TurnOutcome, TurnRange, Version,
 };
 use crate::turn::{
     ConversationId, Done, EpochMillis, OpenTurn, Ordinal, Progress, RunningTime, SealedTurn, StoredTurn, TurnId,
@@ -42,7 +42,7 @@ impl StoreUnderTest {
     }
 
     fn commit(&self, commit: Commit) -> impl Future<Output = Result<Committed, CommitError>> + use<> {
-        self.0.commit(commit).get()
+        self.0.commit(Arc::new(commit)).get()
     }
 
     /// What a conversation's actor starts from, and which of these turns are sealed.
@@ -185,7 +185,7 @@ fn commit(name: &str, version: u64, open: &[&str], ended: &[&str]) -> Commit {
     Commit {
         conversation_id: conversation(name),
         expected_version: Version(version),
-        staged: open.iter().map(|turn| staged(turn, 5)).collect(),
+        staged: open.iter().map(|turn| staged(turn, 5).into()).collect(),
         sealed: ended.iter().map(|turn| sealed(turn, 7)).collect(),
     }
 }

@@ -35,8 +35,8 @@ fn said(store: &RedbEngine) -> Value {
             json!({
                 "lastEventAt": staged.last_event_at.get(),
                 "ended": ended.at(Ordinal::after(0)),
-                "unlabelled": [staged.turn.unlabelled.interim, staged.turn.unlabelled.finals],
-                "hasFailed": staged.turn.has_failed,
+                "unlabelled": [staged.turn.head.unlabelled.interim, staged.turn.head.unlabelled.finals],
+                "hasFailed": staged.turn.head.has_failed,
             })
         });
         json!({
@@ -175,7 +175,7 @@ async fn write_the_fixture_of_this_format() {
             let commit = Commit {
                 conversation_id: ConversationId::new(name).unwrap(),
                 expected_version: Version(version),
-                staged: vec![StagedTurn { turn: staged, last_event_at: store.running_time() }],
+                staged: vec![StagedTurn { turn: staged, last_event_at: store.running_time() }.into()],
                 sealed: vec![turn],
             };
             store.commit(commit).await.unwrap();

@@ -31,7 +31,7 @@ fn commit(id: &str, version: u64, staged: &[&str], ended: &[&str]) -> Commit {
     Commit {
         conversation_id: conversation(id),
         expected_version: Version(version),
-        staged: staged.iter().map(|id| open(id, 5)).collect(),
+        staged: staged.iter().map(|id| open(id, 5).into()).collect(),
         sealed: ended.iter().map(|id| sealed(id)).collect(),
     }
 }
@@ -419,7 +419,7 @@ async fn the_journal_does_not_grow_with_a_turn_that_is_staged_again_and_again() 
     }
     let staged = StagedTurn { turn, last_event_at: RunningTime::new(5) };
     for version in 0..1000 {
-        let commit = Commit { staged: vec![staged.clone()], ..commit("c", version, &[], &[]) };
+        let commit = Commit { staged: vec![staged.clone().into()], ..commit("c", version, &[], &[]) };
         store.commit(commit).await.unwrap();
     }
     // All of them would be 8 MB.

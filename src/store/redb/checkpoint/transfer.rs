@@ -49,7 +49,12 @@ fn write_piece(tables: &mut WriteTables<'_>, piece: &Piece) -> Result<u64, Failu
     for (turn_id, change) in &piece.turns {
         match change {
             Change::Sealed(ordinal) => tables.mark_sealed(key, turn_id, *ordinal)?,
-            Change::Open(record) => tables.put_open_turn(key, turn_id, record)?,
+            Change::Open(open) => {
+                tables.put_open_turn(key, turn_id, open.head(), open.step_count())?;
+                for (place, record) in open.steps() {
+                    tables.put_open_step(key, turn_id, place, record)?;
+                }
+            }
         }
     }
     tables.put_conversation(key, &piece.conversation)?;

@@ -59,6 +59,13 @@ impl CheckedKey for (u64, &'static str) {
     }
 }
 
+impl CheckedKey for (u64, &'static str, u32) {
+    fn feed(key: &(u64, &str, u32), hasher: &mut SipHasher13) {
+        <(u64, &str)>::feed(&(key.0, key.1), hasher);
+        hasher.write(&key.2.to_le_bytes());
+    }
+}
+
 /// The key of a row of the table `T`.
 pub(crate) type KeyOf<'a, T> = <<T as Rows>::Key as Value>::SelfType<'a>;
 

@@ -51,6 +51,16 @@ impl Rows for OpenTurns {
     const WHAT: &'static str = "open turn";
 }
 
+/// The rows of [`OPEN_STEPS`].
+#[derive(Debug)]
+pub(crate) struct OpenStepRows;
+
+impl Rows for OpenStepRows {
+    type Key = (u64, &'static str, u32);
+    const NAME: &'static str = "open_steps";
+    const WHAT: &'static str = "step of an open turn";
+}
+
 /// The rows of [`ACTIVITY`].
 #[derive(Debug)]
 pub(crate) struct Activity;
@@ -79,8 +89,11 @@ pub(crate) const CONVERSATIONS: TableDefinition<u64, Row<Conversations>> = Table
 pub(crate) const TURNS: TableDefinition<(u64, u64), Row<Turns>> = TableDefinition::new(Turns::NAME);
 /// (conversation, hash of a turn id) to the ordinal of a sealed turn: what makes sealing happen once. See `index`.
 pub(crate) const INDEX: TableDefinition<(u64, u64), u64> = TableDefinition::new("turn_index");
-/// (conversation, turn id) to an open turn.
+/// (conversation, turn id) to the head of an open turn, which says how many steps it has.
 pub(crate) const OPEN_TURNS: TableDefinition<(u64, &str), Row<OpenTurns>> = TableDefinition::new(OpenTurns::NAME);
+/// (conversation, turn id, place from 0) to a step of an open turn.
+pub(crate) const OPEN_STEPS: TableDefinition<(u64, &str, u32), Row<OpenStepRows>> =
+    TableDefinition::new(OpenStepRows::NAME);
 /// (moment of the latest activity, counted down from the largest number; conversation id) to the conversation's key. So
 /// the conversations with a sealed turn stand in the order of a list: the latest first, those of one moment by id.
 pub(crate) const ACTIVITY: TableDefinition<(u64, &str), Row<Activity>> = TableDefinition::new(Activity::NAME);
@@ -92,6 +105,8 @@ pub(crate) const POSITIONS: TableDefinition<u64, Row<Positions>> = TableDefiniti
 pub(crate) const LOST_TURNS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("lost_turns");
 /// (conversation, turn id) to what a repair took out of [`OPEN_TURNS`].
 pub(crate) const LOST_OPEN_TURNS: TableDefinition<(u64, &str), &[u8]> = TableDefinition::new("lost_open_turns");
+/// (conversation, turn id, place) to what a repair took out of [`OPEN_STEPS`].
+pub(crate) const LOST_OPEN_STEPS: TableDefinition<(u64, &str, u32), &[u8]> = TableDefinition::new("lost_open_steps");
 /// The number of a journal's row to what a repair took out of it.
 pub(crate) const LOST_ROWS: TableDefinition<u64, &[u8]> = TableDefinition::new("lost_journal_rows");
 /// (table, key as bytes) to what a repair took out because its checksum does not fit, so that its key may be the wrong
@@ -146,10 +161,12 @@ pub(crate) fn visit_tables(visitor: &mut impl TableVisitor) -> Result<(), Failur
     visitor.visit_rows(TURNS)?;
     visitor.visit(INDEX, Role::Data)?;
     visitor.visit_rows(OPEN_TURNS)?;
+    visitor.visit_rows(OPEN_STEPS)?;
     visitor.visit_rows(ACTIVITY)?;
     visitor.visit_rows(POSITIONS)?;
     visitor.visit(LOST_TURNS, Role::Lost)?;
     visitor.visit(LOST_OPEN_TURNS, Role::Lost)?;
+    visitor.visit(LOST_OPEN_STEPS, Role::Lost)?;
     visitor.visit(LOST_ROWS, Role::Lost)?;
     visitor.visit(LOST_UNKNOWN, Role::Lost)
 }

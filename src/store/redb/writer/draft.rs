@@ -10,8 +10,9 @@ use crate::store::redb::memtable::Memtable;
 use crate::store::redb::memtable::piece::Change;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::read::ReadTables;
+use crate::store::redb::tables::record;
 use crate::store::redb::tables::record::conversation::Conversation;
-use crate::store::redb::tables::record::{self};
+use crate::store::redb::tables::record::open_turn::StagedRecords;
 use crate::store::rule::{Decision, Head, decide};
 use crate::turn::{ConversationId, EpochMillis, Ordinal, SealedTurn, TurnId};
 
@@ -80,8 +81,7 @@ impl<'a> Draft<'a> {
             Err(conflict) => return Ok(Err(conflict.into_error())),
         };
         if decision.changes {
-            let encoded = |turn| -> Result<Arc<[u8]>, Failure> { Ok(record::encode_staged(turn)?.into()) };
-            let staged = decision.staged(commit).map(encoded).collect::<Result<_, _>>()?;
+            let staged = decision.staged(commit).map(StagedRecords::encode).collect::<Result<_, _>>()?;
             let encoded = |(turn, _, sealed_at)| encode_sealed_at(turn, sealed_at);
             let sealed = decision.sealed(commit).map(encoded).collect::<Result<Vec<_>, _>>()?;
             drafted.take(&decision, commit);

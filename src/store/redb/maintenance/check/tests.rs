@@ -62,7 +62,7 @@ async fn sound() -> tempfile::TempDir {
         let commit = Commit {
             conversation_id: id(name),
             expected_version: Version(0),
-            staged: vec![staged("open"), staged("other")],
+            staged: vec![staged("open").into(), staged("other").into()],
             sealed: ["x", "y", "z"].map(|id| turn(id).seal(&done, EpochMillis::new(2))).into(),
         };
         store.commit(commit).await.unwrap();
@@ -680,7 +680,7 @@ async fn each_flipped_bit_of_a_row_is_found_by_the_check_and_by_the_read_that_me
             key != 1 || ordinal < at.get() || left_out.count == 1
         },
     );
-    Flips { database, table: OPEN_TURNS, decodes: |value| record::decode_staged(value).is_ok() }.each(
+    Flips { database, table: OPEN_TURNS, decodes: |value| record::decode_head(value).is_ok() }.each(
         &(1, "open"),
         |tables, (key, _)| {
             let (mut stale, mut of_a) = (LeftOut::default(), LeftOut::default());

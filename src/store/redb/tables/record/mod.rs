@@ -6,6 +6,7 @@
 pub(crate) mod at_position;
 pub(crate) mod conversation;
 pub(crate) mod damaged;
+pub(crate) mod open_turn;
 mod twin;
 
 use serde::{Deserialize, Serialize};
@@ -13,9 +14,10 @@ use serde::{Deserialize, Serialize};
 use self::at_position::AtPosition;
 use self::conversation::Conversation;
 use self::damaged::DamagedRecord;
-use self::twin::{AtPositionTwin, ConversationTwin, Invalid, OpenTurnTwin, SealedTurnTwin};
-use crate::store::contract::StagedTurn;
-use crate::turn::{Ordinal, SealedTurn, StoredTurn};
+use self::open_turn::StagedHead;
+use self::twin::{AtPositionTwin, ConversationTwin, Invalid, OpenHeadTwin, OpenStepTwin, SealedTurnTwin};
+use crate::store::contract::StagedChange;
+use crate::turn::{OpenStep, Ordinal, SealedTurn, StoredTurn, TurnId};
 
 /// The version byte of the encoding.
 const VERSION: u8 = 1;
@@ -48,26 +50,46 @@ pub(crate) fn decode_sealed(ordinal: Ordinal, bytes: &[u8]) -> Result<StoredTurn
     Ok(decode(SEALED_TURN, bytes, SealedTurnTwin::read)?.at(ordinal))
 }
 
-pub(crate) fn encode_staged(staged: &StagedTurn) -> Result<Vec<u8>, DamagedRecord> {
-    encode(OPEN_TURN, &OpenTurnTwin::of(staged))
+/// Encodes what a change says of the turn itself.
+pub(crate) fn encode_head(change: &StagedChange) -> Result<Vec<u8>, DamagedRecord> {
+    encode(HEAD, &OpenHeadTwin::of(change))
 }
 
-pub(crate) fn decode_staged(bytes: &[u8]) -> Result<StagedTurn, DamagedRecord> {
-    decode(OPEN_TURN, bytes, OpenTurnTwin::read)
+pub(crate) fn decode_head(bytes: &[u8]) -> Result<StagedHead, DamagedRecord> {
+    decode(HEAD, bytes, OpenHeadTwin::read)
 }
 
-/// Returns the id of a turn, sealed or open, without decoding the rest of its record: the id is the first field.
+/// Returns the id of an open turn and the number of its steps, without decoding the rest of its head.
+pub(crate) fn step_count_of(head: &[u8]) -> Result<(&str, u32), DamagedRecord> {
+    first_of(HEAD, head)
+}
+
+pub(crate) fn encode_step(turn_id: &TurnId, place: u32, step: &OpenStep) -> Result<Vec<u8>, DamagedRecord> {
+    encode(STEP, &OpenStepTwin::of(turn_id, place, step))
+}
+
+pub(crate) fn decode_step(turn_id: &TurnId, place: u32, bytes: &[u8]) -> Result<OpenStep, DamagedRecord> {
+    decode(STEP, bytes, |twin: OpenStepTwin<'_>| twin.read(turn_id, place))
+}
+
+/// Returns the id of a turn, sealed or open, without decoding the rest of its record or head.
 pub(crate) fn turn_id_of(bytes: &[u8]) -> Result<&str, DamagedRecord> {
-    match postcard::take_from_bytes(body("turn", bytes)?) {
-        Ok((id, _)) => Ok(id),
-        Err(error) => Err(DamagedRecord::new("turn", error.to_string())),
+    first_of("turn", bytes)
+}
+
+/// Returns the first fields of a record.
+fn first_of<'a, T: Deserialize<'a>>(what: &'static str, bytes: &'a [u8]) -> Result<T, DamagedRecord> {
+    match postcard::take_from_bytes(body(what, bytes)?) {
+        Ok((first, _)) => Ok(first),
+        Err(error) => Err(DamagedRecord::new(what, error.to_string())),
     }
 }
 
 const CONVERSATION: &str = "conversation";
 const POSITION: &str = "position";
 const SEALED_TURN: &str = "sealed turn";
-const OPEN_TURN: &str = "open turn";
+const HEAD: &str = "open turn";
+const STEP: &str = "step of an open turn";
 
 /// What nearly all records fit in.
 const ROOM: usize = 256;
@@ -105,14 +127,17 @@ fn decode<'a, T: Deserialize<'a>, R>(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::collection::vec;
     use proptest::option;
     use proptest::prelude::*;
 
+    use super::open_turn::StagedRecords;
     use super::*;
-    use crate::store::contract::Version;
+    use crate::store::contract::{StagedTurn, Version};
     use crate::turn::{
-        ConversationId, Done, EpochMillis, KernelMoment, Label, Millis, OpenStep, OpenTurn, Progress, RunningTime,
+        ConversationId, Done, EpochMillis, KernelMoment, Label, Millis, OpenHead, OpenTurn, Progress, RunningTime,
         StepId, StepTimes, TokenCount, TurnId, TurnLabels, Usage, UsageReport, UsageReports,
     };
 
@@ -129,14 +154,24 @@ mod tests {
         let step = |id: &str| OpenStep::new(StepId::new(id).unwrap());
         let turn = OpenTurn {
             id: TurnId::new("t").unwrap(),
-            labels: TurnLabels { model: Some("m".into()), provider: Some("p".into()), project: Some("j".into()) },
+            head: OpenHead {
+                labels: TurnLabels { model: Some("m".into()), provider: Some("p".into()), project: Some("j".into()) },
+                unlabelled: reports,
+                has_failed: true,
+            },
             steps: [OpenStep { reports, times, model: Some("other".into()), ..step("t#0") }, step("t#1")]
                 .into_iter()
                 .collect(),
-            unlabelled: reports,
-            has_failed: true,
         };
         StagedTurn { turn, last_event_at: RunningTime::new(1_700_000_000_000) }
+    }
+
+    fn records(staged: StagedTurn) -> StagedRecords {
+        StagedRecords::encode(&staged.into()).unwrap()
+    }
+
+    fn read(StagedRecords { head, steps }: &StagedRecords) -> Result<StagedTurn, DamagedRecord> {
+        decode_head(head)?.with_steps(steps.iter().map(|(_, record)| Ok(&**record)))
     }
 
     fn sealed() -> SealedTurn {
@@ -145,8 +180,9 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_back_equal() {
-        let bytes = encode_staged(&staged()).unwrap();
-        assert_eq!(decode_staged(&bytes).unwrap(), staged());
+        let open = records(staged());
+        assert_eq!(read(&open).unwrap(), staged());
+        assert_eq!(step_count_of(&open.head).unwrap(), ("t", 2));
 
         let ordinal = Ordinal::after(4);
         let bytes = encode_sealed(&sealed()).unwrap();
@@ -180,11 +216,24 @@ mod tests {
     }
 
     #[test]
+    fn an_open_turn_is_whole_or_damaged() {
+        let whole = records(staged());
+        let with = |steps: &[(u32, Arc<[u8]>)]| read(&StagedRecords { steps: steps.to_vec(), ..whole.clone() });
+        assert!(with(&whole.steps).is_ok());
+        assert!(with(&whole.steps[..1]).is_err() && with(&[]).is_err());
+        let longer = [&*whole.steps, &whole.steps[..1]].concat();
+        assert!(with(&longer).is_err());
+        let same = encode_step(&TurnId::new("t").unwrap(), 1, &staged().turn.steps[0]).unwrap();
+        let twice = with(&[whole.steps[0].clone(), (1, same.into())]);
+        assert!(twice.unwrap_err().to_string().contains("it has 1 steps, and its head says 2"));
+    }
+
+    #[test]
     fn a_later_encoding_is_refused_by_its_version() {
-        let mut bytes = encode_staged(&staged()).unwrap();
+        let mut bytes = encode_head(&staged().into()).unwrap();
         bytes[0] = 2;
         assert_eq!(
-            decode_staged(&bytes).unwrap_err().to_string(),
+            decode_head(&bytes).unwrap_err().to_string(),
             "a stored open turn cannot be read: its encoding is version 2, and this program reads version 1"
         );
     }
@@ -222,7 +271,7 @@ mod tests {
     #[test]
     fn the_id_of_a_turn_is_read_alone() {
         assert_eq!(turn_id_of(&encode_sealed(&sealed()).unwrap()).unwrap(), "t");
-        assert_eq!(turn_id_of(&encode_staged(&staged()).unwrap()).unwrap(), "t");
+        assert_eq!(turn_id_of(&encode_head(&staged().into()).unwrap()).unwrap(), "t");
         assert!(turn_id_of(b"").is_err() && turn_id_of(b"\x02\x01t").is_err() && turn_id_of(b"\x01\x09t").is_err());
     }
 
@@ -283,7 +332,7 @@ mod tests {
                     if usual { OpenStep { id: StepId::new(format!("a#{place}")).unwrap(), ..step } } else { step }
                 });
                 let id = TurnId::new("a").unwrap();
-                let turn = OpenTurn { id, labels, steps: steps.collect(), unlabelled, has_failed };
+                let turn = OpenTurn { id, head: OpenHead { labels, unlabelled, has_failed }, steps: steps.collect() };
                 StagedTurn { turn, last_event_at: RunningTime::new(at) }
             })
             .boxed()
@@ -304,7 +353,7 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_is_written_reads_back_equal(staged in any_open(), sealed in any_sealed()) {
-            prop_assert_eq!(decode_staged(&encode_staged(&staged).unwrap()).unwrap(), staged);
+            prop_assert_eq!(read(&records(staged.clone())).unwrap(), staged);
             let ordinal = Ordinal::after(0);
             prop_assert_eq!(decode_sealed(ordinal, &encode_sealed(&sealed).unwrap()).unwrap(), sealed.at(ordinal));
         }
