@@ -143,7 +143,7 @@ mod tests {
     use super::*;
     use crate::store::contract::StagedTurn;
     use crate::store::oracle::Oracle;
-    use crate::turn::{ConversationId, Done, OpenTurn, RunningTime, StoredTurn};
+    use crate::turn::{ConversationId, Done, OpenTurn, Progress, RunningTime, StepId, StepTimes, StoredTurn};
 
     /// A conversation that does what the decisions say, and nothing else.
     #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -185,7 +185,11 @@ mod tests {
     }
 
     fn staged(turn: u8, at: u64) -> StagedTurn {
-        let turn = OpenTurn::new(TurnId::new(format!("t{turn}")).unwrap());
+        let mut turn = OpenTurn::new(TurnId::new(format!("t{turn}")).unwrap());
+        for step in 0..at % 4 {
+            let step_id = StepId::new(format!("{at}-{step}")).unwrap();
+            turn.fold(&Progress::StepComplete { step_id, times: StepTimes::default(), model: None, provider: None });
+        }
         StagedTurn { turn, last_event_at: RunningTime::new(at) }
     }
 

@@ -160,7 +160,9 @@ mod tests {
     /// The turn that all events fold to.
     fn folded(events: &[Progress]) -> StagedTurn {
         let mut turn = OpenTurn::new(turn_id());
-        events.iter().for_each(|event| turn.fold(event));
+        for event in events {
+            turn.fold(event);
+        }
         StagedTurn { turn, last_event_at: now(events.len()) }
     }
 

@@ -125,6 +125,64 @@ async fn a_conversation_starts_from_what_was_staged() {
 }
 
 #[actix_rt::test]
+async fn each_event_of_a_turn_of_4096_steps_stages_one_step() {
+    const STEPS: u32 = 4096;
+    let settings = TurnSettings { max_steps: 5000, ..TurnSettings::default() };
+    let setup = setup_with(&settings, |kept, commit| async move { kept.commit(&commit) });
+    setup.send((0..STEPS).map(|step| usage("t", step, 1)).collect()).await.unwrap();
+    for step in [7, 4000, STEPS] {
+        setup.send(vec![usage("t", step, 5)]).await.unwrap();
+        let commit = setup.commits.seen().pop().unwrap();
+        assert_eq!(commit.staged[0].steps.iter().map(|(place, _)| *place).collect::<Vec<_>>(), [step]);
+    }
+    setup.send(vec![error("t"), start("t")]).await.unwrap();
+    assert_eq!(setup.commits.seen().pop().unwrap().staged[0].steps, [], "these are of no step");
+    assert_eq!(setup.open_turns()[0].turn.steps.count(), STEPS + 1);
+    setup.send(vec![done("t")]).await.unwrap();
+    let commit = setup.commits.seen().pop().unwrap();
+    let sealed = &commit.sealed[0].metrics;
+    assert_eq!((sealed.steps.len(), sealed.usage.input_tokens), (4097, (STEPS - 2 + 3 * 5).into()));
+}
+
+#[actix_rt::test]
+async fn requests_of_one_commit_go_on_from_each_other_and_a_refused_one_leaves_nothing() {
+    let settings = TurnSettings { max_steps: 3, ..TurnSettings::default() };
+    let gate = Rc::new(tokio::sync::Semaphore::new(1));
+    let held = Rc::clone(&gate);
+    let setup = setup_with(&settings, move |kept, commit| {
+        let held = Rc::clone(&held);
+        async move {
+            held.acquire().await.unwrap().forget();
+            kept.commit(&commit)
+        }
+    });
+    setup.send(vec![usage("t", 0, 1)]).await.unwrap();
+    let first = tokio::task::spawn_local(setup.actor.send(observe(vec![start("other")])));
+    setup.commits.wait_for(2).await;
+    let requests = [
+        vec![usage("t", 0, 2), usage("t", 1, 2)],
+        vec![usage("t", 1, 3), usage("t", 2, 3), usage("t", 3, 3)],
+        vec![usage("t", 1, 4), start("new"), done("new")],
+        vec![usage("new", 0, 9), usage("t", 2, 5)],
+    ];
+    let sent = requests.map(|events| tokio::task::spawn_local(setup.actor.send(observe(events))));
+    tokio::task::yield_now().await;
+    gate.add_permits(2);
+    first.await.unwrap().unwrap().unwrap();
+    let [one, two, three, four] = sent;
+    one.await.unwrap().unwrap().unwrap();
+    assert!(matches!(two.await.unwrap().unwrap(), Err(ObserveError::TooManySteps { .. })));
+    assert_eq!(three.await.unwrap().unwrap().unwrap().sealed, [told("new", 1, false)]);
+    let late = four.await.unwrap().unwrap().unwrap();
+    assert_eq!((late.sealed, late.late), (vec![told("new", 1, true)], 1));
+    assert_eq!(setup.commits.seen().len(), 3, "all of them are one commit");
+    let open = setup.open_turns();
+    let steps = &open.iter().find(|staged| staged.turn.id.as_str() == "t").unwrap().turn.steps;
+    let tokens: Vec<_> = steps.iter().map(|step| step.reports.joined().unwrap().usage().input_tokens.get()).collect();
+    assert_eq!(tokens, [2, 4, 5]);
+}
+
+#[actix_rt::test]
 async fn turns_of_a_batch_get_their_order_from_their_dones() {
     let setup = setup();
     let events = vec![start("a"), start("b"), start("z"), done("b"), done("a")];

@@ -11,7 +11,7 @@ use super::record::{self, conversation::Conversation};
 use super::row::{Row, Rows};
 use super::schema::{
     ACTIVITY, Activity, CONVERSATIONS, Conversations, INDEX, KEYS, Keys, OPEN_STEPS, OPEN_TURNS, OpenStepRows,
-    OpenTurns, POSITIONS, Positions, TURNS, Turns,
+    OpenTurns, POSITIONS, Positions, StepKey, TURNS, Turns,
 };
 use crate::turn::{ConversationId, Ordinal, StoredTurn, TurnId};
 
@@ -24,7 +24,7 @@ pub(crate) struct ReadTables {
     turns: Lazy<(u64, u64), Row<Turns>>,
     index: Lazy<(u64, u64), u64>,
     open_turns: Lazy<(u64, &'static str), Row<OpenTurns>>,
-    open_steps: Lazy<(u64, &'static str, u32), Row<OpenStepRows>>,
+    open_steps: Lazy<StepKey, Row<OpenStepRows>>,
     positions: Lazy<u64, Row<Positions>>,
     activity: Lazy<(u64, &'static str), Row<Activity>>,
 }
@@ -72,7 +72,7 @@ impl ReadTables {
         self.open_turns.of(&self.txn)
     }
 
-    pub(crate) fn open_steps(&self) -> Result<&ReadOnlyTable<(u64, &'static str, u32), Row<OpenStepRows>>, Failure> {
+    pub(crate) fn open_steps(&self) -> Result<&ReadOnlyTable<StepKey, Row<OpenStepRows>>, Failure> {
         self.open_steps.of(&self.txn)
     }
 

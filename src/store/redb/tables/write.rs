@@ -11,7 +11,7 @@ use super::record::conversation::Conversation;
 use super::row::{self, Row};
 use super::schema::{
     ACTIVITY, Activity, CONVERSATIONS, Conversations, INDEX, KEYS, Keys, OPEN_STEPS, OPEN_TURNS, OpenStepRows,
-    OpenTurns, POSITIONS, Positions, TURNS, Turns,
+    OpenTurns, POSITIONS, Positions, StepKey, TURNS, Turns,
 };
 use crate::turn::{ConversationId, Ordinal, TurnId};
 
@@ -34,7 +34,7 @@ pub(crate) struct WriteTables<'txn> {
     turns: Table<'txn, (u64, u64), Row<Turns>>,
     index: Table<'txn, (u64, u64), u64>,
     open_turns: Table<'txn, (u64, &'static str), Row<OpenTurns>>,
-    open_steps: Table<'txn, (u64, &'static str, u32), Row<OpenStepRows>>,
+    open_steps: Table<'txn, StepKey, Row<OpenStepRows>>,
     positions: Table<'txn, u64, Row<Positions>>,
     activity: Table<'txn, (u64, &'static str), Row<Activity>>,
     /// A value and its checksum while it is written. Kept from row to row for its memory alone.

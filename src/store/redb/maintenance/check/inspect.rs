@@ -15,7 +15,7 @@ use crate::store::redb::tables::record::{self};
 use crate::store::redb::tables::row::Row;
 use crate::store::redb::tables::schema::{
     ACTIVITY, Activity, CONVERSATIONS, Conversations, INDEX, KEYS, Keys, LOST_TURNS, OPEN_STEPS, OPEN_TURNS,
-    OpenStepRows, OpenTurns, POSITIONS, Positions, TURNS, Turns,
+    OpenStepRows, OpenTurns, POSITIONS, Positions, StepKey, TURNS, Turns,
 };
 use crate::turn::{ConversationId, EpochMillis, Ordinal, Usage};
 
@@ -355,7 +355,7 @@ impl Inspection {
     fn open_turns(
         &mut self,
         open_turns: &ReadOnlyTable<(u64, &'static str), Row<OpenTurns>>,
-        open_steps: &ReadOnlyTable<(u64, &'static str, u32), Row<OpenStepRows>>,
+        open_steps: &ReadOnlyTable<StepKey, Row<OpenStepRows>>,
     ) -> Result<(), Failure> {
         // How many steps each head says, where it can be read.
         let mut heads: BTreeMap<u64, BTreeMap<String, Option<u32>>> = BTreeMap::new();
@@ -404,7 +404,7 @@ impl Inspection {
 
 /// What is wrong with the first step that is missing or damaged of those that a head says.
 pub(super) fn unsound_step(
-    open_steps: &impl ReadableTable<(u64, &'static str, u32), Row<OpenStepRows>>,
+    open_steps: &impl ReadableTable<StepKey, Row<OpenStepRows>>,
     key: u64,
     head: &StagedHead,
 ) -> Result<Option<String>, Failure> {

@@ -14,8 +14,8 @@ use crate::store::redb::tables::record::{self};
 use crate::store::redb::tables::row::{self, Row, Rows};
 use crate::store::redb::tables::schema::{
     ACTIVITY, CONVERSATIONS, Conversations, INDEX, KEYS, LOST_OPEN_STEPS, LOST_OPEN_TURNS, LOST_TURNS, LOST_UNKNOWN,
-    OPEN_STEPS, OPEN_TURNS, OpenStepRows, OpenTurns, POSITIONS, Role, TURNS, TableVisitor, Turns, count_live_bytes,
-    visit_tables,
+    OPEN_STEPS, OPEN_TURNS, OpenStepRows, OpenTurns, POSITIONS, Role, StepKey, TURNS, TableVisitor, Turns,
+    count_live_bytes, visit_tables,
 };
 use crate::store::redb::tables::write::begin_write;
 use crate::turn::{ConversationId, Ordinal};
@@ -183,10 +183,10 @@ struct Repair<'txn> {
     turns: Table<'txn, (u64, u64), Row<Turns>>,
     index: Table<'txn, (u64, u64), u64>,
     open_turns: Table<'txn, (u64, &'static str), Row<OpenTurns>>,
-    open_steps: Table<'txn, (u64, &'static str, u32), Row<OpenStepRows>>,
+    open_steps: Table<'txn, StepKey, Row<OpenStepRows>>,
     lost: Table<'txn, (u64, u64), &'static [u8]>,
     lost_open: Table<'txn, (u64, &'static str), &'static [u8]>,
-    lost_steps: Table<'txn, (u64, &'static str, u32), &'static [u8]>,
+    lost_steps: Table<'txn, StepKey, &'static [u8]>,
 }
 
 impl<'txn> Repair<'txn> {
