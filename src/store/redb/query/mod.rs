@@ -22,6 +22,7 @@ use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::record;
 use crate::store::redb::tables::record::damaged::DamagedRecord;
+use crate::store::redb::tables::record::open_turn::StagedHead;
 use crate::turn::{ConversationId, Ordinal, StoredTurn, TurnId};
 
 /// The damaged records that a read met.
@@ -240,7 +241,7 @@ impl StaleQuery {
                 if stale.len() == limit {
                     return Ok(stale);
                 }
-                match record::decode_head(head) {
+                match StagedHead::decode(head) {
                     Ok(staged) if before.is_stale(staged.last_event_at, &staged.head) => {
                         let (conversation_id, turn_id) = ((*conversation_id).clone(), (*turn_id).clone());
                         stale.push(StaleTurn { conversation_id, turn_id });
@@ -282,7 +283,7 @@ fn if_stale(
     head: Result<&[u8], DamagedRecord>,
     before: StaleBefore,
 ) -> Result<Option<StaleTurn>, Failure> {
-    let staged = record::decode_head(head?)?;
+    let staged = StagedHead::decode(head?)?;
     if !before.is_stale(staged.last_event_at, &staged.head) {
         return Ok(None);
     }

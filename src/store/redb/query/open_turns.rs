@@ -6,7 +6,6 @@ use crate::store::contract::StagedTurn;
 use crate::store::redb::memtable::piece::{Change, Piece};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::read::ReadTables;
-use crate::store::redb::tables::record;
 use crate::store::redb::tables::record::damaged::DamagedRecord;
 use crate::store::redb::tables::record::open_turn::StagedHead;
 use crate::turn::TurnId;
@@ -82,7 +81,7 @@ fn put_together(
     tables: &ReadTables,
     key: Option<u64>,
 ) -> Result<Read, Failure> {
-    let headed = parts.and_then(|parts| Ok((record::decode_head(parts.head)?, parts.steps)));
+    let headed = parts.and_then(|parts| Ok((StagedHead::decode(parts.head)?, parts.steps)));
     let (head, mut changed) = match headed {
         Ok(headed) => headed,
         Err(damaged) => return Ok(Err(damaged)),

@@ -370,7 +370,7 @@ impl Inspection {
             if self.indexed(key, turn_id)?.is_some() {
                 wrong.push("it is sealed".into());
             }
-            let head = value.value().verify(&(key, turn_id)).and_then(record::decode_head);
+            let head = value.value().verify(&(key, turn_id)).and_then(StagedHead::decode);
             let step_count = head.as_ref().ok().map(|head| head.step_count);
             match head {
                 Err(damaged) => wrong.push(damaged.to_string()),

@@ -10,6 +10,7 @@ use crate::store::redb::tables::meta::WriteMeta;
 use crate::store::redb::tables::read::decode_key;
 use crate::store::redb::tables::record::at_position::AtPosition;
 use crate::store::redb::tables::record::conversation::Conversation;
+use crate::store::redb::tables::record::open_turn::StagedHead;
 use crate::store::redb::tables::record::{self};
 use crate::store::redb::tables::row::{self, Row, Rows};
 use crate::store::redb::tables::schema::{
@@ -282,7 +283,7 @@ impl<'txn> Repair<'txn> {
                 break;
             }
             let sealed = self.is_sealed(turn_id)?;
-            let head = value.value().verify(&(key, turn_id)).and_then(record::decode_head);
+            let head = value.value().verify(&(key, turn_id)).and_then(StagedHead::decode);
             match head.ok().filter(|head| !sealed && head.turn_id.as_str() == turn_id) {
                 Some(head) if unsound_step(&self.open_steps, key, &head)?.is_none() => {
                     sound.insert(turn_id.to_owned(), head.step_count);

@@ -18,6 +18,7 @@ use crate::store::redb::tables::journal_mark::JournalMark;
 use crate::store::redb::tables::meta::{ReadMeta, WriteMeta};
 use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::record::at_position::AtPosition;
+use crate::store::redb::tables::record::open_turn::StagedHead;
 use crate::store::redb::tables::record::{self, conversation::Conversation};
 use crate::store::redb::tables::row::{self, KeyOf, Row, Rows, Stored};
 use crate::store::redb::tables::schema::{
@@ -781,7 +782,7 @@ async fn each_flipped_bit_of_a_row_is_found_by_the_check_and_by_the_read_that_me
             key != 1 || ordinal < at.get() || left_out.count == 1
         },
     );
-    Flips { database, table: OPEN_TURNS, decodes: |value| record::decode_head(value).is_ok() }.each(
+    Flips { database, table: OPEN_TURNS, decodes: |value| StagedHead::decode(value).is_ok() }.each(
         &(1, "open"),
         |tables, (key, _)| {
             let (mut stale, mut of_a) = (LeftOut::default(), LeftOut::default());

@@ -9,15 +9,17 @@ pub(crate) mod damaged;
 pub(crate) mod open_turn;
 mod twin;
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use self::at_position::AtPosition;
 use self::conversation::Conversation;
 use self::damaged::DamagedRecord;
-use self::open_turn::StagedHead;
+use self::open_turn::{StagedHead, StagedRecords};
 use self::twin::{AtPositionTwin, ConversationTwin, Invalid, OpenHeadTwin, OpenStepTwin, SealedTurnTwin};
-use crate::store::contract::StagedChange;
-use crate::turn::{OpenStep, Ordinal, SealedTurn, StoredTurn, TurnId};
+use crate::store::contract::{StagedChange, StagedTurn};
+use crate::turn::{OpenStep, OpenSteps, OpenTurn, Ordinal, SealedTurn, StoredTurn, TurnId};
 
 /// The version byte of the encoding.
 const VERSION: u8 = 1;
@@ -42,6 +44,38 @@ impl AtPosition {
     }
 }
 
+impl StagedRecords {
+    pub(crate) fn encode(change: &StagedChange) -> Result<Self, DamagedRecord> {
+        let step = |(place, step): &(u32, OpenStep)| -> Result<(u32, Arc<[u8]>), DamagedRecord> {
+            Ok((*place, encode_step(&change.turn_id, *place, step)?.into()))
+        };
+        let steps = change.steps.iter().map(step).collect::<Result<_, _>>()?;
+        Ok(Self { head: encode_head(change)?.into(), steps })
+    }
+}
+
+impl StagedHead {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DamagedRecord> {
+        decode(HEAD, bytes, OpenHeadTwin::read)
+    }
+
+    /// Puts the turn together. `steps` has the records of its steps, in order.
+    pub(crate) fn with_steps<'a>(
+        self,
+        steps: impl Iterator<Item = Result<&'a [u8], DamagedRecord>>,
+    ) -> Result<StagedTurn, DamagedRecord> {
+        let Self { turn_id, step_count, last_event_at, head } = self;
+        let steps = (0..).zip(steps).map(|(place, record)| decode_step(&turn_id, place, record?));
+        let steps: OpenSteps = steps.collect::<Result<_, _>>()?;
+        // Of two steps with one id only one is taken.
+        if steps.count() != step_count {
+            let why = format!("it has {} steps, and its head says {step_count}", steps.count());
+            return Err(DamagedRecord::new(HEAD, why));
+        }
+        Ok(StagedTurn { turn: OpenTurn { id: turn_id, head, steps }, last_event_at })
+    }
+}
+
 pub(crate) fn encode_sealed(turn: &SealedTurn) -> Result<Vec<u8>, DamagedRecord> {
     encode(SEALED_TURN, &SealedTurnTwin::of(turn))
 }
@@ -51,12 +85,8 @@ pub(crate) fn decode_sealed(ordinal: Ordinal, bytes: &[u8]) -> Result<StoredTurn
 }
 
 /// Encodes what a change says of the turn itself.
-pub(crate) fn encode_head(change: &StagedChange) -> Result<Vec<u8>, DamagedRecord> {
+fn encode_head(change: &StagedChange) -> Result<Vec<u8>, DamagedRecord> {
     encode(HEAD, &OpenHeadTwin::of(change))
-}
-
-pub(crate) fn decode_head(bytes: &[u8]) -> Result<StagedHead, DamagedRecord> {
-    decode(HEAD, bytes, OpenHeadTwin::read)
 }
 
 /// Returns the id of an open turn and the number of its steps, without decoding the rest of its head.
@@ -127,18 +157,15 @@ fn decode<'a, T: Deserialize<'a>, R>(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use proptest::collection::vec;
     use proptest::option;
     use proptest::prelude::*;
 
-    use super::open_turn::StagedRecords;
     use super::*;
-    use crate::store::contract::{StagedTurn, Version};
+    use crate::store::contract::Version;
     use crate::turn::{
-        ConversationId, Done, EpochMillis, KernelMoment, Label, Millis, OpenHead, OpenTurn, Progress, RunningTime,
-        StepId, StepTimes, TokenCount, TurnId, TurnLabels, Usage, UsageReport, UsageReports,
+        ConversationId, Done, EpochMillis, KernelMoment, Label, Millis, OpenHead, Progress, RunningTime, StepId,
+        StepTimes, TokenCount, TurnId, TurnLabels, Usage, UsageReport, UsageReports,
     };
 
     fn staged() -> StagedTurn {
@@ -171,7 +198,7 @@ mod tests {
     }
 
     fn read(StagedRecords { head, steps }: &StagedRecords) -> Result<StagedTurn, DamagedRecord> {
-        decode_head(head)?.with_steps(steps.iter().map(|(_, record)| Ok(&**record)))
+        StagedHead::decode(head)?.with_steps(steps.iter().map(|(_, record)| Ok(&**record)))
     }
 
     fn sealed() -> SealedTurn {
@@ -233,7 +260,7 @@ mod tests {
         let mut bytes = encode_head(&staged().into()).unwrap();
         bytes[0] = 2;
         assert_eq!(
-            decode_head(&bytes).unwrap_err().to_string(),
+            StagedHead::decode(&bytes).unwrap_err().to_string(),
             "a stored open turn cannot be read: its encoding is version 2, and this program reads version 1"
         );
     }
