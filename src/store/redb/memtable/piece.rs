@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 use std::sync::Arc;
 
-use super::open_turn::OpenTurn;
+use super::open_parts::OpenParts;
 use crate::store::redb::journal::entry::Entry;
 use crate::store::redb::tables::record;
 use crate::store::redb::tables::record::conversation::Conversation;
@@ -32,7 +32,7 @@ pub(crate) struct Piece {
 #[derive(Debug, Clone)]
 pub(crate) enum Change {
     /// It is open.
-    Open(OpenTurn),
+    Open(OpenParts),
     /// It is sealed.
     Sealed(Ordinal),
 }
@@ -90,7 +90,7 @@ impl Piece {
                 }
             }
             Slot::Vacant(place) => {
-                let open = OpenTurn::of(records, step_count);
+                let open = OpenParts::of(records, step_count);
                 self.bytes += open.bytes() + Self::TURN_BYTES;
                 place.insert(Change::Open(open));
             }

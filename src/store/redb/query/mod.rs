@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use self::open_turns::OpenTurns;
+use self::open_turns::OpenTurnsQuery;
 use crate::store::contract::{ConversationState, Life, StaleBefore, StaleTurn, TurnRange};
 use crate::store::redb::memtable::piece::{Change, Piece};
 use crate::store::redb::memtable::{Contents, Memtable};
@@ -176,7 +176,7 @@ impl StateQuery {
             }
             (None, None) => return Ok(state),
         };
-        for (turn_id, turn) in OpenTurns::of(&self.0).read(tables, key)? {
+        for (turn_id, turn) in OpenTurnsQuery::of(&self.0).read(tables, key)? {
             match turn {
                 Ok(staged) => state.open_turns.push(staged),
                 // Without it the turn begins anew with its next event; refusing the conversation would lose those too.

@@ -11,7 +11,7 @@ use crate::store::redb::tables::record::open_turn::StagedHead;
 use crate::turn::TurnId;
 
 /// The open turns of a conversation, as they are put together from the rows of the tables and the pieces over them.
-pub(super) struct OpenTurns<'a> {
+pub(super) struct OpenTurnsQuery<'a> {
     /// What the pieces have of each turn; `None` if it is sealed there.
     changed: BTreeMap<&'a str, Option<Parts<'a>>>,
 }
@@ -25,7 +25,7 @@ struct Parts<'a> {
 /// A turn, or which of its rows is damaged.
 type Read = Result<StagedTurn, DamagedRecord>;
 
-impl<'a> OpenTurns<'a> {
+impl<'a> OpenTurnsQuery<'a> {
     /// `pieces` are those of the conversation, the latest first.
     pub(super) fn of(pieces: &'a [Arc<Piece>]) -> Self {
         let mut changed: BTreeMap<&str, Option<Parts<'_>>> = BTreeMap::new();
