@@ -37,7 +37,7 @@
 //! - **lineage**: a random id of the store's history, part of each position and revision outside. A new store, a backup and
 //!   a repair draw one.
 //! - **life**: a random number that a conversation draws with its first commit. The same id begins anew with another.
-//! - **head**: what an open turn is besides its steps. It is written with each event, and a step only when it changes.
+//! - **head of a turn**: what an open turn is besides its steps. It is written with each event, and a step only when it changes.
 //! - **record**: a conversation, a sealed turn, the head or a step of an open turn, as bytes.
 //! - **checksum**: 8 bytes at the end of a row, over the table's name, the key and the rest of the value.
 //!
