@@ -1,6 +1,7 @@
 //! Stores with much in them.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 use turn_metrics::store::{Commit, CommitError, Version};
@@ -37,9 +38,10 @@ pub(crate) fn load(directory: &Path, conversations: u64, turns: u64) -> u64 {
                     staged: Vec::new(),
                     sealed: turns.map(|turn| sealed(turn, &mut random)).collect(),
                 };
+                let commit = Arc::new(commit);
                 let store = store.address.clone();
                 async move {
-                    while let Err(error) = store.send(commit.clone()).await.unwrap() {
+                    while let Err(error) = store.send(Arc::clone(&commit)).await.unwrap() {
                         assert_eq!(error, CommitError::Overloaded);
                         actix_rt::time::sleep(RETRY_AFTER).await;
                     }

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
@@ -113,7 +114,7 @@ impl Writers {
                 let version = &self.versions[conversation];
                 commit.expected_version = version.get();
                 let sent = Instant::now();
-                match store.send(commit).await.unwrap() {
+                match store.send(Arc::new(commit)).await.unwrap() {
                     // The turn is given up: to keep a copy of each would take time of its own.
                     Err(CommitError::Overloaded) => {
                         refused.set(refused.get() + 1);

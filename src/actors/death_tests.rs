@@ -57,7 +57,7 @@ impl Clock for PanickingClock {
 struct Setup {
     engine: RedbEngine,
     opens: Probe<OpenConversation>,
-    commits: Probe<Commit>,
+    commits: Probe<Arc<Commit>>,
     directory: Addr<Directory>,
     /// One commit at a time goes through; none while a test holds it.
     gate: Rc<Semaphore>,
@@ -82,7 +82,7 @@ fn setup_with(panics_at: &'static [u64], forget: fn(&mut ConversationState)) -> 
     });
     let gate = Rc::new(Semaphore::new(1));
     let held = Rc::clone(&gate);
-    let commits = Probe::<Commit>::start(move |commit| {
+    let commits = Probe::<Arc<Commit>>::start(move |commit| {
         let (held, store) = (Rc::clone(&held), store.clone());
         async move {
             let _permit = held.acquire().await.unwrap();

@@ -17,7 +17,7 @@ const SENT: usize = 2000;
 
 struct Setup {
     engine: RedbEngine,
-    commits: Probe<Commit>,
+    commits: Probe<Arc<Commit>>,
     directory: Addr<Directory>,
 }
 
@@ -30,7 +30,7 @@ fn setup_with(gate: &Rc<Semaphore>, max_in_flight: usize) -> Setup {
     let engine = RedbEngine::open(Location::Memory, &StoreSettings::default()).unwrap();
     let store = Store::new(Arc::new(engine.clone())).start();
     let (to, gate) = (store.clone(), Rc::clone(gate));
-    let commits = Probe::<Commit>::start(move |commit| {
+    let commits = Probe::<Arc<Commit>>::start(move |commit| {
         let (gate, to) = (Rc::clone(&gate), to.clone());
         async move {
             gate.acquire().await.unwrap().forget();

@@ -28,15 +28,19 @@ struct Kept {
 }
 
 impl Kept {
-    fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
+    fn commit(&self, commit: &Commit) -> Result<Committed, CommitError> {
         let (expected, actual) = (commit.expected_version, Version(self.version.get()));
         if expected != actual {
             self.conflicts.update(|count| count + 1);
             return Err(CommitError::Conflict { expected, actual });
         }
         self.version.update(|version| version + 1);
-        let outcomes = commit.staged.iter().map(|staged| (staged.turn.id.clone(), TurnOutcome::Staged)).collect();
-        self.open.borrow_mut().extend(commit.staged.into_iter().map(|staged| (staged.turn.id.clone(), staged)));
+        let mut open = self.open.borrow_mut();
+        for change in &commit.staged {
+            let before = open.remove(&change.turn_id);
+            open.insert(change.turn_id.clone(), StagedTurn::after(before, change));
+        }
+        let outcomes = commit.staged.iter().map(|change| (change.turn_id.clone(), TurnOutcome::Staged)).collect();
         Ok(Committed { version: Version(self.version.get()), outcomes })
     }
 }
@@ -75,12 +79,12 @@ fn setup(directories: usize) -> Setup {
     };
     let commits = {
         let kept = Rc::clone(&kept);
-        Probe::<Commit>::start(move |commit| {
+        Probe::<Arc<Commit>>::start(move |commit| {
             let kept = Rc::clone(&kept);
             count_actors();
             async move {
                 tokio::time::sleep(Duration::from_millis(1)).await;
-                kept.commit(commit)
+                kept.commit(&commit)
             }
         })
     };

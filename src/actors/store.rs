@@ -67,10 +67,10 @@ impl Actor for Store {
     type Context = Context<Self>;
 }
 
-impl Handler<Commit> for Store {
+impl Handler<Arc<Commit>> for Store {
     type Result = Response<Result<Committed, CommitError>>;
 
-    fn handle(&mut self, commit: Commit, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, commit: Arc<Commit>, _: &mut Self::Context) -> Self::Result {
         let waiting = Waiting::new(&self.report);
         match self.engine.commit(commit) {
             Answer::Now(result) => {
@@ -234,7 +234,7 @@ mod tests {
             staged: vec![],
             sealed: vec![sealed],
         };
-        store.send(commit).await.unwrap().unwrap();
+        store.send(Arc::new(commit)).await.unwrap().unwrap();
         assert!(matches!(open(), Err(OpenError::InUse { .. })), "two stores had one file");
         store.send(Close).await.unwrap();
 

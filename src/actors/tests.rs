@@ -18,7 +18,7 @@ use crate::turn::{ConversationId, Done, RunningTime, TurnEvent, TurnEventKind, T
 
 struct Setup {
     opens: Probe<OpenConversation>,
-    commits: Probe<Commit>,
+    commits: Probe<Arc<Commit>>,
     directory: Addr<Directory>,
 }
 
@@ -26,7 +26,7 @@ struct Setup {
 fn setup_with(settings: TurnSettings, gate: Rc<Semaphore>) -> Setup {
     tokio::time::pause();
     let opens = Probe::start(|_| std::future::ready(Ok(ConversationState::default())));
-    let commits = Probe::<Commit>::start(move |commit| {
+    let commits = Probe::<Arc<Commit>>::start(move |commit| {
         let gate = Rc::clone(&gate);
         async move {
             gate.acquire().await.unwrap().forget();

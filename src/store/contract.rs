@@ -6,15 +6,56 @@ use uuid::Uuid;
 
 use super::fault::Fault;
 use super::position::{Lineage, Position};
-use crate::turn::{ConversationId, EpochMillis, OpenTurn, Ordinal, RunningTime, SealedTurn, StoredTurn, TurnId};
+use crate::turn::{
+    ConversationId, EpochMillis, OpenHead, OpenStep, OpenTurn, Ordinal, RunningTime, SealedTurn, StoredTurn, TurnId,
+};
 
-/// An open turn as the store keeps it, so that it survives the process.
+/// An open turn as a store gives it back. It was kept so that it survives the process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StagedTurn {
     /// What its events have folded to.
     pub turn: OpenTurn,
     /// The running time at its latest event. The age of the turn is measured from there.
     pub last_event_at: RunningTime,
+}
+
+impl StagedTurn {
+    /// Returns the turn as a change leaves it that is made to the turn `before`, or to none.
+    pub fn after(before: Option<Self>, change: &StagedChange) -> Self {
+        let mut steps = before.map(|before| before.turn.steps).unwrap_or_default();
+        steps.truncate(change.step_count);
+        for (place, step) in change.steps.iter().filter(|(place, _)| *place < change.step_count) {
+            steps.put(*place, step.clone());
+        }
+        let turn = OpenTurn { id: change.turn_id.clone(), head: change.head.clone(), steps };
+        Self { turn, last_event_at: change.last_event_at }
+    }
+}
+
+/// What a commit changes of an open turn: its head, and those of its steps that changed since it was last staged.
+///
+/// An event of a turn of thousands of steps so stages one of them. The other steps stay as they are in the store, which
+/// must have them: a step that is neither here nor there makes the turn unreadable, as a damaged one does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StagedChange {
+    /// The turn.
+    pub turn_id: TurnId,
+    /// What the turn is besides its steps.
+    pub head: OpenHead,
+    /// How many steps the turn has. If the store has more, which are of a turn that began anew, they go.
+    pub step_count: u32,
+    /// The steps that changed, each with its place among the steps of the turn, from 0.
+    pub steps: Vec<(u32, OpenStep)>,
+    /// The running time at the latest event.
+    pub last_event_at: RunningTime,
+}
+
+impl From<StagedTurn> for StagedChange {
+    /// The change that has all of the turn, whatever is staged of it.
+    fn from(StagedTurn { turn: OpenTurn { id, head, steps }, last_event_at }: StagedTurn) -> Self {
+        let step_count = steps.count();
+        Self { turn_id: id, head, step_count, steps: (0..).zip(steps).collect(), last_event_at }
+    }
 }
 
 /// A turn is stale if its latest event came before these moments of the running time.
@@ -27,9 +68,9 @@ pub struct StaleBefore {
 }
 
 impl StaleBefore {
-    /// Whether the turn is stale.
-    pub fn is_stale(&self, staged: &StagedTurn) -> bool {
-        staged.last_event_at < self.open || (staged.turn.has_failed && staged.last_event_at < self.failed)
+    /// Whether a turn is stale whose latest event came at this moment.
+    pub fn is_stale(&self, last_event_at: RunningTime, head: &OpenHead) -> bool {
+        last_event_at < self.open || (head.has_failed && last_event_at < self.failed)
     }
 }
 
@@ -60,8 +101,8 @@ impl Life {
 
 /// One atomic step of a conversation: all of it becomes durable, or nothing.
 ///
-/// Sealed turns get their ordinals in the order given and are no longer open; a staged turn replaces its earlier staged
-/// state. A `sealed_at` before that of the conversation's latest turn is raised to it. A turn that is sealed already is
+/// Sealed turns get their ordinals in the order given and are no longer open; the changes of open turns are made to what
+/// is staged of them. A `sealed_at` before that of the conversation's latest turn is raised to it. A turn that is sealed already is
 /// left alone and answered as [`TurnOutcome::Duplicate`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit {
@@ -69,8 +110,8 @@ pub struct Commit {
     pub conversation_id: ConversationId,
     /// The version that the change was made from; any other in the store is a [`CommitError::Conflict`].
     pub expected_version: Version,
-    /// Open turns that changed.
-    pub staged: Vec<StagedTurn>,
+    /// What changed of open turns.
+    pub staged: Vec<StagedChange>,
     /// Turns that ended.
     pub sealed: Vec<SealedTurn>,
 }

@@ -4,6 +4,7 @@
 //! (the commit rule, the conformance suite) is not public, and the trait grows with what is asked of them.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -45,8 +46,8 @@ impl<T> Answer<T> {
 /// Each question is queued by the call, not by the first poll of its answer: the order of calls is the order of writes.
 /// Which reads are answered at once and which on another thread is the engine's affair.
 pub(crate) trait Engine: Send + Sync + 'static {
-    /// Makes a change durable, by the commit rule.
-    fn commit(&self, commit: Commit) -> Answer<Result<Committed, CommitError>>;
+    /// Makes a change durable, by the commit rule. The caller keeps it too, until it knows what became of it.
+    fn commit(&self, commit: Arc<Commit>) -> Answer<Result<Committed, CommitError>>;
 
     /// The state that a conversation's actor starts from, and which of these turns are sealed.
     fn open(&self, id: ConversationId, turn_ids: Vec<TurnId>) -> Answer<Result<ConversationState, Fault>>;

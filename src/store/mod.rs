@@ -37,7 +37,8 @@
 //! - **lineage**: a random id of the store's history, part of each position and revision outside. A new store, a backup and
 //!   a repair draw one.
 //! - **life**: a random number that a conversation draws with its first commit. The same id begins anew with another.
-//! - **record**: a conversation, a sealed turn or an open turn, as bytes.
+//! - **head of a turn**: what an open turn is besides its steps. It is written with each event, and a step only when it changes.
+//! - **record**: a conversation, a sealed turn, the head or a step of an open turn, as bytes.
 //! - **checksum**: 8 bytes at the end of a row, over the table's name, the key and the rest of the value.
 //!
 //! # The files
@@ -51,7 +52,8 @@
 //!                                                        activity, usage; checksum
 //!   turns                     (key, ordinal)          -> sealed turn, checksum
 //!   turn_index                (key, hash of turn id)  -> ordinal
-//!   open_turns                (key, turn id)          -> open turn, checksum
+//!   open_turns                (key, turn id)          -> head of an open turn, with the number of its steps; checksum
+//!   open_steps                (key, turn id, place)   -> step of an open turn, checksum
 //!   activity                  (moment inverted, id)   -> key: conversations by their latest turn; checksum
 //!   positions                 position                -> (key, ordinal), or that it was erased; checksum
 //!   lost_...                  as the tables they are named after; only after a repair
@@ -97,7 +99,7 @@
 //!
 //! 1. When the active table has half of `store.redb.journal_bytes` and there is no immutable one, it becomes that.
 //! 2. A thread of its own moves it in steps of some milliseconds, each one transaction on the main file. A step takes
-//!    pieces in the order of their keys and writes turns, index, open turns, the conversation as the piece left it, and
+//!    pieces in the order of their keys and writes turns, index, open turns and their steps, the conversation as the piece left it, and
 //!    its place by activity.
 //! 3. When all pieces of the table are moved, further steps append its part of the order to `positions`. So these rows
 //!    are written at the end and in order, and each leads to a turn in the tables.
@@ -145,8 +147,8 @@ pub(crate) mod rule;
 
 pub use self::contract::{
     ActiveConversation, ActivityPlace, Backup, BackupError, Commit, CommitError, Committed, ConversationState, Life,
-    ListSealedError, PositionedTurn, Revision, SealedPage, StagedTurn, StaleBefore, StaleTurn, StoreSizes, TurnOutcome,
-    TurnRange, Version,
+    ListSealedError, PositionedTurn, Revision, SealedPage, StagedChange, StagedTurn, StaleBefore, StaleTurn,
+    StoreSizes, TurnOutcome, TurnRange, Version,
 };
 pub use self::fault::{Fault, FaultKind};
 pub use self::position::{InvalidPosition, Lineage, Position};

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Commit, CommitError, Committed, StagedTurn, TurnOutcome, Version};
-use crate::turn::{Ordinal, StoredTurn, TurnId};
+use super::{Commit, CommitError, Committed, StagedChange, StagedTurn, TurnOutcome, Version};
+use crate::turn::{OpenTurn, Ordinal, StoredTurn, TurnId};
 
 /// What a store must know of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -27,12 +27,13 @@ impl Oracle {
             return Err(CommitError::Conflict { expected: commit.expected_version, actual: self.version });
         }
         let mut outcomes = Vec::new();
-        for staged in &commit.staged {
-            let id = staged.turn.id.clone();
+        for change in &commit.staged {
+            let id = change.turn_id.clone();
             let outcome = if let Some(ordinal) = self.ordinal_of(&id) {
                 TurnOutcome::Duplicate(ordinal)
             } else {
-                self.open.insert(id.clone(), staged.clone());
+                let before = self.open.remove(&id);
+                self.open.insert(id.clone(), changed(before, change));
                 TurnOutcome::Staged
             };
             outcomes.push((id, outcome));
@@ -56,4 +57,22 @@ impl Oracle {
         }
         Ok(Committed { version: self.version, outcomes })
     }
+}
+
+/// The turn after a change: each of its steps as it is in the change, or else as it was.
+fn changed(before: Option<StagedTurn>, change: &StagedChange) -> StagedTurn {
+    let before: Vec<_> = before.map_or_else(Vec::new, |before| before.turn.steps.to_vec());
+    let mut steps: BTreeMap<_, _> = (0..).zip(before).collect();
+    steps.extend(change.steps.iter().cloned());
+    steps.retain(|place, _| *place < change.step_count);
+    let turn = OpenTurn { id: change.turn_id.clone(), head: change.head.clone(), steps: steps.into_values().collect() };
+    StagedTurn { turn, last_event_at: change.last_event_at }
+}
+
+/// The change that leads from a turn as it is staged to one that it becomes: the steps that differ, and no other.
+pub(super) fn change(before: Option<&StagedTurn>, after: StagedTurn) -> StagedChange {
+    let mut change = StagedChange::from(after);
+    let before = before.map_or(&[][..], |before| &before.turn.steps);
+    change.steps.retain(|(place, step)| before.get(*place as usize) != Some(step));
+    change
 }

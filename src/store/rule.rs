@@ -4,12 +4,12 @@
 //! may change the conversation in between.
 //!
 //! The turns of a commit are taken one after the other: first the staged ones, then the sealed ones, each in the order
-//! given. So a turn may stand in a commit more than once. If it is staged twice, the latter state stays. If it is staged
-//! and sealed, it is sealed. If it is sealed twice, the second time is a duplicate.
+//! given. So a turn may stand in a commit more than once. If it is staged twice, the second change is made to what the
+//! first one leaves. If it is staged and sealed, it is sealed. If it is sealed twice, the second time is a duplicate.
 
 use std::collections::HashMap;
 
-use super::contract::{Commit, CommitError, Committed, StagedTurn, TurnOutcome, Version};
+use super::contract::{Commit, CommitError, Committed, StagedChange, TurnOutcome, Version};
 use crate::turn::{EpochMillis, Ordinal, SealedTurn, TurnId};
 
 /// What the rule needs to know of a conversation. The default is a conversation that nobody has committed to.
@@ -61,8 +61,8 @@ pub(crate) struct Decision {
 }
 
 impl Decision {
-    /// The open turns to write. A turn that stands here twice is to be kept as it is the second time.
-    pub(crate) fn staged<'a>(&'a self, commit: &'a Commit) -> impl Iterator<Item = &'a StagedTurn> {
+    /// The changes of open turns to write, to be made one after the other.
+    pub(crate) fn staged<'a>(&'a self, commit: &'a Commit) -> impl Iterator<Item = &'a StagedChange> {
         let turns = commit.staged.iter().zip(&self.outcomes);
         turns.filter_map(|(turn, (_, outcome))| matches!(outcome, TurnOutcome::Staged).then_some(turn))
     }
@@ -91,7 +91,7 @@ impl Commit {
     /// The ids of its turns in the order in which the rule takes them: the staged ones, then the sealed ones.
     pub(crate) fn turn_ids(&self) -> impl Iterator<Item = &TurnId> {
         let sealed = self.sealed.iter().map(|turn| &turn.metrics.turn_id);
-        self.staged.iter().map(|staged| &staged.turn.id).chain(sealed)
+        self.staged.iter().map(|change| &change.turn_id).chain(sealed)
     }
 }
 
@@ -104,9 +104,9 @@ pub(crate) fn decide(head: &Head, sealed: &[Option<Ordinal>], commit: &Commit) -
     let mut head = *head;
     let mut sealed = sealed.iter().copied();
     let mut outcomes = Vec::with_capacity(sealed.len());
-    for staged in &commit.staged {
+    for change in &commit.staged {
         let outcome = sealed.next().flatten().map_or(TurnOutcome::Staged, TurnOutcome::Duplicate);
-        outcomes.push((staged.turn.id.clone(), outcome));
+        outcomes.push((change.turn_id.clone(), outcome));
     }
     let mut sealed_at = Vec::with_capacity(commit.sealed.len());
     // Most commits seal a single turn, which needs no map.
@@ -141,8 +141,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::store::contract::StagedTurn;
     use crate::store::oracle::Oracle;
-    use crate::turn::{ConversationId, Done, OpenTurn, RunningTime, StoredTurn};
+    use crate::turn::{ConversationId, Done, OpenTurn, Progress, RunningTime, StepId, StepTimes, StoredTurn};
 
     /// A conversation that does what the decisions say, and nothing else.
     #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -164,8 +165,9 @@ mod tests {
 
         fn commit(&mut self, commit: &Commit) -> Result<Committed, CommitError> {
             let decision = self.decide(commit).map_err(Conflict::into_error)?;
-            for staged in decision.staged(commit) {
-                self.open.insert(staged.turn.id.clone(), staged.clone());
+            for change in decision.staged(commit) {
+                let before = self.open.remove(&change.turn_id);
+                self.open.insert(change.turn_id.clone(), StagedTurn::after(before, change));
             }
             for (turn, ordinal, sealed_at) in decision.sealed(commit) {
                 self.open.remove(&turn.metrics.turn_id);
@@ -183,7 +185,11 @@ mod tests {
     }
 
     fn staged(turn: u8, at: u64) -> StagedTurn {
-        let turn = OpenTurn::new(TurnId::new(format!("t{turn}")).unwrap());
+        let mut turn = OpenTurn::new(TurnId::new(format!("t{turn}")).unwrap());
+        for step in 0..at % 4 {
+            let step_id = StepId::new(format!("{at}-{step}")).unwrap();
+            turn.fold(&Progress::StepComplete { step_id, times: StepTimes::default(), model: None, provider: None });
+        }
         StagedTurn { turn, last_event_at: RunningTime::new(at) }
     }
 
@@ -193,6 +199,7 @@ mod tests {
 
     fn commit_of(version: u64, staged: Vec<StagedTurn>, sealed: Vec<SealedTurn>) -> Commit {
         let conversation_id = ConversationId::new("c").unwrap();
+        let staged = staged.into_iter().map(StagedChange::from).collect();
         Commit { conversation_id, expected_version: Version(version), staged, sealed }
     }
 

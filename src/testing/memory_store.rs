@@ -91,17 +91,17 @@ impl MemoryStore {
     }
 
     /// Takes one atomic step of a conversation.
-    #[expect(clippy::needless_pass_by_value, reason = "a commit is sent, as to every store, and not lent")]
-    pub fn commit(&self, commit: Commit) -> Result<Committed, CommitError> {
+    pub fn commit(&self, commit: &Commit) -> Result<Committed, CommitError> {
         let mut all = self.lock();
         let Kept { conversations, order } = &mut *all;
         let kept = conversations.entry(commit.conversation_id.clone()).or_insert_with(Conversation::begin);
         let sealed: Vec<_> = commit.turn_ids().map(|id| kept.ordinal_of(id)).collect();
-        let decision = decide(&kept.head, &sealed, &commit).map_err(Conflict::into_error)?;
-        for staged in decision.staged(&commit) {
-            kept.open.insert(staged.turn.id.clone(), staged.clone());
+        let decision = decide(&kept.head, &sealed, commit).map_err(Conflict::into_error)?;
+        for change in decision.staged(commit) {
+            let before = kept.open.remove(&change.turn_id);
+            kept.open.insert(change.turn_id.clone(), StagedTurn::after(before, change));
         }
-        for (turn, ordinal, sealed_at) in decision.sealed(&commit) {
+        for (turn, ordinal, sealed_at) in decision.sealed(commit) {
             kept.open.remove(&turn.metrics.turn_id);
             order.push((commit.conversation_id.clone(), ordinal));
             kept.sealed.push(SealedTurn { sealed_at, ..turn.clone() }.at(ordinal));
@@ -169,7 +169,7 @@ impl MemoryStore {
     pub fn stale_turns(&self, list: &ListStaleTurns) -> Vec<StaleTurn> {
         let all = self.lock();
         let open = all.conversations.iter().flat_map(|(id, kept)| kept.open.values().map(move |staged| (id, staged)));
-        let stale = open.filter(|(_, staged)| list.before.is_stale(staged));
+        let stale = open.filter(|(_, staged)| list.before.is_stale(staged.last_event_at, &staged.turn.head));
         let mut found: Vec<_> = stale.map(|(id, staged)| (id.clone(), staged.turn.id.clone())).collect();
         found.sort();
         let after = list.after.as_ref().map(|turn| (&turn.conversation_id, &turn.turn_id));
@@ -187,9 +187,9 @@ impl MemoryStore {
     }
 
     /// A probe that commits to this store.
-    pub fn commits(&self) -> Probe<Commit> {
+    pub fn commits(&self) -> Probe<Arc<Commit>> {
         let store = self.clone();
-        Probe::start(move |commit| ready(store.commit(commit)))
+        Probe::start(move |commit: Arc<Commit>| ready(store.commit(&commit)))
     }
 
     /// A probe that reads sealed turns of this store.
@@ -259,8 +259,8 @@ mod tests {
     }
 
     impl Engine for MemoryEngine {
-        fn commit(&self, commit: Commit) -> Answer<Result<Committed, CommitError>> {
-            self.answer(CommitError::Unavailable, || self.store.commit(commit))
+        fn commit(&self, commit: Arc<Commit>) -> Answer<Result<Committed, CommitError>> {
+            self.answer(CommitError::Unavailable, || self.store.commit(&commit))
         }
 
         fn open(&self, id: ConversationId, turn_ids: Vec<TurnId>) -> Answer<Result<ConversationState, Fault>> {

@@ -36,7 +36,7 @@ pub(crate) use line::{
 };
 pub use metrics::{SealedTurn, StepDetails, StepMetrics, StoredTurn, TurnMetrics};
 pub use millis::{EpochMillis, InvalidMillis, Millis};
-pub use open::{OpenStep, OpenSteps, OpenTurn, StepTimes};
+pub use open::{OpenHead, OpenStep, OpenSteps, OpenTurn, StepTimes};
 pub use ordinal::Ordinal;
 pub use reader::EventReader;
 pub use running_time::RunningTime;

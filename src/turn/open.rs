@@ -42,6 +42,19 @@ impl OpenStep {
         Self { id, reports: UsageReports::default(), times: StepTimes::default(), model: None, provider: None }
     }
 
+    /// Takes in what an event says of this step.
+    pub fn fold(&mut self, progress: &Progress) {
+        match progress {
+            Progress::Usage { report, is_final, .. } => self.reports.take(*report, *is_final),
+            Progress::StepComplete { times, model, provider, .. } => {
+                self.times = *times;
+                rename(&mut self.model, model.as_ref());
+                rename(&mut self.provider, provider.as_ref());
+            }
+            Progress::Start(_) | Progress::Failed => {}
+        }
+    }
+
     /// Returns what is known of the step besides its metrics, where it differs from the turn's.
     fn details(&self, turn_model: Option<&Label>, turn_provider: Option<&Label>) -> Option<StepDetails> {
         let model = self.model.as_ref().filter(|model| Some(*model) != turn_model);
@@ -62,7 +75,7 @@ impl OpenStep {
 pub struct OpenSteps {
     steps: Vec<OpenStep>,
     /// Where each step stands, once there are more than [`OpenSteps::SEARCHED`].
-    places: HashMap<StepId, usize>,
+    places: HashMap<StepId, u32>,
 }
 
 impl OpenSteps {
@@ -74,29 +87,68 @@ impl OpenSteps {
         self.place(id).is_some()
     }
 
-    fn place(&self, id: &StepId) -> Option<usize> {
+    /// How many steps there are.
+    pub fn count(&self) -> u32 {
+        u32::try_from(self.steps.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Returns where the step stands, from 0.
+    pub(crate) fn place(&self, id: &StepId) -> Option<u32> {
         if self.steps.len() > Self::SEARCHED {
             return self.places.get(id).copied();
         }
         // The step in progress is the last one, so the search starts there.
-        self.steps.iter().rposition(|step| step.id == *id)
+        self.steps.iter().rposition(|step| step.id == *id).and_then(|place| u32::try_from(place).ok())
+    }
+
+    /// The step at this place.
+    pub(crate) fn at(&self, place: u32) -> Option<&OpenStep> {
+        self.steps.get(usize::try_from(place).ok()?)
     }
 
     /// The step, added at the end if it is new.
-    fn entry(&mut self, id: &StepId) -> &mut OpenStep {
-        let place = self.place(id).unwrap_or_else(|| {
+    pub(crate) fn entry(&mut self, id: &StepId) -> &mut OpenStep {
+        let place = self.place(id).and_then(|place| usize::try_from(place).ok()).unwrap_or_else(|| {
             self.push(OpenStep::new(id.clone()));
             self.steps.len() - 1
         });
         &mut self.steps[place]
     }
 
+    /// Puts a step at a place, where one of the same id may stand; at the end if there is no such place.
+    pub(crate) fn put(&mut self, place: u32, step: OpenStep) {
+        match usize::try_from(place).ok().and_then(|place| self.steps.get_mut(place)) {
+            Some(there) if there.id == step.id => *there = step,
+            Some(there) => {
+                *there = step;
+                self.note_places(0);
+            }
+            None => self.push(step),
+        }
+    }
+
+    /// Drops the steps from this place on.
+    pub(crate) fn truncate(&mut self, count: u32) {
+        if count < self.count() {
+            self.steps.truncate(usize::try_from(count).unwrap_or(usize::MAX));
+            self.note_places(0);
+        }
+    }
+
     fn push(&mut self, step: OpenStep) {
         self.steps.push(step);
         // The one that makes them too many has all before it noted too.
-        let noted = if self.steps.len() == Self::SEARCHED + 1 { 0 } else { self.steps.len() - 1 };
+        self.note_places(if self.steps.len() == Self::SEARCHED + 1 { 0 } else { self.steps.len() - 1 });
+    }
+
+    /// Notes the places of the steps from this one on; of all steps anew, from 0.
+    fn note_places(&mut self, from: usize) {
+        if from == 0 {
+            self.places.clear();
+        }
         if self.steps.len() > Self::SEARCHED {
-            self.places.extend(self.steps.iter().enumerate().skip(noted).map(|(place, step)| (step.id.clone(), place)));
+            let steps = (0..).zip(&self.steps).skip(from);
+            self.places.extend(steps.map(|(place, step)| (step.id.clone(), place)));
         }
     }
 }
@@ -106,6 +158,15 @@ impl std::ops::Deref for OpenSteps {
 
     fn deref(&self) -> &[OpenStep] {
         &self.steps
+    }
+}
+
+impl IntoIterator for OpenSteps {
+    type Item = OpenStep;
+    type IntoIter = std::vec::IntoIter<OpenStep>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.steps.into_iter()
     }
 }
 
@@ -131,31 +192,19 @@ impl PartialEq for OpenSteps {
 
 impl Eq for OpenSteps {}
 
-/// A turn in progress: the fold of its events so far.
-///
-/// Folding the same events again, in order, from any point on, changes nothing, so a sender in doubt sends again.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OpenTurn {
-    /// The turn.
-    pub id: TurnId,
+/// What an open turn is besides its steps.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OpenHead {
     /// The labels of its `turn-start` events; the latest of each.
     pub labels: TurnLabels,
-    /// Its steps, in the order in which they were first seen.
-    pub steps: OpenSteps,
     /// The usage reports without a step.
     pub unlabelled: UsageReports,
     /// Whether its latest event was an `error`.
     pub has_failed: bool,
 }
 
-impl OpenTurn {
-    /// A turn of which nothing has been reported yet.
-    pub fn new(id: TurnId) -> Self {
-        let (labels, steps, unlabelled) = (TurnLabels::default(), OpenSteps::default(), UsageReports::default());
-        Self { id, labels, steps, unlabelled, has_failed: false }
-    }
-
-    /// Takes one event of this turn in.
+impl OpenHead {
+    /// Takes in what an event says of the turn itself.
     pub fn fold(&mut self, progress: &Progress) {
         self.has_failed = matches!(progress, Progress::Failed);
         match progress {
@@ -164,19 +213,39 @@ impl OpenTurn {
                 rename(&mut self.labels.provider, provider.as_ref());
                 rename(&mut self.labels.project, project.as_ref());
             }
-            // A report without tokens must not add its step.
-            Progress::Usage { report, .. } if report.is_silent() => {}
-            Progress::Usage { step_id, report, is_final } => match step_id {
-                Some(id) => self.steps.entry(id).reports.take(*report, *is_final),
-                None => self.unlabelled.take(*report, *is_final),
-            },
-            Progress::StepComplete { step_id, times, model, provider } => {
-                let step = self.steps.entry(step_id);
-                step.times = *times;
-                rename(&mut step.model, model.as_ref());
-                rename(&mut step.provider, provider.as_ref());
+            // A report without tokens takes the place of none.
+            Progress::Usage { step_id: None, report, is_final } if !report.is_silent() => {
+                self.unlabelled.take(*report, *is_final);
             }
-            Progress::Failed => {}
+            Progress::Usage { .. } | Progress::StepComplete { .. } | Progress::Failed => {}
+        }
+    }
+}
+
+/// A turn in progress: the fold of its events so far.
+///
+/// Folding the same events again, in order, from any point on, changes nothing, so a sender in doubt sends again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenTurn {
+    /// The turn.
+    pub id: TurnId,
+    /// What it is besides its steps.
+    pub head: OpenHead,
+    /// Its steps, in the order in which they were first seen.
+    pub steps: OpenSteps,
+}
+
+impl OpenTurn {
+    /// A turn of which nothing has been reported yet.
+    pub fn new(id: TurnId) -> Self {
+        Self { id, head: OpenHead::default(), steps: OpenSteps::default() }
+    }
+
+    /// Takes one event of this turn in. It changes the head and at most one step, that of [`Progress::step_id`].
+    pub fn fold(&mut self, progress: &Progress) {
+        self.head.fold(progress);
+        if let Some(id) = progress.step_id() {
+            self.steps.entry(id).fold(progress);
         }
     }
 
@@ -186,8 +255,9 @@ impl OpenTurn {
         let last_step = self.steps.last().and_then(|step| step.reports.joined());
         let last_step = last_step.map(|report| report.usage().context_size());
         let of_last = |of: fn(&OpenStep) -> Option<&Label>| self.steps.iter().rev().find_map(of);
-        let model = done.model.as_ref().or(self.labels.model.as_ref()).or_else(|| of_last(|step| step.model.as_ref()));
-        let provider = done.provider.as_ref().or(self.labels.provider.as_ref());
+        let model =
+            done.model.as_ref().or(self.head.labels.model.as_ref()).or_else(|| of_last(|step| step.model.as_ref()));
+        let provider = done.provider.as_ref().or(self.head.labels.provider.as_ref());
         let provider = provider.or_else(|| of_last(|step| step.provider.as_ref()));
         let steps = self.steps.iter().map(|step| StepMetrics {
             step_id: step.id.clone(),
@@ -200,7 +270,7 @@ impl OpenTurn {
             reason: done.reason.clone(),
             model: model.cloned(),
             provider: provider.cloned(),
-            project: self.labels.project.clone(),
+            project: self.head.labels.project.clone(),
             cache_write_1h_tokens: usage.cache_write_1h_tokens,
             step_details: self.steps.iter().filter_map(|step| step.details(model, provider)).collect(),
             metrics: TurnMetrics {
@@ -243,7 +313,7 @@ impl OpenTurn {
     /// The turn's tokens: those of `done` if it counts any, else the sum of the steps, else the reports without a step.
     fn usage_with(&self, done: &Done) -> UsageReport {
         let of_done = done.usage.filter(|report| !report.is_silent());
-        let of_reports = self.sum_of_steps().or_else(|| self.unlabelled.joined());
+        let of_reports = self.sum_of_steps().or_else(|| self.head.unlabelled.joined());
         match of_done {
             Some(of_done) if of_done.is_positive() => of_done.or_unsaid(of_reports.unwrap_or_default()),
             of_done => of_reports.or(of_done).unwrap_or_default(),
@@ -409,7 +479,7 @@ mod tests {
         let mut turn = OpenTurn::new(TurnId::new("t").unwrap());
         for (kind, has_failed) in [("turn-start", false), ("error", true), ("error", true), ("step-complete", false)] {
             turn.fold(&event(kind));
-            assert_eq!(turn.has_failed, has_failed, "{kind}");
+            assert_eq!(turn.head.has_failed, has_failed, "{kind}");
         }
     }
 
@@ -561,6 +631,31 @@ mod tests {
         assert!(
             collected.contains(&StepId::new("t#0").unwrap()) && !collected.contains(&StepId::new("t#100").unwrap())
         );
+    }
+
+    #[test]
+    fn steps_that_are_put_and_dropped_are_found_where_they_stand() {
+        let id = |n: u32| StepId::new(format!("t#{n}")).unwrap();
+        let found = |steps: &OpenSteps| {
+            let places = (0..200).filter_map(|n| Some((steps.place(&id(n))?, n)));
+            places.collect::<std::collections::BTreeMap<_, _>>().into_iter().collect::<Vec<_>>()
+        };
+        let mut steps = OpenSteps::default();
+        (0..40).for_each(|n| steps.put(n, OpenStep::new(id(n))));
+        assert_eq!(found(&steps), (0..40).map(|n| (n, n)).collect::<Vec<_>>());
+        let timed =
+            OpenStep { times: StepTimes { decode: Some(7.into()), ..StepTimes::default() }, ..OpenStep::new(id(7)) };
+        steps.put(7, timed.clone());
+        assert_eq!((steps.at(7), steps.count()), (Some(&timed), 40));
+        steps.put(7, OpenStep::new(id(107)));
+        assert_eq!((steps.place(&id(7)), steps.place(&id(107))), (None, Some(7)), "another step has its place");
+        steps.truncate(36);
+        assert_eq!((steps.place(&id(36)), steps.place(&id(35)), steps.at(36)), (None, Some(35), None));
+        steps.truncate(5);
+        steps.truncate(9);
+        assert_eq!(found(&steps), (0..5).map(|n| (n, n)).collect::<Vec<_>>());
+        (5..50).for_each(|n| steps.put(n, OpenStep::new(id(n))));
+        assert_eq!(found(&steps), (0..50).map(|n| (n, n)).collect::<Vec<_>>());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::open_change::{Before, OpenChange};
 use crate::actors::{ObserveError, Receipt, TurnReceipt};
 use crate::store::{Commit, StagedTurn, StaleBefore, TurnOutcome, Version};
 use crate::turn::{
@@ -80,12 +81,27 @@ struct Turns {
     sealed: Vec<TurnId>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 enum Fate {
-    Open(StagedTurn),
+    Open(OpenChange),
     Sealed(SealedTurn),
     /// It was before, and is left alone.
     SealedBefore,
+}
+
+impl Turns {
+    /// Takes in what a later trial made of turns.
+    fn extend(&mut self, later: Self) {
+        for (id, fate) in later.fates {
+            match (self.fates.get_mut(&id), fate) {
+                (Some(Fate::Open(earlier)), Fate::Open(later)) => earlier.extend(later),
+                // To the trial, a turn that these sealed was sealed before.
+                (Some(_), Fate::SealedBefore) => {}
+                (_, fate) => drop(self.fates.insert(id, fate)),
+            }
+        }
+        self.sealed.extend(later.sealed);
+    }
 }
 
 impl<'a> Draft<'a> {
@@ -121,27 +137,38 @@ impl<'a> Draft<'a> {
                 limit: self.limits.max_open_turns,
             }));
         }
-        self.turns.fates.extend(turns.fates);
-        self.turns.sealed.extend(turns.sealed);
+        self.turns.extend(turns);
         Ok(mentions)
     }
 
     /// How many turns are open with `trial` on top.
     fn open_turns_with(&self, trial: &Turns) -> usize {
         let fate = |id: &TurnId| trial.fates.get(id).or_else(|| self.turns.fates.get(id));
-        let known = self.known.open.keys().filter(|id| !matches!(fate(id), Some(Fate::Sealed(_)))).count();
+        let is_open = |id: &&TurnId| matches!(fate(id), Some(Fate::Open(_)) | None);
+        let known = self.known.open.keys().filter(is_open).count();
         let touched = trial.fates.keys().chain(self.turns.fates.keys().filter(|id| !trial.fates.contains_key(*id)));
         let new = touched.filter(|id| !self.known.open.contains_key(*id) && matches!(fate(id), Some(Fate::Open(_))));
         known + new.count()
     }
 
-    /// The turn as it is in the draft, or as it was before.
+    /// What is known of a turn, with what the draft changes of it.
+    fn before(&self, id: &TurnId) -> Before<'_> {
+        let earlier = match self.turns.fates.get(id) {
+            Some(Fate::Open(change)) => Some(change),
+            _ => None,
+        };
+        Before { known: self.known.open.get(id), earlier }
+    }
+
+    /// The turn for work to go on from, with nothing changed yet; `None` if it is new.
     fn fate(&self, id: &TurnId) -> Option<Fate> {
-        let drafted = self.turns.fates.get(id).cloned();
-        drafted.or_else(|| self.known.open.get(id).cloned().map(Fate::Open)).or_else(|| {
-            let sealed = self.known.sealed.contains_key(id);
-            sealed.then_some(Fate::SealedBefore)
-        })
+        let open = || Fate::Open(OpenChange::to(self.before(id), self.now.running));
+        match self.turns.fates.get(id) {
+            Some(Fate::Open(_)) => Some(open()),
+            Some(Fate::Sealed(_) | Fate::SealedBefore) => Some(Fate::SealedBefore),
+            None if self.known.open.contains_key(id) => Some(open()),
+            None => self.known.sealed.contains_key(id).then_some(Fate::SealedBefore),
+        }
     }
 
     /// The turns of `work` that may have been sealed before, for all that is known: new ones, or ones that it is late
@@ -164,8 +191,8 @@ impl<'a> Draft<'a> {
             Fate::Open(_) | Fate::SealedBefore => None,
         });
         let sealed: Vec<_> = sealed.collect();
-        let staged = fates.into_values().filter_map(|fate| match fate {
-            Fate::Open(staged) => Some(staged),
+        let staged = fates.into_iter().filter_map(|(id, fate)| match fate {
+            Fate::Open(change) => Some(change.staged(id)),
             Fate::Sealed(_) | Fate::SealedBefore => None,
         });
         let staged: Vec<_> = staged.collect();
@@ -196,30 +223,30 @@ impl Trial<'_, '_> {
             self.unknown_failures.insert(id.clone());
             return Ok(());
         }
+        let before = self.draft.before(id);
         let fate = self.turns.fates.entry(id.clone()).or_insert_with(|| {
-            let new = || Fate::Open(StagedTurn { turn: OpenTurn::new(id.clone()), last_event_at: running });
+            let new = || Fate::Open(OpenChange::to(before, running));
             self.draft.fate(id).unwrap_or_else(new)
         });
         match (fate, &event.kind) {
             (Fate::Sealed(_) | Fate::SealedBefore, _) => self.mentions.of(id).late += 1,
-            (Fate::Open(staged), TurnEventKind::Progress(progress)) => {
-                let turn = &mut staged.turn;
+            (Fate::Open(change), TurnEventKind::Progress(progress)) => {
                 if let Some(step_id) = progress.step_id()
-                    && turn.steps.len() >= max_steps
-                    && !turn.steps.contains(step_id)
+                    && change.step_count() as usize >= max_steps
+                    && !change.has_step(before, step_id)
                 {
                     return Err(ObserveError::TooManySteps { turn_id: id.clone(), limit: max_steps });
                 }
-                turn.fold(progress);
-                staged.last_event_at = running;
+                change.fold(before, progress, running);
                 let mention = self.mentions.of(id);
                 mention.in_time += 1;
                 mention.warn(cut(id, progress.cut_labels()));
             }
-            (Fate::Open(staged), TurnEventKind::Done(done)) => {
-                let sealed = staged.turn.seal(done, moment);
-                let warnings = staged.turn.warnings(done, moment);
-                self.seal(id, sealed);
+            (fate @ Fate::Open(_), TurnEventKind::Done(done)) => {
+                // It gets its fate below.
+                let Fate::Open(change) = std::mem::replace(fate, Fate::SealedBefore) else { return Ok(()) };
+                let turn = change.whole(id.clone(), before);
+                let warnings = self.seal(&turn, done, moment);
                 let mention = self.mentions.of(id);
                 mention.in_time += 1;
                 mention.warn(cut(id, done.cut_labels()).chain(warnings));
@@ -230,22 +257,24 @@ impl Trial<'_, '_> {
 
     fn abandon(&mut self, id: &TurnId, before: StaleBefore) {
         // The list may name a turn twice: what is sealed in here already is not open any more.
-        let fate = self.turns.fates.get(id).cloned().or_else(|| self.draft.fate(id));
-        if let Some(Fate::Open(staged)) = fate
-            && before.is_stale(&staged)
+        if !self.turns.fates.contains_key(id)
+            && let Some(Fate::Open(change)) = self.draft.fate(id)
+            && before.is_stale(change.last_event_at, &change.head)
         {
-            let done = Done::because(if staged.turn.has_failed { FAILED } else { ABANDONED });
-            let moment = self.draft.now.moment;
-            let (sealed, warnings) = (staged.turn.seal(&done, moment), staged.turn.warnings(&done, moment));
-            self.seal(id, sealed);
+            let done = Done::because(if change.head.has_failed { FAILED } else { ABANDONED });
+            let turn = change.whole(id.clone(), self.draft.before(id));
+            let warnings = self.seal(&turn, &done, self.draft.now.moment);
             self.mentions.of(id).warn(warnings);
         }
     }
 
-    fn seal(&mut self, id: &TurnId, sealed: SealedTurn) {
-        self.turns.fates.insert(id.clone(), Fate::Sealed(sealed));
+    /// Seals the turn, and returns the probable mistakes in it.
+    fn seal(&mut self, turn: &OpenTurn, done: &Done, moment: EpochMillis) -> Vec<Warning> {
+        let id = &turn.id;
+        self.turns.fates.insert(id.clone(), Fate::Sealed(turn.seal(done, moment)));
         self.turns.sealed.push(id.clone());
         self.mentions.of(id).seals = true;
+        turn.warnings(done, moment)
     }
 }
 

@@ -2,10 +2,12 @@
 
 mod draft;
 mod logged;
+mod open_change;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use actix::{
     Actor, ActorFutureExt, AsyncContext, Context, Handler, MailboxError, Recipient, ResponseFuture, WrapFuture,
@@ -33,7 +35,7 @@ pub struct StoreRecipients {
     /// Loads what is known of the conversation.
     pub open: Recipient<OpenConversation>,
     /// Makes a change durable.
-    pub commit: Recipient<Commit>,
+    pub commit: Recipient<Arc<Commit>>,
 }
 
 /// The actor of one conversation.
@@ -81,8 +83,8 @@ impl Task {
 /// A commit on its way, with the work that it does.
 struct Batch {
     tasks: Vec<(Task, Mentions)>,
-    staged: Vec<StagedTurn>,
-    sealed: Vec<SealedTurn>,
+    /// Shared with the store, which may still hold it when it has answered.
+    commit: Arc<Commit>,
 }
 
 impl Conversation {
@@ -212,7 +214,8 @@ impl Conversation {
 
     fn commit(&mut self, tasks: Vec<(Task, Mentions)>, commit: Commit, ctx: &mut Context<Self>) {
         self.busy = true;
-        let batch = Batch { tasks, staged: commit.staged.clone(), sealed: commit.sealed.clone() };
+        let commit = Arc::new(commit);
+        let batch = Batch { tasks, commit: Arc::clone(&commit) };
         let committing = self.store.commit.send(commit);
         ctx.spawn(committing.into_actor(self).map(|committed, conversation, ctx| {
             conversation.busy = false;
@@ -227,32 +230,31 @@ impl Conversation {
 
     fn committed(&mut self, batch: Batch, committed: Committed) {
         self.conflicts = 0;
-        let Batch { tasks, staged, sealed } = batch;
+        let Batch { tasks, commit } = batch;
         let outcomes: HashMap<TurnId, TurnOutcome> = committed.outcomes.into_iter().collect();
         let mut sealed_before = HashMap::new();
         if let Some(known) = &mut self.known {
             known.version = committed.version;
             // Whoever was late for these is among the tasks of this batch.
             sealed_before = std::mem::take(&mut known.turns.sealed);
-            for staged in staged {
-                if let Some(TurnOutcome::Staged) = outcomes.get(&staged.turn.id) {
-                    known.turns.open.insert(staged.turn.id.clone(), staged);
-                } else {
-                    known.turns.open.remove(&staged.turn.id);
+            for change in &commit.staged {
+                let before = known.turns.open.remove(&change.turn_id);
+                if let Some(TurnOutcome::Staged) = outcomes.get(&change.turn_id) {
+                    known.turns.open.insert(change.turn_id.clone(), StagedTurn::after(before, change));
                 }
             }
-            for turn in &sealed {
+            for turn in &commit.sealed {
                 known.turns.open.remove(&turn.metrics.turn_id);
                 if let Some(TurnOutcome::Sealed(_)) = outcomes.get(&turn.metrics.turn_id) {
                     known.turns.last_sealed_at = known.turns.last_sealed_at.max(turn.sealed_at);
                 }
             }
         }
-        for turn in sealed {
+        for turn in &commit.sealed {
             if let Some(TurnOutcome::Sealed(ordinal)) = outcomes.get(&turn.metrics.turn_id) {
-                log_sealed(&self.id, &turn, ordinal.get());
+                log_sealed(&self.id, turn, ordinal.get());
                 if let Some(facts) = &self.facts {
-                    facts.tell(|| TurnSealed { conversation_id: self.id.clone(), turn: turn.at(*ordinal) });
+                    facts.tell(|| TurnSealed { conversation_id: self.id.clone(), turn: turn.clone().at(*ordinal) });
                 }
             }
         }

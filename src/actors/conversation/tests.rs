@@ -22,12 +22,15 @@ struct Setup {
     clock: TestClock,
     running: RunningClock,
     opens: Probe<OpenConversation>,
-    commits: Probe<Commit>,
+    commits: Probe<Arc<Commit>>,
     actor: Addr<Conversation>,
 }
 
 /// A conversation whose commits are answered by `commit`, which may ask the kept store.
-fn setup_with<F>(settings: &TurnSettings, mut commit: impl FnMut(MemoryStore, Commit) -> F + Unpin + 'static) -> Setup
+fn setup_with<F>(
+    settings: &TurnSettings,
+    mut commit: impl FnMut(MemoryStore, Arc<Commit>) -> F + Unpin + 'static,
+) -> Setup
 where
     F: Future<Output = Result<Committed, CommitError>> + 'static,
 {
@@ -46,7 +49,7 @@ where
 }
 
 fn setup() -> Setup {
-    setup_with(&TurnSettings::default(), |kept, commit| async move { kept.commit(commit) })
+    setup_with(&TurnSettings::default(), |kept, commit| async move { kept.commit(&commit) })
 }
 
 fn event(json: &str) -> TurnEvent {
@@ -122,6 +125,64 @@ async fn a_conversation_starts_from_what_was_staged() {
 }
 
 #[actix_rt::test]
+async fn each_event_of_a_turn_of_4096_steps_stages_one_step() {
+    const STEPS: u32 = 4096;
+    let settings = TurnSettings { max_steps: 5000, ..TurnSettings::default() };
+    let setup = setup_with(&settings, |kept, commit| async move { kept.commit(&commit) });
+    setup.send((0..STEPS).map(|step| usage("t", step, 1)).collect()).await.unwrap();
+    for step in [7, 4000, STEPS] {
+        setup.send(vec![usage("t", step, 5)]).await.unwrap();
+        let commit = setup.commits.seen().pop().unwrap();
+        assert_eq!(commit.staged[0].steps.iter().map(|(place, _)| *place).collect::<Vec<_>>(), [step]);
+    }
+    setup.send(vec![error("t"), start("t")]).await.unwrap();
+    assert_eq!(setup.commits.seen().pop().unwrap().staged[0].steps, [], "these are of no step");
+    assert_eq!(setup.open_turns()[0].turn.steps.count(), STEPS + 1);
+    setup.send(vec![done("t")]).await.unwrap();
+    let commit = setup.commits.seen().pop().unwrap();
+    let sealed = &commit.sealed[0].metrics;
+    assert_eq!((sealed.steps.len(), sealed.usage.input_tokens), (4097, (STEPS - 2 + 3 * 5).into()));
+}
+
+#[actix_rt::test]
+async fn requests_of_one_commit_go_on_from_each_other_and_a_refused_one_leaves_nothing() {
+    let settings = TurnSettings { max_steps: 3, ..TurnSettings::default() };
+    let gate = Rc::new(tokio::sync::Semaphore::new(1));
+    let held = Rc::clone(&gate);
+    let setup = setup_with(&settings, move |kept, commit| {
+        let held = Rc::clone(&held);
+        async move {
+            held.acquire().await.unwrap().forget();
+            kept.commit(&commit)
+        }
+    });
+    setup.send(vec![usage("t", 0, 1)]).await.unwrap();
+    let first = tokio::task::spawn_local(setup.actor.send(observe(vec![start("other")])));
+    setup.commits.wait_for(2).await;
+    let requests = [
+        vec![usage("t", 0, 2), usage("t", 1, 2)],
+        vec![usage("t", 1, 3), usage("t", 2, 3), usage("t", 3, 3)],
+        vec![usage("t", 1, 4), start("new"), done("new")],
+        vec![usage("new", 0, 9), usage("t", 2, 5)],
+    ];
+    let sent = requests.map(|events| tokio::task::spawn_local(setup.actor.send(observe(events))));
+    tokio::task::yield_now().await;
+    gate.add_permits(2);
+    first.await.unwrap().unwrap().unwrap();
+    let [one, two, three, four] = sent;
+    one.await.unwrap().unwrap().unwrap();
+    assert!(matches!(two.await.unwrap().unwrap(), Err(ObserveError::TooManySteps { .. })));
+    assert_eq!(three.await.unwrap().unwrap().unwrap().sealed, [told("new", 1, false)]);
+    let late = four.await.unwrap().unwrap().unwrap();
+    assert_eq!((late.sealed, late.late), (vec![told("new", 1, true)], 1));
+    assert_eq!(setup.commits.seen().len(), 3, "all of them are one commit");
+    let open = setup.open_turns();
+    let steps = &open.iter().find(|staged| staged.turn.id.as_str() == "t").unwrap().turn.steps;
+    let tokens: Vec<_> = steps.iter().map(|step| step.reports.joined().unwrap().usage().input_tokens.get()).collect();
+    assert_eq!(tokens, [2, 4, 5]);
+}
+
+#[actix_rt::test]
 async fn turns_of_a_batch_get_their_order_from_their_dones() {
     let setup = setup();
     let events = vec![start("a"), start("b"), start("z"), done("b"), done("a")];
@@ -158,7 +219,7 @@ async fn nothing_is_answered_before_the_store_has_and_what_waits_meanwhile_is_on
         let held = Rc::clone(&held);
         async move {
             held.acquire().await.unwrap().forget();
-            kept.commit(commit)
+            kept.commit(&commit)
         }
     });
     let first = tokio::task::spawn_local(setup.actor.send(observe(vec![start("a")])));
@@ -189,10 +250,11 @@ async fn a_conflict_is_resolved_by_opening_again_and_folding_again() {
                 staged.turn.fold(&progress);
             }
             let conversation_id = commit.conversation_id.clone();
-            let theirs = Commit { conversation_id, expected_version: Version(0), staged: vec![staged], sealed: vec![] };
-            kept.commit(theirs).unwrap();
+            let theirs =
+                Commit { conversation_id, expected_version: Version(0), staged: vec![staged.into()], sealed: vec![] };
+            kept.commit(&theirs).unwrap();
         }
-        async move { kept.commit(commit) }
+        async move { kept.commit(&commit) }
     });
     assert_eq!(setup.receipt(vec![usage("t", 0, 5), done("t")]).await, [told("t", 1, false)]);
     let commits = setup.commits.seen();
@@ -216,7 +278,7 @@ async fn after_an_unknown_outcome_the_state_is_loaded_again() {
     let failing = Rc::clone(&fail);
     let setup = setup_with(&TurnSettings::default(), move |kept, commit| {
         // The commit became durable, but its acknowledgement is lost.
-        let committed = kept.commit(commit);
+        let committed = kept.commit(&commit);
         let lost = failing.get();
         async move { if lost { Err(CommitError::Unavailable(fault())) } else { committed } }
     });
@@ -234,18 +296,18 @@ async fn overload_leaves_the_state_as_it_was() {
     let refusing = Rc::clone(&refuse);
     let setup = setup_with(&TurnSettings::default(), move |kept, commit| {
         let refused = refusing.replace(false);
-        async move { if refused { Err(CommitError::Overloaded) } else { kept.commit(commit) } }
+        async move { if refused { Err(CommitError::Overloaded) } else { kept.commit(&commit) } }
     });
     assert_eq!(setup.send(vec![usage("t", 0, 5)]).await, Err(ObserveError::Overloaded));
     setup.send(vec![usage("t", 1, 5)]).await.unwrap();
-    assert_eq!(setup.commits.seen()[1].staged[0].turn.steps.len(), 1, "the refused event is not in there");
+    assert_eq!(setup.commits.seen()[1].staged[0].step_count, 1, "the refused event is not in there");
     assert_eq!(setup.opens.seen().len(), 1);
 }
 
 #[actix_rt::test]
 async fn limits_refuse_the_whole_message_and_nothing_else() {
     let settings = TurnSettings { max_open_turns: 2, max_steps: 2, ..TurnSettings::default() };
-    let setup = setup_with(&settings, |kept, commit| async move { kept.commit(commit) });
+    let setup = setup_with(&settings, |kept, commit| async move { kept.commit(&commit) });
     let steps = setup.send(vec![usage("t", 0, 1), usage("t", 1, 1), usage("t", 2, 1)]).await;
     assert_eq!(steps, Err(ObserveError::TooManySteps { turn_id: TurnId::new("t").unwrap(), limit: 2 }));
     let turns = setup.send(vec![start("a"), start("b"), start("c")]).await;
@@ -263,7 +325,7 @@ async fn limits_refuse_the_whole_message_and_nothing_else() {
 #[actix_rt::test]
 async fn events_of_sealed_turns_are_late_and_not_new_turns_even_at_the_limit() {
     let settings = TurnSettings { max_open_turns: 2, ..TurnSettings::default() };
-    let setup = setup_with(&settings, |kept, commit| async move { kept.commit(commit) });
+    let setup = setup_with(&settings, |kept, commit| async move { kept.commit(&commit) });
     setup.send(vec![done("a"), done("b"), start("c"), start("d")]).await.unwrap();
     assert_eq!(setup.receipt(vec![start("a")]).await, [told("a", 1, true)]);
     assert_eq!(
@@ -284,7 +346,7 @@ async fn a_late_event_at_the_limit_is_answered_in_the_next_round_whoever_else_ke
         let held = Rc::clone(&held);
         async move {
             held.acquire().await.unwrap().forget();
-            kept.commit(commit)
+            kept.commit(&commit)
         }
     });
     setup.send(vec![done("a")]).await.unwrap();
@@ -306,7 +368,7 @@ async fn a_late_event_at_the_limit_is_answered_in_the_next_round_whoever_else_ke
 #[actix_rt::test]
 async fn late_events_at_the_limit_that_come_while_others_are_looked_up_are_each_answered() {
     let settings = TurnSettings { max_open_turns: 1, ..TurnSettings::default() };
-    let setup = setup_with(&settings, |kept, commit| async move { kept.commit(commit) });
+    let setup = setup_with(&settings, |kept, commit| async move { kept.commit(&commit) });
     setup.send(vec![done("a"), done("b"), done("c"), start("open")]).await.unwrap();
     let first = tokio::task::spawn_local(setup.actor.send(observe(vec![start("a")])));
     setup.opens.wait_for(2).await;
@@ -326,10 +388,10 @@ async fn a_late_event_passes_no_limit_of_steps_and_none_after_a_conflict() {
     let setup = setup_with(&settings, move |kept, commit| {
         if left.get() > 0 {
             left.update(|left| left - 1);
-            let theirs = Commit { staged: vec![], sealed: vec![sealed_elsewhere()], ..commit.clone() };
-            kept.commit(theirs).unwrap();
+            let theirs = Commit { staged: vec![], sealed: vec![sealed_elsewhere()], ..(*commit).clone() };
+            kept.commit(&theirs).unwrap();
         }
-        async move { kept.commit(commit) }
+        async move { kept.commit(&commit) }
     });
     setup.send(vec![done("a")]).await.unwrap();
     assert_eq!(setup.receipt(vec![usage("a", 0, 1), usage("a", 1, 1), done("a")]).await, [told("a", 1, true)]);
@@ -373,7 +435,8 @@ async fn a_failed_turn_is_sealed_with_the_reason_error_unless_it_goes_on() {
     let abandon = Abandon { conversation_id: ConversationId::new("c").unwrap(), turn_ids, before };
     let receipt = setup.actor.send(abandon).await.unwrap().unwrap();
     assert_eq!(receipt.sealed, [told("ended", 1, false)]);
-    let sealed = setup.commits.seen().pop().unwrap().sealed.pop().unwrap();
+    let commit = setup.commits.seen().pop().unwrap();
+    let sealed = commit.sealed.last().unwrap();
     assert_eq!((sealed.reason.as_str(), sealed.metrics.usage.input_tokens), ("error", 5.into()));
     assert_eq!(setup.receipt(vec![done("went-on")]).await, [told("went-on", 2, false)]);
 }
@@ -388,7 +451,7 @@ async fn an_error_opens_no_turn_and_is_late_for_a_sealed_one() {
     let late = Receipt { sealed: vec![told("t", 1, true)], late: 1, ..Receipt::default() };
     assert_eq!(setup.send(vec![error("t")]).await.unwrap(), late);
     assert_eq!(setup.receipt(vec![error("u"), start("u"), error("t")]).await, [told("t", 1, true)]);
-    assert!(!setup.open_turns()[0].turn.has_failed, "an error before the start is of no turn");
+    assert!(!setup.open_turns()[0].turn.head.has_failed, "an error before the start is of no turn");
 }
 
 #[actix_rt::test]
@@ -432,7 +495,7 @@ async fn a_store_that_cannot_be_read_refuses_and_is_asked_again() {
         std::future::ready(result)
     });
     let kept = MemoryStore::default();
-    let commits = Probe::<Commit>::start(move |commit| std::future::ready(kept.commit(commit)));
+    let commits = Probe::<Arc<Commit>>::start(move |commit| std::future::ready(kept.commit(&commit)));
     let store = StoreRecipients { open: opens.recipient(), commit: commits.recipient() };
     let id = ConversationId::new("c").unwrap();
     let actor = Conversation::new(id, store, Arc::new(TestClock::at(1)), &TurnSettings::default()).start();
@@ -448,11 +511,11 @@ async fn a_fact_is_told_when_it_is_durable_and_not_before() {
     let gate = Rc::new(tokio::sync::Semaphore::new(0));
     let commits = {
         let (kept, gate) = (kept.clone(), Rc::clone(&gate));
-        Probe::<Commit>::start(move |commit| {
+        Probe::<Arc<Commit>>::start(move |commit| {
             let (kept, gate) = (kept.clone(), Rc::clone(&gate));
             async move {
                 gate.acquire().await.unwrap().forget();
-                kept.commit(commit)
+                kept.commit(&commit)
             }
         })
     };

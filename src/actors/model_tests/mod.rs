@@ -45,7 +45,7 @@ async fn commit(
     engine: RedbEngine,
     fault: Option<Fault>,
     (now, running): (EpochMillis, RunningTime),
-    commit: Commit,
+    commit: Arc<Commit>,
 ) -> Result<Committed, CommitError> {
     let lost = || CommitError::Unavailable(store::Fault::closed());
     match &fault {
@@ -59,7 +59,7 @@ async fn commit(
             let theirs = Commit {
                 conversation_id: commit.conversation_id.clone(),
                 expected_version: known.version,
-                staged: if *seals { Vec::new() } else { vec![staged] },
+                staged: if *seals { Vec::new() } else { vec![staged.into()] },
                 sealed: sealed.into_iter().collect(),
             };
             engine.commit(theirs).await.unwrap();
@@ -86,7 +86,7 @@ impl Actors {
             let store = Store::new(Arc::new(engine.clone())).start();
             let (to, engine, fault) = (store.clone(), engine.clone(), Rc::clone(&fault));
             let (clock_of_rival, running_of_rival) = (clock.clone(), running.clone());
-            let commits = Probe::<Commit>::start(move |asked| {
+            let commits = Probe::<Arc<Commit>>::start(move |asked| {
                 let now = (crate::clock::Clock::now(&clock_of_rival), running_of_rival.now());
                 commit(to.clone(), engine.clone(), fault.take(), now, asked)
             });

@@ -208,7 +208,7 @@ impl Plain {
         let mut receipt = Receipt::default();
         for turn_id in turns.iter().map(|turn| turn_id(*turn)) {
             let Some(staged) = self.open.get(&turn_id) else { continue };
-            let has_failed = staged.turn.has_failed;
+            let has_failed = staged.turn.head.has_failed;
             let limit = if has_failed { before.open.max(before.failed) } else { before.open };
             if staged.last_event_at < limit {
                 self.seal(&turn_id, &Done::because(if has_failed { "error" } else { "abandoned" }), now);

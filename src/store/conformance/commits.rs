@@ -56,7 +56,7 @@ pub(crate) async fn a_turn_staged_and_sealed_in_one_commit_is_sealed(store: &Sto
 }
 
 pub(crate) async fn a_turn_staged_twice_in_one_commit_stays_as_staged_last(store: &StoreUnderTest) {
-    let twice = Commit { staged: vec![staged("x", 5), staged("x", 3)], ..commit("c", 0, &[], &[]) };
+    let twice = Commit { staged: vec![staged("x", 5).into(), staged("x", 3).into()], ..commit("c", 0, &[], &[]) };
     let committed = store.commit(twice).await.unwrap();
     assert_eq!(outcomes(&committed), [("x", TurnOutcome::Staged), ("x", TurnOutcome::Staged)]);
     assert_eq!(state(store, "c").await.open_turns, [staged("x", 3)]);
@@ -66,8 +66,105 @@ pub(crate) async fn a_staged_turn_replaces_its_earlier_state(store: &StoreUnderT
     store.commit(commit("c", 0, &["x", "y"], &[])).await.unwrap();
     let mut later = staged("x", 8);
     later.turn.fold(&Progress::Failed);
-    store.commit(Commit { staged: vec![later.clone()], ..commit("c", 1, &[], &[]) }).await.unwrap();
+    store.commit(Commit { staged: vec![later.clone().into()], ..commit("c", 1, &[], &[]) }).await.unwrap();
     assert_eq!(state(store, "c").await.open_turns, [later, staged("y", 5)]);
+}
+
+/// A turn of this many steps, in a conversation with other open turns around it.
+async fn stage_long(store: &StoreUnderTest, steps: u32) -> StagedTurn {
+    let long = staged_with_steps("x", 5, steps);
+    let around = ["w", "x#", "y"].map(|turn| staged_with_steps(turn, 5, 2).into());
+    let turns = around.into_iter().chain([long.clone().into()]).collect();
+    store.commit(Commit { staged: turns, ..commit("c", 0, &[], &[]) }).await.unwrap();
+    long
+}
+
+/// The turn `x`, after asserting that those around it are as they were.
+async fn long_turn(store: &StoreUnderTest) -> StagedTurn {
+    let open = state(store, "c").await.open_turns;
+    let [w, x, of_like_id, y] = <[StagedTurn; 4]>::try_from(open).unwrap();
+    assert_eq!([w, of_like_id, y], ["w", "x#", "y"].map(|turn| staged_with_steps(turn, 5, 2)));
+    x
+}
+
+/// Stages what an event changes of the turn, and that alone.
+async fn stage_event(store: &StoreUnderTest, version: u64, before: &StagedTurn, event: &Progress) -> StagedTurn {
+    let mut after = StagedTurn { last_event_at: RunningTime::new(6 + version), ..before.clone() };
+    after.turn.fold(event);
+    let change = change(Some(before), after.clone());
+    assert_eq!(change.steps.len(), 1);
+    store.commit(Commit { staged: vec![change], ..commit("c", version, &[], &[]) }).await.unwrap();
+    after
+}
+
+pub(crate) async fn a_step_is_staged_alone_and_the_others_stay(store: &StoreUnderTest) {
+    let mut long = stage_long(store, 300).await;
+    for (version, step) in (1..).zip([0, 299, 150, 300, 301]) {
+        long = stage_event(store, version, &long, &report("x", step, 1000 + step)).await;
+        assert_eq!(long_turn(store).await, long, "step {step}");
+    }
+    assert_eq!(stale(store, RunningTime::new(11)).await.len(), 3, "its latest event is that of its last step");
+}
+
+pub(crate) async fn a_change_that_is_staged_again_is_harmless(store: &StoreUnderTest) {
+    let before = stage_long(store, 40).await;
+    let after = stage_event(store, 1, &before, &report("x", 40, 7)).await;
+    let again = change(Some(&before), after.clone());
+    let outcome = store.commit(Commit { staged: vec![again.clone()], ..commit("c", 2, &[], &[]) }).await.unwrap();
+    assert_eq!(outcomes(&outcome), [("x", TurnOutcome::Staged)]);
+    assert_eq!(long_turn(store).await, after);
+    store.commit(Commit { staged: vec![again.clone(), again], ..commit("c", 3, &[], &[]) }).await.unwrap();
+    assert_eq!(long_turn(store).await, after);
+}
+
+pub(crate) async fn steps_that_are_staged_in_any_cut_are_the_whole_turn(store: &StoreUnderTest) {
+    let mut whole = stage_long(store, 0).await;
+    // Events of new steps and of those before them, from 1 to 5 in a commit.
+    let events: Vec<_> = (0..90).map(|nth| report("x", (nth * 7) % (nth / 2 + 1), nth)).collect();
+    let (mut version, mut rest) = (1, &events[..]);
+    while !rest.is_empty() {
+        let (events, after) = rest.split_at((usize::try_from(version).unwrap() % 5 + 1).min(rest.len()));
+        let before = whole.clone();
+        for event in events {
+            whole.turn.fold(event);
+        }
+        let staged = vec![change(Some(&before), whole.clone())];
+        store.commit(Commit { staged, ..commit("c", version, &[], &[]) }).await.unwrap();
+        (version, rest) = (version + 1, after);
+        if version % 8 == 0 {
+            assert_eq!(long_turn(store).await, whole);
+        }
+    }
+    assert_eq!(long_turn(store).await, whole);
+}
+
+pub(crate) async fn a_turn_that_begins_anew_has_no_step_of_before(store: &StoreUnderTest) {
+    stage_long(store, 50).await;
+    let mut anew = staged("x", 9);
+    anew.turn.fold(&report("x", 7, 1));
+    store.commit(Commit { staged: vec![anew.clone().into()], ..commit("c", 1, &[], &[]) }).await.unwrap();
+    assert_eq!(long_turn(store).await, anew);
+    let longer = stage_event(store, 2, &anew, &report("x", 8, 1)).await;
+    assert_eq!(long_turn(store).await, longer);
+}
+
+pub(crate) async fn of_a_sealed_turn_no_step_is_left(store: &StoreUnderTest) {
+    let long = stage_long(store, 50).await;
+    assert_eq!(long_turn(store).await, long);
+    // The last step comes with the end.
+    let mut ended = long.clone();
+    ended.turn.fold(&report("x", 50, 1));
+    let staged = vec![change(Some(&long), ended.clone())];
+    let end = ended.turn.seal(&Done::because("stop"), EpochMillis::new(7));
+    store.commit(Commit { staged, sealed: vec![end.clone()], ..commit("c", 1, &[], &[]) }).await.unwrap();
+    let open = ["w", "x#", "y"].map(|turn| staged_with_steps(turn, 5, 2));
+    assert_eq!(state(store, "c").await.open_turns, open);
+    assert_eq!(all(store, "c").await, [end.at(at(1))]);
+    // Late events of it open nothing.
+    let late = vec![change(Some(&long), ended)];
+    let late = store.commit(Commit { staged: late, ..commit("c", 2, &[], &[]) }).await.unwrap();
+    assert_eq!(outcomes(&late), [("x", TurnOutcome::Duplicate(at(1)))]);
+    assert_eq!(state(store, "c").await.open_turns, open);
 }
 
 pub(crate) async fn a_turn_is_open_until_it_is_sealed(store: &StoreUnderTest) {
@@ -133,7 +230,7 @@ pub(crate) async fn a_refused_commit_changes_nothing(store: &StoreUnderTest) {
     };
     for name in ["c", "unknown"] {
         let before = said(name).await;
-        let staged = vec![staged("v", 6), staged("x", 6), staged("z", 6)];
+        let staged = ["v", "x", "z"].map(|turn| staged(turn, 6).into()).into();
         let sealed = vec![sealed("w", 99), sealed("y", 99), sealed("z", 99)];
         let refused = Commit { staged, sealed, ..commit(name, 7, &[], &[]) };
         store.commit(refused).await.unwrap_err();

@@ -19,13 +19,14 @@ pub(crate) mod reads;
 
 use std::sync::Arc;
 
+use super::oracle::change;
 use super::{
     ActiveConversation, ActivityPlace, Commit, CommitError, Committed, ConversationState, Engine, ListSealedError,
-    Position, Revision, SealedPage, StagedTurn, StaleBefore, StaleTurn, TurnOutcome, TurnRange, Version,
+    Position, Revision, SealedPage, StagedChange, StagedTurn, StaleBefore, StaleTurn, TurnOutcome, TurnRange, Version,
 };
 use crate::turn::{
-    ConversationId, Done, EpochMillis, OpenTurn, Ordinal, Progress, RunningTime, SealedTurn, StoredTurn, TurnId,
-    TurnLabels,
+    ConversationId, Done, EpochMillis, OpenTurn, Ordinal, Progress, RunningTime, SealedTurn, StepId, StoredTurn,
+    TurnId, TurnLabels, Usage,
 };
 
 /// A store as the suite asks it. A clone is the same store. A read that fails panics, which fails its case.
@@ -42,7 +43,7 @@ impl StoreUnderTest {
     }
 
     fn commit(&self, commit: Commit) -> impl Future<Output = Result<Committed, CommitError>> + use<> {
-        self.0.commit(commit).get()
+        self.0.commit(Arc::new(commit)).get()
     }
 
     /// What a conversation's actor starts from, and which of these turns are sealed.
@@ -89,6 +90,11 @@ macro_rules! conformance {
                 a_turn_staged_and_sealed_in_one_commit_is_sealed
                 a_turn_staged_twice_in_one_commit_stays_as_staged_last
                 a_staged_turn_replaces_its_earlier_state
+                a_step_is_staged_alone_and_the_others_stay
+                a_change_that_is_staged_again_is_harmless
+                steps_that_are_staged_in_any_cut_are_the_whole_turn
+                a_turn_that_begins_anew_has_no_step_of_before
+                of_a_sealed_turn_no_step_is_left
                 a_turn_is_open_until_it_is_sealed
                 a_late_turn_opens_nothing_and_holds_up_no_other
                 the_version_rises_with_each_change_and_only_then
@@ -175,6 +181,20 @@ fn staged(name: &str, at: u64) -> StagedTurn {
     StagedTurn { turn: open_turn(name), last_event_at: RunningTime::new(at) }
 }
 
+/// The same with this many steps.
+fn staged_with_steps(name: &str, at: u64, steps: u32) -> StagedTurn {
+    let mut staged = staged(name, at);
+    (0..steps).for_each(|step| staged.turn.fold(&report(name, step, step)));
+    staged
+}
+
+/// An event of a step.
+fn report(turn: &str, step: u32, tokens: u32) -> Progress {
+    let step_id = Some(StepId::new(format!("{turn}#{step}")).unwrap());
+    let usage = Usage { input_tokens: tokens.into(), ..Usage::default() };
+    Progress::Usage { step_id, report: usage.into(), is_final: false }
+}
+
 /// A turn that ends at this moment.
 fn sealed(name: &str, at: u64) -> SealedTurn {
     open_turn(name).seal(&Done { duration: Some(9.into()), ..Done::because("stop") }, EpochMillis::new(at))
@@ -185,7 +205,7 @@ fn commit(name: &str, version: u64, open: &[&str], ended: &[&str]) -> Commit {
     Commit {
         conversation_id: conversation(name),
         expected_version: Version(version),
-        staged: open.iter().map(|turn| staged(turn, 5)).collect(),
+        staged: open.iter().map(|turn| staged(turn, 5).into()).collect(),
         sealed: ended.iter().map(|turn| sealed(turn, 7)).collect(),
     }
 }

@@ -57,7 +57,7 @@ pub(crate) async fn a_sealed_turn_is_given_out_with_all_it_has(store: &StoreUnde
 
 pub(crate) async fn an_open_turn_is_given_out_with_all_it_has(store: &StoreUnderTest) {
     let full = StagedTurn { turn: full_turn("full"), last_event_at: RunningTime::new(7) };
-    store.commit(Commit { staged: vec![full.clone()], ..commit("c", 0, &[], &[]) }).await.unwrap();
+    store.commit(Commit { staged: vec![full.clone().into()], ..commit("c", 0, &[], &[]) }).await.unwrap();
     assert_eq!(state(store, "c").await.open_turns, [full]);
 }
 
@@ -136,13 +136,13 @@ pub(crate) async fn revisions_of_two_stores_differ(store: &StoreUnderTest, other
 }
 
 pub(crate) async fn a_turn_is_stale_if_its_latest_event_came_before(store: &StoreUnderTest) {
-    let turns = vec![staged("old", 10), staged("new", 20)];
+    let turns = vec![staged("old", 10).into(), staged("new", 20).into()];
     store.commit(Commit { staged: turns, ..commit("c", 0, &[], &["sealed"]) }).await.unwrap();
     let named = |turns: &[&str]| turns.iter().map(|turn| ("c".to_owned(), (*turn).to_owned())).collect::<Vec<_>>();
     assert_eq!(stale(store, RunningTime::new(10)).await, named(&[]));
     assert_eq!(stale(store, RunningTime::new(11)).await, named(&["old"]));
     assert_eq!(stale(store, RunningTime::new(21)).await, named(&["new", "old"]));
-    store.commit(Commit { staged: vec![staged("old", 30)], ..commit("c", 1, &[], &[]) }).await.unwrap();
+    store.commit(Commit { staged: vec![staged("old", 30).into()], ..commit("c", 1, &[], &[]) }).await.unwrap();
     assert_eq!(stale(store, RunningTime::new(21)).await, named(&["new"]), "an event makes a turn fresh again");
     store.commit(commit("c", 2, &[], &["new"])).await.unwrap();
     assert_eq!(stale(store, RunningTime::new(99)).await, named(&["old"]), "a sealed turn is never stale");
@@ -151,7 +151,10 @@ pub(crate) async fn a_turn_is_stale_if_its_latest_event_came_before(store: &Stor
 pub(crate) async fn a_failed_turn_is_stale_by_a_moment_of_its_own(store: &StoreUnderTest) {
     let mut failed = staged("failed", 10);
     failed.turn.fold(&Progress::Failed);
-    store.commit(Commit { staged: vec![failed, staged("open", 10)], ..commit("c", 0, &[], &[]) }).await.unwrap();
+    store
+        .commit(Commit { staged: vec![failed.into(), staged("open", 10).into()], ..commit("c", 0, &[], &[]) })
+        .await
+        .unwrap();
     let turns = async |open, failed| {
         let before = StaleBefore { open: RunningTime::new(open), failed: RunningTime::new(failed) };
         stale(store, before).await.into_iter().map(|(_, turn)| turn).collect::<Vec<_>>()
@@ -167,7 +170,7 @@ async fn stage_many(store: &StoreUnderTest) -> Vec<(String, String)> {
     for name in ["a", "b", "c", "d"] {
         let turns = ["t1", "t2", "t3"].map(|turn| staged(turn, 10));
         let fresh = [staged("fresh", 20)];
-        let staged = turns.into_iter().chain(fresh).collect();
+        let staged = turns.into_iter().chain(fresh).map(StagedChange::from).collect();
         store.commit(Commit { staged, ..commit(name, 0, &[], &["sealed"]) }).await.unwrap();
         expected.extend(["t1", "t2", "t3"].map(|turn| (name.to_owned(), turn.to_owned())));
     }

@@ -1,5 +1,6 @@
 //! How this engine answers: commits by its writer, short reads on the thread that asks, long ones on another.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -51,7 +52,7 @@ impl RedbEngine {
 }
 
 impl Engine for RedbEngine {
-    fn commit(&self, commit: Commit) -> Answer<Result<Committed, CommitError>> {
+    fn commit(&self, commit: Arc<Commit>) -> Answer<Result<Committed, CommitError>> {
         Answer::later(self.commit(commit))
     }
 
@@ -150,7 +151,7 @@ mod tests {
         let seal = |nth| OpenTurn::new(turn_id(nth)).seal(&Done::because("stop"), EpochMillis::new(1));
         let (staged, sealed) = (Vec::new(), (0..=most).map(seal).collect());
         let commit = Commit { conversation_id: id(), expected_version: Version(0), staged, sealed };
-        engine.commit(commit).get().await.unwrap();
+        engine.commit(commit.into()).get().await.unwrap();
 
         for (after, limit, now, turns) in [
             (0, most, true, most),

@@ -55,7 +55,7 @@ mod in_the_tables {
     }
 
     impl Engine for Moved {
-        fn commit(&self, commit: Commit) -> Answer<Result<Committed, CommitError>> {
+        fn commit(&self, commit: Arc<Commit>) -> Answer<Result<Committed, CommitError>> {
             Engine::commit(&self.engine, commit)
         }
 

@@ -84,7 +84,11 @@ impl RedbEngine {
     }
 
     /// Resolves when the commit is durable, or is not and says why.
-    pub(crate) fn commit(&self, commit: Commit) -> impl Future<Output = Result<Committed, CommitError>> + use<> {
+    pub(crate) fn commit<C: Into<Arc<Commit>>>(
+        &self,
+        commit: C,
+    ) -> impl Future<Output = Result<Committed, CommitError>> + use<C> {
+        let commit = commit.into();
         let (reply, answer) = oneshot::channel();
         let job = self.admission.admit(commit.weight()).map(|permit| Job::Commit(commit, reply, permit));
         self.ask(job, answer)

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::settings::StoreSettings;
+use crate::store::oracle::change;
 use crate::store::{Commit, Health, Location, RedbEngine, StagedTurn, TurnOutcome, TurnRange, Version, check};
 use crate::turn::{
     ConversationId, Done, EpochMillis, Label, Millis, OpenTurn, Ordinal, Progress, StepId, StepTimes, TurnId,
@@ -35,8 +36,8 @@ fn said(store: &RedbEngine) -> Value {
             json!({
                 "lastEventAt": staged.last_event_at.get(),
                 "ended": ended.at(Ordinal::after(0)),
-                "unlabelled": [staged.turn.unlabelled.interim, staged.turn.unlabelled.finals],
-                "hasFailed": staged.turn.has_failed,
+                "unlabelled": [staged.turn.head.unlabelled.interim, staged.turn.head.unlabelled.finals],
+                "hasFailed": staged.turn.head.has_failed,
             })
         });
         json!({
@@ -83,7 +84,7 @@ async fn files_of_this_format_say_what_they_always_said_and_can_be_written_to() 
     assert_eq!(order(&store), expected["order"]);
     assert_eq!(listed(&store), expected["listed"]);
     assert_eq!(store.running_time().get(), expected["runningTime"].as_u64().unwrap());
-    let again = |id: &str| OpenTurn::new(TurnId::new(id).unwrap()).seal(&Done::because("stop"), EpochMillis::new(1));
+    let again = |id: &str| bare(id).seal(&Done::because("stop"), EpochMillis::new(1));
     let plain = &expected["conversations"][0];
     let committed = store.commit(Commit {
         conversation_id: ConversationId::new("plain").unwrap(),
@@ -99,8 +100,19 @@ async fn files_of_this_format_say_what_they_always_said_and_can_be_written_to() 
     assert_eq!(check(directory.path()).unwrap().violations, []);
 }
 
+fn bare(id: &str) -> OpenTurn {
+    OpenTurn::new(TurnId::new(id).unwrap())
+}
+
+/// The end of a step that took so long.
+fn timed(id: &str, step: u64, millis: u64) -> Progress {
+    let step_id = StepId::new(format!("{id}#{step}")).unwrap();
+    let times = StepTimes { gen_total: Some(u32::try_from(millis).unwrap().into()), ..StepTimes::default() };
+    Progress::StepComplete { step_id, times, model: None, provider: None }
+}
+
 fn full_turn(id: &str) -> OpenTurn {
-    let mut turn = OpenTurn::new(TurnId::new(id).unwrap());
+    let mut turn = bare(id);
     let report = UsageReport {
         input_tokens: Some(9000.into()),
         output_tokens: Some(120.into()),
@@ -158,6 +170,8 @@ async fn write_the_fixture_of_this_format() {
         ended_at: Some(EpochMillis::new(1_699_999_999_000).into()),
         ..Done::because("max-steps")
     };
+    let mut grown = bare("grown");
+    let mut staged_before = None;
     for version in 0..4 {
         if version == 2 {
             store.close().await;
@@ -165,17 +179,28 @@ async fn write_the_fixture_of_this_format() {
         }
         store.tick(Duration::from_millis(1000 + version)).await.unwrap();
         for (nth, name) in (0..).zip(CONVERSATIONS) {
-            let bare = |id: &str| OpenTurn::new(TurnId::new(format!("{id}{version}")).unwrap());
+            let of_version = |id: &str| bare(&format!("{id}{version}"));
             let at = EpochMillis::new(1_700_000_000_000 + nth * 1000 + version);
-            let (turn, staged) = if nth == 0 {
-                (bare("t").seal(&Done::because(""), at), bare("o"))
+            let (turn, open) = if nth == 0 {
+                (of_version("t").seal(&Done::because(""), at), of_version("o"))
             } else {
                 (full_turn(&format!("t{version}")).seal(&done, at), full_turn(&format!("o{version}")))
             };
+            let staged = |turn| StagedTurn { turn, last_event_at: store.running_time() };
+            let mut changes = vec![staged(open).into()];
+            if nth == 0 {
+                // A step more each time, and one that was staged before.
+                for step in [version, version / 2] {
+                    grown.fold(&timed("grown", step, version));
+                }
+                let grown = staged(grown.clone());
+                changes.push(change(staged_before.as_ref(), grown.clone()));
+                staged_before = Some(grown);
+            }
             let commit = Commit {
                 conversation_id: ConversationId::new(name).unwrap(),
                 expected_version: Version(version),
-                staged: vec![StagedTurn { turn: staged, last_event_at: store.running_time() }],
+                staged: changes,
                 sealed: vec![turn],
             };
             store.commit(commit).await.unwrap();

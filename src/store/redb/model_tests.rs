@@ -9,12 +9,14 @@ use proptest::test_runner::Config;
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
 
 use crate::settings::StoreSettings;
-use crate::store::oracle::Oracle;
+use crate::store::oracle::{Oracle, change};
 use crate::store::{
-    ActiveConversation, Commit, CommitError, Committed, ConversationState, Location, RedbEngine, StagedTurn, TurnRange,
-    Version,
+    ActiveConversation, Commit, CommitError, Committed, ConversationState, Location, RedbEngine, StagedChange,
+    StagedTurn, TurnRange, Version,
 };
-use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Ordinal, RunningTime, TurnId};
+use crate::turn::{
+    ConversationId, Done, EpochMillis, OpenTurn, Ordinal, Progress, RunningTime, StepId, StepTimes, TurnId,
+};
 
 #[derive(Debug, Clone)]
 enum Transition {
@@ -27,8 +29,8 @@ enum Transition {
 #[derive(Debug, Clone)]
 struct Change {
     version_off_by: u64,
-    /// Turns and when their latest event came.
-    staged: Vec<(u8, u64)>,
+    /// Turns, when their latest event came, and which of their steps it was of.
+    staged: Vec<(u8, u64, u8)>,
     sealed: Vec<u8>,
 }
 
@@ -51,14 +53,31 @@ fn staged(turn: u8, at: u64) -> StagedTurn {
     StagedTurn { turn: OpenTurn::new(TurnId::new(format!("t{turn}")).unwrap()), last_event_at: RunningTime::new(at) }
 }
 
-fn commit_of(conversation: u8, version: Version, change: &Change) -> Commit {
+fn commit_of(conversation: u8, oracle: &Oracle, change: &Change) -> Commit {
+    let version = oracle.version;
     let seal = |turn: &u8| staged(*turn, 0).turn.seal(&Done::because("stop"), EpochMillis::new(version.0));
+    let mut open = oracle.open.clone();
     Commit {
         conversation_id: conversation_id(conversation),
         expected_version: Version(version.0 + change.version_off_by),
-        staged: change.staged.iter().map(|(turn, at)| staged(*turn, *at)).collect(),
+        staged: change.staged.iter().map(|staged| stage(&mut open, *staged)).collect(),
         sealed: change.sealed.iter().map(seal).collect(),
     }
+}
+
+/// Stages an event of a turn, over what is staged of it.
+fn stage(open: &mut BTreeMap<TurnId, StagedTurn>, (turn, at, step): (u8, u64, u8)) -> StagedChange {
+    let mut after = staged(turn, at);
+    let before = open.get(&after.turn.id);
+    if let Some(before) = before {
+        after.turn = before.turn.clone();
+    }
+    let step_id = StepId::new(format!("step-{step}")).unwrap();
+    let times = StepTimes { decode: Some(u32::try_from(at).unwrap().into()), ..StepTimes::default() };
+    after.turn.fold(&Progress::StepComplete { step_id, times, model: None, provider: None });
+    let change = change(before, after.clone());
+    open.insert(after.turn.id.clone(), after);
+    change
 }
 
 impl ReferenceStateMachine for Model {
@@ -72,7 +91,7 @@ impl ReferenceStateMachine for Model {
     fn transitions(_: &Self) -> BoxedStrategy<Transition> {
         let turn = || prop_oneof![3 => 0..5_u8, 1 => any::<u8>()];
         let off = prop_oneof![5 => Just(0), 1 => 1..3_u64];
-        let change = (off, vec((turn(), 0..9_u64), 0..3), vec(turn(), 0..3))
+        let change = (off, vec((turn(), 0..9_u64, 0..5_u8), 0..3), vec(turn(), 0..3))
             .prop_map(|(version_off_by, staged, sealed)| Change { version_off_by, staged, sealed });
         prop_oneof![
             9 => vec((0..3_u8, change), 1..5).prop_map(Transition::Commits),
@@ -87,7 +106,7 @@ impl ReferenceStateMachine for Model {
         if let Transition::Commits(changes) = transition {
             for (conversation, change) in changes {
                 let oracle = model.conversations.entry(*conversation).or_default();
-                let commit = commit_of(*conversation, oracle.version, change);
+                let commit = commit_of(*conversation, oracle, change);
                 let before = oracle.sealed.len();
                 model.answers.push(oracle.apply(&commit));
                 model.order.extend(oracle.sealed[before..].iter().map(|turn| (*conversation, turn.ordinal)));
@@ -264,13 +283,13 @@ prop_state_machine! {
 
 #[test]
 fn control_a_store_that_lost_what_it_acknowledged_is_caught() {
-    let change = |staged: &[(u8, u64)], sealed: &[u8]| Change {
+    let changed = |staged: &[(u8, u64, u8)], sealed: &[u8]| Change {
         version_off_by: 0,
         staged: staged.into(),
         sealed: sealed.into(),
     };
     let sent = |change| Transition::Commits(vec![(0, change)]);
-    for change in [change(&[(1, 9)], &[]), change(&[], &[1, 2])] {
+    for change in [changed(&[(1, 9, 0)], &[]), changed(&[], &[1, 2])] {
         let transition = sent(change);
         let model = <Model as ReferenceStateMachine>::apply(Model::default(), &transition);
         Opened::start(None).apply(&model, &transition).check(&model);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::writer::backoff::Backoff;
 use crate::settings::StoreSettings;
+use crate::store::oracle::change;
 use crate::store::{
     Commit, CommitError, Committed, FaultKind, Health, ListSealedError, Location, OpenError, Position, RedbEngine,
     StagedTurn, StoreSizes, TurnOutcome, TurnRange, Version, check,
@@ -31,7 +32,7 @@ fn commit(id: &str, version: u64, staged: &[&str], ended: &[&str]) -> Commit {
     Commit {
         conversation_id: conversation(id),
         expected_version: Version(version),
-        staged: staged.iter().map(|id| open(id, 5)).collect(),
+        staged: staged.iter().map(|id| open(id, 5).into()).collect(),
         sealed: ended.iter().map(|id| sealed(id)).collect(),
     }
 }
@@ -419,13 +420,105 @@ async fn the_journal_does_not_grow_with_a_turn_that_is_staged_again_and_again() 
     }
     let staged = StagedTurn { turn, last_event_at: RunningTime::new(5) };
     for version in 0..1000 {
-        let commit = Commit { staged: vec![staged.clone()], ..commit("c", version, &[], &[]) };
+        let commit = Commit { staged: vec![staged.clone().into()], ..commit("c", version, &[], &[]) };
         store.commit(commit).await.unwrap();
     }
     // All of them would be 8 MB.
     let size = fs::metadata(directory.path().join("turn-metrics.journal.redb")).unwrap().len();
     assert!(size < 4 << 20, "{size}");
     store.close().await;
+}
+
+/// Stages a turn step by step, each time that and nothing else of it. Returns the turn and the version after it.
+async fn stage_by_steps(store: &RedbEngine, id: &str, steps: u32) -> (StagedTurn, u64) {
+    let mut staged = open(id, 5);
+    for step in 0..steps {
+        let before = (step > 0).then(|| staged.clone());
+        let step_id = Some(StepId::new(format!("step-{step:015}")).unwrap());
+        let usage = Usage { input_tokens: step.into(), ..Usage::default() };
+        staged.turn.fold(&Progress::Usage { step_id, report: usage.into(), is_final: false });
+        let change = change(before.as_ref(), staged.clone());
+        assert_eq!(change.steps.len(), 1);
+        store.commit(Commit { staged: vec![change], ..commit("c", step.into(), &[], &[]) }).await.unwrap();
+    }
+    (staged, steps.into())
+}
+
+#[tokio::test]
+async fn an_event_of_a_turn_of_4096_steps_stages_one_row() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = in_directory(directory.path()).unwrap();
+    let mut long = open("t", 5);
+    let report = |step: u32, tokens: u32| {
+        let usage = Usage { input_tokens: tokens.into(), ..Usage::default() };
+        let step_id = Some(StepId::new(format!("step-{step}")).unwrap());
+        Progress::Usage { step_id, report: usage.into(), is_final: false }
+    };
+    (0..4096).for_each(|step| long.turn.fold(&report(step, 1)));
+    store.commit(Commit { staged: vec![long.clone().into()], ..commit("c", 0, &[], &[]) }).await.unwrap();
+    store.close().await;
+
+    let store = in_directory(directory.path()).unwrap();
+    let live_before = store.sizes().live_bytes;
+    assert!(live_before > 4096 * 20, "{live_before}");
+    let before = long.clone();
+    long.turn.fold(&report(2000, 7));
+    let event = Commit { staged: vec![change(Some(&before), long.clone())], ..commit("c", 1, &[], &[]) };
+    store.commit(event).await.unwrap();
+    let held = store.sizes().recent_bytes;
+    assert!(held < 1000, "the memtable holds {held} bytes of one event");
+    assert_eq!(store.conversation_state(&conversation("c"), &[]).unwrap().open_turns, [long.clone()]);
+    store.close().await;
+    let store = in_directory(directory.path()).unwrap();
+    assert_eq!(store.sizes().live_bytes, live_before, "the step and the head replace themselves");
+    assert_eq!(store.conversation_state(&conversation("c"), &[]).unwrap().open_turns, [long]);
+    store.close().await;
+    assert_eq!(check(directory.path()).unwrap().violations, []);
+}
+
+#[tokio::test]
+async fn a_turn_that_is_staged_step_by_step_is_whole_in_the_store_and_in_its_backup_and_gone_when_it_is_sealed() {
+    let directory = tempfile::tempdir().unwrap();
+    // So small that its steps are in the tables, in the immutable table and in the active one.
+    let settings = StoreSettings::with_journal_bytes(16 * 1024);
+    let start =
+        |directory: &std::path::Path| RedbEngine::open(Location::Directory(directory.to_owned()), &settings).unwrap();
+    let open_turns = |store: &RedbEngine| store.conversation_state(&conversation("c"), &[]).unwrap().open_turns;
+    let store = start(directory.path());
+    let (staged, version) = stage_by_steps(&store, "t", 300).await;
+    assert_eq!(open_turns(&store), std::slice::from_ref(&staged));
+    let sizes = store.sizes();
+    assert!(sizes.live_bytes > 0 && sizes.recent_bytes > 0, "it is in one place: {sizes:?}");
+
+    let backup = tempfile::tempdir().unwrap();
+    let mut copy = fs::File::create(backup.path().join("turn-metrics.redb")).unwrap();
+    std::io::copy(&mut store.back_up().unwrap().bytes, &mut copy).unwrap();
+    assert_eq!(check(backup.path()).unwrap().violations, []);
+    let restored = start(backup.path());
+    assert_eq!(open_turns(&restored), std::slice::from_ref(&staged));
+    restored.close().await;
+
+    lose(store).await;
+    assert_eq!(check(directory.path()).unwrap().violations, []);
+    let store = start(directory.path());
+    assert_eq!(open_turns(&store), std::slice::from_ref(&staged));
+    let end = staged.turn.seal(&Done::because("stop"), EpochMillis::new(7));
+    store.commit(Commit { sealed: vec![end.clone()], ..commit("c", version, &[], &[]) }).await.unwrap();
+    store.close().await;
+    assert_eq!(check(directory.path()).unwrap().violations, []);
+    let store = start(directory.path());
+    assert_eq!(open_turns(&store), []);
+
+    // As much is left as of a turn that never was staged.
+    let other = tempfile::tempdir().unwrap();
+    let whole = start(other.path());
+    whole.commit(Commit { sealed: vec![end], ..commit("c", 0, &[], &[]) }).await.unwrap();
+    whole.close().await;
+    let whole = start(other.path());
+    let bytes_of_version = 1;
+    assert_eq!(store.sizes().live_bytes, whole.sizes().live_bytes + bytes_of_version);
+    store.close().await;
+    whole.close().await;
 }
 
 #[tokio::test]

@@ -49,7 +49,12 @@ fn write_piece(tables: &mut WriteTables<'_>, piece: &Piece) -> Result<u64, Failu
     for (turn_id, change) in &piece.turns {
         match change {
             Change::Sealed(ordinal) => tables.mark_sealed(key, turn_id, *ordinal)?,
-            Change::Open(record) => tables.put_open_turn(key, turn_id, record)?,
+            Change::Open(open) => {
+                tables.put_open_turn(key, turn_id, open.head(), open.step_count())?;
+                for (place, record) in open.steps() {
+                    tables.put_open_step(key, turn_id, place, record)?;
+                }
+            }
         }
     }
     tables.put_conversation(key, &piece.conversation)?;
@@ -68,4 +73,117 @@ fn write_order(tables: &mut WriteTables<'_>, runs: &[Run]) -> Result<(), Failure
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use redb::{ReadableTable, Value};
+
+    use super::*;
+    use crate::store::Version;
+    use crate::store::contract::{StagedChange, StagedTurn};
+    use crate::store::oracle::change;
+    use crate::store::redb::files::location::Location;
+    use crate::store::redb::journal::entry::Entry;
+    use crate::store::redb::memtable::Memtable;
+    use crate::store::redb::tables::meta::WriteMeta;
+    use crate::store::redb::tables::record;
+    use crate::store::redb::tables::record::conversation::Conversation;
+    use crate::store::redb::tables::record::open_turn::StagedRecords;
+    use crate::store::redb::tables::row::Rows;
+    use crate::store::redb::tables::schema::{Role, TableVisitor, count_live_bytes, visit_tables};
+    use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Progress, RunningTime, StepId, StepTimes, TurnId};
+
+    /// A turn with an event of each of these steps.
+    fn staged(id: &str, steps: &[u32]) -> StagedTurn {
+        let mut turn = OpenTurn::new(TurnId::new(id).unwrap());
+        for (nth, step) in (0..).zip(steps) {
+            let step_id = StepId::new(format!("{id}#{step}")).unwrap();
+            let times = StepTimes { decode: Some(u32::into(nth)), ..StepTimes::default() };
+            turn.fold(&Progress::StepComplete { step_id, times, model: None, provider: None });
+        }
+        StagedTurn { turn, last_event_at: RunningTime::new(steps.len() as u64) }
+    }
+
+    /// Commits of one conversation, each in a piece of its own: a turn goes on, begins anew, goes on and ends.
+    fn pieces() -> Vec<Arc<Piece>> {
+        let states: [&[u32]; 5] = [&[0, 1, 2], &[0, 1, 2, 1, 3], &[0], &[0, 1], &[0, 1, 1]];
+        let mut before: Option<StagedTurn> = None;
+        let changes = states.map(|steps| {
+            let after = staged("t", steps);
+            let is_anew = before.as_ref().is_some_and(|before| before.turn.steps.len() > after.turn.steps.len());
+            let made = if is_anew { StagedChange::from(after.clone()) } else { change(before.as_ref(), after.clone()) };
+            before = Some(after);
+            (vec![made, staged("u", &[5, 6]).into()], Vec::new())
+        });
+        let end = staged("t", states[4]).turn.seal(&Done::because("stop"), EpochMillis::new(1));
+        let sealed = vec![record::encode_sealed(&end).unwrap().into()];
+        let mut memtable = Memtable::default();
+        for (version, (staged, sealed)) in (1..).zip(changes.into_iter().chain([(Vec::new(), sealed)])) {
+            let id = ConversationId::new("c").unwrap();
+            let sealed_turns = sealed.len() as u64;
+            let conversation = Conversation { version: Version(version), sealed_turns, ..Conversation::begin(id) };
+            let staged = staged.iter().map(|change| StagedRecords::encode(change).unwrap()).collect();
+            memtable.take_in_pieces(Entry { conversation, key: None, position: 1, sealed, staged }, 1).unwrap();
+        }
+        memtable.contents().all().cloned().collect()
+    }
+
+    type Dump = Vec<(&'static str, Vec<u8>, Vec<u8>)>;
+
+    /// All rows of data, after these pieces were moved in steps of one.
+    fn moved(pieces: &[Arc<Piece>], order: impl Iterator<Item = usize>) -> Dump {
+        struct DumpRows<'a>(&'a WriteTransaction, Dump);
+        impl TableVisitor for DumpRows<'_> {
+            fn visit<K: redb::Key + 'static, V: Value + 'static>(
+                &mut self,
+                _: redb::TableDefinition<'static, K, V>,
+                _: Role,
+            ) -> Result<(), Failure> {
+                Ok(())
+            }
+
+            fn visit_rows<T: Rows>(
+                &mut self,
+                table: redb::TableDefinition<'static, T::Key, crate::store::redb::tables::row::Row<T>>,
+            ) -> Result<(), Failure> {
+                for row in self.0.open_table(table)?.iter()? {
+                    let (key, value) = row?;
+                    let key = T::Key::as_bytes(&key.value()).as_ref().to_vec();
+                    self.1.push((T::NAME, key, value.value().unverified().to_vec()));
+                }
+                Ok(())
+            }
+        }
+        let files = Location::Memory.open(1 << 20).unwrap();
+        for nth in order {
+            let pieces = vec![Arc::clone(&pieces[nth])];
+            let txn = files.write_tables().unwrap();
+            let newest = JournalMark::default();
+            Moving { pieces, runs: Vec::new(), checkpoint: None, newest }.write(&txn, files.hasher()).unwrap();
+            txn.commit().unwrap();
+        }
+        let txn = files.write_tables().unwrap();
+        let mut rows = DumpRows(&txn, Vec::new());
+        visit_tables(&mut rows).unwrap();
+        let counted = count_live_bytes(&txn).unwrap();
+        assert_eq!(WriteMeta::write(&txn).unwrap().live_bytes().unwrap(), counted, "bytes are counted as they change");
+        rows.1
+    }
+
+    #[test]
+    fn pieces_that_are_moved_again_change_nothing_whatever_was_moved_after_them() {
+        let pieces = pieces();
+        assert_eq!(pieces.len(), 6);
+        for end in 1..=pieces.len() {
+            let once = moved(&pieces, 0..end);
+            for from in 0..end {
+                assert!(moved(&pieces, (0..end).chain(from..end)) == once, "{from}..{end} again");
+            }
+        }
+        let rows_of = |end: usize, table: &str| moved(&pieces, 0..end).iter().filter(|row| row.0 == table).count();
+        let steps: Vec<_> = (1..=6).map(|end| rows_of(end, "open_steps")).collect();
+        assert_eq!(steps, [3 + 2, 4 + 2, 1 + 2, 2 + 2, 2 + 2, 2], "of the sealed turn none is left");
+        assert_eq!(rows_of(6, "open_turns"), 1);
+    }
 }

@@ -6,14 +6,14 @@ use std::time::Duration;
 use super::disk::Disk;
 use super::workload::Operation;
 use crate::settings::{RedbSettings, StoreSettings};
-use crate::store::oracle::Oracle;
+use crate::store::oracle::{Oracle, change};
 use crate::store::redb::writer::backoff::Backoff;
 use crate::store::redb::writer::{Step, Writer};
 use crate::store::{
     ActiveConversation, Commit, CommitError, Committed, Fault, FaultKind, ListSealedError, OpenError, RedbEngine,
-    TurnOutcome, TurnRange,
+    StagedChange, StagedTurn, TurnOutcome, TurnRange,
 };
-use crate::turn::{ConversationId, Ordinal, RunningTime, StoredTurn, TurnId};
+use crate::turn::{ConversationId, OpenTurn, Ordinal, RunningTime, StoredTurn, TurnId};
 
 /// A promise broken on purpose, to know that the check sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub(super) enum Sabotage {
     NoDedupe,
     /// Open turns are acknowledged and not staged.
     ForgetsOpenTurns,
+    /// Of open turns only the heads are staged.
+    ForgetsSteps,
     /// Turns of one commit are appended in another order.
     Reorders,
     /// The order of all turns is derived from the conversations, as if it had not been kept.
@@ -187,6 +189,7 @@ impl Client {
         match self.sabotage {
             Sabotage::None | Sabotage::EarlyAcknowledgement | Sabotage::DerivesPositions => {}
             Sabotage::ForgetsOpenTurns => commit.staged.clear(),
+            Sabotage::ForgetsSteps => commit.staged.iter_mut().for_each(|change| change.steps.clear()),
             Sabotage::Reorders => commit.sealed.reverse(),
             Sabotage::NoDedupe => {
                 let known = self.models.get(&commit.conversation_id);
@@ -214,6 +217,9 @@ impl Client {
         for mut commit in std::mem::take(&mut self.doubt) {
             let model = self.models.entry(commit.conversation_id.clone()).or_default();
             commit.expected_version = model.version;
+            for staged in &mut commit.staged {
+                *staged = made_again(staged, model.open.get(&staged.turn_id));
+            }
             self.commit(vec![commit])?;
         }
         if !self.doubt.is_empty() {
@@ -346,7 +352,7 @@ impl Client {
         let model = self.models.get(id).cloned().unwrap_or_default();
         let sealed = model.sealed.iter().cloned().map(|turn| {
             let id = turn.metrics.turn_id;
-            crate::turn::OpenTurn::new(id).seal(&crate::turn::Done::because("again"), turn.sealed_at)
+            OpenTurn::new(id).seal(&crate::turn::Done::because("again"), turn.sealed_at)
         });
         let again = Commit {
             conversation_id: id.clone(),
@@ -378,6 +384,16 @@ impl Client {
         };
         if expected == stale { Ok(()) } else { Err(format!("open turns are {stale:?} instead of {expected:?}")) }
     }
+}
+
+/// The change that the same events make to a turn that is known again: to `before`, or to none.
+fn made_again(made: &StagedChange, before: Option<&StagedTurn>) -> StagedChange {
+    let mut turn = before.map_or_else(|| OpenTurn::new(made.turn_id.clone()), |before| before.turn.clone());
+    turn.head = made.head.clone();
+    for (_, step) in &made.steps {
+        *turn.steps.entry(&step.id) = step.clone();
+    }
+    change(before, StagedTurn { turn, last_event_at: made.last_event_at })
 }
 
 fn is_as_expected(

@@ -104,6 +104,11 @@ fn control_open_turns_that_are_not_staged_are_caught() {
 }
 
 #[test]
+fn control_steps_that_are_not_staged_are_caught() {
+    assert_caught(Sabotage::ForgetsSteps, |_| {}, "no state that it can be in");
+}
+
+#[test]
 fn control_positions_that_are_derived_after_the_fact_are_caught() {
     assert_caught(Sabotage::DerivesPositions, |_| {}, "positions have moved");
 }

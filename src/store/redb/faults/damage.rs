@@ -31,7 +31,7 @@ fn use_it(disk: &Disk) -> Result<(), String> {
         let commit = Commit {
             conversation_id,
             expected_version: state.version,
-            staged: vec![StagedTurn { turn: turn("open"), last_event_at: RunningTime::new(1) }],
+            staged: vec![StagedTurn { turn: turn("open"), last_event_at: RunningTime::new(1) }.into()],
             sealed: (0..20).map(|n| turn(&format!("t{n}")).seal(&Done::because("stop"), EpochMillis::new(1))).collect(),
         };
         drop(engine.commit(commit));

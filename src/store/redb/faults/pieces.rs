@@ -4,22 +4,28 @@ use super::client::{Client, Sabotage};
 use super::disk::Disk;
 use super::workload::Operation;
 use crate::simulate::random::Random;
-use crate::store::oracle::Oracle;
+use crate::store::oracle::{Oracle, change};
 use crate::store::{Commit, StagedTurn};
-use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, RunningTime, TurnId};
+use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Progress, RunningTime, StepId, StepTimes, TurnId};
 
 /// As many commits as the memtable takes before one waits for a step.
 const COMMITS: u64 = 10;
 
-/// The next commit: seals the turn that the last commit staged and a new one, and stages another.
+/// The next commit: seals the turn that the last commit staged and a new one, stages another, and one more step of a turn
+/// that stays open.
 fn commit(nth: u64, model: &Oracle) -> Commit {
     let turn = |name: &str, nth: u64| OpenTurn::new(TurnId::new(format!("{name}{nth}")).unwrap());
     let seal = |turn: OpenTurn| turn.seal(&Done::because("stop"), EpochMillis::new(nth + 1));
+    let staged = |turn| StagedTurn { turn, last_event_at: RunningTime::new(nth + 1) };
+    let long = turn("long", 0);
+    let mut grown = model.open.get(&long.id).map_or_else(|| long.clone(), |before| before.turn.clone());
+    let step_id = StepId::new(format!("step-{nth}")).unwrap();
+    grown.fold(&Progress::StepComplete { step_id, times: StepTimes::default(), model: None, provider: None });
     let staged_before = nth.checked_sub(1).map(|before| turn("staged", before));
     Commit {
         conversation_id: ConversationId::new("c").unwrap(),
         expected_version: model.version,
-        staged: vec![StagedTurn { turn: turn("staged", nth), last_event_at: RunningTime::new(nth + 1) }],
+        staged: vec![staged(turn("staged", nth)).into(), change(model.open.get(&long.id), staged(grown))],
         sealed: staged_before.into_iter().chain([turn("whole", nth)]).map(seal).collect(),
     }
 }

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use crate::simulate::random::Random;
-use crate::store::oracle::Oracle;
+use crate::store::oracle::{Oracle, change};
 use crate::store::{Commit, StagedTurn, Version};
 use crate::turn::{
     ConversationId, Done, EpochMillis, OpenTurn, Progress, RunningTime, SealedTurn, StepId, TurnId, Usage,
@@ -64,9 +64,10 @@ impl Workload {
         let model = models.get(&id).unwrap_or(&blank);
         let mut commit =
             Commit { conversation_id: id, expected_version: model.version, staged: Vec::new(), sealed: Vec::new() };
-        let open: Vec<_> = model.open.values().collect();
+        // Each of them at most once, as changes of one commit follow each other.
+        let mut open: Vec<_> = model.open.values().collect();
         for _ in 0..=self.random.below(3) {
-            match self.random.below(8) {
+            match self.random.below(9) {
                 // A new turn, whole.
                 0..=2 => {
                     let turn = self.new_turn();
@@ -75,16 +76,17 @@ impl Workload {
                 // A new turn that stays open.
                 3 => {
                     let turn = self.new_turn();
-                    commit.staged.push(self.stage(turn));
+                    commit.staged.push(self.stage(turn).into());
                 }
                 // An open turn goes on, or ends.
                 4 | 5 if !open.is_empty() => {
-                    let mut turn = open[self.random.below(open.len())].turn.clone();
+                    let before = open.swap_remove(self.random.below(open.len()));
+                    let mut turn = before.turn.clone();
                     self.go_on(&mut turn);
-                    if self.random.once_in(2) {
+                    if self.random.once_in(3) {
                         commit.sealed.push(self.seal(&turn));
                     } else {
-                        commit.staged.push(self.stage(turn));
+                        commit.staged.push(change(Some(before), self.stage(turn)));
                     }
                 }
                 // The same again, as a client sends that had no answer; to be told from the first by its content.
@@ -94,8 +96,14 @@ impl Workload {
                     if self.random.once_in(2) {
                         commit.sealed.push(self.seal(&turn));
                     } else {
-                        commit.staged.push(self.stage(turn));
+                        commit.staged.push(self.stage(turn).into());
                     }
+                }
+                // An open turn that begins anew, as where what was staged of it cannot be read.
+                8 if !open.is_empty() => {
+                    let mut turn = OpenTurn::new(open.swap_remove(self.random.below(open.len())).turn.id.clone());
+                    self.go_on(&mut turn);
+                    commit.staged.push(self.stage(turn).into());
                 }
                 // An actor that is behind.
                 7 => commit.expected_version = Version(model.version.0.wrapping_add(1)),
@@ -117,7 +125,10 @@ impl Workload {
     }
 
     fn go_on(&mut self, turn: &mut OpenTurn) {
-        let step = StepId::new(format!("{}#{}", turn.id, turn.steps.len())).unwrap();
+        // Most events are of a new step, and some of one that was staged before.
+        let most = turn.steps.len();
+        let step = if self.random.once_in(4) { self.random.below(most + 1) } else { most };
+        let step = StepId::new(format!("{}#{step}", turn.id)).unwrap();
         let usage = Usage { input_tokens: self.random.within(0..=u32::MAX).into(), ..Usage::default() };
         turn.fold(&Progress::Usage { step_id: Some(step), report: usage.into(), is_final: false });
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::chain::CHAIN_BYTES;
 use crate::store::redb::tables::record::conversation::Conversation;
 use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
+use crate::store::redb::tables::record::open_turn::StagedRecords;
 
 /// What one commit changed in a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,8 +20,8 @@ pub(crate) struct Entry {
     pub(crate) position: u64,
     /// The records of the turns that it sealed, the last of which has the conversation's last ordinal.
     pub(crate) sealed: Vec<Arc<[u8]>>,
-    /// The records of the turns that it staged.
-    pub(crate) staged: Vec<Arc<[u8]>>,
+    /// The records of what it staged of open turns.
+    pub(crate) staged: Vec<StagedRecords>,
 }
 
 impl Entry {
@@ -39,7 +40,14 @@ struct EntryV1<'a> {
     conversation: Bytes<'a>,
     position: u64,
     sealed: Vec<Bytes<'a>>,
-    staged: Vec<Bytes<'a>>,
+    staged: Vec<StagedV1<'a>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StagedV1<'a> {
+    #[serde(borrow)]
+    head: Bytes<'a>,
+    steps: Vec<(u32, Bytes<'a>)>,
 }
 
 /// Bytes in one piece, not one by one.
@@ -57,21 +65,41 @@ const ROW: &str = "row of the journal";
 pub(crate) fn encode_row(entries: &[Entry]) -> Result<Vec<u8>, DamagedRecord> {
     let conversations = entries.iter().map(|entry| entry.conversation.encode());
     let conversations = conversations.collect::<Result<Vec<_>, _>>()?;
-    let bytes = |records: &'_ [Arc<[u8]>]| -> usize { records.iter().map(|record| record.len() + 3).sum() };
     let size = entries.iter().zip(&conversations);
-    let size: usize = size.map(|(entry, head)| head.len() + bytes(&entry.sealed) + bytes(&entry.staged) + 16).sum();
+    let size: usize = size.map(|(entry, conversation)| conversation.len() + room_of(entry) + 16).sum();
     let mut row = Vec::with_capacity(size + 8 + CHAIN_BYTES);
     row.push(V1);
     let twins = entries.iter().zip(&conversations).map(|(entry, conversation)| EntryV1 {
         conversation: Bytes(conversation),
         position: entry.position,
         sealed: entry.sealed.iter().map(|record| Bytes(record)).collect(),
-        staged: entry.staged.iter().map(|record| Bytes(record)).collect(),
+        staged: entry.staged.iter().map(StagedV1::of).collect(),
     });
     for twin in twins {
         row = postcard::to_extend(&twin, row).map_err(|error| DamagedRecord::new(ROW, error))?;
     }
     Ok(row)
+}
+
+/// About how many bytes the records of an entry take.
+fn room_of(entry: &Entry) -> usize {
+    let of_turn = |records: &StagedRecords| {
+        let steps: usize = records.steps.iter().map(|(_, record)| record.len() + 6).sum();
+        records.head.len() + steps + 6
+    };
+    entry.sealed.iter().map(|record| record.len() + 3).chain(entry.staged.iter().map(of_turn)).sum()
+}
+
+impl<'a> StagedV1<'a> {
+    fn of(records: &'a StagedRecords) -> Self {
+        let steps = records.steps.iter().map(|(place, record)| (*place, Bytes(record)));
+        Self { head: Bytes(&records.head), steps: steps.collect() }
+    }
+
+    fn read(self) -> StagedRecords {
+        let steps = self.steps.into_iter().map(|(place, record)| (place, record.0.into()));
+        StagedRecords { head: self.head.0.into(), steps: steps.collect() }
+    }
 }
 
 pub(crate) fn decode_row(bytes: &[u8]) -> Result<Vec<Entry>, DamagedRecord> {
@@ -83,7 +111,6 @@ pub(crate) fn decode_row(bytes: &[u8]) -> Result<Vec<Entry>, DamagedRecord> {
     while !rest.is_empty() {
         let (twin, after) =
             postcard::take_from_bytes::<EntryV1<'_>>(rest).map_err(|error| DamagedRecord::new(ROW, error))?;
-        let records = |records: Vec<Bytes<'_>>| records.into_iter().map(|record| record.0.into()).collect();
         let conversation = Conversation::decode(twin.conversation.0)?;
         if conversation.sealed_turns < twin.sealed.len() as u64 {
             return Err(DamagedRecord::new(ROW, RecordFlaw::SealedTurns));
@@ -92,7 +119,8 @@ pub(crate) fn decode_row(bytes: &[u8]) -> Result<Vec<Entry>, DamagedRecord> {
         if position == 0 || position.checked_add(twin.sealed.len() as u64).is_none() {
             return Err(DamagedRecord::new(ROW, RecordFlaw::Position(position)));
         }
-        let (sealed, staged) = (records(twin.sealed), records(twin.staged));
+        let sealed = twin.sealed.into_iter().map(|record| record.0.into()).collect();
+        let staged = twin.staged.into_iter().map(StagedV1::read).collect();
         entries.push(Entry { conversation, key: None, position, sealed, staged });
         rest = after;
     }
@@ -108,7 +136,10 @@ mod tests {
     fn entry(id: &str, sealed: &[&[u8]], staged: &[&[u8]]) -> Entry {
         let id = ConversationId::new(id).unwrap();
         let total_usage = Usage { input_tokens: 7.into(), ..Usage::default() };
-        let records = |records: &[&[u8]]| records.iter().map(|record| (*record).into()).collect();
+        let staged = staged.iter().map(|head| StagedRecords {
+            head: (*head).into(),
+            steps: (7..).zip(*head).map(|(place, byte)| (place, [*byte].into())).collect(),
+        });
         Entry {
             conversation: Conversation {
                 id,
@@ -121,8 +152,8 @@ mod tests {
             },
             key: None,
             position: 40,
-            sealed: records(sealed),
-            staged: records(staged),
+            sealed: sealed.iter().map(|record| (*record).into()).collect(),
+            staged: staged.collect(),
         }
     }
 

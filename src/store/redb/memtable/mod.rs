@@ -10,9 +10,11 @@
 //! moved piece may be dropped at any later time.
 //!
 //! - `piece`: the changes of consecutive commits to one conversation.
+//! - `open_parts`: what a piece has of an open turn: its head and the steps that changed.
 //! - `table`: one of the two tables.
 //! - `order`: the order in which the turns of both tables were sealed.
 
+pub(crate) mod open_parts;
 pub(crate) mod order;
 pub(crate) mod piece;
 mod table;

@@ -1,10 +1,13 @@
 use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
 use std::sync::Arc;
 
+use super::open_parts::OpenParts;
 use crate::store::redb::journal::entry::Entry;
 use crate::store::redb::tables::record;
 use crate::store::redb::tables::record::conversation::Conversation;
 use crate::store::redb::tables::record::damaged::DamagedRecord;
+use crate::store::redb::tables::record::open_turn::StagedRecords;
 use crate::turn::{Ordinal, TurnId};
 
 /// A piece of this size takes no further commit: some thousand turns, which the checkpoint moves in a few milliseconds.
@@ -28,8 +31,8 @@ pub(crate) struct Piece {
 /// What became of a turn.
 #[derive(Debug, Clone)]
 pub(crate) enum Change {
-    /// It is open; its record.
-    Open(Arc<[u8]>),
+    /// It is open.
+    Open(OpenParts),
     /// It is sealed.
     Sealed(Ordinal),
 }
@@ -54,25 +57,44 @@ impl Piece {
         let named = |records: Vec<Arc<[u8]>>| {
             records.into_iter().map(|record| Ok((turn_id(&record)?, record))).collect::<Result<Vec<_>, _>>()
         };
-        let (staged, sealed) = (named(staged)?, named(sealed)?);
+        let headed = |records: StagedRecords| {
+            let (id, step_count) = record::step_count_of(&records.head)?;
+            Ok((checked(id)?, step_count, records))
+        };
+        let staged = staged.into_iter().map(headed).collect::<Result<Vec<_>, DamagedRecord>>()?;
+        let sealed = named(sealed)?;
         self.conversation = conversation;
         self.key = self.key.or(key);
-        for (id, record) in staged {
-            self.bytes += record.len() + Self::TURN_BYTES;
-            if let Some(Change::Open(before)) = self.turns.insert(id, Change::Open(Arc::clone(&record))) {
-                self.bytes -= before.len() + Self::TURN_BYTES;
-            }
+        for (id, step_count, records) in staged {
+            self.stage(id, step_count, records);
         }
         for (id, record) in sealed {
             let at = Ordinal::after(ordinal);
             ordinal = at.get();
             self.bytes += record.len() + Self::TURN_BYTES;
             if let Some(Change::Open(before)) = self.turns.insert(id, Change::Sealed(at)) {
-                self.bytes -= before.len() + Self::TURN_BYTES;
+                self.bytes -= before.bytes() + Self::TURN_BYTES;
             }
             self.sealed.push(record);
         }
         Ok(())
+    }
+
+    fn stage(&mut self, id: TurnId, step_count: u32, records: StagedRecords) {
+        match self.turns.entry(id) {
+            Slot::Occupied(mut there) => {
+                if let Change::Open(open) = there.get_mut() {
+                    self.bytes -= open.bytes();
+                    open.take(records, step_count);
+                    self.bytes += open.bytes();
+                }
+            }
+            Slot::Vacant(place) => {
+                let open = OpenParts::of(records, step_count);
+                self.bytes += open.bytes() + Self::TURN_BYTES;
+                place.insert(Change::Open(open));
+            }
+        }
     }
 
     /// Its approximate size in memory.
@@ -101,5 +123,9 @@ impl Piece {
 }
 
 fn turn_id(record: &[u8]) -> Result<TurnId, DamagedRecord> {
-    TurnId::new(record::turn_id_of(record)?).map_err(|error| DamagedRecord::new("turn", error))
+    checked(record::turn_id_of(record)?)
+}
+
+fn checked(id: &str) -> Result<TurnId, DamagedRecord> {
+    TurnId::new(id).map_err(|error| DamagedRecord::new("turn", error))
 }

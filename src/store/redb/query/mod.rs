@@ -2,16 +2,19 @@
 //!
 //! A record that does not decode is left out and told, rather than failing what is asked: its neighbours are sound.
 //!
+//! - `open_turns`: the open turns of a conversation, each put together from its head and its steps.
 //! - `activity`: the conversations by their latest activity.
 //! - `order`: the turns of all conversations, in the order in which they became durable.
 
 pub(crate) mod activity;
+mod open_turns;
 pub(crate) mod order;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use self::open_turns::OpenTurnsQuery;
 use crate::store::contract::{ConversationState, Life, StaleBefore, StaleTurn, TurnRange};
 use crate::store::redb::memtable::piece::{Change, Piece};
 use crate::store::redb::memtable::{Contents, Memtable};
@@ -19,8 +22,7 @@ use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::record;
 use crate::store::redb::tables::record::damaged::DamagedRecord;
-use crate::store::redb::tables::row::Row;
-use crate::store::redb::tables::schema::OpenTurns;
+use crate::store::redb::tables::record::open_turn::StagedHead;
 use crate::turn::{ConversationId, Ordinal, StoredTurn, TurnId};
 
 /// The damaged records that a read met.
@@ -174,29 +176,11 @@ impl StateQuery {
             }
             (None, None) => return Ok(state),
         };
-        let mut add = |turn_id: &str, record: Result<&[u8], DamagedRecord>| match record.and_then(record::decode_staged)
-        {
-            Ok(staged) => state.open_turns.push(staged),
-            // Without it the turn begins anew with its next event; refusing the conversation would lose those too.
-            Err(damaged) => left_out.add(&damaged, || format!("open turn {turn_id} of {id}")),
-        };
-        if let Some(key) = key {
-            for row in open_turns_of(tables, key)? {
-                let (place, value) = row?;
-                let (_, turn_id) = place.value();
-                if self.change(turn_id).is_none() {
-                    add(turn_id, value.value().verify(&place.value()));
-                }
-            }
-        }
-        for (place, piece) in self.0.iter().enumerate() {
-            let changed_since = |turn_id| self.0[..place].iter().any(|later| later.turns.contains_key(turn_id));
-            for (turn_id, change) in &piece.turns {
-                if let Change::Open(record) = change
-                    && !changed_since(turn_id)
-                {
-                    add(turn_id.as_str(), Ok(record));
-                }
+        for (turn_id, turn) in OpenTurnsQuery::of(&self.0).read(tables, key)? {
+            match turn {
+                Ok(staged) => state.open_turns.push(staged),
+                // Without it the turn begins anew with its next event; refusing the conversation would lose those too.
+                Err(damaged) => left_out.add(&damaged, || format!("open turn {turn_id} of {id}")),
             }
         }
         for turn_id in turn_ids {
@@ -211,16 +195,6 @@ impl StateQuery {
     }
 }
 
-type OpenRows = redb::Range<'static, (u64, &'static str), Row<OpenTurns>>;
-
-fn open_turns_of(tables: &ReadTables, key: u64) -> Result<OpenRows, Failure> {
-    // The range ends before the next conversation; there is none after the largest key.
-    Ok(match key.checked_add(1) {
-        Some(next) => tables.open_turns()?.range((key, "")..(next, ""))?,
-        None => tables.open_turns()?.range((key, "")..)?,
-    })
-}
-
 /// The open turns of the memtable, and which of the tables it hides.
 pub(crate) struct StaleQuery(Contents);
 
@@ -229,17 +203,17 @@ impl StaleQuery {
         Self(memtable.contents().clone())
     }
 
-    /// The records of the open turns, by conversation and turn.
-    fn open(&self) -> BTreeMap<(&ConversationId, &TurnId), &Arc<[u8]>> {
+    /// The heads of the open turns, by conversation and turn.
+    fn open(&self) -> BTreeMap<(&ConversationId, &TurnId), &[u8]> {
         let mut open = BTreeMap::new();
         // The immutable table comes first, so what the active one says of a turn stays.
         for piece in self.0.all() {
             for (turn_id, change) in &piece.turns {
                 let place = (&piece.conversation.id, turn_id);
                 match change {
-                    Change::Open(record) => drop(open.insert(place, record)),
-                    Change::Sealed(_) => drop(open.remove(&place)),
-                }
+                    Change::Open(turn) => open.insert(place, turn.head()),
+                    Change::Sealed(_) => open.remove(&place),
+                };
             }
         }
         open
@@ -263,12 +237,12 @@ impl StaleQuery {
         if after.is_none() || is_after_here {
             let from = after.map(|after| (&after.conversation_id, &after.turn_id));
             let from = from.map_or(Bound::Unbounded, Bound::Excluded);
-            for ((conversation_id, turn_id), record) in self.open().range((from, Bound::Unbounded)) {
+            for ((conversation_id, turn_id), head) in self.open().range((from, Bound::Unbounded)) {
                 if stale.len() == limit {
                     return Ok(stale);
                 }
-                match record::decode_staged(record) {
-                    Ok(staged) if before.is_stale(&staged) => {
+                match StagedHead::decode(head) {
+                    Ok(staged) if before.is_stale(staged.last_event_at, &staged.head) => {
                         let (conversation_id, turn_id) = ((*conversation_id).clone(), (*turn_id).clone());
                         stale.push(StaleTurn { conversation_id, turn_id });
                     }
@@ -306,13 +280,13 @@ impl StaleQuery {
 fn if_stale(
     tables: &ReadTables,
     key: u64,
-    staged: Result<&[u8], DamagedRecord>,
+    head: Result<&[u8], DamagedRecord>,
     before: StaleBefore,
 ) -> Result<Option<StaleTurn>, Failure> {
-    let staged = record::decode_staged(staged?)?;
-    if !before.is_stale(&staged) {
+    let staged = StagedHead::decode(head?)?;
+    if !before.is_stale(staged.last_event_at, &staged.head) {
         return Ok(None);
     }
     let conversation_id = tables.conversation(key)?.id;
-    Ok(Some(StaleTurn { conversation_id, turn_id: staged.turn.id }))
+    Ok(Some(StaleTurn { conversation_id, turn_id: staged.turn_id }))
 }

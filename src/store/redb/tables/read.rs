@@ -10,8 +10,8 @@ use super::record::damaged::{DamagedRecord, RecordFlaw};
 use super::record::{self, conversation::Conversation};
 use super::row::{Row, Rows};
 use super::schema::{
-    ACTIVITY, Activity, CONVERSATIONS, Conversations, INDEX, KEYS, Keys, OPEN_TURNS, OpenTurns, POSITIONS, Positions,
-    TURNS, Turns,
+    ACTIVITY, Activity, CONVERSATIONS, Conversations, INDEX, KEYS, Keys, OPEN_STEPS, OPEN_TURNS, OpenStepRows,
+    OpenTurns, POSITIONS, Positions, StepKey, TURNS, Turns,
 };
 use crate::turn::{ConversationId, Ordinal, StoredTurn, TurnId};
 
@@ -24,6 +24,7 @@ pub(crate) struct ReadTables {
     turns: Lazy<(u64, u64), Row<Turns>>,
     index: Lazy<(u64, u64), u64>,
     open_turns: Lazy<(u64, &'static str), Row<OpenTurns>>,
+    open_steps: Lazy<StepKey, Row<OpenStepRows>>,
     positions: Lazy<u64, Row<Positions>>,
     activity: Lazy<(u64, &'static str), Row<Activity>>,
 }
@@ -57,6 +58,7 @@ impl ReadTables {
             turns: Lazy::new(TURNS),
             index: Lazy::new(INDEX),
             open_turns: Lazy::new(OPEN_TURNS),
+            open_steps: Lazy::new(OPEN_STEPS),
             positions: Lazy::new(POSITIONS),
             activity: Lazy::new(ACTIVITY),
         }
@@ -68,6 +70,10 @@ impl ReadTables {
 
     pub(crate) fn open_turns(&self) -> Result<&ReadOnlyTable<(u64, &'static str), Row<OpenTurns>>, Failure> {
         self.open_turns.of(&self.txn)
+    }
+
+    pub(crate) fn open_steps(&self) -> Result<&ReadOnlyTable<StepKey, Row<OpenStepRows>>, Failure> {
+        self.open_steps.of(&self.txn)
     }
 
     pub(crate) fn positions(&self) -> Result<&ReadOnlyTable<u64, Row<Positions>>, Failure> {

@@ -59,6 +59,13 @@ impl CheckedKey for (u64, &'static str) {
     }
 }
 
+impl CheckedKey for (u64, &'static str, u32) {
+    fn feed(key: &(u64, &str, u32), hasher: &mut SipHasher13) {
+        <(u64, &str)>::feed(&(key.0, key.1), hasher);
+        hasher.write(&key.2.to_le_bytes());
+    }
+}
+
 /// The key of a row of the table `T`.
 pub(crate) type KeyOf<'a, T> = <<T as Rows>::Key as Value>::SelfType<'a>;
 
@@ -161,12 +168,13 @@ fn checksum_of<T: Rows>(key: &KeyOf<'_, T>, value: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::redb::tables::schema::{OpenTurns, Turns};
+    use crate::store::redb::tables::schema::{OpenStepRows, OpenTurns, Turns};
 
     #[test]
     fn a_checksum_is_the_same_for_ever() {
         assert_eq!(checksum_of::<Turns>(&(1, 2), b"a value"), 12_125_494_431_308_496_254);
         assert_eq!(checksum_of::<OpenTurns>(&(1, "a turn"), b"a value"), 7_942_274_717_297_087_920);
+        assert_eq!(checksum_of::<OpenStepRows>(&(1, "a turn", 2), b"a value"), 2_082_063_838_531_657_544);
     }
 
     #[test]

@@ -51,6 +51,19 @@ impl Rows for OpenTurns {
     const WHAT: &'static str = "open turn";
 }
 
+/// A conversation, the id of an open turn, and the place of a step in it, from 0.
+pub(crate) type StepKey = (u64, &'static str, u32);
+
+/// The rows of [`OPEN_STEPS`].
+#[derive(Debug)]
+pub(crate) struct OpenStepRows;
+
+impl Rows for OpenStepRows {
+    type Key = StepKey;
+    const NAME: &'static str = "open_steps";
+    const WHAT: &'static str = "step of an open turn";
+}
+
 /// The rows of [`ACTIVITY`].
 #[derive(Debug)]
 pub(crate) struct Activity;
@@ -79,8 +92,10 @@ pub(crate) const CONVERSATIONS: TableDefinition<u64, Row<Conversations>> = Table
 pub(crate) const TURNS: TableDefinition<(u64, u64), Row<Turns>> = TableDefinition::new(Turns::NAME);
 /// (conversation, hash of a turn id) to the ordinal of a sealed turn: what makes sealing happen once. See `index`.
 pub(crate) const INDEX: TableDefinition<(u64, u64), u64> = TableDefinition::new("turn_index");
-/// (conversation, turn id) to an open turn.
+/// (conversation, turn id) to the head of an open turn, which says how many steps it has.
 pub(crate) const OPEN_TURNS: TableDefinition<(u64, &str), Row<OpenTurns>> = TableDefinition::new(OpenTurns::NAME);
+/// (conversation, turn id, place from 0) to a step of an open turn.
+pub(crate) const OPEN_STEPS: TableDefinition<StepKey, Row<OpenStepRows>> = TableDefinition::new(OpenStepRows::NAME);
 /// (moment of the latest activity, counted down from the largest number; conversation id) to the conversation's key. So
 /// the conversations with a sealed turn stand in the order of a list: the latest first, those of one moment by id.
 pub(crate) const ACTIVITY: TableDefinition<(u64, &str), Row<Activity>> = TableDefinition::new(Activity::NAME);
@@ -92,6 +107,8 @@ pub(crate) const POSITIONS: TableDefinition<u64, Row<Positions>> = TableDefiniti
 pub(crate) const LOST_TURNS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("lost_turns");
 /// (conversation, turn id) to what a repair took out of [`OPEN_TURNS`].
 pub(crate) const LOST_OPEN_TURNS: TableDefinition<(u64, &str), &[u8]> = TableDefinition::new("lost_open_turns");
+/// (conversation, turn id, place) to what a repair took out of [`OPEN_STEPS`].
+pub(crate) const LOST_OPEN_STEPS: TableDefinition<StepKey, &[u8]> = TableDefinition::new("lost_open_steps");
 /// The number of a journal's row to what a repair took out of it.
 pub(crate) const LOST_ROWS: TableDefinition<u64, &[u8]> = TableDefinition::new("lost_journal_rows");
 /// (table, key as bytes) to what a repair took out because its checksum does not fit, so that its key may be the wrong
@@ -146,10 +163,12 @@ pub(crate) fn visit_tables(visitor: &mut impl TableVisitor) -> Result<(), Failur
     visitor.visit_rows(TURNS)?;
     visitor.visit(INDEX, Role::Data)?;
     visitor.visit_rows(OPEN_TURNS)?;
+    visitor.visit_rows(OPEN_STEPS)?;
     visitor.visit_rows(ACTIVITY)?;
     visitor.visit_rows(POSITIONS)?;
     visitor.visit(LOST_TURNS, Role::Lost)?;
     visitor.visit(LOST_OPEN_TURNS, Role::Lost)?;
+    visitor.visit(LOST_OPEN_STEPS, Role::Lost)?;
     visitor.visit(LOST_ROWS, Role::Lost)?;
     visitor.visit(LOST_UNKNOWN, Role::Lost)
 }
@@ -238,7 +257,7 @@ mod tests {
             _: Role,
         ) -> Result<(), Failure> {
             let bytes = [0; 64];
-            let key = K::from_bytes(&bytes[..K::fixed_width().unwrap_or(9)]);
+            let key = K::from_bytes(&bytes[..K::fixed_width().unwrap_or(13)]);
             let value = V::from_bytes(&bytes[..V::fixed_width().unwrap_or(5)]);
             self.0.open_table(table)?.insert(key, value)?;
             self.1.push(table.name().to_owned());
@@ -265,7 +284,7 @@ mod tests {
         visit_tables(&mut fill).unwrap();
         let mut expected = fill.1;
         // The bytes of a key and of a value, table by table.
-        let data = (9 + 5) + (8 + 5) + (16 + 5) + (16 + 8) + (9 + 5) + (9 + 5) + (8 + 5);
+        let data = (13 + 5) + (8 + 5) + (16 + 5) + (16 + 8) + (13 + 5) + (13 + 5) + (13 + 5) + (8 + 5);
         assert_eq!(count_live_bytes(&txn).unwrap(), data);
         txn.commit().unwrap();
         expected.sort();

@@ -1,16 +1,17 @@
-use redb::{Database, Table, WriteTransaction};
+use redb::{Database, Table, Value, WriteTransaction};
 
 use super::failure::Failure;
 use super::index::{self, TurnHasher};
 use super::journal_mark::JournalMark;
 use super::meta::WriteMeta;
 use super::read::{read_key, search_key};
+use super::record;
 use super::record::at_position::AtPosition;
 use super::record::conversation::Conversation;
 use super::row::{self, Row};
 use super::schema::{
-    ACTIVITY, Activity, CONVERSATIONS, Conversations, INDEX, KEYS, Keys, OPEN_TURNS, OpenTurns, POSITIONS, Positions,
-    TURNS, Turns,
+    ACTIVITY, Activity, CONVERSATIONS, Conversations, INDEX, KEYS, Keys, OPEN_STEPS, OPEN_TURNS, OpenStepRows,
+    OpenTurns, POSITIONS, Positions, StepKey, TURNS, Turns,
 };
 use crate::turn::{ConversationId, Ordinal, TurnId};
 
@@ -33,6 +34,7 @@ pub(crate) struct WriteTables<'txn> {
     turns: Table<'txn, (u64, u64), Row<Turns>>,
     index: Table<'txn, (u64, u64), u64>,
     open_turns: Table<'txn, (u64, &'static str), Row<OpenTurns>>,
+    open_steps: Table<'txn, StepKey, Row<OpenStepRows>>,
     positions: Table<'txn, u64, Row<Positions>>,
     activity: Table<'txn, (u64, &'static str), Row<Activity>>,
     /// A value and its checksum while it is written. Kept from row to row for its memory alone.
@@ -55,6 +57,7 @@ impl<'txn> WriteTables<'txn> {
             turns: txn.open_table(TURNS)?,
             index: txn.open_table(INDEX)?,
             open_turns: txn.open_table(OPEN_TURNS)?,
+            open_steps: txn.open_table(OPEN_STEPS)?,
             positions: txn.open_table(POSITIONS)?,
             activity: txn.open_table(ACTIVITY)?,
             value: Vec::new(),
@@ -95,26 +98,76 @@ impl<'txn> WriteTables<'txn> {
         Ok(())
     }
 
-    /// Adds a sealed turn to the index, and removes it from the open turns.
+    /// Adds a sealed turn to the index, and removes its head and its steps from the open turns.
     pub(crate) fn mark_sealed(&mut self, key: u64, turn_id: &TurnId, ordinal: Ordinal) -> Result<(), Failure> {
         let turn_id = turn_id.as_str();
         if index::insert(&mut self.index, key, self.hasher.hash(turn_id), ordinal.get())? {
             self.grow(3 * size_of::<u64>(), 0);
         }
         let open = self.open_turns.remove((key, turn_id))?.map(|row| row.value().unverified().len());
-        self.grow(0, open.map_or(0, |bytes| size_of::<u64>() + turn_id.len() + bytes));
+        if let Some(bytes) = open {
+            self.grow(0, size_of::<u64>() + turn_id.len() + bytes);
+            // Without a head there are no steps.
+            self.remove_open_steps(key, turn_id, 0)?;
+        }
         Ok(())
     }
 
-    /// Writes the record of an open turn.
-    pub(crate) fn put_open_turn(&mut self, key: u64, turn_id: &TurnId, record: &[u8]) -> Result<(), Failure> {
+    /// Writes the head of an open turn with this number of steps. The rows of further steps, of a turn that has begun
+    /// anew since, go.
+    pub(crate) fn put_open_turn(
+        &mut self,
+        key: u64,
+        turn_id: &TurnId,
+        head: &[u8],
+        step_count: u32,
+    ) -> Result<(), Failure> {
         let turn_id = turn_id.as_str();
         let key_bytes = size_of::<u64>() + turn_id.len();
-        self.fill(record);
+        self.fill(head);
         let place = (key, turn_id);
         let before = self.open_turns.insert(place, row::seal(&place, &mut self.value))?;
+        let before = before.map(|row| {
+            let row = row.value();
+            let has_more = match row.verify(&place).and_then(record::step_count_of) {
+                Ok((_, before)) => before > step_count,
+                // Nobody can say how many it had.
+                Err(_) => true,
+            };
+            (row.unverified().len(), has_more)
+        });
+        self.grow(key_bytes + self.value.len(), before.map_or(0, |(bytes, _)| key_bytes + bytes));
+        if before.is_some_and(|(_, has_more)| has_more) {
+            self.remove_open_steps(key, turn_id, step_count)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the record of a step of an open turn.
+    pub(crate) fn put_open_step(
+        &mut self,
+        key: u64,
+        turn_id: &TurnId,
+        place: u32,
+        record: &[u8],
+    ) -> Result<(), Failure> {
+        self.fill(record);
+        let place = (key, turn_id.as_str(), place);
+        let key_bytes = bytes_of_step_key(&place);
+        let before = self.open_steps.insert(place, row::seal(&place, &mut self.value))?;
         let before = before.map(|row| row.value().unverified().len());
         self.grow(key_bytes + self.value.len(), before.map_or(0, |bytes| key_bytes + bytes));
+        Ok(())
+    }
+
+    /// Removes the steps of an open turn from this place on.
+    fn remove_open_steps(&mut self, key: u64, turn_id: &str, from: u32) -> Result<(), Failure> {
+        let mut removed = 0;
+        self.open_steps.retain_in((key, turn_id, from)..=(key, turn_id, u32::MAX), |place, row| {
+            removed += bytes_of_step_key(&place) + row.unverified().len();
+            false
+        })?;
+        self.grow(0, removed);
         Ok(())
     }
 
@@ -171,4 +224,8 @@ impl<'txn> WriteTables<'txn> {
         let signed = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
         self.growth = self.growth.saturating_add(signed(added)).saturating_sub(signed(removed));
     }
+}
+
+fn bytes_of_step_key(place: &(u64, &str, u32)) -> usize {
+    <(u64, &str, u32)>::as_bytes(place).len()
 }

@@ -10,8 +10,9 @@ use crate::store::redb::memtable::Memtable;
 use crate::store::redb::memtable::piece::Change;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::read::ReadTables;
+use crate::store::redb::tables::record;
 use crate::store::redb::tables::record::conversation::Conversation;
-use crate::store::redb::tables::record::{self};
+use crate::store::redb::tables::record::open_turn::StagedRecords;
 use crate::store::rule::{Decision, Head, decide};
 use crate::turn::{ConversationId, EpochMillis, Ordinal, SealedTurn, TurnId};
 
@@ -80,8 +81,7 @@ impl<'a> Draft<'a> {
             Err(conflict) => return Ok(Err(conflict.into_error())),
         };
         if decision.changes {
-            let encoded = |turn| -> Result<Arc<[u8]>, Failure> { Ok(record::encode_staged(turn)?.into()) };
-            let staged = decision.staged(commit).map(encoded).collect::<Result<_, _>>()?;
+            let staged = decision.staged(commit).map(StagedRecords::encode).collect::<Result<_, _>>()?;
             let encoded = |(turn, _, sealed_at)| encode_sealed_at(turn, sealed_at);
             let sealed = decision.sealed(commit).map(encoded).collect::<Result<Vec<_>, _>>()?;
             drafted.take(&decision, commit);
@@ -150,6 +150,58 @@ impl Drafted {
             conversation.last_at = turn.ended_at.unwrap_or(sealed_at);
             conversation.total_usage = conversation.total_usage.saturating_add(turn.metrics.usage);
             self.sealed.insert(turn.metrics.turn_id.clone(), ordinal);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::contract::{StagedChange, StagedTurn, Version};
+    use crate::store::oracle::change;
+    use crate::store::redb::files::location::Location;
+    use crate::store::redb::journal::entry::encode_row;
+    use crate::turn::{OpenTurn, Progress, RunningTime, StepId, Usage};
+
+    /// The row of the journal that a commit of this change makes, over what the memtable holds.
+    fn row_bytes(memtable: &mut Memtable, tables: &ReadTables, change: StagedChange) -> usize {
+        let conversation_id = ConversationId::new("c").unwrap();
+        let expected_version =
+            memtable.of(&conversation_id).next().map_or(Version(0), |piece| piece.conversation.version);
+        let mut draft = Draft::new(memtable, tables);
+        let commit = Commit { conversation_id, expected_version, staged: vec![change], sealed: Vec::new() };
+        draft.apply(&commit).unwrap().unwrap();
+        let entries = draft.into_entries();
+        let bytes = encode_row(&entries).unwrap().len();
+        for entry in entries {
+            memtable.take(entry).unwrap();
+        }
+        bytes
+    }
+
+    #[test]
+    fn an_event_of_a_turn_of_4096_steps_makes_a_row_of_one_step() {
+        let files = Location::Memory.open(1 << 20).unwrap();
+        let tables = files.read_tables().unwrap();
+        let mut memtable = Memtable::default();
+        let report = |step: u32, tokens: u32| Progress::Usage {
+            step_id: Some(StepId::new(format!("step-{step}")).unwrap()),
+            report: Usage { input_tokens: tokens.into(), ..Usage::default() }.into(),
+            is_final: false,
+        };
+        let mut staged =
+            StagedTurn { turn: OpenTurn::new(TurnId::new("t").unwrap()), last_event_at: RunningTime::new(1) };
+        (0..4096).for_each(|step| staged.turn.fold(&report(step, 1)));
+        let whole = row_bytes(&mut memtable, &tables, staged.clone().into());
+        assert!(whole > 4096 * 10, "{whole} bytes");
+        for step in [0, 2000, 4095, 4096] {
+            let before = staged.clone();
+            staged.turn.fold(&report(step, 7));
+            let held = memtable.bytes();
+            let row = row_bytes(&mut memtable, &tables, change(Some(&before), staged.clone()));
+            assert!(row < 150, "an event of step {step} makes a row of {row} bytes");
+            let grown = memtable.bytes().saturating_sub(held);
+            assert!(grown < 1500, "the memtable grows by {grown} bytes");
         }
     }
 }

@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -7,7 +8,7 @@ use crate::store::contract::{Commit, CommitError, Committed};
 
 /// A job for the writer.
 pub(crate) enum Job {
-    Commit(Commit, oneshot::Sender<Result<Committed, CommitError>>, Permit),
+    Commit(Arc<Commit>, oneshot::Sender<Result<Committed, CommitError>>, Permit),
     CheckWrite(oneshot::Sender<Result<(), CommitError>>),
     /// Add this to the running time.
     Tick(Duration, oneshot::Sender<Result<(), CommitError>>),

@@ -1,6 +1,6 @@
 use crate::store::fault::Fault;
 use crate::store::redb::tables::record::damaged::DamagedRecord;
-use crate::turn::{ConversationId, Ordinal, TurnId};
+use crate::turn::{ConversationId, Ordinal, StepId, TurnId};
 
 /// What is wrong with a row of the tables, or with the main file. Displays as what follows the name of that.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -143,5 +143,41 @@ pub enum Flaw {
     OtherTurn {
         /// The id that its record says.
         turn_id: TurnId,
+    },
+    /// A step of an open turn is missing.
+    #[error("step {place}: it is missing")]
+    MissingStep {
+        /// The place of the step in its turn, from 0.
+        place: u32,
+    },
+    /// Two steps of an open turn have one id.
+    #[error("step {place}: an earlier one has its id {step_id}")]
+    RepeatedStep {
+        /// The place of the later step.
+        place: u32,
+        /// The id.
+        step_id: StepId,
+    },
+    /// A step of an open turn cannot be read.
+    #[error("step {place}: {damaged}")]
+    DamagedStep {
+        /// The place of the step.
+        place: u32,
+        /// What is wrong with its record.
+        damaged: DamagedRecord,
+    },
+    /// There are more steps than an open turn has.
+    #[error("step {place}: there are {step_count} steps by the head of the turn")]
+    SurplusStep {
+        /// The place of the step.
+        place: u32,
+        /// How many the turn has.
+        step_count: u32,
+    },
+    /// A step is of no open turn.
+    #[error("step {place}: there is no head of the turn")]
+    NoHead {
+        /// The place of the step.
+        place: u32,
     },
 }

@@ -11,11 +11,12 @@ use crate::store::redb::tables::read::decode_key;
 use crate::store::redb::tables::record::at_position::AtPosition;
 use crate::store::redb::tables::record::conversation::Conversation;
 use crate::store::redb::tables::record::damaged::DamagedRecord;
+use crate::store::redb::tables::record::open_turn::StagedHead;
 use crate::store::redb::tables::record::{self};
 use crate::store::redb::tables::row::Row;
 use crate::store::redb::tables::schema::{
-    ACTIVITY, Activity, CONVERSATIONS, Conversations, INDEX, KEYS, Keys, LOST_TURNS, OPEN_TURNS, OpenTurns, POSITIONS,
-    Positions, TURNS, Turns,
+    ACTIVITY, Activity, CONVERSATIONS, Conversations, INDEX, KEYS, Keys, LOST_TURNS, OPEN_STEPS, OPEN_TURNS,
+    OpenStepRows, OpenTurns, POSITIONS, Positions, StepKey, TURNS, Turns,
 };
 use crate::turn::{ConversationId, EpochMillis, Ordinal, Usage};
 
@@ -54,7 +55,7 @@ impl Inspection {
         inspection.turns()?;
         inspection.index()?;
         inspection.positions(&txn.open_table(POSITIONS)?)?;
-        inspection.open_turns(&txn.open_table(OPEN_TURNS)?)?;
+        inspection.open_turns(&txn.open_table(OPEN_TURNS)?, &txn.open_table(OPEN_STEPS)?)?;
         Ok(inspection.report)
     }
 
@@ -347,8 +348,14 @@ impl Inspection {
         Ok(())
     }
 
-    /// An open turn is of a known conversation, and not sealed.
-    fn open_turns(&mut self, open_turns: &ReadOnlyTable<(u64, &'static str), Row<OpenTurns>>) -> Result<(), Failure> {
+    /// An open turn is of a known conversation, not sealed, and has the steps that its head says.
+    fn open_turns(
+        &mut self,
+        open_turns: &ReadOnlyTable<(u64, &'static str), Row<OpenTurns>>,
+        open_steps: &ReadOnlyTable<StepKey, Row<OpenStepRows>>,
+    ) -> Result<(), Failure> {
+        // How many steps each head says, where it can be read.
+        let mut heads: BTreeMap<u64, BTreeMap<String, Option<u32>>> = BTreeMap::new();
         for row in open_turns.iter()? {
             let (place, value) = row?;
             let (key, turn_id) = place.value();
@@ -360,19 +367,58 @@ impl Inspection {
             if self.indexed(key, turn_id)?.is_some() {
                 wrong.push(Flaw::Sealed);
             }
-            match value.value().verify(&(key, turn_id)).and_then(record::decode_staged) {
+            let head = value.value().verify(&(key, turn_id)).and_then(StagedHead::decode);
+            let step_count = head.as_ref().ok().map(|head| head.step_count);
+            match head {
                 Err(damaged) => wrong.push(damaged.into()),
-                Ok(staged) if staged.turn.id.as_str() != turn_id => {
-                    wrong.push(Flaw::OtherTurn { turn_id: staged.turn.id });
-                }
-                Ok(_) => {}
+                Ok(head) if head.turn_id.as_str() != turn_id => wrong.push(Flaw::OtherTurn { turn_id: head.turn_id }),
+                Ok(head) => wrong.extend(unsound_step(open_steps, key, &head)?),
             }
+            heads.entry(key).or_default().insert(turn_id.to_owned(), step_count);
             for flaw in wrong {
                 self.tell(Violation::OpenTurn { conversation: self.name(key), turn_id: turn_id.into(), flaw });
             }
         }
+        for row in open_steps.iter()? {
+            let (place, value) = row?;
+            let (key, turn_id, step) = place.value();
+            let flaw = match heads.get(&key).and_then(|heads| heads.get(turn_id)) {
+                // Of these, and of a damaged head, it is told above.
+                Some(None) => continue,
+                Some(Some(count)) if step < *count => continue,
+                head => match (value.value().verify(&place.value()), head) {
+                    (Err(damaged), _) => Flaw::DamagedStep { place: step, damaged },
+                    (Ok(_), Some(Some(count))) => Flaw::SurplusStep { place: step, step_count: *count },
+                    (Ok(_), _) => Flaw::NoHead { place: step },
+                },
+            };
+            self.tell(Violation::OpenTurn { conversation: self.name(key), turn_id: turn_id.into(), flaw });
+        }
         Ok(())
     }
+}
+
+/// What is wrong with the first step that is missing or damaged of those that a head says.
+pub(super) fn unsound_step(
+    open_steps: &impl ReadableTable<StepKey, Row<OpenStepRows>>,
+    key: u64,
+    head: &StagedHead,
+) -> Result<Option<Flaw>, Failure> {
+    let turn_id = head.turn_id.as_str();
+    let mut rows = open_steps.range((key, turn_id, 0)..(key, turn_id, head.step_count))?;
+    let mut ids = BTreeSet::new();
+    for place in 0..head.step_count {
+        let Some((at, record)) = rows.next().transpose()?.filter(|(at, _)| at.value().2 == place) else {
+            return Ok(Some(Flaw::MissingStep { place }));
+        };
+        let record = record.value().verify(&at.value());
+        match record.and_then(|record| record::decode_step(&head.turn_id, place, record)) {
+            Ok(step) if ids.insert(step.id.clone()) => {}
+            Ok(step) => return Ok(Some(Flaw::RepeatedStep { place, step_id: step.id })),
+            Err(damaged) => return Ok(Some(Flaw::DamagedStep { place, damaged })),
+        }
+    }
+    Ok(None)
 }
 
 /// What a conversation's record must say by its turns.

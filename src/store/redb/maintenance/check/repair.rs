@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use redb::{Database, Key, ReadableTable, Table, TableDefinition, TableHandle, Value, WriteTransaction};
 
-use super::inspect::count;
+use super::inspect::{count, unsound_step};
 use crate::store::contract::{Life, Version};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::{self, TurnHasher};
@@ -10,11 +10,13 @@ use crate::store::redb::tables::meta::WriteMeta;
 use crate::store::redb::tables::read::decode_key;
 use crate::store::redb::tables::record::at_position::AtPosition;
 use crate::store::redb::tables::record::conversation::Conversation;
+use crate::store::redb::tables::record::open_turn::StagedHead;
 use crate::store::redb::tables::record::{self};
 use crate::store::redb::tables::row::{self, Row, Rows};
 use crate::store::redb::tables::schema::{
-    ACTIVITY, CONVERSATIONS, Conversations, INDEX, KEYS, LOST_OPEN_TURNS, LOST_TURNS, LOST_UNKNOWN, OPEN_TURNS,
-    OpenTurns, POSITIONS, Role, TURNS, TableVisitor, Turns, count_live_bytes, visit_tables,
+    ACTIVITY, CONVERSATIONS, Conversations, INDEX, KEYS, LOST_OPEN_STEPS, LOST_OPEN_TURNS, LOST_TURNS, LOST_UNKNOWN,
+    OPEN_STEPS, OPEN_TURNS, OpenStepRows, OpenTurns, POSITIONS, Role, StepKey, TURNS, TableVisitor, Turns,
+    count_live_bytes, visit_tables,
 };
 use crate::store::redb::tables::write::begin_write;
 use crate::turn::{ConversationId, Ordinal};
@@ -182,8 +184,10 @@ struct Repair<'txn> {
     turns: Table<'txn, (u64, u64), Row<Turns>>,
     index: Table<'txn, (u64, u64), u64>,
     open_turns: Table<'txn, (u64, &'static str), Row<OpenTurns>>,
+    open_steps: Table<'txn, StepKey, Row<OpenStepRows>>,
     lost: Table<'txn, (u64, u64), &'static [u8]>,
     lost_open: Table<'txn, (u64, &'static str), &'static [u8]>,
+    lost_steps: Table<'txn, StepKey, &'static [u8]>,
 }
 
 impl<'txn> Repair<'txn> {
@@ -195,8 +199,10 @@ impl<'txn> Repair<'txn> {
             turns: txn.open_table(TURNS)?,
             index: txn.open_table(INDEX)?,
             open_turns: txn.open_table(OPEN_TURNS)?,
+            open_steps: txn.open_table(OPEN_STEPS)?,
             lost: txn.open_table(LOST_TURNS)?,
             lost_open: txn.open_table(LOST_OPEN_TURNS)?,
+            lost_steps: txn.open_table(LOST_OPEN_STEPS)?,
         })
     }
 
@@ -264,8 +270,11 @@ impl<'txn> Repair<'txn> {
         Ok(())
     }
 
-    /// Drops open turns that are sealed, and moves aside those that cannot be read.
+    /// Drops open turns that are sealed. Moves aside those that cannot be read, each with all of its steps, and steps
+    /// that are of no open turn.
     fn open_turns(&mut self) -> Result<(), Failure> {
+        // How many steps each open turn has that stays.
+        let mut sound = BTreeMap::new();
         let mut gone = Vec::new();
         for row in self.open_turns.range((self.key, "")..)? {
             let (place, value) = row?;
@@ -273,12 +282,13 @@ impl<'txn> Repair<'txn> {
             if key != self.key {
                 break;
             }
-            let hash = |id: &str| self.hasher.hash(id);
-            let sealed = index::find(&self.index, &self.turns, key, hash, turn_id)?.is_some();
-            let staged = value.value().verify(&(key, turn_id)).and_then(record::decode_staged);
-            let sound = staged.is_ok_and(|staged| staged.turn.id.as_str() == turn_id);
-            if sealed || !sound {
-                gone.push((turn_id.to_owned(), (!sealed).then(|| value.value().unverified().to_vec())));
+            let sealed = self.is_sealed(turn_id)?;
+            let head = value.value().verify(&(key, turn_id)).and_then(StagedHead::decode);
+            match head.ok().filter(|head| !sealed && head.turn_id.as_str() == turn_id) {
+                Some(head) if unsound_step(&self.open_steps, key, &head)?.is_none() => {
+                    sound.insert(turn_id.to_owned(), head.step_count);
+                }
+                _ => gone.push((turn_id.to_owned(), (!sealed).then(|| value.value().unverified().to_vec()))),
             }
         }
         for (turn_id, aside) in gone {
@@ -287,7 +297,36 @@ impl<'txn> Repair<'txn> {
                 self.lost_open.insert((self.key, turn_id.as_str()), &*bytes)?;
             }
         }
+        self.open_steps(&sound)
+    }
+
+    /// Leaves the steps of these turns, of each so many.
+    fn open_steps(&mut self, sound: &BTreeMap<String, u32>) -> Result<(), Failure> {
+        let mut gone = Vec::new();
+        for row in self.open_steps.range((self.key, "", 0)..)? {
+            let (place, value) = row?;
+            let (key, turn_id, step) = place.value();
+            if key != self.key {
+                break;
+            }
+            if sound.get(turn_id).is_none_or(|count| step >= *count) {
+                let aside = if self.is_sealed(turn_id)? { None } else { Some(value.value().unverified().to_vec()) };
+                gone.push((turn_id.to_owned(), step, aside));
+            }
+        }
+        for (turn_id, step, aside) in gone {
+            let place = (self.key, turn_id.as_str(), step);
+            self.open_steps.remove(place)?;
+            if let Some(bytes) = aside {
+                self.lost_steps.insert(place, &*bytes)?;
+            }
+        }
         Ok(())
+    }
+
+    fn is_sealed(&self, turn_id: &str) -> Result<bool, Failure> {
+        let hash = |id: &str| self.hasher.hash(id);
+        Ok(index::find(&self.index, &self.turns, self.key, hash, turn_id)?.is_some())
     }
 
     fn record(&mut self, id: &ConversationId) -> Result<(), Failure> {

@@ -18,17 +18,20 @@ use crate::store::redb::tables::journal_mark::JournalMark;
 use crate::store::redb::tables::meta::{ReadMeta, WriteMeta};
 use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::record::at_position::AtPosition;
+use crate::store::redb::tables::record::open_turn::StagedHead;
 use crate::store::redb::tables::record::{self, conversation::Conversation};
 use crate::store::redb::tables::row::{self, KeyOf, Row, Rows, Stored};
 use crate::store::redb::tables::schema::{
-    ACTIVITY, Activity, CONVERSATIONS, INDEX, JournalRows, KEYS, OPEN_TURNS, POSITIONS, Positions, ROWS, TURNS,
-    copy_tables,
+    ACTIVITY, Activity, CONVERSATIONS, INDEX, JournalRows, KEYS, OPEN_STEPS, OPEN_TURNS, OpenStepRows, POSITIONS,
+    Positions, ROWS, StepKey, TURNS, copy_tables,
 };
 use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::redb::writer::Writer;
 use crate::store::redb::writer::backoff::Backoff;
 use crate::store::{Commit, Lineage, Location, RedbEngine, StagedTurn, TurnRange, Version};
-use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Ordinal, RunningTime, TurnId};
+use crate::turn::{
+    ConversationId, Done, EpochMillis, OpenStep, OpenTurn, Ordinal, Progress, RunningTime, StepId, StepTimes, TurnId,
+};
 
 fn turn(id: &str) -> OpenTurn {
     OpenTurn::new(TurnId::new(id).unwrap())
@@ -52,17 +55,27 @@ fn open(directory: &Path) -> RedbEngine {
     RedbEngine::open(Location::Directory(directory.to_owned()), &StoreSettings::default()).unwrap()
 }
 
-/// A store with a conversation of three sealed turns and two open ones, and one more.
+/// An open turn with some steps.
+fn staged(id: &str, steps: u32) -> StagedTurn {
+    let mut turn = turn(id);
+    for step in 0..steps {
+        let step_id = StepId::new(format!("{id}#{step}")).unwrap();
+        let times = StepTimes { decode: Some(step.into()), ..StepTimes::default() };
+        turn.fold(&Progress::StepComplete { step_id, times, model: None, provider: None });
+    }
+    StagedTurn { turn, last_event_at: RunningTime::new(1) }
+}
+
+/// A store with a conversation of three sealed turns and two open ones, one of which has three steps, and one more.
 async fn sound() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
     for name in ["a", "b"] {
         let done = Done { usage: Some(crate::turn::Usage::default().into()), ..Done::because("stop") };
-        let staged = |id| StagedTurn { turn: turn(id), last_event_at: RunningTime::new(1) };
         let commit = Commit {
             conversation_id: id(name),
             expected_version: Version(0),
-            staged: vec![staged("open"), staged("other")],
+            staged: vec![staged("open", 3).into(), staged("other", 0).into()],
             sealed: ["x", "y", "z"].map(|id| turn(id).seal(&done, EpochMillis::new(2))).into(),
         };
         store.commit(commit).await.unwrap();
@@ -228,6 +241,95 @@ async fn each_kind_of_disagreement_is_named_and_repaired() {
         txn.commit().unwrap();
     })
     .await;
+}
+
+/// Puts a step of a conversation's turn, as it would be written.
+fn put_step(steps: &mut redb::Table<'_, StepKey, Row<OpenStepRows>>, place: (u64, &str, u32), step: &OpenStep) {
+    let mut record = record::encode_step(&TurnId::new(place.1).unwrap(), place.2, step).unwrap();
+    steps.insert(place, row::seal(&place, &mut record)).unwrap();
+}
+
+#[tokio::test]
+async fn each_disagreement_of_heads_and_steps_is_named_and_repaired() {
+    type Damage = fn(&mut redb::Table<'_, StepKey, Row<OpenStepRows>>);
+    let step = |id: &str| OpenStep::new(StepId::new(id).unwrap());
+    let cases: [(&str, Damage, &[&str]); 8] = [
+        ("step 0: it is missing", |rows| drop(rows.remove((1, "open", 0)).unwrap()), &["other"]),
+        ("step 1: it is missing", |rows| drop(rows.remove((1, "open", 1)).unwrap()), &["other"]),
+        ("step 2: it is missing", |rows| drop(rows.remove((1, "open", 2)).unwrap()), &["other"]),
+        (
+            "step 1: a stored step of an open turn cannot be read: its checksum does not fit",
+            |rows| drop(rows.insert((1, "open", 1), Stored::as_it_is(b"nonsense")).unwrap()),
+            &["other"],
+        ),
+        (
+            "step 1: a stored step of an open turn cannot be read: Hit the end of buffer, expected more data",
+            |rows| drop(rows.insert((1, "open", 1), row::seal(&(1, "open", 1), &mut b"\x01".to_vec())).unwrap()),
+            &["other"],
+        ),
+        (
+            "step 2: an earlier one has its id open#0",
+            |rows| put_step(rows, (1, "open", 2), &OpenStep::new(StepId::new("open#0").unwrap())),
+            &["other"],
+        ),
+        (
+            "step 3: there are 3 steps by the head of the turn",
+            |rows| put_step(rows, (1, "open", 3), &OpenStep::new(StepId::new("open#3").unwrap())),
+            &["open", "other"],
+        ),
+        (
+            "step 7: there is no head of the turn",
+            |rows| put_step(rows, (1, "opened", 7), &OpenStep::new(StepId::new("s").unwrap())),
+            &["open", "other"],
+        ),
+    ];
+    for (expected, damaged, left) in cases {
+        let name = if expected.starts_with("step 7") { "opened" } else { "open" };
+        let expected = format!("open turn {name} of conversation a: {expected}");
+        let directory = assert_found_and_repaired(&expected, |path| damage(path, OPEN_STEPS, damaged)).await;
+        let store = open(directory.path());
+        let open_of = |name| {
+            let mut open = store.conversation_state(&id(name), &[]).unwrap().open_turns;
+            open.sort_by(|one, other| one.turn.id.cmp(&other.turn.id));
+            open
+        };
+        let whole = [staged("open", 3), staged("other", 0)];
+        let expected: Vec<_> = whole.iter().filter(|staged| left.contains(&staged.turn.id.as_str())).cloned().collect();
+        assert_eq!(open_of("a"), expected);
+        assert_eq!(open_of("b"), whole);
+        store.close().await;
+    }
+    // A step of a turn that is sealed.
+    assert_found_and_repaired("open turn x of conversation a: step 0: there is no head of the turn", |path| {
+        damage(path, OPEN_STEPS, |rows| put_step(rows, (1, "x", 0), &step("s")));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_open_turn_with_a_damaged_row_begins_anew_and_leaves_nothing_of_before() {
+    type Damage = fn(&Path);
+    let damages: [Damage; 2] = [
+        |path| damage(path, OPEN_STEPS, |rows| drop(rows.insert((1, "open", 1), Stored::as_it_is(b"")).unwrap())),
+        |path| damage(path, OPEN_TURNS, |rows| drop(rows.insert((1, "open"), Stored::as_it_is(b"")).unwrap())),
+    ];
+    for damaged in damages {
+        let directory = sound().await;
+        damaged(directory.path());
+        let store = open(directory.path());
+        assert_eq!(store.conversation_state(&id("a"), &[]).unwrap().open_turns, [staged("other", 0)]);
+        assert_eq!(store.damaged_records(), 1);
+        let anew = staged("open", 1);
+        store
+            .commit(Commit { staged: vec![anew.clone().into()], sealed: Vec::new(), ..sealing("a", 1, "none") })
+            .await
+            .unwrap();
+        store.close().await;
+        assert_eq!(told(&check(directory.path()).unwrap()), [""; 0]);
+        let store = open(directory.path());
+        assert_eq!(store.conversation_state(&id("a"), &[]).unwrap().open_turns, [anew, staged("other", 0)]);
+        store.close().await;
+    }
 }
 
 /// The order of all turns of a store that is not running.
@@ -626,8 +728,8 @@ impl<T: Rows> Flips<'_, T> {
             let mut row = [&*key, &*value].concat();
             row[bit / 8] ^= 1 << (bit % 8);
             let (other, damaged) = row.split_at(key.len());
-            // No such key can be asked for, as the database takes none for text.
-            if std::str::from_utf8(other).is_err() && other != &*key && bit % 8 == 7 {
+            // No such key can be asked for: it is no text, or its lengths do not add up.
+            if std::panic::catch_unwind(|| drop(T::Key::from_bytes(other))).is_err() {
                 continue;
             }
             let mut is_another = false;
@@ -680,7 +782,7 @@ async fn each_flipped_bit_of_a_row_is_found_by_the_check_and_by_the_read_that_me
             key != 1 || ordinal < at.get() || left_out.count == 1
         },
     );
-    Flips { database, table: OPEN_TURNS, decodes: |value| record::decode_staged(value).is_ok() }.each(
+    Flips { database, table: OPEN_TURNS, decodes: |value| StagedHead::decode(value).is_ok() }.each(
         &(1, "open"),
         |tables, (key, _)| {
             let (mut stale, mut of_a) = (LeftOut::default(), LeftOut::default());
@@ -690,6 +792,13 @@ async fn each_flipped_bit_of_a_row_is_found_by_the_check_and_by_the_read_that_me
             stale.count == 1 && (key != 1 || of_a.count == 1)
         },
     );
+    let is_step = |value: &[u8]| record::decode_step(&TurnId::new("open").unwrap(), 1, value).is_ok();
+    Flips { database, table: OPEN_STEPS, decodes: is_step }.each(&(1, "open", 1), |tables, _| {
+        // Wherever the row stands, the turn lacks it.
+        let mut left_out = LeftOut::default();
+        let state = StateQuery::of(&none, &id("a")).read(tables, &id("a"), &[], &mut left_out).unwrap();
+        left_out.count == 1 && state.open_turns == [staged("other", 0)]
+    });
     Flips { database, table: CONVERSATIONS, decodes: |value| Conversation::decode(value).is_ok() }
         .each(&1, |tables, key| matches!(tables.conversation(key), Err(Failure::Record(_))));
     Flips { database, table: KEYS, decodes: |_| true }.each(&"a", |tables, name| {

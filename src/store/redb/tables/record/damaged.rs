@@ -41,6 +41,8 @@ pub(crate) enum RecordFlaw {
     Ordinal,
     #[error("a step is missing")]
     NoStep,
+    #[error("it has {found} steps, and its head says {said}")]
+    StepCount { found: u32, said: u32 },
     #[error("a time is missing")]
     NoTime,
     #[error("{0} is no position")]

@@ -6,16 +6,20 @@
 pub(crate) mod at_position;
 pub(crate) mod conversation;
 pub(crate) mod damaged;
+pub(crate) mod open_turn;
 mod twin;
+
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use self::at_position::AtPosition;
 use self::conversation::Conversation;
 use self::damaged::{DamagedRecord, RecordFlaw};
-use self::twin::{AtPositionTwin, ConversationTwin, OpenTurnTwin, SealedTurnTwin};
-use crate::store::contract::StagedTurn;
-use crate::turn::{Ordinal, SealedTurn, StoredTurn};
+use self::open_turn::{StagedHead, StagedRecords};
+use self::twin::{AtPositionTwin, ConversationTwin, OpenHeadTwin, OpenStepTwin, SealedTurnTwin};
+use crate::store::contract::{StagedChange, StagedTurn};
+use crate::turn::{OpenStep, OpenSteps, OpenTurn, Ordinal, SealedTurn, StoredTurn, TurnId};
 
 /// The version byte of the encoding.
 const VERSION: u8 = 1;
@@ -40,6 +44,37 @@ impl AtPosition {
     }
 }
 
+impl StagedRecords {
+    pub(crate) fn encode(change: &StagedChange) -> Result<Self, DamagedRecord> {
+        let step = |(place, step): &(u32, OpenStep)| -> Result<(u32, Arc<[u8]>), DamagedRecord> {
+            Ok((*place, encode_step(&change.turn_id, *place, step)?.into()))
+        };
+        let steps = change.steps.iter().map(step).collect::<Result<_, _>>()?;
+        Ok(Self { head: encode_head(change)?.into(), steps })
+    }
+}
+
+impl StagedHead {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DamagedRecord> {
+        decode(HEAD, bytes, OpenHeadTwin::read)
+    }
+
+    /// Puts the turn together. `steps` has the records of its steps, in order.
+    pub(crate) fn with_steps<'a>(
+        self,
+        steps: impl Iterator<Item = Result<&'a [u8], DamagedRecord>>,
+    ) -> Result<StagedTurn, DamagedRecord> {
+        let Self { turn_id, step_count, last_event_at, head } = self;
+        let steps = (0..).zip(steps).map(|(place, record)| decode_step(&turn_id, place, record?));
+        let steps: OpenSteps = steps.collect::<Result<_, _>>()?;
+        // Of two steps with one id only one is taken.
+        if steps.count() != step_count {
+            return Err(DamagedRecord::new(HEAD, RecordFlaw::StepCount { found: steps.count(), said: step_count }));
+        }
+        Ok(StagedTurn { turn: OpenTurn { id: turn_id, head, steps }, last_event_at })
+    }
+}
+
 pub(crate) fn encode_sealed(turn: &SealedTurn) -> Result<Vec<u8>, DamagedRecord> {
     encode(SEALED_TURN, &SealedTurnTwin::of(turn))
 }
@@ -48,26 +83,42 @@ pub(crate) fn decode_sealed(ordinal: Ordinal, bytes: &[u8]) -> Result<StoredTurn
     Ok(decode(SEALED_TURN, bytes, SealedTurnTwin::read)?.at(ordinal))
 }
 
-pub(crate) fn encode_staged(staged: &StagedTurn) -> Result<Vec<u8>, DamagedRecord> {
-    encode(OPEN_TURN, &OpenTurnTwin::of(staged))
+/// Encodes what a change says of the turn itself.
+fn encode_head(change: &StagedChange) -> Result<Vec<u8>, DamagedRecord> {
+    encode(HEAD, &OpenHeadTwin::of(change))
 }
 
-pub(crate) fn decode_staged(bytes: &[u8]) -> Result<StagedTurn, DamagedRecord> {
-    decode(OPEN_TURN, bytes, OpenTurnTwin::read)
+/// Returns the id of an open turn and the number of its steps, without decoding the rest of its head.
+pub(crate) fn step_count_of(head: &[u8]) -> Result<(&str, u32), DamagedRecord> {
+    first_of(HEAD, head)
 }
 
-/// Returns the id of a turn, sealed or open, without decoding the rest of its record: the id is the first field.
+pub(crate) fn encode_step(turn_id: &TurnId, place: u32, step: &OpenStep) -> Result<Vec<u8>, DamagedRecord> {
+    encode(STEP, &OpenStepTwin::of(turn_id, place, step))
+}
+
+pub(crate) fn decode_step(turn_id: &TurnId, place: u32, bytes: &[u8]) -> Result<OpenStep, DamagedRecord> {
+    decode(STEP, bytes, |twin: OpenStepTwin<'_>| twin.read(turn_id, place))
+}
+
+/// Returns the id of a turn, sealed or open, without decoding the rest of its record or head.
 pub(crate) fn turn_id_of(bytes: &[u8]) -> Result<&str, DamagedRecord> {
-    match postcard::take_from_bytes(body("turn", bytes)?) {
-        Ok((id, _)) => Ok(id),
-        Err(error) => Err(DamagedRecord::new("turn", error)),
+    first_of("turn", bytes)
+}
+
+/// Returns the first fields of a record.
+fn first_of<'a, T: Deserialize<'a>>(what: &'static str, bytes: &'a [u8]) -> Result<T, DamagedRecord> {
+    match postcard::take_from_bytes(body(what, bytes)?) {
+        Ok((first, _)) => Ok(first),
+        Err(error) => Err(DamagedRecord::new(what, error)),
     }
 }
 
 const CONVERSATION: &str = "conversation";
 const POSITION: &str = "position";
 const SEALED_TURN: &str = "sealed turn";
-const OPEN_TURN: &str = "open turn";
+const HEAD: &str = "open turn";
+const STEP: &str = "step of an open turn";
 
 /// What nearly all records fit in.
 const ROOM: usize = 256;
@@ -109,8 +160,8 @@ mod tests {
     use super::*;
     use crate::store::contract::Version;
     use crate::turn::{
-        ConversationId, Done, EpochMillis, KernelMoment, Label, Millis, OpenStep, OpenTurn, Progress, RunningTime,
-        StepId, StepTimes, TokenCount, TurnId, TurnLabels, Usage, UsageReport, UsageReports,
+        ConversationId, Done, EpochMillis, KernelMoment, Label, Millis, OpenHead, Progress, RunningTime, StepId,
+        StepTimes, TokenCount, TurnId, TurnLabels, Usage, UsageReport, UsageReports,
     };
 
     fn staged() -> StagedTurn {
@@ -126,14 +177,24 @@ mod tests {
         let step = |id: &str| OpenStep::new(StepId::new(id).unwrap());
         let turn = OpenTurn {
             id: TurnId::new("t").unwrap(),
-            labels: TurnLabels { model: Some("m".into()), provider: Some("p".into()), project: Some("j".into()) },
+            head: OpenHead {
+                labels: TurnLabels { model: Some("m".into()), provider: Some("p".into()), project: Some("j".into()) },
+                unlabelled: reports,
+                has_failed: true,
+            },
             steps: [OpenStep { reports, times, model: Some("other".into()), ..step("t#0") }, step("t#1")]
                 .into_iter()
                 .collect(),
-            unlabelled: reports,
-            has_failed: true,
         };
         StagedTurn { turn, last_event_at: RunningTime::new(1_700_000_000_000) }
+    }
+
+    fn records(staged: StagedTurn) -> StagedRecords {
+        StagedRecords::encode(&staged.into()).unwrap()
+    }
+
+    fn read(StagedRecords { head, steps }: &StagedRecords) -> Result<StagedTurn, DamagedRecord> {
+        StagedHead::decode(head)?.with_steps(steps.iter().map(|(_, record)| Ok(&**record)))
     }
 
     fn sealed() -> SealedTurn {
@@ -142,8 +203,9 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_back_equal() {
-        let bytes = encode_staged(&staged()).unwrap();
-        assert_eq!(decode_staged(&bytes).unwrap(), staged());
+        let open = records(staged());
+        assert_eq!(read(&open).unwrap(), staged());
+        assert_eq!(step_count_of(&open.head).unwrap(), ("t", 2));
 
         let ordinal = Ordinal::after(4);
         let bytes = encode_sealed(&sealed()).unwrap();
@@ -177,11 +239,24 @@ mod tests {
     }
 
     #[test]
+    fn an_open_turn_is_whole_or_damaged() {
+        let whole = records(staged());
+        let with = |steps: &[(u32, Arc<[u8]>)]| read(&StagedRecords { steps: steps.to_vec(), ..whole.clone() });
+        assert!(with(&whole.steps).is_ok());
+        assert!(with(&whole.steps[..1]).is_err() && with(&[]).is_err());
+        let longer = [&*whole.steps, &whole.steps[..1]].concat();
+        assert!(with(&longer).is_err());
+        let same = encode_step(&TurnId::new("t").unwrap(), 1, &staged().turn.steps[0]).unwrap();
+        let twice = with(&[whole.steps[0].clone(), (1, same.into())]);
+        assert!(twice.unwrap_err().to_string().contains("it has 1 steps, and its head says 2"));
+    }
+
+    #[test]
     fn a_later_encoding_is_refused_by_its_version() {
-        let mut bytes = encode_staged(&staged()).unwrap();
+        let mut bytes = encode_head(&staged().into()).unwrap();
         bytes[0] = 2;
         assert_eq!(
-            decode_staged(&bytes).unwrap_err().to_string(),
+            StagedHead::decode(&bytes).unwrap_err().to_string(),
             "a stored open turn cannot be read: its encoding is version 2, and this program reads version 1"
         );
     }
@@ -219,7 +294,7 @@ mod tests {
     #[test]
     fn the_id_of_a_turn_is_read_alone() {
         assert_eq!(turn_id_of(&encode_sealed(&sealed()).unwrap()).unwrap(), "t");
-        assert_eq!(turn_id_of(&encode_staged(&staged()).unwrap()).unwrap(), "t");
+        assert_eq!(turn_id_of(&encode_head(&staged().into()).unwrap()).unwrap(), "t");
         assert!(turn_id_of(b"").is_err() && turn_id_of(b"\x02\x01t").is_err() && turn_id_of(b"\x01\x09t").is_err());
     }
 
@@ -280,7 +355,7 @@ mod tests {
                     if usual { OpenStep { id: StepId::new(format!("a#{place}")).unwrap(), ..step } } else { step }
                 });
                 let id = TurnId::new("a").unwrap();
-                let turn = OpenTurn { id, labels, steps: steps.collect(), unlabelled, has_failed };
+                let turn = OpenTurn { id, head: OpenHead { labels, unlabelled, has_failed }, steps: steps.collect() };
                 StagedTurn { turn, last_event_at: RunningTime::new(at) }
             })
             .boxed()
@@ -301,7 +376,7 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_is_written_reads_back_equal(staged in any_open(), sealed in any_sealed()) {
-            prop_assert_eq!(decode_staged(&encode_staged(&staged).unwrap()).unwrap(), staged);
+            prop_assert_eq!(read(&records(staged.clone())).unwrap(), staged);
             let ordinal = Ordinal::after(0);
             prop_assert_eq!(decode_sealed(ordinal, &encode_sealed(&sealed).unwrap()).unwrap(), sealed.at(ordinal));
         }

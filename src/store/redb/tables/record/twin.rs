@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 use super::at_position::AtPosition;
 use super::conversation::Conversation;
 use super::damaged::RecordFlaw;
-use crate::store::contract::{Life, StagedTurn, Version};
+use super::open_turn::StagedHead;
+use crate::store::contract::{Life, StagedChange, Version};
 use crate::turn::{
-    ConversationId, EpochMillis, Label, Millis, OpenStep, OpenTurn, Ordinal, RunningTime, SealedTurn, StepDetails,
+    ConversationId, EpochMillis, Label, Millis, OpenHead, OpenStep, Ordinal, RunningTime, SealedTurn, StepDetails,
     StepId, StepMetrics, StepTimes, TokenCount, TurnId, TurnLabels, TurnMetrics, Usage, UsageReport, UsageReports,
 };
 
@@ -72,27 +73,26 @@ struct StepDetailsTwin<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-pub(super) struct OpenTurnTwin<'a> {
+pub(super) struct OpenHeadTwin<'a> {
     turn_id: &'a str,
+    step_count: u32,
     last_event_at: u64,
     has_failed: bool,
     model: Option<&'a str>,
     provider: Option<&'a str>,
     project: Option<&'a str>,
-    #[serde(borrow)]
-    steps: Vec<OpenStepTwin<'a>>,
     unlabelled: ReportsTwin,
-    times: Vec<f64>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct OpenStepTwin<'a> {
+pub(super) struct OpenStepTwin<'a> {
     /// As in a sealed step.
     id: &'a str,
     reports: ReportsTwin,
-    times: TimesTwin,
+    step_times: TimesTwin,
     model: Option<&'a str>,
     provider: Option<&'a str>,
+    times: Vec<f64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -275,61 +275,59 @@ impl StepDetailsTwin<'_> {
     }
 }
 
-impl<'a> OpenTurnTwin<'a> {
-    pub(super) fn of(staged: &'a StagedTurn) -> Self {
-        let StagedTurn { turn, last_event_at } = staged;
-        let OpenTurn { id, labels: TurnLabels { model, provider, project }, steps, unlabelled, has_failed } = turn;
-        let mut times = Times::default();
+impl<'a> OpenHeadTwin<'a> {
+    pub(super) fn of(change: &'a StagedChange) -> Self {
+        let StagedChange { turn_id, head, step_count, last_event_at, .. } = change;
+        let OpenHead { labels: TurnLabels { model, provider, project }, unlabelled, has_failed } = head;
         Self {
-            turn_id: id.as_str(),
+            turn_id: turn_id.as_str(),
+            step_count: *step_count,
             last_event_at: last_event_at.get(),
             has_failed: *has_failed,
             model: text(model.as_ref()),
             provider: text(provider.as_ref()),
             project: text(project.as_ref()),
-            steps: steps.iter().enumerate().map(|step| OpenStepTwin::of(id, step, &mut times)).collect(),
             unlabelled: ReportsTwin::of(unlabelled),
-            times: times.0,
         }
     }
 
-    pub(super) fn read(self) -> Result<StagedTurn, RecordFlaw> {
-        let times = Times(self.times);
-        let steps = self.steps.into_iter().enumerate();
-        Ok(StagedTurn {
-            turn: OpenTurn {
-                id: TurnId::new(self.turn_id)?,
+    pub(super) fn read(self) -> Result<StagedHead, RecordFlaw> {
+        Ok(StagedHead {
+            turn_id: TurnId::new(self.turn_id)?,
+            step_count: self.step_count,
+            last_event_at: RunningTime::new(self.last_event_at),
+            head: OpenHead {
                 labels: TurnLabels {
                     model: self.model.map(Label::from),
                     provider: self.provider.map(Label::from),
                     project: self.project.map(Label::from),
                 },
-                steps: steps.map(|(place, step)| step.read(self.turn_id, place, &times)).collect::<Result<_, _>>()?,
                 unlabelled: self.unlabelled.read()?,
                 has_failed: self.has_failed,
             },
-            last_event_at: RunningTime::new(self.last_event_at),
         })
     }
 }
 
 impl<'a> OpenStepTwin<'a> {
-    fn of(turn_id: &TurnId, (place, step): (usize, &'a OpenStep), times: &mut Times) -> Self {
+    pub(super) fn of(turn_id: &TurnId, place: u32, step: &'a OpenStep) -> Self {
         let OpenStep { id, reports, times: step_times, model, provider } = step;
+        let mut times = Times::default();
         Self {
-            id: short_id(turn_id, place, id),
+            id: short_id(turn_id, place as usize, id),
             reports: ReportsTwin::of(reports),
-            times: TimesTwin::of(step_times, times),
+            step_times: TimesTwin::of(step_times, &mut times),
             model: text(model.as_ref()),
             provider: text(provider.as_ref()),
+            times: times.0,
         }
     }
 
-    fn read(self, turn_id: &str, place: usize, times: &Times) -> Result<OpenStep, RecordFlaw> {
+    pub(super) fn read(self, turn_id: &TurnId, place: u32) -> Result<OpenStep, RecordFlaw> {
         Ok(OpenStep {
-            id: whole_id(turn_id, place, self.id)?,
+            id: whole_id(turn_id.as_str(), place as usize, self.id)?,
             reports: self.reports.read()?,
-            times: self.times.read(times)?,
+            times: self.step_times.read(&Times(self.times))?,
             model: self.model.map(Label::from),
             provider: self.provider.map(Label::from),
         })

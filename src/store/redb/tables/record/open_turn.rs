@@ -1,0 +1,20 @@
+use std::sync::Arc;
+
+use crate::turn::{OpenHead, RunningTime, TurnId};
+
+/// The head of an open turn as it is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StagedHead {
+    pub(crate) turn_id: TurnId,
+    pub(crate) step_count: u32,
+    pub(crate) last_event_at: RunningTime,
+    pub(crate) head: OpenHead,
+}
+
+/// The records of what a commit stages of an open turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StagedRecords {
+    pub(crate) head: Arc<[u8]>,
+    /// Those of the steps that changed, each with its place.
+    pub(crate) steps: Vec<(u32, Arc<[u8]>)>,
+}
