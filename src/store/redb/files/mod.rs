@@ -8,6 +8,7 @@
 //! - `open_error`: why a store could not be opened.
 //! - `path`: links, empty files, and names that outlive a power cut.
 //! - `overlay`, `look`: opens a file without changing a byte of it.
+//! - `write_back`: writes a file once more, as an earlier sync of it may have failed.
 //! - `stamp`: makes a blank file ours, and refuses the file of another program or format.
 //! - `head`: what binds the two files to each other.
 //! - `create`: makes new files, or refuses to.
@@ -34,3 +35,4 @@ pub(crate) mod slot;
 pub(crate) mod stamp;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod storage;
+pub(crate) mod write_back;

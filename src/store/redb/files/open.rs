@@ -13,6 +13,7 @@ use super::open_files::Files;
 use super::path::{has_content, sync_directory, target};
 use super::replay::Replayed;
 use super::stamp::{guarded, stamp, stamp_journal, stamp_main};
+use super::write_back::write_back_file;
 use crate::link;
 use crate::store::fault::{Fault, FaultKind};
 use crate::store::redb::tables::failure::Failure;
@@ -41,6 +42,8 @@ impl Location {
         let tables = self.open_file(StoreFile::Main, cache_bytes)?;
         stamp(&path, &tables, StoreFile::Main, &stamp_main)?;
         let head = Head::of(&tables).map_err(|failure| failed(&path, failure))?;
+        // The lock on the main file keeps others from the journal meanwhile.
+        self.write_back_journal()?;
         // Of the journal nothing is read twice: what it holds is in the memtable.
         let journal = self.open_file(StoreFile::Journal, JOURNAL_CACHE_BYTES)?;
         stamp(&journal_path, &journal, StoreFile::Journal, &|txn| stamp_journal(txn, &head))?;
@@ -63,16 +66,38 @@ impl Location {
         Files::new(tables, journal, memtable, head.bond.store_id).map_err(|failure| failed(&path, failure))
     }
 
+    /// Makes all that the journal reads as durable, before anything builds on it: a failed sync may have come before.
+    ///
+    /// The main file needs none: its commits have two phases, and each opening writes the page anew that tells them apart.
+    fn write_back_journal(&self) -> Result<(), OpenError> {
+        let written = match self {
+            Self::Directory(_) => write_back_file(&self.path(StoreFile::Journal)),
+            Self::Memory => Ok(()),
+            #[cfg(any(test, feature = "testing"))]
+            Self::Storage(storage) => storage.write_back(StoreFile::Journal),
+        };
+        written.map_err(|source| self.unusable(StoreFile::Journal, source))
+    }
+
+    fn unusable(&self, file: StoreFile, source: io::Error) -> OpenError {
+        match self {
+            Self::Directory(directory) if source.kind() == io::ErrorKind::PermissionDenied => {
+                OpenError::Directory { path: directory.clone(), source }
+            }
+            _ => failed(&self.path(file), Fault::disk(source)),
+        }
+    }
+
     fn open_file(&self, file: StoreFile, cache_bytes: usize) -> Result<Database, OpenError> {
         let mut builder = Builder::new();
         builder.set_cache_size(cache_bytes);
         let path = self.path(file);
         let opened = match self {
-            Self::Directory(directory) => match builder.open(&path) {
+            Self::Directory(_) => match builder.open(&path) {
                 Err(DatabaseError::Storage(StorageError::Io(source)))
                     if source.kind() == io::ErrorKind::PermissionDenied =>
                 {
-                    return Err(OpenError::Directory { path: directory.clone(), source });
+                    return Err(self.unusable(file, source));
                 }
                 opened => opened,
             },

@@ -5,12 +5,14 @@ use redb::{Builder, Database};
 
 use super::error::CheckError;
 use crate::link;
+use crate::store::fault::Fault;
 use crate::store::redb::checkpoint::transfer::Moving;
 use crate::store::redb::files::head::Head;
 use crate::store::redb::files::look::look_at;
 use crate::store::redb::files::open_error::{OpenError, explain, failed};
 use crate::store::redb::files::path::has_content;
 use crate::store::redb::files::replay::{DamagedRow, Replayed};
+use crate::store::redb::files::write_back::write_back_file;
 use crate::store::redb::memtable::Memtable;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::TurnHasher;
@@ -51,8 +53,13 @@ impl Paths {
     /// Opens the files to change them.
     pub(super) fn open(&self) -> Result<(Database, Option<Database>), OpenError> {
         let open = |path: &Path| Builder::new().open(path).map_err(|error| explain(path, error));
-        let journal = has_content(&self.journal).then(|| open(&self.journal)).transpose()?;
-        Ok((open(&self.main)?, journal))
+        let main = open(&self.main)?;
+        let journal = has_content(&self.journal).then(|| {
+            // As every opening does. The lock on the main file keeps others from the journal meanwhile.
+            write_back_file(&self.journal).map_err(|error| failed(&self.journal, Fault::disk(error)))?;
+            open(&self.journal)
+        });
+        Ok((main, journal.transpose()?))
     }
 
     /// Writes all of the journal into the main file, which then no longer needs the journal. Returns the damaged rows
