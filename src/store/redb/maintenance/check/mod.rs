@@ -19,7 +19,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use redb::{Database, ReadableDatabase};
+use redb::{Database, ReadableDatabase, WriteTransaction};
 
 use self::copy::{keep_copy, sync_directory};
 use self::error::CheckError;
@@ -29,6 +29,7 @@ use self::report::{CheckReport, Violation};
 use crate::store::redb::files::open_error::{OpenError, failed};
 use crate::store::redb::files::path::has_content;
 use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::write::begin_write;
 use crate::store::redb::unwind;
 
 /// Checks the database in this directory: that its pages are whole, and that what they hold agrees with itself. What is
@@ -55,8 +56,9 @@ fn check_files(paths: &Paths) -> Result<CheckReport, CheckError> {
         }
     }
     let inspected = unwind::caught(|| {
-        let rows = paths.merge(&main, journal.as_ref())?;
-        inspect(&main).map(|report| (rows, report)).map_err(|failure| failed(&paths.main, failure))
+        let unmerged = paths.unmerged(&main, journal.as_ref())?;
+        let report = write(&main, |txn| unmerged.write(txn)).and_then(|()| inspect(&main));
+        report.map(|report| (unmerged.damaged, report)).map_err(|failure| failed(&paths.main, failure))
     });
     let (rows, mut report) = match inspected {
         Ok(Ok(inspected)) => inspected,
@@ -71,6 +73,12 @@ fn check_files(paths: &Paths) -> Result<CheckReport, CheckError> {
         report.violations.insert(0, Violation::File("its record of free pages is wrong".into()));
     }
     Ok(report)
+}
+
+fn write(database: &Database, work: impl FnOnce(&WriteTransaction) -> Result<(), Failure>) -> Result<(), Failure> {
+    let txn = begin_write(database)?;
+    work(&txn)?;
+    Ok(txn.commit()?)
 }
 
 fn inspect(database: &Database) -> Result<CheckReport, Failure> {
@@ -121,8 +129,10 @@ fn derive(paths: &Paths, (mut main, mut journal): (Database, Option<Database>)) 
     for database in std::iter::once(&mut main).chain(&mut journal) {
         database.check_integrity().map_err(|error| error.to_string())?;
     }
-    paths.merge(&main, journal.as_ref()).map_err(|error| error.to_string())?;
-    repair::derive(&main).map_err(|failure| failure.to_string())?;
+    let unmerged = paths.unmerged(&main, journal.as_ref()).map_err(|error| error.to_string())?;
+    // One transaction: a process that ends in between must not leave half of a repair.
+    let derived = write(&main, |txn| unmerged.write(txn).and_then(|()| repair::derive(txn)));
+    derived.map_err(|failure| failure.to_string())?;
     if let Some(journal) = journal {
         journal.close().map_err(|error| error.to_string())?;
     }

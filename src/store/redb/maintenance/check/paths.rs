@@ -1,7 +1,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use redb::{Builder, Database};
+use redb::{Builder, Database, WriteTransaction};
 
 use super::error::CheckError;
 use crate::link;
@@ -19,7 +19,7 @@ use crate::store::redb::tables::index::TurnHasher;
 use crate::store::redb::tables::meta::{ReadMeta, WriteMeta};
 use crate::store::redb::tables::schema::LOST_ROWS;
 use crate::store::redb::tables::store_file::StoreFile;
-use crate::store::redb::tables::write::begin_write;
+use crate::turn::RunningTime;
 
 /// Where the files of a store are.
 pub(super) struct Paths {
@@ -62,17 +62,16 @@ impl Paths {
         Ok((main, journal.transpose()?))
     }
 
-    /// Writes all of the journal into the main file, which then no longer needs the journal. Returns the damaged rows
-    /// of the journal.
-    pub(super) fn merge(&self, main: &Database, journal: Option<&Database>) -> Result<Vec<DamagedRow>, OpenError> {
+    /// Reads what the tables do not hold yet.
+    pub(super) fn unmerged(&self, main: &Database, journal: Option<&Database>) -> Result<Unmerged, OpenError> {
         let failed = |failure: Failure| failed(&self.main, failure);
         let head = Head::of(main).map_err(failed)?;
-        let mut damaged = Vec::new();
-        let mut memtable = None;
+        let (mut damaged, mut memtable, mut running) = (Vec::new(), None, RunningTime::default());
         match journal {
             Some(journal) => {
                 let Replayed { memtable: replayed, damaged: rows } = head.replay(main, journal, &self.journal)?;
                 (memtable, damaged) = (Some(replayed), rows);
+                running = ReadMeta::of(journal).and_then(|meta| meta.running_time()).map_err(failed)?;
             }
             None if head.bond.journal_id.is_some() => {
                 let why = "the whole journal is missing, and what was acknowledged last with it".to_owned();
@@ -80,32 +79,38 @@ impl Paths {
             }
             None => {}
         }
-        let write = || {
-            let txn = begin_write(main)?;
-            let last = memtable.as_ref().map_or(head.checkpoint, Memtable::last_row);
-            if let Some(memtable) = &memtable {
-                let pieces = memtable.contents().all().cloned().collect();
-                let runs = memtable.runs().cloned().collect();
-                let moving = Moving { pieces, runs, checkpoint: Some(last), newest: last };
-                moving.write(&txn, TurnHasher::of(head.bond.store_id))?;
-            }
-            let mut meta = WriteMeta::write(&txn)?;
-            if let Some(journal) = journal {
-                let running = ReadMeta::of(journal)?.running_time()?.max(meta.running_time()?);
-                meta.set_running_time(running)?;
-            }
-            meta.release_journal(last)?;
-            // From here on turns are missing, also where the process ends before the rest of the repair.
-            if !damaged.is_empty() {
-                meta.draw_lineage()?;
-            }
-            drop(meta);
-            for row in &damaged {
-                txn.open_table(LOST_ROWS)?.insert(row.number, &*row.bytes)?;
-            }
-            Ok(txn.commit()?)
-        };
-        write().map_err(failed)?;
-        Ok(damaged)
+        Ok(Unmerged { head, memtable, running, damaged })
+    }
+}
+
+/// What a main file lacks that its journal has.
+pub(super) struct Unmerged {
+    head: Head,
+    /// None without a journal.
+    memtable: Option<Memtable>,
+    running: RunningTime,
+    /// The rows of the journal of which something could not be taken.
+    pub(super) damaged: Vec<DamagedRow>,
+}
+
+impl Unmerged {
+    /// Writes all of it into the main file, which then no longer needs the journal.
+    pub(super) fn write(&self, txn: &WriteTransaction) -> Result<(), Failure> {
+        let last = self.memtable.as_ref().map_or(self.head.checkpoint, Memtable::last_row);
+        if let Some(memtable) = &self.memtable {
+            let pieces = memtable.contents().all().cloned().collect();
+            let runs = memtable.runs().cloned().collect();
+            let moving = Moving { pieces, runs, checkpoint: Some(last), newest: last };
+            moving.write(txn, TurnHasher::of(self.head.bond.store_id))?;
+        }
+        let mut meta = WriteMeta::write(txn)?;
+        let running = self.running.max(meta.running_time()?);
+        meta.set_running_time(running)?;
+        meta.release_journal(last)?;
+        drop(meta);
+        for row in &self.damaged {
+            txn.open_table(LOST_ROWS)?.insert(row.number, &*row.bytes)?;
+        }
+        Ok(())
     }
 }

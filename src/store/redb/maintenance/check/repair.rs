@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use redb::{Database, Key, ReadableTable, Table, TableDefinition, TableHandle, Value, WriteTransaction};
+use redb::{Key, ReadableTable, Table, TableDefinition, TableHandle, Value, WriteTransaction};
 
 use super::inspect::count;
 use crate::store::contract::{Life, Version};
@@ -16,36 +16,32 @@ use crate::store::redb::tables::schema::{
     ACTIVITY, CONVERSATIONS, Conversations, INDEX, KEYS, LOST_OPEN_TURNS, LOST_TURNS, LOST_UNKNOWN, OPEN_TURNS,
     OpenTurns, POSITIONS, Role, TURNS, TableVisitor, Turns, count_live_bytes, visit_tables,
 };
-use crate::store::redb::tables::write::begin_write;
 use crate::turn::{ConversationId, Ordinal};
 
 /// The most missing turns that are noted: a wild ordinal must not have the repair write for ever.
 const MOST_GAPS: usize = 1_000_000;
 
-/// Makes everything agree with the turns that are there, in one transaction.
+/// Makes everything agree with the turns that are there.
 ///
 /// The turns are the truth. What of them cannot be read, or is there a second time, is moved aside, and its ordinal is
 /// not given again. A gap is noted likewise. Rows of a key that no conversation has are left for a person to look at.
-pub(super) fn derive(database: &Database) -> Result<(), Failure> {
-    let txn = begin_write(database)?;
-    set_aside(&txn)?;
-    let ids = keys(&txn)?;
-    let hasher = TurnHasher::of(WriteMeta::write(&txn)?.store_id()?);
+pub(super) fn derive(txn: &WriteTransaction) -> Result<(), Failure> {
+    set_aside(txn)?;
+    let ids = keys(txn)?;
+    let hasher = TurnHasher::of(WriteMeta::write(txn)?.store_id()?);
     for (key, id) in &ids {
-        Repair::of(&txn, *key, hasher)?.run(id)?;
+        Repair::of(txn, *key, hasher)?.run(id)?;
     }
-    positions(&txn)?;
-    activity(&txn)?;
+    positions(txn)?;
+    activity(txn)?;
     let last = ids.keys().next_back().copied().unwrap_or_default();
-    let mut meta = WriteMeta::write(&txn)?;
+    let mut meta = WriteMeta::write(txn)?;
     if meta.next_key().map_or(true, |next| next <= last) {
         meta.set_next_key(last.saturating_add(1))?;
     }
     // Turns may be lost or have got other positions.
     meta.draw_lineage()?;
-    meta.set_live_bytes(count_live_bytes(&txn)?)?;
-    drop(meta);
-    Ok(txn.commit()?)
+    meta.set_live_bytes(count_live_bytes(txn)?)
 }
 
 /// Moves aside the rows whose checksums do not fit: what of such a row is damaged may be its key. A turn stays where it
