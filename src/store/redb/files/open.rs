@@ -55,10 +55,18 @@ impl Location {
                 }
             }
         }
-        let Replayed { memtable, damaged } = head.replay(&tables, &journal, &journal_path)?;
+        let Replayed { memtable, damaged, unplaced } = head.replay(&tables, &journal, &journal_path)?;
         if let Some(row) = damaged.first() {
             let cause = format!("row {}: {}", row.number, row.why);
             return Err(OpenError::Damaged { path: journal_path, cause });
+        }
+        if let Some(row) = unplaced.first() {
+            let (rows, first) = (unplaced.len(), &*row.why);
+            tracing::warn!(
+                rows,
+                first,
+                "a conversation is unavailable, and the journal grows; run `turn-metrics check`"
+            );
         }
         if head.bond.journal_id.is_none() {
             guarded(&path, || bind_journal(&tables, &journal))?;

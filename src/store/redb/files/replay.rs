@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
 
 use redb::{Database, ReadableDatabase};
@@ -19,6 +19,8 @@ pub(crate) struct Replayed {
     pub(crate) memtable: Memtable,
     /// What could not be taken from the journal.
     pub(crate) damaged: Vec<DamagedRow>,
+    /// Sound rows with commits to a conversation whose key is lost: where its turns are in the tables cannot be told.
+    pub(crate) unplaced: Vec<DamagedRow>,
 }
 
 /// A row of the journal of which something could not be taken.
@@ -39,8 +41,10 @@ pub(crate) fn replay(journal: &Database, tables: &ReadTables, checkpoint: Journa
         memtable: Memtable::at(checkpoint, position),
         // The order is moved last, so some positions of these rows may be in the tables already.
         positions: 1..=position.saturating_add(1),
+        without_key: HashSet::new(),
+        passed_over: None,
     };
-    let mut damaged = Vec::new();
+    let (mut damaged, mut unplaced) = (Vec::new(), Vec::new());
     let rows = journal.begin_read()?.open_table(ROWS)?;
     let mut expected = checkpoint.number.saturating_add(1);
     // The checksum of the row before, where that is known.
@@ -72,6 +76,9 @@ pub(crate) fn replay(journal: &Database, tables: &ReadTables, checkpoint: Journa
             }
             Err(damaged) => Err(damaged.to_string()),
         };
+        if let Some(why) = replay.passed_over.take() {
+            unplaced.push(DamagedRow { number, why, bytes: all_bytes.to_vec() });
+        }
         replay.memtable.took_row(mark, all_bytes.len());
         previous = taken.is_ok().then_some(mark.checksum);
         if let Err(why) = taken {
@@ -80,7 +87,7 @@ pub(crate) fn replay(journal: &Database, tables: &ReadTables, checkpoint: Journa
         }
         expected = number.saturating_add(1);
     }
-    Ok(Replayed { memtable: replay.memtable, damaged })
+    Ok(Replayed { memtable: replay.memtable, damaged, unplaced })
 }
 
 struct Replay<'a> {
@@ -90,6 +97,10 @@ struct Replay<'a> {
     memtable: Memtable,
     /// Those that the next entry may begin at.
     positions: RangeInclusive<u64>,
+    /// Conversations whose keys are lost.
+    without_key: HashSet<ConversationId>,
+    /// Why an entry of the present row was passed over, if one was.
+    passed_over: Option<String>,
 }
 
 /// After damage it is not known how many turns were sealed.
@@ -118,12 +129,20 @@ impl Replay<'_> {
         let next = first + entry.sealed.len() as u64;
         self.positions = next..=next;
         let id = &entry.conversation.id;
+        if self.without_key.contains(id) {
+            return self.pass_over(entry);
+        }
+        let of_another_life = || Ok(Err(format!("conversation {id} is of another life than before")));
         let (version, sealed_turns) = if let Some(piece) = self.memtable.of(id).next() {
+            if piece.conversation.life != entry.conversation.life {
+                return of_another_life();
+            }
             (piece.conversation.version, piece.conversation.sealed_turns)
         } else {
             match self.in_tables(id) {
                 Ok(Some((key, conversation))) => {
-                    if entry.conversation.version <= conversation.version {
+                    let Ok(is_new) = conversation.is_before(&entry.conversation) else { return of_another_life() };
+                    if !is_new {
                         // It was moved into the tables before the rest of its table of the memtable was.
                         self.memtable.take_positions(&entry);
                         return Ok(Ok(()));
@@ -135,6 +154,9 @@ impl Replay<'_> {
                 // It costs nothing: the entry has the whole of it. What the tables have already is written once more.
                 Err(Failure::Record(_)) => {
                     entry.key = self.tables.search_key_of(id)?;
+                    if entry.key.is_none() {
+                        return self.pass_over(entry);
+                    }
                     return Ok(self.memtable.take(entry).map_err(|damaged| damaged.to_string()));
                 }
                 Err(failure) => return Err(failure),
@@ -149,6 +171,16 @@ impl Replay<'_> {
             )));
         }
         Ok(self.memtable.take(entry).map_err(|damaged| damaged.to_string()))
+    }
+
+    /// Leaves an entry in the journal alone. To read its conversation or to commit to it is refused, as its key is
+    /// damaged.
+    fn pass_over(&mut self, entry: Entry) -> Result<Result<(), String>, Failure> {
+        self.memtable.pass_over(&entry);
+        let id = entry.conversation.id;
+        self.passed_over = Some(format!("the key of conversation {id} is lost"));
+        self.without_key.insert(id);
+        Ok(Ok(()))
     }
 
     fn in_tables(&mut self, id: &ConversationId) -> Result<&Option<(u64, Conversation)>, Failure> {

@@ -21,7 +21,9 @@ use crate::store::redb::tables::index::TurnHasher;
 use crate::store::redb::tables::journal_mark::JournalMark;
 use crate::store::redb::tables::meta::WriteMeta;
 use crate::store::redb::tables::read::find_conversation;
-use crate::store::redb::tables::schema::{CONVERSATIONS, KEYS, copy_tables};
+use crate::store::redb::tables::record::damaged::DamagedRecord;
+use crate::store::redb::tables::row::Rows;
+use crate::store::redb::tables::schema::{CONVERSATIONS, KEYS, Keys, copy_tables};
 use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::redb::tables::write::begin_write;
 use crate::turn::RunningTime;
@@ -96,6 +98,10 @@ pub(crate) struct Snapshot {
 impl Snapshot {
     pub(crate) fn of(files: &Files) -> Result<Self, Failure> {
         let memtable = files.memtable();
+        if memtable.keeps_rows() {
+            let lacking = "a backup would lack the commits to its conversation that the journal has";
+            return Err(DamagedRecord::new(Keys::WHAT, lacking).into());
+        }
         Ok(Self {
             tables: files.begin_read()?,
             contents: memtable.contents().clone(),
@@ -116,7 +122,8 @@ impl Snapshot {
                 Err(Failure::Record(_)) => None,
                 moved => moved?,
             };
-            if moved.is_none_or(|(_, moved)| moved.version < piece.conversation.version) {
+            let is_missing = moved.map_or(Ok(true), |(_, moved)| moved.is_before(&piece.conversation))?;
+            if is_missing {
                 missing.push(Arc::clone(piece));
             }
         }
@@ -142,4 +149,39 @@ fn copy(from: Snapshot, path: &Path, cache_bytes: usize) -> Result<(), Failure> 
     drop(meta);
     to.commit()?;
     Ok(database.close()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::contract::{Life, Version};
+    use crate::store::redb::journal::entry::Entry;
+    use crate::store::redb::memtable::Memtable;
+    use crate::store::redb::tables::record::conversation::Conversation;
+    use crate::turn::ConversationId;
+
+    #[test]
+    fn a_piece_is_laid_over_the_tables_if_it_is_the_later_and_of_the_same_life() {
+        let files = Location::Memory.open(1 << 20).unwrap();
+        let take = |life, version| {
+            let begun = Conversation::begin(ConversationId::new("c").unwrap());
+            let conversation = Conversation { life: Life(life), version: Version(version), ..begun };
+            let (sealed, staged) = (Vec::new(), Vec::new());
+            *files.memtable_mut() = Memtable::default();
+            files.memtable_mut().take(Entry { conversation, key: None, position: 1, sealed, staged }).unwrap();
+        };
+        let missing = || Snapshot::of(&files).unwrap().not_in_tables().map(|pieces| pieces.len()).ok();
+        take(1, 2);
+        let pieces = files.memtable().contents().all().cloned().collect();
+        let moving = Moving { pieces, runs: Vec::new(), checkpoint: None, newest: JournalMark::default() };
+        let txn = files.write_tables().unwrap();
+        moving.write(&txn, files.hasher()).unwrap();
+        txn.commit().unwrap();
+        let of = |life, version| {
+            take(life, version);
+            missing()
+        };
+        assert_eq!([of(1, 1), of(1, 2), of(1, 3)], [Some(0), Some(0), Some(1)]);
+        assert_eq!([of(2, 1), of(2, 3)], [None, None], "of another life");
+    }
 }

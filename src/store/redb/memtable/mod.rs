@@ -88,6 +88,8 @@ pub(crate) struct Memtable {
     frozen_at: JournalMark,
     /// The last row of which everything is in the tables.
     checkpoint: JournalMark,
+    /// The row after which the journal has to stay, as the next one has changes that cannot be moved, if one does.
+    kept_after: Option<JournalMark>,
 }
 
 impl Memtable {
@@ -119,6 +121,19 @@ impl Memtable {
     /// Takes in the positions of a commit whose changes are in the tables already.
     pub(crate) fn take_positions(&mut self, entry: &Entry) {
         self.take_run(Run::of(entry));
+    }
+
+    /// Passes over a commit whose conversation cannot be told: it stays in the journal with all rows after the last one
+    /// that was taken. Its positions are not given again.
+    pub(crate) fn pass_over(&mut self, entry: &Entry) {
+        let last = Run::of(entry).map_or(0, |run| run.last());
+        self.last_position = self.last_position.max(last);
+        self.kept_after.get_or_insert(self.last_row);
+    }
+
+    /// Whether there are commits that cannot be moved into the tables.
+    pub(crate) fn keeps_rows(&self) -> bool {
+        self.kept_after.is_some()
     }
 
     fn take_run(&mut self, run: Option<Run>) {
@@ -245,7 +260,7 @@ impl Memtable {
 
     /// The row up to which the tables hold everything when the immutable table is moved.
     pub(crate) fn frozen_at(&self) -> JournalMark {
-        self.frozen_at
+        self.kept_after.filter(|kept| kept.number < self.frozen_at.number).unwrap_or(self.frozen_at)
     }
 
     /// Drops pieces and runs that are in the tables now, and sets the keys of the pieces' conversations.
@@ -266,7 +281,7 @@ impl Memtable {
         self.to_move.truncate(self.to_move.len() - moved.len());
         self.order.drop_first(runs);
         if self.to_move.is_empty() && !self.order.has_frozen() {
-            self.checkpoint = self.frozen_at;
+            self.checkpoint = self.frozen_at();
         }
     }
 }

@@ -74,7 +74,7 @@ impl<'txn> WriteTables<'txn> {
                 key
             }
             // The damage must not stop the checkpoint for all others. A new key would part the turns from earlier ones.
-            Err(Failure::Record(damaged)) => search_key(&self.conversations, id)?.ok_or(damaged)?,
+            Err(Failure::Record(damaged)) => search_key(&self.conversations, &self.activity, id)?.ok_or(damaged)?,
             Err(failure) => return Err(failure),
         };
         let id = id.as_str();

@@ -11,7 +11,7 @@ use crate::store::redb::files::head::Head;
 use crate::store::redb::files::look::look_at;
 use crate::store::redb::files::open_error::{OpenError, explain, failed};
 use crate::store::redb::files::path::has_content;
-use crate::store::redb::files::replay::{DamagedRow, Replayed};
+use crate::store::redb::files::replay::DamagedRow;
 use crate::store::redb::files::write_back::write_back_file;
 use crate::store::redb::memtable::Memtable;
 use crate::store::redb::tables::failure::Failure;
@@ -69,8 +69,9 @@ impl Paths {
         let (mut damaged, mut memtable, mut running) = (Vec::new(), None, RunningTime::default());
         match journal {
             Some(journal) => {
-                let Replayed { memtable: replayed, damaged: rows } = head.replay(main, journal, &self.journal)?;
-                (memtable, damaged) = (Some(replayed), rows);
+                let replayed = head.replay(main, journal, &self.journal)?;
+                (memtable, damaged) = (Some(replayed.memtable), replayed.damaged);
+                damaged.extend(replayed.unplaced);
                 running = ReadMeta::of(journal).and_then(|meta| meta.running_time()).map_err(failed)?;
             }
             None if head.bond.journal_id.is_some() => {
