@@ -90,13 +90,14 @@ pub(crate) const POSITIONS: TableDefinition<u64, Row<Positions>> = TableDefiniti
 /// (conversation, ordinal) to what a repair took out of [`TURNS`], or nothing where nothing was left. There only once a
 /// repair was needed. An ordinal that stands here is not given again.
 pub(crate) const LOST_TURNS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("lost_turns");
-/// (conversation, turn id) to what a repair took out of [`OPEN_TURNS`].
-pub(crate) const LOST_OPEN_TURNS: TableDefinition<(u64, &str), &[u8]> = TableDefinition::new("lost_open_turns");
-/// The number of a journal's row to what a repair took out of it.
-pub(crate) const LOST_ROWS: TableDefinition<u64, &[u8]> = TableDefinition::new("lost_journal_rows");
-/// (table, key as bytes) to what a repair took out because its checksum does not fit, so that its key may be the wrong
-/// one.
-pub(crate) const LOST_UNKNOWN: TableDefinition<(&str, &[u8]), &[u8]> = TableDefinition::new("lost_unknown_rows");
+/// (repair, conversation, turn id) to what a repair took out of [`OPEN_TURNS`]. As below, the number of the repair keeps
+/// what an earlier one took out apart.
+pub(crate) const LOST_OPEN_TURNS: TableDefinition<(u64, u64, &str), &[u8]> = TableDefinition::new("lost_open_turns");
+/// (repair, number of a journal's row) to what a repair took out of it.
+pub(crate) const LOST_ROWS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("lost_journal_rows");
+/// (repair, table, key as bytes) to what a repair took out because its checksum does not fit, so that its key may be the
+/// wrong one.
+pub(crate) const LOST_UNKNOWN: TableDefinition<(u64, &str, &[u8]), &[u8]> = TableDefinition::new("lost_unknown_rows");
 
 // The journal, in a file of its own.
 
@@ -238,7 +239,7 @@ mod tests {
             _: Role,
         ) -> Result<(), Failure> {
             let bytes = [0; 64];
-            let key = K::from_bytes(&bytes[..K::fixed_width().unwrap_or(9)]);
+            let key = K::from_bytes(&bytes[..K::fixed_width().unwrap_or(17)]);
             let value = V::from_bytes(&bytes[..V::fixed_width().unwrap_or(5)]);
             self.0.open_table(table)?.insert(key, value)?;
             self.1.push(table.name().to_owned());
@@ -265,7 +266,7 @@ mod tests {
         visit_tables(&mut fill).unwrap();
         let mut expected = fill.1;
         // The bytes of a key and of a value, table by table.
-        let data = (9 + 5) + (8 + 5) + (16 + 5) + (16 + 8) + (9 + 5) + (9 + 5) + (8 + 5);
+        let data = (17 + 5) + (8 + 5) + (16 + 5) + (16 + 8) + (17 + 5) + (17 + 5) + (8 + 5);
         assert_eq!(count_live_bytes(&txn).unwrap(), data);
         txn.commit().unwrap();
         expected.sort();

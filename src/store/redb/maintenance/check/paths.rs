@@ -108,9 +108,10 @@ impl Unmerged {
         let running = self.running.max(meta.running_time()?);
         meta.set_running_time(running)?;
         meta.release_journal(last)?;
+        let repair = meta.next_repair()?;
         drop(meta);
         for row in &self.damaged {
-            txn.open_table(LOST_ROWS)?.insert(row.number, &*row.bytes)?;
+            txn.open_table(LOST_ROWS)?.insert((repair, row.number), &*row.bytes)?;
         }
         Ok(())
     }

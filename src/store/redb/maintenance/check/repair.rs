@@ -26,11 +26,13 @@ const MOST_GAPS: usize = 1_000_000;
 /// The turns are the truth. What of them cannot be read, or is there a second time, is moved aside, and its ordinal is
 /// not given again. A gap is noted likewise. Rows of a key that no conversation has are left for a person to look at.
 pub(super) fn derive(txn: &WriteTransaction) -> Result<(), Failure> {
-    set_aside(txn)?;
+    let meta = WriteMeta::write(txn)?;
+    let (number, hasher) = (meta.next_repair()?, TurnHasher::of(meta.store_id()?));
+    drop(meta);
+    set_aside(txn, number)?;
     let ids = keys(txn)?;
-    let hasher = TurnHasher::of(WriteMeta::write(txn)?.store_id()?);
     for (key, id) in &ids {
-        Repair::of(txn, *key, hasher)?.run(id)?;
+        Repair::of(txn, number, *key, hasher)?.run(id)?;
     }
     positions(txn)?;
     activity(txn)?;
@@ -41,22 +43,25 @@ pub(super) fn derive(txn: &WriteTransaction) -> Result<(), Failure> {
     }
     // Turns may be lost or have got other positions.
     meta.draw_lineage()?;
+    meta.end_repair()?;
     meta.set_live_bytes(count_live_bytes(txn)?)
 }
 
 /// Moves aside the rows whose checksums do not fit: what of such a row is damaged may be its key. A turn stays where it
 /// is if the index knows its ordinal; then its place is known, and it is moved to that among the lost turns.
-fn set_aside(txn: &WriteTransaction) -> Result<(), Failure> {
+fn set_aside(txn: &WriteTransaction, number: u64) -> Result<(), Failure> {
     let mut indexed = BTreeSet::new();
     for row in txn.open_table(INDEX)?.iter()? {
         let (place, ordinal) = row?;
         indexed.insert((place.value().0, ordinal.value()));
     }
-    visit_tables(&mut SetAside { txn, indexed })
+    visit_tables(&mut SetAside { txn, number, indexed })
 }
 
 struct SetAside<'txn> {
     txn: &'txn WriteTransaction,
+    /// The number of the repair.
+    number: u64,
     indexed: BTreeSet<(u64, u64)>,
 }
 
@@ -84,7 +89,7 @@ impl TableVisitor for SetAside<'_> {
         }
         for (place, bytes) in damaged {
             rows.remove(T::Key::from_bytes(&place))?;
-            self.txn.open_table(LOST_UNKNOWN)?.insert((T::NAME, &*place), &*bytes)?;
+            self.txn.open_table(LOST_UNKNOWN)?.insert((self.number, T::NAME, &*place), &*bytes)?;
         }
         Ok(())
     }
@@ -172,6 +177,8 @@ fn keys(txn: &WriteTransaction) -> Result<BTreeMap<u64, ConversationId>, Failure
 
 /// The repair of one conversation.
 struct Repair<'txn> {
+    /// The number of the repair.
+    number: u64,
     key: u64,
     hasher: TurnHasher,
     conversations: Table<'txn, u64, Row<Conversations>>,
@@ -179,12 +186,13 @@ struct Repair<'txn> {
     index: Table<'txn, (u64, u64), u64>,
     open_turns: Table<'txn, (u64, &'static str), Row<OpenTurns>>,
     lost: Table<'txn, (u64, u64), &'static [u8]>,
-    lost_open: Table<'txn, (u64, &'static str), &'static [u8]>,
+    lost_open: Table<'txn, (u64, u64, &'static str), &'static [u8]>,
 }
 
 impl<'txn> Repair<'txn> {
-    fn of(txn: &'txn WriteTransaction, key: u64, hasher: TurnHasher) -> Result<Self, Failure> {
+    fn of(txn: &'txn WriteTransaction, number: u64, key: u64, hasher: TurnHasher) -> Result<Self, Failure> {
         Ok(Self {
+            number,
             key,
             hasher,
             conversations: txn.open_table(CONVERSATIONS)?,
@@ -280,7 +288,7 @@ impl<'txn> Repair<'txn> {
         for (turn_id, aside) in gone {
             self.open_turns.remove((self.key, turn_id.as_str()))?;
             if let Some(bytes) = aside {
-                self.lost_open.insert((self.key, turn_id.as_str()), &*bytes)?;
+                self.lost_open.insert((self.number, self.key, turn_id.as_str()), &*bytes)?;
             }
         }
         Ok(())

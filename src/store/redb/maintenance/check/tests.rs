@@ -21,8 +21,8 @@ use crate::store::redb::tables::record::at_position::AtPosition;
 use crate::store::redb::tables::record::{self, conversation::Conversation};
 use crate::store::redb::tables::row::{self, KeyOf, Row, Rows, Stored};
 use crate::store::redb::tables::schema::{
-    ACTIVITY, Activity, CONVERSATIONS, INDEX, JournalRows, KEYS, LOST_ROWS, OPEN_TURNS, POSITIONS, Positions, ROWS,
-    TURNS, copy_tables,
+    ACTIVITY, Activity, CONVERSATIONS, INDEX, JournalRows, KEYS, LOST_OPEN_TURNS, LOST_ROWS, LOST_UNKNOWN, OPEN_TURNS,
+    POSITIONS, Positions, ROWS, TURNS, copy_tables,
 };
 use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::redb::writer::Writer;
@@ -491,6 +491,39 @@ async fn a_damaged_record_costs_that_record_alone_and_a_repair_moves_it_aside() 
     assert_eq!(told(&check(directory.path()).unwrap()), [""; 0]);
 }
 
+/// How many rows a table has of what repairs took out.
+fn lost<K: redb::Key + 'static>(directory: &Path, table: TableDefinition<'_, K, &'static [u8]>) -> u64 {
+    let database = Database::open(directory.join(StoreFile::Main.name())).unwrap();
+    let lost = database.begin_read().unwrap().open_table(table).unwrap();
+    redb::ReadableTableMetadata::len(&lost).unwrap()
+}
+
+#[tokio::test]
+async fn what_an_earlier_repair_took_out_is_kept_by_a_later_one() {
+    let directory = sound().await;
+    for repairs in 1..=2 {
+        damage(directory.path(), POSITIONS, |positions| {
+            drop(positions.insert(6, Stored::as_it_is(&[repairs; 20])).unwrap());
+        });
+        // Sound by itself, and no open turn.
+        damage(directory.path(), OPEN_TURNS, |open| {
+            drop(open.insert((1, "open"), row::seal(&(1, "open"), &mut vec![repairs; 20])).unwrap());
+        });
+        let store = open(directory.path());
+        let version = store.conversation_state(&id("b"), &[]).unwrap().version;
+        seal(&store, "b", version.0, &["w"]).await;
+        lose(store).await;
+        fs::remove_file(directory.path().join(StoreFile::Journal.name())).unwrap();
+        repair(directory.path()).unwrap().1.unwrap();
+        let counted = [
+            lost(directory.path(), LOST_UNKNOWN),
+            lost(directory.path(), LOST_OPEN_TURNS),
+            lost(directory.path(), LOST_ROWS),
+        ];
+        assert_eq!(counted, [u64::from(repairs); 3]);
+    }
+}
+
 /// Puts a row as it is under another key.
 fn misplace<T: Rows>(
     directory: &Path,
@@ -612,9 +645,7 @@ async fn a_conversation_whose_key_nothing_tells_any_more_is_unavailable_and_othe
     let found = told(&check(directory.path()).unwrap());
     assert!(found.contains(&kept), "{found:#?}");
     repair(directory.path()).unwrap().1.unwrap();
-    let database = Database::open(directory.path().join(StoreFile::Main.name())).unwrap();
-    let lost = database.begin_read().unwrap().open_table(LOST_ROWS).unwrap();
-    assert_eq!(lost.iter().unwrap().count(), 1, "the repair keeps the row");
+    assert_eq!(lost(directory.path(), LOST_ROWS), 1, "the repair keeps the row");
 }
 
 #[tokio::test]
