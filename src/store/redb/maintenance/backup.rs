@@ -13,7 +13,6 @@ use crate::store::fault::Fault;
 use crate::store::redb::checkpoint::transfer::Moving;
 use crate::store::redb::files::location::Location;
 use crate::store::redb::files::open_files::Files;
-use crate::store::redb::memtable::Contents;
 use crate::store::redb::memtable::order::Run;
 use crate::store::redb::memtable::piece::Piece;
 use crate::store::redb::tables::failure::Failure;
@@ -88,7 +87,7 @@ fn remove(path: &Path) -> io::Result<()> {
 /// One state of a store.
 pub(crate) struct Snapshot {
     tables: ReadTransaction,
-    contents: Contents,
+    pieces: Vec<Arc<Piece>>,
     runs: Vec<Run>,
     last_row: JournalMark,
     running: RunningTime,
@@ -104,7 +103,7 @@ impl Snapshot {
         }
         Ok(Self {
             tables: files.begin_read()?,
-            contents: memtable.contents().clone(),
+            pieces: memtable.contents().all().cloned().collect(),
             runs: memtable.runs().cloned().collect(),
             last_row: memtable.last_row(),
             running: files.running_time(),
@@ -116,7 +115,7 @@ impl Snapshot {
     fn not_in_tables(&self) -> Result<Vec<Arc<Piece>>, Failure> {
         let (keys, conversations) = (self.tables.open_table(KEYS)?, self.tables.open_table(CONVERSATIONS)?);
         let mut missing = Vec::new();
-        for piece in self.contents.all() {
+        for piece in &self.pieces {
             let moved = match find_conversation(&keys, &conversations, &piece.conversation.id) {
                 // What is moved has the whole of it.
                 Err(Failure::Record(_)) => None,

@@ -58,12 +58,12 @@ impl Contents {
         self.of(id).find_map(|piece| piece.sealed_at(ordinal))
     }
 
-    /// Each conversation that changed here, as it is now.
-    pub(crate) fn conversations(&self) -> impl Iterator<Item = &Conversation> {
+    /// The latest piece of each conversation that changed here.
+    pub(crate) fn latest(&self) -> impl Iterator<Item = &Arc<Piece>> {
         let active = &self.active.conversations;
         let moving = self.immutable.conversations.iter().filter(|(id, _)| !active.contains_key(*id));
         let pieces = active.values().chain(moving.map(|(_, pieces)| pieces));
-        pieces.filter_map(|pieces| pieces.latest_first().next()).map(|piece| &piece.conversation)
+        pieces.filter_map(|pieces| pieces.latest_first().next())
     }
 
     fn is_empty(&self) -> bool {
