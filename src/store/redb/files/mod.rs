@@ -7,6 +7,7 @@
 //! - `storage`: where a test keeps them instead.
 //! - `open_error`: why a store could not be opened.
 //! - `path`: links, empty files, and names that outlive a power cut.
+//! - `file`: what changes a file or its name.
 //! - `overlay`, `look`: opens a file without changing a byte of it.
 //! - `write_back`: writes a file once more, as an earlier sync of it may have failed.
 //! - `stamp`: makes a blank file ours, and refuses the file of another program or format.
@@ -20,6 +21,7 @@
 //! - `slot`: holds the open files for the threads that share them.
 
 pub(crate) mod create;
+pub(crate) mod file;
 pub(crate) mod head;
 pub(crate) mod location;
 pub(crate) mod look;

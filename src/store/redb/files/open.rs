@@ -6,6 +6,7 @@ use redb::backends::InMemoryBackend;
 use redb::{Builder, Database, DatabaseError, StorageError};
 
 use super::create::make_ready;
+use super::file::open_database;
 use super::head::Head;
 use super::location::Location;
 use super::open_error::{OpenError, damaged, explain, failed};
@@ -101,7 +102,7 @@ impl Location {
         builder.set_cache_size(cache_bytes);
         let path = self.path(file);
         let opened = match self {
-            Self::Directory(_) => match builder.open(&path) {
+            Self::Directory(_) => match open_database(&builder, &path) {
                 Err(DatabaseError::Storage(StorageError::Io(source)))
                     if source.kind() == io::ErrorKind::PermissionDenied =>
                 {

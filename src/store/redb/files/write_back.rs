@@ -5,6 +5,9 @@ use std::path::Path;
 use redb::StorageBackend;
 use redb::backends::FileBackend;
 
+#[cfg(test)]
+use super::file::doom;
+
 /// How much is read and written at a time.
 const CHUNK_BYTES: usize = 1024 * 1024;
 /// The smallest part of a file that takes room of its own.
@@ -33,6 +36,10 @@ pub(super) fn write_back(file: &impl StorageBackend) -> io::Result<()> {
 
 /// The same for the file at this path, to which nobody else may write meanwhile.
 pub(crate) fn write_back_file(path: &Path) -> io::Result<()> {
+    #[cfg(test)]
+    if doom::is_planned() {
+        return write_back(&doom::Doomed::open(path)?);
+    }
     let file = File::options().read(true).write(true).open(path)?;
     write_back(&FileBackend::new(file).map_err(io::Error::other)?)
 }

@@ -1,6 +1,6 @@
 //! A copy of everything, made while the store works on.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, TryLockError};
@@ -11,6 +11,7 @@ use crate::link;
 use crate::store::contract::{Backup, BackupError};
 use crate::store::fault::Fault;
 use crate::store::redb::checkpoint::transfer::Moving;
+use crate::store::redb::files::file::{self, create_database};
 use crate::store::redb::files::location::Location;
 use crate::store::redb::files::open_files::Files;
 use crate::store::redb::memtable::order::Run;
@@ -78,7 +79,7 @@ impl Workshop {
 }
 
 fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
+    match file::remove(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
@@ -134,7 +135,7 @@ impl Snapshot {
 fn copy(from: Snapshot, path: &Path, cache_bytes: usize) -> Result<(), Failure> {
     let mut builder = Builder::new();
     builder.set_cache_size(cache_bytes);
-    let database = builder.create(path)?;
+    let database = create_database(&builder, path)?;
     let to = begin_write(&database)?;
     copy_tables(&from.tables, &to)?;
     let pieces = from.not_in_tables()?;

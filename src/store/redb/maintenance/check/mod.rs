@@ -15,7 +15,6 @@ pub(crate) mod report;
 #[cfg(test)]
 mod tests;
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -26,6 +25,7 @@ use self::error::CheckError;
 use self::inspect::Inspection;
 use self::paths::Paths;
 use self::report::{CheckReport, Violation};
+use crate::store::redb::files::file::remove;
 use crate::store::redb::files::open_error::{OpenError, failed};
 use crate::store::redb::files::path::has_content;
 use crate::store::redb::tables::failure::Failure;
@@ -104,7 +104,7 @@ pub fn repair(directory: &Path) -> Result<(CheckReport, Option<(PathBuf, CheckRe
         let opened = paths.open().map_err(|error| error.to_string())?;
         derive(&paths, opened)?;
         // The main file says that it has no journal.
-        match fs::remove_file(&paths.journal) {
+        match remove(&paths.journal) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.to_string()),
             _ => Ok(()),
         }

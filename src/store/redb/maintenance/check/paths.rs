@@ -7,6 +7,7 @@ use super::error::CheckError;
 use crate::link;
 use crate::store::fault::Fault;
 use crate::store::redb::checkpoint::transfer::Moving;
+use crate::store::redb::files::file::open_database;
 use crate::store::redb::files::head::Head;
 use crate::store::redb::files::look::look_at;
 use crate::store::redb::files::open_error::{OpenError, explain, failed};
@@ -52,7 +53,7 @@ impl Paths {
 
     /// Opens the files to change them.
     pub(super) fn open(&self) -> Result<(Database, Option<Database>), OpenError> {
-        let open = |path: &Path| Builder::new().open(path).map_err(|error| explain(path, error));
+        let open = |path: &Path| open_database(&Builder::new(), path).map_err(|error| explain(path, error));
         let main = open(&self.main)?;
         let journal = has_content(&self.journal).then(|| {
             // As every opening does. The lock on the main file keeps others from the journal meanwhile.
