@@ -53,9 +53,9 @@ fn go_on(disk: &Disk, client: &mut Client, random: &mut Random) -> Result<(), Br
     disk.plan_no_crash();
     // What is sent again is written again, so that what was read would be durable for another reason.
     if random.once_in(2) {
-        client.look()?
+        client.look()?;
     } else {
-        client.check()?
+        client.check()?;
     }
     disk.plan_crash(random.below(60) as u64);
     Ok(())

@@ -45,7 +45,6 @@ pub(crate) mod doom {
     use std::fs::File;
     use std::io;
     use std::ops::Bound;
-    use std::os::unix::fs::FileExt;
     use std::path::Path;
 
     use redb::backends::FileBackend;
@@ -60,9 +59,16 @@ pub(crate) mod doom {
     struct Plan {
         changes_left: u64,
         struck: bool,
-        /// What unsynced writes replaced: the opening, the file, the place, the bytes.
-        unsynced: Vec<(u64, File, u64, Vec<u8>)>,
+        unsynced: Vec<Replaced>,
         openings: u64,
+    }
+
+    /// What an unsynced write replaced.
+    struct Replaced {
+        opening: u64,
+        file: FileBackend,
+        at: u64,
+        bytes: Vec<u8>,
     }
 
     /// Lets this thread make so many more changes to files. A sync counts as one.
@@ -75,10 +81,8 @@ pub(crate) mod doom {
     pub(crate) fn end(power_cut: Option<&mut Random>) -> bool {
         let plan = PLAN.take().unwrap();
         if let (true, Some(random)) = (plan.struck, power_cut) {
-            for (_, file, at, before) in plan.unsynced.into_iter().rev() {
-                if random.once_in(2) {
-                    file.write_all_at(&before, at).unwrap();
-                }
+            for replaced in plan.unsynced.iter().rev().filter(|_| random.once_in(2)) {
+                replaced.file.write(replaced.at, &replaced.bytes).unwrap();
             }
         }
         plan.struck
@@ -132,7 +136,9 @@ pub(crate) mod doom {
         fn sync_data(&self) -> io::Result<()> {
             change()?;
             PLAN.with_borrow_mut(|plan| {
-                plan.iter_mut().for_each(|plan| plan.unsynced.retain(|(opening, ..)| *opening != self.opening));
+                if let Some(plan) = plan {
+                    plan.unsynced.retain(|replaced| replaced.opening != self.opening);
+                }
             });
             Ok(())
         }
@@ -141,11 +147,12 @@ pub(crate) mod doom {
             change()?;
             let mut before = vec![0; data.len()];
             self.backend.read(offset, &mut before)?;
-            let file = self.file.try_clone()?;
+            let file = FileBackend::new(self.file.try_clone()?).map_err(io::Error::other)?;
+            let replaced = Replaced { opening: self.opening, file, at: offset, bytes: before };
             PLAN.with_borrow_mut(|plan| {
-                plan.iter_mut().for_each(|plan| {
-                    plan.unsynced.push((self.opening, file.try_clone().unwrap(), offset, before.clone()))
-                });
+                if let Some(plan) = plan {
+                    plan.unsynced.push(replaced);
+                }
             });
             self.backend.write(offset, data)
         }

@@ -130,7 +130,8 @@ impl Replay<'_> {
         self.positions = next..=next;
         let id = &entry.conversation.id;
         if self.without_key.contains(id) {
-            return self.pass_over(entry);
+            self.pass_over(entry);
+            return Ok(Ok(()));
         }
         let of_another_life = || Ok(Err(format!("conversation {id} is of another life than before")));
         let (version, sealed_turns) = if let Some(piece) = self.memtable.of(id).next() {
@@ -155,7 +156,8 @@ impl Replay<'_> {
                 Err(Failure::Record(_)) => {
                     entry.key = self.tables.search_key_of(id)?;
                     if entry.key.is_none() {
-                        return self.pass_over(entry);
+                        self.pass_over(entry);
+                        return Ok(Ok(()));
                     }
                     return Ok(self.memtable.take(entry).map_err(|damaged| damaged.to_string()));
                 }
@@ -175,12 +177,11 @@ impl Replay<'_> {
 
     /// Leaves an entry in the journal alone. To read its conversation or to commit to it is refused, as its key is
     /// damaged.
-    fn pass_over(&mut self, entry: Entry) -> Result<Result<(), String>, Failure> {
+    fn pass_over(&mut self, entry: Entry) {
         self.memtable.pass_over(&entry);
         let id = entry.conversation.id;
         self.passed_over = Some(format!("the key of conversation {id} is lost"));
         self.without_key.insert(id);
-        Ok(Ok(()))
     }
 
     fn in_tables(&mut self, id: &ConversationId) -> Result<&Option<(u64, Conversation)>, Failure> {

@@ -140,11 +140,11 @@ fn a_crash_in_a_backup_loses_nothing_and_the_next_one_is_whole() {
     let crashes = at_each_change(directory.path(), 4, back_up, |directory| {
         assert_whole(directory, lineage);
         let running = open(directory).unwrap();
-        let mut backup = running.0.back_up().unwrap();
+        let mut copy = running.0.back_up().unwrap();
         lose(running);
         let restored = tempfile::tempdir().unwrap();
         let mut file = fs::File::create(restored.path().join(StoreFile::Main.name())).unwrap();
-        std::io::copy(&mut backup.bytes, &mut file).unwrap();
+        std::io::copy(&mut copy.bytes, &mut file).unwrap();
         let (turns, of_copy) = told(&open(restored.path()).unwrap().0);
         assert!(turns == [4, 4] && of_copy != lineage);
     });

@@ -24,7 +24,6 @@ use self::piece::{PIECE_BYTES, Piece};
 use self::table::{Pieces, Table};
 use crate::store::redb::journal::entry::Entry;
 use crate::store::redb::tables::journal_mark::JournalMark;
-use crate::store::redb::tables::record::conversation::Conversation;
 use crate::store::redb::tables::record::damaged::DamagedRecord;
 use crate::turn::{ConversationId, Ordinal, TurnId};
 
@@ -291,6 +290,7 @@ mod tests {
     use super::*;
     use crate::store::Version;
     use crate::store::redb::tables::record;
+    use crate::store::redb::tables::record::conversation::Conversation;
     use crate::turn::{Done, EpochMillis, OpenTurn};
 
     fn id() -> ConversationId {

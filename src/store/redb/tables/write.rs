@@ -186,6 +186,8 @@ mod tests {
     use crate::store::redb::tables::schema::{Role, TableVisitor, count_live_bytes, make_tables, visit_tables};
     use crate::turn::{Done, EpochMillis, OpenTurn, RunningTime, Usage};
 
+    type Work<'a> = &'a dyn Fn(&mut WriteTables<'_>);
+
     fn in_memory() -> Database {
         let database = Builder::new().create_with_backend(InMemoryBackend::new()).unwrap();
         let txn = database.begin_write().unwrap();
@@ -273,7 +275,7 @@ mod tests {
         let database = in_memory();
         let first = Ordinal::after(0);
         let second = Ordinal::after(1);
-        let steps: [(&str, usize, &dyn Fn(&mut WriteTables<'_>)); 13] = [
+        let steps: [(&str, usize, Work<'_>); 13] = [
             ("a key", 1, &|tables| assert_eq!(tables.key_of(&id("a")).unwrap(), 1)),
             ("another key", 2, &|tables| assert_eq!(tables.key_of(&id("b")).unwrap(), 2)),
             ("an open turn", 3, &|tables| tables.put_open_turn(1, &turn_id("x"), &staged("x", 1)).unwrap()),
@@ -336,9 +338,10 @@ mod tests {
                 tables.conversations.remove(2).unwrap();
             }
             let found = tables.key_of(&id("a"));
-            match expected {
-                true => assert_eq!(found.unwrap(), 2),
-                false => assert!(matches!(found, Err(Failure::Record(_)))),
+            if expected {
+                assert_eq!(found.unwrap(), 2);
+            } else {
+                assert!(matches!(found, Err(Failure::Record(_))));
             }
             assert_eq!(read_key(&tables.keys, &id("a")).is_ok(), expected, "the row is sound again");
         }
