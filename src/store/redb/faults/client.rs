@@ -228,7 +228,14 @@ impl Client {
         self.check_order()
     }
 
-    /// The same, and then settles what is in doubt by sending it again, and holds the store against that.
+    /// The same, and nothing is in doubt any more: what is not there now must never be.
+    pub(super) fn settle(&mut self) -> Result<(), Broken> {
+        self.look()?;
+        self.doubt.clear();
+        Ok(())
+    }
+
+    /// Looks, settles what is in doubt by sending it again, and holds the store against that.
     pub(super) fn check(&mut self) -> Result<(), Broken> {
         let ids = self.ids();
         self.look()?;

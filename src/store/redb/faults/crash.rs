@@ -53,7 +53,7 @@ fn go_on(disk: &Disk, client: &mut Client, random: &mut Random) -> Result<(), Br
     disk.plan_no_crash();
     // What is sent again is written again, so that what was read would be durable for another reason.
     if random.once_in(2) {
-        client.look()?;
+        client.settle()?;
     } else {
         client.check()?;
     }
