@@ -56,8 +56,9 @@
 //!   open_steps                (key, turn id, place)   -> step of an open turn, checksum
 //!   activity                  (moment inverted, id)   -> key: conversations by their latest turn; checksum
 //!   positions                 position                -> (key, ordinal), or that it was erased; checksum
-//!   lost_...                  as the tables they are named after; only after a repair
-//!   lost_unknown_rows         (table, key as bytes)   -> a row whose checksum did not fit; only after a repair
+//!   lost_turns                (key, ordinal)          -> what a repair took out; only after a repair, as those below
+//!   lost_open_turns, lost_journal_rows                   (repair, key of the table or the journal) -> likewise
+//!   lost_unknown_rows         (repair, table, key)    -> a row whose checksum did not fit
 //!
 //! turn-metrics.journal.redb   the journal: there while the store runs, and after a crash
 //!   meta                      name                    -> format, store id, journal id, running time; base: the mark

@@ -25,6 +25,9 @@ use crate::store::redb::files::slot::Slot;
 use crate::store::redb::memtable::piece::PIECE_BYTES;
 use crate::store::redb::memtable::piece::Piece;
 use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
+use crate::store::redb::tables::row::Rows;
+use crate::store::redb::tables::schema::Keys;
 use crate::store::redb::unwind;
 
 use crate::turn::ConversationId;
@@ -183,6 +186,9 @@ impl Checkpoint {
         }
         while !self.slot.with(|files| files.memtable().is_empty()).unwrap_or(true) {
             self.step()?;
+        }
+        if self.slot.with(|files| files.memtable().keeps_rows()).unwrap_or(false) {
+            return Err(DamagedRecord::new(Keys::WHAT, RecordFlaw::InJournal).into());
         }
         Ok(())
     }

@@ -53,6 +53,9 @@ pub(super) struct Client {
     pub(super) cache_bytes: usize,
 }
 
+/// Openings after a failure that passes: one may meet it again where it is not over.
+pub(super) const OPENINGS: usize = 3;
+
 /// The writer does not open again by itself: a test says when that time has come.
 const NEVER: Backoff = Backoff { first: Duration::from_hours(1), longest: Duration::from_hours(1) };
 
@@ -111,8 +114,19 @@ impl Client {
         }
     }
 
-    pub(super) fn is_running(&self) -> bool {
-        self.running.is_some()
+    /// Opens the store again if a failure closed it. When the failure has passed, that is all it takes.
+    pub(super) fn heal(&mut self) -> Result<(), Broken> {
+        if self.running.is_some() && self.check_write().is_ok() {
+            return Ok(());
+        }
+        let mut said = Vec::new();
+        for _ in 0..OPENINGS {
+            match self.open_again() {
+                None => return Ok(()),
+                Some(cause) => said.push(cause),
+            }
+        }
+        Err(format!("the store does not come back: {said:?}"))
     }
 
     pub(super) fn check_write(&mut self) -> Result<(), CommitError> {
@@ -204,16 +218,29 @@ impl Client {
         commit
     }
 
-    /// Holds what the store says against what it acknowledged, settles what is in doubt by sending it again, and
-    /// holds it against that.
-    pub(super) fn check(&mut self) -> Result<(), Broken> {
-        let ids: BTreeSet<_> =
-            self.models.keys().chain(self.doubt.iter().map(|commit| &commit.conversation_id)).collect();
-        let ids: Vec<_> = ids.into_iter().cloned().collect();
-        for id in &ids {
+    fn ids(&self) -> BTreeSet<ConversationId> {
+        self.models.keys().chain(self.doubt.iter().map(|commit| &commit.conversation_id)).cloned().collect()
+    }
+
+    /// Holds what the store says against what it acknowledged. What it says of the commits in doubt counts from then on.
+    pub(super) fn look(&mut self) -> Result<(), Broken> {
+        for id in &self.ids() {
             self.check_conversation(id).map_err(|broken| format!("conversation {id}: {broken}"))?;
         }
-        self.check_order()?;
+        self.check_order()
+    }
+
+    /// The same, and nothing is in doubt any more: what is not there now must never be.
+    pub(super) fn settle(&mut self) -> Result<(), Broken> {
+        self.look()?;
+        self.doubt.clear();
+        Ok(())
+    }
+
+    /// Looks, settles what is in doubt by sending it again, and holds the store against that.
+    pub(super) fn check(&mut self) -> Result<(), Broken> {
+        let ids = self.ids();
+        self.look()?;
         for mut commit in std::mem::take(&mut self.doubt) {
             let model = self.models.entry(commit.conversation_id.clone()).or_default();
             commit.expected_version = model.version;

@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use super::client::{Broken, Client, Sabotage};
-use super::disk::Disk;
+use super::disk::{Disk, Failing, Fault, Kind};
 use super::from_environment;
 use super::workload::Workload;
 use crate::simulate::random::Random;
@@ -23,13 +23,41 @@ fn attack(seed: u64, crashes: u64, sabotage: Sabotage, prepare: impl Fn(&Disk)) 
     prepare(&disk);
     disk.plan_crash(random.below(120) as u64);
     for _ in 0..crashes {
-        while !disk.has_crashed() {
-            client.perform(workload.next(&client.models))?;
+        if random.once_in(2) {
+            let after = random.below(30) as u64;
+            disk.plan_fault(Fault { kind: Kind::Sync, after, error: Failing::Eio, for_good: false });
         }
+        while !disk.has_crashed() {
+            let struck = disk.struck();
+            client.perform(workload.next(&client.models))?;
+            if disk.struck() > struck && !disk.has_crashed() {
+                go_on(&disk, &mut client, &mut random)?;
+            }
+        }
+        disk.heal();
         recover(&disk, &mut client, &mut random)?;
         client.check()?;
         disk.plan_crash(random.below(120) as u64);
     }
+    Ok(())
+}
+
+/// Opens the store again after a sync that failed, now and then with a crash in the middle of that. What it then says of
+/// the commits in doubt, it must say for ever.
+fn go_on(disk: &Disk, client: &mut Client, random: &mut Random) -> Result<(), Broken> {
+    disk.heal();
+    match client.heal() {
+        Err(_) if disk.has_crashed() => return Ok(()),
+        healed => healed?,
+    }
+    disk.plan_no_crash();
+    // What is sent again is written again, so that what was read would be durable for another reason.
+    if random.once_in(2) {
+        client.settle()?;
+    } else {
+        client.check()?;
+    }
+    disk.plan_crash(random.below(60) as u64);
     Ok(())
 }
 

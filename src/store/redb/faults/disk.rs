@@ -14,7 +14,9 @@ const SECTOR: usize = 512;
 /// A disk that does what a test has planned: lose power, or fail.
 ///
 /// What is written goes to a live image and is remembered until it is synced; a crash leaves of the rest what chance
-/// leaves. Clones are the same disk.
+/// leaves. Of a sync that fails, chance decides which writes reached the disk. The others are forgotten, as Linux forgets
+/// them: the live image still shows them, no later sync writes them, and a crash takes them away. Clones are the same
+/// disk.
 #[derive(Clone, Default)]
 pub(super) struct Disk(Arc<Mutex<State>>);
 
@@ -58,6 +60,20 @@ impl State {
         match file {
             StoreFile::Main => &mut self.main,
             StoreFile::Journal => &mut self.journal,
+        }
+    }
+
+    /// What a failed sync of a file leaves: some of its writes are on the disk, and the others never will be unless they
+    /// are written once more. A change of length is not forgotten: file systems log it.
+    fn forget_unsynced(&mut self, file: StoreFile) {
+        let mut random = Random::new(self.changes);
+        let fate = random.below(3);
+        for (of, change) in std::mem::take(&mut self.unsynced) {
+            if of != file || matches!(change, Change::SetLen(_)) {
+                self.unsynced.push((of, change));
+            } else if fate == 1 || fate == 2 && random.once_in(2) {
+                apply(&mut self.image(file).durable, &change);
+            }
         }
     }
 }
@@ -271,6 +287,9 @@ impl Handle {
             state.seen += 1;
             if if fault.for_good { state.seen > fault.after } else { state.seen == fault.after + 1 } {
                 state.struck += 1;
+                if kind == Kind::Sync {
+                    state.forget_unsynced(self.file);
+                }
                 fault.error.strike()?;
             }
         }

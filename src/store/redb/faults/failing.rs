@@ -2,11 +2,12 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::client::{Broken, Client, Sabotage};
+use super::client::{Broken, Client, OPENINGS, Sabotage};
 use super::disk::{Disk, Failing, Fault, Kind, SECRET};
 use super::from_environment;
-use super::workload::Workload;
+use super::workload::{Operation, Workload};
 use crate::settings::StoreSettings;
+use crate::simulate::random::Random;
 use crate::store::redb::writer::Step;
 use crate::store::redb::writer::backoff::Backoff;
 use crate::store::{CommitError, FaultKind, RedbEngine, StoreFile, TurnRange};
@@ -16,8 +17,6 @@ use crate::turn::ConversationId;
 const OPERATIONS: u64 = 12;
 /// The file grows seldom.
 const OPERATIONS_UNTIL_IT_GREW: u64 = 80;
-/// Openings after a failure that passes: one may meet it again where it is not over.
-const OPENINGS: usize = 3;
 
 /// Works with the store while its disk fails as planned. Gives whether the failure came at all.
 fn attack(seed: u64, fault: Fault, sabotage: Sabotage) -> Result<bool, Broken> {
@@ -38,14 +37,26 @@ fn attack(seed: u64, fault: Fault, sabotage: Sabotage) -> Result<bool, Broken> {
                 stays_unavailable(&mut client, fault)?;
                 disk.heal();
             }
-            heals(&mut client)?;
-            client.check()?;
+            client.heal()?;
+            client.look()?;
+            lose_power(&disk, &mut client, before)?;
         }
     }
     disk.heal();
-    heals(&mut client)?;
+    client.heal()?;
     client.check()?;
     Ok(disk.struck() > 0)
+}
+
+/// What was read of the commits in doubt is there after a power cut as well, also where the checkpoint has met it.
+fn lose_power(disk: &Disk, client: &mut Client, seed: u64) -> Result<(), Broken> {
+    client.perform(Operation::Checkpoint(2))?;
+    disk.plan_crash(0);
+    client.perform(Operation::CheckWrite)?;
+    client.lose();
+    disk.come_back(&mut Random::new(seed));
+    client.start().map_err(|error| format!("the store does not open after a power cut: {error}"))?;
+    client.check()
 }
 
 /// However often it is tried: the store says that it is unavailable, and why.
@@ -61,21 +72,6 @@ fn stays_unavailable(client: &mut Client, fault: Fault) -> Result<(), Broken> {
         }
     }
     Ok(())
-}
-
-/// When the failure has passed, opening again is all it takes.
-fn heals(client: &mut Client) -> Result<(), Broken> {
-    if client.is_running() && client.check_write().is_ok() {
-        return Ok(());
-    }
-    let mut said = Vec::new();
-    for _ in 0..OPENINGS {
-        match client.open_again() {
-            None => return Ok(()),
-            Some(cause) => said.push(cause),
-        }
-    }
-    Err(format!("the store does not come back: {said:?}"))
 }
 
 /// Fails the n-th operation of a kind for every n, until a run has no n-th one.

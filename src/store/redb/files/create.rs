@@ -1,11 +1,12 @@
 //! Makes the files of a store.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::Path;
 
 use redb::Builder;
 
+use super::file::{create_database, remove, rename};
 use super::head::Head;
 use super::look::look_at;
 use super::open_error::{OpenError, explain, failed};
@@ -64,18 +65,18 @@ fn create_file(path: &Path, file: StoreFile, stamping: Stamping<'_>) -> Result<(
         return Ok(());
     }
     // What a creation left that was cut short.
-    match fs::remove_file(&unfinished) {
+    match remove(&unfinished) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unusable(error)),
         _ => {}
     }
     let make = || {
-        let database = Builder::new().create(&unfinished).map_err(|error| explain(path, error))?;
+        let database = create_database(&Builder::new(), &unfinished).map_err(|error| explain(path, error))?;
         stamp(path, &database, file, stamping)?;
         database.close().map_err(|error| explain(path, error))?;
-        fs::rename(&unfinished, &target).map_err(unusable)
+        rename(&unfinished, &target).map_err(unusable)
     };
     make().inspect_err(|_| {
         // The file is useless, and the disk may be full.
-        let _ = fs::remove_file(&unfinished);
+        let _ = remove(&unfinished);
     })
 }

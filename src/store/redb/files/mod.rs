@@ -9,7 +9,9 @@
 //! - `misfit`: how it shows that a journal does not belong to the database.
 //! - `open_error`: why a store could not be opened.
 //! - `path`: links, empty files, and names that outlive a power cut.
+//! - `file`: what changes a file or its name.
 //! - `overlay`, `look`: opens a file without changing a byte of it.
+//! - `write_back`: writes a file once more, as an earlier sync of it may have failed.
 //! - `stamp`: makes a blank file ours, and refuses the file of another program or format.
 //! - `head`: what binds the two files to each other.
 //! - `create`: makes new files, or refuses to.
@@ -20,6 +22,7 @@
 //! - `slot`: holds the open files for the threads that share them.
 
 pub(crate) mod create;
+pub(crate) mod file;
 pub(crate) mod head;
 pub(crate) mod location;
 pub(crate) mod look;
@@ -36,3 +39,4 @@ pub(crate) mod slot;
 pub(crate) mod stamp;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod storage;
+pub(crate) mod write_back;

@@ -6,6 +6,7 @@ use redb::backends::InMemoryBackend;
 use redb::{Builder, Database, DatabaseError, StorageError};
 
 use super::create::make_ready;
+use super::file::open_database;
 use super::head::Head;
 use super::location::Location;
 use super::open_error::{OpenError, damaged, explain, failed};
@@ -13,6 +14,7 @@ use super::open_files::Files;
 use super::path::{has_content, sync_directory, target};
 use super::replay::Replayed;
 use super::stamp::{guarded, stamp, stamp_journal, stamp_main};
+use super::write_back::write_back_file;
 use crate::link;
 use crate::store::fault::{Fault, FaultKind};
 use crate::store::redb::tables::failure::Failure;
@@ -41,6 +43,8 @@ impl Location {
         let tables = self.open_file(StoreFile::Main, cache_bytes)?;
         stamp(&path, &tables, StoreFile::Main, &stamp_main)?;
         let head = Head::of(&tables).map_err(|failure| failed(&path, failure))?;
+        // The lock on the main file keeps others from the journal meanwhile.
+        self.write_back_journal()?;
         // Of the journal nothing is read twice: what it holds is in the memtable.
         let journal = self.open_file(StoreFile::Journal, JOURNAL_CACHE_BYTES)?;
         stamp(&journal_path, &journal, StoreFile::Journal, &|txn| stamp_journal(txn, &head))?;
@@ -52,9 +56,17 @@ impl Location {
                 }
             }
         }
-        let Replayed { memtable, damaged } = head.replay(&tables, &journal, &journal_path)?;
+        let Replayed { memtable, damaged, unplaced } = head.replay(&tables, &journal, &journal_path)?;
         if let Some(row) = damaged.into_iter().next() {
             return Err(OpenError::DamagedRow { path: journal_path, row: row.number, flaw: row.flaw });
+        }
+        if let Some(row) = unplaced.first() {
+            let (rows, first) = (unplaced.len(), tracing::field::display(&row.flaw));
+            tracing::warn!(
+                rows,
+                first,
+                "a conversation is unavailable, and the journal grows; run `turn-metrics check`"
+            );
         }
         if head.bond.journal_id.is_none() {
             guarded(&path, || bind_journal(&tables, &journal))?;
@@ -62,16 +74,38 @@ impl Location {
         Files::new(tables, journal, memtable, head.bond.store_id).map_err(|failure| failed(&path, failure))
     }
 
+    /// Makes all that the journal reads as durable, before anything builds on it: a failed sync may have come before.
+    ///
+    /// The main file needs none: its commits have two phases, and each opening writes the page anew that tells them apart.
+    fn write_back_journal(&self) -> Result<(), OpenError> {
+        let written = match self {
+            Self::Directory(_) => write_back_file(&self.path(StoreFile::Journal)),
+            Self::Memory => Ok(()),
+            #[cfg(any(test, feature = "testing"))]
+            Self::Storage(storage) => storage.write_back(StoreFile::Journal),
+        };
+        written.map_err(|source| self.unusable(StoreFile::Journal, source))
+    }
+
+    fn unusable(&self, file: StoreFile, source: io::Error) -> OpenError {
+        match self {
+            Self::Directory(directory) if source.kind() == io::ErrorKind::PermissionDenied => {
+                OpenError::Directory { path: directory.clone(), source }
+            }
+            _ => failed(&self.path(file), Fault::disk(source)),
+        }
+    }
+
     fn open_file(&self, file: StoreFile, cache_bytes: usize) -> Result<Database, OpenError> {
         let mut builder = Builder::new();
         builder.set_cache_size(cache_bytes);
         let path = self.path(file);
         let opened = match self {
-            Self::Directory(directory) => match builder.open(&path) {
+            Self::Directory(_) => match open_database(&builder, &path) {
                 Err(DatabaseError::Storage(StorageError::Io(source)))
                     if source.kind() == io::ErrorKind::PermissionDenied =>
                 {
-                    return Err(OpenError::Directory { path: directory.clone(), source });
+                    return Err(self.unusable(file, source));
                 }
                 opened => opened,
             },

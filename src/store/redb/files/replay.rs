@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
 
 use redb::{Database, ReadableDatabase};
@@ -20,6 +20,8 @@ pub(crate) struct Replayed {
     pub(crate) memtable: Memtable,
     /// What could not be taken from the journal.
     pub(crate) damaged: Vec<DamagedRow>,
+    /// Sound rows with commits to a conversation whose key is lost: where its turns are in the tables cannot be told.
+    pub(crate) unplaced: Vec<DamagedRow>,
 }
 
 /// A row of the journal of which something could not be taken.
@@ -44,6 +46,18 @@ pub enum RowFlaw {
     /// It is missing, and so are all others.
     #[error("the whole journal is missing, and what was acknowledged last with it")]
     NoJournal,
+    /// Where the turns of its conversation are in the tables cannot be told.
+    #[error("the key of conversation {conversation_id} is lost")]
+    LostKey {
+        /// The conversation.
+        conversation_id: ConversationId,
+    },
+    /// A commit in it is to another life of its conversation than the one before it.
+    #[error("conversation {conversation_id} is of another life than before")]
+    OtherLife {
+        /// The conversation.
+        conversation_id: ConversationId,
+    },
     /// It does not hold the checksum of the row before it.
     #[error("it does not follow the row before it, one of which was exchanged")]
     Exchanged,
@@ -89,8 +103,10 @@ pub(crate) fn replay(journal: &Database, tables: &ReadTables, checkpoint: Journa
         memtable: Memtable::at(checkpoint, position),
         // The order is moved last, so some positions of these rows may be in the tables already.
         positions: 1..=position.saturating_add(1),
+        without_key: HashSet::new(),
+        passed_over: None,
     };
-    let mut damaged = Vec::new();
+    let (mut damaged, mut unplaced) = (Vec::new(), Vec::new());
     let rows = journal.begin_read()?.open_table(ROWS)?;
     let mut expected = checkpoint.number.saturating_add(1);
     // The checksum of the row before, where that is known.
@@ -118,6 +134,9 @@ pub(crate) fn replay(journal: &Database, tables: &ReadTables, checkpoint: Journa
             }
             Err(damaged) => Err(damaged.into()),
         };
+        if let Some(flaw) = replay.passed_over.take() {
+            unplaced.push(DamagedRow { number, flaw, bytes: all_bytes.to_vec() });
+        }
         replay.memtable.took_row(mark, all_bytes.len());
         previous = taken.is_ok().then_some(mark.checksum);
         if let Err(flaw) = taken {
@@ -126,7 +145,7 @@ pub(crate) fn replay(journal: &Database, tables: &ReadTables, checkpoint: Journa
         }
         expected = number.saturating_add(1);
     }
-    Ok(Replayed { memtable: replay.memtable, damaged })
+    Ok(Replayed { memtable: replay.memtable, damaged, unplaced })
 }
 
 struct Replay<'a> {
@@ -136,6 +155,10 @@ struct Replay<'a> {
     memtable: Memtable,
     /// Those that the next entry may begin at.
     positions: RangeInclusive<u64>,
+    /// Conversations whose keys are lost.
+    without_key: HashSet<ConversationId>,
+    /// Why an entry of the present row was passed over, if one was.
+    passed_over: Option<RowFlaw>,
 }
 
 /// After damage it is not known how many turns were sealed.
@@ -164,12 +187,21 @@ impl Replay<'_> {
         let next = first + entry.sealed.len() as u64;
         self.positions = next..=next;
         let id = &entry.conversation.id;
+        if self.without_key.contains(id) {
+            self.pass_over(entry);
+            return Ok(Ok(()));
+        }
+        let of_another_life = || Ok(Err(RowFlaw::OtherLife { conversation_id: id.clone() }));
         let (version, sealed_turns) = if let Some(piece) = self.memtable.of(id).next() {
+            if piece.conversation.life != entry.conversation.life {
+                return of_another_life();
+            }
             (piece.conversation.version, piece.conversation.sealed_turns)
         } else {
             match self.in_tables(id) {
                 Ok(Some((key, conversation))) => {
-                    if entry.conversation.version <= conversation.version {
+                    let Ok(is_new) = conversation.is_before(&entry.conversation) else { return of_another_life() };
+                    if !is_new {
                         // It was moved into the tables before the rest of its table of the memtable was.
                         self.memtable.take_positions(&entry);
                         return Ok(Ok(()));
@@ -181,6 +213,10 @@ impl Replay<'_> {
                 // It costs nothing: the entry has the whole of it. What the tables have already is written once more.
                 Err(Failure::Record(_)) => {
                     entry.key = self.tables.search_key_of(id)?;
+                    if entry.key.is_none() {
+                        self.pass_over(entry);
+                        return Ok(Ok(()));
+                    }
                     return Ok(self.memtable.take(entry).map_err(RowFlaw::Record));
                 }
                 Err(failure) => return Err(failure),
@@ -192,6 +228,15 @@ impl Replay<'_> {
             return Ok(Err(RowFlaw::Commit { conversation_id, version, sealed_turns, next_version, sealed_before }));
         }
         Ok(self.memtable.take(entry).map_err(RowFlaw::Record))
+    }
+
+    /// Leaves an entry in the journal alone. To read its conversation or to commit to it is refused, as its key is
+    /// damaged.
+    fn pass_over(&mut self, entry: Entry) {
+        self.memtable.pass_over(&entry);
+        let conversation_id = entry.conversation.id;
+        self.without_key.insert(conversation_id.clone());
+        self.passed_over = Some(RowFlaw::LostKey { conversation_id });
     }
 
     fn in_tables(&mut self, id: &ConversationId) -> Result<&Option<(u64, Conversation)>, Failure> {

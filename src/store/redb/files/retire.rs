@@ -1,6 +1,6 @@
-use std::fs;
 use std::path::Path;
 
+use super::file::remove;
 use super::location::Location;
 use super::open_error::{OpenError, failed};
 use super::open_files::Files;
@@ -37,6 +37,6 @@ impl Location {
 /// Removes a journal that is no longer needed. If its path is a link, the link stays for the next journal.
 fn remove_journal(path: &Path) -> Result<(), OpenError> {
     let target = target(path)?;
-    fs::remove_file(&target).map_err(|source| failed(path, Fault::disk(source)))?;
+    remove(&target).map_err(|source| failed(path, Fault::disk(source)))?;
     sync_directory(link::directory_of(&target))
 }

@@ -1,33 +1,48 @@
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 use redb::{Builder, Database, DatabaseError, StorageBackend};
 
+use super::write_back::write_back;
 use crate::store::redb::tables::store_file::StoreFile;
 
 /// Opens the store's files on a storage that a test makes: in memory, failing, or losing what was not synced.
 ///
 /// It is asked again whenever the store opens its files again, and then gives what the storage holds by then.
 #[derive(Clone)]
-pub struct Storage(Arc<Open>);
+pub struct Storage {
+    open: Arc<Open>,
+    write_back: Arc<WriteBack>,
+}
 
 type Open = dyn Fn(&Builder, StoreFile) -> Result<Database, DatabaseError> + Send + Sync;
+type WriteBack = dyn Fn(StoreFile) -> io::Result<()> + Send + Sync;
 
 impl Storage {
     /// A storage of which `open` gives a new handle on one of the files each time.
     pub fn new<B: StorageBackend>(open: impl Fn(StoreFile) -> B + Send + Sync + 'static) -> Self {
-        Self(Arc::new(move |builder, file| builder.create_with_backend(open(file))))
+        let open = Arc::new(open);
+        let backend = Arc::clone(&open);
+        Self {
+            open: Arc::new(move |builder, file| builder.create_with_backend(open(file))),
+            write_back: Arc::new(move |file| write_back(&backend(file))),
+        }
     }
 
     pub(crate) fn open(&self, builder: &Builder, file: StoreFile) -> Result<Database, DatabaseError> {
-        (self.0)(builder, file)
+        (self.open)(builder, file)
+    }
+
+    pub(super) fn write_back(&self, file: StoreFile) -> io::Result<()> {
+        (self.write_back)(file)
     }
 }
 
 /// Equal to its clones alone.
 impl PartialEq for Storage {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        Arc::ptr_eq(&self.open, &other.open)
     }
 }
 

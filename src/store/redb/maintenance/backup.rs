@@ -1,6 +1,6 @@
 //! A copy of everything, made while the store works on.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, TryLockError};
@@ -11,9 +11,9 @@ use crate::link;
 use crate::store::contract::{Backup, BackupError};
 use crate::store::fault::Fault;
 use crate::store::redb::checkpoint::transfer::Moving;
+use crate::store::redb::files::file::{self, create_database};
 use crate::store::redb::files::location::Location;
 use crate::store::redb::files::open_files::Files;
-use crate::store::redb::memtable::Contents;
 use crate::store::redb::memtable::order::Run;
 use crate::store::redb::memtable::piece::Piece;
 use crate::store::redb::tables::failure::Failure;
@@ -21,7 +21,9 @@ use crate::store::redb::tables::index::TurnHasher;
 use crate::store::redb::tables::journal_mark::JournalMark;
 use crate::store::redb::tables::meta::WriteMeta;
 use crate::store::redb::tables::read::find_conversation;
-use crate::store::redb::tables::schema::{CONVERSATIONS, KEYS, copy_tables};
+use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
+use crate::store::redb::tables::row::Rows;
+use crate::store::redb::tables::schema::{CONVERSATIONS, KEYS, Keys, copy_tables};
 use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::redb::tables::write::begin_write;
 use crate::turn::RunningTime;
@@ -77,7 +79,7 @@ impl Workshop {
 }
 
 fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
+    match file::remove(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
@@ -86,7 +88,7 @@ fn remove(path: &Path) -> io::Result<()> {
 /// One state of a store.
 pub(crate) struct Snapshot {
     tables: ReadTransaction,
-    contents: Contents,
+    pieces: Vec<Arc<Piece>>,
     runs: Vec<Run>,
     last_row: JournalMark,
     running: RunningTime,
@@ -96,9 +98,12 @@ pub(crate) struct Snapshot {
 impl Snapshot {
     pub(crate) fn of(files: &Files) -> Result<Self, Failure> {
         let memtable = files.memtable();
+        if memtable.keeps_rows() {
+            return Err(DamagedRecord::new(Keys::WHAT, RecordFlaw::LackingInBackup).into());
+        }
         Ok(Self {
             tables: files.begin_read()?,
-            contents: memtable.contents().clone(),
+            pieces: memtable.contents().all().cloned().collect(),
             runs: memtable.runs().cloned().collect(),
             last_row: memtable.last_row(),
             running: files.running_time(),
@@ -110,13 +115,14 @@ impl Snapshot {
     fn not_in_tables(&self) -> Result<Vec<Arc<Piece>>, Failure> {
         let (keys, conversations) = (self.tables.open_table(KEYS)?, self.tables.open_table(CONVERSATIONS)?);
         let mut missing = Vec::new();
-        for piece in self.contents.all() {
+        for piece in &self.pieces {
             let moved = match find_conversation(&keys, &conversations, &piece.conversation.id) {
                 // What is moved has the whole of it.
                 Err(Failure::Record(_)) => None,
                 moved => moved?,
             };
-            if moved.is_none_or(|(_, moved)| moved.version < piece.conversation.version) {
+            let is_missing = moved.map_or(Ok(true), |(_, moved)| moved.is_before(&piece.conversation))?;
+            if is_missing {
                 missing.push(Arc::clone(piece));
             }
         }
@@ -128,7 +134,7 @@ impl Snapshot {
 fn copy(from: Snapshot, path: &Path, cache_bytes: usize) -> Result<(), Failure> {
     let mut builder = Builder::new();
     builder.set_cache_size(cache_bytes);
-    let database = builder.create(path)?;
+    let database = create_database(&builder, path)?;
     let to = begin_write(&database)?;
     copy_tables(&from.tables, &to)?;
     let pieces = from.not_in_tables()?;
@@ -142,4 +148,39 @@ fn copy(from: Snapshot, path: &Path, cache_bytes: usize) -> Result<(), Failure> 
     drop(meta);
     to.commit()?;
     Ok(database.close()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::contract::{Life, Version};
+    use crate::store::redb::journal::entry::Entry;
+    use crate::store::redb::memtable::Memtable;
+    use crate::store::redb::tables::record::conversation::Conversation;
+    use crate::turn::ConversationId;
+
+    #[test]
+    fn a_piece_is_laid_over_the_tables_if_it_is_the_later_and_of_the_same_life() {
+        let files = Location::Memory.open(1 << 20).unwrap();
+        let take = |life, version| {
+            let begun = Conversation::begin(ConversationId::new("c").unwrap());
+            let conversation = Conversation { life: Life(life), version: Version(version), ..begun };
+            let (sealed, staged) = (Vec::new(), Vec::new());
+            *files.memtable_mut() = Memtable::default();
+            files.memtable_mut().take(Entry { conversation, key: None, position: 1, sealed, staged }).unwrap();
+        };
+        let missing = || Snapshot::of(&files).unwrap().not_in_tables().map(|pieces| pieces.len()).ok();
+        take(1, 2);
+        let pieces = files.memtable().contents().all().cloned().collect();
+        let moving = Moving { pieces, runs: Vec::new(), checkpoint: None, newest: JournalMark::default() };
+        let txn = files.write_tables().unwrap();
+        moving.write(&txn, files.hasher()).unwrap();
+        txn.commit().unwrap();
+        let of = |life, version| {
+            take(life, version);
+            missing()
+        };
+        assert_eq!([of(1, 1), of(1, 2), of(1, 3)], [Some(0), Some(0), Some(1)]);
+        assert_eq!([of(2, 1), of(2, 3)], [None, None], "of another life");
+    }
 }

@@ -15,6 +15,7 @@ use crate::link;
 use crate::settings::StoreSettings;
 use crate::store::fault::Fault;
 use crate::store::redb::checkpoint::Checkpoint;
+use crate::store::redb::files::file::{create_database, open_database, remove, rename};
 use crate::store::redb::files::location::Location;
 use crate::store::redb::files::open_error::{OpenError, explain};
 use crate::store::redb::files::path::{has_content, sync_directory};
@@ -84,14 +85,14 @@ pub fn compact(directory: &Path) -> Result<Compaction, CompactError> {
     // Files that are closed in order leave everything in the main file.
     let closed = Checkpoint::new(slot, settings.redb.journal_bytes).close(&location);
     closed.map_err(|cause| CompactError::Journal { path: path.clone(), cause })?;
-    let old = Builder::new().open(&path).map_err(|error| explain(&path, error))?;
+    let old = open_database(&Builder::new(), &path).map_err(|error| explain(&path, error))?;
     let unfinished = link::beside(&path, ".compact");
     let replaced = write_anew(&old, &unfinished)
         .map_err(Fault::from)
         .and_then(|()| replace(&path, &unfinished).map_err(Fault::disk))
         .map_err(|cause| CompactError::Write { path: path.clone(), cause });
     if replaced.is_err() {
-        let _ = fs::remove_file(&unfinished);
+        let _ = remove(&unfinished);
     }
     replaced?;
     sync_directory(link::directory_of(&path))?;
@@ -101,13 +102,13 @@ pub fn compact(directory: &Path) -> Result<Compaction, CompactError> {
 /// Puts a file in the place of another, for whoever might use that one.
 fn replace(path: &Path, by: &Path) -> io::Result<()> {
     fs::set_permissions(by, fs::metadata(path)?.permissions())?;
-    fs::rename(by, path)
+    rename(by, path)
 }
 
 fn write_anew(old: &Database, path: &Path) -> Result<(), Failure> {
     // What an earlier one left that was cut short.
-    let _ = fs::remove_file(path);
-    let mut new = Builder::new().create(path)?;
+    let _ = remove(path);
+    let mut new = create_database(&Builder::new(), path)?;
     let txn = begin_write(&new)?;
     copy_tables(&old.begin_read()?, &txn)?;
     txn.commit()?;

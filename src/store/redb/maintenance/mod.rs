@@ -7,3 +7,5 @@
 pub(crate) mod backup;
 pub(crate) mod check;
 pub(crate) mod compact;
+#[cfg(test)]
+mod crash_tests;

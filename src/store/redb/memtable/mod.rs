@@ -26,7 +26,6 @@ use self::piece::{PIECE_BYTES, Piece};
 use self::table::{Pieces, Table};
 use crate::store::redb::journal::entry::Entry;
 use crate::store::redb::tables::journal_mark::JournalMark;
-use crate::store::redb::tables::record::conversation::Conversation;
 use crate::store::redb::tables::record::damaged::DamagedRecord;
 use crate::turn::{ConversationId, Ordinal, TurnId};
 
@@ -60,12 +59,12 @@ impl Contents {
         self.of(id).find_map(|piece| piece.sealed_at(ordinal))
     }
 
-    /// Each conversation that changed here, as it is now.
-    pub(crate) fn conversations(&self) -> impl Iterator<Item = &Conversation> {
+    /// The latest piece of each conversation that changed here.
+    pub(crate) fn latest(&self) -> impl Iterator<Item = &Arc<Piece>> {
         let active = &self.active.conversations;
         let moving = self.immutable.conversations.iter().filter(|(id, _)| !active.contains_key(*id));
         let pieces = active.values().chain(moving.map(|(_, pieces)| pieces));
-        pieces.filter_map(|pieces| pieces.latest_first().next()).map(|piece| &piece.conversation)
+        pieces.filter_map(|pieces| pieces.latest_first().next())
     }
 
     fn is_empty(&self) -> bool {
@@ -90,6 +89,8 @@ pub(crate) struct Memtable {
     frozen_at: JournalMark,
     /// The last row of which everything is in the tables.
     checkpoint: JournalMark,
+    /// The row after which the journal has to stay, as the next one has changes that cannot be moved, if one does.
+    kept_after: Option<JournalMark>,
 }
 
 impl Memtable {
@@ -121,6 +122,19 @@ impl Memtable {
     /// Takes in the positions of a commit whose changes are in the tables already.
     pub(crate) fn take_positions(&mut self, entry: &Entry) {
         self.take_run(Run::of(entry));
+    }
+
+    /// Passes over a commit whose conversation cannot be told: it stays in the journal with all rows after the last one
+    /// that was taken. Its positions are not given again.
+    pub(crate) fn pass_over(&mut self, entry: &Entry) {
+        let last = Run::of(entry).map_or(0, |run| run.last());
+        self.last_position = self.last_position.max(last);
+        self.kept_after.get_or_insert(self.last_row);
+    }
+
+    /// Whether there are commits that cannot be moved into the tables.
+    pub(crate) fn keeps_rows(&self) -> bool {
+        self.kept_after.is_some()
     }
 
     fn take_run(&mut self, run: Option<Run>) {
@@ -247,7 +261,7 @@ impl Memtable {
 
     /// The row up to which the tables hold everything when the immutable table is moved.
     pub(crate) fn frozen_at(&self) -> JournalMark {
-        self.frozen_at
+        self.kept_after.filter(|kept| kept.number < self.frozen_at.number).unwrap_or(self.frozen_at)
     }
 
     /// Drops pieces and runs that are in the tables now, and sets the keys of the pieces' conversations.
@@ -268,7 +282,7 @@ impl Memtable {
         self.to_move.truncate(self.to_move.len() - moved.len());
         self.order.drop_first(runs);
         if self.to_move.is_empty() && !self.order.has_frozen() {
-            self.checkpoint = self.frozen_at;
+            self.checkpoint = self.frozen_at();
         }
     }
 }
@@ -278,6 +292,7 @@ mod tests {
     use super::*;
     use crate::store::Version;
     use crate::store::redb::tables::record;
+    use crate::store::redb::tables::record::conversation::Conversation;
     use crate::turn::{Done, EpochMillis, OpenTurn};
 
     fn id() -> ConversationId {

@@ -1,20 +1,24 @@
+use std::collections::HashSet;
 use std::ops::Bound;
+use std::sync::Arc;
 
 use super::{LeftOut, last_ordinal};
 use crate::store::contract::{ActiveConversation, ActivityPlace};
-use crate::store::redb::memtable::{Contents, Memtable};
+use crate::store::redb::memtable::Memtable;
+use crate::store::redb::memtable::piece::Piece;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::read::{ReadTables, decode_key};
 use crate::store::redb::tables::record::conversation::{Conversation, inverted, moment_of};
 use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
 use crate::turn::ConversationId;
 
-/// A page of the conversations by their latest activity.
-pub(crate) struct ActivityQuery(Contents);
+/// A page of the conversations by their latest activity: the latest piece of each that is in the memtable. They are taken
+/// by reference count, as no commit gets on meanwhile.
+pub(crate) struct ActivityQuery(Vec<Arc<Piece>>);
 
 impl ActivityQuery {
     pub(crate) fn of(memtable: &Memtable) -> Self {
-        Self(memtable.contents().clone())
+        Self(memtable.contents().latest().cloned().collect())
     }
 
     /// Returns the conversations after a place. Where the memtable has a conversation, its row in the tables is passed
@@ -26,7 +30,9 @@ impl ActivityQuery {
         limit: usize,
         left_out: &mut LeftOut,
     ) -> Result<Vec<ActiveConversation>, Failure> {
-        let recent = self.0.conversations().filter(|conversation| conversation.sealed_turns > 0).map(row);
+        let conversations = || self.0.iter().map(|piece| &piece.conversation);
+        let changed: HashSet<_> = conversations().map(|conversation| &conversation.id).collect();
+        let recent = conversations().filter(|conversation| conversation.sealed_turns > 0).map(row);
         let mut page: Vec<_> = recent.filter(|row| after.is_none_or(|after| row.place() > *after)).collect();
         let from = after.map(|after| (inverted(after.last_at()), after.conversation_id().as_str()));
         let from = from.map_or(Bound::Unbounded, Bound::Excluded);
@@ -38,7 +44,7 @@ impl ActivityQuery {
             let (place, key) = entry?;
             let (moment, id) = place.value();
             let Ok(id) = ConversationId::new(id) else { continue };
-            if self.0.of(&id).next().is_some() {
+            if changed.contains(&id) {
                 continue;
             }
             let key = match key.value().verify(&place.value()).and_then(decode_key) {

@@ -19,6 +19,8 @@ pub(crate) struct OrderQuery {
     /// The positions after `after` that the tables have; those of the memtable follow.
     in_tables: u64,
     recent: Vec<Recent>,
+    /// Whether no turn follows those of `recent`, though positions may.
+    is_last: bool,
 }
 
 /// A turn whose position is in the memtable.
@@ -46,7 +48,9 @@ impl OrderQuery {
             ordinal,
             record: record.map(Arc::clone),
         });
-        Some(Self { after, latest, in_tables, recent: recent.collect() })
+        let recent: Vec<_> = recent.collect();
+        let is_last = recent.len() < left;
+        Some(Self { after, latest, in_tables, recent, is_last })
     }
 
     pub(crate) fn needs_tables(&self) -> bool {
@@ -95,6 +99,9 @@ impl OrderQuery {
                 Err(failure) => return Err(failure),
             }
             page.next = position;
+        }
+        if self.is_last {
+            page.next = page.latest;
         }
         Ok(page)
     }

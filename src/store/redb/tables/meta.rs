@@ -41,6 +41,8 @@ const META_JOURNAL: &str = "journal";
 const META_JOURNAL_ID: &str = "journal_id";
 /// Main file: the bytes of all rows of the tables by conversation, keys and values, as a little-endian `u64`.
 const META_LIVE_BYTES: &str = "live_bytes";
+/// Main file: the number of the latest repair, as a little-endian `u64`; absent before the first.
+const META_REPAIRS: &str = "repairs";
 /// Both files: overwritten to show that a durable write works.
 const META_WRITE_CHECK: &str = "write_check";
 /// Both files: the running time in milliseconds, as a little-endian `u64`; absent before the first tick. The journal's
@@ -167,6 +169,12 @@ impl<T: ReadableTable<&'static str, &'static [u8]>> Meta<T> {
         self.number(META_NEXT_KEY)
     }
 
+    /// Main file: the number of a repair that is under way.
+    pub(crate) fn next_repair(&self) -> Result<u64, Failure> {
+        let is_first = self.0.get(META_REPAIRS)?.is_none();
+        Ok(if is_first { 1 } else { self.number(META_REPAIRS)?.saturating_add(1) })
+    }
+
     /// Both files: the running time.
     pub(crate) fn running_time(&self) -> Result<RunningTime, Failure> {
         let is_known = self.0.get(META_RUNNING_TIME)?.is_some();
@@ -247,6 +255,12 @@ impl<'txn> WriteMeta<'txn> {
     /// Main file: the journal has durable rows up to this one.
     pub(crate) fn note_newest(&mut self, row: JournalMark) -> Result<(), Failure> {
         self.set(META_NEWEST, &row.to_bytes())
+    }
+
+    /// Main file: the repair is done.
+    pub(crate) fn end_repair(&mut self) -> Result<(), Failure> {
+        let repair = self.next_repair()?;
+        self.set_number(META_REPAIRS, repair)
     }
 
     /// Journal: it begins after this row.

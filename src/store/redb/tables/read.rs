@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 
-use redb::{Key, ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition, Value};
+use redb::{Key, ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, Value};
 
 use super::failure::Failure;
 use super::index::{self, TurnHasher};
@@ -85,8 +85,19 @@ impl ReadTables {
     }
 
     /// The last position that the tables have; 0 if they have none.
+    ///
+    /// Of a damaged row the key may be wrong as well. Then the number of rows tells how many positions were given.
     pub(crate) fn last_position(&self) -> Result<u64, Failure> {
-        Ok(self.positions()?.last()?.map_or(0, |(position, _)| position.value()))
+        let positions = self.positions()?;
+        let mut least = 0;
+        for row in positions.iter()?.rev() {
+            let (position, value) = row?;
+            if value.value().verify(&position.value()).is_ok() {
+                return Ok(position.value().max(least));
+            }
+            least = positions.len()?;
+        }
+        Ok(least)
     }
 
     /// The key of a conversation that has one.
@@ -97,7 +108,7 @@ impl ReadTables {
     /// The same, also where its row is damaged.
     pub(crate) fn search_key_of(&self, id: &ConversationId) -> Result<Option<u64>, Failure> {
         match self.key_of(id) {
-            Err(Failure::Record(_)) => search_key(self.conversations.of(&self.txn)?, id),
+            Err(Failure::Record(_)) => search_key(self.conversations.of(&self.txn)?, self.activity()?, id),
             key => key,
         }
     }
@@ -144,10 +155,11 @@ pub(crate) fn decode_key(value: &[u8]) -> Result<u64, DamagedRecord> {
     bytes.map(u64::from_le_bytes)
 }
 
-/// The key of a conversation by its record, which has its id: for one whose row of the keys is damaged. This looks at
-/// all conversations.
+/// The key of a conversation by its record or its place by activity, which both have its id: for one whose row of the
+/// keys is damaged. This looks at all conversations.
 pub(crate) fn search_key(
     conversations: &impl ReadableTable<u64, Row<Conversations>>,
+    activity: &impl ReadableTable<(u64, &'static str), Row<Activity>>,
     id: &ConversationId,
 ) -> Result<Option<u64>, Failure> {
     for row in conversations.iter()? {
@@ -155,6 +167,15 @@ pub(crate) fn search_key(
         let found = record.value().verify(&key.value()).and_then(Conversation::decode);
         if found.is_ok_and(|found| found.id == *id) {
             return Ok(Some(key.value()));
+        }
+    }
+    for row in activity.iter()? {
+        let (place, key) = row?;
+        let place = place.value();
+        if place.1 == id.as_str()
+            && let Ok(key) = key.value().verify(&place).and_then(decode_key)
+        {
+            return Ok(Some(key));
         }
     }
     Ok(None)

@@ -77,7 +77,7 @@ impl<'txn> WriteTables<'txn> {
                 key
             }
             // The damage must not stop the checkpoint for all others. A new key would part the turns from earlier ones.
-            Err(Failure::Record(damaged)) => search_key(&self.conversations, id)?.ok_or(damaged)?,
+            Err(Failure::Record(damaged)) => search_key(&self.conversations, &self.activity, id)?.ok_or(damaged)?,
             Err(failure) => return Err(failure),
         };
         let id = id.as_str();
@@ -228,4 +228,194 @@ impl<'txn> WriteTables<'txn> {
 
 fn bytes_of_step_key(place: &(u64, &str, u32)) -> usize {
     <(u64, &str, u32)>::as_bytes(place).len()
+}
+
+#[cfg(test)]
+mod tests {
+    use redb::backends::InMemoryBackend;
+    use redb::{Builder, ReadableDatabase};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::store::contract::{Life, StagedTurn, Version};
+    use crate::store::redb::tables::meta::ReadMeta;
+    use crate::store::redb::tables::record;
+    use crate::store::redb::tables::record::open_turn::StagedRecords;
+    use crate::store::redb::tables::schema::{Role, TableVisitor, count_live_bytes, make_tables, visit_tables};
+    use crate::turn::{Done, EpochMillis, OpenTurn, Progress, RunningTime, StepId, Usage};
+
+    type Work<'a> = &'a dyn Fn(&mut WriteTables<'_>);
+
+    fn in_memory() -> Database {
+        let database = Builder::new().create_with_backend(InMemoryBackend::new()).unwrap();
+        let txn = database.begin_write().unwrap();
+        WriteMeta::write(&txn).unwrap().stamp_main().unwrap();
+        make_tables(&txn).unwrap();
+        txn.commit().unwrap();
+        database
+    }
+
+    /// All rows of data, as bytes.
+    fn rows(txn: &WriteTransaction) -> Vec<(String, Vec<u8>, Vec<u8>)> {
+        struct Read<'a>(&'a WriteTransaction, Vec<(String, Vec<u8>, Vec<u8>)>);
+        impl TableVisitor for Read<'_> {
+            fn visit<K: redb::Key + 'static, V: redb::Value + 'static>(
+                &mut self,
+                definition: redb::TableDefinition<'static, K, V>,
+                role: Role,
+            ) -> Result<(), Failure> {
+                if role == Role::Data {
+                    for row in redb::ReadableTable::iter(&self.0.open_table(definition)?)? {
+                        let (key, value) = row?;
+                        let name = redb::TableHandle::name(&definition).to_owned();
+                        let key = K::as_bytes(&key.value()).as_ref().to_vec();
+                        self.1.push((name, key, V::as_bytes(&value.value()).as_ref().to_vec()));
+                    }
+                }
+                Ok(())
+            }
+        }
+        let mut read = Read(txn, Vec::new());
+        visit_tables(&mut read).unwrap();
+        read.1
+    }
+
+    /// Does the work in a transaction twice: the second time must change nothing, and each time the live bytes must be
+    /// those of the rows. Returns how many rows there are.
+    fn twice(database: &Database, work: impl Fn(&mut WriteTables<'_>)) -> usize {
+        let mut written: Vec<_> = Vec::new();
+        for _ in 0..2 {
+            let txn = begin_write(database).unwrap();
+            let mut tables = WriteTables::open(&txn, TurnHasher::of(Uuid::from_u128(7))).unwrap();
+            work(&mut tables);
+            tables.finish(None, JournalMark::default()).unwrap();
+            let counted = count_live_bytes(&txn).unwrap();
+            written.push(rows(&txn));
+            txn.commit().unwrap();
+            assert_eq!(ReadMeta::of(database).unwrap().live_bytes().unwrap(), counted);
+        }
+        assert_eq!(written[0], written[1], "the second time has changed something");
+        written[0].len()
+    }
+
+    fn id(name: &str) -> ConversationId {
+        ConversationId::new(name).unwrap()
+    }
+
+    fn turn_id(name: &str) -> TurnId {
+        TurnId::new(name).unwrap()
+    }
+
+    fn sealed(name: &str) -> Vec<u8> {
+        let turn = OpenTurn::new(turn_id(name)).seal(&Done::because("stop"), EpochMillis::new(1));
+        record::encode_sealed(&turn).unwrap()
+    }
+
+    fn open_turn(name: &str, at: u64) -> StagedRecords {
+        let mut turn = OpenTurn::new(turn_id(name));
+        for step_id in ["first", "second"].map(|id| Some(StepId::new(id).unwrap())) {
+            turn.fold(&Progress::Usage { step_id, report: Usage::default().into(), is_final: false });
+        }
+        StagedRecords::encode(&StagedTurn { turn, last_event_at: RunningTime::new(at) }.into()).unwrap()
+    }
+
+    fn put_head(tables: &mut WriteTables<'_>, at: u64, step_count: u32) {
+        tables.put_open_turn(1, &turn_id("x"), &open_turn("x", at).head, step_count).unwrap();
+    }
+
+    fn conversation(sealed_turns: u64, last_at: u64) -> Conversation {
+        Conversation {
+            id: id("a"),
+            life: Life(1),
+            version: Version(sealed_turns + 1),
+            sealed_turns,
+            last_sealed_at: EpochMillis::new(last_at),
+            last_at: EpochMillis::new(last_at),
+            total_usage: Usage::default(),
+        }
+    }
+
+    #[test]
+    fn each_row_written_again_changes_nothing_and_the_live_bytes_are_those_of_the_rows() {
+        let database = in_memory();
+        let first = Ordinal::after(0);
+        let second = Ordinal::after(1);
+        let steps: [(&str, usize, Work<'_>); 15] = [
+            ("a key", 1, &|tables| assert_eq!(tables.key_of(&id("a")).unwrap(), 1)),
+            ("another key", 2, &|tables| assert_eq!(tables.key_of(&id("b")).unwrap(), 2)),
+            ("an open turn", 3, &|tables| put_head(tables, 1, 2)),
+            ("its steps", 5, &|tables| {
+                for (place, record) in open_turn("x", 1).steps {
+                    tables.put_open_step(1, &turn_id("x"), place, &record).unwrap();
+                }
+            }),
+            ("a longer one", 5, &|tables| put_head(tables, 1 << 40, 2)),
+            ("one with fewer steps", 4, &|tables| put_head(tables, 1, 1)),
+            ("a conversation without a turn", 5, &|tables| tables.put_conversation(1, &conversation(0, 0)).unwrap()),
+            ("a turn", 6, &|tables| tables.put_turn(1, first, &sealed("x")).unwrap()),
+            ("an open turn is sealed", 5, &|tables| tables.mark_sealed(1, &turn_id("x"), first).unwrap()),
+            ("a turn that was not open", 7, &|tables| {
+                tables.put_turn(1, second, &sealed("y")).unwrap();
+                tables.mark_sealed(1, &turn_id("y"), second).unwrap();
+            }),
+            ("a conversation with turns", 8, &|tables| tables.put_conversation(1, &conversation(2, 5)).unwrap()),
+            ("and later activity", 8, &|tables| tables.put_conversation(1, &conversation(2, 900)).unwrap()),
+            ("a position", 9, &|tables| {
+                tables.put_position(1, &AtPosition::Sealed { key: 1, ordinal: first }).unwrap();
+            }),
+            ("an erased one in its place", 9, &|tables| tables.put_position(1, &AtPosition::Erased).unwrap()),
+            ("the next position", 10, &|tables| {
+                tables.put_position(2, &AtPosition::Sealed { key: 1, ordinal: second }).unwrap();
+            }),
+        ];
+        for (what, expected, work) in steps {
+            assert_eq!(twice(&database, work), expected, "{what}");
+        }
+        let txn = database.begin_read().unwrap();
+        assert_eq!(redb::ReadableTableMetadata::len(&txn.open_table(OPEN_TURNS).unwrap()).unwrap(), 0);
+        assert_eq!(redb::ReadableTableMetadata::len(&txn.open_table(OPEN_STEPS).unwrap()).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_key_is_given_once_and_the_marks_of_the_journal_are_written_with_the_rows() {
+        let database = in_memory();
+        let mark = |number| JournalMark { number, checksum: number + 100 };
+        for (nth, checkpoint) in [(1, None), (2, Some(mark(1))), (3, None)] {
+            let txn = begin_write(&database).unwrap();
+            let mut tables = WriteTables::open(&txn, TurnHasher::of(Uuid::from_u128(7))).unwrap();
+            assert_eq!(tables.key_of(&id(&format!("c{nth}"))).unwrap(), nth);
+            assert_eq!(tables.key_of(&id("c1")).unwrap(), 1);
+            tables.finish(checkpoint, mark(nth)).unwrap();
+            txn.commit().unwrap();
+            let meta = ReadMeta::of(&database).unwrap();
+            let expected = if nth == 1 { JournalMark::default() } else { mark(1) };
+            assert_eq!((meta.checkpoint().unwrap(), meta.newest().unwrap()), (expected, mark(nth)));
+            assert_eq!(meta.next_key().unwrap(), nth + 1);
+        }
+    }
+
+    #[test]
+    fn a_damaged_row_of_the_keys_is_replaced_if_the_record_or_the_activity_tells_the_key() {
+        for (has_record, has_turns, expected) in
+            [(true, true, true), (true, false, true), (false, true, true), (false, false, false)]
+        {
+            let database = in_memory();
+            let txn = begin_write(&database).unwrap();
+            let mut tables = WriteTables::open(&txn, TurnHasher::of(Uuid::from_u128(7))).unwrap();
+            assert_eq!(tables.key_of(&id("b")).unwrap(), 1);
+            assert_eq!(tables.key_of(&id("a")).unwrap(), 2);
+            tables.put_conversation(2, &conversation(u64::from(has_turns), 5)).unwrap();
+            tables.keys.insert("a", row::Stored::as_it_is(&[1; 16])).unwrap();
+            if !has_record {
+                tables.conversations.remove(2).unwrap();
+            }
+            let found = tables.key_of(&id("a"));
+            if expected {
+                assert_eq!(found.unwrap(), 2);
+            } else {
+                assert!(matches!(found, Err(Failure::Record(_))));
+            }
+            assert_eq!(read_key(&tables.keys, &id("a")).is_ok(), expected, "the row is sound again");
+        }
+    }
 }

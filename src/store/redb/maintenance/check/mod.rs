@@ -17,11 +17,10 @@ pub(crate) mod report;
 #[cfg(test)]
 mod tests;
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use redb::{Database, ReadableDatabase};
+use redb::{Database, ReadableDatabase, WriteTransaction};
 
 use self::copy::{keep_copy, sync_directory};
 use self::error::CheckError;
@@ -30,9 +29,11 @@ use self::inspect::Inspection;
 use self::paths::Paths;
 use self::report::{CheckReport, Violation};
 use crate::store::fault::Fault;
+use crate::store::redb::files::file::remove;
 use crate::store::redb::files::open_error::{OpenError, failed};
 use crate::store::redb::files::path::has_content;
 use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::write::begin_write;
 use crate::store::redb::unwind;
 
 /// Checks the database in this directory: that its pages are whole, and that what they hold agrees with itself. What is
@@ -62,8 +63,9 @@ fn check_files(paths: &Paths) -> Result<CheckReport, CheckError> {
         }
     }
     let inspected = unwind::caught(|| {
-        let rows = paths.merge(&main, journal.as_ref())?;
-        inspect(&main).map(|report| (rows, report)).map_err(|failure| failed(&paths.main, failure))
+        let unmerged = paths.unmerged(&main, journal.as_ref())?;
+        let report = write(&main, |txn| unmerged.write(txn)).and_then(|()| inspect(&main));
+        report.map(|report| (unmerged.damaged, report)).map_err(|failure| failed(&paths.main, failure))
     });
     let (rows, mut report) = match inspected {
         Ok(Ok(inspected)) => inspected,
@@ -78,6 +80,12 @@ fn check_files(paths: &Paths) -> Result<CheckReport, CheckError> {
         report.violations.insert(0, Violation::File(Flaw::FreePages));
     }
     Ok(report)
+}
+
+fn write(database: &Database, work: impl FnOnce(&WriteTransaction) -> Result<(), Failure>) -> Result<(), Failure> {
+    let txn = begin_write(database)?;
+    work(&txn)?;
+    Ok(txn.commit()?)
 }
 
 fn inspect(database: &Database) -> Result<CheckReport, Failure> {
@@ -102,7 +110,7 @@ pub fn repair(directory: &Path) -> Result<(CheckReport, Option<(PathBuf, CheckRe
     let derived = unwind::caught_as_fault(|| {
         derive(&paths, paths.open()?)?;
         // The main file says that it has no journal.
-        match fs::remove_file(&paths.journal) {
+        match remove(&paths.journal) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Fault::disk(error)),
             _ => Ok(()),
         }
@@ -126,8 +134,9 @@ fn derive(paths: &Paths, (mut main, mut journal): (Database, Option<Database>)) 
     for database in std::iter::once(&mut main).chain(&mut journal) {
         database.check_integrity().map_err(Failure::from)?;
     }
-    paths.merge(&main, journal.as_ref())?;
-    repair::derive(&main)?;
+    let unmerged = paths.unmerged(&main, journal.as_ref())?;
+    // One transaction: a process that ends in between must not leave half of a repair.
+    write(&main, |txn| unmerged.write(txn).and_then(|()| repair::derive(txn)))?;
     if let Some(journal) = journal {
         journal.close().map_err(Failure::from)?;
     }

@@ -1,23 +1,26 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use redb::{Builder, Database};
+use redb::{Builder, Database, WriteTransaction};
 
 use super::error::CheckError;
 use crate::link;
+use crate::store::fault::Fault;
 use crate::store::redb::checkpoint::transfer::Moving;
+use crate::store::redb::files::file::open_database;
 use crate::store::redb::files::head::Head;
 use crate::store::redb::files::look::look_at;
 use crate::store::redb::files::open_error::{OpenError, explain, failed};
 use crate::store::redb::files::path::has_content;
-use crate::store::redb::files::replay::{DamagedRow, Replayed, RowFlaw};
+use crate::store::redb::files::replay::{DamagedRow, RowFlaw};
+use crate::store::redb::files::write_back::write_back_file;
 use crate::store::redb::memtable::Memtable;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::TurnHasher;
 use crate::store::redb::tables::meta::{ReadMeta, WriteMeta};
 use crate::store::redb::tables::schema::LOST_ROWS;
 use crate::store::redb::tables::store_file::StoreFile;
-use crate::store::redb::tables::write::begin_write;
+use crate::turn::RunningTime;
 
 /// Where the files of a store are.
 pub(super) struct Paths {
@@ -50,22 +53,27 @@ impl Paths {
 
     /// Opens the files to change them.
     pub(super) fn open(&self) -> Result<(Database, Option<Database>), OpenError> {
-        let open = |path: &Path| Builder::new().open(path).map_err(|error| explain(path, error));
-        let journal = has_content(&self.journal).then(|| open(&self.journal)).transpose()?;
-        Ok((open(&self.main)?, journal))
+        let open = |path: &Path| open_database(&Builder::new(), path).map_err(|error| explain(path, error));
+        let main = open(&self.main)?;
+        let journal = has_content(&self.journal).then(|| {
+            // As every opening does. The lock on the main file keeps others from the journal meanwhile.
+            write_back_file(&self.journal).map_err(|error| failed(&self.journal, Fault::disk(error)))?;
+            open(&self.journal)
+        });
+        Ok((main, journal.transpose()?))
     }
 
-    /// Writes all of the journal into the main file, which then no longer needs the journal. Returns the damaged rows
-    /// of the journal.
-    pub(super) fn merge(&self, main: &Database, journal: Option<&Database>) -> Result<Vec<DamagedRow>, OpenError> {
+    /// Reads what the tables do not hold yet.
+    pub(super) fn unmerged(&self, main: &Database, journal: Option<&Database>) -> Result<Unmerged, OpenError> {
         let failed = |failure: Failure| failed(&self.main, failure);
         let head = Head::of(main).map_err(failed)?;
-        let mut damaged = Vec::new();
-        let mut memtable = None;
+        let (mut damaged, mut memtable, mut running) = (Vec::new(), None, RunningTime::default());
         match journal {
             Some(journal) => {
-                let Replayed { memtable: replayed, damaged: rows } = head.replay(main, journal, &self.journal)?;
-                (memtable, damaged) = (Some(replayed), rows);
+                let replayed = head.replay(main, journal, &self.journal)?;
+                (memtable, damaged) = (Some(replayed.memtable), replayed.damaged);
+                damaged.extend(replayed.unplaced);
+                running = ReadMeta::of(journal).and_then(|meta| meta.running_time()).map_err(failed)?;
             }
             None if head.bond.journal_id.is_some() => {
                 let number = head.checkpoint.number + 1;
@@ -73,32 +81,39 @@ impl Paths {
             }
             None => {}
         }
-        let write = || {
-            let txn = begin_write(main)?;
-            let last = memtable.as_ref().map_or(head.checkpoint, Memtable::last_row);
-            if let Some(memtable) = &memtable {
-                let pieces = memtable.contents().all().cloned().collect();
-                let runs = memtable.runs().cloned().collect();
-                let moving = Moving { pieces, runs, checkpoint: Some(last), newest: last };
-                moving.write(&txn, TurnHasher::of(head.bond.store_id))?;
-            }
-            let mut meta = WriteMeta::write(&txn)?;
-            if let Some(journal) = journal {
-                let running = ReadMeta::of(journal)?.running_time()?.max(meta.running_time()?);
-                meta.set_running_time(running)?;
-            }
-            meta.release_journal(last)?;
-            // From here on turns are missing, also where the process ends before the rest of the repair.
-            if !damaged.is_empty() {
-                meta.draw_lineage()?;
-            }
-            drop(meta);
-            for row in &damaged {
-                txn.open_table(LOST_ROWS)?.insert(row.number, &*row.bytes)?;
-            }
-            Ok(txn.commit()?)
-        };
-        write().map_err(failed)?;
-        Ok(damaged)
+        Ok(Unmerged { head, memtable, running, damaged })
+    }
+}
+
+/// What a main file lacks that its journal has.
+pub(super) struct Unmerged {
+    head: Head,
+    /// None without a journal.
+    memtable: Option<Memtable>,
+    running: RunningTime,
+    /// The rows of the journal of which something could not be taken.
+    pub(super) damaged: Vec<DamagedRow>,
+}
+
+impl Unmerged {
+    /// Writes all of it into the main file, which then no longer needs the journal.
+    pub(super) fn write(&self, txn: &WriteTransaction) -> Result<(), Failure> {
+        let last = self.memtable.as_ref().map_or(self.head.checkpoint, Memtable::last_row);
+        if let Some(memtable) = &self.memtable {
+            let pieces = memtable.contents().all().cloned().collect();
+            let runs = memtable.runs().cloned().collect();
+            let moving = Moving { pieces, runs, checkpoint: Some(last), newest: last };
+            moving.write(txn, TurnHasher::of(self.head.bond.store_id))?;
+        }
+        let mut meta = WriteMeta::write(txn)?;
+        let running = self.running.max(meta.running_time()?);
+        meta.set_running_time(running)?;
+        meta.release_journal(last)?;
+        let repair = meta.next_repair()?;
+        drop(meta);
+        for row in &self.damaged {
+            txn.open_table(LOST_ROWS)?.insert((repair, row.number), &*row.bytes)?;
+        }
+        Ok(())
     }
 }

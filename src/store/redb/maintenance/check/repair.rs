@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use redb::{Database, Key, ReadableTable, Table, TableDefinition, TableHandle, Value, WriteTransaction};
+use redb::{Key, ReadableTable, Table, TableDefinition, TableHandle, Value, WriteTransaction};
 
 use super::inspect::{count, unsound_step};
 use crate::store::contract::{Life, Version};
@@ -15,54 +15,55 @@ use crate::store::redb::tables::record::{self};
 use crate::store::redb::tables::row::{self, Row, Rows};
 use crate::store::redb::tables::schema::{
     ACTIVITY, CONVERSATIONS, Conversations, INDEX, KEYS, LOST_OPEN_STEPS, LOST_OPEN_TURNS, LOST_TURNS, LOST_UNKNOWN,
-    OPEN_STEPS, OPEN_TURNS, OpenStepRows, OpenTurns, POSITIONS, Role, StepKey, TURNS, TableVisitor, Turns,
+    LostStepKey, OPEN_STEPS, OPEN_TURNS, OpenStepRows, OpenTurns, POSITIONS, Role, StepKey, TURNS, TableVisitor, Turns,
     count_live_bytes, visit_tables,
 };
-use crate::store::redb::tables::write::begin_write;
 use crate::turn::{ConversationId, Ordinal};
 
 /// The most missing turns that are noted: a wild ordinal must not have the repair write for ever.
 const MOST_GAPS: usize = 1_000_000;
 
-/// Makes everything agree with the turns that are there, in one transaction.
+/// Makes everything agree with the turns that are there.
 ///
 /// The turns are the truth. What of them cannot be read, or is there a second time, is moved aside, and its ordinal is
 /// not given again. A gap is noted likewise. Rows of a key that no conversation has are left for a person to look at.
-pub(super) fn derive(database: &Database) -> Result<(), Failure> {
-    let txn = begin_write(database)?;
-    set_aside(&txn)?;
-    let ids = keys(&txn)?;
-    let hasher = TurnHasher::of(WriteMeta::write(&txn)?.store_id()?);
+pub(super) fn derive(txn: &WriteTransaction) -> Result<(), Failure> {
+    let meta = WriteMeta::write(txn)?;
+    let (number, hasher) = (meta.next_repair()?, TurnHasher::of(meta.store_id()?));
+    drop(meta);
+    set_aside(txn, number)?;
+    let ids = keys(txn)?;
     for (key, id) in &ids {
-        Repair::of(&txn, *key, hasher)?.run(id)?;
+        Repair::of(txn, number, *key, hasher)?.run(id)?;
     }
-    positions(&txn)?;
-    activity(&txn)?;
+    positions(txn)?;
+    activity(txn)?;
     let last = ids.keys().next_back().copied().unwrap_or_default();
-    let mut meta = WriteMeta::write(&txn)?;
+    let mut meta = WriteMeta::write(txn)?;
     if meta.next_key().map_or(true, |next| next <= last) {
         meta.set_next_key(last.saturating_add(1))?;
     }
     // Turns may be lost or have got other positions.
     meta.draw_lineage()?;
-    meta.set_live_bytes(count_live_bytes(&txn)?)?;
-    drop(meta);
-    Ok(txn.commit()?)
+    meta.end_repair()?;
+    meta.set_live_bytes(count_live_bytes(txn)?)
 }
 
 /// Moves aside the rows whose checksums do not fit: what of such a row is damaged may be its key. A turn stays where it
 /// is if the index knows its ordinal; then its place is known, and it is moved to that among the lost turns.
-fn set_aside(txn: &WriteTransaction) -> Result<(), Failure> {
+fn set_aside(txn: &WriteTransaction, number: u64) -> Result<(), Failure> {
     let mut indexed = BTreeSet::new();
     for row in txn.open_table(INDEX)?.iter()? {
         let (place, ordinal) = row?;
         indexed.insert((place.value().0, ordinal.value()));
     }
-    visit_tables(&mut SetAside { txn, indexed })
+    visit_tables(&mut SetAside { txn, number, indexed })
 }
 
 struct SetAside<'txn> {
     txn: &'txn WriteTransaction,
+    /// The number of the repair.
+    number: u64,
     indexed: BTreeSet<(u64, u64)>,
 }
 
@@ -90,7 +91,7 @@ impl TableVisitor for SetAside<'_> {
         }
         for (place, bytes) in damaged {
             rows.remove(T::Key::from_bytes(&place))?;
-            self.txn.open_table(LOST_UNKNOWN)?.insert((T::NAME, &*place), &*bytes)?;
+            self.txn.open_table(LOST_UNKNOWN)?.insert((self.number, T::NAME, &*place), &*bytes)?;
         }
         Ok(())
     }
@@ -178,6 +179,8 @@ fn keys(txn: &WriteTransaction) -> Result<BTreeMap<u64, ConversationId>, Failure
 
 /// The repair of one conversation.
 struct Repair<'txn> {
+    /// The number of the repair.
+    number: u64,
     key: u64,
     hasher: TurnHasher,
     conversations: Table<'txn, u64, Row<Conversations>>,
@@ -186,13 +189,14 @@ struct Repair<'txn> {
     open_turns: Table<'txn, (u64, &'static str), Row<OpenTurns>>,
     open_steps: Table<'txn, StepKey, Row<OpenStepRows>>,
     lost: Table<'txn, (u64, u64), &'static [u8]>,
-    lost_open: Table<'txn, (u64, &'static str), &'static [u8]>,
-    lost_steps: Table<'txn, StepKey, &'static [u8]>,
+    lost_open: Table<'txn, (u64, u64, &'static str), &'static [u8]>,
+    lost_steps: Table<'txn, LostStepKey, &'static [u8]>,
 }
 
 impl<'txn> Repair<'txn> {
-    fn of(txn: &'txn WriteTransaction, key: u64, hasher: TurnHasher) -> Result<Self, Failure> {
+    fn of(txn: &'txn WriteTransaction, number: u64, key: u64, hasher: TurnHasher) -> Result<Self, Failure> {
         Ok(Self {
+            number,
             key,
             hasher,
             conversations: txn.open_table(CONVERSATIONS)?,
@@ -294,7 +298,7 @@ impl<'txn> Repair<'txn> {
         for (turn_id, aside) in gone {
             self.open_turns.remove((self.key, turn_id.as_str()))?;
             if let Some(bytes) = aside {
-                self.lost_open.insert((self.key, turn_id.as_str()), &*bytes)?;
+                self.lost_open.insert((self.number, self.key, turn_id.as_str()), &*bytes)?;
             }
         }
         self.open_steps(&sound)
@@ -318,7 +322,7 @@ impl<'txn> Repair<'txn> {
             let place = (self.key, turn_id.as_str(), step);
             self.open_steps.remove(place)?;
             if let Some(bytes) = aside {
-                self.lost_steps.insert(place, &*bytes)?;
+                self.lost_steps.insert((self.number, self.key, turn_id.as_str(), step), &*bytes)?;
             }
         }
         Ok(())

@@ -22,8 +22,8 @@ use crate::store::redb::tables::record::open_turn::StagedHead;
 use crate::store::redb::tables::record::{self, conversation::Conversation};
 use crate::store::redb::tables::row::{self, KeyOf, Row, Rows, Stored};
 use crate::store::redb::tables::schema::{
-    ACTIVITY, Activity, CONVERSATIONS, INDEX, JournalRows, KEYS, OPEN_STEPS, OPEN_TURNS, OpenStepRows, POSITIONS,
-    Positions, ROWS, StepKey, TURNS, copy_tables,
+    ACTIVITY, Activity, CONVERSATIONS, INDEX, JournalRows, KEYS, LOST_OPEN_TURNS, LOST_ROWS, LOST_UNKNOWN, OPEN_STEPS,
+    OPEN_TURNS, OpenStepRows, POSITIONS, Positions, ROWS, StepKey, TURNS, copy_tables,
 };
 use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::redb::writer::Writer;
@@ -593,6 +593,39 @@ async fn a_damaged_record_costs_that_record_alone_and_a_repair_moves_it_aside() 
     assert_eq!(told(&check(directory.path()).unwrap()), [""; 0]);
 }
 
+/// How many rows a table has of what repairs took out.
+fn lost<K: redb::Key + 'static>(directory: &Path, table: TableDefinition<'_, K, &'static [u8]>) -> u64 {
+    let database = Database::open(directory.join(StoreFile::Main.name())).unwrap();
+    let lost = database.begin_read().unwrap().open_table(table).unwrap();
+    redb::ReadableTableMetadata::len(&lost).unwrap()
+}
+
+#[tokio::test]
+async fn what_an_earlier_repair_took_out_is_kept_by_a_later_one() {
+    let directory = sound().await;
+    for repairs in 1..=2 {
+        damage(directory.path(), POSITIONS, |positions| {
+            drop(positions.insert(6, Stored::as_it_is(&[repairs; 20])).unwrap());
+        });
+        // Sound by itself, and no open turn.
+        damage(directory.path(), OPEN_TURNS, |open| {
+            drop(open.insert((1, "open"), row::seal(&(1, "open"), &mut vec![repairs; 20])).unwrap());
+        });
+        let store = open(directory.path());
+        let version = store.conversation_state(&id("b"), &[]).unwrap().version;
+        seal(&store, "b", version.0, &["w"]).await;
+        lose(store).await;
+        fs::remove_file(directory.path().join(StoreFile::Journal.name())).unwrap();
+        repair(directory.path()).unwrap().1.unwrap();
+        let counted = [
+            lost(directory.path(), LOST_UNKNOWN),
+            lost(directory.path(), LOST_OPEN_TURNS),
+            lost(directory.path(), LOST_ROWS),
+        ];
+        assert_eq!(counted, [u64::from(repairs); 3]);
+    }
+}
+
 /// Puts a row as it is under another key.
 fn misplace<T: Rows>(
     directory: &Path,
@@ -666,6 +699,105 @@ async fn a_damaged_row_of_the_keys_costs_that_conversation_alone_and_the_journal
     assert_eq!(store.turns(&range("a")).unwrap().len(), 4);
     store.close().await;
     assert_eq!(told(&check(directory.path()).unwrap()), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_conversation_whose_key_and_record_are_both_damaged_is_found_by_its_place_by_activity() {
+    let directory = sound().await;
+    let store = open(directory.path());
+    seal(&store, "a", 1, &["w"]).await;
+    seal(&store, "b", 1, &["w"]).await;
+    lose(store).await;
+    damage(directory.path(), KEYS, |keys| drop(keys.insert("a", Stored::as_it_is(&[1; 16])).unwrap()));
+    damage(directory.path(), CONVERSATIONS, |records| drop(records.insert(1, Stored::as_it_is(b"\xff")).unwrap()));
+    let store = open(directory.path());
+    seal(&store, "a", 2, &["v"]).await;
+    let turns = store.turns(&TurnRange { conversation_id: id("a"), after: 0, limit: 99 }).unwrap();
+    assert_eq!(turns.len(), 5);
+    store.close().await;
+    assert_eq!(told(&check(directory.path()).unwrap()), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_conversation_whose_key_nothing_tells_any_more_is_unavailable_and_others_go_on() {
+    let directory = sound().await;
+    let store = open(directory.path());
+    seal(&store, "a", 1, &["w"]).await;
+    seal(&store, "b", 1, &["w"]).await;
+    lose(store).await;
+    damage(directory.path(), KEYS, |keys| drop(keys.insert("a", Stored::as_it_is(&[1; 16])).unwrap()));
+    damage(directory.path(), CONVERSATIONS, |records| drop(records.insert(1, Stored::as_it_is(b"\xff")).unwrap()));
+    damage(directory.path(), ACTIVITY, |places| drop(places.remove((u64::MAX - 2, "a")).unwrap()));
+    let store = open(directory.path());
+    let next = store.sealed_turns(None, 99).unwrap();
+    assert_eq!((next.next.number, next.latest.number), (8, 8), "positions are passed over and not given again");
+    assert!(store.back_up().unwrap_err().in_full().contains("a backup would lack"));
+    seal(&store, "b", 2, &["v"]).await;
+    let refused = store.commit(sealing("a", 2, "v")).await.unwrap_err();
+    assert!(refused.in_full().contains("key of a conversation"), "{refused:?}");
+    let range = |name| TurnRange { conversation_id: id(name), after: 0, limit: 9 };
+    assert!(store.turns(&range("a")).unwrap_err().in_full().contains("key of a conversation"));
+    store.close().await;
+    let store = open(directory.path());
+    assert_eq!(store.turns(&range("b")).unwrap().len(), 5);
+    assert_eq!(store.sealed_turns(None, 99).unwrap().latest.number, 9);
+    assert!(store.turns(&range("a")).is_err());
+    store.close().await;
+    let kept = "row 3 of the journal: the key of conversation a is lost".to_owned();
+    let found = told(&check(directory.path()).unwrap());
+    assert!(found.contains(&kept), "{found:#?}");
+    repair(directory.path()).unwrap().1.unwrap();
+    assert_eq!(lost(directory.path(), LOST_ROWS), 1, "the repair keeps the row");
+}
+
+#[tokio::test]
+async fn the_last_position_is_known_although_its_row_is_damaged() {
+    for (at, lost) in [(1 << 60, true), (6, true), (6, false)] {
+        let directory = sound().await;
+        damage(directory.path(), POSITIONS, |positions| {
+            let mut row = positions.remove(6).unwrap().unwrap().value().unverified().to_vec();
+            // The key alone, or the value as well.
+            row[0] ^= u8::from(lost && at == 6);
+            positions.insert(at, Stored::as_it_is(&row)).unwrap();
+        });
+        for (version, turn) in [(1, "v"), (2, "w")] {
+            let store = open(directory.path());
+            seal(&store, "a", version, &[turn]).await;
+            let page = store.sealed_turns(None, 99).unwrap();
+            assert_eq!((page.latest.number, page.next.number), (6 + version, 6 + version));
+            assert_eq!(page.turns.len() as u64, 5 + u64::from(!lost) + version);
+            store.close().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_row_of_the_journal_of_another_life_is_told_and_not_taken() {
+    for (seals, of_tables) in [(1, true), (2, true), (2, false)] {
+        let directory = if of_tables { sound().await } else { tempfile::tempdir().unwrap() };
+        let store = open(directory.path());
+        let version = u64::from(of_tables);
+        for nth in 0..seals {
+            seal(&store, "a", version + nth, &[&format!("t{nth}")]).await;
+        }
+        lose(store).await;
+        damage_journal(directory.path(), |rows| {
+            let last = rows.last().unwrap().unwrap().0.value();
+            let (before, mut entries) = {
+                let row = rows.get(last).unwrap().unwrap();
+                let row = read_row(last, row.value()).unwrap();
+                let before = JournalMark { number: last - 1, checksum: row.previous };
+                (before, entry::decode_row(row.entries).unwrap())
+            };
+            entries[0].conversation.life = crate::store::Life(7);
+            rows.insert(last, chain(before, &mut entry::encode_row(&entries).unwrap())).unwrap();
+        });
+        let refused = RedbEngine::open(Location::Directory(directory.path().to_owned()), &StoreSettings::default());
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains("conversation a is of another life"), "{refused}");
+        let (_, after) = repair(directory.path()).unwrap().1.unwrap();
+        assert_eq!(told(&after), [""; 0]);
+    }
 }
 
 #[tokio::test]

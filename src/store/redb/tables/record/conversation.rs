@@ -1,3 +1,4 @@
+use super::damaged::{DamagedRecord, RecordFlaw};
 use crate::store::contract::{Life, Version};
 use crate::turn::{ConversationId, EpochMillis, Usage};
 
@@ -27,6 +28,16 @@ impl Conversation {
             last_sealed_at: EpochMillis::default(),
             last_at: EpochMillis::default(),
             total_usage: Usage::default(),
+        }
+    }
+
+    /// Whether another state of the conversation is the later one. Versions of two lives say nothing of each other: rows
+    /// of one must not be laid over those of the other.
+    pub(crate) fn is_before(&self, other: &Self) -> Result<bool, DamagedRecord> {
+        if self.life == other.life {
+            Ok(self.version < other.version)
+        } else {
+            Err(DamagedRecord::new("conversation", RecordFlaw::OtherLife(self.id.clone())))
         }
     }
 

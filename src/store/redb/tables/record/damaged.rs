@@ -1,5 +1,5 @@
 use crate::store::fault::{Fault, FaultKind};
-use crate::turn::{InvalidId, InvalidMillis, InvalidTokenCount};
+use crate::turn::{ConversationId, InvalidId, InvalidMillis, InvalidTokenCount};
 
 /// A value does not decode: it is damaged, or of a later version.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -49,6 +49,12 @@ pub(crate) enum RecordFlaw {
     Position(u64),
     #[error("it seals more turns than there are")]
     SealedTurns,
+    #[error("{0} is of another life")]
+    OtherLife(ConversationId),
+    #[error("the journal has commits to its conversation")]
+    InJournal,
+    #[error("a backup would lack the commits to its conversation that the journal has")]
+    LackingInBackup,
     #[error("it leads to another turn")]
     OtherTurn,
     #[error("the conversation has another")]
