@@ -185,7 +185,7 @@ impl Message for ListSealed {
 ///
 /// # actix::System::new().block_on(async {
 /// let runtime = Runtime::builder().start().await?;
-/// for (name, ended_at) in [("earlier", 1_000), ("later", 2_000)] {
+/// for (name, ended_at) in [("earlier", 1_700_000_001_000), ("later", 1_700_000_002_000)] {
 ///     let done = Done { ended_at: Some(EpochMillis::new(ended_at).into()), ..Done::because("stop") };
 ///     let event = TurnEvent { turn_id: TurnId::new("t")?, kind: TurnEventKind::Done(done) };
 ///     let observe = Observe { conversation_id: ConversationId::new(name)?, events: vec![event] };
