@@ -10,6 +10,7 @@
 //! - `open_error`: why a store could not be opened.
 //! - `path`: links, empty files, and names that outlive a power cut.
 //! - `file`: what changes a file or its name.
+//! - `doom`: in tests, lets a thread make so many changes to files and no more.
 //! - `overlay`, `look`: opens a file without changing a byte of it.
 //! - `write_back`: writes a file once more, as an earlier sync of it may have failed.
 //! - `stamp`: makes a blank file ours, and refuses the file of another program or format.
@@ -22,6 +23,8 @@
 //! - `slot`: holds the open files for the threads that share them.
 
 pub(crate) mod create;
+#[cfg(test)]
+pub(crate) mod doom;
 pub(crate) mod file;
 pub(crate) mod head;
 pub(crate) mod location;

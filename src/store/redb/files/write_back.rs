@@ -6,7 +6,7 @@ use redb::StorageBackend;
 use redb::backends::FileBackend;
 
 #[cfg(test)]
-use super::file::doom;
+use super::doom;
 
 /// How much is read and written at a time.
 const CHUNK_BYTES: usize = 1024 * 1024;

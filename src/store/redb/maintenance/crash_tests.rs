@@ -9,7 +9,7 @@ use super::check::{check, repair};
 use super::compact::compact;
 use crate::settings::StoreSettings;
 use crate::simulate::random::Random;
-use crate::store::redb::files::file::doom;
+use crate::store::redb::files::doom;
 use crate::store::redb::tables::schema::ROWS;
 use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::redb::writer::Writer;
