@@ -46,9 +46,9 @@ fn write_piece(tables: &mut WriteTables<'_>, piece: &Piece) -> Result<u64, Failu
     for (ordinal, record) in piece.sealed_after(0) {
         tables.put_turn(key, ordinal, record)?;
     }
-    for (turn_id, change) in &piece.turns {
+    for (turn_id, change) in piece.changes() {
         match change {
-            Change::Sealed(ordinal) => tables.mark_sealed(key, turn_id, *ordinal)?,
+            Change::Sealed(ordinal) => tables.mark_sealed(key, turn_id, ordinal)?,
             Change::Open(open) => {
                 tables.put_open_turn(key, turn_id, open.head(), open.step_count())?;
                 for (place, record) in open.steps() {

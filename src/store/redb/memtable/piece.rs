@@ -1,6 +1,9 @@
 use std::collections::HashMap;
-use std::collections::hash_map::Entry as Slot;
+use std::collections::hash_map::{Entry as Slot, RandomState};
+use std::hash::BuildHasher;
 use std::sync::Arc;
+
+use hashbrown::HashTable;
 
 use super::open_parts::OpenParts;
 use crate::store::redb::journal::entry::Entry;
@@ -21,18 +24,18 @@ pub(crate) struct Piece {
     pub(crate) conversation: Conversation,
     /// Its key in the tables, if known.
     pub(crate) key: Option<u64>,
-    /// The turns that changed.
-    pub(crate) turns: HashMap<TurnId, Change>,
-    /// The records of the turns that were sealed, the last of which has the conversation's last ordinal.
-    sealed: Vec<Arc<[u8]>>,
+    /// The turns that changed and are open.
+    open: HashMap<TurnId, OpenParts>,
+    /// The turns that were sealed.
+    sealed: SealedRecords,
     bytes: usize,
 }
 
 /// What became of a turn.
-#[derive(Debug, Clone)]
-pub(crate) enum Change {
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Change<'a> {
     /// It is open.
-    Open(OpenParts),
+    Open(&'a OpenParts),
     /// It is sealed.
     Sealed(Ordinal),
 }
@@ -40,40 +43,38 @@ pub(crate) enum Change {
 impl Piece {
     /// About what a conversation takes in memory beside its records.
     const BYTES: usize = 500;
-    /// About what a turn takes in memory beside its record.
-    const TURN_BYTES: usize = 160;
+    /// About what an open turn takes in memory beside its records.
+    const OPEN_TURN_BYTES: usize = 200;
 
     pub(super) fn of(entry: Entry) -> Result<Self, DamagedRecord> {
         let conversation = entry.conversation.clone();
-        let mut new = Self { conversation, key: None, turns: HashMap::new(), sealed: Vec::new(), bytes: Self::BYTES };
+        let (open, sealed) = (HashMap::new(), SealedRecords::default());
+        let mut new = Self { conversation, key: None, open, sealed, bytes: Self::BYTES };
         new.take(entry)?;
         Ok(new)
     }
 
     /// Takes all of an entry or, where a turn in it has no id that can be read, nothing.
     pub(super) fn take(&mut self, entry: Entry) -> Result<(), DamagedRecord> {
-        let mut ordinal = entry.sealed_before();
         let Entry { conversation, key, sealed, staged, .. } = entry;
-        let named = |records: Vec<Arc<[u8]>>| {
-            records.into_iter().map(|record| Ok((turn_id(&record)?, record))).collect::<Result<Vec<_>, _>>()
-        };
         let headed = |records: StagedRecords| {
             let (id, step_count) = record::step_count_of(&records.head)?;
-            Ok((checked(id)?, step_count, records))
+            let id = TurnId::new(id).map_err(|error| DamagedRecord::new("turn", error))?;
+            Ok((id, step_count, records))
         };
         let staged = staged.into_iter().map(headed).collect::<Result<Vec<_>, DamagedRecord>>()?;
-        let sealed = named(sealed)?;
+        for record in &sealed {
+            record::turn_id_of(record)?;
+        }
         self.conversation = conversation;
         self.key = self.key.or(key);
         for (id, step_count, records) in staged {
             self.stage(id, step_count, records);
         }
-        for (id, record) in sealed {
-            let at = Ordinal::after(ordinal);
-            ordinal = at.get();
-            self.bytes += record.len() + Self::TURN_BYTES;
-            if let Some(Change::Open(before)) = self.turns.insert(id, Change::Sealed(at)) {
-                self.bytes -= before.bytes() + Self::TURN_BYTES;
+        for record in sealed {
+            self.bytes += record.len() + SealedRecords::TURN_BYTES;
+            if let Some(before) = self.open.remove(id_of(&record)) {
+                self.bytes -= before.bytes() + Self::OPEN_TURN_BYTES;
             }
             self.sealed.push(record);
         }
@@ -81,18 +82,19 @@ impl Piece {
     }
 
     fn stage(&mut self, id: TurnId, step_count: u32, records: StagedRecords) {
-        match self.turns.entry(id) {
+        if self.sealed.find(id.as_str()).is_some() {
+            return;
+        }
+        match self.open.entry(id) {
             Slot::Occupied(mut there) => {
-                if let Change::Open(open) = there.get_mut() {
-                    self.bytes -= open.bytes();
-                    open.take(records, step_count);
-                    self.bytes += open.bytes();
-                }
+                let open = there.get_mut();
+                self.bytes -= open.bytes();
+                open.take(records, step_count);
+                self.bytes += open.bytes();
             }
             Slot::Vacant(place) => {
-                let open = OpenParts::of(records, step_count);
-                self.bytes += open.bytes() + Self::TURN_BYTES;
-                place.insert(Change::Open(open));
+                let open = place.insert(OpenParts::of(records, step_count));
+                self.bytes += open.bytes() + Self::OPEN_TURN_BYTES;
             }
         }
     }
@@ -102,15 +104,30 @@ impl Piece {
         self.bytes
     }
 
+    /// What became of a turn, if it changed here.
+    pub(crate) fn change(&self, turn_id: &str) -> Option<Change<'_>> {
+        if let Some(open) = self.open.get(turn_id) {
+            return Some(Change::Open(open));
+        }
+        let place = self.sealed.find(turn_id)?;
+        Some(Change::Sealed(Ordinal::after(self.sealed_before() + u64::from(place))))
+    }
+
+    /// The turns that changed here, those that were sealed in order.
+    pub(crate) fn changes(&self) -> impl Iterator<Item = (&str, Change<'_>)> {
+        let sealed = self.sealed_after(0).map(|(ordinal, record)| (id_of(record), Change::Sealed(ordinal)));
+        sealed.chain(self.open.iter().map(|(turn_id, open)| (turn_id.as_str(), Change::Open(open))))
+    }
+
     /// The last ordinal before those of its turns.
     pub(crate) fn sealed_before(&self) -> u64 {
-        self.conversation.sealed_turns - self.sealed.len() as u64
+        self.conversation.sealed_turns - self.sealed.records.len() as u64
     }
 
     /// The record of the turn with this ordinal, if it is sealed here.
     pub(super) fn sealed_at(&self, ordinal: Ordinal) -> Option<&Arc<[u8]>> {
         let place = ordinal.get().checked_sub(self.sealed_before() + 1)?;
-        self.sealed.get(usize::try_from(place).ok()?)
+        self.sealed.records.get(usize::try_from(place).ok()?)
     }
 
     /// The records of the turns sealed here whose ordinals come after this one, in order.
@@ -118,14 +135,103 @@ impl Piece {
         let before = self.sealed_before();
         let passed = usize::try_from(after.saturating_sub(before)).unwrap_or(usize::MAX);
         let ordinals = (before..).map(Ordinal::after);
-        ordinals.zip(&self.sealed).skip(passed)
+        ordinals.zip(&self.sealed.records).skip(passed)
     }
 }
 
-fn turn_id(record: &[u8]) -> Result<TurnId, DamagedRecord> {
-    checked(record::turn_id_of(record)?)
+/// Records of sealed turns in order, the last of which has the conversation's last ordinal. They are found by the ids
+/// in them: the ids once more, as keys, would take as much memory as the records.
+#[derive(Debug, Clone, Default)]
+struct SealedRecords {
+    records: Vec<Arc<[u8]>>,
+    /// The place of each record.
+    places: HashTable<u32>,
+    hasher: RandomState,
 }
 
-fn checked(id: &str) -> Result<TurnId, DamagedRecord> {
-    TurnId::new(id).map_err(|error| DamagedRecord::new("turn", error))
+impl SealedRecords {
+    /// About what a turn takes in memory beside its record.
+    const TURN_BYTES: usize = 64;
+
+    fn push(&mut self, record: Arc<[u8]>) {
+        let Self { records, places, hasher } = self;
+        let hash = hasher.hash_one(id_of(&record));
+        // A piece has far fewer turns.
+        let place = u32::try_from(records.len()).unwrap_or(u32::MAX);
+        records.push(record);
+        places.insert_unique(hash, place, |place| hasher.hash_one(id_of(&records[*place as usize])));
+    }
+
+    /// The place of a turn.
+    fn find(&self, turn_id: &str) -> Option<u32> {
+        let is_it = |place: &u32| id_of(&self.records[*place as usize]) == turn_id;
+        self.places.find(self.hasher.hash_one(turn_id), is_it).copied()
+    }
+}
+
+/// The id in the record of a sealed turn, which could be read when the piece took it.
+fn id_of(record: &[u8]) -> &str {
+    record::turn_id_of(record).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::store::Version;
+    use crate::store::contract::StagedTurn;
+    use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, RunningTime};
+
+    fn turn(id: &str) -> OpenTurn {
+        OpenTurn::new(TurnId::new(id).unwrap())
+    }
+
+    /// A commit after which the conversation has so many sealed turns.
+    fn entry(sealed_turns: u64, sealed: &[&str], staged: &[&str]) -> Entry {
+        let id = ConversationId::new("c").unwrap();
+        let sealed = sealed.iter().map(|id| turn(id).seal(&Done::because("stop"), EpochMillis::new(1)));
+        let staged = staged.iter().map(|id| StagedTurn { turn: turn(id), last_event_at: RunningTime::new(1) });
+        Entry {
+            conversation: Conversation { version: Version(1), sealed_turns, ..Conversation::begin(id) },
+            key: None,
+            position: 1,
+            sealed: sealed.map(|turn| record::encode_sealed(&turn).unwrap().into()).collect(),
+            staged: staged.map(|turn| StagedRecords::encode(&turn.into()).unwrap()).collect(),
+        }
+    }
+
+    fn seen(piece: &Piece) -> BTreeMap<&str, Option<u64>> {
+        let ordinal = |change| if let Change::Sealed(ordinal) = change { Some(ordinal.get()) } else { None };
+        let changes: BTreeMap<_, _> = piece.changes().map(|(id, change)| (id, ordinal(change))).collect();
+        for (id, expected) in &changes {
+            assert_eq!(piece.change(id).map(ordinal), Some(*expected), "{id}");
+        }
+        changes
+    }
+
+    #[test]
+    fn each_turn_is_found_by_its_id_whether_open_or_sealed() {
+        let mut piece = Piece::of(entry(7, &["a", "b"], &["x", "y"])).unwrap();
+        assert_eq!(seen(&piece), BTreeMap::from([("a", Some(6)), ("b", Some(7)), ("x", None), ("y", None)]));
+        assert!(piece.change("z").is_none());
+        let before = piece.bytes();
+        piece.take(entry(8, &["x"], &["z", "a"])).unwrap();
+        let expected = [("a", Some(6)), ("b", Some(7)), ("x", Some(8)), ("y", None), ("z", None)];
+        assert_eq!(seen(&piece), BTreeMap::from(expected), "what is sealed is not open again");
+        assert!(piece.bytes() > before);
+        let ids: Vec<_> = (0..1000).map(|nth| format!("turn {nth}")).collect();
+        piece.take(entry(1008, &ids.iter().map(String::as_str).collect::<Vec<_>>(), &[])).unwrap();
+        assert_eq!((seen(&piece).len(), seen(&piece)["turn 999"]), (1005, Some(1008)));
+    }
+
+    #[test]
+    fn an_entry_with_a_damaged_record_is_not_taken_at_all() {
+        let mut piece = Piece::of(entry(1, &["a"], &[])).unwrap();
+        let mut bad = entry(3, &["b", "c"], &["x"]);
+        bad.sealed[1] = vec![9, 9].into();
+        piece.take(bad).unwrap_err();
+        assert_eq!(seen(&piece), BTreeMap::from([("a", Some(1))]));
+        assert_eq!(piece.conversation.sealed_turns, 1);
+    }
 }

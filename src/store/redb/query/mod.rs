@@ -153,8 +153,8 @@ impl StateQuery {
         Self(memtable.of(id).cloned().collect())
     }
 
-    fn change(&self, turn_id: &str) -> Option<&Change> {
-        self.0.iter().find_map(|piece| piece.turns.get(turn_id))
+    fn change(&self, turn_id: &str) -> Option<Change<'_>> {
+        self.0.iter().find_map(|piece| piece.change(turn_id))
     }
 
     /// The state that a conversation's actor starts from, and which of these turns are sealed.
@@ -185,7 +185,7 @@ impl StateQuery {
         }
         for turn_id in turn_ids {
             let ordinal = match (self.change(turn_id.as_str()), key) {
-                (Some(Change::Sealed(ordinal)), _) => Some(*ordinal),
+                (Some(Change::Sealed(ordinal)), _) => Some(ordinal),
                 (Some(Change::Open(_)), _) | (None, None) => None,
                 (None, Some(key)) => tables.ordinal_of(key, turn_id)?,
             };
@@ -204,11 +204,11 @@ impl StaleQuery {
     }
 
     /// The heads of the open turns, by conversation and turn.
-    fn open(&self) -> BTreeMap<(&ConversationId, &TurnId), &[u8]> {
+    fn open(&self) -> BTreeMap<(&ConversationId, &str), &[u8]> {
         let mut open = BTreeMap::new();
         // The immutable table comes first, so what the active one says of a turn stays.
         for piece in self.0.all() {
-            for (turn_id, change) in &piece.turns {
+            for (turn_id, change) in piece.changes() {
                 let place = (&piece.conversation.id, turn_id);
                 match change {
                     Change::Open(turn) => open.insert(place, turn.head()),
@@ -235,7 +235,7 @@ impl StaleQuery {
         let mut stale = Vec::new();
         let is_after_here = after.is_some_and(|after| self.0.has(&after.conversation_id, &after.turn_id));
         if after.is_none() || is_after_here {
-            let from = after.map(|after| (&after.conversation_id, &after.turn_id));
+            let from = after.map(|after| (&after.conversation_id, after.turn_id.as_str()));
             let from = from.map_or(Bound::Unbounded, Bound::Excluded);
             for ((conversation_id, turn_id), head) in self.open().range((from, Bound::Unbounded)) {
                 if stale.len() == limit {
@@ -243,8 +243,8 @@ impl StaleQuery {
                 }
                 match StagedHead::decode(head) {
                     Ok(staged) if before.is_stale(staged.last_event_at, &staged.head) => {
-                        let (conversation_id, turn_id) = ((*conversation_id).clone(), (*turn_id).clone());
-                        stale.push(StaleTurn { conversation_id, turn_id });
+                        let conversation_id = (*conversation_id).clone();
+                        stale.push(StaleTurn { conversation_id, turn_id: staged.turn_id });
                     }
                     Ok(_) => {}
                     Err(damaged) => left_out.add(&damaged, || format!("open turn {turn_id} of {conversation_id}")),

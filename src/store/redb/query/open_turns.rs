@@ -29,8 +29,8 @@ impl<'a> OpenTurnsQuery<'a> {
     /// `pieces` are those of the conversation, the latest first.
     pub(super) fn of(pieces: &'a [Arc<Piece>]) -> Self {
         let mut changed: BTreeMap<&str, Option<Parts<'_>>> = BTreeMap::new();
-        for (turn_id, change) in pieces.iter().flat_map(|piece| &piece.turns) {
-            match (changed.entry(turn_id.as_str()), change) {
+        for (turn_id, change) in pieces.iter().flat_map(|piece| piece.changes()) {
+            match (changed.entry(turn_id), change) {
                 (Slot::Vacant(slot), Change::Sealed(_)) => drop(slot.insert(None)),
                 (Slot::Vacant(slot), Change::Open(open)) => {
                     slot.insert(Some(Parts { head: open.head(), steps: open.steps().collect() }));

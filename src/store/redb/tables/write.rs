@@ -13,7 +13,7 @@ use super::schema::{
     ACTIVITY, Activity, CONVERSATIONS, Conversations, INDEX, KEYS, Keys, OPEN_STEPS, OPEN_TURNS, OpenStepRows,
     OpenTurns, POSITIONS, Positions, StepKey, TURNS, Turns,
 };
-use crate::turn::{ConversationId, Ordinal, TurnId};
+use crate::turn::{ConversationId, Ordinal};
 
 /// Begins a transaction on a main file, whose commit returns when it is durable.
 pub(crate) fn begin_write(tables: &Database) -> Result<WriteTransaction, Failure> {
@@ -99,8 +99,7 @@ impl<'txn> WriteTables<'txn> {
     }
 
     /// Adds a sealed turn to the index, and removes its head and its steps from the open turns.
-    pub(crate) fn mark_sealed(&mut self, key: u64, turn_id: &TurnId, ordinal: Ordinal) -> Result<(), Failure> {
-        let turn_id = turn_id.as_str();
+    pub(crate) fn mark_sealed(&mut self, key: u64, turn_id: &str, ordinal: Ordinal) -> Result<(), Failure> {
         if index::insert(&mut self.index, key, self.hasher.hash(turn_id), ordinal.get())? {
             self.grow(3 * size_of::<u64>(), 0);
         }
@@ -118,11 +117,10 @@ impl<'txn> WriteTables<'txn> {
     pub(crate) fn put_open_turn(
         &mut self,
         key: u64,
-        turn_id: &TurnId,
+        turn_id: &str,
         head: &[u8],
         step_count: u32,
     ) -> Result<(), Failure> {
-        let turn_id = turn_id.as_str();
         let key_bytes = size_of::<u64>() + turn_id.len();
         self.fill(head);
         let place = (key, turn_id);
@@ -144,15 +142,9 @@ impl<'txn> WriteTables<'txn> {
     }
 
     /// Writes the record of a step of an open turn.
-    pub(crate) fn put_open_step(
-        &mut self,
-        key: u64,
-        turn_id: &TurnId,
-        place: u32,
-        record: &[u8],
-    ) -> Result<(), Failure> {
+    pub(crate) fn put_open_step(&mut self, key: u64, turn_id: &str, place: u32, record: &[u8]) -> Result<(), Failure> {
         self.fill(record);
-        let place = (key, turn_id.as_str(), place);
+        let place = (key, turn_id, place);
         let key_bytes = bytes_of_step_key(&place);
         let before = self.open_steps.insert(place, row::seal(&place, &mut self.value))?;
         let before = before.map(|row| row.value().unverified().len());
@@ -242,7 +234,7 @@ mod tests {
     use crate::store::redb::tables::record;
     use crate::store::redb::tables::record::open_turn::StagedRecords;
     use crate::store::redb::tables::schema::{Role, TableVisitor, count_live_bytes, make_tables, visit_tables};
-    use crate::turn::{Done, EpochMillis, OpenTurn, Progress, RunningTime, StepId, Usage};
+    use crate::turn::{Done, EpochMillis, OpenTurn, Progress, RunningTime, StepId, TurnId, Usage};
 
     type Work<'a> = &'a dyn Fn(&mut WriteTables<'_>);
 
@@ -320,7 +312,7 @@ mod tests {
     }
 
     fn put_head(tables: &mut WriteTables<'_>, at: u64, step_count: u32) {
-        tables.put_open_turn(1, &turn_id("x"), &open_turn("x", at).head, step_count).unwrap();
+        tables.put_open_turn(1, "x", &open_turn("x", at).head, step_count).unwrap();
     }
 
     fn conversation(sealed_turns: u64, last_at: u64) -> Conversation {
@@ -346,17 +338,17 @@ mod tests {
             ("an open turn", 3, &|tables| put_head(tables, 1, 2)),
             ("its steps", 5, &|tables| {
                 for (place, record) in open_turn("x", 1).steps {
-                    tables.put_open_step(1, &turn_id("x"), place, &record).unwrap();
+                    tables.put_open_step(1, "x", place, &record).unwrap();
                 }
             }),
             ("a longer one", 5, &|tables| put_head(tables, 1 << 40, 2)),
             ("one with fewer steps", 4, &|tables| put_head(tables, 1, 1)),
             ("a conversation without a turn", 5, &|tables| tables.put_conversation(1, &conversation(0, 0)).unwrap()),
             ("a turn", 6, &|tables| tables.put_turn(1, first, &sealed("x")).unwrap()),
-            ("an open turn is sealed", 5, &|tables| tables.mark_sealed(1, &turn_id("x"), first).unwrap()),
+            ("an open turn is sealed", 5, &|tables| tables.mark_sealed(1, "x", first).unwrap()),
             ("a turn that was not open", 7, &|tables| {
                 tables.put_turn(1, second, &sealed("y")).unwrap();
-                tables.mark_sealed(1, &turn_id("y"), second).unwrap();
+                tables.mark_sealed(1, "y", second).unwrap();
             }),
             ("a conversation with turns", 8, &|tables| tables.put_conversation(1, &conversation(2, 5)).unwrap()),
             ("and later activity", 8, &|tables| tables.put_conversation(1, &conversation(2, 900)).unwrap()),

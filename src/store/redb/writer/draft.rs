@@ -127,8 +127,8 @@ impl Drafted {
         if let Some(ordinal) = self.sealed.get(turn_id) {
             return Ok(Some(*ordinal));
         }
-        match memtable.of(&self.conversation.id).find_map(|piece| piece.turns.get(turn_id)) {
-            Some(Change::Sealed(ordinal)) => Ok(Some(*ordinal)),
+        match memtable.of(&self.conversation.id).find_map(|piece| piece.change(turn_id.as_str())) {
+            Some(Change::Sealed(ordinal)) => Ok(Some(ordinal)),
             Some(Change::Open(_)) => Ok(None),
             None if self.conversation.sealed_turns == 0 => Ok(None),
             None => self.key.map_or(Ok(None), |key| tables.ordinal_of(key, turn_id)),
