@@ -165,6 +165,17 @@ impl Checkpoint {
         is_taken
     }
 
+    /// Reads some of the turns that were sealed before the store was opened, until all are known. What goes wrong here
+    /// goes wrong again where it matters.
+    pub(crate) fn learn_turns(&self) {
+        let begun = self.slot.with(|files| Some((files.filter(), files.read_tables().ok()?)));
+        if let Ok(Some((filter, tables))) = begun
+            && !filter.is_complete()
+        {
+            let _ = unwind::caught_as_fault(|| Ok(tables.fill(&filter, ROWS_LEARNED_AT_ONCE)?));
+        }
+    }
+
     /// Why a step in the background failed, if one did since the store was opened.
     pub(crate) fn failure(&self) -> Option<Fault> {
         self.failure_of_background().clone()
@@ -233,12 +244,16 @@ impl Checkpoint {
             let checkpoint = (are_last && is_all).then(|| memtable.frozen_at());
             let newest = memtable.last_row();
             drop(memtable);
-            Ok(Some((Moving { pieces, runs, checkpoint, newest }, files.hasher(), files.write_tables()?)))
+            let moving = Moving { pieces, runs, checkpoint, newest };
+            Ok(Some((moving, files.hasher(), files.filter(), files.write_tables()?)))
         });
         // A store that is closed has nothing to move.
         let Ok(begun) = begun else { return Ok(()) };
-        let Some((moving, hasher, txn)) = begun? else { return Ok(()) };
+        let Some((moving, hasher, filter, txn)) = begun? else { return Ok(()) };
         let keys = moving.write(&txn, hasher)?;
+        for (piece, key) in moving.pieces.iter().zip(&keys) {
+            piece.sealed_ids().for_each(|turn_id| filter.add(*key, hasher.hash(turn_id)));
+        }
         txn.commit().map_err(Failure::from)?;
         let moved_bytes = moving.bytes();
         let moved: Vec<_> = moving.pieces.into_iter().zip(keys).collect();
@@ -249,6 +264,9 @@ impl Checkpoint {
         Ok(())
     }
 }
+
+/// Some milliseconds of work, so that a step that is due does not wait for long.
+const ROWS_LEARNED_AT_ONCE: usize = 20_000;
 
 /// A step that takes longer than this means a failing disk.
 const MOST_WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
@@ -268,6 +286,52 @@ mod tests {
     use std::sync::mpsc::channel;
 
     use super::*;
+    use crate::settings::StoreSettings;
+    use crate::store::redb::engine::RedbEngine;
+    use crate::store::redb::files::open_files::Files;
+    use crate::store::redb::writer::backoff::Backoff;
+    use crate::store::{Commit, TurnOutcome, Version};
+    use crate::turn::{Done, EpochMillis, OpenTurn, Ordinal, TurnId};
+
+    #[tokio::test]
+    async fn turns_sealed_before_the_store_was_opened_are_learned_and_stay_sealed() {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = StoreSettings::default();
+        let prepare = || {
+            let location = Location::Directory(directory.path().to_owned());
+            RedbEngine::prepare(location, &settings, Backoff::default()).unwrap()
+        };
+        let commit = |version, turn_id: &str| Commit {
+            conversation_id: ConversationId::new("c").unwrap(),
+            expected_version: Version(version),
+            staged: Vec::new(),
+            sealed: vec![
+                OpenTurn::new(TurnId::new(turn_id).unwrap()).seal(&Done::because("stop"), EpochMillis::new(1)),
+            ],
+        };
+        for (version, turn_id) in [(0, "a"), (1, "b")] {
+            let (store, writer) = prepare();
+            let thread = std::thread::spawn(move || writer.run());
+            store.commit(commit(version, turn_id)).await.unwrap();
+            store.close().await;
+            thread.join().unwrap();
+        }
+        let (store, writer) = prepare();
+        let checkpoint = Arc::clone(writer.checkpoint());
+        let filter = checkpoint.slot.with(Files::filter).unwrap();
+        assert!(!filter.is_complete(), "opening reads one row");
+        checkpoint.learn_turns();
+        assert!(filter.is_complete());
+        let thread = std::thread::spawn(move || writer.run());
+        for (turn_id, expected) in
+            [("a", TurnOutcome::Duplicate(Ordinal::after(0))), ("c", TurnOutcome::Sealed(Ordinal::after(2)))]
+        {
+            let committed = store.commit(commit(2, turn_id)).await.unwrap();
+            assert_eq!(committed.outcomes[0].1, expected);
+        }
+        store.close().await;
+        thread.join().unwrap();
+    }
 
     #[test]
     fn whoever_waits_for_a_step_is_next_however_soon_the_same_thread_asks_again() {

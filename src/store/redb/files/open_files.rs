@@ -1,5 +1,5 @@
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use redb::{Database, ReadTransaction, ReadableDatabase, WriteTransaction};
 use uuid::Uuid;
@@ -12,6 +12,7 @@ use crate::store::redb::tables::index::TurnHasher;
 use crate::store::redb::tables::meta::{ReadMeta, WriteMeta};
 use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::schema::ROWS;
+use crate::store::redb::tables::turn_filter::TurnFilter;
 use crate::store::redb::tables::write::begin_write;
 use crate::store::redb::unwind;
 use crate::turn::RunningTime;
@@ -26,6 +27,7 @@ pub(crate) struct Files {
     lineage: Lineage,
     /// The running time in milliseconds.
     running_ms: AtomicU64,
+    filter: Arc<TurnFilter>,
 }
 
 impl Files {
@@ -41,7 +43,11 @@ impl Files {
         // The journal's running time is the later one, if it has one.
         let running = running.max(ReadMeta::of(&journal)?.running_time()?);
         let running_ms = AtomicU64::new(running.get());
-        Ok(Self { tables, journal, memtable: RwLock::new(memtable), store_id, lineage, running_ms })
+        let filter = Arc::default();
+        let files = Self { tables, journal, memtable: RwLock::new(memtable), store_id, lineage, running_ms, filter };
+        // Of a new store, that is all. Those of a large one are read in the background.
+        files.read_tables()?.fill(&files.filter, 1)?;
+        Ok(files)
     }
 
     /// Returns the durable running time.
@@ -66,13 +72,18 @@ impl Files {
         self.lineage
     }
 
+    /// Which turns are not in the index. Every row must be in it before it is committed.
+    pub(crate) fn filter(&self) -> Arc<TurnFilter> {
+        Arc::clone(&self.filter)
+    }
+
     pub(crate) fn hasher(&self) -> TurnHasher {
         TurnHasher::of(self.store_id)
     }
 
     /// The tables as they are now. Begun while the memtable is held, the two together are one state of the store.
     pub(crate) fn read_tables(&self) -> Result<ReadTables, Failure> {
-        Ok(ReadTables::new(self.tables.begin_read()?, self.hasher()))
+        Ok(ReadTables::new(self.tables.begin_read()?, self.hasher()).with_filter(self.filter()))
     }
 
     pub(crate) fn begin_read(&self) -> Result<ReadTransaction, Failure> {

@@ -119,6 +119,11 @@ impl Piece {
         sealed.chain(self.open.iter().map(|(turn_id, open)| (turn_id.as_str(), Change::Open(open))))
     }
 
+    /// The ids of the turns that were sealed here.
+    pub(crate) fn sealed_ids(&self) -> impl Iterator<Item = &str> {
+        self.sealed.records.iter().map(|record| id_of(record))
+    }
+
     /// The last ordinal before those of its turns.
     pub(crate) fn sealed_before(&self) -> u64 {
         self.conversation.sealed_turns - self.sealed.records.len() as u64

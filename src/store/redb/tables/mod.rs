@@ -10,6 +10,7 @@
 //! - `row`: a row with a checksum.
 //! - `schema`: the tables, and what is done with all of them: made, copied, counted.
 //! - `index`: whether a turn is sealed, and at which ordinal.
+//! - `turn_filter`: which turns are certainly not in the index, from memory.
 //! - `read`: the tables by conversation, as a read transaction sees them.
 //! - `write`: the same, as a write transaction changes them.
 
@@ -22,4 +23,5 @@ pub(crate) mod record;
 pub(crate) mod row;
 pub(crate) mod schema;
 pub(crate) mod store_file;
+pub(crate) mod turn_filter;
 pub(crate) mod write;

@@ -1,6 +1,7 @@
 //! The tables by conversation, as one read transaction sees them.
 
 use std::cell::OnceCell;
+use std::sync::Arc;
 
 use redb::{Key, ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, Value};
 
@@ -13,12 +14,14 @@ use super::schema::{
     ACTIVITY, Activity, CONVERSATIONS, Conversations, INDEX, KEYS, Keys, OPEN_STEPS, OPEN_TURNS, OpenStepRows,
     OpenTurns, POSITIONS, Positions, StepKey, TURNS, Turns,
 };
+use super::turn_filter::TurnFilter;
 use crate::turn::{ConversationId, Ordinal, StoredTurn, TurnId};
 
 /// One consistent state of the tables, each of which is opened when it is first needed.
 pub(crate) struct ReadTables {
     txn: ReadTransaction,
     hasher: TurnHasher,
+    filter: Option<Arc<TurnFilter>>,
     keys: Lazy<&'static str, Row<Keys>>,
     conversations: Lazy<u64, Row<Conversations>>,
     turns: Lazy<(u64, u64), Row<Turns>>,
@@ -53,6 +56,7 @@ impl ReadTables {
         Self {
             txn,
             hasher,
+            filter: None,
             keys: Lazy::new(KEYS),
             conversations: Lazy::new(CONVERSATIONS),
             turns: Lazy::new(TURNS),
@@ -62,6 +66,11 @@ impl ReadTables {
             positions: Lazy::new(POSITIONS),
             activity: Lazy::new(ACTIVITY),
         }
+    }
+
+    /// The same with a filter that has every turn of the index, once it is complete.
+    pub(crate) fn with_filter(self, filter: Arc<TurnFilter>) -> Self {
+        Self { filter: Some(filter), ..self }
     }
 
     pub(crate) fn turns(&self) -> Result<&ReadOnlyTable<(u64, u64), Row<Turns>>, Failure> {
@@ -133,9 +142,17 @@ impl ReadTables {
         Ok(record::decode_sealed(ordinal, record.value().verify(&place)?)?)
     }
 
+    /// Has the filter read the next rows of the index.
+    pub(crate) fn fill(&self, filter: &TurnFilter, limit: usize) -> Result<(), Failure> {
+        filter.read(self.index.of(&self.txn)?, limit)
+    }
+
     /// The ordinal of a turn that is sealed.
     pub(crate) fn ordinal_of(&self, key: u64, turn_id: &TurnId) -> Result<Option<Ordinal>, Failure> {
         let hash = |id: &str| self.hasher.hash(id);
+        if self.filter.as_ref().is_some_and(|filter| filter.excludes(key, hash(turn_id.as_str()))) {
+            return Ok(None);
+        }
         index::find(self.index.of(&self.txn)?, self.turns()?, key, hash, turn_id.as_str())
     }
 }

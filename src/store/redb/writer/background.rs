@@ -14,6 +14,7 @@ impl Background {
         let thread = std::thread::Builder::new().name("store-checkpoint".into());
         thread.spawn(move || {
             while woken.recv().is_ok() {
+                checkpoint.learn_turns();
                 while checkpoint.is_worthwhile() && checkpoint.step_in_background() {}
             }
         })?;

@@ -119,7 +119,7 @@ pub(crate) fn beyond_healthy(append_took: Duration) -> Duration {
 /// The longest time that a commit may wait for its batch. On a healthy disk an accepted commit is answered within 50 ms;
 /// the rest of them is for its batch, which is assumed to take as long as the last one, and for the error of that guess.
 pub(crate) fn longest_queueing(last_write: Duration) -> Duration {
-    const ALL: Duration = Duration::from_millis(30);
+    const ALL: Duration = Duration::from_millis(26);
     ALL.saturating_sub(last_write.min(ALL / 2))
 }
 
@@ -137,7 +137,7 @@ fn times(each: Duration, into: Duration) -> usize {
 /// waits for the writing of that batch, for this pause, and for its own writing; both writes are assumed to take as
 /// long as the last one.
 pub(crate) fn longest_pause(last_write: Duration) -> Duration {
-    const ALL: Duration = Duration::from_millis(32);
+    const ALL: Duration = Duration::from_millis(28);
     const LEAST: Duration = Duration::from_millis(5);
     ALL.saturating_sub(last_write * 2).max(LEAST)
 }
@@ -189,12 +189,12 @@ mod tests {
 
     #[test]
     fn a_commit_is_given_up_while_its_batch_can_still_be_written_in_time() {
-        assert_eq!([0, 10, 17, 500].map(|write| longest_queueing(MS * write)), [30, 20, 15, 15].map(|ms| MS * ms));
+        assert_eq!([0, 10, 17, 500].map(|write| longest_queueing(MS * write)), [26, 16, 13, 13].map(|ms| MS * ms));
         assert_eq!([3, 10, 90].map(|append| beyond_healthy(MS * append)), [0, 0, 80].map(|ms| MS * ms));
     }
 
     #[test]
     fn a_pause_leaves_time_to_write_the_batch_and_the_one_before() {
-        assert_eq!([0, 10, 13, 19, 500].map(|write| longest_pause(MS * write)), [32, 12, 6, 5, 5].map(|ms| MS * ms));
+        assert_eq!([0, 10, 13, 19, 500].map(|write| longest_pause(MS * write)), [28, 8, 5, 5, 5].map(|ms| MS * ms));
     }
 }
