@@ -126,14 +126,16 @@
 //!
 //! # The rooms
 //!
+//! A room uses only those before it.
+//!
 //! - `fault`: why a store could not do what it was asked.
 //! - `position`: where a turn stands in the order of all turns, as a text.
 //! - `contract`: what a store is asked and what it answers. It knows no engine.
 //! - `rule`: what a commit does. Pure.
 //! - `engine`: the trait that an engine implements.
 //! - `redb`: the engine that keeps a store in two redb files.
-//!
-//! A room uses only those before it.
+//! - `conformance`: the tests that every store passes.
+//! - `oracle`: a plain model of a commit, which tests compare a store with.
 
 #[cfg(test)]
 pub(crate) mod conformance;

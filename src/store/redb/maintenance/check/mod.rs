@@ -1,11 +1,15 @@
-//! Verifies the files of a store that is not running, and repairs what can be derived.
+//! Verifies the files of a stopped store, and repairs what can be derived.
 //!
-//! - `paths`: where the files are; opens them with or without changing them, and writes the journal into the tables.
+//! Invariants: a check changes no byte of the files. A repair is tried in memory first, and is one transaction.
+//!
+//! - `paths`: finds and opens the files, with or without changing them, and writes the journal into the tables.
 //! - `inspect`: looks at every row of the tables.
 //! - `flaw`: what can be wrong with a row, or with the file.
-//! - `report`, `error`: what was found, and why nothing could be.
-//! - `copy`: the copies that a repair keeps of the files as they were.
+//! - `report`: what a check found.
+//! - `error`: why a check or a repair could not be made.
+//! - `copy`: the copies that a repair keeps of the files.
 //! - `repair`: makes the tables agree with the turns in them.
+//! - `tests`: damage of each kind, found and repaired.
 
 mod copy;
 pub(crate) mod error;
