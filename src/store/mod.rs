@@ -14,8 +14,8 @@
 //! - After a failed write the outcome is unknown, and is answered as such. The files are then closed and opened again.
 //! - A damaged row costs that row alone: reads leave it out, and a check names it. A row is damaged if it is not what was
 //!   written under its key. A backup and a compaction copy it as it is.
-//! - Only the writer's thread appends to the journal. While the store runs, turns reach the tables by checkpoint steps
-//!   alone, one at a time.
+//! - Only the writer's thread appends to the journal. While the store runs, turns reach the tables by flushes of
+//!   the checkpoint alone, one at a time.
 //! - Everything in memory is bounded: the queue, the turns in it, the memtable and therefore the journal.
 //! - Integers in rows of `meta` are little-endian, whatever the machine.
 //!
@@ -31,6 +31,7 @@
 //! - **mark**: a row of the journal by its number and checksum. Each row holds the checksum of the one before it, so a
 //!   mark stands for all rows up to its own.
 //! - **checkpoint**: moves pieces into the tables; also the mark of the row up to which that is done.
+//! - **flush**: one transaction of the checkpoint, which moves some pieces.
 //! - **key**: the number that stands for a conversation's id in every table.
 //! - **order**: which turn has which position. The memtable keeps it in *runs*: the turns that one commit sealed.
 //! - **lineage**: a random id of the store's history, part of each position and revision outside. A new store, a backup
@@ -83,9 +84,9 @@
 //!    Otherwise it joins the writer's queue.
 //! 2. The writer waits for the checkpoint if the memtable is filling up, then gathers a batch from the queue. If more
 //!    turns wait than fit into a batch, it refuses commits that have waited too long.
-//! 3. It drafts the batch. For each commit it loads the conversation from the memtable or else the tables, looks up which
-//!    of the turns are sealed, and lets the commit rule decide: compare the version, assign ordinals and positions. Later
-//!    commits of the batch see what earlier ones changed.
+//! 3. It builds the write set of the batch. For each commit it loads the conversation from the memtable or else the
+//!    tables, looks up which of the turns are sealed, and lets the commit rule decide: compare the version, assign
+//!    ordinals and positions. Later commits of the batch see what earlier ones changed.
 //! 4. It appends the entries as one row, in one transaction of the journal with one fsync. The same transaction drops
 //!    some rows that the checkpoint has passed. From here on the commits are durable.
 //! 5. The entries go into the active table of the memtable, where reads see them.
@@ -104,16 +105,16 @@
 //! # A checkpoint
 //!
 //! 1. When the active table has half of `store.redb.journal_bytes` and there is no immutable one, it becomes that.
-//! 2. A thread of its own moves the immutable table in steps of some milliseconds, each one transaction on the main file.
-//!    A step takes pieces in the order of their keys. It writes their turns, index, open turns and steps, the conversation
-//!    as the piece left it, and its place by activity.
-//! 3. When all pieces are moved, further steps append the table's part of the order to `positions`. So these rows are
+//! 2. A thread of its own moves the immutable table in flushes of some milliseconds, each one transaction on the main
+//!    file. A flush takes pieces in the order of their keys. It writes their turns, index, open turns and steps, the
+//!    conversation as the piece left it, and its place by activity.
+//! 3. When all pieces are moved, further flushes append the table's part of the order to `positions`. So these rows are
 //!    written in order, and each leads to a turn in the tables.
-//! 4. Each step also writes the mark of the journal's newest row. When the step is durable, its pieces and runs are
+//! 4. Each flush also writes the mark of the journal's newest row. When the flush is durable, its pieces and runs are
 //!    dropped from the memtable.
-//! 5. The last step writes the mark of the table's last row as the checkpoint. Later appends drop the rows up to it.
+//! 5. The last flush writes the mark of the table's last row as the checkpoint. Later appends drop the rows up to it.
 //!
-//! An orderly stop takes steps until the memtable is empty, takes the journal's name out of the main file and removes
+//! An orderly stop flushes until the memtable is empty, takes the journal's name out of the main file and removes
 //! the journal.
 //!
 //! # Opening after a crash
@@ -124,7 +125,7 @@
 //!    bytes that are not on the disk.
 //! 3. redb undoes what was cut short in each file. Then a journal that is older or newer than the main file is refused:
 //!    base <= checkpoint <= newest row <= last row must hold, and the marks must be those of the same rows.
-//! 4. The rows after the checkpoint are read into the memtable. Steps may have moved some of their pieces already: an
+//! 4. The rows after the checkpoint are read into the memtable. Flushes may have moved some of their pieces already: an
 //!    entry whose version the tables have is skipped, but for the positions that the tables do not have.
 //! 5. Each row must hold the checksum of the one before it, the entries of each conversation must follow each other
 //!    without a gap, version by version, and the positions must follow those before them. A row that does not fit is

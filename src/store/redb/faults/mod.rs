@@ -10,7 +10,7 @@
 //! - `client`: does it, and compares.
 //! - `disk`: a disk that crashes and fails.
 //! - `crash`: crashes at random operations.
-//! - `pieces`: a crash at each change of each checkpoint step.
+//! - `pieces`: a crash at each change of each flush of the checkpoint.
 //! - `failing`: operations that fail.
 //! - `damage`: damaged files.
 
