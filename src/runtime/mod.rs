@@ -2,8 +2,8 @@
 //!
 //! Invariants:
 //!
-//! - An actor of a system is started here alone, on the thread of that system, but for a reader, which starts on the
-//!   thread that asks for it.
+//! - The store, the directory and the sweeper start here, on a thread of their own. Only the directory starts
+//!   conversations; a reader starts on the thread that asks for it.
 //! - A shutdown follows the way of an event: the directory drains, the store writes what waits, then the thread ends.
 //!
 //! # Files

@@ -1,6 +1,7 @@
-//! What is read: the rows of the tables, and what the memtable lays over them.
+//! Reads: the rows of the tables, overlaid by the memtable.
 //!
-//! A record that does not decode is left out and told, rather than failing what is asked: its neighbours are sound.
+//! Invariant: a record that does not decode is left out and reported. It does not fail the read, as its neighbours are
+//! sound.
 //!
 //! - `open_turns`: the open turns of a conversation, each put together from its head and its steps.
 //! - `activity`: the conversations by their latest activity.
