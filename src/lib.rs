@@ -99,16 +99,17 @@
 //!
 //! # Layout
 //!
-//! From the ground up; each module uses only those before it.
+//! From the ground up; a module uses only those of the floors before it.
 //!
 //! - [`turn`]: what a turn is and how its events fold. Pure.
 //! - [`clock`], [`settings`]: the time, and what can be set.
-//! - [`store`], `config`, `journal`, `otel`, [`simulate`]: what is kept, and where; what is told of spans; a kernel that does
-//!   not exist.
-//! - [`actors`]: the messages, and who handles them.
-//! - [`runtime`], [`recorder`], `telemetry`: a running system; the kernel's side of it.
+//! - `line_queue`, `link`, `terminal`: a bounded queue of lines before a slow writer, symbolic links, colours.
+//! - [`store`], `config`, `journal`, `otel`, [`simulate`]: what is kept; where settings come from; spans in a file and
+//!   over OTLP; a simulated kernel.
+//! - [`actors`]: the messages and their handlers.
+//! - [`runtime`], [`recorder`], `telemetry`: a running system; the kernel's side of it; the log.
 //! - `http`, then `cli`: the service.
-//! - `testing` stands beside: it uses what it stands in for.
+//! - `testing`: stands beside, and uses what it stands in for.
 
 pub mod actors;
 #[cfg(feature = "server")]

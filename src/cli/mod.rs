@@ -1,5 +1,28 @@
-//! The command line: `serve`, `demo`, `ingest`, `show`, `check`, `compact`, `backup` and
-//! `config`.
+//! The command line: one file for each command, and what the commands share.
+//!
+//! Invariant: a command reads or changes a running server only over HTTP. `check` and `compact` open the files themselves,
+//! and only of a stopped server.
+//!
+//! # Commands
+//!
+//! - `serve`: runs the service.
+//! - `demo`: runs the service on the events of a simulated kernel.
+//! - `ingest`: posts files and pipes of events.
+//! - `show`: prints the metrics of a conversation.
+//! - `check`: verifies and repairs the files of a stopped server.
+//! - `compact`: makes the database of a stopped server smaller.
+//! - `backup`: copies the database of a running server.
+//! - `config`: prints the settings in force.
+//!
+//! # Shared
+//!
+//! - `args`: arguments of several commands.
+//! - `client`: asks a running server over HTTP.
+//! - `send`: posts events until they are acknowledged.
+//! - `service`: the whole service in this process.
+//! - `signals`: SIGINT, SIGTERM and SIGXFSZ.
+//! - `output`: writes to standard output and standard error.
+//! - `testing`: a server that gives scripted answers, for tests.
 
 mod args;
 mod backup;

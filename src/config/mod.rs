@@ -1,8 +1,18 @@
-//! What can be set of the whole program, and where each value comes from.
+//! Reads the settings of the program, and knows where each value comes from.
 //!
-//! Three layers lie over the defaults: a file, the environment and flags. Each value is checked where it is given; what
-//! comes out of [`Configuration::load`] is [`Settings`] that need no more checking. What settings there are, and their
-//! defaults and limits, is written in [`settings`](crate::settings).
+//! Three layers lie over the defaults: a file, the environment and flags. Each value is checked where it is given, so the
+//! [`Settings`] that come out of [`Configuration::load`] need no further check. Which settings there are, with their
+//! defaults and limits, is written in [`settings`](crate::settings) alone.
+//!
+//! # Files
+//!
+//! - `layer`: reads each layer into entries of one kind.
+//! - `input`: a value as it was given.
+//! - `rule`: what a setting accepts, and how it is read and written.
+//! - `origin`: where a value was given.
+//! - `error`: why there is no configuration.
+//! - `defaults`: writes the file of all defaults.
+//! - `tests`: the layers, and the messages about bad values.
 
 mod defaults;
 mod error;

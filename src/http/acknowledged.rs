@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::turn::{ConversationId, Ordinal, TurnId};
 
-/// What was taken in and is durable.
+/// The events that were taken in and are durable.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Acknowledged {

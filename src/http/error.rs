@@ -6,11 +6,11 @@ use super::acknowledged::Acknowledged;
 use crate::store::{BackupError, CommitError};
 use crate::turn::InvalidId;
 
-/// Why a request was refused, or failed. Displays what the client is told, which never holds the cause within the
-/// service: whoever makes one of these logs that.
+/// Why a request was refused or failed. Displays the text for the client, which never holds the cause within the
+/// service; the code that makes the error logs the cause.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiError {
-    /// An event that was posted is no event.
+    /// A posted line is not an event.
     #[error("line {line}: {message}")]
     BadEvent { line: u64, message: String },
     /// Something else about the request is wrong.
@@ -34,18 +34,17 @@ pub(crate) enum ApiError {
     TransferTooLarge { limit_bytes: usize },
     #[error("{0}")]
     UnsupportedMediaType(String),
-    /// The request was understood and refused: sending it again does not help. `rest` says what became of its other
-    /// events.
+    /// The request was understood and refused: sending it again does not help. `rest` answers for its other events.
     #[error("{message}")]
     Refused { message: String, rest: Box<Acknowledged> },
     #[error("Failed to load conversation metrics")]
     LoadFailed,
-    /// Not now: sending the same again helps.
+    /// Sending the same again helps.
     #[error(transparent)]
     Unavailable(Unavailable),
 }
 
-/// Why a segment of a path is no id of a conversation.
+/// Why a segment of a path is not the id of a conversation.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BadPathId {
     #[error("a `%` without two hexadecimal digits; write the character `%` as `%25`")]
@@ -56,7 +55,7 @@ pub(crate) enum BadPathId {
     Id(#[from] InvalidId),
 }
 
-/// Why the service does not do now what it is asked.
+/// Why the service cannot serve a request at the moment.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unavailable {
     #[error("too much is being worked on, and nothing was taken in: send it again later")]
@@ -76,7 +75,7 @@ pub(crate) enum Unavailable {
     BackupFailed,
 }
 
-/// How long a client is told to wait before it sends a refused request again.
+/// The value of `Retry-After`.
 const RETRY_AFTER_SECONDS: &str = "1";
 
 impl ResponseError for ApiError {
@@ -104,7 +103,7 @@ impl ResponseError for ApiError {
             Self::MethodNotAllowed { allowed } => {
                 response.insert_header((header::ALLOW, *allowed));
             }
-            // What is still to come of the body would be read as the next request.
+            // Otherwise the rest of the body would be read as the next request.
             Self::BodyTimeout { .. } => {
                 response.force_close();
             }

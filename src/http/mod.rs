@@ -5,20 +5,22 @@
 //!
 //! # Rooms
 //!
-//! - `access`: every route, and which web pages may use it;
-//! - `acknowledged`, `error`: the answer to posted events, and every failure as JSON;
-//! - `intake`: from the bytes of a posted body to a batch of events;
-//! - `layers`: what every request passes;
-//! - `resources`: what answers a request;
-//! - `transport`: connections and the server.
-//!
 //! A room uses only those before it.
+//!
+//! - `access`: every route, and which web pages may use it.
+//! - `acknowledged`: the answer to posted events.
+//! - `error`: every failure as JSON. An answer never holds a cause within the service.
+//! - `intake`: from the bytes of a posted body to a batch of events.
+//! - `layers`: what every request passes.
+//! - `resources`: answers a request.
+//! - `transport`: connections and the server.
+//! - `stand_in`: a system that answers as a test tells it to.
 //!
 //! # A request
 //!
-//! From the outside in: the limits in time of its connection, the framing of the answer, the id and the span, an unread
-//! body, the host, the origin, CORS, the resource. The layers that refuse a request stand inside those that give the
-//! refusal its id and make it JSON.
+//! It passes, from the outside in: the time limits of its connection, the framing of the answer, the request id and span,
+//! the check for an unread body, the host, the origin, CORS, the resource. The layers that refuse a request are inside
+//! those that give the refusal its id and make it JSON.
 
 mod access;
 mod acknowledged;

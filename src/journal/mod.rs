@@ -20,6 +20,12 @@
 //! A line has `name`, `parent` (the name of the enclosing span), `conversationId`, `turnId` and `stepId` (of the span
 //! or the nearest one around it that has them), `startMs` (since 1970), `durationMs`, and `attributes`: all other
 //! fields of the span under their own names. What is not known is absent.
+//!
+//! # Files
+//!
+//! - `fields`: the fields of a span as JSON values.
+//! - `rotating`: a file that is set aside when it is full.
+//! - `tests`: the lines of nested spans.
 
 mod fields;
 mod rotating;

@@ -1,6 +1,10 @@
 //! Writes lines to a slow destination: a bounded queue in front of a thread that writes.
 //!
 //! A caller never waits. A line is lost if the queue is full or the destination fails to take it; both are counted.
+//!
+//! - `writing`: the thread's side of the queue.
+//! - `tests`: full queues, failing writers, and the counts of lost lines.
+
 #![cfg_attr(not(feature = "server"), allow(dead_code, reason = "only the log of a server needs all of it"))]
 
 #[cfg(test)]

@@ -28,6 +28,12 @@
 //! counts each token once. Spans of other origin, and their attributes, are left as they are.
 //!
 //! Where spans go by another way than OTLP over HTTP without TLS, [`GenAiExporter`] gives any exporter these names.
+//!
+//! # Files
+//!
+//! - `exporter`: renames spans before another exporter sends them.
+//! - `names`: the names of the conventions for each span and field.
+//! - `client`: sends batches over HTTP.
 
 mod client;
 mod exporter;

@@ -50,6 +50,17 @@
 //! report of a retried step is lower than the reports of its earlier requests. A step also carries its times, as
 //! `ttftMs`, `decodeMs` and `genTotalMs`, and a turn its `durationMs`; `firstToken` of `ttft` is whether a token came.
 //! All spans have the level `INFO` and the target `turn_metrics::recorder`.
+//!
+//! # Files
+//!
+//! - `turn`: records a turn.
+//! - `step`: records a step and its stream.
+//! - `tool_call`: records one run of a tool.
+//! - `spans`: the spans of a turn and their fields.
+//! - `sink`: where events go.
+//! - `outbox`: a sink that sends events to a running system.
+//! - `ndjson`: a sink that writes events as lines of JSON.
+//! - `tests`: what is measured, sent and put on spans.
 
 mod ndjson;
 mod outbox;

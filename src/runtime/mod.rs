@@ -1,4 +1,16 @@
-//! Places and starts the actors, and shuts them down in order.
+//! Starts the actors of a system, and stops them in order.
+//!
+//! Invariants:
+//!
+//! - The store, the directory and the sweeper start here, on a thread of their own. Only the directory starts
+//!   conversations; a reader starts on the thread that asks for it.
+//! - A shutdown follows the way of an event: the directory drains, the store writes what waits, then the thread ends.
+//!
+//! # Files
+//!
+//! - `handles`: the recipients that a running system hands out.
+//! - `tests`: whole systems, in memory and on files.
+//! - `end_tests`: what a system reports of its own end.
 
 #[cfg(test)]
 mod end_tests;

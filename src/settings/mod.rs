@@ -1,15 +1,23 @@
-//! Everything that can be set.
+//! All settings.
 //!
-//! Each setting stands once, as a line of a `section!`: its comment, its type, its default and its limits. From that line
-//! come the field of the struct, the key in a configuration file, what a value is checked against, and the line in
-//! `config/default.toml`. So a new setting is one line here, and `UPDATE_CONFIG=1 cargo test --lib default_file`.
+//! Each setting is one line of a `section!`: its comment, its type, its default and its limits. That line makes the field
+//! of the struct, the key in a configuration file, the check of a value, and the entry in `config/default.toml`. To add a
+//! setting, add a line here and run `UPDATE_CONFIG=1 cargo test --lib default_file`.
 //!
-//! - `section`: makes a struct and its part of the table of settings from such lines.
-//! - `setting`: a line of that table.
-//! - `turns`, `store`, `http`, `log`, `trace`: the sections of a configuration file.
-//! - `program`: all sections together.
-//! - `host_name`, `web_origin`: texts that are checked.
-//! - `otel`, `simulation`: what a program sets that sends spans, or simulates a kernel. No configuration file has these.
+//! # Files
+//!
+//! - `section`: the macro that makes a struct and its part of the table of settings.
+//! - `setting`: an entry of that table.
+//! - `program`: all sections of a configuration file together.
+//! - `http`: the section `[http]`.
+//! - `turns`: the section `[turns]`.
+//! - `store`: the sections `[store]` and `[store.redb]`.
+//! - `log`: the section `[log]`.
+//! - `trace`: the section `[trace]`.
+//! - `otel`: where a program sends its spans; not in a configuration file.
+//! - `simulation`: what a simulated kernel does; not in a configuration file.
+//! - `host_name`: a checked name of a host.
+//! - `web_origin`: a checked origin of a web page.
 
 #[cfg(feature = "server")]
 mod host_name;

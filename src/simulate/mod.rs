@@ -11,6 +11,13 @@
 //! }
 //! # Ok::<(), turn_metrics::turn::BadEvent>(())
 //! ```
+//!
+//! # Files
+//!
+//! - `agent`: one conversation, turn after turn.
+//! - `line`: writes the lines of a kernel.
+//! - `random`: a generator of random numbers whose sequence never changes.
+//! - `tests`: the turns that the lines fold to.
 
 mod agent;
 mod line;

@@ -10,17 +10,17 @@ use crate::turn::{
     ConversationId, EpochMillis, OpenHead, OpenStep, OpenTurn, Ordinal, RunningTime, SealedTurn, StoredTurn, TurnId,
 };
 
-/// An open turn as a store gives it back. It was kept so that it survives the process.
+/// An open turn as a store returns it, kept so that it survives the process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StagedTurn {
-    /// What its events have folded to.
+    /// The fold of its events.
     pub turn: OpenTurn,
     /// The running time at its latest event. The age of the turn is measured from there.
     pub last_event_at: RunningTime,
 }
 
 impl StagedTurn {
-    /// Returns the turn as a change leaves it that is made to the turn `before`, or to none.
+    /// Returns the turn after a change to the turn `before`, or to no turn.
     pub fn after(before: Option<Self>, change: &StagedChange) -> Self {
         let mut steps = before.map(|before| before.turn.steps).unwrap_or_default();
         steps.truncate(change.step_count);
@@ -34,15 +34,15 @@ impl StagedTurn {
 
 /// What a commit changes of an open turn: its head, and those of its steps that changed since it was last staged.
 ///
-/// An event of a turn of thousands of steps so stages one of them. The other steps stay as they are in the store, which
-/// must have them: a step that is neither here nor there makes the turn unreadable, as a damaged one does.
+/// So an event of a turn of thousands of steps stages one step. The other steps stay as they are in the store, which
+/// must have them: a step that is in neither place makes the turn unreadable, like a damaged one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StagedChange {
     /// The turn.
     pub turn_id: TurnId,
-    /// What the turn is besides its steps.
+    /// The turn without its steps.
     pub head: OpenHead,
-    /// How many steps the turn has. If the store has more, which are of a turn that began anew, they go.
+    /// The number of steps of the turn. Further steps in the store, of an earlier turn of the same id, are removed.
     pub step_count: u32,
     /// The steps that changed, each with its place among the steps of the turn, from 0.
     pub steps: Vec<(u32, OpenStep)>,
@@ -51,7 +51,7 @@ pub struct StagedChange {
 }
 
 impl From<StagedTurn> for StagedChange {
-    /// The change that has all of the turn, whatever is staged of it.
+    /// The change that writes the whole turn, whatever is staged of it.
     fn from(StagedTurn { turn: OpenTurn { id, head, steps }, last_event_at }: StagedTurn) -> Self {
         let step_count = steps.count();
         Self { turn_id: id, head, step_count, steps: (0..).zip(steps).collect(), last_event_at }
@@ -81,19 +81,20 @@ impl From<RunningTime> for StaleBefore {
     }
 }
 
-/// How often a conversation has been changed: 0 for one that is unknown.
+/// The number of changes that a conversation has had: 0 for an unknown one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Version(pub u64);
 
-/// Tells the lives of a conversation apart: the same id begins a new one after its turns were erased, with ordinal 1.
+/// Distinguishes the lives of a conversation: after its turns were erased, the same id begins a new life with ordinal
+/// 1.
 ///
-/// It is a random number. A counter would have to be kept right by every crash, backup and repair; and it is enough that
-/// the few lives of one id differ.
+/// It is a random number. A counter would have to survive every crash, backup and repair, and it is enough that the few
+/// lives of one id differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Life(pub u64);
 
 impl Life {
-    /// Begins a life.
+    /// Draws the number of a new life.
     pub(crate) fn draw() -> Self {
         Self(Uuid::new_v4().as_u64_pair().0)
     }
@@ -101,9 +102,9 @@ impl Life {
 
 /// One atomic step of a conversation: all of it becomes durable, or nothing.
 ///
-/// Sealed turns get their ordinals in the order given and are no longer open; the changes of open turns are made to what
-/// is staged of them. A `sealed_at` before that of the conversation's latest turn is raised to it. A turn that is sealed already is
-/// left alone and answered as [`TurnOutcome::Duplicate`].
+/// Sealed turns get their ordinals in the order given and are no longer open; the changes of open turns are made to
+/// what is staged of them. A `sealed_at` before that of the conversation's latest turn is raised to it. A turn that is
+/// sealed already is left alone and answered as [`TurnOutcome::Duplicate`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit {
     /// The conversation that changes.
@@ -128,11 +129,11 @@ impl Commit {
 pub struct Committed {
     /// The version that the conversation has now.
     pub version: Version,
-    /// What became of each turn of the commit: the staged ones in their order, then the sealed ones in theirs.
+    /// The outcome of each turn of the commit: the staged turns in their order, then the sealed turns in theirs.
     pub outcomes: Vec<(TurnId, TurnOutcome)>,
 }
 
-/// What became of a turn.
+/// The outcome of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TurnOutcome {
     /// It is open, and durable as it was sent.
@@ -173,7 +174,7 @@ impl CommitError {
     }
 }
 
-/// What is known of a conversation when its actor starts.
+/// The state of a conversation when its actor starts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ConversationState {
     /// Its version.
@@ -182,20 +183,20 @@ pub struct ConversationState {
     pub last_sealed_at: EpochMillis,
     /// Its open turns, in no particular order.
     pub open_turns: Vec<StagedTurn>,
-    /// Those of the turns asked about that are sealed, with their ordinals.
+    /// The requested turns that are sealed, with their ordinals.
     pub sealed_turns: Vec<(TurnId, Ordinal)>,
 }
 
-/// What a conversation's sealed turns are at one moment. It changes whenever they do, and differs between stores.
+/// Identifies a conversation's sealed turns at one moment. It changes whenever they do, and differs between stores.
 ///
 /// Displays as an opaque text, good for an HTTP entity tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Revision {
     /// The history of the store.
     pub lineage: Lineage,
-    /// The life of the conversation; 0 while no turn is sealed, as that is the same in every life.
+    /// The life of the conversation; 0 while no turn is sealed, since every life begins without turns.
     pub life: Life,
-    /// How many turns are sealed; as ordinals have no gaps, also the latest ordinal.
+    /// The number of sealed turns, which is also the latest ordinal.
     pub sealed_turns: u64,
 }
 
@@ -206,7 +207,7 @@ impl Revision {
         Self { lineage, life, sealed_turns }
     }
 
-    /// Whether the turns of one of the two revisions are the first turns of the other.
+    /// Whether one revision's turns are the first turns of the other.
     pub fn is_of_the_same_life(&self, other: &Self) -> bool {
         (self.lineage, self.life) == (other.lineage, other.life)
     }
@@ -225,7 +226,7 @@ pub struct TurnRange {
     pub conversation_id: ConversationId,
     /// Only turns with a larger ordinal; 0 for all.
     pub after: u64,
-    /// At most so many turns.
+    /// The maximum number of turns.
     pub limit: usize,
 }
 
@@ -252,7 +253,7 @@ pub struct SealedPage {
 }
 
 impl SealedPage {
-    /// The most positions that a page covers, whatever the limit: reading them holds up commits for a moment.
+    /// The maximum number of positions of a page, whatever the limit: reading them delays commits for a moment.
     pub const MAX_POSITIONS: usize = 1000;
 }
 
@@ -261,7 +262,8 @@ impl SealedPage {
 pub struct ActiveConversation {
     /// The conversation.
     pub conversation_id: ConversationId,
-    /// When its latest turn ended, or was sealed if that is not known. The latest turn is the one with the last ordinal.
+    /// When its latest turn ended, or was sealed if that is not known. The latest turn is the one with the last
+    /// ordinal.
     pub last_at: EpochMillis,
     /// The number of its sealed turns, at least 1.
     pub sealed_turns: u64,
@@ -302,8 +304,8 @@ impl ActiveConversation {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ListSealedError {
-    /// The store has never given this position: it is of another store, or was given before the store was restored or
-    /// repaired. Read from the beginning.
+    /// The position is not of this store's lineage: it comes from another store, or from before the store was restored
+    /// or repaired. Read from the beginning.
     #[error("the position {0} is not of this store's lineage")]
     OtherLineage(Position),
     /// The store could not be read.
@@ -323,29 +325,29 @@ pub struct StaleTurn {
 /// Whether a store still works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Health {
-    /// It works, or comes back by itself.
+    /// It works, or recovers by itself.
     Running,
     /// It was told to close, and has.
     Closed,
-    /// It has ended though nobody told it to: nothing will become durable any more.
+    /// It has ended without being closed: nothing will become durable any more.
     Ended,
 }
 
 /// How large a store is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StoreSizes {
-    /// The bytes of all that it keeps for good, without what an engine needs beside it.
+    /// The bytes of the data that it keeps for good, without an engine's overhead.
     pub live_bytes: u64,
-    /// The bytes of its files; 0 where there are none. What this is more than `live_bytes` is the engine's: free room
-    /// that it uses again, and what it has not put in its place yet.
+    /// The bytes of its files; 0 if it has none. The difference from `live_bytes` is the engine's overhead: free space
+    /// that it uses again, and data that it has not put in its place yet.
     pub file_bytes: u64,
-    /// About the memory that is taken by what is durable and not in its place yet, in bytes.
+    /// The approximate memory, in bytes, of data that is durable and not in its place yet.
     pub recent_bytes: u64,
 }
 
-/// A copy of everything in a store, as it was at one moment. What the bytes are is the engine's affair.
+/// A copy of everything in a store, as it was at one moment. The engine defines the format.
 pub struct Backup {
-    /// Reads the copy, which is gone when this is dropped.
+    /// Reads the copy. Dropping this removes the copy.
     pub bytes: Box<dyn Read + Send>,
     /// The number of bytes.
     pub length: u64,

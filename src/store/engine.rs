@@ -17,11 +17,11 @@ use super::fault::Fault;
 use super::position::Position;
 use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
 
-/// An answer that is there already, or comes later.
+/// An answer that is ready, or a future of it.
 ///
-/// What was asked is done whether or not somebody waits for the answer: dropping it cancels nothing.
+/// Dropping an answer cancels nothing: the work is done even if nobody waits for it.
 pub(crate) enum Answer<T> {
-    /// It was no more work than it takes to hand it to another thread. Nothing was allocated for it.
+    /// Ready: the work took no longer than handing it to another thread. Nothing was allocated.
     Now(T),
     Later(Pin<Box<dyn Future<Output = T> + Send>>),
 }
@@ -46,10 +46,10 @@ impl<T> Answer<T> {
 /// Each question is queued by the call, not by the first poll of its answer: the order of calls is the order of writes.
 /// Which reads are answered at once and which on another thread is the engine's affair.
 pub(crate) trait Engine: Send + Sync + 'static {
-    /// Makes a change durable, by the commit rule. The caller keeps it too, until it knows what became of it.
+    /// Makes a change durable, by the commit rule. The caller keeps the commit too, until it knows the outcome.
     fn commit(&self, commit: Arc<Commit>) -> Answer<Result<Committed, CommitError>>;
 
-    /// The state that a conversation's actor starts from, and which of these turns are sealed.
+    /// Returns the state that a conversation's actor starts from, and which of these turns are sealed.
     fn open(&self, id: ConversationId, turn_ids: Vec<TurnId>) -> Answer<Result<ConversationState, Fault>>;
 
     /// Sealed turns, in order. Fewer than the limit means that there are no more.
@@ -67,11 +67,11 @@ pub(crate) trait Engine: Send + Sync + 'static {
         limit: usize,
     ) -> Answer<Result<Vec<ActiveConversation>, Fault>>;
 
-    /// What a conversation's sealed turns are right now.
+    /// The revision of a conversation's sealed turns at this moment.
     fn revision(&self, id: ConversationId) -> Answer<Result<Revision, Fault>>;
 
-    /// A page of the open turns whose latest event came before these moments, in an order of the engine's own. `after` is
-    /// the turn that the page before ended with.
+    /// A page of the open turns whose latest event came before these moments, in an order of the engine's own. `after`
+    /// is the turn that the page before ended with.
     fn stale_turns(
         &self,
         before: StaleBefore,
@@ -79,7 +79,7 @@ pub(crate) trait Engine: Send + Sync + 'static {
         limit: usize,
     ) -> Answer<Result<Vec<StaleTurn>, Fault>>;
 
-    /// Makes something durable, to show that it can.
+    /// Makes something durable, to show that a write works.
     fn check_write(&self) -> Answer<Result<(), CommitError>>;
 
     /// Adds to the running time, and answers with the sum when that is durable.
@@ -88,13 +88,13 @@ pub(crate) trait Engine: Send + Sync + 'static {
     /// The durable running time; 0 if the store is closed.
     fn running_time(&self) -> RunningTime;
 
-    /// A copy of everything as it is now.
+    /// A copy of the store as it is at this moment.
     fn back_up(&self) -> Answer<Result<Backup, BackupError>>;
 
     /// How large the store is; zeros for what it cannot tell.
     fn sizes(&self) -> StoreSizes;
 
-    /// Follows whether the store still works. A disk that fails for a while changes nothing here.
+    /// Follows whether the store still works. A disk that fails for a while does not change it.
     fn health(&self) -> watch::Receiver<Health>;
 
     /// Writes what waits and closes the store. Answered when that is done, also by a store that is closed already.

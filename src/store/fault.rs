@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 /// Why the store could not do what it was asked.
 ///
-/// Displays a text that is fit for everybody, in and outside the machine. It holds no path and nothing else that the
-/// cause says in words of its own, as it is made of fixed words, numbers, and the system's text for a code. The cause
-/// itself is for the log: [`Fault::in_full`].
+/// Displays a text for everybody, within and outside the machine. It is made of fixed words, numbers, and the system's
+/// text for a code, so it holds no path and no words of the cause. The cause itself is for the log:
+/// [`Fault::in_full`].
 ///
-/// Two faults are equal if their texts are: their causes are not compared.
+/// Two faults are equal if their texts are equal; their causes are not compared.
 ///
 /// ```
 /// use turn_metrics::store::{Fault, FaultKind};
@@ -27,25 +27,25 @@ pub struct Fault {
     cause: Option<Arc<dyn Error + Send + Sync>>,
 }
 
-/// What kind of fault it is, and so what the caller may do.
+/// The kind of a fault, which says what the caller may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FaultKind {
-    /// The store was closed. This one answers nothing any more.
+    /// The store was closed. It answers nothing any more.
     Closed,
     /// The disk failed. Retry later: the store opens its files again by itself.
     Disk,
     /// The database failed for another reason, or cannot be opened. Retry later; an operator may have to help.
     Database,
-    /// Something that is stored cannot be read. Retrying does not help; a check names what it is.
+    /// A stored record cannot be read. Retrying does not help; a check names the record.
     Damaged,
     /// Code of the store panicked: a defect, or damage that nobody expected. Retry later.
     Panicked,
-    /// Nobody is there to answer. The process should end.
+    /// The thread or actor that answers is gone. The process should end.
     Unreachable,
 }
 
-/// What is told beside the fixed words.
+/// The variable part of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Detail {
     Nothing,
@@ -70,7 +70,7 @@ impl Fault {
         self
     }
 
-    /// Tells the code of an I/O error, or else its kind, but none of its words.
+    /// Adds the code of an I/O error, or else its kind, to the text, but none of its words.
     #[must_use]
     pub(crate) fn of_io(mut self, error: &io::Error) -> Self {
         self.detail = match (error.raw_os_error(), error.kind()) {
@@ -81,14 +81,14 @@ impl Fault {
         self
     }
 
-    /// Tells what it is about.
+    /// Adds what the fault is about to the text.
     #[must_use]
     pub(crate) fn about(mut self, words: &'static str) -> Self {
         self.detail = Detail::Words(words);
         self
     }
 
-    /// Tells the number of what it is about.
+    /// Adds the number of what the fault is about to the text.
     #[must_use]
     pub(crate) fn numbered(mut self, number: u64) -> Self {
         self.detail = Detail::Number(number);
@@ -105,7 +105,7 @@ impl Fault {
         Self::new(FaultKind::Closed, "the store was closed")
     }
 
-    /// Work for the store, on a thread of its own, did not end in order.
+    /// Work for the store on another thread did not end in order.
     pub(crate) fn panicked(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::new(FaultKind::Panicked, "the store's code panicked").caused_by(cause)
     }
@@ -115,13 +115,12 @@ impl Fault {
         Self::new(FaultKind::Unreachable, what)
     }
 
-    /// What the caller may do about it follows from the kind.
+    /// The kind, which says what the caller may do.
     pub fn kind(&self) -> FaultKind {
         self.kind
     }
 
-    /// The cause in its own words, for the log of this machine: it may name paths. Without a cause, the same text that
-    /// everybody is told.
+    /// The cause in its own words, for the log: it may name paths. Without a cause, the text for everybody.
     pub fn in_full(&self) -> String {
         let mut cause = self.source();
         let mut text = cause.map_or_else(|| self.to_string(), ToString::to_string);

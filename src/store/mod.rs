@@ -5,19 +5,18 @@
 //! The code relies on these, and the tests attack them:
 //!
 //! - A commit is atomic: all of it is durable, or nothing.
-//! - The turns of a conversation have the ordinals 1, 2, 3, ... without a gap, and an ordinal is never given twice.
+//! - The turns of a conversation have the ordinals 1, 2, 3, ... without a gap. No ordinal is given twice.
 //! - A turn id is sealed at most once in a conversation. Sealing it again answers with its ordinal and changes nothing.
 //! - Each sealed turn has a position: 1, 2, 3, ... over all conversations, without a gap, in the order in which turns
-//!   become durable. It never changes within a lineage, so a reader who has seen a position has
-//!   missed nothing before it.
+//!   become durable. It never changes within a lineage, so a reader who has seen a position has missed nothing before it.
 //! - A commit that changes something raises the version of its conversation by one. A commit that expects another
 //!   version changes nothing.
 //! - After a failed write the outcome is unknown, and is answered as such. The files are then closed and opened again.
-//! - A damaged row costs that row alone: reads leave it out, and a check names it. A row that was not written as it is,
-//!   under this key, is damaged. A copy of it, in a backup or a compaction, is as damaged.
-//! - The writer is the only thread that appends to the journal. While the store runs, turns get into the tables by steps
-//!   of the checkpoint alone, one at a time.
-//! - Everything in memory is bounded: the queue, the turns in it, the memtable and so the journal.
+//! - A damaged row costs that row alone: reads leave it out, and a check names it. A row is damaged if it is not what was
+//!   written under its key. A backup and a compaction copy it as it is.
+//! - Only the writer's thread appends to the journal. While the store runs, turns reach the tables by flushes of
+//!   the checkpoint alone, one at a time.
+//! - Everything in memory is bounded: the queue, the turns in it, the memtable and therefore the journal.
 //! - Integers in rows of `meta` are little-endian, whatever the machine.
 //!
 //! # Words
@@ -31,13 +30,14 @@
 //! - **piece**: the changes of some consecutive commits to one conversation in the memtable. It is moved whole.
 //! - **mark**: a row of the journal by its number and checksum. Each row holds the checksum of the one before it, so a
 //!   mark stands for all rows up to its own.
-//! - **checkpoint**: moves pieces into the tables; and the number of the row up to which that is done.
+//! - **checkpoint**: moves pieces into the tables; also the mark of the row up to which that is done.
+//! - **flush**: one transaction of the checkpoint, which moves some pieces.
 //! - **key**: the number that stands for a conversation's id in every table.
-//! - **order**: which turn has which position. In the memtable it is kept in *runs*: the turns that one commit sealed.
-//! - **lineage**: a random id of the store's history, part of each position and revision outside. A new store, a backup and
-//!   a repair draw one.
-//! - **life**: a random number that a conversation draws with its first commit. The same id begins anew with another.
-//! - **head of a turn**: what an open turn is besides its steps. It is written with each event, and a step only when it changes.
+//! - **order**: which turn has which position. The memtable keeps it in *runs*: the turns that one commit sealed.
+//! - **lineage**: a random id of the store's history, part of each position and revision outside. A new store, a backup
+//!   and a repair draw one.
+//! - **life**: a random number that a conversation draws with its first commit. An id that begins anew draws another.
+//! - **head of a turn**: an open turn without its steps. Each event writes the head, and a step only if it changes it.
 //! - **record**: a conversation, a sealed turn, the head or a step of an open turn, as bytes.
 //! - **checksum**: 8 bytes at the end of a row, over the table's name, the key and the rest of the value.
 //!
@@ -45,8 +45,8 @@
 //!
 //! ```text
 //! turn-metrics.redb           the main file: the tables
-//!   meta                      name                    -> format, store id, lineage, next key, journal id, counts; the
-//!                                                        marks of the checkpoint and of the newest row at the last step
+//!   meta                      name                    -> format, store id, lineage, next key, journal id, counts, running
+//!                                                        time; the marks of the checkpoint and of the journal's newest row
 //!   conversation_keys         conversation id         -> key, checksum
 //!   conversations             key                     -> id, life, version, number of sealed turns, last sealing, latest
 //!                                                        activity, usage; checksum
@@ -56,8 +56,11 @@
 //!   open_steps                (key, turn id, place)   -> step of an open turn, checksum
 //!   activity                  (moment inverted, id)   -> key: conversations by their latest turn; checksum
 //!   positions                 position                -> (key, ordinal), or that it was erased; checksum
-//!   lost_turns                (key, ordinal)          -> what a repair took out; only after a repair, as those below
-//!   lost_open_turns, lost_journal_rows                   (repair, key of the table or the journal) -> likewise
+//!
+//!   only after a repair:
+//!   lost_turns                (key, ordinal)          -> a turn that was moved aside; its ordinal is not given again
+//!   lost_open_turns, lost_open_steps, lost_journal_rows
+//!                             (repair, key there)     -> a row of that table that was moved aside
 //!   lost_unknown_rows         (repair, table, key)    -> a row whose checksum did not fit
 //!
 //! turn-metrics.journal.redb   the journal: there while the store runs, and after a crash
@@ -68,21 +71,24 @@
 //!                                                        before; checksum
 //! ```
 //!
-//! A record is one byte, the version of its encoding, then postcard. A checksum is SipHash-1-3 under a key of zeros; the
-//! index has none, as it repeats what the turns say. The main file names the journal that may hold what
-//! the tables do not. Without a name in it, the main file alone is the whole store: that is so after an orderly stop,
-//! and in a backup.
+//! Keys and values are integers, tuples, strings and bytes. A record is one byte, the version of its encoding, then
+//! postcard. The hash in the index is SipHash-1-3 under the store's id; if another turn has the slot, the next free one is
+//! used. A checksum is SipHash-1-3 under a key of zeros. The index has none: it repeats what the turns say.
+//!
+//! The main file names the journal that may hold what the tables do not. If it names none, the main file alone is the whole
+//! store, as after an orderly stop and in a backup.
 //!
 //! # A commit
 //!
 //! 1. The caller's thread asks admission for a permit. If too many turns wait already, the commit is refused at once.
 //!    Otherwise it joins the writer's queue.
-//! 2. The writer waits for the checkpoint where the memtable is filling up, then gathers a batch from the queue. Where
-//!    more turns wait than fit into a batch, commits that have waited too long are refused.
-//! 3. It drafts the batch. For each commit it loads the conversation from the memtable or else the tables, compares the
-//!    version, looks each turn id up, and assigns ordinals and positions. Later commits of the batch see what earlier ones changed.
-//! 4. It appends the entries as one row, in one transaction of the journal with one fsync, which also drops some rows
-//!    that the checkpoint has passed. From here on the commits are durable.
+//! 2. The writer waits for the checkpoint if the memtable is filling up, then gathers a batch from the queue. If more
+//!    turns wait than fit into a batch, it refuses commits that have waited too long.
+//! 3. It builds the write set of the batch. For each commit it loads the conversation from the memtable or else the
+//!    tables, looks up which of the turns are sealed, and lets the commit rule decide: compare the version, assign
+//!    ordinals and positions. Later commits of the batch see what earlier ones changed.
+//! 4. It appends the entries as one row, in one transaction of the journal with one fsync. The same transaction drops
+//!    some rows that the checkpoint has passed. From here on the commits are durable.
 //! 5. The entries go into the active table of the memtable, where reads see them.
 //! 6. Each caller is answered.
 //!
@@ -91,49 +97,53 @@
 //! Under one short lock a read takes what it needs of the memtable and begins a read transaction on the tables. The two
 //! together are one state of the store. It then reads without a lock: the rows of the tables, overlaid by the immutable
 //! table and then by the active one. A piece may be in the tables and in the memtable: overlaying it once more changes
-//! nothing. What the memtable alone can answer takes no transaction.
+//! nothing. A read that the memtable can answer alone begins no transaction.
 //!
-//! A page of the order has the positions before the first run of the memtable from the tables, and the others from its
-//! runs. The record of a turn whose piece was moved is read from the tables.
+//! A page of the order takes the positions before the memtable's first run from the tables, and the others from the runs.
+//! The record of a turn whose piece was moved is read from the tables.
 //!
 //! # A checkpoint
 //!
 //! 1. When the active table has half of `store.redb.journal_bytes` and there is no immutable one, it becomes that.
-//! 2. A thread of its own moves it in steps of some milliseconds, each one transaction on the main file. A step takes
-//!    pieces in the order of their keys and writes turns, index, open turns and their steps, the conversation as the piece left it, and
-//!    its place by activity.
-//! 3. When all pieces of the table are moved, further steps append its part of the order to `positions`. So these rows
-//!    are written at the end and in order, and each leads to a turn in the tables.
-//! 4. A step also writes the mark of the journal's newest row. When it is durable, its pieces and runs are dropped from
-//!    the memtable.
-//! 5. The last step also writes the mark of the last row of that table as the checkpoint. Later appends drop the rows
-//!    up to it.
+//! 2. A thread of its own moves the immutable table in flushes of some milliseconds, each one transaction on the main
+//!    file. A flush takes pieces in the order of their keys. It writes their turns, index, open turns and steps, the
+//!    conversation as the piece left it, and its place by activity.
+//! 3. When all pieces are moved, further flushes append the table's part of the order to `positions`. So these rows are
+//!    written in order, and each leads to a turn in the tables.
+//! 4. Each flush also writes the mark of the journal's newest row. When the flush is durable, its pieces and runs are
+//!    dropped from the memtable.
+//! 5. The last flush writes the mark of the table's last row as the checkpoint. Later appends drop the rows up to it.
 //!
-//! An orderly stop takes steps until the memtable is empty, takes the journal's name out of the main file and removes
+//! An orderly stop flushes until the memtable is empty, takes the journal's name out of the main file and removes
 //! the journal.
 //!
 //! # Opening after a crash
 //!
 //! 1. Both files are looked at without changing them. A file of another program or format, a missing journal, or the
 //!    journal of another store is refused.
-//! 2. redb undoes what was cut short in each file. Then a journal that is older or newer than the main file is refused:
+//! 2. All bytes of the journal are written once more and synced: an earlier sync may have failed, after which Linux shows
+//!    bytes that are not on the disk.
+//! 3. redb undoes what was cut short in each file. Then a journal that is older or newer than the main file is refused:
 //!    base <= checkpoint <= newest row <= last row must hold, and the marks must be those of the same rows.
-//! 3. The rows after the checkpoint are read into the memtable. Steps may have moved some of their pieces already: an
+//! 4. The rows after the checkpoint are read into the memtable. Flushes may have moved some of their pieces already: an
 //!    entry whose version the tables have is skipped, but for the positions that the tables do not have.
-//! 4. Each row must hold the checksum of the one before it, the entries of each conversation must follow each other
+//! 5. Each row must hold the checksum of the one before it, the entries of each conversation must follow each other
 //!    without a gap, version by version, and the positions must follow those before them. A row that does not fit is
 //!    damage: the store does not open, and `repair` moves the row aside.
 //!
 //! # The rooms
 //!
-//! - `fault`: why a store could not do what it was asked.
-//! - `position`: where a turn stands in the order of all turns, as a text.
-//! - `contract`: what a store is asked and what it answers. It knows no engine.
-//! - `rule`: what a commit does. Pure.
-//! - `engine`: the trait that an engine implements.
-//! - `redb`: the engine that keeps a store in two redb files.
-//!
 //! A room uses only those before it.
+//!
+//! - `fault`: why a store could not do what it was asked. Its text for everybody is made of fixed words, codes and
+//!   numbers, so it has no path.
+//! - `position`: where a turn stands in the order of all turns, as a text.
+//! - `contract`: what a store is asked and what it answers. It knows no engine: no file, no key, no redb.
+//! - `rule`: what a commit does. Pure.
+//! - `engine`: the trait that an engine implements. It says nothing of threads.
+//! - `redb`: the engine that keeps a store in two redb files.
+//! - `conformance`: the tests that every store passes.
+//! - `oracle`: a plain model of a commit, which tests compare a store with.
 
 #[cfg(test)]
 pub(crate) mod conformance;

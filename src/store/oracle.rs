@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::{Commit, CommitError, Committed, StagedChange, StagedTurn, TurnOutcome, Version};
 use crate::turn::{OpenTurn, Ordinal, StoredTurn, TurnId};
 
-/// What a store must know of a conversation.
+/// What a store must hold of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Oracle {
     pub(super) version: Version,
@@ -59,7 +59,7 @@ impl Oracle {
     }
 }
 
-/// The turn after a change: each of its steps as it is in the change, or else as it was.
+/// Returns the turn after a change: each step is as in the change, or else as before.
 fn changed(before: Option<StagedTurn>, change: &StagedChange) -> StagedTurn {
     let before: Vec<_> = before.map_or_else(Vec::new, |before| before.turn.steps.to_vec());
     let mut steps: BTreeMap<_, _> = (0..).zip(before).collect();
@@ -69,7 +69,7 @@ fn changed(before: Option<StagedTurn>, change: &StagedChange) -> StagedTurn {
     StagedTurn { turn, last_event_at: change.last_event_at }
 }
 
-/// The change that leads from a turn as it is staged to one that it becomes: the steps that differ, and no other.
+/// Returns the change from the staged turn to the next one: the steps that differ, and no other.
 pub(super) fn change(before: Option<&StagedTurn>, after: StagedTurn) -> StagedChange {
     let mut change = StagedChange::from(after);
     let before = before.map_or(&[][..], |before| &before.turn.steps);

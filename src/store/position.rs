@@ -5,10 +5,10 @@ use std::str::FromStr;
 
 use uuid::Uuid;
 
-/// One history of a store. Positions and revisions of two histories have nothing to do with each other.
+/// The id of one history of a store. Positions and revisions of different histories cannot be compared.
 ///
-/// A store draws it when it is created, when it is restored from a backup, and when it is repaired: what was seen of the
-/// store before may not be in it. Each restore draws another one.
+/// A store draws one when it is created, restored from a backup, or repaired, since it may then lack what readers have
+/// seen before. Each restore draws another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Lineage(pub Uuid);
 
@@ -46,7 +46,7 @@ impl fmt::Display for Position {
     }
 }
 
-/// The text is no position.
+/// The text is not a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a position is 32 hexadecimal digits, a hyphen and 16 more, all in lower case")]
 pub struct InvalidPosition;
@@ -59,7 +59,7 @@ impl FromStr for Position {
         let lineage = Uuid::try_parse(lineage).map_err(|_| InvalidPosition)?;
         let number = u64::from_str_radix(number, 16).map_err(|_| InvalidPosition)?;
         let position = Self { lineage: Lineage(lineage), number };
-        // Two texts of one position would not compare as it does.
+        // A second text for the same position would sort differently.
         if position.to_string() == text { Ok(position) } else { Err(InvalidPosition) }
     }
 }

@@ -1,7 +1,7 @@
 //! The commit rule: what a commit does to its conversation. Pure, so that every engine follows it and none repeats it.
 //!
-//! An engine looks up which turns of the commit are sealed, calls [`decide`], and makes the decision durable. Nobody else
-//! may change the conversation in between.
+//! An engine looks up which turns of the commit are sealed, calls [`decide`], and makes the decision durable. Nobody
+//! else may change the conversation in between.
 //!
 //! The turns of a commit are taken one after the other: first the staged ones, then the sealed ones, each in the order
 //! given. So a turn may stand in a commit more than once. If it is staged twice, the second change is made to what the
@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use super::contract::{Commit, CommitError, Committed, StagedChange, TurnOutcome, Version};
 use crate::turn::{EpochMillis, Ordinal, SealedTurn, TurnId};
 
-/// What the rule needs to know of a conversation. The default is a conversation that nobody has committed to.
+/// The part of a conversation's state that the rule needs. The default is a conversation without commits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Head {
     /// The conversation's version.
@@ -25,7 +25,7 @@ pub(crate) struct Head {
 
 impl Head {
     /// Refuses a commit that expects another version. [`decide`] does the same; an engine that calls this first saves
-    /// the look-ups of a commit that is refused.
+    /// the look-ups for a refused commit.
     pub(crate) fn check(&self, expected: Version) -> Result<(), Conflict> {
         if expected == self.version { Ok(()) } else { Err(Conflict { expected, actual: self.version }) }
     }
@@ -67,8 +67,8 @@ impl Decision {
         turns.filter_map(|(turn, (_, outcome))| matches!(outcome, TurnOutcome::Staged).then_some(turn))
     }
 
-    /// The turns to seal, in order, each with its ordinal and the moment at which it is sealed. They are open no more,
-    /// including those that this commit has staged.
+    /// The turns to seal, in order, each with its ordinal and the moment of its sealing. They are no longer open, even
+    /// if this commit staged them.
     pub(crate) fn sealed<'a>(
         &'a self,
         commit: &'a Commit,

@@ -1,8 +1,13 @@
-//! Telemetry: tracing events on standard error, spans in the trace journal.
+//! Sets up `tracing`: events go to standard error, spans to a rotating file.
 //!
-//! Neither blocks the program. Each has a bounded queue and a thread that writes, and the end of the process waits for
-//! both only for a limited time: a pipe that nobody reads, a stopped terminal or a failing disk may never take the
-//! rest.
+//! Nothing that serves waits for either. Each has a bounded queue and a thread that writes. The end of the process waits
+//! for both, but only for a limited time: a pipe that nobody reads, a stopped terminal or a failing disk never holds it up.
+//!
+//! # Files
+//!
+//! - `log`: the lines on standard error.
+//! - `panic`: logs panics through the same queue.
+//! - `whole_lines`: starts each line on a new line, even after one that was cut.
 
 mod log;
 mod panic;

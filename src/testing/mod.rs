@@ -1,4 +1,4 @@
-//! What tests of actors share, ours and those of who embeds them.
+//! A kit for tests of actors, both ours and those of programs that embed them.
 //!
 //! - [`Probe`] stands in for an actor: it records messages and answers them as told;
 //! - [`TestClock`] is a clock and a stopwatch that move when a test says so;
@@ -6,6 +6,15 @@
 //! - [`TurnScript`] writes down the events of a turn, [`ModelStream`] what a model streams;
 //! - [`EventLog`] keeps the events that a recorder sends;
 //! - [`Simulation`] is a whole kernel: the events of agents at work, the same for the same settings.
+//!
+//! # Files
+//!
+//! - `probe`: the stand-in for an actor.
+//! - `clock`: the clock that a test moves.
+//! - `memory_store`: the store in memory.
+//! - `script`: the events of a turn.
+//! - `model_stream`: the stream of a model.
+//! - `event_log`: the sink that keeps events.
 
 mod clock;
 mod event_log;

@@ -1,7 +1,34 @@
-//! What a turn is and how its events fold into metrics: pure values, with no actor, clock, file or socket in sight.
+//! What a turn is, and how its events fold into metrics.
 //!
 //! [`EventReader`] reads kernel events; [`OpenTurn`] folds the events of a turn; [`OpenTurn::seal`] makes the
 //! [`SealedTurn`] whose [`TurnMetrics`] a front-end shows.
+//!
+//! Invariants:
+//!
+//! - Pure: no actor, clock, file or socket.
+//! - Folding the same events again changes nothing.
+//! - A type cannot hold a bad value: an id, a token count or a length of time is checked once, when it is made.
+//!
+//! # Files
+//!
+//! - `line`: parses a line of JSON into the event in it.
+//! - `reader`: reads the lines of a body, and tries the short way first.
+//! - `canonical`: the short way through a line that is written as kernels write it.
+//! - `wire`: the fields of each type of event in JSON.
+//! - `event`: an event that counts for metrics.
+//! - `open`: an open turn, its fold, and how it is sealed.
+//! - `usage`: usage reports, and how they join.
+//! - `metrics`: a sealed turn, and the metrics of it that a front-end shows.
+//! - `warning`: a probable mistake in a turn's events.
+//! - `id`: the ids of conversations, turns and steps.
+//! - `label`: a free text such as a model's name, cut at a maximum length.
+//! - `count`: a number of tokens.
+//! - `millis`: lengths of time and moments, in milliseconds.
+//! - `kernel_moment`: a moment by the kernel's clock, which may be implausible.
+//! - `running_time`: how long the service has run, in which the ages of open turns are measured.
+//! - `ordinal`: the place of a sealed turn in its conversation.
+//! - `ecmascript`: writes numbers as `JSON.stringify` does.
+//! - `properties`: property tests of the fold.
 
 mod canonical;
 mod count;

@@ -43,6 +43,9 @@ const WITHOUT_CIRCLES: &[&str] = &["http", "store"];
 /// Stands beside the floors: tests use it, and it uses what it stands in for.
 const BESIDE: &str = "testing";
 
+/// The folders whose front pages name types, and not the files that hold them.
+const NAMED_BY_TYPE: &[&str] = &["actors"];
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
 }
@@ -248,6 +251,49 @@ fn what_a_file_uses_is_seen_however_it_is_written() {
         "store::redb::files::head::Head",
     ];
     assert_eq!(seen, expected);
+}
+
+/// The front page of a folder, as far as it is the comment at the top of a file, and the folder's files and folders.
+fn front_pages() -> Vec<(PathBuf, String, BTreeSet<String>)> {
+    let sources: BTreeMap<PathBuf, String> = sources().into_iter().collect();
+    let mut folders = BTreeMap::<Way, BTreeSet<String>>::new();
+    for path in sources.keys() {
+        let mut way = way(path);
+        while let Some(name) = way.pop() {
+            folders.entry(way.clone()).or_default().insert(name);
+        }
+    }
+    let pages = folders.into_iter().map(|(folder, mut names)| {
+        names.retain(|name| !(folder.is_empty() && matches!(&**name, "lib" | "main")));
+        let folder: PathBuf = folder.iter().collect();
+        let candidates = [folder.join("mod.rs"), folder.with_extension("rs"), folder.join("lib.rs")];
+        let path = candidates.into_iter().find(|path| sources.contains_key(path)).unwrap();
+        let page = sources[&path].lines().take_while(|line| line.starts_with("//!")).map(|line| format!("{line}\n"));
+        let page = page.collect();
+        (path, page, names)
+    });
+    pages.collect()
+}
+
+#[test]
+fn a_front_page_names_every_file_and_folder_beside_it_and_no_other() {
+    let mut wrong = Vec::new();
+    let mut checked = 0;
+    for (path, page, names) in front_pages() {
+        if NAMED_BY_TYPE.iter().any(|folder| path.starts_with(folder)) {
+            continue;
+        }
+        checked += names.len();
+        for name in names.iter().filter(|name| !page.contains(&format!("`{name}`"))) {
+            wrong.push(format!("{} lacks `{name}`", path.display()));
+        }
+        let items = page.lines().filter_map(|line| line.strip_prefix("//! - `")?.split_once('`'));
+        for (name, _) in items.filter(|(name, _)| !names.contains(*name)) {
+            wrong.push(format!("{} lists `{name}`, which is not there", path.display()));
+        }
+    }
+    assert!(checked > 200, "the front pages were not found");
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[test]

@@ -1,8 +1,13 @@
 //! `turn-metrics ingest`: files and pipes of events, sent to a server.
 //!
-//! - `input`: reads an input; `batch`: cuts it into batches of lines;
-//! - `upload`: sends batches and handles what the server refuses; `doubts`: the turns that refused lines mention; `seen`: describes an input of which no event counts;
-//! - `progress`: how far it got; `error`: why it stopped.
+//! - `input`: reads an input.
+//! - `batch`: cuts it into batches of lines.
+//! - `upload`: sends batches and handles what the server refuses.
+//! - `doubts`: remembers the turns that refused lines mention.
+//! - `seen`: describes an input of which no event counts.
+//! - `progress`: how far an input has got.
+//! - `error`: why it stopped.
+//! - `tests`: whole inputs against a scripted server.
 
 mod batch;
 mod doubts;

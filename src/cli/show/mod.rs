@@ -1,3 +1,7 @@
+//! `turn-metrics show`: the metrics of a conversation, from a server.
+//!
+//! - `table`: draws the table.
+
 mod table;
 
 use std::io::{self, IsTerminal};

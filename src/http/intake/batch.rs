@@ -12,23 +12,23 @@ pub(crate) enum BadLines {
     Skip,
 }
 
-/// What the message about a torn line ends with if the whole body is refused for it.
+/// The end of the message about a torn line for which a whole body is refused.
 pub(crate) const SKIP_ADVICE: &str = " (post with `?bad=skip` to have the other lines taken in)";
 
 /// The events of one posted body.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Batch {
-    /// How many events count.
+    /// The number of events that count.
     pub(crate) accepted: u64,
-    /// How many do not.
+    /// The number of events that do not count.
     pub(crate) ignored: u64,
-    /// Those that count, by conversation, in the order of their first mention.
+    /// The events that count, by conversation, in the order of their first mention.
     pub(crate) conversations: IndexMap<ConversationId, Mentioned>,
     /// The refused lines, if bad lines are skipped.
     pub(crate) refused: RefusedLines,
 }
 
-/// What a body has of one conversation.
+/// The events of one conversation in a body.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Mentioned {
     pub(crate) first_line: u64,
@@ -42,8 +42,8 @@ pub(crate) struct BadLine {
     pub(crate) message: String,
 }
 
-/// Parses a body into a batch as it arrives. It keeps the events that count, and of an unfinished line what
-/// [`EventStream`] keeps.
+/// Parses a body into a batch as it arrives. It keeps only the events that count, and the part of an unfinished line
+/// that [`EventStream`] keeps.
 pub(crate) struct BatchReader {
     stream: EventStream,
     gathering: Gathering,
@@ -105,7 +105,7 @@ impl BatchReader {
         self.gathering.into_batch()
     }
 
-    /// Ends a body whose rest is missing. Its last line, of which the end is unknown, is bad for this reason.
+    /// Ends a body whose rest is missing. Its last line is cut off and therefore bad, with this reason.
     pub(crate) fn break_off(mut self, why: &str) -> Result<Batch, BadLine> {
         let Self { stream, gathering } = &mut self;
         stream.break_off(why, &mut |line| gathering.take(line));

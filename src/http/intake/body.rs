@@ -27,12 +27,12 @@ const SLICE_BYTES: usize = 64 * 1024;
 const MEDIA_TYPES_OF_LINES: [&str; 4] =
     ["application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"];
 
-/// Why the last line of a gzip body is refused whose end is missing.
+/// Why the last line of a truncated gzip body is refused.
 const CUT_GZIP: &str = "the gzip body is cut off, so this line and all lines after it are missing";
-/// Why all lines of a body are refused that is not gzip.
+/// Why all lines of a body that is not gzip are refused.
 const INVALID_GZIP: &str = "the body is not valid gzip, so none of its lines can be trusted, and none was taken in";
 
-/// A posted body that is in, within all limits.
+/// A posted body that was read whole, within all limits.
 pub(crate) struct Body {
     pub(crate) batch: Batch,
     /// Held for as long as the batch is.
@@ -213,8 +213,8 @@ impl Collector<'_> {
     }
 }
 
-/// The time that a body may take in all, given how much has arrived: `body_timeout`, and once more for each
-/// `max_body_bytes`. A long body of mostly ignored lines gets the time that it needs, and a stalled one does not.
+/// The time that a body may take in total, given how much has arrived: `body_timeout`, and once more for each
+/// `max_body_bytes`. So a long body of mostly ignored lines has enough time, and a stalled one does not.
 fn time_limit(settings: &HttpSettings, arrived_bytes: usize) -> Duration {
     let times = 1 + arrived_bytes / settings.max_body_bytes.max(1);
     settings.body_timeout.saturating_mul(u32::try_from(times).unwrap_or(u32::MAX))
@@ -267,7 +267,7 @@ fn as_sent(request: &HttpRequest, name: &header::HeaderName) -> String {
     }
 }
 
-/// The size that the head announces; 0 for a body that comes in chunks of which nobody knows how many.
+/// The size that the head announces; 0 for a chunked body, whose size is unknown.
 fn content_length(request: &HttpRequest) -> usize {
     let value = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     // Digits beyond a `usize` are too large, not unknown.

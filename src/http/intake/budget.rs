@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The bytes of posted bodies that may be held at one time, over all requests of the process.
 ///
-/// Nobody waits for it: a request that does not fit is refused, and its client comes again.
+/// No request waits for it: one that does not fit is refused, and its client sends it again.
 #[derive(Debug, Clone)]
 pub(crate) struct ByteBudget {
     left: Arc<AtomicUsize>,

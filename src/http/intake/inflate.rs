@@ -6,7 +6,7 @@ use flate2::bufread::MultiGzDecoder;
 /// Inflates a gzip body of any number of members as it arrives, in pieces of bounded size.
 pub(crate) struct Inflater(MultiGzDecoder<Arrived>);
 
-/// The memory that it holds at any time: the window of the format, and tables.
+/// The memory that an inflater holds: the window of the format, and tables.
 pub(crate) const INFLATER_BYTES: usize = 48 * 1024;
 
 impl Inflater {

@@ -19,7 +19,7 @@ pub(crate) struct RefusedLines {
     doubts: IndexMap<(ConversationId, TurnId), Doubt>,
 }
 
-/// What refused lines say of a turn.
+/// The refused lines that mention a turn.
 #[derive(Debug, PartialEq, Eq)]
 struct Doubt {
     /// The first of them.
@@ -29,7 +29,7 @@ struct Doubt {
 }
 
 impl RefusedLines {
-    /// Adds a refused line. `None` is an error that was added with an earlier line, and is about this one too.
+    /// Adds a refused line. `None` is for a line to which an earlier line's error applies too.
     pub(crate) fn add_line(&mut self, line: u64, error: Option<&BadEvent>, mentions: impl FnOnce() -> Vec<Mention>) {
         self.count += 1;
         // A body may have millions of bad lines: a message is only made if it is shown.
@@ -61,7 +61,7 @@ impl RefusedLines {
         if self.doubts.is_empty() {
             return Vec::new();
         }
-        // Whether a turn was sealed by this request, of those that are sealed.
+        // For each turn that is sealed, whether this request sealed it.
         let mut is_sealed_here: HashMap<(&ConversationId, &TurnId), bool> = HashMap::new();
         for here in sealed {
             *is_sealed_here.entry((&here.conversation_id, &here.turn_id)).or_default() |= !here.duplicate;

@@ -1,12 +1,13 @@
 //! What every request passes on its way to a resource, whichever that is.
 //!
-//! - `trace`: the request's id and span; failures become JSON;
-//! - `unread`: closes a connection whose body was left unread;
-//! - `host`: refuses requests for another host;
-//! - `origin`: refuses requests of web pages that may not make them;
-//! - `cors`: lets pages of allowed origins read.
+//! Invariant: no layer knows a resource. What a web page may do with a route is declared with the route, in
+//! [`access`](super::access).
 //!
-//! No layer knows a resource: what a page may do stands beside its route, in [`access`](super::access).
+//! - `trace`: the request's id and span; makes failures JSON.
+//! - `unread`: closes a connection whose body was left unread.
+//! - `host`: refuses requests for another host.
+//! - `origin`: refuses requests of web pages that may not make them.
+//! - `cors`: lets pages of allowed origins read.
 
 pub(crate) mod cors;
 pub(crate) mod host;

@@ -12,19 +12,19 @@ use uuid::Uuid;
 
 use crate::http::error::ErrorBody;
 
-/// Names a request, to the client and in the log.
+/// The header with the id of a request, for the client and the log.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The most bytes of a request id that a client chose.
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
 thread_local! {
-    /// What request ids are drawn from, begun by the system's randomness: an id has to be another one than all others,
-    /// not unguessable, and asking the system for each takes as long as the rest of what is done here.
+    /// The generator of request ids, seeded by the system. Ids have to be unique, not unguessable, and a system call
+    /// for each would take as long as the rest of this layer.
     static RANDOM: RefCell<fastrand::Rng> = RefCell::new(fastrand::Rng::with_seed(Uuid::new_v4().as_u64_pair().0));
 }
 
-/// Wrapped around every request: gives it an id and a span, and sees to it that every failure is JSON.
+/// Middleware around every request: gives it an id and a span, and makes every failure JSON.
 pub(crate) async fn trace<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: impl AsyncFnOnce(ServiceRequest) -> Result<ServiceResponse<B>, Error>,
@@ -45,7 +45,7 @@ pub(crate) async fn trace<B: MessageBody + 'static>(
                 response.headers_mut().insert(REQUEST_ID, request_id);
                 (response.status(), Ok(response))
             }
-            // What is wrapped inside this gave up without an answer.
+            // An inner layer failed without an answer.
             Err(error) => {
                 let mut response = json_failure(&error.error_response(), None);
                 response.headers_mut().insert(REQUEST_ID, request_id);
@@ -82,7 +82,7 @@ fn failure_as_json(response: ServiceResponse) -> ServiceResponse {
         return response;
     }
     let (request, response) = response.into_parts();
-    // Any other text may tell what is not for clients.
+    // Any other text may hold a cause that is not for clients.
     let text = response.error().and_then(|error| error.as_error::<CorsError>()).map(ToString::to_string);
     let response = json_failure(&response, text);
     ServiceResponse::new(request, response)

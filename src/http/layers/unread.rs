@@ -10,11 +10,11 @@ use actix_web::web::Bytes;
 use actix_web::{Error, HttpMessage};
 use futures_util::Stream;
 
-/// Wrapped around every request: closes the connection when the answer leaves some of the body unread.
+/// Middleware around every request: closes the connection if the answer leaves some of the body unread.
 ///
-/// The framework does so by itself, but for a chunked body that nobody holds any more: of that it reads on, with no
-/// limit of time, so that the client keeps the connection for as long as it cares to stall. Holding the body until
-/// the answer is sent has this one treated like the others.
+/// The framework does that itself, except for a chunked body that has been dropped: it reads that to its end with no
+/// time limit, so a client that stalls keeps the connection. Holding the body until the answer is sent makes the
+/// framework close these connections too.
 pub(crate) async fn close_unread<B: MessageBody + 'static>(
     mut request: ServiceRequest,
     next: impl AsyncFnOnce(ServiceRequest) -> Result<ServiceResponse<B>, Error>,

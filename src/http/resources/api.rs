@@ -8,10 +8,8 @@ use crate::runtime::Handles;
 use crate::settings::HttpSettings;
 use crate::store::Fault;
 
-/// What the resources share, over all workers: the running system, the settings, and what is left of the bytes that
-/// may be posted at one time, and the answers that are kept.
-///
-/// A clone is the same API: clones share these.
+/// The state that the resources of all workers share: the running system, the settings, the budget for posted bodies
+/// and the cache of answers. Clones share it.
 #[derive(Clone)]
 pub struct Api {
     pub(crate) handles: Handles,
@@ -36,7 +34,7 @@ impl Api {
     }
 }
 
-/// Asks the store for something to read. Why it fails is for the log alone.
+/// Sends a question to the store. The cause of a failure goes to the log alone.
 pub(crate) async fn ask_store<M, T>(store: &Recipient<M>, message: M) -> Result<T, ApiError>
 where
     M: Message<Result = Result<T, Fault>> + Send + 'static,

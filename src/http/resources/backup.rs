@@ -17,8 +17,8 @@ use crate::store::BackupError;
 /// How much of the file is read at once.
 const PART_BYTES: usize = 256 * 1024;
 
-/// A copy of the whole database as it is at one moment. One is made at a time, on the server's disk beside the
-/// database, and then sent.
+/// Sends a copy of the whole database as it is at one moment. Copies are built one at a time, on the server's disk
+/// beside the database, before they are sent.
 pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
     // Checked here too, for an application that mounts this resource without the checks of the server.
     if let Some(refusal) = refuse_backup(&request) {
@@ -39,7 +39,8 @@ pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResp
         }
     };
     let parts = stream::try_unfold(copy.bytes, |bytes| async move {
-        // By now the head is sent. After a failure the answer breaks off, so that the client sees that it is incomplete.
+        // By now the head is sent. After a failure the answer breaks off, so that the client sees that it is
+        // incomplete.
         let read = rt::task::spawn_blocking(move || read_part(bytes)).await;
         match read {
             Ok(Ok((part, _))) if part.is_empty() => Ok(None),

@@ -6,17 +6,17 @@ use lru::LruCache;
 use crate::store::Revision;
 use crate::turn::ConversationId;
 
-/// A body may take no more than this part of the memory for all, so that one does not drive out the others.
+/// A body may take at most one part in this many of the cache, so that it does not drive out the others.
 const SHARE: usize = 16;
 
-/// About what an entry takes beside its id and its body.
+/// The approximate size of an entry without its id and its body.
 const ENTRY_BYTES: usize = 256;
 
-/// The bodies that were answered last, whole, to be given again as long as the conversation has the same turns, and
-/// to go on from when it has more.
+/// Keeps the bodies of the latest answers. A body is sent again as long as the conversation has the same turns, and is
+/// the beginning of the next body when it has more.
 ///
-/// All workers have one: a client's connections are spread over them, and so one of them has what another one made.
-/// The lock is held to look up or to exchange one entry.
+/// All workers share one cache, since the connections of a client are spread over them. The lock is held only to look
+/// up or replace one entry.
 #[derive(Clone)]
 pub(crate) struct BodyCache {
     kept: Arc<Mutex<Kept>>,
@@ -25,11 +25,11 @@ pub(crate) struct BodyCache {
 
 struct Kept {
     bodies: LruCache<ConversationId, Body>,
-    /// What all of them take.
+    /// The size of all entries.
     bytes: usize,
 }
 
-/// A body with all the turns that the revision tells of, none left out.
+/// A body with all turns of the revision, none left out.
 #[derive(Clone)]
 pub(crate) struct Body {
     pub(crate) revision: Revision,
@@ -47,7 +47,7 @@ impl BodyCache {
         self.max_bytes / SHARE
     }
 
-    /// The latest body of the conversation. What it holds is a beginning of all later ones of the same life.
+    /// Returns the latest body of the conversation. All later bodies of the same life begin with its turns.
     pub(crate) fn find(&self, id: &ConversationId) -> Option<Body> {
         self.lock().bodies.get(id).cloned()
     }
@@ -73,7 +73,7 @@ impl BodyCache {
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
-        // Nothing in there panics half way.
+        // No code that holds the lock panics half way.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

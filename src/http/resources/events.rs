@@ -110,15 +110,15 @@ impl Heard {
     }
 }
 
-/// The number of turns that events belong to. Too high where the events of several turns alternate, but never too low.
+/// The number of turns that events belong to: too high if the events of several turns alternate, but never too low.
 fn turns_of(events: &[TurnEvent]) -> usize {
     1 + events.windows(2).filter(|pair| pair[0].turn_id != pair[1].turn_id).count()
 }
 
-/// Tells the conversations their events and gathers what they answer.
+/// Sends each conversation its events and gathers the answers.
 ///
-/// All of them are heard, whatever goes wrong with one. A client that is told to come again does so until everything
-/// is durable but for what it is then told never will be.
+/// A failure of one conversation does not stop the others. A client that is told to send again repeats its request
+/// until everything is durable, except for events that are then refused for good.
 async fn observe(api: &Api, conversations: IndexMap<ConversationId, Mentioned>) -> Result<Heard, ApiError> {
     let permits = &Semaphore::new(TURNS_AT_ONCE);
     let mut answers = stream::iter(conversations)
@@ -154,9 +154,9 @@ async fn observe(api: &Api, conversations: IndexMap<ConversationId, Mentioned>) 
 
 /// Why a conversation did not take its events in.
 enum Unheard {
-    /// They are over a limit, and always will be.
+    /// It would exceed a limit: sending again does not help.
     ForGood(ObserveError),
-    /// Something that passes.
+    /// A temporary cause: sending again helps.
     ForNow(&'static str),
 }
 

@@ -12,8 +12,8 @@ use super::api::Api;
 use crate::actors::CheckWrite;
 use crate::http::error::{ApiError, Unavailable};
 
-/// How long a durable write may take before the service is not ready: far beyond what a sound disk takes, and less
-/// than the patience of what asks (ten seconds, commonly).
+/// How long a durable write may take before the service is not ready: far longer than on a sound disk, and shorter than
+/// the usual timeout of a health check (ten seconds).
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The process answers.

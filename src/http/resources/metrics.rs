@@ -15,10 +15,10 @@ use crate::http::error::ApiError;
 use crate::store::{Revision, TurnRange};
 use crate::turn::ConversationId;
 
-/// How many turns are read at once: about 200 KiB of JSON, a tenth of a millisecond to write it.
+/// The number of turns read at once: about 200 KiB of JSON, written in a tenth of a millisecond.
 const PAGE_TURNS: usize = 256;
 
-/// Room for the JSON of a turn of some steps; a larger one makes room for itself.
+/// The space reserved for the JSON of a turn; a larger turn grows the buffer.
 const TURN_BYTES: usize = 1024;
 
 const BEGIN: &[u8] = br#"{"turns":["#;
@@ -26,8 +26,8 @@ const END: &[u8] = b"]}";
 
 /// The metrics of all sealed turns, in order.
 ///
-/// Sealed turns never change, so those up to the revision's last are one consistent state however long reading them
-/// takes, and a body that was made earlier is the beginning of this one.
+/// Sealed turns never change. So the turns up to the revision's last are one consistent state, however long reading
+/// them takes, and an earlier body is the beginning of this one.
 pub(crate) async fn get(api: Data<Api>, PathId(id): PathId, request: HttpRequest) -> Result<HttpResponse, ApiError> {
     let revision = ask_store(&api.handles.reads.find_revision, FindRevision { conversation_id: id.clone() }).await?;
     let tag = entity_tag(&revision)?;
@@ -47,7 +47,7 @@ pub(crate) async fn get(api: Data<Api>, PathId(id): PathId, request: HttpRequest
     let mut pages = Pages { api, id, revision, after: there, written: there };
     let mut json = Vec::with_capacity(begin.len() + pages.room());
     json.extend_from_slice(begin);
-    // Before the head of the answer is sent, so that a failing store is told as such.
+    // Reads before the head of the answer is sent, so that a failing store is answered as a failure.
     while !pages.is_done() && json.len() <= pages.api.bodies.max_body_bytes() {
         pages.read(&mut json).await?;
     }
@@ -61,7 +61,7 @@ pub(crate) async fn get(api: Data<Api>, PathId(id): PathId, request: HttpRequest
     let mut response = answer(StatusCode::OK, tag);
     response.content_type(ContentType::json());
     if request.method() == Method::HEAD {
-        // The head of the same answer, without reading what nobody will see.
+        // The same head, without reading the turns.
         return Ok(response.streaming(stream::empty::<Result<Bytes, ApiError>>()));
     }
     let rest = stream::try_unfold(pages, |mut pages| async move {
@@ -84,10 +84,10 @@ fn entity_tag(revision: &Revision) -> Result<HeaderValue, ApiError> {
     })
 }
 
-/// Whether the client has this state already.
+/// Whether the client already has this state.
 fn is_known(request: &HttpRequest, tag: &HeaderValue) -> bool {
     let Some(known) = request.headers().get(header::IF_NONE_MATCH) else { return false };
-    // As a client that polls sends it; all else takes longer to read.
+    // The usual form, as a polling client sends it; other forms take longer to parse.
     if known == tag {
         return true;
     }
@@ -95,7 +95,7 @@ fn is_known(request: &HttpRequest, tag: &HeaderValue) -> bool {
     match (IfNoneMatch::parse(request), tag) {
         (Ok(IfNoneMatch::Any), _) => true,
         (Ok(IfNoneMatch::Items(tags)), Some(tag)) => tags.iter().any(|known| known.weak_eq(&tag)),
-        // A precondition that cannot be read is none: the client gets the whole answer.
+        // An invalid precondition is ignored: the client gets the whole answer.
         _ => false,
     }
 }
@@ -111,14 +111,14 @@ fn whole(tag: HeaderValue, body: Bytes) -> HttpResponse {
     answer(StatusCode::OK, tag).content_type(ContentType::json()).body(body)
 }
 
-/// Reads the turns of a conversation page by page, as they stand in the JSON.
+/// Reads the turns of a conversation page by page and writes them as JSON.
 struct Pages {
     api: Data<Api>,
     id: ConversationId,
     revision: Revision,
-    /// The ordinal of the latest turn read; none has been yet at 0.
+    /// The ordinal of the latest turn read; 0 before the first.
     after: u64,
-    /// How many turns stand in the JSON.
+    /// The number of turns written so far.
     written: u64,
 }
 
@@ -127,13 +127,13 @@ impl Pages {
         self.after >= self.revision.sealed_turns
     }
 
-    /// How many turns the next page has.
+    /// The number of turns in the next page.
     fn next_turns(&self) -> usize {
         let left = self.revision.sealed_turns - self.after;
         usize::try_from(left).unwrap_or(usize::MAX).min(PAGE_TURNS)
     }
 
-    /// Room for the next page and what ends the body.
+    /// The space to reserve for the next page and the end of the body.
     fn room(&self) -> usize {
         self.next_turns() * TURN_BYTES + END.len()
     }
@@ -142,7 +142,7 @@ impl Pages {
         let range = TurnRange { conversation_id: self.id.clone(), after: self.after, limit: self.next_turns() };
         let mut turns = ask_store(&self.api.handles.reads.list_turns, ListTurns(range)).await?;
         let last = self.revision.sealed_turns;
-        // The store passes over damaged turns, so there may be fewer than the revision says, and later ones among them.
+        // The store skips damaged turns, so the page may have fewer turns, and some beyond the revision.
         turns.retain(|turn| turn.ordinal.get() <= last);
         self.after = turns.last().map_or(last, |latest| latest.ordinal.get());
         json.reserve(turns.len() * TURN_BYTES + END.len());
@@ -159,8 +159,8 @@ impl Pages {
         Ok(())
     }
 
-    /// Keeps what was read from the first turn to the last, unless the store left some out: it may have them again when
-    /// the file has been seen to, and the revision would be the same.
+    /// Keeps the body, unless the store left out damaged turns: after a repair these may be readable again, under the
+    /// same revision.
     fn keep(self, bytes: Bytes) {
         if self.written == self.revision.sealed_turns && self.written > 0 {
             self.api.bodies.keep(self.id, Body { revision: self.revision, bytes });

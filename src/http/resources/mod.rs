@@ -1,12 +1,17 @@
 //! The resources: one file each, which asks the actors and writes the answer.
 //!
-//! - `events`, `metrics`, `turns`, `backup`, `health`: the resources;
-//! - `path_id`: the conversation in a path;
-//! - `cache`: answers of `metrics` that are kept;
-//! - `api`: what the resources share;
-//! - `mount`: the routes. A resource that is not mounted from a [`Route`](super::access::Route) does not exist.
+//! Invariants: a resource reads the store by messages only. A resource that is not mounted from a
+//! [`Route`](super::access::Route) does not exist.
 //!
-//! No resource reads the store except by a message.
+//! - `events`: `POST /events`.
+//! - `metrics`: `GET /conversations/{id}/metrics`.
+//! - `turns`: `GET /conversations/{id}/turns`.
+//! - `backup`: `GET /backup`.
+//! - `health`: `GET /health` and `GET /ready`.
+//! - `path_id`: the conversation in a path.
+//! - `cache`: keeps answers of `metrics`.
+//! - `api`: the state that the resources share.
+//! - `mount`: the routes.
 
 pub(crate) mod api;
 pub(crate) mod backup;

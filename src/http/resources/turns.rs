@@ -18,7 +18,7 @@ const DEFAULT_LIMIT: u64 = 100;
 /// Bounds the size of one answer.
 const LIMITS: RangeInclusive<u64> = 1..=1000;
 
-/// What a number in JSON holds exactly, as it is written back in `latestOrdinal`.
+/// The numbers that JSON readers hold exactly; `latestOrdinal` repeats the one from the query.
 const ORDINALS: RangeInclusive<u64> = 0..=(1 << 53) - 1;
 
 /// The sealed turns after an ordinal.

@@ -17,23 +17,24 @@ use super::refusal;
 use crate::http::layers::unread::Holding;
 use crate::settings::HttpSettings;
 
-/// The longest that anything is waited for, far from where adding to a moment overflows.
+/// The longest wait, short enough that adding it to a moment does not overflow.
 const MAX_WAIT: Duration = Duration::from_hours(2 * 365 * 24);
 
-/// A client's connection with what the framework lacks: a time limit on the head of each request, not of the first
-/// alone; a time limit on a client that takes nothing of its answer; a body for what the framework refuses by itself.
+/// A client's connection, with three things that the framework lacks: a time limit on the head of every request and not
+/// only of the first; a time limit on a client that does not read its answer; a body for the framework's own refusals.
 ///
-/// No file descriptor and no task beside those of the stream within.
+/// It uses no file descriptor and no task besides those of the inner stream.
 pub(crate) struct Connection<T> {
     stream: T,
     head: HeadLimit,
-    /// How long the client may take nothing of what is written.
+    /// How long a client may read nothing of what is written.
     write_timeout: Duration,
-    /// When that is over, while it takes nothing.
+    /// When that time is over; set while the client reads nothing.
     stalled: Option<Instant>,
-    /// Fires when something is due, or before: moving it for each request would cost more than a wake-up now and then.
+    /// Fires when a limit is due, or earlier: an occasional early wake-up costs less than moving the timer for each
+    /// request.
     timer: Pin<Box<Sleep>>,
-    /// What goes out in the place of a refusal without a body, and how much of it has.
+    /// The answer that replaces a refusal without a body, and how much of it was written.
     refusal: Option<(Vec<u8>, usize)>,
     last_body: LastBody,
 }
@@ -57,7 +58,7 @@ impl<T> Connection<T> {
         self.last_body.clone()
     }
 
-    /// Is ready when what is waited for has not come in time.
+    /// Is ready when a time limit is exceeded.
     fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(due) = self.stalled.or(self.head.due.get()) else { return Poll::Pending };
         if self.timer.deadline() > due {
@@ -85,7 +86,7 @@ impl<T: AsyncWrite + Unpin> Connection<T> {
         self.poll_due(cx).map(|()| Err(ErrorKind::TimedOut.into()))
     }
 
-    /// Writes a refusal with its body instead of the bare one, which counts as written once all of the other is.
+    /// Writes a refusal with a body in place of the bare one. The bare one counts as written when all of the other is.
     fn write_refusal(&mut self, cx: &mut Context<'_>, bare: &[u8]) -> Poll<io::Result<usize>> {
         let (answer, mut sent) = self.refusal.take().unwrap_or_else(|| (refusal::with_body(bare), 0));
         while sent < answer.len() {
@@ -117,12 +118,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Connection<T> {
         if this.stalled.is_some() {
             return Poll::Ready(Err(ErrorKind::TimedOut.into()));
         }
-        // All answers are out, so this one cannot get into the midst of another. A client whose buffers have no room
-        // for so little is not there.
+        // All answers are written, so this one cannot interrupt another. A client whose buffers have no room for so
+        // little is gone.
         this.head.due.set(None);
         let answer = refusal::slow_head(this.head.header_timeout);
         match Pin::new(&mut this.stream).poll_write(cx, &answer) {
-            // As if the client had ended it: the framework closes the connection.
+            // Pretends that the client ended the stream, so that the framework closes the connection.
             Poll::Ready(Ok(written)) if written == answer.len() => Poll::Ready(Ok(())),
             _ => Poll::Ready(Err(ErrorKind::TimedOut.into())),
         }
@@ -133,11 +134,11 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Connection<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.last_body.has_ended() {
-            // The client would take everything that follows for a part of the body.
+            // The client would take everything that follows as part of the body.
             ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
             return Poll::Ready(Ok(bytes.len()));
         }
-        // A refusal comes after the answers before it; what an answer holds is no business of ours.
+        // A refusal comes only after all answers; the contents of an answer are not searched for one.
         let bare = if this.head.may_refuse() { refusal::find_bare(bytes) } else { None };
         match bare {
             None => this.write(cx, bytes),
@@ -150,8 +151,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Connection<T> {
         let this = self.get_mut();
         // The framework flushes once it has written everything.
         this.last_body.all_is_written();
-        // The framework does this last whenever it has been at work. If an answer has just ended, nothing is read
-        // after it, and only here the timer comes to know of the time for the next head.
+        // The framework flushes last, whenever it has worked. If an answer has just ended and nothing is read after it,
+        // only this call sets the timer for the next head.
         if this.poll_due(cx).is_ready() {
             cx.waker().wake_by_ref();
         }
@@ -163,17 +164,17 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Connection<T> {
     }
 }
 
-/// Until when the head of a connection's next request has to be in.
+/// The deadline for the head of a connection's next request.
 #[derive(Clone)]
 pub(crate) struct HeadLimit {
     /// `None` while a request is being answered.
     due: Rc<Cell<Option<Instant>>>,
-    /// Whether a body was sent whose end nothing marks but that of the connection: it may be on its way even when it
-    /// is not answered any more.
+    /// Whether a body was sent that only the end of the connection ends. It may still be on its way after the request
+    /// counts as answered.
     unmarked: Rc<Cell<bool>>,
     header_timeout: Duration,
-    /// From one answer to the end of the next head. The first bytes of a head may have come with the request before it,
-    /// so there is a limit even if none come after.
+    /// The limit from the end of an answer to the end of the next head. It starts with the answer's end: the first
+    /// bytes of that head may have arrived already with the request before.
     between: Duration,
 }
 
@@ -189,12 +190,13 @@ impl HeadLimit {
         }
     }
 
-    /// Outside a request they are of the next head: the first of them sets its limit, later ones do not move it.
+    /// Bytes that arrive outside a request belong to the next head: the first of them sets its limit, later ones do not
+    /// move it.
     fn bytes_came(&self) {
         self.due.set(self.due.get().map(|due| due.min(after(self.header_timeout))));
     }
 
-    /// The client has begun to read again what is left of an answer, and comes to its next request later.
+    /// The client has begun to read the rest of an answer again, so its next request comes later.
     fn restart(&self) {
         self.due.set(self.due.get().map(|_| after(self.between)));
     }
@@ -220,7 +222,7 @@ impl Drop for Answering {
     }
 }
 
-/// Wrapped around every request: the time for the next head begins when the answer ends.
+/// Middleware around every request: starts the time for the next head when the answer ends.
 pub(crate) async fn keep_time<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: impl AsyncFnOnce(ServiceRequest) -> Result<ServiceResponse<B>, Error>,

@@ -34,7 +34,7 @@ pub(crate) async fn frame<B: MessageBody + 'static>(
     })
 }
 
-/// The state of a body that only the end of the connection ends. The connection and the body share it.
+/// The state of a body that ends with its connection. The connection and the body share it.
 #[derive(Clone, Default)]
 pub(crate) struct LastBody(Rc<RefCell<Progress>>);
 

@@ -28,13 +28,13 @@ use crate::http::resources::api::Api;
 use crate::http::resources::mount::{backup_resource, resources};
 use crate::settings::Workers;
 
-/// How long a client that is answered before it has sent all of its body may go on sending, to find the answer. It is
-/// what the framework's own server allows.
+/// How long a client may go on sending its body after it was answered, so that it finds the answer. The framework's own
+/// server allows the same.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Answers requests on `listener` until the server is told to stop by its handle; it minds no signal.
+/// Answers requests on `listener` until its handle stops the server. Signals are not handled.
 ///
-/// To be called within an actix system, and awaited. Fails if the listener cannot be used.
+/// Call this within an actix system, and await it. Fails if the listener cannot be used.
 pub fn serve(listener: TcpListener, api: Api) -> io::Result<Server> {
     let settings = &api.settings;
     let workers = match settings.workers {
@@ -53,7 +53,7 @@ pub fn serve(listener: TcpListener, api: Api) -> io::Result<Server> {
     Ok(server.listen("http", listener, move || connections(&api, &hosts, stopping.clone()))?.run())
 }
 
-/// What serves the connections of one worker: what the framework's own server does, over a [`Connection`].
+/// The service for the connections of one worker, as in the framework's own server, but over a [`Connection`].
 fn connections(
     api: &Api,
     hosts: &Hosts,
@@ -67,7 +67,7 @@ fn connections(
             async move { stopping.notified().await }
         })
         .keep_alive(settings.keep_alive)
-        // It would be that of the first head alone. The connection has one of its own.
+        // It would apply to the first head alone; the connection has its own limit.
         .client_request_timeout(Duration::ZERO)
         .client_disconnect_timeout(LINGER)
         .on_connect_ext(|connection: &Connection<TcpStream>, data| {
@@ -107,8 +107,8 @@ pub(crate) fn app(
         .wrap(from_fn(move |request, next| around(Rc::clone(&hosts), request, next)))
 }
 
-/// What is wrapped around every request beside CORS, as one layer: each layer of its own has a future on the heap into
-/// which the request is moved, and the answer out of it.
+/// All middleware except CORS, as one layer: each separate layer would cost a future on the heap, and a move of the
+/// request into it and of the answer out of it.
 ///
 /// From the outside in: time limits, the framing of the answer, the request's id and span, bodies left unread, the
 /// host, the page, then CORS and the routes. The layers that refuse stand inside those that give a refusal its id and

@@ -1,4 +1,8 @@
-//! Tests of the recorder: what it measures and sends, where events go, and that its spans add up.
+//! Tests of the recorder.
+//!
+//! - `turns`: what is measured and sent.
+//! - `outbox`: how events reach a running system.
+//! - `spans`: the spans, and that their counters add up.
 
 mod outbox;
 mod spans;

@@ -3,12 +3,12 @@
 //! The cases know the contract of a store and no engine: no file, no restart, no queue. [`conformance!`] makes a test of
 //! each case for one store, so that a failure names the case and the store.
 //!
-//! - [`commits`]: ordinals, duplicates, versions, conflicts, staging;
-//! - [`activity`]: the conversations by their latest activity;
-//! - [`reads`]: states, ranges, revisions, stale turns;
-//! - [`life`]: the running time, and the end of a store;
-//! - [`order`]: the order of all turns;
-//! - [`concurrency`]: commits that are under way together.
+//! - `commits`: ordinals, duplicates, versions, conflicts, staging.
+//! - `activity`: the conversations by their latest activity.
+//! - `reads`: states, ranges, revisions, stale turns.
+//! - `life`: the running time, and the end of a store.
+//! - `order`: the order of all turns.
+//! - `concurrency`: commits that are under way together.
 
 pub(crate) mod activity;
 pub(crate) mod commits;

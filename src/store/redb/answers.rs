@@ -16,12 +16,12 @@ use crate::store::fault::Fault;
 use crate::store::position::Position;
 use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
 
-/// The most turns that are looked up on the thread that asks: some ten microseconds, as long as it takes to hand the work
-/// to another thread.
+/// The maximum number of turns that are looked up on the caller's thread: some ten microseconds, as long as handing the
+/// work to another thread takes.
 const INLINE_TURN_IDS: usize = 32;
 
-/// The most turns that are read on the thread that asks: a tenth of a millisecond, in which others on it wait. It takes
-/// half of that to hand the work to another thread and get the answer.
+/// The maximum number of turns that are read on the caller's thread: a tenth of a millisecond, in which its other work
+/// waits. Handing the work to another thread and back takes half of that.
 const INLINE_TURNS: u64 = 128;
 
 impl RedbEngine {
@@ -35,15 +35,15 @@ impl RedbEngine {
         Answer::later(async { reading.await.unwrap_or_else(|error| Err(Fault::panicked(error).into())) })
     }
 
-    /// Whether few turns are asked for, or there are not many.
+    /// Whether the range has few turns, by its limit or by how many there are.
     fn is_short(&self, range: &TurnRange) -> bool {
         let few = |turns: u64| turns <= INLINE_TURNS;
         let there = || self.revision(&range.conversation_id).map(|revision| revision.sealed_turns);
         few(range.limit as u64) || there().is_ok_and(|turns| few(turns.saturating_sub(range.after)))
     }
 
-    /// Whether few turns of the order are asked for, or there are not many. Whoever follows the order is at its end nearly
-    /// always.
+    /// Whether the page has few turns, by its limit or by how many there are. A reader that follows the order is nearly
+    /// always at its end.
     fn is_short_page(&self, after: Option<Position>, limit: usize) -> bool {
         let few = |turns: u64| turns <= INLINE_TURNS;
         let left = |page: SealedPage| page.latest.number - page.next.number;
@@ -77,7 +77,7 @@ impl Engine for RedbEngine {
         self.read_elsewhere(move |engine| engine.sealed_turns(after, limit))
     }
 
-    /// Never on the thread that asks: all conversations of the memtable are looked at.
+    /// Never on the caller's thread: this looks at all conversations of the memtable.
     fn conversations(
         &self,
         after: Option<ActivityPlace>,

@@ -29,9 +29,9 @@ use crate::store::fault::Fault;
 use crate::store::position::Position;
 use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
 
-/// The store on redb. Cheap to clone; writes go to the one writer's thread, reads run where they are called.
+/// The store on redb. Cheap to clone; writes go to the writer's thread, reads run on the caller's thread.
 ///
-/// Its futures own what they need, so an actor may spawn them.
+/// Its futures borrow nothing, so an actor may spawn them.
 #[derive(Debug, Clone)]
 pub(crate) struct RedbEngine {
     jobs: SyncSender<Job>,
@@ -72,7 +72,7 @@ impl RedbEngine {
         Ok((Self { jobs, admission, slot, writer, damaged_records, workshop, location, cache_bytes }, running))
     }
 
-    /// A store whose writer's thread ends by a panic.
+    /// A store whose writer panics at once.
     #[cfg(test)]
     pub(crate) fn with_dying_writer() -> Self {
         let (engine, writer) = Self::prepare(Location::Memory, &StoreSettings::default(), Backoff::default()).unwrap();
@@ -83,7 +83,7 @@ impl RedbEngine {
         engine
     }
 
-    /// Resolves when the commit is durable, or is not and says why.
+    /// Resolves when the commit is durable, or with the reason why it is not.
     pub(crate) fn commit<C: Into<Arc<Commit>>>(
         &self,
         commit: C,
@@ -143,7 +143,7 @@ impl RedbEngine {
         let (reply, closed) = oneshot::channel();
         let jobs = self.jobs.clone();
         let mut writer = self.writer.clone();
-        // The queue may be full, and sending would then block: this must not be on an actor's thread.
+        // Sending blocks if the queue is full, so it must not run on an actor's thread.
         let sending = tokio::task::spawn_blocking(move || jobs.send(Job::Close(reply)));
         async move {
             let _ = sending.await;
@@ -165,7 +165,7 @@ impl RedbEngine {
         self.slot.with(|_| ()).is_ok()
     }
 
-    /// Follows how the writer's thread is.
+    /// Follows the health of the writer's thread.
     pub(crate) fn health(&self) -> watch::Receiver<Health> {
         self.writer.clone()
     }
@@ -185,7 +185,7 @@ impl RedbEngine {
         )
     }
 
-    /// What a conversation's sealed turns are right now.
+    /// The revision of a conversation's sealed turns at this moment.
     pub(crate) fn revision(&self, id: &ConversationId) -> Result<Revision, Fault> {
         self.read(
             |files| {
@@ -287,15 +287,15 @@ impl RedbEngine {
         self.damaged_records.load(Ordering::Relaxed)
     }
 
-    /// Reads what is asked: `begin` takes what it needs of the files, which nobody can change meanwhile, and `read`
-    /// then takes its time.
+    /// Reads in two parts: `begin` takes what it needs from the files under their lock, and `read` then reads without
+    /// it.
     fn read<B, T>(
         &self,
         begin: impl FnOnce(&Files) -> Result<B, Failure>,
         read: impl FnOnce(B, &mut LeftOut) -> Result<T, Failure>,
     ) -> Result<T, Fault> {
         let mut left_out = LeftOut::default();
-        // A damaged page can make the database panic. That is the end of this read, not of who asks.
+        // A damaged page can make the database panic. That ends this read, and not the caller's thread.
         let done = unwind::caught(|| self.slot.with(begin).map(|begun| read(begun?, &mut left_out)));
         match done {
             Ok(Ok(Ok(value))) => {
@@ -328,7 +328,7 @@ impl RedbEngine {
     /// would fail until someone writes.
     fn have_it_checked(&self) {
         let (nobody, _) = oneshot::channel();
-        // A queue that is full is work enough to find out.
+        // If the queue is full, the work in it finds out.
         let _ = self.jobs.try_send(Job::CheckWrite(nobody));
     }
 }

@@ -1,7 +1,7 @@
 //! The embedded engine: a store in two redb files, in one process.
 //!
 //! The rooms from the ground up. Each may use only those of the floors above it in this list, and no others on its own
-//! floor; `tests/it/tidy.rs` holds them to it.
+//! floor; `tests/it/tidy.rs` checks that.
 //!
 //! | floor | room | what it is |
 //! |---|---|---|
@@ -18,7 +18,14 @@
 //! | 9 | `answers` | implements the trait `Engine`: what is read on the thread that asks, and what on another |
 //!
 //! Tests that go through all of it stand beside the rooms. They know no key and no table, so that another layout has to
-//! keep the same promises; `faults` attacks these with crashes, failing disks and damage.
+//! keep the same promises:
+//!
+//! - `tests`: files, restarts, failures and damage.
+//! - `conformance_tests`: the suite that every store passes.
+//! - `model_tests`: the engine against the oracle.
+//! - `overload_tests`: more commits than the store can take.
+//! - `faults`: crashes, failing disks and damaged files.
+//! - `fixture`: files of the format, kept to notice a change of it.
 
 mod answers;
 pub(super) mod checkpoint;

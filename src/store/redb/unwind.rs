@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::store::fault::Fault;
 
-/// A panic that was stopped. Displays what it said.
+/// A caught panic. Displays its message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a panic: {said}")]
 pub(crate) struct Panic {
@@ -17,10 +17,9 @@ impl From<Panic> for Fault {
     }
 }
 
-/// Does `work`; a panic in it is an error.
+/// Does `work`, and returns a panic in it as an error.
 ///
-/// What `work` touched may be half changed: the caller throws it away, or it is shielded by the database, whose
-/// transactions are.
+/// Data that `work` touched may be half changed: the caller drops it, or it is protected by a database transaction.
 pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
         let said = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
@@ -28,7 +27,7 @@ pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
     })
 }
 
-/// Does `work`, which may fail; a panic in it is a fault like the others.
+/// Does `work`, which may fail, and returns a panic in it as a fault.
 pub(crate) fn caught_as_fault<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
     caught(work)?
 }

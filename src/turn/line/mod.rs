@@ -7,15 +7,20 @@
 //! Invariants: an ignored line is one JSON object with one `type`. Following a structure takes one bit of memory for
 //! each open bracket, and nothing here recurses over the input. Every message uses the terms of JSON.
 //!
-//! - `structure`: follows an object to its last brace and finds its `type`; `nesting`: its open brackets; `text`: its
-//!   strings, many bytes at a time; `fault`: errors in a structure;
-//! - `flat`: the short path for a delta;
-//! - `value`: reads the fields of an event whose structure is right;
-//! - `bad_event`: why a line is no event;
-//! - `shape`: the structure of a long line that is not kept, for `ingest`;
-//! - `stream`: splits bytes that arrive in pieces into events; `encoding`: detects bytes that are not UTF-8;
-//!   `wrong_form`: detects texts that are not lines of events as a whole; `mention`: finds the turns that a bad line
-//!   mentions; `edges`: what is kept of a long line for that.
+//! - `structure`: follows an object to its last brace and finds its `type`.
+//! - `nesting`: the open brackets of a structure.
+//! - `text`: scans JSON strings, many bytes at a time.
+//! - `fault`: errors in a structure.
+//! - `flat`: the short path for a delta.
+//! - `value`: reads the fields of an event whose structure is right.
+//! - `bad_event`: why a line is no event.
+//! - `shape`: follows the structure of a long line that is not kept, for `ingest`.
+//! - `stream`: splits bytes that arrive in pieces into events.
+//! - `encoding`: detects bytes that are not UTF-8.
+//! - `wrong_form`: detects a text that as a whole is not lines of events, such as a JSON array.
+//! - `mention`: finds the turns that a bad line mentions.
+//! - `edges`: the parts of a long line that are kept to find them.
+//! - `tests`: lines that are complete, glued, cut and spliced.
 
 pub(super) mod bad_event;
 #[cfg(feature = "server")]

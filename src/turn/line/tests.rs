@@ -1,4 +1,8 @@
-//! Lines that are complete, glued, cut and spliced.
+//! Tests with lines that are complete, glued, cut and spliced.
+//!
+//! - `messages`: what is said of bad lines.
+//! - `splices`: lines that a shell, an editor or a crash has damaged.
+//! - `oracle`: an independent parser that they are compared with.
 
 mod messages;
 mod oracle;

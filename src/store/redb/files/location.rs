@@ -13,7 +13,7 @@ pub enum Location {
     Directory(PathBuf),
     /// In memory: gone when the store is closed.
     Memory,
-    /// On a storage of the test's own, such as one that fails.
+    /// On a storage that a test makes, such as one that fails.
     #[cfg(any(test, feature = "testing"))]
     Storage(Storage),
 }
@@ -34,7 +34,7 @@ impl Location {
         }
     }
 
-    /// The file, or what stands for it in messages.
+    /// The path of the file, or its stand-in in messages.
     pub(super) fn path(&self, file: StoreFile) -> PathBuf {
         match self {
             Self::Directory(directory) => directory.join(file.name()),

@@ -1,4 +1,4 @@
-/// How it shows that a journal does not belong to the database beside it.
+/// Why a journal does not belong to the database beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Misfit {
@@ -30,7 +30,7 @@ pub enum Misfit {
         /// The newest row that the database has seen.
         newest: u64,
     },
-    /// The two went apart: both have a row of this number, and not the same one.
+    /// The two have diverged: both know a row of this number, but not the same row.
     #[error("its row {0} is another than the database has seen")]
     OtherRow(u64),
 }

@@ -1,25 +1,26 @@
 //! The two files of a store: where they are, and how they are made, opened, replayed and closed.
 //!
-//! A file that is not ours is never changed. A store whose journal is missing is not opened, nor one beside the journal
+//! Invariants: a file that is not ours is never changed. A store is not opened without its journal, nor beside the journal
 //! of another store.
 //!
 //! - `location`: where a store keeps its files.
 //! - `storage`: where a test keeps them instead.
 //! - `replay`: reads the journal into a memtable.
-//! - `misfit`: how it shows that a journal does not belong to the database.
+//! - `misfit`: why a journal does not belong to the database.
 //! - `open_error`: why a store could not be opened.
-//! - `path`: links, empty files, and names that outlive a power cut.
-//! - `file`: what changes a file or its name.
-//! - `doom`: in tests, lets a thread make so many changes to files and no more.
-//! - `overlay`, `look`: opens a file without changing a byte of it.
+//! - `path`: links, empty files, and names that survive a power cut.
+//! - `file`: the operations that change a file or its name.
+//! - `doom`: in tests, lets a thread make only so many changes to files.
+//! - `overlay`: a view of a file that keeps writes in memory.
+//! - `look`: opens a database in such a view.
 //! - `write_back`: writes a file once more, as an earlier sync of it may have failed.
 //! - `stamp`: makes a blank file ours, and refuses the file of another program or format.
 //! - `head`: what binds the two files to each other.
 //! - `create`: makes new files, or refuses to.
 //! - `open_files`: both files and the memtable.
 //! - `open`: opens them.
-//! - `size`: how large a file is, and how to pack it.
-//! - `retire`: closes them without the journal, whose rows are all in the tables.
+//! - `size`: the size of a file, and how to pack it.
+//! - `retire`: closes them without the journal, when all of its rows are in the tables.
 //! - `slot`: holds the open files for the threads that share them.
 
 pub(crate) mod create;

@@ -39,7 +39,7 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
-    /// The file is something else.
+    /// The file is not a database of this program.
     #[error("the file {path} is no turn-metrics database; it was left as it is")]
     NotOurs {
         /// The file.
@@ -64,15 +64,15 @@ pub enum OpenError {
         /// Where it was.
         path: PathBuf,
     },
-    /// The journal is that of another store, or of another time of this one.
+    /// The journal belongs to another store, or to another time of this store.
     #[error("the journal {path} does not belong to the database beside it: {cause}")]
     JournalOfAnother {
         /// The journal.
         path: PathBuf,
-        /// How that shows.
+        /// Why.
         cause: Misfit,
     },
-    /// What the file holds is no sound database: reading it went wrong in a way that a whole file never does.
+    /// The file is not a sound database: reading it failed in a way that never happens with an intact file.
     #[error("the database {path} is damaged: {}; `turn-metrics check` tells more", .cause.in_full())]
     Damaged {
         /// The file.
@@ -115,7 +115,7 @@ impl OpenError {
     }
 }
 
-/// For those who are not to learn where the database is.
+/// The text for everybody, which does not say where the database is.
 impl From<OpenError> for Fault {
     fn from(error: OpenError) -> Self {
         let because = |what| Self::new(FaultKind::Database, what);
@@ -158,12 +158,12 @@ pub(crate) fn failed(path: &Path, cause: impl Into<Fault>) -> OpenError {
     OpenError::Failed { path: path.to_owned(), cause: cause.into() }
 }
 
-/// The error of a file that is no sound database, as the database says itself or as it panics.
+/// The error of a file that is not a sound database, as redb reports it or as redb panics on it.
 pub(super) fn damaged(path: &Path, cause: impl Into<Fault>) -> OpenError {
     OpenError::Damaged { path: path.to_owned(), cause: cause.into() }
 }
 
-/// The fault of a database that says itself that it is damaged, in the words that it has for that.
+/// The fault of a database that redb reports as damaged.
 fn of_corruption(said: String) -> Fault {
     Fault::new(FaultKind::Damaged, "the database is damaged").caused_by(said)
 }

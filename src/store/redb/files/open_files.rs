@@ -17,7 +17,7 @@ use crate::store::redb::tables::write::begin_write;
 use crate::store::redb::unwind;
 use crate::turn::RunningTime;
 
-/// What is open of a store: its two files, and the memtable of what is in one and not yet in the other.
+/// The open files of a store, and the memtable: what the journal has and the tables do not yet.
 #[derive(Debug)]
 pub(crate) struct Files {
     tables: Database,
@@ -55,7 +55,7 @@ impl Files {
         RunningTime::new(self.running_ms.load(Ordering::Acquire))
     }
 
-    /// To be called once the journal has it.
+    /// Call this when the journal has it.
     pub(crate) fn set_running_time(&self, running: RunningTime) {
         self.running_ms.store(running.get(), Ordering::Release);
     }
@@ -81,7 +81,7 @@ impl Files {
         TurnHasher::of(self.store_id)
     }
 
-    /// The tables as they are now. Begun while the memtable is held, the two together are one state of the store.
+    /// Begins a read of the tables. Begun while the memtable is locked, the two together are one state of the store.
     pub(crate) fn read_tables(&self) -> Result<ReadTables, Failure> {
         Ok(ReadTables::new(self.tables.begin_read()?, self.hasher()).with_filter(self.filter()))
     }
@@ -115,7 +115,7 @@ impl Files {
         Ok(txn)
     }
 
-    /// Drops everything from the journal, as the tables hold it, and notes in them that there is no journal.
+    /// Drops all rows of the journal, whose contents the tables hold, and notes in the tables that there is no journal.
     pub(crate) fn retire_journal(&self) -> Result<(), Failure> {
         let last_row = self.memtable().last_row();
         let txn = self.write_tables()?;
@@ -132,10 +132,10 @@ impl Files {
         Ok(txn.commit()?)
     }
 
-    /// Closes both. Reads under way fail.
+    /// Closes both files. Reads under way fail.
     pub(crate) fn close(self) {
         for (name, database) in [("journal", self.journal), ("database", self.tables)] {
-            // After a panic within it, closing may panic too, on a lock that the first one poisoned.
+            // After a panic within redb, closing may panic too, on a lock that the first panic poisoned.
             let closed = unwind::caught_as_fault(|| Ok(database.close().map_err(Failure::from)?));
             if let Err(fault) = closed {
                 tracing::warn!(

@@ -10,10 +10,10 @@ use redb::{BackendError, StorageBackend};
 
 const BLOCK: usize = 4096;
 
-/// A file that is only read: what the database writes to it stays in memory and is forgotten.
+/// A read-only view of a file: what the database writes stays in memory and is dropped.
 ///
-/// The database writes even as it opens and closes. Looking at a file that may be another version's, or damaged, must
-/// not change a byte of it. It is locked as it is when it is written to, so that nobody changes it meanwhile.
+/// redb writes even when it opens and closes a file, but looking at a file of another version, or at a damaged one,
+/// must not change a byte of it. The file is locked as for writing, so that nobody changes it meanwhile.
 #[derive(Debug)]
 pub(crate) struct Overlay {
     file: FileBackend,
@@ -23,7 +23,7 @@ pub(crate) struct Overlay {
 #[derive(Debug)]
 struct Written {
     len: u64,
-    /// How much of the file is to be seen: less than all of it once it was cut.
+    /// How much of the file is visible: less than all of it after it was cut.
     of_file: u64,
     blocks: BTreeMap<u64, Vec<u8>>,
 }

@@ -20,7 +20,7 @@ pub(crate) fn has_content(path: &Path) -> bool {
 pub(crate) fn sync_directory(directory: &Path) -> Result<(), OpenError> {
     let sync = |directory: &Path| File::open(directory).and_then(|directory| directory.sync_all());
     sync(directory).map_err(|source| OpenError::Directory { path: directory.to_owned(), source })?;
-    // The directory may be new as well. Its parent need not be ours to read; then it was there before us.
+    // The directory may be new as well. If its parent cannot be read, somebody else made the directory before.
     if let Some(parent) = directory.canonicalize().ok().as_deref().and_then(Path::parent) {
         let _ = sync(parent);
     }

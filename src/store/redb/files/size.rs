@@ -5,13 +5,13 @@ use std::path::Path;
 
 use redb::{CompactionError, Database};
 
-/// Moves the pages of a database together until that makes it no smaller.
+/// Moves the pages of a database together until the file gets no smaller.
 pub(crate) fn pack(database: &mut Database) -> Result<(), CompactionError> {
     while database.compact()? {}
     Ok(())
 }
 
-/// Whether so much of a file is free that packing it is worth the time that it takes.
+/// Whether so much of a file is free that packing it is worth the time.
 pub(crate) fn is_sparse(file_bytes: u64, live_bytes: u64) -> bool {
     // Pages are three quarters full, so a file without a free page is a third larger than its rows.
     const SMALL: u64 = 16 * 1024 * 1024;

@@ -3,17 +3,16 @@ use std::sync::{PoisonError, RwLock};
 use super::open_files::Files;
 use crate::store::fault::Fault;
 
-/// Holds the files, which come and go: after a failure they are closed and opened again.
+/// Holds the open files for the threads that share them. After a failure the writer closes them and opens them again.
 ///
-/// Others than the writer, who swaps them, hold the lock to look at the memtable or to begin a transaction, never while
-/// one runs.
+/// Other threads hold the lock only to look at the memtable or to begin a transaction, never while one runs.
 #[derive(Debug)]
 pub(crate) struct Slot(RwLock<State>);
 
 #[derive(Debug)]
 enum State {
     Open(Box<Files>),
-    /// Why there are none.
+    /// Why the files are closed.
     Empty(Fault),
 }
 
@@ -22,7 +21,7 @@ impl Slot {
         Self(RwLock::new(State::Open(Box::new(files))))
     }
 
-    /// Does something short with the files; `Err` says why there are none.
+    /// Does something short with the files; `Err` says why they are closed.
     pub(crate) fn with<T>(&self, work: impl FnOnce(&Files) -> T) -> Result<T, Fault> {
         match &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
             State::Open(files) => Ok(work(files)),

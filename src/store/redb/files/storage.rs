@@ -7,9 +7,9 @@ use redb::{Builder, Database, DatabaseError, StorageBackend};
 use super::write_back::write_back;
 use crate::store::redb::tables::store_file::StoreFile;
 
-/// Opens the store's files on a storage that a test makes: in memory, failing, or losing what was not synced.
+/// Opens the store's files on a storage that a test makes: in memory, failing, or losing unsynced writes.
 ///
-/// It is asked again whenever the store opens its files again, and then gives what the storage holds by then.
+/// Each time the store opens its files again, this opens them as the storage holds them then.
 #[derive(Clone)]
 pub struct Storage {
     open: Arc<Open>,
@@ -20,7 +20,7 @@ type Open = dyn Fn(&Builder, StoreFile) -> Result<Database, DatabaseError> + Sen
 type WriteBack = dyn Fn(StoreFile) -> io::Result<()> + Send + Sync;
 
 impl Storage {
-    /// A storage of which `open` gives a new handle on one of the files each time.
+    /// A storage whose files `open` opens, with a new handle each time.
     pub fn new<B: StorageBackend>(open: impl Fn(StoreFile) -> B + Send + Sync + 'static) -> Self {
         let open = Arc::new(open);
         let backend = Arc::clone(&open);
@@ -39,7 +39,7 @@ impl Storage {
     }
 }
 
-/// Equal to its clones alone.
+/// Equal only to its clones.
 impl PartialEq for Storage {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.open, &other.open)

@@ -7,8 +7,8 @@ use crate::store::redb::tables::journal_mark::JournalMark;
 use crate::store::redb::tables::meta::WriteMeta;
 use crate::store::redb::tables::schema::ROWS;
 
-/// How many rows that are no longer needed are dropped with each appended row: more than one, so that their number
-/// falls, but few, so that no commit waits for it.
+/// The number of unneeded rows that are dropped with each appended row: more than one, so that their number falls, but
+/// few, so that no commit waits for it.
 const TRIMMED_ROWS: usize = 8;
 
 /// Appends a row after the row `last` in a transaction on the journal, and drops rows up to the row `trim`. Returns the
@@ -26,7 +26,7 @@ pub(crate) fn append(
             break;
         }
         let first = rows.pop_first()?;
-        // The checksum of the row itself may be damaged, and nobody needs that row any more.
+        // The row's own checksum may be damaged, which does not matter: nobody needs the row any more.
         dropped = first.map(|(row, value)| match row.value() {
             number if number == trim.number => trim,
             number => JournalMark { number, checksum: value.value().checksum() },

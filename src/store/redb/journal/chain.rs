@@ -8,12 +8,12 @@ use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
 use crate::store::redb::tables::row::{self, Rows, Stored};
 use crate::store::redb::tables::schema::JournalRows;
 
-/// How much a link and a checksum add to a row.
+/// The bytes that the link to the row before and the checksum add to a row.
 pub(crate) const CHAIN_BYTES: usize = 2 * size_of::<u64>();
 
-/// A row that is sound by itself.
+/// A row whose own checksum is right.
 pub(crate) struct ChainedRow<'a> {
-    /// The checksum of the row that was before it when it was written.
+    /// The checksum of the row before it, as of when it was written.
     pub(crate) previous: u64,
     pub(crate) entries: &'a [u8],
 }

@@ -68,9 +68,9 @@ pub enum CompactError {
     },
 }
 
-/// Makes the database in this directory, whose store is not running, as small as it can be: everything of the journal
-/// is moved into the main file, and that is written anew, its rows in the order of their keys. The new file is made
-/// beside the old one, and takes its place when it is whole.
+/// Makes the database of a stopped store as small as it can be. The contents of the journal are moved into the main
+/// file, which is then written anew, its rows in the order of their keys. The new file is made beside the old one, and
+/// replaces it when it is whole.
 pub fn compact(directory: &Path) -> Result<Compaction, CompactError> {
     let named = [StoreFile::Main, StoreFile::Journal].map(|file| directory.join(file.name()));
     // If the path is a link, the file that it leads to is replaced, and the link stays.
@@ -99,14 +99,14 @@ pub fn compact(directory: &Path) -> Result<Compaction, CompactError> {
     Ok(Compaction { bytes_before, bytes_after: file_size(&path) })
 }
 
-/// Puts a file in the place of another, for whoever might use that one.
+/// Replaces a file by another one, which takes over its permissions.
 fn replace(path: &Path, by: &Path) -> io::Result<()> {
     fs::set_permissions(by, fs::metadata(path)?.permissions())?;
     rename(by, path)
 }
 
 fn write_anew(old: &Database, path: &Path) -> Result<(), Failure> {
-    // What an earlier one left that was cut short.
+    // A file that an interrupted compaction left.
     let _ = remove(path);
     let mut new = create_database(&Builder::new(), path)?;
     let txn = begin_write(&new)?;

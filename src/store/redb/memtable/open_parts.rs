@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use crate::store::redb::tables::record::open_turn::StagedRecords;
 
-/// What a piece has of an open turn: its head, and the steps that changed.
+/// The part of an open turn in a piece: its head, and the steps that changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OpenParts {
     head: Arc<[u8]>,
@@ -15,7 +15,7 @@ pub(crate) struct OpenParts {
 }
 
 impl OpenParts {
-    /// About what a step takes in memory beside its record.
+    /// The approximate memory of a step without its record.
     const STEP_BYTES: usize = 64;
 
     /// The first change; its head says that the turn has this number of steps.
@@ -30,7 +30,7 @@ impl OpenParts {
         let of_step = |record: &Arc<[u8]>| record.len() + Self::STEP_BYTES;
         self.bytes = self.bytes + head.len() - self.head.len();
         if step_count < self.step_count {
-            // It has begun anew.
+            // The turn has begun anew.
             let gone = self.steps.split_off(&step_count);
             self.bytes -= gone.values().map(of_step).sum::<usize>();
         }
@@ -54,7 +54,7 @@ impl OpenParts {
         self.steps.iter().map(|(place, record)| (*place, &**record))
     }
 
-    /// About what its records take in memory.
+    /// The approximate memory of its records.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }

@@ -15,9 +15,9 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// About what a run takes in memory.
+    /// The approximate memory of a run.
     const BYTES: usize = 64;
-    /// About what the row of a position takes in the tables.
+    /// The approximate size of a position's row in the tables.
     const ROW_BYTES: usize = 24;
 
     /// The run of an entry that sealed turns.
@@ -41,18 +41,18 @@ impl Run {
         (0..self.turns).map(move |nth| (first + nth, Ordinal::after(sealed_before + nth)))
     }
 
-    /// About what it takes here and in the tables.
+    /// Its approximate size in memory and in the tables.
     pub(crate) fn bytes(&self) -> usize {
         Self::BYTES + Self::ROW_BYTES * usize::try_from(self.turns).unwrap_or(usize::MAX / 2 / Self::ROW_BYTES)
     }
 }
 
 /// The order in which the turns of the memtable were sealed: the runs of the immutable table, then those of the active
-/// one. It knows no record: those are in the pieces or, once these are moved, in the tables.
+/// one. It has no records: those are in the pieces or, when these are moved, in the tables.
 #[derive(Debug, Default)]
 pub(super) struct Order {
     runs: VecDeque<Run>,
-    /// How many of the first runs are of the immutable table.
+    /// The number of runs of the immutable table, which come first.
     frozen: usize,
     bytes: usize,
     frozen_bytes: usize,

@@ -45,9 +45,9 @@ impl Pieces {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Table {
     pub(super) conversations: HashMap<ConversationId, Pieces>,
-    /// About what it takes in memory.
+    /// Its approximate memory.
     pub(super) bytes: usize,
-    /// What its rows take in the journal. A turn that is staged again and again takes room there each time.
+    /// The size of its rows in the journal. A turn that is staged again takes space there each time.
     pub(super) row_bytes: usize,
 }
 

@@ -1,6 +1,7 @@
-//! What is read: the rows of the tables, and what the memtable lays over them.
+//! Reads: the rows of the tables, overlaid by the memtable.
 //!
-//! A record that does not decode is left out and told, rather than failing what is asked: its neighbours are sound.
+//! Invariant: a record that does not decode is left out and reported. It does not fail the read, as its neighbours are
+//! sound.
 //!
 //! - `open_turns`: the open turns of a conversation, each put together from its head and its steps.
 //! - `activity`: the conversations by their latest activity.
@@ -29,7 +30,7 @@ use crate::turn::{ConversationId, Ordinal, StoredTurn, TurnId};
 #[derive(Debug, Default)]
 pub(crate) struct LeftOut {
     pub(crate) count: u64,
-    /// Where the first one stands, and what is wrong with it.
+    /// The place of the first one, and what is wrong with it.
     pub(crate) first: String,
 }
 
@@ -42,7 +43,7 @@ impl LeftOut {
     }
 }
 
-/// Which life of a conversation it is and how many turns are sealed in it, as far as the memtable knows.
+/// The life of a conversation and the number of its sealed turns, if the memtable knows them.
 pub(crate) struct CountQuery(Option<(Life, u64)>);
 
 impl CountQuery {
@@ -79,10 +80,10 @@ fn last_ordinal(tables: &ReadTables, key: u64) -> Result<u64, Failure> {
     Ok(last.map_or(0, |(place, _)| place.value().1))
 }
 
-/// The turns of a range that are in the memtable, with the last ordinal below them; taken out of it, so that nobody
-/// waits while the rest is read.
+/// The turns of a range that are in the memtable, with the last ordinal below them. They are copied, so that the lock
+/// is free while the tables are read.
 pub(crate) struct TurnsQuery {
-    /// The first ordinal that is here; those before it are in the tables.
+    /// The first ordinal in the memtable; earlier ones are in the tables.
     first: Option<u64>,
     turns: Vec<(Ordinal, Arc<[u8]>)>,
     key: Option<u64>,
@@ -102,8 +103,8 @@ impl TurnsQuery {
         self.first.is_none_or(|first| range.after.saturating_add(1) < first)
     }
 
-    /// At most as many turns as are asked for, all of them sound: damaged ones between them are passed over, so that
-    /// fewer than asked for still means that there are no more.
+    /// Returns at most the requested number of turns. Damaged turns are skipped and replaced by later ones, so fewer
+    /// turns than requested still mean that there are no more.
     pub(crate) fn read(
         self,
         tables: Option<&ReadTables>,
@@ -144,8 +145,8 @@ impl TurnsQuery {
     }
 }
 
-/// What is known of a conversation in the memtable, the latest first. Held no longer than it takes to read: meanwhile
-/// the writer would have to copy it.
+/// The pieces of a conversation in the memtable, the latest first. Hold them only while reading: the writer has to copy
+/// a piece that a reader holds.
 pub(crate) struct StateQuery(Vec<Arc<Piece>>);
 
 impl StateQuery {
@@ -157,7 +158,7 @@ impl StateQuery {
         self.0.iter().find_map(|piece| piece.change(turn_id))
     }
 
-    /// The state that a conversation's actor starts from, and which of these turns are sealed.
+    /// Returns the state that a conversation's actor starts from, and which of these turns are sealed.
     pub(crate) fn read(
         self,
         tables: &ReadTables,
@@ -179,7 +180,8 @@ impl StateQuery {
         for (turn_id, turn) in OpenTurnsQuery::of(&self.0).read(tables, key)? {
             match turn {
                 Ok(staged) => state.open_turns.push(staged),
-                // Without it the turn begins anew with its next event; refusing the conversation would lose those too.
+                // Left out, the turn begins anew with its next event. Refusing the conversation would lose further
+                // events.
                 Err(damaged) => left_out.add(&damaged, || format!("open turn {turn_id} of {id}")),
             }
         }
@@ -222,8 +224,8 @@ impl StaleQuery {
     /// Returns a page of the stale turns: first those in the memtable, then those of the tables that the memtable does
     /// not override.
     ///
-    /// The one after which to go on may have come into the memtable since, or gone from it into the tables. Then some
-    /// are told twice, or not before the next time that all are asked for.
+    /// The turn that the last page ended with may have moved into the memtable since, or from it into the tables. Then
+    /// some turns are returned twice, or only in the next sweep.
     pub(crate) fn stale_turns(
         &self,
         tables: &ReadTables,
@@ -268,7 +270,7 @@ impl StaleQuery {
             match if_stale(tables, key, value.value().verify(&(key, turn_id)), before) {
                 Ok(Some(found)) if self.0.has(&found.conversation_id, &found.turn_id) => {}
                 Ok(found) => stale.extend(found),
-                // It must not keep all others from being found.
+                // A damaged turn must not hide all others.
                 Err(Failure::Record(damaged)) => left_out.add(&damaged, || format!("open turn {turn_id}")),
                 Err(failure) => return Err(failure),
             }

@@ -77,7 +77,7 @@ impl OrderQuery {
                     Err(failure) => return Err(failure),
                 }
             }
-            // Even if the last of the rows are gone: the next page must not begin here again.
+            // Even if the last rows are missing, the next page must not begin here again.
             page.next = at(last);
         }
         for recent in self.recent {

@@ -27,8 +27,7 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// Whether the database has had an error of the disk. It answers every later question with that until it is opened
-    /// again.
+    /// Whether the database has met an I/O error. It then fails every later call until it is opened again.
     pub(crate) fn is_of_the_disk(&self) -> bool {
         matches!(self.storage(), Some(StorageError::Io(_) | StorageError::PreviousIo))
     }

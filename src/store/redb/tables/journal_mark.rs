@@ -1,4 +1,4 @@
-/// A row of the journal: its number, and its checksum. As each row holds the checksum of the one before it, a mark
+/// The number and the checksum of a row of the journal. Each row holds the checksum of the one before it, so a mark
 /// stands for all rows up to its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct JournalMark {

@@ -30,12 +30,12 @@ const META_NEW_LINEAGE: &str = "new_lineage";
 const META_NEXT_KEY: &str = "next_conversation_key";
 /// Main file: the journal's last row of which everything is in the tables, by its number and checksum, 16 bytes.
 const META_CHECKPOINT: &str = "checkpoint";
-/// Main file: the journal's newest row when it was last written to, likewise. So an older copy of the journal is told
-/// from the present one before the checkpoint has passed what the copy lacks.
+/// Main file: the journal's newest row when the main file was last written, likewise. With it an older copy of the
+/// journal is recognized even before the checkpoint has passed the rows that the copy lacks.
 const META_NEWEST: &str = "newest_row";
 /// Journal: the last row that was dropped from it, or the one after which it begins, likewise.
 const META_BASE: &str = "base";
-/// Main file: the id of the journal that may hold what the tables do not, 16 bytes; not there if none does.
+/// Main file: the id of the journal that may hold what the tables do not, 16 bytes; absent if there is none.
 const META_JOURNAL: &str = "journal";
 /// Journal: its id, drawn when it is made, 16 bytes.
 const META_JOURNAL_ID: &str = "journal_id";
@@ -45,8 +45,8 @@ const META_LIVE_BYTES: &str = "live_bytes";
 const META_REPAIRS: &str = "repairs";
 /// Both files: overwritten to show that a durable write works.
 const META_WRITE_CHECK: &str = "write_check";
-/// Both files: the running time in milliseconds, as a little-endian `u64`; absent before the first tick. The journal's
-/// is never the earlier one.
+/// Both files: the running time in milliseconds, as a little-endian `u64`; absent before the first tick. The value in
+/// the journal is never the smaller one.
 const META_RUNNING_TIME: &str = "running_time";
 
 /// The format of the files.
@@ -85,12 +85,12 @@ impl Stamp {
     }
 }
 
-/// What a file says of itself, read or written.
+/// The table `meta` of a file, open to read or write.
 pub(crate) struct Meta<T>(T);
 
-/// Of one state of a file.
+/// For reading, in one state of a file.
 pub(crate) type ReadMeta = Meta<ReadOnlyTable<&'static str, &'static [u8]>>;
-/// In a write transaction, of which it has the table open until it is dropped.
+/// For writing, in a write transaction. The table stays open until this is dropped.
 pub(crate) type WriteMeta<'txn> = Meta<Table<'txn, &'static str, &'static [u8]>>;
 
 impl ReadMeta {
@@ -207,7 +207,7 @@ impl<'txn> WriteMeta<'txn> {
         self.set_live_bytes(0)
     }
 
-    /// Main file: begins a new lineage. What is in the file is no longer what an earlier position or revision tells of.
+    /// Main file: begins a new lineage, so that earlier positions and revisions no longer match its contents.
     pub(crate) fn draw_lineage(&mut self) -> Result<(), Failure> {
         self.set(META_LINEAGE, Uuid::new_v4().as_bytes())
     }
@@ -220,13 +220,13 @@ impl<'txn> WriteMeta<'txn> {
         self.set_base(base)
     }
 
-    /// Main file: without a lineage, which only damage can bring about.
+    /// Main file: removes the lineage, as only damage can.
     #[cfg(test)]
     pub(crate) fn forget_lineage(&mut self) {
         self.0.remove(META_LINEAGE).unwrap();
     }
 
-    /// Main file: a new lineage begins when the store is opened next, and each time that a copy of the file is.
+    /// Main file: has a new lineage begin when this file, or a copy of it, is opened next.
     pub(crate) fn draw_lineage_when_opened(&mut self) -> Result<(), Failure> {
         self.set(META_NEW_LINEAGE, b"")
     }
@@ -239,7 +239,7 @@ impl<'txn> WriteMeta<'txn> {
         self.set(META_JOURNAL, id.as_bytes())
     }
 
-    /// Main file: it needs no journal any more, as the tables hold all there is. The next journal goes on after `last`.
+    /// Main file: it needs no journal any more, as the tables hold everything. The next journal continues after `last`.
     pub(crate) fn release_journal(&mut self, last: JournalMark) -> Result<(), Failure> {
         self.advance_checkpoint(last)?;
         self.note_newest(last)?;

@@ -1,14 +1,14 @@
 //! The tables of the two redb files: their definitions, and what reads and writes their rows.
 //!
-//! Nothing outside this engine knows a key.
+//! Invariant: nothing outside this engine knows a key.
 //!
 //! - `record`: the values, as bytes.
-//! - `failure`: why a transaction did not go through.
+//! - `failure`: why a transaction failed.
 //! - `store_file`: the two files and their names.
-//! - `journal_mark`: a row of the journal, as the files name it to each other.
-//! - `meta`: the table `meta` of both files.
+//! - `journal_mark`: a row of the journal, by its number and checksum.
+//! - `meta`: the table `meta` of both files. Nothing else knows the names in it.
 //! - `row`: a row with a checksum.
-//! - `schema`: the tables, and what is done with all of them: made, copied, counted.
+//! - `schema`: the list of all tables, and what is done with all of them: made, copied, counted.
 //! - `index`: whether a turn is sealed, and at which ordinal.
 //! - `turn_filter`: which turns are certainly not in the index, from memory.
 //! - `read`: the tables by conversation, as a read transaction sees them.

@@ -69,11 +69,11 @@ impl CheckedKey for (u64, &'static str, u32) {
 /// The key of a row of the table `T`.
 pub(crate) type KeyOf<'a, T> = <<T as Rows>::Key as Value>::SelfType<'a>;
 
-/// The value of a row of the table `T`. To the database it is bytes like any others.
+/// The value of a row of the table `T`. redb sees plain bytes.
 #[derive(Debug)]
 pub(crate) struct Row<T>(PhantomData<fn() -> T>);
 
-/// A value as it stands in the file. What it holds is seen only through its checksum.
+/// A value as it is in the file. Its contents are accessible only after a check of the checksum.
 pub(crate) struct Stored<'a, T> {
     bytes: &'a [u8],
     table: PhantomData<fn() -> T>,
@@ -126,12 +126,12 @@ impl<'a, T> Stored<'a, T> {
         Self { bytes, table: PhantomData }
     }
 
-    /// All its bytes, unverified: to be moved aside or measured.
+    /// All bytes, unverified, to move them aside or measure them.
     pub(crate) fn unverified(&self) -> &'a [u8] {
         self.bytes
     }
 
-    /// The checksum that it has, right or wrong; 0 for a value too short to have one.
+    /// The stored checksum, right or wrong; 0 if the value is too short to have one.
     pub(crate) fn checksum(&self) -> u64 {
         self.bytes.last_chunk().map_or(0, |checksum| u64::from_le_bytes(*checksum))
     }
@@ -158,7 +158,7 @@ pub(crate) fn seal<'a, T: Rows>(key: &KeyOf<'_, T>, value: &'a mut Vec<u8>) -> S
 fn checksum_of<T: Rows>(key: &KeyOf<'_, T>, value: &[u8]) -> u64 {
     let mut hasher = SipHasher13::new_with_keys(0, 0);
     hasher.write(T::NAME.as_bytes());
-    // No name has this byte, so none is the beginning of another with its key.
+    // No name has this byte, so no name with its key is a prefix of another.
     hasher.write(&[0xff]);
     T::Key::feed(key, &mut hasher);
     hasher.write(value);

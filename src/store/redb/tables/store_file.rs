@@ -1,9 +1,9 @@
 /// One of the two files of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StoreFile {
-    /// The tables by conversation.
+    /// The main file, with the tables by conversation.
     Main,
-    /// What commits append to.
+    /// The journal, to which commits append.
     Journal,
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 pub(crate) struct Admission {
     unanswered: AtomicUsize,
     most: AtomicUsize,
-    /// The total of the time that does not count as waiting.
+    /// The total time that does not count as waiting.
     excused_nanos: AtomicU64,
 }
 
@@ -23,7 +23,7 @@ impl Admission {
         self.unanswered.load(Ordering::Relaxed)
     }
 
-    /// Takes this much off the waiting time of every unanswered commit.
+    /// Subtracts this time from the wait of every unanswered commit.
     pub(crate) fn excuse(&self, time: Duration) {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.excused_nanos.fetch_add(nanos, Ordering::Relaxed);

@@ -8,7 +8,7 @@ pub(crate) struct Backoff {
 }
 
 impl Default for Backoff {
-    /// A passing failure is over in the blink of an eye; one that stays is not made worse by asking.
+    /// Short enough for a passing failure, and rare enough later not to burden a lasting one.
     fn default() -> Self {
         Self { first: Duration::from_millis(50), longest: Duration::from_secs(5) }
     }

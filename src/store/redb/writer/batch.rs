@@ -3,7 +3,7 @@ use std::time::Instant;
 use super::job::Job;
 use crate::store::fault::Fault;
 
-/// Jobs that one transaction does.
+/// The jobs of one transaction.
 pub(super) struct Batch {
     pub(super) jobs: Vec<Job>,
     /// The number of their turns.

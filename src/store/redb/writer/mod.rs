@@ -1,14 +1,33 @@
-//! The writer: one thread, which makes the commits that wait durable with one fsync.
+//! The writer: one thread, which makes all waiting commits durable with one fsync.
 //!
-//! - `admission`: bounds the turns in commits that are not answered yet.
+//! Invariant: the journal is appended to here alone.
+//!
+//! - `admission`: bounds the turns in unanswered commits.
 //! - `job`: what the writer is asked.
 //! - `batch`: the jobs of one transaction.
 //! - `pace`: how large a batch may be, how many turns may wait, how long to wait for the checkpoint. Pure.
-//! - `draft`: what the commits of a batch become.
+//! - `draft`: what the commits of a batch change.
 //! - `transaction`: drafts a batch and appends it to the journal.
-//! - `background`: the thread that takes the checkpoint's steps.
+//! - `background`: the thread that runs the flushes of the checkpoint.
 //! - `backoff`: how long to wait before failed files are opened again.
 //! - `state`: reports how the writer's thread ended.
+//!
+//! # How long a commit waits
+//!
+//! The aim: on a healthy disk a commit is answered within 50 ms, or refused as overload. Every part of its wait is bounded.
+//! The limits in turns follow from how long the last batches took.
+//!
+//! | part | bound |
+//! |---|---|
+//! | the queue | Unanswered commits hold at most the turns of 25 ms of work, and at least 256 turns. A commit beyond that is refused before it is queued. |
+//! | the wait in the queue | If more turns wait than fit into a batch, a commit that has waited too long is refused: 30 ms less the time of the last write, at least 15 ms. |
+//! | the pause before a batch | From six tenths of the memtable's limit on, the writer waits until the checkpoint has moved a share of what the last batch added: none at six tenths, twice as much at the limit. It waits no longer than leaves time for two writes within 32 ms, and may always wait for 5 ms. Commits that arrive meanwhile join the batch. |
+//! | a full memtable | The writer waits until the bytes of one flush are moved. If there is still no room, it refuses the commits of the batch. |
+//! | a batch | The turns of 14 ms of work, or of 6 ms while the checkpoint is behind, and at least 256. |
+//! | a flush of the checkpoint | About 12 ms, by what earlier flushes took. Whoever waits for a flush is next. |
+//!
+//! Of each fsync only the first 10 ms count, for the queue and for the wait in it: on a slow disk commits wait together and
+//! share the fsync, and refusing them would make nothing faster. The bounds do not help a writer that gets no processor.
 
 pub(crate) mod admission;
 pub(crate) mod background;

@@ -2,7 +2,7 @@ use tokio::sync::watch;
 
 use crate::store::contract::Health;
 
-/// Tells how the thread ended even where it ends by a panic.
+/// Reports how the thread ended, even if it panics.
 pub(super) struct ReportOnExit {
     pub(super) state: watch::Sender<Health>,
     pub(super) exit: Health,

@@ -10,8 +10,8 @@ pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// Copies the file beside itself, under a name that is not taken. When this is done the copy and its name outlive a
-/// power cut, so that the repair may begin.
+/// Copies a file to a free name beside it. On return the copy and its name survive a power cut, so the repair may
+/// begin.
 pub(super) fn keep_copy(path: &Path, sync_directory: impl Fn(&Path) -> io::Result<()>) -> Result<PathBuf, CheckError> {
     let mut number = 1u32;
     loop {
@@ -26,7 +26,7 @@ pub(super) fn keep_copy(path: &Path, sync_directory: impl Fn(&Path) -> io::Resul
             Ok(()) => return Ok(copy),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
             Err(source) => {
-                // Half a copy is of no use to anyone.
+                // A partial copy is useless.
                 let _ = fs::remove_file(&copy);
                 return Err(CheckError::Copy { path: copy, source });
             }

@@ -12,13 +12,13 @@ pub enum CheckError {
     /// It cannot be opened: it is missing, in use, of another program or of a later format.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// There is none.
+    /// The file is missing.
     #[error("there is no database {path}")]
     Missing {
         /// Where it would be.
         path: PathBuf,
     },
-    /// There is a file, and nothing in it.
+    /// The file is empty.
     #[error("there is no database in {path}: the file is empty")]
     Empty {
         /// The file.
@@ -32,8 +32,8 @@ pub enum CheckError {
         /// What the system says.
         source: io::Error,
     },
-    /// The repair did not go through, though it did when it was tried in memory: the disk failed, or the file was taken
-    /// meanwhile. The file may have changed; the copy is what it was.
+    /// The repair failed, though it succeeded in memory before: the disk failed, or another process took the file. The
+    /// file may have changed; the copy is as it was.
     #[error(
         "the repair failed: {}; the file as it was is kept as {copy}, and so is its journal, if it had one",
         .cause.in_full()

@@ -2,32 +2,32 @@ use crate::store::fault::Fault;
 use crate::store::redb::tables::record::damaged::DamagedRecord;
 use crate::turn::{ConversationId, Ordinal, StepId, TurnId};
 
-/// What is wrong with a row of the tables, or with the main file. Displays as what follows the name of that.
+/// What is wrong with a row of the tables, or with the main file. Displays as a text to put after the row's name.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Flaw {
     /// The file cannot be read as a database.
     #[error("{}", .0.in_full())]
     Unreadable(Fault),
-    /// The pages that the file says are free are not those that are.
+    /// The file's list of free pages is wrong.
     #[error("its record of free pages is wrong")]
     FreePages,
-    /// The file does not say which store it is of.
+    /// The file has no store id.
     #[error("the store's id is missing")]
     NoStoreId,
-    /// The file does not say which history its positions are of.
+    /// The file has no lineage.
     #[error("the store's lineage is missing")]
     NoLineage,
-    /// The number from which keys are given is too low.
+    /// The next key is too low: it is given already.
     #[error("the next conversation would get a key that is taken")]
     NextKey,
     /// The row cannot be read.
     #[error(transparent)]
     Record(#[from] DamagedRecord),
-    /// The id of the conversation is no id.
+    /// The id of the conversation is not valid.
     #[error("its id is none")]
     Id,
-    /// Two conversations have one key.
+    /// Two conversations have the same key.
     #[error("it has the key of {other}")]
     SharedKey {
         /// The other conversation.
@@ -61,7 +61,7 @@ pub enum Flaw {
     /// The moment of the latest activity is not that of the turns.
     #[error("the latest activity in its record is not that of its turns")]
     LastActivity,
-    /// The version is that of an unknown conversation.
+    /// The version is 0, which is for unknown conversations.
     #[error("its version is 0 though it was changed")]
     Version,
     /// A row by activity is at another moment than the conversation's latest activity, or of no conversation.

@@ -1,11 +1,15 @@
-//! Verifies the files of a store that is not running, and repairs what can be derived.
+//! Verifies the files of a stopped store, and repairs what can be derived.
 //!
-//! - `paths`: where the files are; opens them with or without changing them, and writes the journal into the tables.
+//! Invariants: a check changes no byte of the files. A repair is tried in memory first, and is one transaction.
+//!
+//! - `paths`: finds and opens the files, with or without changing them, and writes the journal into the tables.
 //! - `inspect`: looks at every row of the tables.
 //! - `flaw`: what can be wrong with a row, or with the file.
-//! - `report`, `error`: what was found, and why nothing could be.
-//! - `copy`: the copies that a repair keeps of the files as they were.
+//! - `report`: what a check found.
+//! - `error`: why a check or a repair could not be made.
+//! - `copy`: the copies that a repair keeps of the files.
 //! - `repair`: makes the tables agree with the turns in them.
+//! - `tests`: damage of each kind, found and repaired.
 
 mod copy;
 pub(crate) mod error;
@@ -36,10 +40,10 @@ use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::write::begin_write;
 use crate::store::redb::unwind;
 
-/// Checks the database in this directory: that its pages are whole, and that what they hold agrees with itself. What is
-/// in its journal still is looked at where it belongs.
+/// Checks the database in this directory: that its pages are whole, and that its tables agree with each other. The
+/// contents of the journal are checked as if they were in the tables.
 ///
-/// No byte of the files changes. What the database wants to write as it opens is kept in memory.
+/// No byte of the files changes. What redb wants to write as it opens them is kept in memory.
 pub fn check(directory: &Path) -> Result<CheckReport, CheckError> {
     check_files(&Paths::existing(directory)?)
 }
@@ -92,11 +96,11 @@ fn inspect(database: &Database) -> Result<CheckReport, Failure> {
     Inspection::of(&database.begin_read()?)
 }
 
-/// Repairs the database in this directory as far as that can be derived, and gives what was wrong, what still is, and
-/// where a copy of the file as it was is kept; a copy of the journal is kept likewise.
+/// Repairs what can be derived in the database of this directory. Returns the report before the repair, and after it
+/// the path of the copy that is kept of the file and a second report. A copy of the journal is kept likewise.
 ///
-/// Nothing is changed and no copy made of a sound one, nor of one whose pages are damaged: those cannot be mended. Then
-/// there is no second report.
+/// A sound database, and one whose pages are damaged and cannot be mended, is neither changed nor copied. Then there is
+/// no second report.
 pub fn repair(directory: &Path) -> Result<(CheckReport, Option<(PathBuf, CheckReport)>), CheckError> {
     let paths = Paths::existing(directory)?;
     let before = check_files(&paths)?;
@@ -109,7 +113,7 @@ pub fn repair(directory: &Path) -> Result<(CheckReport, Option<(PathBuf, CheckRe
     let copy = keep_copy(&paths.main, sync_directory)?;
     let derived = unwind::caught_as_fault(|| {
         derive(&paths, paths.open()?)?;
-        // The main file says that it has no journal.
+        // The main file no longer needs the journal.
         match remove(&paths.journal) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Fault::disk(error)),
             _ => Ok(()),
@@ -121,7 +125,7 @@ pub fn repair(directory: &Path) -> Result<(CheckReport, Option<(PathBuf, CheckRe
     }
 }
 
-/// Tries the repair in memory: one that the damage stops must not leave half of itself in the file.
+/// Tries the repair in memory, so that a repair that the damage stops changes nothing.
 fn can_be_derived(paths: &Paths) -> Result<bool, CheckError> {
     match paths.look() {
         Ok(looked) => Ok(unwind::caught_as_fault(|| derive(paths, looked)).is_ok()),
@@ -135,7 +139,7 @@ fn derive(paths: &Paths, (mut main, mut journal): (Database, Option<Database>)) 
         database.check_integrity().map_err(Failure::from)?;
     }
     let unmerged = paths.unmerged(&main, journal.as_ref())?;
-    // One transaction: a process that ends in between must not leave half of a repair.
+    // One transaction: a process that is killed must not leave half of a repair.
     write(&main, |txn| unmerged.write(txn).and_then(|()| repair::derive(txn)))?;
     if let Some(journal) = journal {
         journal.close().map_err(Failure::from)?;

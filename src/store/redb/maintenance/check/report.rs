@@ -1,7 +1,7 @@
 use super::flaw::Flaw;
 use crate::store::redb::files::replay::RowFlaw;
 
-/// Something in the file that must not be. Displays as one line.
+/// A violation of the rules of the file. Displays as one line.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Violation {
@@ -75,6 +75,6 @@ pub struct CheckReport {
     pub sealed_turns: u64,
     /// How many open turns there are.
     pub open_turns: u64,
-    /// How many turns earlier repairs took out of the tables, or noted as gone.
+    /// How many turns earlier repairs moved aside or noted as missing.
     pub lost_turns: u64,
 }

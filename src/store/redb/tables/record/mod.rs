@@ -1,5 +1,13 @@
-//! How values are written to the file: twins of the domain types, apart from them, so that a change of those never
-//! changes what a file holds. Each value is one byte, the version of its encoding, then [postcard] of the twin.
+//! How values are written to the file.
+//!
+//! Each value is one byte, the version of its encoding, followed by the [postcard] of a *twin*: a struct that is a copy of
+//! a domain type. A change of a domain type therefore never changes the file.
+//!
+//! - `twin`: the twins, and how they are made and read.
+//! - `conversation`: the record of a conversation.
+//! - `open_turn`: the records of an open turn: its head and its steps.
+//! - `at_position`: the record at a position of the order.
+//! - `damaged`: why a value does not decode.
 //!
 //! [postcard]: https://postcard.jamesmunns.com/wire-format
 
