@@ -89,7 +89,7 @@
 //!
 //! | feature | what it adds | what that brings |
 //! |---|---|---|
-//! | (none) | [`turn`], [`store`], [`actors`], [`runtime`], [`recorder`] | actix, redb and serde; no server, no command line, no TLS |
+//! | (none) | [`turn`], [`report`], [`store`], [`actors`], [`runtime`], [`recorder`] | actix, jiff, redb and serde; no server, no command line, no TLS |
 //! | `server`, on by default | `http`, `config`, `cli` and the program | actix-web, clap, `journal` |
 //! | `testing` | `testing`: probe, clock, store in memory, scripts, simulated kernel | nothing |
 //! | `journal` | `journal`: closed spans as lines of a rotating file | tracing-subscriber |
@@ -102,6 +102,7 @@
 //! From the ground up; each module uses only those before it.
 //!
 //! - [`turn`]: what a turn is and how its events fold. Pure.
+//! - [`report`]: sums, figures and costs of many turns. Pure.
 //! - [`clock`], [`settings`], [`simulate`]: the time, what can be set, a kernel that does not exist.
 //! - [`store`], `config`, `journal`, `otel`: what is kept, and where; what is told of spans.
 //! - [`actors`]: the messages, and who handles them.
@@ -124,6 +125,7 @@ mod link;
 #[cfg(feature = "otel")]
 pub mod otel;
 pub mod recorder;
+pub mod report;
 pub mod runtime;
 pub mod settings;
 pub mod simulate;
