@@ -91,6 +91,7 @@
 //! |---|---|---|
 //! | (none) | [`turn`], [`report`], [`store`], [`actors`], [`runtime`], [`recorder`] | actix, jiff, redb and serde; no server, no command line, no TLS |
 //! | `server`, on by default | `http`, `config`, `cli` and the program | actix-web, clap, `journal` |
+//! | `prices`, on by default | `report::price`: what a step costs | genai-prices, toml |
 //! | `testing` | `testing`: probe, clock, store in memory, scripts, simulated kernel | nothing |
 //! | `journal` | `journal`: closed spans as lines of a rotating file | tracing-subscriber |
 //! | `otel` | `otel`: the recorder's spans over OTLP | opentelemetry, prost, ureq |

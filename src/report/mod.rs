@@ -31,6 +31,8 @@
 //! - `rollup.rs`, `figures.rs`: sums over turns, and what is shown of them.
 //! - `cost.rs`: money, and what turns cost by a price book that is handed in.
 //! - `breakdown.rs`: the rows of a report.
+//! - `throughput.rs`: Dispatch's report on throughput (feature `server`).
+//! - `price/`: a price book of published prices and an operator's own (feature `prices`).
 
 mod breakdown;
 mod cost;
@@ -39,10 +41,14 @@ mod histogram;
 mod label;
 mod level;
 mod part;
+#[cfg(feature = "prices")]
+pub mod price;
 #[cfg(test)]
 mod properties;
 mod quarter;
 mod rollup;
+#[cfg(feature = "server")]
+mod throughput;
 mod zone;
 
 pub use breakdown::{Breakdown, BreakdownRow};
@@ -54,4 +60,6 @@ pub use level::Level;
 pub use part::report_time;
 pub use quarter::{InvalidPeriod, Period, Quarter};
 pub use rollup::Rollup;
+#[cfg(feature = "server")]
+pub use throughput::{InvalidThroughputQuery, Throughput, ThroughputQuery, ThroughputReport};
 pub use zone::{CalendarPeriod, PeriodUnit, UnknownZone, Zone};

@@ -26,9 +26,10 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
             &["histogram", "label", "quarter"],
             &["level", "part", "zone"],
             &["rollup", "cost"],
-            &["breakdown", "figures"],
+            &["breakdown", "figures", "price", "throughput"],
         ],
     ),
+    ("report/price", &[&["digest", "names", "rate"], &["data", "table"]]),
     ("store", &[&["fault", "position"], &["contract"], &["rule", "engine"], &["redb"]]),
     (
         "store/redb",
