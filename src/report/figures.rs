@@ -2,7 +2,7 @@ use serde::{Serialize, Serializer};
 
 use super::histogram::Distribution;
 use super::rollup::Rollup;
-use crate::turn::serialize_number;
+use crate::turn::{TokenCount, Usage, serialize_number};
 
 const NANOS_PER_MILLI: f64 = 1e6;
 const NANOS_PER_SECOND: f64 = 1e9;
@@ -87,6 +87,15 @@ fn float(sum: i128) -> f64 {
 
 fn ratio(part: i128, whole: i128) -> Option<f64> {
     (whole > 0).then(|| float(part) / float(whole))
+}
+
+/// How much of what one turn left in the cache the next one read from it. `None` if the one left nothing there, or if
+/// nothing is known of the cache in the next.
+pub fn retention(previous: &Usage, latest: &Usage) -> Option<f64> {
+    latest.cache_read_tokens.or(latest.cache_write_tokens)?;
+    let tokens = |counter: Option<TokenCount>| i128::from(counter.unwrap_or_default().get());
+    let left = tokens(previous.cache_read_tokens) + tokens(previous.cache_write_tokens);
+    ratio(tokens(latest.cache_read_tokens), left)
 }
 
 impl Percentiles {

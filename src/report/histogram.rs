@@ -75,25 +75,25 @@ impl Place {
 /// Histograms add and subtract exactly, in any order: a count may be negative on the way.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Histogram {
+pub(super) struct Histogram {
     counts: BTreeMap<Place, i64>,
 }
 
 impl Histogram {
     /// Counts a value.
-    pub fn record(&mut self, value: u128) {
+    pub(super) fn record(&mut self, value: u128) {
         self.change(Place::of(value), 1);
     }
 
     /// Adds what another one counted.
-    pub fn add(&mut self, other: &Self) {
+    pub(super) fn add(&mut self, other: &Self) {
         for (place, count) in &other.counts {
             self.change(*place, *count);
         }
     }
 
     /// Takes out what another one counted.
-    pub fn subtract(&mut self, other: &Self) {
+    pub(super) fn subtract(&mut self, other: &Self) {
         for (place, count) in &other.counts {
             self.change(*place, -count);
         }
@@ -109,12 +109,12 @@ impl Histogram {
     }
 
     /// How many values are counted.
-    pub fn count(&self) -> i64 {
+    pub(super) fn count(&self) -> i64 {
         self.counts.values().sum()
     }
 
     /// Returns the value at the nearest rank of `percent`, off by at most 1.1 %. `None` if nothing is counted.
-    pub fn percentile(&self, percent: u8) -> Option<f64> {
+    pub(super) fn percentile(&self, percent: u8) -> Option<f64> {
         let count = self.count();
         // The nearest rank: the smallest one that has at least that share of the values at or below it.
         let rank = (i128::from(count) * i128::from(percent)).div_euclid(100)
@@ -135,26 +135,26 @@ impl Histogram {
 ///
 /// Values can be taken out of the histogram again; the extremes stay.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Distribution {
+pub(super) struct Distribution {
     histogram: Histogram,
     extremes: Option<(u128, u128)>,
 }
 
 impl Distribution {
     /// Counts a value.
-    pub fn record(&mut self, value: u128) {
+    pub(super) fn record(&mut self, value: u128) {
         self.histogram.record(value);
         self.widen(Some((value, value)));
     }
 
     /// Adds another distribution.
-    pub fn add(&mut self, other: &Self) {
+    pub(super) fn add(&mut self, other: &Self) {
         self.histogram.add(&other.histogram);
         self.widen(other.extremes);
     }
 
     /// Takes the values of another distribution out. The extremes stay, and cover those of the other.
-    pub fn subtract(&mut self, other: &Self) {
+    pub(super) fn subtract(&mut self, other: &Self) {
         self.histogram.subtract(&other.histogram);
         self.widen(other.extremes);
     }
@@ -167,17 +167,17 @@ impl Distribution {
     }
 
     /// The counts.
-    pub fn histogram(&self) -> &Histogram {
+    pub(super) fn histogram(&self) -> &Histogram {
         &self.histogram
     }
 
     /// The smallest and the largest value that was ever recorded.
-    pub fn extremes(&self) -> Option<(u128, u128)> {
+    pub(super) fn extremes(&self) -> Option<(u128, u128)> {
         self.extremes
     }
 
     /// Returns the value at the nearest rank of `percent`, within the extremes. `None` if nothing is counted.
-    pub fn percentile(&self, percent: u8) -> Option<f64> {
+    pub(super) fn percentile(&self, percent: u8) -> Option<f64> {
         let (min, max) = self.extremes?;
         #[expect(clippy::cast_precision_loss, reason = "a bucket is far wider than what a float rounds")]
         self.histogram.percentile(percent).map(|value| value.clamp(min as f64, max as f64))

@@ -53,8 +53,7 @@ mod zone;
 
 pub use breakdown::{Breakdown, BreakdownRow};
 pub use cost::{Cost, CostFigures, NoPrices, PicoDollars, PriceBook, PricedStep};
-pub use figures::{Figures, Percentiles, UsageSums};
-pub use histogram::{Distribution, Histogram};
+pub use figures::{Figures, Percentiles, UsageSums, retention};
 pub use label::{Grouping, ReasonClass, RollupLabel, Selection};
 pub use level::Level;
 pub use part::report_time;

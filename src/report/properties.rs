@@ -143,6 +143,10 @@ fn a_difference_may_be_negative_and_then_has_no_unpriced_tokens() {
     let costs = by_model(Cost::of_turn(&turn, &DollarsPerToken(&[("other", 1)])));
     assert_eq!(costs.len(), 1, "nothing is unpriced");
     assert_eq!(costs["other"].usd().unwrap().to_string(), "110.000000000000");
+    // Less input than the steps, but more output: the one does not make up for the other.
+    turn.metrics.usage = usage(90, 17, None, None);
+    let costs = by_model(Cost::of_turn(&turn, &DollarsPerToken(&[("other", 1)])));
+    assert_eq!((costs["m"].usd(), costs["m"].unpriced_tokens()), (None, 7));
 }
 
 #[test]
@@ -193,6 +197,15 @@ fn the_cache_rate_is_over_the_steps_that_reported_a_cache_counter() {
     assert_eq!((none["m"].cache_rate, none["m"].cache_coverage), (None, Some(0.0)));
     let empty = figures(&turn(Usage::default(), vec![]));
     assert_eq!((empty["m"].cache_rate, empty["m"].cache_coverage), (None, None));
+}
+
+#[test]
+fn retention_is_what_was_read_of_what_the_turn_before_left() {
+    let before = usage(100, 1, Some(60), Some(20));
+    assert_eq!(retention(&before, &usage(100, 1, Some(40), None)), Some(0.5));
+    assert_eq!(retention(&before, &usage(100, 1, None, Some(40))), Some(0.0), "a miss");
+    assert_eq!(retention(&before, &usage(100, 1, None, None)), None);
+    assert_eq!(retention(&usage(100, 1, None, Some(0)), &before), None);
 }
 
 #[test]
@@ -266,6 +279,13 @@ fn times_are_whole_nanoseconds_and_percentiles_have_their_count() {
         r#"{"count":10,"min":0.1,"p50":0.1,"p90":0.1,"p99":0.1,"max":0.1}"#
     );
     assert_eq!(serde_json::to_string(&figures.usage).unwrap(), r#"{"inputTokens":0,"outputTokens":0}"#);
+    // As a float it is 1,000,999.9999999999 nanoseconds.
+    one.metrics.duration = Some(millis(1.001));
+    let mut rollup = Rollup::default();
+    for (_, part) in Rollup::of_turn(&one) {
+        rollup.add(&part);
+    }
+    assert_eq!(rollup.sums.duration_nanos, 1_001_000);
 }
 
 #[test]

@@ -18,7 +18,7 @@ pub struct PriceData {
 }
 
 enum Source {
-    Bundled,
+    Bundled(&'static Calculator),
     Loaded(Box<Calculator>),
 }
 
@@ -33,10 +33,10 @@ impl PriceData {
     /// When that version was released.
     const RELEASED: &str = "2026-10-30";
 
-    /// The data that comes with the crate.
+    /// The data that comes with the crate. The first call decodes it, which takes tens of milliseconds.
     pub fn bundled() -> Self {
         Self {
-            calculator: Source::Bundled,
+            calculator: Source::Bundled(Calculator::bundled()),
             name: format!("genai-prices {}", Self::VERSION),
             date: Self::RELEASED.to_owned(),
             digest: digest(Self::VERSION.as_bytes()),
@@ -79,8 +79,8 @@ impl PriceData {
         let at = UNIX_EPOCH.checked_add(Duration::from_millis(step.at.get()))?;
         let mut request = PriceRequest::new(model, &usage).with_timestamp(at);
         request.provider_id = provider;
-        let calculator = match &self.calculator {
-            Source::Bundled => Calculator::bundled(),
+        let calculator: &Calculator = match &self.calculator {
+            Source::Bundled(calculator) => calculator,
             Source::Loaded(calculator) => calculator,
         };
         calculator.calculate(&request).ok()
@@ -148,12 +148,52 @@ impl fmt::Debug for PriceData {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::turn::EpochMillis;
 
     /// The date of the data stands with the version, so a new version needs a new date here.
     #[test]
     fn the_version_that_is_named_is_the_one_that_is_built_in() {
         let locked = include_str!("../../../Cargo.lock");
         assert!(locked.contains(&format!("name = \"genai-prices\"\nversion = \"{}\"\n", PriceData::VERSION)));
+    }
+
+    /// Rates are derived from prices, so this is a test of that: another step has the price that they say.
+    #[test]
+    fn the_rates_of_each_model_make_its_prices() {
+        let data = PriceData::bundled();
+        let mut counted = 0;
+        let models = Calculator::bundled()
+            .providers()
+            .flat_map(|provider| provider.models().map(move |model| (provider.id(), model.id())));
+        for (provider, model) in models {
+            let step = PricedStep {
+                model,
+                provider: Some(provider),
+                at: EpochMillis::new(1_794_000_000_000),
+                prompt_tokens: 300_007,
+                output_tokens: 1_003,
+                cache_read_tokens: 100_011,
+                cache_write_tokens: 50_021,
+                cache_write_1h_tokens: 10_009,
+            };
+            let attempts = [(Some(provider), model)];
+            let (price, rates) = (data.price(&attempts, &step), data.find(&attempts, &step));
+            assert_eq!(price.is_some(), rates.is_some(), "{provider}/{model}");
+            let Some((price, (_, rates))) = price.zip(rates) else { continue };
+            let none = PricedStep {
+                prompt_tokens: 0,
+                output_tokens: 0,
+                cache_read_tokens: 0,
+                cache_write_tokens: 0,
+                cache_write_1h_tokens: 0,
+                ..step
+            };
+            let request = data.price(&attempts, &none).unwrap_or_default();
+            let difference = price.get() - request.get() - rates.price(&step).get();
+            assert!(difference.abs() <= 2, "{provider}/{model} is {difference} pico-dollars off");
+            counted += 1;
+        }
+        assert!(counted > 1_800, "{counted}");
     }
 
     #[test]

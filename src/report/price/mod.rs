@@ -19,7 +19,7 @@ mod table;
 mod tests;
 
 pub use data::{InvalidPriceData, PriceData};
-pub use rate::{InvalidRate, Rate, Rates};
+pub use rate::{Rate, Rates};
 pub use table::{PriceTable, PriceTableError, PriceTableProblem};
 
 use self::names::attempts;

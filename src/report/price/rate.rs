@@ -9,7 +9,7 @@ pub struct Rate(u64);
 /// The text is no price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a price is a plain decimal number of dollars from 0 to 1000000, with at most 12 places")]
-pub struct InvalidRate;
+pub(super) struct InvalidRate;
 
 const PLACES: usize = 12;
 const TOKENS: u128 = 1_000_000;
@@ -19,7 +19,7 @@ impl Rate {
     const MAX: u64 = 1_000_000_000_000_000_000;
 
     /// Reads dollars a million tokens, such as `3` or `0.075`, without a float.
-    pub fn parse(dollars: &str) -> Result<Self, InvalidRate> {
+    pub(super) fn parse(dollars: &str) -> Result<Self, InvalidRate> {
         let (whole, places) = dollars.split_once('.').unwrap_or((dollars, "0"));
         let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         if !is_digits(whole) || !is_digits(places) || places.len() > PLACES {
