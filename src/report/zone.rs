@@ -58,8 +58,8 @@ impl Zone {
     /// use turn_metrics::report::{Period, PeriodUnit, Zone};
     ///
     /// let zone = Zone::named("Europe/Berlin")?;
-    /// let april = zone.month("2026-03").unwrap();
-    /// let whole = Period::around(april.start, april.end)?;
+    /// let march = zone.month("2026-03").unwrap();
+    /// let whole = Period::around(march.start, march.end)?;
     /// let days = zone.periods(PeriodUnit::Day, whole).map(|day| day.end().get() - day.start().get());
     /// // The clocks were put forward on the 29th.
     /// assert!(days.eq((1..=31).map(|day| if day == 29 { 4 * 23 } else { 4 * 24 })));
