@@ -89,8 +89,9 @@
 //!
 //! | feature | what it adds | what that brings |
 //! |---|---|---|
-//! | (none) | [`turn`], [`store`], [`actors`], [`runtime`], [`recorder`] | actix, redb and serde; no server, no command line, no TLS |
+//! | (none) | [`turn`], [`report`], [`store`], [`actors`], [`runtime`], [`recorder`] | actix, jiff, redb and serde; no server, no command line, no TLS |
 //! | `server`, on by default | `http`, `config`, `cli` and the program | actix-web, clap, `journal` |
+//! | `prices`, on by default | `report::price`: what a step costs | genai-prices, toml |
 //! | `testing` | `testing`: probe, clock, store in memory, scripts, simulated kernel | nothing |
 //! | `journal` | `journal`: closed spans as lines of a rotating file | tracing-subscriber |
 //! | `otel` | `otel`: the recorder's spans over OTLP | opentelemetry, prost, ureq |
@@ -102,6 +103,7 @@
 //! From the ground up; a module uses only those of the floors before it.
 //!
 //! - [`turn`]: what a turn is and how its events fold. Pure.
+//! - [`report`]: sums, figures and costs of many turns. Pure.
 //! - [`clock`], [`settings`]: the time, and what can be set.
 //! - `line_queue`, `link`, `terminal`: a bounded queue of lines before a slow writer, symbolic links, colours.
 //! - [`store`], `config`, `journal`, `otel`, [`simulate`]: what is kept; where settings come from; spans in a file and
@@ -126,6 +128,7 @@ mod link;
 #[cfg(feature = "otel")]
 pub mod otel;
 pub mod recorder;
+pub mod report;
 pub mod runtime;
 pub mod settings;
 pub mod simulate;

@@ -13,7 +13,7 @@ pub(super) fn exact_whole(number: f64) -> Option<u64> {
 }
 
 /// Writes a finite number.
-pub(super) fn serialize_number<S: Serializer>(number: f64, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn serialize_number<S: Serializer>(number: f64, serializer: S) -> Result<S::Ok, S::Error> {
     if let Some(whole) = exact_whole(number) {
         return serializer.serialize_u64(whole);
     }

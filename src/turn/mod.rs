@@ -51,6 +51,7 @@ mod warning;
 mod wire;
 
 pub use count::{InvalidTokenCount, TokenCount};
+pub(crate) use ecmascript::serialize_number;
 pub use event::{Done, KernelEvent, Progress, TurnEvent, TurnEventKind, TurnLabels};
 pub use id::{ConversationId, InvalidId, StepId, TurnId};
 pub use kernel_moment::KernelMoment;

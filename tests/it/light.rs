@@ -7,6 +7,7 @@ use std::process::Command;
 const DIRECT: &[&str] = &[
     "actix",
     "actix-rt",
+    "jiff",
     "postcard",
     "redb",
     "ryu-js",
@@ -19,7 +20,7 @@ const DIRECT: &[&str] = &[
     "uuid",
 ];
 
-/// What only a server, a command line, or a layer for spans needs.
+/// What only a server, a command line, prices, or a layer for spans needs.
 const HEAVY: &[&str] = &[
     "actix-cors",
     "actix-http",
@@ -27,6 +28,8 @@ const HEAVY: &[&str] = &[
     "actix-web",
     "anyhow",
     "clap",
+    "feruca",
+    "genai-prices",
     "h2",
     "hyper",
     "opentelemetry",
@@ -80,7 +83,17 @@ fn what_is_looked_for_is_what_the_server_brings() {
     // Guards the list above against names that occur in no tree. It uses the default features: a tree needs all of its
     // packages, and `cargo test` alone does not fetch those of other features.
     let server = dependencies(&[]);
-    for heavy in ["actix-web", "actix-http", "actix-server", "clap", "toml", "tracing-subscriber", "ureq"] {
+    for heavy in [
+        "actix-web",
+        "actix-http",
+        "actix-server",
+        "clap",
+        "feruca",
+        "genai-prices",
+        "toml",
+        "tracing-subscriber",
+        "ureq",
+    ] {
         assert!(server.contains(heavy), "{heavy} is in no tree");
     }
 }

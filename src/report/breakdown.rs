@@ -1,0 +1,54 @@
+use std::collections::BTreeMap;
+
+use super::cost::Cost;
+use super::label::{Grouping, RollupLabel, Selection};
+use super::quarter::Period;
+use super::rollup::Rollup;
+
+/// The rows of a report: rollups and costs summed by period and by what the report is grouped by.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Breakdown {
+    grouping: Grouping,
+    selection: Selection,
+    rows: BTreeMap<(Period, RollupLabel), BreakdownRow>,
+}
+
+/// One row of a report.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BreakdownRow {
+    /// What its figures are computed from.
+    pub rollup: Rollup,
+    /// What it costs.
+    pub cost: Cost,
+}
+
+impl Breakdown {
+    /// A report without rows yet.
+    pub fn new(grouping: Grouping, selection: Selection) -> Self {
+        Self { grouping, selection, rows: BTreeMap::new() }
+    }
+
+    /// Adds a rollup, if the report selects its label.
+    pub fn add(&mut self, period: Period, label: &RollupLabel, rollup: &Rollup) {
+        if let Some(row) = self.row(period, label) {
+            row.rollup.add(rollup);
+        }
+    }
+
+    /// Adds a cost, if the report selects its label.
+    pub fn add_cost(&mut self, period: Period, label: &RollupLabel, cost: &Cost) {
+        if let Some(row) = self.row(period, label) {
+            row.cost.add(cost);
+        }
+    }
+
+    fn row(&mut self, period: Period, label: &RollupLabel) -> Option<&mut BreakdownRow> {
+        let label = self.selection.selects(label).then(|| self.grouping.group(label))?;
+        Some(self.rows.entry((period, label)).or_default())
+    }
+
+    /// The rows, by period and then by label. A period without turns has none.
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = (Period, &RollupLabel, &BreakdownRow)> {
+        self.rows.iter().map(|((period, label), row)| (*period, label, row))
+    }
+}

@@ -1,0 +1,235 @@
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::label::RollupLabel;
+use super::part::{ByLabel, Parts, TokenPart, report_time};
+use crate::turn::{EpochMillis, Label, StoredTurn};
+
+/// An amount of money: whole units of 10^-12 US dollars, so that it sums exactly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PicoDollars(i128);
+
+impl PicoDollars {
+    /// How many of them are a dollar.
+    pub const PER_DOLLAR: i128 = 1_000_000_000_000;
+
+    /// An amount of that many pico-dollars.
+    pub fn new(pico_dollars: i128) -> Self {
+        Self(pico_dollars)
+    }
+
+    /// The number of pico-dollars.
+    pub fn get(self) -> i128 {
+        self.0
+    }
+}
+
+/// Writes dollars with 12 places, so nothing is rounded.
+impl fmt::Display for PicoDollars {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (dollars, rest) = (
+            self.0.unsigned_abs() / Self::PER_DOLLAR.unsigned_abs(),
+            self.0.unsigned_abs() % Self::PER_DOLLAR.unsigned_abs(),
+        );
+        write!(f, "{}{dollars}.{rest:012}", if self.0 < 0 { "-" } else { "" })
+    }
+}
+
+/// Tokens to be priced: of one step, or of a turn without reporting steps.
+///
+/// The cached tokens are parts of the prompt, and those for an hour are part of the cache writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PricedStep<'a> {
+    /// The model that was asked.
+    pub model: &'a str,
+    /// The model's provider, if the kernel named it.
+    pub provider: Option<&'a str>,
+    /// When the turn counts in reports: the prices in force then are taken.
+    pub at: EpochMillis,
+    /// Tokens of the whole prompt.
+    pub prompt_tokens: u64,
+    /// Tokens that the model wrote.
+    pub output_tokens: u64,
+    /// Tokens of the prompt that were read from the cache.
+    pub cache_read_tokens: u64,
+    /// Tokens of the prompt that were written to the cache.
+    pub cache_write_tokens: u64,
+    /// Those of the cache writes that were for an hour.
+    pub cache_write_1h_tokens: u64,
+}
+
+/// What knows the prices of models.
+pub trait PriceBook {
+    /// Returns the price of a step, rounded to a whole pico-dollar. `None` if it has no price for the model.
+    fn price(&self, step: &PricedStep<'_>) -> Option<PicoDollars>;
+}
+
+/// The book of an installation without prices: the cost of everything is unknown.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoPrices;
+
+impl PriceBook for NoPrices {
+    fn price(&self, _: &PricedStep<'_>) -> Option<PicoDollars> {
+        None
+    }
+}
+
+/// What turns cost, as far as it is known. Costs add and subtract exactly, in any order.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Cost {
+    priced: PicoDollars,
+    priced_parts: i128,
+    unpriced_tokens: i128,
+    /// How many parts of each model had no price.
+    unpriced_models: BTreeMap<Label, i128>,
+}
+
+impl Cost {
+    /// Returns what a turn costs, by the labels of its parts. A part without tokens adds nothing.
+    pub fn of_turn(turn: &StoredTurn, book: &(impl PriceBook + ?Sized)) -> Vec<(RollupLabel, Self)> {
+        let parts = Parts::of(turn);
+        let mut costs = ByLabel::<Self>::new();
+        for part in &parts.tokens {
+            let tokens = part.prompt_tokens + i128::from(part.usage.output_tokens.get());
+            if tokens == 0 {
+                continue;
+            }
+            let cost = costs.of(parts.label(part.model, part.provider));
+            if let Some(price) = price(part, report_time(turn), book) {
+                cost.priced.0 += price.0;
+                cost.priced_parts += 1;
+            } else {
+                cost.unpriced_tokens += tokens;
+                if let Some(model) = part.model {
+                    *cost.unpriced_models.entry(model.clone()).or_default() += 1;
+                }
+            }
+        }
+        let beyond_steps = parts.difference.unpriced_tokens();
+        if beyond_steps > 0 {
+            costs.of(parts.own_label()).unpriced_tokens += beyond_steps;
+        }
+        costs.into_vec()
+    }
+
+    /// Adds another cost.
+    pub fn add(&mut self, other: &Self) {
+        self.combine(other, 1);
+    }
+
+    /// Takes out what was added.
+    pub fn subtract(&mut self, other: &Self) {
+        self.combine(other, -1);
+    }
+
+    fn combine(&mut self, other: &Self, sign: i128) {
+        let Self { priced, priced_parts, unpriced_tokens, unpriced_models } = other;
+        self.priced.0 += sign * priced.0;
+        self.priced_parts += sign * priced_parts;
+        self.unpriced_tokens += sign * unpriced_tokens;
+        for (model, parts) in unpriced_models {
+            let known = self.unpriced_models.entry(model.clone()).or_default();
+            *known += sign * parts;
+            if *known == 0 {
+                self.unpriced_models.remove(model);
+            }
+        }
+    }
+
+    /// The sum of what has a price. `None` if there are tokens, but none with a price.
+    pub fn usd(&self) -> Option<PicoDollars> {
+        (self.priced_parts != 0 || self.unpriced_tokens == 0).then_some(self.priced)
+    }
+
+    /// How many tokens of prompts and output have no price.
+    pub fn unpriced_tokens(&self) -> i128 {
+        self.unpriced_tokens
+    }
+
+    /// The models without a price, sorted.
+    pub fn unpriced_models(&self) -> impl Iterator<Item = &Label> {
+        self.unpriced_models.keys()
+    }
+
+    /// The cost as reports show it.
+    pub fn figures(&self) -> CostFigures {
+        CostFigures {
+            usd: self.usd(),
+            unpriced_tokens: self.unpriced_tokens,
+            unpriced_models: self.unpriced_models().cloned().collect(),
+        }
+    }
+}
+
+fn price(part: &TokenPart<'_>, at: EpochMillis, book: &(impl PriceBook + ?Sized)) -> Option<PicoDollars> {
+    let cache_write_tokens = part.usage.cache_write_tokens.unwrap_or_default().get();
+    book.price(&PricedStep {
+        model: part.model?.as_str(),
+        provider: part.provider.map(Label::as_str),
+        at,
+        prompt_tokens: u64::try_from(part.prompt_tokens).ok()?,
+        output_tokens: part.usage.output_tokens.get(),
+        cache_read_tokens: part.usage.cache_read_tokens.unwrap_or_default().get(),
+        cache_write_tokens,
+        cache_write_1h_tokens: part.cache_write_1h_tokens.min(cache_write_tokens),
+    })
+}
+
+/// A cost as reports show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CostFigures {
+    /// Dollars with 12 places, as a text in JSON. `None` if there are tokens, but none with a price.
+    #[serde(serialize_with = "as_text")]
+    pub usd: Option<PicoDollars>,
+    /// How many tokens of prompts and output have no price.
+    pub unpriced_tokens: i128,
+    /// The models without a price, sorted.
+    pub unpriced_models: Vec<Label>,
+}
+
+#[expect(clippy::ref_option, reason = "serde asks for it")]
+fn as_text<S: Serializer>(usd: &Option<PicoDollars>, serializer: S) -> Result<S::Ok, S::Error> {
+    match usd {
+        Some(usd) => serializer.collect_str(usd),
+        None => serializer.serialize_none(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn money_is_written_with_12_places() {
+        for (pico_dollars, text) in [
+            (0, "0.000000000000"),
+            (1, "0.000000000001"),
+            (-1, "-0.000000000001"),
+            (1_500_000_000_000, "1.500000000000"),
+            (-123_000_000_000_045, "-123.000000000045"),
+            (i128::MIN, "-170141183460469231731687303.715884105728"),
+        ] {
+            assert_eq!(PicoDollars::new(pico_dollars).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_cost_is_null_when_there_are_tokens_and_none_has_a_price() {
+        let json = |cost: &Cost| serde_json::to_string(&cost.figures()).unwrap();
+        let mut cost = Cost::default();
+        assert_eq!(json(&cost), r#"{"usd":"0.000000000000","unpricedTokens":0,"unpricedModels":[]}"#);
+        let unknown =
+            Cost { unpriced_tokens: 7, unpriced_models: [("b".into(), 1), ("a".into(), 2)].into(), ..Cost::default() };
+        cost.add(&unknown);
+        assert_eq!(json(&cost), r#"{"usd":null,"unpricedTokens":7,"unpricedModels":["a","b"]}"#);
+        let priced = Cost { priced: PicoDollars::new(2), priced_parts: 1, ..Cost::default() };
+        cost.add(&priced);
+        assert_eq!(json(&cost), r#"{"usd":"0.000000000002","unpricedTokens":7,"unpricedModels":["a","b"]}"#);
+        cost.subtract(&unknown);
+        assert_eq!(cost, priced);
+    }
+}

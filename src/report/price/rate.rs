@@ -1,0 +1,134 @@
+use std::fmt;
+
+use crate::report::cost::{PicoDollars, PricedStep};
+
+/// A price for tokens: whole pico-dollars a million tokens, so that each decimal price is exact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Rate(u64);
+
+/// The text is no price.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a price is a plain decimal number of dollars from 0 to 1000000, with at most 12 places")]
+pub(super) struct InvalidRate;
+
+const PLACES: usize = 12;
+const TOKENS: u128 = 1_000_000;
+
+impl Rate {
+    /// The largest rate, a million dollars for a million tokens.
+    const MAX: u64 = 1_000_000_000_000_000_000;
+
+    /// Reads dollars a million tokens, such as `3` or `0.075`, without a float.
+    pub(super) fn parse(dollars: &str) -> Result<Self, InvalidRate> {
+        let (whole, places) = dollars.split_once('.').unwrap_or((dollars, "0"));
+        let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_digits(whole) || !is_digits(places) || places.len() > PLACES {
+            return Err(InvalidRate);
+        }
+        let pico_dollars = format!("{whole}{places:0<PLACES$}").parse().map_err(|_| InvalidRate)?;
+        if pico_dollars <= Self::MAX { Ok(Self(pico_dollars)) } else { Err(InvalidRate) }
+    }
+
+    /// The nearest rate to a number of dollars a million tokens. `None` if there is none.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 10^18")]
+    pub(super) fn nearest(dollars: f64) -> Option<Self> {
+        (0.0..=1e6).contains(&dollars).then(|| Self((dollars * 1e12).round() as u64))
+    }
+
+    /// Pico-dollars for a million tokens.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+
+    fn times(self, tokens: u64) -> u128 {
+        u128::from(self.0) * u128::from(tokens)
+    }
+}
+
+/// Writes dollars a million tokens, with the places that it has.
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let dollars = PicoDollars::new(self.0.into()).to_string();
+        f.write_str(dollars.trim_end_matches('0').trim_end_matches('.'))
+    }
+}
+
+/// The rates of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rates {
+    /// For the tokens of a prompt that neither came from a cache nor went to one.
+    pub input: Rate,
+    /// For tokens that the model writes.
+    pub output: Rate,
+    /// For tokens of a prompt that are read from the cache.
+    pub cache_read: Rate,
+    /// For tokens of a prompt that are written to the cache.
+    pub cache_write: Rate,
+    /// For those that are written for an hour.
+    pub cache_write_1h: Rate,
+}
+
+impl Rates {
+    /// The price of a step, rounded once, half a pico-dollar up.
+    pub(super) fn price(&self, step: &PricedStep<'_>) -> PicoDollars {
+        let for_an_hour = step.cache_write_1h_tokens.min(step.cache_write_tokens);
+        let uncached =
+            step.prompt_tokens.saturating_sub(step.cache_read_tokens).saturating_sub(step.cache_write_tokens);
+        // Each term is below 2^64 * 2^60.
+        let sum = self.input.times(uncached)
+            + self.output.times(step.output_tokens)
+            + self.cache_read.times(step.cache_read_tokens)
+            + self.cache_write.times(step.cache_write_tokens - for_an_hour)
+            + self.cache_write_1h.times(for_an_hour);
+        // Divided by a million it fits.
+        PicoDollars::new(((sum + TOKENS / 2) / TOKENS).cast_signed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_read_exactly_and_written_back() {
+        for (text, pico_dollars, written) in [
+            ("3", 3_000_000_000_000, "3"),
+            ("0.075", 75_000_000_000, "0.075"),
+            ("3.750", 3_750_000_000_000, "3.75"),
+            ("0", 0, "0"),
+            ("10.0", 10_000_000_000_000, "10"),
+            // As floats neither is what it says.
+            ("0.1", 100_000_000_000, "0.1"),
+            ("0.083333333333", 83_333_333_333, "0.083333333333"),
+            ("1000000", Rate::MAX, "1000000"),
+        ] {
+            let rate = Rate::parse(text).unwrap();
+            assert_eq!((rate.get(), rate.to_string().as_str()), (pico_dollars, written), "{text}");
+        }
+        for bad in [
+            "",
+            ".",
+            "3.",
+            ".5",
+            "-1",
+            "+1",
+            "1e3",
+            "nan",
+            "1,5",
+            " 1",
+            "0.0000000000001",
+            "1000000.1",
+            "99999999999999",
+        ] {
+            assert_eq!(Rate::parse(bad), Err(InvalidRate), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_float_becomes_the_decimal_that_it_stands_for() {
+        assert_eq!(Rate::nearest(0.1 + 0.2).unwrap().to_string(), "0.3");
+        for bad in [f64::NAN, -1.0, 1e7, f64::INFINITY] {
+            assert_eq!(Rate::nearest(bad), None);
+        }
+    }
+}

@@ -1,0 +1,182 @@
+use serde::{Deserialize, Serialize};
+
+use super::histogram::Distribution;
+use super::label::RollupLabel;
+use super::part::{ByLabel, Difference, Parts, StepPart, TokenPart};
+use crate::turn::{Millis, StoredTurn};
+
+/// What a row of a report is computed from: sums that add and subtract exactly in any order, and distributions.
+///
+/// Counts are far below 2^64 and each of their terms below 2^60, so no sum reaches the bounds of an `i128`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Rollup {
+    pub(super) sums: Sums,
+    /// In nanoseconds.
+    pub(super) ttft: Distribution,
+    /// Of single steps, in 10^-9 tokens a second.
+    pub(super) output_speed: Distribution,
+    /// Of turns, in nanoseconds.
+    pub(super) duration: Distribution,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(super) struct Sums {
+    pub(super) turns: i128,
+    pub(super) steps: i128,
+    pub(super) input_tokens: i128,
+    pub(super) output_tokens: i128,
+    pub(super) cache_read_tokens: i128,
+    /// How often the counter was reported.
+    pub(super) cache_read_reports: i128,
+    pub(super) cache_write_tokens: i128,
+    pub(super) cache_write_reports: i128,
+    /// Prompts of steps and of turns without reporting steps.
+    pub(super) prompt_tokens: i128,
+    /// Of those prompts, the ones that came with a cache counter.
+    pub(super) cache_reporting_prompt_tokens: i128,
+    /// What of those was read from the cache.
+    pub(super) cache_reporting_read_tokens: i128,
+    /// Output of the steps with a decode time.
+    pub(super) timed_output_tokens: i128,
+    /// The decode times of the steps with output.
+    pub(super) decode_nanos: i128,
+    pub(super) generation_nanos: i128,
+    pub(super) generations: i128,
+    pub(super) duration_nanos: i128,
+    pub(super) durations: i128,
+    pub(super) overlong_times: i128,
+}
+
+impl Sums {
+    /// Combines two, field by field.
+    fn zip(self, other: Self, each: impl Fn(i128, i128) -> i128) -> Self {
+        Self {
+            turns: each(self.turns, other.turns),
+            steps: each(self.steps, other.steps),
+            input_tokens: each(self.input_tokens, other.input_tokens),
+            output_tokens: each(self.output_tokens, other.output_tokens),
+            cache_read_tokens: each(self.cache_read_tokens, other.cache_read_tokens),
+            cache_read_reports: each(self.cache_read_reports, other.cache_read_reports),
+            cache_write_tokens: each(self.cache_write_tokens, other.cache_write_tokens),
+            cache_write_reports: each(self.cache_write_reports, other.cache_write_reports),
+            prompt_tokens: each(self.prompt_tokens, other.prompt_tokens),
+            cache_reporting_prompt_tokens: each(
+                self.cache_reporting_prompt_tokens,
+                other.cache_reporting_prompt_tokens,
+            ),
+            cache_reporting_read_tokens: each(self.cache_reporting_read_tokens, other.cache_reporting_read_tokens),
+            timed_output_tokens: each(self.timed_output_tokens, other.timed_output_tokens),
+            decode_nanos: each(self.decode_nanos, other.decode_nanos),
+            generation_nanos: each(self.generation_nanos, other.generation_nanos),
+            generations: each(self.generations, other.generations),
+            duration_nanos: each(self.duration_nanos, other.duration_nanos),
+            durations: each(self.durations, other.durations),
+            overlong_times: each(self.overlong_times, other.overlong_times),
+        }
+    }
+
+    /// Returns the time in whole nanoseconds. A time over 7 days is counted as such and is `None`: no turn takes so
+    /// long, and one wrong clock must not spoil the figures of all.
+    fn nanos(&mut self, time: Option<Millis>) -> Option<u64> {
+        const LONGEST_MILLIS: f64 = 7.0 * 24.0 * 60.0 * 60.0 * 1e3;
+        let millis = time?.get();
+        if millis > LONGEST_MILLIS {
+            self.overlong_times += 1;
+            return None;
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 7 days")]
+        Some((millis * 1e6).round() as u64)
+    }
+}
+
+impl Rollup {
+    /// Returns what a turn adds, by the labels of its parts. Each label stands there once.
+    pub fn of_turn(turn: &StoredTurn) -> Vec<(RollupLabel, Self)> {
+        let parts = Parts::of(turn);
+        let mut rollups = ByLabel::<Self>::new();
+        rollups.of(parts.own_label()).count_turn(turn);
+        for step in &parts.steps {
+            rollups.of(parts.label(step.model, step.provider)).count_step(step);
+        }
+        for part in &parts.tokens {
+            rollups.of(parts.label(part.model, part.provider)).count_tokens(part);
+        }
+        rollups.of(parts.own_label()).count_difference(&parts.difference);
+        rollups.into_vec()
+    }
+
+    /// Adds another rollup.
+    pub fn add(&mut self, other: &Self) {
+        self.sums = self.sums.zip(other.sums, |a, b| a + b);
+        self.ttft.add(&other.ttft);
+        self.output_speed.add(&other.output_speed);
+        self.duration.add(&other.duration);
+    }
+
+    /// Takes out what was added. What is left is exact, but the smallest and the largest values stay: they cover every turn
+    /// that was ever counted.
+    pub fn subtract(&mut self, other: &Self) {
+        self.sums = self.sums.zip(other.sums, |a, b| a - b);
+        self.ttft.subtract(&other.ttft);
+        self.output_speed.subtract(&other.output_speed);
+        self.duration.subtract(&other.duration);
+    }
+
+    fn count_turn(&mut self, turn: &StoredTurn) {
+        self.sums.turns += 1;
+        if let Some(nanos) = self.sums.nanos(turn.metrics.duration) {
+            self.sums.duration_nanos += i128::from(nanos);
+            self.sums.durations += 1;
+            self.duration.record(nanos.into());
+        }
+    }
+
+    fn count_step(&mut self, part: &StepPart<'_>) {
+        self.sums.steps += 1;
+        let times = part.step.times;
+        if let Some(nanos) = self.sums.nanos(times.ttft) {
+            self.ttft.record(nanos.into());
+        }
+        if let Some(nanos) = self.sums.nanos(times.gen_total) {
+            self.sums.generation_nanos += i128::from(nanos);
+            self.sums.generations += 1;
+        }
+        let output = part.step.usage.output_tokens.get();
+        if let Some(nanos) = self.sums.nanos(times.decode).filter(|nanos| *nanos > 0 && output > 0) {
+            self.sums.timed_output_tokens += i128::from(output);
+            self.sums.decode_nanos += i128::from(nanos);
+            // Nanoseconds to seconds, tokens to 10^-9 of them: below 2^53 * 2^60.
+            self.output_speed.record(u128::from(output) * 1_000_000_000_000_000_000 / u128::from(nanos));
+        }
+    }
+
+    fn count_tokens(&mut self, part: &TokenPart<'_>) {
+        let sums = &mut self.sums;
+        sums.input_tokens += i128::from(part.usage.input_tokens.get());
+        sums.output_tokens += i128::from(part.usage.output_tokens.get());
+        sums.prompt_tokens += part.prompt_tokens;
+        if let Some(tokens) = part.usage.cache_read_tokens {
+            sums.cache_read_tokens += i128::from(tokens.get());
+            sums.cache_read_reports += 1;
+        }
+        if let Some(tokens) = part.usage.cache_write_tokens {
+            sums.cache_write_tokens += i128::from(tokens.get());
+            sums.cache_write_reports += 1;
+        }
+        if part.usage.cache_read_tokens.is_some() || part.usage.cache_write_tokens.is_some() {
+            sums.cache_reporting_prompt_tokens += part.prompt_tokens;
+            sums.cache_reporting_read_tokens +=
+                part.usage.cache_read_tokens.map_or(0, |tokens| i128::from(tokens.get()));
+        }
+    }
+
+    fn count_difference(&mut self, difference: &Difference) {
+        let sums = &mut self.sums;
+        sums.input_tokens += difference.input_tokens;
+        sums.output_tokens += difference.output_tokens;
+        sums.cache_read_tokens += difference.cache_read_tokens;
+        sums.cache_read_reports += difference.cache_read_reports;
+        sums.cache_write_tokens += difference.cache_write_tokens;
+        sums.cache_write_reports += difference.cache_write_reports;
+    }
+}
