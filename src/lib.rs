@@ -90,9 +90,9 @@
 //! | feature | what it adds | what that brings |
 //! |---|---|---|
 //! | (none) | [`turn`], [`store`], [`actors`], [`runtime`], [`recorder`] | actix, redb and serde; no server, no command line, no TLS |
-//! | `server`, on by default | `http`, `config`, `cli` and the program | actix-web, clap, `journal` |
+//! | `server`, on by default | `http`, `config`, `cli` and the program | actix-web, clap, `span-log` |
 //! | `testing` | `testing`: probe, clock, store in memory, scripts, simulated kernel | nothing |
-//! | `journal` | `journal`: closed spans as lines of a rotating file | tracing-subscriber |
+//! | `span-log` | `span_log`: closed spans as lines of a rotating file | tracing-subscriber |
 //! | `otel` | `otel`: the recorder's spans over OTLP | opentelemetry, prost, ureq |
 //!
 //! An embedder asks for `default-features = false` and what it needs.
@@ -103,7 +103,7 @@
 //!
 //! - [`turn`]: what a turn is and how its events fold. Pure.
 //! - [`clock`], [`settings`]: the time, and what can be set.
-//! - [`store`], `config`, `journal`, `otel`, [`simulate`]: what is kept, and where; what is told of spans; a kernel that does
+//! - [`store`], `config`, `span_log`, `otel`, [`simulate`]: what is kept, and where; what is told of spans; a kernel that does
 //!   not exist.
 //! - [`actors`]: the messages, and who handles them.
 //! - [`runtime`], [`recorder`], `telemetry`: a running system; the kernel's side of it.
@@ -118,8 +118,6 @@ pub mod clock;
 pub mod config;
 #[cfg(feature = "server")]
 pub mod http;
-#[cfg(feature = "journal")]
-pub mod journal;
 mod line_queue;
 mod link;
 #[cfg(feature = "otel")]
@@ -128,6 +126,8 @@ pub mod recorder;
 pub mod runtime;
 pub mod settings;
 pub mod simulate;
+#[cfg(feature = "span-log")]
+pub mod span_log;
 pub mod store;
 #[cfg(feature = "server")]
 pub mod telemetry;

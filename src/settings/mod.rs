@@ -6,7 +6,7 @@
 //!
 //! - `section`: makes a struct and its part of the table of settings from such lines.
 //! - `setting`: a line of that table.
-//! - `turns`, `store`, `http`, `log`, `trace`: the sections of a configuration file.
+//! - `turns`, `store`, `http`, `log`, `span_log`: the sections of a configuration file.
 //! - `program`: all sections together.
 //! - `host_name`, `web_origin`: texts that are checked.
 //! - `otel`, `simulation`: what a program sets that sends spans, or simulates a kernel. No configuration file has these.
@@ -25,8 +25,8 @@ mod section;
 #[cfg(feature = "server")]
 pub(crate) mod setting;
 mod simulation;
+mod span_log;
 mod store;
-mod trace;
 mod turns;
 #[cfg(feature = "server")]
 mod web_origin;
@@ -46,8 +46,8 @@ pub use program::Settings;
 #[cfg(feature = "server")]
 pub use setting::CONVERSATIONS_AT_ONCE;
 pub use simulation::SimulationSettings;
+pub use span_log::SpanLogSettings;
 pub use store::{RedbSettings, StoreSettings};
-pub use trace::JournalSettings;
 pub use turns::{TURNS_AT_ONCE, TurnSettings};
 #[cfg(feature = "server")]
 pub use web_origin::{InvalidWebOrigin, WebOrigin};

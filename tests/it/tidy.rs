@@ -12,7 +12,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
         &[
             &["turn"],
             &["clock", "line_queue", "link", "settings", "terminal"],
-            &["config", "journal", "otel", "simulate", "store"],
+            &["config", "otel", "simulate", "span_log", "store"],
             &["actors"],
             &["recorder", "runtime", "telemetry"],
             &["http"],

@@ -1,13 +1,13 @@
-//! The trace journal: every closed span as one line of JSON in a rotating file, for jq, DuckDB or SQLite to group.
+//! The span log: every closed span as one line of JSON in a rotating file, for jq, DuckDB or SQLite to group.
 //!
 //! ```
-//! use turn_metrics::journal::TraceJournal;
-//! use turn_metrics::settings::JournalSettings;
+//! use turn_metrics::span_log::SpanLog;
+//! use turn_metrics::settings::SpanLogSettings;
 //! use tracing_subscriber::layer::SubscriberExt;
 //!
 //! let directory = tempfile::tempdir()?;
-//! let file = directory.path().join("trace.ndjson");
-//! let (layer, writer) = TraceJournal::start(&file, &JournalSettings::default())?;
+//! let file = directory.path().join("spans.ndjson");
+//! let (layer, writer) = SpanLog::start(&file, &SpanLogSettings::default())?;
 //! let subscriber = tracing_subscriber::registry().with(layer);
 //! tracing::subscriber::with_default(subscriber, || drop(tracing::info_span!("turn", turnId = "t", tokens = 7)));
 //! drop(writer);
@@ -43,38 +43,38 @@ use self::fields::Fields;
 use self::rotating::RotatingFile;
 use crate::clock::{Clock, SharedClock, SharedStopwatch, SystemClock, SystemStopwatch};
 use crate::line_queue::{self, LineQueue, LineWriter};
-use crate::settings::JournalSettings;
+use crate::settings::SpanLogSettings;
 use crate::turn::{EpochMillis, Millis};
 
-/// The layer that keeps the journal. Whoever closes a span is never held up: a thread of its own writes, and lines
+/// The layer that keeps the span log. Whoever closes a span is never held up: a thread of its own writes, and lines
 /// that are too many for it are counted and lost.
-pub struct TraceJournal {
+pub struct SpanLog {
     queue: LineQueue,
     clock: SharedClock,
     stopwatch: SharedStopwatch,
 }
 
-/// The thread that writes the journal. Dropping this waits until every span closed before is written;
-/// [`JournalWriter::close_within`] bounds the wait.
+/// The thread that writes the span log. Dropping this waits until every span closed before is written;
+/// [`SpanLogWriter::close_within`] bounds the wait.
 #[derive(Debug)]
-pub struct JournalWriter {
+pub struct SpanLogWriter {
     /// Dropped with this, which ends the thread.
     writer: LineWriter,
     queue: LineQueue,
 }
 
-impl TraceJournal {
+impl SpanLog {
     /// Opens the file, to append to it, and starts the thread. Fails if the file cannot be opened. Whatever the
     /// settings ask for, at least one line can wait, and no more than ten million.
-    pub fn start(file: &Path, settings: &JournalSettings) -> io::Result<(Self, JournalWriter)> {
+    pub fn start(file: &Path, settings: &SpanLogSettings) -> io::Result<(Self, SpanLogWriter)> {
         let rotating = RotatingFile::open(file, settings.max_file_bytes, settings.max_files)?;
-        let (queue, writer) = line_queue::start("trace-journal", settings.queue_lines, rotating)?;
-        let journal = Self {
+        let (queue, writer) = line_queue::start("span-log", settings.queue_lines, rotating)?;
+        let span_log = Self {
             queue: queue.clone(),
             clock: Arc::new(SystemClock),
             stopwatch: Arc::new(SystemStopwatch::default()),
         };
-        Ok((journal, JournalWriter { writer, queue }))
+        Ok((span_log, SpanLogWriter { writer, queue }))
     }
 
     /// Takes the time from elsewhere: the moments from `clock`, the durations from `stopwatch`.
@@ -86,8 +86,8 @@ impl TraceJournal {
     }
 }
 
-impl JournalWriter {
-    /// How many spans are not in the journal, because too many waited or writing failed. Those that a failure leaves in
+impl SpanLogWriter {
+    /// How many spans are not in the span log, because too many waited or writing failed. Those that a failure leaves in
     /// doubt count, until they are written after all.
     pub fn lost(&self) -> u64 {
         self.queue.lost()
@@ -128,7 +128,7 @@ struct Line<'a> {
     attributes: BTreeMap<&'static str, Value>,
 }
 
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for TraceJournal {
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for SpanLog {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         let Some(span) = context.span(id) else { return };
         let mut fields = Fields::default();

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::link;
 
-/// A file that is set aside when it is full: `trace.ndjson` becomes `trace.ndjson.1`, that one `.2`, and so on; the
+/// A file that is set aside when it is full: `spans.ndjson` becomes `spans.ndjson.1`, that one `.2`, and so on; the
 /// oldest goes. One call of `write` is one line and is never split.
 #[derive(Debug)]
 pub(super) struct RotatingFile {
