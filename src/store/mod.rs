@@ -15,7 +15,7 @@
 //! - After a failed write the outcome is unknown, and is answered as such. The files are then closed and opened again.
 //! - A damaged row costs that row alone: reads leave it out, and a check names it. A row that was not written as it is,
 //!   under this key, is damaged. A copy of it, in a backup or a compaction, is as damaged.
-//! - The writer is the only thread that appends to the journal. While the store runs, turns get into the tables by steps
+//! - The writer is the only thread that appends to the journal. While the store runs, turns get into the tables by flushes
 //!   of the checkpoint alone, one at a time.
 //! - Everything in memory is bounded: the queue, the turns in it, the memtable and so the journal.
 //! - Integers in rows of `meta` are little-endian, whatever the machine.
@@ -32,6 +32,7 @@
 //! - **mark**: a row of the journal by its number and checksum. Each row holds the checksum of the one before it, so a
 //!   mark stands for all rows up to its own.
 //! - **checkpoint**: moves pieces into the tables; and the number of the row up to which that is done.
+//! - **flush**: one transaction of the checkpoint, which moves some pieces.
 //! - **key**: the number that stands for a conversation's id in every table.
 //! - **order**: which turn has which position. In the memtable it is kept in *runs*: the turns that one commit sealed.
 //! - **lineage**: a random id of the store's history, part of each position and revision outside. A new store, a backup and
@@ -46,7 +47,7 @@
 //! ```text
 //! turn-metrics.redb           the main file: the tables
 //!   meta                      name                    -> format, store id, lineage, next key, journal id, counts; the
-//!                                                        marks of the checkpoint and of the newest row at the last step
+//!                                                        marks of the checkpoint and of the newest row at the last flush
 //!   conversation_keys         conversation id         -> key, checksum
 //!   conversations             key                     -> id, life, version, number of sealed turns, last sealing, latest
 //!                                                        activity, usage; checksum
@@ -79,7 +80,7 @@
 //!    Otherwise it joins the writer's queue.
 //! 2. The writer waits for the checkpoint where the memtable is filling up, then gathers a batch from the queue. Where
 //!    more turns wait than fit into a batch, commits that have waited too long are refused.
-//! 3. It drafts the batch. For each commit it loads the conversation from the memtable or else the tables, compares the
+//! 3. It builds the write set of the batch. For each commit it loads the conversation from the memtable or else the tables, compares the
 //!    version, looks each turn id up, and assigns ordinals and positions. Later commits of the batch see what earlier ones changed.
 //! 4. It appends the entries as one row, in one transaction of the journal with one fsync, which also drops some rows
 //!    that the checkpoint has passed. From here on the commits are durable.
@@ -99,17 +100,17 @@
 //! # A checkpoint
 //!
 //! 1. When the active table has half of `store.redb.journal_bytes` and there is no immutable one, it becomes that.
-//! 2. A thread of its own moves it in steps of some milliseconds, each one transaction on the main file. A step takes
+//! 2. A thread of its own moves it in flushes of some milliseconds, each one transaction on the main file. A flush takes
 //!    pieces in the order of their keys and writes turns, index, open turns and their steps, the conversation as the piece left it, and
 //!    its place by activity.
-//! 3. When all pieces of the table are moved, further steps append its part of the order to `positions`. So these rows
+//! 3. When all pieces of the table are moved, further flushes append its part of the order to `positions`. So these rows
 //!    are written at the end and in order, and each leads to a turn in the tables.
-//! 4. A step also writes the mark of the journal's newest row. When it is durable, its pieces and runs are dropped from
+//! 4. A flush also writes the mark of the journal's newest row. When it is durable, its pieces and runs are dropped from
 //!    the memtable.
-//! 5. The last step also writes the mark of the last row of that table as the checkpoint. Later appends drop the rows
+//! 5. The last flush also writes the mark of the last row of that table as the checkpoint. Later appends drop the rows
 //!    up to it.
 //!
-//! An orderly stop takes steps until the memtable is empty, takes the journal's name out of the main file and removes
+//! An orderly stop flushes until the memtable is empty, takes the journal's name out of the main file and removes
 //! the journal.
 //!
 //! # Opening after a crash
@@ -118,7 +119,7 @@
 //!    journal of another store is refused.
 //! 2. redb undoes what was cut short in each file. Then a journal that is older or newer than the main file is refused:
 //!    base <= checkpoint <= newest row <= last row must hold, and the marks must be those of the same rows.
-//! 3. The rows after the checkpoint are read into the memtable. Steps may have moved some of their pieces already: an
+//! 3. The rows after the checkpoint are read into the memtable. Flushes may have moved some of their pieces already: an
 //!    entry whose version the tables have is skipped, but for the positions that the tables do not have.
 //! 4. Each row must hold the checksum of the one before it, the entries of each conversation must follow each other
 //!    without a gap, version by version, and the positions must follow those before them. A row that does not fit is

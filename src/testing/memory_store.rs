@@ -90,7 +90,7 @@ impl MemoryStore {
         })
     }
 
-    /// Takes one atomic step of a conversation.
+    /// Makes one atomic change of a conversation.
     pub fn commit(&self, commit: &Commit) -> Result<Committed, CommitError> {
         let mut all = self.lock();
         let Kept { conversations, order } = &mut *all;

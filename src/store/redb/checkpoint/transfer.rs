@@ -131,7 +131,7 @@ mod tests {
 
     type Dump = Vec<(&'static str, Vec<u8>, Vec<u8>)>;
 
-    /// All rows of data, after these pieces were moved in steps of one.
+    /// All rows of data, after these pieces were moved one by one.
     fn moved(pieces: &[Arc<Piece>], order: impl Iterator<Item = usize>) -> Dump {
         struct DumpRows<'a>(&'a WriteTransaction, Dump);
         impl TableVisitor for DumpRows<'_> {

@@ -1,3 +1,4 @@
+use std::ops::ControlFlow;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -8,7 +9,6 @@ use super::from_environment;
 use super::workload::{Operation, Workload};
 use crate::settings::StoreSettings;
 use crate::simulate::random::Random;
-use crate::store::redb::writer::Step;
 use crate::store::redb::writer::backoff::Backoff;
 use crate::store::{CommitError, FaultKind, RedbEngine, StoreFile, TurnRange};
 use crate::turn::ConversationId;
@@ -169,7 +169,7 @@ fn a_read_that_fails_has_the_store_opened_again_without_a_write() {
     // Nobody has asked for a write, and yet the writer has something to do.
     let asked = pin!(engine.check_write()).poll(&mut Context::from_waker(Waker::noop()));
     assert_eq!(asked, Poll::Ready(Err(CommitError::Overloaded)), "the writer's queue, which takes one job, is empty");
-    assert!(matches!(writer.step(), Step::GoOn));
+    assert!(matches!(writer.run_once(), ControlFlow::Continue(())));
     assert!(engine.turns(&all()).is_err() && !engine.is_open());
     writer.open_again();
     assert_eq!(engine.turns(&all()), Ok(Vec::new()));

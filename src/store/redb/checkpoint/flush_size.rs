@@ -1,16 +1,16 @@
-//! How much a step of the checkpoint moves. Pure: durations are passed in.
+//! How much a flush of the checkpoint moves. Pure: durations are passed in.
 
 use std::time::Duration;
 
-/// The bytes that one step of the checkpoint moves, derived from how long earlier steps took.
+/// The bytes that one flush of the checkpoint moves, derived from how long earlier flushes took.
 #[derive(Debug)]
-pub(crate) struct StepSize(usize);
+pub(crate) struct FlushSize(usize);
 
-impl StepSize {
-    /// The target duration of a step, its fsync included: a caller that waits for the checkpoint waits for the end of a
-    /// step.
+impl FlushSize {
+    /// The target duration of a flush, its fsync included: a caller that waits for the checkpoint waits for the end of a
+    /// flush.
     const AIM: Duration = Duration::from_millis(12);
-    /// Some hundred turns. Smaller steps are hardly faster, because of the fsync, and take more time in total.
+    /// Some hundred turns. Smaller flushes are hardly faster, because of the fsync, and take more time in total.
     const LEAST_BYTES: usize = 128 * 1024;
     const MOST_BYTES: usize = 512 * 1024;
 
@@ -18,9 +18,9 @@ impl StepSize {
         self.0
     }
 
-    /// Learns from a step. A step that was slow by chance, such as a disk hiccup, at most halves the next one.
+    /// Learns from a flush. A flush that was slow by chance, such as a disk hiccup, at most halves the next one.
     pub(crate) fn learn(&mut self, moved_bytes: usize, took: Duration) {
-        // The last step of a table of the memtable may be small, and says little about a full one.
+        // The last flush of a table of the memtable may be small, and says little about a full one.
         if moved_bytes < self.0 / 2 {
             return;
         }
@@ -30,7 +30,7 @@ impl StepSize {
     }
 }
 
-impl Default for StepSize {
+impl Default for FlushSize {
     fn default() -> Self {
         Self(Self::LEAST_BYTES)
     }
@@ -43,8 +43,8 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn a_step_comes_to_move_what_it_can_move_in_its_time() {
-        let mut size = StepSize::default();
+    fn a_flush_comes_to_move_what_it_can_move_in_its_time() {
+        let mut size = FlushSize::default();
         // A disk that takes a millisecond for 24 KiB.
         for _ in 0..10 {
             let bytes = size.bytes();
@@ -55,22 +55,22 @@ mod tests {
     }
 
     #[test]
-    fn a_step_is_bounded_whatever_it_took() {
-        let mut size = StepSize::default();
+    fn a_flush_is_bounded_whatever_it_took() {
+        let mut size = FlushSize::default();
         for took in [Duration::ZERO, MS, MS * 5000] {
             for _ in 0..20 {
                 let before = size.bytes();
                 size.learn(before, took);
                 assert!(size.bytes() >= before / 2 && size.bytes() <= before * 2, "{before} to {}", size.bytes());
-                assert!((StepSize::LEAST_BYTES..=StepSize::MOST_BYTES).contains(&size.bytes()));
+                assert!((FlushSize::LEAST_BYTES..=FlushSize::MOST_BYTES).contains(&size.bytes()));
             }
         }
-        assert_eq!(size.bytes(), StepSize::LEAST_BYTES);
+        assert_eq!(size.bytes(), FlushSize::LEAST_BYTES);
     }
 
     #[test]
-    fn the_short_last_step_of_a_table_changes_nothing() {
-        let mut size = StepSize::default();
+    fn the_short_last_flush_of_a_table_changes_nothing() {
+        let mut size = FlushSize::default();
         size.learn(size.bytes(), MS * 6);
         let before = size.bytes();
         size.learn(before / 2 - 1, MS * 5000);
