@@ -8,7 +8,7 @@ use super::Probe;
 use crate::actors::{
     FindRevision, ListConversations, ListSealed, ListStaleTurns, ListTurns, OpenConversation, StoreRecipients,
 };
-use crate::store::rule::{Conflict, Head, decide};
+use crate::store::rule::{Conflict, ConversationHead, decide};
 use crate::store::{
     ActiveConversation, ActivityPlace, Commit, CommitError, Committed, ConversationState, Life, Lineage,
     ListSealedError, Position, PositionedTurn, Revision, SealedPage, StagedTurn, StaleTurn, TurnRange,
@@ -51,23 +51,23 @@ impl Default for MemoryStore {
 /// All conversations.
 #[derive(Debug, Default)]
 struct Kept {
-    conversations: BTreeMap<ConversationId, Conversation>,
+    conversations: BTreeMap<ConversationId, StoredConversation>,
     /// Where the turn at each position is, from position 1.
     order: Vec<(ConversationId, Ordinal)>,
 }
 
 /// One conversation.
 #[derive(Debug)]
-struct Conversation {
+struct StoredConversation {
     life: Life,
-    head: Head,
+    head: ConversationHead,
     open: HashMap<TurnId, StagedTurn>,
     sealed: Vec<StoredTurn>,
 }
 
-impl Conversation {
+impl StoredConversation {
     fn begin() -> Self {
-        Self { life: Life::draw(), head: Head::default(), open: HashMap::new(), sealed: Vec::new() }
+        Self { life: Life::draw(), head: ConversationHead::default(), open: HashMap::new(), sealed: Vec::new() }
     }
 
     fn ordinal_of(&self, id: &TurnId) -> Option<Ordinal> {
@@ -94,7 +94,7 @@ impl MemoryStore {
     pub fn commit(&self, commit: &Commit) -> Result<Committed, CommitError> {
         let mut all = self.lock();
         let Kept { conversations, order } = &mut *all;
-        let kept = conversations.entry(commit.conversation_id.clone()).or_insert_with(Conversation::begin);
+        let kept = conversations.entry(commit.conversation_id.clone()).or_insert_with(StoredConversation::begin);
         let sealed: Vec<_> = commit.turn_ids().map(|id| kept.ordinal_of(id)).collect();
         let decision = decide(&kept.head, &sealed, commit).map_err(Conflict::into_error)?;
         for change in decision.staged(commit) {

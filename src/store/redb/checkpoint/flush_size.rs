@@ -9,10 +9,10 @@ pub(crate) struct FlushSize(usize);
 impl FlushSize {
     /// The target duration of a flush, its fsync included: a caller that waits for the checkpoint waits for the end of a
     /// flush.
-    const AIM: Duration = Duration::from_millis(12);
+    const TARGET: Duration = Duration::from_millis(12);
     /// Some hundred turns. Smaller flushes are hardly faster, because of the fsync, and take more time in total.
-    const LEAST_BYTES: usize = 128 * 1024;
-    const MOST_BYTES: usize = 512 * 1024;
+    const MIN_BYTES: usize = 128 * 1024;
+    const MAX_BYTES: usize = 512 * 1024;
 
     pub(crate) fn bytes(&self) -> usize {
         self.0
@@ -24,15 +24,15 @@ impl FlushSize {
         if moved_bytes < self.0 / 2 {
             return;
         }
-        let aimed = moved_bytes as u128 * Self::AIM.as_nanos() / took.as_nanos().max(1);
+        let aimed = moved_bytes as u128 * Self::TARGET.as_nanos() / took.as_nanos().max(1);
         let aimed = usize::try_from(aimed).unwrap_or(usize::MAX);
-        self.0 = aimed.clamp(self.0 / 2, self.0 * 2).clamp(Self::LEAST_BYTES, Self::MOST_BYTES);
+        self.0 = aimed.clamp(self.0 / 2, self.0 * 2).clamp(Self::MIN_BYTES, Self::MAX_BYTES);
     }
 }
 
 impl Default for FlushSize {
     fn default() -> Self {
-        Self(Self::LEAST_BYTES)
+        Self(Self::MIN_BYTES)
     }
 }
 
@@ -62,10 +62,10 @@ mod tests {
                 let before = size.bytes();
                 size.learn(before, took);
                 assert!(size.bytes() >= before / 2 && size.bytes() <= before * 2, "{before} to {}", size.bytes());
-                assert!((FlushSize::LEAST_BYTES..=FlushSize::MOST_BYTES).contains(&size.bytes()));
+                assert!((FlushSize::MIN_BYTES..=FlushSize::MAX_BYTES).contains(&size.bytes()));
             }
         }
-        assert_eq!(size.bytes(), FlushSize::LEAST_BYTES);
+        assert_eq!(size.bytes(), FlushSize::MIN_BYTES);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use self::debt::owed;
 use self::flush_size::FlushSize;
-use self::transfer::Moving;
+use self::transfer::Transfer;
 use crate::store::fault::Fault;
 use crate::store::redb::files::location::Location;
 use crate::store::redb::files::slot::Slot;
@@ -128,7 +128,7 @@ impl Checkpoint {
     pub(crate) fn wait_for_room(&self) -> bool {
         let mut progress = self.progress();
         let enough = progress.moved_bytes + progress.flush_size.bytes() as u64;
-        let deadline = Instant::now() + MOST_WAIT_FOR_ROOM;
+        let deadline = Instant::now() + MAX_WAIT_FOR_ROOM;
         while self.is_due() {
             if progress.moved_bytes >= enough || !self.is_worthwhile() {
                 return false;
@@ -233,16 +233,16 @@ impl Checkpoint {
             let checkpoint = (are_last && is_all).then(|| memtable.frozen_at());
             let newest = memtable.last_row();
             drop(memtable);
-            Ok(Some((Moving { pieces, runs, checkpoint, newest }, files.hasher(), files.write_tables()?)))
+            Ok(Some((Transfer { pieces, runs, checkpoint, newest }, files.hasher(), files.write_tables()?)))
         });
         // A store that is closed has nothing to move.
         let Ok(begun) = begun else { return Ok(()) };
-        let Some((moving, hasher, txn)) = begun? else { return Ok(()) };
-        let keys = moving.write(&txn, hasher)?;
+        let Some((transfer, hasher, txn)) = begun? else { return Ok(()) };
+        let keys = transfer.write(&txn, hasher)?;
         txn.commit().map_err(Failure::from)?;
-        let moved_bytes = moving.bytes();
-        let moved: Vec<_> = moving.pieces.into_iter().zip(keys).collect();
-        self.slot.with(|files| files.memtable_mut().moved(&moved, moving.runs.len()))?;
+        let moved_bytes = transfer.bytes();
+        let moved: Vec<_> = transfer.pieces.into_iter().zip(keys).collect();
+        self.slot.with(|files| files.memtable_mut().moved(&moved, transfer.runs.len()))?;
         let mut progress = self.progress();
         progress.moved_bytes += moved_bytes as u64;
         progress.flush_size.learn(moved_bytes, start.elapsed());
@@ -251,7 +251,7 @@ impl Checkpoint {
 }
 
 /// A flush that takes longer than this means a failing disk.
-const MOST_WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
+const MAX_WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
 
 /// The conversations of these pieces in descending order of the tables' keys: the memtable moves its list from the end,
 /// and neighbours share pages. New conversations are moved last, as they get the highest keys.

@@ -292,7 +292,7 @@ mod tests {
     use super::*;
     use crate::store::Version;
     use crate::store::redb::tables::record;
-    use crate::store::redb::tables::record::conversation::Conversation;
+    use crate::store::redb::tables::record::conversation::ConversationRecord;
     use crate::turn::{Done, EpochMillis, OpenTurn};
 
     fn id() -> ConversationId {
@@ -305,8 +305,11 @@ mod tests {
             let turn = OpenTurn::new(TurnId::new(format!("turn-{turn}")).unwrap());
             record::encode_sealed(&turn.seal(&Done::because("stop"), EpochMillis::new(1))).unwrap().into()
         });
-        let conversation =
-            Conversation { version: Version(nth + 1), sealed_turns: (nth + 1) * turns, ..Conversation::begin(id()) };
+        let conversation = ConversationRecord {
+            version: Version(nth + 1),
+            sealed_turns: (nth + 1) * turns,
+            ..ConversationRecord::begin(id())
+        };
         Entry { conversation, key: None, position: nth * turns + 1, sealed: sealed.collect(), staged: Vec::new() }
     }
 

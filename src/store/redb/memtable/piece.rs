@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::open_parts::OpenParts;
 use crate::store::redb::journal::entry::Entry;
 use crate::store::redb::tables::record;
-use crate::store::redb::tables::record::conversation::Conversation;
+use crate::store::redb::tables::record::conversation::ConversationRecord;
 use crate::store::redb::tables::record::damaged::DamagedRecord;
 use crate::store::redb::tables::record::open_turn::StagedRecords;
 use crate::turn::{Ordinal, TurnId};
@@ -18,7 +18,7 @@ pub(crate) const PIECE_BYTES: usize = 256 * 1024;
 #[derive(Debug, Clone)]
 pub(crate) struct Piece {
     /// The conversation after the last of the commits.
-    pub(crate) conversation: Conversation,
+    pub(crate) conversation: ConversationRecord,
     /// Its key in the tables, if known.
     pub(crate) key: Option<u64>,
     /// The turns that changed.

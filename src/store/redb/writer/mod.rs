@@ -4,8 +4,8 @@
 //! - `job`: what the writer is asked.
 //! - `batch`: the jobs of one transaction.
 //! - `pace`: how large a batch may be, how many turns may wait, how long to wait for the checkpoint. Pure.
-//! - `draft`: what the commits of a batch become.
-//! - `transaction`: drafts a batch and appends it to the journal.
+//! - `write_set`: what the commits of a batch become.
+//! - `transaction`: prepares a batch and appends it to the journal.
 //! - `background`: the thread that runs the flushes of the checkpoint.
 //! - `backoff`: how long to wait before failed files are opened again.
 //! - `state`: reports how the writer's thread ended.
@@ -14,11 +14,11 @@ pub(crate) mod admission;
 pub(crate) mod background;
 pub(crate) mod backoff;
 mod batch;
-pub(crate) mod draft;
 pub(crate) mod job;
 pub(crate) mod pace;
 pub(crate) mod state;
 mod transaction;
+pub(crate) mod write_set;
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -32,7 +32,7 @@ use self::admission::Admission;
 use self::background::Background;
 use self::backoff::Backoff;
 use self::batch::Batch;
-use self::job::{Answer, Job};
+use self::job::{Job, JobResult};
 use self::pace::{BatchSize, Capacity, Growth};
 use self::state::ReportOnExit;
 use self::transaction::Transaction;
@@ -230,7 +230,7 @@ impl Writer {
                 self.taken.extend(self.jobs.try_iter().take(self.settings.batch_commits));
                 self.expected = batch.len() + self.taken.len();
                 self.last.write = begun.elapsed();
-                self.patience = self.last.write.min(MOST_PATIENCE);
+                self.patience = self.last.write.min(MAX_PATIENCE);
                 self.admission.excuse(pace::beyond_healthy(self.last.append));
                 if has_room {
                     self.capacity.learn(turns, gathered.elapsed(), self.last.append);
@@ -278,13 +278,13 @@ impl Writer {
 
     /// Does the jobs in one transaction, but refuses commits if the memtable has no room. After `Ok`, the others are
     /// durable; after `Err`, the outcome is unknown.
-    fn transact(&mut self, batch: &[Job], turns: usize, has_room: bool) -> Result<Vec<Answer>, Fault> {
+    fn transact(&mut self, batch: &[Job], turns: usize, has_room: bool) -> Result<Vec<JobResult>, Fault> {
         let begun = Instant::now();
-        let drafted = self.slot.with(|files| Transaction::draft(files, batch, has_room))?;
+        let prepared = self.slot.with(|files| Transaction::prepare(files, batch, has_room))?;
         if has_room {
             self.batch_size.learn(turns, begun.elapsed());
         }
-        let transaction = drafted?;
+        let transaction = prepared?;
         if transaction.checks_write {
             self.check_tables()?;
         }
@@ -357,7 +357,7 @@ impl Writer {
 }
 
 /// Whoever has not come again by then is not about to.
-const MOST_PATIENCE: Duration = Duration::from_millis(1);
+const MAX_PATIENCE: Duration = Duration::from_millis(1);
 
 enum Next {
     Batch(Batch),

@@ -19,7 +19,7 @@ use crate::store::redb::tables::meta::{ReadMeta, WriteMeta};
 use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::record::at_position::AtPosition;
 use crate::store::redb::tables::record::open_turn::StagedHead;
-use crate::store::redb::tables::record::{self, conversation::Conversation};
+use crate::store::redb::tables::record::{self, conversation::ConversationRecord};
 use crate::store::redb::tables::row::{self, KeyOf, Row, Rows, Stored};
 use crate::store::redb::tables::schema::{
     ACTIVITY, Activity, CONVERSATIONS, INDEX, JournalRows, KEYS, LOST_OPEN_TURNS, LOST_ROWS, LOST_UNKNOWN, OPEN_STEPS,
@@ -227,9 +227,9 @@ async fn each_kind_of_disagreement_is_named_and_repaired() {
         damage(path, CONVERSATIONS, |records| {
             let record = {
                 let record = records.get(1).unwrap().unwrap();
-                Conversation::decode(record.value().verify(&1).unwrap()).unwrap()
+                ConversationRecord::decode(record.value().verify(&1).unwrap()).unwrap()
             };
-            let record = Conversation { last_at: EpochMillis::new(9), ..record };
+            let record = ConversationRecord { last_at: EpochMillis::new(9), ..record };
             records.insert(1, row::seal(&1, &mut record.encode().unwrap())).unwrap();
         });
     })
@@ -931,7 +931,7 @@ async fn each_flipped_bit_of_a_row_is_found_by_the_check_and_by_the_read_that_me
         let state = StateQuery::of(&none, &id("a")).read(tables, &id("a"), &[], &mut left_out).unwrap();
         left_out.count == 1 && state.open_turns == [staged("other", 0)]
     });
-    Flips { database, table: CONVERSATIONS, decodes: |value| Conversation::decode(value).is_ok() }
+    Flips { database, table: CONVERSATIONS, decodes: |value| ConversationRecord::decode(value).is_ok() }
         .each(&1, |tables, key| matches!(tables.conversation(key), Err(Failure::Record(_))));
     Flips { database, table: KEYS, decodes: |_| true }.each(&"a", |tables, name| {
         // Not every text is an id.
