@@ -7,8 +7,8 @@
 //!
 //! - `access`: every route, and which web pages may use it;
 //! - `acknowledged`, `error`: the answer to posted events, and every failure as JSON;
-//! - `intake`: from the bytes of a posted body to a batch of events;
-//! - `layers`: what every request passes;
+//! - `intake`: from the bytes of a posted body to its events;
+//! - `middleware`: what every request passes;
 //! - `resources`: what answers a request;
 //! - `transport`: connections and the server.
 //!
@@ -17,20 +17,20 @@
 //! # A request
 //!
 //! From the outside in: the limits in time of its connection, the framing of the answer, the id and the span, an unread
-//! body, the host, the origin, CORS, the resource. The layers that refuse a request stand inside those that give the
-//! refusal its id and make it JSON.
+//! body, the host, the origin, CORS, the resource. The middleware that refuses a request stands inside that which gives the
+//! refusal its id and makes it JSON.
 
 mod access;
 mod acknowledged;
 mod error;
 mod intake;
-mod layers;
+mod middleware;
 mod resources;
 #[cfg(test)]
 mod stand_in;
 mod transport;
 
-pub(crate) use intake::batch::SKIP_ADVICE;
+pub(crate) use intake::body_events::{BadLines, SKIP_ADVICE};
 pub use resources::api::Api;
 pub use resources::mount::{backup_resource, resources};
 pub use transport::server::serve;

@@ -34,7 +34,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
             &["answers"],
         ],
     ),
-    ("http", &[&["access", "acknowledged"], &["error"], &["intake", "layers"], &["resources"], &["transport"]]),
+    ("http", &[&["access", "acknowledged"], &["error"], &["intake", "middleware"], &["resources"], &["transport"]]),
 ];
 
 /// The folders in which, and in whose folders, no files use each other in a circle.

@@ -81,7 +81,7 @@ impl Task {
 }
 
 /// A commit on its way, with the work that it does.
-struct Batch {
+struct PendingCommit {
     tasks: Vec<(Task, Mentions)>,
     /// Shared with the store, which may still hold it when it has answered.
     commit: Arc<Commit>,
@@ -215,27 +215,27 @@ impl Conversation {
     fn commit(&mut self, tasks: Vec<(Task, Mentions)>, commit: Commit, ctx: &mut Context<Self>) {
         self.busy = true;
         let commit = Arc::new(commit);
-        let batch = Batch { tasks, commit: Arc::clone(&commit) };
+        let pending = PendingCommit { tasks, commit: Arc::clone(&commit) };
         let committing = self.store.commit.send(commit);
         ctx.spawn(committing.into_actor(self).map(|committed, conversation, ctx| {
             conversation.busy = false;
             match committed {
-                Ok(Ok(committed)) => conversation.committed(batch, committed),
-                Ok(Err(error)) => conversation.not_committed(batch, error),
-                Err(error) => conversation.not_committed(batch, CommitError::Unavailable(no_answer(error))),
+                Ok(Ok(committed)) => conversation.committed(pending, committed),
+                Ok(Err(error)) => conversation.not_committed(pending, error),
+                Err(error) => conversation.not_committed(pending, CommitError::Unavailable(no_answer(error))),
             }
             conversation.advance(ctx);
         }));
     }
 
-    fn committed(&mut self, batch: Batch, committed: Committed) {
+    fn committed(&mut self, pending: PendingCommit, committed: Committed) {
         self.conflicts = 0;
-        let Batch { tasks, commit } = batch;
+        let PendingCommit { tasks, commit } = pending;
         let outcomes: HashMap<TurnId, TurnOutcome> = committed.outcomes.into_iter().collect();
         let mut sealed_before = HashMap::new();
         if let Some(known) = &mut self.known {
             known.version = committed.version;
-            // Whoever was late for these is among the tasks of this batch.
+            // Whoever was late for these is among the tasks of this commit.
             sealed_before = std::mem::take(&mut known.turns.sealed);
             for change in &commit.staged {
                 let before = known.turns.open.remove(&change.turn_id);
@@ -273,7 +273,7 @@ impl Conversation {
         }
     }
 
-    fn not_committed(&mut self, batch: Batch, error: CommitError) {
+    fn not_committed(&mut self, pending: PendingCommit, error: CommitError) {
         let answer = match error {
             CommitError::Conflict { .. } => {
                 self.known = None;
@@ -281,7 +281,7 @@ impl Conversation {
                 tracing::debug!(conversationId = %self.id, %error, "another process changed the conversation");
                 if self.conflicts <= MAX_CONFLICTS {
                     // The same work again, from what is known then; folding is idempotent.
-                    let again = batch.tasks.into_iter().map(|(task, _)| Task { looked_up: false, ..task });
+                    let again = pending.tasks.into_iter().map(|(task, _)| Task { looked_up: false, ..task });
                     self.waiting.splice(..0, again);
                     return;
                 }
@@ -294,7 +294,7 @@ impl Conversation {
                 ObserveError::StoreUnavailable(fault)
             }
         };
-        batch.tasks.into_iter().for_each(|(task, _)| task.answer(Err(answer.clone())));
+        pending.tasks.into_iter().for_each(|(task, _)| task.answer(Err(answer.clone())));
     }
 }
 

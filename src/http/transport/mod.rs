@@ -1,4 +1,4 @@
-//! The server: connections, their limits in time, and the order of the layers.
+//! The server: connections, their limits in time, and the order of the middleware.
 //!
 //! The framework can build a server by itself, `HttpServer`. This one is put together by hand from the same parts,
 //! because a connection needs what the framework lacks: a time limit on the head of every request and not only of the
@@ -9,7 +9,7 @@
 //! - `refusal`: the framework's own refusals, as JSON;
 //! - `framing`: answers without chunks for clients of HTTP/1.0;
 //! - `connection`: a client's connection and its limits in time;
-//! - `server`: workers, connections and layers.
+//! - `server`: workers, connections and middleware.
 
 pub(crate) mod connection;
 pub(crate) mod framing;

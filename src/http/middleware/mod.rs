@@ -1,4 +1,4 @@
-//! What every request passes on its way to a resource, whichever that is.
+//! Middleware: what every request passes on its way to a resource, whichever that is.
 //!
 //! - `trace`: the request's id and span; failures become JSON;
 //! - `unread`: closes a connection whose body was left unread;
@@ -6,7 +6,7 @@
 //! - `origin`: refuses requests of web pages that may not make them;
 //! - `cors`: lets pages of allowed origins read.
 //!
-//! No layer knows a resource: what a page may do stands beside its route, in [`access`](super::access).
+//! No middleware knows a resource: what a page may do stands beside its route, in [`access`](super::access).
 
 pub(crate) mod cors;
 pub(crate) mod host;
