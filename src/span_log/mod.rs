@@ -101,7 +101,7 @@ impl SpanLogWriter {
 }
 
 /// What is kept of an open span.
-struct Open {
+struct OpenSpan {
     start: EpochMillis,
     /// By the stopwatch.
     started: Duration,
@@ -113,7 +113,7 @@ const PLACE: [&str; 3] = ["conversationId", "turnId", "stepId"];
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Line<'a> {
+struct SpanLine<'a> {
     name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     parent: Option<&'a str>,
@@ -133,12 +133,12 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for SpanLog {
         let Some(span) = context.span(id) else { return };
         let mut fields = Fields::default();
         attributes.record(&mut fields);
-        span.extensions_mut().insert(Open { start: self.clock.now(), started: self.stopwatch.elapsed(), fields });
+        span.extensions_mut().insert(OpenSpan { start: self.clock.now(), started: self.stopwatch.elapsed(), fields });
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
         if let Some(span) = context.span(id)
-            && let Some(open) = span.extensions_mut().get_mut::<Open>()
+            && let Some(open) = span.extensions_mut().get_mut::<OpenSpan>()
         {
             values.record(&mut open.fields);
         }
@@ -147,9 +147,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for SpanLog {
     fn on_close(&self, id: Id, context: Context<'_, S>) {
         let Some(span) = context.span(&id) else { return };
         let [conversation_id, turn_id, step_id] = PLACE.map(|name| inherited(&span, name));
-        let Some(open) = span.extensions_mut().remove::<Open>() else { return };
+        let Some(open) = span.extensions_mut().remove::<OpenSpan>() else { return };
         let parent = span.parent();
-        let line = Line {
+        let line = SpanLine {
             name: span.name(),
             parent: parent.as_ref().map(SpanRef::name),
             conversation_id,
@@ -169,5 +169,5 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for SpanLog {
 
 /// The field of the span or of the nearest one around it that has it.
 fn inherited<'a, S: LookupSpan<'a>>(span: &SpanRef<'a, S>, name: &str) -> Option<Value> {
-    span.scope().find_map(|span| span.extensions().get::<Open>()?.fields.get(name).cloned())
+    span.scope().find_map(|span| span.extensions().get::<OpenSpan>()?.fields.get(name).cloned())
 }

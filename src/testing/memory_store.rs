@@ -38,19 +38,19 @@ use crate::turn::{ConversationId, Ordinal, SealedTurn, StoredTurn, TurnId};
 #[derive(Debug, Clone)]
 pub struct MemoryStore {
     lineage: Lineage,
-    kept: Arc<Mutex<Kept>>,
+    state: Arc<Mutex<State>>,
 }
 
 /// A new store that holds nothing.
 impl Default for MemoryStore {
     fn default() -> Self {
-        Self { lineage: Lineage(Uuid::new_v4()), kept: Arc::default() }
+        Self { lineage: Lineage(Uuid::new_v4()), state: Arc::default() }
     }
 }
 
 /// All conversations.
 #[derive(Debug, Default)]
-struct Kept {
+struct State {
     conversations: BTreeMap<ConversationId, StoredConversation>,
     /// Where the turn at each position is, from position 1.
     order: Vec<(ConversationId, Ordinal)>,
@@ -76,8 +76,8 @@ impl StoredConversation {
 }
 
 impl MemoryStore {
-    fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is known of a conversation, and which of these turns are sealed.
@@ -93,7 +93,7 @@ impl MemoryStore {
     /// Makes one atomic change of a conversation.
     pub fn commit(&self, commit: &Commit) -> Result<Committed, CommitError> {
         let mut all = self.lock();
-        let Kept { conversations, order } = &mut *all;
+        let State { conversations, order } = &mut *all;
         let kept = conversations.entry(commit.conversation_id.clone()).or_insert_with(StoredConversation::begin);
         let sealed: Vec<_> = commit.turn_ids().map(|id| kept.ordinal_of(id)).collect();
         let decision = decide(&kept.head, &sealed, commit).map_err(Conflict::into_error)?;

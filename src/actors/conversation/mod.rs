@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 pub(super) use self::logged::LoggedWarnings;
 
-use self::draft::{Draft, KnownTurns, Limits, Mentions, NotTaken, Now, Work};
+use self::draft::{Draft, KnownTurns, Limits, NotTaken, Now, ReceiptBuilder, Work};
 use super::{
     Abandon, ConversationReport, Facts, InspectConversation, Observe, ObserveError, OpenConversation, Receipt,
     TurnSealed,
@@ -82,7 +82,7 @@ impl Task {
 
 /// A commit on its way, with the work that it does.
 struct PendingCommit {
-    tasks: Vec<(Task, Mentions)>,
+    tasks: Vec<(Task, ReceiptBuilder)>,
     /// Shared with the store, which may still hold it when it has answered.
     commit: Arc<Commit>,
 }
@@ -147,8 +147,8 @@ impl Conversation {
         let mut unresolved = None;
         for task in waiting.by_ref() {
             let (refusal, turn_ids) = match draft.take(&task.work, task.looked_up) {
-                Ok(mentions) => {
-                    tasks.push((task, mentions));
+                Ok(receipt_builder) => {
+                    tasks.push((task, receipt_builder));
                     continue;
                 }
                 // An `error` opens no turn, so the actor must know whether its turn is sealed.
@@ -180,8 +180,8 @@ impl Conversation {
         // As after a commit, the looked-up ordinals are no longer needed.
         let sealed_before =
             self.known.as_mut().map(|known| std::mem::take(&mut known.turns.sealed)).unwrap_or_default();
-        for (task, mentions) in tasks {
-            task.answer(Ok(mentions.receipt(&HashMap::new(), &sealed_before)));
+        for (task, receipt_builder) in tasks {
+            task.answer(Ok(receipt_builder.receipt(&HashMap::new(), &sealed_before)));
         }
         self.advance(ctx);
     }
@@ -212,7 +212,7 @@ impl Conversation {
         self.waiting.drain(..).for_each(|task| task.answer(Err(error.clone())));
     }
 
-    fn commit(&mut self, tasks: Vec<(Task, Mentions)>, commit: Commit, ctx: &mut Context<Self>) {
+    fn commit(&mut self, tasks: Vec<(Task, ReceiptBuilder)>, commit: Commit, ctx: &mut Context<Self>) {
         self.busy = true;
         let commit = Arc::new(commit);
         let pending = PendingCommit { tasks, commit: Arc::clone(&commit) };
@@ -258,8 +258,8 @@ impl Conversation {
                 }
             }
         }
-        for (task, mentions) in tasks {
-            let receipt = mentions.receipt(&outcomes, &sealed_before);
+        for (task, receipt_builder) in tasks {
+            let receipt = receipt_builder.receipt(&outcomes, &sealed_before);
             for warning in &receipt.warnings {
                 let (turn_id, warning) = (warning.turn_id(), warning.summary());
                 if self.logged.add(&self.id, warning) {

@@ -10,7 +10,7 @@ use super::batch::LineBatch;
 use crate::terminal::takes_escapes;
 
 /// How far the input has got, shown on a terminal and told at the end.
-pub(super) struct Progress {
+pub(super) struct UploadProgress {
     bar: ProgressBar,
     started: Instant,
     /// The number of lines of the current input, from its start, that are acknowledged or were refused.
@@ -27,7 +27,7 @@ pub(super) struct Progress {
     duplicates: u64,
 }
 
-impl Progress {
+impl UploadProgress {
     pub(super) fn new() -> Self {
         let target = if io::stderr().is_terminal() && takes_escapes() {
             ProgressDrawTarget::stderr()

@@ -9,7 +9,7 @@ use super::affected_turns::{AffectedTurns, sealed_without, stays_open, unended};
 use super::batch::LineBatch;
 use super::error::IngestFailure;
 use super::event_types::EventTypes;
-use super::progress::Progress;
+use super::progress::UploadProgress;
 use crate::http::{BadLines, SKIP_ADVICE};
 use crate::turn::{ConversationId, Mention, TurnEventKind, TurnId, mentions, parse_line};
 
@@ -28,7 +28,7 @@ const MAX_UNENDED: u64 = 100;
 pub(super) struct Upload {
     sender: Sender,
     pub(super) skip_bad: bool,
-    pub(super) progress: Progress,
+    pub(super) progress: UploadProgress,
     /// The input that is being sent.
     pub(super) input: Arc<str>,
     /// The types of its events, until one of them counts.
@@ -77,7 +77,7 @@ impl Upload {
         Self {
             sender,
             skip_bad,
-            progress: Progress::new(),
+            progress: UploadProgress::new(),
             input: Arc::default(),
             event_types: EventTypes::default(),
             refused_lines: 0,

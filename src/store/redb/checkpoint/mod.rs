@@ -45,7 +45,7 @@ pub(crate) struct Checkpoint {
     /// always beat a thread that the end of a flush wakes.
     next: Mutex<()>,
     flush: Mutex<()>,
-    progress: Mutex<Progress>,
+    progress: Mutex<FlushProgress>,
     /// Notified when a flush has ended or failed.
     progressed: Condvar,
     /// Why a flush in the background failed, if one did since the store was opened.
@@ -53,7 +53,7 @@ pub(crate) struct Checkpoint {
 }
 
 #[derive(Debug, Default)]
-struct Progress {
+struct FlushProgress {
     /// The bytes moved since the checkpoint began.
     moved_bytes: u64,
     flush_size: FlushSize,
@@ -139,7 +139,7 @@ impl Checkpoint {
         true
     }
 
-    fn progress(&self) -> MutexGuard<'_, Progress> {
+    fn progress(&self) -> MutexGuard<'_, FlushProgress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
