@@ -103,8 +103,8 @@
 //!
 //! - [`turn`]: what a turn is and how its events fold. Pure.
 //! - [`clock`], [`settings`]: the time, and what can be set.
-//! - [`store`], `config`, `span_log`, `otel`, [`simulate`]: what is kept, and where; what is told of spans; a kernel that does
-//!   not exist.
+//! - [`store`], `config`, `span_log`, `otel`, [`simulate`]: what is kept, and where; what is told of spans; a
+//!   kernel that does not exist.
 //! - [`actors`]: the messages, and who handles them.
 //! - [`runtime`], [`recorder`], `telemetry`: a running system; the kernel's side of it.
 //! - `http`, then `cli`: the service.

@@ -17,8 +17,8 @@
 //! # A request
 //!
 //! From the outside in: the limits in time of its connection, the framing of the answer, the id and the span, an unread
-//! body, the host, the origin, CORS, the resource. The middleware that refuses a request stands inside that which gives the
-//! refusal its id and makes it JSON.
+//! body, the host, the origin, CORS, the resource. The middleware that refuses a request stands inside the one that
+//! gives the refusal its id and makes it JSON.
 
 mod access;
 mod acknowledged;

@@ -15,8 +15,8 @@
 //! - After a failed write the outcome is unknown, and is answered as such. The files are then closed and opened again.
 //! - A damaged row costs that row alone: reads leave it out, and a check names it. A row that was not written as it is,
 //!   under this key, is damaged. A copy of it, in a backup or a compaction, is as damaged.
-//! - The writer is the only thread that appends to the journal. While the store runs, turns get into the tables by flushes
-//!   of the checkpoint alone, one at a time.
+//! - The writer is the only thread that appends to the journal. While the store runs, turns get into the tables by
+//!   flushes alone, one at a time.
 //! - Everything in memory is bounded: the queue, the turns in it, the memtable and so the journal.
 //! - Integers in rows of `meta` are little-endian, whatever the machine.
 //!
@@ -80,8 +80,9 @@
 //!    Otherwise it joins the writer's queue.
 //! 2. The writer waits for the checkpoint where the memtable is filling up, then gathers a batch from the queue. Where
 //!    more turns wait than fit into a batch, commits that have waited too long are refused.
-//! 3. It builds the write set of the batch. For each commit it loads the conversation from the memtable or else the tables, compares the
-//!    version, looks each turn id up, and assigns ordinals and positions. Later commits of the batch see what earlier ones changed.
+//! 3. It builds the write set of the batch. For each commit it loads the conversation from the memtable or else the
+//!    tables, compares the version, looks each turn id up, and assigns ordinals and positions. Later commits of the
+//!    batch see what earlier ones changed.
 //! 4. It appends the entries as one row, in one transaction of the journal with one fsync, which also drops some rows
 //!    that the checkpoint has passed. From here on the commits are durable.
 //! 5. The entries go into the active table of the memtable, where reads see them.

@@ -1,7 +1,8 @@
 //! `turn-metrics ingest`: files and pipes of events, sent to a server.
 //!
 //! - `input`: reads an input; `batch`: splits it into batches of lines;
-//! - `upload`: sends batches and handles what the server refuses; `affected_turns`: the turns that refused lines mention; `event_types`: describes an input of which no event counts;
+//! - `upload`: sends batches and handles what the server refuses; `affected_turns`: the turns that refused lines
+//!   mention; `event_types`: describes an input of which no event counts;
 //! - `progress`: how far it got; `error`: why it stopped.
 
 mod affected_turns;

@@ -111,8 +111,8 @@ pub(crate) fn app(
 /// which the request is moved, and the answer out of it.
 ///
 /// From the outside in: time limits, the framing of the answer, the request's id and span, bodies left unread, the
-/// host, the page, then CORS and the routes. The middleware that refuses stands inside that which gives a refusal its id and
-/// makes it JSON.
+/// host, the page, then CORS and the routes. The middleware that refuses a request stands inside the one that gives
+/// the refusal its id and makes it JSON.
 async fn around(
     hosts: Rc<Hosts>,
     request: ServiceRequest,
