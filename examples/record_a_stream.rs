@@ -1,7 +1,7 @@
 //! Records a turn around the stream of a model, with a request that has to be made again and a tool call.
 //!
-//! The events go to standard output. Given a file, the spans go to the trace journal there:
-//! `cargo run --example record_a_stream --features journal,testing -- trace.ndjson`.
+//! The events go to standard output. Given a file, the spans go to the span log there:
+//! `cargo run --example record_a_stream --features span-log,testing -- spans.ndjson`.
 //!
 //! The model is a script and the time is a test's, so that each run says the same. A program has a real stream, and
 //! calls `Recorder::new`, which measures by the computer's clock.
@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tracing_subscriber::layer::SubscriberExt;
-use turn_metrics::journal::TraceJournal;
 use turn_metrics::recorder::{NdjsonSink, Recorder, StepRecorder};
-use turn_metrics::settings::JournalSettings;
+use turn_metrics::settings::SpanLogSettings;
+use turn_metrics::span_log::SpanLog;
 use turn_metrics::testing::{ModelItem, ModelStream, TestClock};
 use turn_metrics::turn::{ConversationId, TurnId, TurnLabels, Usage};
 
@@ -89,13 +89,13 @@ fn tokens(input_tokens: u32, output_tokens: u32) -> Usage {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let journal = std::env::args().nth(1);
-    let journal = journal.map(|file| TraceJournal::start(Path::new(&file), &JournalSettings::default())).transpose()?;
-    let (journal, _journal_writer) = journal.unzip();
+    let span_log = std::env::args().nth(1);
+    let span_log = span_log.map(|file| SpanLog::start(Path::new(&file), &SpanLogSettings::default())).transpose()?;
+    let (span_log, _span_log_writer) = span_log.unzip();
 
     let clock = TestClock::at(1_760_000_000_000);
-    let journal = journal.map(|journal| journal.timed_by(clock.clone(), Arc::new(clock.clone())));
-    tracing::subscriber::set_global_default(tracing_subscriber::registry().with(journal))?;
+    let span_log = span_log.map(|span_log| span_log.timed_by(clock.clone(), Arc::new(clock.clone())));
+    tracing::subscriber::set_global_default(tracing_subscriber::registry().with(span_log))?;
 
     let (sink, writer) = NdjsonSink::start(io::stdout(), 1000)?;
     let recorder = Recorder::with_stopwatch(sink, Arc::new(clock.clone()));

@@ -90,10 +90,10 @@
 //! | feature | what it adds | what that brings |
 //! |---|---|---|
 //! | (none) | [`turn`], [`report`], [`store`], [`actors`], [`runtime`], [`recorder`] | actix, jiff, redb and serde; no server, no command line, no TLS |
-//! | `server`, on by default | `http`, `config`, `cli` and the program | actix-web, clap, `journal` |
+//! | `server`, on by default | `http`, `config`, `cli` and the program | actix-web, clap, `span-log` |
 //! | `prices`, on by default | `report::price`: what a step costs | genai-prices, toml |
 //! | `testing` | `testing`: probe, clock, store in memory, scripts, simulated kernel | nothing |
-//! | `journal` | `journal`: closed spans as lines of a rotating file | tracing-subscriber |
+//! | `span-log` | `span_log`: closed spans as lines of a rotating file | tracing-subscriber |
 //! | `otel` | `otel`: the recorder's spans over OTLP | opentelemetry, prost, ureq |
 //!
 //! An embedder asks for `default-features = false` and what it needs.
@@ -106,7 +106,7 @@
 //! - [`report`]: sums, figures and costs of many turns. Pure.
 //! - [`clock`], [`settings`]: the time, and what can be set.
 //! - `line_queue`, `link`, `terminal`: a bounded queue of lines before a slow writer, symbolic links, colours.
-//! - [`store`], `config`, `journal`, `otel`, [`simulate`]: what is kept; where settings come from; spans in a file and
+//! - [`store`], `config`, `span_log`, `otel`, [`simulate`]: what is kept; where settings come from; spans in a file and
 //!   over OTLP; a simulated kernel.
 //! - [`actors`]: the messages and their handlers.
 //! - [`runtime`], [`recorder`], `telemetry`: a running system; the kernel's side of it; the log.
@@ -121,8 +121,6 @@ pub mod clock;
 pub mod config;
 #[cfg(feature = "server")]
 pub mod http;
-#[cfg(feature = "journal")]
-pub mod journal;
 mod line_queue;
 mod link;
 #[cfg(feature = "otel")]
@@ -132,6 +130,8 @@ pub mod report;
 pub mod runtime;
 pub mod settings;
 pub mod simulate;
+#[cfg(feature = "span-log")]
+pub mod span_log;
 pub mod store;
 #[cfg(feature = "server")]
 pub mod telemetry;

@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 /// The maximum number of links to follow: the limit of Linux.
-const MOST_LINKS: usize = 40;
+const MAX_LINKS: usize = 40;
 
 /// Why a directory cannot be made or found.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,7 +26,7 @@ pub(crate) enum Obstacle {
 /// link and leave the old file where it is.
 pub(crate) fn target(path: &Path) -> io::Result<PathBuf> {
     let mut target = path.to_owned();
-    for _ in 0..=MOST_LINKS {
+    for _ in 0..=MAX_LINKS {
         match fs::symlink_metadata(&target) {
             Ok(file) if file.is_symlink() => {
                 let link = fs::read_link(&target)?;

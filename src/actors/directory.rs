@@ -32,14 +32,14 @@ pub struct Directory {
     facts: Option<Facts>,
     /// Outlives the actors of conversations.
     logged: LoggedWarnings,
-    conversations: HashMap<ConversationId, Entry>,
+    conversations: HashMap<ConversationId, Route>,
     in_flight: Rc<InFlight>,
     /// Set for good by the first [`Drain`].
     draining: bool,
 }
 
 #[derive(Clone)]
-struct Entry {
+struct Route {
     address: Addr<Conversation>,
     activity: Rc<Activity>,
 }
@@ -136,14 +136,14 @@ impl Directory {
         if self.in_flight.load.is_full() {
             return Err(ObserveError::Overloaded);
         }
-        let Entry { address, activity } = match self.conversations.get(id) {
-            Some(entry) if entry.address.connected() && !entry.activity.died.get() => entry.clone(),
+        let Route { address, activity } = match self.conversations.get(id) {
+            Some(route) if route.address.connected() && !route.activity.died.get() => route.clone(),
             _ => self.start(id)?,
         };
         Ok((address, Ticket::new(activity, Rc::clone(&self.in_flight))))
     }
 
-    fn start(&mut self, id: &ConversationId) -> Result<Entry, ObserveError> {
+    fn start(&mut self, id: &ConversationId) -> Result<Route, ObserveError> {
         if self.conversations.len() >= self.settings.max_active_conversations {
             self.retire_idle_for(Duration::ZERO);
             if self.conversations.len() >= self.settings.max_active_conversations {
@@ -161,14 +161,14 @@ impl Directory {
             last_used: Cell::new(Instant::now()),
             died: Cell::new(false),
         });
-        let entry = Entry { address: conversation.start(), activity };
-        self.conversations.insert(id.clone(), entry.clone());
-        Ok(entry)
+        let route = Route { address: conversation.start(), activity };
+        self.conversations.insert(id.clone(), route.clone());
+        Ok(route)
     }
 
     fn retire_idle_for(&mut self, age: Duration) {
         let now = Instant::now();
-        self.conversations.retain(|_, Entry { activity, .. }| {
+        self.conversations.retain(|_, Route { activity, .. }| {
             activity.unanswered.get() > 0 || now.saturating_duration_since(activity.last_used.get()) < age
         });
     }
@@ -277,8 +277,8 @@ impl Handler<InspectConversation> for Directory {
 
     fn handle(&mut self, inspect: InspectConversation, _: &mut Self::Context) -> Self::Result {
         // No ticket: looking at a conversation is no work that keeps it, and starts none.
-        let entry = self.conversations.get(&inspect.conversation_id);
-        let Some(report) = entry.map(|entry| entry.address.send(inspect)) else {
+        let route = self.conversations.get(&inspect.conversation_id);
+        let Some(report) = route.map(|route| route.address.send(inspect)) else {
             return Box::pin(async { None });
         };
         Box::pin(async { report.await.ok().flatten() })

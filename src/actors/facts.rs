@@ -32,7 +32,7 @@ impl Message for Fact {
 }
 
 /// The most facts that can be kept for subscribers: more would be a second store, in memory.
-const MOST_KEPT: usize = 1 << 20;
+const MAX_KEPT: usize = 1 << 20;
 
 /// Where facts go: one ring of the latest, which all subscribers read at their own pace.
 ///
@@ -46,7 +46,7 @@ pub struct Facts {
 impl Facts {
     /// Facts of which the latest `kept` stay readable; rounded up to a power of two.
     pub fn new(kept: usize) -> Self {
-        Self { ring: Sender::new(kept.clamp(1, MOST_KEPT)) }
+        Self { ring: Sender::new(kept.clamp(1, MAX_KEPT)) }
     }
 
     /// What is told from now on.

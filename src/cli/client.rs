@@ -10,6 +10,7 @@ use ureq::{Agent, Body};
 
 use super::args::ServerUrl;
 use super::output::plain;
+use crate::http::BadLines;
 use crate::turn::{ConversationId, StoredTurn, TurnId};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -58,10 +59,10 @@ pub enum ClientError {
 
 /// What became of posted events.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
-pub(super) struct Receipt {
+pub(super) struct HttpReceipt {
     pub(super) accepted: u64,
     pub(super) ignored: u64,
-    pub(super) sealed: Vec<SealedTurn>,
+    pub(super) sealed: Vec<HttpTurnReceipt>,
     #[serde(default)]
     pub(super) warnings: Vec<String>,
     /// The refused lines, if bad lines are skipped, and the conversations over a limit.
@@ -80,19 +81,10 @@ pub(super) struct RefusedPart {
     pub(super) conversation_id: Option<ConversationId>,
 }
 
-/// What the server does with a body that has a bad line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum BadLines {
-    /// It refuses the whole body.
-    Refuse,
-    /// It refuses the bad lines and takes the others.
-    Skip,
-}
-
 /// A turn that is sealed.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct SealedTurn {
+pub(super) struct HttpTurnReceipt {
     pub(super) conversation_id: ConversationId,
     pub(super) turn_id: TurnId,
     pub(super) ordinal: u64,
@@ -108,7 +100,7 @@ pub(super) struct Page {
 }
 
 #[derive(Deserialize)]
-struct Failure {
+struct ErrorBody {
     error: String,
     line: Option<u64>,
 }
@@ -134,7 +126,7 @@ impl Client {
     }
 
     /// Posts events as NDJSON. The receipt may name refused conversations.
-    pub(super) fn post_events(&self, body: &[u8], bad_lines: BadLines) -> Result<Receipt, ClientError> {
+    pub(super) fn post_events(&self, body: &[u8], bad_lines: BadLines) -> Result<HttpReceipt, ClientError> {
         let query = if bad_lines == BadLines::Skip { "?bad=skip" } else { "" };
         let request = self.agent.post(format!("{}/events{query}", self.url)).content_type("application/x-ndjson");
         let response = request.send(body);
@@ -189,7 +181,7 @@ impl Client {
     fn refusal(&self, response: &Response<Body>, body: &[u8]) -> ClientError {
         let failure = serde_json::from_slice(body).unwrap_or_else(|_| {
             let reason = response.status().canonical_reason().unwrap_or("no reason given");
-            Failure { error: format!("{reason} (this answer is not from turn-metrics)"), line: None }
+            ErrorBody { error: format!("{reason} (this answer is not from turn-metrics)"), line: None }
         });
         let error = plain(&failure.error.chars().take(MAX_ERROR_CHARS).collect::<String>());
         let seconds = |value: &ureq::http::HeaderValue| value.to_str().ok()?.trim().parse().ok();

@@ -6,12 +6,13 @@ use tempfile::TempDir;
 use tokio::task::spawn_blocking;
 
 use super::args::ServerUrl;
-use super::client::{BadLines, Client, SealedTurn};
+use super::client::{Client, HttpTurnReceipt};
 use super::send::Sender;
 use super::service::{self, Service, ServiceError};
 use super::show::{Look, render};
 use super::signals::Signals;
 use super::{CliError, output};
+use crate::http::BadLines;
 use crate::settings::{LogLevel, LogSettings, Settings, SimulationSettings};
 use crate::simulate::Simulation;
 use crate::telemetry;
@@ -152,8 +153,8 @@ async fn drive(args: &Args, url: &ServerUrl) -> Result<(), CliError> {
 }
 
 /// Tells of a turn what the service has made of it.
-async fn print_sealed(client: &Client, sealed: SealedTurn) -> Result<(), CliError> {
-    let SealedTurn { conversation_id: id, ordinal, .. } = sealed;
+async fn print_sealed(client: &Client, sealed: HttpTurnReceipt) -> Result<(), CliError> {
+    let HttpTurnReceipt { conversation_id: id, ordinal, .. } = sealed;
     for turn in page(client, &id, ordinal.saturating_sub(1), 1).await? {
         let usage = turn.metrics.usage;
         let name = format!("{id} turn {ordinal}");

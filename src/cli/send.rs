@@ -4,7 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::client::{BadLines, Client, ClientError, Receipt};
+use super::client::{Client, ClientError, HttpReceipt};
+use crate::http::BadLines;
 
 /// The pause before the first repetition; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -60,7 +61,7 @@ impl Sender {
         body: Vec<u8>,
         bad_lines: BadLines,
         note: impl Fn(&str),
-    ) -> Result<Receipt, SendError> {
+    ) -> Result<HttpReceipt, SendError> {
         let body: Arc<[u8]> = body.into();
         let mut repetitions = 0;
         loop {

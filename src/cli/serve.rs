@@ -30,8 +30,9 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> Result<ExitCode, CliError> {
     let settings = args.config.load()?.into_settings();
-    // Dropped last, after every span is closed: only then is the trace journal complete.
-    let _telemetry = telemetry::init(settings.log, settings.trace_file.as_deref().map(|file| (file, &settings.trace)))?;
+    // Dropped last, after every span is closed: only then is the span log complete.
+    let _telemetry =
+        telemetry::init(settings.log, settings.span_log_file.as_deref().map(|file| (file, &settings.span_log)))?;
     if !args.insecure {
         service::require_loopback(settings.listen)?;
     }

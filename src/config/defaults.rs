@@ -76,11 +76,11 @@ mod tests {
     #[test]
     fn the_default_file_gives_every_setting_the_value_that_the_code_has() {
         let mut settings = Settings::default();
-        let entries = layer::from_toml(&default_file(), |_| Origin::Default).unwrap();
-        assert_eq!(entries.len(), settings.table().len());
-        for entry in entries {
-            let setting = settings.table().into_iter().find(|setting| setting.key == entry.key).unwrap();
-            assert!(setting.value.apply(&entry.input), "{}", entry.key);
+        let raw_settings = layer::from_toml(&default_file(), |_| Origin::Default).unwrap();
+        assert_eq!(raw_settings.len(), settings.table().len());
+        for raw in raw_settings {
+            let setting = settings.table().into_iter().find(|setting| setting.key == raw.key).unwrap();
+            assert!(setting.value.apply(&raw.value), "{}", raw.key);
         }
         assert_eq!(settings, Settings::default());
     }

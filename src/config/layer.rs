@@ -1,4 +1,4 @@
-//! The layers of a configuration, each read into entries that are all of one kind.
+//! The layers of a configuration, each read into raw settings.
 
 use std::ffi::OsString;
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
-use super::input::Input;
+use super::raw_value::RawValue;
 use super::{ConfigError, Flag, Origin};
 use crate::settings::setting::Setting;
 use crate::settings::{SECTIONS, Settings};
@@ -15,14 +15,14 @@ use crate::settings::{SECTIONS, Settings};
 const PREFIX: &str = "TURN_METRICS__";
 
 /// A setting as one layer gives it.
-pub(super) struct Entry {
+pub(super) struct RawSetting {
     /// Section and name, such as `http.listen` or `store.redb.cache_bytes`.
     pub(super) key: String,
-    pub(super) input: Input,
+    pub(super) value: RawValue,
     pub(super) origin: Origin,
 }
 
-impl Entry {
+impl RawSetting {
     pub(super) fn unknown(self) -> ConfigError {
         let allowed = match self.key.rsplit_once('.') {
             Some((section, _)) if SECTIONS.contains(&section) => {
@@ -37,28 +37,28 @@ impl Entry {
             _ => sections(),
         };
         let key = self.key.escape_debug().to_string();
-        ConfigError::Unknown { key, value: self.input.quoted().to_owned(), origin: self.origin, allowed }
+        ConfigError::Unknown { key, value: self.value.quoted().to_owned(), origin: self.origin, allowed }
     }
 
     pub(super) fn refused(self, allowed: String) -> ConfigError {
-        ConfigError::BadValue { key: self.key, value: self.input.quoted().to_owned(), origin: self.origin, allowed }
+        ConfigError::BadValue { key: self.key, value: self.value.quoted().to_owned(), origin: self.origin, allowed }
     }
 }
 
-pub(super) fn from_file(path: &Path) -> Result<Vec<Entry>, ConfigError> {
+pub(super) fn from_file(path: &Path) -> Result<Vec<RawSetting>, ConfigError> {
     let text = fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
     from_toml(&text, |line| Origin::File { path: path.to_owned(), line })
 }
 
-pub(super) fn from_toml(text: &str, origin: impl Fn(usize) -> Origin) -> Result<Vec<Entry>, ConfigError> {
+pub(super) fn from_toml(text: &str, origin: impl Fn(usize) -> Origin) -> Result<Vec<RawSetting>, ConfigError> {
     let place = |at: usize| origin(1 + text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count());
     let document = DeTable::parse(text).map_err(|error| ConfigError::Syntax {
         origin: place(error.span().map_or(0, |span| span.start)),
         message: error.message().replace('\n', ", "),
     })?;
-    let mut entries = Vec::new();
-    read_section("", document.get_ref(), text, &place, &mut entries)?;
-    Ok(entries)
+    let mut raw_settings = Vec::new();
+    read_section("", document.get_ref(), text, &place, &mut raw_settings)?;
+    Ok(raw_settings)
 }
 
 /// Reads the settings of a section and of those in it.
@@ -67,7 +67,7 @@ fn read_section(
     table: &DeTable<'_>,
     text: &str,
     place: &dyn Fn(usize) -> Origin,
-    entries: &mut Vec<Entry>,
+    raw_settings: &mut Vec<RawSetting>,
 ) -> Result<(), ConfigError> {
     for (name, value) in table {
         let is_outermost = section.is_empty();
@@ -75,17 +75,17 @@ fn read_section(
         let is_section = SECTIONS.contains(&&*key);
         let inner = value.get_ref().as_table();
         if let (true, Some(inner)) = (is_section, inner) {
-            read_section(&key, inner, text, place, entries)?;
+            read_section(&key, inner, text, place, raw_settings)?;
             continue;
         }
         let source = if inner.is_some() { "{...}" } else { &text[value.span()] };
         let origin = place(name.span().start);
-        let entry = Entry { key, input: Input::toml(value.get_ref(), source), origin };
+        let raw = RawSetting { key, value: RawValue::toml(value.get_ref(), source), origin };
         match inner {
             // A value where a section belongs is no setting, even if a section has its name.
-            None if is_outermost || is_section => return Err(entry.refused(sections())),
-            Some(_) if is_outermost => return Err(entry.unknown()),
-            _ => entries.push(entry),
+            None if is_outermost || is_section => return Err(raw.refused(sections())),
+            Some(_) if is_outermost => return Err(raw.unknown()),
+            _ => raw_settings.push(raw),
         }
     }
     Ok(())
@@ -96,30 +96,30 @@ fn sections() -> String {
     format!("the sections {}", SECTIONS.join(", "))
 }
 
-pub(super) fn from_environment(variables: &[(OsString, OsString)]) -> Result<Vec<Entry>, ConfigError> {
-    let mut entries = Vec::new();
+pub(super) fn from_environment(variables: &[(OsString, OsString)]) -> Result<Vec<RawSetting>, ConfigError> {
+    let mut raw_settings = Vec::new();
     for (name, value) in variables {
         let name = name.to_string_lossy();
         let Some(rest) = name.strip_prefix(PREFIX) else { continue };
         let key = rest.replace("__", ".").to_ascii_lowercase();
         let origin = Origin::Environment(name.to_string());
-        let entry = Entry { key, input: Input::untyped(value), origin };
+        let raw = RawSetting { key, value: RawValue::untyped(value), origin };
         // Names are upper case, so that one setting has one name and no second spelling can contradict it.
         if rest.contains(|c: char| c.is_ascii_lowercase()) {
             let allowed = "names in upper case".to_owned();
-            let (value, origin) = (entry.input.quoted().to_owned(), entry.origin);
-            return Err(ConfigError::Unknown { key: entry.key.escape_debug().to_string(), value, origin, allowed });
+            let (value, origin) = (raw.value.quoted().to_owned(), raw.origin);
+            return Err(ConfigError::Unknown { key: raw.key.escape_debug().to_string(), value, origin, allowed });
         }
-        entries.push(entry);
+        raw_settings.push(raw);
     }
-    Ok(entries)
+    Ok(raw_settings)
 }
 
-pub(super) fn from_flags(flags: &[Flag]) -> Vec<Entry> {
-    let entry = |flag: &Flag| Entry {
+pub(super) fn from_flags(flags: &[Flag]) -> Vec<RawSetting> {
+    let raw = |flag: &Flag| RawSetting {
         key: flag.key.to_owned(),
-        input: Input::untyped(&flag.value),
+        value: RawValue::untyped(&flag.value),
         origin: Origin::Flag(flag.name),
     };
-    flags.iter().map(entry).collect()
+    flags.iter().map(raw).collect()
 }

@@ -16,9 +16,9 @@
 
 mod defaults;
 mod error;
-mod input;
 mod layer;
 mod origin;
+mod raw_value;
 mod rule;
 #[cfg(test)]
 mod tests;
@@ -32,7 +32,7 @@ pub use defaults::default_file;
 pub use error::ConfigError;
 pub use origin::Origin;
 
-use layer::Entry;
+use layer::RawSetting;
 use rule::AT_MOST;
 
 use crate::settings::Settings;
@@ -90,17 +90,17 @@ impl Configuration {
         self.settings
     }
 
-    fn apply(&mut self, entries: Vec<Entry>) -> Result<(), ConfigError> {
-        for entry in entries {
+    fn apply(&mut self, raw_settings: Vec<RawSetting>) -> Result<(), ConfigError> {
+        for raw in raw_settings {
             let table = self.settings.table();
-            let Some(setting) = table.into_iter().find(|setting| setting.key == entry.key) else {
-                return Err(entry.unknown());
+            let Some(setting) = table.into_iter().find(|setting| setting.key == raw.key) else {
+                return Err(raw.unknown());
             };
             let (key, allowed) = (setting.key, setting.value.allowed());
-            if !setting.value.apply(&entry.input) {
-                return Err(entry.refused(allowed));
+            if !setting.value.apply(&raw.value) {
+                return Err(raw.refused(allowed));
             }
-            self.origins.insert(key, entry.origin);
+            self.origins.insert(key, raw.origin);
         }
         Ok(())
     }

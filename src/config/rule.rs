@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use toml::Value;
 
-use super::input::Input;
+use super::raw_value::RawValue;
 use crate::settings::setting::ValueMut;
 use crate::settings::{HostName, LogFormat, LogLevel, WebOrigin, Workers};
 
@@ -41,29 +41,29 @@ impl ValueMut<'_> {
     }
 
     /// Sets the value, if it is allowed. Tells whether it is.
-    pub(super) fn apply(self, input: &Input) -> bool {
+    pub(super) fn apply(self, value: &RawValue) -> bool {
         match self {
-            Self::Count(at, limits) => set(at, read_count(input, *limits.start(), *limits.end())),
-            Self::Duration(at) => set(at, input.text().and_then(read_duration)),
+            Self::Count(at, limits) => set(at, read_count(value, *limits.start(), *limits.end())),
+            Self::Duration(at) => set(at, value.text().and_then(read_duration)),
             Self::Workers(at) => {
-                let auto = (input.text() == Some("auto")).then_some(Workers::Auto);
-                set(at, auto.or_else(|| read_count(input, 1, Workers::MAX as u64).map(Workers::Exactly)))
+                let auto = (value.text() == Some("auto")).then_some(Workers::Auto);
+                set(at, auto.or_else(|| read_count(value, 1, Workers::MAX as u64).map(Workers::Exactly)))
             }
-            Self::Address(at) => set(at, input.text().and_then(|text| text.parse().ok())),
-            Self::Origins(at) => set(at, input.list().and_then(|texts| read_all(&texts))),
-            Self::Hosts(at) => set(at, input.list().and_then(|texts| read_all(&texts))),
-            Self::Directory(at) => set(at, input.text().filter(|text| !text.is_empty()).map(PathBuf::from)),
+            Self::Address(at) => set(at, value.text().and_then(|text| text.parse().ok())),
+            Self::Origins(at) => set(at, value.list().and_then(|texts| read_all(&texts))),
+            Self::Hosts(at) => set(at, value.list().and_then(|texts| read_all(&texts))),
+            Self::Directory(at) => set(at, value.text().filter(|text| !text.is_empty()).map(PathBuf::from)),
             Self::File(at) => {
-                let file = input.text().map(|text| (!text.is_empty()).then(|| PathBuf::from(text)));
+                let file = value.text().map(|text| (!text.is_empty()).then(|| PathBuf::from(text)));
                 set(at, file)
             }
             Self::Level(at) => {
                 let named = |text| LogLevel::ALL.iter().copied().find(|level| level.as_str() == text);
-                set(at, input.text().and_then(named))
+                set(at, value.text().and_then(named))
             }
             Self::Format(at) => {
                 let named = |text| LogFormat::ALL.iter().copied().find(|format| format.as_str() == text);
-                set(at, input.text().and_then(named))
+                set(at, value.text().and_then(named))
             }
         }
     }
@@ -123,8 +123,8 @@ fn read_all<T: FromStr>(texts: &[String]) -> Option<Vec<T>> {
     texts.iter().map(|text| text.parse().ok()).collect()
 }
 
-fn read_count(input: &Input, min: u64, max: u64) -> Option<usize> {
-    let count = input.count().filter(|count| (min..=max).contains(count))?;
+fn read_count(value: &RawValue, min: u64, max: u64) -> Option<usize> {
+    let count = value.count().filter(|count| (min..=max).contains(count))?;
     usize::try_from(count).ok()
 }
 

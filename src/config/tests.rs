@@ -62,7 +62,7 @@ fn what_is_shown_is_itself_a_configuration_file() {
         ("TURN_METRICS__STORE__DATA_DIR", "C:\\data \"x\"\n"),
         ("TURN_METRICS__HTTP__WORKERS", "3"),
         ("TURN_METRICS__TURNS__ABANDON_AFTER", "36h 5ms"),
-        ("TURN_METRICS__TRACE__FILE", "/var/log/trace.ndjson"),
+        ("TURN_METRICS__SPAN_LOG__FILE", "/var/log/spans.ndjson"),
     ])
     .unwrap();
     let mut again = Configuration { settings: Settings::default(), origins: BTreeMap::new() };
@@ -78,11 +78,11 @@ fn an_unknown_setting_in_a_file_is_told_with_its_place() {
     );
     assert_eq!(
         file_error("[htp]\nlisten = 1\n"),
-        "unknown setting `htp` = {...} from file F, line 1; allowed: the sections http, turns, store, store.redb, log, trace"
+        "unknown setting `htp` = {...} from file F, line 1; allowed: the sections http, turns, store, store.redb, log, span_log"
     );
     assert_eq!(
         file_error("http = 5\n"),
-        "bad value `http` = 5 from file F, line 1; allowed: the sections http, turns, store, store.redb, log, trace"
+        "bad value `http` = 5 from file F, line 1; allowed: the sections http, turns, store, store.redb, log, span_log"
     );
 }
 
@@ -128,8 +128,8 @@ fn a_bad_value_in_a_file_is_told_with_its_place() {
         ("store.redb", "cache_bytes = 1023"),
         ("log", "level = \"loud\""),
         ("log", "format = true"),
-        ("trace", "file = true"),
-        ("trace", "max_files = 0"),
+        ("span_log", "file = true"),
+        ("span_log", "max_files = 0"),
     ] {
         let message = file_error(&format!("[{section}]\n{line}\n"));
         let name = line.split([' ', '.']).next().unwrap();
@@ -176,7 +176,7 @@ fn an_environment_variable_that_is_meant_for_this_program_must_name_a_setting() 
     assert_eq!(
         load_with(&[("TURN_METRICS__LISTEN", "x")]).unwrap_err().to_string(),
         "unknown setting `listen` = \"x\" from environment variable TURN_METRICS__LISTEN; allowed: the sections \
-         http, turns, store, store.redb, log, trace"
+         http, turns, store, store.redb, log, span_log"
     );
     assert!(load_with(&[("TURN_METRICS__http__listen", "127.0.0.1:1")]).is_err());
 }

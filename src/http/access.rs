@@ -12,12 +12,12 @@ pub(crate) struct Route {
     /// Its methods, as the `Allow` header lists them.
     pub(crate) methods: &'static str,
     /// Which web pages may use it.
-    pub(crate) pages: Pages,
+    pub(crate) pages: PageAccess,
 }
 
 /// Which web pages may use a route. Programs may use every one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Pages {
+pub(crate) enum PageAccess {
     /// Pages of the origins that the settings allow may read it.
     OfAllowedOrigins,
     /// Any page may send a request that changes nothing, but only a page of this server may read the answer.
@@ -30,23 +30,23 @@ pub(crate) enum Pages {
 
 const READ: &str = "GET, HEAD";
 
-pub(crate) const EVENTS: Route = Route { path: "/events", methods: "POST", pages: Pages::OfOwnOrigin };
+pub(crate) const EVENTS: Route = Route { path: "/events", methods: "POST", pages: PageAccess::OfOwnOrigin };
 pub(crate) const METRICS: Route =
-    Route { path: "/conversations/{id}/metrics", methods: READ, pages: Pages::OfAllowedOrigins };
+    Route { path: "/conversations/{id}/metrics", methods: READ, pages: PageAccess::OfAllowedOrigins };
 pub(crate) const TURNS: Route =
-    Route { path: "/conversations/{id}/turns", methods: READ, pages: Pages::OfAllowedOrigins };
-pub(crate) const HEALTH: Route = Route { path: "/health", methods: READ, pages: Pages::Unread };
+    Route { path: "/conversations/{id}/turns", methods: READ, pages: PageAccess::OfAllowedOrigins };
+pub(crate) const HEALTH: Route = Route { path: "/health", methods: READ, pages: PageAccess::Unread };
 /// The readiness check writes to the disk.
-pub(crate) const READY: Route = Route { path: "/ready", methods: READ, pages: Pages::OfOwnOrigin };
-pub(crate) const BACKUP: Route = Route { path: "/backup", methods: "GET", pages: Pages::None };
+pub(crate) const READY: Route = Route { path: "/ready", methods: READ, pages: PageAccess::OfOwnOrigin };
+pub(crate) const BACKUP: Route = Route { path: "/backup", methods: "GET", pages: PageAccess::None };
 
 const ROUTES: [&Route; 6] = [&EVENTS, &METRICS, &TURNS, &HEALTH, &READY, &BACKUP];
 
-impl Pages {
+impl PageAccess {
     /// The pages that may use a path, which is decoded as it is for routing. No page may use a path that is not in the
     /// table, so a route that somebody forgets to list is closed.
     pub(crate) fn of(path: &str) -> Self {
-        static PATTERNS: LazyLock<[(ResourceDef, Pages); ROUTES.len()]> =
+        static PATTERNS: LazyLock<[(ResourceDef, PageAccess); ROUTES.len()]> =
             LazyLock::new(|| ROUTES.map(|route| (ResourceDef::new(route.path), route.pages)));
         PATTERNS.iter().find(|(pattern, _)| pattern.is_match(path)).map_or(Self::None, |(_, pages)| *pages)
     }
@@ -58,10 +58,10 @@ mod tests {
 
     #[test]
     fn a_path_that_is_not_listed_is_closed_to_pages() {
-        assert_eq!(Pages::of("/health"), Pages::Unread);
-        assert_eq!(Pages::of("/conversations/a b/turns"), Pages::OfAllowedOrigins);
+        assert_eq!(PageAccess::of("/health"), PageAccess::Unread);
+        assert_eq!(PageAccess::of("/conversations/a b/turns"), PageAccess::OfAllowedOrigins);
         for path in ["", "/", "/healthy", "/health/", "/conversations/c", "/conversations/c/d/turns", "/Events"] {
-            assert_eq!(Pages::of(path), Pages::None, "{path}");
+            assert_eq!(PageAccess::of(path), PageAccess::None, "{path}");
         }
     }
 }

@@ -10,8 +10,8 @@
 //! - `access`: every route, and which web pages may use it.
 //! - `acknowledged`: the answer to posted events.
 //! - `error`: every failure as JSON. An answer never holds a cause within the service.
-//! - `intake`: from the bytes of a posted body to a batch of events.
-//! - `layers`: what every request passes.
+//! - `intake`: from the bytes of a posted body to its events.
+//! - `middleware`: what every request passes.
 //! - `resources`: answers a request.
 //! - `transport`: connections and the server.
 //! - `stand_in`: a system that answers as a test tells it to.
@@ -19,20 +19,20 @@
 //! # A request
 //!
 //! It passes, from the outside in: the time limits of its connection, the framing of the answer, the request id and span,
-//! the check for an unread body, the host, the origin, CORS, the resource. The layers that refuse a request are inside
-//! those that give the refusal its id and make it JSON.
+//! the check for an unread body, the host, the origin, CORS, the resource. The middleware that refuses a request is
+//! inside the one that gives the refusal its id and makes it JSON.
 
 mod access;
 mod acknowledged;
 mod error;
 mod intake;
-mod layers;
+mod middleware;
 mod resources;
 #[cfg(test)]
 mod stand_in;
 mod transport;
 
-pub(crate) use intake::batch::SKIP_ADVICE;
+pub(crate) use intake::body_events::{BadLines, SKIP_ADVICE};
 pub use resources::api::Api;
 pub use resources::mount::{backup_resource, resources};
 pub use transport::server::serve;

@@ -22,7 +22,7 @@ use tracing::subscriber::DefaultGuard;
 use uuid::Uuid;
 
 use super::Api;
-use super::layers::host::Hosts;
+use super::middleware::host::Hosts;
 use super::transport::server::app;
 use crate::actors::{
     BackUp, CheckWrite, Facts, FindRevision, ListTurns, Load, Observe, ObserveError, Receipt, TurnReceipt,

@@ -21,7 +21,7 @@ use std::time::Duration;
 use self::writing::Writing;
 
 /// The maximum queue length: the memory for it is allocated at once.
-const MOST_WAITING: usize = 10_000_000;
+const MAX_WAITING: usize = 10_000_000;
 
 /// Takes lines without waiting for them to be written.
 #[derive(Debug, Clone)]
@@ -79,7 +79,7 @@ pub(crate) struct LineWriter {
 }
 
 /// Starts a thread of this name that writes the lines of a queue. The queue holds at most `limit` lines, from 1 to
-/// [`MOST_WAITING`]. Write errors are logged.
+/// [`MAX_WAITING`]. Write errors are logged.
 pub(crate) fn start(
     name: &str,
     limit: usize,
@@ -105,7 +105,7 @@ fn spawn(
     writer: impl Write + Send + 'static,
     notice: Option<Notice>,
 ) -> io::Result<(LineQueue, LineWriter)> {
-    let (items, received) = sync_channel(limit.clamp(1, MOST_WAITING));
+    let (items, received) = sync_channel(limit.clamp(1, MAX_WAITING));
     let (closing, losses) = (Arc::<AtomicBool>::default(), Arc::<Losses>::default());
     let (end, ended) = channel();
     let thread = {

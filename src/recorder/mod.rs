@@ -95,7 +95,7 @@ const ABORTED: &str = "aborted";
 const MAX_TURN_ID_BYTES: usize = 245;
 
 /// The most events that can wait to be sent or written: more would be a second store, in memory.
-const MOST_WAITING: usize = 1 << 20;
+const MAX_WAITING: usize = 1 << 20;
 
 /// Starts the recorders of turns. A clone is the same recorder.
 #[derive(Clone)]

@@ -1,6 +1,6 @@
 use std::io::{self, BufWriter, Write};
 
-use super::{EventLost, EventSink, MOST_WAITING};
+use super::{EventLost, EventSink, MAX_WAITING};
 use crate::line_queue::{self, LineLost, LineQueue, LineWriter};
 use crate::turn::KernelEvent;
 
@@ -38,7 +38,7 @@ impl NdjsonSink {
     /// Starts the thread that writes to `writer`. At most `limit` lines wait, which is at least 1 and no more than 2^20,
     /// whatever is asked for. Fails if there can be no thread.
     pub fn start(writer: impl Write + Send + 'static, limit: usize) -> io::Result<(Self, NdjsonWriter)> {
-        let (queue, writer) = line_queue::start("events-writer", limit.clamp(1, MOST_WAITING), BufWriter::new(writer))?;
+        let (queue, writer) = line_queue::start("events-writer", limit.clamp(1, MAX_WAITING), BufWriter::new(writer))?;
         Ok((Self { queue }, NdjsonWriter(writer)))
     }
 

@@ -8,7 +8,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
 
-use super::{EventLost, EventSink, MOST_WAITING};
+use super::{EventLost, EventSink, MAX_WAITING};
 use crate::actors::{Observe, ObserveError};
 use crate::turn::{ConversationId, KernelEvent, TurnEvent, TurnId};
 
@@ -61,7 +61,7 @@ impl Outbox {
     /// Starts an outbox in which at most `limit` events wait, which is at least 1 and no more than 2^20, whatever is
     /// asked for. To be called within an actix system.
     pub fn start(observe: Recipient<Observe>, limit: usize) -> Self {
-        let (queue, received) = channel(limit.clamp(1, MOST_WAITING));
+        let (queue, received) = channel(limit.clamp(1, MAX_WAITING));
         let counters = Arc::<Counters>::default();
         let (in_hand, flushes) = (0, Vec::new());
         let task = Task { queue: received, observe, counters: Arc::clone(&counters), in_hand, flushes };

@@ -13,7 +13,7 @@
 //! - `turns`: the section `[turns]`.
 //! - `store`: the sections `[store]` and `[store.redb]`.
 //! - `log`: the section `[log]`.
-//! - `trace`: the section `[trace]`.
+//! - `span_log`: the section `[span_log]`.
 //! - `otel`: where a program sends its spans; not in a configuration file.
 //! - `simulation`: what a simulated kernel does; not in a configuration file.
 //! - `host_name`: a checked name of a host.
@@ -33,8 +33,8 @@ mod section;
 #[cfg(feature = "server")]
 pub(crate) mod setting;
 mod simulation;
+mod span_log;
 mod store;
-mod trace;
 mod turns;
 #[cfg(feature = "server")]
 mod web_origin;
@@ -54,8 +54,8 @@ pub use program::Settings;
 #[cfg(feature = "server")]
 pub use setting::CONVERSATIONS_AT_ONCE;
 pub use simulation::SimulationSettings;
+pub use span_log::SpanLogSettings;
 pub use store::{RedbSettings, StoreSettings};
-pub use trace::JournalSettings;
 pub use turns::{TURNS_AT_ONCE, TurnSettings};
 #[cfg(feature = "server")]
 pub use web_origin::{InvalidWebOrigin, WebOrigin};

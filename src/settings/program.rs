@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use super::section::section;
 use super::setting::{Section, Setting};
-use super::{HttpSettings, JournalSettings, LogSettings, StoreSettings, TurnSettings};
+use super::{HttpSettings, LogSettings, SpanLogSettings, StoreSettings, TurnSettings};
 
 section! {
     /// Everything that can be set of the program, checked.
@@ -16,9 +16,9 @@ section! {
         /// may be a symbolic link, and so may the files in it: the files that the links lead to are written and replaced.
         data_dir as "store.data_dir": PathBuf = "./data".into();
 
-        /// The trace journal: every closed span as a line of JSON in this file, for jq, DuckDB or SQLite. Empty for no
-        /// journal.
-        trace_file as "trace.file": Option<PathBuf> = None;
+        /// The span log: every closed span as a line of JSON in this file, for jq, DuckDB or SQLite. Empty: no
+        /// span log.
+        span_log_file as "span_log.file": Option<PathBuf> = None;
 
         sections {
             /// The HTTP server, but for its address.
@@ -29,14 +29,14 @@ section! {
             store: StoreSettings;
             /// What is logged, and how.
             log: LogSettings;
-            /// The trace journal, but for its place.
-            trace: JournalSettings;
+            /// The span log, but for its place.
+            span_log: SpanLogSettings;
         }
     }
 }
 
 /// The sections of a configuration file, in the order in which they are shown.
-pub(crate) const SECTIONS: &[&str] = &["http", "turns", "store", "store.redb", "log", "trace"];
+pub(crate) const SECTIONS: &[&str] = &["http", "turns", "store", "store.redb", "log", "span_log"];
 
 impl Settings {
     /// Every setting, section by section.

@@ -100,7 +100,7 @@ impl Life {
     }
 }
 
-/// One atomic step of a conversation: all of it becomes durable, or nothing.
+/// One atomic change of a conversation: all of it becomes durable, or nothing.
 ///
 /// Sealed turns get their ordinals in the order given and are no longer open; the changes of open turns are made to
 /// what is staged of them. A `sealed_at` before that of the conversation's latest turn is raised to it. A turn that is

@@ -14,7 +14,7 @@ use crate::turn::{EpochMillis, Ordinal, SealedTurn, TurnId};
 
 /// The part of a conversation's state that the rule needs. The default is a conversation without commits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Head {
+pub(crate) struct ConversationHead {
     /// The conversation's version.
     pub(crate) version: Version,
     /// The number of its sealed turns: the ordinal of the latest one.
@@ -23,7 +23,7 @@ pub(crate) struct Head {
     pub(crate) last_sealed_at: EpochMillis,
 }
 
-impl Head {
+impl ConversationHead {
     /// Refuses a commit that expects another version. [`decide`] does the same; an engine that calls this first saves
     /// the look-ups for a refused commit.
     pub(crate) fn check(&self, expected: Version) -> Result<(), Conflict> {
@@ -51,7 +51,7 @@ impl Conflict {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Decision {
     /// The conversation after the commit.
-    pub(crate) head: Head,
+    pub(crate) head: ConversationHead,
     /// Whether anything changes. If not, there is nothing to write.
     pub(crate) changes: bool,
     /// What becomes of each turn of the commit: the staged ones, then the sealed ones.
@@ -98,7 +98,11 @@ impl Commit {
 /// Decides what `commit` does to the conversation.
 ///
 /// `sealed` has an entry for each of [`Commit::turn_ids`]: the ordinal of the turn if it was sealed before this commit.
-pub(crate) fn decide(head: &Head, sealed: &[Option<Ordinal>], commit: &Commit) -> Result<Decision, Conflict> {
+pub(crate) fn decide(
+    head: &ConversationHead,
+    sealed: &[Option<Ordinal>],
+    commit: &Commit,
+) -> Result<Decision, Conflict> {
     debug_assert_eq!(sealed.len(), commit.turn_ids().count(), "each turn has been looked up");
     head.check(commit.expected_version)?;
     let mut head = *head;
@@ -147,13 +151,13 @@ mod tests {
 
     /// A conversation that does what the decisions say, and nothing else.
     #[derive(Debug, Clone, PartialEq, Eq, Default)]
-    struct Conversation {
-        head: Head,
+    struct ModelConversation {
+        head: ConversationHead,
         open: HashMap<TurnId, StagedTurn>,
         sealed: Vec<StoredTurn>,
     }
 
-    impl Conversation {
+    impl ModelConversation {
         fn ordinal_of(&self, id: &TurnId) -> Option<Ordinal> {
             self.sealed.iter().find(|turn| turn.metrics.turn_id == *id).map(|turn| turn.ordinal)
         }
@@ -213,9 +217,9 @@ mod tests {
     }
 
     /// A conversation after some commits.
-    fn conversation() -> impl Strategy<Value = Conversation> {
+    fn conversation() -> impl Strategy<Value = ModelConversation> {
         vec(commit(), 0..5).prop_map(|commits| {
-            let mut conversation = Conversation::default();
+            let mut conversation = ModelConversation::default();
             for commit in commits {
                 conversation.commit_next(commit);
             }
@@ -226,7 +230,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_rule_does_what_the_oracle_does(commits in vec((commit(), prop_oneof![5 => Just(0), 1 => 1..3_u64]), 0..9)) {
-            let (mut conversation, mut oracle) = (Conversation::default(), Oracle::default());
+            let (mut conversation, mut oracle) = (ModelConversation::default(), Oracle::default());
             for (mut commit, off) in commits {
                 commit.expected_version = Version(oracle.version.0 + off);
                 prop_assert_eq!(conversation.commit(&commit), oracle.apply(&commit));
@@ -326,7 +330,7 @@ mod tests {
     #[test]
     fn a_turn_that_stands_in_a_commit_more_than_once_is_taken_in_order() {
         let commit = commit_of(0, vec![staged(1, 5), staged(2, 6), staged(2, 7)], vec![sealed(1, 9), sealed(1, 8)]);
-        let mut conversation = Conversation::default();
+        let mut conversation = ModelConversation::default();
         let committed = conversation.commit(&commit).unwrap();
         let one = Ordinal::after(0);
         let outcomes: Vec<_> = committed.outcomes.iter().map(|(id, outcome)| (id.as_str(), *outcome)).collect();

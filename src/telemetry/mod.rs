@@ -1,4 +1,4 @@
-//! Sets up `tracing`: events go to standard error, spans to a rotating file.
+//! Sets up `tracing`: events go to standard error, spans to the span log.
 //!
 //! Nothing that serves waits for either. Each has a bounded queue and a thread that writes. The end of the process waits
 //! for both, but only for a limited time: a pipe that nobody reads, a stopped terminal or a failing disk never holds it up.
@@ -25,13 +25,13 @@ use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 use self::log::{END_PATIENCE, Log, Style};
 pub(crate) use self::log::{flush, note};
-use crate::journal::{JournalWriter, TraceJournal};
 use crate::line_queue::LineWriter;
-use crate::settings::{JournalSettings, LogFormat, LogLevel, LogSettings};
+use crate::settings::{LogFormat, LogLevel, LogSettings, SpanLogSettings};
+use crate::span_log::{SpanLog, SpanLogWriter};
 use crate::terminal;
 
-/// How long the end of the process waits for the trace journal, whose disk may be slow for a while.
-const JOURNAL_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the end of the process waits for the span log, whose disk may be slow for a while.
+const SPAN_LOG_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why there is no telemetry.
 #[derive(Debug, thiserror::Error)]
@@ -54,9 +54,9 @@ pub enum TelemetryError {
     /// The thread that writes the log cannot be started.
     #[error("cannot start the thread that writes the log")]
     Thread(#[source] io::Error),
-    /// The trace journal cannot be written.
-    #[error("the trace journal {path} cannot be opened")]
-    Journal {
+    /// The span log cannot be written.
+    #[error("the span log {path} cannot be opened")]
+    SpanLog {
         /// Its file.
         path: PathBuf,
         /// Why.
@@ -64,25 +64,25 @@ pub enum TelemetryError {
     },
 }
 
-/// The threads that write the log and the trace journal. Dropping this waits until both have written everything before,
+/// The threads that write the log and the span log. Dropping this waits until both have written everything before,
 /// but only for a few seconds.
 #[derive(Debug)]
 #[must_use = "dropping it ends the log"]
 pub struct Telemetry {
-    journal: Option<JournalWriter>,
+    span_log: Option<SpanLogWriter>,
     log: LineWriter,
 }
 
 impl Drop for Telemetry {
     fn drop(&mut self) {
-        // The journal first: its failures go to the log.
-        if let Some(journal) = &mut self.journal {
-            if !journal.close_within(JOURNAL_PATIENCE) {
-                tracing::warn!(patience = ?JOURNAL_PATIENCE, "the trace journal was not written in time");
+        // The span log first: its failures go to the log.
+        if let Some(span_log) = &mut self.span_log {
+            if !span_log.close_within(SPAN_LOG_PATIENCE) {
+                tracing::warn!(patience = ?SPAN_LOG_PATIENCE, "the span log was not written in time");
             }
-            let lost = journal.lost();
+            let lost = span_log.lost();
             if lost > 0 {
-                tracing::warn!(lost, "spans are missing in the trace journal");
+                tracing::warn!(lost, "spans are missing in the span log");
             }
         }
         // On a timeout nobody reads the log, so there is no place to report it.
@@ -90,12 +90,12 @@ impl Drop for Telemetry {
     }
 }
 
-/// Sends this process's tracing events and panics to standard error from now on, and its spans to the trace journal if
+/// Sends this process's tracing events and panics to standard error from now on, and its spans to the span log if
 /// it has a file.
 ///
-/// `RUST_LOG`, if set, replaces the level; it does not affect the journal. Logging never waits for standard error:
+/// `RUST_LOG`, if set, replaces the level; it does not affect the span log. Logging never waits for standard error:
 /// lines that standard error does not take in time are dropped and counted, and a notice in the log reports how many.
-pub fn init(settings: LogSettings, journal: Option<(&Path, &JournalSettings)>) -> Result<Telemetry, TelemetryError> {
+pub fn init(settings: LogSettings, span_log: Option<(&Path, &SpanLogSettings)>) -> Result<Telemetry, TelemetryError> {
     let filter = match env::var("RUST_LOG") {
         Ok(value) => filter(&value, settings.level)?,
         Err(VarError::NotPresent) => filter("", settings.level)?,
@@ -111,16 +111,16 @@ pub fn init(settings: LogSettings, journal: Option<(&Path, &JournalSettings)>) -
         Style::Json => layer.json().flatten_event(true).boxed(),
         Style::Text => layer.with_ansi(on_terminal && terminal::is_color_wanted()).boxed(),
     };
-    let opened = journal.map(|(path, settings)| {
-        let opened = TraceJournal::start(path, settings);
-        opened.map_err(|source| TelemetryError::Journal { path: path.to_owned(), source })
+    let opened = span_log.map(|(path, settings)| {
+        let opened = SpanLog::start(path, settings);
+        opened.map_err(|source| TelemetryError::SpanLog { path: path.to_owned(), source })
     });
-    let (journal, journal_writer) = opened.transpose()?.unzip();
+    let (span_log, span_log_writer) = opened.transpose()?.unzip();
     let spans = Targets::new().with_target("turn_metrics", LevelFilter::INFO);
     let all = tracing_subscriber::registry().with(layer.with_filter(filter));
-    all.with(journal.map(|journal| journal.with_filter(spans))).try_init().map_err(TelemetryError::AlreadySet)?;
+    all.with(span_log.map(|span_log| span_log.with_filter(spans))).try_init().map_err(TelemetryError::AlreadySet)?;
     log.install();
-    Ok(Telemetry { journal: journal_writer, log: log_writer })
+    Ok(Telemetry { span_log: span_log_writer, log: log_writer })
 }
 
 fn style(format: LogFormat, on_terminal: bool) -> Style {

@@ -8,7 +8,7 @@ use super::Probe;
 use crate::actors::{
     FindRevision, ListConversations, ListSealed, ListStaleTurns, ListTurns, OpenConversation, StoreRecipients,
 };
-use crate::store::rule::{Conflict, Head, decide};
+use crate::store::rule::{Conflict, ConversationHead, decide};
 use crate::store::{
     ActiveConversation, ActivityPlace, Commit, CommitError, Committed, ConversationState, Life, Lineage,
     ListSealedError, Position, PositionedTurn, Revision, SealedPage, StagedTurn, StaleTurn, TurnRange,
@@ -38,36 +38,36 @@ use crate::turn::{ConversationId, Ordinal, SealedTurn, StoredTurn, TurnId};
 #[derive(Debug, Clone)]
 pub struct MemoryStore {
     lineage: Lineage,
-    kept: Arc<Mutex<Kept>>,
+    state: Arc<Mutex<State>>,
 }
 
 /// A new store that holds nothing.
 impl Default for MemoryStore {
     fn default() -> Self {
-        Self { lineage: Lineage(Uuid::new_v4()), kept: Arc::default() }
+        Self { lineage: Lineage(Uuid::new_v4()), state: Arc::default() }
     }
 }
 
 /// All conversations.
 #[derive(Debug, Default)]
-struct Kept {
-    conversations: BTreeMap<ConversationId, Conversation>,
+struct State {
+    conversations: BTreeMap<ConversationId, StoredConversation>,
     /// Where the turn at each position is, from position 1.
     order: Vec<(ConversationId, Ordinal)>,
 }
 
 /// One conversation.
 #[derive(Debug)]
-struct Conversation {
+struct StoredConversation {
     life: Life,
-    head: Head,
+    head: ConversationHead,
     open: HashMap<TurnId, StagedTurn>,
     sealed: Vec<StoredTurn>,
 }
 
-impl Conversation {
+impl StoredConversation {
     fn begin() -> Self {
-        Self { life: Life::draw(), head: Head::default(), open: HashMap::new(), sealed: Vec::new() }
+        Self { life: Life::draw(), head: ConversationHead::default(), open: HashMap::new(), sealed: Vec::new() }
     }
 
     fn ordinal_of(&self, id: &TurnId) -> Option<Ordinal> {
@@ -76,8 +76,8 @@ impl Conversation {
 }
 
 impl MemoryStore {
-    fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is known of a conversation, and which of these turns are sealed.
@@ -90,11 +90,11 @@ impl MemoryStore {
         })
     }
 
-    /// Takes one atomic step of a conversation.
+    /// Makes one atomic change of a conversation.
     pub fn commit(&self, commit: &Commit) -> Result<Committed, CommitError> {
         let mut all = self.lock();
-        let Kept { conversations, order } = &mut *all;
-        let kept = conversations.entry(commit.conversation_id.clone()).or_insert_with(Conversation::begin);
+        let State { conversations, order } = &mut *all;
+        let kept = conversations.entry(commit.conversation_id.clone()).or_insert_with(StoredConversation::begin);
         let sealed: Vec<_> = commit.turn_ids().map(|id| kept.ordinal_of(id)).collect();
         let decision = decide(&kept.head, &sealed, commit).map_err(Conflict::into_error)?;
         for change in decision.staged(commit) {

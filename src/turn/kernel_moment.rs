@@ -16,7 +16,7 @@ impl KernelMoment {
     /// A smaller number would be a moment before March 1973; more likely it is in seconds.
     const EARLIEST: f64 = 1e11;
     /// How far a kernel's clock may be ahead of the service's.
-    const MOST_AHEAD: Duration = Duration::from_hours(24);
+    const MAX_AHEAD: Duration = Duration::from_hours(24);
 
     /// Returns the moment in whole milliseconds, rounded down. `None` if it is implausible: negative, probably in
     /// seconds, or more than a day after `now`.
@@ -25,7 +25,7 @@ impl KernelMoment {
         let whole = self.0.floor();
         // The conversion saturates.
         let moment = (whole >= Self::EARLIEST).then_some(EpochMillis::new(whole as u64))?;
-        (moment <= now.saturating_add(Self::MOST_AHEAD)).then_some(moment)
+        (moment <= now.saturating_add(Self::MAX_AHEAD)).then_some(moment)
     }
 }
 

@@ -28,7 +28,7 @@ fn embed_in_actix_app() {
 #[test]
 fn record_a_stream() {
     let directory = tempfile::tempdir().unwrap();
-    let journal = directory.path().join("trace.ndjson");
+    let span_log = directory.path().join("spans.ndjson");
     let events = [
         r#"{"type":"turn-start","conversationId":"c","turnId":"t-1","model":"some-model"}"#,
         r#"{"type":"usage","conversationId":"c","turnId":"t-1","stepId":"t-1#0","usage":{"inputTokens":1200,"outputTokens":45,"cacheWriteTokens":900}}"#,
@@ -37,10 +37,10 @@ fn record_a_stream() {
         r#"{"type":"step-complete","conversationId":"c","turnId":"t-1","stepId":"t-1#1","ttftMs":280,"decodeMs":900,"genTotalMs":1180}"#,
         r#"{"type":"done","conversationId":"c","turnId":"t-1","reason":"stop","durationMs":3705,"usage":{"inputTokens":2600,"outputTokens":225,"cacheReadTokens":900,"cacheWriteTokens":900},"contextSize":1580}"#,
     ];
-    assert_eq!(run("record_a_stream", &[&journal]).lines().collect::<Vec<_>>(), events);
+    assert_eq!(run("record_a_stream", &[&span_log]).lines().collect::<Vec<_>>(), events);
 
     // The query that the README shows, by hand: spans, input tokens and milliseconds by name.
-    let text = std::fs::read_to_string(journal).unwrap();
+    let text = std::fs::read_to_string(span_log).unwrap();
     let spans: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let row = |name: &str| {
         let of_name = || spans.iter().filter(|span| span["name"] == name);

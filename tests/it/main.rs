@@ -18,7 +18,6 @@ mod framing;
 mod full_disk;
 mod host;
 mod http10;
-mod journal;
 mod kill_loop;
 mod light;
 #[cfg(unix)]
@@ -33,6 +32,7 @@ mod receipt;
 mod restart;
 mod server;
 mod shutdown;
+mod span_log;
 #[cfg(unix)]
 mod suspend;
 #[cfg(unix)]

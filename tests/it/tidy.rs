@@ -13,7 +13,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
             &["turn"],
             &["report"],
             &["clock", "line_queue", "link", "settings", "terminal"],
-            &["config", "journal", "otel", "simulate", "store"],
+            &["config", "otel", "simulate", "span_log", "store"],
             &["actors"],
             &["recorder", "runtime", "telemetry"],
             &["http"],
@@ -45,7 +45,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
             &["answers"],
         ],
     ),
-    ("http", &[&["access", "acknowledged"], &["error"], &["intake", "layers"], &["resources"], &["transport"]]),
+    ("http", &[&["access", "acknowledged"], &["error"], &["intake", "middleware"], &["resources"], &["transport"]]),
 ];
 
 /// The folders in which, and in whose folders, no files use each other in a circle.

@@ -76,13 +76,13 @@ pub(super) struct Draft<'a> {
 #[derive(Debug, Default)]
 struct Turns {
     /// By id, so that a commit lists them in an order that depends on nothing else.
-    fates: BTreeMap<TurnId, Fate>,
+    states: BTreeMap<TurnId, TurnState>,
     /// The sealed ones in the order in which they were, which becomes their order in the store.
     sealed: Vec<TurnId>,
 }
 
 #[derive(Debug)]
-enum Fate {
+enum TurnState {
     Open(OpenChange),
     Sealed(SealedTurn),
     /// It was before, and is left alone.
@@ -92,12 +92,12 @@ enum Fate {
 impl Turns {
     /// Takes in what a later trial made of turns.
     fn extend(&mut self, later: Self) {
-        for (id, fate) in later.fates {
-            match (self.fates.get_mut(&id), fate) {
-                (Some(Fate::Open(earlier)), Fate::Open(later)) => earlier.extend(later),
+        for (id, state) in later.states {
+            match (self.states.get_mut(&id), state) {
+                (Some(TurnState::Open(earlier)), TurnState::Open(later)) => earlier.extend(later),
                 // To the trial, a turn that these sealed was sealed before.
-                (Some(_), Fate::SealedBefore) => {}
-                (_, fate) => drop(self.fates.insert(id, fate)),
+                (Some(_), TurnState::SealedBefore) => {}
+                (_, state) => drop(self.states.insert(id, state)),
             }
         }
         self.sealed.extend(later.sealed);
@@ -111,9 +111,9 @@ impl<'a> Draft<'a> {
 
     /// Takes a piece of work in, whole or not at all. With `looked_up`, the store has been asked for the turns of the
     /// work; an `error` event for a turn that is still unknown is then ignored.
-    pub(super) fn take(&mut self, work: &Work, looked_up: bool) -> Result<Mentions, NotTaken> {
-        let (turns, mentions, unknown_failures) = (Turns::default(), Mentions::default(), BTreeSet::new());
-        let mut trial = Trial { draft: self, turns, mentions, unknown_failures };
+    pub(super) fn take(&mut self, work: &Work, looked_up: bool) -> Result<ReceiptBuilder, NotTaken> {
+        let (turns, receipt_builder, unknown_failures) = (Turns::default(), ReceiptBuilder::default(), BTreeSet::new());
+        let mut trial = Trial { draft: self, turns, receipt_builder, unknown_failures };
         match work {
             Work::Observe(events) => {
                 events.iter().try_for_each(|event| trial.fold(event)).map_err(NotTaken::OverLimit)?;
@@ -124,7 +124,7 @@ impl<'a> Draft<'a> {
                 }
             }
         }
-        let Trial { turns, mentions, unknown_failures, .. } = trial;
+        let Trial { turns, receipt_builder, unknown_failures, .. } = trial;
         if !looked_up && !unknown_failures.is_empty() {
             // The look-up replaces `sealed`, so it must also cover the other turns of the work that may be sealed.
             return Err(NotTaken::UnknownFailures(self.maybe_sealed_before(work)));
@@ -138,36 +138,37 @@ impl<'a> Draft<'a> {
             }));
         }
         self.turns.extend(turns);
-        Ok(mentions)
+        Ok(receipt_builder)
     }
 
     /// How many turns are open with `trial` on top.
     fn open_turns_with(&self, trial: &Turns) -> usize {
-        let fate = |id: &TurnId| trial.fates.get(id).or_else(|| self.turns.fates.get(id));
-        let is_open = |id: &&TurnId| matches!(fate(id), Some(Fate::Open(_)) | None);
+        let state = |id: &TurnId| trial.states.get(id).or_else(|| self.turns.states.get(id));
+        let is_open = |id: &&TurnId| matches!(state(id), Some(TurnState::Open(_)) | None);
         let known = self.known.open.keys().filter(is_open).count();
-        let touched = trial.fates.keys().chain(self.turns.fates.keys().filter(|id| !trial.fates.contains_key(*id)));
-        let new = touched.filter(|id| !self.known.open.contains_key(*id) && matches!(fate(id), Some(Fate::Open(_))));
+        let touched = trial.states.keys().chain(self.turns.states.keys().filter(|id| !trial.states.contains_key(*id)));
+        let new =
+            touched.filter(|id| !self.known.open.contains_key(*id) && matches!(state(id), Some(TurnState::Open(_))));
         known + new.count()
     }
 
     /// What is known of a turn, with what the draft changes of it.
     fn before(&self, id: &TurnId) -> Before<'_> {
-        let earlier = match self.turns.fates.get(id) {
-            Some(Fate::Open(change)) => Some(change),
+        let earlier = match self.turns.states.get(id) {
+            Some(TurnState::Open(change)) => Some(change),
             _ => None,
         };
         Before { known: self.known.open.get(id), earlier }
     }
 
     /// The turn for work to go on from, with nothing changed yet; `None` if it is new.
-    fn fate(&self, id: &TurnId) -> Option<Fate> {
-        let open = || Fate::Open(OpenChange::to(self.before(id), self.now.running));
-        match self.turns.fates.get(id) {
-            Some(Fate::Open(_)) => Some(open()),
-            Some(Fate::Sealed(_) | Fate::SealedBefore) => Some(Fate::SealedBefore),
+    fn state(&self, id: &TurnId) -> Option<TurnState> {
+        let open = || TurnState::Open(OpenChange::to(self.before(id), self.now.running));
+        match self.turns.states.get(id) {
+            Some(TurnState::Open(_)) => Some(open()),
+            Some(TurnState::Sealed(_) | TurnState::SealedBefore) => Some(TurnState::SealedBefore),
             None if self.known.open.contains_key(id) => Some(open()),
-            None => self.known.sealed.contains_key(id).then_some(Fate::SealedBefore),
+            None => self.known.sealed.contains_key(id).then_some(TurnState::SealedBefore),
         }
     }
 
@@ -176,8 +177,8 @@ impl<'a> Draft<'a> {
     pub(super) fn maybe_sealed_before(&self, work: &Work) -> Vec<TurnId> {
         let Work::Observe(events) = work else { return Vec::new() };
         let ids: BTreeSet<&TurnId> = events.iter().map(|event| &event.turn_id).collect();
-        let maybe = |id: &&TurnId| match self.turns.fates.get(*id) {
-            Some(fate) => matches!(fate, Fate::SealedBefore),
+        let maybe = |id: &&TurnId| match self.turns.states.get(*id) {
+            Some(state) => matches!(state, TurnState::SealedBefore),
             None => !self.known.open.contains_key(*id),
         };
         ids.into_iter().filter(maybe).cloned().collect()
@@ -185,15 +186,15 @@ impl<'a> Draft<'a> {
 
     /// The change as the store takes it; `None` if there is none.
     pub(super) fn commit(self, expected_version: Version) -> Option<Commit> {
-        let Turns { mut fates, sealed } = self.turns;
-        let sealed = sealed.iter().filter_map(|id| match fates.remove(id)? {
-            Fate::Sealed(sealed) => Some(sealed),
-            Fate::Open(_) | Fate::SealedBefore => None,
+        let Turns { mut states, sealed } = self.turns;
+        let sealed = sealed.iter().filter_map(|id| match states.remove(id)? {
+            TurnState::Sealed(sealed) => Some(sealed),
+            TurnState::Open(_) | TurnState::SealedBefore => None,
         });
         let sealed: Vec<_> = sealed.collect();
-        let staged = fates.into_iter().filter_map(|(id, fate)| match fate {
-            Fate::Open(change) => Some(change.staged(id)),
-            Fate::Sealed(_) | Fate::SealedBefore => None,
+        let staged = states.into_iter().filter_map(|(id, state)| match state {
+            TurnState::Open(change) => Some(change.staged(id)),
+            TurnState::Sealed(_) | TurnState::SealedBefore => None,
         });
         let staged: Vec<_> = staged.collect();
         let conversation_id = self.conversation_id.clone();
@@ -206,7 +207,7 @@ impl<'a> Draft<'a> {
 struct Trial<'d, 'a> {
     draft: &'d Draft<'a>,
     turns: Turns,
-    mentions: Mentions,
+    receipt_builder: ReceiptBuilder,
     /// Turns with an `error` that are neither open nor known to be sealed.
     unknown_failures: BTreeSet<TurnId>,
 }
@@ -217,20 +218,20 @@ impl Trial<'_, '_> {
         let Now { moment, running } = self.draft.now;
         let id = &event.turn_id;
         if event.kind == TurnEventKind::Progress(Progress::Failed)
-            && !self.turns.fates.contains_key(id)
-            && self.draft.fate(id).is_none()
+            && !self.turns.states.contains_key(id)
+            && self.draft.state(id).is_none()
         {
             self.unknown_failures.insert(id.clone());
             return Ok(());
         }
         let before = self.draft.before(id);
-        let fate = self.turns.fates.entry(id.clone()).or_insert_with(|| {
-            let new = || Fate::Open(OpenChange::to(before, running));
-            self.draft.fate(id).unwrap_or_else(new)
+        let state = self.turns.states.entry(id.clone()).or_insert_with(|| {
+            let new = || TurnState::Open(OpenChange::to(before, running));
+            self.draft.state(id).unwrap_or_else(new)
         });
-        match (fate, &event.kind) {
-            (Fate::Sealed(_) | Fate::SealedBefore, _) => self.mentions.of(id).late += 1,
-            (Fate::Open(change), TurnEventKind::Progress(progress)) => {
+        match (state, &event.kind) {
+            (TurnState::Sealed(_) | TurnState::SealedBefore, _) => self.receipt_builder.of(id).late += 1,
+            (TurnState::Open(change), TurnEventKind::Progress(progress)) => {
                 if let Some(step_id) = progress.step_id()
                     && change.step_count() as usize >= max_steps
                     && !change.has_step(before, step_id)
@@ -238,18 +239,18 @@ impl Trial<'_, '_> {
                     return Err(ObserveError::TooManySteps { turn_id: id.clone(), limit: max_steps });
                 }
                 change.fold(before, progress, running);
-                let mention = self.mentions.of(id);
-                mention.in_time += 1;
-                mention.warn(cut(id, progress.cut_labels()));
+                let tally = self.receipt_builder.of(id);
+                tally.in_time += 1;
+                tally.warn(cut(id, progress.cut_labels()));
             }
-            (fate @ Fate::Open(_), TurnEventKind::Done(done)) => {
-                // It gets its fate below.
-                let Fate::Open(change) = std::mem::replace(fate, Fate::SealedBefore) else { return Ok(()) };
+            (state @ TurnState::Open(_), TurnEventKind::Done(done)) => {
+                // It gets its state below.
+                let TurnState::Open(change) = std::mem::replace(state, TurnState::SealedBefore) else { return Ok(()) };
                 let turn = change.whole(id.clone(), before);
                 let warnings = self.seal(&turn, done, moment);
-                let mention = self.mentions.of(id);
-                mention.in_time += 1;
-                mention.warn(cut(id, done.cut_labels()).chain(warnings));
+                let tally = self.receipt_builder.of(id);
+                tally.in_time += 1;
+                tally.warn(cut(id, done.cut_labels()).chain(warnings));
             }
         }
         Ok(())
@@ -257,23 +258,23 @@ impl Trial<'_, '_> {
 
     fn abandon(&mut self, id: &TurnId, before: StaleBefore) {
         // The list may name a turn twice: what is sealed in here already is not open any more.
-        if !self.turns.fates.contains_key(id)
-            && let Some(Fate::Open(change)) = self.draft.fate(id)
+        if !self.turns.states.contains_key(id)
+            && let Some(TurnState::Open(change)) = self.draft.state(id)
             && before.is_stale(change.last_event_at, &change.head)
         {
             let done = Done::because(if change.head.has_failed { FAILED } else { ABANDONED });
             let turn = change.whole(id.clone(), self.draft.before(id));
             let warnings = self.seal(&turn, &done, self.draft.now.moment);
-            self.mentions.of(id).warn(warnings);
+            self.receipt_builder.of(id).warn(warnings);
         }
     }
 
     /// Seals the turn, and returns the probable mistakes in it.
     fn seal(&mut self, turn: &OpenTurn, done: &Done, moment: EpochMillis) -> Vec<Warning> {
         let id = &turn.id;
-        self.turns.fates.insert(id.clone(), Fate::Sealed(turn.seal(done, moment)));
+        self.turns.states.insert(id.clone(), TurnState::Sealed(turn.seal(done, moment)));
         self.turns.sealed.push(id.clone());
-        self.mentions.of(id).seals = true;
+        self.receipt_builder.of(id).seals = true;
         turn.warnings(done, moment)
     }
 }
@@ -283,15 +284,15 @@ fn cut(id: &TurnId, fields: impl Iterator<Item = &'static str>) -> impl Iterator
     fields.map(|field| Warning::LabelCut { turn_id: id.clone(), field })
 }
 
-/// Which turns a piece of work had to do with, in the order of their first mention, for its receipt.
+/// Counts what a piece of work does to each of its turns, in the order of their first mention, and builds its receipt.
 #[derive(Debug, Default)]
-pub(super) struct Mentions {
-    mentions: Vec<Mention>,
+pub(super) struct ReceiptBuilder {
+    tallies: Vec<TurnTally>,
     places: HashMap<TurnId, usize>,
 }
 
 #[derive(Debug)]
-struct Mention {
+struct TurnTally {
     turn_id: TurnId,
     /// The work has the `done` that seals the turn.
     seals: bool,
@@ -303,7 +304,7 @@ struct Mention {
     warnings: Vec<Warning>,
 }
 
-impl Mention {
+impl TurnTally {
     /// Adds warnings, up to the limit of a receipt.
     fn warn(&mut self, warnings: impl IntoIterator<Item = Warning>) {
         let room = Receipt::MAX_WARNINGS.saturating_sub(self.warnings.len());
@@ -311,19 +312,19 @@ impl Mention {
     }
 }
 
-impl Mentions {
-    fn of(&mut self, turn_id: &TurnId) -> &mut Mention {
+impl ReceiptBuilder {
+    fn of(&mut self, turn_id: &TurnId) -> &mut TurnTally {
         let place = *self.places.entry(turn_id.clone()).or_insert_with(|| {
-            self.mentions.push(Mention {
+            self.tallies.push(TurnTally {
                 turn_id: turn_id.clone(),
                 seals: false,
                 in_time: 0,
                 late: 0,
                 warnings: Vec::new(),
             });
-            self.mentions.len() - 1
+            self.tallies.len() - 1
         });
-        &mut self.mentions[place]
+        &mut self.tallies[place]
     }
 
     /// What the work is told, once `outcomes` say what became of each turn that was not sealed before.
@@ -334,7 +335,7 @@ impl Mentions {
     ) -> Receipt {
         let mut sealed = Vec::new();
         let (mut all_late, mut told) = (0, Vec::new());
-        for Mention { turn_id, seals, in_time, late, warnings } in &self.mentions {
+        for TurnTally { turn_id, seals, in_time, late, warnings } in &self.tallies {
             all_late += late;
             let mut tell =
                 |ordinal, duplicate| sealed.push(TurnReceipt { turn_id: turn_id.clone(), ordinal, duplicate });

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 pub(super) use self::logged::LoggedWarnings;
 
-use self::draft::{Draft, KnownTurns, Limits, Mentions, NotTaken, Now, Work};
+use self::draft::{Draft, KnownTurns, Limits, NotTaken, Now, ReceiptBuilder, Work};
 use super::{
     Abandon, ConversationReport, Facts, InspectConversation, Observe, ObserveError, OpenConversation, Receipt,
     TurnSealed,
@@ -81,8 +81,8 @@ impl Task {
 }
 
 /// A commit on its way, with the work that it does.
-struct Batch {
-    tasks: Vec<(Task, Mentions)>,
+struct PendingCommit {
+    tasks: Vec<(Task, ReceiptBuilder)>,
     /// Shared with the store, which may still hold it when it has answered.
     commit: Arc<Commit>,
 }
@@ -147,8 +147,8 @@ impl Conversation {
         let mut unresolved = None;
         for task in waiting.by_ref() {
             let (refusal, turn_ids) = match draft.take(&task.work, task.looked_up) {
-                Ok(mentions) => {
-                    tasks.push((task, mentions));
+                Ok(receipt_builder) => {
+                    tasks.push((task, receipt_builder));
                     continue;
                 }
                 // An `error` opens no turn, so the actor must know whether its turn is sealed.
@@ -180,8 +180,8 @@ impl Conversation {
         // As after a commit, the looked-up ordinals are no longer needed.
         let sealed_before =
             self.known.as_mut().map(|known| std::mem::take(&mut known.turns.sealed)).unwrap_or_default();
-        for (task, mentions) in tasks {
-            task.answer(Ok(mentions.receipt(&HashMap::new(), &sealed_before)));
+        for (task, receipt_builder) in tasks {
+            task.answer(Ok(receipt_builder.receipt(&HashMap::new(), &sealed_before)));
         }
         self.advance(ctx);
     }
@@ -212,30 +212,30 @@ impl Conversation {
         self.waiting.drain(..).for_each(|task| task.answer(Err(error.clone())));
     }
 
-    fn commit(&mut self, tasks: Vec<(Task, Mentions)>, commit: Commit, ctx: &mut Context<Self>) {
+    fn commit(&mut self, tasks: Vec<(Task, ReceiptBuilder)>, commit: Commit, ctx: &mut Context<Self>) {
         self.busy = true;
         let commit = Arc::new(commit);
-        let batch = Batch { tasks, commit: Arc::clone(&commit) };
+        let pending = PendingCommit { tasks, commit: Arc::clone(&commit) };
         let committing = self.store.commit.send(commit);
         ctx.spawn(committing.into_actor(self).map(|committed, conversation, ctx| {
             conversation.busy = false;
             match committed {
-                Ok(Ok(committed)) => conversation.committed(batch, committed),
-                Ok(Err(error)) => conversation.not_committed(batch, error),
-                Err(error) => conversation.not_committed(batch, CommitError::Unavailable(no_answer(error))),
+                Ok(Ok(committed)) => conversation.committed(pending, committed),
+                Ok(Err(error)) => conversation.not_committed(pending, error),
+                Err(error) => conversation.not_committed(pending, CommitError::Unavailable(no_answer(error))),
             }
             conversation.advance(ctx);
         }));
     }
 
-    fn committed(&mut self, batch: Batch, committed: Committed) {
+    fn committed(&mut self, pending: PendingCommit, committed: Committed) {
         self.conflicts = 0;
-        let Batch { tasks, commit } = batch;
+        let PendingCommit { tasks, commit } = pending;
         let outcomes: HashMap<TurnId, TurnOutcome> = committed.outcomes.into_iter().collect();
         let mut sealed_before = HashMap::new();
         if let Some(known) = &mut self.known {
             known.version = committed.version;
-            // Whoever was late for these is among the tasks of this batch.
+            // Whoever was late for these is among the tasks of this commit.
             sealed_before = std::mem::take(&mut known.turns.sealed);
             for change in &commit.staged {
                 let before = known.turns.open.remove(&change.turn_id);
@@ -258,8 +258,8 @@ impl Conversation {
                 }
             }
         }
-        for (task, mentions) in tasks {
-            let receipt = mentions.receipt(&outcomes, &sealed_before);
+        for (task, receipt_builder) in tasks {
+            let receipt = receipt_builder.receipt(&outcomes, &sealed_before);
             for warning in &receipt.warnings {
                 let (turn_id, warning) = (warning.turn_id(), warning.summary());
                 if self.logged.add(&self.id, warning) {
@@ -273,7 +273,7 @@ impl Conversation {
         }
     }
 
-    fn not_committed(&mut self, batch: Batch, error: CommitError) {
+    fn not_committed(&mut self, pending: PendingCommit, error: CommitError) {
         let answer = match error {
             CommitError::Conflict { .. } => {
                 self.known = None;
@@ -281,7 +281,7 @@ impl Conversation {
                 tracing::debug!(conversationId = %self.id, %error, "another process changed the conversation");
                 if self.conflicts <= MAX_CONFLICTS {
                     // The same work again, from what is known then; folding is idempotent.
-                    let again = batch.tasks.into_iter().map(|(task, _)| Task { looked_up: false, ..task });
+                    let again = pending.tasks.into_iter().map(|(task, _)| Task { looked_up: false, ..task });
                     self.waiting.splice(..0, again);
                     return;
                 }
@@ -294,7 +294,7 @@ impl Conversation {
                 ObserveError::StoreUnavailable(fault)
             }
         };
-        batch.tasks.into_iter().for_each(|(task, _)| task.answer(Err(answer.clone())));
+        pending.tasks.into_iter().for_each(|(task, _)| task.answer(Err(answer.clone())));
     }
 }
 

@@ -11,7 +11,7 @@ use actix::{Actor, Addr};
 use proptest::test_runner::Config;
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
 
-use self::model::{Event, Fault, Model, Request, Transition, events_of, sealed_by_rival, staged_by_rival};
+use self::model::{Event, InjectedFault, Model, Request, Transition, events_of, sealed_by_rival, staged_by_rival};
 use super::*;
 use crate::clock::RunningClock;
 use crate::settings::{StoreSettings, TurnSettings};
@@ -36,22 +36,22 @@ struct Actors {
     clock: TestClock,
     running: RunningClock,
     /// What the next commit meets.
-    fault: Rc<RefCell<Option<Fault>>>,
+    fault: Rc<RefCell<Option<InjectedFault>>>,
 }
 
 /// Passes a commit on to the store as the fault has it.
 async fn commit(
     store: Addr<Store>,
     engine: RedbEngine,
-    fault: Option<Fault>,
+    fault: Option<InjectedFault>,
     (now, running): (EpochMillis, RunningTime),
     commit: Arc<Commit>,
 ) -> Result<Committed, CommitError> {
     let lost = || CommitError::Unavailable(store::Fault::closed());
     match &fault {
-        Some(Fault::CommitLost) => return Err(lost()),
-        Some(Fault::Refused) => return Err(CommitError::Overloaded),
-        Some(Fault::Rival { turn, seals }) => {
+        Some(InjectedFault::CommitLost) => return Err(lost()),
+        Some(InjectedFault::Refused) => return Err(CommitError::Overloaded),
+        Some(InjectedFault::Rival { turn, seals }) => {
             let known = engine.conversation_state(&commit.conversation_id, &[]).unwrap();
             let open = known.open_turns.iter().find(|staged| staged.turn.id == *turn);
             let staged = staged_by_rival(turn, open.map(|staged| &staged.turn), running);
@@ -64,10 +64,10 @@ async fn commit(
             };
             engine.commit(theirs).await.unwrap();
         }
-        Some(Fault::AnswerLost) | None => {}
+        Some(InjectedFault::AnswerLost) | None => {}
     }
     let committed = store.send(commit).await.unwrap();
-    if fault == Some(Fault::AnswerLost) { Err(lost()) } else { committed }
+    if fault == Some(InjectedFault::AnswerLost) { Err(lost()) } else { committed }
 }
 
 fn start_directory(recipients: &StoreRecipients, clock: &TestClock, running: &RunningClock) -> Addr<Directory> {
@@ -80,7 +80,7 @@ impl Actors {
         let runner = actix::System::new();
         let engine = RedbEngine::open(Location::Memory, &StoreSettings::default()).unwrap();
         let (clock, running) = (TestClock::at(0), RunningClock::default());
-        let fault = Rc::new(RefCell::new(None::<Fault>));
+        let fault = Rc::new(RefCell::new(None::<InjectedFault>));
         let (store, recipients, directory) = runner.block_on(async {
             tokio::time::pause();
             let store = Store::new(Arc::new(engine.clone())).start();

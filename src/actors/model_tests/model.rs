@@ -38,7 +38,7 @@ pub(super) struct Request {
 
 /// What a commit meets on its way.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum InjectedFault {
     /// The commit becomes durable, its answer is lost.
     AnswerLost,
     /// The commit is lost.
@@ -54,7 +54,7 @@ pub(super) enum Transition {
     /// Send these at one time.
     Observe {
         requests: Vec<Request>,
-        fault: Option<Fault>,
+        fault: Option<InjectedFault>,
     },
     Abandon {
         conversation: u8,
@@ -250,16 +250,20 @@ impl Model {
         self.conversations.get(&conversation).map_or_else(Vec::new, |plain| plain.open.values().cloned().collect())
     }
 
-    fn observe(&mut self, Request { conversation, events }: &Request, fault: Option<&Fault>) -> Result<Receipt, ()> {
+    fn observe(
+        &mut self,
+        Request { conversation, events }: &Request,
+        fault: Option<&InjectedFault>,
+    ) -> Result<Receipt, ()> {
         let (now, running) = (EpochMillis::new(self.now), RunningTime::new(self.running));
         let plain = self.conversations.entry(*conversation).or_default();
         match fault {
-            Some(Fault::CommitLost | Fault::Refused) => return Err(()),
-            Some(Fault::Rival { turn, seals }) => plain.rival(turn, *seals, now, running),
-            Some(Fault::AnswerLost) | None => {}
+            Some(InjectedFault::CommitLost | InjectedFault::Refused) => return Err(()),
+            Some(InjectedFault::Rival { turn, seals }) => plain.rival(turn, *seals, now, running),
+            Some(InjectedFault::AnswerLost) | None => {}
         }
         let receipt = plain.observe(&events_of(events), now, running);
-        if fault == Some(&Fault::AnswerLost) { Err(()) } else { Ok(receipt) }
+        if fault == Some(&InjectedFault::AnswerLost) { Err(()) } else { Ok(receipt) }
     }
 }
 
@@ -286,10 +290,10 @@ impl ReferenceStateMachine for Model {
         let request = (conversation.clone(), vec(event, 1..5))
             .prop_map(|(conversation, events)| Request { conversation, events });
         let fault = prop_oneof![
-            Just(Fault::AnswerLost),
-            Just(Fault::CommitLost),
-            Just(Fault::Refused),
-            (0..4_u8, any::<bool>()).prop_map(|(turn, seals)| Fault::Rival { turn: turn_id(turn), seals }),
+            Just(InjectedFault::AnswerLost),
+            Just(InjectedFault::CommitLost),
+            Just(InjectedFault::Refused),
+            (0..4_u8, any::<bool>()).prop_map(|(turn, seals)| InjectedFault::Rival { turn: turn_id(turn), seals }),
         ];
         let alone = request.clone().prop_map(|request| vec![request]);
         let again = if model.latest.is_empty() { alone.clone().boxed() } else { Just(model.latest.clone()).boxed() };

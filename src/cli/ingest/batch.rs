@@ -19,7 +19,7 @@ pub(super) struct BatchLimits {
 
 /// Whole lines that are sent at once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Batch {
+pub(super) struct LineBatch {
     /// Where the first of them stands in the input, counted from 1.
     pub(super) first_line: u64,
     pub(super) lines: u64,
@@ -28,7 +28,7 @@ pub(super) struct Batch {
     pub(super) body: Vec<u8>,
 }
 
-impl Batch {
+impl LineBatch {
     /// Splits the batch after its first `lines` lines.
     pub(super) fn split(&self, lines: u64) -> (Self, Self) {
         let mut end = 0;
@@ -48,10 +48,10 @@ impl Batch {
 
 /// A part of the input, in order.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Cut {
-    Batch(Batch),
+pub(super) enum InputPart {
+    Batch(LineBatch),
     /// A long line that is a bad event.
-    Bad {
+    BadLine {
         line: u64,
         error: String,
         /// The turns that its start and its end mention.
@@ -59,43 +59,43 @@ pub(super) enum Cut {
     },
 }
 
-/// Cuts a stream of bytes into batches, at the ends of lines.
+/// Splits a stream of bytes into batches, at the ends of lines.
 pub(super) struct Batcher {
     limits: BatchLimits,
     /// The parts that are complete.
-    ready: VecDeque<Cut>,
+    ready: VecDeque<InputPart>,
     /// The batch that is being filled with whole lines. It exceeds the limits only if it is a single line.
-    next: Batch,
+    next: LineBatch,
     /// The number of the current line, which has not ended yet.
     number: u64,
-    line: Line,
+    line: PartialLine,
 }
 
 /// The current line, which has not ended yet.
 #[derive(Default)]
-struct Line {
+struct PartialLine {
     has_begun: bool,
     /// Its bytes; its start and its end if it is not kept.
     bytes: Vec<u8>,
     /// The structure of a long line.
     shape: Option<Shape>,
-    fate: Fate,
+    state: LineState,
 }
 
 /// What happens to the current line.
 #[derive(Debug, Default, PartialEq, Eq)]
-enum Fate {
+enum LineState {
     /// It is kept.
     #[default]
     Kept,
     /// It is ignored, and dropped as it arrives.
-    Dropped,
+    Ignored,
     Bad(String),
 }
 
 impl Batcher {
     pub(super) fn new(limits: BatchLimits) -> Self {
-        Self { limits, ready: VecDeque::new(), next: Batch::default(), number: 1, line: Line::default() }
+        Self { limits, ready: VecDeque::new(), next: LineBatch::default(), number: 1, line: PartialLine::default() }
     }
 
     /// Takes in what the input has next.
@@ -122,12 +122,12 @@ impl Batcher {
     }
 
     /// Returns the next complete part: a full batch, or a line that cannot be sent.
-    pub(super) fn next_ready(&mut self) -> Option<Cut> {
+    pub(super) fn next_ready(&mut self) -> Option<InputPart> {
         self.ready.pop_front()
     }
 
     /// The whole lines that wait, however few.
-    pub(super) fn take(&mut self) -> Option<Batch> {
+    pub(super) fn take(&mut self) -> Option<LineBatch> {
         if self.next.lines == 0 { None } else { Some(mem::take(&mut self.next)) }
     }
 
@@ -141,7 +141,7 @@ impl Batcher {
 
     fn flush(&mut self) {
         if let Some(batch) = self.take() {
-            self.ready.push_back(Cut::Batch(batch));
+            self.ready.push_back(InputPart::Batch(batch));
         }
     }
 
@@ -152,10 +152,10 @@ impl Batcher {
         if self.number < self.limits.from_line {
             return;
         }
-        match line.fate {
-            Fate::Kept => line.bytes.extend_from_slice(piece),
-            Fate::Dropped => keep_edges(&mut line.bytes, piece),
-            Fate::Bad(_) => return keep_edges(&mut line.bytes, piece),
+        match line.state {
+            LineState::Kept => line.bytes.extend_from_slice(piece),
+            LineState::Ignored => keep_edges(&mut line.bytes, piece),
+            LineState::Bad(_) => return keep_edges(&mut line.bytes, piece),
         }
         let max_bytes = self.limits.line_bytes;
         let new = match line.shape {
@@ -165,40 +165,41 @@ impl Batcher {
         };
         let shape = line.shape.get_or_insert_default();
         if let Err(error) = shape.feed(new) {
-            line.fate = Fate::Bad(error.to_string());
+            line.state = LineState::Bad(error.to_string());
         } else if shape.nesting_bytes() > max_bytes {
             let limit = max_bytes.saturating_mul(8);
-            line.fate = Fate::Bad(format!("it nests its brackets too deeply: at most {limit} may be open at once"));
+            line.state =
+                LineState::Bad(format!("it nests its brackets too deeply: at most {limit} may be open at once"));
         } else if shape.is_ignored() {
-            line.fate = Fate::Dropped;
+            line.state = LineState::Ignored;
         } else if line.bytes.len() > max_bytes {
-            line.fate = Fate::Bad(format!("it is longer than {max_bytes} bytes and not ignored"));
+            line.state = LineState::Bad(format!("it is longer than {max_bytes} bytes and not ignored"));
         }
-        if line.fate != Fate::Kept {
+        if line.state != LineState::Kept {
             keep_edges(&mut line.bytes, &[]);
         }
     }
 
     fn end_line(&mut self, has_line_break: bool) {
-        let Line { mut bytes, shape, fate, .. } = mem::take(&mut self.line);
+        let PartialLine { mut bytes, shape, state, .. } = mem::take(&mut self.line);
         let line = self.number;
         self.number += 1;
         if line < self.limits.from_line {
             return;
         }
-        let fate = match (fate, shape.map(|shape| shape.finish())) {
-            (Fate::Kept | Fate::Dropped, Some(Err(error))) => Fate::Bad(error.to_string()),
-            (fate, _) => fate,
+        let state = match (state, shape.map(|shape| shape.finish())) {
+            (LineState::Kept | LineState::Ignored, Some(Err(error))) => LineState::Bad(error.to_string()),
+            (state, _) => state,
         };
-        match fate {
-            Fate::Kept => {}
-            Fate::Dropped => {
+        match state {
+            LineState::Kept => {}
+            LineState::Ignored => {
                 self.next.dropped += 1;
                 bytes.clear();
             }
-            Fate::Bad(error) => {
+            LineState::Bad(error) => {
                 self.flush();
-                return self.ready.push_back(Cut::Bad { line, error, mentions: mentions(&bytes) });
+                return self.ready.push_back(InputPart::BadLine { line, error, mentions: mentions(&bytes) });
             }
         }
         if has_line_break {
@@ -232,8 +233,8 @@ mod tests {
         BatchLimits { lines, bytes, followed_bytes: 100, line_bytes: 200, from_line: 1 }
     }
 
-    /// Cuts an input that arrives in pieces of these lengths.
-    fn cut(limits: BatchLimits, input: &[u8], pieces: &[usize]) -> Vec<Cut> {
+    /// Splits an input that arrives in pieces of these lengths.
+    fn parts_of(limits: BatchLimits, input: &[u8], pieces: &[usize]) -> Vec<InputPart> {
         let mut batcher = Batcher::new(limits);
         let mut rest = input;
         let mut lengths = pieces.iter().cycle();
@@ -247,19 +248,19 @@ mod tests {
         std::iter::from_fn(|| batcher.next_ready()).collect()
     }
 
-    fn batch(first_line: u64, lines: u64, body: &str) -> Cut {
-        Cut::Batch(Batch { first_line, lines, dropped: 0, body: body.into() })
+    fn batch(first_line: u64, lines: u64, body: &str) -> InputPart {
+        InputPart::Batch(LineBatch { first_line, lines, dropped: 0, body: body.into() })
     }
 
     #[test]
     fn a_batch_ends_at_its_limit_of_lines() {
-        let batches = cut(limits(2, 100), b"a\nb\n\nc\nd", &[100]);
+        let batches = parts_of(limits(2, 100), b"a\nb\n\nc\nd", &[100]);
         assert_eq!(batches, [batch(1, 2, "a\nb\n"), batch(3, 2, "\nc\n"), batch(5, 1, "d")]);
     }
 
     #[test]
     fn a_batch_ends_before_it_passes_its_limit_of_bytes_unless_it_is_one_line() {
-        let batches = cut(limits(100, 5), b"aa\nb\ncccccccc\nd\n", &[3]);
+        let batches = parts_of(limits(100, 5), b"aa\nb\ncccccccc\nd\n", &[3]);
         assert_eq!(batches, [batch(1, 2, "aa\nb\n"), batch(3, 1, "cccccccc\n"), batch(4, 1, "d\n")]);
     }
 
@@ -267,9 +268,9 @@ mod tests {
     fn a_long_line_that_is_ignored_is_dropped_as_it_comes() {
         let long = "x".repeat(500);
         let line = format!(r#"{{"type":"tool-result","result":"{long}"}}"#);
-        let batches = cut(limits(100, 100), format!("a\n{line}\nb\n{line}").as_bytes(), &[30]);
-        let one = Batch { first_line: 1, lines: 4, dropped: 2, body: b"a\n\nb\n".to_vec() };
-        assert_eq!(batches, [Cut::Batch(one)]);
+        let batches = parts_of(limits(100, 100), format!("a\n{line}\nb\n{line}").as_bytes(), &[30]);
+        let one = LineBatch { first_line: 1, lines: 4, dropped: 2, body: b"a\n\nb\n".to_vec() };
+        assert_eq!(batches, [InputPart::Batch(one)]);
     }
 
     #[test]
@@ -283,9 +284,9 @@ mod tests {
         for (bad, why) in
             [(cut_off, "cut off"), (glued, "another object"), (counts, "than 200 bytes"), (nested, "at most 1600")]
         {
-            let cuts = cut(limits(100, 100), format!("a\n{bad}\nb").as_bytes(), &[30]);
-            assert_eq!((&cuts[0], &cuts[2]), (&batch(1, 1, "a\n"), &batch(3, 1, "b")));
-            let Cut::Bad { line: 2, error, mentions } = &cuts[1] else { panic!("{cuts:?}") };
+            let parts = parts_of(limits(100, 100), format!("a\n{bad}\nb").as_bytes(), &[30]);
+            assert_eq!((&parts[0], &parts[2]), (&batch(1, 1, "a\n"), &batch(3, 1, "b")));
+            let InputPart::BadLine { line: 2, error, mentions } = &parts[1] else { panic!("{parts:?}") };
             assert!(error.contains(why) && mentions.is_empty(), "{error}: {mentions:?}");
         }
     }
@@ -299,8 +300,8 @@ mod tests {
         let glued = format!(r#"{{"type":"tool-result","x":"{long}"}}{done}{}"#, " ".repeat(500));
         for line in [counts, torn, glued] {
             for size in [7, 1000, 200_000] {
-                let cuts = cut(limits(100, 100), line.as_bytes(), &[size]);
-                let [Cut::Bad { line: 1, mentions, .. }] = &*cuts else { panic!("{cuts:?}") };
+                let parts = parts_of(limits(100, 100), line.as_bytes(), &[size]);
+                let [InputPart::BadLine { line: 1, mentions, .. }] = &*parts else { panic!("{parts:?}") };
                 let found: Vec<_> = mentions.iter().map(|found| (found.turn_id.as_str(), found.is_done)).collect();
                 assert_eq!(found, [("t", true)], "{size} {}", &line[..30]);
             }
@@ -311,8 +312,8 @@ mod tests {
     fn lines_before_the_first_that_is_wanted_are_passed_over() {
         let limits = BatchLimits { from_line: 3, ..limits(2, 100) };
         let input = format!("{}\nb\nc\nd\ne", "x".repeat(1000));
-        assert_eq!(cut(limits, input.as_bytes(), &[7]), [batch(3, 2, "c\nd\n"), batch(5, 1, "e")]);
-        assert_eq!(cut(limits, b"a\n", &[7]), []);
+        assert_eq!(parts_of(limits, input.as_bytes(), &[7]), [batch(3, 2, "c\nd\n"), batch(5, 1, "e")]);
+        assert_eq!(parts_of(limits, b"a\n", &[7]), []);
         for (input, lines) in [("", 0), ("a\n", 1), ("a\nb", 2), ("a\nb\nc\n", 3)] {
             let mut batcher = Batcher::new(limits);
             batcher.push(input.as_bytes());
@@ -327,17 +328,17 @@ mod tests {
         batcher.push(b"a\nb");
         assert_eq!(batcher.next_ready(), None);
         assert!(batcher.has_lines());
-        assert_eq!(batcher.take().map(Cut::Batch), Some(batch(1, 1, "a\n")));
+        assert_eq!(batcher.take().map(InputPart::Batch), Some(batch(1, 1, "a\n")));
         assert!(!batcher.has_lines());
         batcher.push(b"b\n");
-        assert_eq!(batcher.take().map(Cut::Batch), Some(batch(2, 1, "bb\n")));
+        assert_eq!(batcher.take().map(InputPart::Batch), Some(batch(2, 1, "bb\n")));
         batcher.finish();
         assert_eq!(batcher.next_ready(), None);
     }
 
     #[test]
     fn a_batch_is_split_at_a_line() {
-        let Cut::Batch(batch) = batch(5, 3, "a\n\nc") else { unreachable!() };
+        let InputPart::Batch(batch) = batch(5, 3, "a\n\nc") else { unreachable!() };
         let (first, second) = batch.split(2);
         assert_eq!((first.first_line, first.lines, &*first.body), (5, 2, &b"a\n\n"[..]));
         assert_eq!((second.first_line, second.lines, &*second.body), (7, 1, &b"c"[..]));
@@ -356,8 +357,8 @@ mod tests {
             let input = lines.join("\n");
             let mut next_line = 1;
             let mut bytes = Vec::new();
-            for cut in cut(limits(max_lines, max_bytes), input.as_bytes(), &pieces) {
-                let Cut::Batch(batch) = cut else { panic!("{cut:?}") };
+            for part in parts_of(limits(max_lines, max_bytes), input.as_bytes(), &pieces) {
+                let InputPart::Batch(batch) = part else { panic!("{part:?}") };
                 prop_assert_eq!(batch.first_line, next_line);
                 next_line += batch.lines;
                 prop_assert!(batch.lines <= max_lines);

@@ -69,12 +69,12 @@ pub enum IngestFailure {
         limit: usize,
     },
     /// No line of the input counts.
-    #[error("none of its events{} counts: {seen}", if *.from_line > 1 { format!(" from line {from_line} on") } else { String::new() })]
+    #[error("none of its events{} counts: {event_types}", if *.from_line > 1 { format!(" from line {from_line} on") } else { String::new() })]
     NothingCounts {
         /// The line with which it began.
         from_line: u64,
         /// What the input has instead.
-        seen: String,
+        event_types: String,
     },
     /// A batch was not acknowledged.
     #[error("lines {first} to {last}: {}", with_cause(.cause))]

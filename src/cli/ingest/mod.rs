@@ -1,20 +1,20 @@
 //! `turn-metrics ingest`: files and pipes of events, sent to a server.
 //!
 //! - `input`: reads an input.
-//! - `batch`: cuts it into batches of lines.
+//! - `batch`: splits it into batches of lines.
 //! - `upload`: sends batches and handles what the server refuses.
-//! - `doubts`: remembers the turns that refused lines mention.
-//! - `seen`: describes an input of which no event counts.
+//! - `affected_turns`: remembers the turns that refused lines mention.
+//! - `event_types`: describes an input of which no event counts.
 //! - `progress`: how far an input has got.
 //! - `error`: why it stopped.
 //! - `tests`: whole inputs against a scripted server.
 
+mod affected_turns;
 mod batch;
-mod doubts;
 pub(super) mod error;
+mod event_types;
 mod input;
 mod progress;
-mod seen;
 mod upload;
 
 use std::path::{Path, PathBuf};
@@ -29,10 +29,10 @@ use super::client::Client;
 use super::send::Sender;
 use super::signals::Signals;
 use super::{CliError, output};
-use batch::{BatchLimits, Batcher, Cut};
+use batch::{BatchLimits, Batcher, InputPart};
 use error::{acknowledged, to_go_on};
+use event_types::EventTypes;
 use input::{Chunk, Input, InputError};
-use seen::Seen;
 use upload::Upload;
 
 use error::{IngestError, IngestFailure};
@@ -133,7 +133,7 @@ async fn ingest(args: &Args, upload: &mut Upload) -> Result<(), IngestError> {
     for (nth, path) in args.files.iter().enumerate() {
         let from_line = if nth == 0 { args.from_line } else { 1 };
         upload.input = name_of(path);
-        upload.seen = Seen::default();
+        upload.event_types = EventTypes::default();
         upload.progress.begin_input(base, from_line);
         let refused_before = (upload.refused_lines, upload.withheld_conversations());
         let Err(failure) = ingest_file(path, args, from_line, refused_before, &mut base, upload).await else {
@@ -182,10 +182,10 @@ async fn ingest_file(
         Ok(lines) => lines,
         // The rest of an input that was sent in part may well begin with a bad line.
         Err(IngestFailure::BadLine { line, error })
-            if from_line == 1 && !upload.progress.has_accepted() && upload.seen.is_foreign() =>
+            if from_line == 1 && !upload.progress.has_accepted() && upload.event_types.is_foreign() =>
         {
-            let seen = format!("{}; line {line} is refused: {error}", upload.seen);
-            return Err(IngestFailure::NothingCounts { from_line, seen });
+            let event_types = format!("{}; line {line} is refused: {error}", upload.event_types);
+            return Err(IngestFailure::NothingCounts { from_line, event_types });
         }
         Err(failure) => return Err(failure),
     };
@@ -197,14 +197,15 @@ async fn ingest_file(
         return Err(IngestFailure::NoSuchLine { from_line, lines });
     }
     let is_any_refused = upload.refused_lines > refused_lines;
-    if from_line > 1 && !upload.progress.has_accepted() && !is_any_refused && upload.seen.is_known() {
-        let note = format!("{}: from line {from_line} on none of its events counts: {}", upload.input, upload.seen);
+    if from_line > 1 && !upload.progress.has_accepted() && !is_any_refused && upload.event_types.is_known() {
+        let note =
+            format!("{}: from line {from_line} on none of its events counts: {}", upload.input, upload.event_types);
         upload.progress.note(&note);
         return Ok(());
     }
     let is_foreign = !upload.progress.has_accepted() && (upload.progress.has_ignored() || is_any_refused);
     if is_foreign && upload.withheld_conversations() == withheld_conversations {
-        return Err(IngestFailure::NothingCounts { from_line, seen: upload.seen.to_string() });
+        return Err(IngestFailure::NothingCounts { from_line, event_types: upload.event_types.to_string() });
     }
     Ok(())
 }
@@ -233,8 +234,8 @@ async fn stream(mut input: Input, args: &Args, from_line: u64, upload: &mut Uplo
     let mut due = None;
     let mut read = 0;
     let failure = loop {
-        while let Some(cut) = batcher.next_ready() {
-            send(cut, upload).await?;
+        while let Some(part) = batcher.next_ready() {
+            send(part, upload).await?;
             upload.progress.move_to(read);
             due = None;
         }
@@ -272,17 +273,17 @@ async fn stream(mut input: Input, args: &Args, from_line: u64, upload: &mut Uplo
             return Err(failure);
         }
     }
-    while let Some(cut) = batcher.next_ready() {
-        send(cut, upload).await?;
+    while let Some(part) = batcher.next_ready() {
+        send(part, upload).await?;
     }
     upload.progress.move_to(read);
     Ok(batcher.lines())
 }
 
-async fn send(cut: Cut, upload: &mut Upload) -> Result<(), IngestFailure> {
-    match cut {
-        Cut::Batch(batch) => upload.send(batch).await,
-        Cut::Bad { line, error, mentions } => upload.refuse(line, error, mentions),
+async fn send(part: InputPart, upload: &mut Upload) -> Result<(), IngestFailure> {
+    match part {
+        InputPart::Batch(batch) => upload.send(batch).await,
+        InputPart::BadLine { line, error, mentions } => upload.refuse(line, error, mentions),
     }
 }
 

@@ -4,13 +4,13 @@ use std::time::Duration;
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::Instant;
 
-use super::super::client::Receipt;
+use super::super::client::HttpReceipt;
 use super::super::output;
-use super::batch::Batch;
+use super::batch::LineBatch;
 use crate::terminal::takes_escapes;
 
 /// How far the input has got, shown on a terminal and told at the end.
-pub(super) struct Progress {
+pub(super) struct UploadProgress {
     bar: ProgressBar,
     started: Instant,
     /// The number of lines of the current input, from its start, that are acknowledged or were refused.
@@ -27,7 +27,7 @@ pub(super) struct Progress {
     duplicates: u64,
 }
 
-impl Progress {
+impl UploadProgress {
     pub(super) fn new() -> Self {
         let target = if io::stderr().is_terminal() && takes_escapes() {
             ProgressDrawTarget::stderr()
@@ -92,7 +92,7 @@ impl Progress {
     }
 
     /// Counts a batch that is acknowledged.
-    pub(super) fn advance(&mut self, batch: &Batch, receipt: &Receipt) {
+    pub(super) fn advance(&mut self, batch: &LineBatch, receipt: &HttpReceipt) {
         self.acknowledged_lines = batch.first_line + batch.lines - 1;
         self.accepted += receipt.accepted;
         self.ignored += receipt.ignored + batch.dropped;

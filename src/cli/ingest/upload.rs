@@ -2,15 +2,15 @@ use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::super::client::{BadLines, ClientError, Receipt, SealedTurn};
+use super::super::client::{ClientError, HttpReceipt, HttpTurnReceipt};
 use super::super::output::plain;
 use super::super::send::{SendError, Sender};
-use super::batch::Batch;
-use super::doubts::{Doubts, sealed_without, stays_open, unended};
+use super::affected_turns::{AffectedTurns, sealed_without, stays_open, unended};
+use super::batch::LineBatch;
 use super::error::IngestFailure;
-use super::progress::Progress;
-use super::seen::Seen;
-use crate::http::SKIP_ADVICE;
+use super::event_types::EventTypes;
+use super::progress::UploadProgress;
+use crate::http::{BadLines, SKIP_ADVICE};
 use crate::turn::{ConversationId, Mention, TurnEventKind, TurnId, mentions, parse_line};
 
 /// How many lines are sent at once after a bad line: no more than the server names in an answer.
@@ -28,11 +28,11 @@ const MAX_UNENDED: u64 = 100;
 pub(super) struct Upload {
     sender: Sender,
     pub(super) skip_bad: bool,
-    pub(super) progress: Progress,
+    pub(super) progress: UploadProgress,
     /// The input that is being sent.
     pub(super) input: Arc<str>,
     /// The types of its events, until one of them counts.
-    pub(super) seen: Seen,
+    pub(super) event_types: EventTypes,
     /// The number of bad lines that were skipped.
     pub(super) refused_lines: u64,
     /// The first line of the first conversation over a limit.
@@ -44,7 +44,7 @@ pub(super) struct Upload {
     /// The number of turns whose `done` was not sent.
     pub(super) unended: u64,
     /// The turns that refused lines mention.
-    doubts: Doubts,
+    affected_turns: AffectedTurns,
     pub(super) warnings: u64,
     /// The number of warnings about turns of which a line was refused.
     pub(super) incomplete: u64,
@@ -66,7 +66,7 @@ struct Sendable {
 enum Posted {
     Taken,
     /// Nothing was taken, because this line of the batch is bad.
-    Bad {
+    BadLine {
         line: u64,
         error: String,
     },
@@ -77,15 +77,15 @@ impl Upload {
         Self {
             sender,
             skip_bad,
-            progress: Progress::new(),
+            progress: UploadProgress::new(),
             input: Arc::default(),
-            seen: Seen::default(),
+            event_types: EventTypes::default(),
             refused_lines: 0,
             first_withheld: None,
             withheld: HashSet::new(),
             withheld_lines: 0,
             unended: 0,
-            doubts: Doubts::default(),
+            affected_turns: AffectedTurns::default(),
             warnings: 0,
             incomplete: 0,
         }
@@ -103,17 +103,17 @@ impl Upload {
     }
 
     /// Sends a batch until all of it is acknowledged or reported as refused.
-    pub(super) async fn send(&mut self, batch: Batch) -> Result<(), IngestFailure> {
+    pub(super) async fn send(&mut self, batch: LineBatch) -> Result<(), IngestFailure> {
         if !self.progress.has_accepted() {
-            self.seen.look_at(&batch.body);
+            self.event_types.look_at(&batch.body);
         }
         let mut rest = batch;
         while rest.lines > 0 {
-            let Posted::Bad { line, error } = self.post(&rest, BadLines::Refuse).await? else { return Ok(()) };
+            let Posted::BadLine { line, error } = self.post(&rest, BadLines::Refuse).await? else { return Ok(()) };
             // The server refused the whole batch. The lines before the bad one are good; those after it may be.
             let (good, from_bad) = rest.split(line - 1);
             if good.lines > 0
-                && let Posted::Bad { line, error } = self.post(&good, BadLines::Refuse).await?
+                && let Posted::BadLine { line, error } = self.post(&good, BadLines::Refuse).await?
             {
                 return Err(IngestFailure::BadLine { line: good.first_line + line - 1, error });
             }
@@ -123,7 +123,7 @@ impl Upload {
                 return Err(IngestFailure::BadLine { line: from_bad.first_line, error });
             }
             let (some, after) = from_bad.split(SKIPPED_AT_ONCE);
-            if let Posted::Bad { line, error } = self.post(&some, BadLines::Skip).await? {
+            if let Posted::BadLine { line, error } = self.post(&some, BadLines::Skip).await? {
                 return Err(IngestFailure::BadLine { line: some.first_line + line - 1, error });
             }
             rest = after;
@@ -142,7 +142,7 @@ impl Upload {
     /// Skips a bad line that is not sent at all.
     pub(super) fn refuse(&mut self, line: u64, error: String, mentions: Vec<Mention>) -> Result<(), IngestFailure> {
         if !self.progress.has_accepted() {
-            self.seen.look_at_long(&mentions);
+            self.event_types.look_at_long(&mentions);
         }
         if self.skip_bad {
             self.note_refused(line, &error);
@@ -152,7 +152,7 @@ impl Upload {
             return Err(IngestFailure::BadLine { line, error });
         }
         for mention in mentions {
-            self.doubts.add(mention, &self.input, line);
+            self.affected_turns.add(mention, &self.input, line);
         }
         self.progress.acknowledge_to(line);
         Ok(())
@@ -171,7 +171,7 @@ impl Upload {
         }
     }
 
-    async fn post(&mut self, batch: &Batch, bad_lines: BadLines) -> Result<Posted, IngestFailure> {
+    async fn post(&mut self, batch: &LineBatch, bad_lines: BadLines) -> Result<Posted, IngestFailure> {
         let Sendable { body, withheld_lines, ends } = self.without_withheld(&batch.body);
         let progress = &self.progress;
         let is_repeated = Cell::new(false);
@@ -194,7 +194,7 @@ impl Upload {
                 let error = error.strip_prefix(&format!("line {line}: ")).unwrap_or(&error);
                 // The command has an option of its own for that, which its message names.
                 let error = error.strip_suffix(SKIP_ADVICE).unwrap_or(error).to_owned();
-                Ok(Posted::Bad { line, error })
+                Ok(Posted::BadLine { line, error })
             }
             Err(cause) => {
                 let last = batch.first_line + batch.lines.saturating_sub(1);
@@ -208,16 +208,16 @@ impl Upload {
     /// something was accepted, earlier ones may have had events of a conversation that is refused now.
     fn tell(
         &mut self,
-        batch: &Batch,
-        receipt: Receipt,
+        batch: &LineBatch,
+        receipt: HttpReceipt,
         is_repeated: bool,
         is_first: bool,
     ) -> Result<(), IngestFailure> {
         let mut sealed_before = SealedBefore::new();
-        for SealedTurn { conversation_id, turn_id, duplicate, .. } in &receipt.sealed {
+        for HttpTurnReceipt { conversation_id, turn_id, duplicate, .. } in &receipt.sealed {
             *sealed_before.entry((conversation_id, turn_id)).or_insert(true) &= duplicate;
             if (!duplicate || is_repeated)
-                && let Some(warning) = self.doubts.seal(conversation_id, turn_id)
+                && let Some(warning) = self.affected_turns.seal(conversation_id, turn_id)
             {
                 self.warn_of_incomplete(&warning);
             }
@@ -232,7 +232,12 @@ impl Upload {
             let Some(conversation_id) = refused.conversation_id else {
                 self.note_refused(line, &refused.error);
                 let bytes = usize::try_from(nth).ok().and_then(|nth| lines.get(nth));
-                self.doubt(bytes.map(|bytes| mentions(bytes)).unwrap_or_default(), line, &sealed_before, is_repeated);
+                self.note_affected(
+                    bytes.map(|bytes| mentions(bytes)).unwrap_or_default(),
+                    line,
+                    &sealed_before,
+                    is_repeated,
+                );
                 continue;
             };
             self.progress.is_any_refused = true;
@@ -264,11 +269,17 @@ impl Upload {
 
     /// Follows the turns that a refused line of a batch mentions. The server reports those that the batch itself sealed
     /// or left open.
-    fn doubt(&mut self, mentions: Vec<Mention>, line: u64, sealed_before: &SealedBefore<'_>, is_repeated: bool) {
+    fn note_affected(
+        &mut self,
+        mentions: Vec<Mention>,
+        line: u64,
+        sealed_before: &SealedBefore<'_>,
+        is_repeated: bool,
+    ) {
         for mention in mentions {
             let Mention { conversation_id, turn_id, .. } = &mention;
             match sealed_before.get(&(conversation_id, turn_id)) {
-                None => self.doubts.add(mention, &self.input, line),
+                None => self.affected_turns.add(mention, &self.input, line),
                 // To the server, which answered a repetition, the turn was sealed before.
                 Some(true) if is_repeated => {
                     let warning = sealed_without(&self.input, line, conversation_id, turn_id);
@@ -302,7 +313,7 @@ impl Upload {
     }
 
     /// Counts the withheld lines of a batch that is acknowledged, and names the turns that they would have ended.
-    fn tell_withheld(&mut self, batch: &Batch, lines: u64, ends: &[(u64, ConversationId, TurnId)]) {
+    fn tell_withheld(&mut self, batch: &LineBatch, lines: u64, ends: &[(u64, ConversationId, TurnId)]) {
         self.withheld_lines += lines;
         self.progress.is_any_refused |= lines > 0;
         for (nth, conversation_id, turn_id) in ends {
@@ -334,7 +345,7 @@ impl Upload {
             let more = self.incomplete - MAX_INCOMPLETE;
             self.progress.note(&format!("{more} more warnings about turns of which a line was refused"));
         }
-        if let Some(overflow) = self.doubts.overflow() {
+        if let Some(overflow) = self.affected_turns.overflow() {
             self.progress.note(&overflow);
         }
     }

@@ -10,7 +10,7 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
-use super::batch::{BadLine, BadLines, Batch, BatchReader};
+use super::body_events::{BadLine, BadLines, BodyEvents, BodyReader};
 use super::budget::{ByteBudget, Denied, Reservation};
 use super::inflate::{INFLATER_BYTES, Inflater};
 use crate::http::error::{ApiError, Unavailable};
@@ -34,8 +34,8 @@ const INVALID_GZIP: &str = "the body is not valid gzip, so none of its lines can
 
 /// A posted body that was read whole, within all limits.
 pub(crate) struct Body {
-    pub(crate) batch: Batch,
-    /// Held for as long as the batch is.
+    pub(crate) events: BodyEvents,
+    /// Held for as long as the events are.
     pub(crate) reservation: Reservation,
 }
 
@@ -63,7 +63,7 @@ impl Body {
             budget.reserve(MIN_RESERVED_BYTES).map_err(|denied| CollectError::from(denied).told(settings))?;
         let mut collector = Collector {
             settings,
-            reader: BatchReader::new(format.framing, settings.max_line_bytes, bad_lines),
+            reader: BodyReader::new(format.framing, settings.max_line_bytes, bad_lines),
             inflater: format.is_gzip.then(Inflater::new),
             reservation,
             transferred_bytes: 0,
@@ -78,19 +78,19 @@ impl Body {
             Err(CollectError::CutGzip) if bad_lines == BadLines::Skip => reader.break_off(CUT_GZIP),
             // The lines that were inflated before the error may be wrong too: their checksum comes last.
             Err(CollectError::InvalidGzip) if bad_lines == BadLines::Skip => {
-                BatchReader::new(format.framing, settings.max_line_bytes, bad_lines).break_off(INVALID_GZIP)
+                BodyReader::new(format.framing, settings.max_line_bytes, bad_lines).break_off(INVALID_GZIP)
             }
             Err(error) => return Err(error.told(settings)),
         };
-        let batch = finished.map_err(|BadLine { number, message }| ApiError::BadEvent { line: number, message })?;
-        Ok(Self { batch, reservation })
+        let events = finished.map_err(|BadLine { number, message }| ApiError::BadEvent { line: number, message })?;
+        Ok(Self { events, reservation })
     }
 }
 
-/// Gathers a body as it comes.
+/// Reads a body as it arrives.
 struct Collector<'a> {
     settings: &'a HttpSettings,
-    reader: BatchReader,
+    reader: BodyReader,
     inflater: Option<Inflater>,
     reservation: Reservation,
     /// The bytes that have arrived, after inflating.
@@ -112,8 +112,8 @@ enum CollectError {
 impl From<Denied> for CollectError {
     fn from(denied: Denied) -> Self {
         match denied {
-            Denied::ForNow => Self::Overloaded,
-            Denied::ForGood => Self::TooLarge,
+            Denied::Exhausted => Self::Overloaded,
+            Denied::TooLarge => Self::TooLarge,
         }
     }
 }

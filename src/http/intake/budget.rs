@@ -31,9 +31,9 @@ impl ByteBudget {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Denied {
     /// Too few bytes are left at the moment.
-    ForNow,
+    Exhausted,
     /// The budget is smaller than this even when it is unused.
-    ForGood,
+    TooLarge,
 }
 
 /// Bytes that are set aside for one request.
@@ -47,12 +47,12 @@ impl Reservation {
     /// Changes the size of the reservation. On an error it stays as it was.
     pub(crate) fn resize(&mut self, bytes: usize) -> Result<(), Denied> {
         if bytes > self.budget.total {
-            return Err(Denied::ForGood);
+            return Err(Denied::TooLarge);
         }
         if bytes < self.bytes {
             self.budget.left.fetch_add(self.bytes - bytes, Ordering::AcqRel);
         } else if !self.budget.take(bytes - self.bytes) {
-            return Err(Denied::ForNow);
+            return Err(Denied::Exhausted);
         }
         self.bytes = bytes;
         Ok(())
@@ -73,17 +73,17 @@ mod tests {
     fn no_more_than_the_budget_is_given_out() {
         let budget = ByteBudget::new(10);
         let mut six = budget.reserve(6).unwrap();
-        assert_eq!(budget.reserve(5).unwrap_err(), Denied::ForNow);
+        assert_eq!(budget.reserve(5).unwrap_err(), Denied::Exhausted);
         let four = budget.reserve(4).unwrap();
-        assert_eq!(six.resize(7), Err(Denied::ForNow), "nothing is left");
+        assert_eq!(six.resize(7), Err(Denied::Exhausted), "nothing is left");
         drop(four);
         assert_eq!(six.resize(7), Ok(()));
         assert!(budget.reserve(4).is_err());
         assert_eq!(six.resize(3), Ok(()));
         assert!(budget.reserve(7).is_ok());
         assert!(budget.reserve(8).is_err());
-        assert_eq!(six.resize(11), Err(Denied::ForGood));
-        assert_eq!(budget.reserve(11).unwrap_err(), Denied::ForGood);
+        assert_eq!(six.resize(11), Err(Denied::TooLarge));
+        assert_eq!(budget.reserve(11).unwrap_err(), Denied::TooLarge);
     }
 
     #[test]

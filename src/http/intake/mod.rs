@@ -1,4 +1,4 @@
-//! From the bytes of a posted body to a batch of events.
+//! From the bytes of a posted body to the events in it, by conversation.
 //!
 //! Invariants: a line is parsed as it arrives, so only events that count are kept. Nothing here sends a message to an actor.
 //!
@@ -8,8 +8,8 @@
 //! - `batch`: the events of a body, by conversation. A second format of bodies would become a batch too.
 //! - `refused`: the lines that were refused, and the turns that they mention.
 
-pub(crate) mod batch;
 pub(crate) mod body;
+pub(crate) mod body_events;
 pub(crate) mod budget;
 pub(crate) mod inflate;
 pub(crate) mod refused;

@@ -8,7 +8,7 @@ use crate::turn::{BadEvent, ConversationId, Mention, TurnId};
 /// The maximum number of refused lines and conversations that an answer names.
 pub(crate) const MAX_NAMED: usize = 100;
 /// The maximum number of turns remembered because a refused line mentions them.
-const MAX_DOUBTS: usize = 1000;
+const MAX_AFFECTED_TURNS: usize = 1000;
 
 /// The first refused lines and conversations of a body, and the number of all.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -16,12 +16,12 @@ pub(crate) struct RefusedLines {
     pub(crate) named: Vec<Refused>,
     pub(crate) count: u64,
     /// The turns that refused lines mention.
-    doubts: IndexMap<(ConversationId, TurnId), Doubt>,
+    affected_turns: IndexMap<(ConversationId, TurnId), AffectedTurn>,
 }
 
 /// The refused lines that mention a turn.
 #[derive(Debug, PartialEq, Eq)]
-struct Doubt {
+struct AffectedTurn {
     /// The first of them.
     line: u64,
     /// The first that would have ended the turn.
@@ -38,12 +38,13 @@ impl RefusedLines {
         {
             self.named.push(Refused { line, error: error.to_string(), conversation_id: None });
         }
-        if self.doubts.len() >= MAX_DOUBTS {
+        if self.affected_turns.len() >= MAX_AFFECTED_TURNS {
             return;
         }
         for Mention { conversation_id, turn_id, is_done } in mentions() {
-            let doubt = self.doubts.entry((conversation_id, turn_id)).or_insert(Doubt { line, done_line: None });
-            doubt.done_line = doubt.done_line.or(is_done.then_some(line));
+            let turn =
+                self.affected_turns.entry((conversation_id, turn_id)).or_insert(AffectedTurn { line, done_line: None });
+            turn.done_line = turn.done_line.or(is_done.then_some(line));
         }
     }
 
@@ -58,7 +59,7 @@ impl RefusedLines {
     /// Returns warnings about the turns that refused lines mention: first the turns that were sealed without a line,
     /// which nothing can mend, then those that stay open.
     pub(crate) fn warnings(&self, sealed: &[SealedHere]) -> Vec<String> {
-        if self.doubts.is_empty() {
+        if self.affected_turns.is_empty() {
             return Vec::new();
         }
         // For each turn that is sealed, whether this request sealed it.
@@ -67,7 +68,7 @@ impl RefusedLines {
             *is_sealed_here.entry((&here.conversation_id, &here.turn_id)).or_default() |= !here.duplicate;
         }
         let (mut incomplete, mut open) = (Vec::new(), Vec::new());
-        for ((conversation_id, turn_id), Doubt { line, done_line }) in &self.doubts {
+        for ((conversation_id, turn_id), AffectedTurn { line, done_line }) in &self.affected_turns {
             match (is_sealed_here.get(&(conversation_id, turn_id)), done_line) {
                 (Some(true), _) => incomplete.push(format!(
                     "conversation `{conversation_id}`: turn `{turn_id}` was sealed without line {line}, which was refused"

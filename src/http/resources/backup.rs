@@ -11,7 +11,7 @@ use tracing::{error, warn};
 use super::api::Api;
 use crate::actors::BackUp;
 use crate::http::error::{ApiError, Unavailable};
-use crate::http::layers::origin::refuse_backup;
+use crate::http::middleware::origin::refuse_backup;
 use crate::store::BackupError;
 
 /// How much of the file is read at once.

@@ -12,8 +12,8 @@ use super::api::Api;
 use crate::actors::{Observe, ObserveError, Receipt, TurnReceipt};
 use crate::http::acknowledged::{Acknowledged, Refused, SealedHere};
 use crate::http::error::{ApiError, Unavailable};
-use crate::http::intake::batch::{BadLines, Batch, Mentioned};
 use crate::http::intake::body::{Body, overloaded};
+use crate::http::intake::body_events::{BadLines, BodyEvents, ConversationEvents};
 use crate::http::intake::refused::{Ends, MAX_NAMED, RefusedLines};
 use crate::settings::{CONVERSATIONS_AT_ONCE, TURNS_AT_ONCE};
 use crate::turn::{ConversationId, TurnEvent, TurnEventKind};
@@ -28,11 +28,11 @@ pub(crate) async fn post(
         return Err(overloaded());
     }
     let bad_lines = asked_of_bad_lines(request.query_string())?;
-    let Body { batch, reservation } = Body::read(&request, payload, &api.settings, &api.budget, bad_lines).await?;
-    let Batch { accepted, ignored, conversations, refused } = batch;
-    let heard = observe(&api, conversations).await?;
+    let Body { events, reservation } = Body::read(&request, payload, &api.settings, &api.budget, bad_lines).await?;
+    let BodyEvents { accepted, ignored, conversations, refused } = events;
+    let combined = observe(&api, conversations).await?;
     drop(reservation);
-    heard.answer(accepted, ignored, refused, bad_lines).map(Json)
+    combined.answer(accepted, ignored, refused, bad_lines).map(Json)
 }
 
 /// Returns how the query asks to handle bad lines.
@@ -49,9 +49,9 @@ fn asked_of_bad_lines(query: &str) -> Result<BadLines, ApiError> {
     Ok(asked)
 }
 
-/// The combined answers of the conversations of a request.
+/// The receipts of all conversations of a request, as one.
 #[derive(Default)]
-struct Heard {
+struct CombinedReceipt {
     sealed: Vec<SealedHere>,
     late: u64,
     warnings: Vec<String>,
@@ -60,7 +60,7 @@ struct Heard {
     refused_events: u64,
 }
 
-impl Heard {
+impl CombinedReceipt {
     fn take(&mut self, conversation_id: &ConversationId, receipt: Receipt) {
         let Receipt { sealed, late, warnings } = receipt;
         self.late += late;
@@ -115,14 +115,17 @@ fn turns_of(events: &[TurnEvent]) -> usize {
     1 + events.windows(2).filter(|pair| pair[0].turn_id != pair[1].turn_id).count()
 }
 
-/// Sends each conversation its events and gathers the answers.
+/// Tells the conversations their events and combines their receipts.
 ///
-/// A failure of one conversation does not stop the others. A client that is told to send again repeats its request
-/// until everything is durable, except for events that are then refused for good.
-async fn observe(api: &Api, conversations: IndexMap<ConversationId, Mentioned>) -> Result<Heard, ApiError> {
+/// All of them are asked, whatever goes wrong with one. A client that is told to come again does so until everything
+/// is durable but for what it is then told never will be.
+async fn observe(
+    api: &Api,
+    conversations: IndexMap<ConversationId, ConversationEvents>,
+) -> Result<CombinedReceipt, ApiError> {
     let permits = &Semaphore::new(TURNS_AT_ONCE);
     let mut answers = stream::iter(conversations)
-        .map(|(conversation_id, Mentioned { first_line, events })| async move {
+        .map(|(conversation_id, ConversationEvents { first_line, events })| async move {
             let turns = u32::try_from(turns_of(&events).min(TURNS_AT_ONCE)).unwrap_or(u32::MAX);
             let _permit = permits.acquire_many(turns).await;
             let count = events.len() as u64;
@@ -132,61 +135,61 @@ async fn observe(api: &Api, conversations: IndexMap<ConversationId, Mentioned>) 
             (conversation_id, first_line, count, ends, api.handles.intake.observe.send(observe).await)
         })
         .buffered(CONVERSATIONS_AT_ONCE);
-    let mut heard = Heard::default();
+    let mut combined = CombinedReceipt::default();
     let mut unavailable = None;
     while let Some((conversation_id, line, events, ends, answer)) = answers.next().await {
         match receipt(answer) {
-            Ok(receipt) => heard.take(&conversation_id, receipt),
-            Err(Unheard::ForGood(error)) => {
+            Ok(receipt) => combined.take(&conversation_id, receipt),
+            Err(ObserveFailure::OverLimit(error)) => {
                 let error =
                     format!("{error}: no event of conversation `{conversation_id}` was taken in{}", ends.stay_open());
-                heard.refused.push(Refused { line, error, conversation_id: Some(conversation_id) });
-                heard.refused_events += events;
+                combined.refused.push(Refused { line, error, conversation_id: Some(conversation_id) });
+                combined.refused_events += events;
             }
-            Err(Unheard::ForNow(why)) => unavailable = unavailable.or(Some(why)),
+            Err(ObserveFailure::Temporary(why)) => unavailable = unavailable.or(Some(why)),
         }
     }
     match unavailable {
         Some(why) => Err(ApiError::Unavailable(Unavailable::OutcomeUnknown(why))),
-        None => Ok(heard),
+        None => Ok(combined),
     }
 }
 
-/// Why a conversation did not take its events in.
-enum Unheard {
-    /// It would exceed a limit: sending again does not help.
-    ForGood(ObserveError),
-    /// A temporary cause: sending again helps.
-    ForNow(&'static str),
+/// Why a conversation did not observe its events.
+enum ObserveFailure {
+    /// They are over a limit, and always will be.
+    OverLimit(ObserveError),
+    /// It passes: sending the events again later may help.
+    Temporary(&'static str),
 }
 
-fn receipt(answer: Result<Result<Receipt, ObserveError>, MailboxError>) -> Result<Receipt, Unheard> {
+fn receipt(answer: Result<Result<Receipt, ObserveError>, MailboxError>) -> Result<Receipt, ObserveFailure> {
     let error = match answer {
         Ok(Ok(receipt)) => return Ok(receipt),
         Ok(Err(error)) => error,
         Err(error) => {
             warn!(%error, "the directory did not answer");
-            return Err(Unheard::ForNow("the service could not answer"));
+            return Err(ObserveFailure::Temporary("the service could not answer"));
         }
     };
     Err(match error {
-        ObserveError::TooManyOpenTurns { .. } | ObserveError::TooManySteps { .. } => Unheard::ForGood(error),
+        ObserveError::TooManyOpenTurns { .. } | ObserveError::TooManySteps { .. } => ObserveFailure::OverLimit(error),
         ObserveError::Overloaded => {
             debug!("events were refused: overload");
-            Unheard::ForNow("too much is being worked on")
+            ObserveFailure::Temporary("too much is being worked on")
         }
-        ObserveError::ShuttingDown => Unheard::ForNow("the service is shutting down"),
+        ObserveError::ShuttingDown => ObserveFailure::Temporary("the service is shutting down"),
         ObserveError::Contended => {
             warn!("events were refused: other processes keep changing their conversation");
-            Unheard::ForNow("the conversation is being changed by others")
+            ObserveFailure::Temporary("the conversation is being changed by others")
         }
         ObserveError::StoreUnavailable(fault) => {
             warn!(cause = fault.in_full(), "events could not be made durable");
-            Unheard::ForNow("the store is unavailable")
+            ObserveFailure::Temporary("the store is unavailable")
         }
         ObserveError::ActorGone => {
             warn!("a conversation's actor went away before it answered");
-            Unheard::ForNow("the service could not answer")
+            ObserveFailure::Temporary("the service could not answer")
         }
     })
 }

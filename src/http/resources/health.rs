@@ -19,22 +19,22 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The process answers.
 pub(crate) async fn health() -> HttpResponse {
     #[derive(Serialize)]
-    struct Health {
+    struct HealthBody {
         ok: bool,
     }
 
-    HttpResponse::Ok().json(Health { ok: true })
+    HttpResponse::Ok().json(HealthBody { ok: true })
 }
 
 /// A durable write works.
 pub(crate) async fn ready(api: Data<Api>) -> Result<HttpResponse, ApiError> {
     #[derive(Serialize)]
-    struct Ready {
+    struct ReadyBody {
         ready: bool,
     }
 
     let not_ready = match timeout(CHECK_TIMEOUT, api.handles.operations.check_write.send(CheckWrite)).await {
-        Ok(Ok(Ok(()))) => return Ok(HttpResponse::Ok().json(Ready { ready: true })),
+        Ok(Ok(Ok(()))) => return Ok(HttpResponse::Ok().json(ReadyBody { ready: true })),
         Ok(Ok(Err(error))) => {
             warn!(cause = error.in_full(), "a durable write does not work");
             Unavailable::Write(error)

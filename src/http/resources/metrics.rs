@@ -8,7 +8,7 @@ use futures_util::{StreamExt, stream};
 use tracing::error;
 
 use super::api::{Api, ask_store};
-use super::cache::Body;
+use super::cache::CachedBody;
 use super::path_id::PathId;
 use crate::actors::{FindRevision, ListTurns};
 use crate::http::error::ApiError;
@@ -35,7 +35,7 @@ pub(crate) async fn get(api: Data<Api>, PathId(id): PathId, request: HttpRequest
         return Ok(answer(StatusCode::NOT_MODIFIED, tag).finish());
     }
 
-    let earlier = api.bodies.find(&id).filter(|body| body.revision.is_of_the_same_life(&revision));
+    let earlier = api.bodies.get(&id).filter(|body| body.revision.is_of_the_same_life(&revision));
     if let Some(body) = earlier.as_ref().filter(|body| body.revision == revision) {
         return Ok(whole(tag, body.bytes.clone()));
     }
@@ -163,7 +163,7 @@ impl Pages {
     /// same revision.
     fn keep(self, bytes: Bytes) {
         if self.written == self.revision.sealed_turns && self.written > 0 {
-            self.api.bodies.keep(self.id, Body { revision: self.revision, bytes });
+            self.api.bodies.put(self.id, CachedBody { revision: self.revision, bytes });
         }
     }
 }

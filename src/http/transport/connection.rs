@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::framing::LastBody;
 use super::refusal;
-use crate::http::layers::unread::Holding;
+use crate::http::middleware::unread::Holding;
 use crate::settings::HttpSettings;
 
 /// The longest wait, short enough that adding it to a moment does not overflow.

@@ -36,10 +36,10 @@ pub(crate) async fn frame<B: MessageBody + 'static>(
 
 /// The state of a body that ends with its connection. The connection and the body share it.
 #[derive(Clone, Default)]
-pub(crate) struct LastBody(Rc<RefCell<Progress>>);
+pub(crate) struct LastBody(Rc<RefCell<BodyState>>);
 
 #[derive(Default)]
-enum Progress {
+enum BodyState {
     /// There is no such body, or it is being sent.
     #[default]
     Sending,
@@ -54,27 +54,27 @@ enum Progress {
 impl LastBody {
     /// Called when the framework has written everything that it has.
     pub(crate) fn all_is_written(&self) {
-        let mut progress = self.0.borrow_mut();
-        if let Progress::Handed(body) = &*progress {
+        let mut state = self.0.borrow_mut();
+        if let BodyState::Handed(body) = &*state {
             body.wake_by_ref();
-            *progress = Progress::Written;
+            *state = BodyState::Written;
         }
     }
 
     /// Whether nothing more may be sent on this connection.
     pub(crate) fn has_ended(&self) -> bool {
-        matches!(*self.0.borrow(), Progress::Ended)
+        matches!(*self.0.borrow(), BodyState::Ended)
     }
 
     fn poll_end(&self, cx: &Context<'_>) -> Poll<()> {
-        let mut progress = self.0.borrow_mut();
-        match *progress {
-            Progress::Sending | Progress::Handed(_) => {
-                *progress = Progress::Handed(cx.waker().clone());
+        let mut state = self.0.borrow_mut();
+        match *state {
+            BodyState::Sending | BodyState::Handed(_) => {
+                *state = BodyState::Handed(cx.waker().clone());
                 Poll::Pending
             }
-            Progress::Written | Progress::Ended => {
-                *progress = Progress::Ended;
+            BodyState::Written | BodyState::Ended => {
+                *state = BodyState::Ended;
                 Poll::Ready(())
             }
         }

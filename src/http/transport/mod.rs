@@ -1,4 +1,4 @@
-//! The server: connections, their limits in time, and the order of the layers.
+//! The server: connections, their limits in time, and the order of the middleware.
 //!
 //! actix-web's `HttpServer` is not used. This server is put together from the same parts, because a connection needs three
 //! things that `HttpServer` lacks: a time limit on the head of every request and not only of the first, a time limit on a
@@ -8,7 +8,7 @@
 //! - `refusal`: actix-http's own refusals, as JSON.
 //! - `framing`: answers without chunks for clients of HTTP/1.0.
 //! - `connection`: a client's connection and its limits in time.
-//! - `server`: workers, connections and layers.
+//! - `server`: workers, connections and middleware.
 
 pub(crate) mod connection;
 pub(crate) mod framing;

@@ -19,11 +19,11 @@ use tokio::net::TcpStream;
 use super::connection::{Connection, keep_time};
 use super::framing::frame;
 use crate::http::error::ApiError;
-use crate::http::layers::cors::ConversationCors;
-use crate::http::layers::host::{Hosts, check_host};
-use crate::http::layers::origin::refuse_pages;
-use crate::http::layers::trace::trace;
-use crate::http::layers::unread::close_unread;
+use crate::http::middleware::cors::ConversationCors;
+use crate::http::middleware::host::{Hosts, check_host};
+use crate::http::middleware::origin::refuse_pages;
+use crate::http::middleware::trace::trace;
+use crate::http::middleware::unread::close_unread;
 use crate::http::resources::api::Api;
 use crate::http::resources::mount::{backup_resource, resources};
 use crate::settings::Workers;
@@ -107,12 +107,12 @@ pub(crate) fn app(
         .wrap(from_fn(move |request, next| around(Rc::clone(&hosts), request, next)))
 }
 
-/// All middleware except CORS, as one layer: each separate layer would cost a future on the heap, and a move of the
+/// All middleware except CORS, as one: each separate one would cost a future on the heap, and a move of the
 /// request into it and of the answer out of it.
 ///
 /// From the outside in: time limits, the framing of the answer, the request's id and span, bodies left unread, the
-/// host, the page, then CORS and the routes. The layers that refuse stand inside those that give a refusal its id and
-/// make it JSON.
+/// host, the page, then CORS and the routes. The middleware that refuses a request stands inside the one that gives
+/// the refusal its id and makes it JSON.
 async fn around(
     hosts: Rc<Hosts>,
     request: ServiceRequest,

@@ -6,14 +6,14 @@
 //! - `commits`: ordinals, duplicates, versions, conflicts, staging.
 //! - `activity`: the conversations by their latest activity.
 //! - `reads`: states, ranges, revisions, stale turns.
-//! - `life`: the running time, and the end of a store.
+//! - `lifecycle`: the running time, and the end of a store.
 //! - `order`: the order of all turns.
 //! - `concurrency`: commits that are under way together.
 
 pub(crate) mod activity;
 pub(crate) mod commits;
 pub(crate) mod concurrency;
-pub(crate) mod life;
+pub(crate) mod lifecycle;
 pub(crate) mod order;
 pub(crate) mod reads;
 
@@ -115,7 +115,7 @@ macro_rules! conformance {
                 stale_turns_come_page_by_page_each_once
                 pages_go_on_after_turns_that_were_sealed_meanwhile
             }
-            life {
+            lifecycle {
                 the_running_time_is_the_sum_of_its_ticks
                 a_store_that_works_shows_that_it_can_write
                 closing_writes_what_waits_and_then_nothing_is_answered

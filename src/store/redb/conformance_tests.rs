@@ -48,7 +48,7 @@ mod in_the_tables {
     impl Moved {
         fn moved(&self) -> &dyn Engine {
             while self.engine.sizes().recent_bytes > 0 {
-                self.checkpoint.step().unwrap();
+                self.checkpoint.flush().unwrap();
             }
             &self.engine
         }

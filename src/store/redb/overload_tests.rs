@@ -35,7 +35,7 @@ fn sealed_turns(store: &RedbEngine, id: &ConversationId) -> usize {
 #[tokio::test]
 async fn a_full_memtable_refuses_commits_until_there_is_room_and_nothing_is_lost() {
     const TURNS: usize = 20;
-    // The first batch alone exceeds the limit several times, and a step moves only one of its conversations.
+    // The first batch alone exceeds the limit several times, and a flush moves only one of its conversations.
     let settings = StoreSettings::with_journal_bytes(256 * 1024);
     let directory = tempfile::tempdir().unwrap();
     let location = Location::Directory(directory.path().to_owned());
@@ -53,13 +53,13 @@ async fn a_full_memtable_refuses_commits_until_there_is_room_and_nothing_is_lost
     let late = conversation(16);
     let mut refused = pin!(store.commit(commit(late.clone(), 1)));
     let mut answer = None;
-    // Eight steps are too few to make room, but the writer waits for no more than some of them.
+    // Eight flushes are too few to make room, but the writer waits for no more than some of them.
     for _ in 0..8 {
         if let Poll::Ready(refused) = refused.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             answer = Some(refused);
             break;
         }
-        assert!(checkpoint.step_in_background());
+        assert!(checkpoint.flush_in_background());
     }
     let answer = if let Some(answer) = answer { answer } else { refused.await };
     assert_eq!(answer, Err(CommitError::Overloaded));
@@ -67,7 +67,7 @@ async fn a_full_memtable_refuses_commits_until_there_is_room_and_nothing_is_lost
     assert_eq!(sealed_turns(&store, &late), 0);
 
     while checkpoint.is_due() {
-        assert!(checkpoint.step_in_background());
+        assert!(checkpoint.flush_in_background());
     }
     store.commit(commit(late.clone(), 1)).await.unwrap();
     store.close().await;

@@ -393,19 +393,19 @@ async fn the_order_is_read_while_the_checkpoint_moves_it() {
     }
     let expected = store.sealed_turns(None, 99).unwrap();
     assert!(expected.turns.iter().map(|found| found.position.number).eq(1..=48));
-    let mut steps = 0;
+    let mut flushes = 0;
     while store.sizes().recent_bytes > 0 {
-        checkpoint.step().unwrap();
-        steps += 1;
-        assert_eq!(store.sealed_turns(None, 99).unwrap(), expected, "after {steps} steps");
+        checkpoint.flush().unwrap();
+        flushes += 1;
+        assert_eq!(store.sealed_turns(None, 99).unwrap(), expected, "after {flushes} flushes");
         for (after, limit) in [(0, 1), (20, 9), (47, 9)] {
             let after = Position { number: after, ..expected.latest };
             let page = store.sealed_turns(Some(after), limit).unwrap();
             let turns = expected.turns.iter().filter(|found| found.position.number > after.number);
-            assert_eq!(page.turns, turns.take(limit).cloned().collect::<Vec<_>>(), "after {steps} steps");
+            assert_eq!(page.turns, turns.take(limit).cloned().collect::<Vec<_>>(), "after {flushes} flushes");
         }
     }
-    assert!(steps > 5, "all was moved in {steps} steps");
+    assert!(flushes > 5, "all was moved in {flushes} flushes");
 }
 
 #[tokio::test]

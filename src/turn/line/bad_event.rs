@@ -1,7 +1,7 @@
-use super::fault::Fault;
+use super::structure_error::StructureError;
 use super::value::{FieldError, Value};
 
-/// Why a line is no kernel event. Displays the fault in terms of JSON, with its place in the line.
+/// Why a line is no kernel event. Displays the error in terms of JSON, with its place in the line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct BadEvent {
@@ -22,7 +22,7 @@ impl BadEvent {
         Self { message, line, is_torn: false }
     }
 
-    /// The line of the fault, from 1: larger only for an event that spans several lines.
+    /// The line of the error, from 1: larger only for an event that spans several lines.
     pub fn line(&self) -> usize {
         self.line
     }
@@ -36,8 +36,8 @@ impl BadEvent {
 
 impl BadEvent {
     /// An error in the structure of a line.
-    pub(super) fn of_structure(fault: Fault) -> Self {
-        Self { is_torn: fault.is_torn, ..Self::new(fault.to_string(), fault.line) }
+    pub(super) fn of_structure(error: StructureError) -> Self {
+        Self { is_torn: error.is_torn, ..Self::new(error.to_string(), error.line) }
     }
 
     /// An error in a field of `event`.

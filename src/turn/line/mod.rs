@@ -10,7 +10,7 @@
 //! - `structure`: follows an object to its last brace and finds its `type`.
 //! - `nesting`: the open brackets of a structure.
 //! - `text`: scans JSON strings, many bytes at a time.
-//! - `fault`: errors in a structure.
+//! - `structure_error`: errors in a structure.
 //! - `flat`: the short path for a delta.
 //! - `value`: reads the fields of an event whose structure is right.
 //! - `bad_event`: why a line is no event.
@@ -27,7 +27,6 @@ pub(super) mod bad_event;
 mod edges;
 #[cfg(feature = "server")]
 mod encoding;
-mod fault;
 pub(super) mod flat;
 #[cfg(feature = "server")]
 mod mention;
@@ -37,6 +36,7 @@ mod shape;
 #[cfg(feature = "server")]
 mod stream;
 mod structure;
+mod structure_error;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -48,8 +48,8 @@ use serde::Deserialize;
 
 use super::wire::{DoneLine, EventType, StepCompleteLine, TurnStartLine, UsageLine};
 use super::{BadEvent, ConversationId, KernelEvent, Progress, TurnEvent, TurnEventKind, TurnId};
-use fault::{Fault, FaultKind};
 use structure::Structure;
+use structure_error::{StructureError, StructureErrorKind};
 use value::{FieldError, Value};
 
 #[cfg(feature = "server")]
@@ -98,23 +98,23 @@ pub fn parse_line(line: &[u8]) -> Result<Option<KernelEvent>, BadEvent> {
 fn find_type(line: &[u8]) -> Result<EventType, BadEvent> {
     let mut structure = Structure::default();
     let followed = structure.feed(line).and_then(|()| structure.finish());
-    followed.map_err(|fault| bad_structure(line, fault))
+    followed.map_err(|error| bad_structure(line, error))
 }
 
 /// Returns the error of a line whose bytes are available.
-fn bad_structure(line: &[u8], fault: Fault) -> BadEvent {
+fn bad_structure(line: &[u8], error: StructureError) -> BadEvent {
     const MAX_KEYS: usize = 8;
-    if fault.kind != FaultKind::TypeMissing {
-        return BadEvent::of_structure(fault);
+    if error.kind != StructureErrorKind::TypeMissing {
+        return BadEvent::of_structure(error);
     }
     // The keys of the object show which other program wrote it.
     let keys = Value::of_event(line).fields().names(MAX_KEYS);
     let shown: Vec<_> = keys.iter().map(|key| format!("`{key}`")).collect();
     let message = match shown.len() {
-        0 => fault.to_string(),
-        _ => format!("{fault}; the object has {}", shown.join(", ")),
+        0 => error.to_string(),
+        _ => format!("{error}; the object has {}", shown.join(", ")),
     };
-    BadEvent::new(message, fault.line)
+    BadEvent::new(message, error.line)
 }
 
 fn read<'a, L>(line: &'a [u8]) -> Result<Option<KernelEvent>, BadEvent>

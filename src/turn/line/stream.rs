@@ -6,8 +6,8 @@ use super::super::wire::EventType;
 use super::super::{EventReader, KernelEvent};
 use super::edges::keep_edges;
 use super::encoding::Encoding;
-use super::fault::Fault;
 use super::structure::Structure;
+use super::structure_error::StructureError;
 use super::wrong_form::WrongForm;
 use super::{BadEvent, bad_structure, find_type};
 
@@ -58,7 +58,7 @@ struct PartialLine {
     structure: Structure,
     /// Its bytes without leading white space, as far as they are kept.
     bytes: Vec<u8>,
-    keeping: Keeping,
+    state: LineState,
     /// Its length so far, and how many bytes of a byte order mark it begins with.
     len: usize,
     mark: usize,
@@ -66,18 +66,18 @@ struct PartialLine {
     skipped_lines: u64,
 }
 
-/// How much of a line is kept.
+/// What is known of a line, and so how much of it is kept.
 #[derive(Debug, Default, PartialEq)]
-enum Keeping {
-    /// All of it.
+enum LineState {
+    /// All of it is kept.
     #[default]
-    All,
-    /// Nothing: it is ignored.
-    Nothing,
-    /// Its edges: it exceeds the limit, and is ignored or too long.
-    Edges,
-    /// Its edges: it is a bad event.
-    Bad(Fault),
+    Kept,
+    /// It is ignored, and nothing of it is kept.
+    Ignored,
+    /// It exceeds the limit, and is ignored or too long. Its edges are kept.
+    OverLimit,
+    /// It is a bad event. Its edges are kept.
+    Bad(StructureError),
 }
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -166,23 +166,23 @@ impl EventStream {
 
     /// Reads a line that arrived in several pieces.
     fn end_line(&mut self, take: &mut impl FnMut(Line<'_>)) {
-        let PartialLine { structure, bytes, keeping, mark, skipped_lines, .. } = mem::take(&mut self.line);
+        let PartialLine { structure, bytes, state, mark, skipped_lines, .. } = mem::take(&mut self.line);
         let is_blank = structure.is_blank() && (mark == 0 || mark == BYTE_ORDER_MARK.len());
-        if is_blank && keeping == Keeping::All && self.framing == Framing::Lines {
+        if is_blank && state == LineState::Kept && self.framing == Framing::Lines {
             return;
         }
         let line = trim(&bytes);
         let mut skipped = 0;
-        let event = match (keeping, structure.finish()) {
-            (Keeping::All, Err(_)) if is_blank => {
+        let event = match (state, structure.finish()) {
+            (LineState::Kept, Err(_)) if is_blank => {
                 Err(BadEvent::new("the body is empty, but must be one event".to_owned(), 1))
             }
-            (Keeping::Bad(fault), _) | (_, Err(fault)) => {
-                let fault = if self.framing == Framing::Whole { fault.in_body() } else { fault };
-                Err(bad_structure(line, fault))
+            (LineState::Bad(error), _) | (_, Err(error)) => {
+                let error = if self.framing == Framing::Whole { error.in_body() } else { error };
+                Err(bad_structure(line, error))
             }
             (_, Ok(EventType::Ignored)) => Ok(None),
-            (Keeping::All, Ok(_)) if line.len() <= self.max_line_bytes => {
+            (LineState::Kept, Ok(_)) if line.len() <= self.max_line_bytes => {
                 skipped = skipped_lines;
                 self.reader.read(line)
             }
@@ -239,17 +239,17 @@ impl PartialLine {
         if is_mark_possible {
             piece = self.skip_mark(piece);
         }
-        if matches!(self.keeping, Keeping::Bad(_)) {
+        if matches!(self.state, LineState::Bad(_)) {
             return keep_edges(&mut self.bytes, piece);
         }
         let was_over = self.structure.is_over();
-        if let Err(fault) = self.structure.feed(piece) {
+        if let Err(error) = self.structure.feed(piece) {
             keep_edges(&mut self.bytes, piece);
-            self.keeping = Keeping::Bad(fault);
+            self.state = LineState::Bad(error);
             return;
         }
         // White space around an event is not kept.
-        if self.bytes.is_empty() && self.keeping == Keeping::All {
+        if self.bytes.is_empty() && self.state == LineState::Kept {
             let text = trim_start(piece);
             self.skipped_lines += memchr_iter(b'\n', &piece[..piece.len() - text.len()]).count() as u64;
             piece = text;
@@ -257,20 +257,20 @@ impl PartialLine {
         if self.structure.is_over() {
             piece = if was_over { &[] } else { trim_end(piece) };
         }
-        match (&self.keeping, self.structure.event_type()) {
-            (Keeping::All | Keeping::Edges, Some(EventType::Ignored)) => {
-                self.keeping = Keeping::Nothing;
+        match (&self.state, self.structure.event_type()) {
+            (LineState::Kept | LineState::OverLimit, Some(EventType::Ignored)) => {
+                self.state = LineState::Ignored;
                 self.bytes = Vec::new();
             }
-            (Keeping::All, _) if self.bytes.len() + piece.len() <= max_bytes => {
+            (LineState::Kept, _) if self.bytes.len() + piece.len() <= max_bytes => {
                 self.make_room(piece.len(), max_bytes);
                 self.bytes.extend_from_slice(piece);
             }
-            (Keeping::All, _) => {
+            (LineState::Kept, _) => {
                 keep_edges(&mut self.bytes, piece);
-                self.keeping = Keeping::Edges;
+                self.state = LineState::OverLimit;
             }
-            (Keeping::Edges, _) => keep_edges(&mut self.bytes, piece),
+            (LineState::OverLimit, _) => keep_edges(&mut self.bytes, piece),
             _ => {}
         }
     }
@@ -294,9 +294,9 @@ impl PartialLine {
             piece = rest;
         }
         if !piece.is_empty() && self.mark > 0 && self.mark < BYTE_ORDER_MARK.len() {
-            // The bytes are another character. No line begins with it, so the structure reports a fault.
-            if let Err(fault) = self.structure.feed(&BYTE_ORDER_MARK[..self.mark]) {
-                self.keeping = Keeping::Bad(fault);
+            // The bytes are another character. No line begins with it, so the structure reports an error.
+            if let Err(error) = self.structure.feed(&BYTE_ORDER_MARK[..self.mark]) {
+                self.state = LineState::Bad(error);
             }
         }
         piece

@@ -1,6 +1,6 @@
 use super::super::wire::EventType;
-use super::fault::{Fault, FaultKind, kind_of_value};
 use super::nesting::Nesting;
+use super::structure_error::{StructureError, StructureErrorKind, kind_of_value};
 use super::text::plain_len;
 
 /// Follows the structure of one JSON object to its last brace and finds its `type`, in one pass over bytes that may
@@ -160,18 +160,20 @@ impl Structure {
     }
 
     /// Checks that the object is complete, and returns its type.
-    pub(super) fn finish(&self) -> Result<EventType, Fault> {
+    pub(super) fn finish(&self) -> Result<EventType, StructureError> {
         match (self.state, self.event_type) {
             (State::End, TypeSeen::Named(event_type)) => Ok(event_type),
-            (State::End, TypeSeen::Null) => Err(self.fault(FaultKind::TypeNull, 0, false)),
-            (State::End, _) => Err(self.fault(FaultKind::TypeMissing, 0, false)),
-            (State::InKey | State::InString, _) => Err(self.fault(FaultKind::CutOff { in_text: true }, 0, true)),
-            _ => Err(self.fault(FaultKind::CutOff { in_text: false }, 0, true)),
+            (State::End, TypeSeen::Null) => Err(self.error(StructureErrorKind::TypeNull, 0, false)),
+            (State::End, _) => Err(self.error(StructureErrorKind::TypeMissing, 0, false)),
+            (State::InKey | State::InString, _) => {
+                Err(self.error(StructureErrorKind::CutOff { in_text: true }, 0, true))
+            }
+            _ => Err(self.error(StructureErrorKind::CutOff { in_text: false }, 0, true)),
         }
     }
 
-    /// Follows the next piece. Must not be called after a fault.
-    pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+    /// Follows the next piece. Must not be called after an error.
+    pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<(), StructureError> {
         let mut at = 0;
         match self.follow(bytes, &mut at) {
             Ok(()) => {
@@ -181,7 +183,7 @@ impl Structure {
             }
             Err(kind) => {
                 let is_torn = self.begins_object(kind, bytes, at);
-                Err(self.fault(kind, at, is_torn))
+                Err(self.error(kind, at, is_torn))
             }
         }
     }
@@ -195,26 +197,27 @@ impl Structure {
         [before(2), before(1)]
     }
 
-    /// Whether another object begins within this one at a fault. Within a string, the first quote of that object ends
-    /// the string, so the fault comes after it.
-    fn begins_object(&self, kind: FaultKind, bytes: &[u8], at: usize) -> bool {
+    /// Whether another object begins within this one at an error. Within a string, the first quote of that object ends
+    /// the string, so the error comes after it.
+    fn begins_object(&self, kind: StructureErrorKind, bytes: &[u8], at: usize) -> bool {
         match kind {
-            FaultKind::NoKey(_) | FaultKind::NoColon(_) | FaultKind::NoComma { .. } | FaultKind::Escape(_) => {
-                bytes.get(at) == Some(&b'{') || self.last_bytes(bytes, at) == *b"{\""
-            }
+            StructureErrorKind::NoKey(_)
+            | StructureErrorKind::NoColon(_)
+            | StructureErrorKind::NoComma { .. }
+            | StructureErrorKind::Escape(_) => bytes.get(at) == Some(&b'{') || self.last_bytes(bytes, at) == *b"{\"",
             _ => false,
         }
     }
 
     #[cold]
-    fn fault(&self, kind: FaultKind, at: usize, is_torn: bool) -> Fault {
+    fn error(&self, kind: StructureErrorKind, at: usize, is_torn: bool) -> StructureError {
         let Place { fed, line_breaks, line_start, .. } = self.place;
-        Fault { kind, line: line_breaks + 1, column: fed + at - line_start + 1, is_torn }
+        StructureError { kind, line: line_breaks + 1, column: fed + at - line_start + 1, is_torn }
     }
 
-    /// Follows a piece. On a fault, `at` is its position.
+    /// Follows a piece. On an error, `at` is its position.
     #[inline]
-    fn follow(&mut self, bytes: &[u8], at: &mut usize) -> Result<(), FaultKind> {
+    fn follow(&mut self, bytes: &[u8], at: &mut usize) -> Result<(), StructureErrorKind> {
         while let Some(&byte) = bytes.get(*at) {
             if matches!(self.state, State::InKey | State::InString) {
                 self.follow_text(bytes, at)?;
@@ -233,16 +236,16 @@ impl Structure {
                     self.nesting.open(true);
                     self.state = State::FirstKey;
                 }
-                State::Object => return Err(FaultKind::NoObject(byte)),
+                State::Object => return Err(StructureErrorKind::NoObject(byte)),
                 State::FirstKey | State::Key if byte == b'"' => {
                     *at += 1;
                     self.begin_key(bytes, at)?;
                     continue;
                 }
                 State::FirstKey if byte == b'}' => self.close(),
-                State::FirstKey | State::Key => return Err(FaultKind::NoKey(byte)),
+                State::FirstKey | State::Key => return Err(StructureErrorKind::NoKey(byte)),
                 State::Colon if byte == b':' => self.state = State::Value,
-                State::Colon => return Err(FaultKind::NoColon(byte)),
+                State::Colon => return Err(StructureErrorKind::NoColon(byte)),
                 State::FirstItem if byte == b']' => self.close(),
                 State::Value | State::FirstItem => {
                     self.begin_value(bytes, at)?;
@@ -253,11 +256,11 @@ impl Structure {
                     b',' => self.state = State::Value,
                     b'}' if self.nesting.is_object() => self.close(),
                     b']' if !self.nesting.is_object() => self.close(),
-                    found => return Err(FaultKind::NoComma { found, in_object: self.nesting.is_object() }),
+                    found => return Err(StructureErrorKind::NoComma { found, in_object: self.nesting.is_object() }),
                 },
                 State::End => {
                     let after_carriage_return = self.place.is_after_carriage_return;
-                    return Err(FaultKind::Follows { found: byte, after_carriage_return });
+                    return Err(StructureErrorKind::Follows { found: byte, after_carriage_return });
                 }
                 State::InKey | State::InString | State::InScalar => {}
             }
@@ -273,7 +276,7 @@ impl Structure {
 
     /// Reads a key after its opening quote. Nearly all keys are complete and have no escapes.
     #[inline]
-    fn begin_key(&mut self, bytes: &[u8], at: &mut usize) -> Result<(), FaultKind> {
+    fn begin_key(&mut self, bytes: &[u8], at: &mut usize) -> Result<(), StructureErrorKind> {
         let rest = &bytes[*at..];
         let len = plain_len(rest);
         if rest.get(len) != Some(&b'"') {
@@ -294,9 +297,9 @@ impl Structure {
         Ok(())
     }
 
-    fn note_type_key(&mut self) -> Result<(), FaultKind> {
+    fn note_type_key(&mut self) -> Result<(), StructureErrorKind> {
         if self.event_type != TypeSeen::No {
-            return Err(FaultKind::TypeAgain);
+            return Err(StructureErrorKind::TypeAgain);
         }
         self.event_type = TypeSeen::Key;
         Ok(())
@@ -304,7 +307,7 @@ impl Structure {
 
     /// Reads the first byte of a value, or all of it if it is a string without escapes.
     #[inline]
-    fn begin_value(&mut self, bytes: &[u8], at: &mut usize) -> Result<(), FaultKind> {
+    fn begin_value(&mut self, bytes: &[u8], at: &mut usize) -> Result<(), StructureErrorKind> {
         let first = bytes[*at];
         if first == b'"' {
             *at += 1;
@@ -325,9 +328,9 @@ impl Structure {
         let is_null = self.event_type == TypeSeen::Key && first == b'n';
         if self.event_type == TypeSeen::Key && !is_null {
             return Err(if is_scalar(first) || matches!(first, b'{' | b'[') {
-                FaultKind::TypeKind(kind_of_value(first))
+                StructureErrorKind::TypeKind(kind_of_value(first))
             } else {
-                FaultKind::NoValue(first)
+                StructureErrorKind::NoValue(first)
             });
         }
         match first {
@@ -342,11 +345,11 @@ impl Structure {
                 self.text = Text { is_kept: is_null, ..Text::default() };
                 Ok(())
             }
-            found => Err(FaultKind::NoValue(found)),
+            found => Err(StructureErrorKind::NoValue(found)),
         }
     }
 
-    fn follow_scalar(&mut self, bytes: &[u8], at: &mut usize) -> Result<(), FaultKind> {
+    fn follow_scalar(&mut self, bytes: &[u8], at: &mut usize) -> Result<(), StructureErrorKind> {
         let rest = &bytes[*at..];
         let len = rest.iter().position(|byte| !is_scalar(*byte)).unwrap_or(rest.len());
         if self.text.is_kept {
@@ -356,7 +359,7 @@ impl Structure {
         if len < rest.len() {
             if self.text.is_kept {
                 if self.text.kept.as_bytes() != b"null" {
-                    return Err(FaultKind::TypeKind("an unknown word"));
+                    return Err(StructureErrorKind::TypeKind("an unknown word"));
                 }
                 self.event_type = TypeSeen::Null;
             }
@@ -366,7 +369,7 @@ impl Structure {
     }
 
     /// Reads on in a text, to its end or to the end of the piece.
-    fn follow_text(&mut self, bytes: &[u8], at: &mut usize) -> Result<(), FaultKind> {
+    fn follow_text(&mut self, bytes: &[u8], at: &mut usize) -> Result<(), StructureErrorKind> {
         while let Some(&byte) = bytes.get(*at) {
             match self.text.escape {
                 Escape::None => {
@@ -383,7 +386,7 @@ impl Structure {
                             return self.end_text();
                         }
                         Some(b'\\') => self.text.escape = Escape::Backslash,
-                        Some(&control) => return Err(FaultKind::Control(control)),
+                        Some(&control) => return Err(StructureErrorKind::Control(control)),
                     }
                 }
                 Escape::Backslash => {
@@ -399,12 +402,14 @@ impl Structure {
                             *at += 1;
                             continue;
                         }
-                        other => return Err(FaultKind::Escape(other)),
+                        other => return Err(StructureErrorKind::Escape(other)),
                     };
                     self.end_escape(meaning.into());
                 }
                 Escape::Unicode { digits, value } => {
-                    let Some(digit) = char::from(byte).to_digit(16) else { return Err(FaultKind::Escape(byte)) };
+                    let Some(digit) = char::from(byte).to_digit(16) else {
+                        return Err(StructureErrorKind::Escape(byte));
+                    };
                     let value = value << 4 | digit;
                     if digits == 3 {
                         self.end_escape(value);
@@ -426,7 +431,7 @@ impl Structure {
         }
     }
 
-    fn end_text(&mut self) -> Result<(), FaultKind> {
+    fn end_text(&mut self) -> Result<(), StructureErrorKind> {
         let Text { is_kept, kept, .. } = self.text;
         if self.state == State::InKey {
             self.state = State::Colon;

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{self, DeserializeSeed, Deserializer, Expected, MapAccess, Unexpected, Visitor};
 use serde::forward_to_deserialize_any;
 
-use super::fault::kind_of_value;
+use super::structure_error::kind_of_value;
 use super::text::plain_len;
 
 /// A value in an event, without white space around it. Its strings, brackets, colons and commas are known to be right.

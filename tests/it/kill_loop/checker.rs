@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::script::{Folded, Name, Scripts};
 
-/// Something that a client was told: it stands in its journal from the acknowledgement on, not before.
+/// Something that a client was told: it stands in its history from the acknowledgement on, not before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Note {
     /// These events of a turn are durable.
@@ -15,7 +15,7 @@ pub(crate) enum Note {
 }
 
 /// What a client was told, in the order in which it was.
-pub(crate) type Journal = Vec<Note>;
+pub(crate) type History = Vec<Note>;
 
 /// The turns of each conversation, in the order in which they are given out.
 pub(crate) type Outcome = BTreeMap<String, Vec<StoredTurn>>;
@@ -60,17 +60,17 @@ pub(crate) struct Violation {
     pub(crate) what: String,
 }
 
-/// Every way in which `outcome` breaks what the journals were promised.
-pub(crate) fn check(scripts: &Scripts, journals: &[Journal], outcome: &Outcome) -> Vec<Violation> {
+/// Every way in which `outcome` breaks what the histories were promised.
+pub(crate) fn check(scripts: &Scripts, histories: &[History], outcome: &Outcome) -> Vec<Violation> {
     let mut check = Check { scripts, told: Told::default(), violations: Vec::new() };
-    for journal in journals {
-        check.read(journal);
+    for history in histories {
+        check.read(history);
     }
     check.hold_against(outcome);
     check.violations
 }
 
-/// What all journals say together.
+/// What all histories say together.
 #[derive(Default)]
 struct Told {
     ordinals: BTreeMap<Name, u64>,
@@ -91,9 +91,9 @@ impl Check<'_> {
         self.violations.push(Violation { kind, what });
     }
 
-    fn read(&mut self, journal: &Journal) {
+    fn read(&mut self, history: &History) {
         let mut latest: BTreeMap<&str, u64> = BTreeMap::new();
-        for note in journal {
+        for note in history {
             match note {
                 Note::Accepted { turn, events } => {
                     self.told.accepted.entry(turn.clone()).or_default().extend(events.clone());

@@ -1,12 +1,12 @@
 //! The checker is shown to see: each way of breaking the promise, told to it as data, is caught by its name.
 
-use super::checker::{Journal, Kind, Note, Outcome, StoredTurn, check};
+use super::checker::{History, Kind, Note, Outcome, StoredTurn, check};
 use super::script::{Script, Scripts};
 
 /// Two clients that sent the same three turns of a conversation, and what is stored of them.
 struct Case {
     scripts: Scripts,
-    journals: Vec<Journal>,
+    histories: Vec<History>,
     outcome: Outcome,
 }
 
@@ -17,19 +17,19 @@ fn sealed(turn: &Script, ordinal: u64, duplicate: bool) -> Note {
 fn sound() -> Case {
     // The first turns of this conversation that have a step, so that there is something to forget.
     let turns = (0..).map(|n| Script::of(7, "c", n)).filter(|script| script.len() >= 5).take(3).collect::<Vec<_>>();
-    let mut journals = vec![Journal::new(), Journal::new()];
+    let mut histories = vec![History::new(), History::new()];
     let mut stored = Vec::new();
     for (ordinal, turn) in (1..).zip(&turns) {
         let end = turn.len() - 1;
-        for (client, journal) in journals.iter_mut().enumerate() {
-            journal.push(Note::Accepted { turn: turn.name.clone(), events: 0..end });
-            journal.push(Note::Accepted { turn: turn.name.clone(), events: end..end + 1 });
-            journal.push(sealed(turn, ordinal, client == 1));
+        for (client, history) in histories.iter_mut().enumerate() {
+            history.push(Note::Accepted { turn: turn.name.clone(), events: 0..end });
+            history.push(Note::Accepted { turn: turn.name.clone(), events: end..end + 1 });
+            history.push(sealed(turn, ordinal, client == 1));
         }
         stored.push(StoredTurn { turn: turn.name.1.clone(), ordinal, folded: turn.fold(|_| true) });
     }
     let scripts = turns.into_iter().map(|script| (script.name.clone(), script)).collect();
-    Case { scripts, journals, outcome: Outcome::from([("c".into(), stored)]) }
+    Case { scripts, histories, outcome: Outcome::from([("c".into(), stored)]) }
 }
 
 impl Case {
@@ -43,7 +43,7 @@ impl Case {
 
     fn kinds(&self) -> Vec<Kind> {
         let mut kinds: Vec<_> =
-            check(&self.scripts, &self.journals, &self.outcome).iter().map(|violation| violation.kind).collect();
+            check(&self.scripts, &self.histories, &self.outcome).iter().map(|violation| violation.kind).collect();
         kinds.sort_unstable();
         kinds.dedup();
         kinds
@@ -86,21 +86,21 @@ fn each_way_of_breaking_the_promise_is_seen_as_what_it_is() {
         }),
         (&[Kind::Contradiction], |case| {
             let turn = case.script(1);
-            case.journals[1].push(sealed(&turn, 3, true));
+            case.histories[1].push(sealed(&turn, 3, true));
         }),
         (&[Kind::Contradiction], |case| {
             let turn = case.script(2);
-            case.journals[1].push(sealed(&turn, 3, false));
+            case.histories[1].push(sealed(&turn, 3, false));
         }),
         (&[Kind::Moved, Kind::Reordered], |case| {
-            case.journals.pop();
+            case.histories.pop();
             let (first, second) = (case.script(0), case.script(1));
-            case.journals[0][2] = sealed(&first, 2, false);
-            case.journals[0][5] = sealed(&second, 1, false);
+            case.histories[0][2] = sealed(&first, 2, false);
+            case.histories[0][5] = sealed(&second, 1, false);
         }),
         (&[Kind::Untold], |case| {
-            case.journals.pop();
-            case.journals[0].pop();
+            case.histories.pop();
+            case.histories[0].pop();
         }),
         (&[Kind::Forgotten], |case| {
             let turn = case.script(0);
@@ -129,8 +129,8 @@ fn an_event_that_one_client_was_told_of_counts_though_no_other_was() {
         let mut case = sound();
         let turn = case.script(0);
         // Each event was acknowledged to one client or the other; what is stored lacks one of them.
-        case.journals[0][0] = Note::Accepted { turn: turn.name.clone(), events: 0..event };
-        case.journals[1][0] = Note::Accepted { turn: turn.name.clone(), events: event..turn.len() - 1 };
+        case.histories[0][0] = Note::Accepted { turn: turn.name.clone(), events: 0..event };
+        case.histories[1][0] = Note::Accepted { turn: turn.name.clone(), events: event..turn.len() - 1 };
         case.stored()[0].folded = turn.fold(|other| other != event);
         assert_eq!(case.kinds(), [Kind::Forgotten], "event {event}");
     }

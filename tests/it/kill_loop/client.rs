@@ -7,7 +7,7 @@ use std::sync::{Condvar, Mutex};
 
 use serde_json::Value;
 
-use super::checker::{Journal, Note};
+use super::checker::{History, Note};
 use super::script::{Name, Script, Scripts};
 use crate::server::{Answer, Client, PATIENCE};
 
@@ -77,7 +77,7 @@ pub(crate) struct Sending {
     /// Turns on the way and how many events of each are sent.
     open: Vec<(Script, usize)>,
     left_open: usize,
-    journal: Journal,
+    history: History,
     scripts: Scripts,
 }
 
@@ -93,20 +93,20 @@ impl Sending {
             conversations: conversations.map(|id| (id, 0)).into(),
             open: Vec::new(),
             left_open: 0,
-            journal: Journal::new(),
+            history: History::new(),
             scripts: Scripts::new(),
         }
     }
 
     /// Sends until it has brought everything to its end on the last server; tells of each acknowledgement.
-    pub(crate) fn run(mut self, field: &Field, acknowledge: &Sender<()>) -> (Journal, Scripts) {
+    pub(crate) fn run(mut self, field: &Field, acknowledge: &Sender<()>) -> (History, Scripts) {
         let mut server = field.after(0);
         let mut client = Client::new(server.address.unwrap());
         loop {
             if !field.now().last {
                 self.begin_turns();
             } else if self.open.is_empty() {
-                return (self.journal, self.scripts);
+                return (self.history, self.scripts);
             }
             let parts = self.next_parts();
             let body: String = parts.iter().flat_map(|part| self.lines(part)).collect();
@@ -181,12 +181,12 @@ impl Sending {
         if self.manners != Manners::NotesEarly {
             self.note_accepted(parts);
         }
-        self.journal.extend(sealed(answer));
+        self.history.extend(sealed(answer));
     }
 
     fn note_accepted(&mut self, parts: &[Part]) {
         let notes = parts.iter().map(|(turn, events)| Note::Accepted { turn: turn.clone(), events: events.clone() });
-        self.journal.extend(notes.filter(|note| !matches!(note, Note::Accepted { events, .. } if events.is_empty())));
+        self.history.extend(notes.filter(|note| !matches!(note, Note::Accepted { events, .. } if events.is_empty())));
     }
 
     /// Drops the turns of which all is sent; on the last server also those that were only just begun.

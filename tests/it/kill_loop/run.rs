@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use turn_metrics::turn::{self, TurnId};
 
-use super::checker::{Journal, Note, Outcome, StoredTurn, Violation, check};
+use super::checker::{History, Note, Outcome, StoredTurn, Violation, check};
 use super::client::{Field, Manners, Sending, sealed, without_mark};
 use super::script::{Folded, Name, Scripts};
 use crate::server::{Client, PATIENCE, Server, encode};
@@ -49,7 +49,7 @@ pub(crate) fn run(plan: Plan) -> Report {
     let data_dir = directory.path().join("data");
     let field = Field::default();
     let (acknowledge, acknowledged) = channel();
-    let (mut journals, scripts, server) = std::thread::scope(|scope| {
+    let (mut histories, scripts, server) = std::thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS)
             .map(|number| {
                 let (field, acknowledge) = (&field, acknowledge.clone());
@@ -78,21 +78,21 @@ pub(crate) fn run(plan: Plan) -> Report {
         }
         let server = Server::start(&data_dir);
         field.publish(server.address, true);
-        let mut journals = Vec::new();
+        let mut histories = Vec::new();
         let mut scripts = Scripts::new();
         for client in clients {
-            let (journal, sent) = client.join().unwrap();
-            journals.push(journal);
+            let (history, sent) = client.join().unwrap();
+            histories.push(history);
             scripts.extend(sent);
         }
-        (journals, scripts, server)
+        (histories, scripts, server)
     });
-    let notes = journals.iter().map(Vec::len).sum();
+    let notes = histories.iter().map(Vec::len).sum();
     let mut client = server.client();
-    journals.push(seal_what_was_left_open(&mut client, &scripts, &journals));
+    histories.push(seal_what_was_left_open(&mut client, &scripts, &histories));
     let outcome = read_outcome(&mut client, &scripts);
     let sealed_turns = outcome.values().map(Vec::len).sum();
-    Report { violations: check(&scripts, &journals, &outcome), notes, sealed_turns }
+    Report { violations: check(&scripts, &histories, &outcome), notes, sealed_turns }
 }
 
 /// Runs a server until a number of acknowledgements has come: it is in the middle of what is on the way then.
@@ -138,25 +138,25 @@ fn copy_files(from: &Path, to: &Path) {
 }
 
 /// Ends the turns that lack nothing but their end: what was acknowledged of them must be in there.
-fn seal_what_was_left_open(client: &mut Client, scripts: &Scripts, journals: &[Journal]) -> Journal {
+fn seal_what_was_left_open(client: &mut Client, scripts: &Scripts, histories: &[History]) -> History {
     let mut accepted: BTreeMap<&Name, usize> = BTreeMap::new();
-    for note in journals.iter().flatten() {
+    for note in histories.iter().flatten() {
         if let Note::Accepted { turn, events } = note {
             let latest = accepted.entry(turn).or_default();
             *latest = events.end.max(*latest);
         }
     }
-    let mut journal = Journal::new();
+    let mut history = History::new();
     for (turn, latest) in accepted {
         let script = &scripts[turn];
         if latest == script.len() - 1 {
             let answer = client.post_events(&script.line(latest, &turn.1));
             assert_eq!(answer.status, 200, "{answer:?}");
-            journal.push(Note::Accepted { turn: turn.clone(), events: latest..script.len() });
-            journal.extend(sealed(&answer));
+            history.push(Note::Accepted { turn: turn.clone(), events: latest..script.len() });
+            history.extend(sealed(&answer));
         }
     }
-    journal
+    history
 }
 
 /// Reads every conversation, a page after the other.

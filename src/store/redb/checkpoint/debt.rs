@@ -24,19 +24,19 @@ mod tests {
     }
 
     /// Takes in and moves alternately, and returns the largest size.
-    fn largest_size(limit: usize, taken_a_batch: usize, moved_a_step: usize) -> usize {
+    fn largest_size(limit: usize, taken_a_batch: usize, moved_a_flush: usize) -> usize {
         let (mut size, mut largest, mut moved) = (0, 0, 0);
         for _ in 0..10_000 {
             size += taken_a_batch;
             largest = largest.max(size);
             let until = moved + usize::try_from(owed(size, limit, taken_a_batch)).unwrap();
-            // The longest pause is as long as four steps.
+            // The longest pause is as long as four flushes.
             for _ in 0..4 {
                 if moved >= until {
                     break;
                 }
-                moved += moved_a_step;
-                size = size.saturating_sub(moved_a_step);
+                moved += moved_a_flush;
+                size = size.saturating_sub(moved_a_flush);
             }
         }
         largest

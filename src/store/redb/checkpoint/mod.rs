@@ -1,24 +1,24 @@
 //! The checkpoint: moves what the memtable holds into the tables, a few pieces at a time.
 //!
-//! Each step is one transaction on the tables. It moves whole pieces, each with the version of its conversation after
+//! Each flush is one transaction on the tables. It moves whole pieces, each with the version of its conversation after
 //! it. A crash leaves a conversation in the tables as it was after some commit; opening the store then skips the rows
-//! of the journal up to that version. The size of a step follows from how long earlier steps took, so that nobody waits
+//! of the journal up to that version. The size of a flush follows from how long earlier flushes took, so that nobody waits
 //! long for one.
 //!
-//! - `step_size`: how much a step moves. Pure.
+//! - `flush_size`: how much a flush moves. Pure.
 //! - `debt`: how much has to be moved before more is taken in. Pure.
 //! - `transfer`: writes pieces and the order of their turns to the tables.
 
 pub(crate) mod debt;
-pub(crate) mod step_size;
+pub(crate) mod flush_size;
 pub(crate) mod transfer;
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use self::debt::owed;
-use self::step_size::StepSize;
-use self::transfer::Moving;
+use self::flush_size::FlushSize;
+use self::transfer::Transfer;
 use crate::store::fault::Fault;
 use crate::store::redb::files::location::Location;
 use crate::store::redb::files::slot::Slot;
@@ -32,31 +32,31 @@ use crate::store::redb::unwind;
 
 use crate::turn::ConversationId;
 
-/// In how many steps the memtable is moved at least.
-const STEPS: usize = 24;
+/// The minimum number of flushes that move a full memtable.
+const FLUSHES: usize = 24;
 
-/// Takes the steps of the checkpoint, one at a time, whoever asks for one.
+/// Runs the flushes of the checkpoint, one at a time, whoever asks for one.
 #[derive(Debug)]
 pub(crate) struct Checkpoint {
     slot: Arc<Slot>,
     /// About how much the memtable may take in memory.
     limit: usize,
-    /// Held while waiting for the step in progress. Without it, a thread that takes one step after another would nearly
-    /// always beat a thread that the end of a step wakes.
+    /// Held while waiting for the flush in progress. Without it, a thread that runs one flush after another would nearly
+    /// always beat a thread that the end of a flush wakes.
     next: Mutex<()>,
-    step: Mutex<()>,
-    progress: Mutex<Progress>,
-    /// Notified when a step was taken or has failed.
+    flush: Mutex<()>,
+    progress: Mutex<FlushProgress>,
+    /// Notified when a flush has ended or failed.
     progressed: Condvar,
-    /// Why a step in the background failed, if one did since the store was opened.
+    /// Why a flush in the background failed, if one did since the store was opened.
     failure: Mutex<Option<Fault>>,
 }
 
 #[derive(Debug, Default)]
-struct Progress {
+struct FlushProgress {
     /// The bytes moved since the checkpoint began.
     moved_bytes: u64,
-    step_size: StepSize,
+    flush_size: FlushSize,
 }
 
 impl Checkpoint {
@@ -65,22 +65,22 @@ impl Checkpoint {
             slot,
             limit,
             next: Mutex::default(),
-            step: Mutex::default(),
+            flush: Mutex::default(),
             progress: Mutex::default(),
             progressed: Condvar::new(),
             failure: Mutex::default(),
         }
     }
 
-    /// The size at which a piece of the memtable is full, so that a step can move less than its maximum.
+    /// The size at which a piece of the memtable is full, so that a flush can move less than its maximum.
     pub(crate) fn piece_bytes(&self) -> usize {
-        PIECE_BYTES.min(self.limit / STEPS)
+        PIECE_BYTES.min(self.limit / FLUSHES)
     }
 
-    /// Waits for the step that is being taken, and keeps others from being taken.
+    /// Waits for the flush that is running, and keeps others from starting.
     pub(crate) fn pause(&self) -> MutexGuard<'_, ()> {
         let _next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        self.step.lock().unwrap_or_else(PoisonError::into_inner)
+        self.flush.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the memtable is over its limit, so that no commit can be taken in before a part of it is moved.
@@ -88,7 +88,7 @@ impl Checkpoint {
         self.slot.with(|files| files.memtable().size() > self.limit).unwrap_or(false)
     }
 
-    /// Whether the memtable holds enough for a background step.
+    /// Whether the memtable holds enough for a flush in the background.
     pub(crate) fn is_worthwhile(&self) -> bool {
         let is_worthwhile = self.slot.with(|files| {
             let memtable = files.memtable();
@@ -123,12 +123,12 @@ impl Checkpoint {
         }
     }
 
-    /// Waits until the memtable has room, but no longer than it takes to move one full step: that is enough for a
+    /// Waits until the memtable has room, but no longer than one full flush takes: that is enough for a
     /// memtable that is just full. Returns whether it has room.
     pub(crate) fn wait_for_room(&self) -> bool {
         let mut progress = self.progress();
-        let enough = progress.moved_bytes + progress.step_size.bytes() as u64;
-        let deadline = Instant::now() + MOST_WAIT_FOR_ROOM;
+        let enough = progress.moved_bytes + progress.flush_size.bytes() as u64;
+        let deadline = Instant::now() + MAX_WAIT_FOR_ROOM;
         while self.is_due() {
             if progress.moved_bytes >= enough || !self.is_worthwhile() {
                 return false;
@@ -139,22 +139,22 @@ impl Checkpoint {
         true
     }
 
-    fn progress(&self) -> MutexGuard<'_, Progress> {
+    fn progress(&self) -> MutexGuard<'_, FlushProgress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Moves some pieces; makes the active table the immutable one first if there is none. After an `Err` the outcome
     /// is unknown.
-    pub(crate) fn step(&self) -> Result<(), Fault> {
+    pub(crate) fn flush(&self) -> Result<(), Fault> {
         let _one_at_a_time = self.pause();
-        unwind::caught_as_fault(|| self.take_step())
+        unwind::caught_as_fault(|| self.flush_once())
     }
 
     /// Background variant: keeps the failure for the next commit, and returns whether there was none. After a failure no
-    /// step is taken until the store was closed, as the outcome is unknown.
-    pub(crate) fn step_in_background(&self) -> bool {
+    /// flush runs until the store was closed, as the outcome is unknown.
+    pub(crate) fn flush_in_background(&self) -> bool {
         let _one_at_a_time = self.pause();
-        let taken = unwind::caught_as_fault(|| self.take_step());
+        let taken = unwind::caught_as_fault(|| self.flush_once());
         let is_taken = taken.is_ok();
         if let Err(cause) = taken {
             *self.failure_of_background() = Some(cause);
@@ -176,12 +176,12 @@ impl Checkpoint {
         }
     }
 
-    /// Why a step in the background failed, if one did since the store was opened.
+    /// Why a flush in the background failed, if one did since the store was opened.
     pub(crate) fn failure(&self) -> Option<Fault> {
         self.failure_of_background().clone()
     }
 
-    /// To be called when the store is closed, while no step is taken.
+    /// To be called when the store is closed, while no flush runs.
     pub(crate) fn forget_failure(&self) {
         *self.failure_of_background() = None;
     }
@@ -190,13 +190,13 @@ impl Checkpoint {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes steps until everything is moved.
+    /// Flushes until everything is moved.
     pub(crate) fn move_all(&self) -> Result<(), Fault> {
         if let Some(cause) = self.failure() {
             return Err(cause);
         }
         while !self.slot.with(|files| files.memtable().is_empty()).unwrap_or(true) {
-            self.step()?;
+            self.flush()?;
         }
         if self.slot.with(|files| files.memtable().keeps_rows()).unwrap_or(false) {
             return Err(DamagedRecord::new(Keys::WHAT, RecordFlaw::InJournal).into());
@@ -204,11 +204,11 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Takes steps until everything is moved, and closes the files. Then they have no journal any more; an error says
+    /// Flushes until everything is moved, and closes the files. Then they have no journal any more; an error says
     /// why it is still needed.
     pub(crate) fn close(&self, location: &Location) -> Result<(), Fault> {
         let moved = self.move_all();
-        let _no_step = self.pause();
+        let _no_flush = self.pause();
         let Some(files) = self.slot.take(Fault::closed()) else { return Err(Fault::closed()) };
         match moved {
             Ok(()) => location.retire(files),
@@ -223,9 +223,9 @@ impl Checkpoint {
         }
     }
 
-    fn take_step(&self) -> Result<(), Fault> {
+    fn flush_once(&self) -> Result<(), Fault> {
         let start = Instant::now();
-        let step_bytes = self.progress().step_size.bytes().min(self.limit / STEPS);
+        let flush_bytes = self.progress().flush_size.bytes().min(self.limit / FLUSHES);
         let begun = self.slot.with(|files| -> Result<_, Failure> {
             let frozen = files.memtable_mut().freeze();
             // The sort runs while the memtable is not locked.
@@ -237,39 +237,39 @@ impl Checkpoint {
             if !memtable.has_immutable() {
                 return Ok(None);
             }
-            let (pieces, are_last) = memtable.next_to_move(step_bytes);
+            let (pieces, are_last) = memtable.next_to_move(flush_bytes);
             let moved_bytes: usize = pieces.iter().map(|piece| piece.bytes()).sum();
-            let room = if are_last { step_bytes.saturating_sub(moved_bytes) } else { 0 };
+            let room = if are_last { flush_bytes.saturating_sub(moved_bytes) } else { 0 };
             let (runs, is_all) = memtable.next_runs(room);
             let checkpoint = (are_last && is_all).then(|| memtable.frozen_at());
             let newest = memtable.last_row();
             drop(memtable);
-            let moving = Moving { pieces, runs, checkpoint, newest };
-            Ok(Some((moving, files.hasher(), files.filter(), files.write_tables()?)))
+            let transfer = Transfer { pieces, runs, checkpoint, newest };
+            Ok(Some((transfer, files.hasher(), files.filter(), files.write_tables()?)))
         });
         // A store that is closed has nothing to move.
         let Ok(begun) = begun else { return Ok(()) };
-        let Some((moving, hasher, filter, txn)) = begun? else { return Ok(()) };
-        let keys = moving.write(&txn, hasher)?;
-        for (piece, key) in moving.pieces.iter().zip(&keys) {
+        let Some((transfer, hasher, filter, txn)) = begun? else { return Ok(()) };
+        let keys = transfer.write(&txn, hasher)?;
+        for (piece, key) in transfer.pieces.iter().zip(&keys) {
             piece.sealed_ids().for_each(|turn_id| filter.add(*key, hasher.hash(turn_id)));
         }
         txn.commit().map_err(Failure::from)?;
-        let moved_bytes = moving.bytes();
-        let moved: Vec<_> = moving.pieces.into_iter().zip(keys).collect();
-        self.slot.with(|files| files.memtable_mut().moved(&moved, moving.runs.len()))?;
+        let moved_bytes = transfer.bytes();
+        let moved: Vec<_> = transfer.pieces.into_iter().zip(keys).collect();
+        self.slot.with(|files| files.memtable_mut().moved(&moved, transfer.runs.len()))?;
         let mut progress = self.progress();
         progress.moved_bytes += moved_bytes as u64;
-        progress.step_size.learn(moved_bytes, start.elapsed());
+        progress.flush_size.learn(moved_bytes, start.elapsed());
         Ok(())
     }
 }
 
-/// Some milliseconds of work, so that a step that is due does not wait for long.
+/// Some milliseconds of work, so that a flush that is due does not wait for long.
 const ROWS_LEARNED_AT_ONCE: usize = 20_000;
 
-/// A step that takes longer than this means a failing disk.
-const MOST_WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
+/// A flush that takes longer than this means a failing disk.
+const MAX_WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
 
 /// The conversations of these pieces in descending order of the tables' keys: the memtable moves its list from the end,
 /// and neighbours share pages. New conversations are moved last, as they get the highest keys.
@@ -334,22 +334,22 @@ mod tests {
     }
 
     #[test]
-    fn whoever_waits_for_a_step_is_next_however_soon_the_same_thread_asks_again() {
+    fn whoever_waits_for_a_flush_is_next_however_soon_the_same_thread_asks_again() {
         let files = Location::Memory.open(1 << 20).unwrap();
         let checkpoint = Checkpoint::new(Arc::new(Slot::new(files)), 1 << 20);
         let (paused, order) = channel();
         std::thread::scope(|scope| {
-            let step = checkpoint.pause();
+            let flush = checkpoint.pause();
             scope.spawn(|| {
-                let _no_step = checkpoint.pause();
+                let _no_flush = checkpoint.pause();
                 paused.send("the one that waited").unwrap();
             });
             // It holds this while it waits.
             while checkpoint.next.try_lock().is_ok() {
                 std::thread::yield_now();
             }
-            drop(step);
-            let _no_step = checkpoint.pause();
+            drop(flush);
+            let _no_flush = checkpoint.pause();
             paused.send("the one that had it").unwrap();
         });
         drop(paused);

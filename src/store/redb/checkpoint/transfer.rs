@@ -14,7 +14,7 @@ use crate::store::redb::tables::record::at_position::AtPosition;
 use crate::store::redb::tables::write::WriteTables;
 
 /// What a transaction moves from the memtable into the tables.
-pub(crate) struct Moving {
+pub(crate) struct Transfer {
     pub(crate) pieces: Vec<Arc<Piece>>,
     /// A part of the order, whose turns are in the tables or among the pieces.
     pub(crate) runs: Vec<Run>,
@@ -24,7 +24,7 @@ pub(crate) struct Moving {
     pub(crate) newest: JournalMark,
 }
 
-impl Moving {
+impl Transfer {
     /// Its approximate size in the memtable.
     pub(crate) fn bytes(&self) -> usize {
         let pieces = self.pieces.iter().map(|piece| piece.bytes());
@@ -88,7 +88,7 @@ mod tests {
     use crate::store::redb::memtable::Memtable;
     use crate::store::redb::tables::meta::WriteMeta;
     use crate::store::redb::tables::record;
-    use crate::store::redb::tables::record::conversation::Conversation;
+    use crate::store::redb::tables::record::conversation::ConversationRecord;
     use crate::store::redb::tables::record::open_turn::StagedRecords;
     use crate::store::redb::tables::row::Rows;
     use crate::store::redb::tables::schema::{Role, TableVisitor, count_live_bytes, visit_tables};
@@ -122,7 +122,8 @@ mod tests {
         for (version, (staged, sealed)) in (1..).zip(changes.into_iter().chain([(Vec::new(), sealed)])) {
             let id = ConversationId::new("c").unwrap();
             let sealed_turns = sealed.len() as u64;
-            let conversation = Conversation { version: Version(version), sealed_turns, ..Conversation::begin(id) };
+            let conversation =
+                ConversationRecord { version: Version(version), sealed_turns, ..ConversationRecord::begin(id) };
             let staged = staged.iter().map(|change| StagedRecords::encode(change).unwrap()).collect();
             memtable.take_in_pieces(Entry { conversation, key: None, position: 1, sealed, staged }, 1).unwrap();
         }
@@ -131,7 +132,7 @@ mod tests {
 
     type Dump = Vec<(&'static str, Vec<u8>, Vec<u8>)>;
 
-    /// All rows of data, after these pieces were moved in steps of one.
+    /// All rows of data, after these pieces were moved one by one.
     fn moved(pieces: &[Arc<Piece>], order: impl Iterator<Item = usize>) -> Dump {
         struct DumpRows<'a>(&'a WriteTransaction, Dump);
         impl TableVisitor for DumpRows<'_> {
@@ -160,7 +161,7 @@ mod tests {
             let pieces = vec![Arc::clone(&pieces[nth])];
             let txn = files.write_tables().unwrap();
             let newest = JournalMark::default();
-            Moving { pieces, runs: Vec::new(), checkpoint: None, newest }.write(&txn, files.hasher()).unwrap();
+            Transfer { pieces, runs: Vec::new(), checkpoint: None, newest }.write(&txn, files.hasher()).unwrap();
             txn.commit().unwrap();
         }
         let txn = files.write_tables().unwrap();

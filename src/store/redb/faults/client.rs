@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -7,8 +8,8 @@ use super::disk::Disk;
 use super::workload::Operation;
 use crate::settings::{RedbSettings, StoreSettings};
 use crate::store::oracle::{Oracle, change};
+use crate::store::redb::writer::Writer;
 use crate::store::redb::writer::backoff::Backoff;
-use crate::store::redb::writer::{Step, Writer};
 use crate::store::{
     ActiveConversation, Commit, CommitError, Committed, Fault, FaultKind, ListSealedError, OpenError, RedbEngine,
     StagedChange, StagedTurn, TurnOutcome, TurnRange,
@@ -140,7 +141,10 @@ impl Client {
             if let Poll::Ready(answer) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 return answer;
             }
-            assert!(matches!(self.writer().step(), Step::GoOn), "the writer ended with a job unanswered");
+            assert!(
+                matches!(self.writer().run_once(), ControlFlow::Continue(())),
+                "the writer ended with a job unanswered"
+            );
         }
     }
 
@@ -152,10 +156,10 @@ impl Client {
                 Ok(()) | Err(CommitError::Unavailable(_)) => Ok(()),
                 Err(other) => Err(format!("a durable write was answered with {other}")),
             },
-            Operation::Checkpoint(steps) => {
-                for _ in 0..steps {
+            Operation::Checkpoint(flushes) => {
+                for _ in 0..flushes {
                     // Where it goes wrong the next commit is told.
-                    if !self.writer().checkpoint().step_in_background() {
+                    if !self.writer().checkpoint().flush_in_background() {
                         break;
                     }
                 }

@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use super::client::{Broken, Client, Sabotage};
-use super::disk::{Disk, Failing, Fault, Kind};
+use super::disk::{Disk, Failing, InjectedFault, Kind};
 use super::from_environment;
 use super::workload::Workload;
 use crate::simulate::random::Random;
@@ -25,7 +25,7 @@ fn attack(seed: u64, crashes: u64, sabotage: Sabotage, prepare: impl Fn(&Disk)) 
     for _ in 0..crashes {
         if random.once_in(2) {
             let after = random.below(30) as u64;
-            disk.plan_fault(Fault { kind: Kind::Sync, after, error: Failing::Eio, for_good: false });
+            disk.plan_fault(InjectedFault { kind: Kind::Sync, after, error: Failing::Eio, for_good: false });
         }
         while !disk.has_crashed() {
             let struck = disk.struck();

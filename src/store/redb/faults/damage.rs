@@ -2,10 +2,10 @@ use super::disk::Disk;
 use super::from_environment;
 use crate::settings::StoreSettings;
 use crate::simulate::random::Random;
-use crate::store::redb::writer::Step;
 use crate::store::redb::writer::backoff::Backoff;
 use crate::store::{Commit, RedbEngine, StagedTurn, StoreFile, TurnRange};
 use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, RunningTime, TurnId};
+use std::ops::ControlFlow;
 
 /// How many files are damaged; `TURN_METRICS_TEST_DAMAGES` sets another number.
 const DAMAGES: u64 = 150;
@@ -35,7 +35,7 @@ fn use_it(disk: &Disk) -> Result<(), String> {
             sealed: (0..20).map(|n| turn(&format!("t{n}")).seal(&Done::because("stop"), EpochMillis::new(1))).collect(),
         };
         drop(engine.commit(commit));
-        assert!(matches!(writer.step(), Step::GoOn));
+        assert!(matches!(writer.run_once(), ControlFlow::Continue(())));
     }
     let _ = engine.sealed_turns(None, 1000);
     let _ = engine.conversations(None, 1000);

@@ -33,7 +33,7 @@ struct State {
     crashed: bool,
     /// A control: syncing does nothing.
     lies: bool,
-    fault: Option<Fault>,
+    fault: Option<InjectedFault>,
     /// Operations of the fault's kind so far.
     seen: u64,
     /// How often the fault struck.
@@ -86,7 +86,7 @@ enum Change {
 
 /// A failure to come.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Fault {
+pub(super) struct InjectedFault {
     pub(super) kind: Kind,
     /// How many operations of this kind work before.
     pub(super) after: u64,
@@ -189,7 +189,7 @@ impl Disk {
         self.state().crash_at = None;
     }
 
-    pub(super) fn plan_fault(&self, fault: Fault) {
+    pub(super) fn plan_fault(&self, fault: InjectedFault) {
         let mut state = self.state();
         (state.fault, state.seen, state.struck) = (Some(fault), 0, 0);
     }

@@ -1,14 +1,14 @@
+use std::ops::ControlFlow;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::client::{Broken, Client, OPENINGS, Sabotage};
-use super::disk::{Disk, Failing, Fault, Kind, SECRET};
+use super::disk::{Disk, Failing, InjectedFault, Kind, SECRET};
 use super::from_environment;
 use super::workload::{Operation, Workload};
 use crate::settings::StoreSettings;
 use crate::simulate::random::Random;
-use crate::store::redb::writer::Step;
 use crate::store::redb::writer::backoff::Backoff;
 use crate::store::{CommitError, FaultKind, RedbEngine, StoreFile, TurnRange};
 use crate::turn::ConversationId;
@@ -19,7 +19,7 @@ const OPERATIONS: u64 = 12;
 const OPERATIONS_UNTIL_IT_GREW: u64 = 80;
 
 /// Works with the store while its disk fails as planned. Gives whether the failure came at all.
-fn attack(seed: u64, fault: Fault, sabotage: Sabotage) -> Result<bool, Broken> {
+fn attack(seed: u64, fault: InjectedFault, sabotage: Sabotage) -> Result<bool, Broken> {
     let disk = Disk::default();
     let mut workload = Workload::new(seed);
     let mut client = Client::new(disk.clone(), sabotage);
@@ -60,7 +60,7 @@ fn lose_power(disk: &Disk, client: &mut Client, seed: u64) -> Result<(), Broken>
 }
 
 /// However often it is tried: the store says that it is unavailable, and why.
-fn stays_unavailable(client: &mut Client, fault: Fault) -> Result<(), Broken> {
+fn stays_unavailable(client: &mut Client, fault: InjectedFault) -> Result<(), Broken> {
     // Reading alone may go on working for what is cached, and a disk without room for more still takes what fits.
     if fault.kind != Kind::Sync {
         return Ok(());
@@ -89,7 +89,7 @@ fn each_operation(every: u64, kind: Kind, error: Failing, for_good: bool) {
     for after in (0..).step_by(usize::try_from(every).unwrap_or(1)) {
         // A run differs from the last one, so that each place is met in more than one state.
         let seed = after % 3;
-        match attack(seed, Fault { kind, after, error, for_good }, Sabotage::None) {
+        match attack(seed, InjectedFault { kind, after, error, for_good }, Sabotage::None) {
             Ok(true) => runs += 1,
             Ok(false) => break,
             Err(broken) => panic!("{kind:?} {after} fails with {error:?}, for good: {for_good}: {broken}"),
@@ -100,7 +100,7 @@ fn each_operation(every: u64, kind: Kind, error: Failing, for_good: bool) {
 
 #[test]
 fn control_acknowledging_in_spite_of_a_failing_disk_is_caught() {
-    let fault = |after| Fault { kind: Kind::Write, after, error: Failing::Eio, for_good: false };
+    let fault = |after| InjectedFault { kind: Kind::Write, after, error: Failing::Eio, for_good: false };
     let caught: Vec<_> =
         (0..20).filter_map(|n| attack(n % 3, fault(n), Sabotage::EarlyAcknowledgement).err()).collect();
     assert!(caught.iter().any(|broken| broken.contains("lost")), "not caught: {caught:?}");
@@ -150,8 +150,8 @@ fn all() -> TurnRange {
     TurnRange { conversation_id: ConversationId::new("c").unwrap(), after: 0, limit: 9 }
 }
 
-fn failing(kind: Kind) -> Fault {
-    Fault { kind, after: 0, error: Failing::Eio, for_good: true }
+fn failing(kind: Kind) -> InjectedFault {
+    InjectedFault { kind, after: 0, error: Failing::Eio, for_good: true }
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn a_read_that_fails_has_the_store_opened_again_without_a_write() {
     // Nobody has asked for a write, and yet the writer has something to do.
     let asked = pin!(engine.check_write()).poll(&mut Context::from_waker(Waker::noop()));
     assert_eq!(asked, Poll::Ready(Err(CommitError::Overloaded)), "the writer's queue, which takes one job, is empty");
-    assert!(matches!(writer.step(), Step::GoOn));
+    assert!(matches!(writer.run_once(), ControlFlow::Continue(())));
     assert!(engine.turns(&all()).is_err() && !engine.is_open());
     writer.open_again();
     assert_eq!(engine.turns(&all()), Ok(Vec::new()));
@@ -186,7 +186,7 @@ fn what_the_disk_says_in_words_of_its_own_is_for_the_log_alone() {
         let disk = Disk::default();
         let mut client = Client::new(disk.clone(), Sabotage::None);
         client.start().unwrap();
-        disk.plan_fault(Fault { kind, after: 0, error, for_good: true });
+        disk.plan_fault(InjectedFault { kind, after: 0, error, for_good: true });
         // As it fails, while it is closed, and when it could not be opened again.
         for opens_again in [false, false, true] {
             if opens_again {

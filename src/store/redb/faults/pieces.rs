@@ -1,4 +1,4 @@
-//! A conversation that fills the memtable alone is moved in many steps; each of them is tried with a crash.
+//! A conversation that fills the memtable alone is moved in many flushes; each of them is tried with a crash.
 
 use super::client::{Client, Sabotage};
 use super::disk::Disk;
@@ -8,7 +8,7 @@ use crate::store::oracle::{Oracle, change};
 use crate::store::{Commit, StagedTurn};
 use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Progress, RunningTime, StepId, StepTimes, TurnId};
 
-/// As many commits as the memtable takes before one waits for a step.
+/// As many commits as the memtable takes before one waits for a flush.
 const COMMITS: u64 = 10;
 
 /// The next commit: seals the turn that the last commit staged and a new one, stages another, and one more step of a turn
@@ -30,9 +30,9 @@ fn commit(nth: u64, model: &Oracle) -> Commit {
     }
 }
 
-/// Takes `steps` of the steps that move the conversation. The disk crashes at the n-th change after that; returns
-/// whether the next step met the crash.
-fn attack(steps: u64, crash_after: u64) -> bool {
+/// Runs `flushes` of the flushes that move the conversation. The disk crashes at the n-th change after that; returns
+/// whether the next flush met the crash.
+fn attack(flushes: u64, crash_after: u64) -> bool {
     let disk = Disk::default();
     let mut client = Client::new(disk.clone(), Sabotage::None);
     client.start().unwrap();
@@ -42,29 +42,29 @@ fn attack(steps: u64, crash_after: u64) -> bool {
         model.apply(&commit).unwrap();
         client.perform(Operation::Commits(vec![commit])).unwrap();
     }
-    for _ in 0..steps {
+    for _ in 0..flushes {
         client.perform(Operation::Checkpoint(1)).unwrap();
         client.check().unwrap();
     }
     disk.plan_crash(crash_after);
     client.perform(Operation::Checkpoint(1)).unwrap();
-    let in_the_step = disk.has_crashed();
+    let in_the_flush = disk.has_crashed();
     while !disk.has_crashed() {
         client.perform(Operation::CheckWrite).unwrap();
     }
     client.lose();
-    disk.come_back(&mut Random::new(steps * 1000 + crash_after));
+    disk.come_back(&mut Random::new(flushes * 1000 + crash_after));
     client.start().unwrap();
     client.check().unwrap();
     // The rest is moved on top of the earlier pieces.
     client.perform(Operation::Close).unwrap();
     client.check().unwrap();
-    in_the_step
+    in_the_flush
 }
 
 #[test]
-fn a_conversation_that_fills_a_layer_survives_a_crash_in_each_of_the_steps_that_move_it() {
-    let crashes = |steps| (0..1000).take_while(|n| attack(steps, *n)).count();
-    let steps = (0..1000).take_while(|steps| crashes(*steps) > 0).count();
-    assert!(steps as u64 > COMMITS / 2, "all was moved in {steps} steps");
+fn a_conversation_that_fills_a_memtable_survives_a_crash_in_each_of_the_flushes_that_move_it() {
+    let crashes = |flushes| (0..1000).take_while(|n| attack(flushes, *n)).count();
+    let flushes = (0..1000).take_while(|flushes| crashes(*flushes) > 0).count();
+    assert!(flushes as u64 > COMMITS / 2, "all was moved in {flushes} flushes");
 }

@@ -14,7 +14,7 @@ pub(super) enum Operation {
     Commits(Vec<Commit>),
     /// A durable write of nothing.
     CheckWrite,
-    /// So many steps of the checkpoint, as they are taken while no commit waits for one.
+    /// So many flushes of the checkpoint, as they run while no commit waits for one.
     Checkpoint(usize),
     /// The end of whoever owns the store, who does not close it, and opening again.
     Restart,

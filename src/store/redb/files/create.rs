@@ -7,7 +7,7 @@ use std::path::Path;
 use redb::Builder;
 
 use super::file::{create_database, remove, rename};
-use super::head::Head;
+use super::header::StoreHeader;
 use super::look::look_at;
 use super::open_error::{OpenError, explain, failed};
 use super::path::{has_content, target};
@@ -34,14 +34,14 @@ pub(super) fn make_ready(directory: &Path, path: &Path, journal_path: &Path) -> 
         create_file(path, StoreFile::Main, &stamp_main)?;
     }
     let tables = look_at(path, StoreFile::Main)?;
-    let head = Head::of(&tables).map_err(|failure| failed(path, failure))?;
+    let header = StoreHeader::of(&tables).map_err(|failure| failed(path, failure))?;
     if has_content(journal_path) {
-        return head.bond.check(&look_at(journal_path, StoreFile::Journal)?, journal_path);
+        return header.bond.check(&look_at(journal_path, StoreFile::Journal)?, journal_path);
     }
-    if head.bond.journal_id.is_some() {
+    if header.bond.journal_id.is_some() {
         return Err(OpenError::JournalMissing { path: journal_path.to_owned() });
     }
-    create_file(journal_path, StoreFile::Journal, &|txn| stamp_journal(txn, &head))
+    create_file(journal_path, StoreFile::Journal, &|txn| stamp_journal(txn, &header))
 }
 
 /// Makes a new database beside its place and moves it there when it is whole: a crash while the first pages are

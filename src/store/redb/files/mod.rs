@@ -15,7 +15,7 @@
 //! - `look`: opens a database in such a view.
 //! - `write_back`: writes a file once more, as an earlier sync of it may have failed.
 //! - `stamp`: makes a blank file ours, and refuses the file of another program or format.
-//! - `head`: what binds the two files to each other.
+//! - `header`: what binds the two files to each other.
 //! - `create`: makes new files, or refuses to.
 //! - `open_files`: both files and the memtable.
 //! - `open`: opens them.
@@ -27,7 +27,7 @@ pub(crate) mod create;
 #[cfg(test)]
 pub(crate) mod doom;
 pub(crate) mod file;
-pub(crate) mod head;
+pub(crate) mod header;
 pub(crate) mod location;
 pub(crate) mod look;
 pub(crate) mod misfit;

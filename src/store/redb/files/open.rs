@@ -7,7 +7,7 @@ use redb::{Builder, Database, DatabaseError, StorageError};
 
 use super::create::make_ready;
 use super::file::open_database;
-use super::head::Head;
+use super::header::StoreHeader;
 use super::location::Location;
 use super::open_error::{OpenError, damaged, explain, failed};
 use super::open_files::Files;
@@ -42,12 +42,12 @@ impl Location {
         }
         let tables = self.open_file(StoreFile::Main, cache_bytes)?;
         stamp(&path, &tables, StoreFile::Main, &stamp_main)?;
-        let head = Head::of(&tables).map_err(|failure| failed(&path, failure))?;
+        let header = StoreHeader::of(&tables).map_err(|failure| failed(&path, failure))?;
         // The lock on the main file keeps others from the journal meanwhile.
         self.write_back_journal()?;
         // Of the journal nothing is read twice: what it holds is in the memtable.
         let journal = self.open_file(StoreFile::Journal, JOURNAL_CACHE_BYTES)?;
-        stamp(&journal_path, &journal, StoreFile::Journal, &|txn| stamp_journal(txn, &head))?;
+        stamp(&journal_path, &journal, StoreFile::Journal, &|txn| stamp_journal(txn, &header))?;
         if let Self::Directory(directory) = self {
             sync_directory(directory)?;
             for target in [target(&path)?, target(&journal_path)?] {
@@ -56,7 +56,7 @@ impl Location {
                 }
             }
         }
-        let Replayed { memtable, damaged, unplaced } = head.replay(&tables, &journal, &journal_path)?;
+        let Replayed { memtable, damaged, unplaced } = header.replay(&tables, &journal, &journal_path)?;
         if let Some(row) = damaged.into_iter().next() {
             return Err(OpenError::DamagedRow { path: journal_path, row: row.number, flaw: row.flaw });
         }
@@ -68,10 +68,10 @@ impl Location {
                 "a conversation is unavailable, and the journal grows; run `turn-metrics check`"
             );
         }
-        if head.bond.journal_id.is_none() {
+        if header.bond.journal_id.is_none() {
             guarded(&path, || bind_journal(&tables, &journal))?;
         }
-        Files::new(tables, journal, memtable, head.bond.store_id).map_err(|failure| failed(&path, failure))
+        Files::new(tables, journal, memtable, header.bond.store_id).map_err(|failure| failed(&path, failure))
     }
 
     /// Makes all that the journal reads as durable, before anything builds on it: a failed sync may have come before.

@@ -10,7 +10,7 @@ use crate::store::redb::memtable::Memtable;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::journal_mark::JournalMark;
 use crate::store::redb::tables::read::ReadTables;
-use crate::store::redb::tables::record::conversation::Conversation;
+use crate::store::redb::tables::record::conversation::ConversationRecord;
 use crate::store::redb::tables::record::damaged::DamagedRecord;
 use crate::store::redb::tables::schema::ROWS;
 use crate::turn::ConversationId;
@@ -151,7 +151,7 @@ pub(crate) fn replay(journal: &Database, tables: &ReadTables, checkpoint: Journa
 struct Replay<'a> {
     tables: &'a ReadTables,
     /// Keys and records of conversations that the tables have, as far as they were looked for.
-    in_tables: HashMap<ConversationId, Option<(u64, Conversation)>>,
+    in_tables: HashMap<ConversationId, Option<(u64, ConversationRecord)>>,
     memtable: Memtable,
     /// Those that the next entry may begin at.
     positions: RangeInclusive<u64>,
@@ -239,7 +239,7 @@ impl Replay<'_> {
         self.passed_over = Some(RowFlaw::LostKey { conversation_id });
     }
 
-    fn in_tables(&mut self, id: &ConversationId) -> Result<&Option<(u64, Conversation)>, Failure> {
+    fn in_tables(&mut self, id: &ConversationId) -> Result<&Option<(u64, ConversationRecord)>, Failure> {
         if !self.in_tables.contains_key(id) {
             let found = match self.tables.key_of(id)? {
                 Some(key) => Some((key, self.tables.conversation(key)?)),

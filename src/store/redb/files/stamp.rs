@@ -4,7 +4,7 @@ use std::path::Path;
 
 use redb::{Database, WriteTransaction};
 
-use super::head::Head;
+use super::header::StoreHeader;
 use super::open_error::{OpenError, damaged, failed, of_other_format};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::meta::{FORMAT, Stamp, WriteMeta};
@@ -23,8 +23,8 @@ pub(super) fn stamp_main(txn: &WriteTransaction) -> Result<(), Failure> {
 }
 
 /// Makes a blank file the journal of a store that needs none so far.
-pub(super) fn stamp_journal(txn: &WriteTransaction, head: &Head) -> Result<(), Failure> {
-    WriteMeta::write(txn)?.stamp_journal(head.bond.store_id, head.checkpoint)?;
+pub(super) fn stamp_journal(txn: &WriteTransaction, header: &StoreHeader) -> Result<(), Failure> {
+    WriteMeta::write(txn)?.stamp_journal(header.bond.store_id, header.checkpoint)?;
     txn.open_table(ROWS)?;
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::chain::CHAIN_BYTES;
-use crate::store::redb::tables::record::conversation::Conversation;
+use crate::store::redb::tables::record::conversation::ConversationRecord;
 use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
 use crate::store::redb::tables::record::open_turn::StagedRecords;
 
@@ -13,7 +13,7 @@ use crate::store::redb::tables::record::open_turn::StagedRecords;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
     /// The conversation as it is after the commit.
-    pub(crate) conversation: Conversation,
+    pub(crate) conversation: ConversationRecord,
     /// Its key in the tables, if known. Not in the journal.
     pub(crate) key: Option<u64>,
     /// The position of the first turn that it sealed. If it sealed none, that of the next turn that is sealed.
@@ -111,7 +111,7 @@ pub(crate) fn decode_row(bytes: &[u8]) -> Result<Vec<Entry>, DamagedRecord> {
     while !rest.is_empty() {
         let (twin, after) =
             postcard::take_from_bytes::<EntryV1<'_>>(rest).map_err(|error| DamagedRecord::new(ROW, error))?;
-        let conversation = Conversation::decode(twin.conversation.0)?;
+        let conversation = ConversationRecord::decode(twin.conversation.0)?;
         if conversation.sealed_turns < twin.sealed.len() as u64 {
             return Err(DamagedRecord::new(ROW, RecordFlaw::SealedTurns));
         }
@@ -141,7 +141,7 @@ mod tests {
             steps: (7..).zip(*head).map(|(place, byte)| (place, [*byte].into())).collect(),
         });
         Entry {
-            conversation: Conversation {
+            conversation: ConversationRecord {
                 id,
                 life: crate::store::Life(77),
                 version: Version(3),

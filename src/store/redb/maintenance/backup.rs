@@ -10,7 +10,7 @@ use redb::{Builder, ReadTransaction};
 use crate::link;
 use crate::store::contract::{Backup, BackupError};
 use crate::store::fault::Fault;
-use crate::store::redb::checkpoint::transfer::Moving;
+use crate::store::redb::checkpoint::transfer::Transfer;
 use crate::store::redb::files::file::{self, create_database};
 use crate::store::redb::files::location::Location;
 use crate::store::redb::files::open_files::Files;
@@ -138,8 +138,8 @@ fn copy(from: Snapshot, path: &Path, cache_bytes: usize) -> Result<(), Failure> 
     let to = begin_write(&database)?;
     copy_tables(&from.tables, &to)?;
     let pieces = from.not_in_tables()?;
-    let moving = Moving { pieces, runs: from.runs, checkpoint: Some(from.last_row), newest: from.last_row };
-    moving.write(&to, from.hasher)?;
+    let transfer = Transfer { pieces, runs: from.runs, checkpoint: Some(from.last_row), newest: from.last_row };
+    transfer.write(&to, from.hasher)?;
     let mut meta = WriteMeta::write(&to)?;
     meta.set_running_time(from.running)?;
     // The store goes on without the copy, and the copy may be restored more than once.
@@ -156,15 +156,15 @@ mod tests {
     use crate::store::contract::{Life, Version};
     use crate::store::redb::journal::entry::Entry;
     use crate::store::redb::memtable::Memtable;
-    use crate::store::redb::tables::record::conversation::Conversation;
+    use crate::store::redb::tables::record::conversation::ConversationRecord;
     use crate::turn::ConversationId;
 
     #[test]
     fn a_piece_is_laid_over_the_tables_if_it_is_the_later_and_of_the_same_life() {
         let files = Location::Memory.open(1 << 20).unwrap();
         let take = |life, version| {
-            let begun = Conversation::begin(ConversationId::new("c").unwrap());
-            let conversation = Conversation { life: Life(life), version: Version(version), ..begun };
+            let begun = ConversationRecord::begin(ConversationId::new("c").unwrap());
+            let conversation = ConversationRecord { life: Life(life), version: Version(version), ..begun };
             let (sealed, staged) = (Vec::new(), Vec::new());
             *files.memtable_mut() = Memtable::default();
             files.memtable_mut().take(Entry { conversation, key: None, position: 1, sealed, staged }).unwrap();
@@ -172,9 +172,9 @@ mod tests {
         let missing = || Snapshot::of(&files).unwrap().not_in_tables().map(|pieces| pieces.len()).ok();
         take(1, 2);
         let pieces = files.memtable().contents().all().cloned().collect();
-        let moving = Moving { pieces, runs: Vec::new(), checkpoint: None, newest: JournalMark::default() };
+        let transfer = Transfer { pieces, runs: Vec::new(), checkpoint: None, newest: JournalMark::default() };
         let txn = files.write_tables().unwrap();
-        moving.write(&txn, files.hasher()).unwrap();
+        transfer.write(&txn, files.hasher()).unwrap();
         txn.commit().unwrap();
         let of = |life, version| {
             take(life, version);

@@ -33,7 +33,7 @@ fn seal(store: &RedbEngine, writer: &mut Writer, name: &str, version: u64) {
     let mut answer = std::pin::pin!(store.commit(commit));
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     assert!(answer.as_mut().poll(&mut context).is_pending());
-    let _ = writer.step();
+    let _ = writer.run_once();
     assert!(matches!(answer.as_mut().poll(&mut context), std::task::Poll::Ready(Ok(_))));
 }
 

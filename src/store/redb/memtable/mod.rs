@@ -292,7 +292,7 @@ mod tests {
     use super::*;
     use crate::store::Version;
     use crate::store::redb::tables::record;
-    use crate::store::redb::tables::record::conversation::Conversation;
+    use crate::store::redb::tables::record::conversation::ConversationRecord;
     use crate::turn::{Done, EpochMillis, OpenTurn};
 
     fn id() -> ConversationId {
@@ -305,13 +305,16 @@ mod tests {
             let turn = OpenTurn::new(TurnId::new(format!("turn-{turn}")).unwrap());
             record::encode_sealed(&turn.seal(&Done::because("stop"), EpochMillis::new(1))).unwrap().into()
         });
-        let conversation =
-            Conversation { version: Version(nth + 1), sealed_turns: (nth + 1) * turns, ..Conversation::begin(id()) };
+        let conversation = ConversationRecord {
+            version: Version(nth + 1),
+            sealed_turns: (nth + 1) * turns,
+            ..ConversationRecord::begin(id())
+        };
         Entry { conversation, key: None, position: nth * turns + 1, sealed: sealed.collect(), staged: Vec::new() }
     }
 
     #[test]
-    fn a_conversation_of_100_000_turns_is_moved_in_many_steps_each_of_which_ends_with_a_commit() {
+    fn a_conversation_of_100_000_turns_is_moved_in_many_flushes_each_of_which_ends_with_a_commit() {
         const TURNS: u64 = 100;
         const COMMITS: u64 = 1000;
         let mut memtable = Memtable::default();
@@ -330,7 +333,7 @@ mod tests {
             let piece = &moving[0];
             // The last commit of a piece may be larger than the room that was left.
             let most = PIECE_BYTES + usize::try_from(TURNS).unwrap() * 300;
-            assert!(piece.bytes() < most, "a step of {} bytes", piece.bytes());
+            assert!(piece.bytes() < most, "a flush of {} bytes", piece.bytes());
             assert_eq!(piece.sealed_before(), moved);
             moved = piece.conversation.sealed_turns;
             assert_eq!(piece.conversation.version, Version(moved / TURNS));
@@ -342,7 +345,7 @@ mod tests {
             assert_eq!(left[0].conversation.version, Version(COMMITS + 1), "the latest stays in sight");
         }
 
-        // The order follows once all turns are in the tables, in steps of its own.
+        // The order follows once all turns are in the tables, in flushes of its own.
         let mut next = 1;
         while memtable.has_immutable() {
             assert_eq!((memtable.first_position(), memtable.checkpoint()), (next, JournalMark::default()));
@@ -354,7 +357,7 @@ mod tests {
                     .map(|(position, ordinal)| (*position, ordinal.get()))
                     .eq((next..).zip(next..).take(positions.len()))
             );
-            assert!((1..1000).contains(&positions.len()), "a step of {} positions", positions.len());
+            assert!((1..1000).contains(&positions.len()), "a flush of {} positions", positions.len());
             next += positions.len() as u64;
             assert_eq!(is_last, next > COMMITS * TURNS);
             memtable.moved(&[], runs.len());
@@ -397,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn one_step_takes_the_pieces_of_a_conversation_in_their_order() {
+    fn one_flush_takes_the_pieces_of_a_conversation_in_their_order() {
         let mut memtable = Memtable::default();
         (0..9).for_each(|nth| memtable.take_in_pieces(entry(nth, 1), 1).unwrap());
         let order = memtable.freeze().unwrap().iter().map(|piece| piece.conversation.id.clone()).collect();

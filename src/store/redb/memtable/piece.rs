@@ -8,7 +8,7 @@ use hashbrown::HashTable;
 use super::open_parts::OpenParts;
 use crate::store::redb::journal::entry::Entry;
 use crate::store::redb::tables::record;
-use crate::store::redb::tables::record::conversation::Conversation;
+use crate::store::redb::tables::record::conversation::ConversationRecord;
 use crate::store::redb::tables::record::damaged::DamagedRecord;
 use crate::store::redb::tables::record::open_turn::StagedRecords;
 use crate::turn::{Ordinal, TurnId};
@@ -21,7 +21,7 @@ pub(crate) const PIECE_BYTES: usize = 256 * 1024;
 #[derive(Debug, Clone)]
 pub(crate) struct Piece {
     /// The conversation after the last of the commits.
-    pub(crate) conversation: Conversation,
+    pub(crate) conversation: ConversationRecord,
     /// Its key in the tables, if known.
     pub(crate) key: Option<u64>,
     /// The turns that changed and are open.
@@ -198,7 +198,7 @@ mod tests {
         let sealed = sealed.iter().map(|id| turn(id).seal(&Done::because("stop"), EpochMillis::new(1)));
         let staged = staged.iter().map(|id| StagedTurn { turn: turn(id), last_event_at: RunningTime::new(1) });
         Entry {
-            conversation: Conversation { version: Version(1), sealed_turns, ..Conversation::begin(id) },
+            conversation: ConversationRecord { version: Version(1), sealed_turns, ..ConversationRecord::begin(id) },
             key: None,
             position: 1,
             sealed: sealed.map(|turn| record::encode_sealed(&turn).unwrap().into()).collect(),

@@ -8,7 +8,7 @@ use crate::store::redb::memtable::Memtable;
 use crate::store::redb::memtable::piece::Piece;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::read::{ReadTables, decode_key};
-use crate::store::redb::tables::record::conversation::{Conversation, inverted, moment_of};
+use crate::store::redb::tables::record::conversation::{ConversationRecord, inverted, moment_of};
 use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
 use crate::turn::ConversationId;
 
@@ -78,7 +78,7 @@ impl ActivityQuery {
     }
 }
 
-fn row(conversation: &Conversation) -> ActiveConversation {
+fn row(conversation: &ConversationRecord) -> ActiveConversation {
     ActiveConversation {
         conversation_id: conversation.id.clone(),
         last_at: conversation.last_at,

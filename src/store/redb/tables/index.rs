@@ -29,7 +29,7 @@ impl TurnHasher {
 }
 
 /// How many ids of a conversation may have one hash. Two of 64 bits meet once in billions of turns.
-const MOST_COLLISIONS: u64 = 16;
+const MAX_COLLISIONS: u64 = 16;
 
 /// The ordinal of the turn of the conversation `key` whose id is `turn_id`; `hash` is that of an id.
 ///
@@ -50,7 +50,7 @@ pub(crate) fn find(
             // Of a turn that is lost or damaged the hash is all there is. It must not be sealed again.
             None | Some(Err(_)) => return Ok(Ordinal::new(ordinal)),
             Some(Ok(id)) if id == turn_id => return Ok(Ordinal::new(ordinal)),
-            Some(Ok(other)) if at.wrapping_sub(hash(other)) < MOST_COLLISIONS => {}
+            Some(Ok(other)) if at.wrapping_sub(hash(other)) < MAX_COLLISIONS => {}
             Some(Ok(_)) => return Err(DamagedRecord::new("row of the index", RecordFlaw::OtherTurn).into()),
         }
         at = at.wrapping_add(1);

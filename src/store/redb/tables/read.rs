@@ -8,7 +8,7 @@ use redb::{Key, ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMeta
 use super::failure::Failure;
 use super::index::{self, TurnHasher};
 use super::record::damaged::{DamagedRecord, RecordFlaw};
-use super::record::{self, conversation::Conversation};
+use super::record::{self, conversation::ConversationRecord};
 use super::row::{Row, Rows};
 use super::schema::{
     ACTIVITY, Activity, CONVERSATIONS, Conversations, INDEX, KEYS, Keys, OPEN_STEPS, OPEN_TURNS, OpenStepRows,
@@ -131,7 +131,7 @@ impl ReadTables {
     }
 
     /// The record of the conversation of this key.
-    pub(crate) fn conversation(&self, key: u64) -> Result<Conversation, Failure> {
+    pub(crate) fn conversation(&self, key: u64) -> Result<ConversationRecord, Failure> {
         read_conversation(self.conversations.of(&self.txn)?, key)
     }
 
@@ -181,7 +181,7 @@ pub(crate) fn search_key(
 ) -> Result<Option<u64>, Failure> {
     for row in conversations.iter()? {
         let (key, record) = row?;
-        let found = record.value().verify(&key.value()).and_then(Conversation::decode);
+        let found = record.value().verify(&key.value()).and_then(ConversationRecord::decode);
         if found.is_ok_and(|found| found.id == *id) {
             return Ok(Some(key.value()));
         }
@@ -214,7 +214,7 @@ pub(crate) fn find_conversation(
     keys: &impl ReadableTable<&'static str, Row<Keys>>,
     conversations: &impl ReadableTable<u64, Row<Conversations>>,
     id: &ConversationId,
-) -> Result<Option<(u64, Conversation)>, Failure> {
+) -> Result<Option<(u64, ConversationRecord)>, Failure> {
     let Some(key) = read_key(keys, id)? else { return Ok(None) };
     Ok(Some((key, read_conversation(conversations, key)?)))
 }
@@ -223,7 +223,7 @@ pub(crate) fn find_conversation(
 pub(crate) fn read_conversation(
     conversations: &impl ReadableTable<u64, Row<Conversations>>,
     key: u64,
-) -> Result<Conversation, Failure> {
+) -> Result<ConversationRecord, Failure> {
     let record = conversations.get(key)?.ok_or_else(|| DamagedRecord::new("conversation", RecordFlaw::Missing))?;
-    Ok(Conversation::decode(record.value().verify(&key)?)?)
+    Ok(ConversationRecord::decode(record.value().verify(&key)?)?)
 }

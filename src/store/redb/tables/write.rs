@@ -7,7 +7,7 @@ use super::meta::WriteMeta;
 use super::read::{read_key, search_key};
 use super::record;
 use super::record::at_position::AtPosition;
-use super::record::conversation::Conversation;
+use super::record::conversation::ConversationRecord;
 use super::row::{self, Row};
 use super::schema::{
     ACTIVITY, Activity, CONVERSATIONS, Conversations, INDEX, KEYS, Keys, OPEN_STEPS, OPEN_TURNS, OpenStepRows,
@@ -173,13 +173,13 @@ impl<'txn> WriteTables<'txn> {
     }
 
     /// Writes the record of a conversation, and its place by activity.
-    pub(crate) fn put_conversation(&mut self, key: u64, conversation: &Conversation) -> Result<(), Failure> {
+    pub(crate) fn put_conversation(&mut self, key: u64, conversation: &ConversationRecord) -> Result<(), Failure> {
         let mut record = conversation.encode()?;
         let before = self.conversations.insert(key, row::seal(&key, &mut record))?;
         let bytes = before.as_ref().map_or(0, |row| size_of::<u64>() + row.value().unverified().len());
-        let before = before.and_then(|row| row.value().verify(&key).and_then(Conversation::decode).ok());
+        let before = before.and_then(|row| row.value().verify(&key).and_then(ConversationRecord::decode).ok());
         self.grow(size_of::<u64>() + record.len(), bytes);
-        let (before, now) = (before.as_ref().and_then(Conversation::activity), conversation.activity());
+        let (before, now) = (before.as_ref().and_then(ConversationRecord::activity), conversation.activity());
         if before == now {
             return Ok(());
         }
@@ -315,8 +315,8 @@ mod tests {
         tables.put_open_turn(1, "x", &open_turn("x", at).head, step_count).unwrap();
     }
 
-    fn conversation(sealed_turns: u64, last_at: u64) -> Conversation {
-        Conversation {
+    fn conversation(sealed_turns: u64, last_at: u64) -> ConversationRecord {
+        ConversationRecord {
             id: id("a"),
             life: Life(1),
             version: Version(sealed_turns + 1),

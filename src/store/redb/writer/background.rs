@@ -4,7 +4,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 
 use crate::store::redb::checkpoint::Checkpoint;
 
-/// A thread that takes steps while they are worthwhile. It ends when this is dropped.
+/// A thread that runs flushes while they are worthwhile. It ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Background(SyncSender<()>);
 
@@ -15,7 +15,7 @@ impl Background {
         thread.spawn(move || {
             while woken.recv().is_ok() {
                 checkpoint.learn_turns();
-                while checkpoint.is_worthwhile() && checkpoint.step_in_background() {}
+                while checkpoint.is_worthwhile() && checkpoint.flush_in_background() {}
             }
         })?;
         Ok(Self(wakes))

@@ -15,7 +15,7 @@ pub(crate) enum Job {
     Close(oneshot::Sender<()>),
 }
 
-pub(crate) type Answer = Result<Option<Committed>, CommitError>;
+pub(crate) type JobResult = Result<Option<Committed>, CommitError>;
 
 impl Job {
     /// How many turns it has.
@@ -35,7 +35,7 @@ impl Job {
     }
 
     /// Answers the caller. A caller that dropped its future does not need the answer.
-    pub(crate) fn answer(self, answer: Answer) {
+    pub(crate) fn answer(self, answer: JobResult) {
         match self {
             Self::Commit(_, reply, permit) => {
                 // A caller that sends again as soon as it is answered must find its turns free.

@@ -6,8 +6,8 @@
 //! - `job`: what the writer is asked.
 //! - `batch`: the jobs of one transaction.
 //! - `pace`: how large a batch may be, how many turns may wait, how long to wait for the checkpoint. Pure.
-//! - `draft`: what the commits of a batch change.
-//! - `transaction`: drafts a batch and appends it to the journal.
+//! - `write_set`: what the commits of a batch change.
+//! - `transaction`: prepares a batch and appends it to the journal.
 //! - `background`: the thread that runs the flushes of the checkpoint.
 //! - `backoff`: how long to wait before failed files are opened again.
 //! - `state`: reports how the writer's thread ended.
@@ -33,13 +33,14 @@ pub(crate) mod admission;
 pub(crate) mod background;
 pub(crate) mod backoff;
 mod batch;
-pub(crate) mod draft;
 pub(crate) mod job;
 pub(crate) mod pace;
 pub(crate) mod state;
 mod transaction;
+pub(crate) mod write_set;
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -50,7 +51,7 @@ use self::admission::Admission;
 use self::background::Background;
 use self::backoff::Backoff;
 use self::batch::Batch;
-use self::job::{Answer, Job};
+use self::job::{Job, JobResult};
 use self::pace::{BatchSize, Capacity, Growth};
 use self::state::ReportOnExit;
 use self::transaction::Transaction;
@@ -74,7 +75,7 @@ pub(crate) struct Writer {
     taken: VecDeque<Job>,
     slot: Arc<Slot>,
     checkpoint: Arc<Checkpoint>,
-    /// Wakes the thread that takes the checkpoint's steps; without one they are taken here.
+    /// Wakes the thread that runs the flushes of the checkpoint; without one they are taken here.
     background: Option<Background>,
     admission: Arc<Admission>,
     capacity: Capacity,
@@ -134,7 +135,7 @@ impl Writer {
         }
     }
 
-    /// Starts the background steps of the checkpoint on a thread of their own.
+    /// Runs the flushes of the checkpoint in the background, on a thread of their own.
     pub(crate) fn checkpoint_in_background(&mut self) -> std::io::Result<()> {
         self.background = Some(Background::start(Arc::clone(&self.checkpoint))?);
         Ok(())
@@ -143,13 +144,13 @@ impl Writer {
     /// Works until it is told to close or nobody is left to ask.
     pub(crate) fn run(mut self) {
         let closed = loop {
-            if let Step::End(closed) = self.step() {
+            if let ControlFlow::Break(closed) = self.run_once() {
                 break closed;
             }
         };
         // With nobody left to ask, whoever owned the store is gone: nobody closed it.
         let Some(reply) = closed else {
-            let _no_step = self.checkpoint.pause();
+            let _no_flush = self.checkpoint.pause();
             self.slot.empty(Fault::closed());
             return;
         };
@@ -160,18 +161,19 @@ impl Writer {
         let _ = reply.send(());
     }
 
-    /// Does what comes next, and waits for it if need be.
-    pub(crate) fn step(&mut self) -> Step {
+    /// Does what comes next, and waits for it if need be. Breaks when the writer ends, with the answer that the caller
+    /// that closed it waits for, if one did.
+    pub(crate) fn run_once(&mut self) -> ControlFlow<Option<oneshot::Sender<()>>> {
         match self.next_batch() {
             Next::Batch(batch) => self.write(batch),
             Next::Retry => self.open_again(),
             Next::Close(batch, reply) => {
                 self.write(batch);
-                return Step::End(Some(reply));
+                return ControlFlow::Break(Some(reply));
             }
-            Next::Abandoned => return Step::End(None),
+            Next::Abandoned => return ControlFlow::Break(None),
         }
-        Step::GoOn
+        ControlFlow::Continue(())
     }
 
     fn next_batch(&mut self) -> Next {
@@ -247,7 +249,7 @@ impl Writer {
                 self.taken.extend(self.jobs.try_iter().take(self.settings.batch_commits));
                 self.expected = batch.len() + self.taken.len();
                 self.last.write = begun.elapsed();
-                self.patience = self.last.write.min(MOST_PATIENCE);
+                self.patience = self.last.write.min(MAX_PATIENCE);
                 self.admission.excuse(pace::beyond_healthy(self.last.append));
                 if has_room {
                     self.capacity.learn(turns, gathered.elapsed(), self.last.append);
@@ -275,7 +277,7 @@ impl Writer {
     fn make_room(&self) -> Result<bool, Fault> {
         let Some(background) = self.background.as_ref() else {
             while self.checkpoint.is_due() {
-                self.checkpoint.step()?;
+                self.checkpoint.flush()?;
             }
             return Ok(true);
         };
@@ -295,13 +297,13 @@ impl Writer {
 
     /// Does the jobs in one transaction, but refuses commits if the memtable has no room. After `Ok`, the others are
     /// durable; after `Err`, the outcome is unknown.
-    fn transact(&mut self, batch: &[Job], turns: usize, has_room: bool) -> Result<Vec<Answer>, Fault> {
+    fn transact(&mut self, batch: &[Job], turns: usize, has_room: bool) -> Result<Vec<JobResult>, Fault> {
         let begun = Instant::now();
-        let drafted = self.slot.with(|files| Transaction::draft(files, batch, has_room))?;
+        let prepared = self.slot.with(|files| Transaction::prepare(files, batch, has_room))?;
         if has_room {
             self.batch_size.learn(turns, begun.elapsed());
         }
-        let transaction = drafted?;
+        let transaction = prepared?;
         if transaction.checks_write {
             self.check_tables()?;
         }
@@ -328,7 +330,7 @@ impl Writer {
 
     /// Shows that the tables can be written to.
     fn check_tables(&self) -> Result<(), Failure> {
-        let _no_step = self.checkpoint.pause();
+        let _no_flush = self.checkpoint.pause();
         let Ok(txn) = self.slot.with(Files::write_tables) else { return Ok(()) };
         let txn = txn?;
         WriteMeta::write(&txn)?.touch()?;
@@ -338,7 +340,7 @@ impl Writer {
     /// Closes the store, as its state is in doubt, and plans to open it again.
     fn fail(&mut self, cause: Fault) -> Fault {
         tracing::error!(cause = cause.in_full(), "the store failed; it is closed and opened again");
-        let _no_step = self.checkpoint.pause();
+        let _no_flush = self.checkpoint.pause();
         self.slot.empty(cause.clone());
         self.checkpoint.forget_failure();
         self.retry = Some((Instant::now() + self.backoff.first, self.backoff.first));
@@ -366,7 +368,7 @@ impl Writer {
         &self.checkpoint
     }
 
-    /// Takes no background steps; the test takes them itself.
+    /// Runs no flushes in the background; the test runs them itself.
     #[cfg(test)]
     pub(crate) fn checkpoint_by_hand(&mut self) {
         self.background = Some(Background::by_hand());
@@ -374,14 +376,7 @@ impl Writer {
 }
 
 /// Whoever has not come again by then is not about to.
-const MOST_PATIENCE: Duration = Duration::from_millis(1);
-
-/// Whether the writer goes on.
-pub(crate) enum Step {
-    GoOn,
-    /// It ends; the caller that closed it waits for the answer.
-    End(Option<oneshot::Sender<()>>),
-}
+const MAX_PATIENCE: Duration = Duration::from_millis(1);
 
 enum Next {
     Batch(Batch),

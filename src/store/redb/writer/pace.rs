@@ -45,29 +45,29 @@ pub(crate) struct BatchSize {
 impl BatchSize {
     /// The target duration of the work on one batch. A commit that just missed a batch then waits for the rest of that
     /// batch, and not for the work on all queued commits.
-    const AIM: Duration = Duration::from_millis(14);
+    const TARGET: Duration = Duration::from_millis(14);
     /// The same while batches also wait for the checkpoint.
-    const AIM_WHEN_BEHIND: Duration = Duration::from_millis(6);
+    const TARGET_WHEN_BEHIND: Duration = Duration::from_millis(6);
     /// Enough turns to make the fsync's share of one small. A smaller batch takes little more time than its fsync.
-    const LEAST: usize = 256;
+    const MIN_TURNS: usize = 256;
 
     /// Learns from a batch.
     pub(crate) fn learn(&mut self, turns: usize, took: Duration) {
-        if turns >= Self::LEAST {
+        if turns >= Self::MIN_TURNS {
             self.each = smoothed(self.each, took, turns);
         }
     }
 
     /// The maximum number of turns; `is_behind` says whether the checkpoint has fallen behind.
     pub(crate) fn turns(&self, is_behind: bool) -> usize {
-        times(self.each, if is_behind { Self::AIM_WHEN_BEHIND } else { Self::AIM }).max(Self::LEAST)
+        times(self.each, if is_behind { Self::TARGET_WHEN_BEHIND } else { Self::TARGET }).max(Self::MIN_TURNS)
     }
 
     /// The number of turns that may wait without one of them being refused for having waited too long. What fits into
     /// one batch waits for no other. But while the checkpoint has fallen behind, a batch also waits for that, and what
     /// the batch before it left over has done so twice.
     pub(crate) fn patient_turns(&self, is_behind: bool) -> usize {
-        if is_behind { Self::LEAST } else { self.turns(false) }
+        if is_behind { Self::MIN_TURNS } else { self.turns(false) }
     }
 }
 
@@ -88,19 +88,19 @@ pub(crate) struct Capacity {
 
 impl Capacity {
     /// How long the last of them is to wait at most.
-    const AIM: Duration = Duration::from_millis(25);
+    const TARGET: Duration = Duration::from_millis(25);
     /// The minimum, however slow the store is.
-    const LEAST: usize = TURNS_AT_ONCE;
+    const MIN_TURNS: usize = TURNS_AT_ONCE;
 
     /// Learns from a batch.
     pub(crate) fn learn(&mut self, turns: usize, took: Duration, append_took: Duration) {
-        if turns >= BatchSize::LEAST {
+        if turns >= BatchSize::MIN_TURNS {
             self.each = smoothed(self.each, took.saturating_sub(beyond_healthy(append_took)), turns);
         }
     }
 
     pub(crate) fn turns(&self) -> usize {
-        times(self.each, Self::AIM).max(Self::LEAST)
+        times(self.each, Self::TARGET).max(Self::MIN_TURNS)
     }
 }
 
@@ -138,8 +138,8 @@ fn times(each: Duration, into: Duration) -> usize {
 /// long as the last one.
 pub(crate) fn longest_pause(last_write: Duration) -> Duration {
     const ALL: Duration = Duration::from_millis(28);
-    const LEAST: Duration = Duration::from_millis(5);
-    ALL.saturating_sub(last_write * 2).max(LEAST)
+    const MIN: Duration = Duration::from_millis(5);
+    ALL.saturating_sub(last_write * 2).max(MIN)
 }
 
 #[cfg(test)]
@@ -168,11 +168,11 @@ mod tests {
         (0..99).for_each(|_| size.learn(400, MS * 6));
         assert!((930..=940).contains(&size.turns(false)), "{}", size.turns(false));
         assert!((395..=405).contains(&size.turns(true)), "{}", size.turns(true));
-        assert_eq!((size.patient_turns(false), size.patient_turns(true)), (size.turns(false), BatchSize::LEAST));
+        assert_eq!((size.patient_turns(false), size.patient_turns(true)), (size.turns(false), BatchSize::MIN_TURNS));
         (0..99).for_each(|_| size.learn(400, MS * 600));
-        assert_eq!(size.turns(false), BatchSize::LEAST);
-        (0..99).for_each(|_| size.learn(BatchSize::LEAST - 1, Duration::ZERO));
-        assert_eq!(size.turns(false), BatchSize::LEAST, "a small batch says nothing");
+        assert_eq!(size.turns(false), BatchSize::MIN_TURNS);
+        (0..99).for_each(|_| size.learn(BatchSize::MIN_TURNS - 1, Duration::ZERO));
+        assert_eq!(size.turns(false), BatchSize::MIN_TURNS, "a small batch says nothing");
     }
 
     #[test]
@@ -184,7 +184,7 @@ mod tests {
         (0..99).for_each(|_| capacity.learn(1000, MS * 1000, MS * 990));
         assert!((1210..=1290).contains(&capacity.turns()), "a slow disk counts as a healthy one: {}", capacity.turns());
         (0..99).for_each(|_| capacity.learn(1000, MS * 1000, MS));
-        assert_eq!(capacity.turns(), Capacity::LEAST);
+        assert_eq!(capacity.turns(), Capacity::MIN_TURNS);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
-use super::draft::Draft;
-use super::job::{Answer, Job};
+use super::job::{Job, JobResult};
+use super::write_set::WriteSet;
 use crate::store::contract::CommitError;
 use crate::store::redb::files::open_files::Files;
 use crate::store::redb::journal::append::append;
@@ -13,7 +13,7 @@ use crate::turn::RunningTime;
 
 /// What the jobs of a batch write to the journal, and their answers once that is durable.
 pub(super) struct Transaction {
-    pub(super) answers: Vec<Answer>,
+    pub(super) answers: Vec<JobResult>,
     pub(super) entries: Vec<Entry>,
     /// The last row of the journal, which the next one follows.
     last: JournalMark,
@@ -27,21 +27,21 @@ pub(super) struct Transaction {
 
 impl Transaction {
     /// Works out the jobs. Refuses commits if the memtable has no room.
-    pub(super) fn draft(files: &Files, batch: &[Job], has_room: bool) -> Result<Self, Failure> {
+    pub(super) fn prepare(files: &Files, batch: &[Job], has_room: bool) -> Result<Self, Failure> {
         let memtable = files.memtable();
         let tables = files.read_tables()?;
-        let mut draft = Draft::new(&memtable, &tables);
+        let mut write_set = WriteSet::new(&memtable, &tables);
         let mut answers = Vec::with_capacity(batch.len());
         for job in batch {
             answers.push(match job {
                 Job::Commit(..) if !has_room => Err(CommitError::Overloaded),
-                Job::Commit(commit, ..) => draft.apply(commit)?.map(Some),
+                Job::Commit(commit, ..) => write_set.apply(commit)?.map(Some),
                 Job::CheckWrite(_) | Job::Tick(..) | Job::Close(_) => Ok(None),
             });
         }
         Ok(Self {
             answers,
-            entries: draft.into_entries(),
+            entries: write_set.into_entries(),
             last: memtable.last_row(),
             trim: memtable.checkpoint(),
             checks_write: batch.iter().any(|job| matches!(job, Job::CheckWrite(_))),

@@ -182,8 +182,8 @@ fn a_torn_event_with_the_next_one_after_it_is_named_as_that_wherever_it_was_torn
         for size in [1, 2, 3, 7] {
             let mut structure = Structure::default();
             let fed = line.as_bytes().chunks(size).try_for_each(|piece| structure.feed(piece));
-            let fault = fed.and_then(|()| structure.finish()).unwrap_err();
-            assert_eq!(fault.to_string(), error, "{size}");
+            let in_pieces = fed.and_then(|()| structure.finish()).unwrap_err();
+            assert_eq!(in_pieces.to_string(), error, "{size}");
         }
     }
     for whole in [r#"{"type":"x","a":[1,}"#, r#"{"type":"x","a" 1}"#, r#"{"type":"x"} {"type":"y"}"#, "x", "[{}]"] {

@@ -69,7 +69,7 @@ fn is_counting(name: &str) -> bool {
     ["done", "usage", "step-complete", "turn-start", "error"].iter().any(|counting| name == format!("\"{counting}\""))
 }
 
-fn feed_in_pieces(line: &[u8], cuts: &[usize]) -> Result<EventType, Fault> {
+fn feed_in_pieces(line: &[u8], cuts: &[usize]) -> Result<EventType, StructureError> {
     let mut structure = Structure::default();
     let mut start = 0;
     for end in cuts.iter().copied().chain([line.len()]) {
@@ -105,7 +105,7 @@ proptest! {
             let followed = feed_in_pieces(&line, &[]);
             let is_of_type = matches!(
                 followed,
-                Err(Fault { kind: FaultKind::TypeKind(_) | FaultKind::TypeMissing | FaultKind::TypeNull, .. })
+                Err(StructureError { kind: StructureErrorKind::TypeKind(_) | StructureErrorKind::TypeMissing | StructureErrorKind::TypeNull, .. })
             );
             prop_assert!(followed.is_ok() || is_of_type, "{:?}: {}", followed, String::from_utf8_lossy(&line));
         }

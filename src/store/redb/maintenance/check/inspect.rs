@@ -9,7 +9,7 @@ use crate::store::redb::tables::index::{self, TurnHasher};
 use crate::store::redb::tables::meta::ReadMeta;
 use crate::store::redb::tables::read::decode_key;
 use crate::store::redb::tables::record::at_position::AtPosition;
-use crate::store::redb::tables::record::conversation::Conversation;
+use crate::store::redb::tables::record::conversation::ConversationRecord;
 use crate::store::redb::tables::record::damaged::DamagedRecord;
 use crate::store::redb::tables::record::open_turn::StagedHead;
 use crate::store::redb::tables::record::{self};
@@ -106,7 +106,7 @@ impl Inspection {
         // So that not everything of such a conversation is of none.
         for row in conversations.iter()?.filter(|_| !without_key.is_empty()) {
             let (key, record) = row?;
-            let record = record.value().verify(&key.value()).and_then(Conversation::decode);
+            let record = record.value().verify(&key.value()).and_then(ConversationRecord::decode);
             if let Some(record) = record.ok().filter(|record| without_key.contains(record.id.as_str())) {
                 self.ids.entry(key.value()).or_insert_with(|| record.id.as_str().to_owned());
             }
@@ -132,7 +132,7 @@ impl Inspection {
     }
 
     fn of_record(&self, key: u64, record: Result<&[u8], DamagedRecord>) -> Result<Vec<Flaw>, Failure> {
-        let record = match record.and_then(Conversation::decode) {
+        let record = match record.and_then(ConversationRecord::decode) {
             Ok(record) => record,
             Err(damaged) => return Ok(vec![damaged.into()]),
         };
@@ -177,17 +177,17 @@ impl Inspection {
                 }
             };
             let record = conversations.get(key)?;
-            let record = record.map(|record| record.value().verify(&key).and_then(Conversation::decode));
+            let record = record.map(|record| record.value().verify(&key).and_then(ConversationRecord::decode));
             // Of a damaged record it is told elsewhere.
             if !matches!(&record, Some(Err(_)))
-                && record.and_then(Result::ok).as_ref().and_then(Conversation::activity) != Some(place)
+                && record.and_then(Result::ok).as_ref().and_then(ConversationRecord::activity) != Some(place)
             {
                 wrong.push(Violation::Conversation { conversation: place.1.to_owned(), flaw: Flaw::OtherPlace });
             }
         }
         for row in conversations.iter()? {
             let (key, record) = row?;
-            let record = record.value().verify(&key.value()).and_then(Conversation::decode);
+            let record = record.value().verify(&key.value()).and_then(ConversationRecord::decode);
             let Ok(record) = record else { continue };
             let Some(place) = record.activity() else { continue };
             let found = activity.get(place)?.map(|key| key.value().verify(&place).and_then(decode_key));

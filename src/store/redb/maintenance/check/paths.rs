@@ -6,9 +6,9 @@ use redb::{Builder, Database, WriteTransaction};
 use super::error::CheckError;
 use crate::link;
 use crate::store::fault::Fault;
-use crate::store::redb::checkpoint::transfer::Moving;
+use crate::store::redb::checkpoint::transfer::Transfer;
 use crate::store::redb::files::file::open_database;
-use crate::store::redb::files::head::Head;
+use crate::store::redb::files::header::StoreHeader;
 use crate::store::redb::files::look::look_at;
 use crate::store::redb::files::open_error::{OpenError, explain, failed};
 use crate::store::redb::files::path::has_content;
@@ -66,28 +66,28 @@ impl Paths {
     /// Reads what the tables do not hold yet.
     pub(super) fn unmerged(&self, main: &Database, journal: Option<&Database>) -> Result<Unmerged, OpenError> {
         let failed = |failure: Failure| failed(&self.main, failure);
-        let head = Head::of(main).map_err(failed)?;
+        let header = StoreHeader::of(main).map_err(failed)?;
         let (mut damaged, mut memtable, mut running) = (Vec::new(), None, RunningTime::default());
         match journal {
             Some(journal) => {
-                let replayed = head.replay(main, journal, &self.journal)?;
+                let replayed = header.replay(main, journal, &self.journal)?;
                 (memtable, damaged) = (Some(replayed.memtable), replayed.damaged);
                 damaged.extend(replayed.unplaced);
                 running = ReadMeta::of(journal).and_then(|meta| meta.running_time()).map_err(failed)?;
             }
-            None if head.bond.journal_id.is_some() => {
-                let number = head.checkpoint.number + 1;
+            None if header.bond.journal_id.is_some() => {
+                let number = header.checkpoint.number + 1;
                 damaged.push(DamagedRow { number, flaw: RowFlaw::NoJournal, bytes: Vec::new() });
             }
             None => {}
         }
-        Ok(Unmerged { head, memtable, running, damaged })
+        Ok(Unmerged { header, memtable, running, damaged })
     }
 }
 
 /// What a main file lacks that its journal has.
 pub(super) struct Unmerged {
-    head: Head,
+    header: StoreHeader,
     /// None without a journal.
     memtable: Option<Memtable>,
     running: RunningTime,
@@ -98,12 +98,12 @@ pub(super) struct Unmerged {
 impl Unmerged {
     /// Writes all of it into the main file, which then no longer needs the journal.
     pub(super) fn write(&self, txn: &WriteTransaction) -> Result<(), Failure> {
-        let last = self.memtable.as_ref().map_or(self.head.checkpoint, Memtable::last_row);
+        let last = self.memtable.as_ref().map_or(self.header.checkpoint, Memtable::last_row);
         if let Some(memtable) = &self.memtable {
             let pieces = memtable.contents().all().cloned().collect();
             let runs = memtable.runs().cloned().collect();
-            let moving = Moving { pieces, runs, checkpoint: Some(last), newest: last };
-            moving.write(txn, TurnHasher::of(self.head.bond.store_id))?;
+            let transfer = Transfer { pieces, runs, checkpoint: Some(last), newest: last };
+            transfer.write(txn, TurnHasher::of(self.header.bond.store_id))?;
         }
         let mut meta = WriteMeta::write(txn)?;
         let running = self.running.max(meta.running_time()?);

@@ -9,7 +9,7 @@ use crate::store::redb::tables::index::{self, TurnHasher};
 use crate::store::redb::tables::meta::WriteMeta;
 use crate::store::redb::tables::read::decode_key;
 use crate::store::redb::tables::record::at_position::AtPosition;
-use crate::store::redb::tables::record::conversation::Conversation;
+use crate::store::redb::tables::record::conversation::ConversationRecord;
 use crate::store::redb::tables::record::open_turn::StagedHead;
 use crate::store::redb::tables::record::{self};
 use crate::store::redb::tables::row::{self, Row, Rows};
@@ -21,7 +21,7 @@ use crate::store::redb::tables::schema::{
 use crate::turn::{ConversationId, Ordinal};
 
 /// The most missing turns that are noted: a wild ordinal must not have the repair write for ever.
-const MOST_GAPS: usize = 1_000_000;
+const MAX_GAPS: usize = 1_000_000;
 
 /// Makes everything agree with the turns that are there.
 ///
@@ -103,7 +103,7 @@ fn activity(txn: &WriteTransaction) -> Result<(), Failure> {
     let mut activity = txn.open_table(ACTIVITY)?;
     for row in txn.open_table(CONVERSATIONS)?.iter()? {
         let (key, record) = row?;
-        if let Ok(record) = record.value().verify(&key.value()).and_then(Conversation::decode)
+        if let Ok(record) = record.value().verify(&key.value()).and_then(ConversationRecord::decode)
             && let Some(place) = record.activity()
         {
             activity.insert(place, row::seal(&place, &mut key.value().to_le_bytes().to_vec()))?;
@@ -165,7 +165,7 @@ fn keys(txn: &WriteTransaction) -> Result<BTreeMap<u64, ConversationId>, Failure
     }
     for row in txn.open_table(CONVERSATIONS)?.iter()? {
         let (key, record) = row?;
-        let record = record.value().verify(&key.value()).and_then(Conversation::decode);
+        let record = record.value().verify(&key.value()).and_then(ConversationRecord::decode);
         if let (false, Ok(record)) = (ids.contains_key(&key.value()), record)
             && keys.get(record.id.as_str())?.is_none()
         {
@@ -266,7 +266,7 @@ impl<'txn> Repair<'txn> {
         let most = counted.last.saturating_add(rows.len() as u64);
         let given = gone.iter().copied().filter(|ordinal| *ordinal <= most).max();
         let last = counted.last.max(given.unwrap_or_default());
-        for ordinal in (1..=last).filter(|ordinal| !there.contains(ordinal)).take(MOST_GAPS) {
+        for ordinal in (1..=last).filter(|ordinal| !there.contains(ordinal)).take(MAX_GAPS) {
             if self.lost.get((self.key, ordinal))?.is_none() {
                 self.lost.insert((self.key, ordinal), b"".as_slice())?;
             }
@@ -337,12 +337,12 @@ impl<'txn> Repair<'txn> {
         let counted = count(&self.turns, Some(&self.lost), self.key)?;
         let known = self.conversations.get(self.key)?.and_then(|record| {
             let record = record.value().verify(&self.key);
-            record.and_then(Conversation::decode).ok()
+            record.and_then(ConversationRecord::decode).ok()
         });
         // Nobody holds a version while the store is stopped, so any will do but 0, which is for the unknown.
         let version = known.as_ref().map_or(0, |known| known.version.0).max(1);
         let life = known.map_or_else(Life::draw, |known| known.life);
-        let record = Conversation {
+        let record = ConversationRecord {
             id: id.clone(),
             life,
             version: Version(version),

@@ -19,7 +19,7 @@ use crate::store::redb::tables::meta::{ReadMeta, WriteMeta};
 use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::record::at_position::AtPosition;
 use crate::store::redb::tables::record::open_turn::StagedHead;
-use crate::store::redb::tables::record::{self, conversation::Conversation};
+use crate::store::redb::tables::record::{self, conversation::ConversationRecord};
 use crate::store::redb::tables::row::{self, KeyOf, Row, Rows, Stored};
 use crate::store::redb::tables::schema::{
     ACTIVITY, Activity, CONVERSATIONS, INDEX, JournalRows, KEYS, LOST_OPEN_TURNS, LOST_ROWS, LOST_UNKNOWN, OPEN_STEPS,
@@ -227,9 +227,9 @@ async fn each_kind_of_disagreement_is_named_and_repaired() {
         damage(path, CONVERSATIONS, |records| {
             let record = {
                 let record = records.get(1).unwrap().unwrap();
-                Conversation::decode(record.value().verify(&1).unwrap()).unwrap()
+                ConversationRecord::decode(record.value().verify(&1).unwrap()).unwrap()
             };
-            let record = Conversation { last_at: EpochMillis::new(9), ..record };
+            let record = ConversationRecord { last_at: EpochMillis::new(9), ..record };
             records.insert(1, row::seal(&1, &mut record.encode().unwrap())).unwrap();
         });
     })
@@ -931,7 +931,7 @@ async fn each_flipped_bit_of_a_row_is_found_by_the_check_and_by_the_read_that_me
         let state = StateQuery::of(&none, &id("a")).read(tables, &id("a"), &[], &mut left_out).unwrap();
         left_out.count == 1 && state.open_turns == [staged("other", 0)]
     });
-    Flips { database, table: CONVERSATIONS, decodes: |value| Conversation::decode(value).is_ok() }
+    Flips { database, table: CONVERSATIONS, decodes: |value| ConversationRecord::decode(value).is_ok() }
         .each(&1, |tables, key| matches!(tables.conversation(key), Err(Failure::Record(_))));
     Flips { database, table: KEYS, decodes: |_| true }.each(&"a", |tables, name| {
         // Not every text is an id.
@@ -1025,7 +1025,7 @@ async fn an_older_journal_of_the_store_is_refused() {
         let mut sealing = std::pin::pin!(seal(&store, "a", version, &turns));
         let mut waker = std::task::Context::from_waker(std::task::Waker::noop());
         assert!(sealing.as_mut().poll(&mut waker).is_pending());
-        let _ = writer.step();
+        let _ = writer.run_once();
         sealing.await;
     }
     writer.checkpoint().move_all().unwrap();
@@ -1072,12 +1072,12 @@ fn seal_by_hand(store: &RedbEngine, writer: &mut Writer, name: &str, version: u6
     let mut sealing = std::pin::pin!(seal(store, name, version, &turns));
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     assert!(sealing.as_mut().poll(&mut context).is_pending());
-    let _ = writer.step();
+    let _ = writer.run_once();
     assert!(sealing.as_mut().poll(&mut context).is_ready());
 }
 
 fn prepare(directory: &Path) -> (RedbEngine, Writer) {
-    // So small that a step of the checkpoint moves one conversation.
+    // So small that a flush moves one conversation.
     let settings = StoreSettings::with_journal_bytes(4800);
     RedbEngine::prepare(Location::Directory(directory.to_owned()), &settings, Backoff::default()).unwrap()
 }
@@ -1094,7 +1094,7 @@ fn assert_of_another_time(directory: &Path, expected: &str) {
 }
 
 #[tokio::test]
-async fn a_journal_without_the_newest_row_that_a_step_has_seen_is_refused_or_with_another_in_its_place() {
+async fn a_journal_without_the_newest_row_that_a_flush_has_seen_is_refused_or_with_another_in_its_place() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
     let journal = path.join(StoreFile::Journal.name());
@@ -1103,12 +1103,12 @@ async fn a_journal_without_the_newest_row_that_a_step_has_seen_is_refused_or_wit
     seal_by_hand(&store, &mut writer, "b", 0, "t");
     let older = fs::read(&journal).unwrap();
     seal_by_hand(&store, &mut writer, "c", 0, "t");
-    writer.checkpoint().step().unwrap();
+    writer.checkpoint().flush().unwrap();
     drop(store);
     writer.run();
     let newer = fs::read(&journal).unwrap();
     let head = ReadMeta::of(&Database::open(path.join(StoreFile::Main.name())).unwrap()).unwrap();
-    assert_eq!((head.checkpoint().unwrap().number, head.newest().unwrap().number), (0, 3), "the step is not the last");
+    assert_eq!((head.checkpoint().unwrap().number, head.newest().unwrap().number), (0, 3), "the flush is not the last");
     drop(head);
 
     fs::write(&journal, older).unwrap();

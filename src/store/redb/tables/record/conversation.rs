@@ -4,7 +4,7 @@ use crate::turn::{ConversationId, EpochMillis, Usage};
 
 /// What is stored once for each conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Conversation {
+pub(crate) struct ConversationRecord {
     pub(crate) id: ConversationId,
     pub(crate) life: Life,
     pub(crate) version: Version,
@@ -17,7 +17,7 @@ pub(crate) struct Conversation {
     pub(crate) total_usage: Usage,
 }
 
-impl Conversation {
+impl ConversationRecord {
     /// A conversation that nobody has committed to.
     pub(crate) fn begin(id: ConversationId) -> Self {
         Self {

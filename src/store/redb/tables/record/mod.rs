@@ -22,7 +22,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use self::at_position::AtPosition;
-use self::conversation::Conversation;
+use self::conversation::ConversationRecord;
 use self::damaged::{DamagedRecord, RecordFlaw};
 use self::open_turn::{StagedHead, StagedRecords};
 use self::twin::{AtPositionTwin, ConversationTwin, OpenHeadTwin, OpenStepTwin, SealedTurnTwin};
@@ -32,7 +32,7 @@ use crate::turn::{OpenStep, OpenSteps, OpenTurn, Ordinal, SealedTurn, StoredTurn
 /// The version byte of the encoding.
 const VERSION: u8 = 1;
 
-impl Conversation {
+impl ConversationRecord {
     pub(crate) fn encode(&self) -> Result<Vec<u8>, DamagedRecord> {
         encode(CONVERSATION, &ConversationTwin::of(self))
     }
@@ -224,7 +224,7 @@ mod tests {
         }
         assert!(AtPosition::decode(b"\x01\x00\x07\x00").is_err(), "0 is no ordinal");
 
-        let conversation = Conversation {
+        let conversation = ConversationRecord {
             id: ConversationId::new("c").unwrap(),
             life: crate::store::Life(u64::MAX - 5),
             version: Version(7),
@@ -233,7 +233,7 @@ mod tests {
             last_at: EpochMillis::new(6),
             total_usage: Usage { cache_write_tokens: Some(TokenCount::MAX), ..Usage::default() },
         };
-        assert_eq!(Conversation::decode(&conversation.encode().unwrap()).unwrap(), conversation);
+        assert_eq!(ConversationRecord::decode(&conversation.encode().unwrap()).unwrap(), conversation);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::at_position::AtPosition;
-use super::conversation::Conversation;
+use super::conversation::ConversationRecord;
 use super::damaged::RecordFlaw;
 use super::open_turn::StagedHead;
 use crate::store::contract::{Life, StagedChange, Version};
@@ -126,7 +126,7 @@ struct TimesTwin {
 }
 
 impl<'a> ConversationTwin<'a> {
-    pub(super) fn of(conversation: &'a Conversation) -> Self {
+    pub(super) fn of(conversation: &'a ConversationRecord) -> Self {
         Self {
             id: conversation.id.as_str(),
             life: conversation.life.0.to_le_bytes(),
@@ -138,8 +138,8 @@ impl<'a> ConversationTwin<'a> {
         }
     }
 
-    pub(super) fn read(self) -> Result<Conversation, RecordFlaw> {
-        Ok(Conversation {
+    pub(super) fn read(self) -> Result<ConversationRecord, RecordFlaw> {
+        Ok(ConversationRecord {
             id: ConversationId::new(self.id)?,
             life: Life(u64::from_le_bytes(self.life)),
             version: Version(self.version),

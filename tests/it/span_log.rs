@@ -1,4 +1,4 @@
-//! The trace journal of a server.
+//! The span log of a server.
 
 use serde_json::Value;
 
@@ -7,8 +7,8 @@ use crate::server::Server;
 #[test]
 fn a_server_that_is_told_a_file_keeps_its_spans_there_whatever_it_logs() {
     let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("made/trace.ndjson");
-    let settings = [("TRACE__FILE", file.to_str().unwrap()), ("LOG__LEVEL", "off")];
+    let file = directory.path().join("made/spans.ndjson");
+    let settings = [("SPAN_LOG__FILE", file.to_str().unwrap()), ("LOG__LEVEL", "off")];
     let server = Server::start_with(&directory.path().join("data"), &settings);
     assert_eq!(server.client().get("/conversations/c/metrics").status, 200);
     server.signal("TERM");
@@ -23,12 +23,12 @@ fn a_server_that_is_told_a_file_keeps_its_spans_there_whatever_it_logs() {
 }
 
 #[test]
-fn a_journal_that_takes_no_more_holds_nothing_up() {
+fn a_span_log_that_takes_no_more_holds_nothing_up() {
     let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("trace.ndjson");
+    let file = directory.path().join("spans.ndjson");
     // The writer also holds the read end, and never reads.
     assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
-    let server = Server::start_with(&directory.path().join("data"), &[("TRACE__FILE", file.to_str().unwrap())]);
+    let server = Server::start_with(&directory.path().join("data"), &[("SPAN_LOG__FILE", file.to_str().unwrap())]);
     let mut client = server.client();
     for _ in 0..1_000 {
         assert_eq!(client.get("/conversations/c/metrics").status, 200);
@@ -36,19 +36,16 @@ fn a_journal_that_takes_no_more_holds_nothing_up() {
     server.signal("TERM");
     let (status, log) = server.wait();
     assert_eq!(status.code(), Some(0), "{log:#?}");
-    assert!(log.iter().any(|line| line.contains("the trace journal was not written in time")), "{log:#?}");
+    assert!(log.iter().any(|line| line.contains("the span log was not written in time")), "{log:#?}");
 }
 
 #[test]
-fn a_journal_that_cannot_be_opened_stops_the_start() {
+fn a_span_log_that_cannot_be_opened_stops_the_start() {
     let directory = tempfile::tempdir().unwrap();
     let mut command = crate::server::turn_metrics();
     command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(directory.path().join("data"));
-    let output = command.env("TURN_METRICS__TRACE__FILE", directory.path()).output().unwrap();
+    let output = command.env("TURN_METRICS__SPAN_LOG__FILE", directory.path()).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let message = String::from_utf8(output.stderr).unwrap();
-    assert!(
-        message.contains(&format!("the trace journal {} cannot be opened", directory.path().display())),
-        "{message}"
-    );
+    assert!(message.contains(&format!("the span log {} cannot be opened", directory.path().display())), "{message}");
 }

@@ -5,7 +5,7 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::{Error, HttpRequest, HttpResponse};
 
-use crate::http::access::Pages;
+use crate::http::access::PageAccess;
 use crate::http::error::ErrorBody;
 
 /// The relation of the page that caused a request to this server, as the browser states it. Browsers send this header
@@ -27,10 +27,12 @@ pub(crate) async fn refuse_pages<B: MessageBody + 'static>(
 
 /// Returns why the request is refused, if it is.
 fn refusal(request: &HttpRequest, path: &str) -> Option<&'static str> {
-    let is_refused = match Pages::of(path) {
-        Pages::None if is_for_no_page(request) => return Some(NO_PAGES),
-        Pages::None | Pages::OfOwnOrigin => is_of_another_origin(request),
-        Pages::OfAllowedOrigins | Pages::Unread => !request.method().is_safe() && is_of_another_origin(request),
+    let is_refused = match PageAccess::of(path) {
+        PageAccess::None if is_for_no_page(request) => return Some(NO_PAGES),
+        PageAccess::None | PageAccess::OfOwnOrigin => is_of_another_origin(request),
+        PageAccess::OfAllowedOrigins | PageAccess::Unread => {
+            !request.method().is_safe() && is_of_another_origin(request)
+        }
     };
     is_refused.then_some("pages of other origins may read the metrics of conversations, and nothing else")
 }

@@ -11,7 +11,7 @@ const MAX_TURNS: usize = 10_000;
 /// The server reports a turn that is sealed by the same batch that has the refused line. Only `ingest` sees that a later
 /// batch seals it, and the long lines that it refuses itself.
 #[derive(Default)]
-pub(super) struct Doubts {
+pub(super) struct AffectedTurns {
     turns: HashMap<(ConversationId, TurnId), Place>,
     /// Whether there was no room for a turn.
     is_overfull: bool,
@@ -23,7 +23,7 @@ struct Place {
     line: u64,
 }
 
-impl Doubts {
+impl AffectedTurns {
     /// Remembers the turn that a refused line mentions.
     pub(super) fn add(&mut self, mention: Mention, input: &Arc<str>, line: u64) {
         let turn = (mention.conversation_id, mention.turn_id);
@@ -85,38 +85,38 @@ mod tests {
         Mention { conversation_id, turn_id: TurnId::new(turn_id).unwrap(), is_done: false }
     }
 
-    fn seal(doubts: &mut Doubts, turn_id: &str) -> Option<String> {
+    fn seal(affected_turns: &mut AffectedTurns, turn_id: &str) -> Option<String> {
         let Mention { conversation_id, turn_id, .. } = mention(turn_id);
-        doubts.seal(&conversation_id, &turn_id)
+        affected_turns.seal(&conversation_id, &turn_id)
     }
 
     #[test]
     fn a_turn_is_told_once_with_its_first_refused_line_wherever_it_is_sealed() {
-        let mut doubts = Doubts::default();
+        let mut affected_turns = AffectedTurns::default();
         let (first, second) = ("monday".into(), "tuesday".into());
-        doubts.add(mention("t"), &first, 7);
-        doubts.add(mention("t"), &second, 3);
-        assert_eq!(seal(&mut doubts, "other"), None);
-        let told = seal(&mut doubts, "t").unwrap();
+        affected_turns.add(mention("t"), &first, 7);
+        affected_turns.add(mention("t"), &second, 3);
+        assert_eq!(seal(&mut affected_turns, "other"), None);
+        let told = seal(&mut affected_turns, "t").unwrap();
         assert_eq!(told, "monday: conversation `c`: turn `t` was sealed without line 7, which was refused");
-        assert_eq!(seal(&mut doubts, "t"), None);
-        assert_eq!(doubts.overflow(), None);
+        assert_eq!(seal(&mut affected_turns, "t"), None);
+        assert_eq!(affected_turns.overflow(), None);
     }
 
     #[test]
     fn no_more_turns_are_remembered_than_the_limit_and_that_is_told() {
-        let mut doubts = Doubts::default();
+        let mut affected_turns = AffectedTurns::default();
         let input = "x".into();
         for nth in 0..MAX_TURNS {
-            doubts.add(mention(&nth.to_string()), &input, 1);
+            affected_turns.add(mention(&nth.to_string()), &input, 1);
         }
-        doubts.add(mention("0"), &input, 2);
-        assert_eq!(doubts.overflow(), None, "this turn is known already");
-        doubts.add(mention("more"), &input, 2);
-        assert_eq!(doubts.turns.len(), MAX_TURNS);
-        assert!(doubts.overflow().is_some() && seal(&mut doubts, "more").is_none());
-        assert!(seal(&mut doubts, "1").is_some());
-        doubts.add(mention("later"), &input, 3);
-        assert!(seal(&mut doubts, "later").is_some(), "a turn that is sealed makes room for another");
+        affected_turns.add(mention("0"), &input, 2);
+        assert_eq!(affected_turns.overflow(), None, "this turn is known already");
+        affected_turns.add(mention("more"), &input, 2);
+        assert_eq!(affected_turns.turns.len(), MAX_TURNS);
+        assert!(affected_turns.overflow().is_some() && seal(&mut affected_turns, "more").is_none());
+        assert!(seal(&mut affected_turns, "1").is_some());
+        affected_turns.add(mention("later"), &input, 3);
+        assert!(seal(&mut affected_turns, "later").is_some(), "a turn that is sealed makes room for another");
     }
 }

@@ -6,7 +6,7 @@ use crate::turn::{Mention, mentions, type_name};
 /// The types of the first lines of an input of which no event counts. They show a user who sent the wrong file what it
 /// is.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct EventTypes {
     types: Vec<(String, u64)>,
     lines: u64,
     others: u64,
@@ -38,7 +38,7 @@ const MAX_LINES: u64 = 1000;
 const MAX_TYPES: usize = 8;
 const MAX_NAME_CHARS: usize = 40;
 
-impl Seen {
+impl EventTypes {
     /// Examines the lines of a batch.
     pub(super) fn look_at(&mut self, body: &[u8]) {
         for line in body.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
@@ -91,7 +91,7 @@ impl Seen {
     }
 }
 
-impl fmt::Display for Seen {
+impl fmt::Display for EventTypes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts: Vec<_> =
             self.types.iter().map(|(name, count)| format!("{count} of the type `{name}`")).collect();
@@ -113,20 +113,20 @@ mod tests {
 
     #[test]
     fn the_types_of_foreign_records_are_counted() {
-        let mut seen = Seen::default();
-        seen.look_at(
+        let mut types = EventTypes::default();
+        types.look_at(
             b"{\"type\":\"user\"}\n\n{\"type\":\"assistant\"}\n{\"type\":\"user\",\"x\":{\"type\":\"y\"}}\nno event\n",
         );
-        assert_eq!(seen.to_string(), "the first 4 are 2 of the type `user`, 1 of the type `assistant`, 1 other");
+        assert_eq!(types.to_string(), "the first 4 are 2 of the type `user`, 1 of the type `assistant`, 1 other");
     }
 
     #[test]
     fn no_more_is_kept_than_is_told() {
-        let mut seen = Seen::default();
+        let mut types = EventTypes::default();
         for nth in 0..5000 {
-            seen.look_at(format!("{{\"type\":\"{nth}{}\"}}", "\\u001b".repeat(100)).as_bytes());
+            types.look_at(format!("{{\"type\":\"{nth}{}\"}}", "\\u001b".repeat(100)).as_bytes());
         }
-        let text = seen.to_string();
+        let text = types.to_string();
         assert!(text.starts_with("the first 1000 are") && text.ends_with("992 others"), "{text}");
         assert!(text.len() < 4000 && !text.contains('\u{1b}'), "{text}");
     }

@@ -20,12 +20,12 @@ enum Value {
 
 /// A value as it was given.
 #[derive(Debug, Clone)]
-pub(super) struct Input {
+pub(super) struct RawValue {
     value: Value,
     quoted: String,
 }
 
-impl Input {
+impl RawValue {
     pub(super) fn untyped(text: &OsStr) -> Self {
         let value = text.to_str().map_or(Value::Unusable, |text| Value::Untyped(text.to_owned()));
         Self { value, quoted: quote(&format!("{:?}", text.to_string_lossy())) }

@@ -2,8 +2,8 @@ use std::fmt;
 
 /// Why bytes are not one JSON object with one `type`, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Fault {
-    pub(super) kind: FaultKind,
+pub(super) struct StructureError {
+    pub(super) kind: StructureErrorKind,
     /// The line, from 1: larger only for an object that spans several lines.
     pub(super) line: usize,
     /// The byte in that line, from 1.
@@ -13,7 +13,7 @@ pub(super) struct Fault {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FaultKind {
+pub(super) enum StructureErrorKind {
     /// A value other than an object, which begins with this byte.
     NoObject(u8),
     /// The bytes end before the object does, inside a text or outside.
@@ -49,12 +49,12 @@ pub(super) enum FaultKind {
 }
 
 #[cfg(feature = "server")]
-impl Fault {
-    /// The same fault in a body that is one event, where advice about lines would be wrong.
+impl StructureError {
+    /// The same error in a body that is one event, where advice about lines would be wrong.
     pub(super) fn in_body(self) -> Self {
         let kind = match self.kind {
-            FaultKind::Follows { found, .. } => FaultKind::FollowsInBody(found),
-            FaultKind::NoObject(b'[') => FaultKind::ArrayInBody,
+            StructureErrorKind::Follows { found, .. } => StructureErrorKind::FollowsInBody(found),
+            StructureErrorKind::NoObject(b'[') => StructureErrorKind::ArrayInBody,
             kind => kind,
         };
         Self { kind, is_torn: false, ..self }
@@ -85,66 +85,70 @@ impl fmt::Display for Shown {
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for StructureError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
-            FaultKind::NoObject(0) => {
+            StructureErrorKind::NoObject(0) => {
                 f.write_str("an event must be a JSON object, not NUL bytes, which a crash can leave in a file")
             }
-            FaultKind::NoObject(first @ (b'[' | b'"' | b'0'..=b'9' | b'-')) => {
+            StructureErrorKind::NoObject(first @ (b'[' | b'"' | b'0'..=b'9' | b'-')) => {
                 write!(f, "an event must be a JSON object, not {}", kind_of_value(first))
             }
-            FaultKind::NoObject(first) => {
+            StructureErrorKind::NoObject(first) => {
                 write!(f, "an event must be a JSON object, which begins with `{{`, not {}", Shown(first))
             }
-            FaultKind::CutOff { in_text: true } => f.write_str("the event is cut off within a string"),
-            FaultKind::CutOff { in_text: false } => f.write_str("the event is cut off before its last `}`"),
-            FaultKind::NoKey(found) => write!(f, "a key in double quotes must stand here, not {}", Shown(found)),
-            FaultKind::NoColon(found) => write!(f, "`:` must follow the key, not {}", Shown(found)),
-            FaultKind::NoValue(found) => write!(f, "a value must stand here, not {}", Shown(found)),
-            FaultKind::NoComma { found, in_object } => {
+            StructureErrorKind::CutOff { in_text: true } => f.write_str("the event is cut off within a string"),
+            StructureErrorKind::CutOff { in_text: false } => f.write_str("the event is cut off before its last `}`"),
+            StructureErrorKind::NoKey(found) => {
+                write!(f, "a key in double quotes must stand here, not {}", Shown(found))
+            }
+            StructureErrorKind::NoColon(found) => write!(f, "`:` must follow the key, not {}", Shown(found)),
+            StructureErrorKind::NoValue(found) => write!(f, "a value must stand here, not {}", Shown(found)),
+            StructureErrorKind::NoComma { found, in_object } => {
                 let close = if in_object { '}' } else { ']' };
                 write!(f, "`,` or `{close}` must follow the value, not {}", Shown(found))
             }
-            FaultKind::Control(b'\r') => {
+            StructureErrorKind::Control(b'\r') => {
                 f.write_str("a carriage return stands within a string, where it must be the escape `\\r`")
             }
-            FaultKind::Control(found) => {
+            StructureErrorKind::Control(found) => {
                 write!(f, "a control character stands within a string, where it must be the escape `\\u{found:04x}`")
             }
-            FaultKind::Escape(found) => write!(f, "{} must not follow a `\\`: JSON has no such escape", Shown(found)),
-            FaultKind::Follows { after_carriage_return: true, .. } => {
+            StructureErrorKind::Escape(found) => {
+                write!(f, "{} must not follow a `\\`: JSON has no such escape", Shown(found))
+            }
+            StructureErrorKind::Follows { after_carriage_return: true, .. } => {
                 f.write_str("a carriage return alone does not end a line: each line must end with a line feed")
             }
-            FaultKind::Follows { found: b'{', .. } => f.write_str(
+            StructureErrorKind::Follows { found: b'{', .. } => f.write_str(
                 "another object follows the event: each event must have a line of its own (`curl` keeps \
                  line breaks with `--data-binary`, not with `-d`)",
             ),
-            FaultKind::Follows { found, .. } => {
+            StructureErrorKind::Follows { found, .. } => {
                 write!(f, "{} follows the event: each event must have a line of its own", Shown(found))
             }
             #[cfg(feature = "server")]
-            FaultKind::FollowsInBody(b'{') => f.write_str(
+            StructureErrorKind::FollowsInBody(b'{') => f.write_str(
                 "another object follows the event: an `application/json` body must be one event (post several as \
                  `application/x-ndjson`, each on a line of its own)",
             ),
             #[cfg(feature = "server")]
-            FaultKind::FollowsInBody(found) => {
+            StructureErrorKind::FollowsInBody(found) => {
                 write!(f, "{} follows the event: an `application/json` body must be one event", Shown(found))
             }
             #[cfg(feature = "server")]
-            FaultKind::ArrayInBody => f.write_str(
+            StructureErrorKind::ArrayInBody => f.write_str(
                 "an `application/json` body must be one event, not an array (post several as `application/x-ndjson`, \
                  each on a line of its own)",
             ),
-            FaultKind::TypeNull => return f.write_str("`type` is null, which counts as missing"),
-            FaultKind::TypeMissing => return f.write_str("`type` is missing"),
-            FaultKind::TypeAgain => return f.write_str("`type` stands twice"),
-            FaultKind::TypeKind(kind) => return write!(f, "`type` must be a string, not {kind}"),
+            StructureErrorKind::TypeNull => return f.write_str("`type` is null, which counts as missing"),
+            StructureErrorKind::TypeMissing => return f.write_str("`type` is missing"),
+            StructureErrorKind::TypeAgain => return f.write_str("`type` stands twice"),
+            StructureErrorKind::TypeKind(kind) => return write!(f, "`type` must be a string, not {kind}"),
         }?;
         write!(f, " (column {})", self.column)?;
         match self.kind {
-            FaultKind::CutOff { .. } if self.is_torn => {
+            StructureErrorKind::CutOff { .. } if self.is_torn => {
                 f.write_str(": an event must be whole, on one line; a crash of its writer can leave half of one")
             }
             _ if self.is_torn => f.write_str(

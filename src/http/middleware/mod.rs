@@ -1,6 +1,6 @@
-//! What every request passes on its way to a resource, whichever that is.
+//! Middleware: what every request passes on its way to a resource, whichever that is.
 //!
-//! Invariant: no layer knows a resource. What a web page may do with a route is declared with the route, in
+//! Invariant: no middleware knows a resource. What a web page may do with a route is declared with the route, in
 //! [`access`](super::access).
 //!
 //! - `trace`: the request's id and span; makes failures JSON.

@@ -73,7 +73,7 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
     HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 
-/// Rewrites a failure of the framework or of the CORS layer, which answer in plain text.
+/// Rewrites a failure of the framework or of the CORS middleware, which answer in plain text.
 fn failure_as_json(response: ServiceResponse) -> ServiceResponse {
     let status = response.status();
     let content_type = response.headers().get(header::CONTENT_TYPE);

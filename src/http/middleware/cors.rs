@@ -8,7 +8,7 @@ use actix_web::{Error, Result};
 use futures_util::future::LocalBoxFuture;
 
 use super::trace::REQUEST_ID;
-use crate::http::access::Pages;
+use crate::http::access::PageAccess;
 use crate::settings::WebOrigin;
 
 /// How long a browser may remember what it was allowed, in seconds: an hour.
@@ -72,7 +72,7 @@ where
     forward_ready!(bare);
 
     fn call(&self, request: ServiceRequest) -> Self::Future {
-        if Pages::of(request.match_info().as_str()) == Pages::OfAllowedOrigins {
+        if PageAccess::of(request.match_info().as_str()) == PageAccess::OfAllowedOrigins {
             return Box::pin(self.with_cors.call(request));
         }
         let answer = self.bare.call(request);

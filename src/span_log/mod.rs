@@ -1,13 +1,13 @@
-//! The trace journal: every closed span as one line of JSON in a rotating file, for jq, DuckDB or SQLite to group.
+//! The span log: every closed span as one line of JSON in a rotating file, for jq, DuckDB or SQLite to group.
 //!
 //! ```
-//! use turn_metrics::journal::TraceJournal;
-//! use turn_metrics::settings::JournalSettings;
+//! use turn_metrics::span_log::SpanLog;
+//! use turn_metrics::settings::SpanLogSettings;
 //! use tracing_subscriber::layer::SubscriberExt;
 //!
 //! let directory = tempfile::tempdir()?;
-//! let file = directory.path().join("trace.ndjson");
-//! let (layer, writer) = TraceJournal::start(&file, &JournalSettings::default())?;
+//! let file = directory.path().join("spans.ndjson");
+//! let (layer, writer) = SpanLog::start(&file, &SpanLogSettings::default())?;
 //! let subscriber = tracing_subscriber::registry().with(layer);
 //! tracing::subscriber::with_default(subscriber, || drop(tracing::info_span!("turn", turnId = "t", tokens = 7)));
 //! drop(writer);
@@ -49,38 +49,38 @@ use self::fields::Fields;
 use self::rotating::RotatingFile;
 use crate::clock::{Clock, SharedClock, SharedStopwatch, SystemClock, SystemStopwatch};
 use crate::line_queue::{self, LineQueue, LineWriter};
-use crate::settings::JournalSettings;
+use crate::settings::SpanLogSettings;
 use crate::turn::{EpochMillis, Millis};
 
-/// The layer that keeps the journal. Whoever closes a span is never held up: a thread of its own writes, and lines
+/// The layer that keeps the span log. Whoever closes a span is never held up: a thread of its own writes, and lines
 /// that are too many for it are counted and lost.
-pub struct TraceJournal {
+pub struct SpanLog {
     queue: LineQueue,
     clock: SharedClock,
     stopwatch: SharedStopwatch,
 }
 
-/// The thread that writes the journal. Dropping this waits until every span closed before is written;
-/// [`JournalWriter::close_within`] bounds the wait.
+/// The thread that writes the span log. Dropping this waits until every span closed before is written;
+/// [`SpanLogWriter::close_within`] bounds the wait.
 #[derive(Debug)]
-pub struct JournalWriter {
+pub struct SpanLogWriter {
     /// Dropped with this, which ends the thread.
     writer: LineWriter,
     queue: LineQueue,
 }
 
-impl TraceJournal {
+impl SpanLog {
     /// Opens the file, to append to it, and starts the thread. Fails if the file cannot be opened. Whatever the
     /// settings ask for, at least one line can wait, and no more than ten million.
-    pub fn start(file: &Path, settings: &JournalSettings) -> io::Result<(Self, JournalWriter)> {
+    pub fn start(file: &Path, settings: &SpanLogSettings) -> io::Result<(Self, SpanLogWriter)> {
         let rotating = RotatingFile::open(file, settings.max_file_bytes, settings.max_files)?;
-        let (queue, writer) = line_queue::start("trace-journal", settings.queue_lines, rotating)?;
-        let journal = Self {
+        let (queue, writer) = line_queue::start("span-log", settings.queue_lines, rotating)?;
+        let span_log = Self {
             queue: queue.clone(),
             clock: Arc::new(SystemClock),
             stopwatch: Arc::new(SystemStopwatch::default()),
         };
-        Ok((journal, JournalWriter { writer, queue }))
+        Ok((span_log, SpanLogWriter { writer, queue }))
     }
 
     /// Takes the time from elsewhere: the moments from `clock`, the durations from `stopwatch`.
@@ -92,8 +92,8 @@ impl TraceJournal {
     }
 }
 
-impl JournalWriter {
-    /// How many spans are not in the journal, because too many waited or writing failed. Those that a failure leaves in
+impl SpanLogWriter {
+    /// How many spans are not in the span log, because too many waited or writing failed. Those that a failure leaves in
     /// doubt count, until they are written after all.
     pub fn lost(&self) -> u64 {
         self.queue.lost()
@@ -107,7 +107,7 @@ impl JournalWriter {
 }
 
 /// What is kept of an open span.
-struct Open {
+struct OpenSpan {
     start: EpochMillis,
     /// By the stopwatch.
     started: Duration,
@@ -119,7 +119,7 @@ const PLACE: [&str; 3] = ["conversationId", "turnId", "stepId"];
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Line<'a> {
+struct SpanLine<'a> {
     name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     parent: Option<&'a str>,
@@ -134,17 +134,17 @@ struct Line<'a> {
     attributes: BTreeMap<&'static str, Value>,
 }
 
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for TraceJournal {
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for SpanLog {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         let Some(span) = context.span(id) else { return };
         let mut fields = Fields::default();
         attributes.record(&mut fields);
-        span.extensions_mut().insert(Open { start: self.clock.now(), started: self.stopwatch.elapsed(), fields });
+        span.extensions_mut().insert(OpenSpan { start: self.clock.now(), started: self.stopwatch.elapsed(), fields });
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
         if let Some(span) = context.span(id)
-            && let Some(open) = span.extensions_mut().get_mut::<Open>()
+            && let Some(open) = span.extensions_mut().get_mut::<OpenSpan>()
         {
             values.record(&mut open.fields);
         }
@@ -153,9 +153,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for TraceJournal {
     fn on_close(&self, id: Id, context: Context<'_, S>) {
         let Some(span) = context.span(&id) else { return };
         let [conversation_id, turn_id, step_id] = PLACE.map(|name| inherited(&span, name));
-        let Some(open) = span.extensions_mut().remove::<Open>() else { return };
+        let Some(open) = span.extensions_mut().remove::<OpenSpan>() else { return };
         let parent = span.parent();
-        let line = Line {
+        let line = SpanLine {
             name: span.name(),
             parent: parent.as_ref().map(SpanRef::name),
             conversation_id,
@@ -175,5 +175,5 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for TraceJournal {
 
 /// The field of the span or of the nearest one around it that has it.
 fn inherited<'a, S: LookupSpan<'a>>(span: &SpanRef<'a, S>, name: &str) -> Option<Value> {
-    span.scope().find_map(|span| span.extensions().get::<Open>()?.fields.get(name).cloned())
+    span.scope().find_map(|span| span.extensions().get::<OpenSpan>()?.fields.get(name).cloned())
 }

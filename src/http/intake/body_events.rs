@@ -17,20 +17,20 @@ pub(crate) const SKIP_ADVICE: &str = " (post with `?bad=skip` to have the other 
 
 /// The events of one posted body.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Batch {
-    /// The number of events that count.
+pub(crate) struct BodyEvents {
+    /// How many events count.
     pub(crate) accepted: u64,
     /// The number of events that do not count.
     pub(crate) ignored: u64,
-    /// The events that count, by conversation, in the order of their first mention.
-    pub(crate) conversations: IndexMap<ConversationId, Mentioned>,
+    /// Those that count, by conversation, in the order of their first mention.
+    pub(crate) conversations: IndexMap<ConversationId, ConversationEvents>,
     /// The refused lines, if bad lines are skipped.
     pub(crate) refused: RefusedLines,
 }
 
 /// The events of one conversation in a body.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Mentioned {
+pub(crate) struct ConversationEvents {
     pub(crate) first_line: u64,
     pub(crate) events: Vec<TurnEvent>,
 }
@@ -42,46 +42,52 @@ pub(crate) struct BadLine {
     pub(crate) message: String,
 }
 
-/// Parses a body into a batch as it arrives. It keeps only the events that count, and the part of an unfinished line
-/// that [`EventStream`] keeps.
-pub(crate) struct BatchReader {
+/// Parses a body into its events as it arrives. It keeps the events that count, and of an unfinished line what
+/// [`EventStream`] keeps.
+pub(crate) struct BodyReader {
     stream: EventStream,
-    gathering: Gathering,
+    builder: BodyEventsBuilder,
 }
 
-/// The batch so far.
-struct Gathering {
+/// The events so far.
+struct BodyEventsBuilder {
     bad_lines: BadLines,
     bad: Option<BadLine>,
-    batch: Batch,
-    /// The place in the batch of the latest event's conversation.
+    events: BodyEvents,
+    /// The place in `events` of the latest event's conversation.
     latest: usize,
     /// The bytes of the lines that count.
     counted_bytes: usize,
 }
 
-impl BatchReader {
+impl BodyReader {
     pub(crate) fn new(framing: Framing, max_line_bytes: usize, bad_lines: BadLines) -> Self {
         Self {
             stream: EventStream::new(framing, max_line_bytes),
-            gathering: Gathering { bad_lines, bad: None, batch: Batch::default(), latest: 0, counted_bytes: 0 },
+            builder: BodyEventsBuilder {
+                bad_lines,
+                bad: None,
+                events: BodyEvents::default(),
+                latest: 0,
+                counted_bytes: 0,
+            },
         }
     }
 
     /// Parses the next piece of the body.
     pub(crate) fn push(&mut self, piece: &[u8]) {
-        let Self { stream, gathering } = self;
-        stream.push(piece, &mut |line| gathering.take(line));
+        let Self { stream, builder } = self;
+        stream.push(piece, &mut |line| builder.take(line));
     }
 
     /// Whether the body is refused already, whatever follows.
     pub(crate) fn is_refused(&self) -> bool {
-        self.gathering.bad.is_some()
+        self.builder.bad.is_some()
     }
 
     /// The bytes of the lines that are kept.
     pub(crate) fn kept_bytes(&self) -> usize {
-        self.gathering.counted_bytes.saturating_add(self.stream.kept_bytes())
+        self.builder.counted_bytes.saturating_add(self.stream.kept_bytes())
     }
 
     /// The part of them that the open brackets of the current line take.
@@ -91,33 +97,34 @@ impl BatchReader {
 
     /// The approximate memory in use: the lines that are kept and the events parsed from them.
     pub(crate) fn memory_bytes(&self) -> usize {
-        let Gathering { batch, counted_bytes, .. } = &self.gathering;
-        let events = usize::try_from(batch.accepted).unwrap_or(usize::MAX).saturating_mul(size_of::<TurnEvent>());
-        let conversations = batch.conversations.len().saturating_mul(2 * size_of::<(ConversationId, Mentioned)>());
+        let BodyEventsBuilder { events, counted_bytes, .. } = &self.builder;
+        let event_bytes = usize::try_from(events.accepted).unwrap_or(usize::MAX).saturating_mul(size_of::<TurnEvent>());
+        let conversation_bytes =
+            events.conversations.len().saturating_mul(2 * size_of::<(ConversationId, ConversationEvents)>());
         let texts = counted_bytes.saturating_add(self.stream.memory_bytes());
-        texts.saturating_add(events).saturating_add(conversations)
+        texts.saturating_add(event_bytes).saturating_add(conversation_bytes)
     }
 
     /// Ends the body.
-    pub(crate) fn finish(mut self) -> Result<Batch, BadLine> {
-        let Self { stream, gathering } = &mut self;
-        stream.finish(&mut |line| gathering.take(line));
-        self.gathering.into_batch()
+    pub(crate) fn finish(mut self) -> Result<BodyEvents, BadLine> {
+        let Self { stream, builder } = &mut self;
+        stream.finish(&mut |line| builder.take(line));
+        self.builder.into_events()
     }
 
-    /// Ends a body whose rest is missing. Its last line is cut off and therefore bad, with this reason.
-    pub(crate) fn break_off(mut self, why: &str) -> Result<Batch, BadLine> {
-        let Self { stream, gathering } = &mut self;
-        stream.break_off(why, &mut |line| gathering.take(line));
-        self.gathering.into_batch()
+    /// Ends a body whose rest is missing. Its last line, of which the end is unknown, is bad for this reason.
+    pub(crate) fn break_off(mut self, why: &str) -> Result<BodyEvents, BadLine> {
+        let Self { stream, builder } = &mut self;
+        stream.break_off(why, &mut |line| builder.take(line));
+        self.builder.into_events()
     }
 }
 
-impl Gathering {
-    fn into_batch(self) -> Result<Batch, BadLine> {
+impl BodyEventsBuilder {
+    fn into_events(self) -> Result<BodyEvents, BadLine> {
         match self.bad {
             Some(bad) => Err(bad),
-            None => Ok(self.batch),
+            None => Ok(self.events),
         }
     }
 
@@ -130,31 +137,31 @@ impl Gathering {
                 self.counted_bytes = self.counted_bytes.saturating_add(line.bytes.len());
                 self.add(line.number, event);
             }
-            (Ok(None), _) => self.batch.ignored += 1,
+            (Ok(None), _) => self.events.ignored += 1,
             (Err(error), BadLines::Refuse) => {
                 let advice = if error.is_torn() { SKIP_ADVICE } else { "" };
                 self.bad = Some(BadLine { number: line.number, message: format!("{error}{advice}") });
                 // Nothing of this body will be taken, so nothing is held while the rest of it arrives.
-                self.batch = Batch::default();
+                self.events = BodyEvents::default();
                 self.counted_bytes = 0;
             }
             (Err(error), BadLines::Skip) => {
                 let named = if line.is_same_error { None } else { Some(&error) };
-                self.batch.refused.add_line(line.number, named, || mentions(line.bytes));
+                self.events.refused.add_line(line.number, named, || mentions(line.bytes));
             }
         }
     }
 
     fn add(&mut self, line: u64, KernelEvent { conversation_id, event }: KernelEvent) {
-        let Self { batch, latest, .. } = self;
-        batch.accepted += 1;
+        let Self { events, latest, .. } = self;
+        events.accepted += 1;
         // Usually the conversation is that of the last event, which shares its id.
-        if batch.conversations.get_index(*latest).is_none_or(|(id, _)| *id != conversation_id) {
-            let entry = batch.conversations.entry(conversation_id);
+        if events.conversations.get_index(*latest).is_none_or(|(id, _)| *id != conversation_id) {
+            let entry = events.conversations.entry(conversation_id);
             *latest = entry.index();
-            entry.or_insert_with(|| Mentioned { first_line: line, events: Vec::new() });
+            entry.or_insert_with(|| ConversationEvents { first_line: line, events: Vec::new() });
         }
-        batch.conversations[*latest].events.push(event);
+        events.conversations[*latest].events.push(event);
     }
 }
 
@@ -166,8 +173,8 @@ mod tests {
         format!(r#"{{"type":"done","conversationId":"{conversation}","turnId":"{turn}","reason":"stop"}}"#)
     }
 
-    fn reader(bad_lines: BadLines, body: &str) -> BatchReader {
-        let mut reader = BatchReader::new(Framing::Lines, 1000, bad_lines);
+    fn reader(bad_lines: BadLines, body: &str) -> BodyReader {
+        let mut reader = BodyReader::new(Framing::Lines, 1000, bad_lines);
         reader.push(body.as_bytes());
         reader
     }
@@ -183,9 +190,9 @@ mod tests {
             &done("b", "2"),
         ]
         .join("\r\n");
-        let batch = reader(BadLines::Refuse, &body).finish().unwrap();
-        assert_eq!((batch.accepted, batch.ignored), (4, 1));
-        let grouped: Vec<(&str, u64, Vec<&str>)> = batch
+        let events = reader(BadLines::Refuse, &body).finish().unwrap();
+        assert_eq!((events.accepted, events.ignored), (4, 1));
+        let grouped: Vec<(&str, u64, Vec<&str>)> = events
             .conversations
             .iter()
             .map(|(id, said)| {
@@ -207,9 +214,9 @@ mod tests {
     #[test]
     fn bad_lines_that_are_skipped_leave_the_others() {
         let body = format!("bad\n{}\n{{\"type\":1}}\n{}\nworse", done("c", "1"), done("c", "2"));
-        let batch = reader(BadLines::Skip, &body).finish().unwrap();
-        assert_eq!((batch.accepted, batch.refused.count), (2, 3));
-        assert_eq!(batch.refused.named.iter().map(|refused| refused.line).collect::<Vec<_>>(), [1, 3, 5]);
+        let events = reader(BadLines::Skip, &body).finish().unwrap();
+        assert_eq!((events.accepted, events.refused.count), (2, 3));
+        assert_eq!(events.refused.named.iter().map(|refused| refused.line).collect::<Vec<_>>(), [1, 3, 5]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::link;
 
-/// A file that is set aside when it is full: `trace.ndjson` becomes `trace.ndjson.1`, that one `.2`, and so on; the
+/// A file that is set aside when it is full: `spans.ndjson` becomes `spans.ndjson.1`, that one `.2`, and so on; the
 /// oldest goes. One call of `write` is one line and is never split.
 #[derive(Debug)]
 pub(super) struct RotatingFile {
@@ -13,13 +13,13 @@ pub(super) struct RotatingFile {
     /// With the present one.
     max_files: usize,
     /// `None` after a failure that may have left half a line, until the next line.
-    file: Option<Open>,
+    file: Option<OpenFile>,
     /// Whether it has been told that files cannot be set aside.
     is_stuck: bool,
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenFile {
     file: BufWriter<File>,
     bytes: u64,
     /// Whether this is a regular file: a pipe or a terminal has no size limit and is not rotated.
@@ -74,7 +74,7 @@ fn if_there(done: io::Result<()>) -> io::Result<()> {
     done.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
-fn open(path: &Path) -> io::Result<Open> {
+fn open(path: &Path) -> io::Result<OpenFile> {
     if let Some(directory) = path.parent() {
         link::create_directory(directory)?;
     }
@@ -91,13 +91,13 @@ fn open(path: &Path) -> io::Result<Open> {
             bytes += 1;
         }
     }
-    Ok(Open { file: BufWriter::new(file), bytes, can_be_full: metadata.is_file() })
+    Ok(OpenFile { file: BufWriter::new(file), bytes, can_be_full: metadata.is_file() })
 }
 
 impl Write for RotatingFile {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let len = line.len() as u64;
-        let is_full = |open: &Open| open.can_be_full && open.bytes > 0 && open.bytes + len > self.max_bytes;
+        let is_full = |open: &OpenFile| open.can_be_full && open.bytes > 0 && open.bytes + len > self.max_bytes;
         let mut now = match self.file.take() {
             Some(open) => open,
             None => open(&self.path)?,

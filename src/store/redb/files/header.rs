@@ -16,7 +16,7 @@ use crate::store::redb::tables::schema::{JournalRows, ROWS};
 
 /// What the main file says of the store.
 #[derive(Debug)]
-pub(crate) struct Head {
+pub(crate) struct StoreHeader {
     pub(crate) bond: Bond,
     /// The last row of the journal of which everything is in the tables.
     pub(crate) checkpoint: JournalMark,
@@ -86,7 +86,7 @@ fn of_another(path: &Path, cause: Misfit) -> OpenError {
     OpenError::JournalOfAnother { path: path.to_owned(), cause }
 }
 
-impl Head {
+impl StoreHeader {
     pub(crate) fn of(tables: &Database) -> Result<Self, Failure> {
         let meta = ReadMeta::of(tables)?;
         Ok(Self { bond: Bond::of(tables)?, checkpoint: meta.checkpoint()?, newest: meta.newest()? })

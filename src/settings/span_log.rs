@@ -1,8 +1,8 @@
 use super::section::section;
 
 section! {
-    /// Sizes of the trace journal.
-    pub struct JournalSettings in "trace" {
+    /// Sizes of the span log.
+    pub struct SpanLogSettings in "span_log" {
         /// Bytes of one file (64 MiB). A full one is set aside as `FILE.1`, which becomes `FILE.2`, and so on.
         max_file_bytes: usize = 64 * 1024 * 1024, BYTES;
 

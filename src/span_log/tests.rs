@@ -22,12 +22,12 @@ fn setup() -> Setup {
 
 impl Setup {
     fn file(&self) -> PathBuf {
-        self.directory.path().join("trace.ndjson")
+        self.directory.path().join("spans.ndjson")
     }
 
-    /// What is in the journal after `work`.
-    fn journal(&self, work: impl FnOnce()) -> Vec<Value> {
-        let (layer, writer) = TraceJournal::start(&self.file(), &JournalSettings::default()).unwrap();
+    /// What is in the span log after `work`.
+    fn logged(&self, work: impl FnOnce()) -> Vec<Value> {
+        let (layer, writer) = SpanLog::start(&self.file(), &SpanLogSettings::default()).unwrap();
         let layer = layer.timed_by(self.clock.clone(), Arc::new(self.clock.clone()));
         subscriber::with_default(tracing_subscriber::registry().with(layer), work);
         assert_eq!(writer.lost(), 0);
@@ -41,7 +41,7 @@ impl Setup {
 fn each_closed_span_is_a_line_that_knows_where_it_belongs() {
     let setup = setup();
     let recorder = Recorder::with_stopwatch(EventLog::default(), Arc::new(setup.clock.clone()));
-    let lines = setup.journal(|| {
+    let lines = setup.logged(|| {
         let ids = (ConversationId::new("c").unwrap(), TurnId::new("t").unwrap());
         let mut turn = recorder.start_turn(ids.0, ids.1, TurnLabels::of_model("m")).unwrap();
         let mut step = turn.start_step();
@@ -77,7 +77,7 @@ fn each_closed_span_is_a_line_that_knows_where_it_belongs() {
 
 #[test]
 fn values_of_all_kinds_are_kept_and_long_texts_cut() {
-    let lines = setup().journal(|| {
+    let lines = setup().logged(|| {
         let _span = tracing::info_span!(
             "s",
             int = -1,
@@ -96,8 +96,8 @@ fn values_of_all_kinds_are_kept_and_long_texts_cut() {
 }
 
 #[test]
-fn a_journal_that_cannot_be_opened_says_so() {
+fn a_span_log_that_cannot_be_opened_says_so() {
     let setup = setup();
-    let error = TraceJournal::start(setup.directory.path(), &JournalSettings::default()).err().unwrap();
+    let error = SpanLog::start(setup.directory.path(), &SpanLogSettings::default()).err().unwrap();
     assert_eq!(error.kind(), io::ErrorKind::IsADirectory);
 }

@@ -11,16 +11,16 @@ use crate::store::redb::memtable::piece::Change;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::record;
-use crate::store::redb::tables::record::conversation::Conversation;
+use crate::store::redb::tables::record::conversation::ConversationRecord;
 use crate::store::redb::tables::record::open_turn::StagedRecords;
-use crate::store::rule::{Decision, Head, decide};
+use crate::store::rule::{ConversationHead, Decision, decide};
 use crate::turn::{ConversationId, EpochMillis, Ordinal, SealedTurn, TurnId};
 
 /// The commits so far of one transaction. Nothing of it is seen by anyone before it is durable.
-pub(crate) struct Draft<'a> {
+pub(crate) struct WriteSet<'a> {
     memtable: &'a Memtable,
     tables: &'a ReadTables,
-    conversations: HashMap<ConversationId, Drafted>,
+    conversations: HashMap<ConversationId, PendingConversation>,
     entries: Vec<Entry>,
     /// The position of the next turn that is sealed.
     next_position: u64,
@@ -29,14 +29,14 @@ pub(crate) struct Draft<'a> {
 }
 
 /// A conversation as the commits so far leave it.
-struct Drafted {
-    conversation: Conversation,
+struct PendingConversation {
+    conversation: ConversationRecord,
     /// Its key in the tables, if it has one.
     key: Option<u64>,
     sealed: HashMap<TurnId, Ordinal>,
 }
 
-impl<'a> Draft<'a> {
+impl<'a> WriteSet<'a> {
     pub(crate) fn new(memtable: &'a Memtable, tables: &'a ReadTables) -> Self {
         Self {
             memtable,
@@ -56,21 +56,21 @@ impl<'a> Draft<'a> {
     /// Does what `commit` asks, or refuses it without a change.
     pub(crate) fn apply(&mut self, commit: &Commit) -> Result<Result<Committed, CommitError>, Failure> {
         let (memtable, tables) = (self.memtable, self.tables);
-        let drafted = match self.conversations.entry(commit.conversation_id.clone()) {
+        let pending = match self.conversations.entry(commit.conversation_id.clone()) {
             Slot::Occupied(there) => there.into_mut(),
-            Slot::Vacant(slot) => match Drafted::load(memtable, tables, &commit.conversation_id) {
+            Slot::Vacant(slot) => match PendingConversation::load(memtable, tables, &commit.conversation_id) {
                 // Its loss is its own: the commits of others in this transaction go on, and the database is sound.
                 Err(Failure::Record(damaged)) => return Ok(Err(CommitError::Unavailable(damaged.into()))),
                 loaded => slot.insert(loaded?),
             },
         };
-        let head = drafted.head();
+        let head = pending.head();
         if let Err(conflict) = head.check(commit.expected_version) {
             return Ok(Err(conflict.into_error()));
         }
         self.looked_up.clear();
         for turn_id in commit.turn_ids() {
-            match drafted.ordinal_of(memtable, tables, turn_id) {
+            match pending.ordinal_of(memtable, tables, turn_id) {
                 // Nobody can say whether it is sealed. It must not be sealed again, and others go on.
                 Err(Failure::Record(damaged)) => return Ok(Err(CommitError::Unavailable(damaged.into()))),
                 looked_up => self.looked_up.push(looked_up?),
@@ -84,8 +84,8 @@ impl<'a> Draft<'a> {
             let staged = decision.staged(commit).map(StagedRecords::encode).collect::<Result<_, _>>()?;
             let encoded = |(turn, _, sealed_at)| encode_sealed_at(turn, sealed_at);
             let sealed = decision.sealed(commit).map(encoded).collect::<Result<Vec<_>, _>>()?;
-            drafted.take(&decision, commit);
-            let (conversation, key) = (drafted.conversation.clone(), drafted.key);
+            pending.take(&decision, commit);
+            let (conversation, key) = (pending.conversation.clone(), pending.key);
             let position = self.next_position;
             // Only damaged tables have so large a position.
             let next = position.checked_add(sealed.len() as u64).ok_or(Failure::Meta("positions"))?;
@@ -105,7 +105,7 @@ fn encode_sealed_at(turn: &SealedTurn, sealed_at: EpochMillis) -> Result<Arc<[u8
     Ok(record.into())
 }
 
-impl Drafted {
+impl PendingConversation {
     fn load(memtable: &Memtable, tables: &ReadTables, id: &ConversationId) -> Result<Self, Failure> {
         let key = memtable.of(id).find_map(|piece| piece.key);
         // One that has no key in the memtable may have got one in the tables since.
@@ -113,7 +113,7 @@ impl Drafted {
         let conversation = match (memtable.of(id).next(), key) {
             (Some(piece), _) => piece.conversation.clone(),
             (None, Some(key)) => tables.conversation(key)?,
-            (None, None) => Conversation::begin(id.clone()),
+            (None, None) => ConversationRecord::begin(id.clone()),
         };
         Ok(Self { conversation, key, sealed: HashMap::new() })
     }
@@ -135,14 +135,14 @@ impl Drafted {
         }
     }
 
-    fn head(&self) -> Head {
-        let Conversation { version, sealed_turns, last_sealed_at, .. } = self.conversation;
-        Head { version, sealed_turns, last_sealed_at }
+    fn head(&self) -> ConversationHead {
+        let ConversationRecord { version, sealed_turns, last_sealed_at, .. } = self.conversation;
+        ConversationHead { version, sealed_turns, last_sealed_at }
     }
 
     /// Makes the decision what the next commits of the transaction stand on.
     fn take(&mut self, decision: &Decision, commit: &Commit) {
-        let Head { version, sealed_turns, last_sealed_at } = decision.head;
+        let ConversationHead { version, sealed_turns, last_sealed_at } = decision.head;
         let conversation = &mut self.conversation;
         (conversation.version, conversation.sealed_turns) = (version, sealed_turns);
         conversation.last_sealed_at = last_sealed_at;
@@ -168,10 +168,10 @@ mod tests {
         let conversation_id = ConversationId::new("c").unwrap();
         let expected_version =
             memtable.of(&conversation_id).next().map_or(Version(0), |piece| piece.conversation.version);
-        let mut draft = Draft::new(memtable, tables);
+        let mut write_set = WriteSet::new(memtable, tables);
         let commit = Commit { conversation_id, expected_version, staged: vec![change], sealed: Vec::new() };
-        draft.apply(&commit).unwrap().unwrap();
-        let entries = draft.into_entries();
+        write_set.apply(&commit).unwrap().unwrap();
+        let entries = write_set.into_entries();
         let bytes = encode_row(&entries).unwrap().len();
         for entry in entries {
             memtable.take(entry).unwrap();
