@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::observe::{ObserveError, Receipt, TurnReceipt};
 use super::open_change::{Before, OpenChange};
-use crate::actors::{ObserveError, Receipt, TurnReceipt};
 use crate::store::{Commit, StagedTurn, StaleBefore, TurnOutcome, Version};
 use crate::turn::{
     ConversationId, Done, EpochMillis, OpenTurn, Ordinal, Progress, RunningTime, SealedTurn, TurnEvent, TurnEventKind,
