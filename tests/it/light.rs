@@ -7,6 +7,7 @@ use std::process::Command;
 const DIRECT: &[&str] = &[
     "actix",
     "actix-rt",
+    "indexmap",
     "postcard",
     "redb",
     "ryu-js",

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use indexmap::IndexMap;
+
 use super::observe::{ObserveError, Receipt, TurnReceipt};
 use super::open_change::{Before, OpenChange};
 use crate::store::{Commit, StagedTurn, StaleBefore, TurnOutcome, Version};
@@ -285,14 +287,10 @@ fn cut(id: &TurnId, fields: impl Iterator<Item = &'static str>) -> impl Iterator
 
 /// Which turns a piece of work had to do with, in the order of their first mention, for its receipt.
 #[derive(Debug, Default)]
-pub(super) struct Mentions {
-    mentions: Vec<Mention>,
-    places: HashMap<TurnId, usize>,
-}
+pub(super) struct Mentions(IndexMap<TurnId, Mention>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Mention {
-    turn_id: TurnId,
     /// The work has the `done` that seals the turn.
     seals: bool,
     /// How many events of the turn the work has up to its `done`.
@@ -313,17 +311,7 @@ impl Mention {
 
 impl Mentions {
     fn of(&mut self, turn_id: &TurnId) -> &mut Mention {
-        let place = *self.places.entry(turn_id.clone()).or_insert_with(|| {
-            self.mentions.push(Mention {
-                turn_id: turn_id.clone(),
-                seals: false,
-                in_time: 0,
-                late: 0,
-                warnings: Vec::new(),
-            });
-            self.mentions.len() - 1
-        });
-        &mut self.mentions[place]
+        self.0.entry(turn_id.clone()).or_default()
     }
 
     /// What the work is told, once `outcomes` say what became of each turn that was not sealed before.
@@ -334,7 +322,7 @@ impl Mentions {
     ) -> Receipt {
         let mut sealed = Vec::new();
         let (mut all_late, mut told) = (0, Vec::new());
-        for Mention { turn_id, seals, in_time, late, warnings } in &self.mentions {
+        for (turn_id, Mention { seals, in_time, late, warnings }) in &self.0 {
             all_late += late;
             let mut tell =
                 |ordinal, duplicate| sealed.push(TurnReceipt { turn_id: turn_id.clone(), ordinal, duplicate });
