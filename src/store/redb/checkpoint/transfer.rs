@@ -186,4 +186,42 @@ mod tests {
         assert_eq!(steps, [3 + 2, 4 + 2, 1 + 2, 2 + 2, 2 + 2, 2], "of the sealed turn none is left");
         assert_eq!(rows_of(6, "open_turns"), 1);
     }
+
+    #[test]
+    fn positions_lead_to_the_turns_of_their_conversation_and_the_marks_are_noted_with_them() {
+        let pieces = pieces();
+        let files = Location::Memory.open(1 << 20).unwrap();
+        let mark = |number| JournalMark { number, checksum: number + 1 };
+        let entry = Entry {
+            conversation: pieces[5].conversation.clone(),
+            key: None,
+            position: 9,
+            sealed: pieces[5].sealed_after(0).map(|(_, record)| Arc::clone(record)).collect(),
+            staged: Vec::new(),
+        };
+        let mut memtable = Memtable::at(mark(0), 8);
+        memtable.take(entry).unwrap();
+        let runs = memtable.runs().cloned().collect();
+        let steps = [
+            Moving { pieces, runs: Vec::new(), checkpoint: None, newest: mark(3) },
+            Moving { pieces: Vec::new(), runs, checkpoint: Some(mark(2)), newest: mark(4) },
+        ];
+        let before = files.memtable().checkpoint();
+        for (moving, checkpoint) in steps.into_iter().zip([before, mark(2)]) {
+            let txn = files.write_tables().unwrap();
+            let keys = moving.write(&txn, files.hasher()).unwrap();
+            assert_eq!(keys.len(), moving.pieces.len());
+            let meta = WriteMeta::write(&txn).unwrap();
+            assert_eq!((meta.checkpoint().unwrap(), meta.newest().unwrap()), (checkpoint, moving.newest));
+            drop(meta);
+            txn.commit().unwrap();
+        }
+        let tables = files.read_tables().unwrap();
+        let row = tables.positions().unwrap().get(9).unwrap().unwrap();
+        let AtPosition::Sealed { key, ordinal } = AtPosition::decode(row.value().verify(&9).unwrap()).unwrap() else {
+            panic!("it was erased")
+        };
+        assert_eq!(tables.search_id_of(key).unwrap().as_str(), "c");
+        assert_eq!(tables.turn(key, ordinal).unwrap().metrics.turn_id.as_str(), "t");
+    }
 }

@@ -129,3 +129,71 @@ fn turn_id(record: &[u8]) -> Result<TurnId, DamagedRecord> {
 fn checked(id: &str) -> Result<TurnId, DamagedRecord> {
     TurnId::new(id).map_err(|error| DamagedRecord::new("turn", error))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Version;
+    use crate::store::contract::StagedTurn;
+    use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, RunningTime};
+
+    fn turn(id: &str) -> OpenTurn {
+        OpenTurn::new(TurnId::new(id).unwrap())
+    }
+
+    fn sealed(id: &str) -> Arc<[u8]> {
+        record::encode_sealed(&turn(id).seal(&Done::because("stop"), EpochMillis::new(1))).unwrap().into()
+    }
+
+    fn staged(id: &str) -> StagedRecords {
+        StagedRecords::encode(&StagedTurn { turn: turn(id), last_event_at: RunningTime::new(1) }.into()).unwrap()
+    }
+
+    /// An entry after which the conversation has this many sealed turns.
+    fn entry(sealed_turns: u64, staged: Vec<StagedRecords>, sealed: Vec<Arc<[u8]>>) -> Entry {
+        let begun = Conversation::begin(ConversationId::new("c").unwrap());
+        let conversation = Conversation { version: Version(sealed_turns), sealed_turns, ..begun };
+        Entry { conversation, key: None, position: 1, sealed, staged }
+    }
+
+    #[test]
+    fn the_turns_that_a_piece_sealed_are_found_by_their_ordinals_and_no_others() {
+        let mut piece = Piece::of(entry(11, Vec::new(), vec![sealed("a"), sealed("b")])).unwrap();
+        piece.take(entry(12, Vec::new(), vec![sealed("c")])).unwrap();
+        assert_eq!(piece.sealed_before(), 9);
+        let ordinals = |after| piece.sealed_after(after).map(|(ordinal, _)| ordinal.get()).collect::<Vec<_>>();
+        assert_eq!(
+            [0, 9, 10, 12, u64::MAX].map(ordinals),
+            [vec![10, 11, 12], vec![10, 11, 12], vec![11, 12], vec![], vec![]]
+        );
+        let found = |ordinal: u64| piece.sealed_at(Ordinal::after(ordinal - 1)).cloned();
+        assert_eq!([1, 9, 10, 12, 13].map(found), [None, None, Some(sealed("a")), Some(sealed("c")), None]);
+        assert!(matches!(piece.turns[&TurnId::new("b").unwrap()], Change::Sealed(at) if at.get() == 11));
+    }
+
+    #[test]
+    fn a_sealed_turn_leaves_nothing_of_its_open_parts_and_is_not_opened_again() {
+        let mut piece = Piece::of(entry(0, vec![staged("a")], Vec::new())).unwrap();
+        piece.take(entry(1, Vec::new(), vec![sealed("a")])).unwrap();
+        piece.take(entry(1, vec![staged("a")], Vec::new())).unwrap();
+        assert!(matches!(piece.turns[&TurnId::new("a").unwrap()], Change::Sealed(_)));
+        let at_once = Piece::of(entry(1, Vec::new(), vec![sealed("a")])).unwrap();
+        assert_eq!(piece.bytes(), at_once.bytes());
+    }
+
+    #[test]
+    fn an_entry_with_a_turn_that_cannot_be_read_changes_nothing() {
+        let mut piece = Piece::of(entry(1, vec![staged("a")], vec![sealed("b")])).unwrap();
+        let (version, bytes) = (piece.conversation.version, piece.bytes());
+        let no_record: Arc<[u8]> = b"no record"[..].into();
+        let damaged = [
+            entry(3, vec![staged("c")], vec![sealed("d"), no_record.clone()]),
+            entry(2, vec![staged("c"), StagedRecords { head: no_record, steps: Vec::new() }], vec![sealed("d")]),
+        ];
+        for entry in damaged {
+            piece.take(entry).unwrap_err();
+            assert_eq!((piece.conversation.version, piece.bytes(), piece.turns.len()), (version, bytes, 2));
+            assert_eq!(piece.sealed_after(0).count(), 1);
+        }
+    }
+}

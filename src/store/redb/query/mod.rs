@@ -9,6 +9,8 @@
 pub(crate) mod activity;
 mod open_turns;
 pub(crate) mod order;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
