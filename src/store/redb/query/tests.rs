@@ -8,6 +8,7 @@ use crate::store::contract::{ActiveConversation, Commit, StagedChange, StagedTur
 use crate::store::redb::checkpoint::transfer::Moving;
 use crate::store::redb::files::location::Location;
 use crate::store::redb::files::open_files::Files;
+use crate::store::redb::journal::entry::Entry;
 use crate::store::redb::tables::journal_mark::JournalMark;
 use crate::store::redb::tables::record::damaged::RecordFlaw;
 use crate::store::redb::writer::draft::Draft;
@@ -45,6 +46,14 @@ fn commit(conversation: &str, staged: Vec<StagedChange>, sealed: &[(&str, u64)])
     Commit { conversation_id: id(conversation), expected_version: Version(0), staged, sealed: sealed.collect() }
 }
 
+/// What the writer makes of a commit.
+fn entry(files: &Files, memtable: &Memtable, commit: &Commit) -> Entry {
+    let tables = files.read_tables().unwrap();
+    let mut draft = Draft::new(memtable, &tables);
+    draft.apply(commit).unwrap().unwrap();
+    draft.into_entries().remove(0)
+}
+
 /// Files with all of these changes in the memtable, each in a piece of its own.
 fn files() -> Files {
     let commits = [
@@ -61,13 +70,8 @@ fn files() -> Files {
         let mut memtable = files.memtable_mut();
         let latest = memtable.of(&commit.conversation_id).next();
         commit.expected_version = latest.map_or(Version(0), |piece| piece.conversation.version);
-        let tables = files.read_tables().unwrap();
-        let mut draft = Draft::new(&memtable, &tables);
-        draft.apply(&commit).unwrap().unwrap();
-        let entries = draft.into_entries();
-        for entry in entries {
-            memtable.take_in_pieces(entry, 1).unwrap();
-        }
+        let entry = entry(&files, &memtable, &commit);
+        memtable.take_in_pieces(entry, 1).unwrap();
         if nth + 1 == FROZEN_AFTER {
             freeze(&mut memtable);
         }
@@ -210,6 +214,19 @@ fn the_order_of_all_turns() {
         },
     );
     assert!(OrderQuery::of(&files().memtable(), 7, 9).is_none(), "nobody was given that position");
+}
+
+#[test]
+fn a_page_leads_past_positions_whose_turns_are_not_here() {
+    let files = files();
+    let mut memtable = files.memtable_mut();
+    let passed_over = entry(&files, &memtable, &commit("d", vec![], &[("lost", 7), ("lost too", 7)]));
+    memtable.pass_over(&passed_over);
+    for (limit, next) in [(9, 8), (6, 6)] {
+        let query = OrderQuery::of(&memtable, 0, limit).unwrap();
+        let page = query.read(files.lineage(), None, &mut LeftOut::default()).unwrap();
+        assert_eq!((page.turns.len(), page.next.number, page.latest.number), (6, next, 8));
+    }
 }
 
 #[test]
