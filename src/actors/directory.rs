@@ -9,12 +9,13 @@ use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseActFut
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::conversation::{Conversation, LoggedWarnings, StoreRecipients};
-use super::messages::never;
-use super::{
-    Abandon, AwaitEnd, ConversationReport, CountWork, Drain, Facts, InspectConversation, Load, Observe, ObserveError,
-    Receipt, WorkCounts,
+use super::conversation::{
+    Abandon, Conversation, ConversationReport, InspectConversation, LoggedWarnings, Observe, ObserveError, Receipt,
+    StoreRecipients,
 };
+use super::end::{AwaitEnd, never};
+use super::facts::Facts;
+use super::load::Load;
 use crate::clock::{RunningClock, SharedClock};
 use crate::settings::TurnSettings;
 use crate::turn::ConversationId;
@@ -236,6 +237,14 @@ impl Handler<Abandon> for Directory {
     }
 }
 
+/// Tell the directory to refuse new work and to answer when what it has is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drain;
+
+impl Message for Drain {
+    type Result = ();
+}
+
 impl Handler<Drain> for Directory {
     type Result = ResponseFuture<()>;
 
@@ -257,6 +266,27 @@ impl Handler<AwaitEnd> for Directory {
     fn handle(&mut self, _: AwaitEnd, _: &mut Self::Context) -> Self::Result {
         never()
     }
+}
+
+/// Ask the directory how much is going on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CountWork;
+
+/// How much is going on in a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkCounts {
+    /// Conversations that have an actor.
+    pub active_conversations: usize,
+    /// Messages to conversations that are not answered yet.
+    pub in_flight: usize,
+    /// The number of warnings in receipts since the start.
+    pub warnings: u64,
+    /// Conversations' actors that have died by a panic since the start, each of them a defect.
+    pub died: u64,
+}
+
+impl Message for CountWork {
+    type Result = WorkCounts;
 }
 
 impl Handler<CountWork> for Directory {

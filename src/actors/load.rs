@@ -34,3 +34,20 @@ impl Load {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clone_shows_what_the_directory_adds_and_removes() {
+        let load = Load::new(2);
+        let shown = load.clone();
+        for (in_flight, is_full) in [(1, false), (2, true)] {
+            load.add();
+            assert_eq!((shown.in_flight(), shown.is_full()), (in_flight, is_full));
+        }
+        load.remove();
+        assert!(!shown.is_full());
+    }
+}

@@ -1,17 +1,59 @@
-//! The actors and their messages.
+//! The actors: they take events in, fold them into turns, have the store make these durable, and answer then.
 //!
-//! A message to the [`Directory`] goes on to the [`Conversation`] it names, which folds its events and sends the
-//! [`Store`] one commit for all that waited; the answer comes back when that is durable. The [`Sweeper`] has abandoned
-//! and failed turns sealed. A thread that reads a lot starts its own [`StoreReader`]; a listener for sealed turns
-//! subscribes to [`Facts`].
+//! # Who asks whom
+//!
+//! ```text
+//!                         Tick, ListStaleTurns
+//!   Sweeper -------------------------------------------------+
+//!      | Abandon                                             v
+//!      v                                        commit     Store ------> engine
+//!   Directory ----------------> Conversation ------------>   ^             ^
+//!      ^      Observe, Abandon      |      OpenConversation  |             |
+//!      | Observe                    v                        |         StoreReader
+//!   callers                       Facts                   callers          ^
+//!                                   |                                      |
+//!                                   v                            callers on its thread
+//!                              subscribers
+//! ```
+//!
+//! # Invariants
+//!
+//! - The directory alone holds addresses of conversations, so at most one actor of a conversation has work. Every other
+//!   actor knows only the messages that it sends, each as a `Recipient`, so a test can stand in for any of them.
+//! - Nothing is acknowledged before it is durable.
+//! - A conversation's actor is a cache: all it has acknowledged is in the store. Retiring it, or losing it to a panic,
+//!   loses nothing. Hence there is no supervisor, and no work when an actor stops.
+//! - The directory bounds the messages that are not answered and the conversations that have an actor, and refuses what
+//!   is beyond.
+//! - No handler waits for an fsync: the engine answers commits later, from a thread of its own.
+//! - A fact is told after the commit that makes it durable, in the order of ordinals within its conversation. A slow
+//!   subscriber delays nobody.
+//!
+//! # Files
+//!
+//! Each message stands with the actor that takes it, above the handler.
+//!
+//! - `facts`: what subscribers are told of sealed turns.
+//! - `load`: how much a directory has to do, shown to those who send it more.
+//! - `end`: how others learn that an actor has ended.
+//! - `reader`: answers questions about sealed turns on the thread that asks them.
+//! - `store`: answers for an engine, and counts what became of the commits.
+//! - `conversation`: folds the events of one conversation and commits them in batches.
+//! - `directory`: starts conversations, passes messages on to them, retires them.
+//! - `sweeper`: counts the running time, and has abandoned and failed turns sealed.
+//! - `tests`: messages through directory, conversations and a store.
+//! - `death_tests`: actors that panic or end.
+//! - `overload_tests`: more work than may wait.
+//! - `retire_tests`: idle conversations are retired, and nothing is lost by it.
+//! - `model_tests`: all of them against a plain model of the contract.
 
 mod conversation;
 #[cfg(test)]
 mod death_tests;
 mod directory;
+mod end;
 mod facts;
 mod load;
-mod messages;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]
@@ -26,17 +68,15 @@ mod tests;
 
 #[cfg(test)]
 pub(crate) use death_tests::Die;
-pub(crate) use messages::AwaitEnd;
+pub(crate) use end::AwaitEnd;
 
-pub use conversation::{Conversation, StoreRecipients};
-pub use directory::Directory;
+pub use conversation::{
+    Abandon, Conversation, ConversationReport, InspectConversation, Observe, ObserveError, Receipt, StoreRecipients,
+    TurnReceipt,
+};
+pub use directory::{CountWork, Directory, Drain, WorkCounts};
 pub use facts::{Fact, Facts, Subscription, TurnSealed};
 pub use load::Load;
-pub use messages::{
-    Abandon, BackUp, CheckWrite, Close, ConversationReport, CountWork, Drain, FindRevision, InspectConversation,
-    InspectStore, InspectSweeper, ListConversations, ListSealed, ListStaleTurns, ListTurns, Observe, ObserveError,
-    OpenConversation, Receipt, StoreReport, SweeperReport, Tick, TurnReceipt, WorkCounts,
-};
-pub use reader::StoreReader;
-pub use store::Store;
-pub use sweeper::{Sweeper, SweeperRecipients};
+pub use reader::{FindRevision, ListConversations, ListSealed, ListTurns, StoreReader};
+pub use store::{BackUp, CheckWrite, Close, InspectStore, ListStaleTurns, OpenConversation, Store, StoreReport, Tick};
+pub use sweeper::{InspectSweeper, Sweeper, SweeperRecipients, SweeperReport};

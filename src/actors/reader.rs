@@ -1,16 +1,17 @@
-//! What reads the store on the thread of whoever asks it much.
+//! Reads sealed turns on the thread that asks for them.
 
 use std::sync::Arc;
 
-use actix::{Actor, Context, Handler, Response};
+use actix::{Actor, Context, Handler, Message, Response};
 
-use super::store::respond;
-use super::{FindRevision, ListConversations, ListSealed, ListTurns};
-use crate::store::{ActiveConversation, Engine, Fault, ListSealedError, Revision, SealedPage};
-use crate::turn::StoredTurn;
+use crate::store::{
+    ActiveConversation, ActivityPlace, Answer, Engine, Fault, ListSealedError, Position, Revision, SealedPage,
+    TurnRange,
+};
+use crate::turn::{ConversationId, StoredTurn};
 
-/// Answers what is asked of the store's sealed turns as the [`Store`](super::Store) does, on the thread that it was
-/// started on: for those who are on the same thread there is no other thread to wait for.
+/// Answers questions about sealed turns as the store's actor does, but on the thread that it was started on: whoever asks
+/// on that thread waits for no other one.
 ///
 /// A clone reads the same store and can be started on another thread.
 #[derive(Clone)]
@@ -24,8 +25,24 @@ impl StoreReader {
     }
 }
 
+/// The engine's answer as an actor gives it.
+pub(super) fn respond<T: 'static>(answer: Answer<T>) -> Response<T> {
+    match answer {
+        Answer::Now(answer) => Response::reply(answer),
+        Answer::Later(answer) => Response::fut(answer),
+    }
+}
+
 impl Actor for StoreReader {
     type Context = Context<Self>;
+}
+
+/// Ask the store for sealed turns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListTurns(pub TurnRange);
+
+impl Message for ListTurns {
+    type Result = Result<Vec<StoredTurn>, Fault>;
 }
 
 impl Handler<ListTurns> for StoreReader {
@@ -36,6 +53,49 @@ impl Handler<ListTurns> for StoreReader {
     }
 }
 
+/// Ask the store for sealed turns of all conversations, in the order in which they became durable.
+///
+/// A reader that goes on after [`SealedPage::next`] each time sees every turn once, however many are sealed meanwhile
+/// and however often the service is restarted.
+///
+/// ```
+/// use turn_metrics::actors::{ListSealed, Observe};
+/// use turn_metrics::runtime::Runtime;
+/// use turn_metrics::turn::{ConversationId, Done, TurnEvent, TurnEventKind, TurnId};
+///
+/// # actix::System::new().block_on(async {
+/// let runtime = Runtime::builder().start().await?;
+/// for name in ["one", "another"] {
+///     let event = TurnEvent { turn_id: TurnId::new("t")?, kind: TurnEventKind::Done(Done::because("stop")) };
+///     let observe = Observe { conversation_id: ConversationId::new(name)?, events: vec![event] };
+///     runtime.handles().intake.observe.send(observe).await??;
+/// }
+/// let (mut after, mut seen) = (None, Vec::new());
+/// loop {
+///     let page = runtime.handles().reads.list_sealed.send(ListSealed { after, limit: 1 }).await??;
+///     seen.extend(page.turns.into_iter().map(|sealed| (sealed.position.number, sealed.conversation_id.to_string())));
+///     after = Some(page.next);
+///     if page.next == page.latest {
+///         break;
+///     }
+/// }
+/// assert_eq!(seen, [(1, "one".to_owned()), (2, "another".to_owned())]);
+/// runtime.shutdown().await;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListSealed {
+    /// Only turns after this position; `None` for all.
+    pub after: Option<Position>,
+    /// At most so many turns, and at most [`SealedPage::MAX_POSITIONS`].
+    pub limit: usize,
+}
+
+impl Message for ListSealed {
+    type Result = Result<SealedPage, ListSealedError>;
+}
+
 impl Handler<ListSealed> for StoreReader {
     type Result = Response<Result<SealedPage, ListSealedError>>;
 
@@ -44,12 +104,64 @@ impl Handler<ListSealed> for StoreReader {
     }
 }
 
+/// Ask the store for the conversations that have a sealed turn, by their latest activity: the latest first, those of one
+/// moment by id. A conversation that changes between two pages may be missed or come twice.
+///
+/// ```
+/// use turn_metrics::actors::{ListConversations, Observe};
+/// use turn_metrics::runtime::Runtime;
+/// use turn_metrics::turn::{ConversationId, Done, EpochMillis, TurnEvent, TurnEventKind, TurnId};
+///
+/// # actix::System::new().block_on(async {
+/// let runtime = Runtime::builder().start().await?;
+/// for (name, ended_at) in [("earlier", 1_700_000_001_000), ("later", 1_700_000_002_000)] {
+///     let done = Done { ended_at: Some(EpochMillis::new(ended_at).into()), ..Done::because("stop") };
+///     let event = TurnEvent { turn_id: TurnId::new("t")?, kind: TurnEventKind::Done(done) };
+///     let observe = Observe { conversation_id: ConversationId::new(name)?, events: vec![event] };
+///     runtime.handles().intake.observe.send(observe).await??;
+/// }
+/// let (mut after, mut seen) = (None, Vec::new());
+/// loop {
+///     let list = ListConversations { after, limit: 1 };
+///     let page = runtime.handles().reads.list_conversations.send(list).await??;
+///     let Some(last) = page.last() else { break };
+///     after = Some(last.place());
+///     seen.extend(page.into_iter().map(|listed| listed.conversation_id.to_string()));
+/// }
+/// assert_eq!(seen, ["later", "earlier"]);
+/// runtime.shutdown().await;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListConversations {
+    /// Go on after this place, that of the last conversation of an earlier answer.
+    pub after: Option<ActivityPlace>,
+    /// At most so many conversations.
+    pub limit: usize,
+}
+
+impl Message for ListConversations {
+    type Result = Result<Vec<ActiveConversation>, Fault>;
+}
+
 impl Handler<ListConversations> for StoreReader {
     type Result = Response<Result<Vec<ActiveConversation>, Fault>>;
 
     fn handle(&mut self, ListConversations { after, limit }: ListConversations, _: &mut Self::Context) -> Self::Result {
         respond(self.engine.conversations(after, limit))
     }
+}
+
+/// Ask the store what a conversation's sealed turns are right now, without reading them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FindRevision {
+    /// The conversation.
+    pub conversation_id: ConversationId,
+}
+
+impl Message for FindRevision {
+    type Result = Result<Revision, Fault>;
 }
 
 impl Handler<FindRevision> for StoreReader {

@@ -3,20 +3,18 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use actix::{Actor, Context, Handler, MessageResult, Response, ResponseActFuture};
+use actix::{Actor, Context, Handler, Message, MessageResult, Response, ResponseActFuture};
 
-use super::messages::never;
-use super::{
-    AwaitEnd, BackUp, CheckWrite, Close, FindRevision, InspectStore, ListConversations, ListSealed, ListStaleTurns,
-    ListTurns, OpenConversation, StoreReport, Tick,
-};
+use super::end::{AwaitEnd, never};
+use super::reader::{FindRevision, ListConversations, ListSealed, ListTurns, respond};
 use crate::settings::StoreSettings;
 use crate::store::{
     ActiveConversation, Answer, Backup, BackupError, Commit, CommitError, Committed, ConversationState, Engine, Fault,
-    ListSealedError, Location, OpenError, RedbEngine, Revision, SealedPage, StaleTurn,
+    ListSealedError, Location, OpenError, RedbEngine, Revision, SealedPage, StaleBefore, StaleTurn, StoreSizes,
 };
-use crate::turn::{RunningTime, StoredTurn};
+use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
 
 /// Answers for an engine, and counts what became of the commits. Reads never wait for an fsync.
 pub struct Store {
@@ -55,16 +53,12 @@ impl Store {
     }
 }
 
-/// The engine's answer as an actor gives it.
-pub(super) fn respond<T: 'static>(answer: Answer<T>) -> Response<T> {
-    match answer {
-        Answer::Now(answer) => Response::reply(answer),
-        Answer::Later(answer) => Response::fut(answer),
-    }
-}
-
 impl Actor for Store {
     type Context = Context<Self>;
+}
+
+impl Message for Commit {
+    type Result = Result<Committed, CommitError>;
 }
 
 impl Handler<Arc<Commit>> for Store {
@@ -84,6 +78,19 @@ impl Handler<Arc<Commit>> for Store {
             }),
         }
     }
+}
+
+/// Ask the store for what is known of a conversation, to start its actor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenConversation {
+    /// The conversation.
+    pub conversation_id: ConversationId,
+    /// Turns of which to tell whether they are sealed.
+    pub turn_ids: Vec<TurnId>,
+}
+
+impl Message for OpenConversation {
+    type Result = Result<ConversationState, Fault>;
 }
 
 impl Handler<OpenConversation> for Store {
@@ -126,12 +133,35 @@ impl Handler<FindRevision> for Store {
     }
 }
 
+/// Ask the store for a page of stale turns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListStaleTurns {
+    /// A turn is stale if its latest event came before these moments.
+    pub before: StaleBefore,
+    /// Go on after this turn, which an earlier answer ended with.
+    pub after: Option<StaleTurn>,
+    /// At most so many turns.
+    pub limit: usize,
+}
+
+impl Message for ListStaleTurns {
+    type Result = Result<Vec<StaleTurn>, Fault>;
+}
+
 impl Handler<ListStaleTurns> for Store {
     type Result = Response<Result<Vec<StaleTurn>, Fault>>;
 
     fn handle(&mut self, list: ListStaleTurns, _: &mut Self::Context) -> Self::Result {
         respond(self.engine.stale_turns(list.before, list.after, list.limit))
     }
+}
+
+/// Ask the store to make a durable write, to show that it can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CheckWrite;
+
+impl Message for CheckWrite {
+    type Result = Result<(), CommitError>;
 }
 
 impl Handler<CheckWrite> for Store {
@@ -142,6 +172,17 @@ impl Handler<CheckWrite> for Store {
     }
 }
 
+/// Add to the running time. The store answers with the sum once it is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tick {
+    /// The time since the last tick.
+    pub elapsed: Duration,
+}
+
+impl Message for Tick {
+    type Result = Result<RunningTime, CommitError>;
+}
+
 impl Handler<Tick> for Store {
     type Result = Response<Result<RunningTime, CommitError>>;
 
@@ -150,12 +191,28 @@ impl Handler<Tick> for Store {
     }
 }
 
+/// Ask the store for a copy of everything as it is now, made while it works on. One is made at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BackUp;
+
+impl Message for BackUp {
+    type Result = Result<Backup, BackupError>;
+}
+
 impl Handler<BackUp> for Store {
     type Result = Response<Result<Backup, BackupError>>;
 
     fn handle(&mut self, _: BackUp, _: &mut Self::Context) -> Self::Result {
         respond(self.engine.back_up())
     }
+}
+
+/// Tell the store to write what waits and to close its file; answers when the file is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Close;
+
+impl Message for Close {
+    type Result = ();
 }
 
 impl Handler<Close> for Store {
@@ -172,6 +229,31 @@ impl Handler<AwaitEnd> for Store {
     fn handle(&mut self, _: AwaitEnd, _: &mut Self::Context) -> Self::Result {
         never()
     }
+}
+
+/// Ask the store how it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InspectStore;
+
+/// How the store is: how large, and what it has been asked to write since it started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StoreReport {
+    /// Commits that are not answered yet.
+    pub waiting_commits: usize,
+    /// Commits that became durable.
+    pub commits: u64,
+    /// Commits that the store failed to make durable, or of which it does not know.
+    pub failed_commits: u64,
+    /// Commits refused because too many were waiting.
+    pub refused_commits: u64,
+    /// Commits that expected another version.
+    pub conflicts: u64,
+    /// How large the store is.
+    pub sizes: StoreSizes,
+}
+
+impl Message for InspectStore {
+    type Result = StoreReport;
 }
 
 impl Handler<InspectStore> for Store {
@@ -218,7 +300,7 @@ impl Drop for Waiting {
 mod tests {
     use super::*;
     use crate::store::{TurnRange, Version};
-    use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, TurnId};
+    use crate::turn::{Done, EpochMillis, OpenTurn};
 
     #[actix_rt::test]
     async fn a_store_opened_alone_keeps_what_it_acknowledged() {

@@ -4,10 +4,13 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use actix::{
-    Actor, ActorFutureExt, AsyncContext, Context, Handler, MessageResult, Recipient, ResponseActFuture, WrapFuture,
+    Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, MessageResult, Recipient, ResponseActFuture,
+    WrapFuture,
 };
 
-use super::{Abandon, Drain, InspectSweeper, ListStaleTurns, ObserveError, SweeperReport, Tick};
+use super::conversation::{Abandon, ObserveError};
+use super::directory::Drain;
+use super::store::{ListStaleTurns, Tick};
 use crate::clock::{RunningClock, SharedStopwatch};
 use crate::settings::TurnSettings;
 use crate::store::StaleBefore;
@@ -147,6 +150,25 @@ impl Handler<Drain> for Sweeper {
     fn handle(&mut self, _: Drain, _: &mut Self::Context) -> Self::Result {
         self.tick()
     }
+}
+
+/// Ask the sweeper how it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InspectSweeper;
+
+/// How the sweeper is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SweeperReport {
+    /// Whether a sweep is under way.
+    pub sweeping: bool,
+    /// Sweeps that have ended.
+    pub sweeps: u64,
+    /// The number of turns that it sealed, as abandoned or failed.
+    pub sealed_turns: u64,
+}
+
+impl Message for InspectSweeper {
+    type Result = SweeperReport;
 }
 
 impl Handler<InspectSweeper> for Sweeper {

@@ -7,7 +7,7 @@
 //! # Files
 //!
 //! - `layer`: reads each layer into entries of one kind.
-//! - `input`: a value as it was given.
+//! - `raw_value`: a value as it was given.
 //! - `rule`: what a setting accepts, and how it is read and written.
 //! - `origin`: where a value was given.
 //! - `error`: why there is no configuration.

@@ -24,15 +24,19 @@
 //!
 //! # Files
 //!
-//! - `quarter.rs`, `level.rs`, `zone.rs`: time, how long a row covers, and calendars.
-//! - `label.rs`: what a row is of, what a report is grouped by.
-//! - `histogram.rs`: counts on an exponential scale, and percentiles.
-//! - `part.rs`: a turn, taken apart.
-//! - `rollup.rs`, `figures.rs`: sums over turns, and what is shown of them.
-//! - `cost.rs`: money, and what turns cost by a price book that is handed in.
-//! - `breakdown.rs`: the rows of a report.
-//! - `throughput.rs`: Dispatch's report on throughput (feature `server`).
-//! - `price/`: a price book of published prices and an operator's own (feature `prices`).
+//! - `quarter`: quarters of an hour, and periods of them.
+//! - `level`: how long a row covers.
+//! - `zone`: calendars.
+//! - `label`: what a row is of, and what a report is grouped by.
+//! - `histogram`: counts on an exponential scale, and percentiles.
+//! - `part`: a turn, taken apart.
+//! - `rollup`: sums over turns.
+//! - `figures`: what is shown of sums.
+//! - `cost`: money, and what turns cost by a price book that is handed in.
+//! - `breakdown`: the rows of a report.
+//! - `throughput`: Dispatch's report on throughput (feature `server`).
+//! - `price`: a price book of published prices and an operator's own (feature `prices`).
+//! - `properties`: property tests over generated turns.
 
 mod breakdown;
 mod cost;

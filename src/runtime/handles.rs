@@ -133,3 +133,71 @@ impl Handles {
         Self { reads: self.reads.on_this_thread(), ..self.clone() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::settings::StoreSettings;
+    use crate::store::{Fault, Location, RedbEngine, TurnRange};
+    use crate::testing::Probe;
+    use crate::turn::ConversationId;
+
+    /// Asks each question; returns whether all of them were answered.
+    async fn are_answered(reads: &Reads) -> bool {
+        let conversation_id = ConversationId::new("c").unwrap();
+        let range = TurnRange { conversation_id: conversation_id.clone(), after: 0, limit: 1 };
+        reads.list_turns.send(ListTurns(range)).await.unwrap().is_ok()
+            & reads.find_revision.send(FindRevision { conversation_id }).await.unwrap().is_ok()
+            & reads.list_sealed.send(ListSealed { after: None, limit: 1 }).await.unwrap().is_ok()
+            & reads.list_conversations.send(ListConversations { after: None, limit: 1 }).await.unwrap().is_ok()
+    }
+
+    /// Reads that the store's own thread fails to answer.
+    fn failing(reader: Option<StoreReader>) -> Reads {
+        Reads {
+            list_turns: Probe::start(|_| ready(Err(Fault::closed()))).recipient(),
+            find_revision: Probe::start(|_| ready(Err(Fault::closed()))).recipient(),
+            list_sealed: Probe::start(|_| ready(Err(Fault::closed().into()))).recipient(),
+            list_conversations: Probe::start(|_| ready(Err(Fault::closed()))).recipient(),
+            reader,
+        }
+    }
+
+    #[actix_rt::test]
+    async fn a_reader_answers_every_question_in_place_of_the_store_and_without_one_nothing_changes() {
+        let engine = RedbEngine::open(Location::Memory, &StoreSettings::default()).unwrap();
+        let reads = failing(Some(StoreReader::new(Arc::new(engine))));
+        assert!(!are_answered(&reads).await);
+        let here = reads.on_this_thread();
+        assert!(are_answered(&here).await);
+        assert!(are_answered(&here.on_this_thread()).await, "another thread starts its own from these");
+        assert!(!are_answered(&failing(None).on_this_thread()).await);
+    }
+
+    #[actix_rt::test]
+    async fn a_report_has_what_each_part_says_and_fails_if_one_has_ended() {
+        let store = StoreReport { commits: 7, ..StoreReport::default() };
+        let sweeper = SweeperReport { sweeps: 3, ..SweeperReport::default() };
+        let work = WorkCounts { active_conversations: 1, in_flight: 2, warnings: 4, died: 5 };
+        let mut operations = Operations {
+            facts: Facts::new(1),
+            check_write: Probe::start(|_| pending()).recipient(),
+            back_up: Probe::start(|_| pending()).recipient(),
+            count_work: Probe::start(move |_| ready(work)).recipient(),
+            inspect_conversation: Probe::start(|_| pending()).recipient(),
+            inspect_store: Probe::start(move |_| ready(store)).recipient(),
+            inspect_sweeper: Probe::start(move |_| ready(sweeper)).recipient(),
+        };
+        assert_eq!(operations.report().await.unwrap(), SystemReport { work, store, sweeper });
+        let arbiter = actix::Arbiter::new();
+        let (started, start) = tokio::sync::oneshot::channel();
+        arbiter.spawn(async move { drop(started.send(Probe::<InspectStore>::start(|_| pending()).recipient())) });
+        operations.inspect_store = start.await.unwrap();
+        arbiter.stop();
+        arbiter.join().unwrap();
+        assert!(operations.report().await.is_err());
+    }
+}

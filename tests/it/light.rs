@@ -7,6 +7,8 @@ use std::process::Command;
 const DIRECT: &[&str] = &[
     "actix",
     "actix-rt",
+    "hashbrown",
+    "indexmap",
     "jiff",
     "postcard",
     "redb",

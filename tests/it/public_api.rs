@@ -75,8 +75,7 @@ impl Library {
                 Item::Use(import) if is_public(&import.vis) => {
                     for (from, name) in leaves(import) {
                         let module: Vec<_> = path.iter().chain(&from).cloned().collect();
-                        let found = self.modules.get(&module).and_then(|items| declared(items, &name));
-                        match found {
+                        match self.find(&module, &name) {
                             Some(item) => public.extend(self.declaration(&item)),
                             // From elsewhere in the crate, or made by a macro.
                             None => public.push(named(&from, &name)),
@@ -88,6 +87,20 @@ impl Library {
         }
         public.sort_by_key(|item| matches!(item, Item::Mod(_)));
         public
+    }
+
+    /// The public item of this name in a module, whether it is declared there or comes by a `pub use` of its own.
+    fn find(&self, module: &[String], name: &str) -> Option<Item> {
+        let items = self.modules.get(module)?;
+        let imported = || {
+            let imports = items.iter().filter_map(|item| match item {
+                Item::Use(import) if is_public(&import.vis) => Some(leaves(import)),
+                _ => None,
+            });
+            let (from, _) = imports.flatten().find(|(_, found)| found == name)?;
+            self.find(&[module, &from].concat(), name)
+        };
+        declared(items, name).or_else(imported)
     }
 
     /// A public item and what is implemented for it.

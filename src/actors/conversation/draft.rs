@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use indexmap::IndexMap;
+
+use super::observe::{ObserveError, Receipt, TurnReceipt};
 use super::open_change::{Before, OpenChange};
-use crate::actors::{ObserveError, Receipt, TurnReceipt};
 use crate::store::{Commit, StagedTurn, StaleBefore, TurnOutcome, Version};
 use crate::turn::{
     ConversationId, Done, EpochMillis, OpenTurn, Ordinal, Progress, RunningTime, SealedTurn, TurnEvent, TurnEventKind,
@@ -286,14 +288,10 @@ fn cut(id: &TurnId, fields: impl Iterator<Item = &'static str>) -> impl Iterator
 
 /// Counts what a piece of work does to each of its turns, in the order of their first mention, and builds its receipt.
 #[derive(Debug, Default)]
-pub(super) struct ReceiptBuilder {
-    tallies: Vec<TurnTally>,
-    places: HashMap<TurnId, usize>,
-}
+pub(super) struct ReceiptBuilder(IndexMap<TurnId, TurnTally>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct TurnTally {
-    turn_id: TurnId,
     /// The work has the `done` that seals the turn.
     seals: bool,
     /// How many events of the turn the work has up to its `done`.
@@ -314,17 +312,7 @@ impl TurnTally {
 
 impl ReceiptBuilder {
     fn of(&mut self, turn_id: &TurnId) -> &mut TurnTally {
-        let place = *self.places.entry(turn_id.clone()).or_insert_with(|| {
-            self.tallies.push(TurnTally {
-                turn_id: turn_id.clone(),
-                seals: false,
-                in_time: 0,
-                late: 0,
-                warnings: Vec::new(),
-            });
-            self.tallies.len() - 1
-        });
-        &mut self.tallies[place]
+        self.0.entry(turn_id.clone()).or_default()
     }
 
     /// What the work is told, once `outcomes` say what became of each turn that was not sealed before.
@@ -335,7 +323,7 @@ impl ReceiptBuilder {
     ) -> Receipt {
         let mut sealed = Vec::new();
         let (mut all_late, mut told) = (0, Vec::new());
-        for TurnTally { turn_id, seals, in_time, late, warnings } in &self.tallies {
+        for (turn_id, TurnTally { seals, in_time, late, warnings }) in &self.0 {
             all_late += late;
             let mut tell =
                 |ordinal, duplicate| sealed.push(TurnReceipt { turn_id: turn_id.clone(), ordinal, duplicate });
@@ -360,5 +348,126 @@ impl ReceiptBuilder {
         }
         told.truncate(Receipt::MAX_WARNINGS);
         Receipt { sealed, late: all_late, warnings: told }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TurnScript;
+    use crate::turn::OpenHead;
+
+    const LIMITS: Limits = Limits { max_open_turns: 2, max_steps: 3 };
+
+    fn now() -> Now {
+        Now { moment: EpochMillis::new(9), running: RunningTime::new(70) }
+    }
+
+    fn id(id: &str) -> TurnId {
+        TurnId::new(id).unwrap()
+    }
+
+    fn turn(turn_id: &str) -> TurnScript {
+        TurnScript::new("c", turn_id)
+    }
+
+    fn work(scripts: &[TurnScript]) -> Work {
+        Work::Observe(scripts.iter().flat_map(TurnScript::events).collect())
+    }
+
+    /// The ids of the turns that are staged, and of those that are sealed.
+    fn ids(commit: Option<Commit>) -> (Vec<String>, Vec<String>) {
+        let Some(commit) = commit else { return (Vec::new(), Vec::new()) };
+        let staged = commit.staged.iter().map(|change| change.turn_id.to_string());
+        let sealed = commit.sealed.iter().map(|turn| turn.metrics.turn_id.to_string());
+        (staged.collect(), sealed.collect())
+    }
+
+    fn open(turn_id: &str, has_failed: bool, last_event_at: u64) -> (TurnId, StagedTurn) {
+        let head = OpenHead { has_failed, ..OpenHead::default() };
+        let turn = OpenTurn { head, ..OpenTurn::new(id(turn_id)) };
+        (id(turn_id), StagedTurn { turn, last_event_at: RunningTime::new(last_event_at) })
+    }
+
+    #[test]
+    fn a_commit_stages_turns_by_id_and_seals_them_in_the_order_of_their_dones() {
+        let (conversation_id, known) = (ConversationId::new("c").unwrap(), KnownTurns::default());
+        let mut draft = Draft::new(&conversation_id, &known, LIMITS, now());
+        let done = |turn_id| turn(turn_id).done("stop");
+        draft.take(&work(&[turn("y").start(), done("z"), done("a")]), false).unwrap();
+        draft.take(&work(&[turn("b").start(), done("m"), done("z")]), false).unwrap();
+        let (staged, sealed) = ids(draft.commit(Version(4)));
+        assert_eq!((staged, sealed), (vec!["b".into(), "y".into()], vec!["z".into(), "a".into(), "m".into()]));
+    }
+
+    #[test]
+    fn work_over_a_limit_leaves_nothing_of_itself_in_the_draft() {
+        let (conversation_id, known) = (ConversationId::new("c").unwrap(), KnownTurns::default());
+        let steps = |count| (0..count).fold(turn("a"), |turn, step| turn.usage(step, 1, 1));
+        let taken = |refused: &[Work]| {
+            let mut draft = Draft::new(&conversation_id, &known, LIMITS, now());
+            draft.take(&work(&[steps(2)]), false).unwrap();
+            for work in refused {
+                assert!(matches!(draft.take(work, false), Err(NotTaken::OverLimit(_))), "{work:?}");
+            }
+            draft.take(&work(&[steps(3), turn("b").start()]), false).unwrap();
+            draft.commit(Version(0))
+        };
+        let too_many_steps = work(&[turn("a").usage(0, 99, 99).usage(7, 1, 1).usage(8, 1, 1)]);
+        let too_many_turns = work(&[turn("a").fail(), turn("x").start(), turn("y").start()]);
+        assert_eq!(taken(&[too_many_steps, too_many_turns]), taken(&[]));
+    }
+
+    #[test]
+    fn a_look_up_asks_for_every_turn_of_the_work_that_may_be_sealed() {
+        let conversation_id = ConversationId::new("c").unwrap();
+        let known = KnownTurns { open: [open("open", false, 1)].into(), ..KnownTurns::default() };
+        let mut draft = Draft::new(&conversation_id, &known, LIMITS, now());
+        draft.take(&work(&[turn("drafted").start()]), false).unwrap();
+        let failing = work(&["unknown", "open", "drafted"].map(|id| turn(id).fail()));
+        let Err(NotTaken::UnknownFailures(asked)) = draft.take(&failing, false) else { panic!("it was taken") };
+        assert_eq!(asked, [id("unknown")]);
+        draft.take(&failing, true).unwrap();
+        assert_eq!(ids(draft.commit(Version(0))).0, ["drafted", "open"], "an error opens no turn");
+    }
+
+    #[test]
+    fn a_receipt_names_turns_in_the_order_of_their_first_mention_and_counts_what_was_late() {
+        let conversation_id = ConversationId::new("c").unwrap();
+        let sealed = HashMap::from([(id("old"), Ordinal::after(0))]);
+        let known = KnownTurns { sealed, ..KnownTurns::default() };
+        let mut draft = Draft::new(&conversation_id, &known, LIMITS, now());
+        let events = [
+            turn("new").start(),
+            turn("raced").usage(0, 1, 1).done("stop"),
+            turn("old").start(),
+            turn("new").done("stop").usage(0, 1, 1),
+        ];
+        let mentions = draft.take(&work(&events), false).unwrap();
+        let outcomes = HashMap::from([
+            (id("new"), TurnOutcome::Sealed(Ordinal::after(2))),
+            // Somebody else sealed it meanwhile.
+            (id("raced"), TurnOutcome::Duplicate(Ordinal::after(1))),
+        ]);
+        let receipt = mentions.receipt(&outcomes, &known.sealed);
+        let told: Vec<_> =
+            receipt.sealed.iter().map(|turn| (turn.turn_id.as_str(), turn.ordinal.get(), turn.duplicate)).collect();
+        assert_eq!(told, [("new", 3, false), ("new", 3, true), ("raced", 2, true), ("old", 1, true)]);
+        assert_eq!(receipt.late, 1 + 2 + 1);
+    }
+
+    #[test]
+    fn stale_turns_are_sealed_once_and_those_that_failed_say_so() {
+        let conversation_id = ConversationId::new("c").unwrap();
+        let turns = [open("quiet", false, 5), open("failed", true, 20), open("fresh", false, 10)];
+        let known = KnownTurns { open: turns.into(), ..KnownTurns::default() };
+        let mut draft = Draft::new(&conversation_id, &known, LIMITS, now());
+        let turn_ids = ["quiet", "quiet", "failed", "fresh", "unknown"].map(id).into();
+        let before = StaleBefore { open: RunningTime::new(10), failed: RunningTime::new(21) };
+        draft.take(&Work::Abandon { turn_ids, before }, false).unwrap();
+        let commit = draft.commit(Version(0)).unwrap();
+        let sealed: Vec<_> =
+            commit.sealed.iter().map(|turn| (turn.metrics.turn_id.as_str(), turn.reason.as_str())).collect();
+        assert_eq!((sealed, commit.staged.len()), (vec![("quiet", ABANDONED), ("failed", FAILED)], 0));
     }
 }

@@ -1,5 +1,6 @@
-use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use indexmap::IndexSet;
 
 use crate::turn::ConversationId;
 
@@ -9,33 +10,17 @@ const MAX_REMEMBERED: usize = 4096;
 /// The warnings that were logged: of each conversation every kind once, however often its actor is retired. Clones share
 /// them. They are kept in memory, so each process logs a warning anew.
 #[derive(Clone, Default)]
-pub(in crate::actors) struct LoggedWarnings(Arc<Mutex<Remembered>>);
-
-#[derive(Default)]
-struct Remembered {
-    all: HashSet<Logged>,
-    /// The oldest comes first.
-    in_order: VecDeque<Logged>,
-}
-
-type Logged = (ConversationId, &'static str);
+pub(in crate::actors) struct LoggedWarnings(Arc<Mutex<IndexSet<(ConversationId, &'static str)>>>);
 
 impl LoggedWarnings {
     /// Remembers a kind of warning about a conversation. Returns whether it was not remembered before.
     pub(super) fn add(&self, id: &ConversationId, kind: &'static str) -> bool {
         let mut remembered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Remembered { all, in_order } = &mut *remembered;
-        let logged = (id.clone(), kind);
-        if !all.insert(logged.clone()) {
-            return false;
+        let is_new = remembered.insert((id.clone(), kind));
+        if remembered.len() > MAX_REMEMBERED {
+            remembered.shift_remove_index(0);
         }
-        in_order.push_back(logged);
-        if in_order.len() > MAX_REMEMBERED
-            && let Some(oldest) = in_order.pop_front()
-        {
-            all.remove(&oldest);
-        }
-        true
+        is_new
     }
 }
 
@@ -54,7 +39,6 @@ mod tests {
         }
         assert!(!logged.add(&id(0), "another") && !logged.add(&id(MAX_REMEMBERED - 1), "one"));
         assert!(logged.add(&id(0), "one"), "it was the oldest");
-        let remembered = logged.0.lock().unwrap();
-        assert_eq!((remembered.all.len(), remembered.in_order.len()), (MAX_REMEMBERED, MAX_REMEMBERED));
+        assert_eq!(logged.0.lock().unwrap().len(), MAX_REMEMBERED);
     }
 }

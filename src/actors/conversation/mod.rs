@@ -1,7 +1,14 @@
 //! One conversation: folds its events into its open turns and makes each batch durable before it answers.
+//!
+//! - `observe`: the messages that change turns, and their answer.
+//! - `draft`: what a batch of work makes of the turns. Pure.
+//! - `open_change`: what changes of an open turn. Pure.
+//! - `logged`: the warnings that were logged.
+//! - `tests`: messages to one conversation with a store that a test controls.
 
 mod draft;
 mod logged;
+mod observe;
 mod open_change;
 #[cfg(test)]
 mod tests;
@@ -10,17 +17,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use actix::{
-    Actor, ActorFutureExt, AsyncContext, Context, Handler, MailboxError, Recipient, ResponseFuture, WrapFuture,
+    Actor, ActorFutureExt, AsyncContext, Context, Handler, MailboxError, Message, Recipient, ResponseFuture, WrapFuture,
 };
 use tokio::sync::oneshot;
 
 pub(super) use self::logged::LoggedWarnings;
+pub use self::observe::{Abandon, Observe, ObserveError, Receipt, TurnReceipt};
 
 use self::draft::{Draft, KnownTurns, Limits, NotTaken, Now, ReceiptBuilder, Work};
-use super::{
-    Abandon, ConversationReport, Facts, InspectConversation, Observe, ObserveError, OpenConversation, Receipt,
-    TurnSealed,
-};
+use super::facts::{Facts, TurnSealed};
+use super::store::OpenConversation;
 use crate::clock::{RunningClock, SharedClock};
 use crate::settings::TurnSettings;
 use crate::store::{Commit, CommitError, Committed, ConversationState, Fault, StagedTurn, TurnOutcome, Version};
@@ -335,6 +341,31 @@ impl Handler<Abandon> for Conversation {
         let Abandon { turn_ids, before, .. } = abandon;
         self.enqueue(Work::Abandon { turn_ids, before }, ctx)
     }
+}
+
+/// Ask a conversation how it is; the directory passes it on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InspectConversation {
+    /// The conversation.
+    pub conversation_id: ConversationId,
+}
+
+/// How a conversation's actor is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConversationReport {
+    /// Turns that are open, as far as it knows.
+    pub open_turns: usize,
+    /// The version that the conversation has; `None` before the first load and whenever it is in doubt.
+    pub version: Option<Version>,
+    /// Messages that wait for the store to be done with what came before them.
+    pub waiting: usize,
+    /// Whether the store is being waited for.
+    pub busy: bool,
+}
+
+impl Message for InspectConversation {
+    /// `None` if the conversation has no actor.
+    type Result = Option<ConversationReport>;
 }
 
 impl Handler<InspectConversation> for Conversation {

@@ -1,4 +1,6 @@
 //! Directory, conversations and store on one thread, held against a plain model of what the contract says.
+//!
+//! - `model`: that model.
 
 mod model;
 

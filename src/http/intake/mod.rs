@@ -5,7 +5,7 @@
 //! - `budget`: the memory for bodies, shared by all requests. It does not grow.
 //! - `inflate`: gzip bodies.
 //! - `body`: reads a body as it arrives, within its limits in bytes and time.
-//! - `batch`: the events of a body, by conversation. A second format of bodies would become a batch too.
+//! - `body_events`: the events of a body, by conversation. A second format of bodies would become the same.
 //! - `refused`: the lines that were refused, and the turns that they mention.
 
 pub(crate) mod body;

@@ -9,6 +9,13 @@
 //!
 //! Data that lists a model without prices for tokens does not make it free: its price is unknown. The exception is a name
 //! that ends with `:free`.
+//!
+//! - `data`: the published prices.
+//! - `table`: the operator's own prices.
+//! - `rate`: the price of a token of each kind, and the tier that a step's prompt chooses.
+//! - `names`: the names under which a model is looked up.
+//! - `digest`: tells whether any price has changed.
+//! - `tests`: prices against ones computed by hand.
 
 mod data;
 mod digest;

@@ -251,9 +251,7 @@ impl Checkpoint {
         let Ok(begun) = begun else { return Ok(()) };
         let Some((transfer, hasher, filter, txn)) = begun? else { return Ok(()) };
         let keys = transfer.write(&txn, hasher)?;
-        for (piece, key) in transfer.pieces.iter().zip(&keys) {
-            piece.sealed_ids().for_each(|turn_id| filter.add(*key, hasher.hash(turn_id)));
-        }
+        transfer.add_to(&filter, &keys, hasher);
         txn.commit().map_err(Failure::from)?;
         let moved_bytes = transfer.bytes();
         let moved: Vec<_> = transfer.pieces.into_iter().zip(keys).collect();

@@ -11,6 +11,7 @@ use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::TurnHasher;
 use crate::store::redb::tables::journal_mark::JournalMark;
 use crate::store::redb::tables::record::at_position::AtPosition;
+use crate::store::redb::tables::turn_filter::TurnFilter;
 use crate::store::redb::tables::write::WriteTables;
 
 /// What a transaction moves from the memtable into the tables.
@@ -38,6 +39,15 @@ impl Transfer {
         write_order(&mut tables, &self.runs)?;
         tables.finish(self.checkpoint, self.newest)?;
         Ok(keys)
+    }
+}
+
+impl Transfer {
+    /// Adds its sealed turns to the filter. `keys` are those that writing it returned.
+    pub(crate) fn add_to(&self, filter: &TurnFilter, keys: &[u64], hasher: TurnHasher) {
+        for (piece, key) in self.pieces.iter().zip(keys) {
+            piece.sealed_ids().for_each(|turn_id| filter.add(*key, hasher.hash(turn_id)));
+        }
     }
 }
 
@@ -186,5 +196,43 @@ mod tests {
         let steps: Vec<_> = (1..=6).map(|end| rows_of(end, "open_steps")).collect();
         assert_eq!(steps, [3 + 2, 4 + 2, 1 + 2, 2 + 2, 2 + 2, 2], "of the sealed turn none is left");
         assert_eq!(rows_of(6, "open_turns"), 1);
+    }
+
+    #[test]
+    fn positions_lead_to_the_turns_of_their_conversation_and_the_marks_are_noted_with_them() {
+        let pieces = pieces();
+        let files = Location::Memory.open(1 << 20).unwrap();
+        let mark = |number| JournalMark { number, checksum: number + 1 };
+        let entry = Entry {
+            conversation: pieces[5].conversation.clone(),
+            key: None,
+            position: 9,
+            sealed: pieces[5].sealed_after(0).map(|(_, record)| Arc::clone(record)).collect(),
+            staged: Vec::new(),
+        };
+        let mut memtable = Memtable::at(mark(0), 8);
+        memtable.take(entry).unwrap();
+        let runs = memtable.runs().cloned().collect();
+        let steps = [
+            Transfer { pieces, runs: Vec::new(), checkpoint: None, newest: mark(3) },
+            Transfer { pieces: Vec::new(), runs, checkpoint: Some(mark(2)), newest: mark(4) },
+        ];
+        let before = files.memtable().checkpoint();
+        for (moving, checkpoint) in steps.into_iter().zip([before, mark(2)]) {
+            let txn = files.write_tables().unwrap();
+            let keys = moving.write(&txn, files.hasher()).unwrap();
+            assert_eq!(keys.len(), moving.pieces.len());
+            let meta = WriteMeta::write(&txn).unwrap();
+            assert_eq!((meta.checkpoint().unwrap(), meta.newest().unwrap()), (checkpoint, moving.newest));
+            drop(meta);
+            txn.commit().unwrap();
+        }
+        let tables = files.read_tables().unwrap();
+        let row = tables.positions().unwrap().get(9).unwrap().unwrap();
+        let AtPosition::Sealed { key, ordinal } = AtPosition::decode(row.value().verify(&9).unwrap()).unwrap() else {
+            panic!("it was erased")
+        };
+        assert_eq!(tables.search_id_of(key).unwrap().as_str(), "c");
+        assert_eq!(tables.turn(key, ordinal).unwrap().metrics.turn_id.as_str(), "t");
     }
 }

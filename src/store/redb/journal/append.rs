@@ -43,3 +43,74 @@ pub(crate) fn append(
     rows.insert(number, row)?;
     Ok((mark, bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::redb::files::location::Location;
+    use crate::store::redb::files::open_files::Files;
+    use crate::store::redb::journal::chain::read_row;
+    use crate::store::redb::journal::entry::decode_row;
+    use crate::store::redb::tables::record::conversation::ConversationRecord;
+    use crate::turn::ConversationId;
+
+    fn entry(nth: u64) -> Entry {
+        let conversation = ConversationRecord::begin(ConversationId::new(format!("c{nth}")).unwrap());
+        Entry { conversation, key: None, position: nth + 1, sealed: Vec::new(), staged: Vec::new() }
+    }
+
+    /// Appends a row of one entry in a transaction of its own.
+    fn append_one(files: &Files, nth: u64, last: JournalMark, trim: JournalMark) -> JournalMark {
+        let txn = files.write_journal().unwrap();
+        let (mark, bytes) = append(&txn, &[entry(nth)], last, trim).unwrap();
+        assert!(bytes > 20, "{bytes}");
+        txn.commit().unwrap();
+        mark
+    }
+
+    /// The numbers of the rows that are left, and the mark before the first of them.
+    fn left(files: &Files) -> (Vec<u64>, JournalMark) {
+        let txn = files.write_journal().unwrap();
+        let rows = txn.open_table(ROWS).unwrap();
+        let numbers = rows.iter().unwrap().map(|row| row.unwrap().0.value()).collect();
+        (numbers, WriteMeta::write(&txn).unwrap().base().unwrap())
+    }
+
+    #[test]
+    fn a_row_follows_the_last_one_and_links_to_it() {
+        let files = Location::Memory.open(1 << 20).unwrap();
+        let last = JournalMark { number: 41, checksum: 0xABCD };
+        let first = append_one(&files, 0, last, JournalMark::default());
+        let second = append_one(&files, 1, first, JournalMark::default());
+        assert_eq!((first.number, second.number), (42, 43));
+        let txn = files.write_journal().unwrap();
+        let rows = txn.open_table(ROWS).unwrap();
+        for (nth, before, mark) in [(0, last, first), (1, first, second)] {
+            let stored = rows.get(mark.number).unwrap().unwrap();
+            assert_eq!(stored.value().checksum(), mark.checksum);
+            let row = read_row(mark.number, stored.value()).unwrap();
+            assert_eq!(row.previous, before.checksum);
+            let names: Vec<_> =
+                decode_row(row.entries).unwrap().into_iter().map(|entry| entry.conversation.id).collect();
+            assert_eq!(names, [ConversationId::new(format!("c{nth}")).unwrap()]);
+        }
+    }
+
+    #[test]
+    fn a_few_rows_up_to_the_checkpoint_are_dropped_each_time_and_the_base_is_the_last_of_them() {
+        let files = Location::Memory.open(1 << 20).unwrap();
+        let mut marks = vec![JournalMark::default()];
+        for nth in 0..12 {
+            let last = marks[marks.len() - 1];
+            marks.push(append_one(&files, nth, last, JournalMark::default()));
+        }
+        assert_eq!(left(&files), ((1..=12).collect(), JournalMark::default()));
+        let dropped = TRIMMED_ROWS as u64;
+        for (nth, first_left) in [(12, dropped + 1), (13, 11), (14, 11)] {
+            let last = marks[marks.len() - 1];
+            marks.push(append_one(&files, nth, last, marks[10]));
+            let base = marks[usize::try_from(first_left).unwrap() - 1];
+            assert_eq!(left(&files), ((first_left..=nth + 1).collect(), base));
+        }
+    }
+}

@@ -124,3 +124,53 @@ impl Order {
         self.runs.iter()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(conversation: &str, first: u64, turns: u64) -> Run {
+        let conversation_id = ConversationId::new(conversation).unwrap();
+        Run { conversation_id, first, sealed_before: first + 100, turns }
+    }
+
+    fn order() -> Order {
+        let mut order = Order::default();
+        for run in [run("a", 5, 2), run("b", 7, 1), run("a", 8, 3)] {
+            order.push(run);
+        }
+        order
+    }
+
+    #[test]
+    fn the_turns_after_any_position_follow_each_other() {
+        let order = order();
+        for position in 0..=11 {
+            let turns: Vec<_> =
+                order.after(position).map(|(at, id, ordinal)| (at, id.as_str(), ordinal.get())).collect();
+            let all = [(5, "a", 106), (6, "a", 107), (7, "b", 108), (8, "a", 109), (9, "a", 110), (10, "a", 111)];
+            assert!(turns.iter().eq(all.iter().filter(|(at, ..)| *at > position)), "after {position}: {turns:?}");
+        }
+        assert_eq!(order.first(), Some(5));
+    }
+
+    #[test]
+    fn what_is_moved_is_of_the_immutable_table_alone_and_bytes_are_those_of_what_is_left() {
+        let mut order = order();
+        order.freeze();
+        order.push(run("c", 11, 1));
+        let bytes = |runs: &[Run]| runs.iter().map(Run::bytes).sum::<usize>();
+        let all: Vec<_> = order.runs().cloned().collect();
+        assert_eq!(order.frozen(usize::MAX), (all[..3].to_vec(), true));
+        assert_eq!(order.frozen(1), (all[..1].to_vec(), false));
+        assert_eq!(order.frozen(0), (Vec::new(), false));
+        for dropped in 0..=3 {
+            assert_eq!((order.bytes(), order.active_bytes()), (bytes(&all[dropped..]), bytes(&all[3..])));
+            assert_eq!((order.has_frozen(), order.has_active()), (dropped < 3, true));
+            order.drop_first(usize::from(dropped < 3));
+        }
+        assert_eq!(order.frozen(usize::MAX), (Vec::new(), true));
+        order.drop_first(0);
+        assert!(!order.is_empty());
+    }
+}

@@ -192,18 +192,19 @@ mod tests {
         OpenTurn::new(TurnId::new(id).unwrap())
     }
 
-    /// A commit after which the conversation has so many sealed turns.
-    fn entry(sealed_turns: u64, sealed: &[&str], staged: &[&str]) -> Entry {
-        let id = ConversationId::new("c").unwrap();
-        let sealed = sealed.iter().map(|id| turn(id).seal(&Done::because("stop"), EpochMillis::new(1)));
-        let staged = staged.iter().map(|id| StagedTurn { turn: turn(id), last_event_at: RunningTime::new(1) });
-        Entry {
-            conversation: ConversationRecord { version: Version(1), sealed_turns, ..ConversationRecord::begin(id) },
-            key: None,
-            position: 1,
-            sealed: sealed.map(|turn| record::encode_sealed(&turn).unwrap().into()).collect(),
-            staged: staged.map(|turn| StagedRecords::encode(&turn.into()).unwrap()).collect(),
-        }
+    fn sealed(id: &str) -> Arc<[u8]> {
+        record::encode_sealed(&turn(id).seal(&Done::because("stop"), EpochMillis::new(1))).unwrap().into()
+    }
+
+    fn staged(id: &str) -> StagedRecords {
+        StagedRecords::encode(&StagedTurn { turn: turn(id), last_event_at: RunningTime::new(1) }.into()).unwrap()
+    }
+
+    /// An entry after which the conversation has this many sealed turns.
+    fn entry(sealed_turns: u64, staged: Vec<StagedRecords>, sealed: Vec<Arc<[u8]>>) -> Entry {
+        let begun = ConversationRecord::begin(ConversationId::new("c").unwrap());
+        let conversation = ConversationRecord { version: Version(sealed_turns), sealed_turns, ..begun };
+        Entry { conversation, key: None, position: 1, sealed, staged }
     }
 
     fn seen(piece: &Piece) -> BTreeMap<&str, Option<u64>> {
@@ -217,26 +218,57 @@ mod tests {
 
     #[test]
     fn each_turn_is_found_by_its_id_whether_open_or_sealed() {
-        let mut piece = Piece::of(entry(7, &["a", "b"], &["x", "y"])).unwrap();
+        let mut piece = Piece::of(entry(7, vec![staged("x"), staged("y")], vec![sealed("a"), sealed("b")])).unwrap();
         assert_eq!(seen(&piece), BTreeMap::from([("a", Some(6)), ("b", Some(7)), ("x", None), ("y", None)]));
         assert!(piece.change("z").is_none());
         let before = piece.bytes();
-        piece.take(entry(8, &["x"], &["z", "a"])).unwrap();
+        piece.take(entry(8, vec![staged("z"), staged("a")], vec![sealed("x")])).unwrap();
         let expected = [("a", Some(6)), ("b", Some(7)), ("x", Some(8)), ("y", None), ("z", None)];
         assert_eq!(seen(&piece), BTreeMap::from(expected), "what is sealed is not open again");
         assert!(piece.bytes() > before);
         let ids: Vec<_> = (0..1000).map(|nth| format!("turn {nth}")).collect();
-        piece.take(entry(1008, &ids.iter().map(String::as_str).collect::<Vec<_>>(), &[])).unwrap();
+        piece.take(entry(1008, Vec::new(), ids.iter().map(|id| sealed(id)).collect())).unwrap();
         assert_eq!((seen(&piece).len(), seen(&piece)["turn 999"]), (1005, Some(1008)));
     }
 
     #[test]
-    fn an_entry_with_a_damaged_record_is_not_taken_at_all() {
-        let mut piece = Piece::of(entry(1, &["a"], &[])).unwrap();
-        let mut bad = entry(3, &["b", "c"], &["x"]);
-        bad.sealed[1] = vec![9, 9].into();
-        piece.take(bad).unwrap_err();
-        assert_eq!(seen(&piece), BTreeMap::from([("a", Some(1))]));
-        assert_eq!(piece.conversation.sealed_turns, 1);
+    fn the_turns_that_a_piece_sealed_are_found_by_their_ordinals_and_no_others() {
+        let mut piece = Piece::of(entry(11, Vec::new(), vec![sealed("a"), sealed("b")])).unwrap();
+        piece.take(entry(12, Vec::new(), vec![sealed("c")])).unwrap();
+        assert_eq!(piece.sealed_before(), 9);
+        let ordinals = |after| piece.sealed_after(after).map(|(ordinal, _)| ordinal.get()).collect::<Vec<_>>();
+        assert_eq!(
+            [0, 9, 10, 12, u64::MAX].map(ordinals),
+            [vec![10, 11, 12], vec![10, 11, 12], vec![11, 12], vec![], vec![]]
+        );
+        let found = |ordinal: u64| piece.sealed_at(Ordinal::after(ordinal - 1)).cloned();
+        assert_eq!([1, 9, 10, 12, 13].map(found), [None, None, Some(sealed("a")), Some(sealed("c")), None]);
+        assert!(matches!(piece.change("b"), Some(Change::Sealed(at)) if at.get() == 11));
+    }
+
+    #[test]
+    fn a_sealed_turn_leaves_nothing_of_its_open_parts_and_is_not_opened_again() {
+        let mut piece = Piece::of(entry(0, vec![staged("a")], Vec::new())).unwrap();
+        piece.take(entry(1, Vec::new(), vec![sealed("a")])).unwrap();
+        piece.take(entry(1, vec![staged("a")], Vec::new())).unwrap();
+        assert!(matches!(piece.change("a"), Some(Change::Sealed(_))));
+        let at_once = Piece::of(entry(1, Vec::new(), vec![sealed("a")])).unwrap();
+        assert_eq!(piece.bytes(), at_once.bytes());
+    }
+
+    #[test]
+    fn an_entry_with_a_turn_that_cannot_be_read_changes_nothing() {
+        let mut piece = Piece::of(entry(1, vec![staged("a")], vec![sealed("b")])).unwrap();
+        let (version, bytes) = (piece.conversation.version, piece.bytes());
+        let no_record: Arc<[u8]> = b"no record"[..].into();
+        let damaged = [
+            entry(3, vec![staged("c")], vec![sealed("d"), no_record.clone()]),
+            entry(2, vec![staged("c"), StagedRecords { head: no_record, steps: Vec::new() }], vec![sealed("d")]),
+        ];
+        for entry in damaged {
+            piece.take(entry).unwrap_err();
+            assert_eq!((piece.conversation.version, piece.bytes(), piece.changes().count()), (version, bytes, 2));
+            assert_eq!(piece.sealed_after(0).count(), 1);
+        }
     }
 }

@@ -85,3 +85,64 @@ impl Table {
         self.bytes -= oldest.map_or(0, |oldest| oldest.bytes());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Version;
+    use crate::store::redb::tables::record::conversation::ConversationRecord;
+
+    fn id(id: &str) -> ConversationId {
+        ConversationId::new(id).unwrap()
+    }
+
+    fn entry(conversation: &str, version: u64) -> Entry {
+        let conversation =
+            ConversationRecord { version: Version(version), ..ConversationRecord::begin(id(conversation)) };
+        Entry { conversation, key: None, position: 1, sealed: Vec::new(), staged: Vec::new() }
+    }
+
+    fn versions(pieces: &Pieces) -> Vec<u64> {
+        pieces.oldest_first().map(|piece| piece.conversation.version.0).collect()
+    }
+
+    #[test]
+    fn a_full_piece_takes_no_commit_and_the_oldest_is_dropped_first() {
+        let mut table = Table::default();
+        (1..=3).for_each(|version| table.take(entry("c", version), 1).unwrap());
+        table.take(entry("c", 4), usize::MAX).unwrap();
+        table.take(entry("d", 1), 1).unwrap();
+        let bytes = |table: &Table| {
+            let pieces = table.conversations.values().flat_map(Pieces::oldest_first);
+            pieces.map(|piece| piece.bytes()).sum::<usize>()
+        };
+        for left in [&[1, 2, 4][..], &[2, 4], &[4]] {
+            assert_eq!(versions(&table.conversations[&id("c")]), left);
+            assert_eq!(table.bytes, bytes(&table));
+            table.drop_oldest(&id("c"));
+        }
+        assert_eq!((table.conversations.len(), table.bytes), (1, bytes(&table)));
+        table.drop_oldest(&id("c"));
+        assert_eq!(table.conversations.len(), 1, "a conversation that is not there costs no other");
+    }
+
+    #[test]
+    fn what_a_reader_holds_does_not_change_and_a_key_that_is_known_stays() {
+        let mut table = Table::default();
+        table.take(entry("c", 1), usize::MAX).unwrap();
+        let held = table.conversations[&id("c")].clone();
+        table.take(entry("c", 2), usize::MAX).unwrap();
+        let pieces = table.conversations.get_mut(&id("c")).unwrap();
+        for key in [7, 8] {
+            pieces.set_key(key);
+        }
+        let seen = |pieces: &Pieces| (versions(pieces), pieces.latest.key);
+        assert_eq!((seen(&held), seen(pieces)), ((vec![1], None), (vec![2], Some(7))));
+    }
+
+    #[test]
+    fn a_table_is_as_large_as_the_larger_of_its_memory_and_its_rows() {
+        let table = |bytes, row_bytes| Table { bytes, row_bytes, ..Table::default() };
+        assert_eq!((table(3, 5).size(), table(5, 3).size()), (5, 5));
+    }
+}

@@ -6,10 +6,13 @@
 //! - `open_turns`: the open turns of a conversation, each put together from its head and its steps.
 //! - `activity`: the conversations by their latest activity.
 //! - `order`: the turns of all conversations, in the order in which they became durable.
+//! - `tests`: each question at every stage of a checkpoint.
 
 pub(crate) mod activity;
 mod open_turns;
 pub(crate) mod order;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

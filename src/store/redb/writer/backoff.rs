@@ -19,3 +19,17 @@ impl Backoff {
         wait.saturating_mul(2).min(self.longest)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_wait_is_twice_the_one_before_up_to_the_longest() {
+        let backoff = Backoff::default();
+        let waits = std::iter::successors(Some(backoff.first), |wait| Some(backoff.after(*wait)));
+        let waits: Vec<_> = waits.take(9).map(|wait| wait.as_millis()).collect();
+        assert_eq!(waits, [50, 100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+        assert_eq!(backoff.after(Duration::MAX), backoff.longest);
+    }
+}

@@ -51,3 +51,61 @@ impl Job {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll, Wake};
+
+    use super::*;
+    use crate::store::redb::writer::admission::Admission;
+    use crate::turn::ConversationId;
+
+    /// A caller, which notes how many turns are unanswered at the moment of its answer.
+    struct Caller {
+        admission: Arc<Admission>,
+        found: AtomicUsize,
+    }
+
+    impl Wake for Caller {
+        fn wake(self: Arc<Self>) {
+            self.found.store(self.admission.unanswered(), Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_caller_that_is_answered_finds_its_turns_free() {
+        let admission = Arc::new(Admission::new(1));
+        let (reply, mut answer) = oneshot::channel();
+        let commit = Commit {
+            conversation_id: ConversationId::new("c").unwrap(),
+            expected_version: crate::store::Version(0),
+            staged: Vec::new(),
+            sealed: Vec::new(),
+        };
+        let job = Job::Commit(Arc::new(commit), reply, admission.admit(1).unwrap());
+        assert_eq!((job.turns(), admission.unanswered()), (1, 1));
+        let caller = Arc::new(Caller { admission, found: AtomicUsize::new(usize::MAX) });
+        let waker = Arc::clone(&caller).into();
+        let mut context = Context::from_waker(&waker);
+        assert_eq!(Pin::new(&mut answer).poll(&mut context), Poll::Pending);
+        job.answer(Err(CommitError::Overloaded));
+        assert_eq!(caller.found.load(Ordering::Relaxed), 0);
+        assert_eq!(answer.try_recv().unwrap(), Err(CommitError::Overloaded));
+    }
+
+    #[test]
+    fn each_kind_of_job_is_answered_and_a_caller_that_is_gone_is_no_failure() {
+        let (check, mut checked) = oneshot::channel();
+        let (tick, mut ticked) = oneshot::channel();
+        let (close, mut closed) = oneshot::channel();
+        for job in [Job::CheckWrite(check), Job::Tick(Duration::ZERO, tick), Job::Close(close)] {
+            assert_eq!((job.turns(), job.waited(Instant::now())), (0, Duration::ZERO));
+            job.answer(Ok(None));
+        }
+        assert_eq!((checked.try_recv().unwrap(), ticked.try_recv().unwrap()), (Ok(()), Ok(())));
+        closed.try_recv().unwrap();
+        Job::CheckWrite(oneshot::channel().0).answer(Ok(None));
+    }
+}

@@ -80,3 +80,80 @@ fn ticked(running: RunningTime, batch: &[Job]) -> Option<RunningTime> {
     let elapsed = elapsed.reduce(Duration::saturating_add)?;
     Some(running.saturating_add(elapsed))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::store::contract::{Commit, Version};
+    use crate::store::redb::files::location::Location;
+    use crate::store::redb::writer::admission::Admission;
+    use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, TurnId};
+
+    fn files() -> Files {
+        Location::Memory.open(1 << 20).unwrap()
+    }
+
+    /// Nobody waits for the answers.
+    fn tick(millis: u64) -> Job {
+        Job::Tick(Duration::from_millis(millis), oneshot::channel().0)
+    }
+
+    fn check_write() -> Job {
+        Job::CheckWrite(oneshot::channel().0)
+    }
+
+    fn commit(turn_id: &str, version: u64) -> Job {
+        let turn = OpenTurn::new(TurnId::new(turn_id).unwrap());
+        let commit = Commit {
+            conversation_id: ConversationId::new("c").unwrap(),
+            expected_version: Version(version),
+            staged: Vec::new(),
+            sealed: vec![turn.seal(&Done::because("stop"), EpochMillis::new(1))],
+        };
+        Job::Commit(Arc::new(commit), oneshot::channel().0, Arc::new(Admission::new(9)).admit(1).unwrap())
+    }
+
+    #[test]
+    fn the_commits_of_a_batch_share_a_row_and_one_in_conflict_adds_nothing() {
+        let files = files();
+        let batch = [commit("a", 0), commit("lost", 0), commit("b", 1)];
+        let transaction = Transaction::prepare(&files, &batch, true).unwrap();
+        let answers: Vec<_> = transaction.answers.iter().map(Result::is_ok).collect();
+        assert_eq!((answers, transaction.entries.len()), (vec![true, false, true], 2));
+        let last = files.memtable().last_row();
+        let (row, bytes) = transaction.append(&files).unwrap().unwrap();
+        assert_eq!(row.number, last.number + 1);
+        assert!(bytes > 0);
+    }
+
+    #[test]
+    fn without_room_commits_are_refused_and_all_else_is_done() {
+        let files = files();
+        let batch = [commit("a", 0), tick(5), check_write()];
+        let transaction = Transaction::prepare(&files, &batch, false).unwrap();
+        assert_eq!(transaction.answers, [Err(CommitError::Overloaded), Ok(None), Ok(None)]);
+        assert!(transaction.entries.is_empty() && transaction.checks_write);
+        assert_eq!(transaction.append(&files).unwrap(), None, "there is no row");
+        assert_eq!(files.running_time(), RunningTime::new(5));
+    }
+
+    #[test]
+    fn the_running_time_grows_by_all_ticks_of_a_batch_once_they_are_written() {
+        let files = files();
+        for expected in [30, 60] {
+            let transaction = Transaction::prepare(&files, &[tick(10), tick(20)], true).unwrap();
+            assert_eq!(files.running_time(), RunningTime::new(expected - 30), "nothing is durable yet");
+            transaction.append(&files).unwrap();
+            assert_eq!(files.running_time(), RunningTime::new(expected));
+            let txn = files.write_journal().unwrap();
+            assert_eq!(WriteMeta::write(&txn).unwrap().running_time().unwrap(), RunningTime::new(expected));
+        }
+        let nothing = Transaction::prepare(&files, &[], true).unwrap();
+        assert_eq!(nothing.append(&files).unwrap(), None);
+        assert_eq!(files.running_time(), RunningTime::new(60));
+    }
+}

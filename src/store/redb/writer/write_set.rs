@@ -204,4 +204,38 @@ mod tests {
             assert!(grown < 1500, "the memtable grows by {grown} bytes");
         }
     }
+
+    #[test]
+    fn commits_of_one_transaction_go_on_from_each_other_and_one_that_changes_nothing_leaves_no_entry() {
+        let files = Location::Memory.open(1 << 20).unwrap();
+        let (memtable, tables) = (files.memtable(), files.read_tables().unwrap());
+        let mut write_set = WriteSet::new(&memtable, &tables);
+        let mut commit = |conversation: &str, version, turns: &[&str]| {
+            let turn = |id: &&str| OpenTurn::new(TurnId::new(*id).unwrap());
+            let sealed = turns.iter().map(|id| turn(id).seal(&crate::turn::Done::because("stop"), EpochMillis::new(1)));
+            let conversation_id = ConversationId::new(conversation).unwrap();
+            let expected_version = Version(version);
+            let commit = Commit { conversation_id, expected_version, staged: Vec::new(), sealed: sealed.collect() };
+            write_set.apply(&commit).unwrap()
+        };
+        let ordinals = |committed: Result<Committed, CommitError>| {
+            let ordinal = |outcome| match outcome {
+                crate::store::TurnOutcome::Sealed(ordinal) => (ordinal.get(), false),
+                crate::store::TurnOutcome::Duplicate(ordinal) => (ordinal.get(), true),
+                crate::store::TurnOutcome::Staged => panic!("it was not sealed"),
+            };
+            committed.unwrap().outcomes.into_iter().map(|(_, outcome)| ordinal(outcome)).collect::<Vec<_>>()
+        };
+        assert_eq!(ordinals(commit("a", 0, &["t", "u"])), [(1, false), (2, false)]);
+        assert_eq!(ordinals(commit("b", 0, &["t"])), [(1, false)]);
+        commit("a", 0, &["lost"]).unwrap_err();
+        assert_eq!(ordinals(commit("a", 1, &["u"])), [(2, true)]);
+        assert_eq!(ordinals(commit("a", 1, &["t", "v"])), [(1, true), (3, false)]);
+        let entries: Vec<_> = write_set
+            .into_entries()
+            .into_iter()
+            .map(|entry| (entry.conversation.id.to_string(), entry.position, entry.sealed.len()))
+            .collect();
+        assert_eq!(entries, [("a".to_owned(), 1, 2), ("b".to_owned(), 3, 1), ("a".to_owned(), 4, 1)]);
+    }
 }

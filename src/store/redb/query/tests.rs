@@ -1,0 +1,281 @@
+//! Each question has one answer, however much of the memtable was in the tables before it was copied, and however much
+//! was moved there between the copy and the read.
+
+use super::activity::ActivityQuery;
+use super::order::OrderQuery;
+use super::*;
+use crate::store::contract::{ActiveConversation, Commit, StagedChange, StagedTurn, Version};
+use crate::store::redb::checkpoint::transfer::Transfer;
+use crate::store::redb::files::location::Location;
+use crate::store::redb::files::open_files::Files;
+use crate::store::redb::journal::entry::Entry;
+use crate::store::redb::tables::journal_mark::JournalMark;
+use crate::store::redb::tables::record::damaged::RecordFlaw;
+use crate::store::redb::writer::write_set::WriteSet;
+use crate::turn::{Done, EpochMillis, OpenTurn, Progress, RunningTime, StepId, StepTimes};
+
+/// The commit after which the memtable has two tables.
+const FROZEN_AFTER: usize = 5;
+
+fn id(id: &str) -> ConversationId {
+    ConversationId::new(id).unwrap()
+}
+
+/// A turn with this number of steps, each of which took so long.
+fn staged(turn_id: &str, steps: u32, time: u32) -> StagedTurn {
+    let mut turn = OpenTurn::new(TurnId::new(turn_id).unwrap());
+    for step in 0..steps {
+        let step_id = StepId::new(format!("{turn_id}#{step}")).unwrap();
+        let times = StepTimes { gen_total: Some(time.into()), ..StepTimes::default() };
+        turn.fold(&Progress::StepComplete { step_id, times, model: None, provider: None });
+    }
+    StagedTurn { turn, last_event_at: RunningTime::new(time.into()) }
+}
+
+/// A change that has the last of the turn's steps alone.
+fn last_step(turn_id: &str, steps: u32, time: u32) -> StagedChange {
+    let mut change = StagedChange::from(staged(turn_id, steps, time));
+    change.steps.drain(..change.steps.len() - 1);
+    change
+}
+
+fn commit(conversation: &str, staged: Vec<StagedChange>, sealed: &[(&str, u64)]) -> Commit {
+    let sealed = sealed.iter().map(|(turn_id, at)| {
+        OpenTurn::new(TurnId::new(*turn_id).unwrap()).seal(&Done::because("stop"), EpochMillis::new(*at))
+    });
+    Commit { conversation_id: id(conversation), expected_version: Version(0), staged, sealed: sealed.collect() }
+}
+
+/// What the writer makes of a commit.
+fn entry(files: &Files, memtable: &Memtable, commit: &Commit) -> Entry {
+    let tables = files.read_tables().unwrap();
+    let mut write_set = WriteSet::new(memtable, &tables);
+    write_set.apply(commit).unwrap().unwrap();
+    write_set.into_entries().remove(0)
+}
+
+/// Files with all of these changes in the memtable, each in a piece of its own.
+fn files() -> Files {
+    let commits = [
+        commit("a", vec![staged("grows", 2, 10).into(), staged("anew", 3, 10).into()], &[("one", 1)]),
+        commit("b", vec![staged("ended", 1, 10).into()], &[("one", 2)]),
+        commit("a", vec![last_step("grows", 3, 20)], &[("two", 3)]),
+        commit("a", vec![staged("anew", 1, 30).into()], &[]),
+        commit("b", vec![], &[("ended", 4), ("three", 4)]),
+        commit("a", vec![last_step("grows", 4, 40)], &[("three", 6)]),
+        commit("c", vec![staged("only", 1, 50).into()], &[]),
+    ];
+    let files = Location::Memory.open(1 << 20).unwrap();
+    for (nth, mut commit) in commits.into_iter().enumerate() {
+        let mut memtable = files.memtable_mut();
+        let latest = memtable.of(&commit.conversation_id).next();
+        commit.expected_version = latest.map_or(Version(0), |piece| piece.conversation.version);
+        let entry = entry(&files, &memtable, &commit);
+        memtable.take_in_pieces(entry, 1).unwrap();
+        if nth + 1 == FROZEN_AFTER {
+            freeze(&mut memtable);
+        }
+    }
+    files
+}
+
+fn freeze(memtable: &mut Memtable) {
+    if let Some(pieces) = memtable.freeze() {
+        memtable.set_order(pieces.iter().map(|piece| piece.conversation.id.clone()).collect());
+    }
+}
+
+/// Moves the next piece, or the next run of the order. Returns whether there was one.
+fn step(files: &Files) -> bool {
+    let mut memtable = files.memtable_mut();
+    freeze(&mut memtable);
+    if !memtable.has_immutable() {
+        return false;
+    }
+    let (pieces, _) = memtable.next_to_move(1);
+    let (runs, _) = memtable.next_runs(usize::from(pieces.is_empty()));
+    let moving = Transfer { pieces, runs, checkpoint: None, newest: JournalMark::default() };
+    let txn = files.write_tables().unwrap();
+    let keys = moving.write(&txn, files.hasher()).unwrap();
+    moving.add_to(&files.filter(), &keys, files.hasher());
+    txn.commit().unwrap();
+    let moved: Vec<_> = moving.pieces.into_iter().zip(keys).collect();
+    memtable.moved(&moved, moving.runs.len());
+    true
+}
+
+/// Calls `check` with the files for each number of steps before the copy and each number between the copy and the read.
+fn at_each_stage<Q, T: PartialEq + std::fmt::Debug>(
+    expected: &T,
+    copy: impl Fn(&Memtable) -> Q,
+    read: impl Fn(Q, &Files, &mut LeftOut) -> T,
+) {
+    let all = files();
+    let steps = std::iter::from_fn(|| step(&all).then_some(())).count();
+    assert!(steps > 10, "{steps}");
+    for before in 0..=steps {
+        for between in 0..=steps - before {
+            let files = files();
+            (0..before).for_each(|_| assert!(step(&files)));
+            let query = copy(&files.memtable());
+            (0..between).for_each(|_| assert!(step(&files)));
+            let mut left_out = LeftOut::default();
+            let found = read(query, &files, &mut left_out);
+            assert_eq!(&found, expected, "after {before} steps and {between}");
+            assert_eq!(left_out.count, 0, "{}", left_out.first);
+        }
+    }
+}
+
+#[test]
+fn turns_of_a_range() {
+    let cases = [(0, 9), (0, 2), (1, 1), (3, 9), (u64::MAX, 9)];
+    let cases = cases.map(|(after, limit)| TurnRange { conversation_id: id("a"), after, limit });
+    let expected: [&[(u64, &str)]; 5] =
+        [&[(1, "one"), (2, "two"), (3, "three")], &[(1, "one"), (2, "two")], &[(2, "two")], &[], &[]];
+    at_each_stage(
+        &expected.map(|turns| turns.iter().map(|(ordinal, id)| (*ordinal, (*id).to_owned())).collect::<Vec<_>>()),
+        |memtable| cases.each_ref().map(|range| (range, TurnsQuery::of(memtable, range))),
+        |queries, files, left_out| {
+            queries.map(|(range, query)| {
+                let tables = query.needs_tables(range).then(|| files.read_tables().unwrap());
+                let turns = query.read(tables.as_ref(), range, left_out).unwrap();
+                turns.iter().map(|turn| (turn.ordinal.get(), turn.metrics.turn_id.to_string())).collect()
+            })
+        },
+    );
+}
+
+#[test]
+fn the_number_of_turns() {
+    at_each_stage(
+        &[3, 3, 0, 0],
+        |memtable| ["a", "b", "c", "nobody's"].map(id).map(|id| (CountQuery::of(memtable, &id), id)),
+        |queries, files, left_out| {
+            queries.map(|(query, id)| {
+                let tables = query.needs_tables().then(|| files.read_tables().unwrap());
+                query.read(tables.as_ref(), &id, left_out).unwrap().1
+            })
+        },
+    );
+}
+
+#[test]
+fn the_state_of_a_conversation() {
+    let grown = {
+        let mut turn = staged("grows", 4, 10);
+        for (place, time) in [(2, 20), (3, 40)] {
+            let step = staged("grows", 4, time).turn.steps.at(place).unwrap().clone();
+            turn.turn.steps.put(place, step);
+        }
+        StagedTurn { last_event_at: RunningTime::new(40), ..turn }
+    };
+    let asked = ["three", "one", "grows", "unknown"].map(|turn_id| TurnId::new(turn_id).unwrap());
+    let sealed = [(asked[0].clone(), Ordinal::after(2)), (asked[1].clone(), Ordinal::after(0))];
+    let expected = ConversationState {
+        version: Version(4),
+        last_sealed_at: EpochMillis::new(6),
+        open_turns: vec![staged("anew", 1, 30), grown],
+        sealed_turns: sealed.into(),
+    };
+    at_each_stage(
+        &expected,
+        |memtable| StateQuery::of(memtable, &id("a")),
+        |query, files, left_out| {
+            let mut state = query.read(&files.read_tables().unwrap(), &id("a"), &asked, left_out).unwrap();
+            state.open_turns.sort_by(|one, other| one.turn.id.cmp(&other.turn.id));
+            state
+        },
+    );
+}
+
+#[test]
+fn the_order_of_all_turns() {
+    let all = [("a", "one"), ("b", "one"), ("a", "two"), ("b", "ended"), ("b", "three"), ("a", "three")];
+    let all: Vec<_> = (1..).zip(all).map(|(n, (id, turn))| (n, id.to_owned(), turn.to_owned())).collect();
+    let cases = [(0, 9), (0, 6), (2, 2), (5, 9), (6, 9)];
+    let expected = cases.map(|(after, limit)| {
+        let page: Vec<_> = all.iter().filter(|(position, ..)| *position > after).take(limit).cloned().collect();
+        let next = page.last().map_or(after, |(position, ..)| *position);
+        (page, next, 6)
+    });
+    at_each_stage(
+        &expected,
+        |memtable| cases.map(|(after, limit)| OrderQuery::of(memtable, after, limit).unwrap()),
+        |queries, files, left_out| {
+            queries.map(|query| {
+                let tables = query.needs_tables().then(|| files.read_tables().unwrap());
+                let page = query.read(files.lineage(), tables.as_ref(), left_out).unwrap();
+                let turns = page.turns.iter().map(|sealed| {
+                    let turn_id = sealed.turn.metrics.turn_id.to_string();
+                    (sealed.position.number, sealed.conversation_id.to_string(), turn_id)
+                });
+                (turns.collect(), page.next.number, page.latest.number)
+            })
+        },
+    );
+    assert!(OrderQuery::of(&files().memtable(), 7, 9).is_none(), "nobody was given that position");
+}
+
+#[test]
+fn a_page_leads_past_positions_whose_turns_are_not_here() {
+    let files = files();
+    let mut memtable = files.memtable_mut();
+    let passed_over = entry(&files, &memtable, &commit("d", vec![], &[("lost", 7), ("lost too", 7)]));
+    memtable.pass_over(&passed_over);
+    for (limit, next) in [(9, 8), (6, 6)] {
+        let query = OrderQuery::of(&memtable, 0, limit).unwrap();
+        let page = query.read(files.lineage(), None, &mut LeftOut::default()).unwrap();
+        assert_eq!((page.turns.len(), page.next.number, page.latest.number), (6, next, 8));
+    }
+}
+
+#[test]
+fn conversations_by_their_latest_activity() {
+    let listed = |conversation: &str, last_at: u64| ActiveConversation {
+        conversation_id: id(conversation),
+        last_at: EpochMillis::new(last_at),
+        sealed_turns: 3,
+    };
+    let (latest, other) = (listed("a", 6), listed("b", 4));
+    let place = latest.place();
+    let cases = [(None, 9), (None, 1), (Some(&place), 9)];
+    at_each_stage(
+        &[vec![latest.clone(), other.clone()], vec![latest.clone()], vec![other]],
+        |memtable| cases.map(|case| (case, ActivityQuery::of(memtable))),
+        |queries, files, left_out| {
+            let tables = files.read_tables().unwrap();
+            queries.map(|((after, limit), query)| query.read(&tables, after, limit, left_out).unwrap())
+        },
+    );
+}
+
+#[test]
+fn all_stale_turns_however_they_are_paged() {
+    let before = StaleBefore { open: RunningTime::new(45), failed: RunningTime::new(0) };
+    let all = vec!["a anew".to_owned(), "a grows".to_owned()];
+    at_each_stage(&[all.clone(), all], StaleQuery::of, |query, files, left_out| {
+        let tables = files.read_tables().unwrap();
+        [1, 9].map(|limit| {
+            let (mut found, mut after) = (Vec::new(), None);
+            loop {
+                let page = query.stale_turns(&tables, before, after.as_ref(), limit, left_out).unwrap();
+                let Some(last) = page.last() else { break };
+                after = Some(last.clone());
+                found.extend(page.iter().map(|stale| format!("{} {}", stale.conversation_id, stale.turn_id)));
+            }
+            found.sort();
+            found
+        })
+    });
+}
+
+#[test]
+fn of_damaged_records_all_are_counted_and_the_first_is_told() {
+    let mut left_out = LeftOut::default();
+    for place in ["one", "another"] {
+        left_out.add(&DamagedRecord::new("turn", RecordFlaw::Missing), || place.to_owned());
+    }
+    assert_eq!(left_out.count, 2);
+    assert!(left_out.first.starts_with("one: "), "{}", left_out.first);
+}
