@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::future::pending;
-use std::io::{self, Write};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
@@ -30,7 +29,7 @@ use crate::actors::{
 use crate::runtime::{Handles, Intake, Operations, Reads};
 use crate::settings::HttpSettings;
 use crate::store::{Backup, BackupError, CommitError, Fault, FaultKind, Life, Lineage, Revision, TurnRange};
-use crate::testing::Probe;
+use crate::testing::{Probe, Written};
 use crate::turn::{
     ConversationId, Done, EpochMillis, OpenTurn, Ordinal, StoredTurn, TurnEvent, TurnEventKind, TurnId, Warning,
 };
@@ -165,19 +164,19 @@ impl Handler<BackUp> for StandIn {
 
 /// The lines that the calling thread logs, from its start to its end.
 pub(super) struct Log {
-    lines: Arc<Mutex<Vec<u8>>>,
+    lines: Written,
     _logging: DefaultGuard,
     _second: Dispatch,
 }
 
 impl Log {
     pub(super) fn start() -> Self {
-        let lines = Arc::<Mutex<Vec<u8>>>::default();
+        let lines = Written::default();
         let written = lines.clone();
         let subscriber = tracing_subscriber::fmt()
             .with_max_level(tracing::Level::TRACE)
             .with_ansi(false)
-            .with_writer(move || Lines(written.clone()))
+            .with_writer(move || written.clone())
             .finish();
         // With a single subscriber, a place that other tests reach first, on a thread of theirs that has none, would be
         // taken as of interest to nobody.
@@ -186,20 +185,7 @@ impl Log {
     }
 
     pub(super) fn end(self) -> String {
-        String::from_utf8(self.lines.lock().unwrap().clone()).unwrap()
-    }
-}
-
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Lines {
-    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(text);
-        Ok(text.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        String::from_utf8(self.lines.bytes()).unwrap()
     }
 }
 

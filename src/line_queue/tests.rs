@@ -1,33 +1,18 @@
-use std::sync::Mutex;
 use std::sync::mpsc::Sender;
 
 use super::*;
-
-/// A writer to a text that the test can read.
-#[derive(Clone, Default)]
-struct Shown(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Shown {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+use crate::testing::Written;
 
 #[test]
 fn what_was_taken_is_written_in_order_before_the_writer_is_gone_and_nothing_after() {
-    let shown = Shown::default();
+    let shown = Written::default();
     let (queue, writer) = start("test", 1000, shown.clone()).unwrap();
     let lines: Vec<_> = (0..1000).map(|n| format!("{n}\n").into_bytes()).collect();
     for line in &lines {
         queue.offer(line.clone()).unwrap();
     }
     drop(writer);
-    assert_eq!(*shown.0.lock().unwrap(), lines.concat());
+    assert_eq!(shown.bytes(), lines.concat());
     assert_eq!(queue.offer(b"late\n".to_vec()), Err(LineLost::Closed));
 }
 
@@ -64,7 +49,7 @@ fn a_stuck_writer_holds_nobody_up_and_its_queue_does_not_grow() {
 }
 
 /// A writer to a text that signals each flush and waits until the test lets it go on.
-struct StuckInFlush(Shown, Sender<()>, Receiver<()>);
+struct StuckInFlush(Written, Sender<()>, Receiver<()>);
 
 impl Write for StuckInFlush {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -81,7 +66,7 @@ impl Write for StuckInFlush {
 
 #[test]
 fn a_line_taken_during_a_flush_is_written_though_the_writer_is_dropped_before_its_end() {
-    let shown = Shown::default();
+    let shown = Written::default();
     let (arrived, has_arrived) = std::sync::mpsc::channel();
     let (go_on, may_go_on) = std::sync::mpsc::channel();
     let (queue, writer) = start("test", 2, StuckInFlush(shown.clone(), arrived, may_go_on)).unwrap();
@@ -94,7 +79,7 @@ fn a_line_taken_during_a_flush_is_written_though_the_writer_is_dropped_before_it
     }
     drop(go_on);
     dropping.join().unwrap();
-    assert_eq!(*shown.0.lock().unwrap(), b"during the flush\n");
+    assert_eq!(shown.bytes(), b"during the flush\n");
     assert_eq!(queue.failures(), 0);
 }
 
@@ -121,7 +106,7 @@ fn lines_that_cannot_be_written_are_counted() {
 }
 
 /// A writer that has no room while the flag is set.
-struct Disk(Arc<AtomicBool>, Shown);
+struct Disk(Arc<AtomicBool>, Written);
 
 impl Write for Disk {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -138,7 +123,7 @@ impl Write for Disk {
 
 #[test]
 fn lines_in_a_buffer_that_cannot_be_flushed_are_all_counted_until_they_are_written_after_all() {
-    let (full, shown, losses) = (Arc::<AtomicBool>::default(), Shown::default(), Losses::default());
+    let (full, shown, losses) = (Arc::<AtomicBool>::default(), Written::default(), Losses::default());
     let writer = io::BufWriter::with_capacity(6, Disk(Arc::clone(&full), shown.clone()));
     let mut writing = Writing::new(writer, &losses, None);
     let counts = || (losses.refused.load(Ordering::Relaxed), losses.in_doubt.load(Ordering::Relaxed));
@@ -155,7 +140,7 @@ fn lines_in_a_buffer_that_cannot_be_flushed_are_all_counted_until_they_are_writt
     writing.write(b"5\n", 0);
     writing.flush();
     assert_eq!(counts(), (1, 0));
-    assert_eq!(*shown.0.lock().unwrap(), b"1\n2\n3\n5\n");
+    assert_eq!(shown.bytes(), b"1\n2\n3\n5\n");
 }
 
 /// A notice that shows its arguments.
@@ -164,7 +149,7 @@ fn notice() -> Notice {
 }
 
 /// A writer to a text that signals each line and waits until the test lets it go on.
-struct Gate(Shown, Sender<()>, Receiver<()>);
+struct Gate(Written, Sender<()>, Receiver<()>);
 
 impl Write for Gate {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -179,7 +164,7 @@ impl Write for Gate {
 }
 
 struct Gated {
-    shown: Shown,
+    shown: Written,
     has_arrived: Receiver<()>,
     /// Dropping it lets all lines pass.
     go_on: Sender<()>,
@@ -189,7 +174,7 @@ struct Gated {
 
 /// A queue of two lines whose writer is blocked on one.
 fn gated() -> Gated {
-    let shown = Shown::default();
+    let shown = Written::default();
     let (arrived, has_arrived) = channel();
     let (go_on, may_go_on) = channel();
     let gate = Gate(shown.clone(), arrived, may_go_on);
@@ -212,13 +197,13 @@ fn a_notice_stands_where_lines_are_missing_and_each_of_them_is_in_one() {
     queue.offer(b"7\n".to_vec()).unwrap_err();
     drop(go_on);
     drop(writer);
-    assert_eq!(*shown.0.lock().unwrap(), b"in hand\n1\n2\n3 lost, None\n6\n1 lost, None\n");
+    assert_eq!(shown.bytes(), b"in hand\n1\n2\n3 lost, None\n6\n1 lost, None\n");
     assert_eq!(queue.failures(), 0);
 }
 
 #[test]
 fn lines_that_a_full_disk_refused_are_in_a_notice_once_it_has_room() {
-    let (full, shown, losses) = (Arc::<AtomicBool>::default(), Shown::default(), Losses::default());
+    let (full, shown, losses) = (Arc::<AtomicBool>::default(), Written::default(), Losses::default());
     let mut writing = Writing::new(Disk(Arc::clone(&full), shown.clone()), &losses, Some(notice()));
     writing.write(b"1\n", 0);
     full.store(true, Ordering::Release);
@@ -228,7 +213,7 @@ fn lines_that_a_full_disk_refused_are_in_a_notice_once_it_has_room() {
     full.store(false, Ordering::Release);
     writing.write(b"4\n", 5);
     writing.settle();
-    assert_eq!(*shown.0.lock().unwrap(), b"1\n7 lost, Some(StorageFull)\n4\n");
+    assert_eq!(shown.bytes(), b"1\n7 lost, Some(StorageFull)\n4\n");
 }
 
 #[test]
@@ -239,7 +224,7 @@ fn closing_a_writer_that_stands_still_ends_with_the_patience_and_leaves_it_to_it
     drop(writer);
     queue.offer(b"late\n".to_vec()).unwrap();
     drop(go_on);
-    let wrote_all = || *shown.0.lock().unwrap() == b"in hand\nlate\n";
+    let wrote_all = || shown.bytes() == b"in hand\nlate\n";
     while !wrote_all() {
         std::thread::yield_now();
     }
@@ -247,11 +232,11 @@ fn closing_a_writer_that_stands_still_ends_with_the_patience_and_leaves_it_to_it
 
 #[test]
 fn closing_within_a_patience_that_suffices_writes_everything() {
-    let shown = Shown::default();
+    let shown = Written::default();
     let (queue, mut writer) = start("test", 8, shown.clone()).unwrap();
     queue.offer(b"x\n".to_vec()).unwrap();
     assert!(writer.close_within(Duration::MAX));
-    assert_eq!(*shown.0.lock().unwrap(), b"x\n");
+    assert_eq!(shown.bytes(), b"x\n");
     assert_eq!(queue.offer(b"late\n".to_vec()), Err(LineLost::Closed));
 }
 
@@ -266,5 +251,5 @@ fn a_flush_waits_for_what_was_taken_and_no_longer_than_its_patience() {
     let (queue, _writer) = start("test", 8, shown.clone()).unwrap();
     queue.offer(b"more\n".to_vec()).unwrap();
     assert!(queue.flush_within(Duration::MAX));
-    assert_eq!(*shown.0.lock().unwrap(), b"in hand\nwaits\nmore\n");
+    assert_eq!(shown.bytes(), b"in hand\nwaits\nmore\n");
 }

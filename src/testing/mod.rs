@@ -22,6 +22,8 @@ mod memory_store;
 mod model_stream;
 mod probe;
 mod script;
+#[cfg(test)]
+mod written;
 
 use crate::turn::InvalidId;
 
@@ -32,6 +34,8 @@ pub use memory_store::MemoryStore;
 pub use model_stream::{ModelItem, ModelStream};
 pub use probe::Probe;
 pub use script::{TurnScript, stored_turn};
+#[cfg(test)]
+pub(crate) use written::Written;
 
 /// An id that a test has written down.
 #[expect(clippy::panic, reason = "the kit is for tests, and a test that writes down an id that is none is wrong")]
