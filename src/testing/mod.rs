@@ -15,6 +15,7 @@
 //! - `script`: the events of a turn.
 //! - `model_stream`: the stream of a model.
 //! - `event_log`: the sink that keeps events.
+//! - `written`: a writer whose text a test can read.
 
 mod clock;
 mod event_log;
