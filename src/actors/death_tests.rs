@@ -38,7 +38,7 @@ impl Handler<Die> for Store {
     }
 }
 
-/// A clock that panics at some of the times it is asked: the one thing in a conversation's way that a test can make
+/// A clock that panics on some of its calls: of all that a conversation's actor calls, a test can make only the clock
 /// panic. It is asked once for each batch that becomes a commit.
 struct PanickingClock {
     asked: AtomicU64,

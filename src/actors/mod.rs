@@ -31,7 +31,8 @@
 //!
 //! # Files
 //!
-//! Each message stands with the actor that takes it, above the handler.
+//! Each message stands with the first actor that takes it: questions about sealed turns in `reader`, those that change turns
+//! in `conversation`, the end of an actor in `end`.
 //!
 //! - `facts`: what subscribers are told of sealed turns.
 //! - `load`: how much a directory has to do, shown to those who send it more.

@@ -30,8 +30,8 @@ pub(super) struct StepPart<'a> {
 
 /// What a turn's usage has beyond the sum of its steps, counter by counter: negative where it has less.
 ///
-/// A cache counter comes with the number of its reports: one for the turn, less one for each step that has it. So the
-/// sum over all parts of a turn is reported as often as the turn's usage reports it: once or never.
+/// Beside each cache counter stands its number of reports: one if the turn has it, minus one for each step that has it.
+/// So the sum over all parts of a turn is reported as often as the turn's usage reports it: once or never.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Difference {
     pub(super) input_tokens: i128,

@@ -44,7 +44,8 @@ impl<T> Answer<T> {
 /// An engine, which keeps one store. Called in a tokio runtime, on the threads of actors: a call never blocks for long.
 ///
 /// Each question is queued by the call, not by the first poll of its answer: the order of calls is the order of writes.
-/// Which reads are answered at once and which on another thread is the engine's affair.
+/// Which reads are answered at once and which on another thread is the engine's affair. Besides redb's, the testing
+/// kit's store and one of the conformance tests implement it.
 pub(crate) trait Engine: Send + Sync + 'static {
     /// Makes a change durable, by the commit rule. The caller keeps the commit too, until it knows the outcome.
     fn commit(&self, commit: Arc<Commit>) -> Answer<Result<Committed, CommitError>>;

@@ -45,8 +45,9 @@
 //!
 //! ```text
 //! turn-metrics.redb           the main file: the tables
-//!   meta                      name                    -> format, store id, lineage, next key, journal id, counts, running
-//!                                                        time; the marks of the checkpoint and of the journal's newest row
+//!   meta                      name                    -> format, store id, lineage, next key, journal id, live bytes,
+//!                                                        running time, number of repairs; the marks of the
+//!                                                        checkpoint and of the journal's newest row
 //!   conversation_keys         conversation id         -> key, checksum
 //!   conversations             key                     -> id, life, version, number of sealed turns, last sealing, latest
 //!                                                        activity, usage; checksum

@@ -349,7 +349,7 @@ mod tests {
         let fits = 1000 / (line - 1);
         post(&api, lines_of(fits)).await.success();
         assert!(post(&api, lines_of(fits + 1)).await.failure(413).contains("1000 bytes"));
-        // Ignored lines may have any length, whether the request announces it or not.
+        // Ignored lines may have any length, with or without a `content-length`.
         let ignored = [lines_of(fits), Bytes::from(result(100_000) + "\n"), Bytes::from("\n".repeat(100_000))];
         let announced = ignored.concat();
         post(&api, announced.clone()).await.success();

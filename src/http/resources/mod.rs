@@ -11,7 +11,7 @@
 //! - `path_id`: the conversation in a path.
 //! - `cache`: keeps answers of `metrics`.
 //! - `api`: the state that the resources share.
-//! - `mount`: the routes.
+//! - `mount`: binds each route to its handler.
 
 pub(crate) mod api;
 pub(crate) mod backup;

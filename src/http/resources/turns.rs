@@ -18,7 +18,8 @@ const DEFAULT_LIMIT: u64 = 100;
 /// Bounds the size of one answer.
 const LIMITS: RangeInclusive<u64> = 1..=1000;
 
-/// The numbers that JSON readers hold exactly; `latestOrdinal` repeats the one from the query.
+/// Only numbers that JSON readers hold exactly: if no turn comes after it, the answer returns the query's number as
+/// `latestOrdinal`.
 const ORDINALS: RangeInclusive<u64> = 0..=(1 << 53) - 1;
 
 /// The sealed turns after an ordinal.

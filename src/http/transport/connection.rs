@@ -196,7 +196,7 @@ impl HeadLimit {
         self.due.set(self.due.get().map(|due| due.min(after(self.header_timeout))));
     }
 
-    /// The client has begun to read the rest of an answer again, so its next request comes later.
+    /// A client that had stopped reading goes on, so the time for its next request begins anew.
     fn restart(&self) {
         self.due.set(self.due.get().map(|_| after(self.between)));
     }

@@ -60,7 +60,7 @@ pub(crate) struct Violation {
     pub(crate) what: String,
 }
 
-/// Every way in which `outcome` breaks what the histories were promised.
+/// Everything in `outcome` that contradicts what the clients were told, which their histories say.
 pub(crate) fn check(scripts: &Scripts, histories: &[History], outcome: &Outcome) -> Vec<Violation> {
     let mut check = Check { scripts, told: Told::default(), violations: Vec::new() };
     for history in histories {

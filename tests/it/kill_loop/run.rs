@@ -60,7 +60,7 @@ pub(crate) fn run(plan: Plan) -> Report {
         for kill in 0..plan.kills {
             // None at all is a kill as soon as it listens.
             let burst = [0, random.usize(..20), random.usize(..400)][random.usize(..3)];
-            // What is to be lost must be there first.
+            // Each kill comes after enough writes that some could be lost.
             let burst = if plan.loses_writes { 60 } else { burst };
             let server = run_under_load(&data_dir, burst, &mut random, &field, &acknowledged);
             match plan.ends_by {

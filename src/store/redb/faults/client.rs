@@ -334,8 +334,8 @@ impl Client {
         Ok(Some(order))
     }
 
-    /// What the store says of the conversation must be what was acknowledged, and then some first part of what is in
-    /// doubt: each commit whole or not at all, and none before those sent earlier.
+    /// The store must have all acknowledged commits of the conversation, followed by the first few of those in doubt,
+    /// or none: each whole, in the order in which they were sent, and none left out between.
     fn check_conversation(&mut self, id: &ConversationId) -> Result<(), Broken> {
         let acknowledged = self.models.get(id).cloned().unwrap_or_default();
         let said = self.read(id).map_err(|fault| fault.in_full())?;

@@ -125,7 +125,7 @@ impl Memtable {
     }
 
     /// Passes over a commit whose conversation cannot be told: it stays in the journal with all rows after the last one
-    /// that was taken. Its positions are not given again.
+    /// that was taken. The commit's positions are not given again.
     pub(crate) fn pass_over(&mut self, entry: &Entry) {
         let last = Run::of(entry).map_or(0, |run| run.last());
         self.last_position = self.last_position.max(last);

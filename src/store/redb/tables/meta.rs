@@ -49,7 +49,7 @@ const META_WRITE_CHECK: &str = "write_check";
 /// the journal is never the smaller one.
 const META_RUNNING_TIME: &str = "running_time";
 
-/// The format of the files.
+/// The format of the files. To be raised once a released version differs: with a new table of data, too.
 pub(crate) const FORMAT: u32 = 1;
 
 /// The name of the format of a file.

@@ -109,7 +109,7 @@ impl ReadTables {
         Ok(least)
     }
 
-    /// The key of a conversation that has one.
+    /// The conversation's key; `None` if it has none.
     pub(crate) fn key_of(&self, id: &ConversationId) -> Result<Option<u64>, Failure> {
         read_key(self.keys.of(&self.txn)?, id)
     }

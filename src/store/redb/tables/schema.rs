@@ -1,7 +1,8 @@
 //! The tables of both files, and the one list of those of the main file.
 //!
-//! A new table is one line in [`visit_tables`], beside its definition, its write, its read and its check. What concerns
-//! every table goes through that list.
+//! A new table is its definition and one line in [`visit_tables`], its write in `write` (called by the checkpoint's
+//! `transfer`), its read in `read`, its check and its repair in `maintenance/check`, and a row in the layout on the
+//! front page of the store. What concerns every table goes through that list.
 
 use redb::{Key, ReadTransaction, ReadableTable, TableDefinition, TableError, Value, WriteTransaction};
 
@@ -251,7 +252,7 @@ mod tests {
 
     use super::*;
 
-    /// Puts a row into every table of the list, where it can be made of nothing but its types.
+    /// Puts one row of zero bytes into every table of the list, knowing only the types of its key and value.
     struct Fill<'a>(&'a WriteTransaction, Vec<String>);
 
     impl TableVisitor for Fill<'_> {

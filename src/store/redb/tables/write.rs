@@ -197,8 +197,8 @@ impl<'txn> WriteTables<'txn> {
         Ok(())
     }
 
-    /// Writes what the table `meta` says of the others and of the journal: its newest row, and the one up to which the
-    /// tables hold everything, if that has changed.
+    /// Updates `meta`: its figures on the other tables, the newest row of the journal and, if it has moved, the
+    /// checkpoint.
     pub(crate) fn finish(mut self, checkpoint: Option<JournalMark>, newest: JournalMark) -> Result<(), Failure> {
         self.meta.set_next_key(self.next_key)?;
         self.meta.add_live_bytes(self.growth)?;

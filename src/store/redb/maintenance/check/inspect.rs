@@ -294,7 +294,7 @@ impl Inspection {
     /// and each turn has one.
     fn positions(&mut self, positions: &ReadOnlyTable<u64, Row<Positions>>) -> Result<(), Failure> {
         let mut wrong = Vec::new();
-        // The last ordinal of each conversation that has had its position.
+        // For each conversation, the highest ordinal whose position has been read so far.
         let mut named: BTreeMap<u64, u64> = BTreeMap::new();
         let mut expected = 1;
         for row in positions.iter()? {

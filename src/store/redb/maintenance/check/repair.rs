@@ -43,7 +43,7 @@ pub(super) fn derive(txn: &WriteTransaction) -> Result<(), Failure> {
     if meta.next_key().map_or(true, |next| next <= last) {
         meta.set_next_key(last.saturating_add(1))?;
     }
-    // Turns may be lost or have got other positions.
+    // Turns may have been lost or have moved to other positions, hence a new lineage.
     meta.draw_lineage()?;
     meta.end_repair()?;
     meta.set_live_bytes(count_live_bytes(txn)?)

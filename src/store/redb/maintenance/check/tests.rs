@@ -860,7 +860,7 @@ impl<T: Rows> Flips<'_, T> {
             let mut row = [&*key, &*value].concat();
             row[bit / 8] ^= 1 << (bit % 8);
             let (other, damaged) = row.split_at(key.len());
-            // No such key can be asked for: it is no text, or its lengths do not add up.
+            // These bytes are no key (no UTF-8, or wrong lengths), so nothing can ask for them.
             if std::panic::catch_unwind(|| drop(T::Key::from_bytes(other))).is_err() {
                 continue;
             }
