@@ -21,6 +21,7 @@ use self::flush_size::FlushSize;
 use self::transfer::Transfer;
 use crate::store::fault::Fault;
 use crate::store::redb::files::location::Location;
+use crate::store::redb::files::open_files::learn_turns;
 use crate::store::redb::files::slot::Slot;
 use crate::store::redb::memtable::piece::PIECE_BYTES;
 use crate::store::redb::memtable::piece::Piece;
@@ -165,14 +166,11 @@ impl Checkpoint {
         is_taken
     }
 
-    /// Reads some of the turns that were sealed before the store was opened, until all are known. What goes wrong here
-    /// goes wrong again where it matters.
+    /// Reads some of the turns that were sealed before the store was opened, until all are known.
     pub(crate) fn learn_turns(&self) {
-        let begun = self.slot.with(|files| Some((files.filter(), files.read_tables().ok()?)));
-        if let Ok(Some((filter, tables))) = begun
-            && !filter.is_complete()
-        {
-            let _ = unwind::caught_as_fault(|| Ok(tables.fill(&filter, ROWS_LEARNED_AT_ONCE)?));
+        let begun = self.slot.with(|files| files.filter().is_learning().then(|| (files.filter(), files.read_tables())));
+        if let Ok(Some((filter, tables))) = begun {
+            learn_turns(&filter, tables, ROWS_LEARNED_AT_ONCE);
         }
     }
 

@@ -46,7 +46,7 @@ impl Files {
         let filter = Arc::default();
         let files = Self { tables, journal, memtable: RwLock::new(memtable), store_id, lineage, running_ms, filter };
         // Of a new store, that is all. Those of a large one are read in the background.
-        files.read_tables()?.fill(&files.filter, 1)?;
+        learn_turns(&files.filter, files.read_tables(), 1);
         Ok(files)
     }
 
@@ -144,5 +144,32 @@ impl Files {
                 );
             }
         }
+    }
+}
+
+/// Has the filter read the next rows of the index. It is an aid: where the index is damaged, the store goes on without
+/// it, and only a turn whose own row cannot be read is told.
+pub(crate) fn learn_turns(filter: &TurnFilter, tables: Result<ReadTables, Failure>, limit: usize) {
+    if let Err(fault) = unwind::caught_as_fault(|| Ok(tables?.fill(filter, limit)?)) {
+        tracing::warn!(error = fault.in_full(), "the index of turns cannot be read whole; each turn is looked up");
+        filter.give_up();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redb::backends::InMemoryBackend;
+    use redb::{Builder, ReadableDatabase};
+
+    use super::*;
+
+    #[test]
+    fn an_index_that_cannot_be_read_costs_the_filter_alone() {
+        let database = Builder::new().create_with_backend(InMemoryBackend::new()).unwrap();
+        // It has no index.
+        let tables = ReadTables::new(database.begin_read().unwrap(), TurnHasher::of(Uuid::from_u128(1)));
+        let filter = TurnFilter::default();
+        learn_turns(&filter, Ok(tables), 1);
+        assert!(!filter.is_learning() && !filter.is_complete());
     }
 }

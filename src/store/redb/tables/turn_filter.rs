@@ -18,6 +18,7 @@ pub(crate) struct TurnFilter {
     /// The last row that was read; `None` before the first.
     read_up_to: Mutex<Option<(u64, u64)>>,
     is_complete: AtomicBool,
+    has_failed: AtomicBool,
 }
 
 /// The bits of an element are all in one block, the size of a cache line.
@@ -52,6 +53,16 @@ impl TurnFilter {
         self.is_complete.load(Ordering::Acquire)
     }
 
+    /// Whether there is more to read.
+    pub(crate) fn is_learning(&self) -> bool {
+        !self.is_complete() && !self.has_failed.load(Ordering::Relaxed)
+    }
+
+    /// The index cannot be read: it excludes nothing from now on, and every turn is looked up.
+    pub(crate) fn give_up(&self) {
+        self.has_failed.store(true, Ordering::Relaxed);
+    }
+
     /// Adds a row. To be called before it is committed.
     pub(crate) fn add(&self, key: u64, hash: u64) {
         let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
@@ -79,7 +90,7 @@ impl Segment {
     const BITS_PER_ROW: usize = 10;
     const MIN_ROWS: usize = 1 << 14;
     const MAX_ROWS: usize = 1 << 22;
-    const BITS_PER_BLOCK: usize = 64 * size_of::<Block>() / size_of::<u64>();
+    const BITS_PER_BLOCK: usize = 8 * size_of::<Block>();
 
     /// Twice as large as the one before, so that there are few.
     fn after(before: Option<&Self>) -> Self {
@@ -153,11 +164,21 @@ mod tests {
             reads += 1;
         }
         assert_eq!(reads, 8);
+        assert!(!filter.is_learning());
         filter.add(1000, 6);
         assert!(!filter.excludes(1000, 5) && !filter.excludes(1000, 6));
         assert!((0..ROWS).all(|nth| !filter.excludes(nth % 100, nth * 7)));
         let excluded = (0..ROWS).filter(|nth| filter.excludes(nth % 100, nth * 7 + 1)).count();
         assert!(excluded > 46_000, "{excluded} of {ROWS}");
+    }
+
+    #[test]
+    fn a_filter_that_gave_up_excludes_nothing_and_reads_no_more() {
+        let filter = TurnFilter::default();
+        filter.add(1, 1);
+        assert!(filter.is_learning());
+        filter.give_up();
+        assert!(!filter.is_learning() && !filter.excludes(2, 2));
     }
 
     #[test]
