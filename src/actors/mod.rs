@@ -34,7 +34,7 @@
 //! Each message stands with the first actor that takes it: questions about sealed turns in `reader`, those that change turns
 //! in `conversation`, the end of an actor in `end`.
 //!
-//! - `facts`: what subscribers are told of sealed turns.
+//! - `facts`: tells subscribers of sealed turns.
 //! - `load`: how much a directory has to do, shown to those who send it more.
 //! - `end`: how others learn that an actor has ended.
 //! - `reader`: answers questions about sealed turns on the thread that asks them.

@@ -83,8 +83,8 @@
 //!
 //! 1. The caller's thread asks admission for a permit. If too many turns wait already, the commit is refused at once.
 //!    Otherwise it joins the writer's queue.
-//! 2. The writer waits for the checkpoint if the memtable is filling up, then gathers a batch from the queue. If more
-//!    turns wait than fit into a batch, it refuses commits that have waited too long.
+//! 2. The writer waits for the checkpoint if the memtable is filling up, then gathers a batch from the queue. If many
+//!    turns wait, it refuses commits that have waited too long.
 //! 3. It builds the write set of the batch. For each commit it loads the conversation from the memtable or else the
 //!    tables, looks up which of the turns are sealed, and lets the commit rule decide: compare the version, assign
 //!    ordinals and positions. Later commits of the batch see what earlier ones changed.

@@ -241,7 +241,7 @@ impl Conversation {
         let mut sealed_before = HashMap::new();
         if let Some(known) = &mut self.known {
             known.version = committed.version;
-            // Whoever was late for these is among the tasks of this commit.
+            // Only tasks of this commit have late events of these turns, and they are answered below.
             sealed_before = std::mem::take(&mut known.turns.sealed);
             for change in &commit.staged {
                 let before = known.turns.open.remove(&change.turn_id);

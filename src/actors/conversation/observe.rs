@@ -1,4 +1,4 @@
-//! What a conversation is told of its turns, and its answer.
+//! The messages that bring a conversation events or end its turns, and their answers.
 
 use actix::Message;
 

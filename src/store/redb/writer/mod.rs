@@ -20,7 +20,7 @@
 //! | part | bound |
 //! |---|---|
 //! | the queue | Unanswered commits hold at most the turns of 25 ms of work, and at least 256 turns. A commit beyond that is refused before it is queued. |
-//! | the wait in the queue | If more turns wait than fit into a batch, a commit that has waited too long is refused: 26 ms less the time of the last write, at least 13 ms. |
+//! | the wait in the queue | If more turns wait than fit into a batch, or more than 256 while the checkpoint is behind, a commit that has waited too long is refused: 26 ms less the time of the last write, at least 13 ms. |
 //! | the pause before a batch | From six tenths of the memtable's limit on, the writer waits until the checkpoint has moved a share of what the last batch added: none at six tenths, twice as much at the limit. It waits no longer than leaves time for two writes within 28 ms, and may always wait for 5 ms. Commits that arrive meanwhile join the batch. |
 //! | a full memtable | The writer waits until the bytes of one flush are moved. If there is still no room, it refuses the commits of the batch. |
 //! | a batch | The turns of 14 ms of work, or of 6 ms while the checkpoint is behind, and at least 256. |
