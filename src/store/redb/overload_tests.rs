@@ -34,6 +34,8 @@ fn sealed_turns(store: &RedbEngine, id: &ConversationId) -> usize {
 
 #[tokio::test]
 async fn a_full_memtable_refuses_commits_until_there_is_room_and_nothing_is_lost() {
+    // Together fewer turns than a batch is ever cut at, so that the first batch has them all.
+    const CONVERSATIONS: usize = 12;
     const TURNS: usize = 20;
     // The first batch alone exceeds the limit several times, and a flush moves only one of its conversations.
     let settings = StoreSettings::with_journal_bytes(256 * 1024);
@@ -43,14 +45,14 @@ async fn a_full_memtable_refuses_commits_until_there_is_room_and_nothing_is_lost
     writer.checkpoint_by_hand();
     let checkpoint = Arc::clone(writer.checkpoint());
     assert!(!checkpoint.is_behind(), "nothing was taken in yet");
-    let waiting: Vec<_> = (0..16).map(|nth| store.commit(commit(conversation(nth), TURNS))).collect();
+    let waiting: Vec<_> = (0..CONVERSATIONS).map(|nth| store.commit(commit(conversation(nth), TURNS))).collect();
     let thread = std::thread::spawn(move || writer.run());
     for committed in waiting {
         committed.await.unwrap();
     }
     assert!(checkpoint.is_due() && checkpoint.is_behind(), "the memtable is not full");
 
-    let late = conversation(16);
+    let late = conversation(CONVERSATIONS);
     let mut refused = pin!(store.commit(commit(late.clone(), 1)));
     let mut answer = None;
     // Eight flushes are too few to make room, but the writer waits for no more than some of them.
@@ -73,7 +75,24 @@ async fn a_full_memtable_refuses_commits_until_there_is_room_and_nothing_is_lost
     store.close().await;
     thread.join().unwrap();
     let report = check(directory.path()).unwrap();
-    assert_eq!((report.violations, report.sealed_turns), (Vec::new(), 16 * TURNS as u64 + 1));
+    assert_eq!((report.violations, report.sealed_turns), (Vec::new(), (CONVERSATIONS * TURNS) as u64 + 1));
+}
+
+#[tokio::test]
+async fn a_close_leaves_no_queued_commit_undone_however_long_their_batch_takes() {
+    // Working on these takes so long that the writer would cut the batch if another followed.
+    const CONVERSATIONS: usize = 40;
+    const TURNS: usize = 20;
+    let (store, writer) = RedbEngine::prepare(Location::Memory, &StoreSettings::default(), Backoff::default()).unwrap();
+    let waiting: Vec<_> = (0..CONVERSATIONS).map(|nth| store.commit(commit(conversation(nth), TURNS))).collect();
+    let mut closed = pin!(store.close());
+    assert!(closed.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    let thread = std::thread::spawn(move || writer.run());
+    for committed in waiting {
+        committed.await.unwrap();
+    }
+    closed.await;
+    thread.join().unwrap();
 }
 
 #[tokio::test]

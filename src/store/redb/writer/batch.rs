@@ -12,6 +12,8 @@ pub(super) struct Batch {
     pub(super) begun: Instant,
     /// Whether the memtable has room for their commits, or why the store has failed.
     pub(super) room: Result<bool, Fault>,
+    /// Whether no batch follows that could do what this one leaves over.
+    pub(super) is_last: bool,
 }
 
 impl Batch {
@@ -35,7 +37,7 @@ mod tests {
     #[test]
     fn a_batch_counts_the_turns_that_were_admitted_with_its_jobs() {
         let admission = Arc::new(Admission::new(100));
-        let mut batch = Batch { jobs: Vec::new(), turns: 0, begun: Instant::now(), room: Ok(true) };
+        let mut batch = Batch { jobs: Vec::new(), turns: 0, begun: Instant::now(), room: Ok(true), is_last: false };
         for turns in [3, 4] {
             let conversation_id = ConversationId::new("c").unwrap();
             let (staged, sealed) = (Vec::new(), Vec::new());

@@ -19,11 +19,11 @@
 //!
 //! | part | bound |
 //! |---|---|
-//! | the queue | Unanswered commits hold at most the turns of 25 ms of work, and at least 256 turns. A commit beyond that is refused before it is queued. |
-//! | the wait in the queue | If more turns wait than fit into a batch, or more than 256 while the checkpoint is behind, a commit that has waited too long is refused: 26 ms less the time of the last write, at least 13 ms. |
-//! | the pause before a batch | From six tenths of the memtable's limit on, the writer waits until the checkpoint has moved a share of what the last batch added: none at six tenths, twice as much at the limit. It waits no longer than leaves time for two writes within 28 ms, and may always wait for 5 ms. Commits that arrive meanwhile join the batch. |
+//! | the queue | Unanswered commits hold at most the turns of 20 ms of work, and at least 256 turns. A commit beyond that is refused before it is queued. |
+//! | the wait in the queue | If more turns wait than fit into a batch, or more than 256 while the checkpoint is behind, a commit that has waited too long is refused: 20 ms less the time of the last write, at least 10 ms. |
+//! | the pause before a batch | From six tenths of the memtable's limit on, the writer waits until the checkpoint has moved a share of what the last batch added: none at six tenths, twice as much at the limit. It waits no longer than leaves time for two writes within 20 ms, and may always wait for 2 ms. Commits that arrive meanwhile join the batch. |
 //! | a full memtable | The writer waits until the bytes of one flush are moved. If there is still no room, it refuses the commits of the batch. |
-//! | a batch | The turns of 14 ms of work, or of 6 ms while the checkpoint is behind, and at least 256. |
+//! | a batch | The turns of 12 ms of work, or of 6 ms while the checkpoint is behind, and at least 256. If that work takes a third longer, what is beyond 256 turns is left to the next batch. |
 //! | a flush of the checkpoint | About 12 ms, by what earlier flushes took. Whoever waits for a flush is next. |
 //!
 //! Of each fsync only the first 10 ms count, for the queue and for the wait in it: on a slow disk commits wait together and
@@ -82,6 +82,8 @@ pub(crate) struct Writer {
     batch_size: BatchSize,
     /// The maximum number of turns in the current batch.
     batch_turns: usize,
+    /// Whether the checkpoint had fallen behind when the current batch was begun.
+    is_behind: bool,
     /// While no more turns than this wait, no commit is refused for having waited too long.
     patient_turns: usize,
     growth: Growth,
@@ -122,6 +124,7 @@ impl Writer {
             capacity: Capacity::default(),
             batch_size: BatchSize::default(),
             batch_turns: BatchSize::default().turns(false),
+            is_behind: false,
             patient_turns: BatchSize::default().patient_turns(false),
             growth: Growth::new(settings.redb.journal_bytes),
             last: LastBatch::default(),
@@ -168,7 +171,7 @@ impl Writer {
             Next::Batch(batch) => self.write(batch),
             Next::Retry => self.open_again(),
             Next::Close(batch, reply) => {
-                self.write(batch);
+                self.write(Batch { is_last: true, ..batch });
                 return ControlFlow::Break(Some(reply));
             }
             Next::Abandoned => return ControlFlow::Break(None),
@@ -199,11 +202,11 @@ impl Writer {
     /// Takes all jobs that wait, and waits a moment for those that are likely to come.
     fn gather(&mut self, first: Job) -> Next {
         let begun = Instant::now();
-        let is_behind = self.checkpoint.is_behind();
-        self.batch_turns = self.batch_size.turns(is_behind);
-        self.patient_turns = self.batch_size.patient_turns(is_behind);
+        self.is_behind = self.checkpoint.is_behind();
+        self.batch_turns = self.batch_size.turns(self.is_behind);
+        self.patient_turns = self.batch_size.patient_turns(self.is_behind);
         let room = self.make_room();
-        let mut batch = Batch { jobs: Vec::with_capacity(self.expected), turns: 0, begun, room };
+        let mut batch = Batch { jobs: Vec::with_capacity(self.expected), turns: 0, begun, room, is_last: false };
         let mut next = Some(first);
         let now = Instant::now();
         let deadline = now + self.patience;
@@ -232,8 +235,8 @@ impl Writer {
         job.waited(now) > pace::longest_queueing(self.last.write) && is_overloaded()
     }
 
-    /// Does the jobs in one transaction and answers each when it is durable.
-    fn write(&mut self, Batch { jobs: batch, turns, begun: gathered, room }: Batch) {
+    /// Does the jobs in one transaction and answers each when it is durable. Those not reached in time are next.
+    fn write(&mut self, Batch { jobs: mut batch, begun: gathered, room, is_last, .. }: Batch) {
         if batch.is_empty() {
             return;
         }
@@ -242,17 +245,18 @@ impl Writer {
         let done = self.checkpoint.failure().map_or(room, Err).and_then(|has_room| {
             // A panic in here would be a defect, or a damaged file; it must not end the one thread that makes turns
             // durable.
-            unwind::caught_as_fault(|| self.transact(&batch, turns, has_room))
+            unwind::caught_as_fault(|| self.transact(&batch, has_room, is_last))
         });
         let cause = match done {
             Ok(answers) => {
+                batch.drain(answers.len()..).rev().for_each(|job| self.taken.push_front(job));
                 self.taken.extend(self.jobs.try_iter().take(self.settings.batch_commits));
                 self.expected = batch.len() + self.taken.len();
                 self.last.write = begun.elapsed();
                 self.patience = self.last.write.min(MAX_PATIENCE);
                 self.admission.excuse(pace::beyond_healthy(self.last.append));
                 if has_room {
-                    self.capacity.learn(turns, gathered.elapsed(), self.last.append);
+                    self.capacity.learn(turns_of(&batch), gathered.elapsed(), self.last.append);
                     self.admission.set_most(self.capacity.turns());
                 }
                 batch.into_iter().zip(answers).for_each(|(job, answer)| job.answer(answer));
@@ -295,15 +299,16 @@ impl Writer {
         Ok(true)
     }
 
-    /// Does the jobs in one transaction, but refuses commits if the memtable has no room. After `Ok`, the others are
-    /// durable; after `Err`, the outcome is unknown.
-    fn transact(&mut self, batch: &[Job], turns: usize, has_room: bool) -> Result<Vec<JobResult>, Fault> {
+    /// Does the first jobs in one transaction, as many as its time allows, but refuses commits if the memtable has no
+    /// room. After `Ok`, those with an answer are done; after `Err`, the outcome is unknown.
+    fn transact(&mut self, batch: &[Job], has_room: bool, is_last: bool) -> Result<Vec<JobResult>, Fault> {
         let begun = Instant::now();
-        let prepared = self.slot.with(|files| Transaction::prepare(files, batch, has_room))?;
+        let is_cut = |turns| !is_last && BatchSize::is_cut(turns, begun.elapsed(), self.is_behind);
+        let transaction = self.slot.with(|files| Transaction::prepare(files, batch, has_room, is_cut))??;
+        let turns = turns_of(&batch[..transaction.answers.len()]);
         if has_room {
             self.batch_size.learn(turns, begun.elapsed());
         }
-        let transaction = prepared?;
         if transaction.checks_write {
             self.check_tables()?;
         }
@@ -373,6 +378,10 @@ impl Writer {
     pub(crate) fn checkpoint_by_hand(&mut self) {
         self.background = Some(Background::by_hand());
     }
+}
+
+fn turns_of(jobs: &[Job]) -> usize {
+    jobs.iter().map(Job::turns).sum()
 }
 
 /// Whoever has not come again by then is not about to.

@@ -45,7 +45,7 @@ pub(crate) struct BatchSize {
 impl BatchSize {
     /// The target duration of the work on one batch. A commit that just missed a batch then waits for the rest of that
     /// batch, and not for the work on all queued commits.
-    const TARGET: Duration = Duration::from_millis(14);
+    const TARGET: Duration = Duration::from_millis(12);
     /// The same while batches also wait for the checkpoint.
     const TARGET_WHEN_BEHIND: Duration = Duration::from_millis(6);
     /// Enough turns to make the fsync's share of one small. A smaller batch takes little more time than its fsync.
@@ -61,6 +61,13 @@ impl BatchSize {
     /// The maximum number of turns; `is_behind` says whether the checkpoint has fallen behind.
     pub(crate) fn turns(&self, is_behind: bool) -> usize {
         times(self.each, if is_behind { Self::TARGET_WHEN_BEHIND } else { Self::TARGET }).max(Self::MIN_TURNS)
+    }
+
+    /// Whether a batch of which these turns were worked on for this long leaves the rest to the next one: its turns take
+    /// far longer than those before. A small batch is done whole, as what is left over waits for another fsync.
+    pub(crate) fn is_cut(turns: usize, took: Duration, is_behind: bool) -> bool {
+        let target = if is_behind { Self::TARGET_WHEN_BEHIND } else { Self::TARGET };
+        turns >= Self::MIN_TURNS && took >= target * 4 / 3
     }
 
     /// The number of turns that may wait without one of them being refused for having waited too long. What fits into
@@ -88,7 +95,7 @@ pub(crate) struct Capacity {
 
 impl Capacity {
     /// How long the last of them is to wait at most.
-    const TARGET: Duration = Duration::from_millis(25);
+    const TARGET: Duration = Duration::from_millis(20);
     /// The minimum, however slow the store is.
     const MIN_TURNS: usize = TURNS_AT_ONCE;
 
@@ -119,7 +126,7 @@ pub(crate) fn beyond_healthy(append_took: Duration) -> Duration {
 /// The longest time that a commit may wait for its batch. On a healthy disk an accepted commit is answered within 50 ms;
 /// the rest of them is for its batch, which is assumed to take as long as the last one, and for the error of that guess.
 pub(crate) fn longest_queueing(last_write: Duration) -> Duration {
-    const ALL: Duration = Duration::from_millis(26);
+    const ALL: Duration = Duration::from_millis(20);
     ALL.saturating_sub(last_write.min(ALL / 2))
 }
 
@@ -137,8 +144,8 @@ fn times(each: Duration, into: Duration) -> usize {
 /// waits for the writing of that batch, for this pause, and for its own writing; both writes are assumed to take as
 /// long as the last one.
 pub(crate) fn longest_pause(last_write: Duration) -> Duration {
-    const ALL: Duration = Duration::from_millis(28);
-    const MIN: Duration = Duration::from_millis(5);
+    const ALL: Duration = Duration::from_millis(20);
+    const MIN: Duration = Duration::from_millis(2);
     ALL.saturating_sub(last_write * 2).max(MIN)
 }
 
@@ -166,7 +173,7 @@ mod tests {
     fn a_batch_has_as_many_turns_as_can_be_worked_on_in_its_time() {
         let mut size = BatchSize::default();
         (0..99).for_each(|_| size.learn(400, MS * 6));
-        assert!((930..=940).contains(&size.turns(false)), "{}", size.turns(false));
+        assert!((795..=805).contains(&size.turns(false)), "{}", size.turns(false));
         assert!((395..=405).contains(&size.turns(true)), "{}", size.turns(true));
         assert_eq!((size.patient_turns(false), size.patient_turns(true)), (size.turns(false), BatchSize::MIN_TURNS));
         (0..99).for_each(|_| size.learn(400, MS * 600));
@@ -176,25 +183,33 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_that_takes_too_long_is_cut_unless_few_turns_are_done() {
+        let is_cut = |turns, millis, is_behind| BatchSize::is_cut(turns, MS * millis, is_behind);
+        assert_eq!([15, 16].map(|millis| is_cut(256, millis, false)), [false, true]);
+        assert_eq!([7, 8].map(|millis| is_cut(256, millis, true)), [false, true]);
+        assert!(!is_cut(255, 1000, true));
+    }
+
+    #[test]
     fn as_many_turns_may_wait_as_are_done_in_time_and_some_however_slow_it_is() {
         let mut capacity = Capacity::default();
-        assert!(capacity.turns() >= 1024);
+        assert!(capacity.turns() >= 1000);
         (0..99).for_each(|_| capacity.learn(1000, MS * 10, MS));
-        assert!((2460..=2540).contains(&capacity.turns()), "{}", capacity.turns());
+        assert!((1960..=2040).contains(&capacity.turns()), "{}", capacity.turns());
         (0..99).for_each(|_| capacity.learn(1000, MS * 1000, MS * 990));
-        assert!((1210..=1290).contains(&capacity.turns()), "a slow disk counts as a healthy one: {}", capacity.turns());
+        assert!((960..=1040).contains(&capacity.turns()), "a slow disk counts as a healthy one: {}", capacity.turns());
         (0..99).for_each(|_| capacity.learn(1000, MS * 1000, MS));
         assert_eq!(capacity.turns(), Capacity::MIN_TURNS);
     }
 
     #[test]
     fn a_commit_is_given_up_while_its_batch_can_still_be_written_in_time() {
-        assert_eq!([0, 10, 17, 500].map(|write| longest_queueing(MS * write)), [26, 16, 13, 13].map(|ms| MS * ms));
+        assert_eq!([0, 10, 17, 500].map(|write| longest_queueing(MS * write)), [20, 10, 10, 10].map(|ms| MS * ms));
         assert_eq!([3, 10, 90].map(|append| beyond_healthy(MS * append)), [0, 0, 80].map(|ms| MS * ms));
     }
 
     #[test]
     fn a_pause_leaves_time_to_write_the_batch_and_the_one_before() {
-        assert_eq!([0, 10, 13, 19, 500].map(|write| longest_pause(MS * write)), [28, 8, 5, 5, 5].map(|ms| MS * ms));
+        assert_eq!([0, 6, 9, 19, 500].map(|write| longest_pause(MS * write)), [20, 8, 2, 2, 2].map(|ms| MS * ms));
     }
 }

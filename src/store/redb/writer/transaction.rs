@@ -13,6 +13,7 @@ use crate::turn::RunningTime;
 
 /// What the jobs of a batch write to the journal, and their answers once that is durable.
 pub(super) struct Transaction {
+    /// The answers of the first jobs of the batch. The others were not reached in time.
     pub(super) answers: Vec<JobResult>,
     pub(super) entries: Vec<Entry>,
     /// The last row of the journal, which the next one follows.
@@ -26,19 +27,31 @@ pub(super) struct Transaction {
 }
 
 impl Transaction {
-    /// Works out the jobs. Refuses commits if the memtable has no room.
-    pub(super) fn prepare(files: &Files, batch: &[Job], has_room: bool) -> Result<Self, Failure> {
+    /// Works out the jobs in order until `is_cut` says that this many turns are enough. Refuses commits if the memtable has
+    /// no room.
+    pub(super) fn prepare(
+        files: &Files,
+        batch: &[Job],
+        has_room: bool,
+        is_cut: impl Fn(usize) -> bool,
+    ) -> Result<Self, Failure> {
         let memtable = files.memtable();
         let tables = files.read_tables()?;
         let mut write_set = WriteSet::new(&memtable, &tables);
         let mut answers = Vec::with_capacity(batch.len());
+        let mut turns = 0;
         for job in batch {
+            if is_cut(turns) {
+                break;
+            }
+            turns += job.turns();
             answers.push(match job {
                 Job::Commit(..) if !has_room => Err(CommitError::Overloaded),
                 Job::Commit(commit, ..) => write_set.apply(commit)?.map(Some),
                 Job::CheckWrite(_) | Job::Tick(..) | Job::Close(_) => Ok(None),
             });
         }
+        let batch = &batch[..answers.len()];
         Ok(Self {
             answers,
             entries: write_set.into_entries(),
@@ -102,6 +115,11 @@ mod tests {
         Job::Tick(Duration::from_millis(millis), oneshot::channel().0)
     }
 
+    /// No batch is cut.
+    fn whole(_turns: usize) -> bool {
+        false
+    }
+
     fn check_write() -> Job {
         Job::CheckWrite(oneshot::channel().0)
     }
@@ -121,7 +139,7 @@ mod tests {
     fn the_commits_of_a_batch_share_a_row_and_one_in_conflict_adds_nothing() {
         let files = files();
         let batch = [commit("a", 0), commit("lost", 0), commit("b", 1)];
-        let transaction = Transaction::prepare(&files, &batch, true).unwrap();
+        let transaction = Transaction::prepare(&files, &batch, true, whole).unwrap();
         let answers: Vec<_> = transaction.answers.iter().map(Result::is_ok).collect();
         assert_eq!((answers, transaction.entries.len()), (vec![true, false, true], 2));
         let last = files.memtable().last_row();
@@ -131,10 +149,19 @@ mod tests {
     }
 
     #[test]
+    fn the_jobs_after_a_cut_change_nothing() {
+        let files = files();
+        let batch = [commit("a", 0), commit("b", 1), tick(5), check_write()];
+        let transaction = Transaction::prepare(&files, &batch, true, |turns| turns >= 1).unwrap();
+        assert_eq!((transaction.answers.len(), transaction.entries.len()), (1, 1));
+        assert!(!transaction.checks_write && transaction.running.is_none());
+    }
+
+    #[test]
     fn without_room_commits_are_refused_and_all_else_is_done() {
         let files = files();
         let batch = [commit("a", 0), tick(5), check_write()];
-        let transaction = Transaction::prepare(&files, &batch, false).unwrap();
+        let transaction = Transaction::prepare(&files, &batch, false, whole).unwrap();
         assert_eq!(transaction.answers, [Err(CommitError::Overloaded), Ok(None), Ok(None)]);
         assert!(transaction.entries.is_empty() && transaction.checks_write);
         assert_eq!(transaction.append(&files).unwrap(), None, "there is no row");
@@ -145,14 +172,14 @@ mod tests {
     fn the_running_time_grows_by_all_ticks_of_a_batch_once_they_are_written() {
         let files = files();
         for expected in [30, 60] {
-            let transaction = Transaction::prepare(&files, &[tick(10), tick(20)], true).unwrap();
+            let transaction = Transaction::prepare(&files, &[tick(10), tick(20)], true, whole).unwrap();
             assert_eq!(files.running_time(), RunningTime::new(expected - 30), "nothing is durable yet");
             transaction.append(&files).unwrap();
             assert_eq!(files.running_time(), RunningTime::new(expected));
             let txn = files.write_journal().unwrap();
             assert_eq!(WriteMeta::write(&txn).unwrap().running_time().unwrap(), RunningTime::new(expected));
         }
-        let nothing = Transaction::prepare(&files, &[], true).unwrap();
+        let nothing = Transaction::prepare(&files, &[], true, whole).unwrap();
         assert_eq!(nothing.append(&files).unwrap(), None);
         assert_eq!(files.running_time(), RunningTime::new(60));
     }
