@@ -63,9 +63,9 @@ impl BatchSize {
         times(self.each, if is_behind { Self::TARGET_WHEN_BEHIND } else { Self::TARGET }).max(Self::MIN_TURNS)
     }
 
-    /// The number of turns that may wait without one of them being refused for having waited too long. What fits into
-    /// one batch waits for no other. But while the checkpoint has fallen behind, a batch also waits for that, and what
-    /// the batch before it left over has done so twice.
+    /// The number of turns that may wait without one of them being refused for having waited too long. Turns that fit
+    /// into one batch wait for no other batch. But while the checkpoint has fallen behind, a batch also waits for the
+    /// checkpoint, and turns left over from the previous batch have done so twice.
     pub(crate) fn patient_turns(&self, is_behind: bool) -> usize {
         if is_behind { Self::MIN_TURNS } else { self.turns(false) }
     }
@@ -133,7 +133,7 @@ fn times(each: Duration, into: Duration) -> usize {
     usize::try_from(into.as_nanos() / each.as_nanos().max(1)).unwrap_or(usize::MAX)
 }
 
-/// The longest wait for the checkpoint before a batch while the memtable has room. A commit that just missed a batch
+/// The longest wait for the checkpoint before a batch, while the memtable has room. A commit that just missed a batch
 /// waits for the writing of that batch, for this pause, and for its own writing; both writes are assumed to take as
 /// long as the last one.
 pub(crate) fn longest_pause(last_write: Duration) -> Duration {
