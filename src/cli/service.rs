@@ -20,7 +20,7 @@ use crate::telemetry;
 pub enum ServiceError {
     /// Other machines could reach the address, which was not allowed.
     #[error(
-        "refused to listen on {0}: other machines may reach that address and the service asks nobody who they are; \
+        "refused to listen on {0}: other machines may reach that address and the service has no authentication; \
          listen on 127.0.0.1, or give --insecure if the network keeps strangers out"
     )]
     NotLoopback(SocketAddr),

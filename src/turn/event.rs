@@ -30,7 +30,7 @@ pub enum TurnEventKind {
     Done(Done),
 }
 
-/// What a turn tells about itself while it is open.
+/// What an event reports of a turn that goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
     /// The turn begins (`turn-start`).

@@ -142,7 +142,7 @@ impl OpenSteps {
         self.note_places(if self.steps.len() == Self::SEARCHED + 1 { 0 } else { self.steps.len() - 1 });
     }
 
-    /// Indexes the places of the steps from this one on; from 0, of all steps anew.
+    /// Adds the steps from this place on to the index. From 0, rebuilds the whole index.
     fn note_places(&mut self, from: usize) {
         if from == 0 {
             self.places.clear();
