@@ -1,4 +1,4 @@
-//! Tests an actor of one's own with the testing kit: a probe in the place of the system, and no disk, network or time.
+//! Tests an actor with the testing kit: a probe in place of the system, and no disk, network or time.
 
 use std::future::ready;
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use turn_metrics::settings::TurnSettings;
 use turn_metrics::testing::{MemoryStore, Probe, TestClock, TurnScript};
 use turn_metrics::turn::{ConversationId, Millis, TurnId, TurnLabels, Usage};
 
-/// The actor under test: answers a question, and records how.
+/// The actor under test: it answers a question, and records the turn.
 struct Agent {
     recorder: Recorder,
     clock: TestClock,
 }
 
-/// Answer this.
+/// Asks the agent for an answer.
 struct Ask(&'static str);
 
 impl Message for Ask {
@@ -56,7 +56,8 @@ fn agent(observe: Recipient<Observe>) -> (Agent, Outbox) {
     (Agent { recorder: Recorder::with_stopwatch(outbox.clone(), Arc::new(clock.clone())), clock }, outbox)
 }
 
-/// A probe records what it is sent, and answers as it is told: here like a system that keeps everything.
+/// A probe records the messages that it receives, and answers as the test tells it to: here, like a system that accepts
+/// everything.
 async fn it_sends_the_events_of_its_turn() {
     let probe = Probe::<Observe>::start(|_| ready(Ok(Receipt::default())));
     let (agent, outbox) = agent(probe.recipient());
@@ -68,8 +69,8 @@ async fn it_sends_the_events_of_its_turn() {
     println!("the probe saw {} events in {} message", seen[0].events.len(), seen.len());
 }
 
-/// Or like one that is gone: the agent must answer all the same.
-async fn it_answers_though_nobody_keeps_its_metrics() {
+/// A probe that answers like a system that has ended. The agent must answer its user all the same.
+async fn it_answers_even_if_its_metrics_are_lost() {
     let probe = Probe::<Observe>::start(|_| ready(Err(ObserveError::ShuttingDown)));
     let (agent, outbox) = agent(probe.recipient());
     assert_eq!(agent.start().send(Ask("life")).await.as_deref(), Ok("42"));
@@ -77,7 +78,7 @@ async fn it_answers_though_nobody_keeps_its_metrics() {
     println!("{} events were lost, the answer was not", outbox.counts().lost);
 }
 
-/// The real actors on a store in memory, to see what becomes of it all.
+/// The real actors on a store in memory, to test the whole path of an event.
 async fn its_turn_is_sealed() {
     let store = MemoryStore::default();
     let clock = Arc::new(TestClock::at(1000));
@@ -94,10 +95,10 @@ async fn its_turn_is_sealed() {
 }
 
 fn main() {
-    // In a test file these are `#[actix_rt::test]` functions.
+    // In a test file these functions have the attribute `#[actix_rt::test]`.
     actix::System::new().block_on(async {
         it_sends_the_events_of_its_turn().await;
-        it_answers_though_nobody_keeps_its_metrics().await;
+        it_answers_even_if_its_metrics_are_lost().await;
         its_turn_is_sealed().await;
     });
 }

@@ -19,7 +19,7 @@ async fn ask(path: web::Path<(String, String)>, recorder: Data<Recorder>) -> imp
     };
     let mut answer = String::new();
     for (nth, word) in ["look", "think", "answer"].into_iter().enumerate() {
-        // If the client goes away, this future is dropped, and the turn is recorded as aborted.
+        // If the client disconnects, this future is dropped, and the turn is recorded as aborted.
         let mut step = turn.start_step();
         answer += &model(word).await;
         step.token();
@@ -39,7 +39,7 @@ async fn model(prompt: &str) -> String {
 
 #[actix_web::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // In a program: `.data_dir("./data")`, to keep the turns.
+    // A program that keeps its turns calls `.data_dir("./data")` here.
     let runtime = Runtime::builder().start().await?;
     let outbox = Outbox::start(runtime.handles().intake.observe.clone(), 10_000);
     let recorder = Data::new(Recorder::new(outbox.clone()));
@@ -57,11 +57,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let handle = server.handle();
     let serving = actix_web::rt::spawn(server);
 
-    // What clients do. A program awaits `serving` here.
+    // The requests of a client. A program awaits `serving` here.
     let asked = url.clone();
     let answer = web::block(move || ureq::post(format!("{asked}/ask/c/t-1")).send_empty()?.body_mut().read_to_string());
     println!("answer: {}", answer.await??.trim_end());
-    // A recorder sends its events behind the turn's back; this waits for them, so that the next line shows them.
+    // A recorder sends events in the background. Wait for them, so that the next request returns them.
     outbox.flush().await;
     let metrics = web::block(move || {
         let get = ureq::get(format!("{url}/observability/conversations/c/metrics"));
@@ -72,7 +72,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("turn: {} with {} steps", turn["turnId"], turn["steps"].as_array().map_or(0, Vec::len));
     println!("usage: {}", turn["usage"]);
 
-    // In this order: no more requests, the last events, the actors and the store.
+    // In this order: stop the server, send the last events, then shut down the actors and the store.
     handle.stop(true).await;
     serving.await??;
     outbox.flush().await;

@@ -1,10 +1,10 @@
-//! Records a turn around the stream of a model, with a request that has to be made again and a tool call.
+//! Records a turn around the stream of a model, with a request that is repeated and a tool call.
 //!
-//! The events go to standard output. Given a file, the spans go to the span log there:
-//! `cargo run --example record_a_stream --features span-log,testing -- spans.ndjson`.
+//! The events go to standard output. If a file is named, the spans go to a span log there: `cargo run --example
+//! record_a_stream --features span-log,testing -- spans.ndjson`.
 //!
-//! The model is a script and the time is a test's, so that each run says the same. A program has a real stream, and
-//! calls `Recorder::new`, which measures by the computer's clock.
+//! The model is a script and the clock is a test clock, so that each run has the same output. A program has a real
+//! stream, and calls `Recorder::new`, which measures with the computer's clock.
 
 use std::io;
 use std::path::Path;
@@ -25,7 +25,7 @@ enum End {
     Failure(String),
 }
 
-/// The loop that every kernel has, with three calls to the recorder in it.
+/// The loop that every kernel has, with the calls to the recorder.
 async fn read(step: &mut StepRecorder<'_>, mut stream: ModelStream) -> End {
     let mut end = End::Text;
     while let Some(item) = stream.next().await {
@@ -42,7 +42,7 @@ async fn read(step: &mut StepRecorder<'_>, mut stream: ModelStream) -> End {
 async fn run(recorder: &Recorder, clock: &TestClock, turn_id: &str) -> Result<(), Box<dyn std::error::Error>> {
     let wrote = Usage { cache_write_tokens: Some(900.into()), ..tokens(1200, 45) };
     let read_again = Usage { cache_read_tokens: Some(900.into()), ..tokens(1400, 180) };
-    // What the model will say: it is overloaded, then it asks for a tool, then it answers.
+    // The script of the model: it is overloaded, then it asks for a tool, then it answers.
     let streams = [
         ModelStream::new(clock).wait_ms(40).failure("overloaded"),
         ModelStream::new(clock)
@@ -61,7 +61,7 @@ async fn run(recorder: &Recorder, clock: &TestClock, turn_id: &str) -> Result<()
         match read(&mut step, stream).await {
             End::Failure(reason) => {
                 let failed = step.end_stream(&reason);
-                // The wait before the next request counts for no time of the step.
+                // The wait before the next request is not part of the step's times.
                 clock.advance(Duration::from_secs(2));
                 step = failed.retry();
             }
@@ -80,7 +80,7 @@ async fn run(recorder: &Recorder, clock: &TestClock, turn_id: &str) -> Result<()
             }
         }
     }
-    // Whatever is left open here is recorded as aborted.
+    // Anything still open here is recorded as aborted.
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Follows the turns that a system seals, in a loop and as messages to an actor.
+//! Follows the sealed turns of a system, both in a loop and as messages to an actor.
 
 use actix::{Actor, Context, Handler};
 use tokio::sync::oneshot;
@@ -6,7 +6,7 @@ use turn_metrics::actors::{Fact, Observe};
 use turn_metrics::runtime::Runtime;
 use turn_metrics::turn::{ConversationId, Done, TurnEvent, TurnEventKind, TurnId};
 
-/// Counts the turns of an account that is told to somebody when the system ends.
+/// Counts turns, and reports the count when the system ends.
 struct Account {
     turns: u64,
     missed: u64,
@@ -29,7 +29,8 @@ impl Handler<Fact> for Account {
     fn handle(&mut self, fact: Fact, _: &mut Self::Context) {
         match fact {
             Fact::TurnSealed(_) => self.turns += 1,
-            // It was slow. What it missed is in the store, after the last ordinal that it has seen.
+            // The subscriber was too slow. The turns that it missed are in the store, after the last ordinal that it
+            // has seen.
             Fact::Missed(count) => self.missed += count,
             _ => {}
         }
@@ -40,12 +41,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     actix::System::new().block_on(async {
         let runtime = Runtime::builder().start().await?;
 
-        // An actor is sent each fact as a message, one at a time.
+        // The actor receives each fact as a message, one at a time.
         let (report, reported) = oneshot::channel();
         let account = Account { turns: 0, missed: 0, report: Some(report) }.start();
         actix_rt::spawn(runtime.subscribe().forward(account.recipient()));
 
-        // A task asks for one after the other.
+        // A task receives one fact after another.
         let mut subscription = runtime.subscribe();
         let following = actix_rt::spawn(async move {
             while let Some(fact) = subscription.next().await {
@@ -65,7 +66,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 .send(Observe { conversation_id: ConversationId::new("c")?, events })
                 .await??;
         }
-        // Both are told the rest, then that it was the last.
+        // Both receive the remaining facts, and then the end of the subscription.
         runtime.shutdown().await;
         following.await?;
         let (turns, missed) = reported.await?;

@@ -1,4 +1,4 @@
-//! Clocks, injected so that tests and embedders can set them: one for moments, one for durations.
+//! Clocks and stopwatches, injected so that tests and embedders can set them: one for moments, one for durations.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,28 +6,28 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::turn::{EpochMillis, RunningTime};
 
-/// Tells what time it is.
+/// A source of the current time of day.
 pub trait Clock: Send + Sync + 'static {
-    /// The present moment.
+    /// The current moment.
     fn now(&self) -> EpochMillis;
 }
 
-/// A clock that many may hold.
+/// A shared clock.
 pub type SharedClock = Arc<dyn Clock>;
 
-/// The computer's own clock. It may be set while it runs, so no duration is measured by it.
+/// The computer's own clock. It may be set while the program runs, so no duration is measured with it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "this is the place that the rest of the crate asks instead")]
+    #[expect(clippy::disallowed_methods, reason = "the rest of the crate calls this function instead")]
     fn now(&self) -> EpochMillis {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         EpochMillis::new(u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX))
     }
 }
 
-/// Shows the running time that the store last confirmed. Clones show the same.
+/// Shows the running time that the store last confirmed. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct RunningClock(Arc<AtomicU64>);
 
@@ -48,16 +48,16 @@ impl RunningClock {
     }
 }
 
-/// Tells how much time has passed, to measure durations with.
+/// A source of durations.
 pub trait Stopwatch: Send + Sync + 'static {
-    /// The time since some fixed moment; never less than at an earlier call.
+    /// The time since a fixed moment. Never less than at an earlier call.
     fn elapsed(&self) -> Duration;
 }
 
-/// A stopwatch that many may hold.
+/// A shared stopwatch.
 pub type SharedStopwatch = Arc<dyn Stopwatch>;
 
-/// The computer's own monotonic clock, whose fixed moment is when this value was made.
+/// The computer's own monotonic clock. Its fixed moment is the creation of this value.
 #[derive(Debug, Clone, Copy)]
 pub struct SystemStopwatch(Instant);
 

@@ -1,16 +1,16 @@
 //! Durable, ordered, exactly-once metrics of every turn of an LLM agent: tokens and times, step by step.
 //!
-//! A kernel, the program that runs an agent's turns, emits events as it does. They fold into the metrics of a turn,
-//! which is kept once, in its order, when the turn is over. What is acknowledged is on the disk.
+//! A kernel is the program that runs an agent's turns, and it emits events as it does. The events of a turn fold into
+//! its metrics, which are kept exactly once and in order when the turn is over. What is acknowledged is on the disk.
 //!
-//! The program `turn-metrics serve` takes events and gives metrics over HTTP. This library is for programs that are
-//! built on actix themselves: it runs the same actors within them, records their turns, and helps to test them.
+//! The program `turn-metrics serve` takes events and returns metrics over HTTP. This library is for programs that are
+//! built on actix themselves: it runs the same actors inside them, records their turns, and helps to test them.
 //!
 //! # The system in a program
 //!
-//! A [`Runtime`](runtime::Runtime) is the whole system: a store, the actors of conversations, and what drains them. Any
-//! number of them may run in one process. It hands out recipients for events and reads, and tells subscribers of every
-//! turn that is sealed, once that is durable.
+//! A [`Runtime`](runtime::Runtime) is the whole system: the store, the actors, and their orderly shutdown. Several
+//! runtimes may run in one process. A runtime hands out recipients for events and reads, and tells subscribers of every
+//! sealed turn once the turn is durable.
 //!
 //! ```
 //! use turn_metrics::actors::{Fact, ListTurns};
@@ -42,7 +42,7 @@
 //! let turns = runtime.handles().reads.list_turns.send(ListTurns(range)).await??;
 //! assert_eq!(turns, [sealed.turn]);
 //!
-//! // In this order: the last events, then the actors and the store.
+//! // First the last events, then the actors and the store.
 //! outbox.flush().await;
 //! runtime.shutdown().await;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -76,7 +76,7 @@
 //! use turn_metrics::testing::{Probe, TurnScript};
 //!
 //! let probe = Probe::<Observe>::start(|_| std::future::ready(Ok(Receipt::default())));
-//! // Whatever is under test sends its events here.
+//! // The code under test sends its events here.
 //! let system = probe.recipient();
 //! # system.send(TurnScript::new("c", "t").start().done("stop").observe()).await??;
 //! let expected = TurnScript::new("c", "t").start().done("stop").observe();
@@ -96,11 +96,11 @@
 //! | `span-log` | `span_log`: closed spans as lines of a rotating file | tracing-subscriber |
 //! | `otel` | `otel`: the recorder's spans over OTLP | opentelemetry, prost, ureq |
 //!
-//! An embedder asks for `default-features = false` and what it needs.
+//! If you embed the crate, set `default-features = false` and add the features that you need.
 //!
 //! # Layout
 //!
-//! From the ground up; a module uses only those of the floors before it.
+//! From the bottom up. A module uses only modules that stand before it in this list.
 //!
 //! - [`turn`]: what a turn is and how its events fold. Pure.
 //! - [`report`]: sums, figures and costs of many turns. Pure.
@@ -111,7 +111,8 @@
 //! - [`actors`]: the messages and their handlers.
 //! - [`runtime`], [`recorder`], `telemetry`: a running system; the kernel's side of it; the log.
 //! - `http`, then `cli`: the service.
-//! - `testing`: stands beside, and uses what it stands in for.
+//! - `testing`: stand-ins for parts of the system. It has no place in this order, and uses the modules that it
+//!   replaces.
 
 pub mod actors;
 #[cfg(feature = "server")]

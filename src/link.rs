@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// The maximum number of links to follow: the limit of Linux.
 const MAX_LINKS: usize = 40;
 
-/// Why a directory cannot be made or found.
+/// Why a directory cannot be created or found.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Obstacle {
     #[error("{} is a symbolic link to {}, which does not exist", link.display(), target.display())]
@@ -22,15 +22,15 @@ pub(crate) enum Obstacle {
 /// Returns the path to which the symbolic links at the end of `path` lead, or `path` itself if it is no link. The
 /// target need not exist.
 ///
-/// A file that replaces another one is made beside the target and renamed to it. A rename to the link would replace the
-/// link and leave the old file where it is.
+/// To replace a file, create the new one beside the target and rename it to the target. Renaming it to the link would
+/// replace the link and leave the old file where it is.
 pub(crate) fn target(path: &Path) -> io::Result<PathBuf> {
     let mut target = path.to_owned();
     for _ in 0..=MAX_LINKS {
         match fs::symlink_metadata(&target) {
             Ok(file) if file.is_symlink() => {
                 let link = fs::read_link(&target)?;
-                // A relative link starts at its own directory.
+                // A relative link starts at the directory that contains the link.
                 target = target.parent().unwrap_or(Path::new("")).join(link);
             }
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
@@ -40,7 +40,7 @@ pub(crate) fn target(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::other(Obstacle::Circular(path.to_owned())))
 }
 
-/// The directory of a file, as the system can open it.
+/// The directory of a file, in a form that the system can open: `.` if the path has none.
 pub(crate) fn directory_of(file: &Path) -> &Path {
     match file.parent() {
         Some(directory) if directory != Path::new("") => directory,
@@ -48,14 +48,14 @@ pub(crate) fn directory_of(file: &Path) -> &Path {
     }
 }
 
-/// Returns the path of a file beside this one: its name with a suffix.
+/// Returns the path of a file beside this one, with a suffix appended to the name.
 pub(crate) fn beside(file: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(file.as_os_str());
     name.push(suffix);
     name.into()
 }
 
-/// Makes a directory and its missing parents. The error names what stands in their place.
+/// Creates a directory and its missing parents. The error names what is in their place.
 pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
     fs::create_dir_all(path).map_err(|error| match obstacle(path) {
         Some(obstacle) => io::Error::new(error.kind(), obstacle),
@@ -63,7 +63,7 @@ pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
     })
 }
 
-/// Finds what stands where a directory should be. The system only says that a file exists, or that none does.
+/// Finds what is in the place of a directory. The system only says that a file exists, or that none does.
 pub(crate) fn obstacle(path: &Path) -> Option<Obstacle> {
     let nearest = path.ancestors().find(|path| fs::symlink_metadata(path).is_ok())?;
     match fs::metadata(nearest) {
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn links_are_followed_to_their_end_whether_something_is_there_or_not() {
+    fn links_are_followed_to_their_end_even_if_the_target_does_not_exist() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         fs::create_dir(at("far")).unwrap();
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_circle_is_told() {
+    fn circular_links_are_reported() {
         let directory = tempfile::tempdir().unwrap();
         let (a, b) = (directory.path().join("a"), directory.path().join("b"));
         symlink(&a, &b).unwrap();
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_the_place_of_a_directory_is_told() {
+    fn the_error_names_what_is_in_the_place_of_a_directory() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         fs::write(at("file"), "").unwrap();
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_this_directory_has_one_too() {
+    fn the_directory_of_a_bare_file_name_is_the_current_one() {
         assert_eq!(directory_of(Path::new("file")), Path::new("."));
         assert_eq!(directory_of(Path::new("a/file")), Path::new("a"));
         assert_eq!(beside(Path::new("a/file.redb"), ".new"), Path::new("a/file.redb.new"));

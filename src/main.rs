@@ -10,7 +10,7 @@ fn main() -> ExitCode {
         Ok(code) => return code,
         Err(error) => error,
     };
-    // With stderr closed there is nobody to tell.
+    // If stderr is closed, the error cannot be reported.
     let _ = writeln!(io::stderr(), "{error:#}");
     ExitCode::FAILURE
 }

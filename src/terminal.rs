@@ -1,4 +1,4 @@
-//! Whether a terminal takes escape sequences, and colours.
+//! Whether a terminal supports escape sequences and colours.
 
 use std::env;
 use std::ffi::OsStr;
@@ -14,12 +14,12 @@ pub(crate) fn takes_escapes() -> bool {
     understands_escapes(env::var_os("TERM").as_deref())
 }
 
-/// A `NO_COLOR` that is not empty forbids colours.
+/// A `NO_COLOR` that is not empty turns colours off.
 fn takes_color(no_color: Option<&OsStr>, term: Option<&OsStr>) -> bool {
     understands_escapes(term) && no_color.is_none_or(OsStr::is_empty)
 }
 
-/// A terminal named `dumb`, or without a name, shows escape sequences as text; on Windows terminals have no name.
+/// A terminal named `dumb`, or without a name, shows escape sequences as text. On Windows, terminals have no name.
 fn understands_escapes(term: Option<&OsStr>) -> bool {
     match term {
         Some(term) => !term.is_empty() && term != "dumb",
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_color_forbids_colour_unless_it_is_empty() {
+    fn no_color_turns_colours_off_unless_it_is_empty() {
         let term = Some("xterm".as_ref());
         assert!(takes_color(None, term));
         assert!(takes_color(Some("".as_ref()), term));
@@ -40,7 +40,7 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_that_is_dumb_or_unknown_takes_no_colour() {
+    fn a_dumb_or_unknown_terminal_gets_no_colours() {
         for term in ["dumb", ""] {
             assert!(!takes_color(None, Some(term.as_ref())), "{term:?}");
             assert!(!understands_escapes(Some(term.as_ref())), "{term:?}");

@@ -1,4 +1,4 @@
-//! The way of a message through the actors, the store in memory.
+//! The path of a message through the actors, on the store in memory.
 
 use std::hint::black_box;
 

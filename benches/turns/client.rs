@@ -1,4 +1,4 @@
-//! A cheap load generator: requests that are ready as bytes, over connections that stay open.
+//! A cheap load generator: it sends prepared bytes over connections that stay open.
 
 use std::cell::RefCell;
 use std::io::{self, ErrorKind};
@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use crate::report::Round;
 use crate::store::RETRY_AFTER;
 
-/// The status of a request that is refused for now.
+/// The status of a request that is refused as overload.
 const OVERLOADED: u16 = 503;
 
 pub(crate) fn post_events(lines: &str) -> Vec<u8> {
@@ -22,13 +22,13 @@ pub(crate) fn post_events(lines: &str) -> Vec<u8> {
         .into_bytes()
 }
 
-/// A request for `path`, with headers that each end in a line break.
+/// Builds a request for `path`. Each header must end in a line break.
 pub(crate) fn get(path: &str, headers: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n").into_bytes()
 }
 
-/// Sends all requests, each over the connection that is free first, from this one thread. All must be answered with
-/// `status`; what is refused as overload is sent again. Connecting is not timed.
+/// Sends all requests from this one thread, each over the first connection that is free. All must be answered with
+/// `status`; a request refused as overload is sent again. Connecting is not timed.
 pub(crate) fn drive<R: AsRef<[u8]>>(
     address: SocketAddr,
     connections: usize,
@@ -59,7 +59,7 @@ pub(crate) fn drive<R: AsRef<[u8]>>(
     })
 }
 
-/// The answer to one request, with its head.
+/// Returns the answer to one request, including its head.
 pub(crate) fn ask(address: SocketAddr, request: &[u8]) -> io::Result<Vec<u8>> {
     block_on(async {
         let mut connection = Connection::open(address).await?;
@@ -85,7 +85,7 @@ impl Connection {
         Ok(Self { stream, answer: Vec::with_capacity(64 * 1024) })
     }
 
-    /// Reads the answer to its end and gives its status.
+    /// Reads the answer to its end and returns its status.
     async fn ask(&mut self, request: &[u8]) -> io::Result<u16> {
         self.stream.write_all(request).await?;
         self.answer.clear();
@@ -102,10 +102,10 @@ impl Connection {
     }
 }
 
-/// How an answer ends, known once its head is there.
+/// How the end of an answer is recognised, which its head determines.
 enum End {
     At(usize),
-    /// By a last chunk, which has nothing in it. What is served here has no line break of that kind elsewhere.
+    /// A last chunk, which is empty. These answers contain its bytes nowhere else.
     Chunk,
 }
 
@@ -134,14 +134,14 @@ fn status(answer: &[u8]) -> u16 {
     digits.and_then(|digits| digits.parse().ok()).unwrap_or_default()
 }
 
-/// The value of a header of an answer.
+/// Returns the value of a header of an answer.
 pub(crate) fn header<'a>(answer: &'a [u8], name: &str) -> &'a str {
     let text = str::from_utf8(answer).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
     line.unwrap_or_else(|| panic!("no {name} in {text:?}"))
 }
 
-/// What follows the head of an answer that came in one piece or in chunks.
+/// Returns the body of an answer, which arrived in one piece or in chunks.
 pub(crate) fn body(answer: &[u8]) -> Vec<u8> {
     let (head, mut rest) = answer.split_at(memmem::find(answer, b"\r\n\r\n").unwrap() + 4);
     if memmem::find(head, b"content-length: ").is_some() {

@@ -1,4 +1,4 @@
-//! What a turn takes on the disk.
+//! How much space a turn takes on the disk.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::report::{Report, Row, Unit};
 use crate::store::Writers;
 
 const TURNS: u32 = 100_000;
-/// A turn in the store's own encoding, and nothing else.
+/// A turn in the store's own encoding, without anything around it.
 const RECORD_BYTES: f64 = 91.0;
 
 pub(crate) fn run(report: &mut Report) {
@@ -18,7 +18,7 @@ pub(crate) fn run(report: &mut Report) {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
-    // The same in every run, so that one is enough.
+    // The size is the same in every run, so one run is enough.
     Writers::new(directory.path(), 0, 0).round(TURNS as usize, 1024, Duration::MAX);
     let bytes = compact(directory.path()).unwrap().bytes_after;
     report.add_pairs(&row, Unit::Bytes, &[(bytes as f64 / f64::from(TURNS), RECORD_BYTES)], "");

@@ -1,4 +1,4 @@
-//! The limit of everything durable: a plain file that is synced once a batch.
+//! The limit for everything durable: a plain file that is synced once a batch.
 
 use std::fs::File;
 use std::io::Write;
@@ -9,7 +9,7 @@ use crate::work::TURN_BYTES;
 
 pub(crate) const NAME: &str = "a plain file, one fdatasync a batch";
 
-/// Each batch is what `appenders` that wait together bring. Ends after `count` turns, or after `at_most`.
+/// A batch has one turn for each of `appenders`. Ends after `count` turns, or after `at_most`.
 pub(crate) fn append(count: usize, appenders: usize, at_most: Duration) -> Round {
     let mut file = tempfile::tempfile().unwrap();
     let batch = vec![b'x'; TURN_BYTES * appenders];

@@ -1,4 +1,4 @@
-//! Lines to events, and lines to sealed turns, in memory on one core.
+//! Parses lines to events and folds lines to sealed turns, in memory on one core.
 
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -15,7 +15,7 @@ pub(crate) fn run(report: &mut Report) {
     let deltas: String = body.split_inclusive('\n').filter(|line| line.contains("text-delta")).collect();
     let counting: String = turns.iter().map(Turn::counting_lines).collect();
 
-    // The same with the deltas of 8 turns interleaved, as in a batch from several kernels.
+    // The same lines with the deltas of 8 turns interleaved, as in a batch from several kernels.
     let mixed: String = deltas_side_by_side(&turns, 8);
 
     let rival = |body: &str| Round::of(|| ignore(body));
@@ -42,7 +42,7 @@ fn deltas_side_by_side(turns: &[Turn], count: usize) -> String {
     mixed
 }
 
-/// What `serde_json` does with each line.
+/// Parses each line with `serde_json`, and ignores the result.
 fn ignore(body: &str) -> usize {
     let mut count = 0;
     for line in lines(body) {

@@ -1,4 +1,4 @@
-//! What does not change with how much is stored: appends, reads, and opening after a kill.
+//! Work whose cost must not grow with the number of stored turns: appends, reads, and opening after a kill.
 
 use std::iter::repeat_with;
 use std::path::Path;
@@ -28,7 +28,7 @@ pub(crate) fn run(report: &mut Report, turns: u64) {
         return;
     }
     let (many, few) = (Store::load(turns), Store::load(FEW_TURNS));
-    // First, as it adds turns to neither.
+    // First, because reads add no turns to either store.
     if report.wants(&reads.name) {
         let (many, few) = (many.serve(), few.serve());
         report.add_rates(&reads, &alternate(FEW_ROUNDS, || many.read(), || few.read()));
@@ -41,7 +41,7 @@ pub(crate) fn run(report: &mut Report, turns: u64) {
         report.add_rates(&appends, &alternate(FEW_ROUNDS, || round(&mut many), || round(&mut few)));
     }
     if report.wants(&opening.name) {
-        // Far from the turns of the other rows.
+        // Turn numbers far from those of the other rows.
         let mut turn = turns * 2;
         let times: Vec<_> = (0..FEW_ROUNDS).map(|_| open_killed(many.directory.path(), &mut turn)).collect();
         report.add_values(&opening, Unit::Milliseconds, &times);
@@ -72,7 +72,7 @@ impl Store {
 
 struct Reader {
     server: Serving,
-    /// How many turns each conversation has.
+    /// The number of turns of each conversation.
     turns_each: u64,
 }
 
@@ -89,7 +89,7 @@ impl Reader {
     }
 }
 
-/// Kills the process in the middle of much work and starts it again.
+/// Kills the process in the middle of much work, and starts it again.
 fn open_killed(directory: &Path, turn: &mut u64) -> f64 {
     const KILLED_AT: u64 = 20_000;
     let mut service = Service::start(directory);

@@ -1,4 +1,4 @@
-//! Stores with much in them.
+//! Fills stores with many turns.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,18 +9,18 @@ use turn_metrics::store::{Commit, CommitError, Version};
 use crate::store::{RETRY_AFTER, RunningStore};
 use crate::work::{Random, conversation_id, sealed, shuffled};
 
-/// How many turns each commit has.
+/// The number of turns in each commit.
 const TURNS_A_COMMIT: u64 = 10;
 const AT_ONCE: usize = 512;
 
-/// How many turns the rows about much that is stored have: 10 million is the size that the goals are for.
+/// The number of stored turns in the rows about large stores. The goals are for 10 million.
 pub(crate) fn turns_stored() -> u64 {
     let asked = std::env::var("TURN_METRICS_BENCH_TURNS").ok();
-    asked.map_or(1_000_000, |turns| turns.parse().expect("TURN_METRICS_BENCH_TURNS is no number of turns"))
+    asked.map_or(1_000_000, |turns| turns.parse().expect("TURN_METRICS_BENCH_TURNS is not a number of turns"))
 }
 
-/// Stores so many turns in so many conversations, each as many, which must be a multiple of ten. Gives how many commits
-/// each conversation had.
+/// Stores this many turns, spread evenly over the conversations. The number for each conversation must be a multiple of
+/// ten. Returns the number of commits of each conversation.
 pub(crate) fn load(directory: &Path, conversations: u64, turns: u64) -> u64 {
     let commits = turns / conversations / TURNS_A_COMMIT;
     let mut random = Random(0);

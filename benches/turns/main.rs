@@ -1,7 +1,7 @@
-//! How fast turns are read, folded and made durable, each beside the limit that it is held against, in the same run.
+//! How fast turns are parsed, folded and made durable, each compared with a limit or a rival in the same run.
 //!
 //! `cargo bench` prints a table and writes it to `target/bench-report.md`; `cargo bench -- append` runs the rows whose
-//! name begins so. What the rows mean stands in `benches/README.md`.
+//! names begin with `append`. `benches/README.md` explains the rows.
 
 #![allow(clippy::cast_precision_loss, reason = "counts of a bench are far below 2^53")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a bench that cannot run ends by a panic")]
@@ -29,7 +29,7 @@ mod work;
 use report::Report;
 
 fn main() {
-    // Cargo passes `--bench`; what is left names rows.
+    // Cargo passes `--bench`; the other arguments are names of rows.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let mut report = Report::new(wanted);
     fold::run(&mut report);

@@ -1,4 +1,4 @@
-//! What the process has in memory.
+//! How much memory the process uses.
 
 use std::iter::repeat_with;
 use std::path::Path;
@@ -18,7 +18,7 @@ pub(crate) fn run(report: &mut Report, turns: u64) {
     stored(report, turns);
 }
 
-/// What an actor costs: the same work twice, once with every conversation still active, once with none.
+/// The memory of an actor, from the same work twice: once with all conversations still active, once with none.
 fn idle(report: &mut Report) {
     const COUNT: u32 = 50_000;
     let row = Row::new(format!("memory: an idle conversation, {COUNT} active"), "", "1024 B");
@@ -34,7 +34,7 @@ fn idle(report: &mut Report) {
             let lines = turns.map(|turn| turn.counting_lines());
             post_events(&lines.collect::<String>())
         });
-        // Few enough turns wait at once that none is refused.
+        // Few enough turns wait at the same time that none is refused.
         drive(service.address, 4, requests, 200).unwrap();
         service.resident_bytes()
     };
@@ -61,7 +61,7 @@ fn posted(report: &mut Report) {
     report.add_values(&peak, Unit::Mebibytes, &most);
 }
 
-/// What it takes to work where much is stored: `turns`, ten in each conversation.
+/// The memory for work on a large store: `turns` turns, ten in each conversation.
 fn stored(report: &mut Report, turns: u64) {
     let conversations = turns / 10;
     let row = Row::new(
@@ -90,7 +90,7 @@ fn stored(report: &mut Report, turns: u64) {
     report.add_pairs(&row, Unit::Mebibytes, &pairs, "");
 }
 
-/// One turn a request.
+/// Posts one turn in each request.
 fn post_turns(service: &Service, first: u64, count: usize) {
     let mut random = Random(first);
     let requests = (first..).take(count).map(|n| post_events(&Turn::new(n, &mut random).lines));

@@ -35,7 +35,7 @@ pub(crate) fn run(report: &mut Report) {
     rival.stop();
 }
 
-/// The server is stopped after each round, so that it has nothing left to do in the rival's.
+/// Stop the server after each round, so that it does no work during the rival's round.
 fn ours(directory: &Path, first: u64) -> Round {
     let requests = requests(first);
     let server = Serving::ours(directory);

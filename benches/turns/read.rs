@@ -1,4 +1,4 @@
-//! `GET /conversations/{id}/metrics`, against a handler that answers the same bytes, which it has ready.
+//! `GET /conversations/{id}/metrics`, against a handler that answers the same bytes, prepared in advance.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::server::Serving;
 use crate::work::conversation_id;
 
 const CONNECTIONS: usize = 16;
-/// How many conversations are read in turns.
+/// The number of conversations that are read in turn.
 const CONVERSATIONS: u64 = 20;
 const OF_KNOWN: usize = 20_000;
 
@@ -34,13 +34,13 @@ pub(crate) fn run(report: &mut Report) {
     }
 }
 
-/// Ours, and the rival that answers what ours does.
+/// Our server, and the rival that answers with the same bytes.
 struct Pair {
     ours: Reader,
     rival: Reader,
 }
 
-/// A server, and what is asked of it.
+/// A server, and the requests to it.
 struct Reader {
     server: Serving,
     whole: Vec<Vec<u8>>,
@@ -75,7 +75,7 @@ impl Reader {
     }
 }
 
-/// Answers every conversation with these bytes, and with 304 whoever knows any.
+/// Answers every conversation with these bytes, and any request with an entity tag with 304.
 fn serve_ready(ready: Bytes, tag: String) -> Serving {
     Serving::rival(move |config| {
         let (ready, tag) = (ready.clone(), tag.clone());

@@ -2,22 +2,23 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How often each pair is measured; the rounds of the two alternate, so that a slow moment of the machine hits both.
+/// The number of rounds for each pair. The rounds of the two alternate, so that a slow moment of the machine affects
+/// both.
 pub(crate) const ROUNDS: usize = 7;
-/// The same where a round takes seconds.
+/// The number of rounds where one takes seconds.
 pub(crate) const FEW_ROUNDS: usize = 5;
 
-/// A table of what was measured, row by row.
+/// A table of results, one row for each measurement.
 pub(crate) struct Report {
     wanted: Vec<String>,
     rows: Vec<String>,
 }
 
-/// What a row is about.
+/// What the row measures.
 #[derive(Clone)]
 pub(crate) struct Row {
     pub(crate) name: String,
-    /// The limit or the rival that it is held against.
+    /// The limit or the rival that the result is compared with.
     pub(crate) against: &'static str,
     pub(crate) goal: &'static str,
 }
@@ -28,7 +29,7 @@ impl Row {
     }
 }
 
-/// What the values of a row are counted in.
+/// The unit of the values of a row.
 #[derive(Clone, Copy)]
 pub(crate) enum Unit {
     PerSecond,
@@ -38,41 +39,41 @@ pub(crate) enum Unit {
     Percent,
 }
 
-/// What one round did.
+/// The result of one round.
 pub(crate) struct Round {
     pub(crate) done: usize,
     pub(crate) took: Duration,
-    /// How long the slowest of a hundred took, where single ones are timed.
+    /// The 99th percentile of the times of single operations, if these are measured.
     pub(crate) p99: Option<Duration>,
-    /// How long the slowest of all took, where single ones are timed.
+    /// The longest time of a single operation, if these are measured.
     pub(crate) worst: Option<Duration>,
-    /// The number of refused ones, which are not among those done.
+    /// The number of refused operations, which are not included in `done`.
     pub(crate) refused: usize,
 }
 
 impl Round {
-    /// Times `work`, which tells how much it did.
+    /// Times `work`, which returns the number of operations that it did.
     pub(crate) fn of(work: impl FnOnce() -> usize) -> Self {
         let start = Instant::now();
         let done = work();
         Self { done, took: start.elapsed(), p99: None, worst: None, refused: 0 }
     }
 
-    /// Times what `work` does until it is through.
+    /// Times asynchronous `work`, which returns the number of operations that it did.
     pub(crate) async fn of_async(work: impl Future<Output = usize>) -> Self {
         let start = Instant::now();
         let done = work.await;
         Self { done, took: start.elapsed(), p99: None, worst: None, refused: 0 }
     }
 
-    /// Times `work`, which gives the times of the single ones it did.
+    /// Times `work`, which returns the time of each operation.
     pub(crate) async fn of_each(work: impl Future<Output = Vec<Duration>>) -> Self {
         let start = Instant::now();
         let times = work.await;
         Self::timed(times.len(), start.elapsed(), times)
     }
 
-    /// A round that was timed elsewhere, with the times of the single ones.
+    /// Makes a round that was timed elsewhere, with the time of each operation.
     pub(crate) fn timed(done: usize, took: Duration, mut times: Vec<Duration>) -> Self {
         times.sort_unstable();
         let p99 = times.get(times.len() * 99 / 100).copied();
@@ -96,7 +97,7 @@ impl Report {
         Self { wanted, rows: header.map(String::from).into() }
     }
 
-    /// Whether a row of this name is asked for.
+    /// Whether a row of this name is to be run.
     pub(crate) fn wants(&self, name: &str) -> bool {
         self.wanted.is_empty() || self.wanted.iter().any(|wanted| name.starts_with(wanted.as_str()))
     }
@@ -108,7 +109,7 @@ impl Report {
         }
     }
 
-    /// Adds a row of the rates of pairs of rounds.
+    /// Adds a row of rates from pairs of rounds.
     pub(crate) fn add_rates(&mut self, row: &Row, pairs: &[(Round, Round)]) {
         let rates: Vec<_> = pairs.iter().map(|(ours, limit)| (ours.rate(), limit.rate())).collect();
         let p99 = pairs.iter().filter_map(|(ours, limit)| Some(ours.p99?.as_secs_f64() / limit.p99?.as_secs_f64()));
@@ -117,7 +118,7 @@ impl Report {
         self.add_pairs(row, Unit::PerSecond, &rates, &p99);
     }
 
-    /// Adds a row of pairs of values, ours first.
+    /// Adds a row from pairs of values; ours is the first of each pair.
     pub(crate) fn add_pairs(&mut self, row: &Row, unit: Unit, pairs: &[(f64, f64)], p99: &str) {
         let ratios = sorted(pairs.iter().map(|(ours, other)| ours / other));
         self.push(format!(
@@ -133,7 +134,7 @@ impl Report {
         ));
     }
 
-    /// Adds a row of values that are held against the goal alone.
+    /// Adds a row of values that have only a goal to compare with.
     pub(crate) fn add_values(&mut self, row: &Row, unit: Unit, values: &[f64]) {
         let values = sorted(values.iter().copied());
         let (least, most) = (unit.show(values[0]), unit.show(values[values.len() - 1]));
@@ -155,7 +156,7 @@ impl Report {
     }
 }
 
-/// Rounds of the two in turns, after one of each to warm up.
+/// Runs rounds of the two alternately, after one warm-up round of each.
 pub(crate) fn alternate(
     rounds: usize,
     mut ours: impl FnMut() -> Round,
@@ -189,7 +190,7 @@ fn median(sorted: &[f64]) -> f64 {
     sorted[sorted.len() / 2]
 }
 
-/// Two or three digits that mean something.
+/// Formats a value with two or three significant digits.
 fn ratio(value: f64) -> String {
     match value {
         v if v >= 10.0 => format!("{v:.1}"),

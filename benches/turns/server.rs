@@ -1,4 +1,4 @@
-//! HTTP servers in this process, each with its workers on threads of their own: ours, and the rival.
+//! HTTP servers in this process, each with workers on threads of their own: ours, and the rival.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -20,7 +20,7 @@ pub(crate) struct Serving {
 }
 
 impl Serving {
-    /// The service on this data directory, with default settings and nobody to log to.
+    /// Starts the service on this data directory, with default settings and without a log.
     pub(crate) fn ours(directory: &Path) -> Self {
         let directory = directory.to_owned();
         Self::start(|listener, started| async move {
@@ -31,7 +31,7 @@ impl Serving {
         })
     }
 
-    /// The framework's own server, with as many workers as ours has, and nothing but what `configure` mounts.
+    /// Starts the framework's own server, with as many workers as ours and only what `configure` mounts.
     pub(crate) fn rival(configure: impl Fn(&mut ServiceConfig) + Clone + Send + 'static) -> Self {
         Self::start(|listener, started| async move {
             let workers = thread::available_parallelism().unwrap().get();

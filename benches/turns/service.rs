@@ -1,4 +1,4 @@
-//! The real binary, `turn-metrics serve`, as a process of its own. Linux only: it looks into `/proc`.
+//! The real binary, `turn-metrics serve`, as a separate process. Linux only, because it reads `/proc`.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -6,11 +6,11 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-/// Killed when it is dropped.
+/// The process is killed when this is dropped.
 pub(crate) struct Service {
     child: Child,
     pub(crate) address: SocketAddr,
-    /// Held, as a pipe that nobody reads is an error to who writes.
+    /// Kept open, because writing to a closed pipe is an error.
     _out: BufReader<ChildStdout>,
 }
 
@@ -19,12 +19,12 @@ impl Service {
         Self::start_with(directory, &[])
     }
 
-    /// Starts it with settings such as `TURNS__IDLE_AFTER`, and waits until it tells where it listens.
+    /// Starts the process with settings such as `TURNS__IDLE_AFTER`, and waits until it prints its address.
     pub(crate) fn start_with(directory: &Path, settings: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_turn-metrics"));
         command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(directory);
         command.envs(settings.iter().map(|(key, value)| (format!("TURN_METRICS__{key}"), value)));
-        // It logs as it does by default, to where nobody reads.
+        // The process logs as by default, to a reader that discards everything.
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
         let mut out = BufReader::new(child.stdout.take().unwrap());
@@ -34,18 +34,18 @@ impl Service {
         Self { child, address: address.parse().unwrap(), _out: out }
     }
 
-    /// As SIGKILL does it.
+    /// Kills the process with SIGKILL.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// What it has in memory now.
+    /// The memory in use now.
     pub(crate) fn resident_bytes(&self) -> f64 {
         self.status("VmRSS:")
     }
 
-    /// The most that it has had.
+    /// The peak of the memory in use.
     pub(crate) fn peak_bytes(&self) -> f64 {
         self.status("VmHWM:")
     }

@@ -1,4 +1,4 @@
-//! Durable turns at the store's own seam, against SQLite as the reference uses it.
+//! Durable turns at the interface of the store, against SQLite as the reference uses it.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -24,8 +24,8 @@ pub(crate) fn run(report: &mut Report) {
 
 const RIVAL: &str = "SQLite, WAL, synchronous=FULL";
 
-/// One connection in the thread that asks, its statements prepared, the turns ready as JSON: nothing of what is around
-/// a store is on its account.
+/// One connection on the calling thread, prepared statements, and turns serialized in advance: SQLite is not charged
+/// for the work around a store.
 struct Rival {
     connection: Connection,
     order: Vec<u64>,
@@ -48,7 +48,7 @@ impl Rival {
         Self { connection, order: shuffled(CONVERSATIONS, &mut Random(0)), next_turn: 0 }
     }
 
-    /// Transactions of so many turns each.
+    /// Runs transactions of this many turns each.
     fn round(&mut self, count: usize, turns: usize) -> Round {
         let mut random = Random(self.next_turn);
         let ready = (self.next_turn..).take(count).map(|n| {

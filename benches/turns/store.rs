@@ -1,4 +1,4 @@
-//! The store's actor alone: commits of one sealed turn each, so many waiting at once.
+//! The store's actor alone: many commits wait at the same time, each of one sealed turn.
 
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
@@ -43,10 +43,11 @@ impl RunningStore {
     }
 }
 
-/// What the bench knows of the conversations of a store, to write to it as their actors would.
+/// The bench's knowledge of a store's conversations, which it needs to write to them as their actors would.
 pub(crate) struct Writers {
     directory: PathBuf,
-    /// The conversations in random order, taken round and round: two commits of one conversation never wait together.
+    /// The conversations in random order, used in rotation: two commits of one conversation never wait at the same
+    /// time.
     order: Vec<u64>,
     versions: Vec<Cell<Version>>,
     next_turn: u64,
@@ -54,7 +55,7 @@ pub(crate) struct Writers {
 }
 
 impl Writers {
-    /// For a store in `directory` that has this many commits of each of the conversations and no others.
+    /// For a store in `directory` that has this many commits in each of the conversations, and no others.
     pub(crate) fn new(directory: &Path, commits: u64, next_turn: u64) -> Self {
         let mut random = Random(next_turn);
         Self {
@@ -107,7 +108,7 @@ impl Writers {
         let next = || if start.elapsed() < at_most { commits.borrow_mut().next() } else { None };
         let refused = Cell::new(0);
         let appender = || async {
-            // Each has an address of its own, as conversations have: the mailbox then holds one message of each.
+            // Each appender has its own address, as each conversation has. So the mailbox holds one message of each.
             let store = store.address.clone();
             let mut times = Vec::new();
             while let Some((conversation, mut commit)) = next() {
@@ -115,7 +116,7 @@ impl Writers {
                 commit.expected_version = version.get();
                 let sent = Instant::now();
                 match store.send(Arc::new(commit)).await.unwrap() {
-                    // The turn is given up: to keep a copy of each would take time of its own.
+                    // The turn is dropped: keeping a copy of each one to send again would take time.
                     Err(CommitError::Overloaded) => {
                         refused.set(refused.get() + 1);
                         actix_rt::time::sleep(RETRY_AFTER).await;

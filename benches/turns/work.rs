@@ -10,13 +10,13 @@ use turn_metrics::turn::{
 };
 
 pub(crate) const CONVERSATIONS: u64 = 10_000;
-/// What a plain file takes for a turn: somewhat less than the JSON of one of this work, so that the limit is no lower
-/// than it must be.
+/// The size of a turn in a plain file: somewhat less than the JSON of a turn of this work, so that the limit is not too
+/// low.
 pub(crate) const TURN_BYTES: usize = 749;
 const STEPS: usize = 3;
 const DELTAS: usize = 70;
 
-/// Numbers that look random and are the same in every run (splitmix64).
+/// Numbers that look random, but are the same in every run (splitmix64).
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
@@ -38,7 +38,7 @@ pub(crate) fn conversation_id(n: u64) -> ConversationId {
     ConversationId::new(id("conv", n)).unwrap()
 }
 
-/// All numbers below `count`, each once, in random order.
+/// All numbers below `count` in random order, each once.
 pub(crate) fn shuffled(count: u64, random: &mut Random) -> Vec<u64> {
     let mut order: Vec<u64> = (0..count).collect();
     for i in (1..order.len()).rev() {
@@ -48,7 +48,7 @@ pub(crate) fn shuffled(count: u64, random: &mut Random) -> Vec<u64> {
     order
 }
 
-/// What the events of a turn fold to, without folding them; each `n` is another turn.
+/// Returns what the events of a turn fold to, without folding them. Each `n` is another turn.
 pub(crate) fn sealed(n: u64, random: &mut Random) -> SealedTurn {
     let turn = id("turn", n);
     let count = |tokens| TokenCount::new(tokens).unwrap();
@@ -83,18 +83,18 @@ pub(crate) fn sealed(n: u64, random: &mut Random) -> SealedTurn {
 /// One turn.
 pub(crate) struct Turn {
     pub(crate) conversation_id: ConversationId,
-    /// All its lines, deltas too.
+    /// All lines of the turn, including deltas.
     pub(crate) lines: String,
 }
 
 impl Turn {
-    /// The turn as a kernel emits it; each `n` is another turn.
+    /// Returns the turn as a kernel emits it. Each `n` is another turn.
     pub(crate) fn new(n: u64, random: &mut Random) -> Self {
         let conversation = random.next() % CONVERSATIONS;
         Self::in_conversation(conversation_id(conversation), n, random)
     }
 
-    /// The same in a conversation of the caller's choice.
+    /// Returns the same turn in a conversation of the caller's choice.
     pub(crate) fn in_conversation(conversation: ConversationId, n: u64, random: &mut Random) -> Self {
         let turn = id("turn", n);
         let head = |kind: &str| format!(r#"{{"type":"{kind}","conversationId":"{conversation}","turnId":"{turn}""#);
@@ -125,23 +125,23 @@ impl Turn {
         Self { conversation_id: conversation, lines }
     }
 
-    /// It as one message.
+    /// The turn as one message.
     pub(crate) fn observe(&self) -> Observe {
         Observe { conversation_id: self.conversation_id.clone(), events: self.events() }
     }
 
-    /// Its lines without those that are ignored.
+    /// The lines of the turn without ignored ones.
     pub(crate) fn counting_lines(&self) -> String {
         self.lines.split_inclusive('\n').filter(|line| !line.contains("text-delta")).collect()
     }
 
-    /// Its events that count.
+    /// The events of the turn that count.
     fn events(&self) -> Vec<TurnEvent> {
         self.lines.lines().filter_map(|line| parse_line(line.as_bytes()).unwrap()).map(|event| event.event).collect()
     }
 }
 
-/// So many turns, from turn `first` on.
+/// Returns this many turns, from turn `first` on.
 pub(crate) fn turns(first: u64, count: usize) -> Vec<Turn> {
     let mut random = Random(first);
     (first..).take(count).map(|n| Turn::new(n, &mut random)).collect()

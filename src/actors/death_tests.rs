@@ -1,4 +1,5 @@
-//! Tests of what dies: a conversation costs nothing but an error, the directory and the store are told of.
+//! Tests of actors that die. The death of a conversation costs only an error; the death of the directory or the store
+//! is reported.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use crate::store::{Commit, ConversationState, Location, RedbEngine, TurnRange};
 use crate::testing::Probe;
 use crate::turn::{ConversationId, EpochMillis, StoredTurn, parse_line};
 
-/// Has an actor panic.
+/// Makes an actor panic.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Die;
 
@@ -38,8 +39,8 @@ impl Handler<Die> for Store {
     }
 }
 
-/// A clock that panics on some of its calls: of all that a conversation's actor calls, a test can make only the clock
-/// panic. It is asked once for each batch that becomes a commit.
+/// A clock that panics at some of its calls: it is the only thing that a conversation's actor calls and a test can make
+/// panic. The actor asks it once for each batch that becomes a commit.
 struct PanickingClock {
     asked: AtomicU64,
     panics_at: &'static [u64],
@@ -67,7 +68,7 @@ fn setup(panics_at: &'static [u64]) -> Setup {
     setup_with(panics_at, |_| {})
 }
 
-/// What an actor starts from is what is staged, but for what `forget` takes out of it.
+/// An actor starts from what is staged. `forget` removes a part of that first.
 fn setup_with(panics_at: &'static [u64], forget: fn(&mut ConversationState)) -> Setup {
     let engine = RedbEngine::open(Location::Memory, &StoreSettings::default()).unwrap();
     let store = Store::new(Arc::new(engine.clone())).start();

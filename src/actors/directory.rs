@@ -22,14 +22,15 @@ use crate::turn::ConversationId;
 
 /// Starts a conversation's actor when it is first needed, passes its messages on, retires it when it is idle.
 ///
-/// It alone holds addresses of conversations, and knows how many messages of each are unanswered. One with none can
-/// be retired by dropping its address: nothing of it is queued, and all it has acknowledged is in the store.
+/// Only the directory holds addresses of conversations, and it knows how many messages of each are unanswered. A
+/// conversation without unanswered messages can be retired by dropping its address: none of its messages is queued, and
+/// everything it has acknowledged is in the store.
 pub struct Directory {
     store: StoreRecipients,
     clock: SharedClock,
     running: RunningClock,
     settings: TurnSettings,
-    /// Whom its conversations tell of sealed turns, if anybody.
+    /// The facts to which its conversations publish sealed turns, if any.
     facts: Option<Facts>,
     /// Outlives the actors of conversations.
     logged: LoggedWarnings,
@@ -45,7 +46,7 @@ struct Route {
     activity: Rc<Activity>,
 }
 
-/// What one conversation has to do.
+/// The work of one conversation.
 struct Activity {
     unanswered: Cell<usize>,
     last_used: Cell<Instant>,
@@ -53,7 +54,7 @@ struct Activity {
     died: Cell<bool>,
 }
 
-/// What all conversations together have to do.
+/// The work of all conversations together.
 struct InFlight {
     load: Load,
     /// How many actors have died, each counted once however many messages died with it.
@@ -86,7 +87,7 @@ impl Directory {
         }
     }
 
-    /// Shows how much it has to do in `load`, and takes its limit from there.
+    /// Shows its amount of work in `load`, and takes its limit from there.
     #[must_use]
     pub fn showing(mut self, load: Load) -> Self {
         self.in_flight = Rc::new(InFlight::new(load));
@@ -100,7 +101,7 @@ impl Directory {
         self
     }
 
-    /// Has its conversations tell of the turns that they seal.
+    /// Makes its conversations publish the turns that they seal.
     #[must_use]
     pub fn telling(mut self, facts: Facts) -> Self {
         self.facts = Some(facts);
@@ -119,7 +120,7 @@ impl Directory {
         let answer = address.send(message);
         let id = id.clone();
         Box::pin(async move {
-            // What the actor had queued ends with the mailbox's error, what it was working on with its own.
+            // A message that was queued fails with the mailbox's error; the message in progress fails with its own.
             let answer = answer.await.unwrap_or(Err(ObserveError::ActorGone));
             match &answer {
                 Ok(receipt) => ticket.count_warnings(receipt),

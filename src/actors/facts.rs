@@ -1,4 +1,4 @@
-//! Facts: what the actors tell of what has become durable, to whoever subscribes.
+//! Facts: messages to subscribers that something has become durable.
 
 use actix::{Message, Recipient};
 use tokio::sync::broadcast::error::RecvError;
@@ -15,8 +15,7 @@ pub struct TurnSealed {
     pub turn: StoredTurn,
 }
 
-/// What a subscriber is told. As a message, what an actor is told that subscribed by
-/// [`Subscription::forward`].
+/// A message to a subscriber. An actor that subscribed with [`Subscription::forward`] receives it as an actix message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fact {
@@ -34,10 +33,10 @@ impl Message for Fact {
 /// The most facts that can be kept for subscribers: more would be a second store, in memory.
 const MAX_KEPT: usize = 1 << 20;
 
-/// Where facts go: one ring of the latest, which all subscribers read at their own pace.
+/// The queue of facts: one ring of the latest ones, which all subscribers read at their own pace.
 ///
-/// A subscriber that is slow costs nobody anything. The ring does not grow and telling does not wait: whoever falls
-/// behind by more than the ring holds finds the oldest gone, and is told how many.
+/// A slow subscriber delays nobody. The ring does not grow and publishing does not wait: a subscriber that falls behind
+/// by more than the ring holds loses the oldest facts, and is told how many.
 #[derive(Debug, Clone)]
 pub struct Facts {
     ring: Sender<Box<TurnSealed>>,
@@ -49,12 +48,12 @@ impl Facts {
         Self { ring: Sender::new(kept.clamp(1, MAX_KEPT)) }
     }
 
-    /// What is told from now on.
+    /// Returns a subscription to all facts from now on.
     pub fn subscribe(&self) -> Subscription {
         Subscription { ring: self.ring.subscribe() }
     }
 
-    /// Tells it; `fact` is only made if somebody listens.
+    /// Publishes a fact. `fact` is only called if there is a subscriber.
     pub(super) fn tell(&self, fact: impl FnOnce() -> TurnSealed) {
         if self.ring.receiver_count() > 0 {
             // It fails where the last subscriber has just gone.
@@ -63,17 +62,18 @@ impl Facts {
     }
 }
 
-/// What one subscriber has not been told yet.
+/// The facts that one subscriber has not received yet.
 ///
-/// Facts are told once and not kept: one that a failure of the store left unknown, or that came before the
-/// subscription, is in the store but told to nobody. Who needs every turn reads on from the last ordinal it has seen.
+/// Each fact is published once and not kept. No fact is published for a turn whose commit had an unknown outcome, or
+/// that was sealed before the subscription; such turns are in the store. A subscriber that needs every turn reads the
+/// store from the last ordinal it has seen.
 #[derive(Debug)]
 pub struct Subscription {
     ring: Receiver<Box<TurnSealed>>,
 }
 
 impl Subscription {
-    /// Waits for the next fact. `None` when the system has shut down and all is told.
+    /// Waits for the next fact. Returns `None` once the system has shut down and all facts were received.
     ///
     /// Dropping the future loses nothing.
     pub async fn next(&mut self) -> Option<Fact> {

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// How much a directory has to do, for those who would send it more: they can refuse work before they have read it.
+/// How much a directory has to do, visible to senders, so that they can refuse work before they have read it.
 ///
 /// Clones show the same.
 #[derive(Debug, Clone)]

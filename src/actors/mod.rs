@@ -41,7 +41,7 @@
 //! - `store`: answers for an engine, and counts what became of the commits.
 //! - `conversation`: folds the events of one conversation and commits them in batches.
 //! - `directory`: starts conversations, passes messages on to them, retires them.
-//! - `sweeper`: counts the running time, and has abandoned and failed turns sealed.
+//! - `sweeper`: counts the running time, and causes abandoned and failed turns to be sealed.
 //! - `tests`: messages through directory, conversations and a store.
 //! - `death_tests`: actors that panic or end.
 //! - `overload_tests`: more work than may wait.

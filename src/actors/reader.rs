@@ -10,8 +10,8 @@ use crate::store::{
 };
 use crate::turn::{ConversationId, StoredTurn};
 
-/// Answers questions about sealed turns as the store's actor does, but on the thread that it was started on: whoever asks
-/// on that thread waits for no other one.
+/// Answers questions about sealed turns as the store's actor does, but on the thread that it was started on. A caller
+/// on that thread waits for no other thread.
 ///
 /// A clone reads the same store and can be started on another thread.
 #[derive(Clone)]
@@ -25,7 +25,7 @@ impl StoreReader {
     }
 }
 
-/// The engine's answer as an actor gives it.
+/// The engine's answer in the form of an actor's answer.
 pub(super) fn respond<T: 'static>(answer: Answer<T>) -> Response<T> {
     match answer {
         Answer::Now(answer) => Response::reply(answer),

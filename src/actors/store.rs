@@ -19,7 +19,7 @@ use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
 /// Answers for an engine, and counts what became of the commits. Reads never wait for an fsync.
 pub struct Store {
     engine: Arc<dyn Engine>,
-    /// What became of the commits so far. Shared with those that are being waited for.
+    /// How many commits were answered in which way. Shared with the commits in progress.
     report: Rc<Cell<StoreReport>>,
 }
 

@@ -1,4 +1,4 @@
-//! The sweeper: counts the running time, and has abandoned and failed turns sealed.
+//! The sweeper: counts the running time, and causes abandoned and failed turns to be sealed.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -12,7 +12,7 @@ use crate::config::{ConfigError, Configuration, Flag, Sources};
 /// The configuration of a command that works on the database of a stopped server.
 #[derive(clap::Args)]
 pub(super) struct StoreArgs {
-    /// Read settings from this TOML file; `turn-metrics config` shows all that there are
+    /// Read settings from this TOML file; `turn-metrics config` shows all settings
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
@@ -21,7 +21,7 @@ pub(super) struct StoreArgs {
     data_dir: Option<PathBuf>,
 }
 
-/// What the configuration is made of, beside the built-in defaults and the environment.
+/// The sources of the configuration, besides the built-in defaults and the environment.
 #[derive(clap::Args)]
 pub(super) struct ConfigArgs {
     #[command(flatten)]
@@ -57,12 +57,12 @@ impl ConfigArgs {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ServerUrl(String);
 
-/// Why a text is no address of a server.
+/// Why a text is not the address of a server.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum InvalidServerUrl {
     #[error("this program speaks no TLS; give an address that begins with http://, such as that of a local proxy")]
     Https,
-    #[error("an address such as http://127.0.0.1:24210 is wanted")]
+    #[error("it must be an address such as http://127.0.0.1:24210")]
     Malformed,
 }
 
@@ -82,7 +82,7 @@ impl FromStr for ServerUrl {
 }
 
 impl ServerUrl {
-    /// The server that listens on `address`.
+    /// Returns the address of the server that listens on `address`.
     pub(super) fn of(address: std::net::SocketAddr) -> Self {
         Self(format!("http://{address}"))
     }
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn tls_is_refused_in_words() {
+    fn tls_is_refused_with_advice() {
         assert_eq!("https://a".parse::<ServerUrl>(), Err(InvalidServerUrl::Https));
     }
 }

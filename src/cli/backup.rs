@@ -10,11 +10,11 @@ use super::client::{Client, ClientError};
 use super::{CliError, output};
 use crate::link;
 
-/// Copies the database of a running server, as it is at one moment, while the server works on.
+/// Copies the database of a running server as it is at one moment; the server continues to work.
 ///
-/// The copy is a database that `check` verifies and `serve` opens: put it in a data directory as
-/// `turn-metrics.redb`, with no `turn-metrics.journal.redb` beside it. It takes its name when it is whole and on the
-/// disk. The server needs room for the copy beside its database.
+/// The copy is a database that `check` verifies and `serve` opens: put it into a data directory as `turn-metrics.redb`,
+/// with no `turn-metrics.journal.redb` beside it. DEST gets its name only once the copy is complete and on the disk.
+/// The server needs room for the copy beside its database.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   turn-metrics backup copy/turn-metrics.redb
@@ -29,27 +29,27 @@ pub(super) struct Args {
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:24210")]
     server: ServerUrl,
 
-    /// Replace the file if there is one
+    /// Replace the file if it exists
     #[arg(long)]
     force: bool,
 }
 
-/// Why there is no backup.
+/// Why no backup was made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackupFailure {
-    /// There is a file of that name.
+    /// A file of that name exists.
     #[error("{0} exists; give --force to replace it")]
     Exists(PathBuf),
     /// The copy cannot be written.
     #[error("{path} cannot be written")]
     Write {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The server did not give it, or not all of it.
+    /// The server did not send the copy, or not all of it.
     #[error(transparent)]
     Client(#[from] ClientError),
 }
@@ -63,7 +63,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, CliError> {
 fn back_up(args: &Args) -> Result<u64, BackupFailure> {
     let destination = &args.destination;
     let unwritable = |source| BackupFailure::Write { path: destination.clone(), source };
-    // Known before the server makes a copy for nothing; it is looked at again when the file takes its name.
+    // Check this first, so that the server makes no copy in vain. It is checked again when the file gets its name.
     match fs::metadata(destination) {
         Ok(there) if there.is_dir() => return Err(unwritable(io::Error::other("it is a directory"))),
         Ok(there) if !there.is_file() => return Err(unwritable(io::Error::other("it is a device or a pipe"))),
@@ -73,7 +73,7 @@ fn back_up(args: &Args) -> Result<u64, BackupFailure> {
     // If DEST is a link, the file that it leads to is replaced, and the link stays.
     let target = link::target(destination).map_err(unwritable)?;
     let directory = link::directory_of(&target);
-    // What a directory that is not there or not ours is said to lack should not be a name that nobody chose.
+    // Check the directory first, so that the error names it and not the temporary file.
     fs::read_dir(directory).map_err(unwritable)?;
     let mut unfinished = NamedTempFile::new_in(directory).map_err(|error| unwritable(io::Error::from(error.kind())))?;
     let mut copy = Client::new(args.server.clone()).backup()?;

@@ -11,35 +11,35 @@ const CLEAN: u8 = 0;
 const REPAIRED: u8 = 1;
 const DAMAGED: u8 = 2;
 const NOT_CHECKED: u8 = 3;
-/// As `sysexits.h` has it.
+/// The exit code for wrong usage, from `sysexits.h`.
 pub(super) const USAGE: u8 = 64;
 
-/// Verifies the database of a stopped server: its pages, and that all it holds agrees with itself.
+/// Verifies the database of a stopped server: that its pages are sound and its contents consistent.
 ///
-/// Each violation is told in a line on standard output, the sum on standard error. Nothing is changed, not a byte,
-/// unless `--repair` is given. That takes the sealed turns that can be read for the truth and derives the rest from
-/// them: the index of their ids, the counts and totals of conversations, open turns that were sealed meanwhile. A
-/// record that cannot be read is moved aside, and its ordinal is not given again. What a killed server left in its
-/// journal is checked too, and moved to where it belongs by a repair. The files as they were are kept beside them, as
+/// Each violation is a line on standard output, and the summary is on standard error. Without `--repair` not a byte is
+/// changed. A repair takes the sealed turns that can be read for the truth and derives the rest from them: the index of
+/// their ids, the counts and totals of conversations, open turns that are sealed already. A record that cannot be read
+/// is moved aside, and its ordinal is not given again. What a killed server left in its journal is checked too, and a
+/// repair moves it into the main file. The original files are kept beside the repaired ones, as
 /// `turn-metrics.redb.before-repair-N` and, for the journal, `turn-metrics.journal.redb.before-repair-N`. Damaged pages
-/// cannot be mended: then nothing is changed and no copy made.
+/// cannot be repaired: then nothing is changed and no copy is made.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   turn-metrics check
   turn-metrics check --data-dir /var/lib/turn-metrics --repair
 
-Exit codes, unlike those of the other commands: 0 clean, 1 it was damaged and is repaired, 2 it is damaged,
-3 it could not be checked (missing, empty, in use by a server, of another program or a later version), 64 wrong usage.")]
+Exit codes, which differ from those of the other commands: 0 clean, 1 damaged before and now repaired, 2 damaged,
+3 not checked (missing, empty, in use by a server, of another program or a later version), 64 wrong usage.")]
 pub(super) struct Args {
     #[command(flatten)]
     store: StoreArgs,
 
-    /// Repair what can be derived, and keep a copy of the file as it was
+    /// Repair what can be derived, and keep a copy of the original files
     #[arg(long)]
     repair: bool,
 }
 
-/// Why there is no exit code of a check.
+/// Why a check has no exit code of its own.
 #[derive(Debug, thiserror::Error)]
 enum CheckFailure {
     #[error(transparent)]
@@ -48,7 +48,7 @@ enum CheckFailure {
     Output(#[from] CliError),
 }
 
-/// Whether these arguments of the process are for this command.
+/// Whether these arguments of the process are for `check`.
 pub(super) fn is_meant(mut args: impl Iterator<Item = OsString>) -> bool {
     args.nth(1).is_some_and(|command| command == "check")
 }
@@ -72,7 +72,7 @@ fn not_checked(error: &dyn std::error::Error) -> ExitCode {
     NOT_CHECKED.into()
 }
 
-/// What was wrong before is told all the same: the file is damaged, whatever came in between.
+/// Report the violations found before the failure: the file is damaged, whatever happened since.
 fn failed(error: &CheckError) -> Result<ExitCode, CliError> {
     if let CheckError::Repair { before, .. } = error {
         tell(before)?;
@@ -102,7 +102,7 @@ fn repaired(directory: &Path) -> Result<u8, CheckFailure> {
         );
         return Ok(DAMAGED);
     };
-    output::note(&format!("the file as it was is kept as {}", copy.display()));
+    output::note(&format!("the original file is kept as {}", copy.display()));
     if after.violations.is_empty() {
         output::note(&format!("repaired; now it is {}", sum(&after)));
         return Ok(REPAIRED);
@@ -112,7 +112,7 @@ fn repaired(directory: &Path) -> Result<u8, CheckFailure> {
     Ok(DAMAGED)
 }
 
-/// What is in the file came from outside, so it is made harmless to a terminal.
+/// The contents of the file come from outside, so control characters are escaped for the terminal.
 fn tell(report: &CheckReport) -> Result<(), CliError> {
     report.violations.iter().try_for_each(|violation| output::print(&(plain(&violation.to_string()) + "\n")))
 }

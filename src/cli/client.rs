@@ -1,4 +1,4 @@
-//! What the commands ask a running server over HTTP.
+//! The requests of commands to a running server over HTTP.
 
 use std::io;
 use std::time::Duration;
@@ -14,50 +14,51 @@ use crate::http::BadLines;
 use crate::turn::{ConversationId, StoredTurn, TurnId};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// For a whole request. The server ends a slow upload after 30 seconds by default and then still has to answer.
+/// The time limit for a whole request. By default the server ends a slow upload after 30 seconds, and then still has to
+/// answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_mins(2);
-/// The most bytes of an answer that are read: a page of turns of the most steps has some 100 MB.
+/// The maximum length of an answer. A full page of turns that all have the maximum number of steps has some 100 MB.
 const MAX_ANSWER_BYTES: u64 = 256 * 1024 * 1024;
-/// The most characters of a server's error that are shown.
+/// The maximum number of characters of a server's error that are shown.
 const MAX_ERROR_CHARS: usize = 500;
 
-/// Why a server did not do what it was asked.
+/// Why a request to a server failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// There is no answer: nobody listens, or the connection broke.
+    /// There is no answer: nothing listens at the address, or the connection broke.
     #[error("cannot reach {url}: {}", plain(&.cause.to_string()))]
     Unreachable {
-        /// The server.
+        /// The address of the server.
         url: String,
-        /// Why.
+        /// The error of the system.
         cause: io::Error,
     },
     /// The server answered with an error.
     #[error("{url} answered {status}: {error}")]
     Refused {
-        /// The server.
+        /// The address of the server.
         url: String,
         /// The status of the answer.
         status: u16,
-        /// What the server says of it.
+        /// The error message of the server.
         error: String,
-        /// The line of the body that it is about, if it is about one.
+        /// The line of the body that the error is about, if any.
         line: Option<u64>,
-        /// How long the server wants to be left alone.
+        /// How long the server asks the client to wait.
         retry_after: Option<Duration>,
     },
-    /// The answer is none of a turn-metrics server.
+    /// The answer is not one of a turn-metrics server.
     #[error("{url} does not answer as turn-metrics does: {cause}")]
     NotUnderstood {
-        /// The server.
+        /// The address of the server.
         url: String,
         /// What is wrong with the answer.
         cause: serde_json::Error,
     },
 }
 
-/// What became of posted events.
+/// The answer to posted events.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 pub(super) struct HttpReceipt {
     pub(super) accepted: u64,
@@ -81,7 +82,7 @@ pub(super) struct RefusedPart {
     pub(super) conversation_id: Option<ConversationId>,
 }
 
-/// A turn that is sealed.
+/// A turn that is sealed, in the answer to posted events.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct HttpTurnReceipt {
@@ -91,7 +92,7 @@ pub(super) struct HttpTurnReceipt {
     pub(super) duplicate: bool,
 }
 
-/// Some sealed turns of a conversation.
+/// A page of sealed turns of a conversation.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Page {
@@ -118,7 +119,7 @@ impl Client {
             .http_status_as_error(false)
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_global(Some(REQUEST_TIMEOUT))
-            // The server is on this machine or near it, whatever the environment says of proxies.
+            // The server is on this machine or near it, so proxies of the environment are not used.
             .proxy(None)
             .max_redirects(0)
             .build();
@@ -130,7 +131,7 @@ impl Client {
         let query = if bad_lines == BadLines::Skip { "?bad=skip" } else { "" };
         let request = self.agent.post(format!("{}/events{query}", self.url)).content_type("application/x-ndjson");
         let response = request.send(body);
-        // The server takes nothing of a conversation over a limit and everything of the others; the answer has the
+        // The server took nothing of a conversation over a limit and everything of the others. The answer has the
         // receipt.
         if let Ok(mut response) = response {
             if response.status() == StatusCode::UNPROCESSABLE_ENTITY {
@@ -152,9 +153,9 @@ impl Client {
         self.read(self.agent.get(url).call())
     }
 
-    /// A copy of the server's database, as it comes. Reading it fails if it does not come whole.
+    /// Returns a copy of the server's database as a stream. Reading fails if the copy is incomplete.
     pub(super) fn backup(&self) -> Result<impl io::Read + use<>, ClientError> {
-        // However long it takes to make the copy and to send it, as long as something comes.
+        // No limit for the whole request: the copy may take any time to be made and sent.
         let request = self.agent.get(format!("{}/backup", self.url)).config();
         let response = request.timeout_global(None).build().call();
         Ok(self.accepted(response)?.into_body().into_with_config().limit(u64::MAX).reader())
@@ -168,7 +169,7 @@ impl Client {
         serde_json::from_slice(&body).map_err(|cause| ClientError::NotUnderstood { url: self.url.to_string(), cause })
     }
 
-    /// The response if it is one of success.
+    /// Returns the response if its status is 200.
     fn accepted(&self, response: Result<Response<Body>, ureq::Error>) -> Result<Response<Body>, ClientError> {
         let mut response = response.map_err(|error| self.unreachable(error))?;
         if response.status() == StatusCode::OK {
@@ -205,17 +206,18 @@ impl Client {
 }
 
 impl ClientError {
-    /// Whether sending the same again may help. It never harms: what was taken in changes nothing twice.
+    /// Whether sending the same events again may help. It never does harm, since events that were taken in change
+    /// nothing the second time.
     pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } => true,
-            // 502 and 504 are a proxy's words for a server that is away for a moment.
+            // Proxies answer 502 and 504 for a server that is briefly unavailable.
             Self::Refused { status, .. } => matches!(status, 408 | 429 | 502 | 503 | 504),
             Self::NotUnderstood { .. } => false,
         }
     }
 
-    /// How long the server wants to be left alone.
+    /// How long the server asks the client to wait.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,
@@ -230,7 +232,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_of_any_characters_is_one_segment_of_the_path() {
+    fn an_id_with_any_characters_is_one_segment_of_the_path() {
         let script = Script::play(vec![answer(200, r#"{"turns":[],"latestOrdinal":7}"#)]);
         let id = ConversationId::new("a/../b?c#d %é").unwrap();
         assert_eq!(Client::new(script.url()).turns(&id, 7, 2).unwrap().latest_ordinal, 7);
@@ -242,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_tells_what_the_server_said_without_its_control_characters() {
+    fn the_error_of_the_server_is_shown_without_control_characters() {
         let script = Script::play(vec![answer(400, r#"{"error":"line 3: \u001b[2J","line":3}"#)]);
         let url = script.url();
         let error = Client::new(url.clone()).post_events(b"x\n", BadLines::Refuse).unwrap_err();
@@ -252,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn overload_is_transient_and_names_the_time_to_wait() {
+    fn overload_is_transient_and_has_the_time_to_wait() {
         let overloaded = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nContent-Length: 0\r\n\r\n";
         let script = Script::play(vec![Some(overloaded.to_owned()), None]);
         let client = Client::new(script.url());
@@ -263,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backup_that_does_not_come_whole_is_an_error() {
+    fn an_incomplete_backup_is_an_error() {
         let chunk = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
         let sized = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab";
         for (whole, broken) in [(format!("{chunk}0\r\n\r\n"), chunk), (format!("{sized}c"), sized)] {

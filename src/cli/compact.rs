@@ -6,9 +6,10 @@ use crate::store::{Compaction, compact};
 
 /// Makes the database of a stopped server as small as it can be.
 ///
-/// It is written anew beside its place, so the disk needs room for a second one, and takes its place when it is whole:
-/// ending this on the way does no harm. What is left in the journal of a server that was killed is moved into it first.
-/// A database that goes on growing needs none of this: its free pages are used again.
+/// It writes a new database beside the old one, so the disk needs room for a second one. The new one replaces the old
+/// one once it is complete, so a compaction can be interrupted without harm. If the server was killed, the contents of
+/// its journal are moved into the database first. A database that goes on growing does not need this, because it uses
+/// its free pages again.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   turn-metrics compact

@@ -4,11 +4,11 @@ use super::args::ConfigArgs;
 use super::{CliError, output};
 use crate::config::default_file;
 
-/// Prints the settings in force, each with where it comes from.
+/// Prints the settings in force, and where each value comes from.
 ///
-/// Settings are taken from, each stronger than the one before: the built-in defaults, the file of `--config`, the
-/// environment (`TURN_METRICS__SECTION__KEY`) and flags. What is printed is itself a configuration file. With `--defaults`
-/// it is the defaults alone, each with the reason for it.
+/// The sources of settings are, each overriding the one before: the built-in defaults, the file of `--config`, the
+/// environment (`TURN_METRICS__SECTION__KEY`) and flags. The output is itself a configuration file. With `--defaults`
+/// it has only the defaults, each with its reason.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   turn-metrics config > turn-metrics.toml

@@ -19,32 +19,32 @@ use crate::telemetry;
 use crate::turn::ConversationId;
 
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 24210);
-/// Lines that the simulated kernel sends at once.
+/// The number of lines that are sent in one request.
 const LINES_AT_ONCE: usize = 20;
-/// The pause between two sendings, so that one can watch.
+/// The pause between two requests, so that a person can watch.
 const PAUSE: Duration = Duration::from_millis(40);
-/// Pauses of a long demonstration end after so many, or nobody would wait for its end.
+/// The number of pauses, so that even a long demonstration soon ends.
 const MAX_PAUSES: u32 = 75;
-/// Turns of the table at the end.
+/// The number of turns in the table at the end.
 const TABLE_TURNS: usize = 20;
 const RETRIES: u32 = 5;
 
 /// Shows the whole service at work, on simulated traffic.
 ///
-/// Starts the service in this process on a temporary directory and sends it the events of a simulated kernel over
-/// HTTP: conversations side by side, tool calls, prompt caches, a turn that is aborted now and then. Prints each turn
-/// as it is sealed, then the metrics of one conversation, then what to try; the service goes on until Ctrl-C. The
-/// temporary directory is removed at the end.
+/// Starts the service in this process on a temporary directory, and sends it the events of a simulated kernel over
+/// HTTP: parallel conversations, tool calls, prompt caches, and a few turns that are aborted. Prints each turn as it is
+/// sealed, then the metrics of one conversation, then commands to try. The service runs until Ctrl-C, and then removes
+/// the temporary directory.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   turn-metrics demo
   turn-metrics demo --conversations 50 --turns 20 --exit")]
 pub(super) struct Args {
-    /// Listen on this address of this machine; without it 127.0.0.1:24210, or a free port if that is taken
+    /// Listen on this address of this machine; by default 127.0.0.1:24210, or a free port if that is taken
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
 
-    /// How many conversations run side by side
+    /// The number of conversations that run side by side
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     conversations: u32,
 
@@ -52,11 +52,11 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     turns: u32,
 
-    /// From what the simulation is drawn; the same seed gives the same traffic
+    /// The seed of the simulation; the same seed produces the same traffic
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 
-    /// End after the table, instead of going on until Ctrl-C
+    /// End after the table instead of running until Ctrl-C
     #[arg(long)]
     exit: bool,
 }
@@ -107,7 +107,7 @@ fn listen(wanted: Option<SocketAddr>) -> Result<TcpListener, ServiceError> {
     })
 }
 
-/// Sends the events of the simulated kernel and shows what becomes of them.
+/// Sends the events of the simulated kernel and shows the sealed turns.
 async fn drive(args: &Args, url: &ServerUrl) -> Result<(), CliError> {
     let client = Client::new(url.clone());
     let sender = Sender::new(client.clone(), RETRIES);
@@ -146,13 +146,13 @@ async fn drive(args: &Args, url: &ServerUrl) -> Result<(), CliError> {
     let turns = page(&client, &id, 0, TABLE_TURNS).await?;
     output::print_apart(format!("\nThe metrics of conversation {id}, times in milliseconds:\n\n")).await?;
     output::print_apart(render(&turns, Look::of_stdout())).await?;
-    // As the program was called here, it can be called again.
+    // The user can start the program again by the name it was started with now.
     let program = std::env::args().next().unwrap_or_else(|| "turn-metrics".into());
     let hint = format!("\nTry:\n  curl {url}/conversations/{id}/metrics\n  {program} show {id} --server {url}\n");
     output::print_apart(hint).await
 }
 
-/// Tells of a turn what the service has made of it.
+/// Prints the line of a sealed turn, with the metrics that the service returns.
 async fn print_sealed(client: &Client, sealed: HttpTurnReceipt) -> Result<(), CliError> {
     let HttpTurnReceipt { conversation_id: id, ordinal, .. } = sealed;
     for turn in page(client, &id, ordinal.saturating_sub(1), 1).await? {
@@ -175,6 +175,6 @@ async fn page(
     let (client, id) = (client.clone(), id.clone());
     match spawn_blocking(move || client.turns(&id, after, limit)).await {
         Ok(page) => Ok(page?.turns),
-        Err(error) => Err(CliError::system("read back what was sent")(error.into())),
+        Err(error) => Err(CliError::system("read the sealed turns of the demonstration")(error.into())),
     }
 }

@@ -1,7 +1,7 @@
 //! The command line: one file for each command, and what the commands share.
 //!
-//! Invariant: a command reads or changes a running server only over HTTP. `check` and `compact` open the files themselves,
-//! and only of a stopped server.
+//! Invariant: a command reads or changes a running server only over HTTP. Only `check` and `compact` open the files of
+//! a store, and only while no server runs on them.
 //!
 //! # Commands
 //!
@@ -71,8 +71,8 @@ struct Cli {
 const AFTER_HELP: &str = "Begin with `turn-metrics demo`.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 or 143 ended by SIGINT or SIGTERM before it was done.
-`ingest` also exits with 3 if it skipped what was refused. The exit codes of `check` are its own; its help has them.
-NO_COLOR turns colours off.";
+`ingest` also exits with 3 if it skipped refused lines or conversations. `check` has other exit codes; see its help.
+Set NO_COLOR to turn colours off.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -99,10 +99,10 @@ pub enum CliError {
     /// The service could not start, or could not go on.
     #[error(transparent)]
     Service(#[from] ServiceError),
-    /// The server did not answer as it should.
+    /// The server did not answer as expected.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// Events were not taken in.
+    /// Events were not sent.
     #[error(transparent)]
     Send(#[from] SendError),
     /// No backup was made.
@@ -117,9 +117,9 @@ pub enum CliError {
     /// The operating system refused something that every command needs.
     #[error("cannot {what}")]
     System {
-        /// What was to be done.
+        /// What the command tried to do.
         what: &'static str,
-        /// Why it could not.
+        /// The error of the system.
         source: io::Error,
     },
 }
@@ -130,13 +130,13 @@ impl CliError {
     }
 }
 
-/// Does what the arguments of the process say. Arguments that say nothing sensible end the process.
+/// Runs the command that the arguments of the process name. Exits the process if the arguments are not valid.
 pub fn run() -> Result<ExitCode, CliError> {
-    // This must precede every write to a file, including the output.
+    // Must come before every write to a file, including the output.
     signals::survive_file_size_limit().map_err(CliError::system("handle the limit on the size of files"))?;
     let cli = match parsed_arguments() {
         Ok(cli) => cli,
-        // Here 2 says that the database is damaged, which wrong usage must not be taken for.
+        // For `check`, exit code 2 means a damaged database, so wrong usage needs another code.
         Err(error) if error.use_stderr() && check::is_meant(std::env::args_os()) => {
             output::note(error.to_string().trim_end());
             return Ok(check::USAGE.into());
@@ -157,7 +157,7 @@ pub fn run() -> Result<ExitCode, CliError> {
 
 /// Returns the arguments of the process.
 fn parsed_arguments() -> Result<Cli, clap::Error> {
-    // Left to itself, clap colours its texts even for a dumb terminal where the environment names a CI system.
+    // By itself, clap colours its texts even on a dumb terminal if the environment names a CI system.
     let color = if is_color_wanted() { ColorChoice::Auto } else { ColorChoice::Never };
     Cli::from_arg_matches(&Cli::command().color(color).try_get_matches()?)
 }

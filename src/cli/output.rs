@@ -1,4 +1,4 @@
-//! What is written for people and pipes.
+//! Writes output for people and pipes.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -13,10 +13,10 @@ use super::CliError;
 use crate::line_queue;
 use crate::telemetry;
 
-/// How long a failed server waits until its error message is read.
+/// How long a failed server waits for its error message to be read.
 const LAST_WORD_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Writes to standard output. A reader that has gone, as `head` does, has seen all that it wanted.
+/// Writes to standard output. A closed pipe is not an error: a reader such as `head` has read all that it wanted.
 pub(super) fn print(text: &str) -> Result<(), CliError> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -25,12 +25,12 @@ pub(super) fn print(text: &str) -> Result<(), CliError> {
     }
 }
 
-/// Like [`print`], but writes on a thread of its own, so that a reader that does not read blocks no other thread of a
+/// Like [`print`], but writes on a separate thread, so that a reader that does not read blocks no other thread of a
 /// server.
 pub(super) async fn print_apart(text: String) -> Result<(), CliError> {
     let (told, done) = oneshot::channel();
     let write = move || {
-        // The server may have ended meanwhile.
+        // The server may have ended already.
         let _ = told.send(print(&text));
     };
     thread::Builder::new().name("print".into()).spawn(write).map_err(CliError::system("write to standard output"))?;
@@ -44,14 +44,14 @@ pub(super) fn note(line: &str) {
     }
 }
 
-/// Writes why a server failed and returns its exit code. The process ends with that code even if standard error is a
-/// pipe that nobody reads: the write is awaited for a limited time.
+/// Writes why a server failed and returns its exit code. The wait for the write is limited, so that the process ends
+/// with that code even if standard error is a pipe that nobody reads.
 pub(super) fn end_of_server(result: Result<ExitCode, CliError>) -> ExitCode {
     let error = match result {
         Ok(code) => return code,
         Err(error) => error,
     };
-    // Without a thread to write the message, it is lost.
+    // Without a thread, the message cannot be written.
     if let Ok((queue, mut writer)) = line_queue::start("last-word", 1, io::stderr()) {
         let _ = queue.offer(last_word(&error).into_bytes());
         let _ = writer.close_within(LAST_WORD_PATIENCE);
@@ -70,8 +70,8 @@ pub(super) fn last_word(error: &dyn Error) -> String {
     line + "\n"
 }
 
-/// A text that came from outside, made harmless to a terminal: one line, no control characters, and none of those
-/// that turn the direction of what follows.
+/// Makes a text from outside safe for a terminal: one line, without control characters and without characters that
+/// change the direction of text.
 pub(super) fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for c in text.chars() {
@@ -80,7 +80,7 @@ pub(super) fn plain(text: &str) -> String {
     plain
 }
 
-/// A JSON text in which the control characters that JSON lets stand, such as U+009B, are escaped as JSON escapes.
+/// Escapes control characters in a JSON text that JSON allows unescaped, such as U+009B.
 pub(super) fn plain_json(json: &str) -> String {
     let mut plain = String::with_capacity(json.len());
     for c in json.chars() {
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_last_word_has_all_causes() {
+    fn the_message_of_a_failed_server_has_all_causes() {
         let error = CliError::system("listen for signals")(ErrorKind::PermissionDenied.into());
         assert_eq!(last_word(&error), "turn-metrics: cannot listen for signals: permission denied\n");
     }

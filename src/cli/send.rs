@@ -1,4 +1,4 @@
-//! Sending events until they are acknowledged.
+//! Sends events until they are acknowledged.
 
 use std::io;
 use std::sync::Arc;
@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::client::{Client, ClientError, HttpReceipt};
 use crate::http::BadLines;
 
-/// The pause before the first repetition; each further one is twice as long.
+/// The pause before the first repetition. Each further pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-/// The longest pause of our own.
+/// The longest pause, unless the server asks for a longer one.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 /// The longest pause that a server may ask for.
 const MAX_RETRY_AFTER: Duration = Duration::from_mins(2);
@@ -21,29 +21,30 @@ pub enum SendError {
     /// Sending them again would not help.
     #[error(transparent)]
     Refused(ClientError),
-    /// They were sent as often as allowed; whether they were taken in is unknown.
+    /// They were sent as often as allowed. Whether they were taken in is unknown.
     #[error("gave up after {tries} tries")]
     GaveUp {
         /// How often they were sent.
         tries: u32,
-        /// Why the last time failed.
+        /// The error of the last attempt.
         source: ClientError,
     },
-    /// The sending itself broke off.
-    #[error("the sending broke off: {0}")]
+    /// The task that sends the events failed.
+    #[error("the task that sends the events failed: {0}")]
     BrokeOff(io::Error),
 }
 
-/// The pause before repetition `nth`, the first being 0.
+/// The pause before repetition `nth`, counted from 0.
 ///
-/// `jitter` from 0 to 1 spreads senders that failed together. What the server asks for is the least.
+/// `jitter` from 0 to 1 spreads senders that failed at the same time. The pause is at least as long as the server asks
+/// for.
 fn pause(nth: u32, jitter: f64, retry_after: Option<Duration>) -> Duration {
     let full = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(nth)).min(MAX_PAUSE);
     let own = full.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0);
     own.max(retry_after.unwrap_or_default().min(MAX_RETRY_AFTER))
 }
 
-/// Sends batches, one after the other, each as often as it takes.
+/// Sends batches one after the other, each as often as necessary.
 pub(super) struct Sender {
     client: Client,
     /// How often one batch is sent again.
@@ -55,7 +56,7 @@ impl Sender {
         Self { client, retries }
     }
 
-    /// Sends events until they are acknowledged. Tells `note` of each repetition.
+    /// Sends events until they are acknowledged. Calls `note` before each repetition.
     pub(super) async fn send(
         &self,
         body: Vec<u8>,
@@ -107,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_asks_for_is_the_least_within_reason() {
+    fn a_pause_is_at_least_what_the_server_asks_for_up_to_a_limit() {
         assert_eq!(millis(pause(0, 1.0, Some(Duration::from_secs(3)))), 3000);
         assert_eq!(millis(pause(4, 1.0, Some(Duration::from_secs(1)))), 3200);
         assert_eq!(millis(pause(0, 1.0, Some(Duration::from_hours(24)))), 120_000);
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_gives_up_after_so_many_tries() {
+    async fn it_gives_up_after_the_last_try() {
         let script = Script::play(vec![None, None]);
         let error =
             Sender::new(Client::new(script.url()), 1).send(b"x\n".into(), BadLines::Refuse, |_| {}).await.unwrap_err();
@@ -139,7 +140,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_refused_is_sent_once() {
+    async fn refused_events_are_sent_once() {
         let script = Script::play(vec![answer(413, r#"{"error":"too large"}"#)]);
         let error =
             Sender::new(Client::new(script.url()), 5).send(b"x\n".into(), BadLines::Refuse, |_| {}).await.unwrap_err();

@@ -9,11 +9,11 @@ use crate::telemetry;
 
 /// Runs the service.
 ///
-/// When it is ready, the one line `listening on http://ADDRESS:PORT` goes to standard output; programs that start it
-/// with port 0 read the port from there. Logs go to standard error.
+/// When the service is ready, it prints the line `listening on http://ADDRESS:PORT` to standard output, and nothing
+/// else. A program that starts it with port 0 can read the port there. Logs go to standard error.
 ///
-/// SIGTERM and SIGINT (Ctrl-C) stop it in order: it accepts no more, finishes what is in flight, closes the store and
-/// exits with 0. A second signal ends it at once; what was acknowledged is durable all the same.
+/// SIGTERM and SIGINT (Ctrl-C) stop the service in order: it accepts no more requests, finishes those in flight, closes
+/// the store and exits with 0. A second signal ends it at once. Even then, everything acknowledged is durable.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   turn-metrics serve
@@ -23,14 +23,14 @@ pub(super) struct Args {
     #[command(flatten)]
     config: ConfigArgs,
 
-    /// Listen on an address that other machines can reach, though there is no authentication
+    /// Allow an address that other machines can reach, although there is no authentication
     #[arg(long)]
     insecure: bool,
 }
 
 pub(super) fn run(args: Args) -> Result<ExitCode, CliError> {
     let settings = args.config.load()?.into_settings();
-    // Dropped last, after every span is closed: only then is the span log complete.
+    // Dropped last: the span log is complete only after every span is closed.
     let _telemetry =
         telemetry::init(settings.log, settings.span_log_file.as_deref().map(|file| (file, &settings.span_log)))?;
     if !args.insecure {
@@ -54,7 +54,7 @@ async fn tell_address(line: String) {
     }
 }
 
-/// Runs until a signal comes or the service cannot go on, which exits with 1: whoever supervises the process starts it
+/// Runs until a signal arrives, or until the service cannot go on. It then exits with 1, so that a supervisor starts it
 /// again.
 async fn run_until_the_end(mut service: Service, signal: impl Future<Output = Signal>) -> ExitCode {
     let code = tokio::select! {
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
     use crate::runtime::Runtime;
 
-    /// What `ExitCode` shows of itself is all that there is to compare.
+    /// Formats an exit code, since `ExitCode` cannot be compared.
     fn shown(code: ExitCode) -> String {
         format!("{code:?}")
     }

@@ -14,13 +14,13 @@ use crate::runtime::{Operations, Runtime, StartError};
 use crate::settings::Settings;
 use crate::telemetry;
 
-/// Why there is no service, or none any more.
+/// Why the service cannot start or go on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServiceError {
-    /// Others could reach the address, and were not meant to.
+    /// Other machines could reach the address, which was not allowed.
     #[error(
-        "refused to listen on {0}: other machines may reach that address and the service asks nobody who they are; \
+        "refused to listen on {0}: other machines may reach that address and the service has no authentication; \
          listen on 127.0.0.1, or give --insecure if the network keeps strangers out"
     )]
     NotLoopback(SocketAddr),
@@ -29,7 +29,7 @@ pub enum ServiceError {
     Listen {
         /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The error of the system.
         source: io::Error,
     },
     /// The actors or the store did not start.
@@ -41,7 +41,7 @@ pub enum ServiceError {
     /// The store cannot go on, so nothing can be acknowledged any more.
     #[error("the store's writer is gone, nothing can be made durable any more")]
     StoreFailed,
-    /// The HTTP server ended unasked.
+    /// The HTTP server ended without being told to.
     #[error("the HTTP server has ended: it was stopped")]
     HttpStopped,
     /// The HTTP server failed.
@@ -51,29 +51,29 @@ pub enum ServiceError {
 
 /// Refuses an address that other machines may reach.
 pub(super) fn require_loopback(address: SocketAddr) -> Result<(), ServiceError> {
-    // An IPv4 address may come as an IPv6 one.
+    // An IPv4 address may be written as an IPv6 one.
     if address.ip().to_canonical().is_loopback() { Ok(()) } else { Err(ServiceError::NotLoopback(address)) }
 }
 
-/// Takes the address.
+/// Binds the address.
 pub(super) fn bind(address: SocketAddr) -> Result<TcpListener, ServiceError> {
     TcpListener::bind(address).map_err(|source| ServiceError::Listen { address, source })
 }
 
-/// The service, running.
+/// The running service.
 pub(super) struct Service {
     address: SocketAddr,
     runtime: Runtime,
     server: ServerHandle,
-    /// Ends when the server does.
+    /// Resolves when the server ends.
     serving: JoinHandle<io::Result<()>>,
-    /// How long the server may take to stop, with what it adds for itself, and then the store to close.
+    /// How long the HTTP server may take to stop, including its own extra time, and then the store to close.
     patience: Duration,
 }
 
 impl Service {
-    /// Starts all of it. The address is taken before the database is opened, so that a second start by mistake is
-    /// told of the address, which is the cause, and not of the lock.
+    /// Starts the service. The address is bound before the database is opened. So if the service is started twice by
+    /// mistake, the error names the address, which is the cause, and not the lock.
     pub(super) async fn start(listener: TcpListener, settings: &Settings) -> Result<Self, ServiceError> {
         let runtime = Runtime::builder()
             .data_dir(settings.data_dir.clone())
@@ -84,7 +84,7 @@ impl Service {
         Self::start_on(runtime, listener, settings).await
     }
 
-    /// Serves a system that runs already.
+    /// Serves a runtime that was started already.
     pub(super) async fn start_on(
         runtime: Runtime,
         listener: TcpListener,
@@ -106,12 +106,12 @@ impl Service {
         Ok(Self { address, runtime, server: handle, serving, patience })
     }
 
-    /// Where it listens, with the port that was taken.
+    /// The address it listens on, with the actual port.
     pub(super) fn url(&self) -> ServerUrl {
         ServerUrl::of(self.address)
     }
 
-    /// Why it cannot go on, once it cannot.
+    /// Resolves with the reason when the service cannot go on.
     pub(super) async fn failed(&mut self) -> ServiceError {
         tokio::select! {
             () = self.runtime.failed() => ServiceError::StoreFailed,
@@ -123,7 +123,7 @@ impl Service {
         }
     }
 
-    /// Stops accepting, finishes what is in flight, drains the actors and closes the store.
+    /// Stops accepting, finishes requests in flight, drains the actors and closes the store.
     pub(super) async fn stop(self) {
         // A server that does not stop in time must not keep the store from closing.
         if tokio::time::timeout(self.patience, self.server.stop(true)).await.is_err() {
@@ -134,7 +134,7 @@ impl Service {
             self.runtime.shutdown().await;
         };
         if tokio::time::timeout(self.patience, end).await.is_err() {
-            // A sync that hangs cannot be waited for, and threads in it cannot be ended but with the process.
+            // A sync that hangs cannot be cancelled, and its thread ends only with the process.
             tracing::error!("the store did not close in time; what was acknowledged is durable");
             telemetry::flush();
             std::process::exit(1);
@@ -142,10 +142,10 @@ impl Service {
     }
 }
 
-/// Logs how many warnings the receipts had. Of each conversation only the first of a kind was logged.
+/// Logs the number of warnings in receipts. Only the first warning of a kind was logged for each conversation.
 async fn log_warnings(operations: &Operations) {
     if let Ok(WorkCounts { warnings: count @ 1.., .. }) = operations.count_work.send(CountWork).await {
-        tracing::info!(warnings = count, "since the start receipts had warnings of events that are probably wrong");
+        tracing::info!(warnings = count, "since the start, receipts had warnings about events that are probably wrong");
     }
 }
 
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_addresses_of_this_machine_are_let_pass() {
+    fn only_addresses_of_this_machine_are_allowed() {
         for address in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
             require_loopback(address.parse().unwrap()).unwrap();
         }

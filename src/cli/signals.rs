@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM: the first is reported, the second ends the process. SIGXFSZ is ignored.
+//! SIGINT and SIGTERM: the first signal is reported, the second ends the process. SIGXFSZ is ignored.
 
 use std::future::pending;
 use std::io;
@@ -8,7 +8,7 @@ use std::thread;
 
 use tokio::sync::oneshot;
 
-/// What the process was told.
+/// The signal that the process received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Signal {
     Interrupt,
@@ -23,7 +23,7 @@ impl Signal {
         }
     }
 
-    /// With what a process exits that the signal ended: 128 and its number, as shells have it.
+    /// The exit code of a process that the signal ended: 128 plus the number of the signal, as in shells.
     fn code(self) -> u8 {
         match self {
             Self::Interrupt => 130,
@@ -36,12 +36,12 @@ impl Signal {
     }
 }
 
-/// The first signal, when it comes.
+/// Receives the first signal.
 pub(super) struct Signals(oneshot::Receiver<Signal>);
 
 impl Signals {
-    /// Listens from now on. It does so on a thread of its own, so that a second signal ends the process however busy
-    /// or stuck everything else is.
+    /// Listens for signals from now on, on a separate thread, so that a second signal ends the process however busy or
+    /// stuck everything else is.
     pub(super) fn listen() -> io::Result<Self> {
         let (send_first, first) = oneshot::channel();
         let (send_ready, ready) = mpsc::channel();
@@ -56,7 +56,7 @@ impl Signals {
                     }
                 };
                 let _ = send_ready.send(Ok(()));
-                // A command that has ended already does not care.
+                // Fails if the command has ended already.
                 let _ = send_first.send(source.next().await);
                 process::exit(source.next().await.code().into());
             });
@@ -65,7 +65,7 @@ impl Signals {
         Ok(Self(first))
     }
 
-    /// The first signal.
+    /// Waits for the first signal.
     pub(super) async fn first(&mut self) -> Signal {
         match (&mut self.0).await {
             Ok(signal) => signal,
@@ -74,8 +74,8 @@ impl Signals {
     }
 }
 
-/// Lets a write beyond the limit on the size of files (`ulimit -f`) fail, as a write to a full disk does. Otherwise the
-/// system ends the process without a message.
+/// Makes a write beyond the limit on the size of files (`ulimit -f`) fail like a write to a full disk. Otherwise the
+/// system would end the process without a message.
 #[cfg(unix)]
 pub(super) fn survive_file_size_limit() -> io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};

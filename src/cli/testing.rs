@@ -1,4 +1,4 @@
-//! A server that gives the answers of a script, one a connection.
+//! A server that gives scripted answers, one for each connection.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -11,15 +11,15 @@ pub(super) struct Script {
     requests: JoinHandle<Vec<String>>,
 }
 
-/// An answer of JSON.
-#[expect(clippy::unnecessary_wraps, reason = "it stands in a list where `None` is a connection that breaks")]
+/// An answer with a JSON body.
+#[expect(clippy::unnecessary_wraps, reason = "it is used in lists in which `None` is a connection that breaks")]
 pub(super) fn answer(status: u16, json: &str) -> Option<String> {
     let length = json.len();
     Some(format!("HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{json}"))
 }
 
 impl Script {
-    /// Plays the answers; for a `None` the connection is closed without one.
+    /// Gives the answers in order. For a `None` the connection is closed without one.
     pub(super) fn play(answers: Vec<Option<String>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = ServerUrl::of(listener.local_addr().unwrap());
@@ -46,7 +46,7 @@ impl Script {
         self.url.clone()
     }
 
-    /// What was asked, once all answers were given.
+    /// Returns the requests, once all answers were given.
     pub(super) fn requests(self) -> Vec<String> {
         self.requests.join().unwrap()
     }

@@ -1,4 +1,4 @@
-//! The file of all defaults.
+//! Writes the file of all defaults, `config/default.toml`.
 
 use std::fmt::Write;
 
@@ -6,15 +6,15 @@ use crate::settings::Settings;
 use crate::settings::setting::ValueMut;
 
 const HEAD: &str = "\
-# Every setting, its default and the reason for it. Over these defaults lie, each stronger than the one before: the file
-# of `--config FILE`, the environment (`TURN_METRICS__HTTP__LISTEN` is `listen` of `[http]`; a list is written with
-# commas), and the flags of the command line. `turn-metrics config` prints what is in force and where each value comes
+# Every setting, its default and the reason for it. The defaults are overridden by the file of `--config FILE`, then by
+# the environment (`TURN_METRICS__HTTP__LISTEN` is `listen` of `[http]`; the items of a list are separated by commas),
+# then by the flags of the command line. `turn-metrics config` prints the settings in force and where each value comes
 # from; `turn-metrics config --defaults` prints this file.
 #
 # Durations are texts such as \"250ms\", \"30s\", \"24h\". Sizes are in bytes. Nothing can be set to zero.
 ";
 
-/// A configuration file with every setting at its default, and the comment of each above it.
+/// Returns a configuration file with every setting at its default, each with its comment above it.
 pub fn default_file() -> String {
     let mut file = HEAD.to_owned();
     let mut section = "";
@@ -36,7 +36,7 @@ pub fn default_file() -> String {
     file
 }
 
-/// A number with its thousands apart, if it has five digits or more.
+/// Writes a number with its digits in groups of three, if it has five digits or more.
 fn grouped(number: usize) -> String {
     let digits = number.to_string();
     if digits.len() < 5 {
@@ -61,7 +61,7 @@ mod tests {
     use crate::settings::CONVERSATIONS_AT_ONCE;
 
     #[test]
-    fn the_default_file_in_the_sources_is_that_of_the_table() {
+    fn the_default_file_in_the_repository_is_up_to_date() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config/default.toml");
         let file = default_file();
         if std::env::var_os("UPDATE_CONFIG").is_some() {
@@ -69,7 +69,7 @@ mod tests {
         }
         assert!(
             fs::read_to_string(path).unwrap() == file,
-            "config/default.toml is not that of the settings; write it anew with UPDATE_CONFIG=1"
+            "config/default.toml is out of date; write it again with UPDATE_CONFIG=1"
         );
     }
 
@@ -86,10 +86,10 @@ mod tests {
     }
 
     #[test]
-    fn the_comments_tell_how_much_one_request_needs_at_once() {
+    fn the_comments_name_the_number_of_conversations_that_a_request_needs() {
         let reason = format!("At least {CONVERSATIONS_AT_ONCE}");
         let told = default_file().replace("\n# ", " ").matches(&reason).count();
-        assert_eq!(told, 3, "the comments tell another number");
+        assert_eq!(told, 3, "the comments name another number");
     }
 
     #[test]

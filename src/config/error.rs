@@ -3,48 +3,48 @@ use std::path::PathBuf;
 
 use super::Origin;
 
-/// Why there is no configuration to start with.
+/// Why the configuration is not valid.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// The file could not be read.
     #[error("cannot read configuration file {}", path.display())]
     Unreadable {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The file is no TOML.
+    /// The file is not valid TOML.
     #[error("{origin}: not valid TOML: {message}")]
     Syntax {
-        /// The place.
+        /// The file and the line.
         origin: Origin,
-        /// What is wrong there.
+        /// The error of the TOML parser.
         message: String,
     },
     /// There is no such setting.
     #[error("unknown setting `{key}` = {value} from {origin}; allowed: {allowed}")]
     Unknown {
-        /// The setting.
+        /// The name of the setting.
         key: String,
-        /// What it was set to.
+        /// The value that was given.
         value: String,
         /// Where it was given.
         origin: Origin,
-        /// The settings that could stand there.
+        /// The settings that are allowed in its place.
         allowed: String,
     },
     /// The setting cannot have this value.
     #[error("bad value `{key}` = {value} from {origin}; allowed: {allowed}")]
     BadValue {
-        /// The setting.
+        /// The name of the setting.
         key: String,
-        /// What it was set to.
+        /// The value that was given.
         value: String,
         /// Where it was given.
         origin: Origin,
-        /// What it can be set to.
+        /// The values that are allowed.
         allowed: String,
     },
 }

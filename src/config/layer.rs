@@ -11,10 +11,10 @@ use super::{ConfigError, Flag, Origin};
 use crate::settings::setting::Setting;
 use crate::settings::{SECTIONS, Settings};
 
-/// What an environment variable that is meant for this program begins with.
+/// The prefix of every environment variable that is meant for this program.
 const PREFIX: &str = "TURN_METRICS__";
 
-/// A setting as one layer gives it.
+/// A setting as one layer gives it, not checked yet.
 pub(super) struct RawSetting {
     /// Section and name, such as `http.listen` or `store.redb.cache_bytes`.
     pub(super) key: String,
@@ -61,7 +61,7 @@ pub(super) fn from_toml(text: &str, origin: impl Fn(usize) -> Origin) -> Result<
     Ok(raw_settings)
 }
 
-/// Reads the settings of a section and of those in it.
+/// Reads the settings of a section and of the sections in it.
 fn read_section(
     section: &str,
     table: &DeTable<'_>,
@@ -82,7 +82,7 @@ fn read_section(
         let origin = place(name.span().start);
         let raw = RawSetting { key, value: RawValue::toml(value.get_ref(), source), origin };
         match inner {
-            // A value where a section belongs is no setting, even if a section has its name.
+            // A value in the place of a section is never a setting, even if its name is that of a section.
             None if is_outermost || is_section => return Err(raw.refused(sections())),
             Some(_) if is_outermost => return Err(raw.unknown()),
             _ => raw_settings.push(raw),
@@ -91,7 +91,7 @@ fn read_section(
     Ok(())
 }
 
-/// The sections that there are, in words.
+/// The names of all sections, for a message.
 fn sections() -> String {
     format!("the sections {}", SECTIONS.join(", "))
 }
@@ -104,7 +104,7 @@ pub(super) fn from_environment(variables: &[(OsString, OsString)]) -> Result<Vec
         let key = rest.replace("__", ".").to_ascii_lowercase();
         let origin = Origin::Environment(name.to_string());
         let raw = RawSetting { key, value: RawValue::untyped(value), origin };
-        // Names are upper case, so that one setting has one name and no second spelling can contradict it.
+        // Names must be upper case. Otherwise two variables could set the same setting to different values.
         if rest.contains(|c: char| c.is_ascii_lowercase()) {
             let allowed = "names in upper case".to_owned();
             let (value, origin) = (raw.value.quoted().to_owned(), raw.origin);

@@ -1,16 +1,16 @@
-//! Reads the settings of the program, and knows where each value comes from.
+//! Reads the settings of the program, and records where each value comes from.
 //!
-//! Three layers lie over the defaults: a file, the environment and flags. Each value is checked where it is given, so the
-//! [`Settings`] that come out of [`Configuration::load`] need no further check. Which settings there are, with their
-//! defaults and limits, is written in [`settings`](crate::settings) alone.
+//! Three layers override the defaults: a file, the environment and flags. Each value is checked in its layer, so the
+//! [`Settings`] that [`Configuration::load`] returns need no further check. The settings, with their defaults and
+//! limits, are defined only in [`settings`](crate::settings).
 //!
 //! # Files
 //!
-//! - `layer`: reads each layer into entries of one kind.
-//! - `raw_value`: a value as it was given.
-//! - `rule`: what a setting accepts, and how it is read and written.
-//! - `origin`: where a value was given.
-//! - `error`: why there is no configuration.
+//! - `layer`: reads each layer into raw settings.
+//! - `raw_value`: a value as a layer gives it.
+//! - `rule`: which values a setting accepts, and how they are read and written.
+//! - `origin`: the layer that a value came from.
+//! - `error`: why a configuration is not valid.
 //! - `defaults`: writes the file of all defaults.
 //! - `tests`: the layers, and the messages about bad values.
 
@@ -38,14 +38,14 @@ use rule::AT_MOST;
 use crate::settings::Settings;
 use crate::settings::setting::Setting;
 
-/// Where settings are taken from, beside the built-in defaults.
+/// The sources of the settings, besides the built-in defaults.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
-    /// A file to read.
+    /// The configuration file, if any.
     pub file: Option<PathBuf>,
-    /// The environment, of which variables named `TURN_METRICS__SECTION__KEY` count.
+    /// The environment. Only variables named `TURN_METRICS__SECTION__KEY` are read.
     pub environment: Vec<(OsString, OsString)>,
-    /// What flags of the command line set.
+    /// The settings that flags of the command line give.
     pub flags: Vec<Flag>,
 }
 
@@ -60,7 +60,7 @@ pub struct Flag {
     pub value: OsString,
 }
 
-/// The settings in force. Displays as TOML, with the origin of each value beside it.
+/// The settings in force. Displayed as TOML, with the origin of each value beside it.
 #[derive(Debug, Clone)]
 pub struct Configuration {
     settings: Settings,
@@ -80,12 +80,12 @@ impl Configuration {
         Ok(configuration)
     }
 
-    /// The values.
+    /// The settings in force.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// The values, to keep.
+    /// Consumes the configuration and returns the settings in force.
     pub fn into_settings(self) -> Settings {
         self.settings
     }
@@ -105,9 +105,9 @@ impl Configuration {
         Ok(())
     }
 
-    /// Checks what two settings demand of each other, once all layers are known.
+    /// Checks settings that limit each other, once all layers are read.
     fn check_pairs(&self) -> Result<(), ConfigError> {
-        // The table is for writing, so it wants a copy of its own.
+        // The table borrows the settings mutably, so it is made of a copy.
         let mut settings = self.settings.clone();
         let table = settings.table();
         let named = |key: &str| table.iter().find(|setting| setting.key == key);

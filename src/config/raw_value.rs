@@ -1,24 +1,24 @@
-//! A value as it was given, before anyone knows which setting it is for.
+//! A value as a layer gives it, before it is known for which setting.
 
 use std::ffi::OsStr;
 
 use toml::de::DeValue;
 
-/// The most characters of a value that a message quotes.
+/// The maximum number of characters of a value that a message quotes.
 const MAX_QUOTED_CHARS: usize = 100;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Value {
-    /// From the environment or a flag, where all is text.
+    /// A value from the environment or a flag, which has no type.
     Untyped(String),
     String(String),
     Integer(u64),
     Strings(Vec<String>),
-    /// What no setting takes: another TOML type, a negative number, text that is not UTF-8.
+    /// A value that no setting accepts: another TOML type, a negative number, text that is not UTF-8.
     Unusable,
 }
 
-/// A value as it was given.
+/// A value as a layer gives it.
 #[derive(Debug, Clone)]
 pub(super) struct RawValue {
     value: Value,
@@ -31,7 +31,7 @@ impl RawValue {
         Self { value, quoted: quote(&format!("{:?}", text.to_string_lossy())) }
     }
 
-    /// `source` is how the file writes the value.
+    /// `source` is the value as the file writes it.
     pub(super) fn toml(value: &DeValue<'_>, source: &str) -> Self {
         let value = match value {
             DeValue::String(text) => Value::String(text.clone().into_owned()),
@@ -48,7 +48,7 @@ impl RawValue {
         Self { value, quoted: quote(source) }
     }
 
-    /// The value as a message shows it: one line of bounded length, without control characters.
+    /// The value for a message: one line of limited length, without control characters.
     pub(super) fn quoted(&self) -> &str {
         &self.quoted
     }
@@ -63,7 +63,7 @@ impl RawValue {
     pub(super) fn count(&self) -> Option<u64> {
         match &self.value {
             Value::Integer(number) => Some(*number),
-            // `parse` alone would take a sign.
+            // `parse` alone would accept a sign.
             Value::Untyped(text) if text.starts_with(|first: char| first.is_ascii_digit()) => {
                 text.replace('_', "").parse().ok()
             }

@@ -1,4 +1,4 @@
-//! What a setting can be set to, how it is read, and how it is written.
+//! Which values a setting accepts, and how they are read and written.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -10,7 +10,7 @@ use super::raw_value::RawValue;
 use crate::settings::setting::ValueMut;
 use crate::settings::{HostName, LogFormat, LogLevel, WebOrigin, Workers};
 
-/// The longest duration: longer is a mistake, and far from where adding durations overflows.
+/// The maximum duration. A longer one is surely a mistake, and sums of such durations are far from an overflow.
 const MAX_DURATION: Duration = Duration::from_hours(365 * 24);
 
 /// Pairs of settings whose first must not exceed the second: a line must fit into a body, and a body into the memory
@@ -22,7 +22,7 @@ pub(super) const AT_MOST: &[(&str, &str)] = &[
 ];
 
 impl ValueMut<'_> {
-    /// What can be set, in words.
+    /// Describes the allowed values.
     pub(super) fn allowed(&self) -> String {
         match self {
             Self::Count(_, limits) => format!("a whole number from {} to {}", limits.start(), limits.end()),
@@ -40,7 +40,7 @@ impl ValueMut<'_> {
         }
     }
 
-    /// Sets the value, if it is allowed. Tells whether it is.
+    /// Sets the value if it is allowed. Returns whether it is.
     pub(super) fn apply(self, value: &RawValue) -> bool {
         match self {
             Self::Count(at, limits) => set(at, read_count(value, *limits.start(), *limits.end())),
@@ -87,7 +87,7 @@ impl ValueMut<'_> {
         }
     }
 
-    /// The value, of a setting that is a number.
+    /// The value, if the setting is a number.
     pub(super) fn count(&self) -> Option<usize> {
         match self {
             Self::Count(at, _) => Some(**at),

@@ -12,7 +12,7 @@ fn load_with(environment: &[(&str, &str)]) -> Result<Configuration, ConfigError>
     Configuration::load(&Sources { environment, ..Sources::default() })
 }
 
-/// What is said of a file of this text, with the file's name made `F`.
+/// Returns the error message for a file of this text, with `F` in place of the path.
 fn file_error(text: &str) -> String {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("settings.toml");
@@ -57,7 +57,7 @@ fn each_layer_overrides_the_ones_below_it_and_leaves_the_rest() {
 }
 
 #[test]
-fn what_is_shown_is_itself_a_configuration_file() {
+fn the_displayed_configuration_is_a_valid_configuration_file() {
     let shown = load_with(&[
         ("TURN_METRICS__STORE__DATA_DIR", "C:\\data \"x\"\n"),
         ("TURN_METRICS__HTTP__WORKERS", "3"),
@@ -71,7 +71,7 @@ fn what_is_shown_is_itself_a_configuration_file() {
 }
 
 #[test]
-fn an_unknown_setting_in_a_file_is_told_with_its_place() {
+fn an_unknown_setting_in_a_file_is_reported_with_its_line() {
     assert_eq!(
         file_error("[log]\n\nlevl = 'info'\n"),
         "unknown setting `log.levl` = 'info' from file F, line 3; allowed: in [log] level, format"
@@ -87,7 +87,7 @@ fn an_unknown_setting_in_a_file_is_told_with_its_place() {
 }
 
 #[test]
-fn a_bad_value_in_a_file_is_told_with_its_place() {
+fn a_bad_value_in_a_file_is_reported_with_its_line() {
     assert_eq!(
         file_error("[http]\nmax_connections = 0\n"),
         "bad value `http.max_connections` = 0 from file F, line 2; allowed: a whole number from 1 to 1000000"
@@ -138,7 +138,7 @@ fn a_bad_value_in_a_file_is_told_with_its_place() {
 }
 
 #[test]
-fn what_one_request_needs_at_once_can_always_be_had() {
+fn limits_cannot_be_lower_than_one_request_needs() {
     for key in ["TURNS__MAX_ACTIVE_CONVERSATIONS", "TURNS__MAX_IN_FLIGHT", "STORE__QUEUE_COMMITS"] {
         let variable = format!("TURN_METRICS__{key}");
         load_with(&[(&variable, &CONVERSATIONS_AT_ONCE.to_string())]).unwrap();
@@ -148,7 +148,7 @@ fn what_one_request_needs_at_once_can_always_be_had() {
 }
 
 #[test]
-fn a_file_that_is_no_toml_is_told_with_its_line() {
+fn invalid_toml_is_reported_with_its_line() {
     let message = file_error("[http]\nlisten = \n");
     assert!(message.starts_with("file F, line 2: not valid TOML: "), "{message}");
     assert!(!message.contains('\n'), "{message}");
@@ -165,7 +165,7 @@ fn a_file_that_cannot_be_read_is_named() {
 }
 
 #[test]
-fn an_environment_variable_that_is_meant_for_this_program_must_name_a_setting() {
+fn an_environment_variable_with_the_prefix_must_name_a_setting() {
     assert_eq!(
         load_with(&[("TURN_METRICS__HTTP__LISTN", "x")]).unwrap_err().to_string(),
         "unknown setting `http.listn` = \"x\" from environment variable TURN_METRICS__HTTP__LISTN; allowed: in [http] \
@@ -182,7 +182,7 @@ fn an_environment_variable_that_is_meant_for_this_program_must_name_a_setting() 
 }
 
 #[test]
-fn a_bad_value_in_the_environment_or_a_flag_is_told_with_its_name() {
+fn a_bad_value_in_the_environment_or_a_flag_is_reported_with_its_name() {
     assert_eq!(
         load_with(&[("TURN_METRICS__LOG__LEVEL", "\u{1b}[31mloud")]).unwrap_err().to_string(),
         "bad value `log.level` = \"\\u{1b}[31mloud\" from environment variable TURN_METRICS__LOG__LEVEL; \
@@ -200,7 +200,7 @@ fn a_bad_value_in_the_environment_or_a_flag_is_told_with_its_name() {
 }
 
 #[test]
-fn a_line_has_to_fit_a_body_whichever_layers_gave_the_two() {
+fn a_line_must_fit_into_a_body_whichever_layers_set_the_limits() {
     assert_eq!(
         load_with(&[("TURN_METRICS__HTTP__MAX_BODY_BYTES", "2048")]).unwrap_err().to_string(),
         "bad value `http.max_line_bytes` = 4194304 from built-in default; allowed: at most `http.max_body_bytes`, \
@@ -246,7 +246,7 @@ fn the_engine_has_a_section_of_its_own_in_a_file_and_in_the_environment() {
 }
 
 #[test]
-fn every_setting_is_in_a_section_that_is_known() {
+fn every_setting_is_in_a_known_section() {
     for setting in Settings::default().table() {
         assert!(crate::settings::SECTIONS.contains(&setting.section()), "{}", setting.key);
     }

@@ -1,4 +1,4 @@
-//! A system that answers as a test tells it to, and what tests ask the application with.
+//! A system that answers as a test tells it to, and the functions with which tests send requests to the application.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -34,7 +34,7 @@ use crate::turn::{
     ConversationId, Done, EpochMillis, OpenTurn, Ordinal, StoredTurn, TurnEvent, TurnEventKind, TurnId, Warning,
 };
 
-/// What the system does; set before it is started.
+/// The behaviour of the system, set before it starts.
 #[derive(Default)]
 pub(super) struct StandIn {
     /// The conversations that refuse their events, and how.
@@ -43,26 +43,26 @@ pub(super) struct StandIn {
     pub(super) waits_for: Option<(&'static str, &'static str)>,
     /// The sealed turns of every conversation.
     pub(super) turns: Vec<StoredTurn>,
-    /// How many turns are sealed by what it says, if not as many as there are.
+    /// The number of turns that its revision has, if it differs from the actual number.
     pub(super) revision: Option<u64>,
-    /// Whether it is another store than that of the others.
+    /// Whether it has the lineage of another store.
     pub(super) another_store: bool,
     /// How many lives the conversation had before, beyond the default.
     pub(super) earlier_lives: u64,
     /// The reads that work before all others fail.
     pub(super) reads: Option<usize>,
-    /// What comes of a check; stuck without it.
+    /// The outcome of a readiness check; without one the check hangs.
     pub(super) check: Option<Result<(), CommitError>>,
-    /// The one backup that it gives; busy without it.
+    /// The backup that it returns once; without one it is busy.
     pub(super) backup: Option<Result<Backup, BackupError>>,
     /// The number of late events and the warnings in every receipt.
     pub(super) late: u64,
     pub(super) warnings: Vec<Warning>,
-    /// Whether it has as much to do as it may.
+    /// Whether its load is at the limit.
     pub(super) full: bool,
-    /// Whether the system is gone.
+    /// Whether the system has ended.
     pub(super) gone: bool,
-    /// What it was asked.
+    /// The questions that it was asked.
     pub(super) seen: Arc<Mutex<Seen>>,
     /// The conversations that have been told events, for one that waits for that.
     pub(super) told: Arc<Mutex<HashMap<String, Arc<Notify>>>>,
@@ -178,8 +178,8 @@ impl Log {
             .with_ansi(false)
             .with_writer(move || written.clone())
             .finish();
-        // With a single subscriber, a place that other tests reach first, on a thread of theirs that has none, would be
-        // taken as of interest to nobody.
+        // With a single subscriber, `tracing` caches for each log line whether anybody is interested. A line that a
+        // thread without a subscriber reaches first would stay disabled for all.
         let second = Dispatch::new(tracing_subscriber::registry());
         Self { lines, _logging: tracing::subscriber::set_default(subscriber), _second: second }
     }
@@ -283,7 +283,7 @@ impl Answer {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 
-    /// Asserts that this is a failure as the contract wants it, and gives its text.
+    /// Asserts that this is a failure in the form of the contract, and returns its message.
     #[track_caller]
     pub(super) fn failure(&self, status: u16) -> String {
         let body = self.body.as_deref().unwrap();
@@ -294,7 +294,7 @@ impl Answer {
         body["error"].as_str().unwrap().to_owned()
     }
 
-    /// Asserts success, and gives the body.
+    /// Asserts success, and returns the body.
     #[track_caller]
     pub(super) fn success(&self) -> &str {
         assert_eq!(self.status, 200, "{:?}", self.body);

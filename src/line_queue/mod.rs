@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use self::writing::Writing;
 
-/// The maximum queue length: the memory for it is allocated at once.
+/// The maximum queue length. The memory for a queue is allocated at once, so its length must be limited.
 const MAX_WAITING: usize = 10_000_000;
 
 /// Takes lines without waiting for them to be written.
@@ -30,7 +30,7 @@ pub(crate) struct LineQueue {
     losses: Arc<Losses>,
 }
 
-/// What the thread receives.
+/// A message to the thread.
 #[derive(Debug)]
 enum Item {
     Line {
@@ -38,20 +38,20 @@ enum Item {
         /// The number of lines lost to a full queue before this one was queued.
         untaken_before: u64,
     },
-    /// Answered once everything queued before it is written.
+    /// The thread answers once everything queued before is written.
     Mark(SyncSender<()>),
-    /// Wakes the thread, so that it checks whether to end.
+    /// Wakes the thread, so that it checks whether it should end.
     Wake,
 }
 
-/// Counts lines that are not written.
+/// Counts the lines that are not written.
 #[derive(Debug, Default)]
 struct Losses {
     /// Lines that the queue refused.
     untaken: AtomicU64,
     /// Lines that the writer failed to write.
     refused: AtomicU64,
-    /// Lines written since the last flush, if the latest flush failed: they may still get written.
+    /// Lines written since the last successful flush, if the latest flush failed. A later flush may still write them.
     in_doubt: AtomicU64,
 }
 
@@ -64,11 +64,11 @@ pub(crate) enum LineLost {
     Closed,
 }
 
-/// Returns the line that reports this many lost lines, and the latest error if writing failed.
+/// Formats the notice about this many lost lines, with the latest error if writing failed.
 pub(crate) type Notice = Box<dyn Fn(u64, Option<&io::Error>) -> Vec<u8> + Send>;
 
 /// The thread that writes. Dropping this waits until everything queued before is written; [`LineWriter::close_within`]
-/// bounds the wait.
+/// limits the wait.
 #[derive(Debug)]
 pub(crate) struct LineWriter {
     items: SyncSender<Item>,
@@ -88,7 +88,7 @@ pub(crate) fn start(
     spawn(name, limit, writer, None)
 }
 
-/// Like [`start`], but writes a notice wherever lines are missing. For the log itself, which cannot report its own
+/// Like [`start`], but writes a notice wherever lines are missing. The log uses this, since it cannot report its own
 /// failures by logging them.
 pub(crate) fn start_with_notice(
     name: &str,
@@ -111,7 +111,7 @@ fn spawn(
     let thread = {
         let (closing, losses) = (Arc::clone(&closing), Arc::clone(&losses));
         Builder::new().name(name.to_owned()).spawn(move || {
-            // Dropped when the thread ends, also by a panic of the writer.
+            // Dropped when the thread ends, even if the writer panics.
             let _end: std::sync::mpsc::Sender<()> = end;
             Writing::new(writer, &losses, notice).run(&received, &closing);
         })?
@@ -133,14 +133,15 @@ impl LineQueue {
         })
     }
 
-    /// The number of queued lines that were not written because of an error. Includes lines in doubt until a later
-    /// flush succeeds.
+    /// The number of queued lines that an error kept from being written. Includes lines in doubt until a later flush
+    /// succeeds.
     pub(crate) fn failures(&self) -> u64 {
         let Losses { refused, in_doubt, .. } = &*self.losses;
         refused.load(Ordering::Relaxed) + in_doubt.load(Ordering::Relaxed)
     }
 
-    /// The number of offered lines that are not written: [`LineQueue::failures`] plus the lines that the queue refused.
+    /// The number of lines that were offered and not written: [`LineQueue::failures`] plus the lines that the queue
+    /// refused.
     pub(crate) fn lost(&self) -> u64 {
         self.losses.untaken.load(Ordering::Relaxed) + self.failures()
     }
@@ -157,7 +158,8 @@ impl LineWriter {
     /// Closes the queue and waits until everything queued is written, but no longer than `patience`. Returns whether it
     /// is.
     ///
-    /// A thread that is still writing then is abandoned: only the end of the process stops a write that never returns.
+    /// If the thread is still writing then, it is abandoned: a write that never returns can only be stopped by the end
+    /// of the process.
     pub(crate) fn close_within(&mut self, patience: Duration) -> bool {
         self.close();
         let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
@@ -171,8 +173,8 @@ impl LineWriter {
 
     fn close(&self) {
         self.closing.store(true, Ordering::Release);
-        // Wakes a thread that waits for a line. If the queue is full, the thread is busy and sees the flag once the
-        // queue is empty.
+        // Wakes the thread if it waits for a line. If the queue is full, the thread is busy, and checks the flag once
+        // the queue is empty.
         let _ = self.items.try_send(Item::Wake);
     }
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::testing::Written;
 
 #[test]
-fn what_was_taken_is_written_in_order_before_the_writer_is_gone_and_nothing_after() {
+fn queued_lines_are_written_in_order_before_the_writer_is_dropped_and_later_ones_are_refused() {
     let shown = Written::default();
     let (queue, writer) = start("test", 1000, shown.clone()).unwrap();
     let lines: Vec<_> = (0..1000).map(|n| format!("{n}\n").into_bytes()).collect();
@@ -16,7 +16,7 @@ fn what_was_taken_is_written_in_order_before_the_writer_is_gone_and_nothing_afte
     assert_eq!(queue.offer(b"late\n".to_vec()), Err(LineLost::Closed));
 }
 
-/// A writer that signals each line and waits until the test lets it go on.
+/// A writer that signals each line and then waits until the test lets it continue.
 struct Stuck(Sender<()>, Receiver<()>);
 
 impl Write for Stuck {
@@ -32,7 +32,7 @@ impl Write for Stuck {
 }
 
 #[test]
-fn a_stuck_writer_holds_nobody_up_and_its_queue_does_not_grow() {
+fn a_stuck_writer_blocks_no_caller_and_its_queue_does_not_grow() {
     let (arrived, has_arrived) = std::sync::mpsc::channel();
     let (go_on, may_go_on) = std::sync::mpsc::channel();
     let (queue, writer) = start("test", 2, Stuck(arrived, may_go_on)).unwrap();
@@ -45,10 +45,14 @@ fn a_stuck_writer_holds_nobody_up_and_its_queue_does_not_grow() {
         go_on.send(()).unwrap();
     }
     drop(writer);
-    assert_eq!(has_arrived.try_iter().count(), 2, "the full queue was written, though it had no room for the end");
+    assert_eq!(
+        has_arrived.try_iter().count(),
+        2,
+        "the full queue was written, although it had no room for the message that ends the thread"
+    );
 }
 
-/// A writer to a text that signals each flush and waits until the test lets it go on.
+/// A writer into a string. It signals each flush and then waits until the test lets it continue.
 struct StuckInFlush(Written, Sender<()>, Receiver<()>);
 
 impl Write for StuckInFlush {
@@ -57,7 +61,7 @@ impl Write for StuckInFlush {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        // Released at the end, it does not wait.
+        // At the end of the test the sender is dropped, and flushes no longer wait.
         let _ = self.1.send(());
         let _ = self.2.recv();
         Ok(())
@@ -65,7 +69,7 @@ impl Write for StuckInFlush {
 }
 
 #[test]
-fn a_line_taken_during_a_flush_is_written_though_the_writer_is_dropped_before_its_end() {
+fn a_line_queued_during_a_flush_is_written_even_if_the_writer_is_dropped_meanwhile() {
     let shown = Written::default();
     let (arrived, has_arrived) = std::sync::mpsc::channel();
     let (go_on, may_go_on) = std::sync::mpsc::channel();
@@ -105,7 +109,7 @@ fn lines_that_cannot_be_written_are_counted() {
     assert_eq!(queue.failures(), 3);
 }
 
-/// A writer that has no room while the flag is set.
+/// A writer that is full while the flag is set.
 struct Disk(Arc<AtomicBool>, Written);
 
 impl Write for Disk {
@@ -122,7 +126,7 @@ impl Write for Disk {
 }
 
 #[test]
-fn lines_in_a_buffer_that_cannot_be_flushed_are_all_counted_until_they_are_written_after_all() {
+fn lines_in_an_unflushed_buffer_count_as_failed_until_a_flush_succeeds() {
     let (full, shown, losses) = (Arc::<AtomicBool>::default(), Written::default(), Losses::default());
     let writer = io::BufWriter::with_capacity(6, Disk(Arc::clone(&full), shown.clone()));
     let mut writing = Writing::new(writer, &losses, None);
@@ -143,12 +147,12 @@ fn lines_in_a_buffer_that_cannot_be_flushed_are_all_counted_until_they_are_writt
     assert_eq!(shown.bytes(), b"1\n2\n3\n5\n");
 }
 
-/// A notice that shows its arguments.
+/// A notice that shows the arguments it was made from.
 fn notice() -> Notice {
     Box::new(|lost, error| format!("{lost} lost, {:?}\n", error.map(io::Error::kind)).into_bytes())
 }
 
-/// A writer to a text that signals each line and waits until the test lets it go on.
+/// A writer into a string. It signals each line and then waits until the test lets it continue.
 struct Gate(Written, Sender<()>, Receiver<()>);
 
 impl Write for Gate {
@@ -185,13 +189,13 @@ fn gated() -> Gated {
 }
 
 #[test]
-fn a_notice_stands_where_lines_are_missing_and_each_of_them_is_in_one() {
+fn a_notice_stands_where_lines_are_missing_and_each_lost_line_is_counted_once() {
     let Gated { shown, has_arrived, go_on, queue, writer } = gated();
     for line in ["1\n", "2\n", "3\n", "4\n", "5\n"] {
         let _ = queue.offer(line.into());
     }
     go_on.send(()).unwrap();
-    // The writer holds the first line, so the queue has room for one more.
+    // The thread is busy with the first line, so the queue has room for one more.
     has_arrived.recv().unwrap();
     queue.offer(b"6\n".to_vec()).unwrap();
     queue.offer(b"7\n".to_vec()).unwrap_err();
@@ -202,7 +206,7 @@ fn a_notice_stands_where_lines_are_missing_and_each_of_them_is_in_one() {
 }
 
 #[test]
-fn lines_that_a_full_disk_refused_are_in_a_notice_once_it_has_room() {
+fn a_notice_counts_the_lines_lost_to_a_full_disk_once_it_has_room() {
     let (full, shown, losses) = (Arc::<AtomicBool>::default(), Written::default(), Losses::default());
     let mut writing = Writing::new(Disk(Arc::clone(&full), shown.clone()), &losses, Some(notice()));
     writing.write(b"1\n", 0);
@@ -217,10 +221,10 @@ fn lines_that_a_full_disk_refused_are_in_a_notice_once_it_has_room() {
 }
 
 #[test]
-fn closing_a_writer_that_stands_still_ends_with_the_patience_and_leaves_it_to_itself() {
+fn closing_a_stuck_writer_returns_after_the_patience_and_abandons_the_thread() {
     let Gated { shown, go_on, queue, mut writer, .. } = gated();
     assert!(!writer.close_within(Duration::ZERO));
-    // A call that would block for ever if it waited.
+    // Without the limit this call would block for ever.
     drop(writer);
     queue.offer(b"late\n".to_vec()).unwrap();
     drop(go_on);
@@ -231,7 +235,7 @@ fn closing_a_writer_that_stands_still_ends_with_the_patience_and_leaves_it_to_it
 }
 
 #[test]
-fn closing_within_a_patience_that_suffices_writes_everything() {
+fn closing_with_enough_patience_writes_everything() {
     let shown = Written::default();
     let (queue, mut writer) = start("test", 8, shown.clone()).unwrap();
     queue.offer(b"x\n".to_vec()).unwrap();
@@ -241,11 +245,11 @@ fn closing_within_a_patience_that_suffices_writes_everything() {
 }
 
 #[test]
-fn a_flush_waits_for_what_was_taken_and_no_longer_than_its_patience() {
+fn a_flush_waits_for_the_queued_lines_but_no_longer_than_its_patience() {
     let Gated { shown, go_on, queue, writer, .. } = gated();
     queue.offer(b"waits\n".to_vec()).unwrap();
     assert!(!queue.flush_within(Duration::ZERO));
-    assert!(!queue.flush_within(Duration::MAX), "the queue is full, and a flush waits for no room in it");
+    assert!(!queue.flush_within(Duration::MAX), "the queue is full, and a flush does not wait for room in it");
     drop(go_on);
     drop(writer);
     let (queue, _writer) = start("test", 8, shown.clone()).unwrap();

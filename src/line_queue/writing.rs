@@ -12,7 +12,7 @@ pub(super) struct Writing<'a, W> {
     unflushed: u64,
     errors: u64,
     notice: Option<Notice>,
-    /// Losses that notices have reported.
+    /// How many lost lines the notices so far have reported.
     reported: u64,
     /// The latest error that no notice has reported yet.
     latest_error: Option<io::Error>,
@@ -26,8 +26,8 @@ impl<'a, W: Write> Writing<'a, W> {
     /// Writes lines until the queue is closed and empty.
     pub(super) fn run(mut self, items: &Receiver<Item>, closing: &AtomicBool) {
         loop {
-            // The flag is read before the queue, so the check of the queue that follows sees every line queued before
-            // the close.
+            // Read the flag before the queue: then the check of the queue sees every line that was queued before the
+            // close.
             let closed = closing.load(Ordering::Acquire);
             let item = match items.try_recv() {
                 Ok(item) => item,
@@ -85,12 +85,12 @@ impl<'a, W: Write> Writing<'a, W> {
         }
     }
 
-    /// Writes the notice if lines are missing that no notice has reported.
+    /// Writes a notice if lines are missing that no notice has reported yet.
     fn report_losses(&mut self, untaken: u64) -> io::Result<()> {
         let Some(notice) = &self.notice else { return Ok(()) };
         let lost = untaken + self.losses.refused.load(Ordering::Relaxed);
-        // Threads may queue their lines in another order than they read the count, so the count may be lower than
-        // reported.
+        // Threads may queue lines in another order than they read the count, so the count of this line may be lower
+        // than what was reported.
         if lost > self.reported {
             self.writer.write_all(&notice(lost - self.reported, self.latest_error.as_ref()))?;
             self.reported = lost;
@@ -105,7 +105,7 @@ impl<'a, W: Write> Writing<'a, W> {
             return;
         }
         self.errors += 1;
-        // Logged ever more rarely: on a full disk every line fails.
+        // Logged ever less often: on a full disk every line fails.
         if self.errors.is_power_of_two() {
             let Losses { refused, in_doubt, .. } = self.losses;
             let so_far = refused.load(Ordering::Relaxed) + in_doubt.load(Ordering::Relaxed);

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use ureq::Agent;
 
-/// Sends batches with a client that is a dependency already. It blocks, on the thread that is there for it.
+/// Sends batches with `ureq`, which the command line uses too. A send blocks, on a thread that does nothing else.
 #[derive(Debug)]
 pub(super) struct Client(Agent);
 

@@ -7,7 +7,7 @@ use opentelemetry_sdk::trace::{SpanData, SpanExporter};
 use super::names::rename;
 use crate::settings::Dialect;
 
-/// Gives the recorder's spans the names of the GenAI conventions, before another exporter sends them.
+/// Renames the recorder's spans by the GenAI conventions, before another exporter sends them.
 #[derive(Debug)]
 pub struct GenAiExporter<E> {
     inner: E,
@@ -15,7 +15,7 @@ pub struct GenAiExporter<E> {
 }
 
 impl<E: SpanExporter> GenAiExporter<E> {
-    /// Names spans for `inner`.
+    /// Wraps `inner`.
     pub fn new(inner: E, dialect: Dialect) -> Self {
         Self { inner, dialect }
     }

@@ -24,10 +24,10 @@
 //! | `name`, `toolCallId` of a `tool-call` | `gen_ai.tool.name`, `gen_ai.tool.call.id` |
 //! | all others | `turn_metrics.` and the recorder's name |
 //!
-//! Usage stands on the `provider.request` spans alone, which have no spans within: whoever adds up all spans of a trace
-//! counts each token once. Spans of other origin, and their attributes, are left as they are.
+//! Only the `provider.request` spans carry usage, and they have no child spans. So the sum over all spans of a trace
+//! counts each token once. Spans that are not the recorder's are left as they are.
 //!
-//! Where spans go by another way than OTLP over HTTP without TLS, [`GenAiExporter`] gives any exporter these names.
+//! To send spans by another way than OTLP over HTTP without TLS, wrap any exporter in a [`GenAiExporter`].
 //!
 //! # Files
 //!
@@ -55,28 +55,28 @@ pub use exporter::GenAiExporter;
 
 use crate::settings::OtelSettings;
 
-/// Why no spans can be sent.
+/// Why spans cannot be sent.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OtelError {
-    /// The address is no HTTP address.
-    #[error("{0:?} is no address of a collector; one begins with http://, as this sends without TLS")]
+    /// The address is not an HTTP address.
+    #[error("{0:?} is not the address of a collector: it must begin with http://, since spans are sent without TLS")]
     Endpoint(String),
-    /// The exporter could not be made.
-    #[error("the exporter could not be made")]
+    /// The exporter could not be created.
+    #[error("the exporter could not be created")]
     Exporter(#[source] opentelemetry_otlp::ExporterBuildError),
 }
 
-/// The thread that sends spans. Dropping it sends what is left, and waits for that no longer than 5 seconds.
+/// The thread that sends spans. Dropping this sends the remaining spans, but waits for that no longer than 5 seconds.
 pub struct Exporting {
     provider: SdkTracerProvider,
 }
 
-/// How long the end of a program waits for the last spans to be sent.
+/// How long the end of a program waits until the last spans are sent.
 const LAST_CALL: Duration = Duration::from_secs(5);
 
-/// Starts the thread that sends spans, and makes the layer that gives it them. A span is never held up: those that are
-/// too many for the thread are lost.
+/// Starts the thread that sends spans, and returns the layer that passes spans to it. A span never waits: if too many
+/// are queued, spans are lost.
 pub fn start<S>(settings: &OtelSettings) -> Result<(OpenTelemetryLayer<S, SdkTracer>, Exporting), OtelError>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
@@ -96,7 +96,7 @@ where
         .with_resource(resource.build())
         .with_batch_exporter(GenAiExporter::new(exporter, settings.dialect))
         .build();
-    // Only what the recorder says of a span, nothing of the machinery that carries it.
+    // Only the recorder's spans, not those of the exporting machinery itself.
     let layer = tracing_opentelemetry::layer()
         .with_tracer(provider.tracer("turn_metrics"))
         .with_location(false)
@@ -108,7 +108,7 @@ where
 }
 
 impl Exporting {
-    /// Sends what is waiting. Tells whether the collector took it.
+    /// Sends the waiting spans. Returns whether the collector accepted them.
     pub fn flush(&self) -> bool {
         self.provider.force_flush().is_ok()
     }
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_that_needs_tls_or_is_none_is_refused() {
+    fn an_address_with_tls_or_of_another_form_is_refused() {
         for endpoint in ["https://collector:4318/v1/traces", "collector:4318", ""] {
             let settings = OtelSettings { endpoint: endpoint.into(), ..OtelSettings::default() };
             let refused = start::<tracing_subscriber::Registry>(&settings);

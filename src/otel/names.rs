@@ -12,7 +12,7 @@ impl Dialect {
     }
 }
 
-/// The spans of a recorder, by their names.
+/// The spans of a recorder, by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Turn,
@@ -24,7 +24,7 @@ enum Kind {
 
 impl Kind {
     fn of(span: &SpanData) -> Option<Self> {
-        // Another program's span may have such a name too, but hardly such an attribute.
+        // A span of another program may have the same name, but hardly has this attribute.
         let (kind, mark) = match &*span.name {
             "turn" => (Self::Turn, "conversationId"),
             "step" => (Self::Step, "conversationId"),
@@ -36,7 +36,7 @@ impl Kind {
         span.attributes.iter().any(|attribute| attribute.key.as_str() == mark).then_some(kind)
     }
 
-    /// What the conventions call it.
+    /// The name of an attribute in the conventions.
     fn operation(self) -> Option<&'static str> {
         match self {
             Self::Turn => Some("invoke_agent"),
@@ -47,7 +47,7 @@ impl Kind {
     }
 }
 
-/// Gives a recorder's span the names of the conventions; any other stays as it is.
+/// Renames a recorder's span by the conventions. Any other span is left as it is.
 pub(super) fn rename(span: &mut SpanData, dialect: Dialect) {
     let Some(kind) = Kind::of(span) else { return };
     let attributes = std::mem::take(&mut span.attributes);
@@ -63,7 +63,7 @@ fn attribute_of(kind: Kind, attribute: KeyValue, dialect: Dialect) -> Option<Key
     let name = match (key.as_str(), kind) {
         ("conversationId", _) => "gen_ai.conversation.id",
         ("model", _) => "gen_ai.request.model",
-        // On leaves alone, so that nobody adds it up twice.
+        // Only on spans without child spans, so that a sum over all spans counts each token once.
         (name, Kind::Turn | Kind::Step) if name.starts_with("usage.") => return None,
         ("usage.inputTokens", _) => "gen_ai.usage.input_tokens",
         ("usage.outputTokens", _) => "gen_ai.usage.output_tokens",
@@ -101,7 +101,7 @@ mod tests {
         }
     }
 
-    /// The names of the attributes of a span, as they are exported.
+    /// The names of the attributes of a span after the export.
     fn exported(name: &'static str, attribute: &'static str) -> Vec<String> {
         let kept = Kept::default();
         let renaming = GenAiExporter::new(kept.clone(), Dialect::default());
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_token_has_the_prefix_of_all_others_and_that_of_another_program_has_none() {
+    fn the_first_token_gets_the_prefix_only_on_a_span_of_the_recorder() {
         assert_eq!(exported("ttft", "firstToken"), ["turn_metrics.firstToken"]);
         assert_eq!(exported("ttft", "theirs"), ["theirs"]);
         assert_eq!(exported("theirs", "firstToken"), ["firstToken"]);

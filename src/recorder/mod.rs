@@ -1,7 +1,7 @@
 //! The kernel's side: measures turns as they run, sends their events, and opens their spans.
 //!
-//! A turn loop tells a [`TurnRecorder`] what happens. Nothing it tells can fail, wait or panic: an event that cannot
-//! be taken is counted and dropped, and the turn goes on.
+//! A turn loop reports what happens to a [`TurnRecorder`]. No call can fail, wait or panic: an event that cannot be
+//! sent is counted and dropped, and the turn goes on.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -37,19 +37,20 @@
 //!
 //! # Times
 //!
-//! By an injected [`Stopwatch`](crate::clock::Stopwatch). TTFT runs from the start of a step's stream to its first
-//! token of text or reasoning, and is absent without one; decode from there to the stream's end; the generation total
-//! over both. The wait before a request is made again is in none of them.
+//! An injected [`Stopwatch`](crate::clock::Stopwatch) measures all times. TTFT is the time from the start of a step's
+//! stream to its first token of text or reasoning, and is absent if there is none. The decode time is from the first
+//! token to the end of the stream, and the generation total covers both. None of them includes the wait before a
+//! request is repeated.
 //!
 //! # Spans
 //!
 //! `turn` (conversationId, turnId, model) > `step` (stepId) > `provider.request`, `ttft`, `decode`, `tool-call` (name,
-//! toolCallId, isError). On close `turn`, `step` and `provider.request` carry `usage.inputTokens`,
-//! `usage.outputTokens`, `usage.cacheReadTokens` and `usage.cacheWriteTokens`, each absent if nobody reported it, and
-//! `finishReason`. Each counter has the same sum over all spans of any one of these three names, unless the final
-//! report of a retried step is lower than the reports of its earlier requests. A step also carries its times, as
-//! `ttftMs`, `decodeMs` and `genTotalMs`, and a turn its `durationMs`; `firstToken` of `ttft` is whether a token came.
-//! All spans have the level `INFO` and the target `turn_metrics::recorder`.
+//! toolCallId, isError). When they close, `turn`, `step` and `provider.request` carry `usage.inputTokens`,
+//! `usage.outputTokens`, `usage.cacheReadTokens` and `usage.cacheWriteTokens`, each absent if not reported, and
+//! `finishReason`. The sum of a counter is the same over all `turn`, all `step` or all `provider.request` spans, unless
+//! the final report of a retried step is lower than the reports of its earlier requests. A step also carries its times,
+//! as `ttftMs`, `decodeMs` and `genTotalMs`, and a turn its `durationMs`; `firstToken` on a `ttft` span says whether
+//! there was a first token. All spans have the level `INFO` and the target `turn_metrics::recorder`.
 //!
 //! # Files
 //!
@@ -57,7 +58,7 @@
 //! - `step`: records a step and its stream.
 //! - `tool_call`: records one run of a tool.
 //! - `spans`: the spans of a turn and their fields.
-//! - `sink`: where events go.
+//! - `sink`: where a recorder sends events.
 //! - `outbox`: a sink that sends events to a running system.
 //! - `ndjson`: a sink that writes events as lines of JSON.
 //! - `tests`: what is measured, sent and put on spans.
@@ -91,10 +92,11 @@ use crate::turn::{ConversationId, KernelEvent, KernelMoment, TurnId, TurnLabels}
 /// The reason of a turn, step or stream whose recorder was dropped.
 const ABORTED: &str = "aborted";
 
-/// The most bytes of a recorded turn's id: an id has at most 256, and a step's adds `#` and up to ten digits.
+/// The maximum length of a recorded turn's id. An id has at most 256 bytes, and the id of a step appends `#` and up to
+/// ten digits.
 const MAX_TURN_ID_BYTES: usize = 245;
 
-/// The most events that can wait to be sent or written: more would be a second store, in memory.
+/// The maximum number of events that can wait to be sent or written. More would be a second store, in memory.
 const MAX_WAITING: usize = 1 << 20;
 
 /// Starts the recorders of turns. A clone is the same recorder.
@@ -106,34 +108,34 @@ pub struct Recorder {
 struct Shared {
     sink: Box<dyn EventSink>,
     stopwatch: SharedStopwatch,
-    /// The clock for the ends of turns, if they are sent.
+    /// The clock for the moments at which turns end, if these are sent.
     clock: Option<SharedClock>,
     taken: AtomicU64,
     full: AtomicU64,
     gone: AtomicU64,
 }
 
-/// The turn's id is too long for its steps to be named after it.
+/// The turn's id is so long that the ids of its steps would exceed the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the id of a recorded turn has at most {MAX_TURN_ID_BYTES} bytes, this one has {len}")]
 pub struct TurnIdTooLong {
-    /// How many bytes the id has.
+    /// The length of the id in bytes.
     pub len: usize,
 }
 
 impl Recorder {
-    /// A recorder that sends events to `sink`, and measures by the computer's monotonic clock.
+    /// Returns a recorder that sends events to `sink`, and measures with the computer's monotonic clock.
     pub fn new(sink: impl EventSink) -> Self {
         Self::with_stopwatch(sink, Arc::new(SystemStopwatch::default()))
     }
 
-    /// A recorder that sends events to `sink`, and measures by `stopwatch`.
+    /// Returns a recorder that sends events to `sink`, and measures with `stopwatch`.
     pub fn with_stopwatch(sink: impl EventSink, stopwatch: SharedStopwatch) -> Self {
         Self::with_times(sink, stopwatch, None)
     }
 
-    /// Returns a recorder that measures with `stopwatch` and sends by `clock` when a turn ended: for events that are
-    /// sent later than they happen.
+    /// Returns a recorder that measures with `stopwatch`, and sends the moment at which each turn ended by `clock`. Use
+    /// it for events that are sent later than they happen.
     pub fn with_clock(sink: impl EventSink, stopwatch: SharedStopwatch, clock: SharedClock) -> Self {
         Self::with_times(sink, stopwatch, Some(clock))
     }
@@ -157,7 +159,7 @@ impl Recorder {
         Ok(TurnRecorder::start(self.clone(), conversation_id, turn_id, labels))
     }
 
-    /// What became of the events so far.
+    /// How many events were sent and lost so far.
     pub fn counts(&self) -> RecorderCounts {
         let Shared { taken, full, gone, .. } = &*self.shared;
         let [taken, lost_to_full, lost_to_gone] = [taken, full, gone].map(|count| count.load(Ordering::Relaxed));
@@ -168,14 +170,14 @@ impl Recorder {
         self.shared.stopwatch.elapsed()
     }
 
-    /// The present moment, if turns send when they ended.
+    /// The current moment, if turns send when they ended.
     fn moment(&self) -> Option<KernelMoment> {
         self.shared.clock.as_ref().map(|clock| clock.now().into())
     }
 
     fn send(&self, event: KernelEvent) {
         let Shared { sink, taken, full, gone, .. } = &*self.shared;
-        // A turn must not end by what a sink does, least of all where it is being unwound already.
+        // A sink that panics must not end the turn, least of all while the turn itself unwinds.
         let offered = catch_unwind(AssertUnwindSafe(|| sink.offer(event))).unwrap_or(Err(EventLost::Gone));
         let (counter, lost) = match offered {
             Ok(()) => (taken, None),
@@ -183,7 +185,7 @@ impl Recorder {
             Err(EventLost::Gone) => (gone, Some(EventLost::Gone)),
         };
         let so_far = counter.fetch_add(1, Ordering::Relaxed) + 1;
-        // Told ever more rarely: a dead receiver loses every event.
+        // Logged ever less often: if the receiver is gone, every event is lost.
         if let Some(cause) = lost.filter(|_| so_far.is_power_of_two()) {
             tracing::warn!(%cause, so_far, "an event was lost");
         }

@@ -6,7 +6,7 @@ use crate::turn::KernelEvent;
 
 /// A sink that writes events as lines of JSON, as a kernel sends them to `POST /events`.
 ///
-/// A thread of its own writes; at most so many lines wait for it. A clone is the same sink.
+/// A separate thread writes; at most `limit` lines wait for it. A clone is the same sink.
 ///
 /// ```
 /// use turn_metrics::recorder::{NdjsonSink, Recorder};
@@ -29,21 +29,21 @@ pub struct NdjsonSink {
     queue: LineQueue,
 }
 
-/// The thread behind an [`NdjsonSink`]. Dropping it waits until all that was taken before is written; the sink takes
-/// nothing from then on.
+/// The thread behind an [`NdjsonSink`]. Dropping this waits until all events that the sink took are written. The sink
+/// takes no events after that.
 #[derive(Debug)]
-pub struct NdjsonWriter(#[expect(dead_code, reason = "what it does, it does when it is dropped")] LineWriter);
+pub struct NdjsonWriter(#[expect(dead_code, reason = "the drop ends the thread")] LineWriter);
 
 impl NdjsonSink {
-    /// Starts the thread that writes to `writer`. At most `limit` lines wait, which is at least 1 and no more than 2^20,
-    /// whatever is asked for. Fails if there can be no thread.
+    /// Starts the thread that writes to `writer`. At most `limit` lines wait, limited to the range from 1 to 2^20.
+    /// Fails if the thread cannot be started.
     pub fn start(writer: impl Write + Send + 'static, limit: usize) -> io::Result<(Self, NdjsonWriter)> {
         let (queue, writer) = line_queue::start("events-writer", limit.clamp(1, MAX_WAITING), BufWriter::new(writer))?;
         Ok((Self { queue }, NdjsonWriter(writer)))
     }
 
-    /// How many events were taken and then not written, because writing failed; with those of which it is not known,
-    /// until they are written after all.
+    /// How many events were taken and not written, because writing failed. Includes events in doubt until a later write
+    /// succeeds.
     pub fn failures(&self) -> u64 {
         self.queue.failures()
     }
@@ -51,7 +51,7 @@ impl NdjsonSink {
 
 impl EventSink for NdjsonSink {
     fn offer(&self, event: KernelEvent) -> Result<(), EventLost> {
-        // Texts and finite numbers: nothing in an event can fail to be JSON.
+        // Events have only texts and finite numbers, so serializing them cannot fail.
         let mut line = serde_json::to_vec(&event).unwrap_or_default();
         line.push(b'\n');
         self.queue.offer(line).map_err(|lost| match lost {

@@ -12,19 +12,19 @@ use super::{EventLost, EventSink, MAX_WAITING};
 use crate::actors::{Observe, ObserveError};
 use crate::turn::{ConversationId, KernelEvent, TurnEvent, TurnId};
 
-/// The most events that go out together: enough that one fsync serves many, few enough to hold.
+/// The maximum number of events that are sent together: enough for one fsync to serve many, few enough to hold.
 const BATCH: usize = 1024;
-/// How often events are sent before they are given up. With the waits between, the last time is after 6 seconds.
+/// How often events are sent before they are given up. With the pauses between, the last attempt is after 6 seconds.
 const ATTEMPTS: u32 = 8;
-/// The wait before the second time; doubled before each further one.
+/// The pause before the second attempt. It doubles before each further one.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 
-/// A sink that sends events on to a system's [`Observe`] recipient, grouped by conversation.
+/// A sink that sends events to a system's [`Observe`] recipient, grouped by conversation.
 ///
-/// Events wait in a bounded queue, which a task on the present arbiter empties: whoever records is never held up. A
-/// group that the system is too busy for, or whose fate it does not know, is sent again for some seconds; sending
-/// twice is harmless. One that passes a limit is sent again in ever smaller parts, so that only what does not fit is
-/// lost. A clone is the same outbox; it goes on while one is left and something waits.
+/// Events wait in a bounded queue, and a task on the current arbiter sends them, so a turn never waits. A group of
+/// events is sent again for some seconds if the system is overloaded or the outcome is unknown; sending twice is
+/// harmless. A group that exceeds a limit is sent again in ever smaller parts, so that only the events that do not fit
+/// are lost. A clone is the same outbox. The task ends once all clones are dropped and nothing waits.
 #[derive(Debug, Clone)]
 pub struct Outbox {
     queue: Sender<Item>,
@@ -47,19 +47,19 @@ struct Counters {
     lost: AtomicU64,
 }
 
-/// What became of the events that an outbox took.
+/// How many events of an outbox were delivered and lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct OutboxCounts {
     /// Events that the system acknowledged: they are durable.
     pub delivered: u64,
-    /// Events that it refused, or could not take before they were given up; and those that were not acknowledged when
-    /// it or the outbox's arbiter ended.
+    /// Events that the system refused, that were given up, or that were not acknowledged when the system or the arbiter
+    /// of the outbox ended.
     pub lost: u64,
 }
 
 impl Outbox {
-    /// Starts an outbox in which at most `limit` events wait, which is at least 1 and no more than 2^20, whatever is
-    /// asked for. To be called within an actix system.
+    /// Starts an outbox in which at most `limit` events wait, limited to the range from 1 to 2^20. Must be called
+    /// within an actix system.
     pub fn start(observe: Recipient<Observe>, limit: usize) -> Self {
         let (queue, received) = channel(limit.clamp(1, MAX_WAITING));
         let counters = Arc::<Counters>::default();
@@ -69,8 +69,8 @@ impl Outbox {
         Self { queue, counters }
     }
 
-    /// Resolves when all that was taken before has been acknowledged or given up. Before a system is shut down, this
-    /// brings it the end of the last turns.
+    /// Waits until all events taken before are acknowledged or given up. Call this before a system is shut down, so
+    /// that the system receives the end of the last turns.
     pub async fn flush(&self) {
         let (reply, flushed) = oneshot::channel();
         if self.queue.send(Item::Flush(reply)).await.is_ok() {
@@ -78,7 +78,7 @@ impl Outbox {
         }
     }
 
-    /// What became of the events so far.
+    /// How many events were delivered and lost so far.
     pub fn counts(&self) -> OutboxCounts {
         OutboxCounts {
             delivered: self.counters.delivered.load(Ordering::Relaxed),
@@ -96,17 +96,18 @@ impl EventSink for Outbox {
     }
 }
 
-/// The system has ended: nothing is taken any more.
+/// The system has ended and takes no more events.
 struct SystemGone;
 
-/// What an outbox does behind its queue. However it ends, what was taken and not decided is counted as lost.
+/// The task behind the queue of an outbox. However the task ends, undecided events are counted as lost.
 struct Task {
     queue: Receiver<Item>,
     observe: Recipient<Observe>,
     counters: Arc<Counters>,
-    /// Events that were taken from the queue and are neither delivered nor lost so far.
+    /// Events that were taken from the queue and are neither delivered nor lost yet.
     in_hand: u64,
-    /// Who waits for them. Answered, or dropped, once they are counted.
+    /// The callers that wait for these events. They are answered, or their channels dropped, once the events are
+    /// counted.
     flushes: Vec<oneshot::Sender<()>>,
 }
 
@@ -124,7 +125,7 @@ impl Task {
         }
     }
 
-    /// The events of each conversation in their order.
+    /// Groups the events by conversation, keeping their order.
     fn sort(&mut self, items: impl Iterator<Item = Item>) -> Vec<Parcel> {
         let mut parcels = Vec::<Parcel>::new();
         let mut places = HashMap::<ConversationId, usize>::new();
@@ -148,7 +149,7 @@ impl Task {
         let (mut attempt, mut wait) = (1, FIRST_RETRY);
         let mut put_off = Vec::new();
         loop {
-            // All are on their way before the first is awaited, so that one commit can serve them all.
+            // All groups are sent before the first answer is awaited, so that one commit can serve them all.
             let sent = parcels.drain(..).map(|parcel| (self.observe.send(parcel.observe.clone()), parcel));
             let sent: Vec<_> = sent.collect();
             let mut is_gone = false;
@@ -160,7 +161,7 @@ impl Task {
                         parcels.extend(parcel.next());
                     }
                     Ok(Err(error)) if is_worth_another(&error) && attempt < ATTEMPTS => put_off.push(parcel),
-                    // Each is smaller than the one before, so this comes to an end.
+                    // Each part is smaller than the one before, so the splitting ends.
                     Ok(Err(error)) if is_too_much(&error) && count > 1 => parcels.push(parcel.split()),
                     Ok(Err(error)) => {
                         self.lost(count, &parcel.observe.conversation_id, &error);
@@ -194,7 +195,7 @@ impl Task {
         self.in_hand -= count as u64;
         let before = self.counters.lost.fetch_add(count as u64, Ordering::Relaxed);
         let so_far = before + count as u64;
-        // Told ever more rarely: a turn that is too long loses one event after the other.
+        // Logged ever less often: a turn with too many steps loses one event after another.
         if before.checked_ilog2() != so_far.checked_ilog2() {
             tracing::warn!(%error, conversationId = %conversation_id, count, so_far, "events were lost");
         }
@@ -204,8 +205,8 @@ impl Task {
 impl Drop for Task {
     fn drop(&mut self) {
         self.counters.lost.fetch_add(self.in_hand, Ordering::Relaxed);
-        // Whoever offers now is told that nobody is here; what still waits is lost, and a flush answered by being
-        // dropped.
+        // After this, offering an event fails. Events that still wait are lost, and dropping the channel of a flush
+        // answers it.
         self.queue.close();
         while let Ok(item) = self.queue.try_recv() {
             if matches!(item, Item::Event(_)) {
@@ -215,10 +216,11 @@ impl Drop for Task {
     }
 }
 
-/// Events of one conversation that go out together, as they are taken whole or not at all.
+/// Events of one conversation that are sent together. The system takes all of them or none.
 struct Parcel {
     observe: Observe,
-    /// What goes out after them, the last first: not side by side with them, as what comes after a turn's end is late.
+    /// The parts to send after these events, the last part first. They must not be sent at the same time, since an
+    /// event that arrives after the end of its turn is late.
     after: Vec<Vec<TurnEvent>>,
 }
 
@@ -227,14 +229,14 @@ impl Parcel {
         Self { observe: Observe { conversation_id, events }, after: Vec::new() }
     }
 
-    /// What goes out once these events are decided.
+    /// Returns the next part to send, once these events are decided.
     fn next(mut self) -> Option<Self> {
         self.observe.events = self.after.pop()?;
         Some(self)
     }
 
-    /// The first half, with the second to follow. No turn is cut in two unless it is the only one; turns go in the order
-    /// of their last events, in which they would have been sealed.
+    /// Splits the events into two halves; the second is sent after the first. A turn is cut in two only if it is the
+    /// only one. Turns keep the order of their last events, which is the order in which they would be sealed.
     fn split(mut self) -> Self {
         let mut turns = Vec::<Vec<TurnEvent>>::new();
         let mut places = HashMap::<TurnId, usize>::new();
@@ -245,7 +247,7 @@ impl Parcel {
             });
             turns[place].push(event);
         }
-        // Here the latest come first.
+        // The turns are in reverse order here.
         let middle = match turns.len() {
             0 | 1 => turns.iter().map(Vec::len).sum::<usize>() / 2,
             count => turns[count.div_ceil(2)..].iter().map(Vec::len).sum(),
@@ -268,7 +270,7 @@ fn is_worth_another(error: &ObserveError) -> bool {
     )
 }
 
-/// Whether fewer of the events may be taken.
+/// Whether the system may accept fewer of the events.
 fn is_too_much(error: &ObserveError) -> bool {
     matches!(error, ObserveError::TooManyOpenTurns { .. } | ObserveError::TooManySteps { .. })
 }

@@ -2,10 +2,10 @@ use std::sync::Arc;
 
 use crate::turn::KernelEvent;
 
-/// Takes the events of a turn that must not be held up by them.
+/// Takes the events of turns. It must not block them.
 pub trait EventSink: Send + Sync + 'static {
-    /// Takes the event or gives up on it, at once: this is called in the middle of a turn. It should neither wait nor
-    /// panic; a panic is caught and counted as a sink that is gone.
+    /// Takes the event or gives up on it at once, since this is called in the middle of a turn. It should neither wait
+    /// nor panic; a panic is caught and counted as [`EventLost::Gone`].
     fn offer(&self, event: KernelEvent) -> Result<(), EventLost>;
 }
 
@@ -15,25 +15,25 @@ impl<S: EventSink + ?Sized> EventSink for Arc<S> {
     }
 }
 
-/// Why an event was not taken. Nothing is to be done about it: the recorder counts it.
+/// Why an event was not taken. The caller need not act: the recorder counts the loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EventLost {
-    /// Too many events wait already.
+    /// Too many events are waiting.
     #[error("too many events are waiting")]
     Full,
-    /// Nobody takes events any more.
-    #[error("nobody takes events any more")]
+    /// The receiver of the events is gone.
+    #[error("the receiver of the events is gone")]
     Gone,
 }
 
-/// What became of the events of all turns of a recorder, as far as its sink told.
+/// How many events of all turns of a recorder were taken or lost, as its sink answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RecorderCounts {
     /// Events that the sink took.
     pub taken: u64,
     /// Events lost because too many were waiting.
     pub lost_to_full: u64,
-    /// Events lost because nobody took them any more.
+    /// Events lost because their receiver was gone.
     pub lost_to_gone: u64,
 }

@@ -5,7 +5,7 @@ use tracing::{Span, info_span};
 
 use crate::turn::{ConversationId, Label, Millis, StepId, TokenCount, TurnId, Usage};
 
-/// The names that stand on every span of a turn.
+/// The fields that every span of a turn has.
 pub(super) struct Names<'a> {
     pub(super) conversation_id: &'a ConversationId,
     pub(super) turn_id: &'a TurnId,
@@ -13,7 +13,7 @@ pub(super) struct Names<'a> {
 }
 
 impl Names<'_> {
-    /// Opens the span of the turn, within the one that is entered at this moment.
+    /// Opens the span of the turn, as a child of the current span.
     pub(super) fn turn(&self) -> Span {
         info_span!(
             target: "turn_metrics::recorder",
@@ -76,19 +76,20 @@ impl Names<'_> {
     }
 }
 
-/// Open from the start of a stream to its first token. Without one it ends with the stream and says so.
+/// The span from the start of a stream to its first token. If there is none, the span ends with the stream and has
+/// `firstToken = false`.
 pub(super) fn ttft(step: &Span) -> Span {
     info_span!(target: "turn_metrics::recorder", parent: step, "ttft", firstToken = Empty)
 }
 
-/// Open from the first token of a stream to its end.
+/// The span from the first token of a stream to its end.
 pub(super) fn decode(step: &Span) -> Span {
     info_span!(target: "turn_metrics::recorder", parent: step, "decode")
 }
 
-/// A counter that nobody reported is left out.
+/// A counter that was not reported is left out.
 pub(super) fn record_usage(span: &Span, usage: Option<Usage>) {
-    // Signed, which every count fits: layers that know no unsigned numbers would make a text of it.
+    // Signed, because some layers know no unsigned numbers and would record a text. Every count fits.
     let number = |count: TokenCount| i64::try_from(count.get()).unwrap_or(i64::MAX);
     let Some(Usage { input_tokens, output_tokens, cache_read_tokens, cache_write_tokens }) = usage else { return };
     span.record("usage.inputTokens", number(input_tokens));

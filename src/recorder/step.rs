@@ -7,9 +7,9 @@ use super::turn::TurnRecorder;
 use super::{ABORTED, spans};
 use crate::turn::{Label, Millis, Progress, StepId, StepTimes, TokenCount, Usage, UsageReport, UsageReports};
 
-/// Records one step while its model's stream is open. Dropped, the stream and the step are over, as `aborted`.
+/// Records a step while its model's stream is open. Dropping this ends the stream and the step as `aborted`.
 ///
-/// What makes no sense does not compile: a first token after the stream's end, a step that ends twice.
+/// Impossible sequences do not compile, such as a first token after the end of the stream, or a step that ends twice.
 ///
 /// ```compile_fail,E0382
 /// # use turn_metrics::recorder::TurnRecorder;
@@ -22,8 +22,8 @@ use crate::turn::{Label, Millis, Progress, StepId, StepTimes, TokenCount, Usage,
 #[derive(Debug)]
 pub struct StepRecorder<'t>(Step<'t>);
 
-/// Records one step after its model's stream has ended: its tools run, or the request is made again, or it ends.
-/// Dropped, the step is over as `aborted`.
+/// Records a step after its model's stream has ended: its tools run, the request is repeated, or the step ends.
+/// Dropping this ends the step as `aborted`.
 #[derive(Debug)]
 pub struct StreamedStep<'t>(Step<'t>);
 
@@ -35,8 +35,7 @@ impl<'t> StepRecorder<'t> {
         Self(Step { turn, id, span, stream, reports, times, model: None, provider: None, ended: false })
     }
 
-    /// A token of text or reasoning has come. To be called for the first; every further call costs next to nothing
-    /// and changes nothing.
+    /// Records the first token of text or reasoning. Further calls have no effect and cost next to nothing.
     pub fn token(&mut self) {
         let Step { turn, span, stream, .. } = &mut self.0;
         if let Some(stream) = stream
@@ -49,12 +48,12 @@ impl<'t> StepRecorder<'t> {
         }
     }
 
-    /// Tokens were reported. Several reports of a step join: of each counter the larger one counts.
+    /// Records reported tokens. Several reports of a step join: the larger value of each counter counts.
     pub fn usage(&mut self, report: impl Into<UsageReport>) {
         self.0.report(report.into(), false);
     }
 
-    /// Reports the final token counts of the step: they replace earlier reports that were not final, even if they are
+    /// Records the final token counts of the step. They replace earlier reports that were not final, even if they are
     /// lower. Several final reports join.
     pub fn final_usage(&mut self, report: impl Into<UsageReport>) {
         self.0.report(report.into(), true);
@@ -70,63 +69,63 @@ impl<'t> StepRecorder<'t> {
         self.0.provider = Some(provider.into());
     }
 
-    /// A tool call that the model asked for is being run, though its stream goes on.
+    /// Starts to record a tool call while the stream goes on.
     pub fn start_tool_call(&self, name: &str, tool_call_id: &str) -> ToolCallRecorder {
         self.0.start_tool_call(name, tool_call_id)
     }
 
-    /// The stream has ended, for this reason: as the provider calls it, or what went wrong.
+    /// Ends the stream. `reason` is the provider's finish reason, or says what went wrong.
     pub fn end_stream(mut self, reason: &str) -> StreamedStep<'t> {
         self.0.end_stream(reason);
         StreamedStep(self.0)
     }
 
-    /// The stream has ended, for this reason, and with it the step.
+    /// Ends the stream and the step, both for this reason.
     pub fn end(self, reason: &str) {
         self.end_stream(reason).end(reason);
     }
 
-    /// The step.
+    /// The id of the step.
     pub fn step_id(&self) -> &StepId {
         &self.0.id
     }
 
-    /// The span of the step, for spans of the program's own to stand in.
+    /// The span of the step, as a parent for spans of the program's own.
     pub fn span(&self) -> &Span {
         &self.0.span
     }
 }
 
 impl<'t> StreamedStep<'t> {
-    /// The request is made again: a new stream begins, and the step's times are those of this one. To be called after
-    /// the wait before it, which is no time to first token.
+    /// Starts a new stream, because the request is repeated. The step's times become those of this stream. Call this
+    /// after the pause before the repetition, which does not belong to the time to first token.
     pub fn retry(mut self) -> StepRecorder<'t> {
         self.0.stream = Some(Stream::start(self.0.turn, &self.0.span, self.0.reports.joined()));
         StepRecorder(self.0)
     }
 
-    /// A tool call that the model asked for is being run.
+    /// Starts to record a tool call that the model asked for.
     pub fn start_tool_call(&self, name: &str, tool_call_id: &str) -> ToolCallRecorder {
         self.0.start_tool_call(name, tool_call_id)
     }
 
-    /// Ends the step, for this reason: most often that of its stream's end.
+    /// Ends the step for this reason, which usually is the reason of the end of its stream.
     pub fn end(mut self, reason: &str) {
         self.0.finish(reason);
     }
 
-    /// The step.
+    /// The id of the step.
     pub fn step_id(&self) -> &StepId {
         &self.0.id
     }
 
-    /// The span of the step, for spans of the program's own to stand in.
+    /// The span of the step, as a parent for spans of the program's own.
     pub fn span(&self) -> &Span {
         &self.0.span
     }
 }
 
-/// A step, whichever state it is in.
+/// The data of a step, during its stream and after it.
 #[derive(Debug)]
 struct Step<'t> {
     turn: &'t mut TurnRecorder,
@@ -135,7 +134,7 @@ struct Step<'t> {
     /// The stream, while it is open.
     stream: Option<Stream>,
     reports: UsageReports,
-    /// Of the latest stream that ended.
+    /// The times of the latest stream that ended.
     times: StepTimes,
     model: Option<Label>,
     provider: Option<Label>,
@@ -152,7 +151,7 @@ struct Stream {
     /// This stream's own reports.
     reports: UsageReports,
     request: Span,
-    /// None once the first token has come.
+    /// `Span::none()` once the first token has arrived.
     ttft: Span,
     decode: Option<Span>,
 }
@@ -226,8 +225,8 @@ impl Drop for Step<'_> {
     }
 }
 
-/// What a stream has added to its step's tokens, of the counters that it reported. The reports of a step join, so a
-/// second stream adds only what it has more than the first; the streams of a step then add up to the step.
+/// Returns the tokens that a stream has added to its step, for the counters that the stream reported. The reports of a
+/// step join, so a second stream adds only the excess over the first. This way the streams of a step sum to the step.
 fn increase(reported: UsageReport, step: Option<UsageReport>, before: Option<UsageReport>) -> Usage {
     let (step, before) = (step.unwrap_or_default().usage(), before.unwrap_or_default().usage());
     let more = |now: TokenCount, then: TokenCount| {

@@ -1,9 +1,9 @@
 use tracing::Span;
 
-/// Records one run of a tool. It borrows nothing, so that tools can run side by side, in tasks of their own.
+/// Records one run of a tool. It borrows nothing, so that tools can run side by side in tasks of their own.
 ///
-/// Dropped without an end, its span says nothing of an error. One that outlives its step keeps the step's span open
-/// until it ends; what the step reports is not changed by it.
+/// If it is dropped without an end, its span does not say whether the tool failed. If it outlives its step, the step's
+/// span stays open until the call ends; the step's events do not change.
 #[derive(Debug)]
 pub struct ToolCallRecorder {
     span: Span,
@@ -14,12 +14,12 @@ impl ToolCallRecorder {
         Self { span }
     }
 
-    /// The tool has run.
+    /// Ends the call.
     pub fn end(self, is_error: bool) {
         self.span.record("isError", is_error);
     }
 
-    /// The span of the call, for spans of the program's own to stand in.
+    /// The span of the call, as a parent for spans of the program's own.
     pub fn span(&self) -> &Span {
         &self.span
     }

@@ -10,10 +10,10 @@ use crate::turn::{
     TurnLabels, UsageReport,
 };
 
-/// Records one turn, from its start to its end. Dropped without an end, the turn is over with the reason `aborted`.
+/// Records one turn, from its start to its end. Dropping this ends the turn with the reason `aborted`.
 ///
-/// It can be sent to another thread. While one of its steps is open, it can neither end nor start another: the step
-/// borrows it.
+/// It can be sent to another thread. While a step is open it borrows the turn, so the turn can neither end nor start
+/// another step.
 ///
 /// ```compile_fail,E0505
 /// # use turn_metrics::recorder::TurnRecorder;
@@ -31,11 +31,11 @@ pub struct TurnRecorder {
     labels: TurnLabels,
     span: Span,
     started: Duration,
-    /// How many steps were started.
+    /// The number of steps that were started.
     steps: u32,
     /// The sum over the steps that reported tokens.
     usage: Option<UsageReport>,
-    /// Of the latest step, if that reported tokens.
+    /// The context size after the latest step, if that step reported tokens.
     context_size: Option<TokenCount>,
     ended: bool,
 }
@@ -67,7 +67,7 @@ impl TurnRecorder {
         turn
     }
 
-    /// Starts the next step, and with it the stream of its model: to be called just before the request is made.
+    /// Starts the next step and its model's stream. Call this just before the request is made.
     pub fn start_step(&mut self) -> StepRecorder<'_> {
         let step_id = self.step_id(self.steps);
         self.steps = self.steps.saturating_add(1);
@@ -79,12 +79,12 @@ impl TurnRecorder {
         self.finish(reason);
     }
 
-    /// The turn.
+    /// The id of the turn.
     pub fn turn_id(&self) -> &TurnId {
         &self.turn_id
     }
 
-    /// The span of the turn, for spans of the program's own to stand in.
+    /// The span of the turn, as a parent for spans of the program's own.
     pub fn span(&self) -> &Span {
         &self.span
     }
@@ -108,7 +108,7 @@ impl TurnRecorder {
         self.send(TurnEventKind::Progress(progress));
     }
 
-    /// Counts the tokens of a step that is over.
+    /// Adds the tokens of a finished step.
     pub(super) fn take_usage(&mut self, step: Option<UsageReport>) {
         let context_size = step.map(|step| step.usage().context_size());
         self.context_size = context_size.filter(|size| *size > TokenCount::ZERO);

@@ -16,7 +16,7 @@ pub struct Breakdown {
 /// One row of a report.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct BreakdownRow {
-    /// What its figures are computed from.
+    /// The sums from which its figures are computed.
     pub rollup: Rollup,
     /// What it costs.
     pub cost: Cost,
@@ -47,7 +47,7 @@ impl Breakdown {
         Some(self.rows.entry((period, label)).or_default())
     }
 
-    /// The rows, by period and then by label. A period without turns has none.
+    /// Returns the rows by period, and within a period by label. A period without turns has none.
     pub fn rows(&self) -> impl ExactSizeIterator<Item = (Period, &RollupLabel, &BreakdownRow)> {
         self.rows.iter().map(|((period, label), row)| (*period, label, row))
     }

@@ -13,7 +13,7 @@ use crate::turn::{EpochMillis, Label, StoredTurn};
 pub struct PicoDollars(i128);
 
 impl PicoDollars {
-    /// How many of them are a dollar.
+    /// The number of pico-dollars in a dollar.
     pub const PER_DOLLAR: i128 = 1_000_000_000_000;
 
     /// An amount of that many pico-dollars.
@@ -61,7 +61,7 @@ pub struct PricedStep<'a> {
     pub cache_write_1h_tokens: u64,
 }
 
-/// What knows the prices of models.
+/// A source of the prices of models.
 pub trait PriceBook {
     /// Returns the price of a step, rounded to a whole pico-dollar. `None` if it has no price for the model.
     fn price(&self, step: &PricedStep<'_>) -> Option<PicoDollars>;
@@ -83,7 +83,7 @@ pub struct Cost {
     priced: PicoDollars,
     priced_parts: i128,
     unpriced_tokens: i128,
-    /// How many parts of each model had no price.
+    /// The number of parts without a price, for each model.
     unpriced_models: BTreeMap<Label, i128>,
 }
 

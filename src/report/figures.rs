@@ -7,7 +7,8 @@ use crate::turn::{TokenCount, Usage, serialize_number};
 const NANOS_PER_MILLI: f64 = 1e6;
 const NANOS_PER_SECOND: f64 = 1e9;
 
-/// The figures of a rollup, as every report shows them. Each is `None` where nothing is known that it could be computed of.
+/// The figures of a rollup, as every report shows them. A figure is `None` if nothing is known from which it could be
+/// computed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Figures {
     /// Sealed turns.
@@ -32,7 +33,7 @@ pub struct Figures {
     pub duration_ms: Option<f64>,
     /// The sum of the generation totals of the steps, in milliseconds.
     pub generation_ms: Option<f64>,
-    /// Times over 7 days, which are in no figure.
+    /// The number of times over 7 days, which are left out of all figures.
     pub overlong_times: i128,
 }
 
@@ -40,7 +41,7 @@ pub struct Figures {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UsageSums {
-    /// Tokens of the prompts, as reported.
+    /// Tokens of the prompts, as the kernels reported them.
     pub input_tokens: i128,
     /// Tokens that the models wrote.
     pub output_tokens: i128,
@@ -89,8 +90,8 @@ fn ratio(part: i128, whole: i128) -> Option<f64> {
     (whole > 0).then(|| float(part) / float(whole))
 }
 
-/// How much of what one turn left in the cache the next one read from it. `None` if the one left nothing there, or if
-/// nothing is known of the cache in the next.
+/// The share of the tokens left in the cache by the `previous` turn that the `latest` turn read from it. `None` if the
+/// previous turn left nothing in the cache, or if the latest turn reported nothing about the cache.
 pub fn retention(previous: &Usage, latest: &Usage) -> Option<f64> {
     latest.cache_read_tokens.or(latest.cache_write_tokens)?;
     let tokens = |counter: Option<TokenCount>| i128::from(counter.unwrap_or_default().get());

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::turn::Label;
 
-/// Why a turn ended, as reports tell it: a kernel's reason may be any text, so the rare ones are one class.
+/// Why a turn ended, in reports. A kernel's reason may be any text, so rare reasons share one class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ReasonClass {
     /// The model finished.
@@ -53,14 +53,14 @@ impl fmt::Display for ReasonClass {
     }
 }
 
-/// What the parts of a rollup have in common. In a report, only what the report is grouped by is present.
+/// The common properties of the parts in a rollup. In a report, only the properties it is grouped by are present.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct RollupLabel {
     /// The model that was asked.
     pub model: Option<Label>,
     /// The model's provider.
     pub provider: Option<Label>,
-    /// Whom the spend belongs to.
+    /// What the spend belongs to: a product, a team or a user.
     pub project: Option<Label>,
     /// Why the turn ended.
     pub reason: Option<ReasonClass>,
@@ -81,7 +81,7 @@ pub struct Grouping {
 }
 
 impl Grouping {
-    /// Returns the label without what the report is not grouped by.
+    /// Returns the label with only the properties that the report is grouped by.
     pub fn group(self, label: &RollupLabel) -> RollupLabel {
         RollupLabel {
             model: label.model.clone().filter(|_| self.model),
@@ -92,7 +92,7 @@ impl Grouping {
     }
 }
 
-/// Which labels a report counts: those that have each value that is given.
+/// Which labels a report counts: those that match every given value.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Selection {
     /// The only model to count.

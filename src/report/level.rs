@@ -37,7 +37,7 @@ impl Level {
 
     /// Splits a period into ranges of rows, the longest that fit: at most five ranges, in order, without a gap.
     ///
-    /// Whoever sums the rows of each range at its level has the sum of the period, and reads few rows for it.
+    /// The sum of the rows of each range at its level is the sum of the period, from few rows.
     ///
     /// ```
     /// use turn_metrics::report::{Level, Period, Quarter};

@@ -1,4 +1,4 @@
-//! What is told about many turns: periods, sums, figures and costs. Pure values, with no actor, clock or socket in sight.
+//! Reports on many turns: periods, sums, figures and costs. Pure values, with no actor, clock or socket in sight.
 //!
 //! # Words
 //!
@@ -27,11 +27,11 @@
 //! - `quarter`: quarters of an hour, and periods of them.
 //! - `level`: how long a row covers.
 //! - `zone`: calendars.
-//! - `label`: what a row is of, and what a report is grouped by.
+//! - `label`: the properties that the parts of a row share, and by which a report is grouped.
 //! - `histogram`: counts on an exponential scale, and percentiles.
 //! - `part`: a turn, taken apart.
 //! - `rollup`: sums over turns.
-//! - `figures`: what is shown of sums.
+//! - `figures`: the numbers that a report computes from sums.
 //! - `cost`: money, and what turns cost by a price book that is handed in.
 //! - `breakdown`: the rows of a report.
 //! - `throughput`: Dispatch's report on throughput (feature `server`).

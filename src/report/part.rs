@@ -1,11 +1,11 @@
-//! The parts that a report counts a turn by.
+//! The parts of a turn that a report counts.
 
 use std::collections::HashMap;
 
 use super::label::{ReasonClass, RollupLabel};
 use crate::turn::{EpochMillis, Label, StepDetails, StepMetrics, StoredTurn, Usage};
 
-/// When a turn counts in reports: when it ended by its kernel's clock, else when it was sealed.
+/// The moment at which a turn counts in reports: when it ended by its kernel's clock, else when it was sealed.
 pub fn report_time(turn: &StoredTurn) -> EpochMillis {
     turn.ended_at.unwrap_or(turn.sealed_at)
 }
@@ -28,7 +28,7 @@ pub(super) struct StepPart<'a> {
     pub(super) step: &'a StepMetrics,
 }
 
-/// What a turn's usage has beyond the sum of its steps, counter by counter: negative where it has less.
+/// The usage of a turn beyond the sum of its steps, counter by counter; negative where the turn has less.
 ///
 /// Beside each cache counter stands its number of reports: one if the turn has it, minus one for each step that has it.
 /// So the sum over all parts of a turn is reported as often as the turn's usage reports it: once or never.

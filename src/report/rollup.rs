@@ -5,7 +5,7 @@ use super::label::RollupLabel;
 use super::part::{ByLabel, Difference, Parts, StepPart, TokenPart};
 use crate::turn::{Millis, StoredTurn};
 
-/// What a row of a report is computed from: sums that add and subtract exactly in any order, and distributions.
+/// The sums and distributions from which a row of a report is computed. They add and subtract exactly in any order.
 ///
 /// Counts are far below 2^64 and each of their terms below 2^60, so no sum reaches the bounds of an `i128`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -34,7 +34,7 @@ pub(super) struct Sums {
     pub(super) prompt_tokens: i128,
     /// Of those prompts, the ones that came with a cache counter.
     pub(super) cache_reporting_prompt_tokens: i128,
-    /// What of those was read from the cache.
+    /// The tokens of those prompts that were read from the cache.
     pub(super) cache_reporting_read_tokens: i128,
     /// Output of the steps with a decode time.
     pub(super) timed_output_tokens: i128,
@@ -90,7 +90,7 @@ impl Sums {
 }
 
 impl Rollup {
-    /// Returns what a turn adds, by the labels of its parts. Each label stands there once.
+    /// Returns the contribution of a turn, by the labels of its parts. Each label occurs once.
     pub fn of_turn(turn: &StoredTurn) -> Vec<(RollupLabel, Self)> {
         let parts = Parts::of(turn);
         let mut rollups = ByLabel::<Self>::new();

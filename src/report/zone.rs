@@ -23,7 +23,7 @@ pub enum PeriodUnit {
     All,
 }
 
-/// A time zone of the IANA database: what a day is.
+/// A time zone of the IANA database. It decides when a day begins.
 ///
 /// It is looked up in the system's database, and where that lacks it in the one that the crate `jiff` brings along.
 #[derive(Clone)]
@@ -408,7 +408,7 @@ mod tests {
             prop_assert_eq!(at, whole.end());
         }
 
-        /// A quarter belongs to the date that the clock shows in it, but for one that two dates share.
+        /// A quarter belongs to the date that the clock shows in it, except for a quarter that two dates share.
         #[test]
         fn the_days_of_every_zone_are_its_dates(zone in any_zone(), start in -4_000_000i64..4_000_000) {
             let whole = Period::new(Quarter::new(start), Quarter::new(start + 500)).unwrap();

@@ -1,4 +1,4 @@
-//! What a running system says of its own end.
+//! How a running system reports its own end.
 
 use std::pin::pin;
 use std::task::{Context, Waker};
@@ -9,7 +9,7 @@ use crate::store::CommitError;
 use crate::turn::parse_line;
 
 #[test]
-fn a_panic_while_the_store_was_opened_is_told_in_full() {
+fn a_panic_while_the_store_was_opened_is_reported_in_full() {
     let error = StartError::Panicked(Fault::panicked("the lock of /srv/x is poisoned"));
     assert_eq!(error.to_string(), "the store could not be opened: the lock of /srv/x is poisoned");
 }
@@ -21,7 +21,7 @@ fn done() -> Observe {
 }
 
 #[actix_rt::test]
-async fn a_writer_that_died_is_told_of_and_nothing_is_acknowledged_any_more() {
+async fn a_dead_writer_is_reported_and_nothing_is_acknowledged_any_more() {
     let runtime = Runtime::with_dying_writer();
     runtime.failed().await;
     let observed = runtime.handles().intake.observe.send(done()).await.unwrap();
@@ -33,7 +33,7 @@ async fn a_writer_that_died_is_told_of_and_nothing_is_acknowledged_any_more() {
 }
 
 #[actix_rt::test]
-async fn a_directory_or_a_store_that_died_is_told_of() {
+async fn a_dead_directory_or_store_is_reported() {
     let runtime = Runtime::builder().start().await.unwrap();
     let failed = runtime.failed();
     assert!(runtime.directory.send(Die).await.is_err());

@@ -5,14 +5,14 @@ use crate::actors::{
     ListConversations, ListSealed, ListTurns, Load, Observe, StoreReader, StoreReport, SweeperReport, WorkCounts,
 };
 
-/// Where a running system takes its messages, by purpose.
+/// The recipients of a running system, grouped by purpose.
 #[derive(Clone)]
 pub struct Handles {
     /// Takes events in.
     pub intake: Intake,
     /// Answers questions about turns.
     pub reads: Reads,
-    /// Serves whoever operates the system.
+    /// For whoever operates the system.
     pub operations: Operations,
 }
 
@@ -41,8 +41,8 @@ pub struct Reads {
 }
 
 impl Reads {
-    /// The same reads, answered on the calling thread: this saves a caller that reads often, such as a worker of an
-    /// HTTP server, the way to another thread and back.
+    /// Returns the same reads, answered on the calling thread. This saves a caller that reads often, such as a worker
+    /// of an HTTP server, a round trip to another thread.
     ///
     /// Must be called in an actix arbiter, once for each thread: it starts an actor. Without a reader nothing changes.
     #[must_use]
@@ -59,7 +59,7 @@ impl Reads {
     }
 }
 
-/// Serves whoever operates the system.
+/// For whoever operates the system.
 #[derive(Clone)]
 pub struct Operations {
     /// Publishes every turn that is sealed; [`Facts::subscribe`] listens.
@@ -155,7 +155,7 @@ mod tests {
             & reads.list_conversations.send(ListConversations { after: None, limit: 1 }).await.unwrap().is_ok()
     }
 
-    /// Reads that the store's own thread fails to answer.
+    /// Reads for which the store's own thread has no answer.
     fn failing(reader: Option<StoreReader>) -> Reads {
         Reads {
             list_turns: Probe::start(|_| ready(Err(Fault::closed()))).recipient(),

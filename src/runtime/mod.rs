@@ -4,7 +4,7 @@
 //!
 //! - The store, the directory and the sweeper start here, on a thread of their own. Only the directory starts
 //!   conversations; a reader starts on the thread that asks for it.
-//! - A shutdown follows the way of an event: the directory drains, the store writes what waits, then the thread ends.
+//! - A shutdown takes the path of an event: the directory drains, the store writes what waits, then the thread ends.
 //!
 //! # Files
 //!
@@ -80,13 +80,13 @@ pub enum StartError {
     /// The store could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// Opening the store was cut short by a panic; a damaged file can cause one.
+    /// Opening the store panicked, which a damaged file can cause.
     #[error("the store could not be opened: {}", .0.in_full())]
     Panicked(Fault),
 }
 
 impl Runtime {
-    /// Prepares a runtime; without further words its store is in memory and its settings are the defaults.
+    /// Prepares a runtime. By default its store is in memory and its settings are the defaults.
     pub fn builder() -> RuntimeBuilder {
         RuntimeBuilder {
             location: Location::Memory,
@@ -97,12 +97,13 @@ impl Runtime {
         }
     }
 
-    /// Where the system takes its messages.
+    /// The recipients of the system.
     pub fn handles(&self) -> &Handles {
         &self.handles
     }
 
-    /// Tells of every turn that is sealed from now on, once it is durable. There may be any number of subscriptions.
+    /// Subscribes to every turn that is sealed from now on. A turn is reported once it is durable. There may be any
+    /// number of subscriptions.
     ///
     /// ```
     /// use turn_metrics::actors::{Fact, Observe};
@@ -127,9 +128,9 @@ impl Runtime {
         self.handles.operations.facts.subscribe()
     }
 
-    /// Resolves when the directory, the store or the store's writer is gone though nobody stopped it: nothing becomes
-    /// durable any more, and the process should end. Failures of the disk are none: from those the store comes back by
-    /// itself.
+    /// Resolves when the directory, the store or the store's writer has ended without being stopped. Then nothing
+    /// becomes durable any more, and the process should end. A failing disk does not resolve it, because the store
+    /// recovers from that by itself.
     pub fn failed(&self) -> impl Future<Output = ()> + use<> {
         let (health, mut waiting) = (self.health.clone(), self.health.clone());
         let (directory, store) = (self.directory.send(AwaitEnd), self.store.send(AwaitEnd));
@@ -148,7 +149,7 @@ impl Runtime {
                 if ended { Poll::Ready(()) } else { Poll::Pending }
             })
             .await;
-            // What was stopped in order has closed the store before anything else ended.
+            // A system that is stopped in order closes its store before anything else ends.
             if *health.borrow() == Health::Closed {
                 pending::<()>().await;
             }
@@ -157,7 +158,7 @@ impl Runtime {
 
     /// Stops in order: new work is refused, what is in flight is finished, the store writes what waits and closes.
     pub async fn shutdown(self) {
-        // A refusal means that the actor is gone already, and with it what there was to wait for.
+        // An error means that the actor has ended already, and all of its work with it.
         let _ = self.directory.send(Drain).await;
         let _ = self.sweeper.send(Drain).await;
         let _ = self.store.send(Close).await;
@@ -166,7 +167,7 @@ impl Runtime {
     }
 }
 
-/// What a [`Runtime`] is to be.
+/// The configuration of a [`Runtime`].
 pub struct RuntimeBuilder {
     location: Location,
     turns: TurnSettings,
@@ -175,11 +176,11 @@ pub struct RuntimeBuilder {
     facts_kept: usize,
 }
 
-/// How many facts a subscriber may be behind if nothing else is said: seconds of a busy service, well below a megabyte.
+/// The default number of facts that a subscriber may be behind: seconds of a busy service, well below a megabyte.
 const FACTS_KEPT: usize = 1024;
 
 impl RuntimeBuilder {
-    /// Keeps the store in a file of this directory, which is made if it is missing.
+    /// Keeps the store in files of this directory, which is created if it is missing.
     #[must_use]
     pub fn data_dir(mut self, directory: impl Into<PathBuf>) -> Self {
         self.location = Location::Directory(directory.into());
@@ -232,7 +233,7 @@ impl RuntimeBuilder {
 }
 
 impl Runtime {
-    /// A runtime whose store's writer dies at its start.
+    /// Returns a runtime whose store's writer dies at its start.
     #[cfg(test)]
     pub(crate) fn with_dying_writer() -> Self {
         Self::place(

@@ -120,7 +120,7 @@ async fn a_fact_is_the_stored_turn_and_comes_once() {
 }
 
 #[actix_rt::test]
-async fn a_subscriber_that_never_looks_slows_nothing_and_learns_what_it_missed() {
+async fn a_subscriber_that_never_reads_slows_nothing_and_learns_how_much_it_missed() {
     let runtime = Runtime::builder().facts_kept(2).start().await.unwrap();
     let mut slow = runtime.subscribe();
     let stuck = Probe::<Fact>::start(|_| std::future::pending());
@@ -141,7 +141,7 @@ async fn a_subscriber_that_never_looks_slows_nothing_and_learns_what_it_missed()
 }
 
 #[actix_rt::test]
-async fn each_actor_tells_how_it_is() {
+async fn each_actor_reports_its_state() {
     let runtime = start().await;
     observe(&runtime, &TurnScript::new("c", "a").start()).await.unwrap();
     let with_warning = TurnScript::new("c", "b").start_with(&"m".repeat(1000)).done("stop");
@@ -167,7 +167,7 @@ async fn each_actor_tells_how_it_is() {
 }
 
 #[actix_rt::test]
-async fn after_a_shutdown_whoever_still_has_a_handle_is_refused() {
+async fn after_a_shutdown_every_handle_is_refused() {
     let runtime = start().await;
     let observe: Recipient<Observe> = runtime.handles().intake.observe.clone();
     runtime.shutdown().await;

@@ -5,13 +5,15 @@ use super::web_origin::is_host;
 
 /// A host that requests may name: a DNS name, an IPv4 address or an IPv6 address in brackets, without a port.
 ///
-/// Case makes no difference; the name is kept in lower case.
+/// The name is kept in lower case, so upper and lower case are equal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostName(String);
 
 /// The text is not a host name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no host: write it like `metrics.example`, `10.0.0.5` or `[fd00::5]`, without a scheme and a port")]
+#[error(
+    "`{0}` is not a host name: write it like `metrics.example`, `10.0.0.5` or `[fd00::5]`, without a scheme and a port"
+)]
 pub struct InvalidHostName(String);
 
 impl HostName {
@@ -54,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused_with_its_text() {
+    fn any_other_text_is_refused_and_quoted() {
         for text in [
             "",
             "*",
@@ -72,7 +74,7 @@ mod tests {
             "ä.example",
         ] {
             let error = text.parse::<HostName>().unwrap_err();
-            assert!(error.to_string().starts_with(&format!("`{text}` is no host")), "{error}");
+            assert!(error.to_string().starts_with(&format!("`{text}` is not a host name")), "{error}");
         }
     }
 }

@@ -6,13 +6,14 @@ section! {
     /// What is logged, and how.
     #[derive(Copy)]
     pub struct LogSettings in "log" {
-        /// off, error, warn, info, debug or trace: of this program's own events; of its libraries at most warnings.
-        /// `RUST_LOG` overrides it and can tell them apart.
+        /// The least severe events of this program that are logged: off, error, warn, info, debug or trace. Of its
+        /// libraries, events below a warning are never logged. `RUST_LOG` overrides this and can set a level for each
+        /// module.
         level: LogLevel = LogLevel::Info;
 
-        /// text to read, json (one object a line) to collect, or auto: text on a terminal, else json. Logs go to stderr,
-        /// and nothing waits for them: lines that stderr does not take in time are dropped, and a log line reports how
-        /// many.
+        /// text for people, json (one object a line) for log collectors, or auto: text on a terminal, otherwise json.
+        /// Logs go to stderr, and nothing waits for them: lines that stderr does not take in time are dropped, and a
+        /// log line reports how many.
         format: LogFormat = LogFormat::Auto;
     }
 }
@@ -29,7 +30,7 @@ macro_rules! choice {
             /// Every choice.
             pub const ALL: &[Self] = &[$(Self::$variant),+];
 
-            /// The text that stands for it in a configuration.
+            /// The text of the choice in a configuration.
             pub fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant => $text,)+
@@ -50,11 +51,11 @@ choice! {
     LogLevel {
         /// Nothing.
         Off = "off",
-        /// What needs someone to act.
+        /// Events that need someone to act.
         Error = "error",
-        /// What may need someone to act.
+        /// Events that may need someone to act.
         Warn = "warn",
-        /// What an operator wants to know of a healthy service.
+        /// What an operator wants to know about a healthy service.
         Info = "info",
         /// What helps to find a fault.
         Debug = "debug",
@@ -64,9 +65,9 @@ choice! {
 }
 
 choice! {
-    /// How it is logged.
+    /// The format of the log.
     LogFormat {
-        /// As text on a terminal, else as JSON.
+        /// Text on a terminal, otherwise JSON.
         Auto = "auto",
         /// As text.
         Text = "text",

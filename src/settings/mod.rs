@@ -1,9 +1,9 @@
 //! All settings.
 //!
-//! Each setting is one line of a `section!`: its comment, its type, its default and its limits. That line makes the
-//! field of the struct, the key in a configuration file, the check of a value, and the entry in `config/default.toml`.
-//! To add a setting, add a line to the file of its section, and run `UPDATE_CONFIG=1 cargo test --lib default_file` and
-//! `UPDATE_PUBLIC_API=1 cargo test --all-features --test it -- public_api`.
+//! Each setting is one line of a `section!`: its comment, its type, its default and its limits. The macro makes of it
+//! the field of the struct, the key in a configuration file, the check of a value, and the entry in
+//! `config/default.toml`. To add a setting, add a line to the file of its section, and run `UPDATE_CONFIG=1 cargo test
+//! --lib default_file` and `UPDATE_PUBLIC_API=1 cargo test --all-features --test it -- public_api`.
 //!
 //! # Files
 //!

@@ -3,13 +3,14 @@ use std::time::Duration;
 /// Where spans are sent, and under which names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OtelSettings {
-    /// The collector's address for traces; with HTTP, not HTTPS: a collector stands nearby.
+    /// The collector's address for traces. It must be HTTP, not HTTPS: the collector is expected on the same machine or
+    /// network.
     pub endpoint: String,
-    /// What the program is called (`service.name`).
+    /// The name of the program (`service.name`).
     pub service_name: String,
-    /// How tokens that were written to a cache are called.
+    /// The name of the attribute for tokens written to a provider's cache.
     pub dialect: Dialect,
-    /// How long the collector may take for a batch.
+    /// The time limit for sending a batch.
     pub timeout: Duration,
 }
 
@@ -24,13 +25,13 @@ impl Default for OtelSettings {
     }
 }
 
-/// How tokens that were written to a provider's cache are called.
+/// The name of the attribute for tokens written to a provider's cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Dialect {
     /// `gen_ai.usage.cache_write.input_tokens`.
     #[default]
     CacheWrite,
-    /// `gen_ai.usage.cache_creation.input_tokens`, as the conventions had it before.
+    /// `gen_ai.usage.cache_creation.input_tokens`, the name in earlier versions of the conventions.
     CacheCreation,
 }

@@ -6,30 +6,31 @@ use super::setting::{Section, Setting};
 use super::{HttpSettings, LogSettings, SpanLogSettings, StoreSettings, TurnSettings};
 
 section! {
-    /// Everything that can be set of the program, checked.
+    /// All settings of the program, checked.
     pub struct Settings in "" {
-        /// Address and port. An address that other machines can reach is refused without `--insecure`: there is no
-        /// authentication. Port 0 takes any free one.
+        /// Address and port. An address that other machines can reach is refused without `--insecure`, because the
+        /// server has no authentication. Port 0 takes any free port.
         listen as "http.listen": SocketAddr = (Ipv4Addr::LOCALHOST, 24210).into();
 
-        /// The directory of the database; made if it does not exist. A relative path starts at the working directory. It
-        /// may be a symbolic link, and so may the files in it: the files that the links lead to are written and replaced.
+        /// The directory of the database. It is created if it does not exist. A relative path starts at the working
+        /// directory. It may be a symbolic link, and so may the files in it: the files that the links lead to are
+        /// written and replaced.
         data_dir as "store.data_dir": PathBuf = "./data".into();
 
-        /// The span log: every closed span as a line of JSON in this file, for jq, DuckDB or SQLite. Empty: no
-        /// span log.
+        /// The file of the span log, which has every closed span as a line of JSON, for jq, DuckDB or SQLite. Empty
+        /// means no span log.
         span_log_file as "span_log.file": Option<PathBuf> = None;
 
         sections {
-            /// The HTTP server, but for its address.
+            /// The HTTP server, except for its address.
             http: HttpSettings;
             /// Turns and conversations.
             turns: TurnSettings;
-            /// The store, but for its place.
+            /// The store, except for its directory.
             store: StoreSettings;
             /// What is logged, and how.
             log: LogSettings;
-            /// The span log, but for its place.
+            /// The span log, except for its file.
             span_log: SpanLogSettings;
         }
     }

@@ -1,7 +1,7 @@
 /// Makes a struct of settings, its default, and its part of the table of all settings.
 ///
-/// A line is a comment, then `name: Type = default, limits;`. Only a number has limits. A setting of a struct that is in
-/// no section names its key: `name as "section.name": ...`. Structs of other sections come last, in `sections`.
+/// A line is a comment, then `name: Type = default, limits;`. Only a number has limits. A setting of a struct that is
+/// not a section names its key: `name as "section.name": ...`. Structs of other sections come last, in `sections`.
 macro_rules! section {
     (
         $(#[$about:meta])+
@@ -58,7 +58,7 @@ macro_rules! section {
     };
 }
 
-/// The key of a setting: its own, if it has one.
+/// The key of a setting: the explicit one, else section and name.
 #[cfg(feature = "server")]
 macro_rules! key {
     ($section:literal, $name:ident) => {

@@ -5,18 +5,18 @@ use std::time::Duration;
 
 use super::{HostName, LogFormat, LogLevel, WebOrigin, Workers};
 
-/// The most conversations of one request that are worked on at one time.
+/// The maximum number of conversations of one request that are processed at one time.
 ///
-/// Without it a request that mentions more than the service takes on at once would be refused however often it came
-/// again. For the same reason `turns.max_in_flight`, `turns.max_active_conversations` and `store.queue_commits` cannot
-/// be set lower. Large enough that one fsync serves many conversations of a request.
+/// `turns.max_in_flight`, `turns.max_active_conversations` and `store.queue_commits` cannot be set lower. Otherwise a
+/// request with that many conversations would be refused as overload each time it is sent again. The number is large
+/// enough that one fsync serves many conversations of a request.
 pub const CONVERSATIONS_AT_ONCE: usize = 128;
 
-/// Limits of a size in bytes, which has to let at least a small event pass.
+/// Limits of a size in bytes, which must allow at least a small event.
 pub(crate) const BYTES: RangeInclusive<u64> = 1024..=1 << 40;
 
-/// Limits of how much is worked on at one time. Lower, and a request of many conversations would be refused as overload
-/// however often it came again: so many of them are worked on at one time.
+/// Limits of how much is processed at one time. The minimum is what one request needs, which would otherwise be refused
+/// as overload each time it is sent again.
 pub(crate) const fn work_up_to(most: u64) -> RangeInclusive<u64> {
     CONVERSATIONS_AT_ONCE as u64..=most
 }
@@ -27,12 +27,12 @@ pub(crate) trait Section {
     fn table(&mut self) -> Vec<Setting<'_>>;
 }
 
-/// A line of the table of settings.
+/// An entry in the table of settings.
 #[derive(Debug)]
 pub(crate) struct Setting<'a> {
     /// Section and name, such as `http.listen` or `store.redb.cache_bytes`.
     pub(crate) key: &'static str,
-    /// What it is for, line by line.
+    /// Its comment, line by line.
     pub(crate) comment: &'static [&'static str],
     pub(crate) value: ValueMut<'a>,
 }
@@ -47,7 +47,8 @@ impl Setting<'_> {
     }
 }
 
-/// The value of a setting, in its struct. What can be set follows from the type and, for a number, from its limits.
+/// A reference to the value of a setting in its struct. The allowed values follow from the type and, for a number, from
+/// its limits.
 #[derive(Debug)]
 pub(crate) enum ValueMut<'a> {
     Count(&'a mut usize, RangeInclusive<u64>),
@@ -57,13 +58,13 @@ pub(crate) enum ValueMut<'a> {
     Origins(&'a mut Vec<WebOrigin>),
     Hosts(&'a mut Vec<HostName>),
     Directory(&'a mut PathBuf),
-    /// A file, or none, for which the text is empty.
+    /// The path of a file; an empty text means none.
     File(&'a mut Option<PathBuf>),
     Level(&'a mut LogLevel),
     Format(&'a mut LogFormat),
 }
 
-/// A number as a value of a setting.
+/// A number that is the value of a setting.
 pub(crate) trait Limited {
     fn in_table(&mut self, limits: RangeInclusive<u64>) -> ValueMut<'_>;
 }
@@ -74,7 +75,7 @@ impl Limited for usize {
     }
 }
 
-/// Another value of a setting, whose type alone says what can be set.
+/// Any other value of a setting; its type alone determines the allowed values.
 pub(crate) trait Unlimited {
     fn in_table(&mut self) -> ValueMut<'_>;
 }

@@ -1,17 +1,17 @@
-/// What a simulated kernel does.
+/// The settings of a simulated kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SimulationSettings {
-    /// From what everything random is drawn.
+    /// The seed of all random choices.
     pub seed: u64,
-    /// What the ids of conversations begin with; they go on with `-1`, `-2`, ...
+    /// The prefix of the ids of conversations, which continue with `-1`, `-2`, ...
     pub prefix: String,
-    /// How many conversations run side by side.
+    /// The number of conversations that run side by side.
     pub conversations: usize,
     /// Turns of each conversation.
     pub turns: usize,
-    /// The most steps of a turn.
+    /// The maximum number of steps of a turn.
     pub max_steps: usize,
-    /// The most `text-delta` or `reasoning-delta` lines of a step.
+    /// The maximum number of `text-delta` or `reasoning-delta` lines of a step.
     pub max_deltas: usize,
 }
 

@@ -3,16 +3,16 @@ use super::section::section;
 section! {
     /// Sizes of the store.
     pub struct StoreSettings in "store" {
-        /// Commits that wait to be written. Past it: 503, to be sent again. Commits that would wait too long are refused
-        /// sooner. At least 128, as for `max_active_conversations`.
+        /// Commits that wait to be written. Beyond it requests get 503 and should be sent again. Commits that would
+        /// wait too long are refused sooner. At least 128, as for `max_active_conversations`.
         queue_commits: usize = 20_000, work_up_to(10_000_000);
 
-        /// Commits made durable by one fsync; fewer if they seal many turns. More are faster until their writes outweigh
-        /// the fsync.
+        /// Commits made durable by one fsync; fewer if they seal many turns. A larger batch is faster until its writes
+        /// take longer than the fsync.
         batch_commits: usize = 1024, 1..=1_000_000;
 
         sections {
-            /// What is of the embedded engine alone.
+            /// The settings of the embedded engine alone.
             redb: RedbSettings;
         }
     }
@@ -21,13 +21,14 @@ section! {
 section! {
     /// Sizes of the embedded engine, which keeps a store in two redb files.
     pub struct RedbSettings in "store.redb" {
-        /// Bytes of the database cached in memory (4 MiB): what is above the rows. The system caches its file besides.
+        /// Bytes of the database cached in memory (4 MiB), meant for the inner pages of its trees. The operating system
+        /// caches the file as well.
         cache_bytes: usize = 4 * 1024 * 1024, BYTES;
 
-        /// Bytes that are durable in the journal and not in the tables yet, there and in memory (20 MiB): some 50,000
-        /// turns. At half of it the checkpoint begins, from six tenths on commits are slowed down, and at all of it they
-        /// may be refused. With more, the checkpoint moves more turns of a conversation at once, and a start after a crash
-        /// takes longer.
+        /// Bytes in the journal that are not in the tables yet (20 MiB), some 50,000 turns; as many are held in memory.
+        /// At half of it the checkpoint begins, from six tenths on commits are slowed down, and at the limit they may
+        /// be refused. With a higher limit, the checkpoint moves more turns of a conversation at once, and a start
+        /// after a crash takes longer.
         journal_bytes: usize = 20 * 1024 * 1024, BYTES;
     }
 }

@@ -2,42 +2,44 @@ use std::time::Duration;
 
 use super::section::section;
 
-/// The most turns of one request that are worked on at one time. The store takes at least this many at one time, however
-/// slow it is, so that a request alone is never refused as too much, however large its body is.
+/// The maximum number of turns of one request that are processed at one time. The store accepts at least this many at
+/// one time, however slow it is. So a large request cannot be refused as overload if nothing else is waiting.
 pub const TURNS_AT_ONCE: usize = 256;
 
 section! {
     /// Limits and ages of turns.
     pub struct TurnSettings in "turns" {
-        /// Turns of one conversation that may be open side by side: far more than a kernel runs, few enough to hold.
+        /// Turns of one conversation that may be open at the same time: far more than a kernel runs, few enough to
+        /// hold.
         max_open_turns: usize = 256, 1..=1_000_000;
 
-        /// Steps of one turn: a long agent run has some hundred.
+        /// Steps of one turn; a long agent run has a few hundred.
         max_steps: usize = 4096, 1..=1_000_000;
 
-        /// A conversation without an event for this time is dropped from memory; the next event loads it again.
+        /// A conversation without an event for this time is dropped from memory. Its next event loads it again.
         idle_after: Duration = Duration::from_mins(1);
 
-        /// An open turn without an event for this time is sealed with the reason `abandoned`: its kernel is gone. The
-        /// tokens that it reported were spent and are kept. Only time in which the service runs counts. The turn is
-        /// sealed late by up to `sweep_every` and about a quarter of the shorter of `abandon_after` and `fail_after`.
+        /// An open turn without an event for this time is sealed with the reason `abandoned`, because its kernel is
+        /// probably gone. The tokens that it reported were spent and are kept. Only time in which the service runs
+        /// counts. The turn is sealed late by up to `sweep_every` and about a quarter of the shorter of `abandon_after`
+        /// and `fail_after`.
         abandon_after: Duration = Duration::from_hours(24);
 
         /// A turn whose latest event is an `error` is sealed with the reason `error` if no other event follows within
-        /// this time: some kernels end a failed turn without a `done`. Only time in which the service runs counts. The
-        /// turn is sealed late by up to `sweep_every` and about a quarter of the shorter of `abandon_after` and
-        /// `fail_after`: some 18 s with the defaults.
+        /// this time, because some kernels end a failed turn without a `done`. Only time in which the service runs
+        /// counts. The turn is sealed late by up to `sweep_every` and about a quarter of the shorter of `abandon_after`
+        /// and `fail_after`: some 18 s with the defaults.
         fail_after: Duration = Duration::from_secs(30);
 
-        /// The interval at which abandoned and failed turns are looked for.
+        /// The interval at which the service looks for abandoned and failed turns.
         sweep_every: Duration = Duration::from_secs(10);
 
-        /// Conversations held in memory at one time. Past it events of further ones are answered with 503, to be sent
-        /// again. At least 128: so many of one request are worked on at once, and it would never get through with less.
+        /// Conversations held in memory at one time. Beyond it events of other conversations get 503 and should be sent
+        /// again. At least 128, because so many conversations of one request are processed at once.
         max_active_conversations: usize = 100_000, work_up_to(100_000_000);
 
-        /// Batches of events, one a conversation and request, worked on at one time. Past it: 503, to be sent again. At
-        /// least 128, for the same reason.
+        /// Batches of events, one for each conversation of a request, processed at one time. Beyond it requests get 503
+        /// and should be sent again. At least 128, for the same reason.
         max_in_flight: usize = 20_000, work_up_to(10_000_000);
     }
 }

@@ -2,17 +2,17 @@ use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 
-/// The origin of a page, spelled as a browser sends it: scheme and host, perhaps a port, such as
+/// The origin of a page, spelled as browsers send it: a scheme, a host and perhaps a port, such as
 /// `https://app.example:8443`.
 ///
-/// Origins are compared as text, so one with another spelling would never match: upper case, a path, a port that
-/// browsers leave out because the scheme implies it.
+/// Origins are compared as text. A spelling that browsers never send would never match, so it is refused: upper case, a
+/// path, or a port that the scheme implies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebOrigin(String);
 
-/// A text is no origin that a browser sends.
+/// The text is not an origin as browsers send it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no origin as browsers send it: write it like `https://example.com` or `http://localhost:3000`")]
+#[error("`{0}` is not an origin as browsers send it: write it like `https://example.com` or `http://localhost:3000`")]
 pub struct InvalidWebOrigin(String);
 
 impl WebOrigin {
@@ -51,7 +51,7 @@ fn is_origin(text: &str) -> bool {
     is_host(host) && port.is_none_or(|port| is_spelled::<u16>(port) && port != "0" && port != implied_port.to_string())
 }
 
-/// Whether the text is a host in the form that browsers send: a lower-case name, or an address.
+/// Whether the text is a host as browsers send it: a name in lower case, or an address.
 pub(super) fn is_host(host: &str) -> bool {
     match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(address) => is_spelled::<Ipv6Addr>(address),
@@ -59,7 +59,7 @@ pub(super) fn is_host(host: &str) -> bool {
     }
 }
 
-/// Whether the text is the one spelling of a value.
+/// Whether the text is the canonical spelling of its value.
 fn is_spelled<T: FromStr + ToString>(text: &str) -> bool {
     text.parse::<T>().is_ok_and(|value| value.to_string() == text)
 }
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_browser_sends_is_an_origin() {
+    fn origins_as_browsers_send_them_are_accepted() {
         for text in [
             "https://example.com",
             "http://localhost:3000",
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_browser_never_sends_is_refused_with_its_text() {
+    fn spellings_that_browsers_never_send_are_refused_and_quoted() {
         for text in [
             "",
             "*",
@@ -107,7 +107,7 @@ mod tests {
             "https://[::1",
         ] {
             let error = text.parse::<WebOrigin>().unwrap_err();
-            assert!(error.to_string().starts_with(&format!("`{text}` is no origin")), "{error}");
+            assert!(error.to_string().starts_with(&format!("`{text}` is not an origin")), "{error}");
         }
     }
 }

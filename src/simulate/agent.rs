@@ -12,9 +12,9 @@ use crate::turn::{
     TurnId, TurnLabels, Usage,
 };
 
-/// Tokens at which the kernel of a conversation compacts its history.
+/// When a conversation's history exceeds this many tokens, its kernel compacts the history.
 const MAX_CONTEXT: u32 = 160_000;
-/// Tokens of a compacted history.
+/// The size of a compacted history in tokens.
 const COMPACTED: u32 = 8_000;
 
 const MODELS: &[&str] = &["opus-sim", "sonnet-sim", "haiku-sim"];
@@ -27,12 +27,12 @@ const QUESTIONS: &[&str] =
 struct Turn {
     id: String,
     usage: Usage,
-    /// Of the latest step that reported tokens.
+    /// The context size after the latest step that reported tokens.
     context: TokenCount,
     hundredths_ms: u32,
 }
 
-/// How a step went, which decides whether there is another.
+/// The outcome of a step, which decides whether there is another.
 enum StepEnd {
     Tool,
     Text,
@@ -47,14 +47,14 @@ pub(super) struct Agent {
     max_deltas: usize,
     turns_left: usize,
     turns_begun: usize,
-    /// Lines of the present turn that were not taken yet.
+    /// The lines of the current turn that were not taken yet.
     lines: VecDeque<String>,
     model: &'static str,
-    /// Whether its provider reports the prompt first and the output later, so that a step has two usage events.
+    /// Whether the provider reports the prompt first and the output later, so that a step has two usage events.
     reports_twice: bool,
-    /// Tokens of the history.
+    /// The size of the history in tokens.
     context: u32,
-    /// Those of them that the provider has cached.
+    /// The tokens of the history that the provider has cached.
     cached: u32,
 }
 
@@ -81,7 +81,7 @@ impl Agent {
         &self.conversation_id
     }
 
-    /// The next line, or `None` after the last turn.
+    /// Returns the next line, or `None` after the last turn.
     pub(super) fn next_line(&mut self) -> Option<String> {
         if self.lines.is_empty() && self.turns_left > 0 {
             self.turns_left -= 1;
@@ -103,7 +103,7 @@ impl Agent {
         let text = self.random.pick(QUESTIONS);
         self.ignore(&Ignored::UserMessage { conversation_id: &self.conversation_id.clone(), turn_id: &turn.id, text });
 
-        // Not the first, so that even a short simulation shows a whole turn.
+        // The first turn always completes, so that even a short simulation shows a whole turn.
         let aborted = self.turns_begun > 1 && self.random.once_in(6);
         let steps = 1 + self.random.below(self.max_steps);
         let mut reason = "max-steps";
@@ -121,7 +121,7 @@ impl Agent {
 
     fn run_step(&mut self, turn: &mut Turn, index: usize, may_end: bool, aborted: bool) -> StepEnd {
         let Ok(step_id) = StepId::new(format!("{}#{index}", turn.id)) else { return StepEnd::Tool };
-        // A first step that only calls a tool writes nothing, so it has no first token.
+        // A first step that only calls a tool writes no text, so it has no first token.
         let writes = may_end || aborted || index > 0 && self.random.once_in(2);
         let output = self.random.within(if writes { 60..=900 } else { 20..=120 });
         let usage = Usage {
@@ -173,7 +173,7 @@ impl Agent {
         StepEnd::Tool
     }
 
-    /// Counts a step's tokens, and what the next prompt holds of them.
+    /// Adds a step's tokens to the turn and to the next prompt.
     fn take(&mut self, turn: &mut Turn, usage: Usage) {
         turn.usage = turn.usage.saturating_add(usage);
         turn.context = usage.context_size();
@@ -209,7 +209,7 @@ impl Agent {
     }
 
     fn finish(&mut self, turn: &Turn, reason: &str) {
-        // A kernel that was stopped in mid turn did not add up what it spent.
+        // A kernel that is stopped in the middle of a turn does not report the total.
         let added_up = reason != "aborted";
         let done = Done {
             duration: millis(turn.hundredths_ms),
@@ -229,7 +229,7 @@ impl Agent {
 
     fn emit(&mut self, turn: &Turn, kind: TurnEventKind) {
         let ids = (ConversationId::new(&self.conversation_id), TurnId::new(&turn.id));
-        // A prefix that makes no valid id makes a kernel of which nothing counts.
+        // If the prefix makes no valid id, the kernel emits only events that do not count.
         if let (Ok(conversation_id), Ok(turn_id)) = ids {
             self.lines.push_back(line(&KernelEvent { conversation_id, event: TurnEvent { turn_id, kind } }));
         }

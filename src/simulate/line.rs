@@ -1,4 +1,4 @@
-//! The lines a kernel writes: those that count for metrics through the domain's own types, the others here.
+//! The lines of a kernel. Events that count for metrics use the types of `turn`; the others are defined here.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -16,8 +16,8 @@ pub(super) enum Ignored<'a> {
     TurnSealed { conversation_id: &'a str, turn_id: &'a str },
 }
 
-/// The line of an event.
+/// Returns the line of an event.
 pub(super) fn line(event: &impl Serialize) -> String {
-    // Structures of texts and finite numbers: nothing in them can fail to be JSON.
+    // Events have only texts and finite numbers, so serializing them cannot fail.
     serde_json::to_string(event).unwrap_or_default()
 }

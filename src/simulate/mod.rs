@@ -1,6 +1,6 @@
 //! A simulated kernel: the events of agents at work, for demonstrations, benches and tests.
 //!
-//! It is a pure function of its settings: no clock, no system randomness. The same settings give the same lines.
+//! The events are a pure function of the settings: no clock and no system randomness is used.
 //!
 //! ```
 //! # use turn_metrics::settings::SimulationSettings;
@@ -33,22 +33,22 @@ use crate::settings::SimulationSettings;
 /// One event as the kernel sends it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SimulatedLine {
-    /// The conversation in which it happens.
+    /// The conversation of the event.
     pub conversation_id: String,
     /// The event as one line of JSON, without the line break.
     pub line: String,
 }
 
-/// The events of all conversations, interleaved at random, each conversation's own in order.
+/// The events of all conversations, interleaved at random. The events of each conversation are in order.
 #[derive(Debug, Clone)]
 pub struct Simulation {
     random: Random,
-    /// Those that still have something to say.
+    /// The conversations that have more events.
     agents: Vec<Agent>,
 }
 
 impl Simulation {
-    /// A kernel that does what the settings say.
+    /// Returns the events of a kernel with these settings.
     pub fn new(settings: &SimulationSettings) -> Self {
         let random = Random::new(settings.seed);
         let agents = (0..settings.conversations).map(|nth| Agent::new(settings, nth)).collect();

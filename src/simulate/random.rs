@@ -1,6 +1,6 @@
 use std::ops::RangeInclusive;
 
-/// The `SplitMix64` generator: written here so that a simulation stays the same whatever any library does.
+/// The `SplitMix64` generator, implemented here so that a simulation stays the same with any version of a library.
 #[derive(Debug, Clone)]
 pub(crate) struct Random(u64);
 
@@ -17,19 +17,19 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `end`; 0 if that is 0.
+    /// Returns a number below `end`, or 0 if `end` is 0.
     pub(crate) fn below(&mut self, end: usize) -> usize {
-        // The bias of the remainder is far below what a simulation shows.
+        // The remainder is slightly biased, but a simulation does not show it.
         usize::try_from(self.next() % (end as u64).max(1)).unwrap_or_default()
     }
 
-    /// A number within the range.
+    /// Returns a number within the range.
     pub(crate) fn within(&mut self, range: RangeInclusive<u32>) -> u32 {
         let span = u64::from(range.end() - range.start()) + 1;
         range.start() + u32::try_from(self.next() % span).unwrap_or_default()
     }
 
-    /// True once in `times`.
+    /// Returns `true` once in `times` calls on average.
     pub(crate) fn once_in(&mut self, times: u32) -> bool {
         self.next().is_multiple_of(u64::from(times))
     }

@@ -51,7 +51,7 @@ fn every_turn_folds_with_its_steps_named_in_order() {
 }
 
 #[test]
-fn a_turns_usage_is_the_sum_of_its_steps_however_they_were_reported() {
+fn the_usage_of_a_turn_is_the_sum_of_its_steps_however_they_were_reported() {
     for turn in fold(&settings()).values().flatten() {
         let sum = turn.metrics.steps.iter().map(|step| step.usage).reduce(crate::turn::Usage::saturating_add);
         assert_eq!(Some(turn.metrics.usage), sum, "{}", turn.metrics.turn_id);
@@ -69,7 +69,7 @@ fn the_cache_grows_with_the_prompt() {
 }
 
 #[test]
-fn it_shows_all_that_a_kernel_does() {
+fn a_simulation_has_every_kind_of_event_and_turn() {
     let reasons: BTreeSet<_> =
         fold(&settings()).values().flatten().map(|turn| turn.reason.as_str().to_owned()).collect();
     assert_eq!(reasons, ["aborted", "max-steps", "stop"].map(str::to_owned).into());
@@ -95,7 +95,7 @@ fn it_shows_all_that_a_kernel_does() {
 }
 
 #[test]
-fn a_step_that_only_calls_a_tool_has_no_first_token_and_some_are_reported_twice() {
+fn a_first_step_that_only_calls_a_tool_has_no_first_token_and_some_steps_report_usage_twice() {
     let turns = fold(&settings());
     let mut steps = turns.values().flatten().flat_map(|turn| &turn.metrics.steps);
     assert!(steps.any(|step| step.times.ttft.is_none() && step.times.gen_total.is_some()));
@@ -119,7 +119,7 @@ fn conversations_are_interleaved() {
 }
 
 #[test]
-fn settings_of_zero_and_prefixes_that_make_no_id_are_harmless() {
+fn settings_of_zero_and_prefixes_of_invalid_ids_are_harmless() {
     let none = SimulationSettings { conversations: 0, ..settings() };
     assert_eq!(Simulation::new(&none).count(), 0);
     let few = SimulationSettings { max_steps: 0, max_deltas: 0, ..settings() };

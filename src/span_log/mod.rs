@@ -18,13 +18,13 @@
 //! ```
 //!
 //! A line has `name`, `parent` (the name of the enclosing span), `conversationId`, `turnId` and `stepId` (of the span
-//! or the nearest one around it that has them), `startMs` (since 1970), `durationMs`, and `attributes`: all other
-//! fields of the span under their own names. What is not known is absent.
+//! or the nearest enclosing span that has them), `startMs` (since 1970), `durationMs`, and `attributes`: all other
+//! fields of the span under their own names. A value that is not known is absent.
 //!
 //! # Files
 //!
 //! - `fields`: the fields of a span as JSON values.
-//! - `rotating`: a file that is set aside when it is full.
+//! - `rotating`: a file that is renamed when it is full.
 //! - `tests`: the lines of nested spans.
 
 mod fields;
@@ -52,8 +52,8 @@ use crate::line_queue::{self, LineQueue, LineWriter};
 use crate::settings::SpanLogSettings;
 use crate::turn::{EpochMillis, Millis};
 
-/// The layer that keeps the span log. Whoever closes a span is never held up: a thread of its own writes, and lines
-/// that are too many for it are counted and lost.
+/// The layer that keeps the span log. Closing a span never waits: a separate thread writes, and lines beyond the length
+/// of its queue are counted and lost.
 pub struct SpanLog {
     queue: LineQueue,
     clock: SharedClock,
@@ -64,14 +64,14 @@ pub struct SpanLog {
 /// [`SpanLogWriter::close_within`] bounds the wait.
 #[derive(Debug)]
 pub struct SpanLogWriter {
-    /// Dropped with this, which ends the thread.
+    /// Dropping this ends the thread.
     writer: LineWriter,
     queue: LineQueue,
 }
 
 impl SpanLog {
-    /// Opens the file, to append to it, and starts the thread. Fails if the file cannot be opened. Whatever the
-    /// settings ask for, at least one line can wait, and no more than ten million.
+    /// Opens the file to append to it, and starts the thread. Fails if the file cannot be opened. The length of the
+    /// queue is limited to the range from one line to ten million.
     pub fn start(file: &Path, settings: &SpanLogSettings) -> io::Result<(Self, SpanLogWriter)> {
         let rotating = RotatingFile::open(file, settings.max_file_bytes, settings.max_files)?;
         let (queue, writer) = line_queue::start("span-log", settings.queue_lines, rotating)?;
@@ -83,7 +83,7 @@ impl SpanLog {
         Ok((span_log, SpanLogWriter { writer, queue }))
     }
 
-    /// Takes the time from elsewhere: the moments from `clock`, the durations from `stopwatch`.
+    /// Replaces the sources of time: moments come from `clock`, durations from `stopwatch`.
     #[must_use]
     pub fn timed_by(mut self, clock: impl Clock, stopwatch: SharedStopwatch) -> Self {
         self.clock = Arc::new(clock);
@@ -93,28 +93,28 @@ impl SpanLog {
 }
 
 impl SpanLogWriter {
-    /// How many spans are not in the span log, because too many waited or writing failed. Those that a failure leaves in
-    /// doubt count, until they are written after all.
+    /// How many spans are missing in the span log, because the queue was full or writing failed. Includes spans in
+    /// doubt until a later write succeeds.
     pub fn lost(&self) -> u64 {
         self.queue.lost()
     }
 
-    /// Waits until every span closed before is written, but no longer than `patience`: a failing disk may never finish.
-    /// Returns whether they are written.
+    /// Waits until every span closed before is written, but no longer than `patience`, since a failing disk may never
+    /// finish. Returns whether they are written.
     pub fn close_within(&mut self, patience: Duration) -> bool {
         self.writer.close_within(patience)
     }
 }
 
-/// What is kept of an open span.
+/// The data of an open span.
 struct OpenSpan {
     start: EpochMillis,
-    /// By the stopwatch.
+    /// The start of the span by the stopwatch.
     started: Duration,
     fields: Fields,
 }
 
-/// The fields that tell where a span belongs; a span within inherits them.
+/// The fields that identify the conversation, turn and step. Child spans inherit them.
 const PLACE: [&str; 3] = ["conversationId", "turnId", "stepId"];
 
 #[derive(Serialize)]
@@ -165,7 +165,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for SpanLog {
             duration_ms: self.stopwatch.elapsed().saturating_sub(open.started).into(),
             attributes: open.fields.into_iter().filter(|(name, _)| !PLACE.contains(name)).collect(),
         };
-        // Texts and numbers: nothing in a line can fail to be JSON.
+        // Lines have only texts and numbers, so serializing them cannot fail.
         let mut line = serde_json::to_vec(&line).unwrap_or_default();
         line.push(b'\n');
         // The queue counts the lines that it refuses.
@@ -173,7 +173,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for SpanLog {
     }
 }
 
-/// The field of the span or of the nearest one around it that has it.
+/// Returns the field of the span or of the nearest enclosing span that has it.
 fn inherited<'a, S: LookupSpan<'a>>(span: &SpanRef<'a, S>, name: &str) -> Option<Value> {
     span.scope().find_map(|span| span.extensions().get::<OpenSpan>()?.fields.get(name).cloned())
 }

@@ -4,17 +4,17 @@ use std::path::{Path, PathBuf};
 
 use crate::link;
 
-/// A file that is set aside when it is full: `spans.ndjson` becomes `spans.ndjson.1`, that one `.2`, and so on; the
-/// oldest goes. One call of `write` is one line and is never split.
+/// A file that is renamed when it is full: `spans.ndjson` to `spans.ndjson.1`, that one to `spans.ndjson.2`, and so on.
+/// The oldest one is deleted. One call of `write` is one line and is never split.
 #[derive(Debug)]
 pub(super) struct RotatingFile {
     path: PathBuf,
     max_bytes: u64,
-    /// With the present one.
+    /// The maximum number of files, including the current one.
     max_files: usize,
-    /// `None` after a failure that may have left half a line, until the next line.
+    /// The open file. `None` until the next line, if a failed write may have left half a line.
     file: Option<OpenFile>,
-    /// Whether it has been told that files cannot be set aside.
+    /// Whether the log has reported that files cannot be renamed.
     is_stuck: bool,
 }
 
@@ -33,7 +33,8 @@ impl RotatingFile {
     }
 
     fn rotate(&mut self) -> io::Result<()> {
-        // Closed with nothing left in its buffer; if that fails, it waits there for better times.
+        // Closes the file only once its buffer is flushed. If that fails, the file stays open and a later write tries
+        // again.
         if let Some(open) = &mut self.file {
             open.file.flush()?;
         }
@@ -42,15 +43,15 @@ impl RotatingFile {
             self.is_stuck = false;
             return Ok(());
         };
-        // Told once: what stands in the way of one full file will stand in that of the next.
+        // Logged once: the next full file will probably meet the same obstacle.
         if !std::mem::replace(&mut self.is_stuck, true) {
             let file = self.path.display();
-            tracing::warn!(%error, %file, "a full file could not be set aside, it is begun anew without");
+            tracing::warn!(%error, %file, "a full file could not be renamed, so it is overwritten");
         }
         if_there(OpenOptions::new().write(true).truncate(true).open(&self.path).map(drop))
     }
 
-    /// Makes way for a new file. One that cannot be moved is replaced by the one before it.
+    /// Renames the files to make room for a new one. If one cannot be renamed, the next rename replaces it.
     fn set_aside(&self) -> io::Result<()> {
         // If the path is a link, the file that it leads to is renamed, in its own directory, and the link stays.
         let path = link::target(&self.path)?;
@@ -62,14 +63,14 @@ impl RotatingFile {
         for nth in (1..self.max_files).rev() {
             let from = if nth == 1 { path.clone() } else { aside(nth - 1) };
             let moved = if_there(fs::rename(from, aside(nth)));
-            // The rest is moved all the same.
+            // The other files are renamed all the same.
             done = done.and(moved);
         }
         done
     }
 }
 
-/// A file that is not there need not be moved.
+/// A file that does not exist need not be renamed.
 fn if_there(done: io::Result<()>) -> io::Result<()> {
     done.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
@@ -81,7 +82,7 @@ fn open(path: &Path) -> io::Result<OpenFile> {
     let mut file = OpenOptions::new().create(true).append(true).read(true).open(path)?;
     let metadata = file.metadata()?;
     let mut bytes = metadata.len();
-    // A process that was killed may have left half a line, which must not swallow the next one.
+    // A killed process may have left half a line. The next line must not be joined with it.
     if bytes > 0 {
         let mut last = [0];
         file.seek(SeekFrom::End(-1))?;
@@ -108,8 +109,8 @@ impl Write for RotatingFile {
             now = open(&self.path)?;
         }
         let written = now.file.write_all(line);
-        // What is in the buffer was taken and waits there. Without, half of the line may be in the file: it is closed,
-        // and the next line begins anew.
+        // If the buffer is not empty, it holds the whole line and writes it later. If it is empty, half of the line may
+        // be in the file: close the file, so that the next line starts on a new line.
         if written.is_ok() || !now.file.buffer().is_empty() {
             now.bytes += if written.is_ok() { len } else { 0 };
             self.file = Some(now);
@@ -147,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_file_is_set_aside_and_the_oldest_goes() {
+    fn a_full_file_is_renamed_and_the_oldest_is_deleted() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("t");
         let mut file = RotatingFile::open(&path, 14, 3).unwrap();
@@ -156,11 +157,11 @@ mod tests {
         assert_eq!(read(directory.path()), expected(&files));
         drop(file);
         write(&mut RotatingFile::open(&path, 14, 3).unwrap(), 7..8);
-        assert_eq!(read(directory.path())[0].1, "line 6\nline 7\n", "it goes on where it was");
+        assert_eq!(read(directory.path())[0].1, "line 6\nline 7\n", "a reopened file is appended to");
     }
 
     #[test]
-    fn a_line_longer_than_a_file_has_one_of_its_own_and_one_file_is_one_file() {
+    fn a_line_longer_than_a_file_gets_its_own_file_and_one_file_may_be_the_maximum() {
         let directory = tempfile::tempdir().unwrap();
         let mut file = RotatingFile::open(&directory.path().join("t"), 3, 1).unwrap();
         write(&mut file, 0..2);
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_set_aside_is_begun_anew_and_no_line_is_refused() {
+    fn a_file_that_cannot_be_renamed_is_overwritten_and_no_line_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("t");
         fs::create_dir(directory.path().join("t.1")).unwrap();
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_file_that_cannot_be_moved_stops_no_other() {
+    fn the_other_files_are_renamed_if_an_old_one_cannot_be() {
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir(directory.path().join("t.2")).unwrap();
         let mut file = RotatingFile::open(&directory.path().join("t"), 14, 3).unwrap();
@@ -192,10 +193,10 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_linked_file_is_set_aside_where_it_is_and_the_link_stays() {
+    fn a_linked_file_is_renamed_in_its_own_directory_and_the_link_stays() {
         let (directory, far) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let link = directory.path().join("t");
-        // The link leads to no file yet.
+        // The target of the link does not exist yet.
         std::os::unix::fs::symlink(far.path().join("trace"), &link).unwrap();
         write(&mut RotatingFile::open(&link, 14, 3).unwrap(), 0..5);
         let files = [("trace", "line 4\n"), ("trace.1", "line 2\nline 3\n"), ("trace.2", "line 0\nline 1\n")];
@@ -207,7 +208,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_directory_that_cannot_be_made_is_told_with_what_is_in_its_place() {
+    fn the_error_for_a_missing_directory_names_what_is_in_its_place() {
         let directory = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("nothing", directory.path().join("logs")).unwrap();
         let error = RotatingFile::open(&directory.path().join("logs/t"), 14, 3).unwrap_err();
@@ -215,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_line_of_a_killed_process_does_not_swallow_the_next() {
+    fn half_a_line_of_a_killed_process_is_not_joined_with_the_next() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("made/t");
         fs::create_dir(path.parent().unwrap()).unwrap();

@@ -25,7 +25,7 @@ impl Setup {
         self.directory.path().join("spans.ndjson")
     }
 
-    /// What is in the span log after `work`.
+    /// The lines of the span log after `work`.
     fn logged(&self, work: impl FnOnce()) -> Vec<Value> {
         let (layer, writer) = SpanLog::start(&self.file(), &SpanLogSettings::default()).unwrap();
         let layer = layer.timed_by(self.clock.clone(), Arc::new(self.clock.clone()));
@@ -38,7 +38,7 @@ impl Setup {
 }
 
 #[test]
-fn each_closed_span_is_a_line_that_knows_where_it_belongs() {
+fn each_closed_span_is_a_line_with_its_conversation_turn_and_step() {
     let setup = setup();
     let recorder = Recorder::with_stopwatch(EventLog::default(), Arc::new(setup.clock.clone()));
     let lines = setup.logged(|| {
@@ -76,7 +76,7 @@ fn each_closed_span_is_a_line_that_knows_where_it_belongs() {
 }
 
 #[test]
-fn values_of_all_kinds_are_kept_and_long_texts_cut() {
+fn values_of_all_types_are_kept_and_long_texts_are_cut() {
     let lines = setup().logged(|| {
         let _span = tracing::info_span!(
             "s",
@@ -96,7 +96,7 @@ fn values_of_all_kinds_are_kept_and_long_texts_cut() {
 }
 
 #[test]
-fn a_span_log_that_cannot_be_opened_says_so() {
+fn a_span_log_that_cannot_be_opened_is_an_error() {
     let setup = setup();
     let error = SpanLog::start(setup.directory.path(), &SpanLogSettings::default()).err().unwrap();
     assert_eq!(error.kind(), io::ErrorKind::IsADirectory);

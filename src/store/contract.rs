@@ -88,8 +88,8 @@ pub struct Version(pub u64);
 /// Distinguishes the lives of a conversation: after its turns were erased, the same id begins a new life with ordinal
 /// 1.
 ///
-/// It is a random number. A counter would have to survive every crash, backup and repair, and it is enough that the few
-/// lives of one id differ.
+/// It is random, because a counter would have to survive every crash, backup and repair. The few lives of one id only
+/// have to differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Life(pub u64);
 

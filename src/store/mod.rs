@@ -127,7 +127,7 @@
 //! 3. redb undoes what was cut short in each file. Then a journal that is older or newer than the main file is refused:
 //!    base <= checkpoint <= newest row <= last row must hold, and the marks must be those of the same rows.
 //! 4. The rows after the checkpoint are read into the memtable. Flushes may have moved some of their pieces already: an
-//!    entry whose version the tables have is skipped, but for the positions that the tables do not have.
+//!    entry whose version the tables have is skipped, except for the positions that the tables do not have.
 //! 5. Each row must hold the checksum of the one before it, the entries of each conversation must follow each other
 //!    without a gap, version by version, and the positions must follow those before them. A row that does not fit is
 //!    damage: the store does not open, and `repair` moves the row aside.

@@ -14,13 +14,13 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use super::whole_lines::WholeLines;
 use crate::line_queue::{self, LineQueue, LineWriter};
 
-/// The maximum number of lines that wait: some seconds of a busy service, about two megabytes.
+/// The maximum number of lines that wait: a few seconds of a busy service, about two megabytes.
 const QUEUE_LINES: usize = 4096;
 
-/// How long the end of the process waits for the queued lines: ample for any reader that reads at all.
+/// How long the end of the process waits for queued lines: enough for any reader that reads at all.
 pub(super) const END_PATIENCE: Duration = Duration::from_secs(1);
 
-/// This process's log, once it has one.
+/// The log of this process, once set.
 static LOG: OnceLock<Log> = OnceLock::new();
 
 /// Queues lines for standard error; never waits.
@@ -30,7 +30,7 @@ pub(super) struct Log {
     style: Style,
 }
 
-/// The format of lines that the log writes itself.
+/// The format of lines that do not come from the `tracing` subscriber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Style {
     Text,
@@ -46,9 +46,9 @@ impl Log {
         Ok((Self { queue, style }, writer))
     }
 
-    /// Makes this the log of the process: from now on it receives panics and the lines of [`note`].
+    /// Makes this the log of the process, which receives panics and the lines of [`note`] from now on.
     pub(super) fn install(self) {
-        // A second one is ignored; a process sets up its telemetry once.
+        // A second log is ignored, because a process sets up its telemetry once.
         if LOG.set(self).is_ok() {
             std::panic::set_hook(Box::new(super::panic::log));
         }
@@ -59,7 +59,7 @@ impl Log {
         LOG.get()
     }
 
-    /// Adds a line of the program itself, at any level of the log.
+    /// Adds a line that the program writes whatever the log level is.
     pub(super) fn add(&self, level: Level, message: &str, fields: &[(&str, Value)]) {
         // The queue counts the lines that it refuses.
         let _ = self.queue.offer(self.style.line(level, message, fields));
@@ -78,7 +78,7 @@ pub(crate) fn note(line: &str) -> bool {
     true
 }
 
-/// Waits for the log for at most [`END_PATIENCE`]; for a process that ends without closing it.
+/// Waits for the log for at most [`END_PATIENCE`], when the process ends without closing the log.
 pub(crate) fn flush() {
     if let Some(log) = LOG.get() {
         log.flush_within(END_PATIENCE);
@@ -86,7 +86,7 @@ pub(crate) fn flush() {
 }
 
 impl Style {
-    /// Returns the line that reports lost ones.
+    /// Formats the notice about lost lines.
     fn notice(self, lost: u64, error: Option<&io::Error>) -> Vec<u8> {
         let message = match lost {
             1 => "1 log line was dropped".to_owned(),
@@ -97,7 +97,8 @@ impl Style {
         self.line(Level::WARN, &message, &fields)
     }
 
-    /// Formats a line like the subscriber does, for lines that cannot go through it: it would call itself.
+    /// Formats a line as the subscriber does, for lines that cannot go through the subscriber, since it would call
+    /// itself.
     fn line(self, level: Level, message: &str, fields: &[(&str, Value)]) -> Vec<u8> {
         let mut time = String::new();
         // If the clock cannot be read, the line has no time.
@@ -149,7 +150,8 @@ pub(super) struct Line<'a>(&'a LineQueue);
 
 impl io::Write for Line<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        // The queue counts the lines that it refuses. The subscriber would write about an error itself, and wait.
+        // The queue counts the lines that it refuses. On an error the subscriber would write to standard error itself,
+        // and wait.
         let _ = self.0.offer(line.to_vec());
         Ok(line.len())
     }

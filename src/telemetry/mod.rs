@@ -1,13 +1,14 @@
 //! Sets up `tracing`: events go to standard error, spans to the span log.
 //!
-//! Nothing that serves waits for either. Each has a bounded queue and a thread that writes. The end of the process waits
-//! for both, but only for a limited time: a pipe that nobody reads, a stopped terminal or a failing disk never holds it up.
+//! Nothing that serves requests waits for either. Each has a bounded queue and a thread that writes. The end of the
+//! process waits for both, but only for a limited time, since a pipe may have no reader, a terminal may be stopped and
+//! a disk may fail.
 //!
 //! # Files
 //!
 //! - `log`: the lines on standard error.
 //! - `panic`: logs panics through the same queue.
-//! - `whole_lines`: starts each line on a new line, even after one that was cut.
+//! - `whole_lines`: starts each line on a new line, even if the line before was cut off.
 
 mod log;
 mod panic;
@@ -30,14 +31,14 @@ use crate::settings::{LogFormat, LogLevel, LogSettings, SpanLogSettings};
 use crate::span_log::{SpanLog, SpanLogWriter};
 use crate::terminal;
 
-/// How long the end of the process waits for the span log, whose disk may be slow for a while.
+/// How long the end of the process waits for the span log. Its disk may be slow for a while.
 const SPAN_LOG_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Why there is no telemetry.
+/// Why the telemetry could not be set up.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TelemetryError {
-    /// `RUST_LOG` is no filter.
+    /// `RUST_LOG` is not a valid filter.
     #[error(
         "bad value RUST_LOG = {value:?}; allowed: a level or `target=level` pairs, such as `info` or `turn_metrics=debug`"
     )]
@@ -48,24 +49,24 @@ pub enum TelemetryError {
     /// `RUST_LOG` is not UTF-8.
     #[error("the value of RUST_LOG is not valid UTF-8")]
     NotUnicode,
-    /// The process has a subscriber for tracing events already.
+    /// The process already has a subscriber for tracing events.
     #[error("tracing is set up already")]
     AlreadySet(#[source] TryInitError),
     /// The thread that writes the log cannot be started.
     #[error("cannot start the thread that writes the log")]
     Thread(#[source] io::Error),
-    /// The span log cannot be written.
+    /// The span log cannot be opened.
     #[error("the span log {path} cannot be opened")]
     SpanLog {
-        /// Its file.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// The error of the system.
         source: io::Error,
     },
 }
 
-/// The threads that write the log and the span log. Dropping this waits until both have written everything before,
-/// but only for a few seconds.
+/// The threads that write the log and the span log. Dropping this waits until both have written everything before, but
+/// only for a few seconds.
 #[derive(Debug)]
 #[must_use = "dropping it ends the log"]
 pub struct Telemetry {
@@ -75,7 +76,7 @@ pub struct Telemetry {
 
 impl Drop for Telemetry {
     fn drop(&mut self) {
-        // The span log first: its failures go to the log.
+        // Close the span log first, because its failures go to the log.
         if let Some(span_log) = &mut self.span_log {
             if !span_log.close_within(SPAN_LOG_PATIENCE) {
                 tracing::warn!(patience = ?SPAN_LOG_PATIENCE, "the span log was not written in time");
@@ -85,13 +86,13 @@ impl Drop for Telemetry {
                 tracing::warn!(lost, "spans are missing in the span log");
             }
         }
-        // On a timeout nobody reads the log, so there is no place to report it.
+        // A timeout means that nobody reads the log, so it cannot be reported.
         let _ = self.log.close_within(END_PATIENCE);
     }
 }
 
-/// Sends this process's tracing events and panics to standard error from now on, and its spans to the span log if
-/// it has a file.
+/// From now on, sends this process's tracing events and panics to standard error, and its spans to the span log if it
+/// has a file.
 ///
 /// `RUST_LOG`, if set, replaces the level; it does not affect the span log. Logging never waits for standard error:
 /// lines that standard error does not take in time are dropped and counted, and a notice in the log reports how many.
@@ -104,10 +105,10 @@ pub fn init(settings: LogSettings, span_log: Option<(&Path, &SpanLogSettings)>) 
     let on_terminal = io::stderr().is_terminal();
     let style = style(settings.format, on_terminal);
     let (log, log_writer) = Log::start(style).map_err(TelemetryError::Thread)?;
-    // The layer would write its own messages directly to standard error.
+    // Without this, the layer would write its own error messages directly to standard error.
     let layer = fmt::layer().with_writer(log.clone()).log_internal_errors(false);
     let layer = match style {
-        // The fields stand beside the level and the time, where a collector looks for them.
+        // The fields are at the top level, where log collectors look for them.
         Style::Json => layer.json().flatten_event(true).boxed(),
         Style::Text => layer.with_ansi(on_terminal && terminal::is_color_wanted()).boxed(),
     };
@@ -134,7 +135,7 @@ fn style(format: LogFormat, on_terminal: bool) -> Style {
 fn filter(rust_log: &str, level: LogLevel) -> Result<EnvFilter, TelemetryError> {
     let text = match (rust_log.trim(), level) {
         ("", LogLevel::Off | LogLevel::Error) => level.as_str().to_owned(),
-        // What libraries tell below a warning is for their authors.
+        // Events of libraries below a warning are for their developers.
         ("", _) => format!("warn,turn_metrics={level}"),
         (given, _) => given.to_owned(),
     };
@@ -150,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn the_level_is_that_of_this_programs_events_and_rust_log_takes_its_place() {
+    fn the_level_applies_to_events_of_this_program_and_rust_log_replaces_it() {
         assert_eq!(shown("", LogLevel::Error), "error");
         assert_eq!(shown("", LogLevel::Off), "off");
         for level in [LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace] {

@@ -1,4 +1,4 @@
-//! Logs panics. The standard library's own message would wait for a reader of standard error.
+//! Logs panics. The message of the standard library would wait for a reader of standard error.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::PanicHookInfo;
@@ -26,7 +26,7 @@ pub(super) fn log(info: &PanicHookInfo<'_>) {
     log.add(Level::ERROR, &format!("panicked: {message}"), &fields);
     if LAST.contains(&message) {
         // The process ends without serving again, and would lose the queued lines. The standard library would end it
-        // here too, but write a message first and wait.
+        // here too, but would write a message first, which may block.
         log.flush_within(END_PATIENCE);
         process::abort();
     }
@@ -40,7 +40,7 @@ mod tests {
     use super::super::log::Style;
     use super::*;
 
-    /// Tells the test binary that it is the process that dies.
+    /// Set in the process that the test starts in order to crash it.
     const DIES: &str = "TURN_METRICS_TEST_DIES_OF_PANICS";
 
     struct PanicsWhenDropped;

@@ -1,10 +1,10 @@
 use std::io::{self, ErrorKind, Write};
 
-/// A writer that takes one line, with its line break, in each call of `write`. If a line was written in part, as on a
-/// disk that fills, the next one still starts on a new line.
+/// A writer that takes one line, with its line break, in each call of `write`. If a line was written only in part, for
+/// example because the disk is full, the next line still starts on a new line.
 pub(super) struct WholeLines<W> {
     writer: W,
-    /// Whether the latest line was cut.
+    /// Whether the latest line was cut off.
     is_torn: bool,
 }
 
@@ -47,7 +47,7 @@ impl<W: Write> Write for WholeLines<W> {
 mod tests {
     use super::*;
 
-    /// The room left on the disk.
+    /// The free space on the disk.
     struct Disk {
         room: usize,
         text: String,
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_a_full_disk_cut_short_takes_no_other_with_it() {
+    fn a_line_that_a_full_disk_cut_off_damages_no_other_line() {
         let mut disk = Disk { room: 8, text: String::new() };
         let mut lines = WholeLines::new(&mut disk);
         lines.write_all(b"one\n").unwrap();

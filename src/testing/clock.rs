@@ -22,7 +22,7 @@ use crate::turn::EpochMillis;
 pub struct TestClock {
     /// The clock's time minus the stopwatch's, in milliseconds.
     begin: Arc<AtomicI64>,
-    /// In nanoseconds.
+    /// The stopwatch's time in nanoseconds.
     elapsed: Arc<AtomicU64>,
 }
 

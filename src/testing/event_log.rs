@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::recorder::{EventLost, EventSink};
 use crate::turn::KernelEvent;
 
-/// A sink that keeps every event, to look at. Clones are the same log.
+/// A sink that keeps every event for a test to look at. Clones are the same log.
 ///
 /// ```
 /// use turn_metrics::recorder::Recorder;
@@ -26,7 +26,7 @@ impl EventLog {
 
     /// The events so far as a kernel writes them, one line of JSON each.
     pub fn lines(&self) -> Vec<String> {
-        // Texts and finite numbers: nothing in them can fail to be JSON.
+        // Events have only texts and finite numbers, so serializing them cannot fail.
         self.events().iter().map(|event| serde_json::to_string(event).unwrap_or_default()).collect()
     }
 }

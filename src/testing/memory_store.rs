@@ -15,9 +15,10 @@ use crate::store::{
 };
 use crate::turn::{ConversationId, Ordinal, SealedTurn, StoredTurn, TurnId};
 
-/// A store in a few lines, which keeps what a store promises and nothing on a disk. Clones are the same store.
+/// A simple store that keeps every promise of a store, but only in memory. Clones are the same store.
 ///
-/// Its functions are plain ones, so that a test can put a failure before or after each; the probes answer with them.
+/// Its functions are synchronous, so that a test can inject a failure before or after each. The probes answer with
+/// them.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -52,7 +53,7 @@ impl Default for MemoryStore {
 #[derive(Debug, Default)]
 struct State {
     conversations: BTreeMap<ConversationId, StoredConversation>,
-    /// Where the turn at each position is, from position 1.
+    /// The place of the turn at each position, from position 1.
     order: Vec<(ConversationId, Ordinal)>,
 }
 
@@ -80,7 +81,7 @@ impl MemoryStore {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is known of a conversation, and which of these turns are sealed.
+    /// Returns the state of a conversation, and which of these turns are sealed.
     pub fn conversation_state(&self, id: &ConversationId, turn_ids: &[TurnId]) -> ConversationState {
         self.lock().conversations.get(id).map_or_else(ConversationState::default, |kept| ConversationState {
             version: kept.head.version,
@@ -222,7 +223,7 @@ impl MemoryStore {
         Probe::start(move |list| ready(Ok(store.stale_turns(&list))))
     }
 
-    /// What a conversation or a directory asks of its store, answered by this one.
+    /// The recipients of a conversation or a directory, answered by this store.
     pub fn recipients(&self) -> StoreRecipients {
         StoreRecipients { open: self.opens().recipient(), commit: self.commits().recipient() }
     }
@@ -247,7 +248,7 @@ mod tests {
     }
 
     impl MemoryEngine {
-        /// Answers at once, unless it is closed.
+        /// Runs the function and returns its result at once, or a fault if the store is closed.
         fn answer<T, E>(&self, closed: fn(Fault) -> E, work: impl FnOnce() -> Result<T, E>) -> Answer<Result<T, E>> {
             let is_open = *self.health.borrow() == Health::Running;
             Answer::Now(if is_open { work() } else { Err(closed(Fault::closed())) })

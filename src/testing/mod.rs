@@ -38,8 +38,8 @@ pub use script::{TurnScript, stored_turn};
 #[cfg(test)]
 pub(crate) use written::Written;
 
-/// An id that a test has written down.
-#[expect(clippy::panic, reason = "the kit is for tests, and a test that writes down an id that is none is wrong")]
+/// Makes an id from a text in a test.
+#[expect(clippy::panic, reason = "the kit is for tests, and a test with an invalid id is wrong")]
 fn id<T>(make: impl FnOnce(String) -> Result<T, InvalidId>, text: &str) -> T {
     make(text.to_owned()).unwrap_or_else(|error| panic!("{text:?}: {error}"))
 }

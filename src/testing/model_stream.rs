@@ -4,27 +4,27 @@ use std::time::Duration;
 use super::TestClock;
 use crate::turn::Usage;
 
-/// What a model's stream brings.
+/// An item of a model's stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelItem {
     /// A piece of text.
     Text(String),
     /// A piece of reasoning.
     Reasoning(String),
-    /// The model asks for a tool to be run.
+    /// The model asks to run a tool.
     ToolCall {
-        /// The tool.
+        /// The name of the tool.
         name: String,
-        /// The call, as its result names it.
+        /// The id of the call, which its result refers to.
         id: String,
     },
-    /// Tokens are reported.
+    /// A usage report.
     Usage(Usage),
-    /// The stream breaks, for this reason.
+    /// The stream breaks for this reason.
     Failure(String),
 }
 
-/// A model's stream, written down as a test wants it. It takes no time but that of a test's clock.
+/// A model's stream as a test scripts it. Its waits move a test clock and take no real time.
 ///
 /// ```
 /// use std::time::Duration;
@@ -53,37 +53,37 @@ enum Scripted {
 }
 
 impl ModelStream {
-    /// A stream that brings nothing; its waits move `clock`.
+    /// Returns an empty stream whose waits move `clock`.
     pub fn new(clock: &TestClock) -> Self {
         Self { clock: clock.clone(), items: VecDeque::new() }
     }
 
-    /// Nothing comes for this time.
+    /// Adds a wait of this length.
     #[must_use]
     pub fn wait_ms(mut self, millis: u64) -> Self {
         self.items.push_back(Scripted::Wait(Duration::from_millis(millis)));
         self
     }
 
-    /// A piece of text comes.
+    /// Adds a piece of text.
     #[must_use]
     pub fn text(self, text: &str) -> Self {
         self.item(ModelItem::Text(text.to_owned()))
     }
 
-    /// A piece of reasoning comes.
+    /// Adds a piece of reasoning.
     #[must_use]
     pub fn reasoning(self, text: &str) -> Self {
         self.item(ModelItem::Reasoning(text.to_owned()))
     }
 
-    /// The model asks for a tool to be run.
+    /// Adds a request to run a tool.
     #[must_use]
     pub fn tool_call(self, name: &str, id: &str) -> Self {
         self.item(ModelItem::ToolCall { name: name.to_owned(), id: id.to_owned() })
     }
 
-    /// Tokens are reported, none of them cached.
+    /// Adds a usage report without cached tokens.
     #[must_use]
     pub fn usage(self, input_tokens: u32, output_tokens: u32) -> Self {
         let usage =
@@ -91,13 +91,13 @@ impl ModelStream {
         self.usage_with(usage)
     }
 
-    /// Tokens are reported.
+    /// Adds a usage report.
     #[must_use]
     pub fn usage_with(self, usage: Usage) -> Self {
         self.item(ModelItem::Usage(usage))
     }
 
-    /// The stream breaks.
+    /// Adds a failure that breaks the stream.
     #[must_use]
     pub fn failure(self, reason: &str) -> Self {
         self.item(ModelItem::Failure(reason.to_owned()))
@@ -108,7 +108,7 @@ impl ModelStream {
         self
     }
 
-    /// The next item; `None` at the end. Lets other tasks run before it, as a stream over a network does.
+    /// Returns the next item, or `None` at the end. Lets other tasks run before it, as a stream over a network does.
     pub async fn next(&mut self) -> Option<ModelItem> {
         tokio::task::yield_now().await;
         loop {

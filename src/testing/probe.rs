@@ -3,9 +3,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use actix::{Actor, Context, Handler, Message, Recipient, ResponseFuture};
 use tokio::sync::Notify;
 
-/// Stands in for an actor: keeps each message it gets and answers as it is told.
+/// Stands in for an actor: it records each message and answers as the test tells it to.
 ///
-/// Clones are the same probe, so a test keeps one to look at and hands its [`recipient`](Probe::recipient) out.
+/// Clones are the same probe, so a test keeps one to inspect and passes on its [`recipient`](Probe::recipient).
 pub struct Probe<M>
 where
     M: Message + Send,
@@ -31,7 +31,7 @@ where
     M: Message + Clone + Send + Unpin + 'static,
     M::Result: Send,
 {
-    /// A probe on the present thread that answers each message with what `answer` makes of it.
+    /// Starts a probe on the current thread. `answer` computes the answer to each message.
     pub fn start<F>(answer: impl FnMut(M) -> F + Unpin + 'static) -> Self
     where
         F: Future<Output = M::Result> + 'static,
@@ -41,7 +41,7 @@ where
         Self { seen, recipient: actor.start().recipient() }
     }
 
-    /// Where to send it messages.
+    /// The recipient that sends messages to the probe.
     pub fn recipient(&self) -> Recipient<M> {
         self.recipient.clone()
     }
@@ -51,7 +51,7 @@ where
         self.seen.lock().clone()
     }
 
-    /// Waits until there are at least `count` messages, and gives all there are.
+    /// Waits until there are at least `count` messages, and returns all messages so far.
     pub async fn wait_for(&self, count: usize) -> Vec<M> {
         loop {
             let more = self.seen.more.notified();

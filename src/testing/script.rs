@@ -5,7 +5,7 @@ use crate::turn::{
     TurnId, TurnLabels, TurnMetrics, Usage,
 };
 
-/// The events of one turn, written down as a test wants them.
+/// The events of one turn, as a test scripts them.
 ///
 /// ```
 /// use turn_metrics::testing::TurnScript;
@@ -17,7 +17,7 @@ use crate::turn::{
 ///
 /// # Panics
 ///
-/// With an id that is none: a test that writes one down is wrong.
+/// Panics if an id is not valid: then the test is wrong.
 #[derive(Debug, Clone)]
 pub struct TurnScript {
     conversation_id: ConversationId,
@@ -26,7 +26,7 @@ pub struct TurnScript {
 }
 
 impl TurnScript {
-    /// A turn of which nothing has happened.
+    /// Returns a script of a turn without events.
     pub fn new(conversation_id: &str, turn_id: &str) -> Self {
         Self {
             conversation_id: id(ConversationId::new, conversation_id),
@@ -35,19 +35,19 @@ impl TurnScript {
         }
     }
 
-    /// The turn begins.
+    /// Adds the start of the turn.
     #[must_use]
     pub fn start(self) -> Self {
         self.progress(Progress::Start(TurnLabels::default()))
     }
 
-    /// The turn begins, with this model.
+    /// Adds the start of the turn, with this model.
     #[must_use]
     pub fn start_with(self, model: &str) -> Self {
         self.progress(Progress::Start(TurnLabels::of_model(model)))
     }
 
-    /// The step of this index reports tokens, none of them cached.
+    /// Adds a usage report of the step with this index, without cached tokens.
     #[must_use]
     pub fn usage(self, step: u32, input_tokens: u32, output_tokens: u32) -> Self {
         let usage =
@@ -55,39 +55,39 @@ impl TurnScript {
         self.usage_with(step, usage)
     }
 
-    /// The step of this index reports tokens.
+    /// Adds a usage report of the step with this index.
     #[must_use]
     pub fn usage_with(self, step: u32, usage: Usage) -> Self {
         let step_id = Some(self.step_id(step));
         self.progress(Progress::Usage { step_id, report: usage.into(), is_final: false })
     }
 
-    /// Tokens are reported that belong to no step.
+    /// Adds a usage report without a step.
     #[must_use]
     pub fn unlabelled_usage(self, usage: Usage) -> Self {
         self.progress(Progress::Usage { step_id: None, report: usage.into(), is_final: false })
     }
 
-    /// The step of this index ends.
+    /// Adds the end of the step with this index.
     #[must_use]
     pub fn step_complete(self, step: u32, times: StepTimes) -> Self {
         let step_id = self.step_id(step);
         self.progress(Progress::StepComplete { step_id, times, model: None, provider: None })
     }
 
-    /// The turn fails; it goes on if more events follow.
+    /// Adds a failure of the turn. The turn goes on if more events follow.
     #[must_use]
     pub fn fail(self) -> Self {
         self.progress(Progress::Failed)
     }
 
-    /// The turn ends for this reason.
+    /// Adds the end of the turn for this reason.
     #[must_use]
     pub fn done(self, reason: &str) -> Self {
         self.done_with(Done::because(reason))
     }
 
-    /// The turn ends.
+    /// Adds the end of the turn.
     #[must_use]
     pub fn done_with(self, done: Done) -> Self {
         self.event(TurnEventKind::Done(done))
@@ -111,7 +111,7 @@ impl TurnScript {
         self.events.clone()
     }
 
-    /// The events as the message that has them taken in.
+    /// The events as an [`Observe`] message.
     pub fn observe(&self) -> Observe {
         Observe { conversation_id: self.conversation_id.clone(), events: self.events() }
     }
@@ -125,16 +125,16 @@ impl TurnScript {
 
     /// The events as a kernel writes them, one line of JSON each.
     pub fn lines(&self) -> Vec<String> {
-        // Texts and finite numbers: nothing in them can fail to be JSON.
+        // Events have only texts and finite numbers, so serializing them cannot fail.
         self.kernel_events().iter().map(|event| serde_json::to_string(event).unwrap_or_default()).collect()
     }
 }
 
-/// A sealed turn with nothing in it but its id, at this ordinal.
+/// Returns a sealed turn that has only this id and ordinal.
 ///
 /// # Panics
 ///
-/// With an id or an ordinal that is none.
+/// Panics if the id or the ordinal is not valid.
 pub fn stored_turn(turn_id: &str, ordinal: u64) -> StoredTurn {
     let metrics = TurnMetrics {
         turn_id: id(TurnId::new, turn_id),

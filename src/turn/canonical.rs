@@ -1,8 +1,8 @@
-//! The short way through a canonical line: one that stands as a kernel writes it.
+//! The fast parser for canonical lines: events written exactly as a kernel writes them.
 //!
-//! It is compact JSON: its fields in the order in which they stand below, texts without escapes, numbers without
-//! signs and exponents. Any other line is given up here and read by `parse_line`, whose business it is too to find out
-//! what is wrong with it.
+//! A canonical line is compact JSON: its fields in the order in which they stand below, texts without escapes, numbers
+//! without signs and exponents. For any other line this parser returns `None`; `parse_line` then reads the line and
+//! finds out what is wrong with it, if anything.
 
 use std::borrow::Borrow;
 
@@ -12,7 +12,7 @@ use super::{
     TurnEventKind, TurnId, TurnLabels, UsageReport,
 };
 
-/// The texts that were read last, to be shared where they come again.
+/// The latest text of each field. An event with the same text shares it.
 #[derive(Debug, Default)]
 pub(super) struct Texts {
     conversation_id: Option<ConversationId>,
@@ -24,8 +24,8 @@ pub(super) struct Texts {
     reason: Option<Label>,
 }
 
-/// Reads an event of this type from what stands after the type. `None` says nothing of the line but that it is written
-/// in another way, or wrong.
+/// Reads an event of this type from the bytes after the type. `None` means only that the line is not canonical; it may
+/// still be valid.
 pub(super) fn read(kind: EventType, rest: &[u8], known: &mut Texts) -> Option<KernelEvent> {
     let mut rest = Rest(rest);
     rest.skip(br#","conversationId":"#)?;
@@ -66,11 +66,11 @@ pub(super) fn read(kind: EventType, rest: &[u8], known: &mut Texts) -> Option<Ke
                 context_size: rest.optional(br#","contextSize":"#, Rest::count)?,
                 model: rest.optional(br#","model":"#, |rest| rest.label(&mut known.model))?,
                 provider: rest.optional(br#","provider":"#, |rest| rest.label(&mut known.provider))?,
-                // `endedAt` is rare, and its number needs the care of `parse_line`.
+                // `endedAt` is rare, and only `parse_line` checks its number fully.
                 ended_at: None,
             })
         }
-        // Neither needs a short path: errors are rare, and so are ignored lines that are not flat.
+        // Neither needs the fast parser: errors are rare, and so are ignored lines that are not flat.
         EventType::Error | EventType::Ignored => return None,
     };
     if rest.0 != b"}" {
@@ -79,7 +79,8 @@ pub(super) fn read(kind: EventType, rest: &[u8], known: &mut Texts) -> Option<Ke
     Some(KernelEvent { conversation_id, event: TurnEvent { turn_id, kind } })
 }
 
-/// What has not been read yet of a line. Each method reads from its front, and gives up with `None`.
+/// The bytes of a line that have not been read yet. Each method reads from the front, and returns `None` if the line is
+/// not canonical.
 struct Rest<'a>(&'a [u8]);
 
 impl<'a> Rest<'a> {
@@ -88,19 +89,24 @@ impl<'a> Rest<'a> {
         Some(())
     }
 
-    /// A value that may be missing together with its name, which is no reason to give up.
-    #[expect(clippy::option_option, reason = "the outer one gives the line up, the inner one is the value")]
+    /// Reads a field that may be missing. The outer `None` means that the line is not canonical, the inner one that the
+    /// field is missing.
+    #[expect(
+        clippy::option_option,
+        reason = "the outer `None` means that the line is not canonical, the inner one that the field is missing"
+    )]
     fn optional<T>(&mut self, name: &[u8], value: impl FnOnce(&mut Self) -> Option<T>) -> Option<Option<T>> {
         if self.skip(name).is_some() { value(self).map(Some) } else { Some(None) }
     }
 
-    /// A text without escapes; the known one if it is the same.
+    /// Reads a text without escapes. If it equals the known text, returns that one.
     fn text<T>(&mut self, known: &mut Option<T>) -> Option<T>
     where
         T: Borrow<str> + Clone + for<'t> TryFrom<&'t str>,
     {
         self.skip(b"\"")?;
-        // What is known was read here too: it holds no quote and no backslash, so its bytes mean the same again.
+        // The known text was read by this function, so it has no quote and no backslash, and equal bytes are an equal
+        // text.
         if let Some(text) = &*known
             && let Some(rest) = self.0.strip_prefix(text.borrow().as_bytes())
             && let Some(rest) = rest.strip_prefix(b"\"")
@@ -114,7 +120,7 @@ impl<'a> Rest<'a> {
         Some(known.insert(text).clone())
     }
 
-    /// A text that is short enough for a label.
+    /// Reads a text that fits into a label uncut.
     fn label(&mut self, known: &mut Option<Label>) -> Option<Label> {
         self.text(known).filter(|label| !label.is_cut())
     }
@@ -147,17 +153,17 @@ impl<'a> Rest<'a> {
         Millis::new(str::from_utf8(number).ok()?.parse().ok()?).ok()
     }
 
-    /// A number that is written with digits alone. Whatever comes after them is the next one's to refuse.
+    /// Reads a number that is written with digits alone. The caller checks what follows it.
     fn whole(&mut self) -> Option<u64> {
         let digits = self.digits()?;
-        // So many digits fit into a `u64`, whichever they are; and JSON has no leading zeros.
+        // Any 19 digits fit into a `u64`. JSON has no leading zeros.
         if digits.len() > 19 || (digits[0] == b'0' && digits.len() > 1) {
             return None;
         }
         Some(digits.iter().fold(0, |number, digit| 10 * number + u64::from(digit - b'0')))
     }
 
-    /// At least one digit.
+    /// Reads digits, at least one.
     fn digits(&mut self) -> Option<&'a [u8]> {
         let end = self.0.iter().position(|byte| !byte.is_ascii_digit()).filter(|end| *end > 0)?;
         let (digits, rest) = self.0.split_at(end);
@@ -177,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_as_a_kernel_writes_it_is_read_here_with_all_its_fields_and_with_the_fewest() {
+    fn a_canonical_line_is_read_with_all_optional_fields_and_with_none() {
         for fields in [
             r#""type":"turn-start","conversationId":"c","turnId":"t""#,
             r#""type":"turn-start","conversationId":"c","turnId":"t","model":"é","provider":"p","project":"j""#,

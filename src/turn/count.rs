@@ -2,7 +2,8 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A number of tokens: a whole number from 0 to 2^53 - 1, the largest that every JSON reader holds exactly.
+/// A number of tokens: a whole number from 0 to 2^53 - 1, the largest integer that every JSON reader represents
+/// exactly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct TokenCount(u64);
 
@@ -17,7 +18,7 @@ impl TokenCount {
     /// The largest count: 2^53 - 1.
     pub const MAX: Self = Self((1 << 53) - 1);
 
-    /// Checks that `count` is at most [`TokenCount::MAX`].
+    /// Returns the count if it is at most [`TokenCount::MAX`].
     pub fn new(count: u64) -> Result<Self, InvalidTokenCount> {
         if count > Self::MAX.0 { Err(InvalidTokenCount(count)) } else { Ok(Self(count)) }
     }
@@ -27,7 +28,7 @@ impl TokenCount {
         self.0
     }
 
-    /// The sum, at most [`TokenCount::MAX`]: a sum of valid counts never overflows and never leaves the range.
+    /// The sum, or [`TokenCount::MAX`] if the sum is larger.
     #[must_use]
     pub fn saturating_add(self, other: Self) -> Self {
         // Two counts below 2^53 add up to less than 2^54.
@@ -78,7 +79,7 @@ impl<'de> Deserialize<'de> for TokenCount {
                 clippy::cast_possible_truncation,
                 clippy::cast_sign_loss,
                 clippy::cast_precision_loss,
-                reason = "a whole float from 0 to 2^53 - 1 is a u64 exactly, and so is the bound a float"
+                reason = "a whole float from 0 to 2^53 - 1 converts to a u64 exactly, and the bound to a float"
             )]
             fn visit_f64<E: de::Error>(self, count: f64) -> Result<TokenCount, E> {
                 if count.fract() == 0.0 && (0.0..=TokenCount::MAX.0 as f64).contains(&count) {

@@ -3,10 +3,10 @@
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-/// Whole numbers below this, 2^53, are exact, and every implementation writes them alike.
+/// 2^53. Whole numbers below it are exact as floats, and every implementation writes them alike.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
-/// Returns the number as an integer if it is one and exact.
+/// Returns the number as an integer if it is whole and below 2^53.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole and within 0 to 2^53")]
 pub(super) fn exact_whole(number: f64) -> Option<u64> {
     (number.fract() == 0.0 && (0.0..EXACT).contains(&number)).then_some(number as u64)
@@ -17,8 +17,8 @@ pub(crate) fn serialize_number<S: Serializer>(number: f64, serializer: S) -> Res
     if let Some(whole) = exact_whole(number) {
         return serializer.serialize_u64(whole);
     }
-    // From 1e-5 to 2^53 `serde_json` and ECMAScript agree on what is not whole. Other numbers are passed on as raw text. A binary
-    // format writes its own numbers.
+    // `serde_json` and ECMAScript write fractions from 1e-5 to 2^53 alike. Other numbers are passed on as raw text. A
+    // binary format writes its own numbers.
     if (1e-5..EXACT).contains(&number) || !serializer.is_human_readable() {
         return serializer.serialize_f64(number);
     }

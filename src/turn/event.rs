@@ -6,9 +6,9 @@ use super::{ConversationId, KernelMoment, Label, Millis, StepId, StepTimes, Toke
 /// `serde`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KernelEvent {
-    /// The conversation in which it happened.
+    /// The conversation of the turn.
     pub conversation_id: ConversationId,
-    /// What happened in which turn.
+    /// The turn and what happened in it.
     pub event: TurnEvent,
 }
 
@@ -30,7 +30,7 @@ pub enum TurnEventKind {
     Done(Done),
 }
 
-/// What a turn tells about itself while it is open.
+/// What an event reports of a turn that goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
     /// The turn begins (`turn-start`).
@@ -41,7 +41,7 @@ pub enum Progress {
         step_id: Option<StepId>,
         /// The tokens.
         report: UsageReport,
-        /// Whether the report outranks those that are not final.
+        /// Whether the report is final: it replaces the reports that are not.
         is_final: bool,
     },
     /// A step ended (`step-complete`).
@@ -59,14 +59,14 @@ pub enum Progress {
     Failed,
 }
 
-/// The labels that a turn has at its start. Each is a free text, and absent if the kernel did not name it.
+/// The labels of a turn at its start. Each is a free text, and `None` if the kernel did not name it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TurnLabels {
     /// The model asked.
     pub model: Option<Label>,
     /// The model's provider.
     pub provider: Option<Label>,
-    /// Whom the spend belongs to: a product, a team, a user.
+    /// What the spend belongs to: a product, a team or a user.
     pub project: Option<Label>,
 }
 
@@ -78,7 +78,7 @@ impl TurnLabels {
 }
 
 impl Progress {
-    /// The step that this event adds to its turn if the turn does not have it.
+    /// The step of this event. Folding the event adds the step to the turn if the turn does not have it.
     pub fn step_id(&self) -> Option<&StepId> {
         match self {
             Self::Usage { step_id, report, .. } if !report.is_silent() => step_id.as_ref(),
@@ -103,15 +103,15 @@ impl Progress {
 /// The end of a turn (`done`), whatever its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Done {
-    /// Why it ended: `stop`, `aborted`, `error`, `max-steps`, ...
+    /// Why the turn ended: `stop`, `aborted`, `error`, `max-steps`, ...
     pub reason: Label,
     /// How long the turn took, as the kernel measured it.
     pub duration: Option<Millis>,
-    /// The turn's tokens, as the kernel adds them up.
+    /// The turn's tokens, as the kernel counts them.
     pub usage: Option<UsageReport>,
-    /// How much of the model's context window is taken, as the kernel knows it.
+    /// How many tokens of the model's context window are in use, as the kernel reports it.
     pub context_size: Option<TokenCount>,
-    /// The model asked, if the kernel tells.
+    /// The model asked, if the kernel named it.
     pub model: Option<Label>,
     /// The model's provider, if the kernel named it.
     pub provider: Option<Label>,
@@ -120,7 +120,7 @@ pub struct Done {
 }
 
 impl Done {
-    /// An end for `reason` of which nothing else is known.
+    /// Returns a `Done` with this reason and nothing else.
     pub fn because(reason: &str) -> Self {
         Self {
             reason: reason.into(),

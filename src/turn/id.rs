@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// Why a text is no id. The contract: 1 to 256 bytes of UTF-8 with no control characters, and not `.` or `..`.
+/// Why a text is not a valid id. An id has 1 to 256 bytes of UTF-8 and no control characters, and is not `.` or `..`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidId {
@@ -14,23 +14,23 @@ pub enum InvalidId {
     /// The text is longer than an id may be.
     #[error("an id has at most {max} bytes, this one has {len}")]
     TooLong {
-        /// How many bytes the text has.
+        /// The length of the text in bytes.
         len: usize,
-        /// How many bytes an id may have.
+        /// The maximum length of an id in bytes.
         max: usize,
     },
-    /// The text holds a control character.
+    /// The text contains a control character.
     #[error("an id must not hold a control character, this one has one at byte {at}")]
     Control {
         /// The byte at which the first control character stands.
         at: usize,
     },
-    /// The text is `.` or `..`, which no URL can contain as a path segment: clients remove them.
+    /// The text is `.` or `..`. Clients remove these from URLs, so no URL could name the id.
     #[error("an id must not be `.` or `..`")]
     Dots,
 }
 
-/// The most bytes an id may have.
+/// The maximum length of an id in bytes.
 const MAX_BYTES: usize = 256;
 
 fn check(text: &str) -> Result<(), InvalidId> {
@@ -43,7 +43,7 @@ fn check(text: &str) -> Result<(), InvalidId> {
     if matches!(text, "." | "..") {
         return Err(InvalidId::Dots);
     }
-    // Nearly all ids are of printable ASCII, which is seen many bytes at a time as long as no byte ends the search.
+    // Nearly all ids are printable ASCII. A loop without an early exit checks many bytes at once.
     if text.bytes().fold(true, |printable, byte| printable & matches!(byte, b' '..=b'~')) {
         return Ok(());
     }
@@ -57,7 +57,7 @@ macro_rules! id {
     ($(#[$doc:meta])* $name:ident, $expecting:literal) => {
         $(#[$doc])*
         ///
-        /// An opaque text of 1 to 256 bytes with no control characters, but not `.` or `..`; cloning it is cheap.
+        /// An opaque text of 1 to 256 bytes with no control characters, but not `.` or `..`. Cloning an id is cheap.
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(Arc<str>);
 
@@ -69,7 +69,7 @@ macro_rules! id {
                 Ok(Self(text.into()))
             }
 
-            /// The text of the id.
+            /// The id as a text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -146,7 +146,7 @@ id! {
     TurnId, "a turn id"
 }
 id! {
-    /// Names a step within its turn. The kernel makes it; nothing here ever parses it.
+    /// Names a step within its turn. The kernel chooses it; this crate never parses it.
     StepId, "a step id"
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use super::EpochMillis;
 use super::ecmascript::serialize_number;
 
-/// A moment by a kernel's clock, as sent: any finite number, meant as milliseconds since 1970.
+/// A moment by a kernel's clock, as the kernel sent it: any finite number, meant as milliseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub struct KernelMoment(f64);
 
@@ -13,7 +13,7 @@ pub struct KernelMoment(f64);
 impl Eq for KernelMoment {}
 
 impl KernelMoment {
-    /// A smaller number would be a moment before March 1973; more likely it is in seconds.
+    /// A smaller number would be a moment before March 1973; it is more likely a moment in seconds.
     const EARLIEST: f64 = 1e11;
     /// How far a kernel's clock may be ahead of the service's.
     const MAX_AHEAD: Duration = Duration::from_hours(24);

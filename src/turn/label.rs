@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A free text that comes with a turn, such as the reason of its end or the model's name.
+/// A free text of a turn, such as the reason of its end or the name of its model.
 ///
-/// Nothing here depends on what it says, and it may be empty. A text longer than [`Label::MAX_BYTES`] is cut. Cloning a
+/// The crate does not interpret it, and it may be empty. A text longer than [`Label::MAX_BYTES`] is cut. Cloning a
 /// label is cheap.
 #[derive(Clone)]
 pub struct Label {
     text: Arc<str>,
-    /// Whether the text was longer. Ignored in comparisons.
+    /// Whether the original text was longer. Comparisons ignore this.
     is_cut: bool,
 }
 
@@ -21,10 +21,10 @@ impl Label {
     /// The maximum length in bytes. A longer text is cut at a character boundary.
     pub const MAX_BYTES: usize = 256;
 
-    /// The name by which a deserializer knows a label.
+    /// The name under which a label asks its deserializer for a text.
     pub(super) const NAME: &'static str = "Label";
 
-    /// The text of the label.
+    /// The label as a text.
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_that_is_too_long_is_cut_at_a_character_and_says_so() {
+    fn a_text_that_is_too_long_is_cut_at_a_character_boundary_and_marked_as_cut() {
         let longest = Label::from("x".repeat(Label::MAX_BYTES).as_str());
         assert_eq!((longest.as_str().len(), longest.is_cut()), (Label::MAX_BYTES, false));
         let longer = Label::from(format!("{longest}y").as_str());

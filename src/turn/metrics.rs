@@ -17,7 +17,7 @@ pub struct StepMetrics {
 
 /// The metrics of one sealed turn, as a front-end shows them.
 ///
-/// Written as JSON its keys stand in this order and nothing else is there, so that equal metrics are equal bytes.
+/// As JSON its keys have this order, and there are no other keys, so that equal metrics are equal bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TurnMetrics {
@@ -27,30 +27,30 @@ pub struct TurnMetrics {
     pub usage: Usage,
     /// Its steps, in the order in which they were first seen.
     pub steps: Vec<StepMetrics>,
-    /// How long it took, in milliseconds.
+    /// How long the turn took, in milliseconds.
     #[serde(rename = "durationMs", default, skip_serializing_if = "Option::is_none")]
     pub duration: Option<Millis>,
-    /// How much of the model's context window is taken after it, in tokens; `None` if unknown, never 0 for that.
+    /// How many tokens of the model's context window are in use after the turn. `None` if unknown, never 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context_size: Option<TokenCount>,
 }
 
-/// A sealed turn: its metrics, and what else is known of it.
+/// A sealed turn: its metrics, and the other facts about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SealedTurn {
-    /// When it was sealed here.
+    /// When the service sealed it.
     pub sealed_at: EpochMillis,
-    /// When it ended by its kernel's clock, if the kernel sent a plausible moment.
+    /// When the turn ended by its kernel's clock, if the kernel sent a plausible moment.
     pub ended_at: Option<EpochMillis>,
-    /// Why it ended.
+    /// Why the turn ended.
     pub reason: Label,
-    /// The model asked, if the kernel told.
+    /// The model asked, if the kernel named it.
     pub model: Option<Label>,
     /// The model's provider, if the kernel named it.
     pub provider: Option<Label>,
-    /// Whom the spend belongs to, if the kernel named it.
+    /// What the spend belongs to, if the kernel named it.
     pub project: Option<Label>,
-    /// Its cache writes with a lifetime of an hour, if reported: a part of all cache writes.
+    /// The part of its cache writes that has a lifetime of an hour, if reported.
     pub cache_write_1h_tokens: Option<TokenCount>,
     /// Details of single steps; a step without details has no entry.
     pub step_details: Vec<StepDetails>,
@@ -58,7 +58,7 @@ pub struct SealedTurn {
     pub metrics: TurnMetrics,
 }
 
-/// What is known of a step besides its metrics.
+/// The facts about a step besides its metrics.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StepDetails {
@@ -70,13 +70,13 @@ pub struct StepDetails {
     /// The model's provider, if it is not the turn's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<Label>,
-    /// Its cache writes with a lifetime of an hour, if reported: a part of all cache writes.
+    /// The part of its cache writes that has a lifetime of an hour, if reported.
     #[serde(rename = "cacheWrite1hTokens", default, skip_serializing_if = "Option::is_none")]
     pub cache_write_1h_tokens: Option<TokenCount>,
 }
 
 impl SealedTurn {
-    /// The turn as it stands in its conversation, at `ordinal`.
+    /// The turn with its place in its conversation.
     pub fn at(self, ordinal: Ordinal) -> StoredTurn {
         let Self {
             sealed_at,
@@ -104,31 +104,31 @@ impl SealedTurn {
     }
 }
 
-/// A sealed turn with its place in its conversation: what storage knows stands beside the metrics, not in them.
+/// A sealed turn with its place in its conversation. What the store adds is beside the metrics, not in them.
 ///
-/// Its keys in JSON have the order of these fields.
+/// In JSON its keys have the order of these fields.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StoredTurn {
     /// Its place in the conversation.
     pub ordinal: Ordinal,
-    /// When it was sealed here, in milliseconds since 1970. Within a conversation this never goes back.
+    /// When the service sealed it, in milliseconds since 1970. Within a conversation this never goes back.
     pub sealed_at: EpochMillis,
-    /// When it ended by its kernel's clock, in milliseconds since 1970, if the kernel sent a plausible moment.
+    /// When the turn ended by its kernel's clock, in milliseconds since 1970, if the kernel sent a plausible moment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<EpochMillis>,
-    /// Why it ended.
+    /// Why the turn ended.
     pub reason: Label,
-    /// The model asked, if the kernel told.
+    /// The model asked, if the kernel named it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<Label>,
     /// The model's provider, if the kernel named it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<Label>,
-    /// Whom the spend belongs to, if the kernel named it.
+    /// What the spend belongs to, if the kernel named it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub project: Option<Label>,
-    /// Its cache writes with a lifetime of an hour, if reported: a part of all cache writes.
+    /// The part of its cache writes that has a lifetime of an hour, if reported.
     #[serde(rename = "cacheWrite1hTokens", default, skip_serializing_if = "Option::is_none")]
     pub cache_write_1h_tokens: Option<TokenCount>,
     /// Details of single steps; a step without details has no entry.
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_stand_in_the_contracts_order_and_absent_ones_are_left_out() {
+    fn keys_have_the_order_of_the_contract_and_absent_ones_are_left_out() {
         let metrics = TurnMetrics {
             turn_id: TurnId::new("t").unwrap(),
             usage: Usage { cache_write_tokens: Some(0.into()), ..Usage::default() },

@@ -4,14 +4,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::ecmascript::serialize_number;
 
-/// A length of time in milliseconds: a finite number of at least 0, whose fraction is kept.
+/// A duration in milliseconds: a finite number of at least 0, which may have a fraction.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Default)]
 pub struct Millis(f64);
 
 // Never NaN, so equality is total.
 impl Eq for Millis {}
 
-/// The number given is negative, infinite or not a number.
+/// The number is negative, infinite or not a number.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 #[error("a time in milliseconds is a finite number of at least 0, not {0}")]
 pub struct InvalidMillis(f64);
@@ -20,14 +20,14 @@ impl Millis {
     /// Checks that `millis` is finite and not negative.
     pub fn new(millis: f64) -> Result<Self, InvalidMillis> {
         if millis.is_finite() && millis >= 0.0 {
-            // -0.0 is a zero too, but would be written with its sign.
+            // -0.0 is not negative, but would be written with its sign.
             Ok(Self(millis + 0.0))
         } else {
             Err(InvalidMillis(millis))
         }
     }
 
-    /// Reads a time from a kernel. Absent if it is null or negative: a kernel's clock may step back.
+    /// Reads a duration from a kernel. It is absent if it is null or negative: a kernel's clock may step back.
     pub(super) fn read_reported<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Self>, D::Error> {
         let number: Option<f64> = Deserialize::deserialize(deserializer)?;
         match number {
@@ -36,7 +36,7 @@ impl Millis {
         }
     }
 
-    /// The time as a plain number of milliseconds.
+    /// The duration as a plain number of milliseconds.
     pub fn get(self) -> f64 {
         self.0
     }
@@ -49,10 +49,10 @@ impl From<u32> for Millis {
 }
 
 impl From<std::time::Duration> for Millis {
-    /// The duration in milliseconds, with its fraction to the nanosecond as far as a float holds it.
-    #[expect(clippy::cast_precision_loss, reason = "nanoseconds are exact for 104 days, and near enough beyond")]
+    /// Converts a duration to milliseconds, with its fraction to the nanosecond as far as a float holds it.
+    #[expect(clippy::cast_precision_loss, reason = "nanoseconds are exact up to 104 days, and close enough beyond")]
     fn from(duration: std::time::Duration) -> Self {
-        // Divided once: the result is the float that is nearest, so 0.1 ms is written as 0.1.
+        // One division gives the nearest float, so 0.1 ms is written as 0.1.
         Self(duration.as_nanos() as f64 / 1e6)
     }
 }

@@ -12,20 +12,20 @@
 //! # Files
 //!
 //! - `line`: parses a line of JSON into the event in it.
-//! - `reader`: reads the lines of a body, and tries the short way first.
-//! - `canonical`: the short way through a line that is written as kernels write it.
+//! - `reader`: reads the lines of a body, and tries the fast parser first.
+//! - `canonical`: the fast parser for a line that is written as kernels write it.
 //! - `wire`: the fields of each type of event in JSON.
 //! - `event`: an event that counts for metrics.
 //! - `open`: an open turn, its fold, and how it is sealed.
 //! - `usage`: usage reports, and how they join.
-//! - `metrics`: a sealed turn, and the metrics of it that a front-end shows.
+//! - `metrics`: a sealed turn and its metrics, as a front-end shows them.
 //! - `warning`: a probable mistake in a turn's events.
 //! - `id`: the ids of conversations, turns and steps.
 //! - `label`: a free text such as a model's name, cut at a maximum length.
 //! - `count`: a number of tokens.
 //! - `millis`: lengths of time and moments, in milliseconds.
 //! - `kernel_moment`: a moment by the kernel's clock, which may be implausible.
-//! - `running_time`: how long the service has run, in which the ages of open turns are measured.
+//! - `running_time`: how long the service has run. The ages of open turns are measured in it.
 //! - `ordinal`: the place of a sealed turn in its conversation.
 //! - `ecmascript`: writes numbers as `JSON.stringify` does.
 //! - `properties`: property tests of the fold.

@@ -42,7 +42,7 @@ impl OpenStep {
         Self { id, reports: UsageReports::default(), times: StepTimes::default(), model: None, provider: None }
     }
 
-    /// Takes in what an event says of this step.
+    /// Folds the part of an event that is about this step.
     pub fn fold(&mut self, progress: &Progress) {
         match progress {
             Progress::Usage { report, is_final, .. } => self.reports.take(*report, *is_final),
@@ -55,7 +55,7 @@ impl OpenStep {
         }
     }
 
-    /// Returns what is known of the step besides its metrics, where it differs from the turn's.
+    /// Returns the facts about the step besides its metrics, where they differ from the turn's.
     fn details(&self, turn_model: Option<&Label>, turn_provider: Option<&Label>) -> Option<StepDetails> {
         let model = self.model.as_ref().filter(|model| Some(*model) != turn_model);
         let provider = self.provider.as_ref().filter(|provider| Some(*provider) != turn_provider);
@@ -74,25 +74,26 @@ impl OpenStep {
 #[derive(Debug, Clone, Default)]
 pub struct OpenSteps {
     steps: Vec<OpenStep>,
-    /// Where each step stands, once there are more than [`OpenSteps::SEARCHED`].
+    /// The place of each step by its id, once there are more than [`OpenSteps::SEARCHED`] steps.
     places: HashMap<StepId, u32>,
 }
 
 impl OpenSteps {
-    /// So many steps are searched one by one, which is faster and smaller; nearly all turns have fewer.
+    /// Up to this many steps are searched one by one, which is faster and needs less memory. Nearly all turns have
+    /// fewer.
     const SEARCHED: usize = 32;
 
-    /// Whether anything has been reported of the step.
+    /// Whether the turn has no step.
     pub fn contains(&self, id: &StepId) -> bool {
         self.place(id).is_some()
     }
 
-    /// How many steps there are.
+    /// The number of steps.
     pub fn count(&self) -> u32 {
         u32::try_from(self.steps.len()).unwrap_or(u32::MAX)
     }
 
-    /// Returns where the step stands, from 0.
+    /// Returns the place of the step, from 0.
     pub(crate) fn place(&self, id: &StepId) -> Option<u32> {
         if self.steps.len() > Self::SEARCHED {
             return self.places.get(id).copied();
@@ -106,7 +107,7 @@ impl OpenSteps {
         self.steps.get(usize::try_from(place).ok()?)
     }
 
-    /// The step, added at the end if it is new.
+    /// Returns the step. If it is new, it is added at the end.
     pub(crate) fn entry(&mut self, id: &StepId) -> &mut OpenStep {
         let place = self.place(id).and_then(|place| usize::try_from(place).ok()).unwrap_or_else(|| {
             self.push(OpenStep::new(id.clone()));
@@ -115,7 +116,7 @@ impl OpenSteps {
         &mut self.steps[place]
     }
 
-    /// Puts a step at a place, where one of the same id may stand; at the end if there is no such place.
+    /// Puts a step at a place, in place of the step of the same id. Adds it at the end if there is no such place.
     pub(crate) fn put(&mut self, place: u32, step: OpenStep) {
         match usize::try_from(place).ok().and_then(|place| self.steps.get_mut(place)) {
             Some(there) if there.id == step.id => *there = step,
@@ -137,11 +138,11 @@ impl OpenSteps {
 
     fn push(&mut self, step: OpenStep) {
         self.steps.push(step);
-        // The one that makes them too many has all before it noted too.
+        // The step that exceeds the limit also adds all steps before it to the index.
         self.note_places(if self.steps.len() == Self::SEARCHED + 1 { 0 } else { self.steps.len() - 1 });
     }
 
-    /// Notes the places of the steps from this one on; of all steps anew, from 0.
+    /// Adds the steps from this place on to the index. From 0, rebuilds the whole index.
     fn note_places(&mut self, from: usize) {
         if from == 0 {
             self.places.clear();
@@ -171,7 +172,7 @@ impl IntoIterator for OpenSteps {
 }
 
 impl FromIterator<OpenStep> for OpenSteps {
-    /// The steps as they are given; of two with one id the first one counts.
+    /// The steps in the given order. If two have the same id, the first one is kept.
     fn from_iter<I: IntoIterator<Item = OpenStep>>(steps: I) -> Self {
         let mut collected = Self::default();
         for step in steps {
@@ -183,7 +184,7 @@ impl FromIterator<OpenStep> for OpenSteps {
     }
 }
 
-// The places follow from the steps.
+// The index follows from the steps.
 impl PartialEq for OpenSteps {
     fn eq(&self, other: &Self) -> bool {
         self.steps == other.steps
@@ -192,10 +193,10 @@ impl PartialEq for OpenSteps {
 
 impl Eq for OpenSteps {}
 
-/// What an open turn is besides its steps.
+/// The parts of an open turn besides its steps.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OpenHead {
-    /// The labels of its `turn-start` events; the latest of each.
+    /// The labels of its `turn-start` events: the latest value of each.
     pub labels: TurnLabels,
     /// The usage reports without a step.
     pub unlabelled: UsageReports,
@@ -204,7 +205,7 @@ pub struct OpenHead {
 }
 
 impl OpenHead {
-    /// Takes in what an event says of the turn itself.
+    /// Folds the part of an event that is about the turn itself.
     pub fn fold(&mut self, progress: &Progress) {
         self.has_failed = matches!(progress, Progress::Failed);
         match progress {
@@ -213,7 +214,7 @@ impl OpenHead {
                 rename(&mut self.labels.provider, provider.as_ref());
                 rename(&mut self.labels.project, project.as_ref());
             }
-            // A report without tokens takes the place of none.
+            // A report without tokens changes nothing.
             Progress::Usage { step_id: None, report, is_final } if !report.is_silent() => {
                 self.unlabelled.take(*report, *is_final);
             }
@@ -224,24 +225,25 @@ impl OpenHead {
 
 /// A turn in progress: the fold of its events so far.
 ///
-/// Folding the same events again, in order, from any point on, changes nothing, so a sender in doubt sends again.
+/// Folding the same events again, in order, from any point on, changes nothing. So a sender in doubt may send them
+/// again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenTurn {
     /// The turn.
     pub id: TurnId,
-    /// What it is besides its steps.
+    /// The parts of the turn besides its steps.
     pub head: OpenHead,
     /// Its steps, in the order in which they were first seen.
     pub steps: OpenSteps,
 }
 
 impl OpenTurn {
-    /// A turn of which nothing has been reported yet.
+    /// Returns a turn of which nothing has been reported yet.
     pub fn new(id: TurnId) -> Self {
         Self { id, head: OpenHead::default(), steps: OpenSteps::default() }
     }
 
-    /// Takes one event of this turn in. It changes the head and at most one step, that of [`Progress::step_id`].
+    /// Folds one event of this turn. It changes the head and at most one step, the step of [`Progress::step_id`].
     pub fn fold(&mut self, progress: &Progress) {
         self.head.fold(progress);
         if let Some(id) = progress.step_id() {
@@ -249,7 +251,7 @@ impl OpenTurn {
         }
     }
 
-    /// Ends the turn: what it has become. Total, whatever was folded before.
+    /// Ends the turn and returns the result. It cannot fail, whatever was folded before.
     pub fn seal(&self, done: &Done, sealed_at: EpochMillis) -> SealedTurn {
         let usage = self.usage_with(done);
         let last_step = self.steps.last().and_then(|step| step.reports.joined());
@@ -287,7 +289,7 @@ impl OpenTurn {
         }
     }
 
-    /// Probable mistakes of the kernel in the turn that `done` seals.
+    /// Returns probable mistakes of the kernel in the turn that `done` seals.
     pub fn warnings(&self, done: &Done, sealed_at: EpochMillis) -> Vec<Warning> {
         let mut warnings = Vec::new();
         let turn_id = || self.id.clone();
@@ -310,7 +312,8 @@ impl OpenTurn {
         warnings
     }
 
-    /// The turn's tokens: those of `done` if it counts any, else the sum of the steps, else the reports without a step.
+    /// The turn's tokens: those of `done` if any of its counters is above 0, else the sum of the steps, else the
+    /// reports without a step.
     fn usage_with(&self, done: &Done) -> UsageReport {
         let of_done = done.usage.filter(|report| !report.is_silent());
         let of_reports = self.sum_of_steps().or_else(|| self.head.unlabelled.joined());
@@ -337,7 +340,7 @@ mod tests {
     use super::*;
     use crate::turn::{KernelEvent, TurnEventKind, Usage, parse_line};
 
-    /// Folds the lines, the last of which is a `done`.
+    /// Folds the lines. The last line must be a `done`.
     fn sealed(lines: &[&str]) -> SealedTurn {
         let (turn, done) = folded(lines);
         turn.seal(&done, EpochMillis::new(SEALED_AT))
@@ -375,7 +378,7 @@ mod tests {
     const DONE: &str = r#"{"type":"done","reason":"stop"}"#;
 
     #[test]
-    fn rule_1_steps_stand_in_the_order_first_seen() {
+    fn rule_1_steps_have_the_order_in_which_they_were_first_seen() {
         let turn = metrics(&[
             r#"{"type":"step-complete","stepId":"b"}"#,
             r#"{"type":"usage","stepId":"a","usage":{"inputTokens":1,"outputTokens":1}}"#,
@@ -387,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_2_usage_of_one_step_joins() {
+    fn rule_2_usage_reports_of_one_step_join() {
         let turn = metrics(&[
             r#"{"type":"usage","stepId":"a","usage":{"inputTokens":900,"outputTokens":1}}"#,
             r#"{"type":"usage","stepId":"a","usage":{"inputTokens":0,"outputTokens":120,"cacheReadTokens":3}}"#,
@@ -407,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_4_a_step_without_usage_has_zeros_and_one_without_timing_no_times() {
+    fn rule_4_a_step_without_usage_has_zeros_and_a_step_without_times_has_none() {
         let turn = metrics(&[
             r#"{"type":"step-complete","stepId":"a","genTotalMs":9}"#,
             r#"{"type":"usage","stepId":"b","usage":{"inputTokens":1,"outputTokens":1}}"#,
@@ -418,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_5_the_turns_usage_is_dones_then_the_sum_of_steps_then_the_join_of_unlabelled_then_zeros() {
+    fn rule_5_the_usage_of_a_turn_is_from_done_else_the_steps_else_reports_without_a_step_else_zeros() {
         let step_a = r#"{"type":"usage","stepId":"a","usage":{"inputTokens":1,"outputTokens":2,"cacheReadTokens":3}}"#;
         let step_b = r#"{"type":"usage","stepId":"b","usage":{"inputTokens":10,"outputTokens":20}}"#;
         let unlabelled = r#"{"type":"usage","usage":{"inputTokens":70,"outputTokens":9}}"#;
@@ -430,19 +433,19 @@ mod tests {
         assert_eq!(metrics(&[step_a, unlabelled, step_b, DONE]).usage, summed);
         assert_eq!(metrics(&[unlabelled, again, DONE]).usage, usage(70, 30));
         let timed = r#"{"type":"step-complete","stepId":"a","genTotalMs":9}"#;
-        assert_eq!(metrics(&[timed, unlabelled, DONE]).usage, usage(70, 9), "a step without usage is no sum");
+        assert_eq!(metrics(&[timed, unlabelled, DONE]).usage, usage(70, 9), "a step without usage makes no sum");
         assert_eq!(metrics(&[DONE]).usage, Usage::default());
     }
 
     #[test]
-    fn rule_6_duration_is_dones() {
+    fn rule_6_the_duration_is_from_done() {
         assert_eq!(metrics(&[DONE]).duration, None);
         let turn = metrics(&[r#"{"type":"done","reason":"stop","durationMs":5}"#]);
         assert_eq!(turn.duration, Some(5.into()));
     }
 
     #[test]
-    fn rule_7_context_size_is_the_last_steps_else_dones_and_never_0() {
+    fn rule_7_the_context_size_is_from_the_last_step_else_from_done_and_never_0() {
         let used = r#"{"type":"usage","stepId":"a","usage":{"inputTokens":1,"outputTokens":2}}"#;
         let nothing = r#"{"type":"usage","stepId":"b","usage":{"inputTokens":0,"outputTokens":0}}"#;
         let timed = r#"{"type":"step-complete","stepId":"b","genTotalMs":9}"#;
@@ -452,7 +455,11 @@ mod tests {
         assert_eq!(metrics(&[used, told]).context_size, Some(3.into()));
         assert_eq!(metrics(&[timed, used, DONE]).context_size, Some(3.into()));
         for silent in [timed, nothing] {
-            assert_eq!(metrics(&[used, silent, told]).context_size, Some(99.into()), "the last step tells nothing");
+            assert_eq!(
+                metrics(&[used, silent, told]).context_size,
+                Some(99.into()),
+                "the last step reported no tokens"
+            );
             assert_eq!(metrics(&[used, silent, told_zero]).context_size, None);
             assert_eq!(metrics(&[used, silent, DONE]).context_size, None);
         }
@@ -460,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_8_any_reason_seals() {
+    fn rule_8_a_done_with_any_reason_seals() {
         for reason in ["stop", "aborted", "error", "max-steps", "", "something new"] {
             let done = format!(r#"{{"type":"done","reason":"{reason}"}}"#);
             assert_eq!(sealed(&[&done]).reason.as_str(), reason);
@@ -468,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn rule_10_an_error_marks_the_turn_until_another_event_counts() {
+    fn rule_10_an_error_marks_the_turn_as_failed_until_its_next_event() {
         let event = |kind: &str| {
             let line = format!(r#"{{"type":"{kind}","conversationId":"c","turnId":"t","stepId":"s"}}"#);
             match parse_line(line.as_bytes()).unwrap().unwrap().event.kind {
@@ -484,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turns_model_is_dones_else_turn_starts_else_the_last_steps_that_names_one() {
+    fn the_model_of_a_turn_is_from_done_else_turn_start_else_the_last_step_that_names_one() {
         let start = r#"{"type":"turn-start","model":"of start","provider":"P"}"#;
         let step = |id: &str, model: &str| format!(r#"{{"type":"step-complete","stepId":"{id}","model":"{model}"}}"#);
         let (a, b) = (step("a", "of a"), step("b", "of b"));
@@ -496,11 +503,11 @@ mod tests {
         assert_eq!(model(&[&b, &a, silent, DONE]).as_deref(), Some("of a"), "the last step, not the last event");
         assert_eq!(model(&[&b, &a, &b, DONE]).as_deref(), Some("of a"));
         assert_eq!(model(&[silent, DONE]), None);
-        assert_eq!(sealed(&[start, done]).provider, Some("P".into()), "each of the two by itself");
+        assert_eq!(sealed(&[start, done]).provider, Some("P".into()), "model and provider are looked up separately");
     }
 
     #[test]
-    fn details_of_a_step_are_what_differs_from_the_turns_and_its_hour_part() {
+    fn step_details_are_its_hour_part_and_the_labels_that_differ_from_the_turn() {
         let turn = sealed(&[
             r#"{"type":"turn-start","model":"big","provider":"A","project":"old"}"#,
             r#"{"type":"turn-start","project":"new"}"#,
@@ -530,7 +537,7 @@ mod tests {
     }
 
     #[test]
-    fn the_turns_hour_part_follows_rule_5() {
+    fn the_hour_part_of_a_turn_follows_rule_5() {
         let step = r#"{"type":"usage","stepId":"a","usage":{"inputTokens":9,"outputTokens":1,"cacheWrite1hTokens":4}}"#;
         let loose = r#"{"type":"usage","usage":{"inputTokens":9,"outputTokens":1,"cacheWrite1hTokens":3}}"#;
         let told = r#"{"type":"done","reason":"stop","usage":{"inputTokens":9,"cacheWrite1hTokens":2}}"#;
@@ -543,7 +550,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_probably_a_mistake_is_told() {
+    fn probable_mistakes_are_warned_of() {
         let exclusive = |id: &str| {
             format!(
                 r#"{{"type":"usage","stepId":"{id}","usage":{{"inputTokens":9,"outputTokens":1,"cacheReadTokens":5,"cacheWriteTokens":5}}}}"#
@@ -574,7 +581,7 @@ mod tests {
         }
     }
 
-    /// The contract's test vectors of the fold, one conversation each.
+    /// The test vectors of the fold, one conversation each.
     #[test]
     fn the_contracts_cases() {
         let file: serde_json::Value = serde_json::from_str(include_str!("../../tests/vectors/fold.json")).unwrap();
@@ -611,7 +618,7 @@ mod tests {
     }
 
     #[test]
-    fn many_steps_are_found_like_few() {
+    fn many_steps_are_found_as_few_are() {
         let mut turn = OpenTurn::new(TurnId::new("t").unwrap());
         let report = |n: u32, tokens| Progress::Usage {
             step_id: Some(StepId::new(format!("t#{n}")).unwrap()),
@@ -620,7 +627,7 @@ mod tests {
         };
         for n in 0..100 {
             turn.fold(&report(n, 1));
-            // Each step so far again, the first one among them.
+            // Every step so far once more, beginning with the first.
             turn.fold(&report(n / 2, n));
         }
         let steps: Vec<_> = turn.steps.iter().map(|step| step.id.to_string()).collect();
@@ -634,7 +641,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_that_are_put_and_dropped_are_found_where_they_stand() {
+    fn steps_are_found_after_others_are_put_and_dropped() {
         let id = |n: u32| StepId::new(format!("t#{n}")).unwrap();
         let found = |steps: &OpenSteps| {
             let places = (0..200).filter_map(|n| Some((steps.place(&id(n))?, n)));
@@ -648,7 +655,7 @@ mod tests {
         steps.put(7, timed.clone());
         assert_eq!((steps.at(7), steps.count()), (Some(&timed), 40));
         steps.put(7, OpenStep::new(id(107)));
-        assert_eq!((steps.place(&id(7)), steps.place(&id(107))), (None, Some(7)), "another step has its place");
+        assert_eq!((steps.place(&id(7)), steps.place(&id(107))), (None, Some(7)), "another step replaced it");
         steps.truncate(36);
         assert_eq!((steps.place(&id(36)), steps.place(&id(35)), steps.at(36)), (None, Some(35), None));
         steps.truncate(5);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub struct Ordinal(NonZeroU64);
 
 impl Ordinal {
-    /// The ordinal `n`, unless it is 0.
+    /// Returns the ordinal `n`, or `None` if `n` is 0.
     pub fn new(n: u64) -> Option<Self> {
         NonZeroU64::new(n).map(Self)
     }
@@ -19,7 +19,7 @@ impl Ordinal {
         self.0.get()
     }
 
-    /// The ordinal of the turn that is sealed after `sealed` others.
+    /// Returns the ordinal of the turn that is sealed after `sealed` others.
     pub fn after(sealed: u64) -> Self {
         Self(NonZeroU64::MIN.saturating_add(sealed))
     }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn count() -> impl Strategy<Value = TokenCount> {
-    // Small counts collide often, the largest ones overflow sums: both are where a mistake shows.
+    // Small counts are often equal, and the largest ones overflow sums; both reveal mistakes.
     prop_oneof![0u64..4, (TokenCount::MAX.get() - 2)..=TokenCount::MAX.get()].prop_map(|n| TokenCount::new(n).unwrap())
 }
 
@@ -121,7 +121,7 @@ fn folded<'a>(events: impl IntoIterator<Item = &'a Progress>) -> OpenTurn {
 }
 
 fn stored_turn() -> impl Strategy<Value = StoredTurn> {
-    // What may have to be escaped comes often.
+    // Characters that may need an escape are frequent.
     let text = |allowed: &'static str| {
         proptest::collection::vec(prop_oneof![Just('"'), Just('\\'), any::<char>()], 0..9)
             .prop_map(move |text| text.into_iter().collect::<String>() + allowed)
@@ -173,9 +173,10 @@ proptest! {
         prop_assert_eq!(a.join(a), a);
     }
 
-    /// A final report replaces the others whenever it arrives, except for an input or output counter that it lacks.
+    /// A final report replaces the others whenever it arrives. If it lacks an input or output counter, the others
+    /// supply it.
     #[test]
-    fn reports_come_to_the_same_in_any_order_and_however_often(
+    fn reports_join_to_the_same_in_any_order_and_when_repeated(
         (reports, shuffled) in vec((report(), any::<bool>()), 0..8).prop_flat_map(|reports| {
             let twice: Vec<_> = reports.iter().chain(&reports).copied().collect();
             (Just(reports), Just(twice).prop_shuffle())
@@ -209,7 +210,7 @@ proptest! {
 
     /// A missing counter does not erase a known one.
     #[test]
-    fn a_done_that_counts_nothing_changes_no_usage(
+    fn a_done_without_tokens_changes_no_usage(
         events in vec(usage_report(), 0..8),
         done in done(),
         silent in proptest::option::of(prop_oneof![
@@ -230,9 +231,9 @@ proptest! {
         prop_assert!(metrics.context_size.is_none_or(|size| size > TokenCount::ZERO));
     }
 
-    /// Only the order in which steps are first seen may depend on the order of reports.
+    /// Of the whole turn, only the order in which steps are first seen may depend on the order of reports.
     #[test]
-    fn usage_events_may_come_again_and_in_any_order(
+    fn usage_events_may_be_repeated_and_in_any_order(
         (events, shuffled) in vec(usage_report(), 0..12).prop_flat_map(|events| {
             let twice: Vec<_> = events.iter().chain(&events).cloned().collect();
             (Just(events), Just(twice).prop_shuffle())

@@ -6,8 +6,8 @@ use super::{BadEvent, KernelEvent, parse_line};
 
 /// Reads the kernel events of a body, line after line.
 ///
-/// Each line is what [`parse_line`] makes of it, whichever lines came before. What an event has in common with the one
-/// before it, above all the ids of its conversation, turn and step, the two share.
+/// Each line has the same result as [`parse_line`], whichever lines came before. Consecutive events share equal texts,
+/// above all the ids of their conversation, turn and step.
 ///
 /// ```
 /// # use turn_metrics::turn::{EventReader, parse_line};
@@ -29,7 +29,7 @@ pub struct EventReader {
 }
 
 impl EventReader {
-    /// Reads one event from a line of JSON; `None` is an event that does not count for metrics.
+    /// Reads one event from a line of JSON. Returns `None` for an event that does not count for metrics.
     #[inline]
     pub fn read(&mut self, line: &[u8]) -> Result<Option<KernelEvent>, BadEvent> {
         // Nine lines in ten are deltas, and most follow a delta of the same turn.
@@ -62,7 +62,7 @@ mod tests {
         select(words.split(' ').collect::<Vec<_>>()).prop_map(String::from)
     }
 
-    /// Texts as JSON: most of them often the same or beginning alike, so that what is known matters.
+    /// JSON strings. Most of them are often equal or have the same start, so that shared texts are tested.
     fn text() -> impl Strategy<Value = String> {
         let pieces = vec(one_of("t #0 \\n \\\\ \\\" \\u0074 \\/ \\b \\x b \u{85} \x7f \t \u{e9} \u{1f980}"), 0..4);
         prop_oneof![
@@ -73,7 +73,7 @@ mod tests {
         ]
     }
 
-    /// Numbers in all the ways in which JSON has them, and in some in which it has not.
+    /// Numbers in every notation of JSON, and in some that JSON does not allow.
     const NUMBERS: &str = "0 -0 00 01 -1 +1 1. .5 1.0 0.1 10.50 01.5 -0.0 1e3 1E+3 1e-3 1.5e3 1.5e1 1e 1.e1 1e400 0x10 \
         1_000 NaN 9007199254740991 9007199254740992 9007199254740993 9999999999999999999 10000000000000000000 \
         18446744073709551615 18446744073709551616 99999999999999999999 null \"1\" true {}";
@@ -100,7 +100,7 @@ mod tests {
         })
     }
 
-    /// The four types with their fields in the order in which a kernel writes them.
+    /// The four types with their fields, in the order in which a kernel writes them.
     const TYPES: &[(&str, &[&str])] = &[
         ("turn-start", &["conversationId", "turnId", "model?", "provider?", "project?"]),
         ("usage", &["conversationId", "turnId", "stepId?", "usage", "final?"]),
@@ -125,7 +125,7 @@ mod tests {
         ("error", &["conversationId", "turnId?", "message?"]),
     ];
 
-    /// The fields of an event, the optional ones there or not.
+    /// The fields of an event. Optional ones may be missing.
     fn fields() -> impl Strategy<Value = Vec<String>> {
         let values = vec((text(), prop_oneof![count(), number()], usage(), any::<bool>()), 9);
         (select(TYPES), values).prop_map(|((kind, names), values)| {
@@ -143,7 +143,7 @@ mod tests {
         })
     }
 
-    /// A change of the fields: one of them is moved, repeated, left out, or joined by another.
+    /// Changes the fields: moves, repeats, drops or adds one.
     fn change_fields(fields: &mut Vec<String>, (change, from, to): &(usize, Index, Index)) {
         const OTHERS: [&str; 5] = [
             r#""x":1"#,
@@ -162,7 +162,7 @@ mod tests {
         fields.insert(to.index(fields.len() + 1), field);
     }
 
-    /// A line as a kernel writes it, but for a change or two in many.
+    /// A line as a kernel writes it, except for a change now and then.
     fn line() -> impl Strategy<Value = Vec<u8>> {
         let field_changes = prop_oneof![3 => Just(vec![]), 1 => vec((0usize..4, any::<Index>(), any::<Index>()), 1..3)];
         let piece = prop_oneof![
@@ -186,7 +186,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_reader_makes_of_each_line_what_the_line_is_by_itself(lines in vec(line(), 1..6)) {
+        fn a_reader_reads_each_line_as_parse_line_does(lines in vec(line(), 1..6)) {
             let mut reader = EventReader::default();
             for line in &lines {
                 let text = String::from_utf8_lossy(line);
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_means_the_same_to_both_however_it_is_written() {
+    fn both_parsers_read_each_number_alike() {
         for number in NUMBERS.split(' ') {
             for fields in [
                 format!(r#""durationMs":{number}"#),
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn events_share_the_texts_they_have_in_common() {
+    fn events_share_equal_texts() {
         let mut reader = EventReader::default();
         let mut read = |turn: &str| {
             let line = format!(

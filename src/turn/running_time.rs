@@ -2,8 +2,8 @@ use std::time::Duration;
 
 /// How long the service has run, over all its starts, in whole milliseconds. The ages of open turns are measured in it.
 ///
-/// It stands still while the service does not run, so a host that slept, a wall clock that jumped or a service that was
-/// down does not age a turn.
+/// It stands still while the service does not run. So no turn ages while the host sleeps, the wall clock jumps or the
+/// service is down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct RunningTime(u64);
 

@@ -6,21 +6,21 @@ use super::TokenCount;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Usage {
-    /// Tokens of the whole prompt, cached ones included.
+    /// Tokens of the whole prompt, including cached ones.
     pub input_tokens: TokenCount,
     /// Tokens that the model wrote.
     pub output_tokens: TokenCount,
-    /// Those of the prompt that were read from the provider's cache; `None` if nobody reported it.
+    /// Prompt tokens that were read from the provider's cache; `None` if not reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache_read_tokens: Option<TokenCount>,
-    /// Those of the prompt that were written to the provider's cache; `None` if nobody reported it.
+    /// Prompt tokens that were written to the provider's cache; `None` if not reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache_write_tokens: Option<TokenCount>,
 }
 
 impl Usage {
-    /// Returns the sum of the usage of two different things. A cache counter is present if either has it; each counter
-    /// saturates at [`TokenCount::MAX`].
+    /// Returns the sum of two usages. A cache counter is present if either has it; each counter saturates at
+    /// [`TokenCount::MAX`].
     #[must_use]
     pub fn saturating_add(self, other: Self) -> Self {
         Self {
@@ -31,16 +31,16 @@ impl Usage {
         }
     }
 
-    /// Prompt and output together: how much of the model's context window is taken after the step.
+    /// Prompt and output together: how many tokens of the model's context window are in use after the step.
     pub fn context_size(self) -> TokenCount {
         self.input_tokens.saturating_add(self.output_tokens)
     }
 
-    /// Whether the cache counters together exceed the prompt. Then the kernel counts the prompt without its cached
-    /// part.
+    /// Whether the cache counters together exceed the prompt, which means that the kernel counts the prompt without its
+    /// cached part.
     pub fn has_more_cached_than_input(self) -> bool {
         let cached = self.cache_read_tokens.unwrap_or_default();
-        // The sum of two counts stays below 2^54.
+        // The sum of two counts is below 2^54.
         cached.get() + self.cache_write_tokens.unwrap_or_default().get() > self.input_tokens.get()
     }
 }
@@ -52,11 +52,11 @@ fn add_reported(a: Option<TokenCount>, b: Option<TokenCount>) -> Option<TokenCou
     }
 }
 
-/// What one event reports of the tokens of a step or a turn; any counter may be missing.
+/// The tokens of a step or a turn as one event reports them. Any counter may be missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct UsageReport {
-    /// Tokens of the whole prompt, cached ones included.
+    /// Tokens of the whole prompt, including cached ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_tokens: Option<TokenCount>,
     /// Tokens that the model wrote.
@@ -86,11 +86,12 @@ impl From<Usage> for UsageReport {
 }
 
 impl UsageReport {
-    /// Joins two reports of the same thing: each counter becomes the larger of the two, and a counter that only one
-    /// reports is that one's.
+    /// Joins two reports of the same step or turn: each counter becomes the larger of the two. A counter that only one
+    /// report has is kept.
     ///
-    /// Providers report a prompt first and a cumulative output later: adding them counts twice, keeping the last
-    /// loses the prompt. A join does neither, in whatever order and however often the reports come.
+    /// Providers report a prompt first and a cumulative output later. Adding the reports would count twice, and keeping
+    /// only the last would lose the prompt. A join does neither, in whatever order and however often the reports
+    /// arrive.
     ///
     /// ```
     /// # use turn_metrics::turn::UsageReport;
@@ -106,7 +107,7 @@ impl UsageReport {
         self.by_counter(other, Ord::max)
     }
 
-    /// Returns the sum of reports of two different things. A counter is present if either report has it; each counter
+    /// Returns the sum of the reports of two steps. A counter is present if either report has it; each counter
     /// saturates at [`TokenCount::MAX`].
     #[must_use]
     pub fn saturating_add(self, other: Self) -> Self {
@@ -127,8 +128,8 @@ impl UsageReport {
         }
     }
 
-    /// Whether the report has neither input nor output tokens. It is then ignored, cache counters included: a provider
-    /// that reported nothing must not erase what is known.
+    /// Whether the report has neither input nor output tokens. Such a report is ignored with its cache counters: a
+    /// provider that reported nothing must not erase what is known.
     pub fn is_silent(&self) -> bool {
         self.input_tokens.is_none() && self.output_tokens.is_none()
     }
@@ -141,7 +142,7 @@ impl UsageReport {
             .any(|count| count.is_some_and(|count| count > TokenCount::ZERO))
     }
 
-    /// The same report, with a missing input or output counter taken from `known`.
+    /// Returns this report, with a missing input or output counter taken from `known`.
     pub(super) fn or_unsaid(self, known: Self) -> Self {
         Self {
             input_tokens: self.input_tokens.or(known.input_tokens),
@@ -150,7 +151,7 @@ impl UsageReport {
         }
     }
 
-    /// The usage as it is shown: a missing input or output counter is 0.
+    /// Returns the usage as it is shown: a missing input or output counter is 0.
     pub fn usage(self) -> Usage {
         Usage {
             input_tokens: self.input_tokens.unwrap_or_default(),
@@ -161,10 +162,10 @@ impl UsageReport {
     }
 }
 
-/// All reports of one thing, joined. A final report outranks those that are not final.
+/// All reports of one step or turn, joined. A final report replaces those that are not final.
 ///
-/// The last report of some providers is lower than their first, and it is the true one. Keeping the two kinds apart
-/// makes this join commutative, associative and idempotent too.
+/// Some providers end with a report that is lower than the first one, and right. Joining the two kinds separately keeps
+/// the result commutative, associative and idempotent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct UsageReports {
     /// The join of the reports that are not final; `None` if there are none.
@@ -174,7 +175,7 @@ pub struct UsageReports {
 }
 
 impl UsageReports {
-    /// Adds a report. A silent one changes nothing.
+    /// Adds a report. A report without input and output tokens changes nothing.
     pub fn take(&mut self, report: UsageReport, is_final: bool) {
         if !report.is_silent() {
             let known = if is_final { &mut self.finals } else { &mut self.interim };
@@ -182,7 +183,7 @@ impl UsageReports {
         }
     }
 
-    /// Returns the combined report; `None` without reports. If the final reports lack an input or an output counter,
+    /// Returns the combined report, or `None` without reports. If the final reports lack an input or output counter,
     /// the other reports supply it.
     pub fn joined(&self) -> Option<UsageReport> {
         match (self.interim, self.finals) {

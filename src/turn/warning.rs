@@ -1,6 +1,6 @@
 use super::{StepId, TurnId};
 
-/// Something in a turn's events that was taken in, but is probably a mistake of the kernel that sent them.
+/// A probable mistake of a kernel in the events of a turn, which were accepted all the same.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Warning {
@@ -21,7 +21,7 @@ pub enum Warning {
         /// The turn.
         turn_id: TurnId,
     },
-    /// Steps whose cached tokens are more than their prompt: the kernel counts the prompt without its cached part.
+    /// Steps with more cached tokens than prompt tokens: the kernel counts the prompt without its cached part.
     #[error(
         "turn `{turn_id}`: {steps} of its steps, first `{step_id}`, report more cached tokens than `inputTokens`, which \
          must count the whole prompt"
@@ -53,7 +53,7 @@ impl Warning {
         }
     }
 
-    /// Describes the mistake without quoting the input, so that it is fit for a log.
+    /// Describes the mistake without quoting the input, so that it may be logged.
     pub fn summary(&self) -> &'static str {
         match self {
             Self::LabelCut { .. } => "a text was cut",

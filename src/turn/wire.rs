@@ -7,7 +7,7 @@ use super::{
     TurnEventKind, TurnId, TurnLabels, UsageReport,
 };
 
-/// The types of kernel event that are told apart here.
+/// The types of kernel event that the parser distinguishes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EventType {
     TurnStart,
@@ -31,7 +31,7 @@ impl EventType {
     }
 }
 
-// The lines that count. `tag` writes the type; reading has seen it already and skips it like an unknown field.
+// The lines that count. `tag` writes the type. On reading, the type is known already and skipped like an unknown field.
 
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "type", rename = "turn-start", rename_all = "camelCase")]

@@ -1,4 +1,4 @@
-//! `turn-metrics backup` of a server that works on.
+//! `turn-metrics backup` of a running server.
 
 use std::path::Path;
 use std::process::Output;
@@ -18,7 +18,7 @@ fn done(turn: u64) -> String {
 }
 
 #[test]
-fn a_copy_made_under_load_is_clean_and_has_all_that_was_acknowledged_before() {
+fn a_copy_made_under_load_is_clean_and_has_everything_acknowledged_before() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let server = Server::start(from.path());
     let mut client = server.client();
@@ -41,11 +41,7 @@ fn a_copy_made_under_load_is_clean_and_has_all_that_was_acknowledged_before() {
     });
     let mut left: Vec<_> = std::fs::read_dir(from.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     left.sort();
-    assert_eq!(
-        left,
-        ["turn-metrics.journal.redb", "turn-metrics.redb"],
-        "something of the copy was left with the server"
-    );
+    assert_eq!(left, ["turn-metrics.journal.redb", "turn-metrics.redb"], "the server left files of the copy behind");
 
     let check = turn_metrics().args(["check", "--data-dir"]).arg(to.path()).output().unwrap();
     assert_eq!(check.status.code(), Some(0), "{}", String::from_utf8_lossy(&check.stdout));
@@ -55,7 +51,7 @@ fn a_copy_made_under_load_is_clean_and_has_all_that_was_acknowledged_before() {
 }
 
 #[test]
-fn a_directory_that_is_missing_is_told_once_by_the_name_that_was_given() {
+fn the_error_about_a_missing_directory_names_the_path_that_was_given_once() {
     let to = tempfile::tempdir().unwrap();
     let destination = to.path().join("nodir/x.redb");
     let output = turn_metrics().arg("backup").arg(&destination).output().unwrap();
@@ -67,7 +63,7 @@ fn a_directory_that_is_missing_is_told_once_by_the_name_that_was_given() {
 }
 
 #[test]
-fn the_examples_check_the_file_that_they_write() {
+fn the_help_checks_the_file_that_its_example_writes() {
     let output = turn_metrics().args(["backup", "--help"]).output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
     let (_, examples) = help.split_once("Examples:").unwrap();
@@ -78,7 +74,7 @@ fn the_examples_check_the_file_that_they_write() {
 }
 
 #[test]
-fn a_file_that_is_there_is_replaced_only_by_force() {
+fn an_existing_file_is_replaced_only_with_force() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let server = Server::start(from.path());
     let destination = to.path().join("copy.redb");

@@ -1,4 +1,4 @@
-//! What a client may get wrong: each has one clear answer, and changes nothing.
+//! Mistakes that a client may make. Each gets one clear answer, and changes nothing.
 
 use std::io::{Read, Write};
 
@@ -25,7 +25,7 @@ fn assert_refused(answer: &Answer, status: u16) {
 }
 
 #[test]
-fn an_empty_body_is_nothing_accepted() {
+fn an_empty_body_is_accepted_with_no_events() {
     let (_directory, server) = server(&[]);
     for body in ["", "\n", "  \r\n\n\t\n"] {
         let answer = post(&mut server.client(), body.as_bytes());
@@ -34,7 +34,7 @@ fn an_empty_body_is_nothing_accepted() {
 }
 
 #[test]
-fn lines_may_end_in_crlf_the_last_in_nothing_and_blank_ones_count() {
+fn lines_may_end_in_crlf_or_lack_the_last_break_and_blank_lines_are_numbered() {
     let (_directory, server) = server(&[]);
     let answer = post(&mut server.client(), format!("\r\n{DONE}\r\n\n{{\"type\":\"status\"}}").as_bytes());
     assert_eq!(
@@ -46,7 +46,7 @@ fn lines_may_end_in_crlf_the_last_in_nothing_and_blank_ones_count() {
 }
 
 #[test]
-fn invalid_utf8_and_bottomless_json_are_bad_lines() {
+fn invalid_utf8_and_deeply_nested_json_are_bad_lines() {
     let (_directory, server) = server(&[]);
     let mut utf8 = DONE.as_bytes().to_vec();
     let at = DONE.find("stop").unwrap();
@@ -68,7 +68,7 @@ fn skip(server: &Server, body: &[u8]) -> serde_json::Value {
 }
 
 #[test]
-fn what_is_wrong_with_all_lines_is_named_once() {
+fn an_error_of_the_whole_body_is_reported_once() {
     let (_directory, server) = server(&[]);
     let utf_16: Vec<u8> = format!("{DONE}\r\n").repeat(5).encode_utf16().flat_map(u16::to_le_bytes).collect();
     let array = format!("[\n{}{DONE}\n]\n", format!("{DONE},\n").repeat(2));
@@ -88,7 +88,7 @@ fn what_is_wrong_with_all_lines_is_named_once() {
 }
 
 #[test]
-fn a_torn_line_is_named_as_that_and_the_others_can_be_had() {
+fn a_torn_line_is_recognized_and_the_other_lines_can_be_taken() {
     let (_directory, server) = server(&[]);
     let torn = format!("{DONE}\n{{\"type\":\"text-delta\",\"delta\":\"hal{}\n{}\n", DONE.replace('t', "u"), DONE);
     let refused = post(&mut server.client(), torn.as_bytes());
@@ -142,7 +142,7 @@ fn a_truncated_body_changes_nothing() {
     let stream = client.stream().unwrap().get_mut();
     stream.write_all(head.as_bytes()).unwrap();
     stream.shutdown(std::net::Shutdown::Write).unwrap();
-    // Whatever it answers, it is no acknowledgement.
+    // It may answer anything but an acknowledgement.
     let mut answer = String::new();
     let _ = stream.read_to_string(&mut answer);
     assert!(!answer.starts_with("HTTP/1.1 2"), "{answer}");
@@ -189,7 +189,7 @@ fn each_wrong_request_has_its_status_as_json() {
 }
 
 #[test]
-fn limits_of_turns_are_told_and_leave_other_conversations_alone() {
+fn a_limit_of_turns_is_reported_and_does_not_affect_other_conversations() {
     let (_directory, server) = server(&[("TURNS__MAX_STEPS", "2"), ("TURNS__MAX_OPEN_TURNS", "2")]);
     let mut client = server.client();
     let step = |n: u32| {
@@ -204,7 +204,7 @@ fn limits_of_turns_are_told_and_leave_other_conversations_alone() {
     let answer = post(&mut client, [start(0), start(1), start(2)].concat().as_bytes());
     assert_refused(&answer, 422);
     assert!(answer.error().contains("2 open turns"), "{answer:?}");
-    // What was taken in of the rest is told all the same.
+    // The receipts of the accepted events are in the answer all the same.
     let answer = post(&mut client, [start(0), start(1), start(2), DONE.to_owned()].concat().as_bytes());
     assert_refused(&answer, 422);
     let receipt = serde_json::json!([{"conversationId": "c", "turnId": "t", "ordinal": 1, "duplicate": false}]);
@@ -215,16 +215,16 @@ const SMALL_BUDGET: &[(&str, &str)] =
     &[("HTTP__MAX_BUFFERED_BYTES", "100000"), ("HTTP__MAX_BODY_BYTES", "100000"), ("HTTP__MAX_LINE_BYTES", "100000")];
 
 #[test]
-fn more_than_may_be_buffered_is_503_as_it_comes() {
+fn a_body_over_the_buffer_budget_is_503_as_it_arrives() {
     let (_directory, server) = server(SMALL_BUDGET);
     let many = format!("{DONE}\n").repeat(100);
     assert_eq!(post(&mut server.client(), many.as_bytes()).status, 200);
-    // Events that count are held until the body ends, and these bodies do not end. Together they take the whole budget.
+    // Events that count are held until the body ends, and these bodies do not end. Together they use up the budget.
     let mut holders: Vec<_> = (0..12).map(|_| server.client()).collect();
     for holder in &mut holders {
         let _ = holder.begin_post(100_000).write_all(many.as_bytes());
     }
-    let refused = until("the budget is taken", || {
+    let refused = until("the budget is used up", || {
         let answer = post(&mut server.client(), many.as_bytes());
         (answer.status != 200).then_some(answer)
     });
@@ -235,11 +235,11 @@ fn more_than_may_be_buffered_is_503_as_it_comes() {
     let refused = server.client().send_raw(chunked.as_bytes(), false).unwrap();
     assert_refused(&refused, 503);
     drop(holders);
-    until("the budget comes back", || (post(&mut server.client(), many.as_bytes()).status == 200).then_some(()));
+    until("the budget is free again", || (post(&mut server.client(), many.as_bytes()).status == 200).then_some(()));
 }
 
 #[test]
-fn bodies_that_are_announced_and_never_come_keep_nobody_out() {
+fn announced_bodies_that_never_arrive_take_no_budget() {
     let (_directory, server) = server(SMALL_BUDGET);
     let mut idle: Vec<_> = (0..16).map(|_| server.client()).collect();
     for client in &mut idle {

@@ -14,17 +14,17 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The files of a server, whichever there are: all of it is in the first one when it was stopped in order.
+/// The files of a server, as far as they exist. After an orderly stop, everything is in the first one.
 const FILES: [&str; 2] = ["turn-metrics.redb", "turn-metrics.journal.redb"];
 
-/// What a server left that was killed.
+/// The files of a server that was killed.
 fn files_of_a_killed_server() -> tempfile::TempDir {
     let (directory, server) = serving();
     server.kill();
     directory
 }
 
-/// What a server left that was stopped in order.
+/// The file of a server that was stopped in order.
 fn file_of_a_stopped_server() -> tempfile::TempDir {
     let (directory, server) = serving();
     server.signal("TERM");
@@ -46,7 +46,7 @@ fn serving() -> (tempfile::TempDir, Server) {
             events.push('\n');
         }
     }
-    // Twice: damage to what was written last, and to nothing else, is no different from a write that was cut short.
+    // Twice, because damage to the latest write alone looks like a write that was cut short.
     for _ in 0..2 {
         assert_eq!(server.client().post_events(&events).status, 200);
     }
@@ -54,7 +54,7 @@ fn serving() -> (tempfile::TempDir, Server) {
 }
 
 #[test]
-fn a_servers_files_are_clean_however_it_ended_and_not_changed_by_looking() {
+fn the_files_of_a_server_are_clean_however_it_ended_and_a_check_does_not_change_them() {
     for (directory, files) in [(files_of_a_killed_server(), 2), (file_of_a_stopped_server(), 1)] {
         let before = read(directory.path());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), files);
@@ -68,7 +68,7 @@ fn a_servers_files_are_clean_however_it_ended_and_not_changed_by_looking() {
 }
 
 #[test]
-fn a_damaged_file_is_2_and_what_cannot_be_checked_is_3_and_wrong_usage_64() {
+fn exit_codes_are_2_for_damage_3_for_unchecked_files_and_64_for_wrong_usage() {
     for (directory, damaged) in [(files_of_a_killed_server(), FILES[1]), (file_of_a_stopped_server(), FILES[0])] {
         let file = directory.path().join(damaged);
         let mut bytes = fs::read(&file).unwrap();
@@ -82,7 +82,7 @@ fn a_damaged_file_is_2_and_what_cannot_be_checked_is_3_and_wrong_usage_64() {
         assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
         assert!(text(&output.stdout).starts_with("the file: "), "{}", text(&output.stdout));
 
-        // What a repair cannot mend it leaves, and says so, however often it is asked.
+        // Violations that a repair cannot mend stay and are reported by every further check.
         let (before, files) = (read(directory.path()), fs::read_dir(directory.path()).unwrap().count());
         for _ in 0..2 {
             let repair = check(directory.path(), &["--repair"]);

@@ -1,4 +1,4 @@
-//! The wall clock jumps, ahead and back, under the real HTTP server on a real store.
+//! The wall clock jumps forwards and backwards under the real HTTP server on a store on disk.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -39,7 +39,7 @@ impl Clock for SetClock {
     }
 }
 
-/// The whole service in this process, with this clock.
+/// The whole service in this process, using this clock.
 struct Service {
     runtime: Runtime,
     server: ServerHandle,
@@ -65,7 +65,7 @@ impl Service {
         Self { runtime, server: handle, address }
     }
 
-    /// Asks on another thread, as the client blocks.
+    /// Sends a request on another thread, because the client blocks.
     async fn ask(&self, ask: impl FnOnce(&mut Client) -> Answer + Send + 'static) -> Value {
         let mut client = Client::new(self.address);
         let answer = actix_web::rt::task::spawn_blocking(move || ask(&mut client)).await.unwrap();
@@ -83,7 +83,7 @@ impl Service {
         answer["turns"].as_array().unwrap().clone()
     }
 
-    /// Waits until two more sweeps have ended, of which the second began after the call.
+    /// Waits until two more sweeps have ended. The second one began after this call.
     async fn sweep(&self) {
         let sweeps = async || self.runtime.handles().operations.report().await.unwrap().sweeper.sweeps;
         let (before, started) = (sweeps().await, Instant::now());
@@ -104,7 +104,7 @@ const DONE: &str = r#"{"type":"done","reason":"stop"}"#;
 const ERROR: &str = r#"{"type":"error"}"#;
 
 #[actix_web::test]
-async fn a_clock_that_jumps_ahead_ends_no_turn_of_a_kernel_that_goes_on() {
+async fn a_clock_that_jumps_forwards_ends_no_turn_of_an_active_kernel() {
     let directory = tempfile::tempdir().unwrap();
     let clock = SetClock::at(NOON);
     let service = Service::start(directory.path(), &clock).await;
@@ -113,7 +113,7 @@ async fn a_clock_that_jumps_ahead_ends_no_turn_of_a_kernel_that_goes_on() {
     service.post("failing", ERROR).await;
     clock.set(NOON + DAY);
     service.sweep().await;
-    // Their ages are kept in the store too.
+    // The ages of open turns are kept in the store too.
     service.stop().await;
     let service = Service::start(directory.path(), &clock).await;
     clock.set(NOON + 30 * DAY);
@@ -131,14 +131,14 @@ async fn a_clock_that_jumps_ahead_ends_no_turn_of_a_kernel_that_goes_on() {
 }
 
 #[actix_web::test]
-async fn sealed_at_never_falls_within_a_conversation_though_the_clock_goes_back() {
+async fn sealed_at_never_falls_within_a_conversation_even_if_the_clock_goes_back() {
     let directory = tempfile::tempdir().unwrap();
     let clock = SetClock::at(NOON);
     let service = Service::start(directory.path(), &clock).await;
     service.post("1", DONE).await;
     clock.set(NOON - DAY);
     service.post("2", DONE).await;
-    // What it knew of the conversation is read from the store again.
+    // The actor of the conversation is gone, so its state is read from the store again.
     service.stop().await;
     let service = Service::start(directory.path(), &clock).await;
     clock.set(NOON - 2 * DAY);

@@ -3,7 +3,7 @@
 use crate::server::{Server, metrics, turn_metrics};
 
 #[test]
-fn a_killed_servers_files_become_one_that_says_the_same_and_a_running_ones_are_refused() {
+fn the_files_of_a_killed_server_become_one_with_the_same_turns_and_a_running_server_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let compact = || turn_metrics().args(["compact", "--data-dir"]).arg(directory.path()).output().unwrap();
     let missing = compact();

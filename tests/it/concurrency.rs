@@ -1,4 +1,4 @@
-//! Many clients at once, and a crash in the middle of it.
+//! Many clients at the same time, and a crash in the middle.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -59,7 +59,7 @@ fn one_turn_sent_by_many_at_once_has_one_ordinal_and_one_copy() {
     assert_eq!(stored, ordinals);
 }
 
-/// The events of one conversation's turns, a request's worth each.
+/// The events of one conversation's turns, in parts of one request each.
 struct Stream {
     conversation_id: String,
     requests: Vec<String>,
@@ -87,7 +87,7 @@ fn stream(n: usize, turns: usize) -> Stream {
     Stream { conversation_id, requests }
 }
 
-/// What the contract says of the stream, by the pure fold.
+/// The metrics by the pure fold, as the contract demands.
 fn expected(stream: &Stream) -> String {
     let mut turns: Vec<TurnMetrics> = Vec::new();
     let mut open: BTreeMap<String, OpenTurn> = BTreeMap::new();
@@ -105,7 +105,7 @@ fn expected(stream: &Stream) -> String {
 
 #[test]
 fn events_of_many_connections_killed_half_way_and_sent_again_give_exactly_the_contracts_metrics() {
-    // The size of a thorough run comes from the environment.
+    // The environment sets the size of a thorough run.
     let events: usize = std::env::var("TURN_METRICS_TEST_EVENTS").map_or(8_000, |n| n.parse().unwrap());
     let connections = 32;
     let streams: Vec<Stream> = (0..connections).map(|n| stream(n, events / connections / 7 + 1)).collect();

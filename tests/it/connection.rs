@@ -1,4 +1,4 @@
-//! What a connection is held to, whatever its client sends or does not.
+//! The time limits and errors of a connection, whatever its client sends or does not send.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -9,7 +9,7 @@ use crate::server::{Answer, PATIENCE, Server, metrics};
 const GET: &[u8] = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n";
 const HALF_A_HEAD: &[u8] = b"GET /health HTTP/1.1\r\nx-endless: ";
 
-/// Short for a test that waits for its end, long for a busy machine between a connection and its first bytes.
+/// Short for a test that waits for it, but long enough for a busy machine to read the first bytes of a connection.
 const HEADER_TIMEOUT: (&str, &str) = ("HTTP__HEADER_TIMEOUT", "500ms");
 
 fn server(settings: &[(&str, &str)]) -> (tempfile::TempDir, Server) {
@@ -18,15 +18,15 @@ fn server(settings: &[(&str, &str)]) -> (tempfile::TempDir, Server) {
     (directory, server)
 }
 
-/// Sends a byte now and then until something comes back; gives it, up to the end of the connection.
+/// Sends a byte now and then until the server answers. Returns the answer, up to the end of the connection.
 fn drip(stream: &mut TcpStream) -> String {
-    // The wait for an answer is the pause between two bytes.
+    // The timeout of the read is the pause between two bytes.
     stream.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
     let started = Instant::now();
     let mut answer = Vec::new();
     loop {
         assert!(started.elapsed() < PATIENCE, "the connection is held for ever");
-        // A server that has closed it cannot be written to any more, which is for the read to find.
+        // Writing to a closed connection fails; the read below notices the end.
         let _ = stream.write_all(b"x");
         match stream.read_to_end(&mut answer) {
             Ok(_) => break,
@@ -46,7 +46,7 @@ fn assert_failure(answer: &Answer, status: u16) {
 }
 
 #[test]
-fn the_head_of_each_request_has_its_time_however_it_drips() {
+fn the_time_limit_of_each_head_holds_even_if_bytes_drip_in() {
     let (_directory, server) = server(&[HEADER_TIMEOUT]);
     for answered_before in [0, 1, 3] {
         let mut client = server.client();
@@ -56,13 +56,13 @@ fn the_head_of_each_request_has_its_time_however_it_drips() {
         let stream = client.stream().unwrap().get_mut();
         stream.write_all(HALF_A_HEAD).unwrap();
         let answer = drip(stream);
-        // The answer to bytes that were sent after the end may be a reset, which can take the text with it.
+        // Bytes that were sent after the server closed may cause a reset, which can discard the answer.
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408 "), "{answer}");
     }
 }
 
 #[test]
-fn a_head_that_stops_half_way_is_answered_on_any_request() {
+fn a_head_that_stops_halfway_gets_408_on_any_request() {
     let (_directory, server) = server(&[HEADER_TIMEOUT]);
     for answered_before in [0, 1] {
         let mut client = server.client();
@@ -77,7 +77,7 @@ fn a_head_that_stops_half_way_is_answered_on_any_request() {
 }
 
 #[test]
-fn a_head_that_begins_with_the_request_before_it_has_its_time_too() {
+fn the_time_limit_holds_for_a_head_that_arrives_with_the_request_before_it() {
     let (_directory, server) = server(&[HEADER_TIMEOUT, ("HTTP__KEEP_ALIVE", "500ms")]);
     let mut client = server.client();
     assert_eq!(client.send_raw(&[GET, HALF_A_HEAD].concat(), false).unwrap().status, 200);
@@ -86,7 +86,7 @@ fn a_head_that_begins_with_the_request_before_it_has_its_time_too() {
 }
 
 #[test]
-fn the_time_of_the_head_is_none_of_the_body_and_none_of_the_pause_between_requests() {
+fn the_time_limit_of_the_head_applies_neither_to_the_body_nor_to_the_pause_between_requests() {
     let (_directory, server) = server(&[HEADER_TIMEOUT]);
     let mut client = server.client();
     let event = "{\"type\":\"done\",\"conversationId\":\"c\",\"turnId\":\"t\",\"reason\":\"stop\"}";
@@ -99,7 +99,7 @@ fn the_time_of_the_head_is_none_of_the_body_and_none_of_the_pause_between_reques
         stream.write_all(head.as_bytes()).unwrap();
         stream.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
         for byte in event.as_bytes() {
-            // Nothing comes back yet: this is the pause between two bytes.
+            // No answer is expected yet. The timeout of the read is the pause between two bytes.
             assert!(stream.read(&mut [0]).is_err());
             stream.write_all(&[*byte]).unwrap();
         }
@@ -107,14 +107,14 @@ fn the_time_of_the_head_is_none_of_the_body_and_none_of_the_pause_between_reques
         assert_eq!(client.send_raw(b"", false).unwrap().status, 200);
         let stream = client.stream().unwrap().get_mut();
         stream.set_read_timeout(Some(Duration::from_millis(600))).unwrap();
-        assert!(stream.read(&mut [0]).is_err(), "an idle connection stays");
+        assert!(stream.read(&mut [0]).is_err(), "an idle connection stays open");
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
     }
     assert!(metrics(&mut client, "c").contains(r#""turnId":"t""#), "the same connection");
 }
 
 #[test]
-fn what_is_no_http_is_refused_as_json_on_any_request() {
+fn invalid_http_is_refused_with_json_on_any_request() {
     let (_directory, server) = server(&[]);
     let post = "POST /events HTTP/1.1\r\nhost: localhost\r\n";
     let cases = [
@@ -125,7 +125,7 @@ fn what_is_no_http_is_refused_as_json_on_any_request() {
         (format!("{post}content-length: 1\r\ncontent-length: 2\r\n\r\n"), 400),
         (format!("{post}content-length: 1\r\ntransfer-encoding: chunked\r\n\r\n"), 400),
         (format!("{post}{}\r\n", "x: y\r\n".repeat(100)), 431),
-        // As long as what is taken in at once, so that nothing unread makes the end a reset.
+        // Exactly as long as the server's buffer: with unread bytes, closing the connection would reset it.
         (format!("GET /health HTTP/1.1\r\nx: {}", "y".repeat(131_072 - 25)), 431),
     ];
     for (request, status) in &cases {

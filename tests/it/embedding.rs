@@ -1,4 +1,4 @@
-//! The resources and the actors inside somebody else's actix application.
+//! The resources and the actors inside another actix application.
 
 use actix_web::test::{TestRequest, call_and_read_body_json, call_service, init_service};
 use actix_web::{App, HttpResponse, web};
@@ -8,7 +8,7 @@ use turn_metrics::runtime::Runtime;
 use turn_metrics::settings::HttpSettings;
 
 #[actix_web::test]
-async fn the_resources_answer_under_any_scope_of_an_application_with_routes_of_its_own() {
+async fn the_resources_answer_under_any_scope_of_an_application_beside_its_own_routes() {
     let (one, other) = (Runtime::builder().start().await.unwrap(), Runtime::builder().start().await.unwrap());
     let mount = |runtime: &Runtime| http::resources(&Api::new(runtime.handles().clone(), HttpSettings::default()));
     let app = App::new()

@@ -1,11 +1,11 @@
-//! The examples, run as they are built, with what they say.
+//! Runs the built examples and checks their output.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// What an example writes to standard output.
+/// Returns what an example writes to standard output.
 fn run(name: &str, arguments: &[&Path]) -> String {
-    // Cargo builds examples beside the program, before the tests run.
+    // Cargo builds the examples beside the program, before it runs the tests.
     let directory = Path::new(env!("CARGO_BIN_EXE_turn-metrics")).parent().unwrap();
     let path: PathBuf = directory.join("examples").join(name);
     assert!(path.exists(), "{name} is not built; `cargo test` without `--test` builds it");
@@ -39,7 +39,7 @@ fn record_a_stream() {
     ];
     assert_eq!(run("record_a_stream", &[&span_log]).lines().collect::<Vec<_>>(), events);
 
-    // The query that the README shows, by hand: spans, input tokens and milliseconds by name.
+    // The same sums as the query in the README: spans, input tokens and milliseconds by name.
     let text = std::fs::read_to_string(span_log).unwrap();
     let spans: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let row = |name: &str| {

@@ -21,7 +21,7 @@ fn limited(blocks: u32) -> Command {
     command
 }
 
-/// Turns that take some hundred bytes each.
+/// Turns of a few hundred bytes each.
 fn turns(from: usize, to: usize) -> String {
     let name = "s".repeat(200);
     let turn = |n| {
@@ -59,7 +59,7 @@ fn store() -> tempfile::TempDir {
 const TOO_LARGE: &str = "File too large";
 
 #[test]
-fn a_server_at_the_limit_refuses_and_says_why_and_goes_on_when_there_is_room() {
+fn a_server_at_the_limit_refuses_says_why_and_continues_when_there_is_room() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start_by(limited(400), directory.path(), &[("STORE__REDB__JOURNAL_BYTES", "10000000")]);
     let mut client = server.client();
@@ -73,7 +73,7 @@ fn a_server_at_the_limit_refuses_and_says_why_and_goes_on_when_there_is_room() {
         acknowledged += 100;
     };
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "{refused:?}");
-    // The readiness check is small and may still find room until a larger write is refused again.
+    // The readiness check is small. It may still find room until the store fails at a larger write.
     let not_ready: Answer = until("it is not ready", || {
         let ready = client.get("/ready");
         if ready.status == 503 {
@@ -101,7 +101,7 @@ fn a_server_at_the_limit_refuses_and_says_why_and_goes_on_when_there_is_room() {
 #[test]
 fn compact_at_the_limit_says_why_and_leaves_the_store_as_it_was() {
     let directory = store();
-    // The limits are too low for a new journal, for the new file and for the old one.
+    // Each limit is too low for one of the files: a new journal, the new file, the old file.
     let mut told = Vec::new();
     for blocks in [16, 300, 600, 700, 800] {
         let output = limited(blocks).args(["compact", "--data-dir"]).arg(directory.path()).output().unwrap();
@@ -143,7 +143,7 @@ fn ingest_at_the_limit_says_why() {
     server.lift_file_size_limit();
     until("there is room", || (server.client().get("/ready").status == 200).then_some(()));
 
-    // Standard output is at its limit too.
+    // Standard output is a file at its limit too.
     let output = directory.path().join("output");
     fs::write(&output, [b'x'; 512]).unwrap();
     let full = File::options().append(true).open(&output).unwrap();

@@ -1,4 +1,4 @@
-//! The lines of a body: complete, torn, long and compressed, and what the answer says of refused ones.
+//! The lines of a body: complete, torn, long and compressed, and how the answer reports refused lines.
 
 use std::io::Write;
 
@@ -66,7 +66,7 @@ fn post_in_chunks(client: &mut Client, body: &[u8], chunk_bytes: usize) -> Answe
 }
 
 #[test]
-fn long_results_are_no_reason_to_refuse_what_comes_with_them() {
+fn long_tool_results_do_not_cause_a_refusal_of_the_body() {
     let (_directory, server) = server(&[]);
     let text = "x".repeat(20_000_000);
     let results = [
@@ -80,7 +80,7 @@ fn long_results_are_no_reason_to_refuse_what_comes_with_them() {
         assert_eq!((&answer.json()["accepted"], &answer.json()["ignored"]), (&json!(1), &json!(2)));
         let answer = post_in_chunks(&mut server.client(), body.as_bytes(), 100_000);
         assert_eq!(answer.status, 200, "{answer:?}");
-        // The same line with an event torn into it is refused.
+        // The same line is refused if an event is torn into it.
         let torn = format!("{}{}\n", &result[..result.len() - 2], done("lost"));
         let answer = post_in_chunks(&mut server.client(), torn.as_bytes(), 100_000);
         assert_eq!((answer.status, &answer.json()["line"]), (400, &json!(1)), "{answer:?}");
@@ -94,7 +94,7 @@ fn long_results_are_no_reason_to_refuse_what_comes_with_them() {
 }
 
 #[test]
-fn a_gzip_body_is_taken_and_a_bomb_is_ended() {
+fn a_gzip_body_is_taken_and_a_gzip_bomb_is_refused() {
     let (_directory, server) = server(&[("HTTP__MAX_TRANSFER_BYTES", "17000000")]);
     let gzip_header = ("content-encoding", "gzip");
     let members = [gzip(format!("{}\n", done("t")).as_bytes()), gzip(done("u").as_bytes())].concat();
@@ -109,7 +109,7 @@ fn a_gzip_body_is_taken_and_a_bomb_is_ended() {
 }
 
 #[test]
-fn with_bad_lines_skipped_the_good_ones_are_taken_and_an_unfinished_turn_is_told() {
+fn with_bad_lines_skipped_the_good_ones_are_taken_and_an_unfinished_turn_is_reported() {
     let (_directory, server) = server(&[("TURNS__MAX_STEPS", "1")]);
     let mut client = server.client();
     let step = |n: u32| {
@@ -139,7 +139,7 @@ fn with_bad_lines_skipped_the_good_ones_are_taken_and_an_unfinished_turn_is_told
 }
 
 #[test]
-fn what_an_editor_made_of_a_file_is_told_by_name() {
+fn the_encoding_of_a_file_that_an_editor_changed_is_named() {
     let (_directory, server) = server(&[]);
     let text = format!("{}\r\n{}\r\n", done("t"), done("u"));
     let little: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();

@@ -1,4 +1,4 @@
-//! A file system that is full, and then is not: the real binary on a real one.
+//! The real binary on a real file system that fills up and is freed again.
 
 use std::fs;
 use std::io::Write;
@@ -9,11 +9,11 @@ use serde_json::json;
 
 use crate::server::{Answer, Client, Server};
 
-/// A small file system in memory, unmounted when it is dropped.
+/// A small file system in memory. It is unmounted when this is dropped.
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
-    /// Mounts it; `None`, said aloud, where that is not permitted.
+    /// Mounts the file system. Prints why and returns `None` if that is not permitted.
     fn mount(bytes: u64) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let size = format!("size={bytes}");
@@ -40,7 +40,7 @@ impl SmallDisk {
         self.0.path().join("ballast")
     }
 
-    /// Takes all the space that is left, but for so many bytes.
+    /// Fills the file system except for this many bytes.
     fn fill_but(&self, bytes: u64) {
         let mut ballast = fs::File::create(self.ballast()).unwrap();
         while ballast.write_all(&[0; 4096]).is_ok() {}
@@ -55,7 +55,7 @@ impl Drop for SmallDisk {
     }
 }
 
-/// A turn of some kilobytes, so that a disk fills quickly.
+/// A turn of a few kilobytes, so that the disk fills quickly.
 fn turn(n: usize) -> String {
     let model = "m".repeat(200);
     let steps = (0..20).map(|step| {
@@ -75,7 +75,7 @@ fn ordinal_of(answer: &Answer) -> u64 {
     answer.json()["sealed"][0]["ordinal"].as_u64().unwrap()
 }
 
-/// Asks until the answer has this status, and gives it.
+/// Requests `path` until the answer has this status, and returns the answer.
 fn await_status(client: &mut Client, path: &str, status: u16) -> Answer {
     let until = std::time::Instant::now() + crate::server::PATIENCE;
     loop {
@@ -87,7 +87,7 @@ fn await_status(client: &mut Client, path: &str, status: u16) -> Answer {
     }
 }
 
-/// Seals turns until one is refused; gives how many were acknowledged, all in order.
+/// Seals turns until one is refused. Returns how many were acknowledged, and checks their order.
 fn seal_until_refused(client: &mut Client, from: usize) -> usize {
     for n in from.. {
         let answer = client.post_events(&turn(n));
@@ -100,8 +100,8 @@ fn seal_until_refused(client: &mut Client, from: usize) -> usize {
     unreachable!("no disk is endless");
 }
 
-/// Seals turns until the disk has no room and `/ready` says so. Once the store has opened its database again a small
-/// write may find room where a turn does not; the next turn then shows that there is none.
+/// Seals turns until the disk is full and `/ready` reports it. After the store has opened its database again, a small
+/// write may find room although a turn does not; the next turn then shows that the disk is full.
 fn seal_until_not_ready(client: &mut Client, mut turns: usize) -> (usize, Answer) {
     let until = std::time::Instant::now() + crate::server::PATIENCE;
     loop {
@@ -110,7 +110,7 @@ fn seal_until_not_ready(client: &mut Client, mut turns: usize) -> (usize, Answer
         if ready.status == 503 {
             return (turns, ready);
         }
-        assert!(std::time::Instant::now() < until, "/ready never tells: {ready:?}");
+        assert!(std::time::Instant::now() < until, "/ready never reports the full disk: {ready:?}");
     }
 }
 
@@ -133,12 +133,12 @@ fn assert_all_there(client: &mut Client, turns: usize) {
 }
 
 #[test]
-fn a_full_disk_is_told_of_and_outlived_without_a_restart_and_nothing_acknowledged_is_missing() {
+fn a_full_disk_is_reported_and_survived_without_a_restart_or_the_loss_of_an_acknowledged_turn() {
     let Some(disk) = SmallDisk::mount(24 * 1024 * 1024) else { return };
     let server = Server::start(&disk.data_dir());
     let mut client = server.client();
     let mut turns = 0;
-    // Several times, as a disk is full in the middle of another thing each time.
+    // Several times, since the disk fills during another operation each time.
     for round in 0..4_u64 {
         while turns < 10 * (usize::try_from(round).unwrap() + 1) {
             assert_eq!(ordinal_of(&client.post_events(&turn(turns))), turns as u64 + 1);
@@ -153,10 +153,10 @@ fn a_full_disk_is_told_of_and_outlived_without_a_restart_and_nothing_acknowledge
         fs::remove_file(disk.ballast()).unwrap();
         await_status(&mut client, "/ready", 200);
         assert_all_there_but_the_last(&mut client, turns);
-        // The control: a client that counts a refusal as an acknowledgement is told apart by the same look.
+        // The control: the same check must catch a client that counts a refusal as an acknowledgement.
         let too_many = std::panic::catch_unwind(|| assert_all_there(&mut server.client(), turns + 2));
-        assert!(too_many.is_err(), "turns that are not there are not missed");
-        // What was in doubt may have become durable or not; sent again it is there once.
+        assert!(too_many.is_err(), "the check did not notice missing turns");
+        // The turn in doubt may be durable or not. After it is sent again it is there exactly once.
         assert_eq!(ordinal_of(&client.post_events(&turn(turns))), turns as u64 + 1);
         turns += 1;
         assert_all_there(&mut client, turns);
@@ -166,15 +166,15 @@ fn a_full_disk_is_told_of_and_outlived_without_a_restart_and_nothing_acknowledge
     assert_all_there(&mut server.client(), turns);
 }
 
-/// The turn after those that were acknowledged is in doubt.
+/// Asserts that exactly the acknowledged turns are there. The turn after them is in doubt.
 fn assert_all_there_but_the_last(client: &mut Client, acknowledged: usize) {
     let in_doubt = client.get(&format!("/conversations/c/turns?after={acknowledged}")).json();
     let in_doubt = in_doubt["turns"].as_array().unwrap().len();
-    assert!(in_doubt <= 1, "{in_doubt} turns that nobody was told of");
+    assert!(in_doubt <= 1, "{in_doubt} turns that were not acknowledged");
     assert_all_there(client, acknowledged + in_doubt);
 }
 
-/// Moves everything in a directory to another one.
+/// Moves everything from one directory to another.
 fn move_files(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
@@ -183,14 +183,14 @@ fn move_files(from: &Path, to: &Path) {
 }
 
 #[test]
-fn a_database_that_is_gone_when_it_is_opened_again_is_not_replaced_by_an_empty_one() {
+fn a_database_that_vanished_is_not_replaced_by_an_empty_one_when_the_store_opens_again() {
     let Some(disk) = SmallDisk::mount(24 * 1024 * 1024) else { return };
     let server = Server::start(&disk.data_dir());
     let mut client = server.client();
     disk.fill_but(64 * 1024);
     let turns = seal_until_refused(&mut client, 0);
     assert!(turns > 0);
-    // It is taken away while the service has it closed, as an unmounted disk would be.
+    // It is moved away while the store has it closed, as if the disk were unmounted.
     let elsewhere = disk.0.path().join("elsewhere");
     move_files(&disk.data_dir(), &elsewhere);
     fs::remove_file(disk.ballast()).unwrap();
@@ -201,7 +201,7 @@ fn a_database_that_is_gone_when_it_is_opened_again_is_not_replaced_by_an_empty_o
     let not_ready = await_status(&mut client, "/ready", 503);
     assert!(!not_ready.error().is_empty());
 
-    // Whatever an attempt has left there gives way to the real one.
+    // Any file that an attempt has left there is replaced by the real one.
     move_files(&elsewhere, &disk.data_dir());
     await_status(&mut client, "/ready", 200);
     assert_eq!(ordinal_of(&client.post_events(&turn(turns))), turns as u64 + 1);

@@ -1,4 +1,4 @@
-//! The server answers requests that name this machine, and programs, but not pages of other origins.
+//! The server answers requests that name this machine. It answers programs, but not pages of other origins.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -9,7 +9,7 @@ use crate::server::{PATIENCE, Server, metrics};
 
 const DONE: &str = r#"{"type":"done","conversationId":"c","turnId":"t","reason":"stop"}"#;
 
-/// The routes, with the status of a good request.
+/// The routes, each with the status of a valid request.
 const ROUTES: [(&str, &str, u16); 7] = [
     ("POST", "/events", 200),
     ("GET", "/conversations/c/metrics", 200),
@@ -20,7 +20,7 @@ const ROUTES: [(&str, &str, u16); 7] = [
     ("GET", "/nowhere", 404),
 ];
 
-/// Sends these bytes and returns the status and the body of the one answer, which ends the connection.
+/// Sends these bytes. Returns the status and the body of the only answer; the connection ends after it.
 fn exchange(server: &Server, request: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(server.address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -55,7 +55,7 @@ fn server(settings: &[(&str, &str)]) -> (tempfile::TempDir, Server) {
 }
 
 #[test]
-fn every_route_refuses_a_request_for_another_host_however_it_names_it() {
+fn every_route_refuses_a_request_for_another_host_however_the_host_is_named() {
     let (_directory, server) = server(&[]);
     let port = server.address.port();
     for (method, path, _) in ROUTES {
@@ -90,7 +90,7 @@ fn every_route_answers_requests_for_this_machine() {
             (format!("{method} {path} HTTP/1.1"), vec!["host: [::1]:1".to_owned()]),
             (format!("{method} http://localhost:{port}{path} HTTP/1.1"), vec!["host: localhost".to_owned()]),
             (format!("{method} {path} HTTP/1.0"), vec!["host: localhost".to_owned()]),
-            // The health check of an HTTP/1.0 client; no browser sends this.
+            // The health check of an HTTP/1.0 client. No browser sends such a request.
             (format!("{method} {path} HTTP/1.0"), vec![]),
         ] {
             let headers: Vec<_> = headers.iter().map(String::as_str).collect();
@@ -127,7 +127,7 @@ fn a_host_of_the_settings_is_answered() {
 }
 
 #[test]
-fn a_page_of_another_origin_neither_posts_nor_gets_what_is_not_for_it() {
+fn a_page_of_another_origin_can_neither_post_nor_get_resources_for_programs() {
     let (_directory, server) = server(&[]);
     let own = format!("origin: http://{}", server.address);
     let host = format!("host: {}", server.address);

@@ -1,4 +1,4 @@
-//! Clients of HTTP/1.0, which do not know chunks.
+//! Clients of HTTP/1.0, which do not support chunks.
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
@@ -6,7 +6,7 @@ use std::net::TcpStream;
 
 use crate::server::{PATIENCE, Server, turn_metrics};
 
-/// Sends a request and reads to the end of the connection. Returns the head and the body.
+/// Sends a request and reads until the connection ends. Returns the head and the body.
 fn exchange(server: &Server, request: &str) -> (String, Vec<u8>) {
     let mut stream = TcpStream::connect(server.address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -35,7 +35,7 @@ fn unchunked(mut chunks: &[u8]) -> Vec<u8> {
     }
 }
 
-/// A server with a conversation whose metrics exceed a megabyte, which is more than it caches.
+/// A server with a conversation whose metrics exceed a megabyte, which is more than the server caches.
 fn server(directory: &std::path::Path) -> Server {
     let server = Server::start_with(directory, &[("HTTP__CACHE_BYTES", "16384")]);
     let mut events = String::new();
@@ -86,7 +86,7 @@ fn a_backup_by_http_1_0_is_a_database() {
     }
 }
 
-/// Reads an answer by its content length, whether or not the connection ends there.
+/// Reads an answer by its content length, whether or not the connection ends after it.
 fn read_sized(stream: &mut TcpStream) -> (String, Vec<u8>) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -116,7 +116,7 @@ fn every_route_answers_a_client_of_http_1_0_without_chunks() {
 }
 
 #[test]
-fn the_end_of_the_connection_is_the_end_of_the_body_even_if_more_was_asked_on_it() {
+fn the_connection_ends_after_the_body_even_if_more_requests_were_sent_on_it() {
     let directory = tempfile::tempdir().unwrap();
     let server = server(directory.path());
     let get = "GET /conversations/c/metrics HTTP/1.0\r\nconnection: keep-alive\r\n\r\n";

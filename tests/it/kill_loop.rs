@@ -1,4 +1,4 @@
-//! The process is killed again and again under load, and every acknowledgement it ever gave must hold.
+//! The process is killed again and again under load. Every acknowledgement that it ever gave must hold.
 
 mod checker;
 mod checker_tests;
@@ -12,9 +12,9 @@ use self::checker::Kind;
 use self::client::Manners;
 use self::run::{End, Plan, Report, run};
 
-/// A number from the environment, by which a thorough run is made larger or a failed one is repeated.
+/// A number from the environment, to run longer or to repeat a failed run.
 fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name} is no number")))
+    std::env::var(name).map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name} is not a number")))
 }
 
 fn honest(seed: u64, kills: usize) -> Plan {
@@ -26,14 +26,14 @@ fn seed() -> u64 {
 }
 
 #[test]
-fn what_was_acknowledged_outlives_every_kill() {
+fn everything_acknowledged_survives_every_kill() {
     let seed = seed();
     let kills = usize::try_from(setting("TURN_METRICS_TEST_KILLS", 40)).unwrap();
     assert_nothing_is_violated(honest(seed, kills));
 }
 
 #[test]
-fn what_was_acknowledged_outlives_every_stop_and_no_client_holds_one() {
+fn everything_acknowledged_survives_every_stop_and_no_client_delays_a_stop() {
     let seed = seed();
     let stops = usize::try_from(setting("TURN_METRICS_TEST_STOPS", 6)).unwrap();
     assert_nothing_is_violated(Plan { ends_by: End::Signals, ..honest(seed, stops) });
@@ -41,7 +41,7 @@ fn what_was_acknowledged_outlives_every_stop_and_no_client_holds_one() {
 
 fn assert_nothing_is_violated(plan: Plan) {
     let Plan { seed, kills, ends_by, .. } = plan;
-    // Said at once, for the case that the run itself does not get to its end.
+    // Printed at once, in case the run does not reach its end.
     println!("TURN_METRICS_TEST_SEED={seed}");
     let Report { violations, notes, sealed_turns } = run(plan);
     println!("{kills} times {ends_by:?}: {notes} notes of acknowledgements, {sealed_turns} sealed turns");
@@ -49,14 +49,14 @@ fn assert_nothing_is_violated(plan: Plan) {
     assert!(sealed_turns > kills, "TURN_METRICS_TEST_SEED={seed}: there was no load");
 }
 
-/// The kinds of violations that a run is caught with.
+/// The kinds of violations that a run finds.
 fn caught(plan: Plan) -> BTreeSet<Kind> {
     let report = run(plan);
     assert!(report.notes > 0, "TURN_METRICS_TEST_SEED={}: there was no load", plan.seed);
     report.violations.iter().map(|violation| violation.kind).collect()
 }
 
-/// The seed of the controls, which are to be caught with this one and need not be with any other.
+/// The seed of the controls. They must be caught with this seed, but need not be with others.
 const CONTROL: u64 = 1;
 
 #[test]
@@ -72,7 +72,7 @@ fn control_writes_that_are_lost_between_two_kills_are_missed() {
 }
 
 #[test]
-fn control_turns_that_are_taken_for_new_when_they_are_sent_again_are_found_twice() {
+fn control_turns_that_are_stored_again_when_sent_again_are_found_twice() {
     let caught = caught(Plan { manners: Manners::WithoutDedupe, ..honest(CONTROL, 2) });
     assert!(caught.contains(&Kind::Duplicate) && caught.contains(&Kind::Contradiction), "{caught:?}");
 }

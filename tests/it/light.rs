@@ -1,9 +1,9 @@
-//! The library without its features stays light: what it depends on is what actors and a store need.
+//! The library without its features stays light: it depends only on what actors and a store need.
 
 use std::collections::BTreeSet;
 use std::process::Command;
 
-/// All that the library without its features depends on by itself. Another one is a decision: it comes to everybody.
+/// All direct dependencies of the library without features. A new one needs a decision, because every user gets it.
 const DIRECT: &[&str] = &[
     "actix",
     "actix-rt",
@@ -22,7 +22,7 @@ const DIRECT: &[&str] = &[
     "uuid",
 ];
 
-/// What only a server, a command line, prices, or a layer for spans needs.
+/// Packages that only a server, a command line, prices or a `tracing` layer need.
 const HEAVY: &[&str] = &[
     "actix-cors",
     "actix-http",
@@ -43,8 +43,8 @@ const HEAVY: &[&str] = &[
     "ureq",
 ];
 
-/// The names of all packages that a program needs if it depends on the library with these features. Works offline only
-/// for features that this test was built with: other packages may not have been fetched.
+/// The names of all packages that a program gets by depending on the library with these features. Works offline only
+/// for features that this test was built with, because other packages may not have been fetched.
 fn dependencies(features: &[&str]) -> BTreeSet<String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
@@ -62,7 +62,7 @@ fn dependencies(features: &[&str]) -> BTreeSet<String> {
 fn without_features_the_direct_dependencies_are_these_and_no_others() {
     for features in [&["--no-default-features"][..], &["--no-default-features", "--features", "testing"]] {
         let mut direct = dependencies(&[features, &["--depth", "1"]].concat());
-        assert!(direct.remove("turn-metrics"), "the tree was not read: {direct:?}");
+        assert!(direct.remove("turn-metrics"), "the output of `cargo tree` was not understood: {direct:?}");
         assert!(direct.iter().eq(DIRECT), "with {features:?}: {direct:#?}");
     }
 }
@@ -76,14 +76,17 @@ fn without_default_features_there_is_no_server_no_command_line_and_no_subscriber
     for features in [&["--no-default-features"][..], &["--no-default-features", "--features", "testing"]] {
         let light = dependencies(features);
         assert_eq!(heavy_among(&light), [""; 0], "with {features:?}");
-        assert!(light.contains("actix") && light.contains("redb"), "the tree was not read: {light:?}");
+        assert!(
+            light.contains("actix") && light.contains("redb"),
+            "the output of `cargo tree` was not understood: {light:?}"
+        );
     }
 }
 
 #[test]
-fn what_is_looked_for_is_what_the_server_brings() {
-    // Guards the list above against names that occur in no tree. It uses the default features: a tree needs all of its
-    // packages, and `cargo test` alone does not fetch those of other features.
+fn each_heavy_package_is_one_that_the_server_needs() {
+    // Guards the list against names that no tree has. It uses the default features: a tree needs all of its packages,
+    // and `cargo test` alone does not fetch those of other features.
     let server = dependencies(&[]);
     for heavy in [
         "actix-web",

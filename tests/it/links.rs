@@ -10,7 +10,7 @@ use crate::server::{Server, metrics, turn_metrics};
 const MAIN: &str = "turn-metrics.redb";
 const JOURNAL: &str = "turn-metrics.journal.redb";
 
-/// A data directory of links to files in two others, which stand for two disks.
+/// A data directory of links to files in two other directories, which stand for two disks.
 struct Linked {
     directory: tempfile::TempDir,
     far: tempfile::TempDir,
@@ -18,7 +18,7 @@ struct Linked {
 }
 
 impl Linked {
-    /// An empty file stands for a database that is still to be made.
+    /// An empty file stands for a database that does not exist yet.
     fn new() -> Self {
         let [directory, far, farther] = [(); 3].map(|()| tempfile::tempdir().unwrap());
         let linked = Self { directory, far, farther };
@@ -40,7 +40,7 @@ impl Linked {
         self.farther.path().join("journal")
     }
 
-    /// Asserts that the data directory has only the two links, and the other directories these files.
+    /// Asserts that the data directory has only the two links, and the other directories have these files.
     #[track_caller]
     fn assert_files(&self, far: &[&str], farther: &[&str]) {
         assert_eq!(names(self.path()), [JOURNAL, MAIN]);
@@ -79,7 +79,7 @@ fn told(output: &Output) -> String {
 }
 
 #[test]
-fn a_store_lives_where_the_links_lead_from_its_first_start_on() {
+fn a_store_writes_to_the_targets_of_its_links_from_the_first_start_on() {
     let linked = Linked::new();
     let server = Server::start(linked.path());
     seal(&server, "t1");
@@ -99,7 +99,7 @@ fn a_store_lives_where_the_links_lead_from_its_first_start_on() {
 }
 
 #[test]
-fn compact_writes_the_file_anew_where_it_is() {
+fn compact_replaces_the_file_in_its_own_directory() {
     let linked = Linked::new();
     let server = Server::start(linked.path());
     seal(&server, "t1");
@@ -116,7 +116,7 @@ fn compact_writes_the_file_anew_where_it_is() {
     linked.assert_files(&["again", "metrics.db"], &[]);
     assert!(linked.far.path().join("again").is_symlink());
     let file = fs::symlink_metadata(linked.main()).unwrap();
-    assert!(file.is_file() && file.ino() != inode, "it was not written anew");
+    assert!(file.is_file() && file.ino() != inode, "the file was not replaced");
     let size = format!("to {}\n", file.len());
     assert!(told(&compacted).ends_with(&size), "{compacted:?}");
     let server = Server::start(linked.path());
@@ -124,7 +124,7 @@ fn compact_writes_the_file_anew_where_it_is() {
 }
 
 #[test]
-fn a_link_to_a_database_that_is_gone_is_told_and_no_empty_one_is_made() {
+fn a_link_to_a_missing_database_is_an_error_and_no_empty_one_is_created() {
     let linked = Linked::new();
     fs::remove_file(linked.main()).unwrap();
     for command in ["serve", "compact", "check"] {
@@ -141,7 +141,7 @@ fn a_link_to_a_database_that_is_gone_is_told_and_no_empty_one_is_made() {
 }
 
 #[test]
-fn a_data_directory_that_is_a_link_to_nothing_is_told_as_such() {
+fn the_error_about_a_dangling_data_directory_names_the_link() {
     let directory = tempfile::tempdir().unwrap();
     let link = directory.path().join("data");
     symlink("unmounted", &link).unwrap();
@@ -174,7 +174,7 @@ fn a_data_directory_that_is_a_link_to_nothing_is_told_as_such() {
 }
 
 #[test]
-fn a_backup_is_written_where_its_name_leads() {
+fn a_backup_is_written_to_the_target_of_a_link() {
     let linked = Linked::new();
     let server = Server::start(linked.path());
     seal(&server, "t");
@@ -185,7 +185,7 @@ fn a_backup_is_written_where_its_name_leads() {
         let mut command = turn_metrics();
         command.args(["backup", "--server", &server.url()]).arg(&link).args(more).output().unwrap()
     };
-    // First there is nothing, then a copy, then a second copy in its place.
+    // The first backup finds no file, the second one replaces the first.
     for (more, code) in [(&[][..], 0), (&[], 1), (&["--force"], 0)] {
         let output = back_up(more);
         assert_eq!(output.status.code(), Some(code), "{output:?}");

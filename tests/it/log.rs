@@ -1,10 +1,10 @@
-//! What the log tells of a turn, and what it never tells.
+//! What the log says about a turn, and what it must never contain.
 
 use serde_json::{Value, json};
 
 use crate::server::Server;
 
-/// Posts two turns and gives the log of the whole life of the server.
+/// Posts two turns and returns the log of the whole life of the server.
 fn log_of_two_turns(level: &str) -> Vec<String> {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start_with(directory.path(), &[("LOG__LEVEL", level)]);
@@ -26,7 +26,7 @@ fn log_of_two_turns(level: &str) -> Vec<String> {
         }
     }
     assert_eq!(server.client().post_events(&body).status, 200);
-    // A refusal quotes what it refuses to its sender alone.
+    // A refusal quotes the refused text, but only to its sender.
     let bad = r#"{"type":"usage","conversationId":"c","turnId":"t","usage":"secret-usage"}"#;
     assert_eq!(server.client().post_events(bad).status, 400);
     server.signal("TERM");
@@ -46,7 +46,7 @@ fn warnings_of_a_conversation_are_in_the_log_once() {
 }
 
 #[test]
-fn a_warning_is_in_the_log_once_though_the_actor_of_its_conversation_was_retired() {
+fn a_warning_is_in_the_log_once_even_if_the_actor_of_its_conversation_was_retired() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start_with(directory.path(), &[("TURNS__MAX_ACTIVE_CONVERSATIONS", "128")]);
     let turn = |conversation: &str, turn: &str, cached: u32| {
@@ -63,7 +63,7 @@ fn a_warning_is_in_the_log_once_though_the_actor_of_its_conversation_was_retired
     let mut client = server.client();
     let mut post = |body: &str| client.post_events(body).json();
     assert_eq!(post(&turn("c", "t1", 13))["warnings"].as_array().unwrap().len(), 1);
-    // Each of these needs a place of its own, so all that are idle are retired.
+    // Each of these conversations needs a place in memory, so all idle ones are retired.
     for nth in 0..200 {
         post(&turn(&format!("other{nth}"), "t", 0));
     }
@@ -93,7 +93,7 @@ fn a_sealed_turn_is_one_event_with_its_place_and_its_usage() {
 }
 
 #[test]
-fn nothing_of_what_is_posted_is_in_the_log_at_any_level() {
+fn no_posted_content_is_in_the_log_at_any_level() {
     for level in ["info", "trace"] {
         let log = log_of_two_turns(level);
         assert!(!log.is_empty());

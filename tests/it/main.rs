@@ -1,4 +1,5 @@
-//! The outside, proved on real processes over real sockets. One binary, so that it links once.
+//! Tests of the program from outside, with real processes over real sockets. They are one binary, so that linking
+//! happens once.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends by a panic")]
 

@@ -18,7 +18,7 @@ use turn_metrics::turn::{ConversationId, TurnId, TurnLabels, Usage};
 
 use crate::server::PATIENCE;
 
-/// A collector on a free port: its address, and the requests that it takes.
+/// A collector on a free port: its address, and the requests that it receives.
 fn collector() -> (String, Receiver<ExportTraceServiceRequest>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}/v1/traces", listener.local_addr().unwrap());
@@ -54,7 +54,7 @@ fn read_request(stream: &mut impl BufRead) -> Option<ExportTraceServiceRequest> 
     Some(ExportTraceServiceRequest::decode(&*body).unwrap())
 }
 
-/// What a collector has of one recorded turn, with the service's name.
+/// The spans that a collector received of one recorded turn, and the service's name.
 fn received(dialect: Dialect) -> (Vec<Span>, String) {
     let (endpoint, requests) = collector();
     let settings = OtelSettings { endpoint, service_name: "my-agent".into(), dialect, ..OtelSettings::default() };
@@ -83,7 +83,7 @@ fn received(dialect: Dialect) -> (Vec<Span>, String) {
     drop(exporting);
     let mut spans = Vec::new();
     let mut service = None;
-    // The root is closed last, so with it all have come.
+    // The root span is closed last, so after it all spans have arrived.
     while !spans.iter().any(|span: &Span| span.parent_span_id.is_empty()) {
         for of_resource in requests.recv_timeout(PATIENCE).unwrap().resource_spans {
             let attributes = of_resource.resource.unwrap().attributes;
@@ -113,7 +113,7 @@ fn attributes(span: &Span) -> BTreeMap<String, String> {
     attributes.map(|attribute| (attribute.key, text(attribute.value.unwrap().value.unwrap()))).collect()
 }
 
-/// The attributes of the only span of this name within a parent of the other, without times.
+/// The attributes, without times, of the only span with this name and this parent.
 fn shown(spans: &[Span], name: &str, nth: usize) -> String {
     let span = spans.iter().filter(|span| span.name == name && !span.parent_span_id.is_empty()).nth(nth).unwrap();
     let attributes = attributes(span).into_iter().filter(|(key, _)| !key.ends_with("Ms"));
@@ -152,22 +152,22 @@ fn a_collector_receives_the_spans_of_a_turn_under_the_names_of_the_conventions()
 }
 
 #[test]
-fn usage_stands_on_leaves_alone_and_spans_of_others_stay_as_they_are() {
+fn only_spans_without_children_carry_usage_and_spans_of_others_are_not_changed() {
     let (spans, _) = received(Dialect::default());
     let parents: Vec<_> = spans.iter().map(|span| &span.parent_span_id).collect();
     let mut input_tokens = 0;
     for span in &spans {
         let attributes = attributes(span);
         if let Some(count) = attributes.get("gen_ai.usage.input_tokens") {
-            assert!(!parents.contains(&&span.span_id), "{} has usage and is no leaf", span.name);
+            assert!(!parents.contains(&&span.span_id), "{} has usage and child spans", span.name);
             input_tokens += count.parse::<u64>().unwrap();
         }
         assert!(!attributes.keys().any(|key| key.starts_with("usage.")), "{attributes:?}");
     }
-    assert_eq!(input_tokens, 1830, "all spans of the trace added up");
+    assert_eq!(input_tokens, 1830, "the sum over all spans of the trace");
     let theirs = spans.iter().find(|span| span.parent_span_id.is_empty()).unwrap();
     assert_eq!(attributes(theirs), BTreeMap::from([("name".to_owned(), "theirs".to_owned())]));
-    assert!(spans.iter().all(|span| span.trace_id == theirs.trace_id), "it is one trace");
+    assert!(spans.iter().all(|span| span.trace_id == theirs.trace_id), "all spans have one trace id");
 }
 
 #[test]

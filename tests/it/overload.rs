@@ -1,4 +1,5 @@
-//! More than the service takes on: what it takes is bounded, the rest is refused early, and it is over at once.
+//! More load than the service accepts: the accepted part is limited, the rest is refused early, and the service
+//! recovers at once.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +9,7 @@ use crate::server::{Client, PATIENCE, Server};
 const CLIENTS: usize = 16;
 const TURNS: usize = 3;
 
-/// How many conversations each client sends a turn of at once: two clients together are more than the limit.
+/// The number of conversations in each request. Two clients at the same time exceed the limit.
 const CONVERSATIONS: usize = 100;
 
 fn done(conversation: &str, turn: &str) -> String {
@@ -16,19 +17,19 @@ fn done(conversation: &str, turn: &str) -> String {
 }
 
 #[test]
-fn what_does_not_fit_is_refused_before_it_is_parsed_and_taken_again_as_soon_as_it_fits() {
+fn an_excess_body_is_refused_before_it_is_parsed_and_accepted_once_there_is_room() {
     let directory = tempfile::tempdir().unwrap();
     let limits = ["HTTP__MAX_BUFFERED_BYTES", "HTTP__MAX_BODY_BYTES", "HTTP__MAX_LINE_BYTES"];
     let server = Server::start_with(directory.path(), &limits.map(|limit| (limit, "10000")));
     let mut client = server.client();
     assert_eq!(client.post_events("no event").status, 400);
-    // One slow upload takes nearly the whole budget: a line is kept until its type is known.
+    // One slow upload uses nearly the whole budget, because a line is held until its type is known.
     let mut holding = server.client();
     let (begin, end) = (format!(r#"{{"delta":"{}"#, "x".repeat(8_000)), r#"","type":"text-delta"}"#);
     holding.begin_post(begin.len() + end.len()).write_all(begin.as_bytes()).unwrap();
     let until = std::time::Instant::now() + PATIENCE;
     let refused = loop {
-        // Had it been parsed, it would be a bad request.
+        // If it were parsed, the answer would be 400.
         let answer = server.client().post_events("no event");
         if answer.status != 400 {
             break answer;
@@ -44,7 +45,7 @@ fn what_does_not_fit_is_refused_before_it_is_parsed_and_taken_again_as_soon_as_i
         assert_eq!(server.client().post_events(&done("c", "t")).status, 503);
     }
 
-    // The upload comes to its end, and with its answer there is room again.
+    // The upload ends, and once it is answered there is room again.
     let answer = holding.send_raw(end.as_bytes(), false).unwrap();
     assert_eq!(answer.status, 200, "{answer:?}");
     let until = std::time::Instant::now() + PATIENCE;
@@ -52,7 +53,7 @@ fn what_does_not_fit_is_refused_before_it_is_parsed_and_taken_again_as_soon_as_i
         assert!(std::time::Instant::now() < until, "it does not recover");
     }
     let turns = client.get("/conversations/c/turns").json();
-    assert_eq!(turns["latestOrdinal"], 1, "what was refused left nothing");
+    assert_eq!(turns["latestOrdinal"], 1, "refused events left nothing behind");
 }
 
 #[test]
@@ -71,8 +72,8 @@ fn under_more_load_than_it_takes_the_excess_is_refused_and_everything_acknowledg
                     let body: String = (0..CONVERSATIONS)
                         .map(|n| done(&format!("c{client_number}-{n}"), &format!("t{turn}")))
                         .collect();
-                    // As the only sender of its conversations it knows the place of each turn, also of those that a
-                    // refused request had taken in before it was refused.
+                    // This client is the only sender of its conversations. So it knows the ordinal of each turn, even
+                    // of turns that a refused request had sealed before the refusal.
                     let sealed = loop {
                         let answer = client.post_events(&body);
                         if answer.status == 200 {
@@ -97,6 +98,6 @@ fn under_more_load_than_it_takes_the_excess_is_refused_and_everything_acknowledg
             assert_eq!(turns["turns"].as_array().unwrap().len(), TURNS);
         }
     }
-    // It is over with the load.
+    // Once the load is gone, so is the overload.
     assert_eq!(client.post_events(&done("after", "t")).status, 200);
 }

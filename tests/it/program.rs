@@ -1,4 +1,4 @@
-//! The commands, as someone at a terminal meets them.
+//! The commands, as a user at a terminal runs them.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -14,7 +14,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Runs a `serve` that must not come up: gives its message, which is clear, short and no backtrace.
+/// Runs a `serve` that must not start. Returns its message, which must be clear, short and without a backtrace.
 fn serve_refused(data_dir: &Path, listen: &str) -> String {
     let mut command = turn_metrics();
     command.args(["serve", "--listen", listen, "--data-dir"]).arg(data_dir);
@@ -30,7 +30,7 @@ fn refused(command: &mut Command) -> String {
 }
 
 #[test]
-fn a_port_in_use_is_told() {
+fn the_error_names_a_port_in_use() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let directory = tempfile::tempdir().unwrap();
@@ -39,7 +39,7 @@ fn a_port_in_use_is_told() {
 }
 
 #[test]
-fn a_database_that_another_process_holds_is_told() {
+fn the_error_says_that_another_process_uses_the_database() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(directory.path());
     let message = serve_refused(directory.path(), "127.0.0.1:0");
@@ -48,7 +48,7 @@ fn a_database_that_another_process_holds_is_told() {
 }
 
 #[test]
-fn a_file_that_is_no_database_is_told_and_left_alone() {
+fn a_file_that_is_not_a_database_is_an_error_and_is_not_changed() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("turn-metrics.redb");
     std::fs::write(&file, "dear diary").unwrap();
@@ -58,7 +58,7 @@ fn a_file_that_is_no_database_is_told_and_left_alone() {
 }
 
 #[test]
-fn a_data_directory_that_cannot_be_written_is_told() {
+fn the_error_names_a_data_directory_that_cannot_be_written() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("file");
     std::fs::write(&file, "").unwrap();
@@ -67,14 +67,14 @@ fn a_data_directory_that_cannot_be_written_is_told() {
 }
 
 #[test]
-fn an_address_beyond_loopback_needs_a_word() {
+fn an_address_beyond_loopback_needs_a_flag() {
     let directory = tempfile::tempdir().unwrap();
     let message = serve_refused(directory.path(), "0.0.0.0:0");
     assert!(message.contains("--insecure"), "{message}");
 }
 
 #[test]
-fn a_wrong_setting_is_told_with_its_key_value_source_and_what_is_allowed() {
+fn the_error_about_a_wrong_setting_names_its_key_value_origin_and_the_allowed_values() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("config.toml");
     for (content, wanted) in [
@@ -97,7 +97,7 @@ fn a_wrong_setting_is_told_with_its_key_value_source_and_what_is_allowed() {
 }
 
 #[test]
-fn what_config_prints_is_a_configuration() {
+fn the_output_of_config_is_a_configuration_file() {
     let defaults = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/config/default.toml")).unwrap();
     assert!(run(&["config", "--defaults"]).stdout == defaults);
     let first = run(&["config"]);
@@ -149,7 +149,7 @@ fn ingest_posts_a_file_and_show_prints_it() {
 }
 
 #[test]
-fn ingest_reads_standard_input_and_tells_the_bad_line() {
+fn ingest_reads_standard_input_and_names_the_bad_line() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(directory.path());
     let mut command = turn_metrics();
@@ -161,11 +161,14 @@ fn ingest_reads_standard_input_and_tells_the_bad_line() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains('3'), "{}", text(&output.stderr));
     let out = text(&output.stdout);
-    assert!(out.starts_with("1 events accepted, 0 ignored, 1 turns sealed, "), "what precedes it is told: {out}");
+    assert!(
+        out.starts_with("1 events accepted, 0 ignored, 1 turns sealed, "),
+        "the summary has the lines before the bad one: {out}"
+    );
 }
 
 #[test]
-fn ingest_tells_a_limit_of_turns_and_fails() {
+fn ingest_reports_a_limit_of_turns_and_fails() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start_with(directory.path(), &[("TURNS__MAX_OPEN_TURNS", "1")]);
     let file = directory.path().join("events.ndjson");
@@ -177,11 +180,11 @@ fn ingest_tells_a_limit_of_turns_and_fails() {
     assert_eq!(output.status.code(), Some(1), "{message}");
     assert!(message.contains("line 1: ") && message.contains("more than 1 open turns"), "{message}");
     let turns = server.client().get("/conversations/d/turns").json();
-    assert_eq!(turns["latestOrdinal"], 1, "the other conversation is in");
+    assert_eq!(turns["latestOrdinal"], 1, "the other conversation was taken in");
 }
 
 #[test]
-fn ingest_tells_the_turns_of_a_conversation_over_a_limit_that_stay_open() {
+fn ingest_reports_the_turns_of_a_conversation_over_a_limit_that_stay_open() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start_with(directory.path(), &[("TURNS__MAX_OPEN_TURNS", "1")]);
     let file = directory.path().join("events.ndjson");
@@ -207,7 +210,7 @@ fn ingest_tells_the_turns_of_a_conversation_over_a_limit_that_stay_open() {
 }
 
 #[test]
-fn ingest_passes_over_bad_lines_and_takes_compressed_files_and_long_results() {
+fn ingest_skips_bad_lines_and_takes_compressed_files_and_long_results() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(directory.path());
     let url = server.url();
@@ -217,7 +220,7 @@ fn ingest_passes_over_bad_lines_and_takes_compressed_files_and_long_results() {
     let result =
         format!("{{\"type\":\"tool-result\",\"conversationId\":\"c\",\"result\":\"{}\"}}\n", "x".repeat(5_000_000));
     let plain = directory.path().join("plain.ndjson");
-    // One file lacks its last line break, and one was torn.
+    // One file lacks its last line break, and one has a torn line.
     std::fs::write(
         &plain,
         format!(
@@ -242,7 +245,11 @@ fn ingest_passes_over_bad_lines_and_takes_compressed_files_and_long_results() {
     assert!(message.contains("plain.ndjson: line 3 is refused") && message.contains("--from-line 4"), "{message}");
     assert!(message.contains("a crash of its writer") && message.contains("`--skip-bad`"), "{message}");
     assert!(!message.contains("?bad=skip"), "{message}");
-    assert_eq!(server.client().get("/conversations/c/turns").json()["latestOrdinal"], 1, "what precedes it is in");
+    assert_eq!(
+        server.client().get("/conversations/c/turns").json()["latestOrdinal"],
+        1,
+        "the lines before the bad one were taken in"
+    );
     let skipped = ingest(&["--skip-bad"]);
     let message = text(&skipped.stderr);
     assert_eq!(skipped.status.code(), Some(3), "{message}");
@@ -253,7 +260,7 @@ fn ingest_passes_over_bad_lines_and_takes_compressed_files_and_long_results() {
 }
 
 #[test]
-fn ingest_tells_each_turn_that_lacks_a_refused_line_whatever_the_batches() {
+fn ingest_reports_each_turn_that_lacks_a_refused_line_whatever_the_batches() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(directory.path());
     let event = |kind: &str, turn: &str, rest: &str| {
@@ -289,7 +296,7 @@ fn ingest_tells_each_turn_that_lacks_a_refused_line_whatever_the_batches() {
 }
 
 #[test]
-fn ingest_tells_a_file_of_something_else() {
+fn ingest_recognizes_a_foreign_file() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(directory.path());
     let file = directory.path().join("transcript.jsonl");
@@ -303,7 +310,7 @@ fn ingest_tells_a_file_of_something_else() {
     assert!(message.contains("none of its events counts") && message.contains("`assistant`"), "{message}");
     let message = run_on(b"{\"role\":\"user\",\"content\":\"hi\"}\n");
     assert!(message.contains("`type` is missing; the object has `role`, `content`"), "{message}");
-    assert!(message.contains("none of its events counts: the first line is not one"), "{message}");
+    assert!(message.contains("none of its events counts: the first line is not an event"), "{message}");
     let message = run_on(b"{\n  \"type\": \"done\"\n}\n");
     assert!(message.contains("each event must be on one line") && message.contains("`jq -c .`"), "{message}");
     let message = run_on(b"{\"type\":\"done\",\"conversationId\":\"c\",\"turnId\":\"t\",\"reason\":7}\n");
@@ -318,8 +325,8 @@ fn ingest_tells_a_file_of_something_else() {
 }
 
 #[test]
-fn a_server_that_is_not_there_is_told() {
-    // Taken, so that nobody else gets it, and not listened on, so that it refuses.
+fn the_error_says_that_no_server_can_be_reached() {
+    // The port is bound, so that no other process gets it, but nothing listens, so that connections are refused.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = socket.local_addr().unwrap();
@@ -328,7 +335,7 @@ fn a_server_that_is_not_there_is_told() {
 }
 
 #[test]
-fn help_is_there_for_every_command_and_a_wrong_flag_is_usage() {
+fn every_command_has_help_and_a_wrong_flag_is_wrong_usage() {
     for args in [
         &["--help"][..],
         &["serve", "--help"],

@@ -1,8 +1,8 @@
-//! What others can use of the library, held against `tests/public_api.rs.txt`, so that a change to it is deliberate.
+//! Compares the public interface of the library with `tests/public_api.rs.txt`, so that a change to it is deliberate.
 //!
-//! The list is read from the sources: what `src/lib.rs` makes public, as declarations without bodies and private
-//! parts; what a macro makes is listed by its name, but for structs of
-//! settings, whose lines are read. The usual tool for it reads the compiler's JSON, which only nightly compilers write; the gate runs on stable.
+//! The list is made from the sources: the declarations that `src/lib.rs` makes public, without bodies and private
+//! parts. An item made by a macro is listed by name only, except for structs of settings, whose lines are read. The
+//! usual tool for this needs the JSON of a nightly compiler, but the tests run on stable.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +14,7 @@ use syn::{
     TraitItem, Type, UseTree, Visibility, braced, parse_quote,
 };
 
-/// Every module of the library, by its path.
+/// Every module of the library, by path.
 struct Library {
     modules: BTreeMap<Vec<String>, Vec<Item>>,
     impls: Vec<ItemImpl>,
@@ -77,7 +77,7 @@ impl Library {
                         let module: Vec<_> = path.iter().chain(&from).cloned().collect();
                         match self.find(&module, &name) {
                             Some(item) => public.extend(self.declaration(&item)),
-                            // From elsewhere in the crate, or made by a macro.
+                            // Defined elsewhere in the crate, or made by a macro.
                             None => public.push(named(&from, &name)),
                         }
                     }
@@ -89,7 +89,7 @@ impl Library {
         public
     }
 
-    /// The public item of this name in a module, whether it is declared there or comes by a `pub use` of its own.
+    /// Returns the public item of this name in a module, whether it is declared there or imported by `pub use`.
     fn find(&self, module: &[String], name: &str) -> Option<Item> {
         let items = self.modules.get(module)?;
         let imported = || {
@@ -103,7 +103,7 @@ impl Library {
         declared(items, name).or_else(imported)
     }
 
-    /// A public item and what is implemented for it.
+    /// Returns a public item and its implementations.
     fn declaration(&self, item: &Item) -> Vec<Item> {
         let Some((bare, name)) = bare(item) else { return Vec::new() };
         let mut impls: Vec<Item> = self.impls.iter().filter_map(|found| bare_impl(found, &name)).collect();
@@ -112,7 +112,7 @@ impl Library {
     }
 }
 
-/// The struct that the lines of a `section!` make.
+/// Returns the struct that the lines of a `section!` make.
 struct Section(ItemStruct);
 
 impl Parse for Section {
@@ -169,7 +169,7 @@ fn text(attribute: &Attribute) -> String {
     }
 }
 
-/// Whether it is there in tests alone.
+/// Whether the item exists only in tests.
 fn is_for_tests(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| attribute.path().is_ident("cfg") && text(attribute) == "test")
 }
@@ -182,7 +182,7 @@ fn kept(attributes: &[Attribute]) -> Vec<Attribute> {
     attributes.iter().filter(matters).cloned().collect()
 }
 
-/// The names that a `pub use` of this module brings, each with the way to its module.
+/// Returns the names that a `pub use` of this module imports, each with the path of its module.
 fn leaves(import: &ItemUse) -> Vec<(Vec<String>, String)> {
     fn walk(tree: &UseTree, way: &[String], found: &mut Vec<(Vec<String>, String)>) {
         match tree {
@@ -190,7 +190,7 @@ fn leaves(import: &ItemUse) -> Vec<(Vec<String>, String)> {
             UseTree::Path(path) => walk(&path.tree, &[way, &[path.ident.to_string()]].concat(), found),
             UseTree::Group(group) => group.items.iter().for_each(|tree| walk(tree, way, found)),
             UseTree::Name(name) => found.push((way.to_vec(), name.ident.to_string())),
-            _ => panic!("a kind of `pub use` that this test does not know, in {way:?}"),
+            _ => panic!("this test does not support this form of `pub use`, in {way:?}"),
         }
     }
     let mut found = Vec::new();
@@ -206,7 +206,7 @@ fn declared(items: &[Item], name: &str) -> Option<Item> {
     items.iter().find(|item| bare(item).is_some_and(|(_, found)| found == name)).cloned()
 }
 
-/// The item without documents, bodies and private parts, if it is public; and its name.
+/// Returns the item without documents, bodies and private parts, and its name, if it is public.
 fn bare(item: &Item) -> Option<(Item, String)> {
     let empty: Block = parse_quote!({});
     let (item, name, visibility) = match item.clone() {
@@ -218,7 +218,7 @@ fn bare(item: &Item) -> Option<(Item, String)> {
                     let all = fields.named.len();
                     let shown = std::mem::take(&mut fields.named).into_iter().filter(|field| is_public(&field.vis));
                     fields.named = shown.collect();
-                    // A user cannot make one, or take it apart.
+                    // A struct with private fields: a user can neither make one nor take it apart.
                     if fields.named.len() < all {
                         fields.named.push(parse_quote!(private: _));
                     }
@@ -268,7 +268,7 @@ fn bare(item: &Item) -> Option<(Item, String)> {
     is_public(&visibility).then(|| (item, name.to_string()))
 }
 
-/// The implementation without bodies and private parts, if it is of this type and has something left.
+/// Returns the implementation without bodies and private parts, if it is of this type and not empty.
 fn bare_impl(found: &ItemImpl, name: &str) -> Option<Item> {
     let mut found = found.clone();
     let Type::Path(of) = &*found.self_ty else { return None };
@@ -281,7 +281,7 @@ fn bare_impl(found: &ItemImpl, name: &str) -> Option<Item> {
         ImplItem::Fn(function) => {
             function.attrs = kept(&function.attrs);
             function.block = parse_quote!({});
-            // The functions of a trait are known from it.
+            // The functions of a trait are known from the trait itself.
             is_inherent && is_public(&function.vis)
         }
         ImplItem::Const(constant) => {
@@ -299,7 +299,7 @@ fn print(items: Vec<Item>) -> String {
 }
 
 #[test]
-fn a_change_of_what_others_can_use_is_deliberate() {
+fn a_change_of_the_public_interface_is_deliberate() {
     let file = root().join("tests/public_api.rs.txt");
     let public = print(Library::read().public(&[]));
     if std::env::var_os("UPDATE_PUBLIC_API").is_some() {

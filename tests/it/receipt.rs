@@ -1,4 +1,4 @@
-//! What a receipt says beside the turns that were sealed.
+//! The parts of a receipt besides the sealed turns.
 
 use serde_json::json;
 
@@ -37,5 +37,5 @@ fn late_events_and_warnings_are_in_the_receipt_and_in_the_log() {
     for kind in ["`inputTokens`", "`done` differs from the sum", "an implausible `endedAt`"] {
         assert_eq!(log.iter().filter(|line| line.contains(kind)).count(), 1, "{kind}: {log:#?}");
     }
-    assert!(log.iter().any(|line| line.contains(r#""warnings":3"#)), "the sum is told at the end: {log:#?}");
+    assert!(log.iter().any(|line| line.contains(r#""warnings":3"#)), "the log has the total at the end: {log:#?}");
 }

@@ -1,4 +1,4 @@
-//! What was acknowledged is there after a crash.
+//! Everything acknowledged is there after a crash.
 
 use crate::server::{Server, metrics, until};
 
@@ -31,7 +31,7 @@ fn a_kill_between_two_events_of_a_turn_loses_neither() {
 }
 
 #[test]
-fn an_entity_tag_outlives_a_restart_but_not_its_data() {
+fn an_entity_tag_survives_a_restart_but_fits_no_other_data() {
     let directory = tempfile::tempdir().unwrap();
     let tag = |server: &Server| {
         let answer = server.client().get("/conversations/c/metrics");
@@ -59,7 +59,7 @@ fn turns_are_abandoned_by_age_across_restarts() {
     assert_eq!(metrics(&mut server.client(), "c"), r#"{"turns":[]}"#);
     server.kill();
 
-    // Its age continues from the stored value, not from the start of this process.
+    // The turn's age continues from the stored value, not from the start of this process.
     let server =
         Server::start_with(directory.path(), &[("TURNS__ABANDON_AFTER", "1ms"), ("TURNS__SWEEP_EVERY", "10ms")]);
     let mut client = server.client();
@@ -74,7 +74,7 @@ fn turns_are_abandoned_by_age_across_restarts() {
 }
 
 #[test]
-fn a_turn_that_ends_with_an_error_is_sealed_though_no_done_comes() {
+fn a_turn_that_ends_with_an_error_is_sealed_without_a_done() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(directory.path());
     let usage = line(r#"{"type":"usage","stepId":"t#0","usage":{"inputTokens":10,"outputTokens":5}}"#);
@@ -96,7 +96,7 @@ fn a_turn_that_ends_with_an_error_is_sealed_though_no_done_comes() {
 }
 
 #[test]
-fn what_is_known_of_a_turn_beside_its_metrics_is_served_in_order_and_outlives_a_kill() {
+fn the_fields_beside_the_metrics_of_a_turn_are_served_in_order_and_survive_a_kill() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(directory.path());
     let lines = [

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// How long a test waits for what must come: not a promise of speed, an end for a test that is broken.
+/// How long a test waits for something that must happen. It does not assert speed, but ends a broken test.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Asks again and again until there is an answer to `what`.
+/// Repeats a check until it returns a value; `what` describes the value.
 pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
@@ -24,7 +24,7 @@ pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// The command, ready for arguments, with nothing of the caller's environment that could change what it does.
+/// The command, ready for arguments, without anything from the caller's environment that could change its behaviour.
 pub(crate) fn turn_metrics() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_turn-metrics"));
     let foreign = std::env::vars_os().map(|(name, _)| name);
@@ -49,7 +49,7 @@ fn serve_by(mut command: Command, data_dir: &Path) -> Command {
 pub(crate) struct Server {
     child: Child,
     pub(crate) address: SocketAddr,
-    /// What it writes to standard error, line by line.
+    /// The lines of its standard error.
     log: Receiver<String>,
 }
 
@@ -59,12 +59,12 @@ impl Server {
         Self::start_with(data_dir, &[])
     }
 
-    /// The same with settings from the environment, such as `HTTP__MAX_BODY_BYTES`.
+    /// Like [`Self::start`], with settings from the environment, such as `HTTP__MAX_BODY_BYTES`.
     pub(crate) fn start_with(data_dir: &Path, settings: &[(&str, &str)]) -> Self {
         Self::start_by(turn_metrics(), data_dir, settings)
     }
 
-    /// Like the above, through another command that executes the program.
+    /// Like [`Self::start_with`], through another command that executes the program.
     pub(crate) fn start_by(command: Command, data_dir: &Path, settings: &[(&str, &str)]) -> Self {
         let mut command = serve_by(command, data_dir);
         command.envs(settings.iter().map(|(key, value)| (format!("TURN_METRICS__{key}"), value)));
@@ -92,7 +92,7 @@ impl Server {
         Client::new(self.address)
     }
 
-    /// Ends it at once, as a crash does.
+    /// Kills it, like a crash.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -112,13 +112,13 @@ impl Server {
         prlimit(pid, Resource::Fsize, getrlimit(Resource::Fsize)).unwrap();
     }
 
-    /// Waits for its end; gives the rest of its log too.
+    /// Waits for its end, and returns the rest of its log too.
     pub(crate) fn wait(mut self) -> (ExitStatus, Vec<String>) {
         let mut log = Vec::new();
         loop {
             match self.log.recv_timeout(PATIENCE) {
                 Ok(line) => log.push(line),
-                // Its end closes the pipe.
+                // The process has ended, so the pipe closes.
                 Err(RecvTimeoutError::Disconnected) => {
                     return (until("it ends", || self.child.try_wait().unwrap()), log);
                 }
@@ -135,7 +135,7 @@ impl Drop for Server {
     }
 }
 
-/// The lines of a pipe as they come. Reads on when nobody listens, so that the writer can go on writing.
+/// The lines of a pipe as they arrive. Reads on even if the receiver is gone, so that the writer can continue.
 pub(crate) fn lines_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
     let (send, lines) = channel();
     std::thread::spawn(move || {
@@ -150,7 +150,7 @@ fn listening_address(line: &str) -> Option<SocketAddr> {
     line.strip_prefix("listening on http://")?.parse().ok()
 }
 
-/// An answer, read whole.
+/// A complete answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -167,13 +167,13 @@ impl Answer {
         self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
-    /// The message of an error, which is all that its body has but for `line`.
+    /// The error message in the body, which otherwise has at most `line`.
     pub(crate) fn error(&self) -> String {
         self.json()["error"].as_str().unwrap_or_else(|| panic!("no error in {self:?}")).to_owned()
     }
 }
 
-/// A client of one connection, which speaks just enough HTTP to send what no library would.
+/// A client with one connection. It speaks just enough HTTP to send requests that no library would send.
 pub(crate) struct Client {
     address: SocketAddr,
     stream: Option<BufReader<TcpStream>>,
@@ -214,14 +214,14 @@ impl Client {
         let mut bytes = request.into_bytes();
         bytes.extend_from_slice(body);
         let answer = self.send_raw(&bytes, method == "HEAD");
-        // What the server closes is not used again.
+        // A connection that the server closes is not used again.
         if answer.as_ref().map_or(true, |answer| answer.header("connection") == Some("close")) {
             self.stream = None;
         }
         answer
     }
 
-    /// Sends these bytes as they are and reads one answer.
+    /// Sends these bytes unchanged and reads one answer.
     pub(crate) fn send_raw(&mut self, bytes: &[u8], is_head: bool) -> std::io::Result<Answer> {
         let stream = self.stream()?;
         // A server that refuses a body early may stop reading; its answer still counts.
@@ -230,8 +230,8 @@ impl Client {
         if answer.is_err() { written.and(answer) } else { answer }
     }
 
-    /// Sends the head of a `POST /events` of so many bytes, and waits until the server asks for them: it is at work on
-    /// the request from then on.
+    /// Sends the head of a `POST /events` with this content length, and waits until the server asks for the body. From
+    /// then on the server works on the request.
     pub(crate) fn begin_post(&mut self, content_length: usize) -> &mut TcpStream {
         let head = format!(
             "POST /events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-ndjson\r\n\
@@ -299,7 +299,7 @@ fn read_answer(stream: &mut impl BufRead, is_head: bool) -> std::io::Result<Answ
     Ok(Answer { body: String::from_utf8(body).map_err(|_| broken())?, ..answer })
 }
 
-/// An id as it stands in a path.
+/// An id as it is written in a path.
 pub(crate) fn encode(id: &str) -> String {
     id.bytes()
         .map(|byte| if byte.is_ascii_alphanumeric() { (byte as char).to_string() } else { format!("%{byte:02X}") })

@@ -25,7 +25,7 @@ fn both_signals_end_it_in_order_with_exit_code_0_and_nothing_acknowledged_is_los
                 while !stop.load(Ordering::SeqCst) {
                     match client.try_post_events(&done(count)) {
                         Ok(answer) if answer.status == 200 => count += 1,
-                        // Refused or cut off: it was not acknowledged.
+                        // The request was refused or cut off, so it was not acknowledged.
                         _ => break,
                     }
                     let _ = acknowledge.send(());
@@ -51,9 +51,9 @@ fn both_signals_end_it_in_order_with_exit_code_0_and_nothing_acknowledged_is_los
 }
 
 #[test]
-fn a_client_in_the_middle_of_an_upload_cannot_hold_it() {
+fn a_client_in_the_middle_of_an_upload_cannot_delay_the_end() {
     let directory = tempfile::tempdir().unwrap();
-    // Nothing but the time to shut down ends the upload.
+    // Only the time limit of the shutdown ends the upload.
     let settings = [("HTTP__SHUTDOWN_TIMEOUT", "100ms"), ("HTTP__BODY_TIMEOUT", "1h")];
     let server = Server::start_with(directory.path(), &settings);
     let mut stuck = server.client();
@@ -70,7 +70,7 @@ fn a_second_signal_ends_it_at_once() {
     let mut stuck = server.client();
     stuck.begin_post(99).write_all(b"{").unwrap();
     server.signal("TERM");
-    // It accepts no more once the first signal has been seen.
+    // The server has seen the first signal once it accepts no more connections.
     until("it stops accepting", || server.client().send("GET", "/health", &[], b"").err());
     server.signal("TERM");
     let (status, log) = server.wait();

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::server::Server;
 
 #[test]
-fn a_server_that_is_told_a_file_keeps_its_spans_there_whatever_it_logs() {
+fn a_server_writes_its_spans_to_the_configured_file_whatever_its_log_level() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("made/spans.ndjson");
     let settings = [("SPAN_LOG__FILE", file.to_str().unwrap()), ("LOG__LEVEL", "off")];
@@ -23,7 +23,7 @@ fn a_server_that_is_told_a_file_keeps_its_spans_there_whatever_it_logs() {
 }
 
 #[test]
-fn a_span_log_that_takes_no_more_holds_nothing_up() {
+fn a_span_log_that_cannot_be_written_delays_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("spans.ndjson");
     // The writer also holds the read end, and never reads.
@@ -40,7 +40,7 @@ fn a_span_log_that_takes_no_more_holds_nothing_up() {
 }
 
 #[test]
-fn a_span_log_that_cannot_be_opened_stops_the_start() {
+fn a_server_does_not_start_if_its_span_log_cannot_be_opened() {
     let directory = tempfile::tempdir().unwrap();
     let mut command = crate::server::turn_metrics();
     command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(directory.path().join("data"));

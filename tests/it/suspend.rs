@@ -1,4 +1,4 @@
-//! Time in which the server is suspended ages no turn.
+//! A turn does not age while the server is suspended.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use crate::server::{Client, Server, until};
 
 const ABANDON_AFTER: Duration = Duration::from_secs(3);
-/// How long the server is suspended: longer than a turn may wait.
+/// How long the server is suspended: longer than the age at which a turn is abandoned.
 const SUSPENDED_SECONDS: &str = "4";
-/// More than one tick, and than a signal takes to arrive.
+/// Longer than one tick, and than a signal takes to arrive.
 const SLACK: Duration = Duration::from_millis(300);
-/// The number of times that the machine may be too busy for a result.
+/// How often the test is repeated if the machine is too busy for a result.
 const MAX_ATTEMPTS: u64 = 5;
 
 fn line(conversation: &str, turn: u64, event: &str) -> String {
@@ -24,7 +24,7 @@ fn latest_ordinal(client: &mut Client, conversation: &str) -> u64 {
 const USAGE: &str = r#"{"type":"usage","stepId":"s","usage":{"inputTokens":10,"outputTokens":5}}"#;
 
 #[test]
-fn a_server_that_is_suspended_for_longer_than_turns_may_wait_abandons_none() {
+fn a_server_that_is_suspended_for_longer_than_abandon_after_abandons_no_turn() {
     let directory = tempfile::tempdir().unwrap();
     let abandon_after = format!("{}s", ABANDON_AFTER.as_secs());
     let settings =
@@ -39,17 +39,17 @@ fn a_server_that_is_suspended_for_longer_than_turns_may_wait_abandons_none() {
         assert!(Command::new("sleep").arg(SUSPENDED_SECONDS).status().unwrap().success());
         let resumed = Instant::now();
         server.signal("CONT");
-        // The server may take the old connection for an idle one.
+        // The server may have closed the old connection as idle.
         client = server.client();
 
-        // Another turn fails and is sealed, so there were sweeps that would have abandoned the open turn.
+        // Another turn fails and is sealed. So sweeps have taken place, which would have abandoned the open turn.
         let failing = line("failing", attempt, USAGE) + &line("failing", attempt, r#"{"type":"error"}"#);
         assert_eq!(client.post_events(&failing).status, 200);
         until("the failed turn is sealed", || (latest_ordinal(&mut client, "failing") == attempt).then_some(()));
 
         let answer = client.post_events(&line("c", attempt, r#"{"type":"done","reason":"stop"}"#)).json();
         if awake_before + resumed.elapsed() + SLACK >= ABANDON_AFTER {
-            // The server may have been awake for so long that the turn is abandoned for good reason.
+            // The server may have been awake for so long that it was right to abandon the turn.
             continue;
         }
         let sealed = serde_json::json!({

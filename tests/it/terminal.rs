@@ -11,7 +11,7 @@ use rustix::termios::{Action, Winsize, tcflow, tcsetwinsize};
 
 use crate::server::{Server, serve, turn_metrics};
 
-/// A pseudo-terminal: the side of the programs and the side of the user.
+/// A pseudo-terminal, with the side of the programs and the side of the user.
 pub(crate) struct Terminal {
     inside: OwnedFd,
     outside: File,
@@ -33,7 +33,7 @@ impl Terminal {
         self.inside.try_clone().unwrap().into()
     }
 
-    /// Reads all output in the background, like a terminal window.
+    /// Reads all output in the background, as a terminal window does.
     pub(crate) fn screen(&self) -> File {
         self.outside.try_clone().unwrap()
     }
@@ -67,12 +67,12 @@ impl Terminal {
     }
 }
 
-/// Sets or unsets the name of the terminal and removes what else could decide about colours.
+/// Sets or unsets the name of the terminal and removes everything else that could decide about colours.
 fn set_terminal(command: &mut Command, name: Option<&str>) {
     for variable in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
         command.env_remove(variable);
     }
-    // Some libraries take this one for a terminal that has colours.
+    // Some libraries take this variable as a sign of a terminal with colours.
     command.env("CI", "true");
     match name {
         Some(name) => command.env("TERM", name),
@@ -137,7 +137,7 @@ fn a_dumb_or_nameless_terminal_gets_no_escapes_and_another_one_does() {
             let dumb = sent_by(with_args(args), term);
             assert!(!dumb.is_empty() && !dumb.contains('\u{1b}'), "{args:?} on {term:?}: {dumb:?}");
         }
-        // The control: the escape sequences do appear where they belong.
+        // The control: the escape sequences do appear on other terminals.
         let colourful = sent_by(with_args(args), Some("xterm"));
         assert_eq!(colourful.contains('\u{1b}'), has_escapes, "{args:?}: {colourful:?}");
     }

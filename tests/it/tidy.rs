@@ -1,11 +1,11 @@
-//! The rules of the house, held against the sources.
+//! Checks the rules for the sources.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The rooms of each folder, from the ground up: each may use those of the floors before its own. The folder's `mod.rs`
-/// may use all of them, and none of them uses that.
+/// The modules of each folder, floor by floor from the bottom. A module may use those on the floors below its own. The
+/// folder's `mod.rs` may use all of them, and none of them may use it.
 const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "",
@@ -49,10 +49,10 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
     ("http", &[&["access", "acknowledged"], &["error"], &["intake", "middleware"], &["resources"], &["transport"]]),
 ];
 
-/// The folders in which, and in whose folders, no files use each other in a circle.
+/// Folders in which files must not use each other in a circle. This includes their subfolders.
 const WITHOUT_CIRCLES: &[&str] = &["actors", "http", "report", "store"];
 
-/// Stands beside the floors: tests use it, and it uses what it stands in for.
+/// Modules on no floor: tests use them, and they use the modules that they replace.
 const BESIDE: &str = "testing";
 
 fn root() -> PathBuf {
@@ -78,7 +78,7 @@ fn sources() -> Vec<(PathBuf, String)> {
     found
 }
 
-/// The way to a module: `["store", "redb", "engine"]`.
+/// The path of a module: `["store", "redb", "engine"]`.
 type Way = Vec<String>;
 
 fn way(path: &Path) -> Way {
@@ -87,12 +87,12 @@ fn way(path: &Path) -> Way {
     way
 }
 
-/// The top-level module a file belongs to.
+/// The top-level module of a file.
 fn module(path: &Path) -> String {
     way(path).swap_remove(0)
 }
 
-/// The text without its tests, which may use what they like.
+/// The text without its tests, which may use anything.
 fn without_tests(text: &str) -> &str {
     text.split("\nmod tests {").next().unwrap()
 }
@@ -116,14 +116,14 @@ fn is_of_a_name(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// Reads what follows `crate::` or the like, a path or a tree of paths; adds each to `found` and returns the rest.
+/// Reads the path or tree of paths after `crate::` or the like, adds each path to `found`, and returns the rest.
 fn read_paths<'a>(text: &'a str, mut way: Way, found: &mut Vec<Way>) -> &'a str {
     let mut text = text.trim_start();
     if let Some(inner) = text.strip_prefix('{') {
         text = inner.trim_start();
         while !text.is_empty() && !text.starts_with('}') {
             let rest = read_paths(text, way.clone(), found);
-            // What is after it, such as `as name`, is skipped.
+            // Anything after the path, such as `as name`, is skipped.
             text = rest.trim_start_matches(|c| c != ',' && c != '}').trim_start_matches(',').trim_start();
         }
         return text.strip_prefix('}').unwrap_or(text);
@@ -142,7 +142,7 @@ fn read_paths<'a>(text: &'a str, mut way: Way, found: &mut Vec<Way>) -> &'a str 
     rest
 }
 
-/// What a file of this way uses of the library. Its children, named without `self`, are given for a `mod.rs`.
+/// What a file at this path uses of the library. Children are the modules that a `mod.rs` may name without `self`.
 fn used(own: &[String], children: &BTreeSet<String>, text: &str) -> Vec<Way> {
     let mut found = Vec::new();
     for (at, _) in text.match_indices("::") {
@@ -190,7 +190,8 @@ impl House {
         Self { rooms, uses }
     }
 
-    /// The files in a folder, each with its room and what it uses in that folder: a room or something of `mod.rs`.
+    /// The files in a folder, each with its module and what it uses in that folder: another module, or an item of
+    /// `mod.rs`.
     fn within<'a>(&'a self, folder: &'a [String]) -> impl Iterator<Item = (&'a Path, String, Vec<&'a String>)> {
         self.uses.iter().filter_map(move |(path, used)| {
             let own = way(path).strip_prefix(folder)?.first().cloned().unwrap_or("mod".into());
@@ -210,10 +211,10 @@ fn a_module_uses_only_the_floors_below_its_own() {
             if matches!(&*own, "lib" | "main" | "mod" | BESIDE) {
                 continue;
             }
-            let on = floor(&own).unwrap_or_else(|| panic!("{own} in {folder:?} stands on no floor"));
+            let on = floor(&own).unwrap_or_else(|| panic!("{own} in {folder:?} has no floor"));
             for used in used.into_iter().filter(|used| **used != own) {
                 let below = floor(used).is_some_and(|floor| floor < on);
-                assert!(below, "{} uses {used} of {folder:?}, which is no room below it", path.display());
+                assert!(below, "{} uses {used} of {folder:?}, which is not on a floor below", path.display());
             }
         }
     }
@@ -232,7 +233,7 @@ fn no_files_of_a_folder_use_each_other_in_a_circle() {
             let others = others.filter(|other| *other != own).map(str::to_owned);
             uses.entry(own.clone()).or_default().extend(others);
         }
-        // What uses nothing of the rest is in no circle.
+        // A file that uses no other remaining file is in no circle.
         while let Some(leaf) = uses.keys().find(|room| uses[*room].iter().all(|used| !uses.contains_key(used))).cloned()
         {
             uses.remove(&leaf);
@@ -242,7 +243,7 @@ fn no_files_of_a_folder_use_each_other_in_a_circle() {
 }
 
 #[test]
-fn what_a_file_uses_is_seen_however_it_is_written() {
+fn every_form_of_use_is_recognized() {
     let own = ["store", "redb", "files"].map(str::to_owned);
     let text = "use super::tables::{self, read::{ReadTables, Lazy as L}, META};\nuse crate::{turn, link::*};\n\
                 fn f() { self::slot::Slot::new(super::super::contract::Commit::<u8>::of(head::Head)) }";
@@ -262,7 +263,7 @@ fn what_a_file_uses_is_seen_however_it_is_written() {
     assert_eq!(seen, expected);
 }
 
-/// The front page of a folder, as far as it is the comment at the top of a file, and the folder's files and folders.
+/// The front page of a folder, which is the comment at the top of a file, and the folder's files and folders.
 fn front_pages() -> Vec<(PathBuf, String, BTreeSet<String>)> {
     let sources: BTreeMap<PathBuf, String> = sources().into_iter().collect();
     let mut folders = BTreeMap::<Way, BTreeSet<String>>::new();
@@ -295,7 +296,7 @@ fn a_front_page_names_every_file_and_folder_beside_it_and_no_other() {
         }
         let items = page.lines().filter_map(|line| line.strip_prefix("//! - `")?.split_once('`'));
         for (name, _) in items.filter(|(name, _)| !names.contains(*name)) {
-            wrong.push(format!("{} lists `{name}`, which is not there", path.display()));
+            wrong.push(format!("{} lists `{name}`, which does not exist", path.display()));
         }
     }
     assert!(checked > 200, "the front pages were not found");
@@ -303,7 +304,7 @@ fn a_front_page_names_every_file_and_folder_beside_it_and_no_other() {
 }
 
 #[test]
-fn the_pure_core_knows_no_actor_database_runtime_or_clock() {
+fn the_pure_core_uses_no_actor_database_runtime_or_clock() {
     let is_pure = |path: &Path| matches!(&*module(path), "report" | "turn") || path == Path::new("store/rule.rs");
     for (path, text) in sources().into_iter().filter(|(path, _)| is_pure(path)) {
         for forbidden in
@@ -314,9 +315,9 @@ fn the_pure_core_knows_no_actor_database_runtime_or_clock() {
     }
 }
 
-/// What a file says of itself is bound to what it holds by the verbs of `Meta`, so nothing else may write it.
+/// The methods of `Meta` keep the facts about a file consistent with its contents, so nothing else may write them.
 #[test]
-fn one_file_alone_knows_the_names_in_the_table_meta() {
+fn only_one_file_uses_the_keys_of_the_table_meta() {
     let meta = Path::new("store/redb/tables/meta.rs");
     let (owner, others): (Vec<_>, Vec<_>) = sources_that_run().into_iter().partition(|(path, _)| path == meta);
     assert!(owner[0].1.contains("const META_CHECKPOINT: "), "the owner was not found");
@@ -332,7 +333,7 @@ fn every_public_type_is_in_the_glossary() {
     let glossary = fs::read_to_string(root().join("GLOSSARY.md")).unwrap();
     let mut missing = Vec::new();
     for (path, text) in sources() {
-        // The commands' own modules are private: their types are seen by nobody outside.
+        // The modules of the commands are private, so no user sees their types.
         if path.starts_with("cli") && path != Path::new("cli/mod.rs") {
             continue;
         }

@@ -1,5 +1,5 @@
 //! A log that cannot be written: a pipe that nobody reads, a stopped terminal, a full disk, a reader that died. The
-//! service still serves, and ends.
+//! service must still serve, and end when told to.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::server::{Client, PATIENCE, Server, lines_of, serve, turn_metrics, until};
 use crate::terminal::Terminal;
 
-/// How many turns are sent at once.
+/// The number of turns in one request.
 const TURNS_AT_ONCE: usize = 500;
 
 /// Seals turns and waits until they are acknowledged. Each adds a line to the log.
@@ -47,7 +47,7 @@ fn assert_serves_and_ends(server: Server, client: &mut Client) {
 }
 
 #[test]
-fn a_pipe_that_nobody_reads_holds_nothing_up() {
+fn a_pipe_that_nobody_reads_delays_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let (_unread, stderr) = pipe().unwrap();
     let server = Server::launch(serve(directory.path()).stderr(stderr));
@@ -60,7 +60,7 @@ fn a_pipe_that_nobody_reads_holds_nothing_up() {
 }
 
 #[test]
-fn lines_that_were_dropped_are_told_where_they_are_missing_once_the_log_is_read_again() {
+fn once_the_log_is_read_again_notices_stand_where_lines_were_dropped() {
     let directory = tempfile::tempdir().unwrap();
     let (log, stderr) = pipe().unwrap();
     let server = server_logging_turns(directory.path(), stderr);
@@ -68,7 +68,7 @@ fn lines_that_were_dropped_are_told_where_they_are_missing_once_the_log_is_read_
     let log = lines_of(log);
     let mut ordinal = 0;
     let mut dropped = 0;
-    // Nothing is logged meanwhile: the notice must come without a later line.
+    // Nothing is logged meanwhile, so the notice must appear without a later line.
     while ordinal < MANY_TURNS {
         let line: Value = serde_json::from_str(&log.recv_timeout(PATIENCE).unwrap()).unwrap();
         if let Some(lines) = line["lines"].as_u64() {
@@ -90,7 +90,7 @@ fn lines_that_were_dropped_are_told_where_they_are_missing_once_the_log_is_read_
 }
 
 #[test]
-fn a_stopped_terminal_holds_nothing_up_and_shows_the_log_when_it_goes_on() {
+fn a_stopped_terminal_delays_nothing_and_shows_the_log_when_it_resumes() {
     let directory = tempfile::tempdir().unwrap();
     let terminal = Terminal::open();
     terminal.stop();
@@ -107,7 +107,7 @@ fn a_stopped_terminal_holds_nothing_up_and_shows_the_log_when_it_goes_on() {
 }
 
 #[test]
-fn an_address_that_nobody_reads_holds_nothing_up() {
+fn an_address_that_nobody_reads_delays_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let terminal = Terminal::open();
     terminal.stop();
@@ -133,7 +133,7 @@ fn demo() -> Command {
 }
 
 #[test]
-fn a_server_that_cannot_start_ends_though_nobody_reads_why() {
+fn a_server_that_cannot_start_ends_even_if_nobody_reads_the_error() {
     let terminal = Terminal::open();
     terminal.stop();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -151,7 +151,7 @@ fn a_server_that_cannot_start_ends_though_nobody_reads_why() {
 }
 
 #[test]
-fn a_full_disk_under_the_log_holds_nothing_up() {
+fn a_full_disk_under_the_log_delays_nothing() {
     let Ok(full) = File::options().write(true).open("/dev/full") else {
         println!("skipped: there is no /dev/full here");
         return;
@@ -164,7 +164,7 @@ fn a_full_disk_under_the_log_holds_nothing_up() {
 }
 
 #[test]
-fn a_reader_of_the_log_that_dies_takes_nothing_with_it() {
+fn a_reader_of_the_log_that_dies_harms_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let (log, stderr) = pipe().unwrap();
     let server = Server::launch(serve(directory.path()).stderr(stderr));

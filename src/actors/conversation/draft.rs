@@ -1,4 +1,4 @@
-//! What a batch of work makes of a conversation's turns. Pure: the actor around it sends and waits.
+//! The changes that a batch of work makes to a conversation's turns. Pure: the actor around it sends and waits.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -18,11 +18,11 @@ const ABANDONED: &str = "abandoned";
 /// The reason of a turn whose last event was an `error`.
 const FAILED: &str = "error";
 
-/// What is durable of a conversation's turns, as far as its actor knows.
+/// The durable state of a conversation's turns, as far as its actor knows.
 #[derive(Debug, Default)]
 pub(super) struct KnownTurns {
     pub(super) open: HashMap<TurnId, StagedTurn>,
-    /// Some of the sealed ones: those that were asked about.
+    /// The sealed turns that the store was asked about.
     pub(super) sealed: HashMap<TurnId, Ordinal>,
     /// When the latest turn was sealed.
     pub(super) last_sealed_at: EpochMillis,
@@ -79,7 +79,7 @@ pub(super) struct Draft<'a> {
 struct Turns {
     /// By id, so that a commit lists them in an order that depends on nothing else.
     states: BTreeMap<TurnId, TurnState>,
-    /// The sealed ones in the order in which they were, which becomes their order in the store.
+    /// The sealed turns in the order of their sealing, which becomes their order in the store.
     sealed: Vec<TurnId>,
 }
 
@@ -87,7 +87,7 @@ struct Turns {
 enum TurnState {
     Open(OpenChange),
     Sealed(SealedTurn),
-    /// It was before, and is left alone.
+    /// The turn was sealed before this draft, and is left alone.
     SealedBefore,
 }
 
@@ -97,7 +97,7 @@ impl Turns {
         for (id, state) in later.states {
             match (self.states.get_mut(&id), state) {
                 (Some(TurnState::Open(earlier)), TurnState::Open(later)) => earlier.extend(later),
-                // To the trial, a turn that these sealed was sealed before.
+                // A turn that these turns seal counts as sealed before in a later trial.
                 (Some(_), TurnState::SealedBefore) => {}
                 (_, state) => drop(self.states.insert(id, state)),
             }
@@ -111,8 +111,8 @@ impl<'a> Draft<'a> {
         Self { conversation_id, known, limits, now, turns: Turns::default() }
     }
 
-    /// Takes a piece of work in, whole or not at all. With `looked_up`, the store has been asked for the turns of the
-    /// work; an `error` event for a turn that is still unknown is then ignored.
+    /// Adds a piece of work, all of it or nothing. `looked_up` says that the store was asked for the turns of the work;
+    /// an `error` event for a turn that is still unknown is then ignored.
     pub(super) fn take(&mut self, work: &Work, looked_up: bool) -> Result<ReceiptBuilder, NotTaken> {
         let (turns, receipt_builder, unknown_failures) = (Turns::default(), ReceiptBuilder::default(), BTreeSet::new());
         let mut trial = Trial { draft: self, turns, receipt_builder, unknown_failures };
@@ -154,7 +154,7 @@ impl<'a> Draft<'a> {
         known + new.count()
     }
 
-    /// What is known of a turn, with what the draft changes of it.
+    /// The state of a turn, with the changes of the draft.
     fn before(&self, id: &TurnId) -> Before<'_> {
         let earlier = match self.turns.states.get(id) {
             Some(TurnState::Open(change)) => Some(change),
@@ -174,8 +174,8 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// The turns of `work` that may have been sealed before, for all that is known: new ones, or ones that it is late
-    /// for.
+    /// The turns of `work` that may have been sealed before, as far as the actor knows: turns that are new to it, or
+    /// sealed ones with late events.
     pub(super) fn maybe_sealed_before(&self, work: &Work) -> Vec<TurnId> {
         let Work::Observe(events) = work else { return Vec::new() };
         let ids: BTreeSet<&TurnId> = events.iter().map(|event| &event.turn_id).collect();
@@ -186,7 +186,7 @@ impl<'a> Draft<'a> {
         ids.into_iter().filter(maybe).cloned().collect()
     }
 
-    /// The change as the store takes it; `None` if there is none.
+    /// The change in the form that the store takes; `None` if there is none.
     pub(super) fn commit(self, expected_version: Version) -> Option<Commit> {
         let Turns { mut states, sealed } = self.turns;
         let sealed = sealed.iter().filter_map(|id| match states.remove(id)? {
@@ -259,7 +259,7 @@ impl Trial<'_, '_> {
     }
 
     fn abandon(&mut self, id: &TurnId, before: StaleBefore) {
-        // The list may name a turn twice: what is sealed in here already is not open any more.
+        // The list may name a turn twice. A turn that this work has sealed is no longer open.
         if !self.turns.states.contains_key(id)
             && let Some(TurnState::Open(change)) = self.draft.state(id)
             && before.is_stale(change.last_event_at, &change.head)
@@ -315,7 +315,7 @@ impl ReceiptBuilder {
         self.0.entry(turn_id.clone()).or_default()
     }
 
-    /// What the work is told, once `outcomes` say what became of each turn that was not sealed before.
+    /// The answer to the work, once `outcomes` say what became of each turn that was not sealed before.
     pub(super) fn receipt(
         &self,
         outcomes: &HashMap<TurnId, TurnOutcome>,

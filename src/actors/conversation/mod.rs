@@ -32,10 +32,10 @@ use crate::settings::TurnSettings;
 use crate::store::{Commit, CommitError, Committed, ConversationState, Fault, StagedTurn, TurnOutcome, Version};
 use crate::turn::{ConversationId, SealedTurn, TurnId};
 
-/// How often a batch is done again after a conflict before its senders are told to come back later.
+/// How often a batch is repeated after conflicts before its senders are told to send again later.
 const MAX_CONFLICTS: u32 = 8;
 
-/// What a conversation asks of the store, whichever store that is.
+/// The questions that a conversation asks any store.
 #[derive(Clone)]
 pub struct StoreRecipients {
     /// Loads what is known of the conversation.
@@ -57,7 +57,7 @@ pub struct Conversation {
     facts: Option<Facts>,
     /// What is durable, as far as known; `None` before the first load and whenever it is in doubt.
     known: Option<Known>,
-    /// Work that came while the store was busy with what came before; it becomes one commit.
+    /// Work that arrived while the store was busy with earlier work. It becomes one commit.
     waiting: Vec<Task>,
     /// Whether the store is being waited for.
     busy: bool,
@@ -80,7 +80,7 @@ struct Task {
 }
 
 impl Task {
-    /// Tells the sender; one that is gone does not care.
+    /// Answers the sender. A sender that has gone does not need the answer.
     fn answer(self, result: Result<Receipt, ObserveError>) {
         let _ = self.reply.send(result);
     }
@@ -119,7 +119,7 @@ impl Conversation {
         self
     }
 
-    /// Tells of each turn that it has sealed, once that is durable.
+    /// Publishes each turn that this conversation seals, once it is durable.
     #[must_use]
     pub fn telling(mut self, facts: Facts) -> Self {
         self.facts = Some(facts);
@@ -286,7 +286,7 @@ impl Conversation {
                 self.conflicts += 1;
                 tracing::debug!(conversationId = %self.id, %error, "another process changed the conversation");
                 if self.conflicts <= MAX_CONFLICTS {
-                    // The same work again, from what is known then; folding is idempotent.
+                    // Do the same work again, on the state as it is then. Folding is idempotent.
                     let again = pending.tasks.into_iter().map(|(task, _)| Task { looked_up: false, ..task });
                     self.waiting.splice(..0, again);
                     return;
@@ -350,7 +350,7 @@ pub struct InspectConversation {
     pub conversation_id: ConversationId,
 }
 
-/// How a conversation's actor is.
+/// The state of a conversation's actor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConversationReport {
     /// Turns that are open, as far as it knows.

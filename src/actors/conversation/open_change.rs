@@ -1,5 +1,5 @@
-//! What changes of an open turn, kept apart from what is known of it: an event of a turn of thousands of steps copies
-//! one of them, and what turns out not to fit is dropped. Pure.
+//! The changes of an open turn, kept apart from its known state. So an event of a turn with thousands of steps copies
+//! only one step, and a change that exceeds a limit can be dropped. Pure.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,8 @@ impl<'a> Before<'a> {
     }
 }
 
-/// A change of an open turn. What it is made to is not part of it, and is handed to each function that needs it.
+/// A change of an open turn. The turn before the change is not part of it, and is passed to each function that needs
+/// it.
 #[derive(Debug)]
 pub(super) struct OpenChange {
     /// The head after the change.

@@ -135,7 +135,7 @@ pub(super) fn events_of(events: &[Event]) -> Vec<TurnEvent> {
     events.iter().map(|event| TurnEvent { turn_id: turn_id(event.turn), kind: kind(&event.what) }).collect()
 }
 
-/// What another writer makes of a turn: it has a step that no event of the model has.
+/// What another writer does to a turn: it adds a step that no event of the model has.
 pub(super) fn staged_by_rival(id: &TurnId, open: Option<&OpenTurn>, now: RunningTime) -> StagedTurn {
     let mut turn = open.cloned().unwrap_or_else(|| OpenTurn::new(id.clone()));
     let usage = Usage { output_tokens: 7.into(), ..Usage::default() };
@@ -232,7 +232,7 @@ impl Plain {
     }
 }
 
-/// The moments at which turns of at least this age are stale; failed ones are stale at half of it.
+/// Returns the moments at which turns of at least this age are stale. Failed turns are stale at half of this age.
 pub(super) fn before(running: u64, age: u64) -> StaleBefore {
     let moment = |age| RunningTime::new(running.saturating_sub(age));
     StaleBefore { open: moment(age), failed: moment(age / 2) }

@@ -8,8 +8,8 @@ const MAX_TURNS: usize = 10_000;
 
 /// The open turns that refused lines mention, across all batches of a run.
 ///
-/// The server reports a turn that is sealed by the same batch that has the refused line. Only `ingest` sees that a later
-/// batch seals it, and the long lines that it refuses itself.
+/// If the batch with the refused line also seals the turn, the server reports the turn. Only `ingest` sees that a later
+/// batch seals it. Only `ingest` knows the long lines that it refuses itself.
 #[derive(Default)]
 pub(super) struct AffectedTurns {
     turns: HashMap<(ConversationId, TurnId), Place>,
@@ -17,7 +17,7 @@ pub(super) struct AffectedTurns {
     is_overfull: bool,
 }
 
-/// Where the first refused line of a turn stands.
+/// The first refused line of a turn.
 struct Place {
     input: Arc<str>,
     line: u64,
@@ -43,17 +43,14 @@ impl AffectedTurns {
         Some(sealed_without(&input, line, conversation_id, turn_id))
     }
 
-    /// Returns the note that some turns were not remembered, if that is so.
+    /// Returns a note if some turns were not remembered.
     pub(super) fn overflow(&self) -> Option<String> {
-        self.is_overfull.then(|| {
-            format!(
-                "refused lines mention more than {MAX_TURNS} open turns; those beyond were not followed to their end"
-            )
-        })
+        self.is_overfull
+            .then(|| format!("refused lines mention more than {MAX_TURNS} open turns; the others were not tracked"))
     }
 }
 
-/// The warning about a turn that is sealed although a line of it was refused.
+/// The warning about a turn that was sealed without a refused line.
 pub(super) fn sealed_without(input: &str, line: u64, conversation_id: &ConversationId, turn_id: &TurnId) -> String {
     format!(
         "{input}: conversation `{conversation_id}`: turn `{turn_id}` was sealed without line {line}, which was refused"
@@ -91,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_is_told_once_with_its_first_refused_line_wherever_it_is_sealed() {
+    fn a_turn_is_reported_once_with_its_first_refused_line_whichever_batch_seals_it() {
         let mut affected_turns = AffectedTurns::default();
         let (first, second) = ("monday".into(), "tuesday".into());
         affected_turns.add(mention("t"), &first, 7);
@@ -104,14 +101,14 @@ mod tests {
     }
 
     #[test]
-    fn no_more_turns_are_remembered_than_the_limit_and_that_is_told() {
+    fn the_number_of_remembered_turns_is_limited_and_excess_turns_are_noted() {
         let mut affected_turns = AffectedTurns::default();
         let input = "x".into();
         for nth in 0..MAX_TURNS {
             affected_turns.add(mention(&nth.to_string()), &input, 1);
         }
         affected_turns.add(mention("0"), &input, 2);
-        assert_eq!(affected_turns.overflow(), None, "this turn is known already");
+        assert_eq!(affected_turns.overflow(), None, "this turn is remembered already");
         affected_turns.add(mention("more"), &input, 2);
         assert_eq!(affected_turns.turns.len(), MAX_TURNS);
         assert!(affected_turns.overflow().is_some() && seal(&mut affected_turns, "more").is_none());

@@ -8,19 +8,19 @@ use crate::turn::{Mention, Shape, keep_edges, mentions};
 pub(super) struct BatchLimits {
     pub(super) lines: u64,
     pub(super) bytes: usize,
-    /// The length from which the structure of a line is followed as it arrives, so that an ignored line need not be
-    /// held.
+    /// The length from which the structure of a line is followed as the line arrives, so that an ignored line need not
+    /// be held.
     pub(super) followed_bytes: usize,
     /// The maximum length of a line that is not ignored. Such a line may be a batch of its own.
     pub(super) line_bytes: usize,
-    /// Lines before this one are skipped.
+    /// The first line to send. Earlier lines are skipped.
     pub(super) from_line: u64,
 }
 
 /// Whole lines that are sent at once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct LineBatch {
-    /// Where the first of them stands in the input, counted from 1.
+    /// The number of its first line in the input, counted from 1.
     pub(super) first_line: u64,
     pub(super) lines: u64,
     /// The number of long ignored lines. The body has a blank line in place of each.
@@ -54,7 +54,7 @@ pub(super) enum InputPart {
     BadLine {
         line: u64,
         error: String,
-        /// The turns that its start and its end mention.
+        /// The turns that the start and the end of the line mention.
         mentions: Vec<Mention>,
     },
 }
@@ -62,7 +62,7 @@ pub(super) enum InputPart {
 /// Splits a stream of bytes into batches, at the ends of lines.
 pub(super) struct Batcher {
     limits: BatchLimits,
-    /// The parts that are complete.
+    /// The completed parts.
     ready: VecDeque<InputPart>,
     /// The batch that is being filled with whole lines. It exceeds the limits only if it is a single line.
     next: LineBatch,
@@ -75,17 +75,17 @@ pub(super) struct Batcher {
 #[derive(Default)]
 struct PartialLine {
     has_begun: bool,
-    /// Its bytes; its start and its end if it is not kept.
+    /// Its bytes, or its start and its end if it is not kept.
     bytes: Vec<u8>,
     /// The structure of a long line.
     shape: Option<Shape>,
     state: LineState,
 }
 
-/// What happens to the current line.
+/// What is done with the current line.
 #[derive(Debug, Default, PartialEq, Eq)]
 enum LineState {
-    /// It is kept.
+    /// It is kept for the batch.
     #[default]
     Kept,
     /// It is ignored, and dropped as it arrives.
@@ -98,7 +98,7 @@ impl Batcher {
         Self { limits, ready: VecDeque::new(), next: LineBatch::default(), number: 1, line: PartialLine::default() }
     }
 
-    /// Takes in what the input has next.
+    /// Takes the next bytes of the input.
     pub(super) fn push(&mut self, bytes: &[u8]) {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             match piece.strip_suffix(b"\n") {
@@ -116,7 +116,7 @@ impl Batcher {
         self.number - 1
     }
 
-    /// Whether whole lines wait in an unfinished batch.
+    /// Whether the unfinished batch has whole lines.
     pub(super) fn has_lines(&self) -> bool {
         self.next.lines > 0
     }
@@ -126,7 +126,7 @@ impl Batcher {
         self.ready.pop_front()
     }
 
-    /// The whole lines that wait, however few.
+    /// Returns the whole lines of the unfinished batch.
     pub(super) fn take(&mut self) -> Option<LineBatch> {
         if self.next.lines == 0 { None } else { Some(mem::take(&mut self.next)) }
     }
@@ -145,7 +145,7 @@ impl Batcher {
         }
     }
 
-    /// Appends to the current line.
+    /// Appends bytes to the current line.
     fn go_on(&mut self, piece: &[u8]) {
         let line = &mut self.line;
         line.has_begun = true;
@@ -259,13 +259,13 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_ends_before_it_passes_its_limit_of_bytes_unless_it_is_one_line() {
+    fn a_batch_ends_before_it_exceeds_its_limit_of_bytes_unless_it_is_one_line() {
         let batches = parts_of(limits(100, 5), b"aa\nb\ncccccccc\nd\n", &[3]);
         assert_eq!(batches, [batch(1, 2, "aa\nb\n"), batch(3, 1, "cccccccc\n"), batch(4, 1, "d\n")]);
     }
 
     #[test]
-    fn a_long_line_that_is_ignored_is_dropped_as_it_comes() {
+    fn a_long_ignored_line_is_dropped_as_it_arrives() {
         let long = "x".repeat(500);
         let line = format!(r#"{{"type":"tool-result","result":"{long}"}}"#);
         let batches = parts_of(limits(100, 100), format!("a\n{line}\nb\n{line}").as_bytes(), &[30]);
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_line_that_is_bad_or_counts_is_told_after_what_precedes_it() {
+    fn a_long_line_that_is_bad_or_counts_is_reported_after_the_lines_before_it() {
         let long = "x".repeat(500);
         let cut_off = format!(r#"{{"type":"tool-result","result":"{long}"#);
         let glued = format!(r#"{{"type":"tool-result","result":"{long}"}}{{"type":"done"}}"#);
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_before_the_first_that_is_wanted_are_passed_over() {
+    fn lines_before_the_first_requested_one_are_skipped() {
         let limits = BatchLimits { from_line: 3, ..limits(2, 100) };
         let input = format!("{}\nb\nc\nd\ne", "x".repeat(1000));
         assert_eq!(parts_of(limits, input.as_bytes(), &[7]), [batch(3, 2, "c\nd\n"), batch(5, 1, "e")]);
@@ -348,7 +348,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_is_lost_or_moved_however_the_input_comes(
+        fn no_line_is_lost_or_moved_whatever_pieces_the_input_arrives_in(
             lines in prop::collection::vec("[a-z]{0,15}", 0..40),
             pieces in prop::collection::vec(1_usize..30, 1..5),
             max_lines in 1_u64..6,

@@ -3,7 +3,7 @@ use std::io;
 use crate::cli::send::SendError;
 use crate::turn::ARRAY;
 
-/// Why an input was not taken in whole, and how far it got.
+/// Why an input was not sent completely, and how far it got.
 #[derive(Debug, thiserror::Error)]
 #[error("{input}: {failure}{}", self.outcome())]
 pub struct IngestError {
@@ -15,11 +15,11 @@ pub struct IngestError {
     pub acknowledged_lines: u64,
     /// Whether some of these lines were refused.
     pub is_any_refused: bool,
-    /// The line from which a new run may go on, if it need not begin anew.
+    /// The line from which a new run may continue. `None` if it must begin with the first one.
     pub next_line: Option<u64>,
 }
 
-/// Why an input was not taken in whole.
+/// Why an input was not sent completely.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IngestFailure {
@@ -39,7 +39,7 @@ pub enum IngestFailure {
     #[error("{ARRAY}")]
     Array,
     /// The input ends before the line with which to begin.
-    #[error("there is no line {from_line} to begin with: the last one is line {lines}")]
+    #[error("there is no line {from_line} to begin with: the last line is {lines}")]
     NoSuchLine {
         /// The line with which to begin.
         from_line: u64,
@@ -89,7 +89,7 @@ pub enum IngestFailure {
 }
 
 impl IngestError {
-    /// Tells how far the input got, unless none of it was sent or all inputs were read to their ends.
+    /// Describes how far the input got, unless none of it was sent or all inputs were read to their ends.
     fn outcome(&self) -> String {
         match self.failure {
             IngestFailure::Open(_)
@@ -114,7 +114,7 @@ fn with_cause(error: &SendError) -> String {
     }
 }
 
-/// Tells how to go on from a line, if a new run may.
+/// Describes how to continue from a line, if a new run may.
 pub(super) fn to_go_on(next_line: Option<u64>) -> String {
     match next_line {
         None => String::new(),

@@ -3,8 +3,7 @@ use std::fmt;
 use super::super::output::plain;
 use crate::turn::{Mention, mentions, type_name};
 
-/// The types of the first lines of an input of which no event counts. They show a user who sent the wrong file what it
-/// is.
+/// The types of the first lines of an input in which no event counts. They help a user who sent the wrong file.
 #[derive(Debug, Default)]
 pub(super) struct EventTypes {
     types: Vec<(String, u64)>,
@@ -47,7 +46,7 @@ impl EventTypes {
             }
             self.lines += 1;
             let Some(name) = type_name(line) else {
-                // A JSON array may hold events of a kernel, but is not one.
+                // An array may contain events of a kernel, but is not an event.
                 let is_object = line.trim_ascii_start().starts_with(b"{");
                 self.add_other(is_object && !mentions(line).is_empty());
                 continue;
@@ -62,7 +61,7 @@ impl EventTypes {
         }
     }
 
-    /// Counts a long line that is bad.
+    /// Counts a long bad line.
     pub(super) fn look_at_long(&mut self, mentions: &[Mention]) {
         if self.lines < MAX_LINES {
             self.lines += 1;
@@ -97,8 +96,8 @@ impl fmt::Display for EventTypes {
             self.types.iter().map(|(name, count)| format!("{count} of the type `{name}`")).collect();
         match (self.lines, self.others) {
             (0, _) => return f.write_str("all are long lines that are ignored"),
-            (1, 1) => return f.write_str("the first line is not one"),
-            (lines, others) if lines == others => return write!(f, "none of the first {lines} lines is one"),
+            (1, 1) => return f.write_str("the first line is not an event"),
+            (lines, others) if lines == others => return write!(f, "none of the first {lines} lines is an event"),
             (_, 0) => {}
             (_, 1) => parts.push("1 other".to_owned()),
             (_, others) => parts.push(format!("{others} others")),
@@ -121,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_kept_than_is_told() {
+    fn only_the_types_that_are_shown_are_kept() {
         let mut types = EventTypes::default();
         for nth in 0..5000 {
             types.look_at(format!("{{\"type\":\"{nth}{}\"}}", "\\u001b".repeat(100)).as_bytes());

@@ -11,23 +11,24 @@ use tokio::sync::mpsc;
 use crate::turn::{Encoding, is_array};
 
 const CHUNK_BYTES: usize = 64 * 1024;
-/// Chunks that are read ahead: 1 MiB.
+/// The number of chunks that are read ahead: 1 MiB in total.
 const CHUNKS_AHEAD: usize = 16;
-/// How much white space may precede an array that is recognised.
+/// The amount of white space before an array within which the array is still recognised.
 const MAX_SPACE_BYTES: usize = 4096;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// The bytes to send, read on a thread of their own: there is no other way to wait for a pipe and a clock at once.
+/// The bytes to send. A separate thread reads them, since only so can the sender wait for a pipe and a timer at the
+/// same time.
 pub(super) struct Input {
     chunks: mpsc::Receiver<Result<Chunk, InputError>>,
     total_bytes: Option<u64>,
 }
 
-/// The next part of an input, inflated if it is gzip.
+/// The next part of an input, decompressed if it is gzip.
 #[derive(Debug)]
 pub(super) struct Chunk {
     pub(super) bytes: Vec<u8>,
-    /// The bytes of the input that were read up to here.
+    /// How many bytes of the input were read up to here.
     pub(super) position: u64,
 }
 
@@ -41,8 +42,8 @@ pub(super) enum InputError {
 }
 
 impl Input {
-    /// Opens a file, or standard input for `-`. `is_first_used` says whether its first line is to be sent: an array,
-    /// which that line begins, is an error only then.
+    /// Opens a file, or standard input for `-`. `is_first_used` is whether the first line is to be sent. If not, a text
+    /// that is a JSON array is accepted, because the line that shows the array is skipped.
     pub(super) fn open(path: &Path, is_first_used: bool) -> io::Result<Self> {
         if path == Path::new("-") {
             return Self::read(io::stdin(), None, is_first_used);
@@ -76,18 +77,18 @@ impl Input {
         Ok(Self { chunks, total_bytes })
     }
 
-    /// How much there is, where that is known.
+    /// The size of the input, if known.
     pub(super) fn total_bytes(&self) -> Option<u64> {
         self.total_bytes
     }
 
-    /// What comes next, or `None` at the end. Nothing is lost when the future is dropped.
+    /// Returns the next part, or `None` at the end. Dropping the future loses nothing.
     pub(super) async fn next(&mut self) -> Option<Result<Chunk, InputError>> {
         self.chunks.recv().await
     }
 }
 
-/// The text of an input: inflated if it is gzip, whatever the name of the file, and without a byte order mark.
+/// The text of an input: decompressed if it is gzip, whatever the name of the file, and without a byte order mark.
 struct Text {
     source: Box<dyn Read>,
     /// The first bytes, which were read to detect the encoding and an array.
@@ -107,7 +108,7 @@ impl Text {
         match Encoding::of(&text.head) {
             Some(Encoding::Utf16) => return Err(InputError::Utf16),
             Some(Encoding::Utf32) => return Err(InputError::Utf32),
-            // Gzip within gzip is no event, which is told like any other bad line.
+            // Gzip inside gzip is not decompressed again, and is reported as a bad line.
             Some(Encoding::Gzip) | None => {}
         }
         if text.head.starts_with(BYTE_ORDER_MARK) {
@@ -116,14 +117,14 @@ impl Text {
         if is_first_used && text.is_array()? { Err(InputError::Array) } else { Ok(text) }
     }
 
-    /// Reads the first bytes. They are too few to detect the encoding only if the input is shorter or the writer of a
+    /// Reads the first bytes. They may be too few to detect the encoding if the input is shorter, or if the writer of a
     /// pipe pauses within its first event.
     fn look_ahead(&mut self) -> Result<(), InputError> {
         while self.head.len() < Encoding::HEAD_BYTES && self.read_on(Encoding::HEAD_BYTES - self.head.len())? > 0 {}
         Ok(())
     }
 
-    /// Whether the text is one JSON array. Reads on while it has nothing but white space and a bracket.
+    /// Whether the text is one JSON array. Reads on while there is only white space and a bracket.
     fn is_array(&mut self) -> Result<bool, InputError> {
         loop {
             match is_array(&self.head) {
@@ -134,7 +135,7 @@ impl Text {
         }
     }
 
-    /// Reads at most so many bytes more into the head.
+    /// Reads at most this many more bytes into the head.
     fn read_on(&mut self, max_bytes: usize) -> Result<usize, InputError> {
         let start = self.head.len();
         self.head.resize(start + max_bytes, 0);
@@ -170,7 +171,7 @@ fn read(source: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// Inflated gzip, with an error that says what is wrong with a file that is cut off.
+/// Decompresses gzip. The error for data that is cut off says so.
 struct Inflated<R>(R);
 
 impl<R: Read> Read for Inflated<R> {
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn gzip_is_known_by_its_first_bytes_and_a_byte_order_mark_goes() {
+    async fn gzip_is_detected_by_its_first_bytes_and_a_byte_order_mark_is_removed() {
         let long = b"line\n".repeat(100_000);
         for text in [&b""[..], b"a", b"abc\n", &long] {
             assert_eq!(text_of(text.to_vec()).await.unwrap(), text);
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn utf_16_utf_32_and_gzip_that_is_cut_off_are_errors() {
+    async fn utf_16_utf_32_and_truncated_gzip_are_errors() {
         let utf_16: Vec<u8> = "{\"type\":\"x\"}".encode_utf16().flat_map(u16::to_le_bytes).collect();
         assert!(matches!(text_of(utf_16.clone()).await, Err(InputError::Utf16)));
         assert!(matches!(text_of(gzip(&utf_16)).await, Err(InputError::Utf16)));

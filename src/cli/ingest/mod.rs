@@ -4,9 +4,9 @@
 //! - `batch`: splits it into batches of lines.
 //! - `upload`: sends batches and handles what the server refuses.
 //! - `affected_turns`: remembers the turns that refused lines mention.
-//! - `event_types`: describes an input of which no event counts.
+//! - `event_types`: describes an input in which no event counts.
 //! - `progress`: how far an input has got.
-//! - `error`: why it stopped.
+//! - `error`: why an input was not sent completely.
 //! - `tests`: whole inputs against a scripted server.
 
 mod affected_turns;
@@ -37,11 +37,11 @@ use upload::Upload;
 
 use error::{IngestError, IngestFailure};
 
-/// The maximum length of a line that is not ignored: more than any server takes, but little enough to hold.
+/// The maximum length of a line that is not ignored: more than any server accepts, but little enough to hold.
 const MAX_LINE_BYTES: usize = 64 * 1024 * 1024;
 /// A line longer than this is examined as it arrives, and dropped if it is ignored.
 const FOLLOWED_LINE_BYTES: usize = 64 * 1024;
-/// How long lines wait for more of them before they are sent.
+/// How long whole lines wait for further ones before they are sent.
 const LINGER: Duration = Duration::from_millis(200);
 /// The exit code if everything was taken in except for refused lines and conversations, which were reported.
 const REFUSED: u8 = 3;
@@ -50,21 +50,21 @@ const REFUSED: u8 = 3;
 ///
 /// The input is NDJSON, one event a line, plain or compressed with gzip. It is sent in batches, in order; lines of a
 /// pipe are sent within a fifth of a second. While the server is overloaded or unreachable, the same batch is sent
-/// again after growing pauses. Sending events again is always safe, so after a failure or Ctrl-C run the command again
-/// from the start, or from the line it names.
+/// again after growing pauses. Sending events again is always safe. So after a failure or Ctrl-C, run the command again
+/// from the start, or from the line that the message names.
 ///
-/// A bad line ends the run once all lines before it are acknowledged; with `--skip-bad` each one is reported and
-/// skipped. A conversation over a limit of the server is reported, no more of its events are sent, and the others go
-/// on.
+/// A bad line ends the run once all lines before it are acknowledged. With `--skip-bad` each bad line is reported and
+/// skipped. A conversation over a limit of the server is reported, and no more of its events are sent. Other
+/// conversations are not affected.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   turn-metrics ingest events.ndjson
   turn-metrics ingest monday.ndjson.gz tuesday.ndjson.gz --skip-bad
   my-kernel --events | turn-metrics ingest --server http://127.0.0.1:24210
 
-Exit codes: 0 if all of it was taken in; 1 if an event or a conversation is refused, if no event of a file counts, if a
-file ends before the line to begin with, or if the server stays away; 3 if, with --skip-bad, all was taken in but for what was refused and told.
-With --from-line N it is also 0 if only kernel events that do not count are left.")]
+Exit codes: 0 if everything was taken in; 1 if an event or a conversation is refused, if no event of a file counts, if
+the first file ends before the line to begin with, or if the server stays unreachable; 3 if, with --skip-bad, everything
+was taken in except for reported refusals. With --from-line N it is also 0 if the rest has only events that do not count.")]
 pub(super) struct Args {
     /// The files, in this order; `-` is standard input
     #[arg(default_value = "-")]
@@ -82,15 +82,15 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     from_line: u64,
 
-    /// How often a batch is sent again before it is given up; ten times are about a minute
+    /// How often a batch is sent again before the run gives up; ten times take about a minute
     #[arg(long, value_name = "N", default_value_t = 10)]
     retries: u32,
 
-    /// The most lines of a batch
+    /// The maximum number of lines in a batch
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     batch_lines: u64,
 
-    /// The most bytes of a batch; a longer line is sent by itself
+    /// The maximum number of bytes in a batch; a longer line is sent by itself
     #[arg(long, value_name = "N", default_value_t = 1_048_576, value_parser = clap::value_parser!(u64).range(1..=1_073_741_824))]
     batch_bytes: u64,
 }
@@ -108,11 +108,11 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, CliError> {
             signal = signals.first() => Ok(Some(signal)),
         }
     });
-    // Neither a request in flight nor a read of a silent pipe is waited for.
+    // Wait neither for a request in flight nor for a pipe that is silent.
     runtime.shutdown_background();
     upload.progress.finish();
     upload.tell_rest();
-    // What was taken in is told however the run ends. Its own error matters more than one of the output.
+    // Print the summary however the run ends. The error of the run matters more than one of the output.
     let told = output::print(&upload.progress.summary());
     if let Some(signal) = result? {
         let Upload { input, progress, .. } = &upload;
@@ -125,7 +125,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, CliError> {
     Ok(if upload.refused_lines > 0 || upload.first_withheld.is_some() { REFUSED.into() } else { ExitCode::SUCCESS })
 }
 
-/// Sends all files. A file that is wrong as a whole does not stop those after it, but the run ends with its error.
+/// Sends all files. A file that is wrong as a whole does not stop the files after it, but the run ends with its error.
 async fn ingest(args: &Args, upload: &mut Upload) -> Result<(), IngestError> {
     upload.progress.begin(total_bytes(&args.files));
     let mut base = 0;
@@ -145,7 +145,7 @@ async fn ingest(args: &Args, upload: &mut Upload) -> Result<(), IngestError> {
         let is_any_refused = upload.progress.is_any_refused;
         let input = upload.input.to_string();
         let error = IngestError { input, failure, acknowledged_lines, is_any_refused, next_line };
-        // The latest error ends the run, and those before it are notes.
+        // The latest error ends the run; earlier ones are printed as notes.
         if let Some(earlier) = failed.replace(error) {
             upload.progress.note(&earlier.to_string());
         }
@@ -180,7 +180,7 @@ async fn ingest_file(
     *base += input.total_bytes().unwrap_or(0);
     let lines = match stream(input, args, from_line, upload).await {
         Ok(lines) => lines,
-        // The rest of an input that was sent in part may well begin with a bad line.
+        // The rest of a file of which a part was sent before may begin with a bad line.
         Err(IngestFailure::BadLine { line, error })
             if from_line == 1 && !upload.progress.has_accepted() && upload.event_types.is_foreign() =>
         {
@@ -189,9 +189,9 @@ async fn ingest_file(
         }
         Err(failure) => return Err(failure),
     };
-    // A run that goes on after a bad last line has nothing to do.
+    // After a bad last line, the next run has no line to begin with.
     if from_line > 1 && lines.checked_add(1) == Some(from_line) {
-        let note = format!("{}: it ends before line {from_line}, so nothing was left to send", upload.input);
+        let note = format!("{}: the input ends before line {from_line}, so there was nothing to send", upload.input);
         upload.progress.note(&note);
     } else if from_line > lines && from_line > 1 {
         return Err(IngestFailure::NoSuchLine { from_line, lines });
@@ -229,8 +229,8 @@ async fn stream(mut input: Input, args: &Args, from_line: u64, upload: &mut Uplo
         line_bytes: MAX_LINE_BYTES,
         from_line,
     });
-    // When the lines that wait have waited long enough. Counted from the first of them: were it from the latest, a
-    // line every moment would keep the first waiting until the batch is full.
+    // The time at which whole lines are sent even if the batch is not full. It counts from the first waiting line: if
+    // it counted from the latest, a steady trickle of lines would delay the first one until the batch is full.
     let mut due = None;
     let mut read = 0;
     let failure = loop {
@@ -265,7 +265,7 @@ async fn stream(mut input: Input, args: &Args, from_line: u64, upload: &mut Uplo
     };
     match failure {
         None => batcher.finish(),
-        // The whole lines before a read error are still sent; the last line is incomplete and is not.
+        // The whole lines before a read error are still sent. The last line is incomplete and is dropped.
         Some(failure) => {
             if let Some(batch) = batcher.take() {
                 upload.send(batch).await?;

@@ -9,7 +9,7 @@ use super::super::output;
 use super::batch::LineBatch;
 use crate::terminal::takes_escapes;
 
-/// How far the input has got, shown on a terminal and told at the end.
+/// How far the input has got, shown on a terminal, and summed up at the end.
 pub(super) struct UploadProgress {
     bar: ProgressBar,
     started: Instant,
@@ -48,7 +48,7 @@ impl UploadProgress {
         }
     }
 
-    /// Shows the bar, of a length if there is one.
+    /// Shows the bar. Its length is known only if the total size is.
     pub(super) fn begin(&self, total_bytes: Option<u64>) {
         let template = match total_bytes {
             Some(_) => "{bar:30} {bytes}/{total_bytes} {msg} ({eta} left)",
@@ -102,22 +102,22 @@ impl UploadProgress {
         self.bar.set_message(format!("{} turns sealed", HumanCount(self.sealed)));
     }
 
-    /// Notes that all lines up to this one are dealt with.
+    /// Records that all lines up to this one are acknowledged or were refused.
     pub(super) fn acknowledge_to(&mut self, line: u64) {
         self.acknowledged_lines = line;
     }
 
-    /// Tells something without disturbing the bar.
+    /// Prints a message without disturbing the bar.
     pub(super) fn note(&self, line: &str) {
         self.bar.suspend(|| output::note(line));
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub(super) fn finish(&self) {
         self.bar.finish_and_clear();
     }
 
-    /// What was done, in one line.
+    /// The summary, in one line.
     pub(super) fn summary(&self) -> String {
         let Self { accepted, ignored, sealed, duplicates, .. } = self;
         let seconds = self.started.elapsed().as_secs_f64();

@@ -19,8 +19,8 @@ fn bad(line: u64) -> Option<String> {
     answer(400, &format!(r#"{{"error":"line {line}: `turnId` is missing","line":{line}}}"#))
 }
 
-/// The outcome of sending a text as a file: the result without the file's name, how far it got, and the query and the
-/// body of each request.
+/// Sends a text as a file. Returns the result without the file's name, how far it got, and the query and the body of
+/// each request.
 struct Sent {
     result: Result<(), String>,
     upload: Upload,
@@ -65,7 +65,7 @@ async fn lines_are_sent_in_batches_in_order_and_counted() {
 }
 
 #[tokio::test]
-async fn what_precedes_a_bad_line_is_sent_and_the_line_to_go_on_from_is_told() {
+async fn the_lines_before_a_bad_one_are_sent_and_the_line_to_continue_from_is_named() {
     let answers = vec![accepted(2, ""), bad(2), accepted(1, "")];
     let sent = send_text("a\nb\nc\nd\ne\n", answers).await;
     assert_eq!(
@@ -77,7 +77,7 @@ async fn what_precedes_a_bad_line_is_sent_and_the_line_to_go_on_from_is_told() {
 }
 
 #[tokio::test]
-async fn bad_lines_are_passed_over_and_counted_if_that_is_wanted() {
+async fn bad_lines_are_skipped_and_counted_on_request() {
     let refused = r#"{"accepted":1,"ignored":0,"sealed":[],"refused":[{"line":1,"error":"no"}],"refusedCount":1}"#;
     let answers = vec![bad(2), accepted(1, ""), answer(200, refused), accepted(1, "")];
     let sent = send_with("a\nb\nc\nd\n", answers, |args| {
@@ -92,7 +92,7 @@ async fn bad_lines_are_passed_over_and_counted_if_that_is_wanted() {
 }
 
 #[tokio::test]
-async fn it_begins_with_the_line_that_is_wanted() {
+async fn it_begins_with_the_requested_line() {
     let sent = send_with("a\nb\nc\nd\n", vec![accepted(1, ""), bad(1)], |args| {
         args.from_line = 2;
     })
@@ -106,7 +106,7 @@ fn done(conversation: &str, turn: u32) -> String {
 }
 
 #[tokio::test]
-async fn a_conversation_over_a_limit_stops_nobody_elses_and_no_more_of_it_is_sent() {
+async fn no_more_events_of_a_conversation_over_a_limit_are_sent_but_those_of_others_are() {
     let over = r#"{"error":"too many","accepted":1,"ignored":0,"sealed":[],"refusedCount":1,
         "refused":[{"line":1,"error":"`c` would have more than 2 open turns","conversationId":"c"}]}"#;
     let text = [done("c", 1), done("d", 1), done("c", 2), done("d", 2)].join("\n");
@@ -119,7 +119,7 @@ async fn a_conversation_over_a_limit_stops_nobody_elses_and_no_more_of_it_is_sen
 }
 
 #[tokio::test]
-async fn a_file_of_which_nothing_counts_is_told_by_what_it_has() {
+async fn the_error_about_a_file_without_events_names_the_types_in_it() {
     let nothing = || answer(200, r#"{"accepted":0,"ignored":2,"sealed":[]}"#);
     let text = "{\"type\":\"user\"}\n{\"type\":\"assistant\"}\n";
     let sent = send_text(text, vec![nothing()]).await;
@@ -132,7 +132,7 @@ async fn a_file_of_which_nothing_counts_is_told_by_what_it_has() {
     let resumed = send_with(&format!("x\n{text}"), vec![nothing()], |args| args.from_line = 2).await;
     let message = resumed.result.unwrap_err();
     assert!(message.starts_with("none of its events from line 2 on counts: the first 2 are 1 of"), "{message}");
-    // Nothing but deltas may be left of a file of a kernel.
+    // The rest of a kernel's file may have nothing but deltas.
     let deltas = "x\n{\"type\":\"text-delta\"}\n{\"type\":\"status\"}\n";
     send_with(deltas, vec![nothing()], |args| args.from_line = 2).await.result.unwrap();
     send_with(deltas.strip_prefix("x\n").unwrap(), vec![nothing()], |_| {}).await.result.unwrap_err();
@@ -142,19 +142,19 @@ async fn a_file_of_which_nothing_counts_is_told_by_what_it_has() {
 }
 
 #[tokio::test]
-async fn a_file_of_refused_lines_alone_does_not_have_them_acknowledged() {
+async fn refused_lines_are_not_reported_as_acknowledged() {
     let refused =
         r#"{"accepted":0,"ignored":0,"sealed":[],"refused":[{"line":1,"error":"no"},{"line":2,"error":"no"}]}"#;
     let sent = send_with("a\nb\n", vec![bad(1), answer(200, refused)], |args| args.skip_bad = true).await;
     assert_eq!(
         sent.result.unwrap_err(),
-        "none of its events counts: none of the first 2 lines is one; all lines up to 2 are acknowledged, except for the refused \
+        "none of its events counts: none of the first 2 lines is an event; all lines up to 2 are acknowledged, except for the refused \
          ones"
     );
 }
 
 #[tokio::test]
-async fn a_foreign_file_is_told_though_its_first_line_is_no_event() {
+async fn a_foreign_file_is_recognized_even_if_its_first_line_is_bad() {
     let torn = done("c", 1).replace('}', "");
     for (text, is_foreign) in [
         ("name,tokens\nx,1\n", true),
@@ -168,17 +168,17 @@ async fn a_foreign_file_is_told_though_its_first_line_is_no_event() {
         assert!(message.starts_with(start), "{message}");
         assert!(message.contains("line 1 is refused: `turnId` is missing"), "{message}");
     }
-    // A line that is too long to be sent is told by the client.
+    // `ingest` itself reports a line that is too long to send.
     let long = format!("[{}]\n", "1,".repeat(FOLLOWED_LINE_BYTES));
     let message = send_text(&long, vec![]).await.result.unwrap_err();
-    assert!(message.starts_with("none of its events counts: the first line is not one; line 1"), "{message}");
+    assert!(message.starts_with("none of its events counts: the first line is not an event; line 1"), "{message}");
     // The rest of a file may begin with a bad line.
     let rest = send_with("x\ny\n", vec![bad(1)], |args| args.from_line = 2).await;
     assert!(rest.result.unwrap_err().starts_with("line 2 is refused: "));
 }
 
 #[tokio::test]
-async fn a_refused_done_leaves_its_turn_open_whoever_refuses_it() {
+async fn a_refused_done_leaves_its_turn_open_whether_the_server_or_ingest_refuses_it() {
     let sent = send_text(&done("c", 1), vec![bad(1)]).await;
     sent.result.unwrap_err();
     assert_eq!(sent.upload.incomplete, 1);
@@ -189,7 +189,7 @@ async fn a_refused_done_leaves_its_turn_open_whoever_refuses_it() {
 }
 
 #[tokio::test]
-async fn withheld_lines_are_counted_once_though_their_batch_is_sent_in_parts() {
+async fn withheld_lines_are_counted_once_even_if_their_batch_is_sent_in_parts() {
     let over = r#"{"error":"too many","accepted":0,"ignored":0,"sealed":[],"refusedCount":1,
         "refused":[{"line":1,"error":"`c` would have more than 2 open turns","conversationId":"c"}]}"#;
     let refused = r#"{"accepted":0,"ignored":0,"sealed":[],"refused":[{"line":1,"error":"no"}]}"#;
@@ -203,10 +203,10 @@ async fn withheld_lines_are_counted_once_though_their_batch_is_sent_in_parts() {
 }
 
 #[tokio::test]
-async fn a_file_that_ends_before_the_line_to_begin_with_is_told() {
+async fn a_first_line_beyond_the_end_of_the_file_is_an_error() {
     let sent = send_with("a\nb", vec![], |args| args.from_line = 4).await;
-    assert_eq!(sent.result.unwrap_err(), "there is no line 4 to begin with: the last one is line 2");
-    // The line after the last one is where a run goes on whose last line was bad.
+    assert_eq!(sent.result.unwrap_err(), "there is no line 4 to begin with: the last line is 2");
+    // A run whose last line was bad continues from the line after it.
     send_with("a\nb", vec![], |args| args.from_line = 3).await.result.unwrap();
     // The other files are sent all the same.
     let mut other = tempfile::NamedTempFile::new().unwrap();
@@ -216,12 +216,12 @@ async fn a_file_that_ends_before_the_line_to_begin_with_is_told() {
         args.files.push(other.path().into());
     })
     .await;
-    assert_eq!(sent.result.unwrap_err(), "there is no line 7 to begin with: the last one is line 0");
+    assert_eq!(sent.result.unwrap_err(), "there is no line 7 to begin with: the last line is 0");
     assert_eq!(sent.requests, whole(&["c"]));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_turn_sealed_without_a_refused_line_is_told_though_the_first_answer_was_lost() {
+async fn a_turn_sealed_without_a_refused_line_is_reported_even_if_the_first_answer_was_lost() {
     let sealed = |duplicate: bool| {
         let warning = r#""turn `1` was sealed without line 1, which was refused""#;
         let warnings = if duplicate { "" } else { warning };
@@ -233,13 +233,14 @@ async fn a_turn_sealed_without_a_refused_line_is_told_though_the_first_answer_wa
     };
     let refused = done("c", 1).replace("\"stop\"", "7");
     let text = format!("{refused}\n{}\n", done("c", 1));
-    // To the server that answers the second attempt, the turn was sealed before.
+    // The second request finds the turn sealed, so its answer calls it a duplicate.
     for (answers, told) in [(vec![bad(1), None, sealed(true)], 1), (vec![bad(1), sealed(true)], 0)] {
         let sent = send_with(&text, answers, |args| args.skip_bad = true).await;
         sent.result.unwrap();
         assert_eq!(sent.upload.incomplete, told);
     }
-    // The server tells of a turn that the batch with the refused line seals, `ingest` of one that a later batch seals.
+    // The server reports a turn that is sealed by the batch with the refused line, and `ingest` reports a turn that a
+    // later batch seals.
     let later = r#"{"conversationId":"c","turnId":"1","ordinal":1,"duplicate":false}"#;
     let refused_alone =
         r#"{"accepted":0,"ignored":0,"sealed":[],"refused":[{"line":1,"error":"no"}],"refusedCount":1}"#;
@@ -256,7 +257,7 @@ async fn a_turn_sealed_without_a_refused_line_is_told_though_the_first_answer_wa
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_that_is_cut_short_tells_how_to_go_on() {
+async fn a_run_that_ends_early_says_how_to_continue() {
     let sent = send_text("a\nb\nc\n", vec![accepted(1, ""), answer(413, r#"{"error":"too much"}"#)]).await;
     let message = sent.result.unwrap_err();
     let end = "all lines up to 2 are acknowledged; to go on, begin with this input and `--from-line 3`";
@@ -271,7 +272,7 @@ async fn a_run_that_is_cut_short_tells_how_to_go_on() {
 }
 
 #[tokio::test]
-async fn several_files_are_sent_in_their_order_and_a_foreign_one_keeps_no_other_from_it() {
+async fn several_files_are_sent_in_order_even_if_one_is_foreign() {
     let nothing = answer(200, r#"{"accepted":0,"ignored":1,"sealed":[]}"#);
     let script = Script::play(vec![nothing, accepted(1, ""), bad(1)]);
     let directory = tempfile::tempdir().unwrap();
@@ -294,7 +295,7 @@ async fn several_files_are_sent_in_their_order_and_a_foreign_one_keeps_no_other_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_stays_away_is_given_up() {
+async fn a_run_gives_up_if_the_server_stays_unreachable() {
     let sent = send_text("a\nb\nc\n", vec![None, None, None]).await;
     let message = sent.result.unwrap_err();
     assert!(message.starts_with("lines 1 to 2: gave up after 3 tries: cannot reach http://127.0.0.1:"), "{message}");
@@ -304,7 +305,7 @@ async fn a_server_that_stays_away_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_file_that_cannot_be_read_is_named() {
+async fn the_error_about_an_unreadable_file_names_it() {
     let server: ServerUrl = "http://127.0.0.1:1".parse().unwrap();
     let ingest_path = async |path: PathBuf| {
         let args = args(server.clone(), vec![path]);
@@ -315,7 +316,7 @@ async fn a_file_that_cannot_be_read_is_named() {
     ingest_path(std::env::temp_dir()).await;
 }
 
-/// A source whose end never comes.
+/// A source that never ends.
 struct Endless(io::Cursor<&'static [u8]>, std::sync::mpsc::Receiver<()>);
 
 impl Read for Endless {
@@ -331,7 +332,7 @@ impl Read for Endless {
 }
 
 #[tokio::test]
-async fn lines_of_a_pipe_that_falls_silent_are_sent_all_the_same() {
+async fn the_lines_of_a_silent_pipe_are_sent_without_waiting_for_its_end() {
     let script = Script::play(vec![accepted(1, "")]);
     let (end, ended) = std::sync::mpsc::channel();
     let input = Input::read(Endless(io::Cursor::new(b"first\nsecond"), ended), None, true).unwrap();

@@ -13,7 +13,7 @@ use super::progress::UploadProgress;
 use crate::http::{BadLines, SKIP_ADVICE};
 use crate::turn::{ConversationId, Mention, TurnEventKind, TurnId, mentions, parse_line};
 
-/// How many lines are sent at once after a bad line: no more than the server names in an answer.
+/// How many lines are sent at once after a bad line: no more than the number of refused lines that an answer can name.
 const SKIPPED_AT_ONCE: u64 = 100;
 /// The maximum number of withheld conversations that are remembered.
 const MAX_WITHHELD: usize = 10_000;
@@ -31,7 +31,7 @@ pub(super) struct Upload {
     pub(super) progress: UploadProgress,
     /// The input that is being sent.
     pub(super) input: Arc<str>,
-    /// The types of its events, until one of them counts.
+    /// The types of the events in it, until one of them counts.
     pub(super) event_types: EventTypes,
     /// The number of bad lines that were skipped.
     pub(super) refused_lines: u64,
@@ -50,7 +50,7 @@ pub(super) struct Upload {
     pub(super) incomplete: u64,
 }
 
-/// Whether the turns of an answer were all sealed before the batch that it answers.
+/// For each turn in an answer, whether it was sealed before the batch was sent.
 type SealedBefore<'a> = HashMap<(&'a ConversationId, &'a TurnId), bool>;
 
 /// A batch without the lines of the withheld conversations.
@@ -58,14 +58,14 @@ struct Sendable {
     /// The lines, with a blank one in place of each withheld one.
     body: Vec<u8>,
     withheld_lines: u64,
-    /// The turns that withheld lines would have ended, each with the position of its line in the batch, from 0.
+    /// The turns that withheld lines would have ended, each with the position of the line in the batch, from 0.
     ends: Vec<(u64, ConversationId, TurnId)>,
 }
 
 /// The outcome of posting a batch.
 enum Posted {
     Taken,
-    /// Nothing was taken, because this line of the batch is bad.
+    /// The server took nothing, because this line of the batch is bad.
     BadLine {
         line: u64,
         error: String,
@@ -96,8 +96,8 @@ impl Upload {
         self.withheld.len()
     }
 
-    /// The line of the current input from which a new run may go on. `None` if conversations are over a limit: it would
-    /// not know them, and seal their turns without the refused events.
+    /// The line of the current input from which a new run may continue. `None` if conversations are over a limit: a new
+    /// run would not withhold them, and would seal their turns without the refused events.
     pub(super) fn next_line(&self) -> Option<u64> {
         self.withheld.is_empty().then(|| self.progress.acknowledged_lines.saturating_add(1))
     }
@@ -110,7 +110,8 @@ impl Upload {
         let mut rest = batch;
         while rest.lines > 0 {
             let Posted::BadLine { line, error } = self.post(&rest, BadLines::Refuse).await? else { return Ok(()) };
-            // The server refused the whole batch. The lines before the bad one are good; those after it may be.
+            // The server refused the whole batch. The lines before the bad one are good; the lines after it are
+            // unknown.
             let (good, from_bad) = rest.split(line - 1);
             if good.lines > 0
                 && let Posted::BadLine { line, error } = self.post(&good, BadLines::Refuse).await?
@@ -131,7 +132,7 @@ impl Upload {
         Ok(())
     }
 
-    /// Tells the turns that a refused line would have ended.
+    /// Reports the turns that a refused line would have ended.
     fn tell_open(&mut self, line: u64, mentions: &[Mention]) {
         for Mention { conversation_id, turn_id, .. } in mentions.iter().filter(|mention| mention.is_done) {
             let warning = stays_open(&self.input, line, conversation_id, turn_id);
@@ -139,7 +140,7 @@ impl Upload {
         }
     }
 
-    /// Skips a bad line that is not sent at all.
+    /// Reports a bad line that is not sent at all.
     pub(super) fn refuse(&mut self, line: u64, error: String, mentions: Vec<Mention>) -> Result<(), IngestFailure> {
         if !self.progress.has_accepted() {
             self.event_types.look_at_long(&mentions);
@@ -192,7 +193,7 @@ impl Upload {
             {
                 // The server counts lines from the start of the batch, also in its messages.
                 let error = error.strip_prefix(&format!("line {line}: ")).unwrap_or(&error);
-                // The command has an option of its own for that, which its message names.
+                // The message advises `?bad=skip`. The command has an option of its own for that.
                 let error = error.strip_suffix(SKIP_ADVICE).unwrap_or(error).to_owned();
                 Ok(Posted::BadLine { line, error })
             }
@@ -203,9 +204,9 @@ impl Upload {
         }
     }
 
-    /// Reports the refusals and warnings of an answer. If the batch was sent repeatedly, an earlier attempt whose answer
-    /// was lost may have sealed the turns that are duplicates in this answer. If the batch is not the first of which
-    /// something was accepted, earlier ones may have had events of a conversation that is refused now.
+    /// Reports the refusals and warnings of an answer. If the batch was sent repeatedly, its duplicates may have been
+    /// sealed by an earlier attempt whose answer was lost. If earlier batches had accepted events, those may belong to
+    /// a conversation that is refused now.
     fn tell(
         &mut self,
         batch: &LineBatch,
@@ -241,7 +242,7 @@ impl Upload {
                 continue;
             };
             self.progress.is_any_refused = true;
-            // The server knows only the events of this batch.
+            // The message of the server is only about the events of this batch.
             let error = if is_first {
                 refused.error
             } else {
@@ -267,8 +268,8 @@ impl Upload {
         Ok(())
     }
 
-    /// Follows the turns that a refused line of a batch mentions. The server reports those that the batch itself sealed
-    /// or left open.
+    /// Records the turns that a refused line of a batch mentions. The server itself reports those that this batch
+    /// sealed or left open.
     fn note_affected(
         &mut self,
         mentions: Vec<Mention>,
@@ -280,7 +281,7 @@ impl Upload {
             let Mention { conversation_id, turn_id, .. } = &mention;
             match sealed_before.get(&(conversation_id, turn_id)) {
                 None => self.affected_turns.add(mention, &self.input, line),
-                // To the server, which answered a repetition, the turn was sealed before.
+                // The server answered a repetition, so to it the turn was sealed before.
                 Some(true) if is_repeated => {
                     let warning = sealed_without(&self.input, line, conversation_id, turn_id);
                     self.warn_of_incomplete(&warning);
@@ -312,7 +313,7 @@ impl Upload {
         sendable
     }
 
-    /// Counts the withheld lines of a batch that is acknowledged, and names the turns that they would have ended.
+    /// Counts the withheld lines of an acknowledged batch, and reports the turns that they would have ended.
     fn tell_withheld(&mut self, batch: &LineBatch, lines: u64, ends: &[(u64, ConversationId, TurnId)]) {
         self.withheld_lines += lines;
         self.progress.is_any_refused |= lines > 0;
@@ -325,7 +326,7 @@ impl Upload {
         }
     }
 
-    /// Reports at the end how much was not sent or not shown.
+    /// Reports at the end how many events were not sent and how many warnings were not shown.
     pub(super) fn tell_rest(&self) {
         if self.withheld_lines > 0 {
             self.progress.note(&format!(
@@ -351,7 +352,8 @@ impl Upload {
     }
 }
 
-/// Renumbers the line in a warning from the batch to the input; `None` if the warning is not about a refused line.
+/// Replaces the line number within the batch by the one within the input. Returns `None` if the warning is not about a
+/// refused line.
 fn in_lines_of_input(warning: &str, first_line: u64) -> Option<String> {
     const REFUSED: &str = ", which was refused";
     let (before, after) = warning.split_at(warning.find(REFUSED)?);
@@ -365,7 +367,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_warning_has_the_lines_of_the_input() {
+    fn a_warning_has_the_line_number_of_the_input() {
         let told = in_lines_of_input("turn `t` was sealed without line 2, which was refused", 1001);
         assert_eq!(told.unwrap(), "turn `t` was sealed without line 1002, which was refused");
         for other in [

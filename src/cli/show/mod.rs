@@ -16,21 +16,21 @@ use crate::turn::{ConversationId, StoredTurn};
 
 pub(super) use table::{Look, render};
 
-/// Turns that are asked for at once.
+/// The number of turns that are requested at once.
 const PAGE_TURNS: usize = 200;
 
 /// Shows the metrics of a conversation's turns as a table, from a running server.
 ///
-/// Each turn has a row, and each of its steps one below it. TTFT is the time to the first token, decode the time from
-/// there to the last one, and tok/s the output tokens of a second of decoding. A dash stands for what was not
-/// reported. Times are in milliseconds.
+/// Each turn has a row, and each of its steps has a row below it. TTFT is the time to the first token, decode the time
+/// from the first token to the last, and tok/s the output tokens per second of decode time. A dash stands for a value
+/// that was not reported. Times are in milliseconds.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   turn-metrics show my-conversation
   turn-metrics show my-conversation --after 1000 --limit 50
   turn-metrics show my-conversation --json | jq .metrics.usage
 
-On a terminal the table fits its width; in a pipe it is plain text, a row a line.")]
+On a terminal the table fits its width. In a pipe it is plain text with one row a line.")]
 pub(super) struct Args {
     /// The id of the conversation
     conversation: ConversationId,
@@ -43,11 +43,11 @@ pub(super) struct Args {
     #[arg(long, value_name = "ORDINAL", default_value_t = 0)]
     after: u64,
 
-    /// Show at most so many turns
+    /// Show at most this many turns
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     limit: u64,
 
-    /// Print each turn as a line of JSON, as the server stores it
+    /// Print each turn as a line of JSON, as the server returns it
     #[arg(long)]
     json: bool,
 }
@@ -57,7 +57,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, CliError> {
     let mut shown = Vec::new();
     let mut after = args.after;
     let mut left = usize::try_from(args.limit).unwrap_or(usize::MAX);
-    // One turn more than is shown tells whether there are more.
+    // Request one turn more than is shown, to know whether there are more.
     let more = loop {
         let page = client.turns(&args.conversation, after, left.saturating_add(1).min(PAGE_TURNS))?;
         let Page { mut turns, latest_ordinal } = page;
@@ -101,7 +101,7 @@ fn print_json(turns: &[StoredTurn]) -> Result<(), CliError> {
 }
 
 impl Look {
-    /// What fits where standard output goes.
+    /// The style that suits standard output.
     pub(super) fn of_stdout() -> Self {
         match io::stdout().is_terminal() {
             true if is_color_wanted() => Self::Styled,

@@ -5,26 +5,26 @@ use comfy_table::{
 use super::super::output::plain;
 use crate::turn::{Millis, StepMetrics, StepTimes, StoredTurn, TokenCount, Usage};
 
-/// How a table looks.
+/// The style of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum Look {
-    /// For programs: no lines, no escapes, as wide as it is.
+    /// For programs: no lines, no escapes, as wide as necessary.
     Plain,
-    /// For a terminal, without escapes.
+    /// For a terminal that does not support escape sequences.
     Boxed,
-    /// For a terminal.
+    /// For a terminal that supports them.
     Styled,
 }
 
-/// A line below the header, and nothing else that takes room.
+/// A line below the header, and no other borders.
 const RULED: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─'));
 
 const HEADER: [&str; 11] =
     ["#", "turn / step", "end", "input", "output", "cache read", "cache write", "TTFT", "decode", "time", "tok/s"];
-/// From this column on there are numbers.
+/// Columns from this one on are numbers.
 const FIRST_NUMBER: usize = 3;
 
-/// The turns as a table, with the steps below each turn and the totals at the end.
+/// Draws the turns as a table, with the steps below each turn and the totals at the end.
 pub(in super::super) fn render(turns: &[StoredTurn], look: Look) -> String {
     let mut table = Table::new();
     table.load_style(if look == Look::Plain { presets::NOTHING } else { RULED });
@@ -39,7 +39,7 @@ pub(in super::super) fn render(turns: &[StoredTurn], look: Look) -> String {
             if bold && look == Look::Styled { cell.add_attribute(Attribute::Bold) } else { cell }
         })
     };
-    // Two words of a heading stand above each other where a row may have several lines.
+    // The two words of a heading are on separate lines where rows may have several lines.
     let header =
         HEADER.map(|name| if look == Look::Plain { name.to_owned() } else { name.replace("cache ", "cache\n") });
     table.set_header(cells(header, true).collect::<Vec<_>>());
@@ -51,7 +51,7 @@ pub(in super::super) fn render(turns: &[StoredTurn], look: Look) -> String {
     }
     table.add_row(cells(total_row(turns), true).collect::<Vec<_>>());
     if look != Look::Plain {
-        // All of it fits 80 columns. A terminal that is too narrow breaks the texts, not the numbers.
+        // All columns fit into 80 characters. A narrower terminal wraps the texts, not the numbers.
         table.column_iter_mut().for_each(|column| {
             column.set_padding((0, 1));
         });
@@ -94,7 +94,7 @@ fn turn_row(turn: &StoredTurn) -> [String; 11] {
 }
 
 fn step_row(turn: &StoredTurn, step: &StepMetrics) -> [String; 11] {
-    // Most kernels name a step by its turn, which stands right above.
+    // Most kernels name a step after its turn, whose row is right above.
     let id = step.step_id.as_str();
     let name = id.strip_prefix(turn.metrics.turn_id.as_str()).filter(|rest| !rest.is_empty()).unwrap_or(id);
     let StepTimes { ttft, decode, gen_total } = step.times;
@@ -134,14 +134,14 @@ fn total_row(turns: &[StoredTurn]) -> [String; 11] {
     ]
 }
 
-/// How fast steps wrote. Only those with a decode time count: the tokens of the others took a time nobody knows.
+/// The decode time of some steps, and their output tokens per second of it. Steps without a decode time do not count.
 struct Decoding {
     decode: Option<f64>,
     tokens_a_second: Option<f64>,
 }
 
 impl Decoding {
-    #[expect(clippy::cast_precision_loss, reason = "a rate of so many tokens is shown with one decimal")]
+    #[expect(clippy::cast_precision_loss, reason = "a rate is shown with one decimal")]
     fn of<'a>(steps: impl IntoIterator<Item = &'a StepMetrics>) -> Self {
         let timed: Vec<_> = steps.into_iter().filter(|step| step.times.decode.is_some()).collect();
         let decode = sum(timed.iter().filter_map(|step| step.times.decode));
@@ -166,7 +166,7 @@ fn counts(usage: Usage) -> [String; 4] {
 }
 
 fn time(millis: Option<f64>) -> String {
-    // Below a hundredth of a second the fraction matters, above it is noise.
+    // Below a hundredth of a second the fraction matters; above, it is noise.
     millis.map_or("-".into(), |millis| if millis < 10.0 { format!("{millis:.2}") } else { format!("{millis:.0}") })
 }
 

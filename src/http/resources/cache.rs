@@ -25,7 +25,7 @@ pub(crate) struct BodyCache {
 
 struct Entries {
     bodies: LruCache<ConversationId, CachedBody>,
-    /// What all of them take.
+    /// The size of all entries.
     bytes: usize,
 }
 
@@ -73,7 +73,7 @@ impl BodyCache {
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {
-        // Nothing in there panics half way.
+        // Nothing in there can panic halfway.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

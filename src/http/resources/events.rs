@@ -115,10 +115,10 @@ fn turns_of(events: &[TurnEvent]) -> usize {
     1 + events.windows(2).filter(|pair| pair[0].turn_id != pair[1].turn_id).count()
 }
 
-/// Tells the conversations their events and combines their receipts.
+/// Sends the events to their conversations and combines the receipts.
 ///
-/// All of them are asked, whatever goes wrong with one. A client that is told to come again does so until everything
-/// is durable but for what it is then told never will be.
+/// Sends to all conversations, even if one fails. A client that is told to send again does so until every event is
+/// durable, except for those of conversations that are over a limit.
 async fn observe(
     api: &Api,
     conversations: IndexMap<ConversationId, ConversationEvents>,
@@ -155,7 +155,7 @@ async fn observe(
     }
 }
 
-/// Why a conversation did not observe its events.
+/// Why a conversation did not take its events.
 enum ObserveFailure {
     /// They are over a limit, and always will be.
     OverLimit(ObserveError),

@@ -37,7 +37,8 @@ pub fn resources(api: &Api) -> impl FnOnce(&mut ServiceConfig) + use<> {
     }
 }
 
-/// Mounts `GET /backup` beside [`resources`], in the same scope, where whoever can ask may have the whole database.
+/// Mounts `GET /backup` beside [`resources`], in the same scope. Everyone who can send requests to it can have the
+/// whole database.
 ///
 /// What a browser asks for a page is refused. There is no other guard: put one in front of it.
 ///

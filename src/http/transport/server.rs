@@ -190,7 +190,7 @@ mod tests {
     }
 
     impl Running {
-        /// Sends `text` and gives all that comes until the server closes the connection.
+        /// Sends `text` and returns all bytes that arrive until the server closes the connection.
         async fn exchange(&self, text: String, and_hang_up: bool) -> String {
             let address = self.address;
             rt::task::spawn_blocking(move || {

@@ -2,7 +2,7 @@
 //!
 //! - `turns`: what is measured and sent.
 //! - `outbox`: how events reach a running system.
-//! - `spans`: the spans, and that their counters add up.
+//! - `spans`: the spans, and that their counters sum to the same.
 
 mod outbox;
 mod spans;
@@ -14,7 +14,7 @@ use super::*;
 use crate::testing::{EventLog, ModelItem, ModelStream, TestClock};
 use crate::turn::{ConversationId, TurnId, Usage};
 
-/// A recorder whose events and time a test can see.
+/// A recorder whose events and time are visible to a test.
 struct Setup {
     clock: TestClock,
     log: EventLog,
@@ -38,7 +38,7 @@ impl Setup {
         ModelStream::new(&self.clock)
     }
 
-    /// The events, without what is the same in all.
+    /// The events, without their common fields.
     fn told(&self) -> Vec<String> {
         let lines = self.log.lines().into_iter();
         lines.map(|line| line.replace(r#","conversationId":"c","turnId":"t""#, "")).collect()

@@ -25,7 +25,7 @@ fn groups(seen: &[Observe]) -> Vec<(&str, Vec<&str>)> {
 }
 
 #[actix_rt::test]
-async fn what_waits_goes_out_as_one_message_a_conversation_in_order() {
+async fn waiting_events_are_sent_in_order_as_one_message_for_each_conversation() {
     let probe = Probe::<Observe>::start(|_| ready(Ok(Receipt::default())));
     let outbox = Outbox::start(probe.recipient(), 100);
     for (conversation, turn) in [("a", "1"), ("b", "2"), ("a", "3"), ("b", "4"), ("a", "5")] {
@@ -37,7 +37,7 @@ async fn what_waits_goes_out_as_one_message_a_conversation_in_order() {
 }
 
 #[actix_rt::test]
-async fn a_stuck_system_holds_nobody_up_and_the_queue_does_not_grow() {
+async fn a_stuck_system_blocks_no_turn_and_the_queue_does_not_grow() {
     let gate = Rc::new(Semaphore::new(0));
     let held = Rc::clone(&gate);
     let probe = Probe::<Observe>::start(move |_| {
@@ -59,7 +59,7 @@ async fn a_stuck_system_holds_nobody_up_and_the_queue_does_not_grow() {
 }
 
 #[actix_rt::test]
-async fn a_busy_system_is_asked_again_and_in_the_end_the_events_are_given_up() {
+async fn events_are_sent_again_to_a_busy_system_and_given_up_in_the_end() {
     tokio::time::pause();
     for (refusals, counts) in [(7, OutboxCounts { delivered: 1, lost: 0 }), (8, OutboxCounts { delivered: 0, lost: 1 })]
     {
@@ -79,7 +79,7 @@ async fn a_busy_system_is_asked_again_and_in_the_end_the_events_are_given_up() {
 }
 
 #[actix_rt::test]
-async fn what_the_system_refuses_for_good_is_counted_and_the_rest_goes_on() {
+async fn refused_events_are_counted_and_later_ones_are_sent() {
     let probe = Probe::<Observe>::start(|observe| {
         let refused = observe.conversation_id.as_str() == "a";
         let refusal = ObserveError::TooManyOpenTurns { conversation_id: observe.conversation_id, limit: 1 };
@@ -90,11 +90,11 @@ async fn what_the_system_refuses_for_good_is_counted_and_the_rest_goes_on() {
     offer(&outbox, "b", "2").unwrap();
     outbox.flush().await;
     assert_eq!(outbox.counts(), OutboxCounts { delivered: 1, lost: 1 });
-    assert_eq!(probe.seen().len(), 2, "it was not asked again");
+    assert_eq!(probe.seen().len(), 2, "the refused events were not sent again");
 }
 
 #[actix_rt::test]
-async fn a_system_that_has_ended_is_counted_and_never_asked_again() {
+async fn events_for_a_system_that_has_ended_are_counted_and_never_sent_again() {
     let runtime = Runtime::builder().start().await.unwrap();
     let outbox = Outbox::start(runtime.handles().intake.observe.clone(), 10);
     let recorder = Recorder::new(outbox.clone());
@@ -107,12 +107,12 @@ async fn a_system_that_has_ended_is_counted_and_never_asked_again() {
     drop(start());
     outbox.flush().await;
     assert_eq!(outbox.counts(), OutboxCounts { delivered: 0, lost: 2 });
-    // Once the task has seen the end, the sink says so at once.
+    // Once the task has noticed the end, the sink refuses events at once.
     drop(start());
     assert_eq!(recorder.counts(), RecorderCounts { taken: 2, lost_to_full: 0, lost_to_gone: 2 });
 }
 
-/// Is too busy for the conversation `busy`, and gone for all others.
+/// Answers that it is busy for the conversation `busy`, and gone for all others.
 struct Dying;
 
 impl Actor for Dying {
@@ -140,7 +140,7 @@ impl MessageResponse<Dying, Observe> for DyingReply {
 }
 
 #[actix_rt::test]
-async fn what_is_to_be_sent_again_is_counted_when_the_system_turns_out_to_have_ended() {
+async fn events_waiting_for_a_repetition_are_counted_when_the_system_has_ended() {
     let outbox = Outbox::start(Dying.start().recipient(), 10);
     offer(&outbox, "busy", "1").unwrap();
     offer(&outbox, "busy", "2").unwrap();
@@ -150,7 +150,7 @@ async fn what_is_to_be_sent_again_is_counted_when_the_system_turns_out_to_have_e
 }
 
 #[test]
-fn what_is_in_hand_or_waits_when_the_arbiter_ends_is_counted() {
+fn undecided_events_are_counted_when_the_arbiter_ends() {
     let outbox = actix_rt::System::new().block_on(async {
         let probe = Probe::<Observe>::start(|_| std::future::pending());
         let outbox = Outbox::start(probe.recipient(), 10);
@@ -171,7 +171,7 @@ fn offer_all(outbox: &Outbox, script: &TurnScript) {
 }
 
 #[actix_rt::test]
-async fn a_turn_with_too_many_steps_loses_those_alone_and_no_other_turn_anything() {
+async fn a_turn_with_too_many_steps_loses_only_those_steps_and_other_turns_lose_nothing() {
     let settings = TurnSettings { max_steps: 3, ..TurnSettings::default() };
     let runtime = Runtime::builder().turns(settings).start().await.unwrap();
     let mut facts = runtime.subscribe();
@@ -193,7 +193,7 @@ async fn a_turn_with_too_many_steps_loses_those_alone_and_no_other_turn_anything
 }
 
 #[actix_rt::test]
-async fn a_turn_too_many_is_lost_and_those_that_fit_are_not() {
+async fn of_too_many_open_turns_only_the_excess_is_lost() {
     let settings = TurnSettings { max_open_turns: 1, ..TurnSettings::default() };
     let runtime = Runtime::builder().turns(settings).start().await.unwrap();
     let outbox = Outbox::start(runtime.handles().intake.observe.clone(), 100);
@@ -210,7 +210,7 @@ async fn a_turn_too_many_is_lost_and_those_that_fit_are_not() {
 }
 
 #[actix_rt::test]
-async fn any_limit_is_brought_within_bounds() {
+async fn any_limit_is_clamped_to_the_allowed_range() {
     for limit in [0, usize::MAX] {
         let probe = Probe::<Observe>::start(|_| ready(Ok(Receipt::default())));
         let outbox = Outbox::start(probe.recipient(), limit);

@@ -21,7 +21,7 @@ struct Closed {
     fields: BTreeMap<&'static str, String>,
 }
 
-/// Collects the spans that are closed.
+/// Collects closed spans.
 #[derive(Clone, Default)]
 struct Collector(Arc<Mutex<Vec<Closed>>>);
 
@@ -67,7 +67,7 @@ fn collect(work: impl FnOnce()) -> Vec<Closed> {
 const COUNTERS: [&str; 4] =
     ["usage.inputTokens", "usage.outputTokens", "usage.cacheReadTokens", "usage.cacheWriteTokens"];
 
-/// `SELECT sum(counter) ... GROUP BY name`: `None` where no span of the name has the counter, as SQL has it.
+/// `SELECT sum(counter) ... GROUP BY name`: as in SQL, `None` if no span of the name has the counter.
 fn sums(closed: &[Closed], name: &str) -> [Option<u64>; 4] {
     COUNTERS.map(|counter| {
         let spans = closed.iter().filter(|span| span.name == name);
@@ -83,7 +83,7 @@ fn agree(closed: &[Closed]) -> [Option<u64>; 4] {
 }
 
 #[test]
-fn the_spans_of_a_turn_stand_in_each_other_and_carry_what_they_should() {
+fn the_spans_of_a_turn_are_nested_and_carry_their_fields() {
     let setup = setup();
     let closed = collect(|| {
         let ids = (ConversationId::new("c").unwrap(), TurnId::new("t").unwrap());
@@ -134,7 +134,7 @@ fn the_spans_of_a_turn_stand_in_each_other_and_carry_what_they_should() {
 }
 
 #[test]
-fn a_turn_stands_in_the_span_of_the_program_that_is_entered() {
+fn the_span_of_a_turn_is_a_child_of_the_current_span() {
     let setup = setup();
     let closed = collect(|| {
         let _theirs = tracing::info_span!("theirs").entered();
@@ -144,17 +144,17 @@ fn a_turn_stands_in_the_span_of_the_program_that_is_entered() {
 }
 
 #[test]
-fn sums_agree_over_turns_that_ended_failed_were_retried_aborted_and_said_nothing() {
+fn sums_agree_over_turns_that_ended_failed_were_retried_were_aborted_or_reported_nothing() {
     let setup = setup();
     let closed = collect(|| {
-        // Fails in mid-stream.
+        // A stream that fails halfway.
         let mut turn = setup.turn();
         let mut step = turn.start_step();
         step.usage(usage(100, 1));
         step.token();
         step.end("error");
         turn.end("error");
-        // Is retried: the second request reports the prompt again.
+        // A retried request: the second one reports the prompt again.
         let mut turn = setup.turn();
         let mut step = turn.start_step();
         step.usage(Usage { cache_read_tokens: Some(40.into()), ..usage(50, 1) });
@@ -162,13 +162,13 @@ fn sums_agree_over_turns_that_ended_failed_were_retried_aborted_and_said_nothing
         step.usage(usage(50, 7));
         step.end("stop");
         turn.end("stop");
-        // Is dropped in mid-stream.
+        // Dropped in the middle of a stream.
         let mut turn = setup.turn();
         let mut step = turn.start_step();
         step.usage(usage(1000, 10));
         drop(step);
         drop(turn);
-        // Is dropped while a tool runs.
+        // Dropped while a tool runs.
         let mut turn = setup.turn();
         let mut step = turn.start_step();
         step.usage(usage(2000, 20));
@@ -177,7 +177,7 @@ fn sums_agree_over_turns_that_ended_failed_were_retried_aborted_and_said_nothing
         drop(step);
         drop(turn);
         drop(call);
-        // Says nothing.
+        // Reports nothing.
         drop(setup.turn());
     });
     assert_eq!(agree(&closed), [Some(3150), Some(38), Some(40), None]);
@@ -187,7 +187,7 @@ fn sums_agree_over_turns_that_ended_failed_were_retried_aborted_and_said_nothing
     assert_eq!(reasons, ["aborted", "aborted", "aborted", "error", "stop"]);
 }
 
-/// What may happen to a turn, one after the other.
+/// The calls that a turn may receive, one after the other.
 #[derive(Debug, Clone)]
 enum Deed {
     Usage(Usage),
@@ -236,7 +236,7 @@ fn run(turn: &mut TurnRecorder, deeds: &[Deed]) {
     }
 }
 
-/// What the fold makes of the events.
+/// The usage that the fold computes from the events.
 fn fold(log: &EventLog) -> SealedTurn {
     let mut open = OpenTurn::new(TurnId::new("t").unwrap());
     let mut sealed = open.seal(&Done::because("none"), EpochMillis::new(1));
@@ -251,7 +251,7 @@ fn fold(log: &EventLog) -> SealedTurn {
 
 proptest! {
     #[test]
-    fn sums_agree_with_each_other_and_with_the_folded_turn_whatever_happens(deeds in deeds(), aborts: bool) {
+    fn sums_agree_with_each_other_and_with_the_folded_turn_for_any_calls(deeds in deeds(), aborts: bool) {
         let setup = setup();
         let closed = collect(|| {
             let mut turn = setup.turn();
@@ -264,7 +264,7 @@ proptest! {
         prop_assert_eq!(metrics.usage.output_tokens.get(), output.unwrap_or(0));
         prop_assert_eq!(metrics.usage.cache_read_tokens.map(crate::turn::TokenCount::get), read);
         prop_assert_eq!(metrics.usage.cache_write_tokens.map(crate::turn::TokenCount::get), write);
-        // The turn's own account is what the fold would have come to without it.
+        // Without the usage of its `done`, the turn must fold to the same usage.
         let mut without = OpenTurn::new(TurnId::new("t").unwrap());
         for event in setup.log.events() {
             if let TurnEventKind::Progress(progress) = event.event.kind {

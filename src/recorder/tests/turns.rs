@@ -73,7 +73,7 @@ async fn a_retry_is_a_new_stream_start_and_the_wait_before_it_is_in_no_time() {
 }
 
 #[test]
-fn reports_of_a_step_join_in_what_the_turn_adds_up() {
+fn reports_of_a_step_join_in_the_usage_of_the_turn() {
     let setup = setup();
     let mut turn = setup.turn();
     let mut step = turn.start_step();
@@ -89,7 +89,7 @@ fn reports_of_a_step_join_in_what_the_turn_adds_up() {
 }
 
 #[test]
-fn all_that_a_kernel_may_tell_can_be_sent() {
+fn every_field_of_an_event_can_be_sent() {
     let (clock, log) = (TestClock::at(1_780_000_000_000), EventLog::default());
     let recorder = Recorder::with_clock(log.clone(), Arc::new(clock.clone()), Arc::new(clock.clone()));
     let labels = TurnLabels { model: Some("big".into()), provider: Some("A".into()), project: Some("search".into()) };
@@ -128,7 +128,7 @@ fn all_that_a_kernel_may_tell_can_be_sent() {
 }
 
 #[test]
-fn a_dropped_turn_is_over_as_aborted_and_so_is_its_open_step() {
+fn a_dropped_turn_and_its_open_step_end_as_aborted() {
     let setup = setup();
     let mut turn = setup.turn();
     let mut step = turn.start_step();
@@ -148,7 +148,7 @@ fn a_dropped_turn_is_over_as_aborted_and_so_is_its_open_step() {
 }
 
 #[test]
-fn a_turn_that_panics_is_over_as_aborted() {
+fn a_turn_that_panics_ends_as_aborted() {
     let setup = setup();
     let turn = setup.turn();
     let panicked = std::thread::spawn(move || {
@@ -163,7 +163,7 @@ fn a_turn_that_panics_is_over_as_aborted() {
 }
 
 #[test]
-fn an_id_that_leaves_no_room_for_its_steps_is_refused_and_the_longest_other_one_is_taken() {
+fn a_turn_id_is_refused_only_if_the_ids_of_its_steps_would_be_too_long() {
     let setup = setup();
     let start = |len: usize| {
         let turn_id = TurnId::new("x".repeat(len)).unwrap();
@@ -176,7 +176,7 @@ fn an_id_that_leaves_no_room_for_its_steps_is_refused_and_the_longest_other_one_
     assert!(crate::turn::StepId::new(format!("{}#{}", "x".repeat(245), u32::MAX)).is_ok());
 }
 
-/// Takes so many events, then none; or panics.
+/// Takes this many events, then refuses or panics.
 #[derive(Clone, Default)]
 struct Failing {
     left: Arc<AtomicU32>,
@@ -195,7 +195,7 @@ impl EventSink for Failing {
 }
 
 #[test]
-fn a_sink_that_is_full_gone_or_panics_is_counted_and_the_turn_goes_on() {
+fn events_lost_to_a_full_gone_or_panicking_sink_are_counted_and_the_turn_goes_on() {
     for (how, full, gone) in [(Some(EventLost::Full), 2, 0), (Some(EventLost::Gone), 0, 2), (None, 0, 2)] {
         let sink = Failing::default();
         sink.left.store(1, Ordering::SeqCst);

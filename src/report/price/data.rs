@@ -22,7 +22,7 @@ enum Source {
     Loaded(Box<Calculator>),
 }
 
-/// The data has not the format of `genai-prices`.
+/// The data does not have the format of `genai-prices`.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the prices are not in the format of genai-prices: {0}")]
 pub struct InvalidPriceData(#[source] genai_prices::Error);
@@ -62,7 +62,7 @@ impl PriceData {
         &self.date
     }
 
-    /// Tells data with different contents apart.
+    /// A checksum that differs if the contents of the data differ.
     pub(super) fn digest(&self) -> u64 {
         self.digest
     }

@@ -14,7 +14,7 @@
 //! - `table`: the operator's own prices.
 //! - `rate`: the price of a token of each kind, and the tier that a step's prompt chooses.
 //! - `names`: the names under which a model is looked up.
-//! - `digest`: tells whether any price has changed.
+//! - `digest`: shows whether any price has changed.
 //! - `tests`: prices against ones computed by hand.
 
 mod data;
@@ -75,9 +75,9 @@ impl Prices {
         self.data.date()
     }
 
-    /// A checksum of all prices and of the rules here. Where it is another one, costs have to be derived anew.
+    /// A checksum of all prices and of the rules of this module. If it changes, all costs must be computed again.
     pub fn digest(&self) -> u64 {
-        /// Counted up when the same prices would make another cost.
+        /// Raised when the rules change, so that the same prices lead to another cost.
         const RULES: u64 = 1;
         let of = [RULES, self.table.digest(), self.data.digest()].map(u64::to_le_bytes);
         digest::digest(of.as_flattened())

@@ -279,7 +279,7 @@ impl PriceTable {
         })
     }
 
-    /// Tells tables with different texts apart.
+    /// A checksum that differs if the text of the table differs.
     pub(super) fn digest(&self) -> u64 {
         self.digest
     }

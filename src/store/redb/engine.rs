@@ -152,7 +152,7 @@ impl RedbEngine {
         }
     }
 
-    /// Tells the writer to close, and does not wait for it.
+    /// Tells the writer to close, without waiting for it.
     #[cfg(test)]
     pub(crate) fn tell_to_close(&self) {
         let (nobody, _) = oneshot::channel();

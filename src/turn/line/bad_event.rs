@@ -1,7 +1,7 @@
 use super::structure_error::StructureError;
 use super::value::{FieldError, Value};
 
-/// Why a line is no kernel event. Displays the error in terms of JSON, with its place in the line.
+/// Why a line is not a kernel event. It is displayed in terms of JSON, with the position of the error in the line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct BadEvent {
@@ -10,7 +10,7 @@ pub struct BadEvent {
     is_torn: bool,
 }
 
-/// The maximum length of a message: it may quote what was sent, which may have any length.
+/// The maximum length of a message, since a message may quote parts of the line, which may be long.
 const MAX_MESSAGE_BYTES: usize = 300;
 
 impl BadEvent {
@@ -22,7 +22,8 @@ impl BadEvent {
         Self { message, line, is_torn: false }
     }
 
-    /// The line of the error, from 1: larger only for an event that spans several lines.
+    /// The line of the error, counted from 1 within the event. It is larger than 1 only for an event that spans several
+    /// lines.
     pub fn line(&self) -> usize {
         self.line
     }
@@ -63,7 +64,7 @@ impl BadEvent {
     }
 }
 
-/// Spells a name as Python programs do: `turnId` as `turn_id`.
+/// Spells a name in the style of Python: `turnId` as `turn_id`.
 fn snake_case(name: &str) -> String {
     let mut snake = String::with_capacity(name.len() + 2);
     for c in name.chars() {

@@ -1,25 +1,25 @@
-//! The short path for a flat line: an object of strings that begins with its type, as a kernel writes a delta.
+//! The fast path for a flat line: an object of strings that begins with its type. Kernels write deltas like this.
 //!
-//! A flat line is compact JSON, and its keys have no escapes. Any other line takes the long path, which follows its
+//! A flat line is compact JSON, and its keys have no escapes. Any other line goes to the parser that follows its
 //! structure.
 
 use super::text::{plain_len, string_rest_len};
 
-/// The fronts of ignored flat lines, each up to the last string. The deltas of a turn share theirs.
+/// The fronts of ignored flat lines: each is the bytes up to the last string. The deltas of a turn share a front.
 #[derive(Debug, Default)]
 pub(in crate::turn) struct Fronts {
     fronts: Vec<Vec<u8>>,
-    /// The index of the front that was seen last.
+    /// The index of the latest front.
     latest: usize,
 }
 
-/// The maximum number of interleaved turns whose fronts are kept.
+/// The maximum number of fronts that are kept, and so of interleaved turns that are read fast.
 const MAX_FRONTS: usize = 8;
-/// Longer fronts are not kept.
+/// The maximum length of a front that is kept.
 const MAX_FRONT_BYTES: usize = 1024;
 
 impl Fronts {
-    /// Whether a line has the latest front and is flat; then it is ignored too.
+    /// Whether a line begins with the latest front and is flat. Such a line is ignored, as the line before it was.
     #[inline]
     pub(in crate::turn) fn is_repeated_in(&self, line: &[u8]) -> bool {
         self.fronts.get(self.latest).is_some_and(|front| has_front(line, front))
@@ -27,7 +27,7 @@ impl Fronts {
 
     /// Whether a line of an ignored type is flat. `rest` begins after its type.
     pub(in crate::turn) fn is_flat(&mut self, line: &[u8], rest: &[u8]) -> bool {
-        // Interleaved turns usually alternate, so the front after the latest is the likeliest.
+        // Interleaved turns usually alternate, so the front after the latest is the most likely one.
         let count = self.fronts.len();
         let mut others = (1..count).map(|nth| (self.latest + nth) % count);
         if let Some(known) = others.find(|other| has_front(line, &self.fronts[*other])) {
@@ -62,8 +62,8 @@ fn has_front(line: &[u8], front: &[u8]) -> bool {
     rest.is_some_and(|rest| string_rest_len(rest).is_some_and(|len| rest[len..] == *b"}"))
 }
 
-/// Returns the length of a flat line from the first character of its last string; `None` if the line is not flat.
-/// `rest` begins after its type.
+/// Returns the length of a flat line up to its last string, or `None` if the line is not flat. `rest` begins after its
+/// type.
 fn last_string(mut rest: &[u8]) -> Option<usize> {
     let mut last = None;
     while rest != b"}" {
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_fronts_are_kept_than_turns_write_side_by_side() {
+    fn the_number_of_fronts_is_limited() {
         let mut fronts = Fronts::default();
         for turn in 0..100 {
             let id = "t".repeat(if turn % 3 == 0 { 2 * MAX_FRONT_BYTES } else { 5 });
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_another_shape_is_given_up() {
+    fn a_line_of_another_shape_is_not_flat() {
         for line in [
             r#"{"type":"x"}"#,
             r#"{"type":"x","a":1}"#,

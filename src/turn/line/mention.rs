@@ -3,7 +3,7 @@ use memchr::memmem;
 use super::super::{ConversationId, TurnId};
 use super::value::text_of;
 
-/// A turn that a bad line mentions, as far as can be read.
+/// A turn that a bad line mentions, as far as the line can be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mention {
     pub(crate) conversation_id: ConversationId,
@@ -12,11 +12,11 @@ pub(crate) struct Mention {
     pub(crate) is_done: bool,
 }
 
-/// The maximum number of mentions: a file without line breaks is one line, and mentions all its turns.
+/// The maximum number of mentions. Without it, a file without line breaks would mention all its turns in one line.
 const MAX_MENTIONS: usize = 1000;
 
-/// Returns the turns that a bad line mentions: the values of its `turnId`s, each with the nearest `conversationId` and
-/// `type` before it, else with the first after it.
+/// Returns the turns that a bad line mentions: the value of each `turnId`, with the nearest `conversationId` and `type`
+/// before it, or the first ones after it if none is before.
 pub(crate) fn mentions(line: &[u8]) -> Vec<Mention> {
     let turns = values(line, "\"turnId\"");
     let conversations = values(line, "\"conversationId\"");
@@ -34,7 +34,7 @@ pub(crate) fn mentions(line: &[u8]) -> Vec<Mention> {
     turns.into_iter().filter_map(mention).take(MAX_MENTIONS).collect()
 }
 
-/// Returns the string values of a key, each with its position. A key with escaped quotes is part of a text, and does
+/// Returns the string values of a key, each with its position. A key with escaped quotes is inside a string, and does
 /// not match.
 fn values(line: &[u8], key: &str) -> Vec<(usize, String)> {
     let after = |at: usize| {
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_ids_speaks_of_no_turn() {
+    fn a_line_without_ids_mentions_no_turn() {
         for line in ["", "nonsense", r#"{"turnId":"t"}"#, r#"{"conversationId":"c","turnId":7}"#, r#"{"turnId":"t"#] {
             assert_eq!(of(line), [], "{line}");
         }

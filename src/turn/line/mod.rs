@@ -1,8 +1,8 @@
 //! Parses a line of JSON into the event in it.
 //!
-//! *Structure*: the strings, brackets, colons and commas of a line. The structure of every line is followed to the last
-//! brace, whatever its type. So no line hides an event: neither one of two lines glued together nor one inside another
-//! that was torn.
+//! *Structure*: the strings, brackets, colons and commas of a line. The parser follows the structure of every line to
+//! the last brace, whatever its type. So no line can hide an event, such as a second line glued to it, or a line that
+//! follows a torn one.
 //!
 //! Invariants: an ignored line is one JSON object with one `type`. Following a structure takes one bit of memory for
 //! each open bracket, and nothing here recurses over the input. Every message uses the terms of JSON.
@@ -19,7 +19,7 @@
 //! - `encoding`: detects bytes that are not UTF-8.
 //! - `wrong_form`: detects a text that as a whole is not lines of events, such as a JSON array.
 //! - `mention`: finds the turns that a bad line mentions.
-//! - `edges`: the parts of a long line that are kept to find them.
+//! - `edges`: the start and the end of a long bad line, which are kept to find those turns.
 //! - `tests`: lines that are complete, glued, cut and spliced.
 
 pub(super) mod bad_event;
@@ -67,7 +67,7 @@ pub(crate) use wrong_form::{ARRAY, is_array};
 
 /// Reads one event from a line of JSON.
 ///
-/// Returns `None` for an event that does not count for metrics, of a known type or an unknown one. Of such a line only
+/// Returns `None` for an event that does not count for metrics, whether its type is known or not. Of such a line only
 /// the structure is checked: it is one JSON object with one `type`. In an event that counts, an unknown field is
 /// ignored, an explicit `null` means an absent field, and a known field that occurs twice is an error.
 ///
@@ -82,7 +82,7 @@ pub(crate) use wrong_form::{ARRAY, is_array};
 /// # Ok::<(), turn_metrics::turn::BadEvent>(())
 /// ```
 ///
-/// For many lines an [`EventReader`](super::EventReader) is faster.
+/// To read many lines, use an [`EventReader`](super::EventReader), which is faster.
 pub fn parse_line(line: &[u8]) -> Result<Option<KernelEvent>, BadEvent> {
     match find_type(line)? {
         EventType::TurnStart => read::<TurnStartLine>(line),
@@ -101,7 +101,7 @@ fn find_type(line: &[u8]) -> Result<EventType, BadEvent> {
     followed.map_err(|error| bad_structure(line, error))
 }
 
-/// Returns the error of a line whose bytes are available.
+/// Returns the error of a line, with advice that depends on its contents.
 fn bad_structure(line: &[u8], error: StructureError) -> BadEvent {
     const MAX_KEYS: usize = 8;
     if error.kind != StructureErrorKind::TypeMissing {
@@ -127,11 +127,11 @@ where
     }
 }
 
-/// Reads an `error`. Nothing but its ids is kept, so its other fields may hold whatever an ignored line may.
+/// Reads an `error`. Only its ids are used, so its other fields may contain what those of an ignored line may.
 fn read_error(line: &[u8]) -> Result<Option<KernelEvent>, BadEvent> {
     let read = || {
         let [conversation_id, turn_id] = Value::of_event(line).fields().values_of(["conversationId", "turnId"])?;
-        // A kernel that fails outside a turn names none.
+        // An error outside a turn has no ids.
         let Some(turn_id) = turn_id else { return Ok(None) };
         let missing = || <FieldError as serde::de::Error>::missing_field("conversationId");
         let conversation_id = ConversationId::deserialize(conversation_id.ok_or_else(missing)?);

@@ -1,4 +1,4 @@
-/// The brackets that are open, one bit each, so that 100,000 of them take 12.5 kB.
+/// The open brackets, one bit each, so that 100,000 of them take 12.5 kB.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Nesting {
     depth: usize,
@@ -27,20 +27,20 @@ impl Nesting {
         self.depth += 1;
     }
 
-    /// Closes the innermost bracket, of which there must be one.
+    /// Closes the innermost bracket. At least one bracket must be open.
     pub(super) fn close(&mut self) {
         self.depth -= 1;
         self.innermost =
             if self.depth.is_multiple_of(64) { self.outer.pop().unwrap_or(0) } else { self.innermost >> 1 };
     }
 
-    /// The size of the open brackets in bytes, without the innermost 64.
+    /// The memory that the open brackets need in bytes, without the innermost 64.
     #[cfg(feature = "server")]
     pub(super) fn outer_bytes(&self) -> usize {
         self.outer.len() * size_of::<u64>()
     }
 
-    /// The heap memory in use, in bytes.
+    /// The heap memory that is allocated, in bytes.
     #[cfg(any(feature = "server", test))]
     pub(super) fn heap_bytes(&self) -> usize {
         self.outer.capacity() * size_of::<u64>()

@@ -3,7 +3,7 @@ use super::BadEvent;
 use super::structure::Structure;
 use super::value::Value;
 
-/// Follows the structure of a line that is too long to be kept, piece by piece.
+/// Follows the structure of a line that is too long to keep, piece by piece.
 #[derive(Debug, Default)]
 pub(crate) struct Shape(Structure);
 
@@ -13,12 +13,12 @@ impl Shape {
         self.0.feed(piece).map_err(BadEvent::of_structure)
     }
 
-    /// Whether the line will be ignored, provided that the rest of it is right.
+    /// Whether the line will be ignored, provided that the rest of it is valid.
     pub(crate) fn is_ignored(&self) -> bool {
         self.0.event_type() == Some(EventType::Ignored)
     }
 
-    /// The size of the open brackets, an eighth of a byte each.
+    /// The memory that the open brackets take, an eighth of a byte each.
     pub(crate) fn nesting_bytes(&self) -> usize {
         self.0.nesting_bytes()
     }

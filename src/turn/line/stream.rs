@@ -22,8 +22,8 @@ pub(crate) enum Framing {
 
 /// Reads the events of a stream that arrives in pieces, line by line.
 ///
-/// Of an unfinished line, at most `max_line_bytes` are kept, and none once it is known to be ignored: from then on only
-/// its structure is followed. Blank lines are skipped.
+/// Of an unfinished line, at most `max_line_bytes` are kept. As soon as a line is known to be ignored, nothing of it is
+/// kept and only its structure is followed. Blank lines are skipped.
 pub(crate) struct EventStream {
     framing: Framing,
     max_line_bytes: usize,
@@ -35,7 +35,7 @@ pub(crate) struct EventStream {
     head: Vec<u8>,
     /// Whether a line has been read.
     is_begun: bool,
-    /// The form of the text, if its lines are no events for that.
+    /// The form of the whole text, if it is not one event a line.
     wrong_form: Option<WrongForm>,
 }
 
@@ -48,7 +48,7 @@ pub(crate) struct Line<'a> {
     /// Its bytes, as far as they were kept: all of them if the event counts.
     pub(crate) bytes: &'a [u8],
     pub(crate) event: Result<Option<KernelEvent>, BadEvent>,
-    /// Whether the error is that of the first line, which is about the text as a whole.
+    /// Whether the error is the one that the first line has reported: it is about the whole text.
     pub(crate) is_same_error: bool,
 }
 
@@ -59,14 +59,14 @@ struct PartialLine {
     /// Its bytes without leading white space, as far as they are kept.
     bytes: Vec<u8>,
     state: LineState,
-    /// Its length so far, and how many bytes of a byte order mark it begins with.
+    /// Its length so far, and the length of its byte order mark.
     len: usize,
     mark: usize,
     /// The number of line breaks before the kept bytes.
     skipped_lines: u64,
 }
 
-/// What is known of a line, and so how much of it is kept.
+/// What is known of a line. This decides how much of the line is kept.
 #[derive(Debug, Default, PartialEq)]
 enum LineState {
     /// All of it is kept.
@@ -74,7 +74,7 @@ enum LineState {
     Kept,
     /// It is ignored, and nothing of it is kept.
     Ignored,
-    /// It exceeds the limit, and is ignored or too long. Its edges are kept.
+    /// It exceeds the limit: it is either ignored or too long. Its edges are kept.
     OverLimit,
     /// It is a bad event. Its edges are kept.
     Bad(StructureError),
@@ -96,7 +96,7 @@ impl EventStream {
         }
     }
 
-    /// The bytes of the current line that are kept, with its open brackets.
+    /// The size of what is kept of the current line: its bytes and its open brackets.
     pub(crate) fn kept_bytes(&self) -> usize {
         self.line.bytes.len() + self.nesting_bytes()
     }
@@ -106,7 +106,7 @@ impl EventStream {
         self.line.structure.nesting_bytes()
     }
 
-    /// The memory that they take.
+    /// The heap memory that is allocated for the current line, in bytes.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.line.bytes.capacity() + self.line.structure.heap_bytes()
     }
@@ -138,13 +138,13 @@ impl EventStream {
 
     /// Ends the stream and its last line.
     pub(crate) fn finish(&mut self, take: &mut impl FnMut(Line<'_>)) {
-        // A whole body is one event, so nothing is not enough.
+        // A body of one event must have that event.
         if self.line.len > 0 || self.framing == Framing::Whole {
             self.end_line(take);
         }
     }
 
-    /// Ends a stream whose rest is missing. Its last line, of which the end is unknown, is bad for this reason.
+    /// Ends a stream whose rest is missing. The last line is bad for this reason, since its end is unknown.
     pub(crate) fn break_off(&mut self, why: &str, take: &mut impl FnMut(Line<'_>)) {
         let line = mem::take(&mut self.line);
         self.hand_on(self.number, trim(&line.bytes), Err(BadEvent::new(why.to_owned(), 1)), take);
@@ -213,7 +213,7 @@ impl EventStream {
             return take(Line { number, bytes, event, is_same_error });
         }
         let Err(error) = event else { return take(Line { number, bytes, event, is_same_error: false }) };
-        // A text of a wrong form already fails in its first line.
+        // A text of a wrong form is already bad in its first line.
         let form = match self.framing {
             Framing::Lines => WrongForm::of_lines(&self.head, bytes),
             Framing::Whole => Encoding::of(&self.head).map(WrongForm::Encoding),
@@ -224,7 +224,7 @@ impl EventStream {
     }
 }
 
-/// Over the limit, an ignored line is still fine, and any other is too long.
+/// Beyond the limit a line is accepted only if it is ignored.
 fn unless_too_long(kind: Result<EventType, BadEvent>, max_bytes: usize) -> Result<Option<KernelEvent>, BadEvent> {
     match kind? {
         EventType::Ignored => Ok(None),
@@ -275,7 +275,7 @@ impl PartialLine {
         }
     }
 
-    /// Makes room for more, twice as much as there is, but no more than a line may take.
+    /// Makes room for more bytes: doubles the capacity, up to the maximum length of a line.
     fn make_room(&mut self, more: usize, max_bytes: usize) {
         let wanted = self.bytes.len() + more;
         if wanted > self.bytes.capacity() {
@@ -284,7 +284,7 @@ impl PartialLine {
         }
     }
 
-    /// Skips a byte order mark, which may arrive in pieces.
+    /// Skips a byte order mark. It may arrive in pieces.
     fn skip_mark<'a>(&mut self, mut piece: &'a [u8]) -> &'a [u8] {
         while self.mark < BYTE_ORDER_MARK.len()
             && let [first, rest @ ..] = piece
@@ -355,26 +355,26 @@ mod tests {
         read(framing, 1000, &[body]).lines
     }
 
-    /// The number of each line, and whether it counts (`Some(true)`), is ignored (`Some(false)`) or is bad (`None`).
+    /// The number of each line and what it is: an event (`Some(true)`), ignored (`Some(false)`) or bad (`None`).
     fn outline(lines: &[Read]) -> Vec<(u64, Option<bool>)> {
         lines.iter().map(|(number, event)| (*number, event.as_ref().ok().map(Option::is_some))).collect()
     }
 
     #[test]
-    fn blank_lines_count_but_do_not_come_out() {
+    fn blank_lines_are_numbered_but_not_passed_on() {
         let body = format!("\n \t\r\n{DONE}\r\n\n{DELTA}  \n\r\n{{}}\n{DONE}");
         let lines = whole(Framing::Lines, body.as_bytes());
         assert_eq!(outline(&lines), [(3, Some(true)), (5, Some(false)), (7, None), (8, Some(true))]);
         for blank in ["", "\n\n", "  ", "\r"] {
             assert_eq!(whole(Framing::Lines, blank.as_bytes()), []);
-            assert_eq!(whole(Framing::Whole, blank.as_bytes()).len(), 1, "one event is more than nothing");
+            assert_eq!(whole(Framing::Whole, blank.as_bytes()).len(), 1, "a body of one event must not be empty");
             let error = whole(Framing::Whole, blank.as_bytes())[0].1.clone().unwrap_err();
             assert_eq!(error, "the body is empty, but must be one event");
         }
     }
 
     #[test]
-    fn a_byte_order_mark_is_passed_over_at_the_start_of_a_line() {
+    fn a_byte_order_mark_is_skipped_at_the_start_of_a_line() {
         for framing in [Framing::Lines, Framing::Whole] {
             assert_eq!(outline(&whole(framing, format!("\u{feff}{DONE}").as_bytes())), [(1, Some(true))]);
             let nothing = if framing == Framing::Lines { vec![] } else { vec![(1, None)] };
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_utf_8_is_told_by_name() {
+    fn an_encoding_other_than_utf_8_is_named() {
         let utf_16: Vec<u8> = format!("{DONE}\n{DONE}").encode_utf16().flat_map(u16::to_le_bytes).collect();
         let marked = [b"\xff\xfe", &*utf_16].concat();
         let big: Vec<u8> = DONE.encode_utf16().flat_map(u16::to_be_bytes).collect();
@@ -408,7 +408,7 @@ mod tests {
         assert!(!whole(Framing::Lines, later.as_bytes())[1].1.clone().unwrap_err().contains("UTF-16"));
     }
 
-    /// The number of each line that is an event, and of each bad one with whether its error is that of the first line.
+    /// The number of each event and of each bad line; for a bad line, whether it repeats the error of the first line.
     fn errors(body: &[u8], size: usize) -> (Vec<u64>, Vec<(u64, bool)>) {
         let mut stream = EventStream::new(Framing::Lines, 1000);
         let (mut events, mut errors) = (Vec::new(), Vec::new());
@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_all_lines_is_the_error_of_the_first() {
+    fn an_error_about_the_whole_text_is_reported_for_its_first_line() {
         let text = format!("{DONE}\r\n{DELTA}\r\n\r\nx\r\n");
         let little: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
         let big: Vec<u8> = format!("\u{feff}{text}").encode_utf16().flat_map(u16::to_be_bytes).collect();
@@ -441,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn an_array_is_told_by_name_once_and_no_item_of_it_is_taken() {
+    fn an_array_is_reported_once_and_none_of_its_items_is_read() {
         let name = "the text is a JSON array, but must have one event a line";
         for body in [format!("[\n{DONE},\n{DELTA},\n {DONE}\n]\n"), format!("\u{feff}[{DONE},\r\n{DELTA},\r\n{DONE}]")]
         {
@@ -450,16 +450,16 @@ mod tests {
                 let (events, errors) = errors(body.as_bytes(), size);
                 assert!(events.is_empty() && errors.len() == body.lines().count(), "{errors:?}");
                 assert!(errors.iter().all(|(number, is_same)| *is_same == (*number > 1)), "{errors:?}");
-                // After the array each line is on its own.
+                // After the array each line is read by itself again.
                 let more = format!("{body}\n{DONE}\n]\n");
                 let last = u64::try_from(more.lines().count()).unwrap();
                 let (events, errors) = self::errors(more.as_bytes(), size);
                 assert_eq!((events, errors.last()), (vec![last - 1], Some(&(last, false))));
             }
         }
-        // A stray bracket begins no array of the events that follow on lines of their own.
+        // A stray bracket does not make an array of the events on the next lines.
         assert_eq!(errors(format!("[\n{DONE}\n{DELTA}\nx").as_bytes(), 7), (vec![2, 3], vec![(1, false), (4, false)]));
-        // Each line may be an array, which is bad by itself.
+        // Each of these lines is an array by itself, which is bad.
         let arrays = format!("[{DONE}]\n[{DONE}]\n{DONE}");
         assert_eq!(errors(arrays.as_bytes(), 1000), (vec![3], vec![(1, false), (2, false)]));
         let log = whole(Framing::Lines, b"[12:30] started\n");
@@ -473,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn events_on_several_lines_are_told_by_name_once() {
+    fn events_on_several_lines_are_reported_once() {
         let pretty = "{\n  \"type\": \"done\",\n  \"usage\": {\n    \"inputTokens\": 1\n  }\n}\n";
         let first = whole(Framing::Lines, pretty.as_bytes())[0].1.clone().unwrap_err();
         assert!(first.contains("only its `{`") && first.contains("`jq -c .`"), "{first}");
@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn one_event_on_any_number_of_lines_is_told_of_by_the_line_that_is_wrong() {
+    fn an_error_in_an_event_on_several_lines_names_the_line_of_the_error() {
         let body =
             "\n{\n\"conversationId\": \"c\",\r\n\"turnId\": \"t\",\n\"reason\": \"stop\",\n\"type\": \"done\"\n}\n";
         assert_eq!(outline(&whole(Framing::Whole, body.as_bytes())), [(1, Some(true))]);
@@ -508,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_line_that_is_ignored_is_dropped_as_it_comes_wherever_its_type_stands() {
+    fn a_long_ignored_line_is_dropped_as_it_arrives_wherever_its_type_stands() {
         let long = "x".repeat(1_000_000);
         for line in [
             format!(r#"{{"type":"tool-result","conversationId":"c","result":"{long}"}}"#),
@@ -530,7 +530,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_line_that_counts_is_too_long_and_hides_nothing() {
+    fn a_long_event_that_counts_is_refused_and_the_next_lines_are_read() {
         let long = format!(r#","x":"{}","#, "x".repeat(50_000));
         for line in [DONE.replacen(',', &long, 1), format!(r#"{{"x":{}{}"#, &long[5..], &DONE[1..])] {
             for size in [100, 1000, 100_000] {
@@ -551,7 +551,7 @@ mod tests {
         let first = format!(r#"{{"type":"done","conversationId":"c","turnId":"t","x":"{long}"}}"#);
         let last = format!(r#"{{"x":"{long}","conversationId":"c","turnId":"t","type":"done"}}"#);
         let torn = format!(r#"{{"type":"tool-result","x":"{long}{{"type":"done","conversationId":"c","turnId":"t"}}"#);
-        // A line that is ignored until it goes wrong is kept from the piece on in which it does.
+        // A line that becomes bad after it was ignored is kept from that piece on.
         for (line, sizes) in [(first, vec![7, 1000, 100_000]), (last, vec![7, 1000, 100_000]), (torn, vec![100_000])] {
             for size in sizes {
                 let mut stream = EventStream::new(Framing::Lines, 5000);
@@ -566,7 +566,7 @@ mod tests {
     }
 
     #[test]
-    fn white_space_around_an_event_takes_no_room_and_is_no_part_of_its_length() {
+    fn white_space_around_an_event_is_neither_kept_nor_counted() {
         let white = " \t".repeat(50_000);
         let body = format!("{white}{DONE}{white}\n{white}\n{DONE}");
         for size in [7, 1000, 1_000_000] {
@@ -580,7 +580,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_stream_in_pieces_is_what_its_lines_are_by_themselves(
+        fn a_stream_in_pieces_is_read_as_its_lines_are_one_by_one(
             lines in prop::collection::vec(select(&[
                 DONE, DELTA, "", " ", "\r", "{}", "x", "{\"type\":\"x\"} ", " {\"type\":\"x\"}{\"type\":\"done\"}", "\u{feff}",
                 "{\"type\":\"done\",\"conversationId\":7,\"turnId\":\"t\"}", "{\"a\":1,\"type\":\"x\"}\r", "\r{\"type\":\"x\"\r}\r",
@@ -596,7 +596,7 @@ mod tests {
             cuts.sort_unstable();
             let pieces: Vec<_> = cuts.windows(2).map(|cut| &body.as_bytes()[cut[0]..cut[1]]).collect();
             let read = read(Framing::Lines, 1000, &pieces).lines;
-            // For a line in pieces, the column includes leading white space and the byte order mark.
+            // For a line in pieces, the column counts leading white space and the byte order mark.
             let outlines = (outline(&read), outline(&expected));
             prop_assert_eq!(&outlines.0, &outlines.1, "{:?}", pieces);
         }

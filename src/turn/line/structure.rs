@@ -11,7 +11,7 @@ use super::text::plain_len;
 /// It does not check whether strings are UTF-8 and scalars are JSON; a scalar is any run of letters, digits, `+`, `-`
 /// and `.`.
 ///
-/// It keeps one bit for each open bracket, and no other memory of the input.
+/// It uses one bit of memory for each open bracket, and keeps nothing else of the input.
 #[derive(Debug, Clone, Default)]
 pub(in crate::turn) struct Structure {
     state: State,
@@ -21,10 +21,10 @@ pub(in crate::turn) struct Structure {
     place: Place,
 }
 
-/// What must come next.
+/// What the parser expects next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum State {
-    /// The object.
+    /// The opening brace of the object.
     #[default]
     Object,
     /// A key, or the end of an empty object.
@@ -49,11 +49,11 @@ enum State {
     End,
 }
 
-/// The current text, if it has an escape or goes on in the next piece.
+/// The current string, if it has an escape or continues in the next piece.
 #[derive(Debug, Clone, Copy, Default)]
 struct Text {
     escape: Escape,
-    /// Whether the text is kept, because it may be the key `type` or its value.
+    /// Whether the string is kept, because it may be the key `type` or its value.
     is_kept: bool,
     kept: Name,
 }
@@ -71,16 +71,16 @@ enum Escape {
     },
 }
 
-/// The start of a text: enough to recognise the name of a type.
+/// The start of a string: enough bytes to recognise the name of a type.
 #[derive(Debug, Clone, Copy, Default)]
 struct Name {
     bytes: [u8; Self::MAX],
-    /// `MAX + 1` if the text is longer.
+    /// The length of the string, or `MAX + 1` if it is longer than `MAX`.
     len: usize,
 }
 
 impl Name {
-    /// Longer than every name of a type that counts.
+    /// The length of the buffer: more than every name of a type that counts.
     const MAX: usize = 16;
 
     fn push(&mut self, bytes: &[u8]) {
@@ -94,7 +94,7 @@ impl Name {
         }
     }
 
-    /// Returns the text; an empty one, which names nothing, if it was too long.
+    /// Returns the string, or an empty one if it was too long: no type has that name.
     fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or(&[])
     }
@@ -104,9 +104,9 @@ impl Name {
 enum TypeSeen {
     #[default]
     No,
-    /// The key has been read, and its value comes next.
+    /// The key `type` has been read, and its value comes next.
     Key,
-    /// It is `null`, which means absent.
+    /// The value is `null`, which counts as absent.
     Null,
     Named(EventType),
 }
@@ -114,11 +114,11 @@ enum TypeSeen {
 /// The position of the next byte.
 #[derive(Debug, Clone, Copy, Default)]
 struct Place {
-    /// The length of the earlier pieces.
+    /// The total length of the earlier pieces.
     fed: usize,
     /// The last bytes of the earlier pieces.
     tail: [u8; 2],
-    /// The line breaks so far, and the position after the latest.
+    /// The number of line breaks so far, and the position after the latest.
     line_breaks: usize,
     line_start: usize,
     /// Whether a carriage return without a line feed followed the object.
@@ -147,13 +147,13 @@ impl Structure {
         self.state == State::End
     }
 
-    /// The size of the open brackets, an eighth of a byte each.
+    /// The memory that the open brackets need, an eighth of a byte each.
     #[cfg(feature = "server")]
     pub(super) fn nesting_bytes(&self) -> usize {
         self.nesting.outer_bytes()
     }
 
-    /// The heap memory in use, in bytes.
+    /// The heap memory that is allocated, in bytes.
     #[cfg(feature = "server")]
     pub(super) fn heap_bytes(&self) -> usize {
         self.nesting.heap_bytes()
@@ -197,8 +197,8 @@ impl Structure {
         [before(2), before(1)]
     }
 
-    /// Whether another object begins within this one at an error. Within a string, the first quote of that object ends
-    /// the string, so the error comes after it.
+    /// Whether the bytes at an error look like the start of another object inside this one. If the error is inside a
+    /// string, the first quote of the other object has ended the string, so the error is after that quote.
     fn begins_object(&self, kind: StructureErrorKind, bytes: &[u8], at: usize) -> bool {
         match kind {
             StructureErrorKind::NoKey(_)
@@ -215,7 +215,7 @@ impl Structure {
         StructureError { kind, line: line_breaks + 1, column: fed + at - line_start + 1, is_torn }
     }
 
-    /// Follows a piece. On an error, `at` is its position.
+    /// Follows a piece. After an error, `at` is the position of the error.
     #[inline]
     fn follow(&mut self, bytes: &[u8], at: &mut usize) -> Result<(), StructureErrorKind> {
         while let Some(&byte) = bytes.get(*at) {
@@ -368,7 +368,7 @@ impl Structure {
         Ok(())
     }
 
-    /// Reads on in a text, to its end or to the end of the piece.
+    /// Continues to read a string, up to its end or the end of the piece.
     fn follow_text(&mut self, bytes: &[u8], at: &mut usize) -> Result<(), StructureErrorKind> {
         while let Some(&byte) = bytes.get(*at) {
             match self.text.escape {
@@ -426,7 +426,7 @@ impl Structure {
     fn end_escape(&mut self, value: u32) {
         self.text.escape = Escape::None;
         if self.text.is_kept {
-            // The names that matter are ASCII, so every other character may become the same byte.
+            // The names that matter are ASCII, so any other character may be replaced by one fixed byte.
             self.text.kept.push(&[u8::try_from(value).ok().filter(u8::is_ascii).unwrap_or(0xff)]);
         }
     }

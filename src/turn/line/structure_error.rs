@@ -4,9 +4,10 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct StructureError {
     pub(super) kind: StructureErrorKind,
-    /// The line, from 1: larger only for an object that spans several lines.
+    /// The line of the error, counted from 1 within the object. It is larger than 1 only for an object that spans
+    /// several lines.
     pub(super) line: usize,
-    /// The byte in that line, from 1.
+    /// The column of the error in bytes, from 1.
     pub(super) column: usize,
     /// Whether the bytes look like a record that a crash cut off, alone or with the next record after it.
     pub(super) is_torn: bool,
@@ -14,33 +15,33 @@ pub(super) struct StructureError {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StructureErrorKind {
-    /// A value other than an object, which begins with this byte.
+    /// The line is a value other than an object; the value begins with this byte.
     NoObject(u8),
-    /// The bytes end before the object does, inside a text or outside.
+    /// The bytes end before the object does, inside a string or outside.
     CutOff { in_text: bool },
-    /// This byte stands where a key must.
+    /// This byte stands in place of a key.
     NoKey(u8),
-    /// This byte stands where `:` must.
+    /// This byte stands in place of a `:`.
     NoColon(u8),
-    /// This byte stands where a value must.
+    /// This byte stands in place of a value.
     NoValue(u8),
-    /// This byte stands where `,` must, or the bracket that closes an object or an array.
+    /// This byte stands in place of a `,` or the closing bracket of an object or an array.
     NoComma { found: u8, in_object: bool },
-    /// A control character in a text.
+    /// A control character in a string.
     Control(u8),
-    /// A backslash before this byte.
+    /// A backslash before this byte, which is not an escape of JSON.
     Escape(u8),
-    /// Something after the object, perhaps after a carriage return as old Macintosh files have it.
+    /// Something follows the object, perhaps after a carriage return, which ends a line in old Macintosh files.
     Follows { found: u8, after_carriage_return: bool },
-    /// Something after an object that must be all of a body.
+    /// Something follows the object, but the body must be one event.
     #[cfg(feature = "server")]
     FollowsInBody(u8),
-    /// An array that is all of a body.
+    /// The body is an array, but must be one event.
     #[cfg(feature = "server")]
     ArrayInBody,
     /// No `type`.
     TypeMissing,
-    /// A `type` that is null, which is read as absent.
+    /// A `type` that is null, which counts as missing.
     TypeNull,
     /// A second `type`.
     TypeAgain,
@@ -50,7 +51,7 @@ pub(super) enum StructureErrorKind {
 
 #[cfg(feature = "server")]
 impl StructureError {
-    /// The same error in a body that is one event, where advice about lines would be wrong.
+    /// Returns the same error for a body that must be one event, where advice about lines would be wrong.
     pub(super) fn in_body(self) -> Self {
         let kind = match self.kind {
             StructureErrorKind::Follows { found, .. } => StructureErrorKind::FollowsInBody(found),
@@ -61,7 +62,7 @@ impl StructureError {
     }
 }
 
-/// The kind of value that begins with this byte, with its article.
+/// The kind of value that begins with this byte, with an article.
 pub(super) fn kind_of_value(first: u8) -> &'static str {
     match first {
         b'{' => "an object",

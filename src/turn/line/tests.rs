@@ -1,8 +1,8 @@
 //! Tests with lines that are complete, glued, cut and spliced.
 //!
-//! - `messages`: what is said of bad lines.
+//! - `messages`: the messages about bad lines.
 //! - `splices`: lines that a shell, an editor or a crash has damaged.
-//! - `oracle`: an independent parser that they are compared with.
+//! - `oracle`: an independent parser, whose results are compared.
 
 mod messages;
 mod oracle;
@@ -16,7 +16,7 @@ fn is_ignored(line: &str) -> bool {
 }
 
 #[test]
-fn of_an_ignored_event_the_structure_and_the_type_are_all_that_counts() {
+fn only_the_structure_and_the_type_of_an_ignored_event_are_checked() {
     for line in [
         r#"{"type":"text-delta","conversationId":"c","turnId":"t","delta":"x"}"#,
         r#"{"type":"status"}"#,
@@ -67,7 +67,7 @@ fn a_second_type_is_a_bad_event_whatever_the_types_are() {
 }
 
 #[test]
-fn of_other_fields_a_known_one_that_stands_twice_is_a_bad_event() {
+fn a_known_field_that_stands_twice_is_a_bad_event() {
     let line = |more: &str| format!(r#"{{"type":"done","conversationId":"c","turnId":"t","reason":"stop",{more}}}"#);
     assert!(parse_line(line(r#""turnId":"u""#).as_bytes()).is_err());
     assert!(parse_line(line(r#""x":1,"x":2"#).as_bytes()).is_ok());
@@ -75,7 +75,7 @@ fn of_other_fields_a_known_one_that_stands_twice_is_a_bad_event() {
 }
 
 #[test]
-fn invalid_utf8_is_a_bad_event_where_it_is_read() {
+fn invalid_utf8_in_a_field_that_is_read_is_a_bad_event() {
     let mut line = br#"{"type":"done","conversationId":"c","turnId":"t","reason":"X"}"#.to_vec();
     let at = line.iter().position(|b| *b == b'X').unwrap();
     line[at] = 0xff;
@@ -100,7 +100,7 @@ fn a_100_000_deep_value_neither_overflows_the_stack_nor_hides_the_type() {
 }
 
 #[test]
-fn of_an_error_only_its_ids_are_read() {
+fn only_the_ids_of_an_error_are_read() {
     let kind = |line: &str| parse_line(line.as_bytes()).map(|event| event.map(|event| event.event.kind));
     let failed = Ok(Some(TurnEventKind::Progress(Progress::Failed)));
     for line in [
@@ -122,7 +122,7 @@ fn of_an_error_only_its_ids_are_read() {
 }
 
 #[test]
-fn a_free_text_that_was_cut_within_a_character_costs_nothing_else() {
+fn half_a_character_in_a_free_text_is_replaced() {
     let reason = |text: &str| {
         let line = format!(r#"{{"type":"done","conversationId":"c","turnId":"t","reason":"{text}","\ud800":1}}"#);
         match parse_line(line.as_bytes()).unwrap().unwrap().event.kind {

@@ -1,9 +1,9 @@
-//! Scans the bytes of JSON texts, many at a time.
+//! Scans the bytes of JSON strings, many at a time.
 
 /// Returns how many leading bytes are plain: no quote, no backslash, no control character.
 #[inline]
 pub(super) fn plain_len(bytes: &[u8]) -> usize {
-    // Most texts are short, and a word at a time finds the end of an id soonest.
+    // Most strings are short, and for them a search word by word is the fastest.
     const MAX_SHORT_BYTES: usize = 48;
     let mut len = 0;
     while len < MAX_SHORT_BYTES {
@@ -39,7 +39,8 @@ fn plain_tail(bytes: &[u8]) -> usize {
     bytes.iter().position(|byte| is_special(*byte)).unwrap_or(bytes.len())
 }
 
-/// Returns the length of the rest of a string, with its closing quote; `None` if the string is invalid or incomplete.
+/// Returns the length of the rest of a string including its closing quote, or `None` if the string is invalid or
+/// incomplete.
 #[inline]
 pub(super) fn string_rest_len(bytes: &[u8]) -> Option<usize> {
     let mut len = plain_len(bytes);
@@ -55,7 +56,7 @@ pub(super) fn string_rest_len(bytes: &[u8]) -> Option<usize> {
 }
 
 /// Whether a byte is a quote, a backslash or a control character.
-#[expect(clippy::needless_bitwise_bool, reason = "without branches the compiler looks at many bytes at once")]
+#[expect(clippy::needless_bitwise_bool, reason = "without branches the compiler compares many bytes at once")]
 fn is_special(byte: u8) -> bool {
     (byte == b'"') | (byte == b'\\') | (byte < b' ')
 }
@@ -85,7 +86,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_plain_run_ends_where_a_look_at_each_byte_ends_it(
+        fn a_plain_run_ends_where_a_scan_byte_by_byte_ends_it(
             plain in prop::collection::vec(prop::sample::select(&b"a !#[]\x7f\x80\xff~"[..]), 0..150),
             rest in prop::collection::vec(any::<u8>(), 0..20),
         ) {
@@ -96,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn each_byte_is_told_apart_at_each_place() {
+    fn each_special_byte_is_found_at_each_position() {
         for byte in 0..=u8::MAX {
             for at in 0..100 {
                 let mut bytes = [b'a'; 110];

@@ -1,4 +1,4 @@
-//! Reads the fields of an event whose structure was followed already: with `serde`, and with errors in terms of JSON.
+//! Reads the fields of an event whose structure is valid. It uses `serde`, but reports errors in terms of JSON.
 
 use super::super::Label;
 use std::fmt;
@@ -9,7 +9,7 @@ use serde::forward_to_deserialize_any;
 use super::structure_error::kind_of_value;
 use super::text::plain_len;
 
-/// A value in an event, without white space around it. Its strings, brackets, colons and commas are known to be right.
+/// A value in an event, without white space around it. Its structure is known to be valid.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Value<'a> {
     bytes: &'a [u8],
@@ -20,7 +20,7 @@ pub(super) struct Value<'a> {
 /// An error in a field, and its position.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct FieldError {
-    /// The names of the field and of the fields around it, innermost first.
+    /// The path to the field: its name and the names of the objects around it, innermost first.
     path: Vec<String>,
     problem: Problem,
     at: Option<usize>,
@@ -28,7 +28,7 @@ pub(super) struct FieldError {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Problem {
-    /// Another kind of value, or a value out of range.
+    /// The value has a wrong kind or is out of range.
     Must {
         be: String,
         found: Option<String>,
@@ -51,7 +51,7 @@ impl FieldError {
         self.at.unwrap_or(0)
     }
 
-    /// The name of the field of the event that is missing, if that is the error.
+    /// The name of the missing field, if the error is that a field of the event is missing.
     pub(super) fn missing_field(&self) -> Option<&str> {
         match (&self.problem, &*self.path) {
             (Problem::Missing, [name]) => Some(name),
@@ -64,7 +64,7 @@ impl FieldError {
         self
     }
 
-    /// Sets the value that the error is about, unless it is about an inner value already.
+    /// Sets the value that the error is about, unless it is set already to an inner value.
     fn about(mut self, value: Value<'_>) -> Self {
         self.at.get_or_insert(value.at);
         if let Problem::Must { be, found: found @ None } = &mut self.problem {
@@ -118,7 +118,7 @@ impl de::Error for FieldError {
         }
     }
 
-    // The value that is read adds what was found, as it is written.
+    // The caller adds the value that was found, as it is written.
     fn invalid_type(_: Unexpected<'_>, expected: &dyn Expected) -> Self {
         Self::new(Problem::Must { be: in_words(expected), found: None })
     }
@@ -147,7 +147,8 @@ impl<'a> Value<'a> {
         self.bytes.first().copied().unwrap_or_default()
     }
 
-    /// Formats the value for a message: verbatim if a number was required and it is a scalar, else its kind.
+    /// Formats the value for a message: verbatim if the field must be a number and the value is a scalar, otherwise by
+    /// its kind.
     fn shown(self, is_number_wanted: bool) -> String {
         const MAX_SHOWN: usize = 40;
         match self.bytes {
@@ -167,13 +168,13 @@ impl<'a> Value<'a> {
         })
     }
 
-    /// Returns the string with a replacement character in place of half a character; `None` if it is no string or its
-    /// bytes are not UTF-8.
+    /// Returns the string with each half of a character (a lone surrogate) replaced. Returns `None` if the value is not
+    /// a string or its bytes are not UTF-8.
     fn lossy_text(self) -> Option<String> {
         let inner = self.bytes.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
         let mut text = String::new();
         let mut rest = str::from_utf8(inner).ok()?;
-        // A half character is written as an escape of its own; the text between such escapes is read as JSON.
+        // Half a character is always written as an escape; the text between such escapes is read as JSON.
         while let Some(at) = half_character(rest) {
             text += &serde_json::from_str::<String>(&format!("\"{}\"", &rest[..at])).ok()?;
             text.push(char::REPLACEMENT_CHARACTER);
@@ -222,7 +223,7 @@ impl<'a> Value<'a> {
                 _ => visitor.visit_string(self.text()?),
             },
             [b'{', ..] => visitor.visit_map(self.fields()),
-            // No field is an array, but `serde` would accept one for an object.
+            // No field is an array, but `serde` would accept an array in place of an object.
             [b'[', ..] => Err(de::Error::invalid_type(Unexpected::Seq, &visitor)),
             token => match Number::read(token) {
                 Some(Number::Whole(number)) => visitor.visit_u64(number),
@@ -250,7 +251,8 @@ impl<'de> Deserializer<'de> for Value<'de> {
         name: &'static str,
         visitor: V,
     ) -> Result<V::Value, FieldError> {
-        // A free text must not cost its event: what JavaScript cut within a character is replaced.
+        // A free text is no reason to refuse an event: half a character, as JavaScript leaves when it cuts a string, is
+        // replaced.
         let text = if name == Label::NAME { self.lossy_text() } else { None };
         match text {
             Some(text) => visitor.visit_string(text),
@@ -269,7 +271,7 @@ impl<'de> Deserializer<'de> for Value<'de> {
     }
 }
 
-/// Returns the place of the first escape of half a character: a surrogate without the other one.
+/// Returns the place of the first lone surrogate among the escapes.
 fn half_character(text: &str) -> Option<usize> {
     let code = |at: usize| u32::from_str_radix(text.get(at..at + 6)?.strip_prefix("\\u")?, 16).ok();
     let mut at = 0;
@@ -330,7 +332,7 @@ impl<'a> Fields<'a> {
             Some(Ok(plain)) => self.name.push_str(plain),
             _ => match key.text() {
                 Ok(name) => self.name = name,
-                // No field that is known has such a name.
+                // No known field has such a name.
                 Err(_) => self.name = String::from_utf8_lossy(key.bytes).into_owned(),
             },
         }
@@ -346,7 +348,7 @@ impl<'a> Fields<'a> {
         names
     }
 
-    /// Whether there is a field of this name, null or not.
+    /// Whether there is a field of this name, even if it is null.
     pub(super) fn any_named(mut self, name: &str) -> bool {
         while self.next_key() {
             if self.name == name {
@@ -356,7 +358,7 @@ impl<'a> Fields<'a> {
         false
     }
 
-    /// Returns the values of these fields; `None` for one that is null or not there. The other values are not read.
+    /// Returns the values of these fields, with `None` for a field that is null or missing. Other values are not read.
     pub(super) fn values_of<const N: usize>(
         mut self,
         names: [&'static str; N],

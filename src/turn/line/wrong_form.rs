@@ -4,7 +4,7 @@ use memchr::memchr;
 
 use super::encoding::Encoding;
 
-/// A form of a whole text in which its lines are no events. Its first line shows it.
+/// A form in which a whole text is not one event a line. The first line of the text shows the form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WrongForm {
     Encoding(Encoding),
@@ -13,12 +13,13 @@ pub(super) enum WrongForm {
         /// Whether the latest line ended with a comma, so that the next one holds an item.
         is_after_comma: bool,
     },
-    /// Events that stand on several lines each, the first of which has the brace alone.
+    /// Events that span several lines each. The first line has only the opening brace.
     Spread,
 }
 
 impl WrongForm {
-    /// Returns the form of a text of lines. `head` is its first bytes, and `line` its first line, which is no event.
+    /// Returns the form of a text of lines. `head` is its first bytes, and `line` its first line, which is not an
+    /// event.
     pub(super) fn of_lines(head: &[u8], line: &[u8]) -> Option<Self> {
         let array =
             || is_array(line).unwrap_or(!line.is_empty()).then(|| Self::Array { is_after_comma: line.ends_with(b",") });
@@ -26,7 +27,7 @@ impl WrongForm {
         Encoding::of(head).map(Self::Encoding).or_else(array).or_else(spread)
     }
 
-    /// Whether the lines after this one are on their own again. A text has one encoding to its end.
+    /// Whether the lines after this one are read by themselves again. A text has one encoding to its end.
     pub(super) fn is_over_after(self, line: &[u8], has_form: bool) -> bool {
         match self {
             Self::Encoding(_) => false,
@@ -35,7 +36,8 @@ impl WrongForm {
         }
     }
 
-    /// Whether the next line has this form too. In an array it may be an event by itself: no comma follows the last item.
+    /// Whether the next line has this form too. The last item of an array has no comma after it, so the line after it
+    /// may be an event by itself.
     pub(super) fn goes_on_in(&mut self, line: &[u8], is_event: bool) -> bool {
         match self {
             Self::Encoding(Encoding::Gzip) | Self::Spread => !is_event,
@@ -60,12 +62,12 @@ impl fmt::Display for WrongForm {
     }
 }
 
-/// What is wrong with a text that is an array, and what to do.
+/// The message about a text that is an array, with advice.
 pub(crate) const ARRAY: &str = "the text is a JSON array, but must have one event a line, without brackets around or \
                                 commas between the events (`jq -c '.[]'` turns the one into the other)";
 
-/// Whether a text that begins with these bytes is a JSON array of objects, or an empty one; `None` if they are too few
-/// to tell.
+/// Whether a text that begins with these bytes is a JSON array of objects, or an empty array. `None` if more bytes are
+/// needed.
 pub(crate) fn is_array(start: &[u8]) -> Option<bool> {
     match start.trim_ascii_start() {
         [] => None,

@@ -1,11 +1,11 @@
-//! Holds what the clients were told against what is stored in the end. Pure: it knows no server.
+//! Compares what was acknowledged to the clients with what is stored in the end. Pure: it needs no server.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::script::{Folded, Name, Scripts};
 
-/// Something that a client was told: it stands in its history from the acknowledgement on, not before.
+/// An acknowledgement to a client. It is in the client's history only from the acknowledgement on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Note {
     /// These events of a turn are durable.
@@ -14,13 +14,13 @@ pub(crate) enum Note {
     Sealed { turn: Name, ordinal: u64, duplicate: bool },
 }
 
-/// What a client was told, in the order in which it was.
+/// The acknowledgements to a client, in order.
 pub(crate) type History = Vec<Note>;
 
-/// The turns of each conversation, in the order in which they are given out.
+/// The turns of each conversation, as the server returns them.
 pub(crate) type Outcome = BTreeMap<String, Vec<StoredTurn>>;
 
-/// A turn as it is given out.
+/// A turn as the server returns it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StoredTurn {
     pub(crate) turn: String,
@@ -28,20 +28,20 @@ pub(crate) struct StoredTurn {
     pub(crate) folded: Folded,
 }
 
-/// A way in which the promise is broken.
+/// A way to break the promise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
-    /// A turn was acknowledged as sealed and is not there.
+    /// A turn was acknowledged as sealed and is missing.
     Lost,
-    /// A turn stands at another ordinal than was acknowledged.
+    /// A turn has another ordinal than was acknowledged.
     Moved,
     /// The ordinals of a conversation are not 1, 2, 3, ...
     Gap,
-    /// A turn is there twice.
+    /// A turn is stored twice.
     Duplicate,
-    /// Two acknowledgements cannot both be true.
+    /// Two acknowledgements contradict each other.
     Contradiction,
-    /// A turn was sealed after another one of the same client and stands before it.
+    /// A client had a turn sealed after another one, but it is stored before that one.
     Reordered,
     /// A `done` was acknowledged without the turn's ordinal.
     Untold,
@@ -49,18 +49,18 @@ pub(crate) enum Kind {
     Forgotten,
     /// A turn's metrics are not those of the fold of its events.
     Metrics,
-    /// A turn is there that nobody sent.
+    /// A turn is stored that no client sent.
     Invented,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Violation {
     pub(crate) kind: Kind,
-    /// Where.
+    /// The place and the details.
     pub(crate) what: String,
 }
 
-/// Everything in `outcome` that contradicts what the clients were told, which their histories say.
+/// Returns everything in `outcome` that contradicts the acknowledgements in the histories.
 pub(crate) fn check(scripts: &Scripts, histories: &[History], outcome: &Outcome) -> Vec<Violation> {
     let mut check = Check { scripts, told: Told::default(), violations: Vec::new() };
     for history in histories {
@@ -70,11 +70,11 @@ pub(crate) fn check(scripts: &Scripts, histories: &[History], outcome: &Outcome)
     check.violations
 }
 
-/// What all histories say together.
+/// The acknowledgements of all histories together.
 #[derive(Default)]
 struct Told {
     ordinals: BTreeMap<Name, u64>,
-    /// By conversation and ordinal.
+    /// The turns by conversation and ordinal.
     at: BTreeMap<(String, u64), String>,
     sealed_first: BTreeSet<Name>,
     accepted: BTreeMap<Name, BTreeSet<usize>>,
@@ -113,14 +113,14 @@ impl Check<'_> {
     fn sealed(&mut self, turn: &Name, ordinal: u64, duplicate: bool) {
         let first = *self.told.ordinals.entry(turn.clone()).or_insert(ordinal);
         if first != ordinal {
-            self.report(Kind::Contradiction, format!("{turn:?} is told at {first} and at {ordinal}"));
+            self.report(Kind::Contradiction, format!("{turn:?} was acknowledged at {first} and at {ordinal}"));
         }
         let other = self.told.at.entry((turn.0.clone(), ordinal)).or_insert_with(|| turn.1.clone()).clone();
         if other != turn.1 {
-            self.report(Kind::Contradiction, format!("{turn:?} is told at {ordinal}, and so is {other}"));
+            self.report(Kind::Contradiction, format!("{turn:?} was acknowledged at {ordinal}, and so was {other}"));
         }
         if !duplicate && !self.told.sealed_first.insert(turn.clone()) {
-            self.report(Kind::Contradiction, format!("{turn:?} is told twice to be sealed just now"));
+            self.report(Kind::Contradiction, format!("{turn:?} was acknowledged twice as newly sealed"));
         }
     }
 
@@ -143,7 +143,7 @@ impl Check<'_> {
         let ordinals = std::mem::take(&mut self.told.ordinals);
         for (turn, ordinal) in &ordinals {
             match found.get(turn) {
-                None => self.report(Kind::Lost, format!("{turn:?}, told at {ordinal}")),
+                None => self.report(Kind::Lost, format!("{turn:?}, acknowledged at {ordinal}")),
                 Some(stored) if stored.ordinal != *ordinal => {
                     self.report(Kind::Moved, format!("{turn:?} from {ordinal} to {}", stored.ordinal));
                 }
@@ -163,14 +163,14 @@ impl Check<'_> {
         let Some(script) = self.scripts.get(name) else {
             return self.report(Kind::Invented, format!("{name:?}"));
         };
-        // Events that nobody was told of may be there or not.
+        // Events that were not acknowledged may be there or not.
         let whole = script.fold(|_| true);
         let told = self.told.accepted.get(name).cloned().unwrap_or_default();
         let least = script.fold(|event| told.contains(&event));
         if stored.folded == whole || stored.folded == least {
             return;
         }
-        // With one event less than was acknowledged: that one was forgotten.
+        // If the metrics are those of the turn without one acknowledged event, that event was forgotten.
         let forgotten = (0..script.len()).find(|one| script.fold(|event| event != *one) == stored.folded);
         let lacks_a_step = stored.folded.metrics.steps.len() < whole.metrics.steps.len();
         let kind = if forgotten.is_some() || lacks_a_step { Kind::Forgotten } else { Kind::Metrics };

@@ -1,9 +1,9 @@
-//! The checker is shown to see: each way of breaking the promise, told to it as data, is caught by its name.
+//! Tests of the checker: each way of breaking the promise, given to it as data, is found as the right kind.
 
 use super::checker::{History, Kind, Note, Outcome, StoredTurn, check};
 use super::script::{Script, Scripts};
 
-/// Two clients that sent the same three turns of a conversation, and what is stored of them.
+/// Two clients that sent the same three turns of a conversation, and the stored turns.
 struct Case {
     scripts: Scripts,
     histories: Vec<History>,
@@ -15,7 +15,7 @@ fn sealed(turn: &Script, ordinal: u64, duplicate: bool) -> Note {
 }
 
 fn sound() -> Case {
-    // The first turns of this conversation that have a step, so that there is something to forget.
+    // The first turns of this conversation that have a step, so that an event can be forgotten.
     let turns = (0..).map(|n| Script::of(7, "c", n)).filter(|script| script.len() >= 5).take(3).collect::<Vec<_>>();
     let mut histories = vec![History::new(), History::new()];
     let mut stored = Vec::new();
@@ -51,10 +51,10 @@ impl Case {
 }
 
 #[test]
-fn a_promise_that_is_kept_is_no_violation() {
+fn a_kept_promise_has_no_violation() {
     let mut case = sound();
     assert_eq!(case.kinds(), []);
-    // What nobody was told of may be there or not.
+    // Turns that were not acknowledged may be there or not.
     let unknown = Script::of(7, "d", 0);
     case.scripts.insert(unknown.name.clone(), unknown.clone());
     assert_eq!(case.kinds(), []);
@@ -64,7 +64,7 @@ fn a_promise_that_is_kept_is_no_violation() {
 }
 
 #[test]
-fn each_way_of_breaking_the_promise_is_seen_as_what_it_is() {
+fn each_broken_promise_is_found_as_the_right_kind() {
     type Break = fn(&mut Case);
     let breaks: &[(&[Kind], Break)] = &[
         (&[Kind::Lost], |case| drop(case.stored().pop())),
@@ -124,11 +124,11 @@ fn each_way_of_breaking_the_promise_is_seen_as_what_it_is() {
 }
 
 #[test]
-fn an_event_that_one_client_was_told_of_counts_though_no_other_was() {
+fn an_event_acknowledged_to_only_one_client_must_be_there() {
     for event in 0..sound().script(0).len() - 1 {
         let mut case = sound();
         let turn = case.script(0);
-        // Each event was acknowledged to one client or the other; what is stored lacks one of them.
+        // Each event was acknowledged to only one of the clients. The stored turn lacks one of them.
         case.histories[0][0] = Note::Accepted { turn: turn.name.clone(), events: 0..event };
         case.histories[1][0] = Note::Accepted { turn: turn.name.clone(), events: event..turn.len() - 1 };
         case.stored()[0].folded = turn.fold(|other| other != event);

@@ -1,4 +1,4 @@
-//! A client of a run: sends turns, notes what it is told, and sends again what is in doubt.
+//! A client of a run: it sends turns, records acknowledgements, and repeats requests whose outcome is in doubt.
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -11,21 +11,21 @@ use super::checker::{History, Note};
 use super::script::{Name, Script, Scripts};
 use crate::server::{Answer, Client, PATIENCE};
 
-/// The most turns that a client leaves open on purpose: below what a conversation may have.
+/// The maximum number of turns that a client leaves open on purpose: below the limit of a conversation.
 const MAX_LEFT_OPEN: usize = 50;
 
-/// How a client keeps its part of the promise. All but the first break it, and must be caught.
+/// Whether a client keeps its part of the promise. All but the first break it, and must be caught.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Manners {
-    /// Notes after the acknowledgement and sends again what is in doubt.
+    /// Records an acknowledgement when it arrives, and repeats requests in doubt.
     Honest,
-    /// Notes before it sends, and never sends again: the events stand for acknowledged before they are durable.
+    /// Records events as acknowledged before it sends them, and never repeats a request.
     NotesEarly,
-    /// Sends turns under ids that only it knows, as if the service could not tell that a turn was sent before.
+    /// Sends each turn under an id that only this client knows, as if the service did not recognize repeated turns.
     WithoutDedupe,
 }
 
-/// Which server there is, if any. Clients wait here while there is none.
+/// The current server. Clients wait here while there is none.
 #[derive(Debug, Default)]
 pub(crate) struct Field {
     server: Mutex<Serving>,
@@ -34,10 +34,10 @@ pub(crate) struct Field {
 
 #[derive(Debug, Default, Clone, Copy)]
 struct Serving {
-    /// Counts the servers so far.
+    /// The number of servers so far.
     generation: usize,
     address: Option<SocketAddr>,
-    /// Whether this is the last one, on which everything is brought to its end.
+    /// Whether this is the last server, on which all turns are completed.
     last: bool,
 }
 
@@ -52,7 +52,7 @@ impl Field {
         *self.server.lock().unwrap()
     }
 
-    /// The first server later than `generation`.
+    /// Waits for a server later than `generation`.
     fn after(&self, generation: usize) -> Serving {
         let server = self.server.lock().unwrap();
         let wait = self.changed.wait_timeout_while(server, PATIENCE, |server| server.generation <= generation);
@@ -65,16 +65,16 @@ impl Field {
 /// Some events of one turn, in one request.
 type Part = (Name, Range<usize>);
 
-/// A client of one connection with some turns on the way.
+/// A client with one connection, and its turns in progress.
 pub(crate) struct Sending {
     seed: u64,
     random: fastrand::Rng,
     manners: Manners,
-    /// What its own turn ids end with where nobody is to know them.
+    /// A suffix that makes the ids of its turns unknown to others, or nothing.
     mark: String,
-    /// Conversations and how many turns of each were begun.
+    /// The conversations, and how many turns of each it has begun.
     conversations: Vec<(String, usize)>,
-    /// Turns on the way and how many events of each are sent.
+    /// The turns in progress, and how many events of each are sent.
     open: Vec<(Script, usize)>,
     left_open: usize,
     history: History,
@@ -83,7 +83,7 @@ pub(crate) struct Sending {
 
 impl Sending {
     pub(crate) fn new(seed: u64, number: usize, manners: Manners) -> Self {
-        // One conversation of its own, two that it shares with every other client of as many.
+        // One conversation of its own, one shared with all clients, and one shared with every second client.
         let conversations = [format!("own-{number}"), "all".into(), format!("some-{}", number % 2)];
         Self {
             seed,
@@ -98,7 +98,7 @@ impl Sending {
         }
     }
 
-    /// Sends until it has brought everything to its end on the last server; tells of each acknowledgement.
+    /// Sends turns until all are complete on the last server. Reports each acknowledgement.
     pub(crate) fn run(mut self, field: &Field, acknowledge: &Sender<()>) -> (History, Scripts) {
         let mut server = field.after(0);
         let mut client = Client::new(server.address.unwrap());
@@ -160,7 +160,8 @@ impl Sending {
         let (script, sent) = &mut self.open[place];
         let count = self.random.usize(1..=3).min(script.len() - *sent);
         let mut events = *sent..*sent + count;
-        // Some of its own turns it leaves open, but for their end: that shows in the end whether they are remembered.
+        // A few of its own turns stay open without their `done`. In the end they show whether open turns are
+        // remembered.
         let own = script.name.0.starts_with("own");
         if own && script.name.1.ends_with('3') && events.end == script.len() && self.left_open < MAX_LEFT_OPEN {
             events.end -= 1;
@@ -189,13 +190,13 @@ impl Sending {
         self.history.extend(notes.filter(|note| !matches!(note, Note::Accepted { events, .. } if events.is_empty())));
     }
 
-    /// Drops the turns of which all is sent; on the last server also those that were only just begun.
+    /// Drops the turns that are sent completely. On the last server, also drops those of which nothing is sent.
     fn forget_what_is_sent(&mut self, last: bool) {
         self.open.retain(|(script, sent)| *sent < script.len() && !(last && *sent == 0));
     }
 }
 
-/// What an answer tells of sealed turns, under the ids that the scripts know them by.
+/// The acknowledgements of sealed turns in an answer, under the ids of the scripts.
 pub(crate) fn sealed(answer: &Answer) -> Vec<Note> {
     let sealed = answer.json()["sealed"].as_array().unwrap().clone();
     sealed.iter().map(note_of).collect()
@@ -209,7 +210,7 @@ fn note_of(sealed: &Value) -> Note {
     }
 }
 
-/// A turn's id as the scripts know it.
+/// Returns the id of a turn as in its script.
 pub(crate) fn without_mark(turn_id: &str) -> String {
     turn_id.split('~').next().unwrap_or_default().to_owned()
 }

@@ -1,4 +1,5 @@
-//! A run: several clients on one server after another, each killed under load, and what is stored in the end.
+//! A run: several clients on one server after another. Each server is killed under load, and the result is checked in
+//! the end.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,36 +15,36 @@ use crate::server::{Client, PATIENCE, Server, encode};
 
 const CLIENTS: usize = 6;
 
-/// What a run is to be.
+/// The parameters of a run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) kills: usize,
     pub(crate) manners: Manners,
     pub(crate) ends_by: End,
-    /// Whether the data directory is put back once to what it was after an earlier kill, as if writes were lost.
+    /// Whether the data directory is once replaced by an older copy, as if writes were lost.
     pub(crate) loses_writes: bool,
 }
 
-/// How a server ends that was under load.
+/// How a server under load is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
-    /// As by a crash.
+    /// Killed, as by a crash.
     Kill,
-    /// By the signals that stop it in order, one and the other in turn, with a client that is stuck in an upload.
+    /// Stopped in order, by the two signals in turn, while one client is stuck in an upload.
     Signals,
 }
 
-/// What came of it.
+/// The result of a run.
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) violations: Vec<Violation>,
-    /// How much the clients were told.
+    /// The number of acknowledgements.
     pub(crate) notes: usize,
     pub(crate) sealed_turns: usize,
 }
 
-/// Kills as often as planned and checks what is stored then.
+/// Ends the planned number of servers and checks the result.
 pub(crate) fn run(plan: Plan) -> Report {
     let directory = tempfile::tempdir().unwrap();
     let data_dir = directory.path().join("data");
@@ -58,9 +59,9 @@ pub(crate) fn run(plan: Plan) -> Report {
             .collect();
         let mut random = fastrand::Rng::with_seed(plan.seed);
         for kill in 0..plan.kills {
-            // None at all is a kill as soon as it listens.
+            // Zero acknowledgements means a kill as soon as the server listens.
             let burst = [0, random.usize(..20), random.usize(..400)][random.usize(..3)];
-            // Each kill comes after enough writes that some could be lost.
+            // Each kill comes after enough acknowledgements that a lost write can be noticed.
             let burst = if plan.loses_writes { 60 } else { burst };
             let server = run_under_load(&data_dir, burst, &mut random, &field, &acknowledged);
             match plan.ends_by {
@@ -95,7 +96,7 @@ pub(crate) fn run(plan: Plan) -> Report {
     Report { violations: check(&scripts, &histories, &outcome), notes, sealed_turns }
 }
 
-/// Runs a server until a number of acknowledgements has come: it is in the middle of what is on the way then.
+/// Runs a server until a number of acknowledgements has arrived, so that requests are in progress when it ends.
 fn run_under_load(
     data_dir: &Path,
     acknowledgements: usize,
@@ -103,8 +104,8 @@ fn run_under_load(
     field: &Field,
     acknowledged: &Receiver<()>,
 ) -> Server {
-    // Conversations that are retired at once meet events on the way; batches of one make many commits of a burst.
-    // Of two at work a third one is refused, again and again.
+    // Conversations that are retired at once race with events. Batches of one make many commits of a burst. If two
+    // requests may be in progress, a third is refused, again and again.
     let settings = [
         ("TURNS__IDLE_AFTER", ["1ms", "1m"]),
         ("STORE__BATCH_COMMITS", ["1", "1024"]),
@@ -137,7 +138,7 @@ fn copy_files(from: &Path, to: &Path) {
     }
 }
 
-/// Ends the turns that lack nothing but their end: what was acknowledged of them must be in there.
+/// Sends the `done` of the turns that lack only that. Every acknowledged event must be in their metrics.
 fn seal_what_was_left_open(client: &mut Client, scripts: &Scripts, histories: &[History]) -> History {
     let mut accepted: BTreeMap<&Name, usize> = BTreeMap::new();
     for note in histories.iter().flatten() {
@@ -159,7 +160,7 @@ fn seal_what_was_left_open(client: &mut Client, scripts: &Scripts, histories: &[
     history
 }
 
-/// Reads every conversation, a page after the other.
+/// Reads every conversation, page by page.
 pub(crate) fn read_outcome(client: &mut Client, scripts: &Scripts) -> Outcome {
     let mut outcome: Outcome = scripts.keys().map(|(conversation, _)| (conversation.clone(), Vec::new())).collect();
     for (conversation, turns) in &mut outcome {

@@ -1,4 +1,4 @@
-//! What the clients of a run send: turns as a pure function of a seed, so that several clients send the same.
+//! What the clients of a run send. Turns are a pure function of a seed, so that several clients send the same ones.
 
 use std::collections::BTreeMap;
 
@@ -11,14 +11,14 @@ pub(crate) type Name = (String, String);
 /// All turns of a run.
 pub(crate) type Scripts = BTreeMap<Name, Script>;
 
-/// What becomes of a turn.
+/// What a turn folds to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Folded {
     pub(crate) model: Option<String>,
     pub(crate) metrics: TurnMetrics,
 }
 
-/// A turn as its clients send it: its events in order, the last one its `done`.
+/// A turn as its clients send it: its events in order, ending with its `done`.
 #[derive(Debug, Clone)]
 pub(crate) struct Script {
     pub(crate) name: Name,
@@ -36,7 +36,7 @@ impl Script {
         for step in 0..random.usize(0..4) {
             let step_id = format!("{turn}#{step}");
             let prompt = random.u32(1..100_000);
-            // Each event tells something that no other does, so that the lack of any one shows.
+            // Each event has a part that no other has, so that a missing event can be noticed.
             for (input, output) in [(prompt, 0), (0, random.u32(1..5_000))] {
                 let usage = json!({"inputTokens": input, "outputTokens": output});
                 events.push(json!({"type": "usage", "stepId": step_id, "usage": usage}));
@@ -48,12 +48,12 @@ impl Script {
         Self { name: (conversation.to_owned(), turn), events }
     }
 
-    /// How many events it has.
+    /// The number of events.
     pub(crate) fn len(&self) -> usize {
         self.events.len()
     }
 
-    /// An event as a line of a request, under another turn's id where that is asked for.
+    /// An event as a line of a request, under another turn id if given.
     pub(crate) fn line(&self, event: usize, turn_id: &str) -> String {
         let mut event = self.events[event].clone();
         event["conversationId"] = json!(self.name.0);
@@ -61,7 +61,7 @@ impl Script {
         format!("{event}\n")
     }
 
-    /// What these of its events and its `done` make of it, by the contract's pure fold.
+    /// Folds the selected events and the `done`, by the pure fold of the contract.
     pub(crate) fn fold(&self, has: impl Fn(usize) -> bool) -> Folded {
         let mut open: Option<OpenTurn> = None;
         for index in (0..self.len()).filter(|index| has(*index) || index + 1 == self.len()) {

@@ -39,7 +39,7 @@ pub(super) type Broken = String;
 
 /// The only client of a store: knows what was acknowledged to it and what is in doubt.
 ///
-/// It works the writer itself, on its own thread, so that a seed always gives the same.
+/// It runs the writer itself, on its own thread, so that the same seed always has the same result.
 pub(super) struct Client {
     disk: Disk,
     running: Option<(RedbEngine, Writer)>,
@@ -98,8 +98,8 @@ impl Client {
         &mut self.running.as_mut().unwrap().1
     }
 
-    /// Has the time come at which a failed database is opened again, or a store that did not start is started again.
-    /// Gives why it could not.
+    /// Tries what becomes due with time: to open a failed database again, or to start a store that did not start.
+    /// Returns why it failed.
     pub(super) fn open_again(&mut self) -> Option<String> {
         match &mut self.running {
             Some((_, writer)) => writer.open_again(),
@@ -158,7 +158,7 @@ impl Client {
             },
             Operation::Checkpoint(flushes) => {
                 for _ in 0..flushes {
-                    // Where it goes wrong the next commit is told.
+                    // If a flush fails, the next commit reports it.
                     if !self.writer().checkpoint().flush_in_background() {
                         break;
                     }
@@ -174,7 +174,7 @@ impl Client {
                     writer.run();
                 }
                 match self.start() {
-                    // Whoever started it is told; the store is not running then.
+                    // The caller of the restart gets the error, and the store does not run then.
                     Err(_) if self.disk.has_crashed() || self.disk.struck() > 0 => Ok(()),
                     Err(error) => Err(format!("a restart failed: {error}")),
                     Ok(()) => Ok(()),

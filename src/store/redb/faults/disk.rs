@@ -13,9 +13,9 @@ const SECTOR: usize = 512;
 
 /// A disk that does what a test has planned: lose power, or fail.
 ///
-/// What is written goes to a live image and is remembered until it is synced; a crash leaves of the rest what chance
-/// leaves. Of a sync that fails, chance decides which writes reached the disk. The others are forgotten, as Linux forgets
-/// them: the live image still shows them, no later sync writes them, and a crash takes them away. Clones are the same
+/// A write goes to a live image and is remembered until it is synced. At a crash, chance decides which unsynced writes
+/// remain. If a sync fails, chance decides which writes reached the disk; the others are forgotten, as Linux forgets
+/// them: the live image still shows them, no later sync writes them, and a crash removes them. Clones are the same
 /// disk.
 #[derive(Clone, Default)]
 pub(super) struct Disk(Arc<Mutex<State>>);

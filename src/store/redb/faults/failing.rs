@@ -18,7 +18,7 @@ const OPERATIONS: u64 = 12;
 /// The file grows seldom.
 const OPERATIONS_UNTIL_IT_GREW: u64 = 80;
 
-/// Works with the store while its disk fails as planned. Gives whether the failure came at all.
+/// Works with the store while its disk fails as planned. Returns whether the failure occurred at all.
 fn attack(seed: u64, fault: InjectedFault, sabotage: Sabotage) -> Result<bool, Broken> {
     let disk = Disk::default();
     let mut workload = Workload::new(seed);

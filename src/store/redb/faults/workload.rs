@@ -14,11 +14,11 @@ pub(super) enum Operation {
     Commits(Vec<Commit>),
     /// A durable write of nothing.
     CheckWrite,
-    /// So many flushes of the checkpoint, as they run while no commit waits for one.
+    /// This many flushes of the checkpoint, as they run while no commit waits for one.
     Checkpoint(usize),
-    /// The end of whoever owns the store, who does not close it, and opening again.
+    /// The owner of the store ends without closing it, and the store is opened again.
     Restart,
-    /// Closing in order, for which everything is moved into the tables, and opening again.
+    /// The store is closed in order, which moves everything into the tables, and is opened again.
     Close,
 }
 

@@ -15,7 +15,7 @@ use super::stamp::{Stamping, stamp, stamp_journal, stamp_main};
 use crate::link;
 use crate::store::redb::tables::store_file::StoreFile;
 
-/// Sees to it that there are files in a directory that can be opened.
+/// Makes sure that a directory has files that can be opened.
 ///
 /// Before anything is written to one: a file that is not ours to use is left as it is, and so is the one beside it.
 pub(super) fn make_ready(directory: &Path, path: &Path, journal_path: &Path) -> Result<(), OpenError> {
@@ -44,8 +44,8 @@ pub(super) fn make_ready(directory: &Path, path: &Path, journal_path: &Path) -> 
     create_file(journal_path, StoreFile::Journal, &|txn| stamp_journal(txn, &header))
 }
 
-/// Makes a new database beside its place and moves it there when it is whole: a crash while the first pages are
-/// written would leave a file that no program knows, and no start would get past it.
+/// Makes a new database in a temporary file, and renames it when it is complete. A crash while the first pages are
+/// written would otherwise leave a file that no program recognizes, and every later start would fail.
 fn create_file(path: &Path, file: StoreFile, stamping: Stamping<'_>) -> Result<(), OpenError> {
     let target = target(path)?;
     let directory = link::directory_of(&target);
@@ -60,7 +60,7 @@ fn create_file(path: &Path, file: StoreFile, stamping: Stamping<'_>) -> Result<(
     if let Err(TryLockError::WouldBlock) = lock.try_lock() {
         return Err(OpenError::InUse { path: path.to_owned() });
     }
-    // Whoever held the lock before us may have been quicker.
+    // The process that held the lock before may have created the file.
     if has_content(path) {
         return Ok(());
     }

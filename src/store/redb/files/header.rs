@@ -14,7 +14,7 @@ use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::row::Row;
 use crate::store::redb::tables::schema::{JournalRows, ROWS};
 
-/// What the main file says of the store.
+/// The facts about the store in the main file.
 #[derive(Debug)]
 pub(crate) struct StoreHeader {
     pub(crate) bond: Bond,
@@ -109,8 +109,9 @@ impl StoreHeader {
         replay(journal, &tables, self.checkpoint).map_err(failed)
     }
 
-    /// How it shows that the journal is of another time than the main file, if it does. It has to begin at the
-    /// checkpoint or before it and to reach as far as the main file has seen it, and both must mean the same rows.
+    /// Returns why the journal is older or newer than the main file, if it is. The journal must begin at the checkpoint
+    /// or before it, and reach at least the newest row that the main file has seen. Both files must agree on these
+    /// rows.
     fn misfit(&self, journal: &JournalRange) -> Result<Option<Misfit>, Failure> {
         let (checkpoint, newest, base) = (self.checkpoint.number, self.newest.number, journal.base.number);
         if checkpoint > newest {

@@ -13,7 +13,7 @@
 //! - `doom`: in tests, lets a thread make only so many changes to files.
 //! - `overlay`: a view of a file that keeps writes in memory.
 //! - `look`: opens a database in such a view.
-//! - `write_back`: writes a file once more, as an earlier sync of it may have failed.
+//! - `write_back`: writes a file once more, because an earlier sync of it may have failed.
 //! - `stamp`: makes a blank file ours, and refuses the file of another program or format.
 //! - `header`: what binds the two files to each other.
 //! - `create`: makes new files, or refuses to.

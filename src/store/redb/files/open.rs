@@ -74,7 +74,8 @@ impl Location {
         Files::new(tables, journal, memtable, header.bond.store_id).map_err(|failure| failed(&path, failure))
     }
 
-    /// Makes all that the journal reads as durable, before anything builds on it: a failed sync may have come before.
+    /// Makes everything that is read from the journal durable before anything builds on it, because an earlier sync may
+    /// have failed.
     ///
     /// The main file needs none: its commits have two phases, and each opening writes the page anew that tells them apart.
     fn write_back_journal(&self) -> Result<(), OpenError> {
@@ -116,8 +117,8 @@ impl Location {
         opened.map_err(|error| explain(&path, error))
     }
 
-    /// Opens the files again after a failure. They are never made anew: an empty one in the place of one that is gone
-    /// would forget what was acknowledged, and go on as if nothing had been.
+    /// Opens the files again after a failure. Missing files are never created: an empty file in place of a lost one
+    /// would hide that acknowledged commits are gone.
     pub(crate) fn reopen(&self, cache_bytes: usize) -> Result<Files, OpenError> {
         let path = self.path(StoreFile::Main);
         let gone = |what| Err(failed(&path, Fault::new(FaultKind::Database, what)));

@@ -1,6 +1,6 @@
 //! The journal, to which commits append.
 //!
-//! Invariant: no file is known here. A row is appended in the transaction that is passed in.
+//! Invariant: this module knows no file. A row is appended within the caller's transaction.
 //!
 //! - `entry`: what one commit changed, and a row of such entries as bytes.
 //! - `chain`: each row holds the checksum of the one before it.

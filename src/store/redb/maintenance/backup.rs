@@ -58,7 +58,7 @@ impl Workshop {
         let directory = self.directory.as_ref().ok_or(BackupError::InMemory)?;
         let _taken = match self.taken.try_lock() {
             Err(TryLockError::WouldBlock) => return Err(BackupError::Busy),
-            // Whoever panicked left a file at most, which is removed below.
+            // A panic leaves at most a file, which is removed below.
             Err(TryLockError::Poisoned(taken)) => taken.into_inner(),
             Ok(taken) => taken,
         };

@@ -89,12 +89,13 @@ pub(crate) struct Memtable {
     frozen_at: JournalMark,
     /// The last row of which everything is in the tables.
     checkpoint: JournalMark,
-    /// The row after which the journal has to stay, as the next one has changes that cannot be moved, if one does.
+    /// The row after which the journal must be kept, if the next row has changes that cannot be moved.
     kept_after: Option<JournalMark>,
 }
 
 impl Memtable {
-    /// Of a journal of which the tables hold everything up to this row, and the order of all turns up to this position.
+    /// Returns the memtable of a journal of which the tables hold everything up to this row, and the order of all turns
+    /// up to this position.
     pub(crate) fn at(checkpoint: JournalMark, position: u64) -> Self {
         Self {
             last_position: position,
@@ -124,8 +125,8 @@ impl Memtable {
         self.take_run(Run::of(entry));
     }
 
-    /// Passes over a commit whose conversation cannot be told: it stays in the journal with all rows after the last one
-    /// that was taken. The commit's positions are not given again.
+    /// Skips a commit whose conversation is unknown: it stays in the journal with all rows after the last one that was
+    /// taken. The commit's positions are not given again.
     pub(crate) fn pass_over(&mut self, entry: &Entry) {
         let last = Run::of(entry).map_or(0, |run| run.last());
         self.last_position = self.last_position.max(last);
@@ -274,7 +275,8 @@ impl Memtable {
                 table.conversations.get_mut(id).into_iter().for_each(|pieces| pieces.set_key(*key));
             }
         }
-        // Its rows can go when all of it has. But whoever waits for room waits for a part of it, not for the whole.
+        // The journal's rows go only when the whole table has been moved. Count the moved part of them as gone already,
+        // so that a commit that waits for room waits only for a part.
         let immutable = &mut self.contents.immutable;
         // Divided first, as the product may be too large.
         let (rows, left) = (immutable.row_bytes, immutable.bytes);

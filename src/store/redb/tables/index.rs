@@ -58,7 +58,7 @@ pub(crate) fn find(
     Ok(None)
 }
 
-/// Adds the row of a turn, if it has none. Tells whether it had none.
+/// Adds the row of a turn, if the turn has none. Returns whether it was added.
 pub(crate) fn insert(
     index: &mut Table<'_, (u64, u64), u64>,
     key: u64,

@@ -1,4 +1,4 @@
-//! The table `meta`, which both files have: what a file says of itself. Nothing else knows a name in it.
+//! The table `meta`, which both files have: the facts about a file. No other module uses its keys.
 
 use redb::{
     Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError,

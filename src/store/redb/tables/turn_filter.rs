@@ -10,8 +10,8 @@ use super::failure::Failure;
 
 /// A Bloom filter over the rows of the index, in segments, so that it grows with them: ten bits a turn.
 ///
-/// It knows all rows only once it has read those that were there when the files were opened. Rows that are written
-/// meanwhile are added as they are.
+/// It knows all rows only once it has read those that existed when the files were opened. Rows written meanwhile are
+/// added as they are written.
 #[derive(Debug, Default)]
 pub(crate) struct TurnFilter {
     segments: RwLock<Vec<Segment>>,
@@ -58,7 +58,7 @@ impl TurnFilter {
         !self.is_complete() && !self.has_failed.load(Ordering::Relaxed)
     }
 
-    /// The index cannot be read: it excludes nothing from now on, and every turn is looked up.
+    /// Gives up after the index could not be read: from now on no turn is excluded, and every turn is looked up.
     pub(crate) fn give_up(&self) {
         self.has_failed.store(true, Ordering::Relaxed);
     }

@@ -37,7 +37,7 @@ pub(crate) struct WriteTables<'txn> {
     open_steps: Table<'txn, StepKey, Row<OpenStepRows>>,
     positions: Table<'txn, u64, Row<Positions>>,
     activity: Table<'txn, (u64, &'static str), Row<Activity>>,
-    /// A value and its checksum while it is written. Kept from row to row for its memory alone.
+    /// A value and its checksum while it is written. Kept between rows to reuse its memory.
     value: Vec<u8>,
     hasher: TurnHasher,
     /// The key of the next new conversation.

@@ -144,14 +144,14 @@ impl Writer {
         Ok(())
     }
 
-    /// Works until it is told to close or nobody is left to ask.
+    /// Works until it is told to close, or until every handle on the store is dropped.
     pub(crate) fn run(mut self) {
         let closed = loop {
             if let ControlFlow::Break(closed) = self.run_once() {
                 break closed;
             }
         };
-        // With nobody left to ask, whoever owned the store is gone: nobody closed it.
+        // If every handle is dropped, the owner of the store is gone without closing it.
         let Some(reply) = closed else {
             let _no_flush = self.checkpoint.pause();
             self.slot.empty(Fault::closed());
@@ -384,7 +384,7 @@ fn turns_of(jobs: &[Job]) -> usize {
     jobs.iter().map(Job::turns).sum()
 }
 
-/// Whoever has not come again by then is not about to.
+/// A caller that has not sent its next commit by then will probably not send one soon.
 const MAX_PATIENCE: Duration = Duration::from_millis(1);
 
 enum Next {

@@ -63,16 +63,16 @@ impl BatchSize {
         times(self.each, if is_behind { Self::TARGET_WHEN_BEHIND } else { Self::TARGET }).max(Self::MIN_TURNS)
     }
 
-    /// Whether a batch of which these turns were worked on for this long leaves the rest to the next one: its turns take
-    /// far longer than those before. A small batch is done whole, as what is left over waits for another fsync.
+    /// Whether the writer stops working on a batch and leaves its rest to the next one, after it worked on this many turns
+    /// for this long. A small batch is never cut, because each batch costs an fsync.
     pub(crate) fn is_cut(turns: usize, took: Duration, is_behind: bool) -> bool {
         let target = if is_behind { Self::TARGET_WHEN_BEHIND } else { Self::TARGET };
         turns >= Self::MIN_TURNS && took >= target * 4 / 3
     }
 
-    /// The number of turns that may wait without one of them being refused for having waited too long. What fits into
-    /// one batch waits for no other. But while the checkpoint has fallen behind, a batch also waits for that, and what
-    /// the batch before it left over has done so twice.
+    /// The number of turns that may wait without one of them being refused for having waited too long. Turns that fit
+    /// into one batch wait for no other batch. But while the checkpoint has fallen behind, a batch also waits for the
+    /// checkpoint, and turns left over from the previous batch have done so twice.
     pub(crate) fn patient_turns(&self, is_behind: bool) -> usize {
         if is_behind { Self::MIN_TURNS } else { self.turns(false) }
     }
@@ -140,7 +140,7 @@ fn times(each: Duration, into: Duration) -> usize {
     usize::try_from(into.as_nanos() / each.as_nanos().max(1)).unwrap_or(usize::MAX)
 }
 
-/// The longest wait for the checkpoint before a batch while the memtable has room. A commit that just missed a batch
+/// The longest wait for the checkpoint before a batch, while the memtable has room. A commit that just missed a batch
 /// waits for the writing of that batch, for this pause, and for its own writing; both writes are assumed to take as
 /// long as the last one.
 pub(crate) fn longest_pause(last_write: Duration) -> Duration {

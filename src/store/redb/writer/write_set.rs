@@ -24,7 +24,7 @@ pub(crate) struct WriteSet<'a> {
     entries: Vec<Entry>,
     /// The position of the next turn that is sealed.
     next_position: u64,
-    /// Which turns of the present commit are sealed. Kept from commit to commit for its memory alone.
+    /// Which turns of the current commit are sealed. Kept between commits to reuse its memory.
     looked_up: Vec<Option<Ordinal>>,
 }
 

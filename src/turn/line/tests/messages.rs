@@ -8,7 +8,7 @@ fn message(line: &[u8]) -> String {
     parse_line(line).unwrap_err().to_string()
 }
 
-/// The fields of events, each with the message about them.
+/// Events with a wrong field, each with the expected message.
 fn of_fields() -> Vec<(String, &'static str)> {
     let usage = |usage: &str| format!(r#""type":"usage",{TURN},"usage":{usage}"#);
     let done = |fields: &str| format!(r#""type":"done",{TURN},{fields}"#);
@@ -94,7 +94,7 @@ fn of_fields() -> Vec<(String, &'static str)> {
 const TORN_AT_1: &str = "the event is cut off before its last `}` (column 1): an event must be whole, on one line; a \
                          crash of its writer can leave half of one";
 
-/// Lines, each with the message about its structure.
+/// Lines with a broken structure, each with the expected message.
 const OF_STRUCTURES: &[(&str, &str)] = &[
     ("", TORN_AT_1),
     ("[1,2]", "an event must be a JSON object, not an array (column 1)"),
@@ -156,7 +156,7 @@ const OF_STRUCTURES: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn what_is_wrong_is_told_in_the_words_of_json() {
+fn messages_use_the_terms_of_json() {
     for (fields, expected) in of_fields() {
         assert_eq!(message(format!("{{{fields}}}").as_bytes()), expected, "{fields}");
     }
@@ -166,13 +166,13 @@ fn what_is_wrong_is_told_in_the_words_of_json() {
 }
 
 #[test]
-fn a_torn_event_with_the_next_one_after_it_is_named_as_that_wherever_it_was_torn() {
+fn a_torn_event_followed_by_another_is_recognized_wherever_it_was_torn() {
     let torn = r#"{"type":"usage","conversationId":"c","turnId":"t","x":[1,"\u0041\n"],"usage":{"inputTokens":12}"#;
     let next = r#"{"type":"done","conversationId":"c","turnId":"t","reason":"stop"}"#;
     for end in 1..torn.len() {
         let line = [&torn[..end], next].concat();
         let error = message(line.as_bytes());
-        // After `"type":` an object is a value of the wrong kind.
+        // An object after `"type":` is a value of the wrong kind.
         let expected = if torn[..end].ends_with(r#""type":"#) {
             "`type` must be a string, not an object"
         } else {
@@ -192,7 +192,7 @@ fn a_torn_event_with_the_next_one_after_it_is_named_as_that_wherever_it_was_torn
 }
 
 #[test]
-fn no_message_speaks_rust() {
+fn no_message_uses_terms_of_rust() {
     let structures = OF_STRUCTURES.iter().map(|(line, _)| (*line).to_owned());
     for line in of_fields().into_iter().map(|(fields, _)| format!("{{{fields}}}")).chain(structures) {
         let message = message(line.as_bytes());
@@ -203,7 +203,7 @@ fn no_message_speaks_rust() {
 }
 
 #[test]
-fn a_message_names_the_line_of_an_event_that_has_several() {
+fn a_message_about_an_event_on_several_lines_names_the_line() {
     let line = |event: &str| parse_line(event.as_bytes()).unwrap_err().line();
     assert_eq!(line("{\n\"type\":\"done\",\n\"conversationId\":\"c\",\n\"turnId\":7}"), 4);
     assert_eq!(line("{\n\"type\":\"x\",\n\"a\" 1}"), 3);
@@ -214,7 +214,7 @@ fn a_message_names_the_line_of_an_event_that_has_several() {
 }
 
 #[test]
-fn a_message_does_not_grow_with_what_was_sent() {
+fn the_length_of_a_message_is_limited() {
     let long = "é".repeat(10_000);
     for line in [
         format!(r#"{{"type":"usage",{TURN},"usage":"{long}"}}"#),

@@ -1,6 +1,7 @@
-//! An independent parser of lines: recursive, one call a level, one byte at a time.
+//! An independent parser of lines. It recurses once a level and reads one byte at a time.
 
-/// Returns the top-level types of the one object in a line, each as written; `None` if the line is not one object.
+/// Returns the top-level `type` values of the one object in a line, as written, or `None` if the line is not one
+/// object.
 pub(super) fn types(line: &[u8]) -> Option<Vec<String>> {
     let mut rest = line;
     white(&mut rest);

@@ -1,4 +1,5 @@
-//! Lines that are glued, cut or spliced: an ignored line is one object, and no valid line is refused.
+//! Property tests over lines that are glued, cut or spliced: every ignored line is one object, and no valid line is
+//! refused.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -9,7 +10,7 @@ use super::super::*;
 use super::oracle;
 use crate::turn::EventReader;
 
-/// Lines as kernels write them, compact and spaced, with texts that look like structure.
+/// Lines as kernels write them, compact or spaced, with strings that look like structure.
 const LINES: &[&str] = &[
     r#"{"type":"text-delta","conversationId":"c","turnId":"t","delta":"x"}"#,
     r#"{"type":"text-delta","conversationId":"c","turnId":"t","delta":"as follows: {\"type\":\"done\"}"}"#,
@@ -31,7 +32,7 @@ const LINES: &[&str] = &[
 const GLUE: &[&str] =
     &["", " ", "\t", "\r", "\r\n", ",", "}", "{", "\"", "]", "[", ":", "x", "\\", "\"}", "{\"", "\0", "1"];
 
-/// A piece of a line: usually all of it, else what a tear leaves.
+/// A piece of a line: usually the whole line, otherwise a part, as a crash leaves it.
 fn piece() -> impl Strategy<Value = Vec<u8>> {
     (select(LINES), 0u8..6, any::<Index>(), any::<Index>()).prop_map(|(line, cut, a, b)| {
         let (a, b) = (a.index(line.len() + 1), b.index(line.len() + 1));
@@ -54,7 +55,7 @@ fn glued() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// Structural bytes in any order, for cases that no splice of lines produces.
+/// Structural bytes in any order. They make lines that no splice makes.
 fn noise() -> impl Strategy<Value = Vec<u8>> {
     const WORDS: &[&str] =
         &["{", "}", "[", "]", ":", ",", "\"", "\\", " ", "\"type\"", "\"x\"", "\"done\"", "1", "null", "\\u0074", "\r"];
@@ -90,16 +91,16 @@ proptest! {
         prop_assert_eq!(&read, &parse_line(&line), "{}", text);
         if read == Ok(None) {
             let types = types.clone();
-            prop_assert!(types.is_some_and(|types| types.len() == 1), "it is no such object: {}", text);
+            prop_assert!(types.is_some_and(|types| types.len() == 1), "it is not one object with one `type`: {}", text);
         }
-        // The converse: such an object is not refused, unless it counts and one of its fields is wrong.
+        // The converse: one object with one `type` is refused only if it counts and a field is wrong.
         if let Some([name]) = types.as_deref() && name.starts_with('"') && !name.contains('\\') && !is_counting(name) {
             prop_assert_eq!(read, Ok(None), "{}", text);
         }
     }
 
     #[test]
-    fn what_json_is_to_serde_is_never_refused_for_its_structure(line in line()) {
+    fn valid_json_by_serde_is_never_refused_for_its_structure(line in line()) {
         let is_json = serde_json::from_slice::<IgnoredAny>(&line).is_ok();
         if is_json && oracle::types(&line).is_some_and(|types| types.len() == 1) {
             let followed = feed_in_pieces(&line, &[]);
@@ -112,7 +113,7 @@ proptest! {
     }
 
     #[test]
-    fn a_line_in_pieces_is_what_it_is_whole(line in line(), cuts in vec(any::<Index>(), 0..6)) {
+    fn a_line_in_pieces_is_read_as_the_whole_line_is(line in line(), cuts in vec(any::<Index>(), 0..6)) {
         let whole = feed_in_pieces(&line, &[]);
         for at in 0..=line.len() {
             prop_assert_eq!(&feed_in_pieces(&line, &[at]), &whole, "cut at {} of {}", at, String::from_utf8_lossy(&line));
@@ -124,7 +125,7 @@ proptest! {
     }
 
     #[test]
-    fn a_reader_of_many_lines_takes_each_by_itself(lines in vec(line(), 1..8)) {
+    fn a_reader_of_many_lines_reads_each_as_if_alone(lines in vec(line(), 1..8)) {
         let mut reader = EventReader::default();
         for line in &lines {
             prop_assert_eq!(reader.read(line), parse_line(line), "{}", String::from_utf8_lossy(line));

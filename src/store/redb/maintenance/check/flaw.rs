@@ -44,7 +44,7 @@ pub enum Flaw {
         /// The conversation that the record is of.
         named: ConversationId,
     },
-    /// The number of sealed turns is not that of the turns.
+    /// The number of sealed turns does not match the turns.
     #[error("its record says {recorded} sealed turns, there are {counted}")]
     SealedTurns {
         /// What the record says.
@@ -52,13 +52,13 @@ pub enum Flaw {
         /// How many there are.
         counted: u64,
     },
-    /// The usage is not the sum of that of the turns.
+    /// The usage is not the sum over the turns.
     #[error("its record says other totals than its turns")]
     Totals,
-    /// The moment of the latest sealing is not that of the turns.
+    /// The moment of the latest sealing does not match the turns.
     #[error("the latest sealing in its record is not that of its turns")]
     LastSealing,
-    /// The moment of the latest activity is not that of the turns.
+    /// The moment of the latest activity does not match the turns.
     #[error("the latest activity in its record is not that of its turns")]
     LastActivity,
     /// The version is 0, which is for unknown conversations.

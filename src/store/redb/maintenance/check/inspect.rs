@@ -103,7 +103,7 @@ impl Inspection {
             }
         }
         self.report.conversations = self.ids.len() as u64;
-        // So that not everything of such a conversation is of none.
+        // Otherwise all rows of such a conversation would be reported as rows of no conversation.
         for row in conversations.iter()?.filter(|_| !without_key.is_empty()) {
             let (key, record) = row?;
             let record = record.value().verify(&key.value()).and_then(ConversationRecord::decode);
@@ -270,7 +270,8 @@ impl Inspection {
         }
     }
 
-    /// What the index names is there, and names each turn once. That it is the turn's place was seen from its side.
+    /// Each row of the index leads to a turn, and no turn has two rows. Whether the row is the right one for its turn
+    /// was checked from the turn's side.
     fn index(&mut self) -> Result<(), Failure> {
         let mut wrong = Vec::new();
         let mut named = BTreeSet::new();

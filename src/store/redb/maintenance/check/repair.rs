@@ -217,7 +217,7 @@ impl<'txn> Repair<'txn> {
         self.record(id)
     }
 
-    /// Moves aside what is no sound turn, and gives the others' ids and ordinals.
+    /// Moves aside rows that are not sound turns, and returns the ids and ordinals of the others.
     fn turns(&mut self) -> Result<BTreeMap<String, u64>, Failure> {
         let mut sound = BTreeMap::new();
         let mut aside = Vec::new();
