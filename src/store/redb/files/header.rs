@@ -9,7 +9,7 @@ use super::replay::{Replayed, replay};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::TurnHasher;
 use crate::store::redb::tables::journal_mark::JournalMark;
-use crate::store::redb::tables::meta::ReadMeta;
+use crate::store::redb::tables::meta::{self, ReadMeta};
 use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::row::Row;
 use crate::store::redb::tables::schema::{JournalRows, ROWS};
@@ -114,7 +114,7 @@ impl StoreHeader {
     fn misfit(&self, journal: &JournalRange) -> Result<Option<Misfit>, Failure> {
         let (checkpoint, newest, base) = (self.checkpoint.number, self.newest.number, journal.base.number);
         if checkpoint > newest {
-            return Err(Failure::Meta("newest_row"));
+            return Err(meta::newest_is_damaged());
         }
         if base > checkpoint {
             return Ok(Some(Misfit::OlderDatabase { base, checkpoint }));

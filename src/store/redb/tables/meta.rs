@@ -85,6 +85,11 @@ impl Stamp {
     }
 }
 
+/// The failure of a main file whose newest row of the journal contradicts its checkpoint.
+pub(crate) fn newest_is_damaged() -> Failure {
+    Failure::Meta(META_NEWEST)
+}
+
 /// The table `meta` of a file, open to read or write.
 pub(crate) struct Meta<T>(T);
 

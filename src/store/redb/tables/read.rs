@@ -11,7 +11,7 @@ use super::record::damaged::{DamagedRecord, RecordFlaw};
 use super::record::{self, conversation::ConversationRecord};
 use super::row::{Row, Rows};
 use super::schema::{
-    ACTIVITY, Activity, CONVERSATIONS, Conversations, INDEX, KEYS, Keys, OPEN_STEPS, OPEN_TURNS, OpenStepRows,
+    ACTIVITY, Activity, CONVERSATIONS, Conversations, INDEX, KEYS, Keys, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps,
     OpenTurns, POSITIONS, Positions, StepKey, TURNS, Turns,
 };
 use super::turn_filter::TurnFilter;
@@ -27,7 +27,7 @@ pub(crate) struct ReadTables {
     turns: Lazy<(u64, u64), Row<Turns>>,
     index: Lazy<(u64, u64), u64>,
     open_turns: Lazy<(u64, &'static str), Row<OpenTurns>>,
-    open_steps: Lazy<StepKey, Row<OpenStepRows>>,
+    open_steps: Lazy<StepKey, Row<OpenTurnSteps>>,
     positions: Lazy<u64, Row<Positions>>,
     activity: Lazy<(u64, &'static str), Row<Activity>>,
 }
@@ -81,7 +81,7 @@ impl ReadTables {
         self.open_turns.of(&self.txn)
     }
 
-    pub(crate) fn open_steps(&self) -> Result<&ReadOnlyTable<StepKey, Row<OpenStepRows>>, Failure> {
+    pub(crate) fn open_steps(&self) -> Result<&ReadOnlyTable<StepKey, Row<OpenTurnSteps>>, Failure> {
         self.open_steps.of(&self.txn)
     }
 

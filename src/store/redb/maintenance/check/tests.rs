@@ -22,8 +22,8 @@ use crate::store::redb::tables::record::open_turn::StagedHead;
 use crate::store::redb::tables::record::{self, conversation::ConversationRecord};
 use crate::store::redb::tables::row::{self, KeyOf, Row, Rows, Stored};
 use crate::store::redb::tables::schema::{
-    ACTIVITY, Activity, CONVERSATIONS, INDEX, JournalRows, KEYS, LOST_OPEN_TURNS, LOST_ROWS, LOST_UNKNOWN, OPEN_STEPS,
-    OPEN_TURNS, OpenStepRows, POSITIONS, Positions, ROWS, StepKey, TURNS, copy_tables,
+    ACTIVITY, Activity, CONVERSATIONS, INDEX, JournalRows, KEYS, LOST_JOURNAL_ROWS, LOST_OPEN_TURNS, LOST_UNKNOWN,
+    OPEN_STEPS, OPEN_TURNS, OpenTurnSteps, POSITIONS, Positions, ROWS, StepKey, TURNS, copy_tables,
 };
 use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::redb::writer::Writer;
@@ -244,14 +244,14 @@ async fn each_kind_of_disagreement_is_named_and_repaired() {
 }
 
 /// Puts a step of a conversation's turn, as it would be written.
-fn put_step(steps: &mut redb::Table<'_, StepKey, Row<OpenStepRows>>, place: (u64, &str, u32), step: &OpenStep) {
+fn put_step(steps: &mut redb::Table<'_, StepKey, Row<OpenTurnSteps>>, place: (u64, &str, u32), step: &OpenStep) {
     let mut record = record::encode_step(&TurnId::new(place.1).unwrap(), place.2, step).unwrap();
     steps.insert(place, row::seal(&place, &mut record)).unwrap();
 }
 
 #[tokio::test]
 async fn each_disagreement_of_heads_and_steps_is_named_and_repaired() {
-    type Damage = fn(&mut redb::Table<'_, StepKey, Row<OpenStepRows>>);
+    type Damage = fn(&mut redb::Table<'_, StepKey, Row<OpenTurnSteps>>);
     let step = |id: &str| OpenStep::new(StepId::new(id).unwrap());
     let cases: [(&str, Damage, &[&str]); 8] = [
         ("step 0: it is missing", |rows| drop(rows.remove((1, "open", 0)).unwrap()), &["other"]),
@@ -620,7 +620,7 @@ async fn what_an_earlier_repair_took_out_is_kept_by_a_later_one() {
         let counted = [
             lost(directory.path(), LOST_UNKNOWN),
             lost(directory.path(), LOST_OPEN_TURNS),
-            lost(directory.path(), LOST_ROWS),
+            lost(directory.path(), LOST_JOURNAL_ROWS),
         ];
         assert_eq!(counted, [u64::from(repairs); 3]);
     }
@@ -747,7 +747,7 @@ async fn a_conversation_whose_key_nothing_tells_any_more_is_unavailable_and_othe
     let found = told(&check(directory.path()).unwrap());
     assert!(found.contains(&kept), "{found:#?}");
     repair(directory.path()).unwrap().1.unwrap();
-    assert_eq!(lost(directory.path(), LOST_ROWS), 1, "the repair keeps the row");
+    assert_eq!(lost(directory.path(), LOST_JOURNAL_ROWS), 1, "the repair keeps the row");
 }
 
 #[tokio::test]
