@@ -34,20 +34,20 @@ pub struct Directory {
     facts: Option<Facts>,
     /// Outlives the actors of conversations.
     logged: LoggedWarnings,
-    conversations: HashMap<ConversationId, Route>,
+    conversations: HashMap<ConversationId, ActorRef>,
     in_flight: Rc<InFlight>,
     /// Set for good by the first [`Drain`].
     draining: bool,
 }
 
 #[derive(Clone)]
-struct Route {
+struct ActorRef {
     address: Addr<Conversation>,
-    activity: Rc<Activity>,
+    state: Rc<ActorState>,
 }
 
-/// The work of one conversation.
-struct Activity {
+/// What the directory knows of a conversation's actor.
+struct ActorState {
     unanswered: Cell<usize>,
     last_used: Cell<Instant>,
     /// Whether the actor is known to have died: by a panic, as it never ends by itself.
@@ -138,14 +138,14 @@ impl Directory {
         if self.in_flight.load.is_full() {
             return Err(ObserveError::Overloaded);
         }
-        let Route { address, activity } = match self.conversations.get(id) {
-            Some(route) if route.address.connected() && !route.activity.died.get() => route.clone(),
+        let ActorRef { address, state } = match self.conversations.get(id) {
+            Some(actor) if actor.address.connected() && !actor.state.died.get() => actor.clone(),
             _ => self.start(id)?,
         };
-        Ok((address, Ticket::new(activity, Rc::clone(&self.in_flight))))
+        Ok((address, Ticket::new(state, Rc::clone(&self.in_flight))))
     }
 
-    fn start(&mut self, id: &ConversationId) -> Result<Route, ObserveError> {
+    fn start(&mut self, id: &ConversationId) -> Result<ActorRef, ObserveError> {
         if self.conversations.len() >= self.settings.max_active_conversations {
             self.retire_idle_for(Duration::ZERO);
             if self.conversations.len() >= self.settings.max_active_conversations {
@@ -158,35 +158,35 @@ impl Directory {
             Some(facts) => conversation.telling(facts.clone()),
             None => conversation,
         };
-        let activity = Rc::new(Activity {
+        let state = Rc::new(ActorState {
             unanswered: Cell::new(0),
             last_used: Cell::new(Instant::now()),
             died: Cell::new(false),
         });
-        let route = Route { address: conversation.start(), activity };
-        self.conversations.insert(id.clone(), route.clone());
-        Ok(route)
+        let actor = ActorRef { address: conversation.start(), state };
+        self.conversations.insert(id.clone(), actor.clone());
+        Ok(actor)
     }
 
     fn retire_idle_for(&mut self, age: Duration) {
         let now = Instant::now();
-        self.conversations.retain(|_, Route { activity, .. }| {
-            activity.unanswered.get() > 0 || now.saturating_duration_since(activity.last_used.get()) < age
+        self.conversations.retain(|_, ActorRef { state, .. }| {
+            state.unanswered.get() > 0 || now.saturating_duration_since(state.last_used.get()) < age
         });
     }
 }
 
 /// Stands for one unanswered message, also where its sender has gone.
 struct Ticket {
-    activity: Rc<Activity>,
+    state: Rc<ActorState>,
     in_flight: Rc<InFlight>,
 }
 
 impl Ticket {
-    fn new(activity: Rc<Activity>, in_flight: Rc<InFlight>) -> Self {
-        activity.unanswered.update(|count| count + 1);
+    fn new(state: Rc<ActorState>, in_flight: Rc<InFlight>) -> Self {
+        state.unanswered.update(|count| count + 1);
         in_flight.load.add();
-        Self { activity, in_flight }
+        Self { state, in_flight }
     }
 
     fn count_warnings(&self, receipt: &Receipt) {
@@ -194,7 +194,7 @@ impl Ticket {
     }
 
     fn count_death(&self, id: &ConversationId) {
-        if !self.activity.died.replace(true) {
+        if !self.state.died.replace(true) {
             self.in_flight.died.update(|count| count + 1);
             tracing::error!(conversationId = %id, "a conversation's actor died; it is started anew with the next event");
         }
@@ -203,8 +203,8 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.activity.unanswered.update(|count| count - 1);
-        self.activity.last_used.set(Instant::now());
+        self.state.unanswered.update(|count| count - 1);
+        self.state.last_used.set(Instant::now());
         self.in_flight.load.remove();
         if self.in_flight.load.in_flight() == 0 {
             self.in_flight.none_left.notify_waiters();
@@ -308,8 +308,8 @@ impl Handler<InspectConversation> for Directory {
 
     fn handle(&mut self, inspect: InspectConversation, _: &mut Self::Context) -> Self::Result {
         // No ticket: looking at a conversation is no work that keeps it, and starts none.
-        let route = self.conversations.get(&inspect.conversation_id);
-        let Some(report) = route.map(|route| route.address.send(inspect)) else {
+        let actor = self.conversations.get(&inspect.conversation_id);
+        let Some(report) = actor.map(|actor| actor.address.send(inspect)) else {
             return Box::pin(async { None });
         };
         Box::pin(async { report.await.ok().flatten() })

@@ -21,6 +21,7 @@ use tracing::subscriber::DefaultGuard;
 use uuid::Uuid;
 
 use super::Api;
+use super::access::{ROUTES, Route};
 use super::middleware::host::Hosts;
 use super::transport::server::app;
 use crate::actors::{
@@ -302,16 +303,14 @@ impl Answer {
     }
 }
 
-/// Every route with its method, and a path without a route.
-pub(super) const ROUTES: [(Method, &str); 7] = [
-    (Method::POST, "/events"),
-    (Method::GET, "/conversations/c/metrics"),
-    (Method::GET, "/conversations/c/turns"),
-    (Method::GET, "/health"),
-    (Method::GET, "/ready"),
-    (Method::GET, "/backup"),
-    (Method::GET, "/nowhere"),
-];
+/// Every route with its first method and an id in its path, and a path without a route.
+pub(super) fn routes() -> impl Iterator<Item = (Method, String)> {
+    let request = |route: &&Route| {
+        let method = route.methods.split(", ").next().unwrap();
+        (method.parse().unwrap(), route.path.replace("{id}", "c"))
+    };
+    ROUTES.iter().map(request).chain([(Method::GET, "/nowhere".to_owned())])
+}
 
 /// Sends a request to the whole application, at `localhost`.
 pub(super) async fn ask(api: &Api, request: TestRequest) -> Answer {

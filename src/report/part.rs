@@ -28,12 +28,9 @@ pub(super) struct StepPart<'a> {
     pub(super) step: &'a StepMetrics,
 }
 
-/// The usage of a turn beyond the sum of its steps, counter by counter; negative where the turn has less.
-///
-/// Beside each cache counter stands its number of reports: one if the turn has it, minus one for each step that has it.
-/// So the sum over all parts of a turn is reported as often as the turn's usage reports it: once or never.
+/// Sums of the counters of some usages, and how often each cache counter was reported: it may be absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Difference {
+pub(super) struct UsageSums {
     pub(super) input_tokens: i128,
     pub(super) output_tokens: i128,
     pub(super) cache_read_tokens: i128,
@@ -47,7 +44,10 @@ pub(super) struct Parts<'a> {
     turn: &'a StoredTurn,
     pub(super) steps: Vec<StepPart<'a>>,
     pub(super) tokens: Vec<TokenPart<'a>>,
-    pub(super) difference: Difference,
+    /// What the turn's usage has beyond the sum of its steps, counter by counter: negative where it has less. The number
+    /// of reports of a cache counter is one if the turn has it, minus one for each step that has it. So the sum over all
+    /// parts of a turn is reported as often as the turn's usage reports it: once or never.
+    pub(super) difference: UsageSums,
 }
 
 impl<'a> Parts<'a> {
@@ -68,7 +68,7 @@ impl<'a> Parts<'a> {
             }
         }
         let difference =
-            if tokens.is_empty() { Difference::default() } else { Difference::of(turn.metrics.usage, &tokens) };
+            if tokens.is_empty() { UsageSums::default() } else { UsageSums::difference(turn.metrics.usage, &tokens) };
         if tokens.is_empty() && turn.metrics.usage != Usage::default() {
             tokens.push(TokenPart {
                 model: turn.model.as_ref(),
@@ -105,10 +105,16 @@ impl<'a> Parts<'a> {
     }
 }
 
-impl Difference {
-    fn of(whole: Usage, steps: &[TokenPart<'_>]) -> Self {
-        let mut difference = Self::default();
-        difference.count(&whole, 1);
+impl UsageSums {
+    /// The sums of one usage.
+    pub(super) fn of(usage: &Usage) -> Self {
+        let mut sums = Self::default();
+        sums.count(usage, 1);
+        sums
+    }
+
+    fn difference(whole: Usage, steps: &[TokenPart<'_>]) -> Self {
+        let mut difference = Self::of(&whole);
         for step in steps {
             difference.count(&step.usage, -1);
         }

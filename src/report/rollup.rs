@@ -2,7 +2,7 @@ use serde::{Deserialize, Serialize};
 
 use super::histogram::Distribution;
 use super::label::RollupLabel;
-use super::part::{ByLabel, Difference, Parts, StepPart, TokenPart};
+use super::part::{ByLabel, Parts, StepPart, TokenPart, UsageSums};
 use crate::turn::{Millis, StoredTurn};
 
 /// The sums and distributions from which a row of a report is computed. They add and subtract exactly in any order.
@@ -101,7 +101,7 @@ impl Rollup {
         for part in &parts.tokens {
             rollups.of(parts.label(part.model, part.provider)).count_tokens(part);
         }
-        rollups.of(parts.own_label()).count_difference(&parts.difference);
+        rollups.of(parts.own_label()).add_usage(&parts.difference);
         rollups.into_vec()
     }
 
@@ -151,32 +151,23 @@ impl Rollup {
     }
 
     fn count_tokens(&mut self, part: &TokenPart<'_>) {
+        let usage = UsageSums::of(&part.usage);
+        self.add_usage(&usage);
         let sums = &mut self.sums;
-        sums.input_tokens += i128::from(part.usage.input_tokens.get());
-        sums.output_tokens += i128::from(part.usage.output_tokens.get());
         sums.prompt_tokens += part.prompt_tokens;
-        if let Some(tokens) = part.usage.cache_read_tokens {
-            sums.cache_read_tokens += i128::from(tokens.get());
-            sums.cache_read_reports += 1;
-        }
-        if let Some(tokens) = part.usage.cache_write_tokens {
-            sums.cache_write_tokens += i128::from(tokens.get());
-            sums.cache_write_reports += 1;
-        }
-        if part.usage.cache_read_tokens.is_some() || part.usage.cache_write_tokens.is_some() {
+        if usage.cache_read_reports + usage.cache_write_reports > 0 {
             sums.cache_reporting_prompt_tokens += part.prompt_tokens;
-            sums.cache_reporting_read_tokens +=
-                part.usage.cache_read_tokens.map_or(0, |tokens| i128::from(tokens.get()));
+            sums.cache_reporting_read_tokens += usage.cache_read_tokens;
         }
     }
 
-    fn count_difference(&mut self, difference: &Difference) {
+    fn add_usage(&mut self, usage: &UsageSums) {
         let sums = &mut self.sums;
-        sums.input_tokens += difference.input_tokens;
-        sums.output_tokens += difference.output_tokens;
-        sums.cache_read_tokens += difference.cache_read_tokens;
-        sums.cache_read_reports += difference.cache_read_reports;
-        sums.cache_write_tokens += difference.cache_write_tokens;
-        sums.cache_write_reports += difference.cache_write_reports;
+        sums.input_tokens += usage.input_tokens;
+        sums.output_tokens += usage.output_tokens;
+        sums.cache_read_tokens += usage.cache_read_tokens;
+        sums.cache_read_reports += usage.cache_read_reports;
+        sums.cache_write_tokens += usage.cache_write_tokens;
+        sums.cache_write_reports += usage.cache_write_reports;
     }
 }

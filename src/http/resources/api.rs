@@ -34,13 +34,13 @@ impl Api {
     }
 }
 
-/// Sends a question to the store. The cause of a failure goes to the log alone.
-pub(crate) async fn ask_store<M, T>(store: &Recipient<M>, message: M) -> Result<T, ApiError>
+/// Asks the reader of the store. The cause of a failure goes to the log alone.
+pub(crate) async fn ask_reader<M, T>(reader: &Recipient<M>, message: M) -> Result<T, ApiError>
 where
     M: Message<Result = Result<T, Fault>> + Send + 'static,
     T: Send + 'static,
 {
-    match store.send(message).await {
+    match reader.send(message).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(fault)) => {
             error!(cause = fault.in_full(), "sealed turns could not be read");

@@ -7,7 +7,7 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use futures_util::{StreamExt, stream};
 use tracing::error;
 
-use super::api::{Api, ask_store};
+use super::api::{Api, ask_reader};
 use super::cache::CachedBody;
 use super::path_id::PathId;
 use crate::actors::{FindRevision, ListTurns};
@@ -29,7 +29,7 @@ const END: &[u8] = b"]}";
 /// Sealed turns never change. So the turns up to the revision's last are one consistent state, however long reading
 /// them takes, and an earlier body is the beginning of this one.
 pub(crate) async fn get(api: Data<Api>, PathId(id): PathId, request: HttpRequest) -> Result<HttpResponse, ApiError> {
-    let revision = ask_store(&api.handles.reads.find_revision, FindRevision { conversation_id: id.clone() }).await?;
+    let revision = ask_reader(&api.handles.reads.find_revision, FindRevision { conversation_id: id.clone() }).await?;
     let tag = entity_tag(&revision)?;
     if is_known(&request, &tag) {
         return Ok(answer(StatusCode::NOT_MODIFIED, tag).finish());
@@ -140,7 +140,7 @@ impl Pages {
 
     async fn read(&mut self, json: &mut Vec<u8>) -> Result<(), ApiError> {
         let range = TurnRange { conversation_id: self.id.clone(), after: self.after, limit: self.next_turns() };
-        let mut turns = ask_store(&self.api.handles.reads.list_turns, ListTurns(range)).await?;
+        let mut turns = ask_reader(&self.api.handles.reads.list_turns, ListTurns(range)).await?;
         let last = self.revision.sealed_turns;
         // The store skips damaged turns, so the page may have fewer turns, and some beyond the revision.
         turns.retain(|turn| turn.ordinal.get() <= last);

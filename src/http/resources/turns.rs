@@ -6,7 +6,7 @@ use actix_web::web::{Data, Query};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::{Deserialize, Serialize};
 
-use super::api::{Api, ask_store};
+use super::api::{Api, ask_reader};
 use super::path_id::PathId;
 use crate::actors::ListTurns;
 use crate::http::error::ApiError;
@@ -30,7 +30,7 @@ pub(crate) async fn get(
 ) -> Result<HttpResponse, ApiError> {
     let Asked { after, limit } = Asked::from_query(request.query_string())?;
     let turns =
-        ask_store(&api.handles.reads.list_turns, ListTurns(TurnRange { conversation_id, after, limit })).await?;
+        ask_reader(&api.handles.reads.list_turns, ListTurns(TurnRange { conversation_id, after, limit })).await?;
     let latest_ordinal = turns.last().map_or(after, |turn| turn.ordinal.get());
     Ok(HttpResponse::Ok().json(Page { turns, latest_ordinal }))
 }

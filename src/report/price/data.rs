@@ -103,14 +103,7 @@ impl PriceData {
     /// The crate shows none, so they are derived from the prices of steps with one kind of tokens each.
     pub(super) fn find(&self, attempts: &[Attempt<'_>], step: &PricedStep<'_>) -> Option<(String, Rates)> {
         let prompt_tokens = step.prompt_tokens.max(1);
-        let none = PricedStep {
-            prompt_tokens: 0,
-            output_tokens: 0,
-            cache_read_tokens: 0,
-            cache_write_tokens: 0,
-            cache_write_1h_tokens: 0,
-            ..*step
-        };
+        let none = without_tokens(step);
         let attempt = attempts.iter().find(|attempt| self.calculate(**attempt, &none).is_some())?;
         let price = |step: PricedStep<'_>| self.calculate(*attempt, &step);
         let found = price(none)?;
@@ -136,6 +129,18 @@ impl PriceData {
         let is_priced = rates.input != Rate::default() || rates.output != Rate::default();
         let name = format!("{}/{}", found.provider_id, found.model_id);
         (is_priced || found.model_id.ends_with(":free")).then_some((name, rates))
+    }
+}
+
+/// The same step if it had no tokens.
+fn without_tokens<'a>(step: &PricedStep<'a>) -> PricedStep<'a> {
+    PricedStep {
+        prompt_tokens: 0,
+        output_tokens: 0,
+        cache_read_tokens: 0,
+        cache_write_tokens: 0,
+        cache_write_1h_tokens: 0,
+        ..*step
     }
 }
 
@@ -180,14 +185,7 @@ mod tests {
             let (price, rates) = (data.price(&attempts, &step), data.find(&attempts, &step));
             assert_eq!(price.is_some(), rates.is_some(), "{provider}/{model}");
             let Some((price, (_, rates))) = price.zip(rates) else { continue };
-            let none = PricedStep {
-                prompt_tokens: 0,
-                output_tokens: 0,
-                cache_read_tokens: 0,
-                cache_write_tokens: 0,
-                cache_write_1h_tokens: 0,
-                ..step
-            };
+            let none = without_tokens(&step);
             let request = data.price(&attempts, &none).unwrap_or_default();
             let difference = price.get() - request.get() - rates.price(&step).get();
             assert!(difference.abs() <= 2, "{provider}/{model} is {difference} pico-dollars off");

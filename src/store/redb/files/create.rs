@@ -80,3 +80,50 @@ fn create_file(path: &Path, file: StoreFile, stamping: Stamping<'_>) -> Result<(
         let _ = remove(&unfinished);
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::store::redb::files::stamp::stamp_main;
+
+    #[test]
+    fn a_file_is_made_beside_its_place_by_one_at_a_time_over_what_an_interrupted_creation_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(StoreFile::Main.name());
+        let unfinished = link::beside(&path, ".new");
+        fs::write(&unfinished, "cut short").unwrap();
+
+        let other = File::open(directory.path()).unwrap();
+        other.lock().unwrap();
+        let refused = create_file(&path, StoreFile::Main, &stamp_main);
+        assert!(matches!(refused, Err(OpenError::InUse { .. })), "{refused:?}");
+        assert_eq!(fs::read(&unfinished).unwrap(), b"cut short", "the other one may be writing it");
+        drop(other);
+
+        let full = || Err(redb::StorageError::Io(io::ErrorKind::StorageFull.into()).into());
+        assert!(create_file(&path, StoreFile::Main, &|_| full()).is_err());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "a file that is not whole is removed");
+
+        create_file(&path, StoreFile::Main, &stamp_main).unwrap();
+        assert!(look_at(&Builder::new(), &path, StoreFile::Main).is_ok() && !unfinished.exists());
+        let made = fs::read(&path).unwrap();
+        create_file(&path, StoreFile::Main, &stamp_main).unwrap();
+        assert!(fs::read(&path).unwrap() == made, "a file that is there is not made anew");
+    }
+
+    #[test]
+    fn a_main_file_that_needs_a_journal_is_not_given_a_new_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let [path, journal] = [StoreFile::Main, StoreFile::Journal].map(|file| directory.path().join(file.name()));
+        create_file(&path, StoreFile::Main, &|txn| {
+            stamp_main(txn)?;
+            crate::store::redb::tables::meta::WriteMeta::write(txn)?.bind_journal(uuid::Uuid::from_u128(7))
+        })
+        .unwrap();
+        let refused = make_ready(directory.path(), &path, &journal);
+        assert!(matches!(refused, Err(OpenError::JournalMissing { .. })), "{refused:?}");
+        assert!(!journal.exists());
+    }
+}

@@ -9,7 +9,7 @@ use super::replay::{Replayed, replay};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::TurnHasher;
 use crate::store::redb::tables::journal_mark::JournalMark;
-use crate::store::redb::tables::meta::ReadMeta;
+use crate::store::redb::tables::meta::{self, ReadMeta};
 use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::row::Row;
 use crate::store::redb::tables::schema::{JournalRows, ROWS};
@@ -115,7 +115,7 @@ impl StoreHeader {
     fn misfit(&self, journal: &JournalRange) -> Result<Option<Misfit>, Failure> {
         let (checkpoint, newest, base) = (self.checkpoint.number, self.newest.number, journal.base.number);
         if checkpoint > newest {
-            return Err(Failure::Meta("newest_row"));
+            return Err(meta::newest_is_damaged());
         }
         if base > checkpoint {
             return Ok(Some(Misfit::OlderDatabase { base, checkpoint }));
@@ -129,5 +129,71 @@ impl StoreHeader {
             }
         }
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redb::Builder;
+    use redb::backends::InMemoryBackend;
+
+    use super::*;
+    use crate::store::redb::files::stamp::{stamp_journal, stamp_main};
+    use crate::store::redb::tables::meta::WriteMeta;
+    use crate::store::redb::tables::write::begin_write;
+
+    fn written(write: impl FnOnce(&redb::WriteTransaction) -> Result<(), Failure>) -> Database {
+        let database = Builder::new().create_with_backend(InMemoryBackend::new()).unwrap();
+        change(&database, write);
+        database
+    }
+
+    fn change(database: &Database, write: impl FnOnce(&redb::WriteTransaction) -> Result<(), Failure>) {
+        let txn = begin_write(database).unwrap();
+        write(&txn).unwrap();
+        txn.commit().unwrap();
+    }
+
+    fn main_and_journal() -> (Database, Database) {
+        let main = written(stamp_main);
+        let header = StoreHeader::of(&main).unwrap();
+        let journal = written(|txn| stamp_journal(txn, &header));
+        (main, journal)
+    }
+
+    fn replayed(main: &Database, journal: &Database) -> Result<Replayed, OpenError> {
+        StoreHeader::of(main).unwrap().replay(main, journal, Path::new("journal"))
+    }
+
+    #[test]
+    fn a_journal_is_read_beside_the_main_file_of_its_store_alone() {
+        let (main, journal) = main_and_journal();
+        assert!(replayed(&main, &journal).is_ok());
+        let (other_main, other_journal) = main_and_journal();
+        for (main, journal) in [(&main, &other_journal), (&other_main, &journal)] {
+            let refused = replayed(main, journal);
+            assert!(matches!(refused, Err(OpenError::JournalOfAnother { cause: Misfit::OtherStore, .. })));
+        }
+        let store_id = ReadMeta::of(&main).unwrap().store_id().unwrap();
+        let journal_id = ReadMeta::of(&journal).unwrap().journal_id().unwrap();
+        change(&main, |txn| WriteMeta::write(txn)?.bind_journal(journal_id));
+        assert!(replayed(&main, &journal).is_ok());
+        let second = written(|txn| WriteMeta::write(txn)?.stamp_journal(store_id, JournalMark::default()));
+        let refused = replayed(&main, &second);
+        assert!(matches!(refused, Err(OpenError::JournalOfAnother { cause: Misfit::OtherJournal, .. })));
+    }
+
+    #[test]
+    fn a_checkpoint_after_the_newest_row_is_damage_and_not_a_journal_of_another_time() {
+        let (main, journal) = main_and_journal();
+        let later = JournalMark { number: 3, checksum: 3 };
+        let journal_id = ReadMeta::of(&journal).unwrap().journal_id().unwrap();
+        change(&main, |txn| {
+            let mut meta = WriteMeta::write(txn)?;
+            meta.bind_journal(journal_id)?;
+            meta.advance_checkpoint(later)
+        });
+        let Err(refused) = replayed(&main, &journal) else { panic!("it was read") };
+        assert!(refused.to_string().contains("newest_row"), "{refused}");
     }
 }

@@ -44,3 +44,21 @@ impl Location {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn the_bytes_of_a_store_are_those_of_both_files_and_none_without_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let location = Location::Directory(directory.path().to_owned());
+        assert_eq!((location.main_bytes(), location.file_bytes()), (0, 0), "nothing is there yet");
+        fs::write(location.path(StoreFile::Main), [0; 5]).unwrap();
+        fs::write(location.path(StoreFile::Journal), [0; 7]).unwrap();
+        assert_eq!((location.main_bytes(), location.file_bytes()), (5, 12));
+        assert_eq!(Location::Memory.file_bytes(), 0);
+    }
+}

@@ -137,3 +137,29 @@ fn bind_journal(tables: &Database, journal: &Database) -> Result<(), Failure> {
     WriteMeta::write(&txn)?.bind_journal(id)?;
     Ok(txn.commit()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_is_gone_is_not_made_anew_when_it_is_opened_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let location = Location::Directory(directory.path().to_owned());
+        location.open(1 << 20).unwrap().close();
+        let lineage = |files: Files| {
+            let lineage = files.lineage();
+            files.close();
+            lineage
+        };
+        let first = lineage(location.reopen(1 << 20).unwrap());
+        assert_eq!(lineage(location.reopen(1 << 20).unwrap()), first);
+
+        let path = location.path(StoreFile::Main);
+        std::fs::remove_file(&path).unwrap();
+        let refused = location.reopen(1 << 20).unwrap_err().to_string();
+        assert!(refused.contains("empty or missing, and was not before"), "{refused}");
+        assert!(!path.exists());
+        assert!(Location::Memory.reopen(1 << 20).is_err(), "memory holds nothing of the store that was closed");
+    }
+}

@@ -26,3 +26,24 @@ pub(crate) fn sync_directory(directory: &Path) -> Result<(), OpenError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_without_a_byte_has_no_content_and_a_directory_that_cannot_be_synced_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        assert!(!has_content(&path), "it is missing");
+        fs::write(&path, "").unwrap();
+        assert!(!has_content(&path), "it is empty");
+        fs::write(&path, "x").unwrap();
+        assert!(has_content(&path));
+
+        sync_directory(directory.path()).unwrap();
+        let missing = directory.path().join("missing");
+        let refused = sync_directory(&missing).unwrap_err();
+        assert!(matches!(&refused, OpenError::Directory { path, .. } if *path == missing), "{refused:?}");
+    }
+}

@@ -1,3 +1,4 @@
+use std::collections::hash_map::Entry as Slot;
 use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
 
@@ -240,13 +241,15 @@ impl Replay<'_> {
     }
 
     fn in_tables(&mut self, id: &ConversationId) -> Result<&Option<(u64, ConversationRecord)>, Failure> {
-        if !self.in_tables.contains_key(id) {
-            let found = match self.tables.key_of(id)? {
-                Some(key) => Some((key, self.tables.conversation(key)?)),
-                None => None,
-            };
-            self.in_tables.insert(id.clone(), found);
+        match self.in_tables.entry(id.clone()) {
+            Slot::Occupied(found) => Ok(found.into_mut()),
+            Slot::Vacant(slot) => {
+                let found = match self.tables.key_of(id)? {
+                    Some(key) => Some((key, self.tables.conversation(key)?)),
+                    None => None,
+                };
+                Ok(slot.insert(found))
+            }
         }
-        self.in_tables.get(id).ok_or(Failure::Meta("conversations"))
     }
 }

@@ -40,3 +40,29 @@ fn remove_journal(path: &Path) -> Result<(), OpenError> {
     remove(&target).map_err(|source| failed(path, Fault::disk(source)))?;
     sync_directory(link::directory_of(&target))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_main_file_alone_is_the_store_after_it_was_retired() {
+        let directory = tempfile::tempdir().unwrap();
+        let location = Location::Directory(directory.path().to_owned());
+        let files = location.open(1 << 20).unwrap();
+        let lineage = files.lineage();
+        assert!(location.path(StoreFile::Journal).exists());
+        location.retire(files).unwrap();
+        assert!(!location.path(StoreFile::Journal).exists());
+        let files = location.open(1 << 20).unwrap();
+        assert_eq!(files.lineage(), lineage, "it is the same store, with a new journal");
+        files.close();
+    }
+
+    #[test]
+    fn a_journal_that_cannot_be_removed_is_told_with_its_path() {
+        let directory = tempfile::tempdir().unwrap();
+        let refused = remove_journal(&directory.path().join("journal")).unwrap_err();
+        assert!(refused.to_string().contains("journal"), "{refused}");
+    }
+}

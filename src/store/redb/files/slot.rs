@@ -49,3 +49,28 @@ impl Slot {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::fault::FaultKind;
+    use crate::store::redb::files::location::Location;
+
+    fn files() -> Files {
+        Location::Memory.open(1 << 20).unwrap()
+    }
+
+    #[test]
+    fn whoever_needs_the_files_is_told_why_they_are_closed_until_they_are_open_again() {
+        let slot = Slot::new(files());
+        let first = slot.with(Files::lineage).unwrap();
+        slot.empty(Fault::new(FaultKind::Disk, "the disk failed"));
+        assert_eq!(slot.with(Files::lineage).unwrap_err().to_string(), "the disk failed");
+        let later = Fault::new(FaultKind::Closed, "the store is closed");
+        assert!(slot.take(later).is_none(), "there is nothing to take");
+        assert_eq!(slot.with(Files::lineage).unwrap_err().to_string(), "the store is closed", "the latest cause");
+        slot.fill(files());
+        assert_ne!(slot.with(Files::lineage).unwrap(), first, "these are other files");
+        assert!(slot.take(Fault::new(FaultKind::Closed, "the store is closed")).is_some());
+    }
+}

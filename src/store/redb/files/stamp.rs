@@ -57,3 +57,49 @@ fn initialise(database: &Database, stamping: Stamping<'_>) -> Result<(), Failure
     stamping(&txn)?;
     Ok(txn.commit()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use redb::backends::InMemoryBackend;
+    use redb::{Builder, ReadableDatabase, TableDefinition};
+
+    use super::*;
+    use crate::store::redb::tables::meta::ReadMeta;
+
+    fn blank() -> Database {
+        Builder::new().create_with_backend(InMemoryBackend::new()).unwrap()
+    }
+
+    fn stamp_as_main(database: &Database) -> Result<(), OpenError> {
+        stamp(Path::new("main"), database, StoreFile::Main, &stamp_main)
+    }
+
+    #[test]
+    fn a_blank_file_is_made_ours_once() {
+        let database = blank();
+        stamp_as_main(&database).unwrap();
+        let store_id = || ReadMeta::of(&database).unwrap().store_id().unwrap();
+        let first = store_id();
+        stamp_as_main(&database).unwrap();
+        assert_eq!(store_id(), first, "a file of ours is left as it is");
+        let as_journal = stamp(Path::new("journal"), &database, StoreFile::Journal, &|_| Ok(()));
+        assert!(matches!(as_journal, Err(OpenError::NotOurs { .. })), "a main file is no journal");
+    }
+
+    #[test]
+    fn a_file_of_another_program_is_refused_and_unchanged() {
+        let database = blank();
+        let txn = database.begin_write().unwrap();
+        txn.open_table(TableDefinition::<u64, u64>::new("theirs")).unwrap();
+        txn.commit().unwrap();
+        assert!(matches!(stamp_as_main(&database), Err(OpenError::NotOurs { .. })));
+        assert_eq!(database.begin_read().unwrap().list_tables().unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_panic_while_a_file_is_written_to_is_an_error_of_that_file() {
+        let refused = guarded(Path::new("/srv/store"), || panic!("within the database")).unwrap_err();
+        assert!(refused.to_string().contains("/srv/store"), "{refused}");
+        assert!(matches!(refused, OpenError::Damaged { .. }), "{refused:?}");
+    }
+}

@@ -25,8 +25,10 @@ use crate::store::redb::memtable::{Contents, Memtable};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::record;
-use crate::store::redb::tables::record::damaged::DamagedRecord;
+use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
 use crate::store::redb::tables::record::open_turn::StagedHead;
+use crate::store::redb::tables::row::Rows;
+use crate::store::redb::tables::schema::Turns;
 use crate::turn::{ConversationId, Ordinal, StoredTurn, TurnId};
 
 /// The damaged records that a read met.
@@ -134,7 +136,8 @@ impl TurnsQuery {
                 let (_, ordinal) = place.value();
                 latest = ordinal;
                 let record = value.value().verify(&place.value());
-                add(&mut turns, Ordinal::new(ordinal).ok_or(Failure::Meta("turns"))?, record);
+                let no_ordinal = || DamagedRecord::new(Turns::WHAT, RecordFlaw::Ordinal);
+                add(&mut turns, Ordinal::new(ordinal).ok_or_else(no_ordinal)?, record);
             }
         }
         // Turns that the checkpoint moved since the memtable was copied are in both; skip those that were read already.

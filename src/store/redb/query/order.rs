@@ -10,7 +10,9 @@ use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::record;
 use crate::store::redb::tables::record::at_position::AtPosition;
 use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
-use crate::turn::{ConversationId, Ordinal};
+use crate::store::redb::tables::row::Rows;
+use crate::store::redb::tables::schema::Keys;
+use crate::turn::{ConversationId, Ordinal, StoredTurn};
 
 /// A page of the order of all turns: how many of its positions are in the tables, and those that are in the memtable.
 pub(crate) struct OrderQuery {
@@ -83,13 +85,9 @@ impl OrderQuery {
         for recent in self.recent {
             let Recent { position, conversation_id, ordinal, record } = recent;
             let position = at(position);
-            let turn = match (record, tables) {
-                (Some(record), _) => record::decode_sealed(ordinal, &record).map_err(Failure::from),
-                (None, Some(tables)) => match tables.search_key_of(&conversation_id)? {
-                    Some(key) => tables.turn(key, ordinal),
-                    None => Err(DamagedRecord::new("key", RecordFlaw::Missing).into()),
-                },
-                (None, None) => Err(Failure::Meta("turns")),
+            let turn = match record {
+                Some(record) => record::decode_sealed(ordinal, &record).map_err(Failure::from),
+                None => turn_in_tables(tables, &conversation_id, ordinal),
             };
             match turn {
                 Ok(turn) => page.turns.push(PositionedTurn { position, conversation_id, turn }),
@@ -104,6 +102,15 @@ impl OrderQuery {
             page.next = page.latest;
         }
         Ok(page)
+    }
+}
+
+/// Returns a turn whose piece is no longer in the memtable.
+fn turn_in_tables(tables: Option<&ReadTables>, id: &ConversationId, ordinal: Ordinal) -> Result<StoredTurn, Failure> {
+    let key = tables.map(|tables| tables.search_key_of(id)).transpose()?.flatten();
+    match (tables, key) {
+        (Some(tables), Some(key)) => tables.turn(key, ordinal),
+        _ => Err(DamagedRecord::new(Keys::WHAT, RecordFlaw::Missing).into()),
     }
 }
 

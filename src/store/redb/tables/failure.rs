@@ -22,6 +22,7 @@ pub(crate) enum Failure {
     Compaction(#[from] redb::CompactionError),
     #[error(transparent)]
     Record(#[from] DamagedRecord),
+    /// A value of the table `meta`, by its name there.
     #[error("the store's own record `{0}` is missing or damaged")]
     Meta(&'static str),
 }

@@ -85,6 +85,11 @@ impl Stamp {
     }
 }
 
+/// The failure of a main file whose newest row of the journal contradicts its checkpoint.
+pub(crate) fn newest_is_damaged() -> Failure {
+    Failure::Meta(META_NEWEST)
+}
+
 /// The table `meta` of a file, open to read or write.
 pub(crate) struct Meta<T>(T);
 
@@ -292,5 +297,99 @@ impl<'txn> WriteMeta<'txn> {
         let previous = self.0.get(META_WRITE_CHECK)?.and_then(|bytes| bytes.value().try_into().ok());
         let count = previous.map_or(0, u64::from_le_bytes).wrapping_add(1);
         self.set_number(META_WRITE_CHECK, count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redb::Builder;
+    use redb::backends::InMemoryBackend;
+
+    use super::*;
+
+    fn blank() -> Database {
+        Builder::new().create_with_backend(InMemoryBackend::new()).unwrap()
+    }
+
+    fn change(database: &Database, change: impl FnOnce(&mut WriteMeta<'_>) -> Result<(), Failure>) -> ReadMeta {
+        let txn = database.begin_write().unwrap();
+        change(&mut WriteMeta::write(&txn).unwrap()).unwrap();
+        txn.commit().unwrap();
+        ReadMeta::of(database).unwrap()
+    }
+
+    #[test]
+    fn each_file_is_known_by_its_own_name_of_the_format() {
+        let (main, journal) = (blank(), blank());
+        let of = |database: &Database| [StoreFile::Main, StoreFile::Journal].map(|file| Stamp::of(database, file));
+        assert!(matches!(of(&main), [Ok(Stamp::Blank), Ok(Stamp::Blank)]));
+        change(&main, |meta| meta.stamp_main());
+        change(&journal, |meta| meta.stamp_journal(Uuid::from_u128(1), JournalMark::default()));
+        assert!(matches!(of(&main), [Ok(Stamp::Format(FORMAT)), Ok(Stamp::Foreign)]));
+        assert!(matches!(of(&journal), [Ok(Stamp::Foreign), Ok(Stamp::Format(FORMAT))]));
+        change(&main, |meta| meta.set(META_FORMAT, &7u32.to_le_bytes()));
+        assert!(matches!(Stamp::of(&main, StoreFile::Main), Ok(Stamp::Format(7))));
+        change(&main, |meta| meta.set(META_FORMAT, b"7"));
+        assert!(matches!(Stamp::of(&main, StoreFile::Main), Ok(Stamp::Foreign)), "that is no format");
+    }
+
+    #[test]
+    fn a_value_that_is_missing_or_of_another_length_is_damaged_and_named() {
+        let database = blank();
+        let meta = change(&database, |meta| meta.set(META_LIVE_BYTES, b"short"));
+        for (read, name) in [
+            (meta.live_bytes().map(drop), "live_bytes"),
+            (meta.next_key().map(drop), "next_conversation_key"),
+            (meta.checkpoint().map(drop), "checkpoint"),
+            (meta.newest().map(drop), "newest_row"),
+            (meta.base().map(drop), "base"),
+            (meta.store_id().map(drop), "store_id"),
+            (meta.lineage().map(drop), "lineage"),
+            (meta.journal_id().map(drop), "journal_id"),
+        ] {
+            assert!(matches!(read, Err(Failure::Meta(found)) if found == name), "{name}: {read:?}");
+        }
+        assert_eq!(meta.running_time().unwrap(), RunningTime::default(), "before the first tick");
+        assert_eq!(meta.bound_journal().unwrap(), None);
+        assert_eq!(meta.next_repair().unwrap(), 1);
+    }
+
+    #[test]
+    fn a_copy_begins_a_new_lineage_when_it_is_opened_and_only_then() {
+        let database = blank();
+        let first = change(&database, |meta| meta.stamp_main()).lineage().unwrap();
+        let opened =
+            |database: &Database| change(database, |meta| meta.bind_journal(Uuid::from_u128(7))).lineage().unwrap();
+        assert_eq!(opened(&database), first);
+        let asked = change(&database, |meta| meta.draw_lineage_when_opened()).lineage().unwrap();
+        assert_eq!(asked, first, "until it is opened");
+        let second = opened(&database);
+        assert_ne!(second, first);
+        assert_eq!(opened(&database), second, "once");
+    }
+
+    #[test]
+    fn a_journal_that_is_released_leaves_its_last_row_as_both_marks() {
+        let database = blank();
+        change(&database, |meta| meta.stamp_main());
+        let bound = change(&database, |meta| meta.bind_journal(Uuid::from_u128(7)));
+        assert_eq!(bound.bound_journal().unwrap(), Some(Uuid::from_u128(7)));
+        let last = JournalMark { number: 4, checksum: 5 };
+        let released = change(&database, |meta| meta.release_journal(last));
+        assert_eq!(released.bound_journal().unwrap(), None);
+        assert_eq!((released.checkpoint().unwrap(), released.newest().unwrap()), (last, last));
+    }
+
+    #[test]
+    fn repairs_are_numbered_and_live_bytes_never_fall_below_none() {
+        let database = blank();
+        change(&database, |meta| meta.stamp_main());
+        for repair in 1..=3 {
+            assert_eq!(ReadMeta::of(&database).unwrap().next_repair().unwrap(), repair);
+            change(&database, |meta| meta.end_repair());
+        }
+        for (growth, expected) in [(100, 100), (-40, 60), (-100, 0)] {
+            assert_eq!(change(&database, |meta| meta.add_live_bytes(growth)).live_bytes().unwrap(), expected);
+        }
     }
 }

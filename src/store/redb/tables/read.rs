@@ -11,7 +11,7 @@ use super::record::damaged::{DamagedRecord, RecordFlaw};
 use super::record::{self, conversation::ConversationRecord};
 use super::row::{Row, Rows};
 use super::schema::{
-    ACTIVITY, Activity, CONVERSATIONS, Conversations, INDEX, KEYS, Keys, OPEN_STEPS, OPEN_TURNS, OpenStepRows,
+    ACTIVITY, Activity, CONVERSATIONS, Conversations, INDEX, KEYS, Keys, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps,
     OpenTurns, POSITIONS, Positions, StepKey, TURNS, Turns,
 };
 use super::turn_filter::TurnFilter;
@@ -27,7 +27,7 @@ pub(crate) struct ReadTables {
     turns: Lazy<(u64, u64), Row<Turns>>,
     index: Lazy<(u64, u64), u64>,
     open_turns: Lazy<(u64, &'static str), Row<OpenTurns>>,
-    open_steps: Lazy<StepKey, Row<OpenStepRows>>,
+    open_steps: Lazy<StepKey, Row<OpenTurnSteps>>,
     positions: Lazy<u64, Row<Positions>>,
     activity: Lazy<(u64, &'static str), Row<Activity>>,
 }
@@ -81,7 +81,7 @@ impl ReadTables {
         self.open_turns.of(&self.txn)
     }
 
-    pub(crate) fn open_steps(&self) -> Result<&ReadOnlyTable<StepKey, Row<OpenStepRows>>, Failure> {
+    pub(crate) fn open_steps(&self) -> Result<&ReadOnlyTable<StepKey, Row<OpenTurnSteps>>, Failure> {
         self.open_steps.of(&self.txn)
     }
 
@@ -226,4 +226,127 @@ pub(crate) fn read_conversation(
 ) -> Result<ConversationRecord, Failure> {
     let record = conversations.get(key)?.ok_or_else(|| DamagedRecord::new("conversation", RecordFlaw::Missing))?;
     Ok(ConversationRecord::decode(record.value().verify(&key)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use redb::backends::InMemoryBackend;
+    use redb::{Builder, Database, ReadableDatabase, WriteTransaction};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::store::contract::{Life, Version};
+    use crate::store::redb::tables::journal_mark::JournalMark;
+    use crate::store::redb::tables::meta::WriteMeta;
+    use crate::store::redb::tables::record::at_position::AtPosition;
+    use crate::store::redb::tables::row::{self, Stored};
+    use crate::store::redb::tables::schema::make_tables;
+    use crate::store::redb::tables::write::WriteTables;
+    use crate::turn::{Done, EpochMillis, OpenTurn, Usage};
+
+    fn hasher() -> TurnHasher {
+        TurnHasher::of(Uuid::from_u128(7))
+    }
+
+    fn id(name: &str) -> ConversationId {
+        ConversationId::new(name).unwrap()
+    }
+
+    fn turn_id(name: &str) -> TurnId {
+        TurnId::new(name).unwrap()
+    }
+
+    fn change(database: &Database, change: impl FnOnce(&WriteTransaction)) -> ReadTables {
+        let txn = database.begin_write().unwrap();
+        change(&txn);
+        txn.commit().unwrap();
+        ReadTables::new(database.begin_read().unwrap(), hasher())
+    }
+
+    /// Conversation a with the key 1, its turn x and position 1, in which that turn stands.
+    fn one_turn() -> Database {
+        let database = Builder::new().create_with_backend(InMemoryBackend::new()).unwrap();
+        change(&database, |txn| {
+            WriteMeta::write(txn).unwrap().stamp_main().unwrap();
+            make_tables(txn).unwrap();
+            let mut tables = WriteTables::open(txn, hasher()).unwrap();
+            let key = tables.key_of(&id("a")).unwrap();
+            let ordinal = Ordinal::after(0);
+            let turn = OpenTurn::new(turn_id("x")).seal(&Done::because("stop"), EpochMillis::new(5));
+            tables.put_turn(key, ordinal, &record::encode_sealed(&turn).unwrap()).unwrap();
+            tables.mark_sealed(key, "x", ordinal).unwrap();
+            tables.put_position(1, &AtPosition::Sealed { key, ordinal }).unwrap();
+            let conversation = ConversationRecord {
+                id: id("a"),
+                life: Life(1),
+                version: Version(1),
+                sealed_turns: 1,
+                last_sealed_at: EpochMillis::new(5),
+                last_at: EpochMillis::new(5),
+                total_usage: Usage::default(),
+            };
+            tables.put_conversation(key, &conversation).unwrap();
+            tables.finish(None, JournalMark::default()).unwrap();
+        });
+        database
+    }
+
+    #[test]
+    fn the_last_position_is_never_below_the_number_of_positions_however_their_rows_are_damaged() {
+        let put = |txn: &WriteTransaction, position: u64, bytes: &[u8]| {
+            txn.open_table(POSITIONS).unwrap().insert(position, Stored::as_it_is(bytes)).unwrap();
+        };
+        let database = one_turn();
+        assert_eq!(change(&database, |_| ()).last_position().unwrap(), 1);
+        // Its key may be wrong as well.
+        assert_eq!(change(&database, |txn| put(txn, 1 << 60, b"nonsense")).last_position().unwrap(), 2);
+        let sound = |txn: &WriteTransaction| {
+            let mut record = AtPosition::Erased.encode().unwrap();
+            txn.open_table(POSITIONS).unwrap().insert(9, row::seal(&9, &mut record)).unwrap();
+        };
+        assert_eq!(change(&database, sound).last_position().unwrap(), 9);
+        let none = change(&database, |txn| {
+            for position in [1, 9] {
+                put(txn, position, b"");
+            }
+        });
+        assert_eq!(none.last_position().unwrap(), 3);
+    }
+
+    #[test]
+    fn a_conversation_is_found_by_any_row_that_still_leads_to_it() {
+        let break_key = |txn: &WriteTransaction| {
+            txn.open_table(KEYS).unwrap().insert("a", Stored::as_it_is(&[1; 16])).unwrap();
+        };
+        let break_record = |txn: &WriteTransaction| {
+            txn.open_table(CONVERSATIONS).unwrap().insert(1, Stored::as_it_is(b"nonsense")).unwrap();
+        };
+        let database = one_turn();
+        let tables = change(&database, break_record);
+        assert!(matches!(tables.conversation(1), Err(Failure::Record(_))));
+        assert_eq!(tables.search_id_of(1).unwrap(), id("a"), "by its row of the keys");
+
+        let database = one_turn();
+        let tables = change(&database, break_key);
+        assert!(matches!(tables.key_of(&id("a")), Err(Failure::Record(_))));
+        assert_eq!(tables.search_key_of(&id("a")).unwrap(), Some(1), "by its record");
+        let tables = change(&database, break_record);
+        assert_eq!(tables.search_key_of(&id("a")).unwrap(), Some(1), "by its place by activity");
+        let tables = change(&database, |txn| txn.open_table(ACTIVITY).unwrap().retain(|_, _| false).unwrap());
+        assert_eq!(tables.search_key_of(&id("a")).unwrap(), None);
+        assert!(tables.search_id_of(1).is_err());
+        assert_eq!(tables.search_key_of(&id("b")).unwrap(), None, "one that never was");
+    }
+
+    #[test]
+    fn a_turn_that_is_named_and_not_there_is_damage_and_not_an_unsealed_turn() {
+        let database = one_turn();
+        let tables = change(&database, |_| ());
+        assert_eq!(tables.turn(1, Ordinal::after(0)).unwrap().metrics.turn_id, turn_id("x"));
+        assert_eq!(tables.ordinal_of(1, &turn_id("x")).unwrap(), Some(Ordinal::after(0)));
+        assert_eq!(tables.ordinal_of(1, &turn_id("y")).unwrap(), None);
+        let tables = change(&database, |txn| drop(txn.open_table(TURNS).unwrap().remove((1, 1)).unwrap()));
+        assert!(matches!(tables.turn(1, Ordinal::after(0)), Err(Failure::Record(_))));
+        assert_eq!(tables.ordinal_of(1, &turn_id("x")).unwrap(), Some(Ordinal::after(0)), "it is not sealed again");
+    }
 }

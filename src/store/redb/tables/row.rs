@@ -168,13 +168,13 @@ fn checksum_of<T: Rows>(key: &KeyOf<'_, T>, value: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::redb::tables::schema::{OpenStepRows, OpenTurns, Turns};
+    use crate::store::redb::tables::schema::{OpenTurnSteps, OpenTurns, Turns};
 
     #[test]
     fn a_checksum_is_the_same_for_ever() {
         assert_eq!(checksum_of::<Turns>(&(1, 2), b"a value"), 12_125_494_431_308_496_254);
         assert_eq!(checksum_of::<OpenTurns>(&(1, "a turn"), b"a value"), 7_942_274_717_297_087_920);
-        assert_eq!(checksum_of::<OpenStepRows>(&(1, "a turn", 2), b"a value"), 2_082_063_838_531_657_544);
+        assert_eq!(checksum_of::<OpenTurnSteps>(&(1, "a turn", 2), b"a value"), 2_082_063_838_531_657_544);
     }
 
     #[test]

@@ -60,9 +60,9 @@ pub(crate) type LostStepKey = (u64, u64, &'static str, u32);
 
 /// The rows of [`OPEN_STEPS`].
 #[derive(Debug)]
-pub(crate) struct OpenStepRows;
+pub(crate) struct OpenTurnSteps;
 
-impl Rows for OpenStepRows {
+impl Rows for OpenTurnSteps {
     type Key = StepKey;
     const NAME: &'static str = "open_steps";
     const WHAT: &'static str = "step of an open turn";
@@ -99,7 +99,7 @@ pub(crate) const INDEX: TableDefinition<(u64, u64), u64> = TableDefinition::new(
 /// (conversation, turn id) to the head of an open turn, which says how many steps it has.
 pub(crate) const OPEN_TURNS: TableDefinition<(u64, &str), Row<OpenTurns>> = TableDefinition::new(OpenTurns::NAME);
 /// (conversation, turn id, place from 0) to a step of an open turn.
-pub(crate) const OPEN_STEPS: TableDefinition<StepKey, Row<OpenStepRows>> = TableDefinition::new(OpenStepRows::NAME);
+pub(crate) const OPEN_STEPS: TableDefinition<StepKey, Row<OpenTurnSteps>> = TableDefinition::new(OpenTurnSteps::NAME);
 /// (moment of the latest activity, counted down from the largest number; conversation id) to the conversation's key. So
 /// the conversations with a sealed turn stand in the order of a list: the latest first, those of one moment by id.
 pub(crate) const ACTIVITY: TableDefinition<(u64, &str), Row<Activity>> = TableDefinition::new(Activity::NAME);
@@ -115,7 +115,7 @@ pub(crate) const LOST_OPEN_TURNS: TableDefinition<(u64, u64, &str), &[u8]> = Tab
 /// (repair, conversation, turn id, place) to what a repair took out of [`OPEN_STEPS`].
 pub(crate) const LOST_OPEN_STEPS: TableDefinition<LostStepKey, &[u8]> = TableDefinition::new("lost_open_steps");
 /// (repair, number of a journal's row) to what a repair took out of it.
-pub(crate) const LOST_ROWS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("lost_journal_rows");
+pub(crate) const LOST_JOURNAL_ROWS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("lost_journal_rows");
 /// (repair, table, key as bytes) to what a repair took out because its checksum does not fit, so that its key may be the
 /// wrong one.
 pub(crate) const LOST_UNKNOWN: TableDefinition<(u64, &str, &[u8]), &[u8]> = TableDefinition::new("lost_unknown_rows");
@@ -174,7 +174,7 @@ pub(crate) fn visit_tables(visitor: &mut impl TableVisitor) -> Result<(), Failur
     visitor.visit(LOST_TURNS, Role::Lost)?;
     visitor.visit(LOST_OPEN_TURNS, Role::Lost)?;
     visitor.visit(LOST_OPEN_STEPS, Role::Lost)?;
-    visitor.visit(LOST_ROWS, Role::Lost)?;
+    visitor.visit(LOST_JOURNAL_ROWS, Role::Lost)?;
     visitor.visit(LOST_UNKNOWN, Role::Lost)
 }
 

@@ -10,7 +10,7 @@ use super::record::at_position::AtPosition;
 use super::record::conversation::ConversationRecord;
 use super::row::{self, Row};
 use super::schema::{
-    ACTIVITY, Activity, CONVERSATIONS, Conversations, INDEX, KEYS, Keys, OPEN_STEPS, OPEN_TURNS, OpenStepRows,
+    ACTIVITY, Activity, CONVERSATIONS, Conversations, INDEX, KEYS, Keys, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps,
     OpenTurns, POSITIONS, Positions, StepKey, TURNS, Turns,
 };
 use crate::turn::{ConversationId, Ordinal};
@@ -34,7 +34,7 @@ pub(crate) struct WriteTables<'txn> {
     turns: Table<'txn, (u64, u64), Row<Turns>>,
     index: Table<'txn, (u64, u64), u64>,
     open_turns: Table<'txn, (u64, &'static str), Row<OpenTurns>>,
-    open_steps: Table<'txn, StepKey, Row<OpenStepRows>>,
+    open_steps: Table<'txn, StepKey, Row<OpenTurnSteps>>,
     positions: Table<'txn, u64, Row<Positions>>,
     activity: Table<'txn, (u64, &'static str), Row<Activity>>,
     /// A value and its checksum while it is written. Kept between rows to reuse its memory.

@@ -33,3 +33,49 @@ impl Background {
         let _ = self.0.try_send(());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::StoreSettings;
+    use crate::store::redb::engine::RedbEngine;
+    use crate::store::redb::files::location::Location;
+    use crate::store::redb::files::slot::Slot;
+    use crate::store::{Commit, Version};
+    use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, TurnId};
+
+    /// A store with two turns in the tables, of which an opening reads one.
+    async fn two_turns() -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        let location = Location::Directory(directory.path().to_owned());
+        let store = RedbEngine::open(location, &StoreSettings::default()).unwrap();
+        let sealed = ["a", "b"]
+            .map(|id| OpenTurn::new(TurnId::new(id).unwrap()).seal(&Done::because("stop"), EpochMillis::new(1)));
+        let conversation_id = ConversationId::new("c").unwrap();
+        let commit =
+            Commit { conversation_id, expected_version: Version(0), staged: Vec::new(), sealed: sealed.into() };
+        store.commit(commit).await.unwrap();
+        store.close().await;
+        directory
+    }
+
+    #[tokio::test]
+    async fn the_thread_works_once_it_is_woken_and_ends_when_its_handle_is_dropped() {
+        let directory = two_turns().await;
+        let files = Location::Directory(directory.path().to_owned()).open(1 << 20).unwrap();
+        let filter = files.filter();
+        let checkpoint = Arc::new(Checkpoint::new(Arc::new(Slot::new(files)), 1 << 20));
+        let ended = Arc::downgrade(&checkpoint);
+        let background = Background::start(checkpoint).unwrap();
+        assert!(!filter.is_complete(), "nobody has woken it");
+        // More often than it can look: none of these waits for it.
+        (0..9).for_each(|_| background.wake());
+        while !filter.is_complete() {
+            std::thread::yield_now();
+        }
+        drop(background);
+        while ended.strong_count() > 0 {
+            std::thread::yield_now();
+        }
+    }
+}

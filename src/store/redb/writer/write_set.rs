@@ -12,7 +12,10 @@ use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::record;
 use crate::store::redb::tables::record::conversation::ConversationRecord;
+use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
 use crate::store::redb::tables::record::open_turn::StagedRecords;
+use crate::store::redb::tables::row::Rows;
+use crate::store::redb::tables::schema::Positions;
 use crate::store::rule::{ConversationHead, Decision, decide};
 use crate::turn::{ConversationId, EpochMillis, Ordinal, SealedTurn, TurnId};
 
@@ -88,7 +91,8 @@ impl<'a> WriteSet<'a> {
             let (conversation, key) = (pending.conversation.clone(), pending.key);
             let position = self.next_position;
             // Only damaged tables have so large a position.
-            let next = position.checked_add(sealed.len() as u64).ok_or(Failure::Meta("positions"))?;
+            let too_large = || DamagedRecord::new(Positions::WHAT, RecordFlaw::Position(position));
+            let next = position.checked_add(sealed.len() as u64).ok_or_else(too_large)?;
             self.next_position = next;
             self.entries.push(Entry { conversation, key, position, sealed, staged });
         }

@@ -16,7 +16,7 @@ use crate::store::redb::tables::record::{self};
 use crate::store::redb::tables::row::Row;
 use crate::store::redb::tables::schema::{
     ACTIVITY, Activity, CONVERSATIONS, Conversations, INDEX, KEYS, Keys, LOST_TURNS, OPEN_STEPS, OPEN_TURNS,
-    OpenStepRows, OpenTurns, POSITIONS, Positions, StepKey, TURNS, Turns,
+    OpenTurnSteps, OpenTurns, POSITIONS, Positions, StepKey, TURNS, Turns,
 };
 use crate::turn::{ConversationId, EpochMillis, Ordinal, Usage};
 
@@ -50,7 +50,8 @@ impl Inspection {
             report: CheckReport::default(),
         };
         let conversations = txn.open_table(CONVERSATIONS)?;
-        inspection.keys(&txn.open_table(KEYS)?, &conversations, &meta)?;
+        inspection.keys(&txn.open_table(KEYS)?, &conversations)?;
+        inspection.meta(&meta);
         inspection.activity(&conversations, &txn.open_table(ACTIVITY)?)?;
         inspection.turns()?;
         inspection.index()?;
@@ -72,7 +73,6 @@ impl Inspection {
         &mut self,
         keys: &ReadOnlyTable<&'static str, Row<Keys>>,
         conversations: &ReadOnlyTable<u64, Row<Conversations>>,
-        meta: &ReadMeta,
     ) -> Result<(), Failure> {
         let mut without_key = BTreeSet::new();
         for row in keys.iter()? {
@@ -118,6 +118,11 @@ impl Inspection {
                 self.tell(Violation::Conversation { conversation: self.name(key), flaw });
             }
         }
+        Ok(())
+    }
+
+    /// The main file has its ids, and the next new conversation gets a key that none has.
+    fn meta(&mut self, meta: &ReadMeta) {
         if self.hasher.is_none() {
             self.tell(Violation::File(Flaw::NoStoreId));
         }
@@ -128,7 +133,6 @@ impl Inspection {
         if meta.next_key().map_or(true, |next| next <= last) {
             self.tell(Violation::File(Flaw::NextKey));
         }
-        Ok(())
     }
 
     fn of_record(&self, key: u64, record: Result<&[u8], DamagedRecord>) -> Result<Vec<Flaw>, Failure> {
@@ -353,7 +357,7 @@ impl Inspection {
     fn open_turns(
         &mut self,
         open_turns: &ReadOnlyTable<(u64, &'static str), Row<OpenTurns>>,
-        open_steps: &ReadOnlyTable<StepKey, Row<OpenStepRows>>,
+        open_steps: &ReadOnlyTable<StepKey, Row<OpenTurnSteps>>,
     ) -> Result<(), Failure> {
         // How many steps each head says, where it can be read.
         let mut heads: BTreeMap<u64, BTreeMap<String, Option<u32>>> = BTreeMap::new();
@@ -401,7 +405,7 @@ impl Inspection {
 
 /// What is wrong with the first step that is missing or damaged of those that a head says.
 pub(super) fn unsound_step(
-    open_steps: &impl ReadableTable<StepKey, Row<OpenStepRows>>,
+    open_steps: &impl ReadableTable<StepKey, Row<OpenTurnSteps>>,
     key: u64,
     head: &StagedHead,
 ) -> Result<Option<Flaw>, Failure> {

@@ -18,7 +18,7 @@ use crate::store::redb::memtable::Memtable;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::TurnHasher;
 use crate::store::redb::tables::meta::{ReadMeta, WriteMeta};
-use crate::store::redb::tables::schema::LOST_ROWS;
+use crate::store::redb::tables::schema::LOST_JOURNAL_ROWS;
 use crate::store::redb::tables::store_file::StoreFile;
 use crate::turn::RunningTime;
 
@@ -112,7 +112,7 @@ impl Unmerged {
         let repair = meta.next_repair()?;
         drop(meta);
         for row in &self.damaged {
-            txn.open_table(LOST_ROWS)?.insert((repair, row.number), &*row.bytes)?;
+            txn.open_table(LOST_JOURNAL_ROWS)?.insert((repair, row.number), &*row.bytes)?;
         }
         Ok(())
     }

@@ -10,13 +10,14 @@ use crate::store::redb::tables::meta::WriteMeta;
 use crate::store::redb::tables::read::decode_key;
 use crate::store::redb::tables::record::at_position::AtPosition;
 use crate::store::redb::tables::record::conversation::ConversationRecord;
+use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
 use crate::store::redb::tables::record::open_turn::StagedHead;
 use crate::store::redb::tables::record::{self};
 use crate::store::redb::tables::row::{self, Row, Rows};
 use crate::store::redb::tables::schema::{
     ACTIVITY, CONVERSATIONS, Conversations, INDEX, KEYS, LOST_OPEN_STEPS, LOST_OPEN_TURNS, LOST_TURNS, LOST_UNKNOWN,
-    LostStepKey, OPEN_STEPS, OPEN_TURNS, OpenStepRows, OpenTurns, POSITIONS, Role, StepKey, TURNS, TableVisitor, Turns,
-    count_live_bytes, visit_tables,
+    LostStepKey, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps, OpenTurns, POSITIONS, Role, StepKey, TURNS, TableVisitor,
+    Turns, count_live_bytes, visit_tables,
 };
 use crate::turn::{ConversationId, Ordinal};
 
@@ -145,7 +146,8 @@ fn positions(txn: &WriteTransaction) -> Result<(), Failure> {
     txn.delete_table(POSITIONS)?;
     let mut positions = txn.open_table(POSITIONS)?;
     for (position, (key, ordinal)) in (1..).zip(order) {
-        let ordinal = Ordinal::new(ordinal).ok_or(Failure::Meta("turns"))?;
+        let no_ordinal = || DamagedRecord::new(Turns::WHAT, RecordFlaw::Ordinal);
+        let ordinal = Ordinal::new(ordinal).ok_or_else(no_ordinal)?;
         let mut record = AtPosition::Sealed { key, ordinal }.encode()?;
         positions.insert(position, row::seal(&position, &mut record))?;
     }
@@ -187,7 +189,7 @@ struct Repair<'txn> {
     turns: Table<'txn, (u64, u64), Row<Turns>>,
     index: Table<'txn, (u64, u64), u64>,
     open_turns: Table<'txn, (u64, &'static str), Row<OpenTurns>>,
-    open_steps: Table<'txn, StepKey, Row<OpenStepRows>>,
+    open_steps: Table<'txn, StepKey, Row<OpenTurnSteps>>,
     lost: Table<'txn, (u64, u64), &'static [u8]>,
     lost_open: Table<'txn, (u64, u64, &'static str), &'static [u8]>,
     lost_steps: Table<'txn, LostStepKey, &'static [u8]>,

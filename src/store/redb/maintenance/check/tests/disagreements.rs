@@ -1,0 +1,109 @@
+use redb::ReadableTable;
+
+use super::set_up::{assert_found_and_repaired, damage, damage_meta, hash};
+use crate::store::redb::tables::record::conversation::ConversationRecord;
+use crate::store::redb::tables::row;
+use crate::store::redb::tables::row::Row;
+use crate::store::redb::tables::schema::{ACTIVITY, Activity, CONVERSATIONS, INDEX, KEYS, OPEN_TURNS, TURNS};
+use crate::turn::EpochMillis;
+
+/// Gives a conversation's key a place by activity.
+fn list(activity: &mut redb::Table<'_, (u64, &'static str), Row<Activity>>, place: (u64, &str), key: u64) {
+    activity.insert(place, row::seal(&place, &mut key.to_le_bytes().to_vec())).unwrap();
+}
+
+#[tokio::test]
+async fn each_kind_of_disagreement_is_named_and_repaired() {
+    assert_found_and_repaired("turn 2 of conversation a: it is missing; the next one is 3", |path| {
+        damage(path, TURNS, |turns| drop(turns.remove((1, 2)).unwrap()));
+    })
+    .await;
+    assert_found_and_repaired("conversation a: its record says 3 sealed turns, there are 2", |path| {
+        damage(path, TURNS, |turns| drop(turns.remove((1, 3)).unwrap()));
+    })
+    .await;
+    assert_found_and_repaired("turn 2 of conversation b: the index does not have its id y", |path| {
+        let place = hash(path, "y");
+        damage(path, INDEX, |index| drop(index.remove((2, place)).unwrap()));
+    })
+    .await;
+    assert_found_and_repaired("turn 1 of conversation a: the index does not have its id x", |path| {
+        let place = hash(path, "x");
+        damage(path, INDEX, |index| drop(index.insert((1, place), 3).unwrap()));
+    })
+    .await;
+    assert_found_and_repaired("turn 1 of conversation a: the index has its id x at 9", |path| {
+        let place = hash(path, "x");
+        damage(path, INDEX, |index| drop(index.insert((1, place), 9).unwrap()));
+    })
+    .await;
+    assert_found_and_repaired(
+        "the index of conversation a at 0000000000000007: it names turn 9, which is not there",
+        |path| {
+            damage(path, INDEX, |index| drop(index.insert((1, 7), 9).unwrap()));
+        },
+    )
+    .await;
+    assert_found_and_repaired(
+        "the index of conversation a at ffffffffffffffff: it names turn 2, which it names elsewhere",
+        |path| {
+            damage(path, INDEX, |index| drop(index.insert((1, u64::MAX), 2).unwrap()));
+        },
+    )
+    .await;
+    assert_found_and_repaired("open turn x of conversation a: it is sealed", |path| {
+        damage(path, OPEN_TURNS, |open| {
+            let mut staged = open.get((1, "open")).unwrap().unwrap().value().verify(&(1, "open")).unwrap().to_vec();
+            open.insert((1, "x"), row::seal(&(1, "x"), &mut staged)).unwrap();
+        });
+    })
+    .await;
+    assert_found_and_repaired("conversation a: its record is missing", |path| {
+        damage(path, CONVERSATIONS, |records| drop(records.remove(1).unwrap()));
+    })
+    .await;
+    assert_found_and_repaired("conversation #1: the record of key 1 names a", |path| {
+        damage(path, KEYS, |keys| drop(keys.remove("a").unwrap()));
+    })
+    .await;
+    let place = u64::MAX - 2;
+    assert_found_and_repaired("conversation a: it has no place by activity", |path| {
+        damage(path, ACTIVITY, |activity| drop(activity.remove((place, "a")).unwrap()));
+    })
+    .await;
+    assert_found_and_repaired("conversation b: it has no place by activity", |path| {
+        damage(path, ACTIVITY, |activity| list(activity, (place, "b"), 1));
+    })
+    .await;
+    assert_found_and_repaired("conversation a: it has a place by activity that is not its own", |path| {
+        damage(path, ACTIVITY, |activity| list(activity, (place - 1, "a"), 1));
+    })
+    .await;
+    assert_found_and_repaired("conversation c: it has a place by activity that is not its own", |path| {
+        damage(path, ACTIVITY, |activity| list(activity, (place, "c"), 9));
+    })
+    .await;
+    assert_found_and_repaired("conversation a: the latest activity in its record is not that of its turns", |path| {
+        damage(path, CONVERSATIONS, |records| {
+            let record = {
+                let record = records.get(1).unwrap().unwrap();
+                ConversationRecord::decode(record.value().verify(&1).unwrap()).unwrap()
+            };
+            let record = ConversationRecord { last_at: EpochMillis::new(9), ..record };
+            records.insert(1, row::seal(&1, &mut record.encode().unwrap())).unwrap();
+        });
+    })
+    .await;
+    assert_found_and_repaired("the file: the next conversation would get a key that is taken", |path| {
+        damage_meta(path, |meta| meta.set_next_key(2).unwrap());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_file_without_a_lineage_gets_one_by_a_repair() {
+    assert_found_and_repaired("the file: the store's lineage is missing", |path| {
+        damage_meta(path, |meta| meta.forget_lineage());
+    })
+    .await;
+}

@@ -1,0 +1,112 @@
+use std::path::Path;
+use std::{fs, io};
+
+use super::set_up::{bytes, damage_journal, open, sound, told, with_a_journal};
+use crate::store::redb::maintenance::check::copy::keep_copy;
+use crate::store::redb::maintenance::check::error::CheckError;
+use crate::store::redb::maintenance::check::{check, repair};
+use crate::store::redb::tables::store_file::StoreFile;
+
+#[tokio::test]
+async fn a_sound_file_is_clean_and_neither_check_nor_repair_changes_a_byte() {
+    let directory = sound().await;
+    let before = bytes(directory.path());
+    let report = check(directory.path()).unwrap();
+    assert_eq!(told(&report), [""; 0]);
+    assert_eq!((report.conversations, report.sealed_turns, report.open_turns), (2, 6, 4));
+    assert_eq!(repair(directory.path()).unwrap(), (report, None));
+    assert!(bytes(directory.path()) == before);
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "a copy was made for nothing");
+}
+
+#[tokio::test]
+async fn a_running_store_is_not_checked_and_a_missing_one_is_told() {
+    let directory = sound().await;
+    let store = open(directory.path());
+    let refused = check(directory.path()).unwrap_err();
+    assert!(refused.to_string().contains("in use by another process"), "{refused}");
+    store.close().await;
+    assert!(matches!(check(&directory.path().join("none")), Err(CheckError::Missing { .. })));
+}
+
+/// A store with a flipped bit in the middle of stored ids, which still decode: the checksums of their pages alone tell.
+/// In all copies, as some are in pages of the past.
+async fn with_damaged_pages() -> tempfile::TempDir {
+    let directory = sound().await;
+    let mut image = bytes(directory.path());
+    let found: Vec<_> = (0..image.len() - 5).filter(|at| image[*at..].starts_with(b"other")).collect();
+    assert!(!found.is_empty());
+    for at in found {
+        image[at] ^= 1;
+    }
+    fs::write(directory.path().join(StoreFile::Main.name()), &image).unwrap();
+    directory
+}
+
+#[tokio::test]
+async fn a_flipped_bit_in_a_page_is_found_and_a_repair_that_cannot_mend_it_touches_nothing() {
+    let directory = with_damaged_pages().await;
+    let before = bytes(directory.path());
+    let report = check(directory.path()).unwrap();
+    assert!(!report.violations.is_empty());
+    for _ in 0..2 {
+        assert_eq!(repair(directory.path()).unwrap(), (report.clone(), None));
+        assert!(bytes(directory.path()) == before, "the repair changed the file");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "copies pile up");
+    }
+}
+
+#[test]
+fn an_empty_file_is_told_and_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join(StoreFile::Main.name()), "").unwrap();
+    let (checked, repaired) = (check(directory.path()).unwrap_err(), repair(directory.path()).unwrap_err());
+    assert!(checked.to_string().ends_with("the file is empty"), "{checked}");
+    assert_eq!(checked.to_string(), repaired.to_string());
+    assert_eq!(bytes(directory.path()), b"");
+}
+
+#[tokio::test]
+async fn the_name_of_the_copy_is_made_durable_when_the_copy_is_whole() {
+    let directory = sound().await;
+    let (path, synced) = (directory.path().join(StoreFile::Main.name()), std::cell::Cell::new(0));
+    let copy = keep_copy(&path, |parent| {
+        assert_eq!(parent, directory.path());
+        let copy = fs::read(parent.join("turn-metrics.redb.before-repair-1")).unwrap();
+        assert!(copy == bytes(directory.path()));
+        synced.set(synced.get() + 1);
+        Ok(())
+    });
+    assert!(copy.is_ok() && synced.get() == 1, "{copy:?}");
+
+    let refused = keep_copy(&path, |_| Err(io::ErrorKind::StorageFull.into())).unwrap_err();
+    assert!(matches!(refused, CheckError::Copy { .. }), "{refused}");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "a copy is left whose name is not durable");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn linked_files_are_repaired_where_they_are_and_copied_beside_that() {
+    let (directory, far) = (with_a_journal().await, tempfile::tempdir().unwrap());
+    damage_journal(directory.path(), |rows| drop(rows.remove(2).unwrap()));
+    for file in [StoreFile::Main, StoreFile::Journal] {
+        let (link, to) = (directory.path().join(file.name()), far.path().join(file.name()));
+        fs::rename(&link, &to).unwrap();
+        std::os::unix::fs::symlink(&to, &link).unwrap();
+    }
+    let before = bytes(far.path());
+    let (_, repaired) = repair(directory.path()).unwrap();
+    let (copy, after) = repaired.unwrap();
+    assert_eq!(told(&after), [""; 0]);
+    assert!(copy.starts_with(far.path()) && fs::read(copy).unwrap() == before);
+    let names = |path: &Path| {
+        let mut names: Vec<_> = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names.into_iter().map(|name| name.into_string().unwrap()).collect::<Vec<_>>()
+    };
+    let (main, journal) = (StoreFile::Main.name(), StoreFile::Journal.name());
+    let copy = |name: &str| format!("{name}.before-repair-1");
+    assert_eq!(names(far.path()), [copy(journal), main.to_owned(), copy(main)]);
+    assert_eq!(names(directory.path()), [journal, main]);
+    assert!(directory.path().join(main).is_symlink() && directory.path().join(journal).is_symlink());
+}

@@ -1,0 +1,137 @@
+use std::fs;
+use std::path::Path;
+
+use redb::{Database, ReadableTable};
+
+use super::set_up::{damage_journal, id, lose, mark, open, places, refusal, seal};
+use crate::settings::StoreSettings;
+use crate::store::redb::files::open_error::OpenError;
+use crate::store::redb::journal::chain::{chain, read_row};
+use crate::store::redb::maintenance::check::check;
+use crate::store::redb::maintenance::check::error::CheckError;
+use crate::store::redb::tables::meta::ReadMeta;
+use crate::store::redb::tables::store_file::StoreFile;
+use crate::store::redb::writer::Writer;
+use crate::store::redb::writer::backoff::Backoff;
+use crate::store::{Location, RedbEngine};
+
+/// Seals a turn in a commit of its own, on this thread.
+fn seal_by_hand(store: &RedbEngine, writer: &mut Writer, name: &str, version: u64, turn: &str) {
+    let turns = [turn];
+    let mut sealing = std::pin::pin!(seal(store, name, version, &turns));
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(sealing.as_mut().poll(&mut context).is_pending());
+    let _ = writer.run_once();
+    assert!(sealing.as_mut().poll(&mut context).is_ready());
+}
+
+fn prepare(directory: &Path) -> (RedbEngine, Writer) {
+    // So small that a flush moves one conversation.
+    let settings = StoreSettings::with_journal_bytes(4800);
+    RedbEngine::prepare(Location::Directory(directory.to_owned()), &settings, Backoff::default()).unwrap()
+}
+
+/// The store is refused with `expected` as the cause, by the start and by the check.
+fn assert_of_another_time(directory: &Path, expected: &str) {
+    let refused = refusal(directory);
+    assert!(
+        matches!(&refused, OpenError::JournalOfAnother { cause, .. } if cause.to_string() == expected),
+        "{refused}"
+    );
+    let unchecked = check(directory).unwrap_err();
+    assert!(matches!(&unchecked, CheckError::Open(OpenError::JournalOfAnother { .. })), "{unchecked}");
+}
+
+#[tokio::test]
+async fn an_older_journal_of_the_store_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = directory.path().join(StoreFile::Journal.name());
+    let store = open(directory.path());
+    seal(&store, "a", 0, &["t0"]).await;
+    lose(store).await;
+    let older = fs::read(&journal).unwrap();
+
+    let location = Location::Directory(directory.path().to_owned());
+    let (store, mut writer) = RedbEngine::prepare(location, &StoreSettings::default(), Backoff::default()).unwrap();
+    for (version, turn) in [(1, "t1"), (2, "t2")] {
+        let turns = [turn];
+        let mut sealing = std::pin::pin!(seal(&store, "a", version, &turns));
+        let mut waker = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(sealing.as_mut().poll(&mut waker).is_pending());
+        let _ = writer.run_once();
+        sealing.await;
+    }
+    writer.checkpoint().move_all().unwrap();
+    drop(store);
+    writer.run();
+    let newer = fs::read(&journal).unwrap();
+    fs::write(&journal, older).unwrap();
+    let refused = refusal(directory.path());
+    assert!(matches!(refused, OpenError::JournalOfAnother { .. }), "{refused:?}");
+    assert!(matches!(check(directory.path()), Err(CheckError::Open(OpenError::JournalOfAnother { .. }))));
+    fs::write(&journal, newer).unwrap();
+    assert_eq!(places(directory.path()).await.len(), 3);
+
+    // After an orderly stop there is another journal. The one before it is none of the store's any more.
+    let older = fs::read(&journal).unwrap();
+    let store = open(directory.path());
+    store.close().await;
+    lose(open(directory.path())).await;
+    fs::write(&journal, older).unwrap();
+    let refused = refusal(directory.path());
+    assert!(matches!(refused, OpenError::JournalOfAnother { .. }), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_journal_without_the_newest_row_that_a_flush_has_seen_is_refused_or_with_another_in_its_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let journal = path.join(StoreFile::Journal.name());
+    let (store, mut writer) = prepare(path);
+    seal_by_hand(&store, &mut writer, "a", 0, "t");
+    seal_by_hand(&store, &mut writer, "b", 0, "t");
+    let older = fs::read(&journal).unwrap();
+    seal_by_hand(&store, &mut writer, "c", 0, "t");
+    writer.checkpoint().flush().unwrap();
+    drop(store);
+    writer.run();
+    let newer = fs::read(&journal).unwrap();
+    let head = ReadMeta::of(&Database::open(path.join(StoreFile::Main.name())).unwrap()).unwrap();
+    assert_eq!((head.checkpoint().unwrap().number, head.newest().unwrap().number), (0, 3), "the flush is not the last");
+    drop(head);
+
+    fs::write(&journal, older).unwrap();
+    assert_of_another_time(path, "it ends with row 2, and the database has seen row 3: it is an older copy");
+    fs::write(&journal, &newer).unwrap();
+    damage_journal(path, |rows| {
+        let second = mark(rows, 2);
+        let mut other = read_row(2, rows.get(2).unwrap().unwrap().value()).unwrap().entries.to_vec();
+        rows.insert(3, chain(second, &mut other)).unwrap();
+    });
+    assert_of_another_time(path, "its row 3 is another than the database has seen");
+    fs::write(&journal, &newer).unwrap();
+    let store = open(path);
+    for name in ["a", "b", "c"] {
+        assert_eq!(store.revision(&id(name)).unwrap().sealed_turns, 1);
+    }
+}
+
+#[tokio::test]
+async fn an_older_main_file_beside_a_journal_that_dropped_what_it_lacks_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let main = directory.path().join(StoreFile::Main.name());
+    let (store, mut writer) = prepare(directory.path());
+    seal_by_hand(&store, &mut writer, "a", 0, "t0");
+    let older = fs::read(&main).unwrap();
+    writer.checkpoint().move_all().unwrap();
+    seal_by_hand(&store, &mut writer, "b", 0, "t0");
+    drop(store);
+    writer.run();
+    let newer = fs::read(&main).unwrap();
+    fs::write(&main, older).unwrap();
+    let expected =
+        "it begins after row 1, and the database has everything up to row 0 only: the database is an older copy";
+    assert_of_another_time(directory.path(), expected);
+    fs::write(&main, newer).unwrap();
+    assert_eq!(open(directory.path()).revision(&id("b")).unwrap().sealed_turns, 1);
+}

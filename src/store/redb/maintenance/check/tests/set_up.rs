@@ -1,0 +1,211 @@
+use std::fs;
+use std::path::Path;
+
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+
+use crate::settings::StoreSettings;
+use crate::store::redb::files::open_error::OpenError;
+use crate::store::redb::journal::chain::{chain, read_row};
+use crate::store::redb::journal::entry;
+use crate::store::redb::journal::entry::Entry;
+use crate::store::redb::maintenance::check::report::CheckReport;
+use crate::store::redb::maintenance::check::{check, repair};
+use crate::store::redb::tables::index::TurnHasher;
+use crate::store::redb::tables::journal_mark::JournalMark;
+use crate::store::redb::tables::meta::{ReadMeta, WriteMeta};
+use crate::store::redb::tables::row::Row;
+use crate::store::redb::tables::schema::{JournalRows, ROWS};
+use crate::store::redb::tables::store_file::StoreFile;
+use crate::store::{Commit, Health, Location, PositionedTurn, RedbEngine, StagedTurn, TurnRange, Version};
+use crate::turn::{
+    ConversationId, Done, EpochMillis, OpenTurn, Progress, RunningTime, StepId, StepTimes, TurnId, Usage,
+};
+
+pub(super) fn turn(id: &str) -> OpenTurn {
+    OpenTurn::new(TurnId::new(id).unwrap())
+}
+
+pub(super) fn id(name: &str) -> ConversationId {
+    ConversationId::new(name).unwrap()
+}
+
+/// A commit that seals one turn.
+pub(super) fn sealing(name: &str, version: u64, turn_id: &str) -> Commit {
+    Commit {
+        conversation_id: id(name),
+        expected_version: Version(version),
+        staged: Vec::new(),
+        sealed: vec![turn(turn_id).seal(&Done::because("stop"), EpochMillis::new(3))],
+    }
+}
+
+pub(super) fn open(directory: &Path) -> RedbEngine {
+    RedbEngine::open(Location::Directory(directory.to_owned()), &StoreSettings::default()).unwrap()
+}
+
+/// An open turn with some steps.
+pub(super) fn staged(id: &str, steps: u32) -> StagedTurn {
+    let mut turn = turn(id);
+    for step in 0..steps {
+        let step_id = StepId::new(format!("{id}#{step}")).unwrap();
+        let times = StepTimes { decode: Some(step.into()), ..StepTimes::default() };
+        turn.fold(&Progress::StepComplete { step_id, times, model: None, provider: None });
+    }
+    StagedTurn { turn, last_event_at: RunningTime::new(1) }
+}
+
+/// A store with a conversation of three sealed turns and two open ones, one of which has three steps, and one more.
+pub(super) async fn sound() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    for name in ["a", "b"] {
+        let done = Done { usage: Some(Usage::default().into()), ..Done::because("stop") };
+        let commit = Commit {
+            conversation_id: id(name),
+            expected_version: Version(0),
+            staged: vec![staged("open", 3).into(), staged("other", 0).into()],
+            sealed: ["x", "y", "z"].map(|id| turn(id).seal(&done, EpochMillis::new(2))).into(),
+        };
+        store.commit(commit).await.unwrap();
+    }
+    store.close().await;
+    directory
+}
+
+pub(super) fn damage<K: redb::Key, V: redb::Value>(
+    directory: &Path,
+    table: TableDefinition<'_, K, V>,
+    change: impl FnOnce(&mut redb::Table<'_, K, V>),
+) {
+    let database = Database::open(directory.join(StoreFile::Main.name())).unwrap();
+    let txn = database.begin_write().unwrap();
+    change(&mut txn.open_table(table).unwrap());
+    txn.commit().unwrap();
+    database.close().unwrap();
+}
+
+pub(super) fn damage_meta(directory: &Path, change: impl FnOnce(&mut WriteMeta<'_>)) {
+    let database = Database::open(directory.join(StoreFile::Main.name())).unwrap();
+    let txn = database.begin_write().unwrap();
+    change(&mut WriteMeta::write(&txn).unwrap());
+    txn.commit().unwrap();
+}
+
+/// Where the index has a turn.
+pub(super) fn hash(directory: &Path, turn_id: &str) -> u64 {
+    let database = Database::open(directory.join(StoreFile::Main.name())).unwrap();
+    TurnHasher::of(ReadMeta::of(&database).unwrap().store_id().unwrap()).hash(turn_id)
+}
+
+pub(super) fn told(report: &CheckReport) -> Vec<String> {
+    report.violations.iter().map(ToString::to_string).collect()
+}
+
+pub(super) fn bytes(directory: &Path) -> Vec<u8> {
+    fs::read(directory.join(StoreFile::Main.name())).unwrap()
+}
+
+/// Damages a sound file: the check must say `expected`, and the repair must leave it clean and keep the file as it was.
+pub(super) async fn assert_found_and_repaired(expected: &str, damaged: impl FnOnce(&Path)) -> tempfile::TempDir {
+    let directory = sound().await;
+    damaged(directory.path());
+    let before = bytes(directory.path());
+    let found = told(&check(directory.path()).unwrap());
+    assert!(found.iter().any(|line| line == expected), "{expected:?} is not in {found:#?}");
+    assert!(bytes(directory.path()) == before, "the check changed the file");
+    let (_, repaired) = repair(directory.path()).unwrap();
+    let (copy, after) = repaired.unwrap();
+    assert_eq!(told(&after), [""; 0], "after the repair");
+    assert!(fs::read(copy).unwrap() == before, "the copy is not the file as it was");
+    directory
+}
+
+/// The order of all turns of a store that is not running.
+pub(super) async fn order(directory: &Path) -> Vec<(u64, String, u64)> {
+    let store = open(directory);
+    let page = store.sealed_turns(None, 99).unwrap();
+    assert_eq!(page.next, page.latest);
+    store.close().await;
+    let place =
+        |found: &PositionedTurn| (found.position.number, found.conversation_id.to_string(), found.turn.ordinal.get());
+    page.turns.iter().map(place).collect()
+}
+
+/// An order as `order` returns it: the conversations of the positions, each with its turns from ordinal 1.
+pub(super) fn in_order(conversations: &str) -> Vec<(u64, String, u64)> {
+    let of = |(place, name): (usize, char)| {
+        let ordinal = conversations[..=place].matches(name).count() as u64;
+        (place as u64 + 1, name.to_string(), ordinal)
+    };
+    conversations.char_indices().map(of).collect()
+}
+
+/// How many rows a table has of what repairs took out.
+pub(super) fn lost<K: redb::Key + 'static>(directory: &Path, table: TableDefinition<'_, K, &'static [u8]>) -> u64 {
+    let database = Database::open(directory.join(StoreFile::Main.name())).unwrap();
+    let lost = database.begin_read().unwrap().open_table(table).unwrap();
+    redb::ReadableTableMetadata::len(&lost).unwrap()
+}
+
+/// Seals turns of a conversation in one commit.
+pub(super) async fn seal(store: &RedbEngine, name: &str, version: u64, ids: &[&str]) {
+    let sealed = ids.iter().map(|id| turn(id).seal(&Done::because("stop"), EpochMillis::new(2))).collect();
+    let expected_version = Version(version);
+    store.commit(Commit { conversation_id: id(name), expected_version, staged: Vec::new(), sealed }).await.unwrap();
+}
+
+/// Ends a store as a crash of its process does.
+pub(super) async fn lose(store: RedbEngine) {
+    let mut writer = store.health();
+    drop(store);
+    writer.wait_for(|state| *state != Health::Running).await.unwrap();
+}
+
+/// Why the store is not opened.
+pub(super) fn refusal(directory: &Path) -> OpenError {
+    RedbEngine::open(Location::Directory(directory.to_owned()), &StoreSettings::default()).unwrap_err()
+}
+
+/// What a crash leaves of a store of which three commits are in the journal alone.
+pub(super) async fn with_a_journal() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    for (version, turn) in [(0, "t0"), (1, "t1"), (2, "t2")] {
+        seal(&store, "a", version, &[turn]).await;
+    }
+    lose(store).await;
+    directory
+}
+
+pub(super) async fn places(directory: &Path) -> Vec<(u64, String)> {
+    let store = open(directory);
+    let turns = store.turns(&TurnRange { conversation_id: id("a"), after: 0, limit: 99 }).unwrap();
+    lose(store).await;
+    turns.iter().map(|turn| (turn.ordinal.get(), turn.metrics.turn_id.to_string())).collect()
+}
+
+pub(super) fn mark(rows: &redb::Table<'_, u64, Row<JournalRows>>, number: u64) -> JournalMark {
+    JournalMark { number, checksum: rows.get(number).unwrap().unwrap().value().checksum() }
+}
+
+/// Changes the first entry of a row of the journal. The row is sound by itself and follows the row before it.
+pub(super) fn change_entry(directory: &Path, number: u64, change: impl FnOnce(&mut Entry)) {
+    damage_journal(directory, |rows| {
+        let (mut entries, before) = {
+            let row = rows.get(number).unwrap().unwrap();
+            let row = read_row(number, row.value()).unwrap();
+            let before = JournalMark { number: number - 1, checksum: row.previous };
+            (entry::decode_row(row.entries).unwrap(), before)
+        };
+        change(&mut entries[0]);
+        rows.insert(number, chain(before, &mut entry::encode_row(&entries).unwrap())).unwrap();
+    });
+}
+
+pub(super) fn damage_journal(directory: &Path, change: impl FnOnce(&mut redb::Table<'_, u64, Row<JournalRows>>)) {
+    let database = Database::open(directory.join(StoreFile::Journal.name())).unwrap();
+    let txn = database.begin_write().unwrap();
+    change(&mut txn.open_table(ROWS).unwrap());
+    txn.commit().unwrap();
+    database.close().unwrap();
+}
