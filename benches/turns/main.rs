@@ -9,6 +9,7 @@
 mod actors;
 mod append;
 mod client;
+mod cpu;
 mod disk;
 mod file;
 mod fold;
@@ -38,6 +39,7 @@ fn main() {
     sqlite::run(&mut report);
     observe::run(&mut report);
     post::run(&mut report);
+    cpu::run(&mut report);
     read::run(&mut report);
     start::run(&mut report);
     disk::run(&mut report);

@@ -36,6 +36,7 @@ pub(crate) enum Unit {
     Bytes,
     Mebibytes,
     Milliseconds,
+    Microseconds,
     Percent,
 }
 
@@ -175,6 +176,7 @@ impl Unit {
             Self::Mebibytes => format!("{value:.1} MiB"),
             Self::Milliseconds if value < 10.0 => format!("{value:.2} ms"),
             Self::Milliseconds => format!("{value:.0} ms"),
+            Self::Microseconds => format!("{value:.1} us"),
             Self::Percent => format!("{value:.1} %"),
         }
     }

@@ -1,5 +1,6 @@
 //! The real binary, `turn-metrics serve`, as a separate process. Linux only, because it reads `/proc`.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -21,7 +22,12 @@ impl Service {
 
     /// Starts the process with settings such as `TURNS__IDLE_AFTER`, and waits until it prints its address.
     pub(crate) fn start_with(directory: &Path, settings: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_turn-metrics"));
+        Self::start_program(env!("CARGO_BIN_EXE_turn-metrics").as_ref(), directory, settings)
+    }
+
+    /// Starts this build of the program, as [`Self::start_with`] does.
+    pub(crate) fn start_program(program: &OsStr, directory: &Path, settings: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(program);
         command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(directory);
         command.envs(settings.iter().map(|(key, value)| (format!("TURN_METRICS__{key}"), value)));
         // The process logs as by default, to a reader that discards everything.
@@ -48,6 +54,16 @@ impl Service {
     /// The peak of the memory in use.
     pub(crate) fn peak_bytes(&self) -> f64 {
         self.status("VmHWM:")
+    }
+
+    /// The processor time of all threads so far.
+    pub(crate) fn cpu_seconds(&self) -> f64 {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let nanos = threads.map(|thread| {
+            let text = fs::read_to_string(thread.unwrap().path().join("schedstat")).unwrap();
+            text.split(' ').next().unwrap().parse::<f64>().unwrap()
+        });
+        nanos.sum::<f64>() / 1e9
     }
 
     fn status(&self, key: &str) -> f64 {
