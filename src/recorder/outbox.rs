@@ -161,7 +161,7 @@ impl Task {
                     }
                     Ok(Err(error)) if is_worth_another(&error) && attempt < ATTEMPTS => put_off.push(parcel),
                     // Each is smaller than the one before, so this comes to an end.
-                    Ok(Err(error)) if is_too_much(&error) && count > 1 => parcels.push(parcel.split()),
+                    Ok(Err(error)) if error.is_over_limit() && count > 1 => parcels.push(parcel.split()),
                     Ok(Err(error)) => {
                         self.lost(count, &parcel.observe.conversation_id, &error);
                         parcels.extend(parcel.next());
@@ -266,9 +266,4 @@ fn is_worth_another(error: &ObserveError) -> bool {
             | ObserveError::StoreUnavailable(_)
             | ObserveError::ActorGone
     )
-}
-
-/// Whether fewer of the events may be taken.
-fn is_too_much(error: &ObserveError) -> bool {
-    matches!(error, ObserveError::TooManyOpenTurns { .. } | ObserveError::TooManySteps { .. })
 }
