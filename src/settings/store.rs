@@ -11,10 +11,10 @@ section! {
         /// the fsync.
         batch_commits: usize = 1024, 1..=1_000_000;
 
-        /// Bytes of one commit (64 MiB), which is what the events of one request change in one conversation. A turn in it
-        /// counts at most 256 bytes, each of its steps likewise, and their texts count too. Past it: 422, as sending the same
-        /// again would not help. No request of at most 16 MiB gets there.
-        max_commit_bytes: usize = 64 * 1024 * 1024, 64 * 1024..=1 << 30;
+        /// Bytes of one commit (16 MiB), which is what events change at once in one conversation. A turn
+        /// in it counts at most 256 bytes, each of its steps likewise, and their texts count too. Past it: 422, as sending the
+        /// same again would not help. The defaults leave room for all that one commit can become.
+        max_commit_bytes: usize = 16 * 1024 * 1024, 4 * 1024 * 1024..=1 << 30;
 
         sections {
             /// What is of the embedded engine alone.

@@ -7,6 +7,7 @@ use indexmap::IndexMap;
 use super::known::{Extent, KnownTurns};
 use super::observe::{ObserveError, Receipt, TurnReceipt};
 use super::open_change::{Before, OpenChange};
+use super::parts::PART_TURNS;
 use super::touched::{TouchedTurns, TurnState};
 use crate::settings::TurnSettings;
 use crate::store::{Commit, StaleBefore, TurnOutcome, Version};
@@ -48,6 +49,16 @@ pub(super) struct Limits {
     pub(super) max_open_bytes: usize,
 }
 
+impl Limits {
+    /// For work that has been checked against the limits before.
+    pub(super) const NONE: Self = Self {
+        max_open_turns: usize::MAX,
+        max_steps: usize::MAX,
+        max_turn_bytes: usize::MAX,
+        max_open_bytes: usize::MAX,
+    };
+}
+
 impl From<&TurnSettings> for Limits {
     fn from(settings: &TurnSettings) -> Self {
         let TurnSettings { max_open_turns, max_steps, max_turn_bytes, max_open_bytes, .. } = *settings;
@@ -83,7 +94,7 @@ pub(super) struct Draft<'a> {
 impl<'a> Draft<'a> {
     /// A draft with so many turns takes no further work: writing them takes some milliseconds, in which the commits of
     /// other conversations wait. What is left over takes its turn behind them.
-    pub(super) const FULL_TURNS: usize = 1024;
+    pub(super) const FULL_TURNS: usize = PART_TURNS;
     /// The same for the bytes of a commit.
     const FULL_BYTES: usize = 1024 * 1024;
 
@@ -105,14 +116,7 @@ impl<'a> Draft<'a> {
     /// Takes a piece of work in, whole or not at all. With `looked_up`, the store has been asked for the turns of the
     /// work; an `error` event for a turn that is still unknown is then ignored.
     pub(super) fn take(&mut self, work: &Work, looked_up: bool) -> Result<ReceiptBuilder, NotTaken> {
-        let mut trial = Trial {
-            draft: self,
-            turns: TouchedTurns::default(),
-            open: self.open,
-            bytes: 0,
-            receipt_builder: ReceiptBuilder::default(),
-            unknown_failures: BTreeSet::new(),
-        };
+        let mut trial = Trial { draft: self, state: TrialState::of(self.open), is_check: false };
         match work {
             Work::Observe(events) => {
                 events.iter().try_for_each(|event| trial.fold(event)).map_err(NotTaken::OverLimit)?;
@@ -123,15 +127,42 @@ impl<'a> Draft<'a> {
                 }
             }
         }
-        let Trial { turns, open, bytes, receipt_builder, unknown_failures, .. } = trial;
-        if !looked_up && !unknown_failures.is_empty() {
+        let state = trial.state;
+        if !looked_up && !state.unknown_failures.is_empty() {
             // The look-up replaces `sealed`, so it must also cover the other turns of the work that may be sealed.
             return Err(NotTaken::UnknownFailures(self.maybe_sealed_before(work)));
         }
-        self.check(open).map_err(NotTaken::OverLimit)?;
+        self.check(state.open).map_err(NotTaken::OverLimit)?;
+        Ok(self.adopt(state))
+    }
+
+    /// Takes in a part of work that has been checked as a whole, in a draft without limits.
+    pub(super) fn take_part(&mut self, events: &[TurnEvent]) -> ReceiptBuilder {
+        let mut trial = Trial { draft: self, state: TrialState::of(self.open), is_check: false };
+        // Without limits, no event is refused.
+        let _ = events.iter().try_for_each(|event| trial.fold(event));
+        let state = trial.state;
+        self.adopt(state)
+    }
+
+    fn adopt(&mut self, state: TrialState) -> ReceiptBuilder {
+        let TrialState { turns, open, bytes, receipt_builder, .. } = state;
         self.turns.extend(turns);
         (self.open, self.bytes) = (open, self.bytes + bytes);
-        Ok(receipt_builder)
+        receipt_builder
+    }
+
+    /// Checks the next part of some work against the limits, after the parts that made `before`. Changes nothing.
+    pub(super) fn check_part(
+        &self,
+        before: Option<TrialState>,
+        part: &[TurnEvent],
+    ) -> Result<TrialState, ObserveError> {
+        let state = before.unwrap_or_else(|| TrialState::of(self.open));
+        let mut trial = Trial { draft: self, state, is_check: true };
+        part.iter().try_for_each(|event| trial.fold(event))?;
+        self.check(trial.state.open)?;
+        Ok(TrialState { receipt_builder: ReceiptBuilder::default(), ..trial.state })
     }
 
     /// Refuses what would exceed a limit of the conversation. A limit that was lowered since does not stop what is open
@@ -151,7 +182,7 @@ impl<'a> Draft<'a> {
     /// What is known of a turn, with what the draft changes of it.
     fn before(&self, id: &TurnId) -> Before<'_> {
         let earlier = match self.turns.get(id) {
-            Some(TurnState::Open(change)) => Some(change),
+            Some(TurnState::Open(change)) => Some(change.as_ref()),
             _ => None,
         };
         Before { known: self.known.open.get(id), earlier }
@@ -159,7 +190,7 @@ impl<'a> Draft<'a> {
 
     /// The turn for work to go on from, with nothing changed yet; `None` if it is new.
     fn state(&self, id: &TurnId) -> Option<TurnState> {
-        let open = || TurnState::Open(OpenChange::to(self.before(id), self.now.running));
+        let open = || TurnState::Open(Box::new(OpenChange::to(self.before(id), self.now.running)));
         match self.turns.get(id) {
             Some(TurnState::Open(_)) => Some(open()),
             Some(TurnState::Sealed(_) | TurnState::SealedBefore) => Some(TurnState::SealedBefore),
@@ -192,6 +223,14 @@ impl<'a> Draft<'a> {
 /// One piece of work on top of a draft; it is dropped where it does not fit.
 struct Trial<'d, 'a> {
     draft: &'d Draft<'a>,
+    state: TrialState,
+    /// Whether it is only to be seen if the work fits: the turns that it seals are not kept.
+    is_check: bool,
+}
+
+/// What a trial has made so far.
+#[derive(Debug)]
+pub(super) struct TrialState {
     turns: TouchedTurns,
     /// The open turns with what the draft and the trial change.
     open: Extent,
@@ -202,29 +241,41 @@ struct Trial<'d, 'a> {
     unknown_failures: BTreeSet<TurnId>,
 }
 
+impl TrialState {
+    fn of(open: Extent) -> Self {
+        let (turns, receipt_builder) = (TouchedTurns::default(), ReceiptBuilder::default());
+        Self { turns, open, bytes: 0, receipt_builder, unknown_failures: BTreeSet::new() }
+    }
+
+    /// Whether it has an `error` of a turn that is not known.
+    pub(super) fn has_unknown_failures(&self) -> bool {
+        !self.unknown_failures.is_empty()
+    }
+}
+
 impl Trial<'_, '_> {
     fn fold(&mut self, event: &TurnEvent) -> Result<(), ObserveError> {
         let Limits { max_steps, max_turn_bytes, .. } = self.draft.limits;
         let Now { moment, running } = self.draft.now;
         let id = &event.turn_id;
         if event.kind == TurnEventKind::Progress(Progress::Failed)
-            && self.turns.get(id).is_none()
+            && self.state.turns.get(id).is_none()
             && self.draft.state(id).is_none()
         {
-            self.unknown_failures.insert(id.clone());
+            self.state.unknown_failures.insert(id.clone());
             return Ok(());
         }
         let before = self.draft.before(id);
-        let open = &mut self.open;
-        let state = self.turns.touch(id, || {
+        let open = &mut self.state.open;
+        let state = self.state.turns.touch(id, || {
             self.draft.state(id).unwrap_or_else(|| {
                 let change = OpenChange::to(before, running);
                 open.add(change.bytes(id));
-                TurnState::Open(change)
+                TurnState::Open(Box::new(change))
             })
         });
         match (state, &event.kind) {
-            (TurnState::Sealed(_) | TurnState::SealedBefore, _) => self.receipt_builder.of(id).late += 1,
+            (TurnState::Sealed(_) | TurnState::SealedBefore, _) => self.state.receipt_builder.of(id).late += 1,
             (TurnState::Open(change), TurnEventKind::Progress(progress)) => {
                 if let Some(step_id) = progress.step_id()
                     && change.step_count() as usize >= max_steps
@@ -238,18 +289,22 @@ impl Trial<'_, '_> {
                 if bytes > max_turn_bytes && bytes > bytes_before {
                     return Err(ObserveError::TurnTooLarge { turn_id: id.clone(), limit: max_turn_bytes });
                 }
-                self.open.resize(bytes_before, bytes);
-                self.bytes += OpenTurn::bytes_of(id, &change.head, OpenStep::BASE_BYTES);
-                let tally = self.receipt_builder.of(id);
+                self.state.open.resize(bytes_before, bytes);
+                self.state.bytes += OpenTurn::bytes_of(id, &change.head, OpenStep::BASE_BYTES);
+                let tally = self.state.receipt_builder.of(id);
                 tally.in_time += 1;
                 tally.warn(cut(id, progress.cut_labels()));
             }
             (state @ TurnState::Open(_), TurnEventKind::Done(done)) => {
                 // It gets its state below.
                 let TurnState::Open(change) = std::mem::replace(state, TurnState::SealedBefore) else { return Ok(()) };
+                if self.is_check {
+                    self.state.open.remove(change.bytes(id));
+                    return Ok(());
+                }
                 let turn = change.whole(id.clone(), before);
                 let warnings = self.seal(&turn, done, moment);
-                let tally = self.receipt_builder.of(id);
+                let tally = self.state.receipt_builder.of(id);
                 tally.in_time += 1;
                 tally.warn(cut(id, done.cut_labels()).chain(warnings));
             }
@@ -259,23 +314,23 @@ impl Trial<'_, '_> {
 
     fn abandon(&mut self, id: &TurnId, before: StaleBefore) {
         // The list may name a turn twice: what is sealed in here already is not open any more.
-        if self.turns.get(id).is_none()
+        if self.state.turns.get(id).is_none()
             && let Some(TurnState::Open(change)) = self.draft.state(id)
             && before.is_stale(change.last_event_at, &change.head)
         {
             let done = Done::because(if change.head.has_failed { FAILED } else { ABANDONED });
             let turn = change.whole(id.clone(), self.draft.before(id));
             let warnings = self.seal(&turn, &done, self.draft.now.moment);
-            self.receipt_builder.of(id).warn(warnings);
+            self.state.receipt_builder.of(id).warn(warnings);
         }
     }
 
     /// Seals the turn, and returns the probable mistakes in it.
     fn seal(&mut self, turn: &OpenTurn, done: &Done, moment: EpochMillis) -> Vec<Warning> {
-        self.open.remove(turn.bytes());
-        self.bytes += turn.bytes();
-        self.turns.seal(turn.seal(done, moment));
-        self.receipt_builder.of(&turn.id).seals = true;
+        self.state.open.remove(turn.bytes());
+        self.state.bytes += turn.bytes();
+        self.state.turns.seal(turn.seal(done, moment));
+        self.state.receipt_builder.of(&turn.id).seals = true;
         turn.warnings(done, moment)
     }
 }

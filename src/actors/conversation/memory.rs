@@ -70,18 +70,17 @@ impl Memory {
     fn serve(&self) {
         loop {
             let mut state = self.state();
-            let Some((bytes, _)) = state.waiting.front() else { return };
-            let bytes = *bytes;
-            if !state.make_room(bytes) {
+            let Some((bytes, reply)) = state.waiting.front() else { return };
+            let (bytes, is_gone) = (*bytes, reply.is_closed());
+            if !is_gone && !state.make_room(bytes) {
                 return;
             }
-            state.used += bytes;
-            let next = state.waiting.pop_front();
-            // A permit that nobody waits for any more is dropped, which takes the lock.
-            drop(state);
-            let permit = Permit { memory: self.clone(), bytes };
-            if let Some((_, reply)) = next {
-                let _ = reply.send(permit);
+            let Some((_, reply)) = state.waiting.pop_front() else { return };
+            if !is_gone {
+                state.used += bytes;
+                // Whoever has gone away since drops the permit, which takes the lock.
+                drop(state);
+                let _ = reply.send(Permit { memory: self.clone(), bytes });
             }
         }
     }

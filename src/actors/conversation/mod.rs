@@ -3,6 +3,7 @@
 //! - `observe`: the messages that change turns, and their answer.
 //! - `draft`: what a batch of work makes of the turns. Pure.
 //! - `touched`: the turns that a draft has touched. Pure.
+//! - `parts`: messages of many events, which are worked on in parts. Pure.
 //! - `open_change`: what changes of an open turn. Pure.
 //! - `known`: what is known of the conversation's turns. Pure.
 //! - `memory`: bounds the open turns that all conversations hold in memory.
@@ -15,6 +16,7 @@ mod logged;
 mod memory;
 mod observe;
 mod open_change;
+mod parts;
 #[cfg(test)]
 mod tests;
 mod touched;
@@ -34,6 +36,7 @@ pub use self::observe::{Abandon, Observe, ObserveError, Receipt, TurnReceipt};
 use self::draft::{Draft, Limits, NotTaken, Now, ReceiptBuilder, Work};
 use self::known::{Known, KnownTurns};
 use self::memory::{Permit, Rest};
+use self::parts::{Parts, end_of_part};
 use super::facts::{Facts, TurnSealed};
 use super::store::OpenConversation;
 use crate::clock::{RunningClock, SharedClock};
@@ -93,6 +96,8 @@ struct Task {
     reply: oneshot::Sender<Result<Receipt, ObserveError>>,
     /// Whether the store has told which of its turns are sealed.
     looked_up: bool,
+    /// How far it is, if it has several parts.
+    parts: Option<Parts>,
 }
 
 impl Task {
@@ -158,7 +163,8 @@ impl Conversation {
 
     fn enqueue(&mut self, work: Work, ctx: &mut Context<Self>) -> ResponseFuture<Result<Receipt, ObserveError>> {
         let (reply, answer) = oneshot::channel();
-        self.waiting.push_back(Task { work, reply, looked_up: false });
+        let parts = if let Work::Observe(events) = &work { Parts::of(events) } else { None };
+        self.waiting.push_back(Task { work, reply, looked_up: false, parts });
         self.advance(ctx);
         Box::pin(async { answer.await.unwrap_or(Err(ObserveError::ActorGone)) })
     }
@@ -171,7 +177,7 @@ impl Conversation {
         if self.waiting.is_empty() {
             return self.take_rest();
         }
-        let Some(mut held) = self.held.take().or_else(|| self.end_rest()) else { return self.make_room(ctx) };
+        let Some(held) = self.held.take().or_else(|| self.end_rest()) else { return self.make_room(ctx) };
 
         let turns = &held.known.turns;
         let now = Now { moment: self.clock.now().max(turns.last_sealed_at), running: self.running.now() };
@@ -181,6 +187,13 @@ impl Conversation {
         while !(draft.is_full() || self.one_by_one > 0 && !tasks.is_empty())
             && let Some(task) = self.waiting.pop_front()
         {
+            if task.parts.is_some() {
+                if tasks.is_empty() {
+                    return self.advance_parts(task, held, now, ctx);
+                }
+                self.waiting.push_front(task);
+                break;
+            }
             let (refusal, unresolved) = match draft.take(&task.work, task.looked_up) {
                 Ok(receipt_builder) => {
                     tasks.push((task, receipt_builder));
@@ -207,23 +220,112 @@ impl Conversation {
             // No task before the one to look up is left to commit.
             return self.load(turn_ids, held.permit, ctx);
         }
+        self.settle(held, tasks, open_bytes, commit, ctx);
+    }
+
+    /// Has tasks made durable whose open turns then have this many bytes.
+    fn settle(
+        &mut self,
+        mut held: Held,
+        tasks: Vec<(Task, ReceiptBuilder)>,
+        open_bytes: usize,
+        commit: Option<Commit>,
+        ctx: &mut Context<Self>,
+    ) {
         if !self.fits(&mut held.permit, open_bytes) {
             self.put_back(tasks);
             self.rest = Some(self.memory.rest(held.known, held.permit));
             return self.make_room(ctx);
         }
-        if let Some(commit) = commit {
-            self.held = Some(held);
-            return self.commit(tasks, commit, ctx);
-        }
-        // As after a commit, the looked-up ordinals are no longer needed.
-        let sealed_before = std::mem::take(&mut held.known.turns.sealed);
         self.held = Some(held);
-        for (task, receipt_builder) in tasks {
-            task.answer(Ok(receipt_builder.receipt(&HashMap::new(), &sealed_before)));
+        match commit {
+            Some(commit) => self.commit(tasks, commit, ctx),
+            None => {
+                self.hand_out(tasks, &HashMap::new());
+                self.pause(ctx);
+            }
         }
-        // Other actors of the thread come first: there may be much more like this.
+    }
+
+    /// Lets other actors of the thread work: there may be much more to do here.
+    fn pause(&mut self, ctx: &mut Context<Self>) {
         self.wait_for(tokio::task::yield_now(), ctx, |_, ()| {});
+    }
+
+    /// Checks or takes the next part of a task.
+    fn advance_parts(&mut self, mut task: Task, held: Held, now: Now, ctx: &mut Context<Self>) {
+        let (Work::Observe(events), Some(parts)) = (&task.work, &mut task.parts) else { return };
+        let turns = &held.known.turns;
+        let (next, state) = match parts {
+            Parts::Checking { next, state } => (next, state),
+            Parts::Taking { next, .. } => {
+                let mut draft = Draft::new(&self.id, turns, Limits::NONE, now);
+                let receipt_builder = draft.take_part(&events[*next..end_of_part(events, *next)]);
+                let open_bytes = turns.open.extent().bytes.max(draft.open().bytes);
+                let commit = draft.commit(held.known.version);
+                return self.settle(held, vec![(task, receipt_builder)], open_bytes, commit, ctx);
+            }
+        };
+        let draft = Draft::new(&self.id, turns, self.limits, now);
+        let end = end_of_part(events, *next);
+        let checked = draft.check_part(state.take(), &events[*next..end]);
+        let is_last = end == events.len();
+        let refusal = match checked {
+            Ok(state) if is_last && !task.looked_up && state.has_unknown_failures() => None,
+            Ok(state) => {
+                *parts = if is_last { Parts::taking() } else { Parts::Checking { next: end, state: Some(state) } };
+                self.waiting.push_front(task);
+                self.held = Some(held);
+                return self.pause(ctx);
+            }
+            Err(refusal) => Some(refusal),
+        };
+        let unresolved = if task.looked_up { Vec::new() } else { draft.maybe_sealed_before(&task.work) };
+        match refusal {
+            Some(refusal) if unresolved.is_empty() => {
+                task.answer(Err(refusal));
+                self.held = Some(held);
+                self.pause(ctx);
+            }
+            _ => {
+                self.waiting.push_front(Task { looked_up: true, parts: Some(Parts::checking()), ..task });
+                self.load(unresolved, held.permit, ctx);
+            }
+        }
+    }
+
+    /// Answers the tasks that are done. One that has parts left is the next to work on.
+    fn hand_out(&mut self, tasks: Vec<(Task, ReceiptBuilder)>, outcomes: &HashMap<TurnId, TurnOutcome>) {
+        // Only these tasks have late events of these turns.
+        let sealed_before =
+            self.held.as_mut().map(|held| std::mem::take(&mut held.known.turns.sealed)).unwrap_or_default();
+        let mut unfinished = None;
+        for (mut task, receipt_builder) in tasks {
+            let receipt = receipt_builder.receipt(outcomes, &sealed_before);
+            for warning in &receipt.warnings {
+                let (turn_id, warning) = (warning.turn_id(), warning.summary());
+                if self.logged.add(&self.id, warning) {
+                    tracing::warn!(
+                        conversationId = %self.id, turnId = %turn_id, warning,
+                        "events are probably wrong; receipts name further cases"
+                    );
+                }
+            }
+            let whole = match (&mut task.parts, &task.work) {
+                (Some(parts), Work::Observe(events)) => parts.took(events, receipt),
+                _ => Some(receipt),
+            };
+            match whole {
+                Some(receipt) => task.answer(Ok(receipt)),
+                None => unfinished = Some(task),
+            }
+        }
+        if let Some(task) = unfinished {
+            if let Some(held) = &mut self.held {
+                held.known.turns.sealed = sealed_before;
+            }
+            self.waiting.push_front(task);
+        }
     }
 
     /// Puts tasks back to the others, before them.
@@ -326,11 +428,8 @@ impl Conversation {
         let PendingCommit { tasks, commit } = pending;
         self.one_by_one = self.one_by_one.saturating_sub(1);
         let outcomes: HashMap<TurnId, TurnOutcome> = committed.outcomes.into_iter().collect();
-        let mut sealed_before = HashMap::new();
         if let Some(Held { known, .. }) = &mut self.held {
             known.version = committed.version;
-            // Only tasks of this commit have late events of these turns, and they are answered below.
-            sealed_before = std::mem::take(&mut known.turns.sealed);
             for change in &commit.staged {
                 match outcomes.get(&change.turn_id) {
                     Some(TurnOutcome::Staged) => known.turns.open.change(change),
@@ -352,19 +451,7 @@ impl Conversation {
                 }
             }
         }
-        for (task, receipt_builder) in tasks {
-            let receipt = receipt_builder.receipt(&outcomes, &sealed_before);
-            for warning in &receipt.warnings {
-                let (turn_id, warning) = (warning.turn_id(), warning.summary());
-                if self.logged.add(&self.id, warning) {
-                    tracing::warn!(
-                        conversationId = %self.id, turnId = %turn_id, warning,
-                        "events are probably wrong; receipts name further cases"
-                    );
-                }
-            }
-            task.answer(Ok(receipt));
-        }
+        self.hand_out(tasks, &outcomes);
     }
 
     fn not_committed(&mut self, pending: PendingCommit, error: CommitError) {

@@ -53,7 +53,7 @@ pub struct TurnReceipt {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ObserveError {
-    /// Nothing was taken in: too much is being worked on. Send again later.
+    /// Too much is being worked on. Nothing was taken in, or the first part of a message of many events. Send again later.
     #[error("too much is being worked on")]
     Overloaded,
     /// Nothing was taken in: the service is shutting down.
@@ -106,7 +106,8 @@ pub enum ObserveError {
         /// How many bytes a commit may have.
         limit: usize,
     },
-    /// Nothing of this conversation was taken in: others changed it again and again meanwhile. Send again later.
+    /// Others changed the conversation again and again meanwhile. Nothing of it was taken in, or the first part of a
+    /// message of many events. Send again later.
     #[error("the conversation is being changed by others")]
     Contended,
     /// The outcome is unknown: the store failed. Send again later.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use actix::Addr;
 
+use super::parts::PART_TURNS;
 use super::*;
 use crate::actors::{Fact, TurnReceipt};
 use crate::store::{FaultKind, StagedTurn, StaleBefore};
@@ -239,7 +240,7 @@ async fn nothing_is_answered_before_the_store_has_and_what_waits_meanwhile_is_on
 
 #[actix_rt::test]
 async fn much_that_waits_becomes_several_commits() {
-    const TURNS: usize = 300;
+    const TURNS: usize = 50;
     let gate = Rc::new(tokio::sync::Semaphore::new(0));
     let held = Rc::clone(&gate);
     let setup = setup_with(&TurnSettings::default(), move |kept, commit| {
@@ -265,7 +266,76 @@ async fn much_that_waits_becomes_several_commits() {
     }
     let commits: Vec<_> = setup.commits.seen().iter().map(|commit| commit.sealed.len()).collect();
     assert!(commits.iter().all(|turns| *turns < Draft::FULL_TURNS + TURNS), "{commits:?}");
-    assert!(commits.len() < 10, "more than one message fits into a commit: {commits:?}");
+    assert!(commits.len() < 12, "more than one message fits into a commit: {commits:?}");
+}
+
+fn dones(count: usize) -> Vec<TurnEvent> {
+    (0..count).map(|nth| done(&format!("turn-{nth}"))).collect()
+}
+
+/// The numbers of turns in the commits so far.
+fn sizes(setup: &Setup) -> Vec<usize> {
+    setup.commits.seen().iter().map(|commit| commit.sealed.len() + commit.staged.len()).collect()
+}
+
+#[actix_rt::test]
+async fn a_message_of_many_turns_becomes_a_commit_for_each_part_and_is_answered_as_one() {
+    let setup = setup();
+    let receipt = setup.send(dones(1000)).await.unwrap();
+    let ordinals = receipt.sealed.iter().map(|turn| (turn.turn_id.to_string(), turn.ordinal.get(), turn.duplicate));
+    assert!(ordinals.eq((0..1000).map(|nth| (format!("turn-{nth}"), nth + 1, false))));
+    assert_eq!(sizes(&setup), [[PART_TURNS; 7].to_vec(), vec![1000 - 7 * PART_TURNS]].concat());
+
+    let again = setup.send(dones(1000)).await.unwrap();
+    assert_eq!((again.sealed.len(), again.late), (1000, 1000));
+    assert!(again.sealed.iter().all(|turn| turn.duplicate));
+}
+
+#[actix_rt::test]
+async fn a_message_of_many_turns_over_a_limit_is_refused_whole_wherever_it_exceeds_it() {
+    let settings = TurnSettings { max_steps: 2, max_open_turns: 9, ..TurnSettings::default() };
+    let setup = setup_with(&settings, |kept, commit| async move { kept.commit(&commit) });
+    let starts = |count: usize| (0..count).map(|nth| start(&format!("open-{nth}"))).collect::<Vec<_>>();
+    let too_many_turns = [dones(300), starts(10)].concat();
+    let refusal = setup.send(too_many_turns).await.unwrap_err();
+    assert!(matches!(refusal, ObserveError::TooManyOpenTurns { limit: 9, .. }), "{refusal}");
+    let too_many_steps = [dones(300), (0..3).map(|step| usage("t", step, 1)).collect()].concat();
+    let refusal = setup.send(too_many_steps).await.unwrap_err();
+    assert!(matches!(refusal, ObserveError::TooManySteps { limit: 2, .. }), "{refusal}");
+    assert_eq!(sizes(&setup), [0; 0], "nothing of either was taken in");
+    let within = [dones(300), starts(9), vec![usage("open-0", 0, 1), usage("open-0", 1, 1)]].concat();
+    assert_eq!(setup.receipt(within).await.len(), 300);
+    assert_eq!(setup.open_turns().len(), 9);
+}
+
+#[actix_rt::test]
+async fn a_late_event_in_a_later_part_is_told_also_one_that_opens_no_turn() {
+    let setup = setup();
+    setup.send(vec![done("early"), done("other")]).await.unwrap();
+    let events = [dones(300), vec![error("early"), error("unknown"), start("other")]].concat();
+    let receipt = setup.send(events).await.unwrap();
+    assert_eq!((receipt.sealed.len(), receipt.late), (302, 2));
+    assert_eq!(receipt.sealed[300..], [told("early", 1, true), told("other", 2, true)]);
+    assert_eq!(setup.open_turns(), []);
+}
+
+#[actix_rt::test]
+async fn after_a_conflict_a_message_of_many_turns_goes_on_with_the_part_it_was_at() {
+    let count = Rc::new(Cell::new(0));
+    let counted = Rc::clone(&count);
+    let setup = setup_with(&TurnSettings::default(), move |kept, commit| {
+        counted.update(|count| count + 1);
+        if counted.get() == 2 {
+            let theirs = Commit { staged: vec![], sealed: vec![sealed_elsewhere()], ..(*commit).clone() };
+            kept.commit(&theirs).unwrap();
+        }
+        async move { kept.commit(&commit) }
+    });
+    let receipt = setup.send(dones(300)).await.unwrap();
+    assert!(receipt.sealed.iter().all(|turn| !turn.duplicate));
+    assert_eq!((receipt.sealed.len(), receipt.late), (300, 0));
+    let last = 300 - 2 * PART_TURNS;
+    assert_eq!(sizes(&setup), [PART_TURNS, PART_TURNS, PART_TURNS, last], "the second one was made again");
 }
 
 #[actix_rt::test]

@@ -24,8 +24,8 @@ pub(super) struct TouchedTurns {
 
 #[derive(Debug)]
 pub(super) enum TurnState {
-    Open(OpenChange),
-    Sealed(SealedTurn),
+    Open(Box<OpenChange>),
+    Sealed(Box<SealedTurn>),
     /// It was before, and is left alone.
     SealedBefore,
 }
@@ -40,7 +40,7 @@ impl TouchedTurns {
         self.states.get(id)
     }
 
-    /// The state of a turn, and whether it was touched before; `first` is called if not.
+    /// The state of a turn, which `first` returns for one that was not touched yet.
     pub(super) fn touch(&mut self, id: &TurnId, first: impl FnOnce() -> TurnState) -> &mut TurnState {
         self.looked(1);
         match self.states.entry(id.clone()) {
@@ -53,7 +53,7 @@ impl TouchedTurns {
         self.looked(1);
         let id = sealed.metrics.turn_id.clone();
         self.sealed.push(id.clone());
-        self.states.insert(id, TurnState::Sealed(sealed));
+        self.states.insert(id, TurnState::Sealed(Box::new(sealed)));
     }
 
     /// Takes in what a later trial made of turns.
@@ -61,7 +61,7 @@ impl TouchedTurns {
         self.looked(later.len());
         for (id, state) in later.states {
             match (self.states.get_mut(&id), state) {
-                (Some(TurnState::Open(earlier)), TurnState::Open(later)) => earlier.extend(later),
+                (Some(TurnState::Open(earlier)), TurnState::Open(later)) => earlier.extend(*later),
                 // To the trial, a turn that these sealed was sealed before.
                 (Some(_), TurnState::SealedBefore) => {}
                 (_, state) => drop(self.states.insert(id, state)),
@@ -74,7 +74,7 @@ impl TouchedTurns {
     pub(super) fn into_parts(self) -> (Vec<StagedChange>, Vec<SealedTurn>) {
         let Self { mut states, sealed, .. } = self;
         let sealed = sealed.iter().filter_map(|id| match states.remove(id)? {
-            TurnState::Sealed(sealed) => Some(sealed),
+            TurnState::Sealed(sealed) => Some(*sealed),
             TurnState::Open(_) | TurnState::SealedBefore => None,
         });
         let sealed = sealed.collect();
