@@ -171,4 +171,18 @@ mod memory {
         });
         assert!(most < MOST, "{most} KiB");
     }
+
+    /// One request of many turns for one conversation.
+    #[test]
+    fn a_request_of_many_turns_is_worked_on_in_parts() {
+        const TURNS: usize = 40_000;
+        let most = attacked(|server| {
+            let body: String = (0..TURNS).map(|turn| done("hot", &format!("{turn}"))).collect();
+            let answer = post(&mut server.client(), &body);
+            assert_eq!(answer.status, 200, "{answer:?}");
+            let sealed = answer.json()["sealed"].as_array().unwrap().len();
+            assert_eq!(sealed, TURNS, "the parts are answered as one");
+        });
+        assert!(most < MOST, "{most} KiB");
+    }
 }

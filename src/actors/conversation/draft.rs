@@ -43,26 +43,26 @@ pub(super) enum Work {
 /// The limits that a draft keeps.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    pub(super) max_open_turns: usize,
-    pub(super) max_steps: usize,
-    pub(super) max_turn_bytes: usize,
-    pub(super) max_open_bytes: usize,
+    pub(super) open_turns: usize,
+    pub(super) steps: usize,
+    pub(super) turn_bytes: usize,
+    pub(super) open_bytes: usize,
 }
 
 impl Limits {
     /// For work that has been checked against the limits before.
-    pub(super) const NONE: Self = Self {
-        max_open_turns: usize::MAX,
-        max_steps: usize::MAX,
-        max_turn_bytes: usize::MAX,
-        max_open_bytes: usize::MAX,
-    };
+    pub(super) const NONE: Self =
+        Self { open_turns: usize::MAX, steps: usize::MAX, turn_bytes: usize::MAX, open_bytes: usize::MAX };
 }
 
 impl From<&TurnSettings> for Limits {
     fn from(settings: &TurnSettings) -> Self {
-        let TurnSettings { max_open_turns, max_steps, max_turn_bytes, max_open_bytes, .. } = *settings;
-        Self { max_open_turns, max_steps, max_turn_bytes, max_open_bytes }
+        Self {
+            open_turns: settings.max_open_turns,
+            steps: settings.max_steps,
+            turn_bytes: settings.max_turn_bytes,
+            open_bytes: settings.max_open_bytes,
+        }
     }
 }
 
@@ -168,7 +168,7 @@ impl<'a> Draft<'a> {
     /// Refuses what would exceed a limit of the conversation. A limit that was lowered since does not stop what is open
     /// already.
     fn check(&self, open: Extent) -> Result<(), ObserveError> {
-        let Limits { max_open_turns, max_open_bytes, .. } = self.limits;
+        let Limits { open_turns: max_open_turns, open_bytes: max_open_bytes, .. } = self.limits;
         let conversation_id = || self.conversation_id.clone();
         if open.turns > max_open_turns && open.turns > self.open.turns {
             return Err(ObserveError::TooManyOpenTurns { conversation_id: conversation_id(), limit: max_open_turns });
@@ -255,7 +255,7 @@ impl TrialState {
 
 impl Trial<'_, '_> {
     fn fold(&mut self, event: &TurnEvent) -> Result<(), ObserveError> {
-        let Limits { max_steps, max_turn_bytes, .. } = self.draft.limits;
+        let Limits { steps: max_steps, turn_bytes: max_turn_bytes, .. } = self.draft.limits;
         let Now { moment, running } = self.draft.now;
         let id = &event.turn_id;
         if event.kind == TurnEventKind::Progress(Progress::Failed)
@@ -412,8 +412,7 @@ mod tests {
     use crate::testing::TurnScript;
     use crate::turn::OpenHead;
 
-    const LIMITS: Limits =
-        Limits { max_open_turns: 2, max_steps: 3, max_turn_bytes: usize::MAX, max_open_bytes: usize::MAX };
+    const LIMITS: Limits = Limits { open_turns: 2, steps: 3, turn_bytes: usize::MAX, open_bytes: usize::MAX };
 
     fn now() -> Now {
         Now { moment: EpochMillis::new(9), running: RunningTime::new(70) }
@@ -492,9 +491,9 @@ mod tests {
             last_event_at: RunningTime::new(1),
         };
         let known = KnownTurns { open: [of_two_steps].into_iter().collect(), ..KnownTurns::default() };
-        let wide = Limits { max_open_turns: 9, max_steps: 9, ..LIMITS };
+        let wide = Limits { open_turns: 9, steps: 9, ..LIMITS };
 
-        let limits = Limits { max_turn_bytes: bytes_of(3), ..wide };
+        let limits = Limits { turn_bytes: bytes_of(3), ..wide };
         let mut draft = Draft::new(&conversation_id, &known, limits, now());
         draft.take(&work(&[steps("a", 3)]), false).unwrap();
         for script in [steps("b", 4), steps("a", 4), steps("k", 4)] {
@@ -504,7 +503,7 @@ mod tests {
         }
         draft.take(&work(&[steps("k", 3), steps("b", 3).done("stop")]), false).unwrap();
 
-        let limits = Limits { max_open_bytes: bytes_of(2) + bytes_of(3), ..wide };
+        let limits = Limits { open_bytes: bytes_of(2) + bytes_of(3), ..wide };
         let mut draft = Draft::new(&conversation_id, &known, limits, now());
         draft.take(&work(&[steps("a", 3)]), false).unwrap();
         let refused = |draft: &mut Draft<'_>, scripts: &[TurnScript]| {
@@ -525,7 +524,7 @@ mod tests {
     fn a_limit_of_bytes_that_was_lowered_stops_what_grows_and_nothing_else() {
         let conversation_id = ConversationId::new("c").unwrap();
         let known = KnownTurns { open: [open("a", false, 1)].into_iter().collect(), ..KnownTurns::default() };
-        for limits in [Limits { max_turn_bytes: 1, ..LIMITS }, Limits { max_open_bytes: 1, ..LIMITS }] {
+        for limits in [Limits { turn_bytes: 1, ..LIMITS }, Limits { open_bytes: 1, ..LIMITS }] {
             let mut draft = Draft::new(&conversation_id, &known, limits, now());
             draft.take(&work(&[turn("a").start()]), false).unwrap();
             assert!(matches!(draft.take(&work(&[turn("a").usage(0, 1, 1)]), true), Err(NotTaken::OverLimit(_))));
@@ -540,7 +539,7 @@ mod tests {
         let conversation_id = ConversationId::new("c").unwrap();
         let held = (0..TURNS).map(|nth| open(&format!("held-{nth}"), false, 1));
         let known = KnownTurns { open: held.collect(), ..KnownTurns::default() };
-        let limits = Limits { max_open_turns: WORKS * TURNS * 2, ..LIMITS };
+        let limits = Limits { open_turns: WORKS * TURNS * 2, ..LIMITS };
         let mut draft = Draft::new(&conversation_id, &known, limits, now());
         for nth in 0..WORKS {
             let scripts: Vec<_> = (0..TURNS)
@@ -559,7 +558,7 @@ mod tests {
     #[test]
     fn a_draft_is_full_at_some_turns_or_bytes() {
         let (conversation_id, known) = (ConversationId::new("c").unwrap(), KnownTurns::default());
-        let limits = Limits { max_steps: 4096, ..LIMITS };
+        let limits = Limits { steps: 4096, ..LIMITS };
         let mut draft = Draft::new(&conversation_id, &known, limits, now());
         let done = |nth: usize| turn(&format!("t{nth}")).done("stop");
         draft.take(&work(&(1..Draft::FULL_TURNS).map(done).collect::<Vec<_>>()), false).unwrap();

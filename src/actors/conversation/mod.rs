@@ -238,13 +238,11 @@ impl Conversation {
             return self.make_room(ctx);
         }
         self.held = Some(held);
-        match commit {
-            Some(commit) => self.commit(tasks, commit, ctx),
-            None => {
-                self.hand_out(tasks, &HashMap::new());
-                self.pause(ctx);
-            }
+        if let Some(commit) = commit {
+            return self.commit(tasks, commit, ctx);
         }
+        self.hand_out(tasks, &HashMap::new());
+        self.pause(ctx);
     }
 
     /// Lets other actors of the thread work: there may be much more to do here.
@@ -366,7 +364,7 @@ impl Conversation {
     /// Whether open turns of this many bytes fit into the memory; if they do, they have their room. One that has as much
     /// room as a conversation may have never waits for more.
     fn fits(&self, permit: &mut Permit, bytes: usize) -> bool {
-        if permit.bytes() >= self.memory.most(self.limits.max_open_bytes) {
+        if permit.bytes() >= self.memory.most(self.limits.open_bytes) {
             permit.force(bytes);
             return true;
         }
@@ -375,7 +373,7 @@ impl Conversation {
 
     /// Waits for as much memory as a conversation may need, and loads it if it is not known.
     fn make_room(&mut self, ctx: &mut Context<Self>) {
-        let most = self.memory.permit(self.limits.max_open_bytes);
+        let most = self.memory.permit(self.limits.open_bytes);
         self.busy = true;
         ctx.spawn(most.into_actor(self).map(|permit, conversation, ctx| {
             conversation.busy = false;

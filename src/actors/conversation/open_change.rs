@@ -95,18 +95,16 @@ impl OpenChange {
         self.last_event_at = now;
         self.head.fold(progress);
         let Some(id) = progress.step_id() else { return };
-        let (bytes_before, bytes_after) = match before.place(id).and_then(|place| Some((place, before.step(place)?))) {
-            Some((place, step)) => {
-                let step = self.changed.entry(place).or_insert_with(|| step.clone());
-                let bytes_before = step.bytes();
-                step.fold(progress);
-                (bytes_before, step.bytes())
-            }
-            None => {
-                let bytes_before = self.new.bytes();
-                self.new.fold(id, progress);
-                (bytes_before, self.new.bytes())
-            }
+        let known = before.place(id).and_then(|place| Some((place, before.step(place)?)));
+        let (bytes_before, bytes_after) = if let Some((place, step)) = known {
+            let step = self.changed.entry(place).or_insert_with(|| step.clone());
+            let bytes_before = step.bytes();
+            step.fold(progress);
+            (bytes_before, step.bytes())
+        } else {
+            let bytes_before = self.new.bytes();
+            self.new.fold(id, progress);
+            (bytes_before, self.new.bytes())
         };
         self.steps_bytes = self.steps_bytes - bytes_before + bytes_after;
     }

@@ -261,7 +261,7 @@ async fn much_that_waits_becomes_several_commits() {
     gate.add_permits(100);
     for (nth, answer) in [first].into_iter().chain(others).enumerate() {
         let receipt = answer.await.unwrap().unwrap().unwrap();
-        let ordinals = receipt.sealed.iter().map(|turn| turn.ordinal.get() as usize);
+        let ordinals = receipt.sealed.iter().map(|turn| usize::try_from(turn.ordinal.get()).unwrap());
         assert!(ordinals.eq(nth * TURNS + 1..=(nth + 1) * TURNS), "the order of the messages is kept");
     }
     let commits: Vec<_> = setup.commits.seen().iter().map(|commit| commit.sealed.len()).collect();

@@ -36,13 +36,15 @@ impl TouchedTurns {
     }
 
     pub(super) fn get(&self, id: &TurnId) -> Option<&TurnState> {
-        self.looked(1);
+        #[cfg(test)]
+        self.looks.update(|looks| looks + 1);
         self.states.get(id)
     }
 
     /// The state of a turn, which `first` returns for one that was not touched yet.
     pub(super) fn touch(&mut self, id: &TurnId, first: impl FnOnce() -> TurnState) -> &mut TurnState {
-        self.looked(1);
+        #[cfg(test)]
+        self.looks.update(|looks| looks + 1);
         match self.states.entry(id.clone()) {
             Entry::Occupied(there) => there.into_mut(),
             Entry::Vacant(place) => place.insert(first()),
@@ -50,7 +52,8 @@ impl TouchedTurns {
     }
 
     pub(super) fn seal(&mut self, sealed: SealedTurn) {
-        self.looked(1);
+        #[cfg(test)]
+        self.looks.update(|looks| looks + 1);
         let id = sealed.metrics.turn_id.clone();
         self.sealed.push(id.clone());
         self.states.insert(id, TurnState::Sealed(Box::new(sealed)));
@@ -58,7 +61,8 @@ impl TouchedTurns {
 
     /// Takes in what a later trial made of turns.
     pub(super) fn extend(&mut self, later: Self) {
-        self.looked(later.len());
+        #[cfg(test)]
+        self.looks.update(|looks| looks + later.len());
         for (id, state) in later.states {
             match (self.states.get_mut(&id), state) {
                 (Some(TurnState::Open(earlier)), TurnState::Open(later)) => earlier.extend(*later),
@@ -84,14 +88,6 @@ impl TouchedTurns {
         });
         (staged.collect(), sealed)
     }
-
-    #[cfg(test)]
-    fn looked(&self, turns: usize) {
-        self.looks.update(|looks| looks + turns);
-    }
-
-    #[cfg(not(test))]
-    fn looked(&self, _turns: usize) {}
 
     #[cfg(test)]
     pub(super) fn looks(&self) -> usize {

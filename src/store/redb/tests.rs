@@ -93,7 +93,7 @@ async fn a_commit_larger_than_its_limit_is_refused_alone_and_the_store_goes_on()
         let turns = (0..count).map(|nth| sealed(&format!("turn-{nth:04}")));
         Commit { sealed: turns.collect(), ..commit(id, 0, &[], &[]) }
     };
-    let most = (1..).take_while(|count| of_turns("c", *count).bytes() <= LIMIT).last().unwrap();
+    let most = (1..LIMIT).take_while(|count| of_turns("c", *count).bytes() <= LIMIT).last().unwrap();
     // Queued together, so that one transaction may take them all.
     let before = store.commit(commit("a", 0, &["open"], &["t"]));
     let large = store.commit(of_turns("b", most + 1));
