@@ -7,9 +7,8 @@ use indexmap::IndexMap;
 use super::known::{Extent, KnownTurns};
 use super::observe::{ObserveError, Receipt, TurnReceipt};
 use super::open_change::{Before, OpenChange};
-use super::parts::PART_TURNS;
 use super::touched::{TouchedTurns, TurnState};
-use crate::settings::TurnSettings;
+use crate::settings::{TURNS_AT_ONCE, TurnSettings};
 use crate::store::{Commit, StaleBefore, TurnOutcome, Version};
 use crate::turn::{
     ConversationId, Done, EpochMillis, OpenStep, OpenTurn, Ordinal, Progress, RunningTime, TurnEvent, TurnEventKind,
@@ -92,9 +91,9 @@ pub(super) struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    /// A draft with so many turns takes no further work: writing them takes some milliseconds, in which the commits of
-    /// other conversations wait. What is left over takes its turn behind them.
-    pub(super) const FULL_TURNS: usize = PART_TURNS;
+    /// A draft with so many turns takes no further work. What is left over takes its turn behind the commits of other
+    /// conversations, which fit beside this one: it is half of what the store takes at one time, however slow it is.
+    pub(super) const FULL_TURNS: usize = TURNS_AT_ONCE / 2;
     /// The same for the bytes of a commit.
     const FULL_BYTES: usize = 1024 * 1024;
 

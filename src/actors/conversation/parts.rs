@@ -5,13 +5,12 @@
 
 use std::collections::HashSet;
 
-use super::draft::TrialState;
+use super::draft::{Draft, TrialState};
 use super::observe::Receipt;
 use crate::turn::{TurnEvent, TurnId};
 
-/// A part ends after so many turns: half of what the store takes at one time however slow it is, so that commits of other
-/// conversations fit beside it.
-pub(super) const PART_TURNS: usize = crate::settings::TURNS_AT_ONCE / 2;
+/// A part ends after so many turns, with which its draft is full.
+pub(super) const PART_TURNS: usize = Draft::FULL_TURNS;
 
 /// A part ends after so many events, whatever their turns.
 const PART_EVENTS: usize = 1024;
