@@ -10,8 +10,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::conversation::{
-    Abandon, Conversation, ConversationReport, InspectConversation, LoggedWarnings, Observe, ObserveError, Receipt,
-    StoreRecipients,
+    Abandon, Conversation, ConversationReport, InspectConversation, LoggedWarnings, Memory, Observe, ObserveError,
+    Receipt, StoreRecipients,
 };
 use super::end::{AwaitEnd, never};
 use super::facts::Facts;
@@ -34,6 +34,8 @@ pub struct Directory {
     facts: Option<Facts>,
     /// Outlives the actors of conversations.
     logged: LoggedWarnings,
+    /// The memory for the open turns of all conversations.
+    memory: Memory,
     conversations: HashMap<ConversationId, ActorRef>,
     in_flight: Rc<InFlight>,
     /// Set for good by the first [`Drain`].
@@ -74,6 +76,7 @@ impl Directory {
     /// A directory of no conversations, not started yet.
     pub fn new(store: StoreRecipients, clock: SharedClock, settings: TurnSettings) -> Self {
         let in_flight = Rc::new(InFlight::new(Load::new(settings.max_in_flight)));
+        let memory = Memory::new(settings.max_active_bytes);
         Self {
             store,
             clock,
@@ -81,6 +84,7 @@ impl Directory {
             settings,
             facts: None,
             logged: LoggedWarnings::default(),
+            memory,
             conversations: HashMap::new(),
             in_flight,
             draining: false,
@@ -154,6 +158,7 @@ impl Directory {
         }
         let conversation = Conversation::new(id.clone(), self.store.clone(), self.clock.clone(), &self.settings);
         let conversation = conversation.counting(self.running.clone()).remembering(self.logged.clone());
+        let conversation = conversation.sharing(self.memory.clone());
         let conversation = match &self.facts {
             Some(facts) => conversation.telling(facts.clone()),
             None => conversation,

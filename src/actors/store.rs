@@ -284,7 +284,7 @@ impl Waiting {
         self.change(|report| match result {
             Ok(_) => report.commits += 1,
             Err(CommitError::Conflict { .. }) => report.conflicts += 1,
-            Err(CommitError::Overloaded) => report.refused_commits += 1,
+            Err(CommitError::Overloaded | CommitError::TooLarge { .. }) => report.refused_commits += 1,
             Err(CommitError::Unavailable(_)) => report.failed_commits += 1,
         });
     }

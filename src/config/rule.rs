@@ -14,11 +14,15 @@ use crate::settings::{HostName, LogFormat, LogLevel, WebOrigin, Workers};
 const MAX_DURATION: Duration = Duration::from_hours(365 * 24);
 
 /// Pairs of settings whose first must not exceed the second: a line must fit into a body, and a body into the memory
-/// for all bodies and into the maximum transfer.
+/// for all bodies and into the maximum transfer; an open turn must fit into those of its conversation, and they into the
+/// memory for those of all conversations and into a commit, as one may seal them all.
 pub(super) const AT_MOST: &[(&str, &str)] = &[
     ("http.max_line_bytes", "http.max_body_bytes"),
     ("http.max_body_bytes", "http.max_buffered_bytes"),
     ("http.max_body_bytes", "http.max_transfer_bytes"),
+    ("turns.max_turn_bytes", "turns.max_open_bytes"),
+    ("turns.max_open_bytes", "turns.max_active_bytes"),
+    ("turns.max_open_bytes", "store.max_commit_bytes"),
 ];
 
 impl ValueMut<'_> {

@@ -231,7 +231,7 @@ fn the_engine_has_a_section_of_its_own_in_a_file_and_in_the_environment() {
     assert_eq!(
         file_error("[store]\ncache_bytes = 2048\n"),
         "unknown setting `store.cache_bytes` = 2048 from file F, line 2; allowed: in [store] data_dir, queue_commits, \
-         batch_commits, [store.redb]"
+         batch_commits, max_commit_bytes, [store.redb]"
     );
     assert_eq!(
         file_error("[store.redb]\ncache = 2048\n"),
@@ -241,7 +241,7 @@ fn the_engine_has_a_section_of_its_own_in_a_file_and_in_the_environment() {
     assert_eq!(
         file_error("[store.other]\nurl = 'x'\n"),
         "unknown setting `store.other` = {...} from file F, line 1; allowed: in [store] data_dir, queue_commits, \
-         batch_commits, [store.redb]"
+         batch_commits, max_commit_bytes, [store.redb]"
     );
 }
 

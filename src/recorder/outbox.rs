@@ -162,7 +162,7 @@ impl Task {
                     }
                     Ok(Err(error)) if is_worth_another(&error) && attempt < ATTEMPTS => put_off.push(parcel),
                     // Each part is smaller than the one before, so the splitting ends.
-                    Ok(Err(error)) if is_too_much(&error) && count > 1 => parcels.push(parcel.split()),
+                    Ok(Err(error)) if error.is_over_limit() && count > 1 => parcels.push(parcel.split()),
                     Ok(Err(error)) => {
                         self.lost(count, &parcel.observe.conversation_id, &error);
                         parcels.extend(parcel.next());
@@ -268,9 +268,4 @@ fn is_worth_another(error: &ObserveError) -> bool {
             | ObserveError::StoreUnavailable(_)
             | ObserveError::ActorGone
     )
-}
-
-/// Whether the system may accept fewer of the events.
-fn is_too_much(error: &ObserveError) -> bool {
-    matches!(error, ObserveError::TooManyOpenTurns { .. } | ObserveError::TooManySteps { .. })
 }

@@ -11,6 +11,11 @@ section! {
         /// take longer than the fsync.
         batch_commits: usize = 1024, 1..=1_000_000;
 
+        /// Bytes of one commit (16 MiB), which is what events change at once in one conversation. A turn
+        /// in it counts at most 256 bytes, each of its steps likewise, and their texts count too. Beyond it the answer is 422, because sending the
+        /// same again would not help. The defaults leave room for all that one commit can become.
+        max_commit_bytes: usize = 16 * 1024 * 1024, 4 * 1024 * 1024..=1 << 30;
+
         sections {
             /// The settings of the embedded engine alone.
             redb: RedbSettings;

@@ -16,6 +16,13 @@ section! {
         /// Steps of one turn; a long agent run has a few hundred.
         max_steps: usize = 4096, 1..=1_000_000;
 
+        /// Bytes of one open turn (4 MiB). A turn and each of its steps count 512 bytes and their texts (ids, models,
+        /// providers, project): about what they take in memory. So 4,096 steps with half a KiB of texts each just fit.
+        max_turn_bytes: usize = 4 * 1024 * 1024, BYTES;
+
+        /// Bytes of all open turns of one conversation (8 MiB), counted in the same way: enough for 256 turns of 50 steps.
+        max_open_bytes: usize = 8 * 1024 * 1024, BYTES;
+
         /// A conversation without an event for this time is dropped from memory. Its next event loads it again.
         idle_after: Duration = Duration::from_mins(1);
 
@@ -37,6 +44,11 @@ section! {
         /// Conversations held in memory at one time. Beyond it events of other conversations get 503 and should be sent
         /// again. At least 128, because so many conversations of one request are processed at once.
         max_active_conversations: usize = 100_000, work_up_to(100_000_000);
+
+        /// Bytes of the open turns of all conversations held in memory (64 MiB), counted in the same way. Beyond it the
+        /// conversations that have been without an event for longest are dropped from memory first. After that events
+        /// wait until others are done.
+        max_active_bytes: usize = 64 * 1024 * 1024, BYTES;
 
         /// Batches of events, one for each conversation of a request, processed at one time. Beyond it requests get 503
         /// and should be sent again. At least 128, for the same reason.

@@ -118,6 +118,27 @@ pub struct Commit {
 }
 
 impl Commit {
+    /// The bytes that limits count for the commit: at least as many as an engine writes for it.
+    ///
+    /// It counts 384 bytes and the conversation's id; 256 bytes and the texts of each open turn that changed, and of each
+    /// step of it that changed; 160 bytes and the texts of each sealed turn, and 176 and the texts of each of its steps.
+    pub fn bytes(&self) -> usize {
+        let staged = self.staged.iter().map(|change| {
+            let steps = change.steps.iter().map(|(_, step)| Self::STAGED_BYTES + step.text_bytes());
+            Self::STAGED_BYTES + change.turn_id.as_str().len() + change.head.text_bytes() + steps.sum::<usize>()
+        });
+        let sealed = self
+            .sealed
+            .iter()
+            .map(|turn| Self::SEALED_BYTES + turn.text_bytes() + Self::SEALED_STEP_BYTES * turn.metrics.steps.len());
+        Self::BASE_BYTES + self.conversation_id.as_str().len() + staged.chain(sealed).sum::<usize>()
+    }
+
+    const BASE_BYTES: usize = 384;
+    const STAGED_BYTES: usize = 256;
+    const SEALED_BYTES: usize = 160;
+    const SEALED_STEP_BYTES: usize = 176;
+
     /// The number of its turns, as a measure of its work; at least 1.
     pub(super) fn weight(&self) -> usize {
         (self.staged.len() + self.sealed.len()).max(1)
@@ -159,6 +180,15 @@ pub enum CommitError {
     /// Nothing changed: too many commits wait, or the engine has fallen behind. Retry later.
     #[error("too many commits are waiting to be written")]
     Overloaded,
+    /// Nothing changed: the commit is larger than a commit may be, as [`Commit::bytes`] counts it. Make the change in
+    /// several.
+    #[error("the commit has {bytes} bytes and may have {limit} (`store.max_commit_bytes`)")]
+    TooLarge {
+        /// The bytes of the commit.
+        bytes: usize,
+        /// How many it may have.
+        limit: usize,
+    },
     /// The outcome is unknown: it may have become durable or not. Send the same again later.
     #[error("the store is unavailable: {0}")]
     Unavailable(Fault),

@@ -1,5 +1,6 @@
 use serde::{Deserialize, Serialize};
 
+use super::open::label_bytes;
 use super::{EpochMillis, Label, Millis, Ordinal, StepId, StepTimes, TokenCount, TurnId, Usage};
 
 /// The metrics of one step, as a front-end shows them.
@@ -76,6 +77,15 @@ pub struct StepDetails {
 }
 
 impl SealedTurn {
+    /// The bytes of its texts, those of its steps included, each once.
+    pub(crate) fn text_bytes(&self) -> usize {
+        let Self { reason, model, provider, project, step_details, metrics, .. } = self;
+        let details = step_details.iter().flat_map(|details| [&details.model, &details.provider]);
+        let labels = [model, provider, project].into_iter().chain(details).map(|label| label_bytes(label.as_ref()));
+        let steps = metrics.steps.iter().map(|step| step.step_id.as_str().len());
+        metrics.turn_id.as_str().len() + reason.as_str().len() + labels.chain(steps).sum::<usize>()
+    }
+
     /// The turn with its place in its conversation.
     pub fn at(self, ordinal: Ordinal) -> StoredTurn {
         let Self {

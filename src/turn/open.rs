@@ -37,9 +37,23 @@ pub struct OpenStep {
 }
 
 impl OpenStep {
+    /// What a step counts besides its texts: about what it takes in memory, with its place among the others.
+    pub(crate) const BASE_BYTES: usize = 512;
+
     /// Returns a step without any report.
     pub fn new(id: StepId) -> Self {
         Self { id, reports: UsageReports::default(), times: StepTimes::default(), model: None, provider: None }
+    }
+
+    /// The bytes that limits count for the step: 512 and the bytes of its texts (id, model, provider). About what it
+    /// takes in memory, and the same on every machine.
+    pub fn bytes(&self) -> usize {
+        Self::BASE_BYTES + self.text_bytes()
+    }
+
+    /// The bytes of its texts.
+    pub(crate) fn text_bytes(&self) -> usize {
+        self.id.as_str().len() + label_bytes(self.model.as_ref()) + label_bytes(self.provider.as_ref())
     }
 
     /// Folds the part of an event that is about this step.
@@ -76,6 +90,8 @@ pub struct OpenSteps {
     steps: Vec<OpenStep>,
     /// The place of each step by its id, once there are more than [`OpenSteps::SEARCHED`] steps.
     places: HashMap<StepId, u32>,
+    /// The sum of their bytes.
+    bytes: usize,
 }
 
 impl OpenSteps {
@@ -93,6 +109,11 @@ impl OpenSteps {
         u32::try_from(self.steps.len()).unwrap_or(u32::MAX)
     }
 
+    /// The sum of the bytes that the steps count. Kept with each change, so this looks at none of them.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Returns the place of the step, from 0.
     pub(crate) fn place(&self, id: &StepId) -> Option<u32> {
         if self.steps.len() > Self::SEARCHED {
@@ -107,36 +128,42 @@ impl OpenSteps {
         self.steps.get(usize::try_from(place).ok()?)
     }
 
-    /// Returns the step. If it is new, it is added at the end.
-    pub(crate) fn entry(&mut self, id: &StepId) -> &mut OpenStep {
+    /// Folds the part of an event that is about the step. If it is new, it is added at the end.
+    pub(crate) fn fold(&mut self, id: &StepId, progress: &Progress) {
         let place = self.place(id).and_then(|place| usize::try_from(place).ok()).unwrap_or_else(|| {
             self.push(OpenStep::new(id.clone()));
             self.steps.len() - 1
         });
-        &mut self.steps[place]
+        let step = &mut self.steps[place];
+        self.bytes -= step.bytes();
+        step.fold(progress);
+        self.bytes += step.bytes();
     }
 
     /// Puts a step at a place, in place of the step of the same id. Adds it at the end if there is no such place.
     pub(crate) fn put(&mut self, place: u32, step: OpenStep) {
-        match usize::try_from(place).ok().and_then(|place| self.steps.get_mut(place)) {
-            Some(there) if there.id == step.id => *there = step,
-            Some(there) => {
-                *there = step;
-                self.note_places(0);
-            }
-            None => self.push(step),
+        let Some(there) = usize::try_from(place).ok().and_then(|place| self.steps.get_mut(place)) else {
+            return self.push(step);
+        };
+        self.bytes = self.bytes - there.bytes() + step.bytes();
+        let is_another = there.id != step.id;
+        *there = step;
+        if is_another {
+            self.note_places(0);
         }
     }
 
     /// Drops the steps from this place on.
     pub(crate) fn truncate(&mut self, count: u32) {
         if count < self.count() {
-            self.steps.truncate(usize::try_from(count).unwrap_or(usize::MAX));
+            let gone = self.steps.drain(usize::try_from(count).unwrap_or(usize::MAX)..);
+            self.bytes -= gone.map(|step| step.bytes()).sum::<usize>();
             self.note_places(0);
         }
     }
 
     fn push(&mut self, step: OpenStep) {
+        self.bytes += step.bytes();
         self.steps.push(step);
         // The step that exceeds the limit also adds all steps before it to the index.
         self.note_places(if self.steps.len() == Self::SEARCHED + 1 { 0 } else { self.steps.len() - 1 });
@@ -184,7 +211,7 @@ impl FromIterator<OpenStep> for OpenSteps {
     }
 }
 
-// The index follows from the steps.
+// The places and the bytes follow from the steps.
 impl PartialEq for OpenSteps {
     fn eq(&self, other: &Self) -> bool {
         self.steps == other.steps
@@ -205,7 +232,13 @@ pub struct OpenHead {
 }
 
 impl OpenHead {
-    /// Folds the part of an event that is about the turn itself.
+    /// The bytes of its texts.
+    pub(crate) fn text_bytes(&self) -> usize {
+        let TurnLabels { model, provider, project } = &self.labels;
+        [model, provider, project].into_iter().map(|label| label_bytes(label.as_ref())).sum()
+    }
+
+    /// Takes in what an event says of the turn itself.
     pub fn fold(&mut self, progress: &Progress) {
         self.has_failed = matches!(progress, Progress::Failed);
         match progress {
@@ -243,11 +276,35 @@ impl OpenTurn {
         Self { id, head: OpenHead::default(), steps: OpenSteps::default() }
     }
 
-    /// Folds one event of this turn. It changes the head and at most one step, the step of [`Progress::step_id`].
+    /// What a turn counts besides its steps and texts: about what it takes in memory.
+    const BASE_BYTES: usize = 512;
+
+    /// The bytes that limits count for the turn: 512, the bytes of its texts (id, model, provider, project), and those of
+    /// its steps. About what it takes in memory. Looks at no step.
+    ///
+    /// ```
+    /// # use turn_metrics::turn::{OpenTurn, Progress, StepId, TurnId, Usage};
+    /// let mut turn = OpenTurn::new(TurnId::new("t")?);
+    /// assert_eq!(turn.bytes(), 512 + 1);
+    /// let step_id = Some(StepId::new("t#0")?);
+    /// turn.fold(&Progress::Usage { step_id, report: Usage::default().into(), is_final: false });
+    /// assert_eq!(turn.bytes(), 512 + 1 + 512 + 3);
+    /// # Ok::<(), turn_metrics::turn::InvalidId>(())
+    /// ```
+    pub fn bytes(&self) -> usize {
+        Self::bytes_of(&self.id, &self.head, self.steps.bytes())
+    }
+
+    /// The bytes of a turn whose steps have this many.
+    pub(crate) fn bytes_of(id: &TurnId, head: &OpenHead, steps_bytes: usize) -> usize {
+        Self::BASE_BYTES + id.as_str().len() + head.text_bytes() + steps_bytes
+    }
+
+    /// Takes one event of this turn in. It changes the head and at most one step, that of [`Progress::step_id`].
     pub fn fold(&mut self, progress: &Progress) {
         self.head.fold(progress);
         if let Some(id) = progress.step_id() {
-            self.steps.entry(id).fold(progress);
+            self.steps.fold(id, progress);
         }
     }
 
@@ -327,6 +384,10 @@ impl OpenTurn {
     fn sum_of_steps(&self) -> Option<UsageReport> {
         self.steps.iter().filter_map(|step| step.reports.joined()).reduce(UsageReport::saturating_add)
     }
+}
+
+pub(super) fn label_bytes(label: Option<&Label>) -> usize {
+    label.map_or(0, |label| label.as_str().len())
 }
 
 fn rename(label: &mut Option<Label>, named: Option<&Label>) {
@@ -663,6 +724,34 @@ mod tests {
         assert_eq!(found(&steps), (0..5).map(|n| (n, n)).collect::<Vec<_>>());
         (5..50).for_each(|n| steps.put(n, OpenStep::new(id(n))));
         assert_eq!(found(&steps), (0..50).map(|n| (n, n)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_bytes_of_a_turn_are_kept_with_each_change() {
+        let counted = |steps: &OpenSteps| steps.iter().map(OpenStep::bytes).sum::<usize>();
+        let named = |n: u32, model: &str| OpenStep {
+            model: Some(model.into()),
+            ..OpenStep::new(StepId::new(format!("t#{n}")).unwrap())
+        };
+        let mut steps = OpenSteps::default();
+        (0..40).for_each(|n| steps.put(n, named(n, "large")));
+        assert_eq!(steps.bytes(), counted(&steps));
+        steps.put(7, named(7, "larger by far"));
+        steps.put(8, named(1008, "x"));
+        assert_eq!(steps.bytes(), counted(&steps), "steps that are replaced");
+        steps.truncate(36);
+        assert_eq!(steps.bytes(), counted(&steps), "steps that are dropped");
+        assert_eq!(steps.clone().into_iter().collect::<OpenSteps>().bytes(), steps.bytes());
+
+        let mut turn = OpenTurn { steps, ..OpenTurn::new(TurnId::new("t").unwrap()) };
+        for model in ["a name", "a much longer name", ""] {
+            let step_id = StepId::new("t#3").unwrap();
+            let (times, model) = (StepTimes::default(), Some(Label::from(model)));
+            turn.fold(&Progress::Start(TurnLabels { project: model.clone(), ..TurnLabels::default() }));
+            turn.fold(&Progress::StepComplete { step_id, times, model: model.clone(), provider: model.clone() });
+            let labels = model.map_or(0, |model| model.as_str().len());
+            assert_eq!(turn.bytes(), 512 + 1 + labels + counted(&turn.steps));
+        }
     }
 
     #[test]

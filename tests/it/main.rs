@@ -42,3 +42,4 @@ mod tidy;
 #[cfg(unix)]
 mod unread_log;
 mod vectors;
+mod writes;

@@ -103,6 +103,14 @@ impl Server {
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 
+    /// A size of its memory in KiB, as Linux tells it: `VmRSS` now, or `VmHWM` for the most so far.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn memory(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// Lifts the limit on the size of files under which it was started.
     #[cfg(target_os = "linux")]
     pub(crate) fn lift_file_size_limit(&self) {

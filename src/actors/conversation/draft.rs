@@ -1,14 +1,17 @@
 //! The changes that a batch of work makes to a conversation's turns. Pure: the actor around it sends and waits.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use indexmap::IndexMap;
 
+use super::known::{Extent, KnownTurns};
 use super::observe::{ObserveError, Receipt, TurnReceipt};
 use super::open_change::{Before, OpenChange};
-use crate::store::{Commit, StagedTurn, StaleBefore, TurnOutcome, Version};
+use super::touched::{TouchedTurns, TurnState};
+use crate::settings::{TURNS_AT_ONCE, TurnSettings};
+use crate::store::{Commit, StaleBefore, TurnOutcome, Version};
 use crate::turn::{
-    ConversationId, Done, EpochMillis, OpenTurn, Ordinal, Progress, RunningTime, SealedTurn, TurnEvent, TurnEventKind,
+    ConversationId, Done, EpochMillis, OpenStep, OpenTurn, Ordinal, Progress, RunningTime, TurnEvent, TurnEventKind,
     TurnId, Warning,
 };
 
@@ -17,16 +20,6 @@ const ABANDONED: &str = "abandoned";
 
 /// The reason of a turn whose last event was an `error`.
 const FAILED: &str = "error";
-
-/// The durable state of a conversation's turns, as far as its actor knows.
-#[derive(Debug, Default)]
-pub(super) struct KnownTurns {
-    pub(super) open: HashMap<TurnId, StagedTurn>,
-    /// The sealed turns that the store was asked about.
-    pub(super) sealed: HashMap<TurnId, Ordinal>,
-    /// When the latest turn was sealed.
-    pub(super) last_sealed_at: EpochMillis,
-}
 
 /// The time of a draft.
 #[derive(Debug, Clone, Copy)]
@@ -49,8 +42,27 @@ pub(super) enum Work {
 /// The limits that a draft keeps.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    pub(super) max_open_turns: usize,
-    pub(super) max_steps: usize,
+    pub(super) open_turns: usize,
+    pub(super) steps: usize,
+    pub(super) turn_bytes: usize,
+    pub(super) open_bytes: usize,
+}
+
+impl Limits {
+    /// For work that has been checked against the limits before.
+    pub(super) const NONE: Self =
+        Self { open_turns: usize::MAX, steps: usize::MAX, turn_bytes: usize::MAX, open_bytes: usize::MAX };
+}
+
+impl From<&TurnSettings> for Limits {
+    fn from(settings: &TurnSettings) -> Self {
+        Self {
+            open_turns: settings.max_open_turns,
+            steps: settings.max_steps,
+            turn_bytes: settings.max_turn_bytes,
+            open_bytes: settings.max_open_bytes,
+        }
+    }
 }
 
 /// Why a draft refused a piece of work.
@@ -71,51 +83,39 @@ pub(super) struct Draft<'a> {
     known: &'a KnownTurns,
     limits: Limits,
     now: Now,
-    turns: Turns,
-}
-
-/// The turns that a draft has touched.
-#[derive(Debug, Default)]
-struct Turns {
-    /// By id, so that a commit lists them in an order that depends on nothing else.
-    states: BTreeMap<TurnId, TurnState>,
-    /// The sealed turns in the order of their sealing, which becomes their order in the store.
-    sealed: Vec<TurnId>,
-}
-
-#[derive(Debug)]
-enum TurnState {
-    Open(OpenChange),
-    Sealed(SealedTurn),
-    /// The turn was sealed before this draft, and is left alone.
-    SealedBefore,
-}
-
-impl Turns {
-    /// Takes in what a later trial made of turns.
-    fn extend(&mut self, later: Self) {
-        for (id, state) in later.states {
-            match (self.states.get_mut(&id), state) {
-                (Some(TurnState::Open(earlier)), TurnState::Open(later)) => earlier.extend(later),
-                // A turn that these turns seal counts as sealed before in a later trial.
-                (Some(_), TurnState::SealedBefore) => {}
-                (_, state) => drop(self.states.insert(id, state)),
-            }
-        }
-        self.sealed.extend(later.sealed);
-    }
+    turns: TouchedTurns,
+    /// The open turns with what the draft changes.
+    open: Extent,
+    /// About how many bytes a commit of the draft has.
+    bytes: usize,
 }
 
 impl<'a> Draft<'a> {
+    /// A draft with so many turns takes no further work. What is left over takes its turn behind the commits of other
+    /// conversations, which fit beside this one: it is half of what the store takes at one time, however slow it is.
+    pub(super) const FULL_TURNS: usize = TURNS_AT_ONCE / 2;
+    /// The same for the bytes of a commit.
+    const FULL_BYTES: usize = 1024 * 1024;
+
     pub(super) fn new(conversation_id: &'a ConversationId, known: &'a KnownTurns, limits: Limits, now: Now) -> Self {
-        Self { conversation_id, known, limits, now, turns: Turns::default() }
+        let open = known.open.extent();
+        Self { conversation_id, known, limits, now, turns: TouchedTurns::default(), open, bytes: 0 }
+    }
+
+    /// Whether further work is to wait for the next draft.
+    pub(super) fn is_full(&self) -> bool {
+        self.turns.len() >= Self::FULL_TURNS || self.bytes >= Self::FULL_BYTES
+    }
+
+    /// The open turns with what the draft changes.
+    pub(super) fn open(&self) -> Extent {
+        self.open
     }
 
     /// Adds a piece of work, all of it or nothing. `looked_up` says that the store was asked for the turns of the work;
     /// an `error` event for a turn that is still unknown is then ignored.
     pub(super) fn take(&mut self, work: &Work, looked_up: bool) -> Result<ReceiptBuilder, NotTaken> {
-        let (turns, receipt_builder, unknown_failures) = (Turns::default(), ReceiptBuilder::default(), BTreeSet::new());
-        let mut trial = Trial { draft: self, turns, receipt_builder, unknown_failures };
+        let mut trial = Trial { draft: self, state: TrialState::of(self.open), is_check: false };
         match work {
             Work::Observe(events) => {
                 events.iter().try_for_each(|event| trial.fold(event)).map_err(NotTaken::OverLimit)?;
@@ -126,38 +126,62 @@ impl<'a> Draft<'a> {
                 }
             }
         }
-        let Trial { turns, receipt_builder, unknown_failures, .. } = trial;
-        if !looked_up && !unknown_failures.is_empty() {
+        let state = trial.state;
+        if !looked_up && !state.unknown_failures.is_empty() {
             // The look-up replaces `sealed`, so it must also cover the other turns of the work that may be sealed.
             return Err(NotTaken::UnknownFailures(self.maybe_sealed_before(work)));
         }
-        let open = self.open_turns_with(&turns);
-        // A limit that was lowered since does not stop what is open already.
-        if open > self.limits.max_open_turns && open > self.open_turns_with(&Turns::default()) {
-            return Err(NotTaken::OverLimit(ObserveError::TooManyOpenTurns {
-                conversation_id: self.conversation_id.clone(),
-                limit: self.limits.max_open_turns,
-            }));
-        }
-        self.turns.extend(turns);
-        Ok(receipt_builder)
+        self.check(state.open).map_err(NotTaken::OverLimit)?;
+        Ok(self.adopt(state))
     }
 
-    /// How many turns are open with `trial` on top.
-    fn open_turns_with(&self, trial: &Turns) -> usize {
-        let state = |id: &TurnId| trial.states.get(id).or_else(|| self.turns.states.get(id));
-        let is_open = |id: &&TurnId| matches!(state(id), Some(TurnState::Open(_)) | None);
-        let known = self.known.open.keys().filter(is_open).count();
-        let touched = trial.states.keys().chain(self.turns.states.keys().filter(|id| !trial.states.contains_key(*id)));
-        let new =
-            touched.filter(|id| !self.known.open.contains_key(*id) && matches!(state(id), Some(TurnState::Open(_))));
-        known + new.count()
+    /// Takes in a part of work that has been checked as a whole, in a draft without limits.
+    pub(super) fn take_part(&mut self, events: &[TurnEvent]) -> ReceiptBuilder {
+        let mut trial = Trial { draft: self, state: TrialState::of(self.open), is_check: false };
+        // Without limits, no event is refused.
+        let _ = events.iter().try_for_each(|event| trial.fold(event));
+        let state = trial.state;
+        self.adopt(state)
+    }
+
+    fn adopt(&mut self, state: TrialState) -> ReceiptBuilder {
+        let TrialState { turns, open, bytes, receipt_builder, .. } = state;
+        self.turns.extend(turns);
+        (self.open, self.bytes) = (open, self.bytes + bytes);
+        receipt_builder
+    }
+
+    /// Checks the next part of some work against the limits, after the parts that made `before`. Changes nothing.
+    pub(super) fn check_part(
+        &self,
+        before: Option<TrialState>,
+        part: &[TurnEvent],
+    ) -> Result<TrialState, ObserveError> {
+        let state = before.unwrap_or_else(|| TrialState::of(self.open));
+        let mut trial = Trial { draft: self, state, is_check: true };
+        part.iter().try_for_each(|event| trial.fold(event))?;
+        self.check(trial.state.open)?;
+        Ok(TrialState { receipt_builder: ReceiptBuilder::default(), ..trial.state })
+    }
+
+    /// Refuses what would exceed a limit of the conversation. A limit that was lowered since does not stop what is open
+    /// already.
+    fn check(&self, open: Extent) -> Result<(), ObserveError> {
+        let Limits { open_turns: max_open_turns, open_bytes: max_open_bytes, .. } = self.limits;
+        let conversation_id = || self.conversation_id.clone();
+        if open.turns > max_open_turns && open.turns > self.open.turns {
+            return Err(ObserveError::TooManyOpenTurns { conversation_id: conversation_id(), limit: max_open_turns });
+        }
+        if open.bytes > max_open_bytes && open.bytes > self.open.bytes {
+            return Err(ObserveError::OpenTurnsTooLarge { conversation_id: conversation_id(), limit: max_open_bytes });
+        }
+        Ok(())
     }
 
     /// The state of a turn, with the changes of the draft.
     fn before(&self, id: &TurnId) -> Before<'_> {
-        let earlier = match self.turns.states.get(id) {
-            Some(TurnState::Open(change)) => Some(change),
+        let earlier = match self.turns.get(id) {
+            Some(TurnState::Open(change)) => Some(change.as_ref()),
             _ => None,
         };
         Before { known: self.known.open.get(id), earlier }
@@ -165,11 +189,11 @@ impl<'a> Draft<'a> {
 
     /// The turn for work to go on from, with nothing changed yet; `None` if it is new.
     fn state(&self, id: &TurnId) -> Option<TurnState> {
-        let open = || TurnState::Open(OpenChange::to(self.before(id), self.now.running));
-        match self.turns.states.get(id) {
+        let open = || TurnState::Open(Box::new(OpenChange::to(self.before(id), self.now.running)));
+        match self.turns.get(id) {
             Some(TurnState::Open(_)) => Some(open()),
             Some(TurnState::Sealed(_) | TurnState::SealedBefore) => Some(TurnState::SealedBefore),
-            None if self.known.open.contains_key(id) => Some(open()),
+            None if self.known.open.contains(id) => Some(open()),
             None => self.known.sealed.contains_key(id).then_some(TurnState::SealedBefore),
         }
     }
@@ -179,26 +203,16 @@ impl<'a> Draft<'a> {
     pub(super) fn maybe_sealed_before(&self, work: &Work) -> Vec<TurnId> {
         let Work::Observe(events) = work else { return Vec::new() };
         let ids: BTreeSet<&TurnId> = events.iter().map(|event| &event.turn_id).collect();
-        let maybe = |id: &&TurnId| match self.turns.states.get(*id) {
+        let maybe = |id: &&TurnId| match self.turns.get(id) {
             Some(state) => matches!(state, TurnState::SealedBefore),
-            None => !self.known.open.contains_key(*id),
+            None => !self.known.open.contains(id),
         };
         ids.into_iter().filter(maybe).cloned().collect()
     }
 
     /// The change in the form that the store takes; `None` if there is none.
     pub(super) fn commit(self, expected_version: Version) -> Option<Commit> {
-        let Turns { mut states, sealed } = self.turns;
-        let sealed = sealed.iter().filter_map(|id| match states.remove(id)? {
-            TurnState::Sealed(sealed) => Some(sealed),
-            TurnState::Open(_) | TurnState::SealedBefore => None,
-        });
-        let sealed: Vec<_> = sealed.collect();
-        let staged = states.into_iter().filter_map(|(id, state)| match state {
-            TurnState::Open(change) => Some(change.staged(id)),
-            TurnState::Sealed(_) | TurnState::SealedBefore => None,
-        });
-        let staged: Vec<_> = staged.collect();
+        let (staged, sealed) = self.turns.into_parts();
         let conversation_id = self.conversation_id.clone();
         let changes = !staged.is_empty() || !sealed.is_empty();
         changes.then_some(Commit { conversation_id, expected_version, staged, sealed })
@@ -208,31 +222,59 @@ impl<'a> Draft<'a> {
 /// One piece of work on top of a draft; it is dropped where it does not fit.
 struct Trial<'d, 'a> {
     draft: &'d Draft<'a>,
-    turns: Turns,
+    state: TrialState,
+    /// Whether it is only to be seen if the work fits: the turns that it seals are not kept.
+    is_check: bool,
+}
+
+/// What a trial has made so far.
+#[derive(Debug)]
+pub(super) struct TrialState {
+    turns: TouchedTurns,
+    /// The open turns with what the draft and the trial change.
+    open: Extent,
+    /// About how many bytes the trial adds to a commit.
+    bytes: usize,
     receipt_builder: ReceiptBuilder,
     /// Turns with an `error` that are neither open nor known to be sealed.
     unknown_failures: BTreeSet<TurnId>,
 }
 
+impl TrialState {
+    fn of(open: Extent) -> Self {
+        let (turns, receipt_builder) = (TouchedTurns::default(), ReceiptBuilder::default());
+        Self { turns, open, bytes: 0, receipt_builder, unknown_failures: BTreeSet::new() }
+    }
+
+    /// Whether it has an `error` of a turn that is not known.
+    pub(super) fn has_unknown_failures(&self) -> bool {
+        !self.unknown_failures.is_empty()
+    }
+}
+
 impl Trial<'_, '_> {
     fn fold(&mut self, event: &TurnEvent) -> Result<(), ObserveError> {
-        let Limits { max_steps, .. } = self.draft.limits;
+        let Limits { steps: max_steps, turn_bytes: max_turn_bytes, .. } = self.draft.limits;
         let Now { moment, running } = self.draft.now;
         let id = &event.turn_id;
         if event.kind == TurnEventKind::Progress(Progress::Failed)
-            && !self.turns.states.contains_key(id)
+            && self.state.turns.get(id).is_none()
             && self.draft.state(id).is_none()
         {
-            self.unknown_failures.insert(id.clone());
+            self.state.unknown_failures.insert(id.clone());
             return Ok(());
         }
         let before = self.draft.before(id);
-        let state = self.turns.states.entry(id.clone()).or_insert_with(|| {
-            let new = || TurnState::Open(OpenChange::to(before, running));
-            self.draft.state(id).unwrap_or_else(new)
+        let open = &mut self.state.open;
+        let state = self.state.turns.touch(id, || {
+            self.draft.state(id).unwrap_or_else(|| {
+                let change = OpenChange::to(before, running);
+                open.add(change.bytes(id));
+                TurnState::Open(Box::new(change))
+            })
         });
         match (state, &event.kind) {
-            (TurnState::Sealed(_) | TurnState::SealedBefore, _) => self.receipt_builder.of(id).late += 1,
+            (TurnState::Sealed(_) | TurnState::SealedBefore, _) => self.state.receipt_builder.of(id).late += 1,
             (TurnState::Open(change), TurnEventKind::Progress(progress)) => {
                 if let Some(step_id) = progress.step_id()
                     && change.step_count() as usize >= max_steps
@@ -240,17 +282,28 @@ impl Trial<'_, '_> {
                 {
                     return Err(ObserveError::TooManySteps { turn_id: id.clone(), limit: max_steps });
                 }
+                let bytes_before = change.bytes(id);
                 change.fold(before, progress, running);
-                let tally = self.receipt_builder.of(id);
+                let bytes = change.bytes(id);
+                if bytes > max_turn_bytes && bytes > bytes_before {
+                    return Err(ObserveError::TurnTooLarge { turn_id: id.clone(), limit: max_turn_bytes });
+                }
+                self.state.open.resize(bytes_before, bytes);
+                self.state.bytes += OpenTurn::bytes_of(id, &change.head, OpenStep::BASE_BYTES);
+                let tally = self.state.receipt_builder.of(id);
                 tally.in_time += 1;
                 tally.warn(cut(id, progress.cut_labels()));
             }
             (state @ TurnState::Open(_), TurnEventKind::Done(done)) => {
                 // It gets its state below.
                 let TurnState::Open(change) = std::mem::replace(state, TurnState::SealedBefore) else { return Ok(()) };
+                if self.is_check {
+                    self.state.open.remove(change.bytes(id));
+                    return Ok(());
+                }
                 let turn = change.whole(id.clone(), before);
                 let warnings = self.seal(&turn, done, moment);
-                let tally = self.receipt_builder.of(id);
+                let tally = self.state.receipt_builder.of(id);
                 tally.in_time += 1;
                 tally.warn(cut(id, done.cut_labels()).chain(warnings));
             }
@@ -260,23 +313,23 @@ impl Trial<'_, '_> {
 
     fn abandon(&mut self, id: &TurnId, before: StaleBefore) {
         // The list may name a turn twice. A turn that this work has sealed is no longer open.
-        if !self.turns.states.contains_key(id)
+        if self.state.turns.get(id).is_none()
             && let Some(TurnState::Open(change)) = self.draft.state(id)
             && before.is_stale(change.last_event_at, &change.head)
         {
             let done = Done::because(if change.head.has_failed { FAILED } else { ABANDONED });
             let turn = change.whole(id.clone(), self.draft.before(id));
             let warnings = self.seal(&turn, &done, self.draft.now.moment);
-            self.receipt_builder.of(id).warn(warnings);
+            self.state.receipt_builder.of(id).warn(warnings);
         }
     }
 
     /// Seals the turn, and returns the probable mistakes in it.
     fn seal(&mut self, turn: &OpenTurn, done: &Done, moment: EpochMillis) -> Vec<Warning> {
-        let id = &turn.id;
-        self.turns.states.insert(id.clone(), TurnState::Sealed(turn.seal(done, moment)));
-        self.turns.sealed.push(id.clone());
-        self.receipt_builder.of(id).seals = true;
+        self.state.open.remove(turn.bytes());
+        self.state.bytes += turn.bytes();
+        self.state.turns.seal(turn.seal(done, moment));
+        self.state.receipt_builder.of(&turn.id).seals = true;
         turn.warnings(done, moment)
     }
 }
@@ -354,10 +407,11 @@ impl ReceiptBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::StagedTurn;
     use crate::testing::TurnScript;
     use crate::turn::OpenHead;
 
-    const LIMITS: Limits = Limits { max_open_turns: 2, max_steps: 3 };
+    const LIMITS: Limits = Limits { open_turns: 2, steps: 3, turn_bytes: usize::MAX, open_bytes: usize::MAX };
 
     fn now() -> Now {
         Now { moment: EpochMillis::new(9), running: RunningTime::new(70) }
@@ -383,10 +437,10 @@ mod tests {
         (staged.collect(), sealed.collect())
     }
 
-    fn open(turn_id: &str, has_failed: bool, last_event_at: u64) -> (TurnId, StagedTurn) {
+    fn open(turn_id: &str, has_failed: bool, last_event_at: u64) -> StagedTurn {
         let head = OpenHead { has_failed, ..OpenHead::default() };
         let turn = OpenTurn { head, ..OpenTurn::new(id(turn_id)) };
-        (id(turn_id), StagedTurn { turn, last_event_at: RunningTime::new(last_event_at) })
+        StagedTurn { turn, last_event_at: RunningTime::new(last_event_at) }
     }
 
     #[test]
@@ -419,9 +473,111 @@ mod tests {
     }
 
     #[test]
+    fn bytes_over_a_limit_are_refused_and_what_fits_exactly_is_taken() {
+        let conversation_id = ConversationId::new("c").unwrap();
+        let bytes_of = |steps: usize| 512 + 1 + steps * (512 + 3);
+        let steps = |id: &str, count: u32| (0..count).fold(turn(id), |turn, step| turn.usage(step, 1, 1));
+        let of_two_steps = StagedTurn {
+            turn: {
+                let mut open = OpenTurn::new(id("k"));
+                for step in ["k#0", "k#1"] {
+                    let step_id = crate::turn::StepId::new(step).unwrap();
+                    let report = crate::turn::Usage::default().into();
+                    open.fold(&Progress::Usage { step_id: Some(step_id), report, is_final: false });
+                }
+                open
+            },
+            last_event_at: RunningTime::new(1),
+        };
+        let known = KnownTurns { open: [of_two_steps].into_iter().collect(), ..KnownTurns::default() };
+        let wide = Limits { open_turns: 9, steps: 9, ..LIMITS };
+
+        let limits = Limits { turn_bytes: bytes_of(3), ..wide };
+        let mut draft = Draft::new(&conversation_id, &known, limits, now());
+        draft.take(&work(&[steps("a", 3)]), false).unwrap();
+        for script in [steps("b", 4), steps("a", 4), steps("k", 4)] {
+            let Err(NotTaken::OverLimit(error)) = draft.take(&work(&[script]), false) else { panic!("it was taken") };
+            assert!(matches!(error, ObserveError::TurnTooLarge { limit, .. } if limit == bytes_of(3)), "{error}");
+            assert!(error.to_string().contains("`turns.max_turn_bytes`"), "{error}");
+        }
+        draft.take(&work(&[steps("k", 3), steps("b", 3).done("stop")]), false).unwrap();
+
+        let limits = Limits { open_bytes: bytes_of(2) + bytes_of(3), ..wide };
+        let mut draft = Draft::new(&conversation_id, &known, limits, now());
+        draft.take(&work(&[steps("a", 3)]), false).unwrap();
+        let refused = |draft: &mut Draft<'_>, scripts: &[TurnScript]| {
+            let refusal = draft.take(&work(scripts), false);
+            let Err(NotTaken::OverLimit(error)) = refusal else { panic!("it was taken: {:?}", draft.open()) };
+            assert!(matches!(error, ObserveError::OpenTurnsTooLarge { .. }), "{error}");
+            assert!(error.to_string().contains("`turns.max_open_bytes`"), "{error}");
+        };
+        refused(&mut draft, &[turn("b").start()]);
+        refused(&mut draft, &[steps("a", 4)]);
+        draft.take(&work(&[steps("a", 3), steps("k", 2)]), false).unwrap();
+        draft.take(&work(&[turn("k").done("stop"), steps("b", 2)]), false).unwrap();
+        refused(&mut draft, &[turn("d").start()]);
+        assert_eq!(draft.open(), Extent { turns: 2, bytes: bytes_of(2) + bytes_of(3) });
+    }
+
+    #[test]
+    fn a_limit_of_bytes_that_was_lowered_stops_what_grows_and_nothing_else() {
+        let conversation_id = ConversationId::new("c").unwrap();
+        let known = KnownTurns { open: [open("a", false, 1)].into_iter().collect(), ..KnownTurns::default() };
+        for limits in [Limits { turn_bytes: 1, ..LIMITS }, Limits { open_bytes: 1, ..LIMITS }] {
+            let mut draft = Draft::new(&conversation_id, &known, limits, now());
+            draft.take(&work(&[turn("a").start()]), false).unwrap();
+            assert!(matches!(draft.take(&work(&[turn("a").usage(0, 1, 1)]), true), Err(NotTaken::OverLimit(_))));
+            draft.take(&work(&[turn("a").done("stop")]), false).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_work_of_a_draft_grows_with_its_turns_and_not_with_their_square() {
+        const WORKS: usize = 100;
+        const TURNS: usize = 200;
+        let conversation_id = ConversationId::new("c").unwrap();
+        let held = (0..TURNS).map(|nth| open(&format!("held-{nth}"), false, 1));
+        let known = KnownTurns { open: held.collect(), ..KnownTurns::default() };
+        let limits = Limits { open_turns: WORKS * TURNS * 2, ..LIMITS };
+        let mut draft = Draft::new(&conversation_id, &known, limits, now());
+        for nth in 0..WORKS {
+            let scripts: Vec<_> = (0..TURNS)
+                .map(|turn_nth| {
+                    let script = turn(&format!("{nth}-{turn_nth}")).start();
+                    if turn_nth % 2 == 0 { script.done("stop") } else { script }
+                })
+                .collect();
+            draft.take(&work(&scripts), false).unwrap();
+        }
+        assert_eq!(draft.open().turns, TURNS + WORKS * TURNS / 2);
+        let (turns, looks) = (WORKS * TURNS, draft.turns.looks());
+        assert!((turns..turns * 8).contains(&looks), "{looks} looks at {turns} turns");
+    }
+
+    #[test]
+    fn a_draft_is_full_at_some_turns_or_bytes() {
+        let (conversation_id, known) = (ConversationId::new("c").unwrap(), KnownTurns::default());
+        let limits = Limits { steps: 4096, ..LIMITS };
+        let mut draft = Draft::new(&conversation_id, &known, limits, now());
+        let done = |nth: usize| turn(&format!("t{nth}")).done("stop");
+        draft.take(&work(&(1..Draft::FULL_TURNS).map(done).collect::<Vec<_>>()), false).unwrap();
+        assert!(!draft.is_full());
+        draft.take(&work(&[done(Draft::FULL_TURNS)]), false).unwrap();
+        assert!(draft.is_full());
+
+        let mut draft = Draft::new(&conversation_id, &known, limits, now());
+        let steps =
+            |turn: TurnScript, range: std::ops::Range<u32>| range.fold(turn, |turn, step| turn.usage(step, 1, 1));
+        draft.take(&work(&[steps(turn("t"), 0..900)]), false).unwrap();
+        assert!(!draft.is_full());
+        draft.take(&work(&[steps(turn("t"), 900..1100)]), false).unwrap();
+        assert!(draft.is_full());
+    }
+
+    #[test]
     fn a_look_up_asks_for_every_turn_of_the_work_that_may_be_sealed() {
         let conversation_id = ConversationId::new("c").unwrap();
-        let known = KnownTurns { open: [open("open", false, 1)].into(), ..KnownTurns::default() };
+        let known = KnownTurns { open: [open("open", false, 1)].into_iter().collect(), ..KnownTurns::default() };
         let mut draft = Draft::new(&conversation_id, &known, LIMITS, now());
         draft.take(&work(&[turn("drafted").start()]), false).unwrap();
         let failing = work(&["unknown", "open", "drafted"].map(|id| turn(id).fail()));
@@ -460,7 +616,7 @@ mod tests {
     fn stale_turns_are_sealed_once_and_those_that_failed_say_so() {
         let conversation_id = ConversationId::new("c").unwrap();
         let turns = [open("quiet", false, 5), open("failed", true, 20), open("fresh", false, 10)];
-        let known = KnownTurns { open: turns.into(), ..KnownTurns::default() };
+        let known = KnownTurns { open: turns.into_iter().collect(), ..KnownTurns::default() };
         let mut draft = Draft::new(&conversation_id, &known, LIMITS, now());
         let turn_ids = ["quiet", "quiet", "failed", "fresh", "unknown"].map(id).into();
         let before = StaleBefore { open: RunningTime::new(10), failed: RunningTime::new(21) };

@@ -2,18 +2,26 @@
 //!
 //! - `observe`: the messages that change turns, and their answer.
 //! - `draft`: what a batch of work makes of the turns. Pure.
+//! - `touched`: the turns that a draft has touched. Pure.
+//! - `parts`: messages of many events, which are worked on in parts. Pure.
 //! - `open_change`: what changes of an open turn. Pure.
+//! - `known`: what is known of the conversation's turns. Pure.
+//! - `memory`: bounds the open turns that all conversations hold in memory.
 //! - `logged`: the warnings that were logged.
 //! - `tests`: messages to one conversation with a store that a test controls.
 
 mod draft;
+mod known;
 mod logged;
+mod memory;
 mod observe;
 mod open_change;
+mod parts;
 #[cfg(test)]
 mod tests;
+mod touched;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use actix::{
@@ -22,14 +30,18 @@ use actix::{
 use tokio::sync::oneshot;
 
 pub(super) use self::logged::LoggedWarnings;
+pub(super) use self::memory::Memory;
 pub use self::observe::{Abandon, Observe, ObserveError, Receipt, TurnReceipt};
 
-use self::draft::{Draft, KnownTurns, Limits, NotTaken, Now, ReceiptBuilder, Work};
+use self::draft::{Draft, Limits, NotTaken, Now, ReceiptBuilder, Work};
+use self::known::{Known, KnownTurns};
+use self::memory::{Permit, Rest};
+use self::parts::{Parts, end_of_part};
 use super::facts::{Facts, TurnSealed};
 use super::store::OpenConversation;
 use crate::clock::{RunningClock, SharedClock};
 use crate::settings::TurnSettings;
-use crate::store::{Commit, CommitError, Committed, ConversationState, Fault, StagedTurn, TurnOutcome, Version};
+use crate::store::{Commit, CommitError, Committed, ConversationState, Fault, TurnOutcome, Version};
 use crate::turn::{ConversationId, SealedTurn, TurnId};
 
 /// How often a batch is repeated after conflicts before its senders are told to send again later.
@@ -53,22 +65,29 @@ pub struct Conversation {
     clock: SharedClock,
     running: RunningClock,
     limits: Limits,
+    /// The memory for open turns, which it shares with other conversations.
+    memory: Memory,
     /// Who is told of sealed turns, if anybody.
     facts: Option<Facts>,
-    /// What is durable, as far as known; `None` before the first load and whenever it is in doubt.
-    known: Option<Known>,
-    /// Work that arrived while the store was busy with earlier work. It becomes one commit.
-    waiting: Vec<Task>,
-    /// Whether the store is being waited for.
+    /// What is durable, as far as known, while there is work; `None` before the first load and whenever it is in doubt.
+    held: Option<Held>,
+    /// Where that is while there is no work.
+    rest: Option<Rest>,
+    /// Work that arrived while the store was busy with earlier work. It becomes one commit, or a few if it is much.
+    waiting: VecDeque<Task>,
+    /// Whether the store or the memory is being waited for.
     busy: bool,
     /// Conflicts since the last success.
     conflicts: u32,
+    /// How many of the next tasks are committed one by one, as their commit together was too large.
+    one_by_one: usize,
     logged: LoggedWarnings,
 }
 
-struct Known {
-    version: Version,
-    turns: KnownTurns,
+/// What is known, and the permit to have it in memory.
+struct Held {
+    known: Known,
+    permit: Permit,
 }
 
 /// A piece of work and whom to tell.
@@ -77,6 +96,8 @@ struct Task {
     reply: oneshot::Sender<Result<Receipt, ObserveError>>,
     /// Whether the store has told which of its turns are sealed.
     looked_up: bool,
+    /// How far it is, if it has several parts.
+    parts: Option<Parts>,
 }
 
 impl Task {
@@ -96,18 +117,20 @@ struct PendingCommit {
 impl Conversation {
     /// The actor of conversation `id`, not started yet.
     pub fn new(id: ConversationId, store: StoreRecipients, clock: SharedClock, settings: &TurnSettings) -> Self {
-        let limits = Limits { max_open_turns: settings.max_open_turns, max_steps: settings.max_steps };
         Self {
             id,
             store,
             clock,
             running: RunningClock::default(),
-            limits,
+            limits: settings.into(),
+            memory: Memory::new(settings.max_active_bytes),
             facts: None,
-            known: None,
-            waiting: Vec::new(),
+            held: None,
+            rest: None,
+            waiting: VecDeque::new(),
             busy: false,
             conflicts: 0,
+            one_by_one: 0,
             logged: LoggedWarnings::default(),
         }
     }
@@ -126,6 +149,12 @@ impl Conversation {
         self
     }
 
+    /// Shares the memory for open turns with other conversations. Without this, it has as much for itself alone.
+    pub(super) fn sharing(mut self, memory: Memory) -> Self {
+        self.memory = memory;
+        self
+    }
+
     /// Logs no warning that other actors of the conversation have logged before.
     pub(super) fn remembering(mut self, logged: LoggedWarnings) -> Self {
         self.logged = logged;
@@ -134,25 +163,38 @@ impl Conversation {
 
     fn enqueue(&mut self, work: Work, ctx: &mut Context<Self>) -> ResponseFuture<Result<Receipt, ObserveError>> {
         let (reply, answer) = oneshot::channel();
-        self.waiting.push(Task { work, reply, looked_up: false });
+        let parts = if let Work::Observe(events) = &work { Parts::of(events) } else { None };
+        self.waiting.push_back(Task { work, reply, looked_up: false, parts });
         self.advance(ctx);
         Box::pin(async { answer.await.unwrap_or(Err(ObserveError::ActorGone)) })
     }
 
-    /// Takes the next step, unless one is under way: load, or commit all that waits.
+    /// Takes the next step, unless one is under way: load, or commit what waits, up to a full draft.
     fn advance(&mut self, ctx: &mut Context<Self>) {
-        if self.busy || self.waiting.is_empty() {
+        if self.busy {
             return;
         }
-        let Some(known) = &self.known else { return self.load(Vec::new(), ctx) };
+        if self.waiting.is_empty() {
+            return self.take_rest();
+        }
+        let Some(held) = self.held.take().or_else(|| self.end_rest()) else { return self.make_room(ctx) };
 
-        let now = Now { moment: self.clock.now().max(known.turns.last_sealed_at), running: self.running.now() };
-        let mut draft = Draft::new(&self.id, &known.turns, self.limits, now);
-        let mut tasks = Vec::with_capacity(self.waiting.len());
-        let mut waiting = std::mem::take(&mut self.waiting).into_iter();
-        let mut unresolved = None;
-        for task in waiting.by_ref() {
-            let (refusal, turn_ids) = match draft.take(&task.work, task.looked_up) {
+        let turns = &held.known.turns;
+        let now = Now { moment: self.clock.now().max(turns.last_sealed_at), running: self.running.now() };
+        let mut draft = Draft::new(&self.id, turns, self.limits, now);
+        let mut tasks = Vec::new();
+        let mut turn_ids = None;
+        while !(draft.is_full() || self.one_by_one > 0 && !tasks.is_empty())
+            && let Some(task) = self.waiting.pop_front()
+        {
+            if task.parts.is_some() {
+                if tasks.is_empty() {
+                    return self.advance_parts(task, held, now, ctx);
+                }
+                self.waiting.push_front(task);
+                break;
+            }
+            let (refusal, unresolved) = match draft.take(&task.work, task.looked_up) {
                 Ok(receipt_builder) => {
                     tasks.push((task, receipt_builder));
                     continue;
@@ -163,51 +205,202 @@ impl Conversation {
                 Err(NotTaken::OverLimit(refusal)) => (Some(refusal), draft.maybe_sealed_before(&task.work)),
             };
             match refusal {
-                Some(refusal) if task.looked_up || turn_ids.is_empty() => task.answer(Err(refusal)),
+                Some(refusal) if task.looked_up || unresolved.is_empty() => task.answer(Err(refusal)),
                 _ => {
-                    unresolved = Some((task, turn_ids));
+                    // Tasks behind this one wait with it, so that events are folded in the order of their messages.
+                    self.waiting.push_front(Task { looked_up: tasks.is_empty(), ..task });
+                    turn_ids = Some(unresolved);
                     break;
                 }
             }
         }
-        let commit = draft.commit(known.version);
-        // Tasks behind one that needs a look-up wait with it, so that events are folded in the order of their messages.
-        let turn_ids = unresolved.map(|(task, turn_ids)| {
-            self.waiting.push(Task { looked_up: tasks.is_empty(), ..task });
-            turn_ids
-        });
-        self.waiting.extend(waiting);
-        match (commit, turn_ids) {
-            (Some(commit), _) => return self.commit(tasks, commit, ctx),
-            // The look-up runs only when no task before it is left to commit.
-            (None, Some(turn_ids)) if tasks.is_empty() => return self.load(turn_ids, ctx),
-            (None, _) => {}
+        let open_bytes = turns.open.extent().bytes.max(draft.open().bytes);
+        let commit = draft.commit(held.known.version);
+        if let (None, Some(turn_ids), true) = (&commit, turn_ids, tasks.is_empty()) {
+            // No task before the one to look up is left to commit.
+            return self.load(turn_ids, held.permit, ctx);
         }
-        // As after a commit, the looked-up ordinals are no longer needed.
-        let sealed_before =
-            self.known.as_mut().map(|known| std::mem::take(&mut known.turns.sealed)).unwrap_or_default();
-        for (task, receipt_builder) in tasks {
-            task.answer(Ok(receipt_builder.receipt(&HashMap::new(), &sealed_before)));
-        }
-        self.advance(ctx);
+        self.settle(held, tasks, open_bytes, commit, ctx);
     }
 
-    fn load(&mut self, turn_ids: Vec<TurnId>, ctx: &mut Context<Self>) {
+    /// Has tasks made durable whose open turns then have this many bytes.
+    fn settle(
+        &mut self,
+        mut held: Held,
+        tasks: Vec<(Task, ReceiptBuilder)>,
+        open_bytes: usize,
+        commit: Option<Commit>,
+        ctx: &mut Context<Self>,
+    ) {
+        if !self.fits(&mut held.permit, open_bytes) {
+            self.put_back(tasks);
+            self.rest = Some(self.memory.rest(held.known, held.permit));
+            return self.make_room(ctx);
+        }
+        self.held = Some(held);
+        if let Some(commit) = commit {
+            return self.commit(tasks, commit, ctx);
+        }
+        self.hand_out(tasks, &HashMap::new());
+        self.pause(ctx);
+    }
+
+    /// Lets other actors of the thread work: there may be much more to do here.
+    fn pause(&mut self, ctx: &mut Context<Self>) {
+        self.wait_for(tokio::task::yield_now(), ctx, |_, ()| {});
+    }
+
+    /// Checks or takes the next part of a task.
+    fn advance_parts(&mut self, mut task: Task, held: Held, now: Now, ctx: &mut Context<Self>) {
+        let (Work::Observe(events), Some(parts)) = (&task.work, &mut task.parts) else { return };
+        let turns = &held.known.turns;
+        let (next, state) = match parts {
+            Parts::Checking { next, state } => (next, state),
+            Parts::Taking { next, .. } => {
+                let mut draft = Draft::new(&self.id, turns, Limits::NONE, now);
+                let receipt_builder = draft.take_part(&events[*next..end_of_part(events, *next)]);
+                let open_bytes = turns.open.extent().bytes.max(draft.open().bytes);
+                let commit = draft.commit(held.known.version);
+                return self.settle(held, vec![(task, receipt_builder)], open_bytes, commit, ctx);
+            }
+        };
+        let draft = Draft::new(&self.id, turns, self.limits, now);
+        let end = end_of_part(events, *next);
+        let checked = draft.check_part(state.take(), &events[*next..end]);
+        let is_last = end == events.len();
+        let refusal = match checked {
+            Ok(state) if is_last && !task.looked_up && state.has_unknown_failures() => None,
+            Ok(state) => {
+                *parts = if is_last { Parts::taking() } else { Parts::Checking { next: end, state: Some(state) } };
+                self.waiting.push_front(task);
+                self.held = Some(held);
+                return self.pause(ctx);
+            }
+            Err(refusal) => Some(refusal),
+        };
+        let unresolved = if task.looked_up { Vec::new() } else { draft.maybe_sealed_before(&task.work) };
+        match refusal {
+            Some(refusal) if unresolved.is_empty() => {
+                task.answer(Err(refusal));
+                self.held = Some(held);
+                self.pause(ctx);
+            }
+            _ => {
+                self.waiting.push_front(Task { looked_up: true, parts: Some(Parts::checking()), ..task });
+                self.load(unresolved, held.permit, ctx);
+            }
+        }
+    }
+
+    /// Answers the tasks that are done. One that has parts left is the next to work on.
+    fn hand_out(&mut self, tasks: Vec<(Task, ReceiptBuilder)>, outcomes: &HashMap<TurnId, TurnOutcome>) {
+        // Only these tasks have late events of these turns.
+        let sealed_before =
+            self.held.as_mut().map(|held| std::mem::take(&mut held.known.turns.sealed)).unwrap_or_default();
+        let mut unfinished = None;
+        for (mut task, receipt_builder) in tasks {
+            let receipt = receipt_builder.receipt(outcomes, &sealed_before);
+            for warning in &receipt.warnings {
+                let (turn_id, warning) = (warning.turn_id(), warning.summary());
+                if self.logged.add(&self.id, warning) {
+                    tracing::warn!(
+                        conversationId = %self.id, turnId = %turn_id, warning,
+                        "events are probably wrong; receipts name further cases"
+                    );
+                }
+            }
+            let whole = match (&mut task.parts, &task.work) {
+                (Some(parts), Work::Observe(events)) => parts.took(events, receipt),
+                _ => Some(receipt),
+            };
+            match whole {
+                Some(receipt) => task.answer(Ok(receipt)),
+                None => unfinished = Some(task),
+            }
+        }
+        if let Some(task) = unfinished {
+            if let Some(held) = &mut self.held {
+                held.known.turns.sealed = sealed_before;
+            }
+            self.waiting.push_front(task);
+        }
+    }
+
+    /// Puts tasks back to the others, before them.
+    fn put_back(&mut self, tasks: Vec<(Task, ReceiptBuilder)>) {
+        for (task, _) in tasks.into_iter().rev() {
+            self.waiting.push_front(Task { looked_up: false, ..task });
+        }
+    }
+
+    /// Waits without doing anything else, then takes the next step.
+    fn wait_for<T: 'static>(
+        &mut self,
+        awaited: impl Future<Output = T> + 'static,
+        ctx: &mut Context<Self>,
+        then: impl FnOnce(&mut Self, T) + 'static,
+    ) {
         self.busy = true;
-        let loading = self.store.open.send(OpenConversation { conversation_id: self.id.clone(), turn_ids });
-        ctx.spawn(loading.into_actor(self).map(|loaded, conversation, ctx| {
+        ctx.spawn(awaited.into_actor(self).map(|result, conversation, ctx| {
             conversation.busy = false;
-            conversation.loaded(loaded);
+            then(conversation, result);
             conversation.advance(ctx);
         }));
     }
 
-    fn loaded(&mut self, loaded: Result<Result<ConversationState, Fault>, MailboxError>) {
+    /// Leaves what is known where it can be forgotten if others need the room.
+    fn take_rest(&mut self) {
+        if let Some(Held { known, mut permit }) = self.held.take() {
+            permit.force(known.turns.open.extent().bytes);
+            self.rest = Some(self.memory.rest(known, permit));
+        }
+    }
+
+    fn end_rest(&mut self) -> Option<Held> {
+        let (known, permit) = self.rest.take()?.end()?;
+        Some(Held { known, permit })
+    }
+
+    /// Whether open turns of this many bytes fit into the memory; if they do, they have their room. One that has as much
+    /// room as a conversation may have never waits for more.
+    fn fits(&self, permit: &mut Permit, bytes: usize) -> bool {
+        if permit.bytes() >= self.memory.most(self.limits.open_bytes) {
+            permit.force(bytes);
+            return true;
+        }
+        permit.resize(bytes)
+    }
+
+    /// Waits for as much memory as a conversation may need, and loads it if it is not known.
+    fn make_room(&mut self, ctx: &mut Context<Self>) {
+        let most = self.memory.permit(self.limits.open_bytes);
+        self.busy = true;
+        ctx.spawn(most.into_actor(self).map(|permit, conversation, ctx| {
+            conversation.busy = false;
+            // The memory drops no request for a permit.
+            let Ok(permit) = permit else { return conversation.advance(ctx) };
+            match conversation.end_rest() {
+                Some(Held { known, .. }) => {
+                    conversation.held = Some(Held { known, permit });
+                    conversation.advance(ctx);
+                }
+                None => conversation.load(Vec::new(), permit, ctx),
+            }
+        }));
+    }
+
+    /// Loads what is known, and which of these turns are sealed.
+    fn load(&mut self, turn_ids: Vec<TurnId>, permit: Permit, ctx: &mut Context<Self>) {
+        let loading = self.store.open.send(OpenConversation { conversation_id: self.id.clone(), turn_ids });
+        self.wait_for(loading, ctx, |conversation, loaded| conversation.loaded(loaded, permit));
+    }
+
+    fn loaded(&mut self, loaded: Result<Result<ConversationState, Fault>, MailboxError>, permit: Permit) {
         match loaded {
             Ok(Ok(ConversationState { version, last_sealed_at, open_turns, sealed_turns })) => {
-                let open = open_turns.into_iter().map(|staged| (staged.turn.id.clone(), staged)).collect();
-                let sealed = sealed_turns.into_iter().collect();
-                self.known = Some(Known { version, turns: KnownTurns { open, sealed, last_sealed_at } });
+                let (open, sealed) = (open_turns.into_iter().collect(), sealed_turns.into_iter().collect());
+                let known = Known { version, turns: KnownTurns { open, sealed, last_sealed_at } };
+                self.held = Some(Held { known, permit });
             }
             Ok(Err(fault)) => self.refuse_waiting(&ObserveError::StoreUnavailable(fault)),
             Err(error) => self.refuse_waiting(&ObserveError::StoreUnavailable(no_answer(error))),
@@ -219,34 +412,26 @@ impl Conversation {
     }
 
     fn commit(&mut self, tasks: Vec<(Task, ReceiptBuilder)>, commit: Commit, ctx: &mut Context<Self>) {
-        self.busy = true;
         let commit = Arc::new(commit);
         let pending = PendingCommit { tasks, commit: Arc::clone(&commit) };
-        let committing = self.store.commit.send(commit);
-        ctx.spawn(committing.into_actor(self).map(|committed, conversation, ctx| {
-            conversation.busy = false;
-            match committed {
-                Ok(Ok(committed)) => conversation.committed(pending, committed),
-                Ok(Err(error)) => conversation.not_committed(pending, error),
-                Err(error) => conversation.not_committed(pending, CommitError::Unavailable(no_answer(error))),
-            }
-            conversation.advance(ctx);
-        }));
+        self.wait_for(self.store.commit.send(commit), ctx, |conversation, committed| match committed {
+            Ok(Ok(committed)) => conversation.committed(pending, committed),
+            Ok(Err(error)) => conversation.not_committed(pending, error),
+            Err(error) => conversation.not_committed(pending, CommitError::Unavailable(no_answer(error))),
+        });
     }
 
     fn committed(&mut self, pending: PendingCommit, committed: Committed) {
         self.conflicts = 0;
         let PendingCommit { tasks, commit } = pending;
+        self.one_by_one = self.one_by_one.saturating_sub(1);
         let outcomes: HashMap<TurnId, TurnOutcome> = committed.outcomes.into_iter().collect();
-        let mut sealed_before = HashMap::new();
-        if let Some(known) = &mut self.known {
+        if let Some(Held { known, .. }) = &mut self.held {
             known.version = committed.version;
-            // Only tasks of this commit have late events of these turns, and they are answered below.
-            sealed_before = std::mem::take(&mut known.turns.sealed);
             for change in &commit.staged {
-                let before = known.turns.open.remove(&change.turn_id);
-                if let Some(TurnOutcome::Staged) = outcomes.get(&change.turn_id) {
-                    known.turns.open.insert(change.turn_id.clone(), StagedTurn::after(before, change));
+                match outcomes.get(&change.turn_id) {
+                    Some(TurnOutcome::Staged) => known.turns.open.change(change),
+                    _ => drop(known.turns.open.remove(&change.turn_id)),
                 }
             }
             for turn in &commit.sealed {
@@ -264,39 +449,35 @@ impl Conversation {
                 }
             }
         }
-        for (task, receipt_builder) in tasks {
-            let receipt = receipt_builder.receipt(&outcomes, &sealed_before);
-            for warning in &receipt.warnings {
-                let (turn_id, warning) = (warning.turn_id(), warning.summary());
-                if self.logged.add(&self.id, warning) {
-                    tracing::warn!(
-                        conversationId = %self.id, turnId = %turn_id, warning,
-                        "events are probably wrong; receipts name further cases"
-                    );
-                }
-            }
-            task.answer(Ok(receipt));
-        }
+        self.hand_out(tasks, &outcomes);
     }
 
     fn not_committed(&mut self, pending: PendingCommit, error: CommitError) {
         let answer = match error {
             CommitError::Conflict { .. } => {
-                self.known = None;
+                self.held = None;
                 self.conflicts += 1;
                 tracing::debug!(conversationId = %self.id, %error, "another process changed the conversation");
                 if self.conflicts <= MAX_CONFLICTS {
                     // Do the same work again, on the state as it is then. Folding is idempotent.
-                    let again = pending.tasks.into_iter().map(|(task, _)| Task { looked_up: false, ..task });
-                    self.waiting.splice(..0, again);
+                    self.put_back(pending.tasks);
                     return;
                 }
                 self.conflicts = 0;
                 ObserveError::Contended
             }
             CommitError::Overloaded => ObserveError::Overloaded,
+            CommitError::TooLarge { .. } if pending.tasks.len() > 1 => {
+                // The ones that fit are not refused for the one that does not.
+                self.one_by_one = pending.tasks.len();
+                return self.put_back(pending.tasks);
+            }
+            CommitError::TooLarge { limit, .. } => {
+                self.one_by_one = self.one_by_one.saturating_sub(1);
+                ObserveError::CommitTooLarge { conversation_id: self.id.clone(), limit }
+            }
             CommitError::Unavailable(fault) => {
-                self.known = None;
+                self.held = None;
                 ObserveError::StoreUnavailable(fault)
             }
         };
@@ -359,7 +540,7 @@ pub struct ConversationReport {
     pub version: Option<Version>,
     /// Messages that wait for the store to be done with what came before them.
     pub waiting: usize,
-    /// Whether the store is being waited for.
+    /// Whether the store, or memory for open turns, is being waited for.
     pub busy: bool,
 }
 
@@ -372,9 +553,12 @@ impl Handler<InspectConversation> for Conversation {
     type Result = Option<ConversationReport>;
 
     fn handle(&mut self, _: InspectConversation, _: &mut Self::Context) -> Self::Result {
+        let known = |known: &Known| (known.turns.open.extent().turns, known.version);
+        let held = self.held.as_ref().map(|held| known(&held.known));
+        let known = held.or_else(|| self.rest.as_ref()?.look(known));
         Some(ConversationReport {
-            open_turns: self.known.as_ref().map_or(0, |known| known.turns.open.len()),
-            version: self.known.as_ref().map(|known| known.version),
+            open_turns: known.map_or(0, |(open_turns, _)| open_turns),
+            version: known.map(|(_, version)| version),
             waiting: self.waiting.len(),
             busy: self.busy,
         })

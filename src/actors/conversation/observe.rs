@@ -53,14 +53,14 @@ pub struct TurnReceipt {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ObserveError {
-    /// Nothing was taken in: too much is being worked on. Send again later.
+    /// Too much is being worked on. Nothing was taken in, or the first part of a message of many events. Send again later.
     #[error("too much is being worked on")]
     Overloaded,
     /// Nothing was taken in: the service is shutting down.
     #[error("the service is shutting down")]
     ShuttingDown,
     /// Nothing of this conversation was taken in: it would have more open turns than it may.
-    #[error("conversation `{conversation_id}` would have more than {limit} open turns")]
+    #[error("conversation `{conversation_id}` would have more than {limit} open turns (`turns.max_open_turns`)")]
     TooManyOpenTurns {
         /// The conversation.
         conversation_id: ConversationId,
@@ -68,14 +68,46 @@ pub enum ObserveError {
         limit: usize,
     },
     /// Nothing of this conversation was taken in: a turn would have more steps than it may.
-    #[error("turn `{turn_id}` would have more than {limit} steps")]
+    #[error("turn `{turn_id}` would have more than {limit} steps (`turns.max_steps`)")]
     TooManySteps {
         /// The turn.
         turn_id: TurnId,
         /// How many steps a turn may have.
         limit: usize,
     },
-    /// Nothing of this conversation was taken in: others changed it again and again meanwhile. Send again later.
+    /// Nothing of this conversation was taken in: an open turn would have more bytes than it may, as
+    /// [`OpenTurn::bytes`](crate::turn::OpenTurn::bytes) counts them.
+    #[error("turn `{turn_id}` would have more than {limit} bytes while it is open (`turns.max_turn_bytes`)")]
+    TurnTooLarge {
+        /// The turn.
+        turn_id: TurnId,
+        /// How many bytes an open turn may have.
+        limit: usize,
+    },
+    /// Nothing of this conversation was taken in: its open turns would have more bytes than they may, as
+    /// [`OpenTurn::bytes`](crate::turn::OpenTurn::bytes) counts them.
+    #[error(
+        "the open turns of conversation `{conversation_id}` would have more than {limit} bytes (`turns.max_open_bytes`)"
+    )]
+    OpenTurnsTooLarge {
+        /// The conversation.
+        conversation_id: ConversationId,
+        /// How many bytes its open turns may have together.
+        limit: usize,
+    },
+    /// Nothing of this conversation was taken in: the events change more than one commit may, as
+    /// [`Commit::bytes`](crate::store::Commit::bytes) counts it. Fewer events at one time may be taken.
+    #[error(
+        "the events of conversation `{conversation_id}` make a commit of more than {limit} bytes (`store.max_commit_bytes`)"
+    )]
+    CommitTooLarge {
+        /// The conversation.
+        conversation_id: ConversationId,
+        /// How many bytes a commit may have.
+        limit: usize,
+    },
+    /// Others changed the conversation again and again meanwhile. Nothing of it was taken in, or the first part of a
+    /// message of many events. Send again later.
     #[error("the conversation is being changed by others")]
     Contended,
     /// The outcome is unknown: the store failed. Send again later.
@@ -84,6 +116,23 @@ pub enum ObserveError {
     /// The outcome is unknown: the conversation's actor is gone. Send again, it is started anew.
     #[error("the conversation's actor is gone")]
     ActorGone,
+}
+
+impl ObserveError {
+    /// Whether the events exceed a limit of their conversation. Sending the same events again does not help, but fewer at
+    /// one time or the end of an open turn may.
+    pub fn is_over_limit(&self) -> bool {
+        match self {
+            Self::TooManyOpenTurns { .. }
+            | Self::TooManySteps { .. }
+            | Self::TurnTooLarge { .. }
+            | Self::OpenTurnsTooLarge { .. }
+            | Self::CommitTooLarge { .. } => true,
+            Self::Overloaded | Self::ShuttingDown | Self::Contended | Self::StoreUnavailable(_) | Self::ActorGone => {
+                false
+            }
+        }
+    }
 }
 
 /// Seal the turns of this list that are stale, with the reason `error` if their latest event was an `error`, else

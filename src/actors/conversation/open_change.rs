@@ -19,6 +19,11 @@ impl<'a> Before<'a> {
         self.earlier.map_or_else(known, OpenChange::step_count)
     }
 
+    fn steps_bytes(&self) -> usize {
+        let known = || self.known.map_or(0, |known| known.turn.steps.bytes());
+        self.earlier.map_or_else(known, |earlier| earlier.steps_bytes)
+    }
+
     fn place(&self, id: &StepId) -> Option<u32> {
         let earlier = self.earlier.and_then(|earlier| earlier.place_of_new(id));
         earlier.or_else(|| self.known?.turn.steps.place(id))
@@ -44,6 +49,8 @@ pub(super) struct OpenChange {
     changed: BTreeMap<u32, OpenStep>,
     /// The steps after them.
     new: OpenSteps,
+    /// The bytes of all steps of the turn after the change.
+    steps_bytes: usize,
 }
 
 impl OpenChange {
@@ -53,7 +60,13 @@ impl OpenChange {
         let earlier = before.earlier.map(|earlier| (earlier.head.clone(), earlier.last_event_at));
         let (head, last_event_at) = earlier.or_else(known).unwrap_or_else(|| (OpenHead::default(), now));
         let (changed, new) = (BTreeMap::new(), OpenSteps::default());
-        Self { head, last_event_at, steps_before: before.step_count(), changed, new }
+        let (steps_before, steps_bytes) = (before.step_count(), before.steps_bytes());
+        Self { head, last_event_at, steps_before, changed, new, steps_bytes }
+    }
+
+    /// The bytes of the turn after the change.
+    pub(super) fn bytes(&self, id: &TurnId) -> usize {
+        OpenTurn::bytes_of(id, &self.head, self.steps_bytes)
     }
 
     /// How many steps the turn has after the change.
@@ -83,16 +96,24 @@ impl OpenChange {
         self.last_event_at = now;
         self.head.fold(progress);
         let Some(id) = progress.step_id() else { return };
-        let step = match before.place(id).and_then(|place| Some((place, before.step(place)?))) {
-            Some((place, step)) => self.changed.entry(place).or_insert_with(|| step.clone()),
-            None => self.new.entry(id),
+        let known = before.place(id).and_then(|place| Some((place, before.step(place)?)));
+        let (bytes_before, bytes_after) = if let Some((place, step)) = known {
+            let step = self.changed.entry(place).or_insert_with(|| step.clone());
+            let bytes_before = step.bytes();
+            step.fold(progress);
+            (bytes_before, step.bytes())
+        } else {
+            let bytes_before = self.new.bytes();
+            self.new.fold(id, progress);
+            (bytes_before, self.new.bytes())
         };
-        step.fold(progress);
+        self.steps_bytes = self.steps_bytes - bytes_before + bytes_after;
     }
 
     /// Makes this change and a later one, which was made to the turn after this one, a single change.
     pub(super) fn extend(&mut self, later: Self) {
         (self.head, self.last_event_at) = (later.head, later.last_event_at);
+        self.steps_bytes = later.steps_bytes;
         let new = (later.steps_before..).zip(later.new);
         for (place, step) in later.changed.into_iter().chain(new) {
             match place.checked_sub(self.steps_before) {
@@ -197,8 +218,11 @@ mod tests {
             let before = Before { known: Some(&staged), earlier: None };
             let mut earlier = changed(before, first);
             let before_second = Before { earlier: Some(&earlier), ..before };
-            let whole = changed(before_second, second).whole(turn_id(), before_second);
+            let second_change = changed(before_second, second);
+            let bytes = second_change.bytes(&turn_id());
+            let whole = second_change.whole(turn_id(), before_second);
             prop_assert_eq!(&whole, &folded(&events).turn);
+            prop_assert_eq!(bytes, whole.bytes());
 
             nth = known.len() + first.len();
             let later = {
@@ -210,6 +234,7 @@ mod tests {
                 change
             };
             earlier.extend(later);
+            prop_assert_eq!(earlier.bytes(&turn_id()), bytes);
             let change = earlier.staged(turn_id());
             let of_events: std::collections::BTreeSet<_> =
                 first.iter().chain(second).filter_map(Progress::step_id).collect();

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use actix::Addr;
 
+use super::parts::PART_TURNS;
 use super::*;
 use crate::actors::{Fact, TurnReceipt};
-use crate::store::{FaultKind, StaleBefore};
+use crate::store::{FaultKind, StagedTurn, StaleBefore};
 use crate::testing::{MemoryStore, Probe, TestClock};
 use crate::turn::{Done, EpochMillis, OpenTurn, Ordinal, RunningTime, TurnEvent, parse_line};
 
@@ -235,6 +236,244 @@ async fn nothing_is_answered_before_the_store_has_and_what_waits_meanwhile_is_on
         assert_eq!(other.await.unwrap().unwrap().unwrap().sealed, [told(turn, ordinal, false)]);
     }
     assert_eq!(setup.commits.seen().len(), 2);
+}
+
+#[actix_rt::test]
+async fn much_that_waits_becomes_several_commits() {
+    const TURNS: usize = 50;
+    let gate = Rc::new(tokio::sync::Semaphore::new(0));
+    let held = Rc::clone(&gate);
+    let setup = setup_with(&TurnSettings::default(), move |kept, commit| {
+        let held = Rc::clone(&held);
+        async move {
+            held.acquire().await.unwrap().forget();
+            kept.commit(&commit)
+        }
+    });
+    let send = |nth: usize| {
+        let events = (0..TURNS).map(|turn| done(&format!("{nth}-{turn}"))).collect();
+        tokio::task::spawn_local(setup.actor.send(observe(events)))
+    };
+    let first = send(0);
+    setup.commits.wait_for(1).await;
+    let others: Vec<_> = (1..20).map(send).collect();
+    tokio::task::yield_now().await;
+    gate.add_permits(100);
+    for (nth, answer) in [first].into_iter().chain(others).enumerate() {
+        let receipt = answer.await.unwrap().unwrap().unwrap();
+        let ordinals = receipt.sealed.iter().map(|turn| usize::try_from(turn.ordinal.get()).unwrap());
+        assert!(ordinals.eq(nth * TURNS + 1..=(nth + 1) * TURNS), "the order of the messages is kept");
+    }
+    let commits: Vec<_> = setup.commits.seen().iter().map(|commit| commit.sealed.len()).collect();
+    assert!(commits.iter().all(|turns| *turns < Draft::FULL_TURNS + TURNS), "{commits:?}");
+    assert!(commits.len() < 12, "more than one message fits into a commit: {commits:?}");
+}
+
+fn dones(count: usize) -> Vec<TurnEvent> {
+    (0..count).map(|nth| done(&format!("turn-{nth}"))).collect()
+}
+
+/// The numbers of turns in the commits so far.
+fn sizes(setup: &Setup) -> Vec<usize> {
+    setup.commits.seen().iter().map(|commit| commit.sealed.len() + commit.staged.len()).collect()
+}
+
+#[actix_rt::test]
+async fn a_message_of_many_turns_becomes_a_commit_for_each_part_and_is_answered_as_one() {
+    let setup = setup();
+    let receipt = setup.send(dones(1000)).await.unwrap();
+    let ordinals = receipt.sealed.iter().map(|turn| (turn.turn_id.to_string(), turn.ordinal.get(), turn.duplicate));
+    assert!(ordinals.eq((0..1000).map(|nth| (format!("turn-{nth}"), nth + 1, false))));
+    assert_eq!(sizes(&setup), [[PART_TURNS; 7].to_vec(), vec![1000 - 7 * PART_TURNS]].concat());
+
+    let again = setup.send(dones(1000)).await.unwrap();
+    assert_eq!((again.sealed.len(), again.late), (1000, 1000));
+    assert!(again.sealed.iter().all(|turn| turn.duplicate));
+}
+
+#[actix_rt::test]
+async fn a_message_of_many_turns_over_a_limit_is_refused_whole_wherever_it_exceeds_it() {
+    let settings = TurnSettings { max_steps: 2, max_open_turns: 9, ..TurnSettings::default() };
+    let setup = setup_with(&settings, |kept, commit| async move { kept.commit(&commit) });
+    let starts = |count: usize| (0..count).map(|nth| start(&format!("open-{nth}"))).collect::<Vec<_>>();
+    let too_many_turns = [dones(300), starts(10)].concat();
+    let refusal = setup.send(too_many_turns).await.unwrap_err();
+    assert!(matches!(refusal, ObserveError::TooManyOpenTurns { limit: 9, .. }), "{refusal}");
+    let too_many_steps = [dones(300), (0..3).map(|step| usage("t", step, 1)).collect()].concat();
+    let refusal = setup.send(too_many_steps).await.unwrap_err();
+    assert!(matches!(refusal, ObserveError::TooManySteps { limit: 2, .. }), "{refusal}");
+    assert_eq!(sizes(&setup), [0; 0], "nothing of either was taken in");
+    let within = [dones(300), starts(9), vec![usage("open-0", 0, 1), usage("open-0", 1, 1)]].concat();
+    assert_eq!(setup.receipt(within).await.len(), 300);
+    assert_eq!(setup.open_turns().len(), 9);
+}
+
+#[actix_rt::test]
+async fn a_late_event_in_a_later_part_is_told_also_one_that_opens_no_turn() {
+    let setup = setup();
+    setup.send(vec![done("early"), done("other")]).await.unwrap();
+    let events = [dones(300), vec![error("early"), error("unknown"), start("other")]].concat();
+    let receipt = setup.send(events).await.unwrap();
+    assert_eq!((receipt.sealed.len(), receipt.late), (302, 2));
+    assert_eq!(receipt.sealed[300..], [told("early", 1, true), told("other", 2, true)]);
+    assert_eq!(setup.open_turns(), []);
+}
+
+#[actix_rt::test]
+async fn after_a_conflict_a_message_of_many_turns_goes_on_with_the_part_it_was_at() {
+    let count = Rc::new(Cell::new(0));
+    let counted = Rc::clone(&count);
+    let setup = setup_with(&TurnSettings::default(), move |kept, commit| {
+        counted.update(|count| count + 1);
+        if counted.get() == 2 {
+            let theirs = Commit { staged: vec![], sealed: vec![sealed_elsewhere()], ..(*commit).clone() };
+            kept.commit(&theirs).unwrap();
+        }
+        async move { kept.commit(&commit) }
+    });
+    let receipt = setup.send(dones(300)).await.unwrap();
+    assert!(receipt.sealed.iter().all(|turn| !turn.duplicate));
+    assert_eq!((receipt.sealed.len(), receipt.late), (300, 0));
+    let last = 300 - 2 * PART_TURNS;
+    assert_eq!(sizes(&setup), [PART_TURNS, PART_TURNS, PART_TURNS, last], "the second one was made again");
+}
+
+#[actix_rt::test]
+async fn what_makes_a_commit_too_large_is_refused_alone() {
+    const LIMIT: usize = 2000;
+    let gate = Rc::new(tokio::sync::Semaphore::new(0));
+    let held = Rc::clone(&gate);
+    let setup = setup_with(&TurnSettings::default(), move |kept, commit| {
+        let held = Rc::clone(&held);
+        async move {
+            held.acquire().await.unwrap().forget();
+            let bytes = commit.bytes();
+            if bytes > LIMIT { Err(CommitError::TooLarge { bytes, limit: LIMIT }) } else { kept.commit(&commit) }
+        }
+    });
+    let send = |events| tokio::task::spawn_local(setup.actor.send(observe(events)));
+    let first = send(vec![start("a")]);
+    setup.commits.wait_for(1).await;
+    let large = (0..9).map(|step| usage("large", step, 1)).collect();
+    let [before, large, after] = [vec![usage("a", 0, 1)], large, vec![done("a")]].map(send);
+    tokio::task::yield_now().await;
+    gate.add_permits(100);
+    for small in [first, before] {
+        assert_eq!(small.await.unwrap().unwrap(), Ok(Receipt::default()));
+    }
+    let conversation_id = ConversationId::new("c").unwrap();
+    let refusal = large.await.unwrap().unwrap().unwrap_err();
+    assert_eq!(refusal, ObserveError::CommitTooLarge { conversation_id, limit: LIMIT });
+    assert!(refusal.to_string().contains("`store.max_commit_bytes`") && refusal.is_over_limit());
+    assert_eq!(after.await.unwrap().unwrap().unwrap().sealed, [told("a", 1, false)]);
+    assert_eq!(setup.open_turns(), [], "nothing of the large one is there");
+
+    // It is over then: what waits becomes one commit again.
+    let before = setup.commits.seen().len();
+    let many = ["x", "y", "z"].map(|turn| send(vec![done(turn)]));
+    for one in many {
+        one.await.unwrap().unwrap().unwrap();
+    }
+    assert!(setup.commits.seen().len() - before < 3);
+}
+
+/// Conversations that share the memory for their open turns.
+struct Sharing {
+    kept: MemoryStore,
+    opens: Probe<OpenConversation>,
+    /// The most bytes that were held while a commit was under way.
+    most: Rc<Cell<usize>>,
+    actors: Vec<Addr<Conversation>>,
+}
+
+fn sharing(count: usize, settings: &TurnSettings) -> Sharing {
+    let kept = MemoryStore::default();
+    let opens = kept.opens();
+    let memory = Memory::new(settings.max_active_bytes);
+    let most = Rc::new(Cell::new(0));
+    let commits = {
+        let (kept, memory, most) = (kept.clone(), memory.clone(), Rc::clone(&most));
+        Probe::<Arc<Commit>>::start(move |commit| {
+            let (kept, memory, most) = (kept.clone(), memory.clone(), Rc::clone(&most));
+            async move {
+                tokio::task::yield_now().await;
+                most.set(most.get().max(memory.held().0));
+                kept.commit(&commit)
+            }
+        })
+    };
+    let store = StoreRecipients { open: opens.recipient(), commit: commits.recipient() };
+    let start = |nth: usize| {
+        let id = ConversationId::new(format!("c{nth}")).unwrap();
+        let clock = Arc::new(TestClock::at(1000));
+        Conversation::new(id, store.clone(), clock, settings).sharing(memory.clone()).start()
+    };
+    Sharing { opens, most, actors: (0..count).map(start).collect(), kept }
+}
+
+impl Sharing {
+    /// Sends each conversation a message a step, all at once, and then has its turn sealed. Returns the steps of each.
+    async fn run(&self, steps: u32) -> Vec<usize> {
+        let send = |(nth, step): (usize, u32)| {
+            let conversation_id = ConversationId::new(format!("c{nth}")).unwrap();
+            let events = vec![if step < steps { usage("t", step, 1) } else { done("t") }];
+            tokio::task::spawn_local(self.actors[nth].send(Observe { conversation_id, events }))
+        };
+        let conversations = 0..self.actors.len();
+        let all = |step| conversations.clone().map(move |nth| (nth, step));
+        let answers: Vec<_> = (0..steps).flat_map(all).map(send).collect();
+        for answer in answers {
+            answer.await.unwrap().unwrap().unwrap();
+        }
+        let answers: Vec<_> = all(steps).map(send).collect();
+        for answer in answers {
+            assert_eq!(answer.await.unwrap().unwrap().unwrap().sealed, [told("t", 1, false)]);
+        }
+        conversations.map(|nth| self.kept.all_turns(&format!("c{nth}"))[0].metrics.steps.len()).collect()
+    }
+}
+
+#[actix_rt::test]
+async fn conversations_that_do_not_fit_into_memory_together_take_turns_and_lose_nothing() {
+    // A turn of 6 steps has 3,604 bytes, so there is room for one and a half.
+    let settings = TurnSettings { max_open_bytes: 4000, max_active_bytes: 5000, ..TurnSettings::default() };
+    let sharing = sharing(12, &settings);
+    assert_eq!(sharing.run(6).await, [6; 12]);
+    assert!(sharing.most.get() <= 5000, "{} bytes", sharing.most.get());
+    assert!(sharing.opens.seen().len() > 12, "some were forgotten and loaded again");
+}
+
+#[actix_rt::test]
+async fn control_without_that_limit_more_is_held_and_each_is_loaded_once() {
+    let sharing = sharing(12, &TurnSettings::default());
+    assert_eq!(sharing.run(6).await, [6; 12]);
+    assert!(sharing.most.get() > 5000, "{} bytes", sharing.most.get());
+    assert_eq!(sharing.opens.seen().len(), 12);
+}
+
+#[actix_rt::test]
+async fn a_conversation_larger_than_a_limit_that_was_lowered_can_still_end_its_turns() {
+    let wide = sharing(1, &TurnSettings::default());
+    let id = ConversationId::new("c0").unwrap();
+    let send = async |actor: &Addr<Conversation>, events| {
+        actor.send(Observe { conversation_id: ConversationId::new("c0").unwrap(), events }).await.unwrap()
+    };
+    send(&wide.actors[0], (0..9).map(|step| usage("t", step, 1)).collect()).await.unwrap();
+    let settings =
+        TurnSettings { max_turn_bytes: 1024, max_open_bytes: 1024, max_active_bytes: 1024, ..TurnSettings::default() };
+    let commits = {
+        let kept = wide.kept.clone();
+        Probe::<Arc<Commit>>::start(move |commit| {
+            let kept = kept.clone();
+            async move { kept.commit(&commit) }
+        })
+    };
+    let store = StoreRecipients { open: wide.opens.recipient(), commit: commits.recipient() };
+    let narrow = Conversation::new(id, store, Arc::new(TestClock::at(1000)), &settings).start();
+    let refusal = send(&narrow, vec![usage("t", 9, 1)]).await;
+    assert!(matches!(refusal, Err(ObserveError::TurnTooLarge { limit: 1024, .. })), "{refusal:?}");
+    send(&narrow, vec![usage("t", 8, 7)]).await.unwrap();
+    assert_eq!(send(&narrow, vec![done("t")]).await.unwrap().sealed, [told("t", 1, false)]);
 }
 
 #[actix_rt::test]

@@ -173,7 +173,11 @@ fn receipt(answer: Result<Result<Receipt, ObserveError>, MailboxError>) -> Resul
         }
     };
     Err(match error {
-        ObserveError::TooManyOpenTurns { .. } | ObserveError::TooManySteps { .. } => ObserveFailure::OverLimit(error),
+        ObserveError::TooManyOpenTurns { .. }
+        | ObserveError::TooManySteps { .. }
+        | ObserveError::TurnTooLarge { .. }
+        | ObserveError::OpenTurnsTooLarge { .. }
+        | ObserveError::CommitTooLarge { .. } => ObserveFailure::OverLimit(error),
         ObserveError::Overloaded => {
             debug!("events were refused: overload");
             ObserveFailure::Temporary("too much is being worked on")

@@ -42,6 +42,7 @@ pub(crate) struct RedbEngine {
     workshop: Workshop,
     location: Location,
     cache_bytes: usize,
+    max_commit_bytes: usize,
 }
 
 impl RedbEngine {
@@ -68,8 +69,10 @@ impl RedbEngine {
         let admission = Arc::new(Admission::new(Capacity::default().turns()));
         let (files, counted) = (Arc::clone(&slot), Arc::clone(&admission));
         let running = Writer::new(received, files, location.clone(), settings.clone(), backoff, counted, state);
-        let damaged_records = Arc::default();
-        Ok((Self { jobs, admission, slot, writer, damaged_records, workshop, location, cache_bytes }, running))
+        let (damaged_records, max_commit_bytes) = (Arc::default(), settings.max_commit_bytes);
+        let engine =
+            Self { jobs, admission, slot, writer, damaged_records, workshop, location, cache_bytes, max_commit_bytes };
+        Ok((engine, running))
     }
 
     /// A store whose writer panics at once.
@@ -90,20 +93,23 @@ impl RedbEngine {
     ) -> impl Future<Output = Result<Committed, CommitError>> + use<C> {
         let commit = commit.into();
         let (reply, answer) = oneshot::channel();
-        let job = self.admission.admit(commit.weight()).map(|permit| Job::Commit(commit, reply, permit));
-        self.ask(job, answer)
+        let (bytes, limit) = (commit.bytes(), self.max_commit_bytes);
+        // A row of the journal that is too large for the database would fail it, and everybody's commits with it.
+        let checked = if bytes > limit { Err(CommitError::TooLarge { bytes, limit }) } else { Ok(()) };
+        let admitted = checked.and_then(|()| self.admission.admit(commit.weight()).ok_or(CommitError::Overloaded));
+        self.ask(admitted.map(|permit| Job::Commit(commit, reply, permit)), answer)
     }
 
     /// Resolves when something was made durable.
     pub(crate) fn check_write(&self) -> impl Future<Output = Result<(), CommitError>> + use<> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Some(Job::CheckWrite(reply)), answer)
+        self.ask(Ok(Job::CheckWrite(reply)), answer)
     }
 
     /// Adds to the running time, and resolves with the sum when that is durable.
     pub(crate) fn tick(&self, elapsed: Duration) -> impl Future<Output = Result<RunningTime, CommitError>> + use<> {
         let (reply, answer) = oneshot::channel();
-        let added = self.ask(Some(Job::Tick(elapsed, reply)), answer);
+        let added = self.ask(Ok(Job::Tick(elapsed, reply)), answer);
         let slot = Arc::clone(&self.slot);
         async move {
             added.await?;
@@ -119,14 +125,14 @@ impl RedbEngine {
     /// Queues the job at once, not when the future is first polled: the order of calls is the order of writes.
     fn ask<T>(
         &self,
-        job: Option<Job>,
+        job: Result<Job, CommitError>,
         answer: oneshot::Receiver<Result<T, CommitError>>,
     ) -> impl Future<Output = Result<T, CommitError>> + use<T> {
-        let sent = match job.map(|job| self.jobs.try_send(job)) {
-            Some(Ok(())) => Ok(()),
-            None | Some(Err(TrySendError::Full(_))) => Err(CommitError::Overloaded),
-            Some(Err(TrySendError::Disconnected(_))) => Err(CommitError::Unavailable(self.end())),
-        };
+        let sent = job.and_then(|job| match self.jobs.try_send(job) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(_)) => Err(CommitError::Overloaded),
+            Err(TrySendError::Disconnected(_)) => Err(CommitError::Unavailable(self.end())),
+        });
         async move {
             sent?;
             answer.await.unwrap_or_else(|_| Err(CommitError::Unavailable(gone())))

@@ -16,10 +16,15 @@ fn conversation(nth: usize) -> ConversationId {
 
 /// The first commit of a conversation, which seals this many turns of some kilobytes.
 fn commit(conversation_id: ConversationId, turns: usize) -> Commit {
+    commit_of(conversation_id, turns, "a step with a long id")
+}
+
+/// The same, with ids of steps that begin so.
+fn commit_of(conversation_id: ConversationId, turns: usize, step: &str) -> Commit {
     let sealed = |turn| -> SealedTurn {
         let mut turn = OpenTurn::new(TurnId::new(format!("t{turn}")).unwrap());
-        for step in 0..150 {
-            let step_id = Some(StepId::new(format!("a step with a long id, {step}")).unwrap());
+        for nth in 0..150 {
+            let step_id = Some(StepId::new(format!("{step}, {nth}")).unwrap());
             turn.fold(&Progress::Usage { step_id, report: Usage::default().into(), is_final: false });
         }
         turn.seal(&Done::because("stop"), EpochMillis::new(1))
@@ -34,9 +39,9 @@ fn sealed_turns(store: &RedbEngine, id: &ConversationId) -> usize {
 
 #[tokio::test]
 async fn a_full_memtable_refuses_commits_until_there_is_room_and_nothing_is_lost() {
-    // Together fewer turns than a batch is ever cut at, so that the first batch has them all.
-    const CONVERSATIONS: usize = 12;
-    const TURNS: usize = 20;
+    // Together they have so few turns and bytes that the first batch has them all.
+    const CONVERSATIONS: usize = 16;
+    const TURNS: usize = 6;
     // The first batch alone exceeds the limit several times, and a flush moves only one of its conversations.
     let settings = StoreSettings::with_journal_bytes(256 * 1024);
     let directory = tempfile::tempdir().unwrap();
@@ -45,7 +50,10 @@ async fn a_full_memtable_refuses_commits_until_there_is_room_and_nothing_is_lost
     writer.checkpoint_by_hand();
     let checkpoint = Arc::clone(writer.checkpoint());
     assert!(!checkpoint.is_behind(), "nothing was taken in yet");
-    let waiting: Vec<_> = (0..CONVERSATIONS).map(|nth| store.commit(commit(conversation(nth), TURNS))).collect();
+    // Of a commit's limit each step takes a fixed part, so long ids fill the memtable with fewer bytes of the limit.
+    let step = "a step with a long id ".repeat(4);
+    let commits = (0..CONVERSATIONS).map(|nth| commit_of(conversation(nth), TURNS, &step));
+    let waiting: Vec<_> = commits.map(|commit| store.commit(commit)).collect();
     let thread = std::thread::spawn(move || writer.run());
     for committed in waiting {
         committed.await.unwrap();

@@ -84,6 +84,32 @@ async fn the_moment_of_sealing_never_falls_in_a_conversation() {
 }
 
 #[tokio::test]
+async fn a_commit_larger_than_its_limit_is_refused_alone_and_the_store_goes_on() {
+    const LIMIT: usize = 64 * 1024;
+    let directory = tempfile::tempdir().unwrap();
+    let settings = StoreSettings { max_commit_bytes: LIMIT, ..StoreSettings::default() };
+    let store = RedbEngine::open(Location::Directory(directory.path().to_owned()), &settings).unwrap();
+    let of_turns = |id: &str, count: usize| {
+        let turns = (0..count).map(|nth| sealed(&format!("turn-{nth:04}")));
+        Commit { sealed: turns.collect(), ..commit(id, 0, &[], &[]) }
+    };
+    let most = (1..LIMIT).take_while(|count| of_turns("c", *count).bytes() <= LIMIT).last().unwrap();
+    // Queued together, so that one transaction may take them all.
+    let before = store.commit(commit("a", 0, &["open"], &["t"]));
+    let large = store.commit(of_turns("b", most + 1));
+    let exact = store.commit(of_turns("c", most));
+    before.await.unwrap();
+    let refusal = large.await.unwrap_err();
+    assert!(matches!(refusal, CommitError::TooLarge { bytes, limit: LIMIT } if bytes > LIMIT), "{refusal}");
+    assert_eq!(exact.await.unwrap().outcomes.len(), most);
+    assert_eq!((all(&store, "b").len(), all(&store, "c").len()), (0, most));
+    store.commit(of_turns("b", 1)).await.unwrap();
+    assert_eq!(*store.health().borrow(), Health::Running);
+    store.close().await;
+    assert_eq!(check(directory.path()).unwrap().violations, []);
+}
+
+#[tokio::test]
 async fn the_running_time_adds_up_over_restarts_kills_and_backups() {
     let directory = tempfile::tempdir().unwrap();
     let store = in_directory(directory.path()).unwrap();

@@ -422,7 +422,8 @@ fn made_again(made: &StagedChange, before: Option<&StagedTurn>) -> StagedChange 
     let mut turn = before.map_or_else(|| OpenTurn::new(made.turn_id.clone()), |before| before.turn.clone());
     turn.head = made.head.clone();
     for (_, step) in &made.steps {
-        *turn.steps.entry(&step.id) = step.clone();
+        let place = turn.steps.place(&step.id).unwrap_or_else(|| turn.steps.count());
+        turn.steps.put(place, step.clone());
     }
     change(before, StagedTurn { turn, last_event_at: made.last_event_at })
 }

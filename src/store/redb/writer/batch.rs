@@ -8,6 +8,8 @@ pub(super) struct Batch {
     pub(super) jobs: Vec<Job>,
     /// The number of their turns.
     pub(super) turns: usize,
+    /// The bytes of its commits.
+    pub(super) bytes: usize,
     /// When the writer began to gather them.
     pub(super) begun: Instant,
     /// Whether the memtable has room for their commits, or why the store has failed.
@@ -17,8 +19,17 @@ pub(super) struct Batch {
 }
 
 impl Batch {
+    /// A batch of this many bytes takes no further job, as its row is held in memory whole and takes some 10 ms to write.
+    const FULL_BYTES: usize = 4 * 1024 * 1024;
+
+    /// Whether its row is large enough.
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes >= Self::FULL_BYTES
+    }
+
     pub(super) fn add(&mut self, job: Job) {
         self.turns += job.turns();
+        self.bytes += job.bytes();
         self.jobs.push(job);
     }
 }
@@ -30,14 +41,15 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::store::contract::{Commit, Version};
+    use crate::store::contract::{Commit, StagedChange, StagedTurn, Version};
     use crate::store::redb::writer::admission::Admission;
-    use crate::turn::ConversationId;
+    use crate::turn::{ConversationId, OpenStep, OpenTurn, RunningTime, StepId, TurnId};
 
     #[test]
     fn a_batch_counts_the_turns_that_were_admitted_with_its_jobs() {
         let admission = Arc::new(Admission::new(100));
-        let mut batch = Batch { jobs: Vec::new(), turns: 0, begun: Instant::now(), room: Ok(true), is_last: false };
+        let mut batch =
+            Batch { jobs: Vec::new(), turns: 0, bytes: 0, begun: Instant::now(), room: Ok(true), is_last: false };
         for turns in [3, 4] {
             let conversation_id = ConversationId::new("c").unwrap();
             let (staged, sealed) = (Vec::new(), Vec::new());
@@ -48,5 +60,27 @@ mod tests {
         assert_eq!((batch.turns, batch.jobs.len(), admission.unanswered()), (7, 4, 7));
         drop(batch);
         assert_eq!(admission.unanswered(), 0);
+    }
+
+    #[test]
+    fn a_batch_is_full_when_the_bytes_of_its_commits_are_many() {
+        let admission = Arc::new(Admission::new(100));
+        let mut batch =
+            Batch { jobs: Vec::new(), turns: 0, bytes: 0, begun: Instant::now(), room: Ok(true), is_last: false };
+        let step = |nth: u32| (nth, OpenStep::new(StepId::new(format!("{nth:0>200}")).unwrap()));
+        for _ in 0..3 {
+            assert!(!batch.is_full());
+            let turn = OpenTurn::new(TurnId::new("t").unwrap());
+            let staged = StagedTurn { turn, last_event_at: RunningTime::new(1) };
+            let change = StagedChange { steps: (0..3500).map(step).collect(), step_count: 3500, ..staged.into() };
+            let commit = Commit {
+                conversation_id: ConversationId::new("c").unwrap(),
+                expected_version: Version(0),
+                staged: vec![change],
+                sealed: Vec::new(),
+            };
+            batch.add(Job::Commit(Arc::new(commit), oneshot::channel().0, admission.admit(1).unwrap()));
+        }
+        assert!(batch.is_full(), "{} bytes", batch.bytes);
     }
 }

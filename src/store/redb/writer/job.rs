@@ -26,6 +26,14 @@ impl Job {
         }
     }
 
+    /// How many bytes it adds to the journal, at most.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Commit(commit, ..) => commit.bytes(),
+            Self::CheckWrite(_) | Self::Tick(..) | Self::Close(_) => 0,
+        }
+    }
+
     /// How long a commit has waited; zero for the others.
     pub(crate) fn waited(&self, now: Instant) -> Duration {
         match self {

@@ -23,7 +23,7 @@
 //! | the wait in the queue | If more turns wait than fit into a batch, or more than 256 while the checkpoint is behind, a commit that has waited too long is refused: 20 ms less the time of the last write, at least 10 ms. |
 //! | the pause before a batch | From six tenths of the memtable's limit on, the writer waits until the checkpoint has moved a share of what the last batch added: none at six tenths, twice as much at the limit. It waits no longer than leaves time for two writes within 20 ms, and may always wait for 2 ms. Commits that arrive meanwhile join the batch. |
 //! | a full memtable | The writer waits until the bytes of one flush are moved. If there is still no room, it refuses the commits of the batch. |
-//! | a batch | The turns of 12 ms of work, or of 6 ms while the checkpoint is behind, and at least 256. If that work takes a third longer, what is beyond 256 turns is left to the next batch. |
+//! | a batch | The turns of 12 ms of work, or of 6 ms while the checkpoint is behind, and at least 256. If that work takes a third longer, what is beyond 256 turns is left to the next batch. A batch also ends at 4 MiB of commits. |
 //! | a flush of the checkpoint | About 12 ms, by what earlier flushes took. Whoever waits for a flush is next. |
 //!
 //! Of each fsync only the first 10 ms count, for the queue and for the wait in it: on a slow disk commits wait together and
@@ -206,7 +206,8 @@ impl Writer {
         self.batch_turns = self.batch_size.turns(self.is_behind);
         self.patient_turns = self.batch_size.patient_turns(self.is_behind);
         let room = self.make_room();
-        let mut batch = Batch { jobs: Vec::with_capacity(self.expected), turns: 0, begun, room, is_last: false };
+        let mut batch =
+            Batch { jobs: Vec::with_capacity(self.expected), turns: 0, bytes: 0, begun, room, is_last: false };
         let mut next = Some(first);
         let now = Instant::now();
         let deadline = now + self.patience;
@@ -217,7 +218,8 @@ impl Writer {
                     job if self.is_overdue(&job, now) => job.answer(Err(CommitError::Overloaded)),
                     job => batch.add(job),
                 }
-                if batch.jobs.len() >= self.settings.batch_commits || batch.turns >= self.batch_turns {
+                let has_many = batch.jobs.len() >= self.settings.batch_commits || batch.turns >= self.batch_turns;
+                if has_many || batch.is_full() {
                     return Next::Batch(batch);
                 }
             }
