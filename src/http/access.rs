@@ -40,7 +40,7 @@ pub(crate) const HEALTH: Route = Route { path: "/health", methods: READ, pages: 
 pub(crate) const READY: Route = Route { path: "/ready", methods: READ, pages: PageAccess::OfOwnOrigin };
 pub(crate) const BACKUP: Route = Route { path: "/backup", methods: "GET", pages: PageAccess::None };
 
-const ROUTES: [&Route; 6] = [&EVENTS, &METRICS, &TURNS, &HEALTH, &READY, &BACKUP];
+pub(crate) const ROUTES: [&Route; 6] = [&EVENTS, &METRICS, &TURNS, &HEALTH, &READY, &BACKUP];
 
 impl PageAccess {
     /// The pages that may use a path, which is decoded as it is for routing. No page may use a path that is not in the

@@ -103,6 +103,12 @@ impl Server {
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 
+    /// The number of its process.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Lifts the limit on the size of files under which it was started.
     #[cfg(target_os = "linux")]
     pub(crate) fn lift_file_size_limit(&self) {
