@@ -548,7 +548,7 @@ mod tests {
     #[actix_web::test]
     async fn a_long_body_has_as_much_more_time_as_it_is_longer() {
         let (max_body_bytes, max_line_bytes, stall_timeout) = (100_000, 100_000, Duration::from_hours(1));
-        let settings = HttpSettings { max_body_bytes, max_line_bytes, stall_timeout, ..HttpSettings::default() };
+        let settings = HttpSettings { stall_timeout, max_body_bytes, max_line_bytes, ..HttpSettings::default() };
         let api = StandIn::default().start_with(settings).0;
         tokio::time::pause();
         let chunks = |count: usize, bytes: usize| {

@@ -342,8 +342,8 @@ mod tests {
         let lengths = |events: Vec<TurnEvent>| -> Vec<_> { parts_of(&events).iter().map(|part| part.events).collect() };
         let most = TURNS_AT_ONCE;
         assert_eq!(lengths((0..most).map(done).collect()), [most]);
-        assert_eq!(lengths((0..2 * most + 1).map(done).collect()), [most, most, 1]);
-        let whole = (0..most + 1).flat_map(|turn| [failed(turn), failed(turn), done(turn)]);
+        assert_eq!(lengths((0..=2 * most).map(done).collect()), [most, most, 1]);
+        let whole = (0..=most).flat_map(|turn| [failed(turn), failed(turn), done(turn)]);
         assert_eq!(lengths(whole.collect()), [3 * most, 3]);
         let open_at_first = [failed(most + 1)].into_iter().chain((0..2 * most + 2).map(done));
         assert_eq!(lengths(open_at_first.collect()), [most + 3, most]);

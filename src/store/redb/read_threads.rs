@@ -85,7 +85,7 @@ mod tests {
             let wait = Arc::clone(&wait);
             threads.read(move || drop(wait.lock().map(|wait| wait.recv())))
         };
-        let waiting: Vec<_> = (0..MAX_WAITING + THREADS + 1).map(|_| block()).collect();
+        let waiting: Vec<_> = (0..=MAX_WAITING + THREADS).map(|_| block()).collect();
         drop(go_on);
         let mut refused = 0;
         for answer in waiting {

@@ -14,7 +14,7 @@ fn server(settings: &[(&str, &str)]) -> (tempfile::TempDir, Server) {
 }
 
 /// Asks for a backup and reads its status.
-fn ask(server: &Server) -> (TcpStream, String) {
+pub(super) fn ask(server: &Server) -> (TcpStream, String) {
     let mut stream = TcpStream::connect(server.address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(b"GET /backup HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();

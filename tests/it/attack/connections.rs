@@ -4,6 +4,7 @@ use std::process::Command;
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
+use super::backups::ask;
 use super::{assert_served, done};
 use crate::server::{Client, Server, turn_metrics, until};
 
@@ -144,20 +145,17 @@ fn no_thread_to_be_had_is_an_answer_and_no_panic() {
     // Room for small things, but not for the stack of another thread.
     let limit = Rlimit { current: Some(kib * 1024 + 1024 * 1024), maximum: getrlimit(Resource::As).maximum };
     prlimit(process, Resource::As, limit).unwrap();
+    // A copy takes two threads, and the stack of one that has ended may be used again.
+    assert_eq!(ask(&server).1, "503");
     for turn in 0..3 {
-        assert_eq!(server.client().get("/backup").status, 503);
         assert_served(&mut server.client(), &turn.to_string());
     }
     // Control: with room again there is a backup.
     prlimit(process, Resource::As, getrlimit(Resource::As)).unwrap();
-    let answer = server.client().send_raw(b"GET /backup HTTP/1.0\r\nhost: localhost\r\n\r\n", true).unwrap();
-    assert_eq!(answer.status, 200);
+    until("there is a backup", || (ask(&server).1 == "200").then_some(()));
     server.signal("TERM");
     let (status, log) = server.wait();
     assert!(status.success(), "{log:#?}");
     assert!(!log.iter().any(|line| line.contains("panicked")), "{log:#?}");
-    assert!(
-        log.iter().any(|line| line.contains("no thread can be started") || line.contains("no thread to")),
-        "{log:#?}"
-    );
+    assert!(log.iter().any(|line| line.contains("no thread")), "{log:#?}");
 }

@@ -39,7 +39,7 @@ fn exchange(server: &Server, line: &str, headers: &[&str]) -> (u16, String) {
     let body = if line.starts_with('P') { done("c", "t") } else { String::new() };
     let typed = headers.iter().any(|header| header.starts_with("content-type"));
     let content_type = if typed { "" } else { "content-type: application/x-ndjson\r\n" };
-    let fields: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+    let fields: String = headers.iter().flat_map(|header| [*header, "\r\n"]).collect();
     let length = body.len();
     let request =
         format!("{line}\r\n{fields}connection: close\r\n{content_type}content-length: {length}\r\n\r\n{body}");
