@@ -137,6 +137,10 @@ const TURN_BYTES: usize = 1024;
 const PART_TRIES: u32 = 200;
 const PART_PAUSE: Duration = Duration::from_millis(50);
 
+/// The turns of one conversation that are observed at once, if the body has more of them: half of what the store always
+/// has room for, so that others are not refused meanwhile.
+const PART_TURNS: usize = TURNS_AT_ONCE / 2;
+
 /// A part of the events of one conversation that is observed at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Part {
@@ -144,7 +148,7 @@ struct Part {
     turns: usize,
 }
 
-/// Divides the events of a conversation. A part ends after [`TURNS_AT_ONCE`] turns or a few more, where all of its turns
+/// Divides the events of a conversation. A part ends after [`PART_TURNS`] turns or a few more, where all of its turns
 /// have ended. So it leaves no more turns open than there were, and is over no limit that the whole is not over.
 fn parts_of(events: &[TurnEvent]) -> Vec<Part> {
     let mut parts = Vec::new();
@@ -152,7 +156,7 @@ fn parts_of(events: &[TurnEvent]) -> Vec<Part> {
     let mut latest = None;
     for event in events {
         if latest != Some(&event.turn_id) {
-            if part.turns >= TURNS_AT_ONCE && open.is_empty() {
+            if part.turns >= PART_TURNS && open.is_empty() {
                 parts.push(std::mem::replace(&mut part, Part { events: 0, turns: 0 }));
             }
             part.turns += 1;
@@ -340,7 +344,7 @@ mod tests {
         let done = |turn| event(turn, TurnEventKind::Done(Done::because("stop")));
         let failed = |turn| event(turn, TurnEventKind::Progress(Progress::Failed));
         let lengths = |events: Vec<TurnEvent>| -> Vec<_> { parts_of(&events).iter().map(|part| part.events).collect() };
-        let most = TURNS_AT_ONCE;
+        let most = PART_TURNS;
         assert_eq!(lengths((0..most).map(done).collect()), [most]);
         assert_eq!(lengths((0..=2 * most).map(done).collect()), [most, most, 1]);
         let whole = (0..=most).flat_map(|turn| [failed(turn), failed(turn), done(turn)]);
