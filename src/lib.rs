@@ -105,7 +105,9 @@
 //! - [`turn`]: what a turn is and how its events fold. Pure.
 //! - [`report`]: sums, figures and costs of many turns. Pure.
 //! - [`clock`], [`settings`]: the time, and what can be set.
-//! - `line_queue`, `link`, `terminal`: a bounded queue of lines before a slow writer, symbolic links, colours.
+//! - `line_queue`, `deceptive`, `terminal`: a bounded queue of lines before a slow writer, texts that deceive their reader,
+//!   colours.
+//! - `private_file`, then `link`: files for their owner alone, symbolic links.
 //! - [`store`], `config`, `span_log`, `otel`, [`simulate`]: what is kept; where settings come from; spans in a file and
 //!   over OTLP; a simulated kernel.
 //! - [`actors`]: the messages and their handlers.
@@ -120,12 +122,15 @@ pub mod cli;
 pub mod clock;
 #[cfg(feature = "server")]
 pub mod config;
+#[cfg(feature = "span-log")]
+mod deceptive;
 #[cfg(feature = "server")]
 pub mod http;
 mod line_queue;
 mod link;
 #[cfg(feature = "otel")]
 pub mod otel;
+mod private_file;
 pub mod recorder;
 pub mod report;
 pub mod runtime;

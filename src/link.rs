@@ -5,6 +5,8 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use crate::private_file;
+
 /// The maximum number of links to follow: the limit of Linux.
 const MAX_LINKS: usize = 40;
 
@@ -57,7 +59,7 @@ pub(crate) fn beside(file: &Path, suffix: &str) -> PathBuf {
 
 /// Creates a directory and its missing parents. The error names what is in their place.
 pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
-    fs::create_dir_all(path).map_err(|error| match obstacle(path) {
+    private_file::create_directory(path).map_err(|error| match obstacle(path) {
         Some(obstacle) => io::Error::new(error.kind(), obstacle),
         None => error,
     })

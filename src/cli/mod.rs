@@ -20,6 +20,7 @@
 //! - `client`: asks a running server over HTTP.
 //! - `send`: posts events until they are acknowledged.
 //! - `service`: the whole service in this process.
+//! - `descriptors`: the file descriptors that the process may have.
 //! - `signals`: SIGINT, SIGTERM and SIGXFSZ.
 //! - `output`: writes to standard output and standard error.
 //! - `testing`: a server that gives scripted answers, for tests.
@@ -31,6 +32,7 @@ mod client;
 mod compact;
 mod config;
 mod demo;
+mod descriptors;
 mod ingest;
 mod output;
 mod send;

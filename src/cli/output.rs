@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::CliError;
+use crate::deceptive::undeceptive;
 use crate::line_queue;
 use crate::telemetry;
 
@@ -53,7 +54,7 @@ pub(super) fn end_of_server(result: Result<ExitCode, CliError>) -> ExitCode {
     };
     // Without a thread, the message cannot be written.
     if let Ok((queue, mut writer)) = line_queue::start("last-word", 1, io::stderr()) {
-        let _ = queue.offer(last_word(&error).into_bytes());
+        let _ = queue.offer(undeceptive(&last_word(&error)).into_owned().into_bytes());
         let _ = writer.close_within(LAST_WORD_PATIENCE);
     }
     ExitCode::FAILURE
@@ -80,11 +81,13 @@ pub(super) fn plain(text: &str) -> String {
     plain
 }
 
-/// Escapes control characters in a JSON text that JSON allows unescaped, such as U+009B.
+/// Escapes characters in a JSON text that JSON allows unescaped and that could deceive the reader of a terminal, such
+/// as U+009B.
 pub(super) fn plain_json(json: &str) -> String {
     let mut plain = String::with_capacity(json.len());
     for c in json.chars() {
-        if c.is_control() {
+        if c.is_control() || is_directional(c) {
+            // A `String` takes everything.
             let _ = write!(plain, "\\u{:04x}", u32::from(c));
         } else {
             plain.push(c);
@@ -110,9 +113,9 @@ mod tests {
     #[test]
     fn no_control_character_reaches_a_terminal() {
         assert_eq!(plain("a\u{1b}[31m\n\u{9b}b\u{7f}\u{202e}c é✓"), "a\\u{1b}[31m\\u{a}\\u{9b}b\\u{7f}\\u{202e}c é✓");
-        let text = "\u{1b}\u{7f}\u{9b}é";
+        let text = "\u{1b}\u{7f}\u{9b}\u{202e}é";
         let json = plain_json(&serde_json::to_string(text).unwrap());
-        assert_eq!(json, "\"\\u001b\\u007f\\u009bé\"");
+        assert_eq!(json, "\"\\u001b\\u007f\\u009b\\u202eé\"");
         assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
     }
 }

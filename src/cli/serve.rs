@@ -1,6 +1,7 @@
 use std::process::ExitCode;
 
 use super::args::ConfigArgs;
+use super::descriptors::make_room;
 use super::service::{self, Service};
 use super::signals::{Signal, Signals};
 use super::{CliError, output};
@@ -29,13 +30,14 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> Result<ExitCode, CliError> {
-    let settings = args.config.load()?.into_settings();
+    let mut settings = args.config.load()?.into_settings();
     // Dropped last: the span log is complete only after every span is closed.
     let _telemetry =
         telemetry::init(settings.log, settings.span_log_file.as_deref().map(|file| (file, &settings.span_log)))?;
     if !args.insecure {
         service::require_loopback(settings.listen)?;
     }
+    make_room(&mut settings.http)?;
     let signals = Signals::listen().map_err(CliError::system("listen for signals"))?;
     actix_web::rt::System::new().block_on(serve(settings, signals))
 }

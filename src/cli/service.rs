@@ -35,6 +35,17 @@ pub enum ServiceError {
     /// The actors or the store did not start.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// The process may have too few file descriptors.
+    #[error(
+        "the process may open only {limit} files, and the service needs at least {needed}: raise the limit \
+         (`ulimit -n`)"
+    )]
+    TooFewDescriptors {
+        /// How many it may open.
+        limit: u64,
+        /// How many are needed.
+        needed: u64,
+    },
     /// The HTTP server did not start.
     #[error("cannot start the HTTP server")]
     Http(#[source] io::Error),

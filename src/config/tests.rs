@@ -169,9 +169,9 @@ fn an_environment_variable_with_the_prefix_must_name_a_setting() {
     assert_eq!(
         load_with(&[("TURN_METRICS__HTTP__LISTN", "x")]).unwrap_err().to_string(),
         "unknown setting `http.listn` = \"x\" from environment variable TURN_METRICS__HTTP__LISTN; allowed: in [http] \
-         listen, workers, max_connections, header_timeout, body_timeout, keep_alive, shutdown_timeout, \
-         max_body_bytes, max_transfer_bytes, max_line_bytes, max_buffered_bytes, cache_bytes, allowed_origins, \
-         host_names"
+         listen, workers, max_connections, header_timeout, body_timeout, stall_timeout, min_bytes_per_second, \
+         keep_alive, backup_timeout, shutdown_timeout, max_body_bytes, max_transfer_bytes, max_line_bytes, max_buffered_bytes, \
+         max_page_bytes, max_read_bytes, cache_bytes, allowed_origins, host_names"
     );
     assert_eq!(
         load_with(&[("TURN_METRICS__LISTEN", "x")]).unwrap_err().to_string(),
@@ -236,7 +236,7 @@ fn the_engine_has_a_section_of_its_own_in_a_file_and_in_the_environment() {
     assert_eq!(
         file_error("[store.redb]\ncache = 2048\n"),
         "unknown setting `store.redb.cache` = 2048 from file F, line 2; allowed: in [store.redb] cache_bytes, \
-         journal_bytes"
+         journal_bytes, backup_reserve_bytes"
     );
     assert_eq!(
         file_error("[store.other]\nurl = 'x'\n"),

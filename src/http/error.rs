@@ -26,10 +26,14 @@ pub(crate) enum ApiError {
     MethodNotAllowed { allowed: &'static str },
     #[error("the body took longer than {limit_ms} ms to arrive: send less at once, or faster")]
     BodyTimeout { limit_ms: u128 },
+    #[error("for {limit_ms} ms less than {bytes_per_second} bytes a second of the body arrived: send it faster")]
+    BodyStalled { limit_ms: u128, bytes_per_second: usize },
     #[error("the events of the body take more than {limit_bytes} bytes: send it in parts")]
     BodyTooLarge { limit_bytes: usize },
     #[error("a line nests its brackets too deeply: at most {limit} may be open at once")]
     BodyTooDeep { limit: usize },
+    #[error("too many turns of a conversation are open side by side in the body, or mixed: send it in parts")]
+    TooManyTurns,
     #[error("the body is longer than {limit_bytes} bytes: send it in parts")]
     TransferTooLarge { limit_bytes: usize },
     #[error("{0}")]
@@ -60,6 +64,8 @@ pub(crate) enum BadPathId {
 pub(crate) enum Unavailable {
     #[error("too much is being worked on, and nothing was taken in: send it again later")]
     Overloaded,
+    #[error("too much of other answers is waiting to be read by their clients: ask again later")]
+    TooMuchUnread,
     /// Some events of the request may be durable, some not.
     #[error("{0}, and the outcome is unknown: send the same events again later")]
     OutcomeUnknown(&'static str),
@@ -71,6 +77,10 @@ pub(crate) enum Unavailable {
     SlowWrite { seconds: u64 },
     #[error(transparent)]
     Backup(BackupError),
+    #[error("the backup took too long")]
+    SlowBackup,
+    #[error("no thread could be started: the process has reached a limit of the system")]
+    NoThread,
     #[error("no backup could be made; the log says why")]
     BackupFailed,
 }
@@ -86,10 +96,11 @@ impl ResponseError for ApiError {
             }
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
-            Self::BodyTooLarge { .. } | Self::BodyTooDeep { .. } | Self::TransferTooLarge { .. } => {
-                StatusCode::PAYLOAD_TOO_LARGE
-            }
+            Self::BodyTimeout { .. } | Self::BodyStalled { .. } => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTooLarge { .. }
+            | Self::BodyTooDeep { .. }
+            | Self::TransferTooLarge { .. }
+            | Self::TooManyTurns => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Refused { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Self::LoadFailed => StatusCode::INTERNAL_SERVER_ERROR,
@@ -104,7 +115,7 @@ impl ResponseError for ApiError {
                 response.insert_header((header::ALLOW, *allowed));
             }
             // Otherwise the rest of the body would be read as the next request.
-            Self::BodyTimeout { .. } => {
+            Self::BodyTimeout { .. } | Self::BodyStalled { .. } => {
                 response.force_close();
             }
             Self::Unavailable(_) => {
@@ -158,7 +169,7 @@ mod tests {
             (Unavailable::StoreGone, "the store is gone"),
             (Unavailable::Write(CommitError::Unavailable(secret())), "the store is unavailable: the disk failed"),
             (Unavailable::SlowWrite { seconds: 5 }, "a durable write takes more than 5 seconds"),
-            (Unavailable::Backup(BackupError::Busy), "a backup is being made already"),
+            (Unavailable::Backup(BackupError::Busy), "a backup is being made or sent already"),
             (Unavailable::Backup(BackupError::Write(secret())), "the copy cannot be written: the disk failed"),
             (Unavailable::BackupFailed, "no backup could be made; the log says why"),
         ] {

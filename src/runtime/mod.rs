@@ -19,13 +19,15 @@ mod handles;
 mod tests;
 
 use std::future::{pending, poll_fn};
+use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::thread;
 
 use actix::{Actor, Addr, Arbiter};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 pub use self::handles::{Handles, Intake, Operations, Reads, SystemReport};
 use crate::actors::{
@@ -83,6 +85,9 @@ pub enum StartError {
     /// Opening the store panicked, which a damaged file can cause.
     #[error("the store could not be opened: {}", .0.in_full())]
     Panicked(Fault),
+    /// The system has no thread for it.
+    #[error("a thread cannot be started: {0}")]
+    Thread(#[source] io::Error),
 }
 
 impl Runtime {
@@ -163,7 +168,13 @@ impl Runtime {
         let _ = self.sweeper.send(Drain).await;
         let _ = self.store.send(Close).await;
         self.arbiter.stop();
-        let _ = tokio::task::spawn_blocking(move || self.arbiter.join()).await;
+        let (reply, joined) = oneshot::channel::<()>();
+        // Without a thread to wait on, the arbiter's ends by itself.
+        let _ = thread::Builder::new().name("join".into()).spawn(move || {
+            let _ = self.arbiter.join();
+            drop(reply);
+        });
+        let _ = joined.await;
     }
 }
 
@@ -226,9 +237,14 @@ impl RuntimeBuilder {
     /// Opens the store and starts the actors. Must be called in a running actix system.
     pub async fn start(self) -> Result<Runtime, StartError> {
         let Self { location, turns, store: store_settings, clock, facts_kept } = self;
-        let opened = tokio::task::spawn_blocking(move || RedbEngine::open(location, &store_settings)).await;
-        let engine = opened.map_err(|error| StartError::Panicked(Fault::panicked(error)))??;
-        Ok(Runtime::place(Arc::new(engine), turns, clock, facts_kept))
+        let (reply, opened) = oneshot::channel();
+        let open = move || {
+            // Whoever starts the runtime may have stopped waiting.
+            let _ = reply.send(RedbEngine::open(location, &store_settings));
+        };
+        thread::Builder::new().name("store-open".into()).spawn(open).map_err(StartError::Thread)?;
+        let engine = opened.await.map_err(|error| StartError::Panicked(Fault::panicked(error)))??;
+        Runtime::place(Arc::new(engine), turns, clock, facts_kept).map_err(StartError::Thread)
     }
 }
 
@@ -242,12 +258,13 @@ impl Runtime {
             Arc::new(SystemClock),
             FACTS_KEPT,
         )
+        .unwrap()
     }
 
     /// Starts the actors on a thread of their own.
-    fn place(engine: Arc<dyn Engine>, turns: TurnSettings, clock: SharedClock, facts_kept: usize) -> Self {
+    fn place(engine: Arc<dyn Engine>, turns: TurnSettings, clock: SharedClock, facts_kept: usize) -> io::Result<Self> {
         let health = engine.health();
-        let arbiter = Arbiter::new();
+        let arbiter = Arbiter::try_new()?;
         let reader = StoreReader::new(Arc::clone(&engine));
         let running = RunningClock::at(engine.running_time());
         let store = Store::start_in_arbiter(&arbiter.handle(), |_| Store::new(engine));
@@ -287,6 +304,6 @@ impl Runtime {
                 inspect_sweeper: sweeper.clone().recipient(),
             },
         };
-        Self { arbiter, directory, sweeper, store, handles, health }
+        Ok(Self { arbiter, directory, sweeper, store, handles, health })
     }
 }

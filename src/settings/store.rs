@@ -35,6 +35,10 @@ section! {
         /// be refused. With a higher limit, the checkpoint moves more turns of a conversation at once, and a start
         /// after a crash takes longer.
         journal_bytes: usize = 20 * 1024 * 1024, BYTES;
+
+        /// Bytes of the disk that a backup leaves free for commits (256 MiB). It is refused if the copy, which is built
+        /// beside the database, might leave less.
+        backup_reserve_bytes: usize = 256 * 1024 * 1024, BYTES;
     }
 }
 

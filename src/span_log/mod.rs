@@ -48,6 +48,7 @@ use tracing_subscriber::registry::{LookupSpan, SpanRef};
 use self::fields::Fields;
 use self::rotating::RotatingFile;
 use crate::clock::{Clock, SharedClock, SharedStopwatch, SystemClock, SystemStopwatch};
+use crate::deceptive::undeceptive;
 use crate::line_queue::{self, LineQueue, LineWriter};
 use crate::settings::SpanLogSettings;
 use crate::turn::{EpochMillis, Millis};
@@ -166,10 +167,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for SpanLog {
             attributes: open.fields.into_iter().filter(|(name, _)| !PLACE.contains(name)).collect(),
         };
         // Lines have only texts and numbers, so serializing them cannot fail.
-        let mut line = serde_json::to_vec(&line).unwrap_or_default();
-        line.push(b'\n');
+        let line = serde_json::to_string(&line).unwrap_or_default();
         // The queue counts the lines that it refuses.
-        let _ = self.queue.offer(line);
+        let _ = self.queue.offer(format!("{}\n", undeceptive(&line)).into_bytes());
     }
 }
 

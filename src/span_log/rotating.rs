@@ -2,7 +2,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use crate::link;
+use crate::{link, private_file};
 
 /// A file that is renamed when it is full: `spans.ndjson` to `spans.ndjson.1`, that one to `spans.ndjson.2`, and so on.
 /// The oldest one is deleted. One call of `write` is one line and is never split.
@@ -79,7 +79,7 @@ fn open(path: &Path) -> io::Result<OpenFile> {
     if let Some(directory) = path.parent() {
         link::create_directory(directory)?;
     }
-    let mut file = OpenOptions::new().create(true).append(true).read(true).open(path)?;
+    let mut file = private_file::options().create(true).append(true).read(true).open(path)?;
     let metadata = file.metadata()?;
     let mut bytes = metadata.len();
     // A killed process may have left half a line. The next line must not be joined with it.

@@ -256,7 +256,8 @@ pub struct TurnRange {
     pub conversation_id: ConversationId,
     /// Only turns with a larger ordinal; 0 for all.
     pub after: u64,
-    /// The maximum number of turns.
+    /// The maximum number of turns. An answer is bounded in bytes too and may have fewer; only an empty one means that
+    /// no turn follows.
     pub limit: usize,
 }
 
@@ -393,9 +394,22 @@ impl fmt::Debug for Backup {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackupError {
-    /// Another one is being made. Ask again later.
-    #[error("a backup is being made already")]
+    /// Another one is being made, or its copy is still being read. Ask again later.
+    #[error("a backup is being made or sent already")]
     Busy,
+    /// A copy might leave too little of the disk for commits.
+    #[error(
+        "the disk has {free_bytes} bytes free, too few for a copy of up to {copy_bytes} bytes that leaves \
+         {reserve_bytes} for commits"
+    )]
+    DiskNearlyFull {
+        /// What is free.
+        free_bytes: u64,
+        /// The most that the copy takes.
+        copy_bytes: u64,
+        /// What has to stay free.
+        reserve_bytes: u64,
+    },
     /// The store is in memory: there is no place for a copy.
     #[error("the store is in memory, and no backup of it can be made")]
     InMemory,
@@ -412,7 +426,7 @@ impl BackupError {
     pub fn in_full(&self) -> String {
         match self {
             Self::Read(fault) | Self::Write(fault) => fault.in_full(),
-            Self::Busy | Self::InMemory => self.to_string(),
+            Self::Busy | Self::DiskNearlyFull { .. } | Self::InMemory => self.to_string(),
         }
     }
 }

@@ -12,7 +12,8 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 use super::whole_lines::WholeLines;
-use crate::line_queue::{self, LineQueue, LineWriter};
+use crate::deceptive::undeceptive;
+use crate::line_queue::{self, LineLost, LineQueue, LineWriter};
 
 /// The maximum number of lines that wait: a few seconds of a busy service, about two megabytes.
 const QUEUE_LINES: usize = 4096;
@@ -62,7 +63,7 @@ impl Log {
     /// Adds a line that the program writes whatever the log level is.
     pub(super) fn add(&self, level: Level, message: &str, fields: &[(&str, Value)]) {
         // The queue counts the lines that it refuses.
-        let _ = self.queue.offer(self.style.line(level, message, fields));
+        let _ = offer(&self.queue, &self.style.line(level, message, fields));
     }
 
     /// Waits until the lines added so far are written, but no longer than `patience`.
@@ -74,8 +75,16 @@ impl Log {
 /// Adds a plain line for a human reader. Returns `false` if the process has no log.
 pub(crate) fn note(line: &str) -> bool {
     let Some(log) = LOG.get() else { return false };
-    let _ = log.queue.offer(format!("{line}\n").into_bytes());
+    let _ = offer(&log.queue, format!("{line}\n").as_bytes());
     true
+}
+
+/// Queues a line in which nothing deceives its reader.
+fn offer(queue: &LineQueue, line: &[u8]) -> Result<(), LineLost> {
+    queue.offer(match std::str::from_utf8(line) {
+        Ok(text) => undeceptive(text).into_owned().into_bytes(),
+        Err(_) => line.to_vec(),
+    })
 }
 
 /// Waits for the log for at most [`END_PATIENCE`], when the process ends without closing the log.
@@ -152,7 +161,7 @@ impl io::Write for Line<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         // The queue counts the lines that it refuses. On an error the subscriber would write to standard error itself,
         // and wait.
-        let _ = self.0.offer(line.to_vec());
+        let _ = offer(self.0, line);
         Ok(line.len())
     }
 

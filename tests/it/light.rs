@@ -12,6 +12,7 @@ const DIRECT: &[&str] = &[
     "jiff",
     "postcard",
     "redb",
+    "rustix",
     "ryu-js",
     "serde",
     "serde_json",

@@ -111,6 +111,12 @@ impl Server {
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
+    /// The number of its process.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Lifts the limit on the size of files under which it was started.
     #[cfg(target_os = "linux")]
     pub(crate) fn lift_file_size_limit(&self) {

@@ -54,7 +54,7 @@ fn both_signals_end_it_in_order_with_exit_code_0_and_nothing_acknowledged_is_los
 fn a_client_in_the_middle_of_an_upload_cannot_delay_the_end() {
     let directory = tempfile::tempdir().unwrap();
     // Only the time limit of the shutdown ends the upload.
-    let settings = [("HTTP__SHUTDOWN_TIMEOUT", "100ms"), ("HTTP__BODY_TIMEOUT", "1h")];
+    let settings = [("HTTP__SHUTDOWN_TIMEOUT", "100ms"), ("HTTP__BODY_TIMEOUT", "1h"), ("HTTP__STALL_TIMEOUT", "1h")];
     let server = Server::start_with(directory.path(), &settings);
     let mut stuck = server.client();
     stuck.begin_post(99).write_all(b"{").unwrap();

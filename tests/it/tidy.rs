@@ -12,7 +12,8 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
         &[
             &["turn"],
             &["report"],
-            &["clock", "line_queue", "link", "settings", "terminal"],
+            &["clock", "deceptive", "line_queue", "private_file", "settings", "terminal"],
+            &["link"],
             &["config", "otel", "simulate", "span_log", "store"],
             &["actors"],
             &["recorder", "runtime", "telemetry"],
@@ -35,7 +36,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
         "store/redb",
         &[
             &["tables", "unwind"],
-            &["journal"],
+            &["journal", "read_threads"],
             &["memtable"],
             &["files"],
             &["checkpoint", "query"],

@@ -166,13 +166,21 @@ fn counts(usage: Usage) -> [String; 4] {
 }
 
 fn time(millis: Option<f64>) -> String {
-    // Below a hundredth of a second the fraction matters; above, it is noise.
-    millis.map_or("-".into(), |millis| if millis < 10.0 { format!("{millis:.2}") } else { format!("{millis:.0}") })
+    // Below a hundredth of a second the fraction matters, above it is noise.
+    millis.map_or("-".into(), |millis| match millis {
+        LONGEST.. => format!("{millis:.1e}"),
+        10.0.. => format!("{millis:.0}"),
+        _ => format!("{millis:.2}"),
+    })
 }
 
 fn rate(rate: Option<f64>) -> String {
-    rate.map_or("-".into(), |rate| format!("{rate:.1}"))
+    rate.map_or("-".into(), |rate| if rate < LONGEST { format!("{rate:.1}") } else { format!("{rate:.1e}") })
 }
+
+/// From here on a number is shown by its power of ten, so that a kernel's nonsense does not widen the table. As
+/// milliseconds it is 31 years.
+const LONGEST: f64 = 1e12;
 
 #[cfg(test)]
 mod tests {
@@ -251,5 +259,21 @@ mod tests {
     fn wide_characters_keep_the_columns_in_line() {
         let text = render(&[turn(1, "停止", None, Vec::new()), turn(2, "stop", None, Vec::new())], Look::Plain);
         assert_eq!(text.lines().count(), 4);
+    }
+
+    #[test]
+    fn a_time_of_any_length_fits_its_column() {
+        for (millis, shown) in [
+            (0.0, "0.00"),
+            (9.994, "9.99"),
+            (10.4, "10"),
+            (999_999_999_999.0, "999999999999"),
+            (1e12, "1.0e12"),
+            (1e308, "1.0e308"),
+            (f64::INFINITY, "inf"),
+        ] {
+            assert_eq!(time(Some(millis)), shown);
+        }
+        assert_eq!((rate(Some(123.45)), rate(Some(1e300))), ("123.5".to_owned(), "1.0e300".to_owned()));
     }
 }

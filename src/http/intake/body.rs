@@ -103,6 +103,7 @@ enum CollectError {
     TooDeep,
     Overloaded,
     Slow(Duration),
+    Stalled,
     Broken,
     /// The body ends before the gzip stream does.
     CutGzip,
@@ -126,6 +127,10 @@ impl CollectError {
             Self::TooDeep => ApiError::BodyTooDeep { limit: settings.max_body_bytes.saturating_mul(8) },
             Self::Overloaded => overloaded(),
             Self::Slow(limit) => ApiError::BodyTimeout { limit_ms: limit.as_millis() },
+            Self::Stalled => ApiError::BodyStalled {
+                limit_ms: settings.stall_timeout.as_millis(),
+                bytes_per_second: settings.min_bytes_per_second,
+            },
             Self::Broken => ApiError::BadRequest("the body ended too early, and none of it was taken in"),
             Self::CutGzip | Self::InvalidGzip => {
                 ApiError::BadRequest("the body is not complete, valid gzip, and none of it was taken in")
@@ -138,10 +143,17 @@ impl Collector<'_> {
     async fn collect(&mut self, mut payload: Payload) -> Result<(), CollectError> {
         let started = Instant::now();
         let mut arrived_bytes = 0_usize;
+        let mut pace = ArrivalPace::new(self.settings);
         loop {
             let limit = time_limit(self.settings, arrived_bytes);
-            let next = timeout_at(started + limit, payload.next()).await.map_err(|_| CollectError::Slow(limit))?;
+            let (whole_due, waiting) = (started + limit, Instant::now());
+            let due = whole_due.min(pace.due(waiting));
+            let late = if due == whole_due { CollectError::Slow(limit) } else { CollectError::Stalled };
+            let next = timeout_at(due, payload.next()).await.map_err(|_| late)?;
             let Some(chunk) = next else { break };
+            if let Ok(chunk) = &chunk {
+                pace.arrived(chunk.len(), waiting.elapsed());
+            }
             let chunk = chunk.map_err(|error| {
                 debug!(%error, "a posted body broke off");
                 CollectError::Broken
@@ -210,6 +222,30 @@ impl Collector<'_> {
             .saturating_add(inflater_bytes)
             .max(MIN_RESERVED_BYTES.min(self.settings.max_buffered_bytes));
         Ok(self.reservation.resize(bytes)?)
+    }
+}
+
+/// How far a body is behind the rate at which it has to arrive. Only the time in which the server waits for it counts.
+struct ArrivalPace {
+    limit: Duration,
+    bytes_per_second: u64,
+    behind: Duration,
+}
+
+impl ArrivalPace {
+    fn new(settings: &HttpSettings) -> Self {
+        let bytes_per_second = settings.min_bytes_per_second.max(1) as u64;
+        Self { limit: settings.stall_timeout, bytes_per_second, behind: Duration::ZERO }
+    }
+
+    /// When something has to have arrived, if the wait for it begins now.
+    fn due(&self, now: Instant) -> Instant {
+        now + self.limit.saturating_sub(self.behind)
+    }
+
+    fn arrived(&mut self, bytes: usize, waited: Duration) {
+        let paid = Duration::from_micros((bytes as u64).saturating_mul(1_000_000) / self.bytes_per_second);
+        self.behind = (self.behind + waited).saturating_sub(paid);
     }
 }
 
@@ -458,7 +494,7 @@ mod tests {
     async fn what_the_budget_does_not_hold_is_refused_as_it_comes() {
         let settings = HttpSettings { max_buffered_bytes: 100_000, max_body_bytes: 100_000, ..HttpSettings::default() };
         let (api, seen) = StandIn::default().start_with(settings);
-        let held = api.budget.reserve(97_000).unwrap();
+        let held = [50_000, 47_000].map(|bytes| api.budget.reserve(bytes).unwrap());
         let answer = post(&api, done("c", "t")).await;
         assert!(answer.failure(503).contains("nothing was taken in"));
         assert_eq!(answer.header("retry-after"), Some("1"));
@@ -466,16 +502,16 @@ mod tests {
         post(&api, done("c", "t")).await.success();
 
         // The budget has room for these lines once, but not twice.
-        let many = 75_000 / (lines_of(1).len() + size_of::<crate::turn::TurnEvent>());
-        let held = api.budget.reserve(50_000).unwrap();
+        let many = 30_000 / (lines_of(1).len() + size_of::<crate::turn::TurnEvent>());
+        let held = [50_000, 27_000].map(|bytes| api.budget.reserve(bytes).unwrap());
         post(&api, lines_of(many)).await.failure(503);
         // Ignored lines take nothing from the budget.
         post(&api, result(200_000)).await.success();
         drop(held);
         post(&api, lines_of(many)).await.success();
         // A body that can never fit must not be answered with a request to send it again.
-        post(&api, lines_of(2 * many)).await.failure(413);
-        assert!(api.budget.reserve(100_000).is_ok(), "all of it came back");
+        post(&api, lines_of(4 * many)).await.failure(413);
+        assert!(api.budget.reserve(87_500).is_ok(), "all of it came back");
         assert_eq!(seen.lock().unwrap().observes.len(), 2);
     }
 
@@ -501,7 +537,7 @@ mod tests {
         let pieces = (0..50).map(move |nth| {
             seen.set(nth + 1);
             let bad = if nth == 3 { "bad\n" } else { "" };
-            assert!(nth < 10 || budget.reserve(HttpSettings::default().max_buffered_bytes - 20_000).is_ok());
+            assert!(nth < 10 || budget.reserve(HttpSettings::default().max_buffered_bytes / 8 * 7 - 20_000).is_ok());
             Ok(Bytes::from([bad.as_bytes(), &*lines_of(100)].concat()))
         });
         let answer = post_stream(&api, head(), stream::iter(pieces)).await;
@@ -511,7 +547,8 @@ mod tests {
 
     #[actix_web::test]
     async fn a_long_body_has_as_much_more_time_as_it_is_longer() {
-        let settings = HttpSettings { max_body_bytes: 100_000, max_line_bytes: 100_000, ..HttpSettings::default() };
+        let (max_body_bytes, max_line_bytes, stall_timeout) = (100_000, 100_000, Duration::from_hours(1));
+        let settings = HttpSettings { stall_timeout, max_body_bytes, max_line_bytes, ..HttpSettings::default() };
         let api = StandIn::default().start_with(settings).0;
         tokio::time::pause();
         let chunks = |count: usize, bytes: usize| {
@@ -531,8 +568,25 @@ mod tests {
         tokio::time::pause();
         let stalled = stream::iter([Ok(Bytes::from(done("c", "t")))]).chain(stream::pending());
         let answer = tokio::time::timeout(Duration::from_hours(1), post_stream(&api, head(), stalled)).await.unwrap();
-        assert!(answer.failure(408).contains("30000 ms"));
+        assert!(answer.failure(408).contains("10000 ms"));
         assert!(seen.lock().unwrap().observes.is_empty());
+    }
+
+    #[actix_web::test]
+    async fn a_body_may_stall_for_as_long_as_it_has_arrived_at_its_rate() {
+        let api = StandIn::default().start_with(HttpSettings::default()).0;
+        tokio::time::pause();
+        // The default is 1024 bytes a second.
+        let chunks = |seconds: u64, bytes: usize| {
+            let chunks = stream::iter(0..25_u64).then(move |_| async move {
+                tokio::time::sleep(Duration::from_secs(seconds)).await;
+                Ok(Bytes::from(result(bytes - 1) + "\n"))
+            });
+            Box::pin(chunks)
+        };
+        post_stream(&api, head(), chunks(1, 1024)).await.success();
+        let slow = post_stream(&api, head(), chunks(1, 512)).await;
+        assert!(slow.failure(408).contains("less than 1024 bytes a second"));
     }
 
     #[actix_web::test]

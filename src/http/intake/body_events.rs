@@ -58,6 +58,8 @@ struct BodyEventsBuilder {
     latest: usize,
     /// The bytes of the lines that count.
     counted_bytes: usize,
+    /// The number of events that there is room for, which grows ahead of the events.
+    event_room: usize,
 }
 
 impl BodyReader {
@@ -70,6 +72,7 @@ impl BodyReader {
                 events: BodyEvents::default(),
                 latest: 0,
                 counted_bytes: 0,
+                event_room: 0,
             },
         }
     }
@@ -98,7 +101,7 @@ impl BodyReader {
     /// The approximate memory in use: the lines that are kept and the events parsed from them.
     pub(crate) fn memory_bytes(&self) -> usize {
         let BodyEventsBuilder { events, counted_bytes, .. } = &self.builder;
-        let event_bytes = usize::try_from(events.accepted).unwrap_or(usize::MAX).saturating_mul(size_of::<TurnEvent>());
+        let event_bytes = self.builder.event_room.saturating_mul(size_of::<TurnEvent>());
         let conversation_bytes =
             events.conversations.len().saturating_mul(2 * size_of::<(ConversationId, ConversationEvents)>());
         let texts = counted_bytes.saturating_add(self.stream.memory_bytes());
@@ -144,6 +147,7 @@ impl BodyEventsBuilder {
                 // Nothing of this body will be taken, so nothing is held while the rest of it arrives.
                 self.events = BodyEvents::default();
                 self.counted_bytes = 0;
+                self.event_room = 0;
             }
             (Err(error), BadLines::Skip) => {
                 let named = if line.is_same_error { None } else { Some(&error) };
@@ -161,7 +165,10 @@ impl BodyEventsBuilder {
             *latest = entry.index();
             entry.or_insert_with(|| ConversationEvents { first_line: line, events: Vec::new() });
         }
-        events.conversations[*latest].events.push(event);
+        let events = &mut events.conversations[*latest].events;
+        let before = events.capacity();
+        events.push(event);
+        self.event_room += events.capacity() - before;
     }
 }
 

@@ -1,6 +1,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// The memory of a small body, such as a few turns: a kernel posts no more at once.
+const SMALL_BYTES: usize = 64 * 1024;
+
 /// The bytes of posted bodies that may be held at one time, over all requests of the process.
 ///
 /// No request waits for it: one that does not fit is refused, and its client sends it again.
@@ -22,8 +25,16 @@ impl ByteBudget {
         Ok(reservation)
     }
 
-    fn take(&self, bytes: usize) -> bool {
-        self.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(bytes)).is_ok()
+    /// The bytes that only small bodies may take, so that large ones, however slowly they arrive, leave room for them.
+    fn share_of_small(&self) -> usize {
+        self.total / 8
+    }
+
+    /// Takes bytes for a reservation that will be of this size.
+    fn take(&self, bytes: usize, size: usize) -> bool {
+        let kept = if size <= SMALL_BYTES { 0 } else { self.share_of_small() };
+        let take = |left: usize| left.checked_sub(bytes).filter(|left| *left >= kept);
+        self.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok()
     }
 }
 
@@ -44,14 +55,20 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
+    /// The size of the reservation.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Changes the size of the reservation. On an error it stays as it was.
     pub(crate) fn resize(&mut self, bytes: usize) -> Result<(), Denied> {
-        if bytes > self.budget.total {
+        if bytes > self.budget.total || bytes > SMALL_BYTES && bytes > self.budget.total - self.budget.share_of_small()
+        {
             return Err(Denied::TooLarge);
         }
         if bytes < self.bytes {
             self.budget.left.fetch_add(self.bytes - bytes, Ordering::AcqRel);
-        } else if !self.budget.take(bytes - self.bytes) {
+        } else if !self.budget.take(bytes - self.bytes, bytes) {
             return Err(Denied::Exhausted);
         }
         self.bytes = bytes;
@@ -84,6 +101,19 @@ mod tests {
         assert!(budget.reserve(8).is_err());
         assert_eq!(six.resize(11), Err(Denied::TooLarge));
         assert_eq!(budget.reserve(11).unwrap_err(), Denied::TooLarge);
+    }
+
+    #[test]
+    fn large_bodies_leave_a_share_to_small_ones() {
+        let budget = ByteBudget::new(80 * SMALL_BYTES);
+        let mut large = budget.reserve(60 * SMALL_BYTES).unwrap();
+        assert_eq!(large.resize(70 * SMALL_BYTES + 1), Err(Denied::TooLarge));
+        assert_eq!(large.resize(70 * SMALL_BYTES), Ok(()));
+        assert_eq!(budget.reserve(SMALL_BYTES + 1).unwrap_err(), Denied::Exhausted);
+        let small: Vec<_> = (0..10).map(|_| budget.reserve(SMALL_BYTES).unwrap()).collect();
+        assert_eq!(budget.reserve(1).unwrap_err(), Denied::Exhausted);
+        drop(small);
+        assert!(budget.reserve(SMALL_BYTES).is_ok());
     }
 
     #[test]

@@ -7,9 +7,11 @@
 //! - `unread`: closes a connection whose body was left unread.
 //! - `host`: refuses requests for another host.
 //! - `origin`: refuses requests of web pages that may not make them.
+//! - `expect`: refuses requests that expect what the server cannot do.
 //! - `cors`: lets pages of allowed origins read.
 
 pub(crate) mod cors;
+pub(crate) mod expect;
 pub(crate) mod host;
 pub(crate) mod origin;
 pub(crate) mod trace;

@@ -2,19 +2,21 @@ use actix::{Message, Recipient};
 use tracing::error;
 
 use super::cache::BodyCache;
+use super::held_bytes::ReadBudget;
 use crate::http::error::ApiError;
 use crate::http::intake::budget::ByteBudget;
 use crate::runtime::Handles;
 use crate::settings::HttpSettings;
 use crate::store::Fault;
 
-/// The state that the resources of all workers share: the running system, the settings, the budget for posted bodies
-/// and the cache of answers. Clones share it.
+/// The state that the resources of all workers share: the running system, the settings, the budgets for posted
+/// bodies and for answers, and the cache of answers. Clones share it.
 #[derive(Clone)]
 pub struct Api {
     pub(crate) handles: Handles,
     pub(crate) settings: HttpSettings,
     pub(crate) budget: ByteBudget,
+    pub(crate) reads: ReadBudget,
     pub(crate) bodies: BodyCache,
 }
 
@@ -23,7 +25,8 @@ impl Api {
     pub fn new(handles: Handles, settings: HttpSettings) -> Self {
         let budget = ByteBudget::new(settings.max_buffered_bytes);
         let bodies = BodyCache::new(settings.cache_bytes);
-        Self { handles, settings, budget, bodies }
+        let reads = ReadBudget::new(settings.max_read_bytes);
+        Self { handles, settings, budget, reads, bodies }
     }
 
     /// The same API, to be mounted in one worker's application: reads are answered on the calling thread, as

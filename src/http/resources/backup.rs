@@ -1,11 +1,16 @@
 //! `GET /backup`
 
 use std::io::Read;
+use std::thread;
+use std::time::Duration;
 
 use actix_web::body::SizedStream;
 use actix_web::web::{Bytes, Data};
-use actix_web::{HttpRequest, HttpResponse, rt};
+use actix_web::{HttpRequest, HttpResponse};
 use futures_util::stream;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::{self, Sender};
+use tokio::time::{Instant, timeout_at};
 use tracing::{error, warn};
 
 use super::api::Api;
@@ -14,53 +19,81 @@ use crate::http::error::{ApiError, Unavailable};
 use crate::http::middleware::origin::refuse_backup;
 use crate::store::BackupError;
 
-/// How much of the file is read at once.
-const PART_BYTES: usize = 256 * 1024;
+/// How much of the file is read at once. The connection holds a copy of it until the client has read it.
+const PART_BYTES: usize = 64 * 1024;
+
+/// The longest time for a backup, short enough that adding it to a moment does not overflow.
+const MAX_TIMEOUT: Duration = Duration::from_hours(365 * 24);
 
 /// Sends a copy of the whole database as it is at one moment. Copies are built one at a time, on the server's disk
-/// beside the database, before they are sent.
+/// beside the database, before they are sent. The next one is built when the last one is sent, which has a time limit.
 pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
     // Checked here too, for an application that mounts this resource without the checks of the server.
     if let Some(refusal) = refuse_backup(&request) {
         return Ok(refusal);
     }
-    let copy = match api.handles.operations.back_up.send(BackUp).await {
-        Ok(Ok(copy)) => copy,
-        Ok(Err(refused @ (BackupError::Busy | BackupError::InMemory))) => {
+    let due = Instant::now() + api.settings.backup_timeout.min(MAX_TIMEOUT);
+    let copy = match timeout_at(due, api.handles.operations.back_up.send(BackUp)).await {
+        Err(_) => return Err(ApiError::Unavailable(Unavailable::SlowBackup)),
+        Ok(Ok(Ok(copy))) => copy,
+        Ok(Ok(Err(refused @ (BackupError::Busy | BackupError::DiskNearlyFull { .. } | BackupError::InMemory)))) => {
             return Err(ApiError::Unavailable(Unavailable::Backup(refused)));
         }
-        Ok(Err(error)) => {
+        Ok(Ok(Err(error))) => {
             error!(cause = error.in_full(), "no backup was made");
             return Err(ApiError::Unavailable(Unavailable::BackupFailed));
         }
-        Err(error) => {
+        Ok(Err(error)) => {
             error!(%error, "the store did not answer");
             return Err(ApiError::Unavailable(Unavailable::StoreGone));
         }
     };
-    let parts = stream::try_unfold(copy.bytes, |bytes| async move {
+    let (sender, received) = mpsc::channel(1);
+    let bytes = copy.bytes;
+    let runtime = Handle::current();
+    let send = move || runtime.block_on(send_parts(bytes, sender, due));
+    thread::Builder::new().name("backup".into()).spawn(send).map_err(|cause| {
+        error!(%cause, "no thread to read the copy could be started");
+        ApiError::Unavailable(Unavailable::NoThread)
+    })?;
+    let parts = stream::try_unfold((received, copy.length), |(mut received, left)| async move {
+        if left == 0 {
+            return Ok(None);
+        }
         // By now the head is sent. After a failure the answer breaks off, so that the client sees that it is
         // incomplete.
-        let read = rt::task::spawn_blocking(move || read_part(bytes)).await;
-        match read {
-            Ok(Ok((part, _))) if part.is_empty() => Ok(None),
-            Ok(Ok(read)) => Ok(Some(read)),
-            Ok(Err(cause)) => {
-                warn!(%cause, "the copy could not be read");
-                Err(ApiError::LoadFailed)
-            }
-            Err(_) => Err(ApiError::LoadFailed),
-        }
+        let part = received.recv().await.ok_or(ApiError::LoadFailed)?;
+        let left = left.saturating_sub(part.len() as u64);
+        Ok::<_, ApiError>(Some((part, (received, left))))
     });
     // The length lets a client detect a truncated backup, even without chunks.
     let body = SizedStream::new(copy.length, parts);
     Ok(HttpResponse::Ok().content_type("application/octet-stream").body(body))
 }
 
-fn read_part(mut bytes: Box<dyn Read + Send>) -> std::io::Result<(Bytes, Box<dyn Read + Send>)> {
-    let mut part = Vec::with_capacity(PART_BYTES);
-    bytes.by_ref().take(PART_BYTES as u64).read_to_end(&mut part)?;
-    Ok((part.into(), bytes))
+/// Reads a copy part by part, as fast as the parts are taken, until nobody takes them any more or the time is over. Then
+/// the copy is gone.
+async fn send_parts(mut bytes: Box<dyn Read + Send>, parts: Sender<Bytes>, due: Instant) {
+    loop {
+        let mut part = Vec::with_capacity(PART_BYTES);
+        match bytes.by_ref().take(PART_BYTES as u64).read_to_end(&mut part) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(cause) => {
+                warn!(%cause, "the copy could not be read");
+                return;
+            }
+        }
+        match timeout_at(due, parts.send(part.into())).await {
+            Ok(Ok(())) => {}
+            // The client has gone.
+            Ok(Err(_)) => return,
+            Err(_) => {
+                warn!("a backup was broken off: its client did not read all of it in time");
+                return;
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -92,7 +125,7 @@ mod tests {
     #[actix_web::test]
     async fn without_a_copy_it_is_told_why_but_nothing_of_the_disk() {
         let api = StandIn::default().serving();
-        assert_eq!(get(&api, "/backup").await.failure(503), "a backup is being made already");
+        assert_eq!(get(&api, "/backup").await.failure(503), "a backup is being made or sent already");
         for error in [BackupError::Write, BackupError::Read] {
             let api = StandIn { backup: Some(Err(error(fault()))), ..StandIn::default() }.serving();
             let log = Log::start();

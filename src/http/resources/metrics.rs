@@ -1,28 +1,20 @@
 //! `GET /conversations/{id}/metrics`
 
+use actix_web::http::StatusCode;
 use actix_web::http::header::{self, ContentType, EntityTag, Header, HeaderValue, IfNoneMatch};
-use actix_web::http::{Method, StatusCode};
 use actix_web::web::{Bytes, Data};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
-use futures_util::{StreamExt, stream};
 use tracing::error;
 
 use super::api::{Api, ask_reader};
 use super::cache::CachedBody;
+use super::held_bytes::HeldBytes;
+use super::parts::in_parts;
 use super::path_id::PathId;
-use crate::actors::{FindRevision, ListTurns};
+use super::turn_list::{Beginning, TurnList};
+use crate::actors::FindRevision;
 use crate::http::error::ApiError;
-use crate::store::{Revision, TurnRange};
-use crate::turn::ConversationId;
-
-/// The number of turns read at once: about 200 KiB of JSON, written in a tenth of a millisecond.
-const PAGE_TURNS: usize = 256;
-
-/// The space reserved for the JSON of a turn; a larger turn grows the buffer.
-const TURN_BYTES: usize = 1024;
-
-const BEGIN: &[u8] = br#"{"turns":["#;
-const END: &[u8] = b"]}";
+use crate::store::Revision;
 
 /// The metrics of all sealed turns, in order.
 ///
@@ -36,45 +28,31 @@ pub(crate) async fn get(api: Data<Api>, PathId(id): PathId, request: HttpRequest
     }
 
     let earlier = api.bodies.get(&id).filter(|body| body.revision.is_of_the_same_life(&revision));
-    if let Some(body) = earlier.as_ref().filter(|body| body.revision == revision) {
-        return Ok(whole(tag, body.bytes.clone()));
-    }
-    let earlier = earlier.filter(|body| body.revision.sealed_turns < revision.sealed_turns);
-    let (begin, there) = match &earlier {
-        Some(body) => (body.bytes.strip_suffix(END).unwrap_or_default(), body.revision.sealed_turns),
-        None => (BEGIN, 0),
-    };
-    let mut pages = Pages { api, id, revision, after: there, written: there };
-    let mut json = Vec::with_capacity(begin.len() + pages.room());
-    json.extend_from_slice(begin);
-    // Reads before the head of the answer is sent, so that a failing store is answered as a failure.
-    while !pages.is_done() && json.len() <= pages.api.bodies.max_body_bytes() {
-        pages.read(&mut json).await?;
-    }
-    if pages.is_done() {
-        json.extend_from_slice(END);
-        json.shrink_to_fit();
-        let bytes = Bytes::from(json);
-        pages.keep(bytes.clone());
-        return Ok(whole(tag, bytes));
-    }
-    let mut response = answer(StatusCode::OK, tag);
-    response.content_type(ContentType::json());
-    if request.method() == Method::HEAD {
-        // The same head, without reading the turns.
-        return Ok(response.streaming(stream::empty::<Result<Bytes, ApiError>>()));
-    }
-    let rest = stream::try_unfold(pages, |mut pages| async move {
-        if pages.is_done() {
-            return Ok(None);
+    // An answer for which there is no room is read as the client does.
+    let earlier = earlier.and_then(|body| Some((api.reads.try_hold(body.bytes.len())?, body)));
+    let (held, there, begin) = match earlier {
+        Some((held, body)) if body.revision == revision => return Ok(whole(tag, body.bytes, held)),
+        Some((held, body)) if body.revision.sealed_turns < revision.sealed_turns => {
+            (held, body.revision.sealed_turns, body.bytes)
         }
-        let mut json = Vec::with_capacity(pages.room());
-        // Fails after the head is sent: the answer ends without its last chunk, so that nobody takes it for whole.
-        pages.read(&mut json).await?;
-        Ok::<_, ApiError>(Some((Bytes::from(json), pages)))
-    });
-    let parts = stream::iter([Ok(json.into())]).chain(rest).chain(stream::iter([Ok(Bytes::from_static(END))]));
-    Ok(response.streaming(parts))
+        _ => (HeldBytes::default(), 0, Bytes::from_static(TurnList::BEGIN)),
+    };
+    let whole_bytes = api.bodies.max_body_bytes();
+    let mut list = TurnList::up_to(api.clone(), id.clone(), there, revision.sealed_turns);
+    let begin = begin.strip_suffix(&*list.end()).unwrap_or(&begin).to_vec();
+    let beginning = list.begin(begin, held, whole_bytes).await?;
+    if !list.is_done() {
+        return Ok(list.stream(beginning, request.method(), answer(StatusCode::OK, tag)));
+    }
+    let Beginning { mut json, held } = beginning;
+    json.extend(list.end());
+    json.shrink_to_fit();
+    let bytes = Bytes::from(json);
+    // After a repair, damaged turns that the store left out may be readable again, under the same revision.
+    if list.written() == revision.sealed_turns && revision.sealed_turns > 0 {
+        api.bodies.put(id, CachedBody { revision, bytes: bytes.clone() });
+    }
+    Ok(whole(tag, bytes, held))
 }
 
 fn entity_tag(revision: &Revision) -> Result<HeaderValue, ApiError> {
@@ -107,76 +85,22 @@ fn answer(status: StatusCode, tag: HeaderValue) -> HttpResponseBuilder {
     response
 }
 
-fn whole(tag: HeaderValue, body: Bytes) -> HttpResponse {
-    answer(StatusCode::OK, tag).content_type(ContentType::json()).body(body)
-}
-
-/// Reads the turns of a conversation page by page and writes them as JSON.
-struct Pages {
-    api: Data<Api>,
-    id: ConversationId,
-    revision: Revision,
-    /// The ordinal of the latest turn read; 0 before the first.
-    after: u64,
-    /// The number of turns written so far.
-    written: u64,
-}
-
-impl Pages {
-    fn is_done(&self) -> bool {
-        self.after >= self.revision.sealed_turns
-    }
-
-    /// The number of turns in the next page.
-    fn next_turns(&self) -> usize {
-        let left = self.revision.sealed_turns - self.after;
-        usize::try_from(left).unwrap_or(usize::MAX).min(PAGE_TURNS)
-    }
-
-    /// The space to reserve for the next page and the end of the body.
-    fn room(&self) -> usize {
-        self.next_turns() * TURN_BYTES + END.len()
-    }
-
-    async fn read(&mut self, json: &mut Vec<u8>) -> Result<(), ApiError> {
-        let range = TurnRange { conversation_id: self.id.clone(), after: self.after, limit: self.next_turns() };
-        let mut turns = ask_reader(&self.api.handles.reads.list_turns, ListTurns(range)).await?;
-        let last = self.revision.sealed_turns;
-        // The store skips damaged turns, so the page may have fewer turns, and some beyond the revision.
-        turns.retain(|turn| turn.ordinal.get() <= last);
-        self.after = turns.last().map_or(last, |latest| latest.ordinal.get());
-        json.reserve(turns.len() * TURN_BYTES + END.len());
-        for turn in turns {
-            if self.written > 0 {
-                json.push(b',');
-            }
-            serde_json::to_writer(&mut *json, &turn.metrics).map_err(|error| {
-                error!(%error, "metrics could not be written as JSON");
-                ApiError::LoadFailed
-            })?;
-            self.written += 1;
-        }
-        Ok(())
-    }
-
-    /// Keeps the body, unless the store left out damaged turns: after a repair these may be readable again, under the
-    /// same revision.
-    fn keep(self, bytes: Bytes) {
-        if self.written == self.revision.sealed_turns && self.written > 0 {
-            self.api.bodies.put(self.id, CachedBody { revision: self.revision, bytes });
-        }
-    }
+fn whole(tag: HeaderValue, body: Bytes, held: HeldBytes) -> HttpResponse {
+    answer(StatusCode::OK, tag).content_type(ContentType::json()).body(in_parts(body, held))
 }
 
 #[cfg(test)]
 mod tests {
+    use actix_web::http::Method;
     use actix_web::test::TestRequest;
 
+    use super::super::turn_list::TURNS_AT_ONCE;
     use super::*;
     use crate::http::stand_in::{Answer, StandIn, ask, get, sealed_turns};
     use crate::settings::HttpSettings;
     use crate::turn::StoredTurn;
 
+    const PAGE_TURNS: usize = TURNS_AT_ONCE;
     const PATH: &str = "/conversations/c/metrics";
 
     async fn of_turns(count: u64, settings: HttpSettings) -> Answer {
@@ -305,7 +229,7 @@ mod tests {
         let (api, seen) = with_turns(1000).start_with(keeping_little());
         for times in 1..=2 {
             assert_eq!(get(&api, PATH).await.success(), body(1000));
-            assert_eq!(seen.lock().unwrap().ranges.len(), times * 4);
+            assert_eq!(seen.lock().unwrap().ranges.len(), times * 1000_usize.div_ceil(PAGE_TURNS));
         }
     }
 

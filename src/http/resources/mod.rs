@@ -6,6 +6,9 @@
 //! - `events`: `POST /events`.
 //! - `metrics`: `GET /conversations/{id}/metrics`.
 //! - `turns`: `GET /conversations/{id}/turns`.
+//! - `turn_list`: the turns of a conversation as JSON, read piece by piece.
+//! - `held_bytes`: the memory for answers that are not read yet, shared by all requests.
+//! - `parts`: hands a long answer to its connection part by part.
 //! - `backup`: `GET /backup`.
 //! - `health`: `GET /health` and `GET /ready`.
 //! - `path_id`: the conversation in a path.
@@ -18,7 +21,10 @@ pub(crate) mod backup;
 pub(crate) mod cache;
 pub(crate) mod events;
 pub(crate) mod health;
+pub(crate) mod held_bytes;
 pub(crate) mod metrics;
 pub(crate) mod mount;
+pub(crate) mod parts;
 pub(crate) mod path_id;
+pub(crate) mod turn_list;
 pub(crate) mod turns;

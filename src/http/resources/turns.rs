@@ -2,16 +2,17 @@
 
 use std::ops::RangeInclusive;
 
+use actix_web::http::header::ContentType;
 use actix_web::web::{Data, Query};
 use actix_web::{HttpRequest, HttpResponse};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use super::api::{Api, ask_reader};
+use super::api::Api;
+use super::held_bytes::{FREE_BYTES, HeldBytes};
+use super::parts::in_parts;
 use super::path_id::PathId;
-use crate::actors::ListTurns;
+use super::turn_list::{Beginning, TurnList};
 use crate::http::error::ApiError;
-use crate::store::TurnRange;
-use crate::turn::StoredTurn;
 
 const DEFAULT_LIMIT: u64 = 100;
 
@@ -22,31 +23,28 @@ const LIMITS: RangeInclusive<u64> = 1..=1000;
 /// `latestOrdinal`.
 const ORDINALS: RangeInclusive<u64> = 0..=(1 << 53) - 1;
 
-/// The sealed turns after an ordinal.
+/// The sealed turns after an ordinal. A page that is longer than a connection may hold is read as the client does.
 pub(crate) async fn get(
     api: Data<Api>,
     PathId(conversation_id): PathId,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let Asked { after, limit } = Asked::from_query(request.query_string())?;
-    let turns =
-        ask_reader(&api.handles.reads.list_turns, ListTurns(TurnRange { conversation_id, after, limit })).await?;
-    let latest_ordinal = turns.last().map_or(after, |turn| turn.ordinal.get());
-    Ok(HttpResponse::Ok().json(Page { turns, latest_ordinal }))
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Page {
-    turns: Vec<StoredTurn>,
-    latest_ordinal: u64,
+    let mut list = TurnList::page(api, conversation_id, after, limit);
+    let beginning = list.begin(TurnList::BEGIN.to_vec(), HeldBytes::default(), FREE_BYTES).await?;
+    if !list.is_done() {
+        return Ok(list.stream(beginning, request.method(), HttpResponse::Ok()));
+    }
+    let Beginning { mut json, held } = beginning;
+    json.extend(list.end());
+    Ok(HttpResponse::Ok().content_type(ContentType::json()).body(in_parts(json.into(), held)))
 }
 
 /// What the query asks for.
 #[derive(Debug, PartialEq, Eq)]
 struct Asked {
     after: u64,
-    limit: usize,
+    limit: u64,
 }
 
 impl Asked {
@@ -61,7 +59,7 @@ impl Asked {
             .map_err(|_| ApiError::BadRequest("the query is not valid: `after` and `limit` may stand once"))?;
         let after = number("after", after.as_deref(), 0, ORDINALS)?;
         let limit = number("limit", limit.as_deref(), DEFAULT_LIMIT, LIMITS)?;
-        Ok(Self { after, limit: usize::try_from(limit).unwrap_or(usize::MAX) })
+        Ok(Self { after, limit })
     }
 }
 

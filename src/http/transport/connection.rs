@@ -8,11 +8,12 @@ use std::time::Duration;
 use actix_web::Error;
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::Version;
+use actix_web::http::{ConnectionType, Version};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::framing::LastBody;
+use super::open_connections::{OpenConnections, Place};
 use super::refusal;
 use crate::http::middleware::unread::Holding;
 use crate::settings::HttpSettings;
@@ -20,37 +21,65 @@ use crate::settings::HttpSettings;
 /// The longest wait, short enough that adding it to a moment does not overflow.
 const MAX_WAIT: Duration = Duration::from_hours(2 * 365 * 24);
 
-/// A client's connection, with three things that the framework lacks: a time limit on the head of every request and not
-/// only of the first; a time limit on a client that does not read its answer; a body for the framework's own refusals.
+/// A client's connection, with four things that the framework lacks: a time limit on the head of every request and not
+/// only of the first; a time limit on a client that does not read its answer, or too slowly; an end when others need its
+/// place; a body for the framework's own refusals.
 ///
 /// It uses no file descriptor and no task besides those of the inner stream.
 pub(crate) struct Connection<T> {
     stream: T,
     head: HeadLimit,
-    /// How long a client may read nothing of what is written.
+    /// How long a client may read nothing of what is written, and how far it may fall behind the rate at which it has to.
     write_timeout: Duration,
-    /// When that time is over; set while the client reads nothing.
-    stalled: Option<Instant>,
+    bytes_per_second: u64,
+    /// How far it is behind that rate.
+    behind: Duration,
+    /// Since when the client reads nothing, and when that has been too long.
+    stalled: Option<Stall>,
     /// Fires when a limit is due, or earlier: an occasional early wake-up costs less than moving the timer for each
     /// request.
     timer: Pin<Box<Sleep>>,
     /// The answer that replaces a refusal without a body, and how much of it was written.
     refusal: Option<(Vec<u8>, usize)>,
     last_body: LastBody,
+    place: Place,
+}
+
+/// A client reads nothing of what is written.
+#[derive(Clone, Copy)]
+struct Stall {
+    since: Instant,
+    due: Instant,
 }
 
 impl<T> Connection<T> {
-    /// A connection that has just been accepted.
-    pub(crate) fn new(stream: T, settings: &HttpSettings) -> Self {
+    /// A connection that has just been accepted, with its place among the others.
+    pub(crate) fn new(stream: T, settings: &HttpSettings, place: Place) -> Self {
         let head = HeadLimit::new(settings);
         let timer = Box::pin(sleep_until(after(settings.header_timeout)));
         let last_body = LastBody::default();
-        Self { stream, head, write_timeout: settings.keep_alive, stalled: None, timer, refusal: None, last_body }
+        Self {
+            stream,
+            head,
+            write_timeout: settings.keep_alive,
+            bytes_per_second: settings.min_bytes_per_second.max(1) as u64,
+            behind: Duration::ZERO,
+            stalled: None,
+            timer,
+            refusal: None,
+            last_body,
+            place,
+        }
     }
 
     /// The limit on its heads, for [`keep_time`] to be told of.
     pub(crate) fn head(&self) -> HeadLimit {
         self.head.clone()
+    }
+
+    /// The open connections, of which this is one.
+    pub(crate) fn open(&self) -> OpenConnections {
+        self.place.open().clone()
     }
 
     /// The shared state of an unframed last body, for [`frame`](super::framing::frame).
@@ -60,7 +89,8 @@ impl<T> Connection<T> {
 
     /// Is ready when a time limit is exceeded.
     fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(due) = self.stalled.or(self.head.due.get()) else { return Poll::Pending };
+        let stalled = self.stalled.map(|stall| stall.due);
+        let Some(due) = stalled.or(self.head.due.get()) else { return Poll::Pending };
         if self.timer.deadline() > due {
             self.timer.as_mut().reset(due);
         }
@@ -76,13 +106,22 @@ impl<T> Connection<T> {
 impl<T: AsyncWrite + Unpin> Connection<T> {
     fn write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if let Poll::Ready(written) = Pin::new(&mut self.stream).poll_write(cx, bytes) {
-            if self.stalled.take().is_some() {
+            if let Some(Stall { since, .. }) = self.stalled.take() {
+                self.behind += since.elapsed();
                 self.head.restart();
             }
+            let count = *written.as_ref().unwrap_or(&0) as u64;
+            let paid = Duration::from_micros(count.saturating_mul(1_000_000) / self.bytes_per_second);
+            self.behind = self.behind.saturating_sub(paid);
+            self.place.is_active();
             return Poll::Ready(written);
         }
-        let write_timeout = self.write_timeout;
-        self.stalled.get_or_insert_with(|| after(write_timeout));
+        self.place.waits(true, cx);
+        if self.place.is_to_close() {
+            return Poll::Ready(Err(ErrorKind::TimedOut.into()));
+        }
+        let wait = self.write_timeout.saturating_sub(self.behind);
+        self.stalled.get_or_insert_with(|| Stall { since: Instant::now(), due: after(wait) });
         self.poll_due(cx).map(|()| Err(ErrorKind::TimedOut.into()))
     }
 
@@ -111,8 +150,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Connection<T> {
         if let Poll::Ready(read) = Pin::new(&mut this.stream).poll_read(cx, buf) {
             if buf.filled().len() > before {
                 this.head.bytes_came();
+                this.place.is_active();
             }
             return Poll::Ready(read);
+        }
+        let is_idle = this.head.due.get().is_some();
+        this.place.waits(is_idle || this.stalled.is_some(), cx);
+        // The framework closes a connection that makes room for others as if the client had ended the stream.
+        if is_idle && this.place.is_to_close() {
+            return Poll::Ready(Ok(()));
         }
         ready!(this.poll_due(cx));
         if this.stalled.is_some() {
@@ -222,13 +268,19 @@ impl Drop for Answering {
     }
 }
 
-/// Middleware around every request: starts the time for the next head when the answer ends.
+/// Middleware around every request: starts the time for the next head when the answer ends, or ends the connection with
+/// the answer if there are too many.
 pub(crate) async fn keep_time<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: impl AsyncFnOnce(ServiceRequest) -> Result<ServiceResponse<B>, Error>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let answering = request.conn_data::<HeadLimit>().map(|head| head.answering(request.version()));
-    let response = next(request).await?.map_into_boxed_body();
+    let open = request.conn_data::<OpenConnections>().cloned();
+    let mut response = next(request).await?.map_into_boxed_body();
+    if open.is_some_and(|open| open.is_crowded()) {
+        // Where no other connection was idle, this one makes room as soon as it is answered.
+        response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
+    }
     Ok(match answering {
         Some(answering) => response.map_body(|_, body| BoxBody::new(Holding::new(body, answering))),
         None => response,
@@ -253,7 +305,8 @@ mod tests {
     fn connect(capacity: usize) -> (Connection<DuplexStream>, DuplexStream) {
         let (client, server) = duplex(capacity);
         // Heads have 5 seconds, pauses and unread answers 75.
-        (Connection::new(server, &HttpSettings::default()), client)
+        let place = OpenConnections::new(1).enter();
+        (Connection::new(server, &HttpSettings::default(), place), client)
     }
 
     /// Reads to the end, for at most an hour.
@@ -297,22 +350,41 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_takes_nothing_of_its_answer_is_let_go() {
-        let (mut connection, mut client) = connect(10);
+        let (mut connection, _client) = connect(10);
         let _answering = connection.head().answering(Version::HTTP_11);
         let started = Instant::now();
         let error = connection.write_all(&[b'x'; 11]).await.unwrap_err();
         assert_eq!((error.kind(), started.elapsed().as_secs()), (ErrorKind::TimedOut, 75));
 
-        // Each time it takes something it has as long again.
-        client.read_exact(&mut [0; 10]).await.unwrap();
+        // Where it takes enough it has as long again each time.
+        let (mut connection, mut client) = connect(100_000);
+        let _answering = connection.head().answering(Version::HTTP_11);
         let reading = async {
             for _ in 0..3 {
                 tokio::time::sleep(Duration::from_secs(70)).await;
-                client.read_exact(&mut [0; 10]).await.unwrap();
+                client.read_exact(&mut vec![0; 100_000]).await.unwrap();
             }
         };
-        let (written, ()) = tokio::join!(connection.write_all(&[b'x'; 40]), reading);
+        let answer = vec![b'x'; 400_000];
+        let (written, ()) = tokio::join!(connection.write_all(&answer), reading);
         written.unwrap();
+
+        // One that takes a little now and then is let go too.
+        let (mut connection, mut client) = connect(1000);
+        let _answering = connection.head().answering(Version::HTTP_11);
+        let started = Instant::now();
+        let reading = async {
+            loop {
+                tokio::time::sleep(Duration::from_secs(10)).await;
+                client.read_exact(&mut [0; 100]).await.unwrap();
+            }
+        };
+        let error = tokio::select! {
+            written = connection.write_all(&answer) => written.unwrap_err(),
+            () = reading => unreachable!(),
+        };
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        assert!((75..90).contains(&started.elapsed().as_secs()), "after {:?}", started.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

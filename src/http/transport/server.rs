@@ -18,15 +18,17 @@ use tokio::net::TcpStream;
 
 use super::connection::{Connection, keep_time};
 use super::framing::frame;
+use super::open_connections::OpenConnections;
 use crate::http::error::ApiError;
 use crate::http::middleware::cors::ConversationCors;
+use crate::http::middleware::expect::refuse_expectations;
 use crate::http::middleware::host::{Hosts, check_host};
 use crate::http::middleware::origin::refuse_pages;
 use crate::http::middleware::trace::trace;
 use crate::http::middleware::unread::close_unread;
 use crate::http::resources::api::Api;
 use crate::http::resources::mount::{backup_resource, resources};
-use crate::settings::Workers;
+use crate::settings::{HttpSettings, Workers};
 
 /// How long a client may go on sending its body after it was answered, so that it finds the answer. The framework's own
 /// server allows the same.
@@ -37,29 +39,66 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Call this within an actix system, and await it. Fails if the listener cannot be used.
 pub fn serve(listener: TcpListener, api: Api) -> io::Result<Server> {
     let settings = &api.settings;
-    let workers = match settings.workers {
-        Workers::Auto => available_parallelism().map_or(1, NonZeroUsize::get),
-        Workers::Exactly(workers) => workers,
-    };
-    let workers = workers.clamp(1, Workers::MAX);
+    let workers = worker_count(settings);
+    let most = (settings.max_connections / workers).max(1);
+    limit_unread(&listener, settings);
     let server = Server::build()
         .workers(workers)
-        // The framework counts connections by worker.
-        .max_concurrent_connections((settings.max_connections / workers).max(1))
+        // The framework counts connections by worker. A few more are accepted, so that an idle one can make room.
+        .max_concurrent_connections(with_headroom(most))
         .shutdown_timeout(settings.shutdown_timeout.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX))
         .disable_signals();
     let hosts = Hosts::of(listener.local_addr()?, &settings.host_names);
     let stopping = server.graceful_shutdown_signal();
-    Ok(server.listen("http", listener, move || connections(&api, &hosts, stopping.clone()))?.run())
+    Ok(server.listen("http", listener, move || connections(&api, &hosts, most, stopping.clone()))?.run())
+}
+
+/// The number of threads that answer requests.
+pub(crate) fn worker_count(settings: &HttpSettings) -> usize {
+    let workers = match settings.workers {
+        Workers::Auto => available_parallelism().map_or(1, NonZeroUsize::get),
+        Workers::Exactly(workers) => workers,
+    };
+    workers.clamp(1, Workers::MAX)
+}
+
+/// The connections that are accepted where this many may stay open.
+pub(crate) fn with_headroom(connections: usize) -> usize {
+    connections.saturating_add((connections / 8).max(1))
+}
+
+/// The most bytes of an answer that the system holds for a connection until its client takes them. By itself it would
+/// hold several MiB. It is enough for 10 MiB a second over a distance of 20 ms.
+#[cfg(unix)]
+const SEND_BUFFER_BYTES: usize = 208 * 1024;
+
+/// Limits what the system holds for clients that do not read, in bytes and, on Linux, in time. Accepted connections
+/// inherit it.
+fn limit_unread(listener: &TcpListener, settings: &HttpSettings) {
+    #[cfg(unix)]
+    if let Err(error) = rustix::net::sockopt::set_socket_send_buffer_size(listener, SEND_BUFFER_BYTES) {
+        tracing::warn!(%error, "the buffers of connections could not be limited");
+    }
+    #[cfg(target_os = "linux")]
+    {
+        let millis = u32::try_from(settings.keep_alive.as_millis()).unwrap_or(u32::MAX);
+        if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(listener, millis) {
+            tracing::warn!(%error, "the time of unread answers could not be limited");
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (listener, settings);
 }
 
 /// The service for the connections of one worker, as in the framework's own server, but over a [`Connection`].
 fn connections(
     api: &Api,
     hosts: &Hosts,
+    most: usize,
     stopping: GracefulShutdownSignal,
 ) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()> + use<> {
     let settings = api.settings.clone();
+    let open = OpenConnections::new(most);
     let app = app(&api.on_this_thread(), hosts).into_factory().map_err(|error| error.error_response());
     let http = HttpService::build()
         .graceful_shutdown_signal(move || {
@@ -72,6 +111,7 @@ fn connections(
         .client_disconnect_timeout(LINGER)
         .on_connect_ext(|connection: &Connection<TcpStream>, data| {
             data.insert(connection.head());
+            data.insert(connection.open());
             data.insert(connection.last_body());
         })
         .h1(map_config(app, |()| AppConfig::default()));
@@ -80,7 +120,7 @@ fn connections(
         // Without it an answer in several parts waits for the client's acknowledgement of the first. It fails for a
         // client that has gone already, which the first read finds.
         let _ = stream.set_nodelay(true);
-        ready(Ok::<_, DispatchError>((Connection::new(stream, &settings), peer)))
+        ready(Ok::<_, DispatchError>((Connection::new(stream, &settings, open.enter()), peer)))
     })
     .and_then(http)
 }
@@ -111,7 +151,7 @@ pub(crate) fn app(
 /// request into it and of the answer out of it.
 ///
 /// From the outside in: time limits, the framing of the answer, the request's id and span, bodies left unread, the
-/// host, the page, then CORS and the routes. The middleware that refuses a request stands inside the one that gives
+/// host, the page, what the request expects, then CORS and the routes. The middleware that refuses a request stands inside the one that gives
 /// the refusal its id and makes it JSON.
 async fn around(
     hosts: Rc<Hosts>,
@@ -119,7 +159,8 @@ async fn around(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let answer = |request| next.call(request);
-    let for_programs = |request| refuse_pages(request, answer);
+    let as_expected = |request| refuse_expectations(request, answer);
+    let for_programs = |request| refuse_pages(request, as_expected);
     let for_this_host = |request| check_host(&hosts, request, for_programs);
     let guarded = |request| close_unread(request, for_this_host);
     let traced = |request| trace(request, guarded);
@@ -141,7 +182,6 @@ mod tests {
     use super::*;
     use crate::http::stand_in::{Seen, StandIn, ask, done, get, observed, sealed_turns};
     use crate::runtime::Runtime;
-    use crate::settings::HttpSettings;
 
     #[actix_web::test]
     async fn there_is_nothing_at_other_paths() {
@@ -272,7 +312,7 @@ mod tests {
 
     #[actix_web::test]
     async fn an_answer_that_breaks_off_is_not_taken_for_whole() {
-        let system = StandIn { turns: sealed_turns(1000), reads: Some(3), ..StandIn::default() };
+        let system = StandIn { turns: sealed_turns(1000), reads: Some(12), ..StandIn::default() };
         let server = run(system, HttpSettings { cache_bytes: 1024, ..HttpSettings::default() });
         let answer = server.ask("GET /conversations/c/metrics HTTP/1.1", "").await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
 
 use super::engine::RedbEngine;
 use crate::store::contract::{
@@ -25,14 +24,12 @@ const INLINE_TURN_IDS: usize = 32;
 const INLINE_TURNS: u64 = 128;
 
 impl RedbEngine {
-    /// Reads on the pool of blocking threads.
-    fn read_elsewhere<T: Send + 'static, E: From<Fault> + Send + 'static>(
+    /// Reads on a thread for long reads.
+    fn later<T: Send + 'static, E: From<Fault> + Send + 'static>(
         &self,
         read: impl FnOnce(&Self) -> Result<T, E> + Send + 'static,
     ) -> Answer<Result<T, E>> {
-        let engine = self.clone();
-        let reading = spawn_blocking(move || read(&engine));
-        Answer::later(async { reading.await.unwrap_or_else(|error| Err(Fault::panicked(error).into())) })
+        Answer::later(self.read_elsewhere(read))
     }
 
     /// Whether the range has few turns, by its limit or by how many there are.
@@ -60,21 +57,21 @@ impl Engine for RedbEngine {
         if turn_ids.len() <= INLINE_TURN_IDS {
             return Answer::Now(self.conversation_state(&id, &turn_ids));
         }
-        self.read_elsewhere(move |engine| engine.conversation_state(&id, &turn_ids))
+        self.later(move |engine| engine.conversation_state(&id, &turn_ids))
     }
 
     fn turns(&self, range: TurnRange) -> Answer<Result<Vec<StoredTurn>, Fault>> {
         if self.is_short(&range) {
             return Answer::Now(self.turns(&range));
         }
-        self.read_elsewhere(move |engine| engine.turns(&range))
+        self.later(move |engine| engine.turns(&range))
     }
 
     fn sealed_turns(&self, after: Option<Position>, limit: usize) -> Answer<Result<SealedPage, ListSealedError>> {
         if self.is_short_page(after, limit) {
             return Answer::Now(self.sealed_turns(after, limit));
         }
-        self.read_elsewhere(move |engine| engine.sealed_turns(after, limit))
+        self.later(move |engine| engine.sealed_turns(after, limit))
     }
 
     /// Never on the caller's thread: this looks at all conversations of the memtable.
@@ -83,7 +80,7 @@ impl Engine for RedbEngine {
         after: Option<ActivityPlace>,
         limit: usize,
     ) -> Answer<Result<Vec<ActiveConversation>, Fault>> {
-        self.read_elsewhere(move |engine| engine.conversations(after.as_ref(), limit))
+        self.later(move |engine| engine.conversations(after.as_ref(), limit))
     }
 
     fn revision(&self, id: ConversationId) -> Answer<Result<Revision, Fault>> {
@@ -96,7 +93,7 @@ impl Engine for RedbEngine {
         after: Option<StaleTurn>,
         limit: usize,
     ) -> Answer<Result<Vec<StaleTurn>, Fault>> {
-        self.read_elsewhere(move |engine| engine.stale_turns(before, after.as_ref(), limit))
+        self.later(move |engine| engine.stale_turns(before, after.as_ref(), limit))
     }
 
     fn check_write(&self) -> Answer<Result<(), CommitError>> {
@@ -112,9 +109,7 @@ impl Engine for RedbEngine {
     }
 
     fn back_up(&self) -> Answer<Result<Backup, BackupError>> {
-        let engine = self.clone();
-        let copying = spawn_blocking(move || engine.back_up());
-        Answer::later(async { copying.await.unwrap_or_else(|error| Err(BackupError::Read(Fault::panicked(error)))) })
+        Answer::later(self.back_up_elsewhere())
     }
 
     fn sizes(&self) -> StoreSizes {

@@ -13,6 +13,7 @@ use super::maintenance::backup::{Snapshot, Workshop};
 use super::query::activity::ActivityQuery;
 use super::query::order::OrderQuery;
 use super::query::{CountQuery, LeftOut, StaleQuery, StateQuery, TurnsQuery};
+use super::read_threads::ReadThreads;
 use super::tables::failure::Failure;
 use super::unwind;
 use super::writer::Writer;
@@ -43,6 +44,7 @@ pub(crate) struct RedbEngine {
     location: Location,
     cache_bytes: usize,
     max_commit_bytes: usize,
+    readers: ReadThreads,
 }
 
 impl RedbEngine {
@@ -65,13 +67,24 @@ impl RedbEngine {
         let slot = Arc::new(Slot::new(location.open(cache_bytes)?));
         let (jobs, received) = sync_channel(settings.queue_commits);
         let (state, writer) = watch::channel(Health::Running);
-        let workshop = Workshop::of(&location);
+        let workshop = Workshop::of(&location, settings.redb.backup_reserve_bytes);
         let admission = Arc::new(Admission::new(Capacity::default().turns()));
         let (files, counted) = (Arc::clone(&slot), Arc::clone(&admission));
         let running = Writer::new(received, files, location.clone(), settings.clone(), backoff, counted, state);
         let (damaged_records, max_commit_bytes) = (Arc::default(), settings.max_commit_bytes);
-        let engine =
-            Self { jobs, admission, slot, writer, damaged_records, workshop, location, cache_bytes, max_commit_bytes };
+        let readers = ReadThreads::start().map_err(OpenError::Thread)?;
+        let engine = Self {
+            jobs,
+            admission,
+            slot,
+            writer,
+            damaged_records,
+            workshop,
+            location,
+            cache_bytes,
+            max_commit_bytes,
+            readers,
+        };
         Ok((engine, running))
     }
 
@@ -149,8 +162,8 @@ impl RedbEngine {
         let (reply, closed) = oneshot::channel();
         let jobs = self.jobs.clone();
         let mut writer = self.writer.clone();
-        // Sending blocks if the queue is full, so it must not run on an actor's thread.
-        let sending = tokio::task::spawn_blocking(move || jobs.send(Job::Close(reply)));
+        // Sending blocks if the queue is full, so it must not run on an actor's thread. A read that takes long delays it.
+        let sending = self.readers.read(move || jobs.send(Job::Close(reply)).is_ok());
         async move {
             let _ = sending.await;
             let _ = closed.await;
@@ -220,6 +233,20 @@ impl RedbEngine {
         )
     }
 
+    /// All sealed turns of a conversation, read list by list.
+    #[cfg(test)]
+    pub(crate) fn all_turns(&self, id: &ConversationId) -> Result<Vec<StoredTurn>, Fault> {
+        let mut all: Vec<StoredTurn> = Vec::new();
+        loop {
+            let after = all.last().map_or(0, |turn| turn.ordinal.get());
+            let turns = self.turns(&TurnRange { conversation_id: id.clone(), after, limit: usize::MAX })?;
+            if turns.is_empty() {
+                return Ok(all);
+            }
+            all.extend(turns);
+        }
+    }
+
     /// Sealed turns of all conversations, in the order in which they became durable.
     pub(crate) fn sealed_turns(&self, after: Option<Position>, limit: usize) -> Result<SealedPage, ListSealedError> {
         let page = self.read(
@@ -276,6 +303,33 @@ impl RedbEngine {
         let begin = || -> Result<_, Fault> { Ok(self.slot.with(Snapshot::of)??) };
         unwind::caught(|| self.workshop.build(begin, self.cache_bytes))
             .unwrap_or_else(|panic| Err(BackupError::Read(panic.into())))
+    }
+
+    /// Makes a copy on a thread of its own: it takes long.
+    pub(crate) fn back_up_elsewhere(&self) -> impl Future<Output = Result<Backup, BackupError>> + use<> {
+        let (reply, made) = oneshot::channel();
+        let engine = self.clone();
+        let copying = std::thread::Builder::new().name("store-backup".into()).spawn(move || {
+            // If nobody waits for the copy any more, it is dropped.
+            let _ = reply.send(engine.back_up());
+        });
+        async move {
+            copying
+                .map_err(|error| BackupError::Read(Fault::unreachable("no thread can be started").caused_by(error)))?;
+            made.await.unwrap_or_else(|error| Err(BackupError::Read(Fault::panicked(error))))
+        }
+    }
+
+    /// Reads on a thread for long reads.
+    pub(crate) fn read_elsewhere<T, E, R>(&self, read: R) -> impl Future<Output = Result<T, E>> + use<T, E, R>
+    where
+        T: Send + 'static,
+        E: From<Fault> + Send + 'static,
+        R: FnOnce(&Self) -> Result<T, E> + Send + 'static,
+    {
+        let engine = self.clone();
+        let reading = self.readers.read(move || read(&engine));
+        async { reading.await.unwrap_or_else(|fault| Err(fault.into())) }
     }
 
     /// How large it is: the rows of the tables, both files, and the memtable. Zeros for a store that is closed.

@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | 1 | `unwind` | turns a panic into an error, where it must not go further |
 //! | 1 | `tables` | the tables of both files: definitions, records, what reads and writes rows |
+//! | 2 | `read_threads` | threads for what takes long, started with the store |
 //! | 2 | `journal` | what a commit appends, and how |
 //! | 3 | `memtable` | what the journal has and the tables do not yet |
 //! | 4 | `files` | where the two files are; makes, opens, replays and closes them |
@@ -45,6 +46,7 @@ mod model_tests;
 #[cfg(test)]
 mod overload_tests;
 pub(super) mod query;
+pub(super) mod read_threads;
 pub(super) mod tables;
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ use crate::settings::StoreSettings;
 use crate::store::oracle::change;
 use crate::store::{
     Commit, CommitError, Committed, FaultKind, Health, ListSealedError, Location, OpenError, Position, RedbEngine,
-    StagedTurn, StoreSizes, TurnOutcome, TurnRange, Version, check,
+    StagedTurn, StoreSizes, TurnOutcome, Version, check,
 };
 use crate::turn::{
     ConversationId, Done, EpochMillis, OpenTurn, Progress, RunningTime, StepId, StoredTurn, TurnId, TurnLabels, Usage,
@@ -46,7 +46,7 @@ fn at(ordinal: u64) -> crate::turn::Ordinal {
 }
 
 fn all(engine: &RedbEngine, id: &str) -> Vec<StoredTurn> {
-    engine.turns(&TurnRange { conversation_id: conversation(id), after: 0, limit: usize::MAX }).unwrap()
+    engine.all_turns(&conversation(id)).unwrap()
 }
 
 fn ids(turns: &[StoredTurn]) -> Vec<(u64, &str)> {

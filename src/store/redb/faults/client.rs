@@ -12,7 +12,7 @@ use crate::store::redb::writer::Writer;
 use crate::store::redb::writer::backoff::Backoff;
 use crate::store::{
     ActiveConversation, Commit, CommitError, Committed, Fault, FaultKind, ListSealedError, OpenError, RedbEngine,
-    StagedChange, StagedTurn, TurnOutcome, TurnRange,
+    StagedChange, StagedTurn, TurnOutcome,
 };
 use crate::turn::{ConversationId, OpenTurn, Ordinal, RunningTime, StoredTurn, TurnId};
 
@@ -78,7 +78,7 @@ impl Client {
             // Small enough that a burst takes several transactions.
             batch_commits: 4,
             // Small enough that some commits wait for the checkpoint.
-            redb: RedbSettings { cache_bytes: self.cache_bytes, journal_bytes: 16 * 1024 },
+            redb: RedbSettings { cache_bytes: self.cache_bytes, journal_bytes: 16 * 1024, ..RedbSettings::default() },
             ..StoreSettings::default()
         };
         self.running = Some(RedbEngine::prepare(self.disk.location(), &settings, NEVER)?);
@@ -366,8 +366,7 @@ impl Client {
 
     pub(super) fn read(&self, id: &ConversationId) -> Result<Oracle, Fault> {
         let engine = self.engine();
-        let all = TurnRange { conversation_id: id.clone(), after: 0, limit: usize::MAX };
-        let sealed = engine.turns(&all)?;
+        let sealed = engine.all_turns(id)?;
         let state = engine.conversation_state(id, &[])?;
         let sealed_turns = engine.revision(id)?.sealed_turns;
         if sealed_turns != sealed.len() as u64 {

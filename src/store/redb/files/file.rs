@@ -8,6 +8,7 @@ use redb::{Builder, Database, DatabaseError};
 
 #[cfg(test)]
 use super::doom;
+use crate::private_file;
 
 /// Opens the database in this file.
 pub(crate) fn open_database(builder: &Builder, path: &Path) -> Result<Database, DatabaseError> {
@@ -24,6 +25,8 @@ pub(crate) fn create_database(builder: &Builder, path: &Path) -> Result<Database
     if doom::is_planned() {
         return builder.create_with_backend(doom::Doomed::open(path)?);
     }
+    // redb would make a file that others may read.
+    private_file::options().read(true).write(true).create(true).truncate(false).open(path)?;
     builder.create(path)
 }
 

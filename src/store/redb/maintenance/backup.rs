@@ -1,9 +1,10 @@
 //! A copy of everything, made while the store works on.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use redb::{Builder, ReadTransaction};
 
@@ -14,6 +15,7 @@ use crate::store::redb::checkpoint::transfer::Transfer;
 use crate::store::redb::files::file::{self, create_database};
 use crate::store::redb::files::location::Location;
 use crate::store::redb::files::open_files::Files;
+use crate::store::redb::files::size::file_size;
 use crate::store::redb::memtable::order::Run;
 use crate::store::redb::memtable::piece::Piece;
 use crate::store::redb::tables::failure::Failure;
@@ -32,20 +34,45 @@ use crate::turn::RunningTime;
 /// ours and to have room.
 const UNFINISHED: &str = ".backup";
 
-/// Where copies are built, one at a time. Clones are the same place.
+/// Where copies are built. There is one at a time: the next is built when the last one is dropped. Clones are the same
+/// place.
 #[derive(Debug, Clone)]
 pub(crate) struct Workshop {
     directory: Option<PathBuf>,
-    taken: Arc<Mutex<()>>,
+    /// The bytes of the disk that a copy must leave free.
+    reserve_bytes: u64,
+    taken: Arc<AtomicBool>,
+}
+
+/// A copy is being built or is still in use, until this is dropped.
+#[derive(Debug)]
+struct Taken(Arc<AtomicBool>);
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+/// A copy. It has no name any more, so its space is free again when this is dropped.
+struct UnnamedCopy {
+    file: File,
+    _taken: Taken,
+}
+
+impl Read for UnnamedCopy {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        self.file.read(room)
+    }
 }
 
 impl Workshop {
-    pub(crate) fn of(location: &Location) -> Self {
+    pub(crate) fn of(location: &Location, reserve_bytes: usize) -> Self {
         let directory = match location {
             Location::Directory(directory) => Some(directory.clone()),
             _ => None,
         };
-        Self { directory, taken: Arc::default() }
+        Self { directory, reserve_bytes: reserve_bytes as u64, taken: Arc::default() }
     }
 
     /// Writes a main file that holds everything of the snapshot, and returns it. The file has no name any more, so it is
@@ -56,15 +83,14 @@ impl Workshop {
         cache_bytes: usize,
     ) -> Result<Backup, BackupError> {
         let directory = self.directory.as_ref().ok_or(BackupError::InMemory)?;
-        let _taken = match self.taken.try_lock() {
-            Err(TryLockError::WouldBlock) => return Err(BackupError::Busy),
-            // A panic leaves at most a file, which is removed below.
-            Err(TryLockError::Poisoned(taken)) => taken.into_inner(),
-            Ok(taken) => taken,
-        };
+        if self.taken.swap(true, Ordering::AcqRel) {
+            return Err(BackupError::Busy);
+        }
+        let taken = Taken(Arc::clone(&self.taken));
         let unwritable = |error: io::Error| BackupError::Write(Fault::disk(error));
         let main = link::target(&directory.join(StoreFile::Main.name())).map_err(unwritable)?;
         let path = link::beside(&main, UNFINISHED);
+        self.check_room(&main)?;
         let built = remove(&path).map_err(unwritable).and_then(|()| {
             // As late as can be: what it sees cannot be overwritten while it lives, and the file grows.
             let snapshot = begin().map_err(BackupError::Read)?;
@@ -74,8 +100,32 @@ impl Workshop {
         let _ = remove(&path);
         let file = file?;
         let length = file.metadata().map_err(unwritable)?.len();
-        Ok(Backup { bytes: Box::new(file), length })
+        Ok(Backup { bytes: Box::new(UnnamedCopy { file, _taken: taken }), length })
     }
+
+    /// Refuses a copy after which the disk could be too full for commits. A copy is about as large as the files.
+    fn check_room(&self, main: &Path) -> Result<(), BackupError> {
+        let journal =
+            self.directory.as_ref().map_or(0, |directory| file_size(&directory.join(StoreFile::Journal.name())));
+        let (copy_bytes, reserve_bytes) = (file_size(main) + journal, self.reserve_bytes);
+        match free_bytes(link::directory_of(main)) {
+            Some(free_bytes) if free_bytes < copy_bytes.saturating_add(reserve_bytes) => {
+                Err(BackupError::DiskNearlyFull { free_bytes, copy_bytes, reserve_bytes })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The free space of a directory's disk, where the system tells it.
+fn free_bytes(directory: &Path) -> Option<u64> {
+    #[cfg(unix)]
+    {
+        let disk = rustix::fs::statvfs(directory).ok()?;
+        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+    #[cfg(not(unix))]
+    None
 }
 
 fn remove(path: &Path) -> io::Result<()> {

@@ -31,6 +31,10 @@ use crate::store::redb::tables::row::Rows;
 use crate::store::redb::tables::schema::Turns;
 use crate::turn::{ConversationId, Ordinal, StoredTurn, TurnId};
 
+/// A list of turns ends with the turn that brings the bytes of their records to this: some hundred short turns, whose
+/// JSON is about 100 KiB, or a single long one.
+const LIST_BYTES: usize = 16 * 1024;
+
 /// The damaged records that a read met.
 #[derive(Debug, Default)]
 pub(crate) struct LeftOut {
@@ -108,8 +112,8 @@ impl TurnsQuery {
         self.first.is_none_or(|first| range.after.saturating_add(1) < first)
     }
 
-    /// Returns at most the requested number of turns. Damaged turns are skipped and replaced by later ones, so fewer
-    /// turns than requested still mean that there are no more.
+    /// Returns the turns, at most as many as requested, and no more than fit into [`LIST_BYTES`] but for the last one.
+    /// Damaged turns are skipped and replaced by later ones, so an empty list means that no turn follows.
     pub(crate) fn read(
         self,
         tables: Option<&ReadTables>,
@@ -119,33 +123,40 @@ impl TurnsQuery {
         let id = &range.conversation_id;
         let mut turns = Vec::new();
         let mut latest = range.after;
-        let mut add = |turns: &mut Vec<StoredTurn>, ordinal: Ordinal, record: Result<&[u8], DamagedRecord>| match record
-            .and_then(|record| record::decode_sealed(ordinal, record))
-        {
-            Ok(turn) => turns.push(turn),
-            Err(damaged) => left_out.add(&damaged, || format!("turn {ordinal} of {id}")),
+        let mut bytes = 0;
+        let mut add = |turns: &mut Vec<StoredTurn>, ordinal: Ordinal, record: Result<&[u8], DamagedRecord>| {
+            let decoded = record.and_then(|record| Ok((record::decode_sealed(ordinal, record)?, record.len())));
+            match decoded {
+                Ok((turn, len)) => {
+                    turns.push(turn);
+                    bytes += len;
+                }
+                Err(damaged) => left_out.add(&damaged, || format!("turn {ordinal} of {id}")),
+            }
+            turns.len() >= range.limit || bytes >= LIST_BYTES
         };
+        let mut is_full = range.limit == 0;
         // No conversation has a turn after the largest ordinal.
         if let (Some(tables), Some(first)) = (tables, range.after.checked_add(1))
             && let Some(key) = self.key.map_or_else(|| tables.key_of(id), |key| Ok(Some(key)))?
         {
             let mut rows = tables.turns()?.range((key, first)..=(key, u64::MAX))?;
-            while turns.len() < range.limit {
+            while !is_full {
                 let Some(row) = rows.next() else { break };
                 let (place, value) = row?;
                 let (_, ordinal) = place.value();
                 latest = ordinal;
                 let record = value.value().verify(&place.value());
                 let no_ordinal = || DamagedRecord::new(Turns::WHAT, RecordFlaw::Ordinal);
-                add(&mut turns, Ordinal::new(ordinal).ok_or_else(no_ordinal)?, record);
+                is_full = add(&mut turns, Ordinal::new(ordinal).ok_or_else(no_ordinal)?, record);
             }
         }
         // Turns that the checkpoint moved since the memtable was copied are in both; skip those that were read already.
         for (ordinal, record) in self.turns.iter().filter(|(ordinal, _)| ordinal.get() > latest) {
-            if turns.len() == range.limit {
+            if is_full {
                 break;
             }
-            add(&mut turns, *ordinal, Ok(record));
+            is_full = add(&mut turns, *ordinal, Ok(record));
         }
         Ok(turns)
     }

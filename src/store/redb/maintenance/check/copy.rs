@@ -3,7 +3,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::CheckError;
-use crate::link;
+use crate::{link, private_file};
 
 /// Makes the names in the directory durable.
 pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
@@ -16,7 +16,7 @@ pub(super) fn keep_copy(path: &Path, sync_directory: impl Fn(&Path) -> io::Resul
     let mut number = 1u32;
     loop {
         let copy = link::beside(path, &format!(".before-repair-{number}"));
-        let made = File::options().write(true).create_new(true).open(&copy);
+        let made = private_file::options().write(true).create_new(true).open(&copy);
         let copied = made.and_then(|mut to| {
             io::copy(&mut File::open(path)?, &mut to)?;
             to.sync_all()?;

@@ -1,0 +1,225 @@
+use actix_web::http::Method;
+use actix_web::http::header::ContentType;
+use actix_web::web::{Bytes, Data};
+use actix_web::{HttpResponse, HttpResponseBuilder};
+use futures_util::stream;
+use tracing::error;
+
+use super::api::{Api, ask_reader};
+use super::held_bytes::{FREE_BYTES, HeldBytes};
+use super::parts::next_part;
+use crate::actors::ListTurns;
+use crate::http::error::{ApiError, Unavailable};
+use crate::store::TurnRange;
+use crate::turn::{ConversationId, StoredTurn};
+
+/// The number of turns read at once: about 25 KiB of JSON.
+pub(crate) const TURNS_AT_ONCE: usize = 64;
+
+/// How a turn is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// The metrics alone.
+    Metrics,
+    /// The whole envelope. The list ends with the ordinal of its last turn.
+    Envelope,
+}
+
+/// The sealed turns of a conversation, read and written as JSON piece by piece. So an answer takes little memory, however
+/// long it is and however slowly its client reads.
+pub(crate) struct TurnList {
+    api: Data<Api>,
+    id: ConversationId,
+    form: Form,
+    /// The last ordinal that is wanted.
+    last: u64,
+    place: Place,
+}
+
+/// How far a list has come.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// The ordinal of the latest turn read.
+    after: u64,
+    /// The number of turns written.
+    written: u64,
+    /// How many more turns are wanted.
+    left: u64,
+    /// How many more bytes are wanted.
+    left_bytes: usize,
+}
+
+/// The beginning of an answer, read before its head is sent.
+pub(crate) struct Beginning {
+    pub(crate) json: Vec<u8>,
+    pub(crate) held: HeldBytes,
+}
+
+impl TurnList {
+    /// The list of the turns up to the ordinal `last`. The turns up to `after` are written already.
+    pub(crate) fn up_to(api: Data<Api>, id: ConversationId, after: u64, last: u64) -> Self {
+        let place = Place { after, written: after, left: u64::MAX, left_bytes: usize::MAX };
+        Self { api, id, form: Form::Metrics, last, place }
+    }
+
+    /// A page of at most so many turns, with their envelopes.
+    pub(crate) fn page(api: Data<Api>, id: ConversationId, after: u64, limit: u64) -> Self {
+        let place = Place { after, written: 0, left: limit, left_bytes: api.settings.max_page_bytes };
+        Self { api, id, form: Form::Envelope, last: u64::MAX, place }
+    }
+
+    /// Whether all of it is read.
+    pub(crate) fn is_done(&self) -> bool {
+        let Place { after, left, left_bytes, .. } = self.place;
+        after >= self.last || left == 0 || left_bytes == 0
+    }
+
+    /// The number of turns written, with those that were there before.
+    pub(crate) fn written(&self) -> u64 {
+        self.place.written
+    }
+
+    /// What stands before the first turn.
+    pub(crate) const BEGIN: &[u8] = br#"{"turns":["#;
+
+    /// What stands after the last turn.
+    pub(crate) fn end(&self) -> Vec<u8> {
+        match self.form {
+            Form::Metrics => b"]}".to_vec(),
+            Form::Envelope => format!(r#"],"latestOrdinal":{}}}"#, self.place.after).into_bytes(),
+        }
+    }
+
+    /// Writes the next turns, whatever their size.
+    async fn read(&mut self, json: &mut Vec<u8>) -> Result<(), ApiError> {
+        let Place { after, left, .. } = self.place;
+        let limit = usize::try_from((self.last - after).min(left)).unwrap_or(usize::MAX).min(TURNS_AT_ONCE);
+        let range = TurnRange { conversation_id: self.id.clone(), after, limit };
+        let turns = ask_reader(&self.api.handles.reads.list_turns, ListTurns(range)).await?;
+        // The store skips damaged turns, so some may be beyond the last one.
+        let mut wanted = turns.iter().take_while(|turn| turn.ordinal.get() <= self.last).peekable();
+        if wanted.peek().is_none() {
+            self.place.left = 0;
+        }
+        for turn in wanted {
+            let before = json.len();
+            self.write(turn, json)?;
+            let place = &mut self.place;
+            place.after = turn.ordinal.get();
+            place.written += 1;
+            place.left -= 1;
+            place.left_bytes = place.left_bytes.saturating_sub(json.len() - before);
+            if place.left_bytes == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, turn: &StoredTurn, json: &mut Vec<u8>) -> Result<(), ApiError> {
+        if self.place.written > 0 {
+            json.push(b',');
+        }
+        let written = match self.form {
+            Form::Metrics => serde_json::to_writer(json, &turn.metrics),
+            Form::Envelope => serde_json::to_writer(json, turn),
+        };
+        written.map_err(|error| {
+            error!(%error, "a turn could not be written as JSON");
+            ApiError::LoadFailed
+        })
+    }
+
+    /// Reads a beginning of the answer, and all of it if it has at most `whole_bytes` and there is room for them. A store
+    /// that fails is found before the head of the answer is sent.
+    ///
+    /// `held` is for `json`, which is what is written already.
+    pub(crate) async fn begin(
+        &mut self,
+        mut json: Vec<u8>,
+        mut held: HeldBytes,
+        whole_bytes: usize,
+    ) -> Result<Beginning, ApiError> {
+        let budget = self.api.reads.clone();
+        while !self.is_done() && json.len() <= whole_bytes {
+            // Another piece might be more than a connection may hold without asking.
+            if json.len() > FREE_BYTES / 2 && held.is_free() {
+                let Some(room) = budget.try_hold(whole_bytes) else { break };
+                held = room;
+            }
+            self.read(&mut json).await?;
+        }
+        held.shrink(json.len());
+        if held.bytes() < json.len() {
+            // A long turn. What is held for the rest is given back before.
+            drop(held);
+            held = budget.try_hold(json.len()).ok_or(ApiError::Unavailable(Unavailable::TooMuchUnread))?;
+        }
+        Ok(Beginning { json, held })
+    }
+
+    /// Reads the next piece. A piece for which there is no room is dropped and read again when there is.
+    async fn next_piece(&mut self) -> Result<(Vec<u8>, HeldBytes), ApiError> {
+        let (before, budget) = (self.place, self.api.reads.clone());
+        let mut json = Vec::new();
+        self.read(&mut json).await?;
+        if let Some(held) = budget.try_hold(json.len()) {
+            return Ok((json, held));
+        }
+        let len = json.len();
+        drop(json);
+        let held = budget.hold(len).await;
+        self.place = before;
+        let mut json = Vec::with_capacity(len);
+        self.read(&mut json).await?;
+        Ok((json, held))
+    }
+
+    /// Answers with the beginning, and then reads the rest as the client does.
+    pub(crate) fn stream(
+        self,
+        beginning: Beginning,
+        method: &Method,
+        mut response: HttpResponseBuilder,
+    ) -> HttpResponse {
+        response.content_type(ContentType::json());
+        if method == Method::HEAD {
+            // The same head, without reading the turns.
+            return response.streaming(stream::empty::<Result<Bytes, ApiError>>());
+        }
+        let Beginning { json, held } = beginning;
+        let rest = Rest { list: self, piece: json.into(), held, has_ended: false };
+        response.streaming(stream::try_unfold(rest, Rest::next))
+    }
+}
+
+/// What is still to be sent of an answer.
+struct Rest {
+    list: TurnList,
+    piece: Bytes,
+    /// For the piece.
+    held: HeldBytes,
+    /// Whether the piece is the last one.
+    has_ended: bool,
+}
+
+impl Rest {
+    /// Takes the next part. If reading fails now, the head is sent already: the answer ends without its last chunk, so
+    /// that nobody takes it for whole.
+    async fn next(mut self) -> Result<Option<(Bytes, Self)>, ApiError> {
+        while self.piece.is_empty() {
+            self.held = HeldBytes::default();
+            if self.has_ended {
+                return Ok(None);
+            }
+            if self.list.is_done() {
+                self.piece = self.list.end().into();
+                self.has_ended = true;
+            } else {
+                let (json, held) = self.list.next_piece().await?;
+                (self.piece, self.held) = (json.into(), held);
+            }
+        }
+        Ok(Some((next_part(&mut self.piece), self)))
+    }
+}

@@ -1,0 +1,142 @@
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Context, Waker};
+
+use indexmap::IndexMap;
+use tokio::time::Instant;
+
+/// The open connections of one worker. When there are more than their number may be, the idlest makes room.
+#[derive(Clone)]
+pub(crate) struct OpenConnections(Rc<Inner>);
+
+struct Inner {
+    most: usize,
+    next: Cell<u64>,
+    entries: RefCell<IndexMap<u64, Rc<Entry>>>,
+}
+
+/// What others know of a connection.
+struct Entry {
+    /// When bytes last came or went.
+    active_at: Cell<Instant>,
+    /// Whether it waits for its client: for the next request, or for an answer to be read.
+    is_idle: Cell<bool>,
+    is_to_close: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// The place of one connection among the open ones, until it is dropped.
+pub(crate) struct Place {
+    open: OpenConnections,
+    number: u64,
+    entry: Rc<Entry>,
+}
+
+impl OpenConnections {
+    /// Room for this many connections.
+    pub(crate) fn new(most: usize) -> Self {
+        Self(Rc::new(Inner { most, next: Cell::new(0), entries: RefCell::default() }))
+    }
+
+    /// Takes in a connection. If there was no room for it, the idlest of the others is told to close.
+    pub(crate) fn enter(&self) -> Place {
+        let inner = &self.0;
+        let mut entries = inner.entries.borrow_mut();
+        let surplus = (entries.len() + 1).saturating_sub(inner.most);
+        let leaving = entries.values().filter(|entry| entry.is_to_close.get()).count();
+        if leaving < surplus {
+            let idle = entries.values().filter(|entry| entry.is_idle.get() && !entry.is_to_close.get());
+            if let Some(idlest) = idle.min_by_key(|entry| entry.active_at.get()) {
+                idlest.is_to_close.set(true);
+                if let Some(waker) = idlest.waker.borrow_mut().take() {
+                    waker.wake();
+                }
+            }
+        }
+        let entry = Rc::new(Entry {
+            active_at: Cell::new(Instant::now()),
+            is_idle: Cell::new(true),
+            is_to_close: Cell::new(false),
+            waker: RefCell::default(),
+        });
+        let number = inner.next.replace(inner.next.get() + 1);
+        entries.insert(number, Rc::clone(&entry));
+        Place { open: self.clone(), number, entry }
+    }
+
+    /// Whether there are more connections than may be, without those that were told to close.
+    pub(crate) fn is_crowded(&self) -> bool {
+        let entries = self.0.entries.borrow();
+        // Fast path: most of the time there is room.
+        entries.len() > self.0.most && entries.values().filter(|entry| !entry.is_to_close.get()).count() > self.0.most
+    }
+}
+
+impl Place {
+    /// Notes that bytes came or went. A connection that was told to close for its idleness stays open.
+    pub(crate) fn is_active(&self) {
+        self.entry.active_at.set(Instant::now());
+        self.entry.is_to_close.set(false);
+    }
+
+    /// Notes whether the connection waits for its client. If so, it is woken should it have to close.
+    pub(crate) fn waits(&self, is_idle: bool, cx: &Context<'_>) {
+        self.entry.is_idle.set(is_idle);
+        let mut waker = self.entry.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+    }
+
+    /// Whether the connection has to make room for another one.
+    pub(crate) fn is_to_close(&self) -> bool {
+        self.entry.is_to_close.get()
+    }
+
+    /// The open connections, of which this is one.
+    pub(crate) fn open(&self) -> &OpenConnections {
+        &self.open
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.open.0.entries.borrow_mut().swap_remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_idlest_makes_room_and_one_that_is_at_work_does_not() {
+        let open = OpenConnections::new(3);
+        let cx = Context::from_waker(Waker::noop());
+        let mut places = Vec::new();
+        for _ in 0..3 {
+            places.push(open.enter());
+            tokio::time::advance(std::time::Duration::from_secs(1)).await;
+        }
+        places[0].waits(false, &cx);
+        places[1].waits(true, &cx);
+        places[2].waits(true, &cx);
+        let closing = |places: &[Place]| places.iter().map(Place::is_to_close).collect::<Vec<_>>();
+        assert_eq!(closing(&places), [false; 3]);
+        assert!(!open.is_crowded());
+        places.push(open.enter());
+        assert_eq!(closing(&places), [false, true, false, false]);
+        assert!(!open.is_crowded(), "one is about to close");
+        // Another one needs another to close, as the first has not yet.
+        places.push(open.enter());
+        assert_eq!(closing(&places), [false, true, true, false, false]);
+        // One that was active meanwhile stays, and a later one makes room.
+        places[2].is_active();
+        assert!(!places[2].is_to_close());
+        assert!(open.is_crowded());
+        drop(places.remove(1));
+        drop(places.remove(3));
+        assert_eq!(closing(&places), [false, false, false]);
+        assert!(!open.is_crowded());
+    }
+}

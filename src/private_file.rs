@@ -1,0 +1,56 @@
+//! Files and directories that only their owner may read: what they hold is nobody else's.
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::io;
+use std::path::Path;
+
+/// Options to open a file. If that makes the file, only its owner may read and write it. One that is there already keeps
+/// its permissions.
+pub(crate) fn options() -> OpenOptions {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+
+        let mut options = OpenOptions::new();
+        options.mode(0o600);
+        options
+    }
+    #[cfg(not(unix))]
+    OpenOptions::new()
+}
+
+/// Makes a directory and its missing parents. Only their owner may use those that it makes.
+pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::DirBuilderExt;
+
+        builder.mode(0o700);
+    }
+    builder.recursive(true).create(path)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn what_is_made_is_for_its_owner_alone_and_what_is_there_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let mode = |name: &str| fs::metadata(at(name)).unwrap().permissions().mode() & 0o777;
+        create_directory(&at("a/b")).unwrap();
+        options().write(true).create(true).open(at("a/file")).unwrap();
+        assert_eq!([mode("a"), mode("a/b"), mode("a/file")], [0o700, 0o700, 0o600]);
+        for (name, shared) in [("a", 0o755), ("a/file", 0o644)] {
+            fs::set_permissions(at(name), fs::Permissions::from_mode(shared)).unwrap();
+        }
+        create_directory(&at("a")).unwrap();
+        options().write(true).create(true).open(at("a/file")).unwrap();
+        assert_eq!([mode("a"), mode("a/file")], [0o755, 0o644]);
+    }
+}

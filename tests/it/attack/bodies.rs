@@ -1,0 +1,129 @@
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+#[cfg(target_os = "linux")]
+use super::memory::{MOST_MIB, Memory};
+use super::{assert_served, done};
+use crate::server::{Client, PATIENCE, Server, until};
+
+/// An eighth of these 4 MiB is for small bodies alone.
+const BUDGET: &str = "4_194_304";
+
+/// A server with this budget, and patience only as long as this with a body that stalls.
+fn server_with_budget(stall_timeout: &str) -> (tempfile::TempDir, Server) {
+    server(&[
+        ("HTTP__MAX_BUFFERED_BYTES", BUDGET),
+        ("HTTP__MAX_BODY_BYTES", BUDGET),
+        ("HTTP__MAX_LINE_BYTES", BUDGET),
+        ("HTTP__STALL_TIMEOUT", stall_timeout),
+        ("HTTP__BODY_TIMEOUT", "1h"),
+    ])
+}
+
+fn server(settings: &[(&str, &str)]) -> (tempfile::TempDir, Server) {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start_with(directory.path(), settings);
+    (directory, server)
+}
+
+/// A line of 700 KB that counts, and is held until its end.
+fn large_body() -> String {
+    format!(r#"{{"model":"{}","type":"turn-start","conversationId":"large","turnId":"t"}}"#, "x".repeat(700_000))
+}
+
+/// Begins uploads that lack their last byte, until no more fit.
+fn stalled(server: &Server) -> Vec<Client> {
+    let body = large_body();
+    let uploads = (0..6).map(|_| {
+        let mut client = server.client();
+        let stream = client.begin_post(body.len());
+        // It may be refused while it comes.
+        let _ = stream.write_all(&body.as_bytes()[..body.len() - 1]);
+        client
+    });
+    let uploads = uploads.collect();
+    until("the budget is exhausted", || (server.client().post_events(&large_body()).status == 503).then_some(()));
+    uploads
+}
+
+#[test]
+fn uploads_that_stall_hold_up_no_small_body_and_are_ended() {
+    let (_directory, server) = server_with_budget("1h");
+    let uploads = stalled(&server);
+    for turn in 0..20 {
+        assert_served(&mut server.client(), &turn.to_string());
+    }
+    // Control: they hold the rest for as long as they may.
+    assert_eq!(server.client().post_events(&large_body()).status, 503);
+    drop((uploads, server));
+
+    let (_directory, server) = server_with_budget("2s");
+    let uploads = stalled(&server);
+    until("there is room again", || (server.client().post_events(&large_body()).status == 200).then_some(()));
+    drop(uploads);
+}
+
+/// Sends a body byte by byte, and returns the status of the answer.
+fn drip(server: &Server, body: &[u8]) -> u16 {
+    let mut client = server.client();
+    let stream: &mut TcpStream = client.begin_post(body.len());
+    // The wait for an answer is the pause between two bytes.
+    stream.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
+    let started = Instant::now();
+    let mut answer = [0; 12];
+    for byte in body.iter().map(Some).chain(std::iter::repeat(None)) {
+        assert!(started.elapsed() < PATIENCE, "the connection is held for ever");
+        if let Some(byte) = byte {
+            // The read finds that the server has closed it.
+            let _ = stream.write_all(&[*byte]);
+        }
+        match stream.read(&mut answer) {
+            Ok(12) => break,
+            Ok(_) => panic!("no answer"),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    std::str::from_utf8(&answer[9..]).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_body_that_drips_is_ended() {
+    let body = done("c", "t").repeat(3);
+    let stall = ("HTTP__STALL_TIMEOUT", "100ms");
+    let (_directory, server) = server(&[stall, ("HTTP__MIN_BYTES_PER_SECOND", "100_000")]);
+    assert_eq!(drip(&server, body.as_bytes()), 408);
+    // Control: it comes to its end where less is asked of it.
+    let (_directory, server) = self::server(&[("HTTP__MIN_BYTES_PER_SECOND", "1")]);
+    assert_eq!(drip(&server, body.as_bytes()), 200);
+}
+
+/// Turns that are nothing but a `done`, the shortest there are.
+fn bare_turns(count: usize) -> String {
+    (0..count).map(|turn| done("c", &turn.to_string())).collect()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn what_is_made_of_a_body_of_bare_turns_is_bounded() {
+    const TURNS: usize = 50_000;
+    let body = bare_turns(TURNS);
+    let limit = ("HTTP__MAX_BUFFERED_BYTES", "41_943_040");
+    let (_directory, server) = server(&[limit]);
+    let memory = Memory::of_idle(&server);
+    let answer = server.client().post_events(&body);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.json()["sealed"].as_array().unwrap().len(), TURNS);
+    println!("a body of {TURNS} bare turns: at most {} MiB above idle", memory.peak_mib());
+    assert!(memory.peak_mib() < MOST_MIB);
+
+    // Control: a turn that stays open keeps the others from being worked on part by part. Then there is no room for
+    // what would be made of them.
+    let open = "{\"type\":\"turn-start\",\"conversationId\":\"c\",\"turnId\":\"open\"}\n";
+    let refused =
+        server.client().post_events(&format!("{open}{}", body.replace("\"c\"", "\"d\"")).replace("\"c\"", "\"d\""));
+    assert_eq!(refused.status, 413, "{:?}", refused.body);
+    assert!(refused.error().contains("send it in parts"), "{}", refused.error());
+    assert_eq!(server.client().get("/conversations/d/turns").json()["latestOrdinal"], 0);
+}

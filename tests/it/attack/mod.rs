@@ -1,0 +1,57 @@
+//! Clients that mean harm: what they make the process hold, and whether others are served meanwhile.
+//!
+//! Each attack has a control: the same attack where the limit that stops it is lifted.
+//!
+//! - `memory`: the memory of the process.
+//! - `reads`: long answers that nobody reads.
+//! - `bodies`: bodies that stall, and bodies that make more of themselves than they are.
+//! - `backups`: backups that nobody reads.
+//! - `connections`: connections that nobody uses, and limits of the system.
+//! - `pages`: what a web page could send.
+//! - `text`: texts and numbers that deceive the reader of a terminal or a log.
+//! - `private_files`: who may read the files.
+
+mod backups;
+mod bodies;
+#[cfg(target_os = "linux")]
+mod connections;
+#[cfg(target_os = "linux")]
+mod memory;
+mod pages;
+#[cfg(unix)]
+mod private_files;
+#[cfg(target_os = "linux")]
+mod reads;
+mod text;
+
+use std::fmt::Write as _;
+
+use crate::server::Client;
+
+/// The largest turn that the default limits allow: as many steps as may be, with ids and texts as long as may be.
+fn longest_turn(conversation: &str, turn: &str) -> String {
+    let (model, provider) = ("m".repeat(250), "p".repeat(256));
+    let mut lines = String::new();
+    for step in 0..4096 {
+        writeln!(
+            lines,
+            r#"{{"type":"step-complete","conversationId":"{conversation}","turnId":"{turn}","stepId":"{step:0>256}","model":"{model}{step:0>6}","provider":"{provider}"}}"#
+        )
+        .unwrap();
+    }
+    lines + &done(conversation, turn)
+}
+
+fn done(conversation: &str, turn: &str) -> String {
+    format!("{{\"type\":\"done\",\"conversationId\":\"{conversation}\",\"turnId\":\"{turn}\",\"reason\":\"stop\"}}\n")
+}
+
+/// Asserts that a client who does no harm can post and read.
+#[track_caller]
+fn assert_served(client: &mut Client, turn: &str) {
+    let posted = client.post_events(&done("other", turn));
+    assert_eq!(posted.status, 200, "{posted:?}");
+    let turns = client.get("/conversations/other/turns?limit=1000");
+    assert!(turns.status == 200 && turns.body.contains(turn), "{turns:?}");
+    assert_eq!(client.get("/conversations/other/metrics").status, 200);
+}

@@ -1,0 +1,214 @@
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use super::done;
+use crate::server::{PATIENCE, Server, metrics};
+
+/// A route as the source of the server lists it.
+struct Route {
+    path: String,
+    methods: Vec<String>,
+    /// The name of the variant of `PageAccess`.
+    pages: String,
+}
+
+/// Every route there is, from the source, so that none can be forgotten.
+fn routes() -> Vec<Route> {
+    let source = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/http/access.rs")).unwrap();
+    let declared = source.split("Route { path: \"").skip(1).map(|rest| {
+        let (path, rest) = rest.split_once("\", methods: ").unwrap();
+        let (methods, rest) = rest.split_once(", pages: PageAccess::").unwrap();
+        let methods = if methods == "READ" { "GET, HEAD" } else { methods.trim_matches('"') };
+        Route {
+            path: path.replace("{id}", "c"),
+            methods: methods.split(", ").map(str::to_owned).collect(),
+            pages: rest.split(|c: char| !c.is_alphanumeric()).next().unwrap().to_owned(),
+        }
+    });
+    let routes: Vec<_> = declared.collect();
+    let listed = source.split_once("ROUTES: [&Route; ").unwrap().1.split(']').next().unwrap();
+    assert_eq!(listed.parse(), Ok(routes.len()), "the source is not written as this test reads it");
+    routes
+}
+
+const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"];
+
+/// The status and the head of the answer to a request with these lines, and an event where it has a body.
+fn exchange(server: &Server, line: &str, headers: &[&str]) -> (u16, String) {
+    let body = if line.starts_with('P') { done("c", "t") } else { String::new() };
+    let typed = headers.iter().any(|header| header.starts_with("content-type"));
+    let content_type = if typed { "" } else { "content-type: application/x-ndjson\r\n" };
+    let fields: String = headers.iter().flat_map(|header| [*header, "\r\n"]).collect();
+    let length = body.len();
+    let request =
+        format!("{line}\r\n{fields}connection: close\r\n{content_type}content-length: {length}\r\n\r\n{body}");
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let answer = String::from_utf8_lossy(&answer);
+    let (head, _) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer to {request:?}"));
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), head.to_lowercase())
+}
+
+fn server() -> (tempfile::TempDir, Server) {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path());
+    (directory, server)
+}
+
+fn assert_nothing_was_taken_in(server: &Server) {
+    assert_eq!(metrics(&mut server.client(), "c"), r#"{"turns":[]}"#);
+}
+
+#[test]
+fn no_route_answers_for_a_name_that_a_page_could_have() {
+    let (_directory, server) = server();
+    let hosts = [
+        "evil.example",
+        "localhost.",
+        "localhost.evil.example",
+        "127.evil.example",
+        "127.0.0.1.evil.example",
+        "127.0.0.1.",
+        "127.1",
+        "2130706433",
+        "0.0.0.0",
+        "0",
+        "[::ffff:127.0.0.1]",
+        "[0:0:0:0:0:0:0:1]",
+        "[::]",
+        "[::1].evil.example",
+        "::1",
+        "localhost@evil.example",
+        "evil.example@localhost",
+    ];
+    for Route { path, .. } in routes() {
+        for host in hosts {
+            for method in METHODS {
+                for version in ["1.0", "1.1"] {
+                    let line = format!("{method} {path} HTTP/{version}");
+                    let (status, _) = exchange(&server, &line, &[&format!("host: {host}")]);
+                    assert_eq!(status, 421, "{line} of {host}");
+                }
+            }
+        }
+        // An absolute target outranks the header.
+        for host in ["evil.example", "localhost.", "127.evil.example", "[::ffff:127.0.0.1]"] {
+            for version in ["1.0", "1.1"] {
+                let line = format!("GET http://{host}{path} HTTP/{version}");
+                assert_eq!(exchange(&server, &line, &["host: localhost"]).0, 421, "{line}");
+            }
+        }
+    }
+    assert_nothing_was_taken_in(&server);
+
+    // Control: under the names of this machine every route is answered.
+    for Route { path, methods, .. } in routes() {
+        for host in ["localhost", "127.0.0.1:1", "[::1]"] {
+            let line = format!("{} {path} HTTP/1.1", methods[0]);
+            assert_eq!(exchange(&server, &line, &[&format!("host: {host}")]).0, 200, "{line} of {host}");
+        }
+    }
+}
+
+/// What browsers send with what a page of another origin does.
+const PAGES: [(&str, &[&str]); 9] = [
+    ("fetch", &["origin: https://evil.example", "sec-fetch-site: cross-site", "sec-fetch-mode: cors"]),
+    ("fetch without Sec-Fetch", &["origin: https://evil.example"]),
+    ("sandboxed frame", &["origin: null", "sec-fetch-site: cross-site", "sec-fetch-mode: cors"]),
+    ("another port", &["origin: http://localhost:1", "sec-fetch-site: same-site", "sec-fetch-mode: cors"]),
+    ("image", &["sec-fetch-site: cross-site", "sec-fetch-mode: no-cors", "sec-fetch-dest: image"]),
+    (
+        "form",
+        &[
+            "origin: https://evil.example",
+            "sec-fetch-site: cross-site",
+            "sec-fetch-mode: navigate",
+            "content-type: text/plain",
+        ],
+    ),
+    ("link", &["sec-fetch-site: cross-site", "sec-fetch-mode: navigate", "sec-fetch-dest: document"]),
+    ("EventSource", &["origin: https://evil.example", "sec-fetch-site: cross-site", "accept: text/event-stream"]),
+    (
+        "WebSocket",
+        &[
+            "origin: https://evil.example",
+            "sec-fetch-site: cross-site",
+            "upgrade: websocket",
+            "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==",
+            "sec-websocket-version: 13",
+        ],
+    ),
+];
+
+#[test]
+fn a_page_gets_from_each_route_what_the_route_allows_and_changes_nothing() {
+    let (_directory, server) = server();
+    for Route { path, pages, .. } in routes() {
+        for (what, headers) in PAGES {
+            let headers: Vec<_> = [&["host: localhost"], headers].concat();
+            let has_origin = headers.iter().any(|header| header.starts_with("origin"));
+            for method in METHODS {
+                let line = format!("{method} {path} HTTP/1.1");
+                let (status, head) = exchange(&server, &line, &headers);
+                let is_read = matches!(method, "GET" | "HEAD");
+                let allowed = match pages.as_str() {
+                    "OfAllowedOrigins" | "Unread" => is_read,
+                    "OfOwnOrigin" | "None" => false,
+                    other => panic!("no expectation of {other}"),
+                };
+                if is_read {
+                    assert_eq!(status, if allowed { 200 } else { 403 }, "{what}: {line}");
+                } else {
+                    assert!((400..500).contains(&status), "{what}: {line}: {status}");
+                }
+                // An `OPTIONS` says which methods there are, and a browser asks for nothing else with it.
+                let may_read = pages == "OfAllowedOrigins" && has_origin && (is_read || method == "OPTIONS");
+                let is_granted = head.contains("access-control-allow-origin");
+                assert!(may_read || !is_granted, "{what}: {line}: {head}");
+                assert!(is_granted || !may_read || method != "GET", "{what}: {line}: {head}");
+                assert!(!head.contains("access-control-allow-credentials"), "{what}: {line}: {head}");
+            }
+        }
+        // No preflight lets a page change anything.
+        let headers = ["host: localhost", "origin: https://evil.example", "access-control-request-method: POST"];
+        let (_, head) = exchange(&server, &format!("OPTIONS {path} HTTP/1.1"), &headers);
+        let granted = head.lines().find(|line| line.starts_with("access-control-allow-methods"));
+        assert!(!granted.is_some_and(|methods| methods.contains("post")), "{path}: {head}");
+    }
+    assert_nothing_was_taken_in(&server);
+
+    // Control: a program, which sends none of these headers, and a page of this server are answered.
+    for headers in
+        [&["host: localhost"][..], &["host: localhost", "origin: http://localhost", "sec-fetch-site: same-origin"]]
+    {
+        assert_eq!(exchange(&server, "POST /events HTTP/1.1", headers).0, 200);
+    }
+}
+
+#[test]
+fn pages_of_origins_that_are_not_named_may_not_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start_with(directory.path(), &[("HTTP__ALLOWED_ORIGINS", "https://app.example")]);
+    for Route { path, pages, .. } in routes() {
+        for (origin, is_named) in [
+            ("https://app.example", true),
+            ("https://evil.example", false),
+            ("https://app.example.evil.example", false),
+            ("http://app.example", false),
+            ("null", false),
+        ] {
+            let origin_header = format!("origin: {origin}");
+            let (_, head) = exchange(&server, &format!("GET {path} HTTP/1.1"), &["host: localhost", &origin_header]);
+            let may_read = is_named && pages == "OfAllowedOrigins";
+            assert_eq!(
+                head.contains(&format!("access-control-allow-origin: {origin}")),
+                may_read,
+                "{path} {origin}: {head}"
+            );
+        }
+    }
+}

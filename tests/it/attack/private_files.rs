@@ -1,0 +1,68 @@
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use super::done;
+use crate::server::{Server, turn_metrics};
+
+/// The program where new files may be read by everybody unless it says otherwise.
+fn without_umask() -> Command {
+    let program = turn_metrics();
+    let mut command = Command::new("sh");
+    command.args(["-c", "umask 0 && exec \"$0\" \"$@\""]).arg(program.get_program());
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
+}
+
+/// Asserts of every file and directory below this one that only its owner may use it, and returns their number.
+fn assert_private(directory: &Path) -> usize {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    entries
+        .map(|path| {
+            let (metadata, expected) = (fs::metadata(&path).unwrap(), if path.is_dir() { 0o700 } else { 0o600 });
+            assert_eq!(metadata.permissions().mode() & 0o777, expected, "{}", path.display());
+            1 + if metadata.is_dir() { assert_private(&path) } else { 0 }
+        })
+        .sum()
+}
+
+#[test]
+fn whatever_is_made_is_for_its_owner_alone() {
+    let root = tempfile::tempdir().unwrap();
+    let data = root.path().join("new/data");
+    let spans = root.path().join("logs/spans.ndjson");
+    let settings = [("SPAN_LOG__FILE", spans.to_str().unwrap()), ("SPAN_LOG__MAX_FILE_BYTES", "1024")];
+    let server = Server::start_by(without_umask(), &data, &settings);
+    for turn in 0..10 {
+        assert_eq!(server.client().post_events(&done("c", &turn.to_string())).status, 200);
+    }
+    let run = |args: &[&str], status: i32| {
+        let output = without_umask().args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(status), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    run(&["backup", "--server", &server.url(), root.path().join("copy.redb").to_str().unwrap()], 0);
+    assert!(assert_private(root.path()) >= 7, "directories, the database and its journal, a backup, span logs");
+    server.signal("TERM");
+    assert!(server.wait().0.success());
+
+    let data = data.to_str().unwrap();
+    run(&["compact", "--data-dir", data], 0);
+    run(&["check", "--data-dir", data], 0);
+    assert!(assert_private(root.path()) >= 6);
+
+    // Control: without the program's care a file is open to all.
+    let made = without_umask_file(root.path());
+    assert_eq!(made & 0o777, 0o666);
+}
+
+fn without_umask_file(directory: &Path) -> u32 {
+    let path = directory.join("control");
+    assert!(Command::new("sh").args(["-c", "umask 0 && : > \"$0\""]).arg(&path).status().unwrap().success());
+    fs::metadata(&path).unwrap().permissions().mode()
+}

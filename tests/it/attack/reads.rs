@@ -1,0 +1,96 @@
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+
+use super::memory::{MOST_MIB, Memory};
+use super::{assert_served, longest_turn};
+use crate::server::{PATIENCE, Server, until};
+
+/// A stopped store with a conversation of the longest turns.
+fn store() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path());
+    let turns: String = ["t1", "t2", "t3"].map(|turn| longest_turn("long", turn)).concat();
+    let answer = server.client().post_events(&turns);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    server.signal("TERM");
+    assert!(server.wait().0.success());
+    directory
+}
+
+/// Clients that ask for a long answer, see its status and read no further.
+struct Unread {
+    server: Server,
+    memory: Memory,
+    clients: Vec<TcpStream>,
+    /// The number of requests that were answered with 503.
+    refused: usize,
+}
+
+fn ask_and_do_not_read(store: &Path, settings: &[(&str, &str)], clients: usize) -> Unread {
+    let server = Server::start_with(store, settings);
+    let memory = Memory::of_idle(&server);
+    let (mut streams, mut refused) = (Vec::new(), 0);
+    for nth in 0..clients {
+        let resource = if nth % 4 == 3 { "metrics" } else { "turns?limit=1000" };
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let request = format!("GET /conversations/long/{resource} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).unwrap();
+        match &status {
+            b"HTTP/1.1 200" => {}
+            b"HTTP/1.1 503" => refused += 1,
+            other => panic!("{:?}", String::from_utf8_lossy(other)),
+        }
+        streams.push(stream);
+    }
+    Unread { server, memory, clients: streams, refused }
+}
+
+#[test]
+fn long_answers_that_nobody_reads_stay_within_their_budget() {
+    const CLIENTS: usize = 40;
+    let store = store();
+    let attack = ask_and_do_not_read(store.path(), &[], CLIENTS);
+    let mut client = attack.server.client();
+    assert_served(&mut client, "during");
+    let peak = attack.memory.peak_mib();
+    println!("{CLIENTS} unread answers: at most {peak} MiB above idle, {} refused", attack.refused);
+    assert!(peak < MOST_MIB, "{peak} MiB");
+    assert!(attack.refused > 0, "all of them fit the budget: too few clients");
+    // The connections go, and with them what was held.
+    drop(attack.clients);
+    until("a long answer is given again", || {
+        (client.get("/conversations/long/turns?limit=1").status == 200).then_some(())
+    });
+    drop(attack.server);
+
+    // Control: without the budget each connection holds a turn.
+    let settings = [("HTTP__MAX_READ_BYTES", "1_099_511_627_776")];
+    let attack = ask_and_do_not_read(store.path(), &settings, CLIENTS);
+    assert_eq!(attack.refused, 0);
+    let held = attack.memory.now_mib();
+    println!("control: {held} MiB above idle");
+    assert!(held > peak + 30, "the attack takes no more without the budget: {held} MiB");
+}
+
+#[test]
+fn a_page_ends_at_its_limit_in_bytes_and_the_next_goes_on_after_it() {
+    let store = store();
+    // The longest turn alone is longer than the limit.
+    let server = Server::start_with(store.path(), &[("HTTP__MAX_PAGE_BYTES", "100_000")]);
+    let mut client = server.client();
+    let page = |client: &mut crate::server::Client, after: u64| {
+        let page = client.get(&format!("/conversations/long/turns?limit=1000&after={after}")).json();
+        (page["turns"].as_array().unwrap().len(), page["latestOrdinal"].as_u64().unwrap())
+    };
+    let pages: Vec<_> = [0, 1, 2, 3].map(|after| page(&mut client, after)).into();
+    assert_eq!(pages, [(1, 1), (1, 2), (1, 3), (0, 3)]);
+    drop(server);
+
+    // Control: with a larger one it is all one page.
+    let server = Server::start_with(store.path(), &[("HTTP__MAX_PAGE_BYTES", "100_000_000")]);
+    assert_eq!(page(&mut server.client(), 0), (3, 3));
+}
