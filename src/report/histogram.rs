@@ -54,7 +54,7 @@ impl Place {
         let Some(log) = value.checked_ilog2() else { return Self(0) };
         // Within one power of two now: from 2^127 to below 2^128.
         let scaled = value << (127 - log);
-        let within = BOUNDS.iter().take_while(|bound| **bound < scaled).count();
+        let within = BOUNDS.partition_point(|bound| *bound < scaled);
         // `log` is below 128 and `within` at most 32, so neither is cut.
         #[expect(clippy::cast_possible_truncation, reason = "at most 127 * 32 + 32 + 1")]
         Self((log as u16) * BUCKETS_PER_DOUBLING + within as u16 + 1)
@@ -106,6 +106,11 @@ impl Histogram {
         if *count == 0 {
             self.counts.remove(&place);
         }
+    }
+
+    /// The counts that are not 0, by their places.
+    pub(super) fn counts(&self) -> impl Iterator<Item = (u16, i64)> {
+        self.counts.iter().map(|(place, count)| (place.0, *count))
     }
 
     /// How many values are counted.

@@ -33,6 +33,7 @@ use crate::actors::{
     SweeperRecipients,
 };
 use crate::clock::{RunningClock, SharedClock, SystemClock, SystemStopwatch};
+use crate::report::{NoPrices, SharedPriceBook};
 use crate::settings::{StoreSettings, TurnSettings};
 use crate::store::{Engine, Fault, Health, Location, OpenError, RedbEngine};
 
@@ -94,6 +95,7 @@ impl Runtime {
             store: StoreSettings::default(),
             clock: Arc::new(SystemClock),
             facts_kept: FACTS_KEPT,
+            prices: Arc::new(NoPrices),
         }
     }
 
@@ -173,6 +175,7 @@ pub struct RuntimeBuilder {
     store: StoreSettings,
     clock: SharedClock,
     facts_kept: usize,
+    prices: SharedPriceBook,
 }
 
 /// How many facts a subscriber may be behind if nothing else is said: seconds of a busy service, well below a megabyte.
@@ -222,10 +225,19 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Sets the prices of turns; without them the cost of everything is unknown. If a store was priced by others before,
+    /// all costs in it are derived anew in the background.
+    #[must_use]
+    pub fn prices(mut self, book: SharedPriceBook) -> Self {
+        self.prices = book;
+        self
+    }
+
     /// Opens the store and starts the actors. Must be called in a running actix system.
     pub async fn start(self) -> Result<Runtime, StartError> {
-        let Self { location, turns, store: store_settings, clock, facts_kept } = self;
-        let opened = tokio::task::spawn_blocking(move || RedbEngine::open(location, &store_settings)).await;
+        let Self { location, turns, store: store_settings, clock, facts_kept, prices } = self;
+        let opening = tokio::task::spawn_blocking(move || RedbEngine::open_pricing(location, &store_settings, prices));
+        let opened = opening.await;
         let engine = opened.map_err(|error| StartError::Panicked(Fault::panicked(error)))??;
         Ok(Runtime::place(Arc::new(engine), turns, clock, facts_kept))
     }
@@ -274,6 +286,7 @@ impl Runtime {
                 find_revision: store.clone().recipient(),
                 list_sealed: store.clone().recipient(),
                 list_conversations: store.clone().recipient(),
+                build_report: store.clone().recipient(),
                 reader: Some(reader),
             },
             operations: Operations {

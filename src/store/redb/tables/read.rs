@@ -7,8 +7,10 @@ use redb::{Key, ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMeta
 
 use super::failure::Failure;
 use super::index::{self, TurnHasher};
+use super::meta::ReadMeta;
 use super::record::damaged::{DamagedRecord, RecordFlaw};
 use super::record::{self, conversation::ConversationRecord};
+use super::rollups::ReadRollups;
 use super::row::{Row, Rows};
 use super::schema::{
     ACTIVITY, Activity, CONVERSATIONS, Conversations, INDEX, KEYS, Keys, OPEN_STEPS, OPEN_TURNS, OpenStepRows,
@@ -85,12 +87,26 @@ impl ReadTables {
         self.open_steps.of(&self.txn)
     }
 
+    pub(crate) fn conversations(&self) -> Result<&ReadOnlyTable<u64, Row<Conversations>>, Failure> {
+        self.conversations.of(&self.txn)
+    }
+
     pub(crate) fn positions(&self) -> Result<&ReadOnlyTable<u64, Row<Positions>>, Failure> {
         self.positions.of(&self.txn)
     }
 
     pub(crate) fn activity(&self) -> Result<&ReadOnlyTable<(u64, &'static str), Row<Activity>>, Failure> {
         self.activity.of(&self.txn)
+    }
+
+    /// What the file says of itself.
+    pub(crate) fn meta(&self) -> Result<ReadMeta, Failure> {
+        ReadMeta::read(&self.txn)
+    }
+
+    /// The sums of reports.
+    pub(crate) fn rollups(&self) -> Result<ReadRollups, Failure> {
+        ReadRollups::open(&self.txn)
     }
 
     /// The last position that the tables have; 0 if they have none.

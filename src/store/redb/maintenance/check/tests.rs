@@ -10,7 +10,8 @@ use crate::store::redb::journal::chain::{chain, read_row};
 use crate::store::redb::journal::entry;
 use crate::store::redb::maintenance::compact::compact;
 use crate::store::redb::memtable::Memtable;
-use crate::store::redb::query::activity::ActivityQuery;
+use crate::store::redb::memtable::tally::{Lacking, Recent};
+use crate::store::redb::query::conversations::ConversationsQuery;
 use crate::store::redb::query::order::OrderQuery;
 use crate::store::redb::query::{LeftOut, StaleQuery, StateQuery, TurnsQuery};
 use crate::store::redb::tables::index::TurnHasher;
@@ -28,7 +29,9 @@ use crate::store::redb::tables::schema::{
 use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::redb::writer::Writer;
 use crate::store::redb::writer::backoff::Backoff;
-use crate::store::{Commit, Lineage, Location, RedbEngine, StagedTurn, TurnRange, Version};
+use crate::store::{
+    Commit, ConversationOrder, ConversationQuestion, Lineage, Location, RedbEngine, StagedTurn, TurnRange, Version,
+};
 use crate::turn::{
     ConversationId, Done, EpochMillis, OpenStep, OpenTurn, Ordinal, Progress, RunningTime, StepId, StepTimes, TurnId,
 };
@@ -439,7 +442,7 @@ async fn a_conversation_with_a_second_place_by_activity_is_listed_once() {
         rows.insert(place, row::seal(&place, &mut key)).unwrap();
     });
     let store = open(directory.path());
-    let listed = store.conversations(None, 9).unwrap();
+    let listed = store.conversations(&ConversationQuestion::first(ConversationOrder::Recent, 9)).unwrap();
     assert_eq!(listed.iter().map(|listed| listed.conversation_id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
     assert!(listed.iter().all(|listed| listed.last_at == EpochMillis::new(2)), "{listed:?}");
     assert_eq!(store.damaged_records(), 1);
@@ -939,7 +942,8 @@ async fn each_flipped_bit_of_a_row_is_found_by_the_check_and_by_the_read_that_me
     });
     Flips { database, table: ACTIVITY, decodes: |_| true }.each(&(u64::MAX - 2, "a"), |tables, (_, name)| {
         let mut left_out = LeftOut::default();
-        ActivityQuery::of(&none).read(tables, None, 9, &mut left_out).unwrap();
+        let query = ConversationsQuery::of(Vec::new(), &Recent::default(), &Lacking::Nothing);
+        query.read(tables, &ConversationQuestion::first(ConversationOrder::Recent, 9), &mut left_out).unwrap();
         ConversationId::new(name).is_err() || left_out.count == 1
     });
     Flips { database, table: POSITIONS, decodes: |value| AtPosition::decode(value).is_ok() }.each(
