@@ -1,5 +1,3 @@
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 /// The bounds of the buckets within one power of two: entry j is 2^(127 + j/32), rounded down to a whole number.
@@ -76,36 +74,60 @@ impl Place {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct Histogram {
-    counts: BTreeMap<Place, i64>,
+    /// By place, and none of them 0: equal contents are equal values. A sorted list is read and merged several times as fast
+    /// as a tree.
+    counts: Vec<(Place, i64)>,
 }
 
 impl Histogram {
     /// Counts a value.
     pub(super) fn record(&mut self, value: u128) {
-        self.change(Place::of(value), 1);
+        self.merge(&[(Place::of(value), 1)], 1);
     }
 
     /// Adds what another one counted.
     pub(super) fn add(&mut self, other: &Self) {
-        for (place, count) in &other.counts {
-            self.change(*place, *count);
-        }
+        self.merge(&other.counts, 1);
     }
 
     /// Takes out what another one counted.
     pub(super) fn subtract(&mut self, other: &Self) {
-        for (place, count) in &other.counts {
-            self.change(*place, -count);
-        }
+        self.merge(&other.counts, -1);
     }
 
-    fn change(&mut self, place: Place, by: i64) {
-        let count = self.counts.entry(place).or_default();
-        *count += by;
-        // Equal contents are equal values.
-        if *count == 0 {
-            self.counts.remove(&place);
+    /// Adds counts, which are sorted too, each multiplied by a sign.
+    fn merge(&mut self, other: &[(Place, i64)], sign: i64) {
+        match other {
+            [] => return,
+            // Most often a bucket that is there.
+            [(place, count)] => {
+                if let Ok(at) = self.counts.binary_search_by_key(place, |(place, _)| *place) {
+                    self.counts[at].1 += sign * count;
+                    if self.counts[at].1 == 0 {
+                        self.counts.remove(at);
+                    }
+                    return;
+                }
+            }
+            _ => {}
         }
+        let mut merged = Vec::with_capacity(self.counts.len() + other.len());
+        let (mut own, mut others) = (self.counts.iter().copied().peekable(), other.iter().copied().peekable());
+        loop {
+            let (place, count) = match (own.peek(), others.peek()) {
+                (Some((one, count)), Some((other, more))) if one == other => (*one, count + sign * more),
+                (Some((one, count)), Some((other, _))) if one < other => (*one, *count),
+                (Some((one, count)), None) => (*one, *count),
+                (_, Some((other, more))) => (*other, sign * more),
+                (None, None) => break,
+            };
+            own.next_if(|(one, _)| *one == place);
+            others.next_if(|(other, _)| *other == place);
+            if count != 0 {
+                merged.push((place, count));
+            }
+        }
+        self.counts = merged;
     }
 
     /// The counts that are not 0, by their places.
@@ -115,7 +137,7 @@ impl Histogram {
 
     /// How many values are counted.
     pub(super) fn count(&self) -> i64 {
-        self.counts.values().sum()
+        self.counts.iter().map(|(_, count)| count).sum()
     }
 
     /// Returns the value at the nearest rank of `percent`, off by at most 1.1 %. `None` if nothing is counted.
