@@ -82,7 +82,18 @@ pub(super) struct Histogram {
 impl Histogram {
     /// Counts a value.
     pub(super) fn record(&mut self, value: u128) {
-        self.merge(&[(Place::of(value), 1)], 1);
+        self.change(Place::of(value), 1);
+    }
+
+    fn change(&mut self, place: Place, by: i64) {
+        match self.counts.binary_search_by_key(&place, |(place, _)| *place) {
+            Ok(at) if self.counts[at].1 == -by => {
+                self.counts.remove(at);
+            }
+            Ok(at) => self.counts[at].1 += by,
+            Err(_) if by == 0 => {}
+            Err(at) => self.counts.insert(at, (place, by)),
+        }
     }
 
     /// Adds what another one counted.
@@ -97,19 +108,11 @@ impl Histogram {
 
     /// Adds counts, which are sorted too, each multiplied by a sign.
     fn merge(&mut self, other: &[(Place, i64)], sign: i64) {
-        match other {
-            [] => return,
-            // Most often a bucket that is there.
-            [(place, count)] => {
-                if let Ok(at) = self.counts.binary_search_by_key(place, |(place, _)| *place) {
-                    self.counts[at].1 += sign * count;
-                    if self.counts[at].1 == 0 {
-                        self.counts.remove(at);
-                    }
-                    return;
-                }
+        if let [] | [_] = other {
+            for (place, count) in other {
+                self.change(*place, sign * count);
             }
-            _ => {}
+            return;
         }
         let mut merged = Vec::with_capacity(self.counts.len() + other.len());
         let (mut own, mut others) = (self.counts.iter().copied().peekable(), other.iter().copied().peekable());
