@@ -20,6 +20,7 @@
 //! - `client`: asks a running server over HTTP.
 //! - `send`: posts events until they are acknowledged.
 //! - `service`: the whole service in this process.
+//! - `price_book`: the prices of models that a service uses.
 //! - `signals`: SIGINT, SIGTERM and SIGXFSZ.
 //! - `output`: writes to standard output and standard error.
 //! - `testing`: a server that gives scripted answers, for tests.
@@ -33,6 +34,7 @@ mod config;
 mod demo;
 mod ingest;
 mod output;
+mod price_book;
 mod send;
 mod serve;
 mod service;
@@ -54,6 +56,7 @@ use crate::terminal::is_color_wanted;
 pub use backup::BackupFailure;
 pub use client::ClientError;
 pub use ingest::error::{IngestError, IngestFailure};
+pub use price_book::PriceBookError;
 pub use send::SendError;
 pub use service::ServiceError;
 

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use super::section::section;
 use super::setting::{Section, Setting};
-use super::{HttpSettings, LogSettings, SpanLogSettings, StoreSettings, TurnSettings};
+use super::{HttpSettings, LogSettings, PriceSettings, SpanLogSettings, StoreSettings, TurnSettings};
 
 section! {
     /// Everything that can be set of the program, checked.
@@ -27,6 +27,8 @@ section! {
             turns: TurnSettings;
             /// The store, but for its place.
             store: StoreSettings;
+            /// The prices of models.
+            prices: PriceSettings;
             /// What is logged, and how.
             log: LogSettings;
             /// The span log, but for its place.
@@ -36,7 +38,7 @@ section! {
 }
 
 /// The sections of a configuration file, in the order in which they are shown.
-pub(crate) const SECTIONS: &[&str] = &["http", "turns", "store", "store.redb", "log", "span_log"];
+pub(crate) const SECTIONS: &[&str] = &["http", "turns", "store", "store.redb", "prices", "log", "span_log"];
 
 impl Settings {
     /// Every setting, section by section.
