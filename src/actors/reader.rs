@@ -5,8 +5,8 @@ use std::sync::Arc;
 use actix::{Actor, Context, Handler, Message, Response};
 
 use crate::store::{
-    ActiveConversation, ActivityPlace, Answer, Engine, Fault, ListSealedError, Position, Revision, SealedPage,
-    TurnRange,
+    Answer, ConversationQuestion, Engine, Fault, ListSealedError, ListedConversation, Position, Report, ReportError,
+    ReportQuestion, Revision, SealedPage, TurnRange,
 };
 use crate::turn::{ConversationId, StoredTurn};
 
@@ -104,12 +104,13 @@ impl Handler<ListSealed> for StoreReader {
     }
 }
 
-/// Ask the store for the conversations that have a sealed turn, by their latest activity: the latest first, those of one
-/// moment by id. A conversation that changes between two pages may be missed or come twice.
+/// Ask the store for the conversations that have a sealed turn, with figures of their whole lives. A conversation that
+/// changes between two pages may be missed or come twice.
 ///
 /// ```
 /// use turn_metrics::actors::{ListConversations, Observe};
 /// use turn_metrics::runtime::Runtime;
+/// use turn_metrics::store::{ConversationOrder, ConversationQuestion};
 /// use turn_metrics::turn::{ConversationId, Done, EpochMillis, TurnEvent, TurnEventKind, TurnId};
 ///
 /// # actix::System::new().block_on(async {
@@ -120,36 +121,88 @@ impl Handler<ListSealed> for StoreReader {
 ///     let observe = Observe { conversation_id: ConversationId::new(name)?, events: vec![event] };
 ///     runtime.handles().intake.observe.send(observe).await??;
 /// }
-/// let (mut after, mut seen) = (None, Vec::new());
+/// let (mut question, mut seen) = (ConversationQuestion::first(ConversationOrder::Recent, 1), Vec::new());
 /// loop {
-///     let list = ListConversations { after, limit: 1 };
+///     let list = ListConversations(question.clone());
 ///     let page = runtime.handles().reads.list_conversations.send(list).await??;
 ///     let Some(last) = page.last() else { break };
-///     after = Some(last.place());
-///     seen.extend(page.into_iter().map(|listed| listed.conversation_id.to_string()));
+///     question = question.after(last);
+///     seen.extend(page.into_iter().map(|listed| (listed.conversation_id.to_string(), listed.sealed_turns)));
 /// }
-/// assert_eq!(seen, ["later", "earlier"]);
+/// assert_eq!(seen, [("later".to_owned(), 1), ("earlier".to_owned(), 1)]);
 /// runtime.shutdown().await;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// # }).unwrap();
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListConversations {
-    /// Go on after this place, that of the last conversation of an earlier answer.
-    pub after: Option<ActivityPlace>,
-    /// At most so many conversations.
-    pub limit: usize,
-}
+pub struct ListConversations(pub ConversationQuestion);
 
 impl Message for ListConversations {
-    type Result = Result<Vec<ActiveConversation>, Fault>;
+    type Result = Result<Vec<ListedConversation>, Fault>;
 }
 
 impl Handler<ListConversations> for StoreReader {
-    type Result = Response<Result<Vec<ActiveConversation>, Fault>>;
+    type Result = Response<Result<Vec<ListedConversation>, Fault>>;
 
-    fn handle(&mut self, ListConversations { after, limit }: ListConversations, _: &mut Self::Context) -> Self::Result {
-        respond(self.engine.conversations(after, limit))
+    fn handle(&mut self, ListConversations(question): ListConversations, _: &mut Self::Context) -> Self::Result {
+        respond(self.engine.conversations(question))
+    }
+}
+
+/// Ask the store for sums over the turns of some periods, by model and whatever else they are grouped by.
+///
+/// All of a report is of one moment, and a turn that was acknowledged before is in it.
+///
+/// ```
+/// use turn_metrics::actors::{BuildReport, Observe};
+/// use turn_metrics::report::{Figures, Grouping, Period, PeriodUnit, Selection, Zone};
+/// use turn_metrics::runtime::Runtime;
+/// use turn_metrics::store::ReportQuestion;
+/// use turn_metrics::turn::parse_line;
+///
+/// # actix::System::new().block_on(async {
+/// let runtime = Runtime::builder().start().await?;
+/// for line in [
+///     r#"{"type":"turn-start","conversationId":"c","turnId":"t","model":"small"}"#,
+///     r#"{"type":"done","conversationId":"c","turnId":"t","reason":"stop","endedAt":1780000000000,
+///         "usage":{"inputTokens":900,"outputTokens":120}}"#,
+/// ] {
+///     let event = parse_line(line.as_bytes())?.unwrap();
+///     let observe = Observe { conversation_id: event.conversation_id, events: vec![event.event] };
+///     runtime.handles().intake.observe.send(observe).await??;
+/// }
+///
+/// let zone = Zone::named("Europe/Berlin")?;
+/// let may = zone.month("2026-05").unwrap();
+/// let report = BuildReport(ReportQuestion {
+///     periods: zone.periods(PeriodUnit::Day, Period::around(may.start, may.end)?).collect(),
+///     grouping: Grouping { model: true, ..Grouping::default() },
+///     selection: Selection::default(),
+/// });
+/// let report = runtime.handles().reads.build_report.send(report).await??;
+/// let mut rows = report.breakdown.rows();
+/// let (day, label, row) = rows.next().unwrap();
+/// assert!(rows.next().is_none(), "a day without a turn has no row");
+/// assert_eq!(day.start().start_millis(), 1_779_919_200_000, "midnight in Berlin");
+/// assert_eq!(label.model.as_ref().map(|model| model.as_str()), Some("small"));
+/// assert_eq!(Figures::of(&row.rollup).usage.output_tokens, 120);
+/// assert_eq!(row.cost.usd(), None, "this runtime knows no prices");
+/// runtime.shutdown().await;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildReport(pub ReportQuestion);
+
+impl Message for BuildReport {
+    type Result = Result<Report, ReportError>;
+}
+
+impl Handler<BuildReport> for StoreReader {
+    type Result = Response<Result<Report, ReportError>>;
+
+    fn handle(&mut self, BuildReport(question): BuildReport, _: &mut Self::Context) -> Self::Result {
+        respond(self.engine.report(question))
     }
 }
 

@@ -8,11 +8,12 @@ use std::time::Duration;
 use actix::{Actor, Context, Handler, Message, MessageResult, Response, ResponseActFuture};
 
 use super::end::{AwaitEnd, never};
-use super::reader::{FindRevision, ListConversations, ListSealed, ListTurns, respond};
+use super::reader::{BuildReport, FindRevision, ListConversations, ListSealed, ListTurns, respond};
 use crate::settings::StoreSettings;
 use crate::store::{
-    ActiveConversation, Answer, Backup, BackupError, Commit, CommitError, Committed, ConversationState, Engine, Fault,
-    ListSealedError, Location, OpenError, RedbEngine, Revision, SealedPage, StaleBefore, StaleTurn, StoreSizes,
+    Answer, Backup, BackupError, Commit, CommitError, Committed, ConversationState, Engine, Fault, ListSealedError,
+    ListedConversation, Location, OpenError, RedbEngine, Report, ReportError, Revision, SealedPage, StaleBefore,
+    StaleTurn, StoreSizes,
 };
 use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
 
@@ -118,10 +119,18 @@ impl Handler<ListSealed> for Store {
 }
 
 impl Handler<ListConversations> for Store {
-    type Result = Response<Result<Vec<ActiveConversation>, Fault>>;
+    type Result = Response<Result<Vec<ListedConversation>, Fault>>;
 
-    fn handle(&mut self, ListConversations { after, limit }: ListConversations, _: &mut Self::Context) -> Self::Result {
-        respond(self.engine.conversations(after, limit))
+    fn handle(&mut self, ListConversations(question): ListConversations, _: &mut Self::Context) -> Self::Result {
+        respond(self.engine.conversations(question))
+    }
+}
+
+impl Handler<BuildReport> for Store {
+    type Result = Response<Result<Report, ReportError>>;
+
+    fn handle(&mut self, BuildReport(question): BuildReport, _: &mut Self::Context) -> Self::Result {
+        respond(self.engine.report(question))
     }
 }
 

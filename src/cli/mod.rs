@@ -21,6 +21,7 @@
 //! - `send`: posts events until they are acknowledged.
 //! - `service`: the whole service in this process.
 //! - `descriptors`: the file descriptors that the process may have.
+//! - `price_book`: the prices of models that a service uses.
 //! - `signals`: SIGINT, SIGTERM and SIGXFSZ.
 //! - `output`: writes to standard output and standard error.
 //! - `testing`: a server that gives scripted answers, for tests.
@@ -35,6 +36,7 @@ mod demo;
 mod descriptors;
 mod ingest;
 mod output;
+mod price_book;
 mod send;
 mod serve;
 mod service;
@@ -56,6 +58,7 @@ use crate::terminal::is_color_wanted;
 pub use backup::BackupFailure;
 pub use client::ClientError;
 pub use ingest::error::{IngestError, IngestFailure};
+pub use price_book::PriceBookError;
 pub use send::SendError;
 pub use service::ServiceError;
 

@@ -8,6 +8,7 @@ use actix_web::dev::ServerHandle;
 use actix_web::rt::task::JoinHandle;
 
 use super::args::ServerUrl;
+use super::price_book::{self, PriceBookError};
 use crate::actors::{CountWork, WorkCounts};
 use crate::http::{self, Api};
 use crate::runtime::{Operations, Runtime, StartError};
@@ -46,6 +47,9 @@ pub enum ServiceError {
         /// How many are needed.
         needed: u64,
     },
+    /// The prices that are set cannot be used.
+    #[error(transparent)]
+    Prices(#[from] PriceBookError),
     /// The HTTP server did not start.
     #[error("cannot start the HTTP server")]
     Http(#[source] io::Error),
@@ -88,6 +92,7 @@ impl Service {
     pub(super) async fn start(listener: TcpListener, settings: &Settings) -> Result<Self, ServiceError> {
         let runtime = Runtime::builder()
             .data_dir(settings.data_dir.clone())
+            .prices(price_book::book(&settings.prices)?)
             .turns(settings.turns.clone())
             .store(settings.store.clone())
             .start()

@@ -89,6 +89,7 @@ impl StandIn {
                 find_revision: system.clone().recipient(),
                 list_sealed: Probe::start(|_| pending()).recipient(),
                 list_conversations: Probe::start(|_| pending()).recipient(),
+                build_report: Probe::start(|_| pending()).recipient(),
                 reader: None,
             },
             operations: Operations {

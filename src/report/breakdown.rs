@@ -22,6 +22,14 @@ pub struct BreakdownRow {
     pub cost: Cost,
 }
 
+impl BreakdownRow {
+    /// Adds another row.
+    pub fn add(&mut self, other: &Self) {
+        self.rollup.add(&other.rollup);
+        self.cost.add(&other.cost);
+    }
+}
+
 impl Breakdown {
     /// A report without rows yet.
     pub fn new(grouping: Grouping, selection: Selection) -> Self {

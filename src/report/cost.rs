@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -62,10 +63,16 @@ pub struct PricedStep<'a> {
 }
 
 /// A source of the prices of models.
-pub trait PriceBook {
+pub trait PriceBook: fmt::Debug + Send + Sync {
     /// Returns the price of a step, rounded to a whole pico-dollar. `None` if it has no price for the model.
     fn price(&self, step: &PricedStep<'_>) -> Option<PicoDollars>;
+
+    /// A checksum of everything that a price depends on. Where it is another one, costs are derived anew.
+    fn digest(&self) -> u64;
 }
+
+/// A price book that several threads share.
+pub type SharedPriceBook = Arc<dyn PriceBook>;
 
 /// The book of an installation without prices: the cost of everything is unknown.
 #[derive(Debug, Clone, Copy, Default)]
@@ -74,6 +81,10 @@ pub struct NoPrices;
 impl PriceBook for NoPrices {
     fn price(&self, _: &PricedStep<'_>) -> Option<PicoDollars> {
         None
+    }
+
+    fn digest(&self) -> u64 {
+        0
     }
 }
 
@@ -152,6 +163,11 @@ impl Cost {
     /// The models without a price, sorted.
     pub fn unpriced_models(&self) -> impl Iterator<Item = &Label> {
         self.unpriced_models.keys()
+    }
+
+    /// The numbers that add up.
+    pub(crate) fn numbers(&self) -> [i128; 4] {
+        [self.priced.0, self.priced_parts, self.unpriced_tokens, self.unpriced_models.values().sum()]
     }
 
     /// The cost as reports show it.

@@ -1,5 +1,3 @@
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 /// The bounds of the buckets within one power of two: entry j is 2^(127 + j/32), rounded down to a whole number.
@@ -54,7 +52,7 @@ impl Place {
         let Some(log) = value.checked_ilog2() else { return Self(0) };
         // Within one power of two now: from 2^127 to below 2^128.
         let scaled = value << (127 - log);
-        let within = BOUNDS.iter().take_while(|bound| **bound < scaled).count();
+        let within = BOUNDS.partition_point(|bound| *bound < scaled);
         // `log` is below 128 and `within` at most 32, so neither is cut.
         #[expect(clippy::cast_possible_truncation, reason = "at most 127 * 32 + 32 + 1")]
         Self((log as u16) * BUCKETS_PER_DOUBLING + within as u16 + 1)
@@ -76,7 +74,9 @@ impl Place {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct Histogram {
-    counts: BTreeMap<Place, i64>,
+    /// By place, and none of them 0: equal contents are equal values. A sorted list is read and merged several times as fast
+    /// as a tree.
+    counts: Vec<(Place, i64)>,
 }
 
 impl Histogram {
@@ -85,32 +85,62 @@ impl Histogram {
         self.change(Place::of(value), 1);
     }
 
+    fn change(&mut self, place: Place, by: i64) {
+        match self.counts.binary_search_by_key(&place, |(place, _)| *place) {
+            Ok(at) if self.counts[at].1 == -by => {
+                self.counts.remove(at);
+            }
+            Ok(at) => self.counts[at].1 += by,
+            Err(_) if by == 0 => {}
+            Err(at) => self.counts.insert(at, (place, by)),
+        }
+    }
+
     /// Adds what another one counted.
     pub(super) fn add(&mut self, other: &Self) {
-        for (place, count) in &other.counts {
-            self.change(*place, *count);
-        }
+        self.merge(&other.counts, 1);
     }
 
     /// Takes out what another one counted.
     pub(super) fn subtract(&mut self, other: &Self) {
-        for (place, count) in &other.counts {
-            self.change(*place, -count);
-        }
+        self.merge(&other.counts, -1);
     }
 
-    fn change(&mut self, place: Place, by: i64) {
-        let count = self.counts.entry(place).or_default();
-        *count += by;
-        // Equal contents are equal values.
-        if *count == 0 {
-            self.counts.remove(&place);
+    /// Adds counts, which are sorted too, each multiplied by a sign.
+    fn merge(&mut self, other: &[(Place, i64)], sign: i64) {
+        if let [] | [_] = other {
+            for (place, count) in other {
+                self.change(*place, sign * count);
+            }
+            return;
         }
+        let mut merged = Vec::with_capacity(self.counts.len() + other.len());
+        let (mut own, mut others) = (self.counts.iter().copied().peekable(), other.iter().copied().peekable());
+        loop {
+            let (place, count) = match (own.peek(), others.peek()) {
+                (Some((one, count)), Some((other, more))) if one == other => (*one, count + sign * more),
+                (Some((one, count)), Some((other, _))) if one < other => (*one, *count),
+                (Some((one, count)), None) => (*one, *count),
+                (_, Some((other, more))) => (*other, sign * more),
+                (None, None) => break,
+            };
+            own.next_if(|(one, _)| *one == place);
+            others.next_if(|(other, _)| *other == place);
+            if count != 0 {
+                merged.push((place, count));
+            }
+        }
+        self.counts = merged;
+    }
+
+    /// The counts that are not 0, by their places.
+    pub(super) fn counts(&self) -> impl Iterator<Item = (u16, i64)> {
+        self.counts.iter().map(|(place, count)| (place.0, *count))
     }
 
     /// How many values are counted.
     pub(super) fn count(&self) -> i64 {
-        self.counts.values().sum()
+        self.counts.iter().map(|(_, count)| count).sum()
     }
 
     /// Returns the value at the nearest rank of `percent`, off by at most 1.1 %. `None` if nothing is counted.

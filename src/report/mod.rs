@@ -33,12 +33,14 @@
 //! - `rollup`: sums over turns.
 //! - `figures`: the numbers that a report computes from sums.
 //! - `cost`: money, and what turns cost by a price book that is handed in.
+//! - `contribution`: everything that a turn adds, to reports and to the sums of its conversation.
 //! - `breakdown`: the rows of a report.
 //! - `throughput`: Dispatch's report on throughput (feature `server`).
 //! - `price`: a price book of published prices and an operator's own (feature `prices`).
 //! - `properties`: property tests over generated turns.
 
 mod breakdown;
+mod contribution;
 mod cost;
 mod figures;
 mod histogram;
@@ -56,7 +58,9 @@ mod throughput;
 mod zone;
 
 pub use breakdown::{Breakdown, BreakdownRow};
-pub use cost::{Cost, CostFigures, NoPrices, PicoDollars, PriceBook, PricedStep};
+pub(crate) use contribution::Contribution;
+pub use contribution::ConversationSums;
+pub use cost::{Cost, CostFigures, NoPrices, PicoDollars, PriceBook, PricedStep, SharedPriceBook};
 pub use figures::{Figures, Percentiles, UsageSums, retention};
 pub use label::{Grouping, ReasonClass, RollupLabel, Selection};
 pub use level::Level;

@@ -54,6 +54,7 @@ fn turn(usage: Usage, steps: Vec<StepMetrics>) -> StoredTurn {
 }
 
 /// One dollar for each token of a model, by the model's name. A model without one has no price.
+#[derive(Debug)]
 struct DollarsPerToken(&'static [(&'static str, i128)]);
 
 impl PriceBook for DollarsPerToken {
@@ -61,6 +62,10 @@ impl PriceBook for DollarsPerToken {
         let (_, dollars) = self.0.iter().find(|(model, _)| *model == step.model)?;
         let tokens = i128::from(step.prompt_tokens) + i128::from(step.output_tokens);
         Some(PicoDollars::new(tokens * dollars * PicoDollars::PER_DOLLAR))
+    }
+
+    fn digest(&self) -> u64 {
+        1
     }
 }
 
@@ -290,12 +295,17 @@ fn times_are_whole_nanoseconds_and_percentiles_have_their_count() {
 
 #[test]
 fn a_price_is_of_the_report_time_and_knows_the_hour_part() {
+    #[derive(Debug)]
     struct Seen(std::sync::Mutex<Vec<(u64, u64, Option<String>)>>);
     impl PriceBook for Seen {
         fn price(&self, step: &PricedStep<'_>) -> Option<PicoDollars> {
             let seen = (step.at.get(), step.cache_write_1h_tokens, step.provider.map(str::to_owned));
             self.0.lock().unwrap().push(seen);
             None
+        }
+
+        fn digest(&self) -> u64 {
+            1
         }
     }
     let steps = vec![

@@ -122,6 +122,56 @@ impl Rollup {
         self.duration.subtract(&other.duration);
     }
 
+    /// Passes each number that adds up, with a number that stands for its place. Numbers that are 0 are left out.
+    pub(crate) fn each_number(&self, mut each: impl FnMut(u64, i128)) {
+        let Sums {
+            turns,
+            steps,
+            input_tokens,
+            output_tokens,
+            cache_read_tokens,
+            cache_read_reports,
+            cache_write_tokens,
+            cache_write_reports,
+            prompt_tokens,
+            cache_reporting_prompt_tokens,
+            cache_reporting_read_tokens,
+            timed_output_tokens,
+            decode_nanos,
+            generation_nanos,
+            generations,
+            duration_nanos,
+            durations,
+            overlong_times,
+        } = self.sums;
+        let sums = [
+            turns,
+            steps,
+            input_tokens,
+            output_tokens,
+            cache_read_tokens,
+            cache_read_reports,
+            cache_write_tokens,
+            cache_write_reports,
+            prompt_tokens,
+            cache_reporting_prompt_tokens,
+            cache_reporting_read_tokens,
+            timed_output_tokens,
+            decode_nanos,
+            generation_nanos,
+            generations,
+            duration_nanos,
+            durations,
+            overlong_times,
+        ];
+        let sums = (0..).zip(sums);
+        let distributions = (1..).zip([&self.ttft, &self.output_speed, &self.duration]);
+        let counts = distributions.flat_map(|(nth, distribution)| {
+            distribution.histogram().counts().map(move |(place, count)| ((nth << 32) + u64::from(place), count.into()))
+        });
+        sums.chain(counts).filter(|(_, number)| *number != 0).for_each(|(place, number)| each(place, number));
+    }
+
     fn count_turn(&mut self, turn: &StoredTurn) {
         self.sums.turns += 1;
         if let Some(nanos) = self.sums.nanos(turn.metrics.duration) {

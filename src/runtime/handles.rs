@@ -1,7 +1,7 @@
 use actix::{Actor, MailboxError, Recipient};
 
 use crate::actors::{
-    BackUp, CheckWrite, CountWork, Facts, FindRevision, InspectConversation, InspectStore, InspectSweeper,
+    BackUp, BuildReport, CheckWrite, CountWork, Facts, FindRevision, InspectConversation, InspectStore, InspectSweeper,
     ListConversations, ListSealed, ListTurns, Load, Observe, StoreReader, StoreReport, SweeperReport, WorkCounts,
 };
 
@@ -34,8 +34,10 @@ pub struct Reads {
     pub find_revision: Recipient<FindRevision>,
     /// Returns sealed turns of all conversations, in the order in which they became durable.
     pub list_sealed: Recipient<ListSealed>,
-    /// Returns conversations by their latest activity.
+    /// Returns lists of conversations.
     pub list_conversations: Recipient<ListConversations>,
+    /// Returns sums over the turns of some periods.
+    pub build_report: Recipient<BuildReport>,
     /// The reader that [`Reads::on_this_thread`] starts; `None` where a test answers for the store itself.
     pub reader: Option<StoreReader>,
 }
@@ -53,7 +55,8 @@ impl Reads {
             list_turns: reader.clone().recipient(),
             find_revision: reader.clone().recipient(),
             list_sealed: reader.clone().recipient(),
-            list_conversations: reader.recipient(),
+            list_conversations: reader.clone().recipient(),
+            build_report: reader.recipient(),
             reader: self.reader.clone(),
         }
     }
@@ -140,8 +143,11 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::report::{Grouping, Selection};
     use crate::settings::StoreSettings;
-    use crate::store::{Fault, Location, RedbEngine, TurnRange};
+    use crate::store::{
+        ConversationOrder, ConversationQuestion, Fault, Location, RedbEngine, ReportQuestion, TurnRange,
+    };
     use crate::testing::Probe;
     use crate::turn::ConversationId;
 
@@ -149,10 +155,14 @@ mod tests {
     async fn are_answered(reads: &Reads) -> bool {
         let conversation_id = ConversationId::new("c").unwrap();
         let range = TurnRange { conversation_id: conversation_id.clone(), after: 0, limit: 1 };
+        let (grouping, selection) = (Grouping::default(), Selection::default());
+        let list = ConversationQuestion::first(ConversationOrder::Recent, 1);
+        let question = ReportQuestion { periods: Vec::new(), grouping, selection };
         reads.list_turns.send(ListTurns(range)).await.unwrap().is_ok()
             & reads.find_revision.send(FindRevision { conversation_id }).await.unwrap().is_ok()
             & reads.list_sealed.send(ListSealed { after: None, limit: 1 }).await.unwrap().is_ok()
-            & reads.list_conversations.send(ListConversations { after: None, limit: 1 }).await.unwrap().is_ok()
+            & reads.list_conversations.send(ListConversations(list)).await.unwrap().is_ok()
+            & reads.build_report.send(BuildReport(question)).await.unwrap().is_ok()
     }
 
     /// Reads for which the store's own thread has no answer.
@@ -162,6 +172,7 @@ mod tests {
             find_revision: Probe::start(|_| ready(Err(Fault::closed()))).recipient(),
             list_sealed: Probe::start(|_| ready(Err(Fault::closed().into()))).recipient(),
             list_conversations: Probe::start(|_| ready(Err(Fault::closed()))).recipient(),
+            build_report: Probe::start(|_| ready(Err(Fault::closed().into()))).recipient(),
             reader,
         }
     }

@@ -35,6 +35,7 @@ use crate::actors::{
     SweeperRecipients,
 };
 use crate::clock::{RunningClock, SharedClock, SystemClock, SystemStopwatch};
+use crate::report::{NoPrices, SharedPriceBook};
 use crate::settings::{StoreSettings, TurnSettings};
 use crate::store::{Engine, Fault, Health, Location, OpenError, RedbEngine};
 
@@ -99,6 +100,7 @@ impl Runtime {
             store: StoreSettings::default(),
             clock: Arc::new(SystemClock),
             facts_kept: FACTS_KEPT,
+            prices: Arc::new(NoPrices),
         }
     }
 
@@ -185,6 +187,7 @@ pub struct RuntimeBuilder {
     store: StoreSettings,
     clock: SharedClock,
     facts_kept: usize,
+    prices: SharedPriceBook,
 }
 
 /// The default number of facts that a subscriber may be behind: seconds of a busy service, well below a megabyte.
@@ -234,13 +237,21 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Sets the prices of turns; without them the cost of everything is unknown. If a store was priced by others before,
+    /// all costs in it are derived anew in the background.
+    #[must_use]
+    pub fn prices(mut self, book: SharedPriceBook) -> Self {
+        self.prices = book;
+        self
+    }
+
     /// Opens the store and starts the actors. Must be called in a running actix system.
     pub async fn start(self) -> Result<Runtime, StartError> {
-        let Self { location, turns, store: store_settings, clock, facts_kept } = self;
+        let Self { location, turns, store: store_settings, clock, facts_kept, prices } = self;
         let (reply, opened) = oneshot::channel();
         let open = move || {
             // Whoever starts the runtime may have stopped waiting.
-            let _ = reply.send(RedbEngine::open(location, &store_settings));
+            let _ = reply.send(RedbEngine::open_pricing(location, &store_settings, prices));
         };
         thread::Builder::new().name("store-open".into()).spawn(open).map_err(StartError::Thread)?;
         let engine = opened.await.map_err(|error| StartError::Panicked(Fault::panicked(error)))??;
@@ -292,6 +303,7 @@ impl Runtime {
                 find_revision: store.clone().recipient(),
                 list_sealed: store.clone().recipient(),
                 list_conversations: store.clone().recipient(),
+                build_report: store.clone().recipient(),
                 reader: Some(reader),
             },
             operations: Operations {

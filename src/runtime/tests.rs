@@ -7,7 +7,7 @@ use crate::actors::{
     Fact, FindRevision, InspectConversation, ListConversations, ListSealed, ListTurns, Observe, ObserveError,
     StoreReport, WorkCounts,
 };
-use crate::store::{FaultKind, ListSealedError, TurnRange, Version};
+use crate::store::{ConversationOrder, ConversationQuestion, FaultKind, ListSealedError, TurnRange, Version};
 use crate::testing::{Probe, TestClock, TurnScript};
 use crate::turn::{ConversationId, StoredTurn};
 
@@ -81,9 +81,10 @@ async fn reads_on_a_thread_of_ones_own_are_the_same_and_need_no_other_actor() {
         assert_eq!(runtime.handles().reads.list_sealed.send(list).await.unwrap().unwrap(), page);
     }
     observe(&runtime, &TurnScript::new("d", "t").done("stop")).await.unwrap();
-    let list = ListConversations { after: None, limit: 1 };
+    let question = ConversationQuestion::first(ConversationOrder::Recent, 1);
+    let list = ListConversations(question.clone());
     let page = here.reads.list_conversations.send(list.clone()).await.unwrap().unwrap();
-    let rest = ListConversations { after: Some(page[0].place()), limit: 9 };
+    let rest = ListConversations(ConversationQuestion { limit: 9, ..question.after(&page[0]) });
     let rest = here.reads.list_conversations.send(rest).await.unwrap().unwrap();
     let mut listed: Vec<_> =
         page.iter().chain(&rest).map(|listed| (listed.conversation_id.clone(), listed.sealed_turns)).collect();

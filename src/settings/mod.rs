@@ -13,6 +13,7 @@
 //! - `http`: the section `[http]`.
 //! - `turns`: the section `[turns]`.
 //! - `store`: the sections `[store]` and `[store.redb]`.
+//! - `prices`: the section `[prices]`.
 //! - `log`: the section `[log]`.
 //! - `span_log`: the section `[span_log]`.
 //! - `otel`: where a program sends its spans; not in a configuration file.
@@ -28,6 +29,8 @@ mod http;
 mod log;
 #[cfg(feature = "otel")]
 mod otel;
+#[cfg(feature = "server")]
+mod prices;
 #[cfg(feature = "server")]
 mod program;
 mod section;
@@ -48,6 +51,8 @@ pub use http::{HttpSettings, Workers};
 pub use log::{LogFormat, LogLevel, LogSettings};
 #[cfg(feature = "otel")]
 pub use otel::{Dialect, OtelSettings};
+#[cfg(feature = "server")]
+pub use prices::PriceSettings;
 #[cfg(feature = "server")]
 pub(crate) use program::SECTIONS;
 #[cfg(feature = "server")]

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use super::section::section;
 use super::setting::{Section, Setting};
-use super::{HttpSettings, LogSettings, SpanLogSettings, StoreSettings, TurnSettings};
+use super::{HttpSettings, LogSettings, PriceSettings, SpanLogSettings, StoreSettings, TurnSettings};
 
 section! {
     /// All settings of the program, checked.
@@ -28,6 +28,8 @@ section! {
             turns: TurnSettings;
             /// The store, except for its directory.
             store: StoreSettings;
+            /// The prices of models.
+            prices: PriceSettings;
             /// What is logged, and how.
             log: LogSettings;
             /// The span log, except for its file.
@@ -37,7 +39,7 @@ section! {
 }
 
 /// The sections of a configuration file, in the order in which they are shown.
-pub(crate) const SECTIONS: &[&str] = &["http", "turns", "store", "store.redb", "log", "span_log"];
+pub(crate) const SECTIONS: &[&str] = &["http", "turns", "store", "store.redb", "prices", "log", "span_log"];
 
 impl Settings {
     /// Every setting, section by section.

@@ -6,8 +6,10 @@ use uuid::Uuid;
 
 use super::fault::Fault;
 use super::position::{Lineage, Position};
+use crate::report::{Breakdown, ConversationSums, Grouping, Period, PicoDollars, Selection};
 use crate::turn::{
-    ConversationId, EpochMillis, OpenHead, OpenStep, OpenTurn, Ordinal, RunningTime, SealedTurn, StoredTurn, TurnId,
+    ConversationId, EpochMillis, Label, OpenHead, OpenStep, OpenTurn, Ordinal, RunningTime, SealedTurn, StoredTurn,
+    TokenCount, TurnId, Usage,
 };
 
 /// An open turn as a store returns it, kept so that it survives the process.
@@ -288,34 +290,50 @@ impl SealedPage {
     pub const MAX_POSITIONS: usize = 1000;
 }
 
-/// A conversation in the list by latest activity.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ActiveConversation {
-    /// The conversation.
-    pub conversation_id: ConversationId,
-    /// When its latest turn ended, or was sealed if that is not known. The latest turn is the one with the last
-    /// ordinal.
-    pub last_at: EpochMillis,
-    /// The number of its sealed turns, at least 1.
-    pub sealed_turns: u64,
+/// The order of a list of conversations. Each is descending, and those of equal rank are in the order of their ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ConversationOrder {
+    /// By the report time of the latest turn. The only order that costs the same whatever is stored.
+    Recent,
+    /// By the tokens of prompts and output.
+    Tokens,
+    /// By cost; those whose cost is unknown come last.
+    Cost,
+    /// By the number of sealed turns.
+    Turns,
 }
 
-/// A place in the list of conversations by latest activity: the latest first, and those of one moment by id.
+impl ConversationOrder {
+    /// The place of a conversation in the list.
+    pub(crate) fn place(self, listed: &ListedConversation) -> ConversationPlace {
+        let rank = match self {
+            Self::Recent => Some(listed.last_at.get().into()),
+            Self::Tokens => Some(
+                i128::from(listed.total_usage.input_tokens.get()) + i128::from(listed.total_usage.output_tokens.get()),
+            ),
+            Self::Cost => listed.sums.cost.usd().map(PicoDollars::get),
+            Self::Turns => Some(listed.sealed_turns.into()),
+        };
+        ConversationPlace::new(rank, listed.conversation_id.clone())
+    }
+}
+
+/// A place in a list of conversations: the highest rank first, and those of one rank by id.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ActivityPlace {
-    last_at: Reverse<EpochMillis>,
+pub struct ConversationPlace {
+    rank: Reverse<Option<i128>>,
     conversation_id: ConversationId,
 }
 
-impl ActivityPlace {
-    /// The place of a conversation whose latest turn counts at this moment.
-    pub fn new(last_at: EpochMillis, conversation_id: ConversationId) -> Self {
-        Self { last_at: Reverse(last_at), conversation_id }
+impl ConversationPlace {
+    /// The place of a conversation of this rank. What the rank is depends on the order of the list; `None` comes last.
+    pub fn new(rank: Option<i128>, conversation_id: ConversationId) -> Self {
+        Self { rank: Reverse(rank), conversation_id }
     }
 
-    /// The moment.
-    pub fn last_at(&self) -> EpochMillis {
-        self.last_at.0
+    /// The rank.
+    pub fn rank(&self) -> Option<i128> {
+        self.rank.0
     }
 
     /// The conversation.
@@ -324,11 +342,67 @@ impl ActivityPlace {
     }
 }
 
-impl ActiveConversation {
-    /// Its place in the list; the next page begins after that of the last one.
-    pub fn place(&self) -> ActivityPlace {
-        ActivityPlace::new(self.last_at, self.conversation_id.clone())
+/// Asks for conversations that have a sealed turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConversationQuestion {
+    /// The order of the list.
+    pub order: ConversationOrder,
+    /// Only conversations whose latest turn counts at the first of these moments or later, and before the second one.
+    pub last_at: Option<(EpochMillis, EpochMillis)>,
+    /// Only conversations whose latest turn asked this model.
+    pub model: Option<Label>,
+    /// Only conversations whose ids begin so.
+    pub prefix: String,
+    /// Go on after this place, that of the last conversation of an earlier answer to the same question.
+    pub after: Option<ConversationPlace>,
+    /// At most so many conversations.
+    pub limit: usize,
+}
+
+impl ConversationQuestion {
+    /// Asks for the first conversations of a list.
+    pub fn first(order: ConversationOrder, limit: usize) -> Self {
+        Self { order, last_at: None, model: None, prefix: String::new(), after: None, limit }
     }
+
+    /// Asks for what follows the place of a conversation.
+    #[must_use]
+    pub fn after(self, listed: &ListedConversation) -> Self {
+        Self { after: Some(self.order.place(listed)), ..self }
+    }
+
+    /// Whether a conversation is chosen.
+    pub(crate) fn chooses(&self, listed: &ListedConversation) -> bool {
+        listed.sealed_turns > 0
+            && self.last_at.is_none_or(|(from, to)| from <= listed.last_at && listed.last_at < to)
+            && (self.model.is_none() || self.model == listed.model)
+            && listed.conversation_id.as_str().starts_with(&self.prefix)
+    }
+}
+
+/// A conversation in a list, with figures of its whole life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedConversation {
+    /// The conversation.
+    pub conversation_id: ConversationId,
+    /// The number of its sealed turns, at least 1.
+    pub sealed_turns: u64,
+    /// The number of its open turns.
+    pub open_turns: usize,
+    /// The sum of the usage of its sealed turns.
+    pub total_usage: Usage,
+    /// The report time of its first turn: when that ended, or was sealed if that is not known.
+    pub first_at: EpochMillis,
+    /// The report time of its latest turn, which is the one with the last ordinal.
+    pub last_at: EpochMillis,
+    /// The model that its latest turn asked.
+    pub model: Option<Label>,
+    /// Whom the spend of its latest turn belongs to.
+    pub project: Option<Label>,
+    /// How much of the model's context window is taken after its latest turn, in tokens.
+    pub context_size: Option<TokenCount>,
+    /// What it costs, and further sums.
+    pub sums: ConversationSums,
 }
 
 /// Why no sealed turns were listed.
@@ -339,6 +413,43 @@ pub enum ListSealedError {
     /// or repaired. Read from the beginning.
     #[error("the position {0} is not of this store's lineage")]
     OtherLineage(Position),
+    /// The store could not be read.
+    #[error(transparent)]
+    Read(#[from] Fault),
+}
+
+/// Asks for sums over the turns of some periods.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReportQuestion {
+    /// The periods, in order and without an overlap, such as the [`periods`](crate::report::Zone::periods) of a zone.
+    pub periods: Vec<Period>,
+    /// What the report is grouped by.
+    pub grouping: Grouping,
+    /// Which turns and steps count.
+    pub selection: Selection,
+}
+
+/// Sums over the turns of some periods, all at one moment: a turn that is acknowledged is in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The rows of the report.
+    pub breakdown: Breakdown,
+    /// Whether costs are being derived anew by other prices. Until that is done, turns have the cost that they had.
+    pub is_repricing: bool,
+}
+
+impl Report {
+    /// The most rows of a report.
+    pub const MAX_ROWS: usize = 10_000;
+}
+
+/// Why there is no report.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReportError {
+    /// It would have too many rows.
+    #[error("the report would have more than {} rows: ask for longer periods or a shorter time", Report::MAX_ROWS)]
+    TooManyRows,
     /// The store could not be read.
     #[error(transparent)]
     Read(#[from] Fault),

@@ -10,8 +10,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::contract::{
-    ActiveConversation, ActivityPlace, Backup, BackupError, Commit, CommitError, Committed, ConversationState, Health,
-    ListSealedError, Revision, SealedPage, StaleBefore, StaleTurn, StoreSizes, TurnRange,
+    Backup, BackupError, Commit, CommitError, Committed, ConversationQuestion, ConversationState, Health,
+    ListSealedError, ListedConversation, Report, ReportError, ReportQuestion, Revision, SealedPage, StaleBefore,
+    StaleTurn, StoreSizes, TurnRange,
 };
 use super::fault::Fault;
 use super::position::Position;
@@ -60,13 +61,11 @@ pub(crate) trait Engine: Send + Sync + 'static {
     /// position, or from the beginning.
     fn sealed_turns(&self, after: Option<Position>, limit: usize) -> Answer<Result<SealedPage, ListSealedError>>;
 
-    /// Conversations with a sealed turn by their latest activity, those after this place. Fewer than the limit means
-    /// that there are no more.
-    fn conversations(
-        &self,
-        after: Option<ActivityPlace>,
-        limit: usize,
-    ) -> Answer<Result<Vec<ActiveConversation>, Fault>>;
+    /// Conversations with a sealed turn. Fewer than the limit means that there are no more.
+    fn conversations(&self, question: ConversationQuestion) -> Answer<Result<Vec<ListedConversation>, Fault>>;
+
+    /// Sums over the turns of some periods.
+    fn report(&self, question: ReportQuestion) -> Answer<Result<Report, ReportError>>;
 
     /// The revision of a conversation's sealed turns at this moment.
     fn revision(&self, id: ConversationId) -> Answer<Result<Revision, Fault>>;

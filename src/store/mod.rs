@@ -16,6 +16,8 @@
 //!   written under its key. A backup and a compaction copy it as it is.
 //! - Only the writer's thread appends to the journal. While the store runs, turns reach the tables by flushes of
 //!   the checkpoint alone, one at a time.
+//! - The sums of reports have each sealed turn once, in the tables or in the memtable. A report is of one moment, and has
+//!   every turn that was acknowledged before.
 //! - Everything in memory is bounded: the queue, the turns in it, the memtable and therefore the journal.
 //! - Integers in rows of `meta` are little-endian, whatever the machine.
 //!
@@ -34,6 +36,10 @@
 //! - **flush**: one transaction of the checkpoint, which moves some pieces.
 //! - **key**: the number that stands for a conversation's id in every table.
 //! - **order**: which turn has which position. The memtable keeps it in *runs*: the turns that one commit sealed.
+//! - **rollup**: sums over the parts of turns that count for a *label* (model, provider, project, class of the reason) in a
+//!   quarter of an hour, an hour or six hours. See `report`.
+//! - **tally**: what the turns of a table of the memtable add to rollups and costs.
+//! - **generation**: the costs of all turns by one price book. Other prices make the next generation.
 //! - **lineage**: a random id of the store's history, part of each position and revision outside. A new store, a backup
 //!   and a repair draw one.
 //! - **life**: a random number that a conversation draws with its first commit. An id that begins anew draws another.
@@ -47,16 +53,23 @@
 //! turn-metrics.redb           the main file: the tables
 //!   meta                      name                    -> format, store id, lineage, next key, journal id, live bytes,
 //!                                                        running time, number of repairs; the marks of the
-//!                                                        checkpoint and of the journal's newest row
+//!                                                        checkpoint and of the journal's newest row; how far the
+//!                                                        rollups have come; the generations of costs
 //!   conversation_keys         conversation id         -> key, checksum
-//!   conversations             key                     -> id, life, version, number of sealed turns, last sealing, latest
-//!                                                        activity, usage; checksum
+//!   conversations             key                     -> id, life, version, number of sealed turns, last sealing, first and
+//!                                                        latest report time, model, project and context size of the
+//!                                                        latest turn, usage; checksum
 //!   turns                     (key, ordinal)          -> sealed turn, checksum
 //!   turn_index                (key, hash of turn id)  -> ordinal
 //!   open_turns                (key, turn id)          -> head of an open turn, with the number of its steps; checksum
 //!   open_steps                (key, turn id, place)   -> step of an open turn, checksum
 //!   activity                  (moment inverted, id)   -> key: conversations by their latest turn; checksum
 //!   positions                 position                -> (key, ordinal), or that it was erased; checksum
+//!   labels                    hash of the label       -> model, provider, project, class of the reason; checksum
+//!   rollups                   (level, quarter, label) -> sums, sparse histograms, extremes; checksum
+//!   costs                     (generation, level, quarter, label)
+//!                                                     -> pico-dollars, unpriced tokens and models; checksum
+//!   conversation_sums         (generation, key)       -> cost, tokens that the cache rate is computed of; checksum
 //!
 //!   only after a repair:
 //!   lost_turns                (key, ordinal)          -> a turn that was moved aside; its ordinal is not given again
@@ -100,6 +113,11 @@
 //! table and then by the active one. A piece may be in the tables and in the memtable: overlaying it once more changes
 //! nothing. A read that the memtable can answer alone begins no transaction.
 //!
+//! What adds up is read with a tally of the memtable's turns. The writer only lists the turns that it takes in; the
+//! checkpoint's thread counts them, and whoever asks for sums counts the rest first. The tallies have a lock of their own,
+//! which is taken before the memtable's. The tables say how far their sums have come, so a reader knows which part of the
+//! immutable table's tally they lack.
+//!
 //! A page of the order takes the positions before the memtable's first run from the tables, and the others from the runs.
 //! The record of a turn whose piece was moved is read from the tables.
 //!
@@ -111,9 +129,15 @@
 //!    conversation as the piece left it, and its place by activity.
 //! 3. When all pieces are moved, further flushes append the table's part of the order to `positions`. So these rows are
 //!    written in order, and each leads to a turn in the tables.
-//! 4. Each flush also writes the mark of the journal's newest row. When the flush is durable, its pieces and runs are
+//! 4. Then further flushes add the table's tally to the labels, rollups, costs and sums of conversations, so that each of
+//!    these rows is written once for a whole table and not in each flush. Adding is not idempotent: the same transaction
+//!    notes the key up to which it has come and, at the end, the number of the table's last row.
+//! 5. Each flush also writes the mark of the journal's newest row. When the flush is durable, its pieces and runs are
 //!    dropped from the memtable.
-//! 5. The last flush writes the mark of the table's last row as the checkpoint. Later appends drop the rows up to it.
+//! 6. The last flush writes the mark of the table's last row as the checkpoint. Later appends drop the rows up to it.
+//!
+//! Between two flushes, the same thread derives costs anew if the price book is another one than before. See
+//! `redb/checkpoint/repricing`.
 //!
 //! An orderly stop flushes until the memtable is empty, takes the journal's name out of the main file and removes
 //! the journal.
@@ -127,7 +151,8 @@
 //! 3. redb undoes what was cut short in each file. Then a journal that is older or newer than the main file is refused:
 //!    base <= checkpoint <= newest row <= last row must hold, and the marks must be those of the same rows.
 //! 4. The rows after the checkpoint are read into the memtable. Flushes may have moved some of their pieces already: an
-//!    entry whose version the tables have is skipped, except for the positions that the tables do not have.
+//!    entry whose version the tables have is skipped, except for the positions that the tables do not have and what its
+//!    turns add to sums: the tables have the sums of all rows up to a number, and a part of those up to another.
 //! 5. Each row must hold the checksum of the one before it, the entries of each conversation must follow each other
 //!    without a gap, version by version, and the positions must follow those before them. A row that does not fit is
 //!    damage: the store does not open, and `repair` moves the row aside.
@@ -158,9 +183,10 @@ mod redb;
 pub(crate) mod rule;
 
 pub use self::contract::{
-    ActiveConversation, ActivityPlace, Backup, BackupError, Commit, CommitError, Committed, ConversationState, Life,
-    ListSealedError, PositionedTurn, Revision, SealedPage, StagedChange, StagedTurn, StaleBefore, StaleTurn,
-    StoreSizes, TurnOutcome, TurnRange, Version,
+    Backup, BackupError, Commit, CommitError, Committed, ConversationOrder, ConversationPlace, ConversationQuestion,
+    ConversationState, Life, ListSealedError, ListedConversation, PositionedTurn, Report, ReportError, ReportQuestion,
+    Revision, SealedPage, StagedChange, StagedTurn, StaleBefore, StaleTurn, StoreSizes, TurnOutcome, TurnRange,
+    Version,
 };
 pub use self::fault::{Fault, FaultKind};
 pub use self::position::{InvalidPosition, Lineage, Position};

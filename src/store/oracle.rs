@@ -5,8 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use super::{Commit, CommitError, Committed, StagedChange, StagedTurn, TurnOutcome, Version};
-use crate::turn::{OpenTurn, Ordinal, StoredTurn, TurnId};
+use super::{
+    Commit, CommitError, Committed, ListedConversation, ReportQuestion, StagedChange, StagedTurn, TurnOutcome, Version,
+};
+use crate::report::{
+    Breakdown, ConversationSums, Cost, Grouping, Period, PriceBook, Quarter, Rollup, Selection, report_time,
+};
+use crate::turn::{ConversationId, OpenTurn, Ordinal, StoredTurn, TurnId, Usage};
 
 /// What a store must hold of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -75,4 +80,59 @@ pub(super) fn change(before: Option<&StagedTurn>, after: StagedTurn) -> StagedCh
     let before = before.map_or(&[][..], |before| &before.turn.steps);
     change.steps.retain(|(place, step)| before.get(*place as usize) != Some(step));
     change
+}
+
+/// How a store must list a conversation that has these turns.
+pub(crate) fn listing_of(
+    conversation_id: &ConversationId,
+    sealed: &[StoredTurn],
+    open_turns: usize,
+    book: &dyn PriceBook,
+) -> Option<ListedConversation> {
+    let (first, latest) = (sealed.first()?, sealed.last()?);
+    let mut sums = ConversationSums::default();
+    for turn in sealed {
+        sums.add(&ConversationSums::of_turn(turn, book));
+    }
+    Some(ListedConversation {
+        conversation_id: conversation_id.clone(),
+        sealed_turns: latest.ordinal.get(),
+        open_turns,
+        total_usage: sealed.iter().fold(Usage::default(), |sum, turn| sum.saturating_add(turn.metrics.usage)),
+        first_at: report_time(first),
+        last_at: report_time(latest),
+        model: latest.model.clone(),
+        project: latest.project.clone(),
+        context_size: latest.metrics.context_size,
+        sums,
+    })
+}
+
+/// The report that a store of these turns must answer with, each turn added up by itself.
+pub(crate) fn breakdown_of<'a>(
+    turns: impl IntoIterator<Item = &'a StoredTurn>,
+    question: &ReportQuestion,
+    book: &dyn PriceBook,
+) -> Breakdown {
+    let mut breakdown = Breakdown::new(question.grouping, question.selection.clone());
+    for turn in turns {
+        let quarter = Quarter::of(report_time(turn));
+        for period in question.periods.iter().filter(|period| period.contains(quarter)) {
+            for (label, rollup) in Rollup::of_turn(turn) {
+                breakdown.add(*period, &label, &rollup);
+            }
+            for (label, cost) in Cost::of_turn(turn, book) {
+                breakdown.add_cost(*period, &label, &cost);
+            }
+        }
+    }
+    breakdown
+}
+
+/// A question that tells all turns of the first days of 1970 apart, where those of most tests are.
+pub(crate) fn question_of_1970() -> ReportQuestion {
+    let periods = [(0, 1), (1, 4), (4, 7), (7, 200)];
+    let periods = periods.map(|(start, end)| Period::new(Quarter::new(start), Quarter::new(end)).unwrap());
+    let grouping = Grouping { model: true, provider: true, project: true, reason: true };
+    ReportQuestion { periods: periods.into(), grouping, selection: Selection::default() }
 }

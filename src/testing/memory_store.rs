@@ -6,14 +6,17 @@ use uuid::Uuid;
 
 use super::Probe;
 use crate::actors::{
-    FindRevision, ListConversations, ListSealed, ListStaleTurns, ListTurns, OpenConversation, StoreRecipients,
+    BuildReport, FindRevision, ListConversations, ListSealed, ListStaleTurns, ListTurns, OpenConversation,
+    StoreRecipients,
 };
+use crate::report::{Breakdown, ConversationSums, Cost, NoPrices, Quarter, Rollup, SharedPriceBook, report_time};
 use crate::store::rule::{Conflict, ConversationHead, decide};
 use crate::store::{
-    ActiveConversation, ActivityPlace, Commit, CommitError, Committed, ConversationState, Life, Lineage,
-    ListSealedError, Position, PositionedTurn, Revision, SealedPage, StagedTurn, StaleTurn, TurnRange,
+    Commit, CommitError, Committed, ConversationQuestion, ConversationState, Life, Lineage, ListSealedError,
+    ListedConversation, Position, PositionedTurn, Report, ReportError, ReportQuestion, Revision, SealedPage,
+    StagedTurn, StaleTurn, TurnRange,
 };
-use crate::turn::{ConversationId, Ordinal, SealedTurn, StoredTurn, TurnId};
+use crate::turn::{ConversationId, Ordinal, SealedTurn, StoredTurn, TurnId, Usage};
 
 /// A simple store that keeps every promise of a store, but only in memory. Clones are the same store.
 ///
@@ -39,13 +42,14 @@ use crate::turn::{ConversationId, Ordinal, SealedTurn, StoredTurn, TurnId};
 #[derive(Debug, Clone)]
 pub struct MemoryStore {
     lineage: Lineage,
+    book: SharedPriceBook,
     state: Arc<Mutex<State>>,
 }
 
 /// A new store that holds nothing.
 impl Default for MemoryStore {
     fn default() -> Self {
-        Self { lineage: Lineage(Uuid::new_v4()), state: Arc::default() }
+        Self { lineage: Lineage(Uuid::new_v4()), book: Arc::new(NoPrices), state: Arc::default() }
     }
 }
 
@@ -77,6 +81,12 @@ impl StoredConversation {
 }
 
 impl MemoryStore {
+    /// The same store, which prices turns by this book.
+    #[must_use]
+    pub fn priced_by(self, book: SharedPriceBook) -> Self {
+        Self { book, ..self }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -137,21 +147,56 @@ impl MemoryStore {
         Ok(SealedPage { turns, next, latest })
     }
 
-    /// Conversations with a sealed turn, by their latest activity.
-    pub fn conversations(&self, after: Option<&ActivityPlace>, limit: usize) -> Vec<ActiveConversation> {
+    /// Conversations with a sealed turn.
+    pub fn conversations(&self, question: &ConversationQuestion) -> Vec<ListedConversation> {
         let all = self.lock();
         let listed = all.conversations.iter().filter_map(|(id, kept)| {
-            let latest = kept.sealed.last()?;
-            Some(ActiveConversation {
+            let (first, latest) = (kept.sealed.first()?, kept.sealed.last()?);
+            let mut listed = ListedConversation {
                 conversation_id: id.clone(),
-                last_at: latest.ended_at.unwrap_or(latest.sealed_at),
                 sealed_turns: latest.ordinal.get(),
-            })
+                open_turns: kept.open.len(),
+                total_usage: Usage::default(),
+                first_at: report_time(first),
+                last_at: report_time(latest),
+                model: latest.model.clone(),
+                project: latest.project.clone(),
+                context_size: latest.metrics.context_size,
+                sums: ConversationSums::default(),
+            };
+            for turn in &kept.sealed {
+                listed.total_usage = listed.total_usage.saturating_add(turn.metrics.usage);
+                listed.sums.add(&ConversationSums::of_turn(turn, &*self.book));
+            }
+            Some(listed)
         });
-        let mut listed: Vec<_> = listed.filter(|listed| after.is_none_or(|after| listed.place() > *after)).collect();
-        listed.sort_by_cached_key(ActiveConversation::place);
-        listed.truncate(limit);
-        listed
+        let listed = listed.filter(|listed| question.chooses(listed));
+        let mut listed: Vec<_> = listed.map(|listed| (question.order.place(&listed), listed)).collect();
+        listed.retain(|(place, _)| question.after.as_ref().is_none_or(|after| place > after));
+        listed.sort_by(|(one, _), (other, _)| one.cmp(other));
+        listed.into_iter().take(question.limit).map(|(_, listed)| listed).collect()
+    }
+
+    /// Sums over the turns of some periods, each added up anew.
+    pub fn report(&self, question: &ReportQuestion) -> Result<Report, ReportError> {
+        let mut breakdown = Breakdown::new(question.grouping, question.selection.clone());
+        for turn in self.lock().conversations.values().flat_map(|kept| &kept.sealed) {
+            let quarter = Quarter::of(report_time(turn));
+            for period in question.periods.iter().filter(|period| period.contains(quarter)) {
+                for (label, rollup) in Rollup::of_turn(turn) {
+                    breakdown.add(*period, &label, &rollup);
+                }
+                for (label, cost) in Cost::of_turn(turn, &*self.book) {
+                    breakdown.add_cost(*period, &label, &cost);
+                }
+            }
+        }
+        let rows = breakdown.rows().len();
+        if rows > Report::MAX_ROWS {
+            Err(ReportError::TooManyRows)
+        } else {
+            Ok(Report { breakdown, is_repricing: false })
+        }
     }
 
     /// Every sealed turn of the conversation of this id, in order.
@@ -214,7 +259,13 @@ impl MemoryStore {
     /// A probe that lists the conversations of this store.
     pub fn conversation_lists(&self) -> Probe<ListConversations> {
         let store = self.clone();
-        Probe::start(move |list: ListConversations| ready(Ok(store.conversations(list.after.as_ref(), list.limit))))
+        Probe::start(move |ListConversations(question): ListConversations| ready(Ok(store.conversations(&question))))
+    }
+
+    /// A probe that sums over the turns of this store.
+    pub fn reports(&self) -> Probe<BuildReport> {
+        let store = self.clone();
+        Probe::start(move |BuildReport(question): BuildReport| ready(store.report(&question)))
     }
 
     /// A probe that looks for stale turns in this store.
@@ -236,7 +287,7 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
-    use crate::store::conformance::{StoreUnderTest, conformance};
+    use crate::store::conformance::{StoreUnderTest, conformance, test_prices};
     use crate::store::{Answer, Backup, BackupError, Engine, Fault, Health, StaleBefore, StoreSizes};
     use crate::turn::RunningTime;
 
@@ -276,12 +327,12 @@ mod tests {
             self.answer(ListSealedError::Read, || self.store.sealed_turns(after, limit))
         }
 
-        fn conversations(
-            &self,
-            after: Option<ActivityPlace>,
-            limit: usize,
-        ) -> Answer<Result<Vec<ActiveConversation>, Fault>> {
-            self.read(|store| store.conversations(after.as_ref(), limit))
+        fn conversations(&self, question: ConversationQuestion) -> Answer<Result<Vec<ListedConversation>, Fault>> {
+            self.read(|store| store.conversations(&question))
+        }
+
+        fn report(&self, question: ReportQuestion) -> Answer<Result<Report, ReportError>> {
+            self.answer(ReportError::Read, || self.store.report(&question))
         }
 
         fn revision(&self, id: ConversationId) -> Answer<Result<Revision, Fault>> {
@@ -334,7 +385,14 @@ mod tests {
 
     async fn open() -> (StoreUnderTest, ()) {
         let (running, health) = (Mutex::default(), watch::Sender::new(Health::Running));
-        (StoreUnderTest::new(MemoryEngine { store: MemoryStore::default(), running, health }), ())
+        (
+            StoreUnderTest::new(MemoryEngine {
+                store: MemoryStore::default().priced_by(test_prices()),
+                running,
+                health,
+            }),
+            (),
+        )
     }
 
     conformance!(open);

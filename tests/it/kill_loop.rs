@@ -43,9 +43,10 @@ fn assert_nothing_is_violated(plan: Plan) {
     let Plan { seed, kills, ends_by, .. } = plan;
     // Printed at once, in case the run does not reach its end.
     println!("TURN_METRICS_TEST_SEED={seed}");
-    let Report { violations, notes, sealed_turns } = run(plan);
+    let Report { violations, flaws, notes, sealed_turns } = run(plan);
     println!("{kills} times {ends_by:?}: {notes} notes of acknowledgements, {sealed_turns} sealed turns");
     assert!(violations.is_empty(), "TURN_METRICS_TEST_SEED={seed}: {violations:#?}");
+    assert_eq!(flaws, [], "TURN_METRICS_TEST_SEED={seed}");
     assert!(sealed_turns > kills, "TURN_METRICS_TEST_SEED={seed}: there was no load");
 }
 

@@ -28,6 +28,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
             &["level", "part", "zone"],
             &["rollup", "cost"],
             &["breakdown", "figures", "price", "throughput"],
+            &["contribution"],
         ],
     ),
     ("report/price", &[&["digest", "names", "rate"], &["data", "table"]]),

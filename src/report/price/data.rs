@@ -18,7 +18,7 @@ pub struct PriceData {
 }
 
 enum Source {
-    Bundled(&'static Calculator),
+    Bundled,
     Loaded(Box<Calculator>),
 }
 
@@ -33,10 +33,11 @@ impl PriceData {
     /// When that version was released.
     const RELEASED: &str = "2026-10-30";
 
-    /// The data that comes with the crate. The first call decodes it, which takes tens of milliseconds.
+    /// The data that comes with the crate. It is decoded when the first price is looked up, which takes tens of
+    /// milliseconds and 20 MB.
     pub fn bundled() -> Self {
         Self {
-            calculator: Source::Bundled(Calculator::bundled()),
+            calculator: Source::Bundled,
             name: format!("genai-prices {}", Self::VERSION),
             date: Self::RELEASED.to_owned(),
             digest: digest(Self::VERSION.as_bytes()),
@@ -80,7 +81,7 @@ impl PriceData {
         let mut request = PriceRequest::new(model, &usage).with_timestamp(at);
         request.provider_id = provider;
         let calculator: &Calculator = match &self.calculator {
-            Source::Bundled(calculator) => calculator,
+            Source::Bundled => Calculator::bundled(),
             Source::Loaded(calculator) => calculator,
         };
         calculator.calculate(&request).ok()

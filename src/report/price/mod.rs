@@ -75,14 +75,6 @@ impl Prices {
         self.data.date()
     }
 
-    /// A checksum of all prices and of the rules of this module. If it changes, all costs must be computed again.
-    pub fn digest(&self) -> u64 {
-        /// Raised when the rules change, so that the same prices lead to another cost.
-        const RULES: u64 = 1;
-        let of = [RULES, self.table.digest(), self.data.digest()].map(u64::to_le_bytes);
-        digest::digest(of.as_flattened())
-    }
-
     /// Returns the rates that are used for a step, and where they come from. `None` if there are none.
     pub fn quote(&self, step: &PricedStep<'_>) -> Option<Quote> {
         let attempts = attempts(step.model, step.provider);
@@ -100,5 +92,13 @@ impl PriceBook for Prices {
         let attempts = attempts(step.model, step.provider);
         let in_table = self.table.find(&attempts, step).map(|entry| entry.rates(step.prompt_tokens).price(step));
         in_table.or_else(|| self.data.price(&attempts, step))
+    }
+
+    /// A checksum of all prices and of the rules here.
+    fn digest(&self) -> u64 {
+        /// Counted up when the same prices would make another cost.
+        const RULES: u64 = 1;
+        let of = [RULES, self.table.digest(), self.data.digest()].map(u64::to_le_bytes);
+        digest::digest(of.as_flattened())
     }
 }

@@ -1,9 +1,11 @@
-//! The conversations by their latest activity.
+//! Lists of conversations, by their latest activity and in other orders.
 
+use super::reports::turns;
 use super::*;
+use crate::store::oracle::listing_of;
 
 /// The conversations of a page, when they were active last, and the numbers of their turns.
-fn told(page: &[ActiveConversation]) -> Vec<(&str, u64, u64)> {
+fn told(page: &[ListedConversation]) -> Vec<(&str, u64, u64)> {
     page.iter().map(|listed| (listed.conversation_id.as_str(), listed.last_at.get(), listed.sealed_turns)).collect()
 }
 
@@ -49,10 +51,9 @@ pub(crate) async fn pages_of_conversations_meet_without_a_gap_or_a_double(store:
     }
     expected.sort();
     for limit in 1..=13 {
-        let mut found: Vec<ActiveConversation> = Vec::new();
+        let mut found: Vec<ListedConversation> = Vec::new();
         loop {
-            let after = found.last().map(ActiveConversation::place);
-            let page = store.conversations(after.as_ref(), limit).await;
+            let page = store.conversations(found.last(), limit).await;
             assert!(page.len() <= limit);
             let is_last = page.len() < limit;
             found.extend(page);
@@ -62,5 +63,75 @@ pub(crate) async fn pages_of_conversations_meet_without_a_gap_or_a_double(store:
         }
         let places: Vec<_> = told(&found).into_iter().map(|(name, at, _)| (u64::MAX - at, name.to_owned())).collect();
         assert_eq!(places, expected, "in pages of {limit}");
+    }
+}
+
+/// All pages of a list, of a size that is drawn anew for each.
+async fn pages(store: &StoreUnderTest, question: &ConversationQuestion) -> Vec<ListedConversation> {
+    let mut found: Vec<ListedConversation> = Vec::new();
+    loop {
+        let limit = 1 + found.len() % 3;
+        let next = ConversationQuestion { limit, ..question.clone() };
+        let page = store.list(found.last().map_or(next.clone(), |last| next.after(last))).await;
+        assert!(page.len() <= limit);
+        let is_last = page.len() < limit;
+        found.extend(page);
+        if is_last {
+            return found;
+        }
+    }
+}
+
+/// What each conversation must be listed as, with a conversation for each number of turns. Some have open turns.
+async fn some(store: &StoreUnderTest) -> Vec<ListedConversation> {
+    let mut expected = Vec::new();
+    for (seed, count) in [(1, 5), (2, 1), (3, 30), (4, 5), (5, 2), (6, 12)] {
+        let name = format!("c{}", seed * 5 % 7);
+        for part in turns(seed, count).chunks(4) {
+            let version = state(store, &name).await.version.0;
+            let open = if part.len() < 4 { &["open", "another"][..] } else { &[] };
+            store.commit(Commit { sealed: part.to_vec(), ..commit(&name, version, open, &[]) }).await.unwrap();
+            // What was read before stays in the tables, and the rest comes into the memtable.
+            store.conversations(None, 1).await;
+        }
+        let open_turns = state(store, &name).await.open_turns.len();
+        expected.extend(listing_of(&conversation(&name), &all(store, &name).await, open_turns, &*test_prices()));
+    }
+    store.commit(commit("only open", 0, &["x"], &[])).await.unwrap();
+    expected
+}
+
+const ORDERS: [ConversationOrder; 4] =
+    [ConversationOrder::Recent, ConversationOrder::Tokens, ConversationOrder::Cost, ConversationOrder::Turns];
+
+pub(crate) async fn conversations_are_listed_in_each_order_with_the_figures_of_their_whole_life(
+    store: &StoreUnderTest,
+) {
+    let mut expected = some(store).await;
+    for order in ORDERS {
+        expected.sort_by_key(|listed| order.place(listed));
+        assert_eq!(pages(store, &ConversationQuestion::first(order, 0)).await, expected, "by {order:?}");
+        assert_eq!(store.list(ConversationQuestion::first(order, 99)).await, expected, "by {order:?}");
+        assert_eq!(store.list(ConversationQuestion::first(order, 0)).await, []);
+    }
+}
+
+pub(crate) async fn a_list_has_the_conversations_that_are_asked_for(store: &StoreUnderTest) {
+    let expected = some(store).await;
+    let mut moments: Vec<_> = expected.iter().map(|listed| listed.last_at).collect();
+    moments.sort();
+    for order in ORDERS {
+        let all = ConversationQuestion::first(order, 99);
+        for question in [
+            ConversationQuestion { last_at: Some((moments[1], moments[4])), ..all.clone() },
+            ConversationQuestion { last_at: Some((moments[4], moments[1])), ..all.clone() },
+            ConversationQuestion { last_at: Some((EpochMillis::new(0), EpochMillis::new(u64::MAX))), ..all.clone() },
+            ConversationQuestion { model: Some("m".into()), ..all.clone() },
+            ConversationQuestion { prefix: "c3".to_owned(), ..all.clone() },
+        ] {
+            let mut expected: Vec<_> = expected.iter().filter(|listed| question.chooses(listed)).cloned().collect();
+            expected.sort_by_key(|listed| order.place(listed));
+            assert_eq!(pages(store, &question).await, expected, "{question:?}");
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::*;
+use crate::report::{Grouping, Selection};
 use crate::store::{FaultKind, Health};
 
 /// Not a promise of speed, but an end for a store that never closes.
@@ -47,11 +48,14 @@ pub(crate) async fn closing_writes_what_waits_and_then_nothing_is_answered(store
         engine.turns(range).get().await.map(drop),
         engine.revision(id).get().await.map(drop),
         engine.stale_turns(all, None, 9).get().await.map(drop),
-        engine.conversations(None, 9).get().await.map(drop),
+        engine.conversations(ConversationQuestion::first(ConversationOrder::Recent, 9)).get().await.map(drop),
     ];
     assert_eq!(faults.map(|read| read.map_err(|fault| fault.kind())), [Err(FaultKind::Closed); 5]);
     let unlisted = store.sealed(None, 9).await;
     assert!(matches!(&unlisted, Err(ListSealedError::Read(fault)) if fault.kind() == FaultKind::Closed));
+    let (grouping, selection) = (Grouping::default(), Selection::default());
+    let unsummed = store.report(ReportQuestion { periods: Vec::new(), grouping, selection }).await;
+    assert!(matches!(&unsummed, Err(ReportError::Read(fault)) if fault.kind() == FaultKind::Closed));
     assert!(engine.back_up().get().await.is_err());
     assert_eq!(engine.running_time(), RunningTime::default());
     engine.close().get().await;

@@ -4,8 +4,9 @@
 //! each case for one store, so that a failure names the case and the store.
 //!
 //! - `commits`: ordinals, duplicates, versions, conflicts, staging.
-//! - `activity`: the conversations by their latest activity.
+//! - `activity`: lists of conversations.
 //! - `reads`: states, ranges, revisions, stale turns.
+//! - `reports`: sums over turns.
 //! - `lifecycle`: the running time, and the end of a store.
 //! - `order`: the order of all turns.
 //! - `concurrency`: commits that are under way together.
@@ -16,18 +17,49 @@ pub(crate) mod concurrency;
 pub(crate) mod lifecycle;
 pub(crate) mod order;
 pub(crate) mod reads;
+pub(crate) mod reports;
 
 use std::sync::Arc;
 
 use super::oracle::change;
 use super::{
-    ActiveConversation, ActivityPlace, Commit, CommitError, Committed, ConversationState, Engine, ListSealedError,
-    Position, Revision, SealedPage, StagedChange, StagedTurn, StaleBefore, StaleTurn, TurnOutcome, TurnRange, Version,
+    Commit, CommitError, Committed, ConversationOrder, ConversationQuestion, ConversationState, Engine,
+    ListSealedError, ListedConversation, Position, Report, ReportError, ReportQuestion, Revision, SealedPage,
+    StagedChange, StagedTurn, StaleBefore, StaleTurn, TurnOutcome, TurnRange, Version,
 };
+use crate::report::{PicoDollars, PriceBook, PricedStep, SharedPriceBook};
 use crate::turn::{
     ConversationId, Done, EpochMillis, OpenTurn, Ordinal, Progress, RunningTime, SealedTurn, StepId, StoredTurn,
     TurnId, TurnLabels, Usage,
 };
+
+/// The prices of the stores under test: a token of the model `m` costs seven pico-dollars, one of `dear` a million, and
+/// other models have no price.
+pub(crate) fn test_prices() -> SharedPriceBook {
+    Arc::new(TestPrices { dear: 1_000_000 })
+}
+
+/// Prices for tests, one of which they can set.
+#[derive(Debug)]
+pub(crate) struct TestPrices {
+    /// The price of a token of the model `dear` in pico-dollars.
+    pub(crate) dear: i128,
+}
+
+impl PriceBook for TestPrices {
+    fn price(&self, step: &PricedStep<'_>) -> Option<PicoDollars> {
+        let price = match step.model {
+            "m" => 7,
+            "dear" => self.dear,
+            _ => return None,
+        };
+        Some(PicoDollars::new(price * i128::from(step.prompt_tokens + step.output_tokens)))
+    }
+
+    fn digest(&self) -> u64 {
+        u64::try_from(self.dear).unwrap()
+    }
+}
 
 /// A store as the suite asks it. A clone is the same store. A read that fails panics, which fails its case.
 #[derive(Clone)]
@@ -66,9 +98,20 @@ impl StoreUnderTest {
         self.0.sealed_turns(after, limit).get().await
     }
 
-    /// Conversations with a sealed turn, by their latest activity.
-    async fn conversations(&self, after: Option<&ActivityPlace>, limit: usize) -> Vec<ActiveConversation> {
-        self.0.conversations(after.cloned(), limit).get().await.unwrap()
+    /// Conversations with a sealed turn.
+    async fn list(&self, question: ConversationQuestion) -> Vec<ListedConversation> {
+        self.0.conversations(question).get().await.unwrap()
+    }
+
+    /// The same by their latest activity.
+    async fn conversations(&self, after: Option<&ListedConversation>, limit: usize) -> Vec<ListedConversation> {
+        let first = ConversationQuestion::first(ConversationOrder::Recent, limit);
+        self.list(after.map_or(first.clone(), |after| first.after(after))).await
+    }
+
+    /// Sums over turns.
+    async fn report(&self, question: ReportQuestion) -> Result<Report, ReportError> {
+        self.0.report(question).get().await
     }
 
     /// What a conversation's sealed turns are right now.
@@ -130,6 +173,14 @@ macro_rules! conformance {
             activity {
                 conversations_come_by_their_latest_turn_and_then_by_id
                 pages_of_conversations_meet_without_a_gap_or_a_double
+                conversations_are_listed_in_each_order_with_the_figures_of_their_whole_life
+                a_list_has_the_conversations_that_are_asked_for
+            }
+            reports {
+                a_report_is_the_sum_of_all_turns_of_its_periods
+                a_turn_is_in_the_next_report_once
+                a_report_counts_the_selected_labels
+                a_report_with_too_many_rows_is_refused
             }
             concurrency {
                 commits_of_one_conversation_take_effect_in_the_order_sent
@@ -220,7 +271,15 @@ fn outcomes(committed: &Committed) -> Vec<(&str, TurnOutcome)> {
 
 /// All sealed turns of a conversation.
 async fn all(store: &StoreUnderTest, name: &str) -> Vec<StoredTurn> {
-    store.turns(&TurnRange { conversation_id: conversation(name), after: 0, limit: usize::MAX }).await
+    let (mut turns, mut after) = (Vec::<StoredTurn>::new(), 0);
+    loop {
+        let range = TurnRange { conversation_id: conversation(name), after, limit: usize::MAX };
+        // A list may have fewer turns than are left; only an empty one is the end.
+        let list = store.turns(&range).await;
+        let Some(latest) = list.last() else { return turns };
+        after = latest.ordinal.get();
+        turns.extend(list);
+    }
 }
 
 /// The ordinals and ids of all sealed turns of a conversation.

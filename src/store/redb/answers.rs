@@ -7,8 +7,9 @@ use tokio::sync::watch;
 
 use super::engine::RedbEngine;
 use crate::store::contract::{
-    ActiveConversation, ActivityPlace, Backup, BackupError, Commit, CommitError, Committed, ConversationState, Health,
-    ListSealedError, Revision, SealedPage, StaleBefore, StaleTurn, StoreSizes, TurnRange,
+    Backup, BackupError, Commit, CommitError, Committed, ConversationQuestion, ConversationState, Health,
+    ListSealedError, ListedConversation, Report, ReportError, ReportQuestion, Revision, SealedPage, StaleBefore,
+    StaleTurn, StoreSizes, TurnRange,
 };
 use crate::store::engine::{Answer, Engine};
 use crate::store::fault::Fault;
@@ -75,12 +76,13 @@ impl Engine for RedbEngine {
     }
 
     /// Never on the caller's thread: this looks at all conversations of the memtable.
-    fn conversations(
-        &self,
-        after: Option<ActivityPlace>,
-        limit: usize,
-    ) -> Answer<Result<Vec<ActiveConversation>, Fault>> {
-        self.later(move |engine| engine.conversations(after.as_ref(), limit))
+    fn conversations(&self, question: ConversationQuestion) -> Answer<Result<Vec<ListedConversation>, Fault>> {
+        self.later(move |engine| engine.conversations(&question))
+    }
+
+    /// Never on the caller's thread: this may count many turns of the memtable, and read many rows.
+    fn report(&self, question: ReportQuestion) -> Answer<Result<Report, ReportError>> {
+        self.later(move |engine| engine.report(&question))
     }
 
     fn revision(&self, id: ConversationId) -> Answer<Result<Revision, Fault>> {

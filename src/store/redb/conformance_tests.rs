@@ -10,7 +10,7 @@ use super::checkpoint::Checkpoint;
 use super::engine::RedbEngine;
 use super::writer::backoff::Backoff;
 use crate::settings::StoreSettings;
-use crate::store::conformance::{self, StoreUnderTest};
+use crate::store::conformance::{self, StoreUnderTest, test_prices};
 use crate::store::*;
 use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
 
@@ -20,7 +20,10 @@ mod on_disk {
     async fn open() -> (StoreUnderTest, TempDir) {
         let directory = tempfile::tempdir().unwrap();
         let location = Location::Directory(directory.path().to_owned());
-        (StoreUnderTest::new(RedbEngine::open(location, &StoreSettings::default()).unwrap()), directory)
+        (
+            StoreUnderTest::new(RedbEngine::open_pricing(location, &StoreSettings::default(), test_prices()).unwrap()),
+            directory,
+        )
     }
 
     conformance::conformance!(open);
@@ -30,7 +33,8 @@ mod in_memory {
     use super::*;
 
     async fn open() -> (StoreUnderTest, ()) {
-        (StoreUnderTest::new(RedbEngine::open(Location::Memory, &StoreSettings::default()).unwrap()), ())
+        let opened = RedbEngine::open_pricing(Location::Memory, &StoreSettings::default(), test_prices());
+        (StoreUnderTest::new(opened.unwrap()), ())
     }
 
     conformance::conformance!(open);
@@ -71,12 +75,12 @@ mod in_the_tables {
             self.moved().sealed_turns(after, limit)
         }
 
-        fn conversations(
-            &self,
-            after: Option<ActivityPlace>,
-            limit: usize,
-        ) -> Answer<Result<Vec<ActiveConversation>, Fault>> {
-            self.moved().conversations(after, limit)
+        fn conversations(&self, question: ConversationQuestion) -> Answer<Result<Vec<ListedConversation>, Fault>> {
+            self.moved().conversations(question)
+        }
+
+        fn report(&self, question: ReportQuestion) -> Answer<Result<Report, ReportError>> {
+            self.moved().report(question)
         }
 
         fn revision(&self, id: ConversationId) -> Answer<Result<Revision, Fault>> {
@@ -122,7 +126,8 @@ mod in_the_tables {
     }
 
     async fn open() -> (StoreUnderTest, ()) {
-        let prepared = RedbEngine::prepare(Location::Memory, &StoreSettings::default(), Backoff::default());
+        let (settings, backoff) = (StoreSettings::default(), Backoff::default());
+        let prepared = RedbEngine::prepare_pricing(Location::Memory, &settings, backoff, test_prices());
         let (engine, mut writer) = prepared.unwrap();
         writer.checkpoint_by_hand();
         let checkpoint = Arc::clone(writer.checkpoint());

@@ -10,21 +10,27 @@ use super::files::open_error::OpenError;
 use super::files::open_files::Files;
 use super::files::slot::Slot;
 use super::maintenance::backup::{Snapshot, Workshop};
-use super::query::activity::ActivityQuery;
+use super::memtable::Memtable;
+use super::memtable::tally::{Lacking, Recent};
+use super::query::conversations::ConversationsQuery;
 use super::query::order::OrderQuery;
+use super::query::report::ReportQuery;
 use super::query::{CountQuery, LeftOut, StaleQuery, StateQuery, TurnsQuery};
 use super::read_threads::ReadThreads;
 use super::tables::failure::Failure;
-use super::unwind;
+use super::tables::read::ReadTables;
+use super::unwind::{self, Panic};
 use super::writer::Writer;
 use super::writer::admission::Admission;
 use super::writer::backoff::Backoff;
 use super::writer::job::Job;
 use super::writer::pace::Capacity;
+use crate::report::{NoPrices, SharedPriceBook};
 use crate::settings::StoreSettings;
 use crate::store::contract::{
-    ActiveConversation, ActivityPlace, Backup, BackupError, Commit, CommitError, Committed, ConversationState, Health,
-    ListSealedError, Revision, SealedPage, StaleBefore, StaleTurn, StoreSizes, TurnRange,
+    Backup, BackupError, Commit, CommitError, Committed, ConversationQuestion, ConversationState, Health,
+    ListSealedError, ListedConversation, Report, ReportError, ReportQuestion, Revision, SealedPage, StaleBefore,
+    StaleTurn, StoreSizes, TurnRange,
 };
 use crate::store::fault::Fault;
 use crate::store::position::Position;
@@ -48,23 +54,43 @@ pub(crate) struct RedbEngine {
 }
 
 impl RedbEngine {
-    /// Opens the store and starts its writer.
+    /// Opens the store and starts its writer. Nothing has a price.
     pub(crate) fn open(location: Location, settings: &StoreSettings) -> Result<Self, OpenError> {
-        let (engine, mut writer) = Self::prepare(location, settings, Backoff::default())?;
+        Self::open_pricing(location, settings, Arc::new(NoPrices))
+    }
+
+    /// The same, which prices turns by a book.
+    pub(crate) fn open_pricing(
+        location: Location,
+        settings: &StoreSettings,
+        book: SharedPriceBook,
+    ) -> Result<Self, OpenError> {
+        let (engine, mut writer) = Self::prepare_pricing(location, settings, Backoff::default(), book)?;
         writer.checkpoint_in_background().map_err(OpenError::Thread)?;
         let thread = std::thread::Builder::new().name("store-writer".into());
         thread.spawn(move || writer.run()).map_err(OpenError::Thread)?;
         Ok(engine)
     }
 
-    /// Opens the store; nothing is written until the writer runs.
+    /// Opens the store; nothing is written until the writer runs, and nothing has a price.
+    #[cfg(test)]
     pub(crate) fn prepare(
         location: Location,
         settings: &StoreSettings,
         backoff: Backoff,
     ) -> Result<(Self, Writer), OpenError> {
+        Self::prepare_pricing(location, settings, backoff, Arc::new(NoPrices))
+    }
+
+    /// Opens the store; nothing is written until the writer runs.
+    pub(crate) fn prepare_pricing(
+        location: Location,
+        settings: &StoreSettings,
+        backoff: Backoff,
+        book: SharedPriceBook,
+    ) -> Result<(Self, Writer), OpenError> {
         let cache_bytes = settings.redb.cache_bytes;
-        let slot = Arc::new(Slot::new(location.open(cache_bytes)?));
+        let slot = Arc::new(Slot::pricing(location.open(cache_bytes)?, book));
         let (jobs, received) = sync_channel(settings.queue_commits);
         let (state, writer) = watch::channel(Health::Running);
         let workshop = Workshop::of(&location, settings.redb.backup_reserve_bytes);
@@ -267,19 +293,48 @@ impl RedbEngine {
         page.map_err(ListSealedError::OtherLineage)
     }
 
-    /// Conversations with a sealed turn, by their latest activity.
-    pub(crate) fn conversations(
-        &self,
-        after: Option<&ActivityPlace>,
-        limit: usize,
-    ) -> Result<Vec<ActiveConversation>, Fault> {
-        self.read(
-            |files| {
-                let memtable = files.memtable();
-                Ok((ActivityQuery::of(&memtable), files.read_tables()?))
-            },
-            |(query, tables), left_out| query.read(&tables, after, limit, left_out),
+    /// Conversations with a sealed turn.
+    pub(crate) fn conversations(&self, question: &ConversationQuestion) -> Result<Vec<ListedConversation>, Fault> {
+        self.read_counted(
+            |memtable| memtable.contents().all().cloned().collect(),
+            |recent, tables, pieces, lacking| Ok((ConversationsQuery::of(pieces, recent, lacking), tables)),
+            |(query, tables), left_out| query.read(&tables, question, left_out),
         )
+    }
+
+    /// Sums over the turns of some periods, by what they are grouped by.
+    pub(crate) fn report(&self, question: &ReportQuestion) -> Result<Report, ReportError> {
+        let digest = self.slot.book().digest();
+        self.read_counted(
+            |_| (),
+            |recent, tables, (), lacking| Ok(ReportQuery::of(recent, tables, lacking, question)),
+            |query, left_out| query.read(question, digest, left_out),
+        )?
+        .ok_or(ReportError::TooManyRows)
+    }
+
+    /// Reads in three parts what depends on sums over the memtable's turns: `copy` takes what it needs of the memtable
+    /// under its lock, `take` what it needs of those sums, of which the tables lack some, and `read` then reads without a
+    /// lock.
+    fn read_counted<M, B, T>(
+        &self,
+        copy: impl Fn(&Memtable) -> M,
+        take: impl FnOnce(&Recent, ReadTables, M, &Lacking) -> Result<B, Failure>,
+        read: impl FnOnce(B, &mut LeftOut) -> Result<T, Failure>,
+    ) -> Result<T, Fault> {
+        let mut left_out = LeftOut::default();
+        let begin = |files: &Files, memtable: &Memtable| {
+            Ok((files.read_tables()?, memtable.rolled_up_then().row, copy(memtable)))
+        };
+        let take = |recent: &mut Recent, (tables, frozen_row, copied): (ReadTables, u64, M)| {
+            let lacking = Lacking::of(&tables.meta()?, frozen_row)?;
+            take(recent, tables, copied, &lacking)
+        };
+        let done = unwind::caught(|| {
+            let taken = self.slot.with_counted(usize::MAX, begin, take);
+            taken.map(|taken| read(taken??, &mut left_out))
+        });
+        self.end_read(done, &left_out)
     }
 
     /// Returns open turns whose latest event came before these moments.
@@ -300,7 +355,7 @@ impl RedbEngine {
 
     /// Returns a copy of everything as it is now.
     pub(crate) fn back_up(&self) -> Result<Backup, BackupError> {
-        let begin = || -> Result<_, Fault> { Ok(self.slot.with(Snapshot::of)??) };
+        let begin = || Snapshot::of(&self.slot);
         unwind::caught(|| self.workshop.build(begin, self.cache_bytes))
             .unwrap_or_else(|panic| Err(BackupError::Read(panic.into())))
     }
@@ -357,9 +412,17 @@ impl RedbEngine {
         let mut left_out = LeftOut::default();
         // A damaged page can make the database panic. That ends this read, and not the caller's thread.
         let done = unwind::caught(|| self.slot.with(begin).map(|begun| read(begun?, &mut left_out)));
+        self.end_read(done, &left_out)
+    }
+
+    fn end_read<T>(
+        &self,
+        done: Result<Result<Result<T, Failure>, Fault>, Panic>,
+        left_out: &LeftOut,
+    ) -> Result<T, Fault> {
         match done {
             Ok(Ok(Ok(value))) => {
-                self.tell(&left_out);
+                self.tell(left_out);
                 Ok(value)
             }
             Ok(Err(closed)) => Err(closed),

@@ -2,13 +2,18 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::report::{Figures, Grouping, Period, PicoDollars, PriceBook, PricedStep, Quarter, Selection};
 use crate::settings::StoreSettings;
 use crate::store::oracle::change;
-use crate::store::{Commit, Health, Location, RedbEngine, StagedTurn, TurnOutcome, TurnRange, Version, check};
+use crate::store::{
+    Commit, ConversationOrder, ConversationQuestion, Health, Location, RedbEngine, ReportQuestion, StagedTurn,
+    TurnOutcome, TurnRange, Version, check,
+};
 use crate::turn::{
     ConversationId, Done, EpochMillis, Label, Millis, OpenTurn, Ordinal, Progress, StepId, StepTimes, TurnId,
     TurnLabels, UsageReport,
@@ -16,12 +21,28 @@ use crate::turn::{
 
 const CONVERSATIONS: [&str; 3] = ["plain", "with every field", "a/b é ✓"];
 
+/// A token of any model costs as many pico-dollars as its name has bytes.
+#[derive(Debug)]
+struct FixturePrices;
+
+impl PriceBook for FixturePrices {
+    fn price(&self, step: &PricedStep<'_>) -> Option<PicoDollars> {
+        let tokens = i128::from(step.prompt_tokens + step.output_tokens);
+        Some(PicoDollars::new(tokens * i128::try_from(step.model.len()).unwrap()))
+    }
+
+    fn digest(&self) -> u64 {
+        7
+    }
+}
+
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
 fn open(directory: &Path) -> RedbEngine {
-    RedbEngine::open(Location::Directory(directory.to_owned()), &StoreSettings::default()).unwrap()
+    let location = Location::Directory(directory.to_owned());
+    RedbEngine::open_pricing(location, &StoreSettings::default(), Arc::new(FixturePrices)).unwrap()
 }
 
 /// All that a store says of the conversations. An open turn is shown as what it would be if it ended now.
@@ -54,10 +75,41 @@ fn said(store: &RedbEngine) -> Value {
 
 /// The conversations by their latest activity.
 fn listed(store: &RedbEngine) -> Value {
-    let listed = store.conversations(None, 99).unwrap();
-    let listed =
-        listed.iter().map(|listed| json!([listed.conversation_id.as_str(), listed.last_at, listed.sealed_turns]));
+    let listed = store.conversations(&ConversationQuestion::first(ConversationOrder::Recent, 99)).unwrap();
+    let listed = listed.iter().map(|listed| {
+        json!({
+            "conversation": listed.conversation_id.as_str(),
+            "turns": [listed.sealed_turns, listed.open_turns],
+            "usage": listed.total_usage,
+            "at": [listed.first_at, listed.last_at],
+            "latest": json!([listed.model, listed.project, listed.context_size]),
+            "cost": listed.sums.cost.figures(),
+            "cacheRate": listed.sums.cache_rate(),
+        })
+    });
     listed.collect()
+}
+
+/// A report of all turns, by their labels and the level of their rows.
+fn reported(store: &RedbEngine) -> Value {
+    let (start, end) = (Quarter::new(1_888_888), Quarter::new(1_888_984));
+    let periods = [Period::new(start, Quarter::new(1_888_890)), Period::new(Quarter::new(1_888_890), end)];
+    let grouping = Grouping { model: true, provider: true, project: true, reason: true };
+    let periods = periods.map(Result::unwrap).into();
+    let question = ReportQuestion { periods, grouping, selection: Selection::default() };
+    let report = store.report(&question).unwrap();
+    let rows = report.breakdown.rows().map(|(period, label, row)| {
+        let figures = Figures::of(&row.rollup);
+        json!({
+            "from": period.start(),
+            "label": label,
+            "turns": [figures.turns.to_string(), figures.steps.to_string()],
+            "usage": figures.usage,
+            "times": [figures.ttft_ms, figures.step_output_tokens_per_second, figures.turn_duration_ms],
+            "cost": row.cost.figures(),
+        })
+    });
+    rows.collect()
 }
 
 /// The order of all turns.
@@ -83,6 +135,7 @@ async fn files_of_this_format_say_what_they_always_said_and_can_be_written_to() 
     assert_eq!(said(&store), expected["conversations"]);
     assert_eq!(order(&store), expected["order"]);
     assert_eq!(listed(&store), expected["listed"]);
+    assert_eq!(reported(&store), expected["reported"]);
     assert_eq!(store.running_time().get(), expected["runningTime"].as_u64().unwrap());
     let again = |id: &str| bare(id).seal(&Done::because("stop"), EpochMillis::new(1));
     let plain = &expected["conversations"][0];
@@ -212,6 +265,7 @@ async fn write_the_fixture_of_this_format() {
         "runningTime": running_time,
         "order": order(&store),
         "listed": listed(&store),
+        "reported": reported(&store),
         "conversations": said(&store),
     });
     fs::write(fixture("format-1.json"), serde_json::to_string_pretty(&said).unwrap() + "\n").unwrap();

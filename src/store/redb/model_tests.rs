@@ -9,10 +9,11 @@ use proptest::test_runner::Config;
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
 
 use crate::settings::StoreSettings;
-use crate::store::oracle::{Oracle, change};
+use crate::store::conformance::test_prices;
+use crate::store::oracle::{Oracle, breakdown_of, change, listing_of, question_of_1970};
 use crate::store::{
-    ActiveConversation, Commit, CommitError, Committed, ConversationState, Location, RedbEngine, StagedChange,
-    StagedTurn, TurnRange, Version,
+    Commit, CommitError, Committed, ConversationOrder, ConversationQuestion, ConversationState, Location, RedbEngine,
+    StagedChange, StagedTurn, TurnRange, Version,
 };
 use crate::turn::{
     ConversationId, Done, EpochMillis, OpenTurn, Ordinal, Progress, RunningTime, StepId, StepTimes, TurnId,
@@ -173,24 +174,23 @@ impl Opened {
             let old_here = oracle.open.values().filter(|staged| staged.last_event_at < RunningTime::new(5));
             old.extend(old_here.map(|staged| (id.clone(), staged.turn.id.clone())));
         }
-        let mut expected: Vec<_> = model
-            .conversations
-            .iter()
-            .filter_map(|(conversation, oracle)| {
-                let latest = oracle.sealed.last()?;
-                let last_at = latest.ended_at.unwrap_or(latest.sealed_at);
-                Some(ActiveConversation {
-                    conversation_id: conversation_id(*conversation),
-                    last_at,
-                    sealed_turns: latest.ordinal.get(),
-                })
-            })
-            .collect();
-        expected.sort_by_key(|listed| (std::cmp::Reverse(listed.last_at), listed.conversation_id.clone()));
-        assert_eq!(self.engine.conversations(None, 99).unwrap(), expected);
-        if let Some(first) = expected.first() {
-            assert_eq!(self.engine.conversations(Some(&first.place()), 1).unwrap(), expected[1..expected.len().min(2)]);
+        let prices = test_prices();
+        let listing = |(conversation, oracle): (&u8, &Oracle)| {
+            listing_of(&conversation_id(*conversation), &oracle.sealed, oracle.open.len(), &*prices)
+        };
+        let mut expected: Vec<_> = model.conversations.iter().filter_map(listing).collect();
+        for order in [ConversationOrder::Recent, ConversationOrder::Turns] {
+            expected.sort_by_key(|listed| order.place(listed));
+            let all = ConversationQuestion::first(order, 99);
+            assert_eq!(self.engine.conversations(&all).unwrap(), expected);
+            if let Some(first) = expected.first() {
+                let next = ConversationQuestion { limit: 1, ..all.after(first) };
+                assert_eq!(self.engine.conversations(&next).unwrap(), expected[1..expected.len().min(2)]);
+            }
         }
+        let question = question_of_1970();
+        let turns = model.conversations.values().flat_map(|oracle| &oracle.sealed);
+        assert_eq!(self.engine.report(&question).unwrap().breakdown, breakdown_of(turns, &question, &*test_prices()));
         // From the middle, so that a page is of the tables, of the memtable or of both.
         for after in [0, model.order.len() / 2] {
             let page = self.engine.sealed_turns(None, after).unwrap();
@@ -222,7 +222,8 @@ impl Opened {
 fn open(path: Option<PathBuf>) -> RedbEngine {
     // So small that the checkpoint is always at work.
     let settings = StoreSettings::with_journal_bytes(4096);
-    RedbEngine::open(path.map_or(Location::Memory, Location::Directory), &settings).unwrap()
+    let location = path.map_or(Location::Memory, Location::Directory);
+    RedbEngine::open_pricing(location, &settings, test_prices()).unwrap()
 }
 
 struct InMemory;

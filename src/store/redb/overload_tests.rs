@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 use super::writer::backoff::Backoff;
 use super::writer::pace::Capacity;
 use crate::settings::StoreSettings;
-use crate::store::{Commit, CommitError, Location, RedbEngine, TurnRange, Version, check};
+use crate::store::{Commit, CommitError, Location, RedbEngine, Version, check};
 use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Progress, SealedTurn, StepId, TurnId, Usage};
 
 fn conversation(nth: usize) -> ConversationId {
@@ -34,7 +34,7 @@ fn commit_of(conversation_id: ConversationId, turns: usize, step: &str) -> Commi
 }
 
 fn sealed_turns(store: &RedbEngine, id: &ConversationId) -> usize {
-    store.turns(&TurnRange { conversation_id: id.clone(), after: 0, limit: usize::MAX }).unwrap().len()
+    store.all_turns(id).unwrap().len()
 }
 
 #[tokio::test]

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::writer::backoff::Backoff;
 use crate::settings::StoreSettings;
-use crate::store::oracle::change;
+use crate::store::oracle::{change, question_of_1970};
 use crate::store::{
-    Commit, CommitError, Committed, FaultKind, Health, ListSealedError, Location, OpenError, Position, RedbEngine,
-    StagedTurn, StoreSizes, TurnOutcome, Version, check,
+    Commit, CommitError, Committed, ConversationOrder, ConversationQuestion, FaultKind, Health, ListSealedError,
+    Location, OpenError, Position, RedbEngine, StagedTurn, StoreSizes, TurnOutcome, Version, check,
 };
 use crate::turn::{
     ConversationId, Done, EpochMillis, OpenTurn, Progress, RunningTime, StepId, StoredTurn, TurnId, TurnLabels, Usage,
@@ -375,7 +375,10 @@ async fn a_backup_has_the_order_and_a_lineage_of_its_own() {
     second.close().await;
     assert_eq!(lineage_of(&in_directory(again.path()).unwrap()), drawn, "it is drawn once");
     assert_eq!(order(&copy), order(&store));
-    assert_eq!(copy.conversations(None, 9).unwrap(), store.conversations(None, 9).unwrap());
+    let all = ConversationQuestion::first(ConversationOrder::Recent, 9);
+    assert_eq!(copy.conversations(&all).unwrap(), store.conversations(&all).unwrap());
+    let question = question_of_1970();
+    assert_eq!(copy.report(&question).unwrap(), store.report(&question).unwrap());
     assert_eq!(order(&store).len(), 4);
 
     let latest = store.sealed_turns(None, 0).unwrap().latest;

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 
+use turn_metrics::store;
 use turn_metrics::turn::{self, TurnId};
 
 use super::checker::{History, Note, Outcome, StoredTurn, Violation, check};
@@ -40,6 +41,9 @@ pub(crate) enum End {
 pub(crate) struct Report {
     pub(crate) violations: Vec<Violation>,
     /// The number of acknowledgements.
+    /// What a check of the files found in the end.
+    pub(crate) flaws: Vec<store::Violation>,
+    /// How much the clients were told.
     pub(crate) notes: usize,
     pub(crate) sealed_turns: usize,
 }
@@ -93,7 +97,11 @@ pub(crate) fn run(plan: Plan) -> Report {
     histories.push(seal_what_was_left_open(&mut client, &scripts, &histories));
     let outcome = read_outcome(&mut client, &scripts);
     let sealed_turns = outcome.values().map(Vec::len).sum();
-    Report { violations: check(&scripts, &histories, &outcome), notes, sealed_turns }
+    drop(client);
+    server.kill();
+    // What is derived from the turns, such as the sums of reports, is theirs after all that.
+    let flaws = if plan.loses_writes { Vec::new() } else { store::check(&data_dir).unwrap().violations };
+    Report { violations: check(&scripts, &histories, &outcome), flaws, notes, sealed_turns }
 }
 
 /// Runs a server until a number of acknowledgements has arrived, so that requests are in progress when it ends.

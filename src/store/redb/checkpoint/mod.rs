@@ -7,10 +7,15 @@
 //!
 //! - `flush_size`: how much a flush moves. Pure.
 //! - `debt`: how much has to be moved before more is taken in. Pure.
+//! - `repricing`: derives all costs anew by other prices.
+//! - `repricing_tests`: stores that are opened with other prices than before.
 //! - `transfer`: writes pieces and the order of their turns to the tables.
 
 pub(crate) mod debt;
 pub(crate) mod flush_size;
+mod repricing;
+#[cfg(test)]
+mod repricing_tests;
 pub(crate) mod transfer;
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -18,13 +23,16 @@ use std::time::{Duration, Instant};
 
 use self::debt::owed;
 use self::flush_size::FlushSize;
-use self::transfer::Transfer;
+use self::repricing::Step;
+use self::transfer::{Sums, Transfer};
 use crate::store::fault::Fault;
 use crate::store::redb::files::location::Location;
-use crate::store::redb::files::open_files::learn_turns;
+use crate::store::redb::files::open_files::{Files, learn_turns};
 use crate::store::redb::files::slot::Slot;
+use crate::store::redb::memtable::Memtable;
 use crate::store::redb::memtable::piece::PIECE_BYTES;
 use crate::store::redb::memtable::piece::Piece;
+use crate::store::redb::memtable::tally::{Recent, Tally, TallyKey};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
 use crate::store::redb::tables::row::Rows;
@@ -76,6 +84,11 @@ impl Checkpoint {
     /// The size at which a piece of the memtable is full, so that a flush can move less than its maximum.
     pub(crate) fn piece_bytes(&self) -> usize {
         PIECE_BYTES.min(self.limit / FLUSHES)
+    }
+
+    /// How much of a tally a flush adds to the sums of the tables.
+    fn rows_summed_at_once(&self) -> usize {
+        ROWS_SUMMED_AT_ONCE.min(self.limit / BYTES_FOR_A_ROW).max(1)
     }
 
     /// Waits for the flush that is running, and keeps others from starting.
@@ -221,28 +234,126 @@ impl Checkpoint {
         }
     }
 
-    fn flush_once(&self) -> Result<(), Fault> {
+    /// Counts some of the turns that were taken in, if there are many, so that a report or a flush finds few. Returns
+    /// whether there are more.
+    pub(crate) fn count_turns(&self) -> bool {
+        let many = |files: &Files| files.memtable().uncounted() >= TURNS_COUNTED_AT_ONCE;
+        let is_worthwhile = || self.slot.with(many).unwrap_or(false);
+        is_worthwhile()
+            && self.slot.with_counted(TURNS_COUNTED_AT_ONCE, |_, _| Ok(()), |_, ()| ()).is_ok()
+            && is_worthwhile()
+    }
+
+    /// Moves some of the sums of the immutable table, whose pieces and order are in the tables.
+    fn flush_sums(&self) -> Result<(), Fault> {
         let start = Instant::now();
+        let begin = |files: &Files, memtable: &Memtable| {
+            let place = (memtable.summed_to().cloned(), memtable.rolled_up_then());
+            Ok((place, memtable.frozen_at(), memtable.last_row(), files.hasher()))
+        };
+        let take = |recent: &mut Recent, (place, frozen_at, newest, hasher): (_, _, _, _)| {
+            let (summed_to, rolled_up): (Option<TallyKey>, _) = place;
+            let (tally, to) = recent.immutable.next_after(summed_to.as_ref(), self.rows_summed_at_once());
+            let checkpoint = to.is_none().then_some(frozen_at);
+            let sums = Sums { tally, digest: self.slot.book().digest(), rolled_up, to };
+            let (pieces, runs) = (Vec::new(), Vec::new());
+            (Transfer { pieces, runs, checkpoint, newest, sums: Some(sums) }, hasher)
+        };
+        let (transfer, hasher) = self.slot.with_counted(usize::MAX, begin, take)??;
+        let txn = self.slot.with(Files::write_tables)??;
+        transfer.write(&txn, hasher)?;
+        txn.commit().map_err(Failure::from)?;
+        let to = transfer.sums.as_ref().and_then(|sums| sums.to.clone());
+        // Nobody but this thread takes anything out of the immutable table.
+        let end = |recent: &mut Recent, ()| -> Result<(), Fault> {
+            if to.is_none() {
+                recent.immutable = Tally::default();
+            }
+            self.slot.with(|files| {
+                let mut memtable = files.memtable_mut();
+                memtable.summed(to);
+                memtable.moved(&[], 0);
+            })
+        };
+        self.slot.with_counted(0, |_, _| Ok(()), end)???;
+        self.progressed_by(transfer.bytes(), start);
+        Ok(())
+    }
+
+    /// Takes the next step of deriving all costs anew, if the prices are other ones than before. Like a flush in the
+    /// background, keeps a failure for the next commit. Returns whether there may be more to do.
+    pub(crate) fn reprice_in_background(&self) -> bool {
+        let _one_at_a_time = self.pause();
+        if self.failure().is_some() {
+            return false;
+        }
+        unwind::caught_as_fault(|| self.reprice_once()).unwrap_or_else(|cause| {
+            *self.failure_of_background() = Some(cause);
+            false
+        })
+    }
+
+    fn reprice_once(&self) -> Result<bool, Fault> {
+        let begun = self.slot.with(|files| -> Result<_, Failure> {
+            let has_immutable = files.memtable().has_immutable();
+            Ok((files.read_tables()?, has_immutable, files.hasher()))
+        });
+        let Ok(begun) = begun else { return Ok(false) };
+        let (tables, has_immutable, hasher) = begun?;
+        let book = self.slot.book();
+        let step = match Step::next(&tables, book.digest())? {
+            None => return Ok(false),
+            Some(Step::Begin { .. }) if has_immutable => return Ok(false),
+            Some(step) => step,
+        };
+        let txn = self.slot.with(Files::write_tables)??;
+        step.write(&txn, &tables, hasher, &**book)?;
+        txn.commit().map_err(Failure::from)?;
+        Ok(true)
+    }
+
+    fn progressed_by(&self, moved_bytes: usize, start: Instant) {
+        let mut progress = self.progress();
+        progress.moved_bytes += moved_bytes as u64;
+        progress.flush_size.learn(moved_bytes, start.elapsed());
+    }
+
+    fn flush_once(&self) -> Result<(), Fault> {
+        if self.slot.with(|files| files.memtable().has_only_sums()).unwrap_or(false) {
+            return self.flush_sums();
+        }
+        let start = Instant::now();
+        let freeze = |recent: &mut Recent, ()| {
+            self.slot.with(|files| {
+                let frozen = files.memtable_mut().freeze();
+                if frozen.is_some() {
+                    recent.freeze();
+                }
+                frozen
+            })
+        };
+        // A store that is closed has nothing to move.
+        let Ok(frozen) = self.slot.with_counted(0, |_, _| Ok(()), freeze) else { return Ok(()) };
+        let Ok(frozen) = frozen? else { return Ok(()) };
+        // The sort runs while the memtable is not locked.
+        let order = frozen.map(in_order_of_keys);
         let flush_bytes = self.progress().flush_size.bytes().min(self.limit / FLUSHES);
         let begun = self.slot.with(|files| -> Result<_, Failure> {
-            let frozen = files.memtable_mut().freeze();
-            // The sort runs while the memtable is not locked.
-            let order = frozen.map(in_order_of_keys);
             let mut memtable = files.memtable_mut();
             if let Some(order) = order {
                 memtable.set_order(order);
             }
-            if !memtable.has_immutable() {
+            if !memtable.has_immutable() || memtable.has_only_sums() {
                 return Ok(None);
             }
             let (pieces, are_last) = memtable.next_to_move(flush_bytes);
             let moved_bytes: usize = pieces.iter().map(|piece| piece.bytes()).sum();
             let room = if are_last { flush_bytes.saturating_sub(moved_bytes) } else { 0 };
             let (runs, is_all) = memtable.next_runs(room);
-            let checkpoint = (are_last && is_all).then(|| memtable.frozen_at());
+            let checkpoint = (are_last && is_all && !memtable.has_sums()).then(|| memtable.frozen_at());
             let newest = memtable.last_row();
             drop(memtable);
-            let transfer = Transfer { pieces, runs, checkpoint, newest };
+            let transfer = Transfer { pieces, runs, checkpoint, newest, sums: None };
             Ok(Some((transfer, files.hasher(), files.filter(), files.write_tables()?)))
         });
         // A store that is closed has nothing to move.
@@ -254,12 +365,19 @@ impl Checkpoint {
         let moved_bytes = transfer.bytes();
         let moved: Vec<_> = transfer.pieces.into_iter().zip(keys).collect();
         self.slot.with(|files| files.memtable_mut().moved(&moved, transfer.runs.len()))?;
-        let mut progress = self.progress();
-        progress.moved_bytes += moved_bytes as u64;
-        progress.flush_size.learn(moved_bytes, start.elapsed());
+        self.progressed_by(moved_bytes, start);
         Ok(())
     }
 }
+
+/// Some milliseconds of counting, so that a report does not wait long for it.
+const TURNS_COUNTED_AT_ONCE: usize = 1024;
+
+/// Some milliseconds of work, as each row of a tally is added to one of each level.
+const ROWS_SUMMED_AT_ONCE: usize = 1024;
+
+/// A small memtable is moved in small flushes.
+const BYTES_FOR_A_ROW: usize = 8 * 1024;
 
 /// Some milliseconds of work, so that a flush that is due does not wait for long.
 const ROWS_LEARNED_AT_ONCE: usize = 20_000;

@@ -7,10 +7,13 @@ use redb::WriteTransaction;
 use crate::store::redb::memtable::order::Run;
 use crate::store::redb::memtable::piece::Change;
 use crate::store::redb::memtable::piece::Piece;
+use crate::store::redb::memtable::tally::{Tally, TallyKey};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::TurnHasher;
 use crate::store::redb::tables::journal_mark::JournalMark;
+use crate::store::redb::tables::meta::{CostState, PricedBy, RolledUp};
 use crate::store::redb::tables::record::at_position::AtPosition;
+use crate::store::redb::tables::rollups::WriteRollups;
 use crate::store::redb::tables::turn_filter::TurnFilter;
 use crate::store::redb::tables::write::WriteTables;
 
@@ -23,13 +26,65 @@ pub(crate) struct Transfer {
     pub(crate) checkpoint: Option<JournalMark>,
     /// The newest row of the journal.
     pub(crate) newest: JournalMark,
+    /// What turns of the tables, or of these pieces, add to reports.
+    pub(crate) sums: Option<Sums>,
+}
+
+/// A part of a tally, to be added to the sums of the tables.
+pub(crate) struct Sums {
+    pub(crate) tally: Tally,
+    /// The digest of the book that it is priced by.
+    pub(crate) digest: u64,
+    /// How far the sums of the tables have come when all of the tally is there.
+    pub(crate) rolled_up: RolledUp,
+    /// The key of the last part here, if more follow.
+    pub(crate) to: Option<TallyKey>,
+}
+
+impl Sums {
+    fn write(&self, txn: &WriteTransaction, tables: &mut WriteTables<'_>) -> Result<(), Failure> {
+        let state = tables.meta().costs()?;
+        let mut repricing = tables.meta().repricing()?;
+        if repricing.is_some_and(|repricing| repricing.digest != self.digest) {
+            // Its costs would be by two books. Whoever opens the store with other prices begins another one.
+            tables.meta().set_repricing(None)?;
+            repricing = None;
+        }
+        let prices = match state.prices {
+            PricedBy::Nothing => PricedBy::Book(self.digest),
+            PricedBy::Book(digest) if digest != self.digest => PricedBy::Several,
+            known => known,
+        };
+        tables.meta().set_costs(CostState { prices, ..state })?;
+        let mut rollups = WriteRollups::open(txn)?;
+        rollups.add_rollups(self.tally.parts().map(|(quarter, label, part)| (quarter, label, &part.rollup)))?;
+        for generation in
+            [Some(state.generation), repricing.map(|repricing| repricing.generation)].into_iter().flatten()
+        {
+            let costs = self.tally.parts().map(|(quarter, label, part)| (quarter, label, &part.cost));
+            rollups.add_costs(generation, costs)?;
+        }
+        for (id, sums) in self.tally.conversations() {
+            let key = tables.key_of(id)?;
+            rollups.add_to_conversation(state.generation, key, sums)?;
+            if let Some(repricing) = repricing {
+                rollups.add_to_conversation(repricing.generation, key, sums)?;
+            }
+        }
+        tables.grow_by(rollups.growth());
+        match &self.to {
+            Some(key) => tables.meta().set_rolling_up(self.rolled_up.row, key),
+            None => tables.meta().set_rolled_up(self.rolled_up),
+        }
+    }
 }
 
 impl Transfer {
     /// Its approximate size in the memtable.
     pub(crate) fn bytes(&self) -> usize {
         let pieces = self.pieces.iter().map(|piece| piece.bytes());
-        pieces.chain(self.runs.iter().map(Run::bytes)).sum()
+        let sums = self.sums.as_ref().map(|sums| sums.tally.bytes());
+        pieces.chain(self.runs.iter().map(Run::bytes)).chain(sums).sum()
     }
 
     /// Writes it to the tables. Returns the keys of the pieces' conversations.
@@ -37,6 +92,7 @@ impl Transfer {
         let mut tables = WriteTables::open(txn, hasher)?;
         let keys = self.pieces.iter().map(|piece| write_piece(&mut tables, piece)).collect::<Result<_, _>>()?;
         write_order(&mut tables, &self.runs)?;
+        self.sums.as_ref().map_or(Ok(()), |sums| sums.write(txn, &mut tables))?;
         tables.finish(self.checkpoint, self.newest)?;
         Ok(keys)
     }
@@ -171,7 +227,9 @@ mod tests {
             let pieces = vec![Arc::clone(&pieces[nth])];
             let txn = files.write_tables().unwrap();
             let newest = JournalMark::default();
-            Transfer { pieces, runs: Vec::new(), checkpoint: None, newest }.write(&txn, files.hasher()).unwrap();
+            Transfer { pieces, runs: Vec::new(), checkpoint: None, newest, sums: None }
+                .write(&txn, files.hasher())
+                .unwrap();
             txn.commit().unwrap();
         }
         let txn = files.write_tables().unwrap();
@@ -214,8 +272,8 @@ mod tests {
         memtable.take(entry).unwrap();
         let runs = memtable.runs().cloned().collect();
         let steps = [
-            Transfer { pieces, runs: Vec::new(), checkpoint: None, newest: mark(3) },
-            Transfer { pieces: Vec::new(), runs, checkpoint: Some(mark(2)), newest: mark(4) },
+            Transfer { pieces, runs: Vec::new(), checkpoint: None, newest: mark(3), sums: None },
+            Transfer { pieces: Vec::new(), runs, checkpoint: Some(mark(2)), newest: mark(4), sums: None },
         ];
         let before = files.memtable().checkpoint();
         for (moving, checkpoint) in steps.into_iter().zip([before, mark(2)]) {

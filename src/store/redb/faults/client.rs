@@ -1,18 +1,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::disk::Disk;
 use super::workload::Operation;
+use crate::report::Breakdown;
 use crate::settings::{RedbSettings, StoreSettings};
-use crate::store::oracle::{Oracle, change};
+use crate::store::conformance::TestPrices;
+use crate::store::oracle::{Oracle, breakdown_of, change, listing_of, question_of_1970};
 use crate::store::redb::writer::Writer;
 use crate::store::redb::writer::backoff::Backoff;
 use crate::store::{
-    ActiveConversation, Commit, CommitError, Committed, Fault, FaultKind, ListSealedError, OpenError, RedbEngine,
-    StagedChange, StagedTurn, TurnOutcome,
+    Commit, CommitError, Committed, ConversationOrder, ConversationQuestion, Fault, FaultKind, ListSealedError,
+    OpenError, RedbEngine, ReportError, StagedChange, StagedTurn, TurnOutcome,
 };
 use crate::turn::{ConversationId, OpenTurn, Ordinal, RunningTime, StoredTurn, TurnId};
 
@@ -49,6 +52,8 @@ pub(super) struct Client {
     doubt: Vec<Commit>,
     /// The order of all turns, as it was seen so far.
     order: Vec<(ConversationId, Ordinal)>,
+    /// How often the store was started. Now and then it is with other prices.
+    starts: u32,
     sabotage: Sabotage,
     /// How much of the database is cached; what is cached is not read from the disk.
     pub(super) cache_bytes: usize,
@@ -68,6 +73,7 @@ impl Client {
             models: BTreeMap::new(),
             doubt: Vec::new(),
             order: Vec::new(),
+            starts: 0,
             sabotage,
             cache_bytes: 1 << 20,
         }
@@ -81,8 +87,14 @@ impl Client {
             redb: RedbSettings { cache_bytes: self.cache_bytes, journal_bytes: 16 * 1024, ..RedbSettings::default() },
             ..StoreSettings::default()
         };
-        self.running = Some(RedbEngine::prepare(self.disk.location(), &settings, NEVER)?);
+        self.starts += 1;
+        let prices = Arc::new(self.prices());
+        self.running = Some(RedbEngine::prepare_pricing(self.disk.location(), &settings, NEVER, prices)?);
         Ok(())
+    }
+
+    fn prices(&self) -> TestPrices {
+        TestPrices { dear: (self.starts / 3 % 2 + 1).into() }
     }
 
     /// Throws the running store away, as a crash does.
@@ -159,9 +171,11 @@ impl Client {
             Operation::Checkpoint(flushes) => {
                 for _ in 0..flushes {
                     // If a flush fails, the next commit reports it.
-                    if !self.writer().checkpoint().flush_in_background() {
+                    let checkpoint = Arc::clone(self.writer().checkpoint());
+                    if !checkpoint.flush_in_background() {
                         break;
                     }
+                    checkpoint.reprice_in_background();
                 }
                 Ok(())
             }
@@ -262,6 +276,7 @@ impl Client {
             self.check_index(id)?;
         }
         self.check_order()?;
+        self.check_report()?;
         self.check_activity()?;
         self.check_stale_turns()
     }
@@ -290,21 +305,40 @@ impl Client {
         Ok(())
     }
 
+    /// What a report sums up are the turns that are there, each once.
+    fn check_report(&self) -> Result<(), Broken> {
+        let question = question_of_1970();
+        let turns = self.models.values().flat_map(|model| &model.sealed);
+        let expected = breakdown_of(turns, &question, &self.prices());
+        let rollups = |breakdown: &Breakdown| {
+            let rows = breakdown.rows().map(|(period, label, row)| (period, label.clone(), row.rollup.clone()));
+            rows.collect::<Vec<_>>()
+        };
+        match self.engine().report(&question) {
+            Ok(report) if report.breakdown == expected => Ok(()),
+            Ok(report) if report.is_repricing && rollups(&report.breakdown) == rollups(&expected) => Ok(()),
+            Ok(report) => Err(format!("a report sums up to {:?} instead of {expected:?}", report.breakdown)),
+            Err(ReportError::Read(_)) if !self.engine().is_open() => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
     /// Each conversation with a sealed turn is listed once, at its place.
     fn check_activity(&self) -> Result<(), Broken> {
-        let of = |(id, model): (&ConversationId, &Oracle)| {
-            let latest = model.sealed.last()?;
-            let last_at = latest.ended_at.unwrap_or(latest.sealed_at);
-            Some(ActiveConversation { conversation_id: id.clone(), last_at, sealed_turns: latest.ordinal.get() })
-        };
+        let prices = self.prices();
+        let is_repricing = self.engine().report(&question_of_1970()).map_or(true, |report| report.is_repricing);
+        let of = |(id, model): (&ConversationId, &Oracle)| listing_of(id, &model.sealed, model.open.len(), &prices);
         let mut expected: Vec<_> = self.models.iter().filter_map(of).collect();
-        expected.sort_by_key(|listed| (std::cmp::Reverse(listed.last_at), listed.conversation_id.clone()));
-        match self.engine().conversations(None, usize::MAX) {
-            Ok(listed) if listed == expected => Ok(()),
-            Ok(listed) => Err(format!("conversations are listed as {listed:?} instead of {expected:?}")),
-            Err(_) if !self.engine().is_open() => Ok(()),
-            Err(fault) => Err(fault.in_full()),
+        for order in [ConversationOrder::Recent, ConversationOrder::Cost] {
+            expected.sort_by_key(|listed| order.place(listed));
+            match self.engine().conversations(&ConversationQuestion::first(order, usize::MAX)) {
+                Ok(listed) if listed == expected || is_repricing => {}
+                Ok(listed) => return Err(format!("conversations are listed as {listed:?} instead of {expected:?}")),
+                Err(_) if !self.engine().is_open() => {}
+                Err(fault) => return Err(fault.in_full()),
+            }
         }
+        Ok(())
     }
 
     /// Reads the order of all turns page by page; nothing if the store became unavailable meanwhile.

@@ -2,8 +2,9 @@ use super::disk::Disk;
 use super::from_environment;
 use crate::settings::StoreSettings;
 use crate::simulate::random::Random;
+use crate::store::oracle::question_of_1970;
 use crate::store::redb::writer::backoff::Backoff;
-use crate::store::{Commit, RedbEngine, StagedTurn, StoreFile, TurnRange};
+use crate::store::{Commit, ConversationOrder, ConversationQuestion, RedbEngine, StagedTurn, StoreFile, TurnRange};
 use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, RunningTime, TurnId};
 use std::ops::ControlFlow;
 
@@ -38,7 +39,10 @@ fn use_it(disk: &Disk) -> Result<(), String> {
         assert!(matches!(writer.run_once(), ControlFlow::Continue(())));
     }
     let _ = engine.sealed_turns(None, 1000);
-    let _ = engine.conversations(None, 1000);
+    for order in [ConversationOrder::Recent, ConversationOrder::Tokens] {
+        let _ = engine.conversations(&ConversationQuestion::first(order, 1000));
+    }
+    let _ = engine.report(&question_of_1970());
     let _ = engine.stale_turns(RunningTime::new(9).into(), None, 100);
     drop(engine);
     writer.run();

@@ -139,6 +139,8 @@ impl Workload {
 
     fn seal(&mut self, turn: &OpenTurn) -> SealedTurn {
         let done = Done { duration: Some(self.random.within(0..=u32::MAX).into()), ..Done::because("stop") };
+        let model = ["m", "dear", "unknown"].get(turn.steps.len() % 4).map(|model| (*model).into());
+        let done = Done { model, ..done };
         turn.seal(&done, EpochMillis::new(self.random.within(1..=1_000_000).into()))
     }
 }

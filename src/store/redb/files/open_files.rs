@@ -1,5 +1,5 @@
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use redb::{Database, ReadTransaction, ReadableDatabase, WriteTransaction};
 use uuid::Uuid;
@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::size::pack;
 use crate::store::position::Lineage;
 use crate::store::redb::memtable::Memtable;
+use crate::store::redb::memtable::tally::Recent;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::TurnHasher;
 use crate::store::redb::tables::meta::{ReadMeta, WriteMeta};
@@ -23,6 +24,8 @@ pub(crate) struct Files {
     tables: Database,
     journal: Database,
     memtable: RwLock<Memtable>,
+    /// Locked before the memtable, and never while the lock on these files is held: counting takes a while.
+    recent: Arc<Mutex<Recent>>,
     store_id: Uuid,
     lineage: Lineage,
     /// The running time in milliseconds.
@@ -44,7 +47,8 @@ impl Files {
         let running = running.max(ReadMeta::of(&journal)?.running_time()?);
         let running_ms = AtomicU64::new(running.get());
         let filter = Arc::default();
-        let files = Self { tables, journal, memtable: RwLock::new(memtable), store_id, lineage, running_ms, filter };
+        let (memtable, recent) = (RwLock::new(memtable), Arc::default());
+        let files = Self { tables, journal, memtable, recent, store_id, lineage, running_ms, filter };
         // Of a new store, that is all. Those of a large one are read in the background.
         learn_turns(&files.filter, files.read_tables(), 1);
         Ok(files)
@@ -66,6 +70,11 @@ impl Files {
 
     pub(crate) fn memtable_mut(&self) -> RwLockWriteGuard<'_, Memtable> {
         self.memtable.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the turns of the memtable add to reports, as far as they were counted.
+    pub(crate) fn recent(&self) -> &Arc<Mutex<Recent>> {
+        &self.recent
     }
 
     pub(crate) fn lineage(&self) -> Lineage {

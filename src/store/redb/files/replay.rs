@@ -108,6 +108,7 @@ pub(crate) fn replay(journal: &Database, tables: &ReadTables, checkpoint: Journa
         passed_over: None,
     };
     let (mut damaged, mut unplaced) = (Vec::new(), Vec::new());
+    let (rolled_up, rolling_up) = (tables.meta()?.rolled_up()?, tables.meta()?.rolling_up()?);
     let rows = journal.begin_read()?.open_table(ROWS)?;
     let mut expected = checkpoint.number.saturating_add(1);
     // The checksum of the row before, where that is known.
@@ -124,6 +125,7 @@ pub(crate) fn replay(journal: &Database, tables: &ReadTables, checkpoint: Journa
         let stored = bytes.value();
         let mark = JournalMark { number, checksum: stored.checksum() };
         let all_bytes = stored.unverified();
+        replay.memtable.replays_row(number, rolled_up, rolling_up.as_ref());
         let taken = match read_row(number, stored) {
             Ok(row) => {
                 let follows = previous.is_none_or(|previous| previous == row.previous);
@@ -146,6 +148,7 @@ pub(crate) fn replay(journal: &Database, tables: &ReadTables, checkpoint: Journa
         }
         expected = number.saturating_add(1);
     }
+    replay.memtable.replayed();
     Ok(Replayed { memtable: replay.memtable, damaged, unplaced })
 }
 

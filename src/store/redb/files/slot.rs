@@ -1,13 +1,20 @@
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use super::open_files::Files;
+use crate::report::{NoPrices, SharedPriceBook};
 use crate::store::fault::Fault;
+use crate::store::redb::memtable::Memtable;
+use crate::store::redb::memtable::tally::Recent;
+use crate::store::redb::tables::failure::Failure;
 
 /// Holds the open files for the threads that share them. After a failure the writer closes them and opens them again.
 ///
 /// Other threads hold the lock only to look at the memtable or to begin a transaction, never while one runs.
 #[derive(Debug)]
-pub(crate) struct Slot(RwLock<State>);
+pub(crate) struct Slot {
+    state: RwLock<State>,
+    book: SharedPriceBook,
+}
 
 #[derive(Debug)]
 enum State {
@@ -18,24 +25,72 @@ enum State {
 
 impl Slot {
     pub(crate) fn new(files: Files) -> Self {
-        Self(RwLock::new(State::Open(Box::new(files))))
+        Self::pricing(files, Arc::new(NoPrices))
     }
 
-    /// Does something short with the files; `Err` says why they are closed.
+    /// The same, which prices turns by a book.
+    pub(crate) fn pricing(files: Files, book: SharedPriceBook) -> Self {
+        Self { state: RwLock::new(State::Open(Box::new(files))), book }
+    }
+
+    /// The prices of turns.
+    pub(crate) fn book(&self) -> &SharedPriceBook {
+        &self.book
+    }
+
+    /// Counts the turns of the memtable that were not counted yet, at most so many of each of its tables, and then does
+    /// something with the counts. `begin` is called while the memtable is locked; if all turns are counted, what it takes
+    /// and the counts are one state of the store.
+    pub(crate) fn with_counted<B, T>(
+        &self,
+        limit: usize,
+        begin: impl Fn(&Files, &Memtable) -> Result<B, Failure>,
+        take: impl FnOnce(&mut Recent, B) -> T,
+    ) -> Result<Result<T, Failure>, Fault> {
+        loop {
+            let shared = self.with(|files| Arc::clone(files.recent()))?;
+            let mut recent = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            let taken = self.with(|files| -> Result<_, Failure> {
+                // The files were closed and opened again meanwhile.
+                if !Arc::ptr_eq(files.recent(), &shared) {
+                    return Ok(None);
+                }
+                let mut memtable = files.memtable_mut();
+                let copy = begin(files, &memtable)?;
+                Ok(Some((copy, memtable.take_uncounted(limit))))
+            })?;
+            let (copy, turns) = match taken {
+                Ok(Some(taken)) => taken,
+                Ok(None) => continue,
+                Err(failure) => return Ok(Err(failure)),
+            };
+            if !turns.is_empty() {
+                recent.count(&turns, &*self.book);
+                self.with(|files| {
+                    if Arc::ptr_eq(files.recent(), &shared) {
+                        files.memtable_mut().counted(&recent);
+                    }
+                })?;
+            }
+            return Ok(Ok(take(&mut recent, copy)));
+        }
+    }
+
+    /// Does something short with the files, and never waits for another lock but the memtable's; `Err` says why they are closed.
     pub(crate) fn with<T>(&self, work: impl FnOnce(&Files) -> T) -> Result<T, Fault> {
-        match &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
+        match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
             State::Open(files) => Ok(work(files)),
             State::Empty(cause) => Err(cause.clone()),
         }
     }
 
     pub(crate) fn fill(&self, files: Files) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = State::Open(Box::new(files));
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = State::Open(Box::new(files));
     }
 
     /// Takes the files out, if there are any.
     pub(crate) fn take(&self, cause: Fault) -> Option<Files> {
-        let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         match std::mem::replace(&mut *state, State::Empty(cause)) {
             State::Open(files) => Some(*files),
             State::Empty(_) => None,

@@ -142,13 +142,13 @@ mod tests {
         });
         Entry {
             conversation: ConversationRecord {
-                id,
                 life: crate::store::Life(77),
                 version: Version(3),
                 sealed_turns: 9,
                 last_sealed_at: EpochMillis::new(5),
                 last_at: EpochMillis::new(4),
                 total_usage,
+                ..ConversationRecord::begin(id)
             },
             key: None,
             position: 40,

@@ -11,17 +11,20 @@ use redb::{Builder, ReadTransaction};
 use crate::link;
 use crate::store::contract::{Backup, BackupError};
 use crate::store::fault::Fault;
-use crate::store::redb::checkpoint::transfer::Transfer;
+use crate::store::redb::checkpoint::transfer::{Sums, Transfer};
 use crate::store::redb::files::file::{self, create_database};
 use crate::store::redb::files::location::Location;
 use crate::store::redb::files::open_files::Files;
 use crate::store::redb::files::size::file_size;
+use crate::store::redb::files::slot::Slot;
+use crate::store::redb::memtable::Memtable;
 use crate::store::redb::memtable::order::Run;
 use crate::store::redb::memtable::piece::Piece;
+use crate::store::redb::memtable::tally::{Lacking, Tally};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::TurnHasher;
 use crate::store::redb::tables::journal_mark::JournalMark;
-use crate::store::redb::tables::meta::WriteMeta;
+use crate::store::redb::tables::meta::{ReadMeta, WriteMeta};
 use crate::store::redb::tables::read::find_conversation;
 use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
 use crate::store::redb::tables::row::Rows;
@@ -143,11 +146,22 @@ pub(crate) struct Snapshot {
     last_row: JournalMark,
     running: RunningTime,
     hasher: TurnHasher,
+    /// What the turns of the memtable add to reports.
+    sums: Sums,
+    /// The last row of the immutable table.
+    frozen_row: u64,
 }
 
 impl Snapshot {
-    pub(crate) fn of(files: &Files) -> Result<Self, Failure> {
-        let memtable = files.memtable();
+    pub(crate) fn of(slot: &Slot) -> Result<Self, Fault> {
+        Ok(slot.with_counted(usize::MAX, Self::begin, |recent, begun: Self| -> Result<_, Failure> {
+            let tally = recent.not_in(&Lacking::of(&ReadMeta::read(&begun.tables)?, begun.frozen_row)?);
+            let sums = Sums { tally, digest: slot.book().digest(), ..begun.sums };
+            Ok(Self { sums, ..begun })
+        })???)
+    }
+
+    fn begin(files: &Files, memtable: &Memtable) -> Result<Self, Failure> {
         if memtable.keeps_rows() {
             return Err(DamagedRecord::new(Keys::WHAT, RecordFlaw::LackingInBackup).into());
         }
@@ -158,6 +172,8 @@ impl Snapshot {
             last_row: memtable.last_row(),
             running: files.running_time(),
             hasher: files.hasher(),
+            sums: Sums { tally: Tally::default(), digest: 0, rolled_up: memtable.rolled_up_at_last(), to: None },
+            frozen_row: memtable.rolled_up_then().row,
         })
     }
 
@@ -188,7 +204,8 @@ fn copy(from: Snapshot, path: &Path, cache_bytes: usize) -> Result<(), Failure> 
     let to = begin_write(&database)?;
     copy_tables(&from.tables, &to)?;
     let pieces = from.not_in_tables()?;
-    let transfer = Transfer { pieces, runs: from.runs, checkpoint: Some(from.last_row), newest: from.last_row };
+    let (last, sums) = (from.last_row, Some(from.sums));
+    let transfer = Transfer { pieces, runs: from.runs, checkpoint: Some(last), newest: last, sums };
     transfer.write(&to, from.hasher)?;
     let mut meta = WriteMeta::write(&to)?;
     meta.set_running_time(from.running)?;
@@ -211,20 +228,25 @@ mod tests {
 
     #[test]
     fn a_piece_is_laid_over_the_tables_if_it_is_the_later_and_of_the_same_life() {
-        let files = Location::Memory.open(1 << 20).unwrap();
+        let slot = Slot::new(Location::Memory.open(1 << 20).unwrap());
         let take = |life, version| {
             let begun = ConversationRecord::begin(ConversationId::new("c").unwrap());
             let conversation = ConversationRecord { life: Life(life), version: Version(version), ..begun };
             let (sealed, staged) = (Vec::new(), Vec::new());
-            *files.memtable_mut() = Memtable::default();
-            files.memtable_mut().take(Entry { conversation, key: None, position: 1, sealed, staged }).unwrap();
+            let entry = Entry { conversation, key: None, position: 1, sealed, staged };
+            let taken = slot.with(|files| {
+                *files.memtable_mut() = Memtable::default();
+                files.memtable_mut().take(entry)
+            });
+            taken.unwrap().unwrap();
         };
-        let missing = || Snapshot::of(&files).unwrap().not_in_tables().map(|pieces| pieces.len()).ok();
+        let missing = || Snapshot::of(&slot).unwrap().not_in_tables().map(|pieces| pieces.len()).ok();
         take(1, 2);
-        let pieces = files.memtable().contents().all().cloned().collect();
-        let transfer = Transfer { pieces, runs: Vec::new(), checkpoint: None, newest: JournalMark::default() };
-        let txn = files.write_tables().unwrap();
-        transfer.write(&txn, files.hasher()).unwrap();
+        let pieces = slot.with(|files| files.memtable().contents().all().cloned().collect()).unwrap();
+        let transfer =
+            Transfer { pieces, runs: Vec::new(), checkpoint: None, newest: JournalMark::default(), sums: None };
+        let (txn, hasher) = slot.with(|files| (files.write_tables().unwrap(), files.hasher())).unwrap();
+        transfer.write(&txn, hasher).unwrap();
         txn.commit().unwrap();
         let of = |life, version| {
             take(life, version);

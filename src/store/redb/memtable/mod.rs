@@ -13,19 +13,23 @@
 //! - `open_parts`: what a piece has of an open turn: its head and the steps that changed.
 //! - `table`: one of the two tables.
 //! - `order`: the order in which the turns of both tables were sealed.
+//! - `tally`: what the turns of both tables add to reports.
 
 pub(crate) mod open_parts;
 pub(crate) mod order;
 pub(crate) mod piece;
 mod table;
+pub(crate) mod tally;
 
 use std::sync::Arc;
 
 use self::order::{Order, Run};
 use self::piece::{PIECE_BYTES, Piece};
 use self::table::{Pieces, Table};
+use self::tally::{Recent, TallyKey, TurnsToCount, Unsummed};
 use crate::store::redb::journal::entry::Entry;
 use crate::store::redb::tables::journal_mark::JournalMark;
+use crate::store::redb::tables::meta::RolledUp;
 use crate::store::redb::tables::record::damaged::DamagedRecord;
 use crate::turn::{ConversationId, Ordinal, TurnId};
 
@@ -59,14 +63,6 @@ impl Contents {
         self.of(id).find_map(|piece| piece.sealed_at(ordinal))
     }
 
-    /// The latest piece of each conversation that changed here.
-    pub(crate) fn latest(&self) -> impl Iterator<Item = &Arc<Piece>> {
-        let active = &self.active.conversations;
-        let moving = self.immutable.conversations.iter().filter(|(id, _)| !active.contains_key(*id));
-        let pieces = active.values().chain(moving.map(|(_, pieces)| pieces));
-        pieces.filter_map(|pieces| pieces.latest_first().next())
-    }
-
     fn is_empty(&self) -> bool {
         self.all().next().is_none()
     }
@@ -91,6 +87,28 @@ pub(crate) struct Memtable {
     checkpoint: JournalMark,
     /// The row after which the journal must be kept, if the next row has changes that cannot be moved.
     kept_after: Option<JournalMark>,
+    /// What the active table has to add to the sums of the tables.
+    unsummed: Unsummed,
+    /// What the immutable table has to add, after its pieces and its order.
+    frozen: Unsummed,
+    /// The last position when the immutable table took its last commit.
+    frozen_position: u64,
+    /// What of the immutable table's sums was moved last.
+    summed_to: Option<TallyKey>,
+    /// Where the turns of the row that is taken count.
+    counting: Counting,
+}
+
+/// Where turns count. While a journal is replayed, the tables have the sums of its first rows, and may have a part of those
+/// that follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Counting {
+    #[default]
+    Active,
+    /// The moving of their sums had begun.
+    Immutable,
+    /// The tables have their sums.
+    Nowhere,
 }
 
 impl Memtable {
@@ -115,14 +133,97 @@ impl Memtable {
     /// Like [`take`](Self::take), with another size of a full piece.
     pub(crate) fn take_in_pieces(&mut self, entry: Entry, piece_bytes: usize) -> Result<(), DamagedRecord> {
         let run = Run::of(&entry);
+        let (id, sealed) = (entry.conversation.id.clone(), entry.sealed.clone());
         self.contents.active.take(entry, piece_bytes)?;
+        self.list_for_sums(&id, &sealed);
         self.take_run(run);
         Ok(())
     }
 
-    /// Takes in the positions of a commit whose changes are in the tables already.
+    /// Takes in the positions and the sums of a commit whose changes are in the tables already.
     pub(crate) fn take_positions(&mut self, entry: &Entry) {
+        self.list_for_sums(&entry.conversation.id, &entry.sealed);
         self.take_run(Run::of(entry));
+    }
+
+    fn list_for_sums(&mut self, id: &ConversationId, sealed: &[Arc<[u8]>]) {
+        match self.counting {
+            Counting::Active => self.unsummed.add(id, sealed),
+            Counting::Immutable => self.frozen.add(id, sealed),
+            Counting::Nowhere => {}
+        }
+    }
+
+    /// Says how far the sums of the tables have come, before a row is replayed: the tables have those of the rows up to
+    /// `rolled_up`, and of those up to the row of `rolling_up` the ones up to a key.
+    pub(crate) fn replays_row(&mut self, row: u64, rolled_up: RolledUp, rolling_up: Option<&(u64, TallyKey)>) {
+        self.counting = match rolling_up {
+            _ if row <= rolled_up.row => Counting::Nowhere,
+            Some((last, _)) if row <= *last => Counting::Immutable,
+            _ => Counting::Active,
+        };
+        if let Some((_, key)) = rolling_up.filter(|_| self.counting == Counting::Immutable) {
+            self.summed_to = Some(key.clone());
+        }
+    }
+
+    /// To be called when the journal was replayed: whatever comes is new.
+    pub(crate) fn replayed(&mut self) {
+        self.counting = Counting::Active;
+    }
+
+    /// Takes the turns that are to be counted: at most so many of each table.
+    pub(crate) fn take_uncounted(&mut self, limit: usize) -> TurnsToCount {
+        TurnsToCount { immutable: self.frozen.take(limit), active: self.unsummed.take(limit) }
+    }
+
+    /// The turns that were not counted yet, which stay so.
+    pub(crate) fn all_uncounted(&self) -> TurnsToCount {
+        TurnsToCount { immutable: self.frozen.all(), active: self.unsummed.all() }
+    }
+
+    /// How many turns were not counted yet.
+    pub(crate) fn uncounted(&self) -> usize {
+        self.frozen.uncounted() + self.unsummed.uncounted()
+    }
+
+    /// To be called when turns were counted.
+    pub(crate) fn counted(&mut self, recent: &Recent) {
+        self.frozen.tally_bytes = recent.immutable.bytes();
+        self.unsummed.tally_bytes = recent.active.bytes();
+    }
+
+    /// Whether of the immutable table only the sums have to be moved.
+    pub(crate) fn has_only_sums(&self) -> bool {
+        !self.frozen.is_empty() && self.to_move.is_empty() && !self.order.has_frozen()
+    }
+
+    /// Whether the immutable table has sums to move.
+    pub(crate) fn has_sums(&self) -> bool {
+        !self.frozen.is_empty()
+    }
+
+    /// What of the immutable table's sums was moved last.
+    pub(crate) fn summed_to(&self) -> Option<&TallyKey> {
+        self.summed_to.as_ref()
+    }
+
+    /// How far the sums of the tables have come when the immutable table is moved.
+    pub(crate) fn rolled_up_then(&self) -> RolledUp {
+        RolledUp { row: self.frozen_at.number, position: self.frozen_position }
+    }
+
+    /// How far they have come when everything is moved.
+    pub(crate) fn rolled_up_at_last(&self) -> RolledUp {
+        RolledUp { row: self.last_row.number, position: self.last_position }
+    }
+
+    /// The sums of the immutable table are in the tables up to this key, or all of them.
+    pub(crate) fn summed(&mut self, to: Option<TallyKey>) {
+        if to.is_none() {
+            self.frozen = Unsummed::default();
+        }
+        self.summed_to = to;
     }
 
     /// Skips a commit whose conversation is unknown: it stays in the journal with all rows after the last one that was
@@ -172,6 +273,9 @@ impl Memtable {
     /// Everything of this row, and of those before it, was taken.
     pub(crate) fn took_row(&mut self, row: JournalMark, bytes: usize) {
         self.last_row = row;
+        if self.counting == Counting::Immutable {
+            (self.frozen_at, self.frozen_position) = (row, self.last_position);
+        }
         self.contents.active.row_bytes += bytes;
     }
 
@@ -185,24 +289,26 @@ impl Memtable {
 
     /// About what it takes in memory or in the journal, whichever is more.
     pub(crate) fn size(&self) -> usize {
-        self.contents.active.size() + self.contents.immutable.size() + self.order.bytes()
+        let tables = self.contents.active.size() + self.contents.immutable.size();
+        tables + self.order.bytes() + self.unsummed.bytes() + self.frozen.bytes()
     }
 
     pub(crate) fn active_size(&self) -> usize {
-        self.contents.active.size() + self.order.active_bytes()
+        self.contents.active.size() + self.order.active_bytes() + self.unsummed.bytes()
     }
 
     /// About what it takes in memory.
     pub(crate) fn bytes(&self) -> usize {
-        self.contents.active.bytes + self.contents.immutable.bytes + self.order.bytes()
+        let tables = self.contents.active.bytes + self.contents.immutable.bytes;
+        tables + self.order.bytes() + self.unsummed.bytes() + self.frozen.bytes()
     }
 
     pub(crate) fn has_immutable(&self) -> bool {
-        !self.contents.immutable.conversations.is_empty() || self.order.has_frozen()
+        !self.contents.immutable.conversations.is_empty() || self.order.has_frozen() || !self.frozen.is_empty()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.contents.is_empty() && self.order.is_empty()
+        self.contents.is_empty() && self.order.is_empty() && self.unsummed.is_empty() && self.frozen.is_empty()
     }
 
     /// What it holds.
@@ -219,12 +325,14 @@ impl Memtable {
     /// caller must then set their order with [`set_order`](Self::set_order).
     pub(crate) fn freeze(&mut self) -> Option<Vec<Arc<Piece>>> {
         let has_active = !self.contents.active.conversations.is_empty() || self.order.has_active();
+        let has_active = has_active || !self.unsummed.is_empty();
         if self.has_immutable() || !has_active {
             return None;
         }
         self.order.freeze();
         self.contents.immutable = std::mem::take(&mut self.contents.active);
-        self.frozen_at = self.last_row;
+        self.frozen = std::mem::take(&mut self.unsummed);
+        (self.frozen_at, self.frozen_position) = (self.last_row, self.last_position);
         Some(self.contents.immutable.conversations.values().flat_map(Pieces::oldest_first).cloned().collect())
     }
 
@@ -283,7 +391,7 @@ impl Memtable {
         immutable.row_bytes = rows / before * left + rows % before * left / before;
         self.to_move.truncate(self.to_move.len() - moved.len());
         self.order.drop_first(runs);
-        if self.to_move.is_empty() && !self.order.has_frozen() {
+        if self.to_move.is_empty() && !self.order.has_frozen() && self.frozen.is_empty() {
             self.checkpoint = self.frozen_at();
         }
     }
@@ -349,7 +457,7 @@ mod tests {
 
         // The order follows once all turns are in the tables, in flushes of its own.
         let mut next = 1;
-        while memtable.has_immutable() {
+        while memtable.order.has_frozen() {
             assert_eq!((memtable.first_position(), memtable.checkpoint()), (next, JournalMark::default()));
             let (runs, is_last) = memtable.next_runs(10_000);
             let positions: Vec<_> = runs.iter().flat_map(Run::places).collect();
@@ -364,10 +472,43 @@ mod tests {
             assert_eq!(is_last, next > COMMITS * TURNS);
             memtable.moved(&[], runs.len());
         }
+        // And the sums of the turns once their order is there.
+        assert!(memtable.has_only_sums());
+        let key = TallyKey::Conversation(id());
+        for to in [Some(key.clone()), None] {
+            memtable.summed(to.clone());
+            memtable.moved(&[], 0);
+            assert_eq!((memtable.summed_to(), memtable.has_immutable()), (to.as_ref(), to.is_some()));
+            assert_eq!(memtable.checkpoint().number, if to.is_some() { 0 } else { 5 });
+        }
         assert_eq!(memtable.checkpoint(), JournalMark { number: 5, checksum: 55 });
         assert_eq!((next, memtable.last_position()), (COMMITS * TURNS + 1, (COMMITS + 1) * TURNS));
         let left = memtable.of(&id()).map(|piece| piece.bytes()).sum::<usize>();
-        assert_eq!(memtable.bytes(), left + memtable.runs().map(Run::bytes).sum::<usize>());
+        let unsummed = memtable.unsummed.bytes();
+        assert_eq!(memtable.bytes(), left + memtable.runs().map(Run::bytes).sum::<usize>() + unsummed);
+        assert_eq!((memtable.uncounted() as u64, unsummed > 0), (TURNS, true));
+    }
+
+    #[test]
+    fn of_a_journal_the_turns_count_that_the_tables_have_no_sums_of() {
+        let key = TallyKey::Conversation(id());
+        let rolled_up = RolledUp { row: 2, position: 2 };
+        let mut memtable = Memtable::at(JournalMark { number: 1, checksum: 0 }, 0);
+        for row in 2..=6 {
+            memtable.replays_row(row, rolled_up, Some(&(4, key.clone())));
+            memtable.take(entry(row - 2, 1)).unwrap();
+            memtable.took_row(JournalMark { number: row, checksum: row * 11 }, 0);
+        }
+        memtable.replayed();
+        let counted = memtable.all_uncounted();
+        // Row 2 counts nowhere, rows 3 and 4 were being moved.
+        assert_eq!((counted.immutable.len(), counted.active.len()), (2, 2));
+        assert_eq!((memtable.summed_to(), memtable.rolled_up_then()), (Some(&key), RolledUp { row: 4, position: 3 }));
+        assert!(memtable.has_only_sums() && memtable.freeze().is_none(), "those are moved first");
+        memtable.summed(None);
+        memtable.moved(&[], 0);
+        assert_eq!(memtable.checkpoint(), JournalMark { number: 4, checksum: 44 });
+        assert_eq!(memtable.freeze().map(|pieces| pieces.len()), Some(1));
     }
 
     #[test]

@@ -4,13 +4,15 @@
 //! sound.
 //!
 //! - `open_turns`: the open turns of a conversation, each put together from its head and its steps.
-//! - `activity`: the conversations by their latest activity.
+//! - `conversations`: lists of conversations.
 //! - `order`: the turns of all conversations, in the order in which they became durable.
+//! - `report`: sums over the turns of some periods.
 //! - `tests`: each question at every stage of a checkpoint.
 
-pub(crate) mod activity;
+pub(crate) mod conversations;
 mod open_turns;
 pub(crate) mod order;
+pub(crate) mod report;
 #[cfg(test)]
 mod tests;
 

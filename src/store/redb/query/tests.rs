@@ -1,14 +1,18 @@
 //! Each question has one answer, however much of the memtable was in the tables before it was copied, and however much
 //! was moved there between the copy and the read.
 
-use super::activity::ActivityQuery;
+use super::conversations::ConversationsQuery;
 use super::order::OrderQuery;
+use super::report::ReportQuery;
 use super::*;
-use crate::store::contract::{ActiveConversation, Commit, StagedChange, StagedTurn, Version};
-use crate::store::redb::checkpoint::transfer::Transfer;
+use crate::report::NoPrices;
+use crate::store::contract::{Commit, ConversationOrder, ConversationQuestion, StagedChange, StagedTurn, Version};
+use crate::store::oracle::{breakdown_of, question_of_1970};
+use crate::store::redb::checkpoint::transfer::{Sums, Transfer};
 use crate::store::redb::files::location::Location;
 use crate::store::redb::files::open_files::Files;
 use crate::store::redb::journal::entry::Entry;
+use crate::store::redb::memtable::tally::{Lacking, Recent};
 use crate::store::redb::tables::journal_mark::JournalMark;
 use crate::store::redb::tables::record::damaged::RecordFlaw;
 use crate::store::redb::writer::write_set::WriteSet;
@@ -72,6 +76,7 @@ fn files() -> Files {
         commit.expected_version = latest.map_or(Version(0), |piece| piece.conversation.version);
         let entry = entry(&files, &memtable, &commit);
         memtable.take_in_pieces(entry, 1).unwrap();
+        memtable.took_row(JournalMark { number: nth as u64 + 1, checksum: 7 }, 0);
         if nth + 1 == FROZEN_AFTER {
             freeze(&mut memtable);
         }
@@ -85,16 +90,28 @@ fn freeze(memtable: &mut Memtable) {
     }
 }
 
-/// Moves the next piece, or the next run of the order. Returns whether there was one.
+/// Moves the next piece, the next run of the order, or a part of the sums. Returns whether there was one.
 fn step(files: &Files) -> bool {
     let mut memtable = files.memtable_mut();
     freeze(&mut memtable);
     if !memtable.has_immutable() {
         return false;
     }
+    if memtable.has_only_sums() {
+        let (tally, to) = recent(&memtable).immutable.next_after(memtable.summed_to(), 1);
+        let sums = Sums { tally, digest: 0, rolled_up: memtable.rolled_up_then(), to: to.clone() };
+        let (pieces, runs, newest) = (Vec::new(), Vec::new(), memtable.last_row());
+        let txn = files.write_tables().unwrap();
+        let moving = Transfer { pieces, runs, checkpoint: None, newest, sums: Some(sums) };
+        moving.write(&txn, files.hasher()).unwrap();
+        txn.commit().unwrap();
+        memtable.summed(to);
+        memtable.moved(&[], 0);
+        return true;
+    }
     let (pieces, _) = memtable.next_to_move(1);
     let (runs, _) = memtable.next_runs(usize::from(pieces.is_empty()));
-    let moving = Transfer { pieces, runs, checkpoint: None, newest: JournalMark::default() };
+    let moving = Transfer { pieces, runs, checkpoint: None, newest: JournalMark::default(), sums: None };
     let txn = files.write_tables().unwrap();
     let keys = moving.write(&txn, files.hasher()).unwrap();
     moving.add_to(&files.filter(), &keys, files.hasher());
@@ -230,24 +247,68 @@ fn a_page_leads_past_positions_whose_turns_are_not_here() {
     }
 }
 
+/// What the turns of a memtable add to sums.
+fn recent(memtable: &Memtable) -> Recent {
+    let mut recent = Recent::default();
+    recent.count(&memtable.all_uncounted(), &NoPrices);
+    recent
+}
+
+/// Calls `check` with the files, the sums of the memtable, and what the tables lack of them, at each stage.
+fn with_sums_at_each_stage(check: impl Fn(&Files, &Recent, &Lacking)) {
+    let files = files();
+    loop {
+        let memtable = files.memtable();
+        let recent = recent(&memtable);
+        let meta = files.read_tables().unwrap().meta().unwrap();
+        let lacking = Lacking::of(&meta, memtable.rolled_up_then().row).unwrap();
+        drop(memtable);
+        check(&files, &recent, &lacking);
+        if !step(&files) {
+            break;
+        }
+    }
+}
+
 #[test]
-fn conversations_by_their_latest_activity() {
-    let listed = |conversation: &str, last_at: u64| ActiveConversation {
-        conversation_id: id(conversation),
-        last_at: EpochMillis::new(last_at),
-        sealed_turns: 3,
+fn a_report_counts_each_turn_once_at_each_stage() {
+    let question = question_of_1970();
+    let turns = |files: &Files| {
+        let of = |name| {
+            let range = TurnRange { conversation_id: id(name), after: 0, limit: 9 };
+            let query = TurnsQuery::of(&files.memtable(), &range);
+            query.read(Some(&files.read_tables().unwrap()), &range, &mut LeftOut::default()).unwrap()
+        };
+        [of("a"), of("b"), of("c")].concat()
     };
-    let (latest, other) = (listed("a", 6), listed("b", 4));
-    let place = latest.place();
-    let cases = [(None, 9), (None, 1), (Some(&place), 9)];
-    at_each_stage(
-        &[vec![latest.clone(), other.clone()], vec![latest.clone()], vec![other]],
-        |memtable| cases.map(|case| (case, ActivityQuery::of(memtable))),
-        |queries, files, left_out| {
-            let tables = files.read_tables().unwrap();
-            queries.map(|((after, limit), query)| query.read(&tables, after, limit, left_out).unwrap())
-        },
-    );
+    with_sums_at_each_stage(|files, recent, lacking| {
+        let tables = files.read_tables().unwrap();
+        let query = ReportQuery::of(recent, tables, lacking, &question);
+        let report = query.read(&question, 0, &mut LeftOut::default()).unwrap().unwrap();
+        assert_eq!(report.breakdown, breakdown_of(&turns(files), &question, &NoPrices));
+    });
+}
+
+#[test]
+fn conversations_in_each_order_at_each_stage() {
+    with_sums_at_each_stage(|files, recent, lacking| {
+        let list = |question: ConversationQuestion| {
+            let pieces = files.memtable().contents().all().cloned().collect();
+            let query = ConversationsQuery::of(pieces, recent, lacking);
+            query.read(&files.read_tables().unwrap(), &question, &mut LeftOut::default()).unwrap()
+        };
+        for order in [ConversationOrder::Recent, ConversationOrder::Cost, ConversationOrder::Turns] {
+            let all = list(ConversationQuestion::first(order, 9));
+            let told: Vec<_> = all
+                .iter()
+                .map(|listed| (listed.conversation_id.as_str(), listed.sealed_turns, listed.open_turns))
+                .collect();
+            assert_eq!(told, [("a", 3, 2), ("b", 3, 0)], "by {order:?}");
+            assert_eq!((all[0].first_at.get(), all[0].last_at.get()), (1, 6));
+            assert_eq!(list(ConversationQuestion::first(order, 1)), all[..1]);
+            assert_eq!(list(ConversationQuestion::first(order, 9).after(&all[0])), all[1..]);
+        }
+    });
 }
 
 #[test]

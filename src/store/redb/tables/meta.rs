@@ -4,6 +4,8 @@ use redb::{
     Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError,
     WriteTransaction,
 };
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::failure::Failure;
@@ -48,6 +50,61 @@ const META_WRITE_CHECK: &str = "write_check";
 /// Both files: the running time in milliseconds, as a little-endian `u64`; absent before the first tick. The value in
 /// the journal is never the smaller one.
 const META_RUNNING_TIME: &str = "running_time";
+
+/// Main file: how far the rollups have come: the number of the journal's last row whose turns they have, and the position
+/// of the last of those turns, as little-endian `u64`s.
+const META_ROLLED_UP: &str = "rolled_up";
+/// Main file: while the turns of some rows are moved into the rollups part by part: the number of the last of those rows,
+/// and the key of the last part.
+const META_ROLLING_UP: &str = "rolling_up";
+/// Main file: the generation of the costs, and by which prices they are. See [`CostState`].
+const META_COSTS: &str = "costs";
+/// Main file: the generation of costs that is being derived, if one is. See [`Repricing`].
+const META_REPRICING: &str = "repricing";
+
+/// How far the rollups have come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct RolledUp {
+    /// The number of the journal's last row whose turns they have.
+    pub(crate) row: u64,
+    /// The position of the last of those turns.
+    pub(crate) position: u64,
+}
+
+/// What the costs in the tables are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CostState {
+    /// The generation that is shown.
+    pub(crate) generation: u32,
+    /// The latest generation that was begun. What is left of one that was given up must not be taken for another.
+    pub(crate) latest: u32,
+    /// By which prices they are.
+    pub(crate) prices: PricedBy,
+}
+
+/// By which prices some costs are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum PricedBy {
+    /// There are no costs yet.
+    Nothing,
+    /// By the price book of this digest.
+    Book(u64),
+    /// By several books: whoever opens the store derives them anew.
+    Several,
+}
+
+/// Costs that are being derived anew, while those of the generation before are shown. Turns that are rolled up meanwhile
+/// add to both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Repricing {
+    pub(crate) generation: u32,
+    /// The digest of the price book.
+    pub(crate) digest: u64,
+    /// The position of the last turn that has to be priced anew.
+    pub(crate) last: u64,
+    /// The position of the last turn that was.
+    pub(crate) done: u64,
+}
 
 /// The format of the files. To be raised once a released version differs: with a new table of data, too.
 pub(crate) const FORMAT: u32 = 1;
@@ -109,7 +166,12 @@ impl ReadMeta {
     }
 }
 
-impl<T: ReadableTable<&'static str, &'static [u8]>> Meta<T> {
+/// A table with the rows of `meta`, to be read at least.
+pub(crate) trait MetaTable: ReadableTable<&'static str, &'static [u8]> {}
+
+impl<T: ReadableTable<&'static str, &'static [u8]>> MetaTable for T {}
+
+impl<T: MetaTable> Meta<T> {
     /// One of the values of a known length.
     fn value<const N: usize>(&self, name: &'static str) -> Result<[u8; N], Failure> {
         let bytes = self.0.get(name)?.and_then(|bytes| bytes.value().try_into().ok());
@@ -174,6 +236,38 @@ impl<T: ReadableTable<&'static str, &'static [u8]>> Meta<T> {
         self.number(META_NEXT_KEY)
     }
 
+    /// Main file: how far the rollups have come.
+    pub(crate) fn rolled_up(&self) -> Result<RolledUp, Failure> {
+        let bytes: [u8; 16] = self.value(META_ROLLED_UP)?;
+        let number = |at: usize| {
+            let bytes = bytes[at..].first_chunk().ok_or(Failure::Meta(META_ROLLED_UP))?;
+            Ok::<_, Failure>(u64::from_le_bytes(*bytes))
+        };
+        Ok(RolledUp { row: number(0)?, position: number(8)? })
+    }
+
+    /// Main file: the number of the last row whose turns are being moved into the rollups, and the key of the last part that
+    /// was.
+    pub(crate) fn rolling_up<K: DeserializeOwned>(&self) -> Result<Option<(u64, K)>, Failure> {
+        self.optional(META_ROLLING_UP)
+    }
+
+    /// Main file: what the costs are.
+    pub(crate) fn costs(&self) -> Result<CostState, Failure> {
+        self.optional(META_COSTS)?.ok_or(Failure::Meta(META_COSTS))
+    }
+
+    /// Main file: the costs that are being derived, if some are.
+    pub(crate) fn repricing(&self) -> Result<Option<Repricing>, Failure> {
+        self.optional(META_REPRICING)
+    }
+
+    /// A value in the encoding of records.
+    fn optional<V: DeserializeOwned>(&self, name: &'static str) -> Result<Option<V>, Failure> {
+        let Some(bytes) = self.0.get(name)? else { return Ok(None) };
+        postcard::from_bytes(bytes.value()).map(Some).map_err(|_| Failure::Meta(name))
+    }
+
     /// Main file: the number of a repair that is under way.
     pub(crate) fn next_repair(&self) -> Result<u64, Failure> {
         let is_first = self.0.get(META_REPAIRS)?.is_none();
@@ -209,6 +303,8 @@ impl<'txn> WriteMeta<'txn> {
         self.set_next_key(1)?;
         self.advance_checkpoint(JournalMark::default())?;
         self.note_newest(JournalMark::default())?;
+        self.set_rolled_up(RolledUp::default())?;
+        self.set_costs(CostState { generation: 1, latest: 1, prices: PricedBy::Nothing })?;
         self.set_live_bytes(0)
     }
 
@@ -260,6 +356,38 @@ impl<'txn> WriteMeta<'txn> {
     /// Main file: the journal has durable rows up to this one.
     pub(crate) fn note_newest(&mut self, row: JournalMark) -> Result<(), Failure> {
         self.set(META_NEWEST, &row.to_bytes())
+    }
+
+    /// Main file: the rollups have all turns up to here.
+    pub(crate) fn set_rolled_up(&mut self, rolled_up: RolledUp) -> Result<(), Failure> {
+        let bytes = [rolled_up.row, rolled_up.position].map(u64::to_le_bytes);
+        self.set(META_ROLLED_UP, bytes.as_flattened())?;
+        self.0.remove(META_ROLLING_UP)?;
+        Ok(())
+    }
+
+    /// Main file: of the turns up to this row, the rollups have the parts up to this key.
+    pub(crate) fn set_rolling_up(&mut self, row: u64, key: &impl Serialize) -> Result<(), Failure> {
+        self.set_optional(META_ROLLING_UP, Some(&(row, key)))
+    }
+
+    /// Main file: what the costs are.
+    pub(crate) fn set_costs(&mut self, costs: CostState) -> Result<(), Failure> {
+        self.set_optional(META_COSTS, Some(&costs))
+    }
+
+    /// Main file: the costs that are being derived, if some are.
+    pub(crate) fn set_repricing(&mut self, repricing: Option<Repricing>) -> Result<(), Failure> {
+        self.set_optional(META_REPRICING, repricing.as_ref())
+    }
+
+    fn set_optional(&mut self, name: &'static str, value: Option<&impl Serialize>) -> Result<(), Failure> {
+        let Some(value) = value else {
+            self.0.remove(name)?;
+            return Ok(());
+        };
+        let bytes = postcard::to_stdvec(value).map_err(|_| Failure::Meta(name))?;
+        self.set(name, &bytes)
     }
 
     /// Main file: the repair is done.

@@ -11,6 +11,7 @@
 //! - `schema`: the list of all tables, and what is done with all of them: made, copied, counted.
 //! - `index`: whether a turn is sealed, and at which ordinal.
 //! - `turn_filter`: which turns are certainly not in the index, from memory.
+//! - `rollups`: the sums of reports: what adds to them, and what reads them.
 //! - `read`: the tables by conversation, as a read transaction sees them.
 //! - `write`: the same, as a write transaction changes them.
 
@@ -20,6 +21,7 @@ pub(crate) mod journal_mark;
 pub(crate) mod meta;
 pub(crate) mod read;
 pub(crate) mod record;
+pub(crate) mod rollups;
 pub(crate) mod row;
 pub(crate) mod schema;
 pub(crate) mod store_file;

@@ -7,8 +7,10 @@ use redb::{Key, ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMeta
 
 use super::failure::Failure;
 use super::index::{self, TurnHasher};
+use super::meta::ReadMeta;
 use super::record::damaged::{DamagedRecord, RecordFlaw};
 use super::record::{self, conversation::ConversationRecord};
+use super::rollups::ReadRollups;
 use super::row::{Row, Rows};
 use super::schema::{
     ACTIVITY, Activity, CONVERSATIONS, Conversations, INDEX, KEYS, Keys, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps,
@@ -85,12 +87,26 @@ impl ReadTables {
         self.open_steps.of(&self.txn)
     }
 
+    pub(crate) fn conversations(&self) -> Result<&ReadOnlyTable<u64, Row<Conversations>>, Failure> {
+        self.conversations.of(&self.txn)
+    }
+
     pub(crate) fn positions(&self) -> Result<&ReadOnlyTable<u64, Row<Positions>>, Failure> {
         self.positions.of(&self.txn)
     }
 
     pub(crate) fn activity(&self) -> Result<&ReadOnlyTable<(u64, &'static str), Row<Activity>>, Failure> {
         self.activity.of(&self.txn)
+    }
+
+    /// What the file says of itself.
+    pub(crate) fn meta(&self) -> Result<ReadMeta, Failure> {
+        ReadMeta::read(&self.txn)
+    }
+
+    /// The sums of reports.
+    pub(crate) fn rollups(&self) -> Result<ReadRollups, Failure> {
+        ReadRollups::open(&self.txn)
     }
 
     /// The last position that the tables have; 0 if they have none.
@@ -235,14 +251,14 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::store::contract::{Life, Version};
+    use crate::store::contract::Version;
     use crate::store::redb::tables::journal_mark::JournalMark;
     use crate::store::redb::tables::meta::WriteMeta;
     use crate::store::redb::tables::record::at_position::AtPosition;
     use crate::store::redb::tables::row::{self, Stored};
     use crate::store::redb::tables::schema::make_tables;
     use crate::store::redb::tables::write::WriteTables;
-    use crate::turn::{Done, EpochMillis, OpenTurn, Usage};
+    use crate::turn::{Done, EpochMillis, OpenTurn};
 
     fn hasher() -> TurnHasher {
         TurnHasher::of(Uuid::from_u128(7))
@@ -277,13 +293,12 @@ mod tests {
             tables.mark_sealed(key, "x", ordinal).unwrap();
             tables.put_position(1, &AtPosition::Sealed { key, ordinal }).unwrap();
             let conversation = ConversationRecord {
-                id: id("a"),
-                life: Life(1),
                 version: Version(1),
                 sealed_turns: 1,
                 last_sealed_at: EpochMillis::new(5),
                 last_at: EpochMillis::new(5),
-                total_usage: Usage::default(),
+                first_at: EpochMillis::new(5),
+                ..ConversationRecord::begin(id("a"))
             };
             tables.put_conversation(key, &conversation).unwrap();
             tables.finish(None, JournalMark::default()).unwrap();

@@ -66,6 +66,28 @@ impl CheckedKey for (u64, &'static str, u32) {
     }
 }
 
+impl CheckedKey for (u32, u64) {
+    fn feed(key: &(u32, u64), hasher: &mut SipHasher13) {
+        hasher.write(&key.0.to_le_bytes());
+        u64::feed(&key.1, hasher);
+    }
+}
+
+impl CheckedKey for (u8, i64, u64) {
+    fn feed(key: &(u8, i64, u64), hasher: &mut SipHasher13) {
+        hasher.write(&[key.0]);
+        hasher.write(&key.1.to_le_bytes());
+        u64::feed(&key.2, hasher);
+    }
+}
+
+impl CheckedKey for (u32, u8, i64, u64) {
+    fn feed(key: &(u32, u8, i64, u64), hasher: &mut SipHasher13) {
+        hasher.write(&key.0.to_le_bytes());
+        <(u8, i64, u64)>::feed(&(key.1, key.2, key.3), hasher);
+    }
+}
+
 /// The key of a row of the table `T`.
 pub(crate) type KeyOf<'a, T> = <<T as Rows>::Key as Value>::SelfType<'a>;
 

@@ -88,6 +88,52 @@ impl Rows for Positions {
     const WHAT: &'static str = "position";
 }
 
+/// The rows of [`LABELS`].
+#[derive(Debug)]
+pub(crate) struct Labels;
+
+impl Rows for Labels {
+    type Key = u64;
+    const NAME: &'static str = "labels";
+    const WHAT: &'static str = "label of rollups";
+}
+
+/// A level, the first quarter of an hour that the row covers, and a label. See `rollups`.
+pub(crate) type RollupKey = (u8, i64, u64);
+
+/// The rows of [`ROLLUPS`].
+#[derive(Debug)]
+pub(crate) struct Rollups;
+
+impl Rows for Rollups {
+    type Key = RollupKey;
+    const NAME: &'static str = "rollups";
+    const WHAT: &'static str = "rollup";
+}
+
+/// A generation of costs, and the key of a rollup.
+pub(crate) type CostKey = (u32, u8, i64, u64);
+
+/// The rows of [`COSTS`].
+#[derive(Debug)]
+pub(crate) struct Costs;
+
+impl Rows for Costs {
+    type Key = CostKey;
+    const NAME: &'static str = "costs";
+    const WHAT: &'static str = "cost";
+}
+
+/// The rows of [`CONVERSATION_SUMS`].
+#[derive(Debug)]
+pub(crate) struct ConversationSumRows;
+
+impl Rows for ConversationSumRows {
+    type Key = (u32, u64);
+    const NAME: &'static str = "conversation_sums";
+    const WHAT: &'static str = "sums of a conversation";
+}
+
 /// A conversation's id to its key: ids are long and stand in every key below, so each is interned once.
 pub(crate) const KEYS: TableDefinition<&str, Row<Keys>> = TableDefinition::new(Keys::NAME);
 /// A conversation's key to its record.
@@ -105,6 +151,15 @@ pub(crate) const OPEN_STEPS: TableDefinition<StepKey, Row<OpenTurnSteps>> = Tabl
 pub(crate) const ACTIVITY: TableDefinition<(u64, &str), Row<Activity>> = TableDefinition::new(Activity::NAME);
 /// A position in the order of all turns to what stands there. Written at the end, in order.
 pub(crate) const POSITIONS: TableDefinition<u64, Row<Positions>> = TableDefinition::new(Positions::NAME);
+/// The hash of a label to the label: labels are long, and stand in the keys below.
+pub(crate) const LABELS: TableDefinition<u64, Row<Labels>> = TableDefinition::new(Labels::NAME);
+/// (level, first quarter, label) to the sums over the parts of turns in that time.
+pub(crate) const ROLLUPS: TableDefinition<RollupKey, Row<Rollups>> = TableDefinition::new(Rollups::NAME);
+/// (generation, level, first quarter, label) to what those parts cost.
+pub(crate) const COSTS: TableDefinition<CostKey, Row<Costs>> = TableDefinition::new(Costs::NAME);
+/// (generation, conversation) to the cost and other sums of the conversation.
+pub(crate) const CONVERSATION_SUMS: TableDefinition<(u32, u64), Row<ConversationSumRows>> =
+    TableDefinition::new(ConversationSumRows::NAME);
 
 /// (conversation, ordinal) to what a repair took out of [`TURNS`], or nothing where nothing was left. There only once a
 /// repair was needed. An ordinal that stands here is not given again.
@@ -171,6 +226,10 @@ pub(crate) fn visit_tables(visitor: &mut impl TableVisitor) -> Result<(), Failur
     visitor.visit_rows(OPEN_STEPS)?;
     visitor.visit_rows(ACTIVITY)?;
     visitor.visit_rows(POSITIONS)?;
+    visitor.visit_rows(LABELS)?;
+    visitor.visit_rows(ROLLUPS)?;
+    visitor.visit_rows(COSTS)?;
+    visitor.visit_rows(CONVERSATION_SUMS)?;
     visitor.visit(LOST_TURNS, Role::Lost)?;
     visitor.visit(LOST_OPEN_TURNS, Role::Lost)?;
     visitor.visit(LOST_OPEN_STEPS, Role::Lost)?;
@@ -296,6 +355,7 @@ mod tests {
         let mut expected = fill.1;
         // The bytes of a key and of a value, table by table.
         let data = (17 + 5) + (8 + 5) + (16 + 5) + (16 + 8) + (17 + 5) + (13 + 5) + (17 + 5) + (8 + 5);
+        let data = data + (8 + 5) + (17 + 5) + (21 + 5) + (12 + 5);
         assert_eq!(count_live_bytes(&txn).unwrap(), data);
         txn.commit().unwrap();
         expected.sort();

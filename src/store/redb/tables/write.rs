@@ -197,13 +197,28 @@ impl<'txn> WriteTables<'txn> {
         Ok(())
     }
 
+    /// What the file says of itself.
+    pub(crate) fn meta(&mut self) -> &mut WriteMeta<'txn> {
+        &mut self.meta
+    }
+
+    /// Counts the growth of rows that were written beside these tables.
+    pub(crate) fn grow_by(&mut self, growth: i64) {
+        self.growth = self.growth.saturating_add(growth);
+    }
+
     /// Updates `meta`: its figures on the other tables, the newest row of the journal and, if it has moved, the
     /// checkpoint.
     pub(crate) fn finish(mut self, checkpoint: Option<JournalMark>, newest: JournalMark) -> Result<(), Failure> {
-        self.meta.set_next_key(self.next_key)?;
-        self.meta.add_live_bytes(self.growth)?;
         self.meta.note_newest(newest)?;
-        checkpoint.map_or(Ok(()), |row| self.meta.advance_checkpoint(row))
+        checkpoint.map_or(Ok(()), |row| self.meta.advance_checkpoint(row))?;
+        self.finish_without_journal()
+    }
+
+    /// The same where nothing came from the journal.
+    pub(crate) fn finish_without_journal(mut self) -> Result<(), Failure> {
+        self.meta.set_next_key(self.next_key)?;
+        self.meta.add_live_bytes(self.growth)
     }
 
     /// Puts what is to be written where it gets its checksum.
@@ -317,13 +332,12 @@ mod tests {
 
     fn conversation(sealed_turns: u64, last_at: u64) -> ConversationRecord {
         ConversationRecord {
-            id: id("a"),
             life: Life(1),
             version: Version(sealed_turns + 1),
             sealed_turns,
             last_sealed_at: EpochMillis::new(last_at),
             last_at: EpochMillis::new(last_at),
-            total_usage: Usage::default(),
+            ..ConversationRecord::begin(id("a"))
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 
 use crate::store::redb::checkpoint::Checkpoint;
 
-/// A thread that runs flushes while they are worthwhile. It ends when this is dropped.
+/// A thread that runs flushes while they are worthwhile, and derives costs anew if they are by other prices. It ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Background(SyncSender<()>);
 
@@ -15,10 +15,19 @@ impl Background {
         thread.spawn(move || {
             while woken.recv().is_ok() {
                 checkpoint.learn_turns();
-                while checkpoint.is_worthwhile() && checkpoint.flush_in_background() {}
+                loop {
+                    while checkpoint.is_worthwhile() && checkpoint.flush_in_background() {}
+                    while checkpoint.count_turns() {}
+                    if !checkpoint.reprice_in_background() {
+                        break;
+                    }
+                }
             }
         })?;
-        Ok(Self(wakes))
+        let background = Self(wakes);
+        // There may be something to do before the first commit.
+        background.wake();
+        Ok(background)
     }
 
     /// A handle whose wake-ups are ignored.

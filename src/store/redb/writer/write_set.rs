@@ -151,8 +151,7 @@ impl PendingConversation {
         (conversation.version, conversation.sealed_turns) = (version, sealed_turns);
         conversation.last_sealed_at = last_sealed_at;
         for (turn, ordinal, sealed_at) in decision.sealed(commit) {
-            conversation.last_at = turn.ended_at.unwrap_or(sealed_at);
-            conversation.total_usage = conversation.total_usage.saturating_add(turn.metrics.usage);
+            conversation.count(turn, sealed_at, ordinal == Ordinal::after(0));
             self.sealed.insert(turn.metrics.turn_id.clone(), ordinal);
         }
     }

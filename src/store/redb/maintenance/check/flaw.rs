@@ -61,6 +61,9 @@ pub enum Flaw {
     /// The moment of the latest activity does not match the turns.
     #[error("the latest activity in its record is not that of its turns")]
     LastActivity,
+    /// What the record says of the first or the latest turn is not so.
+    #[error("its record says other things of its first or its latest turn than they do")]
+    OtherTurns,
     /// The version is 0, which is for unknown conversations.
     #[error("its version is 0 though it was changed")]
     Version,
@@ -135,6 +138,16 @@ pub enum Flaw {
     /// A turn is not in the order of all turns.
     #[error("it has no position")]
     NoPosition,
+    /// Sums of reports are not those of the turns.
+    #[error("they are not the sums of the turns")]
+    NotTheSums,
+    /// Sums of some turns are missing.
+    #[error("they are missing")]
+    NotThere,
+    /// Rows for longer times do not have the sums of those for shorter ones, or the conversations have others than the
+    /// labels.
+    #[error("they differ from row to row of the same turns")]
+    SumsDiffer,
     /// An open turn is sealed.
     #[error("it is sealed")]
     Sealed,

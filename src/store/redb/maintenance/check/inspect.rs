@@ -4,6 +4,7 @@ use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableError};
 
 use super::flaw::Flaw;
 use super::report::{CheckReport, Violation};
+use super::sums::{self, TurnSums};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::{self, TurnHasher};
 use crate::store::redb::tables::meta::ReadMeta;
@@ -18,7 +19,7 @@ use crate::store::redb::tables::schema::{
     ACTIVITY, Activity, CONVERSATIONS, Conversations, INDEX, KEYS, Keys, LOST_TURNS, OPEN_STEPS, OPEN_TURNS,
     OpenTurnSteps, OpenTurns, POSITIONS, Positions, StepKey, TURNS, Turns,
 };
-use crate::turn::{ConversationId, EpochMillis, Ordinal, Usage};
+use crate::turn::{ConversationId, EpochMillis, Label, Ordinal, StoredTurn, TokenCount, Usage};
 
 /// Looks at every record of one state of the store.
 pub(super) struct Inspection {
@@ -30,6 +31,8 @@ pub(super) struct Inspection {
     lost: Option<ReadOnlyTable<(u64, u64), &'static [u8]>>,
     /// Each key's conversation.
     ids: BTreeMap<u64, String>,
+    /// What the turns so far add to the sums.
+    summed: TurnSums,
     report: CheckReport,
 }
 
@@ -47,6 +50,7 @@ impl Inspection {
             hasher: meta.store_id().ok().map(TurnHasher::of),
             lost,
             ids: BTreeMap::new(),
+            summed: TurnSums::default(),
             report: CheckReport::default(),
         };
         let conversations = txn.open_table(CONVERSATIONS)?;
@@ -57,6 +61,10 @@ impl Inspection {
         inspection.index()?;
         inspection.positions(&txn.open_table(POSITIONS)?)?;
         inspection.open_turns(&txn.open_table(OPEN_TURNS)?, &txn.open_table(OPEN_STEPS)?)?;
+        // Without all of the turns nobody can say what the sums must be; a repair makes them anew.
+        if inspection.report.violations.is_empty() {
+            inspection.report.violations = sums::compare(txn, &inspection.turns, &inspection.summed)?;
+        }
         Ok(inspection.report)
     }
 
@@ -157,6 +165,10 @@ impl Inspection {
         if counted.last_at != record.last_at {
             wrong.push(Flaw::LastActivity);
         }
+        let said = (record.first_at, record.model, record.project, record.context_size);
+        if counted.told() != said {
+            wrong.push(Flaw::OtherTurns);
+        }
         if record.version.0 == 0 {
             wrong.push(Flaw::Version);
         }
@@ -208,6 +220,7 @@ impl Inspection {
     /// A conversation's ordinals begin at 1 and have no gaps, and each turn is in the index.
     fn turns(&mut self) -> Result<(), Failure> {
         let mut wrong = Vec::new();
+        let mut summed = TurnSums::default();
         let mut before = (0, 0);
         let mut sealed_before = EpochMillis::default();
         for row in self.turns.iter()? {
@@ -238,6 +251,7 @@ impl Inspection {
             match value.value().verify(&(key, ordinal)).and_then(|record| record::decode_sealed(at, record)) {
                 Err(damaged) => tell(ordinal, damaged.into()),
                 Ok(turn) => {
+                    summed.count(key, &turn)?;
                     if turn.sealed_at < sealed_before {
                         tell(ordinal, Flaw::SealedTooEarly);
                     }
@@ -251,6 +265,7 @@ impl Inspection {
                 }
             }
         }
+        self.summed = summed;
         self.report.violations.append(&mut wrong);
         if let Some(lost) = &self.lost {
             self.report.lost_turns = redb::ReadableTableMetadata::len(lost)?;
@@ -435,6 +450,20 @@ pub(super) struct Counted {
     /// When the last turn ended, or was sealed if that is not known.
     pub(super) last_at: EpochMillis,
     pub(super) total_usage: Usage,
+    /// When the first turn ended, or was sealed if that is not known.
+    pub(super) first_at: EpochMillis,
+    /// The last turn.
+    pub(super) latest: Option<StoredTurn>,
+}
+
+impl Counted {
+    /// The report time of the first turn, and the model, the project and the context size of the last one.
+    pub(super) fn told(&self) -> (EpochMillis, Option<Label>, Option<Label>, Option<TokenCount>) {
+        let latest = self.latest.as_ref();
+        let model = latest.and_then(|turn| turn.model.clone());
+        let project = latest.and_then(|turn| turn.project.clone());
+        (self.first_at, model, project, latest.and_then(|turn| turn.metrics.context_size))
+    }
 }
 
 pub(super) fn count(
@@ -444,7 +473,8 @@ pub(super) fn count(
 ) -> Result<Counted, Failure> {
     let all = (key, 0)..=(key, u64::MAX);
     let (last_sealed_at, total_usage) = (EpochMillis::default(), Usage::default());
-    let mut counted = Counted { last: 0, last_sealed_at, last_at: EpochMillis::default(), total_usage };
+    let (first_at, last_at) = (EpochMillis::default(), EpochMillis::default());
+    let mut counted = Counted { last: 0, last_sealed_at, last_at, total_usage, first_at, latest: None };
     for row in turns.range(all.clone())? {
         let (place, value) = row?;
         counted.last = place.value().1;
@@ -454,6 +484,10 @@ pub(super) fn count(
             counted.last_at = turn.ended_at.unwrap_or(turn.sealed_at);
             counted.last_sealed_at = counted.last_sealed_at.max(turn.sealed_at);
             counted.total_usage = counted.total_usage.saturating_add(turn.metrics.usage);
+            if counted.latest.is_none() {
+                counted.first_at = counted.last_at;
+            }
+            counted.latest = Some(turn);
         }
     }
     if let Some(lost) = lost

@@ -4,12 +4,14 @@
 //!
 //! - `paths`: finds and opens the files, with or without changing them, and writes the journal into the tables.
 //! - `inspect`: looks at every row of the tables.
+//! - `sums`: compares the sums of reports with the turns.
 //! - `flaw`: what can be wrong with a row, or with the file.
 //! - `report`: what a check found.
 //! - `error`: why a check or a repair could not be made.
 //! - `copy`: the copies that a repair keeps of the files.
 //! - `repair`: makes the tables agree with the turns in them.
 //! - `tests`: damage of each kind, found and repaired.
+//! - `sums_tests`: the same of the sums of reports.
 
 mod copy;
 pub(crate) mod error;
@@ -18,6 +20,9 @@ mod inspect;
 mod paths;
 mod repair;
 pub(crate) mod report;
+mod sums;
+#[cfg(test)]
+mod sums_tests;
 #[cfg(test)]
 mod tests;
 

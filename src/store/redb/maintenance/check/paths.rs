@@ -5,8 +5,9 @@ use redb::{Builder, Database, WriteTransaction};
 
 use super::error::CheckError;
 use crate::link;
+use crate::report::{NoPrices, PriceBook};
 use crate::store::fault::Fault;
-use crate::store::redb::checkpoint::transfer::Transfer;
+use crate::store::redb::checkpoint::transfer::{Sums, Transfer};
 use crate::store::redb::files::file::open_database;
 use crate::store::redb::files::header::StoreHeader;
 use crate::store::redb::files::look::look_at;
@@ -15,6 +16,7 @@ use crate::store::redb::files::path::has_content;
 use crate::store::redb::files::replay::{DamagedRow, RowFlaw};
 use crate::store::redb::files::write_back::write_back_file;
 use crate::store::redb::memtable::Memtable;
+use crate::store::redb::memtable::tally::{Lacking, Recent};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::TurnHasher;
 use crate::store::redb::tables::meta::{ReadMeta, WriteMeta};
@@ -96,13 +98,23 @@ pub(super) struct Unmerged {
 }
 
 impl Unmerged {
+    /// What the turns of the journal add to reports. Without their prices: see [`NoPrices`].
+    fn sums(memtable: &Memtable, meta: &WriteMeta<'_>) -> Result<Sums, Failure> {
+        let rolled_up = memtable.rolled_up_at_last();
+        let mut recent = Recent::default();
+        recent.count(&memtable.all_uncounted(), &NoPrices);
+        let tally = recent.not_in(&Lacking::of(meta, memtable.rolled_up_then().row)?);
+        Ok(Sums { tally, digest: NoPrices.digest(), rolled_up, to: None })
+    }
+
     /// Writes all of it into the main file, which then no longer needs the journal.
     pub(super) fn write(&self, txn: &WriteTransaction) -> Result<(), Failure> {
         let last = self.memtable.as_ref().map_or(self.header.checkpoint, Memtable::last_row);
         if let Some(memtable) = &self.memtable {
             let pieces = memtable.contents().all().cloned().collect();
             let runs = memtable.runs().cloned().collect();
-            let transfer = Transfer { pieces, runs, checkpoint: Some(last), newest: last };
+            let sums = Some(Self::sums(memtable, &WriteMeta::write(txn)?)?);
+            let transfer = Transfer { pieces, runs, checkpoint: Some(last), newest: last, sums };
             transfer.write(txn, TurnHasher::of(self.header.bond.store_id))?;
         }
         let mut meta = WriteMeta::write(txn)?;

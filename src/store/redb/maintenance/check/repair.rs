@@ -3,26 +3,32 @@ use std::collections::{BTreeMap, BTreeSet};
 use redb::{Key, ReadableTable, Table, TableDefinition, TableHandle, Value, WriteTransaction};
 
 use super::inspect::{count, unsound_step};
+use crate::report::{ConversationSums, NoPrices, PriceBook};
 use crate::store::contract::{Life, Version};
+use crate::store::redb::memtable::tally::Tally;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::{self, TurnHasher};
-use crate::store::redb::tables::meta::WriteMeta;
+use crate::store::redb::tables::meta::{CostState, PricedBy, RolledUp, WriteMeta};
 use crate::store::redb::tables::read::decode_key;
 use crate::store::redb::tables::record::at_position::AtPosition;
 use crate::store::redb::tables::record::conversation::ConversationRecord;
 use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
 use crate::store::redb::tables::record::open_turn::StagedHead;
 use crate::store::redb::tables::record::{self};
+use crate::store::redb::tables::rollups::WriteRollups;
 use crate::store::redb::tables::row::{self, Row, Rows};
 use crate::store::redb::tables::schema::{
-    ACTIVITY, CONVERSATIONS, Conversations, INDEX, KEYS, LOST_OPEN_STEPS, LOST_OPEN_TURNS, LOST_TURNS, LOST_UNKNOWN,
-    LostStepKey, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps, OpenTurns, POSITIONS, Role, StepKey, TURNS, TableVisitor,
-    Turns, count_live_bytes, visit_tables,
+    ACTIVITY, CONVERSATION_SUMS, CONVERSATIONS, COSTS, Conversations, INDEX, KEYS, LABELS, LOST_OPEN_STEPS,
+    LOST_OPEN_TURNS, LOST_TURNS, LOST_UNKNOWN, LostStepKey, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps, OpenTurns,
+    POSITIONS, ROLLUPS, Role, StepKey, TURNS, TableVisitor, Turns, count_live_bytes, visit_tables,
 };
 use crate::turn::{ConversationId, Ordinal};
 
 /// The most missing turns that are noted: a wild ordinal must not have the repair write for ever.
 const MAX_GAPS: usize = 1_000_000;
+
+/// How many turns are summed up in memory before their sums are written.
+const TURNS_AT_ONCE: usize = 50_000;
 
 /// Makes everything agree with the turns that are there.
 ///
@@ -39,11 +45,18 @@ pub(super) fn derive(txn: &WriteTransaction) -> Result<(), Failure> {
     }
     positions(txn)?;
     activity(txn)?;
+    sums(txn)?;
     let last = ids.keys().next_back().copied().unwrap_or_default();
     let mut meta = WriteMeta::write(txn)?;
     if meta.next_key().map_or(true, |next| next <= last) {
         meta.set_next_key(last.saturating_add(1))?;
     }
+    let position = txn.open_table(POSITIONS)?.last()?.map_or(0, |(position, _)| position.value());
+    let row = meta.checkpoint()?.number;
+    meta.set_rolled_up(RolledUp { row, position })?;
+    // Whoever opens the store derives them anew, as its prices are other ones than none.
+    meta.set_costs(CostState { generation: 1, latest: 1, prices: PricedBy::Book(NoPrices.digest()) })?;
+    meta.set_repricing(None)?;
     // Turns may have been lost or have moved to other positions, hence a new lineage.
     meta.draw_lineage()?;
     meta.end_repair()?;
@@ -111,6 +124,38 @@ fn activity(txn: &WriteTransaction) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Makes the sums of reports anew from the turns. Nothing has a price.
+fn sums(txn: &WriteTransaction) -> Result<(), Failure> {
+    txn.delete_table(LABELS)?;
+    txn.delete_table(ROLLUPS)?;
+    txn.delete_table(COSTS)?;
+    txn.delete_table(CONVERSATION_SUMS)?;
+    let mut rollups = WriteRollups::open(txn)?;
+    let turns = txn.open_table(TURNS)?;
+    let mut rows = turns.iter()?;
+    loop {
+        let (mut tally, mut conversations) = (Tally::default(), BTreeMap::<u64, ConversationSums>::new());
+        let mut is_last = true;
+        for row in rows.by_ref().take(TURNS_AT_ONCE) {
+            is_last = false;
+            let (place, value) = row?;
+            let (key, ordinal) = place.value();
+            let record = value.value().verify(&place.value());
+            let Some(at) = Ordinal::new(ordinal) else { continue };
+            let Ok(turn) = record.and_then(|record| record::decode_sealed(at, record)) else { continue };
+            conversations.entry(key).or_default().add(&tally.count_parts(&turn, &NoPrices));
+        }
+        if is_last {
+            return Ok(());
+        }
+        rollups.add_rollups(tally.parts().map(|(quarter, label, part)| (quarter, label, &part.rollup)))?;
+        rollups.add_costs(1, tally.parts().map(|(quarter, label, part)| (quarter, label, &part.cost)))?;
+        for (key, sums) in conversations {
+            rollups.add_to_conversation(1, key, &sums)?;
+        }
+    }
 }
 
 /// Numbers all turns anew, without a gap: as nearly in the old order as can be, and those of a conversation by their
@@ -344,6 +389,7 @@ impl<'txn> Repair<'txn> {
         // Nobody holds a version while the store is stopped, so any will do but 0, which is for the unknown.
         let version = known.as_ref().map_or(0, |known| known.version.0).max(1);
         let life = known.map_or_else(Life::draw, |known| known.life);
+        let (first_at, model, project, context_size) = counted.told();
         let record = ConversationRecord {
             id: id.clone(),
             life,
@@ -351,7 +397,11 @@ impl<'txn> Repair<'txn> {
             sealed_turns: counted.last,
             last_sealed_at: counted.last_sealed_at,
             last_at: counted.last_at,
+            first_at,
             total_usage: counted.total_usage,
+            model,
+            project,
+            context_size,
         };
         self.conversations.insert(self.key, row::seal(&self.key, &mut record.encode()?))?;
         Ok(())

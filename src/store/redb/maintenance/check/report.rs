@@ -54,6 +54,14 @@ pub enum Violation {
         /// What is wrong.
         flaw: Flaw,
     },
+    /// Sums of reports.
+    #[error("the sums of reports, {rows}: {flaw}")]
+    Sums {
+        /// Which of them.
+        rows: String,
+        /// What is wrong.
+        flaw: Flaw,
+    },
     /// The order of all turns.
     #[error("position {position}: {flaw}")]
     Position {

@@ -1,6 +1,6 @@
 use super::damaged::{DamagedRecord, RecordFlaw};
 use crate::store::contract::{Life, Version};
-use crate::turn::{ConversationId, EpochMillis, Usage};
+use crate::turn::{ConversationId, EpochMillis, Label, SealedTurn, TokenCount, Usage};
 
 /// What is stored once for each conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,8 +13,16 @@ pub(crate) struct ConversationRecord {
     pub(crate) last_sealed_at: EpochMillis,
     /// When its latest turn ended, or was sealed if that is not known; 1970 if none is sealed.
     pub(crate) last_at: EpochMillis,
+    /// When its first turn ended, or was sealed if that is not known; 1970 if none is sealed.
+    pub(crate) first_at: EpochMillis,
     /// The sum of the usage of its sealed turns.
     pub(crate) total_usage: Usage,
+    /// Of its latest turn.
+    pub(crate) model: Option<Label>,
+    /// Of its latest turn.
+    pub(crate) project: Option<Label>,
+    /// Of its latest turn.
+    pub(crate) context_size: Option<TokenCount>,
 }
 
 impl ConversationRecord {
@@ -27,8 +35,23 @@ impl ConversationRecord {
             sealed_turns: 0,
             last_sealed_at: EpochMillis::default(),
             last_at: EpochMillis::default(),
+            first_at: EpochMillis::default(),
             total_usage: Usage::default(),
+            model: None,
+            project: None,
+            context_size: None,
         }
+    }
+
+    /// Takes over what it says of its turns from the next one, which was sealed at this moment.
+    pub(crate) fn count(&mut self, turn: &SealedTurn, sealed_at: EpochMillis, is_first: bool) {
+        self.last_at = turn.ended_at.unwrap_or(sealed_at);
+        if is_first {
+            self.first_at = self.last_at;
+        }
+        self.total_usage = self.total_usage.saturating_add(turn.metrics.usage);
+        (self.model, self.project) = (turn.model.clone(), turn.project.clone());
+        self.context_size = turn.metrics.context_size;
     }
 
     /// Whether another state of the conversation is the later one. Versions of two lives say nothing of each other: rows

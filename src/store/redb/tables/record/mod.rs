@@ -19,6 +19,7 @@ mod twin;
 
 use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use self::at_position::AtPosition;
@@ -120,6 +121,17 @@ fn first_of<'a, T: Deserialize<'a>>(what: &'static str, bytes: &'a [u8]) -> Resu
         Ok((first, _)) => Ok(first),
         Err(error) => Err(DamagedRecord::new(what, error)),
     }
+}
+
+/// Encodes sums or a label. These have no twins: the module `report` keeps their fields to itself, and their encoding as a
+/// part of what they are.
+pub(crate) fn encode_plain<T: Serialize>(what: &'static str, value: &T) -> Result<Vec<u8>, DamagedRecord> {
+    encode(what, value)
+}
+
+/// Decodes what [`encode_plain`] has written.
+pub(crate) fn decode_plain<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, DamagedRecord> {
+    decode(what, bytes, Ok)
 }
 
 const CONVERSATION: &str = "conversation";
@@ -231,6 +243,10 @@ mod tests {
             sealed_turns: 3,
             last_sealed_at: EpochMillis::new(8),
             last_at: EpochMillis::new(6),
+            first_at: EpochMillis::new(2),
+            model: Some("m".into()),
+            project: Some("j".into()),
+            context_size: Some(0.into()),
             total_usage: Usage { cache_write_tokens: Some(TokenCount::MAX), ..Usage::default() },
         };
         assert_eq!(ConversationRecord::decode(&conversation.encode().unwrap()).unwrap(), conversation);

@@ -23,7 +23,11 @@ pub(super) struct ConversationTwin<'a> {
     sealed_turns: u64,
     last_sealed_at: u64,
     last_at: u64,
+    first_at: u64,
     total_usage: UsageTwin,
+    model: Option<&'a str>,
+    project: Option<&'a str>,
+    context_size: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -134,7 +138,11 @@ impl<'a> ConversationTwin<'a> {
             sealed_turns: conversation.sealed_turns,
             last_sealed_at: conversation.last_sealed_at.get(),
             last_at: conversation.last_at.get(),
+            first_at: conversation.first_at.get(),
             total_usage: conversation.total_usage.into(),
+            model: text(conversation.model.as_ref()),
+            project: text(conversation.project.as_ref()),
+            context_size: code(conversation.context_size),
         }
     }
 
@@ -146,7 +154,11 @@ impl<'a> ConversationTwin<'a> {
             sealed_turns: self.sealed_turns,
             last_sealed_at: EpochMillis::new(self.last_sealed_at),
             last_at: EpochMillis::new(self.last_at),
+            first_at: EpochMillis::new(self.first_at),
             total_usage: self.total_usage.read()?,
+            model: self.model.map(Label::from),
+            project: self.project.map(Label::from),
+            context_size: decode(self.context_size)?,
         })
     }
 }

@@ -14,7 +14,7 @@ use crate::store::redb::tables::schema::{
     TURNS,
 };
 use crate::store::redb::tables::store_file::StoreFile;
-use crate::store::{Commit, TurnOutcome, TurnRange, Version};
+use crate::store::{Commit, ConversationOrder, ConversationQuestion, TurnOutcome, TurnRange, Version};
 use crate::turn::{Done, EpochMillis, RunningTime};
 
 #[tokio::test]
@@ -147,7 +147,7 @@ async fn a_conversation_with_a_second_place_by_activity_is_listed_once() {
         rows.insert(place, row::seal(&place, &mut key)).unwrap();
     });
     let store = open(directory.path());
-    let listed = store.conversations(None, 9).unwrap();
+    let listed = store.conversations(&ConversationQuestion::first(ConversationOrder::Recent, 9)).unwrap();
     assert_eq!(listed.iter().map(|listed| listed.conversation_id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
     assert!(listed.iter().all(|listed| listed.last_at == EpochMillis::new(2)), "{listed:?}");
     assert_eq!(store.damaged_records(), 1);

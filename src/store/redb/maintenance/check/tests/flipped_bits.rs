@@ -3,7 +3,8 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, Value as 
 use super::set_up::{id, sound, staged, told};
 use crate::store::redb::maintenance::check::inspect::Inspection;
 use crate::store::redb::memtable::Memtable;
-use crate::store::redb::query::activity::ActivityQuery;
+use crate::store::redb::memtable::tally::{Lacking, Recent};
+use crate::store::redb::query::conversations::ConversationsQuery;
 use crate::store::redb::query::order::OrderQuery;
 use crate::store::redb::query::{LeftOut, StaleQuery, StateQuery, TurnsQuery};
 use crate::store::redb::tables::failure::Failure;
@@ -20,7 +21,7 @@ use crate::store::redb::tables::schema::{
     ACTIVITY, CONVERSATIONS, KEYS, OPEN_STEPS, OPEN_TURNS, POSITIONS, TURNS, copy_tables,
 };
 use crate::store::redb::tables::store_file::StoreFile;
-use crate::store::{Lineage, TurnRange};
+use crate::store::{ConversationOrder, ConversationQuestion, Lineage, TurnRange};
 use crate::turn::{ConversationId, Ordinal, RunningTime, TurnId};
 
 /// The rows of one table, in a database that a test damages bit by bit.
@@ -129,7 +130,8 @@ async fn each_flipped_bit_of_a_row_is_found_by_the_check_and_by_the_read_that_me
     });
     Flips { database, table: ACTIVITY, decodes: |_| true }.each(&(u64::MAX - 2, "a"), |tables, (_, name)| {
         let mut left_out = LeftOut::default();
-        ActivityQuery::of(&none).read(tables, None, 9, &mut left_out).unwrap();
+        let query = ConversationsQuery::of(Vec::new(), &Recent::default(), &Lacking::Nothing);
+        query.read(tables, &ConversationQuestion::first(ConversationOrder::Recent, 9), &mut left_out).unwrap();
         ConversationId::new(name).is_err() || left_out.count == 1
     });
     Flips { database, table: POSITIONS, decodes: |value| AtPosition::decode(value).is_ok() }.each(

@@ -1,0 +1,170 @@
+//! Stores that are opened with other prices than before.
+
+use std::sync::Arc;
+
+use super::Checkpoint;
+use crate::report::{Breakdown, Cost, Period, Quarter};
+use crate::settings::StoreSettings;
+use crate::store::conformance::TestPrices;
+use crate::store::oracle::{breakdown_of, listing_of, question_of_1970};
+use crate::store::redb::engine::RedbEngine;
+use crate::store::redb::maintenance::check::check;
+use crate::store::redb::writer::backoff::Backoff;
+use crate::store::{Commit, ConversationOrder, ConversationQuestion, Location, Report, ReportQuestion, Version};
+use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Progress, StepId, StoredTurn, TurnId, Usage};
+
+/// A store on files that does nothing in the background.
+struct Opened {
+    engine: RedbEngine,
+    checkpoint: Arc<Checkpoint>,
+    prices: TestPrices,
+}
+
+impl Opened {
+    fn with(directory: &tempfile::TempDir, dear: i128) -> Self {
+        let location = Location::Directory(directory.path().to_owned());
+        let (settings, book) = (StoreSettings::default(), Arc::new(TestPrices { dear }));
+        let (engine, mut writer) = RedbEngine::prepare_pricing(location, &settings, Backoff::default(), book).unwrap();
+        writer.checkpoint_by_hand();
+        let checkpoint = Arc::clone(writer.checkpoint());
+        std::thread::spawn(move || writer.run());
+        Self { engine, checkpoint, prices: TestPrices { dear } }
+    }
+
+    async fn seal(&self, name: &str, version: u64, count: u64) {
+        let sealed = (0..count).map(|nth| {
+            let mut turn = OpenTurn::new(TurnId::new(format!("t{version}-{nth}")).unwrap());
+            let usage = Usage { input_tokens: 900.into(), output_tokens: 20.into(), ..Usage::default() };
+            let step_id = Some(StepId::new(format!("{}#0", turn.id)).unwrap());
+            turn.fold(&Progress::Usage { step_id, report: usage.into(), is_final: false });
+            let done = Done { model: Some("dear".into()), ..Done::because("stop") };
+            turn.seal(&done, EpochMillis::new(nth * 700))
+        });
+        let (conversation_id, staged) = (id(name), Vec::new());
+        let commit = Commit { conversation_id, expected_version: Version(version), staged, sealed: sealed.collect() };
+        self.engine.commit(commit).await.unwrap();
+    }
+
+    fn turns(&self, name: &str) -> Vec<StoredTurn> {
+        self.engine.all_turns(&id(name)).unwrap()
+    }
+
+    fn report(&self) -> Report {
+        self.engine.report(&question_of_1970()).unwrap()
+    }
+
+    /// What all turns cost by the report.
+    fn cost(&self) -> Cost {
+        let periods = vec![Period::new(Quarter::new(0), Quarter::new(200)).unwrap()];
+        let question = ReportQuestion { periods, ..question_of_1970() };
+        let report = self.engine.report(&question).unwrap();
+        let mut cost = Cost::default();
+        report.breakdown.rows().for_each(|(_, _, row)| cost.add(&row.cost));
+        cost
+    }
+
+    fn expected(&self) -> Breakdown {
+        breakdown_of(&[self.turns("a"), self.turns("b")].concat(), &question_of_1970(), &self.prices)
+    }
+
+    /// Reports and lists say what all turns cost by its prices.
+    fn assert_priced(&self) {
+        assert!(!self.report().is_repricing);
+        assert_eq!(self.report().breakdown, self.expected());
+        let all = ConversationQuestion::first(ConversationOrder::Cost, 9);
+        let mut expected: Vec<_> =
+            ["a", "b"].iter().filter_map(|name| listing_of(&id(name), &self.turns(name), 0, &self.prices)).collect();
+        expected.sort_by_key(|listed| ConversationOrder::Cost.place(listed));
+        assert_eq!(self.engine.conversations(&all).unwrap(), expected);
+    }
+
+    fn flush(&self) {
+        while self.engine.sizes().recent_bytes > 0 {
+            self.checkpoint.flush().unwrap();
+        }
+    }
+
+    async fn close(self) {
+        self.engine.close().await;
+    }
+}
+
+fn id(name: &str) -> ConversationId {
+    ConversationId::new(name).unwrap()
+}
+
+fn dollars(cost: &Cost) -> i128 {
+    cost.usd().unwrap().get()
+}
+
+#[tokio::test]
+async fn costs_are_derived_anew_by_other_prices_and_switched_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Opened::with(&directory, 5);
+    store.seal("a", 0, 1200).await;
+    store.seal("b", 0, 100).await;
+    store.assert_priced();
+    assert!(!store.checkpoint.reprice_in_background(), "there is nothing to do");
+    store.close().await;
+
+    let store = Opened::with(&directory, 11);
+    assert!(store.report().is_repricing);
+    assert_eq!(dollars(&store.cost()), 1300 * 920 * 5);
+    assert!(store.checkpoint.reprice_in_background(), "it begins");
+    assert!(store.checkpoint.reprice_in_background(), "some turns are priced");
+    assert_eq!(dollars(&store.cost()), 1300 * 920 * 5, "the costs of before are shown until all is done");
+    // Turns that come meanwhile have the new prices, in the memtable and in the tables.
+    store.seal("b", 1, 10).await;
+    assert_eq!(dollars(&store.cost()), 1300 * 920 * 5 + 10 * 920 * 11);
+    store.flush();
+    assert_eq!(dollars(&store.cost()), 1300 * 920 * 5 + 10 * 920 * 11);
+    store.seal("a", 1, 10).await;
+    let mut steps = 0;
+    while store.report().is_repricing {
+        assert!(store.checkpoint.reprice_in_background());
+        steps += 1;
+    }
+    assert!(steps > 1, "{steps}");
+    store.assert_priced();
+    while store.checkpoint.reprice_in_background() {}
+    store.assert_priced();
+    store.close().await;
+    assert_eq!(check(directory.path()).unwrap().violations, []);
+}
+
+#[tokio::test]
+async fn what_was_begun_goes_on_after_a_restart_and_is_given_up_for_other_prices() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Opened::with(&directory, 5);
+    store.seal("a", 0, 1200).await;
+    store.close().await;
+    for (version, dear) in [(1, 11), (2, 11), (3, 5), (4, 13)] {
+        let store = Opened::with(&directory, dear);
+        assert!(store.report().is_repricing);
+        assert!(store.checkpoint.reprice_in_background() && store.checkpoint.reprice_in_background());
+        store.seal("b", version - 1, 3).await;
+        store.close().await;
+        assert_eq!(check(directory.path()).unwrap().violations, []);
+    }
+    let store = Opened::with(&directory, 13);
+    while store.checkpoint.reprice_in_background() {}
+    store.assert_priced();
+    store.close().await;
+    assert_eq!(check(directory.path()).unwrap().violations, []);
+}
+
+#[tokio::test]
+async fn it_begins_only_when_the_sums_of_no_turns_are_moved_in_part() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Opened::with(&directory, 5);
+    store.seal("a", 0, 1200).await;
+    store.close().await;
+    let store = Opened::with(&directory, 11);
+    store.seal("b", 0, 5).await;
+    store.checkpoint.flush().unwrap();
+    assert!(!store.checkpoint.reprice_in_background(), "there is an immutable table");
+    store.flush();
+    while store.checkpoint.reprice_in_background() {}
+    store.assert_priced();
+    store.close().await;
+}

@@ -1,0 +1,266 @@
+//! Compares the sums of reports with the turns, in one pass and in memory that does not grow with them.
+//!
+//! All that adds up is multiplied by a number that stands for its row and its place there, and summed into a fingerprint:
+//! of the turns on one side, of the rows on the other. Only where the two differ are the rows made anew from the turns and
+//! compared one by one.
+//!
+//! A price book of the past is not at hand. So of costs it is compared whether all rows that must have the same sums do.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::Hasher;
+
+use redb::{ReadTransaction, ReadableTable};
+use siphasher::sip::SipHasher13;
+
+use super::flaw::Flaw;
+use super::report::Violation;
+use crate::report::{Contribution, ConversationSums, Cost, Level, NoPrices, Quarter, Rollup, RollupLabel};
+use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::meta::ReadMeta;
+use crate::store::redb::tables::record;
+use crate::store::redb::tables::rollups::{ReadRollups, code_of, decode};
+use crate::store::redb::tables::row::Row;
+use crate::store::redb::tables::schema::{ConversationSumRows, Costs, Labels, RollupKey, Rollups, Turns};
+use crate::turn::{Ordinal, StoredTurn};
+
+/// A sum over numbers, each multiplied by one that stands for its row and its place there. Equal sets of numbers have
+/// equal fingerprints; that other ones do is as likely as to guess a number of 64 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Fingerprint(u64);
+
+impl Fingerprint {
+    fn add(&mut self, row: RowHash, numbers: impl IntoIterator<Item = i128>) {
+        (0..).zip(numbers).for_each(|(place, number)| self.add_at(row, place, number));
+    }
+
+    fn add_at(&mut self, RowHash(key): RowHash, place: u64, number: i128) {
+        let mut hasher = SipHasher13::new_with_keys(key, 0);
+        hasher.write_u64(place);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "the sum wraps around all the same"
+        )]
+        let number = number as u64;
+        self.0 = self.0.wrapping_add(hasher.finish().wrapping_mul(number));
+    }
+
+    fn add_rollup(&mut self, row: RowHash, rollup: &Rollup) {
+        rollup.each_number(|place, number| self.add_at(row, place, number));
+    }
+}
+
+/// What stands for a row.
+#[derive(Debug, Clone, Copy)]
+struct RowHash(u64);
+
+impl RowHash {
+    /// Of a label, or of a conversation.
+    fn of(bytes: &[u8]) -> Self {
+        Self(SipHasher13::new().hash(bytes))
+    }
+
+    /// Of a row of this level and label.
+    fn at(self, level: u8, start: i64) -> Self {
+        let mut hasher = SipHasher13::new_with_keys(self.0, level.into());
+        hasher.write_i64(start);
+        Self(hasher.finish())
+    }
+}
+
+fn hash_of(label: &RollupLabel) -> Result<RowHash, Failure> {
+    Ok(RowHash::of(&record::encode_plain("label", label)?))
+}
+
+/// What the turns add to the sums.
+#[derive(Debug, Default)]
+pub(super) struct TurnSums {
+    rollups: Fingerprint,
+    conversations: Fingerprint,
+}
+
+impl TurnSums {
+    /// Adds a turn of the conversation `key`.
+    pub(super) fn count(&mut self, key: u64, turn: &StoredTurn) -> Result<(), Failure> {
+        let Contribution { quarter, parts, conversation } = Contribution::of_turn(turn, &NoPrices);
+        for (label, part) in parts {
+            let label = hash_of(&label)?;
+            for level in Level::ALL {
+                let row = label.at(code_of(level), level.start_of(quarter).get());
+                self.rollups.add_rollup(row, &part.rollup);
+            }
+        }
+        self.conversations.add(RowHash::of(&key.to_le_bytes()), conversation.numbers());
+        Ok(())
+    }
+}
+
+/// Returns what is wrong with the sums of a store whose turns are all sound and sum up to `summed`.
+pub(super) fn compare(
+    txn: &ReadTransaction,
+    turns: &impl ReadableTable<(u64, u64), Row<Turns>>,
+    summed: &TurnSums,
+) -> Result<Vec<Violation>, Failure> {
+    let tables = ReadRollups::open(txn)?;
+    let mut comparison = Comparison { tables, labels: HashMap::new(), wrong: Vec::new() };
+    comparison.labels()?;
+    comparison.rollups(turns, summed)?;
+    comparison.costs(ReadMeta::read(txn)?.costs()?.generation, summed)?;
+    Ok(comparison.wrong)
+}
+
+struct Comparison {
+    tables: ReadRollups,
+    /// The labels by their keys in the tables.
+    labels: HashMap<u64, (RowHash, RollupLabel)>,
+    wrong: Vec<Violation>,
+}
+
+impl Comparison {
+    fn tell(&mut self, rows: String, flaw: impl Into<Flaw>) {
+        self.wrong.push(Violation::Sums { rows, flaw: flaw.into() });
+    }
+
+    fn labels(&mut self) -> Result<(), Failure> {
+        let mut damaged = Vec::new();
+        for row in self.tables.labels.iter()? {
+            let (key, value) = row?;
+            let key = key.value();
+            match decode::<Labels, RollupLabel>(&key, value.value()) {
+                Ok(label) => drop(self.labels.insert(key, (hash_of(&label)?, label))),
+                Err(flaw) => damaged.push((format!("label {key:016x}"), flaw)),
+            }
+        }
+        for (rows, flaw) in damaged {
+            self.tell(rows, flaw);
+        }
+        Ok(())
+    }
+
+    fn name_of(&self, (level, start, label): RollupKey) -> String {
+        let length = match level {
+            0 => "quarter of an hour",
+            1 => "hour",
+            _ => "six hours",
+        };
+        let label = self.labels.get(&label).map_or_else(|| format!("{label:016x}"), |(_, label)| format!("{label:?}"));
+        format!("the {length} from {} ms on, {label}", Quarter::new(start).start_millis())
+    }
+
+    fn rollups(
+        &mut self,
+        turns: &impl ReadableTable<(u64, u64), Row<Turns>>,
+        summed: &TurnSums,
+    ) -> Result<(), Failure> {
+        let (mut found, mut wrong) = (Fingerprint::default(), Vec::new());
+        for row in self.tables.rollups.iter()? {
+            let (key, value) = row?;
+            let key = key.value();
+            match (decode::<Rollups, Rollup>(&key, value.value()), self.labels.get(&key.2)) {
+                (Ok(rollup), Some((label, _))) => found.add_rollup(label.at(key.0, key.1), &rollup),
+                (Ok(_), None) => wrong.push((self.name_of(key), Flaw::NotTheSums)),
+                (Err(damaged), _) => wrong.push((self.name_of(key), damaged.into())),
+            }
+        }
+        if wrong.is_empty() && found != summed.rollups {
+            wrong = self.closer_look(turns)?;
+        }
+        for (rows, flaw) in wrong {
+            self.tell(rows, flaw);
+        }
+        Ok(())
+    }
+
+    /// Makes the rollups anew from the turns, and returns which rows differ.
+    fn closer_look(&self, turns: &impl ReadableTable<(u64, u64), Row<Turns>>) -> Result<Vec<(String, Flaw)>, Failure> {
+        let mut expected: BTreeMap<(u8, i64, RollupLabel), Rollup> = BTreeMap::new();
+        for row in turns.iter()? {
+            let (place, value) = row?;
+            let Some(at) = Ordinal::new(place.value().1) else { continue };
+            let turn = record::decode_sealed(at, value.value().verify(&place.value())?)?;
+            let Contribution { quarter, parts, .. } = Contribution::of_turn(&turn, &NoPrices);
+            for (label, part) in parts {
+                for level in Level::ALL {
+                    let key = (code_of(level), level.start_of(quarter).get(), label.clone());
+                    expected.entry(key).or_default().add(&part.rollup);
+                }
+            }
+        }
+        let numbers = |rollup: &Rollup| {
+            let mut numbers = Vec::new();
+            rollup.each_number(|place, number| numbers.push((place, number)));
+            numbers
+        };
+        let mut wrong = Vec::new();
+        for row in self.tables.rollups.iter()? {
+            let (key, value) = row?;
+            let key = key.value();
+            let Some((_, label)) = self.labels.get(&key.2) else { continue };
+            let found: Rollup = decode::<Rollups, _>(&key, value.value())?;
+            let expected = expected.remove(&(key.0, key.1, label.clone())).unwrap_or_default();
+            if numbers(&found) != numbers(&expected) {
+                wrong.push((self.name_of(key), Flaw::NotTheSums));
+            }
+        }
+        for (level, start, label) in expected.into_keys() {
+            wrong.push((format!("{}, {label:?}", self.name_of((level, start, 0))), Flaw::NotThere));
+        }
+        Ok(wrong)
+    }
+
+    /// All rows of costs of the same turns sum up to the same, and the sums of the conversations to those too.
+    fn costs(&mut self, generation: u32, summed: &TurnSums) -> Result<(), Failure> {
+        let mut by_level = [Fingerprint::default(); Level::ALL.len()];
+        let (mut total, mut wrong) = (Cost::default(), Vec::new());
+        for row in self.tables.costs.iter()? {
+            let (key, value) = row?;
+            let key = key.value();
+            let (of, level, start, label) = key;
+            let name = || format!("costs of {}", self.name_of((level, start, label)));
+            if of < generation {
+                // It is being removed.
+                continue;
+            }
+            match (decode::<Costs, Cost>(&key, value.value()), by_level.get_mut(usize::from(level))) {
+                (Ok(cost), Some(found)) => {
+                    // What all levels have in common: six hours, the generation and the label.
+                    let row = RowHash(label).at(0, Level::SixHours.start_of(Quarter::new(start)).get());
+                    found.add(row.at(0, of.into()), cost.numbers());
+                    if (of, level) == (generation, code_of(Level::Quarter)) {
+                        total.add(&cost);
+                    }
+                }
+                (Ok(_), None) => wrong.push((name(), Flaw::SumsDiffer)),
+                (Err(damaged), _) => wrong.push((name(), damaged.into())),
+            }
+        }
+        let mut conversations = Fingerprint::default();
+        for row in self.tables.conversations.iter()? {
+            let (key, value) = row?;
+            let key = key.value();
+            match decode::<ConversationSumRows, ConversationSums>(&key, value.value()) {
+                Ok(sums) if key.0 == generation => {
+                    conversations.add(RowHash::of(&key.1.to_le_bytes()), sums.numbers());
+                    total.subtract(&sums.cost);
+                }
+                Ok(_) => {}
+                Err(damaged) => wrong.push((format!("conversation #{}", key.1), damaged.into())),
+            }
+        }
+        if wrong.is_empty() {
+            if by_level.iter().any(|found| *found != by_level[0]) {
+                wrong.push(("costs by label".into(), Flaw::SumsDiffer));
+            }
+            if total != Cost::default() {
+                wrong.push(("costs of conversations".into(), Flaw::SumsDiffer));
+            }
+            if conversations != summed.conversations {
+                wrong.push(("conversations".into(), Flaw::NotTheSums));
+            }
+        }
+        for (rows, flaw) in wrong {
+            self.tell(rows, flaw);
+        }
+        Ok(())
+    }
+}

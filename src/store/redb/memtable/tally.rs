@@ -1,0 +1,378 @@
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Slot;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::report::{BreakdownRow, Contribution, ConversationSums, NoPrices, Period, PriceBook, Quarter, RollupLabel};
+use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::meta::{Meta, MetaTable};
+use crate::store::redb::tables::record;
+use crate::store::redb::unwind;
+use crate::turn::{ConversationId, Ordinal, StoredTurn};
+
+/// A turn that is not in a tally yet: its conversation and its record.
+pub(crate) type Uncounted = (ConversationId, Arc<[u8]>);
+
+/// Where something stands in a tally, in the order in which it is moved into the tables.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum TallyKey {
+    /// The sums of a conversation.
+    Conversation(ConversationId),
+    /// What counts for a label in a quarter of an hour.
+    Part(Quarter, RollupLabel),
+}
+
+/// What some turns add to the sums of the tables.
+///
+/// A copy shares its rows, so that a reader can take many of them under a lock.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Tally {
+    conversations: BTreeMap<ConversationId, Arc<ConversationSums>>,
+    parts: BTreeMap<(Quarter, RollupLabel), Arc<BreakdownRow>>,
+}
+
+impl Tally {
+    /// About what a row takes in memory.
+    const ROW_BYTES: usize = 1200;
+    /// About what the sums of a conversation take in memory.
+    const CONVERSATION_BYTES: usize = 300;
+
+    /// Adds turns at the prices of a book. A record that does not decode counts for nothing: nobody can read the turn.
+    pub(crate) fn count(&mut self, turns: &[Uncounted], book: &dyn PriceBook) {
+        for (id, record) in turns {
+            let Ok(turn) = record::decode_sealed(Ordinal::after(0), record) else { continue };
+            let sums = self.count_parts(&turn, book);
+            match self.conversations.get_mut(id) {
+                Some(known) => Arc::make_mut(known).add(&sums),
+                None => drop(self.conversations.insert(id.clone(), Arc::new(sums))),
+            }
+        }
+    }
+
+    /// Adds what a turn counts for by label, and returns what it adds to its conversation.
+    pub(crate) fn count_parts(&mut self, turn: &StoredTurn, book: &dyn PriceBook) -> ConversationSums {
+        let contribution = unwind::caught(|| Contribution::of_turn(turn, book)).unwrap_or_else(|panic| {
+            // Counted all the same: a turn that is left out here would be missing in every report.
+            tracing::error!(%panic, "the price of a turn could not be computed");
+            Contribution::of_turn(turn, &NoPrices)
+        });
+        for (label, part) in contribution.parts {
+            match self.parts.entry((contribution.quarter, label)) {
+                Slot::Occupied(mut row) => Arc::make_mut(row.get_mut()).add(&part),
+                Slot::Vacant(place) => drop(place.insert(Arc::new(part))),
+            }
+        }
+        contribution.conversation
+    }
+
+    /// Adds another tally.
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (key, part) in &other.parts {
+            Arc::make_mut(self.parts.entry(key.clone()).or_default()).add(part);
+        }
+        for (id, sums) in &other.conversations {
+            Arc::make_mut(self.conversations.entry(id.clone()).or_default()).add(sums);
+        }
+    }
+
+    /// About what it takes in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        self.parts.len() * Self::ROW_BYTES + self.conversations.len() * Self::CONVERSATION_BYTES
+    }
+
+    /// What follows a key, or all.
+    pub(crate) fn after(&self, key: Option<&TallyKey>) -> Self {
+        self.next_after(key, usize::MAX).0
+    }
+
+    /// Returns at most so many rows after a key, and the key of the last one if more follow.
+    pub(crate) fn next_after(&self, key: Option<&TallyKey>, limit: usize) -> (Self, Option<TallyKey>) {
+        let mut next = Self::default();
+        let (id, part) = match key {
+            None => (Some(Bound::Unbounded), Bound::Unbounded),
+            Some(TallyKey::Conversation(id)) => (Some(Bound::Excluded(id)), Bound::Unbounded),
+            Some(TallyKey::Part(quarter, label)) => (None, Bound::Excluded((*quarter, label.clone()))),
+        };
+        let conversations = id.map(|from| self.conversations.range::<ConversationId, _>((from, Bound::Unbounded)));
+        let mut conversations = conversations.into_iter().flatten();
+        next.conversations.extend(conversations.by_ref().take(limit).map(|(id, sums)| (id.clone(), Arc::clone(sums))));
+        let left = limit - next.conversations.len();
+        let mut parts = self.parts.range((part, Bound::Unbounded));
+        next.parts.extend(parts.by_ref().take(left).map(|(key, part)| (key.clone(), Arc::clone(part))));
+        if conversations.next().is_none() && parts.next().is_none() {
+            return (next, None);
+        }
+        let part = next.parts.last_key_value().map(|((quarter, label), _)| TallyKey::Part(*quarter, label.clone()));
+        let last = part.or_else(|| Some(TallyKey::Conversation(next.conversations.last_key_value()?.0.clone())));
+        (next, last)
+    }
+
+    /// What counts in a period.
+    pub(crate) fn in_period(
+        &self,
+        period: Period,
+    ) -> impl Iterator<Item = (Quarter, &RollupLabel, &Arc<BreakdownRow>)> {
+        let from = Bound::Included((period.start(), RollupLabel::default()));
+        let parts = self.parts.range((from, Bound::Unbounded)).map(|((quarter, label), part)| (*quarter, label, part));
+        parts.take_while(move |(quarter, _, _)| *quarter < period.end())
+    }
+
+    /// What counts for each label in each quarter.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (Quarter, &RollupLabel, &BreakdownRow)> + Clone {
+        self.parts.iter().map(|((quarter, label), part)| (*quarter, label, &**part))
+    }
+
+    /// The sums of each conversation.
+    pub(crate) fn conversations(&self) -> impl Iterator<Item = (&ConversationId, &Arc<ConversationSums>)> {
+        self.conversations.iter()
+    }
+}
+
+/// What the turns of the memtable add, as far as they were counted. Counting a turn takes longer than committing it, so
+/// the writer leaves it to the checkpoint and to whoever asks for a report.
+#[derive(Debug, Default)]
+pub(crate) struct Recent {
+    /// Of the immutable table.
+    pub(crate) immutable: Tally,
+    /// Of the active table.
+    pub(crate) active: Tally,
+}
+
+impl Recent {
+    /// Counts turns that were taken from the memtable.
+    pub(crate) fn count(&mut self, turns: &TurnsToCount, book: &dyn PriceBook) {
+        self.immutable.count(&turns.immutable, book);
+        self.active.count(&turns.active, book);
+    }
+
+    /// All that a state of the tables lacks.
+    pub(crate) fn not_in(&self, lacking: &Lacking) -> Tally {
+        let mut tally = match lacking {
+            Lacking::Nothing => Tally::default(),
+            Lacking::After(key) => self.immutable.after(Some(key)),
+            Lacking::All => self.immutable.clone(),
+        };
+        tally.add(&self.active);
+        tally
+    }
+
+    /// The active table becomes the immutable one, which there is none of.
+    pub(crate) fn freeze(&mut self) {
+        self.immutable = std::mem::take(&mut self.active);
+    }
+}
+
+/// What the tables lack of the immutable table's tally.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Lacking {
+    Nothing,
+    /// What follows this key.
+    After(TallyKey),
+    All,
+}
+
+impl Lacking {
+    /// What a state of the tables lacks of the immutable table, whose last row is `frozen_row`.
+    pub(crate) fn of(meta: &Meta<impl MetaTable>, frozen_row: u64) -> Result<Self, Failure> {
+        if meta.rolled_up()?.row >= frozen_row {
+            return Ok(Self::Nothing);
+        }
+        let moved = meta.rolling_up::<TallyKey>()?.filter(|(row, _)| *row == frozen_row);
+        Ok(moved.map_or(Self::All, |(_, key)| Self::After(key)))
+    }
+
+    /// Whether the tables lack what counts for a label in a quarter.
+    pub(crate) fn has_part(&self, quarter: Quarter, label: &RollupLabel) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::After(TallyKey::Conversation(_)) | Self::All => true,
+            Self::After(TallyKey::Part(last, of)) => (quarter, label) > (*last, of),
+        }
+    }
+
+    /// Whether the tables lack the sums of a conversation.
+    pub(crate) fn has_conversation(&self, id: &ConversationId) -> bool {
+        match self {
+            Self::Nothing | Self::After(TallyKey::Part(..)) => false,
+            Self::After(TallyKey::Conversation(last)) => id > last,
+            Self::All => true,
+        }
+    }
+}
+
+/// Turns of the memtable that are not counted yet.
+#[derive(Debug, Default)]
+pub(crate) struct TurnsToCount {
+    pub(crate) immutable: Vec<Uncounted>,
+    pub(crate) active: Vec<Uncounted>,
+}
+
+impl TurnsToCount {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.immutable.is_empty() && self.active.is_empty()
+    }
+}
+
+/// What a table of the memtable still has to add to the sums of the tables.
+#[derive(Debug, Default)]
+pub(super) struct Unsummed {
+    uncounted: Vec<Uncounted>,
+    /// Its turns, counted or not.
+    turns: usize,
+    /// The approximate memory of its tally.
+    pub(super) tally_bytes: usize,
+}
+
+impl Unsummed {
+    /// About what a turn takes in memory until it is counted, beside its record.
+    const TURN_BYTES: usize = 40;
+
+    pub(super) fn add(&mut self, id: &ConversationId, records: &[Arc<[u8]>]) {
+        self.uncounted.extend(records.iter().map(|record| (id.clone(), Arc::clone(record))));
+        self.turns += records.len();
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.turns == 0
+    }
+
+    /// The turns that are not counted, which stay so.
+    pub(super) fn all(&self) -> Vec<Uncounted> {
+        self.uncounted.clone()
+    }
+
+    pub(super) fn uncounted(&self) -> usize {
+        self.uncounted.len()
+    }
+
+    /// Takes the first turns that are not counted.
+    pub(super) fn take(&mut self, limit: usize) -> Vec<Uncounted> {
+        if self.uncounted.len() <= limit {
+            return std::mem::take(&mut self.uncounted);
+        }
+        let left = self.uncounted.split_off(limit);
+        std::mem::replace(&mut self.uncounted, left)
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.uncounted.len() * Self::TURN_BYTES + self.tally_bytes + self.turns
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::conformance::test_prices;
+    use crate::store::redb::files::location::Location;
+    use crate::store::redb::tables::meta::{RolledUp, WriteMeta};
+    use crate::turn::{Done, EpochMillis, OpenTurn, TurnId};
+
+    fn id(name: &str) -> ConversationId {
+        ConversationId::new(name).unwrap()
+    }
+
+    /// A turn that counts in this quarter.
+    fn turn(conversation: &str, model: &str, quarter: u64) -> Uncounted {
+        let done = Done { model: Some(model.into()), ..Done::because("stop") };
+        let turn = OpenTurn::new(TurnId::new("t").unwrap()).seal(&done, EpochMillis::new(quarter * 900_000));
+        (id(conversation), record::encode_sealed(&turn).unwrap().into())
+    }
+
+    fn tally(turns: &[Uncounted]) -> Tally {
+        let mut tally = Tally::default();
+        tally.count(turns, &*test_prices());
+        tally
+    }
+
+    fn some() -> Tally {
+        tally(&[turn("b", "m", 3), turn("a", "m", 3), turn("a", "dear", 3), turn("c", "m", 1), turn("c", "m", 3)])
+    }
+
+    #[test]
+    fn a_tally_is_moved_in_parts_of_any_size_each_row_once() {
+        let all = some();
+        let rows = all.parts.len() + all.conversations.len();
+        assert_eq!((all.parts.len(), all.conversations.len()), (3, 3));
+        for limit in 1..=rows + 1 {
+            let (mut moved, mut last, mut parts) = (Tally::default(), None, 0);
+            loop {
+                assert_eq!(all.after(last.as_ref()).bytes() + moved.bytes(), all.bytes());
+                let (part, to) = all.next_after(last.as_ref(), limit);
+                assert!(part.parts.len() + part.conversations.len() <= limit);
+                moved.add(&part);
+                parts += 1;
+                if to.is_none() {
+                    break;
+                }
+                assert!(to > last, "the keys rise");
+                last = to;
+            }
+            assert_eq!(moved, all, "in parts of {limit}");
+            assert_eq!(parts, rows.div_ceil(limit));
+        }
+    }
+
+    #[test]
+    fn what_the_tables_lack_is_what_follows_the_key_that_they_have_come_to() {
+        let files = Location::Memory.open(1 << 20).unwrap();
+        let recent = Recent { immutable: some(), active: tally(&[turn("d", "m", 9)]) };
+        let frozen_row = 7;
+        let lacking = |change: &dyn Fn(&mut WriteMeta<'_>)| {
+            let txn = files.write_tables().unwrap();
+            let mut meta = WriteMeta::write(&txn).unwrap();
+            change(&mut meta);
+            Lacking::of(&meta, frozen_row).unwrap()
+        };
+        let at = |row| RolledUp { row, position: 0 };
+        assert_eq!(lacking(&|_| {}), Lacking::All);
+        assert_eq!(lacking(&|meta| meta.set_rolled_up(at(6)).unwrap()), Lacking::All);
+        assert_eq!(lacking(&|meta| meta.set_rolled_up(at(7)).unwrap()), Lacking::Nothing);
+        let (mut keys, mut key) = (Vec::new(), None);
+        while let (_, Some(next)) = recent.immutable.next_after(key.as_ref(), 1) {
+            keys.push(next.clone());
+            key = Some(next);
+        }
+        for key in keys {
+            let lacking = lacking(&|meta| meta.set_rolling_up(frozen_row, &key).unwrap());
+            let rest = recent.immutable.after(Some(&key));
+            for (quarter, label, _) in recent.immutable.parts() {
+                let is_left = rest.parts.contains_key(&(quarter, label.clone()));
+                assert_eq!(lacking.has_part(quarter, label), is_left, "{key:?}");
+            }
+            for (id, _) in recent.immutable.conversations() {
+                assert_eq!(lacking.has_conversation(id), rest.conversations.contains_key(id), "{key:?}");
+            }
+            let mut all = rest;
+            all.add(&recent.active);
+            assert_eq!(recent.not_in(&lacking), all);
+        }
+    }
+
+    #[test]
+    fn a_price_that_panics_costs_the_price_and_not_the_turn() {
+        #[derive(Debug)]
+        struct Panicking;
+        impl PriceBook for Panicking {
+            fn price(&self, _: &crate::report::PricedStep<'_>) -> Option<crate::report::PicoDollars> {
+                panic!("this panic is part of a test");
+            }
+
+            fn digest(&self) -> u64 {
+                1
+            }
+        }
+        let mut turn = OpenTurn::new(TurnId::new("t").unwrap());
+        let usage = crate::turn::Usage { input_tokens: 5.into(), ..crate::turn::Usage::default() };
+        turn.fold(&crate::turn::Progress::Usage { step_id: None, report: usage.into(), is_final: false });
+        let done = Done { model: Some("m".into()), ..Done::because("stop") };
+        let record = record::encode_sealed(&turn.seal(&done, EpochMillis::new(1))).unwrap();
+        let turns = [(id("a"), Arc::from(record)), (id("a"), Arc::from(*b"no record"))];
+        let mut counted = Tally::default();
+        counted.count(&turns, &Panicking);
+        let mut unpriced = Tally::default();
+        unpriced.count(&turns, &NoPrices);
+        assert_eq!((counted.parts.len(), &counted), (1, &unpriced));
+    }
+}

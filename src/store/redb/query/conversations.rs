@@ -1,0 +1,294 @@
+use std::cmp::Ordering;
+use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use redb::ReadableTable;
+
+use super::{LeftOut, last_ordinal};
+use crate::report::ConversationSums;
+use crate::store::contract::{ConversationOrder, ConversationPlace, ConversationQuestion, ListedConversation};
+use crate::store::redb::memtable::piece::{Change, Piece};
+use crate::store::redb::memtable::tally::{Lacking, Recent};
+use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::read::{ReadTables, decode_key};
+use crate::store::redb::tables::record::conversation::{ConversationRecord, inverted, moment_of};
+use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
+use crate::store::redb::tables::rollups::{ReadRollups, decode};
+use crate::store::redb::tables::schema::ConversationSumRows;
+use crate::turn::{ConversationId, EpochMillis};
+
+/// A page of the conversations: what the memtable has of each. Pieces are taken by reference count, as no commit gets on
+/// meanwhile.
+pub(crate) struct ConversationsQuery {
+    /// Of each conversation, the oldest first.
+    pieces: HashMap<ConversationId, Vec<Arc<Piece>>>,
+    /// What the turns of the memtable add to the sums in the tables.
+    sums: HashMap<ConversationId, ConversationSums>,
+}
+
+impl ConversationsQuery {
+    /// `pieces` are all of the memtable, those of one conversation the oldest first. `lacking` says what the tables lack of
+    /// the sums of the immutable table.
+    pub(crate) fn of(pieces: Vec<Arc<Piece>>, recent: &Recent, lacking: &Lacking) -> Self {
+        let mut query = Self { pieces: HashMap::new(), sums: HashMap::new() };
+        for piece in pieces {
+            query.pieces.entry(piece.conversation.id.clone()).or_default().push(piece);
+        }
+        let immutable = recent.immutable.conversations().filter(|(id, _)| lacking.has_conversation(id));
+        for (id, sums) in immutable.chain(recent.active.conversations()) {
+            query.sums.entry(id.clone()).or_default().add(sums);
+        }
+        query
+    }
+
+    /// Returns the conversations after a place.
+    pub(crate) fn read(
+        self,
+        tables: &ReadTables,
+        question: &ConversationQuestion,
+        left_out: &mut LeftOut,
+    ) -> Result<Vec<ListedConversation>, Failure> {
+        let generation = tables.meta()?.costs()?.generation;
+        let page = Page { query: self, tables, rollups: tables.rollups()?, generation, question };
+        let mut found = match question.order {
+            ConversationOrder::Recent => page.recent(left_out)?,
+            _ => page.ranked(left_out)?,
+        };
+        for Found { listed, key, .. } in &mut found {
+            listed.open_turns = page.open_turns(&listed.conversation_id, *key)?;
+        }
+        Ok(found.into_iter().map(|found| found.listed).collect())
+    }
+}
+
+/// A conversation that belongs to the page. They are ordered by their places.
+struct Found {
+    place: ConversationPlace,
+    listed: ListedConversation,
+    /// Its key in the tables, if it has one.
+    key: Option<u64>,
+}
+
+impl Found {
+    /// A conversation that is chosen and comes after the last page.
+    fn of(question: &ConversationQuestion, listed: ListedConversation, key: Option<u64>) -> Option<Self> {
+        let place = question.chooses(&listed).then(|| question.order.place(&listed))?;
+        let is_after = question.after.as_ref().is_none_or(|after| place > *after);
+        is_after.then_some(Self { place, listed, key })
+    }
+}
+
+impl PartialEq for Found {
+    fn eq(&self, other: &Self) -> bool {
+        self.place == other.place
+    }
+}
+
+impl Eq for Found {}
+
+impl PartialOrd for Found {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Found {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.place.cmp(&other.place)
+    }
+}
+
+/// A conversation in a list, but for the number of its open turns.
+fn listed(record: ConversationRecord, sums: ConversationSums) -> ListedConversation {
+    ListedConversation {
+        conversation_id: record.id,
+        sealed_turns: record.sealed_turns,
+        open_turns: 0,
+        total_usage: record.total_usage,
+        first_at: record.first_at,
+        last_at: record.last_at,
+        model: record.model,
+        project: record.project,
+        context_size: record.context_size,
+        sums,
+    }
+}
+
+struct Page<'a> {
+    query: ConversationsQuery,
+    tables: &'a ReadTables,
+    rollups: ReadRollups,
+    generation: u32,
+    question: &'a ConversationQuestion,
+}
+
+impl Page<'_> {
+    /// The record of a conversation as the memtable has it.
+    fn changed(&self, id: &ConversationId) -> Option<&ConversationRecord> {
+        self.query.pieces.get(id).and_then(|pieces| pieces.last()).map(|latest| &latest.conversation)
+    }
+
+    /// Adds what the memtable has to the sums in the tables.
+    fn with_recent(&self, id: &ConversationId, mut sums: ConversationSums) -> ConversationSums {
+        if let Some(recent) = self.query.sums.get(id) {
+            sums.add(recent);
+        }
+        sums
+    }
+
+    /// The key of a conversation that the memtable has.
+    fn key_of(&self, id: &ConversationId) -> Result<Option<u64>, Failure> {
+        let known = self.query.pieces.get(id).and_then(|pieces| pieces.iter().find_map(|piece| piece.key));
+        // The checkpoint may have given it one since.
+        known.map_or_else(|| self.tables.search_key_of(id), |key| Ok(Some(key)))
+    }
+
+    /// The first of a page by latest activity: rows of the index, and what the memtable has.
+    fn recent(&self, left_out: &mut LeftOut) -> Result<Vec<Found>, Failure> {
+        let mut page = Vec::new();
+        for id in self.query.pieces.keys() {
+            let Some(record) = self.changed(id) else { continue };
+            let found = Found::of(self.question, listed(record.clone(), ConversationSums::default()), None);
+            page.extend(found);
+        }
+        let after = self.question.after.as_ref();
+        let after = after.map(|after| {
+            let moment = after.rank().and_then(|rank| u64::try_from(rank).ok()).unwrap_or_default();
+            (inverted(EpochMillis::new(moment)), after.conversation_id().as_str())
+        });
+        // The latest that is asked for comes first, and the earliest last.
+        let bounds = self.question.last_at;
+        let first = bounds.map_or(0, |(_, to)| inverted(EpochMillis::new(to.get().saturating_sub(1))));
+        let last = bounds.map_or(u64::MAX, |(from, _)| inverted(from));
+        let from = match after {
+            Some(after) if after.0 >= first => Bound::Excluded(after),
+            _ => Bound::Included((first, "")),
+        };
+        let mut found = 0;
+        for entry in self.tables.activity()?.range::<(u64, &str)>((from, Bound::Unbounded))? {
+            let (place, key) = entry?;
+            let (moment, id) = place.value();
+            if found == self.question.limit || moment > last {
+                break;
+            }
+            let Ok(id) = ConversationId::new(id) else { continue };
+            if self.query.pieces.contains_key(&id) {
+                continue;
+            }
+            let key = match key.value().verify(&place.value()).and_then(decode_key) {
+                Ok(key) => key,
+                Err(damaged) => {
+                    left_out.add(&damaged, || format!("conversation {id}"));
+                    continue;
+                }
+            };
+            let record = match self.tables.conversation(key) {
+                // A record that replaced a damaged one could not remove the row of that.
+                Ok(record) if record.activity() != Some(place.value()) => {
+                    left_out.add(&DamagedRecord::new("place by activity", RecordFlaw::OtherPlace), || {
+                        format!("conversation {id}")
+                    });
+                    continue;
+                }
+                Ok(record) => record,
+                Err(Failure::Record(damaged)) => {
+                    left_out.add(&damaged, || format!("conversation {id}"));
+                    let sealed_turns = last_ordinal(self.tables, key)?;
+                    ConversationRecord { sealed_turns, last_at: moment_of(moment), ..ConversationRecord::begin(id) }
+                }
+                Err(failure) => return Err(failure),
+            };
+            if let Some(chosen) = Found::of(self.question, listed(record, ConversationSums::default()), Some(key)) {
+                found += 1;
+                page.push(chosen);
+            }
+        }
+        page.sort_unstable();
+        page.truncate(self.question.limit);
+        for Found { listed, key, .. } in &mut page {
+            let id = &listed.conversation_id;
+            if key.is_none() {
+                *key = self.key_of(id)?;
+            }
+            let sums = key.map(|key| self.rollups.conversation(self.generation, key)).transpose();
+            let sums = match sums {
+                Ok(sums) => sums.unwrap_or_default(),
+                Err(Failure::Record(damaged)) => {
+                    left_out.add(&damaged, || format!("the sums of conversation {id}"));
+                    ConversationSums::default()
+                }
+                Err(failure) => return Err(failure),
+            };
+            listed.sums = self.with_recent(id, sums);
+        }
+        Ok(page)
+    }
+
+    /// The first of a page in another order. All conversations are looked at, and no more are kept than the page has.
+    fn ranked(&self, left_out: &mut LeftOut) -> Result<Vec<Found>, Failure> {
+        let limit = self.question.limit;
+        // The last one of the page so far is at the top.
+        let mut page = BinaryHeap::new();
+        let mut add = |listed, key| {
+            page.extend(Found::of(self.question, listed, key));
+            if page.len() > limit {
+                page.pop();
+            }
+        };
+        let mut in_tables = HashSet::new();
+        let of_generation = (self.generation, 0)..=(self.generation, u64::MAX);
+        let mut sums_of = self.rollups.conversations.range(of_generation)?.peekable();
+        for entry in self.tables.conversations()?.iter()? {
+            let (key, record) = entry?;
+            let key = key.value();
+            let mut sums = ConversationSums::default();
+            // Both tables are in the order of their keys.
+            while let Some(row) = sums_of.next_if(|row| row.as_ref().map_or(true, |(of, _)| of.value().1 <= key)) {
+                let (of, stored) = row?;
+                if of.value().1 == key {
+                    match decode::<ConversationSumRows, _>(&of.value(), stored.value()) {
+                        Ok(stored) => sums = stored,
+                        Err(damaged) => left_out.add(&damaged, || format!("the sums of conversation #{key}")),
+                    }
+                }
+            }
+            match record.value().verify(&key).and_then(ConversationRecord::decode) {
+                Ok(record) => {
+                    let sums = self.with_recent(&record.id, sums);
+                    let changed = self.changed(&record.id).cloned();
+                    if changed.is_some() {
+                        in_tables.insert(record.id.clone());
+                    }
+                    add(listed(changed.unwrap_or(record), sums), Some(key));
+                }
+                Err(damaged) => left_out.add(&damaged, || format!("conversation #{key}")),
+            }
+        }
+        for id in self.query.pieces.keys().filter(|id| !in_tables.contains(*id)) {
+            if let Some(record) = self.changed(id) {
+                add(listed(record.clone(), self.with_recent(id, ConversationSums::default())), None);
+            }
+        }
+        Ok(page.into_sorted_vec())
+    }
+
+    /// The number of open turns of a conversation: those of the tables, overlaid by the memtable.
+    fn open_turns(&self, id: &ConversationId, key: Option<u64>) -> Result<usize, Failure> {
+        let mut is_open: HashMap<String, bool> = HashMap::new();
+        if let Some(key) = key {
+            for row in self.tables.open_turns()?.range((key, "")..)? {
+                let (place, _) = row?;
+                let (of, turn_id) = place.value();
+                if of != key {
+                    break;
+                }
+                is_open.insert(turn_id.to_owned(), true);
+            }
+        }
+        for (turn_id, change) in self.query.pieces.get(id).into_iter().flatten().flat_map(|piece| piece.changes()) {
+            is_open.insert(turn_id.to_owned(), matches!(change, Change::Open(_)));
+        }
+        Ok(is_open.into_values().filter(|is_open| *is_open).count())
+    }
+}

@@ -1,0 +1,106 @@
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::LeftOut;
+use crate::report::{Breakdown, BreakdownRow, Level, Period, Quarter, RollupLabel, Selection};
+use crate::store::contract::{Report, ReportQuestion};
+use crate::store::redb::memtable::tally::{Lacking, Recent};
+use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::meta::{CostState, PricedBy};
+use crate::store::redb::tables::read::ReadTables;
+use crate::store::redb::tables::record::damaged::DamagedRecord;
+use crate::store::redb::tables::rollups::ReadRollups;
+
+/// A report: the tables, and what counts in the memtable and not yet in them.
+pub(crate) struct ReportQuery {
+    tables: ReadTables,
+    recent: Vec<(Quarter, RollupLabel, Arc<BreakdownRow>)>,
+}
+
+impl ReportQuery {
+    /// `lacking` says what the tables lack of the memtable's immutable table.
+    pub(crate) fn of(recent: &Recent, tables: ReadTables, lacking: &Lacking, question: &ReportQuestion) -> Self {
+        let mut parts = Vec::new();
+        let bounds = question.periods.first().zip(question.periods.last());
+        let whole = bounds.and_then(|(first, last)| Period::new(first.start(), last.end()).ok());
+        if let Some(whole) = whole {
+            let immutable = recent.immutable.in_period(whole);
+            let immutable = immutable.filter(|(quarter, label, _)| lacking.has_part(*quarter, label));
+            let all = immutable.chain(recent.active.in_period(whole));
+            parts.extend(all.map(|(quarter, label, part)| (quarter, label.clone(), Arc::clone(part))));
+        }
+        Self { tables, recent: parts }
+    }
+
+    /// Returns nothing if the report has too many rows. `digest` is that of the price book.
+    pub(crate) fn read(
+        self,
+        question: &ReportQuestion,
+        digest: u64,
+        left_out: &mut LeftOut,
+    ) -> Result<Option<Report>, Failure> {
+        let CostState { generation, prices, .. } = self.tables.meta()?.costs()?;
+        let is_repricing = ![PricedBy::Nothing, PricedBy::Book(digest)].contains(&prices);
+        let rollups = self.tables.rollups()?;
+        let labels = Labels { rollups: &rollups, selection: &question.selection, known: RefCell::default() };
+        let is_selected = |hash| labels.is_selected(hash);
+        let mut breakdown = Breakdown::new(question.grouping, question.selection.clone());
+        for period in &question.periods {
+            for (level, range) in Level::cover(*period) {
+                let mut damaged = |flaw: DamagedRecord| {
+                    left_out.add(&flaw, || format!("the sums from quarter {} on", range.start().get()));
+                };
+                rollups.each_rollup(level, range, is_selected, |hash, rollup| {
+                    match (labels.get(hash)?, rollup) {
+                        (Ok(label), Ok(rollup)) => breakdown.add(*period, &label, &rollup),
+                        (Err(flaw), _) | (_, Err(flaw)) => damaged(flaw),
+                    }
+                    Ok(())
+                })?;
+                rollups.each_cost(generation, level, range, is_selected, |hash, cost| {
+                    match (labels.get(hash)?, cost) {
+                        (Ok(label), Ok(cost)) => breakdown.add_cost(*period, &label, &cost),
+                        (Err(flaw), _) | (_, Err(flaw)) => damaged(flaw),
+                    }
+                    Ok(())
+                })?;
+            }
+            if breakdown.rows().len() > Report::MAX_ROWS {
+                return Ok(None);
+            }
+        }
+        for (quarter, label, part) in &self.recent {
+            let at = question.periods.partition_point(|period| period.end() <= *quarter);
+            if let Some(period) = question.periods.get(at).filter(|period| period.contains(*quarter)) {
+                breakdown.add(*period, label, &part.rollup);
+                breakdown.add_cost(*period, label, &part.cost);
+            }
+        }
+        let has_few = breakdown.rows().len() <= Report::MAX_ROWS;
+        Ok(has_few.then_some(Report { breakdown, is_repricing }))
+    }
+}
+
+/// The labels by their hashes, as far as they were met.
+struct Labels<'a> {
+    rollups: &'a ReadRollups,
+    selection: &'a Selection,
+    known: RefCell<HashMap<u64, Result<Arc<RollupLabel>, DamagedRecord>>>,
+}
+
+impl Labels<'_> {
+    fn get(&self, hash: u64) -> Result<Result<Arc<RollupLabel>, DamagedRecord>, Failure> {
+        if let Some(label) = self.known.borrow().get(&hash) {
+            return Ok(label.clone());
+        }
+        let label = self.rollups.label(hash)?.map(Arc::new);
+        self.known.borrow_mut().insert(hash, label.clone());
+        Ok(label)
+    }
+
+    /// Whether a row is worth decoding. If its label cannot be read it is: then it is left out, and counted as damaged.
+    fn is_selected(&self, hash: u64) -> Result<bool, Failure> {
+        Ok(self.get(hash)?.map_or(true, |label| self.selection.selects(&label)))
+    }
+}

@@ -1,0 +1,412 @@
+//! The sums of reports: labels, rollups, costs, and the sums of conversations.
+//!
+//! Unlike other rows these are added to, so adding what they have already would count it twice. Whoever adds notes in the
+//! same transaction how far it has come (see `RolledUp` in `meta`).
+//!
+//! A label stands in the keys by its hash. A hash that is taken by another label moves on to the next number.
+
+use std::collections::{BTreeMap, HashMap};
+
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, Table, WriteTransaction};
+use siphasher::sip::SipHasher13;
+
+use super::failure::Failure;
+use super::record::damaged::{DamagedRecord, RecordFlaw};
+use super::record::{decode_plain, encode_plain};
+use super::row::{self, KeyOf, Row, Rows};
+use super::schema::{
+    CONVERSATION_SUMS, COSTS, ConversationSumRows, CostKey, Costs, LABELS, Labels, ROLLUPS, RollupKey, Rollups,
+};
+use crate::report::{ConversationSums, Cost, Level, Period, Quarter, Rollup, RollupLabel};
+
+/// The number of a level in a key.
+pub(crate) fn code_of(level: Level) -> u8 {
+    match level {
+        Level::Quarter => 0,
+        Level::Hour => 1,
+        Level::SixHours => 2,
+    }
+}
+
+/// Returns what was written under this key.
+pub(crate) fn decode<T: Rows, V: serde::de::DeserializeOwned>(
+    key: &KeyOf<'_, T>,
+    stored: row::Stored<'_, T>,
+) -> Result<V, DamagedRecord> {
+    decode_plain(T::WHAT, stored.verify(key)?)
+}
+
+/// Where the row of a label is looked for first.
+pub(crate) fn hash_of(label: &RollupLabel) -> Result<u64, DamagedRecord> {
+    Ok(SipHasher13::new_with_keys(0, 0).hash(&encode_plain(Labels::WHAT, label)?))
+}
+
+/// The tables of sums, as one write transaction adds to them.
+pub(crate) struct WriteRollups<'txn> {
+    labels: Table<'txn, u64, Row<Labels>>,
+    rollups: Table<'txn, RollupKey, Row<Rollups>>,
+    costs: Table<'txn, CostKey, Row<Costs>>,
+    conversations: Table<'txn, (u32, u64), Row<ConversationSumRows>>,
+    /// The hashes of the labels so far.
+    known: HashMap<RollupLabel, u64>,
+    /// By how many bytes the rows have grown.
+    growth: i64,
+}
+
+impl<'txn> WriteRollups<'txn> {
+    pub(crate) fn open(txn: &'txn WriteTransaction) -> Result<Self, Failure> {
+        Ok(Self {
+            labels: txn.open_table(LABELS)?,
+            rollups: txn.open_table(ROLLUPS)?,
+            costs: txn.open_table(COSTS)?,
+            conversations: txn.open_table(CONVERSATION_SUMS)?,
+            known: HashMap::new(),
+            growth: 0,
+        })
+    }
+
+    /// By how many bytes the rows have grown.
+    pub(crate) fn growth(&self) -> i64 {
+        self.growth
+    }
+
+    /// Adds the sums of some quarters to the rows of each level. Each row is written once.
+    pub(crate) fn add_rollups<'a>(
+        &mut self,
+        parts: impl Iterator<Item = (Quarter, &'a RollupLabel, &'a Rollup)>,
+    ) -> Result<(), Failure> {
+        let mut rows: BTreeMap<RollupKey, Rollup> = BTreeMap::new();
+        for (quarter, label, rollup) in parts {
+            let label = self.hash(label)?;
+            for level in Level::ALL {
+                rows.entry((code_of(level), level.start_of(quarter).get(), label)).or_default().add(rollup);
+            }
+        }
+        for (key, mut sum) in rows {
+            self.growth += add_to(&mut self.rollups, &key, 17, &mut sum, Rollup::add)?;
+        }
+        Ok(())
+    }
+
+    /// Adds the costs of some quarters to the rows of each level, in one generation.
+    pub(crate) fn add_costs<'a>(
+        &mut self,
+        generation: u32,
+        parts: impl Iterator<Item = (Quarter, &'a RollupLabel, &'a Cost)>,
+    ) -> Result<(), Failure> {
+        let mut rows: BTreeMap<CostKey, Cost> = BTreeMap::new();
+        for (quarter, label, cost) in parts.filter(|(_, _, cost)| **cost != Cost::default()) {
+            let label = self.hash(label)?;
+            for level in Level::ALL {
+                rows.entry((generation, code_of(level), level.start_of(quarter).get(), label)).or_default().add(cost);
+            }
+        }
+        for (key, mut sum) in rows {
+            self.growth += add_to(&mut self.costs, &key, 21, &mut sum, Cost::add)?;
+        }
+        Ok(())
+    }
+
+    /// Adds to the sums of a conversation, in one generation.
+    pub(crate) fn add_to_conversation(
+        &mut self,
+        generation: u32,
+        key: u64,
+        sums: &ConversationSums,
+    ) -> Result<(), Failure> {
+        let mut sum = sums.clone();
+        self.growth += add_to(&mut self.conversations, &(generation, key), 12, &mut sum, ConversationSums::add)?;
+        Ok(())
+    }
+
+    /// Removes some of the rows of all generations but one: at most so many of each table.
+    pub(crate) fn remove_other_generations(&mut self, generation: u32, limit: usize) -> Result<(), Failure> {
+        let removed = remove_others(&mut self.costs, 21, limit, |key| key.0 == generation)?
+            + remove_others(&mut self.conversations, 12, limit, |key| key.0 == generation)?;
+        self.growth += growth(0, removed);
+        Ok(())
+    }
+
+    /// The hash of a label, which gets a row if it has none.
+    fn hash(&mut self, label: &RollupLabel) -> Result<u64, Failure> {
+        if let Some(hash) = self.known.get(label) {
+            return Ok(*hash);
+        }
+        let mut hash = hash_of(label)?;
+        let is_new = loop {
+            let there = self.labels.get(hash)?.map(|row| decode::<Labels, RollupLabel>(&hash, row.value()));
+            match there {
+                Some(Ok(other)) if other != *label => hash = hash.wrapping_add(1),
+                Some(Ok(_)) => break false,
+                // A damaged row is most likely this one, as nearly no two labels have one hash.
+                Some(Err(_)) | None => break true,
+            }
+        };
+        if is_new {
+            let mut record = encode_plain(Labels::WHAT, label)?;
+            let before = self.labels.insert(hash, row::seal(&hash, &mut record))?;
+            let before = before.map_or(0, |row| 8 + row.value().unverified().len());
+            self.growth += growth(8 + record.len(), before);
+        }
+        self.known.insert(label.clone(), hash);
+        Ok(hash)
+    }
+}
+
+/// Removes at most so many rows from the beginning and the end of a table, up to those that stay. Returns the bytes of the
+/// rows.
+fn remove_others<T: Rows>(
+    table: &mut Table<'_, T::Key, Row<T>>,
+    key_bytes: usize,
+    limit: usize,
+    stays: impl Fn(&KeyOf<'_, T>) -> bool,
+) -> Result<usize, Failure> {
+    let mut removed = 0;
+    for _ in 0..limit {
+        let first = match table.first()? {
+            Some((key, _)) if !stays(&key.value()) => true,
+            Some(_) => false,
+            None => break,
+        };
+        if !first && table.last()?.is_none_or(|(key, _)| stays(&key.value())) {
+            break;
+        }
+        let row = if first { table.pop_first()? } else { table.pop_last()? };
+        removed += row.map_or(0, |(_, row)| key_bytes + row.value().unverified().len());
+    }
+    Ok(removed)
+}
+
+fn growth(after: usize, before: usize) -> i64 {
+    let signed = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
+    signed(after) - signed(before)
+}
+
+/// Adds what a row has to the sum, and writes the sum in its place. Returns by how many bytes the rows have grown.
+///
+/// A damaged row is replaced: it must not stop the checkpoint. A check compares the sums with the turns.
+fn add_to<T: Rows, V: serde::Serialize + serde::de::DeserializeOwned>(
+    table: &mut Table<'_, T::Key, Row<T>>,
+    key: &KeyOf<'_, T>,
+    key_bytes: usize,
+    sum: &mut V,
+    add: impl Fn(&mut V, &V),
+) -> Result<i64, Failure> {
+    let before = table.get(key)?.map(|row| (decode::<T, V>(key, row.value()), row.value().unverified().len()));
+    let before_bytes = match before {
+        Some((Ok(before), bytes)) => {
+            add(sum, &before);
+            key_bytes + bytes
+        }
+        Some((Err(damaged), bytes)) => {
+            tracing::warn!(%damaged, "a damaged row of sums was replaced; `turn-metrics check` tells what it lacks");
+            key_bytes + bytes
+        }
+        None => 0,
+    };
+    let mut record = encode_plain(T::WHAT, sum)?;
+    table.insert(key, row::seal(key, &mut record))?;
+    Ok(growth(key_bytes + record.len(), before_bytes))
+}
+
+/// The tables of sums, as one read transaction sees them.
+pub(crate) struct ReadRollups {
+    pub(crate) labels: ReadOnlyTable<u64, Row<Labels>>,
+    pub(crate) rollups: ReadOnlyTable<RollupKey, Row<Rollups>>,
+    pub(crate) costs: ReadOnlyTable<CostKey, Row<Costs>>,
+    pub(crate) conversations: ReadOnlyTable<(u32, u64), Row<ConversationSumRows>>,
+}
+
+impl ReadRollups {
+    pub(crate) fn open(txn: &ReadTransaction) -> Result<Self, Failure> {
+        Ok(Self {
+            labels: txn.open_table(LABELS)?,
+            rollups: txn.open_table(ROLLUPS)?,
+            costs: txn.open_table(COSTS)?,
+            conversations: txn.open_table(CONVERSATION_SUMS)?,
+        })
+    }
+
+    /// Whether there are rows of other generations than this one.
+    pub(crate) fn has_other_generations(&self, generation: u32) -> Result<bool, Failure> {
+        let ends = [self.costs.first()?, self.costs.last()?].into_iter().flatten().map(|(key, _)| key.value().0);
+        let others = [self.conversations.first()?, self.conversations.last()?];
+        let mut all = ends.chain(others.into_iter().flatten().map(|(key, _)| key.value().0));
+        Ok(all.any(|of| of != generation))
+    }
+
+    /// The label of this hash.
+    pub(crate) fn label(&self, hash: u64) -> Result<Result<RollupLabel, DamagedRecord>, Failure> {
+        let row = self.labels.get(hash)?;
+        let missing = || Err(DamagedRecord::new(Labels::WHAT, RecordFlaw::Missing));
+        Ok(row.map_or_else(missing, |row| decode::<Labels, _>(&hash, row.value())))
+    }
+
+    /// The sums of a conversation; none if nothing of it was rolled up.
+    pub(crate) fn conversation(&self, generation: u32, key: u64) -> Result<ConversationSums, Failure> {
+        let key = (generation, key);
+        let row = self.conversations.get(key)?;
+        row.map_or_else(
+            || Ok(ConversationSums::default()),
+            |row| Ok(decode::<ConversationSumRows, _>(&key, row.value())?),
+        )
+    }
+
+    /// Passes each rollup of a range of rows with the hash of its label, if that is wanted.
+    pub(crate) fn each_rollup(
+        &self,
+        level: Level,
+        range: Period,
+        is_wanted: impl Fn(u64) -> Result<bool, Failure>,
+        mut each: impl FnMut(u64, Result<Rollup, DamagedRecord>) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let code = code_of(level);
+        for entry in self.rollups.range((code, range.start().get(), 0)..(code, range.end().get(), 0))? {
+            let (key, row) = entry?;
+            let key = key.value();
+            if is_wanted(key.2)? {
+                each(key.2, decode::<Rollups, _>(&key, row.value()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes each cost of a range of rows, of one generation, with the hash of its label, if that is wanted.
+    pub(crate) fn each_cost(
+        &self,
+        generation: u32,
+        level: Level,
+        range: Period,
+        is_wanted: impl Fn(u64) -> Result<bool, Failure>,
+        mut each: impl FnMut(u64, Result<Cost, DamagedRecord>) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let code = code_of(level);
+        let range = (generation, code, range.start().get(), 0)..(generation, code, range.end().get(), 0);
+        for entry in self.costs.range(range)? {
+            let (key, row) = entry?;
+            let key = key.value();
+            if is_wanted(key.3)? {
+                each(key.3, decode::<Costs, _>(&key, row.value()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redb::backends::InMemoryBackend;
+    use redb::{Builder, ReadableDatabase};
+
+    use super::*;
+    use crate::report::ReasonClass;
+    use crate::store::redb::tables::schema::{count_live_bytes, make_tables};
+    use crate::turn::{Done, EpochMillis, OpenTurn, Ordinal, TurnId};
+
+    fn label(model: &str) -> RollupLabel {
+        RollupLabel { model: Some(model.into()), reason: Some(ReasonClass::Stop), ..RollupLabel::default() }
+    }
+
+    fn rollup() -> Rollup {
+        let done = Done { duration: Some(7.into()), ..Done::because("stop") };
+        let turn = OpenTurn::new(TurnId::new("t").unwrap()).seal(&done, EpochMillis::new(1));
+        Rollup::of_turn(&turn.at(Ordinal::after(0))).remove(0).1
+    }
+
+    fn database() -> redb::Database {
+        let database = Builder::new().create_with_backend(InMemoryBackend::new()).unwrap();
+        let txn = database.begin_write().unwrap();
+        make_tables(&txn).unwrap();
+        txn.commit().unwrap();
+        database
+    }
+
+    /// Does the work in a transaction; the growth must be that of the rows.
+    fn change(database: &redb::Database, work: impl FnOnce(&mut WriteRollups<'_>)) {
+        let txn = database.begin_write().unwrap();
+        let before = count_live_bytes(&txn).unwrap();
+        let mut rollups = WriteRollups::open(&txn).unwrap();
+        work(&mut rollups);
+        let grown = rollups.growth();
+        drop(rollups);
+        assert_eq!(before.strict_add_signed(grown), count_live_bytes(&txn).unwrap());
+        txn.commit().unwrap();
+    }
+
+    fn rows(database: &redb::Database, level: Level) -> Vec<(u64, Rollup)> {
+        let tables = ReadRollups::open(&database.begin_read().unwrap()).unwrap();
+        let (mut rows, all) = (Vec::new(), Period::new(Quarter::new(0), Quarter::new(999)).unwrap());
+        let each = |hash, rollup: Result<Rollup, DamagedRecord>| {
+            rows.push((hash, rollup.unwrap()));
+            Ok(())
+        };
+        tables.each_rollup(level, all, |_| Ok(true), each).unwrap();
+        rows
+    }
+
+    #[test]
+    fn what_is_added_in_several_transactions_sums_up_at_each_level() {
+        let database = database();
+        let (label, one) = (label("m"), rollup());
+        for quarters in [vec![0, 1, 3], vec![1, 4, 30]] {
+            let parts = quarters.iter().map(|quarter| (Quarter::new(*quarter), &label, &one));
+            change(&database, |rollups| rollups.add_rollups(parts).unwrap());
+        }
+        let turns = |level| -> Vec<i128> {
+            let turns = |rollup: &Rollup| crate::report::Figures::of(rollup).turns;
+            rows(&database, level).iter().map(|(_, rollup)| turns(rollup)).collect()
+        };
+        assert_eq!(turns(Level::Quarter), [1, 2, 1, 1, 1]);
+        assert_eq!(turns(Level::Hour), [4, 1, 1]);
+        assert_eq!(turns(Level::SixHours), [5, 1]);
+    }
+
+    #[test]
+    fn labels_of_one_hash_are_told_apart_and_a_damaged_one_is_written_again() {
+        let database = database();
+        let (taken, other) = (label("m"), label("other"));
+        let hash = hash_of(&other).unwrap();
+        let txn = database.begin_write().unwrap();
+        let mut record = encode_plain(Labels::WHAT, &taken).unwrap();
+        txn.open_table(LABELS).unwrap().insert(hash, row::seal(&hash, &mut record)).unwrap();
+        txn.commit().unwrap();
+        for _ in 0..2 {
+            change(&database, |rollups| assert_eq!(rollups.hash(&other).unwrap(), hash + 1));
+        }
+        let found = |hash| ReadRollups::open(&database.begin_read().unwrap()).unwrap().label(hash).unwrap();
+        assert_eq!((found(hash), found(hash + 1)), (Ok(taken), Ok(other.clone())));
+        let txn = database.begin_write().unwrap();
+        txn.open_table(LABELS).unwrap().insert(hash + 1, row::Stored::as_it_is(b"damaged by a test")).unwrap();
+        txn.commit().unwrap();
+        assert!(found(hash + 1).is_err());
+        change(&database, |rollups| assert_eq!(rollups.hash(&other).unwrap(), hash + 1));
+        assert_eq!(found(hash + 1), Ok(other));
+    }
+
+    #[test]
+    fn the_rows_of_other_generations_are_removed_a_few_at_a_time() {
+        let database = database();
+        let mut turn = OpenTurn::new(TurnId::new("t").unwrap());
+        let usage = crate::turn::Usage { input_tokens: 7.into(), ..crate::turn::Usage::default() };
+        turn.fold(&crate::turn::Progress::Usage { step_id: None, report: usage.into(), is_final: false });
+        let turn = turn.seal(&Done::because("stop"), EpochMillis::new(1)).at(Ordinal::after(0));
+        let unknown = Cost::of_turn(&turn, &crate::report::NoPrices).remove(0).1;
+        for generation in 1..=3 {
+            let (label, sums) = (label("m"), ConversationSums::of_turn(&turn, &crate::report::NoPrices));
+            change(&database, |rollups| {
+                rollups.add_costs(generation, [(Quarter::new(5), &label, &unknown)].into_iter()).unwrap();
+                rollups.add_to_conversation(generation, 1, &sums).unwrap();
+            });
+        }
+        let others = || ReadRollups::open(&database.begin_read().unwrap()).unwrap().has_other_generations(2).unwrap();
+        let mut steps = 0;
+        while others() {
+            change(&database, |rollups| rollups.remove_other_generations(2, 2).unwrap());
+            steps += 1;
+        }
+        assert_eq!(steps, 3, "three rows of costs of each of two generations");
+        let tables = ReadRollups::open(&database.begin_read().unwrap()).unwrap();
+        assert_eq!(tables.conversation(2, 1).unwrap().cost, unknown);
+        assert_eq!(tables.conversation(3, 1).unwrap(), ConversationSums::default());
+    }
+}
