@@ -32,7 +32,7 @@ pub(crate) enum ApiError {
     BodyTooLarge { limit_bytes: usize },
     #[error("a line nests its brackets too deeply: at most {limit} may be open at once")]
     BodyTooDeep { limit: usize },
-    #[error("too many turns of a conversation are open side by side in the body, or mixed: send it in parts")]
+    #[error("the body has too many turns: send it in parts")]
     TooManyTurns,
     #[error("the body is longer than {limit_bytes} bytes: send it in parts")]
     TransferTooLarge { limit_bytes: usize },

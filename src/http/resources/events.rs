@@ -1,8 +1,5 @@
 //! `POST /events`
 
-use std::collections::{HashSet, VecDeque};
-use std::time::Duration;
-
 use actix::MailboxError;
 use actix_web::body::MessageBody;
 use actix_web::web::{Data, Payload, Query};
@@ -10,7 +7,6 @@ use actix_web::{HttpRequest, HttpResponse, ResponseError};
 use futures_util::{StreamExt, stream};
 use indexmap::IndexMap;
 use tokio::sync::Semaphore;
-use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use super::api::Api;
@@ -33,8 +29,9 @@ pub(crate) async fn post(api: Data<Api>, request: HttpRequest, payload: Payload)
     let bad_lines = asked_of_bad_lines(request.query_string())?;
     let Body { events, mut reservation } = Body::read(&request, payload, &api.settings, &api.budget, bad_lines).await?;
     let BodyEvents { accepted, ignored, conversations, refused } = events;
-    // A body of many short turns makes more of its events than they take themselves.
-    let bytes = reservation.bytes().saturating_add(work_bytes(&conversations));
+    // The receipts of many short turns take more memory than their events.
+    let turns: usize = conversations.values().map(|of_one| turns_of(&of_one.events)).sum();
+    let bytes = reservation.bytes().saturating_add(turns.saturating_mul(RECEIPT_BYTES));
     reservation.resize(bytes).map_err(|denied| match denied {
         Denied::Exhausted => overloaded(),
         Denied::TooLarge => ApiError::TooManyTurns,
@@ -130,103 +127,12 @@ impl CombinedReceipt {
     }
 }
 
-/// The approximate memory that a turn takes from its fold to its receipt, besides its events.
-const TURN_BYTES: usize = 1024;
+/// The approximate memory of a turn's receipt, from its part of the work until it stands in the answer.
+const RECEIPT_BYTES: usize = 256;
 
-/// How often a part after the first is tried if the store has fallen behind, and the pause between: ten seconds.
-const PART_TRIES: u32 = 200;
-const PART_PAUSE: Duration = Duration::from_millis(50);
-
-/// The turns of one conversation that are observed at once, if the body has more of them: half of what the store always
-/// has room for, so that others are not refused meanwhile.
-const PART_TURNS: usize = TURNS_AT_ONCE / 2;
-
-/// A part of the events of one conversation that is observed at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Part {
-    events: usize,
-    turns: usize,
-}
-
-/// Divides the events of a conversation. A part ends after [`PART_TURNS`] turns or a few more, where all of its turns
-/// have ended. So it leaves no more turns open than there were, and is over no limit that the whole is not over.
-fn parts_of(events: &[TurnEvent]) -> Vec<Part> {
-    let mut parts = Vec::new();
-    let (mut open, mut part) = (HashSet::new(), Part { events: 0, turns: 0 });
-    let mut latest = None;
-    for event in events {
-        if latest != Some(&event.turn_id) {
-            if part.turns >= PART_TURNS && open.is_empty() {
-                parts.push(std::mem::replace(&mut part, Part { events: 0, turns: 0 }));
-            }
-            part.turns += 1;
-            latest = Some(&event.turn_id);
-        }
-        part.events += 1;
-        if matches!(event.kind, TurnEventKind::Done(_)) {
-            open.remove(&event.turn_id);
-        } else {
-            open.insert(&event.turn_id);
-        }
-    }
-    parts.push(part);
-    parts
-}
-
-/// The memory that observing takes, besides the events: as many turns as a part has are worked on at one time.
-fn work_bytes(conversations: &IndexMap<ConversationId, ConversationEvents>) -> usize {
-    let largest = |events: &ConversationEvents| parts_of(&events.events).iter().map(|part| part.turns).max();
-    let turns = conversations.values().filter(|events| events.events.len() > TURNS_AT_ONCE).filter_map(largest);
-    turns.max().unwrap_or(0).saturating_mul(TURN_BYTES)
-}
-
-/// What became of the events of one conversation.
-struct Observed {
-    conversation_id: ConversationId,
-    first_line: u64,
-    receipts: Vec<Receipt>,
-    /// Why the rest was not observed, with the number of its events and the turns that it would have ended.
-    failure: Option<(ObserveFailure, u64, Ends)>,
-}
-
-/// Tells a conversation its events, part by part, up to the first part that it does not take.
-async fn observe_parts(
-    api: &Api,
-    permits: &Semaphore,
-    conversation_id: ConversationId,
-    ConversationEvents { first_line, events }: ConversationEvents,
-) -> Observed {
-    let parts = parts_of(&events);
-    let mut rest = VecDeque::from(events);
-    let mut receipts = Vec::new();
-    let mut failure = None;
-    for Part { events, turns } in parts {
-        let turns = u32::try_from(turns.min(TURNS_AT_ONCE)).unwrap_or(u32::MAX);
-        let _permit = permits.acquire_many(turns).await;
-        let left = rest.len() as u64;
-        let events: Vec<_> = rest.drain(..events).collect();
-        let done = events.iter().chain(&rest).filter(|event| matches!(event.kind, TurnEventKind::Done(_)));
-        let ends = Ends::of(done.map(|event| &event.turn_id));
-        // A store that falls behind refuses parts. The first is the sender's affair; a later one is tried again here, or
-        // a long body would be refused in its middle each time it comes.
-        let mut tries = if receipts.is_empty() { 1 } else { PART_TRIES };
-        let answer = loop {
-            tries -= 1;
-            let observe = Observe { conversation_id: conversation_id.clone(), events: events.clone() };
-            match api.handles.intake.observe.send(observe).await {
-                Ok(Err(ObserveError::Overloaded)) if tries > 0 => sleep(PART_PAUSE).await,
-                answer => break answer,
-            }
-        };
-        match receipt(answer) {
-            Ok(receipt) => receipts.push(receipt),
-            Err(why) => {
-                failure = Some((why, left, ends));
-                break;
-            }
-        }
-    }
-    Observed { conversation_id, first_line, receipts, failure }
+/// The number of turns that events belong to: too high if the events of several turns alternate, but never too low.
+fn turns_of(events: &[TurnEvent]) -> usize {
+    1 + events.windows(2).filter(|pair| pair[0].turn_id != pair[1].turn_id).count()
 }
 
 /// Sends the events to their conversations and combines the receipts.
@@ -239,24 +145,28 @@ async fn observe(
 ) -> Result<CombinedReceipt, ApiError> {
     let permits = &Semaphore::new(TURNS_AT_ONCE);
     let mut answers = stream::iter(conversations)
-        .map(|(conversation_id, events)| observe_parts(api, permits, conversation_id, events))
+        .map(|(conversation_id, ConversationEvents { first_line, events })| async move {
+            let turns = u32::try_from(turns_of(&events).min(TURNS_AT_ONCE)).unwrap_or(u32::MAX);
+            let _permit = permits.acquire_many(turns).await;
+            let count = events.len() as u64;
+            let done = events.iter().filter(|event| matches!(event.kind, TurnEventKind::Done(_)));
+            let ends = Ends::of(done.map(|event| &event.turn_id));
+            let observe = Observe { conversation_id: conversation_id.clone(), events };
+            (conversation_id, first_line, count, ends, api.handles.intake.observe.send(observe).await)
+        })
         .buffered(CONVERSATIONS_AT_ONCE);
     let mut combined = CombinedReceipt::default();
     let mut unavailable = None;
-    while let Some(Observed { conversation_id, first_line, receipts, failure }) = answers.next().await {
-        let which = if receipts.is_empty() { "no event" } else { "none of the last events" };
-        for receipt in receipts {
-            combined.take(&conversation_id, receipt);
-        }
-        match failure {
-            Some((ObserveFailure::OverLimit(error), events, ends)) => {
+    while let Some((conversation_id, line, events, ends, answer)) = answers.next().await {
+        match receipt(answer) {
+            Ok(receipt) => combined.take(&conversation_id, receipt),
+            Err(ObserveFailure::OverLimit(error)) => {
                 let error =
-                    format!("{error}: {which} of conversation `{conversation_id}` was taken in{}", ends.stay_open());
-                combined.refused.push(Refused { line: first_line, error, conversation_id: Some(conversation_id) });
+                    format!("{error}: no event of conversation `{conversation_id}` was taken in{}", ends.stay_open());
+                combined.refused.push(Refused { line, error, conversation_id: Some(conversation_id) });
                 combined.refused_events += events;
             }
-            Some((ObserveFailure::Temporary(why), ..)) => unavailable = unavailable.or(Some(why)),
-            None => {}
+            Err(ObserveFailure::Temporary(why)) => unavailable = unavailable.or(Some(why)),
         }
     }
     match unavailable {
@@ -311,6 +221,7 @@ fn receipt(answer: Result<Result<Receipt, ObserveError>, MailboxError>) -> Resul
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
+    use std::time::Duration;
 
     use actix_web::test::TestRequest;
     use tokio::time::timeout;
@@ -319,7 +230,7 @@ mod tests {
     use crate::http::stand_in::{StandIn, ask, done, get, observed, post, sealed_turns};
     use crate::settings::HttpSettings;
     use crate::store::{Fault, FaultKind};
-    use crate::turn::{Done, Progress, TurnId};
+    use crate::turn::TurnId;
 
     fn delta(conversation: &str) -> String {
         format!(r#"{{"type":"text-delta","conversationId":"{conversation}","turnId":"t","delta":"x"}}"#)
@@ -340,23 +251,6 @@ mod tests {
             r#"{"accepted":3,"ignored":1,"sealed":[{"conversationId":"b","turnId":"t9","ordinal":3,"duplicate":false},{"conversationId":"b","turnId":"t1","ordinal":1,"duplicate":true},{"conversationId":"a","turnId":"t2","ordinal":2,"duplicate":true}]}"#
         );
         assert_eq!(seen.lock().unwrap().observes, [observed("b", &["t9", "t1"]), observed("a", &["t2"])]);
-    }
-
-    #[test]
-    fn a_part_ends_where_all_of_its_turns_have_ended() {
-        let event = |turn: usize, kind| TurnEvent { turn_id: TurnId::new(turn.to_string()).unwrap(), kind };
-        let done = |turn| event(turn, TurnEventKind::Done(Done::because("stop")));
-        let failed = |turn| event(turn, TurnEventKind::Progress(Progress::Failed));
-        let lengths = |events: Vec<TurnEvent>| -> Vec<_> { parts_of(&events).iter().map(|part| part.events).collect() };
-        let most = PART_TURNS;
-        assert_eq!(lengths((0..most).map(done).collect()), [most]);
-        assert_eq!(lengths((0..=2 * most).map(done).collect()), [most, most, 1]);
-        let whole = (0..=most).flat_map(|turn| [failed(turn), failed(turn), done(turn)]);
-        assert_eq!(lengths(whole.collect()), [3 * most, 3]);
-        let open_at_first = [failed(most + 1)].into_iter().chain((0..2 * most + 2).map(done));
-        assert_eq!(lengths(open_at_first.collect()), [most + 3, most]);
-        let never_ended = [failed(9 * most)].into_iter().chain((0..2 * most).map(done));
-        assert_eq!(lengths(never_ended.collect()), [2 * most + 1]);
     }
 
     #[actix_web::test]
