@@ -1,8 +1,12 @@
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::Duration;
 
 use super::{Item, Losses, Notice};
+
+/// How much later than it came a line may be written.
+const NAP: Duration = Duration::from_millis(1);
 
 /// The thread's side of the queue: the writer and the counts of its lines.
 pub(super) struct Writing<'a, W> {
@@ -25,6 +29,7 @@ impl<'a, W: Write> Writing<'a, W> {
 
     /// Writes lines until the queue is closed and empty.
     pub(super) fn run(mut self, items: &Receiver<Item>, closing: &AtomicBool) {
+        let mut has_written = false;
         loop {
             // Read the flag before the queue: then the check of the queue sees every line that was queued before the
             // close.
@@ -38,6 +43,12 @@ impl<'a, W: Write> Writing<'a, W> {
                     if closed {
                         return;
                     }
+                    // While the thread sleeps, lines gather without waking it: waking it for each would cost its caller
+                    // more than the line.
+                    if std::mem::take(&mut has_written) {
+                        std::thread::sleep(NAP);
+                        continue;
+                    }
                     match items.recv() {
                         Ok(item) => item,
                         Err(_) => break,
@@ -45,7 +56,10 @@ impl<'a, W: Write> Writing<'a, W> {
                 }
             };
             match item {
-                Item::Line { bytes, untaken_before } => self.write(&bytes, untaken_before),
+                Item::Line { bytes, untaken_before } => {
+                    self.write(&bytes, untaken_before);
+                    has_written = true;
+                }
                 Item::Mark(mark) => {
                     self.settle();
                     let _ = mark.try_send(());

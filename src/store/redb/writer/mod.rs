@@ -210,7 +210,7 @@ impl Writer {
             Batch { jobs: Vec::with_capacity(self.expected), turns: 0, bytes: 0, begun, room, is_last: false };
         let mut next = Some(first);
         let now = Instant::now();
-        let deadline = now + self.patience;
+        let (alert_until, deadline) = (now + ALERT, now + self.patience);
         loop {
             while let Some(job) = next.take().or_else(|| self.taken.pop_front()).or_else(|| self.jobs.try_recv().ok()) {
                 match job {
@@ -223,10 +223,15 @@ impl Writer {
                     return Next::Batch(batch);
                 }
             }
-            if batch.jobs.len() >= self.expected || Instant::now() >= deadline {
+            let now = Instant::now();
+            if batch.jobs.len() >= self.expected || now >= deadline {
                 return Next::Batch(batch);
             }
-            std::thread::yield_now();
+            if now < alert_until {
+                std::thread::yield_now();
+            } else {
+                std::thread::sleep(NAP);
+            }
         }
     }
 
@@ -388,6 +393,9 @@ fn turns_of(jobs: &[Job]) -> usize {
 
 /// A caller that has not sent its next commit by then will probably not send one soon.
 const MAX_PATIENCE: Duration = Duration::from_millis(1);
+/// Most callers that send again do so within this time. Later ones are not worth a busy thread.
+const ALERT: Duration = Duration::from_micros(150);
+const NAP: Duration = Duration::from_micros(100);
 
 enum Next {
     Batch(Batch),
