@@ -46,6 +46,7 @@ impl<'a, W: Write> Writing<'a, W> {
                     // While the thread sleeps, lines gather without waking it: waking it for each would cost its caller
                     // more than the line.
                     if std::mem::take(&mut has_written) {
+                        #[expect(clippy::disallowed_methods, reason = "this thread has nothing else to do")]
                         std::thread::sleep(NAP);
                         continue;
                     }

@@ -230,6 +230,7 @@ impl Writer {
             if now < alert_until {
                 std::thread::yield_now();
             } else {
+                #[expect(clippy::disallowed_methods, reason = "this thread has nothing else to do")]
                 std::thread::sleep(NAP);
             }
         }
