@@ -22,6 +22,9 @@ use crate::store::BackupError;
 /// How much of the file is read at once. The connection holds a copy of it until the client has read it.
 const PART_BYTES: usize = 64 * 1024;
 
+/// The stack of the thread that reads a copy: it does little else.
+const STACK_BYTES: usize = 1024 * 1024;
+
 /// The longest time for a backup, short enough that adding it to a moment does not overflow.
 const MAX_TIMEOUT: Duration = Duration::from_hours(365 * 24);
 
@@ -49,14 +52,14 @@ pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResp
         }
     };
     let (sender, received) = mpsc::channel(1);
-    let bytes = copy.bytes;
+    let (bytes, length) = (copy.bytes, copy.length);
     let runtime = Handle::current();
-    let send = move || runtime.block_on(send_parts(bytes, sender, due));
-    thread::Builder::new().name("backup".into()).spawn(send).map_err(|cause| {
+    let send = move || runtime.block_on(send_parts(bytes, length, sender, due));
+    thread::Builder::new().name("backup".into()).stack_size(STACK_BYTES).spawn(send).map_err(|cause| {
         error!(%cause, "no thread to read the copy could be started");
         ApiError::Unavailable(Unavailable::NoThread)
     })?;
-    let parts = stream::try_unfold((received, copy.length), |(mut received, left)| async move {
+    let parts = stream::try_unfold((received, length), |(mut received, left)| async move {
         if left == 0 {
             return Ok(None);
         }
@@ -67,22 +70,26 @@ pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResp
         Ok::<_, ApiError>(Some((part, (received, left))))
     });
     // The length lets a client detect a truncated backup, even without chunks.
-    let body = SizedStream::new(copy.length, parts);
+    let body = SizedStream::new(length, parts);
     Ok(HttpResponse::Ok().content_type("application/octet-stream").body(body))
 }
 
 /// Reads a copy part by part, as fast as the parts are taken, until nobody takes them any more or the time is over. Then
-/// the copy is gone.
-async fn send_parts(mut bytes: Box<dyn Read + Send>, parts: Sender<Bytes>, due: Instant) {
-    loop {
+/// the copy is gone. It is gone before the last part is sent, so that a client that has all of it can ask for another.
+async fn send_parts(bytes: Box<dyn Read + Send>, length: u64, parts: Sender<Bytes>, due: Instant) {
+    let (mut copy, mut left) = (Some(bytes), length);
+    while let Some(bytes) = &mut copy {
         let mut part = Vec::with_capacity(PART_BYTES);
-        match bytes.by_ref().take(PART_BYTES as u64).read_to_end(&mut part) {
+        match bytes.take(PART_BYTES as u64).read_to_end(&mut part) {
             Ok(0) => return,
-            Ok(_) => {}
+            Ok(_) => left = left.saturating_sub(part.len() as u64),
             Err(cause) => {
                 warn!(%cause, "the copy could not be read");
                 return;
             }
+        }
+        if left == 0 {
+            copy = None;
         }
         match timeout_at(due, parts.send(part.into())).await {
             Ok(Ok(())) => {}

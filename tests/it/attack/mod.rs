@@ -28,11 +28,12 @@ use std::fmt::Write as _;
 
 use crate::server::Client;
 
-/// The largest turn that the default limits allow: as many steps as may be, with ids and texts as long as may be.
+/// About the largest turn that the default limits allow: ids and texts as long as may be, and as many steps with them as
+/// fit into the bytes of a turn.
 fn longest_turn(conversation: &str, turn: &str) -> String {
     let (model, provider) = ("m".repeat(250), "p".repeat(256));
     let mut lines = String::new();
-    for step in 0..4096 {
+    for step in 0..3200 {
         writeln!(
             lines,
             r#"{{"type":"step-complete","conversationId":"{conversation}","turnId":"{turn}","stepId":"{step:0>256}","model":"{model}{step:0>6}","provider":"{provider}"}}"#
