@@ -42,6 +42,7 @@ use crate::turn::{
 
 /// The behaviour of the system, set before it starts.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "a test sets each by itself")]
 pub(super) struct StandIn {
     /// The conversations that refuse their events, and how.
     pub(super) refusals: HashMap<&'static str, ObserveError>,
@@ -59,6 +60,8 @@ pub(super) struct StandIn {
     pub(super) reads: Option<usize>,
     /// Whether every report would have too many rows.
     pub(super) too_many_rows: bool,
+    /// Whether costs are being derived anew.
+    pub(super) is_repricing: bool,
     /// The outcome of a readiness check; without one the check hangs.
     pub(super) check: Option<Result<(), CommitError>>,
     /// The backup that it returns once; without one it is busy.
@@ -252,7 +255,8 @@ impl Handler<BuildReport> for StandIn {
         for (label, rollup) in self.turns.iter().flat_map(Rollup::of_turn) {
             question.periods.first().into_iter().for_each(|period| breakdown.add(*period, &label, &rollup));
         }
-        MessageResult(self.may_read().map(|()| Report { breakdown, is_repricing: false }).map_err(Into::into))
+        let is_repricing = self.is_repricing;
+        MessageResult(self.may_read().map(|()| Report { breakdown, is_repricing }).map_err(Into::into))
     }
 }
 

@@ -33,7 +33,7 @@ fn events(turns: std::ops::Range<u64>) -> String {
         for step in 0..n % 4 {
             let (step_id, input) = (format!("{turn_id}#{step}"), 1000 + 37 * n + step);
             let mut of_step = json!({ "inputTokens": input, "outputTokens": 11 + n % 7 });
-            if n % 5 > 0 {
+            if !n.is_multiple_of(5) {
                 of_step["cacheReadTokens"] = (input / 3).into();
             }
             line(json!({ "type": "usage", "stepId": step_id, "usage": of_step }));
@@ -43,10 +43,10 @@ fn events(turns: std::ops::Range<u64>) -> String {
                          "model": other }),
             );
         }
-        if n % 4 == 0 || n % 10 == 1 {
+        if n.is_multiple_of(4) || n % 10 == 1 {
             usage = json!({ "inputTokens": 5000 + n, "outputTokens": 200 });
         }
-        let reason = if n % 9 == 0 { "aborted" } else { "stop" };
+        let reason = if n.is_multiple_of(9) { "aborted" } else { "stop" };
         let ended_at = FIRST + n * (14 * DAY / (CONVERSATIONS * TURNS)) + 12_345;
         let mut done = json!({ "type": "done", "reason": reason, "durationMs": 900 + n, "endedAt": ended_at });
         if !usage.is_null() {
@@ -132,7 +132,9 @@ fn of_row(row: &Value) -> Sums {
 
 fn total(rows: &[Value]) -> Sums {
     let mut total = Sums::default();
-    rows.iter().for_each(|row| add(&mut total, of_row(row)));
+    for row in rows {
+        add(&mut total, of_row(row));
+    }
     total
 }
 
@@ -161,10 +163,9 @@ fn assert_all_answers_add_up(client: &mut Client, turns: u64) {
     assert_eq!(plain.by_reason, by_reason);
     for row in stats(client, "bucket=all&by=model") {
         let model = row["model"].as_str().unwrap();
-        assert_eq!(stats(client, &format!("bucket=all&by=model&model={model}")), [row.clone()]);
+        assert_eq!(stats(client, &format!("bucket=all&by=model&model={model}")), std::slice::from_ref(&row));
     }
 
-    type Rank = fn(&(Sums, u64)) -> i128;
     let ranks: [(&str, Rank); 4] = [
         ("recent", |(_, last_at)| i128::from(*last_at)),
         ("tokens", |(sums, _)| sums[1] + sums[2]),
@@ -189,6 +190,9 @@ fn assert_all_answers_add_up(client: &mut Client, turns: u64) {
         assert_eq!(summary["lastAt"], *last_at);
     }
 }
+
+/// By what a list of conversations is in order.
+type Rank = fn(&(Sums, u64)) -> i128;
 
 /// All pages of a list.
 fn listed(client: &mut Client, order: &str) -> Vec<(String, Sums, u64)> {

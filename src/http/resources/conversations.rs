@@ -64,6 +64,10 @@ fn asked(api: &Api, query: &str) -> Result<ConversationQuestion, ApiError> {
     let moment = |name| Ok(query.moment(name, &api.zone)?.map(|moment| u64::try_from(moment).unwrap_or(0)));
     let last_at = match (moment("from")?, moment("to")?) {
         (None, None) => None,
+        (Some(from), Some(to)) if to < from => {
+            let allowed = "a moment that is not before `from`".to_owned();
+            return Err(ApiError::BadParameter { name: "to", allowed });
+        }
         (from, to) => Some((EpochMillis::new(from.unwrap_or(0)), EpochMillis::new(to.unwrap_or(u64::MAX)))),
     };
     Ok(ConversationQuestion {
@@ -239,6 +243,7 @@ mod tests {
             ("limit=0", "`limit` must be a whole number from 1 to 1000"),
             ("limit=1001", "`limit` must be"),
             ("from=x", "`from` must be a date such as"),
+            ("from=2026-05-02&to=2026-05-01", "`to` must be a moment that is not before `from`"),
             ("after=x", "`after` must be the `next` of an earlier answer to the same question"),
             (&format!("order=cost&after={of_recent}"), "`after` must be"),
             ("page=2", "`page` is no query parameter here"),

@@ -11,8 +11,8 @@ use super::query::Query;
 use crate::actors::BuildReport;
 use crate::http::error::ApiError;
 use crate::report::{
-    BreakdownRow, CostFigures, Figures, Grouping, Percentiles, Period, PeriodUnit, PriceEdition, RollupLabel,
-    Selection, UsageSums, Zone,
+    BreakdownRow, CostFigures, Figures, Grouping, Percentiles, Period, PeriodUnit, PriceEdition, ReasonClass,
+    RollupLabel, Selection, UsageSums, Zone,
 };
 use crate::store::{ReportError, ReportQuestion};
 use crate::turn::Label;
@@ -168,7 +168,7 @@ impl<'a> Row<'a> {
             model: label.model.as_ref(),
             provider: label.provider.as_ref(),
             project: label.project.as_ref(),
-            reason: label.reason.map(|reason| reason.as_str()),
+            reason: label.reason.map(ReasonClass::as_str),
             turns: figures.turns,
             steps: figures.steps,
             usage: figures.usage,
@@ -188,6 +188,7 @@ mod tests {
 
     use super::*;
     use crate::http::stand_in::{StandIn, get, post};
+    use crate::report::{PicoDollars, PriceBook, PricedStep};
     use crate::runtime::Runtime;
     use crate::settings::HttpSettings;
     use crate::testing::TestClock;
@@ -250,6 +251,33 @@ mod tests {
         ] {
             let message = get(&api, &format!("/stats?{query}")).await.failure(400);
             assert!(message.contains(named), "{query}: {message}");
+        }
+    }
+
+    #[derive(Debug)]
+    struct Named;
+
+    impl PriceBook for Named {
+        fn price(&self, _: &PricedStep<'_>) -> Option<PicoDollars> {
+            None
+        }
+
+        fn digest(&self) -> u64 {
+            1
+        }
+
+        fn edition(&self) -> Option<PriceEdition> {
+            Some(PriceEdition { table: "of a test".to_owned(), date: "2026-01-02".to_owned() })
+        }
+    }
+
+    #[actix_web::test]
+    async fn prices_are_named_unless_the_costs_are_by_others() {
+        for (is_repricing, named) in [(false, r#"{"table":"of a test","date":"2026-01-02"}"#), (true, "null")] {
+            let api = at(StandIn { is_repricing, ..StandIn::default() }.serving(), NOW).with_prices(Arc::new(Named));
+            let answer = get(&api, "/stats").await;
+            let expected = format!(r#""bucket":"day","prices":{named},"rows":[]}}"#);
+            assert!(answer.success().ends_with(&expected), "{:?}", answer.body);
         }
     }
 

@@ -59,8 +59,8 @@ async fn open_turns(
     let first = ConversationQuestion::first(ConversationOrder::Recent, LISTED_AT_ONCE);
     let mut question = ConversationQuestion { last_at, prefix: id.as_str().to_owned(), ..first };
     loop {
-        let list = ListConversations(question.clone());
-        let listed = ask_reader(&api.handles.reads.list_conversations, list).await.map_err(|_| ApiError::ReadFailed)?;
+        let page = ListConversations(question.clone());
+        let listed = ask_reader(&api.handles.reads.list_conversations, page).await.map_err(|_| ApiError::ReadFailed)?;
         if let Some(found) = listed.iter().find(|listed| listed.conversation_id == *id) {
             return Ok(Some(found.open_turns));
         }

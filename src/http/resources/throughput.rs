@@ -10,7 +10,7 @@ use super::held_bytes::HeldBytes;
 use crate::actors::{BuildReport, ListSealed};
 use crate::http::error::{ApiError, Unavailable};
 use crate::report::{Figures, Grouping, Period, Quarter, Selection, Throughput, ThroughputQuery, report_time};
-use crate::store::{ReportQuestion, SealedPage};
+use crate::store::{Position, ReportQuestion, SealedPage};
 
 /// The memory of one turn of the period: its sample, room for more in a list that doubles, and a copy to sort.
 const TURN_BYTES: usize = 48;
@@ -79,7 +79,7 @@ async fn count_turns(api: &Api, period: Period) -> Result<i128, ApiError> {
     }
 }
 
-async fn next_page(api: &Api, after: Option<crate::store::Position>) -> Result<SealedPage, ApiError> {
+async fn next_page(api: &Api, after: Option<Position>) -> Result<SealedPage, ApiError> {
     let list = ListSealed { after, limit: SealedPage::MAX_POSITIONS };
     match api.handles.reads.list_sealed.send(list).await {
         Ok(Ok(page)) => Ok(page),

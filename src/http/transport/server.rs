@@ -194,7 +194,9 @@ mod tests {
     #[actix_web::test]
     async fn other_methods_are_told_which_are_allowed() {
         let api = StandIn { check: Some(Ok(())), ..StandIn::default() }.serving();
-        for path in ["/conversations/c/metrics", "/conversations/c/turns", "/conversations", "/stats", "/health", "/ready"] {
+        for path in
+            ["/conversations/c/metrics", "/conversations/c/turns", "/conversations", "/stats", "/health", "/ready"]
+        {
             for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH, Method::OPTIONS, Method::TRACE] {
                 let answer = ask(&api, TestRequest::default().method(method).uri(path)).await;
                 assert!(answer.failure(405).contains("GET, HEAD"));
