@@ -77,8 +77,10 @@ async fn run_until_the_end(mut service: Service, signal: impl Future<Output = Si
 #[cfg(test)]
 mod tests {
     use std::future::{pending, ready};
+    use std::sync::Arc;
 
     use super::*;
+    use crate::report::NoPrices;
     use crate::runtime::Runtime;
 
     /// Formats an exit code, since `ExitCode` cannot be compared.
@@ -88,7 +90,7 @@ mod tests {
 
     async fn serving(runtime: Runtime) -> Service {
         let listener = service::bind(([127, 0, 0, 1], 0).into()).unwrap();
-        Service::start_on(runtime, listener, &Settings::default()).await.unwrap()
+        Service::start_on(runtime, Arc::new(NoPrices), listener, &Settings::default()).await.unwrap()
     }
 
     #[actix_web::test]

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
@@ -11,6 +12,7 @@ use super::args::ServerUrl;
 use super::price_book::{self, PriceBookError};
 use crate::actors::{CountWork, WorkCounts};
 use crate::http::{self, Api};
+use crate::report::{SharedPriceBook, Zone};
 use crate::runtime::{Operations, Runtime, StartError};
 use crate::settings::Settings;
 use crate::telemetry;
@@ -90,24 +92,27 @@ impl Service {
     /// Starts the service. The address is bound before the database is opened. So if the service is started twice by
     /// mistake, the error names the address, which is the cause, and not the lock.
     pub(super) async fn start(listener: TcpListener, settings: &Settings) -> Result<Self, ServiceError> {
+        let book = price_book::book(&settings.prices)?;
         let runtime = Runtime::builder()
             .data_dir(settings.data_dir.clone())
-            .prices(price_book::book(&settings.prices)?)
+            .prices(Arc::clone(&book))
             .turns(settings.turns.clone())
             .store(settings.store.clone())
             .start()
             .await?;
-        Self::start_on(runtime, listener, settings).await
+        Self::start_on(runtime, book, listener, settings).await
     }
 
-    /// Serves a runtime that was started already.
+    /// Serves a runtime that was started already, with these prices.
     pub(super) async fn start_on(
         runtime: Runtime,
+        book: SharedPriceBook,
         listener: TcpListener,
         settings: &Settings,
     ) -> Result<Self, ServiceError> {
         let address = listener.local_addr().map_err(ServiceError::Http)?;
-        let api = Api::new(runtime.handles().clone(), settings.http.clone());
+        let zone = settings.reports.time_zone.clone().unwrap_or_else(Zone::system);
+        let api = Api::new(runtime.handles().clone(), settings.http.clone()).with_prices(book).with_time_zone(zone);
         let server = match http::serve(listener, api) {
             Ok(server) => server,
             Err(error) => {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use toml::Value;
 
 use super::raw_value::RawValue;
+use crate::report::Zone;
 use crate::settings::setting::ValueMut;
 use crate::settings::{HostName, LogFormat, LogLevel, WebOrigin, Workers};
 
@@ -39,6 +40,7 @@ impl ValueMut<'_> {
             Self::Hosts(_) => r#"a list of hosts without a port, such as "metrics.example" or "[fd00::5]""#.into(),
             Self::Directory(_) => "the path of a directory, in UTF-8".into(),
             Self::File(_) => "the path of a file, in UTF-8, or an empty text for none".into(),
+            Self::Zone(_) => r#"the name of a time zone, such as "Europe/Berlin", or an empty text for that of the system"#.into(),
             Self::Level(_) => names(LogLevel::ALL.iter().map(|level| level.as_str())),
             Self::Format(_) => names(LogFormat::ALL.iter().map(|format| format.as_str())),
         }
@@ -60,6 +62,10 @@ impl ValueMut<'_> {
             Self::File(at) => {
                 let file = value.text().map(|text| (!text.is_empty()).then(|| PathBuf::from(text)));
                 set(at, file)
+            }
+            Self::Zone(at) => {
+                let named = |name: &str| if name.is_empty() { Some(None) } else { Zone::named(name).ok().map(Some) };
+                set(at, value.text().and_then(named))
             }
             Self::Level(at) => {
                 let named = |text| LogLevel::ALL.iter().copied().find(|level| level.as_str() == text);
@@ -86,6 +92,7 @@ impl ValueMut<'_> {
             Self::Hosts(at) => list(at.iter().map(HostName::as_str)),
             Self::Directory(at) => text(&at.display()),
             Self::File(at) => at.as_ref().map_or_else(|| text(""), |file| text(&file.display())),
+            Self::Zone(at) => text(at.as_ref().map_or("", Zone::name)),
             Self::Level(at) => text(at),
             Self::Format(at) => text(at),
         }

@@ -78,11 +78,11 @@ fn an_unknown_setting_in_a_file_is_reported_with_its_line() {
     );
     assert_eq!(
         file_error("[htp]\nlisten = 1\n"),
-        "unknown setting `htp` = {...} from file F, line 1; allowed: the sections http, turns, store, store.redb, prices, log, span_log"
+        "unknown setting `htp` = {...} from file F, line 1; allowed: the sections http, turns, store, store.redb, prices, reports, log, span_log"
     );
     assert_eq!(
         file_error("http = 5\n"),
-        "bad value `http` = 5 from file F, line 1; allowed: the sections http, turns, store, store.redb, prices, log, span_log"
+        "bad value `http` = 5 from file F, line 1; allowed: the sections http, turns, store, store.redb, prices, reports, log, span_log"
     );
 }
 
@@ -176,9 +176,24 @@ fn an_environment_variable_with_the_prefix_must_name_a_setting() {
     assert_eq!(
         load_with(&[("TURN_METRICS__LISTEN", "x")]).unwrap_err().to_string(),
         "unknown setting `listen` = \"x\" from environment variable TURN_METRICS__LISTEN; allowed: the sections \
-         http, turns, store, store.redb, prices, log, span_log"
+         http, turns, store, store.redb, prices, reports, log, span_log"
     );
     assert!(load_with(&[("TURN_METRICS__http__listen", "127.0.0.1:1")]).is_err());
+}
+
+#[test]
+fn a_time_zone_is_named_or_left_to_the_system() {
+    let zone_of = |value: &str| {
+        let loaded = load_with(&[("TURN_METRICS__REPORTS__TIME_ZONE", value)]);
+        loaded.map(|configuration| configuration.settings.reports.time_zone.map(|zone| zone.to_string()))
+    };
+    assert_eq!(zone_of("Asia/Kolkata").unwrap().as_deref(), Some("Asia/Kolkata"));
+    assert_eq!(zone_of("").unwrap(), None);
+    assert_eq!(
+        zone_of("Mars/Olympus").unwrap_err().to_string(),
+        "bad value `reports.time_zone` = \"Mars/Olympus\" from environment variable TURN_METRICS__REPORTS__TIME_ZONE; \
+         allowed: the name of a time zone, such as \"Europe/Berlin\", or an empty text for that of the system"
+    );
 }
 
 #[test]

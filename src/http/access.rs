@@ -35,12 +35,21 @@ pub(crate) const METRICS: Route =
     Route { path: "/conversations/{id}/metrics", methods: READ, pages: PageAccess::OfAllowedOrigins };
 pub(crate) const TURNS: Route =
     Route { path: "/conversations/{id}/turns", methods: READ, pages: PageAccess::OfAllowedOrigins };
+pub(crate) const SUMMARY: Route =
+    Route { path: "/conversations/{id}/summary", methods: READ, pages: PageAccess::OfAllowedOrigins };
+pub(crate) const CONVERSATIONS: Route =
+    Route { path: "/conversations", methods: READ, pages: PageAccess::OfAllowedOrigins };
+pub(crate) const STATS: Route = Route { path: "/stats", methods: READ, pages: PageAccess::OfAllowedOrigins };
+pub(crate) const THROUGHPUT: Route =
+    Route { path: "/metrics/throughput", methods: READ, pages: PageAccess::OfAllowedOrigins };
+pub(crate) const PRICES: Route = Route { path: "/prices", methods: READ, pages: PageAccess::OfAllowedOrigins };
 pub(crate) const HEALTH: Route = Route { path: "/health", methods: READ, pages: PageAccess::Unread };
 /// The readiness check writes to the disk.
 pub(crate) const READY: Route = Route { path: "/ready", methods: READ, pages: PageAccess::OfOwnOrigin };
 pub(crate) const BACKUP: Route = Route { path: "/backup", methods: "GET", pages: PageAccess::None };
 
-pub(crate) const ROUTES: [&Route; 6] = [&EVENTS, &METRICS, &TURNS, &HEALTH, &READY, &BACKUP];
+pub(crate) const ROUTES: [&Route; 11] =
+    [&EVENTS, &METRICS, &TURNS, &SUMMARY, &CONVERSATIONS, &STATS, &THROUGHPUT, &PRICES, &HEALTH, &READY, &BACKUP];
 
 impl PageAccess {
     /// The pages that may use a path, which is decoded as it is for routing. No page may use a path that is not in the

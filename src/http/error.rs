@@ -3,7 +3,8 @@ use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 use serde::Serialize;
 
 use super::acknowledged::Acknowledged;
-use crate::store::{BackupError, CommitError};
+use crate::report::InvalidThroughputQuery;
+use crate::store::{BackupError, CommitError, Report};
 use crate::turn::InvalidId;
 
 /// Why a request was refused or failed. Displays the text for the client, which never holds the cause within the
@@ -20,6 +21,23 @@ pub(crate) enum ApiError {
     BadPathId(BadPathId),
     #[error("the query parameter `{name}` must be a whole number from {first} to {last}")]
     BadNumber { name: &'static str, first: u64, last: u64 },
+    #[error("the query parameter `{name}` must be {allowed}")]
+    BadParameter { name: &'static str, allowed: String },
+    #[error("`{name}` is no query parameter here: there {}", if .known.is_empty() { "is none".into() } else { format!("are {}", .known.join(", ")) })]
+    UnknownParameter { name: String, known: &'static [&'static str] },
+    #[error("the query parameter `{name}` may stand once")]
+    RepeatedParameter { name: &'static str },
+    #[error(
+        "the answer would have more than {} rows, or look at more than {max_periods} periods: ask for a larger bucket or a \
+         shorter time",
+        Report::MAX_ROWS
+    )]
+    TooManyRows { max_periods: usize },
+    /// Dispatch's own text.
+    #[error(transparent)]
+    BadThroughputQuery(InvalidThroughputQuery),
+    #[error("no turn of this conversation is sealed")]
+    UnknownConversation,
     #[error("there is nothing at this path")]
     NotFound,
     #[error("this method is not allowed here: use {allowed}")]
@@ -43,6 +61,10 @@ pub(crate) enum ApiError {
     Refused { message: String, rest: Box<Acknowledged> },
     #[error("Failed to load conversation metrics")]
     LoadFailed,
+    #[error("the store could not be read; the log says why")]
+    ReadFailed,
+    #[error("Failed to aggregate throughput")]
+    ThroughputFailed,
     /// Sending the same again helps.
     #[error(transparent)]
     Unavailable(Unavailable),
@@ -91,10 +113,16 @@ const RETRY_AFTER_SECONDS: &str = "1";
 impl ResponseError for ApiError {
     fn status_code(&self) -> StatusCode {
         match self {
-            Self::BadEvent { .. } | Self::BadRequest(_) | Self::BadPathId(_) | Self::BadNumber { .. } => {
-                StatusCode::BAD_REQUEST
-            }
-            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::BadEvent { .. }
+            | Self::BadRequest(_)
+            | Self::BadPathId(_)
+            | Self::BadNumber { .. }
+            | Self::BadParameter { .. }
+            | Self::UnknownParameter { .. }
+            | Self::RepeatedParameter { .. }
+            | Self::TooManyRows { .. }
+            | Self::BadThroughputQuery(_) => StatusCode::BAD_REQUEST,
+            Self::NotFound | Self::UnknownConversation => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTimeout { .. } | Self::BodyStalled { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge { .. }
@@ -103,7 +131,8 @@ impl ResponseError for ApiError {
             | Self::TooManyTurns => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Refused { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::LoadFailed => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::LoadFailed | Self::ReadFailed => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::ThroughputFailed => StatusCode::BAD_GATEWAY,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }

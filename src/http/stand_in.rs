@@ -25,11 +25,16 @@ use super::access::{ROUTES, Route};
 use super::middleware::host::Hosts;
 use super::transport::server::app;
 use crate::actors::{
-    BackUp, CheckWrite, Facts, FindRevision, ListTurns, Load, Observe, ObserveError, Receipt, TurnReceipt,
+    BackUp, BuildReport, CheckWrite, Facts, FindRevision, ListConversations, ListSealed, ListTurns, Load, Observe,
+    ObserveError, Receipt, TurnReceipt,
 };
+use crate::report::{Breakdown, Rollup};
 use crate::runtime::{Handles, Intake, Operations, Reads};
 use crate::settings::HttpSettings;
-use crate::store::{Backup, BackupError, CommitError, Fault, FaultKind, Life, Lineage, Revision, TurnRange};
+use crate::store::{
+    Backup, BackupError, CommitError, Fault, FaultKind, Life, Lineage, Position, PositionedTurn, Report, ReportError,
+    Revision, SealedPage, TurnRange,
+};
 use crate::testing::{Probe, Written};
 use crate::turn::{
     ConversationId, Done, EpochMillis, OpenTurn, Ordinal, StoredTurn, TurnEvent, TurnEventKind, TurnId, Warning,
@@ -37,6 +42,7 @@ use crate::turn::{
 
 /// The behaviour of the system, set before it starts.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "a test sets each by itself")]
 pub(super) struct StandIn {
     /// The conversations that refuse their events, and how.
     pub(super) refusals: HashMap<&'static str, ObserveError>,
@@ -52,6 +58,10 @@ pub(super) struct StandIn {
     pub(super) earlier_lives: u64,
     /// The reads that work before all others fail.
     pub(super) reads: Option<usize>,
+    /// Whether every report would have too many rows.
+    pub(super) too_many_rows: bool,
+    /// Whether costs are being derived anew.
+    pub(super) is_repricing: bool,
     /// The outcome of a readiness check; without one the check hangs.
     pub(super) check: Option<Result<(), CommitError>>,
     /// The backup that it returns once; without one it is busy.
@@ -87,9 +97,9 @@ impl StandIn {
             reads: Reads {
                 list_turns: system.clone().recipient(),
                 find_revision: system.clone().recipient(),
-                list_sealed: Probe::start(|_| pending()).recipient(),
-                list_conversations: Probe::start(|_| pending()).recipient(),
-                build_report: Probe::start(|_| pending()).recipient(),
+                list_sealed: system.clone().recipient(),
+                list_conversations: system.clone().recipient(),
+                build_report: system.clone().recipient(),
                 reader: None,
             },
             operations: Operations {
@@ -221,6 +231,56 @@ impl Handler<ListTurns> for StandIn {
         });
         self.seen.lock().unwrap().ranges.push(range);
         MessageResult(page)
+    }
+}
+
+/// No conversation is listed.
+impl Handler<ListConversations> for StandIn {
+    type Result = MessageResult<ListConversations>;
+
+    fn handle(&mut self, _: ListConversations, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.may_read().map(|()| Vec::new()))
+    }
+}
+
+/// Every report has all turns.
+impl Handler<BuildReport> for StandIn {
+    type Result = MessageResult<BuildReport>;
+
+    fn handle(&mut self, BuildReport(question): BuildReport, _: &mut Self::Context) -> Self::Result {
+        if self.too_many_rows {
+            return MessageResult(Err(ReportError::TooManyRows));
+        }
+        let mut breakdown = Breakdown::new(question.grouping, question.selection);
+        for (label, rollup) in self.turns.iter().flat_map(Rollup::of_turn) {
+            question.periods.first().into_iter().for_each(|period| breakdown.add(*period, &label, &rollup));
+        }
+        let is_repricing = self.is_repricing;
+        MessageResult(self.may_read().map(|()| Report { breakdown, is_repricing }).map_err(Into::into))
+    }
+}
+
+/// All turns are of one conversation.
+impl Handler<ListSealed> for StandIn {
+    type Result = MessageResult<ListSealed>;
+
+    fn handle(&mut self, ListSealed { after, limit }: ListSealed, _: &mut Self::Context) -> Self::Result {
+        let page = self.may_read().map(|()| {
+            let position = |number| Position { lineage: Lineage(Uuid::from_u128(7)), number };
+            let turns =
+                (1..).zip(&self.turns).skip_while(|(number, _)| after.is_some_and(|after| *number <= after.number));
+            let turns: Vec<_> = turns
+                .take(limit)
+                .map(|(number, turn)| PositionedTurn {
+                    position: position(number),
+                    conversation_id: ConversationId::new("c").unwrap(),
+                    turn: turn.clone(),
+                })
+                .collect();
+            let next = turns.last().map(|turn| turn.position).or(after).unwrap_or(position(0));
+            SealedPage { turns, next, latest: position(self.turns.len() as u64) }
+        });
+        MessageResult(page.map_err(Into::into))
     }
 }
 

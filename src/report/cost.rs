@@ -69,6 +69,46 @@ pub trait PriceBook: fmt::Debug + Send + Sync {
 
     /// A checksum of everything that a price depends on. Where it is another one, costs are derived anew.
     fn digest(&self) -> u64;
+
+    /// Returns the rates by which a step is priced, for people to read. `None` if the book has no price for the model, or
+    /// does not price by rates.
+    fn rates(&self, step: &PricedStep<'_>) -> Option<QuotedRates> {
+        let _ = step;
+        None
+    }
+
+    /// The name and the date of the prices, for people to read.
+    fn edition(&self) -> Option<PriceEdition> {
+        None
+    }
+}
+
+/// The rates of a model in a price book, in dollars a million tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuotedRates {
+    /// The name under which the model was found.
+    pub name: String,
+    /// Where it was found: the name of a table.
+    pub table: String,
+    /// For the tokens of a prompt that neither came from a cache nor went to one.
+    pub input: PicoDollars,
+    /// For tokens that the model writes.
+    pub output: PicoDollars,
+    /// For tokens of a prompt that are read from the cache.
+    pub cache_read: PicoDollars,
+    /// For tokens of a prompt that are written to the cache.
+    pub cache_write: PicoDollars,
+    /// For those that are written for an hour.
+    pub cache_write_1h: PicoDollars,
+}
+
+/// The name and the date of the prices in a book.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PriceEdition {
+    /// The name of the table.
+    pub table: String,
+    /// Its date, `YYYY-MM-DD`.
+    pub date: String,
 }
 
 /// A price book that several threads share.

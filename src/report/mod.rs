@@ -60,7 +60,9 @@ mod zone;
 pub use breakdown::{Breakdown, BreakdownRow};
 pub(crate) use contribution::Contribution;
 pub use contribution::ConversationSums;
-pub use cost::{Cost, CostFigures, NoPrices, PicoDollars, PriceBook, PricedStep, SharedPriceBook};
+pub use cost::{
+    Cost, CostFigures, NoPrices, PicoDollars, PriceBook, PriceEdition, PricedStep, QuotedRates, SharedPriceBook,
+};
 pub use figures::{Figures, Percentiles, UsageSums, retention};
 pub use label::{Grouping, ReasonClass, RollupLabel, Selection};
 pub use level::Level;

@@ -26,7 +26,7 @@ pub enum PeriodUnit {
 /// A time zone of the IANA database. It decides when a day begins.
 ///
 /// It is looked up in the system's database, and where that lacks it in the one that the crate `jiff` brings along.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Zone(TimeZone);
 
 /// No time zone has this name.
@@ -42,6 +42,21 @@ impl Zone {
     pub fn named(name: &str) -> Result<Self, UnknownZone> {
         let found = TimeZone::get(name).or_else(|_| TimeZoneDatabase::bundled().get(name));
         found.map(Self).map_err(|_| UnknownZone(name.to_owned()))
+    }
+
+    /// The zone of the system, or UTC if the system names none.
+    pub fn system() -> Self {
+        let system =
+            TimeZone::try_system().ok().filter(|zone| zone.iana_name().is_some_and(|name| name != "Etc/Unknown"));
+        system.map_or(Self::UTC, Self)
+    }
+
+    /// Reads a moment: a date of the zone, which stands for its first moment, milliseconds since 1970, or RFC 3339 with an
+    /// offset. Returns milliseconds since 1970. `None` if the text is none of these.
+    pub fn moment(&self, text: &str) -> Option<i64> {
+        let day = || Some(self.day(text)?.start);
+        let rfc_3339 = || Some(text.parse::<Timestamp>().ok()?.as_millisecond());
+        day().or_else(|| text.parse().ok()).or_else(rfc_3339)
     }
 
     /// The name of the zone.
@@ -245,6 +260,30 @@ mod tests {
         for name in ["Mars/Olympus", "", "+02:00"] {
             assert_eq!(Zone::named(name).unwrap_err(), UnknownZone(name.to_owned()));
         }
+    }
+
+    #[test]
+    fn a_moment_is_a_date_of_the_zone_or_milliseconds_or_rfc_3339() {
+        let berlin = zone("Europe/Berlin");
+        for (text, moment) in [
+            ("2026-05-01", Some(millis("2026-04-30T22:00Z"))),
+            ("1780000000000", Some(1_780_000_000_000)),
+            ("-5", Some(-5)),
+            ("2026-05-01T00:00:00Z", Some(millis("2026-05-01T00:00Z"))),
+            ("2026-05-01T00:00:00+02:00", Some(millis("2026-04-30T22:00Z"))),
+            ("2026-05-01T00:00:00", None),
+            ("2026-02-30", None),
+            ("yesterday", None),
+            ("", None),
+        ] {
+            assert_eq!(berlin.moment(text), moment, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_zone_of_the_system_has_a_name_by_which_it_is_found() {
+        let system = Zone::system();
+        assert_eq!(Zone::named(system.name()).unwrap().name(), system.name());
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //! - `turns`: the section `[turns]`.
 //! - `store`: the sections `[store]` and `[store.redb]`.
 //! - `prices`: the section `[prices]`.
+//! - `reports`: the section `[reports]`.
 //! - `log`: the section `[log]`.
 //! - `span_log`: the section `[span_log]`.
 //! - `otel`: where a program sends its spans; not in a configuration file.
@@ -33,6 +34,8 @@ mod otel;
 mod prices;
 #[cfg(feature = "server")]
 mod program;
+#[cfg(feature = "server")]
+mod reports;
 mod section;
 #[cfg(feature = "server")]
 pub(crate) mod setting;
@@ -57,6 +60,8 @@ pub use prices::PriceSettings;
 pub(crate) use program::SECTIONS;
 #[cfg(feature = "server")]
 pub use program::Settings;
+#[cfg(feature = "server")]
+pub use reports::ReportSettings;
 #[cfg(feature = "server")]
 pub use setting::CONVERSATIONS_AT_ONCE;
 pub use simulation::SimulationSettings;

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use super::section::section;
 use super::setting::{Section, Setting};
-use super::{HttpSettings, LogSettings, PriceSettings, SpanLogSettings, StoreSettings, TurnSettings};
+use super::{HttpSettings, LogSettings, PriceSettings, ReportSettings, SpanLogSettings, StoreSettings, TurnSettings};
 
 section! {
     /// All settings of the program, checked.
@@ -30,6 +30,8 @@ section! {
             store: StoreSettings;
             /// The prices of models.
             prices: PriceSettings;
+            /// How reports count time.
+            reports: ReportSettings;
             /// What is logged, and how.
             log: LogSettings;
             /// The span log, except for its file.
@@ -39,7 +41,7 @@ section! {
 }
 
 /// The sections of a configuration file, in the order in which they are shown.
-pub(crate) const SECTIONS: &[&str] = &["http", "turns", "store", "store.redb", "prices", "log", "span_log"];
+pub(crate) const SECTIONS: &[&str] = &["http", "turns", "store", "store.redb", "prices", "reports", "log", "span_log"];
 
 impl Settings {
     /// Every setting, section by section.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{HostName, LogFormat, LogLevel, WebOrigin, Workers};
+use crate::report::Zone;
 
 /// The maximum number of conversations of one request that are processed at one time.
 ///
@@ -60,6 +61,8 @@ pub(crate) enum ValueMut<'a> {
     Directory(&'a mut PathBuf),
     /// The path of a file; an empty text means none.
     File(&'a mut Option<PathBuf>),
+    /// A time zone by its name; an empty text means none.
+    Zone(&'a mut Option<Zone>),
     Level(&'a mut LogLevel),
     Format(&'a mut LogFormat),
 }
@@ -98,6 +101,7 @@ unlimited! {
     Vec<HostName> => Hosts,
     PathBuf => Directory,
     Option<PathBuf> => File,
+    Option<Zone> => Zone,
     LogLevel => Level,
     LogFormat => Format,
 }

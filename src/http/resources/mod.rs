@@ -6,6 +6,13 @@
 //! - `events`: `POST /events`.
 //! - `metrics`: `GET /conversations/{id}/metrics`.
 //! - `turns`: `GET /conversations/{id}/turns`.
+//! - `summary`: `GET /conversations/{id}/summary`.
+//! - `conversations`: `GET /conversations`.
+//! - `stats`: `GET /stats`.
+//! - `throughput`: `GET /metrics/throughput`.
+//! - `prices`: `GET /prices`.
+//! - `query`: the parameters of a request.
+//! - `answer`: an answer in one piece.
 //! - `turn_list`: the turns of a conversation as JSON, read piece by piece.
 //! - `held_bytes`: the memory for answers that are not read yet, shared by all requests.
 //! - `parts`: hands a long answer to its connection part by part.
@@ -16,9 +23,11 @@
 //! - `api`: the state that the resources share.
 //! - `mount`: binds each route to its handler.
 
+pub(crate) mod answer;
 pub(crate) mod api;
 pub(crate) mod backup;
 pub(crate) mod cache;
+pub(crate) mod conversations;
 pub(crate) mod events;
 pub(crate) mod health;
 pub(crate) mod held_bytes;
@@ -26,5 +35,10 @@ pub(crate) mod metrics;
 pub(crate) mod mount;
 pub(crate) mod parts;
 pub(crate) mod path_id;
+pub(crate) mod prices;
+pub(crate) mod query;
+pub(crate) mod stats;
+pub(crate) mod summary;
+pub(crate) mod throughput;
 pub(crate) mod turn_list;
 pub(crate) mod turns;

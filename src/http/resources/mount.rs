@@ -3,8 +3,10 @@ use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{HttpResponse, Resource};
 
 use super::api::Api;
-use super::{backup, events, health, metrics, turns};
-use crate::http::access::{BACKUP, EVENTS, HEALTH, METRICS, READY, Route, TURNS};
+use super::{backup, conversations, events, health, metrics, prices, stats, summary, throughput, turns};
+use crate::http::access::{
+    BACKUP, CONVERSATIONS, EVENTS, HEALTH, METRICS, PRICES, READY, Route, STATS, SUMMARY, THROUGHPUT, TURNS,
+};
 use crate::http::error::ApiError;
 
 /// Mounts the resources where an actix application or scope is configured.
@@ -32,6 +34,11 @@ pub fn resources(api: &Api) -> impl FnOnce(&mut ServiceConfig) + use<> {
             .service(only(&EVENTS, [web::post().to(events::post)]))
             .service(only(&METRICS, read(|route| route.to(metrics::get))))
             .service(only(&TURNS, read(|route| route.to(turns::get))))
+            .service(only(&SUMMARY, read(|route| route.to(summary::get))))
+            .service(only(&CONVERSATIONS, read(|route| route.to(conversations::get))))
+            .service(only(&STATS, read(|route| route.to(stats::get))))
+            .service(only(&THROUGHPUT, read(|route| route.to(throughput::get))))
+            .service(only(&PRICES, read(|route| route.to(prices::get))))
             .service(only(&HEALTH, read(|route| route.to(health::health))))
             .service(only(&READY, read(|route| route.to(health::ready))));
     }

@@ -10,6 +10,7 @@ use super::held_bytes::{FREE_BYTES, HeldBytes};
 use super::parts::next_part;
 use crate::actors::ListTurns;
 use crate::http::error::{ApiError, Unavailable};
+use crate::report::{ConversationSums, PriceBook};
 use crate::store::TurnRange;
 use crate::turn::{ConversationId, StoredTurn};
 
@@ -23,6 +24,8 @@ pub(crate) enum Form {
     Metrics,
     /// The whole envelope. The list ends with the ordinal of its last turn.
     Envelope,
+    /// The same, with what the turn costs.
+    EnvelopeWithCost,
 }
 
 /// The sealed turns of a conversation, read and written as JSON piece by piece. So an answer takes little memory, however
@@ -63,9 +66,9 @@ impl TurnList {
     }
 
     /// A page of at most so many turns, with their envelopes.
-    pub(crate) fn page(api: Data<Api>, id: ConversationId, after: u64, limit: u64) -> Self {
+    pub(crate) fn page(api: Data<Api>, id: ConversationId, after: u64, limit: u64, form: Form) -> Self {
         let place = Place { after, written: 0, left: limit, left_bytes: api.settings.max_page_bytes };
-        Self { api, id, form: Form::Envelope, last: u64::MAX, place }
+        Self { api, id, form, last: u64::MAX, place }
     }
 
     /// Whether all of it is read.
@@ -86,7 +89,9 @@ impl TurnList {
     pub(crate) fn end(&self) -> Vec<u8> {
         match self.form {
             Form::Metrics => b"]}".to_vec(),
-            Form::Envelope => format!(r#"],"latestOrdinal":{}}}"#, self.place.after).into_bytes(),
+            Form::Envelope | Form::EnvelopeWithCost => {
+                format!(r#"],"latestOrdinal":{}}}"#, self.place.after).into_bytes()
+            }
         }
     }
 
@@ -123,6 +128,7 @@ impl TurnList {
         let written = match self.form {
             Form::Metrics => serde_json::to_writer(json, &turn.metrics),
             Form::Envelope => serde_json::to_writer(json, turn),
+            Form::EnvelopeWithCost => write_with_cost(turn, &*self.api.prices, json),
         };
         written.map_err(|error| {
             error!(%error, "a turn could not be written as JSON");
@@ -191,6 +197,16 @@ impl TurnList {
         let rest = Rest { list: self, piece: json.into(), held, has_ended: false };
         response.streaming(stream::try_unfold(rest, Rest::next))
     }
+}
+
+/// Writes the envelope of a turn, with what the turn costs as its last field.
+pub(crate) fn write_with_cost(turn: &StoredTurn, book: &dyn PriceBook, json: &mut Vec<u8>) -> serde_json::Result<()> {
+    serde_json::to_writer(&mut *json, turn)?;
+    json.pop();
+    json.extend(br#","cost":"#);
+    serde_json::to_writer(&mut *json, &ConversationSums::of_turn(turn, book).cost.figures())?;
+    json.push(b'}');
+    Ok(())
 }
 
 /// What is still to be sent of an answer.

@@ -11,7 +11,7 @@ use super::api::Api;
 use super::held_bytes::{FREE_BYTES, HeldBytes};
 use super::parts::in_parts;
 use super::path_id::PathId;
-use super::turn_list::{Beginning, TurnList};
+use super::turn_list::{Beginning, Form, TurnList};
 use crate::http::error::ApiError;
 
 const DEFAULT_LIMIT: u64 = 100;
@@ -29,8 +29,9 @@ pub(crate) async fn get(
     PathId(conversation_id): PathId,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
-    let Asked { after, limit } = Asked::from_query(request.query_string())?;
-    let mut list = TurnList::page(api, conversation_id, after, limit);
+    let Asked { after, limit, cost } = Asked::from_query(request.query_string())?;
+    let form = if cost { Form::EnvelopeWithCost } else { Form::Envelope };
+    let mut list = TurnList::page(api, conversation_id, after, limit, form);
     let beginning = list.begin(TurnList::BEGIN.to_vec(), HeldBytes::default(), FREE_BYTES).await?;
     if !list.is_done() {
         return Ok(list.stream(beginning, request.method(), HttpResponse::Ok()));
@@ -45,6 +46,8 @@ pub(crate) async fn get(
 struct Asked {
     after: u64,
     limit: u64,
+    /// Whether each turn has its cost.
+    cost: bool,
 }
 
 impl Asked {
@@ -53,13 +56,19 @@ impl Asked {
         struct Parameters {
             after: Option<String>,
             limit: Option<String>,
+            cost: Option<String>,
         }
 
-        let Query(Parameters { after, limit }) = Query::from_query(query)
-            .map_err(|_| ApiError::BadRequest("the query is not valid: `after` and `limit` may stand once"))?;
+        let Query(Parameters { after, limit, cost }) = Query::from_query(query)
+            .map_err(|_| ApiError::BadRequest("the query is not valid: `after`, `limit` and `cost` may stand once"))?;
         let after = number("after", after.as_deref(), 0, ORDINALS)?;
         let limit = number("limit", limit.as_deref(), DEFAULT_LIMIT, LIMITS)?;
-        Ok(Self { after, limit })
+        let cost = match cost.as_deref() {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(_) => return Err(ApiError::BadParameter { name: "cost", allowed: "true or false".to_owned() }),
+        };
+        Ok(Self { after, limit, cost })
     }
 }
 
@@ -91,6 +100,14 @@ mod tests {
     }
 
     #[actix_web::test]
+    async fn each_turn_has_its_cost_if_that_is_asked_for() {
+        let api = StandIn { turns: sealed_turns(2), ..StandIn::default() }.serving();
+        let second = r#"{"turns":[{"ordinal":2,"sealedAt":2,"reason":"stop","metrics":{"turnId":"t2","usage":{"inputTokens":0,"outputTokens":0},"steps":[]},"cost":{"usd":"0.000000000000","unpricedTokens":0,"unpricedModels":[]}}],"latestOrdinal":2}"#;
+        assert_eq!(get(&api, "/conversations/c/turns?after=1&cost=true").await.success(), second);
+        assert!(!get(&api, "/conversations/c/turns?cost=false").await.success().contains("cost"));
+    }
+
+    #[actix_web::test]
     async fn a_bad_query_reads_nothing() {
         let (api, seen) = StandIn::default().start_with(HttpSettings::default());
         let text = get(&api, "/conversations/c/turns?limit=1001").await.failure(400);
@@ -112,8 +129,9 @@ mod tests {
 
     #[test]
     fn parameters_have_defaults_and_others_are_ignored() {
-        assert_eq!(Asked::from_query("").unwrap(), Asked { after: 0, limit: 100 });
-        assert_eq!(Asked::from_query("x=1&limit=1000&after=7&").unwrap(), Asked { after: 7, limit: 1000 });
+        assert_eq!(Asked::from_query("").unwrap(), Asked { after: 0, limit: 100, cost: false });
+        assert_eq!(Asked::from_query("x=1&limit=1000&after=7&").unwrap(), Asked { after: 7, limit: 1000, cost: false });
+        assert_eq!(Asked::from_query("cost=true").unwrap(), Asked { after: 0, limit: 100, cost: true });
         assert_eq!(Asked::from_query("after=9007199254740991").unwrap().after, (1 << 53) - 1);
     }
 
@@ -129,6 +147,7 @@ mod tests {
             ("after=9007199254740992", "`after`", "0 to 9007199254740991"),
             ("after=99999999999999999999999", "`after`", "0 to 9007199254740991"),
             ("after=1&after=2", "`after`", "once"),
+            ("cost=1", "`cost`", "true or false"),
         ] {
             let message = Asked::from_query(query).unwrap_err().to_string();
             assert!(message.contains(name) && message.contains(range), "{query}: {message}");

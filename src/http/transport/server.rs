@@ -186,7 +186,7 @@ mod tests {
     #[actix_web::test]
     async fn there_is_nothing_at_other_paths() {
         let api = StandIn::default().serving();
-        for path in ["/", "/nowhere", "/conversations", "/conversations/c", "/conversations/c/metrics/", "/Health"] {
+        for path in ["/", "/nowhere", "/conversations/", "/conversations/c", "/conversations/c/metrics/", "/Health"] {
             get(&api, path).await.failure(404);
         }
     }
@@ -194,7 +194,9 @@ mod tests {
     #[actix_web::test]
     async fn other_methods_are_told_which_are_allowed() {
         let api = StandIn { check: Some(Ok(())), ..StandIn::default() }.serving();
-        for path in ["/conversations/c/metrics", "/conversations/c/turns", "/health", "/ready"] {
+        for path in
+            ["/conversations/c/metrics", "/conversations/c/turns", "/conversations", "/stats", "/health", "/ready"]
+        {
             for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH, Method::OPTIONS, Method::TRACE] {
                 let answer = ask(&api, TestRequest::default().method(method).uri(path)).await;
                 assert!(answer.failure(405).contains("GET, HEAD"));

@@ -30,7 +30,7 @@ pub use rate::{Rate, Rates};
 pub use table::{PriceTable, PriceTableError, PriceTableProblem};
 
 use self::names::attempts;
-use super::cost::{PicoDollars, PriceBook, PricedStep};
+use super::cost::{PicoDollars, PriceBook, PriceEdition, PricedStep, QuotedRates};
 
 /// The prices of an installation: an operator's table, and the data that is asked where the table has no price.
 #[derive(Debug)]
@@ -100,5 +100,28 @@ impl PriceBook for Prices {
         const RULES: u64 = 1;
         let of = [RULES, self.table.digest(), self.data.digest()].map(u64::to_le_bytes);
         digest::digest(of.as_flattened())
+    }
+
+    fn rates(&self, step: &PricedStep<'_>) -> Option<QuotedRates> {
+        let Quote { name, source, rates } = self.quote(step)?;
+        let table = match source {
+            PriceSource::Table => "prices.file",
+            PriceSource::Data => self.data_name(),
+        };
+        let dollars = |rate: Rate| PicoDollars::new(rate.get().into());
+        Some(QuotedRates {
+            name,
+            table: table.to_owned(),
+            input: dollars(rates.input),
+            output: dollars(rates.output),
+            cache_read: dollars(rates.cache_read),
+            cache_write: dollars(rates.cache_write),
+            cache_write_1h: dollars(rates.cache_write_1h),
+        })
+    }
+
+    /// The published prices, which most models have.
+    fn edition(&self) -> Option<PriceEdition> {
+        Some(PriceEdition { table: self.data_name().to_owned(), date: self.data_date().to_owned() })
     }
 }

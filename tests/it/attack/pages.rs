@@ -63,6 +63,15 @@ fn assert_nothing_was_taken_in(server: &Server) {
     assert_eq!(metrics(&mut server.client(), "c"), r#"{"turns":[]}"#);
 }
 
+/// The status of a request that reaches the resource: some lack a parameter, and no turn is sealed.
+fn own_status(path: &str) -> u16 {
+    match path {
+        "/metrics/throughput" | "/prices" => 400,
+        _ if path.ends_with("/summary") => 404,
+        _ => 200,
+    }
+}
+
 #[test]
 fn no_route_answers_for_a_name_that_a_page_could_have() {
     let (_directory, server) = server();
@@ -109,7 +118,9 @@ fn no_route_answers_for_a_name_that_a_page_could_have() {
     for Route { path, methods, .. } in routes() {
         for host in ["localhost", "127.0.0.1:1", "[::1]"] {
             let line = format!("{} {path} HTTP/1.1", methods[0]);
-            assert_eq!(exchange(&server, &line, &[&format!("host: {host}")]).0, 200, "{line} of {host}");
+            let (status, _) = exchange(&server, &line, &[&format!("host: {host}")]);
+            // The check just before has sealed a turn.
+            assert!([200, own_status(&path)].contains(&status), "{line} of {host}: {status}");
         }
     }
 }
@@ -161,7 +172,7 @@ fn a_page_gets_from_each_route_what_the_route_allows_and_changes_nothing() {
                     other => panic!("no expectation of {other}"),
                 };
                 if is_read {
-                    assert_eq!(status, if allowed { 200 } else { 403 }, "{what}: {line}");
+                    assert_eq!(status, if allowed { own_status(&path) } else { 403 }, "{what}: {line}");
                 } else {
                     assert!((400..500).contains(&status), "{what}: {line}: {status}");
                 }

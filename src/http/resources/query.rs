@@ -1,0 +1,110 @@
+use std::ops::RangeInclusive;
+
+use actix_web::web;
+
+use super::api::Api;
+use crate::http::error::ApiError;
+use crate::report::Zone;
+
+/// The parameters of a request that takes no others. Each stands once.
+#[derive(Debug)]
+pub(crate) struct Query(Vec<(String, String)>);
+
+/// How much of a parameter that nobody knows is quoted.
+const MAX_QUOTED_CHARS: usize = 64;
+
+/// How a moment is written.
+const MOMENT: &str = "a date such as 2026-01-31, milliseconds since 1970, or a moment such as 2026-01-31T12:00:00Z (in a query, \
+                      `+` is written %2B)";
+
+impl Query {
+    /// Reads a query whose parameters are all among those that are known.
+    pub(crate) fn read(query: &str, known: &'static [&'static str]) -> Result<Self, ApiError> {
+        let web::Query(parameters) = web::Query::<Vec<(String, String)>>::from_query(query)
+            .map_err(|_| ApiError::BadRequest("the query is not valid"))?;
+        for (place, (name, _)) in parameters.iter().enumerate() {
+            let Some(known) = known.iter().find(|known| *known == name) else {
+                let name = name.chars().take(MAX_QUOTED_CHARS).collect();
+                return Err(ApiError::UnknownParameter { name, known });
+            };
+            if parameters[..place].iter().any(|(earlier, _)| earlier == name) {
+                return Err(ApiError::RepeatedParameter { name: known });
+            }
+        }
+        Ok(Self(parameters))
+    }
+
+    /// The value of a parameter.
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The value of a parameter as `read` understands it. If it does not, the answer says what is allowed.
+    pub(crate) fn parsed<T>(
+        &self,
+        name: &'static str,
+        allowed: &str,
+        read: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, ApiError> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        let value = read(text).ok_or_else(|| ApiError::BadParameter { name, allowed: allowed.to_owned() })?;
+        Ok(Some(value))
+    }
+
+    /// A whole number.
+    pub(crate) fn number(&self, name: &'static str, range: RangeInclusive<u64>) -> Result<Option<u64>, ApiError> {
+        let (first, last) = (*range.start(), *range.end());
+        let number = self.text(name).map(|text| text.parse().ok().filter(|number| range.contains(number)));
+        number.map(|number| number.ok_or(ApiError::BadNumber { name, first, last })).transpose()
+    }
+
+    /// One of some names.
+    pub(crate) fn choice<T: Copy>(&self, name: &'static str, choices: &[(&str, T)]) -> Result<Option<T>, ApiError> {
+        let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+        self.parsed(name, &format!("one of {}", names.join(", ")), |text| {
+            choices.iter().find(|(name, _)| *name == text).map(|(_, choice)| *choice)
+        })
+    }
+
+    /// A moment in milliseconds since 1970.
+    pub(crate) fn moment(&self, name: &'static str, zone: &Zone) -> Result<Option<i64>, ApiError> {
+        self.parsed(name, MOMENT, |text| zone.moment(text))
+    }
+
+    /// The zone that the parameter `tz` names, else the one that is set.
+    pub(crate) fn zone(&self, api: &Api) -> Result<Zone, ApiError> {
+        let allowed = "the name of a time zone, such as Europe/Berlin or UTC";
+        let named = self.parsed("tz", allowed, |name| Zone::named(name).ok())?;
+        Ok(named.unwrap_or_else(|| api.zone.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message<T: std::fmt::Debug>(read: Result<T, ApiError>) -> String {
+        read.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_unknown_or_repeated_parameter_is_named() {
+        let read = |query: &str| Query::read(query, &["from", "to"]);
+        assert_eq!(message(read("form=1")), "`form` is no query parameter here: there are from, to");
+        assert_eq!(message(read("from=1&from=2")), "the query parameter `from` may stand once");
+        assert!(message(read(&format!("{}=1", "x".repeat(1000)))).len() < 200);
+        assert_eq!(read("to=a%2Fb&").unwrap().text("to"), Some("a/b"));
+    }
+
+    #[test]
+    fn a_bad_value_is_answered_with_what_is_allowed() {
+        let query = Query::read("a=x&n=7", &["a", "n"]).unwrap();
+        assert_eq!(message(query.number("a", 1..=9)), "the query parameter `a` must be a whole number from 1 to 9");
+        assert_eq!(query.number("n", 1..=9).unwrap(), Some(7));
+        assert_eq!(message(query.number("n", 1..=6)), "the query parameter `n` must be a whole number from 1 to 6");
+        assert_eq!(message(query.choice("a", &[("y", 1), ("z", 2)])), "the query parameter `a` must be one of y, z");
+        assert_eq!(query.choice("a", &[("x", 1)]).unwrap(), Some(1));
+        assert!(message(query.moment("a", &Zone::UTC)).contains("milliseconds since 1970"));
+        assert_eq!(query.moment("absent", &Zone::UTC).unwrap(), None);
+    }
+}

@@ -1,0 +1,273 @@
+//! `GET /conversations/{id}/summary`
+
+use std::collections::BTreeMap;
+
+use actix_web::web::Data;
+use actix_web::{HttpRequest, HttpResponse};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tracing::error;
+
+use super::answer::{number, whole, write};
+use super::api::{Api, ask_reader};
+use super::path_id::PathId;
+use super::query::Query;
+use super::turn_list::{TURNS_AT_ONCE, write_with_cost};
+use crate::actors::{ListConversations, ListTurns};
+use crate::http::error::ApiError;
+use crate::report::{
+    Breakdown, BreakdownRow, Cost, CostFigures, Figures, Grouping, Period, Quarter, Rollup, Selection, UsageSums,
+    report_time, retention,
+};
+use crate::store::{ConversationOrder, ConversationQuestion, TurnRange};
+use crate::turn::{ConversationId, EpochMillis, Label, StoredTurn, TokenCount};
+
+/// How many conversations are looked through at once for the one that is asked for.
+const LISTED_AT_ONCE: usize = 100;
+
+/// The figures of a conversation's whole life.
+///
+/// All its turns are read, piece by piece.
+pub(crate) async fn get(api: Data<Api>, PathId(id): PathId, request: HttpRequest) -> Result<HttpResponse, ApiError> {
+    Query::read(request.query_string(), &[])?;
+    let mut life = Life::new();
+    let open_turns = loop {
+        let before = life.turns;
+        life.read(&api, &id).await?;
+        let Some(last_at) = life.latest.as_ref().map(report_time) else { return Err(ApiError::UnknownConversation) };
+        // The index finds it by the report time of its latest turn.
+        let at_that_time = Some((last_at, EpochMillis::new(last_at.get().saturating_add(1))));
+        if let Some(open_turns) = open_turns(&api, &id, at_that_time).await? {
+            break open_turns;
+        }
+        // Another turn has been sealed meanwhile, or the latest one is damaged, or all have been erased.
+        if life.turns == before {
+            break open_turns(&api, &id, None).await?.ok_or(ApiError::UnknownConversation)?;
+        }
+    };
+    let mut json = Vec::new();
+    life.write(&api, &id, open_turns, &mut json)?;
+    whole(&api, json)
+}
+
+/// The number of a conversation's open turns, if it is listed.
+async fn open_turns(
+    api: &Api,
+    id: &ConversationId,
+    last_at: Option<(EpochMillis, EpochMillis)>,
+) -> Result<Option<usize>, ApiError> {
+    let first = ConversationQuestion::first(ConversationOrder::Recent, LISTED_AT_ONCE);
+    let mut question = ConversationQuestion { last_at, prefix: id.as_str().to_owned(), ..first };
+    loop {
+        let page = ListConversations(question.clone());
+        let listed = ask_reader(&api.handles.reads.list_conversations, page).await.map_err(|_| ApiError::ReadFailed)?;
+        if let Some(found) = listed.iter().find(|listed| listed.conversation_id == *id) {
+            return Ok(Some(found.open_turns));
+        }
+        let Some(last) = listed.last().filter(|_| listed.len() == LISTED_AT_ONCE) else { return Ok(None) };
+        question = question.after(last);
+    }
+}
+
+/// The sums over the turns of a conversation, as far as they were read.
+struct Life {
+    /// The latest ordinal.
+    last: u64,
+    turns: u64,
+    by_model: Breakdown,
+    by_reason: BTreeMap<&'static str, i128>,
+    first_at: Option<EpochMillis>,
+    previous: Option<StoredTurn>,
+    latest: Option<StoredTurn>,
+}
+
+impl Life {
+    fn new() -> Self {
+        let by_model = Breakdown::new(Grouping { model: true, ..Grouping::default() }, Selection::default());
+        let by_reason = BTreeMap::new();
+        Self { last: 0, turns: 0, by_model, by_reason, first_at: None, previous: None, latest: None }
+    }
+
+    /// Reads the turns that were not read before.
+    async fn read(&mut self, api: &Api, id: &ConversationId) -> Result<(), ApiError> {
+        loop {
+            let range = TurnRange { conversation_id: id.clone(), after: self.last, limit: TURNS_AT_ONCE };
+            let turns = ask_reader(&api.handles.reads.list_turns, ListTurns(range)).await;
+            let turns = turns.map_err(|_| ApiError::ReadFailed)?;
+            if turns.is_empty() {
+                return Ok(());
+            }
+            for turn in turns {
+                self.add(turn, api);
+            }
+        }
+    }
+
+    fn add(&mut self, turn: StoredTurn, api: &Api) {
+        // All of a life is one period.
+        let Ok(whole) = Period::new(Quarter::FIRST, Quarter::LAST) else { return };
+        for (label, rollup) in Rollup::of_turn(&turn) {
+            if let Some(reason) = label.reason {
+                *self.by_reason.entry(reason.as_str()).or_default() += Figures::of(&rollup).turns;
+            }
+            self.by_model.add(whole, &label, &rollup);
+        }
+        for (label, cost) in Cost::of_turn(&turn, &*api.prices) {
+            self.by_model.add_cost(whole, &label, &cost);
+        }
+        self.last = turn.ordinal.get();
+        self.turns += 1;
+        self.first_at.get_or_insert(report_time(&turn));
+        self.previous = self.latest.replace(turn);
+    }
+
+    fn write(&self, api: &Api, id: &ConversationId, open_turns: usize, json: &mut Vec<u8>) -> Result<(), ApiError> {
+        let Some((latest, first_at)) = self.latest.as_ref().zip(self.first_at) else {
+            return Err(ApiError::UnknownConversation);
+        };
+        let mut total = BreakdownRow::default();
+        self.by_model.rows().for_each(|(_, _, row)| total.add(row));
+        let figures = Figures::of(&total.rollup);
+        let previous = self.previous.as_ref();
+        let mut turn = Vec::new();
+        write_with_cost(latest, &*api.prices, &mut turn).map_err(|error| unwritable(&error))?;
+        let turn = String::from_utf8(turn).map_err(|error| unwritable(&error))?;
+        let summary = Summary {
+            conversation_id: id,
+            turns: self.turns,
+            steps: figures.steps,
+            open_turns,
+            usage: figures.usage,
+            cache_rate: figures.cache_rate,
+            retention: previous.and_then(|previous| retention(&previous.metrics.usage, &latest.metrics.usage)),
+            context_size: latest.metrics.context_size,
+            duration_ms: figures.duration_ms,
+            generation_ms: figures.generation_ms,
+            output_tokens_per_second: figures.output_tokens_per_second,
+            cost: total.cost.figures(),
+            by_model: self.by_model.rows().map(|(_, label, row)| OfModel::of(label.model.as_ref(), row)).collect(),
+            by_reason: &self.by_reason,
+            first_at,
+            last_at: report_time(latest),
+            latest_turn: RawValue::from_string(turn).map_err(|error| unwritable(&error))?,
+        };
+        write(&summary, json)
+    }
+}
+
+fn unwritable(cause: &dyn std::error::Error) -> ApiError {
+    error!(%cause, "an answer could not be written as JSON");
+    ApiError::ReadFailed
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Summary<'a> {
+    conversation_id: &'a ConversationId,
+    turns: u64,
+    steps: i128,
+    open_turns: usize,
+    usage: UsageSums,
+    #[serde(serialize_with = "number")]
+    cache_rate: Option<f64>,
+    #[serde(serialize_with = "number")]
+    retention: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    context_size: Option<TokenCount>,
+    #[serde(serialize_with = "number")]
+    duration_ms: Option<f64>,
+    #[serde(serialize_with = "number")]
+    generation_ms: Option<f64>,
+    #[serde(serialize_with = "number")]
+    output_tokens_per_second: Option<f64>,
+    cost: CostFigures,
+    by_model: Vec<OfModel<'a>>,
+    by_reason: &'a BTreeMap<&'static str, i128>,
+    first_at: EpochMillis,
+    last_at: EpochMillis,
+    latest_turn: Box<RawValue>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct OfModel<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<&'a Label>,
+    turns: i128,
+    steps: i128,
+    usage: UsageSums,
+    #[serde(serialize_with = "number")]
+    cache_rate: Option<f64>,
+    #[serde(serialize_with = "number")]
+    generation_ms: Option<f64>,
+    #[serde(serialize_with = "number")]
+    output_tokens_per_second: Option<f64>,
+    cost: CostFigures,
+}
+
+impl<'a> OfModel<'a> {
+    fn of(model: Option<&'a Label>, row: &BreakdownRow) -> Self {
+        let figures = Figures::of(&row.rollup);
+        Self {
+            model,
+            turns: figures.turns,
+            steps: figures.steps,
+            usage: figures.usage,
+            cache_rate: figures.cache_rate,
+            generation_ms: figures.generation_ms,
+            output_tokens_per_second: figures.output_tokens_per_second,
+            cost: row.cost.figures(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::stand_in::{StandIn, get, post, sealed_turns};
+    use crate::runtime::Runtime;
+    use crate::settings::HttpSettings;
+
+    #[actix_web::test]
+    async fn a_summary_has_every_field_in_the_order_of_the_contract() {
+        let runtime = Runtime::builder().start().await.unwrap();
+        let api = Api::new(runtime.handles().clone(), HttpSettings::default());
+        let lines = r#"{"type":"turn-start","conversationId":"c","turnId":"t1","model":"m"}
+{"type":"usage","conversationId":"c","turnId":"t1","stepId":"s","usage":{"inputTokens":100,"outputTokens":10,"cacheReadTokens":0,"cacheWriteTokens":80}}
+{"type":"step-complete","conversationId":"c","turnId":"t1","stepId":"s","decodeMs":200,"genTotalMs":300}
+{"type":"done","conversationId":"c","turnId":"t1","reason":"aborted","durationMs":400,"endedAt":1780000000005}
+{"type":"turn-start","conversationId":"c","turnId":"t2","model":"n"}
+{"type":"usage","conversationId":"c","turnId":"t2","stepId":"s","usage":{"inputTokens":100,"outputTokens":30,"cacheReadTokens":60}}
+{"type":"done","conversationId":"c","turnId":"t2","reason":"stop","durationMs":100,"endedAt":1780000000001}
+{"type":"turn-start","conversationId":"c","turnId":"t3","model":"m"}
+{"type":"done","conversationId":"c2","turnId":"t","reason":"stop","endedAt":1780000000001}"#;
+        post(&api, lines).await.success();
+        let answer = get(&api, "/conversations/c/summary").await;
+        let body = answer.success().to_owned();
+        let (head, latest) = body.split_once(r#","latestTurn":"#).unwrap();
+        assert_eq!(
+            head,
+            r#"{"conversationId":"c","turns":2,"steps":2,"openTurns":1,"usage":{"inputTokens":200,"outputTokens":40,"cacheReadTokens":60,"cacheWriteTokens":80},"cacheRate":0.3,"retention":0.75,"contextSize":130,"durationMs":500,"generationMs":300,"outputTokensPerSecond":50,"cost":{"usd":null,"unpricedTokens":240,"unpricedModels":["m","n"]},"byModel":[{"model":"m","turns":1,"steps":1,"usage":{"inputTokens":100,"outputTokens":10,"cacheReadTokens":0,"cacheWriteTokens":80},"cacheRate":0,"generationMs":300,"outputTokensPerSecond":50,"cost":{"usd":null,"unpricedTokens":110,"unpricedModels":["m"]}},{"model":"n","turns":1,"steps":1,"usage":{"inputTokens":100,"outputTokens":30,"cacheReadTokens":60},"cacheRate":0.6,"generationMs":null,"outputTokensPerSecond":null,"cost":{"usd":null,"unpricedTokens":130,"unpricedModels":["n"]}}],"byReason":{"aborted":1,"stop":1},"firstAt":1780000000005,"lastAt":1780000000001"#
+        );
+        let turns = get(&api, "/conversations/c/turns?after=1&cost=true").await;
+        let expected = turns.success().strip_prefix(r#"{"turns":["#).unwrap().strip_suffix(r#"],"latestOrdinal":2}"#);
+        assert_eq!(latest.strip_suffix('}'), expected);
+        runtime.shutdown().await;
+    }
+
+    #[actix_web::test]
+    async fn an_unknown_conversation_or_parameter_is_told() {
+        let api = StandIn::default().serving();
+        assert_eq!(get(&api, "/conversations/c/summary").await.failure(404), "no turn of this conversation is sealed");
+        let message = get(&api, "/conversations/c/summary?from=1").await.failure(400);
+        assert!(message.starts_with("`from` is no query parameter here"), "{message}");
+        // Erased between the two questions: the stand-in lists no conversation.
+        let api = StandIn { turns: sealed_turns(70), ..StandIn::default() }.serving();
+        get(&api, "/conversations/c/summary").await.failure(404);
+        let api = StandIn { turns: sealed_turns(3), reads: Some(1), ..StandIn::default() }.serving();
+        assert_eq!(
+            get(&api, "/conversations/c/summary").await.failure(500),
+            "the store could not be read; the log says why"
+        );
+    }
+}

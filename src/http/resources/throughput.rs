@@ -1,0 +1,177 @@
+//! `GET /metrics/throughput`
+
+use actix_web::web::{self, Data};
+use actix_web::{HttpRequest, HttpResponse};
+use tracing::error;
+
+use super::answer::{whole, write};
+use super::api::Api;
+use super::held_bytes::HeldBytes;
+use crate::actors::{BuildReport, ListSealed};
+use crate::http::error::{ApiError, Unavailable};
+use crate::report::{Figures, Grouping, Period, Quarter, Selection, Throughput, ThroughputQuery, report_time};
+use crate::store::{Position, ReportQuestion, SealedPage};
+
+/// The memory of one turn of the period: its sample, room for more in a list that doubles, and a copy to sort.
+const TURN_BYTES: usize = 48;
+
+/// The turns for which memory is held at once: 3 MiB.
+const TURNS_HELD: usize = 64 * 1024;
+
+/// Dispatch's report on throughput.
+///
+/// Dispatch adds floats in the order of the turns' report times, so sums that are kept do not have its last digits: the
+/// turns themselves are read, in the order in which they became durable, up to the last one that counts.
+pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
+    let query = asked(&api, request.query_string())?;
+    let json = report(&api, query).await?;
+    whole(&api, json)
+}
+
+/// Of several parameters of a name the first one counts, and others are ignored.
+fn asked(api: &Api, query: &str) -> Result<ThroughputQuery, ApiError> {
+    let web::Query(parameters) = web::Query::<Vec<(String, String)>>::from_query(query)
+        .map_err(|_| ApiError::BadRequest("the query is not valid"))?;
+    let first = |name| parameters.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+    ThroughputQuery::parse(first("period"), first("date"), &api.zone).map_err(ApiError::BadThroughputQuery)
+}
+
+async fn report(api: &Api, query: ThroughputQuery) -> Result<Vec<u8>, ApiError> {
+    let period = Period::around(query.period().start, query.period().end).map_err(|error| {
+        error!(%error, "a report on throughput has no period");
+        ApiError::ThroughputFailed
+    })?;
+    let mut missing = count_turns(api, period).await?;
+    let mut throughput = Throughput::new(query);
+    let (mut after, mut added, mut held) = (None, 0, Vec::<HeldBytes>::new());
+    while missing > 0 {
+        let page = next_page(api, after).await?;
+        for sealed in &page.turns {
+            if !period.contains(Quarter::of(report_time(&sealed.turn))) {
+                continue;
+            }
+            if added % TURNS_HELD == 0 {
+                let more = api.reads.try_hold(TURNS_HELD * TURN_BYTES);
+                held.push(more.ok_or(ApiError::Unavailable(Unavailable::TooMuchUnread))?);
+            }
+            added += 1;
+            missing -= 1;
+            throughput.add(&sealed.turn);
+        }
+        if page.next == page.latest {
+            break;
+        }
+        after = Some(page.next);
+    }
+    let mut json = Vec::new();
+    write(&throughput.report(), &mut json).map_err(|_| ApiError::ThroughputFailed)?;
+    Ok(json)
+}
+
+/// The number of turns in the quarters of a period. When so many have come, no other is looked for.
+async fn count_turns(api: &Api, period: Period) -> Result<i128, ApiError> {
+    let (grouping, selection) = (Grouping::default(), Selection::default());
+    let question = ReportQuestion { periods: vec![period], grouping, selection };
+    match api.handles.reads.build_report.send(BuildReport(question)).await {
+        Ok(Ok(report)) => Ok(report.breakdown.rows().map(|(_, _, row)| Figures::of(&row.rollup).turns).sum()),
+        Ok(Err(error)) => Err(failed(&error)),
+        Err(error) => Err(failed(&error)),
+    }
+}
+
+async fn next_page(api: &Api, after: Option<Position>) -> Result<SealedPage, ApiError> {
+    let list = ListSealed { after, limit: SealedPage::MAX_POSITIONS };
+    match api.handles.reads.list_sealed.send(list).await {
+        Ok(Ok(page)) => Ok(page),
+        Ok(Err(error)) => Err(failed(&error)),
+        Err(error) => Err(failed(&error)),
+    }
+}
+
+fn failed(cause: &dyn std::error::Error) -> ApiError {
+    error!(%cause, "the throughput could not be computed");
+    ApiError::ThroughputFailed
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::http::stand_in::{StandIn, get, sealed_turns};
+    use crate::report::Zone;
+    use crate::settings::HttpSettings;
+    use crate::turn::{EpochMillis, Millis, StepId, StepMetrics, StepTimes, StoredTurn, Usage};
+
+    const PATH: &str = "/metrics/throughput?period=day&date=2026-06-10";
+
+    /// Noon of that day.
+    const NOON: u64 = 1_781_092_800_000;
+
+    /// Turns of a model that took 100 ms for 10 tokens each, the first of them on the day before.
+    fn turns(count: u64) -> Vec<StoredTurn> {
+        let mut turns = sealed_turns(count);
+        for (number, turn) in turns.iter_mut().enumerate() {
+            turn.model = Some("m".into());
+            turn.ended_at = Some(EpochMillis::new(if number == 0 { NOON - 86_400_000 } else { NOON }));
+            turn.metrics.usage.output_tokens = 10.into();
+            turn.metrics.steps = vec![StepMetrics {
+                step_id: StepId::new("s").unwrap(),
+                usage: Usage::default(),
+                times: StepTimes { gen_total: Some(Millis::new(100.0).unwrap()), ..StepTimes::default() },
+            }];
+        }
+        turns
+    }
+
+    #[actix_web::test]
+    async fn turns_of_all_pages_are_counted() {
+        // The stand-in's report has the turn of the day before too, so it is read to its end.
+        let api = StandIn { turns: turns(2001), ..StandIn::default() }.serving().with_time_zone(Zone::UTC);
+        assert_eq!(
+            get(&api, PATH).await.success(),
+            r#"{"period":"day","date":"2026-06-10","start":1781049600000,"end":1781136000000,"models":[{"model":"m","tokensPerSecond":100,"totalOutputTokens":20000,"totalGenMs":200000,"turns":2000}]}"#
+        );
+        let week = get(&api, "/metrics/throughput?date=2026-06-10&period=week&period=day&x=1").await;
+        assert!(week.success().contains(r#""turns":2001"#), "the first `period` counts: {:?}", week.body);
+    }
+
+    #[actix_web::test]
+    async fn the_answers_to_bad_parameters_are_those_of_the_reference() {
+        let api = StandIn::default().serving().with_time_zone(Zone::named("Pacific/Apia").unwrap());
+        for (query, message) in [
+            ("", "query param 'period' must be one of: day, week, month"),
+            ("?period=year&date=2026-01-01", "query param 'period' must be one of: day, week, month"),
+            ("?period=day", "query param 'date' is required"),
+            ("?period=day&date=", "query param 'date' is required"),
+            ("?period=day&date=2011-12-30", "invalid day date \"2011-12-30\" (expected YYYY-MM-DD)"),
+            ("?period=month&date=2026-1", "invalid month date \"2026-1\" (expected YYYY-MM)"),
+        ] {
+            assert_eq!(get(&api, &format!("/metrics/throughput{query}")).await.failure(400), message, "{query}");
+        }
+    }
+
+    #[actix_web::test]
+    async fn a_store_that_fails_is_told_as_the_reference_tells_it() {
+        // At the count, and at the turns.
+        for reads in [0, 1] {
+            let api = StandIn { turns: turns(3), reads: Some(reads), ..StandIn::default() }.serving();
+            assert_eq!(get(&api, PATH).await.failure(502), "Failed to aggregate throughput");
+        }
+    }
+
+    #[actix_web::test]
+    async fn nothing_is_read_for_a_period_without_turns() {
+        let api = StandIn { reads: Some(1), ..StandIn::default() }.serving().with_time_zone(Zone::UTC);
+        assert!(get(&api, PATH).await.success().ends_with(r#""models":[]}"#));
+    }
+
+    #[actix_web::test]
+    async fn its_memory_is_held_from_what_all_answers_share() {
+        let settings = HttpSettings { max_read_bytes: 1024, ..HttpSettings::default() };
+        let (api, _) = StandIn { turns: turns(2), ..StandIn::default() }.start_with(settings);
+        let api = api.with_time_zone(Zone::UTC);
+        get(&api, PATH).await.success();
+        let all = api.reads.try_hold(1 << 20).unwrap();
+        let message = get(&api, PATH).await.failure(503);
+        assert!(message.contains("ask again later"), "{message}");
+        drop(all);
+    }
+}
