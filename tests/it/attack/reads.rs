@@ -51,7 +51,7 @@ fn ask_and_do_not_read(store: &Path, settings: &[(&str, &str)], clients: usize) 
 
 #[test]
 fn long_answers_that_nobody_reads_stay_within_their_budget() {
-    const CLIENTS: usize = 40;
+    const CLIENTS: usize = 60;
     let store = store();
     let attack = ask_and_do_not_read(store.path(), &[], CLIENTS);
     let mut client = attack.server.client();
