@@ -190,8 +190,8 @@ impl Log {
             .with_ansi(false)
             .with_writer(move || written.clone())
             .finish();
-        // With a single subscriber, `tracing` caches for each log line whether anybody is interested. A line that a
-        // thread without a subscriber reaches first would stay disabled for all.
+        // With a single subscriber, `tracing` caches for each log line whether anybody is interested. If a
+        // thread without a subscriber came to a line first, that line would stay disabled for all threads.
         let second = Dispatch::new(tracing_subscriber::registry());
         Self { lines, _logging: tracing::subscriber::set_default(subscriber), _second: second }
     }

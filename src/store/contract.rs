@@ -90,8 +90,8 @@ pub struct Version(pub u64);
 /// Distinguishes the lives of a conversation: after its turns were erased, the same id begins a new life with ordinal
 /// 1.
 ///
-/// It is random, because a counter would have to survive every crash, backup and repair. The few lives of one id only
-/// have to differ.
+/// It is random, because a counter would have to survive every crash, backup and repair. One id has few
+/// lives, and it is enough that they differ from each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Life(pub u64);
 

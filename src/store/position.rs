@@ -21,8 +21,8 @@ impl fmt::Display for Lineage {
 /// The place of a sealed turn in the order in which all turns of a store became durable. A reader who has seen a
 /// position has missed nothing before it.
 ///
-/// Displays as a text of fixed length that begins with the lineage. Within a lineage, the texts sort by their bytes as
-/// the positions do.
+/// Displays as a text of fixed length that begins with the lineage. Within a lineage, sorting
+/// the texts by their bytes sorts the positions.
 ///
 /// ```
 /// use turn_metrics::store::Position;

@@ -84,7 +84,7 @@ pub struct Conversation {
     logged: LoggedWarnings,
 }
 
-/// What is known, and the permit to have it in memory.
+/// The known state of the turns, with the permit for the memory that it takes.
 struct Held {
     known: Known,
     permit: Permit,

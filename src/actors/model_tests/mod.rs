@@ -21,7 +21,7 @@ use crate::store::{self, Commit, CommitError, Committed, Location, RedbEngine, T
 use crate::testing::{Probe, TestClock};
 use crate::turn::{ConversationId, EpochMillis, RunningTime, TurnId};
 
-/// How long a conversation of the model lives without an event; transitions idle for less and for more.
+/// How long a conversation of the model may be idle before it retires. The transitions wait for less and for more.
 const IDLE_AFTER: Duration = Duration::from_secs(4);
 
 fn id(conversation: u8) -> ConversationId {

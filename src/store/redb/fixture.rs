@@ -269,7 +269,7 @@ async fn write_the_fixture_of_this_format() {
         "conversations": said(&store),
     });
     fs::write(fixture("format-1.json"), serde_json::to_string_pretty(&said).unwrap() + "\n").unwrap();
-    // Not closed in order, which would move everything into the tables.
+    // The store is not closed in order, because that would move everything from the journal into the tables.
     let mut writer = store.health();
     drop(store);
     writer.wait_for(|state| *state != Health::Running).await.unwrap();

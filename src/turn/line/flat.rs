@@ -54,8 +54,8 @@ impl Fronts {
     }
 }
 
-/// Whether a line that begins with this front is flat. Equal bytes have equal structure, so only the last string and
-/// the closing brace remain to be checked.
+/// Whether a line that begins with this front is flat. The front was checked when an earlier line began with
+/// it, so only the last string and the closing brace remain to be checked.
 #[inline]
 fn has_front(line: &[u8], front: &[u8]) -> bool {
     let rest = line.strip_prefix(front);

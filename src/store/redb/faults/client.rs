@@ -59,7 +59,7 @@ pub(super) struct Client {
     pub(super) cache_bytes: usize,
 }
 
-/// Openings after a failure that passes: one may meet it again where it is not over.
+/// How often the store is opened after a failure that passes. The first attempt may meet the same failure again.
 pub(super) const OPENINGS: usize = 3;
 
 /// The writer does not open again by itself: a test says when that time has come.

@@ -61,7 +61,7 @@ impl Inspection {
         inspection.index()?;
         inspection.positions(&txn.open_table(POSITIONS)?)?;
         inspection.open_turns(&txn.open_table(OPEN_TURNS)?, &txn.open_table(OPEN_STEPS)?)?;
-        // Without all of the turns nobody can say what the sums must be; a repair makes them anew.
+        // If a turn is missing, the correct sums are unknown. A repair computes them again.
         if inspection.report.violations.is_empty() {
             inspection.report.violations = sums::compare(txn, &inspection.turns, &inspection.summed)?;
         }
