@@ -1,3 +1,5 @@
+use std::array;
+
 use serde::{Deserialize, Serialize};
 
 use super::histogram::Distribution;
@@ -48,31 +50,98 @@ pub(super) struct Sums {
 }
 
 impl Sums {
-    /// Combines two, field by field.
-    fn zip(self, other: Self, each: impl Fn(i128, i128) -> i128) -> Self {
+    /// All numbers, in the order of the fields.
+    fn to_array(self) -> [i128; 18] {
+        let Self {
+            turns,
+            steps,
+            input_tokens,
+            output_tokens,
+            cache_read_tokens,
+            cache_read_reports,
+            cache_write_tokens,
+            cache_write_reports,
+            prompt_tokens,
+            cache_reporting_prompt_tokens,
+            cache_reporting_read_tokens,
+            timed_output_tokens,
+            decode_nanos,
+            generation_nanos,
+            generations,
+            duration_nanos,
+            durations,
+            overlong_times,
+        } = self;
+        [
+            turns,
+            steps,
+            input_tokens,
+            output_tokens,
+            cache_read_tokens,
+            cache_read_reports,
+            cache_write_tokens,
+            cache_write_reports,
+            prompt_tokens,
+            cache_reporting_prompt_tokens,
+            cache_reporting_read_tokens,
+            timed_output_tokens,
+            decode_nanos,
+            generation_nanos,
+            generations,
+            duration_nanos,
+            durations,
+            overlong_times,
+        ]
+    }
+
+    fn from_array(
+        [
+            turns,
+            steps,
+            input_tokens,
+            output_tokens,
+            cache_read_tokens,
+            cache_read_reports,
+            cache_write_tokens,
+            cache_write_reports,
+            prompt_tokens,
+            cache_reporting_prompt_tokens,
+            cache_reporting_read_tokens,
+            timed_output_tokens,
+            decode_nanos,
+            generation_nanos,
+            generations,
+            duration_nanos,
+            durations,
+            overlong_times,
+        ]: [i128; 18],
+    ) -> Self {
         Self {
-            turns: each(self.turns, other.turns),
-            steps: each(self.steps, other.steps),
-            input_tokens: each(self.input_tokens, other.input_tokens),
-            output_tokens: each(self.output_tokens, other.output_tokens),
-            cache_read_tokens: each(self.cache_read_tokens, other.cache_read_tokens),
-            cache_read_reports: each(self.cache_read_reports, other.cache_read_reports),
-            cache_write_tokens: each(self.cache_write_tokens, other.cache_write_tokens),
-            cache_write_reports: each(self.cache_write_reports, other.cache_write_reports),
-            prompt_tokens: each(self.prompt_tokens, other.prompt_tokens),
-            cache_reporting_prompt_tokens: each(
-                self.cache_reporting_prompt_tokens,
-                other.cache_reporting_prompt_tokens,
-            ),
-            cache_reporting_read_tokens: each(self.cache_reporting_read_tokens, other.cache_reporting_read_tokens),
-            timed_output_tokens: each(self.timed_output_tokens, other.timed_output_tokens),
-            decode_nanos: each(self.decode_nanos, other.decode_nanos),
-            generation_nanos: each(self.generation_nanos, other.generation_nanos),
-            generations: each(self.generations, other.generations),
-            duration_nanos: each(self.duration_nanos, other.duration_nanos),
-            durations: each(self.durations, other.durations),
-            overlong_times: each(self.overlong_times, other.overlong_times),
+            turns,
+            steps,
+            input_tokens,
+            output_tokens,
+            cache_read_tokens,
+            cache_read_reports,
+            cache_write_tokens,
+            cache_write_reports,
+            prompt_tokens,
+            cache_reporting_prompt_tokens,
+            cache_reporting_read_tokens,
+            timed_output_tokens,
+            decode_nanos,
+            generation_nanos,
+            generations,
+            duration_nanos,
+            durations,
+            overlong_times,
         }
+    }
+
+    /// Combines two, number by number.
+    fn zip(self, other: Self, each: impl Fn(i128, i128) -> i128) -> Self {
+        let (ours, others) = (self.to_array(), other.to_array());
+        Self::from_array(array::from_fn(|place| each(ours[place], others[place])))
     }
 
     /// Returns the time in whole nanoseconds. A time over 7 days is counted as such and is `None`: no turn takes so
@@ -105,6 +174,11 @@ impl Rollup {
         rollups.into_vec()
     }
 
+    /// The number of turns.
+    pub fn turns(&self) -> i128 {
+        self.sums.turns
+    }
+
     /// Adds another rollup.
     pub fn add(&mut self, other: &Self) {
         self.sums = self.sums.zip(other.sums, |a, b| a + b);
@@ -124,47 +198,7 @@ impl Rollup {
 
     /// Passes each number that adds up, with a number that stands for its place. Numbers that are 0 are left out.
     pub(crate) fn each_number(&self, mut each: impl FnMut(u64, i128)) {
-        let Sums {
-            turns,
-            steps,
-            input_tokens,
-            output_tokens,
-            cache_read_tokens,
-            cache_read_reports,
-            cache_write_tokens,
-            cache_write_reports,
-            prompt_tokens,
-            cache_reporting_prompt_tokens,
-            cache_reporting_read_tokens,
-            timed_output_tokens,
-            decode_nanos,
-            generation_nanos,
-            generations,
-            duration_nanos,
-            durations,
-            overlong_times,
-        } = self.sums;
-        let sums = [
-            turns,
-            steps,
-            input_tokens,
-            output_tokens,
-            cache_read_tokens,
-            cache_read_reports,
-            cache_write_tokens,
-            cache_write_reports,
-            prompt_tokens,
-            cache_reporting_prompt_tokens,
-            cache_reporting_read_tokens,
-            timed_output_tokens,
-            decode_nanos,
-            generation_nanos,
-            generations,
-            duration_nanos,
-            durations,
-            overlong_times,
-        ];
-        let sums = (0..).zip(sums);
+        let sums = (0..).zip(self.sums.to_array());
         let distributions = (1..).zip([&self.ttft, &self.output_speed, &self.duration]);
         let counts = distributions.flat_map(|(nth, distribution)| {
             distribution.histogram().counts().map(move |(place, count)| ((nth << 32) + u64::from(place), count.into()))

@@ -167,6 +167,16 @@ pub enum TurnOutcome {
     Duplicate(Ordinal),
 }
 
+impl TurnOutcome {
+    /// The ordinal of the turn if it is sealed.
+    pub fn ordinal(self) -> Option<Ordinal> {
+        match self {
+            Self::Staged => None,
+            Self::Sealed(ordinal) | Self::Duplicate(ordinal) => Some(ordinal),
+        }
+    }
+}
+
 /// Why a commit was not acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -99,7 +99,7 @@ impl OpenSteps {
     /// fewer.
     const SEARCHED: usize = 32;
 
-    /// Whether the turn has no step.
+    /// Whether the turn has this step.
     pub fn contains(&self, id: &StepId) -> bool {
         self.place(id).is_some()
     }

@@ -1,9 +1,9 @@
 //! Bounds the open turns that all conversations of a directory hold in memory.
 //!
-//! A conversation with work holds a [`Permit`] for the bytes of its open turns. At rest it leaves what it knows here,
-//! where the conversation that has rested longest is the first to be forgotten when others need the room; it is loaded
-//! again with its next event. Where that makes no room, a conversation waits its turn. Whoever waits holds nothing, so
-//! those that work always come to their end.
+//! A conversation with work holds a [`Permit`] for the bytes of its open turns. At rest it leaves them here, where the
+//! conversation that has rested longest is the first to be forgotten when others need the room; it is loaded
+//! again with its next event. Where that makes no room, a conversation waits its turn. One that waits holds nothing that
+//! cannot be forgotten, so those that work always come to their end.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,14 +14,17 @@ use super::known::Known;
 
 /// The memory for open turns. Clones share it.
 #[derive(Clone)]
-pub(in crate::actors) struct Memory(Arc<Mutex<State>>);
+pub(in crate::actors) struct Memory {
+    limit: usize,
+    state: Arc<Mutex<State>>,
+}
 
 struct State {
-    limit: usize,
     /// The bytes of all permits, those of resting conversations included.
     used: usize,
     /// What conversations at rest know, and the bytes of their permits. The one that rests longest comes first.
     resting: BTreeMap<u64, (Known, usize)>,
+    resting_bytes: usize,
     last_rest: u64,
     waiting: VecDeque<(usize, oneshot::Sender<Permit>)>,
 }
@@ -41,29 +44,26 @@ pub(super) struct Rest {
 impl Memory {
     pub(in crate::actors) fn new(limit: usize) -> Self {
         let (resting, waiting) = (BTreeMap::new(), VecDeque::new());
-        Self(Arc::new(Mutex::new(State { limit, used: 0, resting, last_rest: 0, waiting })))
+        let state = State { used: 0, resting, resting_bytes: 0, last_rest: 0, waiting };
+        Self { limit, state: Arc::new(Mutex::new(state)) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Resolves to a permit for this many bytes, or for all there are if that is fewer. Permits are given in the order in
     /// which they were asked for.
     pub(super) fn permit(&self, bytes: usize) -> oneshot::Receiver<Permit> {
         let (reply, permit) = oneshot::channel();
-        {
-            let mut state = self.state();
-            let bytes = bytes.min(state.limit);
-            state.waiting.push_back((bytes, reply));
-        }
+        self.state().waiting.push_back((self.most(bytes), reply));
         self.serve();
         permit
     }
 
     /// This many bytes, or all there are if that is fewer.
     pub(super) fn most(&self, bytes: usize) -> usize {
-        bytes.min(self.state().limit)
+        bytes.min(self.limit)
     }
 
     /// Gives permits to those that wait, as far as there is room.
@@ -72,13 +72,13 @@ impl Memory {
             let mut state = self.state();
             let Some((bytes, reply)) = state.waiting.front() else { return };
             let (bytes, is_gone) = (*bytes, reply.is_closed());
-            if !is_gone && !state.make_room(bytes) {
+            if !is_gone && !state.make_room(bytes, self.limit) {
                 return;
             }
             let Some((_, reply)) = state.waiting.pop_front() else { return };
             if !is_gone {
                 state.used += bytes;
-                // Whoever has gone away since drops the permit, which takes the lock.
+                // If the receiver has gone away since, the permit is dropped here, which takes the lock.
                 drop(state);
                 let _ = reply.send(Permit { memory: self.clone(), bytes });
             }
@@ -93,6 +93,7 @@ impl Memory {
         // The bytes go from the permit to the entry.
         let bytes = std::mem::take(&mut permit.bytes);
         state.resting.insert(nth, (known, bytes));
+        state.resting_bytes += bytes;
         drop(state);
         self.serve();
         Rest { memory: self.clone(), nth }
@@ -107,13 +108,25 @@ impl Memory {
 }
 
 impl State {
-    /// Forgets resting conversations until there is room for this many bytes more. Returns whether there is.
-    fn make_room(&mut self, bytes: usize) -> bool {
-        while self.used + bytes > self.limit {
+    /// Forgets resting conversations until there is room for this many bytes more. If all of them together are too few,
+    /// it forgets none. Returns whether there is room.
+    fn make_room(&mut self, bytes: usize, limit: usize) -> bool {
+        if self.used - self.resting_bytes + bytes > limit {
+            return false;
+        }
+        while self.used + bytes > limit {
             let Some((_, (_, freed))) = self.resting.pop_first() else { return false };
             self.used -= freed;
+            self.resting_bytes -= freed;
         }
         true
+    }
+
+    /// Ends a rest. The bytes stay used.
+    fn take(&mut self, nth: u64) -> Option<(Known, usize)> {
+        let (known, bytes) = self.resting.remove(&nth)?;
+        self.resting_bytes -= bytes;
+        Some((known, bytes))
     }
 }
 
@@ -128,7 +141,7 @@ impl Permit {
         let more = bytes.saturating_sub(self.bytes);
         let fits = {
             let mut state = self.memory.state();
-            more == 0 || (state.waiting.is_empty() && state.make_room(more))
+            more == 0 || (state.waiting.is_empty() && state.make_room(more, self.memory.limit))
         };
         if fits {
             self.force(bytes);
@@ -163,7 +176,7 @@ impl Drop for Permit {
 impl Rest {
     /// Ends the rest. `None` if the conversation was forgotten meanwhile.
     pub(super) fn end(self) -> Option<(Known, Permit)> {
-        let (known, bytes) = self.memory.state().resting.remove(&self.nth)?;
+        let (known, bytes) = self.memory.state().take(self.nth)?;
         Some((known, Permit { memory: self.memory.clone(), bytes }))
     }
 
@@ -176,7 +189,7 @@ impl Rest {
 impl Drop for Rest {
     fn drop(&mut self) {
         let mut state = self.memory.state();
-        let Some((known, bytes)) = state.resting.remove(&self.nth) else { return };
+        let Some((known, bytes)) = state.take(self.nth) else { return };
         state.used -= bytes;
         drop(state);
         drop(known);

@@ -42,7 +42,7 @@ use super::store::OpenConversation;
 use crate::clock::{RunningClock, SharedClock};
 use crate::settings::TurnSettings;
 use crate::store::{Commit, CommitError, Committed, ConversationState, Fault, TurnOutcome, Version};
-use crate::turn::{ConversationId, SealedTurn, TurnId};
+use crate::turn::{ConversationId, Ordinal, SealedTurn, TurnId};
 
 /// How often a batch is repeated after conflicts before its senders are told to send again later.
 const MAX_CONFLICTS: u32 = 8;
@@ -69,9 +69,10 @@ pub struct Conversation {
     memory: Memory,
     /// Who is told of sealed turns, if anybody.
     facts: Option<Facts>,
-    /// What is durable, as far as known, while there is work; `None` before the first load and whenever it is in doubt.
+    /// What is durable, as far as known, while there is work or no turn is open; `None` before the first load and
+    /// whenever it is in doubt.
     held: Option<Held>,
-    /// Where that is while there is no work.
+    /// Where that is while there are open turns and no work.
     rest: Option<Rest>,
     /// Work that arrived while the store was busy with earlier work. It becomes one commit, or a few if it is much.
     waiting: VecDeque<Task>,
@@ -97,7 +98,7 @@ struct Task {
     /// Whether the store has told which of its turns are sealed.
     looked_up: bool,
     /// How far it is, if it has several parts.
-    parts: Option<Parts>,
+    parts: Option<Box<Parts>>,
 }
 
 impl Task {
@@ -163,7 +164,7 @@ impl Conversation {
 
     fn enqueue(&mut self, work: Work, ctx: &mut Context<Self>) -> ResponseFuture<Result<Receipt, ObserveError>> {
         let (reply, answer) = oneshot::channel();
-        let parts = if let Work::Observe(events) = &work { Parts::of(events) } else { None };
+        let parts = if let Work::Observe(events) = &work { Parts::of(events).map(Box::new) } else { None };
         self.waiting.push_back(Task { work, reply, looked_up: false, parts });
         self.advance(ctx);
         Box::pin(async { answer.await.unwrap_or(Err(ObserveError::ActorGone)) })
@@ -233,7 +234,7 @@ impl Conversation {
         ctx: &mut Context<Self>,
     ) {
         if !self.fits(&mut held.permit, open_bytes) {
-            self.put_back(tasks);
+            self.put_back(tasks, std::mem::take(&mut held.known.turns.sealed));
             self.rest = Some(self.memory.rest(held.known, held.permit));
             return self.make_room(ctx);
         }
@@ -251,12 +252,13 @@ impl Conversation {
     }
 
     /// Checks or takes the next part of a task.
-    fn advance_parts(&mut self, mut task: Task, held: Held, now: Now, ctx: &mut Context<Self>) {
+    fn advance_parts(&mut self, mut task: Task, mut held: Held, now: Now, ctx: &mut Context<Self>) {
         let (Work::Observe(events), Some(parts)) = (&task.work, &mut task.parts) else { return };
-        let turns = &held.known.turns;
-        let (next, state) = match parts {
+        let (next, state) = match &mut **parts {
             Parts::Checking { next, state } => (next, state),
-            Parts::Taking { next, .. } => {
+            Parts::Taking { next, sealed, .. } => {
+                held.known.turns.sealed.extend(std::mem::take(sealed));
+                let turns = &held.known.turns;
                 let mut draft = Draft::new(&self.id, turns, Limits::NONE, now);
                 let receipt_builder = draft.take_part(&events[*next..end_of_part(events, *next)]);
                 let open_bytes = turns.open.extent().bytes.max(draft.open().bytes);
@@ -264,14 +266,14 @@ impl Conversation {
                 return self.settle(held, vec![(task, receipt_builder)], open_bytes, commit, ctx);
             }
         };
-        let draft = Draft::new(&self.id, turns, self.limits, now);
+        let draft = Draft::new(&self.id, &held.known.turns, self.limits, now);
         let end = end_of_part(events, *next);
         let checked = draft.check_part(state.take(), &events[*next..end]);
         let is_last = end == events.len();
         let refusal = match checked {
             Ok(state) if is_last && !task.looked_up && state.has_unknown_failures() => None,
             Ok(state) => {
-                *parts = if is_last { Parts::taking() } else { Parts::Checking { next: end, state: Some(state) } };
+                **parts = if is_last { Parts::taking() } else { Parts::Checking { next: end, state: Some(state) } };
                 self.waiting.push_front(task);
                 self.held = Some(held);
                 return self.pause(ctx);
@@ -282,11 +284,12 @@ impl Conversation {
         match refusal {
             Some(refusal) if unresolved.is_empty() => {
                 task.answer(Err(refusal));
+                held.known.turns.sealed = HashMap::new();
                 self.held = Some(held);
                 self.pause(ctx);
             }
             _ => {
-                self.waiting.push_front(Task { looked_up: true, parts: Some(Parts::checking()), ..task });
+                self.waiting.push_front(Task { looked_up: true, parts: Some(Box::new(Parts::checking())), ..task });
                 self.load(unresolved, held.permit, ctx);
             }
         }
@@ -318,17 +321,22 @@ impl Conversation {
                 None => unfinished = Some(task),
             }
         }
-        if let Some(task) = unfinished {
-            if let Some(held) = &mut self.held {
-                held.known.turns.sealed = sealed_before;
+        if let Some(mut task) = unfinished {
+            if let Some(parts) = &mut task.parts {
+                // Its later parts may have events of turns that this one has sealed.
+                parts.remember(sealed_before);
+                parts.remember(outcomes.iter().filter_map(|(id, outcome)| Some((id.clone(), outcome.ordinal()?))));
             }
             self.waiting.push_front(task);
         }
     }
 
-    /// Puts tasks back to the others, before them.
-    fn put_back(&mut self, tasks: Vec<(Task, ReceiptBuilder)>) {
-        for (task, _) in tasks.into_iter().rev() {
+    /// Puts tasks back to the others, before them. `sealed` is what was known of sealed turns.
+    fn put_back(&mut self, tasks: Vec<(Task, ReceiptBuilder)>, mut sealed: HashMap<TurnId, Ordinal>) {
+        for (mut task, _) in tasks.into_iter().rev() {
+            if let Some(parts) = &mut task.parts {
+                parts.remember(std::mem::take(&mut sealed));
+            }
             self.waiting.push_front(Task { looked_up: false, ..task });
         }
     }
@@ -348,11 +356,18 @@ impl Conversation {
         }));
     }
 
-    /// Leaves what is known where it can be forgotten if others need the room.
+    /// Leaves open turns where they can be forgotten if others need the room. What has none takes no room.
     fn take_rest(&mut self) {
+        // Many conversations rest at a time, and even an empty queue keeps its memory.
+        self.waiting = VecDeque::new();
         if let Some(Held { known, mut permit }) = self.held.take() {
-            permit.force(known.turns.open.extent().bytes);
-            self.rest = Some(self.memory.rest(known, permit));
+            let bytes = known.turns.open.extent().bytes;
+            permit.force(bytes);
+            if bytes == 0 {
+                self.held = Some(Held { known, permit });
+            } else {
+                self.rest = Some(self.memory.rest(known, permit));
+            }
         }
     }
 
@@ -455,12 +470,12 @@ impl Conversation {
     fn not_committed(&mut self, pending: PendingCommit, error: CommitError) {
         let answer = match error {
             CommitError::Conflict { .. } => {
-                self.held = None;
+                let sealed = self.held.take().map(|held| held.known.turns.sealed).unwrap_or_default();
                 self.conflicts += 1;
                 tracing::debug!(conversationId = %self.id, %error, "another process changed the conversation");
                 if self.conflicts <= MAX_CONFLICTS {
                     // Do the same work again, on the state as it is then. Folding is idempotent.
-                    self.put_back(pending.tasks);
+                    self.put_back(pending.tasks, sealed);
                     return;
                 }
                 self.conflicts = 0;
@@ -470,7 +485,7 @@ impl Conversation {
             CommitError::TooLarge { .. } if pending.tasks.len() > 1 => {
                 // The ones that fit are not refused for the one that does not.
                 self.one_by_one = pending.tasks.len();
-                return self.put_back(pending.tasks);
+                return self.put_back(pending.tasks, HashMap::new());
             }
             CommitError::TooLarge { limit, .. } => {
                 self.one_by_one = self.one_by_one.saturating_sub(1);

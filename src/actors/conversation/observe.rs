@@ -95,8 +95,9 @@ pub enum ObserveError {
         /// How many bytes its open turns may have together.
         limit: usize,
     },
-    /// Nothing of this conversation was taken in: the events change more than one commit may, as
-    /// [`Commit::bytes`](crate::store::Commit::bytes) counts it. Fewer events at one time may be taken.
+    /// The events change more than one commit may, as [`Commit::bytes`](crate::store::Commit::bytes) counts it. Nothing of
+    /// this conversation was taken in, or the first part of a message of many events. Fewer events at one time may be
+    /// taken.
     #[error(
         "the events of conversation `{conversation_id}` make a commit of more than {limit} bytes (`store.max_commit_bytes`)"
     )]

@@ -3,11 +3,11 @@
 //! First all parts are checked against the limits, which changes nothing: a message is taken whole or not at all. Then
 //! each part becomes a commit of its own.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::draft::{Draft, TrialState};
 use super::observe::Receipt;
-use crate::turn::{TurnEvent, TurnId};
+use crate::turn::{Ordinal, TurnEvent, TurnId};
 
 /// A part ends after so many turns, with which its draft is full.
 pub(super) const PART_TURNS: usize = Draft::FULL_TURNS;
@@ -35,7 +35,13 @@ pub(super) enum Parts {
     /// The parts before `next` are within the limits.
     Checking { next: usize, state: Option<TrialState> },
     /// The parts before `next` are durable.
-    Taking { next: usize, receipt: Receipt, duplicates: HashSet<TurnId> },
+    Taking {
+        next: usize,
+        receipt: Receipt,
+        duplicates: HashSet<TurnId>,
+        /// Turns that the next parts may come late for.
+        sealed: HashMap<TurnId, Ordinal>,
+    },
 }
 
 impl Parts {
@@ -49,12 +55,19 @@ impl Parts {
     }
 
     pub(super) fn taking() -> Self {
-        Self::Taking { next: 0, receipt: Receipt::default(), duplicates: HashSet::new() }
+        Self::Taking { next: 0, receipt: Receipt::default(), duplicates: HashSet::new(), sealed: HashMap::new() }
+    }
+
+    /// Remembers that these turns are sealed, for the parts that are not taken yet.
+    pub(super) fn remember(&mut self, turns: impl IntoIterator<Item = (TurnId, Ordinal)>) {
+        if let Self::Taking { sealed, .. } = self {
+            sealed.extend(turns);
+        }
     }
 
     /// Adds the receipt of the next part. Returns that of the whole message after the last one.
     pub(super) fn took(&mut self, events: &[TurnEvent], of_part: Receipt) -> Option<Receipt> {
-        let Self::Taking { next, receipt, duplicates } = self else { return Some(of_part) };
+        let Self::Taking { next, receipt, duplicates, .. } = self else { return Some(of_part) };
         *next = end_of_part(events, *next);
         // A turn that several parts come late for is told once.
         let sealed = of_part.sealed.into_iter();
@@ -71,7 +84,6 @@ mod tests {
     use super::*;
     use crate::actors::TurnReceipt;
     use crate::testing::TurnScript;
-    use crate::turn::Ordinal;
 
     fn events(turns: usize, of_each: u32) -> Vec<TurnEvent> {
         let turn =

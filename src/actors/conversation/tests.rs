@@ -320,6 +320,30 @@ async fn a_late_event_in_a_later_part_is_told_also_one_that_opens_no_turn() {
 }
 
 #[actix_rt::test]
+async fn a_late_event_is_told_of_a_turn_that_an_earlier_part_has_sealed() {
+    let setup = setup();
+    let receipt = setup.send([dones(300), vec![error("turn-0"), done("turn-1")]].concat()).await.unwrap();
+    assert_eq!((receipt.sealed.len(), receipt.late), (302, 2));
+    assert_eq!(receipt.sealed[300..], [told("turn-0", 1, true), told("turn-1", 2, true)]);
+}
+
+#[actix_rt::test]
+async fn a_late_event_is_told_also_after_a_conflict_made_the_conversation_load_again() {
+    let count = Rc::new(Cell::new(0));
+    let setup = setup_with(&TurnSettings::default(), move |kept, commit| {
+        count.update(|count| count + 1);
+        if count.get() == 3 {
+            let theirs = Commit { staged: vec![], sealed: vec![sealed_elsewhere()], ..(*commit).clone() };
+            kept.commit(&theirs).unwrap();
+        }
+        async move { kept.commit(&commit) }
+    });
+    let receipt = setup.send([dones(300), vec![error("turn-0")]].concat()).await.unwrap();
+    assert_eq!((receipt.sealed.len(), receipt.late), (301, 1));
+    assert_eq!(receipt.sealed[300], told("turn-0", 1, true));
+}
+
+#[actix_rt::test]
 async fn after_a_conflict_a_message_of_many_turns_goes_on_with_the_part_it_was_at() {
     let count = Rc::new(Cell::new(0));
     let counted = Rc::clone(&count);

@@ -161,8 +161,11 @@ async fn observe(
         match receipt(answer) {
             Ok(receipt) => combined.take(&conversation_id, receipt),
             Err(ObserveFailure::OverLimit(error)) => {
+                // A message of many events becomes several commits, and a later one may be the first that is too large.
+                let taken =
+                    if let ObserveError::CommitTooLarge { .. } = error { "not every event" } else { "no event" };
                 let error =
-                    format!("{error}: no event of conversation `{conversation_id}` was taken in{}", ends.stay_open());
+                    format!("{error}: {taken} of conversation `{conversation_id}` was taken in{}", ends.stay_open());
                 combined.refused.push(Refused { line, error, conversation_id: Some(conversation_id) });
                 combined.refused_events += events;
             }

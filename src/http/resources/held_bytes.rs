@@ -32,6 +32,11 @@ impl ReadBudget {
         u32::try_from(units).unwrap_or(u32::MAX)
     }
 
+    /// Whether these bytes fit into the budget when nobody holds any of it.
+    pub(crate) fn is_enough_for(&self, bytes: usize) -> bool {
+        bytes <= FREE_BYTES || bytes.div_ceil(UNIT_BYTES) <= self.total
+    }
+
     /// Holds these bytes if there is room for them now.
     pub(crate) fn try_hold(&self, bytes: usize) -> Option<HeldBytes> {
         match self.units(bytes) {

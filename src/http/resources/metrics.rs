@@ -94,13 +94,13 @@ mod tests {
     use actix_web::http::Method;
     use actix_web::test::TestRequest;
 
-    use super::super::turn_list::TURNS_AT_ONCE;
+    use super::super::turn_list::TURNS_READ_AT_ONCE;
     use super::*;
     use crate::http::stand_in::{Answer, StandIn, ask, get, sealed_turns};
     use crate::settings::HttpSettings;
     use crate::turn::StoredTurn;
 
-    const PAGE_TURNS: usize = TURNS_AT_ONCE;
+    const PAGE_TURNS: usize = TURNS_READ_AT_ONCE;
     const PATH: &str = "/conversations/c/metrics";
 
     async fn of_turns(count: u64, settings: HttpSettings) -> Answer {

@@ -92,11 +92,16 @@ impl Asked {
         let label = |name| query.text(name).map(Label::from);
         let selection = Selection { model: label("model"), provider: label("provider"), project: label("project") };
         let (from, to) = (query.moment("from", &zone)?, query.moment("to", &zone)?);
+        let is_until_now = to.is_none();
         let to = to.unwrap_or_else(|| api.clock.now().get().try_into().unwrap_or(i64::MAX));
         let from = from.unwrap_or(to.saturating_sub(DEFAULT_MILLIS));
-        let whole = Period::around(from, to).map_err(|_| ApiError::BadParameter {
-            name: "to",
-            allowed: "a moment that is not before `from`, and both must be in the years 0100 to 9998".to_owned(),
+        let whole = Period::around(from, to).map_err(|_| {
+            let years = "and both must be in the years 0100 to 9998";
+            if is_until_now {
+                let allowed = format!("a moment that is not after `to`, which is now, {years}");
+                return ApiError::BadParameter { name: "from", allowed };
+            }
+            ApiError::BadParameter { name: "to", allowed: format!("a moment that is not before `from`, {years}") }
         })?;
         let periods: Vec<_> = zone.periods(unit, whole).take(MAX_PERIODS + 1).collect();
         if periods.len() > MAX_PERIODS {
@@ -246,6 +251,7 @@ mod tests {
             ("from=soon", "`from` must be a date such as"),
             ("to=2026-02-30", "`to` must be a date such as"),
             ("from=2026-05-02&to=2026-05-01", "`to` must be a moment that is not before `from`"),
+            ("from=9000-01-01", "`from` must be a moment that is not after `to`, which is now"),
             ("form=1", "`form` is no query parameter here: there are from, to, bucket, tz, by, model"),
             ("from=1&from=2", "`from` may stand once"),
         ] {

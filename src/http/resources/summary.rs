@@ -12,7 +12,7 @@ use super::answer::{number, whole, write};
 use super::api::{Api, ask_reader};
 use super::path_id::PathId;
 use super::query::Query;
-use super::turn_list::{TURNS_AT_ONCE, write_with_cost};
+use super::turn_list::{TURNS_READ_AT_ONCE, write_with_cost};
 use crate::actors::{ListConversations, ListTurns};
 use crate::http::error::ApiError;
 use crate::report::{
@@ -91,7 +91,7 @@ impl Life {
     /// Reads the turns that were not read before.
     async fn read(&mut self, api: &Api, id: &ConversationId) -> Result<(), ApiError> {
         loop {
-            let range = TurnRange { conversation_id: id.clone(), after: self.last, limit: TURNS_AT_ONCE };
+            let range = TurnRange { conversation_id: id.clone(), after: self.last, limit: TURNS_READ_AT_ONCE };
             let turns = ask_reader(&api.handles.reads.list_turns, ListTurns(range)).await;
             let turns = turns.map_err(|_| ApiError::ReadFailed)?;
             if turns.is_empty() {
@@ -108,7 +108,7 @@ impl Life {
         let Ok(whole) = Period::new(Quarter::FIRST, Quarter::LAST) else { return };
         for (label, rollup) in Rollup::of_turn(&turn) {
             if let Some(reason) = label.reason {
-                *self.by_reason.entry(reason.as_str()).or_default() += Figures::of(&rollup).turns;
+                *self.by_reason.entry(reason.as_str()).or_default() += rollup.turns();
             }
             self.by_model.add(whole, &label, &rollup);
         }

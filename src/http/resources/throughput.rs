@@ -9,7 +9,7 @@ use super::api::Api;
 use super::held_bytes::HeldBytes;
 use crate::actors::{BuildReport, ListSealed};
 use crate::http::error::{ApiError, Unavailable};
-use crate::report::{Figures, Grouping, Period, Quarter, Selection, Throughput, ThroughputQuery, report_time};
+use crate::report::{Grouping, Period, Quarter, Selection, Throughput, ThroughputQuery, report_time};
 use crate::store::{Position, ReportQuestion, SealedPage};
 
 /// The memory of one turn of the period: its sample, room for more in a list that doubles, and a copy to sort.
@@ -41,10 +41,17 @@ async fn report(api: &Api, query: ThroughputQuery) -> Result<Vec<u8>, ApiError> 
         error!(%error, "a report on throughput has no period");
         ApiError::ThroughputFailed
     })?;
-    let mut missing = count_turns(api, period).await?;
+    let missing = count_turns(api, period).await?;
+    let mut left = usize::try_from(missing).unwrap_or(usize::MAX);
+    // What is held first is had whatever the budget is; see `ReadBudget`.
+    let holds = left.div_ceil(TURNS_HELD);
+    if holds > 1 && !api.reads.is_enough_for(holds.saturating_mul(TURNS_HELD * TURN_BYTES)) {
+        let allowed = format!("a shorter one: of this, {missing} turns take more memory than `http.max_read_bytes`");
+        return Err(ApiError::BadParameter { name: "period", allowed });
+    }
     let mut throughput = Throughput::new(query);
     let (mut after, mut added, mut held) = (None, 0, Vec::<HeldBytes>::new());
-    while missing > 0 {
+    while left > 0 {
         let page = next_page(api, after).await?;
         for sealed in &page.turns {
             if !period.contains(Quarter::of(report_time(&sealed.turn))) {
@@ -55,7 +62,7 @@ async fn report(api: &Api, query: ThroughputQuery) -> Result<Vec<u8>, ApiError> 
                 held.push(more.ok_or(ApiError::Unavailable(Unavailable::TooMuchUnread))?);
             }
             added += 1;
-            missing -= 1;
+            left -= 1;
             throughput.add(&sealed.turn);
         }
         if page.next == page.latest {
@@ -73,7 +80,7 @@ async fn count_turns(api: &Api, period: Period) -> Result<i128, ApiError> {
     let (grouping, selection) = (Grouping::default(), Selection::default());
     let question = ReportQuestion { periods: vec![period], grouping, selection };
     match api.handles.reads.build_report.send(BuildReport(question)).await {
-        Ok(Ok(report)) => Ok(report.breakdown.rows().map(|(_, _, row)| Figures::of(&row.rollup).turns).sum()),
+        Ok(Ok(report)) => Ok(report.breakdown.rows().map(|(_, _, row)| row.rollup.turns()).sum()),
         Ok(Err(error)) => Err(failed(&error)),
         Err(error) => Err(failed(&error)),
     }
@@ -161,6 +168,14 @@ mod tests {
     async fn nothing_is_read_for_a_period_without_turns() {
         let api = StandIn { reads: Some(1), ..StandIn::default() }.serving().with_time_zone(Zone::UTC);
         assert!(get(&api, PATH).await.success().ends_with(r#""models":[]}"#));
+    }
+
+    #[actix_web::test]
+    async fn a_period_that_takes_more_than_the_whole_budget_is_refused() {
+        let settings = HttpSettings { max_read_bytes: 1 << 20, ..HttpSettings::default() };
+        let (api, _) = StandIn { turns: turns(65_538), ..StandIn::default() }.start_with(settings);
+        let message = get(&api.with_time_zone(Zone::UTC), PATH).await.failure(400);
+        assert!(message.contains("`period`") && message.contains("65538 turns"), "{message}");
     }
 
     #[actix_web::test]

@@ -15,7 +15,7 @@ use crate::store::TurnRange;
 use crate::turn::{ConversationId, StoredTurn};
 
 /// The number of turns read at once: about 25 KiB of JSON.
-pub(crate) const TURNS_AT_ONCE: usize = 64;
+pub(crate) const TURNS_READ_AT_ONCE: usize = 64;
 
 /// How a turn is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +98,7 @@ impl TurnList {
     /// Writes the next turns, whatever their size.
     async fn read(&mut self, json: &mut Vec<u8>) -> Result<(), ApiError> {
         let Place { after, left, .. } = self.place;
-        let limit = usize::try_from((self.last - after).min(left)).unwrap_or(usize::MAX).min(TURNS_AT_ONCE);
+        let limit = usize::try_from((self.last - after).min(left)).unwrap_or(usize::MAX).min(TURNS_READ_AT_ONCE);
         let range = TurnRange { conversation_id: self.id.clone(), after, limit };
         let turns = ask_reader(&self.api.handles.reads.list_turns, ListTurns(range)).await?;
         // The store skips damaged turns, so some may be beyond the last one.

@@ -43,8 +43,8 @@ impl OpenConnections {
         let inner = &self.0;
         let mut entries = inner.entries.borrow_mut();
         let surplus = (entries.len() + 1).saturating_sub(inner.most);
-        let leaving = entries.values().filter(|entry| entry.is_to_close.get()).count();
-        if leaving < surplus {
+        let leaving = || entries.values().filter(|entry| entry.is_to_close.get()).count();
+        if surplus > 0 && leaving() < surplus {
             let idle = entries.values().filter(|entry| entry.is_idle.get() && !entry.is_to_close.get());
             if let Some(idlest) = idle.min_by_key(|entry| entry.active_at.get()) {
                 idlest.is_to_close.set(true);
