@@ -18,6 +18,7 @@ mod repricing;
 mod repricing_tests;
 pub(crate) mod transfer;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -59,6 +60,8 @@ pub(crate) struct Checkpoint {
     progressed: Condvar,
     /// Why a flush in the background failed, if one did since the store was opened.
     failure: Mutex<Option<Fault>>,
+    /// Whether all costs are known to be by the price book, which stays the same as long as the files are open.
+    is_priced: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -78,6 +81,7 @@ impl Checkpoint {
             progress: Mutex::default(),
             progressed: Condvar::new(),
             failure: Mutex::default(),
+            is_priced: AtomicBool::new(false),
         }
     }
 
@@ -195,6 +199,7 @@ impl Checkpoint {
     /// To be called when the store is closed, while no flush runs.
     pub(crate) fn forget_failure(&self) {
         *self.failure_of_background() = None;
+        self.is_priced.store(false, Ordering::Relaxed);
     }
 
     fn failure_of_background(&self) -> MutexGuard<'_, Option<Fault>> {
@@ -239,14 +244,21 @@ impl Checkpoint {
     pub(crate) fn count_turns(&self) -> bool {
         let many = |files: &Files| files.memtable().uncounted() >= TURNS_COUNTED_AT_ONCE;
         let is_worthwhile = || self.slot.with(many).unwrap_or(false);
-        is_worthwhile()
-            && self.slot.with_counted(TURNS_COUNTED_AT_ONCE, |_, _| Ok(()), |_, ()| ()).is_ok()
-            && is_worthwhile()
+        if !is_worthwhile() {
+            return false;
+        }
+        let count = || self.slot.with_counted(TURNS_COUNTED_AT_ONCE, |_, _| Ok(()), |_, ()| ())?.map_err(Fault::from);
+        match unwind::caught_as_fault(count) {
+            Ok(()) => is_worthwhile(),
+            Err(cause) => {
+                *self.failure_of_background() = Some(cause);
+                false
+            }
+        }
     }
 
     /// Moves some of the sums of the immutable table, whose pieces and order are in the tables.
     fn flush_sums(&self) -> Result<(), Fault> {
-        let start = Instant::now();
         let begin = |files: &Files, memtable: &Memtable| {
             let place = (memtable.summed_to().cloned(), memtable.rolled_up_then());
             Ok((place, memtable.frozen_at(), memtable.last_row(), files.hasher()))
@@ -276,13 +288,17 @@ impl Checkpoint {
             })
         };
         self.slot.with_counted(0, |_, _| Ok(()), end)???;
-        self.progressed_by(transfer.bytes(), start);
+        // The bytes of sums say nothing about how long those of pieces take.
+        self.progress().moved_bytes += transfer.bytes() as u64;
         Ok(())
     }
 
     /// Takes the next step of deriving all costs anew, if the prices are other ones than before. Like a flush in the
     /// background, keeps a failure for the next commit. Returns whether there may be more to do.
     pub(crate) fn reprice_in_background(&self) -> bool {
+        if self.is_priced.load(Ordering::Relaxed) {
+            return false;
+        }
         let _one_at_a_time = self.pause();
         if self.failure().is_some() {
             return false;
@@ -302,7 +318,10 @@ impl Checkpoint {
         let (tables, has_immutable, hasher) = begun?;
         let book = self.slot.book();
         let step = match Step::next(&tables, book.digest())? {
-            None => return Ok(false),
+            None => {
+                self.is_priced.store(true, Ordering::Relaxed);
+                return Ok(false);
+            }
             Some(Step::Begin { .. }) if has_immutable => return Ok(false),
             Some(step) => step,
         };
@@ -312,17 +331,10 @@ impl Checkpoint {
         Ok(true)
     }
 
-    fn progressed_by(&self, moved_bytes: usize, start: Instant) {
-        let mut progress = self.progress();
-        progress.moved_bytes += moved_bytes as u64;
-        progress.flush_size.learn(moved_bytes, start.elapsed());
-    }
-
     fn flush_once(&self) -> Result<(), Fault> {
         if self.slot.with(|files| files.memtable().has_only_sums()).unwrap_or(false) {
             return self.flush_sums();
         }
-        let start = Instant::now();
         let freeze = |recent: &mut Recent, ()| {
             self.slot.with(|files| {
                 let frozen = files.memtable_mut().freeze();
@@ -332,8 +344,10 @@ impl Checkpoint {
                 frozen
             })
         };
-        // A store that is closed has nothing to move.
-        let Ok(frozen) = self.slot.with_counted(0, |_, _| Ok(()), freeze) else { return Ok(()) };
+        // All turns are counted before a piece is moved, so that no record is kept after its piece. A store that is closed
+        // has nothing to move.
+        let Ok(frozen) = self.slot.with_counted(usize::MAX, |_, _| Ok(()), freeze) else { return Ok(()) };
+        let start = Instant::now();
         let Ok(frozen) = frozen? else { return Ok(()) };
         // The sort runs while the memtable is not locked.
         let order = frozen.map(in_order_of_keys);
@@ -365,7 +379,9 @@ impl Checkpoint {
         let moved_bytes = transfer.bytes();
         let moved: Vec<_> = transfer.pieces.into_iter().zip(keys).collect();
         self.slot.with(|files| files.memtable_mut().moved(&moved, transfer.runs.len()))?;
-        self.progressed_by(moved_bytes, start);
+        let mut progress = self.progress();
+        progress.moved_bytes += moved_bytes as u64;
+        progress.flush_size.learn(moved_bytes, start.elapsed());
         Ok(())
     }
 }
@@ -443,6 +459,27 @@ mod tests {
             let committed = store.commit(commit(2, turn_id)).await.unwrap();
             assert_eq!(committed.outcomes[0].1, expected);
         }
+        store.close().await;
+        thread.join().unwrap();
+    }
+
+    #[tokio::test]
+    async fn no_record_of_a_turn_waits_to_be_counted_after_its_piece_is_moved() {
+        let (store, mut writer) =
+            RedbEngine::prepare(Location::Memory, &StoreSettings::default(), Backoff::default()).unwrap();
+        writer.checkpoint_by_hand();
+        let checkpoint = Arc::clone(writer.checkpoint());
+        let thread = std::thread::spawn(move || writer.run());
+        let sealed = ["a", "b"]
+            .map(|id| OpenTurn::new(TurnId::new(id).unwrap()).seal(&Done::because("stop"), EpochMillis::new(1)));
+        let conversation_id = ConversationId::new("c").unwrap();
+        let commit =
+            Commit { conversation_id, expected_version: Version(0), staged: Vec::new(), sealed: sealed.into() };
+        store.commit(commit).await.unwrap();
+        let uncounted = || checkpoint.slot.with(|files| files.memtable().uncounted()).unwrap();
+        assert_eq!(uncounted(), 2);
+        checkpoint.flush().unwrap();
+        assert_eq!(uncounted(), 0);
         store.close().await;
         thread.join().unwrap();
     }

@@ -49,7 +49,9 @@ impl Slot {
     ) -> Result<Result<T, Failure>, Fault> {
         loop {
             let shared = self.with(|files| Arc::clone(files.recent()))?;
-            let mut recent = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            // After a panic while turns were counted some of them are in no tally. They are counted again when the files
+            // are opened again.
+            let mut recent = shared.lock().map_err(|_| Fault::panicked("turns could not be counted"))?;
             let taken = self.with(|files| -> Result<_, Failure> {
                 // The files were closed and opened again meanwhile.
                 if !Arc::ptr_eq(files.recent(), &shared) {
@@ -110,6 +112,7 @@ mod tests {
     use super::*;
     use crate::store::fault::FaultKind;
     use crate::store::redb::files::location::Location;
+    use crate::store::redb::unwind;
 
     fn files() -> Files {
         Location::Memory.open(1 << 20).unwrap()
@@ -127,5 +130,19 @@ mod tests {
         slot.fill(files());
         assert_ne!(slot.with(Files::lineage).unwrap(), first, "these are other files");
         assert!(slot.take(Fault::new(FaultKind::Closed, "the store is closed")).is_some());
+    }
+
+    #[test]
+    fn after_a_panic_while_turns_were_counted_nothing_is_told_of_them_until_the_files_are_opened_again() {
+        let slot = Slot::new(files());
+        let count = || slot.with_counted(0, |_, _| Ok(()), |_, ()| ()).map(|_| ());
+        assert_eq!(count(), Ok(()));
+        let panicked =
+            unwind::caught(|| slot.with_counted(0, |_, _| Ok(()), |_, ()| panic!("no")).map(|_: Result<(), _>| ()));
+        assert!(panicked.is_err());
+        assert_eq!(count().unwrap_err().kind(), FaultKind::Panicked);
+        slot.empty(count().unwrap_err());
+        slot.fill(files());
+        assert_eq!(count(), Ok(()));
     }
 }

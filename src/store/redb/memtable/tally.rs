@@ -226,7 +226,7 @@ pub(super) struct Unsummed {
 }
 
 impl Unsummed {
-    /// About what a turn takes in memory until it is counted, beside its record.
+    /// About what a turn takes in memory until it is counted, beside its record, which its piece counts.
     const TURN_BYTES: usize = 40;
 
     pub(super) fn add(&mut self, id: &ConversationId, records: &[Arc<[u8]>]) {
@@ -257,7 +257,7 @@ impl Unsummed {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.uncounted.len() * Self::TURN_BYTES + self.tally_bytes + self.turns
+        self.uncounted.len() * Self::TURN_BYTES + self.tally_bytes
     }
 }
 

@@ -46,12 +46,17 @@ impl ReportQuery {
         let labels = Labels { rollups: &rollups, selection: &question.selection, known: RefCell::default() };
         let is_selected = |hash| labels.is_selected(hash);
         let mut breakdown = Breakdown::new(question.grouping, question.selection.clone());
+        // A report with one row too many is refused, so no more rows are kept.
+        let is_over = |breakdown: &Breakdown| breakdown.rows().len() > Report::MAX_ROWS;
         for period in &question.periods {
             for (level, range) in Level::cover(*period) {
                 let mut damaged = |flaw: DamagedRecord| {
                     left_out.add(&flaw, || format!("the sums from quarter {} on", range.start().get()));
                 };
                 rollups.each_rollup(level, range, is_selected, |hash, rollup| {
+                    if is_over(&breakdown) {
+                        return Ok(());
+                    }
                     match (labels.get(hash)?, rollup) {
                         (Ok(label), Ok(rollup)) => breakdown.add(*period, &label, &rollup),
                         (Err(flaw), _) | (_, Err(flaw)) => damaged(flaw),
@@ -59,6 +64,9 @@ impl ReportQuery {
                     Ok(())
                 })?;
                 rollups.each_cost(generation, level, range, is_selected, |hash, cost| {
+                    if is_over(&breakdown) {
+                        return Ok(());
+                    }
                     match (labels.get(hash)?, cost) {
                         (Ok(label), Ok(cost)) => breakdown.add_cost(*period, &label, &cost),
                         (Err(flaw), _) | (_, Err(flaw)) => damaged(flaw),
@@ -66,19 +74,21 @@ impl ReportQuery {
                     Ok(())
                 })?;
             }
-            if breakdown.rows().len() > Report::MAX_ROWS {
+            if is_over(&breakdown) {
                 return Ok(None);
             }
         }
         for (quarter, label, part) in &self.recent {
+            if is_over(&breakdown) {
+                return Ok(None);
+            }
             let at = question.periods.partition_point(|period| period.end() <= *quarter);
             if let Some(period) = question.periods.get(at).filter(|period| period.contains(*quarter)) {
                 breakdown.add(*period, label, &part.rollup);
                 breakdown.add_cost(*period, label, &part.cost);
             }
         }
-        let has_few = breakdown.rows().len() <= Report::MAX_ROWS;
-        Ok(has_few.then_some(Report { breakdown, is_repricing }))
+        Ok((!is_over(&breakdown)).then_some(Report { breakdown, is_repricing }))
     }
 }
 
@@ -90,12 +100,20 @@ struct Labels<'a> {
 }
 
 impl Labels<'_> {
+    /// Some megabytes.
+    const MAX_KNOWN: usize = 10_000;
+
     fn get(&self, hash: u64) -> Result<Result<Arc<RollupLabel>, DamagedRecord>, Failure> {
         if let Some(label) = self.known.borrow().get(&hash) {
             return Ok(label.clone());
         }
         let label = self.rollups.label(hash)?.map(Arc::new);
-        self.known.borrow_mut().insert(hash, label.clone());
+        let mut known = self.known.borrow_mut();
+        // There may be any number of labels.
+        if known.len() >= Self::MAX_KNOWN {
+            known.clear();
+        }
+        known.insert(hash, label.clone());
         Ok(label)
     }
 

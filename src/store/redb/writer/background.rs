@@ -4,7 +4,8 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 
 use crate::store::redb::checkpoint::Checkpoint;
 
-/// A thread that runs flushes while they are worthwhile, and derives costs anew if they are by other prices. It ends when this is dropped.
+/// A thread that runs flushes while they are worthwhile, learns and counts turns, and computes all costs again if the prices
+/// have changed. It ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Background(SyncSender<()>);
 

@@ -1,4 +1,4 @@
-//! Compares the sums of reports with the turns, in one pass and in memory that does not grow with them.
+//! Compares the sums of reports with the turns, in one pass and in memory that grows with the labels alone.
 //!
 //! All that adds up is multiplied by a number that stands for its row and its place there, and summed into a fingerprint:
 //! of the turns on one side, of the rows on the other. Only where the two differ are the rows made anew from the turns and
