@@ -103,14 +103,19 @@ impl Checkpoint {
 
     /// Whether the memtable is over its limit, so that no commit can be taken in before a part of it is moved.
     pub(crate) fn is_due(&self) -> bool {
-        self.slot.with(|files| files.memtable().size() > self.limit).unwrap_or(false)
+        let is_due = |files: &Files| {
+            let memtable = files.memtable();
+            // Of an empty one nothing can be moved, though it may keep damaged rows of the journal.
+            memtable.size() > self.limit && !memtable.is_empty()
+        };
+        self.slot.with(is_due).unwrap_or(false)
     }
 
     /// Whether the memtable holds enough for a flush in the background.
     pub(crate) fn is_worthwhile(&self) -> bool {
         let is_worthwhile = self.slot.with(|files| {
             let memtable = files.memtable();
-            memtable.has_immutable() || memtable.active_size() >= self.limit / 2
+            !memtable.is_empty() && (memtable.has_immutable() || memtable.active_size() >= self.limit / 2)
         });
         is_worthwhile.unwrap_or(false) && self.failure_of_background().is_none()
     }

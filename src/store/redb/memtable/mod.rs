@@ -275,8 +275,11 @@ impl Memtable {
         self.last_row = row;
         if self.counting == Counting::Immutable {
             (self.frozen_at, self.frozen_position) = (row, self.last_position);
+            // Sums are moved last, so the row goes with them.
+            self.contents.immutable.row_bytes += bytes;
+        } else {
+            self.contents.active.row_bytes += bytes;
         }
-        self.contents.active.row_bytes += bytes;
     }
 
     pub(crate) fn last_row(&self) -> JournalMark {
@@ -497,7 +500,7 @@ mod tests {
         for row in 2..=6 {
             memtable.replays_row(row, rolled_up, Some(&(4, key.clone())));
             memtable.take(entry(row - 2, 1)).unwrap();
-            memtable.took_row(JournalMark { number: row, checksum: row * 11 }, 0);
+            memtable.took_row(JournalMark { number: row, checksum: row * 11 }, 1_000_000);
         }
         memtable.replayed();
         let counted = memtable.all_uncounted();
@@ -505,9 +508,11 @@ mod tests {
         assert_eq!((counted.immutable.len(), counted.active.len()), (2, 2));
         assert_eq!((memtable.summed_to(), memtable.rolled_up_then()), (Some(&key), RolledUp { row: 4, position: 3 }));
         assert!(memtable.has_only_sums() && memtable.freeze().is_none(), "those are moved first");
+        assert!((5_000_000..5_100_000).contains(&memtable.size()), "{}", memtable.size());
         memtable.summed(None);
         memtable.moved(&[], 0);
         assert_eq!(memtable.checkpoint(), JournalMark { number: 4, checksum: 44 });
+        assert!((3_000_000..3_100_000).contains(&memtable.size()), "rows 3 and 4 are gone: {}", memtable.size());
         assert_eq!(memtable.freeze().map(|pieces| pieces.len()), Some(1));
     }
 
