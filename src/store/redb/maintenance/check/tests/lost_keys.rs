@@ -1,8 +1,9 @@
 use super::set_up::{damage, id, lose, lost, open, seal, sealing, sound, told};
-use crate::store::TurnRange;
+use crate::settings::StoreSettings;
 use crate::store::redb::maintenance::check::{check, repair};
 use crate::store::redb::tables::row::Stored;
 use crate::store::redb::tables::schema::{ACTIVITY, CONVERSATIONS, KEYS, LOST_JOURNAL_ROWS};
+use crate::store::{Location, RedbEngine, TurnRange};
 use crate::turn::RunningTime;
 
 #[tokio::test]
@@ -92,6 +93,23 @@ async fn a_conversation_whose_key_nothing_tells_any_more_is_unavailable_and_othe
     assert!(found.contains(&kept), "{found:#?}");
     repair(directory.path()).unwrap().1.unwrap();
     assert_eq!(lost(directory.path(), LOST_JOURNAL_ROWS), 1, "the repair keeps the row");
+}
+
+#[tokio::test]
+async fn rows_that_must_stay_in_the_journal_leave_room_for_new_ones_however_large_they_are() {
+    let directory = sound().await;
+    let store = open(directory.path());
+    seal(&store, "a", 1, &["w"]).await;
+    lose(store).await;
+    damage(directory.path(), KEYS, |keys| drop(keys.insert("a", Stored::as_it_is(&[1; 16])).unwrap()));
+    damage(directory.path(), CONVERSATIONS, |records| drop(records.insert(1, Stored::as_it_is(b"\xff")).unwrap()));
+    damage(directory.path(), ACTIVITY, |places| drop(places.remove((u64::MAX - 2, "a")).unwrap()));
+    let location = Location::Directory(directory.path().to_owned());
+    // The row of conversation a is larger than the limit.
+    let store = RedbEngine::open(location, &StoreSettings::with_journal_bytes(64)).unwrap();
+    seal(&store, "b", 1, &["w"]).await;
+    assert_eq!(store.all_turns(&id("b")).unwrap().len(), 4);
+    store.close().await;
 }
 
 #[tokio::test]
