@@ -84,8 +84,8 @@ pub(crate) struct Writer {
     batch_turns: usize,
     /// Whether the checkpoint had fallen behind when the current batch was begun.
     is_behind: bool,
-    /// While no more turns than this wait, no commit is refused for having waited too long.
-    patient_turns: usize,
+    /// Whether the last batch was full and left turns to the next one.
+    leaves_turns: bool,
     growth: Growth,
     last: LastBatch,
     location: Location,
@@ -125,7 +125,7 @@ impl Writer {
             batch_size: BatchSize::default(),
             batch_turns: BatchSize::default().turns(false),
             is_behind: false,
-            patient_turns: BatchSize::default().patient_turns(false),
+            leaves_turns: false,
             growth: Growth::new(settings.redb.journal_bytes),
             last: LastBatch::default(),
             location,
@@ -204,22 +204,24 @@ impl Writer {
         let begun = Instant::now();
         self.is_behind = self.checkpoint.is_behind();
         self.batch_turns = self.batch_size.turns(self.is_behind);
-        self.patient_turns = self.batch_size.patient_turns(self.is_behind);
         let room = self.make_room();
         let mut batch =
             Batch { jobs: Vec::with_capacity(self.expected), turns: 0, bytes: 0, begun, room, is_last: false };
         let mut next = Some(first);
         let now = Instant::now();
         let (alert_until, deadline) = (now + ALERT, now + self.patience);
+        let most = self.longest_queueing();
+        self.leaves_turns = false;
         loop {
             while let Some(job) = next.take().or_else(|| self.taken.pop_front()).or_else(|| self.jobs.try_recv().ok()) {
                 match job {
                     Job::Close(reply) => return Next::Close(batch, reply),
-                    job if self.is_overdue(&job, now) => job.answer(Err(CommitError::Overloaded)),
+                    job if job.waited(now) > most => job.answer(Err(CommitError::Overloaded)),
                     job => batch.add(job),
                 }
-                let has_many = batch.jobs.len() >= self.settings.batch_commits || batch.turns >= self.batch_turns;
-                if has_many || batch.is_full() {
+                let has_many = batch.turns >= self.batch_turns;
+                self.leaves_turns = has_many && self.admission.unanswered() > batch.turns;
+                if has_many || batch.is_full() || batch.jobs.len() >= self.settings.batch_commits {
                     return Next::Batch(batch);
                 }
             }
@@ -236,11 +238,15 @@ impl Writer {
         }
     }
 
-    /// Whether a commit has waited so long that it is refused instead of written. Never while few turns wait: then it is
-    /// the machine that is slow, and a refusal would shorten nobody's wait.
-    fn is_overdue(&self, job: &Job, now: Instant) -> bool {
-        let is_overloaded = || self.background.is_some() && self.admission.unanswered() > self.patient_turns;
-        job.waited(now) > pace::longest_queueing(self.last.write) && is_overloaded()
+    /// How long a commit may have waited before it is refused instead of written. Without a limit unless the store is
+    /// overloaded: if few turns wait, then the machine is slow, and a refusal would shorten nobody's wait.
+    ///
+    /// To be asked once for each batch: each refusal lowers the number of turns that wait, and the last few of an
+    /// overloaded store would never be refused.
+    fn longest_queueing(&self) -> Duration {
+        let has_many = self.leaves_turns || self.admission.unanswered() > BatchSize::MIN_TURNS;
+        let is_overloaded = self.background.is_some() && has_many;
+        if is_overloaded { pace::longest_queueing(self.last.write) } else { Duration::MAX }
     }
 
     /// Does the jobs in one transaction and answers each when it is durable. Those not reached in time are next.
@@ -257,6 +263,7 @@ impl Writer {
         });
         let cause = match done {
             Ok(answers) => {
+                self.leaves_turns |= answers.len() < batch.len();
                 batch.drain(answers.len()..).rev().for_each(|job| self.taken.push_front(job));
                 self.taken.extend(self.jobs.try_iter().take(self.settings.batch_commits));
                 self.expected = batch.len() + self.taken.len();
@@ -433,28 +440,39 @@ mod tests {
     }
 
     #[test]
-    fn of_commits_that_waited_too_long_those_are_refused_that_exceed_the_few() {
+    fn only_an_overloaded_store_refuses_commits_for_having_waited_and_then_all_that_waited_too_long() {
         let (store, mut writer) =
             RedbEngine::prepare(Location::Memory, &StoreSettings::default(), Backoff::default()).unwrap();
         writer.checkpoint_by_hand();
-        let most = 100;
-        writer.patient_turns = most;
-        (0..most + 2).for_each(|nth| queue(&store, nth));
-        let jobs: Vec<_> = writer.jobs.try_iter().collect();
-        let now = Instant::now();
-        let late = now + Duration::from_hours(1);
-        writer.admission.excuse(Duration::from_mins(30));
-        assert!(!jobs.iter().any(|job| writer.is_overdue(job, now)), "nothing has waited");
-        let mut refused = 0;
-        for job in jobs {
-            if writer.is_overdue(&job, late) {
-                job.answer(Err(CommitError::Overloaded));
-                refused += 1;
-            } else {
-                // It stays unanswered.
-                writer.taken.push_back(job);
-            }
-        }
-        assert_eq!((refused, writer.taken.len()), (2, most));
+        // The commits stay in the queue, so they count as unanswered.
+        (0..BatchSize::MIN_TURNS).for_each(|nth| queue(&store, nth));
+        assert_eq!(writer.longest_queueing(), Duration::MAX);
+        writer.leaves_turns = true;
+        assert!(writer.longest_queueing() <= Duration::from_millis(20), "a batch was full, and turns are left");
+        writer.leaves_turns = false;
+        queue(&store, BatchSize::MIN_TURNS);
+        assert!(writer.longest_queueing() <= Duration::from_millis(20));
+        writer.background = None;
+        assert_eq!(
+            writer.longest_queueing(),
+            Duration::MAX,
+            "without a checkpoint in the background nothing is refused"
+        );
+    }
+
+    #[test]
+    fn a_full_batch_says_whether_it_leaves_turns_to_the_next_one() {
+        let (store, mut writer) =
+            RedbEngine::prepare(Location::Memory, &StoreSettings::default(), Backoff::default()).unwrap();
+        writer.batch_size.learn(BatchSize::MIN_TURNS, Duration::from_hours(1));
+        let mut leaves_after = |turns| {
+            (0..turns).for_each(|nth| queue(&store, nth));
+            let ControlFlow::Continue(()) = writer.run_once() else { panic!("it was not told to close") };
+            writer.leaves_turns
+        };
+        assert!(!leaves_after(BatchSize::MIN_TURNS - 1), "the batch is not full");
+        assert!(!leaves_after(BatchSize::MIN_TURNS), "the batch takes all turns");
+        assert!(leaves_after(BatchSize::MIN_TURNS + 1));
+        assert!(!leaves_after(0), "that batch takes the turn that was left");
     }
 }
