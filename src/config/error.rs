@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use super::Origin;
 
-/// Why the configuration is not valid.
+/// The reason why the configuration is not valid.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {

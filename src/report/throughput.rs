@@ -298,7 +298,7 @@ mod tests {
         for vector in vectors() {
             let Vector::Resolve { tz, period, date, start, end, error } = vector else { continue };
             let zone = Zone::named(&tz).unwrap();
-            // An empty date is refused before the other checks of the date.
+            // An empty date is refused as missing. The reference calls it invalid.
             let query = ThroughputQuery::parse(Some(&period), Some(&date), &zone);
             let found =
                 query.map(|query| (query.period().start, query.period().end)).map_err(|error| error.to_string());
@@ -372,7 +372,8 @@ mod tests {
         let times = [0.1, 0.2, 0.3];
         let turn = |at: u64| turn(NOON + at, Some("m"), 1, &[Some(times[usize::try_from(at).unwrap()])]);
         let sum = |turns: &[StoredTurn]| report(turns)[0]["totalGenMs"].as_f64().unwrap();
-        // The generation times 0.3, 0.2 and 0.1 sum to 0.6 in this order.
+        // In the order of the report times, the floats 0.1, 0.2 and 0.3 sum to 0.6000000000000001. In the reverse order
+        // the sum would be 0.6.
         for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
             assert_eq!(sum(&order.map(turn)).to_string(), "0.6000000000000001", "{order:?}");
         }
