@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_deceives_is_escaped_and_json_means_the_same_after() {
+    fn deceptive_characters_are_escaped_and_json_keeps_its_meaning() {
         assert!(matches!(undeceptive("a\u{1b}[31m é✓\n"), Cow::Borrowed(_)));
         let text = "a\u{202e}b\u{2066}\u{61c}\u{200f}\u{9b}\u{2028}é";
         let json = serde_json::to_string(text).unwrap();

@@ -133,7 +133,7 @@ async fn more_than_may_be_in_flight_is_refused_and_taken_again_later() {
 }
 
 #[actix_rt::test]
-async fn others_are_shown_how_much_there_is_to_do() {
+async fn the_load_shows_how_many_messages_are_unanswered() {
     let gate = Rc::new(Semaphore::new(0));
     let setup = setup_with(TurnSettings::default(), Rc::clone(&gate));
     let load = Load::new(1);

@@ -239,7 +239,7 @@ async fn nothing_is_answered_before_the_store_has_and_what_waits_meanwhile_is_on
 }
 
 #[actix_rt::test]
-async fn much_that_waits_becomes_several_commits() {
+async fn many_waiting_messages_become_several_commits() {
     const TURNS: usize = 50;
     let gate = Rc::new(tokio::sync::Semaphore::new(0));
     let held = Rc::clone(&gate);
@@ -309,7 +309,7 @@ async fn a_message_of_many_turns_over_a_limit_is_refused_whole_wherever_it_excee
 }
 
 #[actix_rt::test]
-async fn a_late_event_in_a_later_part_is_told_also_one_that_opens_no_turn() {
+async fn a_late_event_in_a_later_part_is_reported_even_if_it_opens_no_turn() {
     let setup = setup();
     setup.send(vec![done("early"), done("other")]).await.unwrap();
     let events = [dones(300), vec![error("early"), error("unknown"), start("other")]].concat();
@@ -328,7 +328,7 @@ async fn a_late_event_is_told_of_a_turn_that_an_earlier_part_has_sealed() {
 }
 
 #[actix_rt::test]
-async fn a_late_event_is_told_also_after_a_conflict_made_the_conversation_load_again() {
+async fn a_late_event_is_reported_even_if_a_conflict_made_the_conversation_load_again() {
     let count = Rc::new(Cell::new(0));
     let setup = setup_with(&TurnSettings::default(), move |kept, commit| {
         count.update(|count| count + 1);
@@ -363,7 +363,7 @@ async fn after_a_conflict_a_message_of_many_turns_goes_on_with_the_part_it_was_a
 }
 
 #[actix_rt::test]
-async fn what_makes_a_commit_too_large_is_refused_alone() {
+async fn only_the_message_that_makes_a_commit_too_large_is_refused() {
     const LIMIT: usize = 2000;
     let gate = Rc::new(tokio::sync::Semaphore::new(0));
     let held = Rc::clone(&gate);

@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn what_comes_is_limited_announced_or_not_and_inflated_or_not() {
+    async fn the_size_of_a_body_is_limited_with_or_without_length_or_compression() {
         let settings = HttpSettings { max_transfer_bytes: 100_000, ..HttpSettings::default() };
         let (api, seen) = StandIn::default().start_with(settings);
         for announced in ["100001", "99999999999999999999999999"] {
@@ -494,7 +494,7 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn what_the_budget_does_not_hold_is_refused_as_it_comes() {
+    async fn a_body_beyond_the_budget_is_refused_as_it_arrives() {
         let settings = HttpSettings { max_buffered_bytes: 100_000, max_body_bytes: 100_000, ..HttpSettings::default() };
         let (api, seen) = StandIn::default().start_with(settings);
         let held = [50_000, 47_000].map(|bytes| api.budget.reserve(bytes).unwrap());
@@ -519,7 +519,7 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn what_is_announced_and_has_not_come_takes_little_of_the_budget() {
+    async fn an_announced_body_that_has_not_arrived_takes_little_of_the_budget() {
         let settings = HttpSettings { max_buffered_bytes: 10_000, ..HttpSettings::default() };
         let (api, seen) = StandIn::default().start_with(settings);
         let stalled = stream::iter([Ok(Bytes::from("\n"))]).chain(stream::pending());
@@ -533,7 +533,7 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn a_bad_line_is_told_once_all_has_come_and_nothing_is_held_meanwhile() {
+    async fn a_bad_line_is_reported_at_the_end_of_the_body_and_no_event_is_held_until_then() {
         let (api, _) = StandIn::default().start_with(HttpSettings::default());
         let asked = std::rc::Rc::new(std::cell::Cell::new(0));
         let (seen, budget) = (asked.clone(), api.budget.clone());

@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_reserved_comes_back() {
+    fn a_dropped_reservation_returns_its_bytes() {
         let budget = ByteBudget::new(10);
         let mut reservation = budget.reserve(1).unwrap();
         reservation.resize(10).unwrap();

@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn members_are_inflated_however_they_come() {
+    fn gzip_members_are_inflated_whatever_pieces_they_arrive_in() {
         let texts = [&b"hello"[..], b"", &b"the same again ".repeat(10_000)];
         let compressed: Vec<u8> = texts.iter().flat_map(|text| gzip(text)).collect();
         for piece_bytes in [1, 2, 3, 7, 100, 1_000_000] {
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_broken_or_cut_off_is_an_error() {
+    fn broken_or_truncated_gzip_is_an_error() {
         let whole = gzip(&b"hello hello hello ".repeat(100));
         let mut flipped = whole.clone();
         let last = flipped.len() - 6;

@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn what_is_costly_or_whole_is_not_for_pages_of_other_origins() {
+    async fn backups_and_readiness_checks_are_not_for_pages_of_other_origins() {
         let foreign_sites = ["cross-site", "same-site", "elsewhere"].map(|site| ("sec-fetch-site", site));
         let foreign = FOREIGN.map(|origin| ("origin", origin)).into_iter().chain(foreign_sites);
         for header in foreign {

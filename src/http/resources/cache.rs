@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn those_asked_for_least_lately_go_when_the_memory_is_full() {
+    fn the_least_recently_read_bodies_are_dropped_when_the_memory_is_full() {
         let cache = BodyCache::new(SHARE * 1000);
         // The ids and the entries take room too, so fewer bodies fit than their own sizes would allow.
         for n in 0..SHARE - 3 {
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_counted_is_what_is_there() {
+    fn the_counted_size_is_the_size_of_the_entries() {
         let cache = BodyCache::new(100_000);
         for n in 0..1000 {
             let name = (n % 50).to_string();

@@ -454,7 +454,7 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn what_may_work_later_is_unavailable_and_hides_its_cause() {
+    async fn a_temporary_failure_is_503_and_hides_its_cause() {
         let failing = Fault::new(FaultKind::Disk, "the disk failed").caused_by("I/O error at /var/lib/secret");
         let refusals = HashMap::from([
             ("overloaded", ObserveError::Overloaded),
@@ -480,7 +480,7 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn what_a_full_system_would_refuse_is_refused_before_it_is_read() {
+    async fn a_full_system_refuses_a_body_before_it_is_read() {
         let (api, seen) = StandIn { full: true, ..StandIn::default() }.start_with(HttpSettings::default());
         // If the server read the body, the answer would be "bad request".
         let answer = post(&api, "no event".to_owned()).await;

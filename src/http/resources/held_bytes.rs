@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_answer_turns_out_not_to_take_comes_back() {
+    fn an_answer_returns_the_share_that_it_does_not_need() {
         let budget = ReadBudget::new(4 * LARGE);
         let mut held = budget.try_hold(4 * LARGE).unwrap();
         assert!(budget.try_hold(LARGE).is_none());

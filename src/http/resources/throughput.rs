@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn its_memory_is_held_from_what_all_answers_share() {
+    async fn the_memory_of_the_report_comes_from_the_budget_of_all_answers() {
         let settings = HttpSettings { max_read_bytes: 1024, ..HttpSettings::default() };
         let (api, _) = StandIn { turns: turns(2), ..StandIn::default() }.start_with(settings);
         let api = api.with_time_zone(Zone::UTC);

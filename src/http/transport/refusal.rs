@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_else_is_taken_for_one() {
+    fn no_other_bytes_are_taken_for_a_refusal() {
         for other in [
             "",
             "\r\n\r\n",
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn it_becomes_json_and_ends_the_connection() {
+    fn a_refusal_becomes_json_and_ends_the_connection() {
         assert_eq!(
             String::from_utf8(with_body(BARE.as_bytes())).unwrap(),
             "HTTP/1.1 400 Bad Request\r\ncontent-length: 45\r\nconnection: close\r\ncontent-type: application/json\r\n\
