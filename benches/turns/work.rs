@@ -16,7 +16,7 @@ pub(crate) const TURN_BYTES: usize = 749;
 const STEPS: usize = 3;
 const DELTAS: usize = 70;
 
-/// Returns numbers that look random, but are the same in every run (splitmix64).
+/// A generator of numbers that look random, but are the same in every run (splitmix64).
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
