@@ -88,7 +88,7 @@ impl Round {
 impl Report {
     pub(crate) fn new(wanted: Vec<String>) -> Self {
         let header = [
-            "| what | here | held against | there | ratio (min to max) | p99 to its | goal |",
+            "| what | here | compared with | there | ratio (min to max) | ratio of the p99 | goal |",
             "|---|---|---|---|---|---|---|",
         ];
         for line in header {

@@ -77,8 +77,8 @@ section! {
         /// conversations that clients read. An answer larger than a sixteenth of this is not cached.
         cache_bytes: usize = 16 * 1024 * 1024, BYTES;
 
-        /// Origins whose pages may read conversations, as browsers send them, such as `["https://app.example"]`. An
-        /// empty list allows any origin, since reading changes nothing.
+        /// Origins whose pages may read conversations, reports and prices, as browsers send them, such as
+        /// `["https://app.example"]`. An empty list allows any origin, since reading changes nothing.
         allowed_origins: Vec<WebOrigin> = Vec::new();
 
         /// Hosts that requests may name in `Host`, without a port, such as `["metrics.example"]`. `localhost`,
