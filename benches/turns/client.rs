@@ -105,7 +105,8 @@ impl Connection {
 /// How the end of an answer is recognised. The head of the answer says which way applies.
 enum End {
     At(usize),
-    /// By the last chunk, which is empty. The bytes of an empty chunk do not occur elsewhere in these answers.
+    /// The answer ends with a last chunk, which is empty. The bytes of an empty chunk do not occur elsewhere in these
+    /// answers.
     Chunk,
 }
 

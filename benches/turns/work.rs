@@ -125,7 +125,7 @@ impl Turn {
         Self { conversation_id: conversation, lines }
     }
 
-    /// The turn as one message.
+    /// Returns the turn as one message.
     pub(crate) fn observe(&self) -> Observe {
         Observe { conversation_id: self.conversation_id.clone(), events: self.events() }
     }

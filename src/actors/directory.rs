@@ -48,7 +48,7 @@ struct ActorRef {
     state: Rc<ActorState>,
 }
 
-/// What the directory knows of a conversation's actor.
+/// The directory's knowledge of a conversation's actor.
 struct ActorState {
     unanswered: Cell<usize>,
     last_used: Cell<Instant>,

@@ -17,7 +17,7 @@ const LEAST_CONNECTIONS: u64 = 16;
 /// How many connections the descriptor limit of the process allows.
 #[derive(Debug, PartialEq, Eq)]
 enum Fit {
-    /// As many connections as the settings allow.
+    /// All connections of the settings are possible.
     All,
     /// Only this many connections.
     Fewer(usize),

@@ -20,7 +20,7 @@ pub enum PriceBookError {
     Invalid {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The mistake in the file.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The program was built without the feature `prices`.

@@ -18,7 +18,7 @@ pub struct Breakdown {
 pub struct BreakdownRow {
     /// The sums from which its figures are computed.
     pub rollup: Rollup,
-    /// What it costs.
+    /// The cost of the row's tokens.
     pub cost: Cost,
 }
 

@@ -90,15 +90,15 @@ pub struct QuotedRates {
     pub name: String,
     /// The name of the table that has the model.
     pub table: String,
-    /// For tokens of a prompt that were neither read from a cache nor written to one.
+    /// The rate for tokens of a prompt that were neither read from a cache nor written to one.
     pub input: PicoDollars,
-    /// For tokens that the model writes.
+    /// The rate for tokens that the model writes.
     pub output: PicoDollars,
-    /// For tokens of a prompt that are read from the cache.
+    /// The rate for tokens of a prompt that are read from the cache.
     pub cache_read: PicoDollars,
-    /// For tokens of a prompt that are written to the cache.
+    /// The rate for tokens of a prompt that are written to the cache.
     pub cache_write: PicoDollars,
-    /// For tokens of a prompt that are written to the cache for an hour.
+    /// The rate for tokens of a prompt that are written to the cache for an hour.
     pub cache_write_1h: PicoDollars,
 }
 
@@ -107,7 +107,7 @@ pub struct QuotedRates {
 pub struct PriceEdition {
     /// The name of the table.
     pub table: String,
-    /// Its date, `YYYY-MM-DD`.
+    /// The date of the table, `YYYY-MM-DD`.
     pub date: String,
 }
 

@@ -70,13 +70,13 @@ pub struct RollupLabel {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is asked for by itself")]
 pub struct Grouping {
-    /// By model.
+    /// Whether the report is grouped by model.
     pub model: bool,
-    /// By provider.
+    /// Whether it is grouped by provider.
     pub provider: bool,
-    /// By project.
+    /// Whether it is grouped by project.
     pub project: bool,
-    /// By the class of the reason.
+    /// Whether it is grouped by the class of the reason.
     pub reason: bool,
 }
 

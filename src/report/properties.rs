@@ -285,7 +285,7 @@ fn times_are_whole_nanoseconds_and_percentiles_have_their_count() {
         r#"{"count":10,"min":0.1,"p50":0.1,"p90":0.1,"p99":0.1,"max":0.1}"#
     );
     assert_eq!(serde_json::to_string(&figures.usage).unwrap(), r#"{"inputTokens":0,"outputTokens":0}"#);
-    // As a float it is 1,000,999.9999999999 nanoseconds.
+    // Computed as a float, the duration would be 1,000,999.9999999999 nanoseconds.
     one.metrics.duration = Some(millis(1.001));
     let mut rollup = Rollup::default();
     for (_, part) in Rollup::of_turn(&one) {

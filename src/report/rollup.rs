@@ -13,11 +13,11 @@ use crate::turn::{Millis, StoredTurn};
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Rollup {
     pub(super) sums: Sums,
-    /// Of steps: the times to the first token, in nanoseconds.
+    /// The times of the steps to their first token, in nanoseconds.
     pub(super) ttft: Distribution,
-    /// Of steps: the output speeds, in 10^-9 tokens a second.
+    /// The output speeds of the steps, in 10^-9 tokens a second.
     pub(super) output_speed: Distribution,
-    /// Of turns: the durations, in nanoseconds.
+    /// The durations of the turns, in nanoseconds.
     pub(super) duration: Distribution,
 }
 

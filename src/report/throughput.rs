@@ -101,7 +101,7 @@ impl ThroughputQuery {
 #[derive(Debug, Clone)]
 pub struct Throughput {
     query: ThroughputQuery,
-    /// In the order in which the models were first seen.
+    /// The sums for each model, in the order in which the models were first seen.
     models: IndexMap<Label, ModelSums>,
 }
 

@@ -93,7 +93,7 @@ section! {
 /// How many threads answer requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Workers {
-    /// One for each core that the process may use.
+    /// One thread for each core that the process may use.
     Auto,
     /// Exactly this many.
     Exactly(usize),

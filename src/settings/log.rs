@@ -68,9 +68,9 @@ choice! {
     LogFormat {
         /// Text on a terminal, otherwise JSON.
         Auto = "auto",
-        /// As text.
+        /// The log is text.
         Text = "text",
-        /// As one JSON object a line.
+        /// The log has one JSON object in each line.
         Json = "json",
     }
 }

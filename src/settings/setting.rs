@@ -33,7 +33,7 @@ pub(crate) trait Section {
 pub(crate) struct Setting<'a> {
     /// Section and name, such as `http.listen` or `store.redb.cache_bytes`.
     pub(crate) key: &'static str,
-    /// Its comment, line by line.
+    /// The comment of the setting, line by line.
     pub(crate) comment: &'static [&'static str],
     pub(crate) value: ValueMut<'a>,
 }

@@ -61,7 +61,7 @@ struct State {
     order: Vec<(ConversationId, Ordinal)>,
 }
 
-/// One conversation.
+/// The stored state of one conversation.
 #[derive(Debug)]
 struct StoredConversation {
     life: Life,

@@ -141,7 +141,7 @@ impl<'a> Draft<'a> {
     /// Adds a part of a message to a draft without limits. The whole message was checked against the limits before.
     pub(super) fn take_part(&mut self, events: &[TurnEvent]) -> ReceiptBuilder {
         let mut trial = Trial { draft: self, state: TrialState::of(self.open), is_check: false };
-        // Without limits, no event is refused.
+        // This draft has no limits, so it refuses no event.
         let _ = events.iter().try_for_each(|event| trial.fold(event));
         let state = trial.state;
         self.adopt(state)
@@ -168,8 +168,8 @@ impl<'a> Draft<'a> {
         Ok(TrialState { receipt_builder: ReceiptBuilder::default(), ..trial.state })
     }
 
-    /// Refuses a change that would exceed a limit of the conversation. Open turns that exceed a limit since it was
-    /// lowered are no reason to refuse: only growth beyond the limit is.
+    /// Refuses a change that would exceed a limit of the conversation. A limit may have been lowered below the present
+    /// size. Then only further growth is refused.
     fn check(&self, open: Extent) -> Result<(), ObserveError> {
         let Limits { open_turns: max_open_turns, open_bytes: max_open_bytes, .. } = self.limits;
         let conversation_id = || self.conversation_id.clone();
@@ -340,7 +340,7 @@ impl Trial<'_, '_> {
     }
 }
 
-/// One warning for each label of the event that was cut.
+/// Returns one warning for each label of the event that was cut.
 fn cut(id: &TurnId, fields: impl Iterator<Item = &'static str>) -> impl Iterator<Item = Warning> {
     fields.map(|field| Warning::LabelCut { turn_id: id.clone(), field })
 }

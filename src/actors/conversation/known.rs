@@ -16,7 +16,7 @@ pub(super) struct Known {
 #[derive(Debug, Default)]
 pub(super) struct KnownTurns {
     pub(super) open: OpenTurns,
-    /// Some of the sealed turns: those that the actor has asked the store about.
+    /// The sealed turns that the actor has asked the store about.
     pub(super) sealed: HashMap<TurnId, Ordinal>,
     /// When the latest turn was sealed.
     pub(super) last_sealed_at: EpochMillis,

@@ -399,7 +399,7 @@ impl Conversation {
         self.busy = true;
         ctx.spawn(most.into_actor(self).map(|permit, conversation, ctx| {
             conversation.busy = false;
-            // The sender is never dropped without a permit.
+            // The memory answers every request for a permit, so this is never an error.
             let Ok(permit) = permit else { return conversation.advance(ctx) };
             match conversation.end_rest() {
                 Some(Held { known, .. }) => {

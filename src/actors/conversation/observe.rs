@@ -14,7 +14,7 @@ use crate::turn::{ConversationId, Ordinal, TurnEvent, TurnId, Warning};
 pub struct Observe {
     /// The conversation.
     pub conversation_id: ConversationId,
-    /// Its events.
+    /// The events of the conversation.
     pub events: Vec<TurnEvent>,
 }
 
@@ -139,8 +139,8 @@ impl ObserveError {
     }
 }
 
-/// Seal those turns of this list that are stale. The reason is `error` if the latest event of the turn was an `error`,
-/// else `abandoned`. The sweeper sends this message to the directory.
+/// Seal all turns of this list that are stale. The reason is `error` if the latest event of the turn was an `error`,
+/// and `abandoned` otherwise. The sweeper sends this message to the directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Abandon {
     /// The conversation.

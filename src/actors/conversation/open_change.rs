@@ -48,7 +48,7 @@ pub(super) struct OpenChange {
     steps_before: u32,
     /// The steps from before that have changed, by their places.
     changed: BTreeMap<u32, OpenStep>,
-    /// The new steps. Their places come after those of `steps_before`.
+    /// The new steps. Their places begin at `steps_before`.
     new: OpenSteps,
     /// The bytes of all steps of the turn after the change.
     steps_bytes: usize,

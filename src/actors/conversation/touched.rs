@@ -13,7 +13,7 @@ use crate::turn::{SealedTurn, TurnId};
 /// turn up by its id. Tests count the look-ups.
 #[derive(Debug, Default)]
 pub(super) struct TouchedTurns {
-    /// By id, so that the order in a commit depends on the ids alone.
+    /// The states of the turns, sorted by id, so that the order in a commit depends on the ids alone.
     states: BTreeMap<TurnId, TurnState>,
     /// The sealed turns in the order in which they were sealed. The store seals them in this order.
     sealed: Vec<TurnId>,

@@ -51,7 +51,7 @@ pub enum IngestFailure {
     BadLine {
         /// The line of the input.
         line: u64,
-        /// What is wrong with it.
+        /// The reason for which the line is refused.
         error: String,
     },
     /// Conversations are over a limit of the server. All other events were taken in.
@@ -81,7 +81,7 @@ pub enum IngestFailure {
     Batch {
         /// The first line of the batch.
         first: u64,
-        /// Its last line.
+        /// The last line of the batch.
         last: u64,
         /// The reason why the batch was not acknowledged.
         cause: Box<SendError>,

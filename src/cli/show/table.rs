@@ -8,11 +8,11 @@ use crate::turn::{Millis, StepMetrics, StepTimes, StoredTurn, TokenCount, Usage}
 /// The style of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum Look {
-    /// For programs: no lines, no escapes, and as wide as necessary.
+    /// The style for programs: no lines, no escapes, and as wide as necessary.
     Plain,
-    /// For a terminal that does not support escape sequences.
+    /// The style for a terminal that does not support escape sequences.
     Boxed,
-    /// For a terminal that supports them.
+    /// The style for a terminal that supports escape sequences.
     Styled,
 }
 

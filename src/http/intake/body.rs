@@ -36,7 +36,7 @@ const INVALID_GZIP: &str = "the body is not valid gzip, so none of its lines can
 /// A posted body that has been read completely and exceeds no limit.
 pub(crate) struct Body {
     pub(crate) events: BodyEvents,
-    /// The reservation of memory for the events. It lives as long as they do.
+    /// The reservation of memory for the events. It has to live as long as the events.
     pub(crate) reservation: Reservation,
 }
 

@@ -8,7 +8,7 @@ use crate::turn::{ConversationId, EventStream, Framing, KernelEvent, Line, TurnE
 pub(crate) enum BadLines {
     /// The whole body is refused.
     Refuse,
-    /// The bad lines are refused, the others are taken.
+    /// The bad lines are refused, and the other lines are taken in.
     Skip,
 }
 

@@ -160,7 +160,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Connection<T> {
         }
         let is_idle = this.head.due.get().is_some();
         this.place.waits(is_idle || this.stalled.is_some(), cx);
-        // For the framework, the end of the stream comes from the client. It closes the connection then.
+        // Report the end of the stream, as if the client had ended it. Then the framework closes the connection.
         if is_idle && this.place.is_to_close() {
             return Poll::Ready(Ok(()));
         }

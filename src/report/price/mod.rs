@@ -43,9 +43,9 @@ pub struct Prices {
 /// Where the rates of a model were found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PriceSource {
-    /// In the operator's table.
+    /// The rates were found in the operator's table.
     Table,
-    /// In the data of `genai-prices`.
+    /// The rates were found in the data of `genai-prices`.
     Data,
 }
 

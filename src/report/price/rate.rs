@@ -57,15 +57,15 @@ impl fmt::Display for Rate {
 /// The rates of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rates {
-    /// For tokens of a prompt that were neither read from a cache nor written to one.
+    /// The rate for tokens of a prompt that were neither read from a cache nor written to one.
     pub input: Rate,
-    /// For tokens that the model writes.
+    /// The rate for tokens that the model writes.
     pub output: Rate,
-    /// For tokens of a prompt that are read from the cache.
+    /// The rate for tokens of a prompt that are read from the cache.
     pub cache_read: Rate,
-    /// For tokens of a prompt that are written to the cache.
+    /// The rate for tokens of a prompt that are written to the cache.
     pub cache_write: Rate,
-    /// For tokens of a prompt that are written to the cache for an hour.
+    /// The rate for tokens of a prompt that are written to the cache for an hour.
     pub cache_write_1h: Rate,
 }
 

@@ -94,7 +94,7 @@ fn a_tier_is_above_its_limit_and_applies_to_the_whole_step() {
     for prices in [bundled(), table] {
         // 100,000 at 3 + 100,000 at 0.3 + 10 at 15 = 300,000 + 30,000 + 150.
         assert_eq!(usd(&prices, &sonnet(200_000)).unwrap(), "0.330150000000");
-        // One token more: 100,001 at 6 + 100,000 at 0.6 + 10 at 22.5 = 600,006 + 60,000 + 225.
+        // The prompt is one token longer: 100,001 at 6 + 100,000 at 0.6 + 10 at 22.5 = 600,006 + 60,000 + 225.
         assert_eq!(usd(&prices, &sonnet(200_001)).unwrap(), "0.660231000000");
         let rates = |prompt_tokens| prices.quote(&sonnet(prompt_tokens)).unwrap().rates;
         assert_eq!([rates(200_000).output, rates(200_001).output].map(|rate| rate.to_string()), ["15", "22.5"]);

@@ -1,4 +1,4 @@
-//! Compares what was acknowledged to the clients with what is stored in the end. Pure: it needs no server.
+//! Compares the acknowledgements to the clients with the turns that are stored at the end. Pure: it needs no server.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;

@@ -146,7 +146,7 @@ impl Sending {
         }
     }
 
-    /// The next events of one or two of its turns.
+    /// Returns the next events of one or two of the client's turns.
     fn next_parts(&mut self) -> Vec<Part> {
         let first = self.random.usize(..self.open.len());
         let mut parts = vec![self.take(first)];
