@@ -36,7 +36,8 @@ impl Kind {
         span.attributes.iter().any(|attribute| attribute.key.as_str() == mark).then_some(kind)
     }
 
-    /// The name of an attribute in the conventions.
+    /// Returns the name of the operation in the conventions (`gen_ai.operation.name`); `None` if they have none for
+    /// this span.
     fn operation(self) -> Option<&'static str> {
         match self {
             Self::Turn => Some("invoke_agent"),

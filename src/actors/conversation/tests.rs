@@ -617,7 +617,7 @@ async fn a_late_event_at_the_limit_is_answered_in_the_next_round_whoever_else_ke
     setup.send(vec![start("b")]).await.unwrap();
     let first = tokio::task::spawn_local(setup.actor.send(observe(vec![usage("b", 0, 1)])));
     setup.commits.wait_for(3).await;
-    // Both messages wait for the third commit. The next commit must not be of the other senders alone.
+    // Both messages wait for the third commit. The commit after it must not have only the other senders' messages.
     let late = tokio::task::spawn_local(setup.actor.send(observe(vec![start("a")])));
     let other = tokio::task::spawn_local(setup.actor.send(observe(vec![usage("b", 1, 1)])));
     gate.add_permits(1);

@@ -19,7 +19,7 @@ use crate::store::Revision;
 /// Returns the metrics of all sealed turns of a conversation, in order.
 ///
 /// Sealed turns never change. So the turns up to the revision's last one are one consistent state, however long it
-/// takes to read them, and the body of an earlier revision is the beginning of this one's.
+/// takes to read them, and the body of a later revision begins with the body of an earlier one.
 pub(crate) async fn get(api: Data<Api>, PathId(id): PathId, request: HttpRequest) -> Result<HttpResponse, ApiError> {
     let revision = ask_reader(&api.handles.reads.find_revision, FindRevision { conversation_id: id.clone() }).await?;
     let tag = entity_tag(&revision)?;
