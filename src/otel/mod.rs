@@ -1,4 +1,4 @@
-//! Exports the recorder's spans over OTLP, with the names of OpenTelemetry's GenAI conventions.
+//! Exports the recorder's spans over OTLP, with the field names of OpenTelemetry's GenAI conventions.
 //!
 //! ```no_run
 //! use turn_metrics::otel;
@@ -25,13 +25,13 @@
 //! | all others | `turn_metrics.` and the recorder's name |
 //!
 //! Only the `provider.request` spans carry usage, and they have no child spans. So the sum over all spans of a trace
-//! counts each token once. Spans of other programs' code keep their names.
+//! counts each token once. Spans of other code are not changed.
 //!
 //! To send spans in another way than OTLP over HTTP without TLS, wrap any exporter in a [`GenAiExporter`].
 //!
 //! # Files
 //!
-//! - `exporter`: renames spans before another exporter sends them.
+//! - `exporter`: renames the fields of spans before another exporter sends them.
 //! - `names`: the names of the conventions for each span and field.
 //! - `client`: sends batches over HTTP.
 

@@ -48,7 +48,8 @@ impl Kind {
     }
 }
 
-/// Renames a recorder's span by the conventions. Other spans keep their names.
+/// Renames the fields of a recorder's span by the conventions, and adds the name of its operation. Other spans are not
+/// changed.
 pub(super) fn rename(span: &mut SpanData, dialect: Dialect) {
     let Some(kind) = Kind::of(span) else { return };
     let attributes = std::mem::take(&mut span.attributes);

@@ -92,12 +92,12 @@ impl<'a> Parts<'a> {
         Self { turn, steps, tokens, difference }
     }
 
-    /// Returns the label of the turn itself: its model and provider.
+    /// Returns the label of the turn itself: its model, provider and project, and the class of its reason.
     pub(super) fn own_label(&self) -> RollupLabel {
         self.label(self.turn.model.as_ref(), self.turn.provider.as_ref())
     }
 
-    /// Returns the label of a part: the part's model and provider, and the turn's project and reason.
+    /// Returns the label of a part: the part's model and provider, and the turn's project and class of reason.
     pub(super) fn label(&self, model: Option<&Label>, provider: Option<&Label>) -> RollupLabel {
         RollupLabel {
             model: model.cloned(),

@@ -44,7 +44,7 @@ impl ByteBudget {
 pub(crate) enum Denied {
     /// Too few bytes are free at the moment.
     Exhausted,
-    /// The request needs more bytes than the whole budget has.
+    /// The request needs more bytes than it could get even if nothing else were held.
     TooLarge,
 }
 
