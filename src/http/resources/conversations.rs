@@ -96,7 +96,7 @@ fn cursor(order: ConversationOrder, place: &ConversationPlace) -> String {
     })
 }
 
-/// Reads the place from a cursor. `None` if the cursor is of a list in another order.
+/// Reads the place from a cursor. `None` if the text is not a cursor, or is one of a list in another order.
 fn place_after(order: ConversationOrder, text: &str) -> Option<ConversationPlace> {
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
