@@ -11,7 +11,7 @@ use crate::http::error::ApiError;
 
 /// Mounts the resources where an actix application or scope is configured.
 ///
-/// The application has to bring what [`serve`](crate::http::serve) adds: request ids, spans, the checks of a request's
+/// The application has to bring what `serve` adds: request ids, spans, the checks of a request's
 /// host and page, CORS, and the answer to unknown paths. Of the settings, only the sizes and the time limit of a body
 /// apply; the others configure the server. `GET /backup` is not included: [`backup_resource`] mounts it.
 ///
