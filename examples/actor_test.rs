@@ -1,4 +1,5 @@
-//! Tests an actor with the testing kit: a probe in place of the system, and no disk, network or time.
+//! Tests an actor with the testing kit. A probe stands in for the system, and the tests need no disk, no network and no
+//! real time.
 
 use std::future::ready;
 use std::sync::Arc;
@@ -69,7 +70,7 @@ async fn it_sends_the_events_of_its_turn() {
     println!("the probe saw {} events in {} message", seen[0].events.len(), seen.len());
 }
 
-/// A probe that answers like a system that has ended. The agent must answer its user all the same.
+/// A probe that answers like a system that has ended. The agent must answer its user nevertheless.
 async fn it_answers_even_if_its_metrics_are_lost() {
     let probe = Probe::<Observe>::start(|_| ready(Err(ObserveError::ShuttingDown)));
     let (agent, outbox) = agent(probe.recipient());

@@ -39,7 +39,7 @@ async fn model(prompt: &str) -> String {
 
 #[actix_web::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // A program that keeps its turns calls `.data_dir("./data")` here.
+    // This runtime keeps its turns in memory. A program that wants to keep its turns calls `.data_dir("./data")` here.
     let runtime = Runtime::builder().start().await?;
     let outbox = Outbox::start(runtime.handles().intake.observe.clone(), 10_000);
     let recorder = Data::new(Recorder::new(outbox.clone()));
@@ -57,7 +57,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let handle = server.handle();
     let serving = actix_web::rt::spawn(server);
 
-    // The requests of a client. A program awaits `serving` here.
+    // The example plays the client itself. A program awaits `serving` here.
     let asked = url.clone();
     let answer = web::block(move || ureq::post(format!("{asked}/ask/c/t-1")).send_empty()?.body_mut().read_to_string());
     println!("answer: {}", answer.await??.trim_end());

@@ -1,7 +1,7 @@
 //! Records a turn around the stream of a model, with a request that is repeated and a tool call.
 //!
-//! The events go to standard output. If a file is named, the spans go to a span log there: `cargo run --example
-//! record_a_stream --features span-log,testing -- spans.ndjson`.
+//! The events go to standard output. If the command names a file, the spans go to a span log in that file: `cargo run
+//! --example record_a_stream --features span-log,testing -- spans.ndjson`.
 //!
 //! The model is a script and the clock is a test clock, so that each run has the same output. A program has a real
 //! stream, and calls `Recorder::new`, which measures with the computer's clock.
@@ -25,7 +25,7 @@ enum End {
     Failure(String),
 }
 
-/// The loop that every kernel has, with the calls to the recorder.
+/// The loop that reads a model's stream, as every kernel has it, with the calls to the recorder.
 async fn read(step: &mut StepRecorder<'_>, mut stream: ModelStream) -> End {
     let mut end = End::Text;
     while let Some(item) = stream.next().await {
@@ -80,7 +80,7 @@ async fn run(recorder: &Recorder, clock: &TestClock, turn_id: &str) -> Result<()
             }
         }
     }
-    // Anything still open here is recorded as aborted.
+    // Everything that is still open here is recorded as aborted.
     Ok(())
 }
 
@@ -100,7 +100,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (sink, writer) = NdjsonSink::start(io::stdout(), 1000)?;
     let recorder = Recorder::with_stopwatch(sink, Arc::new(clock.clone()));
     actix::System::new().block_on(run(&recorder, &clock, "t-1"))?;
-    // Waits until all lines are written.
+    // Dropping the writer waits until all lines are written.
     drop(writer);
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Clocks and stopwatches, injected so that tests and embedders can set them: one for moments, one for durations.
+//! Clocks for moments and stopwatches for durations. They are passed in as parameters, so that tests and embedders can
+//! set them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +16,7 @@ pub trait Clock: Send + Sync + 'static {
 /// A shared clock.
 pub type SharedClock = Arc<dyn Clock>;
 
-/// The computer's own clock. It may be set while the program runs, so no duration is measured with it.
+/// The computer's own clock. Somebody may set it while the program runs, so no duration is measured with it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
@@ -27,7 +28,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// Shows the running time that the store last confirmed. Clones share it.
+/// A clock that shows the running time that the store last confirmed. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct RunningClock(Arc<AtomicU64>);
 
@@ -50,7 +51,7 @@ impl RunningClock {
 
 /// A source of durations.
 pub trait Stopwatch: Send + Sync + 'static {
-    /// The time since a fixed moment. Never less than at an earlier call.
+    /// Returns the time since a fixed moment. It is never less than at an earlier call.
     fn elapsed(&self) -> Duration;
 }
 

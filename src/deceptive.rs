@@ -1,25 +1,25 @@
-//! Texts that would deceive the reader of a terminal or a log.
+//! Texts that would deceive a person who reads them on a terminal or in a log.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Whether a character changes what a reader sees of the text around it: it turns the direction of writing, ends a line
-/// or is a control character of more than seven bits.
+/// Returns whether a character changes how a reader sees the text around it: it changes the direction of writing, ends
+/// a line, or is a control character beyond ASCII.
 fn is_deceptive(c: char) -> bool {
     matches!(c, '\u{80}'..='\u{9f}' | '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Escapes deceptive characters, as JSON does: ids and labels may hold them. The text may be a line of JSON, which then
-/// means the same as before, or hold escape sequences, which stay.
+/// Escapes deceptive characters as JSON does, because ids and labels may contain them. If the text is a line of JSON,
+/// its meaning does not change. Escape sequences of a terminal stay.
 pub(crate) fn undeceptive(text: &str) -> Cow<'_, str> {
-    // All that have to be looked at are beyond ASCII, and nearly no text has one.
+    // Fast path: deceptive characters are not ASCII, and nearly all texts are.
     if text.is_ascii() || !text.contains(is_deceptive) {
         return Cow::Borrowed(text);
     }
     let mut escaped = String::with_capacity(text.len() + 16);
     for c in text.chars() {
         if is_deceptive(c) {
-            // A `String` takes everything.
+            // Writing to a string cannot fail.
             let _ = write!(escaped, "\\u{:04x}", u32::from(c));
         } else {
             escaped.push(c);
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_deceives_is_escaped_and_json_means_the_same_after() {
+    fn deceptive_characters_are_escaped_and_json_keeps_its_meaning() {
         assert!(matches!(undeceptive("a\u{1b}[31m é✓\n"), Cow::Borrowed(_)));
         let text = "a\u{202e}b\u{2066}\u{61c}\u{200f}\u{9b}\u{2028}é";
         let json = serde_json::to_string(text).unwrap();

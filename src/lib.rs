@@ -1,7 +1,8 @@
 //! Durable, ordered, exactly-once metrics of every turn of an LLM agent: tokens and times, step by step.
 //!
-//! A kernel is the program that runs an agent's turns, and it emits events as it does. The events of a turn fold into
-//! its metrics, which are kept exactly once and in order when the turn is over. What is acknowledged is on the disk.
+//! A kernel is the program that runs an agent's turns. It emits events as it does so. The events of a turn are folded
+//! into metrics. When the turn is over, its metrics are stored exactly once and in order. What is acknowledged is on
+//! the disk.
 //!
 //! The program `turn-metrics serve` takes events and returns metrics over HTTP. This library is for programs that are
 //! built on actix themselves: it runs the same actors inside them, records their turns, and helps to test them.
@@ -9,8 +10,8 @@
 //! # The system in a program
 //!
 //! A [`Runtime`](runtime::Runtime) is the whole system: the store, the actors, and their orderly shutdown. Several
-//! runtimes may run in one process. A runtime hands out recipients for events and reads, and tells subscribers of every
-//! sealed turn once the turn is durable.
+//! runtimes may run in one process. A runtime hands out recipients for events and for reads. It publishes every sealed
+//! turn to subscribers once the turn is durable.
 //!
 //! ```
 //! use turn_metrics::actors::{Fact, ListTurns};
@@ -25,7 +26,7 @@
 //! let runtime = Runtime::builder().data_dir(data_dir).start().await?;
 //! let mut subscription = runtime.subscribe();
 //!
-//! // A recorder measures the turns of an agent's loop and sends their events, without ever holding the loop up.
+//! A recorder measures the turns of an agent's loop and sends their events. The loop never waits for it.
 //! let outbox = Outbox::start(runtime.handles().intake.observe.clone(), 10_000);
 //! let recorder = Recorder::new(outbox.clone());
 //! let mut turn = recorder.start_turn(ConversationId::new("c")?, TurnId::new("t")?, TurnLabels::of_model("some-model"))?;
@@ -42,7 +43,7 @@
 //! let turns = runtime.handles().reads.list_turns.send(ListTurns(range)).await??;
 //! assert_eq!(turns, [sealed.turn]);
 //!
-//! // First the last events, then the actors and the store.
+//! Send the last events first, and then stop the actors and the store.
 //! outbox.flush().await;
 //! runtime.shutdown().await;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -51,7 +52,7 @@
 //!
 //! # The resources in an application
 //!
-//! With the feature `server`, the resources of the service are mounted under any scope of an actix-web application.
+//! With the feature `server`, an actix-web application can mount the resources of the service under any scope.
 //!
 //! ```
 //! # #[cfg(feature = "server")]
@@ -67,7 +68,7 @@
 //!
 //! # A test of an actor
 //!
-//! With the feature `testing`, a probe stands in for the system, or the actors run on a store in memory.
+//! With the feature `testing`, a test can use a probe in place of the system, or run the actors on a store in memory.
 //!
 //! ```
 //! # #[cfg(feature = "testing")]
@@ -87,7 +88,7 @@
 //!
 //! # Features
 //!
-//! | feature | what it adds | what that brings |
+//! | feature | what it adds | dependencies that it adds |
 //! |---|---|---|
 //! | (none) | [`turn`], [`report`], [`store`], [`actors`], [`runtime`], [`recorder`] | actix, jiff, redb and serde; no server, no command line, no TLS |
 //! | `server`, on by default | `http`, `config`, `cli` and the program | actix-web, clap, `span-log` |
@@ -104,11 +105,11 @@
 //!
 //! - [`turn`]: what a turn is and how its events fold. Pure.
 //! - [`report`]: sums, figures and costs of many turns. Pure.
-//! - [`clock`], [`settings`]: the time, and what can be set.
-//! - `line_queue`, `deceptive`, `terminal`: a bounded queue of lines before a slow writer, texts that deceive their reader,
-//!   colours.
-//! - `private_file`, then `link`: files for their owner alone, symbolic links.
-//! - [`store`], `config`, `span_log`, `otel`, [`simulate`]: what is kept; where settings come from; spans in a file and
+//! - [`clock`], [`settings`]: clocks, and the settings.
+//! - `line_queue`, `deceptive`, `terminal`: a bounded queue of lines for a slow writer; texts that deceive their
+//!   reader; colours.
+//! - `private_file`, then `link`: files that only their owner may read; symbolic links.
+//! - [`store`], `config`, `span_log`, `otel`, [`simulate`]: the storage; where settings come from; spans in a file and
 //!   over OTLP; a simulated kernel.
 //! - [`actors`]: the messages and their handlers.
 //! - [`runtime`], [`recorder`], `telemetry`: a running system; the kernel's side of it; the log.

@@ -10,7 +10,7 @@ use crate::private_file;
 /// The maximum number of links to follow: the limit of Linux.
 const MAX_LINKS: usize = 40;
 
-/// Why a directory cannot be created or found.
+/// The reason why a directory cannot be created or found.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Obstacle {
     #[error("{} is a symbolic link to {}, which does not exist", link.display(), target.display())]
@@ -42,7 +42,7 @@ pub(crate) fn target(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::other(Obstacle::Circular(path.to_owned())))
 }
 
-/// The directory of a file, in a form that the system can open: `.` if the path has none.
+/// Returns the directory of a file in a form that the system can open: `.` if the path has no directory.
 pub(crate) fn directory_of(file: &Path) -> &Path {
     match file.parent() {
         Some(directory) if directory != Path::new("") => directory,
@@ -57,7 +57,7 @@ pub(crate) fn beside(file: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Creates a directory and its missing parents. The error names what is in their place.
+/// Creates a directory and its missing parents. If something else is in their place, the error names it.
 pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
     private_file::create_directory(path).map_err(|error| match obstacle(path) {
         Some(obstacle) => io::Error::new(error.kind(), obstacle),
@@ -65,7 +65,7 @@ pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
     })
 }
 
-/// Finds what is in the place of a directory. The system only says that a file exists, or that none does.
+/// Finds what is in the place of a directory. The system's error only says that a file exists, or that none does.
 pub(crate) fn obstacle(path: &Path) -> Option<Obstacle> {
     let nearest = path.ancestors().find(|path| fs::symlink_metadata(path).is_ok())?;
     match fs::metadata(nearest) {

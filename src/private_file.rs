@@ -1,10 +1,10 @@
-//! Files and directories that only their owner may read: what they hold is nobody else's.
+//! Creates files and directories that only their owner may read, because their contents are private.
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io;
 use std::path::Path;
 
-/// Options to open a file. If that makes the file, only its owner may read and write it. One that is there already keeps
+/// Returns options to open a file. If the file is created, only its owner may read and write it. An existing file keeps
 /// its permissions.
 pub(crate) fn options() -> OpenOptions {
     #[cfg(unix)]
@@ -19,7 +19,7 @@ pub(crate) fn options() -> OpenOptions {
     OpenOptions::new()
 }
 
-/// Makes a directory and its missing parents. Only their owner may use those that it makes.
+/// Creates a directory and its missing parents. Only their owner may use the created ones.
 pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
     #[cfg(unix)]
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_made_is_for_its_owner_alone_and_what_is_there_stays() {
+    fn created_files_are_private_and_existing_files_keep_their_permissions() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         let mode = |name: &str| fs::metadata(at(name)).unwrap().permissions().mode() & 0o777;

@@ -3,13 +3,13 @@
 use std::env;
 use std::ffi::OsStr;
 
-/// Whether output to a terminal may be coloured, according to the environment of this process.
+/// Returns whether output to a terminal may be coloured, according to the environment of this process.
 pub(crate) fn is_color_wanted() -> bool {
     takes_color(env::var_os("NO_COLOR").as_deref(), env::var_os("TERM").as_deref())
 }
 
-/// Whether a terminal understands escape sequences, such as those of a progress bar, according to the environment of
-/// this process.
+/// Returns whether a terminal understands escape sequences, such as those of a progress bar, according to the
+/// environment of this process.
 pub(crate) fn takes_escapes() -> bool {
     understands_escapes(env::var_os("TERM").as_deref())
 }

@@ -1,4 +1,4 @@
-//! The path of a message through the actors, on the store in memory.
+//! Messages through all actors, with the store in memory.
 
 use std::hint::black_box;
 

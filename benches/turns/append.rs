@@ -1,4 +1,4 @@
-//! Durable turns at the interface of the store, against a plain file that is synced once a batch.
+//! Makes turns durable through the interface of the store. Compared with a plain file that is synced once a batch.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ fn bursts(report: &mut Report) {
     }
 }
 
-/// Far more turns than a store may buffer.
+/// Appends far more turns than a store can buffer.
 fn sustained(report: &mut Report) {
     let (count, at_most) = (300_000, Duration::from_secs(10));
     for (appenders, goal) in [(64, "0.6"), (1024, "0.5")] {

@@ -27,8 +27,8 @@ pub(crate) fn get(path: &str, headers: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n").into_bytes()
 }
 
-/// Sends all requests from this one thread, each over the first connection that is free. All must be answered with
-/// `status`; a request refused as overload is sent again. Connecting is not timed.
+/// Sends all requests from this one thread, each over the first connection that is free. Every answer must have the
+/// status `status`, but a request that is refused as overload is sent again. Connecting is not timed.
 pub(crate) fn drive<R: AsRef<[u8]>>(
     address: SocketAddr,
     connections: usize,
@@ -102,10 +102,11 @@ impl Connection {
     }
 }
 
-/// How the end of an answer is recognised, which its head determines.
+/// How the end of an answer is recognised. The head of the answer says which way applies.
 enum End {
     At(usize),
-    /// A last chunk, which is empty. These answers contain its bytes nowhere else.
+    /// The answer ends with a last chunk, which is empty. The bytes of an empty chunk do not occur elsewhere in these
+    /// answers.
     Chunk,
 }
 

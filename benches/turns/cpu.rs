@@ -8,7 +8,8 @@ use crate::report::{FEW_ROUNDS, Report, Row, Unit};
 use crate::service::Service;
 use crate::work::turns;
 
-/// The environment variable with the path of another build of the program, which the rows are then compared with.
+/// The environment variable with the path of another build of the program. If it is set, the rows compare the two
+/// builds.
 const OTHER: &str = "OTHER_BUILD";
 
 pub(crate) fn run(report: &mut Report) {
@@ -35,7 +36,7 @@ pub(crate) fn run(report: &mut Report) {
     }
 }
 
-/// Posts this many turns to a new service, and returns the processor time of each. Its start does not count.
+/// Posts this many turns to a new service. Returns the processor time of one turn, without the time of the start.
 fn microseconds(program: &OsStr, turns_a_request: usize, connections: usize, count: usize) -> f64 {
     let directory = tempfile::tempdir().unwrap();
     let service = Service::start_program(program, directory.path(), &[]);

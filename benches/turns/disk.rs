@@ -8,7 +8,7 @@ use crate::report::{Report, Row, Unit};
 use crate::store::Writers;
 
 const TURNS: usize = 100_000;
-/// A turn in the store's own encoding, and nothing else.
+/// The size of a turn in the store's own encoding, without its key or any overhead.
 const RECORD_BYTES: f64 = 91.0;
 
 pub(crate) fn run(report: &mut Report) {
@@ -18,8 +18,8 @@ pub(crate) fn run(report: &mut Report) {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
-    // The size is the same in every run, so one run is enough. Only turns that were stored count: one that was refused as
-    // overload takes no room. With so few waiting none is refused.
+    // The size is the same in every run, so one run is enough. Only stored turns may count, as a turn that was refused
+    // as overload takes no room. So few turns wait at a time that none is refused.
     let stored = Writers::new(directory.path(), 0, 0).round(TURNS, 64, Duration::MAX).done;
     let bytes = compact(directory.path()).unwrap().bytes_after;
     report.add_pairs(&row, Unit::Bytes, &[(bytes as f64 / stored as f64, RECORD_BYTES)], "");

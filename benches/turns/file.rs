@@ -9,7 +9,7 @@ use crate::work::TURN_BYTES;
 
 pub(crate) const NAME: &str = "a plain file, one fdatasync a batch";
 
-/// A batch has one turn for each of `appenders`. Ends after `count` turns, or after `at_most`.
+/// Appends batches of turns, `appenders` turns in each. Ends after `count` turns, or after `at_most`.
 pub(crate) fn append(count: usize, appenders: usize, at_most: Duration) -> Round {
     let mut file = tempfile::tempfile().unwrap();
     let batch = vec![b'x'; TURN_BYTES * appenders];

@@ -28,7 +28,7 @@ pub(crate) fn run(report: &mut Report, turns: u64) {
         return;
     }
     let (many, few) = (Store::load(turns), Store::load(FEW_TURNS));
-    // First, because reads add no turns to either store.
+    // Measure this first, because reads add no turns to either store.
     if report.wants(&reads.name) {
         let (many, few) = (many.serve(), few.serve());
         report.add_rates(&reads, &alternate(FEW_ROUNDS, || many.read(), || few.read()));
@@ -41,7 +41,7 @@ pub(crate) fn run(report: &mut Report, turns: u64) {
         report.add_rates(&appends, &alternate(FEW_ROUNDS, || round(&mut many), || round(&mut few)));
     }
     if report.wants(&opening.name) {
-        // Turn numbers far from those of the other rows.
+        // These turn numbers are far from those of the other rows.
         let mut turn = turns * 2;
         let times: Vec<_> = (0..FEW_ROUNDS).map(|_| open_killed(many.directory.path(), &mut turn)).collect();
         report.add_values(&opening, Unit::Milliseconds, &times);
@@ -89,7 +89,7 @@ impl Reader {
     }
 }
 
-/// Kills the process in the middle of much work, and starts it again.
+/// Kills the process while it has much work, and starts it again. Returns the time until it is open.
 fn open_killed(directory: &Path, turn: &mut u64) -> f64 {
     const KILLED_AT: u64 = 20_000;
     let mut service = Service::start(directory);

@@ -18,7 +18,8 @@ pub(crate) fn run(report: &mut Report, turns: u64) {
     stored(report, turns);
 }
 
-/// The memory of an actor, from the same work twice: once with all conversations still active, once with none.
+/// Measures the memory of an actor by doing the same work twice: once all conversations are still active at the end,
+/// once none is.
 fn idle(report: &mut Report) {
     const COUNT: u32 = 50_000;
     let row = Row::new(format!("memory: an idle conversation, {COUNT} active"), "", "1024 B");
@@ -34,7 +35,7 @@ fn idle(report: &mut Report) {
             let lines = turns.map(|turn| turn.counting_lines());
             post_events(&lines.collect::<String>())
         });
-        // Few enough turns wait at the same time that none is refused.
+        // So few turns wait at the same time that none is refused.
         drive(service.address, 4, requests, 200).unwrap();
         service.resident_bytes()
     };
@@ -61,7 +62,7 @@ fn posted(report: &mut Report) {
     report.add_values(&peak, Unit::Mebibytes, &most);
 }
 
-/// The memory for work on a large store: `turns` turns, ten in each conversation.
+/// Measures the memory for work on a large store. It has `turns` turns, ten in each conversation.
 fn stored(report: &mut Report, turns: u64) {
     let conversations = turns / 10;
     let row = Row::new(

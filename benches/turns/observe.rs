@@ -1,4 +1,4 @@
-//! Durable turns through all actors, against a plain file that is synced once a batch.
+//! Makes turns durable through all actors. Compared with a plain file that is synced once a batch.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

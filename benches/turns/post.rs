@@ -1,4 +1,4 @@
-//! `POST /events`, one turn a request, against a handler that reads the same body.
+//! `POST /events` with one turn in each request. Compared with a handler that only reads the same body.
 
 use std::path::Path;
 
@@ -35,7 +35,7 @@ pub(crate) fn run(report: &mut Report) {
     rival.stop();
 }
 
-/// Stop the server after each round, so that it does no work during the rival's round.
+/// Stops the server after each round, so that it does no work during the rival's round.
 fn ours(directory: &Path, first: u64) -> Round {
     let requests = requests(first);
     let server = Serving::ours(directory);

@@ -1,4 +1,5 @@
-//! `GET /conversations/{id}/metrics`, against a handler that answers the same bytes, prepared in advance.
+//! `GET /conversations/{id}/metrics`. Compared with a handler that answers the same bytes, which are prepared in
+//! advance.
 
 use std::path::Path;
 
@@ -13,7 +14,7 @@ use crate::server::Serving;
 use crate::work::conversation_id;
 
 const CONNECTIONS: usize = 16;
-/// The number of conversations that are read in turn.
+/// The number of conversations. The requests go to one after the other.
 const CONVERSATIONS: u64 = 20;
 const OF_KNOWN: usize = 20_000;
 
@@ -34,7 +35,7 @@ pub(crate) fn run(report: &mut Report) {
     }
 }
 
-/// Our server, and the rival that answers with the same bytes.
+/// Our server, and the rival, which answers with the same bytes.
 struct Pair {
     ours: Reader,
     rival: Reader,

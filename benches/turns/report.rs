@@ -2,10 +2,9 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// The number of rounds for each pair. The rounds of the two alternate, so that a slow moment of the machine affects
-/// both.
+/// The number of pairs of rounds. The two sides alternate, so that a slow moment of the machine affects both.
 pub(crate) const ROUNDS: usize = 7;
-/// The number of rounds where one takes seconds.
+/// The number of pairs of rounds if a round takes seconds.
 pub(crate) const FEW_ROUNDS: usize = 5;
 
 /// A table of results, one row for each measurement.
@@ -18,7 +17,7 @@ pub(crate) struct Report {
 #[derive(Clone)]
 pub(crate) struct Row {
     pub(crate) name: String,
-    /// The limit or the rival that the result is compared with.
+    /// The limit or the rival with which the result is compared.
     pub(crate) against: &'static str,
     pub(crate) goal: &'static str,
 }
@@ -89,7 +88,7 @@ impl Round {
 impl Report {
     pub(crate) fn new(wanted: Vec<String>) -> Self {
         let header = [
-            "| what | here | held against | there | ratio (min to max) | p99 to its | goal |",
+            "| what | here | compared with | there | ratio (min to max) | ratio of the p99 | goal |",
             "|---|---|---|---|---|---|---|",
         ];
         for line in header {
@@ -98,12 +97,12 @@ impl Report {
         Self { wanted, rows: header.map(String::from).into() }
     }
 
-    /// Whether a row of this name is to be run.
+    /// Returns whether the row with this name is to be run.
     pub(crate) fn wants(&self, name: &str) -> bool {
         self.wanted.is_empty() || self.wanted.iter().any(|wanted| name.starts_with(wanted.as_str()))
     }
 
-    /// Measures the rate of `ours` against that of `limit`, round by round, and adds a row.
+    /// Measures the rate of `ours` and that of `limit`, round by round, and adds a row.
     pub(crate) fn compare(&mut self, row: &Row, ours: impl FnMut() -> Round, limit: impl FnMut() -> Round) {
         if self.wants(&row.name) {
             self.add_rates(row, &alternate(ROUNDS, ours, limit));
@@ -135,7 +134,7 @@ impl Report {
         ));
     }
 
-    /// Adds a row of values that have only a goal to compare with.
+    /// Adds a row of values that are compared with nothing but a goal.
     pub(crate) fn add_values(&mut self, row: &Row, unit: Unit, values: &[f64]) {
         let values = sorted(values.iter().copied());
         let (least, most) = (unit.show(values[0]), unit.show(values[values.len() - 1]));
@@ -157,7 +156,7 @@ impl Report {
     }
 }
 
-/// Runs rounds of the two alternately, after one warm-up round of each.
+/// Runs rounds of the two sides alternately, after one warm-up round of each.
 pub(crate) fn alternate(
     rounds: usize,
     mut ours: impl FnMut() -> Round,

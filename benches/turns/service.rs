@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-/// The process is killed when this is dropped.
+/// The running process. Dropping this kills it.
 pub(crate) struct Service {
     child: Child,
     pub(crate) address: SocketAddr,
@@ -30,7 +30,7 @@ impl Service {
         let mut command = Command::new(program);
         command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(directory);
         command.envs(settings.iter().map(|(key, value)| (format!("TURN_METRICS__{key}"), value)));
-        // The process logs as by default, to a reader that discards everything.
+        // The process logs as by default. The reader of the log discards everything.
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
         let mut out = BufReader::new(child.stdout.take().unwrap());

@@ -1,4 +1,4 @@
-//! Durable turns at the interface of the store, against SQLite as the reference uses it.
+//! Makes turns durable through the interface of the store. Compared with SQLite, used as the reference uses it.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -24,8 +24,8 @@ pub(crate) fn run(report: &mut Report) {
 
 const RIVAL: &str = "SQLite, WAL, synchronous=FULL";
 
-/// One connection on the calling thread, prepared statements, and turns serialized in advance: SQLite is not charged
-/// for the work around a store.
+/// One SQLite connection on the calling thread, with prepared statements and turns that are serialized in advance. So
+/// SQLite's result does not include the work around a store.
 struct Rival {
     connection: Connection,
     order: Vec<u64>,

@@ -1,4 +1,4 @@
-//! The store's actor alone: many commits wait at the same time, each of one sealed turn.
+//! The store's actor alone. Many commits wait at the same time, each with one sealed turn.
 
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
@@ -43,7 +43,7 @@ impl RunningStore {
     }
 }
 
-/// The bench's knowledge of a store's conversations, which it needs to write to them as their actors would.
+/// What the bench knows of a store's conversations. It needs this to write to them as their actors would.
 pub(crate) struct Writers {
     directory: PathBuf,
     /// The conversations in random order, used in rotation: two commits of one conversation never wait at the same
@@ -55,7 +55,8 @@ pub(crate) struct Writers {
 }
 
 impl Writers {
-    /// For a store in `directory` that has this many commits in each of the conversations, and no others.
+    /// Returns the writers of a store in `directory`. The store must have this many commits in each of the
+    /// conversations, and no other conversations.
     pub(crate) fn new(directory: &Path, commits: u64, next_turn: u64) -> Self {
         let mut random = Random(next_turn);
         Self {
@@ -108,7 +109,8 @@ impl Writers {
         let next = || if start.elapsed() < at_most { commits.borrow_mut().next() } else { None };
         let refused = Cell::new(0);
         let appender = || async {
-            // Each appender has its own address, as each conversation has. So the mailbox holds one message of each.
+            // Each appender has an address of its own, as each conversation has. So the mailbox holds one message of
+            // each appender.
             let store = store.address.clone();
             let mut times = Vec::new();
             while let Some((conversation, mut commit)) = next() {
@@ -116,7 +118,7 @@ impl Writers {
                 commit.expected_version = version.get();
                 let sent = Instant::now();
                 match store.send(Arc::new(commit)).await.unwrap() {
-                    // The turn is dropped: keeping a copy of each one to send again would take time.
+                    // The turn is lost, because keeping a copy of every turn to send it again would take time.
                     Err(CommitError::Overloaded) => {
                         refused.set(refused.get() + 1);
                         actix_rt::time::sleep(RETRY_AFTER).await;

@@ -1,5 +1,5 @@
-//! The work of every row: turns of three steps with 36-character ids and all four token counters, in conversations
-//! taken in random order, as a kernel emits them: 8 events that count and 70 deltas a turn.
+//! The work of every row. A turn has three steps, ids of 36 characters and all four token counters. Its events come as
+//! a kernel emits them: 8 events that count and 70 deltas. Conversations take turns in random order.
 
 use std::fmt::Write;
 
@@ -10,13 +10,13 @@ use turn_metrics::turn::{
 };
 
 pub(crate) const CONVERSATIONS: u64 = 10_000;
-/// The size of a turn in a plain file: somewhat less than the JSON of a turn of this work, so that the limit is not too
-/// low.
+/// The size of a turn in a plain file. It is somewhat less than the JSON of a turn of this work, so that the limit is
+/// not too low.
 pub(crate) const TURN_BYTES: usize = 749;
 const STEPS: usize = 3;
 const DELTAS: usize = 70;
 
-/// Numbers that look random, but are the same in every run (splitmix64).
+/// A generator of numbers that look random, but are the same in every run (splitmix64).
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
@@ -29,7 +29,7 @@ impl Random {
     }
 }
 
-/// An id of 36 characters, like a UUID.
+/// Returns an id of 36 characters, like a UUID.
 fn id(kind: &str, n: u64) -> String {
     format!("{kind}-0000-4000-8000-{n:016}")
 }
@@ -38,7 +38,7 @@ pub(crate) fn conversation_id(n: u64) -> ConversationId {
     ConversationId::new(id("conv", n)).unwrap()
 }
 
-/// All numbers below `count` in random order, each once.
+/// Returns all numbers below `count` in random order, each once.
 pub(crate) fn shuffled(count: u64, random: &mut Random) -> Vec<u64> {
     let mut order: Vec<u64> = (0..count).collect();
     for i in (1..order.len()).rev() {
@@ -48,7 +48,7 @@ pub(crate) fn shuffled(count: u64, random: &mut Random) -> Vec<u64> {
     order
 }
 
-/// Returns what the events of a turn fold to, without folding them. Each `n` is another turn.
+/// Returns the sealed turn that the events of turn `n` fold to, without folding them. Each `n` is another turn.
 pub(crate) fn sealed(n: u64, random: &mut Random) -> SealedTurn {
     let turn = id("turn", n);
     let count = |tokens| TokenCount::new(tokens).unwrap();
@@ -80,7 +80,7 @@ pub(crate) fn sealed(n: u64, random: &mut Random) -> SealedTurn {
     SealedTurn { metrics: TurnMetrics { turn_id, usage, steps, duration, context_size }, ..bare }
 }
 
-/// One turn.
+/// One turn of the work.
 pub(crate) struct Turn {
     pub(crate) conversation_id: ConversationId,
     /// All lines of the turn, including deltas.
@@ -125,17 +125,17 @@ impl Turn {
         Self { conversation_id: conversation, lines }
     }
 
-    /// The turn as one message.
+    /// Returns the turn as one message.
     pub(crate) fn observe(&self) -> Observe {
         Observe { conversation_id: self.conversation_id.clone(), events: self.events() }
     }
 
-    /// The lines of the turn without ignored ones.
+    /// Returns the lines of the turn without the ignored ones.
     pub(crate) fn counting_lines(&self) -> String {
         self.lines.split_inclusive('\n').filter(|line| !line.contains("text-delta")).collect()
     }
 
-    /// The events of the turn that count.
+    /// Returns the events of the turn that count.
     fn events(&self) -> Vec<TurnEvent> {
         self.lines.lines().filter_map(|line| parse_line(line.as_bytes()).unwrap()).map(|event| event.event).collect()
     }

@@ -1,5 +1,5 @@
-//! Tests of actors that die. The death of a conversation costs only an error; the death of the directory or the store
-//! is reported.
+//! Tests of actors that die. If a conversation's actor dies, its senders get an error and nothing else happens. If the
+//! directory or the store dies, that is reported.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -39,8 +39,8 @@ impl Handler<Die> for Store {
     }
 }
 
-/// A clock that panics at some of its calls: it is the only thing that a conversation's actor calls and a test can make
-/// panic. The actor asks it once for each batch that becomes a commit.
+/// A clock that panics at some of its calls. A conversation's actor asks it once for each batch, and nothing else that
+/// the actor calls can be made to panic by a test.
 struct PanickingClock {
     asked: AtomicU64,
     panics_at: &'static [u64],
@@ -54,13 +54,13 @@ impl Clock for PanickingClock {
     }
 }
 
-/// A directory over a store in memory, whose conversations panic at these of their batches.
+/// A directory over a store in memory. Its conversations panic at some of their batches.
 struct Setup {
     engine: RedbEngine,
     opens: Probe<OpenConversation>,
     commits: Probe<Arc<Commit>>,
     directory: Addr<Directory>,
-    /// One commit at a time goes through; none while a test holds it.
+    /// Lets one commit through at a time, and none while a test holds the permit.
     gate: Rc<Semaphore>,
 }
 
@@ -68,7 +68,8 @@ fn setup(panics_at: &'static [u64]) -> Setup {
     setup_with(panics_at, |_| {})
 }
 
-/// An actor starts from what is staged. `forget` removes a part of that first.
+/// `panics_at` has the numbers of the batches that panic. `forget` removes a part of the staged state before a
+/// conversation's actor starts from it.
 fn setup_with(panics_at: &'static [u64], forget: fn(&mut ConversationState)) -> Setup {
     let engine = RedbEngine::open(Location::Memory, &StoreSettings::default()).unwrap();
     let store = Store::new(Arc::new(engine.clone())).start();
@@ -158,7 +159,7 @@ async fn steps_of_a_turn_with_a_death_in_it(setup: &Setup) -> Vec<String> {
 async fn a_conversation_that_panics_with_much_waiting_answers_all_of_it_and_is_counted_once() {
     let setup = setup(&[2]);
     let held = setup.gate.acquire().await.unwrap();
-    // One is being committed, the others wait for it and become the batch that panics.
+    // The first message is being committed. The others wait for it, and become the batch that panics.
     let first = tokio::task::spawn_local(setup.directory.send(usage("t", 0)));
     setup.commits.wait_for(1).await;
     let others: Vec<_> = (1..20).map(|step| tokio::task::spawn_local(setup.directory.send(usage("t", step)))).collect();

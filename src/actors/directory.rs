@@ -1,4 +1,4 @@
-//! The directory: the only router from a conversation's id to its actor.
+//! The directory: it alone routes a message from a conversation's id to the conversation's actor.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -20,25 +20,25 @@ use crate::clock::{RunningClock, SharedClock};
 use crate::settings::TurnSettings;
 use crate::turn::ConversationId;
 
-/// Starts a conversation's actor when it is first needed, passes its messages on, retires it when it is idle.
+/// Starts a conversation's actor when it is first needed, passes messages on to it, and retires it when it is idle.
 ///
-/// Only the directory holds addresses of conversations, and it knows how many messages of each are unanswered. A
-/// conversation without unanswered messages can be retired by dropping its address: none of its messages is queued, and
-/// everything it has acknowledged is in the store.
+/// Only the directory holds addresses of conversations, and it knows how many messages of each conversation are
+/// unanswered. It retires a conversation without unanswered messages by dropping the address. That loses nothing: no
+/// message is queued, and everything that the actor has acknowledged is in the store.
 pub struct Directory {
     store: StoreRecipients,
     clock: SharedClock,
     running: RunningClock,
     settings: TurnSettings,
-    /// The facts to which its conversations publish sealed turns, if any.
+    /// The queue to which the conversations publish sealed turns, if anybody wants them.
     facts: Option<Facts>,
-    /// Outlives the actors of conversations.
+    /// The warnings that were logged. They outlive the actors of the conversations.
     logged: LoggedWarnings,
     /// The memory for the open turns of all conversations.
     memory: Memory,
     conversations: HashMap<ConversationId, ActorRef>,
     in_flight: Rc<InFlight>,
-    /// Set for good by the first [`Drain`].
+    /// Set by the first [`Drain`], and never cleared.
     draining: bool,
 }
 
@@ -48,20 +48,20 @@ struct ActorRef {
     state: Rc<ActorState>,
 }
 
-/// What the directory knows of a conversation's actor.
+/// The directory's knowledge of a conversation's actor.
 struct ActorState {
     unanswered: Cell<usize>,
     last_used: Cell<Instant>,
-    /// Whether the actor is known to have died: by a panic, as it never ends by itself.
+    /// Whether the actor has died. It never ends by itself, so only a panic ends it.
     died: Cell<bool>,
 }
 
 /// The work of all conversations together.
 struct InFlight {
     load: Load,
-    /// How many actors have died, each counted once however many messages died with it.
+    /// How many actors have died. An actor counts once, even if many messages were lost with it.
     died: Cell<u64>,
-    /// The number of warnings in receipts.
+    /// How many warnings receipts have had so far.
     warnings: Cell<u64>,
     none_left: Notify,
 }
@@ -73,7 +73,7 @@ impl InFlight {
 }
 
 impl Directory {
-    /// A directory of no conversations, not started yet.
+    /// Returns a directory without conversations, not started yet.
     pub fn new(store: StoreRecipients, clock: SharedClock, settings: TurnSettings) -> Self {
         let in_flight = Rc::new(InFlight::new(Load::new(settings.max_in_flight)));
         let memory = Memory::new(settings.max_active_bytes);
@@ -91,21 +91,22 @@ impl Directory {
         }
     }
 
-    /// Shows its amount of work in `load`, and takes its limit from there.
+    /// Shows the amount of work in `load`, and uses the limit of `load`.
     #[must_use]
     pub fn showing(mut self, load: Load) -> Self {
         self.in_flight = Rc::new(InFlight::new(load));
         self
     }
 
-    /// Sets the clock that gives conversations the running time. Without one, it is 0.
+    /// Sets the clock that measures the running time for conversations. Without this call, the running time is always
+    /// 0.
     #[must_use]
     pub fn counting(mut self, running: RunningClock) -> Self {
         self.running = running;
         self
     }
 
-    /// Makes its conversations publish the turns that they seal.
+    /// Makes the conversations publish the turns that they seal.
     #[must_use]
     pub fn telling(mut self, facts: Facts) -> Self {
         self.facts = Some(facts);
@@ -124,7 +125,7 @@ impl Directory {
         let answer = address.send(message);
         let id = id.clone();
         Box::pin(async move {
-            // A message that was queued fails with the mailbox's error; the message in progress fails with its own.
+            // If the actor dies, a queued message gets the mailbox's error, and the message in progress gets its own.
             let answer = answer.await.unwrap_or(Err(ObserveError::ActorGone));
             match &answer {
                 Ok(receipt) => ticket.count_warnings(receipt),
@@ -181,7 +182,7 @@ impl Directory {
     }
 }
 
-/// Stands for one unanswered message, also where its sender has gone.
+/// Counts as one unanswered message until it is dropped, even if the sender has gone.
 struct Ticket {
     state: Rc<ActorState>,
     in_flight: Rc<InFlight>,
@@ -221,7 +222,7 @@ impl Actor for Directory {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        // Idle conversations are found within a quarter of the time that makes them idle.
+        // Look for idle conversations four times within the time that makes a conversation idle.
         let every = (self.settings.idle_after / 4).max(Duration::from_millis(1));
         ctx.run_interval(every, |directory, _| directory.retire_idle_for(directory.settings.idle_after));
     }
@@ -243,7 +244,7 @@ impl Handler<Abandon> for Directory {
     }
 }
 
-/// Tell the directory to refuse new work and to answer when what it has is done.
+/// Tell the directory to refuse new work. It answers when its present work is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drain;
 
@@ -258,7 +259,7 @@ impl Handler<Drain> for Directory {
         self.draining = true;
         let in_flight = Rc::clone(&self.in_flight);
         Box::pin(async move {
-            // Actors of one thread: nothing can be answered between the look and the wait.
+            // All actors share one thread, so nothing can be answered between this look and the wait.
             if in_flight.load.in_flight() > 0 {
                 in_flight.none_left.notified().await;
             }
@@ -274,20 +275,20 @@ impl Handler<AwaitEnd> for Directory {
     }
 }
 
-/// Ask the directory how much is going on.
+/// Ask the directory how much work it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CountWork;
 
-/// How much is going on in a directory.
+/// How much work a directory has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkCounts {
-    /// Conversations that have an actor.
+    /// How many conversations have an actor.
     pub active_conversations: usize,
-    /// Messages to conversations that are not answered yet.
+    /// How many messages to conversations are not answered yet.
     pub in_flight: usize,
-    /// The number of warnings in receipts since the start.
+    /// How many warnings receipts have had since the start.
     pub warnings: u64,
-    /// Conversations' actors that have died by a panic since the start, each of them a defect.
+    /// How many actors of conversations have died by a panic since the start. Each such panic is a defect.
     pub died: u64,
 }
 
@@ -312,7 +313,7 @@ impl Handler<InspectConversation> for Directory {
     type Result = ResponseFuture<Option<ConversationReport>>;
 
     fn handle(&mut self, inspect: InspectConversation, _: &mut Self::Context) -> Self::Result {
-        // No ticket: looking at a conversation is no work that keeps it, and starts none.
+        // No ticket: a look at a conversation neither starts its actor nor keeps it from being retired.
         let actor = self.conversations.get(&inspect.conversation_id);
         let Some(report) = actor.map(|actor| actor.address.send(inspect)) else {
             return Box::pin(async { None });

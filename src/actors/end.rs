@@ -1,8 +1,8 @@
-//! How others learn that an actor has ended.
+//! How an actor learns that another actor has ended.
 
 use actix::{Actor, Message, ResponseActFuture};
 
-/// Ask an actor to answer never: the error that the asker gets says that the actor has ended.
+/// A question that an actor never answers. The asker gets an error when the actor has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct AwaitEnd;
 
@@ -10,7 +10,7 @@ impl Message for AwaitEnd {
     type Result = ();
 }
 
-/// Returns the answer to [`AwaitEnd`]. The actor holds it, so it is dropped with the actor.
+/// Returns the pending answer to [`AwaitEnd`]. The actor holds it, so the answer is dropped when the actor ends.
 pub(super) fn never<A: Actor>() -> ResponseActFuture<A, ()> {
     Box::pin(actix::fut::wrap_future(std::future::pending()))
 }

@@ -6,12 +6,12 @@ use tokio::sync::broadcast::{Receiver, Sender};
 
 use crate::turn::{ConversationId, StoredTurn};
 
-/// A turn was sealed, and that is durable.
+/// A turn was sealed, and the seal is durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TurnSealed {
     /// The conversation.
     pub conversation_id: ConversationId,
-    /// The turn, at its place in the conversation.
+    /// The turn, with its ordinal.
     pub turn: StoredTurn,
 }
 
@@ -19,10 +19,10 @@ pub struct TurnSealed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fact {
-    /// A turn was sealed. Those of one conversation come in the order of their ordinals.
+    /// A turn was sealed. The turns of one conversation come in the order of their ordinals.
     TurnSealed(Box<TurnSealed>),
-    /// The subscriber was too slow: this many facts before the next one are gone. Ordinals have no gaps, so what was
-    /// missed can be read from the store.
+    /// The subscriber was too slow: this many facts before the next one were lost. The ordinals have no gaps, so the
+    /// subscriber can read the missed turns from the store.
     Missed(u64),
 }
 
@@ -30,25 +30,25 @@ impl Message for Fact {
     type Result = ();
 }
 
-/// The most facts that can be kept for subscribers: more would be a second store, in memory.
+/// The maximum number of facts that are kept for subscribers. More would be a second store, in memory.
 const MAX_KEPT: usize = 1 << 20;
 
-/// The queue of facts: one ring of the latest ones, which all subscribers read at their own pace.
+/// The queue of facts: a ring of the latest facts, from which each subscriber reads at its own pace.
 ///
-/// A slow subscriber delays nobody. The ring does not grow and publishing does not wait: a subscriber that falls behind
-/// by more than the ring holds loses the oldest facts, and is told how many.
+/// A slow subscriber delays nobody. The ring does not grow, and publishing does not wait. A subscriber that falls
+/// behind by more facts than the ring holds misses the oldest ones and is told how many.
 #[derive(Debug, Clone)]
 pub struct Facts {
     ring: Sender<Box<TurnSealed>>,
 }
 
 impl Facts {
-    /// Facts of which the latest `kept` stay readable; rounded up to a power of two.
+    /// Returns a queue that keeps the latest facts: `kept` of them, rounded up to a power of two.
     pub fn new(kept: usize) -> Self {
         Self { ring: Sender::new(kept.clamp(1, MAX_KEPT)) }
     }
 
-    /// Returns a subscription to all facts from now on.
+    /// Returns a subscription to all facts that are published from now on.
     pub fn subscribe(&self) -> Subscription {
         Subscription { ring: self.ring.subscribe() }
     }
@@ -56,7 +56,7 @@ impl Facts {
     /// Publishes a fact. `fact` is only called if there is a subscriber.
     pub(super) fn tell(&self, fact: impl FnOnce() -> TurnSealed) {
         if self.ring.receiver_count() > 0 {
-            // It fails where the last subscriber has just gone.
+            // Sending fails if the last subscriber has just gone. Then nobody wants the fact.
             let _ = self.ring.send(Box::new(fact()));
         }
     }
@@ -64,18 +64,18 @@ impl Facts {
 
 /// The facts that one subscriber has not received yet.
 ///
-/// Each fact is published once and not kept. No fact is published for a turn whose commit had an unknown outcome, or
-/// that was sealed before the subscription; such turns are in the store. A subscriber that needs every turn reads the
-/// store from the last ordinal it has seen.
+/// The system publishes each fact once and does not keep it. It publishes no fact for a turn whose commit had an
+/// unknown outcome, and a subscription has no fact from before it began; such turns are in the store. A subscriber that
+/// needs every turn reads the store, beginning after the last ordinal it has seen.
 #[derive(Debug)]
 pub struct Subscription {
     ring: Receiver<Box<TurnSealed>>,
 }
 
 impl Subscription {
-    /// Waits for the next fact. Returns `None` once the system has shut down and all facts were received.
+    /// Waits for the next fact. Returns `None` once the system has shut down and the subscriber has received all facts.
     ///
-    /// Dropping the future loses nothing.
+    /// Dropping the future loses no fact.
     pub async fn next(&mut self) -> Option<Fact> {
         match self.ring.recv().await {
             Ok(sealed) => Some(Fact::TurnSealed(sealed)),
@@ -84,8 +84,8 @@ impl Subscription {
         }
     }
 
-    /// Sends an actor each fact as a message, the next one when it has handled the last, so that its mailbox holds
-    /// one at most. Ends when the system has shut down or the actor is gone; to be spawned.
+    /// Sends the facts to an actor as messages. The next message is sent when the actor has handled the last one, so at
+    /// most one is in its mailbox. The future ends when the system has shut down or the actor has gone. Spawn it.
     pub async fn forward(mut self, to: Recipient<Fact>) {
         while let Some(fact) = self.next().await {
             if to.send(fact).await.is_err() {
@@ -143,7 +143,7 @@ mod tests {
         let facts = Facts::new(8);
         let actor = Probe::<Fact>::start(|_| std::future::ready(()));
         let forwarding = tokio::task::spawn_local(facts.subscribe().forward(actor.recipient()));
-        // The task subscribed before it was spawned.
+        // The task subscribed before it was spawned, so this fact is for it.
         facts.tell(|| sealed(1));
         facts.tell(|| sealed(2));
         drop(facts);

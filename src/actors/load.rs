@@ -1,9 +1,11 @@
+//! How much work a directory has, as its senders see it.
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// How much a directory has to do, visible to senders, so that they can refuse work before they have read it.
+/// The number of messages that a directory has not answered yet. Senders can see it, so that they refuse work before
+/// they have read it.
 ///
-/// Clones show the same.
+/// Clones show the same number.
 #[derive(Debug, Clone)]
 pub struct Load {
     in_flight: Arc<AtomicUsize>,
@@ -11,17 +13,17 @@ pub struct Load {
 }
 
 impl Load {
-    /// Nothing to do yet, and at most `limit` messages at one time.
+    /// Returns the load of a directory that has no message yet and accepts at most `limit` messages at one time.
     pub fn new(limit: usize) -> Self {
         Self { in_flight: Arc::default(), limit }
     }
 
-    /// How many messages to conversations are not answered yet.
+    /// Returns how many messages to conversations are not answered yet.
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Whether one more would be refused.
+    /// Returns whether the directory would refuse one more message.
     pub fn is_full(&self) -> bool {
         self.in_flight() >= self.limit
     }

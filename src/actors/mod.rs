@@ -1,4 +1,4 @@
-//! The actors: they take events in, fold them into turns, have the store make these durable, and answer then.
+//! The actors: they take events in, fold them into turns, make the turns durable in the store, and then answer.
 //!
 //! # Who asks whom
 //!
@@ -18,35 +18,43 @@
 //!
 //! # Invariants
 //!
-//! - The directory alone holds addresses of conversations, so at most one actor of a conversation has work. Every other
-//!   actor knows only the messages that it sends, each as a `Recipient`, so a test can stand in for any of them.
+//! - Only the directory holds addresses of conversations, so at most one actor of a conversation has work. Every other
+//!   actor knows only the messages that it sends, each as a `Recipient`, so a test can stand in for any actor.
 //! - Nothing is acknowledged before it is durable.
-//! - A conversation's actor is a cache: all it has acknowledged is in the store. Retiring it, or losing it to a panic,
-//!   loses nothing. Hence there is no supervisor, and no work when an actor stops.
-//! - The directory bounds the messages that are not answered and the conversations that have an actor, and refuses what
-//!   is beyond.
+//! - A conversation's actor is a cache: everything that it has acknowledged is in the store. If it is retired, or dies
+//!   by a panic, nothing is lost. So there is no supervisor, and an actor does no work when it stops.
+//! - The directory bounds two numbers: the unanswered messages, and the conversations that have an actor. It refuses
+//!   messages beyond these limits.
 //! - No handler waits for an fsync: the engine answers commits later, from a thread of its own.
-//! - A fact is told after the commit that makes it durable, in the order of ordinals within its conversation. A slow
-//!   subscriber delays nobody.
+//! - A fact is published after the commit that makes it durable. The facts of a conversation are published in the order
+//!   of their ordinals. A slow subscriber delays nobody.
 //!
 //! # Files
 //!
-//! Each message stands with the first actor that takes it: questions about sealed turns in `reader`, those that change turns
-//! in `conversation`, the end of an actor in `end`.
+//! A message is defined in the file of the first actor that takes it: questions about sealed turns in `reader`,
+//! messages that change turns in `conversation`, the question whether an actor has ended in `end`.
 //!
-//! - `facts`: tells subscribers of sealed turns.
-//! - `load`: how much a directory has to do, shown to those who send it more.
-//! - `end`: how others learn that an actor has ended.
-//! - `reader`: answers questions about sealed turns on the thread that asks them.
-//! - `store`: answers for an engine, and counts what became of the commits.
-//! - `conversation`: folds the events of one conversation and commits them in batches.
+//! From the event to the store:
+//!
+//! - `load`: the amount of work of a directory, as its senders see it.
 //! - `directory`: starts conversations, passes messages on to them, retires them.
+//! - `conversation`: folds the events of one conversation and commits them in batches.
+//! - `facts`: publishes sealed turns to subscribers.
+//! - `store`: answers for an engine, and counts the outcomes of commits.
+//!
+//! Beside that path:
+//!
+//! - `reader`: answers questions about sealed turns on the thread that asks them.
 //! - `sweeper`: counts the running time, and causes abandoned and failed turns to be sealed.
-//! - `tests`: messages through directory, conversations and a store.
+//! - `end`: how an actor learns that another actor has ended.
+//!
+//! Tests of several actors together:
+//!
+//! - `tests`: directory and sweeper, with paused time.
 //! - `death_tests`: actors that panic or end.
-//! - `overload_tests`: more work than may wait.
-//! - `retire_tests`: idle conversations are retired, and nothing is lost by it.
-//! - `model_tests`: all of them against a plain model of the contract.
+//! - `overload_tests`: more work than the limits allow.
+//! - `retire_tests`: idle conversations are retired, and nothing is lost.
+//! - `model_tests`: directory, conversations and store against a simple model of the contract.
 
 mod conversation;
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! More than the store takes: what is held is bounded, the rest is refused at once, and it is over as it came.
+//! More work than the store can take: the directory holds a bounded number of messages and refuses the others at once.
+//! When the store works again, the directory takes new messages again.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ fn setup(gate: &Rc<Semaphore>) -> Setup {
     setup_with(gate, MAX_IN_FLIGHT)
 }
 
-/// A directory over a store in memory that takes no commit without a permit of the gate.
+/// Starts a directory over a store in memory. Each commit waits for a permit of `gate`.
 fn setup_with(gate: &Rc<Semaphore>, max_in_flight: usize) -> Setup {
     let engine = RedbEngine::open(Location::Memory, &StoreSettings::default()).unwrap();
     let store = Store::new(Arc::new(engine.clone())).start();
@@ -67,14 +68,14 @@ async fn control_a_directory_without_a_limit_is_caught() {
 async fn however_much_is_sent_to_a_store_that_stands_still_no_more_than_the_limit_is_held() {
     let gate = Rc::new(Semaphore::new(0));
     let setup = setup(&gate);
-    // All at once, far more than any mailbox is said to hold, over few conversations and many.
+    // Send far more messages at once than a mailbox is meant to hold, to few conversations and to many.
     let sent: Vec<_> = (0..SENT)
         .map(|n| {
             let conversation = if n % 2 == 0 { n % 6 } else { n };
             (conversation, tokio::task::spawn_local(setup.directory.send(done(conversation, n))))
         })
         .collect();
-    // All but those that wait for the gate are answered while it is shut.
+    // While the gate is shut, all messages are answered except those that wait for it.
     while sent.iter().filter(|(_, sent)| sent.is_finished()).count() < SENT - MAX_IN_FLIGHT {
         let counts = setup.directory.send(CountWork).await.unwrap();
         assert!(is_bounded(counts), "{counts:?}");
@@ -101,7 +102,7 @@ async fn however_much_is_sent_to_a_store_that_stands_still_no_more_than_the_limi
         }
     }
     assert_eq!(acknowledged, MAX_IN_FLIGHT);
-    // The next one is taken: nothing that was refused is still being held against it.
+    // The directory takes the next message: refused messages no longer count.
     setup.directory.send(done(0, SENT)).await.unwrap().unwrap();
     assert_eq!(setup.directory.send(CountWork).await.unwrap().in_flight, 0);
 }

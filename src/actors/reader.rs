@@ -10,8 +10,8 @@ use crate::store::{
 };
 use crate::turn::{ConversationId, StoredTurn};
 
-/// Answers questions about sealed turns as the store's actor does, but on the thread that it was started on. A caller
-/// on that thread waits for no other thread.
+/// Answers questions about sealed turns as the store's actor does, but on the thread on which it was started. A caller
+/// on that thread does not wait for another thread.
 ///
 /// A clone reads the same store and can be started on another thread.
 #[derive(Clone)]
@@ -25,7 +25,7 @@ impl StoreReader {
     }
 }
 
-/// The engine's answer in the form of an actor's answer.
+/// Returns the engine's answer in the form of an actor's answer.
 pub(super) fn respond<T: 'static>(answer: Answer<T>) -> Response<T> {
     match answer {
         Answer::Now(answer) => Response::reply(answer),
@@ -37,7 +37,7 @@ impl Actor for StoreReader {
     type Context = Context<Self>;
 }
 
-/// Ask the store for sealed turns.
+/// Ask the store for sealed turns of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListTurns(pub TurnRange);
 
@@ -55,8 +55,8 @@ impl Handler<ListTurns> for StoreReader {
 
 /// Ask the store for sealed turns of all conversations, in the order in which they became durable.
 ///
-/// A reader that goes on after [`SealedPage::next`] each time sees every turn once, however many are sealed meanwhile
-/// and however often the service is restarted.
+/// A reader that asks again after [`SealedPage::next`] each time gets every turn once, even if turns are sealed
+/// meanwhile and the service is restarted.
 ///
 /// ```
 /// use turn_metrics::actors::{ListSealed, Observe};
@@ -88,7 +88,7 @@ impl Handler<ListTurns> for StoreReader {
 pub struct ListSealed {
     /// Only turns after this position; `None` for all.
     pub after: Option<Position>,
-    /// At most so many turns, and at most [`SealedPage::MAX_POSITIONS`].
+    /// The maximum number of turns in the answer. [`SealedPage::MAX_POSITIONS`] is a maximum as well.
     pub limit: usize,
 }
 
@@ -105,7 +105,7 @@ impl Handler<ListSealed> for StoreReader {
 }
 
 /// Ask the store for the conversations that have a sealed turn, with figures of their whole lives. A conversation that
-/// changes between two pages may be missed or come twice.
+/// changes between two pages may be missed, or may come twice.
 ///
 /// ```
 /// use turn_metrics::actors::{ListConversations, Observe};
@@ -149,9 +149,9 @@ impl Handler<ListConversations> for StoreReader {
     }
 }
 
-/// Ask the store for sums over the turns of some periods, by model and whatever else they are grouped by.
+/// Ask the store for sums over the turns of some periods, by the labels that `grouping` names.
 ///
-/// All of a report is of one moment, and a turn that was acknowledged before is in it.
+/// The whole report shows one moment. It includes every turn that was acknowledged before the question was sent.
 ///
 /// ```
 /// use turn_metrics::actors::{BuildReport, Observe};
@@ -206,7 +206,7 @@ impl Handler<BuildReport> for StoreReader {
     }
 }
 
-/// Ask the store what a conversation's sealed turns are right now, without reading them.
+/// Ask the store for the present revision of a conversation's sealed turns, without reading the turns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FindRevision {
     /// The conversation.

@@ -1,4 +1,4 @@
-//! Retiring races with arriving events: nothing is lost, and no conversation ever has two actors at work.
+//! Conversations are retired while events arrive: no event is lost, and no conversation ever has two actors at work.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -17,13 +17,13 @@ use crate::turn::{ConversationId, Progress, StepId, TurnEvent, TurnEventKind, Tu
 
 const CONVERSATION: &str = "c";
 
-/// A store of open turns that counts what two actors of one conversation would do to each other.
+/// A store of open turns. It counts the conflicts that two actors of one conversation would cause.
 #[derive(Default)]
 struct Kept {
     version: Cell<u64>,
     open: RefCell<HashMap<TurnId, StagedTurn>>,
     conflicts: Cell<usize>,
-    /// The most actors of the conversation that were there at one time.
+    /// The largest number of actors that the conversation has had at one time.
     most_actors: Cell<usize>,
 }
 
@@ -51,12 +51,12 @@ struct Setup {
     directories: Vec<Addr<Directory>>,
 }
 
-/// So many directories whose conversations are retired at the first chance, over one store that takes its time.
+/// Starts this many directories over one slow store. The directories retire conversations as early as they can.
 fn setup(directories: usize) -> Setup {
     tokio::time::pause();
     let kept = Rc::new(Kept::default());
     let clock: Arc<dyn Clock> = Arc::new(TestClock::at(1));
-    // Each actor of a conversation holds the clock, beside the directories.
+    // Every actor of the conversation holds the clock, and so does every directory.
     let count_actors = {
         let (clock, kept) = (Arc::downgrade(&clock), Rc::clone(&kept));
         move || kept.most_actors.update(|most| most.max(clock.strong_count() - directories))
@@ -95,7 +95,7 @@ fn setup(directories: usize) -> Setup {
     Setup { kept, opens, directories }
 }
 
-/// A step of the one turn, which no other event makes.
+/// Returns an event with a step that no other event has.
 fn step(sender: usize, n: usize) -> Observe {
     let step_id = Some(StepId::new(format!("{sender}-{n}")).unwrap());
     let kind = TurnEventKind::Progress(Progress::Usage { step_id, report: Usage::default().into(), is_final: false });
@@ -105,7 +105,7 @@ fn step(sender: usize, n: usize) -> Observe {
 
 const SENDERS: usize = 3;
 
-/// Each sender has its events of one turn taken in, by the directories in turn.
+/// Several senders send events of one turn at the same time, spread over the directories.
 async fn race(setup: &Setup, events: usize) {
     let senders: Vec<_> = (0..SENDERS)
         .map(|sender| {
@@ -113,7 +113,8 @@ async fn race(setup: &Setup, events: usize) {
             tokio::task::spawn_local(async move {
                 for n in 0..events {
                     directory.send(step(sender, n)).await.unwrap().unwrap();
-                    // Pauses of no length, at and above the age of retirement, out of step with each other.
+                    // The pauses are zero, as long as the age of retirement, or longer. They differ from sender to
+                    // sender.
                     let pause = (n * (sender + 3)) % 13;
                     tokio::time::sleep(Duration::from_millis(pause as u64)).await;
                 }

@@ -1,4 +1,4 @@
-//! The store's actor: what the other actors know of the store.
+//! The store's actor: the other actors know the store only through it.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -17,18 +17,18 @@ use crate::store::{
 };
 use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
 
-/// Answers for an engine, and counts what became of the commits. Reads never wait for an fsync.
+/// Answers for an engine, and counts the outcomes of commits. Reads never wait for an fsync.
 pub struct Store {
     engine: Arc<dyn Engine>,
-    /// How many commits were answered in which way. Shared with the commits in progress.
+    /// How many commits had which outcome. Shared with the commits in progress.
     report: Rc<Cell<StoreReport>>,
 }
 
 impl Store {
-    /// Opens the store alone, not started yet: for a program that brings conversation actors of its own. A runtime has
-    /// one already.
+    /// Opens a store without a runtime and returns its actor, not started yet. This is for a program that brings
+    /// conversation actors of its own; a runtime opens its store itself.
     ///
-    /// Reads the disk, so it blocks the thread. [`Close`] ends it in order.
+    /// Opening reads the disk, so it blocks the thread. The message [`Close`] ends the store in order.
     ///
     /// ```
     /// use actix::Actor;
@@ -81,12 +81,12 @@ impl Handler<Arc<Commit>> for Store {
     }
 }
 
-/// Ask the store for what is known of a conversation, to start its actor.
+/// Ask the store for what it knows of a conversation, to start the conversation's actor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenConversation {
     /// The conversation.
     pub conversation_id: ConversationId,
-    /// Turns of which to tell whether they are sealed.
+    /// The answer says which of these turns are sealed.
     pub turn_ids: Vec<TurnId>,
 }
 
@@ -147,9 +147,9 @@ impl Handler<FindRevision> for Store {
 pub struct ListStaleTurns {
     /// A turn is stale if its latest event came before these moments.
     pub before: StaleBefore,
-    /// Go on after this turn, which an earlier answer ended with.
+    /// The last turn of the page before, so that the answer continues after it.
     pub after: Option<StaleTurn>,
-    /// At most so many turns.
+    /// The maximum number of turns in the answer.
     pub limit: usize,
 }
 
@@ -181,7 +181,7 @@ impl Handler<CheckWrite> for Store {
     }
 }
 
-/// Add to the running time. The store answers with the sum once it is durable.
+/// Add to the running time. The store answers with the sum once the sum is durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tick {
     /// The time since the last tick.
@@ -200,7 +200,7 @@ impl Handler<Tick> for Store {
     }
 }
 
-/// Ask the store for a copy of everything as it is now, made while it works on. One is made at a time.
+/// Ask the store for a copy of its present content. The store works on meanwhile. It makes one backup at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BackUp;
 
@@ -216,7 +216,7 @@ impl Handler<BackUp> for Store {
     }
 }
 
-/// Tell the store to write what waits and to close its file; answers when the file is closed.
+/// Tell the store to write the queued commits and to close its file. It answers when the file is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Close;
 
@@ -240,24 +240,24 @@ impl Handler<AwaitEnd> for Store {
     }
 }
 
-/// Ask the store how it is.
+/// Ask the store for its report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InspectStore;
 
-/// How the store is: how large, and what it has been asked to write since it started.
+/// The size of the store, and the commits that it was asked for since it started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StoreReport {
-    /// Commits that are not answered yet.
+    /// How many commits are not answered yet.
     pub waiting_commits: usize,
-    /// Commits that became durable.
+    /// How many commits became durable.
     pub commits: u64,
-    /// Commits that the store failed to make durable, or of which it does not know.
+    /// How many commits the store failed to make durable, or has an unknown outcome for.
     pub failed_commits: u64,
-    /// Commits refused because too many were waiting.
+    /// How many commits the store refused because too many were waiting.
     pub refused_commits: u64,
-    /// Commits that expected another version.
+    /// How many commits expected another version than the store had.
     pub conflicts: u64,
-    /// How large the store is.
+    /// The size of the store.
     pub sizes: StoreSizes,
 }
 
@@ -273,7 +273,7 @@ impl Handler<InspectStore> for Store {
     }
 }
 
-/// Stands for one commit that is not answered yet.
+/// Counts as one commit that is not answered yet, until it is dropped.
 struct Waiting(Rc<Cell<StoreReport>>);
 
 impl Waiting {

@@ -16,38 +16,38 @@ use crate::settings::TurnSettings;
 use crate::store::StaleBefore;
 use crate::turn::{ConversationId, TurnId};
 
-/// How many turns are looked at with one question to the store.
+/// How many stale turns the sweeper asks the store for at one time.
 const PAGE: usize = 1000;
 
-/// The recipients that a sweeper needs.
+/// The three messages that a sweeper sends, each with its recipient.
 #[derive(Clone)]
 pub struct SweeperRecipients {
-    /// Counts how long the service has run.
+    /// Adds to the running time.
     pub tick: Recipient<Tick>,
     /// Finds stale turns.
     pub stale: Recipient<ListStaleTurns>,
-    /// Seals them.
+    /// Seals the stale turns.
     pub abandon: Recipient<Abandon>,
 }
 
-/// Searches the store for abandoned and failed turns, at its start and at an interval.
+/// Searches the store for abandoned and failed turns: once at its start, then at an interval.
 ///
-/// Ages are measured in running time. At each tick the store adds the time since the last tick, but at most one period,
-/// so time in which the process was suspended does not count. The store keeps the sum, so ages continue after a
-/// restart.
+/// Ages are measured in running time. At each tick, the store adds the time since the last tick, but at most one period
+/// of the sweeper. So time in which the process was suspended hardly counts. The store keeps the sum, so ages continue
+/// after a restart.
 pub struct Sweeper {
     recipients: SweeperRecipients,
     running: RunningClock,
     stopwatch: SharedStopwatch,
     settings: TurnSettings,
-    /// What the stopwatch showed at the last tick.
+    /// The time of the stopwatch at the last tick.
     ticked_at: Duration,
-    /// What it has done. While a sweep is under way, the next one leaves it alone.
+    /// What the sweeper has done. While a sweep is in progress, no other begins.
     report: SweeperReport,
 }
 
 impl Sweeper {
-    /// Returns a sweeper that has not started yet. It advances `running` and measures with `stopwatch`.
+    /// Returns a sweeper that has not started yet. It advances `running` and measures the time with `stopwatch`.
     pub fn new(
         recipients: SweeperRecipients,
         running: RunningClock,
@@ -58,8 +58,8 @@ impl Sweeper {
         Self { recipients, running, stopwatch, settings, ticked_at, report: SweeperReport::default() }
     }
 
-    /// The time between two ticks: a quarter of the shortest age that is measured. One suspension of the process,
-    /// however long, ages a turn by at most this.
+    /// Returns the time between two ticks: a quarter of the shortest age that the sweeper acts on. A suspension of the
+    /// process ages a turn by at most this time, however long the suspension is.
     fn period(&self) -> Duration {
         let shortest = self.settings.abandon_after.min(self.settings.fail_after);
         (shortest / 4).max(Duration::from_millis(1))
@@ -72,7 +72,7 @@ impl Sweeper {
         let ticked = self.recipients.tick.send(Tick { elapsed });
         Box::pin(ticked.into_actor(self).map(|ticked, sweeper, _| match ticked {
             Ok(Ok(running)) => sweeper.running.advance_to(running),
-            // A store that fails here takes no events either.
+            // If the store fails here, it takes no events either, so no turn ages.
             Ok(Err(error)) => tracing::debug!(%error, "the running time could not be counted"),
             Err(_) => {}
         }))
@@ -82,7 +82,8 @@ impl Sweeper {
         if std::mem::replace(&mut self.report.sweeping, true) {
             return;
         }
-        // A turn notes the running time of the last tick, so it may look up to one period too old.
+        // A turn has the running time of the last tick before its event. So it may look older than it is, by up to one
+        // period.
         let now = self.running.now().saturating_sub(self.period());
         let before = StaleBefore {
             open: now.saturating_sub(self.settings.abandon_after),
@@ -110,7 +111,7 @@ impl Actor for Sweeper {
     }
 }
 
-/// Returns how many turns were sealed.
+/// Returns how many turns this sweep sealed.
 async fn sweep(recipients: SweeperRecipients, before: StaleBefore) -> u64 {
     let SweeperRecipients { stale: store, abandon: directory, .. } = recipients;
     let mut sealed = 0;
@@ -146,24 +147,24 @@ async fn sweep(recipients: SweeperRecipients, before: StaleBefore) -> u64 {
 impl Handler<Drain> for Sweeper {
     type Result = ResponseActFuture<Self, ()>;
 
-    /// Counts the time since the last tick, so that many short runs add up.
+    /// Counts the time since the last tick. So the running times of many short runs add up.
     fn handle(&mut self, _: Drain, _: &mut Self::Context) -> Self::Result {
         self.tick()
     }
 }
 
-/// Ask the sweeper how it is.
+/// Ask the sweeper for its report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InspectSweeper;
 
-/// How the sweeper is.
+/// What the sweeper has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SweeperReport {
-    /// Whether a sweep is under way.
+    /// Whether a sweep is in progress.
     pub sweeping: bool,
-    /// Sweeps that have ended.
+    /// How many sweeps have ended.
     pub sweeps: u64,
-    /// The number of turns that it sealed, as abandoned or failed.
+    /// How many turns the sweeper has sealed, as abandoned or failed.
     pub sealed_turns: u64,
 }
 

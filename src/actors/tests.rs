@@ -1,4 +1,4 @@
-//! Tests of the directory and the sweeper by their messages alone, in paused time.
+//! Tests of the directory and the sweeper through their messages alone, with paused time.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -22,7 +22,7 @@ struct Setup {
     directory: Addr<Directory>,
 }
 
-/// A directory over a store that forgets, whose commits each wait for a permit of `gate`.
+/// Starts a directory over a store that keeps nothing. Each commit waits for a permit of `gate`.
 fn setup_with(settings: TurnSettings, gate: Rc<Semaphore>) -> Setup {
     tokio::time::pause();
     let opens = Probe::start(|_| std::future::ready(Ok(ConversationState::default())));
@@ -133,7 +133,7 @@ async fn more_than_may_be_in_flight_is_refused_and_taken_again_later() {
 }
 
 #[actix_rt::test]
-async fn others_are_shown_how_much_there_is_to_do() {
+async fn the_load_shows_how_many_messages_are_unanswered() {
     let gate = Rc::new(Semaphore::new(0));
     let setup = setup_with(TurnSettings::default(), Rc::clone(&gate));
     let load = Load::new(1);
@@ -181,7 +181,7 @@ async fn draining_refuses_new_work_and_waits_for_what_is_in_flight() {
     drained.await.unwrap().unwrap();
 }
 
-/// A sweeper over a store with these stale turns, of which the directory seals as `seals` says.
+/// A sweeper over a store with these stale turns. `seals` says which of them the directory seals.
 struct Sweep {
     lists: Probe<ListStaleTurns>,
     abandons: Probe<Abandon>,
@@ -224,7 +224,7 @@ fn sweep(settings: TurnSettings, stale: Vec<StaleTurn>, seals: bool) -> Sweep {
     Sweep { lists, abandons, ticks, running, clock, sweeper }
 }
 
-/// Where a turn made by [`stale`] stands among the others.
+/// Returns the number of a turn that [`stale`] made.
 fn place(turn: &StaleTurn) -> usize {
     turn.turn_id.as_str()[1..].parse().unwrap()
 }
@@ -244,7 +244,7 @@ async fn a_sweep_begins_at_the_start_and_again_after_each_interval() {
         ..TurnSettings::default()
     };
     let sweep = sweep(settings, Vec::new(), true);
-    // A turn notes the running time of the last tick, so one period of two seconds is added.
+    // A turn has the running time of the last tick before its event, so one period of two seconds is added to the age.
     let before = StaleBefore { open: RunningTime::new(58_000), failed: RunningTime::new(90_000) };
     assert_eq!(sweep.lists.wait_for(1).await[0].before, before);
     let before = tokio::time::Instant::now();

@@ -21,7 +21,7 @@ pub(super) struct StoreArgs {
     data_dir: Option<PathBuf>,
 }
 
-/// The sources of the configuration, besides the built-in defaults and the environment.
+/// The flags that give the sources of the configuration. The built-in defaults and the environment are sources too.
 #[derive(clap::Args)]
 pub(super) struct ConfigArgs {
     #[command(flatten)]
@@ -33,14 +33,14 @@ pub(super) struct ConfigArgs {
 }
 
 impl StoreArgs {
-    /// Reads and checks all layers.
+    /// Reads and checks all layers of the configuration.
     pub(super) fn load(self) -> Result<Configuration, ConfigError> {
         ConfigArgs { store: self, listen: None }.load()
     }
 }
 
 impl ConfigArgs {
-    /// Reads and checks all layers.
+    /// Reads and checks all layers of the configuration.
     pub(super) fn load(self) -> Result<Configuration, ConfigError> {
         let listen = self.listen.map(|value| Flag { name: "--listen", key: "http.listen", value: value.into() });
         let data_dir =
@@ -57,7 +57,7 @@ impl ConfigArgs {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ServerUrl(String);
 
-/// Why a text is not the address of a server.
+/// The reason why a text is not the address of a server.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum InvalidServerUrl {
     #[error("this program speaks no TLS; give an address that begins with http://, such as that of a local proxy")]

@@ -10,11 +10,11 @@ use super::client::{Client, ClientError};
 use super::{CliError, output};
 use crate::link;
 
-/// Copies the database of a running server as it is at one moment; the server continues to work.
+/// Copies the database of a running server at one moment. The server continues to work.
 ///
 /// The copy is a database that `check` verifies and `serve` opens: put it into a data directory as `turn-metrics.redb`,
-/// with no `turn-metrics.journal.redb` beside it. DEST gets its name only once the copy is complete and on the disk.
-/// The server needs room for the copy beside its database.
+/// with no `turn-metrics.journal.redb` beside it. The file gets the name DEST only when the copy is complete and on the
+/// disk. The server needs disk space for the copy beside its database.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   turn-metrics backup copy/turn-metrics.redb
@@ -34,7 +34,7 @@ pub(super) struct Args {
     force: bool,
 }
 
-/// Why no backup was made.
+/// The reason why no backup was made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackupFailure {
@@ -70,7 +70,7 @@ fn back_up(args: &Args) -> Result<u64, BackupFailure> {
         Ok(_) if !args.force => return Err(BackupFailure::Exists(destination.clone())),
         _ => {}
     }
-    // If DEST is a link, the file that it leads to is replaced, and the link stays.
+    // If DEST is a link, replace the file that it leads to, and keep the link.
     let target = link::target(destination).map_err(unwritable)?;
     let directory = link::directory_of(&target);
     // Check the directory first, so that the error names it and not the temporary file.

@@ -14,13 +14,13 @@ const NOT_CHECKED: u8 = 3;
 /// The exit code for wrong usage, from `sysexits.h`.
 pub(super) const USAGE: u8 = 64;
 
-/// Verifies the database of a stopped server: that its pages are sound and its contents consistent.
+/// Verifies the database of a stopped server: that its pages are sound and its contents are consistent.
 ///
-/// Each violation is a line on standard output, and the summary is on standard error. Without `--repair` not a byte is
-/// changed. A repair takes the sealed turns that can be read for the truth and derives the rest from them: the index of
-/// their ids, the counts and totals of conversations, open turns that are sealed already. A record that cannot be read
-/// is moved aside, and its ordinal is not given again. What a killed server left in its journal is checked too, and a
-/// repair moves it into the main file. The original files are kept beside the repaired ones, as
+/// Each violation is a line on standard output, and the summary is on standard error. Without `--repair` no byte is
+/// changed. A repair keeps the sealed turns that can be read, and derives the other data from them: the index of their
+/// ids, the counts and totals of conversations, and which open turns are sealed already. A record that cannot be read
+/// is moved aside, and its ordinal is not given again. If a killed server left a journal, it is checked too, and a
+/// repair moves its contents into the main file. The original files are kept beside the repaired ones, as
 /// `turn-metrics.redb.before-repair-N` and, for the journal, `turn-metrics.journal.redb.before-repair-N`. Damaged pages
 /// cannot be repaired: then nothing is changed and no copy is made.
 #[derive(clap::Args)]
@@ -34,12 +34,12 @@ pub(super) struct Args {
     #[command(flatten)]
     store: StoreArgs,
 
-    /// Repair what can be derived, and keep a copy of the original files
+    /// Repair what can be derived from the sealed turns, and keep a copy of the original files
     #[arg(long)]
     repair: bool,
 }
 
-/// Why a check has no exit code of its own.
+/// The ways in which a check fails without a result.
 #[derive(Debug, thiserror::Error)]
 enum CheckFailure {
     #[error(transparent)]
@@ -48,7 +48,7 @@ enum CheckFailure {
     Output(#[from] CliError),
 }
 
-/// Whether these arguments of the process are for `check`.
+/// Returns whether these arguments of the process are for the command `check`.
 pub(super) fn is_meant(mut args: impl Iterator<Item = OsString>) -> bool {
     args.nth(1).is_some_and(|command| command == "check")
 }
@@ -72,7 +72,7 @@ fn not_checked(error: &dyn std::error::Error) -> ExitCode {
     NOT_CHECKED.into()
 }
 
-/// Report the violations found before the failure: the file is damaged, whatever happened since.
+/// Reports the violations that were found before the failure, since they show that the file is damaged.
 fn failed(error: &CheckError) -> Result<ExitCode, CliError> {
     if let CheckError::Repair { before, .. } = error {
         tell(before)?;
@@ -112,7 +112,7 @@ fn repaired(directory: &Path) -> Result<u8, CheckFailure> {
     Ok(DAMAGED)
 }
 
-/// The contents of the file come from outside, so control characters are escaped for the terminal.
+/// The texts in the file may come from anybody, so control characters are escaped for the terminal.
 fn tell(report: &CheckReport) -> Result<(), CliError> {
     report.violations.iter().try_for_each(|violation| output::print(&(plain(&violation.to_string()) + "\n")))
 }

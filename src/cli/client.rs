@@ -14,19 +14,19 @@ use crate::http::BadLines;
 use crate::turn::{ConversationId, StoredTurn, TurnId};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The time limit for a whole request. By default the server ends a slow upload after 30 seconds, and then still has to
-/// answer.
+/// The time limit for a whole request. By default the server ends a slow upload after 30 seconds. The rest is time for
+/// the server's answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_mins(2);
-/// The maximum length of an answer. A full page of turns that all have the maximum number of steps has some 100 MB.
+/// The maximum length of an answer. A full page of turns has some 100 MB if all turns have the maximum number of steps.
 const MAX_ANSWER_BYTES: u64 = 256 * 1024 * 1024;
 /// The maximum number of characters of a server's error that are shown.
 const MAX_ERROR_CHARS: usize = 500;
 
-/// Why a request to a server failed.
+/// The reason why a request to a server failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// There is no answer: nothing listens at the address, or the connection broke.
+    /// No answer came: nothing listens at the address, or the connection broke.
     #[error("cannot reach {url}: {}", plain(&.cause.to_string()))]
     Unreachable {
         /// The address of the server.
@@ -58,7 +58,7 @@ pub enum ClientError {
     },
 }
 
-/// The answer to posted events.
+/// The body of the answer to posted events.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 pub(super) struct HttpReceipt {
     pub(super) accepted: u64,
@@ -75,7 +75,7 @@ pub(super) struct HttpReceipt {
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RefusedPart {
-    /// Its line in the body; for a conversation, its first line.
+    /// The line in the body; for a conversation, its first line in the body.
     pub(super) line: u64,
     pub(super) error: String,
     #[serde(default)]
@@ -119,20 +119,20 @@ impl Client {
             .http_status_as_error(false)
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_global(Some(REQUEST_TIMEOUT))
-            // The server is on this machine or near it, so proxies of the environment are not used.
+            // The server is on this machine or near it, so the proxies that the environment names are not used.
             .proxy(None)
             .max_redirects(0)
             .build();
         Self { agent: config.new_agent(), url }
     }
 
-    /// Posts events as NDJSON. The receipt may name refused conversations.
+    /// Posts events as NDJSON. The receipt may list refused conversations.
     pub(super) fn post_events(&self, body: &[u8], bad_lines: BadLines) -> Result<HttpReceipt, ClientError> {
         let query = if bad_lines == BadLines::Skip { "?bad=skip" } else { "" };
         let request = self.agent.post(format!("{}/events{query}", self.url)).content_type("application/x-ndjson");
         let response = request.send(body);
-        // The server took nothing of a conversation over a limit and everything of the others. The answer has the
-        // receipt.
+        // The server took no events of a conversation over a limit, and all events of the others. The answer contains
+        // the receipt.
         if let Ok(mut response) = response {
             if response.status() == StatusCode::UNPROCESSABLE_ENTITY {
                 let body = self.body(&mut response)?;
@@ -155,7 +155,7 @@ impl Client {
 
     /// Returns a copy of the server's database as a stream. Reading fails if the copy is incomplete.
     pub(super) fn backup(&self) -> Result<impl io::Read + use<>, ClientError> {
-        // No limit for the whole request: the copy may take any time to be made and sent.
+        // The whole request has no time limit, as making and sending the copy may take any time.
         let request = self.agent.get(format!("{}/backup", self.url)).config();
         let response = request.timeout_global(None).build().call();
         Ok(self.accepted(response)?.into_body().into_with_config().limit(u64::MAX).reader())
@@ -206,7 +206,7 @@ impl Client {
 }
 
 impl ClientError {
-    /// Whether sending the same events again may help. It never does harm, since events that were taken in change
+    /// Returns whether sending the same events again may help. It never does harm: events that were taken in change
     /// nothing the second time.
     pub(super) fn is_transient(&self) -> bool {
         match self {

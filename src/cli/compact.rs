@@ -6,10 +6,10 @@ use crate::store::{Compaction, compact};
 
 /// Makes the database of a stopped server as small as it can be.
 ///
-/// It writes a new database beside the old one, so the disk needs room for a second one. The new one replaces the old
-/// one once it is complete, so a compaction can be interrupted without harm. If the server was killed, the contents of
-/// its journal are moved into the database first. A database that goes on growing does not need this, because it uses
-/// its free pages again.
+/// It writes a new database beside the old one, so the disk needs room for both. The new database replaces the old one
+/// when it is complete, so a compaction can be interrupted without harm. If the server was killed, the contents of its
+/// journal are moved into the database first. A database that continues to grow does not need this command, because it
+/// reuses its free pages.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   turn-metrics compact

@@ -23,13 +23,13 @@ const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr
 const LINES_AT_ONCE: usize = 20;
 /// The pause between two requests, so that a person can watch.
 const PAUSE: Duration = Duration::from_millis(40);
-/// The number of pauses, so that even a long demonstration soon ends.
+/// The maximum number of pauses. Even a long demonstration soon ends.
 const MAX_PAUSES: u32 = 75;
 /// The number of turns in the table at the end.
 const TABLE_TURNS: usize = 20;
 const RETRIES: u32 = 5;
 
-/// Shows the whole service at work, on simulated traffic.
+/// Shows the whole service at work with simulated traffic.
 ///
 /// Starts the service in this process on a temporary directory, and sends it the events of a simulated kernel over
 /// HTTP: parallel conversations, tool calls, prompt caches, and a few turns that are aborted. Prints each turn as it is
@@ -146,13 +146,13 @@ async fn drive(args: &Args, url: &ServerUrl) -> Result<(), CliError> {
     let turns = page(&client, &id, 0, TABLE_TURNS).await?;
     output::print_apart(format!("\nThe metrics of conversation {id}, times in milliseconds:\n\n")).await?;
     output::print_apart(render(&turns, Look::of_stdout())).await?;
-    // The user can start the program again by the name it was started with now.
+    // Show commands with the name by which the user started this program.
     let program = std::env::args().next().unwrap_or_else(|| "turn-metrics".into());
     let hint = format!("\nTry:\n  curl {url}/conversations/{id}/metrics\n  {program} show {id} --server {url}\n");
     output::print_apart(hint).await
 }
 
-/// Prints the line of a sealed turn, with the metrics that the service returns.
+/// Prints a line for a sealed turn, with the metrics that the service returns.
 async fn print_sealed(client: &Client, sealed: HttpTurnReceipt) -> Result<(), CliError> {
     let HttpTurnReceipt { conversation_id: id, ordinal, .. } = sealed;
     for turn in page(client, &id, ordinal.saturating_sub(1), 1).await? {

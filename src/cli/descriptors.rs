@@ -1,31 +1,32 @@
-//! File descriptors: each connection needs one, and the system limits how many a process may have.
+//! File descriptors: each connection needs one, and the system limits how many of them a process may have.
 
 use super::service::ServiceError;
 use crate::http;
 use crate::settings::HttpSettings;
 
-/// The descriptors that the server needs besides those of connections and workers: files, pipes, timers, a backup.
+/// The number of descriptors that the server needs besides those of connections and workers: for files, pipes, timers
+/// and a backup.
 const OWN: u64 = 48;
 
-/// The descriptors that a worker needs.
+/// The number of descriptors that a worker needs.
 const OF_A_WORKER: u64 = 8;
 
-/// The fewest connections that are worth a start.
+/// The minimum number of connections with which the service starts.
 const LEAST_CONNECTIONS: u64 = 16;
 
-/// What follows from the limit of the process.
+/// How many connections the descriptor limit of the process allows.
 #[derive(Debug, PartialEq, Eq)]
 enum Fit {
-    /// All connections of the settings.
+    /// All connections of the settings are possible.
     All,
-    /// Only so many connections.
+    /// Only this many connections.
     Fewer(usize),
-    /// Too few to start; so many are needed.
+    /// Too few connections to start the service. The process needs this many descriptors.
     None { needed: u64 },
 }
 
-/// Sees to it that the process may have the descriptors that the settings ask for: raises the limit as far as the process
-/// may, and allows fewer connections if that is not enough.
+/// Gets the descriptors that the settings need. It raises the limit of the process as far as the system allows, and
+/// reduces the number of connections if that is not enough.
 pub(super) fn make_room(settings: &mut HttpSettings) -> Result<(), ServiceError> {
     let fixed = OWN + OF_A_WORKER * http::worker_count(settings) as u64;
     let needed = fixed + http::with_headroom(settings.max_connections) as u64;
@@ -54,7 +55,7 @@ fn fit(limit: u64, fixed: u64, max_connections: usize) -> Fit {
     let needed = fixed + LEAST_CONNECTIONS;
     match limit.checked_sub(fixed) {
         Some(left @ LEAST_CONNECTIONS..) => {
-            // The headroom is an eighth of the connections, and at least one.
+            // An eighth more connections are accepted, and at least one more.
             let connections = usize::try_from(left * 8 / 9).unwrap_or(max_connections) - 1;
             Fit::Fewer(connections.min(max_connections))
         }
@@ -62,7 +63,8 @@ fn fit(limit: u64, fixed: u64, max_connections: usize) -> Fit {
     }
 }
 
-/// Raises the limit if it is below this, as far as the process may, and returns it; `None` if there is no limit.
+/// Raises the limit to `needed` if it is lower, as far as the system allows. Returns the limit; `None` if there is
+/// none.
 #[cfg(unix)]
 fn raise_to(needed: u64) -> Option<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

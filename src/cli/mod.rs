@@ -1,4 +1,4 @@
-//! The command line: one file for each command, and what the commands share.
+//! The command line: a file for each command, and files that the commands share.
 //!
 //! Invariant: a command reads or changes a running server only over HTTP. Only `check` and `compact` open the files of
 //! a store, and only while no server runs on them.
@@ -14,17 +14,17 @@
 //! - `backup`: copies the database of a running server.
 //! - `config`: prints the settings in force.
 //!
-//! # Shared
+//! # Shared by the commands
 //!
 //! - `args`: arguments of several commands.
-//! - `client`: asks a running server over HTTP.
+//! - `client`: the requests to a running server over HTTP.
 //! - `send`: posts events until they are acknowledged.
 //! - `service`: the whole service in this process.
 //! - `descriptors`: the file descriptors that the process may have.
 //! - `price_book`: the prices of models that a service uses.
 //! - `signals`: SIGINT, SIGTERM and SIGXFSZ.
 //! - `output`: writes to standard output and standard error.
-//! - `testing`: a server that gives scripted answers, for tests.
+//! - `testing`: a server for tests, which gives scripted answers.
 
 mod args;
 mod backup;
@@ -91,7 +91,7 @@ enum Command {
     Config(config::Args),
 }
 
-/// Why a command failed.
+/// The reason why a command failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CliError {
@@ -101,7 +101,7 @@ pub enum CliError {
     /// The telemetry could not be set up.
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
-    /// The service could not start, or could not go on.
+    /// The service could not start, or could not continue.
     #[error(transparent)]
     Service(#[from] ServiceError),
     /// The server did not answer as expected.
@@ -137,7 +137,7 @@ impl CliError {
 
 /// Runs the command that the arguments of the process name. Exits the process if the arguments are not valid.
 pub fn run() -> Result<ExitCode, CliError> {
-    // Must come before every write to a file, including the output.
+    // This must come before every write to a file, and the output may be a file.
     signals::survive_file_size_limit().map_err(CliError::system("handle the limit on the size of files"))?;
     let cli = match parsed_arguments() {
         Ok(cli) => cli,
@@ -162,7 +162,7 @@ pub fn run() -> Result<ExitCode, CliError> {
 
 /// Returns the arguments of the process.
 fn parsed_arguments() -> Result<Cli, clap::Error> {
-    // By itself, clap colours its texts even on a dumb terminal if the environment names a CI system.
+    // Without this, clap colours its texts even on a dumb terminal if the environment names a CI system.
     let color = if is_color_wanted() { ColorChoice::Auto } else { ColorChoice::Never };
     Cli::from_arg_matches(&Cli::command().color(color).try_get_matches()?)
 }

@@ -1,4 +1,4 @@
-//! Writes output for people and pipes.
+//! Writes output for people and for pipes.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -14,7 +14,7 @@ use crate::deceptive::undeceptive;
 use crate::line_queue;
 use crate::telemetry;
 
-/// How long a failed server waits for its error message to be read.
+/// How long a failed server waits until its error message is written.
 const LAST_WORD_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Writes to standard output. A closed pipe is not an error: a reader such as `head` has read all that it wanted.
@@ -26,33 +26,34 @@ pub(super) fn print(text: &str) -> Result<(), CliError> {
     }
 }
 
-/// Like [`print`], but writes on a separate thread, so that a reader that does not read blocks no other thread of a
-/// server.
+/// Like [`print`], but writes on a separate thread. So if nobody reads the output, no other thread of a server is
+/// blocked.
 pub(super) async fn print_apart(text: String) -> Result<(), CliError> {
     let (told, done) = oneshot::channel();
     let write = move || {
-        // The server may have ended already.
+        // Sending fails if the server has ended already.
         let _ = told.send(print(&text));
     };
     thread::Builder::new().name("print".into()).spawn(write).map_err(CliError::system("write to standard output"))?;
     done.await.unwrap_or(Ok(()))
 }
 
-/// Writes a line to standard error, through the log if there is one, which never blocks. Ignores errors.
+/// Writes a line to standard error. If the process has a log, the line goes through it and never blocks. Ignores
+/// errors.
 pub(super) fn note(line: &str) {
     if !telemetry::note(line) {
         let _ = writeln!(io::stderr(), "{line}");
     }
 }
 
-/// Writes why a server failed and returns its exit code. The wait for the write is limited, so that the process ends
-/// with that code even if standard error is a pipe that nobody reads.
+/// Writes the reason why a server failed, and returns its exit code. The wait for the write is limited. So the process
+/// ends with that code even if standard error is a pipe that nobody reads.
 pub(super) fn end_of_server(result: Result<ExitCode, CliError>) -> ExitCode {
     let error = match result {
         Ok(code) => return code,
         Err(error) => error,
     };
-    // Without a thread, the message cannot be written.
+    // If no thread can be started, the message cannot be written.
     if let Ok((queue, mut writer)) = line_queue::start("last-word", 1, io::stderr()) {
         let _ = queue.offer(undeceptive(&last_word(&error)).into_owned().into_bytes());
         let _ = writer.close_within(LAST_WORD_PATIENCE);
@@ -87,7 +88,7 @@ pub(super) fn plain_json(json: &str) -> String {
     let mut plain = String::with_capacity(json.len());
     for c in json.chars() {
         if c.is_control() || is_directional(c) {
-            // A `String` takes everything.
+            // Writing to a string cannot fail.
             let _ = write!(plain, "\\u{:04x}", u32::from(c));
         } else {
             plain.push(c);

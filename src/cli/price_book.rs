@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use crate::report::SharedPriceBook;
 use crate::settings::PriceSettings;
 
-/// Why there are no prices.
+/// The reason why the prices cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PriceBookError {
@@ -12,7 +12,7 @@ pub enum PriceBookError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: std::io::Error,
     },
     /// A file of prices is not valid.
@@ -20,7 +20,7 @@ pub enum PriceBookError {
     Invalid {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The mistake in the file.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The program was built without the feature `prices`.
@@ -31,7 +31,7 @@ pub enum PriceBookError {
     },
 }
 
-/// The price book of a service.
+/// Returns the price book of a service.
 #[cfg(feature = "prices")]
 pub(super) fn book(settings: &PriceSettings) -> Result<SharedPriceBook, PriceBookError> {
     use std::path::Path;
@@ -62,7 +62,7 @@ pub(super) fn book(settings: &PriceSettings) -> Result<SharedPriceBook, PriceBoo
         Some(path) => {
             let json = read(path, |path| fs::read(path))?;
             let modified = read(path, |path| fs::metadata(path)?.modified())?;
-            // The file says neither its version nor its date.
+            // The file contains neither its version nor its date, so use the time of its last change.
             let date = Timestamp::try_from(modified).map(|at| at.strftime("%Y-%m-%d").to_string()).unwrap_or_default();
             valid(path, PriceData::from_json(&json, &path.display().to_string(), &date))?
         }
@@ -71,7 +71,7 @@ pub(super) fn book(settings: &PriceSettings) -> Result<SharedPriceBook, PriceBoo
     Ok(Arc::new(Prices::new(table, data)))
 }
 
-/// The price book of a service that was built without prices.
+/// Returns the price book of a service that was built without prices.
 #[cfg(not(feature = "prices"))]
 pub(super) fn book(settings: &PriceSettings) -> Result<SharedPriceBook, PriceBookError> {
     match settings.file.as_ref().or(settings.data.as_ref()) {

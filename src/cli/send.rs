@@ -14,14 +14,14 @@ const MAX_PAUSE: Duration = Duration::from_secs(10);
 /// The longest pause that a server may ask for.
 const MAX_RETRY_AFTER: Duration = Duration::from_mins(2);
 
-/// Why events were not acknowledged.
+/// The reason why events were not acknowledged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
-    /// Sending them again would not help.
+    /// The server refused the events. Sending them again would not help.
     #[error(transparent)]
     Refused(ClientError),
-    /// They were sent as often as allowed. Whether they were taken in is unknown.
+    /// The events were sent as often as allowed. It is unknown whether they were taken in.
     #[error("gave up after {tries} tries")]
     GaveUp {
         /// How often they were sent.
@@ -34,20 +34,20 @@ pub enum SendError {
     BrokeOff(io::Error),
 }
 
-/// The pause before repetition `nth`, counted from 0.
+/// Returns the pause before repetition `nth`, counted from 0.
 ///
-/// `jitter` from 0 to 1 spreads senders that failed at the same time. The pause is at least as long as the server asks
-/// for.
+/// `jitter`, from 0 to 1, spreads the repetitions of senders that failed at the same time. If the server asks for a
+/// longer pause, the pause is that long.
 fn pause(nth: u32, jitter: f64, retry_after: Option<Duration>) -> Duration {
     let full = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(nth)).min(MAX_PAUSE);
     let own = full.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0);
     own.max(retry_after.unwrap_or_default().min(MAX_RETRY_AFTER))
 }
 
-/// Sends batches one after the other, each as often as necessary.
+/// Sends batches one after the other, and repeats each batch as often as necessary.
 pub(super) struct Sender {
     client: Client,
-    /// How often one batch is sent again.
+    /// How often one batch may be repeated.
     retries: u32,
 }
 

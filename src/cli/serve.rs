@@ -11,7 +11,7 @@ use crate::telemetry;
 /// Runs the service.
 ///
 /// When the service is ready, it prints the line `listening on http://ADDRESS:PORT` to standard output, and nothing
-/// else. A program that starts it with port 0 can read the port there. Logs go to standard error.
+/// else. A program that starts the service with port 0 can read the port in that line. Logs go to standard error.
 ///
 /// SIGTERM and SIGINT (Ctrl-C) stop the service in order: it accepts no more requests, finishes those in flight, closes
 /// the store and exits with 0. A second signal ends it at once. Even then, everything acknowledged is durable.
@@ -31,7 +31,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> Result<ExitCode, CliError> {
     let mut settings = args.config.load()?.into_settings();
-    // Dropped last: the span log is complete only after every span is closed.
+    // This is dropped last, because the span log is complete only after every span is closed.
     let _telemetry =
         telemetry::init(settings.log, settings.span_log_file.as_deref().map(|file| (file, &settings.span_log)))?;
     if !args.insecure {
@@ -49,15 +49,15 @@ async fn serve(settings: Settings, mut signals: Signals) -> Result<ExitCode, Cli
     Ok(run_until_the_end(service, signals.first()).await)
 }
 
-/// Prints the address. The server does not wait for this: it serves and stops even if nobody reads the line.
+/// Prints the address. The server does not wait for that: it serves and stops even if nobody reads the line.
 async fn tell_address(line: String) {
     if let Err(error) = output::print_apart(line).await {
         tracing::warn!(%error, "the address of the service could not be printed");
     }
 }
 
-/// Runs until a signal arrives, or until the service cannot go on. It then exits with 1, so that a supervisor starts it
-/// again.
+/// Runs until a signal arrives or the service fails. After a failure the process exits with 1, so that a supervisor
+/// starts it again.
 async fn run_until_the_end(mut service: Service, signal: impl Future<Output = Signal>) -> ExitCode {
     let code = tokio::select! {
         signal = signal => {
@@ -83,7 +83,7 @@ mod tests {
     use crate::report::NoPrices;
     use crate::runtime::Runtime;
 
-    /// Formats an exit code, since `ExitCode` cannot be compared.
+    /// Returns an exit code as a text, because `ExitCode` values cannot be compared.
     fn shown(code: ExitCode) -> String {
         format!("{code:?}")
     }

@@ -1,4 +1,4 @@
-//! The whole service in this process: the HTTP server on the actors on the store.
+//! The whole service in this process: the HTTP server, the actors and the store.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -17,11 +17,11 @@ use crate::runtime::{Operations, Runtime, StartError};
 use crate::settings::Settings;
 use crate::telemetry;
 
-/// Why the service cannot start or go on.
+/// The reason why the service cannot start or continue.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServiceError {
-    /// Other machines could reach the address, which was not allowed.
+    /// Other machines can reach the address, and the user has not allowed that.
     #[error(
         "refused to listen on {0}: other machines may reach that address and the service has no authentication; \
          listen on 127.0.0.1, or give --insecure if the network keeps strangers out"
@@ -38,27 +38,27 @@ pub enum ServiceError {
     /// The actors or the store did not start.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// The process may have too few file descriptors.
+    /// The process is allowed too few file descriptors.
     #[error(
         "the process may open only {limit} files, and the service needs at least {needed}: raise the limit \
          (`ulimit -n`)"
     )]
     TooFewDescriptors {
-        /// How many it may open.
+        /// How many files the process may open.
         limit: u64,
-        /// How many are needed.
+        /// How many files the service needs.
         needed: u64,
     },
-    /// The prices that are set cannot be used.
+    /// The configured prices cannot be used.
     #[error(transparent)]
     Prices(#[from] PriceBookError),
     /// The HTTP server did not start.
     #[error("cannot start the HTTP server")]
     Http(#[source] io::Error),
-    /// The store cannot go on, so nothing can be acknowledged any more.
+    /// The store's writer has died, so nothing can be acknowledged any more.
     #[error("the store's writer is gone, nothing can be made durable any more")]
     StoreFailed,
-    /// The HTTP server ended without being told to.
+    /// The HTTP server ended although the service did not stop it.
     #[error("the HTTP server has ended: it was stopped")]
     HttpStopped,
     /// The HTTP server failed.
@@ -68,7 +68,7 @@ pub enum ServiceError {
 
 /// Refuses an address that other machines may reach.
 pub(super) fn require_loopback(address: SocketAddr) -> Result<(), ServiceError> {
-    // An IPv4 address may be written as an IPv6 one.
+    // An IPv4 address may be written as an IPv6 address.
     if address.ip().to_canonical().is_loopback() { Ok(()) } else { Err(ServiceError::NotLoopback(address)) }
 }
 
@@ -84,13 +84,13 @@ pub(super) struct Service {
     server: ServerHandle,
     /// Resolves when the server ends.
     serving: JoinHandle<io::Result<()>>,
-    /// How long the HTTP server may take to stop, including its own extra time, and then the store to close.
+    /// Two limits in one: how long the HTTP server may take to stop, and then how long the store may take to close.
     patience: Duration,
 }
 
 impl Service {
     /// Starts the service. The address is bound before the database is opened. So if the service is started twice by
-    /// mistake, the error names the address, which is the cause, and not the lock.
+    /// mistake, the error names the address, which is the cause, and not the lock of the database.
     pub(super) async fn start(listener: TcpListener, settings: &Settings) -> Result<Self, ServiceError> {
         let book = price_book::book(&settings.prices)?;
         let runtime = Runtime::builder()
@@ -103,7 +103,7 @@ impl Service {
         Self::start_on(runtime, book, listener, settings).await
     }
 
-    /// Serves a runtime that was started already, with these prices.
+    /// Serves a runtime that is running already, with these prices.
     pub(super) async fn start_on(
         runtime: Runtime,
         book: SharedPriceBook,
@@ -127,12 +127,12 @@ impl Service {
         Ok(Self { address, runtime, server: handle, serving, patience })
     }
 
-    /// The address it listens on, with the actual port.
+    /// Returns the address that the service listens on, with the actual port.
     pub(super) fn url(&self) -> ServerUrl {
         ServerUrl::of(self.address)
     }
 
-    /// Resolves with the reason when the service cannot go on.
+    /// Resolves when the service cannot continue, and returns the reason.
     pub(super) async fn failed(&mut self) -> ServiceError {
         tokio::select! {
             () = self.runtime.failed() => ServiceError::StoreFailed,
@@ -144,9 +144,10 @@ impl Service {
         }
     }
 
-    /// Stops accepting, finishes requests in flight, drains the actors and closes the store.
+    /// Stops in order: accepts no more connections, finishes the requests in flight, drains the actors and closes the
+    /// store.
     pub(super) async fn stop(self) {
-        // A server that does not stop in time must not keep the store from closing.
+        // Close the store even if the HTTP server does not stop in time.
         if tokio::time::timeout(self.patience, self.server.stop(true)).await.is_err() {
             tracing::warn!("the HTTP server did not stop in time");
         }

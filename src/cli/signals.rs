@@ -1,4 +1,5 @@
-//! SIGINT and SIGTERM: the first signal is reported, the second ends the process. SIGXFSZ is ignored.
+//! SIGINT and SIGTERM: the first signal is reported to the command, and the second one ends the process. SIGXFSZ is
+//! ignored.
 
 use std::future::pending;
 use std::io;
@@ -23,7 +24,7 @@ impl Signal {
         }
     }
 
-    /// The exit code of a process that the signal ended: 128 plus the number of the signal, as in shells.
+    /// Returns the exit code of a process that the signal ended: 128 plus the number of the signal, as in shells.
     fn code(self) -> u8 {
         match self {
             Self::Interrupt => 130,
@@ -40,8 +41,8 @@ impl Signal {
 pub(super) struct Signals(oneshot::Receiver<Signal>);
 
 impl Signals {
-    /// Listens for signals from now on, on a separate thread, so that a second signal ends the process however busy or
-    /// stuck everything else is.
+    /// Listens for signals from now on. It does so on a separate thread, so that a second signal ends the process even
+    /// if all other threads are busy or stuck.
     pub(super) fn listen() -> io::Result<Self> {
         let (send_first, first) = oneshot::channel();
         let (send_ready, ready) = mpsc::channel();
@@ -56,7 +57,7 @@ impl Signals {
                     }
                 };
                 let _ = send_ready.send(Ok(()));
-                // Fails if the command has ended already.
+                // Sending fails if the command has ended already.
                 let _ = send_first.send(source.next().await);
                 process::exit(source.next().await.code().into());
             });

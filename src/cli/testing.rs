@@ -1,4 +1,4 @@
-//! A server that gives scripted answers, one for each connection.
+//! A server for tests. It gives scripted answers, one for each connection.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -11,7 +11,7 @@ pub(super) struct Script {
     requests: JoinHandle<Vec<String>>,
 }
 
-/// An answer with a JSON body.
+/// Returns an answer with a JSON body.
 #[expect(clippy::unnecessary_wraps, reason = "it is used in lists in which `None` is a connection that breaks")]
 pub(super) fn answer(status: u16, json: &str) -> Option<String> {
     let length = json.len();
@@ -19,7 +19,7 @@ pub(super) fn answer(status: u16, json: &str) -> Option<String> {
 }
 
 impl Script {
-    /// Gives the answers in order. For a `None` the connection is closed without one.
+    /// Starts a server that gives these answers in order. For a `None`, it closes the connection without an answer.
     pub(super) fn play(answers: Vec<Option<String>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = ServerUrl::of(listener.local_addr().unwrap());
@@ -46,7 +46,7 @@ impl Script {
         self.url.clone()
     }
 
-    /// Returns the requests, once all answers were given.
+    /// Returns the requests after all answers were given.
     pub(super) fn requests(self) -> Vec<String> {
         self.requests.join().unwrap()
     }

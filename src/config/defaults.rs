@@ -36,7 +36,7 @@ pub fn default_file() -> String {
     file
 }
 
-/// Writes a number with its digits in groups of three, if it has five digits or more.
+/// Writes a number. If it has five digits or more, they are in groups of three.
 fn grouped(number: usize) -> String {
     let digits = number.to_string();
     if digits.len() < 5 {

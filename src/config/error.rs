@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use super::Origin;
 
-/// Why the configuration is not valid.
+/// The reason why the configuration is not valid.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -30,7 +30,7 @@ pub enum ConfigError {
         key: String,
         /// The value that was given.
         value: String,
-        /// Where it was given.
+        /// The place where the value was given.
         origin: Origin,
         /// The settings that are allowed in its place.
         allowed: String,
@@ -42,7 +42,7 @@ pub enum ConfigError {
         key: String,
         /// The value that was given.
         value: String,
-        /// Where it was given.
+        /// The place where the value was given.
         origin: Origin,
         /// The values that are allowed.
         allowed: String,

@@ -61,7 +61,7 @@ pub(super) fn from_toml(text: &str, origin: impl Fn(usize) -> Origin) -> Result<
     Ok(raw_settings)
 }
 
-/// Reads the settings of a section and of the sections in it.
+/// Reads the settings of a section and of its subsections.
 fn read_section(
     section: &str,
     table: &DeTable<'_>,
@@ -82,7 +82,7 @@ fn read_section(
         let origin = place(name.span().start);
         let raw = RawSetting { key, value: RawValue::toml(value.get_ref(), source), origin };
         match inner {
-            // A value in the place of a section is never a setting, even if its name is that of a section.
+            // If a value stands in the place of a section, it is not a setting, even if its name is that of a section.
             None if is_outermost || is_section => return Err(raw.refused(sections())),
             Some(_) if is_outermost => return Err(raw.unknown()),
             _ => raw_settings.push(raw),
@@ -91,7 +91,7 @@ fn read_section(
     Ok(())
 }
 
-/// The names of all sections, for a message.
+/// Returns the names of all sections for a message.
 fn sections() -> String {
     format!("the sections {}", SECTIONS.join(", "))
 }

@@ -105,9 +105,9 @@ impl Configuration {
         Ok(())
     }
 
-    /// Checks settings that limit each other, once all layers are read.
+    /// Checks pairs of settings that limit each other, after all layers are read.
     fn check_pairs(&self) -> Result<(), ConfigError> {
-        // The table borrows the settings mutably, so it is made of a copy.
+        // The table borrows the settings mutably, so it is made from a copy.
         let mut settings = self.settings.clone();
         let table = settings.table();
         let named = |key: &str| table.iter().find(|setting| setting.key == key);

@@ -23,7 +23,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("built-in default"),
-            // Escaped, because a path may contain a line break, but comments and messages have one line.
+            // The path is escaped, because it may contain a line break, but a comment or a message has one line.
             Self::File { path, line } => write!(f, "file {}, line {line}", path.to_string_lossy().escape_debug()),
             Self::Environment(name) => write!(f, "environment variable {}", name.escape_debug()),
             Self::Flag(name) => write!(f, "flag {name}"),

@@ -1,4 +1,4 @@
-//! A value as a layer gives it, before it is known for which setting.
+//! A value as a layer gives it, before it is known which setting it is for.
 
 use std::ffi::OsStr;
 
@@ -31,7 +31,7 @@ impl RawValue {
         Self { value, quoted: quote(&format!("{:?}", text.to_string_lossy())) }
     }
 
-    /// `source` is the value as the file writes it.
+    /// `source` is the text of the value in the file.
     pub(super) fn toml(value: &DeValue<'_>, source: &str) -> Self {
         let value = match value {
             DeValue::String(text) => Value::String(text.clone().into_owned()),
@@ -48,7 +48,7 @@ impl RawValue {
         Self { value, quoted: quote(source) }
     }
 
-    /// The value for a message: one line of limited length, without control characters.
+    /// Returns the value for a message: one line of limited length, without control characters.
     pub(super) fn quoted(&self) -> &str {
         &self.quoted
     }
@@ -63,7 +63,7 @@ impl RawValue {
     pub(super) fn count(&self) -> Option<u64> {
         match &self.value {
             Value::Integer(number) => Some(*number),
-            // `parse` alone would accept a sign.
+            // Check the first character, because `parse` would accept a sign.
             Value::Untyped(text) if text.starts_with(|first: char| first.is_ascii_digit()) => {
                 text.replace('_', "").parse().ok()
             }

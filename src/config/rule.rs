@@ -1,4 +1,4 @@
-//! Which values a setting accepts, and how they are read and written.
+//! The values that a setting accepts, and how they are read and written.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -11,12 +11,13 @@ use crate::report::Zone;
 use crate::settings::setting::ValueMut;
 use crate::settings::{HostName, LogFormat, LogLevel, WebOrigin, Workers};
 
-/// The maximum duration. A longer one is surely a mistake, and sums of such durations are far from an overflow.
+/// The maximum duration. A longer one is surely a mistake, and sums of such durations cannot overflow.
 const MAX_DURATION: Duration = Duration::from_hours(365 * 24);
 
-/// Pairs of settings whose first must not exceed the second: a line must fit into a body, and a body into the memory
-/// for all bodies and into the maximum transfer; an open turn must fit into those of its conversation, and they into the
-/// memory for those of all conversations and into a commit, as one may seal them all.
+/// Pairs of settings. The first of a pair must not exceed the second. A line must fit into a body. A body must fit into
+/// the memory for all bodies, and into the maximum transfer. An open turn must fit into the limit for the open turns of
+/// its conversation. These must fit into the memory for the open turns of all conversations, and into a commit, because
+/// one commit may seal all of them.
 pub(super) const AT_MOST: &[(&str, &str)] = &[
     ("http.max_line_bytes", "http.max_body_bytes"),
     ("http.max_body_bytes", "http.max_buffered_bytes"),
@@ -46,7 +47,7 @@ impl ValueMut<'_> {
         }
     }
 
-    /// Sets the value if it is allowed. Returns whether it is.
+    /// Sets the value if the value is allowed. Returns whether it is.
     pub(super) fn apply(self, value: &RawValue) -> bool {
         match self {
             Self::Count(at, limits) => set(at, read_count(value, *limits.start(), *limits.end())),
@@ -78,7 +79,7 @@ impl ValueMut<'_> {
         }
     }
 
-    /// The value as TOML writes it.
+    /// Returns the value as TOML writes it.
     pub(super) fn literal(&self) -> String {
         match self {
             Self::Count(at, _) => at.to_string(),
@@ -98,7 +99,7 @@ impl ValueMut<'_> {
         }
     }
 
-    /// The value, if the setting is a number.
+    /// Returns the value if the setting is a number.
     pub(super) fn count(&self) -> Option<usize> {
         match self {
             Self::Count(at, _) => Some(**at),

@@ -12,7 +12,7 @@ fn load_with(environment: &[(&str, &str)]) -> Result<Configuration, ConfigError>
     Configuration::load(&Sources { environment, ..Sources::default() })
 }
 
-/// Returns the error message for a file of this text, with `F` in place of the path.
+/// Returns the error message for a configuration file with this text. `F` stands for the path of the file.
 fn file_error(text: &str) -> String {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("settings.toml");

@@ -1,4 +1,4 @@
-//! Every route, and which web pages may use it.
+//! The routes of the service, and which web pages may use each route.
 
 use std::sync::LazyLock;
 
@@ -7,24 +7,24 @@ use actix_web::dev::ResourceDef;
 /// A route of the service.
 #[derive(Debug)]
 pub(crate) struct Route {
-    /// Its path, as a pattern of the framework.
+    /// The path of the route, as a pattern of actix-web.
     pub(crate) path: &'static str,
-    /// Its methods, as the `Allow` header lists them.
+    /// The methods of the route, as the `Allow` header lists them.
     pub(crate) methods: &'static str,
-    /// Which web pages may use it.
+    /// Which web pages may use the route.
     pub(crate) pages: PageAccess,
 }
 
-/// Which web pages may use a route. Programs may use every one.
+/// Which web pages may use a route. Programs that are not browsers may use every route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PageAccess {
-    /// Pages of the origins that the settings allow may read it.
+    /// Pages of the origins that the settings allow may read the answer.
     OfAllowedOrigins,
     /// Any page may send a request that changes nothing, but only a page of this server may read the answer.
     Unread,
-    /// Only pages of this server.
+    /// Only pages of this server may use the route.
     OfOwnOrigin,
-    /// No page.
+    /// No page may use the route.
     None,
 }
 
@@ -44,7 +44,7 @@ pub(crate) const THROUGHPUT: Route =
     Route { path: "/metrics/throughput", methods: READ, pages: PageAccess::OfAllowedOrigins };
 pub(crate) const PRICES: Route = Route { path: "/prices", methods: READ, pages: PageAccess::OfAllowedOrigins };
 pub(crate) const HEALTH: Route = Route { path: "/health", methods: READ, pages: PageAccess::Unread };
-/// The readiness check writes to the disk.
+/// The readiness check writes to the disk, so pages of other origins may not cause it.
 pub(crate) const READY: Route = Route { path: "/ready", methods: READ, pages: PageAccess::OfOwnOrigin };
 pub(crate) const BACKUP: Route = Route { path: "/backup", methods: "GET", pages: PageAccess::None };
 
@@ -52,8 +52,8 @@ pub(crate) const ROUTES: [&Route; 11] =
     [&EVENTS, &METRICS, &TURNS, &SUMMARY, &CONVERSATIONS, &STATS, &THROUGHPUT, &PRICES, &HEALTH, &READY, &BACKUP];
 
 impl PageAccess {
-    /// The pages that may use a path, which is decoded as it is for routing. No page may use a path that is not in the
-    /// table, so a route that somebody forgets to list is closed.
+    /// Returns which pages may use a path. The path is decoded as it is for routing. No page may use a path that is not
+    /// in the table, so a route that is missing there is closed to pages.
     pub(crate) fn of(path: &str) -> Self {
         static PATTERNS: LazyLock<[(ResourceDef, PageAccess); ROUTES.len()]> =
             LazyLock::new(|| ROUTES.map(|route| (ResourceDef::new(route.path), route.pages)));

@@ -1,10 +1,10 @@
-//! The answer to posted events.
+//! The body of the answer to `POST /events`.
 
 use serde::Serialize;
 
 use crate::turn::{ConversationId, Ordinal, TurnId};
 
-/// The events that were taken in and are durable.
+/// Says what became of the posted events. The accepted ones are durable.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Acknowledged {
@@ -15,7 +15,7 @@ pub(crate) struct Acknowledged {
     pub(crate) sealed: Vec<SealedHere>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) warnings: Vec<String>,
-    /// The refused lines, if bad lines are skipped, and the conversations over a limit.
+    /// The first refused lines, if bad lines are skipped, and the first conversations over a limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) refused: Option<Vec<Refused>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -27,7 +27,7 @@ fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
-/// A turn that is sealed, by this request or before it.
+/// A turn that is sealed, either by this request or before it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SealedHere {
@@ -39,7 +39,7 @@ pub(crate) struct SealedHere {
 
 #[cfg(test)]
 impl SealedHere {
-    /// A turn that this request sealed.
+    /// Returns the entry of a turn that this request sealed.
     pub(crate) fn new(conversation_id: ConversationId, turn_id: TurnId) -> Self {
         Self { conversation_id, turn_id, ordinal: Ordinal::after(0), duplicate: false }
     }
@@ -49,10 +49,10 @@ impl SealedHere {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Refused {
-    /// The line; for a conversation, its first line.
+    /// The number of the line; for a conversation, the number of its first line.
     pub(crate) line: u64,
     pub(crate) error: String,
-    /// The conversation, if all of it was refused.
+    /// The conversation, if all its events were refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) conversation_id: Option<ConversationId>,
 }

@@ -7,14 +7,14 @@ use crate::report::InvalidThroughputQuery;
 use crate::store::{BackupError, CommitError, Report};
 use crate::turn::InvalidId;
 
-/// Why a request was refused or failed. Displays the text for the client, which never holds the cause within the
-/// service; the code that makes the error logs the cause.
+/// The reason why a request was refused or failed. Its text is for the client, so it never contains an internal cause.
+/// The code that makes the error logs the cause.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiError {
     /// A posted line is not an event.
     #[error("line {line}: {message}")]
     BadEvent { line: u64, message: String },
-    /// Something else about the request is wrong.
+    /// The request is wrong in another way.
     #[error("{0}")]
     BadRequest(&'static str),
     #[error("the conversation id in the path is not valid: {0}")]
@@ -33,7 +33,7 @@ pub(crate) enum ApiError {
         Report::MAX_ROWS
     )]
     TooManyRows { max_periods: usize },
-    /// Dispatch's own text.
+    /// The text of the error is the one that Dispatch sends.
     #[error(transparent)]
     BadThroughputQuery(InvalidThroughputQuery),
     #[error("no turn of this conversation is sealed")]
@@ -56,7 +56,8 @@ pub(crate) enum ApiError {
     TransferTooLarge { limit_bytes: usize },
     #[error("{0}")]
     UnsupportedMediaType(String),
-    /// The request was understood and refused: sending it again does not help. `rest` answers for its other events.
+    /// The request was understood and refused. Sending it again does not help. `rest` says what became of the other
+    /// events.
     #[error("{message}")]
     Refused { message: String, rest: Box<Acknowledged> },
     #[error("Failed to load conversation metrics")]
@@ -65,12 +66,12 @@ pub(crate) enum ApiError {
     ReadFailed,
     #[error("Failed to aggregate throughput")]
     ThroughputFailed,
-    /// Sending the same again helps.
+    /// The service cannot serve the request now. Sending the same request again later helps.
     #[error(transparent)]
     Unavailable(Unavailable),
 }
 
-/// Why a segment of a path is not the id of a conversation.
+/// The reason why a segment of a path is not the id of a conversation.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BadPathId {
     #[error("a `%` without two hexadecimal digits; write the character `%` as `%25`")]
@@ -81,14 +82,14 @@ pub(crate) enum BadPathId {
     Id(#[from] InvalidId),
 }
 
-/// Why the service cannot serve a request at the moment.
+/// The reason why the service cannot serve a request at the moment.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unavailable {
     #[error("too much is being worked on, and nothing was taken in: send it again later")]
     Overloaded,
     #[error("too much of other answers is waiting to be read by their clients: ask again later")]
     TooMuchUnread,
-    /// Some events of the request may be durable, some not.
+    /// Some events of the request may be durable and others not.
     #[error("{0}, and the outcome is unknown: send the same events again later")]
     OutcomeUnknown(&'static str),
     #[error("the store is gone")]
@@ -107,7 +108,7 @@ pub(crate) enum Unavailable {
     BackupFailed,
 }
 
-/// The value of `Retry-After`.
+/// The value of the `Retry-After` header.
 const RETRY_AFTER_SECONDS: &str = "1";
 
 impl ResponseError for ApiError {
@@ -143,7 +144,7 @@ impl ResponseError for ApiError {
             Self::MethodNotAllowed { allowed } => {
                 response.insert_header((header::ALLOW, *allowed));
             }
-            // Otherwise the rest of the body would be read as the next request.
+            // If the connection stayed open, the rest of the body would be read as the next request.
             Self::BodyTimeout { .. } | Self::BodyStalled { .. } => {
                 response.force_close();
             }
@@ -163,7 +164,7 @@ impl ResponseError for ApiError {
     }
 }
 
-/// The body of every failure.
+/// The body of the answer to every failed request.
 #[derive(Serialize)]
 pub(crate) struct ErrorBody<'a> {
     error: &'a str,

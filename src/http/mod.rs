@@ -1,26 +1,28 @@
 //! The service over HTTP: kernel events in, turn metrics out.
 //!
-//! [`serve`] runs the whole of it. A program with an actix server of its own mounts the resources alone, under any
-//! scope, with `.configure(http::resources(&api.on_this_thread()))`, and [`backup_resource`] if it wants that too.
+//! [`serve`] runs the whole service. A program with an actix server of its own mounts only the resources, under any
+//! scope, with `.configure(http::resources(&api.on_this_thread()))`. It adds [`backup_resource`] if it wants backups
+//! too.
 //!
-//! # Rooms
+//! # Parts
 //!
-//! A room uses only those before it.
+//! A part uses only the parts before it.
 //!
-//! - `access`: every route, and which web pages may use it.
-//! - `acknowledged`: the answer to posted events.
-//! - `error`: every failure as JSON. An answer never holds a cause within the service.
-//! - `intake`: from the bytes of a posted body to its events.
-//! - `middleware`: what every request passes.
-//! - `resources`: answers a request.
+//! - `access`: the routes, and which web pages may use each route.
+//! - `acknowledged`: the body of the answer to `POST /events`.
+//! - `error`: every failure as JSON. An answer never contains an internal cause.
+//! - `intake`: turns the bytes of a posted body into events.
+//! - `middleware`: the code that every request passes.
+//! - `resources`: answers the requests.
 //! - `transport`: connections and the server.
-//! - `stand_in`: a system that answers as a test tells it to.
+//! - `stand_in`: a system for tests, which answers as the test says.
 //!
 //! # A request
 //!
-//! It passes, from the outside in: the time limits of its connection, the framing of the answer, the request id and span,
-//! the check for an unread body, the host, the origin, CORS, the resource. The middleware that refuses a request is
-//! inside the one that gives the refusal its id and makes it JSON.
+//! A request passes, from the outside in: the time limits of its connection, the framing of the answer, the request id
+//! and the span, the check for an unread body, the host check, the origin check, the check of its `Expect` header,
+//! CORS, the resource. A middleware that refuses a request lies inside the middleware that gives the refusal its id and
+//! turns it into JSON.
 
 mod access;
 mod acknowledged;

@@ -1,4 +1,4 @@
-//! A system that answers as a test tells it to, and the functions with which tests send requests to the application.
+//! A system for tests that answers as the test says, and functions with which tests send requests to the application.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -40,46 +40,46 @@ use crate::turn::{
     ConversationId, Done, EpochMillis, OpenTurn, Ordinal, StoredTurn, TurnEvent, TurnEventKind, TurnId, Warning,
 };
 
-/// The behaviour of the system, set before it starts.
+/// The behaviour of the system. A test sets it before the system starts.
 #[derive(Default)]
 #[expect(clippy::struct_excessive_bools, reason = "a test sets each by itself")]
 pub(super) struct StandIn {
-    /// The conversations that refuse their events, and how.
+    /// The conversations that refuse their events, each with its error.
     pub(super) refusals: HashMap<&'static str, ObserveError>,
-    /// A conversation that does not answer before another one has been told its events.
+    /// Two conversations: the first one does not answer before the second one has received events.
     pub(super) waits_for: Option<(&'static str, &'static str)>,
     /// The sealed turns of every conversation.
     pub(super) turns: Vec<StoredTurn>,
-    /// The number of turns that its revision has, if it differs from the actual number.
+    /// The number of turns in the revision, if it differs from the actual number.
     pub(super) revision: Option<u64>,
-    /// Whether it has the lineage of another store.
+    /// Whether the revision has the lineage of another store.
     pub(super) another_store: bool,
-    /// How many lives the conversation had before, beyond the default.
+    /// How many more lives the conversation had before than by default.
     pub(super) earlier_lives: u64,
-    /// The reads that work before all others fail.
+    /// How many reads work. All later ones fail.
     pub(super) reads: Option<usize>,
-    /// Whether every report would have too many rows.
+    /// Whether every report fails because it would have too many rows.
     pub(super) too_many_rows: bool,
-    /// Whether costs are being derived anew.
+    /// Whether costs are being computed anew with new prices.
     pub(super) is_repricing: bool,
-    /// The outcome of a readiness check; without one the check hangs.
+    /// The outcome of a readiness check. Without one, the check hangs.
     pub(super) check: Option<Result<(), CommitError>>,
-    /// The backup that it returns once; without one it is busy.
+    /// The backup that the system returns once. Without one, the system is busy.
     pub(super) backup: Option<Result<Backup, BackupError>>,
-    /// The number of late events and the warnings in every receipt.
+    /// The number of late events in every receipt. The next field has the warnings.
     pub(super) late: u64,
     pub(super) warnings: Vec<Warning>,
-    /// Whether its load is at the limit.
+    /// Whether the load of the system is at its limit.
     pub(super) full: bool,
     /// Whether the system has ended.
     pub(super) gone: bool,
-    /// The questions that it was asked.
+    /// The questions that the system was asked.
     pub(super) seen: Arc<Mutex<Seen>>,
-    /// The conversations that have been told events, for one that waits for that.
+    /// The conversations that have received events, for a conversation that waits for another one.
     pub(super) told: Arc<Mutex<HashMap<String, Arc<Notify>>>>,
 }
 
-/// What the system was asked.
+/// The messages that the system received.
 #[derive(Default)]
 pub(super) struct Seen {
     pub(super) observes: Vec<Observe>,
@@ -174,7 +174,7 @@ impl Handler<BackUp> for StandIn {
     }
 }
 
-/// The lines that the calling thread logs, from its start to its end.
+/// The lines that this thread logs while the value lives.
 pub(super) struct Log {
     lines: Written,
     _logging: DefaultGuard,
@@ -190,8 +190,8 @@ impl Log {
             .with_ansi(false)
             .with_writer(move || written.clone())
             .finish();
-        // With a single subscriber, `tracing` caches for each log line whether anybody is interested. If a
-        // thread without a subscriber came to a line first, that line would stay disabled for all threads.
+        // With a single subscriber, `tracing` remembers for each log line whether a subscriber wants it. If a thread
+        // without a subscriber reached a line first, that line would stay disabled for all threads.
         let second = Dispatch::new(tracing_subscriber::registry());
         Self { lines, _logging: tracing::subscriber::set_default(subscriber), _second: second }
     }
@@ -201,12 +201,12 @@ impl Log {
     }
 }
 
-/// A fault whose cause names a path.
+/// Returns a fault whose cause contains a path.
 pub(super) fn fault() -> Fault {
     Fault::new(FaultKind::Disk, "the disk failed").caused_by("cannot read /var/lib/secret: I/O error")
 }
 
-/// Every turn that is done is sealed, and a duplicate if it is sealed already.
+/// Returns a receipt: each turn that is done is sealed, and is a duplicate if it was sealed before.
 fn receipt(observe: &Observe, turns: &[StoredTurn]) -> Receipt {
     let mut sealed = Vec::new();
     for event in observe.events.iter().filter(|event| matches!(event.kind, TurnEventKind::Done(_))) {
@@ -234,7 +234,7 @@ impl Handler<ListTurns> for StandIn {
     }
 }
 
-/// No conversation is listed.
+/// Lists no conversation.
 impl Handler<ListConversations> for StandIn {
     type Result = MessageResult<ListConversations>;
 
@@ -243,7 +243,7 @@ impl Handler<ListConversations> for StandIn {
     }
 }
 
-/// Every report has all turns.
+/// Answers every report with all turns.
 impl Handler<BuildReport> for StandIn {
     type Result = MessageResult<BuildReport>;
 
@@ -260,7 +260,7 @@ impl Handler<BuildReport> for StandIn {
     }
 }
 
-/// All turns are of one conversation.
+/// Answers with all turns, as turns of one conversation.
 impl Handler<ListSealed> for StandIn {
     type Result = MessageResult<ListSealed>;
 
@@ -307,7 +307,7 @@ impl Handler<CheckWrite> for StandIn {
     }
 }
 
-/// Sealed turns, from the first on.
+/// Returns this many sealed turns, from the ordinal 1 on.
 pub(super) fn sealed_turns(count: u64) -> Vec<StoredTurn> {
     (1..=count)
         .map(|n| {
@@ -317,13 +317,13 @@ pub(super) fn sealed_turns(count: u64) -> Vec<StoredTurn> {
         .collect()
 }
 
-/// A `done` as a line.
+/// Returns a `done` event as a line.
 pub(super) fn done(conversation: &str, turn: &str) -> String {
     let conversation = serde_json::to_string(conversation).unwrap();
     format!(r#"{{"type":"done","conversationId":{conversation},"turnId":"{turn}","reason":"stop"}}"#)
 }
 
-/// A `done` as it is observed.
+/// Returns the message that carries `done` events.
 pub(super) fn observed(conversation: &str, turns: &[&str]) -> Observe {
     let event = |turn: &&str| TurnEvent {
         turn_id: TurnId::new(turn).unwrap(),
@@ -332,7 +332,7 @@ pub(super) fn observed(conversation: &str, turns: &[&str]) -> Observe {
     Observe { conversation_id: ConversationId::new(conversation).unwrap(), events: turns.iter().map(event).collect() }
 }
 
-/// What came back.
+/// The answer to a request.
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
@@ -345,7 +345,7 @@ impl Answer {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 
-    /// Asserts that this is a failure in the form of the contract, and returns its message.
+    /// Asserts that the answer is a failure in the form that the contract asks for, and returns its message.
     #[track_caller]
     pub(super) fn failure(&self, status: u16) -> String {
         let body = self.body.as_deref().unwrap();
@@ -356,7 +356,7 @@ impl Answer {
         body["error"].as_str().unwrap().to_owned()
     }
 
-    /// Asserts success, and returns the body.
+    /// Asserts that the answer is a success, and returns its body.
     #[track_caller]
     pub(super) fn success(&self) -> &str {
         assert_eq!(self.status, 200, "{:?}", self.body);
@@ -364,7 +364,7 @@ impl Answer {
     }
 }
 
-/// Every route with its first method and an id in its path, and a path without a route.
+/// Returns every route with its first method and an id in its path, and one path without a route.
 pub(super) fn routes() -> impl Iterator<Item = (Method, String)> {
     let request = |route: &&Route| {
         let method = route.methods.split(", ").next().unwrap();
@@ -373,7 +373,7 @@ pub(super) fn routes() -> impl Iterator<Item = (Method, String)> {
     ROUTES.iter().map(request).chain([(Method::GET, "/nowhere".to_owned())])
 }
 
-/// Sends a request to the whole application, at `localhost`.
+/// Sends a request to the whole application at `localhost`.
 pub(super) async fn ask(api: &Api, request: TestRequest) -> Answer {
     ask_with(api, at_localhost(request), None).await
 }
@@ -382,12 +382,12 @@ fn at_localhost(request: TestRequest) -> TestRequest {
     request.insert_header(("host", "localhost"))
 }
 
-/// The hosts of a server on this machine.
+/// Returns the allowed hosts of a server on this machine.
 pub(super) fn local_hosts() -> Hosts {
     Hosts::of(([127, 0, 0, 1], 24210).into(), &[])
 }
 
-/// Sends a request, with or without a `Host`, to a server with these hosts.
+/// Sends a request, with or without a `Host` header, to a server with these allowed hosts.
 pub(super) async fn ask_of(api: &Api, hosts: &Hosts, request: TestRequest) -> Answer {
     answer_of(api, hosts, request.to_request()).await
 }
@@ -402,7 +402,7 @@ pub(super) async fn post(api: &Api, body: impl Into<Bytes>) -> Answer {
 
 pub(super) const NDJSON: (&str, &str) = ("content-type", "application/x-ndjson");
 
-/// Posts a body that comes as the stream does.
+/// Posts a body that arrives as the stream yields it.
 pub(super) async fn post_stream(
     api: &Api,
     head: TestRequest,

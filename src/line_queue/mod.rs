@@ -1,6 +1,6 @@
 //! Writes lines to a slow destination: a bounded queue in front of a thread that writes.
 //!
-//! A caller never waits. A line is lost if the queue is full or the destination fails to take it; both are counted.
+//! A caller never waits. A line is lost if the queue is full, or if the destination refuses it. Both cases are counted.
 //!
 //! - `writing`: the thread's side of the queue.
 //! - `tests`: full queues, failing writers, and the counts of lost lines.
@@ -23,7 +23,7 @@ use self::writing::Writing;
 /// The maximum queue length. The memory for a queue is allocated at once, so its length must be limited.
 const MAX_WAITING: usize = 10_000_000;
 
-/// Takes lines without waiting for them to be written.
+/// Accepts lines. The caller does not wait until they are written.
 #[derive(Debug, Clone)]
 pub(crate) struct LineQueue {
     items: SyncSender<Item>,
@@ -35,16 +35,16 @@ pub(crate) struct LineQueue {
 enum Item {
     Line {
         bytes: Vec<u8>,
-        /// The number of lines lost to a full queue before this one was queued.
+        /// The number of lines that were lost to a full queue before this line was queued.
         untaken_before: u64,
     },
-    /// The thread answers once everything queued before is written.
+    /// The thread answers when everything that was queued before is written.
     Mark(SyncSender<()>),
     /// Wakes the thread, so that it checks whether it should end.
     Wake,
 }
 
-/// Counts the lines that are not written.
+/// Counts the lines that were not written.
 #[derive(Debug, Default)]
 struct Losses {
     /// Lines that the queue refused.
@@ -55,7 +55,7 @@ struct Losses {
     in_doubt: AtomicU64,
 }
 
-/// Why a line was not queued.
+/// The reason why a line was not queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LineLost {
     /// The queue is full.
@@ -67,14 +67,14 @@ pub(crate) enum LineLost {
 /// Formats the notice about this many lost lines, with the latest error if writing failed.
 pub(crate) type Notice = Box<dyn Fn(u64, Option<&io::Error>) -> Vec<u8> + Send>;
 
-/// The thread that writes. Dropping this waits until everything queued before is written; [`LineWriter::close_within`]
-/// limits the wait.
+/// The thread that writes. Dropping this value waits until everything that was queued before is written;
+/// [`LineWriter::close_within`] limits the wait.
 #[derive(Debug)]
 pub(crate) struct LineWriter {
     items: SyncSender<Item>,
     closing: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
-    /// Disconnected when the thread ends. The lock only makes this type `Sync` and is never contended.
+    /// Disconnected when the thread ends. The lock only makes this type `Sync`; two threads never wait for it.
     ended: Mutex<Receiver<()>>,
 }
 
@@ -88,8 +88,8 @@ pub(crate) fn start(
     spawn(name, limit, writer, None)
 }
 
-/// Like [`start`], but writes a notice wherever lines are missing. The log uses this, since it cannot report its own
-/// failures by logging them.
+/// Like [`start`], but also writes a notice in the place of missing lines. The log uses this, because it cannot report
+/// its own failures by logging them.
 pub(crate) fn start_with_notice(
     name: &str,
     limit: usize,
@@ -133,21 +133,21 @@ impl LineQueue {
         })
     }
 
-    /// The number of queued lines that an error kept from being written. Includes lines in doubt until a later flush
-    /// succeeds.
+    /// Returns the number of queued lines that were not written because of an error. It includes lines in doubt until a
+    /// later flush succeeds.
     pub(crate) fn failures(&self) -> u64 {
         let Losses { refused, in_doubt, .. } = &*self.losses;
         refused.load(Ordering::Relaxed) + in_doubt.load(Ordering::Relaxed)
     }
 
-    /// The number of lines that were offered and not written: [`LineQueue::failures`] plus the lines that the queue
-    /// refused.
+    /// Returns the number of lines that were offered and not written: [`LineQueue::failures`] plus the lines that the
+    /// queue refused.
     pub(crate) fn lost(&self) -> u64 {
         self.losses.untaken.load(Ordering::Relaxed) + self.failures()
     }
 
-    /// Waits until everything queued so far is written, but no longer than `patience`. Returns whether it is. Returns
-    /// `false` at once if the queue is full.
+    /// Waits until everything that was queued so far is written, but no longer than `patience`. Returns whether
+    /// everything is written. If the queue is full, returns `false` at once.
     pub(crate) fn flush_within(&self, patience: Duration) -> bool {
         let (mark, marked) = sync_channel(1);
         self.items.try_send(Item::Mark(mark)).is_ok() && marked.recv_timeout(patience).is_ok()
@@ -155,11 +155,11 @@ impl LineQueue {
 }
 
 impl LineWriter {
-    /// Closes the queue and waits until everything queued is written, but no longer than `patience`. Returns whether it
-    /// is.
+    /// Closes the queue, and waits until everything in it is written, but no longer than `patience`. Returns whether
+    /// everything is written.
     ///
-    /// If the thread is still writing then, it is abandoned: a write that never returns can only be stopped by the end
-    /// of the process.
+    /// If the thread is still writing then, it is abandoned: only the end of the process can stop a write that never
+    /// returns.
     pub(crate) fn close_within(&mut self, patience: Duration) -> bool {
         self.close();
         let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);

@@ -109,7 +109,7 @@ fn lines_that_cannot_be_written_are_counted() {
     assert_eq!(queue.failures(), 3);
 }
 
-/// A writer that is full while the flag is set.
+/// A writer that fails, as on a full disk, while the flag is set.
 struct Disk(Arc<AtomicBool>, Written);
 
 impl Write for Disk {
@@ -170,13 +170,13 @@ impl Write for Gate {
 struct Gated {
     shown: Written,
     has_arrived: Receiver<()>,
-    /// Dropping it lets all lines pass.
+    /// Dropping this lets all lines pass.
     go_on: Sender<()>,
     queue: LineQueue,
     writer: LineWriter,
 }
 
-/// A queue of two lines whose writer is blocked on one.
+/// Returns a queue of two lines, whose writer is blocked by one line.
 fn gated() -> Gated {
     let shown = Written::default();
     let (arrived, has_arrived) = channel();

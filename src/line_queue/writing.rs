@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Item, Losses, Notice};
 
-/// How much later than it came a line may be written.
+/// How long the thread sleeps while lines gather. A line may be written this much later than it was queued.
 const NAP: Duration = Duration::from_millis(1);
 
 /// The thread's side of the queue: the writer and the counts of its lines.
@@ -31,8 +31,8 @@ impl<'a, W: Write> Writing<'a, W> {
     pub(super) fn run(mut self, items: &Receiver<Item>, closing: &AtomicBool) {
         let mut has_written = false;
         loop {
-            // Read the flag before the queue: then the check of the queue sees every line that was queued before the
-            // close.
+            // Read the flag before the queue. So if the flag is set, the queue is seen with every line that was queued
+            // before the close.
             let closed = closing.load(Ordering::Acquire);
             let item = match items.try_recv() {
                 Ok(item) => item,
@@ -43,8 +43,8 @@ impl<'a, W: Write> Writing<'a, W> {
                     if closed {
                         return;
                     }
-                    // While the thread sleeps, lines gather without waking it: waking it for each would cost its caller
-                    // more than the line.
+                    // While the thread sleeps, lines gather without waking it. Waking it for each line would cost the
+                    // caller more than the line itself.
                     if std::mem::take(&mut has_written) {
                         #[expect(clippy::disallowed_methods, reason = "this thread has nothing else to do")]
                         std::thread::sleep(NAP);
@@ -104,8 +104,8 @@ impl<'a, W: Write> Writing<'a, W> {
     fn report_losses(&mut self, untaken: u64) -> io::Result<()> {
         let Some(notice) = &self.notice else { return Ok(()) };
         let lost = untaken + self.losses.refused.load(Ordering::Relaxed);
-        // Threads may queue lines in another order than they read the count, so the count of this line may be lower
-        // than what was reported.
+        // Threads may queue lines in another order than they read the count. So the count of this line may be lower
+        // than the number that was reported.
         if lost > self.reported {
             self.writer.write_all(&notice(lost - self.reported, self.latest_error.as_ref()))?;
             self.reported = lost;
@@ -120,7 +120,7 @@ impl<'a, W: Write> Writing<'a, W> {
             return;
         }
         self.errors += 1;
-        // Logged ever less often: on a full disk every line fails.
+        // Log ever fewer of the errors, because on a full disk every line fails.
         if self.errors.is_power_of_two() {
             let Losses { refused, in_doubt, .. } = self.losses;
             let so_far = refused.load(Ordering::Relaxed) + in_doubt.load(Ordering::Relaxed);

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use ureq::Agent;
 
-/// Sends batches with `ureq`, which the command line uses too. A send blocks, on a thread that does nothing else.
+/// Sends batches with `ureq`, which the command line uses too. A send blocks, but its thread does nothing else.
 #[derive(Debug)]
 pub(super) struct Client(Agent);
 

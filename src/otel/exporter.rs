@@ -7,7 +7,8 @@ use opentelemetry_sdk::trace::{SpanData, SpanExporter};
 use super::names::rename;
 use crate::settings::Dialect;
 
-/// Renames the recorder's spans by the GenAI conventions, before another exporter sends them.
+/// Renames the fields of the recorder's spans by the GenAI conventions, and passes the spans to another exporter, which
+/// sends them.
 #[derive(Debug)]
 pub struct GenAiExporter<E> {
     inner: E,

@@ -1,4 +1,4 @@
-//! The recorder's spans over OTLP, under the names of OpenTelemetry's GenAI conventions.
+//! Exports the recorder's spans over OTLP, with the field names of OpenTelemetry's GenAI conventions.
 //!
 //! ```no_run
 //! use turn_metrics::otel;
@@ -25,13 +25,13 @@
 //! | all others | `turn_metrics.` and the recorder's name |
 //!
 //! Only the `provider.request` spans carry usage, and they have no child spans. So the sum over all spans of a trace
-//! counts each token once. Spans that are not the recorder's are left as they are.
+//! counts each token once. Spans of other code are not changed.
 //!
-//! To send spans by another way than OTLP over HTTP without TLS, wrap any exporter in a [`GenAiExporter`].
+//! To send spans in another way than OTLP over HTTP without TLS, wrap any exporter in a [`GenAiExporter`].
 //!
 //! # Files
 //!
-//! - `exporter`: renames spans before another exporter sends them.
+//! - `exporter`: renames the fields of spans before another exporter sends them.
 //! - `names`: the names of the conventions for each span and field.
 //! - `client`: sends batches over HTTP.
 
@@ -55,7 +55,7 @@ pub use exporter::GenAiExporter;
 
 use crate::settings::OtelSettings;
 
-/// Why spans cannot be sent.
+/// The reason why spans cannot be sent.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OtelError {
@@ -67,7 +67,8 @@ pub enum OtelError {
     Exporter(#[source] opentelemetry_otlp::ExporterBuildError),
 }
 
-/// The thread that sends spans. Dropping this sends the remaining spans, but waits for that no longer than 5 seconds.
+/// The thread that sends spans. Dropping this value sends the remaining spans, but waits no longer than 5 seconds for
+/// that.
 pub struct Exporting {
     provider: SdkTracerProvider,
 }
@@ -96,7 +97,7 @@ where
         .with_resource(resource.build())
         .with_batch_exporter(GenAiExporter::new(exporter, settings.dialect))
         .build();
-    // Only the recorder's spans, not those of the exporting machinery itself.
+    // Export only the recorder's spans, and not those of the exporting code itself.
     let layer = tracing_opentelemetry::layer()
         .with_tracer(provider.tracer("turn_metrics"))
         .with_location(false)

@@ -12,7 +12,7 @@ impl Dialect {
     }
 }
 
-/// The spans of a recorder, by name.
+/// The kinds of a recorder's spans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Turn,
@@ -24,7 +24,7 @@ enum Kind {
 
 impl Kind {
     fn of(span: &SpanData) -> Option<Self> {
-        // A span of another program may have the same name, but hardly has this attribute.
+        // A span of other code may have the same name, but it hardly has this attribute too.
         let (kind, mark) = match &*span.name {
             "turn" => (Self::Turn, "conversationId"),
             "step" => (Self::Step, "conversationId"),
@@ -36,7 +36,8 @@ impl Kind {
         span.attributes.iter().any(|attribute| attribute.key.as_str() == mark).then_some(kind)
     }
 
-    /// The name of an attribute in the conventions.
+    /// Returns the name of the operation in the conventions (`gen_ai.operation.name`); `None` if they have none for
+    /// this span.
     fn operation(self) -> Option<&'static str> {
         match self {
             Self::Turn => Some("invoke_agent"),
@@ -47,7 +48,8 @@ impl Kind {
     }
 }
 
-/// Renames a recorder's span by the conventions. Any other span is left as it is.
+/// Renames the fields of a recorder's span by the conventions, and adds the name of its operation. Other spans are not
+/// changed.
 pub(super) fn rename(span: &mut SpanData, dialect: Dialect) {
     let Some(kind) = Kind::of(span) else { return };
     let attributes = std::mem::take(&mut span.attributes);
@@ -63,7 +65,7 @@ fn attribute_of(kind: Kind, attribute: KeyValue, dialect: Dialect) -> Option<Key
     let name = match (key.as_str(), kind) {
         ("conversationId", _) => "gen_ai.conversation.id",
         ("model", _) => "gen_ai.request.model",
-        // Only on spans without child spans, so that a sum over all spans counts each token once.
+        // Usage is exported only on spans without child spans, so that a sum over all spans counts each token once.
         (name, Kind::Turn | Kind::Step) if name.starts_with("usage.") => return None,
         ("usage.inputTokens", _) => "gen_ai.usage.input_tokens",
         ("usage.outputTokens", _) => "gen_ai.usage.output_tokens",

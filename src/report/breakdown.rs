@@ -5,7 +5,7 @@ use super::label::{Grouping, RollupLabel, Selection};
 use super::quarter::Period;
 use super::rollup::Rollup;
 
-/// The rows of a report: rollups and costs summed by period and by what the report is grouped by.
+/// The rows of a report: sums and costs, one row for each period and each label of the report's grouping.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Breakdown {
     grouping: Grouping,
@@ -18,7 +18,7 @@ pub struct Breakdown {
 pub struct BreakdownRow {
     /// The sums from which its figures are computed.
     pub rollup: Rollup,
-    /// What it costs.
+    /// The cost of the row's tokens.
     pub cost: Cost,
 }
 
@@ -31,7 +31,7 @@ impl BreakdownRow {
 }
 
 impl Breakdown {
-    /// A report without rows yet.
+    /// Returns a report without rows.
     pub fn new(grouping: Grouping, selection: Selection) -> Self {
         Self { grouping, selection, rows: BTreeMap::new() }
     }

@@ -8,19 +8,19 @@ use super::quarter::Quarter;
 use super::rollup::Rollup;
 use crate::turn::StoredTurn;
 
-/// Everything that a turn adds to what is told about many turns.
+/// Everything that one turn adds to sums over many turns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Contribution {
-    /// When the turn counts.
+    /// The quarter of an hour in which the turn counts.
     pub(crate) quarter: Quarter,
-    /// What it adds to reports, by label. Each label stands there once.
+    /// What the turn adds to reports, by label. Each label occurs once.
     pub(crate) parts: Vec<(RollupLabel, BreakdownRow)>,
-    /// What it adds to its conversation.
+    /// What the turn adds to the sums of its conversation.
     pub(crate) conversation: ConversationSums,
 }
 
 impl Contribution {
-    /// Returns what a turn adds, at the prices of a book.
+    /// Returns what a turn adds. `book` has the prices.
     pub(crate) fn of_turn(turn: &StoredTurn, book: &dyn PriceBook) -> Self {
         let mut conversation = ConversationSums::default();
         let row = |rollup| BreakdownRow { rollup, cost: Cost::default() };
@@ -40,19 +40,19 @@ impl Contribution {
     }
 }
 
-/// Sums over all turns of a conversation. They add and subtract exactly, in any order.
+/// Sums over all turns of a conversation. Sums add and subtract exactly, in any order.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ConversationSums {
-    /// What its turns cost.
+    /// The cost of the conversation's turns.
     pub cost: Cost,
-    /// Tokens of the prompts that came with a cache counter.
+    /// The tokens of those prompts whose usage had a cache counter.
     cache_reporting_prompt_tokens: i128,
-    /// How many of those were read from the cache.
+    /// How many of those tokens were read from the cache.
     cache_reporting_read_tokens: i128,
 }
 
 impl ConversationSums {
-    /// Returns what a turn adds, at the prices of a book.
+    /// Returns what a turn adds. `book` has the prices.
     pub fn of_turn(turn: &StoredTurn, book: &dyn PriceBook) -> Self {
         Contribution::of_turn(turn, book).conversation
     }
@@ -64,13 +64,13 @@ impl ConversationSums {
         self.cache_reporting_read_tokens += other.cache_reporting_read_tokens;
     }
 
-    /// The numbers that add up and depend on no price.
+    /// Returns the numbers that can be added and do not depend on prices.
     pub(crate) fn numbers(&self) -> [i128; 2] {
         [self.cache_reporting_prompt_tokens, self.cache_reporting_read_tokens]
     }
 
-    /// The share of the prompts that was read from the cache, over the steps that reported a cache counter. `None` if none
-    /// did.
+    /// Returns the share of prompt tokens that was read from the cache, over the steps that reported a cache counter.
+    /// `None` if no step reported one.
     #[expect(clippy::cast_precision_loss, reason = "shown, and summed no further")]
     pub fn cache_rate(&self) -> Option<f64> {
         (self.cache_reporting_prompt_tokens > 0)

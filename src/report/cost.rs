@@ -8,7 +8,7 @@ use super::label::RollupLabel;
 use super::part::{ByLabel, Parts, TokenPart, report_time};
 use crate::turn::{EpochMillis, Label, StoredTurn};
 
-/// An amount of money: whole units of 10^-12 US dollars, so that it sums exactly.
+/// An amount of money in whole units of 10^-12 US dollars, so that sums are exact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PicoDollars(i128);
@@ -17,18 +17,18 @@ impl PicoDollars {
     /// The number of pico-dollars in a dollar.
     pub const PER_DOLLAR: i128 = 1_000_000_000_000;
 
-    /// An amount of that many pico-dollars.
+    /// Returns an amount of this many pico-dollars.
     pub fn new(pico_dollars: i128) -> Self {
         Self(pico_dollars)
     }
 
-    /// The number of pico-dollars.
+    /// Returns the number of pico-dollars.
     pub fn get(self) -> i128 {
         self.0
     }
 }
 
-/// Writes dollars with 12 places, so nothing is rounded.
+/// Writes dollars with 12 decimal places, so nothing is rounded.
 impl fmt::Display for PicoDollars {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (dollars, rest) = (
@@ -39,16 +39,16 @@ impl fmt::Display for PicoDollars {
     }
 }
 
-/// Tokens to be priced: of one step, or of a turn without reporting steps.
+/// The tokens to price: those of one step, or of a turn whose steps reported none.
 ///
-/// The cached tokens are parts of the prompt, and those for an hour are part of the cache writes.
+/// The cached tokens are a part of the prompt. The cache writes for an hour are a part of the cache writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PricedStep<'a> {
     /// The model that was asked.
     pub model: &'a str,
     /// The model's provider, if the kernel named it.
     pub provider: Option<&'a str>,
-    /// When the turn counts in reports: the prices in force then are taken.
+    /// The report time of the turn. The prices in force at this time apply.
     pub at: EpochMillis,
     /// Tokens of the whole prompt.
     pub prompt_tokens: u64,
@@ -58,26 +58,26 @@ pub struct PricedStep<'a> {
     pub cache_read_tokens: u64,
     /// Tokens of the prompt that were written to the cache.
     pub cache_write_tokens: u64,
-    /// Those of the cache writes that were for an hour.
+    /// Those tokens of the cache writes that were written for an hour.
     pub cache_write_1h_tokens: u64,
 }
 
 /// A source of the prices of models.
 pub trait PriceBook: fmt::Debug + Send + Sync {
-    /// Returns the price of a step, rounded to a whole pico-dollar. `None` if it has no price for the model.
+    /// Returns the price of a step, rounded to a whole pico-dollar. `None` if the book has no price for the model.
     fn price(&self, step: &PricedStep<'_>) -> Option<PicoDollars>;
 
-    /// A checksum of everything that a price depends on. Where it is another one, costs are derived anew.
+    /// Returns a checksum of everything that a price depends on. When the checksum changes, costs are computed anew.
     fn digest(&self) -> u64;
 
-    /// Returns the rates by which a step is priced, for people to read. `None` if the book has no price for the model, or
-    /// does not price by rates.
+    /// Returns the rates that apply to a step, for people to read. `None` if the book has no price for the model, or
+    /// does not use rates.
     fn rates(&self, step: &PricedStep<'_>) -> Option<QuotedRates> {
         let _ = step;
         None
     }
 
-    /// The name and the date of the prices, for people to read.
+    /// Returns the name and the date of the prices, for people to read.
     fn edition(&self) -> Option<PriceEdition> {
         None
     }
@@ -86,19 +86,19 @@ pub trait PriceBook: fmt::Debug + Send + Sync {
 /// The rates of a model in a price book, in dollars a million tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuotedRates {
-    /// The name under which the model was found.
+    /// The name under which the book has the model.
     pub name: String,
-    /// Where it was found: the name of a table.
+    /// The name of the table that has the model.
     pub table: String,
-    /// For the tokens of a prompt that neither came from a cache nor went to one.
+    /// The rate for tokens of a prompt that were neither read from a cache nor written to one.
     pub input: PicoDollars,
-    /// For tokens that the model writes.
+    /// The rate for tokens that the model writes.
     pub output: PicoDollars,
-    /// For tokens of a prompt that are read from the cache.
+    /// The rate for tokens of a prompt that are read from the cache.
     pub cache_read: PicoDollars,
-    /// For tokens of a prompt that are written to the cache.
+    /// The rate for tokens of a prompt that are written to the cache.
     pub cache_write: PicoDollars,
-    /// For those that are written for an hour.
+    /// The rate for tokens of a prompt that are written to the cache for an hour.
     pub cache_write_1h: PicoDollars,
 }
 
@@ -107,14 +107,14 @@ pub struct QuotedRates {
 pub struct PriceEdition {
     /// The name of the table.
     pub table: String,
-    /// Its date, `YYYY-MM-DD`.
+    /// The date of the table, `YYYY-MM-DD`.
     pub date: String,
 }
 
 /// A price book that several threads share.
 pub type SharedPriceBook = Arc<dyn PriceBook>;
 
-/// The book of an installation without prices: the cost of everything is unknown.
+/// The price book of an installation without prices. It knows no price, so every cost is unknown.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoPrices;
 
@@ -128,18 +128,18 @@ impl PriceBook for NoPrices {
     }
 }
 
-/// What turns cost, as far as it is known. Costs add and subtract exactly, in any order.
+/// The cost of turns, as far as prices are known. Costs add and subtract exactly, in any order.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Cost {
     priced: PicoDollars,
     priced_parts: i128,
     unpriced_tokens: i128,
-    /// The number of parts without a price, for each model.
+    /// For each model without a price, the number of parts.
     unpriced_models: BTreeMap<Label, i128>,
 }
 
 impl Cost {
-    /// Returns what a turn costs, by the labels of its parts. A part without tokens adds nothing.
+    /// Returns the cost of a turn, by the labels of its parts. A part without tokens adds nothing.
     pub fn of_turn(turn: &StoredTurn, book: &(impl PriceBook + ?Sized)) -> Vec<(RollupLabel, Self)> {
         let parts = Parts::of(turn);
         let mut costs = ByLabel::<Self>::new();
@@ -171,7 +171,7 @@ impl Cost {
         self.combine(other, 1);
     }
 
-    /// Takes out what was added.
+    /// Subtracts a cost that was added before.
     pub fn subtract(&mut self, other: &Self) {
         self.combine(other, -1);
     }
@@ -190,27 +190,27 @@ impl Cost {
         }
     }
 
-    /// The sum of what has a price. `None` if there are tokens, but none with a price.
+    /// Returns the sum over the tokens with a price. `None` if there are tokens, but none of them has a price.
     pub fn usd(&self) -> Option<PicoDollars> {
         (self.priced_parts != 0 || self.unpriced_tokens == 0).then_some(self.priced)
     }
 
-    /// How many tokens of prompts and output have no price.
+    /// Returns how many tokens of prompts and output have no price.
     pub fn unpriced_tokens(&self) -> i128 {
         self.unpriced_tokens
     }
 
-    /// The models without a price, sorted.
+    /// Returns the models without a price, sorted.
     pub fn unpriced_models(&self) -> impl Iterator<Item = &Label> {
         self.unpriced_models.keys()
     }
 
-    /// The numbers that add up.
+    /// Returns the numbers that can be added.
     pub(crate) fn numbers(&self) -> [i128; 4] {
         [self.priced.0, self.priced_parts, self.unpriced_tokens, self.unpriced_models.values().sum()]
     }
 
-    /// The cost as reports show it.
+    /// Returns the cost as reports show it.
     pub fn figures(&self) -> CostFigures {
         CostFigures {
             usd: self.usd(),
@@ -238,7 +238,8 @@ fn price(part: &TokenPart<'_>, at: EpochMillis, book: &(impl PriceBook + ?Sized)
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CostFigures {
-    /// Dollars with 12 places, as a text in JSON. `None` if there are tokens, but none with a price.
+    /// The sum in dollars with 12 decimal places, a text in JSON. `None` if there are tokens, but none of them has a
+    /// price.
     #[serde(serialize_with = "as_text")]
     pub usd: Option<PicoDollars>,
     /// How many tokens of prompts and output have no price.

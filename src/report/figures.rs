@@ -7,33 +7,34 @@ use crate::turn::{TokenCount, Usage, serialize_number};
 const NANOS_PER_MILLI: f64 = 1e6;
 const NANOS_PER_SECOND: f64 = 1e9;
 
-/// The figures of a rollup, as every report shows them. A figure is `None` if nothing is known from which it could be
-/// computed.
+/// The figures of a rollup, as every report shows them. A figure is `None` if no turn reported what it is computed
+/// from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Figures {
-    /// Sealed turns.
+    /// The number of sealed turns.
     pub turns: i128,
-    /// Steps of those turns, or of other turns that asked this model.
+    /// The number of steps. A step counts in the row of its own model, which may differ from the turn's model.
     pub steps: i128,
-    /// The tokens.
+    /// The sums of the tokens.
     pub usage: UsageSums,
     /// The share of the prompt that was read from the cache, over the steps that reported a cache counter.
     pub cache_rate: Option<f64>,
-    /// The share of those steps in all prompt tokens.
+    /// The share of all prompt tokens that belongs to the steps with a cache counter. It says how much `cache_rate`
+    /// covers.
     pub cache_coverage: Option<f64>,
-    /// Output tokens by decode time, over the steps that have both.
+    /// Output tokens per second of decode time, over the steps that have both.
     pub output_tokens_per_second: Option<f64>,
-    /// Of steps: milliseconds to the first token.
+    /// The times to the first token of the steps, in milliseconds.
     pub ttft_ms: Option<Percentiles>,
-    /// Of single steps: output tokens a second.
+    /// The speeds of single steps, in output tokens per second.
     pub step_output_tokens_per_second: Option<Percentiles>,
-    /// Of turns: milliseconds from start to end.
+    /// The durations of the turns, in milliseconds.
     pub turn_duration_ms: Option<Percentiles>,
     /// The sum of the durations of the turns, in milliseconds.
     pub duration_ms: Option<f64>,
     /// The sum of the generation totals of the steps, in milliseconds.
     pub generation_ms: Option<f64>,
-    /// The number of times over 7 days, which are left out of all figures.
+    /// How many times were over 7 days. Such times are left out of all figures.
     pub overlong_times: i128,
 }
 
@@ -45,32 +46,32 @@ pub struct UsageSums {
     pub input_tokens: i128,
     /// Tokens that the models wrote.
     pub output_tokens: i128,
-    /// Tokens read from a cache; `None` if nobody reported it.
+    /// Tokens read from a cache; `None` if no usage reported them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_read_tokens: Option<i128>,
-    /// Tokens written to a cache; `None` if nobody reported it.
+    /// Tokens written to a cache; `None` if no usage reported them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_write_tokens: Option<i128>,
 }
 
-/// Percentiles by the nearest rank, each at most 1.1 % off and within `min` and `max`.
+/// Percentiles by the nearest rank. Each is at most 1.1 % off, and lies between `min` and `max`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Percentiles {
     /// How many values there are.
     pub count: i64,
-    /// The smallest value that was ever counted.
+    /// The smallest value that was ever counted, even if it was subtracted since.
     #[serde(serialize_with = "number")]
     pub min: f64,
     /// The median.
     #[serde(serialize_with = "number")]
     pub p50: f64,
-    /// At most one in ten is larger.
+    /// At most one value in ten is larger.
     #[serde(serialize_with = "number")]
     pub p90: f64,
-    /// At most one in a hundred is larger.
+    /// At most one value in a hundred is larger.
     #[serde(serialize_with = "number")]
     pub p99: f64,
-    /// The largest value that was ever counted.
+    /// The largest value that was ever counted, even if it was subtracted since.
     #[serde(serialize_with = "number")]
     pub max: f64,
 }
@@ -80,7 +81,7 @@ fn number<S: Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error>
     serialize_number(*number, serializer)
 }
 
-/// A sum as a float.
+/// Returns a sum as a float.
 #[expect(clippy::cast_precision_loss, reason = "shown, and summed no further")]
 fn float(sum: i128) -> f64 {
     sum as f64
@@ -90,8 +91,9 @@ fn ratio(part: i128, whole: i128) -> Option<f64> {
     (whole > 0).then(|| float(part) / float(whole))
 }
 
-/// The share of the tokens left in the cache by the `previous` turn that the `latest` turn read from it. `None` if the
-/// previous turn left nothing in the cache, or if the latest turn reported nothing about the cache.
+/// Returns how much of a conversation's cache survived between two turns: of the tokens that the `previous` turn left
+/// in the cache, the share that the `latest` turn read. `None` if the previous turn left nothing there, or if the
+/// latest turn reported nothing about the cache.
 pub fn retention(previous: &Usage, latest: &Usage) -> Option<f64> {
     latest.cache_read_tokens.or(latest.cache_write_tokens)?;
     let tokens = |counter: Option<TokenCount>| i128::from(counter.unwrap_or_default().get());
@@ -100,7 +102,7 @@ pub fn retention(previous: &Usage, latest: &Usage) -> Option<f64> {
 }
 
 impl Percentiles {
-    /// The percentiles of a distribution, in units of `unit`.
+    /// Returns the percentiles of a distribution, in units of `unit`.
     fn of(distribution: &Distribution, unit: f64) -> Option<Self> {
         let (min, max) = distribution.extremes()?;
         let percentile = |percent| Some(distribution.percentile(percent)? / unit);
@@ -117,7 +119,7 @@ impl Percentiles {
 }
 
 impl Figures {
-    /// The figures of a rollup.
+    /// Returns the figures of a rollup.
     pub fn of(rollup: &Rollup) -> Self {
         let sums = &rollup.sums;
         let reported = |tokens, reports| (reports != 0 || tokens != 0).then_some(tokens);

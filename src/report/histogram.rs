@@ -1,8 +1,8 @@
 use serde::{Deserialize, Serialize};
 
-/// The bounds of the buckets within one power of two: entry j is 2^(127 + j/32), rounded down to a whole number.
+/// The bounds of the buckets within one power of two. Entry j is 2^(127 + j/32), rounded down to a whole number.
 ///
-/// For j > 0 the exact bound is irrational, so a whole number is at most the bound exactly if it is at most the entry.
+/// For j > 0 the exact bound is irrational. So a whole number is at most the bound exactly if it is at most the entry.
 const BOUNDS: [u128; 32] = [
     0x8000_0000_0000_0000_0000_0000_0000_0000,
     0x82cd_8698_ac2b_a1d7_3e2a_475b_4652_0bff,
@@ -38,19 +38,19 @@ const BOUNDS: [u128; 32] = [
     0xfa83_b2db_722a_033a_7c25_bb14_315d_7fcc,
 ];
 
-/// Buckets in one power of two.
+/// The number of buckets in one power of two.
 const BUCKETS_PER_DOUBLING: u16 = 32;
 
-/// The place of a value: 0 for the value 0, else k + 1, where bucket k is (2^((k-1)/32), 2^(k/32)].
+/// The number of a bucket: 0 for the value 0, else k + 1, where bucket k is the range (2^((k-1)/32), 2^(k/32)].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 struct Place(u16);
 
 impl Place {
-    /// Returns the place of a value, by integers alone.
+    /// Returns the bucket of a value. It uses integers only.
     fn of(value: u128) -> Self {
         let Some(log) = value.checked_ilog2() else { return Self(0) };
-        // Within one power of two now: from 2^127 to below 2^128.
+        // Scale the value to the range from 2^127 to below 2^128.
         let scaled = value << (127 - log);
         let within = BOUNDS.partition_point(|bound| *bound < scaled);
         // `log` is below 128 and `within` at most 32, so neither is cut.
@@ -58,7 +58,8 @@ impl Place {
         Self((log as u16) * BUCKETS_PER_DOUBLING + within as u16 + 1)
     }
 
-    /// The value that stands for all of the place, in the middle of it by ratio: at most 1.1 % from each of them.
+    /// Returns the value that stands for the bucket: the geometric mean of its bounds. It is at most 1.1 % off any
+    /// value in the bucket.
     fn middle(self) -> f64 {
         if self.0 == 0 {
             return 0.0;
@@ -68,14 +69,14 @@ impl Place {
     }
 }
 
-/// How many values fell into each bucket of an exponential scale. Sparse: an empty bucket takes no room.
+/// How many values fell into each bucket of an exponential scale. Empty buckets are not stored.
 ///
-/// Histograms add and subtract exactly, in any order: a count may be negative on the way.
+/// Histograms add and subtract exactly, in any order. A count may be negative in between.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct Histogram {
-    /// By place, and none of them 0: equal contents are equal values. A sorted list is read and merged several times as fast
-    /// as a tree.
+    /// The counts that are not 0, sorted by bucket, so that equal contents are equal values. Reading and merging a
+    /// sorted list is several times as fast as a tree.
     counts: Vec<(Place, i64)>,
 }
 
@@ -96,19 +97,21 @@ impl Histogram {
         }
     }
 
-    /// Adds what another one counted.
+    /// Adds the counts of another histogram.
     pub(super) fn add(&mut self, other: &Self) {
         self.merge(&other.counts, 1);
     }
 
-    /// Takes out what another one counted.
+    /// Subtracts the counts of another histogram.
     pub(super) fn subtract(&mut self, other: &Self) {
         self.merge(&other.counts, -1);
     }
 
-    /// Adds counts, which are sorted too, each multiplied by a sign.
+    /// Adds the counts `other`, which are sorted too, each multiplied by `sign`.
     fn merge(&mut self, other: &[(Place, i64)], sign: i64) {
-        // A turn has few values, and a row of many turns has many places: changing those in place copies no other.
+        // One turn has few values, and a row of many turns has many buckets. If `other` is much shorter, changing its
+        // few buckets in place avoids a copy of all others.
+        // nothing.
         if other.len() <= 1 || other.len() * 8 <= self.counts.len() {
             for (place, count) in other {
                 self.change(*place, sign * count);
@@ -134,20 +137,20 @@ impl Histogram {
         self.counts = merged;
     }
 
-    /// The counts that are not 0, by their places.
+    /// Returns the counts that are not 0, with the numbers of their buckets.
     pub(super) fn counts(&self) -> impl Iterator<Item = (u16, i64)> {
         self.counts.iter().map(|(place, count)| (place.0, *count))
     }
 
-    /// How many values are counted.
+    /// Returns how many values are counted.
     pub(super) fn count(&self) -> i64 {
         self.counts.iter().map(|(_, count)| count).sum()
     }
 
-    /// Returns the value at the nearest rank of `percent`, off by at most 1.1 %. `None` if nothing is counted.
+    /// Returns the value at the nearest rank of `percent`, at most 1.1 % off. `None` if nothing is counted.
     pub(super) fn percentile(&self, percent: u8) -> Option<f64> {
         let count = self.count();
-        // The nearest rank: the smallest one that has at least that share of the values at or below it.
+        // The nearest rank is the smallest rank that has at least this share of the values at or below it.
         let rank = (i128::from(count) * i128::from(percent)).div_euclid(100)
             + i128::from((i128::from(count) * i128::from(percent)).rem_euclid(100) > 0);
         let rank = rank.max(1);
@@ -162,9 +165,9 @@ impl Histogram {
     }
 }
 
-/// A histogram with the smallest and the largest value that was ever recorded.
+/// A histogram, with the smallest and the largest value that was ever recorded.
 ///
-/// Values can be taken out of the histogram again; the extremes stay.
+/// Values can be subtracted again; the extremes stay.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct Distribution {
     histogram: Histogram,
@@ -184,7 +187,7 @@ impl Distribution {
         self.widen(other.extremes);
     }
 
-    /// Takes the values of another distribution out. The extremes stay, and cover those of the other.
+    /// Subtracts the values of another distribution. The extremes stay, and cover those of the other distribution too.
     pub(super) fn subtract(&mut self, other: &Self) {
         self.histogram.subtract(&other.histogram);
         self.widen(other.extremes);
@@ -197,12 +200,12 @@ impl Distribution {
         };
     }
 
-    /// The counts.
+    /// Returns the counts.
     pub(super) fn histogram(&self) -> &Histogram {
         &self.histogram
     }
 
-    /// The smallest and the largest value that was ever recorded.
+    /// Returns the smallest and the largest value that was ever recorded.
     pub(super) fn extremes(&self) -> Option<(u128, u128)> {
         self.extremes
     }
@@ -222,7 +225,7 @@ mod tests {
 
     use super::*;
 
-    /// Numbers as base-2^32 digits, the lowest first: enough to check the bounds without a float.
+    /// Multiplies two numbers of base-2^32 digits, lowest digit first. That checks the bounds without floats.
     fn product(a: &[u32], b: &[u32]) -> Vec<u32> {
         let mut digits = vec![0u32; a.len() + b.len()];
         for (i, x) in a.iter().enumerate() {
@@ -284,7 +287,7 @@ mod tests {
         for value in [0, 0, 4_000] {
             distribution.record(value);
         }
-        // Of 0, 0, 1000, 4000 the ranks are 2, 3 and 4.
+        // The values are 0, 0, 1000 and 4000. The nearest ranks are 2, 3 and 4.
         let near =
             |percent, expected: f64| (distribution.percentile(percent).unwrap() - expected).abs() / 1_000.0 < 0.05;
         assert_eq!(distribution.percentile(50), Some(0.0));
@@ -341,7 +344,7 @@ mod tests {
             };
             let (before, part) = (of(&kept), of(&taken));
             let mut after = before.clone();
-            // Taken out before it is added: counts are negative meanwhile.
+            // The values are subtracted before they are added, so counts are negative in between.
             after.subtract(&part);
             after.add(&part);
             prop_assert_eq!(&after, &before);

@@ -4,20 +4,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::turn::Label;
 
-/// Why a turn ended, in reports. A kernel's reason may be any text, so rare reasons share one class.
+/// The class of a turn's reason in reports. A kernel's reason may be any text, so rare reasons share one class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ReasonClass {
-    /// The model finished.
+    /// The model finished its answer.
     Stop,
     /// The user ended the turn.
     Aborted,
     /// The turn failed.
     Error,
-    /// The turn reached its limit of steps.
+    /// The turn reached its maximum number of steps.
     MaxSteps,
-    /// No event came for long.
+    /// The turn was abandoned: its events stopped coming.
     Abandoned,
-    /// The turn was taken over from elsewhere.
+    /// The turn was imported from another system.
     Imported,
     /// Any other reason.
     Other,
@@ -28,12 +28,12 @@ impl ReasonClass {
     pub const ALL: [Self; 7] =
         [Self::Stop, Self::Aborted, Self::Error, Self::MaxSteps, Self::Abandoned, Self::Imported, Self::Other];
 
-    /// The class of a reason.
+    /// Returns the class of a reason.
     pub fn of(reason: &Label) -> Self {
         Self::ALL.into_iter().find(|class| class.as_str() == reason.as_str()).unwrap_or(Self::Other)
     }
 
-    /// The class as reports write it: as kernels write the reason.
+    /// Returns the name of the class in reports, which is the reason as kernels write it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Stop => "stop",
@@ -53,35 +53,35 @@ impl fmt::Display for ReasonClass {
     }
 }
 
-/// The common properties of the parts in a rollup. In a report, only the properties it is grouped by are present.
+/// The properties that all parts in a rollup share. In a report, only the properties of its grouping are present.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct RollupLabel {
     /// The model that was asked.
     pub model: Option<Label>,
     /// The model's provider.
     pub provider: Option<Label>,
-    /// What the spend belongs to: a product, a team or a user.
+    /// The product, team or user that the cost belongs to.
     pub project: Option<Label>,
-    /// Why the turn ended.
+    /// The class of the reason for which the turn ended.
     pub reason: Option<ReasonClass>,
 }
 
-/// What a report is grouped by.
+/// The properties by which a report is grouped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is asked for by itself")]
 pub struct Grouping {
-    /// By model.
+    /// Whether the report is grouped by model.
     pub model: bool,
-    /// By provider.
+    /// Whether it is grouped by provider.
     pub provider: bool,
-    /// By project.
+    /// Whether it is grouped by project.
     pub project: bool,
-    /// By the class of the reason.
+    /// Whether it is grouped by the class of the reason.
     pub reason: bool,
 }
 
 impl Grouping {
-    /// Returns the label with only the properties that the report is grouped by.
+    /// Returns the label with only the properties of this grouping.
     pub fn group(self, label: &RollupLabel) -> RollupLabel {
         RollupLabel {
             model: label.model.clone().filter(|_| self.model),
@@ -92,7 +92,7 @@ impl Grouping {
     }
 }
 
-/// Which labels a report counts: those that match every given value.
+/// Which labels a report counts: those that match every value given here.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Selection {
     /// The only model to count.
@@ -104,7 +104,7 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Whether the report counts a label.
+    /// Returns whether the report counts a label.
     pub fn selects(&self, label: &RollupLabel) -> bool {
         let fits = |wanted: &Option<Label>, given: &Option<Label>| wanted.is_none() || wanted == given;
         fits(&self.model, &label.model) && fits(&self.provider, &label.provider) && fits(&self.project, &label.project)

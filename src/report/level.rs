@@ -2,7 +2,8 @@ use serde::{Deserialize, Serialize};
 
 use super::quarter::{Period, Quarter};
 
-/// How long a time one row of a rollup covers. Each row of a longer level is the sum of those of the shorter one.
+/// The length of time that one row of the rollups covers. A row of a longer level is the sum of rows of the shorter
+/// level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Level {
     /// A quarter of an hour.
@@ -14,10 +15,10 @@ pub enum Level {
 }
 
 impl Level {
-    /// All levels, the shortest first.
+    /// All levels, from the shortest to the longest.
     pub const ALL: [Self; 3] = [Self::Quarter, Self::Hour, Self::SixHours];
 
-    /// How many quarters one row covers.
+    /// Returns how many quarters of an hour one row covers.
     pub fn quarters(self) -> i64 {
         match self {
             Self::Quarter => 1,
@@ -26,7 +27,7 @@ impl Level {
         }
     }
 
-    /// The start of the row that a quarter belongs to.
+    /// Returns the first quarter of the row that contains `quarter`.
     pub fn start_of(self, quarter: Quarter) -> Quarter {
         Quarter::new(quarter.get() - quarter.get().rem_euclid(self.quarters()))
     }
@@ -35,9 +36,10 @@ impl Level {
         Quarter::new(-self.start_of(Quarter::new(-quarter.get())).get())
     }
 
-    /// Splits a period into ranges of rows, the longest that fit: at most five ranges, in order, without a gap.
+    /// Splits a period into ranges of whole rows, with rows as long as possible. There are at most five ranges, in
+    /// order and without a gap.
     ///
-    /// The sum of the rows of each range at its level is the sum of the period, from few rows.
+    /// The sum of the rows of all ranges, each at its level, is the sum of the period. So few rows have to be read.
     ///
     /// ```
     /// use turn_metrics::report::{Level, Period, Quarter};
@@ -54,7 +56,7 @@ impl Level {
     /// # Ok::<(), turn_metrics::report::InvalidPeriod>(())
     /// ```
     pub fn cover(period: Period) -> impl Iterator<Item = (Self, Period)> {
-        // Outward in: what is left for longer rows lies between `front` and `back`.
+        // The loop works from both ends inwards: longer rows have to fit between `front` and `back`.
         let (mut front, mut back) = (period.start(), period.end());
         let (mut before, mut after) = (Vec::new(), Vec::new());
         for (level, longer) in [(Self::Quarter, Self::Hour), (Self::Hour, Self::SixHours)] {
@@ -71,7 +73,7 @@ impl Level {
         }
         before.push((Self::SixHours, front, back));
         before.extend(after.into_iter().rev());
-        // Each range lies in the period, so it is one.
+        // Each range lies within the period, so it is a valid period.
         before.into_iter().filter_map(|(level, start, end)| {
             let range = Period::new(start, end).ok()?;
             (!range.is_empty()).then_some((level, range))
@@ -101,7 +103,7 @@ mod tests {
             }
             prop_assert_eq!(at, period.end());
             prop_assert!(cover.len() <= 5);
-            // At each edge at most 3 quarters and 5 hours.
+            // Each edge of the period needs at most 3 rows of quarters and 5 rows of hours.
             prop_assert!(rows <= length / 24 + 2 * (3 + 5), "{rows} rows for {length} quarters");
         }
     }

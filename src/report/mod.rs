@@ -1,42 +1,52 @@
-//! Reports on many turns: periods, sums, figures and costs. Pure values, with no actor, clock or socket in sight.
+//! Reports on many turns: periods, sums, figures and costs. All of it is pure: no actor, clock or socket.
 //!
 //! # Words
 //!
-//! A turn counts at its [report time](report_time), in a [`Quarter`] of an hour of UTC. It counts by **parts**: each step
-//! that reported tokens counts for the model of the step, and what the turn's usage has beyond the sum of its steps counts
-//! for the model of the turn. [`Rollup::of_turn`] and [`Cost::of_turn`] return what a turn adds, by the [`RollupLabel`]s of
-//! its parts.
+//! A turn counts at its [report time](report_time), in a [`Quarter`] of an hour of UTC. Reports count the **parts** of
+//! a turn. Each step that reported tokens is a part, for the model of the step. The usage of the turn beyond the sum of
+//! its steps is another part, for the model of the turn. [`Rollup::of_turn`] and [`Cost::of_turn`] return what a turn
+//! adds to the sums, by the [`RollupLabel`]s of its parts.
 //!
 //! # From turns to a report
 //!
-//! A store keeps the sums by [`Level`], start and label, and adds the parts of a turn to one row of each level when it first
-//! writes the turn. A report splits its time into the [periods](Zone::periods) of a zone, [covers](Level::cover) each by few
-//! rows, and adds those to a [`Breakdown`]. [`Figures`] are computed at the end, once for each row: no figure is an average
-//! of figures.
+//! A store keeps rows of sums. A row stands for a [`Level`], a start and a label. When the store first writes a turn,
+//! it adds the turn's parts to one row of each level. A report splits its time into the [periods](Zone::periods) of a
+//! zone, [covers](Level::cover) each period with few rows, and adds the rows to a [`Breakdown`]. At the end,
+//! [`Figures`] are computed from each row's sums. So no figure is an average of figures.
 //!
 //! # Invariants
 //!
-//! - All sums are whole numbers, and add and subtract exactly in any order. So a report by hour adds up to the one by day,
-//!   and a report by model to the total.
+//! - All sums are whole numbers. They add and subtract exactly, in any order. So the rows of a report by hour add up to
+//!   those of a report by day, and the rows by model add up to the total.
 //! - The tokens of all parts of a turn sum to the turn's usage, counter by counter.
-//! - The smallest and the largest value of a distribution cover every turn that was ever counted; nothing takes them back.
-//! - A price is rounded once, for each step. What has no price is counted, and never 0.
+//! - The smallest and the largest value of a distribution cover every turn that was ever counted. Subtracting a turn
+//!   does not change them.
+//! - The price of a step is rounded once. Tokens without a price are counted as unpriced; their price is never taken as
+//!   0.
 //!
 //! # Files
 //!
+//! The time:
+//!
 //! - `quarter`: quarters of an hour, and periods of them.
-//! - `level`: how long a row covers.
-//! - `zone`: calendars.
-//! - `label`: the properties that the parts of a row share, and by which a report is grouped.
+//! - `level`: the length of time that a row covers.
+//! - `zone`: time zones and their calendars.
+//!
+//! From a turn to a report:
+//!
+//! - `part`: splits a turn into its parts.
+//! - `label`: the properties that the parts in a row share, and by which a report is grouped.
 //! - `histogram`: counts on an exponential scale, and percentiles.
-//! - `part`: a turn, taken apart.
 //! - `rollup`: sums over turns.
-//! - `figures`: the numbers that a report computes from sums.
-//! - `cost`: money, and what turns cost by a price book that is handed in.
-//! - `contribution`: everything that a turn adds, to reports and to the sums of its conversation.
+//! - `cost`: money, and the cost of turns by the prices of a given price book.
+//! - `contribution`: everything that a turn adds, both to reports and to the sums of its conversation.
 //! - `breakdown`: the rows of a report.
+//! - `figures`: the numbers that a report computes from sums.
+//!
+//! Beside that:
+//!
+//! - `price`: a price book of published prices and an operator's own prices (feature `prices`).
 //! - `throughput`: Dispatch's report on throughput (feature `server`).
-//! - `price`: a price book of published prices and an operator's own (feature `prices`).
 //! - `properties`: property tests over generated turns.
 
 mod breakdown;

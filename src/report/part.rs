@@ -1,34 +1,37 @@
-//! The parts of a turn that a report counts.
+//! Splits a turn into the parts that reports count.
 
 use std::collections::HashMap;
 
 use super::label::{ReasonClass, RollupLabel};
 use crate::turn::{EpochMillis, Label, StepDetails, StepMetrics, StoredTurn, Usage};
 
-/// The moment at which a turn counts in reports: when it ended by its kernel's clock, else when it was sealed.
+/// Returns the moment at which a turn counts in reports: when it ended by its kernel's clock, or else when it was
+/// sealed.
 pub fn report_time(turn: &StoredTurn) -> EpochMillis {
     turn.ended_at.unwrap_or(turn.sealed_at)
 }
 
-/// Tokens of one round-trip to a model, as far as they were reported: of a step, or of a turn without such steps.
+/// The reported tokens of a step, or of a turn whose steps reported none.
 pub(super) struct TokenPart<'a> {
     pub(super) model: Option<&'a Label>,
     pub(super) provider: Option<&'a Label>,
     pub(super) usage: Usage,
-    /// The whole prompt: with the cached tokens, also where the kernel leaves them out of the input.
+    /// The tokens of the whole prompt. Cached tokens are included, even if the kernel leaves them out of the input.
     pub(super) prompt_tokens: i128,
-    /// Of the cache writes, those for an hour.
+    /// Those tokens of the cache writes that were written for an hour.
     pub(super) cache_write_1h_tokens: u64,
 }
 
-/// A step with its model: all its steps count as steps, and their times as times, whether they reported tokens or not.
+/// The steps of a turn, each with its model. Every step counts as a step, and its times count, whether or not it
+/// reported tokens.
 pub(super) struct StepPart<'a> {
     pub(super) model: Option<&'a Label>,
     pub(super) provider: Option<&'a Label>,
     pub(super) step: &'a StepMetrics,
 }
 
-/// Sums of the counters of some usages, and how often each cache counter was reported: it may be absent.
+/// Sums of usage counters. A cache counter may be absent from a usage, so the sums also count how often it was
+/// reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct UsageSums {
     pub(super) input_tokens: i128,
@@ -39,14 +42,14 @@ pub(super) struct UsageSums {
     pub(super) cache_write_reports: i128,
 }
 
-/// A turn, taken apart.
+/// A turn, split into its parts.
 pub(super) struct Parts<'a> {
     turn: &'a StoredTurn,
     pub(super) steps: Vec<StepPart<'a>>,
     pub(super) tokens: Vec<TokenPart<'a>>,
-    /// What the turn's usage has beyond the sum of its steps, counter by counter: negative where it has less. The number
-    /// of reports of a cache counter is one if the turn has it, minus one for each step that has it. So the sum over all
-    /// parts of a turn is reported as often as the turn's usage reports it: once or never.
+    /// The turn's usage minus the sum of its steps, counter by counter. A number may be negative. The number of reports
+    /// of a cache counter is one if the turn reported it, minus one for each step that reported it. So over all parts
+    /// of a turn, the reports add up to one if the turn's usage has the counter, else to zero.
     pub(super) difference: UsageSums,
 }
 
@@ -60,7 +63,7 @@ impl<'a> Parts<'a> {
             let model = details.and_then(|details| details.model.as_ref()).or(turn.model.as_ref());
             let provider = details.and_then(|details| details.provider.as_ref()).or(turn.provider.as_ref());
             steps.push(StepPart { model, provider, step });
-            // A step that reported nothing has zeros.
+            // A step that reported nothing has only zeros.
             if step.usage != Usage::default() {
                 let hour = details.and_then(|details| details.cache_write_1h_tokens);
                 let cache_write_1h_tokens = hour.unwrap_or_default().get();
@@ -78,7 +81,7 @@ impl<'a> Parts<'a> {
                 cache_write_1h_tokens: turn.cache_write_1h_tokens.unwrap_or_default().get(),
             });
         }
-        // A kernel that counts a prompt without its cached part in one step does so in each of them.
+        // If a kernel leaves the cached tokens out of the prompt in one step, it does so in all of them.
         let leaves_cached_out = tokens.iter().any(|part| part.usage.has_more_cached_than_input());
         for part in &mut tokens {
             let Usage { input_tokens, cache_read_tokens, cache_write_tokens, .. } = part.usage;
@@ -89,12 +92,12 @@ impl<'a> Parts<'a> {
         Self { turn, steps, tokens, difference }
     }
 
-    /// The label of the turn's own row.
+    /// Returns the label of the turn itself: its model, provider and project, and the class of its reason.
     pub(super) fn own_label(&self) -> RollupLabel {
         self.label(self.turn.model.as_ref(), self.turn.provider.as_ref())
     }
 
-    /// The label of a part: its model and provider, with the project and the reason of the turn.
+    /// Returns the label of a part: the part's model and provider, and the turn's project and class of reason.
     pub(super) fn label(&self, model: Option<&Label>, provider: Option<&Label>) -> RollupLabel {
         RollupLabel {
             model: model.cloned(),
@@ -106,7 +109,7 @@ impl<'a> Parts<'a> {
 }
 
 impl UsageSums {
-    /// The sums of one usage.
+    /// Returns the counters of one usage as sums.
     pub(super) fn of(usage: &Usage) -> Self {
         let mut sums = Self::default();
         sums.count(usage, 1);
@@ -134,13 +137,14 @@ impl UsageSums {
         }
     }
 
-    /// Tokens of the turn that no step accounts for. They have no price: it would depend on the steps.
+    /// Returns how many tokens of the turn no step accounts for. They have no price, because a price depends on the
+    /// step.
     pub(super) fn unpriced_tokens(&self) -> i128 {
         self.input_tokens.max(0) + self.output_tokens.max(0)
     }
 }
 
-/// The sum of something over the parts of a turn, by their labels: a turn has few.
+/// The sums over the parts of a turn, by label. It is a list, as a turn has few labels.
 pub(super) struct ByLabel<T>(Vec<(RollupLabel, T)>);
 
 impl<T: Default> ByLabel<T> {

@@ -1,4 +1,4 @@
-//! Property tests of reports, over generated turns, and turns counted by hand.
+//! Property tests of reports over generated turns, and tests with turns counted by hand.
 
 use std::collections::BTreeMap;
 
@@ -53,7 +53,7 @@ fn turn(usage: Usage, steps: Vec<StepMetrics>) -> StoredTurn {
     turn.at(Ordinal::new(1).unwrap())
 }
 
-/// One dollar for each token of a model, by the model's name. A model without one has no price.
+/// A price book with a price in dollars for each token of a model, by the model's name. Other models have no price.
 #[derive(Debug)]
 struct DollarsPerToken(&'static [(&'static str, i128)]);
 
@@ -116,15 +116,16 @@ fn each_step_counts_for_its_model_and_the_difference_for_the_turns() {
     let labels: Vec<_> = parts.iter().map(|(label, _)| label.clone()).collect();
     assert_eq!(labels, [label("m", "p"), label("other", "q"), label("m", "r")]);
     let figures: Vec<_> = parts.iter().map(|(_, rollup)| Figures::of(rollup)).collect();
-    // 350 - 200 of the other model's, 25 - 20.
+    // The turn's 350 minus 200 of the other model's step, and 25 minus 20.
     assert_eq!(figures[0].usage, sums(150, 5, Some(50), Some(7)));
     assert_eq!((figures[0].turns, figures[0].steps), (1, 1));
     assert_eq!(figures[1].usage, sums(200, 20, None, None));
     assert_eq!((figures[1].turns, figures[1].steps), (0, 1));
-    // A step that reported nothing is a step all the same.
+    // A step that reported nothing counts as a step too.
     assert_eq!((figures[2].turns, figures[2].steps, figures[2].usage), (0, 1, sums(0, 0, None, None)));
 
-    // The 50 input tokens that no step accounts for have no price; the output is less than that of the steps.
+    // The 50 input tokens that no step accounts for have no price. The output of the turn is less than that of its
+    // steps.
     let costs = by_model(Cost::of_turn(&turn, &DollarsPerToken(&[("m", 1), ("other", 2)])));
     assert_eq!(costs["m"].usd().unwrap().to_string(), "110.000000000000");
     assert_eq!(costs["m"].unpriced_tokens(), 50);
@@ -148,7 +149,7 @@ fn a_difference_may_be_negative_and_then_has_no_unpriced_tokens() {
     let costs = by_model(Cost::of_turn(&turn, &DollarsPerToken(&[("other", 1)])));
     assert_eq!(costs.len(), 1, "nothing is unpriced");
     assert_eq!(costs["other"].usd().unwrap().to_string(), "110.000000000000");
-    // Less input than the steps, but more output: the one does not make up for the other.
+    // The turn has less input than its steps and more output. The one difference does not offset the other.
     turn.metrics.usage = usage(90, 17, None, None);
     let costs = by_model(Cost::of_turn(&turn, &DollarsPerToken(&[("other", 1)])));
     assert_eq!((costs["m"].usd(), costs["m"].unpriced_tokens()), (None, 7));
@@ -180,7 +181,7 @@ fn a_model_without_a_price_is_counted_and_never_free() {
     assert_eq!((costs["m"].usd(), costs["m"].unpriced_tokens()), (None, 110));
     assert!(costs["m"].unpriced_models().eq([&Label::from("m")]));
     assert!(costs["known"].usd().is_some());
-    // Nor is a turn of no known model.
+    // A turn without a known model has no price either.
     turn.model = None;
     let costs = by_model(Cost::of_turn(&turn, &DollarsPerToken(&[("known", 1)])));
     assert_eq!((costs[""].usd(), costs[""].unpriced_tokens(), costs[""].unpriced_models().count()), (None, 110, 0));
@@ -196,7 +197,7 @@ fn the_cache_rate_is_over_the_steps_that_reported_a_cache_counter() {
         step(2, usage(2_000, 10, None, None), StepTimes::default()),
     ];
     let all = figures(&turn(usage(4_000, 30, Some(900), Some(600)), steps));
-    // 900 of 2,000; those 2,000 of 4,000.
+    // 900 of 2,000 tokens were read; these 2,000 are half of all 4,000.
     assert_eq!((all["m"].cache_rate, all["m"].cache_coverage), (Some(0.45), Some(0.5)));
     let none = figures(&turn(usage(10, 1, None, None), vec![]));
     assert_eq!((none["m"].cache_rate, none["m"].cache_coverage), (None, Some(0.0)));
@@ -215,7 +216,7 @@ fn retention_is_what_was_read_of_what_the_turn_before_left() {
 
 #[test]
 fn where_the_kernel_leaves_cached_tokens_out_the_prompt_is_the_sum_of_the_three() {
-    // More cached than input in one step: the kernel counts so in the other one too.
+    // One step has more cached tokens than input, so the kernel leaves cached tokens out in the other step too.
     let steps = vec![
         step(0, usage(10, 5, Some(70), Some(20)), StepTimes::default()),
         step(1, usage(60, 5, Some(40), None), StepTimes::default()),
@@ -223,7 +224,7 @@ fn where_the_kernel_leaves_cached_tokens_out_the_prompt_is_the_sum_of_the_three(
     let turn = turn(usage(70, 10, Some(110), Some(20)), steps);
     let all = figures(&turn);
     assert_eq!(all["m"].usage, sums(70, 10, Some(110), Some(20)), "tokens are shown as sent");
-    // Prompts of 100 and 100.
+    // The two prompts have 100 tokens each.
     assert_eq!((all["m"].cache_rate, all["m"].cache_coverage), (Some(0.55), Some(1.0)));
     let costs = by_model(Cost::of_turn(&turn, &DollarsPerToken(&[("m", 1)])));
     assert_eq!(costs["m"].usd().unwrap().to_string(), "210.000000000000");
@@ -284,7 +285,7 @@ fn times_are_whole_nanoseconds_and_percentiles_have_their_count() {
         r#"{"count":10,"min":0.1,"p50":0.1,"p90":0.1,"p99":0.1,"max":0.1}"#
     );
     assert_eq!(serde_json::to_string(&figures.usage).unwrap(), r#"{"inputTokens":0,"outputTokens":0}"#);
-    // As a float it is 1,000,999.9999999999 nanoseconds.
+    // Computed as a float, the duration would be 1,000,999.9999999999 nanoseconds.
     one.metrics.duration = Some(millis(1.001));
     let mut rollup = Rollup::default();
     for (_, part) in Rollup::of_turn(&one) {
@@ -317,10 +318,10 @@ fn a_price_is_of_the_report_time_and_knows_the_hour_part() {
     turn.step_details = vec![details(0, None, Some("q"), Some(20)), details(1, None, None, Some(60))];
     let seen = Seen(Vec::new().into());
     Cost::of_turn(&turn, &seen);
-    // At most as many for an hour as were written at all.
+    // There are at most as many cache writes for an hour as cache writes.
     let expected = [(1_700_000_000_000, 20, Some("q".to_owned())), (1_700_000_000_000, 50, Some("p".to_owned()))];
     assert_eq!(seen.0.into_inner().unwrap(), expected);
-    // Without reporting steps it is the turn's.
+    // If no step reported tokens, the price is that of the turn's own usage.
     turn.metrics.steps.clear();
     turn.cache_write_1h_tokens = Some(70.into());
     let seen = Seen(Vec::new().into());
@@ -357,7 +358,7 @@ fn any_turn() -> impl Strategy<Value = StoredTurn> {
     });
     let steps = vec((any_usage(), times, any_name(), any_name()), 0..4);
     let names = (any_name(), any_name(), any_name(), proptest::sample::select(vec!["stop", "error", "length"]));
-    // About a year.
+    // The report times spread over about a year.
     (any_usage(), any::<bool>(), steps, names, any_millis(), 1_760_000_000_000u64..1_790_000_000_000).prop_map(
         |(usage, is_sum, steps, (model, provider, project, reason), duration, ended_at)| {
             let mut turn = turn(usage, Vec::new());
@@ -378,7 +379,7 @@ fn any_turn() -> impl Strategy<Value = StoredTurn> {
     )
 }
 
-/// What a store keeps: each part of each turn in a row of each level.
+/// The rows that a store keeps: each part of each turn is in one row of each level.
 #[derive(Debug, Clone, PartialEq, Default)]
 struct Rows(BTreeMap<(Level, Quarter, RollupLabel), BreakdownRow>);
 
@@ -401,7 +402,7 @@ impl Rows {
         rows
     }
 
-    /// The report over `periods`, from the rows that cover each.
+    /// Returns the report over `periods`, from the rows that cover each period.
     fn report(&self, periods: impl Iterator<Item = Period>, grouping: Grouping) -> Breakdown {
         let mut report = Breakdown::new(grouping, Selection::default());
         for period in periods {
@@ -449,7 +450,7 @@ proptest! {
             cost.add(&part);
         }
         let before = (rollup.clone(), cost.clone());
-        // Taken out before they are added, in another order.
+        // The turns are subtracted before they are added, in another order.
         for (_, part) in Rollup::of_turn(&taken) {
             rollup.subtract(&part);
         }
@@ -501,7 +502,7 @@ proptest! {
     ) {
         let zone = Zone::named(zone).unwrap();
         let rows = Rows::of(&turns);
-        // The rows of quarters alone, which no cover chose.
+        // Sum the rows of quarters directly, without a cover.
         let mut quarters = BreakdownRow::default();
         for ((level, ..), row) in &rows.0 {
             if *level == Level::Quarter {

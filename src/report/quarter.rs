@@ -2,9 +2,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::turn::EpochMillis;
 
-/// A quarter of an hour in UTC, counted from 1970: rollups stand by these.
+/// A quarter of an hour in UTC, as a number counted from 1970. It is the unit of time of rollups.
 ///
-/// Every zone's days, and all hours of a zone, are sums of quarters: the offsets of all zones of today are whole quarters.
+/// Days and hours of every time zone consist of whole quarters, because today the offset of every zone is a whole
+/// number of quarters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Quarter(i64);
@@ -19,28 +20,29 @@ impl Quarter {
     /// The end of the last quarter that can be asked for: a week after the year 9998.
     pub const LAST: Self = Self(281_523_744);
 
-    /// The quarter `number` quarters after the one that begins with 1970.
+    /// Returns the quarter with this number. The quarter 0 is the first one of 1970.
     pub fn new(number: i64) -> Self {
         Self(number)
     }
 
-    /// The number of quarters since 1970; negative before.
+    /// Returns the number of the quarter; it is negative before 1970.
     pub fn get(self) -> i64 {
         self.0
     }
 
-    /// The quarter that a moment lies in.
+    /// Returns the quarter that contains a moment.
     pub fn of(moment: EpochMillis) -> Self {
-        // Divided by more than 2, it fits.
+        // A `u64` divided by more than 2 fits into an `i64`.
         Self((moment.get() / Self::MILLIS.unsigned_abs()).cast_signed())
     }
 
-    /// The quarter that contains a moment in milliseconds since 1970, which may be negative.
+    /// Returns the quarter that contains a moment, given in milliseconds since 1970, which may be negative.
     pub(super) fn of_millis(millis: i64) -> Self {
         Self(millis.div_euclid(Self::MILLIS))
     }
 
-    /// When the quarter begins, in milliseconds since 1970. Saturates for quarters that no zone's calendar has.
+    /// Returns when the quarter begins, in milliseconds since 1970. Saturates for quarters outside of every zone's
+    /// calendar.
     pub fn start_millis(self) -> i64 {
         self.0.saturating_mul(Self::MILLIS)
     }
@@ -53,20 +55,20 @@ pub struct Period {
     end: Quarter,
 }
 
-/// The range ends before it starts, or it leaves the years 0100 to 9998.
+/// The range ends before it starts, or is not within the years 0100 to 9998.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a period must not end before it starts, and must lie in the years 0100 to 9998")]
 pub struct InvalidPeriod;
 
 impl Period {
-    /// The quarters from `start` to before `end`.
+    /// Returns the period from `start` to before `end`.
     pub fn new(start: Quarter, end: Quarter) -> Result<Self, InvalidPeriod> {
         let is_valid = Quarter::FIRST <= start && start <= end && end <= Quarter::LAST;
         is_valid.then_some(Self { start, end }).ok_or(InvalidPeriod)
     }
 
-    /// The quarters that contain some moment from `from` to before `to`, both in milliseconds since 1970: a bound within a
-    /// quarter is moved outward.
+    /// Returns the quarters that contain a moment from `from` to before `to`, both in milliseconds since 1970. A bound
+    /// in the middle of a quarter is moved outward.
     pub fn around(from: i64, to: i64) -> Result<Self, InvalidPeriod> {
         if to < from {
             return Err(InvalidPeriod);
@@ -76,22 +78,22 @@ impl Period {
         Self::new(Quarter::of_millis(from), end)
     }
 
-    /// Its first quarter.
+    /// Returns the first quarter of the period.
     pub fn start(self) -> Quarter {
         self.start
     }
 
-    /// The first quarter after it.
+    /// Returns the first quarter after the period.
     pub fn end(self) -> Quarter {
         self.end
     }
 
-    /// Whether no quarter lies in it.
+    /// Returns whether the period has no quarter.
     pub fn is_empty(self) -> bool {
         self.start == self.end
     }
 
-    /// Whether a quarter lies in it.
+    /// Returns whether the period contains a quarter.
     pub fn contains(self, quarter: Quarter) -> bool {
         self.start <= quarter && quarter < self.end
     }

@@ -7,17 +7,17 @@ use super::label::RollupLabel;
 use super::part::{ByLabel, Parts, StepPart, TokenPart, UsageSums};
 use crate::turn::{Millis, StoredTurn};
 
-/// The sums and distributions from which a row of a report is computed. They add and subtract exactly in any order.
+/// The sums and distributions from which a row of a report is computed. They add and subtract exactly, in any order.
 ///
-/// Counts are far below 2^64 and each of their terms below 2^60, so no sum reaches the bounds of an `i128`.
+/// The number of terms is far below 2^64 and each term is below 2^60, so no sum overflows an `i128`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Rollup {
     pub(super) sums: Sums,
-    /// In nanoseconds.
+    /// The times of the steps to their first token, in nanoseconds.
     pub(super) ttft: Distribution,
-    /// Of single steps, in 10^-9 tokens a second.
+    /// The output speeds of the steps, in 10^-9 tokens a second.
     pub(super) output_speed: Distribution,
-    /// Of turns, in nanoseconds.
+    /// The durations of the turns, in nanoseconds.
     pub(super) duration: Distribution,
 }
 
@@ -32,15 +32,15 @@ pub(super) struct Sums {
     pub(super) cache_read_reports: i128,
     pub(super) cache_write_tokens: i128,
     pub(super) cache_write_reports: i128,
-    /// Prompts of steps and of turns without reporting steps.
+    /// Tokens of the prompts of steps, and of turns whose steps reported none.
     pub(super) prompt_tokens: i128,
-    /// Of those prompts, the ones that came with a cache counter.
+    /// Tokens of those prompts whose usage had a cache counter.
     pub(super) cache_reporting_prompt_tokens: i128,
-    /// The tokens of those prompts that were read from the cache.
+    /// How many tokens of those prompts were read from the cache.
     pub(super) cache_reporting_read_tokens: i128,
-    /// Output of the steps with a decode time.
+    /// Output tokens of the steps that have a decode time.
     pub(super) timed_output_tokens: i128,
-    /// The decode times of the steps with output.
+    /// Decode times of the steps that have output.
     pub(super) decode_nanos: i128,
     pub(super) generation_nanos: i128,
     pub(super) generations: i128,
@@ -50,7 +50,7 @@ pub(super) struct Sums {
 }
 
 impl Sums {
-    /// All numbers, in the order of the fields.
+    /// Returns all numbers in the order of the fields.
     fn to_array(self) -> [i128; 18] {
         let Self {
             turns,
@@ -138,14 +138,14 @@ impl Sums {
         }
     }
 
-    /// Combines two, number by number.
+    /// Combines two sets of sums, number by number.
     fn zip(self, other: Self, each: impl Fn(i128, i128) -> i128) -> Self {
         let (ours, others) = (self.to_array(), other.to_array());
         Self::from_array(array::from_fn(|place| each(ours[place], others[place])))
     }
 
-    /// Returns the time in whole nanoseconds. A time over 7 days is counted as such and is `None`: no turn takes so
-    /// long, and one wrong clock must not spoil the figures of all.
+    /// Returns the time in whole nanoseconds. For a time over 7 days, returns `None` and counts it as overlong: no turn
+    /// takes so long, and one wrong clock must not spoil all figures.
     fn nanos(&mut self, time: Option<Millis>) -> Option<u64> {
         const LONGEST_MILLIS: f64 = 7.0 * 24.0 * 60.0 * 60.0 * 1e3;
         let millis = time?.get();
@@ -159,7 +159,7 @@ impl Sums {
 }
 
 impl Rollup {
-    /// Returns the contribution of a turn, by the labels of its parts. Each label occurs once.
+    /// Returns what a turn adds, by the labels of its parts. Each label occurs once.
     pub fn of_turn(turn: &StoredTurn) -> Vec<(RollupLabel, Self)> {
         let parts = Parts::of(turn);
         let mut rollups = ByLabel::<Self>::new();
@@ -174,7 +174,7 @@ impl Rollup {
         rollups.into_vec()
     }
 
-    /// The number of turns.
+    /// Returns the number of turns.
     pub fn turns(&self) -> i128 {
         self.sums.turns
     }
@@ -187,8 +187,8 @@ impl Rollup {
         self.duration.add(&other.duration);
     }
 
-    /// Takes out what was added. What is left is exact, but the smallest and the largest values stay: they cover every turn
-    /// that was ever counted.
+    /// Subtracts a rollup that was added before. The sums are exact afterwards, but the smallest and the largest values
+    /// stay: they cover every turn that was ever counted.
     pub fn subtract(&mut self, other: &Self) {
         self.sums = self.sums.zip(other.sums, |a, b| a - b);
         self.ttft.subtract(&other.ttft);
@@ -196,7 +196,8 @@ impl Rollup {
         self.duration.subtract(&other.duration);
     }
 
-    /// Passes each number that adds up, with a number that stands for its place. Numbers that are 0 are left out.
+    /// Calls `each` with each number that can be added, and with a number for its place. Numbers that are 0 are left
+    /// out.
     pub(crate) fn each_number(&self, mut each: impl FnMut(u64, i128)) {
         let sums = (0..).zip(self.sums.to_array());
         let distributions = (1..).zip([&self.ttft, &self.output_speed, &self.duration]);
@@ -229,7 +230,8 @@ impl Rollup {
         if let Some(nanos) = self.sums.nanos(times.decode).filter(|nanos| *nanos > 0 && output > 0) {
             self.sums.timed_output_tokens += i128::from(output);
             self.sums.decode_nanos += i128::from(nanos);
-            // Nanoseconds to seconds, tokens to 10^-9 of them: below 2^53 * 2^60.
+            // The factors turn nanoseconds into seconds, and tokens into 10^-9 tokens. The product is below 2^53 *
+            // 2^60.
             self.output_speed.record(u128::from(output) * 1_000_000_000_000_000_000 / u128::from(nanos));
         }
     }

@@ -1,7 +1,7 @@
-//! Dispatch's report on throughput, to the byte: tokens by generation time of each model.
+//! Dispatch's report on throughput, equal to the byte: for each model, tokens by generation time.
 //!
-//! It sums floats in the order of the turns' report times, as Dispatch does, and so takes the turns themselves: exact sums
-//! would differ in the last digits.
+//! Dispatch sums floats in the order of the turns' report times. Exact sums would differ from that in the last digits,
+//! so this code takes the turns themselves and sums them in the same order.
 
 use std::cmp::Ordering;
 
@@ -13,7 +13,7 @@ use super::part::report_time;
 use super::zone::{CalendarPeriod, Zone};
 use crate::turn::{Label, StoredTurn, serialize_number};
 
-/// The time that a report on throughput is asked for.
+/// The day, week or month that a report on throughput covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ThroughputQuery {
     unit: Unit,
@@ -46,30 +46,30 @@ impl Unit {
     }
 }
 
-/// No such report can be asked for. The texts are Dispatch's.
+/// The reason why a report on throughput cannot be made. The texts are the ones that Dispatch sends.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidThroughputQuery {
-    /// The period is missing, or is none of the three.
+    /// The period is missing, or is not one of the three.
     #[error("query param 'period' must be one of: day, week, month")]
     Period,
     /// The date is missing or empty.
     #[error("query param 'date' is required")]
     NoDate,
-    /// The date is none, or is no date of the zone.
+    /// The text is not a date, or the zone has no such day.
     #[error("invalid {period} date \"{date}\" (expected {expected})")]
     Date {
         /// The period that was asked for.
         period: &'static str,
         /// The date that was sent.
         date: String,
-        /// How a date is written.
+        /// The form in which a date is written.
         expected: &'static str,
     },
 }
 
 impl ThroughputQuery {
-    /// Reads the parameters of a request. `None` is a parameter that is missing.
+    /// Reads the parameters of a request. A parameter is `None` if it is missing.
     pub fn parse(period: Option<&str>, date: Option<&str>, zone: &Zone) -> Result<Self, InvalidThroughputQuery> {
         let unit = match period {
             Some("day") => Unit::Day,
@@ -91,43 +91,43 @@ impl ThroughputQuery {
         Ok(Self { unit, date: date.to_owned(), period })
     }
 
-    /// The time that it is about, in milliseconds since 1970.
+    /// Returns the time that the report covers, in milliseconds since 1970.
     pub fn period(&self) -> CalendarPeriod {
         self.period
     }
 }
 
-/// A report on throughput in the making.
+/// A report on throughput to which turns are still added.
 #[derive(Debug, Clone)]
 pub struct Throughput {
     query: ThroughputQuery,
-    /// In the order in which the models were first seen.
+    /// The sums for each model, in the order in which the models were first seen.
     models: IndexMap<Label, ModelSums>,
 }
 
 #[derive(Debug, Clone, Default)]
 struct ModelSums {
     output_tokens: f64,
-    /// The report time of each turn, and how many milliseconds it took to generate.
+    /// For each turn, its report time and its generation time, both in milliseconds.
     samples: Vec<(u64, f64)>,
 }
 
 impl ModelSums {
     fn generation_millis(&self) -> f64 {
         let mut samples = self.samples.clone();
-        // Stable: turns of the same moment stay in the order in which they came.
+        // The sort is stable, so turns of the same moment stay in the order in which they were added.
         samples.sort_by_key(|(at, _)| *at);
         samples.iter().fold(0.0, |sum, (_, millis)| sum + millis)
     }
 }
 
 impl Throughput {
-    /// A report without turns yet.
+    /// Returns a report without turns.
     pub fn new(query: ThroughputQuery) -> Self {
         Self { query, models: IndexMap::new() }
     }
 
-    /// Counts a turn, if it lies in the period, has a model, and took time to generate. Keeps 16 bytes of it.
+    /// Counts a turn if it lies in the period, has a model and has a generation time. Keeps 16 bytes for it.
     pub fn add(&mut self, turn: &StoredTurn) {
         let CalendarPeriod { start, end } = self.query.period;
         let at = report_time(turn).get();
@@ -145,7 +145,7 @@ impl Throughput {
         sums.samples.push((at, generation_millis));
     }
 
-    /// The report, the fastest model first.
+    /// Returns the finished report, the fastest model first.
     pub fn report(&self) -> ThroughputReport {
         let mut models: Vec<_> = self.models.iter().map(|(model, sums)| ModelThroughput::of(model, sums)).collect();
         let mut collator = Collator::new(Tailoring::Cldr(Locale::Root), false, false);
@@ -163,7 +163,7 @@ impl Throughput {
     }
 }
 
-/// A report on throughput. In JSON it is Dispatch's to the byte.
+/// A report on throughput. As JSON it equals Dispatch's to the byte.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ThroughputReport {
     period: Unit,
@@ -189,10 +189,10 @@ struct ModelThroughput {
 impl ModelThroughput {
     fn of(model: &Label, sums: &ModelSums) -> Self {
         let total_gen_ms = sums.generation_millis();
-        // The time is above 0, but dividing it may make it 0.
+        // The time is above 0, but the division may underflow to 0.
         let seconds = total_gen_ms / 1000.0;
         let exact = if seconds > 0.0 { sums.output_tokens / seconds } else { 0.0 };
-        // Neither is negative, so halves are rounded up, as in ECMAScript.
+        // Neither operand is negative, so a half is rounded up, as in ECMAScript.
         let rounded = (exact * 100.0).round() / 100.0;
         Self {
             model: model.clone(),
@@ -204,7 +204,7 @@ impl ModelThroughput {
     }
 }
 
-/// Writes a number as ECMAScript does, which writes one that is not finite as null.
+/// Writes a number as ECMAScript does. That writes `null` for a number that is not finite.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
 fn number<S: Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     if number.is_finite() { serialize_number(*number, serializer) } else { serializer.serialize_none() }
@@ -298,7 +298,7 @@ mod tests {
         for vector in vectors() {
             let Vector::Resolve { tz, period, date, start, end, error } = vector else { continue };
             let zone = Zone::named(&tz).unwrap();
-            // A request with an empty date is refused before its date is read.
+            // An empty date is refused as missing. The reference calls it invalid.
             let query = ThroughputQuery::parse(Some(&period), Some(&date), &zone);
             let found =
                 query.map(|query| (query.period().start, query.period().end)).map_err(|error| error.to_string());
@@ -372,7 +372,8 @@ mod tests {
         let times = [0.1, 0.2, 0.3];
         let turn = |at: u64| turn(NOON + at, Some("m"), 1, &[Some(times[usize::try_from(at).unwrap()])]);
         let sum = |turns: &[StoredTurn]| report(turns)[0]["totalGenMs"].as_f64().unwrap();
-        // 0.3 + 0.2 + 0.1 is 0.6.
+        // In the order of the report times, the floats 0.1, 0.2 and 0.3 sum to 0.6000000000000001. In the reverse order
+        // the sum would be 0.6.
         for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
             assert_eq!(sum(&order.map(turn)).to_string(), "0.6000000000000001", "{order:?}");
         }

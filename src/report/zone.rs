@@ -6,26 +6,27 @@ use jiff::{Span, Timestamp};
 
 use super::quarter::{Period, Quarter};
 
-/// How long the periods of a report are. All but quarters follow the clock and the calendar of a [`Zone`].
+/// The length of the periods of a report. All but quarters follow the clock and the calendar of a [`Zone`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PeriodUnit {
     /// A quarter of an hour.
     Quarter,
-    /// An hour by the zone's clock. Where the zone's offset changes another one begins, so none is longer than an hour.
+    /// An hour by the zone's clock. A change of the zone's offset ends the hour early, so no hour is longer than 60
+    /// minutes.
     Hour,
-    /// A day of the zone: 23 or 25 hours at a change of the clocks.
+    /// A day of the zone. It has 23 or 25 hours if the clocks are changed.
     Day,
     /// A week of the zone, from Monday.
     Week,
     /// A month of the zone.
     Month,
-    /// All that was asked for.
+    /// One period: the whole time of the report.
     All,
 }
 
 /// A time zone of the IANA database. It decides when a day begins.
 ///
-/// It is looked up in the system's database, and where that lacks it in the one that the crate `jiff` brings along.
+/// Zones come from the system's database, or from the one in the crate `jiff` if the system has none of that name.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Zone(TimeZone);
 
@@ -44,30 +45,30 @@ impl Zone {
         found.map(Self).map_err(|_| UnknownZone(name.to_owned()))
     }
 
-    /// The zone of the system, or UTC if the system names none.
+    /// Returns the zone of the system, or UTC if the system names none.
     pub fn system() -> Self {
         let system =
             TimeZone::try_system().ok().filter(|zone| zone.iana_name().is_some_and(|name| name != "Etc/Unknown"));
         system.map_or(Self::UTC, Self)
     }
 
-    /// Reads a moment: a date of the zone, which stands for its first moment, milliseconds since 1970, or RFC 3339 with an
-    /// offset. Returns milliseconds since 1970. `None` if the text is none of these.
+    /// Reads a moment and returns it in milliseconds since 1970. The text is a date, which means its first moment in
+    /// this zone; or milliseconds since 1970; or RFC 3339 with an offset. `None` for any other text.
     pub fn moment(&self, text: &str) -> Option<i64> {
         let day = || Some(self.day(text)?.start);
         let rfc_3339 = || Some(text.parse::<Timestamp>().ok()?.as_millisecond());
         day().or_else(|| text.parse().ok()).or_else(rfc_3339)
     }
 
-    /// The name of the zone.
+    /// Returns the name of the zone.
     pub fn name(&self) -> &str {
         self.0.iana_name().unwrap_or("UTC")
     }
 
-    /// Splits `whole` into the periods of the zone's calendar, in order, without a gap. The first and the last are cut
-    /// to what lies in `whole`.
+    /// Splits `whole` into the periods of the zone's calendar, in order and without a gap. The first and the last
+    /// period are cut to the part within `whole`.
     ///
-    /// A boundary within a quarter counts at the quarter's start.
+    /// A boundary in the middle of a quarter is moved to the start of that quarter.
     ///
     /// ```
     /// use turn_metrics::report::{Period, PeriodUnit, Zone};
@@ -85,14 +86,14 @@ impl Zone {
         std::iter::from_fn(move || {
             (start < whole.end()).then_some(())?;
             let end = self.boundary_after(unit, start).map_or(whole.end(), |end| end.min(whole.end()));
-            // Within `whole`, and not empty.
+            // The bounds are within `whole`, and the period is not empty.
             let period = Period::new(start, end).ok()?;
             start = end;
             Some(period)
         })
     }
 
-    /// The first boundary of a unit after the start of a quarter. `None` if there is none.
+    /// Returns the first boundary of a unit after the start of a quarter. `None` if there is none.
     fn boundary_after(&self, unit: PeriodUnit, quarter: Quarter) -> Option<Quarter> {
         let at = Timestamp::from_millisecond(quarter.start_millis()).ok()?;
         let of = |moment: Timestamp| Quarter::of_millis(moment.as_millisecond());
@@ -109,7 +110,8 @@ impl Zone {
             PeriodUnit::Day | PeriodUnit::Week | PeriodUnit::Month => {
                 let mut date = first_date(unit, self.0.to_datetime(at).date())?;
                 let mut boundary = quarter;
-                // Where the clock was put back over midnight, or where a day is missing, the next one may have begun.
+                // If the clock was put back over midnight, or a day is missing, the next day may have begun already. So
+                // look further.
                 while boundary <= quarter {
                     date = next_date(unit, date)?;
                     boundary = of(self.start_of(date)?);
@@ -119,7 +121,7 @@ impl Zone {
         }
     }
 
-    /// The next full hour by the clock, or the next change of the offset if that comes first.
+    /// Returns the next full hour by the clock, or the next change of the offset if that comes first.
     fn next_hour(&self, moment: Timestamp) -> Option<Timestamp> {
         const HOUR: i64 = 3600;
         let offset = self.0.to_offset(moment);
@@ -129,7 +131,8 @@ impl Zone {
         Some(change.map_or(full, |change| change.timestamp().min(full)))
     }
 
-    /// The first moment of a date: midnight, or the first there is after it. Of two midnights, the earlier one.
+    /// Returns the first moment of a date: midnight, or the first moment after it if midnight is skipped. If midnight
+    /// comes twice, returns the earlier one.
     fn start_of(&self, date: Date) -> Option<Timestamp> {
         let midnight = self.0.to_ambiguous_timestamp(date.at(0, 0, 0, 0));
         let is_skipped = matches!(midnight.offset(), AmbiguousOffset::Gap { .. });
@@ -137,30 +140,32 @@ impl Zone {
         if !is_skipped {
             return Some(start);
         }
-        // As long after the change of the clocks as midnight would have been; that change is the first moment.
+        // `start` is as long after the change of the clocks as the skipped midnight would have been after it. The
+        // change itself is the first moment of the date.
         let change = self.0.preceding(start.checked_add(Span::new().seconds(1)).ok()?).next()?;
         Some(change.timestamp())
     }
 
-    /// The day `YYYY-MM-DD`. `None` if the text is no date of the years 0100 to 9998, or the zone has no such day.
+    /// Returns the day `YYYY-MM-DD`. `None` if the text is not a date of the years 0100 to 9998, or the zone has no
+    /// such day.
     pub fn day(&self, date: &str) -> Option<CalendarPeriod> {
         let date = self.existing(read_date(date)?)?;
         self.calendar_period(date, date.tomorrow().ok()?)
     }
 
-    /// The week, from Monday, around the day `YYYY-MM-DD`. `None` as for [`Zone::day`].
+    /// Returns the week, from Monday, that contains the day `YYYY-MM-DD`. `None` as for [`Zone::day`].
     pub fn week(&self, date: &str) -> Option<CalendarPeriod> {
         let monday = first_date(PeriodUnit::Week, self.existing(read_date(date)?)?)?;
         self.calendar_period(monday, next_date(PeriodUnit::Week, monday)?)
     }
 
-    /// The month `YYYY-MM`. `None` if the text is no month of the years 0100 to 9998.
+    /// Returns the month `YYYY-MM`. `None` if the text is not a month of the years 0100 to 9998.
     pub fn month(&self, month: &str) -> Option<CalendarPeriod> {
         let first = read_date(&format!("{month}-01"))?;
         self.calendar_period(first, next_date(PeriodUnit::Month, first)?)
     }
 
-    /// The date, if the zone's calendar has it: a zone that moved over the date line skipped one.
+    /// Returns the date if the zone's calendar has it. A zone that moved over the date line skipped a date.
     fn existing(&self, date: Date) -> Option<Date> {
         (self.0.to_datetime(self.start_of(date)?).date() == date).then_some(date)
     }
@@ -171,12 +176,12 @@ impl Zone {
     }
 }
 
-/// A day, a week or a month of a zone, to the millisecond, half-open.
+/// A day, a week or a month of a zone: a half-open range that is exact to the millisecond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CalendarPeriod {
-    /// Its first moment, in milliseconds since 1970; negative before.
+    /// The first moment of the period in milliseconds since 1970; negative before 1970.
     pub start: i64,
-    /// The first moment after it.
+    /// The first moment after the period.
     pub end: i64,
 }
 
@@ -192,7 +197,7 @@ impl fmt::Display for Zone {
     }
 }
 
-/// The first date of the day, week or month around a date.
+/// Returns the first date of the day, week or month that contains a date.
 fn first_date(unit: PeriodUnit, date: Date) -> Option<Date> {
     match unit {
         PeriodUnit::Week => {
@@ -204,7 +209,7 @@ fn first_date(unit: PeriodUnit, date: Date) -> Option<Date> {
     }
 }
 
-/// The first date of the next day, week or month.
+/// Returns the first date of the next day, week or month.
 fn next_date(unit: PeriodUnit, first: Date) -> Option<Date> {
     let length = match unit {
         PeriodUnit::Week => Span::new().weeks(1),
@@ -214,7 +219,7 @@ fn next_date(unit: PeriodUnit, first: Date) -> Option<Date> {
     first.checked_add(length).ok()
 }
 
-/// Reads exactly `YYYY-MM-DD`, of the years 0100 to 9998.
+/// Reads a date of exactly the form `YYYY-MM-DD`, in the years 0100 to 9998.
 fn read_date(text: &str) -> Option<Date> {
     let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
     let mut parts = text.split('-');
@@ -238,7 +243,7 @@ mod tests {
         Zone::named(name).unwrap()
     }
 
-    /// The periods between two moments: where each begins, and how many quarters it has.
+    /// Returns the periods between two moments: the start of each, and its number of quarters.
     fn periods(zone_name: &str, unit: PeriodUnit, from: &str, to: &str) -> Vec<(String, i64)> {
         let whole = Period::around(millis(from), millis(to)).unwrap();
         let zone = zone(zone_name);
@@ -301,7 +306,7 @@ mod tests {
             periods("America/New_York", Day, "2026-11-01T04:00Z", "2026-11-02T05:00Z"),
             [is("2026-11-01T04:00:00Z", 4 * 25)]
         );
-        // Half an hour.
+        // The offset changes by half an hour.
         assert_eq!(
             periods("Australia/Lord_Howe", Day, "2026-04-04T13:00Z", "2026-04-05T13:30Z"),
             [is("2026-04-04T13:00:00Z", 4 * 24 + 2)]
@@ -315,12 +320,12 @@ mod tests {
             periods("America/Sao_Paulo", Day, "2015-10-17T03:00Z", "2015-10-19T02:00Z"),
             [is("2015-10-17T03:00:00Z", 4 * 24), is("2015-10-18T03:00:00Z", 4 * 23)]
         );
-        // From 23:30 to 00:30.
+        // The clock goes from 23:30 to 00:30.
         assert_eq!(
             periods("America/Toronto", Day, "1919-03-30T05:00Z", "1919-04-01T04:00Z"),
             [is("1919-03-30T05:00:00Z", 4 * 23 + 2), is("1919-03-31T04:30:00Z", 4 * 23 + 2)]
         );
-        // From 00:01 back to 23:01 of the day before: the day begins at its first midnight.
+        // The clock goes from 00:01 back to 23:01 of the day before. The day begins at the first of its two midnights.
         assert_eq!(
             periods("America/St_Johns", Day, "2010-11-06T02:30Z", "2010-11-08T03:30Z"),
             [is("2010-11-06T02:30:00Z", 4 * 24), is("2010-11-07T02:30:00Z", 4 * 25)]
@@ -352,7 +357,7 @@ mod tests {
             periods("Asia/Kathmandu", Hour, "2026-06-01T00:15Z", "2026-06-01T01:15Z"),
             [is("2026-06-01T00:15:00Z", 4)]
         );
-        // The hour that comes twice is two hours.
+        // The hour that the clock shows twice counts as two hours.
         assert_eq!(
             periods("Europe/Berlin", Hour, "2026-10-25T00:00Z", "2026-10-25T02:00Z"),
             [is("2026-10-25T00:00:00Z", 4), is("2026-10-25T01:00:00Z", 4)]
@@ -382,7 +387,7 @@ mod tests {
 
     #[test]
     fn a_boundary_within_a_quarter_counts_at_its_start() {
-        // Berlin's own time was 53 minutes and 28 seconds ahead: its midnight came at 23:06:32.
+        // Berlin's local time was 53 minutes and 28 seconds ahead of UTC, so its midnight came at 23:06:32 UTC.
         assert_eq!(
             periods("Europe/Berlin", PeriodUnit::Day, "1880-05-01T23:00Z", "1880-05-03T23:00Z"),
             [is("1880-05-01T23:00:00Z", 96), is("1880-05-02T23:00:00Z", 96)]
@@ -391,7 +396,7 @@ mod tests {
             periods("Europe/Berlin", PeriodUnit::Hour, "1880-05-01T23:00Z", "1880-05-02T01:00Z"),
             [is("1880-05-01T23:00:00Z", 4), is("1880-05-02T00:00:00Z", 4)]
         );
-        // A period of the calendar is to the millisecond.
+        // A period of the calendar is exact to the millisecond.
         let day = zone("Europe/Berlin").day("1880-05-02").unwrap();
         assert_eq!(day.start, millis("1880-05-01T23:06:32Z"));
     }
@@ -421,7 +426,7 @@ mod tests {
     }
 
     fn any_zone() -> impl Strategy<Value = Zone> {
-        // The list within `jiff`, so that a test that fails does so on every machine.
+        // Use the list within `jiff`, so that a failing test fails on every machine.
         let names: Vec<_> = TimeZoneDatabase::bundled().available().map(|name| name.to_string()).collect();
         proptest::sample::select(names).prop_map(|name| zone(&name))
     }
@@ -447,7 +452,7 @@ mod tests {
             prop_assert_eq!(at, whole.end());
         }
 
-        /// A quarter belongs to the date that the clock shows in it, except for a quarter that two dates share.
+        /// All quarters of a day have the date that the clock shows in them, except for a quarter that two dates share.
         #[test]
         fn the_days_of_every_zone_are_its_dates(zone in any_zone(), start in -4_000_000i64..4_000_000) {
             let whole = Period::new(Quarter::new(start), Quarter::new(start + 500)).unwrap();
@@ -456,7 +461,7 @@ mod tests {
                     let last = Timestamp::from_millisecond(Quarter::new(quarter).start_millis() + Quarter::MILLIS - 1);
                     zone.0.to_datetime(last.unwrap()).date()
                 };
-                // The last of its quarters may be shared, and the first one is the next day's where that begins.
+                // Two dates may share the last quarter. The first quarter belongs to the day that begins in it.
                 let (first, last) = (date(day.start().get()), date(day.end().get() - 1));
                 let is_one = first == last || zone.0.following(
                     Timestamp::from_millisecond(day.start().start_millis()).unwrap(),

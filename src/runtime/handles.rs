@@ -12,7 +12,7 @@ pub struct Handles {
     pub intake: Intake,
     /// Answers questions about turns.
     pub reads: Reads,
-    /// For whoever operates the system.
+    /// Serves the operator of the system.
     pub operations: Operations,
 }
 
@@ -38,15 +38,16 @@ pub struct Reads {
     pub list_conversations: Recipient<ListConversations>,
     /// Returns sums over the turns of some periods.
     pub build_report: Recipient<BuildReport>,
-    /// The reader that [`Reads::on_this_thread`] starts; `None` where a test answers for the store itself.
+    /// The reader that [`Reads::on_this_thread`] starts. `None` if a test answers in place of the store.
     pub reader: Option<StoreReader>,
 }
 
 impl Reads {
-    /// Returns the same reads, answered on the calling thread. This saves a caller that reads often, such as a worker
-    /// of an HTTP server, a round trip to another thread.
+    /// Returns the same reads, answered on the calling thread. A caller that reads often, such as a worker of an HTTP
+    /// server, saves a round trip to another thread.
     ///
-    /// Must be called in an actix arbiter, once for each thread: it starts an actor. Without a reader nothing changes.
+    /// Call it in an actix arbiter, once for each thread, because it starts an actor. Without a reader it changes
+    /// nothing.
     #[must_use]
     pub fn on_this_thread(&self) -> Self {
         let Some(reader) = &self.reader else { return self.clone() };
@@ -62,12 +63,12 @@ impl Reads {
     }
 }
 
-/// For whoever operates the system.
+/// Serves the operator of the system.
 #[derive(Clone)]
 pub struct Operations {
-    /// Publishes every turn that is sealed; [`Facts::subscribe`] listens.
+    /// Publishes every turn that is sealed; [`Facts::subscribe`] returns a subscription.
     pub facts: Facts,
-    /// Makes a durable write, to show that one works.
+    /// Makes a durable write, to show that the store can.
     pub check_write: Recipient<CheckWrite>,
     /// Returns a copy of the whole store.
     pub back_up: Recipient<BackUp>,
@@ -81,7 +82,7 @@ pub struct Operations {
     pub inspect_sweeper: Recipient<InspectSweeper>,
 }
 
-/// Everything that can be observed of a running system.
+/// The state of every part of a running system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SystemReport {
     /// The conversations' actors and their work.
@@ -93,8 +94,8 @@ pub struct SystemReport {
 }
 
 impl Operations {
-    /// Asks every part of the system for its state. The parts answer one after the other, not at one moment. Fails if
-    /// one of them has ended.
+    /// Asks every part of the system for its state. The parts answer one after the other, so the report does not show
+    /// one moment. Fails if one part has ended.
     ///
     /// ```
     /// # use turn_metrics::runtime::Runtime;
@@ -116,7 +117,7 @@ impl Operations {
 }
 
 impl Handles {
-    /// The same handles with [`Reads::on_this_thread`].
+    /// Returns the same handles with [`Reads::on_this_thread`].
     ///
     /// ```
     /// # use turn_metrics::actors::FindRevision;
@@ -151,7 +152,7 @@ mod tests {
     use crate::testing::Probe;
     use crate::turn::ConversationId;
 
-    /// Asks each question; returns whether all of them were answered.
+    /// Asks each question. Returns whether all of them were answered.
     async fn are_answered(reads: &Reads) -> bool {
         let conversation_id = ConversationId::new("c").unwrap();
         let range = TurnRange { conversation_id: conversation_id.clone(), after: 0, limit: 1 };
@@ -165,7 +166,7 @@ mod tests {
             & reads.build_report.send(BuildReport(question)).await.unwrap().is_ok()
     }
 
-    /// Reads for which the store's own thread has no answer.
+    /// Returns reads to which the store's own thread does not answer.
     fn failing(reader: Option<StoreReader>) -> Reads {
         Reads {
             list_turns: Probe::start(|_| ready(Err(Fault::closed()))).recipient(),

@@ -3,14 +3,15 @@
 //! Invariants:
 //!
 //! - The store, the directory and the sweeper start here, on a thread of their own. Only the directory starts
-//!   conversations; a reader starts on the thread that asks for it.
-//! - A shutdown takes the path of an event: the directory drains, the store writes what waits, then the thread ends.
+//!   conversations. A reader starts on the thread that asks for it.
+//! - A shutdown follows the way of an event: the directory drains, then the store writes the queued commits, then the
+//!   thread ends.
 //!
 //! # Files
 //!
 //! - `handles`: the recipients that a running system hands out.
 //! - `tests`: whole systems, in memory and on files.
-//! - `end_tests`: what a system reports of its own end.
+//! - `end_tests`: how a system reports its own end.
 
 #[cfg(test)]
 mod end_tests;
@@ -41,7 +42,7 @@ use crate::store::{Engine, Fault, Health, Location, OpenError, RedbEngine};
 
 /// A running system: the store, the directory with its conversations, and the sweeper, on a thread of their own.
 ///
-/// Any number of them may run in one process, each with a store of its own. Dropping one does not stop its actors;
+/// A process may run any number of runtimes, each with a store of its own. Dropping a runtime does not stop its actors;
 /// [`Runtime::shutdown`] does.
 ///
 /// ```
@@ -135,9 +136,9 @@ impl Runtime {
         self.handles.operations.facts.subscribe()
     }
 
-    /// Resolves when the directory, the store or the store's writer has ended without being stopped. Then nothing
-    /// becomes durable any more, and the process should end. A failing disk does not resolve it, because the store
-    /// recovers from that by itself.
+    /// Resolves when the directory, the store or the store's writer has ended although nobody stopped it. Then nothing
+    /// becomes durable any more, and the process should end. A failing disk is no such end, because the store recovers
+    /// from that by itself.
     pub fn failed(&self) -> impl Future<Output = ()> + use<> {
         let (health, mut waiting) = (self.health.clone(), self.health.clone());
         let (directory, store) = (self.directory.send(AwaitEnd), self.store.send(AwaitEnd));
@@ -156,22 +157,23 @@ impl Runtime {
                 if ended { Poll::Ready(()) } else { Poll::Pending }
             })
             .await;
-            // A system that is stopped in order closes its store before anything else ends.
+            // When a system is stopped in order, the store closes before anything else ends.
             if *health.borrow() == Health::Closed {
                 pending::<()>().await;
             }
         }
     }
 
-    /// Stops in order: new work is refused, what is in flight is finished, the store writes what waits and closes.
+    /// Stops the system in order: it refuses new work and finishes the work in flight, and the store writes the queued
+    /// commits and closes.
     pub async fn shutdown(self) {
-        // An error means that the actor has ended already, and all of its work with it.
+        // An error means that the directory has ended already, and with it all its work.
         let _ = self.directory.send(Drain).await;
         let _ = self.sweeper.send(Drain).await;
         let _ = self.store.send(Close).await;
         self.arbiter.stop();
         let (reply, joined) = oneshot::channel::<()>();
-        // Without a thread to wait on, the arbiter's ends by itself.
+        // If no thread can be started to wait for it, the arbiter's thread ends by itself.
         let _ = thread::Builder::new().name("join".into()).spawn(move || {
             let _ = self.arbiter.join();
             drop(reply);
@@ -190,7 +192,8 @@ pub struct RuntimeBuilder {
     prices: SharedPriceBook,
 }
 
-/// The default number of facts that a subscriber may be behind: seconds of a busy service, well below a megabyte.
+/// The default number of facts that a subscriber may be behind. They cover seconds of a busy service and take well
+/// below a megabyte.
 const FACTS_KEPT: usize = 1024;
 
 impl RuntimeBuilder {
@@ -201,7 +204,7 @@ impl RuntimeBuilder {
         self
     }
 
-    /// Keeps the store on a storage of a test's own.
+    /// Keeps the store on a test's own storage.
     #[cfg(any(test, feature = "testing"))]
     #[must_use]
     pub fn storage(mut self, storage: crate::store::Storage) -> Self {
@@ -237,8 +240,8 @@ impl RuntimeBuilder {
         self
     }
 
-    /// Sets the prices of turns; without them the cost of everything is unknown. If a store was priced by others before,
-    /// all costs in it are derived anew in the background.
+    /// Sets the prices of turns. Without prices, every cost is unknown. If the store has costs by other prices, all its
+    /// costs are computed anew in the background.
     #[must_use]
     pub fn prices(mut self, book: SharedPriceBook) -> Self {
         self.prices = book;
@@ -250,7 +253,7 @@ impl RuntimeBuilder {
         let Self { location, turns, store: store_settings, clock, facts_kept, prices } = self;
         let (reply, opened) = oneshot::channel();
         let open = move || {
-            // Whoever starts the runtime may have stopped waiting.
+            // Sending fails if the caller no longer waits for the runtime.
             let _ = reply.send(RedbEngine::open_pricing(location, &store_settings, prices));
         };
         thread::Builder::new().name("store-open".into()).spawn(open).map_err(StartError::Thread)?;

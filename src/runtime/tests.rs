@@ -1,4 +1,4 @@
-//! Tests of whole systems: all of the actors on a real store, in memory or in a file.
+//! Tests of whole systems: all actors and a real store, in memory or in a file.
 
 use actix::Recipient;
 
@@ -70,7 +70,7 @@ async fn reads_on_a_thread_of_ones_own_are_the_same_and_need_no_other_actor() {
         assert_eq!(here.reads.find_revision.send(find).await.unwrap().unwrap().sealed_turns, n);
     }
     let all = turns(&runtime, "c").await;
-    // Short ranges are read on this thread, long ones on another one.
+    // Short ranges are read on this thread, and long ones on another thread.
     for limit in [1, 100, 1000] {
         let range = TurnRange { conversation_id: id("c"), after: 0, limit };
         let read = here.reads.list_turns.send(ListTurns(range)).await.unwrap().unwrap();
@@ -158,7 +158,7 @@ async fn each_actor_reports_its_state() {
     assert_eq!(operations.report().await.unwrap().work.active_conversations, 1, "a look starts no actor");
     let sizes = store.sizes;
     assert_eq!(store, StoreReport { commits: 2, sizes, ..StoreReport::default() });
-    // In memory there is no file; and nothing is in the tables yet.
+    // In memory there is no file, and nothing is in the tables yet.
     assert_eq!((sizes.live_bytes, sizes.file_bytes), (0, 0));
     assert!((100..10_000).contains(&sizes.recent_bytes), "{sizes:?}");
     assert_eq!(sweeper.sealed_turns, 0);

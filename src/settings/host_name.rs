@@ -17,7 +17,7 @@ pub struct HostName(String);
 pub struct InvalidHostName(String);
 
 impl HostName {
-    /// The name in lower case.
+    /// Returns the name in lower case.
     pub fn as_str(&self) -> &str {
         &self.0
     }

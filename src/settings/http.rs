@@ -9,33 +9,35 @@ section! {
         /// Threads that answer requests; "auto" means one for each core that the process may use.
         workers: Workers = Workers::Auto;
 
-        /// Connections that may be open at one time, shared evenly among the workers. A further one closes the connection
-        /// that has been idle for longest. If none is idle, an eighth more are accepted, and the rest wait. Each needs a
-        /// file descriptor: the limit of the process (`ulimit -n`) is raised as far as the system allows.
+        /// Connections that may be open at one time, shared evenly among the workers. If one more client connects, the
+        /// connection that has been idle for longest is closed. If none is idle, an eighth more connections are
+        /// accepted, and the rest wait. Each connection needs a file descriptor: the limit of the process (`ulimit -n`)
+        /// is raised as far as the system allows.
         max_connections: usize = 1024, 1..=1_000_000;
 
-        /// The time limit for the headers of a request, on a new connection or a kept one. A client that takes longer
-        /// is stuck, or wants to occupy the connection.
+        /// The time limit for the headers of a request, whether the connection is new or was used before. A client that
+        /// takes longer is stuck, or wants to occupy the connection.
         header_timeout: Duration = Duration::from_secs(5);
 
         /// The time limit for the body of a request. A body longer than `max_body_bytes` gets this time once more for
-        /// each multiple of that size, so that a long body of ignored events has enough time. The sender of a body that
-        /// was ended sends the same events again.
+        /// each multiple of that size, so that a long body of ignored events has enough time. A client whose body was
+        /// ended should send the same events again.
         body_timeout: Duration = Duration::from_secs(30);
 
-        /// A body that stalls for this time, or falls this far behind `min_bytes_per_second`, is ended, because the part
-        /// that has arrived takes memory that others wait for.
+        /// A body that stalls for this time, or falls this far behind `min_bytes_per_second`, is ended, because the
+        /// part that has arrived takes memory that other requests need.
         stall_timeout: Duration = Duration::from_secs(10);
 
-        /// Bytes a second that a client must send of a body and read of its answer.
+        /// The minimum rate, in bytes a second, at which a client must send its body and read its answer.
         min_bytes_per_second: usize = 1024, 1..=1 << 30;
 
-        /// The time after which a connection is closed if it is idle, or if its client reads nothing of its answer or falls
-        /// this far behind `min_bytes_per_second`. Longer than the pause between two turns of a busy kernel.
+        /// A connection is closed when it has been idle for this time, or when its client reads nothing of an answer
+        /// for this time or falls this far behind `min_bytes_per_second`. Longer than the pause between two turns of a
+        /// busy kernel.
         keep_alive: Duration = Duration::from_secs(75);
 
-        /// The time limit for a backup, from its request to the last byte of the answer. Until then no other backup is made,
-        /// and the copy takes up disk space.
+        /// The time limit for a backup, from its request to the last byte of the answer. Until the answer ends, no
+        /// other backup is made, and the copy takes up disk space.
         backup_timeout: Duration = Duration::from_hours(1);
 
         /// How long requests in flight may take to finish when the process is told to stop, rounded up to whole
@@ -52,29 +54,31 @@ section! {
         max_transfer_bytes: usize = 1024 * 1024 * 1024, BYTES;
 
         /// Bytes of one event that counts (4 MiB); most have a few hundred. Up to this many bytes of a line are held
-        /// until its type is known. A longer line, such as a tool's result, is accepted if it is ignored.
+        /// until the type of its event is known. A longer line, such as a tool's result, is accepted if its event is
+        /// ignored.
         max_line_bytes: usize = 4 * 1024 * 1024, 1024..=1 << 30;
 
         /// Bytes of all request bodies held in memory at one time (256 MiB): the lines that count and the events parsed
-        /// from them, counted from their arrival until the answer is sent. An eighth is reserved for bodies of at most 64
-        /// KiB. Beyond it requests get 503 and should be sent again.
+        /// from them, counted from their arrival until the answer is sent. An eighth is reserved for bodies of at most
+        /// 64 KiB. Requests beyond this get 503 and should be sent again.
         max_buffered_bytes: usize = 256 * 1024 * 1024, BYTES;
 
-        /// Bytes of a page of `GET /conversations/{id}/turns` (4 MiB): the page ends with the turn that brings it to this,
-        /// and the next page goes on after that turn.
+        /// Bytes of a page of `GET /conversations/{id}/turns` (4 MiB). The page ends with the turn that reaches this
+        /// size, and the next page begins after that turn.
         max_page_bytes: usize = 4 * 1024 * 1024, BYTES;
 
-        /// Bytes of answers held in memory at one time for clients that have not read them yet (64 MiB), in addition to the
-        /// 128 KiB that each connection may hold. Beyond it long answers are sent in smaller parts. A turn larger than
-        /// 128 KiB is then read when there is room; an answer that begins with such a turn is 503, to be requested again.
+        /// Bytes of answers held in memory at one time for clients that have not read them yet (64 MiB), in addition to
+        /// the 128 KiB that each connection may hold. When this memory is used up, long answers are sent in smaller
+        /// parts. A turn larger than 128 KiB then waits until there is room. An answer that begins with such a turn is
+        /// 503, and should be requested again.
         max_read_bytes: usize = 64 * 1024 * 1024, BYTES;
 
         /// Bytes of answers to `GET /conversations/{id}/metrics` that are cached (16 MiB): some 20,000 turns of the
-        /// conversations that are looked at. An answer larger than a sixteenth of this is not cached.
+        /// conversations that clients read. An answer larger than a sixteenth of this is not cached.
         cache_bytes: usize = 16 * 1024 * 1024, BYTES;
 
-        /// Origins whose pages may read conversations, as browsers send them, such as `["https://app.example"]`. An
-        /// empty list allows any origin, since reading changes nothing.
+        /// Origins whose pages may read conversations, reports and prices, as browsers send them, such as
+        /// `["https://app.example"]`. An empty list allows any origin, since reading changes nothing.
         allowed_origins: Vec<WebOrigin> = Vec::new();
 
         /// Hosts that requests may name in `Host`, without a port, such as `["metrics.example"]`. `localhost`,
@@ -89,7 +93,7 @@ section! {
 /// How many threads answer requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Workers {
-    /// One for each core that the process may use.
+    /// One thread for each core that the process may use.
     Auto,
     /// Exactly this many.
     Exactly(usize),

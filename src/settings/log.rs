@@ -6,13 +6,12 @@ section! {
     /// What is logged, and how.
     #[derive(Copy)]
     pub struct LogSettings in "log" {
-        /// The least severe events of this program that are logged: off, error, warn, info, debug or trace. Of its
-        /// libraries, events below a warning are never logged. `RUST_LOG` overrides this and can set a level for each
-        /// module.
+        /// The least severe events of this program that are logged: off, error, warn, info, debug or trace. Events of
+        /// its libraries are logged only from warn on. `RUST_LOG` overrides this and can set a level for each module.
         level: LogLevel = LogLevel::Info;
 
         /// text for people, json (one object a line) for log collectors, or auto: text on a terminal, otherwise json.
-        /// Logs go to stderr, and nothing waits for them: lines that stderr does not take in time are dropped, and a
+        /// Logs go to stderr, and no request waits for them: lines that stderr does not take in time are dropped, and a
         /// log line reports how many.
         format: LogFormat = LogFormat::Auto;
     }
@@ -30,7 +29,7 @@ macro_rules! choice {
             /// Every choice.
             pub const ALL: &[Self] = &[$(Self::$variant),+];
 
-            /// The text of the choice in a configuration.
+            /// Returns the text of the choice in a configuration.
             pub fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant => $text,)+
@@ -49,17 +48,17 @@ macro_rules! choice {
 choice! {
     /// How much is logged.
     LogLevel {
-        /// Nothing.
+        /// No events.
         Off = "off",
         /// Events that need someone to act.
         Error = "error",
         /// Events that may need someone to act.
         Warn = "warn",
-        /// What an operator wants to know about a healthy service.
+        /// Events that an operator wants to know about in a healthy service.
         Info = "info",
-        /// What helps to find a fault.
+        /// Events that help to find a fault.
         Debug = "debug",
-        /// Everything.
+        /// All events.
         Trace = "trace",
     }
 }
@@ -69,9 +68,9 @@ choice! {
     LogFormat {
         /// Text on a terminal, otherwise JSON.
         Auto = "auto",
-        /// As text.
+        /// The log is text.
         Text = "text",
-        /// As one JSON object a line.
+        /// The log has one JSON object in each line.
         Json = "json",
     }
 }

@@ -1,15 +1,15 @@
-//! All settings.
+//! All settings, with their defaults and limits.
 //!
-//! Each setting is one line of a `section!`: its comment, its type, its default and its limits. The macro makes of it
-//! the field of the struct, the key in a configuration file, the check of a value, and the entry in
-//! `config/default.toml`. To add a setting, add a line to the file of its section, and run `UPDATE_CONFIG=1 cargo test
-//! --lib default_file` and `UPDATE_PUBLIC_API=1 cargo test --all-features --test it -- public_api`.
+//! Each setting is one line of a `section!`: its comment, its type, its default and its limits. From that line the
+//! macro makes four things: the field of the struct, the key in a configuration file, the check of a value, and the
+//! entry in `config/default.toml`. To add a setting, add a line to the file of its section, and run `UPDATE_CONFIG=1
+//! cargo test --lib default_file` and `UPDATE_PUBLIC_API=1 cargo test --all-features --test it -- public_api`.
 //!
 //! # Files
 //!
-//! - `section`: the macro that makes a struct and its part of the table of settings.
-//! - `setting`: an entry of that table.
-//! - `program`: all sections of a configuration file together.
+//! - `section`: the macro that makes the struct of a section and its part of the table of all settings.
+//! - `setting`: an entry of the table of all settings.
+//! - `program`: the struct with all sections of a configuration file.
 //! - `http`: the section `[http]`.
 //! - `turns`: the section `[turns]`.
 //! - `store`: the sections `[store]` and `[store.redb]`.

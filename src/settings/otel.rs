@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-/// Where spans are sent, and under which names.
+/// The destination of spans, and the names under which they are sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OtelSettings {
     /// The collector's address for traces. It must be HTTP, not HTTPS: the collector is expected on the same machine or

@@ -1,7 +1,8 @@
 /// Makes a struct of settings, its default, and its part of the table of all settings.
 ///
-/// A line is a comment, then `name: Type = default, limits;`. Only a number has limits. A setting of a struct that is
-/// not a section names its key: `name as "section.name": ...`. Structs of other sections come last, in `sections`.
+/// A line is a comment, then `name: Type = default, limits;`. Only a number has limits. The struct `Settings` has
+/// settings of several sections, so its lines name the key: `name as "section.name": ...`. The structs of other
+/// sections come last, in `sections`.
 macro_rules! section {
     (
         $(#[$about:meta])+
@@ -58,7 +59,7 @@ macro_rules! section {
     };
 }
 
-/// The key of a setting: the explicit one, else section and name.
+/// The key of a setting: the explicit key if there is one, or else section and name.
 #[cfg(feature = "server")]
 macro_rules! key {
     ($section:literal, $name:ident) => {

@@ -8,23 +8,23 @@ use crate::report::Zone;
 
 /// The maximum number of conversations of one request that are processed at one time.
 ///
-/// `turns.max_in_flight`, `turns.max_active_conversations` and `store.queue_commits` cannot be set lower. Otherwise a
-/// request with that many conversations would be refused as overload each time it is sent again. The number is large
-/// enough that one fsync serves many conversations of a request.
+/// `turns.max_in_flight`, `turns.max_active_conversations` and `store.queue_commits` cannot be set lower than this
+/// number. Otherwise the service would refuse a request with that many conversations as overload, however often it is
+/// sent. The number is large enough that one fsync serves many conversations of a request.
 pub const CONVERSATIONS_AT_ONCE: usize = 128;
 
-/// Limits of a size in bytes, which must allow at least a small event.
+/// The limits of a size in bytes. A size must have room for at least a small event.
 pub(crate) const BYTES: RangeInclusive<u64> = 1024..=1 << 40;
 
-/// Limits of how much is processed at one time. The minimum is what one request needs, which would otherwise be refused
-/// as overload each time it is sent again.
+/// The limits of how much is processed at one time. One request may need the minimum. With less, the service would
+/// refuse that request as overload, however often it is sent.
 pub(crate) const fn work_up_to(most: u64) -> RangeInclusive<u64> {
     CONVERSATIONS_AT_ONCE as u64..=most
 }
 
 /// A struct of settings.
 pub(crate) trait Section {
-    /// Its settings, then those of the sections in it.
+    /// Returns the settings of this struct, then those of the sections in it.
     fn table(&mut self) -> Vec<Setting<'_>>;
 }
 
@@ -33,7 +33,7 @@ pub(crate) trait Section {
 pub(crate) struct Setting<'a> {
     /// Section and name, such as `http.listen` or `store.redb.cache_bytes`.
     pub(crate) key: &'static str,
-    /// Its comment, line by line.
+    /// The comment of the setting, line by line.
     pub(crate) comment: &'static [&'static str],
     pub(crate) value: ValueMut<'a>,
 }
@@ -48,8 +48,8 @@ impl Setting<'_> {
     }
 }
 
-/// A reference to the value of a setting in its struct. The allowed values follow from the type and, for a number, from
-/// its limits.
+/// A reference to the value of a setting in its struct. The type determines the allowed values, together with the
+/// limits if the value is a number.
 #[derive(Debug)]
 pub(crate) enum ValueMut<'a> {
     Count(&'a mut usize, RangeInclusive<u64>),
@@ -78,7 +78,7 @@ impl Limited for usize {
     }
 }
 
-/// Any other value of a setting; its type alone determines the allowed values.
+/// Any other value of a setting. Its type alone determines the allowed values.
 pub(crate) trait Unlimited {
     fn in_table(&mut self) -> ValueMut<'_>;
 }

@@ -9,7 +9,8 @@ section! {
         /// Number of files kept, including the current one; the oldest is deleted.
         max_files: usize = 4, 1..=1000;
 
-        /// Lines that wait to be written. Closing a span never waits: beyond this limit lines are lost and counted.
+        /// Lines that wait to be written. Closing a span never waits: when this many lines wait, further lines are lost
+        /// and counted.
         queue_lines: usize = 10_000, 1..=10_000_000;
     }
 }

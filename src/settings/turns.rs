@@ -3,21 +3,22 @@ use std::time::Duration;
 use super::section::section;
 
 /// The maximum number of turns of one request that are processed at one time. The store accepts at least this many at
-/// one time, however slow it is. So a large request cannot be refused as overload if nothing else is waiting.
+/// one time, however slow it is. So a large request is not refused as overload if nothing else is waiting.
 pub const TURNS_AT_ONCE: usize = 256;
 
 section! {
     /// Limits and ages of turns.
     pub struct TurnSettings in "turns" {
-        /// Turns of one conversation that may be open at the same time: far more than a kernel runs, few enough to
-        /// hold.
+        /// Turns of one conversation that may be open at the same time. That is far more than a kernel runs at once,
+        /// and few enough to hold in memory.
         max_open_turns: usize = 256, 1..=1_000_000;
 
         /// Steps of one turn; a long agent run has a few hundred.
         max_steps: usize = 4096, 1..=1_000_000;
 
-        /// Bytes of one open turn (4 MiB). A turn and each of its steps count 512 bytes and their texts (ids, models,
-        /// providers, project): about what they take in memory. So 4,096 steps with half a KiB of texts each just fit.
+        /// Bytes of one open turn (4 MiB). A turn counts 512 bytes and its texts (ids, models, providers, project), and
+        /// so does each of its steps. That is about what they take in memory. So 4,096 steps with half a KiB of texts
+        /// each just fit.
         max_turn_bytes: usize = 4 * 1024 * 1024, BYTES;
 
         /// Bytes of all open turns of one conversation (8 MiB), counted in the same way: enough for 256 turns of 50 steps.
@@ -41,17 +42,17 @@ section! {
         /// The interval at which the service looks for abandoned and failed turns.
         sweep_every: Duration = Duration::from_secs(10);
 
-        /// Conversations held in memory at one time. Beyond it events of other conversations get 503 and should be sent
+        /// Conversations held in memory at one time. Events of conversations beyond this get 503 and should be sent
         /// again. At least 128, because so many conversations of one request are processed at once.
         max_active_conversations: usize = 100_000, work_up_to(100_000_000);
 
-        /// Bytes of the open turns of all conversations held in memory (64 MiB), counted in the same way. Beyond it the
-        /// conversations that have been without an event for longest are dropped from memory first. After that events
-        /// wait until others are done.
+        /// Bytes of the open turns of all conversations held in memory (64 MiB), counted in the same way. When more is
+        /// needed, the conversations that have been without an event for longest are dropped from memory first. If that
+        /// is not enough, events wait until other conversations are done.
         max_active_bytes: usize = 64 * 1024 * 1024, BYTES;
 
-        /// Batches of events, one for each conversation of a request, processed at one time. Beyond it requests get 503
-        /// and should be sent again. At least 128, for the same reason.
+        /// Batches of events processed at one time. A request has one batch for each of its conversations. Requests
+        /// beyond this get 503 and should be sent again. At least 128, for the same reason.
         max_in_flight: usize = 20_000, work_up_to(10_000_000);
     }
 }

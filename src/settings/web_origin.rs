@@ -16,7 +16,7 @@ pub struct WebOrigin(String);
 pub struct InvalidWebOrigin(String);
 
 impl WebOrigin {
-    /// The origin as browsers send it.
+    /// Returns the origin as browsers send it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -51,7 +51,7 @@ fn is_origin(text: &str) -> bool {
     is_host(host) && port.is_none_or(|port| is_spelled::<u16>(port) && port != "0" && port != implied_port.to_string())
 }
 
-/// Whether the text is a host as browsers send it: a name in lower case, or an address.
+/// Returns whether the text is a host as browsers send it: a name in lower case, or an address.
 pub(super) fn is_host(host: &str) -> bool {
     match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(address) => is_spelled::<Ipv6Addr>(address),
@@ -59,7 +59,7 @@ pub(super) fn is_host(host: &str) -> bool {
     }
 }
 
-/// Whether the text is the canonical spelling of its value.
+/// Returns whether the text is the canonical spelling of its value.
 fn is_spelled<T: FromStr + ToString>(text: &str) -> bool {
     text.parse::<T>().is_ok_and(|value| value.to_string() == text)
 }

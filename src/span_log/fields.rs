@@ -6,7 +6,7 @@ use tracing::field::{Field, Visit};
 
 use crate::turn::Millis;
 
-/// The maximum length of a text in bytes: a span's attribute is a label, not a document.
+/// The maximum length of a text in bytes. An attribute of a span is a short label, so longer texts are cut.
 const MAX_TEXT_BYTES: usize = 1024;
 
 /// The fields of a span as JSON values.
@@ -30,8 +30,8 @@ impl IntoIterator for Fields {
 
 impl Visit for Fields {
     fn record_f64(&mut self, field: &Field, value: f64) {
-        // Most numbers are times, so all are written like times: a whole number without a fraction. NaN and infinities
-        // become null.
+        // Most numbers are times, so all numbers are written as times are: a whole number has no fraction. NaN and
+        // infinities become null.
         let time = Millis::new(value).ok().and_then(|time| serde_json::to_value(time).ok());
         self.0.insert(field.name(), time.unwrap_or_else(|| value.into()));
     }

@@ -1,4 +1,4 @@
-//! The span log: every closed span as one line of JSON in a rotating file, for jq, DuckDB or SQLite to group.
+//! The span log: a rotating file with a line of JSON for every closed span. jq, DuckDB or SQLite can read it.
 //!
 //! ```
 //! use turn_metrics::span_log::SpanLog;
@@ -18,8 +18,8 @@
 //! ```
 //!
 //! A line has `name`, `parent` (the name of the enclosing span), `conversationId`, `turnId` and `stepId` (of the span
-//! or the nearest enclosing span that has them), `startMs` (since 1970), `durationMs`, and `attributes`: all other
-//! fields of the span under their own names. A value that is not known is absent.
+//! or of the nearest enclosing span that has them), `startMs` (since 1970), `durationMs`, and `attributes`: all other
+//! fields of the span under their own names. A value that is not known is left out.
 //!
 //! # Files
 //!
@@ -53,16 +53,16 @@ use crate::line_queue::{self, LineQueue, LineWriter};
 use crate::settings::SpanLogSettings;
 use crate::turn::{EpochMillis, Millis};
 
-/// The layer that keeps the span log. Closing a span never waits: a separate thread writes, and lines beyond the length
-/// of its queue are counted and lost.
+/// The layer that writes the span log. Closing a span never waits, because a separate thread writes. If the queue of
+/// the thread is full, lines are lost and counted.
 pub struct SpanLog {
     queue: LineQueue,
     clock: SharedClock,
     stopwatch: SharedStopwatch,
 }
 
-/// The thread that writes the span log. Dropping this waits until every span closed before is written;
-/// [`SpanLogWriter::close_within`] bounds the wait.
+/// The thread that writes the span log. Dropping this value waits until every span that was closed before is written;
+/// [`SpanLogWriter::close_within`] limits the wait.
 #[derive(Debug)]
 pub struct SpanLogWriter {
     /// Dropping this ends the thread.
@@ -94,14 +94,14 @@ impl SpanLog {
 }
 
 impl SpanLogWriter {
-    /// How many spans are missing in the span log, because the queue was full or writing failed. Includes spans in
-    /// doubt until a later write succeeds.
+    /// Returns how many spans are missing in the span log because the queue was full or writing failed. It includes
+    /// spans in doubt until a later write succeeds.
     pub fn lost(&self) -> u64 {
         self.queue.lost()
     }
 
-    /// Waits until every span closed before is written, but no longer than `patience`, since a failing disk may never
-    /// finish. Returns whether they are written.
+    /// Waits until every span that was closed before is written, but no longer than `patience`, because a failing disk
+    /// may never finish. Returns whether the spans are written.
     pub fn close_within(&mut self, patience: Duration) -> bool {
         self.writer.close_within(patience)
     }

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use crate::{link, private_file};
 
-/// A file that is renamed when it is full: `spans.ndjson` to `spans.ndjson.1`, that one to `spans.ndjson.2`, and so on.
-/// The oldest one is deleted. One call of `write` is one line and is never split.
+/// A file that is renamed when it is full: `spans.ndjson` to `spans.ndjson.1`, and that one to `spans.ndjson.2`, and so
+/// on. The oldest file is deleted. Each call of `write` writes one line, which is never split between files.
 #[derive(Debug)]
 pub(super) struct RotatingFile {
     path: PathBuf,
@@ -33,8 +33,8 @@ impl RotatingFile {
     }
 
     fn rotate(&mut self) -> io::Result<()> {
-        // Closes the file only once its buffer is flushed. If that fails, the file stays open and a later write tries
-        // again.
+        // Close the file only after its buffer is flushed. If the flush fails, the file stays open and a later write
+        // tries again.
         if let Some(open) = &mut self.file {
             open.file.flush()?;
         }
@@ -43,7 +43,7 @@ impl RotatingFile {
             self.is_stuck = false;
             return Ok(());
         };
-        // Logged once: the next full file will probably meet the same obstacle.
+        // Log this once, because the next full file will probably meet the same obstacle.
         if !std::mem::replace(&mut self.is_stuck, true) {
             let file = self.path.display();
             tracing::warn!(%error, %file, "a full file could not be renamed, so it is overwritten");
@@ -51,9 +51,9 @@ impl RotatingFile {
         if_there(OpenOptions::new().write(true).truncate(true).open(&self.path).map(drop))
     }
 
-    /// Renames the files to make room for a new one. If one cannot be renamed, the next rename replaces it.
+    /// Renames the files to make room for a new one. If a file cannot be renamed, the next rename overwrites it.
     fn set_aside(&self) -> io::Result<()> {
-        // If the path is a link, the file that it leads to is renamed, in its own directory, and the link stays.
+        // If the path is a link, rename the file that it leads to, in that file's directory. The link stays.
         let path = link::target(&self.path)?;
         if self.max_files <= 1 {
             return if_there(fs::remove_file(&path));
@@ -63,7 +63,7 @@ impl RotatingFile {
         for nth in (1..self.max_files).rev() {
             let from = if nth == 1 { path.clone() } else { aside(nth - 1) };
             let moved = if_there(fs::rename(from, aside(nth)));
-            // The other files are renamed all the same.
+            // Rename the other files nevertheless.
             done = done.and(moved);
         }
         done

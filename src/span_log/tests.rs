@@ -25,7 +25,7 @@ impl Setup {
         self.directory.path().join("spans.ndjson")
     }
 
-    /// The lines of the span log after `work`.
+    /// Returns the lines of the span log after `work`.
     fn logged(&self, work: impl FnOnce()) -> Vec<Value> {
         let (layer, writer) = SpanLog::start(&self.file(), &SpanLogSettings::default()).unwrap();
         let layer = layer.timed_by(self.clock.clone(), Arc::new(self.clock.clone()));

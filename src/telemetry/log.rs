@@ -1,4 +1,4 @@
-//! The log: lines on standard error, written by one thread that no other thread waits for.
+//! The log: one thread writes lines to standard error, and no other thread waits for it.
 
 use std::fmt::{Display, Write as _};
 use std::io;
@@ -15,10 +15,10 @@ use super::whole_lines::WholeLines;
 use crate::deceptive::undeceptive;
 use crate::line_queue::{self, LineLost, LineQueue, LineWriter};
 
-/// The maximum number of lines that wait: a few seconds of a busy service, about two megabytes.
+/// The maximum number of lines that wait. They cover a few seconds of a busy service and take about two megabytes.
 const QUEUE_LINES: usize = 4096;
 
-/// How long the end of the process waits for queued lines: enough for any reader that reads at all.
+/// How long the end of the process waits for queued lines. It is enough for a reader that reads at all.
 pub(super) const END_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The log of this process, once set.
@@ -47,7 +47,7 @@ impl Log {
         Ok((Self { queue, style }, writer))
     }
 
-    /// Makes this the log of the process, which receives panics and the lines of [`note`] from now on.
+    /// Makes this value the log of the process. From now on it receives panics and the lines of [`note`].
     pub(super) fn install(self) {
         // A second log is ignored, because a process sets up its telemetry once.
         if LOG.set(self).is_ok() {
@@ -60,7 +60,7 @@ impl Log {
         LOG.get()
     }
 
-    /// Adds a line that the program writes whatever the log level is.
+    /// Adds a line that the program writes at every log level.
     pub(super) fn add(&self, level: Level, message: &str, fields: &[(&str, Value)]) {
         // The queue counts the lines that it refuses.
         let _ = offer(&self.queue, &self.style.line(level, message, fields));
@@ -79,7 +79,7 @@ pub(crate) fn note(line: &str) -> bool {
     true
 }
 
-/// Queues a line in which nothing deceives its reader.
+/// Queues a line, with all deceptive characters in it escaped.
 fn offer(queue: &LineQueue, line: &[u8]) -> Result<(), LineLost> {
     queue.offer(match std::str::from_utf8(line) {
         Ok(text) => undeceptive(text).into_owned().into_bytes(),
@@ -106,8 +106,8 @@ impl Style {
         self.line(Level::WARN, &message, &fields)
     }
 
-    /// Formats a line as the subscriber does, for lines that cannot go through the subscriber, since it would call
-    /// itself.
+    /// Formats a line as the subscriber does. It is for lines that cannot go through the subscriber, because the
+    /// subscriber would call itself.
     fn line(self, level: Level, message: &str, fields: &[(&str, Value)]) -> Vec<u8> {
         let mut time = String::new();
         // If the clock cannot be read, the line has no time.
@@ -135,7 +135,7 @@ impl Style {
     }
 }
 
-/// A text without control characters.
+/// A text that is written without control characters.
 struct OneLine<'a>(&'a str);
 
 impl Display for OneLine<'_> {
@@ -154,13 +154,13 @@ impl<'a> MakeWriter<'a> for Log {
     }
 }
 
-/// Takes one line in each call of `write`.
+/// A writer that takes one line in each call of `write`.
 pub(super) struct Line<'a>(&'a LineQueue);
 
 impl io::Write for Line<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        // The queue counts the lines that it refuses. On an error the subscriber would write to standard error itself,
-        // and wait.
+        // The queue counts the lines that it refuses. If this returned an error, the subscriber would write to standard
+        // error itself, and wait.
         let _ = offer(self.0, line);
         Ok(line.len())
     }

@@ -1,8 +1,8 @@
 //! Sets up `tracing`: events go to standard error, spans to the span log.
 //!
-//! Nothing that serves requests waits for either. Each has a bounded queue and a thread that writes. The end of the
-//! process waits for both, but only for a limited time, since a pipe may have no reader, a terminal may be stopped and
-//! a disk may fail.
+//! No thread that serves requests waits for standard error or the span log. Each has a bounded queue and a thread that
+//! writes. The end of the process waits for both, but only for a limited time, because a pipe may have no reader, a
+//! terminal may be stopped, and a disk may fail.
 //!
 //! # Files
 //!
@@ -34,7 +34,7 @@ use crate::terminal;
 /// How long the end of the process waits for the span log. Its disk may be slow for a while.
 const SPAN_LOG_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Why the telemetry could not be set up.
+/// The reason why the telemetry could not be set up.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TelemetryError {
@@ -43,7 +43,7 @@ pub enum TelemetryError {
         "bad value RUST_LOG = {value:?}; allowed: a level or `target=level` pairs, such as `info` or `turn_metrics=debug`"
     )]
     BadFilter {
-        /// Its value.
+        /// The value of the variable.
         value: String,
     },
     /// `RUST_LOG` is not UTF-8.
@@ -65,8 +65,8 @@ pub enum TelemetryError {
     },
 }
 
-/// The threads that write the log and the span log. Dropping this waits until both have written everything before, but
-/// only for a few seconds.
+/// The threads that write the log and the span log. Dropping this value waits until both have written everything that
+/// was queued before, but only for a few seconds.
 #[derive(Debug)]
 #[must_use = "dropping it ends the log"]
 pub struct Telemetry {
@@ -91,8 +91,8 @@ impl Drop for Telemetry {
     }
 }
 
-/// From now on, sends this process's tracing events and panics to standard error, and its spans to the span log if it
-/// has a file.
+/// From now on, sends the tracing events and the panics of this process to standard error, and its spans to the span
+/// log if there is one.
 ///
 /// `RUST_LOG`, if set, replaces the level; it does not affect the span log. Logging never waits for standard error:
 /// lines that standard error does not take in time are dropped and counted, and a notice in the log reports how many.
@@ -135,7 +135,7 @@ fn style(format: LogFormat, on_terminal: bool) -> Style {
 fn filter(rust_log: &str, level: LogLevel) -> Result<EnvFilter, TelemetryError> {
     let text = match (rust_log.trim(), level) {
         ("", LogLevel::Off | LogLevel::Error) => level.as_str().to_owned(),
-        // Events of libraries below a warning are for their developers.
+        // Events of libraries below a warning are only useful to the libraries' developers.
         ("", _) => format!("warn,turn_metrics={level}"),
         (given, _) => given.to_owned(),
     };

@@ -1,4 +1,5 @@
-//! Logs panics. The message of the standard library would wait for a reader of standard error.
+//! Logs panics. The standard library would write the message of a panic to standard error itself, and wait for its
+//! reader.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::PanicHookInfo;
@@ -12,7 +13,7 @@ use super::log::{END_PATIENCE, Log};
 /// The messages of panics that end the process at once: a panic during unwinding, or where unwinding is not allowed.
 const LAST: [&str; 2] = ["panic in a destructor during cleanup", "panic in a function that cannot unwind"];
 
-/// The panic hook of a process with a log.
+/// The panic hook of a process that has a log.
 pub(super) fn log(info: &PanicHookInfo<'_>) {
     let Some(log) = Log::installed() else { return };
     let message = info.payload_as_str().unwrap_or("no message");
@@ -25,8 +26,8 @@ pub(super) fn log(info: &PanicHookInfo<'_>) {
     }
     log.add(Level::ERROR, &format!("panicked: {message}"), &fields);
     if LAST.contains(&message) {
-        // The process ends without serving again, and would lose the queued lines. The standard library would end it
-        // here too, but would write a message first, which may block.
+        // The process is about to end and would lose the queued lines. The standard library would end it here too, but
+        // would first write a message, which may block.
         log.flush_within(END_PATIENCE);
         process::abort();
     }
@@ -40,7 +41,7 @@ mod tests {
     use super::super::log::Style;
     use super::*;
 
-    /// Set in the process that the test starts in order to crash it.
+    /// The environment variable that a test sets for the process that it starts in order to crash it.
     const DIES: &str = "TURN_METRICS_TEST_DIES_OF_PANICS";
 
     struct PanicsWhenDropped;

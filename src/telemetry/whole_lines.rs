@@ -1,7 +1,7 @@
 use std::io::{self, ErrorKind, Write};
 
-/// A writer that takes one line, with its line break, in each call of `write`. If a line was written only in part, for
-/// example because the disk is full, the next line still starts on a new line.
+/// A writer that takes one line, with its line break, in each call of `write`. If only a part of a line was written,
+/// for example because the disk is full, the next line still starts on a new line.
 pub(super) struct WholeLines<W> {
     writer: W,
     /// Whether the latest line was cut off.

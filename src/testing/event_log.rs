@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::recorder::{EventLost, EventSink};
 use crate::turn::KernelEvent;
 
-/// A sink that keeps every event for a test to look at. Clones are the same log.
+/// A sink that keeps every event, so that a test can look at it. Clones share one log.
 ///
 /// ```
 /// use turn_metrics::recorder::Recorder;

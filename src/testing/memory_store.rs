@@ -18,10 +18,10 @@ use crate::store::{
 };
 use crate::turn::{ConversationId, Ordinal, SealedTurn, StoredTurn, TurnId, Usage};
 
-/// A simple store that keeps every promise of a store, but only in memory. Clones are the same store.
+/// A simple store that keeps every promise of a store, but only in memory. Clones share one store.
 ///
-/// Its functions are synchronous, so that a test can inject a failure before or after each. The probes answer with
-/// them.
+/// Its functions are synchronous, so that a test can inject a failure before or after each of them. The probes use
+/// these functions to answer.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -57,11 +57,11 @@ impl Default for MemoryStore {
 #[derive(Debug, Default)]
 struct State {
     conversations: BTreeMap<ConversationId, StoredConversation>,
-    /// The place of the turn at each position, from position 1.
+    /// For each position from 1 on, the conversation and the ordinal of its turn.
     order: Vec<(ConversationId, Ordinal)>,
 }
 
-/// One conversation.
+/// The stored state of one conversation.
 #[derive(Debug)]
 struct StoredConversation {
     life: Life,
@@ -81,7 +81,7 @@ impl StoredConversation {
 }
 
 impl MemoryStore {
-    /// The same store, which prices turns by this book.
+    /// Returns the same store, with the prices of this book.
     #[must_use]
     pub fn priced_by(self, book: SharedPriceBook) -> Self {
         Self { book, ..self }
@@ -121,14 +121,14 @@ impl MemoryStore {
         Ok(decision.into_committed())
     }
 
-    /// Sealed turns, in order.
+    /// Returns sealed turns of a conversation, in order.
     pub fn turns(&self, range: &TurnRange) -> Vec<StoredTurn> {
         let all = self.lock();
         let sealed = all.conversations.get(&range.conversation_id).map_or(&[][..], |kept| &kept.sealed);
         sealed.iter().filter(|turn| turn.ordinal.get() > range.after).take(range.limit).cloned().collect()
     }
 
-    /// Sealed turns of all conversations, in the order in which they were sealed.
+    /// Returns sealed turns of all conversations, in the order in which they were sealed.
     pub fn sealed_turns(&self, after: Option<Position>, limit: usize) -> Result<SealedPage, ListSealedError> {
         let all = self.lock();
         let at = |number| Position { lineage: self.lineage, number };
@@ -147,7 +147,7 @@ impl MemoryStore {
         Ok(SealedPage { turns, next, latest })
     }
 
-    /// Conversations with a sealed turn.
+    /// Returns conversations that have a sealed turn.
     pub fn conversations(&self, question: &ConversationQuestion) -> Vec<ListedConversation> {
         let all = self.lock();
         let listed = all.conversations.iter().filter_map(|(id, kept)| {
@@ -177,7 +177,7 @@ impl MemoryStore {
         listed.into_iter().take(question.limit).map(|(_, listed)| listed).collect()
     }
 
-    /// Sums over the turns of some periods, each added up anew.
+    /// Returns sums over the turns of some periods. It adds all turns up for each report.
     pub fn report(&self, question: &ReportQuestion) -> Result<Report, ReportError> {
         let mut breakdown = Breakdown::new(question.grouping, question.selection.clone());
         for turn in self.lock().conversations.values().flat_map(|kept| &kept.sealed) {
@@ -199,19 +199,19 @@ impl MemoryStore {
         }
     }
 
-    /// Every sealed turn of the conversation of this id, in order.
+    /// Returns every sealed turn of the conversation with this id, in order.
     pub fn all_turns(&self, conversation_id: &str) -> Vec<StoredTurn> {
         self.lock().conversations.get(conversation_id).map_or_else(Vec::new, |kept| kept.sealed.clone())
     }
 
-    /// What a conversation's sealed turns are right now.
+    /// Returns the present revision of a conversation's sealed turns.
     pub fn revision(&self, id: &ConversationId) -> Revision {
         let known = self.lock().conversations.get(id).map(|kept| (kept.life, kept.head.sealed_turns));
         let (life, sealed_turns) = known.unwrap_or_default();
         Revision::new(self.lineage, life, sealed_turns)
     }
 
-    /// Stale turns.
+    /// Returns stale turns.
     pub fn stale_turns(&self, list: &ListStaleTurns) -> Vec<StaleTurn> {
         let all = self.lock();
         let open = all.conversations.iter().flat_map(|(id, kept)| kept.open.values().map(move |staged| (id, staged)));
@@ -224,7 +224,7 @@ impl MemoryStore {
         found.take(list.limit).collect()
     }
 
-    /// A probe that loads conversations from this store.
+    /// Returns a probe that loads conversations from this store.
     pub fn opens(&self) -> Probe<OpenConversation> {
         let store = self.clone();
         Probe::start(move |open: OpenConversation| {
@@ -232,49 +232,49 @@ impl MemoryStore {
         })
     }
 
-    /// A probe that commits to this store.
+    /// Returns a probe that commits to this store.
     pub fn commits(&self) -> Probe<Arc<Commit>> {
         let store = self.clone();
         Probe::start(move |commit: Arc<Commit>| ready(store.commit(&commit)))
     }
 
-    /// A probe that reads sealed turns of this store.
+    /// Returns a probe that reads sealed turns of this store.
     pub fn lists(&self) -> Probe<ListTurns> {
         let store = self.clone();
         Probe::start(move |ListTurns(range)| ready(Ok(store.turns(&range))))
     }
 
-    /// A probe that finds revisions in this store.
+    /// Returns a probe that finds revisions in this store.
     pub fn revisions(&self) -> Probe<FindRevision> {
         let store = self.clone();
         Probe::start(move |find: FindRevision| ready(Ok(store.revision(&find.conversation_id))))
     }
 
-    /// A probe that reads the order of all turns of this store.
+    /// Returns a probe that reads the sealed turns of all conversations of this store, in order.
     pub fn sealed_lists(&self) -> Probe<ListSealed> {
         let store = self.clone();
         Probe::start(move |list: ListSealed| ready(store.sealed_turns(list.after, list.limit)))
     }
 
-    /// A probe that lists the conversations of this store.
+    /// Returns a probe that lists the conversations of this store.
     pub fn conversation_lists(&self) -> Probe<ListConversations> {
         let store = self.clone();
         Probe::start(move |ListConversations(question): ListConversations| ready(Ok(store.conversations(&question))))
     }
 
-    /// A probe that sums over the turns of this store.
+    /// Returns a probe that sums over the turns of this store.
     pub fn reports(&self) -> Probe<BuildReport> {
         let store = self.clone();
         Probe::start(move |BuildReport(question): BuildReport| ready(store.report(&question)))
     }
 
-    /// A probe that looks for stale turns in this store.
+    /// Returns a probe that looks for stale turns in this store.
     pub fn stale_lists(&self) -> Probe<ListStaleTurns> {
         let store = self.clone();
         Probe::start(move |list| ready(Ok(store.stale_turns(&list))))
     }
 
-    /// The recipients of a conversation or a directory, answered by this store.
+    /// Returns the recipients that a conversation or a directory needs. This store answers their messages.
     pub fn recipients(&self) -> StoreRecipients {
         StoreRecipients { open: self.opens().recipient(), commit: self.commits().recipient() }
     }
@@ -291,7 +291,7 @@ mod tests {
     use crate::store::{Answer, Backup, BackupError, Engine, Fault, Health, StaleBefore, StoreSizes};
     use crate::turn::RunningTime;
 
-    /// The store as an engine, which can be closed and counts the running time.
+    /// The store as an engine. It can be closed, and it counts the running time.
     struct MemoryEngine {
         store: MemoryStore,
         running: Mutex<RunningTime>,

@@ -1,11 +1,11 @@
-//! A kit for tests of actors, both ours and those of programs that embed them.
+//! A kit for tests of actors: those of this crate, and those of programs that embed it.
 //!
-//! - [`Probe`] stands in for an actor: it records messages and answers them as told;
-//! - [`TestClock`] is a clock and a stopwatch that move when a test says so;
+//! - [`Probe`] stands in for an actor: it records messages and answers them as the test says;
+//! - [`TestClock`] is a clock and a stopwatch that a test moves;
 //! - [`MemoryStore`] is a store without a disk;
-//! - [`TurnScript`] writes down the events of a turn, [`ModelStream`] what a model streams;
+//! - [`TurnScript`] scripts the events of a turn, and [`ModelStream`] the stream of a model;
 //! - [`EventLog`] keeps the events that a recorder sends;
-//! - [`Simulation`] is a whole kernel: the events of agents at work, the same for the same settings.
+//! - [`Simulation`] is a simulated kernel: the same settings produce the same events of agents.
 //!
 //! # Files
 //!

@@ -20,7 +20,7 @@ pub enum ModelItem {
     },
     /// A usage report.
     Usage(Usage),
-    /// The stream breaks for this reason.
+    /// A failure that breaks the stream, with its reason.
     Failure(String),
 }
 

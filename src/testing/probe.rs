@@ -5,7 +5,7 @@ use tokio::sync::Notify;
 
 /// Stands in for an actor: it records each message and answers as the test tells it to.
 ///
-/// Clones are the same probe, so a test keeps one to inspect and passes on its [`recipient`](Probe::recipient).
+/// Clones share one probe. So a test keeps one clone to inspect, and passes on its [`recipient`](Probe::recipient).
 pub struct Probe<M>
 where
     M: Message + Send,
@@ -41,12 +41,12 @@ where
         Self { seen, recipient: actor.start().recipient() }
     }
 
-    /// The recipient that sends messages to the probe.
+    /// Returns the recipient that sends messages to the probe.
     pub fn recipient(&self) -> Recipient<M> {
         self.recipient.clone()
     }
 
-    /// The messages so far.
+    /// Returns the messages so far.
     pub fn seen(&self) -> Vec<M> {
         self.seen.lock().clone()
     }

@@ -17,7 +17,7 @@ use crate::turn::{
 ///
 /// # Panics
 ///
-/// Panics if an id is not valid: then the test is wrong.
+/// Panics if an id is not valid, because then the test is wrong.
 #[derive(Debug, Clone)]
 pub struct TurnScript {
     conversation_id: ConversationId,
@@ -106,31 +106,31 @@ impl TurnScript {
         id(StepId::new, &format!("{}#{step}", self.turn_id))
     }
 
-    /// The events, without their conversation.
+    /// Returns the events without their conversation.
     pub fn events(&self) -> Vec<TurnEvent> {
         self.events.clone()
     }
 
-    /// The events as an [`Observe`] message.
+    /// Returns the events as an [`Observe`] message.
     pub fn observe(&self) -> Observe {
         Observe { conversation_id: self.conversation_id.clone(), events: self.events() }
     }
 
-    /// The events as a kernel sends them.
+    /// Returns the events as a kernel sends them.
     pub fn kernel_events(&self) -> Vec<KernelEvent> {
         let conversation_id = &self.conversation_id;
         let events = self.events.iter().cloned();
         events.map(|event| KernelEvent { conversation_id: conversation_id.clone(), event }).collect()
     }
 
-    /// The events as a kernel writes them, one line of JSON each.
+    /// Returns the events as a kernel writes them, each as a line of JSON.
     pub fn lines(&self) -> Vec<String> {
         // Events have only texts and finite numbers, so serializing them cannot fail.
         self.kernel_events().iter().map(|event| serde_json::to_string(event).unwrap_or_default()).collect()
     }
 }
 
-/// Returns a sealed turn that has only this id and ordinal.
+/// Returns a sealed turn that has this id and ordinal and nothing else.
 ///
 /// # Panics
 ///

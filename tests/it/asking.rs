@@ -1,4 +1,4 @@
-//! Questions across conversations and time: every answer adds up to the turns themselves.
+//! Questions about many conversations and about periods: every answer must equal the sums over the turns themselves.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,12 +10,12 @@ use crate::server::{Client, Server};
 const CONVERSATIONS: u64 = 12;
 const TURNS: u64 = 25;
 
-/// 2026-03-25T00:00:00Z: the clocks of Europe are put forward four days later.
+/// 2026-03-25T00:00:00Z. Europe puts its clocks forward four days later.
 const FIRST: u64 = 1_774_396_800_000;
 const DAY: u64 = 24 * 60 * 60 * 1000;
 
-/// The events of some turns of every conversation, over two weeks. Some have several steps of several models, some have
-/// none that reported, and some models have no price.
+/// Returns the events of some turns of every conversation, spread over two weeks. Some turns have several steps of
+/// several models, some have no step that reported tokens, and some models have no price.
 fn events(turns: std::ops::Range<u64>) -> String {
     let mut lines = Vec::new();
     for (conversation, turn) in turns.flat_map(|turn| (0..CONVERSATIONS).map(move |conversation| (conversation, turn)))
@@ -57,7 +57,7 @@ fn events(turns: std::ops::Range<u64>) -> String {
     lines.join("\n") + "\n"
 }
 
-/// What is summed: turns, the four counters, and pico-dollars of what has a price and tokens without one.
+/// Seven sums: turns, the four token counters, the known cost in pico-dollars, and the tokens without a price.
 type Sums = [i128; 7];
 
 fn usd(cost: &Value) -> i128 {
@@ -87,7 +87,7 @@ fn get(client: &mut Client, path: &str) -> Value {
     answer.json()
 }
 
-/// What a plain sum over the turns of every conversation finds.
+/// The expected answers, computed by a plain sum over the turns of every conversation.
 struct Plain {
     total: Sums,
     by_day: BTreeMap<u64, Sums>,
@@ -191,10 +191,10 @@ fn assert_all_answers_add_up(client: &mut Client, turns: u64) {
     }
 }
 
-/// By what a list of conversations is in order.
+/// Returns the number by which a list of conversations is sorted.
 type Rank = fn(&(Sums, u64)) -> i128;
 
-/// All pages of a list.
+/// Reads all pages of a list.
 fn listed(client: &mut Client, order: &str) -> Vec<(String, Sums, u64)> {
     let (mut listed, mut after) = (Vec::new(), String::new());
     loop {
@@ -209,7 +209,7 @@ fn listed(client: &mut Client, order: &str) -> Vec<(String, Sums, u64)> {
 }
 
 fn start(directory: &Path) -> Server {
-    // So small a journal that some turns are in the tables, and some are not yet.
+    // The journal is so small that some turns are in the tables and others are not yet.
     Server::start_with(directory, &[("STORE__REDB__JOURNAL_BYTES", "65536"), ("REPORTS__TIME_ZONE", "UTC")])
 }
 

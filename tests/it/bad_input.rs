@@ -142,7 +142,7 @@ fn a_truncated_body_changes_nothing() {
     let stream = client.stream().unwrap().get_mut();
     stream.write_all(head.as_bytes()).unwrap();
     stream.shutdown(std::net::Shutdown::Write).unwrap();
-    // It may answer anything but an acknowledgement.
+    // The server may answer anything but an acknowledgement.
     let mut answer = String::new();
     let _ = stream.read_to_string(&mut answer);
     assert!(!answer.starts_with("HTTP/1.1 2"), "{answer}");
@@ -204,7 +204,7 @@ fn a_limit_of_turns_is_reported_and_does_not_affect_other_conversations() {
     let answer = post(&mut client, [start(0), start(1), start(2)].concat().as_bytes());
     assert_refused(&answer, 422);
     assert!(answer.error().contains("2 open turns"), "{answer:?}");
-    // The receipts of the accepted events are in the answer all the same.
+    // The receipts of the accepted events are in the answer nevertheless.
     let answer = post(&mut client, [start(0), start(1), start(2), DONE.to_owned()].concat().as_bytes());
     assert_refused(&answer, 422);
     let receipt = serde_json::json!([{"conversationId": "c", "turnId": "t", "ordinal": 1, "duplicate": false}]);

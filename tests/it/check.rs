@@ -14,7 +14,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The files of a server, as far as they exist. After an orderly stop, everything is in the first one.
+/// The files of a server, if they exist. After an orderly stop, everything is in the first file.
 const FILES: [&str; 2] = ["turn-metrics.redb", "turn-metrics.journal.redb"];
 
 /// The files of a server that was killed.
@@ -46,7 +46,7 @@ fn serving() -> (tempfile::TempDir, Server) {
             events.push('\n');
         }
     }
-    // Twice, because damage to the latest write alone looks like a write that was cut short.
+    // Damage it twice, because damage to the latest write alone looks like a write that was cut short.
     for _ in 0..2 {
         assert_eq!(server.client().post_events(&events).status, 200);
     }
@@ -82,7 +82,7 @@ fn exit_codes_are_2_for_damage_3_for_unchecked_files_and_64_for_wrong_usage() {
         assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
         assert!(text(&output.stdout).starts_with("the file: "), "{}", text(&output.stdout));
 
-        // Violations that a repair cannot mend stay and are reported by every further check.
+        // Violations that a repair cannot remove stay, and every later check reports them.
         let (before, files) = (read(directory.path()), fs::read_dir(directory.path()).unwrap().count());
         for _ in 0..2 {
             let repair = check(directory.path(), &["--repair"]);

@@ -1,4 +1,4 @@
-//! The wall clock jumps forwards and backwards under the real HTTP server on a store on disk.
+//! The wall clock jumps forwards and backwards. The real HTTP server runs on a store on disk.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -39,7 +39,7 @@ impl Clock for SetClock {
     }
 }
 
-/// The whole service in this process, using this clock.
+/// The whole service in this process, with this clock.
 struct Service {
     runtime: Runtime,
     server: ServerHandle,
@@ -138,7 +138,7 @@ async fn sealed_at_never_falls_within_a_conversation_even_if_the_clock_goes_back
     service.post("1", DONE).await;
     clock.set(NOON - DAY);
     service.post("2", DONE).await;
-    // The actor of the conversation is gone, so its state is read from the store again.
+    // The actor of the conversation has ended, so its state is read from the store again.
     service.stop().await;
     let service = Service::start(directory.path(), &clock).await;
     clock.set(NOON - 2 * DAY);

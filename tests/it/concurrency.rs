@@ -59,7 +59,7 @@ fn one_turn_sent_by_many_at_once_has_one_ordinal_and_one_copy() {
     assert_eq!(stored, ordinals);
 }
 
-/// The events of one conversation's turns, in parts of one request each.
+/// The events of one conversation's turns, cut into parts. Each part is one request.
 struct Stream {
     conversation_id: String,
     requests: Vec<String>,
@@ -87,7 +87,7 @@ fn stream(n: usize, turns: usize) -> Stream {
     Stream { conversation_id, requests }
 }
 
-/// The metrics by the pure fold, as the contract demands.
+/// Returns the metrics that the contract demands, computed by the pure fold.
 fn expected(stream: &Stream) -> String {
     let mut turns: Vec<TurnMetrics> = Vec::new();
     let mut open: BTreeMap<String, OpenTurn> = BTreeMap::new();

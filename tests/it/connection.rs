@@ -1,4 +1,4 @@
-//! The time limits and errors of a connection, whatever its client sends or does not send.
+//! The time limits and errors of a connection, for clients that send too little, too slowly or nothing valid.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -9,7 +9,8 @@ use crate::server::{Answer, PATIENCE, Server, metrics};
 const GET: &[u8] = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n";
 const HALF_A_HEAD: &[u8] = b"GET /health HTTP/1.1\r\nx-endless: ";
 
-/// Short for a test that waits for it, but long enough for a busy machine to read the first bytes of a connection.
+/// The limit is short, because tests wait for it. It is long enough for a busy machine to read the first bytes of a
+/// connection.
 const HEADER_TIMEOUT: (&str, &str) = ("HTTP__HEADER_TIMEOUT", "500ms");
 
 fn server(settings: &[(&str, &str)]) -> (tempfile::TempDir, Server) {
@@ -125,7 +126,8 @@ fn invalid_http_is_refused_with_json_on_any_request() {
         (format!("{post}content-length: 1\r\ncontent-length: 2\r\n\r\n"), 400),
         (format!("{post}content-length: 1\r\ntransfer-encoding: chunked\r\n\r\n"), 400),
         (format!("{post}{}\r\n", "x: y\r\n".repeat(100)), 431),
-        // Exactly as long as the server's buffer: with unread bytes, closing the connection would reset it.
+        // This head is exactly as long as the server's buffer. If bytes were left unread, closing the connection would
+        // reset it.
         (format!("GET /health HTTP/1.1\r\nx: {}", "y".repeat(131_072 - 25)), 431),
     ];
     for (request, status) in &cases {

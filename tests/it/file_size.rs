@@ -143,7 +143,7 @@ fn ingest_at_the_limit_says_why() {
     server.lift_file_size_limit();
     until("there is room", || (server.client().get("/ready").status == 200).then_some(()));
 
-    // Standard output is a file at its limit too.
+    // Here standard output is a file that has reached the limit too.
     let output = directory.path().join("output");
     fs::write(&output, [b'x'; 512]).unwrap();
     let full = File::options().append(true).open(&output).unwrap();

@@ -9,11 +9,11 @@ use serde_json::json;
 
 use crate::server::{Answer, Client, Server};
 
-/// A small file system in memory. It is unmounted when this is dropped.
+/// A small file system in memory. Dropping it unmounts it.
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
-    /// Mounts the file system. Prints why and returns `None` if that is not permitted.
+    /// Mounts the file system. If that is not permitted, prints the reason and returns `None`.
     fn mount(bytes: u64) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let size = format!("size={bytes}");
@@ -101,7 +101,7 @@ fn seal_until_refused(client: &mut Client, from: usize) -> usize {
 }
 
 /// Seals turns until the disk is full and `/ready` reports it. After the store has opened its database again, a small
-/// write may find room although a turn does not; the next turn then shows that the disk is full.
+/// write may find room although a turn does not. Then the next turn shows that the disk is full.
 fn seal_until_not_ready(client: &mut Client, mut turns: usize) -> (usize, Answer) {
     let until = std::time::Instant::now() + crate::server::PATIENCE;
     loop {
@@ -138,7 +138,7 @@ fn a_full_disk_is_reported_and_survived_without_a_restart_or_the_loss_of_an_ackn
     let server = Server::start(&disk.data_dir());
     let mut client = server.client();
     let mut turns = 0;
-    // Several times, since the disk fills during another operation each time.
+    // Do this several times, because each time the disk fills during another operation.
     for round in 0..4_u64 {
         while turns < 10 * (usize::try_from(round).unwrap() + 1) {
             assert_eq!(ordinal_of(&client.post_events(&turn(turns))), turns as u64 + 1);
@@ -156,7 +156,7 @@ fn a_full_disk_is_reported_and_survived_without_a_restart_or_the_loss_of_an_ackn
         // The control: the same check must catch a client that counts a refusal as an acknowledgement.
         let too_many = std::panic::catch_unwind(|| assert_all_there(&mut server.client(), turns + 2));
         assert!(too_many.is_err(), "the check did not notice missing turns");
-        // The turn in doubt may be durable or not. After it is sent again it is there exactly once.
+        // The turn in doubt may be durable or not. After it is sent again, it is there exactly once.
         assert_eq!(ordinal_of(&client.post_events(&turn(turns))), turns as u64 + 1);
         turns += 1;
         assert_all_there(&mut client, turns);
@@ -190,7 +190,7 @@ fn a_database_that_vanished_is_not_replaced_by_an_empty_one_when_the_store_opens
     disk.fill_but(64 * 1024);
     let turns = seal_until_refused(&mut client, 0);
     assert!(turns > 0);
-    // It is moved away while the store has it closed, as if the disk were unmounted.
+    // Move the database away while the store has it closed, as if the disk were unmounted.
     let elsewhere = disk.0.path().join("elsewhere");
     move_files(&disk.data_dir(), &elsewhere);
     fs::remove_file(disk.ballast()).unwrap();
@@ -201,7 +201,7 @@ fn a_database_that_vanished_is_not_replaced_by_an_empty_one_when_the_store_opens
     let not_ready = await_status(&mut client, "/ready", 503);
     assert!(!not_ready.error().is_empty());
 
-    // Any file that an attempt has left there is replaced by the real one.
+    // The real file replaces any file that an attempt has left there.
     move_files(&elsewhere, &disk.data_dir());
     await_status(&mut client, "/ready", 200);
     assert_eq!(ordinal_of(&client.post_events(&turn(turns))), turns as u64 + 1);

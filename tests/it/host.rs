@@ -20,7 +20,7 @@ const ROUTES: [(&str, &str, u16); 7] = [
     ("GET", "/nowhere", 404),
 ];
 
-/// Sends these bytes. Returns the status and the body of the only answer; the connection ends after it.
+/// Sends these bytes. Returns the status and the body of the only answer, after which the connection ends.
 fn exchange(server: &Server, request: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(server.address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();

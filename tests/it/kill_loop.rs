@@ -1,4 +1,4 @@
-//! The process is killed again and again under load. Every acknowledgement that it ever gave must hold.
+//! The process is killed again and again under load. Everything that it has acknowledged must still be true afterwards.
 
 mod checker;
 mod checker_tests;
@@ -12,7 +12,7 @@ use self::checker::Kind;
 use self::client::Manners;
 use self::run::{End, Plan, Report, run};
 
-/// A number from the environment, to run longer or to repeat a failed run.
+/// Returns a number from the environment, so that a run can be made longer or a failed run repeated.
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name} is not a number")))
 }
@@ -41,7 +41,7 @@ fn everything_acknowledged_survives_every_stop_and_no_client_delays_a_stop() {
 
 fn assert_nothing_is_violated(plan: Plan) {
     let Plan { seed, kills, ends_by, .. } = plan;
-    // Printed at once, in case the run does not reach its end.
+    // Print the seed at once, because the run may not reach its end.
     println!("TURN_METRICS_TEST_SEED={seed}");
     let Report { violations, flaws, notes, sealed_turns } = run(plan);
     println!("{kills} times {ends_by:?}: {notes} notes of acknowledgements, {sealed_turns} sealed turns");
@@ -50,14 +50,14 @@ fn assert_nothing_is_violated(plan: Plan) {
     assert!(sealed_turns > kills, "TURN_METRICS_TEST_SEED={seed}: there was no load");
 }
 
-/// The kinds of violations that a run finds.
+/// Returns the kinds of violations that a run finds.
 fn caught(plan: Plan) -> BTreeSet<Kind> {
     let report = run(plan);
     assert!(report.notes > 0, "TURN_METRICS_TEST_SEED={}: there was no load", plan.seed);
     report.violations.iter().map(|violation| violation.kind).collect()
 }
 
-/// The seed of the controls. They must be caught with this seed, but need not be with others.
+/// The seed of the controls. With this seed they must be caught; with another seed they may go unnoticed.
 const CONTROL: u64 = 1;
 
 #[test]

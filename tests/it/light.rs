@@ -1,4 +1,4 @@
-//! The library without its features stays light: it depends only on what actors and a store need.
+//! Without its features, the library has few dependencies: only what actors and a store need.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -44,8 +44,8 @@ const HEAVY: &[&str] = &[
     "ureq",
 ];
 
-/// The names of all packages that a program gets by depending on the library with these features. Works offline only
-/// for features that this test was built with, because other packages may not have been fetched.
+/// Returns the names of all packages that a program gets if it depends on the library with these features. It works
+/// offline only for features with which this test was built, because other packages may not have been fetched.
 fn dependencies(features: &[&str]) -> BTreeSet<String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
@@ -86,8 +86,8 @@ fn without_default_features_there_is_no_server_no_command_line_and_no_subscriber
 
 #[test]
 fn each_heavy_package_is_one_that_the_server_needs() {
-    // Guards the list against names that no tree has. It uses the default features: a tree needs all of its packages,
-    // and `cargo test` alone does not fetch those of other features.
+    // This checks that the list has no name that is in no dependency tree. It uses the default features: a tree needs
+    // all of its packages, and `cargo test` alone does not fetch those of other features.
     let server = dependencies(&[]);
     for heavy in [
         "actix-web",

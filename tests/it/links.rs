@@ -10,7 +10,7 @@ use crate::server::{Server, metrics, turn_metrics};
 const MAIN: &str = "turn-metrics.redb";
 const JOURNAL: &str = "turn-metrics.journal.redb";
 
-/// A data directory of links to files in two other directories, which stand for two disks.
+/// A data directory whose files are links to files in two other directories, which stand for two disks.
 struct Linked {
     directory: tempfile::TempDir,
     far: tempfile::TempDir,
@@ -18,7 +18,7 @@ struct Linked {
 }
 
 impl Linked {
-    /// An empty file stands for a database that does not exist yet.
+    /// Creates the links and their targets. An empty file stands for a database that does not exist yet.
     fn new() -> Self {
         let [directory, far, farther] = [(); 3].map(|()| tempfile::tempdir().unwrap());
         let linked = Self { directory, far, farther };
@@ -85,7 +85,7 @@ fn a_store_writes_to_the_targets_of_its_links_from_the_first_start_on() {
     seal(&server, "t1");
     linked.assert_files(&["metrics.db"], &["journal"]);
     stop(server);
-    // The journal is removed, and its link stays.
+    // The stopped server has removed the journal, and its link stays.
     linked.assert_files(&["metrics.db"], &[]);
     let server = Server::start(linked.path());
     seal(&server, "t2");
@@ -105,7 +105,7 @@ fn compact_replaces_the_file_in_its_own_directory() {
     seal(&server, "t1");
     let before = metrics(&mut server.client(), "c");
     server.kill();
-    // Chains of links, relative and absolute.
+    // The links form chains, relative and absolute.
     fs::remove_file(linked.path().join(MAIN)).unwrap();
     symlink("metrics.db", linked.far.path().join("again")).unwrap();
     symlink(linked.far.path().join("again"), linked.path().join(MAIN)).unwrap();
@@ -185,7 +185,7 @@ fn a_backup_is_written_to_the_target_of_a_link() {
         let mut command = turn_metrics();
         command.args(["backup", "--server", &server.url()]).arg(&link).args(more).output().unwrap()
     };
-    // The first backup finds no file, the second one replaces the first.
+    // The first backup finds no file, the second one is refused, and the third one replaces the file.
     for (more, code) in [(&[][..], 0), (&[], 1), (&["--force"], 0)] {
         let output = back_up(more);
         assert_eq!(output.status.code(), Some(code), "{output:?}");

@@ -18,7 +18,7 @@ use turn_metrics::turn::{ConversationId, TurnId, TurnLabels, Usage};
 
 use crate::server::PATIENCE;
 
-/// A collector on a free port: its address, and the requests that it receives.
+/// Starts a collector on a free port. Returns its address, and the requests that it receives.
 fn collector() -> (String, Receiver<ExportTraceServiceRequest>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}/v1/traces", listener.local_addr().unwrap());
@@ -54,7 +54,7 @@ fn read_request(stream: &mut impl BufRead) -> Option<ExportTraceServiceRequest> 
     Some(ExportTraceServiceRequest::decode(&*body).unwrap())
 }
 
-/// The spans that a collector received of one recorded turn, and the service's name.
+/// Records a turn. Returns the spans that a collector received for it, and the service's name.
 fn received(dialect: Dialect) -> (Vec<Span>, String) {
     let (endpoint, requests) = collector();
     let settings = OtelSettings { endpoint, service_name: "my-agent".into(), dialect, ..OtelSettings::default() };
@@ -83,7 +83,7 @@ fn received(dialect: Dialect) -> (Vec<Span>, String) {
     drop(exporting);
     let mut spans = Vec::new();
     let mut service = None;
-    // The root span is closed last, so after it all spans have arrived.
+    // The root span is closed last. So when it has arrived, all spans have.
     while !spans.iter().any(|span: &Span| span.parent_span_id.is_empty()) {
         for of_resource in requests.recv_timeout(PATIENCE).unwrap().resource_spans {
             let attributes = of_resource.resource.unwrap().attributes;
@@ -113,7 +113,7 @@ fn attributes(span: &Span) -> BTreeMap<String, String> {
     attributes.map(|attribute| (attribute.key, text(attribute.value.unwrap().value.unwrap()))).collect()
 }
 
-/// The attributes, without times, of the only span with this name and this parent.
+/// Returns the attributes, without times, of the `nth` span with this name.
 fn shown(spans: &[Span], name: &str, nth: usize) -> String {
     let span = spans.iter().filter(|span| span.name == name && !span.parent_span_id.is_empty()).nth(nth).unwrap();
     let attributes = attributes(span).into_iter().filter(|(key, _)| !key.ends_with("Ms"));

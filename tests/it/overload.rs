@@ -1,5 +1,4 @@
-//! More load than the service accepts: the accepted part is limited, the rest is refused early, and the service
-//! recovers at once.
+//! More load than the service accepts. It accepts a limited part, refuses the rest early, and recovers at once.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,7 +28,7 @@ fn an_excess_body_is_refused_before_it_is_parsed_and_accepted_once_there_is_room
     holding.begin_post(begin.len() + end.len()).write_all(begin.as_bytes()).unwrap();
     let until = std::time::Instant::now() + PATIENCE;
     let refused = loop {
-        // If it were parsed, the answer would be 400.
+        // If the body were parsed, the answer would be 400.
         let answer = server.client().post_events("no event");
         if answer.status != 400 {
             break answer;
@@ -45,7 +44,7 @@ fn an_excess_body_is_refused_before_it_is_parsed_and_accepted_once_there_is_room
         assert_eq!(server.client().post_events(&done("c", "t")).status, 503);
     }
 
-    // The upload ends, and once it is answered there is room again.
+    // The upload ends. After it is answered, there is room again.
     let answer = holding.send_raw(end.as_bytes(), false).unwrap();
     assert_eq!(answer.status, 200, "{answer:?}");
     let until = std::time::Instant::now() + PATIENCE;
@@ -72,8 +71,8 @@ fn under_more_load_than_it_takes_the_excess_is_refused_and_everything_acknowledg
                     let body: String = (0..CONVERSATIONS)
                         .map(|n| done(&format!("c{client_number}-{n}"), &format!("t{turn}")))
                         .collect();
-                    // This client is the only sender of its conversations. So it knows the ordinal of each turn, even
-                    // of turns that a refused request had sealed before the refusal.
+                    // Only this client sends turns of its conversations. So it knows the ordinal of each turn, even of
+                    // turns that a refused request had sealed before the refusal.
                     let sealed = loop {
                         let answer = client.post_events(&body);
                         if answer.status == 200 {
@@ -98,6 +97,6 @@ fn under_more_load_than_it_takes_the_excess_is_refused_and_everything_acknowledg
             assert_eq!(turns["turns"].as_array().unwrap().len(), TURNS);
         }
     }
-    // Once the load is gone, so is the overload.
+    // When the load is gone, requests are accepted again.
     assert_eq!(client.post_events(&done("after", "t")).status, 200);
 }

@@ -14,7 +14,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Runs a `serve` that must not start. Returns its message, which must be clear, short and without a backtrace.
+/// Runs a `serve` that must not start. Returns its message, which must be clear and short, without a backtrace.
 fn serve_refused(data_dir: &Path, listen: &str) -> String {
     let mut command = turn_metrics();
     command.args(["serve", "--listen", listen, "--data-dir"]).arg(data_dir);

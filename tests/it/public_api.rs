@@ -77,7 +77,7 @@ impl Library {
                         let module: Vec<_> = path.iter().chain(&from).cloned().collect();
                         match self.find(&module, &name) {
                             Some(item) => public.extend(self.declaration(&item)),
-                            // Defined elsewhere in the crate, or made by a macro.
+                            // The item is defined elsewhere in the crate, or a macro makes it.
                             None => public.push(named(&from, &name)),
                         }
                     }
@@ -169,12 +169,12 @@ fn text(attribute: &Attribute) -> String {
     }
 }
 
-/// Whether the item exists only in tests.
+/// Returns whether the item exists only in tests.
 fn is_for_tests(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| attribute.path().is_ident("cfg") && text(attribute) == "test")
 }
 
-/// The attributes that matter to a user.
+/// Returns the attributes that matter to a user.
 fn kept(attributes: &[Attribute]) -> Vec<Attribute> {
     let matters = |attribute: &&Attribute| {
         ["derive", "non_exhaustive", "cfg", "must_use"].iter().any(|name| attribute.path().is_ident(name))
@@ -218,7 +218,7 @@ fn bare(item: &Item) -> Option<(Item, String)> {
                     let all = fields.named.len();
                     let shown = std::mem::take(&mut fields.named).into_iter().filter(|field| is_public(&field.vis));
                     fields.named = shown.collect();
-                    // A struct with private fields: a user can neither make one nor take it apart.
+                    // The struct has private fields, so a user can neither construct it nor destructure it.
                     if fields.named.len() < all {
                         fields.named.push(parse_quote!(private: _));
                     }

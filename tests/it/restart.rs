@@ -1,4 +1,4 @@
-//! Everything acknowledged is there after a crash.
+//! Everything that was acknowledged is there after a crash.
 
 use crate::server::{Server, metrics, until};
 

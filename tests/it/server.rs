@@ -1,4 +1,4 @@
-//! The real binary as a server, and a client for it.
+//! Starts the real binary as a server, and has a client for it.
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// How long a test waits for something that must happen. It does not assert speed, but ends a broken test.
+/// How long a test waits for something that must happen. It ends a broken test, and asserts no speed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Repeats a check until it returns a value; `what` describes the value.
@@ -24,7 +24,7 @@ pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// The command, ready for arguments, without anything from the caller's environment that could change its behaviour.
+/// Returns the command, ready for arguments. Nothing in the caller's environment can change its behaviour.
 pub(crate) fn turn_metrics() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_turn-metrics"));
     let foreign = std::env::vars_os().map(|(name, _)| name);
@@ -35,7 +35,7 @@ pub(crate) fn turn_metrics() -> Command {
     command
 }
 
-/// The command of a server on a free port, with this data directory.
+/// Returns the command of a server on a free port, with this data directory.
 pub(crate) fn serve(data_dir: &Path) -> Command {
     serve_by(turn_metrics(), data_dir)
 }
@@ -45,7 +45,7 @@ fn serve_by(mut command: Command, data_dir: &Path) -> Command {
     command
 }
 
-/// A running `turn-metrics serve` on a free port; killed when it is dropped.
+/// A running `turn-metrics serve` on a free port. Dropping it kills the process.
 pub(crate) struct Server {
     child: Child,
     pub(crate) address: SocketAddr,
@@ -92,7 +92,7 @@ impl Server {
         Client::new(self.address)
     }
 
-    /// Kills it, like a crash.
+    /// Kills the process, as a crash would.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -103,7 +103,8 @@ impl Server {
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 
-    /// A size of its memory in KiB, as Linux tells it: `VmRSS` now, or `VmHWM` for the most so far.
+    /// Returns a size of the process's memory in KiB, as Linux reports it: `VmRSS` is the present use, and `VmHWM` the
+    /// peak.
     #[cfg(target_os = "linux")]
     pub(crate) fn memory(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
@@ -111,13 +112,13 @@ impl Server {
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
-    /// The number of its process.
+    /// Returns the id of the process.
     #[cfg(target_os = "linux")]
     pub(crate) fn process(&self) -> u32 {
         self.child.id()
     }
 
-    /// Lifts the limit on the size of files under which it was started.
+    /// Removes the limit on the size of files under which the process was started.
     #[cfg(target_os = "linux")]
     pub(crate) fn lift_file_size_limit(&self) {
         use rustix::process::{Pid, Resource, getrlimit, prlimit};
@@ -126,7 +127,7 @@ impl Server {
         prlimit(pid, Resource::Fsize, getrlimit(Resource::Fsize)).unwrap();
     }
 
-    /// Waits for its end, and returns the rest of its log too.
+    /// Waits until the process ends. Returns its status and the rest of its log.
     pub(crate) fn wait(mut self) -> (ExitStatus, Vec<String>) {
         let mut log = Vec::new();
         loop {
@@ -149,7 +150,8 @@ impl Drop for Server {
     }
 }
 
-/// The lines of a pipe as they arrive. Reads on even if the receiver is gone, so that the writer can continue.
+/// Returns the lines of a pipe as they arrive. It reads on even if the receiver is gone, so that the writer can
+/// continue.
 pub(crate) fn lines_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
     let (send, lines) = channel();
     std::thread::spawn(move || {
@@ -181,7 +183,7 @@ impl Answer {
         self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
-    /// The error message in the body, which otherwise has at most `line`.
+    /// Returns the error message in the body.
     pub(crate) fn error(&self) -> String {
         self.json()["error"].as_str().unwrap_or_else(|| panic!("no error in {self:?}")).to_owned()
     }
@@ -228,7 +230,7 @@ impl Client {
         let mut bytes = request.into_bytes();
         bytes.extend_from_slice(body);
         let answer = self.send_raw(&bytes, method == "HEAD");
-        // A connection that the server closes is not used again.
+        // If the server closes the connection, do not use it again.
         if answer.as_ref().map_or(true, |answer| answer.header("connection") == Some("close")) {
             self.stream = None;
         }
@@ -238,14 +240,14 @@ impl Client {
     /// Sends these bytes unchanged and reads one answer.
     pub(crate) fn send_raw(&mut self, bytes: &[u8], is_head: bool) -> std::io::Result<Answer> {
         let stream = self.stream()?;
-        // A server that refuses a body early may stop reading; its answer still counts.
+        // A server that refuses a body early may stop reading. Its answer still counts.
         let written = stream.get_mut().write_all(bytes);
         let answer = read_answer(stream, is_head);
         if answer.is_err() { written.and(answer) } else { answer }
     }
 
     /// Sends the head of a `POST /events` with this content length, and waits until the server asks for the body. From
-    /// then on the server works on the request.
+    /// then on, the request is in progress on the server.
     pub(crate) fn begin_post(&mut self, content_length: usize) -> &mut TcpStream {
         let head = format!(
             "POST /events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-ndjson\r\n\
@@ -313,14 +315,14 @@ fn read_answer(stream: &mut impl BufRead, is_head: bool) -> std::io::Result<Answ
     Ok(Answer { body: String::from_utf8(body).map_err(|_| broken())?, ..answer })
 }
 
-/// An id as it is written in a path.
+/// Returns an id as it is written in a path.
 pub(crate) fn encode(id: &str) -> String {
     id.bytes()
         .map(|byte| if byte.is_ascii_alphanumeric() { (byte as char).to_string() } else { format!("%{byte:02X}") })
         .collect()
 }
 
-/// The body of GET metrics.
+/// Returns the body of `GET /conversations/{id}/metrics`.
 pub(crate) fn metrics(client: &mut Client, conversation_id: &str) -> String {
     let answer = client.get(&format!("/conversations/{}/metrics", encode(conversation_id)));
     assert_eq!(answer.status, 200, "{answer:?}");

@@ -1,4 +1,4 @@
-//! How a server ends.
+//! How a server ends after a signal.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -70,7 +70,7 @@ fn a_second_signal_ends_it_at_once() {
     let mut stuck = server.client();
     stuck.begin_post(99).write_all(b"{").unwrap();
     server.signal("TERM");
-    // The server has seen the first signal once it accepts no more connections.
+    // The server has received the first signal when it accepts no more connections.
     until("it stops accepting", || server.client().send("GET", "/health", &[], b"").err());
     server.signal("TERM");
     let (status, log) = server.wait();

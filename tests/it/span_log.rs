@@ -26,7 +26,7 @@ fn a_server_writes_its_spans_to_the_configured_file_whatever_its_log_level() {
 fn a_span_log_that_cannot_be_written_delays_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("spans.ndjson");
-    // The writer also holds the read end, and never reads.
+    // The server that opens this named pipe to write also holds its read end, and never reads.
     assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
     let server = Server::start_with(&directory.path().join("data"), &[("SPAN_LOG__FILE", file.to_str().unwrap())]);
     let mut client = server.client();

@@ -8,7 +8,7 @@ use crate::server::{Client, Server, until};
 const ABANDON_AFTER: Duration = Duration::from_secs(3);
 /// How long the server is suspended: longer than the age at which a turn is abandoned.
 const SUSPENDED_SECONDS: &str = "4";
-/// Longer than one tick, and than a signal takes to arrive.
+/// This time is longer than one tick, and longer than a signal takes to arrive.
 const SLACK: Duration = Duration::from_millis(300);
 /// How often the test is repeated if the machine is too busy for a result.
 const MAX_ATTEMPTS: u64 = 5;
@@ -42,14 +42,15 @@ fn a_server_that_is_suspended_for_longer_than_abandon_after_abandons_no_turn() {
         // The server may have closed the old connection as idle.
         client = server.client();
 
-        // Another turn fails and is sealed. So sweeps have taken place, which would have abandoned the open turn.
+        // Another turn fails and is sealed. So sweeps have taken place, and they would have sealed the open turn as
+        // abandoned.
         let failing = line("failing", attempt, USAGE) + &line("failing", attempt, r#"{"type":"error"}"#);
         assert_eq!(client.post_events(&failing).status, 200);
         until("the failed turn is sealed", || (latest_ordinal(&mut client, "failing") == attempt).then_some(()));
 
         let answer = client.post_events(&line("c", attempt, r#"{"type":"done","reason":"stop"}"#)).json();
         if awake_before + resumed.elapsed() + SLACK >= ABANDON_AFTER {
-            // The server may have been awake for so long that it was right to abandon the turn.
+            // The server may have run for so long that it was right to abandon the turn.
             continue;
         }
         let sealed = serde_json::json!({

@@ -11,7 +11,7 @@ use rustix::termios::{Action, Winsize, tcflow, tcsetwinsize};
 
 use crate::server::{Server, serve, turn_metrics};
 
-/// A pseudo-terminal, with the side of the programs and the side of the user.
+/// A pseudo-terminal. It has a side for programs and a side for the user.
 pub(crate) struct Terminal {
     inside: OwnedFd,
     outside: File,
@@ -28,7 +28,7 @@ impl Terminal {
         Self { inside, outside: outside.into() }
     }
 
-    /// Returns the side of the programs.
+    /// Returns the programs' side, as a standard stream.
     pub(crate) fn stdio(&self) -> Stdio {
         self.inside.try_clone().unwrap().into()
     }
@@ -48,7 +48,7 @@ impl Terminal {
         tcflow(&self.inside, Action::OOn).unwrap();
     }
 
-    /// Returns all output once every program has ended.
+    /// Returns all output after every program has ended.
     fn sent(self) -> String {
         let Self { inside, mut outside } = self;
         drop(inside);
@@ -67,7 +67,7 @@ impl Terminal {
     }
 }
 
-/// Sets or unsets the name of the terminal and removes everything else that could decide about colours.
+/// Sets or unsets the name of the terminal, and removes all other variables that could decide about colours.
 fn set_terminal(command: &mut Command, name: Option<&str>) {
     for variable in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
         command.env_remove(variable);
@@ -86,7 +86,7 @@ fn sent_by(mut command: Command, term: Option<&str>) -> String {
     set_terminal(&mut command, term);
     command.stdout(terminal.stdio()).stderr(terminal.stdio());
     let mut child = command.spawn().unwrap();
-    // The command holds copies of the terminal's side.
+    // The command holds copies of the programs' side.
     drop(command);
     let sent = terminal.sent();
     child.wait().unwrap();
@@ -137,7 +137,7 @@ fn a_dumb_or_nameless_terminal_gets_no_escapes_and_another_one_does() {
             let dumb = sent_by(with_args(args), term);
             assert!(!dumb.is_empty() && !dumb.contains('\u{1b}'), "{args:?} on {term:?}: {dumb:?}");
         }
-        // The control: the escape sequences do appear on other terminals.
+        // The control: on other terminals, the escape sequences do appear.
         let colourful = sent_by(with_args(args), Some("xterm"));
         assert_eq!(colourful.contains('\u{1b}'), has_escapes, "{args:?}: {colourful:?}");
     }

@@ -1,11 +1,11 @@
-//! Checks the rules for the sources.
+//! Checks the rules for the structure of the sources.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The modules of each folder, floor by floor from the bottom. A module may use those on the floors below its own. The
-/// folder's `mod.rs` may use all of them, and none of them may use it.
+/// The modules of each folder, floor by floor from the bottom. A module may use the modules on the floors below its
+/// own. The folder's `mod.rs` may use all its modules, and none of them may use `mod.rs`.
 const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "",
@@ -51,10 +51,10 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
     ("http", &[&["access", "acknowledged"], &["error"], &["intake", "middleware"], &["resources"], &["transport"]]),
 ];
 
-/// Folders in which files must not use each other in a circle. This includes their subfolders.
+/// Folders in which files must not use each other in a circle. The rule holds for their subfolders too.
 const WITHOUT_CIRCLES: &[&str] = &["actors", "http", "report", "store"];
 
-/// Modules on no floor: tests use them, and they use the modules that they replace.
+/// The module that has no floor: tests use it, and it uses the modules that it replaces.
 const BESIDE: &str = "testing";
 
 fn root() -> PathBuf {
@@ -80,7 +80,7 @@ fn sources() -> Vec<(PathBuf, String)> {
     found
 }
 
-/// The path of a module: `["store", "redb", "engine"]`.
+/// The path of a module, such as `["store", "redb", "engine"]`.
 type Way = Vec<String>;
 
 fn way(path: &Path) -> Way {
@@ -89,17 +89,17 @@ fn way(path: &Path) -> Way {
     way
 }
 
-/// The top-level module of a file.
+/// Returns the top-level module of a file.
 fn module(path: &Path) -> String {
     way(path).swap_remove(0)
 }
 
-/// The text without its tests, which may use anything.
+/// Returns the text without its tests, which may use any module.
 fn without_tests(text: &str) -> &str {
     text.split("\nmod tests {").next().unwrap()
 }
 
-/// The sources without those of tests.
+/// Returns the sources without those that only tests use.
 fn sources_that_run() -> Vec<(PathBuf, String)> {
     let mut sources = sources();
     let tests: BTreeSet<Way> = sources
@@ -144,7 +144,8 @@ fn read_paths<'a>(text: &'a str, mut way: Way, found: &mut Vec<Way>) -> &'a str 
     rest
 }
 
-/// What a file at this path uses of the library. Children are the modules that a `mod.rs` may name without `self`.
+/// Returns the paths of the library that a file uses. `children` are the modules that a `mod.rs` may name without
+/// `self`.
 fn used(own: &[String], children: &BTreeSet<String>, text: &str) -> Vec<Way> {
     let mut found = Vec::new();
     for (at, _) in text.match_indices("::") {
@@ -165,7 +166,7 @@ fn used(own: &[String], children: &BTreeSet<String>, text: &str) -> Vec<Way> {
     found
 }
 
-/// The modules of each folder, and what each of their files uses.
+/// The modules of each folder, and the modules that each of their files uses.
 struct House {
     rooms: BTreeMap<Way, BTreeSet<String>>,
     uses: Vec<(PathBuf, Vec<Way>)>,
@@ -192,8 +193,8 @@ impl House {
         Self { rooms, uses }
     }
 
-    /// The files in a folder, each with its module and what it uses in that folder: another module, or an item of
-    /// `mod.rs`.
+    /// Returns the files in a folder, each with its module and with the names in that folder that it uses. Such a name
+    /// is another module, or an item of `mod.rs`.
     fn within<'a>(&'a self, folder: &'a [String]) -> impl Iterator<Item = (&'a Path, String, Vec<&'a String>)> {
         self.uses.iter().filter_map(move |(path, used)| {
             let own = way(path).strip_prefix(folder)?.first().cloned().unwrap_or("mod".into());
@@ -265,7 +266,7 @@ fn every_form_of_use_is_recognized() {
     assert_eq!(seen, expected);
 }
 
-/// The front page of a folder, which is the comment at the top of a file, and the folder's files and folders.
+/// Returns each front page, which is the comment at the top of a file, with the files and folders beside it.
 fn front_pages() -> Vec<(PathBuf, String, BTreeSet<String>)> {
     let sources: BTreeMap<PathBuf, String> = sources().into_iter().collect();
     let mut folders = BTreeMap::<Way, BTreeSet<String>>::new();
@@ -317,7 +318,7 @@ fn the_pure_core_uses_no_actor_database_runtime_or_clock() {
     }
 }
 
-/// The methods of `Meta` keep the facts about a file consistent with its contents, so nothing else may write them.
+/// The methods of `Meta` keep the facts about a file consistent with its contents, so no other code may write them.
 #[test]
 fn only_one_file_uses_the_keys_of_the_table_meta() {
     let meta = Path::new("store/redb/tables/meta.rs");

@@ -1,5 +1,5 @@
-//! A log that cannot be written: a pipe that nobody reads, a stopped terminal, a full disk, a reader that died. The
-//! service must still serve, and end when told to.
+//! The log cannot be written: nobody reads the pipe, the terminal is stopped, the disk is full, or the reader has died.
+//! Even then the service must serve, and end when told to.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -16,7 +16,7 @@ use crate::terminal::Terminal;
 /// The number of turns in one request.
 const TURNS_AT_ONCE: usize = 500;
 
-/// Seals turns and waits until they are acknowledged. Each adds a line to the log.
+/// Seals turns and waits until they are acknowledged. Each turn adds a line to the log.
 fn seal(client: &mut Client, turns: std::ops::Range<usize>) {
     let turns: Vec<_> = turns.collect();
     for turns in turns.chunks(TURNS_AT_ONCE) {
@@ -68,7 +68,7 @@ fn once_the_log_is_read_again_notices_stand_where_lines_were_dropped() {
     let log = lines_of(log);
     let mut ordinal = 0;
     let mut dropped = 0;
-    // Nothing is logged meanwhile, so the notice must appear without a later line.
+    // Nothing else is logged meanwhile. So the notice must appear without a later line.
     while ordinal < MANY_TURNS {
         let line: Value = serde_json::from_str(&log.recv_timeout(PATIENCE).unwrap()).unwrap();
         if let Some(lines) = line["lines"].as_u64() {

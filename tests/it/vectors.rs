@@ -1,4 +1,4 @@
-//! The contract's cases on a real server, compared byte for byte.
+//! Runs the contract's cases on a real server, and compares the answers byte for byte.
 
 use serde_json::{Value, json};
 
@@ -7,11 +7,11 @@ use crate::server::{Client, Server, metrics};
 struct Case {
     name: String,
     events: Vec<Value>,
-    /// Conversation, and the expected body of GET metrics.
+    /// For each conversation, its id and the expected body of `GET /conversations/{id}/metrics`.
     expected: Vec<(String, String)>,
 }
 
-/// The cases. Each has conversations of its own, whose ids need escapes in a path.
+/// Returns the cases. Each has conversations of its own, whose ids need escapes in a path.
 fn cases() -> Vec<Case> {
     let file: Value = serde_json::from_str(include_str!("../vectors/fold.json")).unwrap();
     let cases: Vec<Case> = file["cases"].as_array().unwrap().iter().map(case).collect();

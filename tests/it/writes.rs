@@ -1,4 +1,5 @@
-//! Writes that would take all memory or all time of the server: each is bounded by a setting, and others go on.
+//! Writes that could take all memory or all time of the server. A setting limits each of them, and other clients are
+//! served meanwhile.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,7 +14,7 @@ fn start(conversation: &str, turn: &str) -> String {
     format!("{{\"type\":\"turn-start\",\"conversationId\":\"{conversation}\",\"turnId\":\"{turn}\"}}\n")
 }
 
-/// An event for each of the steps of a turn.
+/// Returns an event for each of these steps of a turn.
 fn steps(conversation: &str, turn: &str, steps: std::ops::Range<usize>) -> String {
     let mut body = String::new();
     for step in steps {
@@ -26,7 +27,7 @@ fn steps(conversation: &str, turn: &str, steps: std::ops::Range<usize>) -> Strin
     body
 }
 
-/// Posts until the server takes it or refuses it for good.
+/// Posts a body again and again until the server accepts it or refuses it for good.
 fn post(client: &mut Client, body: &str) -> Answer {
     loop {
         let answer = client.post_events(body);
@@ -36,7 +37,7 @@ fn post(client: &mut Client, body: &str) -> Answer {
     }
 }
 
-/// Sends small turns of conversations of its own until it is told to stop. Returns how many were acknowledged.
+/// Sends small turns of its own conversations until it is told to stop. Returns how many were acknowledged.
 fn serve_others(mut client: Client, stop: &AtomicBool) -> usize {
     let mut acknowledged = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -45,7 +46,7 @@ fn serve_others(mut client: Client, stop: &AtomicBool) -> usize {
     acknowledged
 }
 
-/// Does `attack` while another client is served. Returns how many turns of that client were acknowledged meanwhile.
+/// Runs `attack` while another client is served. Returns how many turns of that client were acknowledged meanwhile.
 fn beside_others(server: &Server, attack: impl FnOnce()) -> usize {
     let stop = AtomicBool::new(false);
     let client = server.client();
@@ -59,7 +60,7 @@ fn beside_others(server: &Server, attack: impl FnOnce()) -> usize {
 
 #[test]
 fn open_turns_are_bounded_in_bytes_by_settings_that_the_refusal_names() {
-    // A turn counts 512 bytes and its id, a step likewise.
+    // A turn counts 512 bytes and its texts, and so does each step.
     let limits =
         [("TURNS__MAX_TURN_BYTES", "4096"), ("TURNS__MAX_OPEN_BYTES", "6144"), ("TURNS__MAX_ACTIVE_BYTES", "8192")];
     let directory = tempfile::tempdir().unwrap();
@@ -76,8 +77,8 @@ fn open_turns_are_bounded_in_bytes_by_settings_that_the_refusal_names() {
     let answer = refused(&format!("{many_turns}{}", done("d", "t")), "`turns.max_open_bytes`");
     assert_eq!(answer.json()["sealed"].as_array().unwrap().len(), 1, "the other conversation was heard");
 
-    // The control: what is just within each limit is taken, for many conversations, which do not fit into memory
-    // together.
+    // The control: what is just within each limit is accepted. There are many conversations, which do not fit into
+    // memory together.
     for (body, sealed) in [
         (&(|id: &str| steps(id, "a", 0..6)) as &dyn Fn(&str) -> String, 0),
         (&|id| (0..4).map(|turn| start(id, &format!("t{turn}"))).collect(), 0),
@@ -100,11 +101,11 @@ fn open_turns_are_bounded_in_bytes_by_settings_that_the_refusal_names() {
 mod memory {
     use super::*;
 
-    /// The most memory above that of the idle server that an attack may take, in KiB.
+    /// The maximum memory in KiB that an attack may take above the use of the idle server.
     const MOST: u64 = 300 * 1024;
 
-    /// Does `attack` on a server with default settings, while others are served. Returns the most memory that the server
-    /// had, in KiB above that of the idle one.
+    /// Runs `attack` on a server with default settings, while other clients are served. Returns the peak of the
+    /// server's memory in KiB above the use of the idle server.
     fn attacked(attack: impl FnOnce(&Server)) -> u64 {
         let directory = tempfile::tempdir().unwrap();
         let server = Server::start(directory.path());
@@ -117,7 +118,8 @@ mod memory {
         most
     }
 
-    /// Open turns as large as they may be in some conversations, then a small event for each of the turns.
+    /// The attack opens turns of the maximum size in some conversations, and then sends a small event for each of the
+    /// turns.
     #[test]
     fn large_open_turns_take_a_bounded_part_of_memory() {
         const CONVERSATIONS: usize = 9;
@@ -127,7 +129,7 @@ mod memory {
             let mut client = server.client();
             for nth in 0..CONVERSATIONS {
                 let id = format!("large-{nth}");
-                // Six fit. The one too many is refused, which is shown twice.
+                // Six turns fit into a conversation. A seventh is refused; two conversations show that.
                 for turn in 0..if nth < 2 { 7 } else { 6 } {
                     let turn = format!("{turn:a>200}");
                     let answer = post(&mut client, &steps(&id, &turn, 0..STEPS));
@@ -138,7 +140,7 @@ mod memory {
                     }
                 }
             }
-            // A small request that touches all of them at once.
+            // One small request has an event for all these turns.
             let touch: String = (0..CONVERSATIONS)
                 .flat_map(|nth| (0..6).map(move |turn| start(&format!("large-{nth}"), &format!("{turn:a>200}"))))
                 .collect();
@@ -150,7 +152,7 @@ mod memory {
         assert!(most < MOST, "{most} KiB");
     }
 
-    /// Requests of many turns for one conversation, all at once.
+    /// The attack sends requests of many turns for one conversation, all at once.
     #[test]
     fn many_turns_of_one_conversation_take_turns_with_others() {
         const REQUESTS: usize = 60;
@@ -172,7 +174,7 @@ mod memory {
         assert!(most < MOST, "{most} KiB");
     }
 
-    /// One request of many turns for one conversation.
+    /// The attack sends one request of many turns for one conversation.
     #[test]
     fn a_request_of_many_turns_is_worked_on_in_parts() {
         const TURNS: usize = 40_000;

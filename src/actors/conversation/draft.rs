@@ -1,4 +1,5 @@
-//! The changes that a batch of work makes to a conversation's turns. Pure: the actor around it sends and waits.
+//! The draft: the changes that a batch of work makes to a conversation's turns, before they are committed. This file is
+//! pure: the actor sends the messages and waits for the answers.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -15,22 +16,22 @@ use crate::turn::{
     TurnId, Warning,
 };
 
-/// The reason of a turn that is sealed because no event came any more.
+/// The `reason` of a turn that was sealed because its events stopped coming.
 const ABANDONED: &str = "abandoned";
 
-/// The reason of a turn whose last event was an `error`.
+/// The `reason` of a turn that was sealed because its last event was an `error`.
 const FAILED: &str = "error";
 
-/// The time of a draft.
+/// The two times that a draft uses.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Now {
-    /// The moment at which turns are sealed; never before the conversation's latest sealing.
+    /// The moment at which the draft seals turns. It is never before the conversation's latest sealing.
     pub(super) moment: EpochMillis,
     /// How long the service has run.
     pub(super) running: RunningTime,
 }
 
-/// Something that changes a conversation's turns.
+/// A piece of work: something that changes a conversation's turns.
 #[derive(Debug)]
 pub(super) enum Work {
     /// Fold these events.
@@ -39,7 +40,7 @@ pub(super) enum Work {
     Abandon { turn_ids: Vec<TurnId>, before: StaleBefore },
 }
 
-/// The limits that a draft keeps.
+/// The limits that a draft checks.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     pub(super) open_turns: usize,
@@ -49,7 +50,7 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// For work that has been checked against the limits before.
+    /// No limits, for work that has already been checked against them.
     pub(super) const NONE: Self =
         Self { open_turns: usize::MAX, steps: usize::MAX, turn_bytes: usize::MAX, open_bytes: usize::MAX };
 }
@@ -65,11 +66,11 @@ impl From<&TurnSettings> for Limits {
     }
 }
 
-/// Why a draft refused a piece of work.
+/// The reason why a draft refused a piece of work.
 #[derive(Debug)]
 pub(super) enum NotTaken {
-    /// The work has an `error` event for turns that the actor does not know. They may be sealed, or new to the store.
-    /// Lists all turns of the work to look up.
+    /// The work has an `error` event of a turn that the actor does not know. Such a turn may be sealed, or new to the
+    /// store. The list has every turn of the work that the actor has to look up in the store.
     UnknownFailures(Vec<TurnId>),
     /// The work would exceed a limit.
     OverLimit(ObserveError),
@@ -79,22 +80,23 @@ pub(super) enum NotTaken {
 #[derive(Debug)]
 pub(super) struct Draft<'a> {
     conversation_id: &'a ConversationId,
-    /// What is durable.
+    /// The durable state of the turns, as far as the actor knows it.
     known: &'a KnownTurns,
     limits: Limits,
     now: Now,
     turns: TouchedTurns,
-    /// The open turns with what the draft changes.
+    /// The number and bytes of the open turns after the draft's changes.
     open: Extent,
-    /// About how many bytes a commit of the draft has.
+    /// The approximate size of the draft's commit.
     bytes: usize,
 }
 
 impl<'a> Draft<'a> {
-    /// A draft with so many turns takes no further work. What is left over takes its turn behind the commits of other
-    /// conversations, which fit beside this one: it is half of what the store takes at one time, however slow it is.
+    /// A draft with this many turns takes no further work. The remaining work becomes a later commit, so commits of
+    /// other conversations come in between. The number is half of what the store takes at one time, so such commits fit
+    /// into the same batch of the store.
     pub(super) const FULL_TURNS: usize = TURNS_AT_ONCE / 2;
-    /// The same for the bytes of a commit.
+    /// A draft whose commit has this many bytes takes no further work.
     const FULL_BYTES: usize = 1024 * 1024;
 
     pub(super) fn new(conversation_id: &'a ConversationId, known: &'a KnownTurns, limits: Limits, now: Now) -> Self {
@@ -102,18 +104,18 @@ impl<'a> Draft<'a> {
         Self { conversation_id, known, limits, now, turns: TouchedTurns::default(), open, bytes: 0 }
     }
 
-    /// Whether further work is to wait for the next draft.
+    /// Returns whether further work has to wait for the next draft.
     pub(super) fn is_full(&self) -> bool {
         self.turns.len() >= Self::FULL_TURNS || self.bytes >= Self::FULL_BYTES
     }
 
-    /// The open turns with what the draft changes.
+    /// The number and bytes of the open turns after the draft's changes.
     pub(super) fn open(&self) -> Extent {
         self.open
     }
 
-    /// Adds a piece of work, all of it or nothing. `looked_up` says that the store was asked for the turns of the work;
-    /// an `error` event for a turn that is still unknown is then ignored.
+    /// Adds a piece of work completely or not at all. `looked_up` says that the actor has asked the store about the
+    /// turns of the work. Then an `error` event of a turn that is still unknown is ignored.
     pub(super) fn take(&mut self, work: &Work, looked_up: bool) -> Result<ReceiptBuilder, NotTaken> {
         let mut trial = Trial { draft: self, state: TrialState::of(self.open), is_check: false };
         match work {
@@ -128,17 +130,18 @@ impl<'a> Draft<'a> {
         }
         let state = trial.state;
         if !looked_up && !state.unknown_failures.is_empty() {
-            // The look-up replaces `sealed`, so it must also cover the other turns of the work that may be sealed.
+            // A look-up replaces all known sealed turns, so it must also cover the other turns of the work that may be
+            // sealed.
             return Err(NotTaken::UnknownFailures(self.maybe_sealed_before(work)));
         }
         self.check(state.open).map_err(NotTaken::OverLimit)?;
         Ok(self.adopt(state))
     }
 
-    /// Takes in a part of work that has been checked as a whole, in a draft without limits.
+    /// Adds a part of a message to a draft without limits. The whole message was checked against the limits before.
     pub(super) fn take_part(&mut self, events: &[TurnEvent]) -> ReceiptBuilder {
         let mut trial = Trial { draft: self, state: TrialState::of(self.open), is_check: false };
-        // Without limits, no event is refused.
+        // This draft has no limits, so it refuses no event.
         let _ = events.iter().try_for_each(|event| trial.fold(event));
         let state = trial.state;
         self.adopt(state)
@@ -151,7 +154,8 @@ impl<'a> Draft<'a> {
         receipt_builder
     }
 
-    /// Checks the next part of some work against the limits, after the parts that made `before`. Changes nothing.
+    /// Checks the next part of a message against the limits. `before` is the state after the earlier parts. The draft
+    /// does not change.
     pub(super) fn check_part(
         &self,
         before: Option<TrialState>,
@@ -164,8 +168,8 @@ impl<'a> Draft<'a> {
         Ok(TrialState { receipt_builder: ReceiptBuilder::default(), ..trial.state })
     }
 
-    /// Refuses what would exceed a limit of the conversation. A limit that was lowered since does not stop what is open
-    /// already.
+    /// Refuses a change that would exceed a limit of the conversation. A limit may have been lowered below the present
+    /// size. Then only further growth is refused.
     fn check(&self, open: Extent) -> Result<(), ObserveError> {
         let Limits { open_turns: max_open_turns, open_bytes: max_open_bytes, .. } = self.limits;
         let conversation_id = || self.conversation_id.clone();
@@ -178,7 +182,7 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    /// The state of a turn, with the changes of the draft.
+    /// Returns an open turn as the durable state and this draft have it.
     fn before(&self, id: &TurnId) -> Before<'_> {
         let earlier = match self.turns.get(id) {
             Some(TurnState::Open(change)) => Some(change.as_ref()),
@@ -187,7 +191,8 @@ impl<'a> Draft<'a> {
         Before { known: self.known.open.get(id), earlier }
     }
 
-    /// The turn for work to go on from, with nothing changed yet; `None` if it is new.
+    /// Returns the state of the turn from which new work continues, with no change in it yet. `None` if the turn is
+    /// new.
     fn state(&self, id: &TurnId) -> Option<TurnState> {
         let open = || TurnState::Open(Box::new(OpenChange::to(self.before(id), self.now.running)));
         match self.turns.get(id) {
@@ -198,8 +203,8 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// The turns of `work` that may have been sealed before, as far as the actor knows: turns that are new to it, or
-    /// sealed ones with late events.
+    /// Returns the turns of `work` that may have been sealed before it, as far as the actor knows: turns that are new
+    /// to the actor, and sealed turns with late events.
     pub(super) fn maybe_sealed_before(&self, work: &Work) -> Vec<TurnId> {
         let Work::Observe(events) = work else { return Vec::new() };
         let ids: BTreeSet<&TurnId> = events.iter().map(|event| &event.turn_id).collect();
@@ -210,7 +215,7 @@ impl<'a> Draft<'a> {
         ids.into_iter().filter(maybe).cloned().collect()
     }
 
-    /// The change in the form that the store takes; `None` if there is none.
+    /// Returns the draft's change as a commit; `None` if the draft changes nothing.
     pub(super) fn commit(self, expected_version: Version) -> Option<Commit> {
         let (staged, sealed) = self.turns.into_parts();
         let conversation_id = self.conversation_id.clone();
@@ -219,24 +224,25 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// One piece of work on top of a draft; it is dropped where it does not fit.
+/// One piece of work applied on top of a draft. If it exceeds a limit, the trial is dropped and the draft stays as it
+/// was.
 struct Trial<'d, 'a> {
     draft: &'d Draft<'a>,
     state: TrialState,
-    /// Whether it is only to be seen if the work fits: the turns that it seals are not kept.
+    /// Whether the trial only checks that the work fits. Then the turns that it seals are not kept.
     is_check: bool,
 }
 
-/// What a trial has made so far.
+/// The changes that a trial has made so far.
 #[derive(Debug)]
 pub(super) struct TrialState {
     turns: TouchedTurns,
-    /// The open turns with what the draft and the trial change.
+    /// The number and bytes of the open turns after the changes of the draft and the trial.
     open: Extent,
-    /// About how many bytes the trial adds to a commit.
+    /// The approximate number of bytes that the trial adds to the commit.
     bytes: usize,
     receipt_builder: ReceiptBuilder,
-    /// Turns with an `error` that are neither open nor known to be sealed.
+    /// Turns that have an `error` event and are neither open nor known to be sealed.
     unknown_failures: BTreeSet<TurnId>,
 }
 
@@ -246,7 +252,7 @@ impl TrialState {
         Self { turns, open, bytes: 0, receipt_builder, unknown_failures: BTreeSet::new() }
     }
 
-    /// Whether it has an `error` of a turn that is not known.
+    /// Returns whether the work has an `error` event of a turn that the actor does not know.
     pub(super) fn has_unknown_failures(&self) -> bool {
         !self.unknown_failures.is_empty()
     }
@@ -295,7 +301,7 @@ impl Trial<'_, '_> {
                 tally.warn(cut(id, progress.cut_labels()));
             }
             (state @ TurnState::Open(_), TurnEventKind::Done(done)) => {
-                // It gets its state below.
+                // The turn counts as sealed from here on. Unless this is a check, `seal` below stores the sealed turn.
                 let TurnState::Open(change) = std::mem::replace(state, TurnState::SealedBefore) else { return Ok(()) };
                 if self.is_check {
                     self.state.open.remove(change.bytes(id));
@@ -334,20 +340,21 @@ impl Trial<'_, '_> {
     }
 }
 
-/// One warning for each label of the event that was cut.
+/// Returns one warning for each label of the event that was cut.
 fn cut(id: &TurnId, fields: impl Iterator<Item = &'static str>) -> impl Iterator<Item = Warning> {
     fields.map(|field| Warning::LabelCut { turn_id: id.clone(), field })
 }
 
-/// Counts what a piece of work does to each of its turns, in the order of their first mention, and builds its receipt.
+/// Counts the events of each turn in a piece of work, in the order in which the work mentions the turns, and builds the
+/// receipt.
 #[derive(Debug, Default)]
 pub(super) struct ReceiptBuilder(IndexMap<TurnId, TurnTally>);
 
 #[derive(Debug, Default)]
 struct TurnTally {
-    /// The work has the `done` that seals the turn.
+    /// Whether the work has the `done` that seals the turn.
     seals: bool,
-    /// How many events of the turn the work has up to its `done`.
+    /// How many events of the turn come before or with its `done`.
     in_time: u64,
     /// How many events of the turn came after it was sealed.
     late: u64,
@@ -368,7 +375,7 @@ impl ReceiptBuilder {
         self.0.entry(turn_id.clone()).or_default()
     }
 
-    /// The answer to the work, once `outcomes` say what became of each turn that was not sealed before.
+    /// Returns the receipt of the work. `outcomes` says what the commit did with each turn that was not sealed before.
     pub(super) fn receipt(
         &self,
         outcomes: &HashMap<TurnId, TurnOutcome>,
@@ -429,7 +436,7 @@ mod tests {
         Work::Observe(scripts.iter().flat_map(TurnScript::events).collect())
     }
 
-    /// The ids of the turns that are staged, and of those that are sealed.
+    /// Returns the ids of the staged turns and those of the sealed turns.
     fn ids(commit: Option<Commit>) -> (Vec<String>, Vec<String>) {
         let Some(commit) = commit else { return (Vec::new(), Vec::new()) };
         let staged = commit.staged.iter().map(|change| change.turn_id.to_string());
@@ -602,7 +609,7 @@ mod tests {
         let mentions = draft.take(&work(&events), false).unwrap();
         let outcomes = HashMap::from([
             (id("new"), TurnOutcome::Sealed(Ordinal::after(2))),
-            // Somebody else sealed it meanwhile.
+            // Another process sealed the turn in the meantime.
             (id("raced"), TurnOutcome::Duplicate(Ordinal::after(1))),
         ]);
         let receipt = mentions.receipt(&outcomes, &known.sealed);

@@ -1,22 +1,22 @@
-//! What an actor knows of its conversation's turns. Pure.
+//! The durable state of a conversation, as far as its actor knows it. Pure.
 
 use std::collections::HashMap;
 
 use crate::store::{StagedChange, StagedTurn, Version};
 use crate::turn::{EpochMillis, Ordinal, TurnId};
 
-/// What is durable of a conversation, as far as its actor knows.
+/// The durable state of a conversation, as far as its actor knows it.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     pub(super) version: Version,
     pub(super) turns: KnownTurns,
 }
 
-/// What is durable of a conversation's turns, as far as its actor knows.
+/// The durable state of a conversation's turns, as far as its actor knows it.
 #[derive(Debug, Default)]
 pub(super) struct KnownTurns {
     pub(super) open: OpenTurns,
-    /// Some of the sealed ones: those that were asked about.
+    /// The sealed turns that the actor has asked the store about.
     pub(super) sealed: HashMap<TurnId, Ordinal>,
     /// When the latest turn was sealed.
     pub(super) last_sealed_at: EpochMillis,
@@ -45,8 +45,8 @@ impl Extent {
     }
 }
 
-/// The open turns of a conversation by their ids, with their number and bytes kept beside them: no limit looks at each of
-/// them.
+/// The open turns of a conversation by their ids. Their number and the sum of their bytes are kept as running counts,
+/// so checking a limit does not go through the turns.
 #[derive(Debug, Default)]
 pub(super) struct OpenTurns {
     turns: HashMap<TurnId, StagedTurn>,
@@ -78,7 +78,7 @@ impl OpenTurns {
         Some(removed)
     }
 
-    /// Takes in a change of a turn that has become durable.
+    /// Applies a change of a turn that has become durable.
     pub(super) fn change(&mut self, change: &StagedChange) {
         let before = self.remove(&change.turn_id);
         self.insert(StagedTurn::after(before, change));

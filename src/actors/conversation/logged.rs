@@ -1,19 +1,20 @@
+//! Remembers which warnings were logged, so that none is logged again and again.
 use std::sync::{Arc, Mutex, PoisonError};
 
 use indexmap::IndexSet;
 
 use crate::turn::ConversationId;
 
-/// The maximum number of warnings that are remembered. Beyond it, the oldest is forgotten and may be logged again.
+/// The maximum number of remembered warnings. Beyond it, the oldest is forgotten and may be logged again.
 const MAX_REMEMBERED: usize = 4096;
 
-/// The warnings that were logged: of each conversation every kind once, however often its actor is retired. Clones share
-/// them. They are kept in memory, so each process logs a warning anew.
+/// The warnings that were logged. Each kind of warning is logged once for a conversation, however often its actor is
+/// retired. Clones share the warnings. They are kept in memory only, so a new process logs a warning again.
 #[derive(Clone, Default)]
 pub(in crate::actors) struct LoggedWarnings(Arc<Mutex<IndexSet<(ConversationId, &'static str)>>>);
 
 impl LoggedWarnings {
-    /// Remembers a kind of warning about a conversation. Returns whether it was not remembered before.
+    /// Remembers a kind of warning about a conversation. Returns whether it is new, so that it has to be logged.
     pub(super) fn add(&self, id: &ConversationId, kind: &'static str) -> bool {
         let mut remembered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_new = remembered.insert((id.clone(), kind));

@@ -1,9 +1,10 @@
 //! Bounds the open turns that all conversations of a directory hold in memory.
 //!
-//! A conversation with work holds a [`Permit`] for the bytes of its open turns. At rest it leaves them here, where the
-//! conversation that has rested longest is the first to be forgotten when others need the room; it is loaded
-//! again with its next event. Where that makes no room, a conversation waits its turn. One that waits holds nothing that
-//! cannot be forgotten, so those that work always come to their end.
+//! A conversation that is working holds a [`Permit`] for the bytes of its open turns. A conversation at rest has open
+//! turns and no work. It leaves its state here. When other conversations need the room, the state of the conversation
+//! that has rested longest is dropped first; the next event of that conversation loads it again from the store. If
+//! dropping states makes too little room, a conversation waits in a queue for its permit. A conversation that waits
+//! holds nothing that cannot be dropped, so the working conversations can always finish.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,22 +21,23 @@ pub(in crate::actors) struct Memory {
 }
 
 struct State {
-    /// The bytes of all permits, those of resting conversations included.
+    /// The bytes of all permits, including those of conversations at rest.
     used: usize,
-    /// What conversations at rest know, and the bytes of their permits. The one that rests longest comes first.
+    /// What each conversation at rest knows, and the bytes of its permit. The conversation that has rested longest
+    /// comes first.
     resting: BTreeMap<u64, (Known, usize)>,
     resting_bytes: usize,
     last_rest: u64,
     waiting: VecDeque<(usize, oneshot::Sender<Permit>)>,
 }
 
-/// The right to hold this many bytes of open turns.
+/// The right of a conversation to hold this many bytes of open turns in memory.
 pub(super) struct Permit {
     memory: Memory,
     bytes: usize,
 }
 
-/// A claim to what a conversation left here at rest. Dropping it forgets that.
+/// A claim to the state that a conversation left here when it went to rest. Dropping the claim drops the state.
 pub(super) struct Rest {
     memory: Memory,
     nth: u64,
@@ -52,8 +54,8 @@ impl Memory {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Resolves to a permit for this many bytes, or for all there are if that is fewer. Permits are given in the order in
-    /// which they were asked for.
+    /// Resolves to a permit for this many bytes, or for the whole limit if that is less. Permits are granted in the
+    /// order of the requests.
     pub(super) fn permit(&self, bytes: usize) -> oneshot::Receiver<Permit> {
         let (reply, permit) = oneshot::channel();
         self.state().waiting.push_back((self.most(bytes), reply));
@@ -61,12 +63,12 @@ impl Memory {
         permit
     }
 
-    /// This many bytes, or all there are if that is fewer.
+    /// Returns this number of bytes, or the limit if that is less.
     pub(super) fn most(&self, bytes: usize) -> usize {
         bytes.min(self.limit)
     }
 
-    /// Gives permits to those that wait, as far as there is room.
+    /// Grants permits to the conversations in the queue while there is room.
     fn serve(&self) {
         loop {
             let mut state = self.state();
@@ -78,19 +80,20 @@ impl Memory {
             let Some((_, reply)) = state.waiting.pop_front() else { return };
             if !is_gone {
                 state.used += bytes;
-                // If the receiver has gone away since, the permit is dropped here, which takes the lock.
+                // If the receiver has been dropped since, the permit is dropped here. That takes the lock, so release
+                // it first.
                 drop(state);
                 let _ = reply.send(Permit { memory: self.clone(), bytes });
             }
         }
     }
 
-    /// Leaves here what a conversation knows that has nothing to do.
+    /// Stores what a conversation knows while it is at rest.
     pub(super) fn rest(&self, known: Known, mut permit: Permit) -> Rest {
         let mut state = self.state();
         state.last_rest += 1;
         let nth = state.last_rest;
-        // The bytes go from the permit to the entry.
+        // The resting entry takes over the bytes of the permit.
         let bytes = std::mem::take(&mut permit.bytes);
         state.resting.insert(nth, (known, bytes));
         state.resting_bytes += bytes;
@@ -99,7 +102,7 @@ impl Memory {
         Rest { memory: self.clone(), nth }
     }
 
-    /// The bytes that are held, and how many conversations wait.
+    /// Returns the bytes that are held, and how many conversations wait for a permit.
     #[cfg(test)]
     pub(in crate::actors) fn held(&self) -> (usize, usize) {
         let state = self.state();
@@ -108,8 +111,8 @@ impl Memory {
 }
 
 impl State {
-    /// Forgets resting conversations until there is room for this many bytes more. If all of them together are too few,
-    /// it forgets none. Returns whether there is room.
+    /// Drops the states of resting conversations until there is room for this many more bytes. If dropping all of them
+    /// would not be enough, drops none. Returns whether there is room.
     fn make_room(&mut self, bytes: usize, limit: usize) -> bool {
         if self.used - self.resting_bytes + bytes > limit {
             return false;
@@ -122,7 +125,7 @@ impl State {
         true
     }
 
-    /// Ends a rest. The bytes stay used.
+    /// Removes a conversation from those at rest. Its bytes still count as used.
     fn take(&mut self, nth: u64) -> Option<(Known, usize)> {
         let (known, bytes) = self.resting.remove(&nth)?;
         self.resting_bytes -= bytes;
@@ -135,8 +138,8 @@ impl Permit {
         self.bytes
     }
 
-    /// Makes it a permit for this many bytes. A permit that has to grow may do so where there is room and nobody waits;
-    /// if not, this returns `false` and changes nothing.
+    /// Changes the size of the permit to this many bytes. A permit can grow only if there is room and nobody waits;
+    /// otherwise this returns `false` and changes nothing.
     pub(super) fn resize(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
         let fits = {
@@ -149,8 +152,8 @@ impl Permit {
         fits
     }
 
-    /// Makes it a permit for this many bytes, whether there is room or not: for a conversation whose open turns are
-    /// larger than its limit, which was lowered.
+    /// Changes the size of the permit to this many bytes, even if there is no room. A conversation needs this if its
+    /// open turns exceed a limit that was lowered.
     pub(super) fn force(&mut self, bytes: usize) {
         {
             let mut state = self.memory.state();
@@ -174,13 +177,13 @@ impl Drop for Permit {
 }
 
 impl Rest {
-    /// Ends the rest. `None` if the conversation was forgotten meanwhile.
+    /// Ends the rest and returns the state. `None` if the state was dropped in the meantime.
     pub(super) fn end(self) -> Option<(Known, Permit)> {
         let (known, bytes) = self.memory.state().take(self.nth)?;
         Some((known, Permit { memory: self.memory.clone(), bytes }))
     }
 
-    /// Looks at what the conversation knows, if that is still there.
+    /// Calls `look` with what the conversation knows, unless that was dropped in the meantime.
     pub(super) fn look<T>(&self, look: impl FnOnce(&Known) -> T) -> Option<T> {
         self.memory.state().resting.get(&self.nth).map(|(known, _)| look(known))
     }
@@ -217,7 +220,7 @@ mod tests {
         let rests: Vec<_> = (0..3).map(|nth| memory.rest(known(nth), now(memory.permit(20)))).collect();
         let [first, second, third] = <[Rest; 3]>::try_from(rests).ok().unwrap();
         assert_eq!(first.look(|known| known.version), Some(Version(0)));
-        // The first one has worked again since, so the second one goes.
+        // The first conversation has worked again since it rested, so the state of the second one is dropped.
         let (again, permit) = first.end().unwrap();
         let first = memory.rest(again, permit);
         let large = now(memory.permit(25));

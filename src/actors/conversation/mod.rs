@@ -1,11 +1,12 @@
-//! One conversation: folds its events into its open turns and makes each batch durable before it answers.
+//! The actor of one conversation: it folds events into open turns, and commits each batch before it answers the
+//! senders.
 //!
 //! - `observe`: the messages that change turns, and their answer.
-//! - `draft`: what a batch of work makes of the turns. Pure.
-//! - `touched`: the turns that a draft has touched. Pure.
-//! - `parts`: messages of many events, which are worked on in parts. Pure.
-//! - `open_change`: what changes of an open turn. Pure.
-//! - `known`: what is known of the conversation's turns. Pure.
+//! - `draft`: the changes that a batch of work makes to the turns. Pure.
+//! - `touched`: the turns that a draft has changed or looked at. Pure.
+//! - `parts`: messages of many events, which become several commits. Pure.
+//! - `open_change`: the change of one open turn. Pure.
+//! - `known`: the durable state of the conversation, as far as its actor knows it. Pure.
 //! - `memory`: bounds the open turns that all conversations hold in memory.
 //! - `logged`: the warnings that were logged.
 //! - `tests`: messages to one conversation with a store that a test controls.
@@ -44,13 +45,13 @@ use crate::settings::TurnSettings;
 use crate::store::{Commit, CommitError, Committed, ConversationState, Fault, TurnOutcome, Version};
 use crate::turn::{ConversationId, Ordinal, SealedTurn, TurnId};
 
-/// How often a batch is repeated after conflicts before its senders are told to send again later.
+/// How often a batch is tried again after a conflict. After that, its senders are told to send again later.
 const MAX_CONFLICTS: u32 = 8;
 
-/// The questions that a conversation asks any store.
+/// The two messages that a conversation sends to a store, each with its recipient.
 #[derive(Clone)]
 pub struct StoreRecipients {
-    /// Loads what is known of the conversation.
+    /// Loads what the store knows of the conversation.
     pub open: Recipient<OpenConversation>,
     /// Makes a change durable.
     pub commit: Recipient<Arc<Commit>>,
@@ -58,65 +59,66 @@ pub struct StoreRecipients {
 
 /// The actor of one conversation.
 ///
-/// It is a cache: every event that it has acknowledged is in the store, and it starts from there.
+/// It is a cache: every event that it has acknowledged is in the store, and a new actor starts from the store's state.
 pub struct Conversation {
     id: ConversationId,
     store: StoreRecipients,
     clock: SharedClock,
     running: RunningClock,
     limits: Limits,
-    /// The memory for open turns, which it shares with other conversations.
+    /// The memory for open turns, which all conversations of a directory share.
     memory: Memory,
-    /// Who is told of sealed turns, if anybody.
+    /// The queue to which the actor publishes sealed turns, if anybody wants them.
     facts: Option<Facts>,
-    /// What is durable, as far as known, while there is work or no turn is open; `None` before the first load and
-    /// whenever it is in doubt.
+    /// The known durable state. Present while the actor works and while no turn is open. `None` before the first load,
+    /// while the conversation is at rest, and after an outcome that left the state in doubt.
     held: Option<Held>,
-    /// Where that is while there are open turns and no work.
+    /// The claim to that state while the conversation is at rest: turns are open and there is no work.
     rest: Option<Rest>,
-    /// Work that arrived while the store was busy with earlier work. It becomes one commit, or a few if it is much.
+    /// Work that arrived while the store was busy with earlier work. It becomes one commit, or several if it is too
+    /// much for one.
     waiting: VecDeque<Task>,
-    /// Whether the store or the memory is being waited for.
+    /// Whether the actor waits for the store or for memory.
     busy: bool,
-    /// Conflicts since the last success.
+    /// How many conflicts came since the last success.
     conflicts: u32,
-    /// How many of the next tasks are committed one by one, as their commit together was too large.
+    /// How many of the next tasks are committed one by one, because their common commit was too large.
     one_by_one: usize,
     logged: LoggedWarnings,
 }
 
-/// The known state of the turns, with the permit for the memory that it takes.
+/// The known state of the turns, with the permit for the memory that they occupy.
 struct Held {
     known: Known,
     permit: Permit,
 }
 
-/// A piece of work and whom to tell.
+/// A piece of work, with the sender that waits for the answer.
 struct Task {
     work: Work,
     reply: oneshot::Sender<Result<Receipt, ObserveError>>,
-    /// Whether the store has told which of its turns are sealed.
+    /// Whether the actor has asked the store which turns of the work are sealed.
     looked_up: bool,
-    /// How far it is, if it has several parts.
+    /// The progress of the work, if it has several parts.
     parts: Option<Box<Parts>>,
 }
 
 impl Task {
-    /// Answers the sender. A sender that has gone does not need the answer.
+    /// Sends the answer. If the sender has gone, the answer is dropped.
     fn answer(self, result: Result<Receipt, ObserveError>) {
         let _ = self.reply.send(result);
     }
 }
 
-/// A commit on its way, with the work that it does.
+/// A commit that was sent to the store, with the tasks whose work is in it.
 struct PendingCommit {
     tasks: Vec<(Task, ReceiptBuilder)>,
-    /// Shared with the store, which may still hold it when it has answered.
+    /// Shared with the store, which may still hold it after it has answered.
     commit: Arc<Commit>,
 }
 
 impl Conversation {
-    /// The actor of conversation `id`, not started yet.
+    /// Returns the actor of conversation `id`, not started yet.
     pub fn new(id: ConversationId, store: StoreRecipients, clock: SharedClock, settings: &TurnSettings) -> Self {
         Self {
             id,
@@ -136,7 +138,7 @@ impl Conversation {
         }
     }
 
-    /// Sets the clock that gives the running time. Without one, the running time is 0.
+    /// Sets the clock that measures the running time. Without this call, the running time is always 0.
     #[must_use]
     pub fn counting(mut self, running: RunningClock) -> Self {
         self.running = running;
@@ -150,13 +152,15 @@ impl Conversation {
         self
     }
 
-    /// Shares the memory for open turns with other conversations. Without this, it has as much for itself alone.
+    /// Shares the memory for open turns with other conversations. Without this call, the conversation has a whole limit
+    /// for itself.
     pub(super) fn sharing(mut self, memory: Memory) -> Self {
         self.memory = memory;
         self
     }
 
-    /// Logs no warning that other actors of the conversation have logged before.
+    /// Shares the memory of logged warnings, so that this actor logs no warning that an earlier actor of the
+    /// conversation has logged.
     pub(super) fn remembering(mut self, logged: LoggedWarnings) -> Self {
         self.logged = logged;
         self
@@ -170,7 +174,8 @@ impl Conversation {
         Box::pin(async { answer.await.unwrap_or(Err(ObserveError::ActorGone)) })
     }
 
-    /// Takes the next step, unless one is under way: load, or commit what waits, up to a full draft.
+    /// Begins the next action, unless one is in progress: loads the state, or commits waiting tasks, at most a full
+    /// draft.
     fn advance(&mut self, ctx: &mut Context<Self>) {
         if self.busy {
             return;
@@ -200,15 +205,16 @@ impl Conversation {
                     tasks.push((task, receipt_builder));
                     continue;
                 }
-                // An `error` opens no turn, so the actor must know whether its turn is sealed.
+                // An `error` event opens no turn, so the actor must know whether the turn is sealed.
                 Err(NotTaken::UnknownFailures(turn_ids)) => (None, turn_ids),
-                // Some of its turns may be sealed and not new. Late events count for no limit.
+                // Turns that seem new may be sealed. Their events would then be late, and late events count for no
+                // limit.
                 Err(NotTaken::OverLimit(refusal)) => (Some(refusal), draft.maybe_sealed_before(&task.work)),
             };
             match refusal {
                 Some(refusal) if task.looked_up || unresolved.is_empty() => task.answer(Err(refusal)),
                 _ => {
-                    // Tasks behind this one wait with it, so that events are folded in the order of their messages.
+                    // Later tasks wait as well, so that events are folded in the order of their messages.
                     self.waiting.push_front(Task { looked_up: tasks.is_empty(), ..task });
                     turn_ids = Some(unresolved);
                     break;
@@ -218,13 +224,13 @@ impl Conversation {
         let open_bytes = turns.open.extent().bytes.max(draft.open().bytes);
         let commit = draft.commit(held.known.version);
         if let (None, Some(turn_ids), true) = (&commit, turn_ids, tasks.is_empty()) {
-            // No task before the one to look up is left to commit.
+            // No earlier task has anything to commit, so the look-up can be made at once.
             return self.load(turn_ids, held.permit, ctx);
         }
         self.settle(held, tasks, open_bytes, commit, ctx);
     }
 
-    /// Has tasks made durable whose open turns then have this many bytes.
+    /// Commits the tasks. Their open turns then have `open_bytes` bytes.
     fn settle(
         &mut self,
         mut held: Held,
@@ -246,12 +252,12 @@ impl Conversation {
         self.pause(ctx);
     }
 
-    /// Lets other actors of the thread work: there may be much more to do here.
+    /// Lets other actors of the thread run, as this one may have much more to do.
     fn pause(&mut self, ctx: &mut Context<Self>) {
         self.wait_for(tokio::task::yield_now(), ctx, |_, ()| {});
     }
 
-    /// Checks or takes the next part of a task.
+    /// Checks or commits the next part of a task.
     fn advance_parts(&mut self, mut task: Task, mut held: Held, now: Now, ctx: &mut Context<Self>) {
         let (Work::Observe(events), Some(parts)) = (&task.work, &mut task.parts) else { return };
         let (next, state) = match &mut **parts {
@@ -295,9 +301,9 @@ impl Conversation {
         }
     }
 
-    /// Answers the tasks that are done. One that has parts left is the next to work on.
+    /// Answers the finished tasks. A task that has parts left goes back to the front of the queue.
     fn hand_out(&mut self, tasks: Vec<(Task, ReceiptBuilder)>, outcomes: &HashMap<TurnId, TurnOutcome>) {
-        // Only these tasks have late events of these turns.
+        // Later tasks have no late events of these turns, so the actor need not remember them.
         let sealed_before =
             self.held.as_mut().map(|held| std::mem::take(&mut held.known.turns.sealed)).unwrap_or_default();
         let mut unfinished = None;
@@ -323,7 +329,7 @@ impl Conversation {
         }
         if let Some(mut task) = unfinished {
             if let Some(parts) = &mut task.parts {
-                // Its later parts may have events of turns that this one has sealed.
+                // Later parts of the task may have late events of turns that this part has sealed.
                 parts.remember(sealed_before);
                 parts.remember(outcomes.iter().filter_map(|(id, outcome)| Some((id.clone(), outcome.ordinal()?))));
             }
@@ -331,7 +337,7 @@ impl Conversation {
         }
     }
 
-    /// Puts tasks back to the others, before them. `sealed` is what was known of sealed turns.
+    /// Puts tasks back to the front of the queue. `sealed` has the turns that were known to be sealed.
     fn put_back(&mut self, tasks: Vec<(Task, ReceiptBuilder)>, mut sealed: HashMap<TurnId, Ordinal>) {
         for (mut task, _) in tasks.into_iter().rev() {
             if let Some(parts) = &mut task.parts {
@@ -341,7 +347,7 @@ impl Conversation {
         }
     }
 
-    /// Waits without doing anything else, then takes the next step.
+    /// Waits for `awaited`, starts nothing else meanwhile, and then begins the next action.
     fn wait_for<T: 'static>(
         &mut self,
         awaited: impl Future<Output = T> + 'static,
@@ -356,9 +362,10 @@ impl Conversation {
         }));
     }
 
-    /// Leaves open turns where they can be forgotten if others need the room. What has none takes no room.
+    /// Goes to rest: leaves the open turns in the shared memory, where they can be dropped if other conversations need
+    /// the room. A conversation without open turns keeps its state, as it occupies no room.
     fn take_rest(&mut self) {
-        // Many conversations rest at a time, and even an empty queue keeps its memory.
+        // Many conversations rest at a time, and even an empty queue keeps its allocation.
         self.waiting = VecDeque::new();
         if let Some(Held { known, mut permit }) = self.held.take() {
             let bytes = known.turns.open.extent().bytes;
@@ -376,8 +383,8 @@ impl Conversation {
         Some(Held { known, permit })
     }
 
-    /// Whether open turns of this many bytes fit into the memory; if they do, they have their room. One that has as much
-    /// room as a conversation may have never waits for more.
+    /// Returns whether open turns of this many bytes fit into the memory, and reserves the room if so. A conversation
+    /// that already has the maximum room of a conversation never waits for more.
     fn fits(&self, permit: &mut Permit, bytes: usize) -> bool {
         if permit.bytes() >= self.memory.most(self.limits.open_bytes) {
             permit.force(bytes);
@@ -386,13 +393,13 @@ impl Conversation {
         permit.resize(bytes)
     }
 
-    /// Waits for as much memory as a conversation may need, and loads it if it is not known.
+    /// Waits for a permit for the maximum room of a conversation. Then loads the state, if it is not known.
     fn make_room(&mut self, ctx: &mut Context<Self>) {
         let most = self.memory.permit(self.limits.open_bytes);
         self.busy = true;
         ctx.spawn(most.into_actor(self).map(|permit, conversation, ctx| {
             conversation.busy = false;
-            // The memory drops no request for a permit.
+            // The memory answers every request for a permit, so this is never an error.
             let Ok(permit) = permit else { return conversation.advance(ctx) };
             match conversation.end_rest() {
                 Some(Held { known, .. }) => {
@@ -404,7 +411,7 @@ impl Conversation {
         }));
     }
 
-    /// Loads what is known, and which of these turns are sealed.
+    /// Loads the state from the store, and asks which of these turns are sealed.
     fn load(&mut self, turn_ids: Vec<TurnId>, permit: Permit, ctx: &mut Context<Self>) {
         let loading = self.store.open.send(OpenConversation { conversation_id: self.id.clone(), turn_ids });
         self.wait_for(loading, ctx, |conversation, loaded| conversation.loaded(loaded, permit));
@@ -474,7 +481,7 @@ impl Conversation {
                 self.conflicts += 1;
                 tracing::debug!(conversationId = %self.id, %error, "another process changed the conversation");
                 if self.conflicts <= MAX_CONFLICTS {
-                    // Do the same work again, on the state as it is then. Folding is idempotent.
+                    // The same work is done again on the state that is loaded next. Folding is idempotent.
                     self.put_back(pending.tasks, sealed);
                     return;
                 }
@@ -483,7 +490,7 @@ impl Conversation {
             }
             CommitError::Overloaded => ObserveError::Overloaded,
             CommitError::TooLarge { .. } if pending.tasks.len() > 1 => {
-                // The ones that fit are not refused for the one that does not.
+                // Each task is committed alone, so that only the task that is too large is refused.
                 self.one_by_one = pending.tasks.len();
                 return self.put_back(pending.tasks, HashMap::new());
             }
@@ -539,7 +546,7 @@ impl Handler<Abandon> for Conversation {
     }
 }
 
-/// Ask a conversation how it is; the directory passes it on.
+/// Ask a conversation's actor for its state. The directory passes the message on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InspectConversation {
     /// The conversation.
@@ -549,13 +556,13 @@ pub struct InspectConversation {
 /// The state of a conversation's actor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConversationReport {
-    /// Turns that are open, as far as it knows.
+    /// How many turns are open, as far as the actor knows.
     pub open_turns: usize,
-    /// The version that the conversation has; `None` before the first load and whenever it is in doubt.
+    /// The conversation's version in the store. `None` before the first load and whenever the state is in doubt.
     pub version: Option<Version>,
-    /// Messages that wait for the store to be done with what came before them.
+    /// How many messages wait until the store has answered earlier ones.
     pub waiting: usize,
-    /// Whether the store, or memory for open turns, is being waited for.
+    /// Whether the actor waits for the store or for memory.
     pub busy: bool,
 }
 

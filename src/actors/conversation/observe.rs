@@ -1,19 +1,20 @@
-//! The messages that bring a conversation events or end its turns, and their answers.
+//! The messages that bring a conversation events or seal its turns, and the answers to them.
 
 use actix::Message;
 
 use crate::store::{Fault, StaleBefore};
 use crate::turn::{ConversationId, Ordinal, TurnEvent, TurnId, Warning};
 
-/// Take in events of a conversation, in this order. Sent to the directory, which passes it to the conversation.
+/// Take in these events of a conversation, in this order. The sender sends the message to the directory, which passes
+/// it to the conversation.
 ///
-/// The answer comes when all of it is durable. Without one (an error, or a dropped future) the outcome is unknown:
-/// send the same again, it changes nothing twice.
+/// The answer comes when all events are durable. If there is an error, or the sender drops the future, the outcome is
+/// unknown. The sender may then send the same events again: they count once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observe {
     /// The conversation.
     pub conversation_id: ConversationId,
-    /// Its events.
+    /// The events of the conversation.
     pub events: Vec<TurnEvent>,
 }
 
@@ -21,15 +22,15 @@ impl Message for Observe {
     type Result = Result<Receipt, ObserveError>;
 }
 
-/// What became of the turns that an [`Observe`] ended or came late for.
+/// The answer to an [`Observe`]: the turns that it sealed, and the turns that were sealed before it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Receipt {
-    /// The turns, in the order of their first mention. A turn that was sealed and then had a late event stands twice,
-    /// first as sealed, then as a duplicate.
+    /// The turns, in the order in which the message mentions them. A turn that the message sealed and then had a late
+    /// event for stands twice: first as sealed, then as a duplicate.
     pub sealed: Vec<TurnReceipt>,
-    /// How many of the events were late: their turn was sealed already, and they changed nothing.
+    /// How many events were late. The turn of a late event was sealed before, so the event changed nothing.
     pub late: u64,
-    /// Probable mistakes of the sender; at most the first [`Receipt::MAX_WARNINGS`].
+    /// Probable mistakes of the sender: the first ones, at most [`Receipt::MAX_WARNINGS`].
     pub warnings: Vec<Warning>,
 }
 
@@ -43,9 +44,9 @@ impl Receipt {
 pub struct TurnReceipt {
     /// The turn.
     pub turn_id: TurnId,
-    /// Its place in the conversation.
+    /// The turn's place in the conversation.
     pub ordinal: Ordinal,
-    /// Whether it was sealed already, so that an event of it changed nothing.
+    /// Whether the turn was sealed before, so that an event of the message changed nothing.
     pub duplicate: bool,
 }
 
@@ -53,21 +54,22 @@ pub struct TurnReceipt {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ObserveError {
-    /// Too much is being worked on. Nothing was taken in, or the first part of a message of many events. Send again later.
+    /// Too many messages are unanswered. Either nothing was taken in, or only the first parts of a message of many
+    /// events. Send the message again later.
     #[error("too much is being worked on")]
     Overloaded,
-    /// Nothing was taken in: the service is shutting down.
+    /// The service is shutting down. Nothing was taken in.
     #[error("the service is shutting down")]
     ShuttingDown,
-    /// Nothing of this conversation was taken in: it would have more open turns than it may.
+    /// Nothing of this conversation was taken in: the conversation would have more open turns than its limit.
     #[error("conversation `{conversation_id}` would have more than {limit} open turns (`turns.max_open_turns`)")]
     TooManyOpenTurns {
         /// The conversation.
         conversation_id: ConversationId,
-        /// How many turns may be open side by side.
+        /// How many turns of a conversation may be open at one time.
         limit: usize,
     },
-    /// Nothing of this conversation was taken in: a turn would have more steps than it may.
+    /// Nothing of this conversation was taken in: a turn would have more steps than its limit.
     #[error("turn `{turn_id}` would have more than {limit} steps (`turns.max_steps`)")]
     TooManySteps {
         /// The turn.
@@ -75,7 +77,7 @@ pub enum ObserveError {
         /// How many steps a turn may have.
         limit: usize,
     },
-    /// Nothing of this conversation was taken in: an open turn would have more bytes than it may, as
+    /// Nothing of this conversation was taken in: an open turn would have more bytes than its limit, as
     /// [`OpenTurn::bytes`](crate::turn::OpenTurn::bytes) counts them.
     #[error("turn `{turn_id}` would have more than {limit} bytes while it is open (`turns.max_turn_bytes`)")]
     TurnTooLarge {
@@ -84,7 +86,7 @@ pub enum ObserveError {
         /// How many bytes an open turn may have.
         limit: usize,
     },
-    /// Nothing of this conversation was taken in: its open turns would have more bytes than they may, as
+    /// Nothing of this conversation was taken in: its open turns together would have more bytes than their limit, as
     /// [`OpenTurn::bytes`](crate::turn::OpenTurn::bytes) counts them.
     #[error(
         "the open turns of conversation `{conversation_id}` would have more than {limit} bytes (`turns.max_open_bytes`)"
@@ -92,12 +94,12 @@ pub enum ObserveError {
     OpenTurnsTooLarge {
         /// The conversation.
         conversation_id: ConversationId,
-        /// How many bytes its open turns may have together.
+        /// How many bytes the open turns of a conversation may have together.
         limit: usize,
     },
-    /// The events change more than one commit may, as [`Commit::bytes`](crate::store::Commit::bytes) counts it. Nothing of
-    /// this conversation was taken in, or the first part of a message of many events. Fewer events at one time may be
-    /// taken.
+    /// The events make a commit that is larger than a commit may be, as [`Commit::bytes`](crate::store::Commit::bytes)
+    /// counts it. Either nothing of this conversation was taken in, or only the first parts of a message of many
+    /// events. A message with fewer events may succeed.
     #[error(
         "the events of conversation `{conversation_id}` make a commit of more than {limit} bytes (`store.max_commit_bytes`)"
     )]
@@ -107,21 +109,22 @@ pub enum ObserveError {
         /// How many bytes a commit may have.
         limit: usize,
     },
-    /// Others changed the conversation again and again meanwhile. Nothing of it was taken in, or the first part of a
-    /// message of many events. Send again later.
+    /// Other writers changed the conversation at each attempt. Either nothing of the message was taken in, or only the
+    /// first parts of a message of many events. Send it again later.
     #[error("the conversation is being changed by others")]
     Contended,
     /// The outcome is unknown: the store failed. Send again later.
     #[error("the store is unavailable: {0}")]
     StoreUnavailable(Fault),
-    /// The outcome is unknown: the conversation's actor is gone. Send again, it is started anew.
+    /// The outcome is unknown: the conversation's actor has died. Send the message again; a new actor is started for
+    /// it.
     #[error("the conversation's actor is gone")]
     ActorGone,
 }
 
 impl ObserveError {
-    /// Whether the events exceed a limit of their conversation. Sending the same events again does not help, but fewer at
-    /// one time or the end of an open turn may.
+    /// Returns whether the events exceed a limit of their conversation. Sending the same events again does not help.
+    /// Sending fewer events, or sealing an open turn, may help.
     pub fn is_over_limit(&self) -> bool {
         match self {
             Self::TooManyOpenTurns { .. }
@@ -136,15 +139,15 @@ impl ObserveError {
     }
 }
 
-/// Seal the turns of this list that are stale, with the reason `error` if their latest event was an `error`, else
-/// `abandoned`. The sweeper sends this to the directory.
+/// Seal all turns of this list that are stale. The reason is `error` if the latest event of the turn was an `error`,
+/// and `abandoned` otherwise. The sweeper sends this message to the directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Abandon {
     /// The conversation.
     pub conversation_id: ConversationId,
-    /// The turns to look at.
+    /// The turns to check.
     pub turn_ids: Vec<TurnId>,
-    /// A turn with an event at this moment or later stays open.
+    /// A turn whose latest event came at this moment or later stays open.
     pub before: StaleBefore,
 }
 

@@ -1,12 +1,13 @@
-//! The changes of an open turn, kept apart from its known state. So an event of a turn with thousands of steps copies
-//! only one step, and a change that exceeds a limit can be dropped. Pure.
+//! The change of one open turn, kept apart from the durable state of the turn. So an event of a turn with thousands of
+//! steps copies only one step, and a change that exceeds a limit can be dropped. Pure.
 
 use std::collections::BTreeMap;
 
 use crate::store::{StagedChange, StagedTurn};
 use crate::turn::{OpenHead, OpenStep, OpenSteps, OpenTurn, Progress, RunningTime, StepId, TurnId};
 
-/// An open turn before a change: as it is known, with an earlier change over it. Either may be missing.
+/// An open turn before a change: its durable state, and an earlier change that is not durable yet. Either may be
+/// missing.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Before<'a> {
     pub(super) known: Option<&'a StagedTurn>,
@@ -35,26 +36,26 @@ impl<'a> Before<'a> {
     }
 }
 
-/// A change of an open turn. The turn before the change is not part of it, and is passed to each function that needs
-/// it.
+/// A change of an open turn. It does not contain the turn before the change; functions that need that take it as a
+/// parameter.
 #[derive(Debug)]
 pub(super) struct OpenChange {
     /// The head after the change.
     pub(super) head: OpenHead,
     /// The running time at the latest event.
     pub(super) last_event_at: RunningTime,
-    /// How many steps there were before.
+    /// How many steps the turn had before the change.
     steps_before: u32,
-    /// Those of them that changed, by their places.
+    /// The steps from before that have changed, by their places.
     changed: BTreeMap<u32, OpenStep>,
-    /// The steps after them.
+    /// The new steps. Their places begin at `steps_before`.
     new: OpenSteps,
     /// The bytes of all steps of the turn after the change.
     steps_bytes: usize,
 }
 
 impl OpenChange {
-    /// A change of nothing yet. A turn that is new begins at this running time.
+    /// Returns a change that changes nothing yet. A new turn begins at the running time `now`.
     pub(super) fn to(before: Before<'_>, now: RunningTime) -> Self {
         let known = || before.known.map(|known| (known.turn.head.clone(), known.last_event_at));
         let earlier = before.earlier.map(|earlier| (earlier.head.clone(), earlier.last_event_at));
@@ -64,17 +65,17 @@ impl OpenChange {
         Self { head, last_event_at, steps_before, changed, new, steps_bytes }
     }
 
-    /// The bytes of the turn after the change.
+    /// Returns the bytes of the turn after the change.
     pub(super) fn bytes(&self, id: &TurnId) -> usize {
         OpenTurn::bytes_of(id, &self.head, self.steps_bytes)
     }
 
-    /// How many steps the turn has after the change.
+    /// Returns how many steps the turn has after the change.
     pub(super) fn step_count(&self) -> u32 {
         self.steps_before.saturating_add(self.new.count())
     }
 
-    /// Whether the turn has the step.
+    /// Returns whether the turn has the step.
     pub(super) fn has_step(&self, before: Before<'_>, id: &StepId) -> bool {
         self.new.contains(id) || before.place(id).is_some()
     }
@@ -83,7 +84,7 @@ impl OpenChange {
         self.new.place(id).map(|place| self.steps_before.saturating_add(place))
     }
 
-    /// The step at this place, if it changed or is new.
+    /// Returns the step at this place, if it has changed or is new.
     fn step(&self, place: u32) -> Option<&OpenStep> {
         match place.checked_sub(self.steps_before) {
             Some(place) => self.new.at(place),
@@ -91,7 +92,7 @@ impl OpenChange {
         }
     }
 
-    /// Takes in an event of the turn, as [`OpenTurn::fold`] does.
+    /// Folds an event of the turn, as [`OpenTurn::fold`] does.
     pub(super) fn fold(&mut self, before: Before<'_>, progress: &Progress, now: RunningTime) {
         self.last_event_at = now;
         self.head.fold(progress);
@@ -110,7 +111,7 @@ impl OpenChange {
         self.steps_bytes = self.steps_bytes - bytes_before + bytes_after;
     }
 
-    /// Makes this change and a later one, which was made to the turn after this one, a single change.
+    /// Merges a later change into this one. `later` was made on top of this change.
     pub(super) fn extend(&mut self, later: Self) {
         (self.head, self.last_event_at) = (later.head, later.last_event_at);
         self.steps_bytes = later.steps_bytes;
@@ -136,7 +137,7 @@ impl OpenChange {
         OpenTurn { id, head: self.head, steps }
     }
 
-    /// Returns the change as the store takes it, which has none of the steps that did not change.
+    /// Returns the change in the form that the store takes. It leaves out the steps that did not change.
     pub(super) fn staged(self, turn_id: TurnId) -> StagedChange {
         let step_count = self.step_count();
         let new = (self.steps_before..).zip(self.new);
@@ -162,7 +163,8 @@ mod tests {
     }
 
     fn progress() -> impl Strategy<Value = Progress> {
-        // More steps than are searched one by one, and many that come again.
+        // The first range is below the number of steps that are searched one by one, and repeats ids often. The second
+        // range exceeds it.
         let step_id = || prop_oneof![0..6_u32, 0..60_u32].prop_map(|n| StepId::new(format!("t#{n}")).unwrap());
         let label = || prop::option::of("[ab]").prop_map(|text| text.map(|text| Label::from(text.as_str())));
         prop_oneof![
@@ -179,7 +181,7 @@ mod tests {
         ]
     }
 
-    /// The turn that all events fold to.
+    /// Returns the turn that all events fold to.
     fn folded(events: &[Progress]) -> StagedTurn {
         let mut turn = OpenTurn::new(turn_id());
         for event in events {
@@ -188,7 +190,7 @@ mod tests {
         StagedTurn { turn, last_event_at: now(events.len()) }
     }
 
-    /// Where the events are cut: those staged before, those of an earlier change, and those of a later one.
+    /// Cuts the events into those staged before, those of an earlier change, and those of a later change.
     fn cut(events: &[Progress], cuts: [prop::sample::Index; 2]) -> [&[Progress]; 3] {
         let mut cuts = cuts.map(|cut| cut.index(events.len() + 1));
         cuts.sort_unstable();
@@ -258,7 +260,7 @@ mod tests {
                 }
                 let change = change.staged(turn_id());
                 let staged = StagedTurn::after(known, &change);
-                // A store that has no answer to give may be sent the same again.
+                // A sender that got no answer may send the same change again.
                 prop_assert_eq!(&StagedTurn::after(Some(staged.clone()), &change), &staged);
                 (known, rest) = (Some(staged), after);
             }

@@ -1,7 +1,7 @@
-//! Messages of many events, which are worked on in parts so that other conversations get their turn. Pure.
+//! Messages of many events are worked on in parts, so that other conversations get their turn in between. Pure.
 //!
-//! First all parts are checked against the limits, which changes nothing: a message is taken whole or not at all. Then
-//! each part becomes a commit of its own.
+//! First all parts are checked against the limits, which changes nothing. So a message over a limit is refused as a
+//! whole. Then each part becomes a commit of its own.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,13 +9,14 @@ use super::draft::{Draft, TrialState};
 use super::observe::Receipt;
 use crate::turn::{Ordinal, TurnEvent, TurnId};
 
-/// A part ends after so many turns, with which its draft is full.
+/// The maximum number of turns in a part, which fills a draft.
 pub(super) const PART_TURNS: usize = Draft::FULL_TURNS;
 
-/// A part ends after so many events, whatever their turns.
+/// The maximum number of events in a part, whatever their turns.
 const PART_EVENTS: usize = 1024;
 
-/// Where the part ends that begins here. Events of several turns that alternate make it shorter.
+/// Returns the end of the part that begins at `begin`. The end comes early if the events change often from turn to
+/// turn.
 pub(super) fn end_of_part(events: &[TurnEvent], begin: usize) -> usize {
     let most = events.len().min(begin + PART_EVENTS);
     let mut turns = 1;
@@ -30,7 +31,7 @@ pub(super) fn end_of_part(events: &[TurnEvent], begin: usize) -> usize {
     most
 }
 
-/// How far the work on a message of several parts is.
+/// The progress of a message of several parts.
 pub(super) enum Parts {
     /// The parts before `next` are within the limits.
     Checking { next: usize, state: Option<TrialState> },
@@ -39,13 +40,13 @@ pub(super) enum Parts {
         next: usize,
         receipt: Receipt,
         duplicates: HashSet<TurnId>,
-        /// Turns that the next parts may come late for.
+        /// Sealed turns of which the next parts may have late events.
         sealed: HashMap<TurnId, Ordinal>,
     },
 }
 
 impl Parts {
-    /// Nothing is done yet of the message; `None` if it has a single part.
+    /// Returns the progress before the first part; `None` if the message has a single part.
     pub(super) fn of(events: &[TurnEvent]) -> Option<Self> {
         (end_of_part(events, 0) < events.len()).then(Self::checking)
     }
@@ -58,18 +59,18 @@ impl Parts {
         Self::Taking { next: 0, receipt: Receipt::default(), duplicates: HashSet::new(), sealed: HashMap::new() }
     }
 
-    /// Remembers that these turns are sealed, for the parts that are not taken yet.
+    /// Remembers that these turns are sealed, for the parts that are not committed yet.
     pub(super) fn remember(&mut self, turns: impl IntoIterator<Item = (TurnId, Ordinal)>) {
         if let Self::Taking { sealed, .. } = self {
             sealed.extend(turns);
         }
     }
 
-    /// Adds the receipt of the next part. Returns that of the whole message after the last one.
+    /// Adds the receipt of the next part. After the last part, returns the receipt of the whole message.
     pub(super) fn took(&mut self, events: &[TurnEvent], of_part: Receipt) -> Option<Receipt> {
         let Self::Taking { next, receipt, duplicates, .. } = self else { return Some(of_part) };
         *next = end_of_part(events, *next);
-        // A turn that several parts come late for is told once.
+        // If several parts have late events of a turn, the receipt lists the turn once.
         let sealed = of_part.sealed.into_iter();
         receipt.sealed.extend(sealed.filter(|turn| !turn.duplicate || duplicates.insert(turn.turn_id.clone())));
         receipt.late += of_part.late;

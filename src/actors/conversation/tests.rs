@@ -1,4 +1,4 @@
-//! Tests of the actor by its messages alone, with probes for a store.
+//! Tests of a conversation's actor through its messages alone. Probes stand in for the store.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -27,7 +27,7 @@ struct Setup {
     actor: Addr<Conversation>,
 }
 
-/// A conversation whose commits are answered by `commit`, which may ask the kept store.
+/// Starts a conversation. The function `commit` answers its commits, and may use the kept store for that.
 fn setup_with<F>(
     settings: &TurnSettings,
     mut commit: impl FnMut(MemoryStore, Arc<Commit>) -> F + Unpin + 'static,
@@ -239,7 +239,7 @@ async fn nothing_is_answered_before_the_store_has_and_what_waits_meanwhile_is_on
 }
 
 #[actix_rt::test]
-async fn much_that_waits_becomes_several_commits() {
+async fn many_waiting_messages_become_several_commits() {
     const TURNS: usize = 50;
     let gate = Rc::new(tokio::sync::Semaphore::new(0));
     let held = Rc::clone(&gate);
@@ -273,7 +273,7 @@ fn dones(count: usize) -> Vec<TurnEvent> {
     (0..count).map(|nth| done(&format!("turn-{nth}"))).collect()
 }
 
-/// The numbers of turns in the commits so far.
+/// Returns the number of turns in each commit so far.
 fn sizes(setup: &Setup) -> Vec<usize> {
     setup.commits.seen().iter().map(|commit| commit.sealed.len() + commit.staged.len()).collect()
 }
@@ -309,7 +309,7 @@ async fn a_message_of_many_turns_over_a_limit_is_refused_whole_wherever_it_excee
 }
 
 #[actix_rt::test]
-async fn a_late_event_in_a_later_part_is_told_also_one_that_opens_no_turn() {
+async fn a_late_event_in_a_later_part_is_reported_even_if_it_opens_no_turn() {
     let setup = setup();
     setup.send(vec![done("early"), done("other")]).await.unwrap();
     let events = [dones(300), vec![error("early"), error("unknown"), start("other")]].concat();
@@ -328,7 +328,7 @@ async fn a_late_event_is_told_of_a_turn_that_an_earlier_part_has_sealed() {
 }
 
 #[actix_rt::test]
-async fn a_late_event_is_told_also_after_a_conflict_made_the_conversation_load_again() {
+async fn a_late_event_is_reported_even_if_a_conflict_made_the_conversation_load_again() {
     let count = Rc::new(Cell::new(0));
     let setup = setup_with(&TurnSettings::default(), move |kept, commit| {
         count.update(|count| count + 1);
@@ -363,7 +363,7 @@ async fn after_a_conflict_a_message_of_many_turns_goes_on_with_the_part_it_was_a
 }
 
 #[actix_rt::test]
-async fn what_makes_a_commit_too_large_is_refused_alone() {
+async fn only_the_message_that_makes_a_commit_too_large_is_refused() {
     const LIMIT: usize = 2000;
     let gate = Rc::new(tokio::sync::Semaphore::new(0));
     let held = Rc::clone(&gate);
@@ -392,7 +392,7 @@ async fn what_makes_a_commit_too_large_is_refused_alone() {
     assert_eq!(after.await.unwrap().unwrap().unwrap().sealed, [told("a", 1, false)]);
     assert_eq!(setup.open_turns(), [], "nothing of the large one is there");
 
-    // It is over then: what waits becomes one commit again.
+    // The commits one by one are over: the waiting messages become one commit again.
     let before = setup.commits.seen().len();
     let many = ["x", "y", "z"].map(|turn| send(vec![done(turn)]));
     for one in many {
@@ -405,7 +405,7 @@ async fn what_makes_a_commit_too_large_is_refused_alone() {
 struct Sharing {
     kept: MemoryStore,
     opens: Probe<OpenConversation>,
-    /// The most bytes that were held while a commit was under way.
+    /// The largest number of bytes that were held during a commit.
     most: Rc<Cell<usize>>,
     actors: Vec<Addr<Conversation>>,
 }
@@ -436,7 +436,8 @@ fn sharing(count: usize, settings: &TurnSettings) -> Sharing {
 }
 
 impl Sharing {
-    /// Sends each conversation a message a step, all at once, and then has its turn sealed. Returns the steps of each.
+    /// Sends each conversation a message for each step, all at once, and then seals its turn. Returns the number of
+    /// steps of each sealed turn.
     async fn run(&self, steps: u32) -> Vec<usize> {
         let send = |(nth, step): (usize, u32)| {
             let conversation_id = ConversationId::new(format!("c{nth}")).unwrap();
@@ -459,7 +460,7 @@ impl Sharing {
 
 #[actix_rt::test]
 async fn conversations_that_do_not_fit_into_memory_together_take_turns_and_lose_nothing() {
-    // A turn of 6 steps has 3,604 bytes, so there is room for one and a half.
+    // A turn of 6 steps has 3,604 bytes, so the memory has room for one and a half.
     let settings = TurnSettings { max_open_bytes: 4000, max_active_bytes: 5000, ..TurnSettings::default() };
     let sharing = sharing(12, &settings);
     assert_eq!(sharing.run(6).await, [6; 12]);
@@ -616,7 +617,7 @@ async fn a_late_event_at_the_limit_is_answered_in_the_next_round_whoever_else_ke
     setup.send(vec![start("b")]).await.unwrap();
     let first = tokio::task::spawn_local(setup.actor.send(observe(vec![usage("b", 0, 1)])));
     setup.commits.wait_for(3).await;
-    // Both wait for the third commit; the one after it must not be of the others alone.
+    // Both messages wait for the third commit. The commit after it must not have only the other senders' messages.
     let late = tokio::task::spawn_local(setup.actor.send(observe(vec![start("a")])));
     let other = tokio::task::spawn_local(setup.actor.send(observe(vec![usage("b", 1, 1)])));
     gate.add_permits(1);
@@ -635,7 +636,7 @@ async fn late_events_at_the_limit_that_come_while_others_are_looked_up_are_each_
     setup.send(vec![done("a"), done("b"), done("c"), start("open")]).await.unwrap();
     let first = tokio::task::spawn_local(setup.actor.send(observe(vec![start("a")])));
     setup.opens.wait_for(2).await;
-    // These come after the look-up of the first one has been asked for, and need another.
+    // These messages come after the look-up for the first one was sent, so they need another look-up.
     let second = tokio::task::spawn_local(setup.actor.send(observe(vec![start("b")])));
     let third = tokio::task::spawn_local(setup.actor.send(observe(vec![start("c"), usage("open", 0, 1)])));
     assert_eq!(first.await.unwrap().unwrap().unwrap().sealed, [told("a", 1, true)]);
@@ -664,7 +665,7 @@ async fn a_late_event_passes_no_limit_of_steps_and_none_after_a_conflict() {
     assert_eq!(setup.receipt(vec![start("a"), usage("b", 0, 1)]).await, [told("a", 1, true)]);
 }
 
-/// A turn that another process seals.
+/// Returns a turn that another process seals.
 fn sealed_elsewhere() -> SealedTurn {
     OpenTurn::new(TurnId::new("elsewhere").unwrap()).seal(&Done::because("stop"), EpochMillis::new(1))
 }
@@ -673,7 +674,7 @@ fn sealed_elsewhere() -> SealedTurn {
 async fn only_turns_without_an_event_since_are_abandoned() {
     let setup = setup();
     setup.send(vec![usage("old", 0, 5), start("new")]).await.unwrap();
-    // A clock that jumps does not age a turn.
+    // A jump of the clock must not make a turn older.
     setup.clock.advance(Duration::from_hours(48));
     setup.running.advance_to(RunningTime::new(510));
     setup.send(vec![usage("new", 0, 5)]).await.unwrap();
@@ -710,7 +711,7 @@ async fn an_error_opens_no_turn_and_is_late_for_a_sealed_one() {
     assert_eq!(setup.send(vec![error("t")]).await.unwrap(), Receipt::default());
     assert_eq!((setup.open_turns().len(), setup.commits.seen().len()), (0, 0));
     setup.send(vec![start("t"), done("t")]).await.unwrap();
-    // The actor has forgotten what is sealed.
+    // The actor has forgotten which turns are sealed.
     let late = Receipt { sealed: vec![told("t", 1, true)], late: 1, ..Receipt::default() };
     assert_eq!(setup.send(vec![error("t")]).await.unwrap(), late);
     assert_eq!(setup.receipt(vec![error("u"), start("u"), error("t")]).await, [told("t", 1, true)]);

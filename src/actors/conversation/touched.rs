@@ -1,4 +1,4 @@
-//! The turns that a draft has touched. Pure.
+//! The turns that a draft has changed or looked at. Pure.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -7,17 +7,17 @@ use super::open_change::OpenChange;
 use crate::store::StagedChange;
 use crate::turn::{SealedTurn, TurnId};
 
-/// The turns that a draft has touched.
+/// The turns that a draft has changed or looked at.
 ///
-/// A batch may touch a hundred thousand, so nothing but a commit goes through them: all else looks one up. Tests count
-/// that.
+/// A batch may touch a hundred thousand turns. So only a commit goes through all of them; every other function looks a
+/// turn up by its id. Tests count the look-ups.
 #[derive(Debug, Default)]
 pub(super) struct TouchedTurns {
-    /// By id, so that a commit lists them in an order that depends on nothing else.
+    /// The states of the turns, sorted by id, so that the order in a commit depends on the ids alone.
     states: BTreeMap<TurnId, TurnState>,
-    /// The sealed ones in the order in which they were, which becomes their order in the store.
+    /// The sealed turns in the order in which they were sealed. The store seals them in this order.
     sealed: Vec<TurnId>,
-    /// How many turns were looked at so far.
+    /// How many turns were looked up so far.
     #[cfg(test)]
     looks: std::cell::Cell<usize>,
 }
@@ -26,7 +26,7 @@ pub(super) struct TouchedTurns {
 pub(super) enum TurnState {
     Open(Box<OpenChange>),
     Sealed(Box<SealedTurn>),
-    /// It was before, and is left alone.
+    /// The turn was sealed before, and this draft does not change it.
     SealedBefore,
 }
 
@@ -41,7 +41,7 @@ impl TouchedTurns {
         self.states.get(id)
     }
 
-    /// The state of a turn, which `first` returns for one that was not touched yet.
+    /// Returns the state of a turn. If the turn was not touched yet, `first` returns the state to begin with.
     pub(super) fn touch(&mut self, id: &TurnId, first: impl FnOnce() -> TurnState) -> &mut TurnState {
         #[cfg(test)]
         self.looks.update(|looks| looks + 1);
@@ -59,14 +59,14 @@ impl TouchedTurns {
         self.states.insert(id, TurnState::Sealed(Box::new(sealed)));
     }
 
-    /// Takes in what a later trial made of turns.
+    /// Adds the changes of a later trial.
     pub(super) fn extend(&mut self, later: Self) {
         #[cfg(test)]
         self.looks.update(|looks| looks + later.len());
         for (id, state) in later.states {
             match (self.states.get_mut(&id), state) {
                 (Some(TurnState::Open(earlier)), TurnState::Open(later)) => earlier.extend(*later),
-                // To the trial, a turn that these sealed was sealed before.
+                // For the trial, a turn that this draft has sealed counts as sealed before.
                 (Some(_), TurnState::SealedBefore) => {}
                 (_, state) => drop(self.states.insert(id, state)),
             }
@@ -74,7 +74,7 @@ impl TouchedTurns {
         self.sealed.extend(later.sealed);
     }
 
-    /// What a commit has of them: the staged ones by their ids, and the sealed ones in their order.
+    /// Returns the staged turns in the order of their ids, and the sealed turns in the order in which they were sealed.
     pub(super) fn into_parts(self) -> (Vec<StagedChange>, Vec<SealedTurn>) {
         let Self { mut states, sealed, .. } = self;
         let sealed = sealed.iter().filter_map(|id| match states.remove(id)? {

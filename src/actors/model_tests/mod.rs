@@ -1,6 +1,6 @@
-//! Directory, conversations and store on one thread, held against a plain model of what the contract says.
+//! Directory, conversations and store on one thread, compared with a simple model of the contract.
 //!
-//! - `model`: that model.
+//! - `model`: the model.
 
 mod model;
 
@@ -21,14 +21,15 @@ use crate::store::{self, Commit, CommitError, Committed, Location, RedbEngine, T
 use crate::testing::{Probe, TestClock};
 use crate::turn::{ConversationId, EpochMillis, RunningTime, TurnId};
 
-/// How long a conversation of the model may be idle before it retires. The transitions wait for less and for more.
+/// How long a conversation of this test may be idle before it is retired. The transitions wait for shorter and for
+/// longer times.
 const IDLE_AFTER: Duration = Duration::from_secs(4);
 
 fn id(conversation: u8) -> ConversationId {
     ConversationId::new(format!("c{conversation}")).unwrap()
 }
 
-/// The actors of one case, in an actix system of their own whose time is paused.
+/// The actors of one test case, in an actix system of their own whose time is paused.
 struct Actors {
     runner: actix::SystemRunner,
     engine: RedbEngine,
@@ -37,11 +38,11 @@ struct Actors {
     directory: Addr<Directory>,
     clock: TestClock,
     running: RunningClock,
-    /// What the next commit meets.
+    /// The fault that the next commit meets, if any.
     fault: Rc<RefCell<Option<InjectedFault>>>,
 }
 
-/// Passes a commit on to the store as the fault has it.
+/// Passes a commit on to the store, and injects the fault.
 async fn commit(
     store: Addr<Store>,
     engine: RedbEngine,
@@ -101,7 +102,7 @@ impl Actors {
 
     fn observe(&self, requests: &[Request]) -> Vec<Result<Receipt, ()>> {
         self.runner.block_on(async {
-            // All of them are on their way before the first is answered.
+            // Send all requests before the first is answered.
             let sent: Vec<_> = requests
                 .iter()
                 .map(|Request { conversation, events }| {
@@ -201,7 +202,7 @@ fn control_a_commit_that_is_lost_though_it_was_acknowledged_is_seen() {
     let request = Request { conversation: 0, events: vec![Event { turn: 0, what: model::What::Done }] };
     let transition = Transition::Observe { requests: vec![request], fault: None };
     let model = Model::apply(Model::default(), &transition);
-    // The store is another than the one that the answers came from.
+    // The answers came from one store, and this check reads another, empty one.
     let actors = Test::apply(actors, &model, transition);
     Test::check_invariants(&Actors { engine: Actors::start().engine, ..actors }, &model);
 }

@@ -1,4 +1,4 @@
-//! What the contract says, as plainly as it can be said: events one after the other, and no actor, batch or retry.
+//! A simple model of the contract: it handles one event after the other, without actors, batches or retries.
 
 use std::collections::BTreeMap;
 
@@ -36,22 +36,22 @@ pub(super) struct Request {
     pub(super) events: Vec<Event>,
 }
 
-/// What a commit meets on its way.
+/// A fault that a test injects into a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum InjectedFault {
-    /// The commit becomes durable, its answer is lost.
+    /// The commit becomes durable, but its answer is lost.
     AnswerLost,
-    /// The commit is lost.
+    /// The commit is lost, and so is its answer.
     CommitLost,
-    /// The store has too much to do.
+    /// The store refuses the commit because it has too much to do.
     Refused,
-    /// Another writer changes the conversation first.
+    /// Another writer changes the conversation before the commit.
     Rival { turn: TurnId, seals: bool },
 }
 
 #[derive(Debug, Clone)]
 pub(super) enum Transition {
-    /// Send these at one time.
+    /// Send these requests at one time.
     Observe {
         requests: Vec<Request>,
         fault: Option<InjectedFault>,
@@ -61,11 +61,11 @@ pub(super) enum Transition {
         turns: Vec<u8>,
         age: u64,
     },
-    /// Let time pass, so that conversations are retired.
+    /// Let time pass. If it is long enough, conversations are retired.
     Idle {
         seconds: u64,
     },
-    /// Run for a while.
+    /// Let the clock and the running time advance.
     Tick {
         millis: u64,
     },
@@ -81,17 +81,17 @@ pub(super) enum Transition {
     },
 }
 
-/// What there is.
+/// The state that the actors should have.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Model {
-    /// What the clock shows.
+    /// The time of the clock.
     pub(super) now: u64,
     /// How long the service has run.
     pub(super) running: u64,
     pub(super) conversations: BTreeMap<u8, Plain>,
-    /// What the latest transition is answered.
+    /// The answers that the latest transition should get.
     pub(super) answers: Vec<Result<Receipt, ()>>,
-    /// What was sent last, to be sent again.
+    /// The latest requests, so that a transition can send them again.
     latest: Vec<Request>,
 }
 
@@ -135,7 +135,7 @@ pub(super) fn events_of(events: &[Event]) -> Vec<TurnEvent> {
     events.iter().map(|event| TurnEvent { turn_id: turn_id(event.turn), kind: kind(&event.what) }).collect()
 }
 
-/// What another writer does to a turn: it adds a step that no event of the model has.
+/// Returns a turn as another writer changes it: with a step that no event of the model has.
 pub(super) fn staged_by_rival(id: &TurnId, open: Option<&OpenTurn>, now: RunningTime) -> StagedTurn {
     let mut turn = open.cloned().unwrap_or_else(|| OpenTurn::new(id.clone()));
     let usage = Usage { output_tokens: 7.into(), ..Usage::default() };
@@ -167,7 +167,7 @@ impl Plain {
 
     fn observe(&mut self, events: &[TurnEvent], now: EpochMillis, running: RunningTime) -> Receipt {
         let before = self.sealed.len() as u64;
-        // Each turn with whether it was late after this request had sealed it.
+        // Each mentioned turn, and whether it had a late event after this request had sealed it.
         let mut mentions: Vec<(TurnId, bool)> = Vec::new();
         let mut late_events = 0;
         for TurnEvent { turn_id, kind } in events {
@@ -232,20 +232,20 @@ impl Plain {
     }
 }
 
-/// Returns the moments at which turns of at least this age are stale. Failed turns are stale at half of this age.
+/// Returns the limits at which turns of at least this age are stale. Failed turns are stale at half this age.
 pub(super) fn before(running: u64, age: u64) -> StaleBefore {
     let moment = |age| RunningTime::new(running.saturating_sub(age));
     StaleBefore { open: moment(age), failed: moment(age / 2) }
 }
 
 impl Model {
-    /// The sealed turns of a conversation as they are read.
+    /// Returns the sealed turns of a conversation as a reader should get them.
     pub(super) fn stored(&self, conversation: u8) -> Vec<StoredTurn> {
         let sealed = self.conversations.get(&conversation).map_or(&[][..], |plain| &plain.sealed);
         (0..).zip(sealed).map(|(at, turn)| turn.clone().at(Ordinal::after(at))).collect()
     }
 
-    /// The open turns of a conversation, by id.
+    /// Returns the open turns of a conversation by id.
     pub(super) fn open(&self, conversation: u8) -> Vec<StagedTurn> {
         self.conversations.get(&conversation).map_or_else(Vec::new, |plain| plain.open.values().cloned().collect())
     }
@@ -284,7 +284,7 @@ impl ReferenceStateMachine for Model {
             Just(What::Error),
             Just(What::Done),
         ];
-        // A turn that is new to every case, beside those that come again and again.
+        // Four turns that come again and again, and now and then a turn that is probably new.
         let turn = prop_oneof![4 => turn, 1 => any::<u8>()];
         let event = (turn.clone(), what).prop_map(|(turn, what)| Event { turn, what });
         let request = (conversation.clone(), vec(event, 1..5))
@@ -314,7 +314,8 @@ impl ReferenceStateMachine for Model {
         .boxed()
     }
 
-    /// Only a commit can meet a fault, and an `error` of a turn that is not open makes no commit.
+    /// A fault is injected into a commit, so the requests must make one. An `error` of a turn that is not open makes
+    /// none.
     fn preconditions(model: &Self, transition: &Transition) -> bool {
         let Transition::Observe { requests, fault: Some(_) } = transition else { return true };
         requests.iter().all(|Request { conversation, events }| {

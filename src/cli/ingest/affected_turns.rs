@@ -8,12 +8,12 @@ const MAX_TURNS: usize = 10_000;
 
 /// The open turns that refused lines mention, across all batches of a run.
 ///
-/// If the batch with the refused line also seals the turn, the server reports the turn. Only `ingest` sees that a later
-/// batch seals it. Only `ingest` knows the long lines that it refuses itself.
+/// If the batch with the refused line also seals the turn, the server reports the turn. Only `ingest` can see that a
+/// later batch seals it, and only `ingest` knows the long lines that it refuses itself.
 #[derive(Default)]
 pub(super) struct AffectedTurns {
     turns: HashMap<(ConversationId, TurnId), Place>,
-    /// Whether there was no room for a turn.
+    /// Whether a turn was not remembered because there was no room.
     is_overfull: bool,
 }
 

@@ -8,16 +8,15 @@ use crate::turn::{Mention, Shape, keep_edges, mentions};
 pub(super) struct BatchLimits {
     pub(super) lines: u64,
     pub(super) bytes: usize,
-    /// The length from which the structure of a line is followed as the line arrives, so that an ignored line need not
-    /// be held.
+    /// Lines from this length on are examined while they arrive, so that an ignored line need not be held.
     pub(super) followed_bytes: usize,
-    /// The maximum length of a line that is not ignored. Such a line may be a batch of its own.
+    /// The maximum length of a line that is not ignored. A line of this length is sent as a batch of its own.
     pub(super) line_bytes: usize,
     /// The first line to send. Earlier lines are skipped.
     pub(super) from_line: u64,
 }
 
-/// Whole lines that are sent at once.
+/// Whole lines that are sent in one request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct LineBatch {
     /// The number of its first line in the input, counted from 1.
@@ -75,20 +74,20 @@ pub(super) struct Batcher {
 #[derive(Default)]
 struct PartialLine {
     has_begun: bool,
-    /// Its bytes, or its start and its end if it is not kept.
+    /// The bytes of the line. If the line is not kept, only its start and its end.
     bytes: Vec<u8>,
-    /// The structure of a long line.
+    /// The state of the parser that follows the structure of a long line.
     shape: Option<Shape>,
     state: LineState,
 }
 
-/// What is done with the current line.
+/// What happens to the current line.
 #[derive(Debug, Default, PartialEq, Eq)]
 enum LineState {
-    /// It is kept for the batch.
+    /// The line is kept for the batch.
     #[default]
     Kept,
-    /// It is ignored, and dropped as it arrives.
+    /// The line is ignored, and is dropped while it arrives.
     Ignored,
     Bad(String),
 }
@@ -98,7 +97,7 @@ impl Batcher {
         Self { limits, ready: VecDeque::new(), next: LineBatch::default(), number: 1, line: PartialLine::default() }
     }
 
-    /// Takes the next bytes of the input.
+    /// Adds the next bytes of the input.
     pub(super) fn push(&mut self, bytes: &[u8]) {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             match piece.strip_suffix(b"\n") {
@@ -111,12 +110,12 @@ impl Batcher {
         }
     }
 
-    /// The number of lines of the input, once it has ended.
+    /// Returns the number of lines of the input, once it has ended.
     pub(super) fn lines(&self) -> u64 {
         self.number - 1
     }
 
-    /// Whether the unfinished batch has whole lines.
+    /// Returns whether the unfinished batch has whole lines.
     pub(super) fn has_lines(&self) -> bool {
         self.next.lines > 0
     }
@@ -131,7 +130,7 @@ impl Batcher {
         if self.next.lines == 0 { None } else { Some(mem::take(&mut self.next)) }
     }
 
-    /// Ends the input. The last line may lack its line break.
+    /// Ends the input. The last line may have no line break.
     pub(super) fn finish(&mut self) {
         if self.line.has_begun {
             self.end_line(false);

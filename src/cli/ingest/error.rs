@@ -3,7 +3,7 @@ use std::io;
 use crate::cli::send::SendError;
 use crate::turn::ARRAY;
 
-/// Why an input was not sent completely, and how far it got.
+/// The reason why an input was not sent completely, and how much of it was sent.
 #[derive(Debug, thiserror::Error)]
 #[error("{input}: {failure}{}", self.outcome())]
 pub struct IngestError {
@@ -11,15 +11,15 @@ pub struct IngestError {
     pub input: String,
     /// What went wrong.
     pub failure: IngestFailure,
-    /// The number of lines from its start that are acknowledged or were refused.
+    /// The number of lines from the start of the input that are acknowledged or were refused.
     pub acknowledged_lines: u64,
     /// Whether some of these lines were refused.
     pub is_any_refused: bool,
-    /// The line from which a new run may continue. `None` if it must begin with the first one.
+    /// The line from which a new run may continue. `None` if a new run must begin with the first line.
     pub next_line: Option<u64>,
 }
 
-/// Why an input was not sent completely.
+/// The reason why an input was not sent completely.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IngestFailure {
@@ -38,10 +38,10 @@ pub enum IngestFailure {
     /// The input is one JSON array.
     #[error("{ARRAY}")]
     Array,
-    /// The input ends before the line with which to begin.
+    /// The input ends before the first line to send.
     #[error("there is no line {from_line} to begin with: the last line is {lines}")]
     NoSuchLine {
-        /// The line with which to begin.
+        /// The first line to send.
         from_line: u64,
         /// How many lines the input has.
         lines: u64,
@@ -51,15 +51,15 @@ pub enum IngestFailure {
     BadLine {
         /// The line of the input.
         line: u64,
-        /// What is wrong with it.
+        /// The reason for which the line is refused.
         error: String,
     },
     /// Conversations are over a limit of the server. All other events were taken in.
     #[error("{conversations} conversations are refused, the first at line {line}; all others were taken in")]
     OverLimit {
-        /// How many conversations.
+        /// The number of these conversations.
         conversations: usize,
-        /// The first line of the first of them.
+        /// The first line of the first such conversation.
         line: u64,
     },
     /// More conversations are over a limit than `ingest` can remember.
@@ -68,12 +68,12 @@ pub enum IngestFailure {
         /// The maximum number of such conversations.
         limit: usize,
     },
-    /// No line of the input counts.
+    /// The input has no event that counts.
     #[error("none of its events{} counts: {event_types}", if *.from_line > 1 { format!(" from line {from_line} on") } else { String::new() })]
     NothingCounts {
-        /// The line with which it began.
+        /// The line with which the run began.
         from_line: u64,
-        /// What the input has instead.
+        /// The types of the lines that the input has instead.
         event_types: String,
     },
     /// A batch was not acknowledged.
@@ -81,15 +81,15 @@ pub enum IngestFailure {
     Batch {
         /// The first line of the batch.
         first: u64,
-        /// Its last line.
+        /// The last line of the batch.
         last: u64,
-        /// Why.
+        /// The reason why the batch was not acknowledged.
         cause: Box<SendError>,
     },
 }
 
 impl IngestError {
-    /// Describes how far the input got, unless none of it was sent or all inputs were read to their ends.
+    /// Describes how much of the input was sent. Empty if nothing was sent, or if all inputs were read to their ends.
     fn outcome(&self) -> String {
         match self.failure {
             IngestFailure::Open(_)
@@ -106,7 +106,7 @@ impl IngestError {
     }
 }
 
-/// The error, and why the last try of several failed.
+/// Returns the error, and the reason why the last of several tries failed.
 fn with_cause(error: &SendError) -> String {
     match error {
         SendError::GaveUp { source, .. } => format!("{error}: {source}"),
@@ -114,7 +114,7 @@ fn with_cause(error: &SendError) -> String {
     }
 }
 
-/// Describes how to continue from a line, if a new run may.
+/// Describes how a new run can continue from a line; empty if it cannot.
 pub(super) fn to_go_on(next_line: Option<u64>) -> String {
     match next_line {
         None => String::new(),
@@ -132,7 +132,7 @@ pub(super) fn acknowledged(lines: u64, is_any_refused: bool) -> String {
 }
 
 impl IngestFailure {
-    /// Whether the file is wrong as a whole, so that the others can still be sent.
+    /// Returns whether the file as a whole is wrong, so that the other files can still be sent.
     pub(super) fn is_of_the_file(&self) -> bool {
         match self {
             Self::Open(_)
@@ -146,7 +146,8 @@ impl IngestFailure {
         }
     }
 
-    /// Whether the lines after the acknowledged ones may just be sent later. What is refused must be dealt with first.
+    /// Returns whether the remaining lines can just be sent later. This is not so after a refusal, which the user has
+    /// to deal with first.
     pub(super) fn is_interruption(&self) -> bool {
         matches!(self, Self::Read(_) | Self::Batch { .. })
     }

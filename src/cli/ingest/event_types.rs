@@ -13,7 +13,7 @@ pub(super) struct EventTypes {
     has_foreign: bool,
 }
 
-/// The types of the events of a kernel.
+/// The types of all events of a kernel.
 const KNOWN_TYPES: [&str; 15] = [
     "turn-start",
     "usage",
@@ -46,7 +46,7 @@ impl EventTypes {
             }
             self.lines += 1;
             let Some(name) = type_name(line) else {
-                // An array may contain events of a kernel, but is not an event.
+                // An array may contain events of a kernel, but it is not an event.
                 let is_object = line.trim_ascii_start().starts_with(b"{");
                 self.add_other(is_object && !mentions(line).is_empty());
                 continue;
@@ -79,12 +79,12 @@ impl EventTypes {
         self.has_foreign |= !is_known;
     }
 
-    /// Whether no line is an event of a kernel, not even a torn one.
+    /// Returns whether no line is an event of a kernel, not even a torn one.
     pub(super) fn is_foreign(&self) -> bool {
         self.has_foreign && !self.has_known
     }
 
-    /// Whether all lines are events of a kernel.
+    /// Returns whether all lines are events of a kernel.
     pub(super) fn is_known(&self) -> bool {
         self.has_known && !self.has_foreign
     }

@@ -13,12 +13,12 @@ use crate::turn::{Encoding, is_array};
 const CHUNK_BYTES: usize = 64 * 1024;
 /// The number of chunks that are read ahead: 1 MiB in total.
 const CHUNKS_AHEAD: usize = 16;
-/// The amount of white space before an array within which the array is still recognised.
+/// An array is recognised even if this many bytes of white space come before it.
 const MAX_SPACE_BYTES: usize = 4096;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// The bytes to send. A separate thread reads them, since only so can the sender wait for a pipe and a timer at the
-/// same time.
+/// The bytes to send. A separate thread reads them, because a task that reads a pipe itself could not wait for a timer
+/// at the same time.
 pub(super) struct Input {
     chunks: mpsc::Receiver<Result<Chunk, InputError>>,
     total_bytes: Option<u64>,
@@ -28,11 +28,11 @@ pub(super) struct Input {
 #[derive(Debug)]
 pub(super) struct Chunk {
     pub(super) bytes: Vec<u8>,
-    /// How many bytes of the input were read up to here.
+    /// How many bytes of the input were read up to the end of this part.
     pub(super) position: u64,
 }
 
-/// Why reading ended early.
+/// The reason why reading ended early.
 #[derive(Debug)]
 pub(super) enum InputError {
     Io(io::Error),
@@ -42,8 +42,8 @@ pub(super) enum InputError {
 }
 
 impl Input {
-    /// Opens a file, or standard input for `-`. `is_first_used` is whether the first line is to be sent. If not, a text
-    /// that is a JSON array is accepted, because the line that shows the array is skipped.
+    /// Opens a file, or standard input for `-`. `is_first_used` says whether the first line is to be sent. If it is
+    /// not, a JSON array is accepted, because the line that shows the array is skipped.
     pub(super) fn open(path: &Path, is_first_used: bool) -> io::Result<Self> {
         if path == Path::new("-") {
             return Self::read(io::stdin(), None, is_first_used);
@@ -77,18 +77,18 @@ impl Input {
         Ok(Self { chunks, total_bytes })
     }
 
-    /// The size of the input, if known.
+    /// Returns the size of the input, if it is known.
     pub(super) fn total_bytes(&self) -> Option<u64> {
         self.total_bytes
     }
 
-    /// Returns the next part, or `None` at the end. Dropping the future loses nothing.
+    /// Returns the next part, or `None` at the end. Dropping the future loses no data.
     pub(super) async fn next(&mut self) -> Option<Result<Chunk, InputError>> {
         self.chunks.recv().await
     }
 }
 
-/// The text of an input: decompressed if it is gzip, whatever the name of the file, and without a byte order mark.
+/// The text of an input. Gzip is decompressed whatever the name of the file is, and a byte order mark is removed.
 struct Text {
     source: Box<dyn Read>,
     /// The first bytes, which were read to detect the encoding and an array.
@@ -124,7 +124,7 @@ impl Text {
         Ok(())
     }
 
-    /// Whether the text is one JSON array. Reads on while there is only white space and a bracket.
+    /// Returns whether the text is one JSON array. Reads more while there is only white space and a bracket.
     fn is_array(&mut self) -> Result<bool, InputError> {
         loop {
             match is_array(&self.head) {
@@ -171,7 +171,7 @@ fn read(source: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// Decompresses gzip. The error for data that is cut off says so.
+/// Decompresses gzip. If the data is cut off, the error says so.
 struct Inflated<R>(R);
 
 impl<R: Read> Read for Inflated<R> {

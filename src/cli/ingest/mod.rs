@@ -1,13 +1,13 @@
-//! `turn-metrics ingest`: files and pipes of events, sent to a server.
+//! `turn-metrics ingest`: sends files and pipes of events to a server.
 //!
 //! - `input`: reads an input.
-//! - `batch`: splits it into batches of lines.
+//! - `batch`: splits an input into batches of lines.
 //! - `upload`: sends batches and handles what the server refuses.
 //! - `affected_turns`: remembers the turns that refused lines mention.
 //! - `event_types`: describes an input in which no event counts.
-//! - `progress`: how far an input has got.
+//! - `progress`: how much of an input was sent.
 //! - `error`: why an input was not sent completely.
-//! - `tests`: whole inputs against a scripted server.
+//! - `tests`: sends whole inputs to a scripted server.
 
 mod affected_turns;
 mod batch;
@@ -37,13 +37,14 @@ use upload::Upload;
 
 use error::{IngestError, IngestFailure};
 
-/// The maximum length of a line that is not ignored: more than any server accepts, but little enough to hold.
+/// The maximum length of a line that is not ignored. It is longer than any server accepts, and small enough to hold in
+/// memory.
 const MAX_LINE_BYTES: usize = 64 * 1024 * 1024;
-/// A line longer than this is examined as it arrives, and dropped if it is ignored.
+/// A line longer than this is examined while it arrives, and dropped if it is ignored.
 const FOLLOWED_LINE_BYTES: usize = 64 * 1024;
-/// How long whole lines wait for further ones before they are sent.
+/// How long whole lines wait for more lines before they are sent.
 const LINGER: Duration = Duration::from_millis(200);
-/// The exit code if everything was taken in except for refused lines and conversations, which were reported.
+/// The exit code if refused lines or conversations were reported and everything else was taken in.
 const REFUSED: u8 = 3;
 
 /// Sends kernel events from files or a pipe to a running server.
@@ -108,11 +109,11 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, CliError> {
             signal = signals.first() => Ok(Some(signal)),
         }
     });
-    // Wait neither for a request in flight nor for a pipe that is silent.
+    // Do not wait for a request in flight, nor for a pipe that is silent.
     runtime.shutdown_background();
     upload.progress.finish();
     upload.tell_rest();
-    // Print the summary however the run ends. The error of the run matters more than one of the output.
+    // Print the summary however the run ends. If both fail, report the error of the run and not that of the output.
     let told = output::print(&upload.progress.summary());
     if let Some(signal) = result? {
         let Upload { input, progress, .. } = &upload;
@@ -145,7 +146,7 @@ async fn ingest(args: &Args, upload: &mut Upload) -> Result<(), IngestError> {
         let is_any_refused = upload.progress.is_any_refused;
         let input = upload.input.to_string();
         let error = IngestError { input, failure, acknowledged_lines, is_any_refused, next_line };
-        // The latest error ends the run; earlier ones are printed as notes.
+        // The latest error is the error of the run; earlier errors are printed as notes.
         if let Some(earlier) = failed.replace(error) {
             upload.progress.note(&earlier.to_string());
         }
@@ -180,7 +181,7 @@ async fn ingest_file(
     *base += input.total_bytes().unwrap_or(0);
     let lines = match stream(input, args, from_line, upload).await {
         Ok(lines) => lines,
-        // The rest of a file of which a part was sent before may begin with a bad line.
+        // If a part of the file was sent before, the rest may begin with a bad line without being foreign.
         Err(IngestFailure::BadLine { line, error })
             if from_line == 1 && !upload.progress.has_accepted() && upload.event_types.is_foreign() =>
         {
@@ -189,7 +190,8 @@ async fn ingest_file(
         }
         Err(failure) => return Err(failure),
     };
-    // After a bad last line, the next run has no line to begin with.
+    // If the last line was bad, the user is told to continue with the line after it, which does not exist. That is no
+    // error.
     if from_line > 1 && lines.checked_add(1) == Some(from_line) {
         let note = format!("{}: the input ends before line {from_line}, so there was nothing to send", upload.input);
         upload.progress.note(&note);
@@ -214,13 +216,13 @@ fn name_of(path: &Path) -> Arc<str> {
     if path == Path::new("-") { "standard input".into() } else { output::plain(&path.display().to_string()).into() }
 }
 
-/// The total size of the files, if each is known.
+/// Returns the total size of the files, if the size of each is known.
 fn total_bytes(files: &[PathBuf]) -> Option<u64> {
     let length = |path: &PathBuf| path.metadata().ok().filter(std::fs::Metadata::is_file).map(|file| file.len());
     files.iter().map(length).sum()
 }
 
-/// Sends one input. Returns how many lines it has.
+/// Sends one input. Returns the number of its lines.
 async fn stream(mut input: Input, args: &Args, from_line: u64, upload: &mut Upload) -> Result<u64, IngestFailure> {
     let mut batcher = Batcher::new(BatchLimits {
         lines: args.batch_lines,
@@ -229,8 +231,9 @@ async fn stream(mut input: Input, args: &Args, from_line: u64, upload: &mut Uplo
         line_bytes: MAX_LINE_BYTES,
         from_line,
     });
-    // The time at which whole lines are sent even if the batch is not full. It counts from the first waiting line: if
-    // it counted from the latest, a steady trickle of lines would delay the first one until the batch is full.
+    // When this time comes, the whole lines are sent even if the batch is not full. It is counted from the first
+    // waiting line. If it were counted from the latest line, a steady trickle of lines would delay the first one until
+    // the batch is full.
     let mut due = None;
     let mut read = 0;
     let failure = loop {
@@ -265,7 +268,7 @@ async fn stream(mut input: Input, args: &Args, from_line: u64, upload: &mut Uplo
     };
     match failure {
         None => batcher.finish(),
-        // The whole lines before a read error are still sent. The last line is incomplete and is dropped.
+        // After a read error, the whole lines before it are still sent. The last line is incomplete and is dropped.
         Some(failure) => {
             if let Some(batch) = batcher.take() {
                 upload.send(batch).await?;

@@ -9,17 +9,17 @@ use super::super::output;
 use super::batch::LineBatch;
 use crate::terminal::takes_escapes;
 
-/// How far the input has got, shown on a terminal, and summed up at the end.
+/// Shows on a terminal how much was sent, and sums it up at the end.
 pub(super) struct UploadProgress {
     bar: ProgressBar,
     started: Instant,
     /// The number of lines of the current input, from its start, that are acknowledged or were refused.
     pub(super) acknowledged_lines: u64,
-    /// Whether some of these lines were refused.
+    /// Whether some of the acknowledged or refused lines were refused.
     pub(super) is_any_refused: bool,
     /// The position on the bar at which the current input begins.
     base: u64,
-    /// The accepted and ignored events of earlier inputs.
+    /// The numbers of accepted and of ignored events in earlier inputs.
     before: (u64, u64),
     accepted: u64,
     ignored: u64,
@@ -48,7 +48,7 @@ impl UploadProgress {
         }
     }
 
-    /// Shows the bar. Its length is known only if the total size is.
+    /// Shows the bar. The bar has a length only if the total size is known.
     pub(super) fn begin(&self, total_bytes: Option<u64>) {
         let template = match total_bytes {
             Some(_) => "{bar:30} {bytes}/{total_bytes} {msg} ({eta} left)",
@@ -63,7 +63,7 @@ impl UploadProgress {
         self.bar.enable_steady_tick(Duration::from_millis(200));
     }
 
-    /// Begins the next input, which starts `base` bytes after the start of the first.
+    /// Begins the next input, which starts `base` bytes after the start of the first one.
     pub(super) fn begin_input(&mut self, base: u64, from_line: u64) {
         self.base = base;
         self.before = (self.accepted, self.ignored);
@@ -71,17 +71,17 @@ impl UploadProgress {
         self.is_any_refused = false;
     }
 
-    /// Whether any event of the run was accepted.
+    /// Returns whether any event of the run was accepted.
     pub(super) fn has_ever_accepted(&self) -> bool {
         self.accepted > 0
     }
 
-    /// Whether any event of the current input was accepted.
+    /// Returns whether any event of the current input was accepted.
     pub(super) fn has_accepted(&self) -> bool {
         self.accepted > self.before.0
     }
 
-    /// Whether any event of the current input was ignored.
+    /// Returns whether any event of the current input was ignored.
     pub(super) fn has_ignored(&self) -> bool {
         self.ignored > self.before.1
     }
@@ -117,7 +117,7 @@ impl UploadProgress {
         self.bar.finish_and_clear();
     }
 
-    /// The summary, in one line.
+    /// Returns the summary in one line.
     pub(super) fn summary(&self) -> String {
         let Self { accepted, ignored, sealed, duplicates, .. } = self;
         let seconds = self.started.elapsed().as_secs_f64();

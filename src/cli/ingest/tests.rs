@@ -19,8 +19,8 @@ fn bad(line: u64) -> Option<String> {
     answer(400, &format!(r#"{{"error":"line {line}: `turnId` is missing","line":{line}}}"#))
 }
 
-/// Sends a text as a file. Returns the result without the file's name, how far it got, and the query and the body of
-/// each request.
+/// The outcome of sending a text as a file: the result without the file's name, how much was sent, and the query and
+/// the body of each request.
 struct Sent {
     result: Result<(), String>,
     upload: Upload,
@@ -132,7 +132,7 @@ async fn the_error_about_a_file_without_events_names_the_types_in_it() {
     let resumed = send_with(&format!("x\n{text}"), vec![nothing()], |args| args.from_line = 2).await;
     let message = resumed.result.unwrap_err();
     assert!(message.starts_with("none of its events from line 2 on counts: the first 2 are 1 of"), "{message}");
-    // The rest of a kernel's file may have nothing but deltas.
+    // The rest of a kernel's file may contain only deltas.
     let deltas = "x\n{\"type\":\"text-delta\"}\n{\"type\":\"status\"}\n";
     send_with(deltas, vec![nothing()], |args| args.from_line = 2).await.result.unwrap();
     send_with(deltas.strip_prefix("x\n").unwrap(), vec![nothing()], |_| {}).await.result.unwrap_err();
@@ -208,7 +208,7 @@ async fn a_first_line_beyond_the_end_of_the_file_is_an_error() {
     assert_eq!(sent.result.unwrap_err(), "there is no line 4 to begin with: the last line is 2");
     // A run whose last line was bad continues from the line after it.
     send_with("a\nb", vec![], |args| args.from_line = 3).await.result.unwrap();
-    // The other files are sent all the same.
+    // The other files are sent nevertheless.
     let mut other = tempfile::NamedTempFile::new().unwrap();
     other.write_all(b"c").unwrap();
     let sent = send_with("", vec![accepted(1, "")], |args| {
@@ -263,7 +263,8 @@ async fn a_run_that_ends_early_says_how_to_continue() {
     let end = "all lines up to 2 are acknowledged; to go on, begin with this input and `--from-line 3`";
     assert!(message.contains("answered 413") && message.ends_with(end), "{message}");
     assert!(sent.upload.progress.summary().starts_with("1 events accepted, "));
-    // A new run would seal turns of a conversation over a limit without the refused events.
+    // The conversation is over a limit. A new run would seal its turns without the refused events, so it must not
+    // continue.
     let over = r#"{"error":"too many","accepted":1,"ignored":0,"sealed":[],"refusedCount":1,
         "refused":[{"line":1,"error":"`c` would have more than 2 open turns","conversationId":"c"}]}"#;
     let sent = send_text("a\nb\nc\n", vec![answer(422, over), answer(413, "{}")]).await;

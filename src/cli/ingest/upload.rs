@@ -13,7 +13,7 @@ use super::progress::UploadProgress;
 use crate::http::{BadLines, SKIP_ADVICE};
 use crate::turn::{ConversationId, Mention, TurnEventKind, TurnId, mentions, parse_line};
 
-/// How many lines are sent at once after a bad line: no more than the number of refused lines that an answer can name.
+/// How many lines are sent at once after a bad line. An answer can list this many refused lines.
 const SKIPPED_AT_ONCE: u64 = 100;
 /// The maximum number of withheld conversations that are remembered.
 const MAX_WITHHELD: usize = 10_000;
@@ -31,14 +31,14 @@ pub(super) struct Upload {
     pub(super) progress: UploadProgress,
     /// The input that is being sent.
     pub(super) input: Arc<str>,
-    /// The types of the events in it, until one of them counts.
+    /// The types of the events in the input, counted until one event counts.
     pub(super) event_types: EventTypes,
     /// The number of bad lines that were skipped.
     pub(super) refused_lines: u64,
     /// The first line of the first conversation over a limit.
     pub(super) first_withheld: Option<(Arc<str>, u64)>,
-    /// The conversations over a limit. No more of their events are sent: they would seal turns without the refused
-    /// events.
+    /// The conversations over a limit. No more of their events are sent, because these would seal turns without the
+    /// refused events.
     withheld: HashSet<ConversationId>,
     withheld_lines: u64,
     /// The number of turns whose `done` was not sent.
@@ -50,12 +50,12 @@ pub(super) struct Upload {
     pub(super) incomplete: u64,
 }
 
-/// For each turn in an answer, whether it was sealed before the batch was sent.
+/// Maps each turn in an answer to whether it was sealed before the batch was sent.
 type SealedBefore<'a> = HashMap<(&'a ConversationId, &'a TurnId), bool>;
 
 /// A batch without the lines of the withheld conversations.
 struct Sendable {
-    /// The lines, with a blank one in place of each withheld one.
+    /// The lines, with a blank line in place of each withheld one.
     body: Vec<u8>,
     withheld_lines: u64,
     /// The turns that withheld lines would have ended, each with the position of the line in the batch, from 0.
@@ -91,13 +91,13 @@ impl Upload {
         }
     }
 
-    /// The number of conversations over a limit.
+    /// Returns the number of conversations over a limit.
     pub(super) fn withheld_conversations(&self) -> usize {
         self.withheld.len()
     }
 
-    /// The line of the current input from which a new run may continue. `None` if conversations are over a limit: a new
-    /// run would not withhold them, and would seal their turns without the refused events.
+    /// Returns the line of the current input from which a new run may continue. `None` if conversations are over a
+    /// limit: a new run would not withhold their events, and would seal turns without the refused events.
     pub(super) fn next_line(&self) -> Option<u64> {
         self.withheld.is_empty().then(|| self.progress.acknowledged_lines.saturating_add(1))
     }
@@ -110,8 +110,8 @@ impl Upload {
         let mut rest = batch;
         while rest.lines > 0 {
             let Posted::BadLine { line, error } = self.post(&rest, BadLines::Refuse).await? else { return Ok(()) };
-            // The server refused the whole batch. The lines before the bad one are good; the lines after it are
-            // unknown.
+            // The server refused the whole batch because of this line. The lines before it are good; the lines after it
+            // are not checked yet.
             let (good, from_bad) = rest.split(line - 1);
             if good.lines > 0
                 && let Posted::BadLine { line, error } = self.post(&good, BadLines::Refuse).await?
@@ -191,9 +191,9 @@ impl Upload {
             Err(SendError::Refused(ClientError::Refused { status: 400, error, line: Some(line), .. }))
                 if (1..=batch.lines).contains(&line) =>
             {
-                // The server counts lines from the start of the batch, also in its messages.
+                // The server counts lines from the start of the batch, and its messages do so too.
                 let error = error.strip_prefix(&format!("line {line}: ")).unwrap_or(&error);
-                // The message advises `?bad=skip`. The command has an option of its own for that.
+                // The server's message advises `?bad=skip`, but this command has an option for that.
                 let error = error.strip_suffix(SKIP_ADVICE).unwrap_or(error).to_owned();
                 Ok(Posted::BadLine { line, error })
             }
@@ -205,8 +205,8 @@ impl Upload {
     }
 
     /// Reports the refusals and warnings of an answer. If the batch was sent repeatedly, its duplicates may have been
-    /// sealed by an earlier attempt whose answer was lost. If earlier batches had accepted events, those may belong to
-    /// a conversation that is refused now.
+    /// sealed by an earlier attempt whose answer was lost. A conversation that is refused now may have had accepted
+    /// events in earlier batches.
     fn tell(
         &mut self,
         batch: &LineBatch,
@@ -268,8 +268,8 @@ impl Upload {
         Ok(())
     }
 
-    /// Records the turns that a refused line of a batch mentions. The server itself reports those that this batch
-    /// sealed or left open.
+    /// Records the turns that a refused line of a batch mentions. If this batch sealed a turn or left it open, the
+    /// server itself reports that.
     fn note_affected(
         &mut self,
         mentions: Vec<Mention>,
@@ -281,7 +281,7 @@ impl Upload {
             let Mention { conversation_id, turn_id, .. } = &mention;
             match sealed_before.get(&(conversation_id, turn_id)) {
                 None => self.affected_turns.add(mention, &self.input, line),
-                // The server answered a repetition, so to it the turn was sealed before.
+                // The batch was sent before, so the server may have sealed the turn in that attempt.
                 Some(true) if is_repeated => {
                     let warning = sealed_without(&self.input, line, conversation_id, turn_id);
                     self.warn_of_incomplete(&warning);

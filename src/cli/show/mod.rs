@@ -1,4 +1,4 @@
-//! `turn-metrics show`: the metrics of a conversation, from a server.
+//! `turn-metrics show`: shows the metrics of a conversation that a server has.
 //!
 //! - `table`: draws the table.
 
@@ -21,9 +21,9 @@ const PAGE_TURNS: usize = 200;
 
 /// Shows the metrics of a conversation's turns as a table, from a running server.
 ///
-/// Each turn has a row, and each of its steps has a row below it. TTFT is the time to the first token, decode the time
-/// from the first token to the last, and tok/s the output tokens per second of decode time. A dash stands for a value
-/// that was not reported. Times are in milliseconds.
+/// Each turn has a row, and each of its steps has a row below it. TTFT is the time to the first token. Decode is the
+/// time from the first token to the last. Tok/s is the number of output tokens per second of decode time. A dash stands
+/// for a value that was not reported. Times are in milliseconds.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   turn-metrics show my-conversation
@@ -57,11 +57,11 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, CliError> {
     let mut shown = Vec::new();
     let mut after = args.after;
     let mut left = usize::try_from(args.limit).unwrap_or(usize::MAX);
-    // Request one turn more than is shown, to know whether there are more.
+    // Request one turn more than is shown, to know whether there are more turns.
     let more = loop {
         let page = client.turns(&args.conversation, after, left.saturating_add(1).min(PAGE_TURNS))?;
         let Page { mut turns, latest_ordinal } = page;
-        // A page that is not full need not be the last one, but an empty one is.
+        // The server may return a short page although more turns follow. Only an empty page is the end.
         if turns.is_empty() || latest_ordinal <= after {
             break false;
         }
@@ -101,7 +101,7 @@ fn print_json(turns: &[StoredTurn]) -> Result<(), CliError> {
 }
 
 impl Look {
-    /// The style that suits standard output.
+    /// Returns the style that suits standard output.
     pub(super) fn of_stdout() -> Self {
         match io::stdout().is_terminal() {
             true if is_color_wanted() => Self::Styled,

@@ -8,11 +8,11 @@ use crate::turn::{Millis, StepMetrics, StepTimes, StoredTurn, TokenCount, Usage}
 /// The style of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum Look {
-    /// For programs: no lines, no escapes, as wide as necessary.
+    /// The style for programs: no lines, no escapes, and as wide as necessary.
     Plain,
-    /// For a terminal that does not support escape sequences.
+    /// The style for a terminal that does not support escape sequences.
     Boxed,
-    /// For a terminal that supports them.
+    /// The style for a terminal that supports escape sequences.
     Styled,
 }
 
@@ -21,7 +21,7 @@ const RULED: TableStyle = TableStyle::new().header_separator(LineStyle::none().f
 
 const HEADER: [&str; 11] =
     ["#", "turn / step", "end", "input", "output", "cache read", "cache write", "TTFT", "decode", "time", "tok/s"];
-/// Columns from this one on are numbers.
+/// The columns from this one on contain numbers.
 const FIRST_NUMBER: usize = 3;
 
 /// Draws the turns as a table, with the steps below each turn and the totals at the end.
@@ -39,7 +39,7 @@ pub(in super::super) fn render(turns: &[StoredTurn], look: Look) -> String {
             if bold && look == Look::Styled { cell.add_attribute(Attribute::Bold) } else { cell }
         })
     };
-    // The two words of a heading are on separate lines where rows may have several lines.
+    // If rows may have several lines, the two words of a heading are on separate lines.
     let header =
         HEADER.map(|name| if look == Look::Plain { name.to_owned() } else { name.replace("cache ", "cache\n") });
     table.set_header(cells(header, true).collect::<Vec<_>>());
@@ -94,7 +94,7 @@ fn turn_row(turn: &StoredTurn) -> [String; 11] {
 }
 
 fn step_row(turn: &StoredTurn, step: &StepMetrics) -> [String; 11] {
-    // Most kernels name a step after its turn, whose row is right above.
+    // Most kernels begin the name of a step with the id of its turn. The row above shows that id, so leave it out.
     let id = step.step_id.as_str();
     let name = id.strip_prefix(turn.metrics.turn_id.as_str()).filter(|rest| !rest.is_empty()).unwrap_or(id);
     let StepTimes { ttft, decode, gen_total } = step.times;
@@ -134,7 +134,7 @@ fn total_row(turns: &[StoredTurn]) -> [String; 11] {
     ]
 }
 
-/// The decode time of some steps, and their output tokens per second of it. Steps without a decode time do not count.
+/// The decode time of some steps, and the output tokens of these steps. Steps without a decode time do not count.
 struct Decoding {
     decode: Option<f64>,
     tokens_a_second: Option<f64>,
@@ -166,7 +166,8 @@ fn counts(usage: Usage) -> [String; 4] {
 }
 
 fn time(millis: Option<f64>) -> String {
-    // Below a hundredth of a second the fraction matters, above it is noise.
+    // Fractions of a millisecond are shown only for times below a hundredth of a second. In longer times they are
+    // noise.
     millis.map_or("-".into(), |millis| match millis {
         LONGEST.. => format!("{millis:.1e}"),
         10.0.. => format!("{millis:.0}"),
@@ -178,7 +179,7 @@ fn rate(rate: Option<f64>) -> String {
     rate.map_or("-".into(), |rate| if rate < LONGEST { format!("{rate:.1}") } else { format!("{rate:.1e}") })
 }
 
-/// From here on a number is shown by its power of ten, so that a kernel's nonsense does not widen the table. As
+/// Numbers from here on are shown with a power of ten, so that an absurd number does not widen the table. As
 /// milliseconds it is 31 years.
 const LONGEST: f64 = 1e12;
 

@@ -17,29 +17,30 @@ use crate::http::error::{ApiError, Unavailable};
 use crate::settings::HttpSettings;
 use crate::turn::Framing;
 
-/// The reservation of a request before any of its body has arrived.
+/// How many bytes a request reserves before any of its body has arrived.
 const MIN_RESERVED_BYTES: usize = 4 * 1024;
 
-/// How much of a body is parsed before other requests of the worker get their turn: about 50 microseconds of work.
+/// How many bytes of a body are parsed before other requests of the worker get their turn. Parsing them takes about 50
+/// microseconds.
 const SLICE_BYTES: usize = 64 * 1024;
 
-/// The media types of a body with one event a line; the first is the usual one.
+/// The media types of a body with one event per line. The first is the usual one.
 const MEDIA_TYPES_OF_LINES: [&str; 4] =
     ["application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"];
 
-/// Why the last line of a truncated gzip body is refused.
+/// The reason for which the last line of a truncated gzip body is refused.
 const CUT_GZIP: &str = "the gzip body is cut off, so this line and all lines after it are missing";
-/// Why all lines of a body that is not gzip are refused.
+/// The reason for which all lines of a body that is not valid gzip are refused.
 const INVALID_GZIP: &str = "the body is not valid gzip, so none of its lines can be trusted, and none was taken in";
 
-/// A posted body that was read whole, within all limits.
+/// A posted body that has been read completely and exceeds no limit.
 pub(crate) struct Body {
     pub(crate) events: BodyEvents,
-    /// Held for as long as the events are.
+    /// The reservation of memory for the events. It has to live as long as the events.
     pub(crate) reservation: Reservation,
 }
 
-/// The encoding of a body, from the head of its request.
+/// The encoding of a body, taken from the head of its request.
 #[derive(Debug, Clone, Copy)]
 struct Format {
     framing: Framing,
@@ -47,7 +48,8 @@ struct Format {
 }
 
 impl Body {
-    /// Reads a body as it arrives. An error in its head is returned before any of it is read.
+    /// Reads and parses a body while it arrives. An error in the request's head is returned before any of the body is
+    /// read.
     pub(crate) async fn read(
         request: &HttpRequest,
         payload: Payload,
@@ -71,12 +73,13 @@ impl Body {
         let collected = collector.collect(payload).await;
         let Collector { reader, reservation, .. } = collector;
         let finished = match collected {
-            // After a bad line the rest of the body is read and dropped, so that the client gets the answer. Only the
+            // After a bad line, the rest of the body is read and dropped, so that the client gets the answer. Only the
             // bad line is reported.
             _ if reader.is_refused() => reader.finish(),
             Ok(()) => reader.finish(),
             Err(CollectError::CutGzip) if bad_lines == BadLines::Skip => reader.break_off(CUT_GZIP),
-            // The lines that were inflated before the error may be wrong too: their checksum comes last.
+            // The checksum comes at the end of gzip data. So the lines that were inflated before the error may be wrong
+            // too.
             Err(CollectError::InvalidGzip) if bad_lines == BadLines::Skip => {
                 BodyReader::new(format.framing, settings.max_line_bytes, bad_lines).break_off(INVALID_GZIP)
             }
@@ -87,13 +90,13 @@ impl Body {
     }
 }
 
-/// Reads a body as it arrives.
+/// Reads and parses a body while it arrives.
 struct Collector<'a> {
     settings: &'a HttpSettings,
     reader: BodyReader,
     inflater: Option<Inflater>,
     reservation: Reservation,
-    /// The bytes that have arrived, after inflating.
+    /// How many bytes have arrived, counted after inflating.
     transferred_bytes: usize,
 }
 
@@ -105,7 +108,7 @@ enum CollectError {
     Slow(Duration),
     Stalled,
     Broken,
-    /// The body ends before the gzip stream does.
+    /// The body ends before its gzip data does.
     CutGzip,
     InvalidGzip,
 }
@@ -178,7 +181,7 @@ impl Collector<'_> {
         Ok(())
     }
 
-    /// Inflates the next piece; `None` ends the input.
+    /// Inflates and parses the next chunk; `None` means the end of the input.
     async fn inflate(&mut self, chunk: Option<Bytes>, deadline: Instant) -> Result<(), CollectError> {
         let Some(inflater) = &mut self.inflater else { return Ok(()) };
         match chunk {
@@ -225,7 +228,7 @@ impl Collector<'_> {
     }
 }
 
-/// How far a body is behind the rate at which it has to arrive. Only the time in which the server waits for it counts.
+/// The time that a body is behind the minimum rate of arrival. Only time in which the server waits for the body counts.
 struct ArrivalPace {
     limit: Duration,
     bytes_per_second: u64,
@@ -238,7 +241,7 @@ impl ArrivalPace {
         Self { limit: settings.stall_timeout, bytes_per_second, behind: Duration::ZERO }
     }
 
-    /// When something has to have arrived, if the wait for it begins now.
+    /// Returns the time by which more bytes have to arrive, if the wait for them begins now.
     fn due(&self, now: Instant) -> Instant {
         now + self.limit.saturating_sub(self.behind)
     }
@@ -249,8 +252,8 @@ impl ArrivalPace {
     }
 }
 
-/// The time that a body may take in total, given how much has arrived: `body_timeout`, and once more for each
-/// `max_body_bytes`. So a long body of mostly ignored lines has enough time, and a stalled one does not.
+/// Returns how long the whole body may take: `body_timeout`, and once more for every `max_body_bytes` bytes that have
+/// arrived. So a long body of mostly ignored lines has enough time, and a body that stalls does not.
 fn time_limit(settings: &HttpSettings, arrived_bytes: usize) -> Duration {
     let times = 1 + arrived_bytes / settings.max_body_bytes.max(1);
     settings.body_timeout.saturating_mul(u32::try_from(times).unwrap_or(u32::MAX))
@@ -289,7 +292,7 @@ impl Format {
     }
 }
 
-/// Quotes the value of a header for a message.
+/// Returns the value of a header as a message quotes it.
 fn as_sent(request: &HttpRequest, name: &header::HeaderName) -> String {
     const MAX_BYTES: usize = 100;
     match request.headers().get(name).map(|value| value.to_str()) {
@@ -303,10 +306,10 @@ fn as_sent(request: &HttpRequest, name: &header::HeaderName) -> String {
     }
 }
 
-/// The size that the head announces; 0 for a chunked body, whose size is unknown.
+/// Returns the size that the request's head announces. It is 0 for a chunked body, whose size is unknown.
 fn content_length(request: &HttpRequest) -> usize {
     let value = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    // Digits beyond a `usize` are too large, not unknown.
+    // A number too large for `usize` means a huge body, not a body of unknown size.
     value.map_or(0, |digits| digits.trim().parse().unwrap_or(usize::MAX))
 }
 
@@ -333,7 +336,7 @@ mod tests {
         Bytes::from((done("c", "t") + "\n").repeat(count))
     }
 
-    /// An ignored line of this length.
+    /// Returns an ignored line of this length.
     fn result(bytes: usize) -> String {
         let line = |text: &str| format!(r#"{{"type":"tool-result","conversationId":"c","result":"{text}"}}"#);
         line(&"x".repeat(bytes - line("").len()))
@@ -396,11 +399,11 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn what_comes_is_limited_announced_or_not_and_inflated_or_not() {
+    async fn the_size_of_a_body_is_limited_with_or_without_length_or_compression() {
         let settings = HttpSettings { max_transfer_bytes: 100_000, ..HttpSettings::default() };
         let (api, seen) = StandIn::default().start_with(settings);
         for announced in ["100001", "99999999999999999999999999"] {
-            // A body that fails when it is read shows that it is not.
+            // This body fails as soon as it is read, so the test shows that it is not read.
             let unread = stream::iter([Err(PayloadError::EncodingCorrupted)]);
             let answer = post_stream(&api, head().insert_header(("content-length", announced)), unread).await;
             assert!(answer.failure(413).contains("100000 bytes"));
@@ -451,7 +454,7 @@ mod tests {
             let turns: Vec<Vec<_>> = seen.lock().unwrap().observes.iter().map(turns).collect();
             (serde_json::from_str::<serde_json::Value>(answer.success()).unwrap(), turns)
         };
-        // Each of the two members is verified by its own checksum; the second lacks its end.
+        // Each of the two gzip members has its own checksum. The end of the second member is missing.
         let start = r#"{"type":"turn-start","conversationId":"c","turnId":"u"}"#;
         let whole = [gzip(&lines_of(2)), gzip(format!("{start}\nbad\n{}", done("c", "u")).as_bytes())].concat();
         let (answer, turns) = skip(whole[..whole.len() - 5].to_vec()).await;
@@ -477,7 +480,7 @@ mod tests {
     async fn a_line_that_is_nested_too_deeply_is_told_the_limit_whatever_its_type() {
         let settings = HttpSettings { max_body_bytes: 1000, max_line_bytes: 1000, ..HttpSettings::default() };
         let api = StandIn::default().start_with(settings).0;
-        // The limit is held against what is open at the end of a piece.
+        // The limit is checked after each piece of the body, against the brackets that are open then.
         let nested = async |before: Bytes, depth: usize| {
             let open = Bytes::from(format!(r#"{{"type":"tool-result","x":{}"#, "[".repeat(depth)));
             let close = Bytes::from("]".repeat(depth) + "}");
@@ -485,13 +488,13 @@ mod tests {
         };
         nested(Bytes::new(), 7900).await.success();
         assert!(nested(Bytes::new(), 8200).await.failure(413).contains("at most 8000"));
-        // Where the events take most of the room, they are what is too much.
+        // If most of the bytes are events, the message blames the size and not the depth.
         let events = lines_of(14);
         assert!(nested(events, 3000).await.failure(413).contains("the events of the body take more than 1000"));
     }
 
     #[actix_web::test]
-    async fn what_the_budget_does_not_hold_is_refused_as_it_comes() {
+    async fn a_body_beyond_the_budget_is_refused_as_it_arrives() {
         let settings = HttpSettings { max_buffered_bytes: 100_000, max_body_bytes: 100_000, ..HttpSettings::default() };
         let (api, seen) = StandIn::default().start_with(settings);
         let held = [50_000, 47_000].map(|bytes| api.budget.reserve(bytes).unwrap());
@@ -509,14 +512,14 @@ mod tests {
         post(&api, result(200_000)).await.success();
         drop(held);
         post(&api, lines_of(many)).await.success();
-        // A body that can never fit must not be answered with a request to send it again.
+        // A body that can never fit must not be answered with the advice to send it again.
         post(&api, lines_of(4 * many)).await.failure(413);
         assert!(api.budget.reserve(87_500).is_ok(), "all of it came back");
         assert_eq!(seen.lock().unwrap().observes.len(), 2);
     }
 
     #[actix_web::test]
-    async fn what_is_announced_and_has_not_come_takes_little_of_the_budget() {
+    async fn an_announced_body_that_has_not_arrived_takes_little_of_the_budget() {
         let settings = HttpSettings { max_buffered_bytes: 10_000, ..HttpSettings::default() };
         let (api, seen) = StandIn::default().start_with(settings);
         let stalled = stream::iter([Ok(Bytes::from("\n"))]).chain(stream::pending());
@@ -530,7 +533,7 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn a_bad_line_is_told_once_all_has_come_and_nothing_is_held_meanwhile() {
+    async fn a_bad_line_is_reported_at_the_end_of_the_body_and_no_event_is_held_until_then() {
         let (api, _) = StandIn::default().start_with(HttpSettings::default());
         let asked = std::rc::Rc::new(std::cell::Cell::new(0));
         let (seen, budget) = (asked.clone(), api.budget.clone());
@@ -576,7 +579,7 @@ mod tests {
     async fn a_body_may_stall_for_as_long_as_it_has_arrived_at_its_rate() {
         let api = StandIn::default().start_with(HttpSettings::default()).0;
         tokio::time::pause();
-        // The default is 1024 bytes a second.
+        // The minimum rate is 1024 bytes a second by default.
         let chunks = |seconds: u64, bytes: usize| {
             let chunks = stream::iter(0..25_u64).then(move |_| async move {
                 tokio::time::sleep(Duration::from_secs(seconds)).await;

@@ -8,21 +8,21 @@ use crate::turn::{ConversationId, EventStream, Framing, KernelEvent, Line, TurnE
 pub(crate) enum BadLines {
     /// The whole body is refused.
     Refuse,
-    /// The bad lines are refused, the others are taken.
+    /// The bad lines are refused, and the other lines are taken in.
     Skip,
 }
 
-/// The end of the message about a torn line for which a whole body is refused.
+/// The end of the error message for a torn line, if the whole body is refused because of it.
 pub(crate) const SKIP_ADVICE: &str = " (post with `?bad=skip` to have the other lines taken in)";
 
 /// The events of one posted body.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct BodyEvents {
-    /// How many events count.
+    /// How many events count for metrics.
     pub(crate) accepted: u64,
-    /// The number of events that do not count.
+    /// How many events are ignored.
     pub(crate) ignored: u64,
-    /// Those that count, by conversation, in the order of their first mention.
+    /// The events that count, by conversation. Conversations come in the order in which the body mentions them.
     pub(crate) conversations: IndexMap<ConversationId, ConversationEvents>,
     /// The refused lines, if bad lines are skipped.
     pub(crate) refused: RefusedLines,
@@ -42,8 +42,8 @@ pub(crate) struct BadLine {
     pub(crate) message: String,
 }
 
-/// Parses a body into its events as it arrives. It keeps the events that count, and of an unfinished line what
-/// [`EventStream`] keeps.
+/// Parses a body into events while it arrives. The reader keeps the events that count, and the part of an unfinished
+/// line that [`EventStream`] keeps.
 pub(crate) struct BodyReader {
     stream: EventStream,
     builder: BodyEventsBuilder,
@@ -54,11 +54,11 @@ struct BodyEventsBuilder {
     bad_lines: BadLines,
     bad: Option<BadLine>,
     events: BodyEvents,
-    /// The place in `events` of the latest event's conversation.
+    /// The index in `events` of the latest event's conversation.
     latest: usize,
-    /// The bytes of the lines that count.
+    /// The bytes of the lines whose events count.
     counted_bytes: usize,
-    /// The number of events that there is room for, which grows ahead of the events.
+    /// The number of events that memory is allocated for. It grows ahead of the events.
     event_room: usize,
 }
 
@@ -83,22 +83,22 @@ impl BodyReader {
         stream.push(piece, &mut |line| builder.take(line));
     }
 
-    /// Whether the body is refused already, whatever follows.
+    /// Returns whether the body is refused, whatever else follows in it.
     pub(crate) fn is_refused(&self) -> bool {
         self.builder.bad.is_some()
     }
 
-    /// The bytes of the lines that are kept.
+    /// Returns how many bytes of lines are kept.
     pub(crate) fn kept_bytes(&self) -> usize {
         self.builder.counted_bytes.saturating_add(self.stream.kept_bytes())
     }
 
-    /// The part of them that the open brackets of the current line take.
+    /// Returns how many of the kept bytes stand for the open brackets of the current line.
     pub(crate) fn nesting_bytes(&self) -> usize {
         self.stream.nesting_bytes()
     }
 
-    /// The approximate memory in use: the lines that are kept and the events parsed from them.
+    /// Returns the approximate memory in use: the kept lines, and the events that were parsed from them.
     pub(crate) fn memory_bytes(&self) -> usize {
         let BodyEventsBuilder { events, counted_bytes, .. } = &self.builder;
         let event_bytes = self.builder.event_room.saturating_mul(size_of::<TurnEvent>());
@@ -108,14 +108,15 @@ impl BodyReader {
         texts.saturating_add(event_bytes).saturating_add(conversation_bytes)
     }
 
-    /// Ends the body.
+    /// Ends the body and returns its events.
     pub(crate) fn finish(mut self) -> Result<BodyEvents, BadLine> {
         let Self { stream, builder } = &mut self;
         stream.finish(&mut |line| builder.take(line));
         self.builder.into_events()
     }
 
-    /// Ends a body whose rest is missing. Its last line, of which the end is unknown, is bad for this reason.
+    /// Ends a body whose rest is missing, and returns its events. The end of its last line is unknown, so that line is
+    /// bad, for the reason `why`.
     pub(crate) fn break_off(mut self, why: &str) -> Result<BodyEvents, BadLine> {
         let Self { stream, builder } = &mut self;
         stream.break_off(why, &mut |line| builder.take(line));
@@ -144,7 +145,7 @@ impl BodyEventsBuilder {
             (Err(error), BadLines::Refuse) => {
                 let advice = if error.is_torn() { SKIP_ADVICE } else { "" };
                 self.bad = Some(BadLine { number: line.number, message: format!("{error}{advice}") });
-                // Nothing of this body will be taken, so nothing is held while the rest of it arrives.
+                // None of this body's events will be taken in, so drop them while the rest of the body arrives.
                 self.events = BodyEvents::default();
                 self.counted_bytes = 0;
                 self.event_room = 0;
@@ -159,7 +160,7 @@ impl BodyEventsBuilder {
     fn add(&mut self, line: u64, KernelEvent { conversation_id, event }: KernelEvent) {
         let Self { events, latest, .. } = self;
         events.accepted += 1;
-        // Usually the conversation is that of the last event, which shares its id.
+        // Usually an event has the conversation of the event before it. Then both share one id.
         if events.conversations.get_index(*latest).is_none_or(|(id, _)| *id != conversation_id) {
             let entry = events.conversations.entry(conversation_id);
             *latest = entry.index();

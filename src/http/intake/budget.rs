@@ -1,12 +1,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The memory of a small body, such as a few turns: a kernel posts no more at once.
+/// Bodies up to this size count as small. A kernel posts a few turns at once, which take less.
 const SMALL_BYTES: usize = 64 * 1024;
 
-/// The bytes of posted bodies that may be held at one time, over all requests of the process.
+/// The maximum number of bytes of posted bodies that are held at one time, over all requests of the process.
 ///
-/// No request waits for it: one that does not fit is refused, and its client sends it again.
+/// No request waits for the budget. A request that does not fit is refused, and its client sends it again.
 #[derive(Debug, Clone)]
 pub(crate) struct ByteBudget {
     left: Arc<AtomicUsize>,
@@ -25,12 +25,13 @@ impl ByteBudget {
         Ok(reservation)
     }
 
-    /// The bytes that only small bodies may take, so that large ones, however slowly they arrive, leave room for them.
+    /// Returns how many bytes are set apart for small bodies. So large bodies that arrive slowly leave room for small
+    /// ones.
     fn share_of_small(&self) -> usize {
         self.total / 8
     }
 
-    /// Takes bytes for a reservation that will be of this size.
+    /// Takes bytes for a reservation that will have this size. Returns whether there were enough.
     fn take(&self, bytes: usize, size: usize) -> bool {
         let kept = if size <= SMALL_BYTES { 0 } else { self.share_of_small() };
         let take = |left: usize| left.checked_sub(bytes).filter(|left| *left >= kept);
@@ -38,12 +39,12 @@ impl ByteBudget {
     }
 }
 
-/// Why a reservation was denied.
+/// The reason why a reservation was denied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Denied {
-    /// Too few bytes are left at the moment.
+    /// Too few bytes are free at the moment.
     Exhausted,
-    /// The budget is smaller than this even when it is unused.
+    /// The request needs more bytes than it could get even if nothing else were held.
     TooLarge,
 }
 
@@ -55,12 +56,12 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
-    /// The size of the reservation.
+    /// Returns the size of the reservation.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Changes the size of the reservation. On an error it stays as it was.
+    /// Changes the size of the reservation. On an error, the reservation keeps its size.
     pub(crate) fn resize(&mut self, bytes: usize) -> Result<(), Denied> {
         if bytes > self.budget.total || bytes > SMALL_BYTES && bytes > self.budget.total - self.budget.share_of_small()
         {
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_reserved_comes_back() {
+    fn a_dropped_reservation_returns_its_bytes() {
         let budget = ByteBudget::new(10);
         let mut reservation = budget.reserve(1).unwrap();
         reservation.resize(10).unwrap();

@@ -3,10 +3,10 @@ use std::io::{self, BufRead, ErrorKind, Read};
 use actix_web::web::{Buf, Bytes};
 use flate2::bufread::MultiGzDecoder;
 
-/// Inflates a gzip body of any number of members as it arrives, in pieces of bounded size.
+/// Inflates a gzip body while it arrives, in pieces of bounded size. The body may have several gzip members.
 pub(crate) struct Inflater(MultiGzDecoder<Arrived>);
 
-/// The memory that an inflater holds: the window of the format, and tables.
+/// The memory that an inflater holds: the window of the gzip format, and tables.
 pub(crate) const INFLATER_BYTES: usize = 48 * 1024;
 
 impl Inflater {
@@ -14,7 +14,7 @@ impl Inflater {
         Self(MultiGzDecoder::new(Arrived { bytes: Bytes::new(), is_over: false }))
     }
 
-    /// Takes the next compressed piece. The piece before must have been inflated.
+    /// Adds the next compressed piece. The piece before it must have been inflated completely.
     pub(crate) fn feed(&mut self, bytes: Bytes) {
         self.0.get_mut().bytes = bytes;
     }
@@ -24,7 +24,8 @@ impl Inflater {
         self.0.get_mut().is_over = true;
     }
 
-    /// Inflates as much as there is room for. Returns 0 if it needs the next piece, or at the end.
+    /// Inflates as many bytes as fit into `room`. Returns 0 if the inflater needs the next piece, or has reached the
+    /// end.
     pub(crate) fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
         match self.0.read(room) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
@@ -93,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn members_are_inflated_however_they_come() {
+    fn gzip_members_are_inflated_whatever_pieces_they_arrive_in() {
         let texts = [&b"hello"[..], b"", &b"the same again ".repeat(10_000)];
         let compressed: Vec<u8> = texts.iter().flat_map(|text| gzip(text)).collect();
         for piece_bytes in [1, 2, 3, 7, 100, 1_000_000] {
@@ -104,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_broken_or_cut_off_is_an_error() {
+    fn broken_or_truncated_gzip_is_an_error() {
         let whole = gzip(&b"hello hello hello ".repeat(100));
         let mut flipped = whole.clone();
         let last = flipped.len() - 6;

@@ -5,12 +5,12 @@ use indexmap::IndexMap;
 use crate::http::acknowledged::{Refused, SealedHere};
 use crate::turn::{BadEvent, ConversationId, Mention, TurnId};
 
-/// The maximum number of refused lines and conversations that an answer names.
+/// The maximum number of refused lines and conversations that an answer lists.
 pub(crate) const MAX_NAMED: usize = 100;
-/// The maximum number of turns remembered because a refused line mentions them.
+/// The maximum number of affected turns that are remembered.
 const MAX_AFFECTED_TURNS: usize = 1000;
 
-/// The first refused lines and conversations of a body, and the number of all.
+/// The first refused lines and conversations of a body, and the total number of them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct RefusedLines {
     pub(crate) named: Vec<Refused>,
@@ -19,20 +19,20 @@ pub(crate) struct RefusedLines {
     affected_turns: IndexMap<(ConversationId, TurnId), AffectedTurn>,
 }
 
-/// The refused lines that mention a turn.
+/// The refused lines that mention one turn.
 #[derive(Debug, PartialEq, Eq)]
 struct AffectedTurn {
-    /// The first of them.
+    /// The number of the first refused line that mentions the turn.
     line: u64,
-    /// The first that would have ended the turn.
+    /// The number of the first refused line that would have ended the turn.
     done_line: Option<u64>,
 }
 
 impl RefusedLines {
-    /// Adds a refused line. `None` is for a line to which an earlier line's error applies too.
+    /// Adds a refused line. `error` is `None` if the error of an earlier line is the reason for this line too.
     pub(crate) fn add_line(&mut self, line: u64, error: Option<&BadEvent>, mentions: impl FnOnce() -> Vec<Mention>) {
         self.count += 1;
-        // A body may have millions of bad lines: a message is only made if it is shown.
+        // A body may have millions of bad lines, so a message is only made if the answer lists it.
         if let Some(error) = error
             && self.named.len() < MAX_NAMED
         {
@@ -48,7 +48,7 @@ impl RefusedLines {
         }
     }
 
-    /// Adds conversations that were refused whole, each with its first line.
+    /// Adds conversations that were refused completely, each with its first line.
     pub(crate) fn add_conversations(&mut self, conversations: Vec<Refused>) {
         self.count += conversations.len() as u64;
         self.named.extend(conversations);
@@ -56,13 +56,13 @@ impl RefusedLines {
         self.named.truncate(MAX_NAMED);
     }
 
-    /// Returns warnings about the turns that refused lines mention: first the turns that were sealed without a line,
-    /// which nothing can mend, then those that stay open.
+    /// Returns warnings about the affected turns. Turns that were sealed without a refused line come first, because
+    /// nothing can repair them. Turns that stay open come after them.
     pub(crate) fn warnings(&self, sealed: &[SealedHere]) -> Vec<String> {
         if self.affected_turns.is_empty() {
             return Vec::new();
         }
-        // For each turn that is sealed, whether this request sealed it.
+        // For each sealed turn, whether this request sealed it.
         let mut is_sealed_here: HashMap<(&ConversationId, &TurnId), bool> = HashMap::new();
         for here in sealed {
             *is_sealed_here.entry((&here.conversation_id, &here.turn_id)).or_default() |= !here.duplicate;
@@ -90,7 +90,7 @@ impl RefusedLines {
     }
 }
 
-/// The turns that the events of one conversation would end, for the message if they are refused.
+/// The turns that the events of one conversation would end. If the events are refused, the message names these turns.
 pub(crate) struct Ends {
     first: Option<TurnId>,
     count: usize,
@@ -102,7 +102,7 @@ impl Ends {
         Self { count: usize::from(first.is_some()) + turns.count(), first }
     }
 
-    /// Returns the sentence that they stay open, to append to a refusal.
+    /// Returns a sentence that these turns stay open, to append to a refusal.
     pub(crate) fn stay_open(&self) -> String {
         match &self.first {
             None => String::new(),
@@ -128,7 +128,7 @@ mod tests {
     fn a_turn_that_is_sealed_without_a_line_is_told_before_all_turns_that_stay_open() {
         let error = parse_line(b"x").unwrap_err();
         let mut refused = RefusedLines::default();
-        // One turn has more bad lines than turns are remembered.
+        // One turn has more bad lines than the number of turns that are remembered.
         for line in 1..=2000 {
             refused.add_line(line, Some(&error), || vec![mention("same", false)]);
         }

@@ -11,10 +11,10 @@ use super::trace::REQUEST_ID;
 use crate::http::access::PageAccess;
 use crate::settings::WebOrigin;
 
-/// How long a browser may remember what it was allowed, in seconds: an hour.
+/// How long a browser may remember the answer to a preflight request, in seconds: an hour.
 const MAX_AGE_SECONDS: usize = 3600;
 
-/// Lets pages of the allowed origins read the routes that are open to them.
+/// Lets pages of the allowed origins read the routes that are open to other origins.
 pub(crate) struct ConversationCors(Cors);
 
 impl ConversationCors {
@@ -52,7 +52,7 @@ where
     }
 }
 
-/// The application with and without CORS.
+/// The application twice: once with CORS around it and once without.
 pub(crate) struct ConversationCorsService<S, C> {
     bare: Rc<S>,
     with_cors: C,

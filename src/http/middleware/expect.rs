@@ -5,8 +5,8 @@ use actix_web::{Error, HttpRequest, HttpResponse};
 
 use crate::http::error::ErrorBody;
 
-/// Middleware around every request: refuses one that expects anything but `100-continue`, which is all that the server
-/// can fulfil.
+/// Middleware around every request. It refuses a request whose `Expect` header has any other value than `100-continue`,
+/// because the server can meet only that expectation.
 pub(crate) async fn refuse_expectations<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: impl AsyncFnOnce(ServiceRequest) -> Result<ServiceResponse<B>, Error>,

@@ -9,29 +9,30 @@ use actix_web::{Error, HttpRequest, HttpResponse};
 use crate::http::error::ErrorBody;
 use crate::settings::HostName;
 
-/// The names of this machine that programs on it use.
+/// The names under which programs on this machine reach the server.
 const LOCAL: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 
 /// The hosts that a request may name.
 ///
-/// A page of `http://attacker.example` can have that name resolve to this machine. To the browser its requests then
-/// have the origin of this server, but their `Host` is still that name.
+/// Why requests are checked: the owner of `http://attacker.example` can make that name resolve to this machine. Then
+/// the browser takes this server for the origin of the attacker's page. But the `Host` header of the page's requests is
+/// still `attacker.example`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Hosts {
-    /// Any host: other machines use this server under names that are not listed.
+    /// Any host. Other machines reach this server under names that are not listed.
     Any,
-    /// Only these, in lower case and without a port.
+    /// Only these hosts, in lower case and without a port.
     Listed(Vec<String>),
 }
 
 impl Hosts {
-    /// Returns the hosts of a server that listens on `address`, with those of the settings.
+    /// Returns the allowed hosts of a server that listens on `address`. `names` has the hosts from the settings.
     pub(crate) fn of(address: SocketAddr, names: &[HostName]) -> Self {
         let ip = address.ip();
         if names.is_empty() && !ip.to_canonical().is_loopback() {
             return Self::Any;
         }
-        // The unspecified address means every interface and is no name of the server.
+        // The unspecified address means every network interface. It is no name of the server.
         let own = (!ip.is_unspecified()).then(|| match ip {
             IpAddr::V4(ip) => ip.to_string(),
             IpAddr::V6(ip) => format!("[{ip}]"),
@@ -50,11 +51,11 @@ impl Hosts {
         }
     }
 
-    /// Whether the request names only hosts of this list.
+    /// Returns whether the request names only hosts of this list.
     ///
-    /// The target of a request may be an absolute URL, which outranks the header. A request of HTTP/1.0 may name no
-    /// host, as the health checks of load balancers do; browsers always name one. The framework itself refuses an
-    /// HTTP/1.1 request without a `Host` header or with two.
+    /// The target of a request may be an absolute URL, whose host outranks the `Host` header. A request of HTTP/1.0 may
+    /// have no host, as the health checks of load balancers do; browsers always send one. The framework refuses an
+    /// HTTP/1.1 request that has no `Host` header or two of them.
     fn admit(&self, request: &HttpRequest) -> bool {
         let target = request.uri().authority().map(|authority| authority.as_str().as_bytes());
         let headers = request.headers().get_all(header::HOST).map(HeaderValue::as_bytes);
@@ -78,7 +79,7 @@ fn without_port(authority: &str) -> Option<&str> {
     }
 }
 
-/// Middleware around every request: refuses a request for another host.
+/// Middleware around every request. It refuses a request that names another host.
 pub(crate) async fn check_host<B: MessageBody + 'static>(
     hosts: &Hosts,
     request: ServiceRequest,

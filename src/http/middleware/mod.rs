@@ -1,14 +1,14 @@
-//! Middleware: what every request passes on its way to a resource, whichever that is.
+//! Middleware: the code that every request passes on its way to a resource.
 //!
 //! Invariant: no middleware knows a resource. What a web page may do with a route is declared with the route, in
 //! [`access`](super::access).
 //!
-//! - `trace`: the request's id and span; makes failures JSON.
-//! - `unread`: closes a connection whose body was left unread.
+//! - `trace`: gives a request its id and its span, and turns failures into JSON.
+//! - `unread`: closes a connection if a body on it was left unread.
 //! - `host`: refuses requests for another host.
-//! - `origin`: refuses requests of web pages that may not make them.
-//! - `expect`: refuses requests that expect what the server cannot do.
-//! - `cors`: lets pages of allowed origins read.
+//! - `origin`: refuses requests that a web page may not make.
+//! - `expect`: refuses requests that expect something which the server cannot do.
+//! - `cors`: lets pages of allowed origins read answers.
 
 pub(crate) mod cors;
 pub(crate) mod expect;

@@ -8,16 +8,16 @@ use actix_web::{Error, HttpRequest, HttpResponse};
 use crate::http::access::PageAccess;
 use crate::http::error::ErrorBody;
 
-/// The relation of the page that caused a request to this server, as the browser states it. Browsers send this header
-/// only to servers they trust: on this machine, or behind TLS.
+/// The header in which a browser states how the page that caused a request is related to this server. A browser sends
+/// it only to a server on the same machine or behind TLS.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Middleware around CORS: refuses such requests before CORS can allow them.
+/// Middleware around CORS. It refuses the requests of pages that may not make them, before CORS can allow them.
 pub(crate) async fn refuse_pages<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: impl AsyncFnOnce(ServiceRequest) -> Result<ServiceResponse<B>, Error>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    // The decoded path, as it is routed: the client may have escaped parts of it.
+    // The path is decoded as for routing, because the client may have escaped parts of it.
     let refusal = refusal(request.request(), request.match_info().as_str());
     Ok(match refusal {
         Some(error) => request.into_response(forbidden(error)),
@@ -25,7 +25,7 @@ pub(crate) async fn refuse_pages<B: MessageBody + 'static>(
     })
 }
 
-/// Returns why the request is refused, if it is.
+/// Returns the reason why the request is refused; `None` if it is not refused.
 fn refusal(request: &HttpRequest, path: &str) -> Option<&'static str> {
     let is_refused = match PageAccess::of(path) {
         PageAccess::None if is_for_no_page(request) => return Some(NO_PAGES),
@@ -39,7 +39,7 @@ fn refusal(request: &HttpRequest, path: &str) -> Option<&'static str> {
 
 const NO_PAGES: &str = "web pages may not use this path";
 
-/// Returns the refusal of a backup to a page; `None` for a request that no page caused.
+/// Refuses a backup to a page. Returns `None` for a request that no page caused.
 pub(crate) fn refuse_backup(request: &HttpRequest) -> Option<HttpResponse> {
     is_for_no_page(request).then(|| forbidden(NO_PAGES))
 }
@@ -48,24 +48,24 @@ fn forbidden(error: &str) -> HttpResponse {
     HttpResponse::Forbidden().json(ErrorBody::new(error))
 }
 
-/// Whether a page could read the answer, or a page of another origin caused the request.
+/// Returns whether a page could read the answer, or a page of another origin caused the request.
 fn is_for_no_page(request: &HttpRequest) -> bool {
-    // Browsers send `Origin` whenever a page could read the answer; programs do not.
+    // Browsers send `Origin` whenever a page could read the answer; other programs do not send it.
     request.headers().contains_key(header::ORIGIN) || is_of_another_origin(request)
 }
 
-/// Whether a page of another origin caused the request. An opaque origin (`null`) counts as another one.
+/// Returns whether a page of another origin caused the request. An opaque origin (`null`) counts as another origin.
 fn is_of_another_origin(request: &HttpRequest) -> bool {
     let headers = request.headers();
     let is_foreign = !headers.get_all(header::ORIGIN).all(|origin| is_own(origin.as_bytes(), request));
-    // `none` means that the user typed the address.
+    // The value `none` means that the user typed the address.
     let is_from_elsewhere =
         !headers.get_all(SEC_FETCH_SITE).all(|site| matches!(site.as_bytes(), b"same-origin" | b"none"));
     is_foreign || is_from_elsewhere
 }
 
-/// Whether an origin is this server's, judged by the host that the request names. The scheme is not compared: a proxy
-/// in front may serve another one.
+/// Returns whether an origin is this server's own, judged by the host that the request names. The scheme is not
+/// compared, because a proxy in front of the server may use another one.
 fn is_own(origin: &[u8], request: &HttpRequest) -> bool {
     let authority = origin.strip_prefix(b"http://").or_else(|| origin.strip_prefix(b"https://"));
     let own = match request.uri().authority() {
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
     use crate::http::stand_in::{Answer, StandIn, ask, done, routes};
 
-    /// The requests of the stand-in name `localhost`.
+    /// The own origins of the stand-in, which is reached as `localhost`.
     const OWN: [&str; 3] = ["http://localhost", "https://localhost", "http://LOCALHOST"];
 
     const FOREIGN: [&str; 11] = [
@@ -124,7 +124,7 @@ mod tests {
                 for site in ["cross-site", "same-site", "elsewhere"] {
                     answer(method, &path, &[("sec-fetch-site", site)]).await.failure(403);
                 }
-                // Neither header alone shows a page of another origin.
+                // Here no single header shows a page of another origin.
                 let both = [("origin", OWN[0]), ("origin", FOREIGN[2])];
                 answer(method, &path, &both).await.failure(403);
             }
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn what_is_costly_or_whole_is_not_for_pages_of_other_origins() {
+    async fn backups_and_readiness_checks_are_not_for_pages_of_other_origins() {
         let foreign_sites = ["cross-site", "same-site", "elsewhere"].map(|site| ("sec-fetch-site", site));
         let foreign = FOREIGN.map(|origin| ("origin", origin)).into_iter().chain(foreign_sites);
         for header in foreign {

@@ -12,19 +12,19 @@ use uuid::Uuid;
 
 use crate::http::error::ErrorBody;
 
-/// The header with the id of a request, for the client and the log.
+/// The response header with the id of a request. The log has the same id.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The most bytes of a request id that a client chose.
+/// The maximum number of bytes in a request id that a client chose.
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
 thread_local! {
-    /// The generator of request ids, seeded by the system. Ids have to be unique, not unguessable, and a system call
-    /// for each would take as long as the rest of this layer.
+    /// The generator of request ids, seeded by the operating system. Ids have to be unique, not unguessable. A system
+    /// call for each id would take as long as the rest of this middleware.
     static RANDOM: RefCell<fastrand::Rng> = RefCell::new(fastrand::Rng::with_seed(Uuid::new_v4().as_u64_pair().0));
 }
 
-/// Middleware around every request: gives it an id and a span, and makes every failure JSON.
+/// Middleware around every request. It gives a request an id and a span, and turns every failure into JSON.
 pub(crate) async fn trace<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: impl AsyncFnOnce(ServiceRequest) -> Result<ServiceResponse<B>, Error>,
@@ -34,7 +34,7 @@ pub(crate) async fn trace<B: MessageBody + 'static>(
     let span = info_span!(
         "request",
         method = %request.method(),
-        // The pattern, not the path: an id may tell more than a log should hold.
+        // The log gets the pattern and not the path, because an id in the path may be confidential.
         path = request.match_pattern().as_deref().unwrap_or("unknown"),
         requestId = request_id.to_str().unwrap_or_default(),
     );
@@ -45,7 +45,7 @@ pub(crate) async fn trace<B: MessageBody + 'static>(
                 response.headers_mut().insert(REQUEST_ID, request_id);
                 (response.status(), Ok(response))
             }
-            // An inner layer failed without an answer.
+            // An inner middleware failed without an answer.
             Err(error) => {
                 let mut response = json_failure(&error.error_response(), None);
                 response.headers_mut().insert(REQUEST_ID, request_id);
@@ -73,7 +73,7 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
     HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 
-/// Rewrites a failure of the framework or of the CORS middleware, which answer in plain text.
+/// Turns a failure of the framework or of the CORS middleware into JSON. They answer in plain text.
 fn failure_as_json(response: ServiceResponse) -> ServiceResponse {
     let status = response.status();
     let content_type = response.headers().get(header::CONTENT_TYPE);
@@ -82,13 +82,13 @@ fn failure_as_json(response: ServiceResponse) -> ServiceResponse {
         return response;
     }
     let (request, response) = response.into_parts();
-    // Any other text may hold a cause that is not for clients.
+    // Any other text may contain a cause that is not for clients.
     let text = response.error().and_then(|error| error.as_error::<CorsError>()).map(ToString::to_string);
     let response = json_failure(&response, text);
     ServiceResponse::new(request, response)
 }
 
-/// A failure like `plain`, as JSON.
+/// Returns a failure with the status and headers of `plain`, and a JSON body.
 fn json_failure(plain: &HttpResponse, text: Option<String>) -> HttpResponse {
     let status = plain.status();
     let error = text.unwrap_or_else(|| status.canonical_reason().unwrap_or("the request failed").to_owned());

@@ -10,11 +10,11 @@ use actix_web::web::Bytes;
 use actix_web::{Error, HttpMessage};
 use futures_util::Stream;
 
-/// Middleware around every request: closes the connection if the answer leaves some of the body unread.
+/// Middleware around every request. It closes the connection if the answer leaves a part of the request's body unread.
 ///
-/// The framework does that itself, except for a chunked body that has been dropped: it reads that to its end with no
-/// time limit, so a client that stalls keeps the connection. Holding the body until the answer is sent makes the
-/// framework close these connections too.
+/// The framework does so itself, except for a chunked body that has been dropped. It reads such a body to its end
+/// without a time limit, so a client that stalls would keep the connection. This middleware holds the body until the
+/// answer is sent. Then the framework closes these connections too.
 pub(crate) async fn close_unread<B: MessageBody + 'static>(
     mut request: ServiceRequest,
     next: impl AsyncFnOnce(ServiceRequest) -> Result<ServiceResponse<B>, Error>,
@@ -28,7 +28,7 @@ pub(crate) async fn close_unread<B: MessageBody + 'static>(
     Ok(response.map_body(|_, body| BoxBody::new(Holding::new(body, payload))))
 }
 
-/// A request's body that outlives its reader.
+/// A request's body that lives longer than its reader.
 #[derive(Clone)]
 struct Shared(Rc<RefCell<Payload>>);
 
@@ -40,7 +40,7 @@ impl Stream for Shared {
     }
 }
 
-/// The body of an answer, with something that is held until it is sent.
+/// The body of an answer together with a value. The value is dropped when the body has been sent.
 pub(crate) struct Holding<T> {
     body: BoxBody,
     _held: T,

@@ -16,13 +16,13 @@ pub(crate) fn write(value: &impl Serialize, json: &mut Vec<u8>) -> Result<(), Ap
     })
 }
 
-/// Answers with JSON that is written already, if there is room for it until the client has read it.
+/// Answers with JSON text, if the budget has room for the text until the client has read it.
 pub(crate) fn whole(api: &Api, json: Vec<u8>) -> Result<HttpResponse, ApiError> {
     let held = api.reads.try_hold(json.len()).ok_or(ApiError::Unavailable(Unavailable::TooMuchUnread))?;
     Ok(HttpResponse::Ok().content_type(ContentType::json()).body(in_parts(json.into(), held)))
 }
 
-/// Writes a number as ECMAScript does, or null.
+/// Writes a number as ECMAScript does; `None` becomes `null`.
 #[expect(clippy::ref_option, reason = "serde asks for it")]
 pub(crate) fn number<S: Serializer>(number: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
     match number {

@@ -13,8 +13,8 @@ use crate::runtime::Handles;
 use crate::settings::HttpSettings;
 use crate::store::Fault;
 
-/// The state that the resources of all workers share: the running system, the settings, the budgets for posted
-/// bodies and for answers, and the cache of answers. Clones share it.
+/// The state that the resources of all workers share: the running system, the settings, the budgets for posted bodies
+/// and for answers, and the cache of answers. Clones share this state.
 #[derive(Clone)]
 pub struct Api {
     pub(crate) handles: Handles,
@@ -28,7 +28,8 @@ pub struct Api {
 }
 
 impl Api {
-    /// An API to the system behind `handles`. It knows no prices, and its days are those of the system's time zone.
+    /// Returns an API to the system behind `handles`. It has no prices, and its days are those of the system's time
+    /// zone.
     pub fn new(handles: Handles, settings: HttpSettings) -> Self {
         let budget = ByteBudget::new(settings.max_buffered_bytes);
         let bodies = BodyCache::new(settings.cache_bytes);
@@ -37,34 +38,34 @@ impl Api {
         Self { handles, settings, budget, reads, bodies, prices, zone, clock }
     }
 
-    /// Sets the prices that are shown for single turns, conversations and models: those that the
-    /// [`Runtime`](crate::runtime::Runtime) was started with.
+    /// Sets the prices for single turns, conversations and models. Pass the prices with which the
+    /// [`Runtime`](crate::runtime::Runtime) was started.
     #[must_use]
     pub fn with_prices(self, prices: SharedPriceBook) -> Self {
         Self { prices, ..self }
     }
 
-    /// Sets the zone whose days, weeks and months reports have, unless a question names another one.
+    /// Sets the zone that decides when the days, weeks and months of reports begin, unless a request names a zone.
     #[must_use]
     pub fn with_time_zone(self, zone: Zone) -> Self {
         Self { zone, ..self }
     }
 
-    /// Sets the clock by which reports on the last 30 days end.
+    /// Sets the clock that decides when the default period of a report, the last 30 days, ends.
     #[must_use]
     pub fn with_clock(self, clock: SharedClock) -> Self {
         Self { clock, ..self }
     }
 
-    /// The same API, to be mounted in one worker's application: reads are answered on the calling thread, as
-    /// [`Handles::on_this_thread`] has it.
+    /// Returns the same API for the application of one worker. The worker's reads are answered on the calling thread;
+    /// see [`Handles::on_this_thread`].
     #[must_use]
     pub fn on_this_thread(&self) -> Self {
         Self { handles: self.handles.on_this_thread(), ..self.clone() }
     }
 }
 
-/// Asks the reader of the store. The cause of a failure goes to the log alone.
+/// Asks the reader of the store. The cause of a failure is logged, and the client does not see it.
 pub(crate) async fn ask_reader<M, T>(reader: &Recipient<M>, message: M) -> Result<T, ApiError>
 where
     M: Message<Result = Result<T, Fault>> + Send + 'static,

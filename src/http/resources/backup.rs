@@ -19,19 +19,21 @@ use crate::http::error::{ApiError, Unavailable};
 use crate::http::middleware::origin::refuse_backup;
 use crate::store::BackupError;
 
-/// How much of the file is read at once. The connection holds a copy of it until the client has read it.
+/// How many bytes of the file are read at once. The connection holds a copy of them until the client has read them.
 const PART_BYTES: usize = 64 * 1024;
 
-/// The stack of the thread that reads a copy: it does little else.
+/// The stack of the thread that reads a copy. The thread needs little.
 const STACK_BYTES: usize = 1024 * 1024;
 
 /// The longest time for a backup, short enough that adding it to a moment does not overflow.
 const MAX_TIMEOUT: Duration = Duration::from_hours(365 * 24);
 
-/// Sends a copy of the whole database as it is at one moment. Copies are built one at a time, on the server's disk
-/// beside the database, before they are sent. The next one is built when the last one is sent, which has a time limit.
+/// Sends a copy of the whole database as it is at one moment. A copy is built on the server's disk, beside the
+/// database, before it is sent. One copy is built at a time: the next one has to wait until the last one is sent, which
+/// has a time limit.
 pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
-    // Checked here too, for an application that mounts this resource without the checks of the server.
+    // The server checks this too. This check is for an application that mounts the resource without the server's
+    // checks.
     if let Some(refusal) = refuse_backup(&request) {
         return Ok(refusal);
     }
@@ -63,19 +65,20 @@ pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResp
         if left == 0 {
             return Ok(None);
         }
-        // By now the head is sent. After a failure the answer breaks off, so that the client sees that it is
+        // The head is sent by now. If reading fails, the answer breaks off, so that the client sees that it is
         // incomplete.
         let part = received.recv().await.ok_or(ApiError::LoadFailed)?;
         let left = left.saturating_sub(part.len() as u64);
         Ok::<_, ApiError>(Some((part, (received, left))))
     });
-    // The length lets a client detect a truncated backup, even without chunks.
+    // The length lets a client detect a truncated backup, even in an answer without chunks.
     let body = SizedStream::new(length, parts);
     Ok(HttpResponse::Ok().content_type("application/octet-stream").body(body))
 }
 
-/// Reads a copy part by part, as fast as the parts are taken, until nobody takes them any more or the time is over. Then
-/// the copy is gone. It is gone before the last part is sent, so that a client that has all of it can ask for another.
+/// Reads a copy part by part, as fast as the client takes the parts. Ends if the client takes no more parts or the time
+/// is over. The copy is removed then; after a success it is removed before the last part is sent, so that a client that
+/// has received everything can ask for another backup at once.
 async fn send_parts(bytes: Box<dyn Read + Send>, length: u64, parts: Sender<Bytes>, due: Instant) {
     let (mut copy, mut left) = (Some(bytes), length);
     while let Some(bytes) = &mut copy {

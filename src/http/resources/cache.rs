@@ -6,17 +6,17 @@ use lru::LruCache;
 use crate::store::Revision;
 use crate::turn::ConversationId;
 
-/// A body may take at most one part in this many of the cache, so that it does not drive out the others.
+/// One body may take at most 1/16 of the cache, so that it does not drive out all others.
 const SHARE: usize = 16;
 
 /// The approximate size of an entry without its id and its body.
 const ENTRY_BYTES: usize = 256;
 
-/// An LRU cache of whole bodies: a body is answered again as long as the conversation has the same turns, and
-/// extended when it has more.
+/// An LRU cache of whole response bodies. A cached body is sent again while the conversation has the same turns. It is
+/// extended when the conversation has more turns.
 ///
-/// All workers share one cache, since the connections of a client are spread over them. The lock is held only to look
-/// up or replace one entry.
+/// All workers share one cache, because the connections of a client are spread over the workers. The lock is held only
+/// to look up or replace one entry.
 #[derive(Clone)]
 pub(crate) struct BodyCache {
     entries: Arc<Mutex<Entries>>,
@@ -25,11 +25,11 @@ pub(crate) struct BodyCache {
 
 struct Entries {
     bodies: LruCache<ConversationId, CachedBody>,
-    /// The size of all entries.
+    /// The size of all entries in bytes.
     bytes: usize,
 }
 
-/// A body with all turns of the revision, none left out.
+/// A body that contains all turns of the revision.
 #[derive(Clone)]
 pub(crate) struct CachedBody {
     pub(crate) revision: Revision,
@@ -42,17 +42,18 @@ impl BodyCache {
         Self { entries: Arc::new(Mutex::new(entries)), max_bytes }
     }
 
-    /// The most bytes of a body that is cached.
+    /// Returns the maximum size of a body that is cached.
     pub(crate) fn max_body_bytes(&self) -> usize {
         self.max_bytes / SHARE
     }
 
-    /// The latest body of the conversation. What it holds is a beginning of all later ones of the same life.
+    /// Returns the latest cached body of the conversation. Later bodies of the same life of the conversation begin with
+    /// the same turns.
     pub(crate) fn get(&self, id: &ConversationId) -> Option<CachedBody> {
         self.lock().bodies.get(id).cloned()
     }
 
-    /// Caches a body, unless it is too large or older than the one that is cached.
+    /// Caches a body, unless it is too large or older than the cached one.
     pub(crate) fn put(&self, id: ConversationId, body: CachedBody) {
         if body.bytes.len() > self.max_body_bytes() {
             return;
@@ -73,7 +74,7 @@ impl BodyCache {
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {
-        // Nothing in there can panic halfway.
+        // No code that holds the lock can panic halfway, so a poisoned lock does no harm.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -113,9 +114,9 @@ mod tests {
     }
 
     #[test]
-    fn those_asked_for_least_lately_go_when_the_memory_is_full() {
+    fn the_least_recently_read_bodies_are_dropped_when_the_memory_is_full() {
         let cache = BodyCache::new(SHARE * 1000);
-        // The ids and entries take room too, so that fewer fit than bodies alone would.
+        // The ids and the entries take room too, so fewer bodies fit than their own sizes would allow.
         for n in 0..SHARE - 3 {
             cache.put(id(&n.to_string()), body(1, 1000));
         }
@@ -128,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_counted_is_what_is_there() {
+    fn the_counted_size_is_the_size_of_the_entries() {
         let cache = BodyCache::new(100_000);
         for n in 0..1000 {
             let name = (n % 50).to_string();

@@ -28,11 +28,11 @@ const ORDERS: &[(&str, ConversationOrder)] = &[
 const DEFAULT_LIMIT: u64 = 100;
 const LIMITS: RangeInclusive<u64> = 1..=1000;
 
-/// A page of the conversations that have a sealed turn.
+/// Returns a page of the conversations that have a sealed turn.
 pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
     let question = asked(&api, request.query_string())?;
     let (order, limit) = (question.order, question.limit);
-    // One more shows whether there is another page.
+    // Ask for one conversation more than the page holds, to see whether there is another page.
     let list = ListConversations(ConversationQuestion { limit: limit + 1, ..question });
     let listed = ask_reader(&api.handles.reads.list_conversations, list).await.map_err(|_| ApiError::ReadFailed)?;
     let mut json = br#"{"conversations":["#.to_vec();
@@ -84,19 +84,19 @@ fn name_of(order: ConversationOrder) -> &'static str {
     ORDERS.iter().find(|(_, known)| *known == order).map_or("", |(name, _)| name)
 }
 
-/// A place as a text that a client sends back: order, rank and id, in hexadecimal digits, which need no escapes. It means
-/// the same after a restart.
+/// Returns a place in the list as a text that a client can send back. It contains the order, the rank and the id in
+/// hexadecimal digits, which need no escapes. The text means the same after a restart.
 fn cursor(order: ConversationOrder, place: &ConversationPlace) -> String {
     let rank = place.rank().map_or("-".to_owned(), |rank| rank.to_string());
     let plain = format!("{} {rank} {}", name_of(order), place.conversation_id());
     plain.bytes().fold(String::with_capacity(2 * plain.len()), |mut text, byte| {
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = write!(text, "{byte:02x}");
         text
     })
 }
 
-/// Reads a cursor of a list in the same order.
+/// Reads the place from a cursor. `None` if the text is not a cursor, or is one of a list in another order.
 fn place_after(order: ConversationOrder, text: &str) -> Option<ConversationPlace> {
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
@@ -169,7 +169,7 @@ mod tests {
         }
     }
 
-    /// Some conversations with one turn each, `c1` the earliest, in a store of its own.
+    /// Starts a store with this many conversations of one turn each. The turn of `c1` is the earliest.
     async fn with_conversations(count: u64, settings: HttpSettings) -> (Runtime, Api) {
         let runtime = Runtime::builder().start().await.unwrap();
         let api = Api::new(runtime.handles().clone(), settings).with_time_zone(Zone::UTC);
@@ -184,7 +184,7 @@ mod tests {
         (runtime, api)
     }
 
-    /// The ids of all pages, page by page.
+    /// Returns the ids of the conversations, page by page.
     async fn pages(api: &Api, query: &str) -> Vec<Vec<String>> {
         let (mut pages, mut after) = (Vec::new(), String::new());
         loop {
@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(pages(&api, "limit=2").await, [ids(&["c5", "c4"]), ids(&["c3", "c2"]), ids(&["c1"])]);
         assert_eq!(pages(&api, "limit=5").await, [ids(&["c5", "c4", "c3", "c2", "c1"])], "no page without an entry");
         assert_eq!(pages(&api, "order=tokens&limit=3").await, [ids(&["c1", "c2", "c3"]), ids(&["c4", "c5"])]);
-        // Of equal rank.
+        // All conversations have an equal rank in these orders.
         for order in ["turns", "cost"] {
             let query = format!("order={order}&limit=4");
             assert_eq!(pages(&api, &query).await, [ids(&["c1", "c2", "c3", "c4"]), ids(&["c5"])], "{order}");

@@ -21,7 +21,7 @@ use crate::http::intake::refused::{Ends, MAX_NAMED, RefusedLines};
 use crate::settings::{CONVERSATIONS_AT_ONCE, TURNS_AT_ONCE};
 use crate::turn::{ConversationId, TurnEvent, TurnEventKind};
 
-/// Takes events in and answers when they are durable.
+/// Takes posted events in, and answers when they are durable.
 pub(crate) async fn post(api: Data<Api>, request: HttpRequest, payload: Payload) -> Result<HttpResponse, ApiError> {
     if api.handles.intake.load.is_full() {
         return Err(overloaded());
@@ -29,7 +29,7 @@ pub(crate) async fn post(api: Data<Api>, request: HttpRequest, payload: Payload)
     let bad_lines = asked_of_bad_lines(request.query_string())?;
     let Body { events, mut reservation } = Body::read(&request, payload, &api.settings, &api.budget, bad_lines).await?;
     let BodyEvents { accepted, ignored, conversations, refused } = events;
-    // The receipts of many short turns take more memory than their events.
+    // The receipts of many short turns take more memory than the events.
     let turns: usize = conversations.values().map(|of_one| turns_of(&of_one.events)).sum();
     let bytes = reservation.bytes().saturating_add(turns.saturating_mul(RECEIPT_BYTES));
     reservation.resize(bytes).map_err(|denied| match denied {
@@ -41,10 +41,11 @@ pub(crate) async fn post(api: Data<Api>, request: HttpRequest, payload: Payload)
         Ok(acknowledged) => HttpResponse::Ok().json(acknowledged),
         Err(error) => error.error_response(),
     };
-    // The receipts of many turns are as large as their events, and the client may not read them.
+    // The receipts of many turns are as large as their events, so hold memory for the answer until the client has read
+    // it.
     Ok(answer.map_body(|_, body| match body.try_into_bytes() {
         Ok(bytes) => {
-            // What it cannot get it does not need: the answer is no larger than what the events took.
+            // Shrinking cannot fail, as the answer is no larger than the memory that was held for the events.
             let _ = reservation.resize(bytes.len());
             in_parts(bytes, reservation)
         }
@@ -52,7 +53,7 @@ pub(crate) async fn post(api: Data<Api>, request: HttpRequest, payload: Payload)
     }))
 }
 
-/// Returns how the query asks to handle bad lines.
+/// Returns how the query wants bad lines to be handled.
 fn asked_of_bad_lines(query: &str) -> Result<BadLines, ApiError> {
     let wrong = || ApiError::BadRequest("the query parameter `bad` must be `skip` or absent");
     let Query(parameters) = Query::<Vec<(String, String)>>::from_query(query).map_err(|_| wrong())?;
@@ -66,13 +67,13 @@ fn asked_of_bad_lines(query: &str) -> Result<BadLines, ApiError> {
     Ok(asked)
 }
 
-/// The receipts of all conversations of a request, as one.
+/// The receipts of all conversations of a request, combined.
 #[derive(Default)]
 struct CombinedReceipt {
     sealed: Vec<SealedHere>,
     late: u64,
     warnings: Vec<String>,
-    /// The conversations over a limit, and the number of events sent to them.
+    /// The conversations over a limit.
     refused: Vec<Refused>,
     refused_events: u64,
 }
@@ -102,7 +103,7 @@ impl CombinedReceipt {
             let rest = "Events of other conversations may have been taken in, and sending them again is safe";
             format!("{}. {rest}", first.error)
         });
-        // Warnings about turns that lack a refused line come first: only this answer can report them.
+        // The warnings about turns without a refused line come first, because only this answer can report them.
         let mut told = refused.warnings(&sealed);
         told.extend(warnings);
         told.truncate(MAX_NAMED);
@@ -127,18 +128,19 @@ impl CombinedReceipt {
     }
 }
 
-/// The approximate memory of a turn's receipt, from its part of the work until it stands in the answer.
+/// The approximate memory of a turn's receipt while it is built and sent.
 const RECEIPT_BYTES: usize = 256;
 
-/// The number of turns that events belong to: too high if the events of several turns alternate, but never too low.
+/// Returns at least the number of turns to which the events belong. The result is too high if events of several turns
+/// alternate.
 fn turns_of(events: &[TurnEvent]) -> usize {
     1 + events.windows(2).filter(|pair| pair[0].turn_id != pair[1].turn_id).count()
 }
 
 /// Sends the events to their conversations and combines the receipts.
 ///
-/// Sends to all conversations, even if one fails. A client that is told to send again does so until every event is
-/// durable, except for those of conversations that are over a limit.
+/// If one conversation fails, the events of the others are still sent. A client that is told to send again does so
+/// until every event is durable, except for the events of conversations over a limit.
 async fn observe(
     api: &Api,
     conversations: IndexMap<ConversationId, ConversationEvents>,
@@ -161,7 +163,8 @@ async fn observe(
         match receipt(answer) {
             Ok(receipt) => combined.take(&conversation_id, receipt),
             Err(ObserveFailure::OverLimit(error)) => {
-                // A message of many events becomes several commits, and a later one may be the first that is too large.
+                // A message of many events becomes several commits, so the first commit that is too large may come
+                // after others.
                 let taken =
                     if let ObserveError::CommitTooLarge { .. } = error { "not every event" } else { "no event" };
                 let error =
@@ -178,11 +181,11 @@ async fn observe(
     }
 }
 
-/// Why a conversation did not take its events.
+/// The reason why a conversation did not take its events.
 enum ObserveFailure {
-    /// They are over a limit, and always will be.
+    /// The events are over a limit. They will be so each time they are sent.
     OverLimit(ObserveError),
-    /// It passes: sending the events again later may help.
+    /// The failure is temporary: sending the events again later may help.
     Temporary(&'static str),
 }
 
@@ -288,7 +291,7 @@ mod tests {
         for body in ["", "\r\n \n"] {
             let answer = post_as("application/x-ndjson; charset=utf-8", body).await;
             assert_eq!(answer.success(), r#"{"accepted":0,"ignored":0,"sealed":[]}"#);
-            // A JSON body is exactly one event.
+            // A JSON body must be exactly one event.
             post_as("application/json", body).await.failure(400);
         }
         assert!(seen.lock().unwrap().observes.is_empty());
@@ -318,7 +321,7 @@ mod tests {
         assert!(bad.failure(400).starts_with("line 2: "));
     }
 
-    /// Posts a body with `?bad=skip`.
+    /// Posts a body with `?bad=skip` and returns the answer.
     async fn post_skipping(api: &Api, body: String) -> serde_json::Value {
         let request = TestRequest::post().uri("/events?bad=skip").insert_header(crate::http::stand_in::NDJSON);
         serde_json::from_str(ask(api, request.set_payload(body)).await.success()).unwrap()
@@ -451,7 +454,7 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn what_may_work_later_is_unavailable_and_hides_its_cause() {
+    async fn a_temporary_failure_is_503_and_hides_its_cause() {
         let failing = Fault::new(FaultKind::Disk, "the disk failed").caused_by("I/O error at /var/lib/secret");
         let refusals = HashMap::from([
             ("overloaded", ObserveError::Overloaded),
@@ -463,7 +466,7 @@ mod tests {
         ]);
         let api = StandIn { refusals, ..StandIn::default() }.serving();
         for conversation in ["overloaded", "ending", "failing", "contended", "dead"] {
-            // One that is refused for good does not keep the client from coming again.
+            // The conversation that is refused for good must not keep the client from sending the others again.
             let answer = post(&api, lines(&[done("long", "t"), done(conversation, "t")])).await;
             let text = answer.failure(503);
             assert!(text.contains("send the same events again"), "{text}");
@@ -477,9 +480,9 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn what_a_full_system_would_refuse_is_refused_before_it_is_read() {
+    async fn a_full_system_refuses_a_body_before_it_is_read() {
         let (api, seen) = StandIn { full: true, ..StandIn::default() }.start_with(HttpSettings::default());
-        // Had it been read, it would be a bad request.
+        // If the server read the body, the answer would be "bad request".
         let answer = post(&api, "no event".to_owned()).await;
         assert!(answer.failure(503).contains("nothing was taken in"));
         assert_eq!(answer.header("retry-after"), Some("1"));

@@ -12,11 +12,11 @@ use super::api::Api;
 use crate::actors::CheckWrite;
 use crate::http::error::{ApiError, Unavailable};
 
-/// How long a durable write may take before the service is not ready: far longer than on a sound disk, and shorter than
-/// the usual timeout of a health check (ten seconds).
+/// How long a durable write may take before the service counts as not ready. A sound disk is far faster than this, and
+/// the usual timeout of a health check (ten seconds) is longer.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The process answers.
+/// Answers, so that a health check sees that the process runs.
 pub(crate) async fn health() -> HttpResponse {
     #[derive(Serialize)]
     struct HealthBody {
@@ -26,7 +26,7 @@ pub(crate) async fn health() -> HttpResponse {
     HttpResponse::Ok().json(HealthBody { ok: true })
 }
 
-/// A durable write works.
+/// Answers whether the store can make a durable write.
 pub(crate) async fn ready(api: Data<Api>) -> Result<HttpResponse, ApiError> {
     #[derive(Serialize)]
     struct ReadyBody {

@@ -2,20 +2,22 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The bytes of its answer that each connection may hold without asking: one list of short turns, as JSON.
+/// The bytes of an answer that each connection may hold without a share of the budget. A list of short turns as JSON
+/// fits.
 pub(crate) const FREE_BYTES: usize = 128 * 1024;
 
-/// The unit in which the budget is counted.
+/// The unit in which the budget counts.
 const UNIT_BYTES: usize = 1024;
 
-/// The bytes of answers that may be held at one time until clients read them, over all requests of the process.
+/// The maximum number of bytes of answers that are held at one time until clients read them, over all requests of the
+/// process.
 #[derive(Debug, Clone)]
 pub(crate) struct ReadBudget {
     units: Arc<Semaphore>,
     total: usize,
 }
 
-/// Bytes of an answer that are held in memory, until this is dropped.
+/// A share of the budget for the bytes of one answer. Dropping it returns the share.
 #[derive(Debug, Default)]
 pub(crate) struct HeldBytes(Option<OwnedSemaphorePermit>);
 
@@ -25,19 +27,19 @@ impl ReadBudget {
         Self { units: Arc::new(Semaphore::new(total)), total }
     }
 
-    /// The number of units that an answer of this length takes. One that is larger than the whole budget takes all of
-    /// it, and so is the only one.
+    /// Returns the number of units for an answer of this length. An answer that is larger than the whole budget takes
+    /// all of the budget, so no other answer is held beside it.
     fn units(&self, bytes: usize) -> u32 {
         let units = if bytes <= FREE_BYTES { 0 } else { bytes.div_ceil(UNIT_BYTES).min(self.total) };
         u32::try_from(units).unwrap_or(u32::MAX)
     }
 
-    /// Whether these bytes fit into the budget when nobody holds any of it.
+    /// Returns whether these bytes fit into the budget when no other answer is held.
     pub(crate) fn is_enough_for(&self, bytes: usize) -> bool {
         bytes <= FREE_BYTES || bytes.div_ceil(UNIT_BYTES) <= self.total
     }
 
-    /// Holds these bytes if there is room for them now.
+    /// Takes a share for these bytes, if there is room for them now.
     pub(crate) fn try_hold(&self, bytes: usize) -> Option<HeldBytes> {
         match self.units(bytes) {
             0 => Some(HeldBytes(None)),
@@ -45,28 +47,28 @@ impl ReadBudget {
         }
     }
 
-    /// Holds these bytes as soon as there is room for them.
+    /// Waits until there is room for these bytes, and takes a share for them.
     pub(crate) async fn hold(&self, bytes: usize) -> HeldBytes {
         match self.units(bytes) {
             0 => HeldBytes(None),
-            // Nobody closes the semaphore.
+            // The semaphore is never closed.
             units => HeldBytes(Arc::clone(&self.units).acquire_many_owned(units).await.ok()),
         }
     }
 }
 
 impl HeldBytes {
-    /// Whether anything was taken from the budget.
+    /// Returns whether this is no share of the budget at all.
     pub(crate) fn is_free(&self) -> bool {
         self.0.is_none()
     }
 
-    /// The bytes that may be held with this.
+    /// Returns how many bytes may be held with this share.
     pub(crate) fn bytes(&self) -> usize {
         self.0.as_ref().map_or(FREE_BYTES, |permit| permit.num_permits() * UNIT_BYTES)
     }
 
-    /// Gives back what an answer of this length does not take.
+    /// Returns to the budget what an answer of this length does not need.
     pub(crate) fn shrink(&mut self, bytes: usize) {
         let Some(permit) = &mut self.0 else { return };
         let kept = if bytes <= FREE_BYTES { 0 } else { bytes.div_ceil(UNIT_BYTES) };
@@ -93,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_answer_turns_out_not_to_take_comes_back() {
+    fn an_answer_returns_the_share_that_it_does_not_need() {
         let budget = ReadBudget::new(4 * LARGE);
         let mut held = budget.try_hold(4 * LARGE).unwrap();
         assert!(budget.try_hold(LARGE).is_none());

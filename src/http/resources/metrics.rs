@@ -16,10 +16,10 @@ use crate::actors::FindRevision;
 use crate::http::error::ApiError;
 use crate::store::Revision;
 
-/// The metrics of all sealed turns, in order.
+/// Returns the metrics of all sealed turns of a conversation, in order.
 ///
-/// Sealed turns never change. So the turns up to the revision's last are one consistent state, however long reading
-/// them takes, and an earlier body is the beginning of this one.
+/// Sealed turns never change. So the turns up to the revision's last one are one consistent state, however long it
+/// takes to read them, and the body of a later revision begins with the body of an earlier one.
 pub(crate) async fn get(api: Data<Api>, PathId(id): PathId, request: HttpRequest) -> Result<HttpResponse, ApiError> {
     let revision = ask_reader(&api.handles.reads.find_revision, FindRevision { conversation_id: id.clone() }).await?;
     let tag = entity_tag(&revision)?;
@@ -28,7 +28,8 @@ pub(crate) async fn get(api: Data<Api>, PathId(id): PathId, request: HttpRequest
     }
 
     let earlier = api.bodies.get(&id).filter(|body| body.revision.is_of_the_same_life(&revision));
-    // An answer for which there is no room is read as the client does.
+    // If the budget has no room for the cached answer, the turns are read again, as fast as the client reads the
+    // answer.
     let earlier = earlier.and_then(|body| Some((api.reads.try_hold(body.bytes.len())?, body)));
     let (held, there, begin) = match earlier {
         Some((held, body)) if body.revision == revision => return Ok(whole(tag, body.bytes, held)),
@@ -48,7 +49,8 @@ pub(crate) async fn get(api: Data<Api>, PathId(id): PathId, request: HttpRequest
     json.extend(list.end());
     json.shrink_to_fit();
     let bytes = Bytes::from(json);
-    // After a repair, damaged turns that the store left out may be readable again, under the same revision.
+    // Do not cache an answer without all turns: damaged turns that the store left out may be readable after a repair,
+    // under the same revision.
     if list.written() == revision.sealed_turns && revision.sealed_turns > 0 {
         api.bodies.put(id, CachedBody { revision, bytes: bytes.clone() });
     }
@@ -62,10 +64,10 @@ fn entity_tag(revision: &Revision) -> Result<HeaderValue, ApiError> {
     })
 }
 
-/// Whether the client already has this state.
+/// Returns whether the client already has this state.
 fn is_known(request: &HttpRequest, tag: &HeaderValue) -> bool {
     let Some(known) = request.headers().get(header::IF_NONE_MATCH) else { return false };
-    // The usual form, as a polling client sends it; other forms take longer to parse.
+    // This is the form in which a polling client sends the tag. Other forms take longer to parse.
     if known == tag {
         return true;
     }
@@ -73,7 +75,7 @@ fn is_known(request: &HttpRequest, tag: &HeaderValue) -> bool {
     match (IfNoneMatch::parse(request), tag) {
         (Ok(IfNoneMatch::Any), _) => true,
         (Ok(IfNoneMatch::Items(tags)), Some(tag)) => tags.iter().any(|known| known.weak_eq(&tag)),
-        // An invalid precondition is ignored: the client gets the whole answer.
+        // An invalid precondition is ignored, so the client gets the whole answer.
         _ => false,
     }
 }
@@ -107,12 +109,13 @@ mod tests {
         get(&StandIn { turns: sealed_turns(count), ..StandIn::default() }.start_with(settings).0, PATH).await
     }
 
-    /// Room for no answer of more than some turns.
+    /// Returns settings with room for an answer of a few turns only.
     fn keeping_little() -> HttpSettings {
         HttpSettings { cache_bytes: 16 * 1024, ..HttpSettings::default() }
     }
 
-    /// What a system answers to a client of `api`, and after which ordinals it was asked for how many turns.
+    /// Returns what a client of `api` gets from a system, and each read of the system: the ordinal it began after and
+    /// the number of turns.
     async fn then(api: &Api, system: StandIn) -> (String, Vec<(u64, usize)>) {
         let (Api { handles, .. }, seen) = system.start_with(HttpSettings::default());
         let answer = get(&Api { handles, ..api.clone() }, PATH).await;
@@ -124,7 +127,7 @@ mod tests {
         StandIn { turns: sealed_turns(count), ..StandIn::default() }
     }
 
-    /// What the body must be, made in one piece.
+    /// Returns the expected body, written in one piece.
     fn body(count: u64) -> String {
         let turns: Vec<_> = sealed_turns(count).into_iter().map(|turn| turn.metrics).collect();
         format!(r#"{{"turns":{}}}"#, serde_json::to_string(&turns).unwrap())
@@ -186,7 +189,7 @@ mod tests {
         ] {
             assert_eq!(then(&api, with_turns(count)).await, (body(count), read), "{count} turns");
         }
-        // One that was answered with less knowledge neither gets more nor takes it from the others.
+        // An answer with fewer turns, from an older revision, is correct by itself and does not replace the cached one.
         assert_eq!(then(&api, with_turns(4)).await, (body(4), vec![(0, 4)]));
         assert_eq!(then(&api, with_turns(page + 6)).await, (body(page + 6), vec![]));
         let other = StandIn { another_store: true, ..with_turns(page + 7) };

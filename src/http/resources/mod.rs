@@ -1,7 +1,7 @@
-//! The resources: one file each, which asks the actors and writes the answer.
+//! The resources, one file each. A resource asks the actors and writes the answer.
 //!
-//! Invariants: a resource reads the store by messages only. A resource that is not mounted from a
-//! [`Route`](super::access::Route) does not exist.
+//! Invariants: a resource reads the store through messages only. Every resource is mounted from a
+//! [`Route`](super::access::Route).
 //!
 //! - `events`: `POST /events`.
 //! - `metrics`: `GET /conversations/{id}/metrics`.
@@ -12,14 +12,14 @@
 //! - `throughput`: `GET /metrics/throughput`.
 //! - `prices`: `GET /prices`.
 //! - `query`: the parameters of a request.
-//! - `answer`: an answer in one piece.
-//! - `turn_list`: the turns of a conversation as JSON, read piece by piece.
-//! - `held_bytes`: the memory for answers that are not read yet, shared by all requests.
+//! - `answer`: sends an answer in one piece.
+//! - `turn_list`: reads the turns of a conversation piece by piece, and writes them as JSON.
+//! - `held_bytes`: the memory for answers that clients have not read yet, which all requests share.
 //! - `parts`: hands a long answer to its connection part by part.
 //! - `backup`: `GET /backup`.
 //! - `health`: `GET /health` and `GET /ready`.
-//! - `path_id`: the conversation in a path.
-//! - `cache`: keeps answers of `metrics`.
+//! - `path_id`: the id of a conversation in a path.
+//! - `cache`: the cache for answers of `metrics`.
 //! - `api`: the state that the resources share.
 //! - `mount`: binds each route to its handler.
 

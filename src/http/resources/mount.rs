@@ -11,9 +11,9 @@ use crate::http::error::ApiError;
 
 /// Mounts the resources where an actix application or scope is configured.
 ///
-/// It does not include what `serve` adds: request ids, spans, the checks of a request's host and page,
-/// CORS and the answer to unknown paths are the application's own. Of the settings, only the sizes and the time limit
-/// of a body apply; the others configure the server. `GET /backup` is not included: [`backup_resource`] mounts it.
+/// The application has to bring what `serve` adds: request ids, spans, the checks of a request's
+/// host and page, CORS, and the answer to unknown paths. Of the settings, only the sizes and the time limit of a body
+/// apply; the others configure the server. `GET /backup` is not included: [`backup_resource`] mounts it.
 ///
 /// ```
 /// # use actix_web::{App, web};
@@ -44,10 +44,10 @@ pub fn resources(api: &Api) -> impl FnOnce(&mut ServiceConfig) + use<> {
     }
 }
 
-/// Mounts `GET /backup` beside [`resources`], in the same scope. Everyone who can send requests to it can have the
+/// Mounts `GET /backup` beside [`resources`], in the same scope. Everyone who can send requests to it can read the
 /// whole database.
 ///
-/// What a browser asks for a page is refused. There is no other guard: put one in front of it.
+/// The resource refuses requests that a browser sends for a page. It has no other guard, so put one in front of it.
 ///
 /// ```
 /// # use actix_web::App;
@@ -67,7 +67,7 @@ fn read(to: impl Fn(actix_web::Route) -> actix_web::Route) -> [actix_web::Route;
     [Method::GET, Method::HEAD].map(|method| to(web::method(method)))
 }
 
-/// A resource with these handlers. A request with another method is told which ones are allowed.
+/// Returns a resource with these handlers. The answer to another method lists the allowed ones.
 fn only<const N: usize>(route: &Route, handlers: [actix_web::Route; N]) -> Resource {
     let allowed = route.methods;
     handlers
@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(call_service(&app, backup).await.status(), 404, "the whole database is not among the resources");
         let seen = seen.lock().unwrap();
         let asked = seen.ranges.iter().map(|range| &range.conversation_id).chain(&seen.found);
-        // A page ends with a list without turns.
+        // Each list of turns ends with one read that returns no turns.
         assert!(asked.eq([&seen.observes[0].conversation_id; 4]));
     }
 }

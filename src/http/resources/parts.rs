@@ -5,21 +5,21 @@ use std::task::{Context, Poll};
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::web::Bytes;
 
-/// The most bytes of an answer that are handed to a connection at once. The connection copies them and holds the copy
-/// until the client has read them.
+/// The maximum number of bytes of an answer that a connection gets at once. The connection copies them, and holds the
+/// copy until the client has read them.
 const PART_BYTES: usize = 32 * 1024;
 
-/// Makes a body of these bytes. `held` is dropped when the last of them is handed to the connection.
+/// Returns a body of these bytes. `held` is dropped when the connection has got the last of them.
 pub(crate) fn in_parts<H: Unpin + 'static>(bytes: Bytes, held: H) -> BoxBody {
     if bytes.len() <= PART_BYTES { BoxBody::new(bytes) } else { BoxBody::new(InParts { rest: bytes, _held: held }) }
 }
 
-/// Takes the next part off the front.
+/// Removes the next part from the front.
 pub(crate) fn next_part(rest: &mut Bytes) -> Bytes {
     rest.split_to(rest.len().min(PART_BYTES))
 }
 
-/// A body of known length that is handed over part by part.
+/// A body of known length that the connection gets part by part.
 struct InParts<H> {
     rest: Bytes,
     _held: H,

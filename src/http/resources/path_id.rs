@@ -6,10 +6,11 @@ use actix_web::{FromRequest, HttpRequest};
 use crate::http::error::{ApiError, BadPathId};
 use crate::turn::ConversationId;
 
-/// The conversation that a path names in its last segment but one, as in `/conversations/{id}/metrics`.
+/// The conversation that a path names in its second-last segment, as in `/conversations/{id}/metrics`.
 ///
-/// The router hands out segments decoded in part, with bytes that are no UTF-8 replaced, so the segment is taken from
-/// the path as it was sent. The router never decodes a slash: both have the same segments.
+/// The router decodes segments only in part, and replaces bytes that are not UTF-8. So the segment is taken from the
+/// path as the client sent it. The router never decodes an escaped slash, so both forms of the path have the same
+/// segments.
 pub(crate) struct PathId(pub(crate) ConversationId);
 
 impl FromRequest for PathId {
@@ -35,7 +36,8 @@ fn percent_decode(segment: &str) -> Result<Vec<u8>, BadPathId> {
         if *byte == b'%' {
             let (digits, after) = after.split_at_checked(2).unwrap_or_default();
             let value = std::str::from_utf8(digits).ok().and_then(|digits| u8::from_str_radix(digits, 16).ok());
-            // A sign is a digit to `from_str_radix`, and no digits at all come from the end of the segment.
+            // `from_str_radix` accepts a sign as a digit, so check the digits. At the end of a segment there may be too
+            // few of them.
             let value = value.filter(|_| digits.iter().all(u8::is_ascii_hexdigit));
             decoded.push(value.ok_or(BadPathId::Escape)?);
             rest = after;
@@ -52,7 +54,7 @@ mod tests {
     use crate::http::stand_in::{StandIn, done, get, post};
     use crate::settings::HttpSettings;
 
-    /// As a careful client writes it: everything but letters and digits is encoded.
+    /// Encodes everything but letters and digits, as a careful client does.
     fn encode(id: &str) -> String {
         let plain = |byte: &u8| byte.is_ascii_alphanumeric();
         id.bytes().map(|b| if plain(&b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()

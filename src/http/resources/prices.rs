@@ -13,7 +13,7 @@ use crate::turn::EpochMillis;
 
 const PARAMETERS: &[&str] = &["model", "provider", "at"];
 
-/// The rates by which a step of a model is priced, where they were found and under which name.
+/// Returns the rates for a step of a model, with the name and the source under which they were found.
 pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
     let query = Query::read(request.query_string(), PARAMETERS)?;
     let model = query.text("model").filter(|model| !model.is_empty()).ok_or_else(|| ApiError::BadParameter {
@@ -23,7 +23,7 @@ pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResp
     let provider = query.text("provider");
     let at = query.moment("at", &api.zone)?.map(|at| EpochMillis::new(at.try_into().unwrap_or(0)));
     let at = at.unwrap_or_else(|| api.clock.now());
-    // The rates of a short prompt: those above a tier's limit are for long ones.
+    // The step has a short prompt, so its rates are those below the limit of any tier.
     let step = PricedStep {
         model,
         provider,
@@ -61,7 +61,7 @@ struct Quoted<'a> {
     usd_per_million_tokens: Option<Dollars>,
 }
 
-/// Decimal texts, so that no price becomes a float.
+/// Prices as decimal texts, so that no price becomes a float.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Dollars {

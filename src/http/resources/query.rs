@@ -6,19 +6,19 @@ use super::api::Api;
 use crate::http::error::ApiError;
 use crate::report::Zone;
 
-/// The parameters of a request that takes no others. Each stands once.
+/// The parameters of a request. All have known names, and no name occurs twice.
 #[derive(Debug)]
 pub(crate) struct Query(Vec<(String, String)>);
 
-/// How much of a parameter that nobody knows is quoted.
+/// How many characters of an unknown parameter an error quotes.
 const MAX_QUOTED_CHARS: usize = 64;
 
-/// How a moment is written.
+/// The forms in which a client may write a moment.
 const MOMENT: &str = "a date such as 2026-01-31, milliseconds since 1970, or a moment such as 2026-01-31T12:00:00Z (in a query, \
                       `+` is written %2B)";
 
 impl Query {
-    /// Reads a query whose parameters are all among those that are known.
+    /// Reads a query. A parameter with an unknown name is an error.
     pub(crate) fn read(query: &str, known: &'static [&'static str]) -> Result<Self, ApiError> {
         let web::Query(parameters) = web::Query::<Vec<(String, String)>>::from_query(query)
             .map_err(|_| ApiError::BadRequest("the query is not valid"))?;
@@ -34,12 +34,13 @@ impl Query {
         Ok(Self(parameters))
     }
 
-    /// The value of a parameter.
+    /// Returns the value of a parameter.
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// The value of a parameter as `read` understands it. If it does not, the answer says what is allowed.
+    /// Returns the value of a parameter as `read` understands it. If `read` returns `None`, the error says what is
+    /// allowed.
     pub(crate) fn parsed<T>(
         &self,
         name: &'static str,
@@ -51,14 +52,14 @@ impl Query {
         Ok(Some(value))
     }
 
-    /// A whole number.
+    /// Returns the value of a parameter that is a whole number.
     pub(crate) fn number(&self, name: &'static str, range: RangeInclusive<u64>) -> Result<Option<u64>, ApiError> {
         let (first, last) = (*range.start(), *range.end());
         let number = self.text(name).map(|text| text.parse().ok().filter(|number| range.contains(number)));
         number.map(|number| number.ok_or(ApiError::BadNumber { name, first, last })).transpose()
     }
 
-    /// One of some names.
+    /// Returns the value of a parameter that is one of some names.
     pub(crate) fn choice<T: Copy>(&self, name: &'static str, choices: &[(&str, T)]) -> Result<Option<T>, ApiError> {
         let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
         self.parsed(name, &format!("one of {}", names.join(", ")), |text| {
@@ -66,12 +67,12 @@ impl Query {
         })
     }
 
-    /// A moment in milliseconds since 1970.
+    /// Returns the value of a parameter that is a moment, in milliseconds since 1970.
     pub(crate) fn moment(&self, name: &'static str, zone: &Zone) -> Result<Option<i64>, ApiError> {
         self.parsed(name, MOMENT, |text| zone.moment(text))
     }
 
-    /// The zone that the parameter `tz` names, else the one that is set.
+    /// Returns the zone that the parameter `tz` names, or else the zone of the API.
     pub(crate) fn zone(&self, api: &Api) -> Result<Zone, ApiError> {
         let allowed = "the name of a time zone, such as Europe/Berlin or UTC";
         let named = self.parsed("tz", allowed, |name| Zone::named(name).ok())?;

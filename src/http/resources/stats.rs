@@ -28,13 +28,13 @@ const BUCKETS: &[(&str, PeriodUnit)] = &[
     ("all", PeriodUnit::All),
 ];
 
-/// The time that is reported on if the request names none.
+/// The length of the reported time, if the request does not name its beginning.
 const DEFAULT_MILLIS: i64 = 30 * 24 * 60 * 60 * 1000;
 
-/// The most periods that are looked at: a year has 35,136 quarters of an hour.
+/// The maximum number of periods in a report. A leap year has 35,136 quarters of an hour.
 const MAX_PERIODS: usize = 40_000;
 
-/// Sums over the turns of each period.
+/// Returns sums over the turns of each period.
 pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
     let Asked { zone, bucket, whole: period, question } = Asked::from_query(&api, request.query_string())?;
     let report = match api.handles.reads.build_report.send(BuildReport(question)).await {
@@ -49,7 +49,7 @@ pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResp
             return Err(ApiError::ReadFailed);
         }
     };
-    // While costs are derived anew, the ones shown are by prices that nobody can name any more.
+    // While the store computes costs anew, the shown costs are of earlier prices, which have no name any more.
     let prices = api.prices.edition().filter(|_| !report.is_repricing);
     let head = Head {
         from: period.start().start_millis(),
@@ -60,7 +60,7 @@ pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResp
     };
     let mut json = Vec::new();
     write(&head, &mut json)?;
-    // The rows are the last field.
+    // Remove the last brace, as the rows follow as the last field.
     json.pop();
     json.extend(br#","rows":["#);
     for (place, (period, label, row)) in report.breakdown.rows().enumerate() {
@@ -73,10 +73,10 @@ pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResp
     whole(&api, json)
 }
 
-/// What the query asks for.
+/// The question that the query asks.
 struct Asked {
     zone: Zone,
-    /// The name of the bucket.
+    /// The name of the bucket, as the query has it.
     bucket: &'static str,
     whole: Period,
     question: ReportQuestion,
@@ -127,7 +127,7 @@ fn grouping(names: &str) -> Option<Grouping> {
     Some(grouping)
 }
 
-/// What stands before the rows.
+/// The fields of the answer before the rows.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Head<'a> {
@@ -222,12 +222,12 @@ mod tests {
         post(&api, lines).await.success();
         let answer =
             get(&api, "/stats?bucket=hour&by=model,provider,project,reason&to=2026-05-29&tz=Europe/Berlin").await;
-        // From 22:00 on the 28th in UTC, 30 days before.
+        // The period begins 30 days earlier, at 22:00 UTC on April 28.
         assert_eq!(
             answer.success(),
             r#"{"from":1777413600000,"to":1780005600000,"timeZone":"Europe/Berlin","bucket":"hour","prices":null,"rows":[{"start":1779998400000,"end":1780002000000,"model":"m","provider":"p","project":"j","reason":"stop","turns":1,"steps":1,"usage":{"inputTokens":1000,"outputTokens":50,"cacheReadTokens":250},"cacheRate":0.25,"cacheCoverage":1,"cost":{"usd":null,"unpricedTokens":1050,"unpricedModels":["m"]},"ttftMs":{"count":1,"min":100,"p50":100,"p90":100,"p99":100,"max":100},"outputTokensPerSecond":{"count":1,"min":100,"p50":100,"p90":100,"p99":100,"max":100},"durationMs":{"count":1,"min":700,"p50":700,"p90":700,"p99":700,"max":700}}]}"#
         );
-        // Until now, and the quarter of now counts.
+        // The period ends now, and the quarter of an hour of this moment counts.
         let answer = get(&api, "/stats").await;
         let body: serde_json::Value = serde_json::from_str(answer.success()).unwrap();
         assert_eq!((&body["to"], &body["from"]), (&1_780_000_200_000_u64.into(), &1_777_407_300_000_u64.into()));

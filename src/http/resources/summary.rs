@@ -22,12 +22,12 @@ use crate::report::{
 use crate::store::{ConversationOrder, ConversationQuestion, TurnRange};
 use crate::turn::{ConversationId, EpochMillis, Label, StoredTurn, TokenCount};
 
-/// How many conversations are looked through at once for the one that is asked for.
+/// How many listed conversations are read at once while the code looks for one of them.
 const LISTED_AT_ONCE: usize = 100;
 
-/// The figures of a conversation's whole life.
+/// Returns the figures of a conversation's whole life.
 ///
-/// All its turns are read, piece by piece.
+/// For this, all its turns are read, piece by piece.
 pub(crate) async fn get(api: Data<Api>, PathId(id): PathId, request: HttpRequest) -> Result<HttpResponse, ApiError> {
     Query::read(request.query_string(), &[])?;
     let mut life = Life::new();
@@ -35,12 +35,12 @@ pub(crate) async fn get(api: Data<Api>, PathId(id): PathId, request: HttpRequest
         let before = life.turns;
         life.read(&api, &id).await?;
         let Some(last_at) = life.latest.as_ref().map(report_time) else { return Err(ApiError::UnknownConversation) };
-        // The index finds it by the report time of its latest turn.
+        // The index of conversations finds this one by the report time of its latest turn.
         let at_that_time = Some((last_at, EpochMillis::new(last_at.get().saturating_add(1))));
         if let Some(open_turns) = open_turns(&api, &id, at_that_time).await? {
             break open_turns;
         }
-        // Another turn has been sealed meanwhile, or the latest one is damaged, or all have been erased.
+        // Either another turn has been sealed meanwhile, or the latest turn is damaged, or all turns have been erased.
         if life.turns == before {
             break open_turns(&api, &id, None).await?.ok_or(ApiError::UnknownConversation)?;
         }
@@ -50,7 +50,7 @@ pub(crate) async fn get(api: Data<Api>, PathId(id): PathId, request: HttpRequest
     whole(&api, json)
 }
 
-/// The number of a conversation's open turns, if it is listed.
+/// Returns the number of a conversation's open turns; `None` if the conversation is not listed.
 async fn open_turns(
     api: &Api,
     id: &ConversationId,
@@ -69,9 +69,9 @@ async fn open_turns(
     }
 }
 
-/// The sums over the turns of a conversation, as far as they were read.
+/// The sums over the turns of a conversation that were read so far.
 struct Life {
-    /// The latest ordinal.
+    /// The ordinal of the latest turn.
     last: u64,
     turns: u64,
     by_model: Breakdown,
@@ -88,7 +88,7 @@ impl Life {
         Self { last: 0, turns: 0, by_model, by_reason, first_at: None, previous: None, latest: None }
     }
 
-    /// Reads the turns that were not read before.
+    /// Reads the turns that come after those read so far.
     async fn read(&mut self, api: &Api, id: &ConversationId) -> Result<(), ApiError> {
         loop {
             let range = TurnRange { conversation_id: id.clone(), after: self.last, limit: TURNS_READ_AT_ONCE };
@@ -104,7 +104,7 @@ impl Life {
     }
 
     fn add(&mut self, turn: StoredTurn, api: &Api) {
-        // All of a life is one period.
+        // All turns of a life belong to one period.
         let Ok(whole) = Period::new(Quarter::FIRST, Quarter::LAST) else { return };
         for (label, rollup) in Rollup::of_turn(&turn) {
             if let Some(reason) = label.reason {
@@ -261,7 +261,7 @@ mod tests {
         assert_eq!(get(&api, "/conversations/c/summary").await.failure(404), "no turn of this conversation is sealed");
         let message = get(&api, "/conversations/c/summary?from=1").await.failure(400);
         assert!(message.starts_with("`from` is no query parameter here"), "{message}");
-        // Erased between the two questions: the stand-in lists no conversation.
+        // The turns were erased between the two questions: the stand-in lists no conversation.
         let api = StandIn { turns: sealed_turns(70), ..StandIn::default() }.serving();
         get(&api, "/conversations/c/summary").await.failure(404);
         let api = StandIn { turns: sealed_turns(3), reads: Some(1), ..StandIn::default() }.serving();

@@ -12,23 +12,24 @@ use crate::http::error::{ApiError, Unavailable};
 use crate::report::{Grouping, Period, Quarter, Selection, Throughput, ThroughputQuery, report_time};
 use crate::store::{Position, ReportQuestion, SealedPage};
 
-/// The memory of one turn of the period: its sample, room for more in a list that doubles, and a copy to sort.
+/// The memory for one turn of the period: its sample, spare room in a list that doubles, and a copy for sorting.
 const TURN_BYTES: usize = 48;
 
-/// The turns for which memory is held at once: 3 MiB.
+/// The number of turns that memory is taken for at once: 3 MiB.
 const TURNS_HELD: usize = 64 * 1024;
 
-/// Dispatch's report on throughput.
+/// Returns Dispatch's report on throughput.
 ///
-/// Dispatch adds floats in the order of the turns' report times, so sums that are kept do not have its last digits: the
-/// turns themselves are read, in the order in which they became durable, up to the last one that counts.
+/// Dispatch adds floats in the order of the turns' report times. Stored sums would differ from that in their last
+/// digits, so the turns themselves are read. They are read in the order in which they became durable, up to the last
+/// one of the period.
 pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
     let query = asked(&api, request.query_string())?;
     let json = report(&api, query).await?;
     whole(&api, json)
 }
 
-/// Of several parameters of a name the first one counts, and others are ignored.
+/// If a parameter occurs several times, the first value counts. Unknown parameters are ignored.
 fn asked(api: &Api, query: &str) -> Result<ThroughputQuery, ApiError> {
     let web::Query(parameters) = web::Query::<Vec<(String, String)>>::from_query(query)
         .map_err(|_| ApiError::BadRequest("the query is not valid"))?;
@@ -43,7 +44,8 @@ async fn report(api: &Api, query: ThroughputQuery) -> Result<Vec<u8>, ApiError> 
     })?;
     let missing = count_turns(api, period).await?;
     let mut left = usize::try_from(missing).unwrap_or(usize::MAX);
-    // What is held first is had whatever the budget is; see `ReadBudget`.
+    // A single hold of memory never exceeds the budget, whatever its size; see `ReadBudget`. So check only if there are
+    // several.
     let holds = left.div_ceil(TURNS_HELD);
     if holds > 1 && !api.reads.is_enough_for(holds.saturating_mul(TURNS_HELD * TURN_BYTES)) {
         let allowed = format!("a shorter one: of this, {missing} turns take more memory than `http.max_read_bytes`");
@@ -75,7 +77,7 @@ async fn report(api: &Api, query: ThroughputQuery) -> Result<Vec<u8>, ApiError> 
     Ok(json)
 }
 
-/// The number of turns in the quarters of a period. When so many have come, no other is looked for.
+/// Returns the number of turns in the quarters of a period. After so many turns, the search for turns ends.
 async fn count_turns(api: &Api, period: Period) -> Result<i128, ApiError> {
     let (grouping, selection) = (Grouping::default(), Selection::default());
     let question = ReportQuestion { periods: vec![period], grouping, selection };
@@ -109,10 +111,10 @@ mod tests {
 
     const PATH: &str = "/metrics/throughput?period=day&date=2026-06-10";
 
-    /// Noon of that day.
+    /// Noon of the day that the tests report on.
     const NOON: u64 = 1_781_092_800_000;
 
-    /// Turns of a model that took 100 ms for 10 tokens each, the first of them on the day before.
+    /// Returns turns of a model that took 100 ms for 10 tokens each. The first turn is of the day before.
     fn turns(count: u64) -> Vec<StoredTurn> {
         let mut turns = sealed_turns(count);
         for (number, turn) in turns.iter_mut().enumerate() {
@@ -130,7 +132,7 @@ mod tests {
 
     #[actix_web::test]
     async fn turns_of_all_pages_are_counted() {
-        // The stand-in's report has the turn of the day before too, so it is read to its end.
+        // The report of the stand-in also counts the turn of the day before, so all turns are read.
         let api = StandIn { turns: turns(2001), ..StandIn::default() }.serving().with_time_zone(Zone::UTC);
         assert_eq!(
             get(&api, PATH).await.success(),
@@ -157,7 +159,7 @@ mod tests {
 
     #[actix_web::test]
     async fn a_store_that_fails_is_told_as_the_reference_tells_it() {
-        // At the count, and at the turns.
+        // The first read counts the turns, and the second one reads them.
         for reads in [0, 1] {
             let api = StandIn { turns: turns(3), reads: Some(reads), ..StandIn::default() }.serving();
             assert_eq!(get(&api, PATH).await.failure(502), "Failed to aggregate throughput");
@@ -179,7 +181,7 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn its_memory_is_held_from_what_all_answers_share() {
+    async fn the_memory_of_the_report_comes_from_the_budget_of_all_answers() {
         let settings = HttpSettings { max_read_bytes: 1024, ..HttpSettings::default() };
         let (api, _) = StandIn { turns: turns(2), ..StandIn::default() }.start_with(settings);
         let api = api.with_time_zone(Zone::UTC);

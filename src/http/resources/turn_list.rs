@@ -14,78 +14,79 @@ use crate::report::{ConversationSums, PriceBook};
 use crate::store::TurnRange;
 use crate::turn::{ConversationId, StoredTurn};
 
-/// The number of turns read at once: about 25 KiB of JSON.
+/// How many turns are read at once. They make about 25 KiB of JSON.
 pub(crate) const TURNS_READ_AT_ONCE: usize = 64;
 
-/// How a turn is written.
+/// How a turn is written as JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
     /// The metrics alone.
     Metrics,
-    /// The whole envelope. The list ends with the ordinal of its last turn.
+    /// The whole envelope. The list then ends with the ordinal of its last turn.
     Envelope,
-    /// The same, with what the turn costs.
+    /// The whole envelope, with the cost of the turn.
     EnvelopeWithCost,
 }
 
-/// The sealed turns of a conversation, read and written as JSON piece by piece. So an answer takes little memory, however
-/// long it is and however slowly its client reads.
+/// The sealed turns of a conversation, which are read and written as JSON piece by piece. So an answer takes little
+/// memory, however long it is and however slowly its client reads.
 pub(crate) struct TurnList {
     api: Data<Api>,
     id: ConversationId,
     form: Form,
-    /// The last ordinal that is wanted.
+    /// The last ordinal of the list.
     last: u64,
     place: Place,
 }
 
-/// How far a list has come.
+/// How far a list has been read and written.
 #[derive(Debug, Clone, Copy)]
 struct Place {
-    /// The ordinal of the latest turn read.
+    /// The ordinal of the latest turn that was read.
     after: u64,
-    /// The number of turns written.
+    /// The number of turns that were written.
     written: u64,
-    /// How many more turns are wanted.
+    /// How many more turns the list may have.
     left: u64,
-    /// How many more bytes are wanted.
+    /// How many more bytes the list may have.
     left_bytes: usize,
 }
 
-/// The beginning of an answer, read before its head is sent.
+/// The beginning of an answer, which is read before the head of the answer is sent.
 pub(crate) struct Beginning {
     pub(crate) json: Vec<u8>,
     pub(crate) held: HeldBytes,
 }
 
 impl TurnList {
-    /// The list of the turns up to the ordinal `last`. The turns up to `after` are written already.
+    /// Returns the list of the turns after `after`, up to the ordinal `last`. The turns before them are already
+    /// written.
     pub(crate) fn up_to(api: Data<Api>, id: ConversationId, after: u64, last: u64) -> Self {
         let place = Place { after, written: after, left: u64::MAX, left_bytes: usize::MAX };
         Self { api, id, form: Form::Metrics, last, place }
     }
 
-    /// A page of at most so many turns, with their envelopes.
+    /// Returns a page of at most `limit` turns, with their envelopes.
     pub(crate) fn page(api: Data<Api>, id: ConversationId, after: u64, limit: u64, form: Form) -> Self {
         let place = Place { after, written: 0, left: limit, left_bytes: api.settings.max_page_bytes };
         Self { api, id, form, last: u64::MAX, place }
     }
 
-    /// Whether all of it is read.
+    /// Returns whether the whole list has been read.
     pub(crate) fn is_done(&self) -> bool {
         let Place { after, left, left_bytes, .. } = self.place;
         after >= self.last || left == 0 || left_bytes == 0
     }
 
-    /// The number of turns written, with those that were there before.
+    /// Returns the number of turns written, including those that were already written at the start.
     pub(crate) fn written(&self) -> u64 {
         self.place.written
     }
 
-    /// What stands before the first turn.
+    /// The JSON before the first turn.
     pub(crate) const BEGIN: &[u8] = br#"{"turns":["#;
 
-    /// What stands after the last turn.
+    /// Returns the JSON after the last turn.
     pub(crate) fn end(&self) -> Vec<u8> {
         match self.form {
             Form::Metrics => b"]}".to_vec(),
@@ -95,13 +96,13 @@ impl TurnList {
         }
     }
 
-    /// Writes the next turns, whatever their size.
+    /// Reads the next turns and writes them, whatever their size.
     async fn read(&mut self, json: &mut Vec<u8>) -> Result<(), ApiError> {
         let Place { after, left, .. } = self.place;
         let limit = usize::try_from((self.last - after).min(left)).unwrap_or(usize::MAX).min(TURNS_READ_AT_ONCE);
         let range = TurnRange { conversation_id: self.id.clone(), after, limit };
         let turns = ask_reader(&self.api.handles.reads.list_turns, ListTurns(range)).await?;
-        // The store skips damaged turns, so some may be beyond the last one.
+        // The store skips damaged turns, so it may return turns beyond the last one of the list.
         let mut wanted = turns.iter().take_while(|turn| turn.ordinal.get() <= self.last).peekable();
         if wanted.peek().is_none() {
             self.place.left = 0;
@@ -136,10 +137,10 @@ impl TurnList {
         })
     }
 
-    /// Reads a beginning of the answer, and all of it if it has at most `whole_bytes` and there is room for them. A store
-    /// that fails is found before the head of the answer is sent.
+    /// Reads the beginning of the answer. If the answer has at most `whole_bytes` and the budget has room for them,
+    /// reads all of it. So a failure of the store is found before the head of the answer is sent.
     ///
-    /// `held` is for `json`, which is what is written already.
+    /// `json` has what is written already, and `held` is the share of the budget for it.
     pub(crate) async fn begin(
         &mut self,
         mut json: Vec<u8>,
@@ -148,7 +149,8 @@ impl TurnList {
     ) -> Result<Beginning, ApiError> {
         let budget = self.api.reads.clone();
         while !self.is_done() && json.len() <= whole_bytes {
-            // Another piece might be more than a connection may hold without asking.
+            // With another piece, the answer may become longer than a connection may hold without a share of the
+            // budget.
             if json.len() > FREE_BYTES / 2 && held.is_free() {
                 let Some(room) = budget.try_hold(whole_bytes) else { break };
                 held = room;
@@ -157,14 +159,14 @@ impl TurnList {
         }
         held.shrink(json.len());
         if held.bytes() < json.len() {
-            // A long turn. What is held for the rest is given back before.
+            // A turn was longer than expected. Return the share before asking for a larger one.
             drop(held);
             held = budget.try_hold(json.len()).ok_or(ApiError::Unavailable(Unavailable::TooMuchUnread))?;
         }
         Ok(Beginning { json, held })
     }
 
-    /// Reads the next piece. A piece for which there is no room is dropped and read again when there is.
+    /// Reads the next piece. If the budget has no room for the piece, drops it, waits for room and reads it again.
     async fn next_piece(&mut self) -> Result<(Vec<u8>, HeldBytes), ApiError> {
         let (before, budget) = (self.place, self.api.reads.clone());
         let mut json = Vec::new();
@@ -181,7 +183,7 @@ impl TurnList {
         Ok((json, held))
     }
 
-    /// Answers with the beginning, and then reads the rest as the client does.
+    /// Answers with the beginning, and reads the rest as fast as the client reads the answer.
     pub(crate) fn stream(
         self,
         beginning: Beginning,
@@ -190,7 +192,7 @@ impl TurnList {
     ) -> HttpResponse {
         response.content_type(ContentType::json());
         if method == Method::HEAD {
-            // The same head, without reading the turns.
+            // A HEAD request gets the same head, and no turns are read for it.
             return response.streaming(stream::empty::<Result<Bytes, ApiError>>());
         }
         let Beginning { json, held } = beginning;
@@ -199,7 +201,7 @@ impl TurnList {
     }
 }
 
-/// Writes the envelope of a turn, with what the turn costs as its last field.
+/// Writes the envelope of a turn. The last field is the cost of the turn.
 pub(crate) fn write_with_cost(turn: &StoredTurn, book: &dyn PriceBook, json: &mut Vec<u8>) -> serde_json::Result<()> {
     serde_json::to_writer(&mut *json, turn)?;
     json.pop();
@@ -209,19 +211,19 @@ pub(crate) fn write_with_cost(turn: &StoredTurn, book: &dyn PriceBook, json: &mu
     Ok(())
 }
 
-/// What is still to be sent of an answer.
+/// The rest of an answer, which is not sent yet.
 struct Rest {
     list: TurnList,
     piece: Bytes,
-    /// For the piece.
+    /// The share of the budget for the piece.
     held: HeldBytes,
     /// Whether the piece is the last one.
     has_ended: bool,
 }
 
 impl Rest {
-    /// Takes the next part. If reading fails now, the head is sent already: the answer ends without its last chunk, so
-    /// that nobody takes it for whole.
+    /// Takes the next part. The head is sent by now. So if reading fails, the answer ends without its last chunk, and
+    /// the client sees that it is incomplete.
     async fn next(mut self) -> Result<Option<(Bytes, Self)>, ApiError> {
         while self.piece.is_empty() {
             self.held = HeldBytes::default();

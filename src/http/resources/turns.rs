@@ -16,14 +16,15 @@ use crate::http::error::ApiError;
 
 const DEFAULT_LIMIT: u64 = 100;
 
-/// Bounds the size of one answer.
+/// The range of the parameter `limit`. It bounds the size of an answer.
 const LIMITS: RangeInclusive<u64> = 1..=1000;
 
-/// Only numbers that JSON readers hold exactly: if no turn comes after it, the answer returns the query's number as
-/// `latestOrdinal`.
+/// The range of ordinals: the numbers that every JSON reader holds exactly. If no turn comes after the ordinal of the
+/// query, the answer returns that number as `latestOrdinal`.
 const ORDINALS: RangeInclusive<u64> = 0..=(1 << 53) - 1;
 
-/// The sealed turns after an ordinal. A page that is longer than a connection may hold is read as the client does.
+/// Returns the sealed turns after an ordinal. A page that is longer than a connection may hold is read as fast as the
+/// client reads the answer.
 pub(crate) async fn get(
     api: Data<Api>,
     PathId(conversation_id): PathId,
@@ -41,12 +42,12 @@ pub(crate) async fn get(
     Ok(HttpResponse::Ok().content_type(ContentType::json()).body(in_parts(json.into(), held)))
 }
 
-/// What the query asks for.
+/// The question that the query asks.
 #[derive(Debug, PartialEq, Eq)]
 struct Asked {
     after: u64,
     limit: u64,
-    /// Whether each turn has its cost.
+    /// Whether each turn comes with its cost.
     cost: bool,
 }
 

@@ -18,34 +18,37 @@ use super::refusal;
 use crate::http::middleware::unread::Holding;
 use crate::settings::HttpSettings;
 
-/// The longest wait, short enough that adding it to a moment does not overflow.
+/// The longest wait. Adding it to a moment does not overflow.
 const MAX_WAIT: Duration = Duration::from_hours(2 * 365 * 24);
 
-/// A client's connection, with four things that the framework lacks: a time limit on the head of every request and not
-/// only of the first; a time limit on a client that does not read its answer, or too slowly; an end when others need its
-/// place; a body for the framework's own refusals.
+/// A client's connection. It adds four things that the framework lacks:
 ///
-/// It uses no file descriptor and no task besides those of the inner stream.
+/// - a time limit on the head of every request, not only on the first one;
+/// - a time limit on a client that does not read its answer, or reads it too slowly;
+/// - the closing of an idle connection when others need its place;
+/// - a body for the framework's own refusals.
+///
+/// It uses no file descriptor and no task of its own.
 pub(crate) struct Connection<T> {
     stream: T,
     head: HeadLimit,
-    /// How long a client may read nothing of what is written, and how far it may fall behind the rate at which it has to.
+    /// How long a client may read nothing while bytes are written, and how far it may fall behind the minimum rate.
     write_timeout: Duration,
     bytes_per_second: u64,
-    /// How far it is behind that rate.
+    /// How far the client is behind the minimum rate.
     behind: Duration,
-    /// Since when the client reads nothing, and when that has been too long.
+    /// Set while the client reads nothing: since when, and until when it may go on so.
     stalled: Option<Stall>,
-    /// Fires when a limit is due, or earlier: an occasional early wake-up costs less than moving the timer for each
+    /// Fires when a limit is due, or earlier. An occasional early wake-up costs less than moving the timer for each
     /// request.
     timer: Pin<Box<Sleep>>,
-    /// The answer that replaces a refusal without a body, and how much of it was written.
+    /// The answer that replaces a refusal without a body, and how many of its bytes were written.
     refusal: Option<(Vec<u8>, usize)>,
     last_body: LastBody,
     place: Place,
 }
 
-/// A client reads nothing of what is written.
+/// A period in which the client reads nothing while bytes are written.
 #[derive(Clone, Copy)]
 struct Stall {
     since: Instant,
@@ -53,7 +56,7 @@ struct Stall {
 }
 
 impl<T> Connection<T> {
-    /// A connection that has just been accepted, with its place among the others.
+    /// Returns a connection that was just accepted. `place` is its place among the open connections.
     pub(crate) fn new(stream: T, settings: &HttpSettings, place: Place) -> Self {
         let head = HeadLimit::new(settings);
         let timer = Box::pin(sleep_until(after(settings.header_timeout)));
@@ -72,17 +75,17 @@ impl<T> Connection<T> {
         }
     }
 
-    /// The limit on its heads, for [`keep_time`] to be told of.
+    /// Returns the deadline for the heads of requests, for [`keep_time`].
     pub(crate) fn head(&self) -> HeadLimit {
         self.head.clone()
     }
 
-    /// The open connections, of which this is one.
+    /// Returns the open connections of the worker, including this one.
     pub(crate) fn open(&self) -> OpenConnections {
         self.place.open().clone()
     }
 
-    /// The shared state of an unframed last body, for [`frame`](super::framing::frame).
+    /// Returns the shared state of a body that ends with the connection, for [`frame`](super::framing::frame).
     pub(crate) fn last_body(&self) -> LastBody {
         self.last_body.clone()
     }
@@ -125,7 +128,8 @@ impl<T: AsyncWrite + Unpin> Connection<T> {
         self.poll_due(cx).map(|()| Err(ErrorKind::TimedOut.into()))
     }
 
-    /// Writes a refusal with a body in place of the bare one. The bare one counts as written when all of the other is.
+    /// Writes the refusal with a body in place of the bare one. Reports the bare one as written when all of the other
+    /// is written.
     fn write_refusal(&mut self, cx: &mut Context<'_>, bare: &[u8]) -> Poll<io::Result<usize>> {
         let (answer, mut sent) = self.refusal.take().unwrap_or_else(|| (refusal::with_body(bare), 0));
         while sent < answer.len() {
@@ -156,7 +160,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Connection<T> {
         }
         let is_idle = this.head.due.get().is_some();
         this.place.waits(is_idle || this.stalled.is_some(), cx);
-        // The framework closes a connection that makes room for others as if the client had ended the stream.
+        // Report the end of the stream, as if the client had ended it. Then the framework closes the connection.
         if is_idle && this.place.is_to_close() {
             return Poll::Ready(Ok(()));
         }
@@ -164,12 +168,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Connection<T> {
         if this.stalled.is_some() {
             return Poll::Ready(Err(ErrorKind::TimedOut.into()));
         }
-        // All answers are written, so this one cannot interrupt another. A client whose buffers have no room for so
-        // little is gone.
+        // All answers are written, so this answer cannot interrupt another one. If the buffers have no room for these
+        // few bytes, the client does not read and gets no answer.
         this.head.due.set(None);
         let answer = refusal::slow_head(this.head.header_timeout);
         match Pin::new(&mut this.stream).poll_write(cx, &answer) {
-            // Pretends that the client ended the stream, so that the framework closes the connection.
+            // Report the end of the stream, so that the framework closes the connection.
             Poll::Ready(Ok(written)) if written == answer.len() => Poll::Ready(Ok(())),
             _ => Poll::Ready(Err(ErrorKind::TimedOut.into())),
         }
@@ -180,11 +184,12 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Connection<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.last_body.has_ended() {
-            // The client would take everything that follows as part of the body.
+            // The client would take all further bytes as a part of the last body, so send none.
             ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
             return Poll::Ready(Ok(bytes.len()));
         }
-        // A refusal comes only after all answers; the contents of an answer are not searched for one.
+        // The framework refuses a request only after all answers are sent. An answer in progress is not searched for a
+        // refusal.
         let bare = if this.head.may_refuse() { refusal::find_bare(bytes) } else { None };
         match bare {
             None => this.write(cx, bytes),
@@ -195,10 +200,10 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Connection<T> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        // The framework flushes once it has written everything.
+        // The framework flushes only after it has written everything.
         this.last_body.all_is_written();
-        // The framework flushes last, whenever it has worked. If an answer has just ended and nothing is read after it,
-        // only this call sets the timer for the next head.
+        // The framework flushes at the end of each round of work. If an answer has just ended and nothing is read after
+        // it, only this call sets the timer for the next head.
         if this.poll_due(cx).is_ready() {
             cx.waker().wake_by_ref();
         }
@@ -210,17 +215,17 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Connection<T> {
     }
 }
 
-/// The deadline for the head of a connection's next request.
+/// The deadline for the head of the next request on a connection.
 #[derive(Clone)]
 pub(crate) struct HeadLimit {
-    /// `None` while a request is being answered.
+    /// The deadline; `None` while a request is being answered.
     due: Rc<Cell<Option<Instant>>>,
-    /// Whether a body was sent that only the end of the connection ends. It may still be on its way after the request
-    /// counts as answered.
+    /// Whether a body was sent whose end is only marked by the end of the connection. Some of that body may not be
+    /// written yet when its request already counts as answered.
     unmarked: Rc<Cell<bool>>,
     header_timeout: Duration,
-    /// The limit from the end of an answer to the end of the next head. It starts with the answer's end: the first
-    /// bytes of that head may have arrived already with the request before.
+    /// The time from the end of an answer to the end of the next head. It starts when the answer ends, because the
+    /// first bytes of the next head may have arrived together with the request before.
     between: Duration,
 }
 
@@ -236,18 +241,18 @@ impl HeadLimit {
         }
     }
 
-    /// Bytes that arrive outside a request belong to the next head: the first of them sets its limit, later ones do not
-    /// move it.
+    /// Handles bytes that arrive while no request is being answered. They belong to the next head. The first of them
+    /// sets the deadline of that head, and later ones do not move it.
     fn bytes_came(&self) {
         self.due.set(self.due.get().map(|due| due.min(after(self.header_timeout))));
     }
 
-    /// A client that had stopped reading goes on, so the time for its next request begins anew.
+    /// Restarts the time for the next request, because a client that had stopped reading reads again.
     fn restart(&self) {
         self.due.set(self.due.get().map(|_| after(self.between)));
     }
 
-    /// Whether the framework may be refusing a request by itself.
+    /// Returns whether the bytes that the framework writes now may be a refusal of its own.
     fn may_refuse(&self) -> bool {
         self.due.get().is_some() && !self.unmarked.get()
     }
@@ -259,7 +264,7 @@ impl HeadLimit {
     }
 }
 
-/// A request is being answered, for as long as this is held.
+/// Means that a request is being answered. When it is dropped, the time for the next head starts.
 struct Answering(HeadLimit);
 
 impl Drop for Answering {
@@ -268,8 +273,8 @@ impl Drop for Answering {
     }
 }
 
-/// Middleware around every request: starts the time for the next head when the answer ends, or ends the connection with
-/// the answer if there are too many.
+/// Middleware around every request. When the answer ends, the time for the next head starts. If there are too many
+/// connections, the connection ends with the answer.
 pub(crate) async fn keep_time<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: impl AsyncFnOnce(ServiceRequest) -> Result<ServiceResponse<B>, Error>,
@@ -278,7 +283,7 @@ pub(crate) async fn keep_time<B: MessageBody + 'static>(
     let open = request.conn_data::<OpenConnections>().cloned();
     let mut response = next(request).await?.map_into_boxed_body();
     if open.is_some_and(|open| open.is_crowded()) {
-        // Where no other connection was idle, this one makes room as soon as it is answered.
+        // No other connection was idle, so this one makes room when its answer ends.
         response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
     }
     Ok(match answering {
@@ -301,15 +306,15 @@ mod tests {
     const BETWEEN: Duration = Duration::from_secs(80);
     const BARE: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
-    /// A connection that takes so many bytes until the client reads some, and its client.
+    /// Returns a connection and its client. The connection accepts `capacity` bytes until the client reads some.
     fn connect(capacity: usize) -> (Connection<DuplexStream>, DuplexStream) {
         let (client, server) = duplex(capacity);
-        // Heads have 5 seconds, pauses and unread answers 75.
+        // The limit of a head is 5 seconds; that of a pause or an unread answer is 75 seconds.
         let place = OpenConnections::new(1).enter();
         (Connection::new(server, &HttpSettings::default(), place), client)
     }
 
-    /// Reads to the end, for at most an hour.
+    /// Reads to the end of the connection, for at most an hour.
     async fn end_of(connection: &mut Connection<DuplexStream>) -> io::Result<usize> {
         timeout(Duration::from_hours(1), connection.read_to_end(&mut Vec::new())).await.unwrap()
     }
@@ -339,7 +344,7 @@ mod tests {
         drop(connection.head().answering(Version::HTTP_11));
         let started = Instant::now();
         let mut connection = Pin::new(&mut connection);
-        // Only flushes, and waits to be woken after each.
+        // Flush only, and wait to be woken after each flush.
         let woken = std::future::poll_fn(|cx| {
             assert!(connection.as_mut().poll_flush(cx).is_ready());
             if started.elapsed() < BETWEEN { Poll::Pending } else { Poll::Ready(()) }
@@ -356,7 +361,7 @@ mod tests {
         let error = connection.write_all(&[b'x'; 11]).await.unwrap_err();
         assert_eq!((error.kind(), started.elapsed().as_secs()), (ErrorKind::TimedOut, 75));
 
-        // Where it takes enough it has as long again each time.
+        // While the client reads fast enough, it has the same time again after each read.
         let (mut connection, mut client) = connect(100_000);
         let _answering = connection.head().answering(Version::HTTP_11);
         let reading = async {
@@ -369,7 +374,7 @@ mod tests {
         let (written, ()) = tokio::join!(connection.write_all(&answer), reading);
         written.unwrap();
 
-        // One that takes a little now and then is let go too.
+        // A client that reads a little now and then is too slow, and its connection is closed too.
         let (mut connection, mut client) = connect(1000);
         let _answering = connection.head().answering(Version::HTTP_11);
         let started = Instant::now();
@@ -395,7 +400,7 @@ mod tests {
             let mut sent = [&b"\0\xff\x01"[..], BARE].concat();
             connection.write_all(&sent).await.unwrap();
             drop(answering);
-            // The framework holds the end of a body for a moment after it has asked for the last of it.
+            // The framework asks for the last part of a body, and writes the end of the body a moment later.
             let end = if version == Version::HTTP_11 { &b"\r\n0\r\n\r\n"[..] } else { b"" };
             let last = [BARE, end].concat();
             connection.write_all(&last).await.unwrap();

@@ -9,10 +9,10 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::{ConnectionType, Version};
 use actix_web::web::Bytes;
 
-/// Middleware around every request: sends a body of unknown length to a client of HTTP/1.0 without chunks, which such a
-/// client does not know. The end of the connection then ends the body.
+/// Middleware around every request. A client of HTTP/1.0 does not understand chunks, so it gets a body of unknown
+/// length without them. The end of the connection then marks the end of the body.
 ///
-/// The framework would send chunks to any client, and would answer pipelined requests after such a body.
+/// The framework would send chunks to any client. It would also answer pipelined requests after such a body.
 pub(crate) async fn frame<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: impl AsyncFnOnce(ServiceRequest) -> Result<ServiceResponse<B>, Error>,
@@ -34,25 +34,25 @@ pub(crate) async fn frame<B: MessageBody + 'static>(
     })
 }
 
-/// The state of a body that ends with its connection. The connection and the body share it.
+/// The state of a body that ends with its connection. The connection and the body share this state.
 #[derive(Clone, Default)]
 pub(crate) struct LastBody(Rc<RefCell<BodyState>>);
 
 #[derive(Default)]
 enum BodyState {
-    /// There is no such body, or it is being sent.
+    /// There is no such body, or it is still being sent.
     #[default]
     Sending,
-    /// The framework has taken all of the body, and this wakes the body when it is written.
+    /// The framework has taken all of the body. The waker wakes the body when everything is written.
     Handed(Waker),
     /// All of the body is written.
     Written,
-    /// The framework knows that the body has ended. It may now write later answers, which must not be sent.
+    /// The framework knows that the body has ended. It may now write later answers, which must not reach the client.
     Ended,
 }
 
 impl LastBody {
-    /// Called when the framework has written everything that it has.
+    /// Notes that the framework has written everything that it had.
     pub(crate) fn all_is_written(&self) {
         let mut state = self.0.borrow_mut();
         if let BodyState::Handed(body) = &*state {
@@ -61,7 +61,7 @@ impl LastBody {
         }
     }
 
-    /// Whether nothing more may be sent on this connection.
+    /// Returns whether nothing more may be sent on this connection.
     pub(crate) fn has_ended(&self) -> bool {
         matches!(*self.0.borrow(), BodyState::Ended)
     }
@@ -81,8 +81,7 @@ impl LastBody {
     }
 }
 
-/// A body that ends only once all of it is written, so that no later answer gets between it and the end of the
-/// connection.
+/// A body that ends only when all of it is written, so that no later answer is written before the connection ends.
 struct Unframed {
     body: BoxBody,
     last: LastBody,

@@ -5,7 +5,8 @@ use std::task::{Context, Waker};
 use indexmap::IndexMap;
 use tokio::time::Instant;
 
-/// The open connections of one worker. When there are more than their number may be, the idlest makes room.
+/// The open connections of one worker. If there are more of them than allowed, the one that is idle for longest has to
+/// close.
 #[derive(Clone)]
 pub(crate) struct OpenConnections(Rc<Inner>);
 
@@ -15,17 +16,17 @@ struct Inner {
     entries: RefCell<IndexMap<u64, Rc<Entry>>>,
 }
 
-/// What others know of a connection.
+/// The state of one connection that other connections can see.
 struct Entry {
-    /// When bytes last came or went.
+    /// When bytes last arrived or left.
     active_at: Cell<Instant>,
-    /// Whether it waits for its client: for the next request, or for an answer to be read.
+    /// Whether it waits for its client: for the next request, or until the client reads an answer.
     is_idle: Cell<bool>,
     is_to_close: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
-/// The place of one connection among the open ones, until it is dropped.
+/// The place of one connection among the open ones. Dropping it frees the place.
 pub(crate) struct Place {
     open: OpenConnections,
     number: u64,
@@ -33,12 +34,12 @@ pub(crate) struct Place {
 }
 
 impl OpenConnections {
-    /// Room for this many connections.
+    /// Returns room for this many connections.
     pub(crate) fn new(most: usize) -> Self {
         Self(Rc::new(Inner { most, next: Cell::new(0), entries: RefCell::default() }))
     }
 
-    /// Takes in a connection. If there was no room for it, the idlest of the others is told to close.
+    /// Adds a connection. If there was no room for it, tells the other connection that is idle for longest to close.
     pub(crate) fn enter(&self) -> Place {
         let inner = &self.0;
         let mut entries = inner.entries.borrow_mut();
@@ -64,22 +65,23 @@ impl OpenConnections {
         Place { open: self.clone(), number, entry }
     }
 
-    /// Whether there are more connections than may be, without those that were told to close.
+    /// Returns whether there are more connections than allowed, not counting those that were told to close.
     pub(crate) fn is_crowded(&self) -> bool {
         let entries = self.0.entries.borrow();
-        // Fast path: most of the time there is room.
+        // Fast path: usually there is room.
         entries.len() > self.0.most && entries.values().filter(|entry| !entry.is_to_close.get()).count() > self.0.most
     }
 }
 
 impl Place {
-    /// Notes that bytes came or went. A connection that was told to close for its idleness stays open.
+    /// Notes that bytes arrived or left. If the connection was told to close because it was idle, it stays open.
     pub(crate) fn is_active(&self) {
         self.entry.active_at.set(Instant::now());
         self.entry.is_to_close.set(false);
     }
 
-    /// Notes whether the connection waits for its client. If so, it is woken should it have to close.
+    /// Notes whether the connection is idle, which means that it waits for its client. If the connection has to close
+    /// later, its task is woken.
     pub(crate) fn waits(&self, is_idle: bool, cx: &Context<'_>) {
         self.entry.is_idle.set(is_idle);
         let mut waker = self.entry.waker.borrow_mut();
@@ -88,12 +90,12 @@ impl Place {
         }
     }
 
-    /// Whether the connection has to make room for another one.
+    /// Returns whether the connection has to make room for another one.
     pub(crate) fn is_to_close(&self) -> bool {
         self.entry.is_to_close.get()
     }
 
-    /// The open connections, of which this is one.
+    /// Returns the open connections, including this one.
     pub(crate) fn open(&self) -> &OpenConnections {
         &self.open
     }
@@ -127,10 +129,10 @@ mod tests {
         places.push(open.enter());
         assert_eq!(closing(&places), [false, true, false, false]);
         assert!(!open.is_crowded(), "one is about to close");
-        // Another one needs another to close, as the first has not yet.
+        // For another connection another one has to close, because the first one has not closed yet.
         places.push(open.enter());
         assert_eq!(closing(&places), [false, true, true, false, false]);
-        // One that was active meanwhile stays, and a later one makes room.
+        // A connection that was active in the meantime stays open, and another one makes room.
         places[2].is_active();
         assert!(!places[2].is_to_close());
         assert!(open.is_crowded());

@@ -5,15 +5,15 @@ use memchr::memmem;
 
 use crate::http::error::ErrorBody;
 
-/// An upper bound of the size of the framework's own refusals: a status line and three header fields.
+/// The maximum size of the framework's own refusals: a status line and three header fields.
 const MAX_HEAD_BYTES: usize = 512;
 
-/// Finds the framework's own refusal in the bytes that it writes: the head of a failure without a body, at their end.
-/// It is always the last answer of a connection, and every failure of the application has a body.
+/// Finds the framework's own refusal at the end of the bytes that it writes. Such a refusal is the head of a failure
+/// without a body. It is always the last answer of a connection, and every failure of the application has a body.
 ///
-/// Call this only while no answer is being written, as a body may hold anything. The rest of a body that has ended is
-/// not mistaken for a refusal: JSON ends in a brace and has no line break within a text, and the last line of a chunked
-/// body is not a header field.
+/// Call this only while no answer is being written, because a body may contain anything. The rest of a body that has
+/// ended is not mistaken for a refusal: JSON ends in a brace and has no line break within a text, and the last line of
+/// a chunked body is no header field.
 pub(crate) fn find_bare(written: &[u8]) -> Option<usize> {
     if !written.ends_with(b"\r\n\r\n") {
         return None;
@@ -21,7 +21,7 @@ pub(crate) fn find_bare(written: &[u8]) -> Option<usize> {
     let tail = written.len().saturating_sub(MAX_HEAD_BYTES);
     let start = tail + memmem::rfind(&written[tail..], b"HTTP/1.")?;
     let head = std::str::from_utf8(&written[start..]).ok()?;
-    // Fast path: nearly everything that is written is not a failure.
+    // Fast path: the framework rarely writes a failure.
     let status = status_of(head)?;
     if !(status.is_client_error() || status.is_server_error()) {
         return None;
@@ -33,8 +33,8 @@ pub(crate) fn find_bare(written: &[u8]) -> Option<usize> {
     head.contains("\r\ncontent-length: 0\r\n").then_some(start)
 }
 
-/// Completes the refusal that begins with this head, as the contract asks: its text as JSON, and `connection: close`,
-/// as nothing more is read.
+/// Returns the complete refusal for this head, as the contract asks for it: its text as JSON, and `connection: close`,
+/// because the server reads nothing more.
 pub(crate) fn with_body(bare: &[u8]) -> Vec<u8> {
     let head = String::from_utf8_lossy(bare);
     let status = status_of(&head).unwrap_or(StatusCode::BAD_REQUEST);
@@ -49,7 +49,7 @@ pub(crate) fn with_body(bare: &[u8]) -> Vec<u8> {
     answer(status, date, text)
 }
 
-/// The answer to a client whose request head takes longer than this.
+/// Returns the answer to a client whose request head takes longer than this.
 pub(crate) fn slow_head(limit: Duration) -> Vec<u8> {
     let text = format!("the head of the request took longer than {} ms to arrive", limit.as_millis());
     answer(StatusCode::REQUEST_TIMEOUT, None, &text)
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_else_is_taken_for_one() {
+    fn no_other_bytes_are_taken_for_a_refusal() {
         for other in [
             "",
             "\r\n\r\n",
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn it_becomes_json_and_ends_the_connection() {
+    fn a_refusal_becomes_json_and_ends_the_connection() {
         assert_eq!(
             String::from_utf8(with_body(BARE.as_bytes())).unwrap(),
             "HTTP/1.1 400 Bad Request\r\ncontent-length: 45\r\nconnection: close\r\ncontent-type: application/json\r\n\

@@ -30,13 +30,13 @@ use crate::http::resources::api::Api;
 use crate::http::resources::mount::{backup_resource, resources};
 use crate::settings::{HttpSettings, Workers};
 
-/// How long a client may go on sending its body after it was answered, so that it finds the answer. The framework's own
-/// server allows the same.
+/// How long a client may go on sending its body after the answer was sent, so that it gets to read the answer. The
+/// framework's own server allows the same time.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Answers requests on `listener` until its handle stops the server. Signals are not handled.
+/// Answers requests on `listener` until its handle stops the server. It handles no signals.
 ///
-/// Call this within an actix system, and await it. Fails if the listener cannot be used.
+/// Call this within an actix system, and await it. It fails if the listener cannot be used.
 pub fn serve(listener: TcpListener, api: Api) -> io::Result<Server> {
     let settings = &api.settings;
     let workers = worker_count(settings);
@@ -44,7 +44,8 @@ pub fn serve(listener: TcpListener, api: Api) -> io::Result<Server> {
     limit_unread(&listener, settings);
     let server = Server::build()
         .workers(workers)
-        // The framework counts connections by worker. A few more are accepted, so that an idle one can make room.
+        // The framework counts the connections of each worker. It accepts a few more than may stay open, so that an
+        // idle one can make room.
         .max_concurrent_connections(with_headroom(most))
         .shutdown_timeout(settings.shutdown_timeout.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX))
         .disable_signals();
@@ -53,7 +54,7 @@ pub fn serve(listener: TcpListener, api: Api) -> io::Result<Server> {
     Ok(server.listen("http", listener, move || connections(&api, &hosts, most, stopping.clone()))?.run())
 }
 
-/// The number of threads that answer requests.
+/// Returns the number of threads that answer requests.
 pub(crate) fn worker_count(settings: &HttpSettings) -> usize {
     let workers = match settings.workers {
         Workers::Auto => available_parallelism().map_or(1, NonZeroUsize::get),
@@ -62,18 +63,18 @@ pub(crate) fn worker_count(settings: &HttpSettings) -> usize {
     workers.clamp(1, Workers::MAX)
 }
 
-/// The connections that are accepted where this many may stay open.
+/// Returns how many connections are accepted if this many may stay open.
 pub(crate) fn with_headroom(connections: usize) -> usize {
     connections.saturating_add((connections / 8).max(1))
 }
 
-/// The most bytes of an answer that the system holds for a connection until its client takes them. By itself it would
-/// hold several MiB. It is enough for 10 MiB a second over a distance of 20 ms.
+/// The maximum number of bytes of an answer that the operating system holds for a connection until its client takes
+/// them. By default it would hold several MiB. This size allows 10 MiB a second at a round-trip time of 20 ms.
 #[cfg(unix)]
 const SEND_BUFFER_BYTES: usize = 208 * 1024;
 
-/// Limits what the system holds for clients that do not read, in bytes and, on Linux, in time. Accepted connections
-/// inherit it.
+/// Limits what the operating system holds for clients that do not read, in bytes and, on Linux, in time. Accepted
+/// connections inherit the limits.
 fn limit_unread(listener: &TcpListener, settings: &HttpSettings) {
     #[cfg(unix)]
     if let Err(error) = rustix::net::sockopt::set_socket_send_buffer_size(listener, SEND_BUFFER_BYTES) {
@@ -90,7 +91,8 @@ fn limit_unread(listener: &TcpListener, settings: &HttpSettings) {
     let _ = (listener, settings);
 }
 
-/// The service for the connections of one worker, as in the framework's own server, but over a [`Connection`].
+/// Builds the service for the connections of one worker. It is like that of the framework's own server, but uses
+/// [`Connection`].
 fn connections(
     api: &Api,
     hosts: &Hosts,
@@ -106,7 +108,7 @@ fn connections(
             async move { stopping.notified().await }
         })
         .keep_alive(settings.keep_alive)
-        // It would apply to the first head alone; the connection has its own limit.
+        // The framework's limit would apply to the first head alone. The connection has its own limit.
         .client_request_timeout(Duration::ZERO)
         .client_disconnect_timeout(LINGER)
         .on_connect_ext(|connection: &Connection<TcpStream>, data| {
@@ -117,15 +119,15 @@ fn connections(
         .h1(map_config(app, |()| AppConfig::default()));
     fn_service(move |stream: TcpStream| {
         let peer = stream.peer_addr().ok();
-        // Without it an answer in several parts waits for the client's acknowledgement of the first. It fails for a
-        // client that has gone already, which the first read finds.
+        // With Nagle's algorithm, an answer in several parts would wait until the client acknowledges the first part.
+        // The call fails if the client has gone already; the first read finds that.
         let _ = stream.set_nodelay(true);
         ready(Ok::<_, DispatchError>((Connection::new(stream, &settings, open.enter()), peer)))
     })
     .and_then(http)
 }
 
-/// Builds the whole application of one worker, for requests to these hosts.
+/// Builds the whole application of one worker. It answers requests to these hosts.
 pub(crate) fn app(
     api: &Api,
     hosts: &Hosts,
@@ -147,12 +149,12 @@ pub(crate) fn app(
         .wrap(from_fn(move |request, next| around(Rc::clone(&hosts), request, next)))
 }
 
-/// All middleware except CORS, as one: each separate one would cost a future on the heap, and a move of the
-/// request into it and of the answer out of it.
+/// Runs all middleware except CORS in one function. Each separate middleware would cost a future on the heap, and would
+/// move the request into it and the answer out of it.
 ///
 /// From the outside in: time limits, the framing of the answer, the request's id and span, bodies left unread, the
-/// host, the page, what the request expects, then CORS and the routes. The middleware that refuses a request stands inside the one that gives
-/// the refusal its id and makes it JSON.
+/// host, the page, what the request expects, then CORS and the routes. A middleware that refuses a request lies inside
+/// the one that gives the refusal its id and turns it into JSON.
 async fn around(
     hosts: Rc<Hosts>,
     request: ServiceRequest,
@@ -209,7 +211,7 @@ mod tests {
         assert_eq!(answer.header("allow"), Some("POST"));
     }
 
-    /// A server on a port of its own.
+    /// A server that listens on a port of its own.
     struct Running {
         address: SocketAddr,
         handle: ServerHandle,
@@ -232,12 +234,12 @@ mod tests {
     }
 
     impl Running {
-        /// Sends `text` and returns all bytes that arrive until the server closes the connection.
+        /// Sends `text`, and returns all bytes that arrive until the server closes the connection.
         async fn exchange(&self, text: String, and_hang_up: bool) -> String {
             let address = self.address;
             rt::task::spawn_blocking(move || {
                 let mut stream = TcpStream::connect(address).unwrap();
-                // No answer at all fails the test instead of holding it up.
+                // If no answer comes, the test fails instead of waiting forever.
                 stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
                 stream.write_all(text.as_bytes()).unwrap();
                 if and_hang_up {
@@ -264,7 +266,7 @@ mod tests {
 
     const POST: &str = "POST /events HTTP/1.1\r\ncontent-type: application/x-ndjson";
 
-    /// Heads of bodies of which nothing comes.
+    /// The header fields of requests whose bodies never arrive.
     const FRAMINGS: [&str; 2] = ["content-length: 1000", "transfer-encoding: chunked"];
 
     fn body_of(answer: &str) -> &str {
@@ -275,7 +277,7 @@ mod tests {
     async fn head_is_get_without_the_body() {
         for count in [3, 1000] {
             let system = StandIn { turns: sealed_turns(count), ..StandIn::default() };
-            // The longer one is streamed.
+            // With this small cache, the longer answer is streamed.
             let server = run(system, HttpSettings { cache_bytes: 64 * 1024, ..HttpSettings::default() });
             let rest = "/conversations/c/metrics HTTP/1.1\r\nconnection: close\r\nx-request-id: 1";
             let head = server.ask(&format!("HEAD {rest}"), "").await;

@@ -8,8 +8,8 @@ use super::names::Attempt;
 use super::rate::{Rate, Rates};
 use crate::report::cost::{PicoDollars, PricedStep};
 
-/// Prices of all known models, as the crate `genai-prices` has them: with their history, their tiers, and the times of day
-/// that some of them depend on.
+/// The published prices of all known models, from the crate `genai-prices`. They include past prices, tiers, and prices
+/// that depend on the time of day.
 pub struct PriceData {
     calculator: Source,
     name: String,
@@ -22,19 +22,19 @@ enum Source {
     Loaded(Box<Calculator>),
 }
 
-/// The data does not have the format of `genai-prices`.
+/// The data is not in the format of `genai-prices`.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the prices are not in the format of genai-prices: {0}")]
 pub struct InvalidPriceData(#[source] genai_prices::Error);
 
 impl PriceData {
-    /// The version of the crate, whose data this is.
+    /// The version of the crate `genai-prices`, which contains the data.
     const VERSION: &str = "0.2.1";
-    /// When that version was released.
+    /// The day on which that version was released.
     const RELEASED: &str = "2026-10-30";
 
-    /// The data that comes with the crate. It is decoded when the first price is looked up, which takes tens of
-    /// milliseconds and 20 MB.
+    /// Returns the data that is built into the crate. It is decoded when the first price is looked up. That takes tens
+    /// of milliseconds and 20 MB.
     pub fn bundled() -> Self {
         Self {
             calculator: Source::Bundled,
@@ -44,7 +44,7 @@ impl PriceData {
         }
     }
 
-    /// Reads newer data, a file in the format of `genai-prices`. Reports show its name and its date.
+    /// Reads newer data from a file in the format of `genai-prices`. Reports show `name` and `date` for it.
     pub fn from_json(json: &[u8], name: &str, date: &str) -> Result<Self, InvalidPriceData> {
         let calculator = Calculator::from_json(json).map_err(InvalidPriceData)?;
         Ok(Self {
@@ -63,7 +63,7 @@ impl PriceData {
         &self.date
     }
 
-    /// A checksum that differs if the contents of the data differ.
+    /// Returns a checksum that changes if the data changes.
     pub(super) fn digest(&self) -> u64 {
         self.digest
     }
@@ -87,28 +87,30 @@ impl PriceData {
         calculator.calculate(&request).ok()
     }
 
-    /// Returns the price of a step under the first name that has one.
+    /// Returns the price of a step, under the first of the names that has one.
     pub(super) fn price(&self, attempts: &[Attempt<'_>], step: &PricedStep<'_>) -> Option<PicoDollars> {
         let found = attempts.iter().find_map(|attempt| self.calculate(*attempt, step))?;
-        // Some models are listed without prices for tokens. Those are unknown, unless the name says that they are free.
+        // The data lists some models without prices for tokens. Their price is unknown, unless the name says that they
+        // are free.
         if found.total_price <= 0.0 && !found.model_id.ends_with(":free") {
             return None;
         }
-        // Exact far below a pico-dollar for any step. The conversion saturates.
+        // The result is exact far below a pico-dollar for any step. The conversion to an integer saturates.
         #[expect(clippy::cast_possible_truncation, reason = "saturates")]
         Some(PicoDollars::new((found.total_price * 1e12).round() as i128))
     }
 
-    /// Returns the rates for a step and the name under which the model is known.
+    /// Returns the rates for a step, and the name under which the data has the model.
     ///
-    /// The crate shows none, so they are derived from the prices of steps with one kind of tokens each.
+    /// The crate does not return rates. So they are computed from the prices of steps that have one kind of tokens
+    /// each.
     pub(super) fn find(&self, attempts: &[Attempt<'_>], step: &PricedStep<'_>) -> Option<(String, Rates)> {
         let prompt_tokens = step.prompt_tokens.max(1);
         let none = without_tokens(step);
         let attempt = attempts.iter().find(|attempt| self.calculate(**attempt, &none).is_some())?;
         let price = |step: PricedStep<'_>| self.calculate(*attempt, &step);
         let found = price(none)?;
-        // What a request costs whatever is in it.
+        // The price of a request without tokens.
         let request = found.total_price;
         let prompt = PricedStep { prompt_tokens, ..none };
         #[expect(clippy::cast_precision_loss, reason = "counts are below 2^53")]
@@ -133,7 +135,7 @@ impl PriceData {
     }
 }
 
-/// The same step if it had no tokens.
+/// Returns the same step without tokens.
 fn without_tokens<'a>(step: &PricedStep<'a>) -> PricedStep<'a> {
     PricedStep {
         prompt_tokens: 0,
@@ -156,14 +158,14 @@ mod tests {
     use super::*;
     use crate::turn::EpochMillis;
 
-    /// The date of the data stands with the version, so a new version needs a new date here.
+    /// A constant has the date of the data, so a new version of the crate needs a new date.
     #[test]
     fn the_version_that_is_named_is_the_one_that_is_built_in() {
         let locked = include_str!("../../../Cargo.lock");
         assert!(locked.contains(&format!("name = \"genai-prices\"\nversion = \"{}\"\n", PriceData::VERSION)));
     }
 
-    /// Rates are derived from prices, so this is a test of that: another step has the price that they say.
+    /// Rates are computed from prices, so check them with another step: its price must be what the rates say.
     #[test]
     fn the_rates_of_each_model_make_its_prices() {
         let data = PriceData::bundled();

@@ -1,21 +1,22 @@
-//! What a step costs: the prices that the crate `genai-prices` knows, under a table of the operator's own.
+//! The price of a step. An operator's own table comes first, and then the prices that the crate `genai-prices` knows.
 //!
-//! Each step is priced at the prices in force at the turn's report time, and rounded once to a whole pico-dollar: sums of
-//! money are sums of whole numbers. A tier goes by the prompt of the step and applies to the whole step.
+//! Each step is priced with the prices that were in force at the turn's report time. The price is rounded once, to a
+//! whole pico-dollar, so sums of money are sums of whole numbers. A tier depends on the size of the step's prompt, and
+//! applies to the whole step.
 //!
-//! A kernel's name of a model is a free text. It is looked up in an order that is the same for the table and for the data:
-//! as sent, as `provider/model`, by its name alone, and without the date at its end. [`Prices::quote`] returns the name under
-//! which it was found.
+//! A kernel may name a model by any text. The table and the data are searched for these names, in this order: the name
+//! as sent, `provider/model`, the bare model name, and the same names without the date at their end. [`Prices::quote`]
+//! returns the name that was found.
 //!
-//! Data that lists a model without prices for tokens does not make it free: its price is unknown. The exception is a name
-//! that ends with `:free`.
+//! If the data lists a model without prices for tokens, the model is not free: its price is unknown. The exception is a
+//! name that ends with `:free`.
 //!
 //! - `data`: the published prices.
 //! - `table`: the operator's own prices.
-//! - `rate`: the price of a token of each kind, and the tier that a step's prompt chooses.
+//! - `rate`: the price of tokens of each kind, and the tier that applies to a step's prompt.
 //! - `names`: the names under which a model is looked up.
-//! - `digest`: shows whether any price has changed.
-//! - `tests`: prices against ones computed by hand.
+//! - `digest`: the checksum that shows whether any price has changed.
+//! - `tests`: compares prices with ones computed by hand.
 
 mod data;
 mod digest;
@@ -32,7 +33,7 @@ pub use table::{PriceTable, PriceTableError, PriceTableProblem};
 use self::names::attempts;
 use super::cost::{PicoDollars, PriceBook, PriceEdition, PricedStep, QuotedRates};
 
-/// The prices of an installation: an operator's table, and the data that is asked where the table has no price.
+/// The prices of an installation: an operator's table, and the published data for models that the table does not price.
 #[derive(Debug)]
 pub struct Prices {
     table: PriceTable,
@@ -42,40 +43,40 @@ pub struct Prices {
 /// Where the rates of a model were found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PriceSource {
-    /// In the operator's table.
+    /// The rates were found in the operator's table.
     Table,
-    /// In the data of `genai-prices`.
+    /// The rates were found in the data of `genai-prices`.
     Data,
 }
 
 /// The rates that are used for a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quote {
-    /// The name of the entry: `provider/model`, or without the provider if the entry is for any.
+    /// The name of the entry: `provider/model`, or the model alone if the entry is for any provider.
     pub name: String,
     /// Where the entry was found.
     pub source: PriceSource,
-    /// The rates that apply to the whole of the step.
+    /// The rates that apply to the whole step.
     pub rates: Rates,
 }
 
 impl Prices {
-    /// Prices from a table, which wins, and from data.
+    /// Combines a table and data. The table has precedence.
     pub fn new(table: PriceTable, data: PriceData) -> Self {
         Self { table, data }
     }
 
-    /// The name of the data that is asked where the table has no price.
+    /// Returns the name of the data, which is used for models without a price in the table.
     pub fn data_name(&self) -> &str {
         self.data.name()
     }
 
-    /// The date of that data.
+    /// Returns the date of the data.
     pub fn data_date(&self) -> &str {
         self.data.date()
     }
 
-    /// Returns the rates that are used for a step, and where they come from. `None` if there are none.
+    /// Returns the rates that apply to a step, and their source. `None` if there are none.
     pub fn quote(&self, step: &PricedStep<'_>) -> Option<Quote> {
         let attempts = attempts(step.model, step.provider);
         if let Some(entry) = self.table.find(&attempts, step) {
@@ -94,9 +95,9 @@ impl PriceBook for Prices {
         in_table.or_else(|| self.data.price(&attempts, step))
     }
 
-    /// A checksum of all prices and of the rules here.
+    /// Returns a checksum of all prices and of the rules in this code.
     fn digest(&self) -> u64 {
-        /// Counted up when the same prices would make another cost.
+        /// Increase this number when a change of the code changes the cost for the same prices.
         const RULES: u64 = 1;
         let of = [RULES, self.table.digest(), self.data.digest()].map(u64::to_le_bytes);
         digest::digest(of.as_flattened())
@@ -120,7 +121,7 @@ impl PriceBook for Prices {
         })
     }
 
-    /// The published prices, which most models have.
+    /// Returns the edition of the published prices, which apply to most models.
     fn edition(&self) -> Option<PriceEdition> {
         Some(PriceEdition { table: self.data_name().to_owned(), date: self.data_date().to_owned() })
     }

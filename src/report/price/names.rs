@@ -1,10 +1,10 @@
-//! Under which names a model is looked up.
+//! The names under which the price of a model is looked up.
 
-/// A name to look for, and the provider to look for it at. Without one, any provider's model of that name fits.
+/// A provider and a model's name to look up. Without a provider, a model of that name fits from any provider.
 pub(super) type Attempt<'a> = (Option<&'a str>, &'a str);
 
-/// Returns the names under which a model is looked up, in this order: as it was sent, with the provider that was sent; as
-/// `provider/model`; by its name alone. Then the same without the date at its end.
+/// Returns the names under which a model is looked up, in this order: the name as sent, with the provider as sent;
+/// `provider/model`; the bare model name; then the same names without the date at their end.
 pub(super) fn attempts<'a>(model: &'a str, provider: Option<&'a str>) -> Vec<Attempt<'a>> {
     let mut attempts = Vec::with_capacity(8);
     let mut push = |attempt| {
@@ -25,7 +25,7 @@ pub(super) fn attempts<'a>(model: &'a str, provider: Option<&'a str>) -> Vec<Att
     attempts
 }
 
-/// The name without `-20260131`, `-2026-01-31` or `@20260131` at its end.
+/// Returns the name without `-20260131`, `-2026-01-31` or `@20260131` at its end; `None` if it has no such end.
 fn without_date(name: &str) -> Option<&str> {
     ["-yyyymmdd", "@yyyymmdd", "-yyyy-mm-dd", "@yyyy-mm-dd"].into_iter().find_map(|shape| {
         let (name, date) = name.split_at_checked(name.len().checked_sub(shape.len())?)?;

@@ -2,11 +2,11 @@ use std::fmt;
 
 use crate::report::cost::{PicoDollars, PricedStep};
 
-/// A price for tokens: whole pico-dollars a million tokens, so that each decimal price is exact.
+/// The price of a million tokens in whole pico-dollars, so that each decimal price is exact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Rate(u64);
 
-/// The text is no price.
+/// The text is not a price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a price is a plain decimal number of dollars from 0 to 1000000, with at most 12 places")]
 pub(super) struct InvalidRate;
@@ -18,7 +18,7 @@ impl Rate {
     /// The largest rate, a million dollars for a million tokens.
     const MAX: u64 = 1_000_000_000_000_000_000;
 
-    /// Reads dollars a million tokens, such as `3` or `0.075`, without a float.
+    /// Reads a price in dollars per million tokens, such as `3` or `0.075`, without using a float.
     pub(super) fn parse(dollars: &str) -> Result<Self, InvalidRate> {
         let (whole, places) = dollars.split_once('.').unwrap_or((dollars, "0"));
         let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -29,13 +29,14 @@ impl Rate {
         if pico_dollars <= Self::MAX { Ok(Self(pico_dollars)) } else { Err(InvalidRate) }
     }
 
-    /// The nearest rate to a number of dollars a million tokens. `None` if there is none.
+    /// Returns the rate that is nearest to a number of dollars per million tokens. `None` if the number is out of
+    /// range.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 10^18")]
     pub(super) fn nearest(dollars: f64) -> Option<Self> {
         (0.0..=1e6).contains(&dollars).then(|| Self((dollars * 1e12).round() as u64))
     }
 
-    /// Pico-dollars for a million tokens.
+    /// Returns the price of a million tokens in pico-dollars.
     pub fn get(self) -> u64 {
         self.0
     }
@@ -45,7 +46,7 @@ impl Rate {
     }
 }
 
-/// Writes dollars a million tokens, with the places that it has.
+/// Writes the price in dollars per million tokens, without trailing zeros.
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let dollars = PicoDollars::new(self.0.into()).to_string();
@@ -56,31 +57,31 @@ impl fmt::Display for Rate {
 /// The rates of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rates {
-    /// For the tokens of a prompt that neither came from a cache nor went to one.
+    /// The rate for tokens of a prompt that were neither read from a cache nor written to one.
     pub input: Rate,
-    /// For tokens that the model writes.
+    /// The rate for tokens that the model writes.
     pub output: Rate,
-    /// For tokens of a prompt that are read from the cache.
+    /// The rate for tokens of a prompt that are read from the cache.
     pub cache_read: Rate,
-    /// For tokens of a prompt that are written to the cache.
+    /// The rate for tokens of a prompt that are written to the cache.
     pub cache_write: Rate,
-    /// For those that are written for an hour.
+    /// The rate for tokens of a prompt that are written to the cache for an hour.
     pub cache_write_1h: Rate,
 }
 
 impl Rates {
-    /// The price of a step, rounded once, half a pico-dollar up.
+    /// Returns the price of a step, rounded once. Half a pico-dollar is rounded up.
     pub(super) fn price(&self, step: &PricedStep<'_>) -> PicoDollars {
         let for_an_hour = step.cache_write_1h_tokens.min(step.cache_write_tokens);
         let uncached =
             step.prompt_tokens.saturating_sub(step.cache_read_tokens).saturating_sub(step.cache_write_tokens);
-        // Each term is below 2^64 * 2^60.
+        // Each term is below 2^64 * 2^60, so the sum does not overflow.
         let sum = self.input.times(uncached)
             + self.output.times(step.output_tokens)
             + self.cache_read.times(step.cache_read_tokens)
             + self.cache_write.times(step.cache_write_tokens - for_an_hour)
             + self.cache_write_1h.times(for_an_hour);
-        // Divided by a million it fits.
+        // After division by a million the sum fits into an `i128`.
         PicoDollars::new(((sum + TOKENS / 2) / TOKENS).cast_signed())
     }
 }
@@ -97,7 +98,7 @@ mod tests {
             ("3.750", 3_750_000_000_000, "3.75"),
             ("0", 0, "0"),
             ("10.0", 10_000_000_000_000, "10"),
-            // As floats neither is what it says.
+            // As a float, neither number is exact.
             ("0.1", 100_000_000_000, "0.1"),
             ("0.083333333333", 83_333_333_333, "0.083333333333"),
             ("1000000", Rate::MAX, "1000000"),

@@ -43,30 +43,30 @@ pub struct PriceTable {
     digest: u64,
 }
 
-/// A table of prices cannot be read.
+/// The reason why a table of prices cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {problem}")]
 pub struct PriceTableError {
     /// The line of the table, from 1.
     pub line: usize,
-    /// What is wrong in it.
+    /// The mistake in that line.
     pub problem: PriceTableProblem,
 }
 
-/// What is wrong in a table of prices.
+/// A mistake in a table of prices.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PriceTableProblem {
-    /// It is no TOML, or a key is missing or unknown.
+    /// The table is not TOML, or a key is missing or unknown.
     #[error("{0}")]
     Syntax(String),
-    /// A price is no plain decimal number.
+    /// A price is not a plain decimal number.
     #[error("{0}", super::rate::InvalidRate)]
     Rate,
     /// The model's name has a `*` that is not at its end.
     #[error("`model` is the name of a model, or the beginning of names with a `*` at its end")]
     Pattern,
-    /// `from` is no date and no moment.
+    /// `from` is neither a date nor a moment.
     #[error("`from` is a date such as 2026-01-31, which begins in UTC, or a moment such as 2026-01-31T12:00:00Z")]
     From,
     /// Two prices are for the same model, provider and time.
@@ -79,10 +79,10 @@ pub enum PriceTableProblem {
 pub(super) struct Entry {
     pattern: Pattern,
     provider: Option<String>,
-    /// In milliseconds since 1970.
+    /// The moment from which the prices apply, in milliseconds since 1970.
     from: Option<i64>,
     base: Rates,
-    /// From the lowest limit up.
+    /// The tiers, from the lowest limit to the highest.
     tiers: Vec<(u64, Rates)>,
 }
 
@@ -125,7 +125,7 @@ struct WrittenTier {
     cache_write_1h: Option<Spanned<Value>>,
 }
 
-/// The text of a table, which spans point into.
+/// The text of a table. Spans of TOML values point into it.
 struct Text<'a>(&'a str);
 
 impl Text<'_> {
@@ -134,7 +134,8 @@ impl Text<'_> {
         PriceTableError { line, problem }
     }
 
-    /// A value as it is written, so that a number never becomes a float; what is within the quotes of a string.
+    /// Returns a value as the table writes it, so that a number never becomes a float. For a string, returns the text
+    /// within the quotes.
     fn written(&self, value: &Spanned<Value>) -> String {
         match value.get_ref() {
             Value::String(text) => text.clone(),
@@ -159,7 +160,7 @@ impl Text<'_> {
     }
 }
 
-/// Rates of which some may be left out.
+/// Rates as written, of which some may be left out.
 #[derive(Clone, Copy)]
 struct Stated {
     input: Rate,
@@ -215,7 +216,8 @@ impl Entry {
         Ok(Self { pattern, provider: written.provider.clone(), from, base: base.rates(), tiers })
     }
 
-    /// How well the entry fits: the longer the pattern the better, then the one that names the provider, then the latest.
+    /// Returns how well the entry fits, to compare entries. A longer pattern is better; then an entry that names the
+    /// provider; then the entry with the latest `from`.
     fn fit(&self, (provider, name): Attempt<'_>, at: i64, is_exact: bool) -> Option<(usize, bool, Option<i64>)> {
         let length = match &self.pattern {
             Pattern::Exact(model) if is_exact => (model == name).then_some(model.len()),
@@ -230,7 +232,7 @@ impl Entry {
         (self.from <= Some(at)).then_some((length, names_provider, self.from))
     }
 
-    /// The model's name or prefix, behind the provider if the entry names one.
+    /// Returns the model's name or prefix, after the provider if the entry names one.
     pub(super) fn name(&self) -> String {
         let model = match &self.pattern {
             Pattern::Exact(model) => model.clone(),
@@ -239,7 +241,7 @@ impl Entry {
         self.provider.as_ref().map_or(model.clone(), |provider| format!("{provider}/{model}"))
     }
 
-    /// The rates for a step with a prompt of so many tokens.
+    /// Returns the rates for a step with a prompt of this many tokens.
     pub(super) fn rates(&self, prompt_tokens: u64) -> &Rates {
         let tier = self.tiers.iter().rfind(|(above, _)| prompt_tokens > *above);
         tier.map_or(&self.base, |(_, rates)| rates)
@@ -247,7 +249,7 @@ impl Entry {
 }
 
 impl PriceTable {
-    /// Reads a table. Prices are read as they are written, without a float.
+    /// Reads a table. Prices are read digit by digit, without a float.
     pub fn from_toml(toml: &str) -> Result<Self, PriceTableError> {
         let text = Text(toml);
         let file: File = toml::from_str(toml).map_err(|error| {
@@ -267,8 +269,8 @@ impl PriceTable {
         Ok(Self { entries, digest: digest(toml.as_bytes()) })
     }
 
-    /// Returns the best entry for a step. An exact name is better than a prefix under whichever of its names the model is
-    /// found.
+    /// Returns the best entry for a step. An entry with the exact name is better than one with a prefix, even if it
+    /// matches a later one of the names in `attempts`.
     pub(super) fn find(&self, attempts: &[Attempt<'_>], step: &PricedStep<'_>) -> Option<&Entry> {
         let at = step.at.get().try_into().unwrap_or(i64::MAX);
         [true, false].into_iter().find_map(|is_exact| {
@@ -279,7 +281,7 @@ impl PriceTable {
         })
     }
 
-    /// A checksum that differs if the text of the table differs.
+    /// Returns a checksum that changes if the text of the table changes.
     pub(super) fn digest(&self) -> u64 {
         self.digest
     }

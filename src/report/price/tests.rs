@@ -1,4 +1,4 @@
-//! Prices against ones computed by hand.
+//! Compares prices with ones computed by hand.
 
 use super::*;
 use crate::report::Cost;
@@ -94,7 +94,7 @@ fn a_tier_is_above_its_limit_and_applies_to_the_whole_step() {
     for prices in [bundled(), table] {
         // 100,000 at 3 + 100,000 at 0.3 + 10 at 15 = 300,000 + 30,000 + 150.
         assert_eq!(usd(&prices, &sonnet(200_000)).unwrap(), "0.330150000000");
-        // One token more: 100,001 at 6 + 100,000 at 0.6 + 10 at 22.5 = 600,006 + 60,000 + 225.
+        // The prompt is one token longer: 100,001 at 6 + 100,000 at 0.6 + 10 at 22.5 = 600,006 + 60,000 + 225.
         assert_eq!(usd(&prices, &sonnet(200_001)).unwrap(), "0.660231000000");
         let rates = |prompt_tokens| prices.quote(&sonnet(prompt_tokens)).unwrap().rates;
         assert_eq!([rates(200_000).output, rates(200_001).output].map(|rate| rate.to_string()), ["15", "22.5"]);
@@ -132,7 +132,7 @@ fn a_step_has_the_price_of_its_time() {
     assert_eq!(in_table("2026-01-01T00:00:00Z"), "0.001100000000");
     assert_eq!(in_table("2026-10-19T21:59:59.999Z"), "0.001100000000");
     assert_eq!(in_table("2026-10-19T22:00:00Z"), "0.002200000000");
-    // Before the table begins it is the data's.
+    // At times before the table's entry begins, the data's price applies.
     assert_eq!(in_table("2025-12-31T23:59:59.999Z"), "0.000889000000");
 }
 
@@ -191,7 +191,8 @@ fn more_cached_than_input_is_priced_with_the_whole_prompt() {
 
 #[test]
 fn a_price_is_rounded_once_to_the_nearest_pico_dollar() {
-    // A third of 10^-12 dollars and more a token, which only twelve places of dollars a million tokens can say.
+    // The prices per token are a third and a half of a pico-dollar. They need all twelve decimal places of dollars per
+    // million tokens.
     let prices = with_table("price = [{ model = 'm', input = 0.000000333333, output = 0.0000005 }]");
     // 3 * 0.333333 pico-dollars; 1 * 0.5, which is rounded up; 0.333333 + 0.5.
     let usd = |prompt, output| usd(&prices, &step("m", None, prompt, output)).unwrap();
@@ -210,7 +211,7 @@ fn the_largest_counts_at_the_largest_price_do_not_overflow() {
         cache_write_1h_tokens: u64::MAX,
         ..step("m", None, u64::MAX, u64::MAX)
     };
-    // Three times 2^64 - 1 tokens at a dollar each: the prompt is all cached, and more than that.
+    // Three times 2^64 - 1 tokens at a dollar each: more cached tokens than the prompt has.
     assert_eq!(usd(&prices, &step).unwrap(), "55340232221128654845.000000000000");
 }
 

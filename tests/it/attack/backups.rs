@@ -4,7 +4,7 @@ use std::net::TcpStream;
 use super::{assert_served, longest_turn};
 use crate::server::{Answer, PATIENCE, Server, until};
 
-/// A server with a database that is larger than what sockets buffer.
+/// Starts a server with a database that is larger than the buffers of sockets.
 fn server(settings: &[(&str, &str)]) -> (tempfile::TempDir, Server) {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start_with(directory.path(), settings);
@@ -13,7 +13,7 @@ fn server(settings: &[(&str, &str)]) -> (tempfile::TempDir, Server) {
     (directory, server)
 }
 
-/// Asks for a backup and reads its status.
+/// Requests a backup and reads only the status.
 pub(super) fn ask(server: &Server) -> (TcpStream, String) {
     let mut stream = TcpStream::connect(server.address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -23,12 +23,12 @@ pub(super) fn ask(server: &Server) -> (TcpStream, String) {
     (stream, String::from_utf8(status[9..].to_vec()).unwrap())
 }
 
-/// Reads a backup, and returns the bytes that came and the bytes that were announced.
+/// Reads a whole backup. Returns the number of bytes that arrived and the number that was announced.
 fn read(server: &Server) -> (usize, usize) {
     let (mut stream, status) = ask(server);
     assert_eq!(status, "200");
     let mut answer = Vec::new();
-    // A backup that is broken off may end with a reset.
+    // If the backup is broken off, the connection may end with a reset.
     let _ = stream.read_to_end(&mut answer);
     let head = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
     let text = String::from_utf8_lossy(&answer[..head]).to_lowercase();
@@ -43,7 +43,7 @@ fn refused(server: &Server) -> Answer {
 }
 
 #[test]
-fn there_is_one_copy_at_a_time_until_it_is_sent() {
+fn one_copy_is_made_at_a_time_and_the_next_one_waits_until_it_is_sent() {
     let (_directory, server) = server(&[]);
     let (unread, status) = ask(&server);
     assert_eq!(status, "200");
@@ -54,7 +54,7 @@ fn there_is_one_copy_at_a_time_until_it_is_sent() {
     assert_eq!(copies(&server), 1, "one copy takes space on the disk");
     assert_served(&mut server.client(), "during");
 
-    // Control: with the connection goes the copy, and there is room for another.
+    // Control: when the connection ends, the copy is removed, and another backup can be made.
     drop(unread);
     until("there is a backup again", || (ask(&server).1 == "200").then_some(()));
     until("the copy is gone", || (server.client().get("/ready").status == 200).then_some(()));
@@ -62,7 +62,7 @@ fn there_is_one_copy_at_a_time_until_it_is_sent() {
     until("no copy is left", || (copies(&server) == 0).then_some(()));
 }
 
-/// The number of files without a name that the server holds open.
+/// Returns the number of copies that the server holds open. They are files without a name.
 #[cfg(target_os = "linux")]
 fn copies(server: &Server) -> usize {
     let descriptors = std::fs::read_dir(format!("/proc/{}/fd", server.process())).unwrap();
@@ -75,7 +75,8 @@ fn a_backup_has_a_deadline() {
     let (_directory, slow) = server(&[("HTTP__BACKUP_TIMEOUT", "1ms")]);
     let refused = refused(&slow);
     assert!(refused.error().contains("too long") || refused.error().contains("already"), "{refused:?}");
-    // What is too late for its client is given back: the next is refused for the same reason, not for good.
+    // A copy that is too late for its client is removed. So the next backup is refused for the same reason, and not
+    // because a copy is in the way.
     until("the copy is given back", || slow.client().get("/backup").error().contains("too long").then_some(()));
 
     let (_directory, server) = server(&[("HTTP__BACKUP_TIMEOUT", "2s")]);
@@ -84,7 +85,7 @@ fn a_backup_has_a_deadline() {
         until("the unread one is ended", || (ask(&server).1 == "200").then_some(()));
     }
     drop(unread);
-    // Control: one that is read in time comes whole.
+    // Control: a backup that is read in time arrives completely.
     let (_directory, server) = self::server(&[]);
     let (came, announced) = read(&server);
     assert_eq!(came, announced);
@@ -92,13 +93,13 @@ fn a_backup_has_a_deadline() {
 
 #[test]
 fn a_backup_leaves_the_disk_its_reserve() {
-    // More than any disk has.
+    // The reserve is larger than any disk.
     let (_directory, server) = server(&[("STORE__REDB__BACKUP_RESERVE_BYTES", "1_099_511_627_776")]);
     let refused = refused(&server);
     assert!(refused.error().contains("1099511627776 for commits"), "{refused:?}");
     #[cfg(target_os = "linux")]
     assert_eq!(copies(&server), 0);
-    // Control: with little to keep free there is one.
+    // Control: with a small reserve, a backup is made.
     let (_directory, server) = self::server(&[("STORE__REDB__BACKUP_RESERVE_BYTES", "1024")]);
     let (came, announced) = read(&server);
     assert_eq!(came, announced);

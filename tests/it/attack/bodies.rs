@@ -7,10 +7,10 @@ use super::memory::{MOST_MIB, Memory};
 use super::{assert_served, done};
 use crate::server::{Client, PATIENCE, Server, until};
 
-/// An eighth of these 4 MiB is for small bodies alone.
+/// The budget for bodies: 4 MiB, of which an eighth is reserved for small bodies.
 const BUDGET: &str = "4_194_304";
 
-/// A server with this budget, and patience only as long as this with a body that stalls.
+/// Starts a server with this budget. `stall_timeout` is the time after which a stalled body is ended.
 fn server_with_budget(stall_timeout: &str) -> (tempfile::TempDir, Server) {
     server(&[
         ("HTTP__MAX_BUFFERED_BYTES", BUDGET),
@@ -27,18 +27,18 @@ fn server(settings: &[(&str, &str)]) -> (tempfile::TempDir, Server) {
     (directory, server)
 }
 
-/// A line of 700 KB that counts, and is held until its end.
+/// Returns a line of 700 KB that counts. The server holds it until it ends.
 fn large_body() -> String {
     format!(r#"{{"model":"{}","type":"turn-start","conversationId":"large","turnId":"t"}}"#, "x".repeat(700_000))
 }
 
-/// Begins uploads that lack their last byte, until no more fit.
+/// Begins uploads without their last byte until the budget has no room for another.
 fn stalled(server: &Server) -> Vec<Client> {
     let body = large_body();
     let uploads = (0..6).map(|_| {
         let mut client = server.client();
         let stream = client.begin_post(body.len());
-        // It may be refused while it comes.
+        // The server may refuse the body while it arrives.
         let _ = stream.write_all(&body.as_bytes()[..body.len() - 1]);
         client
     });
@@ -54,7 +54,7 @@ fn uploads_that_stall_hold_up_no_small_body_and_are_ended() {
     for turn in 0..20 {
         assert_served(&mut server.client(), &turn.to_string());
     }
-    // Control: they hold the rest for as long as they may.
+    // Control: the stalled uploads hold the rest of the budget.
     assert_eq!(server.client().post_events(&large_body()).status, 503);
     drop((uploads, server));
 
@@ -64,18 +64,18 @@ fn uploads_that_stall_hold_up_no_small_body_and_are_ended() {
     drop(uploads);
 }
 
-/// Sends a body byte by byte, and returns the status of the answer.
+/// Sends a body byte by byte. Returns the status of the answer.
 fn drip(server: &Server, body: &[u8]) -> u16 {
     let mut client = server.client();
     let stream: &mut TcpStream = client.begin_post(body.len());
-    // The wait for an answer is the pause between two bytes.
+    // The timeout of the read is the pause between two bytes.
     stream.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
     let started = Instant::now();
     let mut answer = [0; 12];
     for byte in body.iter().map(Some).chain(std::iter::repeat(None)) {
         assert!(started.elapsed() < PATIENCE, "the connection is held for ever");
         if let Some(byte) = byte {
-            // The read finds that the server has closed it.
+            // If the server has closed the connection, the read below notices it.
             let _ = stream.write_all(&[*byte]);
         }
         match stream.read(&mut answer) {
@@ -94,19 +94,19 @@ fn a_body_that_drips_is_ended() {
     let stall = ("HTTP__STALL_TIMEOUT", "100ms");
     let (_directory, server) = server(&[stall, ("HTTP__MIN_BYTES_PER_SECOND", "100_000")]);
     assert_eq!(drip(&server, body.as_bytes()), 408);
-    // Control: it comes to its end where less is asked of it.
+    // Control: with a lower minimum rate, the same body is accepted.
     let (_directory, server) = self::server(&[("HTTP__MIN_BYTES_PER_SECOND", "1")]);
     assert_eq!(drip(&server, body.as_bytes()), 200);
 }
 
-/// Turns that are nothing but a `done`, the shortest there are.
+/// Returns turns that have only a `done`. These are the shortest turns.
 fn bare_turns(count: usize) -> String {
     (0..count).map(|turn| done("c", &turn.to_string())).collect()
 }
 
 #[test]
 #[cfg(target_os = "linux")]
-fn what_is_made_of_a_body_of_bare_turns_is_bounded() {
+fn the_memory_for_a_body_of_very_short_turns_is_bounded() {
     const TURNS: usize = 50_000;
     let body = bare_turns(TURNS);
     let limit = ("HTTP__MAX_BUFFERED_BYTES", "41_943_040");
@@ -118,7 +118,7 @@ fn what_is_made_of_a_body_of_bare_turns_is_bounded() {
     println!("a body of {TURNS} bare turns: at most {} MiB above idle", memory.peak_mib());
     assert!(memory.peak_mib() < MOST_MIB);
 
-    // Control: where the events fit into the budget and the receipts do not, nothing is taken in.
+    // Control: if the events fit into the budget and the receipts do not, nothing is taken in.
     let (_directory, server) = self::server(&[("HTTP__MAX_BUFFERED_BYTES", "25_165_824")]);
     let refused = server.client().post_events(&body);
     assert_eq!(refused.status, 413, "{:?}", refused.body);

@@ -16,7 +16,7 @@ fn server(settings: &[(&str, &str)]) -> (tempfile::TempDir, Server) {
 
 const FOUR: [(&str, &str); 2] = [("HTTP__MAX_CONNECTIONS", "4"), ("HTTP__WORKERS", "1")];
 
-/// Whether the server has closed this connection.
+/// Returns whether the server has closed this connection.
 fn is_closed(client: &mut Client) -> bool {
     let stream = client.stream().unwrap().get_mut();
     stream.set_nonblocking(true).unwrap();
@@ -32,13 +32,13 @@ fn at_the_limit_of_connections_the_idlest_makes_room() {
     for client in &mut idle {
         assert_eq!(client.get("/health").status, 200);
     }
-    // One that was idle for the longest time is used again.
+    // The connection that was idle for the longest time is used again.
     assert_eq!(idle[0].get("/health").status, 200);
     assert_served(&mut server.client(), "fresh");
     until("the idlest is closed", || is_closed(&mut idle[1]).then_some(()));
     assert!(!is_closed(&mut idle[0]), "it was used");
 
-    // However many come, each is served.
+    // Many more clients connect, and each is served.
     let fresh: Vec<_> = (0..40)
         .map(|turn| {
             let mut client = server.client();
@@ -51,7 +51,7 @@ fn at_the_limit_of_connections_the_idlest_makes_room() {
 
 #[test]
 fn connections_at_work_are_not_closed_for_others() {
-    // Control of the attack above: those are closed because they are idle.
+    // Control of the test above: connections are only closed if they are idle.
     let (_directory, server) = server(&FOUR);
     let body = done("c", "t");
     let mut at_work: Vec<_> = (0..4).map(|_| server.client()).collect();
@@ -67,7 +67,7 @@ fn connections_at_work_are_not_closed_for_others() {
 }
 
 #[test]
-fn half_a_head_holds_no_place_that_others_need() {
+fn an_incomplete_head_occupies_no_connection_that_others_need() {
     let (_directory, server) = server(&[FOUR[0], FOUR[1], ("HTTP__HEADER_TIMEOUT", "1h")]);
     let mut slow: Vec<_> = (0..5).map(|_| server.client()).collect();
     for client in &mut slow {
@@ -78,7 +78,7 @@ fn half_a_head_holds_no_place_that_others_need() {
     }
 }
 
-/// The program under this limit of open files, soft and hard.
+/// Returns the program under this limit of open files. The limit is both soft and hard.
 fn limited(limit: &str) -> Command {
     let program = turn_metrics();
     let mut command = Command::new("sh");
@@ -92,7 +92,7 @@ fn limited(limit: &str) -> Command {
     command
 }
 
-/// The soft limit of open files that the server has.
+/// Returns the server's soft limit of open files.
 fn files_allowed(server: &Server) -> u64 {
     let limits = fs::read_to_string(format!("/proc/{}/limits", server.process())).unwrap();
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
@@ -100,8 +100,8 @@ fn files_allowed(server: &Server) -> u64 {
 }
 
 #[test]
-fn too_few_descriptors_are_told_at_the_start_or_raised() {
-    // So few that nothing could be answered: it does not start, and says how many it needs.
+fn too_low_a_limit_of_files_is_reported_at_the_start_or_raised() {
+    // With so few files the server could answer nothing. It does not start, and says how many it needs.
     let directory = tempfile::tempdir().unwrap();
     let mut command = limited("ulimit -n 31");
     command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(directory.path());
@@ -110,7 +110,7 @@ fn too_few_descriptors_are_told_at_the_start_or_raised() {
     assert_eq!(output.status.code(), Some(1), "{told}");
     assert!(told.contains("only 31 files") && told.contains("ulimit -n") && !told.contains("panicked"), "{told}");
 
-    // Few: it serves fewer connections, and says so.
+    // With few files, it serves fewer connections, and says so.
     let few = [("HTTP__WORKERS", "2")];
     let server = Server::start_by(limited("ulimit -n 120"), directory.path(), &few);
     let idle: Vec<_> = (0..150)
@@ -126,7 +126,7 @@ fn too_few_descriptors_are_told_at_the_start_or_raised() {
     assert!(status.success());
     assert!(log.iter().any(|line| line.contains("too few files") && line.contains("\"limit\":120")), "{log:#?}");
 
-    // Control: where the process may, it raises the limit, and says nothing.
+    // Control: if the hard limit allows it, the server raises the soft limit and logs nothing.
     let server = Server::start_by(limited("ulimit -S -n 120"), directory.path(), &few);
     assert!(files_allowed(&server) > 1024, "{}", files_allowed(&server));
     server.signal("TERM");
@@ -135,9 +135,9 @@ fn too_few_descriptors_are_told_at_the_start_or_raised() {
 }
 
 #[test]
-fn no_thread_to_be_had_is_an_answer_and_no_panic() {
+fn a_thread_that_cannot_be_started_causes_an_error_answer_and_no_panic() {
     let directory = tempfile::tempdir().unwrap();
-    // The C library reuses the stacks of threads that have ended, but none that is far too large.
+    // The C library reuses the stacks of ended threads. Stacks of this size are too large for that.
     let mut command = turn_metrics();
     command.env("RUST_MIN_STACK", (64 << 20).to_string());
     let server = Server::start_by(command, directory.path(), &[]);
@@ -146,14 +146,14 @@ fn no_thread_to_be_had_is_an_answer_and_no_panic() {
     let status = fs::read_to_string(format!("/proc/{}/status", server.process())).unwrap();
     let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
     let kib: u64 = size.trim().trim_end_matches(" kB").parse().unwrap();
-    // Room for small things, but not for the stack of another thread.
+    // The new limit has room for small allocations, but not for the stack of another thread.
     let limit = Rlimit { current: Some(kib * 1024 + 512 * 1024), maximum: getrlimit(Resource::As).maximum };
     prlimit(process, Resource::As, limit).unwrap();
     assert_eq!(ask(&server).1, "503");
     for turn in 0..3 {
         assert_served(&mut server.client(), &turn.to_string());
     }
-    // Control: with room again there is a backup.
+    // Control: when there is room again, a backup is made.
     prlimit(process, Resource::As, getrlimit(Resource::As)).unwrap();
     until("there is a backup", || (ask(&server).1 == "200").then_some(()));
     server.signal("TERM");

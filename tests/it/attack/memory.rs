@@ -2,31 +2,31 @@ use std::fs;
 
 use crate::server::Server;
 
-/// The most that a process may hold above what it holds when idle, with the default settings.
+/// The maximum memory that a process may use above its idle use, with the default settings.
 pub(super) const MOST_MIB: u64 = 300;
 
-/// The memory of a server's process, measured against what it was at the start.
+/// Measures the memory of a server's process against its use when idle.
 pub(super) struct Memory {
     process: u32,
     idle_kib: u64,
 }
 
 impl Memory {
-    /// Takes the present memory for that of an idle server.
+    /// Takes the present use as that of an idle server.
     pub(super) fn of_idle(server: &Server) -> Self {
         let mut memory = Self { process: server.process(), idle_kib: 0 };
-        // Forgets the peak of the start.
+        // This resets the peak, so that the start of the server does not count.
         fs::write(format!("/proc/{}/clear_refs", memory.process), "5").unwrap();
         memory.idle_kib = memory.field("VmRSS");
         memory
     }
 
-    /// The MiB held now, above those of the idle process.
+    /// Returns how many MiB the process uses now above its idle use.
     pub(super) fn now_mib(&self) -> u64 {
         self.field("VmRSS").saturating_sub(self.idle_kib) / 1024
     }
 
-    /// The most MiB held since the start, above those of the idle process.
+    /// Returns how many MiB the process used at most above its idle use.
     pub(super) fn peak_mib(&self) -> u64 {
         self.field("VmHWM").saturating_sub(self.idle_kib) / 1024
     }

@@ -1,15 +1,15 @@
-//! Clients that mean harm: what they make the process hold, and whether others are served meanwhile.
+//! Attacks by clients: how much memory each can make the process hold, and whether other clients are still served.
 //!
-//! Each attack has a control: the same attack where the limit that stops it is lifted.
+//! Each attack has a control: the same attack without the limit that stops it.
 //!
 //! - `memory`: the memory of the process.
 //! - `reads`: long answers that nobody reads.
-//! - `bodies`: bodies that stall, and bodies that make more of themselves than they are.
+//! - `bodies`: bodies that stall, and short bodies that take much memory.
 //! - `backups`: backups that nobody reads.
 //! - `connections`: connections that nobody uses, and limits of the system.
 //! - `pages`: what a web page could send.
-//! - `text`: texts and numbers that deceive the reader of a terminal or a log.
-//! - `private_files`: who may read the files.
+//! - `text`: texts and numbers that would deceive a reader of a terminal or a log.
+//! - `private_files`: who may read the files that the program creates.
 
 mod backups;
 mod bodies;
@@ -28,8 +28,8 @@ use std::fmt::Write as _;
 
 use crate::server::Client;
 
-/// About the largest turn that the default limits allow: ids and texts as long as may be, and as many steps with them as
-/// fit into the bytes of a turn.
+/// Returns about the largest turn that the default limits allow: its ids and texts have the maximum length, and it has
+/// as many such steps as the limit for a turn's bytes allows.
 fn longest_turn(conversation: &str, turn: &str) -> String {
     let (model, provider) = ("m".repeat(250), "p".repeat(256));
     let mut lines = String::new();
@@ -47,7 +47,7 @@ fn done(conversation: &str, turn: &str) -> String {
     format!("{{\"type\":\"done\",\"conversationId\":\"{conversation}\",\"turnId\":\"{turn}\",\"reason\":\"stop\"}}\n")
 }
 
-/// Asserts that a client who does no harm can post and read.
+/// Asserts that a harmless client can post and read.
 #[track_caller]
 fn assert_served(client: &mut Client, turn: &str) {
     let posted = client.post_events(&done("other", turn));

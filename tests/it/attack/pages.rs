@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use super::done;
 use crate::server::{PATIENCE, Server, metrics};
 
-/// A route as the source of the server lists it.
+/// A route as the sources of the server declare it.
 struct Route {
     path: String,
     methods: Vec<String>,
@@ -13,7 +13,7 @@ struct Route {
     pages: String,
 }
 
-/// Every route there is, from the source, so that none can be forgotten.
+/// Reads every route from the sources, so that none can be forgotten.
 fn routes() -> Vec<Route> {
     let source = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/http/access.rs")).unwrap();
     let declared = source.split("Route { path: \"").skip(1).map(|rest| {
@@ -34,7 +34,8 @@ fn routes() -> Vec<Route> {
 
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"];
 
-/// The status and the head of the answer to a request with these lines, and an event where it has a body.
+/// Sends a request with this first line and these headers; a POST has an event. Returns the status and the head of the
+/// answer.
 fn exchange(server: &Server, line: &str, headers: &[&str]) -> (u16, String) {
     let body = if line.starts_with('P') { done("c", "t") } else { String::new() };
     let typed = headers.iter().any(|header| header.starts_with("content-type"));
@@ -63,7 +64,7 @@ fn assert_nothing_was_taken_in(server: &Server) {
     assert_eq!(metrics(&mut server.client(), "c"), r#"{"turns":[]}"#);
 }
 
-/// The status of a request that reaches the resource: some lack a parameter, and no turn is sealed.
+/// Returns the status of a request that reaches the resource. Some requests lack a parameter, and no turn is sealed.
 fn own_status(path: &str) -> u16 {
     match path {
         "/metrics/throughput" | "/prices" => 400,
@@ -73,7 +74,7 @@ fn own_status(path: &str) -> u16 {
 }
 
 #[test]
-fn no_route_answers_for_a_name_that_a_page_could_have() {
+fn no_route_answers_requests_for_a_host_name_of_an_attacker() {
     let (_directory, server) = server();
     let hosts = [
         "evil.example",
@@ -104,7 +105,7 @@ fn no_route_answers_for_a_name_that_a_page_could_have() {
                 }
             }
         }
-        // An absolute target outranks the header.
+        // The host of an absolute target outranks the `Host` header.
         for host in ["evil.example", "localhost.", "127.evil.example", "[::ffff:127.0.0.1]"] {
             for version in ["1.0", "1.1"] {
                 let line = format!("GET http://{host}{path} HTTP/{version}");
@@ -114,18 +115,18 @@ fn no_route_answers_for_a_name_that_a_page_could_have() {
     }
     assert_nothing_was_taken_in(&server);
 
-    // Control: under the names of this machine every route is answered.
+    // Control: every route answers under the names of this machine.
     for Route { path, methods, .. } in routes() {
         for host in ["localhost", "127.0.0.1:1", "[::1]"] {
             let line = format!("{} {path} HTTP/1.1", methods[0]);
             let (status, _) = exchange(&server, &line, &[&format!("host: {host}")]);
-            // The check just before has sealed a turn.
+            // An earlier request of this loop may have sealed a turn.
             assert!([200, own_status(&path)].contains(&status), "{line} of {host}: {status}");
         }
     }
 }
 
-/// What browsers send with what a page of another origin does.
+/// What browsers send for the things that a page of another origin can do.
 const PAGES: [(&str, &[&str]); 9] = [
     ("fetch", &["origin: https://evil.example", "sec-fetch-site: cross-site", "sec-fetch-mode: cors"]),
     ("fetch without Sec-Fetch", &["origin: https://evil.example"]),
@@ -176,7 +177,7 @@ fn a_page_gets_from_each_route_what_the_route_allows_and_changes_nothing() {
                 } else {
                     assert!((400..500).contains(&status), "{what}: {line}: {status}");
                 }
-                // An `OPTIONS` says which methods there are, and a browser asks for nothing else with it.
+                // An `OPTIONS` only lists the allowed methods. For a page, a browser sends it only as a preflight.
                 let may_read = pages == "OfAllowedOrigins" && has_origin && (is_read || method == "OPTIONS");
                 let is_granted = head.contains("access-control-allow-origin");
                 assert!(may_read || !is_granted, "{what}: {line}: {head}");
@@ -184,7 +185,7 @@ fn a_page_gets_from_each_route_what_the_route_allows_and_changes_nothing() {
                 assert!(!head.contains("access-control-allow-credentials"), "{what}: {line}: {head}");
             }
         }
-        // No preflight lets a page change anything.
+        // No preflight allows a page to change anything.
         let headers = ["host: localhost", "origin: https://evil.example", "access-control-request-method: POST"];
         let (_, head) = exchange(&server, &format!("OPTIONS {path} HTTP/1.1"), &headers);
         let granted = head.lines().find(|line| line.starts_with("access-control-allow-methods"));
@@ -192,7 +193,7 @@ fn a_page_gets_from_each_route_what_the_route_allows_and_changes_nothing() {
     }
     assert_nothing_was_taken_in(&server);
 
-    // Control: a program, which sends none of these headers, and a page of this server are answered.
+    // Control: requests of a program, without these headers, and requests of a page of this server are answered.
     for headers in
         [&["host: localhost"][..], &["host: localhost", "origin: http://localhost", "sec-fetch-site: same-origin"]]
     {

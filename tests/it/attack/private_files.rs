@@ -6,7 +6,7 @@ use std::process::Command;
 use super::done;
 use crate::server::{Server, turn_metrics};
 
-/// The program where new files may be read by everybody unless it says otherwise.
+/// Returns the program with an umask under which new files are readable by everybody, unless the program prevents it.
 fn without_umask() -> Command {
     let program = turn_metrics();
     let mut command = Command::new("sh");
@@ -20,7 +20,7 @@ fn without_umask() -> Command {
     command
 }
 
-/// Asserts of every file and directory below this one that only its owner may use it, and returns their number.
+/// Asserts that only the owner may use each file and directory in this one. Returns their number.
 fn assert_private(directory: &Path) -> usize {
     let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     entries
@@ -33,7 +33,7 @@ fn assert_private(directory: &Path) -> usize {
 }
 
 #[test]
-fn whatever_is_made_is_for_its_owner_alone() {
+fn all_created_files_are_readable_only_by_their_owner() {
     let root = tempfile::tempdir().unwrap();
     let data = root.path().join("new/data");
     let spans = root.path().join("logs/spans.ndjson");
@@ -56,7 +56,7 @@ fn whatever_is_made_is_for_its_owner_alone() {
     run(&["check", "--data-dir", data], 0);
     assert!(assert_private(root.path()) >= 6);
 
-    // Control: without the program's care a file is open to all.
+    // Control: a file that is created without the program's care is open to everybody.
     let made = without_umask_file(root.path());
     assert_eq!(made & 0o777, 0o666);
 }

@@ -6,7 +6,7 @@ use super::memory::{MOST_MIB, Memory};
 use super::{assert_served, longest_turn};
 use crate::server::{PATIENCE, Server, until};
 
-/// A stopped store with a conversation of the longest turns.
+/// Returns a stopped store with a conversation of the longest turns.
 fn store() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(directory.path());
@@ -18,12 +18,12 @@ fn store() -> tempfile::TempDir {
     directory
 }
 
-/// Clients that ask for a long answer, see its status and read no further.
+/// Clients that request a long answer, read its status, and read no further.
 struct Unread {
     server: Server,
     memory: Memory,
     clients: Vec<TcpStream>,
-    /// The number of requests that were answered with 503.
+    /// The number of requests that got 503.
     refused: usize,
 }
 
@@ -60,14 +60,14 @@ fn long_answers_that_nobody_reads_stay_within_their_budget() {
     println!("{CLIENTS} unread answers: at most {peak} MiB above idle, {} refused", attack.refused);
     assert!(peak < MOST_MIB, "{peak} MiB");
     assert!(attack.refused > 0, "all of them fit the budget: too few clients");
-    // The connections go, and with them what was held.
+    // When the connections end, the held memory is freed.
     drop(attack.clients);
     until("a long answer is given again", || {
         (client.get("/conversations/long/turns?limit=1").status == 200).then_some(())
     });
     drop(attack.server);
 
-    // Control: without the budget each connection holds a turn.
+    // Control: without the budget, each connection holds a turn.
     let settings = [("HTTP__MAX_READ_BYTES", "1_099_511_627_776")];
     let attack = ask_and_do_not_read(store.path(), &settings, CLIENTS);
     assert_eq!(attack.refused, 0);
@@ -79,7 +79,7 @@ fn long_answers_that_nobody_reads_stay_within_their_budget() {
 #[test]
 fn a_page_ends_at_its_limit_in_bytes_and_the_next_goes_on_after_it() {
     let store = store();
-    // The longest turn alone is longer than the limit.
+    // One longest turn exceeds the limit.
     let server = Server::start_with(store.path(), &[("HTTP__MAX_PAGE_BYTES", "100_000")]);
     let mut client = server.client();
     let page = |client: &mut crate::server::Client, after: u64| {
@@ -90,7 +90,7 @@ fn a_page_ends_at_its_limit_in_bytes_and_the_next_goes_on_after_it() {
     assert_eq!(pages, [(1, 1), (1, 2), (1, 3), (0, 3)]);
     drop(server);
 
-    // Control: with a larger one it is all one page.
+    // Control: with a larger limit, all turns are on one page.
     let server = Server::start_with(store.path(), &[("HTTP__MAX_PAGE_BYTES", "100_000_000")]);
     assert_eq!(page(&mut server.client(), 0), (3, 3));
 }

@@ -3,7 +3,7 @@ use std::net::TcpStream;
 
 use crate::server::{Server, turn_metrics};
 
-/// A name that a terminal would show as `admin-txt.exe`, with an end of line of Unicode and a control character.
+/// A name that a terminal would show as `admin-txt.exe`. It also contains a Unicode line end and a control character.
 const DECEPTIVE: &str = "admin-\u{202e}exe.txt\u{2028}\u{2066}";
 
 fn event(duration: &str) -> String {
@@ -24,7 +24,7 @@ fn show(server: &Server, more: &[&str]) -> String {
 }
 
 #[test]
-fn what_turns_the_direction_of_writing_is_escaped_in_every_log_and_on_every_terminal() {
+fn characters_that_reverse_the_direction_of_text_are_escaped_in_logs_and_on_terminals() {
     for format in ["json", "text"] {
         let directory = tempfile::tempdir().unwrap();
         let spans = directory.path().join("spans.ndjson");
@@ -36,7 +36,7 @@ fn what_turns_the_direction_of_writing_is_escaped_in_every_log_and_on_every_term
         assert!(is_plain(&show(&server, &[])));
         let json = show(&server, &["--json"]);
         assert!(is_plain(&json) && json.contains("\\u202e"), "{json}");
-        // Control: over HTTP an id is what it was.
+        // Control: over HTTP, the id is unchanged.
         let turns = client.get("/conversations/admin-%E2%80%AEexe.txt%E2%80%A8%E2%81%A6/turns");
         assert!(turns.body.contains(&format!("{DECEPTIVE}-turn")), "{turns:?}");
 
@@ -61,13 +61,13 @@ fn an_absurd_time_does_not_widen_the_table() {
     let table = show(&server, &[]);
     assert!(table.contains("1.0e308"), "{table}");
     assert!(table.lines().all(|line| line.chars().count() < 300), "{table}");
-    // Control: it is kept as it was sent.
+    // Control: the server keeps the time as it was sent.
     let turns = server.client().get("/conversations/admin-%E2%80%AEexe.txt%E2%80%A8%E2%81%A6/metrics");
     assert!(turns.body.contains("\"durationMs\":1e+308"), "{turns:?}");
 }
 
 #[test]
-fn an_expectation_that_cannot_be_met_is_told() {
+fn an_expectation_that_cannot_be_met_is_refused_with_417() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(directory.path());
     for (expected, status) in [("100-continue", 200), ("200-ok", 417), ("100-continue, tea", 417)] {

@@ -1,16 +1,16 @@
-//! Compares what was acknowledged to the clients with what is stored in the end. Pure: it needs no server.
+//! Compares the acknowledgements to the clients with the turns that are stored at the end. Pure: it needs no server.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::script::{Folded, Name, Scripts};
 
-/// An acknowledgement to a client. It is in the client's history only from the acknowledgement on.
+/// An acknowledgement to a client. The client adds it to its history when it arrives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Note {
     /// These events of a turn are durable.
     Accepted { turn: Name, events: Range<usize> },
-    /// A turn is sealed at this ordinal.
+    /// A turn is sealed and has this ordinal.
     Sealed { turn: Name, ordinal: u64, duplicate: bool },
 }
 
@@ -41,9 +41,9 @@ pub(crate) enum Kind {
     Duplicate,
     /// Two acknowledgements contradict each other.
     Contradiction,
-    /// A client had a turn sealed after another one, but it is stored before that one.
+    /// A client had one turn sealed after another, but the store has them in the opposite order.
     Reordered,
-    /// A `done` was acknowledged without the turn's ordinal.
+    /// A `done` was acknowledged, but the answer did not contain the turn's ordinal.
     Untold,
     /// A sealed turn lacks an event that was acknowledged while it was open.
     Forgotten,
@@ -163,7 +163,7 @@ impl Check<'_> {
         let Some(script) = self.scripts.get(name) else {
             return self.report(Kind::Invented, format!("{name:?}"));
         };
-        // Events that were not acknowledged may be there or not.
+        // Events that were not acknowledged may be stored or not.
         let whole = script.fold(|_| true);
         let told = self.told.accepted.get(name).cloned().unwrap_or_default();
         let least = script.fold(|event| told.contains(&event));

@@ -1,4 +1,4 @@
-//! Tests of the checker: each way of breaking the promise, given to it as data, is found as the right kind.
+//! Tests of the checker. Each way of breaking the promise is given to it as data, and it must find the right kind.
 
 use super::checker::{History, Kind, Note, Outcome, StoredTurn, check};
 use super::script::{Script, Scripts};
@@ -54,7 +54,7 @@ impl Case {
 fn a_kept_promise_has_no_violation() {
     let mut case = sound();
     assert_eq!(case.kinds(), []);
-    // Turns that were not acknowledged may be there or not.
+    // Turns that were not acknowledged may be stored or not.
     let unknown = Script::of(7, "d", 0);
     case.scripts.insert(unknown.name.clone(), unknown.clone());
     assert_eq!(case.kinds(), []);

@@ -11,10 +11,10 @@ use super::checker::{History, Note};
 use super::script::{Name, Script, Scripts};
 use crate::server::{Answer, Client, PATIENCE};
 
-/// The maximum number of turns that a client leaves open on purpose: below the limit of a conversation.
+/// The maximum number of turns that a client leaves open on purpose. It is below the limit of a conversation.
 const MAX_LEFT_OPEN: usize = 50;
 
-/// Whether a client keeps its part of the promise. All but the first break it, and must be caught.
+/// How a client behaves. All but the first kind break the rules for clients, and the checker must notice it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Manners {
     /// Records an acknowledgement when it arrives, and repeats requests in doubt.
@@ -25,7 +25,7 @@ pub(crate) enum Manners {
     WithoutDedupe,
 }
 
-/// The current server. Clients wait here while there is none.
+/// The place where the clients get the current server. They wait here while there is none.
 #[derive(Debug, Default)]
 pub(crate) struct Field {
     server: Mutex<Serving>,
@@ -34,7 +34,7 @@ pub(crate) struct Field {
 
 #[derive(Debug, Default, Clone, Copy)]
 struct Serving {
-    /// The number of servers so far.
+    /// How many servers have been started so far.
     generation: usize,
     address: Option<SocketAddr>,
     /// Whether this is the last server, on which all turns are completed.
@@ -70,7 +70,7 @@ pub(crate) struct Sending {
     seed: u64,
     random: fastrand::Rng,
     manners: Manners,
-    /// A suffix that makes the ids of its turns unknown to others, or nothing.
+    /// A suffix that makes the ids of the client's turns unknown to other clients, or an empty text.
     mark: String,
     /// The conversations, and how many turns of each it has begun.
     conversations: Vec<(String, usize)>,
@@ -83,7 +83,8 @@ pub(crate) struct Sending {
 
 impl Sending {
     pub(crate) fn new(seed: u64, number: usize, manners: Manners) -> Self {
-        // One conversation of its own, one shared with all clients, and one shared with every second client.
+        // One conversation belongs to this client, one is shared by all clients, and one is shared by every second
+        // client.
         let conversations = [format!("own-{number}"), "all".into(), format!("some-{}", number % 2)];
         Self {
             seed,
@@ -145,7 +146,7 @@ impl Sending {
         }
     }
 
-    /// The next events of one or two of its turns.
+    /// Returns the next events of one or two of the client's turns.
     fn next_parts(&mut self) -> Vec<Part> {
         let first = self.random.usize(..self.open.len());
         let mut parts = vec![self.take(first)];
@@ -160,8 +161,8 @@ impl Sending {
         let (script, sent) = &mut self.open[place];
         let count = self.random.usize(1..=3).min(script.len() - *sent);
         let mut events = *sent..*sent + count;
-        // A few of its own turns stay open without their `done`. In the end they show whether open turns are
-        // remembered.
+        // A few turns of the client's own conversation stay open without their `done`. In the end they show whether
+        // open turns are remembered.
         let own = script.name.0.starts_with("own");
         if own && script.name.1.ends_with('3') && events.end == script.len() && self.left_open < MAX_LEFT_OPEN {
             events.end -= 1;
@@ -190,13 +191,13 @@ impl Sending {
         self.history.extend(notes.filter(|note| !matches!(note, Note::Accepted { events, .. } if events.is_empty())));
     }
 
-    /// Drops the turns that are sent completely. On the last server, also drops those of which nothing is sent.
+    /// Drops the turns that are sent completely. On the last server, it also drops the turns of which nothing is sent.
     fn forget_what_is_sent(&mut self, last: bool) {
         self.open.retain(|(script, sent)| *sent < script.len() && !(last && *sent == 0));
     }
 }
 
-/// The acknowledgements of sealed turns in an answer, under the ids of the scripts.
+/// Returns the acknowledgements of sealed turns in an answer, under the ids of the scripts.
 pub(crate) fn sealed(answer: &Answer) -> Vec<Note> {
     let sealed = answer.json()["sealed"].as_array().unwrap().clone();
     sealed.iter().map(note_of).collect()

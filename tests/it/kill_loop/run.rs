@@ -1,5 +1,5 @@
-//! A run: several clients on one server after another. Each server is killed under load, and the result is checked in
-//! the end.
+//! A run: several clients use one server after another. Each server is killed under load. At the end the result is
+//! checked.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,7 +23,7 @@ pub(crate) struct Plan {
     pub(crate) kills: usize,
     pub(crate) manners: Manners,
     pub(crate) ends_by: End,
-    /// Whether the data directory is once replaced by an older copy, as if writes were lost.
+    /// Whether the data directory is replaced once by an older copy, as if writes were lost.
     pub(crate) loses_writes: bool,
 }
 
@@ -32,7 +32,7 @@ pub(crate) struct Plan {
 pub(crate) enum End {
     /// Killed, as by a crash.
     Kill,
-    /// Stopped in order, by the two signals in turn, while one client is stuck in an upload.
+    /// Stopped in order by a signal, SIGTERM or SIGINT in alternation, while one client is stuck in an upload.
     Signals,
 }
 
@@ -40,10 +40,9 @@ pub(crate) enum End {
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) violations: Vec<Violation>,
-    /// The number of acknowledgements.
-    /// What a check of the files found in the end.
+    /// The violations that a check of the files found at the end.
     pub(crate) flaws: Vec<store::Violation>,
-    /// How much the clients were told.
+    /// How many acknowledgements the clients got.
     pub(crate) notes: usize,
     pub(crate) sealed_turns: usize,
 }
@@ -63,9 +62,9 @@ pub(crate) fn run(plan: Plan) -> Report {
             .collect();
         let mut random = fastrand::Rng::with_seed(plan.seed);
         for kill in 0..plan.kills {
-            // Zero acknowledgements means a kill as soon as the server listens.
+            // A burst of zero acknowledgements means that the server is killed as soon as it listens.
             let burst = [0, random.usize(..20), random.usize(..400)][random.usize(..3)];
-            // Each kill comes after enough acknowledgements that a lost write can be noticed.
+            // Each kill comes after so many acknowledgements that a lost write can be noticed.
             let burst = if plan.loses_writes { 60 } else { burst };
             let server = run_under_load(&data_dir, burst, &mut random, &field, &acknowledged);
             match plan.ends_by {
@@ -99,7 +98,7 @@ pub(crate) fn run(plan: Plan) -> Report {
     let sealed_turns = outcome.values().map(Vec::len).sum();
     drop(client);
     server.kill();
-    // What is derived from the turns, such as the sums of reports, is theirs after all that.
+    // At the end, the sums of reports and other derived data must still match the turns.
     let flaws = if plan.loses_writes { Vec::new() } else { store::check(&data_dir).unwrap().violations };
     Report { violations: check(&scripts, &histories, &outcome), flaws, notes, sealed_turns }
 }
@@ -112,8 +111,8 @@ fn run_under_load(
     field: &Field,
     acknowledged: &Receiver<()>,
 ) -> Server {
-    // Conversations that are retired at once race with events. Batches of one make many commits of a burst. If two
-    // requests may be in progress, a third is refused, again and again.
+    // Conversations are retired at once, which races with events. Batches of one make many commits of a burst. Only two
+    // requests may be in progress, so a third is refused, again and again.
     let settings = [
         ("TURNS__IDLE_AFTER", ["1ms", "1m"]),
         ("STORE__BATCH_COMMITS", ["1", "1024"]),
@@ -146,7 +145,7 @@ fn copy_files(from: &Path, to: &Path) {
     }
 }
 
-/// Sends the `done` of the turns that lack only that. Every acknowledged event must be in their metrics.
+/// Sends the `done` of each turn that lacks only that. Every acknowledged event must be in the turn's metrics.
 fn seal_what_was_left_open(client: &mut Client, scripts: &Scripts, histories: &[History]) -> History {
     let mut accepted: BTreeMap<&Name, usize> = BTreeMap::new();
     for note in histories.iter().flatten() {

@@ -1,4 +1,5 @@
-//! What the clients of a run send. Turns are a pure function of a seed, so that several clients send the same ones.
+//! The turns that the clients of a run send. A turn depends only on a seed, so that several clients send the same
+//! turns.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,7 @@ pub(crate) type Name = (String, String);
 /// All turns of a run.
 pub(crate) type Scripts = BTreeMap<Name, Script>;
 
-/// What a turn folds to.
+/// The result of folding a turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Folded {
     pub(crate) model: Option<String>,
@@ -26,7 +27,7 @@ pub(crate) struct Script {
 }
 
 impl Script {
-    /// The `n`-th turn of a conversation.
+    /// Returns the `n`-th turn of a conversation.
     pub(crate) fn of(seed: u64, conversation: &str, n: usize) -> Self {
         let turn = format!("t{n}");
         let bytes = conversation.bytes().chain(turn.bytes());
@@ -36,7 +37,7 @@ impl Script {
         for step in 0..random.usize(0..4) {
             let step_id = format!("{turn}#{step}");
             let prompt = random.u32(1..100_000);
-            // Each event has a part that no other has, so that a missing event can be noticed.
+            // Each event contributes something that no other event does, so that a missing event can be noticed.
             for (input, output) in [(prompt, 0), (0, random.u32(1..5_000))] {
                 let usage = json!({"inputTokens": input, "outputTokens": output});
                 events.push(json!({"type": "usage", "stepId": step_id, "usage": usage}));
@@ -48,12 +49,12 @@ impl Script {
         Self { name: (conversation.to_owned(), turn), events }
     }
 
-    /// The number of events.
+    /// Returns the number of events.
     pub(crate) fn len(&self) -> usize {
         self.events.len()
     }
 
-    /// An event as a line of a request, under another turn id if given.
+    /// Returns an event as a line of a request, with this turn id.
     pub(crate) fn line(&self, event: usize, turn_id: &str) -> String {
         let mut event = self.events[event].clone();
         event["conversationId"] = json!(self.name.0);
