@@ -112,7 +112,7 @@ async fn events_for_a_system_that_has_ended_are_counted_and_never_sent_again() {
     assert_eq!(recorder.counts(), RecorderCounts { taken: 2, lost_to_full: 0, lost_to_gone: 2 });
 }
 
-/// Answers that it is busy for the conversation `busy`, and gone for all others.
+/// A system that answers the conversation `busy` with an overload, and drops the messages of all others unanswered.
 struct Dying;
 
 impl Actor for Dying {
