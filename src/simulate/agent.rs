@@ -121,7 +121,7 @@ impl Agent {
 
     fn run_step(&mut self, turn: &mut Turn, index: usize, may_end: bool, aborted: bool) -> StepEnd {
         let Ok(step_id) = StepId::new(format!("{}#{index}", turn.id)) else { return StepEnd::Tool };
-        // The first step writes no text if it only calls a tool, and then has no first token.
+        // A step that cannot be the last one may only call a tool. Such a step writes no text and has no first token.
         let writes = may_end || aborted || index > 0 && self.random.once_in(2);
         let output = self.random.within(if writes { 60..=900 } else { 20..=120 });
         let usage = Usage {

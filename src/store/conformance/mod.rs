@@ -1,7 +1,7 @@
 //! The conformance suite: what every store promises, one case for each promise.
 //!
-//! The cases know the contract of a store and no engine: no file, no restart, no queue. [`conformance!`] makes a test of
-//! each case for one store, so that a failure names the case and the store.
+//! The cases use the contract of a store only. No case depends on an engine: none uses a file, a restart or a queue.
+//! [`conformance!`] makes a test of each case for one store, so that a failure names the case and the store.
 //!
 //! - `commits`: ordinals, duplicates, versions, conflicts, staging.
 //! - `activity`: lists of conversations.
@@ -39,7 +39,7 @@ pub(crate) fn test_prices() -> SharedPriceBook {
     Arc::new(TestPrices { dear: 1_000_000 })
 }
 
-/// Prices for tests, one of which they can set.
+/// Prices for tests. A test can set the price of the model `dear`.
 #[derive(Debug)]
 pub(crate) struct TestPrices {
     /// The price of a token of the model `dear` in pico-dollars.
@@ -61,7 +61,7 @@ impl PriceBook for TestPrices {
     }
 }
 
-/// A store as the suite asks it. A clone is the same store. A read that fails panics, which fails its case.
+/// The store that a case tests. A clone is the same store. If a read fails, the method panics, and so the case fails.
 #[derive(Clone)]
 pub(crate) struct StoreUnderTest(Arc<dyn Engine>);
 
@@ -78,50 +78,50 @@ impl StoreUnderTest {
         self.0.commit(Arc::new(commit)).get()
     }
 
-    /// What a conversation's actor starts from, and which of these turns are sealed.
+    /// Returns the state of a conversation, and which of these turns are sealed.
     async fn open(&self, id: &ConversationId, turn_ids: &[TurnId]) -> ConversationState {
         self.0.open(id.clone(), turn_ids.to_vec()).get().await.unwrap()
     }
 
-    /// Sealed turns, in order.
+    /// Returns sealed turns of a conversation, in the order of their ordinals.
     async fn turns(&self, range: &TurnRange) -> Vec<StoredTurn> {
         self.0.turns(range.clone()).get().await.unwrap()
     }
 
-    /// A page of the stale turns. The pages have an order of the store's own.
+    /// Returns a page of the stale turns. The store chooses the order.
     async fn stale_turns(&self, before: StaleBefore, after: Option<&StaleTurn>, limit: usize) -> Vec<StaleTurn> {
         self.0.stale_turns(before, after.cloned(), limit).get().await.unwrap()
     }
 
-    /// Sealed turns of all conversations, in the order in which they became durable.
+    /// Returns sealed turns of all conversations, in the order in which they became durable.
     async fn sealed(&self, after: Option<Position>, limit: usize) -> Result<SealedPage, ListSealedError> {
         self.0.sealed_turns(after, limit).get().await
     }
 
-    /// Conversations with a sealed turn.
+    /// Returns conversations that have a sealed turn.
     async fn list(&self, question: ConversationQuestion) -> Vec<ListedConversation> {
         self.0.conversations(question).get().await.unwrap()
     }
 
-    /// The same by their latest activity.
+    /// Returns conversations that have a sealed turn, the one with the latest activity first.
     async fn conversations(&self, after: Option<&ListedConversation>, limit: usize) -> Vec<ListedConversation> {
         let first = ConversationQuestion::first(ConversationOrder::Recent, limit);
         self.list(after.map_or(first.clone(), |after| first.after(after))).await
     }
 
-    /// Sums over turns.
+    /// Returns sums over turns.
     async fn report(&self, question: ReportQuestion) -> Result<Report, ReportError> {
         self.0.report(question).get().await
     }
 
-    /// What a conversation's sealed turns are right now.
+    /// Returns the revision of a conversation's sealed turns.
     async fn revision(&self, id: &ConversationId) -> Revision {
         self.0.revision(id.clone()).get().await.unwrap()
     }
 }
 
-/// Makes a test of each case. `$open` is the path of an `async fn` without arguments that returns a new, empty store, and
-/// whatever has to live as long as that.
+/// Makes a test of each case. `$open` is the path of an `async fn` without arguments that returns a new, empty store,
+/// and a value that has to live as long as the store.
 macro_rules! conformance {
     ($open:path) => {
         $crate::store::conformance::conformance! { $open,
@@ -232,26 +232,26 @@ fn staged(name: &str, at: u64) -> StagedTurn {
     StagedTurn { turn: open_turn(name), last_event_at: RunningTime::new(at) }
 }
 
-/// The same with this many steps.
+/// An open turn like that of [`staged`], with this many steps.
 fn staged_with_steps(name: &str, at: u64, steps: u32) -> StagedTurn {
     let mut staged = staged(name, at);
     (0..steps).for_each(|step| staged.turn.fold(&report(name, step, step)));
     staged
 }
 
-/// An event of a step.
+/// An event that reports the usage of a step.
 fn report(turn: &str, step: u32, tokens: u32) -> Progress {
     let step_id = Some(StepId::new(format!("{turn}#{step}")).unwrap());
     let usage = Usage { input_tokens: tokens.into(), ..Usage::default() };
     Progress::Usage { step_id, report: usage.into(), is_final: false }
 }
 
-/// A turn that ends at this moment.
+/// A turn that is sealed at this moment.
 fn sealed(name: &str, at: u64) -> SealedTurn {
     open_turn(name).seal(&Done { duration: Some(9.into()), ..Done::because("stop") }, EpochMillis::new(at))
 }
 
-/// A commit of turns at fixed times.
+/// A commit that stages the turns `open` and seals the turns `ended`, at fixed times.
 fn commit(name: &str, version: u64, open: &[&str], ended: &[&str]) -> Commit {
     Commit {
         conversation_id: conversation(name),
@@ -274,7 +274,7 @@ async fn all(store: &StoreUnderTest, name: &str) -> Vec<StoredTurn> {
     let (mut turns, mut after) = (Vec::<StoredTurn>::new(), 0);
     loop {
         let range = TurnRange { conversation_id: conversation(name), after, limit: usize::MAX };
-        // A list may have fewer turns than are left; only an empty one is the end.
+        // A list may have fewer turns than are left; only an empty list means that none is left.
         let list = store.turns(&range).await;
         let Some(latest) = list.last() else { return turns };
         after = latest.ordinal.get();
@@ -288,7 +288,7 @@ async fn places(store: &StoreUnderTest, name: &str) -> Vec<(u64, String)> {
     turns.iter().map(|turn| (turn.ordinal.get(), turn.metrics.turn_id.to_string())).collect()
 }
 
-/// The places of turns that are sealed in this order and no others.
+/// What [`places`] returns if exactly these turns are sealed, in this order.
 fn in_order(names: &[&str]) -> Vec<(u64, String)> {
     (1..).zip(names.iter().map(ToString::to_string)).collect()
 }

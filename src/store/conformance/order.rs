@@ -1,8 +1,8 @@
-//! The order of all turns.
+//! Cases about the order of all turns.
 
 use super::*;
 
-/// The positions, conversations and turns of a page.
+/// Returns the position, the conversation and the id of each turn of a page.
 pub(super) fn told(page: &SealedPage) -> Vec<(u64, &str, &str)> {
     let told = page.turns.iter().map(|sealed| {
         assert_eq!(sealed.position.lineage, page.latest.lineage);
