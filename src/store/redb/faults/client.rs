@@ -33,7 +33,7 @@ pub(super) enum Sabotage {
     ForgetsSteps,
     /// Turns of one commit are appended in another order.
     Reorders,
-    /// The client numbers the turns by conversation, as a store would do that does not keep the order of all turns.
+    /// The listed order of all turns is sorted by conversation, as if the store did not keep the order.
     DerivesPositions,
 }
 

@@ -39,7 +39,7 @@ impl Slot {
     }
 
     /// Counts turns of the memtable that are not counted yet, at most `limit` of each of its two tables, and then calls
-    /// `work` with the counts. `begin` is called while the memtable is locked. If all turns are counted, what `begin`
+    /// `take` with the counts. `begin` is called while the memtable is locked. If all turns are counted, what `begin`
     /// returns and the counts show one state of the store.
     pub(crate) fn with_counted<B, T>(
         &self,
@@ -53,7 +53,7 @@ impl Slot {
             // again.
             let mut recent = shared.lock().map_err(|_| Fault::panicked("turns could not be counted"))?;
             let taken = self.with(|files| -> Result<_, Failure> {
-                // The files were closed and opened again meanwhile.
+                // The files were closed and opened again meanwhile, so these counts are not theirs.
                 if !Arc::ptr_eq(files.recent(), &shared) {
                     return Ok(None);
                 }

@@ -72,7 +72,7 @@ async fn what_an_earlier_repair_took_out_is_kept_by_a_later_one() {
         damage(directory.path(), POSITIONS, |positions| {
             drop(positions.insert(6, Stored::as_it_is(&[repairs; 20])).unwrap());
         });
-        // Sound by itself, and no open turn.
+        // The row has a right checksum, but does not decode as an open turn.
         damage(directory.path(), OPEN_TURNS, |open| {
             drop(open.insert((1, "open"), row::seal(&(1, "open"), &mut vec![repairs; 20])).unwrap());
         });
@@ -91,7 +91,7 @@ async fn what_an_earlier_repair_took_out_is_kept_by_a_later_one() {
     }
 }
 
-/// Puts a row as it is under another key.
+/// Moves a row under another key without changing its bytes.
 fn misplace<T: Rows>(
     directory: &Path,
     table: TableDefinition<'_, T::Key, Row<T>>,

@@ -45,7 +45,8 @@ async fn a_damaged_row_of_the_keys_costs_that_conversation_alone_and_the_journal
     assert_eq!(told(&check(directory.path()).unwrap()), [""; 0]);
 }
 
-/// A store with a commit to each conversation in the journal, and with neither a key nor a record of conversation a.
+/// Returns a store with a commit to each conversation in the journal. The key and the record of conversation `a` are
+/// damaged.
 async fn without_key_and_record() -> tempfile::TempDir {
     let directory = sound().await;
     let store = open(directory.path());
