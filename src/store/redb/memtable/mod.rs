@@ -42,7 +42,7 @@ pub(crate) struct Contents {
 }
 
 impl Contents {
-    /// What is known of a conversation here, the latest first.
+    /// Returns the pieces of a conversation, the latest first.
     pub(crate) fn of(&self, id: &ConversationId) -> impl Iterator<Item = &Arc<Piece>> {
         let tables = [&self.active, &self.immutable].into_iter();
         tables.filter_map(|table| table.conversations.get(id)).flat_map(Pieces::latest_first)
@@ -96,7 +96,7 @@ pub(crate) struct Memtable {
     frozen: Unsummed,
     /// The last position when the immutable table took its last commit.
     frozen_position: u64,
-    /// What of the immutable table's sums was moved last.
+    /// The key up to which the sums of the immutable table were moved.
     summed_to: Option<TallyKey>,
     /// Which tally counts the turns of the row that is being taken in.
     counting: Counting,
@@ -206,7 +206,7 @@ impl Memtable {
         !self.frozen.is_empty()
     }
 
-    /// What of the immutable table's sums was moved last.
+    /// The key up to which the sums of the immutable table were moved.
     pub(crate) fn summed_to(&self) -> Option<&TallyKey> {
         self.summed_to.as_ref()
     }
@@ -323,7 +323,7 @@ impl Memtable {
         &self.contents
     }
 
-    /// What is known of a conversation here, the latest first.
+    /// Returns the pieces of a conversation, the latest first.
     pub(crate) fn of(&self, id: &ConversationId) -> impl Iterator<Item = &Arc<Piece>> {
         self.contents.of(id)
     }

@@ -22,13 +22,14 @@ pub(crate) enum Failure {
     Compaction(#[from] redb::CompactionError),
     #[error(transparent)]
     Record(#[from] DamagedRecord),
-    /// A value of the table `meta`, by its name there.
+    /// The value of this name in the table `meta` is missing or damaged.
     #[error("the store's own record `{0}` is missing or damaged")]
     Meta(&'static str),
 }
 
 impl Failure {
-    /// Whether the database has met an I/O error. It then fails every later call until it is opened again.
+    /// Returns whether the failure is an I/O error. After one, redb fails every call until the database is opened
+    /// again.
     pub(crate) fn is_of_the_disk(&self) -> bool {
         matches!(self.storage(), Some(StorageError::Io(_) | StorageError::PreviousIo))
     }

@@ -27,7 +27,7 @@ pub enum CheckError {
     /// The copy of the files could not be made before the repair. Nothing was changed.
     #[error("no copy of the database can be kept at {path}")]
     Copy {
-        /// The copy.
+        /// The path of the copy.
         path: PathBuf,
         /// The error of the system.
         source: io::Error,
@@ -41,7 +41,7 @@ pub enum CheckError {
     Repair {
         /// What went wrong.
         cause: Fault,
-        /// The copy.
+        /// The path of the copy.
         copy: PathBuf,
         /// The report of the check before the repair.
         before: Box<CheckReport>,

@@ -357,7 +357,8 @@ impl<'txn> Repair<'txn> {
         self.open_steps(&sound)
     }
 
-    /// Moves aside all steps but those of these open turns, each of which has this number of steps.
+    /// Keeps the steps of these open turns, each of which has this number of steps. Drops the steps of sealed turns,
+    /// and moves all others aside.
     fn open_steps(&mut self, sound: &BTreeMap<String, u32>) -> Result<(), Failure> {
         let mut gone = Vec::new();
         for row in self.open_steps.range((self.key, "", 0)..)? {

@@ -54,7 +54,7 @@ pub(super) fn staged(id: &str, steps: u32) -> StagedTurn {
     StagedTurn { turn, last_event_at: RunningTime::new(1) }
 }
 
-/// Returns a stopped store with two conversations. Conversation `a` has three sealed turns, and two open turns, one of
+/// Returns a stopped store with the conversations `a` and `b`. Each has three sealed turns and two open turns, one of
 /// which has three steps.
 pub(super) async fn sound() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
