@@ -1,4 +1,4 @@
-//! Where a panic ends that must not go further.
+//! Catches panics that must not unwind further.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -19,7 +19,8 @@ impl From<Panic> for Fault {
 
 /// Does `work`, and returns a panic in it as an error.
 ///
-/// Data that `work` touched may be half changed: the caller drops it, or it is protected by a database transaction.
+/// After a panic, data that `work` has changed may be inconsistent. So the caller must drop such data, or a database
+/// transaction must protect it.
 pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
         let said = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));

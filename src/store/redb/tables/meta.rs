@@ -53,8 +53,8 @@ const META_WRITE_CHECK: &str = "write_check";
 /// the journal is never smaller than that in the main file.
 const META_RUNNING_TIME: &str = "running_time";
 
-/// Main file: returns how far the rollups have come. The value is the number of the last row of the journal whose turns
-/// the rollups count, and the position of the last of those turns, as little-endian `u64`s.
+/// Main file: how far the rollups have come. The value is the number of the last row of the journal whose turns the
+/// rollups count, and the position of the last of those turns, as little-endian `u64`s.
 const META_ROLLED_UP: &str = "rolled_up";
 /// Main file: present while the sums of a memtable's table are moved into the rollups part by part. The value is the
 /// number of that table's last row, and the key of the last part that was moved.

@@ -476,9 +476,9 @@ fn last_context_size(steps: &[StepMetrics]) -> Option<TokenCount> {
     steps.last().map(|step| step.usage.context_size())
 }
 
-/// Encodes times as whole numbers. An absent time is 0. A time that is a whole number of milliseconds, tenths or
-/// hundredths of it is 1 plus 4 times this number, plus 0, 1 or 2 for the unit. Any other time is listed in this
-/// vector, and its code is 1 plus 4 times its place in the vector, plus 3.
+/// Encodes times as whole numbers. An absent time is 0. A time that is a whole number of milliseconds, or of tenths or
+/// hundredths of a millisecond, is 1 plus 4 times this number, plus 0, 1 or 2 for the unit. Any other time is listed in
+/// this vector, and its code is 1 plus 4 times its place in the vector, plus 3.
 #[derive(Default)]
 struct Times(Vec<f64>);
 
