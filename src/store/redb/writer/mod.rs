@@ -71,7 +71,7 @@ use crate::store::redb::unwind;
 /// The writer of a store. On its own thread, it makes all waiting commits durable with one fsync.
 pub(crate) struct Writer {
     jobs: Receiver<Job>,
-    /// Jobs that were taken from the queue and are not in a batch yet.
+    /// Jobs that were left over from a batch or taken from the queue, and wait for the next batch.
     taken: VecDeque<Job>,
     slot: Arc<Slot>,
     checkpoint: Arc<Checkpoint>,
