@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_an_error_of_the_disk_everybody_is_told_the_code_alone() {
+    fn the_displayed_text_of_a_disk_error_has_only_its_code() {
         let told = |error| Fault::disk(error).to_string();
         assert_eq!(told(io::Error::from_raw_os_error(28)), "the disk failed: No space left on device (os error 28)");
         assert_eq!(told(io::Error::from_raw_os_error(5)), "the disk failed: Input/output error (os error 5)");
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_log_has_the_cause_and_what_caused_that_once() {
+    fn the_text_for_the_log_has_each_cause_once() {
         #[derive(Debug, thiserror::Error)]
         #[error("cannot open {0}")]
         struct Outer(&'static str, #[source] io::Error);
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_told_apart_by_what_everybody_is_told() {
+    fn faults_are_equal_if_their_displayed_texts_are_equal() {
         let fault = || Fault::new(FaultKind::Database, "no");
         assert_eq!(fault().caused_by("one"), fault().caused_by("another"));
         for other in [fault().numbered(1), fault().about("x"), Fault::new(FaultKind::Disk, "no"), Fault::closed()] {

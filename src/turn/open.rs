@@ -681,7 +681,7 @@ mod tests {
     }
 
     #[test]
-    fn many_steps_are_found_as_few_are() {
+    fn many_steps_are_found_as_reliably_as_few() {
         let mut turn = OpenTurn::new(TurnId::new("t").unwrap());
         let report = |n: u32, tokens| Progress::Usage {
             step_id: Some(StepId::new(format!("t#{n}")).unwrap()),

@@ -193,7 +193,7 @@ async fn a_turn_with_too_many_steps_loses_only_those_steps_and_other_turns_lose_
 }
 
 #[actix_rt::test]
-async fn of_too_many_open_turns_only_the_excess_is_lost() {
+async fn only_the_excess_of_too_many_open_turns_is_lost() {
     let settings = TurnSettings { max_open_turns: 1, ..TurnSettings::default() };
     let runtime = Runtime::builder().turns(settings).start().await.unwrap();
     let outbox = Outbox::start(runtime.handles().intake.observe.clone(), 100);

@@ -40,7 +40,7 @@ pub(crate) async fn conversations_come_by_their_latest_turn_and_then_by_id(store
     assert_eq!(told(&store.conversations(None, 9).await), expected, "open turns and duplicates are no activity");
 }
 
-pub(crate) async fn pages_of_conversations_meet_without_a_gap_or_a_double(store: &StoreUnderTest) {
+pub(crate) async fn pages_of_conversations_have_no_gap_and_no_overlap(store: &StoreUnderTest) {
     let mut expected = Vec::new();
     for nth in 0..12_u64 {
         let (name, at) = (format!("c{}", nth * 7 % 12), 100 + nth % 4);

@@ -117,7 +117,7 @@ pub(crate) async fn a_change_that_is_staged_again_is_harmless(store: &StoreUnder
     assert_eq!(long_turn(store).await, after);
 }
 
-pub(crate) async fn steps_that_are_staged_in_any_cut_are_the_whole_turn(store: &StoreUnderTest) {
+pub(crate) async fn steps_staged_in_any_number_of_commits_make_the_whole_turn(store: &StoreUnderTest) {
     let mut whole = stage_long(store, 0).await;
     // Events of new steps and of earlier steps. Each commit stages from 1 to 5 of them.
     let events: Vec<_> = (0..90).map(|nth| report("x", (nth * 7) % (nth / 2 + 1), nth)).collect();
@@ -138,7 +138,7 @@ pub(crate) async fn steps_that_are_staged_in_any_cut_are_the_whole_turn(store: &
     assert_eq!(long_turn(store).await, whole);
 }
 
-pub(crate) async fn a_turn_that_begins_anew_has_no_step_of_before(store: &StoreUnderTest) {
+pub(crate) async fn a_turn_that_begins_anew_has_none_of_its_earlier_steps(store: &StoreUnderTest) {
     stage_long(store, 50).await;
     let mut anew = staged("x", 9);
     anew.turn.fold(&report("x", 7, 1));
@@ -148,7 +148,7 @@ pub(crate) async fn a_turn_that_begins_anew_has_no_step_of_before(store: &StoreU
     assert_eq!(long_turn(store).await, longer);
 }
 
-pub(crate) async fn of_a_sealed_turn_no_step_is_left(store: &StoreUnderTest) {
+pub(crate) async fn a_sealed_turn_leaves_no_staged_step(store: &StoreUnderTest) {
     let long = stage_long(store, 50).await;
     assert_eq!(long_turn(store).await, long);
     // One commit stages the last step and seals the turn.

@@ -31,7 +31,7 @@ pub(crate) async fn commits_of_one_conversation_take_effect_in_the_order_sent(st
     assert_eq!(places(store, "c").await, in_order(&names));
 }
 
-pub(crate) async fn of_several_commits_from_one_version_the_first_wins(store: &StoreUnderTest) {
+pub(crate) async fn the_first_of_several_commits_from_one_version_wins(store: &StoreUnderTest) {
     let sent = ["x", "y", "z"].map(|turn| store.commit(commit("c", 0, &[], &[turn]))).into();
     let answers: Vec<_> =
         answers(sent).await.into_iter().map(|answer| answer.map(|committed| committed.version)).collect();
@@ -74,7 +74,7 @@ async fn send_and_read(store: StoreUnderTest, name: String) {
     }
 }
 
-pub(crate) async fn conversations_that_commit_side_by_side_do_not_meet(store: &StoreUnderTest) {
+pub(crate) async fn conversations_that_commit_at_the_same_time_do_not_affect_each_other(store: &StoreUnderTest) {
     let mut senders = JoinSet::new();
     let local = LocalSet::new();
     for sender in 0..30 {

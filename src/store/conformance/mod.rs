@@ -135,9 +135,9 @@ macro_rules! conformance {
                 a_staged_turn_replaces_its_earlier_state
                 a_step_is_staged_alone_and_the_others_stay
                 a_change_that_is_staged_again_is_harmless
-                steps_that_are_staged_in_any_cut_are_the_whole_turn
-                a_turn_that_begins_anew_has_no_step_of_before
-                of_a_sealed_turn_no_step_is_left
+                steps_staged_in_any_number_of_commits_make_the_whole_turn
+                a_turn_that_begins_anew_has_none_of_its_earlier_steps
+                a_sealed_turn_leaves_no_staged_step
                 a_turn_is_open_until_it_is_sealed
                 a_late_turn_opens_nothing_and_holds_up_no_other
                 the_version_rises_with_each_change_and_only_then
@@ -166,13 +166,13 @@ macro_rules! conformance {
             }
             order {
                 positions_are_dense_and_follow_the_order_of_commits
-                what_is_no_newly_sealed_turn_takes_no_position
-                pages_of_the_order_meet_without_a_gap_or_a_double
+                only_a_newly_sealed_turn_takes_a_position
+                pages_of_the_order_have_no_gap_and_no_overlap
                 a_position_that_was_never_given_is_refused
             }
             activity {
                 conversations_come_by_their_latest_turn_and_then_by_id
-                pages_of_conversations_meet_without_a_gap_or_a_double
+                pages_of_conversations_have_no_gap_and_no_overlap
                 conversations_are_listed_in_each_order_with_the_figures_of_their_whole_life
                 a_list_has_the_conversations_that_are_asked_for
             }
@@ -184,9 +184,9 @@ macro_rules! conformance {
             }
             concurrency {
                 commits_of_one_conversation_take_effect_in_the_order_sent
-                of_several_commits_from_one_version_the_first_wins
+                the_first_of_several_commits_from_one_version_wins
                 a_commit_whose_answer_is_dropped_takes_effect
-                conversations_that_commit_side_by_side_do_not_meet
+                conversations_that_commit_at_the_same_time_do_not_affect_each_other
                 a_reader_of_the_order_misses_nothing_and_sees_nothing_twice
             }
         }

@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_short_is_read_on_the_thread_that_asks_and_what_is_long_on_another() {
+    async fn short_reads_run_on_the_callers_thread_and_long_reads_on_another() {
         let engine = RedbEngine::open(Location::Memory, &StoreSettings::default()).unwrap();
         let engine: &dyn Engine = &engine;
         let id = || ConversationId::new("c").unwrap();

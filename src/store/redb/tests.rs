@@ -283,7 +283,7 @@ async fn an_orderly_stop_leaves_one_file_with_everything_and_a_crash_two() {
 }
 
 #[tokio::test]
-async fn a_store_tells_how_large_it_is() {
+async fn a_store_reports_its_sizes() {
     let directory = tempfile::tempdir().unwrap();
     let store = in_directory(directory.path()).unwrap();
     store.commit(commit("c", 0, &["open"], &["x"])).await.unwrap();
@@ -553,7 +553,7 @@ async fn a_turn_that_is_staged_step_by_step_is_whole_in_the_store_and_in_its_bac
 }
 
 #[tokio::test]
-async fn the_journal_does_not_grow_with_what_was_written() {
+async fn the_journal_does_not_grow_with_the_number_of_commits() {
     let directory = tempfile::tempdir().unwrap();
     let settings = StoreSettings::with_journal_bytes(64 * 1024);
     let store = RedbEngine::open(Location::Directory(directory.path().to_owned()), &settings).unwrap();

@@ -39,7 +39,7 @@ mod tests {
     use crate::store::FaultKind;
 
     #[test]
-    fn a_panic_becomes_what_it_said() {
+    fn a_caught_panic_displays_its_message() {
         let said = |panic: Panic| panic.to_string();
         assert_eq!(caught(|| 7), Ok(7));
         assert_eq!(caught(|| panic!("no")).map_err(said), Err::<(), _>("a panic: no".into()));
@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_panic_said_is_for_the_log_alone() {
+    fn the_message_of_a_panic_reaches_only_the_log() {
         let fault = caught_as_fault::<()>(|| panic!("/var/lib/secret")).unwrap_err();
         assert_eq!((fault.kind(), fault.to_string()), (FaultKind::Panicked, "the store's code panicked".into()));
         assert_eq!(fault.in_full(), "a panic: /var/lib/secret");

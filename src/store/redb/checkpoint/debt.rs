@@ -17,7 +17,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fuller_the_memtable_the_more_is_owed_and_twice_what_came_at_the_limit() {
+    fn a_fuller_memtable_owes_more_and_at_its_limit_twice_what_it_took_in() {
         let owed = |percent: usize| owed(percent * 1000, 100_000, 50);
         assert_eq!([0, 50, 60, 70, 80, 90, 100, 300].map(owed), [0, 0, 0, 25, 50, 75, 100, 100]);
         assert_eq!(super::owed(7, 0, 50), 100, "a memtable that may hold nothing");
@@ -44,7 +44,7 @@ mod tests {
     }
 
     #[test]
-    fn a_memtable_does_not_get_full_where_the_checkpoint_moves_in_a_pause_what_a_batch_brings() {
+    fn a_memtable_does_not_get_full_if_the_checkpoint_moves_in_a_pause_what_a_batch_adds() {
         for (taken, moved) in [(400, 130), (400, 400), (50, 130), (1, 500)] {
             let largest = largest_size(20_000, taken, moved);
             assert!(largest <= 20_000, "{largest}, taken {taken}, moved {moved}");

@@ -44,7 +44,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn a_flush_comes_to_move_what_it_can_move_in_its_time() {
+    fn the_size_of_flushes_adapts_to_what_can_be_moved_in_the_target_time() {
         let mut size = FlushSize::default();
         // A disk that takes a millisecond for 24 KiB.
         for _ in 0..10 {

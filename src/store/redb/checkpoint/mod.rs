@@ -499,7 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_waits_for_a_flush_is_next_however_soon_the_same_thread_asks_again() {
+    fn a_waiting_thread_flushes_next_even_if_the_last_one_asks_again_at_once() {
         let files = Location::Memory.open(1 << 20).unwrap();
         let checkpoint = Checkpoint::new(Arc::new(Slot::new(files)), 1 << 20);
         let (paused, order) = channel();

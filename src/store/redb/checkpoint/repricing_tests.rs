@@ -133,7 +133,7 @@ async fn costs_are_derived_anew_by_other_prices_and_switched_at_once() {
 }
 
 #[tokio::test]
-async fn what_was_begun_goes_on_after_a_restart_and_is_given_up_for_other_prices() {
+async fn a_repricing_goes_on_after_a_restart_and_is_given_up_for_other_prices() {
     let directory = tempfile::tempdir().unwrap();
     let store = Opened::with(&directory, 5);
     store.seal("a", 0, 1200).await;
@@ -154,7 +154,7 @@ async fn what_was_begun_goes_on_after_a_restart_and_is_given_up_for_other_prices
 }
 
 #[tokio::test]
-async fn it_begins_only_when_the_sums_of_no_turns_are_moved_in_part() {
+async fn a_repricing_does_not_begin_while_there_is_an_immutable_table() {
     let directory = tempfile::tempdir().unwrap();
     let store = Opened::with(&directory, 5);
     store.seal("a", 0, 1200).await;

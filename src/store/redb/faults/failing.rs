@@ -178,7 +178,7 @@ fn a_read_that_fails_has_the_store_opened_again_without_a_write() {
 }
 
 #[test]
-fn what_the_disk_says_in_words_of_its_own_is_for_the_log_alone() {
+fn the_words_of_a_disk_error_reach_only_the_log() {
     for (kind, error) in [
         (Kind::Write, Failing::Worded),
         (Kind::Sync, Failing::Worded),

@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_journal_is_read_beside_the_main_file_of_its_store_alone() {
+    fn a_journal_is_read_only_beside_the_main_file_of_its_store() {
         let (main, journal) = main_and_journal();
         assert!(replayed(&main, &journal).is_ok());
         let (other_main, other_journal) = main_and_journal();

@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bytes_of_a_store_are_those_of_both_files_and_none_without_files() {
+    fn the_bytes_of_a_store_are_the_bytes_of_both_files_and_0_without_files() {
         let directory = tempfile::tempdir().unwrap();
         let location = Location::Directory(directory.path().to_owned());
         assert_eq!((location.main_bytes(), location.file_bytes()), (0, 0), "nothing is there yet");

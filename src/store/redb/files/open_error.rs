@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn why_it_could_not_be_opened_is_told_without_a_path_and_logged_in_full() {
+    fn the_displayed_text_of_an_open_error_has_no_path_and_the_log_has_all() {
         let path = || PathBuf::from("/var/lib/secret/x y");
         let cause = || "something about /var/lib/secret".to_owned();
         let denied = || io::Error::from_raw_os_error(13);

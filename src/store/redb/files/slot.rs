@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_needs_the_files_is_told_why_they_are_closed_until_they_are_open_again() {
+    fn callers_get_the_reason_why_the_files_are_closed_until_they_are_open_again() {
         let slot = Slot::new(files());
         let first = slot.with(Files::lineage).unwrap();
         slot.empty(Fault::new(FaultKind::Disk, "the disk failed"));
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_panic_while_turns_were_counted_nothing_is_told_of_them_until_the_files_are_opened_again() {
+    fn after_a_panic_in_counting_no_sums_are_shown_until_the_files_are_opened_again() {
         let slot = Slot::new(files());
         let count = || slot.with_counted(0, |_, _| Ok(()), |_, ()| ()).map(|_| ());
         assert_eq!(count(), Ok(()));

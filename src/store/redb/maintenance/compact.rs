@@ -204,14 +204,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_made_where_there_is_nothing() {
+    fn a_compaction_makes_no_file_where_there_is_none() {
         let directory = tempfile::tempdir().unwrap();
         assert!(matches!(compact(directory.path()), Err(CompactError::Missing { .. })));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 
     #[test]
-    fn why_nothing_was_compacted_is_told_in_full() {
+    fn the_text_of_a_compact_error_has_its_cause() {
         let (path, full) = (|| PathBuf::from("/srv/x"), || Fault::disk(io::Error::from_raw_os_error(28)));
         for (error, why) in [
             (CompactError::Journal { path: path(), cause: full() }, "its journal could not be moved into it"),

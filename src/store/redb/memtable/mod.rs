@@ -497,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_journal_the_turns_count_that_the_tables_have_no_sums_of() {
+    fn a_replay_counts_the_turns_whose_sums_the_tables_lack() {
         let key = TallyKey::Conversation(id());
         let rolled_up = RolledUp { row: 2, position: 2 };
         let mut memtable = Memtable::at(JournalMark { number: 1, checksum: 0 }, 0);

@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_moved_is_of_the_immutable_table_alone_and_bytes_are_those_of_what_is_left() {
+    fn only_runs_of_the_immutable_table_are_moved_and_the_bytes_are_those_of_the_rest() {
         let mut order = order();
         order.freeze();
         order.push(run("c", 11, 1));

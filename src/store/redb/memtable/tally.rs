@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_tables_lack_is_what_follows_the_key_that_they_have_come_to() {
+    fn the_tables_lack_the_rows_after_the_key_that_they_have_reached() {
         let files = Location::Memory.open(1 << 20).unwrap();
         let recent = Recent { immutable: some(), active: tally(&[turn("d", "m", 9)]) };
         let frozen_row = 7;

@@ -335,7 +335,7 @@ fn all_stale_turns_however_they_are_paged() {
 }
 
 #[test]
-fn of_damaged_records_all_are_counted_and_the_first_is_told() {
+fn all_damaged_records_are_counted_and_the_first_is_named() {
     let mut left_out = LeftOut::default();
     for place in ["one", "another"] {
         left_out.add(&DamagedRecord::new("turn", RecordFlaw::Missing), || place.to_owned());

@@ -82,7 +82,7 @@ mod tests {
     use crate::store::redb::tables::record::damaged::RecordFlaw;
 
     #[test]
-    fn what_the_database_says_is_told_without_a_path_and_logged_in_full() {
+    fn the_displayed_text_of_a_database_error_has_no_path_and_the_log_has_all() {
         let secret = || "/var/lib/secret/x y".to_owned();
         let at = std::panic::Location::caller();
         let storage = |error| Failure::Storage(error);

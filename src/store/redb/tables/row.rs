@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_fits_under_its_key_in_its_table_alone() {
+    fn a_value_fits_only_under_its_key_in_its_table() {
         let mut row = b"value".to_vec();
         let bytes = seal::<OpenTurns>(&(1, "turn"), &mut row).unverified();
         let stored = Stored::<OpenTurns>::as_it_is(bytes);

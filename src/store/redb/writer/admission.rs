@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_is_a_permit_while_less_is_unanswered_than_may_be() {
+    fn permits_are_given_while_fewer_turns_are_unanswered_than_the_limit() {
         let admission = Arc::new(Admission::new(3));
         let first = admission.admit(2).unwrap();
         let large = admission.admit(1000).unwrap();

@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn of_commits_that_waited_too_long_those_are_refused_that_exceed_the_few() {
+    fn commits_that_waited_too_long_are_refused_until_few_turns_wait() {
         let (store, mut writer) =
             RedbEngine::prepare(Location::Memory, &StoreSettings::default(), Backoff::default()).unwrap();
         writer.checkpoint_by_hand();

@@ -159,7 +159,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn what_a_turn_adds_is_learned_over_many_batches() {
+    fn the_bytes_of_a_turn_are_averaged_over_many_batches() {
         let mut growth = Growth::new(20 << 20);
         growth.learn(400, 400 * 280);
         let before = growth.of(1);
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_turns_may_wait_as_are_done_in_time_and_some_however_slow_it_is() {
+    fn as_many_turns_may_wait_as_are_done_in_time_but_never_fewer_than_the_minimum() {
         let mut capacity = Capacity::default();
         assert!(capacity.turns() >= 1000);
         (0..99).for_each(|_| capacity.learn(1000, MS * 10, MS));

@@ -66,7 +66,7 @@ async fn a_damaged_record_costs_that_record_alone_and_a_repair_moves_it_aside() 
 }
 
 #[tokio::test]
-async fn what_an_earlier_repair_took_out_is_kept_by_a_later_one() {
+async fn a_later_repair_keeps_the_rows_that_an_earlier_one_took_out() {
     let directory = sound().await;
     for repairs in 1..=2 {
         damage(directory.path(), POSITIONS, |positions| {

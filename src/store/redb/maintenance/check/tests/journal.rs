@@ -32,7 +32,7 @@ async fn assert_repaired(directory: &Path, found: &[&str], turns: &[u64]) {
 }
 
 #[tokio::test]
-async fn what_is_in_the_journal_alone_is_checked_where_it_belongs_and_changes_no_byte() {
+async fn the_journal_is_checked_as_if_it_were_in_the_tables_and_no_byte_changes() {
     let directory = with_a_journal().await;
     let journal = directory.path().join(StoreFile::Journal.name());
     let before = (bytes(directory.path()), fs::read(&journal).unwrap());

@@ -70,7 +70,7 @@ async fn a_conversation_whose_key_and_record_are_both_damaged_is_found_by_its_pl
 }
 
 #[tokio::test]
-async fn a_conversation_whose_key_nothing_tells_any_more_is_unavailable_and_others_go_on() {
+async fn a_conversation_whose_key_is_lost_is_unavailable_and_others_go_on() {
     let directory = without_key_and_record().await;
     damage(directory.path(), ACTIVITY, |places| drop(places.remove((u64::MAX - 2, "a")).unwrap()));
     let store = open(directory.path());
