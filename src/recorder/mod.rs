@@ -39,13 +39,13 @@
 //!
 //! An injected [`Stopwatch`](crate::clock::Stopwatch) measures all times. TTFT is the time from the start of a step's
 //! stream to its first token of text or reasoning, and is absent if there is none. The decode time is from the first
-//! token to the end of the stream, and the generation total covers both. None of them includes the wait before a
-//! request is repeated.
+//! token to the end of the stream, and the generation total covers both. No time includes the wait before a request is
+//! repeated.
 //!
 //! # Spans
 //!
 //! `turn` (conversationId, turnId, model) > `step` (stepId) > `provider.request`, `ttft`, `decode`, `tool-call` (name,
-//! toolCallId, isError). When they close, `turn`, `step` and `provider.request` carry `usage.inputTokens`,
+//! toolCallId, isError). When they close, `turn`, `step` and `provider.request` spans carry `usage.inputTokens`,
 //! `usage.outputTokens`, `usage.cacheReadTokens` and `usage.cacheWriteTokens`, each absent if not reported, and
 //! `finishReason`. The sum of a counter is the same over all `turn`, all `step` or all `provider.request` spans, unless
 //! the final report of a retried step is lower than the reports of its earlier requests. A step also carries its times,
@@ -96,7 +96,7 @@ const ABORTED: &str = "aborted";
 /// ten digits.
 const MAX_TURN_ID_BYTES: usize = 245;
 
-/// The maximum number of events that can wait to be sent or written. More would be a second store, in memory.
+/// The maximum number of events that can wait to be sent or written. A longer queue would be a second store, in memory.
 const MAX_WAITING: usize = 1 << 20;
 
 /// Starts the recorders of turns. A clone is the same recorder.
@@ -108,7 +108,7 @@ pub struct Recorder {
 struct Shared {
     sink: Box<dyn EventSink>,
     stopwatch: SharedStopwatch,
-    /// The clock for the moments at which turns end, if these are sent.
+    /// Shows the moments at which turns end. `None` if events carry no such moment.
     clock: Option<SharedClock>,
     taken: AtomicU64,
     full: AtomicU64,
@@ -135,7 +135,7 @@ impl Recorder {
     }
 
     /// Returns a recorder that measures with `stopwatch`, and sends the moment at which each turn ended by `clock`. Use
-    /// it for events that are sent later than they happen.
+    /// it if events are sent later than they happen.
     pub fn with_clock(sink: impl EventSink, stopwatch: SharedStopwatch, clock: SharedClock) -> Self {
         Self::with_times(sink, stopwatch, Some(clock))
     }
@@ -159,7 +159,7 @@ impl Recorder {
         Ok(TurnRecorder::start(self.clone(), conversation_id, turn_id, labels))
     }
 
-    /// How many events were sent and lost so far.
+    /// Returns the numbers of events that were sent and lost so far.
     pub fn counts(&self) -> RecorderCounts {
         let Shared { taken, full, gone, .. } = &*self.shared;
         let [taken, lost_to_full, lost_to_gone] = [taken, full, gone].map(|count| count.load(Ordering::Relaxed));
@@ -170,7 +170,7 @@ impl Recorder {
         self.shared.stopwatch.elapsed()
     }
 
-    /// The current moment, if turns send when they ended.
+    /// Returns the current moment, if the recorder has a clock.
     fn moment(&self) -> Option<KernelMoment> {
         self.shared.clock.as_ref().map(|clock| clock.now().into())
     }
@@ -185,7 +185,7 @@ impl Recorder {
             Err(EventLost::Gone) => (gone, Some(EventLost::Gone)),
         };
         let so_far = counter.fetch_add(1, Ordering::Relaxed) + 1;
-        // Logged ever less often: if the receiver is gone, every event is lost.
+        // Only the losses number 1, 2, 4, 8, ... are logged: if the receiver is gone, every event is lost.
         if let Some(cause) = lost.filter(|_| so_far.is_power_of_two()) {
             tracing::warn!(%cause, so_far, "an event was lost");
         }

@@ -6,7 +6,7 @@ use crate::turn::KernelEvent;
 
 /// A sink that writes events as lines of JSON, as a kernel sends them to `POST /events`.
 ///
-/// A separate thread writes; at most `limit` lines wait for it. A clone is the same sink.
+/// A separate thread writes the lines; at most `limit` lines wait for that thread. A clone is the same sink.
 ///
 /// ```
 /// use turn_metrics::recorder::{NdjsonSink, Recorder};
@@ -29,8 +29,8 @@ pub struct NdjsonSink {
     queue: LineQueue,
 }
 
-/// The thread behind an [`NdjsonSink`]. Dropping this waits until all events that the sink took are written. The sink
-/// takes no events after that.
+/// The thread behind an [`NdjsonSink`]. Dropping the writer waits until all events that the sink took are written.
+/// After that, the sink refuses events.
 #[derive(Debug)]
 pub struct NdjsonWriter(#[expect(dead_code, reason = "the drop ends the thread")] LineWriter);
 
@@ -42,8 +42,8 @@ impl NdjsonSink {
         Ok((Self { queue }, NdjsonWriter(writer)))
     }
 
-    /// How many events were taken and not written, because writing failed. Includes events in doubt until a later write
-    /// succeeds.
+    /// Returns the number of events that the sink took but could not write. Events count while it is unknown whether
+    /// they were written; a later successful write clears such doubts.
     pub fn failures(&self) -> u64 {
         self.queue.failures()
     }

@@ -12,17 +12,18 @@ use super::{EventLost, EventSink, MAX_WAITING};
 use crate::actors::{Observe, ObserveError};
 use crate::turn::{ConversationId, KernelEvent, TurnEvent, TurnId};
 
-/// The maximum number of events that are sent together: enough for one fsync to serve many, few enough to hold.
+/// The maximum number of events that are sent together: enough that one fsync serves many of them, and few enough to
+/// keep in memory.
 const BATCH: usize = 1024;
-/// How often events are sent before they are given up. With the pauses between, the last attempt is after 6 seconds.
+/// The maximum number of attempts to send an event. The last attempt is about 6 seconds after the first.
 const ATTEMPTS: u32 = 8;
 /// The pause before the second attempt. It doubles before each further one.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 
 /// A sink that sends events to a system's [`Observe`] recipient, grouped by conversation.
 ///
-/// Events wait in a bounded queue, and a task on the current arbiter sends them, so a turn never waits. A group of
-/// events is sent again for some seconds if the system is overloaded or the outcome is unknown; sending twice is
+/// Events wait in a bounded queue, and a task on the current arbiter sends them, so a turn never waits. The outbox
+/// repeats a group of events for some seconds if the system is overloaded or the outcome is unknown; sending twice is
 /// harmless. A group that exceeds a limit is sent again in ever smaller parts, so that only the events that do not fit
 /// are lost. A clone is the same outbox. The task ends once all clones are dropped and nothing waits.
 #[derive(Debug, Clone)]
@@ -69,8 +70,8 @@ impl Outbox {
         Self { queue, counters }
     }
 
-    /// Waits until all events taken before are acknowledged or given up. Call this before a system is shut down, so
-    /// that the system receives the end of the last turns.
+    /// Waits until each event that the outbox took before this call is delivered or lost. Call this before a system is
+    /// shut down, so that the system receives the end of the last turns.
     pub async fn flush(&self) {
         let (reply, flushed) = oneshot::channel();
         if self.queue.send(Item::Flush(reply)).await.is_ok() {
@@ -78,7 +79,7 @@ impl Outbox {
         }
     }
 
-    /// How many events were delivered and lost so far.
+    /// Returns the numbers of events that were delivered and lost so far.
     pub fn counts(&self) -> OutboxCounts {
         OutboxCounts {
             delivered: self.counters.delivered.load(Ordering::Relaxed),
@@ -99,15 +100,16 @@ impl EventSink for Outbox {
 /// The system has ended and takes no more events.
 struct SystemGone;
 
-/// The task behind the queue of an outbox. However the task ends, undecided events are counted as lost.
+/// The task behind the queue of an outbox. When the task ends, for any reason, it counts events that are neither
+/// delivered nor lost as lost.
 struct Task {
     queue: Receiver<Item>,
     observe: Recipient<Observe>,
     counters: Arc<Counters>,
     /// Events that were taken from the queue and are neither delivered nor lost yet.
     in_hand: u64,
-    /// The callers that wait for these events. They are answered, or their channels dropped, once the events are
-    /// counted.
+    /// The callers of `flush` that wait for the events in hand. Once these events are counted, the callers are
+    /// answered, or their channels are dropped.
     flushes: Vec<oneshot::Sender<()>>,
 }
 
@@ -125,7 +127,7 @@ impl Task {
         }
     }
 
-    /// Groups the events by conversation, keeping their order.
+    /// Groups the events by conversation. Events of one conversation keep their order.
     fn sort(&mut self, items: impl Iterator<Item = Item>) -> Vec<Parcel> {
         let mut parcels = Vec::<Parcel>::new();
         let mut places = HashMap::<ConversationId, usize>::new();
@@ -161,7 +163,7 @@ impl Task {
                         parcels.extend(parcel.next());
                     }
                     Ok(Err(error)) if is_worth_another(&error) && attempt < ATTEMPTS => put_off.push(parcel),
-                    // Each part is smaller than the one before, so the splitting ends.
+                    // Each half is smaller than its parcel, so the splitting ends.
                     Ok(Err(error)) if error.is_over_limit() && count > 1 => parcels.push(parcel.split()),
                     Ok(Err(error)) => {
                         self.lost(count, &parcel.observe.conversation_id, &error);
@@ -195,7 +197,8 @@ impl Task {
         self.in_hand -= count as u64;
         let before = self.counters.lost.fetch_add(count as u64, Ordering::Relaxed);
         let so_far = before + count as u64;
-        // Logged ever less often: a turn with too many steps loses one event after another.
+        // Logged only when the number of losses has about doubled: a turn with too many steps loses one event after
+        // another.
         if before.checked_ilog2() != so_far.checked_ilog2() {
             tracing::warn!(%error, conversationId = %conversation_id, count, so_far, "events were lost");
         }
@@ -229,14 +232,14 @@ impl Parcel {
         Self { observe: Observe { conversation_id, events }, after: Vec::new() }
     }
 
-    /// Returns the next part to send, once these events are decided.
+    /// Returns the next part to send, to be called when the events of this part are delivered or lost.
     fn next(mut self) -> Option<Self> {
         self.observe.events = self.after.pop()?;
         Some(self)
     }
 
-    /// Splits the events into two halves; the second is sent after the first. A turn is cut in two only if it is the
-    /// only one. Turns keep the order of their last events, which is the order in which they would be sealed.
+    /// Splits the events into two halves; the second is sent after the first. A turn is cut in two only if the parcel
+    /// has no other turn. Turns keep the order of their last events, which is the order in which they would be sealed.
     fn split(mut self) -> Self {
         let mut turns = Vec::<Vec<TurnEvent>>::new();
         let mut places = HashMap::<TurnId, usize>::new();

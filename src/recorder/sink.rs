@@ -2,10 +2,10 @@ use std::sync::Arc;
 
 use crate::turn::KernelEvent;
 
-/// Takes the events of turns. It must not block them.
+/// The destination of a recorder's events. A sink must not hold up the turn that sends an event.
 pub trait EventSink: Send + Sync + 'static {
-    /// Takes the event or gives up on it at once, since this is called in the middle of a turn. It should neither wait
-    /// nor panic; a panic is caught and counted as [`EventLost::Gone`].
+    /// Takes the event or refuses it at once, since the turn loop calls this in the middle of a turn. A sink should
+    /// neither wait nor panic. The recorder catches a panic and counts the event as [`EventLost::Gone`].
     fn offer(&self, event: KernelEvent) -> Result<(), EventLost>;
 }
 
@@ -27,7 +27,7 @@ pub enum EventLost {
     Gone,
 }
 
-/// How many events of all turns of a recorder were taken or lost, as its sink answered.
+/// How many events a recorder's sink took and lost, over all turns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RecorderCounts {
     /// Events that the sink took.

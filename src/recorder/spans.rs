@@ -1,11 +1,11 @@
-//! The spans of a turn, and what is recorded on them.
+//! The spans of a turn, and the fields that are recorded on them.
 
 use tracing::field::Empty;
 use tracing::{Span, info_span};
 
 use crate::turn::{ConversationId, Label, Millis, StepId, TokenCount, TurnId, Usage};
 
-/// The fields that every span of a turn has.
+/// The names that the spans of a turn carry: all carry the conversation, some the turn or the model.
 pub(super) struct Names<'a> {
     pub(super) conversation_id: &'a ConversationId,
     pub(super) turn_id: &'a TurnId,
@@ -87,9 +87,10 @@ pub(super) fn decode(step: &Span) -> Span {
     info_span!(target: "turn_metrics::recorder", parent: step, "decode")
 }
 
-/// A counter that was not reported is left out.
+/// Records the counters of the usage. A counter that was not reported is left out.
 pub(super) fn record_usage(span: &Span, usage: Option<Usage>) {
-    // Signed, because some layers know no unsigned numbers and would record a text. Every count fits.
+    // The number is signed, because some `tracing` layers know no unsigned numbers and would record a text. Every token
+    // count fits.
     let number = |count: TokenCount| i64::try_from(count.get()).unwrap_or(i64::MAX);
     let Some(Usage { input_tokens, output_tokens, cache_read_tokens, cache_write_tokens }) = usage else { return };
     span.record("usage.inputTokens", number(input_tokens));

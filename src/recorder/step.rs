@@ -80,7 +80,7 @@ impl<'t> StepRecorder<'t> {
         StreamedStep(self.0)
     }
 
-    /// Ends the stream and the step, both for this reason.
+    /// Ends the stream and the step, both with this reason.
     pub fn end(self, reason: &str) {
         self.end_stream(reason).end(reason);
     }
@@ -90,7 +90,7 @@ impl<'t> StepRecorder<'t> {
         &self.0.id
     }
 
-    /// The span of the step, as a parent for spans of the program's own.
+    /// Returns the span of the step, so that the program can open its own spans as children.
     pub fn span(&self) -> &Span {
         &self.0.span
     }
@@ -109,7 +109,7 @@ impl<'t> StreamedStep<'t> {
         self.0.start_tool_call(name, tool_call_id)
     }
 
-    /// Ends the step for this reason, which usually is the reason of the end of its stream.
+    /// Ends the step for this reason, which usually is the reason that its stream ended with.
     pub fn end(mut self, reason: &str) {
         self.0.finish(reason);
     }
@@ -119,13 +119,13 @@ impl<'t> StreamedStep<'t> {
         &self.0.id
     }
 
-    /// The span of the step, as a parent for spans of the program's own.
+    /// Returns the span of the step, so that the program can open its own spans as children.
     pub fn span(&self) -> &Span {
         &self.0.span
     }
 }
 
-/// The data of a step, during its stream and after it.
+/// The data of a step, while its stream is open and after that.
 #[derive(Debug)]
 struct Step<'t> {
     turn: &'t mut TurnRecorder,
@@ -146,9 +146,9 @@ struct Step<'t> {
 struct Stream {
     started: Duration,
     first_token: Option<Duration>,
-    /// The step's tokens when this stream began.
+    /// The joined reports of the step when this stream began.
     before: Option<UsageReport>,
-    /// This stream's own reports.
+    /// The reports that came during this stream.
     reports: UsageReports,
     request: Span,
     /// `Span::none()` once the first token has arrived.
@@ -226,7 +226,8 @@ impl Drop for Step<'_> {
 }
 
 /// Returns the tokens that a stream has added to its step, for the counters that the stream reported. The reports of a
-/// step join, so a second stream adds only the excess over the first. This way the streams of a step sum to the step.
+/// step join, so a second stream adds only what exceeds the reports of the first. So the tokens of a step's streams sum
+/// to the tokens of the step.
 fn increase(reported: UsageReport, step: Option<UsageReport>, before: Option<UsageReport>) -> Usage {
     let (step, before) = (step.unwrap_or_default().usage(), before.unwrap_or_default().usage());
     let more = |now: TokenCount, then: TokenCount| {

@@ -1,6 +1,7 @@
 use tracing::Span;
 
-/// Records one run of a tool. It borrows nothing, so that tools can run side by side in tasks of their own.
+/// Records one run of a tool. The recorder borrows nothing, so several tools can run at the same time, each in its own
+/// task.
 ///
 /// If it is dropped without an end, its span does not say whether the tool failed. If it outlives its step, the step's
 /// span stays open until the call ends; the step's events do not change.
@@ -19,7 +20,7 @@ impl ToolCallRecorder {
         self.span.record("isError", is_error);
     }
 
-    /// The span of the call, as a parent for spans of the program's own.
+    /// Returns the span of the call, so that the program can open its own spans as children.
     pub fn span(&self) -> &Span {
         &self.span
     }

@@ -12,8 +12,8 @@ use crate::turn::{
 
 /// Records one turn, from its start to its end. Dropping this ends the turn with the reason `aborted`.
 ///
-/// It can be sent to another thread. While a step is open it borrows the turn, so the turn can neither end nor start
-/// another step.
+/// The recorder can be sent to another thread. An open step borrows the recorder of its turn, so the turn can neither
+/// end nor start another step before that step ends.
 ///
 /// ```compile_fail,E0505
 /// # use turn_metrics::recorder::TurnRecorder;
@@ -33,7 +33,7 @@ pub struct TurnRecorder {
     started: Duration,
     /// The number of steps that were started.
     steps: u32,
-    /// The sum over the steps that reported tokens.
+    /// The tokens of all finished steps. `None` if no step reported tokens.
     usage: Option<UsageReport>,
     /// The context size after the latest step, if that step reported tokens.
     context_size: Option<TokenCount>,
@@ -84,7 +84,7 @@ impl TurnRecorder {
         &self.turn_id
     }
 
-    /// The span of the turn, as a parent for spans of the program's own.
+    /// Returns the span of the turn, so that the program can open its own spans as children.
     pub fn span(&self) -> &Span {
         &self.span
     }

@@ -47,7 +47,7 @@ pub(super) struct Agent {
     max_deltas: usize,
     turns_left: usize,
     turns_begun: usize,
-    /// The lines of the current turn that were not taken yet.
+    /// The lines of the current turn that `next_line` has not returned yet.
     lines: VecDeque<String>,
     model: &'static str,
     /// Whether the provider reports the prompt first and the output later, so that a step has two usage events.
@@ -121,7 +121,7 @@ impl Agent {
 
     fn run_step(&mut self, turn: &mut Turn, index: usize, may_end: bool, aborted: bool) -> StepEnd {
         let Ok(step_id) = StepId::new(format!("{}#{index}", turn.id)) else { return StepEnd::Tool };
-        // A first step that only calls a tool writes no text, so it has no first token.
+        // A step that cannot be the last one may only call a tool. Such a step writes no text and has no first token.
         let writes = may_end || aborted || index > 0 && self.random.once_in(2);
         let output = self.random.within(if writes { 60..=900 } else { 20..=120 });
         let usage = Usage {
@@ -229,7 +229,7 @@ impl Agent {
 
     fn emit(&mut self, turn: &Turn, kind: TurnEventKind) {
         let ids = (ConversationId::new(&self.conversation_id), TurnId::new(&turn.id));
-        // If the prefix makes no valid id, the kernel emits only events that do not count.
+        // If the prefix in the settings makes invalid ids, the kernel emits only events that do not count.
         if let (Ok(conversation_id), Ok(turn_id)) = ids {
             self.lines.push_back(line(&KernelEvent { conversation_id, event: TurnEvent { turn_id, kind } }));
         }

@@ -30,7 +30,7 @@ use random::Random;
 
 use crate::settings::SimulationSettings;
 
-/// One event as the kernel sends it.
+/// One event as the simulated kernel sends it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SimulatedLine {
     /// The conversation of the event.
@@ -48,7 +48,7 @@ pub struct Simulation {
 }
 
 impl Simulation {
-    /// Returns the events of a kernel with these settings.
+    /// Returns the events of a simulated kernel with these settings.
     pub fn new(settings: &SimulationSettings) -> Self {
         let random = Random::new(settings.seed);
         let agents = (0..settings.conversations).map(|nth| Agent::new(settings, nth)).collect();

@@ -19,7 +19,7 @@ impl Random {
 
     /// Returns a number below `end`, or 0 if `end` is 0.
     pub(crate) fn below(&mut self, end: usize) -> usize {
-        // The remainder is slightly biased, but a simulation does not show it.
+        // The remainder makes small numbers slightly more likely, which does not matter in a simulation.
         usize::try_from(self.next() % (end as u64).max(1)).unwrap_or_default()
     }
 

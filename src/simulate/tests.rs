@@ -7,7 +7,7 @@ fn settings() -> SimulationSettings {
     SimulationSettings { conversations: 6, turns: 12, ..SimulationSettings::default() }
 }
 
-/// The turns that the lines fold to, by conversation.
+/// Folds the lines of a simulation, and returns the sealed turns of each conversation.
 fn fold(settings: &SimulationSettings) -> BTreeMap<String, Vec<SealedTurn>> {
     let mut open = BTreeMap::new();
     let mut sealed: BTreeMap<String, Vec<SealedTurn>> = BTreeMap::new();

@@ -12,7 +12,7 @@ use crate::turn::{
     TokenCount, TurnId, Usage,
 };
 
-/// An open turn as a store returns it, kept so that it survives the process.
+/// An open turn as a store returns it. The store keeps it, so that it survives the process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StagedTurn {
     /// The fold of its events.
@@ -22,7 +22,7 @@ pub struct StagedTurn {
 }
 
 impl StagedTurn {
-    /// Returns the turn after a change to the turn `before`, or to no turn.
+    /// Returns the turn that a change makes of the turn `before`, or of no turn.
     pub fn after(before: Option<Self>, change: &StagedChange) -> Self {
         let mut steps = before.map(|before| before.turn.steps).unwrap_or_default();
         steps.truncate(change.step_count);
@@ -36,8 +36,8 @@ impl StagedTurn {
 
 /// What a commit changes of an open turn: its head, and those of its steps that changed since it was last staged.
 ///
-/// So an event of a turn of thousands of steps stages one step. The other steps stay as they are in the store, which
-/// must have them: a step that is in neither place makes the turn unreadable, like a damaged one.
+/// So an event of a turn of thousands of steps stages one step. The other steps stay as they are in the store. A step
+/// that is neither in the change nor in the store makes the turn unreadable, as if it were damaged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StagedChange {
     /// The turn.
@@ -53,7 +53,7 @@ pub struct StagedChange {
 }
 
 impl From<StagedTurn> for StagedChange {
-    /// The change that writes the whole turn, whatever is staged of it.
+    /// Returns the change that writes the whole turn, whatever the store has of it.
     fn from(StagedTurn { turn: OpenTurn { id, head, steps }, last_event_at }: StagedTurn) -> Self {
         let step_count = steps.count();
         Self { turn_id: id, head, step_count, steps: (0..).zip(steps).collect(), last_event_at }
@@ -63,21 +63,21 @@ impl From<StagedTurn> for StagedChange {
 /// A turn is stale if its latest event came before these moments of the running time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StaleBefore {
-    /// For a turn that is in progress.
+    /// The moment for every open turn.
     pub open: RunningTime,
-    /// For a turn whose latest event was an `error`.
+    /// The moment for a turn whose latest event was an `error`. It may be later than `open`.
     pub failed: RunningTime,
 }
 
 impl StaleBefore {
-    /// Whether a turn is stale whose latest event came at this moment.
+    /// Returns whether a turn is stale, given the moment of its latest event and its head.
     pub fn is_stale(&self, last_event_at: RunningTime, head: &OpenHead) -> bool {
         last_event_at < self.open || (head.has_failed && last_event_at < self.failed)
     }
 }
 
 impl From<RunningTime> for StaleBefore {
-    /// The same moment for both.
+    /// Uses the same moment for both kinds of turns.
     fn from(moment: RunningTime) -> Self {
         Self { open: moment, failed: moment }
     }
@@ -90,8 +90,8 @@ pub struct Version(pub u64);
 /// Distinguishes the lives of a conversation: after its turns were erased, the same id begins a new life with ordinal
 /// 1.
 ///
-/// It is random, because a counter would have to survive every crash, backup and repair. One id has few
-/// lives, and it is enough that they differ from each other.
+/// The number is random, because a counter would have to survive every crash, backup and repair. One conversation has
+/// few lives, and it is enough that their numbers differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Life(pub u64);
 
@@ -102,28 +102,30 @@ impl Life {
     }
 }
 
-/// One atomic change of a conversation: all of it becomes durable, or nothing.
+/// One atomic change of a conversation: either the whole change becomes durable, or nothing of it.
 ///
-/// Sealed turns get their ordinals in the order given and are no longer open; the changes of open turns are made to
-/// what is staged of them. A `sealed_at` before that of the conversation's latest turn is raised to it. A turn that is
-/// sealed already is left alone and answered as [`TurnOutcome::Duplicate`].
+/// Sealed turns get their ordinals in the order given and are no longer open. The changes of open turns are made to the
+/// staged turns. A `sealed_at` that is earlier than that of the conversation's latest turn is raised to it. A turn that
+/// is sealed already does not change, and is answered as [`TurnOutcome::Duplicate`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit {
     /// The conversation that changes.
     pub conversation_id: ConversationId,
-    /// The version that the change was made from; any other in the store is a [`CommitError::Conflict`].
+    /// The version that the change was made from. If the store has another version, the answer is a
+    /// [`CommitError::Conflict`].
     pub expected_version: Version,
-    /// What changed of open turns.
+    /// The changes of open turns.
     pub staged: Vec<StagedChange>,
-    /// Turns that ended.
+    /// The turns that ended.
     pub sealed: Vec<SealedTurn>,
 }
 
 impl Commit {
-    /// The bytes that limits count for the commit: at least as many as an engine writes for it.
+    /// Returns the number of bytes that limits count for the commit. It is at least the number that an engine writes.
     ///
-    /// It counts 384 bytes and the conversation's id; 256 bytes and the texts of each open turn that changed, and of each
-    /// step of it that changed; 160 bytes and the texts of each sealed turn, and 176 and the texts of each of its steps.
+    /// A commit counts 384 bytes and its conversation's id. Each changed open turn, and each changed step of it, counts
+    /// 256 bytes and its texts. Each sealed turn counts 160 bytes and its texts, and each of its steps 176 bytes and
+    /// its texts.
     pub fn bytes(&self) -> usize {
         let staged = self.staged.iter().map(|change| {
             let steps = change.steps.iter().map(|(_, step)| Self::STAGED_BYTES + step.text_bytes());
@@ -141,7 +143,7 @@ impl Commit {
     const SEALED_BYTES: usize = 160;
     const SEALED_STEP_BYTES: usize = 176;
 
-    /// The number of its turns, as a measure of its work; at least 1.
+    /// Returns the number of turns of the commit, at least 1. It measures the work that the commit makes.
     pub(super) fn weight(&self) -> usize {
         (self.staged.len() + self.sealed.len()).max(1)
     }
@@ -159,16 +161,16 @@ pub struct Committed {
 /// The outcome of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TurnOutcome {
-    /// It is open, and durable as it was sent.
+    /// The turn is open, and durable as it was sent.
     Staged,
-    /// It is sealed by this commit, at this ordinal.
+    /// This commit sealed the turn, at this ordinal.
     Sealed(Ordinal),
-    /// It was sealed before, at this ordinal, and nothing changed.
+    /// The turn was sealed before, at this ordinal, and nothing changed.
     Duplicate(Ordinal),
 }
 
 impl TurnOutcome {
-    /// The ordinal of the turn if it is sealed.
+    /// Returns the ordinal of the turn if it is sealed.
     pub fn ordinal(self) -> Option<Ordinal> {
         match self {
             Self::Staged => None,
@@ -181,7 +183,8 @@ impl TurnOutcome {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommitError {
-    /// Nothing changed: the conversation has moved on. Open it again, redo the change, retry.
+    /// Nothing changed: the conversation has another version. Open the conversation again, make the change anew, and
+    /// retry.
     #[error("the conversation is at version {}, not {}", actual.0, expected.0)]
     Conflict {
         /// The version that the commit expected.
@@ -192,22 +195,22 @@ pub enum CommitError {
     /// Nothing changed: too many commits wait, or the engine has fallen behind. Retry later.
     #[error("too many commits are waiting to be written")]
     Overloaded,
-    /// Nothing changed: the commit is larger than a commit may be, as [`Commit::bytes`] counts it. Make the change in
-    /// several.
+    /// Nothing changed: the commit has too many bytes, as counted by [`Commit::bytes`]. Split the change into several
+    /// commits.
     #[error("the commit has {bytes} bytes and may have {limit} (`store.max_commit_bytes`)")]
     TooLarge {
         /// The bytes of the commit.
         bytes: usize,
-        /// How many it may have.
+        /// The maximum number of bytes.
         limit: usize,
     },
-    /// The outcome is unknown: it may have become durable or not. Send the same again later.
+    /// The outcome is unknown: the commit may have become durable or not. Send the same commit again later.
     #[error("the store is unavailable: {0}")]
     Unavailable(Fault),
 }
 
 impl CommitError {
-    /// The same with the cause of a fault in its own words, for the log: it may name paths.
+    /// Returns the text of the error for the log. A fault is told with the words of its cause, which may name paths.
     pub fn in_full(&self) -> String {
         match self {
             Self::Unavailable(fault) => fault.in_full(),
@@ -219,9 +222,9 @@ impl CommitError {
 /// The state of a conversation when its actor starts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ConversationState {
-    /// Its version.
+    /// The version of the conversation.
     pub version: Version,
-    /// When its latest turn was sealed; 1970 if none is.
+    /// The moment at which its latest turn was sealed; the beginning of 1970 if no turn is sealed.
     pub last_sealed_at: EpochMillis,
     /// Its open turns, in no particular order.
     pub open_turns: Vec<StagedTurn>,
@@ -229,9 +232,10 @@ pub struct ConversationState {
     pub sealed_turns: Vec<(TurnId, Ordinal)>,
 }
 
-/// Identifies a conversation's sealed turns at one moment. It changes whenever they do, and differs between stores.
+/// Identifies a conversation's sealed turns at one moment. The revision changes when a turn is sealed, and differs
+/// between stores.
 ///
-/// Displays as an opaque text, good for an HTTP entity tag.
+/// Displays as an opaque text, which can be used as an HTTP entity tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Revision {
     /// The history of the store.
@@ -243,13 +247,13 @@ pub struct Revision {
 }
 
 impl Revision {
-    /// The revision of this many sealed turns.
+    /// Returns the revision of this many sealed turns.
     pub(crate) fn new(lineage: Lineage, life: Life, sealed_turns: u64) -> Self {
         let life = if sealed_turns == 0 { Life::default() } else { life };
         Self { lineage, life, sealed_turns }
     }
 
-    /// Whether one revision's turns are the first turns of the other.
+    /// Returns whether the turns of one revision are the first turns of the other.
     pub fn is_of_the_same_life(&self, other: &Self) -> bool {
         (self.lineage, self.life) == (other.lineage, other.life)
     }
@@ -266,19 +270,19 @@ impl fmt::Display for Revision {
 pub struct TurnRange {
     /// The conversation; an unknown one has no turns.
     pub conversation_id: ConversationId,
-    /// Only turns with a larger ordinal; 0 for all.
+    /// Selects the turns with a larger ordinal; 0 selects all.
     pub after: u64,
-    /// The maximum number of turns. An answer is bounded in bytes too and may have fewer; only an empty one means that
-    /// no turn follows.
+    /// The maximum number of turns. An answer is bounded in bytes too, so it may have fewer turns. Only an empty answer
+    /// means that no turn follows.
     pub limit: usize,
 }
 
 /// A sealed turn and its place in the order of all turns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PositionedTurn {
-    /// The place.
+    /// The place of the turn.
     pub position: Position,
-    /// Its conversation.
+    /// The conversation of the turn.
     pub conversation_id: ConversationId,
     /// The turn.
     pub turn: StoredTurn,
@@ -287,34 +291,37 @@ pub struct PositionedTurn {
 /// Some of the sealed turns of all conversations, in the order in which they became durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SealedPage {
-    /// The turns. There may be fewer than asked for although more follow, as damaged turns are left out.
+    /// The turns. A page may have fewer turns than asked for although more follow, since damaged turns are left out.
     pub turns: Vec<PositionedTurn>,
-    /// The position after which the next page begins.
+    /// The position to ask for the next page with: that page begins after it.
     pub next: Position,
     /// The position of the latest turn of the store. There is more to read unless `next` is equal to it.
     pub latest: Position,
 }
 
 impl SealedPage {
-    /// The maximum number of positions of a page, whatever the limit: reading them delays commits for a moment.
+    /// The maximum number of positions of a page, even if the limit is higher: reading a page delays commits for a
+    /// moment.
     pub const MAX_POSITIONS: usize = 1000;
 }
 
-/// The order of a list of conversations. Each is descending, and those of equal rank are in the order of their ids.
+/// The order of a list of conversations. Each order is descending; conversations of equal rank are in the order of
+/// their ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ConversationOrder {
-    /// By the report time of the latest turn. The only order that costs the same whatever is stored.
+    /// By the report time of the latest turn. Only in this order does the cost of a page not grow with the number of
+    /// stored conversations.
     Recent,
     /// By the tokens of prompts and output.
     Tokens,
-    /// By cost; those whose cost is unknown come last.
+    /// By cost; conversations whose cost is unknown come last.
     Cost,
     /// By the number of sealed turns.
     Turns,
 }
 
 impl ConversationOrder {
-    /// The place of a conversation in the list.
+    /// Returns the place of a conversation in the list.
     pub(crate) fn place(self, listed: &ListedConversation) -> ConversationPlace {
         let rank = match self {
             Self::Recent => Some(listed.last_at.get().into()),
@@ -328,7 +335,7 @@ impl ConversationOrder {
     }
 }
 
-/// A place in a list of conversations: the highest rank first, and those of one rank by id.
+/// A place in a list of conversations. The list goes from the highest rank to the lowest, and by id within a rank.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConversationPlace {
     rank: Reverse<Option<i128>>,
@@ -336,7 +343,8 @@ pub struct ConversationPlace {
 }
 
 impl ConversationPlace {
-    /// The place of a conversation of this rank. What the rank is depends on the order of the list; `None` comes last.
+    /// Returns the place of a conversation of this rank. The order of the list says what the rank is; `None` comes
+    /// last.
     pub fn new(rank: Option<i128>, conversation_id: ConversationId) -> Self {
         Self { rank: Reverse(rank), conversation_id }
     }
@@ -357,15 +365,15 @@ impl ConversationPlace {
 pub struct ConversationQuestion {
     /// The order of the list.
     pub order: ConversationOrder,
-    /// Only conversations whose latest turn counts at the first of these moments or later, and before the second one.
+    /// Selects conversations whose latest turn has a report time from the first moment on and before the second moment.
     pub last_at: Option<(EpochMillis, EpochMillis)>,
-    /// Only conversations whose latest turn asked this model.
+    /// Selects conversations whose latest turn asked this model.
     pub model: Option<Label>,
-    /// Only conversations whose ids begin so.
+    /// Selects conversations whose ids begin with this text.
     pub prefix: String,
-    /// Go on after this place, that of the last conversation of an earlier answer to the same question.
+    /// The place of the last conversation of an earlier answer to the same question; the answer goes on after it.
     pub after: Option<ConversationPlace>,
-    /// At most so many conversations.
+    /// The maximum number of conversations.
     pub limit: usize,
 }
 
@@ -375,13 +383,13 @@ impl ConversationQuestion {
         Self { order, last_at: None, model: None, prefix: String::new(), after: None, limit }
     }
 
-    /// Asks for what follows the place of a conversation.
+    /// Asks for the conversations that follow this one in the list.
     #[must_use]
     pub fn after(self, listed: &ListedConversation) -> Self {
         Self { after: Some(self.order.place(listed)), ..self }
     }
 
-    /// Whether a conversation is chosen.
+    /// Returns whether the question selects a conversation, by everything but its place.
     pub(crate) fn chooses(&self, listed: &ListedConversation) -> bool {
         listed.sealed_turns > 0
             && self.last_at.is_none_or(|(from, to)| from <= listed.last_at && listed.last_at < to)
@@ -401,17 +409,17 @@ pub struct ListedConversation {
     pub open_turns: usize,
     /// The sum of the usage of its sealed turns.
     pub total_usage: Usage,
-    /// The report time of its first turn: when that ended, or was sealed if that is not known.
+    /// The report time of its first turn: the moment at which the turn ended, or was sealed if its end is not known.
     pub first_at: EpochMillis,
-    /// The report time of its latest turn, which is the one with the last ordinal.
+    /// The report time of its latest turn, the turn with the last ordinal.
     pub last_at: EpochMillis,
     /// The model that its latest turn asked.
     pub model: Option<Label>,
-    /// Whom the spend of its latest turn belongs to.
+    /// The project that the cost of its latest turn belongs to.
     pub project: Option<Label>,
-    /// How much of the model's context window is taken after its latest turn, in tokens.
+    /// The tokens of the model's context window that are in use after its latest turn.
     pub context_size: Option<TokenCount>,
-    /// What it costs, and further sums.
+    /// The cost of the conversation, and further sums.
     pub sums: ConversationSums,
 }
 
@@ -419,8 +427,8 @@ pub struct ListedConversation {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ListSealedError {
-    /// The position is not of this store's lineage: it comes from another store, or from before the store was restored
-    /// or repaired. Read from the beginning.
+    /// The position is not of this store's lineage: it comes from another store, or from a time before the store was
+    /// restored or repaired. Read from the beginning.
     #[error("the position {0} is not of this store's lineage")]
     OtherLineage(Position),
     /// The store could not be read.
@@ -439,17 +447,19 @@ pub struct ReportQuestion {
     pub selection: Selection,
 }
 
-/// Sums over the turns of some periods, all at one moment: a turn that is acknowledged is in it.
+/// Sums over the turns of some periods, all at one moment. Every turn that was acknowledged before the question is
+/// counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     /// The rows of the report.
     pub breakdown: Breakdown,
-    /// Whether costs are being derived anew by other prices. Until that is done, turns have the cost that they had.
+    /// Whether the store is computing all costs anew because the prices changed. Until it has finished, turns have
+    /// their earlier costs.
     pub is_repricing: bool,
 }
 
 impl Report {
-    /// The most rows of a report.
+    /// The maximum number of rows of a report.
     pub const MAX_ROWS: usize = 10_000;
 }
 
@@ -457,7 +467,7 @@ impl Report {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReportError {
-    /// It would have too many rows.
+    /// The report would have too many rows.
     #[error("the report would have more than {} rows: ask for longer periods or a shorter time", Report::MAX_ROWS)]
     TooManyRows,
     /// The store could not be read.
@@ -465,10 +475,10 @@ pub enum ReportError {
     Read(#[from] Fault),
 }
 
-/// An open turn that has had no event for a while.
+/// An open turn whose latest event came before the moments of the question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StaleTurn {
-    /// Its conversation.
+    /// The conversation of the turn.
     pub conversation_id: ConversationId,
     /// The turn.
     pub turn_id: TurnId,
@@ -477,23 +487,23 @@ pub struct StaleTurn {
 /// Whether a store still works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Health {
-    /// It works, or recovers by itself.
+    /// The store works, or recovers by itself.
     Running,
-    /// It was told to close, and has.
+    /// The store was told to close, and is closed.
     Closed,
-    /// It has ended without being closed: nothing will become durable any more.
+    /// The store ended without being closed: it makes nothing durable any more.
     Ended,
 }
 
-/// How large a store is.
+/// The sizes of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StoreSizes {
-    /// The bytes of the data that it keeps for good, without an engine's overhead.
+    /// The bytes of all rows in the store's tables, without the overhead of the engine.
     pub live_bytes: u64,
-    /// The bytes of its files; 0 if it has none. The difference from `live_bytes` is the engine's overhead: free space
-    /// that it uses again, and data that it has not put in its place yet.
+    /// The bytes of the store's files; 0 if it has none. The difference from `live_bytes` is overhead: free space that
+    /// the engine uses again, and data that is not in the tables yet.
     pub file_bytes: u64,
-    /// The approximate memory, in bytes, of data that is durable and not in its place yet.
+    /// The approximate memory, in bytes, of data that is durable but not in the tables yet.
     pub recent_bytes: u64,
 }
 
@@ -515,23 +525,23 @@ impl fmt::Debug for Backup {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackupError {
-    /// Another one is being made, or its copy is still being read. Ask again later.
+    /// Another backup is being made, or its copy is still being read. Ask again later.
     #[error("a backup is being made or sent already")]
     Busy,
-    /// A copy might leave too little of the disk for commits.
+    /// A copy might leave too little free space on the disk for commits.
     #[error(
         "the disk has {free_bytes} bytes free, too few for a copy of up to {copy_bytes} bytes that leaves \
          {reserve_bytes} for commits"
     )]
     DiskNearlyFull {
-        /// What is free.
+        /// The free bytes of the disk.
         free_bytes: u64,
-        /// The most that the copy takes.
+        /// The maximum size of the copy.
         copy_bytes: u64,
-        /// What has to stay free.
+        /// The bytes that have to stay free for commits.
         reserve_bytes: u64,
     },
-    /// The store is in memory: there is no place for a copy.
+    /// The store is in memory, so there is no disk for a copy.
     #[error("the store is in memory, and no backup of it can be made")]
     InMemory,
     /// The store cannot be read.
@@ -543,7 +553,7 @@ pub enum BackupError {
 }
 
 impl BackupError {
-    /// The same with the cause of a fault in its own words, for the log: it may name paths.
+    /// Returns the text of the error for the log. A fault is told with the words of its cause, which may name paths.
     pub fn in_full(&self) -> String {
         match self {
             Self::Read(fault) | Self::Write(fault) => fault.in_full(),

@@ -1,7 +1,8 @@
-//! What an engine does: it keeps a store, wherever that is.
+//! The trait of an engine: an engine keeps one store, on disks or elsewhere.
 //!
-//! Actors hold an `Arc<dyn Engine>` and know no engine by name. The trait is for engines of this crate: what they share
-//! (the commit rule, the conformance suite) is not public, and the trait grows with what is asked of them.
+//! Actors hold an `Arc<dyn Engine>` and know no engine by name. The trait is for engines of this crate only: the commit
+//! rule and the conformance suite, which engines share, are not public, and the trait grows with the questions that
+//! stores are asked.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,9 +21,9 @@ use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
 
 /// An answer that is ready, or a future of it.
 ///
-/// Dropping an answer cancels nothing: the work is done even if nobody waits for it.
+/// Dropping an answer does not cancel the work.
 pub(crate) enum Answer<T> {
-    /// Ready: the work took no longer than handing it to another thread. Nothing was allocated.
+    /// The answer is ready. The engine answers so if the work takes no longer than handing it to another thread would.
     Now(T),
     Later(Pin<Box<dyn Future<Output = T> + Send>>),
 }
@@ -42,36 +43,39 @@ impl<T> Answer<T> {
     }
 }
 
-/// An engine, which keeps one store. Called in a tokio runtime, on the threads of actors: a call never blocks for long.
+/// An engine, which keeps one store. Actors call it on their own threads, within a tokio runtime, so no call may block
+/// for long.
 ///
-/// Each question is queued by the call, not by the first poll of its answer: the order of calls is the order of writes.
-/// Which reads are answered at once and which on another thread is the engine's affair. Besides redb's, the testing
-/// kit's store and one of the conformance tests implement it.
+/// A call queues its work at once, and not when its answer is first polled: so writes happen in the order of the calls.
+/// The engine decides which reads it answers at once and which on another thread. The engine on redb, the memory store
+/// of the testing kit and a store of the conformance tests implement this trait.
 pub(crate) trait Engine: Send + Sync + 'static {
-    /// Makes a change durable, by the commit rule. The caller keeps the commit too, until it knows the outcome.
+    /// Makes a change durable, by the commit rule. The commit is shared, because the caller keeps it until the outcome
+    /// is known.
     fn commit(&self, commit: Arc<Commit>) -> Answer<Result<Committed, CommitError>>;
 
     /// Returns the state that a conversation's actor starts from, and which of these turns are sealed.
     fn open(&self, id: ConversationId, turn_ids: Vec<TurnId>) -> Answer<Result<ConversationState, Fault>>;
 
-    /// Sealed turns, in order. Fewer than the limit means that there are no more.
+    /// Returns sealed turns of a conversation, in the order of their ordinals. Only an empty list means that no turn
+    /// follows.
     fn turns(&self, range: TurnRange) -> Answer<Result<Vec<StoredTurn>, Fault>>;
 
-    /// A page of the sealed turns of all conversations, in the order in which they became durable: those after this
-    /// position, or from the beginning.
+    /// Returns a page of the sealed turns of all conversations, in the order in which they became durable. The page
+    /// begins after this position, or at the first turn.
     fn sealed_turns(&self, after: Option<Position>, limit: usize) -> Answer<Result<SealedPage, ListSealedError>>;
 
-    /// Conversations with a sealed turn. Fewer than the limit means that there are no more.
+    /// Returns conversations that have a sealed turn. If the answer has fewer than the limit, no more follow.
     fn conversations(&self, question: ConversationQuestion) -> Answer<Result<Vec<ListedConversation>, Fault>>;
 
-    /// Sums over the turns of some periods.
+    /// Returns sums over the turns of some periods.
     fn report(&self, question: ReportQuestion) -> Answer<Result<Report, ReportError>>;
 
-    /// The revision of a conversation's sealed turns at this moment.
+    /// Returns the revision of a conversation's sealed turns.
     fn revision(&self, id: ConversationId) -> Answer<Result<Revision, Fault>>;
 
-    /// A page of the open turns whose latest event came before these moments, in an order of the engine's own. `after`
-    /// is the turn that the page before ended with.
+    /// Returns a page of the open turns whose latest event came before these moments. The engine chooses the order.
+    /// `after` is the last turn of the page before.
     fn stale_turns(
         &self,
         before: StaleBefore,
@@ -79,24 +83,26 @@ pub(crate) trait Engine: Send + Sync + 'static {
         limit: usize,
     ) -> Answer<Result<Vec<StaleTurn>, Fault>>;
 
-    /// Makes something durable, to show that a write works.
+    /// Writes and syncs something, to show that a write works.
     fn check_write(&self) -> Answer<Result<(), CommitError>>;
 
-    /// Adds to the running time, and answers with the sum when that is durable.
+    /// Adds to the running time, and answers with the sum once the sum is durable.
     fn tick(&self, elapsed: Duration) -> Answer<Result<RunningTime, CommitError>>;
 
-    /// The durable running time; 0 if the store is closed.
+    /// Returns the durable running time; 0 if the store is closed.
     fn running_time(&self) -> RunningTime;
 
-    /// A copy of the store as it is at this moment.
+    /// Returns a copy of the store as it is at one moment.
     fn back_up(&self) -> Answer<Result<Backup, BackupError>>;
 
-    /// How large the store is; zeros for what it cannot tell.
+    /// Returns the sizes of the store. A size that the engine cannot tell is 0.
     fn sizes(&self) -> StoreSizes;
 
-    /// Follows whether the store still works. A disk that fails for a while does not change it.
+    /// Returns a receiver that shows whether the store still works. A disk that fails for a while does not change the
+    /// health.
     fn health(&self) -> watch::Receiver<Health>;
 
-    /// Writes what waits and closes the store. Answered when that is done, also by a store that is closed already.
+    /// Writes the commits that wait and closes the store. The answer comes when the store is closed; a closed store
+    /// answers too.
     fn close(&self) -> Answer<()>;
 }

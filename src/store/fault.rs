@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 /// Why the store could not do what it was asked.
 ///
-/// Displays a text for everybody, within and outside the machine. It is made of fixed words, numbers, and the system's
-/// text for a code, so it holds no path and no words of the cause. The cause itself is for the log:
+/// Displays a text that anybody may see, within and outside the machine. The text is made of fixed words, numbers, and
+/// the system's text for an error code, so it has no path and no words of the cause. The cause itself is for the log:
 /// [`Fault::in_full`].
 ///
 /// Two faults are equal if their texts are equal; their causes are not compared.
@@ -45,7 +45,7 @@ pub enum FaultKind {
     Unreachable,
 }
 
-/// The variable part of the text.
+/// The variable part of a fault's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Detail {
     Nothing,
@@ -58,12 +58,12 @@ enum Detail {
 }
 
 impl Fault {
-    /// A fault of this kind. `what` is told to everybody.
+    /// Returns a fault of this kind. Anybody may see the text `what`.
     pub fn new(kind: FaultKind, what: &'static str) -> Self {
         Self { kind, what, detail: Detail::Nothing, cause: None }
     }
 
-    /// Keeps the cause for the log.
+    /// Adds the cause, which only the log shows.
     #[must_use]
     pub fn caused_by(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.cause = Some(cause.into().into());
@@ -81,52 +81,53 @@ impl Fault {
         self
     }
 
-    /// Adds what the fault is about to the text.
+    /// Appends these words, which say what the fault is about, to the text.
     #[must_use]
     pub(crate) fn about(mut self, words: &'static str) -> Self {
         self.detail = Detail::Words(words);
         self
     }
 
-    /// Adds the number of what the fault is about to the text.
+    /// Appends the number of the thing that the fault is about to the text.
     #[must_use]
     pub(crate) fn numbered(mut self, number: u64) -> Self {
         self.detail = Detail::Number(number);
         self
     }
 
-    /// The disk failed with this error.
+    /// Returns the fault of a disk that failed with this error.
     pub(crate) fn disk(error: io::Error) -> Self {
         Self::new(FaultKind::Disk, "the disk failed").of_io(&error).caused_by(error)
     }
 
-    /// The store was closed in order.
+    /// Returns the fault of a store that was closed in order.
     pub(crate) fn closed() -> Self {
         Self::new(FaultKind::Closed, "the store was closed")
     }
 
-    /// Work for the store on another thread did not end in order.
+    /// Returns the fault of a panic in the store's code.
     pub(crate) fn panicked(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::new(FaultKind::Panicked, "the store's code panicked").caused_by(cause)
     }
 
-    /// The store is not there to answer.
+    /// Returns the fault of a store whose thread or actor is gone.
     pub(crate) fn unreachable(what: &'static str) -> Self {
         Self::new(FaultKind::Unreachable, what)
     }
 
-    /// The kind, which says what the caller may do.
+    /// Returns the kind, which says what the caller may do.
     pub fn kind(&self) -> FaultKind {
         self.kind
     }
 
-    /// The cause in its own words, for the log: it may name paths. Without a cause, the text for everybody.
+    /// Returns the words of the cause and of its own causes, for the log: they may name paths. Without a cause, this is
+    /// the displayed text.
     pub fn in_full(&self) -> String {
         let mut cause = self.source();
         let mut text = cause.map_or_else(|| self.to_string(), ToString::to_string);
         while let Some(deeper) = cause.and_then(Error::source) {
             let said = deeper.to_string();
-            // Many errors repeat the one that caused them.
+            // Many errors repeat the text of the error that caused them.
             if !text.contains(&said) {
                 text = format!("{text}: {said}");
             }
@@ -178,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_an_error_of_the_disk_everybody_is_told_the_code_alone() {
+    fn the_displayed_text_of_a_disk_error_has_only_its_code() {
         let told = |error| Fault::disk(error).to_string();
         assert_eq!(told(io::Error::from_raw_os_error(28)), "the disk failed: No space left on device (os error 28)");
         assert_eq!(told(io::Error::from_raw_os_error(5)), "the disk failed: Input/output error (os error 5)");
@@ -193,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_log_has_the_cause_and_what_caused_that_once() {
+    fn the_text_for_the_log_has_each_cause_once() {
         #[derive(Debug, thiserror::Error)]
         #[error("cannot open {0}")]
         struct Outer(&'static str, #[source] io::Error);
@@ -208,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_told_apart_by_what_everybody_is_told() {
+    fn faults_are_equal_if_their_displayed_texts_are_equal() {
         let fault = || Fault::new(FaultKind::Database, "no");
         assert_eq!(fault().caused_by("one"), fault().caused_by("another"));
         for other in [fault().numbered(1), fault().about("x"), Fault::new(FaultKind::Disk, "no"), Fault::closed()] {

@@ -4,20 +4,20 @@
 //!
 //! The code relies on these, and the tests attack them:
 //!
-//! - A commit is atomic: all of it is durable, or nothing.
+//! - A commit is atomic: either the whole commit becomes durable, or nothing of it.
 //! - The turns of a conversation have the ordinals 1, 2, 3, ... without a gap. No ordinal is given twice.
 //! - A turn id is sealed at most once in a conversation. Sealing it again answers with its ordinal and changes nothing.
 //! - Each sealed turn has a position: 1, 2, 3, ... over all conversations, without a gap, in the order in which turns
 //!   become durable. It never changes within a lineage, so a reader who has seen a position has missed nothing before it.
 //! - A commit that changes something raises the version of its conversation by one. A commit that expects another
 //!   version changes nothing.
-//! - After a failed write the outcome is unknown, and is answered as such. The files are then closed and opened again.
-//! - A damaged row costs that row alone: reads leave it out, and a check names it. A row is damaged if it is not what was
-//!   written under its key. A backup and a compaction copy it as it is.
+//! - After a failed write the outcome is unknown, and the answer says so. The files are then closed and opened again.
+//! - A damaged row costs that row alone: reads leave it out, and a check names it. A row is damaged if its bytes are
+//!   not those that were written under its key. A backup and a compaction copy a damaged row as it is.
 //! - Only the writer's thread appends to the journal. While the store runs, turns reach the tables by flushes of
 //!   the checkpoint alone, one at a time.
-//! - The sums of reports have each sealed turn once, in the tables or in the memtable. A report is of one moment, and has
-//!   every turn that was acknowledged before.
+//! - The sums of reports count each sealed turn once, either in the tables or in the memtable. A report shows one
+//!   moment, and counts every turn that was acknowledged before that moment.
 //! - Everything in memory is bounded: the queue, the turns in it, the memtable and therefore the journal.
 //! - Integers in rows of `meta` are little-endian, whatever the machine.
 //!
@@ -27,23 +27,28 @@
 //! - **journal**: the second file; each commit appends to it first (a write-ahead log).
 //! - **row**: one transaction of the journal: the commits that one fsync made durable.
 //! - **entry**: what one commit changed, within a row.
-//! - **memtable**: what the journal has and the tables do not yet, in memory. Commits go to its *active* table; the
-//!   checkpoint moves its *immutable* table.
-//! - **piece**: the changes of some consecutive commits to one conversation in the memtable. It is moved whole.
+//! - ***memtable**: the changes that are in the journal and not in the tables yet, in memory. Commits go to its
+//!   *active* table; the checkpoint moves its *immutable* table.
+//! - ***piece**: the changes of some consecutive commits to one conversation in the memtable. A flush moves whole
+//!   pieces.
 //! - **mark**: a row of the journal by its number and checksum. Each row holds the checksum of the one before it, so a
 //!   mark stands for all rows up to its own.
-//! - **checkpoint**: moves pieces into the tables; also the mark of the row up to which that is done.
+//! - ***checkpoint**: the part that moves pieces into the tables; also the mark of the last row that the tables have in
+//!   full.
 //! - **flush**: one transaction of the checkpoint, which moves some pieces.
 //! - **key**: the number that stands for a conversation's id in every table.
-//! - **order**: which turn has which position. The memtable keeps it in *runs*: the turns that one commit sealed.
+//! - ***order**: which turn has which position. The memtable keeps the order in *runs*; a run is the turns that one
+//!   commit sealed.
 //! - **rollup**: sums over the parts of turns that count for a *label* (model, provider, project, class of the reason) in a
 //!   quarter of an hour, an hour or six hours. See `report`.
 //! - **tally**: what the turns of a table of the memtable add to rollups and costs.
 //! - **generation**: the costs of all turns by one price book. Other prices make the next generation.
 //! - **lineage**: a random id of the store's history, part of each position and revision outside. A new store, a backup
 //!   and a repair draw one.
-//! - **life**: a random number that a conversation draws with its first commit. An id that begins anew draws another.
-//! - **head of a turn**: an open turn without its steps. Each event writes the head, and a step only if it changes it.
+//! - **life**: a random number that a conversation draws with its first commit. An id that begins anew draws another
+//!   number.
+//! - **head of a turn**: an open turn without its steps. Each event writes the head, and writes a step only if the
+//!   event changes that step.
 //! - **record**: a conversation, a sealed turn, the head or a step of an open turn, as bytes.
 //! - **checksum**: 8 bytes at the end of a row, over the table's name, the key and the rest of the value.
 //!
@@ -86,57 +91,61 @@
 //! ```
 //!
 //! Keys and values are integers, tuples, strings and bytes. A record is one byte, the version of its encoding, then
-//! postcard. The hash in the index is SipHash-1-3 under the store's id; if another turn has the slot, the next free one is
-//! used. A checksum is SipHash-1-3 under a key of zeros. The index has none: it repeats what the turns say.
+//! postcard. The hash in the index is SipHash-1-3 under the store's id; if another turn has the slot, the next free
+//! slot is used. A checksum is SipHash-1-3 under a key of zeros. Rows of the index have no checksum, since everything
+//! in them is in the turns too.
 //!
-//! The main file names the journal that may hold what the tables do not. If it names none, the main file alone is the whole
-//! store, as after an orderly stop and in a backup.
+//! The main file names the journal that may have changes which the tables lack. If it names no journal, the main file
+//! alone is the whole store, as after an orderly stop and in a backup.
 //!
 //! # A commit
 //!
 //! 1. The caller's thread asks admission for a permit. If too many turns wait already, the commit is refused at once.
 //!    Otherwise it joins the writer's queue.
 //! 2. The writer waits for the checkpoint if the memtable is filling up, then gathers a batch from the queue. If many
-//!    turns wait, it refuses commits that have waited too long.
-//! 3. It builds the write set of the batch. For each commit it loads the conversation from the memtable or else the
-//!    tables, looks up which of the turns are sealed, and lets the commit rule decide: compare the version, assign
+//!    turns wait, the writer refuses commits that have waited too long.
+//! 3. The writer builds the write set of the batch. For each commit it loads the conversation from the memtable or else
+//!    the tables, looks up which of the turns are sealed, and lets the commit rule decide: compare the version, assign
 //!    ordinals and positions. Later commits of the batch see what earlier ones changed.
-//! 4. It appends the entries as one row, in one transaction of the journal with one fsync. The same transaction drops
-//!    some rows that the checkpoint has passed. From here on the commits are durable.
+//! 4. The writer appends the entries as one row, in one transaction of the journal with one fsync. The same transaction
+//!    drops some rows that the checkpoint has passed. From here on the commits are durable.
 //! 5. The entries go into the active table of the memtable, where reads see them.
 //! 6. Each caller is answered.
 //!
 //! # A read
 //!
-//! Under one short lock a read takes what it needs of the memtable and begins a read transaction on the tables. The two
-//! together are one state of the store. It then reads without a lock: the rows of the tables, overlaid by the immutable
-//! table and then by the active one. A piece may be in the tables and in the memtable: overlaying it once more changes
-//! nothing. A read that the memtable can answer alone begins no transaction.
+//! Under one short lock a read copies what it needs from the memtable and begins a read transaction on the tables. The
+//! copy and the transaction together show one state of the store. The read then goes on without a lock: the rows of the
+//! tables, overlaid by the immutable table and then by the active one. A piece may be both in the tables and in the
+//! memtable: overlaying such a piece changes nothing. A read that the memtable can answer alone begins no transaction.
 //!
-//! What adds up is read with a tally of the memtable's turns. The writer only lists the turns that it takes in; the
-//! checkpoint's thread counts them, and whoever asks for sums counts the rest first. The tallies have a lock of their own,
-//! which is taken before the memtable's. The tables say how far their sums have come, so a reader knows which part of the
-//! immutable table's tally they lack.
+//! A read of sums also adds the tally of the memtable's turns. The writer does not count turns: it only lists the turns
+//! that enter the memtable. The checkpoint's thread counts them, and a read of sums first counts those that are left.
+//! The tallies have their own lock, which is taken before the memtable's lock. The tables say how far their sums have
+//! come, so a reader knows which part of the immutable table's tally is not in them yet.
 //!
 //! A page of the order takes the positions before the memtable's first run from the tables, and the others from the runs.
 //! The record of a turn whose piece was moved is read from the tables.
 //!
 //! # A checkpoint
 //!
-//! 1. When the active table has half of `store.redb.journal_bytes` and there is no immutable one, it becomes that.
-//! 2. A thread of its own moves the immutable table in flushes of some milliseconds, each one transaction on the main
-//!    file. A flush takes pieces in the order of their keys. It writes their turns, index, open turns and steps, the
-//!    conversation as the piece left it, and its place by activity.
+//! 1. When the active table has half of `store.redb.journal_bytes` and there is no immutable table, the active table
+//!    becomes the immutable one.
+//! 2. The checkpoint's own thread moves the immutable table in flushes of some milliseconds. Each flush is one
+//!    transaction on the main file. A flush takes pieces in the order of their keys. It writes their turns, index, open
+//!    turns and steps, the conversation as the piece left it, and its place by activity.
 //! 3. When all pieces are moved, further flushes append the table's part of the order to `positions`. So these rows are
 //!    written in order, and each leads to a turn in the tables.
-//! 4. Then further flushes add the table's tally to the labels, rollups, costs and sums of conversations, so that each of
-//!    these rows is written once for a whole table and not in each flush. Adding is not idempotent: the same transaction
-//!    notes the key up to which it has come and, at the end, the number of the table's last row.
+//! 4. Then further flushes add the table's tally to the labels, rollups, costs and sums of conversations, so that each
+//!    of these rows is written once for a whole table and not in each flush. Adding is not idempotent, so each of these
+//!    transactions also notes the last key that it added, and the last of them notes the number of the table's last row
+//!    in the journal.
 //! 5. Each flush also writes the mark of the journal's newest row. When the flush is durable, its pieces and runs are
 //!    dropped from the memtable.
-//! 6. The last flush writes the mark of the table's last row as the checkpoint. Later appends drop the rows up to it.
+//! 6. The last flush writes the mark of the table's last row as the checkpoint. Later appends drop the rows of the
+//!    journal up to this mark.
 //!
-//! Between two flushes, the same thread derives costs anew if the price book is another one than before. See
+//! Between two flushes, the same thread computes all costs anew if the price book has changed. See
 //! `redb/checkpoint/repricing`.
 //!
 //! An orderly stop flushes until the memtable is empty, takes the journal's name out of the main file and removes
@@ -144,29 +153,31 @@
 //!
 //! # Opening after a crash
 //!
-//! 1. Both files are looked at without changing them. A file of another program or format, a missing journal, or the
+//! 1. Both files are inspected without changing them. A file of another program or format, a missing journal, or the
 //!    journal of another store is refused.
 //! 2. All bytes of the journal are written once more and synced: an earlier sync may have failed, after which Linux shows
 //!    bytes that are not on the disk.
-//! 3. redb undoes what was cut short in each file. Then a journal that is older or newer than the main file is refused:
-//!    base <= checkpoint <= newest row <= last row must hold, and the marks must be those of the same rows.
-//! 4. The rows after the checkpoint are read into the memtable. Flushes may have moved some of their pieces already: an
-//!    entry whose version the tables have is skipped, except for the positions that the tables do not have and what its
-//!    turns add to sums: the tables have the sums of all rows up to a number, and a part of those up to another.
+//! 3. redb undoes the transaction that was cut short in each file. Then a journal that is older or newer than the main
+//!    file is refused: base <= checkpoint <= newest row <= last row must hold, and the marks must be those of the same
+//!    rows.
+//! 4. The rows after the checkpoint are read into the memtable. Flushes may have moved some of their pieces already, so
+//!    an entry whose version is in the tables is skipped. Its positions are skipped only if the tables have them too.
+//!    Its turns are skipped for sums only if the tables have counted them: the tables note up to which row all turns
+//!    are counted, and up to which row a part of them is.
 //! 5. Each row must hold the checksum of the one before it, the entries of each conversation must follow each other
 //!    without a gap, version by version, and the positions must follow those before them. A row that does not fit is
 //!    damage: the store does not open, and `repair` moves the row aside.
 //!
 //! # The rooms
 //!
-//! A room uses only those before it.
+//! A room uses only the rooms before it.
 //!
-//! - `fault`: why a store could not do what it was asked. Its text for everybody is made of fixed words, codes and
-//!   numbers, so it has no path.
-//! - `position`: where a turn stands in the order of all turns, as a text.
-//! - `contract`: what a store is asked and what it answers. It knows no engine: no file, no key, no redb.
+//! - `fault`: why a store could not do what it was asked. The displayed text is made of fixed words, codes and numbers,
+//!   so it has no path.
+//! - `position`: the place of a turn in the order of all turns, as a text.
+//! - `contract`: what a store is asked and what it answers. It mentions no engine: no file, no key, no redb.
 //! - `rule`: what a commit does. Pure.
-//! - `engine`: the trait that an engine implements. It says nothing of threads.
+//! - `engine`: the trait that an engine implements. It does not say which threads an engine uses.
 //! - `redb`: the engine that keeps a store in two redb files.
 //! - `conformance`: the tests that every store passes.
 //! - `oracle`: a plain model of a commit, which tests compare a store with.

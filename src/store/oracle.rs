@@ -1,7 +1,8 @@
-//! The one oracle of the tests: what a commit does, said as plainly as it can be and apart from the commit rule.
+//! The only oracle of the tests: what a commit does, written as simply as possible and independently of the commit
+//! rule.
 //!
-//! It keeps whole turns and looks at them, where the rule has counters and look-ups. Nothing of it may be built on
-//! [`rule`](super::rule), which is tested against it, as the engine is.
+//! The oracle keeps whole turns and searches them, where the rule has counters and look-ups. The oracle must not use
+//! [`rule`](super::rule), because tests compare both the rule and the engines with the oracle.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,7 @@ use crate::report::{
 };
 use crate::turn::{ConversationId, OpenTurn, Ordinal, StoredTurn, TurnId, Usage};
 
-/// What a store must hold of a conversation.
+/// The data that a store must have of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Oracle {
     pub(super) version: Version,
@@ -26,7 +27,7 @@ impl Oracle {
         self.sealed.iter().find(|turn| turn.metrics.turn_id == *turn_id).map(|turn| turn.ordinal)
     }
 
-    /// Does what the commit asks, and answers as the store must.
+    /// Makes the changes of the commit, and returns the answer that a store must give.
     pub(super) fn apply(&mut self, commit: &Commit) -> Result<Committed, CommitError> {
         if commit.expected_version != self.version {
             return Err(CommitError::Conflict { expected: commit.expected_version, actual: self.version });
@@ -64,7 +65,7 @@ impl Oracle {
     }
 }
 
-/// Returns the turn after a change: each step is as in the change, or else as before.
+/// Returns the turn after a change: each step is taken from the change, or else from the turn before.
 fn changed(before: Option<StagedTurn>, change: &StagedChange) -> StagedTurn {
     let before: Vec<_> = before.map_or_else(Vec::new, |before| before.turn.steps.to_vec());
     let mut steps: BTreeMap<_, _> = (0..).zip(before).collect();
@@ -74,7 +75,7 @@ fn changed(before: Option<StagedTurn>, change: &StagedChange) -> StagedTurn {
     StagedTurn { turn, last_event_at: change.last_event_at }
 }
 
-/// Returns the change from the staged turn to the next one: the steps that differ, and no other.
+/// Returns the change that makes the turn `after` of the turn `before`. It has only the steps that differ.
 pub(super) fn change(before: Option<&StagedTurn>, after: StagedTurn) -> StagedChange {
     let mut change = StagedChange::from(after);
     let before = before.map_or(&[][..], |before| &before.turn.steps);
@@ -82,7 +83,7 @@ pub(super) fn change(before: Option<&StagedTurn>, after: StagedTurn) -> StagedCh
     change
 }
 
-/// How a store must list a conversation that has these turns.
+/// Returns how a store must list a conversation that has these turns.
 pub(crate) fn listing_of(
     conversation_id: &ConversationId,
     sealed: &[StoredTurn],
@@ -108,7 +109,7 @@ pub(crate) fn listing_of(
     })
 }
 
-/// The report that a store of these turns must answer with, each turn added up by itself.
+/// Returns the report that a store of these turns must answer with. The turns are added up one by one.
 pub(crate) fn breakdown_of<'a>(
     turns: impl IntoIterator<Item = &'a StoredTurn>,
     question: &ReportQuestion,
@@ -129,7 +130,7 @@ pub(crate) fn breakdown_of<'a>(
     breakdown
 }
 
-/// A question that tells all turns of the first days of 1970 apart, where those of most tests are.
+/// A question about the first days of 1970, grouped by all labels. The turns of most tests are in these days.
 pub(crate) fn question_of_1970() -> ReportQuestion {
     let periods = [(0, 1), (1, 4), (4, 7), (7, 200)];
     let periods = periods.map(|(start, end)| Period::new(Quarter::new(start), Quarter::new(end)).unwrap());

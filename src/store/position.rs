@@ -1,4 +1,4 @@
-//! Where a sealed turn stands in the order of all turns, as a text for the outside.
+//! The place of a sealed turn in the order of all turns, and its text.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 /// The id of one history of a store. Positions and revisions of different histories cannot be compared.
 ///
-/// A store draws one when it is created, restored from a backup, or repaired, since it may then lack what readers have
-/// seen before. Each restore draws another one.
+/// A store draws a new lineage when it is created, restored from a backup, or repaired, since it may then lack turns
+/// that readers have seen. Each restore draws another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Lineage(pub Uuid);
 
@@ -34,9 +34,9 @@ impl fmt::Display for Lineage {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Position {
-    /// The history that it belongs to.
+    /// The history that the position belongs to.
     pub lineage: Lineage,
-    /// 1 for the first turn, without a gap. 0 comes before all turns.
+    /// The turns have the numbers 1, 2, 3, ... without a gap. 0 is the place before all turns.
     pub number: u64,
 }
 

@@ -1,11 +1,11 @@
-//! The commit rule: what a commit does to its conversation. Pure, so that every engine follows it and none repeats it.
+//! The commit rule: what a commit does to its conversation. The rule is pure, so that all engines can share it.
 //!
-//! An engine looks up which turns of the commit are sealed, calls [`decide`], and makes the decision durable. Nobody
-//! else may change the conversation in between.
+//! An engine looks up which turns of the commit are sealed, calls [`decide`], and makes the decision durable. No other
+//! commit may change the conversation in between.
 //!
 //! The turns of a commit are taken one after the other: first the staged ones, then the sealed ones, each in the order
-//! given. So a turn may stand in a commit more than once. If it is staged twice, the second change is made to what the
-//! first one leaves. If it is staged and sealed, it is sealed. If it is sealed twice, the second time is a duplicate.
+//! given. A turn may be in a commit more than once. If it is staged twice, the second change applies to the result of
+//! the first. If it is staged and sealed, it is sealed. If it is sealed twice, the second time is a duplicate.
 
 use std::collections::HashMap;
 
@@ -19,19 +19,19 @@ pub(crate) struct ConversationHead {
     pub(crate) version: Version,
     /// The number of its sealed turns: the ordinal of the latest one.
     pub(crate) sealed_turns: u64,
-    /// When its latest turn was sealed; 1970 if none is.
+    /// The moment at which its latest turn was sealed; the beginning of 1970 if no turn is sealed.
     pub(crate) last_sealed_at: EpochMillis,
 }
 
 impl ConversationHead {
-    /// Refuses a commit that expects another version. [`decide`] does the same; an engine that calls this first saves
-    /// the look-ups for a refused commit.
+    /// Refuses a commit that expects another version. [`decide`] does this too. An engine that calls this first saves
+    /// the look-ups of a refused commit.
     pub(crate) fn check(&self, expected: Version) -> Result<(), Conflict> {
         if expected == self.version { Ok(()) } else { Err(Conflict { expected, actual: self.version }) }
     }
 }
 
-/// The commit was made from another version. It changes nothing.
+/// The commit expected another version than the conversation has, so it changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Conflict {
     /// The version that the commit expected.
@@ -41,34 +41,35 @@ pub(crate) struct Conflict {
 }
 
 impl Conflict {
-    /// How the commit is answered.
+    /// Returns the answer to the commit.
     pub(crate) fn into_error(self) -> CommitError {
         CommitError::Conflict { expected: self.expected, actual: self.actual }
     }
 }
 
-/// What a commit changes, and how it is answered.
+/// The changes of a commit, and its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Decision {
-    /// The conversation after the commit.
+    /// The head of the conversation after the commit.
     pub(crate) head: ConversationHead,
-    /// Whether anything changes. If not, there is nothing to write.
+    /// Whether the commit changes anything. If not, there is nothing to write.
     pub(crate) changes: bool,
-    /// What becomes of each turn of the commit: the staged ones, then the sealed ones.
+    /// The outcome of each turn of the commit: the staged turns, then the sealed turns.
     outcomes: Vec<(TurnId, TurnOutcome)>,
-    /// When each of the newly sealed turns is sealed: never before the turn that precedes it in the conversation.
+    /// The moment at which each newly sealed turn is sealed: never earlier than the moment of the turn before it in the
+    /// conversation.
     sealed_at: Vec<EpochMillis>,
 }
 
 impl Decision {
-    /// The changes of open turns to write, to be made one after the other.
+    /// Returns the changes of open turns to write. They must be made one after the other.
     pub(crate) fn staged<'a>(&'a self, commit: &'a Commit) -> impl Iterator<Item = &'a StagedChange> {
         let turns = commit.staged.iter().zip(&self.outcomes);
         turns.filter_map(|(turn, (_, outcome))| matches!(outcome, TurnOutcome::Staged).then_some(turn))
     }
 
-    /// The turns to seal, in order, each with its ordinal and the moment of its sealing. They are no longer open, even
-    /// if this commit staged them.
+    /// Returns the turns to seal, in order, each with its ordinal and the moment of its sealing. These turns are no
+    /// longer open, even if this commit staged them.
     pub(crate) fn sealed<'a>(
         &'a self,
         commit: &'a Commit,
@@ -81,14 +82,15 @@ impl Decision {
         new.zip(&self.sealed_at).map(|((turn, ordinal), sealed_at)| (turn, ordinal, *sealed_at))
     }
 
-    /// The answer, once the decision is durable.
+    /// Returns the answer to give once the decision is durable.
     pub(crate) fn into_committed(self) -> Committed {
         Committed { version: self.head.version, outcomes: self.outcomes }
     }
 }
 
 impl Commit {
-    /// The ids of its turns in the order in which the rule takes them: the staged ones, then the sealed ones.
+    /// Returns the ids of the commit's turns in the order in which the rule takes them: the staged turns, then the
+    /// sealed turns.
     pub(crate) fn turn_ids(&self) -> impl Iterator<Item = &TurnId> {
         let sealed = self.sealed.iter().map(|turn| &turn.metrics.turn_id);
         self.staged.iter().map(|change| &change.turn_id).chain(sealed)
@@ -113,7 +115,7 @@ pub(crate) fn decide(
         outcomes.push((change.turn_id.clone(), outcome));
     }
     let mut sealed_at = Vec::with_capacity(commit.sealed.len());
-    // Most commits seal a single turn, which needs no map.
+    // Most commits seal at most one turn, so they need no map.
     let may_repeat = commit.sealed.len() > 1;
     let mut sealed_here = HashMap::with_capacity(if may_repeat { commit.sealed.len() } else { 0 });
     for turn in &commit.sealed {
@@ -149,7 +151,7 @@ mod tests {
     use crate::store::oracle::Oracle;
     use crate::turn::{ConversationId, Done, OpenTurn, Progress, RunningTime, StepId, StepTimes, StoredTurn};
 
-    /// A conversation that does what the decisions say, and nothing else.
+    /// A model of a conversation that only applies decisions.
     #[derive(Debug, Clone, PartialEq, Eq, Default)]
     struct ModelConversation {
         head: ConversationHead,
@@ -181,7 +183,7 @@ mod tests {
             Ok(decision.into_committed())
         }
 
-        /// Commits from the version that the conversation has.
+        /// Applies the commit with the present version as its expected version.
         fn commit_next(&mut self, mut commit: Commit) -> Committed {
             commit.expected_version = self.head.version;
             self.commit(&commit).unwrap()
@@ -207,7 +209,7 @@ mod tests {
         Commit { conversation_id, expected_version: Version(version), staged, sealed }
     }
 
-    /// A commit of few turns, so that many of them come again, in the same commit or in another.
+    /// A commit of a few possible turns, so that turns often repeat, within a commit or in different commits.
     fn commit() -> impl Strategy<Value = Commit> {
         let turns = || vec((0..6_u8, 0..9_u64), 0..4);
         (turns(), turns()).prop_map(|(open, ended)| {
@@ -216,7 +218,7 @@ mod tests {
         })
     }
 
-    /// A conversation after some commits.
+    /// A model of a conversation after some commits.
     fn conversation() -> impl Strategy<Value = ModelConversation> {
         vec(commit(), 0..5).prop_map(|commits| {
             let mut conversation = ModelConversation::default();

@@ -1,8 +1,8 @@
 //! The fast parser for canonical lines: events written exactly as a kernel writes them.
 //!
-//! A canonical line is compact JSON: its fields in the order in which they stand below, texts without escapes, numbers
-//! without signs and exponents. For any other line this parser returns `None`; `parse_line` then reads the line and
-//! finds out what is wrong with it, if anything.
+//! A canonical line is compact JSON: its fields have the order of the code below, its texts have no escapes, and its
+//! numbers no signs and exponents. For any other line this parser returns `None`. Then `parse_line` reads the line, and
+//! finds out whether anything is wrong with it.
 
 use std::borrow::Borrow;
 
@@ -12,7 +12,7 @@ use super::{
     TurnEventKind, TurnId, TurnLabels, UsageReport,
 };
 
-/// The latest text of each field. An event with the same text shares it.
+/// The latest text of each field. The next event with the same text shares this text instead of copying it.
 #[derive(Debug, Default)]
 pub(super) struct Texts {
     conversation_id: Option<ConversationId>,
@@ -70,7 +70,7 @@ pub(super) fn read(kind: EventType, rest: &[u8], known: &mut Texts) -> Option<Ke
                 ended_at: None,
             })
         }
-        // Neither needs the fast parser: errors are rare, and so are ignored lines that are not flat.
+        // Neither type needs the fast parser: errors are rare, and so are ignored lines that get here.
         EventType::Error | EventType::Ignored => return None,
     };
     if rest.0 != b"}" {
@@ -99,14 +99,14 @@ impl<'a> Rest<'a> {
         if self.skip(name).is_some() { value(self).map(Some) } else { Some(None) }
     }
 
-    /// Reads a text without escapes. If it equals the known text, returns that one.
+    /// Reads a text without escapes. If the text equals the known text, returns a clone of the known one.
     fn text<T>(&mut self, known: &mut Option<T>) -> Option<T>
     where
         T: Borrow<str> + Clone + for<'t> TryFrom<&'t str>,
     {
         self.skip(b"\"")?;
-        // The known text was read by this function, so it has no quote and no backslash, and equal bytes are an equal
-        // text.
+        // The known text was read by this function, so it has no quote and no backslash. So equal bytes before a quote
+        // mean an equal text.
         if let Some(text) = &*known
             && let Some(rest) = self.0.strip_prefix(text.borrow().as_bytes())
             && let Some(rest) = rest.strip_prefix(b"\"")
@@ -120,7 +120,7 @@ impl<'a> Rest<'a> {
         Some(known.insert(text).clone())
     }
 
-    /// Reads a text that fits into a label uncut.
+    /// Reads a label. A text that is too long for a label is left to `parse_line`.
     fn label(&mut self, known: &mut Option<Label>) -> Option<Label> {
         self.text(known).filter(|label| !label.is_cut())
     }

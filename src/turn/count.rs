@@ -23,12 +23,12 @@ impl TokenCount {
         if count > Self::MAX.0 { Err(InvalidTokenCount(count)) } else { Ok(Self(count)) }
     }
 
-    /// The count as a plain number.
+    /// Returns the count as a plain number.
     pub fn get(self) -> u64 {
         self.0
     }
 
-    /// The sum, or [`TokenCount::MAX`] if the sum is larger.
+    /// Returns the sum, or [`TokenCount::MAX`] if the sum is larger.
     #[must_use]
     pub fn saturating_add(self, other: Self) -> Self {
         // Two counts below 2^53 add up to less than 2^54.
@@ -73,8 +73,8 @@ impl<'de> Deserialize<'de> for TokenCount {
                 Err(E::invalid_value(de::Unexpected::Signed(count), &self))
             }
 
-            // JSON has one kind of number: `10.0` and `1e3` are integers too, as JavaScript's
-            // `Number.isSafeInteger` has it.
+            // JSON has one kind of number, so `10.0` and `1e3` are integers too, as for JavaScript's
+            // `Number.isSafeInteger`.
             #[expect(
                 clippy::cast_possible_truncation,
                 clippy::cast_sign_loss,

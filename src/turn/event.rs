@@ -2,8 +2,8 @@ use super::{ConversationId, KernelMoment, Label, Millis, StepId, StepTimes, Toke
 
 /// One event of an agent's kernel that counts for metrics, with the conversation it belongs to.
 ///
-/// Read from its JSON by an [`EventReader`](super::EventReader) or [`parse_line`](super::parse_line), and written to it by
-/// `serde`.
+/// An [`EventReader`](super::EventReader) or [`parse_line`](super::parse_line) reads events from JSON. `serde` writes
+/// them as JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KernelEvent {
     /// The conversation of the turn.
@@ -15,13 +15,13 @@ pub struct KernelEvent {
 /// What happened in one turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TurnEvent {
-    /// The turn in which it happened.
+    /// The turn of the event.
     pub turn_id: TurnId,
     /// What happened.
     pub kind: TurnEventKind,
 }
 
-/// What happened: either the turn goes on, or it is over.
+/// What an event says about its turn: either the turn goes on, or it is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TurnEventKind {
     /// The turn goes on.
@@ -41,7 +41,7 @@ pub enum Progress {
         step_id: Option<StepId>,
         /// The tokens.
         report: UsageReport,
-        /// Whether the report is final: it replaces the reports that are not.
+        /// Whether the report is final. A final report replaces the reports that are not final.
         is_final: bool,
     },
     /// A step ended (`step-complete`).
@@ -66,7 +66,7 @@ pub struct TurnLabels {
     pub model: Option<Label>,
     /// The model's provider.
     pub provider: Option<Label>,
-    /// What the spend belongs to: a product, a team or a user.
+    /// The project that the cost belongs to: a product, a team or a user.
     pub project: Option<Label>,
 }
 
@@ -78,7 +78,7 @@ impl TurnLabels {
 }
 
 impl Progress {
-    /// The step of this event. Folding the event adds the step to the turn if the turn does not have it.
+    /// Returns the step of this event. Folding the event adds the step to the turn if the turn does not have it yet.
     pub fn step_id(&self) -> Option<&StepId> {
         match self {
             Self::Usage { step_id, report, .. } if !report.is_silent() => step_id.as_ref(),
@@ -87,7 +87,7 @@ impl Progress {
         }
     }
 
-    /// The names of the fields whose texts were cut.
+    /// Returns the names of the fields whose texts were cut.
     pub fn cut_labels(&self) -> impl Iterator<Item = &'static str> {
         let (model, provider, project) = match self {
             Self::Start(TurnLabels { model, provider, project }) => {
@@ -109,7 +109,7 @@ pub struct Done {
     pub duration: Option<Millis>,
     /// The turn's tokens, as the kernel counts them.
     pub usage: Option<UsageReport>,
-    /// How many tokens of the model's context window are in use, as the kernel reports it.
+    /// The number of tokens of the model's context window that are in use, as the kernel reports it.
     pub context_size: Option<TokenCount>,
     /// The model asked, if the kernel named it.
     pub model: Option<Label>,
@@ -133,7 +133,7 @@ impl Done {
         }
     }
 
-    /// The names of the fields whose texts were cut.
+    /// Returns the names of the fields whose texts were cut.
     pub fn cut_labels(&self) -> impl Iterator<Item = &'static str> {
         cut([("reason", Some(&self.reason)), ("model", self.model.as_ref()), ("provider", self.provider.as_ref())])
     }

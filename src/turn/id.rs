@@ -22,7 +22,7 @@ pub enum InvalidId {
     /// The text contains a control character.
     #[error("an id must not hold a control character, this one has one at byte {at}")]
     Control {
-        /// The byte at which the first control character stands.
+        /// The position of the first control character, in bytes.
         at: usize,
     },
     /// The text is `.` or `..`. Clients remove these from URLs, so no URL could name the id.
@@ -69,7 +69,7 @@ macro_rules! id {
                 Ok(Self(text.into()))
             }
 
-            /// The id as a text.
+            /// Returns the id as a text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -146,7 +146,7 @@ id! {
     TurnId, "a turn id"
 }
 id! {
-    /// Names a step within its turn. The kernel chooses it; this crate never parses it.
+    /// Names a step within its turn. The kernel chooses this id; this crate never parses it.
     StepId, "a step id"
 }
 

@@ -9,7 +9,7 @@ use super::ecmascript::serialize_number;
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub struct KernelMoment(f64);
 
-// Never NaN, so equality is total.
+// The number is never NaN, so every moment equals itself.
 impl Eq for KernelMoment {}
 
 impl KernelMoment {
@@ -23,7 +23,7 @@ impl KernelMoment {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within 10^11 and a day after now")]
     pub fn plausible(self, now: EpochMillis) -> Option<EpochMillis> {
         let whole = self.0.floor();
-        // The conversion saturates.
+        // A moment beyond the range of `u64` becomes `u64::MAX`.
         let moment = (whole >= Self::EARLIEST).then_some(EpochMillis::new(whole as u64))?;
         (moment <= now.saturating_add(Self::MAX_AHEAD)).then_some(moment)
     }
@@ -45,7 +45,7 @@ impl Serialize for KernelMoment {
 impl<'de> Deserialize<'de> for KernelMoment {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let number = f64::deserialize(deserializer)?;
-        // JSON has no other number; other formats do.
+        // All numbers in JSON are finite; other formats have infinite numbers and NaN.
         if number.is_finite() { Ok(Self(number)) } else { Err(de::Error::custom("must be a finite number")) }
     }
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 #[derive(Clone)]
 pub struct Label {
     text: Arc<str>,
-    /// Whether the original text was longer. Comparisons ignore this.
+    /// Whether the original text was longer. Comparisons ignore this field.
     is_cut: bool,
 }
 
@@ -21,15 +21,16 @@ impl Label {
     /// The maximum length in bytes. A longer text is cut at a character boundary.
     pub const MAX_BYTES: usize = 256;
 
-    /// The name under which a label asks its deserializer for a text.
+    /// The name of the newtype struct that a label asks its deserializer for. It lets a deserializer know that a label
+    /// is read.
     pub(super) const NAME: &'static str = "Label";
 
-    /// The label as a text.
+    /// Returns the label as a text.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Whether the text was cut.
+    /// Returns whether the text was cut.
     pub fn is_cut(&self) -> bool {
         self.is_cut
     }

@@ -18,7 +18,7 @@ pub struct StepMetrics {
 
 /// The metrics of one sealed turn, as a front-end shows them.
 ///
-/// As JSON its keys have this order, and there are no other keys, so that equal metrics are equal bytes.
+/// In JSON the keys have the order of these fields, and there are no other keys, so that equal metrics are equal bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TurnMetrics {
@@ -31,7 +31,8 @@ pub struct TurnMetrics {
     /// How long the turn took, in milliseconds.
     #[serde(rename = "durationMs", default, skip_serializing_if = "Option::is_none")]
     pub duration: Option<Millis>,
-    /// How many tokens of the model's context window are in use after the turn. `None` if unknown, never 0.
+    /// The number of tokens of the model's context window that are in use after the turn. `None` if it is unknown;
+    /// never 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context_size: Option<TokenCount>,
 }
@@ -39,7 +40,7 @@ pub struct TurnMetrics {
 /// A sealed turn: its metrics, and the other facts about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SealedTurn {
-    /// When the service sealed it.
+    /// The moment at which the service sealed the turn.
     pub sealed_at: EpochMillis,
     /// When the turn ended by its kernel's clock, if the kernel sent a plausible moment.
     pub ended_at: Option<EpochMillis>,
@@ -49,7 +50,7 @@ pub struct SealedTurn {
     pub model: Option<Label>,
     /// The model's provider, if the kernel named it.
     pub provider: Option<Label>,
-    /// What the spend belongs to, if the kernel named it.
+    /// The project that the cost of the turn belongs to, if the kernel named it.
     pub project: Option<Label>,
     /// The part of its cache writes that has a lifetime of an hour, if reported.
     pub cache_write_1h_tokens: Option<TokenCount>,
@@ -65,10 +66,10 @@ pub struct SealedTurn {
 pub struct StepDetails {
     /// The step.
     pub step_id: StepId,
-    /// The model asked, if it is not the turn's.
+    /// The model asked in this step, if it is not the turn's model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<Label>,
-    /// The model's provider, if it is not the turn's.
+    /// The provider of the step's model, if it is not the turn's provider.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<Label>,
     /// The part of its cache writes that has a lifetime of an hour, if reported.
@@ -77,7 +78,7 @@ pub struct StepDetails {
 }
 
 impl SealedTurn {
-    /// The bytes of its texts, those of its steps included, each once.
+    /// Returns the number of bytes of all texts of the turn and its steps.
     pub(crate) fn text_bytes(&self) -> usize {
         let Self { reason, model, provider, project, step_details, metrics, .. } = self;
         let details = step_details.iter().flat_map(|details| [&details.model, &details.provider]);
@@ -86,7 +87,7 @@ impl SealedTurn {
         metrics.turn_id.as_str().len() + reason.as_str().len() + labels.chain(steps).sum::<usize>()
     }
 
-    /// The turn with its place in its conversation.
+    /// Returns the turn with its place in its conversation.
     pub fn at(self, ordinal: Ordinal) -> StoredTurn {
         let Self {
             sealed_at,
@@ -114,7 +115,8 @@ impl SealedTurn {
     }
 }
 
-/// A sealed turn with its place in its conversation. What the store adds is beside the metrics, not in them.
+/// A sealed turn with its place in its conversation. The fields that the store adds are beside the metrics, not in
+/// them.
 ///
 /// In JSON its keys have the order of these fields.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,7 +137,7 @@ pub struct StoredTurn {
     /// The model's provider, if the kernel named it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<Label>,
-    /// What the spend belongs to, if the kernel named it.
+    /// The project that the cost of the turn belongs to, if the kernel named it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub project: Option<Label>,
     /// The part of its cache writes that has a lifetime of an hour, if reported.

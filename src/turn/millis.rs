@@ -8,7 +8,7 @@ use super::ecmascript::serialize_number;
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Default)]
 pub struct Millis(f64);
 
-// Never NaN, so equality is total.
+// The number is never NaN, so every duration equals itself.
 impl Eq for Millis {}
 
 /// The number is negative, infinite or not a number.
@@ -27,7 +27,8 @@ impl Millis {
         }
     }
 
-    /// Reads a duration from a kernel. It is absent if it is null or negative: a kernel's clock may step back.
+    /// Reads a duration from a kernel. A duration that is null or negative counts as absent: a kernel's clock may step
+    /// back.
     pub(super) fn read_reported<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Self>, D::Error> {
         let number: Option<f64> = Deserialize::deserialize(deserializer)?;
         match number {
@@ -36,7 +37,7 @@ impl Millis {
         }
     }
 
-    /// The duration as a plain number of milliseconds.
+    /// Returns the duration as a plain number of milliseconds.
     pub fn get(self) -> f64 {
         self.0
     }
@@ -49,7 +50,7 @@ impl From<u32> for Millis {
 }
 
 impl From<std::time::Duration> for Millis {
-    /// Converts a duration to milliseconds, with its fraction to the nanosecond as far as a float holds it.
+    /// Converts a duration to milliseconds with a fraction, exact to the nanosecond as far as a float can be.
     #[expect(clippy::cast_precision_loss, reason = "nanoseconds are exact up to 104 days, and close enough beyond")]
     fn from(duration: std::time::Duration) -> Self {
         // One division gives the nearest float, so 0.1 ms is written as 0.1.
@@ -104,12 +105,12 @@ impl<'de> Deserialize<'de> for Millis {
 pub struct EpochMillis(u64);
 
 impl EpochMillis {
-    /// The moment `millis` milliseconds after 1970-01-01T00:00:00Z.
+    /// Returns the moment `millis` milliseconds after 1970-01-01T00:00:00Z.
     pub fn new(millis: u64) -> Self {
         Self(millis)
     }
 
-    /// The milliseconds since 1970-01-01T00:00:00Z.
+    /// Returns the milliseconds since 1970-01-01T00:00:00Z.
     pub fn get(self) -> u64 {
         self.0
     }

@@ -7,13 +7,13 @@
 //!
 //! - Pure: no actor, clock, file or socket.
 //! - Folding the same events again changes nothing.
-//! - A type cannot hold a bad value: an id, a token count or a length of time is checked once, when it is made.
+//! - No type can have a bad value: an id, a token count or a duration is checked once, when it is made.
 //!
 //! # Files
 //!
 //! - `line`: parses a line of JSON into the event in it.
 //! - `reader`: reads the lines of a body, and tries the fast parser first.
-//! - `canonical`: the fast parser for a line that is written as kernels write it.
+//! - `canonical`: the fast parser for lines that are written exactly as kernels write them.
 //! - `wire`: the fields of each type of event in JSON.
 //! - `event`: an event that counts for metrics.
 //! - `open`: an open turn, its fold, and how it is sealed.
@@ -23,7 +23,7 @@
 //! - `id`: the ids of conversations, turns and steps.
 //! - `label`: a free text such as a model's name, cut at a maximum length.
 //! - `count`: a number of tokens.
-//! - `millis`: lengths of time and moments, in milliseconds.
+//! - `millis`: durations and moments, in milliseconds.
 //! - `kernel_moment`: a moment by the kernel's clock, which may be implausible.
 //! - `running_time`: how long the service has run. The ages of open turns are measured in it.
 //! - `ordinal`: the place of a sealed turn in its conversation.

@@ -21,23 +21,23 @@ pub struct StepTimes {
     pub gen_total: Option<Millis>,
 }
 
-/// A step of an open turn: what has been reported of it so far.
+/// A step of an open turn: everything that was reported about the step so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenStep {
     /// The step.
     pub id: StepId,
-    /// Its usage reports.
+    /// The usage reports of the step.
     pub reports: UsageReports,
     /// The times of its latest `step-complete`.
     pub times: StepTimes,
-    /// The model of its latest `step-complete` that named one.
+    /// The model of its latest `step-complete` that named a model.
     pub model: Option<Label>,
-    /// The provider of its latest `step-complete` that named one.
+    /// The provider of its latest `step-complete` that named a provider.
     pub provider: Option<Label>,
 }
 
 impl OpenStep {
-    /// What a step counts besides its texts: about what it takes in memory, with its place among the others.
+    /// The bytes that a step counts besides its texts: about its memory, with its entry in the index of places.
     pub(crate) const BASE_BYTES: usize = 512;
 
     /// Returns a step without any report.
@@ -45,13 +45,13 @@ impl OpenStep {
         Self { id, reports: UsageReports::default(), times: StepTimes::default(), model: None, provider: None }
     }
 
-    /// The bytes that limits count for the step: 512 and the bytes of its texts (id, model, provider). About what it
-    /// takes in memory, and the same on every machine.
+    /// Returns the bytes that limits count for the step: 512 and the bytes of its texts (id, model, provider). This is
+    /// about its memory, and the same on every machine.
     pub fn bytes(&self) -> usize {
         Self::BASE_BYTES + self.text_bytes()
     }
 
-    /// The bytes of its texts.
+    /// Returns the number of bytes of its texts.
     pub(crate) fn text_bytes(&self) -> usize {
         self.id.as_str().len() + label_bytes(self.model.as_ref()) + label_bytes(self.provider.as_ref())
     }
@@ -69,7 +69,8 @@ impl OpenStep {
         }
     }
 
-    /// Returns the facts about the step besides its metrics, where they differ from the turn's.
+    /// Returns the facts about the step besides its metrics. The model and the provider are left out if they are the
+    /// turn's.
     fn details(&self, turn_model: Option<&Label>, turn_provider: Option<&Label>) -> Option<StepDetails> {
         let model = self.model.as_ref().filter(|model| Some(*model) != turn_model);
         let provider = self.provider.as_ref().filter(|provider| Some(*provider) != turn_provider);
@@ -88,28 +89,28 @@ impl OpenStep {
 #[derive(Debug, Clone, Default)]
 pub struct OpenSteps {
     steps: Vec<OpenStep>,
-    /// The place of each step by its id, once there are more than [`OpenSteps::SEARCHED`] steps.
+    /// The place of each step by its id. Empty until there are more than [`OpenSteps::SEARCHED`] steps.
     places: HashMap<StepId, u32>,
-    /// The sum of their bytes.
+    /// The sum of the bytes of all steps.
     bytes: usize,
 }
 
 impl OpenSteps {
-    /// Up to this many steps are searched one by one, which is faster and needs less memory. Nearly all turns have
-    /// fewer.
+    /// The largest number of steps that are searched one by one, which is faster for so few and needs less memory.
+    /// Nearly all turns have fewer steps.
     const SEARCHED: usize = 32;
 
-    /// Whether the turn has this step.
+    /// Returns whether the turn has this step.
     pub fn contains(&self, id: &StepId) -> bool {
         self.place(id).is_some()
     }
 
-    /// The number of steps.
+    /// Returns the number of steps.
     pub fn count(&self) -> u32 {
         u32::try_from(self.steps.len()).unwrap_or(u32::MAX)
     }
 
-    /// The sum of the bytes that the steps count. Kept with each change, so this looks at none of them.
+    /// Returns the sum of the bytes that the steps count. The sum is updated with each change, so this reads no step.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -123,12 +124,12 @@ impl OpenSteps {
         self.steps.iter().rposition(|step| step.id == *id).and_then(|place| u32::try_from(place).ok())
     }
 
-    /// The step at this place.
+    /// Returns the step at this place.
     pub(crate) fn at(&self, place: u32) -> Option<&OpenStep> {
         self.steps.get(usize::try_from(place).ok()?)
     }
 
-    /// Folds the part of an event that is about the step. If it is new, it is added at the end.
+    /// Folds the part of an event that is about the step. A new step is added at the end.
     pub(crate) fn fold(&mut self, id: &StepId, progress: &Progress) {
         let place = self.place(id).and_then(|place| usize::try_from(place).ok()).unwrap_or_else(|| {
             self.push(OpenStep::new(id.clone()));
@@ -140,7 +141,7 @@ impl OpenSteps {
         self.bytes += step.bytes();
     }
 
-    /// Puts a step at a place, in place of the step of the same id. Adds it at the end if there is no such place.
+    /// Replaces the step at a place. If there is no step at this place, adds the step at the end.
     pub(crate) fn put(&mut self, place: u32, step: OpenStep) {
         let Some(there) = usize::try_from(place).ok().and_then(|place| self.steps.get_mut(place)) else {
             return self.push(step);
@@ -153,7 +154,7 @@ impl OpenSteps {
         }
     }
 
-    /// Drops the steps from this place on.
+    /// Drops all steps but the first `count`.
     pub(crate) fn truncate(&mut self, count: u32) {
         if count < self.count() {
             let gone = self.steps.drain(usize::try_from(count).unwrap_or(usize::MAX)..);
@@ -165,7 +166,7 @@ impl OpenSteps {
     fn push(&mut self, step: OpenStep) {
         self.bytes += step.bytes();
         self.steps.push(step);
-        // The step that exceeds the limit also adds all steps before it to the index.
+        // The first step beyond the limit also adds all steps before it to the index.
         self.note_places(if self.steps.len() == Self::SEARCHED + 1 { 0 } else { self.steps.len() - 1 });
     }
 
@@ -199,7 +200,7 @@ impl IntoIterator for OpenSteps {
 }
 
 impl FromIterator<OpenStep> for OpenSteps {
-    /// The steps in the given order. If two have the same id, the first one is kept.
+    /// Collects the steps in the given order. If two have the same id, the first one is kept.
     fn from_iter<I: IntoIterator<Item = OpenStep>>(steps: I) -> Self {
         let mut collected = Self::default();
         for step in steps {
@@ -211,7 +212,7 @@ impl FromIterator<OpenStep> for OpenSteps {
     }
 }
 
-// The places and the bytes follow from the steps.
+// The other fields follow from the steps, so only the steps are compared.
 impl PartialEq for OpenSteps {
     fn eq(&self, other: &Self) -> bool {
         self.steps == other.steps
@@ -232,13 +233,13 @@ pub struct OpenHead {
 }
 
 impl OpenHead {
-    /// The bytes of its texts.
+    /// Returns the number of bytes of its texts.
     pub(crate) fn text_bytes(&self) -> usize {
         let TurnLabels { model, provider, project } = &self.labels;
         [model, provider, project].into_iter().map(|label| label_bytes(label.as_ref())).sum()
     }
 
-    /// Takes in what an event says of the turn itself.
+    /// Folds the part of an event that is about the turn itself.
     pub fn fold(&mut self, progress: &Progress) {
         self.has_failed = matches!(progress, Progress::Failed);
         match progress {
@@ -258,8 +259,8 @@ impl OpenHead {
 
 /// A turn in progress: the fold of its events so far.
 ///
-/// Folding the same events again, in order, from any point on, changes nothing. So a sender in doubt may send them
-/// again.
+/// Folding the same events again, in order, from any point on, changes nothing. So a sender that does not know whether
+/// its events arrived may send them again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenTurn {
     /// The turn.
@@ -271,16 +272,16 @@ pub struct OpenTurn {
 }
 
 impl OpenTurn {
-    /// Returns a turn of which nothing has been reported yet.
+    /// Returns a turn without any event.
     pub fn new(id: TurnId) -> Self {
         Self { id, head: OpenHead::default(), steps: OpenSteps::default() }
     }
 
-    /// What a turn counts besides its steps and texts: about what it takes in memory.
+    /// The bytes that a turn counts besides its steps and texts: about its memory.
     const BASE_BYTES: usize = 512;
 
-    /// The bytes that limits count for the turn: 512, the bytes of its texts (id, model, provider, project), and those of
-    /// its steps. About what it takes in memory. Looks at no step.
+    /// Returns the bytes that limits count for the turn: 512, the bytes of its texts (id, model, provider, project),
+    /// and the bytes of its steps. This is about its memory. Reads no step.
     ///
     /// ```
     /// # use turn_metrics::turn::{OpenTurn, Progress, StepId, TurnId, Usage};
@@ -295,12 +296,13 @@ impl OpenTurn {
         Self::bytes_of(&self.id, &self.head, self.steps.bytes())
     }
 
-    /// The bytes of a turn whose steps have this many.
+    /// Returns the bytes of a turn whose steps have `steps_bytes`.
     pub(crate) fn bytes_of(id: &TurnId, head: &OpenHead, steps_bytes: usize) -> usize {
         Self::BASE_BYTES + id.as_str().len() + head.text_bytes() + steps_bytes
     }
 
-    /// Takes one event of this turn in. It changes the head and at most one step, that of [`Progress::step_id`].
+    /// Folds one event into this turn. The event changes the head and at most one step: the step of
+    /// [`Progress::step_id`].
     pub fn fold(&mut self, progress: &Progress) {
         self.head.fold(progress);
         if let Some(id) = progress.step_id() {
@@ -369,8 +371,8 @@ impl OpenTurn {
         warnings
     }
 
-    /// The turn's tokens: those of `done` if any of its counters is above 0, else the sum of the steps, else the
-    /// reports without a step.
+    /// Returns the turn's tokens: the usage of `done` if any of its counters is above 0, else the sum of the steps,
+    /// else the joined reports without a step.
     fn usage_with(&self, done: &Done) -> UsageReport {
         let of_done = done.usage.filter(|report| !report.is_silent());
         let of_reports = self.sum_of_steps().or_else(|| self.head.unlabelled.joined());
@@ -380,7 +382,7 @@ impl OpenTurn {
         }
     }
 
-    /// The sum over the steps that reported tokens; `None` if none did.
+    /// Returns the sum over the steps that reported tokens; `None` if no step did.
     fn sum_of_steps(&self) -> Option<UsageReport> {
         self.steps.iter().filter_map(|step| step.reports.joined()).reduce(UsageReport::saturating_add)
     }
@@ -642,7 +644,7 @@ mod tests {
         }
     }
 
-    /// The test vectors of the fold, one conversation each.
+    /// Runs the test vectors of the fold. Each case is one conversation.
     #[test]
     fn the_contracts_cases() {
         let file: serde_json::Value = serde_json::from_str(include_str!("../../tests/vectors/fold.json")).unwrap();
@@ -679,7 +681,7 @@ mod tests {
     }
 
     #[test]
-    fn many_steps_are_found_as_few_are() {
+    fn many_steps_are_found_as_reliably_as_few() {
         let mut turn = OpenTurn::new(TurnId::new("t").unwrap());
         let report = |n: u32, tokens| Progress::Usage {
             step_id: Some(StepId::new(format!("t#{n}")).unwrap()),
@@ -688,7 +690,7 @@ mod tests {
         };
         for n in 0..100 {
             turn.fold(&report(n, 1));
-            // Every step so far once more, beginning with the first.
+            // Reports an earlier step once more.
             turn.fold(&report(n / 2, n));
         }
         let steps: Vec<_> = turn.steps.iter().map(|step| step.id.to_string()).collect();

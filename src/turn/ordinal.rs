@@ -14,7 +14,7 @@ impl Ordinal {
         NonZeroU64::new(n).map(Self)
     }
 
-    /// The ordinal as a plain number, at least 1.
+    /// Returns the ordinal as a plain number, at least 1.
     pub fn get(self) -> u64 {
         self.0.get()
     }

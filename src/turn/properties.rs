@@ -1,4 +1,4 @@
-//! Property tests of the pure core, over generated events.
+//! Property tests of the fold and of the JSON of events, with generated events.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn count() -> impl Strategy<Value = TokenCount> {
-    // Small counts are often equal, and the largest ones overflow sums; both reveal mistakes.
+    // Small counts are often equal, and the largest counts overflow sums; both reveal mistakes.
     prop_oneof![0u64..4, (TokenCount::MAX.get() - 2)..=TokenCount::MAX.get()].prop_map(|n| TokenCount::new(n).unwrap())
 }
 
@@ -231,7 +231,7 @@ proptest! {
         prop_assert!(metrics.context_size.is_none_or(|size| size > TokenCount::ZERO));
     }
 
-    /// Of the whole turn, only the order in which steps are first seen may depend on the order of reports.
+    /// The order of reports may only change the order of the steps, and nothing else of the turn.
     #[test]
     fn usage_events_may_be_repeated_and_in_any_order(
         (events, shuffled) in vec(usage_report(), 0..12).prop_flat_map(|events| {

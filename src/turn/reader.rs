@@ -125,7 +125,7 @@ mod tests {
         ("error", &["conversationId", "turnId?", "message?"]),
     ];
 
-    /// The fields of an event. Optional ones may be missing.
+    /// The fields of an event. Optional fields may be missing.
     fn fields() -> impl Strategy<Value = Vec<String>> {
         let values = vec((text(), prop_oneof![count(), number()], usage(), any::<bool>()), 9);
         (select(TYPES), values).prop_map(|((kind, names), values)| {
@@ -162,7 +162,7 @@ mod tests {
         fields.insert(to.index(fields.len() + 1), field);
     }
 
-    /// A line as a kernel writes it, except for a change now and then.
+    /// A line as a kernel writes it. Some lines are changed somewhere.
     fn line() -> impl Strategy<Value = Vec<u8>> {
         let field_changes = prop_oneof![3 => Just(vec![]), 1 => vec((0usize..4, any::<Index>(), any::<Index>()), 1..3)];
         let piece = prop_oneof![

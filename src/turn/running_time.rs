@@ -2,8 +2,8 @@ use std::time::Duration;
 
 /// How long the service has run, over all its starts, in whole milliseconds. The ages of open turns are measured in it.
 ///
-/// It stands still while the service does not run. So no turn ages while the host sleeps, the wall clock jumps or the
-/// service is down.
+/// The running time does not grow while the service does not run. So no turn ages while the host sleeps or the service
+/// is down, or because the wall clock jumps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct RunningTime(u64);
 
@@ -13,7 +13,7 @@ impl RunningTime {
         Self(millis)
     }
 
-    /// The time in milliseconds.
+    /// Returns the time in milliseconds.
     pub fn get(self) -> u64 {
         self.0
     }

@@ -31,12 +31,13 @@ impl Usage {
         }
     }
 
-    /// Prompt and output together: how many tokens of the model's context window are in use after the step.
+    /// Returns the sum of prompt and output: the number of tokens of the model's context window that are in use after
+    /// the step.
     pub fn context_size(self) -> TokenCount {
         self.input_tokens.saturating_add(self.output_tokens)
     }
 
-    /// Whether the cache counters together exceed the prompt, which means that the kernel counts the prompt without its
+    /// Returns whether the cache counters together exceed the prompt. Then the kernel counts the prompt without its
     /// cached part.
     pub fn has_more_cached_than_input(self) -> bool {
         let cached = self.cache_read_tokens.unwrap_or_default();
@@ -89,9 +90,9 @@ impl UsageReport {
     /// Joins two reports of the same step or turn: each counter becomes the larger of the two. A counter that only one
     /// report has is kept.
     ///
-    /// Providers report a prompt first and a cumulative output later. Adding the reports would count twice, and keeping
-    /// only the last would lose the prompt. A join does neither, in whatever order and however often the reports
-    /// arrive.
+    /// Providers report a prompt first and a cumulative output later. A sum of the reports would count tokens twice,
+    /// and the last report alone would lack the prompt. A join avoids both, in whatever order and however often the
+    /// reports arrive.
     ///
     /// ```
     /// # use turn_metrics::turn::UsageReport;
@@ -128,13 +129,13 @@ impl UsageReport {
         }
     }
 
-    /// Whether the report has neither input nor output tokens. Such a report is ignored with its cache counters: a
-    /// provider that reported nothing must not erase what is known.
+    /// Returns whether the report has neither an input nor an output counter. Such a report is ignored, even if it has
+    /// cache counters: a provider that reported nothing must not erase earlier reports.
     pub fn is_silent(&self) -> bool {
         self.input_tokens.is_none() && self.output_tokens.is_none()
     }
 
-    /// Whether any counter is more than 0.
+    /// Returns whether any counter is more than 0.
     pub(super) fn is_positive(&self) -> bool {
         let Self { input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cache_write_1h_tokens } = self;
         [input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cache_write_1h_tokens]
@@ -162,10 +163,10 @@ impl UsageReport {
     }
 }
 
-/// All reports of one step or turn, joined. A final report replaces those that are not final.
+/// All reports of one step or turn, joined. Final reports replace the reports that are not final.
 ///
-/// Some providers end with a report that is lower than the first one, and right. Joining the two kinds separately keeps
-/// the result commutative, associative and idempotent.
+/// Some providers end with a report that is lower than their first one, and the last one is right. Joining the two
+/// kinds separately keeps the result commutative, associative and idempotent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct UsageReports {
     /// The join of the reports that are not final; `None` if there are none.

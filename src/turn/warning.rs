@@ -1,6 +1,6 @@
 use super::{StepId, TurnId};
 
-/// A probable mistake of a kernel in the events of a turn, which were accepted all the same.
+/// A probable mistake of a kernel in the events of a turn. The events were accepted nevertheless.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Warning {
@@ -31,7 +31,7 @@ pub enum Warning {
         turn_id: TurnId,
         /// The first such step.
         step_id: StepId,
-        /// How many such steps the turn has.
+        /// The number of such steps in the turn.
         steps: usize,
     },
     /// The usage of the `done` differs from the sum of the turn's steps.

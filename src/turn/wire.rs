@@ -31,7 +31,8 @@ impl EventType {
     }
 }
 
-// The lines that count. `tag` writes the type. On reading, the type is known already and skipped like an unknown field.
+// The lines that count. When serde writes a line, `tag` adds the type. When it reads a line, the type is known already
+// and is skipped like an unknown field.
 
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "type", rename = "turn-start", rename_all = "camelCase")]

@@ -2,7 +2,7 @@
 //!
 //! - `turns`: what is measured and sent.
 //! - `outbox`: how events reach a running system.
-//! - `spans`: the spans, and that their counters sum to the same.
+//! - `spans`: the spans, and that the counters of turns, steps and requests have the same sums.
 
 mod outbox;
 mod spans;
@@ -45,7 +45,7 @@ impl Setup {
     }
 }
 
-/// What a kernel does with a stream.
+/// Reports each item of a model's stream to the recorder, as a kernel does.
 async fn read(step: &mut StepRecorder<'_>, mut stream: ModelStream) {
     while let Some(item) = stream.next().await {
         match item {

@@ -112,7 +112,7 @@ async fn events_for_a_system_that_has_ended_are_counted_and_never_sent_again() {
     assert_eq!(recorder.counts(), RecorderCounts { taken: 2, lost_to_full: 0, lost_to_gone: 2 });
 }
 
-/// Answers that it is busy for the conversation `busy`, and gone for all others.
+/// A system that answers the conversation `busy` with an overload, and drops the messages of all others unanswered.
 struct Dying;
 
 impl Actor for Dying {
@@ -193,7 +193,7 @@ async fn a_turn_with_too_many_steps_loses_only_those_steps_and_other_turns_lose_
 }
 
 #[actix_rt::test]
-async fn of_too_many_open_turns_only_the_excess_is_lost() {
+async fn only_the_excess_of_too_many_open_turns_is_lost() {
     let settings = TurnSettings { max_open_turns: 1, ..TurnSettings::default() };
     let runtime = Runtime::builder().turns(settings).start().await.unwrap();
     let outbox = Outbox::start(runtime.handles().intake.observe.clone(), 100);

@@ -67,7 +67,8 @@ fn collect(work: impl FnOnce()) -> Vec<Closed> {
 const COUNTERS: [&str; 4] =
     ["usage.inputTokens", "usage.outputTokens", "usage.cacheReadTokens", "usage.cacheWriteTokens"];
 
-/// `SELECT sum(counter) ... GROUP BY name`: as in SQL, `None` if no span of the name has the counter.
+/// Returns the sum of each counter over all closed spans of one name. As in SQL, the sum is `None` if none of them has
+/// the counter.
 fn sums(closed: &[Closed], name: &str) -> [Option<u64>; 4] {
     COUNTERS.map(|counter| {
         let spans = closed.iter().filter(|span| span.name == name);
@@ -162,13 +163,13 @@ fn sums_agree_over_turns_that_ended_failed_were_retried_were_aborted_or_reported
         step.usage(usage(50, 7));
         step.end("stop");
         turn.end("stop");
-        // Dropped in the middle of a stream.
+        // A turn that is dropped in the middle of a stream.
         let mut turn = setup.turn();
         let mut step = turn.start_step();
         step.usage(usage(1000, 10));
         drop(step);
         drop(turn);
-        // Dropped while a tool runs.
+        // A turn that is dropped while a tool runs.
         let mut turn = setup.turn();
         let mut step = turn.start_step();
         step.usage(usage(2000, 20));
@@ -177,7 +178,7 @@ fn sums_agree_over_turns_that_ended_failed_were_retried_were_aborted_or_reported
         drop(step);
         drop(turn);
         drop(call);
-        // Reports nothing.
+        // A turn that reports nothing.
         drop(setup.turn());
     });
     assert_eq!(agree(&closed), [Some(3150), Some(38), Some(40), None]);
@@ -187,7 +188,7 @@ fn sums_agree_over_turns_that_ended_failed_were_retried_were_aborted_or_reported
     assert_eq!(reasons, ["aborted", "aborted", "aborted", "error", "stop"]);
 }
 
-/// The calls that a turn may receive, one after the other.
+/// One call to the recorder of a turn or of its step.
 #[derive(Debug, Clone)]
 enum Deed {
     Usage(Usage),
@@ -236,7 +237,7 @@ fn run(turn: &mut TurnRecorder, deeds: &[Deed]) {
     }
 }
 
-/// The usage that the fold computes from the events.
+/// Folds the recorded events and returns the sealed turn.
 fn fold(log: &EventLog) -> SealedTurn {
     let mut open = OpenTurn::new(TurnId::new("t").unwrap());
     let mut sealed = open.seal(&Done::because("none"), EpochMillis::new(1));

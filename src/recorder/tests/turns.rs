@@ -176,7 +176,7 @@ fn a_turn_id_is_refused_only_if_the_ids_of_its_steps_would_be_too_long() {
     assert!(crate::turn::StepId::new(format!("{}#{}", "x".repeat(245), u32::MAX)).is_ok());
 }
 
-/// Takes this many events, then refuses or panics.
+/// A sink that takes `left` events, and then refuses or panics.
 #[derive(Clone, Default)]
 struct Failing {
     left: Arc<AtomicU32>,

@@ -1,15 +1,15 @@
-//! Lists of conversations, by their latest activity and in other orders.
+//! Cases about lists of conversations, by latest activity and in other orders.
 
 use super::reports::turns;
 use super::*;
 use crate::store::oracle::listing_of;
 
-/// The conversations of a page, when they were active last, and the numbers of their turns.
+/// Returns each listed conversation with the moment of its latest activity and the number of its sealed turns.
 fn told(page: &[ListedConversation]) -> Vec<(&str, u64, u64)> {
     page.iter().map(|listed| (listed.conversation_id.as_str(), listed.last_at.get(), listed.sealed_turns)).collect()
 }
 
-/// Seals a turn that its kernel says has ended at a moment, or says nothing of it.
+/// Seals a turn. Its kernel says that the turn ended at `ended_at`, or does not say when it ended.
 async fn seal(store: &StoreUnderTest, name: &str, turn: &str, sealed_at: u64, ended_at: Option<u64>) {
     let version = state(store, name).await.version.0;
     let ended_at = ended_at.map(EpochMillis::new);
@@ -40,13 +40,14 @@ pub(crate) async fn conversations_come_by_their_latest_turn_and_then_by_id(store
     assert_eq!(told(&store.conversations(None, 9).await), expected, "open turns and duplicates are no activity");
 }
 
-pub(crate) async fn pages_of_conversations_meet_without_a_gap_or_a_double(store: &StoreUnderTest) {
+pub(crate) async fn pages_of_conversations_have_no_gap_and_no_overlap(store: &StoreUnderTest) {
     let mut expected = Vec::new();
     for nth in 0..12_u64 {
         let (name, at) = (format!("c{}", nth * 7 % 12), 100 + nth % 4);
         seal(store, &name, "x", at, None).await;
         expected.push((u64::MAX - at, name));
-        // What was read before stays in the tables, and this comes into the memtable.
+        // One of the tested stores moves everything into its tables before each read. This read makes it move each turn
+        // by itself.
         store.conversations(None, 1).await;
     }
     expected.sort();
@@ -66,7 +67,7 @@ pub(crate) async fn pages_of_conversations_meet_without_a_gap_or_a_double(store:
     }
 }
 
-/// All pages of a list, of a size that is drawn anew for each.
+/// Reads a whole list in pages of one to three conversations.
 async fn pages(store: &StoreUnderTest, question: &ConversationQuestion) -> Vec<ListedConversation> {
     let mut found: Vec<ListedConversation> = Vec::new();
     loop {
@@ -82,7 +83,8 @@ async fn pages(store: &StoreUnderTest, question: &ConversationQuestion) -> Vec<L
     }
 }
 
-/// What each conversation must be listed as, with a conversation for each number of turns. Some have open turns.
+/// Stores conversations with different numbers of turns, some of them with open turns. Returns what a list must say of
+/// each.
 async fn some(store: &StoreUnderTest) -> Vec<ListedConversation> {
     let mut expected = Vec::new();
     for (seed, count) in [(1, 5), (2, 1), (3, 30), (4, 5), (5, 2), (6, 12)] {
@@ -91,7 +93,8 @@ async fn some(store: &StoreUnderTest) -> Vec<ListedConversation> {
             let version = state(store, &name).await.version.0;
             let open = if part.len() < 4 { &["open", "another"][..] } else { &[] };
             store.commit(Commit { sealed: part.to_vec(), ..commit(&name, version, open, &[]) }).await.unwrap();
-            // What was read before stays in the tables, and the rest comes into the memtable.
+            // One of the tested stores moves everything into its tables before each read. This read makes it move each
+            // commit by itself.
             store.conversations(None, 1).await;
         }
         let open_turns = state(store, &name).await.open_turns.len();

@@ -1,4 +1,4 @@
-//! What a commit does.
+//! Cases about what a commit does.
 
 use super::*;
 
@@ -70,7 +70,7 @@ pub(crate) async fn a_staged_turn_replaces_its_earlier_state(store: &StoreUnderT
     assert_eq!(state(store, "c").await.open_turns, [later, staged("y", 5)]);
 }
 
-/// A turn of this many steps, in a conversation with other open turns around it.
+/// Stages the turn `x` with this many steps, in a conversation that has other open turns too.
 async fn stage_long(store: &StoreUnderTest, steps: u32) -> StagedTurn {
     let long = staged_with_steps("x", 5, steps);
     let around = ["w", "x#", "y"].map(|turn| staged_with_steps(turn, 5, 2).into());
@@ -79,7 +79,7 @@ async fn stage_long(store: &StoreUnderTest, steps: u32) -> StagedTurn {
     long
 }
 
-/// The turn `x`, after asserting that those around it are as they were.
+/// Returns the turn `x`, and asserts that the other open turns have not changed.
 async fn long_turn(store: &StoreUnderTest) -> StagedTurn {
     let open = state(store, "c").await.open_turns;
     let [w, x, of_like_id, y] = <[StagedTurn; 4]>::try_from(open).unwrap();
@@ -87,7 +87,7 @@ async fn long_turn(store: &StoreUnderTest) -> StagedTurn {
     x
 }
 
-/// Stages what an event changes of the turn, and that alone.
+/// Folds an event into the turn and stages only what the event changed. Returns the turn after the event.
 async fn stage_event(store: &StoreUnderTest, version: u64, before: &StagedTurn, event: &Progress) -> StagedTurn {
     let mut after = StagedTurn { last_event_at: RunningTime::new(6 + version), ..before.clone() };
     after.turn.fold(event);
@@ -117,9 +117,9 @@ pub(crate) async fn a_change_that_is_staged_again_is_harmless(store: &StoreUnder
     assert_eq!(long_turn(store).await, after);
 }
 
-pub(crate) async fn steps_that_are_staged_in_any_cut_are_the_whole_turn(store: &StoreUnderTest) {
+pub(crate) async fn steps_staged_in_any_number_of_commits_make_the_whole_turn(store: &StoreUnderTest) {
     let mut whole = stage_long(store, 0).await;
-    // Events of new steps and of those before them, from 1 to 5 in a commit.
+    // Events of new steps and of earlier steps. Each commit stages from 1 to 5 of them.
     let events: Vec<_> = (0..90).map(|nth| report("x", (nth * 7) % (nth / 2 + 1), nth)).collect();
     let (mut version, mut rest) = (1, &events[..]);
     while !rest.is_empty() {
@@ -138,7 +138,7 @@ pub(crate) async fn steps_that_are_staged_in_any_cut_are_the_whole_turn(store: &
     assert_eq!(long_turn(store).await, whole);
 }
 
-pub(crate) async fn a_turn_that_begins_anew_has_no_step_of_before(store: &StoreUnderTest) {
+pub(crate) async fn a_turn_that_begins_anew_has_none_of_its_earlier_steps(store: &StoreUnderTest) {
     stage_long(store, 50).await;
     let mut anew = staged("x", 9);
     anew.turn.fold(&report("x", 7, 1));
@@ -148,10 +148,10 @@ pub(crate) async fn a_turn_that_begins_anew_has_no_step_of_before(store: &StoreU
     assert_eq!(long_turn(store).await, longer);
 }
 
-pub(crate) async fn of_a_sealed_turn_no_step_is_left(store: &StoreUnderTest) {
+pub(crate) async fn a_sealed_turn_leaves_no_staged_step(store: &StoreUnderTest) {
     let long = stage_long(store, 50).await;
     assert_eq!(long_turn(store).await, long);
-    // The last step comes with the end.
+    // One commit stages the last step and seals the turn.
     let mut ended = long.clone();
     ended.turn.fold(&report("x", 50, 1));
     let staged = vec![change(Some(&long), ended.clone())];
@@ -160,7 +160,7 @@ pub(crate) async fn of_a_sealed_turn_no_step_is_left(store: &StoreUnderTest) {
     let open = ["w", "x#", "y"].map(|turn| staged_with_steps(turn, 5, 2));
     assert_eq!(state(store, "c").await.open_turns, open);
     assert_eq!(all(store, "c").await, [end.at(at(1))]);
-    // Late events of it open nothing.
+    // Late events of the sealed turn do not open it again.
     let late = vec![change(Some(&long), ended)];
     let late = store.commit(Commit { staged: late, ..commit("c", 2, &[], &[]) }).await.unwrap();
     assert_eq!(outcomes(&late), [("x", TurnOutcome::Duplicate(at(1)))]);

@@ -1,10 +1,10 @@
-//! Commits that are under way together.
+//! Cases about commits that are under way at the same time.
 
 use tokio::task::{JoinSet, LocalSet};
 
 use super::*;
 
-/// Waits for the last answer first: the order of the calls counts, not that of waiting.
+/// Waits for the answers, the last one first: the order of the calls must count, and not the order of waiting.
 async fn answers<F: Future>(sent: Vec<F>) -> Vec<F::Output> {
     let mut answers = Vec::new();
     for answer in sent.into_iter().rev() {
@@ -17,7 +17,7 @@ async fn answers<F: Future>(sent: Vec<F>) -> Vec<F::Output> {
 pub(crate) async fn commits_of_one_conversation_take_effect_in_the_order_sent(store: &StoreUnderTest) {
     let names: Vec<_> = (0..300).map(|nth| format!("t{nth}")).collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
-    // Each but the first sends the turn before it once more.
+    // Each commit but the first also sends the turn of the commit before it once more.
     let turns = (0..names.len()).map(|nth| &names[nth.saturating_sub(1)..=nth]);
     let sent: Vec<_> = (0..).zip(turns).map(|(nth, turns)| store.commit(commit("c", nth, &[], turns))).collect();
     let mut again = None;
@@ -31,7 +31,7 @@ pub(crate) async fn commits_of_one_conversation_take_effect_in_the_order_sent(st
     assert_eq!(places(store, "c").await, in_order(&names));
 }
 
-pub(crate) async fn of_several_commits_from_one_version_the_first_wins(store: &StoreUnderTest) {
+pub(crate) async fn the_first_of_several_commits_from_one_version_wins(store: &StoreUnderTest) {
     let sent = ["x", "y", "z"].map(|turn| store.commit(commit("c", 0, &[], &[turn]))).into();
     let answers: Vec<_> =
         answers(sent).await.into_iter().map(|answer| answer.map(|committed| committed.version)).collect();
@@ -47,7 +47,8 @@ pub(crate) async fn a_commit_whose_answer_is_dropped_takes_effect(store: &StoreU
     assert_eq!(state(store, "c").await.open_turns, [staged("open", 5)]);
 }
 
-/// The sender of one conversation: it is told and reads what it sent, and nothing of the others.
+/// Commits turns of one conversation. Asserts that the answers and the reads have these turns alone, whatever other
+/// senders commit.
 async fn send_and_read(store: StoreUnderTest, name: String) {
     for turn in 0..20 {
         let [one, other] = [format!("t{turn}"), format!("u{turn}")];
@@ -73,7 +74,7 @@ async fn send_and_read(store: StoreUnderTest, name: String) {
     }
 }
 
-pub(crate) async fn conversations_that_commit_side_by_side_do_not_meet(store: &StoreUnderTest) {
+pub(crate) async fn conversations_that_commit_at_the_same_time_do_not_affect_each_other(store: &StoreUnderTest) {
     let mut senders = JoinSet::new();
     let local = LocalSet::new();
     for sender in 0..30 {

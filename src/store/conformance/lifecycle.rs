@@ -1,4 +1,4 @@
-//! How a store ages, and how it ends.
+//! Cases about the running time of a store, and about closing it.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::*;
 use crate::report::{Grouping, Selection};
 use crate::store::{FaultKind, Health};
 
-/// Not a promise of speed, but an end for a store that never closes.
+/// How long a case waits for a store to close. It is no promise of speed: it ends the test if a store never closes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -1,7 +1,7 @@
 //! The conformance suite: what every store promises, one case for each promise.
 //!
-//! The cases know the contract of a store and no engine: no file, no restart, no queue. [`conformance!`] makes a test of
-//! each case for one store, so that a failure names the case and the store.
+//! The cases use the contract of a store only. No case depends on an engine: none uses a file, a restart or a queue.
+//! [`conformance!`] makes a test of each case for one store, so that a failure names the case and the store.
 //!
 //! - `commits`: ordinals, duplicates, versions, conflicts, staging.
 //! - `activity`: lists of conversations.
@@ -39,7 +39,7 @@ pub(crate) fn test_prices() -> SharedPriceBook {
     Arc::new(TestPrices { dear: 1_000_000 })
 }
 
-/// Prices for tests, one of which they can set.
+/// Prices for tests. A test can set the price of the model `dear`.
 #[derive(Debug)]
 pub(crate) struct TestPrices {
     /// The price of a token of the model `dear` in pico-dollars.
@@ -61,7 +61,7 @@ impl PriceBook for TestPrices {
     }
 }
 
-/// A store as the suite asks it. A clone is the same store. A read that fails panics, which fails its case.
+/// The store that a case tests. A clone is the same store. If a read fails, the method panics, and so the case fails.
 #[derive(Clone)]
 pub(crate) struct StoreUnderTest(Arc<dyn Engine>);
 
@@ -78,50 +78,50 @@ impl StoreUnderTest {
         self.0.commit(Arc::new(commit)).get()
     }
 
-    /// What a conversation's actor starts from, and which of these turns are sealed.
+    /// Returns the state of a conversation, and which of these turns are sealed.
     async fn open(&self, id: &ConversationId, turn_ids: &[TurnId]) -> ConversationState {
         self.0.open(id.clone(), turn_ids.to_vec()).get().await.unwrap()
     }
 
-    /// Sealed turns, in order.
+    /// Returns sealed turns of a conversation, in the order of their ordinals.
     async fn turns(&self, range: &TurnRange) -> Vec<StoredTurn> {
         self.0.turns(range.clone()).get().await.unwrap()
     }
 
-    /// A page of the stale turns. The pages have an order of the store's own.
+    /// Returns a page of the stale turns. The store chooses the order.
     async fn stale_turns(&self, before: StaleBefore, after: Option<&StaleTurn>, limit: usize) -> Vec<StaleTurn> {
         self.0.stale_turns(before, after.cloned(), limit).get().await.unwrap()
     }
 
-    /// Sealed turns of all conversations, in the order in which they became durable.
+    /// Returns sealed turns of all conversations, in the order in which they became durable.
     async fn sealed(&self, after: Option<Position>, limit: usize) -> Result<SealedPage, ListSealedError> {
         self.0.sealed_turns(after, limit).get().await
     }
 
-    /// Conversations with a sealed turn.
+    /// Returns conversations that have a sealed turn.
     async fn list(&self, question: ConversationQuestion) -> Vec<ListedConversation> {
         self.0.conversations(question).get().await.unwrap()
     }
 
-    /// The same by their latest activity.
+    /// Returns conversations that have a sealed turn, the one with the latest activity first.
     async fn conversations(&self, after: Option<&ListedConversation>, limit: usize) -> Vec<ListedConversation> {
         let first = ConversationQuestion::first(ConversationOrder::Recent, limit);
         self.list(after.map_or(first.clone(), |after| first.after(after))).await
     }
 
-    /// Sums over turns.
+    /// Returns sums over turns.
     async fn report(&self, question: ReportQuestion) -> Result<Report, ReportError> {
         self.0.report(question).get().await
     }
 
-    /// What a conversation's sealed turns are right now.
+    /// Returns the revision of a conversation's sealed turns.
     async fn revision(&self, id: &ConversationId) -> Revision {
         self.0.revision(id.clone()).get().await.unwrap()
     }
 }
 
-/// Makes a test of each case. `$open` is the path of an `async fn` without arguments that returns a new, empty store, and
-/// whatever has to live as long as that.
+/// Makes a test of each case. `$open` is the path of an `async fn` without arguments that returns a new, empty store,
+/// and a value that has to live as long as the store.
 macro_rules! conformance {
     ($open:path) => {
         $crate::store::conformance::conformance! { $open,
@@ -135,9 +135,9 @@ macro_rules! conformance {
                 a_staged_turn_replaces_its_earlier_state
                 a_step_is_staged_alone_and_the_others_stay
                 a_change_that_is_staged_again_is_harmless
-                steps_that_are_staged_in_any_cut_are_the_whole_turn
-                a_turn_that_begins_anew_has_no_step_of_before
-                of_a_sealed_turn_no_step_is_left
+                steps_staged_in_any_number_of_commits_make_the_whole_turn
+                a_turn_that_begins_anew_has_none_of_its_earlier_steps
+                a_sealed_turn_leaves_no_staged_step
                 a_turn_is_open_until_it_is_sealed
                 a_late_turn_opens_nothing_and_holds_up_no_other
                 the_version_rises_with_each_change_and_only_then
@@ -166,13 +166,13 @@ macro_rules! conformance {
             }
             order {
                 positions_are_dense_and_follow_the_order_of_commits
-                what_is_no_newly_sealed_turn_takes_no_position
-                pages_of_the_order_meet_without_a_gap_or_a_double
+                only_a_newly_sealed_turn_takes_a_position
+                pages_of_the_order_have_no_gap_and_no_overlap
                 a_position_that_was_never_given_is_refused
             }
             activity {
                 conversations_come_by_their_latest_turn_and_then_by_id
-                pages_of_conversations_meet_without_a_gap_or_a_double
+                pages_of_conversations_have_no_gap_and_no_overlap
                 conversations_are_listed_in_each_order_with_the_figures_of_their_whole_life
                 a_list_has_the_conversations_that_are_asked_for
             }
@@ -184,9 +184,9 @@ macro_rules! conformance {
             }
             concurrency {
                 commits_of_one_conversation_take_effect_in_the_order_sent
-                of_several_commits_from_one_version_the_first_wins
+                the_first_of_several_commits_from_one_version_wins
                 a_commit_whose_answer_is_dropped_takes_effect
-                conversations_that_commit_side_by_side_do_not_meet
+                conversations_that_commit_at_the_same_time_do_not_affect_each_other
                 a_reader_of_the_order_misses_nothing_and_sees_nothing_twice
             }
         }
@@ -232,26 +232,26 @@ fn staged(name: &str, at: u64) -> StagedTurn {
     StagedTurn { turn: open_turn(name), last_event_at: RunningTime::new(at) }
 }
 
-/// The same with this many steps.
+/// An open turn like that of [`staged`], with this many steps.
 fn staged_with_steps(name: &str, at: u64, steps: u32) -> StagedTurn {
     let mut staged = staged(name, at);
     (0..steps).for_each(|step| staged.turn.fold(&report(name, step, step)));
     staged
 }
 
-/// An event of a step.
+/// An event that reports the usage of a step.
 fn report(turn: &str, step: u32, tokens: u32) -> Progress {
     let step_id = Some(StepId::new(format!("{turn}#{step}")).unwrap());
     let usage = Usage { input_tokens: tokens.into(), ..Usage::default() };
     Progress::Usage { step_id, report: usage.into(), is_final: false }
 }
 
-/// A turn that ends at this moment.
+/// A turn that is sealed at this moment.
 fn sealed(name: &str, at: u64) -> SealedTurn {
     open_turn(name).seal(&Done { duration: Some(9.into()), ..Done::because("stop") }, EpochMillis::new(at))
 }
 
-/// A commit of turns at fixed times.
+/// A commit that stages the turns `open` and seals the turns `ended`, at fixed times.
 fn commit(name: &str, version: u64, open: &[&str], ended: &[&str]) -> Commit {
     Commit {
         conversation_id: conversation(name),
@@ -274,7 +274,7 @@ async fn all(store: &StoreUnderTest, name: &str) -> Vec<StoredTurn> {
     let (mut turns, mut after) = (Vec::<StoredTurn>::new(), 0);
     loop {
         let range = TurnRange { conversation_id: conversation(name), after, limit: usize::MAX };
-        // A list may have fewer turns than are left; only an empty one is the end.
+        // A list may have fewer turns than are left; only an empty list means that none is left.
         let list = store.turns(&range).await;
         let Some(latest) = list.last() else { return turns };
         after = latest.ordinal.get();
@@ -288,7 +288,7 @@ async fn places(store: &StoreUnderTest, name: &str) -> Vec<(u64, String)> {
     turns.iter().map(|turn| (turn.ordinal.get(), turn.metrics.turn_id.to_string())).collect()
 }
 
-/// The places of turns that are sealed in this order and no others.
+/// What [`places`] returns if exactly these turns are sealed, in this order.
 fn in_order(names: &[&str]) -> Vec<(u64, String)> {
     (1..).zip(names.iter().map(ToString::to_string)).collect()
 }

@@ -1,8 +1,8 @@
-//! The order of all turns.
+//! Cases about the order of all turns.
 
 use super::*;
 
-/// The positions, conversations and turns of a page.
+/// Returns the position, the conversation and the id of each turn of a page.
 pub(super) fn told(page: &SealedPage) -> Vec<(u64, &str, &str)> {
     let told = page.turns.iter().map(|sealed| {
         assert_eq!(sealed.position.lineage, page.latest.lineage);
@@ -36,7 +36,7 @@ pub(crate) async fn positions_are_dense_and_follow_the_order_of_commits(store: &
     assert_eq!(store.sealed(Some(empty.next), 99).await, Ok(page), "the beginning stays the beginning");
 }
 
-pub(crate) async fn what_is_no_newly_sealed_turn_takes_no_position(store: &StoreUnderTest) {
+pub(crate) async fn only_a_newly_sealed_turn_takes_a_position(store: &StoreUnderTest) {
     store.commit(commit("c", 0, &["x", "y"], &[])).await.unwrap();
     store.commit(commit("c", 1, &[], &["x"])).await.unwrap();
     store.commit(commit("c", 2, &["x", "y"], &["x"])).await.unwrap();
@@ -46,7 +46,7 @@ pub(crate) async fn what_is_no_newly_sealed_turn_takes_no_position(store: &Store
     assert_eq!(told(&page), [(1, "c", "x"), (2, "d", "y"), (3, "d", "x")]);
 }
 
-pub(crate) async fn pages_of_the_order_meet_without_a_gap_or_a_double(store: &StoreUnderTest) {
+pub(crate) async fn pages_of_the_order_have_no_gap_and_no_overlap(store: &StoreUnderTest) {
     seal_some(store).await;
     for limit in 1..=7 {
         let (mut after, mut pages) = (None, Vec::new());

@@ -1,9 +1,9 @@
-//! What a store answers when it is read.
+//! Cases about what a store answers when it is read.
 
 use super::*;
 use crate::turn::{Label, Millis, StepId, StepTimes, UsageReport};
 
-/// A turn that has each field an open turn can have.
+/// An open turn in which every field has a value.
 fn full_turn(name: &str) -> OpenTurn {
     let report = UsageReport {
         input_tokens: Some(9000.into()),
@@ -164,7 +164,7 @@ pub(crate) async fn a_failed_turn_is_stale_by_a_moment_of_its_own(store: &StoreU
     assert_eq!(turns(11, 0).await, ["failed", "open"]);
 }
 
-/// Several conversations with stale turns and fresh ones. Returns the stale ones, in order.
+/// Stages stale turns and fresh turns in several conversations. Returns the stale turns, in order.
 async fn stage_many(store: &StoreUnderTest) -> Vec<(String, String)> {
     let mut expected = Vec::new();
     for name in ["a", "b", "c", "d"] {

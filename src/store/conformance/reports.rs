@@ -1,4 +1,4 @@
-//! Sums over turns, held against turns that are added up one by one.
+//! Cases about reports. Each report is compared with the sum of the stored turns, added up one by one.
 
 use super::*;
 use crate::report::{Breakdown, Figures, Grouping, Period, PeriodUnit, Quarter, Selection, Zone};
@@ -8,7 +8,7 @@ use crate::turn::{Label, Millis, StepDetails, StepMetrics, StepTimes, TurnMetric
 
 const ALL: Grouping = Grouping { model: true, provider: true, project: true, reason: true };
 
-/// Turns of all kinds at moments of some days. The same seed makes the same turns.
+/// Turns of all kinds, spread over some days. The same seed makes the same turns.
 pub(super) fn turns(seed: u64, count: usize) -> Vec<SealedTurn> {
     let mut random = Random::new(seed);
     (0..count).map(|nth| any_turn(&mut random, &format!("t{seed}-{nth}"))).collect()
@@ -21,7 +21,7 @@ fn any_turn(random: &mut Random, name: &str) -> SealedTurn {
     let count = |random: &mut Random| (!random.once_in(3)).then(|| random.within(0..=90_000).into());
     let millis = |random: &mut Random| -> Option<Millis> {
         let time = f64::from(random.within(0..=90_000)) / 8.0;
-        // Some clocks are wrong.
+        // Some clocks are wrong and measure 10^12 ms.
         (!random.once_in(4)).then(|| Millis::new(if random.once_in(30) { 1e12 } else { time }).unwrap())
     };
     let usage = |random: &mut Random| Usage {
@@ -92,7 +92,8 @@ fn question(unit: PeriodUnit, zone: &Zone, grouping: Grouping) -> ReportQuestion
     ReportQuestion { periods, grouping, selection: Selection::default() }
 }
 
-/// Asks for reports of all units in zones of all kinds of offsets.
+/// Checks reports by each unit of time, in zones whose offsets are whole hours, fractions of an hour, or change in
+/// summer.
 async fn check_all(store: &StoreUnderTest, names: &[&str]) {
     for zone in ["UTC", "Asia/Kathmandu", "America/New_York"].map(|name| Zone::named(name).unwrap()) {
         for unit in [PeriodUnit::Quarter, PeriodUnit::Hour, PeriodUnit::Day, PeriodUnit::All] {
@@ -111,7 +112,7 @@ pub(crate) async fn a_report_is_the_sum_of_all_turns_of_its_periods(store: &Stor
         seal(store, name, turns(seed, 40)).await;
         check_all(store, &["a", "b", "c"]).await;
     }
-    // More than one flush writes.
+    // These turns are more than a single flush of the store on redb moves.
     for seed in 4..12 {
         seal(store, "d", turns(seed, 200)).await;
     }
@@ -127,7 +128,7 @@ pub(crate) async fn a_turn_is_in_the_next_report_once(store: &StoreUnderTest) {
     let question = question(PeriodUnit::All, &Zone::UTC, Grouping::default());
     for (nth, turn) in (1..).zip(turns(7, 30)) {
         for _ in 0..2 {
-            // The second time it is a duplicate.
+            // The second time, the turn is a duplicate.
             seal(store, "c", vec![turn.clone()]).await;
             let report = store.report(question.clone()).await.unwrap();
             let turns = report.breakdown.rows().map(|(_, _, row)| Figures::of(&row.rollup).turns);

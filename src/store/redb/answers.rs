@@ -1,4 +1,5 @@
-//! How this engine answers: commits by its writer, short reads on the thread that asks, long ones on another.
+//! Where this engine does its work: commits on the writer's thread, short reads on the caller's thread, long reads on
+//! threads for long reads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,16 +17,16 @@ use crate::store::fault::Fault;
 use crate::store::position::Position;
 use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
 
-/// The maximum number of turns that are looked up on the caller's thread: some ten microseconds, as long as handing the
-/// work to another thread takes.
+/// The maximum number of turn ids that are looked up on the caller's thread. So many take some ten microseconds, which
+/// is as long as handing the work to another thread takes.
 const INLINE_TURN_IDS: usize = 32;
 
-/// The maximum number of turns that are read on the caller's thread: a tenth of a millisecond, in which its other work
-/// waits. Handing the work to another thread and back takes half of that.
+/// The maximum number of turns that are read on the caller's thread. So many take a tenth of a millisecond, during
+/// which the thread's other work waits. Handing the work to another thread and back takes half as long.
 const INLINE_TURNS: u64 = 128;
 
 impl RedbEngine {
-    /// Reads on a thread for long reads.
+    /// Runs a read on a thread for long reads.
     fn later<T: Send + 'static, E: From<Fault> + Send + 'static>(
         &self,
         read: impl FnOnce(&Self) -> Result<T, E> + Send + 'static,
@@ -33,15 +34,15 @@ impl RedbEngine {
         Answer::later(self.read_elsewhere(read))
     }
 
-    /// Whether the range has few turns, by its limit or by how many there are.
+    /// Returns whether the range has few turns, because of its limit or because few are stored after its beginning.
     fn is_short(&self, range: &TurnRange) -> bool {
         let few = |turns: u64| turns <= INLINE_TURNS;
         let there = || self.revision(&range.conversation_id).map(|revision| revision.sealed_turns);
         few(range.limit as u64) || there().is_ok_and(|turns| few(turns.saturating_sub(range.after)))
     }
 
-    /// Whether the page has few turns, by its limit or by how many there are. A reader that follows the order is nearly
-    /// always at its end.
+    /// Returns whether the page has few turns, because of its limit or because few are stored after its beginning. A
+    /// reader that follows the order is nearly always at the end of the order.
     fn is_short_page(&self, after: Option<Position>, limit: usize) -> bool {
         let few = |turns: u64| turns <= INLINE_TURNS;
         let left = |page: SealedPage| page.latest.number - page.next.number;
@@ -75,12 +76,12 @@ impl Engine for RedbEngine {
         self.later(move |engine| engine.sealed_turns(after, limit))
     }
 
-    /// Never on the caller's thread: this looks at all conversations of the memtable.
+    /// Never runs on the caller's thread, because it reads all conversations of the memtable.
     fn conversations(&self, question: ConversationQuestion) -> Answer<Result<Vec<ListedConversation>, Fault>> {
         self.later(move |engine| engine.conversations(&question))
     }
 
-    /// Never on the caller's thread: this may count many turns of the memtable, and read many rows.
+    /// Never runs on the caller's thread, because it may count many turns of the memtable and read many rows.
     fn report(&self, question: ReportQuestion) -> Answer<Result<Report, ReportError>> {
         self.later(move |engine| engine.report(&question))
     }
@@ -139,7 +140,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_short_is_read_on_the_thread_that_asks_and_what_is_long_on_another() {
+    async fn short_reads_run_on_the_callers_thread_and_long_reads_on_another() {
         let engine = RedbEngine::open(Location::Memory, &StoreSettings::default()).unwrap();
         let engine: &dyn Engine = &engine;
         let id = || ConversationId::new("c").unwrap();

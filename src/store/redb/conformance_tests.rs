@@ -1,4 +1,4 @@
-//! The embedded engine passes the conformance suite, wherever its files are and whichever of them holds a turn.
+//! The engine on redb passes the conformance suite: on a disk, in memory, and with all turns moved into the tables.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,7 +40,7 @@ mod in_memory {
     conformance::conformance!(open);
 }
 
-/// Reads find nothing in the memtable: everything has been moved into the tables before each.
+/// A store that moves its memtable into the tables before each read, so that reads find everything in the tables.
 mod in_the_tables {
     use super::*;
 

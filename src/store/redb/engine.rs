@@ -36,9 +36,9 @@ use crate::store::fault::Fault;
 use crate::store::position::Position;
 use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
 
-/// The store on redb. Cheap to clone; writes go to the writer's thread, reads run on the caller's thread.
+/// The store on redb. Cheap to clone. Writes run on the writer's thread, reads on the caller's thread.
 ///
-/// Its futures borrow nothing, so an actor may spawn them.
+/// The futures that it returns borrow nothing, so an actor may spawn them.
 #[derive(Debug, Clone)]
 pub(crate) struct RedbEngine {
     jobs: SyncSender<Job>,
@@ -54,12 +54,12 @@ pub(crate) struct RedbEngine {
 }
 
 impl RedbEngine {
-    /// Opens the store and starts its writer. Nothing has a price.
+    /// Opens the store and starts its writer. No model has a price.
     pub(crate) fn open(location: Location, settings: &StoreSettings) -> Result<Self, OpenError> {
         Self::open_pricing(location, settings, Arc::new(NoPrices))
     }
 
-    /// The same, which prices turns by a book.
+    /// Opens a store that prices turns by `book`, and starts its writer.
     pub(crate) fn open_pricing(
         location: Location,
         settings: &StoreSettings,
@@ -72,7 +72,7 @@ impl RedbEngine {
         Ok(engine)
     }
 
-    /// Opens the store; nothing is written until the writer runs, and nothing has a price.
+    /// Opens the store, in which no model has a price. Nothing is written until the caller runs the writer.
     #[cfg(test)]
     pub(crate) fn prepare(
         location: Location,
@@ -82,7 +82,7 @@ impl RedbEngine {
         Self::prepare_pricing(location, settings, backoff, Arc::new(NoPrices))
     }
 
-    /// Opens the store; nothing is written until the writer runs.
+    /// Opens the store. Nothing is written until the caller runs the writer.
     pub(crate) fn prepare_pricing(
         location: Location,
         settings: &StoreSettings,
@@ -114,7 +114,7 @@ impl RedbEngine {
         Ok((engine, running))
     }
 
-    /// A store whose writer panics at once.
+    /// Returns a store whose writer panics at once.
     #[cfg(test)]
     pub(crate) fn with_dying_writer() -> Self {
         let (engine, writer) = Self::prepare(Location::Memory, &StoreSettings::default(), Backoff::default()).unwrap();
@@ -133,19 +133,19 @@ impl RedbEngine {
         let commit = commit.into();
         let (reply, answer) = oneshot::channel();
         let (bytes, limit) = (commit.bytes(), self.max_commit_bytes);
-        // A row of the journal that is too large for the database would fail it, and everybody's commits with it.
+        // A row that is too large for the database would make the journal fail, and with it all commits of the batch.
         let checked = if bytes > limit { Err(CommitError::TooLarge { bytes, limit }) } else { Ok(()) };
         let admitted = checked.and_then(|()| self.admission.admit(commit.weight()).ok_or(CommitError::Overloaded));
         self.ask(admitted.map(|permit| Job::Commit(commit, reply, permit)), answer)
     }
 
-    /// Resolves when something was made durable.
+    /// Makes a write of nothing durable, and resolves when that is done.
     pub(crate) fn check_write(&self) -> impl Future<Output = Result<(), CommitError>> + use<> {
         let (reply, answer) = oneshot::channel();
         self.ask(Ok(Job::CheckWrite(reply)), answer)
     }
 
-    /// Adds to the running time, and resolves with the sum when that is durable.
+    /// Adds to the running time, and resolves with the sum once the sum is durable.
     pub(crate) fn tick(&self, elapsed: Duration) -> impl Future<Output = Result<RunningTime, CommitError>> + use<> {
         let (reply, answer) = oneshot::channel();
         let added = self.ask(Ok(Job::Tick(elapsed, reply)), answer);
@@ -156,12 +156,12 @@ impl RedbEngine {
         }
     }
 
-    /// The durable running time; 0 if the store is closed.
+    /// Returns the durable running time; 0 if the store is closed.
     pub(crate) fn running_time(&self) -> RunningTime {
         self.slot.with(Files::running_time).unwrap_or_default()
     }
 
-    /// Queues the job at once, not when the future is first polled: the order of calls is the order of writes.
+    /// Queues the job at once, and not when the future is first polled: so writes happen in the order of the calls.
     fn ask<T>(
         &self,
         job: Result<Job, CommitError>,
@@ -178,17 +178,19 @@ impl RedbEngine {
         }
     }
 
-    /// Why there is no writer.
+    /// Returns the reason why the writer has ended.
     fn end(&self) -> Fault {
         if *self.writer.borrow() == Health::Closed { Fault::closed() } else { gone() }
     }
 
-    /// Writes what waits and closes the file. Resolves when that is done, also for a store that is closed already.
+    /// Writes the commits that wait and closes the files. Resolves when the files are closed, at once if they are
+    /// closed already.
     pub(crate) fn close(&self) -> impl Future<Output = ()> + use<> {
         let (reply, closed) = oneshot::channel();
         let jobs = self.jobs.clone();
         let mut writer = self.writer.clone();
-        // Sending blocks if the queue is full, so it must not run on an actor's thread. A read that takes long delays it.
+        // Sending blocks if the queue is full, so it runs on a thread for long reads and not on the actor's thread. A
+        // long read that runs there delays it.
         let sending = self.readers.read(move || jobs.send(Job::Close(reply)).is_ok());
         async move {
             let _ = sending.await;
@@ -204,18 +206,18 @@ impl RedbEngine {
         let _ = self.jobs.try_send(Job::Close(nobody));
     }
 
-    /// Whether its files are open.
+    /// Returns whether the files are open.
     #[cfg(test)]
     pub(crate) fn is_open(&self) -> bool {
         self.slot.with(|_| ()).is_ok()
     }
 
-    /// Follows the health of the writer's thread.
+    /// Returns a receiver that shows the health of the writer's thread.
     pub(crate) fn health(&self) -> watch::Receiver<Health> {
         self.writer.clone()
     }
 
-    /// The state a conversation's actor starts from, and which of these turns are sealed.
+    /// Returns the state of a conversation, and which of these turns are sealed.
     pub(crate) fn conversation_state(
         &self,
         id: &ConversationId,
@@ -230,7 +232,7 @@ impl RedbEngine {
         )
     }
 
-    /// The revision of a conversation's sealed turns at this moment.
+    /// Returns the revision of a conversation's sealed turns.
     pub(crate) fn revision(&self, id: &ConversationId) -> Result<Revision, Fault> {
         self.read(
             |files| {
@@ -246,7 +248,7 @@ impl RedbEngine {
         )
     }
 
-    /// Sealed turns, in order.
+    /// Returns sealed turns of a conversation, in the order of their ordinals.
     pub(crate) fn turns(&self, range: &TurnRange) -> Result<Vec<StoredTurn>, Fault> {
         self.read(
             |files| {
@@ -259,7 +261,7 @@ impl RedbEngine {
         )
     }
 
-    /// All sealed turns of a conversation, read list by list.
+    /// Returns all sealed turns of a conversation, read list by list.
     #[cfg(test)]
     pub(crate) fn all_turns(&self, id: &ConversationId) -> Result<Vec<StoredTurn>, Fault> {
         let mut all: Vec<StoredTurn> = Vec::new();
@@ -273,7 +275,7 @@ impl RedbEngine {
         }
     }
 
-    /// Sealed turns of all conversations, in the order in which they became durable.
+    /// Returns sealed turns of all conversations, in the order in which they became durable.
     pub(crate) fn sealed_turns(&self, after: Option<Position>, limit: usize) -> Result<SealedPage, ListSealedError> {
         let page = self.read(
             |files| {
@@ -293,7 +295,7 @@ impl RedbEngine {
         page.map_err(ListSealedError::OtherLineage)
     }
 
-    /// Conversations with a sealed turn.
+    /// Returns conversations that have a sealed turn.
     pub(crate) fn conversations(&self, question: &ConversationQuestion) -> Result<Vec<ListedConversation>, Fault> {
         self.read_counted(
             |memtable| memtable.contents().all().cloned().collect(),
@@ -302,7 +304,7 @@ impl RedbEngine {
         )
     }
 
-    /// Sums over the turns of some periods, by what they are grouped by.
+    /// Returns sums over the turns of some periods, one row for each period and each group of labels.
     pub(crate) fn report(&self, question: &ReportQuestion) -> Result<Report, ReportError> {
         let digest = self.slot.book().digest();
         self.read_counted(
@@ -313,9 +315,9 @@ impl RedbEngine {
         .ok_or(ReportError::TooManyRows)
     }
 
-    /// Reads in three parts what depends on sums over the memtable's turns: `copy` takes what it needs of the memtable
-    /// under its lock, `take` what it needs of those sums, of which the tables lack some, and `read` then reads without a
-    /// lock.
+    /// Runs a read that needs the sums of the memtable's turns, in three parts. `copy` copies data from the memtable
+    /// while the memtable is locked. `take` copies data from the sums while these are locked; its last argument says
+    /// which of the sums the tables lack. `read` then reads without a lock.
     fn read_counted<M, B, T>(
         &self,
         copy: impl Fn(&Memtable) -> M,
@@ -353,14 +355,14 @@ impl RedbEngine {
         )
     }
 
-    /// Returns a copy of everything as it is now.
+    /// Returns a copy of the whole store as it is at one moment.
     pub(crate) fn back_up(&self) -> Result<Backup, BackupError> {
         let begin = || Snapshot::of(&self.slot);
         unwind::caught(|| self.workshop.build(begin, self.cache_bytes))
             .unwrap_or_else(|panic| Err(BackupError::Read(panic.into())))
     }
 
-    /// Makes a copy on a thread of its own: it takes long.
+    /// Makes a copy on a new thread, because copying takes long.
     pub(crate) fn back_up_elsewhere(&self) -> impl Future<Output = Result<Backup, BackupError>> + use<> {
         let (reply, made) = oneshot::channel();
         let engine = self.clone();
@@ -375,7 +377,7 @@ impl RedbEngine {
         }
     }
 
-    /// Reads on a thread for long reads.
+    /// Runs a read on a thread for long reads.
     pub(crate) fn read_elsewhere<T, E, R>(&self, read: R) -> impl Future<Output = Result<T, E>> + use<T, E, R>
     where
         T: Send + 'static,
@@ -387,7 +389,7 @@ impl RedbEngine {
         async { reading.await.unwrap_or_else(|fault| Err(fault.into())) }
     }
 
-    /// How large it is: the rows of the tables, both files, and the memtable. Zeros for a store that is closed.
+    /// Returns the sizes of the tables' rows, of both files, and of the memtable. All are 0 if the store is closed.
     pub(crate) fn sizes(&self) -> StoreSizes {
         let sizes = |files: &Files| StoreSizes {
             live_bytes: files.live_bytes().unwrap_or_default(),
@@ -397,20 +399,20 @@ impl RedbEngine {
         unwind::caught_as_fault(|| self.slot.with(sizes)).unwrap_or_default()
     }
 
-    /// How many damaged records reads have left out.
+    /// Returns how many damaged records all reads together have left out.
     pub(crate) fn damaged_records(&self) -> u64 {
         self.damaged_records.load(Ordering::Relaxed)
     }
 
-    /// Reads in two parts: `begin` takes what it needs from the files under their lock, and `read` then reads without
-    /// it.
+    /// Runs a read in two parts: `begin` copies data from the files while they are locked, and `read` then reads
+    /// without the lock.
     fn read<B, T>(
         &self,
         begin: impl FnOnce(&Files) -> Result<B, Failure>,
         read: impl FnOnce(B, &mut LeftOut) -> Result<T, Failure>,
     ) -> Result<T, Fault> {
         let mut left_out = LeftOut::default();
-        // A damaged page can make the database panic. That ends this read, and not the caller's thread.
+        // A damaged page can make the database panic. Such a panic ends this read, and not the caller's thread.
         let done = unwind::caught(|| self.slot.with(begin).map(|begun| read(begun?, &mut left_out)));
         self.end_read(done, &left_out)
     }
@@ -447,11 +449,11 @@ impl RedbEngine {
         }
     }
 
-    /// Has the writer find out whether the database still works, which opens it again if not. Without this, reads
-    /// would fail until someone writes.
+    /// Asks the writer to check whether the database still works. If not, the writer opens the database again. Without
+    /// this, all reads would fail until somebody commits.
     fn have_it_checked(&self) {
         let (nobody, _) = oneshot::channel();
-        // If the queue is full, the work in it finds out.
+        // If the queue is full, the jobs in it show the failure to the writer.
         let _ = self.jobs.try_send(Job::CheckWrite(nobody));
     }
 }

@@ -1,4 +1,4 @@
-//! Files of the format and their expected contents: a change of the format does not go unnoticed.
+//! Tests that files of the present format read as expected, so that a change of the format is noticed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -45,7 +45,8 @@ fn open(directory: &Path) -> RedbEngine {
     RedbEngine::open_pricing(location, &StoreSettings::default(), Arc::new(FixturePrices)).unwrap()
 }
 
-/// All that a store says of the conversations. An open turn is shown as what it would be if it ended now.
+/// Returns everything that a store answers about the conversations. An open turn is shown as the sealed turn that it
+/// would be if it ended now.
 fn said(store: &RedbEngine) -> Value {
     let of = |name: &str| {
         let conversation_id = ConversationId::new(name).unwrap();
@@ -73,7 +74,7 @@ fn said(store: &RedbEngine) -> Value {
     CONVERSATIONS.map(of).into()
 }
 
-/// The conversations by their latest activity.
+/// Returns the list of conversations by latest activity.
 fn listed(store: &RedbEngine) -> Value {
     let listed = store.conversations(&ConversationQuestion::first(ConversationOrder::Recent, 99)).unwrap();
     let listed = listed.iter().map(|listed| {
@@ -90,7 +91,7 @@ fn listed(store: &RedbEngine) -> Value {
     listed.collect()
 }
 
-/// A report of all turns, by their labels and the level of their rows.
+/// Returns a report of all turns by all labels, for periods that are read from rows of different levels.
 fn reported(store: &RedbEngine) -> Value {
     let (start, end) = (Quarter::new(1_888_888), Quarter::new(1_888_984));
     let periods = [Period::new(start, Quarter::new(1_888_890)), Period::new(Quarter::new(1_888_890), end)];
@@ -112,7 +113,7 @@ fn reported(store: &RedbEngine) -> Value {
     rows.collect()
 }
 
-/// The order of all turns.
+/// Returns the order of all turns.
 fn order(store: &RedbEngine) -> Value {
     let page = store.sealed_turns(None, 99).unwrap();
     let turns = page.turns.iter().map(|sealed| {
@@ -157,7 +158,7 @@ fn bare(id: &str) -> OpenTurn {
     OpenTurn::new(TurnId::new(id).unwrap())
 }
 
-/// The end of a step that took so long.
+/// An event that ends a step with this generation total.
 fn timed(id: &str, step: u64, millis: u64) -> Progress {
     let step_id = StepId::new(format!("{id}#{step}")).unwrap();
     let times = StepTimes { gen_total: Some(u32::try_from(millis).unwrap().into()), ..StepTimes::default() };
@@ -203,7 +204,7 @@ fn full_turn(id: &str) -> OpenTurn {
 
 /// Writes the fixture again.
 ///
-/// The tables hold the first half, and the journal the second.
+/// The first half of the commits is in the tables, and the second half in the journal.
 #[tokio::test]
 #[ignore = "writes into the sources"]
 async fn write_the_fixture_of_this_format() {
@@ -242,7 +243,7 @@ async fn write_the_fixture_of_this_format() {
             let staged = |turn| StagedTurn { turn, last_event_at: store.running_time() };
             let mut changes = vec![staged(open).into()];
             if nth == 0 {
-                // A step more each time, and one that was staged before.
+                // Each commit adds a step and changes an earlier one.
                 for step in [version, version / 2] {
                     grown.fold(&timed("grown", step, version));
                 }

@@ -1,32 +1,31 @@
-//! The embedded engine: a store in two redb files, in one process.
+//! The engine on redb: a store in two redb files, used by one process.
 //!
-//! The rooms from the ground up. Each may use only those of the floors above it in this list, and no others on its own
+//! The table lists the rooms from floor 1 up. A room may use only rooms of lower floors, and no other room of its own
 //! floor; `tests/it/tidy.rs` checks that.
 //!
 //! | floor | room | what it is |
 //! |---|---|---|
-//! | 1 | `unwind` | turns a panic into an error, where it must not go further |
-//! | 1 | `tables` | the tables of both files: definitions, records, what reads and writes rows |
-//! | 2 | `read_threads` | threads for what takes long, started with the store |
-//! | 2 | `journal` | what a commit appends, and how |
-//! | 3 | `memtable` | what the journal has and the tables do not yet |
-//! | 4 | `files` | where the two files are; makes, opens, replays and closes them |
+//! | 1 | `unwind` | turns a panic into an error |
+//! | 1 | `tables` | the tables of both files: their definitions, their records, reading and writing of rows |
+//! | 2 | `read_threads` | the threads for long reads, started with the store |
+//! | 2 | `journal` | the rows of the journal, and how they are appended |
+//! | 3 | `memtable` | the changes that are in the journal and not in the tables yet |
+//! | 4 | `files` | makes, opens, replays and closes the two files |
 //! | 5 | `checkpoint` | moves the memtable into the tables |
 //! | 5 | `query` | reads: the tables, overlaid by the memtable |
-//! | 6 | `writer` | the thread that makes commits durable, and how many may wait for it |
+//! | 6 | `writer` | the thread that makes commits durable, and the limits on waiting commits |
 //! | 7 | `maintenance` | backup, check, repair, compaction |
-//! | 8 | `engine` | the face: hands commits to the writer, and reads on the thread that calls it |
-//! | 9 | `answers` | implements the trait `Engine`: what is read on the thread that asks, and what on another |
+//! | 8 | `engine` | the interface: passes commits to the writer, and reads on the caller's thread |
+//! | 9 | `answers` | implements the trait `Engine`: decides which reads run on the caller's thread, and which on another |
 //!
-//! Tests that go through all of it stand beside the rooms. They know no key and no table, so that another layout has to
-//! keep the same promises:
+//! Some tests use the whole engine. They use no key and no table, so they hold for any layout of the files:
 //!
 //! - `tests`: files, restarts, failures and damage.
 //! - `conformance_tests`: the suite that every store passes.
-//! - `model_tests`: the engine against the oracle.
+//! - `model_tests`: compares the engine with the oracle, for random commits.
 //! - `overload_tests`: more commits than the store can take.
 //! - `faults`: crashes, failing disks and damaged files.
-//! - `fixture`: files of the format, kept to notice a change of it.
+//! - `fixture`: files of the present format. Reading them shows a change of the format.
 
 mod answers;
 pub(super) mod checkpoint;

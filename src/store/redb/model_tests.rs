@@ -1,4 +1,4 @@
-//! The store, asked by its engine, held against the oracle.
+//! Compares the engine on redb with the oracle, for random sequences of commits and restarts.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,7 +21,8 @@ use crate::turn::{
 
 #[derive(Debug, Clone)]
 enum Transition {
-    /// Commits that are on their way together, each from the right version or from this much beside it.
+    /// Commits that are in flight at the same time, each to the conversation with this number. The expected version is
+    /// right, or wrong by `version_off_by`.
     Commits(Vec<(u8, Change)>),
     /// Close the store and open it again.
     Reopen,
@@ -30,7 +31,7 @@ enum Transition {
 #[derive(Debug, Clone)]
 struct Change {
     version_off_by: u64,
-    /// Turns, when their latest event came, and which of their steps it was of.
+    /// The staged turns: each with the running time and the step of its latest event.
     staged: Vec<(u8, u64, u8)>,
     sealed: Vec<u8>,
 }
@@ -40,9 +41,9 @@ struct Model {
     conversations: BTreeMap<u8, Oracle>,
     /// The order of all turns.
     order: Vec<(u8, Ordinal)>,
-    /// What the latest transition is answered.
+    /// The answers to the latest transition.
     answers: Vec<Result<Committed, CommitError>>,
-    /// The commits that it sends.
+    /// The commits of the latest transition.
     commits: Vec<Commit>,
 }
 
@@ -66,7 +67,7 @@ fn commit_of(conversation: u8, oracle: &Oracle, change: &Change) -> Commit {
     }
 }
 
-/// Stages an event of a turn, over what is staged of it.
+/// Folds an event of a step into an open turn, and returns the change.
 fn stage(open: &mut BTreeMap<TurnId, StagedTurn>, (turn, at, step): (u8, u64, u8)) -> StagedChange {
     let mut after = staged(turn, at);
     let before = open.get(&after.turn.id);
@@ -118,7 +119,7 @@ impl ReferenceStateMachine for Model {
     }
 }
 
-/// A store and, if it outlives itself, where.
+/// A running store, and its directory if it is not in memory.
 struct Opened {
     runtime: tokio::runtime::Runtime,
     engine: RedbEngine,
@@ -140,7 +141,7 @@ impl Opened {
                 assert_eq!(answers, model.answers);
             }
             Transition::Reopen => {
-                // One in memory is gone when it is closed.
+                // A store in memory would be gone when it is closed, so it is not closed.
                 if let Some(directory) = &self.directory {
                     let path = directory.path().to_owned();
                     self.runtime.block_on(async { self.engine.close().await });
@@ -191,7 +192,7 @@ impl Opened {
         let question = question_of_1970();
         let turns = model.conversations.values().flat_map(|oracle| &oracle.sealed);
         assert_eq!(self.engine.report(&question).unwrap().breakdown, breakdown_of(turns, &question, &*test_prices()));
-        // From the middle, so that a page is of the tables, of the memtable or of both.
+        // A page that begins in the middle may come from the tables, from the memtable or from both.
         for after in [0, model.order.len() / 2] {
             let page = self.engine.sealed_turns(None, after).unwrap();
             let page = self.engine.sealed_turns(Some(page.next), 1000).unwrap();
@@ -220,7 +221,7 @@ impl Opened {
 }
 
 fn open(path: Option<PathBuf>) -> RedbEngine {
-    // So small that the checkpoint is always at work.
+    // The journal is so small that the checkpoint is always at work.
     let settings = StoreSettings::with_journal_bytes(4096);
     let location = path.map_or(Location::Memory, Location::Directory);
     RedbEngine::open_pricing(location, &settings, test_prices()).unwrap()

@@ -1,4 +1,5 @@
-//! More commits than the store can take: it refuses them at once or after a step of the checkpoint, and loses nothing.
+//! Tests with more commits than the store can take: it refuses some at once or after a flush of the checkpoint, and
+//! loses none that it acknowledged.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,12 +15,12 @@ fn conversation(nth: usize) -> ConversationId {
     ConversationId::new(format!("c{nth}")).unwrap()
 }
 
-/// The first commit of a conversation, which seals this many turns of some kilobytes.
+/// Returns the first commit of a conversation. It seals this many turns, each of some kilobytes.
 fn commit(conversation_id: ConversationId, turns: usize) -> Commit {
     commit_of(conversation_id, turns, "a step with a long id")
 }
 
-/// The same, with ids of steps that begin so.
+/// Like [`commit`], with ids of steps that begin with `step`.
 fn commit_of(conversation_id: ConversationId, turns: usize, step: &str) -> Commit {
     let sealed = |turn| -> SealedTurn {
         let mut turn = OpenTurn::new(TurnId::new(format!("t{turn}")).unwrap());
@@ -39,7 +40,7 @@ fn sealed_turns(store: &RedbEngine, id: &ConversationId) -> usize {
 
 #[tokio::test]
 async fn a_full_memtable_refuses_commits_until_there_is_room_and_nothing_is_lost() {
-    // Together they have so few turns and bytes that the first batch has them all.
+    // All commits together have so few turns and bytes that they fit into the first batch.
     const CONVERSATIONS: usize = 16;
     const TURNS: usize = 6;
     // The first batch alone exceeds the limit several times, and a flush moves only one of its conversations.
@@ -50,7 +51,8 @@ async fn a_full_memtable_refuses_commits_until_there_is_room_and_nothing_is_lost
     writer.checkpoint_by_hand();
     let checkpoint = Arc::clone(writer.checkpoint());
     assert!(!checkpoint.is_behind(), "nothing was taken in yet");
-    // Of a commit's limit each step takes a fixed part, so long ids fill the memtable with fewer bytes of the limit.
+    // The limit on a commit counts a fixed number of bytes for each step besides its texts. So steps with long ids fill
+    // the memtable more for the same count.
     let step = "a step with a long id ".repeat(4);
     let commits = (0..CONVERSATIONS).map(|nth| commit_of(conversation(nth), TURNS, &step));
     let waiting: Vec<_> = commits.map(|commit| store.commit(commit)).collect();
@@ -63,7 +65,7 @@ async fn a_full_memtable_refuses_commits_until_there_is_room_and_nothing_is_lost
     let late = conversation(CONVERSATIONS);
     let mut refused = pin!(store.commit(commit(late.clone(), 1)));
     let mut answer = None;
-    // Eight flushes are too few to make room, but the writer waits for no more than some of them.
+    // Eight flushes do not make enough room, but the writer refuses the commit after fewer flushes.
     for _ in 0..8 {
         if let Poll::Ready(refused) = refused.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             answer = Some(refused);
@@ -88,7 +90,7 @@ async fn a_full_memtable_refuses_commits_until_there_is_room_and_nothing_is_lost
 
 #[tokio::test]
 async fn a_close_leaves_no_queued_commit_undone_however_long_their_batch_takes() {
-    // Working on these takes so long that the writer would cut the batch if another followed.
+    // These commits take so long that the writer would end the batch before the last of them.
     const CONVERSATIONS: usize = 40;
     const TURNS: usize = 20;
     let (store, writer) = RedbEngine::prepare(Location::Memory, &StoreSettings::default(), Backoff::default()).unwrap();
@@ -110,7 +112,7 @@ async fn commits_that_would_wait_too_long_are_refused_before_they_are_queued() {
     // Each commit has two turns: the limit counts turns.
     let queued: Vec<_> = (0..most.div_ceil(2)).map(|nth| store.commit(commit(conversation(nth), 2))).collect();
     let refused = conversation(most);
-    // Nobody works yet, so it is answered at once or not at all.
+    // The writer does not run yet, so the commit is refused at once or not answered at all.
     let answer = pin!(store.commit(commit(refused.clone(), 1))).poll(&mut Context::from_waker(Waker::noop()));
     assert_eq!(answer, Poll::Ready(Err(CommitError::Overloaded)));
     let check_write = store.check_write();

@@ -8,16 +8,16 @@ use tokio::sync::oneshot;
 use super::unwind::caught;
 use crate::store::fault::Fault;
 
-/// The number of threads: long reads are rare, and the disk is one.
+/// The number of threads. Two are enough: long reads are rare, and all use the same disk.
 const THREADS: usize = 2;
 
-/// The most reads that wait. They are reads of actors, which wait for the answer.
+/// The maximum number of waiting reads. Each is asked by an actor, which waits for the answer.
 const MAX_WAITING: usize = 4096;
 
 type Read = Box<dyn FnOnce() + Send>;
 
-/// Threads for reads that would hold up the thread that asks. They are started with the store, since later the process
-/// may have no thread to spare. They end when the last clone of this is dropped.
+/// Threads for reads that would hold up the caller's thread. They are started with the store, since later the process
+/// may have no thread to spare. The threads end when the last clone of this is dropped.
 #[derive(Debug, Clone)]
 pub(crate) struct ReadThreads(SyncSender<Read>);
 
@@ -36,14 +36,14 @@ impl ReadThreads {
         Ok(Self(reads))
     }
 
-    /// Reads on one of the threads.
+    /// Runs a read on one of the threads.
     pub(crate) fn read<T: Send + 'static, R: FnOnce() -> T + Send + 'static>(
         &self,
         read: R,
     ) -> impl Future<Output = Result<T, Fault>> + use<T, R> {
         let (reply, answer) = oneshot::channel();
         let sent = self.0.try_send(Box::new(move || {
-            // Whoever asked may have gone.
+            // The caller may not wait any more.
             let _ = reply.send(caught(read));
         }));
         async move {
@@ -56,7 +56,7 @@ impl ReadThreads {
     }
 }
 
-/// Waits for the next read. The lock is held while one thread waits: the others wait for the lock.
+/// Waits for the next read. One thread holds the lock while it waits, and the others wait for the lock.
 fn next(waiting: &Mutex<Receiver<Read>>) -> Option<Read> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
 }

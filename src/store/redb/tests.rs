@@ -1,4 +1,4 @@
-//! Tests of the embedded engine beside the conformance suite, above all of its files. They know no key and no table.
+//! Tests of the engine on redb besides the conformance suite, mainly of its files. They use no key and no table.
 
 use std::fs;
 use std::time::Duration;
@@ -94,7 +94,7 @@ async fn a_commit_larger_than_its_limit_is_refused_alone_and_the_store_goes_on()
         Commit { sealed: turns.collect(), ..commit(id, 0, &[], &[]) }
     };
     let most = (1..LIMIT).take_while(|count| of_turns("c", *count).bytes() <= LIMIT).last().unwrap();
-    // Queued together, so that one transaction may take them all.
+    // The three commits are queued together, so that one transaction may take them all.
     let before = store.commit(commit("a", 0, &["open"], &["t"]));
     let large = store.commit(of_turns("b", most + 1));
     let exact = store.commit(of_turns("c", most));
@@ -128,7 +128,7 @@ async fn the_running_time_adds_up_over_restarts_kills_and_backups() {
     std::io::copy(&mut store.back_up().unwrap().bytes, &mut copy).unwrap();
     assert_eq!(in_directory(backup.path()).unwrap().running_time(), RunningTime::new(2503));
 
-    // Not an orderly stop: the journal has the running time, and the main file does not.
+    // The store is not stopped in order, so the journal has the running time and the main file does not.
     let mut writer = store.health();
     drop(store);
     writer.wait_for(|state| *state != Health::Running).await.unwrap();
@@ -259,7 +259,7 @@ fn a_database_of_another_format_is_refused() {
     assert!(before == after, "the refused file was changed");
 }
 
-/// Ends a store as a crash of its process does: nothing is closed in order.
+/// Ends a store as a crash of its process would: nothing is closed in order.
 async fn lose(store: RedbEngine) {
     let mut writer = store.health();
     drop(store);
@@ -283,7 +283,7 @@ async fn an_orderly_stop_leaves_one_file_with_everything_and_a_crash_two() {
 }
 
 #[tokio::test]
-async fn a_store_tells_how_large_it_is() {
+async fn a_store_reports_its_sizes() {
     let directory = tempfile::tempdir().unwrap();
     let store = in_directory(directory.path()).unwrap();
     store.commit(commit("c", 0, &["open"], &["x"])).await.unwrap();
@@ -294,7 +294,7 @@ async fn a_store_tells_how_large_it_is() {
     let store = in_directory(directory.path()).unwrap();
     let after = store.sizes();
     assert!((50..500).contains(&after.live_bytes) && after.recent_bytes == 0, "{after:?}");
-    // A staged turn that is staged again replaces itself, and leaves when it is sealed.
+    // A turn that is staged again replaces its earlier rows, and its rows go when it is sealed.
     store.commit(commit("c", 1, &["open"], &[])).await.unwrap();
     store.close().await;
     let store = in_directory(directory.path()).unwrap();
@@ -348,7 +348,7 @@ async fn a_backup_is_not_mixed_with_the_journal_of_what_came_after_it() {
 #[tokio::test]
 async fn a_backup_has_the_order_and_a_lineage_of_its_own() {
     let directory = tempfile::tempdir().unwrap();
-    // The order is in the tables, and then in both.
+    // The first part of the order is in the tables, and the second part in the memtable.
     let store = in_directory(directory.path()).unwrap();
     store.commit(commit("b", 0, &[], &["x", "y"])).await.unwrap();
     store.close().await;
@@ -388,7 +388,7 @@ async fn a_backup_has_the_order_and_a_lineage_of_its_own() {
     assert!(!revisions[0].is_of_the_same_life(&revisions[1]));
     assert_ne!(revisions[0].to_string(), revisions[1].to_string());
 
-    // Both go on, and each gives the next position.
+    // The store and its copy both go on, and each gives the same next position.
     for store in [&store, &copy] {
         store.commit(commit("c", 0, &[], &["x"])).await.unwrap();
         assert_eq!(store.sealed_turns(None, 0).unwrap().latest.number, 5);
@@ -413,7 +413,7 @@ async fn the_order_is_read_while_the_checkpoint_moves_it() {
     writer.checkpoint_by_hand();
     let checkpoint = std::sync::Arc::clone(writer.checkpoint());
     std::thread::spawn(move || writer.run());
-    // Few enough for the memtable.
+    // The turns are few enough for the memtable.
     for version in 0..8 {
         for name in ["a", "b", "c"] {
             let turns = [format!("t{version}"), format!("u{version}")];
@@ -452,13 +452,14 @@ async fn the_journal_does_not_grow_with_a_turn_that_is_staged_again_and_again() 
         let commit = Commit { staged: vec![staged.clone().into()], ..commit("c", version, &[], &[]) };
         store.commit(commit).await.unwrap();
     }
-    // All of them would be 8 MB.
+    // All commits together have 8 MB.
     let size = fs::metadata(directory.path().join("turn-metrics.journal.redb")).unwrap().len();
     assert!(size < 4 << 20, "{size}");
     store.close().await;
 }
 
-/// Stages a turn step by step, each time that and nothing else of it. Returns the turn and the version after it.
+/// Stages a turn step by step. Each commit has only the head and the new step. Returns the turn and the version after
+/// the last commit.
 async fn stage_by_steps(store: &RedbEngine, id: &str, steps: u32) -> (StagedTurn, u64) {
     let mut staged = open(id, 5);
     for step in 0..steps {
@@ -508,7 +509,8 @@ async fn an_event_of_a_turn_of_4096_steps_stages_one_row() {
 #[tokio::test]
 async fn a_turn_that_is_staged_step_by_step_is_whole_in_the_store_and_in_its_backup_and_gone_when_it_is_sealed() {
     let directory = tempfile::tempdir().unwrap();
-    // So small that its steps are in the tables, in the immutable table and in the active one.
+    // The journal is so small that the steps are in the tables of the main file, in the immutable table and in the
+    // active table.
     let settings = StoreSettings::with_journal_bytes(16 * 1024);
     let start =
         |directory: &std::path::Path| RedbEngine::open(Location::Directory(directory.to_owned()), &settings).unwrap();
@@ -538,7 +540,7 @@ async fn a_turn_that_is_staged_step_by_step_is_whole_in_the_store_and_in_its_bac
     let store = start(directory.path());
     assert_eq!(open_turns(&store), []);
 
-    // As much is left as of a turn that never was staged.
+    // The store has as many bytes as one in which the turn was sealed without being staged.
     let other = tempfile::tempdir().unwrap();
     let whole = start(other.path());
     whole.commit(Commit { sealed: vec![end], ..commit("c", 0, &[], &[]) }).await.unwrap();
@@ -551,7 +553,7 @@ async fn a_turn_that_is_staged_step_by_step_is_whole_in_the_store_and_in_its_bac
 }
 
 #[tokio::test]
-async fn the_journal_does_not_grow_with_what_was_written() {
+async fn the_journal_does_not_grow_with_the_number_of_commits() {
     let directory = tempfile::tempdir().unwrap();
     let settings = StoreSettings::with_journal_bytes(64 * 1024);
     let store = RedbEngine::open(Location::Directory(directory.path().to_owned()), &settings).unwrap();
@@ -561,13 +563,13 @@ async fn the_journal_does_not_grow_with_what_was_written() {
         store.commit(commit("c", version, &[], &[&format!("t{version}")])).await.unwrap();
         sizes.push(size());
     }
-    // Each commit is a page and more: all of them would be 8 MiB.
+    // Each commit takes more than a page, so all of them together have 8 MiB.
     assert!(sizes.iter().all(|size| *size < 4 << 20), "{:?}", sizes.iter().max());
     assert_eq!(all(&store, "c").len(), 2000);
     store.close().await;
 }
 
-/// One conversation's sender: what it is told and reads must be what it sent.
+/// Commits turns of one conversation. Asserts that the answers and the reads have what was sent.
 fn send_and_read(store: &RedbEngine, name: &str, turns: u64) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let sent = |commit| runtime.block_on(store.commit(commit)).unwrap();

@@ -1,4 +1,4 @@
-//! Where a panic ends that must not go further.
+//! Catches panics that must not unwind further.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -19,7 +19,8 @@ impl From<Panic> for Fault {
 
 /// Does `work`, and returns a panic in it as an error.
 ///
-/// Data that `work` touched may be half changed: the caller drops it, or it is protected by a database transaction.
+/// After a panic, data that `work` has changed may be inconsistent. So the caller must drop such data, or a database
+/// transaction must protect it.
 pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
         let said = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
@@ -38,7 +39,7 @@ mod tests {
     use crate::store::FaultKind;
 
     #[test]
-    fn a_panic_becomes_what_it_said() {
+    fn a_caught_panic_displays_its_message() {
         let said = |panic: Panic| panic.to_string();
         assert_eq!(caught(|| 7), Ok(7));
         assert_eq!(caught(|| panic!("no")).map_err(said), Err::<(), _>("a panic: no".into()));
@@ -47,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_panic_said_is_for_the_log_alone() {
+    fn the_message_of_a_panic_reaches_only_the_log() {
         let fault = caught_as_fault::<()>(|| panic!("/var/lib/secret")).unwrap_err();
         assert_eq!((fault.kind(), fault.to_string()), (FaultKind::Panicked, "the store's code panicked".into()));
         assert_eq!(fault.in_full(), "a panic: /var/lib/secret");

@@ -1,7 +1,8 @@
 use super::structure_error::StructureError;
 use super::value::{FieldError, Value};
 
-/// Why a line is not a kernel event. It is displayed in terms of JSON, with the position of the error in the line.
+/// Why a line is not a kernel event. Displays as a message in terms of JSON; errors of structure have the position in
+/// the line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct BadEvent {
@@ -22,13 +23,13 @@ impl BadEvent {
         Self { message, line, is_torn: false }
     }
 
-    /// The line of the error, counted from 1 within the event. It is larger than 1 only for an event that spans several
-    /// lines.
+    /// Returns the line of the error, counted from 1 within the event. It is larger than 1 only for an event that spans
+    /// several lines.
     pub fn line(&self) -> usize {
         self.line
     }
 
-    /// Whether the line looks like a record that a crash cut off, alone or with the next record after it.
+    /// Returns whether the line looks like a record that a crash cut off, alone or with the next record after it.
     #[cfg(feature = "server")]
     pub(crate) fn is_torn(&self) -> bool {
         self.is_torn
@@ -36,12 +37,12 @@ impl BadEvent {
 }
 
 impl BadEvent {
-    /// An error in the structure of a line.
+    /// Returns the error of a broken structure.
     pub(super) fn of_structure(error: StructureError) -> Self {
         Self { is_torn: error.is_torn, ..Self::new(error.to_string(), error.line) }
     }
 
-    /// An error in a field of `event`.
+    /// Returns the error of a field of `event`.
     pub(super) fn of_field(event: &[u8], error: &FieldError) -> Self {
         let before = event.get(..error.at()).unwrap_or(event);
         let line = before.split(|byte| *byte == b'\n').count();
@@ -57,7 +58,7 @@ impl BadEvent {
         Self::new(message, line)
     }
 
-    /// An event that counts exceeds the maximum length.
+    /// Returns the error of an event that counts for metrics and is longer than the maximum.
     #[cfg(feature = "server")]
     pub(super) fn too_long(max_bytes: usize) -> Self {
         Self::new(format!("an event that counts must have at most {max_bytes} bytes"), 1)

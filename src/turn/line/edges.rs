@@ -1,4 +1,4 @@
-/// How many bytes are kept of each end of a line, to find the turns that it mentions.
+/// The number of bytes that are kept of each end of a long line, to find the turns that the line mentions.
 const EDGE_BYTES: usize = 1024;
 
 /// Appends the next piece of a line to its kept start and end. The bytes between them are dropped.
@@ -7,7 +7,7 @@ pub(crate) fn keep_edges(kept: &mut Vec<u8>, piece: &[u8]) {
     let first = &piece[..EDGE_BYTES.saturating_sub(kept.len()).min(piece.len() - last.len())];
     kept.extend_from_slice(first);
     kept.extend_from_slice(last);
-    // Cut only now and then: moving bytes for every small piece would be slow.
+    // The middle is dropped only when much has gathered: moving bytes for every small piece would be slow.
     if kept.len() > 3 * EDGE_BYTES {
         kept.drain(EDGE_BYTES..kept.len() - EDGE_BYTES);
         kept.shrink_to(3 * EDGE_BYTES);

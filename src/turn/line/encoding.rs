@@ -9,14 +9,14 @@ pub(crate) enum Encoding {
 }
 
 impl Encoding {
-    /// How many first bytes of a file identify the encoding.
+    /// The number of bytes at the start of a file that identify the encoding.
     pub(crate) const HEAD_BYTES: usize = 4;
 
     /// Returns the encoding of a text that begins with these bytes, or `None` for UTF-8 and any unknown encoding.
     pub(crate) fn of(head: &[u8]) -> Option<Self> {
         match head {
-            // A byte order mark, or an ASCII character in that encoding. UTF-32 is checked first, since its marks begin
-            // like those of UTF-16.
+            // A byte order mark, or a first character of an event in that encoding. UTF-32 is checked first, since its
+            // marks begin like those of UTF-16.
             [0xff, 0xfe, 0, 0, ..]
             | [0, 0, 0xfe, 0xff, ..]
             | [b'{' | b'\n' | b'\r' | b' ', 0, 0, 0, ..]

@@ -1,11 +1,11 @@
 //! The fast path for a flat line: an object of strings that begins with its type. Kernels write deltas like this.
 //!
-//! A flat line is compact JSON, and its keys have no escapes. Any other line goes to the parser that follows its
-//! structure.
+//! A flat line is compact JSON, and its keys have no escapes. The parser in `structure` reads any other line.
 
 use super::text::{plain_len, string_rest_len};
 
-/// The fronts of ignored flat lines: each is the bytes up to the last string. The deltas of a turn share a front.
+/// The fronts of ignored flat lines. A front is the bytes of a line up to its last string. The deltas of a turn share a
+/// front.
 #[derive(Debug, Default)]
 pub(in crate::turn) struct Fronts {
     fronts: Vec<Vec<u8>>,
@@ -19,13 +19,14 @@ const MAX_FRONTS: usize = 8;
 const MAX_FRONT_BYTES: usize = 1024;
 
 impl Fronts {
-    /// Whether a line begins with the latest front and is flat. Such a line is ignored, as the line before it was.
+    /// Returns whether a line begins with the latest front and is flat. Such a line has the same type as an ignored
+    /// line before, so it is ignored too.
     #[inline]
     pub(in crate::turn) fn is_repeated_in(&self, line: &[u8]) -> bool {
         self.fronts.get(self.latest).is_some_and(|front| has_front(line, front))
     }
 
-    /// Whether a line of an ignored type is flat. `rest` begins after its type.
+    /// Returns whether a line of an ignored type is flat. `rest` begins after its type.
     pub(in crate::turn) fn is_flat(&mut self, line: &[u8], rest: &[u8]) -> bool {
         // Interleaved turns usually alternate, so the front after the latest is the most likely one.
         let count = self.fronts.len();
@@ -54,8 +55,8 @@ impl Fronts {
     }
 }
 
-/// Whether a line that begins with this front is flat. The front was checked when an earlier line began with
-/// it, so only the last string and the closing brace remain to be checked.
+/// Returns whether a line begins with this front and is flat. The front was checked in an earlier line, so only the
+/// last string and the closing brace remain to be checked.
 #[inline]
 fn has_front(line: &[u8], front: &[u8]) -> bool {
     let rest = line.strip_prefix(front);

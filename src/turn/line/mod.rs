@@ -1,25 +1,25 @@
 //! Parses a line of JSON into the event in it.
 //!
-//! *Structure*: the strings, brackets, colons and commas of a line. The parser follows the structure of every line to
-//! the last brace, whatever its type. So no line can hide an event, such as a second line glued to it, or a line that
-//! follows a torn one.
+//! *The *structure* of a line is its strings, brackets, colons and commas. The parser follows the structure of every
+//! line to the last brace, even if the type of the line does not count. So no line can hide an event, such as a second
+//! line glued to it, or a line that follows a torn one.
 //!
 //! Invariants: an ignored line is one JSON object with one `type`. Following a structure takes one bit of memory for
-//! each open bracket, and nothing here recurses over the input. Every message uses the terms of JSON.
+//! each open bracket, and no function here recurses over the input. Every message uses the terms of JSON.
 //!
 //! - `structure`: follows an object to its last brace and finds its `type`.
 //! - `nesting`: the open brackets of a structure.
 //! - `text`: scans JSON strings, many bytes at a time.
 //! - `structure_error`: errors in a structure.
-//! - `flat`: the short path for a delta.
+//! - `flat`: the fast path for deltas.
 //! - `value`: reads the fields of an event whose structure is right.
-//! - `bad_event`: why a line is no event.
+//! - `bad_event`: why a line is not an event.
 //! - `shape`: follows the structure of a long line that is not kept, for `ingest`.
 //! - `stream`: splits bytes that arrive in pieces into events.
 //! - `encoding`: detects bytes that are not UTF-8.
-//! - `wrong_form`: detects a text that as a whole is not lines of events, such as a JSON array.
+//! - `wrong_form`: detects a text that has another form than one event a line, such as a JSON array.
 //! - `mention`: finds the turns that a bad line mentions.
-//! - `edges`: the start and the end of a long bad line, which are kept to find those turns.
+//! - `edges`: keeps the start and the end of a long bad line, to find the turns in them.
 //! - `tests`: lines that are complete, glued, cut and spliced.
 
 pub(super) mod bad_event;
@@ -67,8 +67,8 @@ pub(crate) use wrong_form::{ARRAY, is_array};
 
 /// Reads one event from a line of JSON.
 ///
-/// Returns `None` for an event that does not count for metrics, whether its type is known or not. Of such a line only
-/// the structure is checked: it is one JSON object with one `type`. In an event that counts, an unknown field is
+/// Returns `None` for an event that does not count for metrics, whether its type is known or not. Only the structure of
+/// such a line is checked: it must be one JSON object with one `type`. In an event that counts, an unknown field is
 /// ignored, an explicit `null` means an absent field, and a known field that occurs twice is an error.
 ///
 /// ```
@@ -127,7 +127,7 @@ where
     }
 }
 
-/// Reads an `error`. Only its ids are used, so its other fields may contain what those of an ignored line may.
+/// Reads an `error`. Only its ids are used, so its other fields are not checked, as in an ignored line.
 fn read_error(line: &[u8]) -> Result<Option<KernelEvent>, BadEvent> {
     let read = || {
         let [conversation_id, turn_id] = Value::of_event(line).fields().values_of(["conversationId", "turnId"])?;
@@ -143,7 +143,7 @@ fn read_error(line: &[u8]) -> Result<Option<KernelEvent>, BadEvent> {
     read().map_err(|error: FieldError| BadEvent::of_field(line, &error))
 }
 
-/// Returns the type of a line that begins with it in canonical form, and the rest of the line.
+/// Returns the type and the rest of a line that begins with its type in canonical form.
 pub(super) fn leading_type(line: &[u8]) -> Option<(EventType, &[u8])> {
     let rest = line.strip_prefix(br#"{"type":""#)?;
     let end = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | ..b' '))?;

@@ -2,7 +2,7 @@
 #[derive(Debug, Clone, Default)]
 pub(super) struct Nesting {
     depth: usize,
-    /// The innermost brackets, 1 to 64 of them; the lowest bit is the innermost. 1 is `{`, 0 is `[`.
+    /// The innermost 1 to 64 brackets. The lowest bit is the innermost bracket. A 1 is `{`, a 0 is `[`.
     innermost: u64,
     /// The outer brackets, 64 in each word.
     outer: Vec<u64>,
@@ -13,7 +13,7 @@ impl Nesting {
         self.depth
     }
 
-    /// Whether the innermost open bracket is `{`.
+    /// Returns whether the innermost open bracket is `{`.
     pub(super) fn is_object(&self) -> bool {
         self.innermost & 1 == 1
     }
@@ -34,13 +34,13 @@ impl Nesting {
             if self.depth.is_multiple_of(64) { self.outer.pop().unwrap_or(0) } else { self.innermost >> 1 };
     }
 
-    /// The memory that the open brackets need in bytes, without the innermost 64.
+    /// Returns the memory in bytes that the open brackets need, without the innermost 64.
     #[cfg(feature = "server")]
     pub(super) fn outer_bytes(&self) -> usize {
         self.outer.len() * size_of::<u64>()
     }
 
-    /// The heap memory that is allocated, in bytes.
+    /// Returns the allocated heap memory in bytes.
     #[cfg(any(feature = "server", test))]
     pub(super) fn heap_bytes(&self) -> usize {
         self.outer.capacity() * size_of::<u64>()

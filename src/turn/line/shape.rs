@@ -13,12 +13,12 @@ impl Shape {
         self.0.feed(piece).map_err(BadEvent::of_structure)
     }
 
-    /// Whether the line will be ignored, provided that the rest of it is valid.
+    /// Returns whether the line will be ignored, provided that the rest of the line is valid.
     pub(crate) fn is_ignored(&self) -> bool {
         self.0.event_type() == Some(EventType::Ignored)
     }
 
-    /// The memory that the open brackets take, an eighth of a byte each.
+    /// Returns the memory that the open brackets take, an eighth of a byte each.
     pub(crate) fn nesting_bytes(&self) -> usize {
         self.0.nesting_bytes()
     }

@@ -16,14 +16,14 @@ use super::{BadEvent, bad_structure, find_type};
 pub(crate) enum Framing {
     /// One event in each line.
     Lines,
-    /// One event, on any number of lines.
+    /// A single event, on any number of lines.
     Whole,
 }
 
 /// Reads the events of a stream that arrives in pieces, line by line.
 ///
-/// Of an unfinished line, at most `max_line_bytes` are kept. As soon as a line is known to be ignored, nothing of it is
-/// kept and only its structure is followed. Blank lines are skipped.
+/// At most `max_line_bytes` of an unfinished line are kept. As soon as it is clear that a line will be ignored, its
+/// bytes are dropped and only its structure is followed. Blank lines are skipped.
 pub(crate) struct EventStream {
     framing: Framing,
     max_line_bytes: usize,
@@ -35,20 +35,20 @@ pub(crate) struct EventStream {
     head: Vec<u8>,
     /// Whether a line has been read.
     is_begun: bool,
-    /// The form of the whole text, if it is not one event a line.
+    /// The form of the text, if the text is not one event a line.
     wrong_form: Option<WrongForm>,
 }
 
 /// A line that has been read.
 #[derive(Debug)]
 pub(crate) struct Line<'a> {
-    /// Its number in the stream, from 1, blank lines included. For an event on several lines, the number of the line
-    /// with the error.
+    /// The number of the line in the stream, from 1, blank lines included. For a bad event on several lines, the number
+    /// of the line with the error.
     pub(crate) number: u64,
-    /// Its bytes, as far as they were kept: all of them if the event counts.
+    /// The bytes of the line that were kept. If the event counts, these are all its bytes.
     pub(crate) bytes: &'a [u8],
     pub(crate) event: Result<Option<KernelEvent>, BadEvent>,
-    /// Whether the error is the one that the first line has reported: it is about the whole text.
+    /// Whether the error is about the whole text and was reported for an earlier line already.
     pub(crate) is_same_error: bool,
 }
 
@@ -56,27 +56,27 @@ pub(crate) struct Line<'a> {
 #[derive(Default)]
 struct PartialLine {
     structure: Structure,
-    /// Its bytes without leading white space, as far as they are kept.
+    /// The bytes of the line that are kept, without leading white space.
     bytes: Vec<u8>,
     state: LineState,
-    /// Its length so far, and the length of its byte order mark.
+    /// The length of the line so far, and the number of bytes of its byte order mark.
     len: usize,
     mark: usize,
     /// The number of line breaks before the kept bytes.
     skipped_lines: u64,
 }
 
-/// What is known of a line. This decides how much of the line is kept.
+/// What is known about a line. The state decides how much of the line is kept.
 #[derive(Debug, Default, PartialEq)]
 enum LineState {
-    /// All of it is kept.
+    /// The whole line is kept.
     #[default]
     Kept,
-    /// It is ignored, and nothing of it is kept.
+    /// The line is ignored, and nothing of it is kept.
     Ignored,
-    /// It exceeds the limit: it is either ignored or too long. Its edges are kept.
+    /// The line exceeds the limit, so it is either ignored or too long. Its edges are kept.
     OverLimit,
-    /// It is a bad event. Its edges are kept.
+    /// The line is a bad event. Its edges are kept.
     Bad(StructureError),
 }
 
@@ -96,22 +96,22 @@ impl EventStream {
         }
     }
 
-    /// The size of what is kept of the current line: its bytes and its open brackets.
+    /// Returns the size of the kept bytes and of the open brackets of the current line.
     pub(crate) fn kept_bytes(&self) -> usize {
         self.line.bytes.len() + self.nesting_bytes()
     }
 
-    /// The size of the open brackets of the current line, an eighth of a byte each.
+    /// Returns the size of the open brackets of the current line, an eighth of a byte each.
     pub(crate) fn nesting_bytes(&self) -> usize {
         self.line.structure.nesting_bytes()
     }
 
-    /// The heap memory that is allocated for the current line, in bytes.
+    /// Returns the heap memory in bytes that is allocated for the current line.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.line.bytes.capacity() + self.line.structure.heap_bytes()
     }
 
-    /// Reads the next piece and passes on each line that ends in it.
+    /// Reads the next piece, and calls `take` with each line that ends in the piece.
     pub(crate) fn push(&mut self, mut piece: &[u8], take: &mut impl FnMut(Line<'_>)) {
         if self.head.len() < Encoding::HEAD_BYTES {
             let missing = Encoding::HEAD_BYTES - self.head.len();
@@ -138,13 +138,14 @@ impl EventStream {
 
     /// Ends the stream and its last line.
     pub(crate) fn finish(&mut self, take: &mut impl FnMut(Line<'_>)) {
-        // A body of one event must have that event.
+        // A body that must be one event must not be empty.
         if self.line.len > 0 || self.framing == Framing::Whole {
             self.end_line(take);
         }
     }
 
-    /// Ends a stream whose rest is missing. The last line is bad for this reason, since its end is unknown.
+    /// Ends a stream whose rest is missing. The last line is reported as bad with the reason `why`, since its end is
+    /// unknown.
     pub(crate) fn break_off(&mut self, why: &str, take: &mut impl FnMut(Line<'_>)) {
         let line = mem::take(&mut self.line);
         self.hand_on(self.number, trim(&line.bytes), Err(BadEvent::new(why.to_owned(), 1)), take);
@@ -224,7 +225,7 @@ impl EventStream {
     }
 }
 
-/// Beyond the limit a line is accepted only if it is ignored.
+/// Returns the event of a line that exceeds the limit: such a line is accepted only if it is ignored.
 fn unless_too_long(kind: Result<EventType, BadEvent>, max_bytes: usize) -> Result<Option<KernelEvent>, BadEvent> {
     match kind? {
         EventType::Ignored => Ok(None),
@@ -294,7 +295,8 @@ impl PartialLine {
             piece = rest;
         }
         if !piece.is_empty() && self.mark > 0 && self.mark < BYTE_ORDER_MARK.len() {
-            // The bytes are another character. No line begins with it, so the structure reports an error.
+            // The bytes are not a byte order mark but another character. No event begins with it, so the structure
+            // reports an error.
             if let Err(error) = self.structure.feed(&BYTE_ORDER_MARK[..self.mark]) {
                 self.state = LineState::Bad(error);
             }
@@ -355,7 +357,7 @@ mod tests {
         read(framing, 1000, &[body]).lines
     }
 
-    /// The number of each line and what it is: an event (`Some(true)`), ignored (`Some(false)`) or bad (`None`).
+    /// Returns the number of each line, and its kind: an event (`Some(true)`), ignored (`Some(false)`) or bad (`None`).
     fn outline(lines: &[Read]) -> Vec<(u64, Option<bool>)> {
         lines.iter().map(|(number, event)| (*number, event.as_ref().ok().map(Option::is_some))).collect()
     }
@@ -408,7 +410,8 @@ mod tests {
         assert!(!whole(Framing::Lines, later.as_bytes())[1].1.clone().unwrap_err().contains("UTF-16"));
     }
 
-    /// The number of each event and of each bad line; for a bad line, whether it repeats the error of the first line.
+    /// Returns the numbers of the events, and the numbers of the bad lines. Each bad line says whether it repeats an
+    /// error about the whole text.
     fn errors(body: &[u8], size: usize) -> (Vec<u64>, Vec<(u64, bool)>) {
         let mut stream = EventStream::new(Framing::Lines, 1000);
         let (mut events, mut errors) = (Vec::new(), Vec::new());
@@ -450,7 +453,7 @@ mod tests {
                 let (events, errors) = errors(body.as_bytes(), size);
                 assert!(events.is_empty() && errors.len() == body.lines().count(), "{errors:?}");
                 assert!(errors.iter().all(|(number, is_same)| *is_same == (*number > 1)), "{errors:?}");
-                // After the array each line is read by itself again.
+                // After the end of the array, each line is read by itself again.
                 let more = format!("{body}\n{DONE}\n]\n");
                 let last = u64::try_from(more.lines().count()).unwrap();
                 let (events, errors) = self::errors(more.as_bytes(), size);
@@ -551,7 +554,7 @@ mod tests {
         let first = format!(r#"{{"type":"done","conversationId":"c","turnId":"t","x":"{long}"}}"#);
         let last = format!(r#"{{"x":"{long}","conversationId":"c","turnId":"t","type":"done"}}"#);
         let torn = format!(r#"{{"type":"tool-result","x":"{long}{{"type":"done","conversationId":"c","turnId":"t"}}"#);
-        // A line that becomes bad after it was ignored is kept from that piece on.
+        // A line that first looks ignored and then turns out to be bad is kept only from that piece on.
         for (line, sizes) in [(first, vec![7, 1000, 100_000]), (last, vec![7, 1000, 100_000]), (torn, vec![100_000])] {
             for size in sizes {
                 let mut stream = EventStream::new(Framing::Lines, 5000);

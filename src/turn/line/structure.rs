@@ -7,9 +7,9 @@ use super::text::plain_len;
 /// arrive in pieces.
 ///
 /// It guarantees that the bytes are one object by JSON's grammar of strings, brackets, `:` and `,`, with nothing but
-/// white space around it, and with one `type` at its top level. So a line that is ignored for its type hides no event.
-/// It does not check whether strings are UTF-8 and scalars are JSON; a scalar is any run of letters, digits, `+`, `-`
-/// and `.`.
+/// white space around it, and with one `type` at its top level. So a line that is ignored because of its type hides no
+/// event. It does not check whether strings are UTF-8 or scalars are valid JSON: a scalar is any run of letters,
+/// digits, `+`, `-` and `.`.
 ///
 /// It uses one bit of memory for each open bracket, and keeps nothing else of the input.
 #[derive(Debug, Clone, Default)]
@@ -53,7 +53,7 @@ enum State {
 #[derive(Debug, Clone, Copy, Default)]
 struct Text {
     escape: Escape,
-    /// Whether the string is kept, because it may be the key `type` or its value.
+    /// Whether the start of the string is kept, because the string may be the key `type` or its value.
     is_kept: bool,
     kept: Name,
 }
@@ -80,7 +80,7 @@ struct Name {
 }
 
 impl Name {
-    /// The length of the buffer: more than every name of a type that counts.
+    /// The length of the buffer. Every name of a type that counts is shorter.
     const MAX: usize = 16;
 
     fn push(&mut self, bytes: &[u8]) {
@@ -94,7 +94,7 @@ impl Name {
         }
     }
 
-    /// Returns the string, or an empty one if it was too long: no type has that name.
+    /// Returns the string, or an empty string if it was too long. No type has an empty name.
     fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or(&[])
     }
@@ -118,15 +118,15 @@ struct Place {
     fed: usize,
     /// The last bytes of the earlier pieces.
     tail: [u8; 2],
-    /// The number of line breaks so far, and the position after the latest.
+    /// The number of line breaks so far, and the position after the latest line break.
     line_breaks: usize,
     line_start: usize,
-    /// Whether a carriage return without a line feed followed the object.
+    /// Whether the object is followed by a carriage return without a line feed.
     is_after_carriage_return: bool,
 }
 
 impl Structure {
-    /// The type, as soon as it is known.
+    /// Returns the type, as soon as it is known.
     #[cfg(feature = "server")]
     pub(super) fn event_type(&self) -> Option<EventType> {
         match self.event_type {
@@ -135,25 +135,25 @@ impl Structure {
         }
     }
 
-    /// Whether only white space has arrived so far.
+    /// Returns whether only white space has arrived so far.
     #[cfg(feature = "server")]
     pub(super) fn is_blank(&self) -> bool {
         self.state == State::Object
     }
 
-    /// Whether the object has ended, so that only white space may follow.
+    /// Returns whether the object has ended, so that only white space may follow.
     #[cfg(feature = "server")]
     pub(super) fn is_over(&self) -> bool {
         self.state == State::End
     }
 
-    /// The memory that the open brackets need, an eighth of a byte each.
+    /// Returns the memory that the open brackets need, an eighth of a byte each.
     #[cfg(feature = "server")]
     pub(super) fn nesting_bytes(&self) -> usize {
         self.nesting.outer_bytes()
     }
 
-    /// The heap memory that is allocated, in bytes.
+    /// Returns the allocated heap memory in bytes.
     #[cfg(feature = "server")]
     pub(super) fn heap_bytes(&self) -> usize {
         self.nesting.heap_bytes()
@@ -197,8 +197,8 @@ impl Structure {
         [before(2), before(1)]
     }
 
-    /// Whether the bytes at an error look like the start of another object inside this one. If the error is inside a
-    /// string, the first quote of the other object has ended the string, so the error is after that quote.
+    /// Returns whether the bytes at an error look like the start of another object inside this one. If the error is
+    /// inside a string, the first quote of the other object has ended the string, so the error is after that quote.
     fn begins_object(&self, kind: StructureErrorKind, bytes: &[u8], at: usize) -> bool {
         match kind {
             StructureErrorKind::NoKey(_)
@@ -305,7 +305,7 @@ impl Structure {
         Ok(())
     }
 
-    /// Reads the first byte of a value, or all of it if it is a string without escapes.
+    /// Reads the first byte of a value. Reads the whole value if it is a complete string without escapes.
     #[inline]
     fn begin_value(&mut self, bytes: &[u8], at: &mut usize) -> Result<(), StructureErrorKind> {
         let first = bytes[*at];
@@ -463,7 +463,7 @@ impl Structure {
     }
 }
 
-/// White space of JSON.
+/// Returns whether a byte is white space of JSON.
 fn is_white(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }

@@ -1,6 +1,6 @@
 use std::fmt;
 
-/// Why bytes are not one JSON object with one `type`, and where.
+/// Why bytes are not one JSON object with one `type`, and the position of the error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct StructureError {
     pub(super) kind: StructureErrorKind,
@@ -62,7 +62,7 @@ impl StructureError {
     }
 }
 
-/// The kind of value that begins with this byte, with an article.
+/// Returns the kind of value that begins with this byte, with an article.
 pub(super) fn kind_of_value(first: u8) -> &'static str {
     match first {
         b'{' => "an object",

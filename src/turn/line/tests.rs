@@ -2,7 +2,7 @@
 //!
 //! - `messages`: the messages about bad lines.
 //! - `splices`: lines that a shell, an editor or a crash has damaged.
-//! - `oracle`: an independent parser, whose results are compared.
+//! - `oracle`: an independent parser, whose results are compared with those of this one.
 
 mod messages;
 mod oracle;

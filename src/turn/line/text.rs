@@ -1,9 +1,9 @@
-//! Scans the bytes of JSON strings, many at a time.
+//! Scans JSON strings, many bytes at a time.
 
 /// Returns how many leading bytes are plain: no quote, no backslash, no control character.
 #[inline]
 pub(super) fn plain_len(bytes: &[u8]) -> usize {
-    // Most strings are short, and for them a search word by word is the fastest.
+    // Most strings are short, and a search word by word is the fastest for short strings.
     const MAX_SHORT_BYTES: usize = 48;
     let mut len = 0;
     while len < MAX_SHORT_BYTES {
@@ -20,7 +20,7 @@ pub(super) fn plain_len(bytes: &[u8]) -> usize {
 fn long_plain_len(bytes: &[u8]) -> usize {
     const BLOCK_BYTES: usize = 32;
     let mut len = 0;
-    // Without an early exit from a block, the compiler compares all of its bytes at once.
+    // The loop over a block has no early exit, so that the compiler compares all bytes of the block at once.
     while let Some(block) = bytes[len..].first_chunk::<BLOCK_BYTES>()
         && !block.iter().fold(false, |found, byte| found | is_special(*byte))
     {
@@ -55,7 +55,7 @@ pub(super) fn string_rest_len(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// Whether a byte is a quote, a backslash or a control character.
+/// Returns whether a byte is a quote, a backslash or a control character.
 #[expect(clippy::needless_bitwise_bool, reason = "without branches the compiler compares many bytes at once")]
 fn is_special(byte: u8) -> bool {
     (byte == b'"') | (byte == b'\\') | (byte < b' ')
@@ -66,8 +66,8 @@ fn is_special(byte: u8) -> bool {
 fn first_special(word: [u8; 8]) -> Option<usize> {
     const ONES: u64 = u64::MAX / 255;
     const HIGHEST: u64 = ONES << 7;
-    // Each special byte sets its highest bit. Only the lowest set bit is reliable, because a subtraction borrows from
-    // the bytes above a match.
+    // The arithmetic sets the highest bit of each special byte. Only the lowest set bit is reliable, because the
+    // subtraction borrows from the bytes above a match.
     let word = u64::from_le_bytes(word);
     let control = word.wrapping_sub(ONES * 0x20) & !word;
     let quote = word ^ (ONES * 0x22);

@@ -1,4 +1,4 @@
-//! Reads the fields of an event whose structure is valid. It uses `serde`, but reports errors in terms of JSON.
+//! Reads the fields of an event whose structure is valid. The code uses `serde`, but reports errors in terms of JSON.
 
 use super::super::Label;
 use std::fmt;
@@ -13,7 +13,7 @@ use super::text::plain_len;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Value<'a> {
     bytes: &'a [u8],
-    /// Its position in the event.
+    /// The position of the value in the event.
     at: usize,
 }
 
@@ -46,12 +46,12 @@ impl FieldError {
         Self { path: Vec::new(), problem, at: None }
     }
 
-    /// The position in the event.
+    /// Returns the position of the error in the event.
     pub(super) fn at(&self) -> usize {
         self.at.unwrap_or(0)
     }
 
-    /// The name of the missing field, if the error is that a field of the event is missing.
+    /// Returns the name of the missing field, if the error is that a field of the event is missing.
     pub(super) fn missing_field(&self) -> Option<&str> {
         match (&self.problem, &*self.path) {
             (Problem::Missing, [name]) => Some(name),
@@ -64,7 +64,7 @@ impl FieldError {
         self
     }
 
-    /// Sets the value that the error is about, unless it is set already to an inner value.
+    /// Sets the value that the error is about, unless an inner value is set already.
     fn about(mut self, value: Value<'_>) -> Self {
         self.at.get_or_insert(value.at);
         if let Problem::Must { be, found: found @ None } = &mut self.problem {
@@ -93,7 +93,7 @@ impl fmt::Display for FieldError {
     }
 }
 
-/// Names what a field must be, in terms of JSON.
+/// Returns what a field must be, in terms of JSON.
 fn in_words(expected: &dyn Expected) -> String {
     let expected = expected.to_string();
     let words = match &*expected {
@@ -118,7 +118,7 @@ impl de::Error for FieldError {
         }
     }
 
-    // The caller adds the value that was found, as it is written.
+    // The caller adds the value that was found, as the line has it.
     fn invalid_type(_: Unexpected<'_>, expected: &dyn Expected) -> Self {
         Self::new(Problem::Must { be: in_words(expected), found: None })
     }
@@ -251,8 +251,8 @@ impl<'de> Deserializer<'de> for Value<'de> {
         name: &'static str,
         visitor: V,
     ) -> Result<V::Value, FieldError> {
-        // A free text is no reason to refuse an event: half a character, as JavaScript leaves when it cuts a string, is
-        // replaced.
+        // JavaScript leaves half a character when it cuts a string at the wrong place. In a free text this is no reason
+        // to refuse the event, so the half is replaced.
         let text = if name == Label::NAME { self.lossy_text() } else { None };
         match text {
             Some(text) => visitor.visit_string(text),
@@ -271,7 +271,7 @@ impl<'de> Deserializer<'de> for Value<'de> {
     }
 }
 
-/// Returns the place of the first lone surrogate among the escapes.
+/// Returns the position of the first escape that is half a character, a lone surrogate.
 fn half_character(text: &str) -> Option<usize> {
     let code = |at: usize| u32::from_str_radix(text.get(at..at + 6)?.strip_prefix("\\u")?, 16).ok();
     let mut at = 0;
@@ -339,7 +339,7 @@ impl<'a> Fields<'a> {
         true
     }
 
-    /// The names of the first fields.
+    /// Returns the names of the first fields.
     pub(super) fn names(mut self, at_most: usize) -> Vec<String> {
         let mut names = Vec::new();
         while names.len() < at_most && self.next_key() {
@@ -348,7 +348,7 @@ impl<'a> Fields<'a> {
         names
     }
 
-    /// Whether there is a field of this name, even if it is null.
+    /// Returns whether there is a field of this name, even if it is null.
     pub(super) fn any_named(mut self, name: &str) -> bool {
         while self.next_key() {
             if self.name == name {
@@ -443,7 +443,7 @@ impl Number {
                         return Some(Self::Whole(number));
                     }
                 }
-                // -0 is a float: no integer represents it.
+                // -0 is read as a float, since no integer represents it.
                 Some(digits) if digits != "0" => {
                     if let Ok(number) = text.parse() {
                         return Some(Self::Negative(number));
@@ -464,7 +464,7 @@ fn scalar_len(bytes: &[u8]) -> usize {
     bytes.iter().position(|byte| !is_scalar(*byte)).unwrap_or(bytes.len())
 }
 
-/// The length of the string at the start, with its quotes.
+/// Returns the length of the string at the start, with its quotes.
 fn string_len(bytes: &[u8]) -> usize {
     let mut len = 1;
     loop {
@@ -477,7 +477,7 @@ fn string_len(bytes: &[u8]) -> usize {
     }
 }
 
-/// The length of the value at the start.
+/// Returns the length of the value at the start.
 fn value_len(bytes: &[u8]) -> usize {
     let (mut len, mut depth) = (0, 0_usize);
     loop {

@@ -4,13 +4,13 @@ use memchr::memchr;
 
 use super::encoding::Encoding;
 
-/// A form in which a whole text is not one event a line. The first line of the text shows the form.
+/// The form of a text that is not one event a line. The first line of the text shows the form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WrongForm {
     Encoding(Encoding),
     /// One JSON array of events.
     Array {
-        /// Whether the latest line ended with a comma, so that the next one holds an item.
+        /// Whether the latest line ended with a comma, so that the next line has an item of the array.
         is_after_comma: bool,
     },
     /// Events that span several lines each. The first line has only the opening brace.
@@ -18,7 +18,7 @@ pub(super) enum WrongForm {
 }
 
 impl WrongForm {
-    /// Returns the form of a text of lines. `head` is its first bytes, and `line` its first line, which is not an
+    /// Returns the form of a text. `head` is the first bytes of the text, and `line` its first line, which is not an
     /// event.
     pub(super) fn of_lines(head: &[u8], line: &[u8]) -> Option<Self> {
         let array =
@@ -27,7 +27,8 @@ impl WrongForm {
         Encoding::of(head).map(Self::Encoding).or_else(array).or_else(spread)
     }
 
-    /// Whether the lines after this one are read by themselves again. A text has one encoding to its end.
+    /// Returns whether the form ends with this line, so that the next lines are read by themselves. An encoding never
+    /// ends, since a text has the same encoding to its end.
     pub(super) fn is_over_after(self, line: &[u8], has_form: bool) -> bool {
         match self {
             Self::Encoding(_) => false,
@@ -36,8 +37,8 @@ impl WrongForm {
         }
     }
 
-    /// Whether the next line has this form too. The last item of an array has no comma after it, so the line after it
-    /// may be an event by itself.
+    /// Returns whether this further line has the form too. The last item of an array has no comma after it, so the line
+    /// after it may be an event by itself.
     pub(super) fn goes_on_in(&mut self, line: &[u8], is_event: bool) -> bool {
         match self {
             Self::Encoding(Encoding::Gzip) | Self::Spread => !is_event,
@@ -62,12 +63,12 @@ impl fmt::Display for WrongForm {
     }
 }
 
-/// The message about a text that is an array, with advice.
+/// The message about a text that is a JSON array, with advice.
 pub(crate) const ARRAY: &str = "the text is a JSON array, but must have one event a line, without brackets around or \
                                 commas between the events (`jq -c '.[]'` turns the one into the other)";
 
-/// Whether a text that begins with these bytes is a JSON array of objects, or an empty array. `None` if more bytes are
-/// needed.
+/// Returns whether a text that begins with these bytes is a JSON array of objects or an empty array. Returns `None` if
+/// more bytes are needed.
 pub(crate) fn is_array(start: &[u8]) -> Option<bool> {
     match start.trim_ascii_start() {
         [] => None,

@@ -1,4 +1,4 @@
-//! How much a flush of the checkpoint moves. Pure: durations are passed in.
+//! How many bytes a flush of the checkpoint moves. Pure: durations are passed in.
 
 use std::time::Duration;
 
@@ -10,7 +10,8 @@ impl FlushSize {
     /// The target duration of a flush, its fsync included: a caller that waits for the checkpoint waits for the end of a
     /// flush.
     const TARGET: Duration = Duration::from_millis(12);
-    /// Some hundred turns. Smaller flushes are hardly faster, because of the fsync, and take more time in total.
+    /// Some hundred turns. A smaller flush is hardly faster, because its fsync takes as long, and many small flushes
+    /// take more time in total.
     const MIN_BYTES: usize = 128 * 1024;
     const MAX_BYTES: usize = 512 * 1024;
 
@@ -18,9 +19,9 @@ impl FlushSize {
         self.0
     }
 
-    /// Learns from a flush. A flush that was slow by chance, such as a disk hiccup, at most halves the next one.
+    /// Adapts the size to the duration of a flush. A flush that was slow by chance at most halves the next flush.
     pub(crate) fn learn(&mut self, moved_bytes: usize, took: Duration) {
-        // The last flush of a table of the memtable may be small, and says little about a full one.
+        // The last flush of a memtable's table may be small. Its duration says little about a flush of full size.
         if moved_bytes < self.0 / 2 {
             return;
         }
@@ -43,7 +44,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn a_flush_comes_to_move_what_it_can_move_in_its_time() {
+    fn the_size_of_flushes_adapts_to_what_can_be_moved_in_the_target_time() {
         let mut size = FlushSize::default();
         // A disk that takes a millisecond for 24 KiB.
         for _ in 0..10 {

@@ -1,13 +1,13 @@
-//! The checkpoint: moves what the memtable holds into the tables, a few pieces at a time.
+//! The checkpoint: moves the contents of the memtable into the tables, a few pieces at a time.
 //!
-//! Each flush is one transaction on the tables. It moves whole pieces, each with the version of its conversation after
-//! it. A crash leaves a conversation in the tables as it was after some commit; opening the store then skips the rows
-//! of the journal up to that version. The size of a flush follows from how long earlier flushes took, so that nobody waits
-//! long for one.
+//! Each flush is one transaction on the tables. It moves whole pieces, each with the version that its conversation has
+//! after the piece. So a crash leaves each conversation in the tables as it was after some commit, and the next opening
+//! skips the commits of the journal up to that version. The size of a flush is adapted to how long earlier flushes
+//! took, so that no caller waits long for a flush.
 //!
 //! - `flush_size`: how much a flush moves. Pure.
-//! - `debt`: how much has to be moved before more is taken in. Pure.
-//! - `repricing`: derives all costs anew by other prices.
+//! - `debt`: how much a flush has to move before the memtable takes in more. Pure.
+//! - `repricing`: computes all costs anew after the prices have changed.
 //! - `repricing_tests`: stores that are opened with other prices than before.
 //! - `transfer`: writes pieces and the order of their turns to the tables.
 
@@ -45,28 +45,29 @@ use crate::turn::ConversationId;
 /// The minimum number of flushes that move a full memtable.
 const FLUSHES: usize = 24;
 
-/// Runs the flushes of the checkpoint, one at a time, whoever asks for one.
+/// Runs the flushes of the checkpoint, one at a time. Several threads may ask for a flush.
 #[derive(Debug)]
 pub(crate) struct Checkpoint {
     slot: Arc<Slot>,
-    /// About how much the memtable may take in memory.
+    /// The approximate number of bytes that the memtable may take in memory.
     limit: usize,
-    /// Held while waiting for the flush in progress. Without it, a thread that runs one flush after another would nearly
-    /// always beat a thread that the end of a flush wakes.
+    /// A thread holds this lock while it waits for the lock `flush`. Without it, a thread that runs one flush after
+    /// another would nearly always take `flush` again before a waiting thread wakes up.
     next: Mutex<()>,
     flush: Mutex<()>,
     progress: Mutex<FlushProgress>,
     /// Notified when a flush has ended or failed.
     progressed: Condvar,
-    /// Why a flush in the background failed, if one did since the store was opened.
+    /// Returns why a flush in the background failed, if one has failed since the store was opened.
     failure: Mutex<Option<Fault>>,
-    /// Whether all costs are known to be by the price book, which stays the same as long as the files are open.
+    /// Whether all stored costs are known to be computed by the present price book. The price book does not change
+    /// while the files are open.
     is_priced: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct FlushProgress {
-    /// The bytes moved since the checkpoint began.
+    /// The bytes that flushes have moved since the checkpoint was created.
     moved_bytes: u64,
     flush_size: FlushSize,
 }
@@ -85,33 +86,35 @@ impl Checkpoint {
         }
     }
 
-    /// The size at which a piece of the memtable is full, so that a flush can move less than its maximum.
+    /// Returns the size at which a piece of the memtable is full. Since a flush moves whole pieces, small pieces allow
+    /// small flushes.
     pub(crate) fn piece_bytes(&self) -> usize {
         PIECE_BYTES.min(self.limit / FLUSHES)
     }
 
-    /// How much of a tally a flush adds to the sums of the tables.
+    /// Returns how many rows of a tally one flush adds to the sums of the tables.
     fn rows_summed_at_once(&self) -> usize {
         ROWS_SUMMED_AT_ONCE.min(self.limit / BYTES_FOR_A_ROW).max(1)
     }
 
-    /// Waits for the flush that is running, and keeps others from starting.
+    /// Waits for the running flush to end. No other flush starts until the guard is dropped.
     pub(crate) fn pause(&self) -> MutexGuard<'_, ()> {
         let _next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         self.flush.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the memtable is over its limit, so that no commit can be taken in before a part of it is moved.
+    /// Returns whether the memtable is over its limit, so that no commit can be taken in before a flush.
     pub(crate) fn is_due(&self) -> bool {
         let is_due = |files: &Files| {
             let memtable = files.memtable();
-            // Of an empty one nothing can be moved, though it may keep damaged rows of the journal.
+            // An empty memtable may be over its limit because it keeps damaged rows of the journal, but a flush cannot
+            // move them.
             memtable.size() > self.limit && !memtable.is_empty()
         };
         self.slot.with(is_due).unwrap_or(false)
     }
 
-    /// Whether the memtable holds enough for a flush in the background.
+    /// Returns whether the memtable has enough data for a flush in the background.
     pub(crate) fn is_worthwhile(&self) -> bool {
         let is_worthwhile = self.slot.with(|files| {
             let memtable = files.memtable();
@@ -120,23 +123,25 @@ impl Checkpoint {
         is_worthwhile.unwrap_or(false) && self.failure_of_background().is_none()
     }
 
-    /// The bytes moved so far, as measured in the memtable.
+    /// Returns the bytes that flushes have moved so far, as measured in the memtable.
     pub(crate) fn moved_bytes(&self) -> u64 {
         self.progress().moved_bytes
     }
 
-    /// Whether the memtable is so full that commits are slowed down.
+    /// Returns whether the memtable is so full that commits are slowed down.
     pub(crate) fn is_behind(&self) -> bool {
         self.owed_bytes(self.limit) > 0
     }
 
-    /// How many bytes must be moved for this many bytes taken in, by how full the memtable is.
+    /// Returns how many bytes must be moved because this many bytes were taken in. The number depends on how full the
+    /// memtable is.
     pub(crate) fn owed_bytes(&self, taken_bytes: usize) -> u64 {
         let size = self.slot.with(|files| files.memtable().size()).unwrap_or_default();
         owed(size, self.limit, taken_bytes)
     }
 
-    /// Waits until this many bytes were moved in all, `at_most` has passed, or the background has nothing to do.
+    /// Waits until the total of moved bytes reaches `moved_bytes`, until `at_most` has passed, or until there is no
+    /// flush to run in the background.
     pub(crate) fn wait_until_moved(&self, moved_bytes: u64, at_most: Duration) {
         let deadline = Instant::now() + at_most;
         let mut progress = self.progress();
@@ -146,8 +151,8 @@ impl Checkpoint {
         }
     }
 
-    /// Waits until the memtable has room, but no longer than one full flush takes: that is enough for a
-    /// memtable that is just full. Returns whether it has room.
+    /// Waits until the memtable has room, or until as many bytes were moved as a full flush has: that makes room in a
+    /// memtable that has just become full. Returns whether the memtable has room.
     pub(crate) fn wait_for_room(&self) -> bool {
         let mut progress = self.progress();
         let enough = progress.moved_bytes + progress.flush_size.bytes() as u64;
@@ -166,15 +171,15 @@ impl Checkpoint {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Moves some pieces; makes the active table the immutable one first if there is none. After an `Err` the outcome
-    /// is unknown.
+    /// Moves some pieces. If there is no immutable table, the active table becomes the immutable one first. After an
+    /// `Err` the outcome is unknown.
     pub(crate) fn flush(&self) -> Result<(), Fault> {
         let _one_at_a_time = self.pause();
         unwind::caught_as_fault(|| self.flush_once())
     }
 
-    /// Background variant: keeps the failure for the next commit, and returns whether there was none. After a failure no
-    /// flush runs until the store was closed, as the outcome is unknown.
+    /// Background variant of [`Checkpoint::flush`]: stores a failure for the next commit, and returns whether the flush
+    /// succeeded. After a failure no flush runs until the store was closed, as the outcome of the flush is unknown.
     pub(crate) fn flush_in_background(&self) -> bool {
         let _one_at_a_time = self.pause();
         let taken = unwind::caught_as_fault(|| self.flush_once());
@@ -188,7 +193,8 @@ impl Checkpoint {
         is_taken
     }
 
-    /// Reads some of the turns that were sealed before the store was opened, until all are known.
+    /// Adds some of the turns that were sealed before the opening to the filter, unless the filter has all of them
+    /// already.
     pub(crate) fn learn_turns(&self) {
         let begun = self.slot.with(|files| files.filter().is_learning().then(|| (files.filter(), files.read_tables())));
         if let Ok(Some((filter, tables))) = begun {
@@ -196,12 +202,12 @@ impl Checkpoint {
         }
     }
 
-    /// Why a flush in the background failed, if one did since the store was opened.
+    /// Returns why a flush in the background failed, if one has failed since the store was opened.
     pub(crate) fn failure(&self) -> Option<Fault> {
         self.failure_of_background().clone()
     }
 
-    /// To be called when the store is closed, while no flush runs.
+    /// Forgets the failure. To be called when the store is closed, while no flush runs.
     pub(crate) fn forget_failure(&self) {
         *self.failure_of_background() = None;
         self.is_priced.store(false, Ordering::Relaxed);
@@ -225,8 +231,8 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Flushes until everything is moved, and closes the files. Then they have no journal any more; an error says
-    /// why it is still needed.
+    /// Flushes until everything is moved, removes the journal, and closes the files. An error says why the journal is
+    /// still needed.
     pub(crate) fn close(&self, location: &Location) -> Result<(), Fault> {
         let moved = self.move_all();
         let _no_flush = self.pause();
@@ -244,8 +250,8 @@ impl Checkpoint {
         }
     }
 
-    /// Counts some of the turns that were taken in, if there are many, so that a report or a flush finds few. Returns
-    /// whether there are more.
+    /// Counts some of the memtable's turns if many are not counted yet, so that a report or a flush has few left to
+    /// count. Returns whether many are still left.
     pub(crate) fn count_turns(&self) -> bool {
         let many = |files: &Files| files.memtable().uncounted() >= TURNS_COUNTED_AT_ONCE;
         let is_worthwhile = || self.slot.with(many).unwrap_or(false);
@@ -262,7 +268,7 @@ impl Checkpoint {
         }
     }
 
-    /// Moves some of the sums of the immutable table, whose pieces and order are in the tables.
+    /// Moves some of the sums of the immutable table. Its pieces and its order are in the tables already.
     fn flush_sums(&self) -> Result<(), Fault> {
         let begin = |files: &Files, memtable: &Memtable| {
             let place = (memtable.summed_to().cloned(), memtable.rolled_up_then());
@@ -281,7 +287,8 @@ impl Checkpoint {
         transfer.write(&txn, hasher)?;
         txn.commit().map_err(Failure::from)?;
         let to = transfer.sums.as_ref().and_then(|sums| sums.to.clone());
-        // Nobody but this thread takes anything out of the immutable table.
+        // No other thread removes anything from the immutable table, so it is still the one that the transfer was made
+        // of.
         let end = |recent: &mut Recent, ()| -> Result<(), Fault> {
             if to.is_none() {
                 recent.immutable = Tally::default();
@@ -293,13 +300,13 @@ impl Checkpoint {
             })
         };
         self.slot.with_counted(0, |_, _| Ok(()), end)???;
-        // The bytes of sums say nothing about how long those of pieces take.
+        // `flush_size` does not learn from this flush: the time for sums says nothing about the time for pieces.
         self.progress().moved_bytes += transfer.bytes() as u64;
         Ok(())
     }
 
-    /// Takes the next step of deriving all costs anew, if the prices are other ones than before. Like a flush in the
-    /// background, keeps a failure for the next commit. Returns whether there may be more to do.
+    /// Runs the next step of computing all costs anew, if the prices have changed. Like a flush in the background,
+    /// stores a failure for the next commit. Returns whether a further step may follow.
     pub(crate) fn reprice_in_background(&self) -> bool {
         if self.is_priced.load(Ordering::Relaxed) {
             return false;
@@ -349,12 +356,12 @@ impl Checkpoint {
                 frozen
             })
         };
-        // All turns are counted before a piece is moved, so that no record is kept after its piece. A store that is closed
-        // has nothing to move.
+        // All turns are counted before a piece is moved, so that no record waits to be counted after its piece was
+        // dropped. A closed store has nothing to move.
         let Ok(frozen) = self.slot.with_counted(usize::MAX, |_, _| Ok(()), freeze) else { return Ok(()) };
         let start = Instant::now();
         let Ok(frozen) = frozen? else { return Ok(()) };
-        // The sort runs while the memtable is not locked.
+        // The conversations are sorted here, where the memtable is not locked.
         let order = frozen.map(in_order_of_keys);
         let flush_bytes = self.progress().flush_size.bytes().min(self.limit / FLUSHES);
         let begun = self.slot.with(|files| -> Result<_, Failure> {
@@ -391,23 +398,25 @@ impl Checkpoint {
     }
 }
 
-/// Some milliseconds of counting, so that a report does not wait long for it.
+/// Counting so many turns takes some milliseconds, so a report that waits for the lock does not wait long.
 const TURNS_COUNTED_AT_ONCE: usize = 1024;
 
-/// Some milliseconds of work, as each row of a tally is added to one of each level.
+/// Adding so many rows takes some milliseconds, as each row of a tally is added to one row of each level.
 const ROWS_SUMMED_AT_ONCE: usize = 1024;
 
-/// A small memtable is moved in small flushes.
+/// The bytes of the memtable's limit for each row of a tally that a flush adds: a small memtable is moved in small
+/// flushes.
 const BYTES_FOR_A_ROW: usize = 8 * 1024;
 
-/// Some milliseconds of work, so that a flush that is due does not wait for long.
+/// Reading so many rows takes some milliseconds, so a flush that is due does not wait long.
 const ROWS_LEARNED_AT_ONCE: usize = 20_000;
 
-/// A flush that takes longer than this means a failing disk.
+/// The maximum time to wait for room. Only on a failing disk does a flush take longer.
 const MAX_WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
 
-/// The conversations of these pieces in descending order of the tables' keys: the memtable moves its list from the end,
-/// and neighbours share pages. New conversations are moved last, as they get the highest keys.
+/// Returns the conversations of these pieces in descending order of their keys in the tables. The memtable moves them
+/// from the end of the list, so in ascending order, and neighbours share pages. New conversations are moved last, as
+/// they get the highest keys.
 fn in_order_of_keys(mut pieces: Vec<Arc<Piece>>) -> Vec<ConversationId> {
     fn place(piece: &Piece) -> (u64, &ConversationId) {
         (piece.key.unwrap_or(u64::MAX), &piece.conversation.id)
@@ -490,7 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_waits_for_a_flush_is_next_however_soon_the_same_thread_asks_again() {
+    fn a_waiting_thread_flushes_next_even_if_the_last_one_asks_again_at_once() {
         let files = Location::Memory.open(1 << 20).unwrap();
         let checkpoint = Checkpoint::new(Arc::new(Slot::new(files)), 1 << 20);
         let (paused, order) = channel();
@@ -500,7 +509,7 @@ mod tests {
                 let _no_flush = checkpoint.pause();
                 paused.send("the one that waited").unwrap();
             });
-            // It holds this while it waits.
+            // The waiting thread holds this lock while it waits.
             while checkpoint.next.try_lock().is_ok() {
                 std::thread::yield_now();
             }

@@ -1,9 +1,10 @@
-//! Derives all costs anew where the prices are other ones than before, while the costs of before are shown.
+//! Computes all costs anew after the prices have changed. Until all are computed, reads show the costs by the old
+//! prices.
 //!
-//! The turns that are in the rollups when it begins are priced one after the other, in the order of their positions, into
-//! rows of the next generation. How far that has come is written with them. Turns that are rolled up meanwhile add to both
-//! generations, at the new prices: those of before are not at hand any more. When all are done, one transaction switches to
-//! the next generation; then the rows of other generations are removed.
+//! The turns that are in the rollups at the beginning are priced one after the other, in the order of their positions,
+//! into rows of the next generation. The same transactions write the position that was reached. Turns that are rolled
+//! up meanwhile add to both generations, both times at the new prices: the old prices are not known any more. When all
+//! turns are priced, one transaction switches to the next generation; then the rows of other generations are removed.
 
 use std::collections::BTreeMap;
 
@@ -25,19 +26,20 @@ const TURNS_AT_ONCE: u64 = 500;
 /// Rows of other generations removed in one transaction.
 const ROWS_AT_ONCE: usize = 2000;
 
-/// What is to be done next.
+/// The next step of the repricing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Begin, up to the last turn that is in the rollups. Only while the sums of no turns are in them in part.
+    /// Begin a repricing of the turns up to `last`, the last turn in the rollups. Must not run while the rollups have
+    /// only a part of an immutable table's sums.
     Begin { last: u64 },
-    /// Price the next turns.
+    /// Price the next turns of a repricing.
     Price(Repricing),
     /// Remove rows of other generations.
     Clean,
 }
 
 impl Step {
-    /// Returns the next step of a store that prices by the book of this digest. `None` if its costs are by that book.
+    /// Returns the next step for a store whose price book has this digest. `None` if the stored costs are by that book.
     pub(super) fn next(tables: &ReadTables, digest: u64) -> Result<Option<Self>, Failure> {
         let meta = tables.meta()?;
         let state = meta.costs()?;
@@ -52,7 +54,7 @@ impl Step {
         })
     }
 
-    /// Does it.
+    /// Runs the step in this transaction.
     pub(super) fn write(
         self,
         txn: &WriteTransaction,
@@ -92,11 +94,11 @@ fn price(
     let Repricing { generation, last, done, .. } = repricing;
     let to = done.saturating_add(TURNS_AT_ONCE).min(last);
     let (mut tally, mut conversations) = (Tally::default(), BTreeMap::<u64, ConversationSums>::new());
-    // A range that begins after its end is an error.
+    // redb treats a range that begins after its end as an error.
     let rows = if done < to { Some(tables.positions()?.range(done + 1..=to)?) } else { None };
     for row in rows.into_iter().flatten() {
         let (position, value) = row?;
-        // What cannot be read has no cost in the new generation; a repair makes all anew.
+        // A turn that cannot be read has no cost in the new generation. A repair computes all costs anew.
         let at = value.value().verify(&position.value()).and_then(AtPosition::decode);
         let Ok(AtPosition::Sealed { key, ordinal }) = at else { continue };
         let Some(row) = tables.turns()?.get((key, ordinal.get()))? else { continue };

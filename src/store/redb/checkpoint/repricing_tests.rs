@@ -1,4 +1,4 @@
-//! Stores that are opened with other prices than before.
+//! Tests of stores that are opened with other prices than before.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::store::redb::writer::backoff::Backoff;
 use crate::store::{Commit, ConversationOrder, ConversationQuestion, Location, Report, ReportQuestion, Version};
 use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Progress, StepId, StoredTurn, TurnId, Usage};
 
-/// A store on files that does nothing in the background.
+/// A store on files. Nothing runs in the background: a test runs each flush and each step of a repricing.
 struct Opened {
     engine: RedbEngine,
     checkpoint: Arc<Checkpoint>,
@@ -53,7 +53,7 @@ impl Opened {
         self.engine.report(&question_of_1970()).unwrap()
     }
 
-    /// What all turns cost by the report.
+    /// Returns the cost of all turns in a report.
     fn cost(&self) -> Cost {
         let periods = vec![Period::new(Quarter::new(0), Quarter::new(200)).unwrap()];
         let question = ReportQuestion { periods, ..question_of_1970() };
@@ -67,7 +67,7 @@ impl Opened {
         breakdown_of(&[self.turns("a"), self.turns("b")].concat(), &question_of_1970(), &self.prices)
     }
 
-    /// Reports and lists say what all turns cost by its prices.
+    /// Asserts that reports and lists show the costs of all turns by the prices that the store was opened with.
     fn assert_priced(&self) {
         assert!(!self.report().is_repricing);
         assert_eq!(self.report().breakdown, self.expected());
@@ -113,7 +113,7 @@ async fn costs_are_derived_anew_by_other_prices_and_switched_at_once() {
     assert!(store.checkpoint.reprice_in_background(), "it begins");
     assert!(store.checkpoint.reprice_in_background(), "some turns are priced");
     assert_eq!(dollars(&store.cost()), 1300 * 920 * 5, "the costs of before are shown until all is done");
-    // Turns that come meanwhile have the new prices, in the memtable and in the tables.
+    // Turns that come during a repricing have the new prices, first in the memtable and then in the tables.
     store.seal("b", 1, 10).await;
     assert_eq!(dollars(&store.cost()), 1300 * 920 * 5 + 10 * 920 * 11);
     store.flush();
@@ -133,7 +133,7 @@ async fn costs_are_derived_anew_by_other_prices_and_switched_at_once() {
 }
 
 #[tokio::test]
-async fn what_was_begun_goes_on_after_a_restart_and_is_given_up_for_other_prices() {
+async fn a_repricing_goes_on_after_a_restart_and_is_given_up_for_other_prices() {
     let directory = tempfile::tempdir().unwrap();
     let store = Opened::with(&directory, 5);
     store.seal("a", 0, 1200).await;
@@ -154,7 +154,7 @@ async fn what_was_begun_goes_on_after_a_restart_and_is_given_up_for_other_prices
 }
 
 #[tokio::test]
-async fn it_begins_only_when_the_sums_of_no_turns_are_moved_in_part() {
+async fn a_repricing_does_not_begin_while_there_is_an_immutable_table() {
     let directory = tempfile::tempdir().unwrap();
     let store = Opened::with(&directory, 5);
     store.seal("a", 0, 1200).await;

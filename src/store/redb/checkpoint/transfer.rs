@@ -17,27 +17,28 @@ use crate::store::redb::tables::rollups::WriteRollups;
 use crate::store::redb::tables::turn_filter::TurnFilter;
 use crate::store::redb::tables::write::WriteTables;
 
-/// What a transaction moves from the memtable into the tables.
+/// The data that one transaction moves from the memtable into the tables.
 pub(crate) struct Transfer {
     pub(crate) pieces: Vec<Arc<Piece>>,
     /// A part of the order, whose turns are in the tables or among the pieces.
     pub(crate) runs: Vec<Run>,
-    /// The row of the journal up to which the tables then hold everything, if that has changed.
+    /// The mark of the last row of the journal that the tables have in full after this transaction, if the transaction
+    /// moves that mark.
     pub(crate) checkpoint: Option<JournalMark>,
     /// The newest row of the journal.
     pub(crate) newest: JournalMark,
-    /// What turns of the tables, or of these pieces, add to reports.
+    /// The sums that turns of the tables or of these pieces add to reports.
     pub(crate) sums: Option<Sums>,
 }
 
 /// A part of a tally, to be added to the sums of the tables.
 pub(crate) struct Sums {
     pub(crate) tally: Tally,
-    /// The digest of the book that it is priced by.
+    /// The digest of the price book that the tally is priced by.
     pub(crate) digest: u64,
-    /// How far the sums of the tables have come when all of the tally is there.
+    /// How far the sums of the tables have come once the whole tally is added.
     pub(crate) rolled_up: RolledUp,
-    /// The key of the last part here, if more follow.
+    /// The last key of this part of the tally, if further parts follow.
     pub(crate) to: Option<TallyKey>,
 }
 
@@ -46,7 +47,8 @@ impl Sums {
         let state = tables.meta().costs()?;
         let mut repricing = tables.meta().repricing()?;
         if repricing.is_some_and(|repricing| repricing.digest != self.digest) {
-            // Its costs would be by two books. Whoever opens the store with other prices begins another one.
+            // The costs of this repricing would be by two books, so it is given up. The store begins another one if its
+            // prices differ.
             tables.meta().set_repricing(None)?;
             repricing = None;
         }
@@ -80,14 +82,14 @@ impl Sums {
 }
 
 impl Transfer {
-    /// Its approximate size in the memtable.
+    /// Returns the approximate size that the data has in the memtable.
     pub(crate) fn bytes(&self) -> usize {
         let pieces = self.pieces.iter().map(|piece| piece.bytes());
         let sums = self.sums.as_ref().map(|sums| sums.tally.bytes());
         pieces.chain(self.runs.iter().map(Run::bytes)).chain(sums).sum()
     }
 
-    /// Writes it to the tables. Returns the keys of the pieces' conversations.
+    /// Writes the data to the tables. Returns the keys of the pieces' conversations.
     pub(crate) fn write(&self, txn: &WriteTransaction, hasher: TurnHasher) -> Result<Vec<u64>, Failure> {
         let mut tables = WriteTables::open(txn, hasher)?;
         let keys = self.pieces.iter().map(|piece| write_piece(&mut tables, piece)).collect::<Result<_, _>>()?;
@@ -99,7 +101,7 @@ impl Transfer {
 }
 
 impl Transfer {
-    /// Adds its sealed turns to the filter. `keys` are those that writing it returned.
+    /// Adds the sealed turns to the filter. `keys` are the keys that [`Transfer::write`] returned.
     pub(crate) fn add_to(&self, filter: &TurnFilter, keys: &[u64], hasher: TurnHasher) {
         for (piece, key) in self.pieces.iter().zip(keys) {
             piece.sealed_ids().for_each(|turn_id| filter.add(*key, hasher.hash(turn_id)));
@@ -198,7 +200,7 @@ mod tests {
 
     type Dump = Vec<(&'static str, Vec<u8>, Vec<u8>)>;
 
-    /// All rows of data, after these pieces were moved one by one.
+    /// Returns all rows of the tables after these pieces were moved one by one, in the order given.
     fn moved(pieces: &[Arc<Piece>], order: impl Iterator<Item = usize>) -> Dump {
         struct DumpRows<'a>(&'a WriteTransaction, Dump);
         impl TableVisitor for DumpRows<'_> {

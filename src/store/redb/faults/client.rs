@@ -19,50 +19,52 @@ use crate::store::{
 };
 use crate::turn::{ConversationId, OpenTurn, Ordinal, RunningTime, StoredTurn, TurnId};
 
-/// A promise broken on purpose, to know that the check sees it.
+/// A promise that a control breaks on purpose. The check must notice it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sabotage {
     None,
     /// A commit counts as acknowledged before it is durable.
     EarlyAcknowledgement,
-    /// A turn that is sent again is a new one to the store.
+    /// A turn that is sent again gets a new id, so the store takes it for a new turn.
     NoDedupe,
     /// Open turns are acknowledged and not staged.
     ForgetsOpenTurns,
-    /// Of open turns only the heads are staged.
+    /// Only the heads of open turns are staged, without their steps.
     ForgetsSteps,
     /// Turns of one commit are appended in another order.
     Reorders,
-    /// The order of all turns is derived from the conversations, as if it had not been kept.
+    /// The listed order of all turns is sorted by conversation, as if the store did not keep the order.
     DerivesPositions,
 }
 
-/// How the promise was broken.
+/// The text that says how a promise was broken.
 pub(super) type Broken = String;
 
-/// The only client of a store: knows what was acknowledged to it and what is in doubt.
+/// The only client of a store: it remembers which commits were acknowledged and which are in doubt.
 ///
-/// It runs the writer itself, on its own thread, so that the same seed always has the same result.
+/// The client runs the store's writer on its own thread, so that the same seed always has the same result.
 pub(super) struct Client {
     disk: Disk,
     running: Option<(RedbEngine, Writer)>,
-    /// What was acknowledged.
+    /// The acknowledged state of each conversation.
     pub(super) models: BTreeMap<ConversationId, Oracle>,
-    /// What was sent and not answered, in the order sent.
+    /// The commits in doubt: they were sent and their outcome is unknown. In the order sent.
     doubt: Vec<Commit>,
-    /// The order of all turns, as it was seen so far.
+    /// The order of all turns, as the store last listed it.
     order: Vec<(ConversationId, Ordinal)>,
-    /// How often the store was started. Now and then it is with other prices.
+    /// How often the store was started. The prices differ between some of the starts.
     starts: u32,
     sabotage: Sabotage,
-    /// How much of the database is cached; what is cached is not read from the disk.
+    /// The size of the database's cache. Pages in the cache are not read from the disk.
     pub(super) cache_bytes: usize,
 }
 
-/// How often the store is opened after a failure that passes. The first attempt may meet the same failure again.
+/// How many attempts to open the store are made after a failure that happens once. The first attempt may meet that
+/// failure.
 pub(super) const OPENINGS: usize = 3;
 
-/// The writer does not open again by itself: a test says when that time has come.
+/// The writer's pauses before it opens the files again are so long that it never does by itself: a test says when it
+/// opens them.
 const NEVER: Backoff = Backoff { first: Duration::from_hours(1), longest: Duration::from_hours(1) };
 
 impl Client {
@@ -110,8 +112,8 @@ impl Client {
         &mut self.running.as_mut().unwrap().1
     }
 
-    /// Tries what becomes due with time: to open a failed database again, or to start a store that did not start.
-    /// Returns why it failed.
+    /// Opens a failed database again, or starts a store that did not start before, as happens after a pause. Returns
+    /// why it failed.
     pub(super) fn open_again(&mut self) -> Option<String> {
         match &mut self.running {
             Some((_, writer)) => writer.open_again(),
@@ -127,7 +129,7 @@ impl Client {
         }
     }
 
-    /// Opens the store again if a failure closed it. When the failure has passed, that is all it takes.
+    /// Opens the store again if a failure closed it. Once the failure is over, opening must be enough.
     pub(super) fn heal(&mut self) -> Result<(), Broken> {
         if self.running.is_some() && self.check_write().is_ok() {
             return Ok(());
@@ -160,7 +162,7 @@ impl Client {
         }
     }
 
-    /// Does the operation; what was not answered is in doubt from then on.
+    /// Does the operation. A commit that is not answered with success is in doubt from then on.
     pub(super) fn perform(&mut self, operation: Operation) -> Result<(), Broken> {
         match operation {
             Operation::Commits(commits) => self.commit(commits),
@@ -208,7 +210,7 @@ impl Client {
                     return Err("no cause is told".into());
                 }
                 Err(CommitError::Unavailable(_)) => self.doubt.push(commit),
-                // A store that breaks its promise answers as if it kept it.
+                // A control pretends that the store did the whole commit.
                 _ if self.sabotage != Sabotage::None => drop(model.apply(&commit)),
                 answer => is_as_expected(&answer, &model.apply(&commit))?,
             }
@@ -240,7 +242,8 @@ impl Client {
         self.models.keys().chain(self.doubt.iter().map(|commit| &commit.conversation_id)).cloned().collect()
     }
 
-    /// Holds what the store says against what it acknowledged. What it says of the commits in doubt counts from then on.
+    /// Compares what the store answers with what it acknowledged. Commits in doubt that the store shows count as
+    /// acknowledged from then on.
     pub(super) fn look(&mut self) -> Result<(), Broken> {
         for id in &self.ids() {
             self.check_conversation(id).map_err(|broken| format!("conversation {id}: {broken}"))?;
@@ -248,14 +251,15 @@ impl Client {
         self.check_order()
     }
 
-    /// The same, and nothing is in doubt any more: what is not there now must never be.
+    /// Like [`Client::look`]. Afterwards no commit is in doubt: a commit that the store does not show now must never
+    /// appear.
     pub(super) fn settle(&mut self) -> Result<(), Broken> {
         self.look()?;
         self.doubt.clear();
         Ok(())
     }
 
-    /// Looks, settles what is in doubt by sending it again, and holds the store against that.
+    /// Compares the store with what it acknowledged, sends the commits in doubt again, and compares once more.
     pub(super) fn check(&mut self) -> Result<(), Broken> {
         let ids = self.ids();
         self.look()?;
@@ -268,7 +272,7 @@ impl Client {
             self.commit(vec![commit])?;
         }
         if !self.doubt.is_empty() {
-            // It failed again in the middle: there is a next time.
+            // The store failed again meanwhile. A later check sends these commits again.
             return Ok(());
         }
         for id in &ids {
@@ -281,7 +285,7 @@ impl Client {
         self.check_stale_turns()
     }
 
-    /// The order of all turns begins as it was seen before, and has each sealed turn once.
+    /// Checks that the order of all turns begins with the order seen before, and has each sealed turn once.
     fn check_order(&mut self) -> Result<(), Broken> {
         let Some(order) = self.read_order()? else { return Ok(()) };
         if !order.starts_with(&self.order) {
@@ -305,7 +309,7 @@ impl Client {
         Ok(())
     }
 
-    /// What a report sums up are the turns that are there, each once.
+    /// Checks that a report counts each sealed turn once.
     fn check_report(&self) -> Result<(), Broken> {
         let question = question_of_1970();
         let turns = self.models.values().flat_map(|model| &model.sealed);
@@ -323,7 +327,7 @@ impl Client {
         }
     }
 
-    /// Each conversation with a sealed turn is listed once, at its place.
+    /// Checks that each conversation with a sealed turn is listed once, at its place.
     fn check_activity(&self) -> Result<(), Broken> {
         let prices = self.prices();
         let is_repricing = self.engine().report(&question_of_1970()).map_or(true, |report| report.is_repricing);
@@ -341,7 +345,7 @@ impl Client {
         Ok(())
     }
 
-    /// Reads the order of all turns page by page; nothing if the store became unavailable meanwhile.
+    /// Reads the order of all turns page by page. Returns `None` if the store became unavailable meanwhile.
     fn read_order(&self) -> Result<Option<Vec<(ConversationId, Ordinal)>>, Broken> {
         let mut order = Vec::new();
         let mut after = None;
@@ -368,8 +372,9 @@ impl Client {
         Ok(Some(order))
     }
 
-    /// The store must have all acknowledged commits of the conversation, followed by the first few of those in doubt,
-    /// or none: each whole, in the order in which they were sent, and none left out between.
+    /// Checks that the store has all acknowledged commits of the conversation, followed by none, some or all of its
+    /// commits in doubt. It must have these whole, in the order in which they were sent, without leaving one out in
+    /// between.
     fn check_conversation(&mut self, id: &ConversationId) -> Result<(), Broken> {
         let acknowledged = self.models.get(id).cloned().unwrap_or_default();
         let said = self.read(id).map_err(|fault| fault.in_full())?;
@@ -411,7 +416,7 @@ impl Client {
         Ok(Oracle { version: state.version, sealed, open })
     }
 
-    /// Sealed turns that are sent again must be known by their ordinals, and change nothing.
+    /// Sends all sealed turns again. The store must answer with their ordinals and change nothing.
     fn check_index(&mut self, id: &ConversationId) -> Result<(), Broken> {
         let model = self.models.get(id).cloned().unwrap_or_default();
         let sealed = model.sealed.iter().cloned().map(|turn| {
@@ -450,7 +455,7 @@ impl Client {
     }
 }
 
-/// The change that the same events make to a turn that is known again: to `before`, or to none.
+/// Returns the change that the events of `made` make to the turn `before`, or to no turn.
 fn made_again(made: &StagedChange, before: Option<&StagedTurn>) -> StagedChange {
     let mut turn = before.map_or_else(|| OpenTurn::new(made.turn_id.clone()), |before| before.turn.clone());
     turn.head = made.head.clone();

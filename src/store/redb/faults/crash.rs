@@ -7,9 +7,10 @@ use super::from_environment;
 use super::workload::Workload;
 use crate::simulate::random::Random;
 
-/// How many crashes a run does; `TURN_METRICS_TEST_CRASHES` sets another number.
+/// The number of crashes in a run of the test. `TURN_METRICS_TEST_CRASHES` sets another number.
 const CRASHES: u64 = 2400;
-/// After so many crashes a new disk is taken: small ones are quick, and a fault at creation is found only on new ones.
+/// The number of crashes before the test takes a new disk: small disks are quick, and only a new disk shows errors in
+/// the creation of files.
 const CRASHES_OF_A_DISK: u64 = 12;
 
 /// Lets one disk crash again and again while a client works with the store on it.
@@ -18,7 +19,7 @@ fn attack(seed: u64, crashes: u64, sabotage: Sabotage, prepare: impl Fn(&Disk)) 
     let mut random = Random::new(seed ^ 0x5bd1_e995);
     let mut workload = Workload::new(seed);
     let mut client = Client::new(disk.clone(), sabotage);
-    // A database is made beside its place and moved there when it is whole, so the making needs no attack.
+    // A new database is written to a temporary file and renamed when it is complete, so its creation is not attacked.
     client.start().map_err(|error| error.to_string())?;
     prepare(&disk);
     disk.plan_crash(random.below(120) as u64);
@@ -42,8 +43,8 @@ fn attack(seed: u64, crashes: u64, sabotage: Sabotage, prepare: impl Fn(&Disk)) 
     Ok(())
 }
 
-/// Opens the store again after a sync that failed, now and then with a crash in the middle of that. What it then says of
-/// the commits in doubt, it must say for ever.
+/// Opens the store again after a failed sync, sometimes with a crash in the middle of opening. What the store then
+/// shows of the commits in doubt must never change.
 fn go_on(disk: &Disk, client: &mut Client, random: &mut Random) -> Result<(), Broken> {
     disk.heal();
     match client.heal() {
@@ -51,7 +52,8 @@ fn go_on(disk: &Disk, client: &mut Client, random: &mut Random) -> Result<(), Br
         healed => healed?,
     }
     disk.plan_no_crash();
-    // What is sent again is written again, so that what was read would be durable for another reason.
+    // Sending the commits in doubt again would make them durable, and hide that the store showed them before they were.
+    // So they are not sent again in half of the cases.
     if random.once_in(2) {
         client.settle()?;
     } else {
@@ -61,7 +63,7 @@ fn go_on(disk: &Disk, client: &mut Client, random: &mut Random) -> Result<(), Br
     Ok(())
 }
 
-/// Comes back from a crash, and now and then from one more in the middle of that.
+/// Opens the store after a crash, sometimes with a further crash in the middle of opening.
 fn recover(disk: &Disk, client: &mut Client, random: &mut Random) -> Result<(), Broken> {
     loop {
         client.lose();
@@ -80,7 +82,7 @@ fn recover(disk: &Disk, client: &mut Client, random: &mut Random) -> Result<(), 
     }
 }
 
-/// The seed to begin with; printed, so that a failure can be had again.
+/// Returns the first seed of a run. A failure prints its seed, so that it can be repeated.
 fn first_seed() -> u64 {
     let seed = from_environment("TURN_METRICS_TEST_SEED");
     seed.unwrap_or_else(|| std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0) >> 16)
@@ -104,7 +106,7 @@ fn nothing_acknowledged_is_lost_doubled_or_moved_by_a_crash() {
     });
 }
 
-/// Asserts that the check sees this promise broken, in any of a few disks.
+/// Asserts that the check notices this broken promise on at least one of twenty disks.
 fn assert_caught(sabotage: Sabotage, prepare: impl Fn(&Disk), seen_as: &str) {
     let caught: Vec<_> =
         (1..=20).filter_map(|seed| attack(seed, CRASHES_OF_A_DISK, sabotage, &prepare).err()).collect();

@@ -8,7 +8,7 @@ use crate::store::{Commit, ConversationOrder, ConversationQuestion, RedbEngine, 
 use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, RunningTime, TurnId};
 use std::ops::ControlFlow;
 
-/// How many files are damaged; `TURN_METRICS_TEST_DAMAGES` sets another number.
+/// The number of damaged files in a run of the test. `TURN_METRICS_TEST_DAMAGES` sets another number.
 const DAMAGES: u64 = 150;
 
 fn conversation(number: usize) -> ConversationId {
@@ -19,7 +19,7 @@ fn turn(id: &str) -> OpenTurn {
     OpenTurn::new(TurnId::new(id).unwrap())
 }
 
-/// Does one round of everything that a store is asked. The answers may be errors; that there are answers is the point.
+/// Asks the store every kind of question once. The answers may be errors, but there must be answers.
 fn use_it(disk: &Disk) -> Result<(), String> {
     let settings = StoreSettings::without_cache();
     let (engine, mut writer) =
@@ -64,14 +64,14 @@ fn a_damaged_file_is_an_error_or_answers_and_never_a_hang() {
         let mut images = whole.clone();
         let image = &mut images[random.below(files.len())];
         match random.below(4) {
-            // Cut short.
+            // The file is cut short.
             0 => image.truncate(random.below(image.len())),
             // A sector that was never written.
             1 => {
                 let at = random.below(image.len() / 512) * 512;
                 image[at..at + 512].fill(0);
             }
-            // Bits that flipped.
+            // Some bits are flipped.
             _ => {
                 for _ in 0..=random.below(20) {
                     let at = random.below(image.len());

@@ -8,7 +8,7 @@ use redb::{BackendError, StorageBackend};
 use crate::simulate::random::Random;
 use crate::store::{Location, Storage, StoreFile};
 
-/// What a disk writes in one piece, whatever happens.
+/// The number of bytes that a disk writes whole or not at all.
 const SECTOR: usize = 512;
 
 /// A disk that does what a test has planned: lose power, or fail.
@@ -24,32 +24,32 @@ pub(super) struct Disk(Arc<Mutex<State>>);
 struct State {
     main: Image,
     journal: Image,
-    /// What was done to both and not synced, in its order.
+    /// The changes of both files that are not synced, in the order in which they were made.
     unsynced: Vec<(StoreFile, Change)>,
-    /// Writes, changes of length and syncs so far.
+    /// The number of writes, changes of length and syncs so far.
     changes: u64,
-    /// The change at which it crashes.
+    /// The number of the change at which the disk crashes.
     crash_at: Option<u64>,
     crashed: bool,
-    /// A control: syncing does nothing.
+    /// Whether syncs do nothing. A control sets this.
     lies: bool,
     fault: Option<InjectedFault>,
-    /// Operations of the fault's kind so far.
+    /// The number of operations of the fault's kind so far.
     seen: u64,
     /// How often the fault struck.
     struck: u64,
-    /// Counts openings, so that a handle from before a crash is of no more use.
+    /// The number of openings. A handle of an earlier opening does not work after a crash.
     opening: u64,
 }
 
-/// What is on the disk of one file.
+/// The contents of one file on the disk.
 #[derive(Default)]
 struct Image {
-    /// What the running system reads.
+    /// The bytes that the running system reads.
     live: Vec<u8>,
-    /// What is there after a crash, whatever chance does.
+    /// The bytes that remain after a crash in any case, before chance adds unsynced writes.
     durable: Vec<u8>,
-    /// The latest opening; earlier ones are of no more use.
+    /// The latest opening of the file. Handles of earlier openings do not work any more.
     opening: u64,
     /// The opening that holds the lock.
     holder: Option<u64>,
@@ -63,8 +63,8 @@ impl State {
         }
     }
 
-    /// What a failed sync of a file leaves: some of its writes are on the disk, and the others never will be unless they
-    /// are written once more. A change of length is not forgotten: file systems log it.
+    /// Does what a failed sync of a file does: some writes reach the disk, and the others never will unless they are
+    /// written once more. Changes of length are not forgotten, since file systems keep them in their logs.
     fn forget_unsynced(&mut self, file: StoreFile) {
         let mut random = Random::new(self.changes);
         let fate = random.below(3);
@@ -84,11 +84,11 @@ enum Change {
     SetLen(usize),
 }
 
-/// A failure to come.
+/// A planned failure of operations.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct InjectedFault {
     pub(super) kind: Kind,
-    /// How many operations of this kind work before.
+    /// The number of operations of this kind that succeed before the failure.
     pub(super) after: u64,
     pub(super) error: Failing,
     /// Whether all operations of this kind fail from then on.
@@ -108,17 +108,17 @@ pub(super) enum Kind {
 pub(super) enum Failing {
     Eio,
     Enospc,
-    /// By an error without a code, in words that name a path.
+    /// With an error that has no code, and a text that names a path.
     Worded,
-    /// By a panic: no disk does, but code around one may.
+    /// With a panic. No disk panics, but the code that uses a disk may.
     Panic,
 }
 
-/// What nobody but the log may learn.
+/// A path in the text of an error. Only the log may show it.
 pub(super) const SECRET: &str = "/var/lib/secret";
 
 impl Failing {
-    /// What the system's error says, without the number.
+    /// Returns the text of the error, without its number.
     pub(super) fn text(self) -> &'static str {
         match self {
             Self::Eio => "Input/output error",
@@ -139,7 +139,7 @@ impl Failing {
 }
 
 impl Disk {
-    /// Where a store finds it.
+    /// Returns the location that opens a store on this disk.
     pub(super) fn location(&self) -> Location {
         let disk = self.clone();
         Location::Storage(Storage::new(move |file| disk.open(file)))
@@ -153,12 +153,12 @@ impl Disk {
         Handle { disk: self.clone(), file, opening }
     }
 
-    /// A panic is one of the faults, so the lock may be poisoned.
+    /// Returns the locked state. The lock may be poisoned, since a panic is one of the faults.
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// A disk whose files hold these bytes.
+    /// Returns a disk whose files have these bytes.
     pub(super) fn of(main: Vec<u8>, journal: Vec<u8>) -> Self {
         let disk = Self::default();
         for (file, bytes) in [(StoreFile::Main, main), (StoreFile::Journal, journal)] {
@@ -169,17 +169,17 @@ impl Disk {
         disk
     }
 
-    /// What a file holds.
+    /// Returns the bytes of a file, as the running system reads them.
     pub(super) fn bytes(&self, file: StoreFile) -> Vec<u8> {
         self.state().image(file).live.clone()
     }
 
-    /// Has syncing do nothing from now on.
+    /// Makes all syncs do nothing from now on.
     pub(super) fn lie(&self) {
         self.state().lies = true;
     }
 
-    /// Plans a crash after so many more changes.
+    /// Plans a crash after this many further changes.
     pub(super) fn plan_crash(&self, after: u64) {
         let mut state = self.state();
         state.crash_at = Some(state.changes + after);
@@ -198,7 +198,7 @@ impl Disk {
         self.state().fault = None;
     }
 
-    /// How often the planned fault struck.
+    /// Returns how often the planned fault has struck.
     pub(super) fn struck(&self) -> u64 {
         self.state().struck
     }
@@ -207,10 +207,11 @@ impl Disk {
         self.state().crashed
     }
 
-    /// Comes back from a crash with what chance left.
+    /// Starts the disk again after a crash. Chance decides which unsynced changes are there.
     pub(super) fn come_back(&self, random: &mut Random) {
         let mut state = self.state();
-        // Beside the mixture, the extremes: they are the likeliest in life, and chance alone would hardly try them.
+        // Besides a mixture, this also tries that all or no changes are there: these cases are the likeliest in
+        // reality, and drawing each change by itself would hardly ever give them.
         let fate = random.below(4);
         for (file, change) in std::mem::take(&mut state.unsynced) {
             let durable = &mut state.image(file).durable;
@@ -240,7 +241,7 @@ impl Disk {
     }
 }
 
-/// Writes some of the sectors.
+/// Writes some of the sectors of `bytes`, drawn at random.
 fn tear(image: &mut Vec<u8>, at: usize, bytes: &[u8], random: &mut Random) {
     let mut from = at;
     while from < at + bytes.len() {
@@ -257,7 +258,7 @@ fn apply(image: &mut Vec<u8>, change: &Change) {
         Change::SetLen(len) => image.resize(*len, 0),
         Change::Write { at, bytes } => {
             let end = at + bytes.len();
-            // The write may be on the disk though the change of length that made room for it is not.
+            // The write may be on the disk although the earlier change of length is not.
             if image.len() < end {
                 image.resize(end, 0);
             }
@@ -266,7 +267,7 @@ fn apply(image: &mut Vec<u8>, change: &Change) {
     }
 }
 
-/// What one opening of a file holds of the disk.
+/// The handle of one opening of a file.
 struct Handle {
     disk: Disk,
     file: StoreFile,
@@ -296,7 +297,7 @@ impl Handle {
         Ok(state)
     }
 
-    /// Does the change, or as much of it as a crash at this moment lets happen.
+    /// Makes the change, or only a part of it if the disk crashes at this moment.
     fn change(&self, kind: Kind, change: Change) -> io::Result<()> {
         let crashed_before = self.disk.has_crashed();
         let mut state = self.enter(kind)?;
@@ -370,7 +371,8 @@ impl StorageBackend for Handle {
         Ok(())
     }
 
-    /// As a file does, so that a database opened again while the old one still has it is noticed.
+    /// Locks the file as a real file is locked. So a test notices if a database is opened again while the old one still
+    /// has the file.
     fn try_lock_range(&self, _: Bound<u64>, _: Bound<u64>) -> Result<bool, BackendError> {
         let mut state = self.disk.state();
         let image = state.image(self.file);
@@ -386,7 +388,7 @@ impl StorageBackend for Handle {
     }
 }
 
-/// Without the images, which would fill the screen.
+/// Leaves out the images, which would fill the screen.
 impl fmt::Debug for Disk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Disk").finish_non_exhaustive()

@@ -13,12 +13,12 @@ use crate::store::redb::writer::backoff::Backoff;
 use crate::store::{CommitError, FaultKind, RedbEngine, StoreFile, TurnRange};
 use crate::turn::ConversationId;
 
-/// So many operations of the store are a run. `TURN_METRICS_TEST_OPERATIONS` sets another number.
+/// The number of operations of the store in a run. `TURN_METRICS_TEST_OPERATIONS` sets another number.
 const OPERATIONS: u64 = 12;
-/// The file grows seldom.
+/// The number of operations in a run until a file has grown: files grow seldom.
 const OPERATIONS_UNTIL_IT_GREW: u64 = 80;
 
-/// Works with the store while its disk fails as planned. Returns whether the failure occurred at all.
+/// Uses the store while its disk fails as planned. Returns whether the failure occurred at all.
 fn attack(seed: u64, fault: InjectedFault, sabotage: Sabotage) -> Result<bool, Broken> {
     let disk = Disk::default();
     let mut workload = Workload::new(seed);
@@ -48,7 +48,8 @@ fn attack(seed: u64, fault: InjectedFault, sabotage: Sabotage) -> Result<bool, B
     Ok(disk.struck() > 0)
 }
 
-/// What was read of the commits in doubt is there after a power cut as well, also where the checkpoint has met it.
+/// Checks that the commits in doubt that a read has shown are still there after a flush of the checkpoint and a power
+/// cut.
 fn lose_power(disk: &Disk, client: &mut Client, seed: u64) -> Result<(), Broken> {
     client.perform(Operation::Checkpoint(2))?;
     disk.plan_crash(0);
@@ -59,9 +60,10 @@ fn lose_power(disk: &Disk, client: &mut Client, seed: u64) -> Result<(), Broken>
     client.check()
 }
 
-/// However often it is tried: the store says that it is unavailable, and why.
+/// Checks that each attempt is answered with an unavailable store and the reason.
 fn stays_unavailable(client: &mut Client, fault: InjectedFault) -> Result<(), Broken> {
-    // Reading alone may go on working for what is cached, and a disk without room for more still takes what fits.
+    // Only a failing sync makes every attempt fail: reads may be answered from the cache, and a full disk still takes
+    // writes that fit.
     if fault.kind != Kind::Sync {
         return Ok(());
     }
@@ -79,7 +81,8 @@ fn every_operation(kind: Kind, error: Failing, for_good: bool) {
     each_operation(1, kind, error, for_good);
 }
 
-/// The same for one n in some, as what it would find is found by others; `TURN_METRICS_TEST_EVERY=1` leaves none out.
+/// Like [`every_operation`], but only for every seventh n, since neighbours find the same errors.
+/// `TURN_METRICS_TEST_EVERY=1` tries every n.
 fn some_operations(kind: Kind, error: Failing, for_good: bool) {
     each_operation(from_environment("TURN_METRICS_TEST_EVERY").unwrap_or(7), kind, error, for_good);
 }
@@ -87,7 +90,7 @@ fn some_operations(kind: Kind, error: Failing, for_good: bool) {
 fn each_operation(every: u64, kind: Kind, error: Failing, for_good: bool) {
     let mut runs = 0;
     for after in (0..).step_by(usize::try_from(every).unwrap_or(1)) {
-        // A run differs from the last one, so that each place is met in more than one state.
+        // Neighbouring runs have different seeds, so that a failure meets the same code in more than one state.
         let seed = after % 3;
         match attack(seed, InjectedFault { kind, after, error, for_good }, Sabotage::None) {
             Ok(true) => runs += 1,
@@ -135,15 +138,14 @@ fn a_read_that_fails_loses_nothing_acknowledged() {
 
 #[test]
 fn a_panic_below_the_store_loses_nothing_acknowledged() {
-    // Not while reading: within a table the database answers one panic with a second one, and that ends the process,
-    // as a kill does.
+    // Reads do not panic here: within a table, the database answers a panic with a second one, which ends the process.
     for kind in [Kind::Write, Kind::Sync, Kind::SetLen] {
         let attack = if kind == Kind::SetLen { every_operation } else { some_operations };
         attack(kind, Failing::Panic, false);
     }
 }
 
-/// Not a promise of speed, but an end for a test that is broken.
+/// How long a test waits. It is no promise of speed: it ends a test that would hang.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn all() -> TurnRange {
@@ -166,7 +168,7 @@ fn a_read_that_fails_has_the_store_opened_again_without_a_write() {
     disk.heal();
     assert_eq!(engine.turns(&all()).unwrap_err().kind(), FaultKind::Disk, "the database has not forgotten the error");
     assert!(engine.is_open());
-    // Nobody has asked for a write, and yet the writer has something to do.
+    // The failed read itself has queued a job for the writer.
     let asked = pin!(engine.check_write()).poll(&mut Context::from_waker(Waker::noop()));
     assert_eq!(asked, Poll::Ready(Err(CommitError::Overloaded)), "the writer's queue, which takes one job, is empty");
     assert!(matches!(writer.run_once(), ControlFlow::Continue(())));
@@ -176,7 +178,7 @@ fn a_read_that_fails_has_the_store_opened_again_without_a_write() {
 }
 
 #[test]
-fn what_the_disk_says_in_words_of_its_own_is_for_the_log_alone() {
+fn the_words_of_a_disk_error_reach_only_the_log() {
     for (kind, error) in [
         (Kind::Write, Failing::Worded),
         (Kind::Sync, Failing::Worded),
@@ -187,7 +189,7 @@ fn what_the_disk_says_in_words_of_its_own_is_for_the_log_alone() {
         let mut client = Client::new(disk.clone(), Sabotage::None);
         client.start().unwrap();
         disk.plan_fault(InjectedFault { kind, after: 0, error, for_good: true });
-        // As it fails, while it is closed, and when it could not be opened again.
+        // When the store fails, while it is closed, and after it could not be opened again.
         for opens_again in [false, false, true] {
             if opens_again {
                 client.open_again();
@@ -226,7 +228,7 @@ async fn the_store_comes_back_by_itself_when_the_disk_does() {
     disk.plan_fault(failing(Kind::Sync));
     let work = async {
         let mut causes = Vec::new();
-        // More failures than one: some of them are of opening again.
+        // The loop waits for five failures, so that some of them happen while the store is opened again.
         while disk.struck() < 5 {
             match engine.check_write().await {
                 Err(CommitError::Unavailable(fault)) => causes.push(fault.to_string()),

@@ -1,4 +1,4 @@
-//! A conversation that fills the memtable alone is moved in many flushes; each of them is tried with a crash.
+//! A conversation that fills the memtable alone is moved in many flushes. The test crashes the disk in each of them.
 
 use super::client::{Client, Sabotage};
 use super::disk::Disk;
@@ -8,11 +8,11 @@ use crate::store::oracle::{Oracle, change};
 use crate::store::{Commit, StagedTurn};
 use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Progress, RunningTime, StepId, StepTimes, TurnId};
 
-/// As many commits as the memtable takes before one waits for a flush.
+/// The number of commits that the memtable takes in before a commit waits for a flush.
 const COMMITS: u64 = 10;
 
-/// The next commit: seals the turn that the last commit staged and a new one, stages another, and one more step of a turn
-/// that stays open.
+/// Returns the next commit. It seals the turn that the commit before staged, seals a new turn, stages another new turn,
+/// and stages a further step of a turn that stays open.
 fn commit(nth: u64, model: &Oracle) -> Commit {
     let turn = |name: &str, nth: u64| OpenTurn::new(TurnId::new(format!("{name}{nth}")).unwrap());
     let seal = |turn: OpenTurn| turn.seal(&Done::because("stop"), EpochMillis::new(nth + 1));
@@ -56,7 +56,7 @@ fn attack(flushes: u64, crash_after: u64) -> bool {
     disk.come_back(&mut Random::new(flushes * 1000 + crash_after));
     client.start().unwrap();
     client.check().unwrap();
-    // The rest is moved on top of the earlier pieces.
+    // Closing moves the remaining pieces on top of the earlier ones.
     client.perform(Operation::Close).unwrap();
     client.check().unwrap();
     in_the_flush

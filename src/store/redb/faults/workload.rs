@@ -7,12 +7,12 @@ use crate::turn::{
     ConversationId, Done, EpochMillis, OpenTurn, Progress, RunningTime, SealedTurn, StepId, TurnId, Usage,
 };
 
-/// What is done with the store. More kinds can be added: nothing that checks knows them.
+/// An operation on the store. Further kinds can be added without a change of the checks.
 #[derive(Debug, Clone)]
 pub(super) enum Operation {
     /// Commits that wait together, for one conversation or several.
     Commits(Vec<Commit>),
-    /// A durable write of nothing.
+    /// A write check: a durable write of nothing.
     CheckWrite,
     /// This many flushes of the checkpoint, as they run while no commit waits for one.
     Checkpoint(usize),
@@ -25,7 +25,7 @@ pub(super) enum Operation {
 /// Draws operations from a seed.
 pub(super) struct Workload {
     random: Random,
-    /// Turns begun so far, over all conversations.
+    /// The number of turns begun so far, in all conversations.
     turns: u64,
 }
 
@@ -36,7 +36,7 @@ impl Workload {
         Self { random: Random::new(seed), turns: 0 }
     }
 
-    /// The next operation on a store that knows what `models` say.
+    /// Returns the next operation on a store whose conversations are those of `models`.
     pub(super) fn next(&mut self, models: &BTreeMap<ConversationId, Oracle>) -> Operation {
         match self.random.below(24) {
             0 => Operation::CheckWrite,
@@ -44,7 +44,7 @@ impl Workload {
             2 => Operation::Close,
             3..=5 => Operation::Checkpoint(1 + self.random.below(3)),
             6..=10 => {
-                // They follow each other, so each is made for what those before it will have done.
+                // Each commit is made for the state that the commits before it will leave.
                 let mut expected = models.clone();
                 let mut burst = Vec::new();
                 for _ in 0..2 + self.random.below(9) {
@@ -64,7 +64,7 @@ impl Workload {
         let model = models.get(&id).unwrap_or(&blank);
         let mut commit =
             Commit { conversation_id: id, expected_version: model.version, staged: Vec::new(), sealed: Vec::new() };
-        // Each of them at most once, as changes of one commit follow each other.
+        // Each open turn changes at most once in a commit.
         let mut open: Vec<_> = model.open.values().collect();
         for _ in 0..=self.random.below(3) {
             match self.random.below(9) {
@@ -89,7 +89,8 @@ impl Workload {
                         commit.staged.push(change(Some(before), self.stage(turn)));
                     }
                 }
-                // The same again, as a client sends that had no answer; to be told from the first by its content.
+                // A sealed turn that is sent again, as by a client that had no answer. Its content differs, so that a
+                // test notices if it replaces the first.
                 6 if !model.sealed.is_empty() => {
                     let known = &model.sealed[self.random.below(model.sealed.len())].metrics.turn_id;
                     let turn = OpenTurn::new(known.clone());
@@ -99,13 +100,13 @@ impl Workload {
                         commit.staged.push(self.stage(turn).into());
                     }
                 }
-                // An open turn that begins anew, as where what was staged of it cannot be read.
+                // An open turn that begins anew, as happens if its staged rows cannot be read.
                 8 if !open.is_empty() => {
                     let mut turn = OpenTurn::new(open.swap_remove(self.random.below(open.len())).turn.id.clone());
                     self.go_on(&mut turn);
                     commit.staged.push(self.stage(turn).into());
                 }
-                // An actor that is behind.
+                // A commit that expects a wrong version.
                 7 => commit.expected_version = Version(model.version.0.wrapping_add(1)),
                 _ => {}
             }
@@ -116,7 +117,7 @@ impl Workload {
     fn new_turn(&mut self) -> OpenTurn {
         self.turns += 1;
         let mut turn = OpenTurn::new(TurnId::new(format!("t{}", self.turns)).unwrap());
-        // Most are small, and some are larger than a page.
+        // Most turns are small, and some are larger than a page.
         let steps = if self.random.once_in(12) { 150 } else { self.random.below(3) };
         for _ in 0..steps {
             self.go_on(&mut turn);
@@ -125,7 +126,7 @@ impl Workload {
     }
 
     fn go_on(&mut self, turn: &mut OpenTurn) {
-        // Most events are of a new step, and some of one that was staged before.
+        // Most events belong to a new step, and some to an earlier step.
         let most = turn.steps.len();
         let step = if self.random.once_in(4) { self.random.below(most + 1) } else { most };
         let step = StepId::new(format!("{}#{step}", turn.id)).unwrap();

@@ -17,7 +17,7 @@ use crate::store::redb::tables::store_file::StoreFile;
 
 /// Makes sure that a directory has files that can be opened.
 ///
-/// Before anything is written to one: a file that is not ours to use is left as it is, and so is the one beside it.
+/// Both files are inspected before either is written: if one of them is not ours, both are left as they are.
 pub(super) fn make_ready(directory: &Path, path: &Path, journal_path: &Path) -> Result<(), OpenError> {
     let unusable = |source| OpenError::Directory { path: directory.to_owned(), source };
     let look_at = |path: &Path, file| match look_at(&Builder::new(), path, file) {
@@ -25,7 +25,7 @@ pub(super) fn make_ready(directory: &Path, path: &Path, journal_path: &Path) -> 
         looked => looked,
     };
     link::create_directory(directory).map_err(unusable)?;
-    // An empty file is a new one too: it may have been made for us.
+    // An empty file counts as a missing one: an operator may have made it for the store.
     if !has_content(path) {
         if path.is_symlink() && !path.exists() {
             // The disk of the target may be missing, and an empty database must not replace the one on it.
@@ -54,8 +54,8 @@ fn create_file(path: &Path, file: StoreFile, stamping: Stamping<'_>) -> Result<(
     }
     let unusable = |source| OpenError::Directory { path: directory.to_owned(), source };
     let unfinished = link::beside(&target, ".new");
-    // One at a time, or the second would replace what the first is writing to. Where a directory cannot be locked
-    // there is no more to be done; where it can, the lock goes with this handle.
+    // Only one process at a time may create the file, or a second one would replace the temporary file of the first. If
+    // the directory cannot be locked, the file is created without the lock. The lock ends with this handle.
     let lock = File::open(directory).map_err(unusable)?;
     if let Err(TryLockError::WouldBlock) = lock.try_lock() {
         return Err(OpenError::InUse { path: path.to_owned() });
@@ -64,7 +64,7 @@ fn create_file(path: &Path, file: StoreFile, stamping: Stamping<'_>) -> Result<(
     if has_content(path) {
         return Ok(());
     }
-    // What a creation left that was cut short.
+    // Removes the temporary file of a creation that was cut short.
     match remove(&unfinished) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unusable(error)),
         _ => {}

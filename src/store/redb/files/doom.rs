@@ -1,4 +1,4 @@
-//! Ends all changes that a thread makes to files, at the n-th of them.
+//! Lets the n-th change that a thread makes to files fail, and all later changes of that thread.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -22,7 +22,7 @@ struct Plan {
     openings: u64,
 }
 
-/// What an unsynced write replaced.
+/// The bytes that an unsynced write replaced.
 struct Replaced {
     opening: u64,
     file: FileBackend,
@@ -30,13 +30,13 @@ struct Replaced {
     bytes: Vec<u8>,
 }
 
-/// Lets this thread make so many more changes to files. A sync counts as one.
+/// Lets this thread make this many further changes to files. A sync counts as a change.
 pub(crate) fn plan(changes: u64) {
     let plan = Plan { changes_left: changes, struck: false, unsynced: Vec::new(), openings: 0 };
     PLAN.set(Some(plan));
 }
 
-/// Ends the plan, and tells whether the end had come. With `power_cut`, chance takes back what was not synced.
+/// Ends the plan, and returns whether a change has failed. With `power_cut`, unsynced writes are then undone at random.
 pub(crate) fn end(power_cut: Option<&mut Random>) -> bool {
     let plan = PLAN.take().unwrap();
     if let (true, Some(random)) = (plan.struck, power_cut) {
@@ -60,7 +60,7 @@ pub(super) fn change() -> io::Result<()> {
     })
 }
 
-/// A file of a thread with a plan.
+/// A file that a thread with a plan has opened.
 #[derive(Debug)]
 pub(crate) struct Doomed {
     file: File,

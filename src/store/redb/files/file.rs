@@ -1,4 +1,4 @@
-//! What changes a file or its name. In tests, each change can be the one at which the process or the power ends.
+//! The operations that change a file or its name. A test can let the process or the power end at each of them.
 
 use std::fs;
 use std::io;
@@ -37,7 +37,7 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
     fs::remove_file(path)
 }
 
-/// Gives a file the name of another, which it replaces.
+/// Renames a file. It replaces another file of that name.
 pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     #[cfg(test)]
     doom::change()?;

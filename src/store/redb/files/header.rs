@@ -18,9 +18,9 @@ use crate::store::redb::tables::schema::{JournalRows, ROWS};
 #[derive(Debug)]
 pub(crate) struct StoreHeader {
     pub(crate) bond: Bond,
-    /// The last row of the journal of which everything is in the tables.
+    /// The mark of the last row of the journal that the tables have in full.
     pub(crate) checkpoint: JournalMark,
-    /// The newest row of the journal when the main file was last written to.
+    /// The mark of the newest row of the journal when the main file was last written.
     newest: JournalMark,
 }
 
@@ -28,7 +28,7 @@ pub(crate) struct StoreHeader {
 #[derive(Debug)]
 pub(crate) struct Bond {
     pub(crate) store_id: Uuid,
-    /// The journal that may hold what the tables do not, if one does.
+    /// The id of the journal that may have changes which the tables lack. `None` if there is no such journal.
     pub(crate) journal_id: Option<Uuid>,
 }
 
@@ -38,7 +38,7 @@ impl Bond {
         Ok(Self { store_id: meta.store_id()?, journal_id: meta.bound_journal()? })
     }
 
-    /// Refuses a journal that is not that of these tables.
+    /// Returns an error if the journal does not belong to these tables.
     pub(super) fn check(&self, journal: &Database, path: &Path) -> Result<(), OpenError> {
         let read = || {
             let meta = ReadMeta::of(journal)?;
@@ -55,10 +55,10 @@ impl Bond {
     }
 }
 
-/// What rows a journal has.
+/// The range of the rows that a journal has.
 struct JournalRange {
     base: JournalMark,
-    /// The number of the last row; that of the base if there is none.
+    /// The number of the last row; the number of the base if there are no rows.
     last: u64,
     rows: ReadOnlyTable<u64, Row<JournalRows>>,
 }
@@ -71,7 +71,8 @@ impl JournalRange {
         Ok(Self { base, last, rows })
     }
 
-    /// The row of this number. A damaged or missing one is `None`: reading the rows tells it, if it is needed.
+    /// Returns the mark of the row of this number. `None` if the row is damaged or missing: the replay reports it if
+    /// the row is needed.
     fn sound_row(&self, number: u64) -> Result<Option<JournalMark>, Failure> {
         if number == self.base.number {
             return Ok(Some(self.base));
@@ -92,12 +93,12 @@ impl StoreHeader {
         Ok(Self { bond: Bond::of(tables)?, checkpoint: meta.checkpoint()?, newest: meta.newest()? })
     }
 
-    /// Reads the journal, if it is that of these tables.
+    /// Reads the journal, if it belongs to these tables.
     pub(crate) fn replay(&self, tables: &Database, journal: &Database, path: &Path) -> Result<Replayed, OpenError> {
         let failed = |failure: Failure| failed(path, failure);
         self.bond.check(journal, path)?;
         let range = JournalRange::of(journal).map_err(failed)?;
-        // First, as it has a remedy.
+        // This is checked first, because its message says what to do.
         if self.bond.journal_id.is_none() && range.last > self.checkpoint.number {
             return Err(of_another(path, Misfit::NotNeeded));
         }
@@ -109,9 +110,8 @@ impl StoreHeader {
         replay(journal, &tables, self.checkpoint).map_err(failed)
     }
 
-    /// Returns why the journal is older or newer than the main file, if it is. The journal must begin at the checkpoint
-    /// or before it, and reach at least the newest row that the main file has seen. Both files must agree on these
-    /// rows.
+    /// If the journal is older or newer than the main file, returns why. The journal must begin at the checkpoint or
+    /// before it, and reach at least the newest row that the main file has seen. Both files must agree on these rows.
     fn misfit(&self, journal: &JournalRange) -> Result<Option<Misfit>, Failure> {
         let (checkpoint, newest, base) = (self.checkpoint.number, self.newest.number, journal.base.number);
         if checkpoint > newest {
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_journal_is_read_beside_the_main_file_of_its_store_alone() {
+    fn a_journal_is_read_only_beside_the_main_file_of_its_store() {
         let (main, journal) = main_and_journal();
         assert!(replayed(&main, &journal).is_ok());
         let (other_main, other_journal) = main_and_journal();

@@ -9,11 +9,11 @@ use crate::store::redb::tables::store_file::StoreFile;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Location {
-    /// In files of this directory, which is made if it is missing.
+    /// In files in this directory. A missing directory is made.
     Directory(PathBuf),
-    /// In memory: gone when the store is closed.
+    /// In memory. The data is gone when the store is closed.
     Memory,
-    /// On a storage that a test makes, such as one that fails.
+    /// On a storage that a test defines, such as a disk that fails.
     #[cfg(any(test, feature = "testing"))]
     Storage(Storage),
 }
@@ -26,7 +26,7 @@ impl Location {
         }
     }
 
-    /// The size of the files; 0 where there are none.
+    /// Returns the size of both files; 0 if the store has no files.
     pub(crate) fn file_bytes(&self) -> u64 {
         match self {
             Self::Directory(_) => self.main_bytes() + file_size(&self.path(StoreFile::Journal)),
@@ -34,7 +34,7 @@ impl Location {
         }
     }
 
-    /// The path of the file, or its stand-in in messages.
+    /// Returns the path of the file, or a text that stands for it in messages.
     pub(super) fn path(&self, file: StoreFile) -> PathBuf {
         match self {
             Self::Directory(directory) => directory.join(file.name()),
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bytes_of_a_store_are_those_of_both_files_and_none_without_files() {
+    fn the_bytes_of_a_store_are_the_bytes_of_both_files_and_0_without_files() {
         let directory = tempfile::tempdir().unwrap();
         let location = Location::Directory(directory.path().to_owned());
         assert_eq!((location.main_bytes(), location.file_bytes()), (0, 0), "nothing is there yet");

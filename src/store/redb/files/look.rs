@@ -8,7 +8,7 @@ use crate::store::redb::tables::meta::{FORMAT, Stamp};
 use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::redb::unwind;
 
-/// Opens the database without changing its file, whatever happens to it then.
+/// Opens the database without changing its file. Whatever is then written to the database stays in memory.
 pub(crate) fn look_at(builder: &Builder, path: &Path, file: StoreFile) -> Result<Database, OpenError> {
     let overlay = Overlay::open(path).map_err(OpenError::Unreadable)?;
     let database = unwind::caught(|| builder.create_with_backend(overlay));

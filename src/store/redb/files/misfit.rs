@@ -5,7 +5,7 @@ pub enum Misfit {
     /// The journal is that of another store.
     #[error("it names another store")]
     OtherStore,
-    /// The database has had another journal since.
+    /// The database belongs to another journal by now.
     #[error("the database names another journal")]
     OtherJournal,
     /// The database says that it needs no journal.
@@ -30,7 +30,7 @@ pub enum Misfit {
         /// The newest row that the database has seen.
         newest: u64,
     },
-    /// The two have diverged: both know a row of this number, but not the same row.
+    /// The two files have diverged: each knows a row of this number, but the rows differ.
     #[error("its row {0} is another than the database has seen")]
     OtherRow(u64),
 }

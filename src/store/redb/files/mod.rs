@@ -4,23 +4,23 @@
 //! of another store.
 //!
 //! - `location`: where a store keeps its files.
-//! - `storage`: where a test keeps them instead.
+//! - `storage`: where a test keeps the files of a store instead.
 //! - `replay`: reads the journal into a memtable.
 //! - `misfit`: why a journal does not belong to the database.
 //! - `open_error`: why a store could not be opened.
-//! - `path`: links, empty files, and names that survive a power cut.
+//! - `path`: symbolic links, empty files, and file names that survive a power cut.
 //! - `file`: the operations that change a file or its name.
 //! - `doom`: in tests, lets a thread make only so many changes to files.
 //! - `overlay`: a view of a file that keeps writes in memory.
 //! - `look`: opens a database in such a view.
 //! - `write_back`: writes a file once more, because an earlier sync of it may have failed.
-//! - `stamp`: makes a blank file ours, and refuses the file of another program or format.
+//! - `stamp`: makes an empty database a file of a store, and refuses a file of another program or format.
 //! - `header`: what binds the two files to each other.
-//! - `create`: makes new files, or refuses to.
+//! - `create`: makes new files, or refuses to make them.
 //! - `open_files`: both files and the memtable.
-//! - `open`: opens them.
+//! - `open`: opens both files.
 //! - `size`: the size of a file, and how to pack it.
-//! - `retire`: closes them without the journal, when all of its rows are in the tables.
+//! - `retire`: removes the journal when all of its rows are in the tables, and closes the files.
 //! - `slot`: holds the open files for the threads that share them.
 
 pub(crate) mod create;

@@ -23,13 +23,13 @@ use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::redb::tables::write::begin_write;
 use crate::store::redb::unwind;
 
-/// For the pages of the journal's tree that each commit changes.
+/// The cache of the journal. It has room for the pages that each commit changes.
 const JOURNAL_CACHE_BYTES: usize = 1024 * 1024;
 
 impl Location {
-    /// Opens the files; new ones are made ready first.
+    /// Opens the files. Missing files are made first.
     pub(crate) fn open(&self, cache_bytes: usize) -> Result<Files, OpenError> {
-        // The database's own code panics on some damage. An open that does must not take the writer with it.
+        // redb panics on some kinds of damage. Such a panic must not end the writer's thread.
         unwind::caught(|| self.open_sound(cache_bytes))
             .unwrap_or_else(|panic| Err(damaged(&self.path(StoreFile::Main), panic)))
     }
@@ -43,9 +43,9 @@ impl Location {
         let tables = self.open_file(StoreFile::Main, cache_bytes)?;
         stamp(&path, &tables, StoreFile::Main, &stamp_main)?;
         let header = StoreHeader::of(&tables).map_err(|failure| failed(&path, failure))?;
-        // The lock on the main file keeps others from the journal meanwhile.
+        // The lock on the main file keeps other processes away from the journal meanwhile.
         self.write_back_journal()?;
-        // Of the journal nothing is read twice: what it holds is in the memtable.
+        // Each row of the journal is read only once, into the memtable, so a small cache is enough.
         let journal = self.open_file(StoreFile::Journal, JOURNAL_CACHE_BYTES)?;
         stamp(&journal_path, &journal, StoreFile::Journal, &|txn| stamp_journal(txn, &header))?;
         if let Self::Directory(directory) = self {
@@ -74,10 +74,10 @@ impl Location {
         Files::new(tables, journal, memtable, header.bond.store_id).map_err(|failure| failed(&path, failure))
     }
 
-    /// Makes everything that is read from the journal durable before anything builds on it, because an earlier sync may
-    /// have failed.
+    /// Makes the whole journal durable before its rows are used, because an earlier sync may have failed.
     ///
-    /// The main file needs none: its commits have two phases, and each opening writes the page anew that tells them apart.
+    /// The main file need not be written back: its commits have two phases, and each opening writes the page anew that
+    /// says which commit is the latest.
     fn write_back_journal(&self) -> Result<(), OpenError> {
         let written = match self {
             Self::Directory(_) => write_back_file(&self.path(StoreFile::Journal)),
@@ -117,7 +117,7 @@ impl Location {
         opened.map_err(|error| explain(&path, error))
     }
 
-    /// Opens the files again after a failure. Missing files are never created: an empty file in place of a lost one
+    /// Opens the files again after a failure. Missing files are never created: an empty file in place of a lost file
     /// would hide that acknowledged commits are gone.
     pub(crate) fn reopen(&self, cache_bytes: usize) -> Result<Files, OpenError> {
         let path = self.path(StoreFile::Main);

@@ -19,7 +19,7 @@ pub enum OpenError {
     Directory {
         /// The directory.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// The path of the main file is a symbolic link whose target does not exist.
@@ -55,13 +55,13 @@ pub enum OpenError {
         /// The format that this version knows.
         known: u32,
     },
-    /// The journal is gone, and with it what was acknowledged since the last checkpoint.
+    /// The journal is missing, and with it the commits that were acknowledged since the last checkpoint.
     #[error(
         "the journal {path} is missing, and turns that were acknowledged are in nothing else; bring it back, or run \
              `turn-metrics check --repair` to go on without them"
     )]
     JournalMissing {
-        /// Where it was.
+        /// The path of the journal.
         path: PathBuf,
     },
     /// The journal belongs to another store, or to another time of this store.
@@ -69,7 +69,7 @@ pub enum OpenError {
     JournalOfAnother {
         /// The journal.
         path: PathBuf,
-        /// Why.
+        /// Why the journal does not belong to the database.
         cause: Misfit,
     },
     /// The file is not a sound database: reading it failed in a way that never happens with an intact file.
@@ -87,7 +87,7 @@ pub enum OpenError {
         path: PathBuf,
         /// The number of the row; the first one, if there are several.
         row: u64,
-        /// What is wrong with it.
+        /// What is wrong with the row.
         flaw: RowFlaw,
     },
     /// The file cannot be read.
@@ -107,15 +107,15 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// The error of a data directory that is missing because something else is in its place, such as a symbolic link
-    /// whose target does not exist. `None` if nothing is.
+    /// Returns the error of a data directory that is missing because something else is in its place, such as a symbolic
+    /// link whose target does not exist. `None` if nothing is in its place.
     pub(crate) fn of_missing(directory: &Path) -> Option<Self> {
         let obstacle = link::obstacle(directory)?;
         Some(Self::Directory { path: directory.to_owned(), source: io::Error::other(obstacle) })
     }
 }
 
-/// The text for everybody, which does not say where the database is.
+/// The fault has a text that anybody may see: it does not say where the database is.
 impl From<OpenError> for Fault {
     fn from(error: OpenError) -> Self {
         let because = |what| Self::new(FaultKind::Database, what);
@@ -158,12 +158,12 @@ pub(crate) fn failed(path: &Path, cause: impl Into<Fault>) -> OpenError {
     OpenError::Failed { path: path.to_owned(), cause: cause.into() }
 }
 
-/// The error of a file that is not a sound database, as redb reports it or as redb panics on it.
+/// Returns the error of a file that is not a sound database: redb reports it, or panics when it reads the file.
 pub(super) fn damaged(path: &Path, cause: impl Into<Fault>) -> OpenError {
     OpenError::Damaged { path: path.to_owned(), cause: cause.into() }
 }
 
-/// The fault of a database that redb reports as damaged.
+/// Returns the fault of a database that redb reports as damaged.
 fn of_corruption(said: String) -> Fault {
     Fault::new(FaultKind::Damaged, "the database is damaged").caused_by(said)
 }
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn why_it_could_not_be_opened_is_told_without_a_path_and_logged_in_full() {
+    fn the_displayed_text_of_an_open_error_has_no_path_and_the_log_has_all() {
         let path = || PathBuf::from("/var/lib/secret/x y");
         let cause = || "something about /var/lib/secret".to_owned();
         let denied = || io::Error::from_raw_os_error(13);

@@ -18,13 +18,15 @@ use crate::store::redb::tables::write::begin_write;
 use crate::store::redb::unwind;
 use crate::turn::RunningTime;
 
-/// The open files of a store, and the memtable: what the journal has and the tables do not yet.
+/// The open files of a store, and the memtable, which has the changes that are in the journal and not in the tables
+/// yet.
 #[derive(Debug)]
 pub(crate) struct Files {
     tables: Database,
     journal: Database,
     memtable: RwLock<Memtable>,
-    /// Locked before the memtable, and never while the lock on these files is held: counting takes a while.
+    /// This is locked before the memtable, and never while the slot's lock on these files is held, because counting
+    /// turns takes a while.
     recent: Arc<Mutex<Recent>>,
     store_id: Uuid,
     lineage: Lineage,
@@ -49,7 +51,7 @@ impl Files {
         let filter = Arc::default();
         let (memtable, recent) = (RwLock::new(memtable), Arc::default());
         let files = Self { tables, journal, memtable, recent, store_id, lineage, running_ms, filter };
-        // Of a new store, that is all. Those of a large one are read in the background.
+        // One row is enough to see that a new store has none. The rows of a large store are read in the background.
         learn_turns(&files.filter, files.read_tables(), 1);
         Ok(files)
     }
@@ -59,7 +61,7 @@ impl Files {
         RunningTime::new(self.running_ms.load(Ordering::Acquire))
     }
 
-    /// Call this when the journal has it.
+    /// Sets the durable running time. Call this once the running time is in the journal.
     pub(crate) fn set_running_time(&self, running: RunningTime) {
         self.running_ms.store(running.get(), Ordering::Release);
     }
@@ -72,7 +74,7 @@ impl Files {
         self.memtable.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the turns of the memtable add to reports, as far as they were counted.
+    /// Returns the sums over the turns of the memtable that were counted so far.
     pub(crate) fn recent(&self) -> &Arc<Mutex<Recent>> {
         &self.recent
     }
@@ -81,7 +83,8 @@ impl Files {
         self.lineage
     }
 
-    /// Which turns are not in the index. Every row must be in it before it is committed.
+    /// Returns the filter that knows of most new turns that they are not in the index. Every row of the index must be
+    /// added to the filter before it is committed.
     pub(crate) fn filter(&self) -> Arc<TurnFilter> {
         Arc::clone(&self.filter)
     }
@@ -90,7 +93,8 @@ impl Files {
         TurnHasher::of(self.store_id)
     }
 
-    /// Begins a read of the tables. Begun while the memtable is locked, the two together are one state of the store.
+    /// Begins a read of the tables. If the memtable is locked meanwhile, the tables and the memtable together show one
+    /// state of the store.
     pub(crate) fn read_tables(&self) -> Result<ReadTables, Failure> {
         Ok(ReadTables::new(self.tables.begin_read()?, self.hasher()).with_filter(self.filter()))
     }
@@ -99,7 +103,7 @@ impl Files {
         Ok(self.tables.begin_read()?)
     }
 
-    /// The bytes of all rows of the tables.
+    /// Returns the bytes of all rows of the tables.
     pub(crate) fn live_bytes(&self) -> Result<u64, Failure> {
         ReadMeta::of(&self.tables)?.live_bytes()
     }
@@ -124,7 +128,8 @@ impl Files {
         Ok(txn)
     }
 
-    /// Drops all rows of the journal, whose contents the tables hold, and notes in the tables that there is no journal.
+    /// Drops all rows of the journal, and notes in the tables that the store has no journal. Call this only if the
+    /// tables have the contents of all rows.
     pub(crate) fn retire_journal(&self) -> Result<(), Failure> {
         let last_row = self.memtable().last_row();
         let txn = self.write_tables()?;
@@ -141,7 +146,7 @@ impl Files {
         Ok(txn.commit()?)
     }
 
-    /// Closes both files. Reads under way fail.
+    /// Closes both files. Reads that are under way fail.
     pub(crate) fn close(self) {
         for (name, database) in [("journal", self.journal), ("database", self.tables)] {
             // After a panic within redb, closing may panic too, on a lock that the first panic poisoned.
@@ -156,8 +161,8 @@ impl Files {
     }
 }
 
-/// Has the filter read the next rows of the index. It is an aid: where the index is damaged, the store goes on without
-/// it, and only a turn whose own row cannot be read is told.
+/// Adds the next rows of the index to the filter. The filter only saves time: if the index is damaged, the store goes
+/// on without the filter, and only a look-up of a turn whose own row is damaged fails.
 pub(crate) fn learn_turns(filter: &TurnFilter, tables: Result<ReadTables, Failure>, limit: usize) {
     if let Err(fault) = unwind::caught_as_fault(|| Ok(tables?.fill(filter, limit)?)) {
         tracing::warn!(error = fault.in_full(), "the index of turns cannot be read whole; each turn is looked up");
@@ -175,7 +180,7 @@ mod tests {
     #[test]
     fn an_index_that_cannot_be_read_costs_the_filter_alone() {
         let database = Builder::new().create_with_backend(InMemoryBackend::new()).unwrap();
-        // It has no index.
+        // This database has no index.
         let tables = ReadTables::new(database.begin_read().unwrap(), TurnHasher::of(Uuid::from_u128(1)));
         let filter = TurnFilter::default();
         learn_turns(&filter, Ok(tables), 1);

@@ -10,10 +10,11 @@ use redb::{BackendError, StorageBackend};
 
 const BLOCK: usize = 4096;
 
-/// A read-only view of a file: what the database writes stays in memory and is dropped.
+/// A read-only view of a file: the database's writes stay in memory and are dropped at the end.
 ///
 /// redb writes even when it opens and closes a file, but looking at a file of another version, or at a damaged one,
-/// must not change a byte of it. The file is locked as for writing, so that nobody changes it meanwhile.
+/// must not change a byte of it. The file is locked as if it were written, so that no other process changes it
+/// meanwhile.
 #[derive(Debug)]
 pub(crate) struct Overlay {
     file: FileBackend,
@@ -23,7 +24,7 @@ pub(crate) struct Overlay {
 #[derive(Debug)]
 struct Written {
     len: u64,
-    /// How much of the file is visible: less than all of it after it was cut.
+    /// How many bytes of the file are visible: fewer than all after the database has cut the file.
     of_file: u64,
     blocks: BTreeMap<u64, Vec<u8>>,
 }
@@ -52,7 +53,8 @@ impl Overlay {
     }
 }
 
-/// The parts of `len` bytes at `offset`, by block: its number, the first byte in it, and how many.
+/// Splits `len` bytes at `offset` into blocks. Returns for each part the number of its block, its first byte within the
+/// block, and its length.
 fn parts(offset: u64, len: usize) -> impl Iterator<Item = (u64, usize, usize)> {
     let mut done = 0;
     std::iter::from_fn(move || {

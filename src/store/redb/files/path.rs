@@ -1,4 +1,4 @@
-//! Paths of the files: links, empty files, names that outlive a power cut.
+//! Paths of the files: symbolic links, empty files, and file names that survive a power cut.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use super::open_error::{OpenError, failed};
 use crate::link;
 use crate::store::fault::Fault;
 
-/// The file itself, if its path is a link.
+/// Returns the path of the file itself, if `path` is a symbolic link to it.
 pub(super) fn target(path: &Path) -> Result<PathBuf, OpenError> {
     link::target(path).map_err(|source| failed(path, Fault::disk(source)))
 }
@@ -16,11 +16,13 @@ pub(crate) fn has_content(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|file| file.len() > 0)
 }
 
-/// Makes the file's name durable: without it a new file's synced content can be lost with its directory entry.
+/// Makes the names of the directory's files durable. Otherwise a power cut may remove the name of a new file, and its
+/// synced content with it.
 pub(crate) fn sync_directory(directory: &Path) -> Result<(), OpenError> {
     let sync = |directory: &Path| File::open(directory).and_then(|directory| directory.sync_all());
     sync(directory).map_err(|source| OpenError::Directory { path: directory.to_owned(), source })?;
-    // The directory may be new as well. If its parent cannot be read, somebody else made the directory before.
+    // The directory may be new as well, so its parent is synced too. If the parent cannot be read, this process has not
+    // made the directory.
     if let Some(parent) = directory.canonicalize().ok().as_deref().and_then(Path::parent) {
         let _ = sync(parent);
     }

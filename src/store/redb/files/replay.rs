@@ -16,21 +16,22 @@ use crate::store::redb::tables::record::damaged::DamagedRecord;
 use crate::store::redb::tables::schema::ROWS;
 use crate::turn::ConversationId;
 
-/// What a journal says that the tables do not hold.
+/// The changes of a journal that the tables lack.
 pub(crate) struct Replayed {
     pub(crate) memtable: Memtable,
-    /// What could not be taken from the journal.
+    /// The rows of the journal that could not be read in full.
     pub(crate) damaged: Vec<DamagedRow>,
-    /// Sound rows with commits to a conversation whose key is lost: where its turns are in the tables cannot be told.
+    /// Sound rows with commits to a conversation whose key is lost. Without the key, the place of its turns in the
+    /// tables is unknown.
     pub(crate) unplaced: Vec<DamagedRow>,
 }
 
-/// A row of the journal of which something could not be taken.
+/// A row of the journal that could not be read in full.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct DamagedRow {
     pub(crate) number: u64,
     pub(crate) flaw: RowFlaw,
-    /// The row as it is; nothing if it is missing.
+    /// The bytes of the row; empty if the row is missing.
     pub(crate) bytes: Vec<u8>,
 }
 
@@ -38,44 +39,44 @@ pub(crate) struct DamagedRow {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RowFlaw {
-    /// It is missing, and a later one is there.
+    /// The row is missing, and a later row is there.
     #[error("it is missing; the next one is {next}")]
     Missing {
         /// The number of the next row.
         next: u64,
     },
-    /// It is missing, and so are all others.
+    /// The row is missing, and so are all others.
     #[error("the whole journal is missing, and what was acknowledged last with it")]
     NoJournal,
-    /// Where the turns of its conversation are in the tables cannot be told.
+    /// The row has a commit to a conversation whose key is lost, so the place of its turns in the tables is unknown.
     #[error("the key of conversation {conversation_id} is lost")]
     LostKey {
         /// The conversation.
         conversation_id: ConversationId,
     },
-    /// A commit in it is to another life of its conversation than the one before it.
+    /// A commit in the row belongs to another life of its conversation than the commit before.
     #[error("conversation {conversation_id} is of another life than before")]
     OtherLife {
         /// The conversation.
         conversation_id: ConversationId,
     },
-    /// It does not hold the checksum of the row before it.
+    /// The row does not have the checksum of the row before it.
     #[error("it does not follow the row before it, one of which was exchanged")]
     Exchanged,
-    /// It, or a record in it, cannot be read.
+    /// The row, or a record in it, cannot be read.
     #[error(transparent)]
     Record(#[from] DamagedRecord),
-    /// A commit in it has positions that do not follow those before it.
+    /// A commit in the row has positions that do not follow the positions before it.
     #[error("a commit begins at position {first}, and not between {from} and {to}")]
     Position {
-        /// Where the commit begins.
+        /// The first position of the commit.
         first: u64,
-        /// The first position where it may begin.
+        /// The first position that would be right.
         from: u64,
-        /// The last position where it may begin.
+        /// The last position that would be right.
         to: u64,
     },
-    /// A commit in it does not follow the one before it in its conversation.
+    /// A commit in the row does not follow the commit before it in its conversation.
     #[error(
         "conversation {conversation_id} goes from version {} and {sealed_turns} sealed turns to version {} after \
          {sealed_before} sealed turns",
@@ -95,14 +96,14 @@ pub enum RowFlaw {
     },
 }
 
-/// Reads a journal of which the tables hold everything up to the row `checkpoint`, and of some conversations more.
+/// Reads a journal. The tables have all rows up to the row `checkpoint`, and of some conversations also later commits.
 pub(crate) fn replay(journal: &Database, tables: &ReadTables, checkpoint: JournalMark) -> Result<Replayed, Failure> {
     let position = tables.last_position()?;
     let mut replay = Replay {
         tables,
         in_tables: HashMap::new(),
         memtable: Memtable::at(checkpoint, position),
-        // The order is moved last, so some positions of these rows may be in the tables already.
+        // A checkpoint moves the positions last, so the tables may have some positions of these rows already.
         positions: 1..=position.saturating_add(1),
         without_key: HashSet::new(),
         passed_over: None,
@@ -111,7 +112,7 @@ pub(crate) fn replay(journal: &Database, tables: &ReadTables, checkpoint: Journa
     let (rolled_up, rolling_up) = (tables.meta()?.rolled_up()?, tables.meta()?.rolling_up()?);
     let rows = journal.begin_read()?.open_table(ROWS)?;
     let mut expected = checkpoint.number.saturating_add(1);
-    // The checksum of the row before, where that is known.
+    // The checksum of the row before, if it is known.
     let mut previous = Some(checkpoint.checksum);
     for row in rows.range(expected..)? {
         let (number, bytes) = row?;
@@ -154,22 +155,22 @@ pub(crate) fn replay(journal: &Database, tables: &ReadTables, checkpoint: Journa
 
 struct Replay<'a> {
     tables: &'a ReadTables,
-    /// Keys and records of conversations that the tables have, as far as they were looked for.
+    /// The key and the record in the tables of each conversation that was looked up so far.
     in_tables: HashMap<ConversationId, Option<(u64, ConversationRecord)>>,
     memtable: Memtable,
-    /// Those that the next entry may begin at.
+    /// The positions that the next entry may begin at.
     positions: RangeInclusive<u64>,
     /// Conversations whose keys are lost.
     without_key: HashSet<ConversationId>,
-    /// Why an entry of the present row was passed over, if one was.
+    /// Why an entry of the present row was passed over, if that happened.
     passed_over: Option<RowFlaw>,
 }
 
-/// After damage it is not known how many turns were sealed.
+/// After a damaged row, an entry may begin at any position, since the damaged row may have sealed any number of turns.
 const ANY_POSITION: RangeInclusive<u64> = 1..=u64::MAX;
 
 impl Replay<'_> {
-    /// Takes what can be taken. The inner error says what cannot.
+    /// Takes the entries of a row into the memtable. The inner error says what could not be taken.
     fn row(&mut self, bytes: &[u8]) -> Result<Result<(), RowFlaw>, Failure> {
         let entries = match entry::decode_row(bytes) {
             Ok(entries) => entries,
@@ -206,7 +207,7 @@ impl Replay<'_> {
                 Ok(Some((key, conversation))) => {
                     let Ok(is_new) = conversation.is_before(&entry.conversation) else { return of_another_life() };
                     if !is_new {
-                        // It was moved into the tables before the rest of its table of the memtable was.
+                        // A flush had moved this entry before the store ended, but perhaps not its positions.
                         self.memtable.take_positions(&entry);
                         return Ok(Ok(()));
                     }
@@ -214,7 +215,8 @@ impl Replay<'_> {
                     (conversation.version, conversation.sealed_turns)
                 }
                 Ok(None) => (Version::default(), 0),
-                // It costs nothing: the entry has the whole of it. What the tables have already is written once more.
+                // The damaged record does not matter: the entry has the whole conversation. Turns that the tables have
+                // already are written once more.
                 Err(Failure::Record(_)) => {
                     entry.key = self.tables.search_key_of(id)?;
                     if entry.key.is_none() {
@@ -234,8 +236,7 @@ impl Replay<'_> {
         Ok(self.memtable.take(entry).map_err(RowFlaw::Record))
     }
 
-    /// Leaves an entry in the journal alone. To read its conversation or to commit to it is refused, as its key is
-    /// damaged.
+    /// Leaves an entry in the journal. Reads and commits of its conversation are refused, as its key is damaged.
     fn pass_over(&mut self, entry: Entry) {
         self.memtable.pass_over(&entry);
         let conversation_id = entry.conversation.id;

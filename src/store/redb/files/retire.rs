@@ -12,8 +12,8 @@ use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::redb::unwind;
 
 impl Location {
-    /// Removes the journal, whose contents the tables hold, and closes the files. Then the main file alone is the
-    /// store.
+    /// Removes the journal and closes the files. Then the main file alone is the store. Call this only if the tables
+    /// have the contents of the journal.
     pub(crate) fn retire(&self, mut files: Files) -> Result<(), Fault> {
         // A panic must not unwind into the drop of the files: that would panic again.
         let retired = unwind::caught_as_fault(|| Ok(files.retire_journal()?));

@@ -1,4 +1,4 @@
-//! How large a file is, and how to make it smaller.
+//! The size of a file, and how to make the file smaller.
 
 use std::fs;
 use std::path::Path;
@@ -11,14 +11,14 @@ pub(crate) fn pack(database: &mut Database) -> Result<(), CompactionError> {
     Ok(())
 }
 
-/// Whether so much of a file is free that packing it is worth the time.
+/// Returns whether so much of a file is free that packing it is worth the time.
 pub(crate) fn is_sparse(file_bytes: u64, live_bytes: u64) -> bool {
     // Pages are three quarters full, so a file without a free page is a third larger than its rows.
     const SMALL: u64 = 16 * 1024 * 1024;
     file_bytes > live_bytes.saturating_mul(2).saturating_add(SMALL)
 }
 
-/// The size of a file, 0 if there is none.
+/// Returns the size of a file; 0 if there is no file.
 pub(crate) fn file_size(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |file| file.len())
 }

@@ -9,7 +9,7 @@ use crate::store::redb::tables::failure::Failure;
 
 /// Holds the open files for the threads that share them. After a failure the writer closes them and opens them again.
 ///
-/// Other threads hold the lock only to look at the memtable or to begin a transaction, never while one runs.
+/// Other threads hold the lock only to use the memtable or to begin a transaction, and never while a transaction runs.
 #[derive(Debug)]
 pub(crate) struct Slot {
     state: RwLock<State>,
@@ -28,19 +28,19 @@ impl Slot {
         Self::pricing(files, Arc::new(NoPrices))
     }
 
-    /// The same, which prices turns by a book.
+    /// Like [`Slot::new`], with the book that prices turns.
     pub(crate) fn pricing(files: Files, book: SharedPriceBook) -> Self {
         Self { state: RwLock::new(State::Open(Box::new(files))), book }
     }
 
-    /// The prices of turns.
+    /// Returns the book that prices turns.
     pub(crate) fn book(&self) -> &SharedPriceBook {
         &self.book
     }
 
-    /// Counts the turns of the memtable that were not counted yet, at most so many of each of its tables, and then does
-    /// something with the counts. `begin` is called while the memtable is locked; if all turns are counted, what it takes
-    /// and the counts are one state of the store.
+    /// Counts turns of the memtable that are not counted yet, at most `limit` of each of its two tables, and then calls
+    /// `take` with the counts. `begin` is called while the memtable is locked. If all turns are counted, what `begin`
+    /// returns and the counts show one state of the store.
     pub(crate) fn with_counted<B, T>(
         &self,
         limit: usize,
@@ -49,11 +49,11 @@ impl Slot {
     ) -> Result<Result<T, Failure>, Fault> {
         loop {
             let shared = self.with(|files| Arc::clone(files.recent()))?;
-            // After a panic while turns were counted some of them are in no tally. They are counted again when the files
-            // are opened again.
+            // If counting panicked before, some turns are in no tally. They are counted once the files are opened
+            // again.
             let mut recent = shared.lock().map_err(|_| Fault::panicked("turns could not be counted"))?;
             let taken = self.with(|files| -> Result<_, Failure> {
-                // The files were closed and opened again meanwhile.
+                // The files were closed and opened again meanwhile, so these counts are not theirs.
                 if !Arc::ptr_eq(files.recent(), &shared) {
                     return Ok(None);
                 }
@@ -78,7 +78,8 @@ impl Slot {
         }
     }
 
-    /// Does something short with the files, and never waits for another lock but the memtable's; `Err` says why they are closed.
+    /// Calls `work` with the files. `work` must be short, and must wait for no other lock than the memtable's. `Err`
+    /// says why the files are closed.
     pub(crate) fn with<T>(&self, work: impl FnOnce(&Files) -> T) -> Result<T, Fault> {
         match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
             State::Open(files) => Ok(work(files)),
@@ -90,7 +91,7 @@ impl Slot {
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = State::Open(Box::new(files));
     }
 
-    /// Takes the files out, if there are any.
+    /// Takes the files out of the slot, if they are open.
     pub(crate) fn take(&self, cause: Fault) -> Option<Files> {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         match std::mem::replace(&mut *state, State::Empty(cause)) {
@@ -99,7 +100,7 @@ impl Slot {
         }
     }
 
-    /// Closes the files. Reads under way fail.
+    /// Closes the files. Reads that are under way fail.
     pub(crate) fn empty(&self, cause: Fault) {
         if let Some(files) = self.take(cause) {
             files.close();
@@ -119,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_needs_the_files_is_told_why_they_are_closed_until_they_are_open_again() {
+    fn callers_get_the_reason_why_the_files_are_closed_until_they_are_open_again() {
         let slot = Slot::new(files());
         let first = slot.with(Files::lineage).unwrap();
         slot.empty(Fault::new(FaultKind::Disk, "the disk failed"));
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_panic_while_turns_were_counted_nothing_is_told_of_them_until_the_files_are_opened_again() {
+    fn after_a_panic_in_counting_no_sums_are_shown_until_the_files_are_opened_again() {
         let slot = Slot::new(files());
         let count = || slot.with_counted(0, |_, _| Ok(()), |_, ()| ()).map(|_| ());
         assert_eq!(count(), Ok(()));

@@ -1,4 +1,4 @@
-//! Makes blank files ours, and refuses those of other programs and formats.
+//! Makes blank databases files of a store, and refuses files of other programs and formats.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::redb::tables::write::begin_write;
 use crate::store::redb::unwind;
 
-/// Makes a blank file one of ours.
+/// Writes to a blank file what makes it a file of a store.
 pub(super) type Stamping<'a> = &'a dyn Fn(&WriteTransaction) -> Result<(), Failure>;
 
 /// Makes a blank file the main file of a new store.
@@ -22,14 +22,14 @@ pub(super) fn stamp_main(txn: &WriteTransaction) -> Result<(), Failure> {
     make_tables(txn)
 }
 
-/// Makes a blank file the journal of a store that needs none so far.
+/// Makes a blank file the journal of a store that has none so far.
 pub(super) fn stamp_journal(txn: &WriteTransaction, header: &StoreHeader) -> Result<(), Failure> {
     WriteMeta::write(txn)?.stamp_journal(header.bond.store_id, header.checkpoint)?;
     txn.open_table(ROWS)?;
     Ok(())
 }
 
-/// Checks that the database is ours, and makes it so if it is blank.
+/// Checks that the database is a file of a store. A blank database is made one.
 pub(super) fn stamp(
     path: &Path,
     database: &Database,
@@ -44,7 +44,8 @@ pub(super) fn stamp(
     }
 }
 
-/// Writes to a database that is being opened. A panic must not get as far as to drop it: it panics then once more.
+/// Writes to a database that is being opened, and turns a panic into an error. If the panic unwound into the drop of
+/// the database, redb would panic once more.
 pub(super) fn guarded(path: &Path, write: impl FnOnce() -> Result<(), Failure>) -> Result<(), OpenError> {
     match unwind::caught(write) {
         Ok(written) => written.map_err(|failure| failed(path, failure)),

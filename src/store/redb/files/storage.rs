@@ -7,9 +7,9 @@ use redb::{Builder, Database, DatabaseError, StorageBackend};
 use super::write_back::write_back;
 use crate::store::redb::tables::store_file::StoreFile;
 
-/// Opens the store's files on a storage that a test makes: in memory, failing, or losing unsynced writes.
+/// A storage that a test defines, for the files of a store: in memory, failing, or losing unsynced writes.
 ///
-/// Each time the store opens its files again, this opens them as the storage holds them then.
+/// When a store opens its files again, it finds them as they are on the storage at that time.
 #[derive(Clone)]
 pub struct Storage {
     open: Arc<Open>,
@@ -20,7 +20,7 @@ type Open = dyn Fn(&Builder, StoreFile) -> Result<Database, DatabaseError> + Sen
 type WriteBack = dyn Fn(StoreFile) -> io::Result<()> + Send + Sync;
 
 impl Storage {
-    /// A storage whose files `open` opens, with a new handle each time.
+    /// Returns a storage that opens its files by calling `open`, which returns a new handle each time.
     pub fn new<B: StorageBackend>(open: impl Fn(StoreFile) -> B + Send + Sync + 'static) -> Self {
         let open = Arc::new(open);
         let backend = Arc::clone(&open);

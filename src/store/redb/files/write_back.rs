@@ -8,16 +8,16 @@ use redb::backends::FileBackend;
 #[cfg(test)]
 use super::doom;
 
-/// How much is read and written at a time.
+/// The number of bytes that are read and written at a time.
 const CHUNK_BYTES: usize = 1024 * 1024;
 /// The smallest part of a file that the file system allocates.
 const BLOCK_BYTES: usize = 4096;
 
-/// Writes the contents of a file to it once more, and syncs it. After `Ok`, a crash leaves what the file reads as now.
+/// Writes the contents of a file to it once more, and syncs it. After `Ok`, a crash leaves the file as it reads now.
 ///
-/// After a failed sync, Linux takes pages for written that are not: they read as they were written, no later sync
+/// After a failed sync, Linux treats pages as written although they are not: reads show the new bytes, no later sync
 /// writes them, and a crash loses them. A process cannot see that this happened to an earlier process. Overwriting
-/// bytes by the same bytes is safe, whether a crash leaves the old ones, the new ones or some of both.
+/// bytes with the same bytes is safe: a crash cannot leave anything else.
 pub(super) fn write_back(file: &impl StorageBackend) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK_BYTES];
     let (mut at, len) = (0, file.len()?);
@@ -34,7 +34,7 @@ pub(super) fn write_back(file: &impl StorageBackend) -> io::Result<()> {
     file.sync_data()
 }
 
-/// The same for the file at this path. Nobody else may write to it meanwhile.
+/// Like [`write_back`], for the file at this path. No other process may write to the file meanwhile.
 pub(crate) fn write_back_file(path: &Path) -> io::Result<()> {
     #[cfg(test)]
     if doom::is_planned() {
@@ -44,8 +44,8 @@ pub(crate) fn write_back_file(path: &Path) -> io::Result<()> {
     write_back(&FileBackend::new(file).map_err(io::Error::other)?)
 }
 
-/// Writes block by block to a full disk. Only a hole needs new space; it reads as zeros, so leaving it out loses
-/// nothing.
+/// Writes block by block to a full disk. Only a block in a hole of the file needs new space. It reads as zeros, so
+/// leaving it out loses nothing.
 fn write_blocks(file: &impl StorageBackend, mut at: u64, bytes: &[u8]) -> io::Result<()> {
     for block in bytes.chunks(BLOCK_BYTES) {
         match file.write(at, block) {

@@ -7,12 +7,12 @@ use crate::store::redb::tables::journal_mark::JournalMark;
 use crate::store::redb::tables::meta::WriteMeta;
 use crate::store::redb::tables::schema::ROWS;
 
-/// The number of unneeded rows that are dropped with each appended row: more than one, so that their number falls, but
-/// few, so that no commit waits for it.
+/// The maximum number of unneeded rows that are dropped with each appended row. It is more than one, so that the
+/// journal shrinks, and small, so that commits are not slowed down.
 const TRIMMED_ROWS: usize = 8;
 
-/// Appends a row after the row `last` in a transaction on the journal, and drops rows up to the row `trim`. Returns the
-/// new row and its size.
+/// Appends a row after the row `last` in a transaction on the journal, and drops some rows up to the row `trim`.
+/// Returns the mark of the new row and its size in bytes.
 pub(crate) fn append(
     txn: &WriteTransaction,
     entries: &[Entry],
@@ -26,7 +26,7 @@ pub(crate) fn append(
             break;
         }
         let first = rows.pop_first()?;
-        // The row's own checksum may be damaged, which does not matter: nobody needs the row any more.
+        // The row's own checksum may be damaged, which does not matter: the row is not needed any more.
         dropped = first.map(|(row, value)| match row.value() {
             number if number == trim.number => trim,
             number => JournalMark { number, checksum: value.value().checksum() },
@@ -68,7 +68,7 @@ mod tests {
         mark
     }
 
-    /// The numbers of the rows that are left, and the mark before the first of them.
+    /// Returns the numbers of the rows that are left, and the base.
     fn left(files: &Files) -> (Vec<u64>, JournalMark) {
         let txn = files.write_journal().unwrap();
         let rows = txn.open_table(ROWS).unwrap();

@@ -1,24 +1,24 @@
-//! The rows of the journal as a chain: each holds the checksum of the one before it.
+//! The rows of the journal form a chain: each row has the checksum of the row before it.
 //!
-//! The checksum of a row covers that link too. So a row that is exchanged, or taken out, does not fit what follows it,
-//! even where it is sound by itself.
+//! The checksum of a row also covers this link. So if a row is replaced or removed, the row after it does not fit, even
+//! if the other row is sound by itself.
 
 use crate::store::redb::tables::journal_mark::JournalMark;
 use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
 use crate::store::redb::tables::row::{self, Rows, Stored};
 use crate::store::redb::tables::schema::JournalRows;
 
-/// The bytes that the link to the row before and the checksum add to a row.
+/// The number of bytes that the link and the checksum add to a row.
 pub(crate) const CHAIN_BYTES: usize = 2 * size_of::<u64>();
 
 /// A row whose own checksum is right.
 pub(crate) struct ChainedRow<'a> {
-    /// The checksum of the row before it, as of when it was written.
+    /// The link: the checksum of the row before, when this row was written.
     pub(crate) previous: u64,
     pub(crate) entries: &'a [u8],
 }
 
-/// Makes encoded entries the row after `last`.
+/// Turns encoded entries into the row after the row `last`.
 pub(crate) fn chain(last: JournalMark, entries: &mut Vec<u8>) -> Stored<'_, JournalRows> {
     entries.extend_from_slice(&last.checksum.to_le_bytes());
     row::seal(&last.number.saturating_add(1), entries)

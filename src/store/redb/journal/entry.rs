@@ -1,4 +1,4 @@
-//! What the journal holds: each row is what one transaction made durable.
+//! The rows of the journal: each row has the entries that one transaction made durable.
 
 use std::sync::Arc;
 
@@ -9,23 +9,24 @@ use crate::store::redb::tables::record::conversation::ConversationRecord;
 use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
 use crate::store::redb::tables::record::open_turn::StagedRecords;
 
-/// What one commit changed in a conversation.
+/// The changes that one commit made to a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
     /// The conversation as it is after the commit.
     pub(crate) conversation: ConversationRecord,
-    /// Its key in the tables, if known. Not in the journal.
+    /// The key of the conversation in the tables, if it is known. The key is not written to the journal.
     pub(crate) key: Option<u64>,
-    /// The position of the first turn that it sealed. If it sealed none, that of the next turn that is sealed.
+    /// The position of the first turn that the commit sealed. If it sealed none, the position that the next sealed turn
+    /// gets.
     pub(crate) position: u64,
-    /// The records of the turns that it sealed, the last of which has the conversation's last ordinal.
+    /// The records of the turns that the commit sealed. The last of them has the conversation's last ordinal.
     pub(crate) sealed: Vec<Arc<[u8]>>,
-    /// The records of what it staged of open turns.
+    /// The records of the heads and steps that the commit staged.
     pub(crate) staged: Vec<StagedRecords>,
 }
 
 impl Entry {
-    /// The last ordinal before the commit.
+    /// Returns the number of turns that were sealed before the commit.
     pub(crate) fn sealed_before(&self) -> u64 {
         self.conversation.sealed_turns - self.sealed.len() as u64
     }
@@ -50,7 +51,7 @@ struct StagedV1<'a> {
     steps: Vec<(u32, Bytes<'a>)>,
 }
 
-/// Bytes in one piece, not one by one.
+/// Bytes that serde writes as one byte string, not as a list of numbers.
 #[derive(Deserialize)]
 struct Bytes<'a>(&'a [u8]);
 
@@ -81,7 +82,7 @@ pub(crate) fn encode_row(entries: &[Entry]) -> Result<Vec<u8>, DamagedRecord> {
     Ok(row)
 }
 
-/// About how many bytes the records of an entry take.
+/// Returns about how many bytes the records of an entry take.
 fn room_of(entry: &Entry) -> usize {
     let of_turn = |records: &StagedRecords| {
         let steps: usize = records.steps.iter().map(|(_, record)| record.len() + 6).sum();

@@ -1,9 +1,9 @@
 //! The journal, to which commits append.
 //!
-//! Invariant: this module knows no file. A row is appended within the caller's transaction.
+//! Invariant: this module opens no file. It appends a row within the caller's transaction.
 //!
 //! - `entry`: what one commit changed, and a row of such entries as bytes.
-//! - `chain`: each row holds the checksum of the one before it.
+//! - `chain`: the link from each row to the row before it.
 //! - `append`: adds a row, and drops rows that are no longer needed.
 
 pub(crate) mod append;

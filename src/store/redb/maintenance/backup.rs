@@ -1,4 +1,4 @@
-//! A copy of everything, made while the store works on.
+//! A backup: a copy of the whole store, made while the store is in use.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -33,12 +33,11 @@ use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::redb::tables::write::begin_write;
 use crate::turn::RunningTime;
 
-/// The suffix of the file in which the copy is built. It stands beside the main file: no other place is known to be
-/// ours and to have room.
+/// The suffix of the file in which the copy is built. The file stands beside the main file, because no other directory
+/// is known to belong to the store and to have room.
 const UNFINISHED: &str = ".backup";
 
-/// Where copies are built. There is one at a time: the next is built when the last one is dropped. Clones are the same
-/// place.
+/// Builds copies, one at a time: the next copy can be built after the last one is dropped. Clones share this limit.
 #[derive(Debug, Clone)]
 pub(crate) struct Workshop {
     directory: Option<PathBuf>,
@@ -47,7 +46,7 @@ pub(crate) struct Workshop {
     taken: Arc<AtomicBool>,
 }
 
-/// A copy is being built or is still in use, until this is dropped.
+/// Marks that a copy is being built or is still in use. Dropping this allows the next copy.
 #[derive(Debug)]
 struct Taken(Arc<AtomicBool>);
 
@@ -57,7 +56,7 @@ impl Drop for Taken {
     }
 }
 
-/// A copy. It has no name any more, so its space is free again when this is dropped.
+/// A finished copy. Its file has no name any more, so the system frees its space when this is dropped.
 struct UnnamedCopy {
     file: File,
     _taken: Taken,
@@ -78,8 +77,8 @@ impl Workshop {
         Self { directory, reserve_bytes: reserve_bytes as u64, taken: Arc::default() }
     }
 
-    /// Writes a main file that holds everything of the snapshot, and returns it. The file has no name any more, so it is
-    /// gone when it is closed.
+    /// Writes a main file with everything of the snapshot, and returns that file as a backup. The file has no name any
+    /// more, so it is gone when it is closed.
     pub(crate) fn build(
         &self,
         begin: impl FnOnce() -> Result<Snapshot, Fault>,
@@ -95,7 +94,8 @@ impl Workshop {
         let path = link::beside(&main, UNFINISHED);
         self.check_room(&main)?;
         let built = remove(&path).map_err(unwritable).and_then(|()| {
-            // As late as can be: what it sees cannot be overwritten while it lives, and the file grows.
+            // The snapshot begins as late as possible: while it lives, redb cannot use the old pages again, and the
+            // main file grows.
             let snapshot = begin().map_err(BackupError::Read)?;
             copy(snapshot, &path, cache_bytes).map_err(|failure| BackupError::Write(failure.into()))
         });
@@ -106,7 +106,8 @@ impl Workshop {
         Ok(Backup { bytes: Box::new(UnnamedCopy { file, _taken: taken }), length })
     }
 
-    /// Refuses a copy after which the disk could be too full for commits. A copy is about as large as the files.
+    /// Returns an error if the disk could be too full for commits after the copy. A copy is about as large as the two
+    /// files.
     fn check_room(&self, main: &Path) -> Result<(), BackupError> {
         let journal =
             self.directory.as_ref().map_or(0, |directory| file_size(&directory.join(StoreFile::Journal.name())));
@@ -120,7 +121,7 @@ impl Workshop {
     }
 }
 
-/// The free space of a directory's disk, where the system tells it.
+/// Returns the free space of a directory's disk, if the system tells it.
 fn free_bytes(directory: &Path) -> Option<u64> {
     #[cfg(unix)]
     {
@@ -146,9 +147,9 @@ pub(crate) struct Snapshot {
     last_row: JournalMark,
     running: RunningTime,
     hasher: TurnHasher,
-    /// What the turns of the memtable add to reports.
+    /// The sums over the turns of the memtable.
     sums: Sums,
-    /// The last row of the immutable table.
+    /// The number of the last row of the journal in the immutable table.
     frozen_row: u64,
 }
 
@@ -177,13 +178,14 @@ impl Snapshot {
         })
     }
 
-    /// What the memtable holds, without what the tables do as well: it was moved there and is about to be dropped.
+    /// Returns the pieces of the memtable that are not in the tables. A piece that was just moved may be in both.
     fn not_in_tables(&self) -> Result<Vec<Arc<Piece>>, Failure> {
         let (keys, conversations) = (self.tables.open_table(KEYS)?, self.tables.open_table(CONVERSATIONS)?);
         let mut missing = Vec::new();
         for piece in &self.pieces {
             let moved = match find_conversation(&keys, &conversations, &piece.conversation.id) {
-                // What is moved has the whole of it.
+                // The conversation's record in the tables is damaged. The piece has a whole record, so it counts as
+                // missing in the tables.
                 Err(Failure::Record(_)) => None,
                 moved => moved?,
             };
@@ -209,7 +211,8 @@ fn copy(from: Snapshot, path: &Path, cache_bytes: usize) -> Result<(), Failure> 
     transfer.write(&to, from.hasher)?;
     let mut meta = WriteMeta::write(&to)?;
     meta.set_running_time(from.running)?;
-    // The store goes on without the copy, and the copy may be restored more than once.
+    // The store goes on after the copy, and the copy may be restored more than once. So each restored copy draws its
+    // own lineage.
     meta.draw_lineage_when_opened()?;
     meta.release_journal(from.last_row)?;
     drop(meta);

@@ -1,8 +1,8 @@
-//! Gives space that the main file does not need back to the disk.
+//! Compaction: makes the main file smaller, so that the disk gets back the space that the file does not need.
 //!
-//! Pages that are free are used again, so a file that is written to does not grow for what was removed. But what
-//! pinned many pages for a while, such as a long backup under load, leaves it larger than it has to be; and pages that
-//! rows of many conversations were added to are partly empty.
+//! redb uses free pages again, so removed rows do not make the file grow. But after a read that pinned many pages for a
+//! while, such as a long backup under load, the file is larger than necessary. And pages into which rows of many
+//! conversations were inserted are partly empty.
 
 use std::fs;
 use std::io;
@@ -26,12 +26,12 @@ use crate::store::redb::tables::schema::copy_tables;
 use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::redb::tables::write::begin_write;
 
-/// What a compaction did.
+/// The result of a compaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compaction {
-    /// The size of the main file and the journal before, in bytes.
+    /// The size of the main file and the journal before the compaction, in bytes.
     pub bytes_before: u64,
-    /// The size of the main file after, in bytes; there is no journal then.
+    /// The size of the main file after the compaction, in bytes. There is no journal then.
     pub bytes_after: u64,
 }
 
@@ -42,7 +42,7 @@ pub enum CompactError {
     /// There is no database.
     #[error("there is no database {path}")]
     Missing {
-        /// Where it would be.
+        /// The path where it would be.
         path: PathBuf,
     },
     /// The database cannot be opened.
@@ -58,7 +58,7 @@ pub enum CompactError {
         /// What went wrong.
         cause: Fault,
     },
-    /// The new main file cannot be written, or cannot replace the old one. The old one is unchanged.
+    /// The new main file cannot be written, or cannot replace the old one. The old file is unchanged.
     #[error("the database {path} was not compacted, as the new file could not be written: {}", .cause.in_full())]
     Write {
         /// The main file.
@@ -69,11 +69,11 @@ pub enum CompactError {
 }
 
 /// Makes the database of a stopped store as small as it can be. The contents of the journal are moved into the main
-/// file, which is then written anew, its rows in the order of their keys. The new file is made beside the old one, and
-/// replaces it when it is whole.
+/// file. Then all rows are written to a new file, in the order of their keys. The new file is made beside the old one,
+/// and replaces it when it is complete.
 pub fn compact(directory: &Path) -> Result<Compaction, CompactError> {
     let named = [StoreFile::Main, StoreFile::Journal].map(|file| directory.join(file.name()));
-    // If the path is a link, the file that it leads to is replaced, and the link stays.
+    // If a path is a symbolic link, the file that it leads to is replaced, and the link stays.
     let [path, journal] = named.map(|path| link::target(&path).unwrap_or(path));
     if !has_content(&path) {
         return Err(OpenError::of_missing(directory).map_or(CompactError::Missing { path }, CompactError::Open));
@@ -82,7 +82,7 @@ pub fn compact(directory: &Path) -> Result<Compaction, CompactError> {
     let location = Location::Directory(directory.to_owned());
     let settings = StoreSettings::default();
     let slot = Arc::new(Slot::new(location.open(settings.redb.cache_bytes)?));
-    // Files that are closed in order leave everything in the main file.
+    // Closing the files in order moves everything into the main file.
     let closed = Checkpoint::new(slot, settings.redb.journal_bytes).close(&location);
     closed.map_err(|cause| CompactError::Journal { path: path.clone(), cause })?;
     let old = open_database(&Builder::new(), &path).map_err(|error| explain(&path, error))?;
@@ -106,7 +106,7 @@ fn replace(path: &Path, by: &Path) -> io::Result<()> {
 }
 
 fn write_anew(old: &Database, path: &Path) -> Result<(), Failure> {
-    // A file that an interrupted compaction left.
+    // Removes the file of an interrupted compaction.
     let _ = remove(path);
     let mut new = create_database(&Builder::new(), path)?;
     let txn = begin_write(&new)?;
@@ -148,7 +148,7 @@ mod tests {
         engine.turns(&TurnRange { conversation_id: id(), after: 0, limit: 99 }).unwrap().len()
     }
 
-    /// Leaves `pages` of free pages in the main file, with the rows after them.
+    /// Leaves this many free pages in the main file, with the rows behind them.
     fn inflate(directory: &Path, pages: u64) {
         let database = Database::open(directory.join(StoreFile::Main.name())).unwrap();
         for fill in [true, false] {
@@ -157,7 +157,7 @@ mod tests {
                 let mut junk = txn.open_table(JUNK).unwrap();
                 (0..pages).for_each(|page| drop(junk.insert(page, [0; 4000].as_slice()).unwrap()));
                 drop(junk);
-                // Written again, it stands behind all that.
+                // The table `meta` is written again, so its pages are behind the others.
                 WriteMeta::write(&txn).unwrap().touch().unwrap();
             } else {
                 txn.delete_table(JUNK).unwrap();
@@ -189,7 +189,7 @@ mod tests {
         drop(store);
         let compaction = loop {
             match compact(directory.path()) {
-                // The store is still about to end.
+                // The thread of the closed store still has the file open.
                 Err(CompactError::Open(OpenError::InUse { .. })) => tokio::task::yield_now().await,
                 done => break done.unwrap(),
             }
@@ -204,14 +204,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_made_where_there_is_nothing() {
+    fn a_compaction_makes_no_file_where_there_is_none() {
         let directory = tempfile::tempdir().unwrap();
         assert!(matches!(compact(directory.path()), Err(CompactError::Missing { .. })));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 
     #[test]
-    fn why_nothing_was_compacted_is_told_in_full() {
+    fn the_text_of_a_compact_error_has_its_cause() {
         let (path, full) = (|| PathBuf::from("/srv/x"), || Fault::disk(io::Error::from_raw_os_error(28)));
         for (error, why) in [
             (CompactError::Journal { path: path(), cause: full() }, "its journal could not be moved into it"),

@@ -1,4 +1,4 @@
-//! Crashes at each change that a repair, a compaction and a backup make to files.
+//! Tests that crash at each change that a repair, a compaction and a backup make to files.
 
 use std::fs;
 use std::path::Path;
@@ -37,13 +37,13 @@ fn seal(store: &RedbEngine, writer: &mut Writer, name: &str, version: u64) {
     assert!(matches!(answer.as_mut().poll(&mut context), std::task::Poll::Ready(Ok(_))));
 }
 
-/// Ends a store as a kill does.
+/// Ends a store as if its process were killed.
 fn lose((store, writer): (RedbEngine, Writer)) {
     drop(store);
     writer.run();
 }
 
-/// What a crash leaves of a store with two turns of each conversation in the tables and two in the journal.
+/// Returns a store as a crash leaves it, with two turns of each conversation in the tables and two in the journal.
 fn prepared() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     for versions in [0..2, 2..4] {
@@ -61,7 +61,7 @@ fn prepared() -> tempfile::TempDir {
     directory
 }
 
-/// The numbers of turns of both conversations, and the lineage. Positions must be dense.
+/// Returns the numbers of turns of both conversations, and the lineage. Asserts that positions have no gap.
 fn told(store: &RedbEngine) -> ([usize; 2], Lineage) {
     let turns = |name| store.turns(&TurnRange { conversation_id: id(name), after: 0, limit: 99 }).unwrap().len();
     let turns = [turns("a"), turns("b")];
@@ -70,8 +70,9 @@ fn told(store: &RedbEngine) -> ([usize; 2], Lineage) {
     (turns, page.latest.lineage)
 }
 
-/// Does `operation` on copies of a directory, with a crash at one in `every` of its changes, as a kill or as a power cut,
-/// and checks what is left; `TURN_METRICS_TEST_EVERY=1` leaves none out. Returns the number of changes.
+/// Does `operation` on copies of a directory. Each run crashes at another change, by a kill or by a power cut, and then
+/// `check_rest` checks what is left. Only one in `every` changes is tried; `TURN_METRICS_TEST_EVERY=1` tries all.
+/// Returns the number of changes.
 fn at_each_change(prepared: &Path, every: usize, operation: impl Fn(&Path), check_rest: impl Fn(&Path)) -> u64 {
     let mut random = Random::new(1);
     let set = std::env::var("TURN_METRICS_TEST_EVERY").ok().map(|every| every.parse().unwrap());
@@ -91,7 +92,7 @@ fn at_each_change(prepared: &Path, every: usize, operation: impl Fn(&Path), chec
     unreachable!("it ends")
 }
 
-/// The store is sound, with everything in it.
+/// Asserts that the store is sound and has all turns and its lineage.
 fn assert_whole(directory: &Path, lineage: Lineage) {
     assert_eq!(check(directory).unwrap().violations, []);
     let running = open(directory).unwrap();
@@ -157,7 +158,7 @@ fn a_crash_in_a_repair_leaves_a_store_that_opens_or_that_a_repair_mends() {
     let lineage = lineage_of(directory.path());
     let journal = Database::open(directory.path().join(StoreFile::Journal.name())).unwrap();
     let txn = journal.begin_write().unwrap();
-    // The third commit of `b`: its fourth does not follow then, and the order has two gaps.
+    // Removes the third commit of `b`. So the fourth does not follow any more, and the order has two gaps.
     assert!(txn.open_table(ROWS).unwrap().remove(6).unwrap().is_some());
     txn.commit().unwrap();
     journal.close().unwrap();

@@ -1,11 +1,11 @@
-//! What is done to a store as a whole.
+//! Operations on a store as a whole.
 //!
 //! Invariant: nothing here starts a writer or needs one.
 //!
 //! - `backup`: copies all of a store while it works.
 //! - `check`: verifies the files of a stopped store, and repairs them.
 //! - `compact`: makes the main file of a stopped store as small as it can be.
-//! - `crash_tests`: crashes at the changes that these make to files.
+//! - `crash_tests`: crashes at each change that these operations make to files.
 
 pub(crate) mod backup;
 pub(crate) mod check;

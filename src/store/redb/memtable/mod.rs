@@ -1,4 +1,4 @@
-//! What the journal holds and the tables do not yet, in memory.
+//! The memtable: the changes that are in the journal and not in the tables yet, in memory.
 //!
 //! Commits go to the active table. When that is large and there is no immutable table, it becomes the immutable one,
 //! and the checkpoint moves it into the tables of the main file while the next active table fills.
@@ -33,7 +33,8 @@ use crate::store::redb::tables::meta::RolledUp;
 use crate::store::redb::tables::record::damaged::DamagedRecord;
 use crate::turn::{ConversationId, Ordinal, TurnId};
 
-/// What the memtable holds. A clone is what it held then, and keeps the writer from changing that in place.
+/// The pieces of the memtable. A clone shows the pieces at the time of cloning; while it lives, the writer copies a
+/// piece before it changes the piece.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Contents {
     active: Table,
@@ -41,24 +42,25 @@ pub(crate) struct Contents {
 }
 
 impl Contents {
-    /// What is known of a conversation here, the latest first.
+    /// Returns the pieces of a conversation, the latest first.
     pub(crate) fn of(&self, id: &ConversationId) -> impl Iterator<Item = &Arc<Piece>> {
         let tables = [&self.active, &self.immutable].into_iter();
         tables.filter_map(|table| table.conversations.get(id)).flat_map(Pieces::latest_first)
     }
 
-    /// All pieces: the immutable table first, and the pieces of one conversation oldest first.
+    /// Returns all pieces: those of the immutable table first, and the pieces of a conversation in a table oldest
+    /// first.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Piece>> {
         let pieces = self.immutable.conversations.values().chain(self.active.conversations.values());
         pieces.flat_map(Pieces::oldest_first)
     }
 
-    /// Whether the turn changed here.
+    /// Returns whether a piece has changes of this open turn or seals it.
     pub(crate) fn has(&self, id: &ConversationId, turn_id: &TurnId) -> bool {
         self.of(id).any(|piece| piece.change(turn_id.as_str()).is_some())
     }
 
-    /// The record of a turn that is sealed here.
+    /// Returns the record of a sealed turn, if it is in a piece.
     fn sealed(&self, id: &ConversationId, ordinal: Ordinal) -> Option<&Arc<[u8]>> {
         self.of(id).find_map(|piece| piece.sealed_at(ordinal))
     }
@@ -68,7 +70,7 @@ impl Contents {
     }
 }
 
-/// What the journal holds and the tables do not yet.
+/// The changes that are in the journal and not in the tables yet.
 #[derive(Debug, Default)]
 pub(crate) struct Memtable {
     contents: Contents,
@@ -79,41 +81,42 @@ pub(crate) struct Memtable {
     moved_position: u64,
     /// The conversations of the pieces in the immutable table; the next to move is at the end.
     to_move: Vec<ConversationId>,
-    /// The last row of the journal that was taken.
+    /// The last row of the journal that was taken in.
     last_row: JournalMark,
     /// The last row when the immutable table took its last commit.
     frozen_at: JournalMark,
-    /// The last row of which everything is in the tables.
+    /// The last row of the journal that the tables have in full.
     checkpoint: JournalMark,
-    /// The row after which the journal must be kept, if the next row has changes that cannot be moved.
+    /// The row after which the journal must be kept, because the next row has changes that cannot be moved into the
+    /// tables. `None` if all can.
     kept_after: Option<JournalMark>,
-    /// What the active table has to add to the sums of the tables.
+    /// The turns and the size of the sums that the active table has to add to the tables.
     unsummed: Unsummed,
-    /// What the immutable table has to add, after its pieces and its order.
+    /// The same for the immutable table. Its sums are moved after its pieces and its order.
     frozen: Unsummed,
     /// The last position when the immutable table took its last commit.
     frozen_position: u64,
-    /// What of the immutable table's sums was moved last.
+    /// The key up to which the sums of the immutable table were moved.
     summed_to: Option<TallyKey>,
-    /// Where the turns of the row that is taken count.
+    /// Which tally counts the turns of the row that is being taken in.
     counting: Counting,
 }
 
-/// Where turns count. While a journal is replayed, the tables have the sums of its first rows, and may have a part of those
-/// that follow.
+/// Which tally counts the turns of a row. When a journal is replayed, the tables have the sums of its first rows
+/// already, and may have a part of the sums of some rows after these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Counting {
     #[default]
     Active,
-    /// The moving of their sums had begun.
+    /// The tally of the immutable table: the tables may have a part of the sums of these turns.
     Immutable,
-    /// The tables have their sums.
+    /// No tally: the tables have the sums of these turns.
     Nowhere,
 }
 
 impl Memtable {
-    /// Returns the memtable of a journal of which the tables hold everything up to this row, and the order of all turns
-    /// up to this position.
+    /// Returns an empty memtable. The tables have all rows of the journal up to `checkpoint`, and the order of all
+    /// turns up to `position`.
     pub(crate) fn at(checkpoint: JournalMark, position: u64) -> Self {
         Self {
             last_position: position,
@@ -125,7 +128,7 @@ impl Memtable {
         }
     }
 
-    /// Takes in what a commit changed.
+    /// Takes in the changes of a commit.
     pub(crate) fn take(&mut self, entry: Entry) -> Result<(), DamagedRecord> {
         self.take_in_pieces(entry, PIECE_BYTES)
     }
@@ -154,8 +157,8 @@ impl Memtable {
         }
     }
 
-    /// Says how far the sums of the tables have come, before a row is replayed: the tables have those of the rows up to
-    /// `rolled_up`, and of those up to the row of `rolling_up` the ones up to a key.
+    /// To be called before a row is replayed. The tables have the sums of all rows up to `rolled_up`. `rolling_up`
+    /// names a later row and a key: of the rows up to that row, the tables have the sums up to that key.
     pub(crate) fn replays_row(&mut self, row: u64, rolled_up: RolledUp, rolling_up: Option<&(u64, TallyKey)>) {
         self.counting = match rolling_up {
             _ if row <= rolled_up.row => Counting::Nowhere,
@@ -167,58 +170,58 @@ impl Memtable {
         }
     }
 
-    /// To be called when the journal was replayed: whatever comes is new.
+    /// To be called when the whole journal was replayed. The turns of later rows are in no sums yet.
     pub(crate) fn replayed(&mut self) {
         self.counting = Counting::Active;
     }
 
-    /// Takes the turns that are to be counted: at most so many of each table.
+    /// Takes out turns that have to be counted, at most `limit` of each table.
     pub(crate) fn take_uncounted(&mut self, limit: usize) -> TurnsToCount {
         TurnsToCount { immutable: self.frozen.take(limit), active: self.unsummed.take(limit) }
     }
 
-    /// The turns that were not counted yet, which stay so.
+    /// Returns all turns that were not counted yet. They stay uncounted.
     pub(crate) fn all_uncounted(&self) -> TurnsToCount {
         TurnsToCount { immutable: self.frozen.all(), active: self.unsummed.all() }
     }
 
-    /// How many turns were not counted yet.
+    /// Returns the number of turns that were not counted yet.
     pub(crate) fn uncounted(&self) -> usize {
         self.frozen.uncounted() + self.unsummed.uncounted()
     }
 
-    /// To be called when turns were counted.
+    /// To be called when turns were counted. Notes the new sizes of the tallies.
     pub(crate) fn counted(&mut self, recent: &Recent) {
         self.frozen.tally_bytes = recent.immutable.bytes();
         self.unsummed.tally_bytes = recent.active.bytes();
     }
 
-    /// Whether of the immutable table only the sums have to be moved.
+    /// Returns whether only the sums of the immutable table are left to be moved.
     pub(crate) fn has_only_sums(&self) -> bool {
         !self.frozen.is_empty() && self.to_move.is_empty() && !self.order.has_frozen()
     }
 
-    /// Whether the immutable table has sums to move.
+    /// Returns whether the immutable table has sums to move.
     pub(crate) fn has_sums(&self) -> bool {
         !self.frozen.is_empty()
     }
 
-    /// What of the immutable table's sums was moved last.
+    /// The key up to which the sums of the immutable table were moved.
     pub(crate) fn summed_to(&self) -> Option<&TallyKey> {
         self.summed_to.as_ref()
     }
 
-    /// How far the sums of the tables have come when the immutable table is moved.
+    /// Returns how far the sums of the tables will have come when the immutable table is moved.
     pub(crate) fn rolled_up_then(&self) -> RolledUp {
         RolledUp { row: self.frozen_at.number, position: self.frozen_position }
     }
 
-    /// How far they have come when everything is moved.
+    /// Returns how far the sums of the tables will have come when everything is moved.
     pub(crate) fn rolled_up_at_last(&self) -> RolledUp {
         RolledUp { row: self.last_row.number, position: self.last_position }
     }
 
-    /// The sums of the immutable table are in the tables up to this key, or all of them.
+    /// Notes that the tables have the sums of the immutable table up to this key. `None` means all sums.
     pub(crate) fn summed(&mut self, to: Option<TallyKey>) {
         if to.is_none() {
             self.frozen = Unsummed::default();
@@ -226,15 +229,15 @@ impl Memtable {
         self.summed_to = to;
     }
 
-    /// Skips a commit whose conversation is unknown: it stays in the journal with all rows after the last one that was
-    /// taken. The commit's positions are not given again.
+    /// Skips a commit whose conversation cannot be found in the tables. The journal keeps this row and all rows after
+    /// it. The positions of the commit are not given again.
     pub(crate) fn pass_over(&mut self, entry: &Entry) {
         let last = Run::of(entry).map_or(0, |run| run.last());
         self.last_position = self.last_position.max(last);
         self.kept_after.get_or_insert(self.last_row);
     }
 
-    /// Whether there are commits that cannot be moved into the tables.
+    /// Returns whether the journal keeps rows that cannot be moved into the tables.
     pub(crate) fn keeps_rows(&self) -> bool {
         self.kept_after.is_some()
     }
@@ -246,17 +249,18 @@ impl Memtable {
         }
     }
 
-    /// The position of the latest turn that is sealed; 0 if none is.
+    /// Returns the position of the latest sealed turn; 0 if no turn is sealed.
     pub(crate) fn last_position(&self) -> u64 {
         self.last_position
     }
 
-    /// The first position that is here: the tables have those before it.
+    /// Returns the first position in the memtable: the tables have the positions before it.
     pub(crate) fn first_position(&self) -> u64 {
         self.order.first().unwrap_or(self.last_position.saturating_add(1))
     }
 
-    /// The turns here after a position, in order, with those records that are not in the tables.
+    /// Returns the turns of the memtable after a position, in order. A turn whose piece was moved has no record here;
+    /// the tables have it.
     pub(crate) fn sealed_after(
         &self,
         position: u64,
@@ -265,17 +269,17 @@ impl Memtable {
         turns.map(|(position, id, ordinal)| (position, id, ordinal, self.contents.sealed(id, ordinal)))
     }
 
-    /// The order of all turns, as far as it is here.
+    /// Returns the part of the order of all turns that is in the memtable.
     pub(crate) fn runs(&self) -> impl Iterator<Item = &Run> {
         self.order.runs()
     }
 
-    /// Everything of this row, and of those before it, was taken.
+    /// Notes that this row and all rows before it were taken in.
     pub(crate) fn took_row(&mut self, row: JournalMark, bytes: usize) {
         self.last_row = row;
         if self.counting == Counting::Immutable {
             (self.frozen_at, self.frozen_position) = (row, self.last_position);
-            // Sums are moved last, so the row goes with them.
+            // The sums are moved last, so the journal can drop the row once they are moved.
             self.contents.immutable.row_bytes += bytes;
         } else {
             self.contents.active.row_bytes += bytes;
@@ -290,7 +294,7 @@ impl Memtable {
         self.checkpoint
     }
 
-    /// About what it takes in memory or in the journal, whichever is more.
+    /// Returns about how many bytes the memtable takes in memory or in the journal, whichever is more.
     pub(crate) fn size(&self) -> usize {
         let tables = self.contents.active.size() + self.contents.immutable.size();
         tables + self.order.bytes() + self.unsummed.bytes() + self.frozen.bytes()
@@ -300,7 +304,7 @@ impl Memtable {
         self.contents.active.size() + self.order.active_bytes() + self.unsummed.bytes()
     }
 
-    /// About what it takes in memory.
+    /// Returns about how many bytes the memtable takes in memory.
     pub(crate) fn bytes(&self) -> usize {
         let tables = self.contents.active.bytes + self.contents.immutable.bytes;
         tables + self.order.bytes() + self.unsummed.bytes() + self.frozen.bytes()
@@ -314,18 +318,18 @@ impl Memtable {
         self.contents.is_empty() && self.order.is_empty() && self.unsummed.is_empty() && self.frozen.is_empty()
     }
 
-    /// What it holds.
+    /// Returns the pieces.
     pub(crate) fn contents(&self) -> &Contents {
         &self.contents
     }
 
-    /// What is known of a conversation here, the latest first.
+    /// Returns the pieces of a conversation, the latest first.
     pub(crate) fn of(&self, id: &ConversationId) -> impl Iterator<Item = &Arc<Piece>> {
         self.contents.of(id)
     }
 
-    /// Makes the active table the immutable one, if it holds anything and there is none yet. Returns its pieces; the
-    /// caller must then set their order with [`set_order`](Self::set_order).
+    /// Makes the active table the immutable one, if the active table is not empty and there is no immutable table.
+    /// Returns its pieces; the caller must then set their order with [`set_order`](Self::set_order).
     pub(crate) fn freeze(&mut self) -> Option<Vec<Arc<Piece>>> {
         let has_active = !self.contents.active.conversations.is_empty() || self.order.has_active();
         let has_active = has_active || !self.unsummed.is_empty();
@@ -340,7 +344,7 @@ impl Memtable {
     }
 
     /// Sets the order in which the immutable table is moved: a list of conversations, each once for each of its pieces.
-    /// The next to move is at the end.
+    /// The next conversation to move is at the end.
     pub(crate) fn set_order(&mut self, to_move: Vec<ConversationId>) {
         self.to_move = to_move;
     }
@@ -371,7 +375,7 @@ impl Memtable {
         self.order.frozen(bytes)
     }
 
-    /// The row up to which the tables hold everything when the immutable table is moved.
+    /// Returns the last row that the tables will have in full when the immutable table is moved.
     pub(crate) fn frozen_at(&self) -> JournalMark {
         self.kept_after.filter(|kept| kept.number < self.frozen_at.number).unwrap_or(self.frozen_at)
     }
@@ -386,10 +390,10 @@ impl Memtable {
                 table.conversations.get_mut(id).into_iter().for_each(|pieces| pieces.set_key(*key));
             }
         }
-        // The journal's rows go only when the whole table has been moved. Count the moved part of them as gone already,
-        // so that a commit that waits for room waits only for a part.
+        // The journal's rows go only when the whole table has been moved. The part of them that was moved counts as
+        // gone already, so that a commit that waits for room does not wait for the whole table.
         let immutable = &mut self.contents.immutable;
-        // Divided first, as the product may be too large.
+        // The division comes before the multiplication, as the product may overflow.
         let (rows, left) = (immutable.row_bytes, immutable.bytes);
         immutable.row_bytes = rows / before * left + rows % before * left / before;
         self.to_move.truncate(self.to_move.len() - moved.len());
@@ -444,7 +448,7 @@ mod tests {
             let (moving, is_last) = memtable.next_to_move(1);
             assert_eq!(moving.len(), 1);
             let piece = &moving[0];
-            // The last commit of a piece may be larger than the room that was left.
+            // The last commit of a piece may be larger than the room that was left in it.
             let most = PIECE_BYTES + usize::try_from(TURNS).unwrap() * 300;
             assert!(piece.bytes() < most, "a flush of {} bytes", piece.bytes());
             assert_eq!(piece.sealed_before(), moved);
@@ -458,7 +462,7 @@ mod tests {
             assert_eq!(left[0].conversation.version, Version(COMMITS + 1), "the latest stays in sight");
         }
 
-        // The order follows once all turns are in the tables, in flushes of its own.
+        // The order is moved once all turns are in the tables, in separate flushes.
         let mut next = 1;
         while memtable.order.has_frozen() {
             assert_eq!((memtable.first_position(), memtable.checkpoint()), (next, JournalMark::default()));
@@ -475,7 +479,7 @@ mod tests {
             assert_eq!(is_last, next > COMMITS * TURNS);
             memtable.moved(&[], runs.len());
         }
-        // And the sums of the turns once their order is there.
+        // The sums of the turns are moved once the order is in the tables.
         assert!(memtable.has_only_sums());
         let key = TallyKey::Conversation(id());
         for to in [Some(key.clone()), None] {
@@ -493,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_journal_the_turns_count_that_the_tables_have_no_sums_of() {
+    fn a_replay_counts_the_turns_whose_sums_the_tables_lack() {
         let key = TallyKey::Conversation(id());
         let rolled_up = RolledUp { row: 2, position: 2 };
         let mut memtable = Memtable::at(JournalMark { number: 1, checksum: 0 }, 0);
@@ -504,7 +508,7 @@ mod tests {
         }
         memtable.replayed();
         let counted = memtable.all_uncounted();
-        // Row 2 counts nowhere, rows 3 and 4 were being moved.
+        // The tables have the sums of row 2, and a part of those of rows 3 and 4.
         assert_eq!((counted.immutable.len(), counted.active.len()), (2, 2));
         assert_eq!((memtable.summed_to(), memtable.rolled_up_then()), (Some(&key), RolledUp { row: 4, position: 3 }));
         assert!(memtable.has_only_sums() && memtable.freeze().is_none(), "those are moved first");

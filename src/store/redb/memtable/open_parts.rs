@@ -7,9 +7,9 @@ use crate::store::redb::tables::record::open_turn::StagedRecords;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OpenParts {
     head: Arc<[u8]>,
-    /// As the head says.
+    /// The number of steps in the head.
     step_count: u32,
-    /// By their places, all of which are below the number of steps.
+    /// The records of the changed steps, by their places. All places are below the number of steps.
     steps: BTreeMap<u32, Arc<[u8]>>,
     bytes: usize,
 }
@@ -18,14 +18,14 @@ impl OpenParts {
     /// The approximate memory of a step without its record.
     const STEP_BYTES: usize = 64;
 
-    /// The first change; its head says that the turn has this number of steps.
+    /// Returns the parts of the first change. Its head says that the turn has `step_count` steps.
     pub(super) fn of(records: StagedRecords, step_count: u32) -> Self {
         let mut new = Self { head: Arc::default(), step_count: 0, steps: BTreeMap::new(), bytes: 0 };
         new.take(records, step_count);
         new
     }
 
-    /// Takes the next change in.
+    /// Takes in the next change.
     pub(super) fn take(&mut self, StagedRecords { head, steps }: StagedRecords, step_count: u32) {
         let of_step = |record: &Arc<[u8]>| record.len() + Self::STEP_BYTES;
         self.bytes = self.bytes + head.len() - self.head.len();
@@ -49,12 +49,12 @@ impl OpenParts {
         self.step_count
     }
 
-    /// The records of the steps that changed, by their places.
+    /// Returns the records of the steps that changed, by their places.
     pub(crate) fn steps(&self) -> impl Iterator<Item = (u32, &[u8])> {
         self.steps.iter().map(|(place, record)| (*place, &**record))
     }
 
-    /// The approximate memory of its records.
+    /// Returns the approximate memory of the records.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }

@@ -9,7 +9,7 @@ pub(crate) struct Run {
     pub(crate) conversation_id: ConversationId,
     /// The position of the first turn.
     first: u64,
-    /// The last ordinal before those of its turns.
+    /// The number of turns of the conversation that were sealed before this run.
     sealed_before: u64,
     turns: u64,
 }
@@ -20,7 +20,7 @@ impl Run {
     /// The approximate size of a position's row in the tables.
     const ROW_BYTES: usize = 24;
 
-    /// The run of an entry that sealed turns.
+    /// Returns the run of an entry. `None` if the entry sealed no turns.
     pub(super) fn of(entry: &Entry) -> Option<Self> {
         (!entry.sealed.is_empty()).then(|| Self {
             conversation_id: entry.conversation.id.clone(),
@@ -30,25 +30,25 @@ impl Run {
         })
     }
 
-    /// The position of the last turn.
+    /// Returns the position of the last turn.
     pub(super) fn last(&self) -> u64 {
         self.first + (self.turns - 1)
     }
 
-    /// The positions and the ordinals of the turns.
+    /// Returns the positions and the ordinals of the turns.
     pub(crate) fn places(&self) -> impl Iterator<Item = (u64, Ordinal)> + use<> {
         let (first, sealed_before) = (self.first, self.sealed_before);
         (0..self.turns).map(move |nth| (first + nth, Ordinal::after(sealed_before + nth)))
     }
 
-    /// Its approximate size in memory and in the tables.
+    /// Returns the approximate size of the run in memory and of its rows in the tables.
     pub(crate) fn bytes(&self) -> usize {
         Self::BYTES + Self::ROW_BYTES * usize::try_from(self.turns).unwrap_or(usize::MAX / 2 / Self::ROW_BYTES)
     }
 }
 
 /// The order in which the turns of the memtable were sealed: the runs of the immutable table, then those of the active
-/// one. It has no records: those are in the pieces or, when these are moved, in the tables.
+/// one. The order has no records: these are in the pieces or, once the pieces are moved, in the tables.
 #[derive(Debug, Default)]
 pub(super) struct Order {
     runs: VecDeque<Run>,
@@ -64,7 +64,7 @@ impl Order {
         self.runs.push_back(run);
     }
 
-    /// Makes all runs those of the immutable table.
+    /// Makes all runs part of the immutable table.
     pub(super) fn freeze(&mut self) {
         (self.frozen, self.frozen_bytes) = (self.runs.len(), self.bytes);
     }
@@ -89,7 +89,7 @@ impl Order {
         self.bytes - self.frozen_bytes
     }
 
-    /// Returns the first runs of the immutable table, of about this many bytes, and whether they are all of them.
+    /// Returns the first runs of the immutable table, of about this many bytes, and whether these are all of its runs.
     pub(super) fn frozen(&self, bytes: usize) -> (Vec<Run>, bool) {
         let mut size = 0;
         let runs = self.runs.iter().take(self.frozen);
@@ -107,12 +107,12 @@ impl Order {
         self.frozen -= count;
     }
 
-    /// The first position that is here.
+    /// Returns the first position of the first run.
     pub(super) fn first(&self) -> Option<u64> {
         self.runs.front().map(|run| run.first)
     }
 
-    /// The turns after a position, in order.
+    /// Returns the turns after a position, in order.
     pub(super) fn after(&self, position: u64) -> impl Iterator<Item = (u64, &ConversationId, Ordinal)> {
         let passed = self.runs.partition_point(|run| run.last() <= position);
         let runs = self.runs.range(passed..);
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_moved_is_of_the_immutable_table_alone_and_bytes_are_those_of_what_is_left() {
+    fn only_runs_of_the_immutable_table_are_moved_and_the_bytes_are_those_of_the_rest() {
         let mut order = order();
         order.freeze();
         order.push(run("c", 11, 1));

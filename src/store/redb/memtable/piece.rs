@@ -13,37 +13,38 @@ use crate::store::redb::tables::record::damaged::DamagedRecord;
 use crate::store::redb::tables::record::open_turn::StagedRecords;
 use crate::turn::{Ordinal, TurnId};
 
-/// A piece of this size takes no further commit: some thousand turns, which the checkpoint moves in a few milliseconds.
-/// A small memtable uses a smaller size. Smaller pieces would make a look-up of a turn search more of them.
+/// The size at which a piece is full and takes no further commit. Such a piece has some thousand turns, which the
+/// checkpoint moves in a few milliseconds. A small memtable uses a smaller size. With smaller pieces a look-up of a
+/// turn would have to search more pieces.
 pub(crate) const PIECE_BYTES: usize = 256 * 1024;
 
 /// The changes of consecutive commits to one conversation.
 #[derive(Debug, Clone)]
 pub(crate) struct Piece {
-    /// The conversation after the last of the commits.
+    /// The state of the conversation after the last of the commits.
     pub(crate) conversation: ConversationRecord,
-    /// Its key in the tables, if known.
+    /// The key of the conversation in the tables, if it is known.
     pub(crate) key: Option<u64>,
-    /// The turns that changed and are open.
+    /// The open turns that changed.
     open: HashMap<TurnId, OpenParts>,
     /// The turns that were sealed.
     sealed: SealedRecords,
     bytes: usize,
 }
 
-/// What became of a turn.
+/// The state of a turn after a piece.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Change<'a> {
-    /// It is open.
+    /// The turn is open. These parts of it changed.
     Open(&'a OpenParts),
-    /// It is sealed.
+    /// The turn is sealed at this ordinal.
     Sealed(Ordinal),
 }
 
 impl Piece {
-    /// About what a conversation takes in memory beside its records.
+    /// The approximate memory of a piece besides its records.
     const BYTES: usize = 500;
-    /// About what an open turn takes in memory beside its records.
+    /// The approximate memory of an open turn besides its records.
     const OPEN_TURN_BYTES: usize = 200;
 
     pub(super) fn of(entry: Entry) -> Result<Self, DamagedRecord> {
@@ -54,7 +55,7 @@ impl Piece {
         Ok(new)
     }
 
-    /// Takes all of an entry or, where a turn in it has no id that can be read, nothing.
+    /// Takes in an entry. If the id of a turn in the entry cannot be read, the piece does not change.
     pub(super) fn take(&mut self, entry: Entry) -> Result<(), DamagedRecord> {
         let Entry { conversation, key, sealed, staged, .. } = entry;
         let headed = |records: StagedRecords| {
@@ -99,12 +100,12 @@ impl Piece {
         }
     }
 
-    /// Its approximate size in memory.
+    /// Returns the approximate size of the piece in memory.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// What became of a turn, if it changed here.
+    /// Returns the state of a turn, if the turn changed in this piece.
     pub(crate) fn change(&self, turn_id: &str) -> Option<Change<'_>> {
         if let Some(open) = self.open.get(turn_id) {
             return Some(Change::Open(open));
@@ -113,29 +114,30 @@ impl Piece {
         Some(Change::Sealed(Ordinal::after(self.sealed_before() + u64::from(place))))
     }
 
-    /// The turns that changed here, those that were sealed in order.
+    /// Returns the turns that changed in this piece: first the sealed turns in the order of their ordinals, then the
+    /// open turns.
     pub(crate) fn changes(&self) -> impl Iterator<Item = (&str, Change<'_>)> {
         let sealed = self.sealed_after(0).map(|(ordinal, record)| (id_of(record), Change::Sealed(ordinal)));
         sealed.chain(self.open.iter().map(|(turn_id, open)| (turn_id.as_str(), Change::Open(open))))
     }
 
-    /// The ids of the turns that were sealed here.
+    /// Returns the ids of the turns that were sealed in this piece.
     pub(crate) fn sealed_ids(&self) -> impl Iterator<Item = &str> {
         self.sealed.records.iter().map(|record| id_of(record))
     }
 
-    /// The last ordinal before those of its turns.
+    /// Returns the number of turns that were sealed before this piece.
     pub(crate) fn sealed_before(&self) -> u64 {
         self.conversation.sealed_turns - self.sealed.records.len() as u64
     }
 
-    /// The record of the turn with this ordinal, if it is sealed here.
+    /// Returns the record of the turn with this ordinal, if the turn was sealed in this piece.
     pub(super) fn sealed_at(&self, ordinal: Ordinal) -> Option<&Arc<[u8]>> {
         let place = ordinal.get().checked_sub(self.sealed_before() + 1)?;
         self.sealed.records.get(usize::try_from(place).ok()?)
     }
 
-    /// The records of the turns sealed here whose ordinals come after this one, in order.
+    /// Returns the records of the turns that were sealed in this piece after the ordinal `after`, in order.
     pub(crate) fn sealed_after(&self, after: u64) -> impl Iterator<Item = (Ordinal, &Arc<[u8]>)> {
         let before = self.sealed_before();
         let passed = usize::try_from(after.saturating_sub(before)).unwrap_or(usize::MAX);
@@ -144,37 +146,38 @@ impl Piece {
     }
 }
 
-/// Records of sealed turns in order, the last of which has the conversation's last ordinal. They are found by the ids
-/// in them: the ids once more, as keys, would take as much memory as the records.
+/// Records of sealed turns in order. The last one has the conversation's last ordinal. The hash table stores only
+/// places and compares the ids within the records: keys with copies of the ids would take as much memory as the
+/// records.
 #[derive(Debug, Clone, Default)]
 struct SealedRecords {
     records: Vec<Arc<[u8]>>,
-    /// The place of each record.
+    /// The place of each record in `records`.
     places: HashTable<u32>,
     hasher: RandomState,
 }
 
 impl SealedRecords {
-    /// About what a turn takes in memory beside its record.
+    /// The approximate memory of a turn besides its record.
     const TURN_BYTES: usize = 64;
 
     fn push(&mut self, record: Arc<[u8]>) {
         let Self { records, places, hasher } = self;
         let hash = hasher.hash_one(id_of(&record));
-        // A piece has far fewer turns.
+        // A piece has far fewer than 2^32 turns.
         let place = u32::try_from(records.len()).unwrap_or(u32::MAX);
         records.push(record);
         places.insert_unique(hash, place, |place| hasher.hash_one(id_of(&records[*place as usize])));
     }
 
-    /// The place of a turn.
+    /// Returns the place of a turn.
     fn find(&self, turn_id: &str) -> Option<u32> {
         let is_it = |place: &u32| id_of(&self.records[*place as usize]) == turn_id;
         self.places.find(self.hasher.hash_one(turn_id), is_it).copied()
     }
 }
 
-/// The id in the record of a sealed turn, which could be read when the piece took it.
+/// Returns the id in the record of a sealed turn. The piece took only records whose ids can be read.
 fn id_of(record: &[u8]) -> &str {
     record::turn_id_of(record).unwrap_or_default()
 }
@@ -200,7 +203,7 @@ mod tests {
         StagedRecords::encode(&StagedTurn { turn: turn(id), last_event_at: RunningTime::new(1) }.into()).unwrap()
     }
 
-    /// An entry after which the conversation has this many sealed turns.
+    /// Returns an entry after which the conversation has this many sealed turns.
     fn entry(sealed_turns: u64, staged: Vec<StagedRecords>, sealed: Vec<Arc<[u8]>>) -> Entry {
         let begun = ConversationRecord::begin(ConversationId::new("c").unwrap());
         let conversation = ConversationRecord { version: Version(sealed_turns), sealed_turns, ..begun };

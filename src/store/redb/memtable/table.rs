@@ -45,9 +45,10 @@ impl Pieces {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Table {
     pub(super) conversations: HashMap<ConversationId, Pieces>,
-    /// Its approximate memory.
+    /// The approximate memory of the table.
     pub(super) bytes: usize,
-    /// The size of its rows in the journal. A turn that is staged again takes space there each time.
+    /// The size of the journal's rows that the table has taken in. A turn that is staged several times takes space in
+    /// several rows.
     pub(super) row_bytes: usize,
 }
 
@@ -62,7 +63,7 @@ impl Table {
         if let Some(pieces) = pieces
             && pieces.latest.bytes() < piece_bytes
         {
-            // This copies the piece only while a reader holds it.
+            // `make_mut` copies the piece only if a reader still uses it.
             let latest = Arc::make_mut(&mut pieces.latest);
             let before = latest.bytes();
             latest.take(entry)?;

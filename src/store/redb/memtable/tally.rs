@@ -15,18 +15,18 @@ use crate::turn::{ConversationId, Ordinal, StoredTurn};
 /// A turn that is not in a tally yet: its conversation and its record.
 pub(crate) type Uncounted = (ConversationId, Arc<[u8]>);
 
-/// Where something stands in a tally, in the order in which it is moved into the tables.
+/// The key of a row of a tally. Rows are moved into the tables in the order of these keys.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum TallyKey {
     /// The sums of a conversation.
     Conversation(ConversationId),
-    /// What counts for a label in a quarter of an hour.
+    /// The sums of a label in a quarter of an hour.
     Part(Quarter, RollupLabel),
 }
 
-/// What some turns add to the sums of the tables.
+/// The sums over some turns, to be added to the sums of the tables.
 ///
-/// A copy shares its rows, so that a reader can take many of them under a lock.
+/// A clone shares the rows, so that a reader can copy many rows quickly while it holds a lock.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Tally {
     conversations: BTreeMap<ConversationId, Arc<ConversationSums>>,
@@ -34,12 +34,13 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// About what a row takes in memory.
+    /// The approximate memory of a row.
     const ROW_BYTES: usize = 1200;
-    /// About what the sums of a conversation take in memory.
+    /// The approximate memory of the sums of a conversation.
     const CONVERSATION_BYTES: usize = 300;
 
-    /// Adds turns at the prices of a book. A record that does not decode counts for nothing: nobody can read the turn.
+    /// Adds turns at the prices of a book. A record that does not decode is left out, as no read can show its turn
+    /// either.
     pub(crate) fn count(&mut self, turns: &[Uncounted], book: &dyn PriceBook) {
         for (id, record) in turns {
             let Ok(turn) = record::decode_sealed(Ordinal::after(0), record) else { continue };
@@ -51,10 +52,11 @@ impl Tally {
         }
     }
 
-    /// Adds what a turn counts for by label, and returns what it adds to its conversation.
+    /// Adds the parts of a turn to the sums of their labels, and returns the sums that the turn adds to its
+    /// conversation.
     pub(crate) fn count_parts(&mut self, turn: &StoredTurn, book: &dyn PriceBook) -> ConversationSums {
         let contribution = unwind::caught(|| Contribution::of_turn(turn, book)).unwrap_or_else(|panic| {
-            // Counted all the same: a turn that is left out here would be missing in every report.
+            // The turn is counted without a price: if it were left out here, it would be missing in every report.
             tracing::error!(%panic, "the price of a turn could not be computed");
             Contribution::of_turn(turn, &NoPrices)
         });
@@ -77,17 +79,17 @@ impl Tally {
         }
     }
 
-    /// About what it takes in memory.
+    /// Returns the approximate memory of the tally.
     pub(crate) fn bytes(&self) -> usize {
         self.parts.len() * Self::ROW_BYTES + self.conversations.len() * Self::CONVERSATION_BYTES
     }
 
-    /// What follows a key, or all.
+    /// Returns the rows after a key, or all rows.
     pub(crate) fn after(&self, key: Option<&TallyKey>) -> Self {
         self.next_after(key, usize::MAX).0
     }
 
-    /// Returns at most so many rows after a key, and the key of the last one if more follow.
+    /// Returns at most `limit` rows after a key, and the key of the last of these rows if more follow.
     pub(crate) fn next_after(&self, key: Option<&TallyKey>, limit: usize) -> (Self, Option<TallyKey>) {
         let mut next = Self::default();
         let (id, part) = match key {
@@ -109,7 +111,7 @@ impl Tally {
         (next, last)
     }
 
-    /// What counts in a period.
+    /// Returns the sums of each label in each quarter of a period.
     pub(crate) fn in_period(
         &self,
         period: Period,
@@ -119,24 +121,24 @@ impl Tally {
         parts.take_while(move |(quarter, _, _)| *quarter < period.end())
     }
 
-    /// What counts for each label in each quarter.
+    /// Returns the sums of each label in each quarter.
     pub(crate) fn parts(&self) -> impl Iterator<Item = (Quarter, &RollupLabel, &BreakdownRow)> + Clone {
         self.parts.iter().map(|((quarter, label), part)| (*quarter, label, &**part))
     }
 
-    /// The sums of each conversation.
+    /// Returns the sums of each conversation.
     pub(crate) fn conversations(&self) -> impl Iterator<Item = (&ConversationId, &Arc<ConversationSums>)> {
         self.conversations.iter()
     }
 }
 
-/// What the turns of the memtable add, as far as they were counted. Counting a turn takes longer than committing it, so
-/// the writer leaves it to the checkpoint and to whoever asks for a report.
+/// The sums over the turns of the memtable that are counted so far. Counting a turn takes longer than committing it, so
+/// the writer does not count: the checkpoint does, and a read of sums counts the rest.
 #[derive(Debug, Default)]
 pub(crate) struct Recent {
-    /// Of the immutable table.
+    /// The sums over turns of the immutable table.
     pub(crate) immutable: Tally,
-    /// Of the active table.
+    /// The sums over turns of the active table.
     pub(crate) active: Tally,
 }
 
@@ -147,7 +149,7 @@ impl Recent {
         self.active.count(&turns.active, book);
     }
 
-    /// All that a state of the tables lacks.
+    /// Returns the sums that a state of the tables lacks.
     pub(crate) fn not_in(&self, lacking: &Lacking) -> Tally {
         let mut tally = match lacking {
             Lacking::Nothing => Tally::default(),
@@ -158,23 +160,24 @@ impl Recent {
         tally
     }
 
-    /// The active table becomes the immutable one, which there is none of.
+    /// To be called when the active table becomes the immutable one. There must be no other immutable table.
     pub(crate) fn freeze(&mut self) {
         self.immutable = std::mem::take(&mut self.active);
     }
 }
 
-/// What the tables lack of the immutable table's tally.
+/// Which part of the immutable table's tally a state of the tables lacks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Lacking {
     Nothing,
-    /// What follows this key.
+    /// The rows after this key.
     After(TallyKey),
     All,
 }
 
 impl Lacking {
-    /// What a state of the tables lacks of the immutable table, whose last row is `frozen_row`.
+    /// Returns what a state of the tables lacks. `frozen_row` is the number of the immutable table's last row in the
+    /// journal.
     pub(crate) fn of(meta: &Meta<impl MetaTable>, frozen_row: u64) -> Result<Self, Failure> {
         if meta.rolled_up()?.row >= frozen_row {
             return Ok(Self::Nothing);
@@ -183,7 +186,7 @@ impl Lacking {
         Ok(moved.map_or(Self::All, |(_, key)| Self::After(key)))
     }
 
-    /// Whether the tables lack what counts for a label in a quarter.
+    /// Returns whether the tables lack the sums of a label in a quarter.
     pub(crate) fn has_part(&self, quarter: Quarter, label: &RollupLabel) -> bool {
         match self {
             Self::Nothing => false,
@@ -192,7 +195,7 @@ impl Lacking {
         }
     }
 
-    /// Whether the tables lack the sums of a conversation.
+    /// Returns whether the tables lack the sums of a conversation.
     pub(crate) fn has_conversation(&self, id: &ConversationId) -> bool {
         match self {
             Self::Nothing | Self::After(TallyKey::Part(..)) => false,
@@ -215,18 +218,18 @@ impl TurnsToCount {
     }
 }
 
-/// What a table of the memtable still has to add to the sums of the tables.
+/// The turns of one of the memtable's tables whose sums are not in the tables of the main file yet.
 #[derive(Debug, Default)]
 pub(super) struct Unsummed {
     uncounted: Vec<Uncounted>,
-    /// Its turns, counted or not.
+    /// The number of turns, counted or not.
     turns: usize,
-    /// The approximate memory of its tally.
+    /// The approximate memory of the tally.
     pub(super) tally_bytes: usize,
 }
 
 impl Unsummed {
-    /// About what a turn takes in memory until it is counted, beside its record, which its piece counts.
+    /// The approximate memory of a turn until it is counted, without its record, which counts as memory of its piece.
     const TURN_BYTES: usize = 40;
 
     pub(super) fn add(&mut self, id: &ConversationId, records: &[Arc<[u8]>]) {
@@ -238,7 +241,7 @@ impl Unsummed {
         self.turns == 0
     }
 
-    /// The turns that are not counted, which stay so.
+    /// Returns the turns that are not counted. They stay uncounted.
     pub(super) fn all(&self) -> Vec<Uncounted> {
         self.uncounted.clone()
     }
@@ -247,7 +250,7 @@ impl Unsummed {
         self.uncounted.len()
     }
 
-    /// Takes the first turns that are not counted.
+    /// Takes out the first turns that are not counted.
     pub(super) fn take(&mut self, limit: usize) -> Vec<Uncounted> {
         if self.uncounted.len() <= limit {
             return std::mem::take(&mut self.uncounted);
@@ -273,7 +276,7 @@ mod tests {
         ConversationId::new(name).unwrap()
     }
 
-    /// A turn that counts in this quarter.
+    /// Returns a turn that counts in this quarter.
     fn turn(conversation: &str, model: &str, quarter: u64) -> Uncounted {
         let done = Done { model: Some(model.into()), ..Done::because("stop") };
         let turn = OpenTurn::new(TurnId::new("t").unwrap()).seal(&done, EpochMillis::new(quarter * 900_000));
@@ -315,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_tables_lack_is_what_follows_the_key_that_they_have_come_to() {
+    fn the_tables_lack_the_rows_after_the_key_that_they_have_reached() {
         let files = Location::Memory.open(1 << 20).unwrap();
         let recent = Recent { immutable: some(), active: tally(&[turn("d", "m", 9)]) };
         let frozen_row = 7;

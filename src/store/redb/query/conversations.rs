@@ -18,18 +18,18 @@ use crate::store::redb::tables::rollups::{ReadRollups, decode};
 use crate::store::redb::tables::schema::ConversationSumRows;
 use crate::turn::{ConversationId, EpochMillis};
 
-/// A page of the conversations: what the memtable has of each. Pieces are taken by reference count, as no commit gets on
-/// meanwhile.
+/// The part of a list of conversations that comes from the memtable. It shares the pieces instead of copying them,
+/// since no commit can go on while it is made.
 pub(crate) struct ConversationsQuery {
-    /// Of each conversation, the oldest first.
+    /// The pieces of each conversation, the oldest first.
     pieces: HashMap<ConversationId, Vec<Arc<Piece>>>,
-    /// What the turns of the memtable add to the sums in the tables.
+    /// The sums over turns of the memtable that are not in the tables.
     sums: HashMap<ConversationId, ConversationSums>,
 }
 
 impl ConversationsQuery {
-    /// `pieces` are all of the memtable, those of one conversation the oldest first. `lacking` says what the tables lack of
-    /// the sums of the immutable table.
+    /// `pieces` are all pieces of the memtable, with the pieces of each conversation oldest first. `lacking` says which
+    /// sums of the immutable table the tables lack.
     pub(crate) fn of(pieces: Vec<Arc<Piece>>, recent: &Recent, lacking: &Lacking) -> Self {
         let mut query = Self { pieces: HashMap::new(), sums: HashMap::new() };
         for piece in pieces {
@@ -42,7 +42,7 @@ impl ConversationsQuery {
         query
     }
 
-    /// Returns the conversations after a place.
+    /// Returns the listed conversations that the question asks for.
     pub(crate) fn read(
         self,
         tables: &ReadTables,
@@ -62,16 +62,16 @@ impl ConversationsQuery {
     }
 }
 
-/// A conversation that belongs to the page. They are ordered by their places.
+/// A conversation that may belong to the page. Conversations compare by their places in the list.
 struct Found {
     place: ConversationPlace,
     listed: ListedConversation,
-    /// Its key in the tables, if it has one.
+    /// The key of the conversation in the tables, if it has one.
     key: Option<u64>,
 }
 
 impl Found {
-    /// A conversation that is chosen and comes after the last page.
+    /// Returns the conversation if the question selects it and it comes after the last page.
     fn of(question: &ConversationQuestion, listed: ListedConversation, key: Option<u64>) -> Option<Self> {
         let place = question.chooses(&listed).then(|| question.order.place(&listed))?;
         let is_after = question.after.as_ref().is_none_or(|after| place > *after);
@@ -99,7 +99,7 @@ impl Ord for Found {
     }
 }
 
-/// A conversation in a list, but for the number of its open turns.
+/// Returns the entry of a conversation in a list, without the number of its open turns.
 fn listed(record: ConversationRecord, sums: ConversationSums) -> ListedConversation {
     ListedConversation {
         conversation_id: record.id,
@@ -124,12 +124,12 @@ struct Page<'a> {
 }
 
 impl Page<'_> {
-    /// The record of a conversation as the memtable has it.
+    /// Returns the record of a conversation in its latest piece, if the memtable has one.
     fn changed(&self, id: &ConversationId) -> Option<&ConversationRecord> {
         self.query.pieces.get(id).and_then(|pieces| pieces.last()).map(|latest| &latest.conversation)
     }
 
-    /// Adds what the memtable has to the sums in the tables.
+    /// Adds the sums of the memtable's turns to the sums in the tables.
     fn with_recent(&self, id: &ConversationId, mut sums: ConversationSums) -> ConversationSums {
         if let Some(recent) = self.query.sums.get(id) {
             sums.add(recent);
@@ -137,14 +137,14 @@ impl Page<'_> {
         sums
     }
 
-    /// The key of a conversation that the memtable has.
+    /// Returns the key of a conversation that is in the memtable.
     fn key_of(&self, id: &ConversationId) -> Result<Option<u64>, Failure> {
         let known = self.query.pieces.get(id).and_then(|pieces| pieces.iter().find_map(|piece| piece.key));
-        // The checkpoint may have given it one since.
+        // The checkpoint may have given the conversation a key since the pieces were taken.
         known.map_or_else(|| self.tables.search_key_of(id), |key| Ok(Some(key)))
     }
 
-    /// The first of a page by latest activity: rows of the index, and what the memtable has.
+    /// Returns the candidates of a page by latest activity: from the table by activity and from the memtable.
     fn recent(&self, left_out: &mut LeftOut) -> Result<Vec<Found>, Failure> {
         let mut page = Vec::new();
         for id in self.query.pieces.keys() {
@@ -157,7 +157,7 @@ impl Page<'_> {
             let moment = after.rank().and_then(|rank| u64::try_from(rank).ok()).unwrap_or_default();
             (inverted(EpochMillis::new(moment)), after.conversation_id().as_str())
         });
-        // The latest that is asked for comes first, and the earliest last.
+        // Rows are in descending order of moments, so the range begins at the latest moment and ends at the earliest.
         let bounds = self.question.last_at;
         let first = bounds.map_or(0, |(_, to)| inverted(EpochMillis::new(to.get().saturating_sub(1))));
         let last = bounds.map_or(u64::MAX, |(from, _)| inverted(from));
@@ -184,7 +184,8 @@ impl Page<'_> {
                 }
             };
             let record = match self.tables.conversation(key) {
-                // A record that replaced a damaged one could not remove the row of that.
+                // When a record replaces a damaged one, the row by activity of the damaged record stays, as its moment
+                // is unknown.
                 Ok(record) if record.activity() != Some(place.value()) => {
                     left_out.add(&DamagedRecord::new("place by activity", RecordFlaw::OtherPlace), || {
                         format!("conversation {id}")
@@ -225,10 +226,11 @@ impl Page<'_> {
         Ok(page)
     }
 
-    /// The first of a page in another order. All conversations are looked at, and no more are kept than the page has.
+    /// Returns the candidates of a page in another order. Reads all conversations, and keeps only as many as a page
+    /// has.
     fn ranked(&self, left_out: &mut LeftOut) -> Result<Vec<Found>, Failure> {
         let limit = self.question.limit;
-        // The last one of the page so far is at the top.
+        // The last conversation of the page so far is at the top of the heap.
         let mut page = BinaryHeap::new();
         let mut add = |listed, key| {
             page.extend(Found::of(self.question, listed, key));
@@ -243,7 +245,7 @@ impl Page<'_> {
             let (key, record) = entry?;
             let key = key.value();
             let mut sums = ConversationSums::default();
-            // Both tables are in the order of their keys.
+            // The rows of both tables are in the order of the conversations' keys.
             while let Some(row) = sums_of.next_if(|row| row.as_ref().map_or(true, |(of, _)| of.value().1 <= key)) {
                 let (of, stored) = row?;
                 if of.value().1 == key {
@@ -273,7 +275,7 @@ impl Page<'_> {
         Ok(page.into_sorted_vec())
     }
 
-    /// The number of open turns of a conversation: those of the tables, overlaid by the memtable.
+    /// Returns the number of open turns of a conversation: those in the tables, overlaid by the memtable.
     fn open_turns(&self, id: &ConversationId, key: Option<u64>) -> Result<usize, Failure> {
         let mut is_open: HashMap<String, bool> = HashMap::new();
         if let Some(key) = key {

@@ -1,13 +1,13 @@
 //! Reads: the rows of the tables, overlaid by the memtable.
 //!
-//! Invariant: a record that does not decode is left out and reported. It does not fail the read, as its neighbours are
-//! sound.
+//! Invariant: a record that does not decode is left out and reported. It does not make the read fail, as other records
+//! are sound.
 //!
 //! - `open_turns`: the open turns of a conversation, each put together from its head and its steps.
 //! - `conversations`: lists of conversations.
 //! - `order`: the turns of all conversations, in the order in which they became durable.
 //! - `report`: sums over the turns of some periods.
-//! - `tests`: each question at every stage of a checkpoint.
+//! - `tests`: the answer to each question is the same at every stage of a checkpoint.
 
 pub(crate) mod conversations;
 mod open_turns;
@@ -33,15 +33,15 @@ use crate::store::redb::tables::row::Rows;
 use crate::store::redb::tables::schema::Turns;
 use crate::turn::{ConversationId, Ordinal, StoredTurn, TurnId};
 
-/// A list of turns ends with the turn that brings the bytes of their records to this: some hundred short turns, whose
-/// JSON is about 100 KiB, or a single long one.
+/// A list of turns ends with the turn at which the records together have this many bytes: after some hundred short
+/// turns, whose JSON is about 100 KiB, or after a single long turn.
 const LIST_BYTES: usize = 16 * 1024;
 
 /// The damaged records that a read met.
 #[derive(Debug, Default)]
 pub(crate) struct LeftOut {
     pub(crate) count: u64,
-    /// The place of the first one, and what is wrong with it.
+    /// A text with the place of the first damaged record and what is wrong with it.
     pub(crate) first: String,
 }
 
@@ -91,8 +91,8 @@ fn last_ordinal(tables: &ReadTables, key: u64) -> Result<u64, Failure> {
     Ok(last.map_or(0, |(place, _)| place.value().1))
 }
 
-/// The turns of a range that are in the memtable, with the last ordinal below them. They are copied, so that the lock
-/// is free while the tables are read.
+/// The turns of a range that are in the memtable. They are copied, so that the memtable is not locked while the tables
+/// are read.
 pub(crate) struct TurnsQuery {
     /// The first ordinal in the memtable; earlier ones are in the tables.
     first: Option<u64>,
@@ -109,13 +109,13 @@ impl TurnsQuery {
         Self { first, turns, key: pieces.iter().find_map(|piece| piece.key) }
     }
 
-    /// Whether the tables hold turns of the range too.
+    /// Returns whether turns of the range may be in the tables.
     pub(crate) fn needs_tables(&self, range: &TurnRange) -> bool {
         self.first.is_none_or(|first| range.after.saturating_add(1) < first)
     }
 
-    /// Returns the turns, at most as many as requested, and no more than fit into [`LIST_BYTES`] but for the last one.
-    /// Damaged turns are skipped and replaced by later ones, so an empty list means that no turn follows.
+    /// Returns the turns: at most as many as requested, and none after the turn that reaches [`LIST_BYTES`]. Damaged
+    /// turns are skipped and replaced by later ones, so an empty list means that no turn follows.
     pub(crate) fn read(
         self,
         tables: Option<&ReadTables>,
@@ -164,8 +164,8 @@ impl TurnsQuery {
     }
 }
 
-/// The pieces of a conversation in the memtable, the latest first. Hold them only while reading: the writer has to copy
-/// a piece that a reader holds.
+/// The pieces of a conversation in the memtable, the latest first. Hold this query only while reading: the writer has
+/// to copy a piece that a reader holds.
 pub(crate) struct StateQuery(Vec<Arc<Piece>>);
 
 impl StateQuery {
@@ -177,7 +177,7 @@ impl StateQuery {
         self.0.iter().find_map(|piece| piece.change(turn_id))
     }
 
-    /// Returns the state that a conversation's actor starts from, and which of these turns are sealed.
+    /// Returns the state of the conversation, and which of these turns are sealed.
     pub(crate) fn read(
         self,
         tables: &ReadTables,
@@ -199,8 +199,8 @@ impl StateQuery {
         for (turn_id, turn) in OpenTurnsQuery::of(&self.0).read(tables, key)? {
             match turn {
                 Ok(staged) => state.open_turns.push(staged),
-                // Left out, the turn begins anew with its next event. Refusing the conversation would lose further
-                // events.
+                // A damaged open turn is left out, so its next event begins it anew. If the whole conversation were
+                // refused, further events would be lost.
                 Err(damaged) => left_out.add(&damaged, || format!("open turn {turn_id} of {id}")),
             }
         }
@@ -216,7 +216,7 @@ impl StateQuery {
     }
 }
 
-/// The open turns of the memtable, and which of the tables it hides.
+/// The open turns of the memtable. A turn in the memtable overrides the rows of this turn in the tables.
 pub(crate) struct StaleQuery(Contents);
 
 impl StaleQuery {
@@ -224,10 +224,10 @@ impl StaleQuery {
         Self(memtable.contents().clone())
     }
 
-    /// The heads of the open turns, by conversation and turn.
+    /// Returns the heads of the memtable's open turns, by conversation and turn.
     fn open(&self) -> BTreeMap<(&ConversationId, &str), &[u8]> {
         let mut open = BTreeMap::new();
-        // The immutable table comes first, so what the active one says of a turn stays.
+        // The pieces of the immutable table come first, so a later change of a turn replaces an earlier one.
         for piece in self.0.all() {
             for (turn_id, change) in piece.changes() {
                 let place = (&piece.conversation.id, turn_id);
@@ -243,8 +243,8 @@ impl StaleQuery {
     /// Returns a page of the stale turns: first those in the memtable, then those of the tables that the memtable does
     /// not override.
     ///
-    /// The turn that the last page ended with may have moved into the memtable since, or from it into the tables. Then
-    /// some turns are returned twice, or only in the next sweep.
+    /// The last turn of the page before may have moved since, from the tables into the memtable or back. Then some
+    /// turns are returned twice, or not before the next sweep.
     pub(crate) fn stale_turns(
         &self,
         tables: &ReadTables,

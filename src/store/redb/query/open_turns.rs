@@ -10,23 +10,24 @@ use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
 use crate::store::redb::tables::record::open_turn::StagedHead;
 use crate::turn::TurnId;
 
-/// The open turns of a conversation, as they are put together from the rows of the tables and the pieces over them.
+/// Reads the open turns of a conversation: puts each together from the rows of the tables and from the pieces that
+/// override them.
 pub(super) struct OpenTurnsQuery<'a> {
-    /// What the pieces have of each turn; `None` if it is sealed there.
+    /// The parts of each turn in the pieces. `None` if the pieces seal the turn.
     changed: BTreeMap<&'a str, Option<Parts<'a>>>,
 }
 
-/// The parts of an open turn that pieces have.
+/// The parts of an open turn that are in pieces.
 struct Parts<'a> {
     head: &'a [u8],
     steps: BTreeMap<u32, &'a [u8]>,
 }
 
-/// A turn, or which of its rows is damaged.
+/// A turn, or the damage of one of its rows.
 type Read = Result<StagedTurn, DamagedRecord>;
 
 impl<'a> OpenTurnsQuery<'a> {
-    /// `pieces` are those of the conversation, the latest first.
+    /// `pieces` are the pieces of the conversation, the latest first.
     pub(super) fn of(pieces: &'a [Arc<Piece>]) -> Self {
         let mut changed: BTreeMap<&str, Option<Parts<'_>>> = BTreeMap::new();
         for (turn_id, change) in pieces.iter().flat_map(|piece| piece.changes()) {
@@ -48,7 +49,7 @@ impl<'a> OpenTurnsQuery<'a> {
         Self { changed }
     }
 
-    /// Puts the turns together; `key` is that of the conversation in the tables.
+    /// Puts the turns together. `key` is the key of the conversation in the tables.
     pub(super) fn read(mut self, tables: &ReadTables, key: Option<u64>) -> Result<Vec<(String, Read)>, Failure> {
         let mut turns = Vec::new();
         if let Some(key) = key {
@@ -75,7 +76,7 @@ impl<'a> OpenTurnsQuery<'a> {
     }
 }
 
-/// Puts a turn together from its parts, and from the tables what they lack.
+/// Puts a turn together from its parts in the pieces, and takes the steps that these lack from the tables.
 fn put_together(
     parts: Result<Parts<'_>, DamagedRecord>,
     tables: &ReadTables,
@@ -86,7 +87,7 @@ fn put_together(
         Ok(headed) => headed,
         Err(damaged) => return Ok(Err(damaged)),
     };
-    // What is beyond is of a turn of this id that has begun anew.
+    // Steps beyond the number in the head are left from before the turn began anew.
     drop(changed.split_off(&head.step_count));
     let mut stored = BTreeMap::new();
     if let Some(key) = key
@@ -99,7 +100,7 @@ fn put_together(
 
 type StoredSteps = BTreeMap<u32, Result<Vec<u8>, DamagedRecord>>;
 
-/// The rows of a turn's first steps.
+/// Returns the rows of the first `count` steps of a turn.
 fn stored_steps(tables: &ReadTables, key: u64, turn_id: &TurnId, count: u32) -> Result<StoredSteps, Failure> {
     let turn_id = turn_id.as_str();
     let mut steps = BTreeMap::new();

@@ -14,14 +14,15 @@ use crate::store::redb::tables::row::Rows;
 use crate::store::redb::tables::schema::Keys;
 use crate::turn::{ConversationId, Ordinal, StoredTurn};
 
-/// A page of the order of all turns: how many of its positions are in the tables, and those that are in the memtable.
+/// A page of the order of all turns: the number of its positions that are in the tables, and its turns whose positions
+/// are in the memtable.
 pub(crate) struct OrderQuery {
     after: u64,
     latest: u64,
-    /// The positions after `after` that the tables have; those of the memtable follow.
+    /// The number of positions after `after` that are in the tables. The positions in the memtable follow them.
     in_tables: u64,
     recent: Vec<Recent>,
-    /// Whether no turn follows those of `recent`, though positions may.
+    /// Whether no turn follows the turns of `recent`. Positions without a turn may follow.
     is_last: bool,
 }
 
@@ -30,12 +31,12 @@ struct Recent {
     position: u64,
     conversation_id: ConversationId,
     ordinal: Ordinal,
-    /// Its record, unless that is in the tables already.
+    /// The record of the turn. `None` if the record is in the tables already.
     record: Option<Arc<[u8]>>,
 }
 
 impl OrderQuery {
-    /// Returns nothing if the store has not given the position yet.
+    /// Returns `None` if the store has not given the position `after` yet.
     pub(crate) fn of(memtable: &Memtable, after: u64, limit: usize) -> Option<Self> {
         let latest = memtable.last_position();
         if after > latest {
@@ -79,7 +80,7 @@ impl OrderQuery {
                     Err(failure) => return Err(failure),
                 }
             }
-            // Even if the last rows are missing, the next page must not begin here again.
+            // Even if the last rows of the page are missing, the next page must begin after them.
             page.next = at(last);
         }
         for recent in self.recent {
@@ -105,7 +106,7 @@ impl OrderQuery {
     }
 }
 
-/// Returns a turn whose piece is no longer in the memtable.
+/// Returns a turn from the tables, as its piece is no longer in the memtable.
 fn turn_in_tables(tables: Option<&ReadTables>, id: &ConversationId, ordinal: Ordinal) -> Result<StoredTurn, Failure> {
     let key = tables.map(|tables| tables.search_key_of(id)).transpose()?.flatten();
     match (tables, key) {
@@ -114,7 +115,7 @@ fn turn_in_tables(tables: Option<&ReadTables>, id: &ConversationId, ordinal: Ord
     }
 }
 
-/// Returns the turn of a row of the order; none if it was erased.
+/// Returns the turn of a row of the order. `None` if the turn was erased.
 fn read(
     tables: &ReadTables,
     record: Result<&[u8], DamagedRecord>,

@@ -12,14 +12,14 @@ use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::record::damaged::DamagedRecord;
 use crate::store::redb::tables::rollups::ReadRollups;
 
-/// A report: the tables, and what counts in the memtable and not yet in them.
+/// A report: the tables, and the sums over turns of the memtable that are not in the tables yet.
 pub(crate) struct ReportQuery {
     tables: ReadTables,
     recent: Vec<(Quarter, RollupLabel, Arc<BreakdownRow>)>,
 }
 
 impl ReportQuery {
-    /// `lacking` says what the tables lack of the memtable's immutable table.
+    /// `lacking` says which sums of the memtable's immutable table the tables lack.
     pub(crate) fn of(recent: &Recent, tables: ReadTables, lacking: &Lacking, question: &ReportQuestion) -> Self {
         let mut parts = Vec::new();
         let bounds = question.periods.first().zip(question.periods.last());
@@ -33,7 +33,7 @@ impl ReportQuery {
         Self { tables, recent: parts }
     }
 
-    /// Returns nothing if the report has too many rows. `digest` is that of the price book.
+    /// Returns `None` if the report has too many rows. `digest` is the digest of the price book.
     pub(crate) fn read(
         self,
         question: &ReportQuestion,
@@ -46,7 +46,7 @@ impl ReportQuery {
         let labels = Labels { rollups: &rollups, selection: &question.selection, known: RefCell::default() };
         let is_selected = |hash| labels.is_selected(hash);
         let mut breakdown = Breakdown::new(question.grouping, question.selection.clone());
-        // A report with one row too many is refused, so no more rows are kept.
+        // A report with one row too many is refused, so reading stops there.
         let is_over = |breakdown: &Breakdown| breakdown.rows().len() > Report::MAX_ROWS;
         for period in &question.periods {
             for (level, range) in Level::cover(*period) {
@@ -92,7 +92,7 @@ impl ReportQuery {
     }
 }
 
-/// The labels by their hashes, as far as they were met.
+/// The labels that the report has met so far, by their hashes.
 struct Labels<'a> {
     rollups: &'a ReadRollups,
     selection: &'a Selection,
@@ -100,7 +100,7 @@ struct Labels<'a> {
 }
 
 impl Labels<'_> {
-    /// Some megabytes.
+    /// So many labels take some megabytes.
     const MAX_KNOWN: usize = 10_000;
 
     fn get(&self, hash: u64) -> Result<Result<Arc<RollupLabel>, DamagedRecord>, Failure> {
@@ -109,7 +109,7 @@ impl Labels<'_> {
         }
         let label = self.rollups.label(hash)?.map(Arc::new);
         let mut known = self.known.borrow_mut();
-        // There may be any number of labels.
+        // The number of labels has no limit, so the map is emptied when it is full.
         if known.len() >= Self::MAX_KNOWN {
             known.clear();
         }
@@ -117,7 +117,8 @@ impl Labels<'_> {
         Ok(label)
     }
 
-    /// Whether a row is worth decoding. If its label cannot be read it is: then it is left out, and counted as damaged.
+    /// Returns whether the question selects a row. A row whose label cannot be read counts as selected, so that it is
+    /// met later and counted as damaged.
     fn is_selected(&self, hash: u64) -> Result<bool, Failure> {
         Ok(self.get(hash)?.map_or(true, |label| self.selection.selects(&label)))
     }

@@ -1,5 +1,5 @@
-//! Each question has one answer, however much of the memtable was in the tables before it was copied, and however much
-//! was moved there between the copy and the read.
+//! Tests that each question has the same answer at every stage of a checkpoint: however much of the memtable was moved
+//! into the tables before the query copied it, and however much between the copy and the read.
 
 use super::conversations::ConversationsQuery;
 use super::order::OrderQuery;
@@ -18,14 +18,14 @@ use crate::store::redb::tables::record::damaged::RecordFlaw;
 use crate::store::redb::writer::write_set::WriteSet;
 use crate::turn::{Done, EpochMillis, OpenTurn, Progress, RunningTime, StepId, StepTimes};
 
-/// The commit after which the memtable has two tables.
+/// The number of commits after which the active table becomes the immutable one.
 const FROZEN_AFTER: usize = 5;
 
 fn id(id: &str) -> ConversationId {
     ConversationId::new(id).unwrap()
 }
 
-/// A turn with this number of steps, each of which took so long.
+/// Returns an open turn with this number of steps, each with `time` as its generation total.
 fn staged(turn_id: &str, steps: u32, time: u32) -> StagedTurn {
     let mut turn = OpenTurn::new(TurnId::new(turn_id).unwrap());
     for step in 0..steps {
@@ -36,7 +36,7 @@ fn staged(turn_id: &str, steps: u32, time: u32) -> StagedTurn {
     StagedTurn { turn, last_event_at: RunningTime::new(time.into()) }
 }
 
-/// A change that has the last of the turn's steps alone.
+/// Returns a change with only the last step of the turn.
 fn last_step(turn_id: &str, steps: u32, time: u32) -> StagedChange {
     let mut change = StagedChange::from(staged(turn_id, steps, time));
     change.steps.drain(..change.steps.len() - 1);
@@ -50,7 +50,7 @@ fn commit(conversation: &str, staged: Vec<StagedChange>, sealed: &[(&str, u64)])
     Commit { conversation_id: id(conversation), expected_version: Version(0), staged, sealed: sealed.collect() }
 }
 
-/// What the writer makes of a commit.
+/// Returns the entry that the writer makes of a commit.
 fn entry(files: &Files, memtable: &Memtable, commit: &Commit) -> Entry {
     let tables = files.read_tables().unwrap();
     let mut write_set = WriteSet::new(memtable, &tables);
@@ -58,7 +58,7 @@ fn entry(files: &Files, memtable: &Memtable, commit: &Commit) -> Entry {
     write_set.into_entries().remove(0)
 }
 
-/// Files with all of these changes in the memtable, each in a piece of its own.
+/// Returns files with several commits in the memtable, each in its own piece.
 fn files() -> Files {
     let commits = [
         commit("a", vec![staged("grows", 2, 10).into(), staged("anew", 3, 10).into()], &[("one", 1)]),
@@ -90,7 +90,7 @@ fn freeze(memtable: &mut Memtable) {
     }
 }
 
-/// Moves the next piece, the next run of the order, or a part of the sums. Returns whether there was one.
+/// Moves the next piece, the next run of the order, or a part of the sums. Returns whether there was anything to move.
 fn step(files: &Files) -> bool {
     let mut memtable = files.memtable_mut();
     freeze(&mut memtable);
@@ -121,7 +121,8 @@ fn step(files: &Files) -> bool {
     true
 }
 
-/// Calls `check` with the files for each number of steps before the copy and each number between the copy and the read.
+/// Asserts that a read finds `expected`, for each number of moves before the copy and each number of moves between the
+/// copy and the read.
 fn at_each_stage<Q, T: PartialEq + std::fmt::Debug>(
     expected: &T,
     copy: impl Fn(&Memtable) -> Q,
@@ -247,14 +248,15 @@ fn a_page_leads_past_positions_whose_turns_are_not_here() {
     }
 }
 
-/// What the turns of a memtable add to sums.
+/// Returns the sums over the turns of a memtable.
 fn recent(memtable: &Memtable) -> Recent {
     let mut recent = Recent::default();
     recent.count(&memtable.all_uncounted(), &NoPrices);
     recent
 }
 
-/// Calls `check` with the files, the sums of the memtable, and what the tables lack of them, at each stage.
+/// Calls `check` at each stage of a checkpoint, with the files, the sums of the memtable, and which of these the tables
+/// lack.
 fn with_sums_at_each_stage(check: impl Fn(&Files, &Recent, &Lacking)) {
     let files = files();
     loop {
@@ -319,7 +321,7 @@ fn all_stale_turns_however_they_are_paged() {
         let tables = files.read_tables().unwrap();
         [1, 9].map(|limit| {
             let (mut found, mut after) = (Vec::new(), None);
-            // A turn that is told again and again must end the test, too.
+            // The loop is bounded, so that the test also ends if a page comes again and again.
             for _ in 0..9 {
                 let page = query.stale_turns(&tables, before, after.as_ref(), limit, left_out).unwrap();
                 let Some(last) = page.last() else { break };
@@ -333,7 +335,7 @@ fn all_stale_turns_however_they_are_paged() {
 }
 
 #[test]
-fn of_damaged_records_all_are_counted_and_the_first_is_told() {
+fn all_damaged_records_are_counted_and_the_first_is_named() {
     let mut left_out = LeftOut::default();
     for place in ["one", "another"] {
         left_out.add(&DamagedRecord::new("turn", RecordFlaw::Missing), || place.to_owned());

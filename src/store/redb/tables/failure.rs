@@ -22,13 +22,14 @@ pub(crate) enum Failure {
     Compaction(#[from] redb::CompactionError),
     #[error(transparent)]
     Record(#[from] DamagedRecord),
-    /// A value of the table `meta`, by its name there.
+    /// The value of this name in the table `meta` is missing or damaged.
     #[error("the store's own record `{0}` is missing or damaged")]
     Meta(&'static str),
 }
 
 impl Failure {
-    /// Whether the database has met an I/O error. It then fails every later call until it is opened again.
+    /// Returns whether the failure is an I/O error. After one, redb fails every call until the database is opened
+    /// again.
     pub(crate) fn is_of_the_disk(&self) -> bool {
         matches!(self.storage(), Some(StorageError::Io(_) | StorageError::PreviousIo))
     }
@@ -81,7 +82,7 @@ mod tests {
     use crate::store::redb::tables::record::damaged::RecordFlaw;
 
     #[test]
-    fn what_the_database_says_is_told_without_a_path_and_logged_in_full() {
+    fn the_displayed_text_of_a_database_error_has_no_path_and_the_log_has_all() {
         let secret = || "/var/lib/secret/x y".to_owned();
         let at = std::panic::Location::caller();
         let storage = |error| Failure::Storage(error);

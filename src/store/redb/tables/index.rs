@@ -1,7 +1,8 @@
-//! The index of sealed turns: whether a turn of a conversation is sealed, and where.
+//! The index of sealed turns: says whether a turn of a conversation is sealed, and at which ordinal.
 //!
-//! A row is a hash of the turn's id, not the id, which stands in the turn's record: rows of 24 bytes, many to a page. A
-//! hash that is taken by another id of the conversation moves on to the next number, so the index is exact.
+//! The key of a row has a hash of the turn's id instead of the id, which is in the turn's record. So a row has 24
+//! bytes, and many rows fit into a page. If another id of the conversation has the hash already, the next free number
+//! is used, so the index is exact.
 
 use redb::{AccessGuard, ReadableTable, Table};
 use siphasher::sip::SipHasher13;
@@ -14,7 +15,7 @@ use super::row::Row;
 use super::schema::Turns;
 use crate::turn::Ordinal;
 
-/// Where in the index the rows of an id begin. Keyed by the store's id, so that nobody can make ids that collide.
+/// Hashes turn ids for the index. The hash is keyed by the store's id, so that nobody can make ids that collide.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TurnHasher(SipHasher13);
 
@@ -28,13 +29,15 @@ impl TurnHasher {
     }
 }
 
-/// How many ids of a conversation may have one hash. Two of 64 bits meet once in billions of turns.
+/// The maximum number of ids of a conversation with the same hash. Two hashes of 64 bits collide once in billions of
+/// turns.
 const MAX_COLLISIONS: u64 = 16;
 
-/// The ordinal of the turn of the conversation `key` whose id is `turn_id`; `hash` is that of an id.
+/// Returns the ordinal of the turn `turn_id` of the conversation `key`, if the turn is sealed. `hash` returns the hash
+/// of an id.
 ///
-/// A row that leads to a turn whose id does not belong there is damaged: then nobody can say whether the turn is
-/// sealed.
+/// A row that leads to a turn whose id does not belong under this hash is damaged. Then this returns an error, as it is
+/// unknown whether the turn is sealed.
 pub(crate) fn find(
     index: &impl ReadableTable<(u64, u64), u64>,
     turns: &impl ReadableTable<(u64, u64), Row<Turns>>,
@@ -47,7 +50,8 @@ pub(crate) fn find(
         let turn = turns.get((key, ordinal))?;
         let turn = turn.as_ref().map(AccessGuard::value);
         match turn.map(|turn| turn.verify(&(key, ordinal)).and_then(record::turn_id_of)) {
-            // Of a turn that is lost or damaged the hash is all there is. It must not be sealed again.
+            // The turn at this ordinal is lost or damaged, so its id is unknown. It may be this turn, which must not be
+            // sealed again.
             None | Some(Err(_)) => return Ok(Ordinal::new(ordinal)),
             Some(Ok(id)) if id == turn_id => return Ok(Ordinal::new(ordinal)),
             Some(Ok(other)) if at.wrapping_sub(hash(other)) < MAX_COLLISIONS => {}

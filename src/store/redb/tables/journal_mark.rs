@@ -1,5 +1,5 @@
-/// The number and the checksum of a row of the journal. Each row holds the checksum of the one before it, so a mark
-/// stands for all rows up to its own.
+/// The number and the checksum of a row of the journal. Each row has the checksum of the row before it, so a mark
+/// identifies all rows up to its own row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct JournalMark {
     pub(crate) number: u64,

@@ -1,4 +1,4 @@
-//! The table `meta`, which both files have: the facts about a file. No other module uses its keys.
+//! The table `meta`, which both files have. It has the facts about a file. No other module uses its keys.
 
 use redb::{
     Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError,
@@ -14,12 +14,13 @@ use super::store_file::StoreFile;
 use crate::store::position::Lineage;
 use crate::turn::RunningTime;
 
-/// A name, one of the `META_` names, to its value.
+/// The key of a row is one of the `META_` names below.
 pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 
-/// Main file: its format, as a little-endian `u32`.
+/// Main file: the format of the file, as a little-endian `u32`.
 const META_FORMAT: &str = "format";
-/// Journal: the same, under a name of its own, so that neither file is taken for the other.
+/// Journal: the format of the file. It has another name than in the main file, so that neither file is mistaken for the
+/// other.
 const META_JOURNAL_FORMAT: &str = "journal_format";
 /// The id that the store drew when it was created, 16 bytes. The same in both files, which shows that they belong
 /// together.
@@ -30,71 +31,73 @@ const META_LINEAGE: &str = "lineage";
 const META_NEW_LINEAGE: &str = "new_lineage";
 /// Main file: the key of the next new conversation, as a little-endian `u64`.
 const META_NEXT_KEY: &str = "next_conversation_key";
-/// Main file: the journal's last row of which everything is in the tables, by its number and checksum, 16 bytes.
+/// Main file: the mark of the last row of the journal that the tables have in full: its number and checksum, 16 bytes.
 const META_CHECKPOINT: &str = "checkpoint";
-/// Main file: the journal's newest row when the main file was last written, likewise. With it an older copy of the
-/// journal is recognized even before the checkpoint has passed the rows that the copy lacks.
+/// Main file: the mark of the journal's newest row when the main file was last written. It shows that a journal is an
+/// older copy, even if the checkpoint has not passed the rows that the copy lacks.
 const META_NEWEST: &str = "newest_row";
-/// Journal: the last row that was dropped from it, or the one after which it begins, likewise.
+/// Journal: the base, which is the mark of the last row that was dropped, or of the row after which the journal begins.
 const META_BASE: &str = "base";
-/// Main file: the id of the journal that may hold what the tables do not, 16 bytes; absent if there is none.
+/// Main file: the id of the journal that may have changes which the tables lack, 16 bytes; absent if there is no such
+/// journal.
 const META_JOURNAL: &str = "journal";
-/// Journal: its id, drawn when it is made, 16 bytes.
+/// Journal: the id that the journal drew when it was made, 16 bytes.
 const META_JOURNAL_ID: &str = "journal_id";
 /// Main file: the bytes of all rows of the tables by conversation, keys and values, as a little-endian `u64`.
 const META_LIVE_BYTES: &str = "live_bytes";
-/// Main file: the number of the latest repair, as a little-endian `u64`; absent before the first.
+/// Main file: the number of the latest repair, as a little-endian `u64`; absent before the first repair.
 const META_REPAIRS: &str = "repairs";
-/// Both files: overwritten to show that a durable write works.
+/// Both files: a counter that a write check raises, to show that a durable write works.
 const META_WRITE_CHECK: &str = "write_check";
 /// Both files: the running time in milliseconds, as a little-endian `u64`; absent before the first tick. The value in
-/// the journal is never the smaller one.
+/// the journal is never smaller than that in the main file.
 const META_RUNNING_TIME: &str = "running_time";
 
-/// Main file: how far the rollups have come: the number of the journal's last row whose turns they have, and the position
-/// of the last of those turns, as little-endian `u64`s.
+/// Main file: how far the rollups have come. The value is the number of the last row of the journal whose turns the
+/// rollups count, and the position of the last of those turns, as little-endian `u64`s.
 const META_ROLLED_UP: &str = "rolled_up";
-/// Main file: while the turns of some rows are moved into the rollups part by part: the number of the last of those rows,
-/// and the key of the last part.
+/// Main file: present while the sums of a memtable's table are moved into the rollups part by part. The value is the
+/// number of that table's last row, and the key of the last part that was moved.
 const META_ROLLING_UP: &str = "rolling_up";
-/// Main file: the generation of the costs, and by which prices they are. See [`CostState`].
+/// Main file: the generation of the costs, and the prices that they are computed by. See [`CostState`].
 const META_COSTS: &str = "costs";
-/// Main file: the generation of costs that is being derived, if one is. See [`Repricing`].
+/// Main file: the repricing that is under way, if one is. See [`Repricing`].
 const META_REPRICING: &str = "repricing";
 
 /// How far the rollups have come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct RolledUp {
-    /// The number of the journal's last row whose turns they have.
+    /// The number of the last row of the journal whose turns the rollups count.
     pub(crate) row: u64,
     /// The position of the last of those turns.
     pub(crate) position: u64,
 }
 
-/// What the costs in the tables are.
+/// The generations of the costs in the tables, and the prices that they are computed by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CostState {
-    /// The generation that is shown.
+    /// The generation that reads show.
     pub(crate) generation: u32,
-    /// The latest generation that was begun. What is left of one that was given up must not be taken for another.
+    /// The latest generation that was begun. A generation that was given up may have left rows, so its number is not
+    /// used again.
     pub(crate) latest: u32,
-    /// By which prices they are.
+    /// The prices of the generation that is shown.
     pub(crate) prices: PricedBy,
 }
 
-/// By which prices some costs are.
+/// The prices that some costs are computed by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum PricedBy {
     /// There are no costs yet.
     Nothing,
-    /// By the price book of this digest.
+    /// The price book with this digest.
     Book(u64),
-    /// By several books: whoever opens the store derives them anew.
+    /// Several price books. The next opening of the store computes the costs anew.
     Several,
 }
 
-/// Costs that are being derived anew, while those of the generation before are shown. Turns that are rolled up meanwhile
-/// add to both.
+/// A repricing that is under way: all costs are computed anew, while reads show the generation before. Turns that are
+/// rolled up meanwhile add to both generations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Repricing {
     pub(crate) generation: u32,
@@ -102,14 +105,15 @@ pub(crate) struct Repricing {
     pub(crate) digest: u64,
     /// The position of the last turn that has to be priced anew.
     pub(crate) last: u64,
-    /// The position of the last turn that was.
+    /// The position of the last turn that was priced anew.
     pub(crate) done: u64,
 }
 
-/// The format of the files. To be raised once a released version differs: with a new table of data, too.
+/// The format of the files. After a release, each change of the format raises this number, even if it only adds a
+/// table.
 pub(crate) const FORMAT: u32 = 1;
 
-/// The name of the format of a file.
+/// Returns the name under which a file has its format.
 fn format_name(file: StoreFile) -> &'static str {
     match file {
         StoreFile::Main => META_FORMAT,
@@ -117,14 +121,14 @@ fn format_name(file: StoreFile) -> &'static str {
     }
 }
 
-/// Whether a file is one of ours.
+/// What a file is: new, a file of a store, or a file of another program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stamp {
-    /// No table at all: a new file.
+    /// A new file without any table.
     Blank,
-    /// Ours, of this format.
+    /// A file of a store, with this format.
     Format(u32),
-    /// A database, but of another program.
+    /// A database of another program.
     Foreign,
 }
 
@@ -150,9 +154,9 @@ pub(crate) fn newest_is_damaged() -> Failure {
 /// The table `meta` of a file, open to read or write.
 pub(crate) struct Meta<T>(T);
 
-/// For reading, in one state of a file.
+/// The table `meta` for reading, in one state of a file.
 pub(crate) type ReadMeta = Meta<ReadOnlyTable<&'static str, &'static [u8]>>;
-/// For writing, in a write transaction. The table stays open until this is dropped.
+/// The table `meta` for writing, in a write transaction. The table stays open until this is dropped.
 pub(crate) type WriteMeta<'txn> = Meta<Table<'txn, &'static str, &'static [u8]>>;
 
 impl ReadMeta {
@@ -160,19 +164,19 @@ impl ReadMeta {
         Ok(Self(txn.open_table(META)?))
     }
 
-    /// As the file is now.
+    /// Reads the file as it is now.
     pub(crate) fn of(database: &Database) -> Result<Self, Failure> {
         Self::read(&database.begin_read()?)
     }
 }
 
-/// A table with the rows of `meta`, to be read at least.
+/// A table with the rows of `meta` that can at least be read.
 pub(crate) trait MetaTable: ReadableTable<&'static str, &'static [u8]> {}
 
 impl<T: ReadableTable<&'static str, &'static [u8]>> MetaTable for T {}
 
 impl<T: MetaTable> Meta<T> {
-    /// One of the values of a known length.
+    /// Returns a value of a known length.
     fn value<const N: usize>(&self, name: &'static str) -> Result<[u8; N], Failure> {
         let bytes = self.0.get(name)?.and_then(|bytes| bytes.value().try_into().ok());
         bytes.ok_or(Failure::Meta(name))
@@ -190,53 +194,53 @@ impl<T: MetaTable> Meta<T> {
         self.value(name).map(JournalMark::from_bytes)
     }
 
-    /// Both files: the store's id.
+    /// Both files: returns the store's id.
     pub(crate) fn store_id(&self) -> Result<Uuid, Failure> {
         self.id(META_STORE_ID)
     }
 
-    /// Main file: the store's lineage.
+    /// Main file: returns the store's lineage.
     pub(crate) fn lineage(&self) -> Result<Lineage, Failure> {
         self.id(META_LINEAGE).map(Lineage)
     }
 
-    /// Journal: its own id.
+    /// Journal: returns the journal's id.
     pub(crate) fn journal_id(&self) -> Result<Uuid, Failure> {
         self.id(META_JOURNAL_ID)
     }
 
-    /// Main file: the id of the journal that may hold what the tables do not, if one does.
+    /// Main file: returns the id of the journal that may have changes which the tables lack, if there is one.
     pub(crate) fn bound_journal(&self) -> Result<Option<Uuid>, Failure> {
         let is_bound = self.0.get(META_JOURNAL)?.is_some();
         is_bound.then(|| self.id(META_JOURNAL)).transpose()
     }
 
-    /// Main file: the last row of the journal of which everything is in the tables.
+    /// Main file: returns the mark of the last row of the journal that the tables have in full.
     pub(crate) fn checkpoint(&self) -> Result<JournalMark, Failure> {
         self.mark(META_CHECKPOINT)
     }
 
-    /// Main file: the newest row of the journal when it was last written to.
+    /// Main file: returns the mark of the journal's newest row when the main file was last written.
     pub(crate) fn newest(&self) -> Result<JournalMark, Failure> {
         self.mark(META_NEWEST)
     }
 
-    /// Journal: the row after which it begins.
+    /// Journal: returns the mark of the row after which the journal begins.
     pub(crate) fn base(&self) -> Result<JournalMark, Failure> {
         self.mark(META_BASE)
     }
 
-    /// Main file: the bytes of all rows of data.
+    /// Main file: returns the bytes of all rows of data.
     pub(crate) fn live_bytes(&self) -> Result<u64, Failure> {
         self.number(META_LIVE_BYTES)
     }
 
-    /// Main file: the key of the next new conversation.
+    /// Main file: returns the key of the next new conversation.
     pub(crate) fn next_key(&self) -> Result<u64, Failure> {
         self.number(META_NEXT_KEY)
     }
 
-    /// Main file: how far the rollups have come.
+    /// Main file: returns how far the rollups have come.
     pub(crate) fn rolled_up(&self) -> Result<RolledUp, Failure> {
         let bytes: [u8; 16] = self.value(META_ROLLED_UP)?;
         let number = |at: usize| {
@@ -246,35 +250,35 @@ impl<T: MetaTable> Meta<T> {
         Ok(RolledUp { row: number(0)?, position: number(8)? })
     }
 
-    /// Main file: the number of the last row whose turns are being moved into the rollups, and the key of the last part that
-    /// was.
+    /// Main file: returns the number of the last row whose turns are being moved into the rollups, and the key of the
+    /// last part that was moved.
     pub(crate) fn rolling_up<K: DeserializeOwned>(&self) -> Result<Option<(u64, K)>, Failure> {
         self.optional(META_ROLLING_UP)
     }
 
-    /// Main file: what the costs are.
+    /// Main file: the generations and the prices of the costs.
     pub(crate) fn costs(&self) -> Result<CostState, Failure> {
         self.optional(META_COSTS)?.ok_or(Failure::Meta(META_COSTS))
     }
 
-    /// Main file: the costs that are being derived, if some are.
+    /// Main file: the repricing that is under way, if one is.
     pub(crate) fn repricing(&self) -> Result<Option<Repricing>, Failure> {
         self.optional(META_REPRICING)
     }
 
-    /// A value in the encoding of records.
+    /// Returns a value in the encoding of records, if it is present.
     fn optional<V: DeserializeOwned>(&self, name: &'static str) -> Result<Option<V>, Failure> {
         let Some(bytes) = self.0.get(name)? else { return Ok(None) };
         postcard::from_bytes(bytes.value()).map(Some).map_err(|_| Failure::Meta(name))
     }
 
-    /// Main file: the number of a repair that is under way.
+    /// Main file: returns the number of the next repair.
     pub(crate) fn next_repair(&self) -> Result<u64, Failure> {
         let is_first = self.0.get(META_REPAIRS)?.is_none();
         Ok(if is_first { 1 } else { self.number(META_REPAIRS)?.saturating_add(1) })
     }
 
-    /// Both files: the running time.
+    /// Both files: returns the running time.
     pub(crate) fn running_time(&self) -> Result<RunningTime, Failure> {
         let is_known = self.0.get(META_RUNNING_TIME)?.is_some();
         Ok(if is_known { RunningTime::new(self.number(META_RUNNING_TIME)?) } else { RunningTime::default() })
@@ -327,12 +331,12 @@ impl<'txn> WriteMeta<'txn> {
         self.0.remove(META_LINEAGE).unwrap();
     }
 
-    /// Main file: has a new lineage begin when this file, or a copy of it, is opened next.
+    /// Main file: makes the next opening of this file, or of a copy of it, begin a new lineage.
     pub(crate) fn draw_lineage_when_opened(&mut self) -> Result<(), Failure> {
         self.set(META_NEW_LINEAGE, b"")
     }
 
-    /// Main file: the store is open. From now on this journal may hold what the tables do not.
+    /// Main file: notes that the store is open. From now on this journal may have changes which the tables lack.
     pub(crate) fn bind_journal(&mut self, id: Uuid) -> Result<(), Failure> {
         if self.0.remove(META_NEW_LINEAGE)?.is_some() {
             self.draw_lineage()?;
@@ -340,7 +344,8 @@ impl<'txn> WriteMeta<'txn> {
         self.set(META_JOURNAL, id.as_bytes())
     }
 
-    /// Main file: it needs no journal any more, as the tables hold everything. The next journal continues after `last`.
+    /// Main file: notes that the file needs no journal, as the tables have everything. The next journal continues after
+    /// `last`.
     pub(crate) fn release_journal(&mut self, last: JournalMark) -> Result<(), Failure> {
         self.advance_checkpoint(last)?;
         self.note_newest(last)?;
@@ -348,17 +353,17 @@ impl<'txn> WriteMeta<'txn> {
         Ok(())
     }
 
-    /// Main file: the tables hold everything up to this row of the journal.
+    /// Main file: notes that the tables have everything up to this row of the journal.
     pub(crate) fn advance_checkpoint(&mut self, row: JournalMark) -> Result<(), Failure> {
         self.set(META_CHECKPOINT, &row.to_bytes())
     }
 
-    /// Main file: the journal has durable rows up to this one.
+    /// Main file: notes that the journal has durable rows up to this one.
     pub(crate) fn note_newest(&mut self, row: JournalMark) -> Result<(), Failure> {
         self.set(META_NEWEST, &row.to_bytes())
     }
 
-    /// Main file: the rollups have all turns up to here.
+    /// Main file: notes that the rollups count all turns up to this row and position.
     pub(crate) fn set_rolled_up(&mut self, rolled_up: RolledUp) -> Result<(), Failure> {
         let bytes = [rolled_up.row, rolled_up.position].map(u64::to_le_bytes);
         self.set(META_ROLLED_UP, bytes.as_flattened())?;
@@ -366,17 +371,17 @@ impl<'txn> WriteMeta<'txn> {
         Ok(())
     }
 
-    /// Main file: of the turns up to this row, the rollups have the parts up to this key.
+    /// Main file: notes that the rollups have a part of the sums of the turns up to this row: the sums up to this key.
     pub(crate) fn set_rolling_up(&mut self, row: u64, key: &impl Serialize) -> Result<(), Failure> {
         self.set_optional(META_ROLLING_UP, Some(&(row, key)))
     }
 
-    /// Main file: what the costs are.
+    /// Main file: the generations and the prices of the costs.
     pub(crate) fn set_costs(&mut self, costs: CostState) -> Result<(), Failure> {
         self.set_optional(META_COSTS, Some(&costs))
     }
 
-    /// Main file: the costs that are being derived, if some are.
+    /// Main file: the repricing that is under way, if one is.
     pub(crate) fn set_repricing(&mut self, repricing: Option<Repricing>) -> Result<(), Failure> {
         self.set_optional(META_REPRICING, repricing.as_ref())
     }
@@ -390,18 +395,18 @@ impl<'txn> WriteMeta<'txn> {
         self.set(name, &bytes)
     }
 
-    /// Main file: the repair is done.
+    /// Main file: notes that the next repair is done.
     pub(crate) fn end_repair(&mut self) -> Result<(), Failure> {
         let repair = self.next_repair()?;
         self.set_number(META_REPAIRS, repair)
     }
 
-    /// Journal: it begins after this row.
+    /// Journal: notes that the journal begins after this row.
     pub(crate) fn set_base(&mut self, row: JournalMark) -> Result<(), Failure> {
         self.set(META_BASE, &row.to_bytes())
     }
 
-    /// Main file: the rows of data have grown by so many bytes.
+    /// Main file: adds to the bytes of all rows of data.
     pub(crate) fn add_live_bytes(&mut self, growth: i64) -> Result<(), Failure> {
         let live_bytes = self.live_bytes()?.saturating_add_signed(growth);
         self.set_live_bytes(live_bytes)
@@ -415,7 +420,7 @@ impl<'txn> WriteMeta<'txn> {
         self.set_number(META_NEXT_KEY, key)
     }
 
-    /// Both files.
+    /// Both files: sets the running time.
     pub(crate) fn set_running_time(&mut self, running: RunningTime) -> Result<(), Failure> {
         self.set_number(META_RUNNING_TIME, running.get())
     }

@@ -1,19 +1,19 @@
-//! The tables of the two redb files: their definitions, and what reads and writes their rows.
+//! The tables of the two redb files: their definitions, and the code that reads and writes their rows.
 //!
-//! Invariant: nothing outside this engine knows a key.
+//! Invariant: nothing outside this engine uses a key of a conversation.
 //!
-//! - `record`: the values, as bytes.
+//! - `record`: the encoding of values as bytes.
 //! - `failure`: why a transaction failed.
 //! - `store_file`: the two files and their names.
-//! - `journal_mark`: a row of the journal, by its number and checksum.
+//! - `journal_mark`: identifies a row of the journal by its number and checksum.
 //! - `meta`: the table `meta` of both files. Nothing else knows the names in it.
 //! - `row`: a row with a checksum.
-//! - `schema`: the list of all tables, and what is done with all of them: made, copied, counted.
+//! - `schema`: the list of all tables, and the operations on all of them: make, copy, count.
 //! - `index`: whether a turn is sealed, and at which ordinal.
-//! - `turn_filter`: which turns are certainly not in the index, from memory.
-//! - `rollups`: the sums of reports: what adds to them, and what reads them.
+//! - `turn_filter`: a filter in memory that says which turns are certainly not in the index.
+//! - `rollups`: adds to the sums of reports, and reads them.
 //! - `read`: the tables by conversation, as a read transaction sees them.
-//! - `write`: the same, as a write transaction changes them.
+//! - `write`: the tables by conversation, as a write transaction changes them.
 
 pub(crate) mod failure;
 pub(crate) mod index;

@@ -19,7 +19,7 @@ use super::schema::{
 use super::turn_filter::TurnFilter;
 use crate::turn::{ConversationId, Ordinal, StoredTurn, TurnId};
 
-/// One consistent state of the tables, each of which is opened when it is first needed.
+/// One consistent state of the tables. Each table is opened when it is first needed.
 pub(crate) struct ReadTables {
     txn: ReadTransaction,
     hasher: TurnHasher,
@@ -70,7 +70,7 @@ impl ReadTables {
         }
     }
 
-    /// The same with a filter that has every turn of the index, once it is complete.
+    /// Adds a filter. Once the filter is complete, it has every turn of the index.
     pub(crate) fn with_filter(self, filter: Arc<TurnFilter>) -> Self {
         Self { filter: Some(filter), ..self }
     }
@@ -99,19 +99,19 @@ impl ReadTables {
         self.activity.of(&self.txn)
     }
 
-    /// What the file says of itself.
+    /// Returns the facts about the file.
     pub(crate) fn meta(&self) -> Result<ReadMeta, Failure> {
         ReadMeta::read(&self.txn)
     }
 
-    /// The sums of reports.
+    /// Returns the tables with the sums of reports.
     pub(crate) fn rollups(&self) -> Result<ReadRollups, Failure> {
         ReadRollups::open(&self.txn)
     }
 
-    /// The last position that the tables have; 0 if they have none.
+    /// Returns the last position in the tables; 0 if there is none.
     ///
-    /// Of a damaged row the key may be wrong as well. Then the number of rows tells how many positions were given.
+    /// The key of a damaged row may be wrong as well. Then the number of rows shows how many positions were given.
     pub(crate) fn last_position(&self) -> Result<u64, Failure> {
         let positions = self.positions()?;
         let mut least = 0;
@@ -125,12 +125,12 @@ impl ReadTables {
         Ok(least)
     }
 
-    /// The conversation's key; `None` if it has none.
+    /// Returns the conversation's key; `None` if it has no key.
     pub(crate) fn key_of(&self, id: &ConversationId) -> Result<Option<u64>, Failure> {
         read_key(self.keys.of(&self.txn)?, id)
     }
 
-    /// The same, also where its row is damaged.
+    /// Like [`ReadTables::key_of`], but also finds a key whose row is damaged.
     pub(crate) fn search_key_of(&self, id: &ConversationId) -> Result<Option<u64>, Failure> {
         match self.key_of(id) {
             Err(Failure::Record(_)) => search_key(self.conversations.of(&self.txn)?, self.activity()?, id),
@@ -138,7 +138,7 @@ impl ReadTables {
         }
     }
 
-    /// The id of the conversation of this key, also where its record is damaged.
+    /// Returns the id of the conversation with this key, even if the conversation's record is damaged.
     pub(crate) fn search_id_of(&self, key: u64) -> Result<ConversationId, Failure> {
         match self.conversation(key) {
             Err(Failure::Record(damaged)) => search_id(self.keys.of(&self.txn)?, key)?.ok_or(Failure::Record(damaged)),
@@ -146,24 +146,24 @@ impl ReadTables {
         }
     }
 
-    /// The record of the conversation of this key.
+    /// Returns the record of the conversation with this key.
     pub(crate) fn conversation(&self, key: u64) -> Result<ConversationRecord, Failure> {
         read_conversation(self.conversations.of(&self.txn)?, key)
     }
 
-    /// A sealed turn.
+    /// Returns a sealed turn.
     pub(crate) fn turn(&self, key: u64, ordinal: Ordinal) -> Result<StoredTurn, Failure> {
         let place = (key, ordinal.get());
         let record = self.turns()?.get(place)?.ok_or_else(|| DamagedRecord::new("sealed turn", RecordFlaw::Missing))?;
         Ok(record::decode_sealed(ordinal, record.value().verify(&place)?)?)
     }
 
-    /// Has the filter read the next rows of the index.
+    /// Adds the next rows of the index to the filter.
     pub(crate) fn fill(&self, filter: &TurnFilter, limit: usize) -> Result<(), Failure> {
         filter.read(self.index.of(&self.txn)?, limit)
     }
 
-    /// The ordinal of a turn that is sealed.
+    /// Returns the ordinal of a turn if it is sealed.
     pub(crate) fn ordinal_of(&self, key: u64, turn_id: &TurnId) -> Result<Option<Ordinal>, Failure> {
         let hash = |id: &str| self.hasher.hash(id);
         if self.filter.as_ref().is_some_and(|filter| filter.excludes(key, hash(turn_id.as_str()))) {
@@ -173,7 +173,7 @@ impl ReadTables {
     }
 }
 
-/// The key of a conversation that has one.
+/// Returns the key of a conversation; `None` if it has no key.
 pub(crate) fn read_key(
     keys: &impl ReadableTable<&'static str, Row<Keys>>,
     id: &ConversationId,
@@ -182,14 +182,14 @@ pub(crate) fn read_key(
     Ok(Some(decode_key(row.value().verify(&id.as_str())?)?))
 }
 
-/// What a row of the keys holds.
+/// Decodes the value of a row of the table of keys.
 pub(crate) fn decode_key(value: &[u8]) -> Result<u64, DamagedRecord> {
     let bytes = value.try_into().map_err(|_| DamagedRecord::new(Keys::WHAT, RecordFlaw::Length));
     bytes.map(u64::from_le_bytes)
 }
 
-/// The key of a conversation by its record or its place by activity, which both have its id: for one whose row of the
-/// keys is damaged. This looks at all conversations.
+/// Searches for the key of a conversation whose row in the table of keys is damaged. The conversation's record and its
+/// row by activity have its id too. This reads all conversations.
 pub(crate) fn search_key(
     conversations: &impl ReadableTable<u64, Row<Conversations>>,
     activity: &impl ReadableTable<(u64, &'static str), Row<Activity>>,
@@ -214,7 +214,7 @@ pub(crate) fn search_key(
     Ok(None)
 }
 
-/// Looks for the id of a key in all rows.
+/// Searches all rows for the id of a key.
 fn search_id(keys: &impl ReadableTable<&'static str, Row<Keys>>, key: u64) -> Result<Option<ConversationId>, Failure> {
     for row in keys.iter()? {
         let (id, of_id) = row?;
@@ -225,7 +225,7 @@ fn search_id(keys: &impl ReadableTable<&'static str, Row<Keys>>, key: u64) -> Re
     Ok(None)
 }
 
-/// The key and the record of a conversation.
+/// Returns the key and the record of a conversation.
 pub(crate) fn find_conversation(
     keys: &impl ReadableTable<&'static str, Row<Keys>>,
     conversations: &impl ReadableTable<u64, Row<Conversations>>,
@@ -235,7 +235,7 @@ pub(crate) fn find_conversation(
     Ok(Some((key, read_conversation(conversations, key)?)))
 }
 
-/// The record of the conversation of this key.
+/// Returns the record of the conversation with this key.
 pub(crate) fn read_conversation(
     conversations: &impl ReadableTable<u64, Row<Conversations>>,
     key: u64,
@@ -279,7 +279,7 @@ mod tests {
         ReadTables::new(database.begin_read().unwrap(), hasher())
     }
 
-    /// Conversation a with the key 1, its turn x and position 1, in which that turn stands.
+    /// Returns a database with the conversation `a` under the key 1. Its only turn `x` has the position 1.
     fn one_turn() -> Database {
         let database = Builder::new().create_with_backend(InMemoryBackend::new()).unwrap();
         change(&database, |txn| {
@@ -313,7 +313,7 @@ mod tests {
         };
         let database = one_turn();
         assert_eq!(change(&database, |_| ()).last_position().unwrap(), 1);
-        // Its key may be wrong as well.
+        // The key of a damaged row may be wrong as well.
         assert_eq!(change(&database, |txn| put(txn, 1 << 60, b"nonsense")).last_position().unwrap(), 2);
         let sound = |txn: &WriteTransaction| {
             let mut record = AtPosition::Erased.encode().unwrap();

@@ -1,9 +1,9 @@
 //! The sums of reports: labels, rollups, costs, and the sums of conversations.
 //!
-//! Unlike other rows these are added to, so adding what they have already would count it twice. Whoever adds notes in the
-//! same transaction how far it has come (see `RolledUp` in `meta`).
+//! Unlike other rows, these rows are added to, so adding the same turn again would count it twice. So each transaction
+//! that adds to them also notes how far the sums have come (see `RolledUp` in `meta`).
 //!
-//! A label stands in the keys by its hash. A hash that is taken by another label moves on to the next number.
+//! The keys have the hash of a label. If another label has the hash already, the next free number is used.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -19,7 +19,7 @@ use super::schema::{
 };
 use crate::report::{ConversationSums, Cost, Level, Period, Quarter, Rollup, RollupLabel};
 
-/// The number of a level in a key.
+/// Returns the number of a level in a key.
 pub(crate) fn code_of(level: Level) -> u8 {
     match level {
         Level::Quarter => 0,
@@ -28,7 +28,7 @@ pub(crate) fn code_of(level: Level) -> u8 {
     }
 }
 
-/// Returns what was written under this key.
+/// Decodes the value of a row with this key.
 pub(crate) fn decode<T: Rows, V: serde::de::DeserializeOwned>(
     key: &KeyOf<'_, T>,
     stored: row::Stored<'_, T>,
@@ -36,20 +36,20 @@ pub(crate) fn decode<T: Rows, V: serde::de::DeserializeOwned>(
     decode_plain(T::WHAT, stored.verify(key)?)
 }
 
-/// Where the row of a label is looked for first.
+/// Returns the hash of a label, which is the first key to look for its row.
 pub(crate) fn hash_of(label: &RollupLabel) -> Result<u64, DamagedRecord> {
     Ok(SipHasher13::new_with_keys(0, 0).hash(&encode_plain(Labels::WHAT, label)?))
 }
 
-/// The tables of sums, as one write transaction adds to them.
+/// The tables of sums in a write transaction.
 pub(crate) struct WriteRollups<'txn> {
     labels: Table<'txn, u64, Row<Labels>>,
     rollups: Table<'txn, RollupKey, Row<Rollups>>,
     costs: Table<'txn, CostKey, Row<Costs>>,
     conversations: Table<'txn, (u32, u64), Row<ConversationSumRows>>,
-    /// The hashes of the labels so far.
+    /// The keys of the labels that were looked up so far.
     known: HashMap<RollupLabel, u64>,
-    /// By how many bytes the rows have grown.
+    /// The number of bytes by which the rows have grown.
     growth: i64,
 }
 
@@ -65,7 +65,7 @@ impl<'txn> WriteRollups<'txn> {
         })
     }
 
-    /// By how many bytes the rows have grown.
+    /// The number of bytes by which the rows have grown.
     pub(crate) fn growth(&self) -> i64 {
         self.growth
     }
@@ -119,7 +119,7 @@ impl<'txn> WriteRollups<'txn> {
         Ok(())
     }
 
-    /// Removes some of the rows of all generations but one: at most so many of each table.
+    /// Removes rows of all generations but this one, at most `limit` rows of each table.
     pub(crate) fn remove_other_generations(&mut self, generation: u32, limit: usize) -> Result<(), Failure> {
         let removed = remove_others(&mut self.costs, 21, limit, |key| key.0 == generation)?
             + remove_others(&mut self.conversations, 12, limit, |key| key.0 == generation)?;
@@ -127,7 +127,7 @@ impl<'txn> WriteRollups<'txn> {
         Ok(())
     }
 
-    /// The hash of a label, which gets a row if it has none.
+    /// Returns the key of a label. A label without a row gets one.
     fn hash(&mut self, label: &RollupLabel) -> Result<u64, Failure> {
         if let Some(hash) = self.known.get(label) {
             return Ok(*hash);
@@ -138,7 +138,8 @@ impl<'txn> WriteRollups<'txn> {
             match there {
                 Some(Ok(other)) if other != *label => hash = hash.wrapping_add(1),
                 Some(Ok(_)) => break false,
-                // A damaged row is most likely this one, as nearly no two labels have one hash.
+                // A damaged row most likely belongs to this label, as two labels hardly ever have the same hash. It is
+                // written anew.
                 Some(Err(_)) | None => break true,
             }
         };
@@ -153,8 +154,8 @@ impl<'txn> WriteRollups<'txn> {
     }
 }
 
-/// Removes at most so many rows from the beginning and the end of a table, up to those that stay. Returns the bytes of the
-/// rows.
+/// Removes at most `limit` rows from the beginning and the end of a table, up to the rows that stay. Returns the bytes
+/// of the removed rows.
 fn remove_others<T: Rows>(
     table: &mut Table<'_, T::Key, Row<T>>,
     key_bytes: usize,
@@ -182,9 +183,9 @@ fn growth(after: usize, before: usize) -> i64 {
     signed(after) - signed(before)
 }
 
-/// Adds what a row has to the sum, and writes the sum in its place. Returns by how many bytes the rows have grown.
+/// Adds a value to the value of a row. Returns the number of bytes by which the row has grown.
 ///
-/// A damaged row is replaced: it must not stop the checkpoint. A check compares the sums with the turns.
+/// A damaged row is replaced, since it must not stop the checkpoint. A check finds that such sums lack turns.
 fn add_to<T: Rows, V: serde::Serialize + serde::de::DeserializeOwned>(
     table: &mut Table<'_, T::Key, Row<T>>,
     key: &KeyOf<'_, T>,
@@ -209,7 +210,7 @@ fn add_to<T: Rows, V: serde::Serialize + serde::de::DeserializeOwned>(
     Ok(growth(key_bytes + record.len(), before_bytes))
 }
 
-/// The tables of sums, as one read transaction sees them.
+/// The tables of sums in a read transaction.
 pub(crate) struct ReadRollups {
     pub(crate) labels: ReadOnlyTable<u64, Row<Labels>>,
     pub(crate) rollups: ReadOnlyTable<RollupKey, Row<Rollups>>,
@@ -227,7 +228,7 @@ impl ReadRollups {
         })
     }
 
-    /// Whether there are rows of other generations than this one.
+    /// Returns whether there are rows of other generations than this one.
     pub(crate) fn has_other_generations(&self, generation: u32) -> Result<bool, Failure> {
         let ends = [self.costs.first()?, self.costs.last()?].into_iter().flatten().map(|(key, _)| key.value().0);
         let others = [self.conversations.first()?, self.conversations.last()?];
@@ -235,14 +236,14 @@ impl ReadRollups {
         Ok(all.any(|of| of != generation))
     }
 
-    /// The label of this hash.
+    /// Returns the label with this hash.
     pub(crate) fn label(&self, hash: u64) -> Result<Result<RollupLabel, DamagedRecord>, Failure> {
         let row = self.labels.get(hash)?;
         let missing = || Err(DamagedRecord::new(Labels::WHAT, RecordFlaw::Missing));
         Ok(row.map_or_else(missing, |row| decode::<Labels, _>(&hash, row.value())))
     }
 
-    /// The sums of a conversation; none if nothing of it was rolled up.
+    /// Returns the sums of a conversation. The sums are empty if none of its turns was rolled up.
     pub(crate) fn conversation(&self, generation: u32, key: u64) -> Result<ConversationSums, Failure> {
         let key = (generation, key);
         let row = self.conversations.get(key)?;
@@ -252,7 +253,7 @@ impl ReadRollups {
         )
     }
 
-    /// Passes each rollup of a range of rows with the hash of its label, if that is wanted.
+    /// Calls `each` with each rollup of a range and the hash of its label, if `is_wanted` selects the label.
     pub(crate) fn each_rollup(
         &self,
         level: Level,
@@ -271,7 +272,8 @@ impl ReadRollups {
         Ok(())
     }
 
-    /// Passes each cost of a range of rows, of one generation, with the hash of its label, if that is wanted.
+    /// Calls `each` with each cost of a range, of one generation, and the hash of its label, if `is_wanted` selects the
+    /// label.
     pub(crate) fn each_cost(
         &self,
         generation: u32,
@@ -321,7 +323,7 @@ mod tests {
         database
     }
 
-    /// Does the work in a transaction; the growth must be that of the rows.
+    /// Does the work in a transaction, and asserts that the noted growth is that of the rows.
     fn change(database: &redb::Database, work: impl FnOnce(&mut WriteRollups<'_>)) {
         let txn = database.begin_write().unwrap();
         let before = count_live_bytes(&txn).unwrap();

@@ -1,12 +1,13 @@
-//! A row with a checksum: its value ends with 8 bytes over the table's name, the key and the rest of the value.
+//! Rows with checksums: the value of a row ends with a checksum of 8 bytes over the table's name, the key and the rest
+//! of the value.
 //!
-//! The database verifies its pages only when it is asked to, and not as it reads them. The checksum shows a read that
-//! the row is what was written, and that it was written under this key. It is SipHash-1-3 under a key of zeros: it
-//! guards against accidents, and must stay the same in copies of a store that get an id of their own.
+//! redb verifies its pages only in an explicit check, and not when it reads them. The checksum shows each read that the
+//! row has the bytes that were written under this key. The checksum is SipHash-1-3 under a key of zeros: it guards
+//! against accidents, and must stay the same in copies of a store, which get new ids.
 //!
-//! The index is without: its rows are 24 bytes, most of the pages that a checkpoint writes, and repeat what the turns
-//! say. A row that leads to a turn of another id than was looked for is found out there (see `index`), and a check
-//! compares the two both ways.
+//! Rows of the index have no checksums: they have only 24 bytes, fill most of the pages that a checkpoint writes, and
+//! repeat what is in the turns. A read notices a row that leads to a turn with a wrong id (see `index`), and a check
+//! compares the index with the turns and the turns with the index.
 
 use std::fmt;
 use std::hash::Hasher;
@@ -22,11 +23,11 @@ pub(crate) trait Rows: fmt::Debug + 'static {
     type Key: CheckedKey;
     /// The table's name.
     const NAME: &'static str;
-    /// What a row is, for messages.
+    /// The name of a row in messages.
     const WHAT: &'static str;
 }
 
-/// A key that a checksum covers, without a copy of it.
+/// A key that can be fed to a checksum without copying the key.
 pub(crate) trait CheckedKey: Key + 'static {
     fn feed(key: &Self::SelfType<'_>, hasher: &mut SipHasher13);
 }
@@ -39,7 +40,7 @@ impl CheckedKey for u64 {
 
 impl CheckedKey for &'static str {
     fn feed(key: &&str, hasher: &mut SipHasher13) {
-        // The length keeps the key apart from the value.
+        // The length shows where the key ends and the value begins.
         u64::feed(&(key.len() as u64), hasher);
         hasher.write(key.as_bytes());
     }
@@ -95,7 +96,7 @@ pub(crate) type KeyOf<'a, T> = <<T as Rows>::Key as Value>::SelfType<'a>;
 #[derive(Debug)]
 pub(crate) struct Row<T>(PhantomData<fn() -> T>);
 
-/// A value as it is in the file. Its contents are accessible only after a check of the checksum.
+/// A value as it is in the file. Its contents can be read only after a check of the checksum.
 pub(crate) struct Stored<'a, T> {
     bytes: &'a [u8],
     table: PhantomData<fn() -> T>,
@@ -143,24 +144,24 @@ impl<T: Rows> Value for Row<T> {
 }
 
 impl<'a, T> Stored<'a, T> {
-    /// Bytes that have a checksum already, or a wrong one.
+    /// Returns bytes as a stored value. They end with a right or a wrong checksum already.
     pub(crate) fn as_it_is(bytes: &'a [u8]) -> Self {
         Self { bytes, table: PhantomData }
     }
 
-    /// All bytes, unverified, to move them aside or measure them.
+    /// Returns all bytes without a check, to move them aside or to measure them.
     pub(crate) fn unverified(&self) -> &'a [u8] {
         self.bytes
     }
 
-    /// The stored checksum, right or wrong; 0 if the value is too short to have one.
+    /// Returns the stored checksum, right or wrong; 0 if the value is too short for a checksum.
     pub(crate) fn checksum(&self) -> u64 {
         self.bytes.last_chunk().map_or(0, |checksum| u64::from_le_bytes(*checksum))
     }
 }
 
 impl<'a, T: Rows> Stored<'a, T> {
-    /// Returns what was written under this key.
+    /// Returns the value without its checksum, if the checksum fits this key and value.
     pub(crate) fn verify(&self, key: &KeyOf<'_, T>) -> Result<&'a [u8], DamagedRecord> {
         match self.bytes.split_last_chunk() {
             Some((value, checksum)) if checksum_of::<T>(key, value) == u64::from_le_bytes(*checksum) => Ok(value),
@@ -180,7 +181,7 @@ pub(crate) fn seal<'a, T: Rows>(key: &KeyOf<'_, T>, value: &'a mut Vec<u8>) -> S
 fn checksum_of<T: Rows>(key: &KeyOf<'_, T>, value: &[u8]) -> u64 {
     let mut hasher = SipHasher13::new_with_keys(0, 0);
     hasher.write(T::NAME.as_bytes());
-    // No name has this byte, so no name with its key is a prefix of another.
+    // No name has this byte, so it shows where the name ends and the key begins.
     hasher.write(&[0xff]);
     T::Key::feed(key, &mut hasher);
     hasher.write(value);
@@ -200,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_fits_under_its_key_in_its_table_alone() {
+    fn a_value_fits_only_under_its_key_in_its_table() {
         let mut row = b"value".to_vec();
         let bytes = seal::<OpenTurns>(&(1, "turn"), &mut row).unverified();
         let stored = Stored::<OpenTurns>::as_it_is(bytes);

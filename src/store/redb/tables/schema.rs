@@ -1,8 +1,8 @@
-//! The tables of both files, and the one list of those of the main file.
+//! The definitions of the tables of both files, and the only list of the tables of the main file.
 //!
-//! A new table is its definition and one line in [`visit_tables`], its write in `write` (called by the checkpoint's
-//! `transfer`), its read in `read`, its check and its repair in `maintenance/check`, and a row in the layout on the
-//! front page of the store. What concerns every table goes through that list.
+//! A new table needs a definition, a line in [`visit_tables`], writing in `write` (called by the checkpoint's
+//! `transfer`), reading in `read`, a check and a repair in `maintenance/check`, and a row in the layout on the front
+//! page of the store. Operations on every table use the list in [`visit_tables`].
 
 use redb::{Key, ReadTransaction, ReadableTable, TableDefinition, TableError, Value, WriteTransaction};
 
@@ -52,10 +52,10 @@ impl Rows for OpenTurns {
     const WHAT: &'static str = "open turn";
 }
 
-/// A conversation, the id of an open turn, and the place of a step in it, from 0.
+/// The key of a conversation, the id of an open turn, and the place of a step in the turn, from 0.
 pub(crate) type StepKey = (u64, &'static str, u32);
 
-/// A repair, and what was the key of the row in [`OPEN_STEPS`].
+/// The number of a repair, and the key that the row had in [`OPEN_STEPS`].
 pub(crate) type LostStepKey = (u64, u64, &'static str, u32);
 
 /// The rows of [`OPEN_STEPS`].
@@ -134,45 +134,49 @@ impl Rows for ConversationSumRows {
     const WHAT: &'static str = "sums of a conversation";
 }
 
-/// A conversation's id to its key: ids are long and stand in every key below, so each is interned once.
+/// From a conversation's id to its key. Ids are long, and most keys below need the conversation, so they have this
+/// short key instead.
 pub(crate) const KEYS: TableDefinition<&str, Row<Keys>> = TableDefinition::new(Keys::NAME);
-/// A conversation's key to its record.
+/// From a conversation's key to its record.
 pub(crate) const CONVERSATIONS: TableDefinition<u64, Row<Conversations>> = TableDefinition::new(Conversations::NAME);
-/// (conversation, ordinal) to a sealed turn: a conversation's turns are one range, in order.
+/// From (conversation, ordinal) to a sealed turn. A conversation's turns are one range, in order.
 pub(crate) const TURNS: TableDefinition<(u64, u64), Row<Turns>> = TableDefinition::new(Turns::NAME);
-/// (conversation, hash of a turn id) to the ordinal of a sealed turn: what makes sealing happen once. See `index`.
+/// From (conversation, hash of a turn id) to the ordinal of a sealed turn. This index is why a turn is sealed only
+/// once. See `index`.
 pub(crate) const INDEX: TableDefinition<(u64, u64), u64> = TableDefinition::new("turn_index");
-/// (conversation, turn id) to the head of an open turn, which says how many steps it has.
+/// From (conversation, turn id) to the head of an open turn. The head says how many steps the turn has.
 pub(crate) const OPEN_TURNS: TableDefinition<(u64, &str), Row<OpenTurns>> = TableDefinition::new(OpenTurns::NAME);
-/// (conversation, turn id, place from 0) to a step of an open turn.
+/// From (conversation, turn id, place from 0) to a step of an open turn.
 pub(crate) const OPEN_STEPS: TableDefinition<StepKey, Row<OpenTurnSteps>> = TableDefinition::new(OpenTurnSteps::NAME);
-/// (moment of the latest activity, counted down from the largest number; conversation id) to the conversation's key. So
-/// the conversations with a sealed turn stand in the order of a list: the latest first, those of one moment by id.
+/// From (moment of the latest activity, counted down from the largest number; conversation id) to the conversation's
+/// key. So the conversations with a sealed turn are in the order of a list: the latest first, and by id if their
+/// moments are equal.
 pub(crate) const ACTIVITY: TableDefinition<(u64, &str), Row<Activity>> = TableDefinition::new(Activity::NAME);
-/// A position in the order of all turns to what stands there. Written at the end, in order.
+/// From a position in the order of all turns to a turn, or to the note that it was erased. New rows are appended at the
+/// end.
 pub(crate) const POSITIONS: TableDefinition<u64, Row<Positions>> = TableDefinition::new(Positions::NAME);
-/// The hash of a label to the label: labels are long, and stand in the keys below.
+/// From the hash of a label to the label. Labels are long, so the keys below have the hash instead.
 pub(crate) const LABELS: TableDefinition<u64, Row<Labels>> = TableDefinition::new(Labels::NAME);
-/// (level, first quarter, label) to the sums over the parts of turns in that time.
+/// From (level, first quarter, label) to the sums over the parts of turns in that time.
 pub(crate) const ROLLUPS: TableDefinition<RollupKey, Row<Rollups>> = TableDefinition::new(Rollups::NAME);
-/// (generation, level, first quarter, label) to what those parts cost.
+/// From (generation, level, first quarter, label) to the costs of the same parts.
 pub(crate) const COSTS: TableDefinition<CostKey, Row<Costs>> = TableDefinition::new(Costs::NAME);
-/// (generation, conversation) to the cost and other sums of the conversation.
+/// From (generation, conversation) to the cost and other sums of the conversation.
 pub(crate) const CONVERSATION_SUMS: TableDefinition<(u32, u64), Row<ConversationSumRows>> =
     TableDefinition::new(ConversationSumRows::NAME);
 
-/// (conversation, ordinal) to what a repair took out of [`TURNS`], or nothing where nothing was left. There only once a
-/// repair was needed. An ordinal that stands here is not given again.
+/// From (conversation, ordinal) to the row that a repair took out of [`TURNS`], or to nothing if the turn was missing.
+/// The table exists only after a repair that needed it. The ordinals in it are not given again.
 pub(crate) const LOST_TURNS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("lost_turns");
-/// (repair, conversation, turn id) to what a repair took out of [`OPEN_TURNS`]. As below, the number of the repair keeps
-/// what an earlier one took out apart.
+/// From (repair, conversation, turn id) to the row that a repair took out of [`OPEN_TURNS`]. The number of the repair,
+/// here and below, keeps the rows of different repairs apart.
 pub(crate) const LOST_OPEN_TURNS: TableDefinition<(u64, u64, &str), &[u8]> = TableDefinition::new("lost_open_turns");
-/// (repair, conversation, turn id, place) to what a repair took out of [`OPEN_STEPS`].
+/// From (repair, conversation, turn id, place) to the row that a repair took out of [`OPEN_STEPS`].
 pub(crate) const LOST_OPEN_STEPS: TableDefinition<LostStepKey, &[u8]> = TableDefinition::new("lost_open_steps");
-/// (repair, number of a journal's row) to what a repair took out of it.
+/// From (repair, number of a row of the journal) to the row that a repair took out of the journal.
 pub(crate) const LOST_JOURNAL_ROWS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("lost_journal_rows");
-/// (repair, table, key as bytes) to what a repair took out because its checksum does not fit, so that its key may be the
-/// wrong one.
+/// From (repair, table, key as bytes) to a row that a repair took out because its checksum does not fit. Its key may be
+/// wrong too.
 pub(crate) const LOST_UNKNOWN: TableDefinition<(u64, &str, &[u8]), &[u8]> = TableDefinition::new("lost_unknown_rows");
 
 // The journal, in a file of its own.
@@ -187,21 +191,21 @@ impl Rows for JournalRows {
     const WHAT: &'static str = "row of the journal";
 }
 
-/// A rising number to what one transaction made durable: some commits, in their order.
+/// From the number of a row, which rises by one, to the commits that one transaction made durable, in their order.
 pub(crate) const ROWS: TableDefinition<u64, Row<JournalRows>> = TableDefinition::new(JournalRows::NAME);
 
-/// What a table of the main file is for.
+/// The purpose of a table of the main file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// What the file says of itself.
+    /// The facts about the file.
     Meta,
-    /// Data of conversations. There from the start, and its rows count as live bytes.
+    /// The data of conversations. The table exists from the start, and its rows count as live bytes.
     Data,
-    /// What a repair moved aside. There once a repair had something for it.
+    /// Rows that a repair moved aside. The table exists after the first repair that needed it.
     Lost,
 }
 
-/// Does something with every table of the main file.
+/// An operation on every table of the main file.
 pub(crate) trait TableVisitor {
     fn visit<K: Key + 'static, V: Value + 'static>(
         &mut self,
@@ -209,7 +213,7 @@ pub(crate) trait TableVisitor {
         role: Role,
     ) -> Result<(), Failure>;
 
-    /// A table of data whose rows have checksums.
+    /// Visits a table of data whose rows have checksums.
     fn visit_rows<T: Rows>(&mut self, table: TableDefinition<'static, T::Key, Row<T>>) -> Result<(), Failure> {
         self.visit(table, Role::Data)
     }
@@ -237,7 +241,7 @@ pub(crate) fn visit_tables(visitor: &mut impl TableVisitor) -> Result<(), Failur
     visitor.visit(LOST_UNKNOWN, Role::Lost)
 }
 
-/// Makes the tables that a main file has from the start: a reader opens them, and cannot make them.
+/// Makes the tables that a main file has from the start, because a reader can only open tables and not make them.
 pub(crate) fn make_tables(txn: &WriteTransaction) -> Result<(), Failure> {
     struct Make<'a>(&'a WriteTransaction);
     impl TableVisitor for Make<'_> {
@@ -255,8 +259,8 @@ pub(crate) fn make_tables(txn: &WriteTransaction) -> Result<(), Failure> {
     visit_tables(&mut Make(txn))
 }
 
-/// Copies every table of a main file, byte for byte: a row that is damaged is so in the copy. Written in the order of
-/// their keys, the rows fill their pages.
+/// Copies every table of a main file, byte for byte, so a damaged row is damaged in the copy too. The rows are written
+/// in the order of their keys, and so fill their pages.
 pub(crate) fn copy_tables(from: &ReadTransaction, to: &WriteTransaction) -> Result<(), Failure> {
     struct Copy<'a>(&'a ReadTransaction, &'a WriteTransaction);
     impl TableVisitor for Copy<'_> {
@@ -311,7 +315,7 @@ mod tests {
 
     use super::*;
 
-    /// Puts one row of zero bytes into every table of the list, knowing only the types of its key and value.
+    /// Puts one row of zero bytes into every table of the list. It knows only the types of the key and the value.
     struct Fill<'a>(&'a WriteTransaction, Vec<String>);
 
     impl TableVisitor for Fill<'_> {
@@ -321,7 +325,7 @@ mod tests {
             _: Role,
         ) -> Result<(), Failure> {
             let bytes = [0; 64];
-            // A key of steps ends with a number, and has no bytes to spare.
+            // A key of a step ends with a number, so it must have exactly this width.
             let width = match table.name() {
                 "open_steps" => 13,
                 "lost_open_steps" => 21,

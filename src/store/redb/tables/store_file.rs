@@ -8,7 +8,7 @@ pub enum StoreFile {
 }
 
 impl StoreFile {
-    /// Its name in the data directory.
+    /// Returns the name of the file in the data directory.
     pub fn name(self) -> &'static str {
         match self {
             Self::Main => "turn-metrics.redb",

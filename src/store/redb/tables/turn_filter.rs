@@ -1,4 +1,5 @@
-//! Which turns are not sealed, from memory: a new turn's id would else be looked up on a random page of the index.
+//! A filter in memory that says of most new turns that they are not sealed. Otherwise each new turn would be looked up
+//! on a random page of the index.
 
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,31 +9,32 @@ use redb::ReadableTable;
 
 use super::failure::Failure;
 
-/// A Bloom filter over the rows of the index, in segments, so that it grows with them: ten bits a turn.
+/// A Bloom filter over the rows of the index, with ten bits for each turn. It has segments, so that it can grow with
+/// the index.
 ///
-/// It knows all rows only once it has read those that existed when the files were opened. Rows written meanwhile are
-/// added as they are written.
+/// The filter is complete once it has read the rows that existed when the files were opened. Rows that are written
+/// meanwhile are added as they are written.
 #[derive(Debug, Default)]
 pub(crate) struct TurnFilter {
     segments: RwLock<Vec<Segment>>,
-    /// The last row that was read; `None` before the first.
+    /// The key of the last row that was read; `None` before the first row is read.
     read_up_to: Mutex<Option<(u64, u64)>>,
     is_complete: AtomicBool,
     has_failed: AtomicBool,
 }
 
-/// The bits of an element are all in one block, the size of a cache line.
+/// A block of the size of a cache line. All bits of an element are in one block.
 type Block = [u64; 8];
 
 #[derive(Debug)]
 struct Segment {
     blocks: Box<[Block]>,
-    /// How many more rows it takes.
+    /// The number of rows that the segment still has room for.
     room: usize,
 }
 
 impl TurnFilter {
-    /// Reads the next rows of the index, up to a limit.
+    /// Adds the next rows of the index, at most `limit`.
     pub(crate) fn read(&self, index: &impl ReadableTable<(u64, u64), u64>, limit: usize) -> Result<(), Failure> {
         let mut read_up_to = self.read_up_to.lock().unwrap_or_else(PoisonError::into_inner);
         let from = read_up_to.map_or(Bound::Unbounded, Bound::Excluded);
@@ -53,17 +55,18 @@ impl TurnFilter {
         self.is_complete.load(Ordering::Acquire)
     }
 
-    /// Whether there is more to read.
+    /// Returns whether there are more rows of the index to read.
     pub(crate) fn is_learning(&self) -> bool {
         !self.is_complete() && !self.has_failed.load(Ordering::Relaxed)
     }
 
-    /// Gives up after the index could not be read: from now on no turn is excluded, and every turn is looked up.
+    /// Gives up because the index could not be read: from now on the filter excludes no turn, so every turn is looked
+    /// up.
     pub(crate) fn give_up(&self) {
         self.has_failed.store(true, Ordering::Relaxed);
     }
 
-    /// Adds a row. To be called before it is committed.
+    /// Adds a row. To be called before the row is committed.
     pub(crate) fn add(&self, key: u64, hash: u64) {
         let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
         if segments.last().is_none_or(|last| last.room == 0) {
@@ -75,7 +78,7 @@ impl TurnFilter {
         }
     }
 
-    /// Whether there is certainly no such row.
+    /// Returns whether there is certainly no such row.
     pub(crate) fn excludes(&self, key: u64, hash: u64) -> bool {
         if !self.is_complete() {
             return false;
@@ -92,7 +95,7 @@ impl Segment {
     const MAX_ROWS: usize = 1 << 22;
     const BITS_PER_BLOCK: usize = 8 * size_of::<Block>();
 
-    /// Twice as large as the one before, so that there are few.
+    /// Returns a segment twice as large as the one before, so that there are few segments.
     fn after(before: Option<&Self>) -> Self {
         let rows_of = |before: &Self| before.blocks.len() * Self::BITS_PER_BLOCK / Self::BITS_PER_ROW;
         let rows = before.map_or(0, rows_of).saturating_mul(2).clamp(Self::MIN_ROWS, Self::MAX_ROWS);
@@ -119,14 +122,15 @@ impl Segment {
     }
 }
 
-/// The bits of an element in its block: one in each of six words.
+/// Returns the bits of an element in its block: one bit in each of six words.
 fn bits(element: u64) -> impl Iterator<Item = (usize, u64)> {
-    // The block is chosen by the upper bits, so these must not follow from them alone.
+    // The upper bits of the element choose its block, so the bits in the block must depend on other bits too.
     let bits = mixed(element, 0x5851_f42d_4c95_7f2d);
     (0..6).map(move |nth| (nth, 1 << (bits >> (6 * nth) & 63)))
 }
 
-/// Makes each bit depend on all bits of both. The hash of a turn's id is keyed already, so nobody can choose it.
+/// Mixes a key and a hash so that each bit of the result depends on all bits of both. The hash of a turn's id is keyed
+/// already, so nobody can choose it.
 fn mixed(key: u64, hash: u64) -> u64 {
     let mut mixed = hash ^ key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

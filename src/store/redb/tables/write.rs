@@ -19,14 +19,14 @@ use crate::turn::{ConversationId, Ordinal};
 pub(crate) fn begin_write(tables: &Database) -> Result<WriteTransaction, Failure> {
     let mut txn = tables.begin_write()?;
     txn.set_durability(redb::Durability::Immediate)?;
-    // Without it, opening a large file after a crash walks the whole of it: seconds instead of a millisecond. It costs
-    // a second fsync, which is why the journal, a small file, goes without.
+    // Without quick-repair, opening a large file after a crash reads the whole file: seconds instead of a millisecond.
+    // It costs a second fsync, so the journal, which is a small file, does not use it.
     txn.set_quick_repair(true);
     Ok(txn)
 }
 
-/// The tables by conversation, as one write transaction changes them. Each row is written whole, so that writing one
-/// again that is there already changes nothing.
+/// The tables by conversation in a write transaction. Each row is written whole, so writing the same row again changes
+/// nothing.
 pub(crate) struct WriteTables<'txn> {
     meta: WriteMeta<'txn>,
     keys: Table<'txn, &'static str, Row<Keys>>,
@@ -37,12 +37,12 @@ pub(crate) struct WriteTables<'txn> {
     open_steps: Table<'txn, StepKey, Row<OpenTurnSteps>>,
     positions: Table<'txn, u64, Row<Positions>>,
     activity: Table<'txn, (u64, &'static str), Row<Activity>>,
-    /// A value and its checksum while it is written. Kept between rows to reuse its memory.
+    /// The value that is being written, with its checksum. The buffer is kept between rows to reuse its memory.
     value: Vec<u8>,
     hasher: TurnHasher,
     /// The key of the next new conversation.
     next_key: u64,
-    /// By how many bytes the rows have grown.
+    /// The number of bytes by which the rows have grown.
     growth: i64,
 }
 
@@ -67,7 +67,7 @@ impl<'txn> WriteTables<'txn> {
         })
     }
 
-    /// Returns the key of a conversation. One that has none gets the next.
+    /// Returns the key of a conversation. A conversation without a key gets the next one.
     pub(crate) fn key_of(&mut self, id: &ConversationId) -> Result<u64, Failure> {
         let key = match read_key(&self.keys, id) {
             Ok(Some(key)) => return Ok(key),
@@ -76,7 +76,8 @@ impl<'txn> WriteTables<'txn> {
                 self.next_key = key.saturating_add(1);
                 key
             }
-            // The damage must not stop the checkpoint for all others. A new key would part the turns from earlier ones.
+            // This damage must not stop the checkpoint for all other conversations. A new key would separate the new
+            // turns from earlier ones, so the old key is searched for.
             Err(Failure::Record(damaged)) => search_key(&self.conversations, &self.activity, id)?.ok_or(damaged)?,
             Err(failure) => return Err(failure),
         };
@@ -106,14 +107,14 @@ impl<'txn> WriteTables<'txn> {
         let open = self.open_turns.remove((key, turn_id))?.map(|row| row.value().unverified().len());
         if let Some(bytes) = open {
             self.grow(0, size_of::<u64>() + turn_id.len() + bytes);
-            // Without a head there are no steps.
+            // Only a turn with a head can have steps.
             self.remove_open_steps(key, turn_id, 0)?;
         }
         Ok(())
     }
 
-    /// Writes the head of an open turn with this number of steps. The rows of further steps, of a turn that has begun
-    /// anew since, go.
+    /// Writes the head of an open turn with this number of steps. Removes the rows of further steps, which are left if
+    /// the turn has begun anew.
     pub(crate) fn put_open_turn(
         &mut self,
         key: u64,
@@ -129,7 +130,7 @@ impl<'txn> WriteTables<'txn> {
             let row = row.value();
             let has_more = match row.verify(&place).and_then(record::step_count_of) {
                 Ok((_, before)) => before > step_count,
-                // Nobody can say how many it had.
+                // The number of steps in the damaged head is unknown.
                 Err(_) => true,
             };
             (row.unverified().len(), has_more)
@@ -163,7 +164,7 @@ impl<'txn> WriteTables<'txn> {
         Ok(())
     }
 
-    /// Writes what stands at a position.
+    /// Writes the row of a position.
     pub(crate) fn put_position(&mut self, position: u64, at: &AtPosition) -> Result<(), Failure> {
         let mut record = at.encode()?;
         let before = self.positions.insert(position, row::seal(&position, &mut record))?;
@@ -172,7 +173,7 @@ impl<'txn> WriteTables<'txn> {
         Ok(())
     }
 
-    /// Writes the record of a conversation, and its place by activity.
+    /// Writes the record of a conversation, and its row by activity.
     pub(crate) fn put_conversation(&mut self, key: u64, conversation: &ConversationRecord) -> Result<(), Failure> {
         let mut record = conversation.encode()?;
         let before = self.conversations.insert(key, row::seal(&key, &mut record))?;
@@ -197,31 +198,31 @@ impl<'txn> WriteTables<'txn> {
         Ok(())
     }
 
-    /// What the file says of itself.
+    /// Returns the facts about the file.
     pub(crate) fn meta(&mut self) -> &mut WriteMeta<'txn> {
         &mut self.meta
     }
 
-    /// Counts the growth of rows that were written beside these tables.
+    /// Counts the growth of rows in other tables that the same transaction wrote.
     pub(crate) fn grow_by(&mut self, growth: i64) {
         self.growth = self.growth.saturating_add(growth);
     }
 
-    /// Updates `meta`: its figures on the other tables, the newest row of the journal and, if it has moved, the
-    /// checkpoint.
+    /// Updates `meta`: the figures on the other tables, the mark of the newest row of the journal and, if `checkpoint`
+    /// is set, the mark of the checkpoint.
     pub(crate) fn finish(mut self, checkpoint: Option<JournalMark>, newest: JournalMark) -> Result<(), Failure> {
         self.meta.note_newest(newest)?;
         checkpoint.map_or(Ok(()), |row| self.meta.advance_checkpoint(row))?;
         self.finish_without_journal()
     }
 
-    /// The same where nothing came from the journal.
+    /// Like [`WriteTables::finish`], for rows that did not come from the journal.
     pub(crate) fn finish_without_journal(mut self) -> Result<(), Failure> {
         self.meta.set_next_key(self.next_key)?;
         self.meta.add_live_bytes(self.growth)
     }
 
-    /// Puts what is to be written where it gets its checksum.
+    /// Copies a value into the buffer in which it gets its checksum.
     fn fill(&mut self, value: &[u8]) {
         self.value.clear();
         self.value.extend_from_slice(value);
@@ -262,7 +263,7 @@ mod tests {
         database
     }
 
-    /// All rows of data, as bytes.
+    /// Returns all rows of data, as bytes.
     fn rows(txn: &WriteTransaction) -> Vec<(String, Vec<u8>, Vec<u8>)> {
         struct Read<'a>(&'a WriteTransaction, Vec<(String, Vec<u8>, Vec<u8>)>);
         impl TableVisitor for Read<'_> {
@@ -287,8 +288,8 @@ mod tests {
         read.1
     }
 
-    /// Does the work in a transaction twice: the second time must change nothing, and each time the live bytes must be
-    /// those of the rows. Returns how many rows there are.
+    /// Does the work twice, each time in a transaction. Asserts that the second time changes nothing, and that the
+    /// noted live bytes are those of the rows. Returns the number of rows.
     fn twice(database: &Database, work: impl Fn(&mut WriteTables<'_>)) -> usize {
         let mut written: Vec<_> = Vec::new();
         for _ in 0..2 {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// Counts the turns of queued commits that are not answered yet.
+/// Counts the turns of commits that are not answered yet.
 #[derive(Debug)]
 pub(crate) struct Admission {
     unanswered: AtomicUsize,
@@ -23,7 +23,7 @@ impl Admission {
         self.unanswered.load(Ordering::Relaxed)
     }
 
-    /// Subtracts this time from the wait of every unanswered commit.
+    /// Excuses this time: it does not count as waiting for any commit that is unanswered now.
     pub(crate) fn excuse(&self, time: Duration) {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.excused_nanos.fetch_add(nanos, Ordering::Relaxed);
@@ -37,8 +37,9 @@ impl Admission {
         self.most.store(most, Ordering::Relaxed);
     }
 
-    /// Returns a permit for a commit of this many turns, or `None` if the limit is reached. The last commit may
-    /// exceed the limit, so that a commit of any size gets through.
+    /// Returns a permit for a commit of this many turns, or `None` if the limit is reached. A commit is admitted if the
+    /// turns before it are below the limit, even if its own turns exceed the limit, so that a commit of any size can be
+    /// admitted.
     pub(crate) fn admit(self: &Arc<Self>, turns: usize) -> Option<Permit> {
         let most = self.most.load(Ordering::Relaxed);
         let before = self.unanswered.fetch_add(turns, Ordering::Relaxed);
@@ -55,7 +56,7 @@ impl Admission {
 pub(crate) struct Permit {
     admission: Arc<Admission>,
     turns: usize,
-    /// When the wait began, less the time that was excused before.
+    /// The moment at which the wait began, less all time that was excused before that moment.
     since: Instant,
 }
 
@@ -64,7 +65,7 @@ impl Permit {
         self.turns
     }
 
-    /// How long the commit has waited, without the time that is excused.
+    /// Returns how long the commit has waited, without the excused time.
     pub(crate) fn waited(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.since).saturating_sub(self.admission.excused())
     }
@@ -81,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_is_a_permit_while_less_is_unanswered_than_may_be() {
+    fn permits_are_given_while_fewer_turns_are_unanswered_than_the_limit() {
         let admission = Arc::new(Admission::new(3));
         let first = admission.admit(2).unwrap();
         let large = admission.admit(1000).unwrap();

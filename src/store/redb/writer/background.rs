@@ -4,8 +4,8 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 
 use crate::store::redb::checkpoint::Checkpoint;
 
-/// A thread that runs flushes while they are worthwhile, learns and counts turns, and computes all costs again if the prices
-/// have changed. It ends when this is dropped.
+/// The handle of a thread that runs flushes while they are worthwhile, adds turns to the filter, counts turns, and
+/// computes all costs anew if the prices have changed. The thread ends when the handle is dropped.
 #[derive(Debug)]
 pub(crate) struct Background(SyncSender<()>);
 
@@ -37,9 +37,9 @@ impl Background {
         Self(sync_channel(1).0)
     }
 
-    /// Has it look whether there is something to do.
+    /// Wakes the thread, so that it checks whether there is something to do.
     pub(crate) fn wake(&self) {
-        // One that was woken before and has not looked yet will look.
+        // If the channel is full, the thread was woken before and has not checked yet. It will.
         let _ = self.0.try_send(());
     }
 }
@@ -54,7 +54,7 @@ mod tests {
     use crate::store::{Commit, Version};
     use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, TurnId};
 
-    /// A store with two turns in the tables, of which an opening reads one.
+    /// Returns a store with two turns in the tables. An opening adds only one of them to the filter.
     async fn two_turns() -> tempfile::TempDir {
         let directory = tempfile::tempdir().unwrap();
         let location = Location::Directory(directory.path().to_owned());
@@ -78,7 +78,7 @@ mod tests {
         let ended = Arc::downgrade(&checkpoint);
         let background = Background::start(checkpoint).unwrap();
         assert!(!filter.is_complete(), "nobody has woken it");
-        // More often than it can look: none of these waits for it.
+        // The test wakes the thread more often than it can check. No call waits for the thread.
         (0..9).for_each(|_| background.wake());
         while !filter.is_complete() {
             std::thread::yield_now();

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
-/// How long the writer waits before it opens a failed store again; doubled each time, up to the longest.
+/// How long the writer waits before it opens a failed store again. The wait doubles after each failed attempt, up to
+/// the longest.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Backoff {
     pub(crate) first: Duration,
@@ -8,7 +9,8 @@ pub(crate) struct Backoff {
 }
 
 impl Default for Backoff {
-    /// Short enough for a passing failure, and rare enough later not to burden a lasting one.
+    /// The first wait is short, for a failure that passes. The longest wait is long enough that attempts during a
+    /// lasting failure cost little.
     fn default() -> Self {
         Self { first: Duration::from_millis(50), longest: Duration::from_secs(5) }
     }

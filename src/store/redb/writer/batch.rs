@@ -6,23 +6,23 @@ use crate::store::fault::Fault;
 /// The jobs of one transaction.
 pub(super) struct Batch {
     pub(super) jobs: Vec<Job>,
-    /// The number of their turns.
+    /// The number of turns in the jobs.
     pub(super) turns: usize,
-    /// The bytes of its commits.
+    /// The bytes of the commits.
     pub(super) bytes: usize,
-    /// When the writer began to gather them.
+    /// The moment at which the writer began to gather the jobs.
     pub(super) begun: Instant,
-    /// Whether the memtable has room for their commits, or why the store has failed.
+    /// Whether the memtable has room for the commits, or why the store has failed.
     pub(super) room: Result<bool, Fault>,
-    /// Whether no batch follows that could do what this one leaves over.
+    /// Whether no further batch follows. Then this batch must do all its jobs.
     pub(super) is_last: bool,
 }
 
 impl Batch {
-    /// A batch of this many bytes takes no further job, as its row is held in memory whole and takes some 10 ms to write.
+    /// A batch of this many bytes takes no further job, since its whole row is in memory and takes some 10 ms to write.
     const FULL_BYTES: usize = 4 * 1024 * 1024;
 
-    /// Whether its row is large enough.
+    /// Returns whether the batch takes no further job.
     pub(super) fn is_full(&self) -> bool {
         self.bytes >= Self::FULL_BYTES
     }

@@ -10,7 +10,7 @@ use crate::store::contract::{Commit, CommitError, Committed};
 pub(crate) enum Job {
     Commit(Arc<Commit>, oneshot::Sender<Result<Committed, CommitError>>, Permit),
     CheckWrite(oneshot::Sender<Result<(), CommitError>>),
-    /// Add this to the running time.
+    /// Adds this duration to the running time.
     Tick(Duration, oneshot::Sender<Result<(), CommitError>>),
     Close(oneshot::Sender<()>),
 }
@@ -18,7 +18,7 @@ pub(crate) enum Job {
 pub(crate) type JobResult = Result<Option<Committed>, CommitError>;
 
 impl Job {
-    /// How many turns it has.
+    /// Returns the number of turns in the job.
     pub(crate) fn turns(&self) -> usize {
         match self {
             Self::Commit(_, _, permit) => permit.turns(),
@@ -26,7 +26,7 @@ impl Job {
         }
     }
 
-    /// How many bytes it adds to the journal, at most.
+    /// Returns the maximum number of bytes that the job adds to the journal.
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Commit(commit, ..) => commit.bytes(),
@@ -34,7 +34,7 @@ impl Job {
         }
     }
 
-    /// How long a commit has waited; zero for the others.
+    /// Returns how long a commit has waited; zero for other jobs.
     pub(crate) fn waited(&self, now: Instant) -> Duration {
         match self {
             Self::Commit(_, _, permit) => permit.waited(now),
@@ -46,7 +46,8 @@ impl Job {
     pub(crate) fn answer(self, answer: JobResult) {
         match self {
             Self::Commit(_, reply, permit) => {
-                // A caller that sends again as soon as it is answered must find its turns free.
+                // The permit is dropped before the answer, so that a caller that sends again at once finds its turns
+                // free.
                 drop(permit);
                 let _ = reply.send(answer.map(Option::unwrap_or_default));
             }
@@ -70,7 +71,7 @@ mod tests {
     use crate::store::redb::writer::admission::Admission;
     use crate::turn::ConversationId;
 
-    /// A caller, which notes how many turns are unanswered at the moment of its answer.
+    /// The waker of a caller. It notes how many turns are unanswered when the caller is answered.
     struct Caller {
         admission: Arc<Admission>,
         found: AtomicUsize,

@@ -1,12 +1,12 @@
 //! The writer: one thread, which makes all waiting commits durable with one fsync.
 //!
-//! Invariant: the journal is appended to here alone.
+//! Invariant: no other code appends to the journal.
 //!
 //! - `admission`: bounds the turns in unanswered commits.
-//! - `job`: what the writer is asked.
+//! - `job`: the jobs that the writer is given.
 //! - `batch`: the jobs of one transaction.
 //! - `pace`: how large a batch may be, how many turns may wait, how long to wait for the checkpoint. Pure.
-//! - `write_set`: what the commits of a batch change.
+//! - `write_set`: the changes of the commits of a batch.
 //! - `transaction`: prepares a batch and appends it to the journal.
 //! - `background`: the thread that runs the flushes of the checkpoint.
 //! - `backoff`: how long to wait before failed files are opened again.
@@ -14,8 +14,8 @@
 //!
 //! # How long a commit waits
 //!
-//! The aim: on a healthy disk a commit is answered within 50 ms, or refused as overload. Every part of its wait is bounded.
-//! The limits in turns follow from how long the last batches took.
+//! The aim: on a healthy disk, each commit is answered within 50 ms or refused because of overload. Every part of its
+//! wait is bounded. The limits in turns are derived from how long the last batches took.
 //!
 //! | part | bound |
 //! |---|---|
@@ -26,8 +26,9 @@
 //! | a batch | The turns of 12 ms of work, or of 6 ms while the checkpoint is behind, and at least 256. If that work takes a third longer, what is beyond 256 turns is left to the next batch. A batch also ends at 4 MiB of commits. |
 //! | a flush of the checkpoint | About 12 ms, by what earlier flushes took. Whoever waits for a flush is next. |
 //!
-//! Of each fsync only the first 10 ms count, for the queue and for the wait in it: on a slow disk commits wait together and
-//! share the fsync, and refusing them would make nothing faster. The bounds do not help a writer that gets no processor.
+//! For the queue and for the wait in it, only the first 10 ms of each fsync count: on a slow disk, commits wait
+//! together and share the fsync, so refusing some would make no other commit faster. The bounds do not hold if the
+//! writer's thread gets no processor time.
 
 pub(crate) mod admission;
 pub(crate) mod background;
@@ -67,15 +68,15 @@ use crate::store::redb::tables::meta::WriteMeta;
 use crate::store::redb::tables::record::damaged::DamagedRecord;
 use crate::store::redb::unwind;
 
-/// The only place that appends to the journal, on a thread of its own: makes all commits that wait durable with one
-/// fsync.
+/// The writer of a store. On its own thread, it makes all waiting commits durable with one fsync.
 pub(crate) struct Writer {
     jobs: Receiver<Job>,
-    /// Jobs that were in the queue when those before them were done.
+    /// Jobs that were left over from a batch or taken from the queue, and wait for the next batch.
     taken: VecDeque<Job>,
     slot: Arc<Slot>,
     checkpoint: Arc<Checkpoint>,
-    /// Wakes the thread that runs the flushes of the checkpoint; without one they are taken here.
+    /// Wakes the thread that runs the flushes of the checkpoint. Without such a thread, the writer runs the flushes
+    /// itself.
     background: Option<Background>,
     admission: Arc<Admission>,
     capacity: Capacity,
@@ -91,13 +92,15 @@ pub(crate) struct Writer {
     location: Location,
     settings: StoreSettings,
     backoff: Backoff,
-    /// The expected batch size: the callers just answered plus the queued jobs. Without a wait for those callers, they and
-    /// the callers of the queued jobs would make batches in turns, each of half the size.
+    /// The expected batch size: the callers just answered plus the queued jobs. The writer waits for the callers just
+    /// answered. Otherwise these callers and the callers of the queued jobs would alternate, in batches of half the
+    /// size.
     expected: usize,
-    /// How long to wait for them: as long as writing took, so that waiting in vain at most doubles it, and no longer
-    /// than it takes them where nothing is slow.
+    /// How long to wait for the callers just answered: as long as the last write took, so that waiting in vain at most
+    /// doubles the time, and at most `MAX_PATIENCE`.
     patience: Duration,
-    /// When to open a failed store again, and how long to wait after that; `None` while it is open.
+    /// The moment at which to open a failed store again, and how long to wait if that fails. `None` while the store is
+    /// open.
     retry: Option<(Instant, Duration)>,
     state: ReportOnExit,
 }
@@ -138,34 +141,34 @@ impl Writer {
         }
     }
 
-    /// Runs the flushes of the checkpoint in the background, on a thread of their own.
+    /// Starts the thread that runs the flushes of the checkpoint.
     pub(crate) fn checkpoint_in_background(&mut self) -> std::io::Result<()> {
         self.background = Some(Background::start(Arc::clone(&self.checkpoint))?);
         Ok(())
     }
 
-    /// Works until it is told to close, or until every handle on the store is dropped.
+    /// Runs the writer until it is told to close, or until every handle on the store is dropped.
     pub(crate) fn run(mut self) {
         let closed = loop {
             if let ControlFlow::Break(closed) = self.run_once() {
                 break closed;
             }
         };
-        // If every handle is dropped, the owner of the store is gone without closing it.
+        // Every handle was dropped: the owner of the store is gone without closing the store.
         let Some(reply) = closed else {
             let _no_flush = self.checkpoint.pause();
             self.slot.empty(Fault::closed());
             return;
         };
-        // The failure is in the log.
+        // A failure of the close has been logged already.
         let _ = self.checkpoint.close(&self.location);
         self.state.exit = Health::Closed;
         drop(self);
         let _ = reply.send(());
     }
 
-    /// Does what comes next, and waits for it if need be. Breaks when the writer ends, with the answer that the caller
-    /// that closed it waits for, if one did.
+    /// Waits for the next batch or the next attempt to open the store, and does it. Breaks when the writer ends, with
+    /// the channel to answer the caller of the close, if the store was closed.
     pub(crate) fn run_once(&mut self) -> ControlFlow<Option<oneshot::Sender<()>>> {
         match self.next_batch() {
             Next::Batch(batch) => self.write(batch),
@@ -199,7 +202,7 @@ impl Writer {
         }
     }
 
-    /// Takes all jobs that wait, and waits a moment for those that are likely to come.
+    /// Gathers a batch: takes all waiting jobs, and waits a moment for jobs that are likely to come.
     fn gather(&mut self, first: Job) -> Next {
         let begun = Instant::now();
         self.is_behind = self.checkpoint.is_behind();
@@ -249,7 +252,8 @@ impl Writer {
         if is_overloaded { pace::longest_queueing(self.last.write) } else { Duration::MAX }
     }
 
-    /// Does the jobs in one transaction and answers each when it is durable. Those not reached in time are next.
+    /// Does the jobs in one transaction, and answers each job when it is durable. Jobs that are not reached in time go
+    /// to the next batch.
     fn write(&mut self, Batch { jobs: mut batch, begun: gathered, room, is_last, .. }: Batch) {
         if batch.is_empty() {
             return;
@@ -257,8 +261,7 @@ impl Writer {
         let begun = Instant::now();
         let has_room = room == Ok(true);
         let done = self.checkpoint.failure().map_or(room, Err).and_then(|has_room| {
-            // A panic in here would be a defect, or a damaged file; it must not end the one thread that makes turns
-            // durable.
+            // A panic here means a defect or a damaged file. It must not end the only thread that makes turns durable.
             unwind::caught_as_fault(|| self.transact(&batch, has_room, is_last))
         });
         let cause = match done {
@@ -280,7 +283,7 @@ impl Writer {
                 }
                 return;
             }
-            // It is closed already, and opened again in time.
+            // The store is closed already, and the writer will open it again.
             Err(cause) if self.retry.is_some() => cause,
             Err(cause) => self.fail(cause),
         };
@@ -289,9 +292,9 @@ impl Writer {
         }
     }
 
-    /// Waits if the checkpoint has fallen behind: the fuller the memtable, the longer, so that intake does not outrun
-    /// the checkpoint and the memtable is seldom full. Waits before a batch is gathered, so that commits that arrive
-    /// meanwhile join it. Returns whether the memtable has room. Its size bounds the memory, the journal and the time
+    /// Waits if the checkpoint has fallen behind. The fuller the memtable is, the longer is the wait, so that the
+    /// memtable is seldom full. The wait comes before a batch is gathered, so that commits that arrive meanwhile join
+    /// the batch. Returns whether the memtable has room. The limit on the memtable also bounds the journal and the time
     /// to open the store.
     fn make_room(&self) -> Result<bool, Fault> {
         let Some(background) = self.background.as_ref() else {
@@ -314,8 +317,8 @@ impl Writer {
         Ok(true)
     }
 
-    /// Does the first jobs in one transaction, as many as its time allows, but refuses commits if the memtable has no
-    /// room. After `Ok`, those with an answer are done; after `Err`, the outcome is unknown.
+    /// Does the first jobs in one transaction, as many as the time allows. If the memtable has no room, it refuses the
+    /// commits. After `Ok`, the jobs that have an answer are done. After `Err`, the outcome is unknown.
     fn transact(&mut self, batch: &[Job], has_room: bool, is_last: bool) -> Result<Vec<JobResult>, Fault> {
         let begun = Instant::now();
         let is_cut = |turns| !is_last && BatchSize::is_cut(turns, begun.elapsed(), self.is_behind);
@@ -348,7 +351,7 @@ impl Writer {
         Ok(answers)
     }
 
-    /// Shows that the tables can be written to.
+    /// Writes to the tables, to show that a write works.
     fn check_tables(&self) -> Result<(), Failure> {
         let _no_flush = self.checkpoint.pause();
         let Ok(txn) = self.slot.with(Files::write_tables) else { return Ok(()) };
@@ -388,7 +391,7 @@ impl Writer {
         &self.checkpoint
     }
 
-    /// Runs no flushes in the background; the test runs them itself.
+    /// Runs no flushes in the background, because the test runs them itself.
     #[cfg(test)]
     pub(crate) fn checkpoint_by_hand(&mut self) {
         self.background = Some(Background::by_hand());
@@ -399,9 +402,11 @@ fn turns_of(jobs: &[Job]) -> usize {
     jobs.iter().map(Job::turns).sum()
 }
 
-/// A caller that has not sent its next commit by then will probably not send one soon.
+/// The longest wait for the callers just answered. A caller that has not sent its next commit by then will probably not
+/// send one soon.
 const MAX_PATIENCE: Duration = Duration::from_millis(1);
-/// Most callers that send again do so within this time. Later ones are not worth a busy thread.
+/// How long the writer polls the queue without sleeping. Most callers that send again do so within this time; for the
+/// others it sleeps between two looks.
 const ALERT: Duration = Duration::from_micros(150);
 const NAP: Duration = Duration::from_micros(100);
 
@@ -409,18 +414,18 @@ enum Next {
     Batch(Batch),
     Retry,
     Close(Batch, oneshot::Sender<()>),
-    /// Every handle on the store is gone.
+    /// Every handle on the store was dropped.
     Abandoned,
 }
 
 /// Measurements of the last batch.
 #[derive(Debug, Default)]
 struct LastBatch {
-    /// How many turns it had.
+    /// The number of turns.
     turns: usize,
-    /// The checkpoint's `moved_bytes` when the batch was taken in.
+    /// The checkpoint's `moved_bytes` when the batch entered the memtable.
     moved_bytes: u64,
-    /// How long its write took.
+    /// How long the batch took to write.
     write: Duration,
     /// The part of that time that the journal took.
     append: Duration,

@@ -1,4 +1,5 @@
-//! How fast commits are taken in, and how many may wait. Pure: durations are passed in.
+//! How many commits a batch takes, how many may wait, and how long to pause for the checkpoint. Pure: durations are
+//! passed in.
 
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ impl Growth {
         Self { each_bytes: 0, window_bytes: limit / 2 }
     }
 
-    /// Learns from a batch.
+    /// Updates the average with a batch.
     pub(crate) fn learn(&mut self, turns: usize, bytes: usize) {
         let latest = bytes / turns.max(1);
         if self.each_bytes == 0 {
@@ -29,7 +30,7 @@ impl Growth {
         self.each_bytes = usize::try_from(each).unwrap_or(usize::MAX);
     }
 
-    /// The bytes that this many turns add.
+    /// Returns the bytes that this many turns are expected to add.
     pub(crate) fn of(&self, turns: usize) -> usize {
         turns.saturating_mul(self.each_bytes)
     }
@@ -38,7 +39,7 @@ impl Growth {
 /// The maximum number of turns in a batch, derived from how long the work on earlier batches took.
 #[derive(Debug)]
 pub(crate) struct BatchSize {
-    /// The time to work out one turn, smoothed. It excludes the fsync: a batch of any size needs one.
+    /// The average time of the work on one turn, without the fsync, which every batch needs once.
     each: Duration,
 }
 
@@ -46,25 +47,26 @@ impl BatchSize {
     /// The target duration of the work on one batch. A commit that just missed a batch then waits for the rest of that
     /// batch, and not for the work on all queued commits.
     const TARGET: Duration = Duration::from_millis(9);
-    /// The same while batches also wait for the checkpoint.
+    /// The target duration while batches also wait for the checkpoint.
     const TARGET_WHEN_BEHIND: Duration = Duration::from_millis(5);
-    /// Enough turns to make the fsync's share of one small. A smaller batch takes little more time than its fsync.
+    /// The minimum number of turns, so many that the time of the fsync is small for each turn. A smaller batch takes
+    /// hardly less time, because of its fsync.
     pub(crate) const MIN_TURNS: usize = 256;
 
-    /// Learns from a batch.
+    /// Updates the average with a batch.
     pub(crate) fn learn(&mut self, turns: usize, took: Duration) {
         if turns >= Self::MIN_TURNS {
             self.each = smoothed(self.each, took, turns);
         }
     }
 
-    /// The maximum number of turns; `is_behind` says whether the checkpoint has fallen behind.
+    /// Returns the maximum number of turns in a batch. `is_behind` says whether the checkpoint has fallen behind.
     pub(crate) fn turns(&self, is_behind: bool) -> usize {
         times(self.each, if is_behind { Self::TARGET_WHEN_BEHIND } else { Self::TARGET }).max(Self::MIN_TURNS)
     }
 
-    /// Whether the writer stops working on a batch and leaves its rest to the next one, after it worked on this many turns
-    /// for this long. A small batch is never cut, because each batch costs an fsync.
+    /// Returns whether the writer ends a batch after this many turns and this much time, and leaves the other jobs to
+    /// the next batch. A small batch is never cut, because each batch costs an fsync.
     pub(crate) fn is_cut(turns: usize, took: Duration, is_behind: bool) -> bool {
         let target = if is_behind { Self::TARGET_WHEN_BEHIND } else { Self::TARGET };
         turns >= Self::MIN_TURNS && took >= target * 4 / 3
@@ -80,19 +82,19 @@ impl Default for BatchSize {
 /// The maximum number of turns in unanswered commits, derived from how long earlier commits took.
 #[derive(Debug)]
 pub(crate) struct Capacity {
-    /// What a turn takes in a large batch, smoothed: of the processor, of the checkpoint where that is waited for, and
-    /// of the journal's fsync as long as that of a healthy disk takes. A slow one is no reason to refuse commits that
+    /// The average time of one turn in a large batch: the work, the wait for the checkpoint, and the journal's fsync.
+    /// Of the fsync only the time of a healthy disk counts, since a slow fsync is no reason to refuse commits that
     /// would share it.
     each: Duration,
 }
 
 impl Capacity {
-    /// How long the last of them is to wait at most.
+    /// The longest time that the last of these turns should wait.
     const TARGET: Duration = Duration::from_millis(20);
-    /// The minimum, however slow the store is.
+    /// The minimum number of turns, however slow the store is.
     const MIN_TURNS: usize = TURNS_AT_ONCE;
 
-    /// Learns from a batch.
+    /// Updates the average with a batch.
     pub(crate) fn learn(&mut self, turns: usize, took: Duration, append_took: Duration) {
         if turns >= BatchSize::MIN_TURNS {
             self.each = smoothed(self.each, took.saturating_sub(beyond_healthy(append_took)), turns);
@@ -110,7 +112,7 @@ impl Default for Capacity {
     }
 }
 
-/// The part of an append's time that exceeds a healthy disk's.
+/// Returns the part of an append's time that exceeds the time of a healthy disk.
 pub(crate) fn beyond_healthy(append_took: Duration) -> Duration {
     const HEALTHY: Duration = Duration::from_millis(10);
     append_took.saturating_sub(HEALTHY)
@@ -126,19 +128,19 @@ pub(crate) fn longest_queueing(last_write: Duration) -> Duration {
     ALL.saturating_sub(last_write * 3 / 2).clamp(MIN, MAX)
 }
 
-/// The time of one turn: a moving average.
+/// Returns the moving average of the time of one turn.
 fn smoothed(before: Duration, took: Duration, turns: usize) -> Duration {
     (before * 7 + took / u32::try_from(turns).unwrap_or(u32::MAX)) / 8
 }
 
-/// How many times `each` fits into `into`.
+/// Returns how many times `each` fits into `into`.
 fn times(each: Duration, into: Duration) -> usize {
     usize::try_from(into.as_nanos() / each.as_nanos().max(1)).unwrap_or(usize::MAX)
 }
 
-/// The longest wait for the checkpoint before a batch, while the memtable has room. A commit that just missed a batch
-/// waits for the writing of that batch, for this pause, and for its own writing; both writes are assumed to take as
-/// long as the last one.
+/// Returns the longest wait for the checkpoint before a batch, while the memtable has room. A commit that just missed a
+/// batch waits for the write of that batch, for this pause, and for the write of its own batch. Both writes are
+/// expected to take as long as the last one.
 pub(crate) fn longest_pause(last_write: Duration) -> Duration {
     const ALL: Duration = Duration::from_millis(14);
     const MIN: Duration = Duration::from_millis(2);
@@ -152,7 +154,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn what_a_turn_adds_is_learned_over_many_batches() {
+    fn the_bytes_of_a_turn_are_averaged_over_many_batches() {
         let mut growth = Growth::new(20 << 20);
         growth.learn(400, 400 * 280);
         let before = growth.of(1);
@@ -186,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_turns_may_wait_as_are_done_in_time_and_some_however_slow_it_is() {
+    fn as_many_turns_may_wait_as_are_done_in_time_but_never_fewer_than_the_minimum() {
         let mut capacity = Capacity::default();
         assert!(capacity.turns() >= 1000);
         (0..99).for_each(|_| capacity.learn(1000, MS * 10, MS));

@@ -2,7 +2,7 @@ use tokio::sync::watch;
 
 use crate::store::contract::Health;
 
-/// Reports how the thread ended, even if it panics.
+/// Reports how the writer's thread ended, even if it panicked.
 pub(super) struct ReportOnExit {
     pub(super) state: watch::Sender<Health>,
     pub(super) exit: Health,

@@ -11,24 +11,24 @@ use crate::store::redb::tables::journal_mark::JournalMark;
 use crate::store::redb::tables::meta::WriteMeta;
 use crate::turn::RunningTime;
 
-/// What the jobs of a batch write to the journal, and their answers once that is durable.
+/// The changes that the jobs of a batch write to the journal, and the answers of the jobs once the changes are durable.
 pub(super) struct Transaction {
-    /// The answers of the first jobs of the batch. The others were not reached in time.
+    /// The answers of the first jobs of the batch. The other jobs were not reached in time.
     pub(super) answers: Vec<JobResult>,
     pub(super) entries: Vec<Entry>,
-    /// The last row of the journal, which the next one follows.
+    /// The mark of the last row of the journal. The new row follows it.
     last: JournalMark,
-    /// The last row that is no longer needed.
+    /// The mark of the last row that is no longer needed.
     trim: JournalMark,
-    /// Whether a job asks to see that a write works.
+    /// Whether a job of the batch is a write check.
     pub(super) checks_write: bool,
     /// The running time after the ticks of the batch, if it has any.
     running: Option<RunningTime>,
 }
 
 impl Transaction {
-    /// Works out the jobs in order until `is_cut` says that this many turns are enough. Refuses commits if the memtable has
-    /// no room.
+    /// Prepares the jobs in order, until `is_cut` returns that the turns so far are enough. Refuses commits if the
+    /// memtable has no room.
     pub(super) fn prepare(
         files: &Files,
         batch: &[Job],
@@ -62,8 +62,8 @@ impl Transaction {
         })
     }
 
-    /// Writes it to the journal and returns its row and the row's size, if it has one. When this returns `Ok`, it is
-    /// durable.
+    /// Writes the changes to the journal. Returns the mark and the size of the new row, if there is one. When this
+    /// returns `Ok`, the changes are durable.
     pub(super) fn append(&self, files: &Files) -> Result<Option<(JournalMark, usize)>, Failure> {
         if !self.checks_write && self.running.is_none() && self.entries.is_empty() {
             return Ok(None);
@@ -87,7 +87,7 @@ impl Transaction {
     }
 }
 
-/// The running time after the ticks of the batch; `None` if it has none.
+/// Returns the running time after the ticks of the batch; `None` if the batch has no ticks.
 fn ticked(running: RunningTime, batch: &[Job]) -> Option<RunningTime> {
     let elapsed = batch.iter().filter_map(|job| if let Job::Tick(elapsed, _) = job { Some(*elapsed) } else { None });
     let elapsed = elapsed.reduce(Duration::saturating_add)?;
@@ -110,12 +110,12 @@ mod tests {
         Location::Memory.open(1 << 20).unwrap()
     }
 
-    /// Nobody waits for the answers.
+    /// Returns a tick whose answer nobody waits for.
     fn tick(millis: u64) -> Job {
         Job::Tick(Duration::from_millis(millis), oneshot::channel().0)
     }
 
-    /// No batch is cut.
+    /// Never cuts the batch.
     fn whole(_turns: usize) -> bool {
         false
     }

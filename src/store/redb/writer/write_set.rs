@@ -1,4 +1,4 @@
-//! What the commits of one transaction become, on top of what is durable.
+//! The changes of the commits of one transaction, on top of the durable state.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
@@ -19,22 +19,23 @@ use crate::store::redb::tables::schema::Positions;
 use crate::store::rule::{ConversationHead, Decision, decide};
 use crate::turn::{ConversationId, EpochMillis, Ordinal, SealedTurn, TurnId};
 
-/// The commits so far of one transaction. Nothing of it is seen by anyone before it is durable.
+/// The changes of the commits of one transaction so far. No read sees them before they are durable.
 pub(crate) struct WriteSet<'a> {
     memtable: &'a Memtable,
     tables: &'a ReadTables,
     conversations: HashMap<ConversationId, PendingConversation>,
     entries: Vec<Entry>,
-    /// The position of the next turn that is sealed.
+    /// The position that the next sealed turn gets.
     next_position: u64,
-    /// Which turns of the current commit are sealed. Kept between commits to reuse its memory.
+    /// The ordinals of those turns of the current commit that are sealed already. The vector is kept between commits to
+    /// reuse its memory.
     looked_up: Vec<Option<Ordinal>>,
 }
 
-/// A conversation as the commits so far leave it.
+/// The state of a conversation after the commits so far.
 struct PendingConversation {
     conversation: ConversationRecord,
-    /// Its key in the tables, if it has one.
+    /// The key of the conversation in the tables, if it has one.
     key: Option<u64>,
     sealed: HashMap<TurnId, Ordinal>,
 }
@@ -51,18 +52,19 @@ impl<'a> WriteSet<'a> {
         }
     }
 
-    /// What is to be made durable, and then taken into the memtable.
+    /// Returns the entries to write to the journal, and then to take into the memtable.
     pub(crate) fn into_entries(self) -> Vec<Entry> {
         self.entries
     }
 
-    /// Does what `commit` asks, or refuses it without a change.
+    /// Applies the commit, or refuses it without a change.
     pub(crate) fn apply(&mut self, commit: &Commit) -> Result<Result<Committed, CommitError>, Failure> {
         let (memtable, tables) = (self.memtable, self.tables);
         let pending = match self.conversations.entry(commit.conversation_id.clone()) {
             Slot::Occupied(there) => there.into_mut(),
             Slot::Vacant(slot) => match PendingConversation::load(memtable, tables, &commit.conversation_id) {
-                // Its loss is its own: the commits of others in this transaction go on, and the database is sound.
+                // Only this conversation is damaged. The database is sound, so the commits of other conversations in
+                // this transaction go on.
                 Err(Failure::Record(damaged)) => return Ok(Err(CommitError::Unavailable(damaged.into()))),
                 loaded => slot.insert(loaded?),
             },
@@ -74,7 +76,8 @@ impl<'a> WriteSet<'a> {
         self.looked_up.clear();
         for turn_id in commit.turn_ids() {
             match pending.ordinal_of(memtable, tables, turn_id) {
-                // Nobody can say whether it is sealed. It must not be sealed again, and others go on.
+                // It is unknown whether the turn is sealed, and it must not be sealed twice. The commits of other
+                // conversations go on.
                 Err(Failure::Record(damaged)) => return Ok(Err(CommitError::Unavailable(damaged.into()))),
                 looked_up => self.looked_up.push(looked_up?),
             }
@@ -90,7 +93,7 @@ impl<'a> WriteSet<'a> {
             pending.take(&decision, commit);
             let (conversation, key) = (pending.conversation.clone(), pending.key);
             let position = self.next_position;
-            // Only damaged tables have so large a position.
+            // Only in damaged tables is a position so large that the next one overflows.
             let too_large = || DamagedRecord::new(Positions::WHAT, RecordFlaw::Position(position));
             let next = position.checked_add(sealed.len() as u64).ok_or_else(too_large)?;
             self.next_position = next;
@@ -112,7 +115,7 @@ fn encode_sealed_at(turn: &SealedTurn, sealed_at: EpochMillis) -> Result<Arc<[u8
 impl PendingConversation {
     fn load(memtable: &Memtable, tables: &ReadTables, id: &ConversationId) -> Result<Self, Failure> {
         let key = memtable.of(id).find_map(|piece| piece.key);
-        // One that has no key in the memtable may have got one in the tables since.
+        // If the memtable has no key of the conversation, a flush may have given it one in the tables since.
         let key = key.map_or_else(|| tables.key_of(id), |key| Ok(Some(key)))?;
         let conversation = match (memtable.of(id).next(), key) {
             (Some(piece), _) => piece.conversation.clone(),
@@ -144,7 +147,7 @@ impl PendingConversation {
         ConversationHead { version, sealed_turns, last_sealed_at }
     }
 
-    /// Makes the decision what the next commits of the transaction stand on.
+    /// Applies a decision, so that the next commits of the transaction see it.
     fn take(&mut self, decision: &Decision, commit: &Commit) {
         let ConversationHead { version, sealed_turns, last_sealed_at } = decision.head;
         let conversation = &mut self.conversation;
@@ -166,7 +169,7 @@ mod tests {
     use crate::store::redb::journal::entry::encode_row;
     use crate::turn::{OpenTurn, Progress, RunningTime, StepId, Usage};
 
-    /// The row of the journal that a commit of this change makes, over what the memtable holds.
+    /// Commits the change and takes it into the memtable. Returns the size of the commit's row in the journal.
     fn row_bytes(memtable: &mut Memtable, tables: &ReadTables, change: StagedChange) -> usize {
         let conversation_id = ConversationId::new("c").unwrap();
         let expected_version =

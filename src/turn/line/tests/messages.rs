@@ -1,4 +1,4 @@
-//! The messages of bad events use the terms of JSON.
+//! Tests of the messages of bad events, which use the terms of JSON.
 
 use super::super::*;
 

@@ -1,4 +1,4 @@
-//! An independent parser of lines. It recurses once a level and reads one byte at a time.
+//! An independent, simple parser of lines. It recurses into each level of nesting and reads one byte at a time.
 
 /// Returns the top-level `type` values of the one object in a line, as written, or `None` if the line is not one
 /// object.
@@ -85,7 +85,7 @@ fn value(rest: &mut &[u8]) -> Option<()> {
     }
 }
 
-/// Reads a string, checking only ASCII.
+/// Reads a string. Only its ASCII bytes are checked.
 fn string(rest: &mut &[u8]) -> Option<String> {
     let mut text = String::new();
     let mut next = || {

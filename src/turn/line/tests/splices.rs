@@ -55,7 +55,7 @@ fn glued() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// Structural bytes in any order. They make lines that no splice makes.
+/// Tokens of JSON in any order. They make lines that splices of real lines do not make.
 fn noise() -> impl Strategy<Value = Vec<u8>> {
     const WORDS: &[&str] =
         &["{", "}", "[", "]", ":", ",", "\"", "\\", " ", "\"type\"", "\"x\"", "\"done\"", "1", "null", "\\u0074", "\r"];
@@ -93,7 +93,7 @@ proptest! {
             let types = types.clone();
             prop_assert!(types.is_some_and(|types| types.len() == 1), "it is not one object with one `type`: {}", text);
         }
-        // The converse: one object with one `type` is refused only if it counts and a field is wrong.
+        // Conversely, one object with one `type` is refused only if its type counts and a field is wrong.
         if let Some([name]) = types.as_deref() && name.starts_with('"') && !name.contains('\\') && !is_counting(name) {
             prop_assert_eq!(read, Ok(None), "{}", text);
         }

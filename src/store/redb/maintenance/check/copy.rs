@@ -10,8 +10,8 @@ pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// Copies a file to a free name beside it. On return the copy and its name survive a power cut, so the repair may
-/// begin.
+/// Copies a file to a free name beside it. When this returns, the copy and its name survive a power cut, so the repair
+/// may begin.
 pub(super) fn keep_copy(path: &Path, sync_directory: impl Fn(&Path) -> io::Result<()>) -> Result<PathBuf, CheckError> {
     let mut number = 1u32;
     loop {

@@ -9,13 +9,13 @@ use crate::store::redb::files::open_error::OpenError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckError {
-    /// It cannot be opened: it is missing, in use, of another program or of a later format.
+    /// The file cannot be opened: it is missing, in use, of another program or of another format.
     #[error(transparent)]
     Open(#[from] OpenError),
     /// The file is missing.
     #[error("there is no database {path}")]
     Missing {
-        /// Where it would be.
+        /// The path where the file would be.
         path: PathBuf,
     },
     /// The file is empty.
@@ -24,12 +24,12 @@ pub enum CheckError {
         /// The file.
         path: PathBuf,
     },
-    /// The copy of what is to be repaired could not be made; nothing was changed.
+    /// The copy of the files could not be made before the repair. Nothing was changed.
     #[error("no copy of the database can be kept at {path}")]
     Copy {
-        /// The copy.
+        /// The path of the copy.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// The repair failed, though it succeeded in memory before: the disk failed, or another process took the file. The
@@ -41,9 +41,9 @@ pub enum CheckError {
     Repair {
         /// What went wrong.
         cause: Fault,
-        /// The copy.
+        /// The path of the copy.
         copy: PathBuf,
-        /// What was wrong before.
+        /// The report of the check before the repair.
         before: Box<CheckReport>,
     },
 }

@@ -18,7 +18,7 @@ pub enum Flaw {
     /// The file has no lineage.
     #[error("the store's lineage is missing")]
     NoLineage,
-    /// The next key is too low: it is given already.
+    /// The next key is too low: a conversation has it already.
     #[error("the next conversation would get a key that is taken")]
     NextKey,
     /// The row cannot be read.
@@ -47,9 +47,9 @@ pub enum Flaw {
     /// The number of sealed turns does not match the turns.
     #[error("its record says {recorded} sealed turns, there are {counted}")]
     SealedTurns {
-        /// What the record says.
+        /// The number in the record.
         recorded: u64,
-        /// How many there are.
+        /// The number of turns that are there.
         counted: u64,
     },
     /// The usage is not the sum over the turns.
@@ -61,34 +61,35 @@ pub enum Flaw {
     /// The moment of the latest activity does not match the turns.
     #[error("the latest activity in its record is not that of its turns")]
     LastActivity,
-    /// What the record says of the first or the latest turn is not so.
+    /// The record contradicts the first or the latest turn.
     #[error("its record says other things of its first or its latest turn than they do")]
     OtherTurns,
     /// The version is 0, which is for unknown conversations.
     #[error("its version is 0 though it was changed")]
     Version,
-    /// A row by activity is at another moment than the conversation's latest activity, or of no conversation.
+    /// A row of the table by activity has another moment than the conversation's latest activity, or belongs to no
+    /// conversation.
     #[error("it has a place by activity that is not its own")]
     OtherPlace,
-    /// The conversation has no row by activity.
+    /// The conversation has no row in the table by activity.
     #[error("it has no place by activity")]
     NoPlace,
-    /// A turn or a position is missing, and a later one is there.
+    /// A turn or a position is missing, although a later one is there.
     #[error("it is missing; the next one is {next}")]
     Missing {
-        /// The number of the next one.
+        /// The ordinal or position of the next one that is there.
         next: u64,
     },
-    /// The turn is of a key that no conversation has.
+    /// No conversation has the key of the turn.
     #[error("its conversation is unknown")]
     UnknownConversation,
     /// Ordinals begin at 1.
     #[error("0 is no ordinal")]
     ZeroOrdinal,
-    /// The moments of sealing do not rise.
+    /// The turn was sealed before the turn with the ordinal before it.
     #[error("it was sealed before the turn before it")]
     SealedTooEarly,
-    /// The index has another turn under the id of this one.
+    /// The index leads from the id of this turn to another ordinal.
     #[error("the index has its id {turn_id} at {ordinal}")]
     IndexedElsewhere {
         /// The turn's id.
@@ -138,23 +139,23 @@ pub enum Flaw {
     /// A turn is not in the order of all turns.
     #[error("it has no position")]
     NoPosition,
-    /// Sums of reports are not those of the turns.
+    /// Sums of reports differ from the sums of the turns.
     #[error("they are not the sums of the turns")]
     NotTheSums,
-    /// Sums of some turns are missing.
+    /// The row with the sums of some turns is missing.
     #[error("they are missing")]
     NotThere,
-    /// Rows for longer times do not have the sums of those for shorter ones, or the conversations have others than the
-    /// labels.
+    /// Rows of the same turns have different sums: those of a longer level differ from those of a shorter one, or those
+    /// of the conversations from those of the labels.
     #[error("they differ from row to row of the same turns")]
     SumsDiffer,
-    /// An open turn is sealed.
+    /// The open turn is sealed already.
     #[error("it is sealed")]
     Sealed,
-    /// An open turn stands under the id of another.
+    /// The open turn stands under the id of another turn.
     #[error("it is {turn_id}")]
     OtherTurn {
-        /// The id that its record says.
+        /// The id in its record.
         turn_id: TurnId,
     },
     /// A step of an open turn is missing.
@@ -179,15 +180,15 @@ pub enum Flaw {
         /// What is wrong with its record.
         damaged: DamagedRecord,
     },
-    /// There are more steps than an open turn has.
+    /// The tables have a step beyond the number of steps that the open turn has.
     #[error("step {place}: there are {step_count} steps by the head of the turn")]
     SurplusStep {
         /// The place of the step.
         place: u32,
-        /// How many the turn has.
+        /// The number of steps in the head of the turn.
         step_count: u32,
     },
-    /// A step is of no open turn.
+    /// A step belongs to no open turn.
     #[error("step {place}: there is no head of the turn")]
     NoHead {
         /// The place of the step.

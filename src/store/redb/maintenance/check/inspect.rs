@@ -21,17 +21,17 @@ use crate::store::redb::tables::schema::{
 };
 use crate::turn::{ConversationId, EpochMillis, Label, Ordinal, StoredTurn, TokenCount, Usage};
 
-/// Looks at every record of one state of the store.
+/// Checks every record of the tables, in one read transaction.
 pub(super) struct Inspection {
     turns: ReadOnlyTable<(u64, u64), Row<Turns>>,
     index: ReadOnlyTable<(u64, u64), u64>,
-    /// None where the store's id, which it hashes with, is gone.
+    /// `None` if the store's id, which is the key of the hash, is missing.
     hasher: Option<TurnHasher>,
-    /// There only after a repair.
+    /// The turns that repairs moved aside. `None` if the file was never repaired.
     lost: Option<ReadOnlyTable<(u64, u64), &'static [u8]>>,
-    /// Each key's conversation.
+    /// The id of each key's conversation.
     ids: BTreeMap<u64, String>,
-    /// What the turns so far add to the sums.
+    /// The sums over the turns checked so far.
     summed: TurnSums,
     report: CheckReport,
 }
@@ -76,7 +76,7 @@ impl Inspection {
         self.ids.get(&key).cloned().unwrap_or_else(|| format!("#{key}"))
     }
 
-    /// Ids and keys name each other, and each key has a record that agrees with the turns.
+    /// Checks that ids and keys name each other, and that each key has a record that agrees with the turns.
     fn keys(
         &mut self,
         keys: &ReadOnlyTable<&'static str, Row<Keys>>,
@@ -111,7 +111,8 @@ impl Inspection {
             }
         }
         self.report.conversations = self.ids.len() as u64;
-        // Otherwise all rows of such a conversation would be reported as rows of no conversation.
+        // A conversation whose id has no key is named by its record. Otherwise all its rows would be reported as rows
+        // of an unknown conversation.
         for row in conversations.iter()?.filter(|_| !without_key.is_empty()) {
             let (key, record) = row?;
             let record = record.value().verify(&key.value()).and_then(ConversationRecord::decode);
@@ -129,7 +130,7 @@ impl Inspection {
         Ok(())
     }
 
-    /// The main file has its ids, and the next new conversation gets a key that none has.
+    /// Checks that the main file has its ids, and that the next new conversation gets a new key.
     fn meta(&mut self, meta: &ReadMeta) {
         if self.hasher.is_none() {
             self.tell(Violation::File(Flaw::NoStoreId));
@@ -175,7 +176,7 @@ impl Inspection {
         Ok(wrong)
     }
 
-    /// Each conversation with a sealed turn has its row by activity, and no other.
+    /// Checks that each conversation with a sealed turn has exactly one row in the table by activity.
     fn activity(
         &mut self,
         conversations: &ReadOnlyTable<u64, Row<Conversations>>,
@@ -194,7 +195,7 @@ impl Inspection {
             };
             let record = conversations.get(key)?;
             let record = record.map(|record| record.value().verify(&key).and_then(ConversationRecord::decode));
-            // Of a damaged record it is told elsewhere.
+            // A damaged record is reported where records are checked.
             if !matches!(&record, Some(Err(_)))
                 && record.and_then(Result::ok).as_ref().and_then(ConversationRecord::activity) != Some(place)
             {
@@ -207,7 +208,7 @@ impl Inspection {
             let Ok(record) = record else { continue };
             let Some(place) = record.activity() else { continue };
             let found = activity.get(place)?.map(|key| key.value().verify(&place).and_then(decode_key));
-            // Of a damaged row it is told above.
+            // A damaged row is reported above.
             if !matches!(found, Some(Err(_))) && found.and_then(Result::ok) != Some(key.value()) {
                 let conversation = self.name(key.value());
                 wrong.push(Violation::Conversation { conversation, flaw: Flaw::NoPlace });
@@ -217,7 +218,7 @@ impl Inspection {
         Ok(())
     }
 
-    /// A conversation's ordinals begin at 1 and have no gaps, and each turn is in the index.
+    /// Checks that the ordinals of each conversation begin at 1 and have no gaps, and that each turn is in the index.
     fn turns(&mut self) -> Result<(), Failure> {
         let mut wrong = Vec::new();
         let mut summed = TurnSums::default();
@@ -283,14 +284,14 @@ impl Inspection {
     fn indexed(&self, key: u64, turn_id: &str) -> Result<Option<Ordinal>, Failure> {
         let Some(hasher) = &self.hasher else { return Ok(None) };
         match index::find(&self.index, &self.turns, key, |id| hasher.hash(id), turn_id) {
-            // The row there is not its own, and is told from the other turn's side.
+            // The index leads to a damaged row of another turn. That row is reported when it is checked itself.
             Err(Failure::Record(_)) => Ok(None),
             found => found,
         }
     }
 
-    /// Each row of the index leads to a turn, and no turn has two rows. Whether the row is the right one for its turn
-    /// was checked from the turn's side.
+    /// Checks that each row of the index leads to a turn, and that no turn has two rows. `turns` has checked that each
+    /// turn is found by its own id.
     fn index(&mut self) -> Result<(), Failure> {
         let mut wrong = Vec::new();
         let mut named = BTreeSet::new();
@@ -310,8 +311,8 @@ impl Inspection {
         Ok(())
     }
 
-    /// Positions begin at 1 and have no gaps. Each names a turn, those of a conversation in the order of their ordinals,
-    /// and each turn has one.
+    /// Checks that positions begin at 1 and have no gaps, that each names a turn, that each turn has one, and that the
+    /// turns of a conversation have theirs in the order of their ordinals.
     fn positions(&mut self, positions: &ReadOnlyTable<u64, Row<Positions>>) -> Result<(), Failure> {
         let mut wrong = Vec::new();
         // For each conversation, the highest ordinal whose position has been read so far.
@@ -358,7 +359,7 @@ impl Inspection {
         Ok(())
     }
 
-    /// The turns of a conversation after an ordinal, up to another, have no position.
+    /// Reports that the turns of a conversation after the ordinal `after`, up to the ordinal `to`, have no position.
     fn unpositioned(&self, key: u64, after: u64, to: u64, wrong: &mut Vec<Violation>) -> Result<(), Failure> {
         let Some(first) = after.checked_add(1).filter(|first| *first <= to) else { return Ok(()) };
         for row in self.turns.range((key, first)..=(key, to))? {
@@ -368,13 +369,14 @@ impl Inspection {
         Ok(())
     }
 
-    /// An open turn is of a known conversation, not sealed, and has the steps that its head says.
+    /// Checks that each open turn belongs to a known conversation, is not sealed, and has as many steps as its head
+    /// says.
     fn open_turns(
         &mut self,
         open_turns: &ReadOnlyTable<(u64, &'static str), Row<OpenTurns>>,
         open_steps: &ReadOnlyTable<StepKey, Row<OpenTurnSteps>>,
     ) -> Result<(), Failure> {
-        // How many steps each head says, where it can be read.
+        // The number of steps in each head. `None` if the head cannot be read.
         let mut heads: BTreeMap<u64, BTreeMap<String, Option<u32>>> = BTreeMap::new();
         for row in open_turns.iter()? {
             let (place, value) = row?;
@@ -403,7 +405,7 @@ impl Inspection {
             let (place, value) = row?;
             let (key, turn_id, step) = place.value();
             let flaw = match heads.get(&key).and_then(|heads| heads.get(turn_id)) {
-                // Of these, and of a damaged head, it is told above.
+                // The steps that a head counts are checked above. A damaged head is reported there too.
                 Some(None) => continue,
                 Some(Some(count)) if step < *count => continue,
                 head => match (value.value().verify(&place.value()), head) {
@@ -418,7 +420,8 @@ impl Inspection {
     }
 }
 
-/// What is wrong with the first step that is missing or damaged of those that a head says.
+/// Returns what is wrong with the first missing or damaged step, of the steps that a head counts. `None` if all are
+/// sound.
 pub(super) fn unsound_step(
     open_steps: &impl ReadableTable<StepKey, Row<OpenTurnSteps>>,
     key: u64,
@@ -441,23 +444,23 @@ pub(super) fn unsound_step(
     Ok(None)
 }
 
-/// What a conversation's record must say by its turns.
+/// The contents that a conversation's record must have, computed from its turns.
 pub(super) struct Counted {
     /// The last ordinal that was given.
     pub(super) last: u64,
-    /// When the latest turn was sealed.
+    /// The moment at which the latest turn was sealed.
     pub(super) last_sealed_at: EpochMillis,
-    /// When the last turn ended, or was sealed if that is not known.
+    /// The report time of the last turn.
     pub(super) last_at: EpochMillis,
     pub(super) total_usage: Usage,
-    /// When the first turn ended, or was sealed if that is not known.
+    /// The report time of the first turn.
     pub(super) first_at: EpochMillis,
     /// The last turn.
     pub(super) latest: Option<StoredTurn>,
 }
 
 impl Counted {
-    /// The report time of the first turn, and the model, the project and the context size of the last one.
+    /// Returns the report time of the first turn, and the model, the project and the context size of the last turn.
     pub(super) fn told(&self) -> (EpochMillis, Option<Label>, Option<Label>, Option<TokenCount>) {
         let latest = self.latest.as_ref();
         let model = latest.and_then(|turn| turn.model.clone());

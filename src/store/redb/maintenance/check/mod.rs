@@ -1,17 +1,17 @@
-//! Verifies the files of a stopped store, and repairs what can be derived.
+//! Verifies the files of a stopped store, and repairs everything that can be computed from its sealed turns.
 //!
 //! Invariants: a check changes no byte of the files. A repair is tried in memory first, and is one transaction.
 //!
 //! - `paths`: finds and opens the files, with or without changing them, and writes the journal into the tables.
-//! - `inspect`: looks at every row of the tables.
+//! - `inspect`: checks every row of the tables.
 //! - `sums`: compares the sums of reports with the turns.
 //! - `flaw`: what can be wrong with a row, or with the file.
 //! - `report`: what a check found.
 //! - `error`: why a check or a repair could not be made.
-//! - `copy`: the copies that a repair keeps of the files.
+//! - `copy`: makes the copies of the files that a repair keeps.
 //! - `repair`: makes the tables agree with the turns in them.
-//! - `tests`: damage of each kind, found and repaired.
-//! - `sums_tests`: the same of the sums of reports.
+//! - `tests`: each kind of damage is found and repaired.
+//! - `sums_tests`: each kind of damage to the sums of reports is found and repaired.
 
 mod copy;
 pub(crate) mod error;
@@ -48,7 +48,7 @@ use crate::store::redb::unwind;
 /// Checks the database in this directory: that its pages are whole, and that its tables agree with each other. The
 /// contents of the journal are checked as if they were in the tables.
 ///
-/// No byte of the files changes. What redb wants to write as it opens them is kept in memory.
+/// No byte of the files changes. The bytes that redb writes when it opens the files stay in memory.
 pub fn check(directory: &Path) -> Result<CheckReport, CheckError> {
     check_files(&Paths::existing(directory)?)
 }
@@ -101,11 +101,12 @@ fn inspect(database: &Database) -> Result<CheckReport, Failure> {
     Inspection::of(&database.begin_read()?)
 }
 
-/// Repairs what can be derived in the database of this directory. Returns the report before the repair, and after it
-/// the path of the copy that is kept of the file and a second report. A copy of the journal is kept likewise.
+/// Repairs the database in this directory, by computing everything anew that follows from its sealed turns. Returns the
+/// report before the repair. If there was a repair, also returns the path of the copy of the main file, and the report
+/// after the repair. A copy of the journal is kept too.
 ///
-/// A sound database, and one whose pages are damaged and cannot be mended, is neither changed nor copied. Then there is
-/// no second report.
+/// A sound database, and a database whose damaged pages cannot be repaired, is neither changed nor copied. Then there
+/// is no second report.
 pub fn repair(directory: &Path) -> Result<(CheckReport, Option<(PathBuf, CheckReport)>), CheckError> {
     let paths = Paths::existing(directory)?;
     let before = check_files(&paths)?;
@@ -130,7 +131,7 @@ pub fn repair(directory: &Path) -> Result<(CheckReport, Option<(PathBuf, CheckRe
     }
 }
 
-/// Tries the repair in memory, so that a repair that the damage stops changes nothing.
+/// Tries the repair in memory. If damage makes the repair fail, it fails here, and the files do not change.
 fn can_be_derived(paths: &Paths) -> Result<bool, CheckError> {
     match paths.look() {
         Ok(looked) => Ok(unwind::caught_as_fault(|| derive(paths, looked)).is_ok()),
@@ -144,7 +145,7 @@ fn derive(paths: &Paths, (mut main, mut journal): (Database, Option<Database>)) 
         database.check_integrity().map_err(Failure::from)?;
     }
     let unmerged = paths.unmerged(&main, journal.as_ref())?;
-    // One transaction: a process that is killed must not leave half of a repair.
+    // All is one transaction, since a killed process must not leave half of a repair.
     write(&main, |txn| unmerged.write(txn).and_then(|()| repair::derive(txn)))?;
     if let Some(journal) = journal {
         journal.close().map_err(Failure::from)?;

@@ -24,7 +24,7 @@ use crate::store::redb::tables::schema::LOST_JOURNAL_ROWS;
 use crate::store::redb::tables::store_file::StoreFile;
 use crate::turn::RunningTime;
 
-/// Where the files of a store are.
+/// The paths of the files of a store.
 pub(super) struct Paths {
     pub(super) main: PathBuf,
     pub(super) journal: PathBuf,
@@ -45,7 +45,7 @@ impl Paths {
         }
     }
 
-    /// Opens the files without changing them. The journal may be missing, where it has nothing to say.
+    /// Opens the files without changing them. The journal may be missing if the main file does not need it.
     pub(super) fn look(&self) -> Result<(Database, Option<Database>), OpenError> {
         let main = look_at(&Builder::new(), &self.main, StoreFile::Main)?;
         let has_journal = has_content(&self.journal);
@@ -53,19 +53,20 @@ impl Paths {
         Ok((main, journal.transpose()?))
     }
 
-    /// Opens the files to change them.
+    /// Opens the files for writing.
     pub(super) fn open(&self) -> Result<(Database, Option<Database>), OpenError> {
         let open = |path: &Path| open_database(&Builder::new(), path).map_err(|error| explain(path, error));
         let main = open(&self.main)?;
         let journal = has_content(&self.journal).then(|| {
-            // As every opening does. The lock on the main file keeps others from the journal meanwhile.
+            // Every opening writes the journal back. The lock on the main file keeps other processes away from the
+            // journal meanwhile.
             write_back_file(&self.journal).map_err(|error| failed(&self.journal, Fault::disk(error)))?;
             open(&self.journal)
         });
         Ok((main, journal.transpose()?))
     }
 
-    /// Reads what the tables do not hold yet.
+    /// Reads the changes in the journal that the tables lack.
     pub(super) fn unmerged(&self, main: &Database, journal: Option<&Database>) -> Result<Unmerged, OpenError> {
         let failed = |failure: Failure| failed(&self.main, failure);
         let header = StoreHeader::of(main).map_err(failed)?;
@@ -87,18 +88,18 @@ impl Paths {
     }
 }
 
-/// What a main file lacks that its journal has.
+/// The changes that the journal has and the main file lacks.
 pub(super) struct Unmerged {
     header: StoreHeader,
-    /// None without a journal.
+    /// `None` if there is no journal.
     memtable: Option<Memtable>,
     running: RunningTime,
-    /// The rows of the journal of which something could not be taken.
+    /// The rows of the journal that could not be read in full.
     pub(super) damaged: Vec<DamagedRow>,
 }
 
 impl Unmerged {
-    /// What the turns of the journal add to reports. Without their prices: see [`NoPrices`].
+    /// Returns the sums over the turns of the journal, without costs: see [`NoPrices`].
     fn sums(memtable: &Memtable, meta: &WriteMeta<'_>) -> Result<Sums, Failure> {
         let rolled_up = memtable.rolled_up_at_last();
         let mut recent = Recent::default();
@@ -107,7 +108,7 @@ impl Unmerged {
         Ok(Sums { tally, digest: NoPrices.digest(), rolled_up, to: None })
     }
 
-    /// Writes all of it into the main file, which then no longer needs the journal.
+    /// Writes all changes into the main file, which then no longer needs the journal.
     pub(super) fn write(&self, txn: &WriteTransaction) -> Result<(), Failure> {
         let last = self.memtable.as_ref().map_or(self.header.checkpoint, Memtable::last_row);
         if let Some(memtable) = &self.memtable {

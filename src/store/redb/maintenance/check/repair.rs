@@ -24,16 +24,18 @@ use crate::store::redb::tables::schema::{
 };
 use crate::turn::{ConversationId, Ordinal};
 
-/// The most missing turns that are noted: a wild ordinal must not have the repair write for ever.
+/// The maximum number of missing turns that a repair notes. Without it, a damaged and therefore huge ordinal could make
+/// the repair write for ever.
 const MAX_GAPS: usize = 1_000_000;
 
-/// How many turns are summed up in memory before their sums are written.
+/// The number of turns that are summed up in memory before their sums are written.
 const TURNS_AT_ONCE: usize = 50_000;
 
-/// Makes everything agree with the turns that are there.
+/// Makes all tables agree with the sealed turns in the file.
 ///
-/// The turns are the truth. What of them cannot be read, or is there a second time, is moved aside, and its ordinal is
-/// not given again. A gap is noted likewise. Rows of a key that no conversation has are left for a person to look at.
+/// The sealed turns are the truth. A turn that cannot be read, or that is there a second time, is moved aside, and its
+/// ordinal is not given again. A missing turn is noted, and its ordinal is not given again either. Rows under a key
+/// that no conversation has stay as they are, for a person to look at.
 pub(super) fn derive(txn: &WriteTransaction) -> Result<(), Failure> {
     let meta = WriteMeta::write(txn)?;
     let (number, hasher) = (meta.next_repair()?, TurnHasher::of(meta.store_id()?));
@@ -54,17 +56,18 @@ pub(super) fn derive(txn: &WriteTransaction) -> Result<(), Failure> {
     let position = txn.open_table(POSITIONS)?.last()?.map_or(0, |(position, _)| position.value());
     let row = meta.checkpoint()?.number;
     meta.set_rolled_up(RolledUp { row, position })?;
-    // Whoever opens the store derives them anew, as its prices are other ones than none.
+    // The next opening computes the costs anew, as its price book is another than `NoPrices`.
     meta.set_costs(CostState { generation: 1, latest: 1, prices: PricedBy::Book(NoPrices.digest()) })?;
     meta.set_repricing(None)?;
-    // Turns may have been lost or have moved to other positions, hence a new lineage.
+    // Turns may be lost or have other positions now, so the store gets a new lineage.
     meta.draw_lineage()?;
     meta.end_repair()?;
     meta.set_live_bytes(count_live_bytes(txn)?)
 }
 
-/// Moves aside the rows whose checksums do not fit: what of such a row is damaged may be its key. A turn stays where it
-/// is if the index knows its ordinal; then its place is known, and it is moved to that among the lost turns.
+/// Moves aside the rows whose checksums do not fit: the damaged part of such a row may be its key. If the index has the
+/// ordinal of a turn, the key of that turn's row is right. Such a row stays here, and is later moved to the same place
+/// among the lost turns.
 fn set_aside(txn: &WriteTransaction, number: u64) -> Result<(), Failure> {
     let mut indexed = BTreeSet::new();
     for row in txn.open_table(INDEX)?.iter()? {
@@ -111,7 +114,7 @@ impl TableVisitor for SetAside<'_> {
     }
 }
 
-/// Makes the table of activity anew from the conversations' records.
+/// Makes the table by activity anew from the conversations' records.
 fn activity(txn: &WriteTransaction) -> Result<(), Failure> {
     txn.delete_table(ACTIVITY)?;
     let mut activity = txn.open_table(ACTIVITY)?;
@@ -126,7 +129,7 @@ fn activity(txn: &WriteTransaction) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes the sums of reports anew from the turns. Nothing has a price.
+/// Makes the sums of reports anew from the turns. No turn has a price.
 fn sums(txn: &WriteTransaction) -> Result<(), Failure> {
     txn.delete_table(LABELS)?;
     txn.delete_table(ROLLUPS)?;
@@ -158,12 +161,13 @@ fn sums(txn: &WriteTransaction) -> Result<(), Failure> {
     }
 }
 
-/// Numbers all turns anew, without a gap: as nearly in the old order as can be, and those of a conversation by their
-/// ordinals. The lineage is a new one, so no earlier position is taken for one of these.
+/// Numbers all turns anew, without a gap. The turns of a conversation are in the order of their ordinals, and otherwise
+/// the old order is kept as far as possible. The store gets a new lineage, so no earlier position can be mistaken for a
+/// new one.
 fn positions(txn: &WriteTransaction) -> Result<(), Failure> {
     let turns = txn.open_table(TURNS)?;
     let positions = txn.open_table(POSITIONS)?;
-    // The next turn of a conversation after an ordinal.
+    // Returns the ordinal of the next turn of a conversation after an ordinal.
     let next = |key, after: u64| -> Result<Option<u64>, Failure> {
         let Some(first) = after.checked_add(1) else { return Ok(None) };
         Ok(turns.range((key, first)..=(key, u64::MAX))?.next().transpose()?.map(|(place, _)| place.value().1))
@@ -199,7 +203,7 @@ fn positions(txn: &WriteTransaction) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Each key's id. A record whose id has no key gets it back.
+/// Returns the id of each key. If a record's id has no row in the table of keys, the row is written anew.
 fn keys(txn: &WriteTransaction) -> Result<BTreeMap<u64, ConversationId>, Failure> {
     let mut keys = txn.open_table(KEYS)?;
     let mut ids = BTreeMap::new();
@@ -287,7 +291,8 @@ impl<'txn> Repair<'txn> {
         Ok(sound)
     }
 
-    /// Makes the index that of the turns. What it names and is moved aside stays, so that it is not sealed again.
+    /// Makes the index agree with the turns. Its rows for turns that are moved aside stay, so that these turns are not
+    /// sealed again.
     fn index(&mut self, sound: &BTreeMap<String, u64>) -> Result<(), Failure> {
         let mut rows = Vec::new();
         for row in self.index.range((self.key, 0)..=(self.key, u64::MAX))? {
@@ -309,7 +314,8 @@ impl<'txn> Repair<'txn> {
             index::insert(&mut self.index, self.key, self.hasher.hash(turn_id), *ordinal)?;
         }
         let counted = count(&self.turns, Some(&self.lost), self.key)?;
-        // An ordinal that the index knows was given, unless the row itself is wild.
+        // An ordinal in the index was given to a turn, unless the row of the index itself is damaged and the ordinal
+        // too large to be true.
         let most = counted.last.saturating_add(rows.len() as u64);
         let given = gone.iter().copied().filter(|ordinal| *ordinal <= most).max();
         let last = counted.last.max(given.unwrap_or_default());
@@ -321,10 +327,10 @@ impl<'txn> Repair<'txn> {
         Ok(())
     }
 
-    /// Drops open turns that are sealed. Moves aside those that cannot be read, each with all of its steps, and steps
-    /// that are of no open turn.
+    /// Drops open turns that are sealed. Moves aside open turns that cannot be read, each with all of its steps, and
+    /// steps that belong to no open turn.
     fn open_turns(&mut self) -> Result<(), Failure> {
-        // How many steps each open turn has that stays.
+        // The number of steps of each open turn that stays.
         let mut sound = BTreeMap::new();
         let mut gone = Vec::new();
         for row in self.open_turns.range((self.key, "")..)? {
@@ -351,7 +357,8 @@ impl<'txn> Repair<'txn> {
         self.open_steps(&sound)
     }
 
-    /// Leaves the steps of these turns, of each so many.
+    /// Keeps the steps of these open turns, each of which has this number of steps. Drops the steps of sealed turns,
+    /// and moves all others aside.
     fn open_steps(&mut self, sound: &BTreeMap<String, u32>) -> Result<(), Failure> {
         let mut gone = Vec::new();
         for row in self.open_steps.range((self.key, "", 0)..)? {
@@ -386,7 +393,8 @@ impl<'txn> Repair<'txn> {
             let record = record.value().verify(&self.key);
             record.and_then(ConversationRecord::decode).ok()
         });
-        // Nobody holds a version while the store is stopped, so any will do but 0, which is for the unknown.
+        // No actor holds a version while the store is stopped, so any version will do except 0, the version of unknown
+        // conversations.
         let version = known.as_ref().map_or(0, |known| known.version.0).max(1);
         let life = known.map_or_else(Life::draw, |known| known.life);
         let (first_at, model, project, context_size) = counted.told();

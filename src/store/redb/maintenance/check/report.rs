@@ -1,17 +1,17 @@
 use super::flaw::Flaw;
 use crate::store::redb::files::replay::RowFlaw;
 
-/// A violation of the rules of the file. Displays as one line.
+/// A broken invariant of the files, with its place. Displays as one line.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Violation {
-    /// The file as a database is damaged.
+    /// The file as a whole is damaged.
     #[error("the file: {0}")]
     File(Flaw),
     /// A row of the journal.
     #[error("row {row} of the journal: {flaw}")]
     Journal {
-        /// Its number.
+        /// The number of the row.
         row: u64,
         /// What is wrong.
         flaw: RowFlaw,
@@ -19,7 +19,7 @@ pub enum Violation {
     /// A conversation's own record, or its key.
     #[error("conversation {conversation}: {flaw}")]
     Conversation {
-        /// Its id, or `#` and its key where that is all there is.
+        /// The id of the conversation, or `#` and its key if the id is unknown.
         conversation: String,
         /// What is wrong.
         flaw: Flaw,
@@ -27,19 +27,19 @@ pub enum Violation {
     /// A sealed turn.
     #[error("turn {ordinal} of conversation {conversation}: {flaw}")]
     Turn {
-        /// Its conversation.
+        /// The conversation of the turn.
         conversation: String,
-        /// Its place.
+        /// The ordinal of the turn.
         ordinal: u64,
         /// What is wrong.
         flaw: Flaw,
     },
-    /// The index from turn ids to ordinals, which knows of an id only its hash.
+    /// The index from hashes of turn ids to ordinals.
     #[error("the index of conversation {conversation} at {hash:016x}: {flaw}")]
     Index {
         /// The conversation.
         conversation: String,
-        /// Where in the index.
+        /// The hash in the key of the row.
         hash: u64,
         /// What is wrong.
         flaw: Flaw,
@@ -47,7 +47,7 @@ pub enum Violation {
     /// An open turn.
     #[error("open turn {turn_id} of conversation {conversation}: {flaw}")]
     OpenTurn {
-        /// Its conversation.
+        /// The conversation of the turn.
         conversation: String,
         /// The turn.
         turn_id: String,
@@ -57,7 +57,7 @@ pub enum Violation {
     /// Sums of reports.
     #[error("the sums of reports, {rows}: {flaw}")]
     Sums {
-        /// Which of them.
+        /// A text that names the rows.
         rows: String,
         /// What is wrong.
         flaw: Flaw,
@@ -65,7 +65,7 @@ pub enum Violation {
     /// The order of all turns.
     #[error("position {position}: {flaw}")]
     Position {
-        /// The place in it.
+        /// The position.
         position: u64,
         /// What is wrong.
         flaw: Flaw,
@@ -75,14 +75,14 @@ pub enum Violation {
 /// What a check found.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct CheckReport {
-    /// All that is wrong.
+    /// All violations that were found.
     pub violations: Vec<Violation>,
-    /// How many conversations there are.
+    /// The number of conversations.
     pub conversations: u64,
-    /// How many sealed turns there are.
+    /// The number of sealed turns.
     pub sealed_turns: u64,
-    /// How many open turns there are.
+    /// The number of open turns.
     pub open_turns: u64,
-    /// How many turns earlier repairs moved aside or noted as missing.
+    /// The number of turns that earlier repairs moved aside or noted as missing.
     pub lost_turns: u64,
 }

@@ -1,10 +1,11 @@
-//! Compares the sums of reports with the turns, in one pass and in memory that grows with the labels alone.
+//! Compares the sums of reports with the turns, in one pass. The memory for this grows only with the number of labels.
 //!
-//! All that adds up is multiplied by a number that stands for its row and its place there, and summed into a fingerprint:
-//! of the turns on one side, of the rows on the other. Only where the two differ are the rows made anew from the turns and
-//! compared one by one.
+//! Each number is multiplied by a hash of its row and its place in the row, and all products are added up to a
+//! fingerprint. One fingerprint is made from the turns, another from the rows of sums. Only if the two differ are the
+//! rows made anew from the turns and compared one by one.
 //!
-//! A price book of the past is not at hand. So of costs it is compared whether all rows that must have the same sums do.
+//! The price book of the costs is not known here. So a check of costs only compares the rows that must have the same
+//! sums with each other.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hasher;
@@ -23,8 +24,8 @@ use crate::store::redb::tables::row::Row;
 use crate::store::redb::tables::schema::{ConversationSumRows, Costs, Labels, RollupKey, Rollups, Turns};
 use crate::turn::{Ordinal, StoredTurn};
 
-/// A sum over numbers, each multiplied by one that stands for its row and its place there. Equal sets of numbers have
-/// equal fingerprints; that other ones do is as likely as to guess a number of 64 bits.
+/// A sum over numbers, each multiplied by a hash of its row and its place in the row. Equal sets of numbers have equal
+/// fingerprints. Different sets have equal fingerprints with a probability of about 2^-64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Fingerprint(u64);
 
@@ -50,17 +51,17 @@ impl Fingerprint {
     }
 }
 
-/// What stands for a row.
+/// The hash that stands for a row.
 #[derive(Debug, Clone, Copy)]
 struct RowHash(u64);
 
 impl RowHash {
-    /// Of a label, or of a conversation.
+    /// Returns the hash of a label or of a conversation's key.
     fn of(bytes: &[u8]) -> Self {
         Self(SipHasher13::new().hash(bytes))
     }
 
-    /// Of a row of this level and label.
+    /// Returns the hash of the row of this label at a level and a start.
     fn at(self, level: u8, start: i64) -> Self {
         let mut hasher = SipHasher13::new_with_keys(self.0, level.into());
         hasher.write_i64(start);
@@ -72,7 +73,7 @@ fn hash_of(label: &RollupLabel) -> Result<RowHash, Failure> {
     Ok(RowHash::of(&record::encode_plain("label", label)?))
 }
 
-/// What the turns add to the sums.
+/// The fingerprints of the sums over all turns.
 #[derive(Debug, Default)]
 pub(super) struct TurnSums {
     rollups: Fingerprint,
@@ -111,7 +112,7 @@ pub(super) fn compare(
 
 struct Comparison {
     tables: ReadRollups,
-    /// The labels by their keys in the tables.
+    /// The labels, by their keys in the tables.
     labels: HashMap<u64, (RowHash, RollupLabel)>,
     wrong: Vec<Violation>,
 }
@@ -171,7 +172,7 @@ impl Comparison {
         Ok(())
     }
 
-    /// Makes the rollups anew from the turns, and returns which rows differ.
+    /// Makes the rollups anew from the turns, and returns the rows that differ.
     fn closer_look(&self, turns: &impl ReadableTable<(u64, u64), Row<Turns>>) -> Result<Vec<(String, Flaw)>, Failure> {
         let mut expected: BTreeMap<(u8, i64, RollupLabel), Rollup> = BTreeMap::new();
         for row in turns.iter()? {
@@ -208,7 +209,8 @@ impl Comparison {
         Ok(wrong)
     }
 
-    /// All rows of costs of the same turns sum up to the same, and the sums of the conversations to those too.
+    /// Checks that the rows of costs have the same sum at each level, and that the costs of the conversations have this
+    /// sum too.
     fn costs(&mut self, generation: u32, summed: &TurnSums) -> Result<(), Failure> {
         let mut by_level = [Fingerprint::default(); Level::ALL.len()];
         let (mut total, mut wrong) = (Cost::default(), Vec::new());
@@ -218,12 +220,13 @@ impl Comparison {
             let (of, level, start, label) = key;
             let name = || format!("costs of {}", self.name_of((level, start, label)));
             if of < generation {
-                // It is being removed.
+                // Rows of earlier generations are about to be removed.
                 continue;
             }
             match (decode::<Costs, Cost>(&key, value.value()), by_level.get_mut(usize::from(level))) {
                 (Ok(cost), Some(found)) => {
-                    // What all levels have in common: six hours, the generation and the label.
+                    // The row's hash uses the six hours, the generation and the label: these are the same at all
+                    // levels.
                     let row = RowHash(label).at(0, Level::SixHours.start_of(Quarter::new(start)).get());
                     found.add(row.at(0, of.into()), cost.numbers());
                     if (of, level) == (generation, code_of(Level::Quarter)) {

@@ -1,4 +1,4 @@
-//! Damage of the sums of reports, found and repaired.
+//! Tests that damage to the sums of reports is found and repaired.
 
 use std::path::Path;
 
@@ -21,7 +21,7 @@ use crate::store::{
 };
 use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Ordinal, Progress, StepId, StoredTurn, TurnId, Usage};
 
-/// Opens a store, and derives all costs anew if they are by other prices.
+/// Opens a store, and computes all costs anew if they are by other prices.
 fn open(directory: &Path) -> RedbEngine {
     let location = Location::Directory(directory.to_owned());
     let (settings, backoff) = (StoreSettings::default(), Backoff::default());
@@ -73,7 +73,7 @@ fn turns(store: &RedbEngine) -> Vec<StoredTurn> {
     [of("a"), of("b")].concat()
 }
 
-/// What a report says, and what it has to say of the turns that are there.
+/// Returns a report, and the report that is expected by the turns in the store.
 fn reported(store: &RedbEngine) -> [crate::report::Breakdown; 2] {
     let question = question_of_1970();
     [store.report(&question).unwrap().breakdown, breakdown_of(&turns(store), &question, &*test_prices())]
@@ -87,7 +87,7 @@ fn change(directory: &Path, change: impl FnOnce(&redb::WriteTransaction) -> Resu
     database.close().unwrap();
 }
 
-/// Changes one byte of the last row of a table, which has checksums.
+/// Changes one byte of the last row of a table whose rows have checksums.
 fn spoil<T: Rows>(txn: &redb::WriteTransaction, table: redb::TableDefinition<'static, T::Key, Row<T>>) {
     let mut rows = txn.open_table(table).unwrap();
     let last = redb::ReadableTable::last(&rows).unwrap().unwrap();
@@ -102,7 +102,7 @@ fn told(directory: &Path) -> Vec<String> {
     check(directory).unwrap().violations.iter().map(ToString::to_string).collect()
 }
 
-/// The store is mended, and a report says what its turns say.
+/// Asserts that a repair makes the store sound, and that a report then agrees with the turns.
 async fn assert_mended(directory: &Path) {
     let (before, after) = repair(directory).unwrap();
     assert!(!before.violations.is_empty());
@@ -123,7 +123,7 @@ async fn sound_sums_are_clean_also_with_turns_in_the_journal_and_after_a_compact
     assert_eq!(told(directory.path()), [""; 0]);
     let store = open(directory.path());
     seal(&store, 3).await;
-    // Not closed in order, which would move everything into the tables.
+    // The store is not closed in order, because that would move everything into the tables.
     let mut writer = store.health();
     let [found, expected] = reported(&store);
     assert!(found == expected);

@@ -1,6 +1,6 @@
 use crate::turn::Ordinal;
 
-/// What stands at a position of the order of all turns.
+/// The contents of a position in the order of all turns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AtPosition {
     /// A sealed turn.

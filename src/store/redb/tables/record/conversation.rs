@@ -2,31 +2,31 @@ use super::damaged::{DamagedRecord, RecordFlaw};
 use crate::store::contract::{Life, Version};
 use crate::turn::{ConversationId, EpochMillis, Label, SealedTurn, TokenCount, Usage};
 
-/// What is stored once for each conversation.
+/// The record that is stored once for each conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ConversationRecord {
     pub(crate) id: ConversationId,
     pub(crate) life: Life,
     pub(crate) version: Version,
     pub(crate) sealed_turns: u64,
-    /// When its latest turn was sealed. This moment never goes back.
+    /// The moment at which its latest turn was sealed. This moment never goes back.
     pub(crate) last_sealed_at: EpochMillis,
-    /// When its latest turn ended, or was sealed if that is not known; 1970 if none is sealed.
+    /// The report time of its latest turn; the beginning of 1970 if no turn is sealed.
     pub(crate) last_at: EpochMillis,
-    /// When its first turn ended, or was sealed if that is not known; 1970 if none is sealed.
+    /// The report time of its first turn; the beginning of 1970 if no turn is sealed.
     pub(crate) first_at: EpochMillis,
     /// The sum of the usage of its sealed turns.
     pub(crate) total_usage: Usage,
-    /// Of its latest turn.
+    /// From its latest turn.
     pub(crate) model: Option<Label>,
-    /// Of its latest turn.
+    /// From its latest turn.
     pub(crate) project: Option<Label>,
-    /// Of its latest turn.
+    /// From its latest turn.
     pub(crate) context_size: Option<TokenCount>,
 }
 
 impl ConversationRecord {
-    /// A conversation that nobody has committed to.
+    /// Returns the record of a conversation before its first commit.
     pub(crate) fn begin(id: ConversationId) -> Self {
         Self {
             id,
@@ -43,7 +43,7 @@ impl ConversationRecord {
         }
     }
 
-    /// Takes over what it says of its turns from the next one, which was sealed at this moment.
+    /// Updates the facts about turns with the next turn, which was sealed at `sealed_at`.
     pub(crate) fn count(&mut self, turn: &SealedTurn, sealed_at: EpochMillis, is_first: bool) {
         self.last_at = turn.ended_at.unwrap_or(sealed_at);
         if is_first {
@@ -54,8 +54,8 @@ impl ConversationRecord {
         self.context_size = turn.metrics.context_size;
     }
 
-    /// Whether another state of the conversation is the later one. Versions of two lives say nothing of each other: rows
-    /// of one must not be laid over those of the other.
+    /// Returns whether `other` is a later state of the conversation. Versions of different lives cannot be compared, so
+    /// another life is an error: rows of one life must not overlay rows of another.
     pub(crate) fn is_before(&self, other: &Self) -> Result<bool, DamagedRecord> {
         if self.life == other.life {
             Ok(self.version < other.version)
@@ -64,18 +64,18 @@ impl ConversationRecord {
         }
     }
 
-    /// Its row in the table of activity, if it has a sealed turn.
+    /// Returns the key of its row in the table by activity, if the conversation has a sealed turn.
     pub(crate) fn activity(&self) -> Option<(u64, &str)> {
         (self.sealed_turns > 0).then(|| (inverted(self.last_at), self.id.as_str()))
     }
 }
 
-/// A moment as the table of activity has it: the later, the smaller.
+/// Returns a moment as it stands in the keys of the table by activity: a later moment is a smaller number.
 pub(crate) fn inverted(moment: EpochMillis) -> u64 {
     u64::MAX - moment.get()
 }
 
-/// The moment that the table of activity has as this number.
+/// Returns the moment of a number in the keys of the table by activity.
 pub(crate) fn moment_of(inverted: u64) -> EpochMillis {
     EpochMillis::new(u64::MAX - inverted)
 }

@@ -1,7 +1,7 @@
 use crate::store::fault::{Fault, FaultKind};
 use crate::turn::{ConversationId, InvalidId, InvalidMillis, InvalidTokenCount};
 
-/// A value does not decode: it is damaged, or of a later version.
+/// A stored value does not decode: it is damaged, or of a later version.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("a stored {what} cannot be read: {flaw}")]
 pub struct DamagedRecord {
@@ -12,7 +12,7 @@ pub struct DamagedRecord {
 /// What is wrong with a stored value.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub(crate) enum RecordFlaw {
-    /// Others point to it.
+    /// The value is missing, but another row leads to it.
     #[error("it is missing")]
     Missing,
     #[error("it is empty")]
@@ -66,7 +66,7 @@ impl DamagedRecord {
         Self { what, flaw: flaw.into() }
     }
 
-    /// The same, without what is wrong with it.
+    /// Returns a fault that names the kind of the record and has no cause.
     pub(crate) fn fault(&self) -> Fault {
         Fault::new(FaultKind::Damaged, "a stored record cannot be read").about(self.what)
     }

@@ -1,9 +1,9 @@
-//! How values are written to the file.
+//! The encoding of the values in the files.
 //!
 //! Each value is one byte, the version of its encoding, followed by the [postcard] of a *twin*: a struct that is a copy of
 //! a domain type. A change of a domain type therefore never changes the file.
 //!
-//! - `twin`: the twins, and how they are made and read.
+//! - `twin`: the twins, and the conversion between them and the domain types.
 //! - `conversation`: the record of a conversation.
 //! - `open_turn`: the records of an open turn: its head and its steps.
 //! - `at_position`: the record at a position of the order.
@@ -68,7 +68,7 @@ impl StagedHead {
         decode(HEAD, bytes, OpenHeadTwin::read)
     }
 
-    /// Puts the turn together. `steps` has the records of its steps, in order.
+    /// Puts the turn together from this head and from `steps`, the records of its steps in order.
     pub(crate) fn with_steps<'a>(
         self,
         steps: impl Iterator<Item = Result<&'a [u8], DamagedRecord>>,
@@ -76,7 +76,7 @@ impl StagedHead {
         let Self { turn_id, step_count, last_event_at, head } = self;
         let steps = (0..).zip(steps).map(|(place, record)| decode_step(&turn_id, place, record?));
         let steps: OpenSteps = steps.collect::<Result<_, _>>()?;
-        // Of two steps with one id only one is taken.
+        // If two steps have the same id, only one of them is in `steps`.
         if steps.count() != step_count {
             return Err(DamagedRecord::new(HEAD, RecordFlaw::StepCount { found: steps.count(), said: step_count }));
         }
@@ -92,7 +92,7 @@ pub(crate) fn decode_sealed(ordinal: Ordinal, bytes: &[u8]) -> Result<StoredTurn
     Ok(decode(SEALED_TURN, bytes, SealedTurnTwin::read)?.at(ordinal))
 }
 
-/// Encodes what a change says of the turn itself.
+/// Encodes the head of a changed turn.
 fn encode_head(change: &StagedChange) -> Result<Vec<u8>, DamagedRecord> {
     encode(HEAD, &OpenHeadTwin::of(change))
 }
@@ -123,13 +123,13 @@ fn first_of<'a, T: Deserialize<'a>>(what: &'static str, bytes: &'a [u8]) -> Resu
     }
 }
 
-/// Encodes sums or a label. These have no twins: the module `report` keeps their fields to itself, and their encoding as a
-/// part of what they are.
+/// Encodes sums or a label. These types have no twins: their fields are private to the module `report`, which also
+/// defines their encoding.
 pub(crate) fn encode_plain<T: Serialize>(what: &'static str, value: &T) -> Result<Vec<u8>, DamagedRecord> {
     encode(what, value)
 }
 
-/// Decodes what [`encode_plain`] has written.
+/// Decodes the bytes that [`encode_plain`] has written.
 pub(crate) fn decode_plain<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, DamagedRecord> {
     decode(what, bytes, Ok)
 }
@@ -140,7 +140,7 @@ const SEALED_TURN: &str = "sealed turn";
 const HEAD: &str = "open turn";
 const STEP: &str = "step of an open turn";
 
-/// What nearly all records fit in.
+/// A number of bytes that is enough for nearly all records.
 const ROOM: usize = 256;
 
 fn encode<T: Serialize>(what: &'static str, twin: &T) -> Result<Vec<u8>, DamagedRecord> {
@@ -407,7 +407,7 @@ mod tests {
 
         #[test]
         fn a_commit_has_no_more_bytes_than_limits_count(staged in any_open(), sealed in any_sealed()) {
-            // The lengths before a record, and the places of steps.
+            // The bytes besides a record: its length and the place of a step.
             const BESIDE: usize = 20;
             let records = records(staged.clone());
             let steps = records.steps.iter().map(|(_, record)| record.len() + BESIDE);

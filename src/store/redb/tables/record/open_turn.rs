@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use crate::turn::{OpenHead, RunningTime, TurnId};
 
-/// The head of an open turn as it is read.
+/// The head of an open turn, as decoded from its record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StagedHead {
     pub(crate) turn_id: TurnId,
@@ -11,10 +11,10 @@ pub(crate) struct StagedHead {
     pub(crate) head: OpenHead,
 }
 
-/// The records of what a commit stages of an open turn.
+/// The records that a commit stages of an open turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StagedRecords {
     pub(crate) head: Arc<[u8]>,
-    /// Those of the steps that changed, each with its place.
+    /// The records of the steps that changed, each with the place of its step.
     pub(crate) steps: Vec<(u32, Arc<[u8]>)>,
 }

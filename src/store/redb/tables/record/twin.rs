@@ -1,6 +1,7 @@
-//! Compact twins of the domain types: the store keeps one for every turn.
+//! Compact twins of the domain types. They are compact because the store keeps one for every turn.
 //!
-//! An absent number is stored as 0 and a present one as itself plus 1, so that presence takes no byte of its own.
+//! A number that may be absent is stored as 0 if it is absent, and else as the number plus 1. So no extra byte says
+//! whether it is present.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +18,7 @@ use crate::turn::{
 #[derive(Serialize, Deserialize)]
 pub(super) struct ConversationTwin<'a> {
     id: &'a str,
-    /// Of a fixed length, as it is random.
+    /// The life has a fixed length: it is random, so a variable length would not save bytes.
     life: [u8; 8],
     version: u64,
     sealed_turns: u64,
@@ -40,21 +41,21 @@ pub(super) enum AtPositionTwin {
 pub(super) struct SealedTurnTwin<'a> {
     turn_id: &'a str,
     sealed_at: u64,
-    /// 0 if absent, else 1 plus twice the distance from `sealed_at`, plus 1 if it is later than that.
+    /// 0 if absent. Else 1 plus twice the distance from `sealed_at`, and 1 more if it is later than `sealed_at`.
     ended_at: u64,
     reason: &'a str,
     model: Option<&'a str>,
     provider: Option<&'a str>,
     project: Option<&'a str>,
     cache_write_1h: u64,
-    /// `None` if it is the sum of the steps.
+    /// `None` if the usage is the sum of the steps.
     usage: Option<UsageTwin>,
     #[serde(borrow)]
     steps: Vec<SealedStepTwin<'a>>,
     #[serde(borrow)]
     details: Vec<StepDetailsTwin<'a>>,
     duration: u64,
-    /// 0 if absent, 1 if it is that of the last step, else the value plus 2.
+    /// 0 if absent, 1 if it is the context size after the last step, else the value plus 2.
     context_size: u64,
     times: Vec<f64>,
 }
@@ -90,7 +91,7 @@ pub(super) struct OpenHeadTwin<'a> {
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct OpenStepTwin<'a> {
-    /// As in a sealed step.
+    /// Empty for the usual id, as in a sealed step.
     id: &'a str,
     reports: ReportsTwin,
     step_times: TimesTwin,
@@ -196,7 +197,7 @@ impl<'a> SealedTurnTwin<'a> {
         } = turn;
         let TurnMetrics { turn_id, usage, steps, duration, context_size } = metrics;
         let mut times = Times::default();
-        // Both are in the order of the steps.
+        // `steps` and `step_details` are both in the order of the steps.
         let mut details = step_details.iter().peekable();
         let details = steps.iter().enumerate().filter_map(|(place, step)| {
             let details = details.next_if(|details| details.step_id == step.step_id)?;
@@ -360,10 +361,10 @@ fn whole_id(turn_id: &str, place: usize, id: &str) -> Result<StepId, RecordFlaw>
     Ok(if id.is_empty() { StepId::new(format!("{turn_id}#{place}"))? } else { StepId::new(id)? })
 }
 
-/// A moment that is usually close to another one.
+/// Encodes the moment `to`, which is usually close to `from`, as a distance.
 fn distance(from: EpochMillis, to: EpochMillis) -> u64 {
     let (from, to) = (from.get(), to.get());
-    // A plausible moment is at most a day later than that.
+    // `to` is plausible only if it is at most a day later than `from`, so this does not overflow.
     if to > from { 2 * (to - from) + 2 } else { 2 * (from - to) + 1 }
 }
 
@@ -373,7 +374,7 @@ fn at_distance(from: u64, code: u64) -> Option<EpochMillis> {
     Some(EpochMillis::new(to))
 }
 
-/// Whether `text` is the decimal form of the number.
+/// Returns whether `text` is the decimal form of the number.
 fn is_number(text: &str, mut number: usize) -> bool {
     for (place, digit) in text.bytes().rev().enumerate() {
         if usize::from(digit) != usize::from(b'0') + number % 10 {
@@ -387,7 +388,7 @@ fn is_number(text: &str, mut number: usize) -> bool {
     false
 }
 
-/// A counter that may be absent.
+/// Encodes a counter that may be absent.
 fn code(count: Option<TokenCount>) -> u64 {
     count.map_or(0, |count| count.get() + 1)
 }
@@ -475,15 +476,16 @@ fn last_context_size(steps: &[StepMetrics]) -> Option<TokenCount> {
     steps.last().map(|step| step.usage.context_size())
 }
 
-/// Times as whole numbers: 0 for none, else 1 plus 4 times the value in milliseconds, tenths or hundredths, plus 0, 1
-/// or 2 for that unit. Any other time is listed in `times`: 1 plus 4 times its place there, plus 3.
+/// Encodes times as whole numbers. An absent time is 0. A time that is a whole number of milliseconds, or of tenths or
+/// hundredths of a millisecond, is 1 plus 4 times this number, plus 0, 1 or 2 for the unit. Any other time is listed in
+/// this vector, and its code is 1 plus 4 times its place in the vector, plus 3.
 #[derive(Default)]
 struct Times(Vec<f64>);
 
-/// The kind is the two lowest bits of a code.
+/// The factor of each unit. The unit is in the two lowest bits of a code minus 1.
 const SCALES: [f64; 3] = [1.0, 10.0, 100.0];
 
-/// Smaller numbers than this, 2^53, have a code.
+/// Only numbers below this limit, 2^53, have a code.
 const LIMIT: f64 = 9_007_199_254_740_992.0;
 
 impl Times {

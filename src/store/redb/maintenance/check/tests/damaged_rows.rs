@@ -66,13 +66,13 @@ async fn a_damaged_record_costs_that_record_alone_and_a_repair_moves_it_aside() 
 }
 
 #[tokio::test]
-async fn what_an_earlier_repair_took_out_is_kept_by_a_later_one() {
+async fn a_later_repair_keeps_the_rows_that_an_earlier_one_took_out() {
     let directory = sound().await;
     for repairs in 1..=2 {
         damage(directory.path(), POSITIONS, |positions| {
             drop(positions.insert(6, Stored::as_it_is(&[repairs; 20])).unwrap());
         });
-        // Sound by itself, and no open turn.
+        // The row has a right checksum, but does not decode as an open turn.
         damage(directory.path(), OPEN_TURNS, |open| {
             drop(open.insert((1, "open"), row::seal(&(1, "open"), &mut vec![repairs; 20])).unwrap());
         });
@@ -91,7 +91,7 @@ async fn what_an_earlier_repair_took_out_is_kept_by_a_later_one() {
     }
 }
 
-/// Puts a row as it is under another key.
+/// Moves a row under another key without changing its bytes.
 fn misplace<T: Rows>(
     directory: &Path,
     table: TableDefinition<'_, T::Key, Row<T>>,

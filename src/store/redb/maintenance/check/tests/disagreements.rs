@@ -7,7 +7,7 @@ use crate::store::redb::tables::row::Row;
 use crate::store::redb::tables::schema::{ACTIVITY, Activity, CONVERSATIONS, INDEX, KEYS, OPEN_TURNS, TURNS};
 use crate::turn::EpochMillis;
 
-/// Gives a conversation's key a place by activity.
+/// Inserts a row for a conversation's key into the table by activity.
 fn list(activity: &mut redb::Table<'_, (u64, &'static str), Row<Activity>>, place: (u64, &str), key: u64) {
     activity.insert(place, row::seal(&place, &mut key.to_le_bytes().to_vec())).unwrap();
 }

@@ -29,8 +29,8 @@ async fn a_running_store_is_not_checked_and_a_missing_one_is_told() {
     assert!(matches!(check(&directory.path().join("none")), Err(CheckError::Missing { .. })));
 }
 
-/// A store with a flipped bit in the middle of stored ids, which still decode: the checksums of their pages alone tell.
-/// In all copies, as some are in pages of the past.
+/// Returns a store with a flipped bit in stored ids. The ids still decode, so only the checksums of the pages show the
+/// damage. All copies of the ids are changed, as some are in old pages.
 async fn with_damaged_pages() -> tempfile::TempDir {
     let directory = sound().await;
     let mut image = bytes(directory.path());

@@ -39,7 +39,7 @@ impl<T: Rows> Flips<'_, T> {
         txn.commit().unwrap();
     }
 
-    /// Flips each bit of the row's key and value. `met` reads it and returns whether the damage was seen.
+    /// Flips each bit of the row's key and value. `met` reads the row and returns whether the read saw the damage.
     fn each(&self, key: &KeyOf<'_, T>, met: impl Fn(&ReadTables, KeyOf<'_, T>) -> bool) {
         let key = T::Key::as_bytes(key).as_ref().to_vec();
         let mut value = Vec::new();
@@ -51,7 +51,7 @@ impl<T: Rows> Flips<'_, T> {
             let mut row = [&*key, &*value].concat();
             row[bit / 8] ^= 1 << (bit % 8);
             let (other, damaged) = row.split_at(key.len());
-            // These bytes are no key (no UTF-8, or wrong lengths), so nothing can ask for them.
+            // These bytes are not a valid key (not UTF-8, or of a wrong length), so no read can ask for them.
             if std::panic::catch_unwind(|| drop(T::Key::from_bytes(other))).is_err() {
                 continue;
             }
@@ -101,7 +101,7 @@ async fn each_flipped_bit_of_a_row_is_found_by_the_check_and_by_the_read_that_me
             let range = TurnRange { conversation_id: id("a"), after: 0, limit: 9 };
             let mut left_out = LeftOut::default();
             TurnsQuery::of(&none, &range).read(Some(tables), &range, &mut left_out).unwrap();
-            // No conversation has another key, so no read meets it there.
+            // No conversation has another key, so no read finds the row there.
             key != 1 || ordinal < at.get() || left_out.count == 1
         },
     );
@@ -117,7 +117,7 @@ async fn each_flipped_bit_of_a_row_is_found_by_the_check_and_by_the_read_that_me
     );
     let is_step = |value: &[u8]| record::decode_step(&TurnId::new("open").unwrap(), 1, value).is_ok();
     Flips { database, table: OPEN_STEPS, decodes: is_step }.each(&(1, "open", 1), |tables, _| {
-        // Wherever the row stands, the turn lacks it.
+        // Whatever key the row has now, the turn lacks this step.
         let mut left_out = LeftOut::default();
         let state = StateQuery::of(&none, &id("a")).read(tables, &id("a"), &[], &mut left_out).unwrap();
         left_out.count == 1 && state.open_turns == [staged("other", 0)]
@@ -137,7 +137,7 @@ async fn each_flipped_bit_of_a_row_is_found_by_the_check_and_by_the_read_that_me
     Flips { database, table: POSITIONS, decodes: |value| AtPosition::decode(value).is_ok() }.each(
         &2,
         |tables, position| {
-            // Nobody asks for what is at 0.
+            // No read asks for position 0.
             let Some(after) = position.checked_sub(1) else { return true };
             let (given, mut left_out) = (Memtable::at(JournalMark::default(), position), LeftOut::default());
             let query = OrderQuery::of(&given, after, 1).unwrap();

@@ -15,7 +15,8 @@ use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::{Life, TurnRange};
 use crate::turn::{Done, EpochMillis};
 
-/// A store that does not open any more but with a repair, which keeps `turns`.
+/// Asserts that the store does not open, that a check finds `found`, and that a repair keeps the turns with the
+/// ordinals `turns`.
 async fn assert_repaired(directory: &Path, found: &[&str], turns: &[u64]) {
     let refused = refusal(directory);
     assert!(refused.to_string().contains("journal"), "{refused}");
@@ -31,7 +32,7 @@ async fn assert_repaired(directory: &Path, found: &[&str], turns: &[u64]) {
 }
 
 #[tokio::test]
-async fn what_is_in_the_journal_alone_is_checked_where_it_belongs_and_changes_no_byte() {
+async fn the_journal_is_checked_as_if_it_were_in_the_tables_and_no_byte_changes() {
     let directory = with_a_journal().await;
     let journal = directory.path().join(StoreFile::Journal.name());
     let before = (bytes(directory.path()), fs::read(&journal).unwrap());
@@ -89,7 +90,7 @@ async fn a_row_of_the_journal_that_is_exchanged_damaged_or_taken_out_is_told_whe
         OpenError::DamagedRow { row, flaw, .. } => format!("row {row}: {flaw}"),
         other => panic!("{other:?}"),
     };
-    // Sound by itself, and of the right place in its conversation.
+    // The row has a right checksum and follows in its conversation, but it is not the row that the next one links to.
     let directory = with_a_journal().await;
     change_entry(directory.path(), 2, |entry| {
         let other = turn("other").seal(&Done::because("stop"), EpochMillis::new(2));
@@ -100,7 +101,7 @@ async fn a_row_of_the_journal_that_is_exchanged_damaged_or_taken_out_is_told_whe
         "row 3: it does not follow the row before it, one of which was exchanged"
     );
 
-    // The last row, which no other follows.
+    // The damaged row is the last one, so no other row links to it.
     let directory = with_a_journal().await;
     damage_journal(directory.path(), |rows| {
         let mut bytes = rows.get(3).unwrap().unwrap().value().unverified().to_vec();

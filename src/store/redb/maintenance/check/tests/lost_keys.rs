@@ -46,7 +46,8 @@ async fn a_damaged_row_of_the_keys_costs_that_conversation_alone_and_the_journal
     assert_eq!(told(&check(directory.path()).unwrap()), [""; 0]);
 }
 
-/// A store with a commit to each conversation in the journal, and with neither a key nor a record of conversation a.
+/// Returns a store with a commit to each conversation in the journal. The key and the record of conversation `a` are
+/// damaged.
 async fn without_key_and_record() -> tempfile::TempDir {
     let directory = sound().await;
     let store = open(directory.path());
@@ -70,7 +71,7 @@ async fn a_conversation_whose_key_and_record_are_both_damaged_is_found_by_its_pl
 }
 
 #[tokio::test]
-async fn a_conversation_whose_key_nothing_tells_any_more_is_unavailable_and_others_go_on() {
+async fn a_conversation_whose_key_is_lost_is_unavailable_and_others_go_on() {
     let directory = without_key_and_record().await;
     damage(directory.path(), ACTIVITY, |places| drop(places.remove((u64::MAX - 2, "a")).unwrap()));
     let store = open(directory.path());

@@ -1,14 +1,15 @@
-//! Damage of each kind, found by a check and repaired. These tests alone damage tables and journals by their rows.
+//! Tests that a check finds each kind of damage and that a repair mends it. No other tests damage rows of tables and
+//! journals.
 //!
-//! - `set_up`: stores to be damaged, and ways to damage them.
-//! - `files`: whole files: sound ones, those in use, missing, empty or linked, and the copies of a repair.
+//! - `set_up`: makes stores, and damages them.
+//! - `files`: files that are sound, in use, missing, empty or linked, and the copies that a repair makes.
 //! - `disagreements`: sound rows of the tables that contradict each other.
 //! - `open_turns`: heads and steps of open turns.
 //! - `order`: positions, in the tables and in the journal.
 //! - `lost_keys`: conversations whose keys or records are damaged.
-//! - `damaged_rows`: rows that do not decode, or stand under another key.
-//! - `flipped_bits`: each bit of a row of each table.
-//! - `journal`: rows of the journal that are damaged, exchanged or gone.
+//! - `damaged_rows`: rows that do not decode, or stand under a wrong key.
+//! - `flipped_bits`: each single flipped bit of a row, for each table.
+//! - `journal`: rows of the journal that are damaged, replaced or missing.
 //! - `older_copies`: an older copy of one file beside the other.
 
 mod damaged_rows;

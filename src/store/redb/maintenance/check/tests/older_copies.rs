@@ -15,7 +15,7 @@ use crate::store::redb::writer::Writer;
 use crate::store::redb::writer::backoff::Backoff;
 use crate::store::{Location, RedbEngine};
 
-/// Seals a turn in a commit of its own, on this thread.
+/// Seals a turn in its own commit, and runs the writer on this thread.
 fn seal_by_hand(store: &RedbEngine, writer: &mut Writer, name: &str, version: u64, turn: &str) {
     let turns = [turn];
     let mut sealing = std::pin::pin!(seal(store, name, version, &turns));
@@ -26,12 +26,12 @@ fn seal_by_hand(store: &RedbEngine, writer: &mut Writer, name: &str, version: u6
 }
 
 fn prepare(directory: &Path) -> (RedbEngine, Writer) {
-    // So small that a flush moves one conversation.
+    // The journal is so small that a flush moves one conversation.
     let settings = StoreSettings::with_journal_bytes(4800);
     RedbEngine::prepare(Location::Directory(directory.to_owned()), &settings, Backoff::default()).unwrap()
 }
 
-/// The store is refused with `expected` as the cause, by the start and by the check.
+/// Asserts that the store does not open and cannot be checked, with `expected` as the cause.
 fn assert_of_another_time(directory: &Path, expected: &str) {
     let refused = refusal(directory);
     assert!(
@@ -72,7 +72,7 @@ async fn an_older_journal_of_the_store_is_refused() {
     fs::write(&journal, newer).unwrap();
     assert_eq!(places(directory.path()).await.len(), 3);
 
-    // After an orderly stop there is another journal. The one before it is none of the store's any more.
+    // After an orderly stop the store has another journal. The journal before it does not belong to the store any more.
     let older = fs::read(&journal).unwrap();
     let store = open(directory.path());
     store.close().await;

@@ -8,7 +8,7 @@ use crate::store::redb::tables::schema::{OPEN_STEPS, OPEN_TURNS, OpenTurnSteps, 
 use crate::store::redb::tables::{record, row};
 use crate::turn::{OpenStep, StepId, TurnId};
 
-/// Puts a step of a conversation's turn, as it would be written.
+/// Inserts a sound row for a step of a turn.
 fn put_step(steps: &mut redb::Table<'_, StepKey, Row<OpenTurnSteps>>, place: (u64, &str, u32), step: &OpenStep) {
     let mut record = record::encode_step(&TurnId::new(place.1).unwrap(), place.2, step).unwrap();
     steps.insert(place, row::seal(&place, &mut record)).unwrap();
@@ -64,7 +64,7 @@ async fn each_disagreement_of_heads_and_steps_is_named_and_repaired() {
         assert_eq!(open_of("b"), whole);
         store.close().await;
     }
-    // A step of a turn that is sealed.
+    // The step belongs to a turn that is sealed.
     assert_found_and_repaired("open turn x of conversation a: step 0: there is no head of the turn", |path| {
         damage(path, OPEN_STEPS, |rows| put_step(rows, (1, "x", 0), &step("s")));
     })

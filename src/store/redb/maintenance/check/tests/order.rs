@@ -101,7 +101,7 @@ async fn the_last_position_is_known_although_its_row_is_damaged() {
         let directory = sound().await;
         damage(directory.path(), POSITIONS, |positions| {
             let mut row = positions.remove(6).unwrap().unwrap().value().unverified().to_vec();
-            // The key alone, or the value as well.
+            // Either only the key of the row is wrong, or its value is damaged as well.
             row[0] ^= u8::from(lost && at == 6);
             positions.insert(at, Stored::as_it_is(&row)).unwrap();
         });

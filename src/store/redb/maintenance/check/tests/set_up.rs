@@ -29,7 +29,7 @@ pub(super) fn id(name: &str) -> ConversationId {
     ConversationId::new(name).unwrap()
 }
 
-/// A commit that seals one turn.
+/// Returns a commit that seals one turn.
 pub(super) fn sealing(name: &str, version: u64, turn_id: &str) -> Commit {
     Commit {
         conversation_id: id(name),
@@ -54,7 +54,8 @@ pub(super) fn staged(id: &str, steps: u32) -> StagedTurn {
     StagedTurn { turn, last_event_at: RunningTime::new(1) }
 }
 
-/// A store with a conversation of three sealed turns and two open ones, one of which has three steps, and one more.
+/// Returns a stopped store with the conversations `a` and `b`. Each has three sealed turns and two open turns, one of
+/// which has three steps.
 pub(super) async fn sound() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
@@ -91,7 +92,7 @@ pub(super) fn damage_meta(directory: &Path, change: impl FnOnce(&mut WriteMeta<'
     txn.commit().unwrap();
 }
 
-/// Where the index has a turn.
+/// Returns the hash under which the index has a turn.
 pub(super) fn hash(directory: &Path, turn_id: &str) -> u64 {
     let database = Database::open(directory.join(StoreFile::Main.name())).unwrap();
     TurnHasher::of(ReadMeta::of(&database).unwrap().store_id().unwrap()).hash(turn_id)
@@ -105,7 +106,8 @@ pub(super) fn bytes(directory: &Path) -> Vec<u8> {
     fs::read(directory.join(StoreFile::Main.name())).unwrap()
 }
 
-/// Damages a sound file: the check must say `expected`, and the repair must leave it clean and keep the file as it was.
+/// Damages a sound store. Asserts that the check finds `expected`, and that the repair makes the store sound and keeps
+/// a copy of the damaged file.
 pub(super) async fn assert_found_and_repaired(expected: &str, damaged: impl FnOnce(&Path)) -> tempfile::TempDir {
     let directory = sound().await;
     damaged(directory.path());
@@ -120,7 +122,7 @@ pub(super) async fn assert_found_and_repaired(expected: &str, damaged: impl FnOn
     directory
 }
 
-/// The order of all turns of a store that is not running.
+/// Returns the order of all turns of a stopped store.
 pub(super) async fn order(directory: &Path) -> Vec<(u64, String, u64)> {
     let store = open(directory);
     let page = store.sealed_turns(None, 99).unwrap();
@@ -131,7 +133,8 @@ pub(super) async fn order(directory: &Path) -> Vec<(u64, String, u64)> {
     page.turns.iter().map(place).collect()
 }
 
-/// An order as `order` returns it: the conversations of the positions, each with its turns from ordinal 1.
+/// Returns the order that [`order`] would return for these conversations, one letter for each position. The turns of
+/// each conversation have the ordinals 1, 2, 3, ...
 pub(super) fn in_order(conversations: &str) -> Vec<(u64, String, u64)> {
     let of = |(place, name): (usize, char)| {
         let ordinal = conversations[..=place].matches(name).count() as u64;
@@ -140,7 +143,7 @@ pub(super) fn in_order(conversations: &str) -> Vec<(u64, String, u64)> {
     conversations.char_indices().map(of).collect()
 }
 
-/// How many rows a table has of what repairs took out.
+/// Returns the number of rows in a table of lost rows.
 pub(super) fn lost<K: redb::Key + 'static>(directory: &Path, table: TableDefinition<'_, K, &'static [u8]>) -> u64 {
     let database = Database::open(directory.join(StoreFile::Main.name())).unwrap();
     let lost = database.begin_read().unwrap().open_table(table).unwrap();
@@ -161,12 +164,12 @@ pub(super) async fn lose(store: RedbEngine) {
     writer.wait_for(|state| *state != Health::Running).await.unwrap();
 }
 
-/// Why the store is not opened.
+/// Returns the error of opening the store.
 pub(super) fn refusal(directory: &Path) -> OpenError {
     RedbEngine::open(Location::Directory(directory.to_owned()), &StoreSettings::default()).unwrap_err()
 }
 
-/// What a crash leaves of a store of which three commits are in the journal alone.
+/// Returns a store as a crash leaves it, with three commits in the journal only.
 pub(super) async fn with_a_journal() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
@@ -188,7 +191,7 @@ pub(super) fn mark(rows: &redb::Table<'_, u64, Row<JournalRows>>, number: u64) -
     JournalMark { number, checksum: rows.get(number).unwrap().unwrap().value().checksum() }
 }
 
-/// Changes the first entry of a row of the journal. The row is sound by itself and follows the row before it.
+/// Changes the first entry of a row of the journal. The changed row has a right checksum and follows the row before it.
 pub(super) fn change_entry(directory: &Path, number: u64, change: impl FnOnce(&mut Entry)) {
     damage_journal(directory, |rows| {
         let (mut entries, before) = {
