@@ -61,7 +61,7 @@
 //! - `sink`: where a recorder sends events.
 //! - `outbox`: a sink that sends events to a running system.
 //! - `ndjson`: a sink that writes events as lines of JSON.
-//! - `tests`: what is measured, sent and put on spans.
+//! - `tests`: the measured times, the sent events, and the spans.
 
 mod ndjson;
 mod outbox;

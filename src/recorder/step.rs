@@ -97,8 +97,8 @@ impl<'t> StepRecorder<'t> {
 }
 
 impl<'t> StreamedStep<'t> {
-    /// Starts a new stream, because the request is repeated. The step's times become those of this stream. Call this
-    /// after the pause before the repetition, which does not belong to the time to first token.
+    /// Starts a new stream, because the request is repeated. The times of the step are then the times of this stream.
+    /// Call this after the pause before the repetition, which does not belong to the time to first token.
     pub fn retry(mut self) -> StepRecorder<'t> {
         self.0.stream = Some(Stream::start(self.0.turn, &self.0.span, self.0.reports.joined()));
         StepRecorder(self.0)

@@ -34,7 +34,7 @@ impl StagedTurn {
     }
 }
 
-/// What a commit changes of an open turn: its head, and those of its steps that changed since it was last staged.
+/// The part of an open turn that a commit writes: its head, and the steps that changed since the turn was last staged.
 ///
 /// So an event of a turn of thousands of steps stages one step. The other steps stay as they are in the store. A step
 /// that is neither in the change nor in the store makes the turn unreadable, as if it were damaged.
@@ -149,7 +149,7 @@ impl Commit {
     }
 }
 
-/// What became durable.
+/// The answer to a commit that is durable.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Committed {
     /// The version that the conversation has now.
@@ -441,7 +441,7 @@ pub enum ListSealedError {
 pub struct ReportQuestion {
     /// The periods, in order and without an overlap, such as the [`periods`](crate::report::Zone::periods) of a zone.
     pub periods: Vec<Period>,
-    /// What the report is grouped by.
+    /// The labels that the report is grouped by.
     pub grouping: Grouping,
     /// Which turns and steps count.
     pub selection: Selection,

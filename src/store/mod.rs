@@ -158,8 +158,8 @@
 //! 2. All bytes of the journal are written once more and synced: an earlier sync may have failed, after which Linux shows
 //!    bytes that are not on the disk.
 //! 3. redb undoes the transaction that was cut short in each file. Then a journal that is older or newer than the main
-//!    file is refused: base <= checkpoint <= newest row <= last row must hold, and the marks must be those of the same
-//!    rows.
+//!    file is refused: base <= checkpoint <= newest row <= last row must hold, and both files must have the same marks
+//!    for the same rows.
 //! 4. The rows after the checkpoint are read into the memtable. Flushes may have moved some of their pieces already, so
 //!    an entry whose version is in the tables is skipped. Its positions are skipped only if the tables have them too.
 //!    Its turns are skipped for sums only if the tables have counted them: the tables note up to which row all turns

@@ -1,6 +1,6 @@
 //! Tests of the recorder.
 //!
-//! - `turns`: what is measured and sent.
+//! - `turns`: the measured times and the sent events.
 //! - `outbox`: how events reach a running system.
 //! - `spans`: the spans, and that the counters of turns, steps and requests have the same sums.
 

@@ -3,7 +3,7 @@ use memchr::memmem;
 use super::super::{ConversationId, TurnId};
 use super::value::text_of;
 
-/// A turn that a bad line mentions, as far as the line can be read.
+/// A turn that a bad line mentions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mention {
     pub(crate) conversation_id: ConversationId,

@@ -36,7 +36,7 @@ impl Workload {
         Self { random: Random::new(seed), turns: 0 }
     }
 
-    /// Returns the next operation on a store whose conversations are those of `models`.
+    /// Returns the next operation on a store with the conversations `models`.
     pub(super) fn next(&mut self, models: &BTreeMap<ConversationId, Oracle>) -> Operation {
         match self.random.below(24) {
             0 => Operation::CheckWrite,

@@ -2,7 +2,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Misfit {
-    /// The journal is that of another store.
+    /// The journal belongs to another store.
     #[error("it names another store")]
     OtherStore,
     /// The database belongs to another journal by now.

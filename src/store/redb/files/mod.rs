@@ -10,7 +10,7 @@
 //! - `open_error`: why a store could not be opened.
 //! - `path`: symbolic links, empty files, and file names that survive a power cut.
 //! - `file`: the operations that change a file or its name.
-//! - `doom`: in tests, lets a thread make only so many changes to files.
+//! - `doom`: in tests, lets a thread make only a limited number of changes to files.
 //! - `overlay`: a view of a file that keeps writes in memory.
 //! - `look`: opens a database in such a view.
 //! - `write_back`: writes a file once more, because an earlier sync of it may have failed.

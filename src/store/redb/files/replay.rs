@@ -87,11 +87,11 @@ pub enum RowFlaw {
         conversation_id: ConversationId,
         /// Its version before the commit.
         version: Version,
-        /// How many turns of it were sealed before the commit.
+        /// The number of its sealed turns before the commit.
         sealed_turns: u64,
         /// Its version after the commit, as the commit says.
         next_version: Version,
-        /// How many turns of it were sealed before the commit, as the commit says.
+        /// The number of its sealed turns before the commit, as the commit says.
         sealed_before: u64,
     },
 }

@@ -92,7 +92,8 @@ pub(crate) struct Memtable {
     kept_after: Option<JournalMark>,
     /// The turns and the size of the sums that the active table has to add to the tables.
     unsummed: Unsummed,
-    /// The same for the immutable table. Its sums are moved after its pieces and its order.
+    /// The turns and the size of the sums that the immutable table has to add to the tables, after its pieces and its
+    /// order.
     frozen: Unsummed,
     /// The last position when the immutable table took its last commit.
     frozen_position: u64,

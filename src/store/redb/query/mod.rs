@@ -153,7 +153,8 @@ impl TurnsQuery {
                 is_full = add(&mut turns, Ordinal::new(ordinal).ok_or_else(no_ordinal)?, record);
             }
         }
-        // Turns that the checkpoint moved since the memtable was copied are in both; skip those that were read already.
+        // Turns that the checkpoint moved since the memtable was copied are in both places. The filter skips the turns
+        // that were read from the tables already.
         for (ordinal, record) in self.turns.iter().filter(|(ordinal, _)| ordinal.get() > latest) {
             if is_full {
                 break;

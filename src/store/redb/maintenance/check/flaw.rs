@@ -36,7 +36,7 @@ pub enum Flaw {
     /// The conversation has a key and no record.
     #[error("its record is missing")]
     NoRecord,
-    /// The record of a key is that of another conversation.
+    /// The record of the key belongs to another conversation.
     #[error("the record of key {key} names {named}")]
     OtherRecord {
         /// The key.
