@@ -238,7 +238,7 @@ mod tests {
         let mut rows = DumpRows(&txn, Vec::new());
         visit_tables(&mut rows).unwrap();
         let counted = count_live_bytes(&txn).unwrap();
-        assert_eq!(WriteMeta::write(&txn).unwrap().live_bytes().unwrap(), counted, "bytes are counted as they change");
+        assert_eq!(WriteMeta::write(&txn).unwrap().live_bytes().unwrap(), counted, "the noted live bytes are wrong");
         rows.1
     }
 
@@ -254,7 +254,11 @@ mod tests {
         }
         let rows_of = |end: usize, table: &str| moved(&pieces, 0..end).iter().filter(|row| row.0 == table).count();
         let steps: Vec<_> = (1..=6).map(|end| rows_of(end, "open_steps")).collect();
-        assert_eq!(steps, [3 + 2, 4 + 2, 1 + 2, 2 + 2, 2 + 2, 2], "of the sealed turn none is left");
+        assert_eq!(
+            steps,
+            [3 + 2, 4 + 2, 1 + 2, 2 + 2, 2 + 2, 2],
+            "the last count is that without steps of the sealed turn"
+        );
         assert_eq!(rows_of(6, "open_turns"), 1);
     }
 

@@ -66,5 +66,5 @@ fn attack(flushes: u64, crash_after: u64) -> bool {
 fn a_conversation_that_fills_a_memtable_survives_a_crash_in_each_of_the_flushes_that_move_it() {
     let crashes = |flushes| (0..1000).take_while(|n| attack(flushes, *n)).count();
     let flushes = (0..1000).take_while(|flushes| crashes(*flushes) > 0).count();
-    assert!(flushes as u64 > COMMITS / 2, "all was moved in {flushes} flushes");
+    assert!(flushes as u64 > COMMITS / 2, "everything was moved in only {flushes} flushes");
 }

@@ -459,8 +459,8 @@ mod tests {
             memtable.moved(&[(Arc::clone(piece), 7)], 0);
             let left: Vec<_> = memtable.of(&id()).collect();
             assert!(left.iter().all(|piece| piece.key == Some(7)));
-            assert_eq!(left.last().unwrap().sealed_before(), moved, "what is left follows what was moved");
-            assert_eq!(left[0].conversation.version, Version(COMMITS + 1), "the latest stays in sight");
+            assert_eq!(left.last().unwrap().sealed_before(), moved, "the next piece does not follow the moved one");
+            assert_eq!(left[0].conversation.version, Version(COMMITS + 1), "the latest piece is hidden");
         }
 
         // The order is moved once all turns are in the tables, in separate flushes.
@@ -512,7 +512,7 @@ mod tests {
         // The tables have the sums of row 2, and a part of those of rows 3 and 4.
         assert_eq!((counted.immutable.len(), counted.active.len()), (2, 2));
         assert_eq!((memtable.summed_to(), memtable.rolled_up_then()), (Some(&key), RolledUp { row: 4, position: 3 }));
-        assert!(memtable.has_only_sums() && memtable.freeze().is_none(), "those are moved first");
+        assert!(memtable.has_only_sums() && memtable.freeze().is_none(), "rows 3 and 4 must be moved first");
         assert!((5_000_000..5_100_000).contains(&memtable.size()), "{}", memtable.size());
         memtable.summed(None);
         memtable.moved(&[], 0);
@@ -536,7 +536,7 @@ mod tests {
         assert_eq!(seen(&memtable, 0), all(0));
         let (moving, _) = memtable.next_to_move(1);
         memtable.moved(&[(Arc::clone(&moving[0]), 7)], 0);
-        assert_eq!(seen(&memtable, 0), all(2), "a moved piece takes its records along");
+        assert_eq!(seen(&memtable, 0), all(2), "a moved piece has left records behind");
         for after in 0..16 {
             assert_eq!(seen(&memtable, after), all(2).split_off(usize::try_from(after).unwrap().min(14)));
         }
@@ -548,7 +548,7 @@ mod tests {
         assert_eq!((memtable.first_position(), memtable.last_position()), (5, 4));
         (0..3).for_each(|nth| memtable.take_positions(&entry(nth, 2)));
         assert_eq!((memtable.first_position(), memtable.last_position()), (5, 6));
-        assert!(memtable.freeze().unwrap().is_empty(), "there is an order to move, and no piece");
+        assert!(memtable.freeze().unwrap().is_empty(), "there must be an order to move, and no piece");
         assert!(memtable.has_immutable());
     }
 

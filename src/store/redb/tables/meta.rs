@@ -463,7 +463,10 @@ mod tests {
         change(&main, |meta| meta.set(META_FORMAT, &7u32.to_le_bytes()));
         assert!(matches!(Stamp::of(&main, StoreFile::Main), Ok(Stamp::Format(7))));
         change(&main, |meta| meta.set(META_FORMAT, b"7"));
-        assert!(matches!(Stamp::of(&main, StoreFile::Main), Ok(Stamp::Foreign)), "that is no format");
+        assert!(
+            matches!(Stamp::of(&main, StoreFile::Main), Ok(Stamp::Foreign)),
+            "a value of another length is no format"
+        );
     }
 
     #[test]
@@ -495,7 +498,7 @@ mod tests {
             |database: &Database| change(database, |meta| meta.bind_journal(Uuid::from_u128(7))).lineage().unwrap();
         assert_eq!(opened(&database), first);
         let asked = change(&database, |meta| meta.draw_lineage_when_opened()).lineage().unwrap();
-        assert_eq!(asked, first, "until it is opened");
+        assert_eq!(asked, first, "the lineage changed before the opening");
         let second = opened(&database);
         assert_ne!(second, first);
         assert_eq!(opened(&database), second, "once");

@@ -406,7 +406,7 @@ mod tests {
             change(&database, |rollups| rollups.remove_other_generations(2, 2).unwrap());
             steps += 1;
         }
-        assert_eq!(steps, 3, "three rows of costs of each of two generations");
+        assert_eq!(steps, 3, "each of two generations has three rows of costs");
         let tables = ReadRollups::open(&database.begin_read().unwrap()).unwrap();
         assert_eq!(tables.conversation(2, 1).unwrap().cost, unknown);
         assert_eq!(tables.conversation(3, 1).unwrap(), ConversationSums::default());

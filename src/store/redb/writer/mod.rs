@@ -420,7 +420,7 @@ struct LastBatch {
     moved_bytes: u64,
     /// How long the batch took to write.
     write: Duration,
-    /// The part of that time that the journal took.
+    /// The part of this time that the append to the journal took.
     append: Duration,
 }
 
@@ -449,7 +449,7 @@ mod tests {
         let now = Instant::now();
         let late = now + Duration::from_hours(1);
         writer.admission.excuse(Duration::from_mins(30));
-        assert!(!jobs.iter().any(|job| writer.is_overdue(job, now)), "nothing has waited");
+        assert!(!jobs.iter().any(|job| writer.is_overdue(job, now)), "no job has waited yet");
         let mut refused = 0;
         for job in jobs {
             if writer.is_overdue(&job, late) {

@@ -112,7 +112,7 @@ async fn assert_mended(directory: &Path) {
     assert!(found == expected);
     seal(&store, 3).await;
     let [found, expected] = reported(&store);
-    assert!(found == expected, "and it goes on");
+    assert!(found == expected, "sums are wrong after a further commit");
     store.close().await;
     assert_eq!(told(directory), [""; 0]);
 }
@@ -134,7 +134,7 @@ async fn sound_sums_are_clean_also_with_turns_in_the_journal_and_after_a_compact
     assert_eq!(told(directory.path()), [""; 0]);
     let store = open(directory.path());
     let [found, expected] = reported(&store);
-    assert!(found == expected, "what was compacted without prices gets them again");
+    assert!(found == expected, "turns that were compacted without prices have no prices afterwards");
     store.close().await;
 }
 
