@@ -1,7 +1,7 @@
 //! The two files of a store: where they are, and how they are made, opened, replayed and closed.
 //!
-//! Invariants: a file that is not ours is never changed. A store is not opened without its journal, nor beside the journal
-//! of another store.
+//! Invariants: a file that is not ours is never changed. A store is not opened without its journal, nor beside the
+//! journal of another store.
 //!
 //! - `location`: where a store keeps its files.
 //! - `storage`: where a test keeps the files of a store instead.
