@@ -145,7 +145,7 @@ impl Recorder {
         Self { shared: Arc::new(Shared { sink: Box::new(sink), stopwatch, clock, taken, full, gone }) }
     }
 
-    /// Starts a turn. `labels` are the model, its provider and the project, as far as they are known.
+    /// Starts a turn. `labels` are the model, its provider and the project; unknown ones are `None`.
     pub fn start_turn(
         &self,
         conversation_id: ConversationId,

@@ -39,7 +39,7 @@ pub enum FaultKind {
     Database,
     /// A stored record cannot be read. Retrying does not help; a check names the record.
     Damaged,
-    /// Code of the store panicked: a defect, or damage that nobody expected. Retry later.
+    /// Code of the store panicked, because of a defect or of unexpected damage. Retry later.
     Panicked,
     /// The thread or actor that answers is gone. The process should end.
     Unreachable,

@@ -85,7 +85,7 @@ impl OpenStep {
     }
 }
 
-/// The steps of an open turn, in the order in which they were first seen, each found by its id.
+/// The steps of an open turn, in the order in which they were first seen. Each can be found by its id.
 #[derive(Debug, Clone, Default)]
 pub struct OpenSteps {
     steps: Vec<OpenStep>,

@@ -38,7 +38,7 @@ impl Setup {
         ModelStream::new(&self.clock)
     }
 
-    /// The events, without their common fields.
+    /// Returns the events as lines, without the fields that all events have.
     fn told(&self) -> Vec<String> {
         let lines = self.log.lines().into_iter();
         lines.map(|line| line.replace(r#","conversationId":"c","turnId":"t""#, "")).collect()

@@ -24,7 +24,7 @@ enum Transition {
     /// Commits that are in flight at the same time, each to the conversation with this number. The expected version is
     /// right, or wrong by `version_off_by`.
     Commits(Vec<(u8, Change)>),
-    /// Close the store and open it again.
+    /// The store is closed and opened again.
     Reopen,
 }
 

@@ -16,7 +16,7 @@ pub(crate) struct Mention {
 const MAX_MENTIONS: usize = 1000;
 
 /// Returns the turns that a bad line mentions: the value of each `turnId`, with the nearest `conversationId` and `type`
-/// before it, or the first ones after it if none is before.
+/// before the `turnId`, or the first ones after it if there are none before.
 pub(crate) fn mentions(line: &[u8]) -> Vec<Mention> {
     let turns = values(line, "\"turnId\"");
     let conversations = values(line, "\"conversationId\"");

@@ -14,7 +14,7 @@ use super::{BadEvent, bad_structure, find_type};
 /// Where events begin and end in a stream of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Framing {
-    /// One event in each line.
+    /// Each line is one event.
     Lines,
     /// A single event, on any number of lines.
     Whole,
@@ -462,7 +462,7 @@ mod tests {
         }
         // A stray bracket does not make an array of the events on the next lines.
         assert_eq!(errors(format!("[\n{DONE}\n{DELTA}\nx").as_bytes(), 7), (vec![2, 3], vec![(1, false), (4, false)]));
-        // Each of these lines is an array by itself, which is bad.
+        // Each of these lines is an array by itself, so each is a bad event.
         let arrays = format!("[{DONE}]\n[{DONE}]\n{DONE}");
         assert_eq!(errors(arrays.as_bytes(), 1000), (vec![3], vec![(1, false), (2, false)]));
         let log = whole(Framing::Lines, b"[12:30] started\n");

@@ -31,7 +31,7 @@ mod tests {
             size += taken_a_batch;
             largest = largest.max(size);
             let until = moved + usize::try_from(owed(size, limit, taken_a_batch)).unwrap();
-            // The longest pause is as long as four flushes.
+            // A commit waits at most as long as four flushes take.
             for _ in 0..4 {
                 if moved >= until {
                     break;

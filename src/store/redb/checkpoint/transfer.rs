@@ -25,7 +25,7 @@ pub(crate) struct Transfer {
     /// The mark of the last row of the journal that the tables have in full after this transaction, if the transaction
     /// moves that mark.
     pub(crate) checkpoint: Option<JournalMark>,
-    /// The newest row of the journal.
+    /// The mark of the newest row of the journal.
     pub(crate) newest: JournalMark,
     /// The sums that turns of the tables or of these pieces add to reports.
     pub(crate) sums: Option<Sums>,
@@ -162,7 +162,7 @@ mod tests {
     use crate::store::redb::tables::schema::{Role, TableVisitor, count_live_bytes, visit_tables};
     use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Progress, RunningTime, StepId, StepTimes, TurnId};
 
-    /// A turn with an event of each of these steps.
+    /// Returns an open turn with an event of each of these steps.
     fn staged(id: &str, steps: &[u32]) -> StagedTurn {
         let mut turn = OpenTurn::new(TurnId::new(id).unwrap());
         for (nth, step) in (0..).zip(steps) {
@@ -173,7 +173,8 @@ mod tests {
         StagedTurn { turn, last_event_at: RunningTime::new(steps.len() as u64) }
     }
 
-    /// Commits of one conversation, each in a piece of its own: a turn goes on, begins anew, goes on and ends.
+    /// Returns the pieces of some commits to one conversation, one commit in each piece: a turn gets events, begins
+    /// anew, gets events and ends.
     fn pieces() -> Vec<Arc<Piece>> {
         let states: [&[u32]; 5] = [&[0, 1, 2], &[0, 1, 2, 1, 3], &[0], &[0, 1], &[0, 1, 1]];
         let mut before: Option<StagedTurn> = None;

@@ -30,8 +30,8 @@ fn commit(nth: u64, model: &Oracle) -> Commit {
     }
 }
 
-/// Runs `flushes` of the flushes that move the conversation. The disk crashes at the n-th change after that; returns
-/// whether the next flush met the crash.
+/// Runs the first `flushes` flushes that move the conversation, and then the next one. The disk crashes at the change
+/// number `crash_after` after the first flushes. Returns whether the next flush met the crash.
 fn attack(flushes: u64, crash_after: u64) -> bool {
     let disk = Disk::default();
     let mut client = Client::new(disk.clone(), Sabotage::None);

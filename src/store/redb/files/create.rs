@@ -60,7 +60,7 @@ fn create_file(path: &Path, file: StoreFile, stamping: Stamping<'_>) -> Result<(
     if let Err(TryLockError::WouldBlock) = lock.try_lock() {
         return Err(OpenError::InUse { path: path.to_owned() });
     }
-    // The process that held the lock before may have created the file.
+    // Another process that held the lock before may have created the file.
     if has_content(path) {
         return Ok(());
     }

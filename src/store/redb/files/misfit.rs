@@ -19,7 +19,7 @@ pub enum Misfit {
     OlderDatabase {
         /// The last row that was dropped from the journal.
         base: u64,
-        /// The last row of which the database has everything.
+        /// The last row that the database has in full.
         checkpoint: u64,
     },
     /// The database has seen rows that the journal does not have.

@@ -12,7 +12,7 @@
 //! - `file`: the operations that change a file or its name.
 //! - `doom`: in tests, lets a thread make only a limited number of changes to files.
 //! - `overlay`: a view of a file that keeps writes in memory.
-//! - `look`: opens a database in such a view.
+//! - `look`: opens a database through an overlay.
 //! - `write_back`: writes a file once more, because an earlier sync of it may have failed.
 //! - `stamp`: makes an empty database a file of a store, and refuses a file of another program or format.
 //! - `header`: what binds the two files to each other.

@@ -45,7 +45,7 @@ impl Files {
         let meta = ReadMeta::of(&tables)?;
         let (running, lineage) = (meta.running_time()?, meta.lineage()?);
         drop(meta);
-        // The journal's running time is the later one, if it has one.
+        // If the journal has a running time, it is the later one.
         let running = running.max(ReadMeta::of(&journal)?.running_time()?);
         let running_ms = AtomicU64::new(running.get());
         let filter = Arc::default();

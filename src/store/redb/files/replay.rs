@@ -160,7 +160,7 @@ struct Replay<'a> {
     memtable: Memtable,
     /// The positions that the next entry may begin at.
     positions: RangeInclusive<u64>,
-    /// Conversations whose keys are lost.
+    /// The conversations whose keys are lost.
     without_key: HashSet<ConversationId>,
     /// Why an entry of the present row was passed over, if that happened.
     passed_over: Option<RowFlaw>,

@@ -65,7 +65,7 @@ mod tests {
 
     use super::*;
 
-    /// A file on a full disk, with a hole. Records what is written and synced.
+    /// A file with a hole, on a full disk. It records which bytes are written and synced.
     #[derive(Debug)]
     struct Sparse {
         bytes: InMemoryBackend,

@@ -1,19 +1,20 @@
 //! The memtable: the changes that are in the journal and not in the tables yet, in memory.
 //!
-//! Commits go to the active table. When that is large and there is no immutable table, it becomes the immutable one,
-//! and the checkpoint moves it into the tables of the main file while the next active table fills.
+//! Commits go to the active table. When the active table is large and there is no immutable table, the active table
+//! becomes the immutable one. The checkpoint moves the immutable table into the tables of the main file while the next
+//! active table fills.
 //!
-//! Each table keeps the changes of a conversation in pieces of bounded size, in most cases a single one. Each piece
-//! ends with a commit and is moved whole, oldest first, so that the main file always holds a conversation as some
+//! Each table keeps the changes of a conversation in pieces of bounded size, in most cases in a single piece. Each
+//! piece ends with a commit and is moved whole, oldest first, so that the main file always holds a conversation as some
 //! commit left it. The state of a conversation is its rows in the main file, overlaid by the pieces of the immutable
 //! table and then by those of the active one. Overlaying a piece that the main file already holds is a no-op, so a
 //! moved piece may be dropped at any later time.
 //!
 //! - `piece`: the changes of consecutive commits to one conversation.
-//! - `open_parts`: what a piece has of an open turn: its head and the steps that changed.
+//! - `open_parts`: the parts of an open turn in a piece: its head and the steps that changed.
 //! - `table`: one of the two tables.
 //! - `order`: the order in which the turns of both tables were sealed.
-//! - `tally`: what the turns of both tables add to reports.
+//! - `tally`: the sums that the turns of both tables add to reports.
 
 pub(crate) mod open_parts;
 pub(crate) mod order;

@@ -138,7 +138,7 @@ impl TurnsQuery {
             turns.len() >= range.limit || bytes >= LIST_BYTES
         };
         let mut is_full = range.limit == 0;
-        // No conversation has a turn after the largest ordinal.
+        // No turn can follow the largest ordinal.
         if let (Some(tables), Some(first)) = (tables, range.after.checked_add(1))
             && let Some(key) = self.key.map_or_else(|| tables.key_of(id), |key| Ok(Some(key)))?
         {

@@ -353,7 +353,7 @@ impl Writer {
         Ok(txn.commit()?)
     }
 
-    /// Closes the store, as its state is in doubt, and plans to open it again.
+    /// Closes the store, as its state is unknown, and plans to open it again.
     fn fail(&mut self, cause: Fault) -> Fault {
         tracing::error!(cause = cause.in_full(), "the store failed; it is closed and opened again");
         let _no_flush = self.checkpoint.pause();

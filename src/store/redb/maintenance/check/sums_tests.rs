@@ -200,7 +200,7 @@ async fn a_damaged_row_of_sums_is_left_out_of_reports_found_and_made_anew() {
         assert_eq!(store.conversations(&all).unwrap().len(), 2);
         let question = ReportQuestion { periods: vec![whole()], ..question_of_1970() };
         store.report(&question).unwrap();
-        // A report of all levels.
+        // This report reads rows of all levels.
         store.report(&question_of_1970()).unwrap();
         assert!(store.damaged_records() > 0);
         store.close().await;
