@@ -173,7 +173,7 @@ impl Task {
                 }
             }
             if is_gone {
-                tracing::warn!("the system that took events has ended");
+                tracing::warn!("the system that received the events has ended");
                 return Err(SystemGone);
             }
             if parcels.is_empty() {

@@ -242,7 +242,7 @@ impl Checkpoint {
             Err(cause) => {
                 tracing::warn!(
                     cause = cause.in_full(),
-                    "the journal could not be moved into the tables; it is read when the store is opened"
+                    "the journal could not be moved into the tables; the next opening reads it"
                 );
                 files.close();
                 Err(cause)

@@ -26,10 +26,7 @@ impl Location {
             _ => Ok(()),
         });
         removed.inspect_err(|fault| {
-            tracing::warn!(
-                error = fault.in_full(),
-                "the journal could not be removed; it is read when the store is opened"
-            );
+            tracing::warn!(error = fault.in_full(), "the journal could not be removed; the next opening reads it");
         })
     }
 }

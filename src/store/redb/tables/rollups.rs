@@ -200,7 +200,7 @@ fn add_to<T: Rows, V: serde::Serialize + serde::de::DeserializeOwned>(
             key_bytes + bytes
         }
         Some((Err(damaged), bytes)) => {
-            tracing::warn!(%damaged, "a damaged row of sums was replaced; `turn-metrics check` tells what it lacks");
+            tracing::warn!(%damaged, "a damaged row of sums was replaced; `turn-metrics check` shows what is missing");
             key_bytes + bytes
         }
         None => 0,
