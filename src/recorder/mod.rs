@@ -61,7 +61,7 @@
 //! - `sink`: where a recorder sends events.
 //! - `outbox`: a sink that sends events to a running system.
 //! - `ndjson`: a sink that writes events as lines of JSON.
-//! - `tests`: what is measured, sent and put on spans.
+//! - `tests`: the measured times, the sent events, and the spans.
 
 mod ndjson;
 mod outbox;
@@ -145,7 +145,7 @@ impl Recorder {
         Self { shared: Arc::new(Shared { sink: Box::new(sink), stopwatch, clock, taken, full, gone }) }
     }
 
-    /// Starts a turn. `labels` are the model, its provider and the project, as far as they are known.
+    /// Starts a turn. `labels` are the model, its provider and the project; unknown ones are `None`.
     pub fn start_turn(
         &self,
         conversation_id: ConversationId,

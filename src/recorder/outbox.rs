@@ -17,7 +17,7 @@ use crate::turn::{ConversationId, KernelEvent, TurnEvent, TurnId};
 const BATCH: usize = 1024;
 /// The maximum number of attempts to send an event. The last attempt is about 6 seconds after the first.
 const ATTEMPTS: u32 = 8;
-/// The pause before the second attempt. It doubles before each further one.
+/// The pause before the second attempt. The pause doubles before each further attempt.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 
 /// A sink that sends events to a system's [`Observe`] recipient, grouped by conversation.
@@ -53,8 +53,8 @@ struct Counters {
 pub struct OutboxCounts {
     /// Events that the system acknowledged: they are durable.
     pub delivered: u64,
-    /// Events that the system refused, that were given up, or that were not acknowledged when the system or the arbiter
-    /// of the outbox ended.
+    /// Events that the system refused, that the outbox gave up, or that were not acknowledged when the system or the
+    /// arbiter of the outbox ended.
     pub lost: u64,
 }
 
@@ -173,7 +173,7 @@ impl Task {
                 }
             }
             if is_gone {
-                tracing::warn!("the system that took events has ended");
+                tracing::warn!("the system that received the events has ended");
                 return Err(SystemGone);
             }
             if parcels.is_empty() {
@@ -208,8 +208,8 @@ impl Task {
 impl Drop for Task {
     fn drop(&mut self) {
         self.counters.lost.fetch_add(self.in_hand, Ordering::Relaxed);
-        // After this, offering an event fails. Events that still wait are lost, and dropping the channel of a flush
-        // answers it.
+        // After this, the queue takes no event. Events that still wait are lost. Dropping the channel of a flush ends
+        // its wait.
         self.queue.close();
         while let Ok(item) = self.queue.try_recv() {
             if matches!(item, Item::Event(_)) {

@@ -76,8 +76,8 @@ impl Names<'_> {
     }
 }
 
-/// The span from the start of a stream to its first token. If there is none, the span ends with the stream and has
-/// `firstToken = false`.
+/// The span from the start of a stream to its first token. If the stream has no token, the span ends with the stream
+/// and has `firstToken = false`.
 pub(super) fn ttft(step: &Span) -> Span {
     info_span!(target: "turn_metrics::recorder", parent: step, "ttft", firstToken = Empty)
 }

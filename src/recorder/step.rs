@@ -53,8 +53,8 @@ impl<'t> StepRecorder<'t> {
         self.0.report(report.into(), false);
     }
 
-    /// Records the final token counts of the step. They replace earlier reports that were not final, even if they are
-    /// lower. Several final reports join.
+    /// Records the final token counts of the step. Final counts replace earlier reports that were not final, even if
+    /// the final counts are lower. Several final reports join.
     pub fn final_usage(&mut self, report: impl Into<UsageReport>) {
         self.0.report(report.into(), true);
     }
@@ -74,7 +74,7 @@ impl<'t> StepRecorder<'t> {
         self.0.start_tool_call(name, tool_call_id)
     }
 
-    /// Ends the stream. `reason` is the provider's finish reason, or says what went wrong.
+    /// Ends the stream. `reason` is the provider's finish reason, or a word for what went wrong.
     pub fn end_stream(mut self, reason: &str) -> StreamedStep<'t> {
         self.0.end_stream(reason);
         StreamedStep(self.0)
@@ -97,8 +97,8 @@ impl<'t> StepRecorder<'t> {
 }
 
 impl<'t> StreamedStep<'t> {
-    /// Starts a new stream, because the request is repeated. The step's times become those of this stream. Call this
-    /// after the pause before the repetition, which does not belong to the time to first token.
+    /// Starts a new stream, because the request is repeated. The times of the step are then the times of this stream.
+    /// Call this after the pause before the repetition, which does not belong to the time to first token.
     pub fn retry(mut self) -> StepRecorder<'t> {
         self.0.stream = Some(Stream::start(self.0.turn, &self.0.span, self.0.reports.joined()));
         StepRecorder(self.0)

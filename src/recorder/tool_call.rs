@@ -3,8 +3,8 @@ use tracing::Span;
 /// Records one run of a tool. The recorder borrows nothing, so several tools can run at the same time, each in its own
 /// task.
 ///
-/// If it is dropped without an end, its span does not say whether the tool failed. If it outlives its step, the step's
-/// span stays open until the call ends; the step's events do not change.
+/// If the recorder is dropped without a call of `end`, its span does not say whether the tool failed. If a call
+/// outlives its step, the step's span stays open until the call ends; the step's events do not change.
 #[derive(Debug)]
 pub struct ToolCallRecorder {
     span: Span,
@@ -15,7 +15,7 @@ impl ToolCallRecorder {
         Self { span }
     }
 
-    /// Ends the call.
+    /// Ends the call. `is_error` says whether the tool failed.
     pub fn end(self, is_error: bool) {
         self.span.record("isError", is_error);
     }

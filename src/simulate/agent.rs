@@ -32,7 +32,7 @@ struct Turn {
     hundredths_ms: u32,
 }
 
-/// The outcome of a step, which decides whether there is another.
+/// The outcome of a step, which decides whether the turn has another step.
 enum StepEnd {
     Tool,
     Text,

@@ -1,4 +1,5 @@
-//! The lines of a kernel. Events that count for metrics use the types of `turn`; the others are defined here.
+//! The lines of a simulated kernel. Events that count for metrics have types in `turn`; the types of other events are
+//! defined here.
 
 use serde::Serialize;
 use serde_json::Value;

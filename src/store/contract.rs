@@ -17,7 +17,7 @@ use crate::turn::{
 pub struct StagedTurn {
     /// The fold of its events.
     pub turn: OpenTurn,
-    /// The running time at its latest event. The age of the turn is measured from there.
+    /// The running time at its latest event. The age of the turn is the running time since then.
     pub last_event_at: RunningTime,
 }
 
@@ -34,7 +34,7 @@ impl StagedTurn {
     }
 }
 
-/// What a commit changes of an open turn: its head, and those of its steps that changed since it was last staged.
+/// The part of an open turn that a commit writes: its head, and the steps that changed since the turn was last staged.
 ///
 /// So an event of a turn of thousands of steps stages one step. The other steps stay as they are in the store. A step
 /// that is neither in the change nor in the store makes the turn unreadable, as if it were damaged.
@@ -83,7 +83,7 @@ impl From<RunningTime> for StaleBefore {
     }
 }
 
-/// The number of changes that a conversation has had: 0 for an unknown one.
+/// The number of changes that a conversation has had; 0 for an unknown conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Version(pub u64);
 
@@ -149,7 +149,7 @@ impl Commit {
     }
 }
 
-/// What became durable.
+/// The answer to a commit that is durable.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Committed {
     /// The version that the conversation has now.
@@ -268,7 +268,7 @@ impl fmt::Display for Revision {
 /// Asks for sealed turns of a conversation, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TurnRange {
-    /// The conversation; an unknown one has no turns.
+    /// The conversation. An unknown conversation has no turns.
     pub conversation_id: ConversationId,
     /// Selects the turns with a larger ordinal; 0 selects all.
     pub after: u64,
@@ -423,7 +423,7 @@ pub struct ListedConversation {
     pub sums: ConversationSums,
 }
 
-/// Why no sealed turns were listed.
+/// Why a list of sealed turns failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ListSealedError {
@@ -441,7 +441,7 @@ pub enum ListSealedError {
 pub struct ReportQuestion {
     /// The periods, in order and without an overlap, such as the [`periods`](crate::report::Zone::periods) of a zone.
     pub periods: Vec<Period>,
-    /// What the report is grouped by.
+    /// The labels that the report is grouped by.
     pub grouping: Grouping,
     /// Which turns and steps count.
     pub selection: Selection,
@@ -463,7 +463,7 @@ impl Report {
     pub const MAX_ROWS: usize = 10_000;
 }
 
-/// Why there is no report.
+/// Why a report failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReportError {
@@ -521,7 +521,7 @@ impl fmt::Debug for Backup {
     }
 }
 
-/// Why there is no backup.
+/// Why a backup failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackupError {

@@ -54,7 +54,7 @@ pub(crate) trait Engine: Send + Sync + 'static {
     /// is known.
     fn commit(&self, commit: Arc<Commit>) -> Answer<Result<Committed, CommitError>>;
 
-    /// Returns the state that a conversation's actor starts from, and which of these turns are sealed.
+    /// Returns the state of a conversation, and which of these turns are sealed.
     fn open(&self, id: ConversationId, turn_ids: Vec<TurnId>) -> Answer<Result<ConversationState, Fault>>;
 
     /// Returns sealed turns of a conversation, in the order of their ordinals. Only an empty list means that no turn

@@ -39,7 +39,7 @@ pub enum FaultKind {
     Database,
     /// A stored record cannot be read. Retrying does not help; a check names the record.
     Damaged,
-    /// Code of the store panicked: a defect, or damage that nobody expected. Retry later.
+    /// Code of the store panicked, because of a defect or of unexpected damage. Retry later.
     Panicked,
     /// The thread or actor that answers is gone. The process should end.
     Unreachable,
@@ -205,7 +205,7 @@ mod tests {
         assert_eq!(fault.in_full(), "cannot open /srv/x: Permission denied (os error 13)");
         assert_eq!(Fault::disk(io::Error::from_raw_os_error(5)).in_full(), "Input/output error (os error 5)");
         assert_eq!(Fault::closed().in_full(), "the store was closed");
-        assert!(format!("{fault:?}").contains("/srv/x"), "a log that prints all of it has the cause too");
+        assert!(format!("{fault:?}").contains("/srv/x"), "the debug output has no cause");
     }
 
     #[test]

@@ -2,49 +2,51 @@
 //!
 //! # Constraints
 //!
-//! The code relies on these, and the tests attack them:
+//! The code relies on these constraints, and the tests try to break them:
 //!
 //! - A commit is atomic: either the whole commit becomes durable, or nothing of it.
 //! - The turns of a conversation have the ordinals 1, 2, 3, ... without a gap. No ordinal is given twice.
 //! - A turn id is sealed at most once in a conversation. Sealing it again answers with its ordinal and changes nothing.
 //! - Each sealed turn has a position: 1, 2, 3, ... over all conversations, without a gap, in the order in which turns
-//!   become durable. It never changes within a lineage, so a reader who has seen a position has missed nothing before it.
+//!   become durable. A position never changes within a lineage, so a reader who has seen a position has missed nothing
+//!   before it.
 //! - A commit that changes something raises the version of its conversation by one. A commit that expects another
 //!   version changes nothing.
 //! - After a failed write the outcome is unknown, and the answer says so. The files are then closed and opened again.
 //! - A damaged row costs that row alone: reads leave it out, and a check names it. A row is damaged if its bytes are
 //!   not those that were written under its key. A backup and a compaction copy a damaged row as it is.
-//! - Only the writer's thread appends to the journal. While the store runs, turns reach the tables by flushes of
-//!   the checkpoint alone, one at a time.
+//! - Only the writer's thread appends to the journal. While the store runs, only flushes of the checkpoint move turns
+//!   into the tables, one flush at a time.
 //! - The sums of reports count each sealed turn once, either in the tables or in the memtable. A report shows one
 //!   moment, and counts every turn that was acknowledged before that moment.
 //! - Everything in memory is bounded: the queue, the turns in it, the memtable and therefore the journal.
-//! - Integers in rows of `meta` are little-endian, whatever the machine.
+//! - Integers in rows of `meta` are little-endian on every machine.
 //!
 //! # Words
 //!
-//! - **tables**: what the main file holds, by conversation.
+//! - **tables**: the tables of the main file, most of them keyed by conversation.
 //! - **journal**: the second file; each commit appends to it first (a write-ahead log).
 //! - **row**: one transaction of the journal: the commits that one fsync made durable.
-//! - **entry**: what one commit changed, within a row.
-//! - ***memtable**: the changes that are in the journal and not in the tables yet, in memory. Commits go to its
+//! - **entry**: the part of a row that has the changes of one commit.
+//! - **memtable**: the changes that are in the journal and not in the tables yet, in memory. Commits go to its
 //!   *active* table; the checkpoint moves its *immutable* table.
-//! - ***piece**: the changes of some consecutive commits to one conversation in the memtable. A flush moves whole
+//! - **piece**: the changes of some consecutive commits to one conversation in the memtable. A flush moves whole
 //!   pieces.
-//! - **mark**: a row of the journal by its number and checksum. Each row holds the checksum of the one before it, so a
-//!   mark stands for all rows up to its own.
-//! - ***checkpoint**: the part that moves pieces into the tables; also the mark of the last row that the tables have in
+//! - **mark**: identifies a row of the journal by its number and checksum. Each row has the checksum of the row before
+//!   it, so a mark identifies all rows up to its own row.
+//! - **checkpoint**: the part that moves pieces into the tables; also the mark of the last row that the tables have in
 //!   full.
 //! - **flush**: one transaction of the checkpoint, which moves some pieces.
 //! - **key**: the number that stands for a conversation's id in every table.
-//! - ***order**: which turn has which position. The memtable keeps the order in *runs*; a run is the turns that one
+//! - **order**: which turn has which position. The memtable keeps the order in *runs*; a run is the turns that one
 //!   commit sealed.
-//! - **rollup**: sums over the parts of turns that count for a *label* (model, provider, project, class of the reason) in a
-//!   quarter of an hour, an hour or six hours. See `report`.
-//! - **tally**: what the turns of a table of the memtable add to rollups and costs.
-//! - **generation**: the costs of all turns by one price book. Other prices make the next generation.
-//! - **lineage**: a random id of the store's history, part of each position and revision outside. A new store, a backup
-//!   and a repair draw one.
+//! - **rollup**: sums over the parts of turns that count for a *label* (model, provider, project, class of the reason)
+//!   in a quarter of an hour, an hour or six hours. See `report`.
+//! - **tally**: the sums that the turns of one of the memtable's tables add to rollups and costs.
+//! - **generation**: the costs of all turns by one price book. When the prices change, the costs are computed anew as
+//!   the next generation.
+//! - **lineage**: a random id of the store's history, part of each position and revision outside. A new store, a
+//!   restored backup and a repaired store each draw a new lineage.
 //! - **life**: a random number that a conversation draws with its first commit. An id that begins anew draws another
 //!   number.
 //! - **head of a turn**: an open turn without its steps. Each event writes the head, and writes a step only if the
@@ -79,8 +81,8 @@
 //!   only after a repair:
 //!   lost_turns                (key, ordinal)          -> a turn that was moved aside; its ordinal is not given again
 //!   lost_open_turns, lost_open_steps, lost_journal_rows
-//!                             (repair, key there)     -> a row of that table that was moved aside
-//!   lost_unknown_rows         (repair, table, key)    -> a row whose checksum did not fit
+//!                             (repair, former key)    -> a row that a repair moved aside from that table
+//!   lost_unknown_rows         (repair, table, key)    -> a row that was moved aside because its checksum did not fit
 //!
 //! turn-metrics.journal.redb   the journal: there while the store runs, and after a crash
 //!   meta                      name                    -> format, store id, journal id, running time; base: the mark
@@ -115,24 +117,25 @@
 //! # A read
 //!
 //! Under one short lock a read copies what it needs from the memtable and begins a read transaction on the tables. The
-//! copy and the transaction together show one state of the store. The read then goes on without a lock: the rows of the
-//! tables, overlaid by the immutable table and then by the active one. A piece may be both in the tables and in the
-//! memtable: overlaying such a piece changes nothing. A read that the memtable can answer alone begins no transaction.
+//! copy and the transaction together show one state of the store. Then the read goes on without a lock. It reads the
+//! rows of the tables, overlaid by the immutable table and then by the active one. A piece may be both in the tables
+//! and in the memtable: overlaying such a piece changes nothing. A read that the memtable can answer alone begins no
+//! transaction.
 //!
 //! A read of sums also adds the tally of the memtable's turns. The writer does not count turns: it only lists the turns
 //! that enter the memtable. The checkpoint's thread counts them, and a read of sums first counts those that are left.
 //! The tallies have their own lock, which is taken before the memtable's lock. The tables say how far their sums have
 //! come, so a reader knows which part of the immutable table's tally is not in them yet.
 //!
-//! A page of the order takes the positions before the memtable's first run from the tables, and the others from the runs.
-//! The record of a turn whose piece was moved is read from the tables.
+//! A page of the order takes the positions before the memtable's first run from the tables, and the others from the
+//! runs. The record of a turn whose piece was moved is read from the tables.
 //!
 //! # A checkpoint
 //!
 //! 1. When the active table has half of `store.redb.journal_bytes` and there is no immutable table, the active table
 //!    becomes the immutable one.
 //! 2. The checkpoint's own thread moves the immutable table in flushes of some milliseconds. Each flush is one
-//!    transaction on the main file. A flush takes pieces in the order of their keys. It writes their turns, index, open
+//!    transaction on the main file. A flush moves pieces in the order of their keys. It writes their turns, index, open
 //!    turns and steps, the conversation as the piece left it, and its place by activity.
 //! 3. When all pieces are moved, further flushes append the table's part of the order to `positions`. So these rows are
 //!    written in order, and each leads to a turn in the tables.
@@ -155,16 +158,16 @@
 //!
 //! 1. Both files are inspected without changing them. A file of another program or format, a missing journal, or the
 //!    journal of another store is refused.
-//! 2. All bytes of the journal are written once more and synced: an earlier sync may have failed, after which Linux shows
-//!    bytes that are not on the disk.
+//! 2. All bytes of the journal are written once more and synced: an earlier sync may have failed, and after a failed
+//!    sync Linux shows bytes that are not on the disk.
 //! 3. redb undoes the transaction that was cut short in each file. Then a journal that is older or newer than the main
-//!    file is refused: base <= checkpoint <= newest row <= last row must hold, and the marks must be those of the same
-//!    rows.
+//!    file is refused: base <= checkpoint <= newest row <= last row must hold, and both files must have the same marks
+//!    for the same rows.
 //! 4. The rows after the checkpoint are read into the memtable. Flushes may have moved some of their pieces already, so
 //!    an entry whose version is in the tables is skipped. Its positions are skipped only if the tables have them too.
 //!    Its turns are skipped for sums only if the tables have counted them: the tables note up to which row all turns
 //!    are counted, and up to which row a part of them is.
-//! 5. Each row must hold the checksum of the one before it, the entries of each conversation must follow each other
+//! 5. Each row must have the checksum of the row before it, the entries of each conversation must follow each other
 //!    without a gap, version by version, and the positions must follow those before them. A row that does not fit is
 //!    damage: the store does not open, and `repair` moves the row aside.
 //!
@@ -175,12 +178,12 @@
 //! - `fault`: why a store could not do what it was asked. The displayed text is made of fixed words, codes and numbers,
 //!   so it has no path.
 //! - `position`: the place of a turn in the order of all turns, as a text.
-//! - `contract`: what a store is asked and what it answers. It mentions no engine: no file, no key, no redb.
+//! - `contract`: the questions to a store and its answers. It mentions no engine: no file, no key, no redb.
 //! - `rule`: what a commit does. Pure.
 //! - `engine`: the trait that an engine implements. It does not say which threads an engine uses.
 //! - `redb`: the engine that keeps a store in two redb files.
 //! - `conformance`: the tests that every store passes.
-//! - `oracle`: a plain model of a commit, which tests compare a store with.
+//! - `oracle`: a simple model of commits. Tests compare stores with it.
 
 #[cfg(test)]
 pub(crate) mod conformance;

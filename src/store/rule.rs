@@ -105,7 +105,7 @@ pub(crate) fn decide(
     sealed: &[Option<Ordinal>],
     commit: &Commit,
 ) -> Result<Decision, Conflict> {
-    debug_assert_eq!(sealed.len(), commit.turn_ids().count(), "each turn has been looked up");
+    debug_assert_eq!(sealed.len(), commit.turn_ids().count(), "each turn of the commit must be looked up");
     head.check(commit.expected_version)?;
     let mut head = *head;
     let mut sealed = sealed.iter().copied();

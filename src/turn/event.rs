@@ -48,7 +48,7 @@ pub enum Progress {
     StepComplete {
         /// The step that ended.
         step_id: StepId,
-        /// How long it took.
+        /// The times of the step.
         times: StepTimes,
         /// The model asked in this step, if the kernel named it.
         model: Option<Label>,
@@ -115,7 +115,7 @@ pub struct Done {
     pub model: Option<Label>,
     /// The model's provider, if the kernel named it.
     pub provider: Option<Label>,
-    /// When the turn ended by the kernel's clock, for a turn that is sent later than it happened.
+    /// The moment at which the turn ended by the kernel's clock. Sent for turns that are sent later than they happened.
     pub ended_at: Option<KernelMoment>,
 }
 

@@ -13,9 +13,10 @@ pub struct KernelMoment(f64);
 impl Eq for KernelMoment {}
 
 impl KernelMoment {
-    /// A smaller number would be a moment before March 1973; it is more likely a moment in seconds.
+    /// The earliest plausible moment. A smaller number would be a moment before March 1973, and is more likely a moment
+    /// in seconds.
     const EARLIEST: f64 = 1e11;
-    /// How far a kernel's clock may be ahead of the service's.
+    /// The longest time by which a kernel's clock may be ahead of the service's clock.
     const MAX_AHEAD: Duration = Duration::from_hours(24);
 
     /// Returns the moment in whole milliseconds, rounded down. `None` if it is implausible: negative, probably in

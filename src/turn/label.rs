@@ -8,8 +8,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A free text of a turn, such as the reason of its end or the name of its model.
 ///
-/// The crate does not interpret it, and it may be empty. A text longer than [`Label::MAX_BYTES`] is cut. Cloning a
-/// label is cheap.
+/// The crate does not interpret the text. The text may be empty. A text longer than [`Label::MAX_BYTES`] is cut.
+/// Cloning a label is cheap.
 #[derive(Clone)]
 pub struct Label {
     text: Arc<str>,

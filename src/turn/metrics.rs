@@ -42,7 +42,7 @@ pub struct TurnMetrics {
 pub struct SealedTurn {
     /// The moment at which the service sealed the turn.
     pub sealed_at: EpochMillis,
-    /// When the turn ended by its kernel's clock, if the kernel sent a plausible moment.
+    /// The moment at which the turn ended by its kernel's clock, if the kernel sent a plausible moment.
     pub ended_at: Option<EpochMillis>,
     /// Why the turn ended.
     pub reason: Label,
@@ -124,9 +124,11 @@ impl SealedTurn {
 pub struct StoredTurn {
     /// Its place in the conversation.
     pub ordinal: Ordinal,
-    /// When the service sealed it, in milliseconds since 1970. Within a conversation this never goes back.
+    /// The moment at which the service sealed the turn, in milliseconds since 1970. It never goes back within a
+    /// conversation.
     pub sealed_at: EpochMillis,
-    /// When the turn ended by its kernel's clock, in milliseconds since 1970, if the kernel sent a plausible moment.
+    /// The moment at which the turn ended by its kernel's clock, in milliseconds since 1970, if the kernel sent a
+    /// plausible moment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<EpochMillis>,
     /// Why the turn ended.

@@ -25,7 +25,7 @@
 //! - `count`: a number of tokens.
 //! - `millis`: durations and moments, in milliseconds.
 //! - `kernel_moment`: a moment by the kernel's clock, which may be implausible.
-//! - `running_time`: how long the service has run. The ages of open turns are measured in it.
+//! - `running_time`: the time that the service has run. The ages of open turns are measured in it.
 //! - `ordinal`: the place of a sealed turn in its conversation.
 //! - `ecmascript`: writes numbers as `JSON.stringify` does.
 //! - `properties`: property tests of the fold.

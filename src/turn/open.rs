@@ -85,7 +85,7 @@ impl OpenStep {
     }
 }
 
-/// The steps of an open turn, in the order in which they were first seen, each found by its id.
+/// The steps of an open turn, in the order in which they were first seen. Each can be found by its id.
 #[derive(Debug, Clone, Default)]
 pub struct OpenSteps {
     steps: Vec<OpenStep>,
@@ -496,7 +496,11 @@ mod tests {
         assert_eq!(metrics(&[step_a, unlabelled, step_b, DONE]).usage, summed);
         assert_eq!(metrics(&[unlabelled, again, DONE]).usage, usage(70, 30));
         let timed = r#"{"type":"step-complete","stepId":"a","genTotalMs":9}"#;
-        assert_eq!(metrics(&[timed, unlabelled, DONE]).usage, usage(70, 9), "a step without usage makes no sum");
+        assert_eq!(
+            metrics(&[timed, unlabelled, DONE]).usage,
+            usage(70, 9),
+            "a step without usage must not count as a sum"
+        );
         assert_eq!(metrics(&[DONE]).usage, Usage::default());
     }
 
@@ -526,7 +530,7 @@ mod tests {
             assert_eq!(metrics(&[used, silent, told_zero]).context_size, None);
             assert_eq!(metrics(&[used, silent, DONE]).context_size, None);
         }
-        assert_eq!(metrics(&[unlabelled, DONE]).context_size, None, "no step has");
+        assert_eq!(metrics(&[unlabelled, DONE]).context_size, None, "no step has a context size");
     }
 
     #[test]
@@ -563,10 +567,18 @@ mod tests {
         let model = |lines: &[&str]| sealed(lines).model.map(|model| model.to_string());
         assert_eq!(model(&[start, &a, done]).as_deref(), Some("of done"));
         assert_eq!(model(&[start, &a, r#"{"type":"turn-start"}"#, DONE]).as_deref(), Some("of start"));
-        assert_eq!(model(&[&b, &a, silent, DONE]).as_deref(), Some("of a"), "the last step, not the last event");
+        assert_eq!(
+            model(&[&b, &a, silent, DONE]).as_deref(),
+            Some("of a"),
+            "the last step must count, not the last event"
+        );
         assert_eq!(model(&[&b, &a, &b, DONE]).as_deref(), Some("of a"));
         assert_eq!(model(&[silent, DONE]), None);
-        assert_eq!(sealed(&[start, done]).provider, Some("P".into()), "model and provider are looked up separately");
+        assert_eq!(
+            sealed(&[start, done]).provider,
+            Some("P".into()),
+            "model and provider must be looked up separately"
+        );
     }
 
     #[test]
@@ -609,7 +621,7 @@ mod tests {
         assert_eq!(hour(&[step, step, loose, DONE]), Some(4));
         assert_eq!(hour(&[loose, DONE]), Some(3));
         assert_eq!(hour(&[step, told]), Some(2));
-        assert_eq!(hour(&[step, silent]), None, "the usage of `done` counts as a whole");
+        assert_eq!(hour(&[step, silent]), None, "the usage of `done` must count as a whole");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
-/// How long the service has run, over all its starts, in whole milliseconds. The ages of open turns are measured in it.
+/// The time that the service has run, over all its starts, in whole milliseconds. The ages of open turns are measured
+/// in this time.
 ///
 /// The running time does not grow while the service does not run. So no turn ages while the host sleeps or the service
 /// is down, or because the wall clock jumps.

@@ -34,7 +34,7 @@ pub enum Warning {
         /// The number of such steps in the turn.
         steps: usize,
     },
-    /// The usage of the `done` differs from the sum of the turn's steps.
+    /// The usage in the `done` event differs from the sum of the turn's steps.
     #[error("turn `{turn_id}`: the usage of its `done` differs from the sum of its steps")]
     UsageDiffers {
         /// The turn.

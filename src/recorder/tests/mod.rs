@@ -1,6 +1,6 @@
 //! Tests of the recorder.
 //!
-//! - `turns`: what is measured and sent.
+//! - `turns`: the measured times and the sent events.
 //! - `outbox`: how events reach a running system.
 //! - `spans`: the spans, and that the counters of turns, steps and requests have the same sums.
 
@@ -38,7 +38,7 @@ impl Setup {
         ModelStream::new(&self.clock)
     }
 
-    /// The events, without their common fields.
+    /// Returns the events as lines, without the fields that all events have.
     fn told(&self) -> Vec<String> {
         let lines = self.log.lines().into_iter();
         lines.map(|line| line.replace(r#","conversationId":"c","turnId":"t""#, "")).collect()

@@ -20,7 +20,7 @@ async fn seal(store: &StoreUnderTest, name: &str, turn: &str, sealed_at: u64, en
 pub(crate) async fn conversations_come_by_their_latest_turn_and_then_by_id(store: &StoreUnderTest) {
     assert_eq!(store.conversations(None, 9).await, []);
     store.commit(commit("only open", 0, &["x"], &[])).await.unwrap();
-    assert_eq!(store.conversations(None, 9).await, [], "one without a sealed turn is not listed");
+    assert_eq!(store.conversations(None, 9).await, [], "a conversation without a sealed turn is listed");
     seal(store, "b", "x", 100, None).await;
     seal(store, "c", "x", 100, Some(300)).await;
     seal(store, "a", "x", 100, Some(100)).await;
@@ -28,16 +28,20 @@ pub(crate) async fn conversations_come_by_their_latest_turn_and_then_by_id(store
     seal(store, "b", "y", 400, Some(350)).await;
     seal(store, "c", "y", 900, Some(50)).await;
     let expected = [("b", 350, 2), ("a", 100, 1), ("c", 50, 2)];
-    assert_eq!(told(&store.conversations(None, 9).await), expected, "the last ordinal counts, not the latest moment");
+    assert_eq!(
+        told(&store.conversations(None, 9).await),
+        expected,
+        "the turn with the last ordinal must count, not the latest moment"
+    );
     seal(store, "c", "z", 0, None).await;
     let expected = [("c", 900, 3), ("b", 350, 2), ("a", 100, 1)];
     assert_eq!(
         told(&store.conversations(None, 9).await),
         expected,
-        "a raised moment of sealing counts as it is stored"
+        "a moment of sealing that was raised must count as stored"
     );
     store.commit(commit("a", 1, &["open"], &["x"])).await.unwrap();
-    assert_eq!(told(&store.conversations(None, 9).await), expected, "open turns and duplicates are no activity");
+    assert_eq!(told(&store.conversations(None, 9).await), expected, "open turns or duplicates count as activity");
 }
 
 pub(crate) async fn pages_of_conversations_have_no_gap_and_no_overlap(store: &StoreUnderTest) {

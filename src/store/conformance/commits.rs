@@ -16,7 +16,11 @@ pub(crate) async fn ordinals_have_no_gap_and_follow_the_order_given(store: &Stor
 pub(crate) async fn each_conversation_has_ordinals_of_its_own(store: &StoreUnderTest) {
     store.commit(commit("a", 0, &[], &["x", "y"])).await.unwrap();
     let other = store.commit(commit("b", 0, &[], &["x"])).await.unwrap();
-    assert_eq!(outcomes(&other), [("x", TurnOutcome::Sealed(at(1)))], "a turn id counts within its conversation");
+    assert_eq!(
+        outcomes(&other),
+        [("x", TurnOutcome::Sealed(at(1)))],
+        "a turn id must be unique only within its conversation"
+    );
     store.commit(commit("a", 1, &[], &["z"])).await.unwrap();
     assert_eq!(places(store, "a").await, in_order(&["x", "y", "z"]));
     assert_eq!(places(store, "b").await, in_order(&["x"]));
@@ -29,7 +33,11 @@ pub(crate) async fn a_turn_that_is_sealed_again_is_a_duplicate_and_stays_as_it_w
     let again = store.commit(Commit { sealed: vec![changed], ..commit("c", 1, &[], &[]) }).await.unwrap();
     assert_eq!(outcomes(&again), [("y", TurnOutcome::Duplicate(at(2)))]);
     assert_eq!(all(store, "c").await, before);
-    assert_eq!(state(store, "c").await.last_sealed_at, EpochMillis::new(7), "a duplicate is sealed at no moment");
+    assert_eq!(
+        state(store, "c").await.last_sealed_at,
+        EpochMillis::new(7),
+        "a duplicate changed the moment of the latest sealing"
+    );
 }
 
 pub(crate) async fn a_turn_sealed_twice_in_one_commit_is_sealed_once(store: &StoreUnderTest) {
@@ -103,7 +111,11 @@ pub(crate) async fn a_step_is_staged_alone_and_the_others_stay(store: &StoreUnde
         long = stage_event(store, version, &long, &report("x", step, 1000 + step)).await;
         assert_eq!(long_turn(store).await, long, "step {step}");
     }
-    assert_eq!(stale(store, RunningTime::new(11)).await.len(), 3, "its latest event is that of its last step");
+    assert_eq!(
+        stale(store, RunningTime::new(11)).await.len(),
+        3,
+        "the latest event of the turn must be that of its last step"
+    );
 }
 
 pub(crate) async fn a_change_that_is_staged_again_is_harmless(store: &StoreUnderTest) {
@@ -251,5 +263,5 @@ pub(crate) async fn the_moment_of_sealing_never_falls(store: &StoreUnderTest) {
     store.commit(Commit { sealed: vec![sealed("a", 7)], ..commit("other", 0, &[], &[]) }).await.unwrap();
     let moments = async |name| all(store, name).await.iter().map(|turn| turn.sealed_at.get()).collect::<Vec<_>>();
     assert_eq!(moments("c").await, [100, 100, 100, 120, 120, 121]);
-    assert_eq!(moments("other").await, [7], "each conversation has a latest moment of its own");
+    assert_eq!(moments("other").await, [7], "the moment of another conversation raised this one");
 }

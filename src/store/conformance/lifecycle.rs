@@ -17,7 +17,7 @@ pub(crate) async fn the_running_time_is_the_sum_of_its_ticks(store: &StoreUnderT
     let engine = store.engine();
     assert_eq!(engine.running_time(), RunningTime::default());
     assert_eq!(engine.tick(SECOND).get().await, Ok(RunningTime::new(1000)));
-    // A tick whose answer nobody waits for counts, too.
+    // A tick counts even if nobody waits for its answer.
     drop(engine.tick(SECOND));
     assert_eq!(engine.tick(SECOND / 2).get().await, Ok(RunningTime::new(2500)));
     assert_eq!(engine.running_time(), RunningTime::new(2500));

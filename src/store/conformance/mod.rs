@@ -1,4 +1,4 @@
-//! The conformance suite: what every store promises, one case for each promise.
+//! The conformance suite: the promises of every store, with one case for each promise.
 //!
 //! The cases use the contract of a store only. No case depends on an engine: none uses a file, a restart or a queue.
 //! [`conformance!`] makes a test of each case for one store, so that a failure names the case and the store.
@@ -33,8 +33,8 @@ use crate::turn::{
     TurnId, TurnLabels, Usage,
 };
 
-/// The prices of the stores under test: a token of the model `m` costs seven pico-dollars, one of `dear` a million, and
-/// other models have no price.
+/// The prices of the stores under test: a token of the model `m` costs seven pico-dollars, a token of the model `dear`
+/// a million, and other models have no price.
 pub(crate) fn test_prices() -> SharedPriceBook {
     Arc::new(TestPrices { dear: 1_000_000 })
 }
@@ -300,7 +300,7 @@ async fn state(store: &StoreUnderTest, name: &str) -> ConversationState {
     state
 }
 
-/// The conversations and turns whose latest event came before this running time, in order.
+/// Returns the open turns whose latest event came before this running time, each with its conversation, in order.
 async fn stale(store: &StoreUnderTest, before: impl Into<StaleBefore>) -> Vec<(String, String)> {
     named(&store.stale_turns(before.into(), None, usize::MAX).await)
 }

@@ -31,9 +31,13 @@ pub(crate) async fn positions_are_dense_and_follow_the_order_of_commits(store: &
     assert_eq!((page.next, page.latest.number), (page.latest, 6));
     for sealed in &page.turns {
         let of_it = all(store, sealed.conversation_id.as_str()).await;
-        assert!(of_it.contains(&sealed.turn), "a turn is the same as in its conversation");
+        assert!(of_it.contains(&sealed.turn), "the turn differs from that in its conversation");
     }
-    assert_eq!(store.sealed(Some(empty.next), 99).await, Ok(page), "the beginning stays the beginning");
+    assert_eq!(
+        store.sealed(Some(empty.next), 99).await,
+        Ok(page),
+        "the position of an empty page must lead to the first turn"
+    );
 }
 
 pub(crate) async fn only_a_newly_sealed_turn_takes_a_position(store: &StoreUnderTest) {

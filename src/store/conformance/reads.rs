@@ -113,18 +113,18 @@ pub(crate) async fn a_revision_changes_with_the_sealed_turns_alone(store: &Store
     assert_eq!(before.sealed_turns, 0);
     store.commit(commit("c", 0, &["x"], &[])).await.unwrap();
     store.commit(commit("d", 0, &[], &["x"])).await.unwrap();
-    assert_eq!(store.revision(&id).await, before, "an open turn is none of it, nor another conversation's");
+    assert_eq!(store.revision(&id).await, before, "an open turn or another conversation changed the revision");
     store.commit(commit("c", 1, &[], &["x", "y"])).await.unwrap();
     let after = store.revision(&id).await;
     assert_eq!((after.sealed_turns, after.lineage), (2, before.lineage));
     assert_ne!(after.to_string(), before.to_string());
     store.commit(commit("c", 2, &[], &["x"])).await.unwrap();
-    assert_eq!(store.revision(&id).await, after, "a duplicate is no change");
+    assert_eq!(store.revision(&id).await, after, "a duplicate changed the revision");
     store.commit(commit("c", 2, &[], &["z"])).await.unwrap();
     let later = store.revision(&id).await;
     assert!(later.is_of_the_same_life(&after) && later.sealed_turns == 3, "{later}");
     let other = store.revision(&conversation("d")).await;
-    assert!(!other.is_of_the_same_life(&after), "each conversation has a life of its own");
+    assert!(!other.is_of_the_same_life(&after), "two conversations have the same life");
 }
 
 pub(crate) async fn revisions_of_two_stores_differ(store: &StoreUnderTest, other: &StoreUnderTest) {
@@ -143,9 +143,9 @@ pub(crate) async fn a_turn_is_stale_if_its_latest_event_came_before(store: &Stor
     assert_eq!(stale(store, RunningTime::new(11)).await, named(&["old"]));
     assert_eq!(stale(store, RunningTime::new(21)).await, named(&["new", "old"]));
     store.commit(Commit { staged: vec![staged("old", 30).into()], ..commit("c", 1, &[], &[]) }).await.unwrap();
-    assert_eq!(stale(store, RunningTime::new(21)).await, named(&["new"]), "an event makes a turn fresh again");
+    assert_eq!(stale(store, RunningTime::new(21)).await, named(&["new"]), "a turn with a new event is still stale");
     store.commit(commit("c", 2, &[], &["new"])).await.unwrap();
-    assert_eq!(stale(store, RunningTime::new(99)).await, named(&["old"]), "a sealed turn is never stale");
+    assert_eq!(stale(store, RunningTime::new(99)).await, named(&["old"]), "a sealed turn is stale");
 }
 
 pub(crate) async fn a_failed_turn_is_stale_by_a_moment_of_its_own(store: &StoreUnderTest) {

@@ -74,7 +74,7 @@ async fn seal(store: &StoreUnderTest, name: &str, sealed: Vec<SealedTurn>) {
     store.commit(Commit { sealed, ..commit(name, version, &[], &[]) }).await.unwrap();
 }
 
-/// The report that a store must answer with.
+/// Returns the report that a store must answer with.
 async fn expected(store: &StoreUnderTest, names: &[&str], question: &ReportQuestion) -> Breakdown {
     let mut turns = Vec::new();
     for name in names {

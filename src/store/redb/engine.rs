@@ -367,7 +367,7 @@ impl RedbEngine {
         let (reply, made) = oneshot::channel();
         let engine = self.clone();
         let copying = std::thread::Builder::new().name("store-backup".into()).spawn(move || {
-            // If nobody waits for the copy any more, it is dropped.
+            // If the caller does not wait any more, the copy is dropped.
             let _ = reply.send(engine.back_up());
         });
         async move {

@@ -20,7 +20,7 @@
 //!
 //! Some tests use the whole engine. They use no key and no table, so they hold for any layout of the files:
 //!
-//! - `tests`: files, restarts, failures and damage.
+//! - `tests`: tests of files, restarts, failures and damage.
 //! - `conformance_tests`: the suite that every store passes.
 //! - `model_tests`: compares the engine with the oracle, for random commits.
 //! - `overload_tests`: more commits than the store can take.

@@ -24,7 +24,7 @@ enum Transition {
     /// Commits that are in flight at the same time, each to the conversation with this number. The expected version is
     /// right, or wrong by `version_off_by`.
     Commits(Vec<(u8, Change)>),
-    /// Close the store and open it again.
+    /// The store is closed and opened again.
     Reopen,
 }
 
@@ -297,6 +297,6 @@ fn control_a_store_that_lost_what_it_acknowledged_is_caught() {
         Opened::start(None).apply(&model, &transition).check(&model);
         let forgetful = Opened::start(None);
         let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| forgetful.check(&model)));
-        assert!(checked.is_err(), "the check does not see that {transition:?} is lost");
+        assert!(checked.is_err(), "the check does not notice the loss of {transition:?}");
     }
 }

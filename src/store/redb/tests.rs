@@ -85,7 +85,8 @@ async fn the_moment_of_sealing_never_falls_in_a_conversation() {
 
 #[tokio::test]
 async fn a_commit_larger_than_its_limit_is_refused_alone_and_the_store_goes_on() {
-    const LIMIT: usize = 64 * 1024;
+    // So few turns fit into it that the three commits are no overload.
+    const LIMIT: usize = 16 * 1024;
     let directory = tempfile::tempdir().unwrap();
     let settings = StoreSettings { max_commit_bytes: LIMIT, ..StoreSettings::default() };
     let store = RedbEngine::open(Location::Directory(directory.path().to_owned()), &settings).unwrap();
@@ -117,7 +118,7 @@ async fn the_running_time_adds_up_over_restarts_kills_and_backups() {
     assert_eq!(store.tick(Duration::from_millis(1500)).await.unwrap(), RunningTime::new(1500));
     let (one, other) = (store.tick(Duration::from_millis(1)), store.tick(Duration::from_millis(2)));
     drop(one);
-    assert_eq!(other.await.unwrap(), RunningTime::new(1503), "each tick counts, whether or not its answer is awaited");
+    assert_eq!(other.await.unwrap(), RunningTime::new(1503), "a tick counts even if nobody awaits its answer");
     store.close().await;
 
     let store = in_directory(directory.path()).unwrap();
@@ -371,9 +372,9 @@ async fn a_backup_has_the_order_and_a_lineage_of_its_own() {
     let lineage_of = |store: &RedbEngine| store.sealed_turns(None, 0).unwrap().latest.lineage;
     let second = in_directory(again.path()).unwrap();
     let drawn = lineage_of(&second);
-    assert_ne!(drawn, lineage_of(&copy), "a backup that is restored twice");
+    assert_ne!(drawn, lineage_of(&copy), "each restore of a backup draws a lineage");
     second.close().await;
-    assert_eq!(lineage_of(&in_directory(again.path()).unwrap()), drawn, "it is drawn once");
+    assert_eq!(lineage_of(&in_directory(again.path()).unwrap()), drawn, "a later opening draws another lineage");
     assert_eq!(order(&copy), order(&store));
     let all = ConversationQuestion::first(ConversationOrder::Recent, 9);
     assert_eq!(copy.conversations(&all).unwrap(), store.conversations(&all).unwrap());
@@ -398,11 +399,15 @@ async fn a_backup_has_the_order_and_a_lineage_of_its_own() {
     lose(store).await;
     let store = in_directory(directory.path()).unwrap();
     assert_eq!(store.sealed_turns(Some(latest), 9).unwrap().turns.len(), 1);
-    assert_eq!(store.sealed_turns(None, 0).unwrap().latest.lineage, lineage, "a crash begins no new one");
+    assert_eq!(store.sealed_turns(None, 0).unwrap().latest.lineage, lineage, "a crash begins a new lineage");
     store.close().await;
     crate::store::compact(directory.path()).unwrap();
     let store = in_directory(directory.path()).unwrap();
-    assert_eq!(store.sealed_turns(Some(latest), 9).unwrap().turns.len(), 1, "nor does a compaction");
+    assert_eq!(
+        store.sealed_turns(Some(latest), 9).unwrap().turns.len(),
+        1,
+        "a compaction makes an earlier position invalid"
+    );
 }
 
 #[tokio::test]
@@ -434,7 +439,7 @@ async fn the_order_is_read_while_the_checkpoint_moves_it() {
             assert_eq!(page.turns, turns.take(limit).cloned().collect::<Vec<_>>(), "after {flushes} flushes");
         }
     }
-    assert!(flushes > 5, "all was moved in {flushes} flushes");
+    assert!(flushes > 5, "everything was moved in only {flushes} flushes");
 }
 
 #[tokio::test]
@@ -496,11 +501,11 @@ async fn an_event_of_a_turn_of_4096_steps_stages_one_row() {
     let event = Commit { staged: vec![change(Some(&before), long.clone())], ..commit("c", 1, &[], &[]) };
     store.commit(event).await.unwrap();
     let held = store.sizes().recent_bytes;
-    assert!(held < 1000, "the memtable holds {held} bytes of one event");
+    assert!(held < 1000, "one event takes {held} bytes of the memtable");
     assert_eq!(store.conversation_state(&conversation("c"), &[]).unwrap().open_turns, [long.clone()]);
     store.close().await;
     let store = in_directory(directory.path()).unwrap();
-    assert_eq!(store.sizes().live_bytes, live_before, "the step and the head replace themselves");
+    assert_eq!(store.sizes().live_bytes, live_before, "the rows of the step and the head replace earlier ones");
     assert_eq!(store.conversation_state(&conversation("c"), &[]).unwrap().open_turns, [long]);
     store.close().await;
     assert_eq!(check(directory.path()).unwrap().violations, []);
@@ -519,7 +524,10 @@ async fn a_turn_that_is_staged_step_by_step_is_whole_in_the_store_and_in_its_bac
     let (staged, version) = stage_by_steps(&store, "t", 300).await;
     assert_eq!(open_turns(&store), std::slice::from_ref(&staged));
     let sizes = store.sizes();
-    assert!(sizes.live_bytes > 0 && sizes.recent_bytes > 0, "it is in one place: {sizes:?}");
+    assert!(
+        sizes.live_bytes > 0 && sizes.recent_bytes > 0,
+        "the turn is not spread over tables and memtable: {sizes:?}"
+    );
 
     let backup = tempfile::tempdir().unwrap();
     let mut copy = fs::File::create(backup.path().join("turn-metrics.redb")).unwrap();

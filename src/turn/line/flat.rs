@@ -101,7 +101,7 @@ mod tests {
         }
         let other = delta("c").replace(r#""t""#, r#""u""#);
         assert!(learns(&mut front, &other) && !front.is_repeated_in(delta("b").as_bytes()));
-        assert!(learns(&mut front, &delta("d")) && front.fronts.len() == 2, "both are known");
+        assert!(learns(&mut front, &delta("d")) && front.fronts.len() == 2, "both fronts must be known");
         for wrong in [r"\", r"\x", r"\u12", "\n", "\"", r#"","type":"done"#, r#"","x":"y"#, r#""}{""#] {
             assert!(!front.is_repeated_in(delta(wrong).as_bytes()), "{wrong}");
         }

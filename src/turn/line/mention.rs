@@ -3,7 +3,7 @@ use memchr::memmem;
 use super::super::{ConversationId, TurnId};
 use super::value::text_of;
 
-/// A turn that a bad line mentions, as far as the line can be read.
+/// A turn that a bad line mentions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mention {
     pub(crate) conversation_id: ConversationId,
@@ -16,7 +16,7 @@ pub(crate) struct Mention {
 const MAX_MENTIONS: usize = 1000;
 
 /// Returns the turns that a bad line mentions: the value of each `turnId`, with the nearest `conversationId` and `type`
-/// before it, or the first ones after it if none is before.
+/// before the `turnId`, or the first ones after it if there are none before.
 pub(crate) fn mentions(line: &[u8]) -> Vec<Mention> {
     let turns = values(line, "\"turnId\"");
     let conversations = values(line, "\"conversationId\"");

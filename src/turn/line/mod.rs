@@ -1,6 +1,6 @@
 //! Parses a line of JSON into the event in it.
 //!
-//! *The *structure* of a line is its strings, brackets, colons and commas. The parser follows the structure of every
+//! The *structure* of a line is its strings, brackets, colons and commas. The parser follows the structure of every
 //! line to the last brace, even if the type of the line does not count. So no line can hide an event, such as a second
 //! line glued to it, or a line that follows a torn one.
 //!

@@ -11,10 +11,10 @@ use super::structure_error::StructureError;
 use super::wrong_form::WrongForm;
 use super::{BadEvent, bad_structure, find_type};
 
-/// How events are framed in a stream of bytes.
+/// Where events begin and end in a stream of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Framing {
-    /// One event in each line.
+    /// Each line is one event.
     Lines,
     /// A single event, on any number of lines.
     Whole,
@@ -33,7 +33,7 @@ pub(crate) struct EventStream {
     line: PartialLine,
     /// The first bytes of the stream.
     head: Vec<u8>,
-    /// Whether a line has been read.
+    /// Whether a line that is not blank has been read.
     is_begun: bool,
     /// The form of the text, if the text is not one event a line.
     wrong_form: Option<WrongForm>,
@@ -214,7 +214,7 @@ impl EventStream {
             return take(Line { number, bytes, event, is_same_error });
         }
         let Err(error) = event else { return take(Line { number, bytes, event, is_same_error: false }) };
-        // A text of a wrong form is already bad in its first line.
+        // The first line of a text of a wrong form is always bad, so only there the form is looked for.
         let form = match self.framing {
             Framing::Lines => WrongForm::of_lines(&self.head, bytes),
             Framing::Whole => Encoding::of(&self.head).map(WrongForm::Encoding),
@@ -462,7 +462,7 @@ mod tests {
         }
         // A stray bracket does not make an array of the events on the next lines.
         assert_eq!(errors(format!("[\n{DONE}\n{DELTA}\nx").as_bytes(), 7), (vec![2, 3], vec![(1, false), (4, false)]));
-        // Each of these lines is an array by itself, which is bad.
+        // Each of these lines is an array by itself, so each is a bad event.
         let arrays = format!("[{DONE}]\n[{DONE}]\n{DONE}");
         assert_eq!(errors(arrays.as_bytes(), 1000), (vec![3], vec![(1, false), (2, false)]));
         let log = whole(Framing::Lines, b"[12:30] started\n");

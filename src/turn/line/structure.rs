@@ -6,12 +6,12 @@ use super::text::plain_len;
 /// Follows the structure of one JSON object to its last brace and finds its `type`, in one pass over bytes that may
 /// arrive in pieces.
 ///
-/// It guarantees that the bytes are one object by JSON's grammar of strings, brackets, `:` and `,`, with nothing but
-/// white space around it, and with one `type` at its top level. So a line that is ignored because of its type hides no
-/// event. It does not check whether strings are UTF-8 or scalars are valid JSON: a scalar is any run of letters,
-/// digits, `+`, `-` and `.`.
+/// The parser guarantees that the bytes are one object by JSON's grammar of strings, brackets, `:` and `,`, with
+/// nothing but white space around it, and with one `type` at its top level. So a line that is ignored because of its
+/// type hides no event. The parser does not check whether strings are UTF-8 or scalars are valid JSON: a scalar is any
+/// run of letters, digits, `+`, `-` and `.`.
 ///
-/// It uses one bit of memory for each open bracket, and keeps nothing else of the input.
+/// The parser uses one bit of memory for each open bracket, and keeps nothing else of the input.
 #[derive(Debug, Clone, Default)]
 pub(in crate::turn) struct Structure {
     state: State,

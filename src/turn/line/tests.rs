@@ -2,7 +2,7 @@
 //!
 //! - `messages`: the messages about bad lines.
 //! - `splices`: lines that a shell, an editor or a crash has damaged.
-//! - `oracle`: an independent parser, whose results are compared with those of this one.
+//! - `oracle`: an independent parser. Tests compare its results with the results of the parser under test.
 
 mod messages;
 mod oracle;

@@ -332,7 +332,7 @@ impl<'a> Fields<'a> {
             Some(Ok(plain)) => self.name.push_str(plain),
             _ => match key.text() {
                 Ok(name) => self.name = name,
-                // No known field has such a name.
+                // The key is not a valid text, so it is not the name of a known field.
                 Err(_) => self.name = String::from_utf8_lossy(key.bytes).into_owned(),
             },
         }

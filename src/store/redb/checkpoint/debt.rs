@@ -20,7 +20,7 @@ mod tests {
     fn a_fuller_memtable_owes_more_and_at_its_limit_twice_what_it_took_in() {
         let owed = |percent: usize| owed(percent * 1000, 100_000, 50);
         assert_eq!([0, 50, 60, 70, 80, 90, 100, 300].map(owed), [0, 0, 0, 25, 50, 75, 100, 100]);
-        assert_eq!(super::owed(7, 0, 50), 100, "a memtable that may hold nothing");
+        assert_eq!(super::owed(7, 0, 50), 100, "a memtable with a limit of 0");
     }
 
     /// Simulates a memtable that takes in a batch and then moves what it owes, again and again. Returns the largest
@@ -31,7 +31,7 @@ mod tests {
             size += taken_a_batch;
             largest = largest.max(size);
             let until = moved + usize::try_from(owed(size, limit, taken_a_batch)).unwrap();
-            // The longest pause is as long as four flushes.
+            // A commit waits at most as long as four flushes take.
             for _ in 0..4 {
                 if moved >= until {
                     break;
@@ -49,6 +49,6 @@ mod tests {
             let largest = largest_size(20_000, taken, moved);
             assert!(largest <= 20_000, "{largest}, taken {taken}, moved {moved}");
         }
-        assert!(largest_size(20_000, 400, 90) > 20_000, "where it does not, what comes has to be refused");
+        assert!(largest_size(20_000, 400, 90) > 20_000, "a checkpoint that is too slow must let the memtable get full");
     }
 }

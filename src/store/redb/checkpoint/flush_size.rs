@@ -7,8 +7,8 @@ use std::time::Duration;
 pub(crate) struct FlushSize(usize);
 
 impl FlushSize {
-    /// The target duration of a flush, its fsync included: a caller that waits for the checkpoint waits for the end of a
-    /// flush.
+    /// The target duration of a flush, its fsync included: a caller that waits for the checkpoint waits for the end of
+    /// a flush.
     const TARGET: Duration = Duration::from_millis(12);
     /// Some hundred turns. A smaller flush is hardly faster, because its fsync takes as long, and many small flushes
     /// take more time in total.

@@ -242,7 +242,7 @@ impl Checkpoint {
             Err(cause) => {
                 tracing::warn!(
                     cause = cause.in_full(),
-                    "the journal could not be moved into the tables; it is read when the store is opened"
+                    "the journal could not be moved into the tables; the next opening reads it"
                 );
                 files.close();
                 Err(cause)
@@ -463,7 +463,7 @@ mod tests {
         let (store, writer) = prepare();
         let checkpoint = Arc::clone(writer.checkpoint());
         let filter = checkpoint.slot.with(Files::filter).unwrap();
-        assert!(!filter.is_complete(), "opening reads one row");
+        assert!(!filter.is_complete(), "opening must add only one row to the filter");
         checkpoint.learn_turns();
         assert!(filter.is_complete());
         let thread = std::thread::spawn(move || writer.run());

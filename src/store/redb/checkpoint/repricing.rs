@@ -21,9 +21,9 @@ use crate::store::redb::tables::record::at_position::AtPosition;
 use crate::store::redb::tables::rollups::WriteRollups;
 use crate::store::redb::tables::write::WriteTables;
 
-/// Turns priced in one transaction: some milliseconds of work.
+/// The number of turns that one transaction prices, which takes some milliseconds.
 const TURNS_AT_ONCE: u64 = 500;
-/// Rows of other generations removed in one transaction.
+/// The number of rows of other generations that one transaction removes from each table.
 const ROWS_AT_ONCE: usize = 2000;
 
 /// The next step of the repricing.

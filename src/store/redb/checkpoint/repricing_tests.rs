@@ -112,7 +112,7 @@ async fn costs_are_derived_anew_by_other_prices_and_switched_at_once() {
     assert_eq!(dollars(&store.cost()), 1300 * 920 * 5);
     assert!(store.checkpoint.reprice_in_background(), "it begins");
     assert!(store.checkpoint.reprice_in_background(), "some turns are priced");
-    assert_eq!(dollars(&store.cost()), 1300 * 920 * 5, "the costs of before are shown until all is done");
+    assert_eq!(dollars(&store.cost()), 1300 * 920 * 5, "the old costs must be shown until all turns are priced");
     // Turns that come during a repricing have the new prices, first in the memtable and then in the tables.
     store.seal("b", 1, 10).await;
     assert_eq!(dollars(&store.cost()), 1300 * 920 * 5 + 10 * 920 * 11);

@@ -25,7 +25,7 @@ pub(crate) struct Transfer {
     /// The mark of the last row of the journal that the tables have in full after this transaction, if the transaction
     /// moves that mark.
     pub(crate) checkpoint: Option<JournalMark>,
-    /// The newest row of the journal.
+    /// The mark of the newest row of the journal.
     pub(crate) newest: JournalMark,
     /// The sums that turns of the tables or of these pieces add to reports.
     pub(crate) sums: Option<Sums>,
@@ -162,7 +162,7 @@ mod tests {
     use crate::store::redb::tables::schema::{Role, TableVisitor, count_live_bytes, visit_tables};
     use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Progress, RunningTime, StepId, StepTimes, TurnId};
 
-    /// A turn with an event of each of these steps.
+    /// Returns an open turn with an event of each of these steps.
     fn staged(id: &str, steps: &[u32]) -> StagedTurn {
         let mut turn = OpenTurn::new(TurnId::new(id).unwrap());
         for (nth, step) in (0..).zip(steps) {
@@ -173,7 +173,8 @@ mod tests {
         StagedTurn { turn, last_event_at: RunningTime::new(steps.len() as u64) }
     }
 
-    /// Commits of one conversation, each in a piece of its own: a turn goes on, begins anew, goes on and ends.
+    /// Returns the pieces of some commits to one conversation, one commit in each piece: a turn gets events, begins
+    /// anew, gets events and ends.
     fn pieces() -> Vec<Arc<Piece>> {
         let states: [&[u32]; 5] = [&[0, 1, 2], &[0, 1, 2, 1, 3], &[0], &[0, 1], &[0, 1, 1]];
         let mut before: Option<StagedTurn> = None;
@@ -238,7 +239,7 @@ mod tests {
         let mut rows = DumpRows(&txn, Vec::new());
         visit_tables(&mut rows).unwrap();
         let counted = count_live_bytes(&txn).unwrap();
-        assert_eq!(WriteMeta::write(&txn).unwrap().live_bytes().unwrap(), counted, "bytes are counted as they change");
+        assert_eq!(WriteMeta::write(&txn).unwrap().live_bytes().unwrap(), counted, "the noted live bytes are wrong");
         rows.1
     }
 
@@ -254,7 +255,11 @@ mod tests {
         }
         let rows_of = |end: usize, table: &str| moved(&pieces, 0..end).iter().filter(|row| row.0 == table).count();
         let steps: Vec<_> = (1..=6).map(|end| rows_of(end, "open_steps")).collect();
-        assert_eq!(steps, [3 + 2, 4 + 2, 1 + 2, 2 + 2, 2 + 2, 2], "of the sealed turn none is left");
+        assert_eq!(
+            steps,
+            [3 + 2, 4 + 2, 1 + 2, 2 + 2, 2 + 2, 2],
+            "the last count is that without steps of the sealed turn"
+        );
         assert_eq!(rows_of(6, "open_turns"), 1);
     }
 

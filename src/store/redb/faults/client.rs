@@ -83,9 +83,9 @@ impl Client {
 
     pub(super) fn start(&mut self) -> Result<(), OpenError> {
         let settings = StoreSettings {
-            // Small enough that a burst takes several transactions.
+            // The limit is so small that a burst of commits takes several transactions.
             batch_commits: 4,
-            // Small enough that some commits wait for the checkpoint.
+            // The journal is so small that some commits wait for the checkpoint.
             redb: RedbSettings { cache_bytes: self.cache_bytes, journal_bytes: 16 * 1024, ..RedbSettings::default() },
             ..StoreSettings::default()
         };
@@ -99,7 +99,7 @@ impl Client {
         TestPrices { dear: (self.starts / 3 % 2 + 1).into() }
     }
 
-    /// Throws the running store away, as a crash does.
+    /// Drops the running store without closing it, as a crash does.
     pub(super) fn lose(&mut self) {
         self.running = None;
     }

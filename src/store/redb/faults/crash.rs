@@ -96,7 +96,7 @@ fn nothing_acknowledged_is_lost_doubled_or_moved_by_a_crash() {
     let work = || {
         while let Some(seed) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|n| *n < disks).map(|n| first + n) {
             let survived = attack(seed, CRASHES_OF_A_DISK, Sabotage::None, |_| {});
-            assert_eq!(survived, Ok(()), "to see it again: TURN_METRICS_TEST_SEED={seed} TURN_METRICS_TEST_CRASHES=1");
+            assert_eq!(survived, Ok(()), "to repeat it: TURN_METRICS_TEST_SEED={seed} TURN_METRICS_TEST_CRASHES=1");
         }
     };
     thread::scope(|scope| {

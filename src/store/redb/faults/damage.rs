@@ -81,9 +81,9 @@ fn a_damaged_file_is_an_error_or_answers_and_never_a_hang() {
         }
         let [main, journal] = images;
         if let Err(cause) = use_it(&Disk::of(main, journal)) {
-            assert!(cause.contains("a storage of a test"), "which file is damaged is not told: {cause}");
+            assert!(cause.contains("a storage of a test"), "the error does not name the damaged file: {cause}");
             refused += 1;
         }
     }
-    assert!(refused > 0, "no damage was noticed: it is not done where it hurts");
+    assert!(refused > 0, "no damage was noticed, so the test damages bytes that nothing reads");
 }

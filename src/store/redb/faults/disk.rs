@@ -14,9 +14,8 @@ const SECTOR: usize = 512;
 /// A disk that does what a test has planned: lose power, or fail.
 ///
 /// A write goes to a live image and is remembered until it is synced. At a crash, chance decides which unsynced writes
-/// remain. If a sync fails, chance decides which writes reached the disk; the others are forgotten, as Linux forgets
-/// them: the live image still shows them, no later sync writes them, and a crash removes them. Clones are the same
-/// disk.
+/// remain. If a sync fails, chance decides which writes reached the disk; the disk forgets the others, as Linux does:
+/// the live image still shows them, no later sync writes them, and a crash removes them. Clones are the same disk.
 #[derive(Clone, Default)]
 pub(super) struct Disk(Arc<Mutex<State>>);
 

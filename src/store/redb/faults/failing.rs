@@ -166,7 +166,11 @@ fn a_read_that_fails_has_the_store_opened_again_without_a_write() {
     let refused = engine.turns(&all()).unwrap_err();
     assert!(refused.to_string().contains("Input/output error"), "{refused}");
     disk.heal();
-    assert_eq!(engine.turns(&all()).unwrap_err().kind(), FaultKind::Disk, "the database has not forgotten the error");
+    assert_eq!(
+        engine.turns(&all()).unwrap_err().kind(),
+        FaultKind::Disk,
+        "the database must still report the disk's error"
+    );
     assert!(engine.is_open());
     // The failed read itself has queued a job for the writer.
     let asked = pin!(engine.check_write()).poll(&mut Context::from_waker(Waker::noop()));

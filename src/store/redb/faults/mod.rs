@@ -1,4 +1,4 @@
-//! The promise of the store, attacked: an acknowledged turn is never lost, never twice, never out of order.
+//! Attacks on the promise of the store: an acknowledged turn is never lost, never stored twice, and never out of order.
 //!
 //! A disk crashes or fails at a given operation. A client works through a workload, remembers what was acknowledged,
 //! and compares that with what the store answers afterwards. The client uses the store as every caller does: nothing

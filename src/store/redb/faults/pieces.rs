@@ -30,8 +30,8 @@ fn commit(nth: u64, model: &Oracle) -> Commit {
     }
 }
 
-/// Runs `flushes` of the flushes that move the conversation. The disk crashes at the n-th change after that; returns
-/// whether the next flush met the crash.
+/// Runs the first `flushes` flushes that move the conversation, and then the next one. The disk crashes at the change
+/// number `crash_after` after the first flushes. Returns whether the next flush met the crash.
 fn attack(flushes: u64, crash_after: u64) -> bool {
     let disk = Disk::default();
     let mut client = Client::new(disk.clone(), Sabotage::None);
@@ -66,5 +66,5 @@ fn attack(flushes: u64, crash_after: u64) -> bool {
 fn a_conversation_that_fills_a_memtable_survives_a_crash_in_each_of_the_flushes_that_move_it() {
     let crashes = |flushes| (0..1000).take_while(|n| attack(flushes, *n)).count();
     let flushes = (0..1000).take_while(|flushes| crashes(*flushes) > 0).count();
-    assert!(flushes as u64 > COMMITS / 2, "all was moved in {flushes} flushes");
+    assert!(flushes as u64 > COMMITS / 2, "everything was moved in only {flushes} flushes");
 }

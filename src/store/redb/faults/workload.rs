@@ -14,7 +14,7 @@ pub(super) enum Operation {
     Commits(Vec<Commit>),
     /// A write check: a durable write of nothing.
     CheckWrite,
-    /// This many flushes of the checkpoint, as they run while no commit waits for one.
+    /// This many flushes of the checkpoint, run while no commit waits for a flush.
     Checkpoint(usize),
     /// The owner of the store ends without closing it, and the store is opened again.
     Restart,
@@ -36,7 +36,7 @@ impl Workload {
         Self { random: Random::new(seed), turns: 0 }
     }
 
-    /// Returns the next operation on a store whose conversations are those of `models`.
+    /// Returns the next operation on a store with the conversations `models`.
     pub(super) fn next(&mut self, models: &BTreeMap<ConversationId, Oracle>) -> Operation {
         match self.random.below(24) {
             0 => Operation::CheckWrite,
@@ -78,7 +78,7 @@ impl Workload {
                     let turn = self.new_turn();
                     commit.staged.push(self.stage(turn).into());
                 }
-                // An open turn goes on, or ends.
+                // An open turn gets another event, or ends.
                 4 | 5 if !open.is_empty() => {
                     let before = open.swap_remove(self.random.below(open.len()));
                     let mut turn = before.turn.clone();

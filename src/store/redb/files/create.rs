@@ -60,7 +60,7 @@ fn create_file(path: &Path, file: StoreFile, stamping: Stamping<'_>) -> Result<(
     if let Err(TryLockError::WouldBlock) = lock.try_lock() {
         return Err(OpenError::InUse { path: path.to_owned() });
     }
-    // The process that held the lock before may have created the file.
+    // Another process that held the lock before may have created the file.
     if has_content(path) {
         return Ok(());
     }
@@ -99,18 +99,18 @@ mod tests {
         other.lock().unwrap();
         let refused = create_file(&path, StoreFile::Main, &stamp_main);
         assert!(matches!(refused, Err(OpenError::InUse { .. })), "{refused:?}");
-        assert_eq!(fs::read(&unfinished).unwrap(), b"cut short", "the other one may be writing it");
+        assert_eq!(fs::read(&unfinished).unwrap(), b"cut short", "another process may be writing this file");
         drop(other);
 
         let full = || Err(redb::StorageError::Io(io::ErrorKind::StorageFull.into()).into());
         assert!(create_file(&path, StoreFile::Main, &|_| full()).is_err());
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "a file that is not whole is removed");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "an incomplete file was not removed");
 
         create_file(&path, StoreFile::Main, &stamp_main).unwrap();
         assert!(look_at(&Builder::new(), &path, StoreFile::Main).is_ok() && !unfinished.exists());
         let made = fs::read(&path).unwrap();
         create_file(&path, StoreFile::Main, &stamp_main).unwrap();
-        assert!(fs::read(&path).unwrap() == made, "a file that is there is not made anew");
+        assert!(fs::read(&path).unwrap() == made, "an existing file was made anew");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::row::Row;
 use crate::store::redb::tables::schema::{JournalRows, ROWS};
 
-/// The facts about the store in the main file.
+/// The facts about the store that the main file has.
 #[derive(Debug)]
 pub(crate) struct StoreHeader {
     pub(crate) bond: Bond,

@@ -55,7 +55,7 @@ mod tests {
     fn the_bytes_of_a_store_are_the_bytes_of_both_files_and_0_without_files() {
         let directory = tempfile::tempdir().unwrap();
         let location = Location::Directory(directory.path().to_owned());
-        assert_eq!((location.main_bytes(), location.file_bytes()), (0, 0), "nothing is there yet");
+        assert_eq!((location.main_bytes(), location.file_bytes()), (0, 0), "there are no files yet");
         fs::write(location.path(StoreFile::Main), [0; 5]).unwrap();
         fs::write(location.path(StoreFile::Journal), [0; 7]).unwrap();
         assert_eq!((location.main_bytes(), location.file_bytes()), (5, 12));

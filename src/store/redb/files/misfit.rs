@@ -2,7 +2,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Misfit {
-    /// The journal is that of another store.
+    /// The journal belongs to another store.
     #[error("it names another store")]
     OtherStore,
     /// The database belongs to another journal by now.
@@ -19,7 +19,7 @@ pub enum Misfit {
     OlderDatabase {
         /// The last row that was dropped from the journal.
         base: u64,
-        /// The last row of which the database has everything.
+        /// The last row that the database has in full.
         checkpoint: u64,
     },
     /// The database has seen rows that the journal does not have.

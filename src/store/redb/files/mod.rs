@@ -1,7 +1,7 @@
 //! The two files of a store: where they are, and how they are made, opened, replayed and closed.
 //!
-//! Invariants: a file that is not ours is never changed. A store is not opened without its journal, nor beside the journal
-//! of another store.
+//! Invariants: a file that is not ours is never changed. A store is not opened without its journal, nor beside the
+//! journal of another store.
 //!
 //! - `location`: where a store keeps its files.
 //! - `storage`: where a test keeps the files of a store instead.
@@ -10,9 +10,9 @@
 //! - `open_error`: why a store could not be opened.
 //! - `path`: symbolic links, empty files, and file names that survive a power cut.
 //! - `file`: the operations that change a file or its name.
-//! - `doom`: in tests, lets a thread make only so many changes to files.
+//! - `doom`: in tests, lets a thread make only a limited number of changes to files.
 //! - `overlay`: a view of a file that keeps writes in memory.
-//! - `look`: opens a database in such a view.
+//! - `look`: opens a database through an overlay.
 //! - `write_back`: writes a file once more, because an earlier sync of it may have failed.
 //! - `stamp`: makes an empty database a file of a store, and refuses a file of another program or format.
 //! - `header`: what binds the two files to each other.

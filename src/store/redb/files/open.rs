@@ -160,6 +160,6 @@ mod tests {
         let refused = location.reopen(1 << 20).unwrap_err().to_string();
         assert!(refused.contains("empty or missing, and was not before"), "{refused}");
         assert!(!path.exists());
-        assert!(Location::Memory.reopen(1 << 20).is_err(), "memory holds nothing of the store that was closed");
+        assert!(Location::Memory.reopen(1 << 20).is_err(), "a store in memory cannot be opened again");
     }
 }

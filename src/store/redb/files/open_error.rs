@@ -72,7 +72,7 @@ pub enum OpenError {
         /// Why the journal does not belong to the database.
         cause: Misfit,
     },
-    /// The file is not a sound database: reading it failed in a way that never happens with an intact file.
+    /// The file is not a sound database: reading it failed in a way that does not happen with an intact file.
     #[error("the database {path} is damaged: {}; `turn-metrics check` tells more", .cause.in_full())]
     Damaged {
         /// The file.
@@ -85,7 +85,7 @@ pub enum OpenError {
     DamagedRow {
         /// The journal.
         path: PathBuf,
-        /// The number of the row; the first one, if there are several.
+        /// The number of the first damaged row.
         row: u64,
         /// What is wrong with the row.
         flaw: RowFlaw,

@@ -45,7 +45,7 @@ impl Files {
         let meta = ReadMeta::of(&tables)?;
         let (running, lineage) = (meta.running_time()?, meta.lineage()?);
         drop(meta);
-        // The journal's running time is the later one, if it has one.
+        // If the journal has a running time, it is the later one.
         let running = running.max(ReadMeta::of(&journal)?.running_time()?);
         let running_ms = AtomicU64::new(running.get());
         let filter = Arc::default();
@@ -110,9 +110,9 @@ impl Files {
 
     /// Makes the main file as small as it can be.
     pub(crate) fn pack(&mut self) {
-        tracing::info!("most of the database is free; it is made smaller");
+        tracing::info!("most of the database file is free; the file is made smaller");
         if let Err(fault) = unwind::caught_as_fault(|| Ok(pack(&mut self.tables).map_err(Failure::from)?)) {
-            tracing::warn!(error = fault.in_full(), "the database could not be made smaller");
+            tracing::warn!(error = fault.in_full(), "the database file could not be made smaller");
         }
     }
 
@@ -154,7 +154,7 @@ impl Files {
             if let Err(fault) = closed {
                 tracing::warn!(
                     error = fault.in_full(),
-                    "the {name} did not close cleanly; it is repaired when it is opened"
+                    "the {name} did not close cleanly; the next opening repairs it"
                 );
             }
         }
@@ -165,7 +165,10 @@ impl Files {
 /// on without the filter, and only a look-up of a turn whose own row is damaged fails.
 pub(crate) fn learn_turns(filter: &TurnFilter, tables: Result<ReadTables, Failure>, limit: usize) {
     if let Err(fault) = unwind::caught_as_fault(|| Ok(tables?.fill(filter, limit)?)) {
-        tracing::warn!(error = fault.in_full(), "the index of turns cannot be read whole; each turn is looked up");
+        tracing::warn!(
+            error = fault.in_full(),
+            "the index of turns cannot be read in full; every turn is looked up in it"
+        );
         filter.give_up();
     }
 }

@@ -37,9 +37,9 @@ mod tests {
     fn a_file_without_a_byte_has_no_content_and_a_directory_that_cannot_be_synced_is_named() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("file");
-        assert!(!has_content(&path), "it is missing");
+        assert!(!has_content(&path), "the file is missing");
         fs::write(&path, "").unwrap();
-        assert!(!has_content(&path), "it is empty");
+        assert!(!has_content(&path), "the file is empty");
         fs::write(&path, "x").unwrap();
         assert!(has_content(&path));
 

@@ -87,11 +87,11 @@ pub enum RowFlaw {
         conversation_id: ConversationId,
         /// Its version before the commit.
         version: Version,
-        /// How many turns of it were sealed before the commit.
+        /// The number of its sealed turns before the commit.
         sealed_turns: u64,
         /// Its version after the commit, as the commit says.
         next_version: Version,
-        /// How many turns of it were sealed before the commit, as the commit says.
+        /// The number of its sealed turns before the commit, as the commit says.
         sealed_before: u64,
     },
 }
@@ -160,7 +160,7 @@ struct Replay<'a> {
     memtable: Memtable,
     /// The positions that the next entry may begin at.
     positions: RangeInclusive<u64>,
-    /// Conversations whose keys are lost.
+    /// The conversations whose keys are lost.
     without_key: HashSet<ConversationId>,
     /// Why an entry of the present row was passed over, if that happened.
     passed_over: Option<RowFlaw>,

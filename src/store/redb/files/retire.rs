@@ -26,10 +26,7 @@ impl Location {
             _ => Ok(()),
         });
         removed.inspect_err(|fault| {
-            tracing::warn!(
-                error = fault.in_full(),
-                "the journal could not be done away with; it is read when the store is opened"
-            );
+            tracing::warn!(error = fault.in_full(), "the journal could not be removed; the next opening reads it");
         })
     }
 }
@@ -55,7 +52,7 @@ mod tests {
         location.retire(files).unwrap();
         assert!(!location.path(StoreFile::Journal).exists());
         let files = location.open(1 << 20).unwrap();
-        assert_eq!(files.lineage(), lineage, "it is the same store, with a new journal");
+        assert_eq!(files.lineage(), lineage, "the lineage changed with the new journal");
         files.close();
     }
 

@@ -126,10 +126,14 @@ mod tests {
         slot.empty(Fault::new(FaultKind::Disk, "the disk failed"));
         assert_eq!(slot.with(Files::lineage).unwrap_err().to_string(), "the disk failed");
         let later = Fault::new(FaultKind::Closed, "the store is closed");
-        assert!(slot.take(later).is_none(), "there is nothing to take");
-        assert_eq!(slot.with(Files::lineage).unwrap_err().to_string(), "the store is closed", "the latest cause");
+        assert!(slot.take(later).is_none(), "the slot has files although it was emptied");
+        assert_eq!(
+            slot.with(Files::lineage).unwrap_err().to_string(),
+            "the store is closed",
+            "the error has not the latest cause"
+        );
         slot.fill(files());
-        assert_ne!(slot.with(Files::lineage).unwrap(), first, "these are other files");
+        assert_ne!(slot.with(Files::lineage).unwrap(), first, "the slot still has the old files");
         assert!(slot.take(Fault::new(FaultKind::Closed, "the store is closed")).is_some());
     }
 

@@ -39,7 +39,7 @@ impl Storage {
     }
 }
 
-/// Equal only to its clones.
+/// A storage is equal only to its clones.
 impl PartialEq for Storage {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.open, &other.open)

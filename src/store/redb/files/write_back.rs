@@ -65,7 +65,7 @@ mod tests {
 
     use super::*;
 
-    /// A file on a full disk, with a hole. Records what is written and synced.
+    /// A file with a hole, on a full disk. It records which bytes are written and synced.
     #[derive(Debug)]
     struct Sparse {
         bytes: InMemoryBackend,
@@ -122,9 +122,9 @@ mod tests {
             let written = file.written.lock().unwrap();
             let covered = |at: u64| written.iter().any(|range| range.contains(&at));
             assert!((0..len).step_by(50).all(|at| covered(at) != hole.contains(&at)), "{hole:?}: {written:?}");
-            assert_eq!(*file.synced.lock().unwrap(), written.len(), "written after the sync");
+            assert_eq!(*file.synced.lock().unwrap(), written.len(), "something was written after the sync");
         }
         let full = sparse(len, 0..block, |_| 1);
-        assert_eq!(write_back(&full).unwrap_err().kind(), io::ErrorKind::StorageFull, "it may be lost");
+        assert_eq!(write_back(&full).unwrap_err().kind(), io::ErrorKind::StorageFull, "a block with data may be lost");
     }
 }

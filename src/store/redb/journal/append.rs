@@ -59,7 +59,7 @@ mod tests {
         Entry { conversation, key: None, position: nth + 1, sealed: Vec::new(), staged: Vec::new() }
     }
 
-    /// Appends a row of one entry in a transaction of its own.
+    /// Appends a row with one entry, in its own transaction.
     fn append_one(files: &Files, nth: u64, last: JournalMark, trim: JournalMark) -> JournalMark {
         let txn = files.write_journal().unwrap();
         let (mark, bytes) = append(&txn, &[entry(nth)], last, trim).unwrap();

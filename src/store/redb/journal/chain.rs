@@ -48,6 +48,6 @@ mod tests {
         assert!(read(7).is_err() && read(9).is_err());
         let mut other = b"entries".to_vec();
         let other = chain(JournalMark { checksum: 0x0103, ..last }, &mut other).checksum();
-        assert_ne!(Stored::<JournalRows>::as_it_is(stored).checksum(), other, "the link is a part of what is hashed");
+        assert_ne!(Stored::<JournalRows>::as_it_is(stored).checksum(), other, "the checksum does not cover the link");
     }
 }

@@ -256,6 +256,6 @@ mod tests {
             missing()
         };
         assert_eq!([of(1, 1), of(1, 2), of(1, 3)], [Some(0), Some(0), Some(1)]);
-        assert_eq!([of(2, 1), of(2, 3)], [None, None], "of another life");
+        assert_eq!([of(2, 1), of(2, 3)], [None, None], "a piece of another life is laid over the tables");
     }
 }

@@ -122,7 +122,7 @@ fn a_crash_in_a_compaction_loses_nothing() {
                 .filter(|file| { file.as_ref().unwrap().file_name().to_string_lossy().contains(".compact") })
                 .count(),
             0,
-            "what the crash left is gone"
+            "the next run did not remove the file that the crash left"
         );
     });
     assert!(crashes > 20, "{crashes}");

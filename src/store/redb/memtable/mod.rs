@@ -1,19 +1,20 @@
 //! The memtable: the changes that are in the journal and not in the tables yet, in memory.
 //!
-//! Commits go to the active table. When that is large and there is no immutable table, it becomes the immutable one,
-//! and the checkpoint moves it into the tables of the main file while the next active table fills.
+//! Commits go to the active table. When the active table is large and there is no immutable table, the active table
+//! becomes the immutable one. The checkpoint moves the immutable table into the tables of the main file while the next
+//! active table fills.
 //!
-//! Each table keeps the changes of a conversation in pieces of bounded size, in most cases a single one. Each piece
-//! ends with a commit and is moved whole, oldest first, so that the main file always holds a conversation as some
+//! Each table keeps the changes of a conversation in pieces of bounded size, in most cases in a single piece. Each
+//! piece ends with a commit and is moved whole, oldest first, so that the main file always holds a conversation as some
 //! commit left it. The state of a conversation is its rows in the main file, overlaid by the pieces of the immutable
 //! table and then by those of the active one. Overlaying a piece that the main file already holds is a no-op, so a
 //! moved piece may be dropped at any later time.
 //!
 //! - `piece`: the changes of consecutive commits to one conversation.
-//! - `open_parts`: what a piece has of an open turn: its head and the steps that changed.
+//! - `open_parts`: the parts of an open turn in a piece: its head and the steps that changed.
 //! - `table`: one of the two tables.
 //! - `order`: the order in which the turns of both tables were sealed.
-//! - `tally`: what the turns of both tables add to reports.
+//! - `tally`: the sums that the turns of both tables add to reports.
 
 pub(crate) mod open_parts;
 pub(crate) mod order;
@@ -92,7 +93,8 @@ pub(crate) struct Memtable {
     kept_after: Option<JournalMark>,
     /// The turns and the size of the sums that the active table has to add to the tables.
     unsummed: Unsummed,
-    /// The same for the immutable table. Its sums are moved after its pieces and its order.
+    /// The turns and the size of the sums that the immutable table has to add to the tables, after its pieces and its
+    /// order.
     frozen: Unsummed,
     /// The last position when the immutable table took its last commit.
     frozen_position: u64,
@@ -458,8 +460,8 @@ mod tests {
             memtable.moved(&[(Arc::clone(piece), 7)], 0);
             let left: Vec<_> = memtable.of(&id()).collect();
             assert!(left.iter().all(|piece| piece.key == Some(7)));
-            assert_eq!(left.last().unwrap().sealed_before(), moved, "what is left follows what was moved");
-            assert_eq!(left[0].conversation.version, Version(COMMITS + 1), "the latest stays in sight");
+            assert_eq!(left.last().unwrap().sealed_before(), moved, "the next piece does not follow the moved one");
+            assert_eq!(left[0].conversation.version, Version(COMMITS + 1), "the latest piece is hidden");
         }
 
         // The order is moved once all turns are in the tables, in separate flushes.
@@ -511,7 +513,7 @@ mod tests {
         // The tables have the sums of row 2, and a part of those of rows 3 and 4.
         assert_eq!((counted.immutable.len(), counted.active.len()), (2, 2));
         assert_eq!((memtable.summed_to(), memtable.rolled_up_then()), (Some(&key), RolledUp { row: 4, position: 3 }));
-        assert!(memtable.has_only_sums() && memtable.freeze().is_none(), "those are moved first");
+        assert!(memtable.has_only_sums() && memtable.freeze().is_none(), "rows 3 and 4 must be moved first");
         assert!((5_000_000..5_100_000).contains(&memtable.size()), "{}", memtable.size());
         memtable.summed(None);
         memtable.moved(&[], 0);
@@ -535,7 +537,7 @@ mod tests {
         assert_eq!(seen(&memtable, 0), all(0));
         let (moving, _) = memtable.next_to_move(1);
         memtable.moved(&[(Arc::clone(&moving[0]), 7)], 0);
-        assert_eq!(seen(&memtable, 0), all(2), "a moved piece takes its records along");
+        assert_eq!(seen(&memtable, 0), all(2), "a moved piece has left records behind");
         for after in 0..16 {
             assert_eq!(seen(&memtable, after), all(2).split_off(usize::try_from(after).unwrap().min(14)));
         }
@@ -547,7 +549,7 @@ mod tests {
         assert_eq!((memtable.first_position(), memtable.last_position()), (5, 4));
         (0..3).for_each(|nth| memtable.take_positions(&entry(nth, 2)));
         assert_eq!((memtable.first_position(), memtable.last_position()), (5, 6));
-        assert!(memtable.freeze().unwrap().is_empty(), "there is an order to move, and no piece");
+        assert!(memtable.freeze().unwrap().is_empty(), "there must be an order to move, and no piece");
         assert!(memtable.has_immutable());
     }
 

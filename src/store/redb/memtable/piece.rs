@@ -227,7 +227,7 @@ mod tests {
         let before = piece.bytes();
         piece.take(entry(8, vec![staged("z"), staged("a")], vec![sealed("x")])).unwrap();
         let expected = [("a", Some(6)), ("b", Some(7)), ("x", Some(8)), ("y", None), ("z", None)];
-        assert_eq!(seen(&piece), BTreeMap::from(expected), "what is sealed is not open again");
+        assert_eq!(seen(&piece), BTreeMap::from(expected), "a sealed turn is open again");
         assert!(piece.bytes() > before);
         let ids: Vec<_> = (0..1000).map(|nth| format!("turn {nth}")).collect();
         piece.take(entry(1008, Vec::new(), ids.iter().map(|id| sealed(id)).collect())).unwrap();

@@ -124,7 +124,7 @@ mod tests {
         }
         assert_eq!((table.conversations.len(), table.bytes), (1, bytes(&table)));
         table.drop_oldest(&id("c"));
-        assert_eq!(table.conversations.len(), 1, "a conversation that is not there costs no other");
+        assert_eq!(table.conversations.len(), 1, "dropping a piece of an unknown conversation removed another one");
     }
 
     #[test]

@@ -309,7 +309,7 @@ mod tests {
                 if to.is_none() {
                     break;
                 }
-                assert!(to > last, "the keys rise");
+                assert!(to > last, "the keys do not rise");
                 last = to;
             }
             assert_eq!(moved, all, "in parts of {limit}");

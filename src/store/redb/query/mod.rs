@@ -138,7 +138,7 @@ impl TurnsQuery {
             turns.len() >= range.limit || bytes >= LIST_BYTES
         };
         let mut is_full = range.limit == 0;
-        // No conversation has a turn after the largest ordinal.
+        // No turn can follow the largest ordinal.
         if let (Some(tables), Some(first)) = (tables, range.after.checked_add(1))
             && let Some(key) = self.key.map_or_else(|| tables.key_of(id), |key| Ok(Some(key)))?
         {
@@ -153,7 +153,8 @@ impl TurnsQuery {
                 is_full = add(&mut turns, Ordinal::new(ordinal).ok_or_else(no_ordinal)?, record);
             }
         }
-        // Turns that the checkpoint moved since the memtable was copied are in both; skip those that were read already.
+        // Turns that the checkpoint moved since the memtable was copied are in both places. The filter skips the turns
+        // that were read from the tables already.
         for (ordinal, record) in self.turns.iter().filter(|(ordinal, _)| ordinal.get() > latest) {
             if is_full {
                 break;

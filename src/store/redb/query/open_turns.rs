@@ -53,7 +53,7 @@ impl<'a> OpenTurnsQuery<'a> {
     pub(super) fn read(mut self, tables: &ReadTables, key: Option<u64>) -> Result<Vec<(String, Read)>, Failure> {
         let mut turns = Vec::new();
         if let Some(key) = key {
-            // The range ends before the next conversation; there is none after the largest key.
+            // The range ends before the next key. The largest key has no next one.
             let rows = match key.checked_add(1) {
                 Some(next) => tables.open_turns()?.range((key, "")..(next, ""))?,
                 None => tables.open_turns()?.range((key, "")..)?,

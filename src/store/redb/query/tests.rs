@@ -139,7 +139,7 @@ fn at_each_stage<Q, T: PartialEq + std::fmt::Debug>(
             (0..between).for_each(|_| assert!(step(&files)));
             let mut left_out = LeftOut::default();
             let found = read(query, &files, &mut left_out);
-            assert_eq!(&found, expected, "after {before} steps and {between}");
+            assert_eq!(&found, expected, "after {before} moves before the copy and {between} after it");
             assert_eq!(left_out.count, 0, "{}", left_out.first);
         }
     }
@@ -232,7 +232,7 @@ fn the_order_of_all_turns() {
             })
         },
     );
-    assert!(OrderQuery::of(&files().memtable(), 7, 9).is_none(), "nobody was given that position");
+    assert!(OrderQuery::of(&files().memtable(), 7, 9).is_none(), "that position was never given");
 }
 
 #[test]

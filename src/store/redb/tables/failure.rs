@@ -3,7 +3,7 @@ use redb::{StorageError, TableError};
 use super::record::damaged::DamagedRecord;
 use crate::store::fault::{Fault, FaultKind};
 
-/// Why a transaction did not go through.
+/// Why a transaction failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     #[error(transparent)]

@@ -105,7 +105,7 @@ mod tests {
                 assert!(insert(&mut index, 7, u64::MAX, ordinal).unwrap());
             }
             for ordinal in 1..=3 {
-                assert!(!insert(&mut index, 7, u64::MAX, ordinal).unwrap(), "it is there");
+                assert!(!insert(&mut index, 7, u64::MAX, ordinal).unwrap(), "the row was there already");
             }
         }
         txn.commit().unwrap();

@@ -22,7 +22,7 @@ const META_FORMAT: &str = "format";
 /// Journal: the format of the file. It has another name than in the main file, so that neither file is mistaken for the
 /// other.
 const META_JOURNAL_FORMAT: &str = "journal_format";
-/// The id that the store drew when it was created, 16 bytes. The same in both files, which shows that they belong
+/// The id that the store drew when it was created, 16 bytes. It is the same in both files, which shows that they belong
 /// together.
 const META_STORE_ID: &str = "store_id";
 /// Main file: the store's lineage, 16 bytes. See [`Lineage`] for when it is drawn.
@@ -325,7 +325,7 @@ impl<'txn> WriteMeta<'txn> {
         self.set_base(base)
     }
 
-    /// Main file: removes the lineage, as only damage can.
+    /// Main file: removes the lineage. Outside of tests, only damage can do that.
     #[cfg(test)]
     pub(crate) fn forget_lineage(&mut self) {
         self.0.remove(META_LINEAGE).unwrap();
@@ -425,7 +425,7 @@ impl<'txn> WriteMeta<'txn> {
         self.set_number(META_RUNNING_TIME, running.get())
     }
 
-    /// Writes a value so that a durable commit of it shows that writes work.
+    /// Changes a value. If the change can be committed, writes work.
     pub(crate) fn touch(&mut self) -> Result<(), Failure> {
         let previous = self.0.get(META_WRITE_CHECK)?.and_then(|bytes| bytes.value().try_into().ok());
         let count = previous.map_or(0, u64::from_le_bytes).wrapping_add(1);
@@ -463,7 +463,10 @@ mod tests {
         change(&main, |meta| meta.set(META_FORMAT, &7u32.to_le_bytes()));
         assert!(matches!(Stamp::of(&main, StoreFile::Main), Ok(Stamp::Format(7))));
         change(&main, |meta| meta.set(META_FORMAT, b"7"));
-        assert!(matches!(Stamp::of(&main, StoreFile::Main), Ok(Stamp::Foreign)), "that is no format");
+        assert!(
+            matches!(Stamp::of(&main, StoreFile::Main), Ok(Stamp::Foreign)),
+            "a value of another length is no format"
+        );
     }
 
     #[test]
@@ -495,7 +498,7 @@ mod tests {
             |database: &Database| change(database, |meta| meta.bind_journal(Uuid::from_u128(7))).lineage().unwrap();
         assert_eq!(opened(&database), first);
         let asked = change(&database, |meta| meta.draw_lineage_when_opened()).lineage().unwrap();
-        assert_eq!(asked, first, "until it is opened");
+        assert_eq!(asked, first, "the lineage changed before the opening");
         let second = opened(&database);
         assert_ne!(second, first);
         assert_eq!(opened(&database), second, "once");

@@ -6,10 +6,10 @@
 //! - `failure`: why a transaction failed.
 //! - `store_file`: the two files and their names.
 //! - `journal_mark`: identifies a row of the journal by its number and checksum.
-//! - `meta`: the table `meta` of both files. Nothing else knows the names in it.
+//! - `meta`: the table `meta` of both files. No other module uses the names in it.
 //! - `row`: a row with a checksum.
 //! - `schema`: the list of all tables, and the operations on all of them: make, copy, count.
-//! - `index`: whether a turn is sealed, and at which ordinal.
+//! - `index`: finds out whether a turn is sealed, and at which ordinal.
 //! - `turn_filter`: a filter in memory that says which turns are certainly not in the index.
 //! - `rollups`: adds to the sums of reports, and reads them.
 //! - `read`: the tables by conversation, as a read transaction sees them.

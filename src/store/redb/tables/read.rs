@@ -339,18 +339,18 @@ mod tests {
         let database = one_turn();
         let tables = change(&database, break_record);
         assert!(matches!(tables.conversation(1), Err(Failure::Record(_))));
-        assert_eq!(tables.search_id_of(1).unwrap(), id("a"), "by its row of the keys");
+        assert_eq!(tables.search_id_of(1).unwrap(), id("a"), "found by its row in the table of keys");
 
         let database = one_turn();
         let tables = change(&database, break_key);
         assert!(matches!(tables.key_of(&id("a")), Err(Failure::Record(_))));
-        assert_eq!(tables.search_key_of(&id("a")).unwrap(), Some(1), "by its record");
+        assert_eq!(tables.search_key_of(&id("a")).unwrap(), Some(1), "found by its record");
         let tables = change(&database, break_record);
-        assert_eq!(tables.search_key_of(&id("a")).unwrap(), Some(1), "by its place by activity");
+        assert_eq!(tables.search_key_of(&id("a")).unwrap(), Some(1), "found by its row by activity");
         let tables = change(&database, |txn| txn.open_table(ACTIVITY).unwrap().retain(|_, _| false).unwrap());
         assert_eq!(tables.search_key_of(&id("a")).unwrap(), None);
         assert!(tables.search_id_of(1).is_err());
-        assert_eq!(tables.search_key_of(&id("b")).unwrap(), None, "one that never was");
+        assert_eq!(tables.search_key_of(&id("b")).unwrap(), None, "a conversation that does not exist");
     }
 
     #[test]
@@ -362,6 +362,10 @@ mod tests {
         assert_eq!(tables.ordinal_of(1, &turn_id("y")).unwrap(), None);
         let tables = change(&database, |txn| drop(txn.open_table(TURNS).unwrap().remove((1, 1)).unwrap()));
         assert!(matches!(tables.turn(1, Ordinal::after(0)), Err(Failure::Record(_))));
-        assert_eq!(tables.ordinal_of(1, &turn_id("x")).unwrap(), Some(Ordinal::after(0)), "it is not sealed again");
+        assert_eq!(
+            tables.ordinal_of(1, &turn_id("x")).unwrap(),
+            Some(Ordinal::after(0)),
+            "the turn could be sealed again"
+        );
     }
 }

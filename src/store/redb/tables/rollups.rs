@@ -200,7 +200,7 @@ fn add_to<T: Rows, V: serde::Serialize + serde::de::DeserializeOwned>(
             key_bytes + bytes
         }
         Some((Err(damaged), bytes)) => {
-            tracing::warn!(%damaged, "a damaged row of sums was replaced; `turn-metrics check` tells what it lacks");
+            tracing::warn!(%damaged, "a damaged row of sums was replaced; `turn-metrics check` shows what is missing");
             key_bytes + bytes
         }
         None => 0,
@@ -406,7 +406,7 @@ mod tests {
             change(&database, |rollups| rollups.remove_other_generations(2, 2).unwrap());
             steps += 1;
         }
-        assert_eq!(steps, 3, "three rows of costs of each of two generations");
+        assert_eq!(steps, 3, "each of two generations has three rows of costs");
         let tables = ReadRollups::open(&database.begin_read().unwrap()).unwrap();
         assert_eq!(tables.conversation(2, 1).unwrap().cost, unknown);
         assert_eq!(tables.conversation(3, 1).unwrap(), ConversationSums::default());

@@ -357,7 +357,7 @@ mod tests {
         let mut fill = Fill(&txn, Vec::new());
         visit_tables(&mut fill).unwrap();
         let mut expected = fill.1;
-        // The bytes of a key and of a value, table by table.
+        // The bytes of a key and of a value, for one table after the other.
         let data = (17 + 5) + (8 + 5) + (16 + 5) + (16 + 8) + (17 + 5) + (13 + 5) + (17 + 5) + (8 + 5);
         let data = data + (8 + 5) + (17 + 5) + (21 + 5) + (12 + 5);
         assert_eq!(count_live_bytes(&txn).unwrap(), data);

@@ -87,7 +87,7 @@ mod tests {
         let first = admission.admit(2).unwrap();
         let large = admission.admit(1000).unwrap();
         assert!(admission.admit(1).is_none());
-        assert!(admission.admit(1).is_none(), "what was refused counts no longer, but what was not does");
+        assert!(admission.admit(1).is_none(), "refused turns must not count, and admitted ones must");
         drop(large);
         let second = admission.admit(1).unwrap();
         assert!(admission.admit(1).is_none());

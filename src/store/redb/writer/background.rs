@@ -77,7 +77,7 @@ mod tests {
         let checkpoint = Arc::new(Checkpoint::new(Arc::new(Slot::new(files)), 1 << 20));
         let ended = Arc::downgrade(&checkpoint);
         let background = Background::start(checkpoint).unwrap();
-        assert!(!filter.is_complete(), "nobody has woken it");
+        assert!(!filter.is_complete(), "the thread worked without being woken");
         // The test wakes the thread more often than it can check. No call waits for the thread.
         (0..9).for_each(|_| background.wake());
         while !filter.is_complete() {

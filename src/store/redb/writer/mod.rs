@@ -19,12 +19,12 @@
 //!
 //! | part | bound |
 //! |---|---|
-//! | the queue | Unanswered commits hold at most the turns of 20 ms of work, and at least 256 turns. A commit beyond that is refused before it is queued. |
+//! | the queue | Unanswered commits may have the turns of 20 ms of work, and always 256 turns. Further commits are refused before they are queued. |
 //! | the wait in the queue | If more turns wait than fit into a batch, or more than 256 while the checkpoint is behind, a commit that has waited too long is refused: 20 ms less the time of the last write, at least 10 ms. |
-//! | the pause before a batch | From six tenths of the memtable's limit on, the writer waits until the checkpoint has moved a share of what the last batch added: none at six tenths, twice as much at the limit. It waits no longer than leaves time for two writes within 20 ms, and may always wait for 2 ms. Commits that arrive meanwhile join the batch. |
+//! | the pause before a batch | From six tenths of the memtable's limit on, the writer waits until the checkpoint has moved a share of what the last batch added: none at six tenths, twice as much at the limit. It waits at most 20 ms less the time of two writes, but may always wait for 2 ms. Commits that arrive meanwhile join the batch. |
 //! | a full memtable | The writer waits until the bytes of one flush are moved. If there is still no room, it refuses the commits of the batch. |
-//! | a batch | The turns of 12 ms of work, or of 6 ms while the checkpoint is behind, and at least 256. If that work takes a third longer, what is beyond 256 turns is left to the next batch. A batch also ends at 4 MiB of commits. |
-//! | a flush of the checkpoint | About 12 ms, by what earlier flushes took. Whoever waits for a flush is next. |
+//! | a batch | The turns of 12 ms of work, or of 6 ms while the checkpoint is behind, and at least 256. If that work takes a third longer, the batch ends, and its other turns are left to the next batch. A batch also ends at 4 MiB of commits. |
+//! | a flush of the checkpoint | About 12 ms, by what earlier flushes took. A thread that waits for a flush runs the next one. |
 //!
 //! For the queue and for the wait in it, only the first 10 ms of each fsync count: on a slow disk, commits wait
 //! together and share the fsync, so refusing some would make no other commit faster. The bounds do not hold if the
@@ -241,13 +241,15 @@ impl Writer {
         }
     }
 
-    /// How long a commit may have waited before it is refused instead of written. Without a limit unless the store is
-    /// overloaded: if few turns wait, then the machine is slow, and a refusal would shorten nobody's wait.
+    /// Returns how long a commit may have waited before it is refused instead of written. There is no limit unless the
+    /// store is overloaded: while few turns wait, the machine is slow, and a refusal would shorten nobody's wait. Few
+    /// turns are those that fit into one batch; while the checkpoint has fallen behind, batches are smaller.
     ///
-    /// To be asked once for each batch: each refusal lowers the number of turns that wait, and the last few of an
+    /// It is called once for each batch: each refusal lowers the number of turns that wait, so the last few commits of an
     /// overloaded store would never be refused.
     fn longest_queueing(&self) -> Duration {
-        let has_many = self.leaves_turns || self.admission.unanswered() > BatchSize::MIN_TURNS;
+        let few = if self.is_behind { BatchSize::MIN_TURNS } else { self.batch_turns };
+        let has_many = self.leaves_turns || self.admission.unanswered() > few;
         let is_overloaded = self.background.is_some() && has_many;
         if is_overloaded { pace::longest_queueing(self.last.write) } else { Duration::MAX }
     }
@@ -360,7 +362,7 @@ impl Writer {
         Ok(txn.commit()?)
     }
 
-    /// Closes the store, as its state is in doubt, and plans to open it again.
+    /// Closes the store, as its state is unknown, and plans to open it again.
     fn fail(&mut self, cause: Fault) -> Fault {
         tracing::error!(cause = cause.in_full(), "the store failed; it is closed and opened again");
         let _no_flush = self.checkpoint.pause();
@@ -427,7 +429,7 @@ struct LastBatch {
     moved_bytes: u64,
     /// How long the batch took to write.
     write: Duration,
-    /// The part of that time that the journal took.
+    /// The part of this time that the append to the journal took.
     append: Duration,
 }
 
@@ -449,6 +451,7 @@ mod tests {
         let (store, mut writer) =
             RedbEngine::prepare(Location::Memory, &StoreSettings::default(), Backoff::default()).unwrap();
         writer.checkpoint_by_hand();
+        (writer.batch_turns, writer.is_behind) = (BatchSize::MIN_TURNS + 1, true);
         // The commits stay in the queue, so they count as unanswered.
         (0..BatchSize::MIN_TURNS).for_each(|nth| queue(&store, nth));
         assert_eq!(writer.longest_queueing(), Duration::MAX);
@@ -456,6 +459,10 @@ mod tests {
         assert!(writer.longest_queueing() <= Duration::from_millis(20), "a batch was full, and turns are left");
         writer.leaves_turns = false;
         queue(&store, BatchSize::MIN_TURNS);
+        assert!(writer.longest_queueing() <= Duration::from_millis(20));
+        writer.is_behind = false;
+        assert_eq!(writer.longest_queueing(), Duration::MAX, "all turns fit into one batch");
+        queue(&store, BatchSize::MIN_TURNS + 1);
         assert!(writer.longest_queueing() <= Duration::from_millis(20));
         writer.background = None;
         assert_eq!(

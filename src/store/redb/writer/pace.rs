@@ -176,7 +176,7 @@ mod tests {
         (0..99).for_each(|_| size.learn(400, MS * 600));
         assert_eq!(size.turns(false), BatchSize::MIN_TURNS);
         (0..99).for_each(|_| size.learn(BatchSize::MIN_TURNS - 1, Duration::ZERO));
-        assert_eq!(size.turns(false), BatchSize::MIN_TURNS, "a small batch says nothing");
+        assert_eq!(size.turns(false), BatchSize::MIN_TURNS, "a small batch must not change the average");
     }
 
     #[test]

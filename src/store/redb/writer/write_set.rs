@@ -93,7 +93,7 @@ impl<'a> WriteSet<'a> {
             pending.take(&decision, commit);
             let (conversation, key) = (pending.conversation.clone(), pending.key);
             let position = self.next_position;
-            // Only in damaged tables is a position so large that the next one overflows.
+            // A position is so large that the next one overflows only in damaged tables.
             let too_large = || DamagedRecord::new(Positions::WHAT, RecordFlaw::Position(position));
             let next = position.checked_add(sealed.len() as u64).ok_or_else(too_large)?;
             self.next_position = next;

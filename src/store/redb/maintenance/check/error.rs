@@ -33,7 +33,7 @@ pub enum CheckError {
         source: io::Error,
     },
     /// The repair failed, though it succeeded in memory before: the disk failed, or another process took the file. The
-    /// file may have changed; the copy is as it was.
+    /// file may have changed. The copy has the file as it was before.
     #[error(
         "the repair failed: {}; the file as it was is kept as {copy}, and so is its journal, if it had one",
         .cause.in_full()

@@ -36,12 +36,12 @@ pub enum Flaw {
     /// The conversation has a key and no record.
     #[error("its record is missing")]
     NoRecord,
-    /// The record of a key is that of another conversation.
+    /// The record of the key belongs to another conversation.
     #[error("the record of key {key} names {named}")]
     OtherRecord {
         /// The key.
         key: u64,
-        /// The conversation that the record is of.
+        /// The conversation that the record belongs to.
         named: ConversationId,
     },
     /// The number of sealed turns does not match the turns.
@@ -123,7 +123,7 @@ pub enum Flaw {
     PositionedMissing {
         /// The turn.
         ordinal: u64,
-        /// Its conversation.
+        /// The conversation of the turn.
         conversation: String,
     },
     /// The positions of a conversation's turns are not in the order of their ordinals.
@@ -131,9 +131,9 @@ pub enum Flaw {
     OutOfOrder {
         /// The turn.
         ordinal: u64,
-        /// Its conversation.
+        /// The conversation of the turn.
         conversation: String,
-        /// The turn of the same conversation at the position before.
+        /// The turn of the same conversation at the nearest position before.
         before: u64,
     },
     /// A turn is not in the order of all turns.

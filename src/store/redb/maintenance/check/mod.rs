@@ -45,8 +45,8 @@ use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::write::begin_write;
 use crate::store::redb::unwind;
 
-/// Checks the database in this directory: that its pages are whole, and that its tables agree with each other. The
-/// contents of the journal are checked as if they were in the tables.
+/// Checks whether the pages of the database in this directory are sound, and whether its tables agree with each other.
+/// The contents of the journal are checked as if they were in the tables.
 ///
 /// No byte of the files changes. The bytes that redb writes when it opens the files stay in memory.
 pub fn check(directory: &Path) -> Result<CheckReport, CheckError> {

@@ -112,7 +112,7 @@ async fn assert_mended(directory: &Path) {
     assert!(found == expected);
     seal(&store, 3).await;
     let [found, expected] = reported(&store);
-    assert!(found == expected, "and it goes on");
+    assert!(found == expected, "sums are wrong after a further commit");
     store.close().await;
     assert_eq!(told(directory), [""; 0]);
 }
@@ -134,7 +134,7 @@ async fn sound_sums_are_clean_also_with_turns_in_the_journal_and_after_a_compact
     assert_eq!(told(directory.path()), [""; 0]);
     let store = open(directory.path());
     let [found, expected] = reported(&store);
-    assert!(found == expected, "what was compacted without prices gets them again");
+    assert!(found == expected, "turns that were compacted without prices have no prices afterwards");
     store.close().await;
 }
 
@@ -200,7 +200,7 @@ async fn a_damaged_row_of_sums_is_left_out_of_reports_found_and_made_anew() {
         assert_eq!(store.conversations(&all).unwrap().len(), 2);
         let question = ReportQuestion { periods: vec![whole()], ..question_of_1970() };
         store.report(&question).unwrap();
-        // A report of all levels.
+        // This report reads rows of all levels.
         store.report(&question_of_1970()).unwrap();
         assert!(store.damaged_records() > 0);
         store.close().await;

@@ -1,7 +1,7 @@
 //! The encoding of the values in the files.
 //!
-//! Each value is one byte, the version of its encoding, followed by the [postcard] of a *twin*: a struct that is a copy of
-//! a domain type. A change of a domain type therefore never changes the file.
+//! Each value is one byte, the version of its encoding, followed by the [postcard] of a *twin*: a struct that is a copy
+//! of a domain type. A change of a domain type therefore never changes the file.
 //!
 //! - `twin`: the twins, and the conversion between them and the domain types.
 //! - `conversation`: the record of a conversation.

@@ -33,19 +33,15 @@ async fn a_damaged_record_costs_that_record_alone_and_a_repair_moves_it_aside() 
     };
     assert_eq!(ordinals("a", 9), [1, 3]);
     assert_eq!(store.damaged_records(), 1);
-    assert_eq!(ordinals("a", 2), [1, 3], "a full page, so that nobody stops early");
+    assert_eq!(ordinals("a", 2), [1, 3], "the page must be full, or readers would stop early");
     assert_eq!(store.conversation_state(&id("a"), &[]).unwrap().open_turns.len(), 1);
-    assert_eq!(
-        store.stale_turns(RunningTime::new(9).into(), None, 9).unwrap().len(),
-        1,
-        "those of the others are found"
-    );
-    assert_eq!(ordinals("b", 9), [1, 2, 3], "its record is not needed for its turns");
+    assert_eq!(store.stale_turns(RunningTime::new(9).into(), None, 9).unwrap().len(), 1, "other turns are not found");
+    assert_eq!(ordinals("b", 9), [1, 2, 3], "turns of a conversation with a damaged record are not found");
     assert_eq!(store.revision(&id("b")).unwrap().sealed_turns, 3);
     let commit = |name, version| sealing(name, version, "new");
     let (refused, taken) = (store.commit(commit("b", 1)), store.commit(commit("a", 1)));
     assert!(refused.await.unwrap_err().in_full().contains("conversation cannot be read"));
-    assert_eq!(taken.await.unwrap().version, Version(2), "the loss of one conversation is not that of another");
+    assert_eq!(taken.await.unwrap().version, Version(2), "damage of one conversation stops another one");
     store.close().await;
 
     let found = told(&check(directory.path()).unwrap());
@@ -60,7 +56,11 @@ async fn a_damaged_record_costs_that_record_alone_and_a_repair_moves_it_aside() 
     let again = Commit { sealed: vec![turn("y").seal(&Done::because("stop"), EpochMillis::new(3))], ..commit("a", 2) };
     let outcomes = store.commit(again).await.unwrap().outcomes;
     assert!(matches!(outcomes[0].1, TurnOutcome::Duplicate(at) if at.get() == 2), "{outcomes:?}");
-    assert_eq!(store.commit(commit("b", 1)).await.unwrap().outcomes.len(), 1, "it is written to again");
+    assert_eq!(
+        store.commit(commit("b", 1)).await.unwrap().outcomes.len(),
+        1,
+        "the repaired conversation takes no commit"
+    );
     store.close().await;
     assert_eq!(told(&check(directory.path()).unwrap()), [""; 0]);
 }

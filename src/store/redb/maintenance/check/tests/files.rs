@@ -16,7 +16,7 @@ async fn a_sound_file_is_clean_and_neither_check_nor_repair_changes_a_byte() {
     assert_eq!((report.conversations, report.sealed_turns, report.open_turns), (2, 6, 4));
     assert_eq!(repair(directory.path()).unwrap(), (report, None));
     assert!(bytes(directory.path()) == before);
-    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "a copy was made for nothing");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "a copy of a sound file was made");
 }
 
 #[tokio::test]
@@ -52,7 +52,7 @@ async fn a_flipped_bit_in_a_page_is_found_and_a_repair_that_cannot_mend_it_touch
     for _ in 0..2 {
         assert_eq!(repair(directory.path()).unwrap(), (report.clone(), None));
         assert!(bytes(directory.path()) == before, "the repair changed the file");
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "copies pile up");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "a copy was made without a repair");
     }
 }
 
@@ -81,7 +81,7 @@ async fn the_name_of_the_copy_is_made_durable_when_the_copy_is_whole() {
 
     let refused = keep_copy(&path, |_| Err(io::ErrorKind::StorageFull.into())).unwrap_err();
     assert!(matches!(refused, CheckError::Copy { .. }), "{refused}");
-    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "a copy is left whose name is not durable");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "the copy whose name is not durable is left");
 }
 
 #[cfg(unix)]

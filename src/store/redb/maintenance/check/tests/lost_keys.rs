@@ -76,7 +76,7 @@ async fn a_conversation_whose_key_is_lost_is_unavailable_and_others_go_on() {
     damage(directory.path(), ACTIVITY, |places| drop(places.remove((u64::MAX - 2, "a")).unwrap()));
     let store = open(directory.path());
     let next = store.sealed_turns(None, 99).unwrap();
-    assert_eq!((next.next.number, next.latest.number), (8, 8), "positions are passed over and not given again");
+    assert_eq!((next.next.number, next.latest.number), (8, 8), "the lost commit's positions were given again");
     assert!(store.back_up().unwrap_err().in_full().contains("a backup would lack"));
     seal(&store, "b", 2, &["v"]).await;
     let refused = store.commit(sealing("a", 2, "v")).await.unwrap_err();
@@ -93,7 +93,7 @@ async fn a_conversation_whose_key_is_lost_is_unavailable_and_others_go_on() {
     let found = told(&check(directory.path()).unwrap());
     assert!(found.contains(&kept), "{found:#?}");
     repair(directory.path()).unwrap().1.unwrap();
-    assert_eq!(lost(directory.path(), LOST_JOURNAL_ROWS), 1, "the repair keeps the row");
+    assert_eq!(lost(directory.path(), LOST_JOURNAL_ROWS), 1, "the repair did not keep the row");
 }
 
 #[tokio::test]

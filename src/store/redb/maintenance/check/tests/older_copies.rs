@@ -97,7 +97,11 @@ async fn a_journal_without_the_newest_row_that_a_flush_has_seen_is_refused_or_wi
     writer.run();
     let newer = fs::read(&journal).unwrap();
     let head = ReadMeta::of(&Database::open(path.join(StoreFile::Main.name())).unwrap()).unwrap();
-    assert_eq!((head.checkpoint().unwrap().number, head.newest().unwrap().number), (0, 3), "the flush is not the last");
+    assert_eq!(
+        (head.checkpoint().unwrap().number, head.newest().unwrap().number),
+        (0, 3),
+        "the first flush must not be the last"
+    );
     drop(head);
 
     fs::write(&journal, older).unwrap();

@@ -55,7 +55,7 @@ async fn each_disagreement_of_positions_and_turns_is_named_and_repaired() {
         let (_, report) = repair(directory.path()).unwrap().1.unwrap();
         assert_eq!(told(&report), [""; 0], "after the repair of {expected:?}");
         assert_eq!(order(directory.path()).await, in_order(after), "after the repair of {expected:?}");
-        assert_ne!(lineage(directory.path()).await, before, "positions have another meaning now");
+        assert_ne!(lineage(directory.path()).await, before, "positions changed under the same lineage");
     }
 }
 
@@ -71,7 +71,7 @@ async fn a_position_that_was_erased_is_sound_and_passed_over() {
     let page = store.sealed_turns(None, 99).unwrap();
     assert!(page.turns.iter().map(|found| found.position.number).eq([1, 2, 3, 4, 5, 6, 8]));
     let erased = store.sealed_turns(Some(page.turns[5].position), 1).unwrap();
-    assert_eq!((erased.turns.len(), erased.next.number), (0, 7), "a page of nothing leads on");
+    assert_eq!((erased.turns.len(), erased.next.number), (0, 7), "an empty page must lead on to the next");
     store.close().await;
     assert_eq!(told(&check(directory.path()).unwrap()), [""; 0]);
 }

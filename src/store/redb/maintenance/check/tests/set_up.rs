@@ -118,7 +118,7 @@ pub(super) async fn assert_found_and_repaired(expected: &str, damaged: impl FnOn
     let (_, repaired) = repair(directory.path()).unwrap();
     let (copy, after) = repaired.unwrap();
     assert_eq!(told(&after), [""; 0], "after the repair");
-    assert!(fs::read(copy).unwrap() == before, "the copy is not the file as it was");
+    assert!(fs::read(copy).unwrap() == before, "the copy differs from the file before the repair");
     directory
 }
 
