@@ -1,4 +1,4 @@
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::histogram::Distribution;
 use super::rollup::Rollup;
@@ -38,7 +38,7 @@ pub struct Figures {
 }
 
 /// Sums of the four token counters. They have no upper limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UsageSums {
     /// Tokens of the prompts, as the kernels reported them.
@@ -54,7 +54,7 @@ pub struct UsageSums {
 }
 
 /// Percentiles by the nearest rank, each at most 1.1 % off and within `min` and `max`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Percentiles {
     /// How many values there are.
     pub count: i64,

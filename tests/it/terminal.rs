@@ -127,6 +127,9 @@ fn a_dumb_or_nameless_terminal_gets_no_escapes_and_another_one_does() {
     for (args, has_escapes) in [
         (&["ingest", file, "--server", &url][..], true),
         (&["show", "c", "--server", &url], true),
+        (&["list", "--server", &url], true),
+        (&["report", "--server", &url], true),
+        (&["prices", "m", "--server", &url], true),
         (&["--help"], true),
         (&["--nonsense"], true),
         (&["demo", "--listen", "127.0.0.1:0", "--exit", "--conversations", "1", "--turns", "1"], true),
