@@ -192,9 +192,8 @@ impl Table {
     fn draw(&self, look: Look, squeeze: &Squeeze, width: Option<u16>) -> Drawn {
         let columns: Vec<_> = (0..self.columns.len()).filter(|nth| !squeeze.left_out.contains(nth)).collect();
         let cell = |nth: usize, text: &str, is_bold: bool| {
-            let right = !self.columns[nth].is_text;
-            let cell =
-                DrawnCell::new(text).set_alignment(if right { CellAlignment::Right } else { CellAlignment::Left });
+            let alignment = if self.columns[nth].is_text { CellAlignment::Left } else { CellAlignment::Right };
+            let cell = DrawnCell::new(text).set_alignment(alignment);
             if is_bold && look == Look::Styled { cell.add_attribute(Attribute::Bold) } else { cell }
         };
         let mut drawing = Drawing::new();
@@ -204,8 +203,9 @@ impl Table {
             drawing.enforce_styling();
         }
         drawing.set_header(columns.iter().map(|nth| {
-            let heading = self.columns[*nth].heading;
-            let heading = if squeeze.narrow_gaps { heading.replace(' ', "\n") } else { heading.to_owned() };
+            let Column { heading, is_text, .. } = self.columns[*nth];
+            let is_split = squeeze.narrow_gaps && !is_text;
+            let heading = if is_split { heading.replace(' ', "\n") } else { heading.to_owned() };
             cell(*nth, &heading, true)
         }));
         for Row { cells, is_bold } in &self.rows {
@@ -216,8 +216,9 @@ impl Table {
             }));
         }
         let gap = if squeeze.narrow_gaps { 1 } else { 2 };
-        drawing.column_iter_mut().for_each(|column| {
-            column.set_padding((0, gap));
+        let last = columns.len().saturating_sub(1);
+        drawing.column_iter_mut().enumerate().for_each(|(place, column)| {
+            column.set_padding((0, if place == last { 0 } else { gap }));
         });
         let mut widths = drawing.column_max_content_widths();
         if let Some(width) = width {
@@ -225,9 +226,10 @@ impl Table {
             let gaps = gap.saturating_mul(u16::try_from(columns.len()).unwrap_or(u16::MAX)) - gap;
             narrow(&mut widths, &is_text, width.saturating_sub(gaps));
             drawing.set_content_arrangement(ContentArrangement::Dynamic).set_width(u16::MAX);
-            drawing.set_constraints(
-                widths.iter().map(|width| ColumnConstraint::Absolute(Width::Fixed(width.saturating_add(gap)))),
-            );
+            drawing.set_constraints(widths.iter().enumerate().map(|(place, width)| {
+                let padded = if place == last { *width } else { width.saturating_add(gap) };
+                ColumnConstraint::Absolute(Width::Fixed(padded))
+            }));
         } else {
             drawing.set_content_arrangement(ContentArrangement::Disabled);
         }

@@ -237,15 +237,15 @@ mod tests {
         };
         let text = drawn(&turns(), &[open], None);
         let expected = "
-#  turn / step                          ended  reason   input  output  cache read  cache write  TTFT  decode  time  tok/s  cost $
-1  t1 (opus)                 2026-05-28 20:26  stop      2200     120        1000            -   250    2000  2500   50.0  0.0043
-     #0                                                  1000      20           0            -     -       -   300      -
-     #1                                                  1200     100        1000            -   250    2000  2250   50.0
-2  t2                        2026-05-28 20:26  aborted      5       0           -            -     -    0.00  2500      -       -
-     other                                                  5       0           -            -     -    0.00     -      -
-   total: 2 turns, 3 steps                               2205     120        1000            -          2000  5000   50.0  0.0043
-   t3 (opus)                                -  open        70       1           -            -  9.00       -     -      -       -
-     #0                                                    70       1           -            -  9.00       -     -      -
+#  turn / step                         ended  reason   input  output  cache read  cache write  TTFT  decode  time  tok/s  cost $
+1  t1 (opus)                2026-05-28 20:26  stop      2200     120        1000            -   250    2000  2500   50.0  0.0043
+     #0                                                 1000      20           0            -     -       -   300      -
+     #1                                                 1200     100        1000            -   250    2000  2250   50.0
+2  t2                       2026-05-28 20:26  aborted      5       0           -            -     -    0.00  2500      -       -
+     other                                                 5       0           -            -     -    0.00     -      -
+   total: 2 turns, 3 steps                              2205     120        1000            -          2000  5000   50.0  0.0043
+   t3 (opus)                               -  open        70       1           -            -  9.00       -     -      -       -
+     #0                                                   70       1           -            -  9.00       -     -      -
 ";
         assert_eq!(text, expected[1..], "\n{text}");
         let only_open = drawn(
@@ -265,7 +265,8 @@ mod tests {
     fn a_table_fits_a_terminal() {
         for width in [60, 80, 100] {
             let text = drawn(&turns(), &[], Some(width));
-            assert!(text.lines().all(|line| line.chars().count() <= usize::from(width)), "{text}");
+            let mut rows = text.lines().filter(|line| !line.starts_with("Too narrow"));
+            assert!(rows.all(|line| line.chars().count() <= usize::from(width)), "{text}");
             for kept in ["t1 (opus)", "2200", "120", "0.0043"] {
                 assert!(text.contains(kept), "{kept}\n{text}");
             }
