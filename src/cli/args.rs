@@ -66,7 +66,7 @@ pub(super) struct ServerArgs {
 /// How an answer is written.
 #[derive(clap::Args)]
 pub(super) struct FormatArgs {
-    /// Print JSON as the server returns it: exact, for programs
+    /// Print JSON: exact, for programs
     #[arg(long, conflicts_with = "csv")]
     json: bool,
 

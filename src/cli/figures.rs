@@ -114,10 +114,10 @@ pub(super) fn unpriced_note(cost: &CostFigures) -> String {
     }
     let names: Vec<_> =
         cost.unpriced_models.iter().take(MAX_NAMES).map(|name| super::output::plain(name.as_str())).collect();
-    let more = if cost.unpriced_models.len() > MAX_NAMES { ", ..." } else { "" };
+    let more = if cost.unpriced_models.len() > MAX_NAMES { " and others" } else { "" };
     let of = if names.is_empty() { String::new() } else { format!(" of {}{more}", names.join(", ")) };
     let tokens = cost.unpriced_tokens;
-    format!("Without a price, and in no cost (+): {tokens} tokens{of}; see `turn-metrics prices check`.\n")
+    format!("In no cost, as they have no price (+): {tokens} tokens{of}.\nSee `turn-metrics prices check`.\n")
 }
 
 #[cfg(test)]
@@ -179,10 +179,13 @@ mod tests {
         assert_eq!(sum, figures(Some(3), 8, &["a", "b"]));
         assert_eq!(sum_of_costs(&[figures(None, 7, &[])]).usd, None);
         let note = unpriced_note(&sum);
-        assert_eq!(note, "Without a price, and in no cost (+): 8 tokens of a, b; see `turn-metrics prices check`.\n");
+        assert_eq!(
+            note,
+            "In no cost, as they have no price (+): 8 tokens of a, b.\nSee `turn-metrics prices check`.\n"
+        );
         assert_eq!(unpriced_note(&figures(Some(1), 0, &[])), "");
         let evil = unpriced_note(&figures(None, 1, &["\u{1b}[2J", "1", "2", "3", "4", "5"]));
-        assert!(evil.contains("\\u{1b}[2J, 1, 2, 3, 4, ...;"), "{evil}");
+        assert!(evil.contains("\\u{1b}[2J, 1, 2, 3, 4 and others."), "{evil}");
     }
 
     #[test]

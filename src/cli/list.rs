@@ -192,7 +192,7 @@ fn sheet_row(listed: &ListedConversation) -> Vec<String> {
 }
 
 const COLUMNS: [Column; 11] = [
-    Column::text("conversation"),
+    Column::id("conversation"),
     Column::number("last"),
     Column::number("turns"),
     Column::number("open").left_out(2),
@@ -247,7 +247,8 @@ mod tests {
         let expected = "
 conversation              last  turns  open     input  output  cached  context   cost $  model  project
 c1            2026-05-28 20:26      2     1  12345678       6   50.0%       15  0.0504+  m      -
-Without a price, and in no cost (+): 15 tokens of m; see `turn-metrics prices check`.
+In no cost, as they have no price (+): 15 tokens of m.
+See `turn-metrics prices check`.
 ";
         let listed = [listed];
         assert_eq!(render(&listed, &Zone::UTC, screen), expected[1..]);

@@ -198,7 +198,7 @@ fn render(answer: &ReportAnswer, by: &[Property], bucket: Bucket, screen: Screen
         return head + " No turns.\n";
     }
     if let Some(prices) = &answer.prices {
-        head += &format!(" Prices: {} of {}.", plain(&prices.table), plain(&prices.date));
+        head += &format!("\nPrices: {} of {}.", plain(&prices.table), plain(&prices.date));
     }
     let is_one_period = bucket == Bucket::All;
     let period = Column::number(if matches!(bucket, Bucket::Hour | Bucket::Quarter) { "begin" } else { bucket.name() });
@@ -320,18 +320,20 @@ mod tests {
         let rows = [row(1_779_919_200_000, "a", r#""0.050400000000""#, 0), row(1_780_005_600_000, "b", "null", 7)];
         let answer = answer(&rows);
         let expected = "
-From 2026-05-28 until 2026-05-30 00:30, Europe/Berlin. Prices: genai-prices 0.2.1 of 2026-10-30.
+From 2026-05-28 until 2026-05-30 00:30, Europe/Berlin.
+Prices: genai-prices 0.2.1 of 2026-10-30.
 
        day  model  turns  steps     input  output  cache read  cache write  cached  TTFT  tok/s  duration   cost $
 2026-05-28  a          2      3  12345678     900       18000            -   72.0%   420      -         -   0.0504
 2026-05-29  b          2      3  12345678     900       18000            -   72.0%   420      -         -        -
      total             4      6  24691356    1800       36000            -                                 0.0504+
-Without a price, and in no cost (+): 7 tokens; see `turn-metrics prices check`.
+In no cost, as they have no price (+): 7 tokens.
+See `turn-metrics prices check`.
 ";
         assert_eq!(render(&answer, &[Property::Model], Bucket::Day, WIDE), expected[1..]);
         let one = self::answer(&rows[..1]);
         let text = render(&one, &[], Bucket::All, WIDE);
-        assert!(text.lines().nth(2).unwrap().starts_with("turns  steps") && !text.contains("total"), "{text}");
+        assert!(text.lines().nth(3).unwrap().starts_with("turns  steps") && !text.contains("total"), "{text}");
         let none = render(&self::answer(&[]), &[], Bucket::Day, WIDE);
         assert_eq!(none, "From 2026-05-28 until 2026-05-30 00:30, Europe/Berlin. No turns.\n");
     }

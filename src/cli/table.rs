@@ -1,7 +1,8 @@
 //! Draws tables that fit their terminal.
 //!
 //! A table that is too wide is made narrower in steps, until it fits: headings of two words get two lines, numbers
-//! their short form, texts several lines, and columns that matter least are left out, which a line below says.
+//! their short form, texts several lines, columns that matter least are left out, which a line below says, and at last
+//! even ids get several lines.
 
 use std::io::{self, IsTerminal};
 
@@ -14,8 +15,12 @@ use crate::terminal::is_color_wanted;
 
 /// The width of a table if that of the terminal is not known, or if there is none.
 const DEFAULT_WIDTH: u16 = 80;
-/// A text is not drawn narrower than this: an id would be in shreds.
+/// A text is not drawn narrower than this: it would be in shreds.
 const MIN_TEXT_WIDTH: u16 = 12;
+/// An id, which people copy, is not drawn narrower than a UUID while there is a column to be left out.
+const MIN_ID_WIDTH: u16 = 36;
+/// A heading that is no wider than a usual number stays on one line.
+const SHORT_HEADING: usize = 6;
 
 /// The style of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +62,8 @@ const RULED: TableStyle = TableStyle::new().header_separator(LineStyle::none().f
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Column {
     heading: &'static str,
-    is_text: bool,
+    /// The width down to which its texts may get several lines; `None` for numbers.
+    text_width: Option<u16>,
     /// Whether it may be left out: the lowest number goes first. `None` if it always stands.
     left_out: Option<u8>,
 }
@@ -65,12 +71,17 @@ pub(super) struct Column {
 impl Column {
     /// Texts, which begin at the left and may have several lines.
     pub(super) const fn text(heading: &'static str) -> Self {
-        Self { heading, is_text: true, left_out: None }
+        Self { heading, text_width: Some(MIN_TEXT_WIDTH), left_out: None }
+    }
+
+    /// Ids, which are texts that stay on one line if that is possible.
+    pub(super) const fn id(heading: &'static str) -> Self {
+        Self { heading, text_width: Some(MIN_ID_WIDTH), left_out: None }
     }
 
     /// Numbers and other short texts, which end at the right and have one line.
     pub(super) const fn number(heading: &'static str) -> Self {
-        Self { heading, is_text: false, left_out: None }
+        Self { heading, text_width: None, left_out: None }
     }
 
     /// The same, left out of a table that is too wide. The column with the lowest number is left out first, but
@@ -129,6 +140,7 @@ struct Squeeze {
     narrow_gaps: bool,
     short_numbers: bool,
     left_out: Vec<usize>,
+    narrow_ids: bool,
 }
 
 impl Table {
@@ -165,9 +177,13 @@ impl Table {
         let mut order = order.into_iter();
         loop {
             let drawn = self.draw(screen.look, &squeeze, Some(width));
-            let next = if drawn.width <= width { None } else { order.next() };
-            let Some(next) = next else { return drawn.text + &self.left_out_line(&squeeze) };
-            squeeze.left_out.push(next);
+            if drawn.width <= width || squeeze.narrow_ids {
+                return drawn.text + &self.left_out_line(&squeeze, width);
+            }
+            match order.next() {
+                Some(next) => squeeze.left_out.push(next),
+                None => squeeze.narrow_ids = true,
+            }
         }
     }
 
@@ -176,23 +192,25 @@ impl Table {
         self.rows.iter().all(|row| row.cells[nth].is_void())
     }
 
-    /// Says which columns are missing. Those without a value are not missed.
-    fn left_out_line(&self, squeeze: &Squeeze) -> String {
+    /// Says which columns are missing, on two lines if one would be too long. Those without a value are not missed.
+    fn left_out_line(&self, squeeze: &Squeeze, width: u16) -> String {
         let mut missing: Vec<_> = squeeze.left_out.iter().copied().filter(|nth| !self.is_void(*nth)).collect();
         missing.sort_unstable();
         let names: Vec<_> = missing.into_iter().map(|nth| self.columns[nth].heading).collect();
         if names.is_empty() {
-            String::new()
-        } else {
-            format!("Too narrow for: {}. --wide shows all.\n", names.join(", "))
+            return String::new();
         }
+        let (names, advice) = (format!("Too narrow for: {}.", names.join(", ")), "--wide shows all.");
+        let fits = names.len() + 1 + advice.len() <= usize::from(width);
+        format!("{names}{}{advice}\n", if fits { ' ' } else { '\n' })
     }
 
     /// Draws the table. If it is to have a width, its texts get several lines.
     fn draw(&self, look: Look, squeeze: &Squeeze, width: Option<u16>) -> Drawn {
         let columns: Vec<_> = (0..self.columns.len()).filter(|nth| !squeeze.left_out.contains(nth)).collect();
         let cell = |nth: usize, text: &str, is_bold: bool| {
-            let alignment = if self.columns[nth].is_text { CellAlignment::Left } else { CellAlignment::Right };
+            let is_number = self.columns[nth].text_width.is_none();
+            let alignment = if is_number { CellAlignment::Right } else { CellAlignment::Left };
             let cell = DrawnCell::new(text).set_alignment(alignment);
             if is_bold && look == Look::Styled { cell.add_attribute(Attribute::Bold) } else { cell }
         };
@@ -203,8 +221,8 @@ impl Table {
             drawing.enforce_styling();
         }
         drawing.set_header(columns.iter().map(|nth| {
-            let Column { heading, is_text, .. } = self.columns[*nth];
-            let is_split = squeeze.narrow_gaps && !is_text;
+            let Column { heading, text_width, .. } = self.columns[*nth];
+            let is_split = squeeze.narrow_gaps && text_width.is_none() && heading.len() > SHORT_HEADING;
             let heading = if is_split { heading.replace(' ', "\n") } else { heading.to_owned() };
             cell(*nth, &heading, true)
         }));
@@ -222,9 +240,10 @@ impl Table {
         });
         let mut widths = drawing.column_max_content_widths();
         if let Some(width) = width {
-            let is_text: Vec<_> = columns.iter().map(|nth| self.columns[*nth].is_text).collect();
+            let least = |width: u16| if squeeze.narrow_ids { width.min(MIN_TEXT_WIDTH) } else { width };
+            let least: Vec<_> = columns.iter().map(|nth| self.columns[*nth].text_width.map(least)).collect();
             let gaps = gap.saturating_mul(u16::try_from(columns.len()).unwrap_or(u16::MAX)) - gap;
-            narrow(&mut widths, &is_text, width.saturating_sub(gaps));
+            narrow(&mut widths, &least, width.saturating_sub(gaps));
             drawing.set_content_arrangement(ContentArrangement::Dynamic).set_width(u16::MAX);
             drawing.set_constraints(widths.iter().enumerate().map(|(place, width)| {
                 let padded = if place == last { *width } else { width.saturating_add(gap) };
@@ -249,26 +268,13 @@ struct Drawn {
     width: u16,
 }
 
-/// Takes from the widest texts what is too much, as long as they are not too narrow.
-fn narrow(widths: &mut [u16], is_text: &[bool], room: u16) {
-    loop {
-        let total = widths.iter().fold(0_u32, |sum, width| sum + u32::from(*width));
-        let Ok(excess) = u16::try_from(total.saturating_sub(room.into())) else { return };
-        let texts = widths.iter_mut().zip(is_text).filter_map(|(width, is_text)| is_text.then_some(width));
-        let mut texts: Vec<_> = texts.filter(|width| **width > MIN_TEXT_WIDTH).collect();
-        texts.sort_by_key(|width| std::cmp::Reverse(**width));
-        let (Some(next), Some(widest)) = (texts.get(1).map(|width| **width), texts.first_mut()) else {
-            if let Some(widest) = texts.first_mut() {
-                **widest = widest.saturating_sub(excess).max(MIN_TEXT_WIDTH);
-            }
-            return;
-        };
-        if excess == 0 {
-            return;
-        }
-        // Down to the next one, and then both by one at a time.
-        let by = widest.saturating_sub(next).clamp(1, excess);
-        **widest = widest.saturating_sub(by).max(MIN_TEXT_WIDTH);
+/// Takes from the widest texts what is too much, one after the other, down to their least widths.
+fn narrow(widths: &mut [u16], least: &[Option<u16>], room: u16) {
+    let total = widths.iter().fold(0_u32, |sum, width| sum + u32::from(*width));
+    for _ in u32::from(room)..total {
+        let texts = widths.iter_mut().zip(least).filter(|(width, least)| least.is_some_and(|least| **width > least));
+        let Some((widest, _)) = texts.max_by_key(|(width, _)| **width) else { return };
+        *widest -= 1;
     }
 }
 
@@ -330,7 +336,7 @@ b     5000000       -       m
         assert!(short.contains("12M") && !short.contains("12345678") && widest(&short) <= 32, "{short}");
         let left_out = drawn(&table, Some(20));
         assert!(left_out.contains("a      12M") && !left_out.contains("write"), "{left_out}");
-        assert!(left_out.ends_with("Too narrow for: cache read. --wide shows all.\n"), "{left_out}");
+        assert!(left_out.ends_with("Too narrow for: cache read.\n--wide shows all.\n"), "{left_out}");
     }
 
     #[test]
@@ -347,14 +353,29 @@ b     5000000       -       m
     }
 
     #[test]
+    fn an_id_stays_on_one_line_while_a_column_can_be_left_out() {
+        let id = "5f0c4b2e-9a57-4d7c-8a4f-1b1f6f1d2c3e";
+        let mut table = Table::new([Column::id("id"), Column::number("input"), Column::text("model").left_out(1)]);
+        table.row([Cell::new(id), Cell::new("5"), Cell::new("claude-sonnet-4-5-20250929")]);
+        let lines = |width: u16| drawn(&table, Some(width)).lines().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(lines(50)[1], format!("{id}     5"));
+        assert_eq!(lines(50)[2], "Too narrow for: model. --wide shows all.");
+        assert!(lines(60)[1].starts_with(&format!("{id}     5 claude")), "{:?}", lines(60));
+        assert!(lines(30)[1].starts_with("5f0c4b2e") && lines(30).len() > 3, "{:?}", lines(30));
+    }
+
+    #[test]
     fn every_width_of_a_terminal_is_kept_to() {
         for (name, model) in [("a", "opus"), ("conversation-1234", "claude-sonnet-4-5"), ("停止停止停止停止", "")]
         {
             for width in 24..120 {
                 for look in [Look::Plain, Look::Ruled] {
                     let text = table(name, model).render(Screen { look, width: Some(width) });
-                    let table =
-                        text.lines().filter(|line| !line.starts_with("Too narrow")).collect::<Vec<_>>().join("\n");
+                    let table = text
+                        .lines()
+                        .filter(|line| !line.starts_with("Too narrow") && !line.starts_with("--wide"))
+                        .collect::<Vec<_>>()
+                        .join("\n");
                     assert!(widest(&table) <= usize::from(width), "{width}\n{text}");
                 }
             }
@@ -377,11 +398,11 @@ b     5000000       -       m
             ([30, 5, 14], 49, [30, 5, 14]),
             ([30, 5, 14], 45, [26, 5, 14]),
             ([30, 5, 30], 45, [20, 5, 20]),
-            ([30, 5, 14], 10, [12, 5, 12]),
+            ([30, 5, 14], 10, [20, 5, 12]),
             ([8, 5, 14], 10, [8, 5, 12]),
         ] {
             let mut narrowed = widths;
-            narrow(&mut narrowed, &[true, false, true], room);
+            narrow(&mut narrowed, &[Some(20), None, Some(12)], room);
             assert_eq!(narrowed, expected, "{widths:?} in {room}");
         }
     }
