@@ -7,7 +7,9 @@ use std::str::FromStr;
 
 use ureq::http::Uri;
 
+use super::table::Screen;
 use crate::config::{ConfigError, Configuration, Flag, Sources};
+use crate::report::Zone;
 
 /// The configuration of a command that works on the database of a stopped server.
 #[derive(clap::Args)]
@@ -50,6 +52,86 @@ impl ConfigArgs {
             environment: env::vars_os().collect(),
             flags: listen.into_iter().chain(data_dir).collect(),
         })
+    }
+}
+
+/// The server that a command asks.
+#[derive(clap::Args)]
+pub(super) struct ServerArgs {
+    /// The server
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:24210")]
+    pub(super) server: ServerUrl,
+}
+
+/// How an answer is written.
+#[derive(clap::Args)]
+pub(super) struct FormatArgs {
+    /// Print JSON: exact, for programs
+    #[arg(long, conflicts_with = "csv")]
+    json: bool,
+
+    /// Print CSV: whole numbers, dollars with 12 places, nothing for what is unknown
+    #[arg(long, conflicts_with = "wide")]
+    csv: bool,
+
+    #[command(flatten)]
+    wide: WideArgs,
+}
+
+/// How wide a table is.
+#[derive(clap::Args)]
+pub(super) struct WideArgs {
+    /// Let the table be as wide as it needs to be, with every column and all digits
+    #[arg(long, conflicts_with = "json")]
+    wide: bool,
+}
+
+/// How an answer is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    Table(Screen),
+    Json,
+    Csv,
+}
+
+impl FormatArgs {
+    pub(super) fn format(&self) -> Format {
+        match self {
+            Self { json: true, .. } => Format::Json,
+            Self { csv: true, .. } => Format::Csv,
+            Self { wide, .. } => Format::Table(wide.screen()),
+        }
+    }
+}
+
+impl WideArgs {
+    pub(super) fn screen(&self) -> Screen {
+        let screen = Screen::of_stdout();
+        if self.wide { Screen { width: None, ..screen } } else { screen }
+    }
+}
+
+/// A moment, as the server takes it. A date begins in the zone that the server or `--tz` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Moment(String);
+
+/// The text is no moment.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it must be a date such as 2026-01-31, a moment such as 2026-01-31T12:00:00Z, or milliseconds since 1970")]
+pub(super) struct InvalidMoment;
+
+impl FromStr for Moment {
+    type Err = InvalidMoment;
+
+    fn from_str(text: &str) -> Result<Self, InvalidMoment> {
+        // Which zone it is decides when a date begins, not what a date is.
+        Zone::UTC.moment(text).map(|_| Self(text.to_owned())).ok_or(InvalidMoment)
+    }
+}
+
+impl Moment {
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
@@ -115,5 +197,15 @@ mod tests {
     #[test]
     fn tls_is_refused_with_advice() {
         assert_eq!("https://a".parse::<ServerUrl>(), Err(InvalidServerUrl::Https));
+    }
+
+    #[test]
+    fn a_moment_is_what_the_server_takes() {
+        for text in ["2026-01-31", "2026-01-31T12:00:00Z", "2026-01-31T12:00:00+05:45", "1780000000000", "0"] {
+            assert_eq!(text.parse::<Moment>().unwrap().as_str(), text);
+        }
+        for text in ["", "soon", "2026-02-30", "2026-1-31", "31.01.2026", "2026-01-31T12:00:00"] {
+            assert_eq!(text.parse::<Moment>(), Err(InvalidMoment), "{text}");
+        }
     }
 }

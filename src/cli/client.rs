@@ -8,10 +8,11 @@ use serde::Deserialize;
 use ureq::http::{Response, StatusCode};
 use ureq::{Agent, Body};
 
+use super::answers::Page;
 use super::args::ServerUrl;
 use super::output::plain;
 use crate::http::BadLines;
-use crate::turn::{ConversationId, StoredTurn, TurnId};
+use crate::turn::{ConversationId, TurnId};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time limit for a whole request. By default the server ends a slow upload after 30 seconds. The rest is time for
@@ -92,12 +93,30 @@ pub(super) struct HttpTurnReceipt {
     pub(super) duplicate: bool,
 }
 
-/// A page of sealed turns of a conversation.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Page {
-    pub(super) turns: Vec<StoredTurn>,
-    pub(super) latest_ordinal: u64,
+/// Asks for turns of a conversation, with their costs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct TurnQuestion {
+    /// Only turns with a larger ordinal.
+    pub(super) after: u64,
+    /// Only turns with a smaller one.
+    pub(super) before: Option<u64>,
+    pub(super) limit: usize,
+    /// Whether the latest turns are returned instead of the oldest, if there are more.
+    pub(super) latest: bool,
+    /// Whether the open turns are returned too.
+    pub(super) open: bool,
+}
+
+/// The query of a question: parameters with their values.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Query(Vec<(&'static str, String)>);
+
+impl Query {
+    /// Adds a parameter, if it has a value.
+    pub(super) fn with(mut self, name: &'static str, value: Option<impl ToString>) -> Self {
+        self.0.extend(value.map(|value| (name, value.to_string())));
+        self
+    }
 }
 
 #[derive(Deserialize)]
@@ -146,11 +165,35 @@ impl Client {
         self.read(response)
     }
 
-    /// Reads the turns after an ordinal, in order.
-    pub(super) fn turns(&self, id: &ConversationId, after: u64, limit: usize) -> Result<Page, ClientError> {
+    /// Reads turns of a conversation, in order.
+    pub(super) fn turns(&self, id: &ConversationId, question: TurnQuestion) -> Result<Page, ClientError> {
         let id = utf8_percent_encode(id.as_str(), NON_ALPHANUMERIC);
-        let url = format!("{}/conversations/{id}/turns?after={after}&limit={limit}", self.url);
-        self.read(self.agent.get(url).call())
+        let TurnQuestion { after, before, limit, latest, open } = question;
+        let query = Query::default()
+            .with("after", Some(after))
+            .with("before", before)
+            .with("limit", Some(limit))
+            .with("order", latest.then_some("latest"))
+            .with("cost", Some(true))
+            .with("open", open.then_some(true));
+        Ok(self.ask(&format!("/conversations/{id}/turns"), &query)?.1)
+    }
+
+    /// Asks a question. Returns the answer as the server wrote it and as it is read.
+    pub(super) fn ask<T: for<'a> Deserialize<'a>>(
+        &self,
+        path: &str,
+        query: &Query,
+    ) -> Result<(String, T), ClientError> {
+        let mut url = format!("{}{path}", self.url);
+        for (nth, (name, value)) in query.0.iter().enumerate() {
+            let separator = if nth == 0 { '?' } else { '&' };
+            url.extend([separator.to_string().as_str(), name, "="]);
+            url.extend(utf8_percent_encode(value, NON_ALPHANUMERIC));
+        }
+        let body = self.body(&mut self.accepted(self.agent.get(url).call())?)?;
+        let answer = self.parsed(&body)?;
+        Ok((String::from_utf8_lossy(&body).into_owned(), answer))
     }
 
     /// Returns a copy of the server's database as a stream. Reading fails if the copy is incomplete.
@@ -165,8 +208,16 @@ impl Client {
         &self,
         response: Result<Response<Body>, ureq::Error>,
     ) -> Result<T, ClientError> {
-        let body = self.body(&mut self.accepted(response)?)?;
-        serde_json::from_slice(&body).map_err(|cause| ClientError::NotUnderstood { url: self.url.to_string(), cause })
+        self.parsed(&self.body(&mut self.accepted(response)?)?)
+    }
+
+    fn parsed<T: for<'a> Deserialize<'a>>(&self, json: &[u8]) -> Result<T, ClientError> {
+        serde_json::from_slice(json).map_err(|cause| self.not_understood(cause))
+    }
+
+    /// The error about an answer of which a part is read later.
+    pub(super) fn not_understood(&self, cause: serde_json::Error) -> ClientError {
+        ClientError::NotUnderstood { url: self.url.to_string(), cause }
     }
 
     /// Returns the response if its status is 200.
@@ -206,7 +257,18 @@ impl Client {
 }
 
 impl ClientError {
-    /// Returns whether sending the same events again may help. It never does harm: events that were taken in change
+    /// The same error, about the flags of a command where the server names parameters.
+    pub(super) fn about_flags(mut self, flags: &[(&str, &str)]) -> Self {
+        if let Self::Refused { status: 400, error, .. } = &mut self {
+            *error = error.replace("the query parameter ", "");
+            for (parameter, flag) in flags {
+                *error = error.replace(&format!("`{parameter}`"), &format!("`{flag}`"));
+            }
+        }
+        self
+    }
+
+    /// Whether sending the same events again may help. It never does harm, since events that were taken in change
     /// nothing the second time.
     pub(super) fn is_transient(&self) -> bool {
         match self {
@@ -235,12 +297,24 @@ mod tests {
     fn an_id_with_any_characters_is_one_segment_of_the_path() {
         let script = Script::play(vec![answer(200, r#"{"turns":[],"latestOrdinal":7}"#)]);
         let id = ConversationId::new("a/../b?c#d %é").unwrap();
-        assert_eq!(Client::new(script.url()).turns(&id, 7, 2).unwrap().latest_ordinal, 7);
+        let question = TurnQuestion { after: 7, limit: 2, ..TurnQuestion::default() };
+        assert_eq!(Client::new(script.url()).turns(&id, question).unwrap().latest_ordinal, 7);
         let request = script.requests().remove(0);
         assert!(
-            request.starts_with("GET /conversations/a%2F%2E%2E%2Fb%3Fc%23d%20%25%C3%A9/turns?after=7&limit=2 "),
+            request
+                .starts_with("GET /conversations/a%2F%2E%2E%2Fb%3Fc%23d%20%25%C3%A9/turns?after=7&limit=2&cost=true "),
             "{request}"
         );
+    }
+
+    #[test]
+    fn a_value_with_any_characters_is_one_parameter() {
+        let script = Script::play(vec![answer(200, r#"{"a": 1.0}"#)]);
+        let query = Query::default().with("a", Some("x&b=+é")).with("b", None::<u64>).with("c", Some(7));
+        let (json, parsed) = Client::new(script.url()).ask::<serde_json::Value>("/stats", &query).unwrap();
+        assert_eq!((json.as_str(), parsed["a"].as_f64()), (r#"{"a": 1.0}"#, Some(1.0)));
+        let request = script.requests().remove(0);
+        assert!(request.starts_with("GET /stats?a=x%26b%3D%2B%C3%A9&c=7 "), "{request}");
     }
 
     #[test]

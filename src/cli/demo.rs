@@ -5,14 +5,17 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::task::spawn_blocking;
 
+use super::answers::ListedTurn;
 use super::args::ServerUrl;
-use super::client::{Client, HttpTurnReceipt};
+use super::client::{Client, HttpTurnReceipt, TurnQuestion};
 use super::send::Sender;
 use super::service::{self, Service, ServiceError};
-use super::show::{Look, render};
+use super::show::render;
 use super::signals::Signals;
+use super::table::Screen;
 use super::{CliError, output};
 use crate::http::BadLines;
+use crate::report::Zone;
 use crate::settings::{LogLevel, LogSettings, Settings, SimulationSettings};
 use crate::simulate::Simulation;
 use crate::telemetry;
@@ -145,17 +148,19 @@ async fn drive(args: &Args, url: &ServerUrl) -> Result<(), CliError> {
     let Some(id) = shown else { return Ok(()) };
     let turns = page(&client, &id, 0, TABLE_TURNS).await?;
     output::print_apart(format!("\nThe metrics of conversation {id}, times in milliseconds:\n\n")).await?;
-    output::print_apart(render(&turns, Look::of_stdout())).await?;
+    output::print_apart(render(&turns, &[], &Zone::system(), Screen::of_stdout())).await?;
     // Show commands with the name by which the user started this program.
     let program = std::env::args().next().unwrap_or_else(|| "turn-metrics".into());
-    let hint = format!("\nTry:\n  curl {url}/conversations/{id}/metrics\n  {program} show {id} --server {url}\n");
+    let hint = format!(
+        "\nTry:\n  curl {url}/conversations/{id}/metrics\n  {program} show {id} --server {url}\n  {program} report --by model --server {url}\n"
+    );
     output::print_apart(hint).await
 }
 
 /// Prints a line for a sealed turn, with the metrics that the service returns.
 async fn print_sealed(client: &Client, sealed: HttpTurnReceipt) -> Result<(), CliError> {
     let HttpTurnReceipt { conversation_id: id, ordinal, .. } = sealed;
-    for turn in page(client, &id, ordinal.saturating_sub(1), 1).await? {
+    for ListedTurn { turn, .. } in page(client, &id, ordinal.saturating_sub(1), 1).await? {
         let usage = turn.metrics.usage;
         let name = format!("{id} turn {ordinal}");
         let steps = turn.metrics.steps.len();
@@ -166,14 +171,10 @@ async fn print_sealed(client: &Client, sealed: HttpTurnReceipt) -> Result<(), Cl
     Ok(())
 }
 
-async fn page(
-    client: &Client,
-    id: &ConversationId,
-    after: u64,
-    limit: usize,
-) -> Result<Vec<crate::turn::StoredTurn>, CliError> {
+async fn page(client: &Client, id: &ConversationId, after: u64, limit: usize) -> Result<Vec<ListedTurn>, CliError> {
     let (client, id) = (client.clone(), id.clone());
-    match spawn_blocking(move || client.turns(&id, after, limit)).await {
+    let question = TurnQuestion { after, limit, ..TurnQuestion::default() };
+    match spawn_blocking(move || client.turns(&id, question)).await {
         Ok(page) => Ok(page?.turns),
         Err(error) => Err(CliError::system("read the sealed turns of the demonstration")(error.into())),
     }

@@ -8,7 +8,10 @@
 //! - `serve`: runs the service.
 //! - `demo`: runs the service on the events of a simulated kernel.
 //! - `ingest`: posts files and pipes of events.
-//! - `show`: prints the metrics of a conversation.
+//! - `show`: prints the turns of a conversation.
+//! - `list`: prints a list of conversations.
+//! - `report`: prints sums over the turns of many conversations.
+//! - `prices`: prints the prices of models.
 //! - `check`: verifies and repairs the files of a stopped server.
 //! - `compact`: makes the database of a stopped server smaller.
 //! - `backup`: copies the database of a running server.
@@ -18,14 +21,19 @@
 //!
 //! - `args`: arguments of several commands.
 //! - `client`: the requests to a running server over HTTP.
+//! - `answers`: the server's answers to questions.
 //! - `send`: posts events until they are acknowledged.
 //! - `service`: the whole service in this process.
 //! - `descriptors`: the file descriptors that the process may have.
 //! - `price_book`: the prices of models that a service uses.
 //! - `signals`: SIGINT, SIGTERM and SIGXFSZ.
 //! - `output`: writes to standard output and standard error.
+//! - `table`: draws tables that fit their terminal.
+//! - `figures`: how tables show figures.
+//! - `sheet`: CSV.
 //! - `testing`: a server for tests, which gives scripted answers.
 
+mod answers;
 mod args;
 mod backup;
 mod check;
@@ -34,14 +42,20 @@ mod compact;
 mod config;
 mod demo;
 mod descriptors;
+mod figures;
 mod ingest;
+mod list;
 mod output;
 mod price_book;
+mod prices;
+mod report;
 mod send;
 mod serve;
 mod service;
+mod sheet;
 mod show;
 mod signals;
+mod table;
 #[cfg(test)]
 mod testing;
 
@@ -76,7 +90,7 @@ struct Cli {
 const AFTER_HELP: &str = "Begin with `turn-metrics demo`.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 or 143 ended by SIGINT or SIGTERM before it was done.
-`ingest` also exits with 3 if it skipped refused lines or conversations. `check` has other exit codes; see its help.
+`ingest` also exits with 3 if it skipped refused lines or conversations, `prices check` if a model has no price. `check` has other exit codes; see its help.
 Set NO_COLOR to turn colours off.";
 
 #[derive(Subcommand)]
@@ -84,7 +98,10 @@ enum Command {
     Serve(serve::Args),
     Demo(demo::Args),
     Ingest(ingest::Args),
+    List(list::Args),
     Show(show::Args),
+    Report(report::Args),
+    Prices(prices::Args),
     Check(check::Args),
     Compact(compact::Args),
     Backup(backup::Args),
@@ -116,6 +133,9 @@ pub enum CliError {
     /// The database was not made smaller.
     #[error(transparent)]
     Compact(#[from] CompactError),
+    /// A file of prices cannot be used.
+    #[error(transparent)]
+    Prices(#[from] PriceBookError),
     /// Not all of the input was taken in.
     #[error(transparent)]
     Ingest(#[from] IngestError),
@@ -152,7 +172,10 @@ pub fn run() -> Result<ExitCode, CliError> {
         Command::Serve(args) => Ok(output::end_of_server(serve::run(args))),
         Command::Demo(args) => Ok(output::end_of_server(demo::run(&args))),
         Command::Ingest(args) => ingest::run(&args),
+        Command::List(args) => list::run(&args),
         Command::Show(args) => show::run(&args),
+        Command::Report(args) => report::run(&args),
+        Command::Prices(args) => prices::run(&args),
         Command::Check(args) => check::run(args),
         Command::Compact(args) => compact::run(args),
         Command::Backup(args) => backup::run(&args),

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind, Write};
+use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -19,10 +20,16 @@ const LAST_WORD_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Writes to standard output. A closed pipe is not an error: a reader such as `head` has read all that it wanted.
 pub(super) fn print(text: &str) -> Result<(), CliError> {
+    print_part(text).map(|_| ())
+}
+
+/// Like [`print`], for a part of the output. Breaks if nobody reads any more, so that the rest is not asked for.
+pub(super) fn print_part(text: &str) -> Result<ControlFlow<()>, CliError> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(CliError::system("write to standard output")(error)),
-        _ => Ok(()),
+        Ok(()) => Ok(ControlFlow::Continue(())),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
+        Err(error) => Err(CliError::system("write to standard output")(error)),
     }
 }
 

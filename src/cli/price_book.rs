@@ -71,7 +71,31 @@ pub(super) fn book(settings: &PriceSettings) -> Result<SharedPriceBook, PriceBoo
     Ok(Arc::new(Prices::new(table, data)))
 }
 
-/// Returns the price book of a service that was built without prices.
+/// The names of the entries in a file of one's own prices, each once, in their order.
+#[cfg(feature = "prices")]
+pub(super) fn entries(path: &std::path::Path) -> Result<Vec<String>, PriceBookError> {
+    use crate::report::price::PriceTable;
+
+    let read = |source| PriceBookError::Read { path: path.to_owned(), source };
+    let text = std::fs::read_to_string(path).map_err(read)?;
+    let invalid = |error| PriceBookError::Invalid { path: path.to_owned(), source: Box::new(error) };
+    let table = PriceTable::from_toml(&text).map_err(invalid)?;
+    let mut names = Vec::new();
+    for name in table.names() {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+/// A program that was built without prices has no such file.
+#[cfg(not(feature = "prices"))]
+pub(super) fn entries(path: &std::path::Path) -> Result<Vec<String>, PriceBookError> {
+    Err(PriceBookError::NotBuilt { path: path.to_owned() })
+}
+
+/// The price book of a service that was built without prices.
 #[cfg(not(feature = "prices"))]
 pub(super) fn book(settings: &PriceSettings) -> Result<SharedPriceBook, PriceBookError> {
     match settings.file.as_ref().or(settings.data.as_ref()) {

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::label::RollupLabel;
 use super::part::{ByLabel, Parts, TokenPart, report_time};
@@ -25,6 +25,15 @@ impl PicoDollars {
     /// Returns the number of pico-dollars.
     pub fn get(self) -> i128 {
         self.0
+    }
+
+    /// Reads dollars with 12 places, as they are written.
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        let (dollars, places) = text.split_once('.')?;
+        let whole = dollars.strip_prefix('-').unwrap_or(dollars);
+        let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        (places.len() == 12 && is_digits(whole) && is_digits(places)).then_some(())?;
+        format!("{dollars}{places}").parse().ok().map(Self)
     }
 }
 
@@ -235,12 +244,11 @@ fn price(part: &TokenPart<'_>, at: EpochMillis, book: &(impl PriceBook + ?Sized)
 }
 
 /// A cost as reports show it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CostFigures {
-    /// The sum in dollars with 12 decimal places, a text in JSON. `None` if there are tokens, but none of them has a
-    /// price.
-    #[serde(serialize_with = "as_text")]
+    /// Dollars with 12 places, as a text in JSON. `None` if there are tokens, but none with a price.
+    #[serde(serialize_with = "as_text", deserialize_with = "from_text")]
     pub usd: Option<PicoDollars>,
     /// How many tokens of prompts and output have no price.
     pub unpriced_tokens: i128,
@@ -254,6 +262,13 @@ fn as_text<S: Serializer>(usd: &Option<PicoDollars>, serializer: S) -> Result<S:
         Some(usd) => serializer.collect_str(usd),
         None => serializer.serialize_none(),
     }
+}
+
+fn from_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PicoDollars>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    let amount =
+        text.map(|text| PicoDollars::read(&text).ok_or_else(|| de::Error::custom("no dollars with 12 places")));
+    amount.transpose()
 }
 
 #[cfg(test)]
@@ -271,12 +286,29 @@ mod tests {
             (i128::MIN, "-170141183460469231731687303.715884105728"),
         ] {
             assert_eq!(PicoDollars::new(pico_dollars).to_string(), text);
+            assert_eq!(PicoDollars::read(text), Some(PicoDollars::new(pico_dollars)));
+        }
+        for text in [
+            "",
+            "1",
+            "1.5",
+            ".000000000000",
+            "1.0000000000000",
+            "+1.000000000000",
+            "1.00000000000x",
+            "--1.000000000000",
+        ] {
+            assert_eq!(PicoDollars::read(text), None, "{text}");
         }
     }
 
     #[test]
     fn a_cost_is_null_when_there_are_tokens_and_none_has_a_price() {
-        let json = |cost: &Cost| serde_json::to_string(&cost.figures()).unwrap();
+        let json = |cost: &Cost| {
+            let json = serde_json::to_string(&cost.figures()).unwrap();
+            assert_eq!(serde_json::from_str::<CostFigures>(&json).unwrap(), cost.figures());
+            json
+        };
         let mut cost = Cost::default();
         assert_eq!(json(&cost), r#"{"usd":"0.000000000000","unpricedTokens":0,"unpricedModels":[]}"#);
         let unknown =

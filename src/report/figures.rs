@@ -1,4 +1,4 @@
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::histogram::Distribution;
 use super::rollup::Rollup;
@@ -39,7 +39,7 @@ pub struct Figures {
 }
 
 /// Sums of the four token counters. They have no upper limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UsageSums {
     /// Tokens of the prompts, as the kernels reported them.
@@ -54,8 +54,8 @@ pub struct UsageSums {
     pub cache_write_tokens: Option<i128>,
 }
 
-/// Percentiles by the nearest rank. Each is at most 1.1 % off, and lies between `min` and `max`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+/// Percentiles by the nearest rank, each at most 1.1 % off and within `min` and `max`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Percentiles {
     /// How many values there are.
     pub count: i64,

@@ -1,6 +1,10 @@
 use std::fmt;
 
 use jiff::civil::Date;
+#[cfg(feature = "server")]
+use jiff::civil::DateTime;
+#[cfg(feature = "server")]
+use jiff::tz::Offset;
 use jiff::tz::{AmbiguousOffset, TimeZone, TimeZoneDatabase};
 use jiff::{Span, Timestamp};
 
@@ -60,7 +64,22 @@ impl Zone {
         day().or_else(|| text.parse().ok()).or_else(rfc_3339)
     }
 
-    /// Returns the name of the zone.
+    /// What the zone's clock and calendar show at a moment in milliseconds since 1970. `None` if it is in no year that
+    /// has them.
+    #[cfg(feature = "server")]
+    pub(crate) fn clock(&self, millis: i64) -> Option<DateTime> {
+        Some(self.0.to_datetime(Timestamp::from_millisecond(millis).ok()?))
+    }
+
+    /// The offset from UTC at a moment, if the zone's clock shows the same time again since it is put back.
+    #[cfg(feature = "server")]
+    pub(crate) fn offset_if_repeated(&self, millis: i64) -> Option<Offset> {
+        let at = Timestamp::from_millisecond(millis).ok()?;
+        let offset = self.0.to_ambiguous_timestamp(self.0.to_datetime(at)).offset();
+        matches!(offset, AmbiguousOffset::Fold { .. }).then(|| self.0.to_offset(at))
+    }
+
+    /// The name of the zone.
     pub fn name(&self) -> &str {
         self.0.iana_name().unwrap_or("UTC")
     }

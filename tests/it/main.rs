@@ -32,6 +32,7 @@ mod overload;
 mod program;
 mod public_api;
 mod receipt;
+mod reports;
 mod restart;
 mod server;
 mod shutdown;

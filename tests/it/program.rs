@@ -142,7 +142,7 @@ fn ingest_posts_a_file_and_show_prints_it() {
     let turns = server.client().get("/conversations/a%2Fb/turns?after=299").json();
     assert_eq!(turns["latestOrdinal"], 300, "sent twice, stored once");
 
-    let shown = run(&["show", "a/b", "--server", &url]);
+    let shown = run(&["show", "a/b", "--all", "--server", &url]);
     let table = text(&shown.stdout);
     assert!(shown.status.success() && table.contains("t299") && table.contains("1234"), "{table}");
     assert!(!table.contains('\u{1b}'), "colours in a pipe");
@@ -342,6 +342,10 @@ fn every_command_has_help_and_a_wrong_flag_is_wrong_usage() {
         &["demo", "--help"],
         &["ingest", "--help"],
         &["show", "--help"],
+        &["list", "--help"],
+        &["report", "--help"],
+        &["prices", "--help"],
+        &["prices", "check", "--help"],
         &["config", "--help"],
         &["check", "--help"],
         &["backup", "--help"],

@@ -127,6 +127,9 @@ fn a_dumb_or_nameless_terminal_gets_no_escapes_and_another_one_does() {
     for (args, has_escapes) in [
         (&["ingest", file, "--server", &url][..], true),
         (&["show", "c", "--server", &url], true),
+        (&["list", "--server", &url], true),
+        (&["report", "--server", &url], true),
+        (&["prices", "m", "--server", &url], true),
         (&["--help"], true),
         (&["--nonsense"], true),
         (&["demo", "--listen", "127.0.0.1:0", "--exit", "--conversations", "1", "--turns", "1"], true),
@@ -146,4 +149,20 @@ fn a_dumb_or_nameless_terminal_gets_no_escapes_and_another_one_does() {
         assert!(dumb.contains("INFO") && !dumb.contains('\u{1b}'), "{term:?}: {dumb:?}");
     }
     assert!(sent_by_server(Some("xterm")).contains('\u{1b}'));
+}
+
+#[test]
+fn a_table_is_as_wide_as_the_terminal_allows() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path());
+    let events = r#"{"type":"usage","conversationId":"c","turnId":"t","stepId":"s","usage":{"inputTokens":1,"outputTokens":1,"cacheWriteTokens":1}}
+{"type":"step-complete","conversationId":"c","turnId":"t","stepId":"s","ttftMs":1,"decodeMs":987,"genTotalMs":1}
+{"type":"done","conversationId":"c","turnId":"t","reason":"stop"}"#;
+    assert_eq!(server.client().post_events(events).status, 200);
+    let show = || with_args(&["show", "c", "--server", &server.url()]);
+    // It has 120 columns.
+    let on_terminal = sent_by(show(), Some("dumb"));
+    assert!(on_terminal.contains("987") && !on_terminal.contains("Too narrow"), "{on_terminal}");
+    let in_pipe = String::from_utf8(show().output().unwrap().stdout).unwrap();
+    assert!(!in_pipe.contains("987") && in_pipe.contains("Too narrow for: cache write, decode."), "{in_pipe}");
 }

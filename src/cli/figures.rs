@@ -1,0 +1,223 @@
+//! The figures of reports as tables show them, for people. Programs read them whole, from JSON and CSV.
+
+use super::table::Cell;
+use crate::report::{CostFigures, PicoDollars, Zone};
+
+/// A number of tokens, turns or the like. Its short form is in millions.
+pub(super) fn count(count: impl Into<i128>) -> Cell {
+    let count = count.into();
+    Cell::with_short(count.to_string(), in_millions(count))
+}
+
+/// The same, if it is known.
+pub(super) fn optional_count(known: Option<impl Into<i128>>) -> Cell {
+    known.map_or_else(Cell::unknown, count)
+}
+
+/// Three digits at least, and whole below a million.
+#[expect(clippy::cast_precision_loss, reason = "shown with a few digits")]
+fn in_millions(count: i128) -> String {
+    let millions = count as f64 / 1e6;
+    match millions.abs() {
+        // What is rounded up has a digit less behind the point.
+        99.95.. => format!("{millions:.0}M"),
+        9.995.. => format!("{millions:.1}M"),
+        1.0.. => format!("{millions:.2}M"),
+        _ => count.to_string(),
+    }
+}
+
+/// Dollars, with four places. A cost that leaves tokens out has a `+` behind it; one of which nothing is known is a dash.
+pub(super) fn cost(cost: &CostFigures) -> Cell {
+    let mark = if cost.unpriced_tokens > 0 { "+" } else { "" };
+    cost.usd.map_or_else(Cell::unknown, |usd| {
+        let short = if usd.get() < 100 * PicoDollars::PER_DOLLAR { dollars(usd, 4) } else { dollars(usd, 2) };
+        Cell::with_short(dollars(usd, 4) + mark, short + mark)
+    })
+}
+
+/// Dollars with so many places, at most 12, rounded half up. What is more than nothing is not shown as nothing.
+fn dollars(usd: PicoDollars, places: u32) -> String {
+    let unit = 10_i128.pow(12 - places);
+    let (pico, scale) = (usd.get(), 10_i128.pow(places));
+    let units = (pico + unit / 2).div_euclid(unit);
+    if units == 0 && pico > 0 {
+        return format!("<0.{:0>width$}", 1, width = places as usize);
+    }
+    let sign = if units < 0 { "-" } else { "" };
+    let units = units.abs();
+    format!("{sign}{}.{:0>width$}", units / scale, units % scale, width = places as usize)
+}
+
+/// A price of a million tokens, without zeros at its end.
+pub(super) fn rate(usd: PicoDollars) -> Cell {
+    let text = usd.to_string();
+    Cell::new(text.trim_end_matches('0').trim_end_matches('.'))
+}
+
+/// A share, in percent.
+pub(super) fn share(share: Option<f64>) -> Cell {
+    share.map_or_else(Cell::unknown, |share| Cell::new(format!("{:.1}%", share * 100.0)))
+}
+
+/// A time in milliseconds. Below a hundredth of a second the fraction matters, above it is noise.
+pub(super) fn millis(millis: Option<f64>) -> Cell {
+    millis.map_or_else(Cell::unknown, |millis| {
+        Cell::new(match millis {
+            LONGEST.. => format!("{millis:.1e}"),
+            10.0.. => format!("{millis:.0}"),
+            _ => format!("{millis:.2}"),
+        })
+    })
+}
+
+/// Tokens a second.
+pub(super) fn speed(speed: Option<f64>) -> Cell {
+    speed.map_or_else(Cell::unknown, |speed| {
+        Cell::new(if speed < LONGEST { format!("{speed:.1}") } else { format!("{speed:.1e}") })
+    })
+}
+
+/// A date and a time by the clock of a zone. The short form leaves the year out.
+pub(super) fn moment(millis: i64, zone: &Zone) -> Cell {
+    zone.clock(millis).map_or_else(Cell::unknown, |clock| {
+        let text = |format| clock.strftime(format).to_string();
+        Cell::with_short(text("%Y-%m-%d %H:%M"), text("%m-%d %H:%M"))
+    })
+}
+
+/// From here on a number is shown by its power of ten, so that a kernel's nonsense does not widen the table. As
+/// milliseconds it is 31 years.
+const LONGEST: f64 = 1e12;
+
+/// The sum of costs. Of some that are not known, their tokens count.
+pub(super) fn sum_of_costs<'a>(costs: impl IntoIterator<Item = &'a CostFigures>) -> CostFigures {
+    let mut sum = CostFigures { usd: None, unpriced_tokens: 0, unpriced_models: Vec::new() };
+    for cost in costs {
+        let usd = |cost: &CostFigures| cost.usd.map(PicoDollars::get);
+        sum.usd =
+            usd(&sum).into_iter().chain(usd(cost)).reduce(|sum, usd| sum.saturating_add(usd)).map(PicoDollars::new);
+        sum.unpriced_tokens = sum.unpriced_tokens.saturating_add(cost.unpriced_tokens);
+        sum.unpriced_models.extend(cost.unpriced_models.iter().cloned());
+    }
+    sum.unpriced_models.sort();
+    sum.unpriced_models.dedup();
+    sum
+}
+
+/// Says below a table what its costs leave out; nothing if they leave out nothing.
+pub(super) fn unpriced_note(cost: &CostFigures) -> String {
+    /// Some names are enough, `prices check` shows all.
+    const MAX_NAMES: usize = 5;
+    if cost.unpriced_tokens <= 0 {
+        return String::new();
+    }
+    let names: Vec<_> =
+        cost.unpriced_models.iter().take(MAX_NAMES).map(|name| super::output::plain(name.as_str())).collect();
+    let more = if cost.unpriced_models.len() > MAX_NAMES { " and others" } else { "" };
+    let of = if names.is_empty() { String::new() } else { format!(" of {}{more}", names.join(", ")) };
+    let tokens = cost.unpriced_tokens;
+    format!("In no cost, as they have no price (+): {tokens} tokens{of}.\nSee `turn-metrics prices check`.\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(cell: Cell) -> (String, String) {
+        let mut table = super::super::table::Table::new([super::super::table::Column::number("x")]);
+        table.row([cell]);
+        let text = |width| {
+            let screen = super::super::table::Screen { look: super::super::table::Look::Plain, width };
+            table.render(screen).lines().nth(1).unwrap().trim().to_owned()
+        };
+        (text(None), text(Some(1)))
+    }
+
+    #[test]
+    fn counts_have_all_digits_or_are_in_millions() {
+        for (number, short) in [
+            (0, "0"),
+            (999_999, "999999"),
+            (1_000_000, "1.00M"),
+            (9_994_999, "9.99M"),
+            (9_995_001, "10.0M"),
+            (99_949_000, "99.9M"),
+            (99_950_001, "100M"),
+            (1_234_567_890, "1235M"),
+            (-2_500_000, "-2.50M"),
+        ] {
+            assert_eq!(shown(count(number)), (number.to_string(), short.to_owned()));
+        }
+        assert_eq!(shown(optional_count(None::<i128>)).0, "-");
+    }
+
+    fn figures(usd: Option<i128>, unpriced_tokens: i128, models: &[&str]) -> CostFigures {
+        let unpriced_models = models.iter().map(|model| (*model).into()).collect();
+        CostFigures { usd: usd.map(PicoDollars::new), unpriced_tokens, unpriced_models }
+    }
+
+    #[test]
+    fn a_cost_is_rounded_for_people_and_says_if_it_leaves_tokens_out() {
+        for (usd, unpriced, whole, short) in [
+            (Some(50_400_000_000), 0, "0.0504", "0.0504"),
+            (Some(50_450_000_000), 0, "0.0505", "0.0505"),
+            (Some(1), 0, "<0.0001", "<0.0001"),
+            (Some(0), 0, "0.0000", "0.0000"),
+            (Some(0), 9, "0.0000+", "0.0000+"),
+            (Some(123_456_789_000_000), 9, "123.4568+", "123.46+"),
+            (Some(-50_400_000_000), 0, "-0.0504", "-0.0504"),
+            (None, 9, "-", "-"),
+        ] {
+            assert_eq!(shown(cost(&figures(usd, unpriced, &[]))), (whole.to_owned(), short.to_owned()));
+        }
+    }
+
+    #[test]
+    fn costs_sum_exactly_and_the_unknown_ones_are_told() {
+        let sum = sum_of_costs(&[figures(Some(1), 0, &[]), figures(None, 7, &["b", "a"]), figures(Some(2), 1, &["a"])]);
+        assert_eq!(sum, figures(Some(3), 8, &["a", "b"]));
+        assert_eq!(sum_of_costs(&[figures(None, 7, &[])]).usd, None);
+        let note = unpriced_note(&sum);
+        assert_eq!(
+            note,
+            "In no cost, as they have no price (+): 8 tokens of a, b.\nSee `turn-metrics prices check`.\n"
+        );
+        assert_eq!(unpriced_note(&figures(Some(1), 0, &[])), "");
+        let evil = unpriced_note(&figures(None, 1, &["\u{1b}[2J", "1", "2", "3", "4", "5"]));
+        assert!(evil.contains("\\u{1b}[2J, 1, 2, 3, 4 and others."), "{evil}");
+    }
+
+    #[test]
+    fn a_moment_is_by_the_clock_of_its_zone() {
+        let zone = Zone::named("Asia/Kathmandu").unwrap();
+        let moment = shown(moment(1_780_000_000_000, &zone));
+        assert_eq!(moment, ("2026-05-29 02:11".to_owned(), "05-29 02:11".to_owned()));
+        assert_eq!(shown(super::moment(i64::MAX, &zone)).0, "-");
+    }
+
+    #[test]
+    fn a_rate_has_no_zeros_at_its_end() {
+        for (pico, text) in [(0, "0"), (3_000_000_000_000, "3"), (300_000_000_000, "0.3"), (1, "0.000000000001")] {
+            assert_eq!(shown(rate(PicoDollars::new(pico))).0, text);
+        }
+    }
+
+    #[test]
+    fn shares_times_and_speeds_fit_their_columns() {
+        assert_eq!(shown(share(Some(0.7249))).0, "72.5%");
+        assert_eq!(shown(share(None)).0, "-");
+        for (value, text) in [
+            (0.0, "0.00"),
+            (9.994, "9.99"),
+            (10.4, "10"),
+            (999_999_999_999.0, "999999999999"),
+            (1e12, "1.0e12"),
+            (f64::MAX, "1.8e308"),
+        ] {
+            assert_eq!(shown(millis(Some(value))).0, text);
+        }
+        assert_eq!(shown(speed(Some(1e308))).0, "1.0e308");
+        assert_eq!(shown(speed(Some(1000.0))).0, "1000.0");
+    }
+}
