@@ -134,6 +134,11 @@ impl Histogram {
         self.counts = merged;
     }
 
+    /// The number of its counts.
+    pub(super) fn len(&self) -> usize {
+        self.counts.len()
+    }
+
     /// The counts that are not 0, by their places.
     pub(super) fn counts(&self) -> impl Iterator<Item = (u16, i64)> {
         self.counts.iter().map(|(place, count)| (place.0, *count))
@@ -172,6 +177,11 @@ pub(super) struct Distribution {
 }
 
 impl Distribution {
+    /// The number of different counts in it.
+    pub(super) fn len(&self) -> usize {
+        self.histogram.len()
+    }
+
     /// Counts a value.
     pub(super) fn record(&mut self, value: u128) {
         self.histogram.record(value);

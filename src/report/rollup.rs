@@ -159,6 +159,11 @@ impl Sums {
 }
 
 impl Rollup {
+    /// The number of different counts in its distributions.
+    pub(crate) fn counts(&self) -> usize {
+        self.ttft.len() + self.output_speed.len() + self.duration.len()
+    }
+
     /// Returns the contribution of a turn, by the labels of its parts. Each label occurs once.
     pub fn of_turn(turn: &StoredTurn) -> Vec<(RollupLabel, Self)> {
         let parts = Parts::of(turn);

@@ -381,6 +381,13 @@ impl ConversationQuestion {
         Self { after: Some(self.order.place(listed)), ..self }
     }
 
+    /// Whether an index leads to the conversations that are asked for, so that no more have to be looked at.
+    pub(crate) fn finds_by_index(&self) -> bool {
+        let is_within_a_moment = self.last_at.is_some_and(|(from, to)| to.get() <= from.get().saturating_add(1));
+        let chooses_all = self.model.is_none() && self.prefix.is_empty();
+        self.order == ConversationOrder::Recent && (chooses_all || is_within_a_moment)
+    }
+
     /// Whether a conversation is chosen.
     pub(crate) fn chooses(&self, listed: &ListedConversation) -> bool {
         listed.sealed_turns > 0
@@ -451,6 +458,14 @@ pub struct Report {
 impl Report {
     /// The most rows of a report.
     pub const MAX_ROWS: usize = 10_000;
+
+    /// About the most memory of its rows: that of so many rows with distributions over some hundred values each.
+    pub(crate) const MAX_BYTES: usize = 48 * 1024 * 1024;
+
+    /// Whether so much is more than a report may have.
+    pub(crate) fn is_too_large(breakdown: &Breakdown) -> bool {
+        breakdown.rows().len() > Self::MAX_ROWS || breakdown.bytes() > Self::MAX_BYTES
+    }
 }
 
 /// Why there is no report.

@@ -15,6 +15,7 @@
 //! - `answer`: an answer in one piece.
 //! - `turn_list`: the turns of a conversation as JSON, read piece by piece.
 //! - `held_bytes`: the memory for answers that are not read yet, shared by all requests.
+//! - `turnstile`: how many may ask for reports at a time.
 //! - `parts`: hands a long answer to its connection part by part.
 //! - `backup`: `GET /backup`.
 //! - `health`: `GET /health` and `GET /ready`.
@@ -42,3 +43,4 @@ pub(crate) mod summary;
 pub(crate) mod throughput;
 pub(crate) mod turn_list;
 pub(crate) mod turns;
+pub(crate) mod turnstile;

@@ -25,11 +25,18 @@ use crate::turn::{ConversationId, EpochMillis, Label, StoredTurn, TokenCount};
 /// How many conversations are looked through at once for the one that is asked for.
 const LISTED_AT_ONCE: usize = 100;
 
+/// The most models of a summary. Each has a row, and its name comes from outside.
+const MAX_MODELS: usize = 1000;
+
+/// The most bytes of those rows: a full one of each of them.
+const MAX_BYTES: usize = 16 * 1024 * 1024;
+
 /// The figures of a conversation's whole life.
 ///
 /// All its turns are read, piece by piece.
 pub(crate) async fn get(api: Data<Api>, PathId(id): PathId, request: HttpRequest) -> Result<HttpResponse, ApiError> {
     Query::read(request.query_string(), &[])?;
+    let _inside = api.summaries.enter().await?;
     let mut life = Life::new();
     let open_turns = loop {
         let before = life.turns;
@@ -99,6 +106,9 @@ impl Life {
             }
             for turn in turns {
                 self.add(turn, api);
+                if self.by_model.rows().len() > MAX_MODELS || self.by_model.bytes() > MAX_BYTES {
+                    return Err(ApiError::TooManyModels { max_models: MAX_MODELS });
+                }
             }
         }
     }

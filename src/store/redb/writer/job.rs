@@ -26,6 +26,11 @@ impl Job {
         }
     }
 
+    /// Whether it is a small commit with a place of its own.
+    pub(crate) fn is_reserved(&self) -> bool {
+        matches!(self, Self::Commit(_, _, permit) if permit.is_reserved())
+    }
+
     /// How many bytes it adds to the journal, at most.
     pub(crate) fn bytes(&self) -> usize {
         match self {

@@ -19,10 +19,10 @@
 //!
 //! | part | bound |
 //! |---|---|
-//! | the queue | Unanswered commits hold at most the turns of 20 ms of work, and at least 256 turns. A commit beyond that is refused before it is queued. |
+//! | the queue | Unanswered commits hold at most the turns of 20 ms of work, and at least 256 turns. A commit beyond that is refused before it is queued. Small commits of together 64 turns have places of their own in the queue, and one that has such a place is not refused for its wait. |
 //! | the wait in the queue | If more turns wait than fit into a batch, or more than 256 while the checkpoint is behind, a commit that has waited too long is refused: 20 ms less the time of the last write, at least 10 ms. |
 //! | the pause before a batch | From six tenths of the memtable's limit on, the writer waits until the checkpoint has moved a share of what the last batch added: none at six tenths, twice as much at the limit. It waits no longer than leaves time for two writes within 20 ms, and may always wait for 2 ms. Commits that arrive meanwhile join the batch. |
-//! | a full memtable | The writer waits until the bytes of one flush are moved. If there is still no room, it refuses the commits of the batch. |
+//! | a full memtable | The writer waits until the bytes of one flush are moved. If there is still no room, it refuses the commits of the batch, but for small ones with places of their own, for which there is a sixteenth more room. |
 //! | a batch | The turns of 12 ms of work, or of 6 ms while the checkpoint is behind, and at least 256. If that work takes a third longer, what is beyond 256 turns is left to the next batch. A batch also ends at 4 MiB of commits. |
 //! | a flush of the checkpoint | About 12 ms, by what earlier flushes took. Whoever waits for a flush is next. |
 //!
@@ -50,7 +50,7 @@ use tokio::sync::{oneshot, watch};
 use self::admission::Admission;
 use self::background::Background;
 use self::backoff::Backoff;
-use self::batch::Batch;
+use self::batch::{Batch, Room};
 use self::job::{Job, JobResult};
 use self::pace::{BatchSize, Capacity, Growth};
 use self::state::ReportOnExit;
@@ -237,10 +237,11 @@ impl Writer {
     }
 
     /// Whether a commit has waited so long that it is refused instead of written. Never while few turns wait: then it is
-    /// the machine that is slow, and a refusal would shorten nobody's wait.
+    /// the machine that is slow, and a refusal would shorten nobody's wait. Nor would that of one of the few small commits
+    /// with places of their own.
     fn is_overdue(&self, job: &Job, now: Instant) -> bool {
         let is_overloaded = || self.background.is_some() && self.admission.unanswered() > self.patient_turns;
-        job.waited(now) > pace::longest_queueing(self.last.write) && is_overloaded()
+        !job.is_reserved() && job.waited(now) > pace::longest_queueing(self.last.write) && is_overloaded()
     }
 
     /// Does the jobs in one transaction and answers each when it is durable. Those not reached in time are next.
@@ -249,11 +250,11 @@ impl Writer {
             return;
         }
         let begun = Instant::now();
-        let has_room = room == Ok(true);
-        let done = self.checkpoint.failure().map_or(room, Err).and_then(|has_room| {
+        let has_room = room == Ok(Room::All);
+        let done = self.checkpoint.failure().map_or(room, Err).and_then(|room| {
             // A panic in here would be a defect, or a damaged file; it must not end the one thread that makes turns
             // durable.
-            unwind::caught_as_fault(|| self.transact(&batch, has_room, is_last))
+            unwind::caught_as_fault(|| self.transact(&batch, room, is_last))
         });
         let cause = match done {
             Ok(answers) => {
@@ -284,18 +285,22 @@ impl Writer {
 
     /// Waits if the checkpoint has fallen behind: the fuller the memtable, the longer, so that intake does not outrun
     /// the checkpoint and the memtable is seldom full. Waits before a batch is gathered, so that commits that arrive
-    /// meanwhile join it. Returns whether the memtable has room. Its size bounds the memory, the journal and the time
-    /// to open the store.
-    fn make_room(&self) -> Result<bool, Fault> {
+    /// meanwhile join it. Returns which commits the memtable has room for. Its size bounds the memory, the journal and the
+    /// time to open the store.
+    fn make_room(&self) -> Result<Room, Fault> {
         let Some(background) = self.background.as_ref() else {
             while self.checkpoint.is_due() {
                 self.checkpoint.flush()?;
             }
-            return Ok(true);
+            return Ok(Room::All);
         };
         if self.checkpoint.is_due() {
             background.wake();
-            return Ok(self.checkpoint.wait_for_room());
+            return Ok(match self.checkpoint.wait_for_room() {
+                true => Room::All,
+                false if self.checkpoint.has_reserve() => Room::Small,
+                false => Room::None,
+            });
         }
         let added_bytes = self.growth.of(self.last.turns);
         let owed_bytes = self.checkpoint.owed_bytes(added_bytes);
@@ -304,17 +309,17 @@ impl Writer {
             let at_most = pace::longest_pause(self.last.write);
             self.checkpoint.wait_until_moved(self.last.moved_bytes + owed_bytes, at_most);
         }
-        Ok(true)
+        Ok(Room::All)
     }
 
-    /// Does the first jobs in one transaction, as many as its time allows, but refuses commits if the memtable has no
-    /// room. After `Ok`, those with an answer are done; after `Err`, the outcome is unknown.
-    fn transact(&mut self, batch: &[Job], has_room: bool, is_last: bool) -> Result<Vec<JobResult>, Fault> {
+    /// Does the first jobs in one transaction, as many as its time allows, but refuses commits that the memtable has no
+    /// room for. After `Ok`, those with an answer are done; after `Err`, the outcome is unknown.
+    fn transact(&mut self, batch: &[Job], room: Room, is_last: bool) -> Result<Vec<JobResult>, Fault> {
         let begun = Instant::now();
         let is_cut = |turns| !is_last && BatchSize::is_cut(turns, begun.elapsed(), self.is_behind);
-        let transaction = self.slot.with(|files| Transaction::prepare(files, batch, has_room, is_cut))??;
+        let transaction = self.slot.with(|files| Transaction::prepare(files, batch, room, is_cut))??;
         let turns = turns_of(&batch[..transaction.answers.len()]);
-        if has_room {
+        if room == Room::All {
             self.batch_size.learn(turns, begun.elapsed());
         }
         if transaction.checks_write {
@@ -439,7 +444,8 @@ mod tests {
         writer.checkpoint_by_hand();
         let most = 100;
         writer.patient_turns = most;
-        (0..most + 2).for_each(|nth| queue(&store, nth));
+        // Those with places of their own come first, and are not refused however long they have waited.
+        (0..Admission::RESERVED_TURNS + most + 2).for_each(|nth| queue(&store, nth));
         let jobs: Vec<_> = writer.jobs.try_iter().collect();
         let now = Instant::now();
         let late = now + Duration::from_hours(1);
@@ -455,6 +461,6 @@ mod tests {
                 writer.taken.push_back(job);
             }
         }
-        assert_eq!((refused, writer.taken.len()), (2, most));
+        assert_eq!((refused, writer.taken.len()), (2, Admission::RESERVED_TURNS + most));
     }
 }
