@@ -95,8 +95,7 @@ pub(super) fn sum_of_costs<'a>(costs: impl IntoIterator<Item = &'a CostFigures>)
     let mut sum = CostFigures { usd: None, unpriced_tokens: 0, unpriced_models: Vec::new() };
     for cost in costs {
         let usd = |cost: &CostFigures| cost.usd.map(PicoDollars::get);
-        sum.usd =
-            usd(&sum).into_iter().chain(usd(cost)).reduce(|sum, usd| sum.saturating_add(usd)).map(PicoDollars::new);
+        sum.usd = usd(&sum).into_iter().chain(usd(cost)).reduce(i128::saturating_add).map(PicoDollars::new);
         sum.unpriced_tokens = sum.unpriced_tokens.saturating_add(cost.unpriced_tokens);
         sum.unpriced_models.extend(cost.unpriced_models.iter().cloned());
     }

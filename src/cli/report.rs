@@ -198,7 +198,7 @@ fn render(answer: &ReportAnswer, by: &[Property], bucket: Bucket, screen: Screen
         return head + " No turns.\n";
     }
     if let Some(prices) = &answer.prices {
-        head += &format!("\nPrices: {} of {}.", plain(&prices.table), plain(&prices.date));
+        head.push_str(&["\nPrices: ", &plain(&prices.table), " of ", &plain(&prices.date), "."].concat());
     }
     let is_one_period = bucket == Bucket::All;
     let period = Column::number(if matches!(bucket, Bucket::Hour | Bucket::Quarter) { "begin" } else { bucket.name() });

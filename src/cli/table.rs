@@ -240,10 +240,10 @@ impl Table {
         });
         let mut widths = drawing.column_max_content_widths();
         if let Some(width) = width {
-            let least = |width: u16| if squeeze.narrow_ids { width.min(MIN_TEXT_WIDTH) } else { width };
-            let least: Vec<_> = columns.iter().map(|nth| self.columns[*nth].text_width.map(least)).collect();
+            let min_width = |width: u16| if squeeze.narrow_ids { width.min(MIN_TEXT_WIDTH) } else { width };
+            let min_widths: Vec<_> = columns.iter().map(|nth| self.columns[*nth].text_width.map(min_width)).collect();
             let gaps = gap.saturating_mul(u16::try_from(columns.len()).unwrap_or(u16::MAX)) - gap;
-            narrow(&mut widths, &least, width.saturating_sub(gaps));
+            narrow(&mut widths, &min_widths, width.saturating_sub(gaps));
             drawing.set_content_arrangement(ContentArrangement::Dynamic).set_width(u16::MAX);
             drawing.set_constraints(widths.iter().enumerate().map(|(place, width)| {
                 let padded = if place == last { *width } else { width.saturating_add(gap) };
@@ -268,11 +268,12 @@ struct Drawn {
     width: u16,
 }
 
-/// Takes from the widest texts what is too much, one after the other, down to their least widths.
-fn narrow(widths: &mut [u16], least: &[Option<u16>], room: u16) {
+/// Makes the widest text narrower by one character, until the columns fit or all texts have their minimum width. A column of
+/// numbers has no minimum width and stays as it is.
+fn narrow(widths: &mut [u16], min_widths: &[Option<u16>], room: u16) {
     let total = widths.iter().fold(0_u32, |sum, width| sum + u32::from(*width));
     for _ in u32::from(room)..total {
-        let texts = widths.iter_mut().zip(least).filter(|(width, least)| least.is_some_and(|least| **width > least));
+        let texts = widths.iter_mut().zip(min_widths).filter(|(width, min)| min.is_some_and(|min| **width > min));
         let Some((widest, _)) = texts.max_by_key(|(width, _)| **width) else { return };
         *widest -= 1;
     }

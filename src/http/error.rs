@@ -36,6 +36,8 @@ pub(crate) enum ApiError {
     /// The text of the error is the one that Dispatch sends.
     #[error(transparent)]
     BadThroughputQuery(InvalidThroughputQuery),
+    #[error("the turns of this conversation name more than {max_models} models: there is no summary of so many")]
+    TooManyModels { max_models: usize },
     #[error("no turn of this conversation is sealed")]
     UnknownConversation,
     #[error("there is nothing at this path")]
@@ -89,6 +91,8 @@ pub(crate) enum Unavailable {
     Overloaded,
     #[error("too much of other answers is waiting to be read by their clients: ask again later")]
     TooMuchUnread,
+    #[error("too many others ask for reports: ask again later")]
+    TooManyReports,
     /// Some events of the request may be durable and others not.
     #[error("{0}, and the outcome is unknown: send the same events again later")]
     OutcomeUnknown(&'static str),
@@ -131,7 +135,7 @@ impl ResponseError for ApiError {
             | Self::TransferTooLarge { .. }
             | Self::TooManyTurns => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Refused { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Refused { .. } | Self::TooManyModels { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Self::LoadFailed | Self::ReadFailed => StatusCode::INTERNAL_SERVER_ERROR,
             Self::ThroughputFailed => StatusCode::BAD_GATEWAY,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -196,6 +200,7 @@ mod tests {
                 Unavailable::OutcomeUnknown("the service is shutting down"),
                 "the service is shutting down, and the outcome is unknown: send the same events again later",
             ),
+            (Unavailable::TooManyReports, "too many others ask for reports: ask again later"),
             (Unavailable::StoreGone, "the store is gone"),
             (Unavailable::Write(CommitError::Unavailable(secret())), "the store is unavailable: the disk failed"),
             (Unavailable::SlowWrite { seconds: 5 }, "a durable write takes more than 5 seconds"),

@@ -11,6 +11,8 @@ pub struct Breakdown {
     grouping: Grouping,
     selection: Selection,
     rows: BTreeMap<(Period, RollupLabel), BreakdownRow>,
+    /// The counts in the distributions of its rows.
+    counts: usize,
 }
 
 /// One row of a report.
@@ -33,13 +35,16 @@ impl BreakdownRow {
 impl Breakdown {
     /// Returns a report without rows.
     pub fn new(grouping: Grouping, selection: Selection) -> Self {
-        Self { grouping, selection, rows: BTreeMap::new() }
+        Self { grouping, selection, rows: BTreeMap::new(), counts: 0 }
     }
 
     /// Adds a rollup, if the report selects its label.
     pub fn add(&mut self, period: Period, label: &RollupLabel, rollup: &Rollup) {
         if let Some(row) = self.row(period, label) {
+            let before = row.rollup.counts();
             row.rollup.add(rollup);
+            let after = row.rollup.counts();
+            self.counts = (self.counts + after).saturating_sub(before);
         }
     }
 
@@ -53,6 +58,14 @@ impl Breakdown {
     fn row(&mut self, period: Period, label: &RollupLabel) -> Option<&mut BreakdownRow> {
         let label = self.selection.selects(label).then(|| self.grouping.group(label))?;
         Some(self.rows.entry((period, label)).or_default())
+    }
+
+    /// About what it takes in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        /// With labels and names as long as may be, it is twice as much.
+        const ROW_BYTES: usize = 1200;
+        const COUNT_BYTES: usize = 16;
+        self.rows.len() * ROW_BYTES + self.counts * COUNT_BYTES
     }
 
     /// Returns the rows by period, and within a period by label. A period without turns has none.

@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 use super::breakdown::BreakdownRow;
 use super::cost::{Cost, PriceBook};
 use super::label::RollupLabel;
-use super::part::report_time;
+use super::part::{ByLabel, report_time};
 use super::quarter::Quarter;
 use super::rollup::Rollup;
 use crate::turn::StoredTurn;
@@ -23,20 +23,19 @@ impl Contribution {
     /// Returns what a turn adds. `book` has the prices.
     pub(crate) fn of_turn(turn: &StoredTurn, book: &dyn PriceBook) -> Self {
         let mut conversation = ConversationSums::default();
-        let row = |rollup| BreakdownRow { rollup, cost: Cost::default() };
-        let mut parts: Vec<_> = Rollup::of_turn(turn).into_iter().map(|(label, rollup)| (label, row(rollup))).collect();
-        for (_, part) in &parts {
+        let mut parts = ByLabel::<BreakdownRow>::new();
+        for (label, rollup) in Rollup::of_turn(turn) {
+            parts.of(label).rollup = rollup;
+        }
+        for part in parts.values() {
             conversation.cache_reporting_prompt_tokens += part.rollup.sums.cache_reporting_prompt_tokens;
             conversation.cache_reporting_read_tokens += part.rollup.sums.cache_reporting_read_tokens;
         }
         for (label, cost) in Cost::of_turn(turn, book) {
             conversation.cost.add(&cost);
-            match parts.iter_mut().find(|(known, _)| *known == label) {
-                Some((_, part)) => part.cost = cost,
-                None => parts.push((label, BreakdownRow { cost, ..BreakdownRow::default() })),
-            }
+            parts.of(label).cost = cost;
         }
-        Self { quarter: Quarter::of(report_time(turn)), parts, conversation }
+        Self { quarter: Quarter::of(report_time(turn)), parts: parts.into_vec(), conversation }
     }
 }
 

@@ -137,17 +137,23 @@ impl PriceBook for NoPrices {
     }
 }
 
-/// The cost of turns, as far as prices are known. Costs add and subtract exactly, in any order.
+/// The cost of turns, as far as prices are known. Costs add exactly, in any order. They subtract exactly as long as no more
+/// than [`Self::MAX_UNPRICED_MODELS`] models without a price were added.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Cost {
     priced: PicoDollars,
     priced_parts: i128,
     unpriced_tokens: i128,
-    /// For each model without a price, the number of parts.
+    /// For each model without a price, the number of parts. Only the first models in the order of their names are kept, so
+    /// the order in which they were added does not matter.
     unpriced_models: BTreeMap<Label, i128>,
 }
 
 impl Cost {
+    /// The maximum number of models without a price that a cost names. Clients choose the names of models, and each step
+    /// may have another model.
+    pub const MAX_UNPRICED_MODELS: usize = 16;
+
     /// Returns the cost of a turn, by the labels of its parts. A part without tokens adds nothing.
     pub fn of_turn(turn: &StoredTurn, book: &(impl PriceBook + ?Sized)) -> Vec<(RollupLabel, Self)> {
         let parts = Parts::of(turn);
@@ -164,7 +170,7 @@ impl Cost {
             } else {
                 cost.unpriced_tokens += tokens;
                 if let Some(model) = part.model {
-                    *cost.unpriced_models.entry(model.clone()).or_default() += 1;
+                    cost.add_unpriced(model, 1);
                 }
             }
         }
@@ -191,11 +197,27 @@ impl Cost {
         self.priced_parts += sign * priced_parts;
         self.unpriced_tokens += sign * unpriced_tokens;
         for (model, parts) in unpriced_models {
-            let known = self.unpriced_models.entry(model.clone()).or_default();
-            *known += sign * parts;
+            self.add_unpriced(model, sign * parts);
+        }
+    }
+
+    /// Adds parts of a model that has no price.
+    fn add_unpriced(&mut self, model: &Label, parts: i128) {
+        let models = &mut self.unpriced_models;
+        if let Some(known) = models.get_mut(model) {
+            *known += parts;
             if *known == 0 {
-                self.unpriced_models.remove(model);
+                models.remove(model);
             }
+            return;
+        }
+        let is_full = models.len() >= Self::MAX_UNPRICED_MODELS;
+        if parts == 0 || is_full && models.last_key_value().is_some_and(|(last, _)| last < model) {
+            return;
+        }
+        models.insert(model.clone(), parts);
+        if is_full {
+            models.pop_last();
         }
     }
 
@@ -209,14 +231,14 @@ impl Cost {
         self.unpriced_tokens
     }
 
-    /// Returns the models without a price, sorted.
+    /// Returns the first models without a price, sorted by name.
     pub fn unpriced_models(&self) -> impl Iterator<Item = &Label> {
         self.unpriced_models.keys()
     }
 
     /// Returns the numbers that can be added.
-    pub(crate) fn numbers(&self) -> [i128; 4] {
-        [self.priced.0, self.priced_parts, self.unpriced_tokens, self.unpriced_models.values().sum()]
+    pub(crate) fn numbers(&self) -> [i128; 3] {
+        [self.priced.0, self.priced_parts, self.unpriced_tokens]
     }
 
     /// Returns the cost as reports show it.
@@ -252,7 +274,7 @@ pub struct CostFigures {
     pub usd: Option<PicoDollars>,
     /// How many tokens of prompts and output have no price.
     pub unpriced_tokens: i128,
-    /// The models without a price, sorted.
+    /// The models without a price, sorted; of very many the first ones.
     pub unpriced_models: Vec<Label>,
 }
 
@@ -320,5 +342,28 @@ mod tests {
         assert_eq!(json(&cost), r#"{"usd":"0.000000000002","unpricedTokens":7,"unpricedModels":["a","b"]}"#);
         cost.subtract(&unknown);
         assert_eq!(cost, priced);
+    }
+
+    #[test]
+    fn of_any_number_of_models_without_a_price_the_first_ones_are_named_in_whatever_order_they_come() {
+        let of = |number: usize| {
+            let unpriced_models = [(format!("{number:03}").as_str().into(), 1)].into();
+            Cost { unpriced_tokens: 5, unpriced_models, ..Cost::default() }
+        };
+        let sum = |numbers: &mut dyn Iterator<Item = usize>| {
+            numbers.fold(Cost::default(), |mut sum, number| {
+                sum.add(&of(number));
+                sum
+            })
+        };
+        let rising = sum(&mut (0..200).chain(0..200));
+        assert_eq!(rising.unpriced_models().count(), Cost::MAX_UNPRICED_MODELS);
+        assert!(rising.unpriced_models().map(Label::as_str).eq((0..16).map(|number| format!("{number:03}"))));
+        assert_eq!(rising.unpriced_tokens(), 2000);
+        assert_eq!(sum(&mut (0..200).rev().chain(0..200)), rising);
+        // In parts.
+        let mut parts = sum(&mut (0..400).filter(|number| number % 3 == 0).map(|number| number % 200));
+        parts.add(&sum(&mut (0..400).filter(|number| number % 3 != 0).map(|number| number % 200)));
+        assert_eq!(parts, rising);
     }
 }

@@ -137,6 +137,11 @@ impl Histogram {
         self.counts = merged;
     }
 
+    /// Returns the number of counts that are not 0.
+    pub(super) fn len(&self) -> usize {
+        self.counts.len()
+    }
+
     /// Returns the counts that are not 0, with the numbers of their buckets.
     pub(super) fn counts(&self) -> impl Iterator<Item = (u16, i64)> {
         self.counts.iter().map(|(place, count)| (place.0, *count))
@@ -175,6 +180,11 @@ pub(super) struct Distribution {
 }
 
 impl Distribution {
+    /// The number of different counts in it.
+    pub(super) fn len(&self) -> usize {
+        self.histogram.len()
+    }
+
     /// Counts a value.
     pub(super) fn record(&mut self, value: u128) {
         self.histogram.record(value);

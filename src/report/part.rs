@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use indexmap::IndexMap;
+
 use super::label::{ReasonClass, RollupLabel};
 use crate::turn::{EpochMillis, Label, StepDetails, StepMetrics, StoredTurn, Usage};
 
@@ -144,24 +146,23 @@ impl UsageSums {
     }
 }
 
-/// The sums over the parts of a turn, by label. It is a list, as a turn has few labels.
-pub(super) struct ByLabel<T>(Vec<(RollupLabel, T)>);
+/// The sums over the parts of a turn, by label. Each step may have a label of its own.
+pub(super) struct ByLabel<T>(IndexMap<RollupLabel, T>);
 
 impl<T: Default> ByLabel<T> {
     pub(super) fn new() -> Self {
-        Self(Vec::with_capacity(1))
+        Self(IndexMap::with_capacity(1))
     }
 
     pub(super) fn of(&mut self, label: RollupLabel) -> &mut T {
-        let at = self.0.iter().position(|(known, _)| *known == label);
-        let at = at.unwrap_or_else(|| {
-            self.0.push((label, T::default()));
-            self.0.len() - 1
-        });
-        &mut self.0[at].1
+        self.0.entry(label).or_default()
+    }
+
+    pub(super) fn values(&self) -> impl Iterator<Item = &T> {
+        self.0.values()
     }
 
     pub(super) fn into_vec(self) -> Vec<(RollupLabel, T)> {
-        self.0
+        self.0.into_iter().collect()
     }
 }

@@ -159,6 +159,11 @@ impl Sums {
 }
 
 impl Rollup {
+    /// Returns the number of counts in the histograms.
+    pub(crate) fn counts(&self) -> usize {
+        self.ttft.len() + self.output_speed.len() + self.duration.len()
+    }
+
     /// Returns what a turn adds, by the labels of its parts. Each label occurs once.
     pub fn of_turn(turn: &StoredTurn) -> Vec<(RollupLabel, Self)> {
         let parts = Parts::of(turn);

@@ -145,6 +145,11 @@ impl Throughput {
         sums.samples.push((at, generation_millis));
     }
 
+    /// Returns the number of models so far.
+    pub(crate) fn models(&self) -> usize {
+        self.models.len()
+    }
+
     /// Returns the finished report, the fastest model first.
     pub fn report(&self) -> ThroughputReport {
         let mut models: Vec<_> = self.models.iter().map(|(model, sums)| ModelThroughput::of(model, sums)).collect();

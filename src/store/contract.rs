@@ -389,6 +389,13 @@ impl ConversationQuestion {
         Self { after: Some(self.order.place(listed)), ..self }
     }
 
+    /// Returns whether an index leads to exactly the conversations that are asked for, so that no others are read.
+    pub(crate) fn finds_by_index(&self) -> bool {
+        let is_within_a_moment = self.last_at.is_some_and(|(from, to)| to.get() <= from.get().saturating_add(1));
+        let chooses_all = self.model.is_none() && self.prefix.is_empty();
+        self.order == ConversationOrder::Recent && (chooses_all || is_within_a_moment)
+    }
+
     /// Returns whether the question selects a conversation, by everything but its place.
     pub(crate) fn chooses(&self, listed: &ListedConversation) -> bool {
         listed.sealed_turns > 0
@@ -461,6 +468,14 @@ pub struct Report {
 impl Report {
     /// The maximum number of rows of a report.
     pub const MAX_ROWS: usize = 10_000;
+
+    /// About the most memory of its rows: that of so many rows with distributions over some hundred values each.
+    pub(crate) const MAX_BYTES: usize = 48 * 1024 * 1024;
+
+    /// Whether so much is more than a report may have.
+    pub(crate) fn is_too_large(breakdown: &Breakdown) -> bool {
+        breakdown.rows().len() > Self::MAX_ROWS || breakdown.bytes() > Self::MAX_BYTES
+    }
 }
 
 /// Why a report failed.

@@ -191,8 +191,7 @@ impl MemoryStore {
                 }
             }
         }
-        let rows = breakdown.rows().len();
-        if rows > Report::MAX_ROWS {
+        if Report::is_too_large(&breakdown) {
             Err(ReportError::TooManyRows)
         } else {
             Ok(Report { breakdown, is_repricing: false })

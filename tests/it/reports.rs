@@ -48,7 +48,7 @@ fn events() -> String {
 
 struct Filled {
     server: Server,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Filled {
@@ -56,7 +56,7 @@ impl Filled {
         let directory = tempfile::tempdir().unwrap();
         let server = Server::start_with(directory.path(), &[("REPORTS__TIME_ZONE", "UTC")]);
         assert_eq!(server.client().post_events(&events()).status, 200);
-        Self { server, _directory: directory }
+        Self { server, directory: directory }
     }
 
     fn output(&self, args: &[&str]) -> Output {
@@ -211,7 +211,7 @@ fn a_list_has_the_conversations_of_the_server_in_every_order_and_format() {
 #[test]
 fn tables_fit_80_characters_in_a_pipe_and_have_no_escapes_but_wide_ones_have_all_digits() {
     let filled = Filled::start();
-    let file = filled._directory.path().join("prices.toml");
+    let file = filled.directory.path().join("prices.toml");
     std::fs::write(&file, "[[price]]\nmodel = \"nobody-knows\"\ninput = 1.5\noutput = 3\n").unwrap();
     let file = file.to_str().unwrap();
     let by_all = [&["report", "--by", "model,provider,project,reason"][..], &ALWAYS].concat();
@@ -328,7 +328,7 @@ fn prices_are_those_of_the_server_or_of_a_file_that_is_tried() {
     }
     assert_eq!(checked.len(), 3);
 
-    let file = filled._directory.path().join("prices.toml");
+    let file = filled.directory.path().join("prices.toml");
     let entry = |model: &str| format!("[[price]]\nmodel = \"{model}\"\ninput = 1.5\noutput = 3\n");
     std::fs::write(&file, entry("nobody*") + &entry("gtp-4o")).unwrap();
     let file = file.to_str().unwrap();

@@ -200,6 +200,12 @@ impl Client {
         Self { address, stream: None }
     }
 
+    /// The address of its server.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub(crate) fn get(&mut self, path: &str) -> Answer {
         self.send("GET", path, &[], b"").unwrap()
     }

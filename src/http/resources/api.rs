@@ -5,6 +5,7 @@ use tracing::error;
 
 use super::cache::BodyCache;
 use super::held_bytes::ReadBudget;
+use super::turnstile::Turnstile;
 use crate::clock::{SharedClock, SystemClock};
 use crate::http::error::ApiError;
 use crate::http::intake::budget::ByteBudget;
@@ -21,6 +22,10 @@ pub struct Api {
     pub(crate) settings: HttpSettings,
     pub(crate) budget: ByteBudget,
     pub(crate) reads: ReadBudget,
+    /// For questions about very many turns or conversations.
+    pub(crate) reports: Turnstile,
+    /// For questions that read a whole conversation.
+    pub(crate) summaries: Turnstile,
     pub(crate) bodies: BodyCache,
     pub(crate) prices: SharedPriceBook,
     pub(crate) zone: Zone,
@@ -35,7 +40,8 @@ impl Api {
         let bodies = BodyCache::new(settings.cache_bytes);
         let reads = ReadBudget::new(settings.max_read_bytes);
         let (prices, zone, clock) = (Arc::new(NoPrices), Zone::system(), Arc::new(SystemClock));
-        Self { handles, settings, budget, reads, bodies, prices, zone, clock }
+        let (reports, summaries) = (Turnstile::new(), Turnstile::new());
+        Self { handles, settings, budget, reads, reports, summaries, bodies, prices, zone, clock }
     }
 
     /// Sets the prices for single turns, conversations and models. Pass the prices with which the

@@ -15,6 +15,7 @@
 //! - `answer`: sends an answer in one piece.
 //! - `turn_list`: reads the turns of a conversation piece by piece, and writes them as JSON.
 //! - `held_bytes`: the memory for answers that clients have not read yet, which all requests share.
+//! - `turnstile`: limits how many requests compute a report at the same time.
 //! - `parts`: hands a long answer to its connection part by part.
 //! - `backup`: `GET /backup`.
 //! - `health`: `GET /health` and `GET /ready`.
@@ -42,3 +43,4 @@ pub(crate) mod summary;
 pub(crate) mod throughput;
 pub(crate) mod turn_list;
 pub(crate) mod turns;
+pub(crate) mod turnstile;

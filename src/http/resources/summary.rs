@@ -25,11 +25,18 @@ use crate::turn::{ConversationId, EpochMillis, Label, StoredTurn, TokenCount};
 /// How many listed conversations are read at once while the code looks for one of them.
 const LISTED_AT_ONCE: usize = 100;
 
+/// The maximum number of models in a summary. Each has a row, and clients choose the names of models.
+const MAX_MODELS: usize = 1000;
+
+/// The maximum number of bytes of those rows, if each row is full.
+const MAX_BYTES: usize = 16 * 1024 * 1024;
+
 /// Returns the figures of a conversation's whole life.
 ///
 /// For this, all its turns are read, piece by piece.
 pub(crate) async fn get(api: Data<Api>, PathId(id): PathId, request: HttpRequest) -> Result<HttpResponse, ApiError> {
     Query::read(request.query_string(), &[])?;
+    let _inside = api.summaries.enter().await?;
     let mut life = Life::new();
     let open_turns = loop {
         let before = life.turns;
@@ -99,6 +106,9 @@ impl Life {
             }
             for turn in turns {
                 self.add(turn, api);
+                if self.by_model.rows().len() > MAX_MODELS || self.by_model.bytes() > MAX_BYTES {
+                    return Err(ApiError::TooManyModels { max_models: MAX_MODELS });
+                }
             }
         }
     }

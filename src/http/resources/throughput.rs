@@ -18,6 +18,10 @@ const TURN_BYTES: usize = 48;
 /// The number of turns that memory is taken for at once: 3 MiB.
 const TURNS_HELD: usize = 64 * 1024;
 
+/// The maximum number of models. Clients choose the names of models, and sorting very many names would delay other
+/// requests.
+const MAX_MODELS: usize = 1000;
+
 /// Returns Dispatch's report on throughput.
 ///
 /// Dispatch adds floats in the order of the turns' report times. Stored sums would differ from that in their last
@@ -25,6 +29,7 @@ const TURNS_HELD: usize = 64 * 1024;
 /// one of the period.
 pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
     let query = asked(&api, request.query_string())?;
+    let _inside = api.reports.enter().await?;
     let json = report(&api, query).await?;
     whole(&api, json)
 }
@@ -66,6 +71,10 @@ async fn report(api: &Api, query: ThroughputQuery) -> Result<Vec<u8>, ApiError> 
             added += 1;
             left -= 1;
             throughput.add(&sealed.turn);
+        }
+        if throughput.models() > MAX_MODELS {
+            let allowed = format!("a shorter one: the turns of this name more than {MAX_MODELS} models");
+            return Err(ApiError::BadParameter { name: "period", allowed });
         }
         if page.next == page.latest {
             break;
@@ -178,6 +187,24 @@ mod tests {
         let (api, _) = StandIn { turns: turns(65_538), ..StandIn::default() }.start_with(settings);
         let message = get(&api.with_time_zone(Zone::UTC), PATH).await.failure(400);
         assert!(message.contains("`period`") && message.contains("65538 turns"), "{message}");
+    }
+
+    #[actix_web::test]
+    async fn a_period_with_more_models_than_are_told_apart_is_refused() {
+        for (models, is_refused) in [(super::MAX_MODELS, false), (super::MAX_MODELS + 1, true)] {
+            let mut turns = turns(models as u64 + 1);
+            for (number, turn) in turns.iter_mut().enumerate() {
+                turn.model = Some(format!("m{number}").as_str().into());
+            }
+            let api = StandIn { turns, ..StandIn::default() }.serving().with_time_zone(Zone::UTC);
+            let answer = get(&api, PATH).await;
+            if is_refused {
+                let message = answer.failure(400);
+                assert!(message.contains("`period`") && message.contains("1000 models"), "{message}");
+            } else {
+                answer.success();
+            }
+        }
     }
 
     #[actix_web::test]

@@ -76,14 +76,18 @@ impl Engine for RedbEngine {
         self.later(move |engine| engine.sealed_turns(after, limit))
     }
 
-    /// Never runs on the caller's thread, because it reads all conversations of the memtable.
+    /// Never runs on the caller's thread, because it reads all conversations of the memtable. For some questions it reads
+    /// all conversations of the store.
     fn conversations(&self, question: ConversationQuestion) -> Answer<Result<Vec<ListedConversation>, Fault>> {
-        self.later(move |engine| engine.conversations(&question))
+        if question.finds_by_index() {
+            return self.later(move |engine| engine.conversations(&question));
+        }
+        Answer::later(self.read_all_elsewhere(move |engine| engine.conversations(&question)))
     }
 
     /// Never runs on the caller's thread, because it may count many turns of the memtable and read many rows.
     fn report(&self, question: ReportQuestion) -> Answer<Result<Report, ReportError>> {
-        self.later(move |engine| engine.report(&question))
+        Answer::later(self.read_all_elsewhere(move |engine| engine.report(&question)))
     }
 
     fn revision(&self, id: ConversationId) -> Answer<Result<Revision, Fault>> {

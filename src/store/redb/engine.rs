@@ -50,7 +50,10 @@ pub(crate) struct RedbEngine {
     location: Location,
     cache_bytes: usize,
     max_commit_bytes: usize,
+    /// For reads of a page of rows.
     readers: ReadThreads,
+    /// For reads that may look at every row of a table. Others do not wait behind them.
+    report_reader: ReadThreads,
 }
 
 impl RedbEngine {
@@ -98,7 +101,8 @@ impl RedbEngine {
         let (files, counted) = (Arc::clone(&slot), Arc::clone(&admission));
         let running = Writer::new(received, files, location.clone(), settings.clone(), backoff, counted, state);
         let (damaged_records, max_commit_bytes) = (Arc::default(), settings.max_commit_bytes);
-        let readers = ReadThreads::start().map_err(OpenError::Thread)?;
+        let readers = ReadThreads::start("store-reader", 2).map_err(OpenError::Thread)?;
+        let report_reader = ReadThreads::start("store-report", 1).map_err(OpenError::Thread)?;
         let engine = Self {
             jobs,
             admission,
@@ -110,6 +114,7 @@ impl RedbEngine {
             cache_bytes,
             max_commit_bytes,
             readers,
+            report_reader,
         };
         Ok((engine, running))
     }
@@ -135,7 +140,12 @@ impl RedbEngine {
         let (bytes, limit) = (commit.bytes(), self.max_commit_bytes);
         // A row that is too large for the database would make the journal fail, and with it all commits of the batch.
         let checked = if bytes > limit { Err(CommitError::TooLarge { bytes, limit }) } else { Ok(()) };
-        let admitted = checked.and_then(|()| self.admission.admit(commit.weight()).ok_or(CommitError::Overloaded));
+        let turns = commit.weight();
+        let admit = || {
+            let is_small = Admission::is_small(turns, bytes);
+            if is_small { self.admission.admit_small(turns) } else { self.admission.admit(turns) }
+        };
+        let admitted = checked.and_then(|()| admit().ok_or(CommitError::Overloaded));
         self.ask(admitted.map(|permit| Job::Commit(commit, reply, permit)), answer)
     }
 
@@ -377,15 +387,34 @@ impl RedbEngine {
         }
     }
 
-    /// Runs a read on a thread for long reads.
+    /// Runs the read of a page on a thread for such reads.
     pub(crate) fn read_elsewhere<T, E, R>(&self, read: R) -> impl Future<Output = Result<T, E>> + use<T, E, R>
     where
         T: Send + 'static,
         E: From<Fault> + Send + 'static,
         R: FnOnce(&Self) -> Result<T, E> + Send + 'static,
     {
+        self.read_on(&self.readers, read)
+    }
+
+    /// Runs a read that may visit every row of a table on the thread for such reads.
+    pub(crate) fn read_all_elsewhere<T, E, R>(&self, read: R) -> impl Future<Output = Result<T, E>> + use<T, E, R>
+    where
+        T: Send + 'static,
+        E: From<Fault> + Send + 'static,
+        R: FnOnce(&Self) -> Result<T, E> + Send + 'static,
+    {
+        self.read_on(&self.report_reader, read)
+    }
+
+    fn read_on<T, E, R>(&self, threads: &ReadThreads, read: R) -> impl Future<Output = Result<T, E>> + use<T, E, R>
+    where
+        T: Send + 'static,
+        E: From<Fault> + Send + 'static,
+        R: FnOnce(&Self) -> Result<T, E> + Send + 'static,
+    {
         let engine = self.clone();
-        let reading = self.readers.read(move || read(&engine));
+        let reading = threads.read(move || read(&engine));
         async { reading.await.unwrap_or_else(|fault| Err(fault.into())) }
     }
 

@@ -8,9 +8,6 @@ use tokio::sync::oneshot;
 use super::unwind::caught;
 use crate::store::fault::Fault;
 
-/// The number of threads. Two are enough: long reads are rare, and all use the same disk.
-const THREADS: usize = 2;
-
 /// The maximum number of waiting reads. Each is asked by an actor, which waits for the answer.
 const MAX_WAITING: usize = 4096;
 
@@ -22,12 +19,13 @@ type Read = Box<dyn FnOnce() + Send>;
 pub(crate) struct ReadThreads(SyncSender<Read>);
 
 impl ReadThreads {
-    pub(crate) fn start() -> io::Result<Self> {
+    /// Starts so many: long reads are rare, and the disk is one.
+    pub(crate) fn start(name: &str, threads: usize) -> io::Result<Self> {
         let (reads, waiting) = sync_channel::<Read>(MAX_WAITING);
         let waiting = Arc::new(Mutex::new(waiting));
-        for _ in 0..THREADS {
+        for _ in 0..threads {
             let waiting = Arc::clone(&waiting);
-            thread::Builder::new().name("store-reader".into()).spawn(move || {
+            thread::Builder::new().name(name.into()).spawn(move || {
                 while let Some(read) = next(&waiting) {
                     read();
                 }
@@ -66,9 +64,11 @@ mod tests {
     use super::*;
     use crate::store::FaultKind;
 
+    const THREADS: usize = 2;
+
     #[tokio::test]
     async fn a_read_that_panics_is_told_and_the_next_one_goes_on() {
-        let threads = ReadThreads::start().unwrap();
+        let threads = ReadThreads::start("reader", THREADS).unwrap();
         for _ in 0..2 * THREADS {
             let fault = threads.read(|| -> u8 { panic!("this panic is part of a test") }).await.unwrap_err();
             assert_eq!(fault.kind(), FaultKind::Panicked);
@@ -78,7 +78,7 @@ mod tests {
 
     #[tokio::test]
     async fn reads_that_nobody_waits_for_are_bounded() {
-        let threads = ReadThreads::start().unwrap();
+        let threads = ReadThreads::start("reader", THREADS).unwrap();
         let (go_on, wait) = sync_channel::<()>(0);
         let wait = Arc::new(Mutex::new(wait));
         let block = || {

@@ -3,6 +3,8 @@
 //! Each attack has a control: the same attack without the limit that stops it.
 //!
 //! - `memory`: the memory of the process.
+//! - `others`: a client that does no harm, and how it is served meanwhile.
+//! - `table`: all that could be made to last, beside such a client: memory and waits.
 //! - `reads`: long answers that nobody reads.
 //! - `bodies`: bodies that stall, and short bodies that take much memory.
 //! - `backups`: backups that nobody reads.
@@ -17,11 +19,15 @@ mod bodies;
 mod connections;
 #[cfg(target_os = "linux")]
 mod memory;
+#[cfg(target_os = "linux")]
+mod others;
 mod pages;
 #[cfg(unix)]
 mod private_files;
 #[cfg(target_os = "linux")]
 mod reads;
+#[cfg(target_os = "linux")]
+mod table;
 mod text;
 
 use std::fmt::Write as _;

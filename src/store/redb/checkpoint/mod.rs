@@ -167,6 +167,12 @@ impl Checkpoint {
         true
     }
 
+    /// Whether there is room for small commits though there is none for others.
+    pub(crate) fn has_reserve(&self) -> bool {
+        let has_reserve = |files: &Files| files.memtable().size() <= self.limit + self.limit / 16;
+        self.slot.with(has_reserve).unwrap_or(false)
+    }
+
     fn progress(&self) -> MutexGuard<'_, FlushProgress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -14,6 +14,10 @@ use crate::store::redb::tables::row::Rows;
 use crate::store::redb::tables::schema::Keys;
 use crate::turn::{ConversationId, Ordinal, StoredTurn};
 
+/// A page ends with the turn with which its number of steps reaches this limit. A step may take a KiB, and a turn has at
+/// most some thousand steps.
+const PAGE_STEPS: usize = 8192;
+
 /// A page of the order of all turns: the number of its positions that are in the tables, and its turns whose positions
 /// are in the memtable.
 pub(crate) struct OrderQuery {
@@ -68,6 +72,11 @@ impl OrderQuery {
     ) -> Result<SealedPage, Failure> {
         let at = |number| Position { lineage, number };
         let mut page = SealedPage { turns: Vec::new(), next: at(self.after), latest: at(self.latest) };
+        let mut steps = 0;
+        let mut is_full = |turn: &StoredTurn| {
+            steps += turn.metrics.steps.len();
+            steps >= PAGE_STEPS
+        };
         if let (Some(tables), 1..) = (tables, self.in_tables) {
             let last = self.after + self.in_tables;
             let mut ids = HashMap::new();
@@ -75,7 +84,15 @@ impl OrderQuery {
                 let (position, value) = row?;
                 let position = at(position.value());
                 match read(tables, value.value().verify(&position.number), position, &mut ids) {
-                    Ok(turn) => page.turns.extend(turn),
+                    Ok(Some(turn)) => {
+                        let is_full = is_full(&turn.turn);
+                        page.turns.push(turn);
+                        if is_full {
+                            page.next = position;
+                            return Ok(page);
+                        }
+                    }
+                    Ok(None) => {}
                     Err(Failure::Record(damaged)) => left_out.add(&damaged, || format!("position {}", position.number)),
                     Err(failure) => return Err(failure),
                 }
@@ -90,14 +107,20 @@ impl OrderQuery {
                 Some(record) => record::decode_sealed(ordinal, &record).map_err(Failure::from),
                 None => turn_in_tables(tables, &conversation_id, ordinal),
             };
+            page.next = position;
             match turn {
-                Ok(turn) => page.turns.push(PositionedTurn { position, conversation_id, turn }),
+                Ok(turn) => {
+                    let is_full = is_full(&turn);
+                    page.turns.push(PositionedTurn { position, conversation_id, turn });
+                    if is_full {
+                        return Ok(page);
+                    }
+                }
                 Err(Failure::Record(damaged)) => {
                     left_out.add(&damaged, || format!("turn {ordinal} of {conversation_id}"));
                 }
                 Err(failure) => return Err(failure),
             }
-            page.next = position;
         }
         if self.is_last {
             page.next = page.latest;

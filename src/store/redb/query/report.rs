@@ -46,8 +46,8 @@ impl ReportQuery {
         let labels = Labels { rollups: &rollups, selection: &question.selection, known: RefCell::default() };
         let is_selected = |hash| labels.is_selected(hash);
         let mut breakdown = Breakdown::new(question.grouping, question.selection.clone());
-        // A report with one row too many is refused, so reading stops there.
-        let is_over = |breakdown: &Breakdown| breakdown.rows().len() > Report::MAX_ROWS;
+        // A report that is too large is refused, so reading stops there.
+        let is_over = Report::is_too_large;
         for period in &question.periods {
             for (level, range) in Level::cover(*period) {
                 let mut damaged = |flaw: DamagedRecord| {

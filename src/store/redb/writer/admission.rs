@@ -8,19 +8,43 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(crate) struct Admission {
     unanswered: AtomicUsize,
+    /// The turns of small commits that have places of their own. They do not count in `unanswered`.
+    reserved: AtomicUsize,
     most: AtomicUsize,
     /// The total time that does not count as waiting.
     excused_nanos: AtomicU64,
 }
 
 impl Admission {
-    pub(crate) fn new(most: usize) -> Self {
-        Self { unanswered: AtomicUsize::new(0), most: AtomicUsize::new(most), excused_nanos: AtomicU64::new(0) }
+    /// The maximum number of turns in small commits that have places of their own. They take some milliseconds of work.
+    pub(crate) const RESERVED_TURNS: usize = 64;
+
+    /// The maximum number of turns and of bytes in a small commit: what a client sends that sends each turn at once.
+    const SMALL_TURNS: usize = 4;
+    const SMALL_BYTES: usize = 16 * 1024;
+
+    /// Whether a commit of so many turns and bytes is small.
+    pub(crate) fn is_small(turns: usize, bytes: usize) -> bool {
+        turns <= Self::SMALL_TURNS && bytes <= Self::SMALL_BYTES
     }
 
-    /// The number of turns in unanswered commits.
+    pub(crate) fn new(most: usize) -> Self {
+        Self {
+            unanswered: AtomicUsize::new(0),
+            reserved: AtomicUsize::new(0),
+            most: AtomicUsize::new(most),
+            excused_nanos: AtomicU64::new(0),
+        }
+    }
+
+    /// Returns the number of turns in unanswered commits that have no places of their own.
     pub(crate) fn unanswered(&self) -> usize {
         self.unanswered.load(Ordering::Relaxed)
+    }
+
+    /// Returns the number of turns in all unanswered commits.
+    pub(crate) fn all_unanswered(&self) -> usize {
+        self.unanswered() + self.reserved.load(Ordering::Relaxed)
     }
 
     /// Excuses this time: it does not count as waiting for any commit that is unanswered now.
@@ -44,10 +68,22 @@ impl Admission {
         let most = self.most.load(Ordering::Relaxed);
         let before = self.unanswered.fetch_add(turns, Ordering::Relaxed);
         // If the limit is reached, dropping `permit` subtracts the turns again.
+        let permit = self.permit(turns, false);
+        (before < most).then_some(permit)
+    }
+
+    /// Returns a permit for a small commit. A few have places of their own, so that clients who send little are served
+    /// while others send more than the store can take.
+    pub(crate) fn admit_small(self: &Arc<Self>, turns: usize) -> Option<Permit> {
+        let before = self.reserved.fetch_add(turns, Ordering::Relaxed);
+        let permit = self.permit(turns, true);
+        if before + turns <= Self::RESERVED_TURNS { Some(permit) } else { self.admit(turns) }
+    }
+
+    fn permit(self: &Arc<Self>, turns: usize, is_reserved: bool) -> Permit {
         let now = Instant::now();
         let since = now.checked_sub(self.excused()).unwrap_or(now);
-        let permit = Permit { admission: Arc::clone(self), turns, since };
-        (before < most).then_some(permit)
+        Permit { admission: Arc::clone(self), turns, since, is_reserved }
     }
 }
 
@@ -58,11 +94,17 @@ pub(crate) struct Permit {
     turns: usize,
     /// The moment at which the wait began, less all time that was excused before that moment.
     since: Instant,
+    /// Whether it is a small one with a place of its own.
+    is_reserved: bool,
 }
 
 impl Permit {
     pub(crate) fn turns(&self) -> usize {
         self.turns
+    }
+
+    pub(crate) fn is_reserved(&self) -> bool {
+        self.is_reserved
     }
 
     /// Returns how long the commit has waited, without the excused time.
@@ -73,7 +115,8 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.admission.unanswered.fetch_sub(self.turns, Ordering::Relaxed);
+        let counter = if self.is_reserved { &self.admission.reserved } else { &self.admission.unanswered };
+        counter.fetch_sub(self.turns, Ordering::Relaxed);
     }
 }
 
@@ -95,6 +138,27 @@ mod tests {
         let _third = admission.admit(1).unwrap();
         drop((first, second));
         assert!(admission.admit(2).is_some());
+    }
+
+    #[test]
+    fn a_few_small_commits_have_places_of_their_own() {
+        assert_eq!(
+            [(1, 10), (4, 16 * 1024), (5, 10), (1, 16 * 1024 + 1)]
+                .map(|(turns, bytes)| { Admission::is_small(turns, bytes) }),
+            [true, true, false, false]
+        );
+        let admission = Arc::new(Admission::new(3));
+        let large = admission.admit(1000).unwrap();
+        let mut small: Vec<_> = (0..Admission::RESERVED_TURNS / 4).map(|_| admission.admit_small(4).unwrap()).collect();
+        assert!(small.iter().all(Permit::is_reserved));
+        assert_eq!(admission.unanswered(), 1000);
+        assert!(admission.admit_small(1).is_none(), "there are no more of those places, and no others");
+        drop(large);
+        assert!(!admission.admit_small(1).unwrap().is_reserved(), "there are others");
+        small.pop();
+        assert!(admission.admit_small(4).unwrap().is_reserved());
+        drop(small);
+        assert_eq!((admission.unanswered(), admission.reserved.load(Ordering::Relaxed)), (0, 0));
     }
 
     #[test]

@@ -12,10 +12,19 @@ pub(super) struct Batch {
     pub(super) bytes: usize,
     /// The moment at which the writer began to gather the jobs.
     pub(super) begun: Instant,
-    /// Whether the memtable has room for the commits, or why the store has failed.
-    pub(super) room: Result<bool, Fault>,
+    /// The commits that the memtable has room for, or why the store has failed.
+    pub(super) room: Result<Room, Fault>,
     /// Whether no further batch follows. Then this batch must do all its jobs.
     pub(super) is_last: bool,
+}
+
+/// The commits that the memtable has room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    All,
+    /// Only small commits that have places of their own.
+    Small,
+    None,
 }
 
 impl Batch {
@@ -49,7 +58,7 @@ mod tests {
     fn a_batch_counts_the_turns_that_were_admitted_with_its_jobs() {
         let admission = Arc::new(Admission::new(100));
         let mut batch =
-            Batch { jobs: Vec::new(), turns: 0, bytes: 0, begun: Instant::now(), room: Ok(true), is_last: false };
+            Batch { jobs: Vec::new(), turns: 0, bytes: 0, begun: Instant::now(), room: Ok(Room::All), is_last: false };
         for turns in [3, 4] {
             let conversation_id = ConversationId::new("c").unwrap();
             let (staged, sealed) = (Vec::new(), Vec::new());
@@ -66,7 +75,7 @@ mod tests {
     fn a_batch_is_full_when_the_bytes_of_its_commits_are_many() {
         let admission = Arc::new(Admission::new(100));
         let mut batch =
-            Batch { jobs: Vec::new(), turns: 0, bytes: 0, begun: Instant::now(), room: Ok(true), is_last: false };
+            Batch { jobs: Vec::new(), turns: 0, bytes: 0, begun: Instant::now(), room: Ok(Room::All), is_last: false };
         let step = |nth: u32| (nth, OpenStep::new(StepId::new(format!("{nth:0>200}")).unwrap()));
         for _ in 0..3 {
             assert!(!batch.is_full());

@@ -26,6 +26,11 @@ impl Job {
         }
     }
 
+    /// Returns whether the job is a small commit that has a place of its own.
+    pub(crate) fn is_reserved(&self) -> bool {
+        matches!(self, Self::Commit(_, _, permit) if permit.is_reserved())
+    }
+
     /// Returns the maximum number of bytes that the job adds to the journal.
     pub(crate) fn bytes(&self) -> usize {
         match self {

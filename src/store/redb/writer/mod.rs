@@ -19,11 +19,11 @@
 //!
 //! | part | bound |
 //! |---|---|
-//! | the queue | Unanswered commits may have the turns of 20 ms of work, and always 256 turns. Further commits are refused before they are queued. |
-//! | the wait in the queue | If more turns wait than fit into a batch, or more than 256 while the checkpoint is behind, a commit that has waited too long is refused: 20 ms less the time of the last write, at least 10 ms. |
-//! | the pause before a batch | From six tenths of the memtable's limit on, the writer waits until the checkpoint has moved a share of what the last batch added: none at six tenths, twice as much at the limit. It waits at most 20 ms less the time of two writes, but may always wait for 2 ms. Commits that arrive meanwhile join the batch. |
-//! | a full memtable | The writer waits until the bytes of one flush are moved. If there is still no room, it refuses the commits of the batch. |
-//! | a batch | The turns of 12 ms of work, or of 6 ms while the checkpoint is behind, and at least 256. If that work takes a third longer, the batch ends, and its other turns are left to the next batch. A batch also ends at 4 MiB of commits. |
+//! | the queue | Unanswered commits may have the turns of 20 ms of work, and always 256 turns. Further commits are refused before they are queued. Small commits of 64 turns in all have places of their own in the queue, and are not refused for their wait. |
+//! | the wait in the queue | If more turns wait than fit into a batch, or more than 256 while the checkpoint is behind, or if a full batch left turns to the next one, each commit that has waited too long is refused. The limit is 34 ms less one and a half times the last write, within 10 and 20 ms. |
+//! | the pause before a batch | From six tenths of the memtable's limit on, the writer waits until the checkpoint has moved a share of what the last batch added: none at six tenths, twice as much at the limit. It waits at most 14 ms less the time of two writes, but may always wait for 2 ms. Commits that arrive meanwhile join the batch. |
+//! | a full memtable | The writer waits until the bytes of one flush are moved. If there is still no room, it refuses the commits of the batch. Small commits that have places of their own may use a sixteenth more than the limit. |
+//! | a batch | The turns of 9 ms of work, or of 5 ms while the checkpoint is behind, and at least 256. If that work takes a third longer, the batch ends, and its other turns are left to the next batch. A batch also ends at 4 MiB of commits. |
 //! | a flush of the checkpoint | About 12 ms, by what earlier flushes took. A thread that waits for a flush runs the next one. |
 //!
 //! For the queue and for the wait in it, only the first 10 ms of each fsync count: on a slow disk, commits wait
@@ -51,7 +51,7 @@ use tokio::sync::{oneshot, watch};
 use self::admission::Admission;
 use self::background::Background;
 use self::backoff::Backoff;
-use self::batch::Batch;
+use self::batch::{Batch, Room};
 use self::job::{Job, JobResult};
 use self::pace::{BatchSize, Capacity, Growth};
 use self::state::ReportOnExit;
@@ -219,11 +219,11 @@ impl Writer {
             while let Some(job) = next.take().or_else(|| self.taken.pop_front()).or_else(|| self.jobs.try_recv().ok()) {
                 match job {
                     Job::Close(reply) => return Next::Close(batch, reply),
-                    job if job.waited(now) > most => job.answer(Err(CommitError::Overloaded)),
+                    job if job.waited(now) > most && !job.is_reserved() => job.answer(Err(CommitError::Overloaded)),
                     job => batch.add(job),
                 }
                 let has_many = batch.turns >= self.batch_turns;
-                self.leaves_turns = has_many && self.admission.unanswered() > batch.turns;
+                self.leaves_turns = has_many && self.admission.all_unanswered() > batch.turns;
                 if has_many || batch.is_full() || batch.jobs.len() >= self.settings.batch_commits {
                     return Next::Batch(batch);
                 }
@@ -261,10 +261,10 @@ impl Writer {
             return;
         }
         let begun = Instant::now();
-        let has_room = room == Ok(true);
-        let done = self.checkpoint.failure().map_or(room, Err).and_then(|has_room| {
+        let has_room = room == Ok(Room::All);
+        let done = self.checkpoint.failure().map_or(room, Err).and_then(|room| {
             // A panic here means a defect or a damaged file. It must not end the only thread that makes turns durable.
-            unwind::caught_as_fault(|| self.transact(&batch, has_room, is_last))
+            unwind::caught_as_fault(|| self.transact(&batch, room, is_last))
         });
         let cause = match done {
             Ok(answers) => {
@@ -296,18 +296,22 @@ impl Writer {
 
     /// Waits if the checkpoint has fallen behind. The fuller the memtable is, the longer is the wait, so that the
     /// memtable is seldom full. The wait comes before a batch is gathered, so that commits that arrive meanwhile join
-    /// the batch. Returns whether the memtable has room. The limit on the memtable also bounds the journal and the time
-    /// to open the store.
-    fn make_room(&self) -> Result<bool, Fault> {
+    /// the batch. Returns which commits the memtable has room for. The limit on the memtable also bounds the journal
+    /// and the time to open the store.
+    fn make_room(&self) -> Result<Room, Fault> {
         let Some(background) = self.background.as_ref() else {
             while self.checkpoint.is_due() {
                 self.checkpoint.flush()?;
             }
-            return Ok(true);
+            return Ok(Room::All);
         };
         if self.checkpoint.is_due() {
             background.wake();
-            return Ok(self.checkpoint.wait_for_room());
+            return Ok(match self.checkpoint.wait_for_room() {
+                true => Room::All,
+                false if self.checkpoint.has_reserve() => Room::Small,
+                false => Room::None,
+            });
         }
         let added_bytes = self.growth.of(self.last.turns);
         let owed_bytes = self.checkpoint.owed_bytes(added_bytes);
@@ -316,17 +320,17 @@ impl Writer {
             let at_most = pace::longest_pause(self.last.write);
             self.checkpoint.wait_until_moved(self.last.moved_bytes + owed_bytes, at_most);
         }
-        Ok(true)
+        Ok(Room::All)
     }
 
-    /// Does the first jobs in one transaction, as many as the time allows. If the memtable has no room, it refuses the
-    /// commits. After `Ok`, the jobs that have an answer are done. After `Err`, the outcome is unknown.
-    fn transact(&mut self, batch: &[Job], has_room: bool, is_last: bool) -> Result<Vec<JobResult>, Fault> {
+    /// Does the first jobs in one transaction, as many as the time allows. It refuses the commits that the
+    /// memtable has no room for. After `Ok`, the jobs that have an answer are done. After `Err`, the outcome is unknown.
+    fn transact(&mut self, batch: &[Job], room: Room, is_last: bool) -> Result<Vec<JobResult>, Fault> {
         let begun = Instant::now();
         let is_cut = |turns| !is_last && BatchSize::is_cut(turns, begun.elapsed(), self.is_behind);
-        let transaction = self.slot.with(|files| Transaction::prepare(files, batch, has_room, is_cut))??;
+        let transaction = self.slot.with(|files| Transaction::prepare(files, batch, room, is_cut))??;
         let turns = turns_of(&batch[..transaction.answers.len()]);
-        if has_room {
+        if room == Room::All {
             self.batch_size.learn(turns, begun.elapsed());
         }
         if transaction.checks_write {
@@ -452,17 +456,17 @@ mod tests {
             RedbEngine::prepare(Location::Memory, &StoreSettings::default(), Backoff::default()).unwrap();
         writer.checkpoint_by_hand();
         (writer.batch_turns, writer.is_behind) = (BatchSize::MIN_TURNS + 1, true);
-        // The commits stay in the queue, so they count as unanswered.
-        (0..BatchSize::MIN_TURNS).for_each(|nth| queue(&store, nth));
+        // The commits stay in the queue, so they count as unanswered, except the first ones, which have places of their own.
+        (0..Admission::RESERVED_TURNS + BatchSize::MIN_TURNS).for_each(|nth| queue(&store, nth));
         assert_eq!(writer.longest_queueing(), Duration::MAX);
         writer.leaves_turns = true;
         assert!(writer.longest_queueing() <= Duration::from_millis(20), "a batch was full, and turns are left");
         writer.leaves_turns = false;
-        queue(&store, BatchSize::MIN_TURNS);
+        queue(&store, 1000);
         assert!(writer.longest_queueing() <= Duration::from_millis(20));
         writer.is_behind = false;
         assert_eq!(writer.longest_queueing(), Duration::MAX, "all turns fit into one batch");
-        queue(&store, BatchSize::MIN_TURNS + 1);
+        queue(&store, 1001);
         assert!(writer.longest_queueing() <= Duration::from_millis(20));
         writer.background = None;
         assert_eq!(

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use super::batch::Room;
 use super::job::{Job, JobResult};
 use super::write_set::WriteSet;
 use crate::store::contract::CommitError;
@@ -27,12 +28,12 @@ pub(super) struct Transaction {
 }
 
 impl Transaction {
-    /// Prepares the jobs in order, until `is_cut` returns that the turns so far are enough. Refuses commits if the
-    /// memtable has no room.
+    /// Prepares the jobs in order, until `is_cut` returns that the turns so far are enough. Refuses commits that the
+    /// memtable has no room for.
     pub(super) fn prepare(
         files: &Files,
         batch: &[Job],
-        has_room: bool,
+        room: Room,
         is_cut: impl Fn(usize) -> bool,
     ) -> Result<Self, Failure> {
         let memtable = files.memtable();
@@ -46,7 +47,9 @@ impl Transaction {
             }
             turns += job.turns();
             answers.push(match job {
-                Job::Commit(..) if !has_room => Err(CommitError::Overloaded),
+                Job::Commit(..) if room == Room::None || room == Room::Small && !job.is_reserved() => {
+                    Err(CommitError::Overloaded)
+                }
                 Job::Commit(commit, ..) => write_set.apply(commit)?.map(Some),
                 Job::CheckWrite(_) | Job::Tick(..) | Job::Close(_) => Ok(None),
             });
@@ -103,7 +106,7 @@ mod tests {
     use super::*;
     use crate::store::contract::{Commit, Version};
     use crate::store::redb::files::location::Location;
-    use crate::store::redb::writer::admission::Admission;
+    use crate::store::redb::writer::admission::{Admission, Permit};
     use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, TurnId};
 
     fn files() -> Files {
@@ -125,6 +128,11 @@ mod tests {
     }
 
     fn commit(turn_id: &str, version: u64) -> Job {
+        let permit = Arc::new(Admission::new(9)).admit(1).unwrap();
+        commit_with(permit, turn_id, version)
+    }
+
+    fn commit_with(permit: Permit, turn_id: &str, version: u64) -> Job {
         let turn = OpenTurn::new(TurnId::new(turn_id).unwrap());
         let commit = Commit {
             conversation_id: ConversationId::new("c").unwrap(),
@@ -132,14 +140,14 @@ mod tests {
             staged: Vec::new(),
             sealed: vec![turn.seal(&Done::because("stop"), EpochMillis::new(1))],
         };
-        Job::Commit(Arc::new(commit), oneshot::channel().0, Arc::new(Admission::new(9)).admit(1).unwrap())
+        Job::Commit(Arc::new(commit), oneshot::channel().0, permit)
     }
 
     #[test]
     fn the_commits_of_a_batch_share_a_row_and_one_in_conflict_adds_nothing() {
         let files = files();
         let batch = [commit("a", 0), commit("lost", 0), commit("b", 1)];
-        let transaction = Transaction::prepare(&files, &batch, true, whole).unwrap();
+        let transaction = Transaction::prepare(&files, &batch, Room::All, whole).unwrap();
         let answers: Vec<_> = transaction.answers.iter().map(Result::is_ok).collect();
         assert_eq!((answers, transaction.entries.len()), (vec![true, false, true], 2));
         let last = files.memtable().last_row();
@@ -152,7 +160,7 @@ mod tests {
     fn the_jobs_after_a_cut_change_nothing() {
         let files = files();
         let batch = [commit("a", 0), commit("b", 1), tick(5), check_write()];
-        let transaction = Transaction::prepare(&files, &batch, true, |turns| turns >= 1).unwrap();
+        let transaction = Transaction::prepare(&files, &batch, Room::All, |turns| turns >= 1).unwrap();
         assert_eq!((transaction.answers.len(), transaction.entries.len()), (1, 1));
         assert!(!transaction.checks_write && transaction.running.is_none());
     }
@@ -161,25 +169,31 @@ mod tests {
     fn without_room_commits_are_refused_and_all_else_is_done() {
         let files = files();
         let batch = [commit("a", 0), tick(5), check_write()];
-        let transaction = Transaction::prepare(&files, &batch, false, whole).unwrap();
+        let transaction = Transaction::prepare(&files, &batch, Room::None, whole).unwrap();
         assert_eq!(transaction.answers, [Err(CommitError::Overloaded), Ok(None), Ok(None)]);
         assert!(transaction.entries.is_empty() && transaction.checks_write);
         assert_eq!(transaction.append(&files).unwrap(), None, "there is no row");
         assert_eq!(files.running_time(), RunningTime::new(5));
+
+        // Where there is little room it is for small commits that have a place of their own.
+        let small = commit_with(Arc::new(Admission::new(9)).admit_small(1).unwrap(), "b", 0);
+        let transaction = Transaction::prepare(&files, &[commit("a", 0), small], Room::Small, whole).unwrap();
+        let answers: Vec<_> = transaction.answers.iter().map(Result::is_ok).collect();
+        assert_eq!(answers, [false, true]);
     }
 
     #[test]
     fn the_running_time_grows_by_all_ticks_of_a_batch_once_they_are_written() {
         let files = files();
         for expected in [30, 60] {
-            let transaction = Transaction::prepare(&files, &[tick(10), tick(20)], true, whole).unwrap();
+            let transaction = Transaction::prepare(&files, &[tick(10), tick(20)], Room::All, whole).unwrap();
             assert_eq!(files.running_time(), RunningTime::new(expected - 30), "nothing is durable yet");
             transaction.append(&files).unwrap();
             assert_eq!(files.running_time(), RunningTime::new(expected));
             let txn = files.write_journal().unwrap();
             assert_eq!(WriteMeta::write(&txn).unwrap().running_time().unwrap(), RunningTime::new(expected));
         }
-        let nothing = Transaction::prepare(&files, &[], true, whole).unwrap();
+        let nothing = Transaction::prepare(&files, &[], Room::All, whole).unwrap();
         assert_eq!(nothing.append(&files).unwrap(), None);
         assert_eq!(files.running_time(), RunningTime::new(60));
     }

@@ -1,0 +1,129 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::done;
+use crate::server::{Client, Server, until};
+
+/// A client that does no harm, on a connection of its own: it posts a turn, reads it back and asks other small
+/// questions, again and again until it is told to stop.
+pub(super) struct Others {
+    stop: Arc<AtomicBool>,
+    served: Arc<Mutex<Served>>,
+    client: JoinHandle<()>,
+}
+
+/// How a client was served.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Served {
+    /// The rounds in which everything was answered as it should be.
+    pub(super) rounds: usize,
+    /// The answers with 503, which the client takes for "send it again".
+    pub(super) refused: usize,
+    /// The requests of the longest waits, the longest first.
+    longest: Vec<(Duration, &'static str)>,
+    all: usize,
+    slow: usize,
+}
+
+/// What a client may expect of a server under attack.
+pub(super) const PROMPT: Duration = Duration::from_millis(100);
+
+impl Served {
+    fn note(&mut self, what: &'static str, took: Duration) {
+        self.all += 1;
+        self.slow += usize::from(took > PROMPT);
+        self.longest.push((took, what));
+        self.longest.sort_unstable_by(|a, b| b.cmp(a));
+        self.longest.truncate(3);
+    }
+
+    /// The longest time of a request.
+    pub(super) fn longest(&self) -> Duration {
+        self.longest.first().map_or(Duration::ZERO, |(took, _)| *took)
+    }
+
+    /// The longest times and their requests, in milliseconds.
+    pub(super) fn told(&self) -> String {
+        let longest: Vec<_> = self.longest.iter().map(|(took, what)| format!("{} {what}", took.as_millis())).collect();
+        format!("{}; {} of {} over {} ms", longest.join(", "), self.slow, self.all, PROMPT.as_millis())
+    }
+}
+
+impl Others {
+    /// Begins to ask.
+    pub(super) fn of(server: &Server) -> Self {
+        static NUMBER: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let (stop, served, address) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Served>>::default(), server.address);
+        let client = {
+            let (stop, served) = (Arc::clone(&stop), Arc::clone(&served));
+            move || {
+                let mut client = Client::new(address);
+                for round in 0.. {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    // A conversation grows to some turns.
+                    ask(&mut client, &format!("others-{number}-{}", round / 50), &format!("t{round}"), &served);
+                }
+            }
+        };
+        Self { stop, served, client: std::thread::spawn(client) }
+    }
+
+    /// Waits for some rounds, and returns how it was served until then; from now on it is noted anew.
+    pub(super) fn for_rounds(&self, rounds: usize) -> Served {
+        until("others are served", || {
+            let mut served = self.served.lock().unwrap();
+            let done = (served.rounds >= rounds).then(|| std::mem::take(&mut *served));
+            drop(served);
+            std::thread::yield_now();
+            done
+        })
+    }
+
+    /// How it was served since the last time it was asked.
+    pub(super) fn end(self) -> Served {
+        self.stop.store(true, Ordering::Relaxed);
+        self.client.join().unwrap();
+        Arc::into_inner(self.served).unwrap().into_inner().unwrap()
+    }
+}
+
+/// One round. An answer that is neither right nor a refusal is a failure of the test.
+fn ask(client: &mut Client, conversation: &str, turn: &str, served: &Mutex<Served>) {
+    let started = Instant::now();
+    // A connection that was closed for others is opened again.
+    let posted = client.try_post_events(&done(conversation, turn));
+    let posted = posted.or_else(|_| Client::try_post_events(client, &done(conversation, turn))).unwrap();
+    served.lock().unwrap().note("POST events", started.elapsed());
+    let is_taken = match posted.status {
+        200 => true,
+        503 => false,
+        _ => panic!("{posted:?}"),
+    };
+    let mut is_whole = is_taken;
+    let paths = [
+        ("GET turns", format!("/conversations/{conversation}/turns?order=latest&limit=100")),
+        ("GET metrics", format!("/conversations/{conversation}/metrics")),
+        ("GET conversations", "/conversations?limit=10".to_owned()),
+        ("GET prices", "/prices?model=m".to_owned()),
+        ("GET health", "/health".to_owned()),
+    ];
+    for (what, path) in paths {
+        let started = Instant::now();
+        let mut get = || client.send("GET", &path, &[], b"");
+        let first = get();
+        let answer = first.or_else(|_| get()).unwrap();
+        served.lock().unwrap().note(what, started.elapsed());
+        assert!([200, 503].contains(&answer.status), "{path}: {answer:?}");
+        let shows_turn = !matches!(what, "GET turns" | "GET metrics") || answer.body.contains(turn);
+        assert!(answer.status == 503 || !is_taken || shows_turn, "{path} lacks {turn}: {answer:?}");
+        is_whole &= answer.status == 200;
+    }
+    let mut served = served.lock().unwrap();
+    served.rounds += usize::from(is_whole);
+    served.refused += usize::from(!is_whole);
+}
