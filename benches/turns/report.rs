@@ -2,7 +2,8 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// The number of pairs of rounds. The two sides alternate, so that a slow moment of the machine affects both.
+/// The number of pairs of rounds. In each pair, one round measures our code and the other the limit or rival that it is
+/// compared with. The rounds alternate, so that a slow moment of the machine affects both sides.
 pub(crate) const ROUNDS: usize = 7;
 /// The number of pairs of rounds if a round takes seconds.
 pub(crate) const FEW_ROUNDS: usize = 5;

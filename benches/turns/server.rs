@@ -1,4 +1,5 @@
-//! HTTP servers in this process, each with workers on threads of their own: ours, and the rival.
+//! HTTP servers in this process, each with workers on threads of their own: this service, and a plain server of
+//! actix-web that it is compared with.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;

@@ -145,7 +145,8 @@ impl Handler<FindRevision> for Store {
 /// Ask the store for a page of stale turns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListStaleTurns {
-    /// A turn is stale if its latest event came before these moments.
+    /// An open turn is stale if its latest event came before the moment `open`, or if that event was an `error` and
+    /// came before the moment `failed`.
     pub before: StaleBefore,
     /// The last turn of the page before, so that the answer continues after it.
     pub after: Option<StaleTurn>,

@@ -52,8 +52,9 @@ pub(crate) const ROUTES: [&Route; 11] =
     [&EVENTS, &METRICS, &TURNS, &SUMMARY, &CONVERSATIONS, &STATS, &THROUGHPUT, &PRICES, &HEALTH, &READY, &BACKUP];
 
 impl PageAccess {
-    /// Returns which pages may use a path. The path is decoded as it is for routing. No page may use a path that is not
-    /// in the table, so a route that is missing there is closed to pages.
+    /// Returns the access that web pages have to a path, which depends on the origin of the page. The path is decoded
+    /// as it is for routing. No page may use a path that is not in the table, so a route that is missing there is
+    /// closed to pages.
     pub(crate) fn of(path: &str) -> Self {
         static PATTERNS: LazyLock<[(ResourceDef, PageAccess); ROUTES.len()]> =
             LazyLock::new(|| ROUTES.map(|route| (ResourceDef::new(route.path), route.pages)));

@@ -55,7 +55,7 @@ pub use exporter::GenAiExporter;
 
 use crate::settings::OtelSettings;
 
-/// The reason why spans cannot be sent.
+/// The reason why the sending of spans cannot be started.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OtelError {

@@ -297,7 +297,8 @@ mod tests {
         for value in [0, 0, 4_000] {
             distribution.record(value);
         }
-        // The values are 0, 0, 1000 and 4000. The nearest ranks are 2, 3 and 4.
+        // The values are 0, 0, 1000 and 4000. By the nearest rank, the 50th percentile is the 2nd value, the 51st and
+        // the 75th are the 3rd, and the 76th is the 4th.
         let near =
             |percent, expected: f64| (distribution.percentile(percent).unwrap() - expected).abs() / 1_000.0 < 0.05;
         assert_eq!(distribution.percentile(50), Some(0.0));

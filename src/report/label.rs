@@ -104,7 +104,7 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Returns whether the report counts a label.
+    /// Returns whether the report counts the parts of turns that have this label.
     pub fn selects(&self, label: &RollupLabel) -> bool {
         let fits = |wanted: &Option<Label>, given: &Option<Label>| wanted.is_none() || wanted == given;
         fits(&self.model, &label.model) && fits(&self.provider, &label.provider) && fits(&self.project, &label.project)

@@ -164,7 +164,8 @@ impl Rollup {
         self.ttft.len() + self.output_speed.len() + self.duration.len()
     }
 
-    /// Returns what a turn adds, by the labels of its parts. Each label occurs once.
+    /// Returns what a turn adds to the sums of reports: one rollup for each label of its parts. A part is a step, or
+    /// the turn's usage beyond that of its steps.
     pub fn of_turn(turn: &StoredTurn) -> Vec<(RollupLabel, Self)> {
         let parts = Parts::of(turn);
         let mut rollups = ByLabel::<Self>::new();

@@ -152,7 +152,7 @@ mod tests {
     use crate::testing::Probe;
     use crate::turn::ConversationId;
 
-    /// Asks each question. Returns whether all of them were answered.
+    /// Sends one read of each kind. Returns whether all of them succeeded.
     async fn are_answered(reads: &Reads) -> bool {
         let conversation_id = ConversationId::new("c").unwrap();
         let range = TurnRange { conversation_id: conversation_id.clone(), after: 0, limit: 1 };

@@ -16,8 +16,9 @@ pub const CONVERSATIONS_AT_ONCE: usize = 128;
 /// The limits of a size in bytes. A size must have room for at least a small event.
 pub(crate) const BYTES: RangeInclusive<u64> = 1024..=1 << 40;
 
-/// The limits of how much is processed at one time. One request may need the minimum. With less, the service would
-/// refuse that request as overload, however often it is sent.
+/// The values allowed for a setting that limits how much is processed at one time. The lowest is as much as a single
+/// request may need. If the setting could be lower, the service would refuse such a request as overload, however often
+/// it is sent.
 pub(crate) const fn work_up_to(most: u64) -> RangeInclusive<u64> {
     CONVERSATIONS_AT_ONCE as u64..=most
 }

@@ -31,10 +31,10 @@ section! {
         /// trees. The operating system caches the file as well.
         cache_bytes: usize = 4 * 1024 * 1024, BYTES;
 
-        /// Bytes in the journal that are not in the tables yet (20 MiB), some 50,000 turns. As many bytes are held in
-        /// memory. At half of this size the checkpoint begins. From six tenths on, commits are slowed down, and at the
-        /// full size they may be refused. With a larger size, the checkpoint moves more turns of a conversation at
-        /// once, and a start after a crash takes longer.
+        /// Bytes in the journal that are not in the tables yet (20 MiB), some 50,000 turns. The same changes are held
+        /// in memory too, where they take up to about as many bytes. At half of this size the checkpoint begins. From
+        /// six tenths on, commits are slowed down, and at the full size they may be refused. With a larger size, the
+        /// checkpoint moves more turns of a conversation at once, and a start after a crash takes longer.
         journal_bytes: usize = 20 * 1024 * 1024, BYTES;
 
         /// Bytes on the disk that a backup must leave free for commits (256 MiB). The copy is built beside the

@@ -60,7 +60,8 @@ impl From<StagedTurn> for StagedChange {
     }
 }
 
-/// A turn is stale if its latest event came before these moments of the running time.
+/// An open turn is stale if its latest event came before the moment `open`, or if that event was an `error` and came
+/// before the moment `failed`. Both are moments of the running time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StaleBefore {
     /// The moment for every open turn.

@@ -74,8 +74,8 @@ pub(crate) trait Engine: Send + Sync + 'static {
     /// Returns the revision of a conversation's sealed turns.
     fn revision(&self, id: ConversationId) -> Answer<Result<Revision, Fault>>;
 
-    /// Returns a page of the open turns whose latest event came before these moments. The engine chooses the order.
-    /// `after` is the last turn of the page before.
+    /// Returns a page of the open turns that are stale by `before`. The engine chooses the order. `after` is the last
+    /// turn of the page before.
     fn stale_turns(
         &self,
         before: StaleBefore,

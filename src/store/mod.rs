@@ -107,8 +107,9 @@
 //! 2. The writer waits for the checkpoint if the memtable is filling up, then gathers a batch from the queue. If many
 //!    turns wait, the writer refuses commits that have waited too long.
 //! 3. The writer builds the write set of the batch. For each commit it loads the conversation from the memtable or else
-//!    the tables, looks up which of the turns are sealed, and lets the commit rule decide: compare the version, assign
-//!    ordinals and positions. Later commits of the batch see what earlier ones changed.
+//!    the tables, and looks up which of the turns are sealed. Then the commit rule compares the version, and gives each
+//!    newly sealed turn its ordinal, the place in its conversation. The write set gives it its position, the place in
+//!    the order of all turns. Later commits of the batch see what earlier ones changed.
 //! 4. The writer appends the entries as one row, in one transaction of the journal with one fsync. The same transaction
 //!    drops some rows that the checkpoint has passed. From here on the commits are durable.
 //! 5. The entries go into the active table of the memtable, where reads see them.

@@ -50,7 +50,8 @@ impl Conflict {
 /// The changes of a commit, and its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Decision {
-    /// The head of the conversation after the commit.
+    /// The conversation's version, the number of its sealed turns and the moment of its latest sealing, after the
+    /// commit.
     pub(crate) head: ConversationHead,
     /// Whether the commit changes anything. If not, there is nothing to write.
     pub(crate) changes: bool,

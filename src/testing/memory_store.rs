@@ -20,8 +20,9 @@ use crate::turn::{ConversationId, Ordinal, SealedTurn, StoredTurn, TurnId, Usage
 
 /// A simple store that keeps every promise of a store, but only in memory. Clones share one store.
 ///
-/// Its functions are synchronous, so that a test can inject a failure before or after each of them. The probes use
-/// these functions to answer.
+/// Its functions are synchronous: when one of them returns, its work is done. So a test's own probe can fail before the
+/// work, by answering with an error and not calling the function, or after the work, by calling the function and then
+/// answering with an error. The store's probes use these functions to answer.
 ///
 /// ```
 /// use std::sync::Arc;

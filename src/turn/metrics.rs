@@ -50,7 +50,7 @@ pub struct SealedTurn {
     pub model: Option<Label>,
     /// The model's provider, if the kernel named it.
     pub provider: Option<Label>,
-    /// The project that the cost of the turn belongs to, if the kernel named it.
+    /// The project that the cost of the turn belongs to, if a `turn-start` of the turn named it.
     pub project: Option<Label>,
     /// The part of its cache writes that has a lifetime of an hour, if reported.
     pub cache_write_1h_tokens: Option<TokenCount>,
@@ -139,7 +139,7 @@ pub struct StoredTurn {
     /// The model's provider, if the kernel named it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<Label>,
-    /// The project that the cost of the turn belongs to, if the kernel named it.
+    /// The project that the cost of the turn belongs to, if a `turn-start` of the turn named it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub project: Option<Label>,
     /// The part of its cache writes that has a lifetime of an hour, if reported.

@@ -130,8 +130,8 @@ impl<'a> Draft<'a> {
         }
         let state = trial.state;
         if !looked_up && !state.unknown_failures.is_empty() {
-            // A look-up replaces all known sealed turns, so it must also cover the other turns of the work that may be
-            // sealed.
+            // The look-up in the store replaces all that the actor knows of sealed turns. So it must ask not only about
+            // the turns with these `error` events, but about all turns of the work that may be sealed.
             return Err(NotTaken::UnknownFailures(self.maybe_sealed_before(work)));
         }
         self.check(state.open).map_err(NotTaken::OverLimit)?;
@@ -154,8 +154,8 @@ impl<'a> Draft<'a> {
         receipt_builder
     }
 
-    /// Checks the next part of a message against the limits. `before` is the state after the earlier parts. The draft
-    /// does not change.
+    /// Checks the next part of a message against the limits. `before` is the state that the check of the part before
+    /// this one returned, or `None` for the first part. The draft does not change.
     pub(super) fn check_part(
         &self,
         before: Option<TrialState>,

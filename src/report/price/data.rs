@@ -102,8 +102,8 @@ impl PriceData {
 
     /// Returns the rates for a step, and the name under which the data has the model.
     ///
-    /// The crate does not return rates. So they are computed from the prices of steps that have one kind of tokens
-    /// each.
+    /// The crate `genai-prices` returns the price of a whole step, but no rates. So each rate is computed from the
+    /// prices of two made-up steps that differ only in tokens of one kind.
     pub(super) fn find(&self, attempts: &[Attempt<'_>], step: &PricedStep<'_>) -> Option<(String, Rates)> {
         let prompt_tokens = step.prompt_tokens.max(1);
         let none = without_tokens(step);

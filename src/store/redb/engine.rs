@@ -349,7 +349,7 @@ impl RedbEngine {
         self.end_read(done, &left_out)
     }
 
-    /// Returns open turns whose latest event came before these moments.
+    /// Returns open turns that are stale by `before`.
     pub(crate) fn stale_turns(
         &self,
         before: StaleBefore,

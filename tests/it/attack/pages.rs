@@ -115,7 +115,7 @@ fn no_route_answers_requests_for_a_host_name_of_an_attacker() {
     }
     assert_nothing_was_taken_in(&server);
 
-    // Control: every route answers under the names of this machine.
+    // Control: if `Host` has a name of this machine, every route answers as usual.
     for Route { path, methods, .. } in routes() {
         for host in ["localhost", "127.0.0.1:1", "[::1]"] {
             let line = format!("{} {path} HTTP/1.1", methods[0]);

@@ -56,7 +56,7 @@ fn attack(flushes: u64, crash_after: u64) -> bool {
     disk.come_back(&mut Random::new(flushes * 1000 + crash_after));
     client.start().unwrap();
     client.check().unwrap();
-    // Closing moves the remaining pieces on top of the earlier ones.
+    // Closing moves the remaining pieces into the tables, where earlier pieces of the conversation may be already.
     client.perform(Operation::Close).unwrap();
     client.check().unwrap();
     in_the_flush

@@ -71,8 +71,8 @@ impl JournalRange {
         Ok(Self { base, last, rows })
     }
 
-    /// Returns the mark of the row of this number. `None` if the row is damaged or missing: the replay reports it if
-    /// the row is needed.
+    /// Returns the mark (number and checksum) of the journal's row with this number. `None` if the row is damaged or
+    /// missing: the replay reports that if the row is needed.
     fn sound_row(&self, number: u64) -> Result<Option<JournalMark>, Failure> {
         if number == self.base.number {
             return Ok(Some(self.base));

@@ -21,12 +21,12 @@ pub(crate) struct Replayed {
     pub(crate) memtable: Memtable,
     /// The rows of the journal that could not be read in full.
     pub(crate) damaged: Vec<DamagedRow>,
-    /// Sound rows with commits to a conversation whose key is lost. Without the key, the place of its turns in the
-    /// tables is unknown.
+    /// Rows that can be read but not replayed in full: they have commits to a conversation whose key is lost. The key
+    /// is the number of the conversation in the tables. Without it, the place of its turns there is unknown.
     pub(crate) unplaced: Vec<DamagedRow>,
 }
 
-/// A row of the journal that could not be read in full.
+/// A row of the journal that could not be replayed in full.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct DamagedRow {
     pub(crate) number: u64,
@@ -60,7 +60,7 @@ pub enum RowFlaw {
         /// The conversation.
         conversation_id: ConversationId,
     },
-    /// The row does not have the checksum of the row before it.
+    /// The row contains another checksum for the row before it than that row has, so one of the two was exchanged.
     #[error("it does not follow the row before it, one of which was exchanged")]
     Exchanged,
     /// The row, or a record in it, cannot be read.

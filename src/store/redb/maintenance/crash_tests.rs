@@ -61,7 +61,8 @@ fn prepared() -> tempfile::TempDir {
     directory
 }
 
-/// Returns the numbers of turns of both conversations, and the lineage. Asserts that positions have no gap.
+/// Returns how many sealed turns the conversations `a` and `b` have, and the lineage, which is the id of the store's
+/// history. Asserts that positions have no gap.
 fn told(store: &RedbEngine) -> ([usize; 2], Lineage) {
     let turns = |name| store.turns(&TurnRange { conversation_id: id(name), after: 0, limit: 99 }).unwrap().len();
     let turns = [turns("a"), turns("b")];

@@ -32,7 +32,7 @@ pub(crate) struct Piece {
     bytes: usize,
 }
 
-/// The state of a turn after a piece.
+/// The state of a turn after all commits of a piece: open or sealed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Change<'a> {
     /// The turn is open. These parts of it changed.

@@ -33,7 +33,7 @@ impl Pieces {
         self.oldest_first().rev()
     }
 
-    /// Sets the key of the conversation in the tables.
+    /// Notes in these pieces which key the conversation has in the tables. A piece that has a key keeps it.
     pub(super) fn set_key(&mut self, key: u64) {
         for piece in self.full.iter_mut().chain(iter::once(&mut self.latest)).filter(|piece| piece.key.is_none()) {
             Arc::make_mut(piece).key = Some(key);

@@ -59,7 +59,8 @@ pub(super) fn derive(txn: &WriteTransaction) -> Result<(), Failure> {
     // The next opening computes the costs anew, as its price book is another than `NoPrices`.
     meta.set_costs(CostState { generation: 1, latest: 1, prices: PricedBy::Book(NoPrices.digest()) })?;
     meta.set_repricing(None)?;
-    // Turns may be lost or have other positions now, so the store gets a new lineage.
+    // Turns may be lost or have other positions now. A new lineage (id of the store's history) makes the store refuse
+    // the positions and revisions that it returned before.
     meta.draw_lineage()?;
     meta.end_repair()?;
     meta.set_live_bytes(count_live_bytes(txn)?)
