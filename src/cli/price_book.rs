@@ -1,6 +1,7 @@
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use crate::report::SharedPriceBook;
+use crate::report::{PricedStep, SharedPriceBook};
 use crate::settings::PriceSettings;
 
 /// Why there are no prices.
@@ -35,7 +36,6 @@ pub enum PriceBookError {
 #[cfg(feature = "prices")]
 pub(super) fn book(settings: &PriceSettings) -> Result<SharedPriceBook, PriceBookError> {
     use std::path::Path;
-    use std::sync::Arc;
     use std::{fs, io};
 
     use jiff::Timestamp;
@@ -71,12 +71,31 @@ pub(super) fn book(settings: &PriceSettings) -> Result<SharedPriceBook, PriceBoo
     Ok(Arc::new(Prices::new(table, data)))
 }
 
+/// Asks a book for a price, on a thread of its own: the bundled prices are read by the first question, which takes a
+/// tenth of a second and would hold up the thread of a request. Without a thread, that is what happens.
+pub(super) fn warm_up(book: &SharedPriceBook) {
+    let book = Arc::clone(book);
+    let _ = std::thread::Builder::new().name("prices".into()).spawn(move || {
+        let at = crate::turn::EpochMillis::new(0);
+        book.rates(&PricedStep {
+            model: "none",
+            provider: None,
+            at,
+            prompt_tokens: 0,
+            output_tokens: 0,
+            cache_read_tokens: 0,
+            cache_write_tokens: 0,
+            cache_write_1h_tokens: 0,
+        })
+    });
+}
+
 /// The price book of a service that was built without prices.
 #[cfg(not(feature = "prices"))]
 pub(super) fn book(settings: &PriceSettings) -> Result<SharedPriceBook, PriceBookError> {
     match settings.file.as_ref().or(settings.data.as_ref()) {
         Some(path) => Err(PriceBookError::NotBuilt { path: path.clone() }),
-        None => Ok(std::sync::Arc::new(crate::report::NoPrices)),
+        None => Ok(Arc::new(crate::report::NoPrices)),
     }
 }
 

@@ -1,4 +1,7 @@
 //! Every route, and which web pages may use it.
+//!
+//! `tests/it/routes.rs` reads this file, so that no route can be left out of the attacks: each route is a constant whose
+//! fields stand in this order.
 
 use std::sync::LazyLock;
 
@@ -64,6 +67,14 @@ impl PageAccess {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pages_of_other_origins_may_read_these_routes_and_no_others() {
+        let open = ROUTES.iter().filter(|route| route.pages == PageAccess::OfAllowedOrigins).map(|route| route.path);
+        let conversation = ["metrics", "turns", "summary"].map(|resource| format!("/conversations/{{id}}/{resource}"));
+        let others = ["/conversations", "/stats", "/metrics/throughput", "/prices"].map(str::to_owned);
+        assert!(open.eq(conversation.into_iter().chain(others)), "what pages may read is decided here");
+    }
 
     #[test]
     fn a_path_that_is_not_listed_is_closed_to_pages() {

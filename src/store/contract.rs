@@ -287,7 +287,8 @@ pub struct PositionedTurn {
 /// Some of the sealed turns of all conversations, in the order in which they became durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SealedPage {
-    /// The turns. There may be fewer than asked for although more follow, as damaged turns are left out.
+    /// The turns. There may be fewer than asked for although more follow: a page of long turns has fewer, and damaged turns
+    /// are left out.
     pub turns: Vec<PositionedTurn>,
     /// The position after which the next page begins.
     pub next: Position,

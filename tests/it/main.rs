@@ -33,6 +33,7 @@ mod program;
 mod public_api;
 mod receipt;
 mod restart;
+mod routes;
 mod server;
 mod shutdown;
 mod span_log;

@@ -400,8 +400,9 @@ impl Checkpoint {
 /// Some milliseconds of counting, so that a report does not wait long for it.
 const TURNS_COUNTED_AT_ONCE: usize = 1024;
 
-/// Some milliseconds of work, as each row of a tally is added to one of each level.
-const ROWS_SUMMED_AT_ONCE: usize = 1024;
+/// Some milliseconds of work, as each row of a tally is added to one of each level. Where each has a label of its own, it
+/// is ten times as much, and commits wait for it.
+const ROWS_SUMMED_AT_ONCE: usize = 256;
 
 /// A small memtable is moved in small flushes.
 const BYTES_FOR_A_ROW: usize = 8 * 1024;
