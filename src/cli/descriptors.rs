@@ -12,7 +12,7 @@ const OWN: u64 = 48;
 const OF_A_WORKER: u64 = 8;
 
 /// The minimum number of connections with which the service starts.
-const LEAST_CONNECTIONS: u64 = 16;
+const LEAST_CONNECTIONS: usize = 16;
 
 /// How many connections the descriptor limit of the process allows.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,10 +28,11 @@ enum Fit {
 /// Gets the descriptors that the settings need. It raises the limit of the process as far as the system allows, and
 /// reduces the number of connections if that is not enough.
 pub(super) fn make_room(settings: &mut HttpSettings) -> Result<(), ServiceError> {
-    let fixed = OWN + OF_A_WORKER * http::worker_count(settings) as u64;
-    let needed = fixed + http::with_headroom(settings.max_connections) as u64;
+    let workers = http::worker_count(settings);
+    let fixed = OWN + OF_A_WORKER * workers as u64;
+    let needed = fixed + http::accepted_connections(settings.max_connections, workers) as u64;
     let Some(limit) = raise_to(needed) else { return Ok(()) };
-    match fit(limit, fixed, settings.max_connections) {
+    match fit(limit, fixed, workers, settings.max_connections) {
         Fit::All => {}
         Fit::Fewer(connections) => {
             tracing::warn!(
@@ -48,19 +49,22 @@ pub(super) fn make_room(settings: &mut HttpSettings) -> Result<(), ServiceError>
     Ok(())
 }
 
-fn fit(limit: u64, fixed: u64, max_connections: usize) -> Fit {
-    if limit >= fixed + http::with_headroom(max_connections) as u64 {
+fn fit(limit: u64, fixed: u64, workers: usize, max_connections: usize) -> Fit {
+    let descriptors = |connections| fixed + http::accepted_connections(connections, workers) as u64;
+    if limit >= descriptors(max_connections) {
         return Fit::All;
     }
-    let needed = fixed + LEAST_CONNECTIONS;
-    match limit.checked_sub(fixed) {
-        Some(left @ LEAST_CONNECTIONS..) => {
-            // An eighth more connections are accepted, and at least one more.
-            let connections = usize::try_from(left * 8 / 9).unwrap_or(max_connections) - 1;
-            Fit::Fewer(connections.min(max_connections))
-        }
-        _ => Fit::None { needed },
+    let least = LEAST_CONNECTIONS.max(workers);
+    if limit < descriptors(least) {
+        return Fit::None { needed: descriptors(least) };
     }
+    // Each worker has the same number of connections, and an eighth more as headroom, at least one.
+    let of_a_worker = usize::try_from(limit - fixed).unwrap_or(usize::MAX) / workers;
+    let mut connections = of_a_worker / 9 * 8 + of_a_worker % 9;
+    while http::with_headroom(connections) > of_a_worker {
+        connections -= 1;
+    }
+    Fit::Fewer((connections * workers).min(max_connections))
 }
 
 /// Raises the limit to `needed` if it is lower, as far as the system allows. Returns the limit; `None` if there is
@@ -90,17 +94,33 @@ mod tests {
 
     #[test]
     fn what_fits_is_within_the_limit() {
-        assert_eq!(fit(64 + 1152, 64, 1024), Fit::All);
-        assert_eq!(fit(64 + 1151, 64, 1024), Fit::Fewer(1022));
-        assert_eq!(fit(31, 64, 1024), Fit::None { needed: 80 });
-        assert_eq!(fit(79, 64, 1024), Fit::None { needed: 80 });
-        for limit in 80..2000 {
-            if let Fit::Fewer(connections) = fit(limit, 64, 1024) {
-                assert!(
-                    connections > 0 && 64 + http::with_headroom(connections) as u64 <= limit,
-                    "{limit}: {connections}"
-                );
+        assert_eq!(fit(64 + 1152, 64, 1, 1024), Fit::All);
+        assert_eq!(fit(64 + 1151, 64, 1, 1024), Fit::Fewer(1023));
+        assert_eq!(fit(31, 64, 1, 1024), Fit::None { needed: 82 });
+        assert_eq!(fit(81, 64, 1, 1024), Fit::None { needed: 82 });
+        for workers in [1, 2, 3, 8, 64, 512] {
+            let descriptors = |connections| 64 + http::accepted_connections(connections, workers) as u64;
+            let mut before = 0;
+            for limit in 0..descriptors(1024) {
+                match fit(limit, 64, workers, 1024) {
+                    Fit::All => panic!("{limit} is too few"),
+                    Fit::Fewer(connections) => {
+                        assert!(connections >= workers.max(before), "{workers}, {limit}: {connections}");
+                        assert!(descriptors(connections) <= limit, "{workers}, {limit}: {connections}");
+                        before = connections;
+                    }
+                    Fit::None { needed } => assert!(needed > limit && before == 0, "{workers}, {limit}: {needed}"),
+                }
             }
+            assert_eq!(fit(descriptors(1024), 64, workers, 1024), Fit::All);
         }
+    }
+
+    #[test]
+    fn many_workers_accept_more_connections_than_few() {
+        // Each worker has at least one connection, and one more as headroom.
+        assert_eq!(http::accepted_connections(16, 512), 1024);
+        assert_eq!(http::accepted_connections(1024, 1), 1152);
+        assert_eq!(http::accepted_connections(1024, 512), 1536);
     }
 }

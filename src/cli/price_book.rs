@@ -1,6 +1,7 @@
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use crate::report::SharedPriceBook;
+use crate::report::{PricedStep, SharedPriceBook};
 use crate::settings::PriceSettings;
 
 /// The reason why the prices cannot be used.
@@ -35,7 +36,6 @@ pub enum PriceBookError {
 #[cfg(feature = "prices")]
 pub(super) fn book(settings: &PriceSettings) -> Result<SharedPriceBook, PriceBookError> {
     use std::path::Path;
-    use std::sync::Arc;
     use std::{fs, io};
 
     use jiff::Timestamp;
@@ -95,12 +95,31 @@ pub(super) fn entries(path: &std::path::Path) -> Result<Vec<String>, PriceBookEr
     Err(PriceBookError::NotBuilt { path: path.to_owned() })
 }
 
+/// Asks a price book for a price, on a thread of its own. The first question reads the bundled prices, which takes a tenth
+/// of a second. On the thread of a request it would delay other requests. If no thread can be started, it does.
+pub(super) fn warm_up(book: &SharedPriceBook) {
+    let book = Arc::clone(book);
+    let _ = std::thread::Builder::new().name("prices".into()).spawn(move || {
+        let at = crate::turn::EpochMillis::new(0);
+        book.rates(&PricedStep {
+            model: "none",
+            provider: None,
+            at,
+            prompt_tokens: 0,
+            output_tokens: 0,
+            cache_read_tokens: 0,
+            cache_write_tokens: 0,
+            cache_write_1h_tokens: 0,
+        })
+    });
+}
+
 /// The price book of a service that was built without prices.
 #[cfg(not(feature = "prices"))]
 pub(super) fn book(settings: &PriceSettings) -> Result<SharedPriceBook, PriceBookError> {
     match settings.file.as_ref().or(settings.data.as_ref()) {
         Some(path) => Err(PriceBookError::NotBuilt { path: path.clone() }),
-        None => Ok(std::sync::Arc::new(crate::report::NoPrices)),
+        None => Ok(Arc::new(crate::report::NoPrices)),
     }
 }
 

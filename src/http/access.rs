@@ -1,4 +1,7 @@
 //! The routes of the service, and which web pages may use each route.
+//!
+//! `tests/it/routes.rs` reads the source of this file, so that the attacks go to every route. For that, each route must be a
+//! constant, with its fields in the present order.
 
 use std::sync::LazyLock;
 
@@ -65,6 +68,14 @@ impl PageAccess {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pages_of_other_origins_may_read_these_routes_and_no_others() {
+        let open = ROUTES.iter().filter(|route| route.pages == PageAccess::OfAllowedOrigins).map(|route| route.path);
+        let conversation = ["metrics", "turns", "summary"].map(|resource| format!("/conversations/{{id}}/{resource}"));
+        let others = ["/conversations", "/stats", "/metrics/throughput", "/prices"].map(str::to_owned);
+        assert!(open.eq(conversation.into_iter().chain(others)), "what pages may read is decided here");
+    }
 
     #[test]
     fn a_path_that_is_not_listed_is_closed_to_pages() {

@@ -38,4 +38,4 @@ pub(crate) use intake::body_events::{BadLines, SKIP_ADVICE};
 pub use resources::api::Api;
 pub use resources::mount::{backup_resource, resources};
 pub use transport::server::serve;
-pub(crate) use transport::server::{with_headroom, worker_count};
+pub(crate) use transport::server::{accepted_connections, with_headroom, worker_count};

@@ -292,7 +292,8 @@ pub struct PositionedTurn {
 /// Some of the sealed turns of all conversations, in the order in which they became durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SealedPage {
-    /// The turns. A page may have fewer turns than asked for although more follow, since damaged turns are left out.
+    /// The turns. A page may have fewer turns than asked for although more follow: a page of long turns ends earlier, and
+    /// damaged turns are left out.
     pub turns: Vec<PositionedTurn>,
     /// The position to ask for the next page with: that page begins after it.
     pub next: Position,

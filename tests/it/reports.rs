@@ -56,7 +56,7 @@ impl Filled {
         let directory = tempfile::tempdir().unwrap();
         let server = Server::start_with(directory.path(), &[("REPORTS__TIME_ZONE", "UTC")]);
         assert_eq!(server.client().post_events(&events()).status, 200);
-        Self { server, directory: directory }
+        Self { server, directory }
     }
 
     fn output(&self, args: &[&str]) -> Output {

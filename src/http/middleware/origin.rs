@@ -175,8 +175,7 @@ mod tests {
     #[actix_web::test]
     async fn only_questions_about_conversations_are_open_to_other_origins() {
         for (method, path) in routes() {
-            let is_open = path.starts_with("/conversations")
-                || ["/stats", "/metrics/throughput", "/prices"].contains(&path.as_str());
+            let is_open = PageAccess::of(&path) == PageAccess::OfAllowedOrigins;
             for (method, asked) in [(method, None), (Method::OPTIONS, Some("GET")), (Method::OPTIONS, Some("POST"))] {
                 let preflight = asked.map(|asked| ("access-control-request-method", asked));
                 let headers: Vec<_> = [("origin", "https://page.example")].into_iter().chain(preflight).collect();

@@ -40,7 +40,7 @@ const LINGER: Duration = Duration::from_secs(1);
 pub fn serve(listener: TcpListener, api: Api) -> io::Result<Server> {
     let settings = &api.settings;
     let workers = worker_count(settings);
-    let most = (settings.max_connections / workers).max(1);
+    let most = connections_of_a_worker(settings.max_connections, workers);
     limit_unread(&listener, settings);
     let server = Server::build()
         .workers(workers)
@@ -63,9 +63,19 @@ pub(crate) fn worker_count(settings: &HttpSettings) -> usize {
     workers.clamp(1, Workers::MAX)
 }
 
-/// Returns how many connections are accepted if this many may stay open.
+/// Returns how many connections of each worker may stay open.
+fn connections_of_a_worker(max_connections: usize, workers: usize) -> usize {
+    (max_connections / workers).max(1)
+}
+
+/// Returns how many connections a worker accepts if this many may stay open.
 pub(crate) fn with_headroom(connections: usize) -> usize {
     connections.saturating_add((connections / 8).max(1))
+}
+
+/// Returns how many connections all workers accept. Each needs a descriptor.
+pub(crate) fn accepted_connections(max_connections: usize, workers: usize) -> usize {
+    workers.saturating_mul(with_headroom(connections_of_a_worker(max_connections, workers)))
 }
 
 /// The maximum number of bytes of an answer that the operating system holds for a connection until its client takes
@@ -184,6 +194,37 @@ mod tests {
     use super::*;
     use crate::http::stand_in::{Seen, StandIn, ask, done, get, observed, sealed_turns};
     use crate::runtime::Runtime;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_the_system_holds_for_a_client_that_does_not_read_is_limited_in_bytes_and_in_time() {
+        use rustix::net::sockopt::{socket_send_buffer_size, tcp_user_timeout};
+
+        let accept = |settings: Option<&HttpSettings>| {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            if let Some(settings) = settings {
+                limit_unread(&listener, settings);
+            }
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (mut accepted, _) = listener.accept().unwrap();
+            accepted.set_nonblocking(true).unwrap();
+            let (mut written, bytes) = (0, vec![0; 64 * 1024]);
+            // The client reads nothing.
+            while let Ok(more @ 1..) = accepted.write(&bytes) {
+                written += more;
+            }
+            drop(client);
+            (socket_send_buffer_size(&accepted).unwrap(), tcp_user_timeout(&accepted).unwrap(), written)
+        };
+        let settings = HttpSettings { keep_alive: Duration::from_secs(7), ..HttpSettings::default() };
+        let (buffer, timeout, written) = accept(Some(&settings));
+        // Linux doubles what it is asked for.
+        assert_eq!((buffer, timeout), (2 * SEND_BUFFER_BYTES, 7000), "accepted connections inherit the limits");
+        // Control: by itself the system has no limit in time, and holds more.
+        let (_, timeout, without) = accept(None);
+        assert_eq!(timeout, 0);
+        assert!(written < without, "{written} and {without} bytes");
+    }
 
     #[actix_web::test]
     async fn there_is_nothing_at_other_paths() {

@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -54,23 +54,21 @@ impl Served {
 impl Others {
     /// Begins to ask.
     pub(super) fn of(server: &Server) -> Self {
-        static NUMBER: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let (stop, served, address) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Served>>::default(), server.address);
-        let client = {
-            let (stop, served) = (Arc::clone(&stop), Arc::clone(&served));
-            move || {
-                let mut client = Client::new(address);
-                for round in 0.. {
-                    if stop.load(Ordering::Relaxed) {
-                        break;
-                    }
-                    // A conversation grows to some turns.
-                    ask(&mut client, &format!("others-{number}-{}", round / 50), &format!("t{round}"), &served);
+        let (others, address) = ((Arc::<AtomicBool>::default(), Arc::<Mutex<Served>>::default()), server.address);
+        let (stop, notes) = others.clone();
+        let client = move || {
+            let mut client = Client::new(address);
+            for round in 0.. {
+                if stop.load(Ordering::Relaxed) {
+                    break;
                 }
+                // A conversation grows to some turns.
+                ask(&mut client, &format!("others-{number}-{}", round / 50), &format!("t{round}"), &notes);
             }
         };
-        Self { stop, served, client: std::thread::spawn(client) }
+        Self { stop: others.0, served: others.1, client: std::thread::spawn(client) }
     }
 
     /// Waits for some rounds, and returns how it was served until then; from now on it is noted anew.
@@ -97,7 +95,7 @@ fn ask(client: &mut Client, conversation: &str, turn: &str, served: &Mutex<Serve
     let started = Instant::now();
     // A connection that was closed for others is opened again.
     let posted = client.try_post_events(&done(conversation, turn));
-    let posted = posted.or_else(|_| Client::try_post_events(client, &done(conversation, turn))).unwrap();
+    let posted = posted.or_else(|_| client.try_post_events(&done(conversation, turn))).unwrap();
     served.lock().unwrap().note("POST events", started.elapsed());
     let is_taken = match posted.status {
         200 => true,

@@ -407,8 +407,9 @@ impl Checkpoint {
 /// Counting so many turns takes some milliseconds, so a report that waits for the lock does not wait long.
 const TURNS_COUNTED_AT_ONCE: usize = 1024;
 
-/// Adding so many rows takes some milliseconds, as each row of a tally is added to one row of each level.
-const ROWS_SUMMED_AT_ONCE: usize = 1024;
+/// Adding so many rows takes some milliseconds, as each row of a tally is added to one row of each level. It takes longer
+/// if each row has a label of its own, and commits wait for it.
+const ROWS_SUMMED_AT_ONCE: usize = 256;
 
 /// The bytes of the memtable's limit for each row of a tally that a flush adds: a small memtable is moved in small
 /// flushes.

@@ -36,6 +36,34 @@ fn staged(turn_id: &str, steps: u32, time: u32) -> StagedTurn {
     StagedTurn { turn, last_event_at: RunningTime::new(time.into()) }
 }
 
+#[test]
+fn a_page_of_the_order_ends_with_the_turn_that_fills_it_and_the_next_goes_on_after_it() {
+    use crate::settings::StoreSettings;
+    use crate::store::redb::engine::RedbEngine;
+    use crate::store::redb::files::location::Location;
+
+    let store = RedbEngine::open(Location::Memory, &StoreSettings::default()).unwrap();
+    let seal = |turn_id: &str, steps| staged(turn_id, steps, 1).turn.seal(&Done::because("stop"), EpochMillis::new(1));
+    let sealed = vec![seal("t1", 4096), seal("t2", 4096), seal("t3", 1), seal("t4", 4096), seal("t5", 1)];
+    let commit = Commit { conversation_id: id("c"), expected_version: Version(0), staged: Vec::new(), sealed };
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(store.commit(commit)).unwrap();
+    let (mut after, mut pages) = (None, Vec::new());
+    loop {
+        let page = store.sealed_turns(after, 1000).unwrap();
+        pages.push(page.turns.len());
+        after = Some(page.next);
+        if page.next == page.latest {
+            break;
+        }
+    }
+    assert_eq!(pages, [2, 3], "8,192 steps fill a page");
+    // Control: where all is short it is one page.
+    let short = (0..1000).map(|turn| seal(&format!("short-{turn}"), 1)).collect();
+    let commit = Commit { conversation_id: id("d"), expected_version: Version(0), staged: Vec::new(), sealed: short };
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(store.commit(commit)).unwrap();
+    assert_eq!(store.sealed_turns(after, 1000).unwrap().turns.len(), 1000);
+}
+
 /// Returns a change with only the last step of the turn.
 fn last_step(turn_id: &str, steps: u32, time: u32) -> StagedChange {
     let mut change = StagedChange::from(staged(turn_id, steps, time));
