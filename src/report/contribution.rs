@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 use super::breakdown::BreakdownRow;
 use super::cost::{Cost, PriceBook};
 use super::label::RollupLabel;
-use super::part::report_time;
+use super::part::{Parts, report_time};
 use super::quarter::Quarter;
 use super::rollup::Rollup;
 use crate::turn::StoredTurn;
@@ -23,13 +23,15 @@ impl Contribution {
     /// Returns what a turn adds, at the prices of a book.
     pub(crate) fn of_turn(turn: &StoredTurn, book: &dyn PriceBook) -> Self {
         let mut conversation = ConversationSums::default();
+        let taken_apart = Parts::of(turn);
         let row = |rollup| BreakdownRow { rollup, cost: Cost::default() };
-        let mut parts: Vec<_> = Rollup::of_turn(turn).into_iter().map(|(label, rollup)| (label, row(rollup))).collect();
+        let rollups = Rollup::of_parts(&taken_apart).into_iter();
+        let mut parts: Vec<_> = rollups.map(|(label, rollup)| (label, row(rollup))).collect();
         for (_, part) in &parts {
             conversation.cache_reporting_prompt_tokens += part.rollup.sums.cache_reporting_prompt_tokens;
             conversation.cache_reporting_read_tokens += part.rollup.sums.cache_reporting_read_tokens;
         }
-        for (label, cost) in Cost::of_turn(turn, book) {
+        for (label, cost) in Cost::of_parts(&taken_apart, book) {
             conversation.cost.add(&cost);
             match parts.iter_mut().find(|(known, _)| *known == label) {
                 Some((_, part)) => part.cost = cost,

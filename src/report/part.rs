@@ -41,7 +41,7 @@ pub(super) struct UsageSums {
 
 /// A turn, taken apart.
 pub(super) struct Parts<'a> {
-    turn: &'a StoredTurn,
+    pub(super) turn: &'a StoredTurn,
     pub(super) steps: Vec<StepPart<'a>>,
     pub(super) tokens: Vec<TokenPart<'a>>,
     /// What the turn's usage has beyond the sum of its steps, counter by counter: negative where it has less. The number

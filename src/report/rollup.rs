@@ -161,9 +161,13 @@ impl Sums {
 impl Rollup {
     /// Returns the contribution of a turn, by the labels of its parts. Each label occurs once.
     pub fn of_turn(turn: &StoredTurn) -> Vec<(RollupLabel, Self)> {
-        let parts = Parts::of(turn);
+        Self::of_parts(&Parts::of(turn))
+    }
+
+    /// The same of a turn that is taken apart already.
+    pub(super) fn of_parts(parts: &Parts<'_>) -> Vec<(RollupLabel, Self)> {
         let mut rollups = ByLabel::<Self>::new();
-        rollups.of(parts.own_label()).count_turn(turn);
+        rollups.of(parts.own_label()).count_turn(parts.turn);
         for step in &parts.steps {
             rollups.of(parts.label(step.model, step.provider)).count_step(step);
         }

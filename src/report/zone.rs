@@ -44,13 +44,6 @@ impl Zone {
         found.map(Self).map_err(|_| UnknownZone(name.to_owned()))
     }
 
-    /// The zone of the system, or UTC if the system names none.
-    pub fn system() -> Self {
-        let system =
-            TimeZone::try_system().ok().filter(|zone| zone.iana_name().is_some_and(|name| name != "Etc/Unknown"));
-        system.map_or(Self::UTC, Self)
-    }
-
     /// Reads a moment: a date of the zone, which stands for its first moment, milliseconds since 1970, or RFC 3339 with an
     /// offset. Returns milliseconds since 1970. `None` if the text is none of these.
     pub fn moment(&self, text: &str) -> Option<i64> {
@@ -278,12 +271,6 @@ mod tests {
         ] {
             assert_eq!(berlin.moment(text), moment, "{text}");
         }
-    }
-
-    #[test]
-    fn the_zone_of_the_system_has_a_name_by_which_it_is_found() {
-        let system = Zone::system();
-        assert_eq!(Zone::named(system.name()).unwrap().name(), system.name());
     }
 
     #[test]

@@ -11,8 +11,8 @@ use tokio::sync::watch;
 
 use super::contract::{
     Backup, BackupError, Commit, CommitError, Committed, ConversationQuestion, ConversationState, Health,
-    ListSealedError, ListedConversation, Report, ReportError, ReportQuestion, Revision, SealedPage, StaleBefore,
-    StaleTurn, StoreSizes, TurnRange,
+    ListSealedError, ListedConversation, OpenTurns, Report, ReportError, ReportQuestion, Revision, SealedPage,
+    StaleBefore, StaleTurn, StoreSizes, TurnRange,
 };
 use super::fault::Fault;
 use super::position::Position;
@@ -54,7 +54,10 @@ pub(crate) trait Engine: Send + Sync + 'static {
     /// Returns the state that a conversation's actor starts from, and which of these turns are sealed.
     fn open(&self, id: ConversationId, turn_ids: Vec<TurnId>) -> Answer<Result<ConversationState, Fault>>;
 
-    /// Sealed turns, in order. Fewer than the limit means that there are no more.
+    /// The open turns of a conversation.
+    fn open_turns(&self, id: ConversationId) -> Answer<Result<OpenTurns, Fault>>;
+
+    /// Sealed turns of a range, in order. Only an empty list means that there are no more.
     fn turns(&self, range: TurnRange) -> Answer<Result<Vec<StoredTurn>, Fault>>;
 
     /// A page of the sealed turns of all conversations, in the order in which they became durable: those after this

@@ -1,5 +1,10 @@
 //! Questions across conversations and time: every answer adds up to the turns themselves.
 
+#[cfg(feature = "prices")]
+mod month;
+#[cfg(feature = "prices")]
+mod oracle;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 

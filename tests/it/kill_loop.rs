@@ -13,7 +13,7 @@ use self::client::Manners;
 use self::run::{End, Plan, Report, run};
 
 /// A number from the environment, to run longer or to repeat a failed run.
-fn setting(name: &str, default: u64) -> u64 {
+pub(crate) fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name} is not a number")))
 }
 

@@ -136,11 +136,11 @@ impl Piece {
     }
 
     /// The records of the turns sealed here whose ordinals come after this one, in order.
-    pub(crate) fn sealed_after(&self, after: u64) -> impl Iterator<Item = (Ordinal, &Arc<[u8]>)> {
+    pub(crate) fn sealed_after(&self, after: u64) -> impl DoubleEndedIterator<Item = (Ordinal, &Arc<[u8]>)> {
         let before = self.sealed_before();
         let passed = usize::try_from(after.saturating_sub(before)).unwrap_or(usize::MAX);
-        let ordinals = (before..).map(Ordinal::after);
-        ordinals.zip(&self.sealed.records).skip(passed)
+        let records = self.sealed.records.iter().enumerate().skip(passed);
+        records.map(move |(place, record)| (Ordinal::after(before + place as u64), record))
     }
 }
 
