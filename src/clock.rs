@@ -1,11 +1,23 @@
-//! Clocks for moments and stopwatches for durations. They are passed in as parameters, so that tests and embedders can
-//! set them.
+//! Clocks and stopwatches, injected so that tests and embedders can set them: one for moments, one for durations. And the
+//! time zone of the system.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use jiff::tz::TimeZone;
+
+use crate::report::Zone;
 use crate::turn::{EpochMillis, RunningTime};
+
+/// Returns the time zone of the system, or UTC if the system names none.
+pub fn system_time_zone() -> Zone {
+    let named = |zone: TimeZone| {
+        let name = zone.iana_name().filter(|name| *name != "Etc/Unknown")?;
+        Zone::named(name).ok()
+    };
+    TimeZone::try_system().ok().and_then(named).unwrap_or(Zone::UTC)
+}
 
 /// A source of the current time of day.
 pub trait Clock: Send + Sync + 'static {
@@ -71,5 +83,16 @@ impl Default for SystemStopwatch {
 impl Stopwatch for SystemStopwatch {
     fn elapsed(&self) -> Duration {
         self.0.elapsed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_zone_of_the_system_has_a_name_by_which_it_is_found() {
+        let system = system_time_zone();
+        assert_eq!(Zone::named(system.name()), Ok(system));
     }
 }

@@ -39,7 +39,7 @@
 //! let Some(Fact::TurnSealed(sealed)) = subscription.next().await else { panic!("no turn was sealed") };
 //! assert_eq!(sealed.turn.metrics.usage.output_tokens.get(), 120);
 //!
-//! let range = TurnRange { conversation_id: ConversationId::new("c")?, after: 0, limit: 100 };
+//! let range = TurnRange::after(ConversationId::new("c")?, 0, 100);
 //! let turns = runtime.handles().reads.list_turns.send(ListTurns(range)).await??;
 //! assert_eq!(turns, [sealed.turn]);
 //!

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 use turn_metrics::store::{Commit, CommitError, Version};
+use turn_metrics::turn::SealedTurn;
 
 use crate::store::{RETRY_AFTER, RunningStore};
 use crate::work::{Random, conversation_id, sealed, shuffled};
@@ -22,6 +23,16 @@ pub(crate) fn turns_stored() -> u64 {
 /// Stores this many turns, spread evenly over the conversations. The number for each conversation must be a multiple of
 /// ten. Returns the number of commits of each conversation.
 pub(crate) fn load(directory: &Path, conversations: u64, turns: u64) -> u64 {
+    load_as(directory, conversations, turns, |_, turn| turn)
+}
+
+/// The same, with each turn as `change` returns it.
+pub(crate) fn load_as(
+    directory: &Path,
+    conversations: u64,
+    turns: u64,
+    change: impl Fn(u64, SealedTurn) -> SealedTurn,
+) -> u64 {
     let commits = turns / conversations / TURNS_A_COMMIT;
     let mut random = Random(0);
     let order = shuffled(conversations, &mut random);
@@ -36,7 +47,7 @@ pub(crate) fn load(directory: &Path, conversations: u64, turns: u64) -> u64 {
                     conversation_id: conversation_id(*conversation),
                     expected_version: Version(version),
                     staged: Vec::new(),
-                    sealed: turns.map(|turn| sealed(turn, &mut random)).collect(),
+                    sealed: turns.map(|turn| change(turn, sealed(turn, &mut random))).collect(),
                 };
                 let commit = Arc::new(commit);
                 let store = store.address.clone();

@@ -8,6 +8,7 @@
 
 mod actors;
 mod append;
+mod ask;
 mod client;
 mod cpu;
 mod disk;
@@ -46,5 +47,6 @@ fn main() {
     let turns = load::turns_stored();
     memory::run(&mut report, turns);
     growth::run(&mut report, turns);
+    ask::run(&mut report, turns);
     report.finish();
 }

@@ -11,6 +11,7 @@ use futures_util::future::join_all;
 use turn_metrics::actors::{Close, Store};
 use turn_metrics::settings::StoreSettings;
 use turn_metrics::store::{Commit, CommitError, Location, Version};
+use turn_metrics::turn::SealedTurn;
 
 use crate::report::Round;
 use crate::work::{CONVERSATIONS, Random, conversation_id, sealed, shuffled};
@@ -52,6 +53,8 @@ pub(crate) struct Writers {
     versions: Vec<Cell<Version>>,
     next_turn: u64,
     random: Random,
+    /// Changes each turn before it is sent.
+    change: fn(u64, SealedTurn) -> SealedTurn,
 }
 
 impl Writers {
@@ -65,7 +68,13 @@ impl Writers {
             versions: (0..CONVERSATIONS).map(|_| Cell::new(Version(commits))).collect(),
             next_turn,
             random,
+            change: |_, turn| turn,
         }
+    }
+
+    /// The same, with each turn as `change` returns it.
+    pub(crate) fn sending(self, change: fn(u64, SealedTurn) -> SealedTurn) -> Self {
+        Self { change, ..self }
     }
 
     fn commits(&mut self, count: usize) -> Vec<(usize, Commit)> {
@@ -76,7 +85,7 @@ impl Writers {
                 conversation_id: conversation_id(conversation),
                 expected_version: Version::default(),
                 staged: Vec::new(),
-                sealed: vec![sealed(turn, &mut self.random)],
+                sealed: vec![(self.change)(turn, sealed(turn, &mut self.random))],
             };
             (usize::try_from(conversation).unwrap(), commit)
         });

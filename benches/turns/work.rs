@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use turn_metrics::actors::Observe;
 use turn_metrics::turn::{
-    ConversationId, Done, EpochMillis, Millis, OpenTurn, SealedTurn, StepId, StepMetrics, StepTimes, TokenCount,
+    ConversationId, Done, EpochMillis, Label, Millis, OpenTurn, SealedTurn, StepId, StepMetrics, StepTimes, TokenCount,
     TurnEvent, TurnId, TurnMetrics, Usage, parse_line,
 };
 
@@ -80,7 +80,32 @@ pub(crate) fn sealed(n: u64, random: &mut Random) -> SealedTurn {
     SealedTurn { metrics: TurnMetrics { turn_id, usage, steps, duration, context_size }, ..bare }
 }
 
-/// One turn of the work.
+/// The models of turns for reports.
+pub(crate) const MODELS: usize = 10;
+
+/// 2026-01-01T00:00:00Z.
+pub(crate) const YEAR_START: i64 = 1_767_225_600_000;
+pub(crate) const YEAR_MILLIS: i64 = 365 * 24 * 60 * 60 * 1000;
+
+/// The turn of this number out of `count`, which end one after the other within a year.
+pub(crate) fn within_a_year(n: u64, count: u64, turn: SealedTurn) -> SealedTurn {
+    let offset = u128::from(n) * u128::from(YEAR_MILLIS.unsigned_abs()) / u128::from(count);
+    ended_at(u64::try_from(offset).unwrap(), n, turn)
+}
+
+/// The turn of this number, which ends at any moment of a month.
+pub(crate) fn at_random(n: u64, turn: SealedTurn) -> SealedTurn {
+    ended_at(Random(n).next() % (30 * 24 * 60 * 60 * 1000), n, turn)
+}
+
+/// A turn that ends so long after the year has begun, of one of the models.
+fn ended_at(offset_millis: u64, n: u64, turn: SealedTurn) -> SealedTurn {
+    let model = format!("model-{}", n % MODELS as u64);
+    let ended_at = EpochMillis::new(YEAR_START.unsigned_abs() + offset_millis);
+    SealedTurn { ended_at: Some(ended_at), model: Some(Label::from(&*model)), ..turn }
+}
+
+/// One turn.
 pub(crate) struct Turn {
     pub(crate) conversation_id: ConversationId,
     /// All lines of the turn, including deltas.

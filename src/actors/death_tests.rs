@@ -125,7 +125,7 @@ impl Setup {
 
     fn turns(&self) -> Vec<StoredTurn> {
         let conversation_id = ConversationId::new("c").unwrap();
-        self.engine.turns(&TurnRange { conversation_id, after: 0, limit: 100 }).unwrap()
+        self.engine.turns(&TurnRange::after(conversation_id, 0, 100)).unwrap()
     }
 }
 

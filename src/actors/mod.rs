@@ -86,6 +86,6 @@ pub use conversation::{
 pub use directory::{CountWork, Directory, Drain, WorkCounts};
 pub use facts::{Fact, Facts, Subscription, TurnSealed};
 pub use load::Load;
-pub use reader::{BuildReport, FindRevision, ListConversations, ListSealed, ListTurns, StoreReader};
+pub use reader::{BuildReport, FindRevision, ListConversations, ListOpenTurns, ListSealed, ListTurns, StoreReader};
 pub use store::{BackUp, CheckWrite, Close, InspectStore, ListStaleTurns, OpenConversation, Store, StoreReport, Tick};
 pub use sweeper::{InspectSweeper, Sweeper, SweeperRecipients, SweeperReport};

@@ -95,7 +95,7 @@ async fn however_much_is_sent_to_a_store_that_stands_still_no_more_than_the_limi
                 let turn = &receipt.sealed[0];
                 let conversation_id = ConversationId::new(format!("c{conversation}")).unwrap();
                 let after = turn.ordinal.get() - 1;
-                let stored = setup.engine.turns(&TurnRange { conversation_id, after, limit: 1 }).unwrap();
+                let stored = setup.engine.turns(&TurnRange::after(conversation_id, after, 1)).unwrap();
                 assert_eq!(stored[0].metrics.turn_id, turn.turn_id, "what was acknowledged is there");
             }
             Err(error) => assert_eq!(error, ObserveError::Overloaded),

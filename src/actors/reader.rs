@@ -1,17 +1,17 @@
-//! Reads sealed turns on the thread that asks for them.
+//! Reads turns on the thread that asks for them.
 
 use std::sync::Arc;
 
 use actix::{Actor, Context, Handler, Message, Response};
 
 use crate::store::{
-    Answer, ConversationQuestion, Engine, Fault, ListSealedError, ListedConversation, Position, Report, ReportError,
-    ReportQuestion, Revision, SealedPage, TurnRange,
+    Answer, ConversationQuestion, Engine, Fault, ListSealedError, ListedConversation, OpenTurns, Position, Report,
+    ReportError, ReportQuestion, Revision, SealedPage, TurnRange,
 };
 use crate::turn::{ConversationId, StoredTurn};
 
-/// Answers questions about sealed turns as the store's actor does, but on the thread on which it was started. A caller
-/// on that thread does not wait for another thread.
+/// Answers questions about turns as the store's actor does, but on the thread that it was started on. A caller
+/// on that thread waits for no other thread.
 ///
 /// A clone reads the same store and can be started on another thread.
 #[derive(Clone)]
@@ -38,6 +38,34 @@ impl Actor for StoreReader {
 }
 
 /// Ask the store for sealed turns of a conversation.
+///
+/// ```
+/// use turn_metrics::actors::{ListTurns, Observe};
+/// use turn_metrics::runtime::Runtime;
+/// use turn_metrics::store::TurnRange;
+/// use turn_metrics::turn::{ConversationId, Done, TurnEvent, TurnEventKind, TurnId};
+///
+/// # actix::System::new().block_on(async {
+/// let runtime = Runtime::builder().start().await?;
+/// let conversation_id = ConversationId::new("c")?;
+/// for name in ["one", "two", "three"] {
+///     let event = TurnEvent { turn_id: TurnId::new(name)?, kind: TurnEventKind::Done(Done::because("stop")) };
+///     let observe = Observe { conversation_id: conversation_id.clone(), events: vec![event] };
+///     runtime.handles().intake.observe.send(observe).await??;
+/// }
+/// let mut range = TurnRange::latest(conversation_id, 2);
+/// let mut pages = Vec::new();
+/// loop {
+///     let page = runtime.handles().reads.list_turns.send(ListTurns(range.clone())).await??;
+///     let Some(oldest) = page.first() else { break };
+///     range.before = Some(oldest.ordinal.get());
+///     pages.push(page.iter().map(|turn| turn.ordinal.get()).collect::<Vec<_>>());
+/// }
+/// assert_eq!(pages, [vec![2, 3], vec![1]]);
+/// runtime.shutdown().await;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListTurns(pub TurnRange);
 
@@ -50,6 +78,47 @@ impl Handler<ListTurns> for StoreReader {
 
     fn handle(&mut self, ListTurns(range): ListTurns, _: &mut Self::Context) -> Self::Result {
         respond(self.engine.turns(range))
+    }
+}
+
+/// Ask the store for the open turns of a conversation: what it has acknowledged of them so far.
+///
+/// ```
+/// use turn_metrics::actors::{ListOpenTurns, Observe};
+/// use turn_metrics::runtime::Runtime;
+/// use turn_metrics::turn::parse_line;
+///
+/// # actix::System::new().block_on(async {
+/// let runtime = Runtime::builder().start().await?;
+/// let line = r#"{"type":"usage","conversationId":"c","turnId":"t","usage":{"inputTokens":900,"outputTokens":120}}"#;
+/// let event = parse_line(line.as_bytes())?.unwrap();
+/// let conversation_id = event.conversation_id.clone();
+/// let observe = Observe { conversation_id: event.conversation_id, events: vec![event.event] };
+/// runtime.handles().intake.observe.send(observe).await??;
+///
+/// let open = runtime.handles().reads.list_open_turns.send(ListOpenTurns { conversation_id }).await??;
+/// assert_eq!(open.sealed_turns, 0);
+/// let so_far = open.turns[0].turn.so_far();
+/// assert_eq!((so_far.metrics.turn_id.as_str(), so_far.metrics.usage.input_tokens.get()), ("t", 900));
+/// runtime.shutdown().await;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListOpenTurns {
+    /// The conversation; an unknown one has no turns.
+    pub conversation_id: ConversationId,
+}
+
+impl Message for ListOpenTurns {
+    type Result = Result<OpenTurns, Fault>;
+}
+
+impl Handler<ListOpenTurns> for StoreReader {
+    type Result = Response<Result<OpenTurns, Fault>>;
+
+    fn handle(&mut self, list: ListOpenTurns, _: &mut Self::Context) -> Self::Result {
+        respond(self.engine.open_turns(list.conversation_id))
     }
 }
 

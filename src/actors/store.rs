@@ -8,12 +8,12 @@ use std::time::Duration;
 use actix::{Actor, Context, Handler, Message, MessageResult, Response, ResponseActFuture};
 
 use super::end::{AwaitEnd, never};
-use super::reader::{BuildReport, FindRevision, ListConversations, ListSealed, ListTurns, respond};
+use super::reader::{BuildReport, FindRevision, ListConversations, ListOpenTurns, ListSealed, ListTurns, respond};
 use crate::settings::StoreSettings;
 use crate::store::{
     Answer, Backup, BackupError, Commit, CommitError, Committed, ConversationState, Engine, Fault, ListSealedError,
-    ListedConversation, Location, OpenError, RedbEngine, Report, ReportError, Revision, SealedPage, StaleBefore,
-    StaleTurn, StoreSizes,
+    ListedConversation, Location, OpenError, OpenTurns, RedbEngine, Report, ReportError, Revision, SealedPage,
+    StaleBefore, StaleTurn, StoreSizes,
 };
 use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
 
@@ -99,6 +99,14 @@ impl Handler<OpenConversation> for Store {
 
     fn handle(&mut self, open: OpenConversation, _: &mut Self::Context) -> Self::Result {
         respond(self.engine.open(open.conversation_id, open.turn_ids))
+    }
+}
+
+impl Handler<ListOpenTurns> for Store {
+    type Result = Response<Result<OpenTurns, Fault>>;
+
+    fn handle(&mut self, list: ListOpenTurns, _: &mut Self::Context) -> Self::Result {
+        respond(self.engine.open_turns(list.conversation_id))
     }
 }
 
@@ -331,7 +339,7 @@ mod tests {
         store.send(Close).await.unwrap();
 
         let store = open().unwrap().start();
-        let all = TurnRange { conversation_id, after: 0, limit: 10 };
+        let all = TurnRange::after(conversation_id, 0, 10);
         let turns = store.send(ListTurns(all)).await.unwrap().unwrap();
         assert_eq!(turns.iter().map(|turn| turn.metrics.turn_id.as_str()).collect::<Vec<_>>(), ["t"]);
         store.send(Close).await.unwrap();

@@ -15,7 +15,6 @@ use super::signals::Signals;
 use super::table::Screen;
 use super::{CliError, output};
 use crate::http::BadLines;
-use crate::report::Zone;
 use crate::settings::{LogLevel, LogSettings, Settings, SimulationSettings};
 use crate::simulate::Simulation;
 use crate::telemetry;
@@ -148,7 +147,7 @@ async fn drive(args: &Args, url: &ServerUrl) -> Result<(), CliError> {
     let Some(id) = shown else { return Ok(()) };
     let turns = page(&client, &id, 0, TABLE_TURNS).await?;
     output::print_apart(format!("\nThe metrics of conversation {id}, times in milliseconds:\n\n")).await?;
-    output::print_apart(render(&turns, &[], &Zone::system(), Screen::of_stdout())).await?;
+    output::print_apart(render(&turns, &[], &crate::clock::system_time_zone(), Screen::of_stdout())).await?;
     // Show commands with the name by which the user started this program.
     let program = std::env::args().next().unwrap_or_else(|| "turn-metrics".into());
     let hint = format!(

@@ -141,7 +141,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, CliError> {
         }
     }
     if let Format::Table(screen) = format {
-        let zone = args.tz.clone().unwrap_or_else(Zone::system);
+        let zone = args.tz.clone().unwrap_or_else(crate::clock::system_time_zone);
         output::print(&render(&listed, &zone, screen))?;
     }
     if after.is_some() {

@@ -11,8 +11,9 @@ use actix_web::rt::task::JoinHandle;
 use super::args::ServerUrl;
 use super::price_book::{self, PriceBookError};
 use crate::actors::{CountWork, WorkCounts};
+use crate::clock;
 use crate::http::{self, Api};
-use crate::report::{SharedPriceBook, Zone};
+use crate::report::SharedPriceBook;
 use crate::runtime::{Operations, Runtime, StartError};
 use crate::settings::Settings;
 use crate::telemetry;
@@ -112,7 +113,7 @@ impl Service {
         settings: &Settings,
     ) -> Result<Self, ServiceError> {
         let address = listener.local_addr().map_err(ServiceError::Http)?;
-        let zone = settings.reports.time_zone.clone().unwrap_or_else(Zone::system);
+        let zone = settings.reports.time_zone.clone().unwrap_or_else(clock::system_time_zone);
         let api = Api::new(runtime.handles().clone(), settings.http.clone()).with_prices(book).with_time_zone(zone);
         let server = match http::serve(listener, api) {
             Ok(server) => server,

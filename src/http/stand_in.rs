@@ -25,15 +25,15 @@ use super::access::{ROUTES, Route};
 use super::middleware::host::Hosts;
 use super::transport::server::app;
 use crate::actors::{
-    BackUp, BuildReport, CheckWrite, Facts, FindRevision, ListConversations, ListSealed, ListTurns, Load, Observe,
-    ObserveError, Receipt, TurnReceipt,
+    BackUp, BuildReport, CheckWrite, Facts, FindRevision, ListConversations, ListOpenTurns, ListSealed, ListTurns,
+    Load, Observe, ObserveError, Receipt, TurnReceipt,
 };
 use crate::report::{Breakdown, Rollup};
 use crate::runtime::{Handles, Intake, Operations, Reads};
 use crate::settings::HttpSettings;
 use crate::store::{
-    Backup, BackupError, CommitError, Fault, FaultKind, Life, Lineage, Position, PositionedTurn, Report, ReportError,
-    Revision, SealedPage, TurnRange,
+    Backup, BackupError, CommitError, Fault, FaultKind, Life, Lineage, OpenTurns, Position, PositionedTurn, RangeEnd,
+    Report, ReportError, Revision, SealedPage, StagedTurn, TurnRange,
 };
 use crate::testing::{Probe, Written};
 use crate::turn::{
@@ -50,7 +50,9 @@ pub(super) struct StandIn {
     pub(super) waits_for: Option<(&'static str, &'static str)>,
     /// The sealed turns of every conversation.
     pub(super) turns: Vec<StoredTurn>,
-    /// The number of turns in the revision, if it differs from the actual number.
+    /// The open turns of every conversation.
+    pub(super) open: Vec<StagedTurn>,
+    /// The number of turns that its revision has, if it differs from the actual number.
     pub(super) revision: Option<u64>,
     /// Whether the revision has the lineage of another store.
     pub(super) another_store: bool,
@@ -96,6 +98,7 @@ impl StandIn {
             intake: Intake { observe: system.clone().recipient(), load: Load::new(usize::from(!full)) },
             reads: Reads {
                 list_turns: system.clone().recipient(),
+                list_open_turns: system.clone().recipient(),
                 find_revision: system.clone().recipient(),
                 list_sealed: system.clone().recipient(),
                 list_conversations: system.clone().recipient(),
@@ -226,15 +229,27 @@ impl Handler<ListTurns> for StandIn {
 
     fn handle(&mut self, ListTurns(range): ListTurns, _: &mut Self::Context) -> Self::Result {
         let page = self.may_read().map(|()| {
-            let later = self.turns.iter().filter(|turn| turn.ordinal.get() > range.after);
-            later.take(range.limit).cloned().collect()
+            let is_before = |turn: &&StoredTurn| range.before.is_none_or(|before| turn.ordinal.get() < before);
+            let wanted = self.turns.iter().filter(|turn| turn.ordinal.get() > range.after).filter(is_before);
+            let left_out = wanted.clone().count().saturating_sub(range.limit);
+            let left_out = if range.end == RangeEnd::Latest { left_out } else { 0 };
+            wanted.skip(left_out).take(range.limit).cloned().collect()
         });
         self.seen.lock().unwrap().ranges.push(range);
         MessageResult(page)
     }
 }
 
-/// Lists no conversation.
+impl Handler<ListOpenTurns> for StandIn {
+    type Result = MessageResult<ListOpenTurns>;
+
+    fn handle(&mut self, _: ListOpenTurns, _: &mut Self::Context) -> Self::Result {
+        let sealed_turns = self.revision.unwrap_or(self.turns.len() as u64);
+        MessageResult(self.may_read().map(|()| OpenTurns { sealed_turns, turns: self.open.clone() }))
+    }
+}
+
+/// No conversation is listed.
 impl Handler<ListConversations> for StandIn {
     type Result = MessageResult<ListConversations>;
 

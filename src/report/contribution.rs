@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 use super::breakdown::BreakdownRow;
 use super::cost::{Cost, PriceBook};
 use super::label::RollupLabel;
-use super::part::{ByLabel, report_time};
+use super::part::{ByLabel, Parts, report_time};
 use super::quarter::Quarter;
 use super::rollup::Rollup;
 use crate::turn::StoredTurn;
@@ -23,15 +23,16 @@ impl Contribution {
     /// Returns what a turn adds. `book` has the prices.
     pub(crate) fn of_turn(turn: &StoredTurn, book: &dyn PriceBook) -> Self {
         let mut conversation = ConversationSums::default();
+        let taken_apart = Parts::of(turn);
         let mut parts = ByLabel::<BreakdownRow>::new();
-        for (label, rollup) in Rollup::of_turn(turn) {
+        for (label, rollup) in Rollup::of_parts(&taken_apart) {
             parts.of(label).rollup = rollup;
         }
         for part in parts.values() {
             conversation.cache_reporting_prompt_tokens += part.rollup.sums.cache_reporting_prompt_tokens;
             conversation.cache_reporting_read_tokens += part.rollup.sums.cache_reporting_read_tokens;
         }
-        for (label, cost) in Cost::of_turn(turn, book) {
+        for (label, cost) in Cost::of_parts(&taken_apart, book) {
             conversation.cost.add(&cost);
             parts.of(label).cost = cost;
         }

@@ -156,7 +156,20 @@ impl Cost {
 
     /// Returns the cost of a turn, by the labels of its parts. A part without tokens adds nothing.
     pub fn of_turn(turn: &StoredTurn, book: &(impl PriceBook + ?Sized)) -> Vec<(RollupLabel, Self)> {
-        let parts = Parts::of(turn);
+        Self::of_parts(&Parts::of(turn), book)
+    }
+
+    /// Returns what all parts of a turn cost.
+    pub fn total_of_turn(turn: &StoredTurn, book: &(impl PriceBook + ?Sized)) -> Self {
+        let mut total = Self::default();
+        for (_, cost) in Self::of_turn(turn, book) {
+            total.add(&cost);
+        }
+        total
+    }
+
+    /// The same as [`Cost::of_turn`] of a turn that is taken apart already.
+    pub(super) fn of_parts(parts: &Parts<'_>, book: &(impl PriceBook + ?Sized)) -> Vec<(RollupLabel, Self)> {
         let mut costs = ByLabel::<Self>::new();
         for part in &parts.tokens {
             let tokens = part.prompt_tokens + i128::from(part.usage.output_tokens.get());
@@ -164,7 +177,7 @@ impl Cost {
                 continue;
             }
             let cost = costs.of(parts.label(part.model, part.provider));
-            if let Some(price) = price(part, report_time(turn), book) {
+            if let Some(price) = price(part, report_time(parts.turn), book) {
                 cost.priced.0 += price.0;
                 cost.priced_parts += 1;
             } else {

@@ -46,7 +46,7 @@ pub(super) struct UsageSums {
 
 /// A turn, split into its parts.
 pub(super) struct Parts<'a> {
-    turn: &'a StoredTurn,
+    pub(super) turn: &'a StoredTurn,
     pub(super) steps: Vec<StepPart<'a>>,
     pub(super) tokens: Vec<TokenPart<'a>>,
     /// The turn's usage minus the sum of its steps, counter by counter. A number may be negative. The number of reports

@@ -167,9 +167,13 @@ impl Rollup {
     /// Returns what a turn adds to the sums of reports: one rollup for each label of its parts. A part is a step, or
     /// the turn's usage beyond that of its steps.
     pub fn of_turn(turn: &StoredTurn) -> Vec<(RollupLabel, Self)> {
-        let parts = Parts::of(turn);
+        Self::of_parts(&Parts::of(turn))
+    }
+
+    /// Like [`of_turn`](Self::of_turn), for a turn whose parts are known already.
+    pub(super) fn of_parts(parts: &Parts<'_>) -> Vec<(RollupLabel, Self)> {
         let mut rollups = ByLabel::<Self>::new();
-        rollups.of(parts.own_label()).count_turn(turn);
+        rollups.of(parts.own_label()).count_turn(parts.turn);
         for step in &parts.steps {
             rollups.of(parts.label(step.model, step.provider)).count_step(step);
         }

@@ -49,15 +49,8 @@ impl Zone {
         found.map(Self).map_err(|_| UnknownZone(name.to_owned()))
     }
 
-    /// Returns the zone of the system, or UTC if the system names none.
-    pub fn system() -> Self {
-        let system =
-            TimeZone::try_system().ok().filter(|zone| zone.iana_name().is_some_and(|name| name != "Etc/Unknown"));
-        system.map_or(Self::UTC, Self)
-    }
-
-    /// Reads a moment and returns it in milliseconds since 1970. The text is a date, which means its first moment in
-    /// this zone; or milliseconds since 1970; or RFC 3339 with an offset. `None` for any other text.
+    /// Reads a moment: a date of the zone, which stands for its first moment, milliseconds since 1970, or RFC 3339 with an
+    /// offset. Returns milliseconds since 1970. `None` if the text is none of these.
     pub fn moment(&self, text: &str) -> Option<i64> {
         let day = || Some(self.day(text)?.start);
         let rfc_3339 = || Some(text.parse::<Timestamp>().ok()?.as_millisecond());
@@ -302,12 +295,6 @@ mod tests {
         ] {
             assert_eq!(berlin.moment(text), moment, "{text}");
         }
-    }
-
-    #[test]
-    fn the_zone_of_the_system_has_a_name_by_which_it_is_found() {
-        let system = Zone::system();
-        assert_eq!(Zone::named(system.name()).unwrap().name(), system.name());
     }
 
     #[test]

@@ -2,7 +2,8 @@ use actix::{Actor, MailboxError, Recipient};
 
 use crate::actors::{
     BackUp, BuildReport, CheckWrite, CountWork, Facts, FindRevision, InspectConversation, InspectStore, InspectSweeper,
-    ListConversations, ListSealed, ListTurns, Load, Observe, StoreReader, StoreReport, SweeperReport, WorkCounts,
+    ListConversations, ListOpenTurns, ListSealed, ListTurns, Load, Observe, StoreReader, StoreReport, SweeperReport,
+    WorkCounts,
 };
 
 /// The recipients of a running system, grouped by purpose.
@@ -30,6 +31,8 @@ pub struct Intake {
 pub struct Reads {
     /// Returns sealed turns of a conversation.
     pub list_turns: Recipient<ListTurns>,
+    /// Returns the open turns of a conversation.
+    pub list_open_turns: Recipient<ListOpenTurns>,
     /// Returns the revision of a conversation's sealed turns, without reading them.
     pub find_revision: Recipient<FindRevision>,
     /// Returns sealed turns of all conversations, in the order in which they became durable.
@@ -54,6 +57,7 @@ impl Reads {
         let reader = reader.clone().start();
         Self {
             list_turns: reader.clone().recipient(),
+            list_open_turns: reader.clone().recipient(),
             find_revision: reader.clone().recipient(),
             list_sealed: reader.clone().recipient(),
             list_conversations: reader.clone().recipient(),
@@ -155,11 +159,17 @@ mod tests {
     /// Sends one read of each kind. Returns whether all of them succeeded.
     async fn are_answered(reads: &Reads) -> bool {
         let conversation_id = ConversationId::new("c").unwrap();
-        let range = TurnRange { conversation_id: conversation_id.clone(), after: 0, limit: 1 };
+        let range = TurnRange::after(conversation_id.clone(), 0, 1);
         let (grouping, selection) = (Grouping::default(), Selection::default());
         let list = ConversationQuestion::first(ConversationOrder::Recent, 1);
         let question = ReportQuestion { periods: Vec::new(), grouping, selection };
         reads.list_turns.send(ListTurns(range)).await.unwrap().is_ok()
+            & reads
+                .list_open_turns
+                .send(ListOpenTurns { conversation_id: conversation_id.clone() })
+                .await
+                .unwrap()
+                .is_ok()
             & reads.find_revision.send(FindRevision { conversation_id }).await.unwrap().is_ok()
             & reads.list_sealed.send(ListSealed { after: None, limit: 1 }).await.unwrap().is_ok()
             & reads.list_conversations.send(ListConversations(list)).await.unwrap().is_ok()
@@ -170,6 +180,7 @@ mod tests {
     fn failing(reader: Option<StoreReader>) -> Reads {
         Reads {
             list_turns: Probe::start(|_| ready(Err(Fault::closed()))).recipient(),
+            list_open_turns: Probe::start(|_| ready(Err(Fault::closed()))).recipient(),
             find_revision: Probe::start(|_| ready(Err(Fault::closed()))).recipient(),
             list_sealed: Probe::start(|_| ready(Err(Fault::closed().into()))).recipient(),
             list_conversations: Probe::start(|_| ready(Err(Fault::closed()))).recipient(),

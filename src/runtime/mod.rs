@@ -61,7 +61,7 @@ use crate::store::{Engine, Fault, Health, Location, OpenError, RedbEngine};
 /// let receipt = runtime.handles().intake.observe.send(observe).await??;
 /// assert_eq!(receipt.sealed[0].ordinal.get(), 1);
 ///
-/// let all = TurnRange { conversation_id, after: 0, limit: 100 };
+/// let all = TurnRange::after(conversation_id, 0, 100);
 /// let turns = runtime.handles().reads.list_turns.send(ListTurns(all)).await??;
 /// assert_eq!(turns[0].metrics.duration, Some(7.into()));
 /// runtime.shutdown().await;
@@ -303,6 +303,7 @@ impl Runtime {
             intake: Intake { observe: directory.clone().recipient(), load },
             reads: Reads {
                 list_turns: store.clone().recipient(),
+                list_open_turns: store.clone().recipient(),
                 find_revision: store.clone().recipient(),
                 list_sealed: store.clone().recipient(),
                 list_conversations: store.clone().recipient(),

@@ -24,7 +24,7 @@ async fn observe(runtime: &Runtime, script: &TurnScript) -> Result<crate::actors
 }
 
 async fn turns(runtime: &Runtime, conversation: &str) -> Vec<StoredTurn> {
-    let range = TurnRange { conversation_id: id(conversation), after: 0, limit: 1000 };
+    let range = TurnRange::after(id(conversation), 0, 1000);
     runtime.handles().reads.list_turns.send(ListTurns(range)).await.unwrap().unwrap()
 }
 
@@ -72,7 +72,7 @@ async fn reads_on_a_thread_of_ones_own_are_the_same_and_need_no_other_actor() {
     let all = turns(&runtime, "c").await;
     // Short ranges are read on this thread, and long ones on another thread.
     for limit in [1, 100, 1000] {
-        let range = TurnRange { conversation_id: id("c"), after: 0, limit };
+        let range = TurnRange::after(id("c"), 0, limit);
         let read = here.reads.list_turns.send(ListTurns(range)).await.unwrap().unwrap();
         assert_eq!(read, all[..limit.min(all.len())]);
         let list = ListSealed { after: None, limit };
@@ -93,7 +93,7 @@ async fn reads_on_a_thread_of_ones_own_are_the_same_and_need_no_other_actor() {
     assert_eq!(runtime.handles().reads.list_conversations.send(list).await.unwrap().unwrap(), page);
     runtime.shutdown().await;
     for limit in [1, 1000] {
-        let range = TurnRange { conversation_id: id("c"), after: 0, limit };
+        let range = TurnRange::after(id("c"), 0, limit);
         let refused = here.reads.list_turns.send(ListTurns(range)).await.unwrap();
         assert_eq!(refused.map_err(|fault| fault.kind()), Err(FaultKind::Closed));
         let refused = here.reads.list_sealed.send(ListSealed { after: None, limit }).await.unwrap();

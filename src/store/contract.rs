@@ -266,16 +266,59 @@ impl fmt::Display for Revision {
     }
 }
 
-/// Asks for sealed turns of a conversation, in order.
+/// Asks for sealed turns of a conversation. The answer has them in the order of their ordinals.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TurnRange {
     /// The conversation. An unknown conversation has no turns.
     pub conversation_id: ConversationId,
     /// Selects the turns with a larger ordinal; 0 selects all.
     pub after: u64,
-    /// The maximum number of turns. An answer is bounded in bytes too, so it may have fewer turns. Only an empty answer
-    /// means that no turn follows.
+    /// Only turns with a smaller ordinal; `None` for all.
+    pub before: Option<u64>,
+    /// Which turns are left out if the answer cannot have all of them.
+    pub end: RangeEnd,
+    /// The maximum number of turns. An answer is bounded in bytes too and may have fewer; only an empty one means that
+    /// the range has no more turns.
     pub limit: usize,
+}
+
+/// The end of a range of turns that an answer begins at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum RangeEnd {
+    /// The oldest turns are returned, and later ones are left out.
+    #[default]
+    Oldest,
+    /// The latest turns are returned, and earlier ones are left out.
+    Latest,
+}
+
+impl TurnRange {
+    /// Asks for the oldest turns after an ordinal; 0 for the first turns.
+    pub fn after(conversation_id: ConversationId, after: u64, limit: usize) -> Self {
+        Self { conversation_id, after, before: None, end: RangeEnd::Oldest, limit }
+    }
+
+    /// Asks for the latest turns.
+    pub fn latest(conversation_id: ConversationId, limit: usize) -> Self {
+        Self { end: RangeEnd::Latest, ..Self::after(conversation_id, 0, limit) }
+    }
+
+    /// The first and the last ordinal of the range, or `None` if no ordinal is in it.
+    pub(crate) fn ordinals(&self) -> Option<(u64, u64)> {
+        let first = self.after.checked_add(1)?;
+        let last = self.before.map_or(Some(u64::MAX), |before| before.checked_sub(1))?;
+        (first <= last).then_some((first, last))
+    }
+}
+
+/// The open turns of a conversation at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OpenTurns {
+    /// The number of turns that were sealed at that moment, which is also the latest ordinal. A turn is either among the
+    /// open ones or has an ordinal up to this one.
+    pub sealed_turns: u64,
+    /// The open turns, in the order of their ids.
+    pub turns: Vec<StagedTurn>,
 }
 
 /// A sealed turn and its place in the order of all turns.

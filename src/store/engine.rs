@@ -12,8 +12,8 @@ use tokio::sync::watch;
 
 use super::contract::{
     Backup, BackupError, Commit, CommitError, Committed, ConversationQuestion, ConversationState, Health,
-    ListSealedError, ListedConversation, Report, ReportError, ReportQuestion, Revision, SealedPage, StaleBefore,
-    StaleTurn, StoreSizes, TurnRange,
+    ListSealedError, ListedConversation, OpenTurns, Report, ReportError, ReportQuestion, Revision, SealedPage,
+    StaleBefore, StaleTurn, StoreSizes, TurnRange,
 };
 use super::fault::Fault;
 use super::position::Position;
@@ -57,8 +57,10 @@ pub(crate) trait Engine: Send + Sync + 'static {
     /// Returns the state of a conversation, and which of these turns are sealed.
     fn open(&self, id: ConversationId, turn_ids: Vec<TurnId>) -> Answer<Result<ConversationState, Fault>>;
 
-    /// Returns sealed turns of a conversation, in the order of their ordinals. Only an empty list means that no turn
-    /// follows.
+    /// The open turns of a conversation.
+    fn open_turns(&self, id: ConversationId) -> Answer<Result<OpenTurns, Fault>>;
+
+    /// Sealed turns of a range, in order. Only an empty list means that there are no more.
     fn turns(&self, range: TurnRange) -> Answer<Result<Vec<StoredTurn>, Fault>>;
 
     /// Returns a page of the sealed turns of all conversations, in the order in which they became durable. The page

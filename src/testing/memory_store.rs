@@ -6,15 +6,15 @@ use uuid::Uuid;
 
 use super::Probe;
 use crate::actors::{
-    BuildReport, FindRevision, ListConversations, ListSealed, ListStaleTurns, ListTurns, OpenConversation,
-    StoreRecipients,
+    BuildReport, FindRevision, ListConversations, ListOpenTurns, ListSealed, ListStaleTurns, ListTurns,
+    OpenConversation, StoreRecipients,
 };
 use crate::report::{Breakdown, ConversationSums, Cost, NoPrices, Quarter, Rollup, SharedPriceBook, report_time};
 use crate::store::rule::{Conflict, ConversationHead, decide};
 use crate::store::{
     Commit, CommitError, Committed, ConversationQuestion, ConversationState, Life, Lineage, ListSealedError,
-    ListedConversation, Position, PositionedTurn, Report, ReportError, ReportQuestion, Revision, SealedPage,
-    StagedTurn, StaleTurn, TurnRange,
+    ListedConversation, OpenTurns, Position, PositionedTurn, RangeEnd, Report, ReportError, ReportQuestion, Revision,
+    SealedPage, StagedTurn, StaleTurn, TurnRange,
 };
 use crate::turn::{ConversationId, Ordinal, SealedTurn, StoredTurn, TurnId, Usage};
 
@@ -122,11 +122,26 @@ impl MemoryStore {
         Ok(decision.into_committed())
     }
 
-    /// Returns sealed turns of a conversation, in order.
+    /// Returns the open turns of a conversation.
+    pub fn open_turns(&self, id: &ConversationId) -> OpenTurns {
+        let all = self.lock();
+        let Some(kept) = all.conversations.get(id) else { return OpenTurns::default() };
+        let mut turns: Vec<_> = kept.open.values().cloned().collect();
+        turns.sort_by(|one, other| one.turn.id.cmp(&other.turn.id));
+        OpenTurns { sealed_turns: kept.head.sealed_turns, turns }
+    }
+
+    /// Sealed turns, in order.
     pub fn turns(&self, range: &TurnRange) -> Vec<StoredTurn> {
         let all = self.lock();
         let sealed = all.conversations.get(&range.conversation_id).map_or(&[][..], |kept| &kept.sealed);
-        sealed.iter().filter(|turn| turn.ordinal.get() > range.after).take(range.limit).cloned().collect()
+        let is_before = |turn: &&StoredTurn| range.before.is_none_or(|before| turn.ordinal.get() < before);
+        let sealed = sealed.iter().filter(|turn| turn.ordinal.get() > range.after).filter(is_before);
+        let left_out = match range.end {
+            RangeEnd::Oldest => 0,
+            RangeEnd::Latest => sealed.clone().count().saturating_sub(range.limit),
+        };
+        sealed.skip(left_out).take(range.limit).cloned().collect()
     }
 
     /// Returns sealed turns of all conversations, in the order in which they were sealed.
@@ -244,7 +259,13 @@ impl MemoryStore {
         Probe::start(move |ListTurns(range)| ready(Ok(store.turns(&range))))
     }
 
-    /// Returns a probe that finds revisions in this store.
+    /// A probe that reads open turns of this store.
+    pub fn open_lists(&self) -> Probe<ListOpenTurns> {
+        let store = self.clone();
+        Probe::start(move |list: ListOpenTurns| ready(Ok(store.open_turns(&list.conversation_id))))
+    }
+
+    /// A probe that finds revisions in this store.
     pub fn revisions(&self) -> Probe<FindRevision> {
         let store = self.clone();
         Probe::start(move |find: FindRevision| ready(Ok(store.revision(&find.conversation_id))))
@@ -317,6 +338,10 @@ mod tests {
 
         fn open(&self, id: ConversationId, turn_ids: Vec<TurnId>) -> Answer<Result<ConversationState, Fault>> {
             self.read(|store| store.conversation_state(&id, &turn_ids))
+        }
+
+        fn open_turns(&self, id: ConversationId) -> Answer<Result<OpenTurns, Fault>> {
+            self.read(|store| store.open_turns(&id))
         }
 
         fn turns(&self, range: TurnRange) -> Answer<Result<Vec<StoredTurn>, Fault>> {

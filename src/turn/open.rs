@@ -348,6 +348,11 @@ impl OpenTurn {
         }
     }
 
+    /// Returns the turn as if it had ended with what is known of it so far: without a reason, a duration and moments.
+    pub fn so_far(&self) -> SealedTurn {
+        self.seal(&Done::because(""), EpochMillis::new(0))
+    }
+
     /// Returns probable mistakes of the kernel in the turn that `done` seals.
     pub fn warnings(&self, done: &Done, sealed_at: EpochMillis) -> Vec<Warning> {
         let mut warnings = Vec::new();

@@ -1,5 +1,10 @@
 //! Questions about many conversations and about periods: every answer must equal the sums over the turns themselves.
 
+#[cfg(feature = "prices")]
+mod month;
+#[cfg(feature = "prices")]
+mod oracle;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 

@@ -68,3 +68,18 @@ fn actor_test() {
 fn subscribe() {
     assert_eq!(run("subscribe", &[]), "c 1 first\nc 2 second\nc 3 third\nthe actor counted 3 turns and missed 0\n");
 }
+
+#[test]
+fn ask() {
+    let answers = [
+        "one 1 t1: 0.003150000000 USD",
+        "one is open: t3 with 1200 input tokens so far",
+        "one has 1 sealed turn",
+        "in order: t1, t2",
+        "two: 1 turn, 0.009100000000 USD",
+        "one: 1 turn, 0.003150000000 USD",
+        "large: 1000 input tokens, 0.003150000000 USD",
+        "small: 9000 input tokens, 0.009100000000 USD",
+    ];
+    assert_eq!(run("ask", &[]).lines().collect::<Vec<_>>(), answers);
+}

@@ -12,8 +12,8 @@ use self::checker::Kind;
 use self::client::Manners;
 use self::run::{End, Plan, Report, run};
 
-/// Returns a number from the environment, so that a run can be made longer or a failed run repeated.
-fn setting(name: &str, default: u64) -> u64 {
+/// A number from the environment, to run longer or to repeat a failed run.
+pub(crate) fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name} is not a number")))
 }
 

@@ -155,7 +155,7 @@ fn a_dumb_or_nameless_terminal_gets_no_escapes_and_another_one_does() {
 fn a_table_is_as_wide_as_the_terminal_allows() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(directory.path());
-    let events = r#"{"type":"usage","conversationId":"c","turnId":"t","stepId":"s","usage":{"inputTokens":1,"outputTokens":1,"cacheWriteTokens":1}}
+    let events = r#"{"type":"usage","conversationId":"c","turnId":"t","stepId":"s","usage":{"inputTokens":2,"outputTokens":1,"cacheReadTokens":1,"cacheWriteTokens":1}}
 {"type":"step-complete","conversationId":"c","turnId":"t","stepId":"s","ttftMs":1,"decodeMs":987,"genTotalMs":1}
 {"type":"done","conversationId":"c","turnId":"t","reason":"stop"}"#;
     assert_eq!(server.client().post_events(events).status, 200);

@@ -160,7 +160,7 @@ impl StateMachineTest for Test {
                 });
             }
             Transition::Read { conversation, after, limit } => {
-                let range = TurnRange { conversation_id: id(conversation), after, limit };
+                let range = TurnRange::after(id(conversation), after, limit);
                 let read = actors.runner.block_on(actors.store.send(ListTurns(range))).unwrap().unwrap();
                 let all = model.stored(conversation);
                 let expected = all.into_iter().filter(|turn| turn.ordinal.get() > after).take(limit);
@@ -176,7 +176,7 @@ impl StateMachineTest for Test {
             let mut open = actors.engine.conversation_state(&conversation_id, &[]).unwrap().open_turns;
             open.sort_by(|a, b| a.turn.id.cmp(&b.turn.id));
             assert_eq!(open, model.open(*conversation));
-            let range = TurnRange { conversation_id, after: 0, limit: usize::MAX };
+            let range = TurnRange::after(conversation_id, 0, usize::MAX);
             assert_eq!(actors.engine.turns(&range).unwrap(), model.stored(*conversation));
         }
         let counts = actors.runner.block_on(actors.directory.send(CountWork)).unwrap();

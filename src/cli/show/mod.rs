@@ -80,7 +80,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, CliError> {
         let beyond = args.after.map(|after| format!(" after {after}")).unwrap_or_default();
         output::print(&format!("conversation {id} has no turns{beyond}\n"))?;
     } else {
-        let zone = args.tz.clone().unwrap_or_else(Zone::system);
+        let zone = args.tz.clone().unwrap_or_else(crate::clock::system_time_zone);
         output::print(&render(&turns, &open, &zone, args.wide.screen()))?;
     }
     if let Some(more) = more {

@@ -6,7 +6,7 @@ use tracing::error;
 use super::cache::BodyCache;
 use super::held_bytes::ReadBudget;
 use super::turnstile::Turnstile;
-use crate::clock::{SharedClock, SystemClock};
+use crate::clock::{SharedClock, SystemClock, system_time_zone};
 use crate::http::error::ApiError;
 use crate::http::intake::budget::ByteBudget;
 use crate::report::{NoPrices, SharedPriceBook, Zone};
@@ -39,7 +39,7 @@ impl Api {
         let budget = ByteBudget::new(settings.max_buffered_bytes);
         let bodies = BodyCache::new(settings.cache_bytes);
         let reads = ReadBudget::new(settings.max_read_bytes);
-        let (prices, zone, clock) = (Arc::new(NoPrices), Zone::system(), Arc::new(SystemClock));
+        let (prices, zone, clock) = (Arc::new(NoPrices), system_time_zone(), Arc::new(SystemClock));
         let (reports, summaries) = (Turnstile::new(), Turnstile::new());
         Self { handles, settings, budget, reads, reports, summaries, bodies, prices, zone, clock }
     }

@@ -6,7 +6,7 @@ use super::api::Api;
 use crate::http::error::ApiError;
 use crate::report::Zone;
 
-/// The parameters of a request. All have known names, and no name occurs twice.
+/// The parameters of a request. Each stands once.
 #[derive(Debug)]
 pub(crate) struct Query(Vec<(String, String)>);
 
@@ -20,18 +20,36 @@ const MOMENT: &str = "a date such as 2026-01-31, milliseconds since 1970, or a m
 impl Query {
     /// Reads a query. A parameter with an unknown name is an error.
     pub(crate) fn read(query: &str, known: &'static [&'static str]) -> Result<Self, ApiError> {
+        Self::read_each(query, known, |name| {
+            let name = name.chars().take(MAX_QUOTED_CHARS).collect();
+            Err(ApiError::UnknownParameter { name, known })
+        })
+    }
+
+    /// Reads the parameters of a query that are known, and ignores others.
+    pub(crate) fn read_known(query: &str, known: &'static [&'static str]) -> Result<Self, ApiError> {
+        Self::read_each(query, known, |_| Ok(()))
+    }
+
+    fn read_each(
+        query: &str,
+        known: &'static [&'static str],
+        unknown: impl Fn(&str) -> Result<(), ApiError>,
+    ) -> Result<Self, ApiError> {
         let web::Query(parameters) = web::Query::<Vec<(String, String)>>::from_query(query)
             .map_err(|_| ApiError::BadRequest("the query is not valid"))?;
-        for (place, (name, _)) in parameters.iter().enumerate() {
-            let Some(known) = known.iter().find(|known| *known == name) else {
-                let name = name.chars().take(MAX_QUOTED_CHARS).collect();
-                return Err(ApiError::UnknownParameter { name, known });
+        let mut read = Self(Vec::new());
+        for (name, value) in parameters {
+            let Some(known) = known.iter().find(|known| **known == name) else {
+                unknown(&name)?;
+                continue;
             };
-            if parameters[..place].iter().any(|(earlier, _)| earlier == name) {
+            if read.text(known).is_some() {
                 return Err(ApiError::RepeatedParameter { name: known });
             }
+            read.0.push((name, value));
         }
-        Ok(Self(parameters))
+        Ok(read)
     }
 
     /// Returns the value of a parameter.
@@ -67,7 +85,13 @@ impl Query {
         })
     }
 
-    /// Returns the value of a parameter that is a moment, in milliseconds since 1970.
+    /// A yes or a no; no if the parameter is absent.
+    pub(crate) fn flag(&self, name: &'static str) -> Result<bool, ApiError> {
+        let flag = self.parsed(name, "true or false", |text| text.parse().ok())?;
+        Ok(flag.unwrap_or(false))
+    }
+
+    /// A moment in milliseconds since 1970.
     pub(crate) fn moment(&self, name: &'static str, zone: &Zone) -> Result<Option<i64>, ApiError> {
         self.parsed(name, MOMENT, |text| zone.moment(text))
     }
@@ -95,6 +119,9 @@ mod tests {
         assert_eq!(message(read("from=1&from=2")), "the query parameter `from` may stand once");
         assert!(message(read(&format!("{}=1", "x".repeat(1000)))).len() < 200);
         assert_eq!(read("to=a%2Fb&").unwrap().text("to"), Some("a/b"));
+        let lenient = |query: &str| Query::read_known(query, &["from", "to"]);
+        assert_eq!(lenient("form=1&form=2&to=3").unwrap().0, [("to".to_owned(), "3".to_owned())]);
+        assert_eq!(message(lenient("from=1&from=2")), "the query parameter `from` may stand once");
     }
 
     #[test]
@@ -105,6 +132,9 @@ mod tests {
         assert_eq!(message(query.number("n", 1..=6)), "the query parameter `n` must be a whole number from 1 to 6");
         assert_eq!(message(query.choice("a", &[("y", 1), ("z", 2)])), "the query parameter `a` must be one of y, z");
         assert_eq!(query.choice("a", &[("x", 1)]).unwrap(), Some(1));
+        assert_eq!(message(query.flag("a")), "the query parameter `a` must be true or false");
+        let flags = Query::read("a=true&n=false", &["a", "n"]).unwrap();
+        assert_eq!(["a", "n", "absent"].map(|name| flags.flag(name).unwrap()), [true, false, false]);
         assert!(message(query.moment("a", &Zone::UTC)).contains("milliseconds since 1970"));
         assert_eq!(query.moment("absent", &Zone::UTC).unwrap(), None);
     }

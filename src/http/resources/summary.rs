@@ -13,17 +13,15 @@ use super::api::{Api, ask_reader};
 use super::path_id::PathId;
 use super::query::Query;
 use super::turn_list::{TURNS_READ_AT_ONCE, write_with_cost};
-use crate::actors::{ListConversations, ListTurns};
+use super::turns::open_turns;
+use crate::actors::ListTurns;
 use crate::http::error::ApiError;
 use crate::report::{
-    Breakdown, BreakdownRow, Cost, CostFigures, Figures, Grouping, Period, Quarter, Rollup, Selection, UsageSums,
+    Breakdown, BreakdownRow, Contribution, CostFigures, Figures, Grouping, Period, Quarter, Selection, UsageSums,
     report_time, retention,
 };
-use crate::store::{ConversationOrder, ConversationQuestion, TurnRange};
+use crate::store::TurnRange;
 use crate::turn::{ConversationId, EpochMillis, Label, StoredTurn, TokenCount};
-
-/// How many listed conversations are read at once while the code looks for one of them.
-const LISTED_AT_ONCE: usize = 100;
 
 /// The maximum number of models in a summary. Each has a row, and clients choose the names of models.
 const MAX_MODELS: usize = 1000;
@@ -33,53 +31,20 @@ const MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// Returns the figures of a conversation's whole life.
 ///
-/// For this, all its turns are read, piece by piece.
+/// For this, all turns that are sealed at the moment of the request are read, piece by piece.
 pub(crate) async fn get(api: Data<Api>, PathId(id): PathId, request: HttpRequest) -> Result<HttpResponse, ApiError> {
     Query::read(request.query_string(), &[])?;
     let _inside = api.summaries.enter().await?;
+    let open = open_turns(&api, &id).await.map_err(|_| ApiError::ReadFailed)?;
     let mut life = Life::new();
-    let open_turns = loop {
-        let before = life.turns;
-        life.read(&api, &id).await?;
-        let Some(last_at) = life.latest.as_ref().map(report_time) else { return Err(ApiError::UnknownConversation) };
-        // The index of conversations finds this one by the report time of its latest turn.
-        let at_that_time = Some((last_at, EpochMillis::new(last_at.get().saturating_add(1))));
-        if let Some(open_turns) = open_turns(&api, &id, at_that_time).await? {
-            break open_turns;
-        }
-        // Either another turn has been sealed meanwhile, or the latest turn is damaged, or all turns have been erased.
-        if life.turns == before {
-            break open_turns(&api, &id, None).await?.ok_or(ApiError::UnknownConversation)?;
-        }
-    };
+    life.read(&api, &id, open.sealed_turns).await?;
     let mut json = Vec::new();
-    life.write(&api, &id, open_turns, &mut json)?;
+    life.write(&api, &id, open.turns.len(), &mut json)?;
     whole(&api, json)
 }
 
-/// Returns the number of a conversation's open turns; `None` if the conversation is not listed.
-async fn open_turns(
-    api: &Api,
-    id: &ConversationId,
-    last_at: Option<(EpochMillis, EpochMillis)>,
-) -> Result<Option<usize>, ApiError> {
-    let first = ConversationQuestion::first(ConversationOrder::Recent, LISTED_AT_ONCE);
-    let mut question = ConversationQuestion { last_at, prefix: id.as_str().to_owned(), ..first };
-    loop {
-        let page = ListConversations(question.clone());
-        let listed = ask_reader(&api.handles.reads.list_conversations, page).await.map_err(|_| ApiError::ReadFailed)?;
-        if let Some(found) = listed.iter().find(|listed| listed.conversation_id == *id) {
-            return Ok(Some(found.open_turns));
-        }
-        let Some(last) = listed.last().filter(|_| listed.len() == LISTED_AT_ONCE) else { return Ok(None) };
-        question = question.after(last);
-    }
-}
-
-/// The sums over the turns of a conversation that were read so far.
+/// The sums over the turns of a conversation, as far as they were read.
 struct Life {
-    /// The ordinal of the latest turn.
-    last: u64,
     turns: u64,
     by_model: Breakdown,
     by_reason: BTreeMap<&'static str, i128>,
@@ -92,13 +57,15 @@ impl Life {
     fn new() -> Self {
         let by_model = Breakdown::new(Grouping { model: true, ..Grouping::default() }, Selection::default());
         let by_reason = BTreeMap::new();
-        Self { last: 0, turns: 0, by_model, by_reason, first_at: None, previous: None, latest: None }
+        Self { turns: 0, by_model, by_reason, first_at: None, previous: None, latest: None }
     }
 
-    /// Reads the turns that come after those read so far.
-    async fn read(&mut self, api: &Api, id: &ConversationId) -> Result<(), ApiError> {
+    /// Reads the turns up to the ordinal `last`.
+    async fn read(&mut self, api: &Api, id: &ConversationId, last: u64) -> Result<(), ApiError> {
+        let end = last.checked_add(1);
         loop {
-            let range = TurnRange { conversation_id: id.clone(), after: self.last, limit: TURNS_READ_AT_ONCE };
+            let after = self.latest.as_ref().map_or(0, |latest| latest.ordinal.get());
+            let range = TurnRange { before: end, ..TurnRange::after(id.clone(), after, TURNS_READ_AT_ONCE) };
             let turns = ask_reader(&api.handles.reads.list_turns, ListTurns(range)).await;
             let turns = turns.map_err(|_| ApiError::ReadFailed)?;
             if turns.is_empty() {
@@ -116,16 +83,13 @@ impl Life {
     fn add(&mut self, turn: StoredTurn, api: &Api) {
         // All turns of a life belong to one period.
         let Ok(whole) = Period::new(Quarter::FIRST, Quarter::LAST) else { return };
-        for (label, rollup) in Rollup::of_turn(&turn) {
+        for (label, part) in Contribution::of_turn(&turn, &*api.prices).parts {
             if let Some(reason) = label.reason {
-                *self.by_reason.entry(reason.as_str()).or_default() += rollup.turns();
+                *self.by_reason.entry(reason.as_str()).or_default() += part.rollup.turns();
             }
-            self.by_model.add(whole, &label, &rollup);
+            self.by_model.add(whole, &label, &part.rollup);
+            self.by_model.add_cost(whole, &label, &part.cost);
         }
-        for (label, cost) in Cost::of_turn(&turn, &*api.prices) {
-            self.by_model.add_cost(whole, &label, &cost);
-        }
-        self.last = turn.ordinal.get();
         self.turns += 1;
         self.first_at.get_or_insert(report_time(&turn));
         self.previous = self.latest.replace(turn);
@@ -271,9 +235,10 @@ mod tests {
         assert_eq!(get(&api, "/conversations/c/summary").await.failure(404), "no turn of this conversation is sealed");
         let message = get(&api, "/conversations/c/summary?from=1").await.failure(400);
         assert!(message.starts_with("`from` is no query parameter here"), "{message}");
-        // The turns were erased between the two questions: the stand-in lists no conversation.
-        let api = StandIn { turns: sealed_turns(70), ..StandIn::default() }.serving();
-        get(&api, "/conversations/c/summary").await.failure(404);
+        // Sealed between the two questions.
+        let api = StandIn { turns: sealed_turns(70), revision: Some(65), ..StandIn::default() }.serving();
+        let answer = get(&api, "/conversations/c/summary").await;
+        assert!(answer.success().starts_with(r#"{"conversationId":"c","turns":65,"#), "{:?}", answer.body);
         let api = StandIn { turns: sealed_turns(3), reads: Some(1), ..StandIn::default() }.serving();
         assert_eq!(
             get(&api, "/conversations/c/summary").await.failure(500),

@@ -10,14 +10,19 @@ use super::held_bytes::{FREE_BYTES, HeldBytes};
 use super::parts::next_part;
 use crate::actors::ListTurns;
 use crate::http::error::{ApiError, Unavailable};
-use crate::report::{ConversationSums, PriceBook};
-use crate::store::TurnRange;
+use crate::report::{Cost, PriceBook};
+use crate::store::{RangeEnd, TurnRange};
 use crate::turn::{ConversationId, StoredTurn};
 
 /// How many turns are read at once. They make about 25 KiB of JSON.
 pub(crate) const TURNS_READ_AT_ONCE: usize = 64;
 
-/// How a turn is written as JSON.
+/// The number of turns to read next, where so many are left.
+fn turns_at_once(left: u64) -> usize {
+    usize::try_from(left).unwrap_or(usize::MAX).min(TURNS_READ_AT_ONCE)
+}
+
+/// How a turn is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
     /// The metrics alone.
@@ -66,10 +71,46 @@ impl TurnList {
         Self { api, id, form: Form::Metrics, last, place }
     }
 
-    /// Returns a page of at most `limit` turns, with their envelopes.
-    pub(crate) fn page(api: Data<Api>, id: ConversationId, after: u64, limit: u64, form: Form) -> Self {
+    /// A page of at most so many turns up to the ordinal `last`, with their envelopes.
+    pub(crate) fn page(api: Data<Api>, id: ConversationId, (after, last): (u64, u64), limit: u64, form: Form) -> Self {
         let place = Place { after, written: 0, left: limit, left_bytes: api.settings.max_page_bytes };
-        Self { api, id, form, last: u64::MAX, place }
+        Self { api, id, form, last, place }
+    }
+
+    /// Moves the beginning of a page so far that it ends with its last turns.
+    ///
+    /// The turns are read from the end to find out how many there are room for. They are read again to be written: the
+    /// page may be longer than a connection may hold.
+    pub(crate) async fn skip_to_latest(&mut self) -> Result<(), ApiError> {
+        let Place { after, mut left, mut left_bytes, .. } = self.place;
+        let mut first = None;
+        let mut json = Vec::new();
+        'page: while left > 0 && left_bytes > 0 {
+            let range = TurnRange {
+                before: first.or(self.last.checked_add(1)),
+                end: RangeEnd::Latest,
+                ..TurnRange::after(self.id.clone(), after, turns_at_once(left))
+            };
+            let turns = ask_reader(&self.api.handles.reads.list_turns, ListTurns(range)).await?;
+            if turns.is_empty() {
+                break;
+            }
+            for turn in turns.iter().rev() {
+                json.clear();
+                self.write(turn, &mut json)?;
+                first = Some(turn.ordinal.get());
+                left -= 1;
+                left_bytes = left_bytes.saturating_sub(json.len());
+                if left_bytes == 0 {
+                    break 'page;
+                }
+            }
+        }
+        let place = &mut self.place;
+        place.left -= left;
+        place.left_bytes = usize::MAX;
+        place.after = first.map_or(after, |first| first - 1);
+        Ok(())
     }
 
     /// Returns whether the whole list has been read.
@@ -99,8 +140,7 @@ impl TurnList {
     /// Reads the next turns and writes them, whatever their size.
     async fn read(&mut self, json: &mut Vec<u8>) -> Result<(), ApiError> {
         let Place { after, left, .. } = self.place;
-        let limit = usize::try_from((self.last - after).min(left)).unwrap_or(usize::MAX).min(TURNS_READ_AT_ONCE);
-        let range = TurnRange { conversation_id: self.id.clone(), after, limit };
+        let range = TurnRange::after(self.id.clone(), after, turns_at_once((self.last - after).min(left)));
         let turns = ask_reader(&self.api.handles.reads.list_turns, ListTurns(range)).await?;
         // The store skips damaged turns, so it may return turns beyond the last one of the list.
         let mut wanted = turns.iter().take_while(|turn| turn.ordinal.get() <= self.last).peekable();
@@ -206,7 +246,7 @@ pub(crate) fn write_with_cost(turn: &StoredTurn, book: &dyn PriceBook, json: &mu
     serde_json::to_writer(&mut *json, turn)?;
     json.pop();
     json.extend(br#","cost":"#);
-    serde_json::to_writer(&mut *json, &ConversationSums::of_turn(turn, book).cost.figures())?;
+    serde_json::to_writer(&mut *json, &Cost::total_of_turn(turn, book).figures())?;
     json.push(b'}');
     Ok(())
 }

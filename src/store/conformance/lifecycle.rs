@@ -42,7 +42,7 @@ pub(crate) async fn closing_writes_what_waits_and_then_nothing_is_answered(store
     assert_eq!(engine.check_write().get().await.map_err(refused), Err(closed));
     assert_eq!(engine.tick(SECOND).get().await.map_err(refused), Err(closed));
     let (id, all) = (conversation("c"), RunningTime::new(99).into());
-    let range = TurnRange { conversation_id: id.clone(), after: 0, limit: 9 };
+    let range = TurnRange::after(id.clone(), 0, 9);
     let faults = [
         engine.open(id.clone(), Vec::new()).get().await.map(drop),
         engine.turns(range).get().await.map(drop),

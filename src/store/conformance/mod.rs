@@ -24,8 +24,8 @@ use std::sync::Arc;
 use super::oracle::change;
 use super::{
     Commit, CommitError, Committed, ConversationOrder, ConversationQuestion, ConversationState, Engine,
-    ListSealedError, ListedConversation, Position, Report, ReportError, ReportQuestion, Revision, SealedPage,
-    StagedChange, StagedTurn, StaleBefore, StaleTurn, TurnOutcome, TurnRange, Version,
+    ListSealedError, ListedConversation, OpenTurns, Position, RangeEnd, Report, ReportError, ReportQuestion, Revision,
+    SealedPage, StagedChange, StagedTurn, StaleBefore, StaleTurn, TurnOutcome, TurnRange, Version,
 };
 use crate::report::{PicoDollars, PriceBook, PricedStep, SharedPriceBook};
 use crate::turn::{
@@ -88,7 +88,12 @@ impl StoreUnderTest {
         self.0.turns(range.clone()).get().await.unwrap()
     }
 
-    /// Returns a page of the stale turns. The store chooses the order.
+    /// The open turns of a conversation.
+    async fn open_turns(&self, id: &ConversationId) -> OpenTurns {
+        self.0.open_turns(id.clone()).get().await.unwrap()
+    }
+
+    /// A page of the stale turns. The pages have an order of the store's own.
     async fn stale_turns(&self, before: StaleBefore, after: Option<&StaleTurn>, limit: usize) -> Vec<StaleTurn> {
         self.0.stale_turns(before, after.cloned(), limit).get().await.unwrap()
     }
@@ -152,6 +157,8 @@ macro_rules! conformance {
                 ids_that_resemble_each_other_are_told_apart
                 opening_tells_which_of_some_turns_are_sealed
                 a_range_begins_after_an_ordinal_and_ends_at_its_limit
+                a_range_ends_before_an_ordinal_and_may_begin_at_its_end
+                the_open_turns_come_by_id_with_the_number_of_sealed_ones
                 a_revision_changes_with_the_sealed_turns_alone
                 a_turn_is_stale_if_its_latest_event_came_before
                 a_failed_turn_is_stale_by_a_moment_of_its_own
@@ -273,8 +280,8 @@ fn outcomes(committed: &Committed) -> Vec<(&str, TurnOutcome)> {
 async fn all(store: &StoreUnderTest, name: &str) -> Vec<StoredTurn> {
     let (mut turns, mut after) = (Vec::<StoredTurn>::new(), 0);
     loop {
-        let range = TurnRange { conversation_id: conversation(name), after, limit: usize::MAX };
-        // A list may have fewer turns than are left; only an empty list means that none is left.
+        let range = TurnRange::after(conversation(name), after, usize::MAX);
+        // A list may have fewer turns than are left; only an empty one is the end.
         let list = store.turns(&range).await;
         let Some(latest) = list.last() else { return turns };
         after = latest.ordinal.get();

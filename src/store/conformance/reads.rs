@@ -95,7 +95,7 @@ pub(crate) async fn a_range_begins_after_an_ordinal_and_ends_at_its_limit(store:
     store.commit(commit("d", 0, &[], &["a", "b", "c", "d", "e"])).await.unwrap();
     store.commit(commit("c", 1, &[], &["c", "d"])).await.unwrap();
     let ordinals = async |after, limit| {
-        let turns = store.turns(&TurnRange { conversation_id: conversation("c"), after, limit }).await;
+        let turns = store.turns(&TurnRange::after(conversation("c"), after, limit)).await;
         turns.iter().map(|turn| turn.ordinal.get()).collect::<Vec<_>>()
     };
     assert_eq!(ordinals(0, usize::MAX).await, [1, 2, 3, 4]);
@@ -105,6 +105,40 @@ pub(crate) async fn a_range_begins_after_an_ordinal_and_ends_at_its_limit(store:
     assert_eq!(ordinals(4, 10).await, [0; 0]);
     assert_eq!(ordinals(u64::MAX, 10).await, [0; 0]);
     assert_eq!(ordinals(0, 0).await, [0; 0]);
+}
+
+pub(crate) async fn a_range_ends_before_an_ordinal_and_may_begin_at_its_end(store: &StoreUnderTest) {
+    store.commit(commit("c", 0, &[], &["a", "b"])).await.unwrap();
+    store.commit(commit("d", 0, &[], &["a", "b", "c", "d", "e"])).await.unwrap();
+    store.commit(commit("c", 1, &[], &["c", "d"])).await.unwrap();
+    let ordinals = async |end, after, before, limit| {
+        let range = TurnRange { before, end, ..TurnRange::after(conversation("c"), after, limit) };
+        store.turns(&range).await.iter().map(|turn| turn.ordinal.get()).collect::<Vec<_>>()
+    };
+    for after in [0, 1, 2, 3, 4, 9, u64::MAX] {
+        for before in [None, Some(0), Some(1), Some(2), Some(3), Some(4), Some(5), Some(u64::MAX)] {
+            let all: Vec<_> = (1..=4).filter(|n| *n > after && before.is_none_or(|before| *n < before)).collect();
+            for limit in [0, 1, 2, 3, 4, usize::MAX] {
+                let count = limit.min(all.len());
+                let case = format!("after {after}, before {before:?}, at most {limit}");
+                assert_eq!(ordinals(RangeEnd::Oldest, after, before, limit).await, all[..count], "{case}");
+                assert_eq!(ordinals(RangeEnd::Latest, after, before, limit).await, all[all.len() - count..], "{case}");
+            }
+        }
+    }
+    let latest = store.turns(&TurnRange::latest(conversation("c"), 1)).await;
+    assert_eq!(latest, all(store, "c").await[3..]);
+}
+
+pub(crate) async fn the_open_turns_come_by_id_with_the_number_of_sealed_ones(store: &StoreUnderTest) {
+    assert_eq!(store.open_turns(&conversation("unknown")).await, OpenTurns::default());
+    let full = StagedTurn { turn: full_turn("full"), last_event_at: RunningTime::new(7) };
+    store.commit(Commit { staged: vec![full.clone().into()], ..commit("c", 0, &[], &["a", "b"]) }).await.unwrap();
+    store.commit(commit("d", 0, &["z"], &["x"])).await.unwrap();
+    store.commit(commit("c", 1, &["open", "ends"], &[])).await.unwrap();
+    store.commit(commit("c", 2, &[], &["ends"])).await.unwrap();
+    let open = store.open_turns(&conversation("c")).await;
+    assert_eq!(open, OpenTurns { sealed_turns: 3, turns: vec![full, staged("open", 5)] });
 }
 
 pub(crate) async fn a_revision_changes_with_the_sealed_turns_alone(store: &StoreUnderTest) {

@@ -9,8 +9,8 @@ use tokio::sync::watch;
 use super::engine::RedbEngine;
 use crate::store::contract::{
     Backup, BackupError, Commit, CommitError, Committed, ConversationQuestion, ConversationState, Health,
-    ListSealedError, ListedConversation, Report, ReportError, ReportQuestion, Revision, SealedPage, StaleBefore,
-    StaleTurn, StoreSizes, TurnRange,
+    ListSealedError, ListedConversation, OpenTurns, Report, ReportError, ReportQuestion, Revision, SealedPage,
+    StaleBefore, StaleTurn, StoreSizes, TurnRange,
 };
 use crate::store::engine::{Answer, Engine};
 use crate::store::fault::Fault;
@@ -38,7 +38,9 @@ impl RedbEngine {
     fn is_short(&self, range: &TurnRange) -> bool {
         let few = |turns: u64| turns <= INLINE_TURNS;
         let there = || self.revision(&range.conversation_id).map(|revision| revision.sealed_turns);
-        few(range.limit as u64) || there().is_ok_and(|turns| few(turns.saturating_sub(range.after)))
+        let of = |turns: u64, (first, last): (u64, u64)| turns.min(last).saturating_sub(first - 1);
+        let count = |turns| range.ordinals().map_or(0, |ordinals| of(turns, ordinals));
+        few(range.limit as u64) || there().is_ok_and(|turns| few(count(turns)))
     }
 
     /// Returns whether the page has few turns, because of its limit or because few are stored after its beginning. A
@@ -60,6 +62,11 @@ impl Engine for RedbEngine {
             return Answer::Now(self.conversation_state(&id, &turn_ids));
         }
         self.later(move |engine| engine.conversation_state(&id, &turn_ids))
+    }
+
+    /// Never on the caller's thread: open turns may have thousands of steps.
+    fn open_turns(&self, id: ConversationId) -> Answer<Result<OpenTurns, Fault>> {
+        self.later(move |engine| engine.open_turns(&id))
     }
 
     fn turns(&self, range: TurnRange) -> Answer<Result<Vec<StoredTurn>, Fault>> {
@@ -161,7 +168,7 @@ mod tests {
             (1, usize::MAX, true, most),
             (0, usize::MAX, false, most + 1),
         ] {
-            let answer = engine.turns(TurnRange { conversation_id: id(), after, limit });
+            let answer = engine.turns(TurnRange::after(id(), after, limit));
             assert_eq!(is_now(&answer), now, "after {after}, at most {limit}");
             assert_eq!(answer.get().await.unwrap().len(), turns);
         }

@@ -67,6 +67,10 @@ mod in_the_tables {
             self.moved().open(id, turn_ids)
         }
 
+        fn open_turns(&self, id: ConversationId) -> Answer<Result<OpenTurns, Fault>> {
+            self.moved().open_turns(id)
+        }
+
         fn turns(&self, range: TurnRange) -> Answer<Result<Vec<StoredTurn>, Fault>> {
             self.moved().turns(range)
         }

@@ -29,8 +29,8 @@ use crate::report::{NoPrices, SharedPriceBook};
 use crate::settings::StoreSettings;
 use crate::store::contract::{
     Backup, BackupError, Commit, CommitError, Committed, ConversationQuestion, ConversationState, Health,
-    ListSealedError, ListedConversation, Report, ReportError, ReportQuestion, Revision, SealedPage, StaleBefore,
-    StaleTurn, StoreSizes, TurnRange,
+    ListSealedError, ListedConversation, OpenTurns, Report, ReportError, ReportQuestion, Revision, SealedPage,
+    StaleBefore, StaleTurn, StoreSizes, TurnRange,
 };
 use crate::store::fault::Fault;
 use crate::store::position::Position;
@@ -242,7 +242,18 @@ impl RedbEngine {
         )
     }
 
-    /// Returns the revision of a conversation's sealed turns.
+    /// The open turns of a conversation.
+    pub(crate) fn open_turns(&self, id: &ConversationId) -> Result<OpenTurns, Fault> {
+        self.read(
+            |files| {
+                let memtable = files.memtable();
+                Ok((StateQuery::of(&memtable, id), files.read_tables()?))
+            },
+            |(query, tables), left_out| query.open_turns(&tables, id, left_out),
+        )
+    }
+
+    /// The revision of a conversation's sealed turns at this moment.
     pub(crate) fn revision(&self, id: &ConversationId) -> Result<Revision, Fault> {
         self.read(
             |files| {
@@ -277,7 +288,7 @@ impl RedbEngine {
         let mut all: Vec<StoredTurn> = Vec::new();
         loop {
             let after = all.last().map_or(0, |turn| turn.ordinal.get());
-            let turns = self.turns(&TurnRange { conversation_id: id.clone(), after, limit: usize::MAX })?;
+            let turns = self.turns(&TurnRange::after(id.clone(), after, usize::MAX))?;
             if turns.is_empty() {
                 return Ok(all);
             }

@@ -68,7 +68,7 @@ fn said(store: &RedbEngine) -> Value {
             "lastSealedAt": state.last_sealed_at,
             "revision": revision.to_string(),
             "open": open.collect::<Vec<_>>(),
-            "turns": store.turns(&TurnRange { conversation_id, after: 0, limit: 99 }).unwrap(),
+            "turns": store.turns(&TurnRange::after(conversation_id, 0, 99)).unwrap(),
         })
     };
     CONVERSATIONS.map(of).into()

@@ -168,7 +168,7 @@ impl Opened {
                     sealed_turns: vec![]
                 }
             );
-            let range = TurnRange { conversation_id: id.clone(), after: 1, limit: 3 };
+            let range = TurnRange::after(id.clone(), 1, 3);
             let turns: Vec<_> = oracle.sealed.iter().skip(1).take(3).cloned().collect();
             assert_eq!(self.engine.turns(&range).unwrap(), turns);
             assert_eq!(self.engine.revision(&id).unwrap().sealed_turns, oracle.sealed.len() as u64);

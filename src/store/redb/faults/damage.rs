@@ -26,7 +26,7 @@ fn use_it(disk: &Disk) -> Result<(), String> {
         RedbEngine::prepare(disk.location(), &settings, Backoff::default()).map_err(|error| error.to_string())?;
     for number in 0..3 {
         let conversation_id = conversation(number);
-        let _ = engine.turns(&TurnRange { conversation_id: conversation_id.clone(), after: 0, limit: 1000 });
+        let _ = engine.turns(&TurnRange::after(conversation_id.clone(), 0, 1000));
         let _ = engine.revision(&conversation_id);
         let state = engine.conversation_state(&conversation_id, &[]).unwrap_or_default();
         let commit = Commit {

@@ -150,7 +150,7 @@ fn a_panic_below_the_store_loses_nothing_acknowledged() {
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn all() -> TurnRange {
-    TurnRange { conversation_id: ConversationId::new("c").unwrap(), after: 0, limit: 9 }
+    TurnRange::after(ConversationId::new("c").unwrap(), 0, 9)
 }
 
 fn failing(kind: Kind) -> InjectedFault {

@@ -145,7 +145,7 @@ mod tests {
     }
 
     fn turns(engine: &RedbEngine) -> usize {
-        engine.turns(&TurnRange { conversation_id: id(), after: 0, limit: 99 }).unwrap().len()
+        engine.turns(&TurnRange::after(id(), 0, 99)).unwrap().len()
     }
 
     /// Leaves this many free pages in the main file, with the rows behind them.

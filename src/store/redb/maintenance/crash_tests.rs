@@ -64,7 +64,7 @@ fn prepared() -> tempfile::TempDir {
 /// Returns how many sealed turns the conversations `a` and `b` have, and the lineage, which is the id of the store's
 /// history. Asserts that positions have no gap.
 fn told(store: &RedbEngine) -> ([usize; 2], Lineage) {
-    let turns = |name| store.turns(&TurnRange { conversation_id: id(name), after: 0, limit: 99 }).unwrap().len();
+    let turns = |name| store.turns(&TurnRange::after(id(name), 0, 99)).unwrap().len();
     let turns = [turns("a"), turns("b")];
     let page = store.sealed_turns(None, 99).unwrap();
     assert!(page.turns.iter().map(|turn| turn.position.number).eq(1..=(turns[0] + turns[1]) as u64));

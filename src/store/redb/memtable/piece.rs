@@ -137,12 +137,12 @@ impl Piece {
         self.sealed.records.get(usize::try_from(place).ok()?)
     }
 
-    /// Returns the records of the turns that were sealed in this piece after the ordinal `after`, in order.
-    pub(crate) fn sealed_after(&self, after: u64) -> impl Iterator<Item = (Ordinal, &Arc<[u8]>)> {
+    /// The records of the turns sealed here whose ordinals come after this one, in order.
+    pub(crate) fn sealed_after(&self, after: u64) -> impl DoubleEndedIterator<Item = (Ordinal, &Arc<[u8]>)> {
         let before = self.sealed_before();
         let passed = usize::try_from(after.saturating_sub(before)).unwrap_or(usize::MAX);
-        let ordinals = (before..).map(Ordinal::after);
-        ordinals.zip(&self.sealed.records).skip(passed)
+        let records = self.sealed.records.iter().enumerate().skip(passed);
+        records.map(move |(place, record)| (Ordinal::after(before + place as u64), record))
     }
 }
 

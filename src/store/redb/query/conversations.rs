@@ -18,28 +18,22 @@ use crate::store::redb::tables::rollups::{ReadRollups, decode};
 use crate::store::redb::tables::schema::ConversationSumRows;
 use crate::turn::{ConversationId, EpochMillis};
 
-/// The part of a list of conversations that comes from the memtable. It shares the pieces instead of copying them,
-/// since no commit can go on while it is made.
+/// A page of the conversations: what the memtable has of each. All is taken by reference count, as no commit gets on
+/// meanwhile.
 pub(crate) struct ConversationsQuery {
-    /// The pieces of each conversation, the oldest first.
-    pieces: HashMap<ConversationId, Vec<Arc<Piece>>>,
-    /// The sums over turns of the memtable that are not in the tables.
-    sums: HashMap<ConversationId, ConversationSums>,
+    /// Those of one conversation the oldest first.
+    pieces: Vec<Arc<Piece>>,
+    /// What the turns of the memtable add to the sums in the tables.
+    sums: Vec<(ConversationId, Arc<ConversationSums>)>,
 }
 
 impl ConversationsQuery {
     /// `pieces` are all pieces of the memtable, with the pieces of each conversation oldest first. `lacking` says which
     /// sums of the immutable table the tables lack.
     pub(crate) fn of(pieces: Vec<Arc<Piece>>, recent: &Recent, lacking: &Lacking) -> Self {
-        let mut query = Self { pieces: HashMap::new(), sums: HashMap::new() };
-        for piece in pieces {
-            query.pieces.entry(piece.conversation.id.clone()).or_default().push(piece);
-        }
         let immutable = recent.immutable.conversations().filter(|(id, _)| lacking.has_conversation(id));
-        for (id, sums) in immutable.chain(recent.active.conversations()) {
-            query.sums.entry(id.clone()).or_default().add(sums);
-        }
-        query
+        let sums = immutable.chain(recent.active.conversations()).map(|(id, sums)| (id.clone(), Arc::clone(sums)));
+        Self { pieces, sums: sums.collect() }
     }
 
     /// Returns the listed conversations that the question asks for.
@@ -50,7 +44,8 @@ impl ConversationsQuery {
         left_out: &mut LeftOut,
     ) -> Result<Vec<ListedConversation>, Failure> {
         let generation = tables.meta()?.costs()?.generation;
-        let page = Page { query: self, tables, rollups: tables.rollups()?, generation, question };
+        let recent = RecentConversations::of(self);
+        let page = Page { recent, tables, rollups: tables.rollups()?, generation, question };
         let mut found = match question.order {
             ConversationOrder::Recent => page.recent(left_out)?,
             _ => page.ranked(left_out)?,
@@ -62,7 +57,29 @@ impl ConversationsQuery {
     }
 }
 
-/// A conversation that may belong to the page. Conversations compare by their places in the list.
+/// What the memtable has of each conversation.
+#[derive(Default)]
+struct RecentConversations {
+    /// The oldest first.
+    pieces: HashMap<ConversationId, Vec<Arc<Piece>>>,
+    /// What its turns add to the sums in the tables.
+    sums: HashMap<ConversationId, ConversationSums>,
+}
+
+impl RecentConversations {
+    fn of(query: ConversationsQuery) -> Self {
+        let mut recent = Self::default();
+        for piece in query.pieces {
+            recent.pieces.entry(piece.conversation.id.clone()).or_default().push(piece);
+        }
+        for (id, sums) in query.sums {
+            recent.sums.entry(id).or_default().add(&sums);
+        }
+        recent
+    }
+}
+
+/// A conversation that belongs to the page. They are ordered by their places.
 struct Found {
     place: ConversationPlace,
     listed: ListedConversation,
@@ -116,7 +133,7 @@ fn listed(record: ConversationRecord, sums: ConversationSums) -> ListedConversat
 }
 
 struct Page<'a> {
-    query: ConversationsQuery,
+    recent: RecentConversations,
     tables: &'a ReadTables,
     rollups: ReadRollups,
     generation: u32,
@@ -126,12 +143,12 @@ struct Page<'a> {
 impl Page<'_> {
     /// Returns the record of a conversation in its latest piece, if the memtable has one.
     fn changed(&self, id: &ConversationId) -> Option<&ConversationRecord> {
-        self.query.pieces.get(id).and_then(|pieces| pieces.last()).map(|latest| &latest.conversation)
+        self.recent.pieces.get(id).and_then(|pieces| pieces.last()).map(|latest| &latest.conversation)
     }
 
     /// Adds the sums of the memtable's turns to the sums in the tables.
     fn with_recent(&self, id: &ConversationId, mut sums: ConversationSums) -> ConversationSums {
-        if let Some(recent) = self.query.sums.get(id) {
+        if let Some(recent) = self.recent.sums.get(id) {
             sums.add(recent);
         }
         sums
@@ -139,15 +156,15 @@ impl Page<'_> {
 
     /// Returns the key of a conversation that is in the memtable.
     fn key_of(&self, id: &ConversationId) -> Result<Option<u64>, Failure> {
-        let known = self.query.pieces.get(id).and_then(|pieces| pieces.iter().find_map(|piece| piece.key));
-        // The checkpoint may have given the conversation a key since the pieces were taken.
+        let known = self.recent.pieces.get(id).and_then(|pieces| pieces.iter().find_map(|piece| piece.key));
+        // The checkpoint may have given it one since.
         known.map_or_else(|| self.tables.search_key_of(id), |key| Ok(Some(key)))
     }
 
     /// Returns the candidates of a page by latest activity: from the table by activity and from the memtable.
     fn recent(&self, left_out: &mut LeftOut) -> Result<Vec<Found>, Failure> {
         let mut page = Vec::new();
-        for id in self.query.pieces.keys() {
+        for id in self.recent.pieces.keys() {
             let Some(record) = self.changed(id) else { continue };
             let found = Found::of(self.question, listed(record.clone(), ConversationSums::default()), None);
             page.extend(found);
@@ -173,7 +190,7 @@ impl Page<'_> {
                 break;
             }
             let Ok(id) = ConversationId::new(id) else { continue };
-            if self.query.pieces.contains_key(&id) {
+            if self.recent.pieces.contains_key(&id) {
                 continue;
             }
             let key = match key.value().verify(&place.value()).and_then(decode_key) {
@@ -267,7 +284,7 @@ impl Page<'_> {
                 Err(damaged) => left_out.add(&damaged, || format!("conversation #{key}")),
             }
         }
-        for id in self.query.pieces.keys().filter(|id| !in_tables.contains(*id)) {
+        for id in self.recent.pieces.keys().filter(|id| !in_tables.contains(*id)) {
             if let Some(record) = self.changed(id) {
                 add(listed(record.clone(), self.with_recent(id, ConversationSums::default())), None);
             }
@@ -288,7 +305,7 @@ impl Page<'_> {
                 is_open.insert(turn_id.to_owned(), true);
             }
         }
-        for (turn_id, change) in self.query.pieces.get(id).into_iter().flatten().flat_map(|piece| piece.changes()) {
+        for (turn_id, change) in self.recent.pieces.get(id).into_iter().flatten().flat_map(|piece| piece.changes()) {
             is_open.insert(turn_id.to_owned(), matches!(change, Change::Open(_)));
         }
         Ok(is_open.into_values().filter(|is_open| *is_open).count())

@@ -21,7 +21,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use self::open_turns::OpenTurnsQuery;
-use crate::store::contract::{ConversationState, Life, StaleBefore, StaleTurn, TurnRange};
+use crate::store::contract::{ConversationState, Life, OpenTurns, RangeEnd, StaleBefore, StaleTurn, TurnRange};
 use crate::store::redb::memtable::piece::{Change, Piece};
 use crate::store::redb::memtable::{Contents, Memtable};
 use crate::store::redb::tables::failure::Failure;
@@ -91,11 +91,11 @@ fn last_ordinal(tables: &ReadTables, key: u64) -> Result<u64, Failure> {
     Ok(last.map_or(0, |(place, _)| place.value().1))
 }
 
-/// The turns of a range that are in the memtable. They are copied, so that the memtable is not locked while the tables
-/// are read.
+/// The turns of a range that are in the memtable. They are copied, so that the lock is free while the tables are read.
 pub(crate) struct TurnsQuery {
     /// The first ordinal in the memtable; earlier ones are in the tables.
     first: Option<u64>,
+    /// The turn that the answer begins with comes first.
     turns: Vec<(Ordinal, Arc<[u8]>)>,
     key: Option<u64>,
 }
@@ -104,64 +104,126 @@ impl TurnsQuery {
     pub(crate) fn of(memtable: &Memtable, range: &TurnRange) -> Self {
         let pieces: Vec<&Arc<Piece>> = memtable.of(&range.conversation_id).collect();
         let first = pieces.last().map(|lowest| lowest.sealed_before() + 1);
-        let turns = pieces.iter().rev().flat_map(|piece| piece.sealed_after(range.after));
-        let turns = turns.take(range.limit).map(|(ordinal, record)| (ordinal, Arc::clone(record))).collect();
-        Self { first, turns, key: pieces.iter().find_map(|piece| piece.key) }
+        let key = pieces.iter().find_map(|piece| piece.key);
+        let Some((_, to)) = range.ordinals() else { return Self { first, turns: Vec::new(), key } };
+        let copy = |(ordinal, record): (Ordinal, &Arc<[u8]>)| (ordinal, Arc::clone(record));
+        let turns = match range.end {
+            RangeEnd::Oldest => {
+                let turns = pieces.iter().rev().flat_map(|piece| piece.sealed_after(range.after));
+                turns.take_while(|(ordinal, _)| ordinal.get() <= to).take(range.limit).map(copy).collect()
+            }
+            RangeEnd::Latest => {
+                let turns = pieces.iter().flat_map(|piece| piece.sealed_after(range.after).rev());
+                turns.skip_while(|(ordinal, _)| ordinal.get() > to).take(range.limit).map(copy).collect()
+            }
+        };
+        Self { first, turns, key }
     }
 
-    /// Returns whether turns of the range may be in the tables.
+    /// Whether the tables hold turns of the range too that the answer needs.
     pub(crate) fn needs_tables(&self, range: &TurnRange) -> bool {
-        self.first.is_none_or(|first| range.after.saturating_add(1) < first)
+        let are_in_tables = |(from, _)| self.first.is_none_or(|first| from < first);
+        range.ordinals().is_some_and(are_in_tables) && !(range.end == RangeEnd::Latest && self.is_enough(range))
     }
 
-    /// Returns the turns: at most as many as requested, and none after the turn that reaches [`LIST_BYTES`]. Damaged
-    /// turns are skipped and replaced by later ones, so an empty list means that no turn follows.
+    /// Whether the memtable has as many turns as are wanted.
+    fn is_enough(&self, range: &TurnRange) -> bool {
+        self.turns.len() >= range.limit
+    }
+
+    /// Returns the turns, at most as many as requested, and no more than fit into [`LIST_BYTES`] but for the last one that
+    /// is read. Damaged turns are skipped and replaced by others, so an empty list means that the range has no more turns.
     pub(crate) fn read(
         self,
         tables: Option<&ReadTables>,
         range: &TurnRange,
         left_out: &mut LeftOut,
     ) -> Result<Vec<StoredTurn>, Failure> {
-        let id = &range.conversation_id;
-        let mut turns = Vec::new();
-        let mut latest = range.after;
-        let mut bytes = 0;
-        let mut add = |turns: &mut Vec<StoredTurn>, ordinal: Ordinal, record: Result<&[u8], DamagedRecord>| {
-            let decoded = record.and_then(|record| Ok((record::decode_sealed(ordinal, record)?, record.len())));
-            match decoded {
-                Ok((turn, len)) => {
-                    turns.push(turn);
-                    bytes += len;
+        let mut list = List { range, turns: Vec::new(), bytes: 0, left_out };
+        let Some((from, to)) = range.ordinals() else { return Ok(list.turns) };
+        match range.end {
+            RangeEnd::Oldest => {
+                let latest = match tables {
+                    Some(tables) => list.add_rows(tables, self.key, from, to)?,
+                    None => None,
+                };
+                // Turns that the checkpoint moved since the memtable was copied are in both; skip those that were read
+                // already.
+                let turns = self.turns.iter().filter(|(ordinal, _)| latest.is_none_or(|latest| ordinal.get() > latest));
+                list.add_records(turns);
+            }
+            RangeEnd::Latest => {
+                list.add_records(self.turns.iter());
+                if let Some(tables) = tables.filter(|_| !self.is_enough(range)) {
+                    let read = self.turns.last().map(|(earliest, _)| earliest.get() - 1);
+                    list.add_rows(tables, self.key, from, read.map_or(to, |before| before.min(to)))?;
                 }
-                Err(damaged) => left_out.add(&damaged, || format!("turn {ordinal} of {id}")),
+                list.turns.reverse();
             }
-            turns.len() >= range.limit || bytes >= LIST_BYTES
-        };
-        let mut is_full = range.limit == 0;
-        // No turn can follow the largest ordinal.
-        if let (Some(tables), Some(first)) = (tables, range.after.checked_add(1))
-            && let Some(key) = self.key.map_or_else(|| tables.key_of(id), |key| Ok(Some(key)))?
+        }
+        Ok(list.turns)
+    }
+}
+
+/// The turns that were read of a range, in the order of reading.
+struct List<'a> {
+    range: &'a TurnRange,
+    turns: Vec<StoredTurn>,
+    /// Of their records.
+    bytes: usize,
+    left_out: &'a mut LeftOut,
+}
+
+impl List<'_> {
+    fn is_full(&self) -> bool {
+        self.turns.len() >= self.range.limit || self.bytes >= LIST_BYTES
+    }
+
+    fn add(&mut self, ordinal: Ordinal, record: Result<&[u8], DamagedRecord>) {
+        match record.and_then(|record| Ok((record::decode_sealed(ordinal, record)?, record.len()))) {
+            Ok((turn, len)) => {
+                self.turns.push(turn);
+                self.bytes += len;
+            }
+            Err(damaged) => {
+                self.left_out.add(&damaged, || format!("turn {ordinal} of {}", self.range.conversation_id));
+            }
+        }
+    }
+
+    fn add_records<'a>(&mut self, mut records: impl Iterator<Item = &'a (Ordinal, Arc<[u8]>)>) {
+        while !self.is_full()
+            && let Some((ordinal, record)) = records.next()
         {
-            let mut rows = tables.turns()?.range((key, first)..=(key, u64::MAX))?;
-            while !is_full {
-                let Some(row) = rows.next() else { break };
-                let (place, value) = row?;
-                let (_, ordinal) = place.value();
-                latest = ordinal;
-                let record = value.value().verify(&place.value());
-                let no_ordinal = || DamagedRecord::new(Turns::WHAT, RecordFlaw::Ordinal);
-                is_full = add(&mut turns, Ordinal::new(ordinal).ok_or_else(no_ordinal)?, record);
+            self.add(*ordinal, Ok(record));
+        }
+    }
+
+    /// Adds the turns of some ordinals in the tables, from the end that the range begins at. Returns the ordinal of the
+    /// last one that it has come to.
+    fn add_rows(&mut self, tables: &ReadTables, key: Option<u64>, from: u64, to: u64) -> Result<Option<u64>, Failure> {
+        let key = key.map_or_else(|| tables.key_of(&self.range.conversation_id), |key| Ok(Some(key)))?;
+        // A range that begins after its end is an error.
+        let Some(key) = key.filter(|_| from <= to) else { return Ok(None) };
+        let mut rows = tables.turns()?.range((key, from)..=(key, to))?;
+        let mut last = None;
+        while !self.is_full() {
+            let row = match self.range.end {
+                RangeEnd::Oldest => rows.next(),
+                RangeEnd::Latest => rows.next_back(),
+            };
+            let Some(row) = row else { break };
+            let (place, value) = row?;
+            let (_, ordinal) = place.value();
+            last = Some(ordinal);
+            if let Some(ordinal) = Ordinal::new(ordinal) {
+                self.add(ordinal, value.value().verify(&place.value()));
+            } else {
+                let damaged = DamagedRecord::new(Turns::WHAT, RecordFlaw::Ordinal);
+                self.left_out.add(&damaged, || format!("turn 0 of {}", self.range.conversation_id));
             }
         }
-        // Turns that the checkpoint moved since the memtable was copied are in both places. The filter skips the turns
-        // that were read from the tables already.
-        for (ordinal, record) in self.turns.iter().filter(|(ordinal, _)| ordinal.get() > latest) {
-            if is_full {
-                break;
-            }
-            is_full = add(&mut turns, *ordinal, Ok(record));
-        }
-        Ok(turns)
+        Ok(last)
     }
 }
 
@@ -178,7 +240,33 @@ impl StateQuery {
         self.0.iter().find_map(|piece| piece.change(turn_id))
     }
 
-    /// Returns the state of the conversation, and which of these turns are sealed.
+    fn key(&self, tables: &ReadTables, id: &ConversationId) -> Result<Option<u64>, Failure> {
+        let known = self.0.iter().find_map(|piece| piece.key);
+        known.map_or_else(|| tables.key_of(id), |key| Ok(Some(key)))
+    }
+
+    /// Returns the open turns. Those that are damaged are left out.
+    pub(crate) fn open_turns(
+        self,
+        tables: &ReadTables,
+        id: &ConversationId,
+        left_out: &mut LeftOut,
+    ) -> Result<OpenTurns, Failure> {
+        let key = self.key(tables, id)?;
+        let count = CountQuery(self.0.first().map(|piece| (piece.conversation.life, piece.conversation.sealed_turns)));
+        let (_, sealed_turns) = count.read(Some(tables), id, left_out)?;
+        let mut open = OpenTurns { sealed_turns, turns: Vec::new() };
+        for (turn_id, turn) in OpenTurnsQuery::of(&self.0).read(tables, key)? {
+            match turn {
+                Ok(staged) => open.turns.push(staged),
+                Err(damaged) => left_out.add(&damaged, || format!("open turn {turn_id} of {id}")),
+            }
+        }
+        open.turns.sort_unstable_by(|one, other| one.turn.id.cmp(&other.turn.id));
+        Ok(open)
+    }
+
+    /// Returns the state that a conversation's actor starts from, and which of these turns are sealed.
     pub(crate) fn read(
         self,
         tables: &ReadTables,
@@ -186,8 +274,7 @@ impl StateQuery {
         turn_ids: &[TurnId],
         left_out: &mut LeftOut,
     ) -> Result<ConversationState, Failure> {
-        let key = self.0.iter().find_map(|piece| piece.key);
-        let key = key.map_or_else(|| tables.key_of(id), |key| Ok(Some(key)))?;
+        let key = self.key(tables, id)?;
         let mut state = ConversationState::default();
         (state.version, state.last_sealed_at) = match (self.0.first(), key) {
             (Some(piece), _) => (piece.conversation.version, piece.conversation.last_sealed_at),

@@ -175,10 +175,29 @@ fn at_each_stage<Q, T: PartialEq + std::fmt::Debug>(
 
 #[test]
 fn turns_of_a_range() {
-    let cases = [(0, 9), (0, 2), (1, 1), (3, 9), (u64::MAX, 9)];
-    let cases = cases.map(|(after, limit)| TurnRange { conversation_id: id("a"), after, limit });
-    let expected: [&[(u64, &str)]; 5] =
-        [&[(1, "one"), (2, "two"), (3, "three")], &[(1, "one"), (2, "two")], &[(2, "two")], &[], &[]];
+    let oldest = [(0, 9), (0, 2), (1, 1), (3, 9), (u64::MAX, 9)];
+    let oldest = oldest.map(|(after, limit)| TurnRange::after(id("a"), after, limit));
+    let latest = [(0, None, 9), (0, None, 2), (1, Some(3), 1), (0, Some(3), 9), (2, None, 1)];
+    let latest = latest.map(|(after, before, limit)| TurnRange {
+        before,
+        end: RangeEnd::Latest,
+        ..TurnRange::after(id("a"), after, limit)
+    });
+    let cases = [oldest, latest].concat();
+    let (one, two, three) = ((1, "one"), (2, "two"), (3, "three"));
+    let expected: [&[(u64, &str)]; 10] = [
+        &[one, two, three],
+        &[one, two],
+        &[two],
+        &[],
+        &[],
+        &[one, two, three],
+        &[two, three],
+        &[two],
+        &[one, two],
+        &[three],
+    ];
+    let cases: &[TurnRange; 10] = cases.first_chunk().unwrap();
     at_each_stage(
         &expected.map(|turns| turns.iter().map(|(ordinal, id)| (*ordinal, (*id).to_owned())).collect::<Vec<_>>()),
         |memtable| cases.each_ref().map(|range| (range, TurnsQuery::of(memtable, range))),
@@ -305,7 +324,7 @@ fn a_report_counts_each_turn_once_at_each_stage() {
     let question = question_of_1970();
     let turns = |files: &Files| {
         let of = |name| {
-            let range = TurnRange { conversation_id: id(name), after: 0, limit: 9 };
+            let range = TurnRange::after(id(name), 0, 9);
             let query = TurnsQuery::of(&files.memtable(), &range);
             query.read(Some(&files.read_tables().unwrap()), &range, &mut LeftOut::default()).unwrap()
         };

@@ -69,7 +69,7 @@ async fn sound() -> tempfile::TempDir {
 }
 
 fn turns(store: &RedbEngine) -> Vec<StoredTurn> {
-    let of = |name| store.turns(&TurnRange { conversation_id: id(name), after: 0, limit: 99 }).unwrap();
+    let of = |name| store.turns(&TurnRange::after(id(name), 0, 99)).unwrap();
     [of("a"), of("b")].concat()
 }
 

@@ -27,7 +27,7 @@ async fn a_damaged_record_costs_that_record_alone_and_a_repair_moves_it_aside() 
     });
 
     let store = open(directory.path());
-    let range = |name, limit| TurnRange { conversation_id: id(name), after: 0, limit };
+    let range = |name, limit| TurnRange::after(id(name), 0, limit);
     let ordinals = |name, limit| {
         store.turns(&range(name, limit)).unwrap().iter().map(|turn| turn.ordinal.get()).collect::<Vec<_>>()
     };

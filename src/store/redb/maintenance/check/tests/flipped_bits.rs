@@ -98,7 +98,7 @@ async fn each_flipped_bit_of_a_row_is_found_by_the_check_and_by_the_read_that_me
     Flips { database, table: TURNS, decodes: |value| record::decode_sealed(Ordinal::after(0), value).is_ok() }.each(
         &(1, 2),
         |tables, (key, ordinal)| {
-            let range = TurnRange { conversation_id: id("a"), after: 0, limit: 9 };
+            let range = TurnRange::after(id("a"), 0, 9);
             let mut left_out = LeftOut::default();
             TurnsQuery::of(&none, &range).read(Some(tables), &range, &mut left_out).unwrap();
             // No conversation has another key, so no read finds the row there.

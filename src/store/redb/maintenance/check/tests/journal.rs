@@ -25,7 +25,7 @@ async fn assert_repaired(directory: &Path, found: &[&str], turns: &[u64]) {
     assert_eq!(told(&after), [""; 0]);
     assert!(!directory.join(StoreFile::Journal.name()).exists());
     let store = open(directory);
-    let kept = store.turns(&TurnRange { conversation_id: id("a"), after: 0, limit: 9 }).unwrap();
+    let kept = store.turns(&TurnRange::after(id("a"), 0, 9)).unwrap();
     assert_eq!(kept.iter().map(|turn| turn.ordinal.get()).collect::<Vec<_>>(), turns);
     store.close().await;
     assert_eq!(told(&check(directory).unwrap()), [""; 0]);

@@ -26,7 +26,7 @@ async fn a_damaged_row_of_the_keys_costs_that_conversation_alone_and_the_journal
     };
     break_key();
     let store = open(directory.path());
-    let range = |name| TurnRange { conversation_id: id(name), after: 0, limit: 9 };
+    let range = |name| TurnRange::after(id(name), 0, 9);
     assert!(store.turns(&range("a")).unwrap_err().in_full().contains("key of a conversation cannot be read"));
     assert_eq!(store.turns(&range("b")).unwrap().len(), 3);
     seal(&store, "b", 1, &["w"]).await;
@@ -64,7 +64,7 @@ async fn a_conversation_whose_key_and_record_are_both_damaged_is_found_by_its_pl
     let directory = without_key_and_record().await;
     let store = open(directory.path());
     seal(&store, "a", 2, &["v"]).await;
-    let turns = store.turns(&TurnRange { conversation_id: id("a"), after: 0, limit: 99 }).unwrap();
+    let turns = store.turns(&TurnRange::after(id("a"), 0, 99)).unwrap();
     assert_eq!(turns.len(), 5);
     store.close().await;
     assert_eq!(told(&check(directory.path()).unwrap()), [""; 0]);
@@ -81,7 +81,7 @@ async fn a_conversation_whose_key_is_lost_is_unavailable_and_others_go_on() {
     seal(&store, "b", 2, &["v"]).await;
     let refused = store.commit(sealing("a", 2, "v")).await.unwrap_err();
     assert!(refused.in_full().contains("key of a conversation"), "{refused:?}");
-    let range = |name| TurnRange { conversation_id: id(name), after: 0, limit: 9 };
+    let range = |name| TurnRange::after(id(name), 0, 9);
     assert!(store.turns(&range("a")).unwrap_err().in_full().contains("key of a conversation"));
     store.close().await;
     let store = open(directory.path());
@@ -124,7 +124,7 @@ async fn a_damaged_conversation_with_a_commit_in_the_journal_is_made_whole_by_th
     assert_eq!((told(&report), report.sealed_turns), (vec![], 7));
     let store = open(directory.path());
     seal(&store, "a", 2, &["v"]).await;
-    let turns = store.turns(&TurnRange { conversation_id: id("a"), after: 0, limit: 99 }).unwrap();
+    let turns = store.turns(&TurnRange::after(id("a"), 0, 99)).unwrap();
     assert_eq!(turns.len(), 5);
     store.close().await;
     assert_eq!(told(&check(directory.path()).unwrap()), [""; 0]);

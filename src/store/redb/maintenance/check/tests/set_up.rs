@@ -182,7 +182,7 @@ pub(super) async fn with_a_journal() -> tempfile::TempDir {
 
 pub(super) async fn places(directory: &Path) -> Vec<(u64, String)> {
     let store = open(directory);
-    let turns = store.turns(&TurnRange { conversation_id: id("a"), after: 0, limit: 99 }).unwrap();
+    let turns = store.turns(&TurnRange::after(id("a"), 0, 99)).unwrap();
     lose(store).await;
     turns.iter().map(|turn| (turn.ordinal.get(), turn.metrics.turn_id.to_string())).collect()
 }
