@@ -142,6 +142,12 @@ fn a_thread_that_cannot_be_started_causes_an_error_answer_and_no_panic() {
     command.env("RUST_MIN_STACK", (64 << 20).to_string());
     let server = Server::start_by(command, directory.path(), &[]);
     assert_served(&mut server.client(), "before");
+    // The thread that reads the bundled prices at the start needs memory, and frees its stack when it ends.
+    until("the prices were read", || {
+        let threads = fs::read_dir(format!("/proc/{}/task", server.process())).unwrap();
+        let mut names = threads.filter_map(|thread| fs::read_to_string(thread.unwrap().path().join("comm")).ok());
+        (!names.any(|name| name.trim() == "prices")).then_some(())
+    });
     let process = Pid::from_raw(server.process().try_into().unwrap());
     let status = fs::read_to_string(format!("/proc/{}/status", server.process())).unwrap();
     let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
