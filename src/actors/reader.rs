@@ -1,4 +1,4 @@
-//! Reads sealed turns on the thread that asks for them.
+//! Answers questions to the store on the thread that asks them.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use crate::store::{
 };
 use crate::turn::{ConversationId, StoredTurn};
 
-/// Answers questions about sealed turns as the store's actor does, but on the thread on which it was started. A caller
-/// on that thread does not wait for another thread.
+/// Answers the questions of callers outside as the store's actor does, but on the thread on which it was started. A
+/// caller on that thread does not wait for another thread.
 ///
 /// A clone reads the same store and can be started on another thread.
 #[derive(Clone)]

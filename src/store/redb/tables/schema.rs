@@ -1,8 +1,7 @@
 //! The definitions of the tables of both files, and the only list of the tables of the main file.
 //!
-//! A new table needs a definition, a line in [`visit_tables`], writing in `write` (called by the checkpoint's
-//! `transfer`), reading in `read`, a check and a repair in `maintenance/check`, and a row in the layout on the front
-//! page of the store. Operations on every table use the list in [`visit_tables`].
+//! Operations on every table use the list in [`visit_tables`]. The front page of the store describes the layout, and
+//! `CONTRIBUTING.md` has the steps that a new table needs.
 
 use redb::{Key, ReadTransaction, ReadableTable, TableDefinition, TableError, Value, WriteTransaction};
 
@@ -10,7 +9,7 @@ use super::failure::Failure;
 use super::meta::META;
 use super::row::{Row, Rows};
 
-// The tables by conversation, in the store's main file.
+// The tables of the store's main file.
 
 /// The rows of [`KEYS`].
 #[derive(Debug)]
