@@ -34,6 +34,7 @@ mod public_api;
 mod receipt;
 mod reports;
 mod restart;
+mod routes;
 mod server;
 mod shutdown;
 mod span_log;

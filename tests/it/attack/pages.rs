@@ -1,36 +1,9 @@
-use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use super::done;
+use crate::routes::{Route, own_status, routes};
 use crate::server::{PATIENCE, Server, metrics};
-
-/// A route as the sources of the server declare it.
-struct Route {
-    path: String,
-    methods: Vec<String>,
-    /// The name of the variant of `PageAccess`.
-    pages: String,
-}
-
-/// Reads every route from the sources, so that none can be forgotten.
-fn routes() -> Vec<Route> {
-    let source = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/http/access.rs")).unwrap();
-    let declared = source.split("Route { path: \"").skip(1).map(|rest| {
-        let (path, rest) = rest.split_once("\", methods: ").unwrap();
-        let (methods, rest) = rest.split_once(", pages: PageAccess::").unwrap();
-        let methods = if methods == "READ" { "GET, HEAD" } else { methods.trim_matches('"') };
-        Route {
-            path: path.replace("{id}", "c"),
-            methods: methods.split(", ").map(str::to_owned).collect(),
-            pages: rest.split(|c: char| !c.is_alphanumeric()).next().unwrap().to_owned(),
-        }
-    });
-    let routes: Vec<_> = declared.collect();
-    let listed = source.split_once("ROUTES: [&Route; ").unwrap().1.split(']').next().unwrap();
-    assert_eq!(listed.parse(), Ok(routes.len()), "the source is not written as this test reads it");
-    routes
-}
 
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"];
 
@@ -62,15 +35,6 @@ fn server() -> (tempfile::TempDir, Server) {
 
 fn assert_nothing_was_taken_in(server: &Server) {
     assert_eq!(metrics(&mut server.client(), "c"), r#"{"turns":[]}"#);
-}
-
-/// Returns the status of a request that reaches the resource. Some requests lack a parameter, and no turn is sealed.
-fn own_status(path: &str) -> u16 {
-    match path {
-        "/metrics/throughput" | "/prices" => 400,
-        _ if path.ends_with("/summary") => 404,
-        _ => 200,
-    }
 }
 
 #[test]
