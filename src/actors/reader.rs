@@ -1,4 +1,4 @@
-//! Answers questions to the store on the thread that asks them.
+//! Reads turns on the thread that asks for them.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use crate::store::{
 };
 use crate::turn::{ConversationId, StoredTurn};
 
-/// Answers the questions of callers outside as the store's actor does, but on the thread on which it was started. A
-/// caller on that thread does not wait for another thread.
+/// Answers questions about turns as the store's actor does, but on the thread that it was started on. A caller
+/// on that thread waits for no other thread.
 ///
 /// A clone reads the same store and can be started on another thread.
 #[derive(Clone)]
