@@ -33,7 +33,7 @@
 //!
 //! A message is defined beside an actor that handles it. If several actors handle it, the list decides:
 //!
-//! - Questions to the store that callers outside may ask are defined in `reader`. The reader and the store answer them.
+//! - Questions about turns that callers outside may ask are defined in `reader`. The reader and the store answer them.
 //!   Other messages to the store are defined in `store`, and only the store handles them.
 //! - Messages about one conversation are defined in `conversation`. The directory passes them on.
 //! - The question whether an actor has ended, `AwaitEnd`, is defined in `end`.

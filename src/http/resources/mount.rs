@@ -83,6 +83,7 @@ mod tests {
     use actix_web::{App, web};
 
     use super::*;
+    use crate::http::access::ROUTES;
     use crate::http::stand_in::{StandIn, done, sealed_turns};
     use crate::settings::HttpSettings;
 
@@ -107,6 +108,10 @@ mod tests {
         for resource in ["metrics", "turns"] {
             let get = TestRequest::get().uri(&format!("/deep/x/metrics/conversations/a%2Fb/{resource}"));
             assert_eq!(call_service(&app, get.to_request()).await.status(), 200);
+        }
+        for route in ROUTES.iter().filter(|route| route.path != BACKUP.path) {
+            let put = TestRequest::put().uri(&format!("/deep/x/metrics{}", route.path.replace("{id}", "c")));
+            assert_eq!(call_service(&app, put.to_request()).await.status(), 405, "{} is not mounted", route.path);
         }
         let backup = TestRequest::get().uri("/deep/x/metrics/backup").to_request();
         assert_eq!(call_service(&app, backup).await.status(), 404, "the whole database is not among the resources");
