@@ -31,8 +31,12 @@
 //!
 //! # Files
 //!
-//! A message is defined in the file of the first actor that takes it: questions about sealed turns in `reader`,
-//! messages that change turns in `conversation`, the question whether an actor has ended in `end`.
+//! A message is defined beside an actor that handles it. If several actors handle it, the list decides:
+//!
+//! - Questions about turns that callers outside may ask are defined in `reader`. The reader and the store answer them.
+//!   Other messages to the store are defined in `store`, and only the store handles them.
+//! - Messages about one conversation are defined in `conversation`. The directory passes them on.
+//! - The question whether an actor has ended, `AwaitEnd`, is defined in `end`.
 //!
 //! From the event to the store:
 //!
@@ -44,7 +48,7 @@
 //!
 //! Beside that path:
 //!
-//! - `reader`: answers questions about sealed turns on the thread that asks them.
+//! - `reader`: answers questions to the store on the thread that asks them.
 //! - `sweeper`: counts the running time, and causes abandoned and failed turns to be sealed.
 //! - `end`: how an actor learns that another actor has ended.
 //!

@@ -59,6 +59,7 @@ mod tests {
     use super::*;
     use crate::config::{Origin, layer};
     use crate::settings::CONVERSATIONS_AT_ONCE;
+    use crate::settings::setting::work_up_to;
 
     #[test]
     fn the_default_file_in_the_repository_is_up_to_date() {
@@ -88,8 +89,15 @@ mod tests {
     #[test]
     fn the_comments_name_the_number_of_conversations_that_a_request_needs() {
         let reason = format!("At least {CONVERSATIONS_AT_ONCE}");
-        let told = default_file().replace("\n# ", " ").matches(&reason).count();
-        assert_eq!(told, 3, "the comments name another number");
+        let mut settings = Settings::default();
+        let is_work =
+            |value: &ValueMut<'_>| matches!(value, ValueMut::Count(_, limits) if *limits == work_up_to(*limits.end()));
+        let limited: Vec<_> = settings.table().into_iter().filter(|setting| is_work(&setting.value)).collect();
+        assert!(!limited.is_empty());
+        for setting in limited {
+            let comment: String = setting.comment.concat();
+            assert!(comment.contains(&reason), "the comment of {} must say {reason:?}", setting.key);
+        }
     }
 
     #[test]

@@ -85,4 +85,18 @@ mod tests {
             assert_eq!(PageAccess::of(path), PageAccess::None, "{path}");
         }
     }
+
+    #[test]
+    fn each_route_of_this_file_is_in_the_list() {
+        let source = include_str!("access.rs");
+        let names = source.lines().filter_map(|line| line.strip_prefix("pub(crate) const ")?.split_once(": Route ="));
+        let list = source.split_once("const ROUTES: ").unwrap().1.split_once("];").unwrap().0;
+        let mut count = 0;
+        for (name, _) in names {
+            let is_listed = list.split(|c: char| !c.is_alphanumeric() && c != '_').any(|listed| listed == name);
+            assert!(is_listed, "add &{name} to `ROUTES` in src/http/access.rs");
+            count += 1;
+        }
+        assert_eq!(count, ROUTES.len(), "a route of the list was not found in the source");
+    }
 }

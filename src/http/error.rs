@@ -38,6 +38,7 @@ pub(crate) enum ApiError {
     BadThroughputQuery(InvalidThroughputQuery),
     #[error("the turns of this conversation name more than {max_models} models: there is no summary of so many")]
     TooManyModels { max_models: usize },
+    /// Readers know a conversation from its first sealed turn on.
     #[error("no turn of this conversation is sealed")]
     UnknownConversation,
     #[error("there is nothing at this path")]

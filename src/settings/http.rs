@@ -63,8 +63,8 @@ section! {
         /// 64 KiB. Requests beyond this get 503 and should be sent again.
         max_buffered_bytes: usize = 256 * 1024 * 1024, BYTES;
 
-        /// Bytes of a page of `GET /conversations/{id}/turns` (4 MiB). The page ends with the turn that reaches this
-        /// size, and the next page begins after that turn.
+        /// Bytes of a page of `GET /conversations` or of `GET /conversations/{id}/turns` (4 MiB). The page ends with the
+        /// conversation or the turn that reaches this size, and the next page begins after it.
         max_page_bytes: usize = 4 * 1024 * 1024, BYTES;
 
         /// Bytes of answers held in memory at one time for clients that have not read them yet (64 MiB), in addition to

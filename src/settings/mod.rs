@@ -2,8 +2,11 @@
 //!
 //! Each setting is one line of a `section!`: its comment, its type, its default and its limits. From that line the
 //! macro makes four things: the field of the struct, the key in a configuration file, the check of a value, and the
-//! entry in `config/default.toml`. To add a setting, add a line to the file of its section, and run `UPDATE_CONFIG=1
-//! cargo test --lib default_file` and `UPDATE_PUBLIC_API=1 cargo test --all-features --test it -- public_api`.
+//! entry in `config/default.toml`. `CONTRIBUTING.md` has the steps that a new setting needs.
+//!
+//! The limits hold for a configuration, which is checked when it is read. The fields of the structs are public and are
+//! not checked: a program that fills a struct itself must stay within the limits in the sources, and nothing is promised
+//! for other values.
 //!
 //! # Files
 //!

@@ -47,8 +47,9 @@ impl<T> Answer<T> {
 /// for long.
 ///
 /// A call queues its work at once, and not when its answer is first polled: so writes happen in the order of the calls.
-/// The engine decides which reads it answers at once and which on another thread. The engine on redb, the memory store
-/// of the testing kit and a store of the conformance tests implement this trait.
+/// The engine decides which reads it answers at once and which on another thread. The program has one engine, on redb.
+/// The tests have two more implementations: one wraps the memory store of the testing kit, and one moves all turns into
+/// the tables before each read.
 pub(crate) trait Engine: Send + Sync + 'static {
     /// Makes a change durable, by the commit rule. The commit is shared, because the caller keeps it until the outcome
     /// is known.

@@ -37,7 +37,8 @@
 //! - **checkpoint**: the part that moves pieces into the tables; also the mark of the last row that the tables have in
 //!   full.
 //! - **flush**: one transaction of the checkpoint, which moves some pieces.
-//! - **key**: the number that stands for a conversation's id in every table.
+//! - **key**: the number that stands for a conversation's id in the tables. The id itself is in `conversation_keys`,
+//!   `conversations` and `activity` only.
 //! - **order**: which turn has which position. The memtable keeps the order in *runs*; a run is the turns that one
 //!   commit sealed.
 //! - **rollup**: sums over the parts of turns that count for a *label* (model, provider, project, class of the reason)

@@ -366,3 +366,69 @@ fn a_type_in_the_glossary_exists() {
         }
     }
 }
+
+/// Returns the modules that a text names as code, without names of files.
+fn modules_in(text: &str) -> BTreeSet<&str> {
+    text.split('`').skip(1).step_by(2).filter(|name| !name.contains('.')).collect()
+}
+
+/// Returns the floors that the table of a document has, as sets of modules. `rows` are the cells of its rows: the first
+/// names the floor, and the second the modules.
+fn floors_of<'a>(rows: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<BTreeSet<&'a str>> {
+    let mut floors = Vec::<(&str, BTreeSet<&str>)>::new();
+    for (floor, modules) in rows {
+        match floors.last_mut().filter(|(last, _)| *last == floor) {
+            Some((_, known)) => known.extend(modules_in(modules)),
+            None => floors.push((floor, modules_in(modules))),
+        }
+    }
+    floors.into_iter().map(|(_, modules)| modules).collect()
+}
+
+/// Returns the floors of a folder, as sets of modules.
+fn listed_floors(folder: &str) -> Vec<BTreeSet<&'static str>> {
+    let (_, floors) = FLOORS.iter().find(|(listed, _)| *listed == folder).unwrap();
+    floors.iter().map(|floor| floor.iter().copied().collect()).collect()
+}
+
+#[test]
+fn documents_have_the_floors_that_are_checked() {
+    let architecture = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let (introduction, table) = architecture.split_once("\n| floor, from the lowest | modules |\n").unwrap();
+    let rows = table.lines().skip(1).map_while(|line| line.strip_prefix("| ")?.split_once(" | "));
+    let mut expected = listed_floors("");
+    expected.push(BTreeSet::from([BESIDE]));
+    let message = "the table of ARCHITECTURE.md differs from FLOORS in tests/it/tidy.rs";
+    assert_eq!(floors_of(rows), expected, "{message}");
+    let introduction = introduction.rsplit_once("## The floors").unwrap().1;
+    for (folder, _) in FLOORS.iter().filter(|(folder, _)| !folder.is_empty()) {
+        assert!(introduction.contains(&format!("`{folder}/`")), "\"The floors\" in ARCHITECTURE.md lacks `{folder}/`");
+    }
+
+    let page = fs::read_to_string(root().join("src/store/redb/mod.rs")).unwrap();
+    let table = page.split_once("//! |---|---|---|\n").unwrap().1;
+    let rows = table.lines().map_while(|line| line.strip_prefix("//! | ")?.split_once(" | "));
+    let rows = rows.map(|(floor, rest)| (floor, rest.split(" | ").next().unwrap()));
+    let message = "the table of src/store/redb/mod.rs differs from FLOORS in tests/it/tidy.rs";
+    assert_eq!(floors_of(rows), listed_floors("store/redb"), "{message}");
+}
+
+#[test]
+fn each_case_of_the_conformance_suite_is_in_its_list() {
+    let folder = Path::new("store/conformance");
+    let (list, files): (Vec<_>, Vec<_>) = sources()
+        .into_iter()
+        .filter(|(path, _)| path.starts_with(folder))
+        .partition(|(path, _)| path.file_name().is_some_and(|name| name == "mod.rs"));
+    let listed: BTreeSet<&str> = list[0].1.split(|c| !is_of_a_name(c)).collect();
+    let mut count = 0;
+    for (path, text) in &files {
+        for case in text.split("\npub(crate) async fn ").skip(1) {
+            let name = case.split(|c| !is_of_a_name(c)).next().unwrap();
+            let message = "add it to the list of the macro in src/store/conformance/mod.rs";
+            assert!(listed.contains(name), "no store is tested with {name} of {}: {message}", path.display());
+            count += 1;
+        }
+    }
+    assert!(count > 40, "the cases were not found");
+}

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn only_questions_about_conversations_are_open_to_other_origins() {
+    async fn only_routes_for_pages_of_allowed_origins_are_open_to_other_origins() {
         for (method, path) in routes() {
             let is_open = PageAccess::of(&path) == PageAccess::OfAllowedOrigins;
             for (method, asked) in [(method, None), (Method::OPTIONS, Some("GET")), (Method::OPTIONS, Some("POST"))] {

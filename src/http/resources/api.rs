@@ -71,8 +71,12 @@ impl Api {
     }
 }
 
-/// Asks the reader of the store. The cause of a failure is logged, and the client does not see it.
-pub(crate) async fn ask_reader<M, T>(reader: &Recipient<M>, message: M) -> Result<T, ApiError>
+/// Asks the store, through the reader. The log has the cause of a failure, and the client only learns that the store could
+/// not be read.
+///
+/// Use this for a message whose only error is a [`Fault`]. Send a message with other errors directly, as `stats` does, and
+/// tell the client each of them.
+pub(crate) async fn ask_store<M, T>(reader: &Recipient<M>, message: M) -> Result<T, ApiError>
 where
     M: Message<Result = Result<T, Fault>> + Send + 'static,
     T: Send + 'static,
@@ -80,12 +84,21 @@ where
     match reader.send(message).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(fault)) => {
-            error!(cause = fault.in_full(), "sealed turns could not be read");
-            Err(ApiError::LoadFailed)
+            error!(cause = fault.in_full(), "the store could not be read");
+            Err(ApiError::ReadFailed)
         }
         Err(cause) => {
             error!(%cause, "the store did not answer");
-            Err(ApiError::LoadFailed)
+            Err(ApiError::ReadFailed)
         }
     }
+}
+
+/// Like [`ask_store`], for `metrics` and `turns`. The answer to a failure has the text that clients of these two know.
+pub(crate) async fn ask_reader<M, T>(reader: &Recipient<M>, message: M) -> Result<T, ApiError>
+where
+    M: Message<Result = Result<T, Fault>> + Send + 'static,
+    T: Send + 'static,
+{
+    ask_store(reader, message).await.map_err(|_| ApiError::LoadFailed)
 }

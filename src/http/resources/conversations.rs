@@ -8,7 +8,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use serde::Serialize;
 
 use super::answer::{number, whole, write};
-use super::api::{Api, ask_reader};
+use super::api::{Api, ask_store};
 use super::query::Query;
 use crate::actors::ListConversations;
 use crate::http::error::ApiError;
@@ -40,7 +40,7 @@ pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResp
     let (order, limit) = (question.order, question.limit);
     // Ask for one conversation more than the page holds, to see whether there is another page.
     let list = ListConversations(ConversationQuestion { limit: limit + 1, ..question });
-    let listed = ask_reader(&api.handles.reads.list_conversations, list).await.map_err(|_| ApiError::ReadFailed)?;
+    let listed = ask_store(&api.handles.reads.list_conversations, list).await?;
     let mut json = br#"{"conversations":["#.to_vec();
     let mut written = 0_usize;
     for conversation in listed.iter().take(limit) {

@@ -12,8 +12,9 @@ use crate::http::error::ApiError;
 /// Mounts the resources where an actix application or scope is configured.
 ///
 /// The application has to bring what `serve` adds: request ids, spans, the checks of a request's
-/// host and page, CORS, and the answer to unknown paths. Of the settings, only the sizes and the time limit of a body
-/// apply; the others configure the server. `GET /backup` is not included: [`backup_resource`] mounts it.
+/// host and page, CORS, and the answer to unknown paths. Of the settings, those of a body, of an answer and of a backup
+/// apply. Those of the listener, of connections, of origins and of host names configure the server and do not apply.
+/// `GET /backup` is not included: [`backup_resource`] mounts it.
 ///
 /// ```
 /// # use actix_web::{App, web};
@@ -82,6 +83,7 @@ mod tests {
     use actix_web::{App, web};
 
     use super::*;
+    use crate::http::access::ROUTES;
     use crate::http::stand_in::{StandIn, done, sealed_turns};
     use crate::settings::HttpSettings;
 
@@ -106,6 +108,10 @@ mod tests {
         for resource in ["metrics", "turns"] {
             let get = TestRequest::get().uri(&format!("/deep/x/metrics/conversations/a%2Fb/{resource}"));
             assert_eq!(call_service(&app, get.to_request()).await.status(), 200);
+        }
+        for route in ROUTES.iter().filter(|route| route.path != BACKUP.path) {
+            let put = TestRequest::put().uri(&format!("/deep/x/metrics{}", route.path.replace("{id}", "c")));
+            assert_eq!(call_service(&app, put.to_request()).await.status(), 405, "{} is not mounted", route.path);
         }
         let backup = TestRequest::get().uri("/deep/x/metrics/backup").to_request();
         assert_eq!(call_service(&app, backup).await.status(), 404, "the whole database is not among the resources");

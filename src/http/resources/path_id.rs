@@ -51,6 +51,7 @@ fn percent_decode(segment: &str) -> Result<Vec<u8>, BadPathId> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::access::ROUTES;
     use crate::http::stand_in::{StandIn, done, get, post};
     use crate::settings::HttpSettings;
 
@@ -109,13 +110,21 @@ mod tests {
     async fn a_bad_id_in_a_path_is_told() {
         let api = StandIn::default().serving();
         for segment in ["%ff", "100%", "%0A", &"a".repeat(257)] {
-            for resource in ["metrics", "turns"] {
-                let text = get(&api, &format!("/conversations/{segment}/{resource}")).await.failure(400);
-                assert!(text.starts_with("the conversation id in the path is not valid: "), "{text}");
+            for path in ROUTES.map(|route| route.path).into_iter().filter(|path| path.contains("{id}")) {
+                let text = get(&api, &path.replace("{id}", segment)).await.failure(400);
+                assert!(text.starts_with("the conversation id in the path is not valid: "), "{path}: {text}");
             }
         }
         get(&api, "/conversations//metrics").await.failure(404);
         get(&api, "/conversations/a/b/metrics").await.failure(404);
+    }
+
+    #[test]
+    fn each_route_has_its_id_where_it_is_read() {
+        for path in ROUTES.map(|route| route.path).into_iter().filter(|path| path.contains("{id}")) {
+            let id = path.rsplit('/').nth(1);
+            assert_eq!(id, Some("{id}"), "`PathId` reads the second-last segment of {path}");
+        }
     }
 
     #[test]

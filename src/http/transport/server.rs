@@ -192,6 +192,7 @@ mod tests {
     use futures_util::future::join_all;
 
     use super::*;
+    use crate::http::access::ROUTES;
     use crate::http::stand_in::{Seen, StandIn, ask, done, get, observed, sealed_turns};
     use crate::runtime::Runtime;
 
@@ -235,21 +236,28 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn other_methods_are_told_which_are_allowed() {
+    async fn other_methods_are_told_which_a_route_allows() {
         let api = StandIn { check: Some(Ok(())), ..StandIn::default() }.serving();
+        for route in ROUTES {
+            let path = route.path.replace("{id}", "c");
+            for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"] {
+                let request = TestRequest::default().method(method.parse().unwrap()).uri(&path);
+                let answer = ask(&api, request).await;
+                let is_allowed = route.methods.split(", ").any(|allowed| allowed == method);
+                assert_eq!(answer.status != 405, is_allowed, "{method} {path}");
+                if !is_allowed {
+                    assert_eq!(answer.header("allow"), Some(route.methods), "{method} {path}");
+                }
+                if method == "PUT" {
+                    assert!(answer.failure(405).contains(route.methods));
+                }
+            }
+        }
         for path in
             ["/conversations/c/metrics", "/conversations/c/turns", "/conversations", "/stats", "/health", "/ready"]
         {
-            for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH, Method::OPTIONS, Method::TRACE] {
-                let answer = ask(&api, TestRequest::default().method(method).uri(path)).await;
-                assert!(answer.failure(405).contains("GET, HEAD"));
-                assert_eq!(answer.header("allow"), Some("GET, HEAD"));
-            }
             ask(&api, TestRequest::default().method(Method::HEAD).uri(path)).await.success();
         }
-        let answer = ask(&api, TestRequest::default().method(Method::PUT).uri("/events")).await;
-        answer.failure(405);
-        assert_eq!(answer.header("allow"), Some("POST"));
     }
 
     /// A server that listens on a port of its own.

@@ -52,6 +52,9 @@ impl RedbEngine {
     }
 }
 
+// Each method calls the method of `RedbEngine` that has the same name. If that were missing, the call would go to the
+// method of the trait, and so to itself.
+#[deny(unconditional_recursion)]
 impl Engine for RedbEngine {
     fn commit(&self, commit: Arc<Commit>) -> Answer<Result<Committed, CommitError>> {
         Answer::later(self.commit(commit))

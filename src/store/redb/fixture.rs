@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::report::{Figures, Grouping, Period, PicoDollars, PriceBook, PricedStep, Quarter, Selection};
 use crate::settings::StoreSettings;
 use crate::store::oracle::change;
+use crate::store::redb::tables::meta::FORMAT;
 use crate::store::{
     Commit, ConversationOrder, ConversationQuestion, Health, Location, RedbEngine, ReportQuestion, StagedTurn,
     TurnOutcome, TurnRange, Version, check,
@@ -36,8 +37,9 @@ impl PriceBook for FixturePrices {
     }
 }
 
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+/// Returns the path of a file of the fixture. The name has the number of the format.
+fn fixture(ending: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(format!("format-{FORMAT}.{ending}"))
 }
 
 fn open(directory: &Path) -> RedbEngine {
@@ -127,9 +129,9 @@ async fn files_of_this_format_say_what_they_always_said_and_can_be_written_to() 
     let directory = tempfile::tempdir().unwrap();
     for file in ["redb", "journal.redb"] {
         let to = directory.path().join(format!("turn-metrics.{file}"));
-        fs::copy(fixture(&format!("format-1.{file}")), to).unwrap();
+        fs::copy(fixture(file), to).unwrap();
     }
-    let expected: Value = serde_json::from_slice(&fs::read(fixture("format-1.json")).unwrap()).unwrap();
+    let expected: Value = serde_json::from_slice(&fs::read(fixture("json")).unwrap()).unwrap();
     assert_eq!(check(directory.path()).unwrap().violations, []);
 
     let store = open(directory.path());
@@ -260,7 +262,6 @@ async fn write_the_fixture_of_this_format() {
             store.commit(commit).await.unwrap();
         }
     }
-    fs::create_dir_all(fixture("")).unwrap();
     let running_time = store.running_time().get();
     let said = json!({
         "runningTime": running_time,
@@ -269,12 +270,12 @@ async fn write_the_fixture_of_this_format() {
         "reported": reported(&store),
         "conversations": said(&store),
     });
-    fs::write(fixture("format-1.json"), serde_json::to_string_pretty(&said).unwrap() + "\n").unwrap();
+    fs::write(fixture("json"), serde_json::to_string_pretty(&said).unwrap() + "\n").unwrap();
     // The store is not closed in order, because that would move everything from the journal into the tables.
     let mut writer = store.health();
     drop(store);
     writer.wait_for(|state| *state != Health::Running).await.unwrap();
     for file in ["redb", "journal.redb"] {
-        fs::copy(directory.path().join(format!("turn-metrics.{file}")), fixture(&format!("format-1.{file}"))).unwrap();
+        fs::copy(directory.path().join(format!("turn-metrics.{file}")), fixture(file)).unwrap();
     }
 }

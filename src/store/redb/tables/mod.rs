@@ -12,8 +12,8 @@
 //! - `index`: finds out whether a turn is sealed, and at which ordinal.
 //! - `turn_filter`: a filter in memory that says which turns are certainly not in the index.
 //! - `rollups`: adds to the sums of reports, and reads them.
-//! - `read`: the tables by conversation, as a read transaction sees them.
-//! - `write`: the tables by conversation, as a write transaction changes them.
+//! - `read`: the tables of the main file, as a read transaction sees them.
+//! - `write`: the tables that commits fill, as a write transaction changes them.
 
 pub(crate) mod failure;
 pub(crate) mod index;

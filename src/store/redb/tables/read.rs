@@ -1,4 +1,4 @@
-//! The tables by conversation, as one read transaction sees them.
+//! The tables of the main file, as one read transaction sees them.
 
 use std::cell::OnceCell;
 use std::sync::Arc;

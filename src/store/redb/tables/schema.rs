@@ -1,8 +1,7 @@
 //! The definitions of the tables of both files, and the only list of the tables of the main file.
 //!
-//! A new table needs a definition, a line in [`visit_tables`], writing in `write` (called by the checkpoint's
-//! `transfer`), reading in `read`, a check and a repair in `maintenance/check`, and a row in the layout on the front
-//! page of the store. Operations on every table use the list in [`visit_tables`].
+//! Operations on every table use the list in [`visit_tables`]. The front page of the store describes the layout, and
+//! `CONTRIBUTING.md` has the steps that a new table needs.
 
 use redb::{Key, ReadTransaction, ReadableTable, TableDefinition, TableError, Value, WriteTransaction};
 
@@ -10,7 +9,7 @@ use super::failure::Failure;
 use super::meta::META;
 use super::row::{Row, Rows};
 
-// The tables by conversation, in the store's main file.
+// The tables of the store's main file.
 
 /// The rows of [`KEYS`].
 #[derive(Debug)]
@@ -315,14 +314,19 @@ mod tests {
 
     use super::*;
 
-    /// Puts one row of zero bytes into every table of the list. It knows only the types of the key and the value.
-    struct Fill<'a>(&'a WriteTransaction, Vec<String>);
+    /// Puts one row of zero bytes into every table of the list, and counts the bytes of data. It knows only the types of
+    /// the key and the value.
+    struct Fill<'a> {
+        txn: &'a WriteTransaction,
+        tables: Vec<String>,
+        data_bytes: u64,
+    }
 
     impl TableVisitor for Fill<'_> {
         fn visit<K: Key + 'static, V: Value + 'static>(
             &mut self,
             table: TableDefinition<'static, K, V>,
-            _: Role,
+            role: Role,
         ) -> Result<(), Failure> {
             let bytes = [0; 64];
             // A key of a step ends with a number, so it must have exactly this width.
@@ -331,10 +335,12 @@ mod tests {
                 "lost_open_steps" => 21,
                 _ => 17,
             };
-            let key = K::from_bytes(&bytes[..K::fixed_width().unwrap_or(width)]);
-            let value = V::from_bytes(&bytes[..V::fixed_width().unwrap_or(5)]);
-            self.0.open_table(table)?.insert(key, value)?;
-            self.1.push(table.name().to_owned());
+            let (key, value) = (&bytes[..K::fixed_width().unwrap_or(width)], &bytes[..V::fixed_width().unwrap_or(5)]);
+            self.txn.open_table(table)?.insert(K::from_bytes(key), V::from_bytes(value))?;
+            self.tables.push(table.name().to_owned());
+            if role == Role::Data {
+                self.data_bytes += (key.len() + value.len()) as u64;
+            }
             Ok(())
         }
     }
@@ -354,12 +360,9 @@ mod tests {
     fn a_table_of_the_list_is_copied_and_one_of_data_is_made_and_counted() {
         let (from, to, new) = (in_memory(), in_memory(), in_memory());
         let txn = from.begin_write().unwrap();
-        let mut fill = Fill(&txn, Vec::new());
+        let mut fill = Fill { txn: &txn, tables: Vec::new(), data_bytes: 0 };
         visit_tables(&mut fill).unwrap();
-        let mut expected = fill.1;
-        // The bytes of a key and of a value, for one table after the other.
-        let data = (17 + 5) + (8 + 5) + (16 + 5) + (16 + 8) + (17 + 5) + (13 + 5) + (17 + 5) + (8 + 5);
-        let data = data + (8 + 5) + (17 + 5) + (21 + 5) + (12 + 5);
+        let (mut expected, data) = (fill.tables, fill.data_bytes);
         assert_eq!(count_live_bytes(&txn).unwrap(), data);
         txn.commit().unwrap();
         expected.sort();

@@ -1,7 +1,7 @@
 /// One of the two files of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StoreFile {
-    /// The main file, with the tables by conversation.
+    /// The main file, with the tables.
     Main,
     /// The journal, to which commits append.
     Journal,

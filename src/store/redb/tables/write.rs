@@ -25,8 +25,8 @@ pub(crate) fn begin_write(tables: &Database) -> Result<WriteTransaction, Failure
     Ok(txn)
 }
 
-/// The tables by conversation in a write transaction. Each row is written whole, so writing the same row again changes
-/// nothing.
+/// The tables that commits fill, in a write transaction. Each row is written whole, so writing the same row again
+/// changes nothing. The sums of reports are in `rollups`.
 pub(crate) struct WriteTables<'txn> {
     meta: WriteMeta<'txn>,
     keys: Table<'txn, &'static str, Row<Keys>>,

@@ -19,7 +19,7 @@
 //!
 //! | part | bound |
 //! |---|---|
-//! | the queue | Unanswered commits may have the turns of 20 ms of work, and always 256 turns. Further commits are refused before they are queued. Small commits of 64 turns in all have places of their own in the queue, and are not refused for their wait. |
+//! | the queue | Unanswered commits may have the turns of 20 ms of work, and always 256 turns. Further commits are refused before they are queued. Small commits of 64 turns in all have places of their own in the queue, and may always wait for 25 ms. |
 //! | the wait in the queue | If more turns wait than fit into a batch, or more than 256 while the checkpoint is behind, or if a full batch left turns to the next one, each commit that has waited too long is refused. The limit is 34 ms less one and a half times the last write, within 10 and 20 ms. |
 //! | the pause before a batch | From six tenths of the memtable's limit on, the writer waits until the checkpoint has moved a share of what the last batch added: none at six tenths, twice as much at the limit. It waits at most 14 ms less the time of two writes, but may always wait for 2 ms. Commits that arrive meanwhile join the batch. |
 //! | a full memtable | The writer waits until the bytes of one flush are moved. If there is still no room, it refuses the commits of the batch. Small commits that have places of their own may use a sixteenth more than the limit. |
@@ -219,7 +219,9 @@ impl Writer {
             while let Some(job) = next.take().or_else(|| self.taken.pop_front()).or_else(|| self.jobs.try_recv().ok()) {
                 match job {
                     Job::Close(reply) => return Next::Close(batch, reply),
-                    job if job.waited(now) > most && !job.is_reserved() => job.answer(Err(CommitError::Overloaded)),
+                    job if job.waited(now) > Self::longest_wait_of(&job, most) => {
+                        job.answer(Err(CommitError::Overloaded));
+                    }
                     job => batch.add(job),
                 }
                 let has_many = batch.turns >= self.batch_turns;
@@ -252,6 +254,12 @@ impl Writer {
         let has_many = self.leaves_turns || self.admission.unanswered() > few;
         let is_overloaded = self.background.is_some() && has_many;
         if is_overloaded { pace::longest_queueing(self.last.write) } else { Duration::MAX }
+    }
+
+    /// Returns how long this job may wait where others may wait for `most`. A commit that has a place of its own may wait a
+    /// little longer: clients who send little are served while others send more than the store can take.
+    fn longest_wait_of(job: &Job, most: Duration) -> Duration {
+        if job.is_reserved() { most.max(pace::LONGEST_RESERVED) } else { most }
     }
 
     /// Does the jobs in one transaction, and answers each job when it is durable. Jobs that are not reached in time go
@@ -474,6 +482,17 @@ mod tests {
             Duration::MAX,
             "without a checkpoint in the background nothing is refused"
         );
+    }
+
+    #[test]
+    fn a_commit_with_a_place_of_its_own_may_wait_longer_but_not_for_any_time() {
+        let (store, writer) =
+            RedbEngine::prepare(Location::Memory, &StoreSettings::default(), Backoff::default()).unwrap();
+        (0..=Admission::RESERVED_TURNS).for_each(|nth| queue(&store, nth));
+        let limits_of_all = |most| writer.jobs.try_iter().map(|job| Writer::longest_wait_of(&job, most)).collect();
+        let limits: Vec<_> = limits_of_all(Duration::from_millis(10));
+        assert!(limits[..Admission::RESERVED_TURNS].iter().all(|limit| *limit == pace::LONGEST_RESERVED));
+        assert_eq!(limits[Admission::RESERVED_TURNS..], [Duration::from_millis(10)]);
     }
 
     #[test]

@@ -8,12 +8,14 @@
 //! - `order`: positions, in the tables and in the journal.
 //! - `lost_keys`: conversations whose keys or records are damaged.
 //! - `damaged_rows`: rows that do not decode, or stand under a wrong key.
-//! - `flipped_bits`: each single flipped bit of a row, for each table.
+//! - `flipped_bits`: each single flipped bit of a row, for the tables with checksums that commits fill.
+//! - `each_table`: one spoiled row of each table of data, so that no table lacks a check and a repair.
 //! - `journal`: rows of the journal that are damaged, replaced or missing.
 //! - `older_copies`: an older copy of one file beside the other.
 
 mod damaged_rows;
 mod disagreements;
+mod each_table;
 mod files;
 mod flipped_bits;
 mod journal;

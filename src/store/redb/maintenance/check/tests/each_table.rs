@@ -1,0 +1,90 @@
+use std::path::Path;
+
+use redb::{Database, Key, ReadableTable, TableDefinition, TableHandle, Value, WriteTransaction};
+
+use super::set_up::{id, open, sound, told, turn};
+use crate::store::redb::maintenance::check::{check, repair};
+use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::schema::{Role, TableVisitor, visit_tables};
+use crate::store::redb::tables::store_file::StoreFile;
+use crate::store::{Commit, Version};
+use crate::turn::{Done, EpochMillis, Progress, TurnLabels, Usage};
+
+/// Changes the first byte of the last row of the `nth` table of data, and notes the name of the table.
+struct Spoil<'txn> {
+    txn: &'txn WriteTransaction,
+    nth: usize,
+    seen: usize,
+    spoiled: Option<String>,
+}
+
+impl TableVisitor for Spoil<'_> {
+    fn visit<K: Key + 'static, V: Value + 'static>(
+        &mut self,
+        table: TableDefinition<'static, K, V>,
+        role: Role,
+    ) -> Result<(), Failure> {
+        if role != Role::Data {
+            return Ok(());
+        }
+        self.seen += 1;
+        if self.seen != self.nth {
+            return Ok(());
+        }
+        let name = table.name().to_owned();
+        let mut rows = self.txn.open_table(table)?;
+        let last = rows.last()?.map(|(key, value)| {
+            (K::as_bytes(&key.value()).as_ref().to_vec(), V::as_bytes(&value.value()).as_ref().to_vec())
+        });
+        let Some((key, mut value)) = last else {
+            panic!("the store of this test has no row in {name}: add one in `filled`");
+        };
+        value[0] ^= 1;
+        rows.insert(K::from_bytes(&key), V::from_bytes(&value))?;
+        self.spoiled = Some(name);
+        Ok(())
+    }
+}
+
+/// Spoils a row of the `nth` table of data. Returns the name of the table, or `None` if there are fewer tables.
+fn spoil(directory: &Path, nth: usize) -> Option<String> {
+    let database = Database::open(directory.join(StoreFile::Main.name())).unwrap();
+    let txn = database.begin_write().unwrap();
+    let mut spoil = Spoil { txn: &txn, nth, seen: 0, spoiled: None };
+    visit_tables(&mut spoil).unwrap();
+    let spoiled = spoil.spoiled;
+    txn.commit().unwrap();
+    database.close().unwrap();
+    spoiled
+}
+
+/// Returns a sound store with a row in each table of data. Costs have a row for a turn with tokens.
+async fn filled() -> tempfile::TempDir {
+    let directory = sound().await;
+    let store = open(directory.path());
+    let mut turn = turn("counted");
+    turn.fold(&Progress::Start(TurnLabels::of_model("m")));
+    let usage = Usage { input_tokens: 900.into(), output_tokens: 20.into(), ..Usage::default() };
+    turn.fold(&Progress::Usage { step_id: None, report: usage.into(), is_final: false });
+    let sealed = vec![turn.seal(&Done::because("stop"), EpochMillis::new(3))];
+    let commit = Commit { conversation_id: id("c"), expected_version: Version(0), staged: Vec::new(), sealed };
+    store.commit(commit).await.unwrap();
+    store.close().await;
+    directory
+}
+
+#[tokio::test]
+async fn a_spoiled_row_of_any_table_is_found_and_repaired() {
+    let mut spoiled = 0;
+    loop {
+        let directory = filled().await;
+        let Some(table) = spoil(directory.path(), spoiled + 1) else { break };
+        let found = told(&check(directory.path()).unwrap());
+        assert!(!found.is_empty(), "no check finds a spoiled row of {table}: add one to inspect.rs or sums.rs");
+        let (_, repaired) = repair(directory.path()).unwrap();
+        let (_, after) = repaired.unwrap();
+        assert_eq!(told(&after), [""; 0], "a repair must mend {table}: see repair.rs");
+        spoiled += 1;
+    }
+    assert!(spoiled > 11, "the tables were not found");
+}
