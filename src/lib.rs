@@ -26,7 +26,7 @@
 //! let runtime = Runtime::builder().data_dir(data_dir).start().await?;
 //! let mut subscription = runtime.subscribe();
 //!
-//! A recorder measures the turns of an agent's loop and sends their events. The loop never waits for it.
+//! // A recorder measures the turns of an agent's loop and sends their events. The loop never waits for it.
 //! let outbox = Outbox::start(runtime.handles().intake.observe.clone(), 10_000);
 //! let recorder = Recorder::new(outbox.clone());
 //! let mut turn = recorder.start_turn(ConversationId::new("c")?, TurnId::new("t")?, TurnLabels::of_model("some-model"))?;
@@ -43,7 +43,7 @@
 //! let turns = runtime.handles().reads.list_turns.send(ListTurns(range)).await??;
 //! assert_eq!(turns, [sealed.turn]);
 //!
-//! Send the last events first, and then stop the actors and the store.
+//! // Send the last events first, and then stop the actors and the store.
 //! outbox.flush().await;
 //! runtime.shutdown().await;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
