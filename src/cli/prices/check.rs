@@ -20,7 +20,7 @@ use crate::turn::Label;
 /// The exit code if a model has no price.
 const UNPRICED: u8 = 3;
 
-/// All the time in which turns may have ended.
+/// The whole range of time in which turns may have ended.
 const ALWAYS: (&str, &str) = ("1970-01-01", "9998-12-31");
 
 /// Shows for each model with turns on a running server which price it has now, and which have none.
