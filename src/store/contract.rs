@@ -275,7 +275,7 @@ pub struct TurnRange {
     pub after: u64,
     /// Only turns with a smaller ordinal; `None` for all.
     pub before: Option<u64>,
-    /// The end of the range at which the answer begins. It decides which turns are left out if not all of them fit.
+    /// The end of the range at which the answer begins. This end decides which turns are left out if not all turns fit.
     pub end: RangeEnd,
     /// The maximum number of turns. The bytes of an answer are bounded too, so an answer may have fewer turns. Only an
     /// empty answer means that the range has no more turns.

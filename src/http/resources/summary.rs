@@ -235,7 +235,7 @@ mod tests {
         assert_eq!(get(&api, "/conversations/c/summary").await.failure(404), "no turn of this conversation is sealed");
         let message = get(&api, "/conversations/c/summary?from=1").await.failure(400);
         assert!(message.starts_with("`from` is no query parameter here"), "{message}");
-        // This turn is sealed between the two questions.
+        // Five turns are sealed between the two questions.
         let api = StandIn { turns: sealed_turns(70), revision: Some(65), ..StandIn::default() }.serving();
         let answer = get(&api, "/conversations/c/summary").await;
         assert!(answer.success().starts_with(r#"{"conversationId":"c","turns":65,"#), "{:?}", answer.body);

@@ -9,7 +9,7 @@ use crate::http::error::{ApiError, Unavailable};
 #[derive(Debug, Clone)]
 pub(crate) struct Turnstile {
     inside: Arc<Semaphore>,
-    /// The number of requests that are inside or wait.
+    /// The places of the requests that are inside or wait.
     all: Arc<Semaphore>,
 }
 

@@ -167,7 +167,7 @@ impl Checkpoint {
         true
     }
 
-    /// Whether there is room for small commits although there is no room for other commits.
+    /// Returns whether there is room for small commits although there is no room for other commits.
     pub(crate) fn has_reserve(&self) -> bool {
         let has_reserve = |files: &Files| files.memtable().size() <= self.limit + self.limit / 16;
         self.slot.with(has_reserve).unwrap_or(false)

@@ -21,7 +21,7 @@ use crate::turn::{ConversationId, EpochMillis};
 /// A page of conversations, with the data that the memtable has of each. The data is shared by reference count and not
 /// copied, because commits wait meanwhile.
 pub(crate) struct ConversationsQuery {
-    /// The turns of one conversation are sorted, the oldest first.
+    /// The pieces of one conversation are in order, the oldest first.
     pieces: Vec<Arc<Piece>>,
     /// The amounts that the turns of the memtable add to the sums in the tables.
     sums: Vec<(ConversationId, Arc<ConversationSums>)>,
@@ -60,9 +60,9 @@ impl ConversationsQuery {
 /// The data that the memtable has of each conversation.
 #[derive(Default)]
 struct RecentConversations {
-    /// The turns, the oldest first.
+    /// The pieces of each conversation, the oldest first.
     pieces: HashMap<ConversationId, Vec<Arc<Piece>>>,
-    /// The amounts that the turns add to the sums in the tables.
+    /// The amounts that the turns of each conversation add to the sums in the tables.
     sums: HashMap<ConversationId, ConversationSums>,
 }
 

@@ -95,7 +95,7 @@ fn last_ordinal(tables: &ReadTables, key: u64) -> Result<u64, Failure> {
 pub(crate) struct TurnsQuery {
     /// The first ordinal in the memtable; earlier ones are in the tables.
     first: Option<u64>,
-    /// The first turn of the answer comes first.
+    /// The turns, beginning at the end of the range that the question names.
     turns: Vec<(Ordinal, Arc<[u8]>)>,
     key: Option<u64>,
 }
@@ -120,7 +120,7 @@ impl TurnsQuery {
         Self { first, turns, key }
     }
 
-    /// Whether the answer also needs turns of the range that are in the tables.
+    /// Returns whether the answer also needs turns of the range that are in the tables.
     pub(crate) fn needs_tables(&self, range: &TurnRange) -> bool {
         let are_in_tables = |(from, _)| self.first.is_none_or(|first| from < first);
         range.ordinals().is_some_and(are_in_tables) && !(range.end == RangeEnd::Latest && self.is_enough(range))

@@ -20,8 +20,8 @@ impl Admission {
     /// work.
     pub(crate) const RESERVED_TURNS: usize = 64;
 
-    /// The maximum number of turns and of bytes in a small commit. A client that sends each turn at once stays below
-    /// both.
+    /// The maximum number of turns and of bytes in a small commit. A client that sends each turn at once stays within
+    /// both limits.
     const SMALL_TURNS: usize = 4;
     const SMALL_BYTES: usize = 16 * 1024;
 
