@@ -1,4 +1,4 @@
-//! Asks a system about its turns: each question is a message.
+//! Asks a system about its turns. Each question is a message.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use turn_metrics::runtime::Runtime;
 use turn_metrics::store::{ConversationOrder, ConversationQuestion, ReportQuestion, TurnRange};
 use turn_metrics::turn::{ConversationId, parse_line};
 
-/// What a kernel sends in two conversations.
+/// The events that a kernel sends in two conversations.
 const EVENTS: &str = r#"{"type":"turn-start","conversationId":"one","turnId":"t1","model":"large"}
 {"type":"usage","conversationId":"one","turnId":"t1","stepId":"t1#0","usage":{"inputTokens":1000,"outputTokens":50}}
 {"type":"done","conversationId":"one","turnId":"t1","reason":"stop","endedAt":1780000000000}
@@ -22,7 +22,7 @@ const EVENTS: &str = r#"{"type":"turn-start","conversationId":"one","turnId":"t1
 {"type":"turn-start","conversationId":"one","turnId":"t3","model":"large"}
 {"type":"usage","conversationId":"one","turnId":"t3","stepId":"t3#0","usage":{"inputTokens":1200,"outputTokens":0}}"#;
 
-/// A token costs a millionth of a dollar; a model named `large` takes three for each.
+/// A price book with a millionth of a dollar per token. A model named `large` costs three times as much.
 #[derive(Debug)]
 struct Prices;
 
@@ -32,7 +32,7 @@ impl PriceBook for Prices {
         Some(PicoDollars::new(price * i128::from(step.prompt_tokens + step.output_tokens)))
     }
 
-    /// To be changed with the prices: then the costs of all stored turns are derived anew.
+    /// Change this version with the prices, so that the costs of all stored turns are computed again.
     fn digest(&self) -> u64 {
         1
     }
@@ -49,23 +49,23 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let reads = &runtime.handles().reads;
         let one = ConversationId::new("one")?;
 
-        // The latest turns of a conversation, and what each costs.
+        // The latest turns of a conversation, and the cost of each turn.
         for turn in reads.list_turns.send(ListTurns(TurnRange::latest(one.clone(), 10))).await?? {
             let cost = Cost::total_of_turn(&turn, &Prices).usd().unwrap_or_default();
             println!("one {} {}: {cost} USD", turn.ordinal, turn.metrics.turn_id);
         }
 
-        // Its turns that have not ended yet.
+        // The turns of the conversation that have not ended yet.
         for staged in reads.list_open_turns.send(ListOpenTurns { conversation_id: one.clone() }).await??.turns {
             let so_far = staged.turn.so_far().metrics;
             println!("one is open: {} with {} input tokens so far", so_far.turn_id, so_far.usage.input_tokens.get());
         }
 
-        // Whether it has changed since it was read, without reading it again.
+        // This question returns whether the conversation changed since it was read, without reading it again.
         let revision = reads.find_revision.send(FindRevision { conversation_id: one }).await??;
         println!("one has {} sealed turn", revision.sealed_turns);
 
-        // All sealed turns of all conversations; with `after` a reader goes on where it was.
+        // All sealed turns of all conversations. With `after`, a reader continues after the last turn that it has read.
         let page = reads.list_sealed.send(ListSealed { after: None, limit: 100 }).await??;
         let sealed = page.turns.iter().map(|sealed| sealed.turn.metrics.turn_id.as_str());
         println!("in order: {}", sealed.collect::<Vec<_>>().join(", "));
@@ -77,7 +77,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             println!("{}: {} turn, {cost} USD", listed.conversation_id, listed.sealed_turns);
         }
 
-        // A day by model.
+        // The sums of a day, by model.
         let zone = Zone::named("Europe/Berlin")?;
         let whole = Period::around(1_780_000_000_000, 1_780_000_100_000)?;
         let question = ReportQuestion {

@@ -1,4 +1,4 @@
-//! Questions across conversations and time: a report, lists of conversations, and what the sums for them cost the appends.
+//! Questions across conversations and time: a report, lists of conversations, and how much their sums slow the appends.
 
 use std::path::Path;
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub(crate) fn run(report: &mut Report, turns: u64) {
 const DAYS: usize = 365;
 /// The rows of sums that cover the year: four a day for each model, one of figures and one of costs.
 const ROWS: usize = DAYS * 4 * MODELS * 2;
-/// Questions in a round.
+/// The number of questions in a round.
 const ASKED: usize = 5;
 
 fn year(report: &mut Report, turns: u64) {
@@ -55,7 +55,7 @@ fn ask_for_year(directory: &Path) -> Round {
         selection: Selection::default(),
     };
     with_store(directory, async |store| {
-        // Not timed: it brings the pages into the cache.
+        // This first question is not timed. It brings the pages into the cache.
         let first = store.address.send(BuildReport(question.clone())).await.unwrap().unwrap();
         assert_eq!(first.breakdown.rows().len(), DAYS * MODELS);
         Round::of_async(async {
@@ -68,12 +68,12 @@ fn ask_for_year(directory: &Path) -> Round {
     })
 }
 
-/// A database with as many rows, and nothing else.
+/// A database with the same number of rows, and nothing else.
 struct Rival(Database);
 
 impl Rival {
     const TABLE: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("rows");
-    /// About what a row of sums has; those of costs are far smaller.
+    /// The approximate bytes of a row of sums. Rows of costs are far smaller.
     const ROW_BYTES: usize = 300;
 
     fn new(directory: &Path) -> Self {
@@ -136,7 +136,7 @@ fn ask_for_list(directory: &Path, order: ConversationOrder, count: usize) -> Rou
     })
 }
 
-/// Opens the store, asks it, and closes it.
+/// Opens the store, asks the question, and closes the store.
 fn with_store(directory: &Path, ask: impl AsyncFnOnce(&RunningStore) -> Round) -> Round {
     actix::System::new().block_on(async {
         let store = RunningStore::start(directory);

@@ -1,5 +1,5 @@
-//! What a server answers to questions, as commands read it. Figures have the types of reports, so that the command line
-//! shows the server's figures and computes none that it could ask for.
+//! The server's answers to questions, as commands read them. Figures have the types of reports, so that the command
+//! line shows the server's figures and computes no figure that the server can return.
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
@@ -19,13 +19,13 @@ pub(super) struct Page {
     pub(super) open: Vec<TurnSoFar>,
 }
 
-/// A sealed turn as it is listed.
+/// A sealed turn, as a list shows it.
 #[derive(Debug)]
 pub(super) struct ListedTurn {
     pub(super) turn: StoredTurn,
-    /// What it costs, if that was asked for.
+    /// The cost of the turn, if the client asked for costs.
     pub(super) cost: Option<CostFigures>,
-    /// All of it, as the server wrote it.
+    /// The whole turn, as the server wrote it.
     pub(super) json: Box<RawValue>,
 }
 
@@ -43,7 +43,7 @@ impl<'de> Deserialize<'de> for ListedTurn {
     }
 }
 
-/// An open turn: what it has until now.
+/// An open turn, with the data that the server has so far.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct TurnSoFar {
@@ -57,11 +57,11 @@ pub(super) struct TurnSoFar {
 #[derive(Debug, Deserialize)]
 pub(super) struct ConversationPage {
     pub(super) conversations: Vec<Box<RawValue>>,
-    /// What the next page comes after; `None` for the last one.
+    /// The place after which the next page begins; `None` for the last page.
     pub(super) next: Option<String>,
 }
 
-/// A conversation as it is listed.
+/// A conversation, as a list shows it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ListedConversation {
@@ -126,7 +126,7 @@ pub(super) struct PriceAnswer {
     pub(super) usd_per_million_tokens: Option<Dollars>,
 }
 
-/// Dollars a million tokens.
+/// Dollars per million tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Dollars {

@@ -111,11 +111,11 @@ impl WideArgs {
     }
 }
 
-/// A moment, as the server takes it. A date begins in the zone that the server or `--tz` says.
+/// A moment, as the server accepts it. A date begins in the zone of the server or of `--tz`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Moment(String);
 
-/// The text is no moment.
+/// The text is not a moment.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("it must be a date such as 2026-01-31, a moment such as 2026-01-31T12:00:00Z, or milliseconds since 1970")]
 pub(super) struct InvalidMoment;
@@ -124,7 +124,7 @@ impl FromStr for Moment {
     type Err = InvalidMoment;
 
     fn from_str(text: &str) -> Result<Self, InvalidMoment> {
-        // Which zone it is decides when a date begins, not what a date is.
+        // The zone decides when a date begins. It does not decide whether a text is a date.
         Zone::UTC.moment(text).map(|_| Self(text.to_owned())).ok_or(InvalidMoment)
     }
 }

@@ -93,12 +93,12 @@ pub(super) struct HttpTurnReceipt {
     pub(super) duplicate: bool,
 }
 
-/// Asks for turns of a conversation, with their costs.
+/// A question for turns of a conversation, with their costs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct TurnQuestion {
     /// Only turns with a larger ordinal.
     pub(super) after: u64,
-    /// Only turns with a smaller one.
+    /// Only turns with a smaller ordinal.
     pub(super) before: Option<u64>,
     pub(super) limit: usize,
     /// Whether the latest turns are returned instead of the oldest, if there are more.
@@ -179,7 +179,7 @@ impl Client {
         Ok(self.ask(&format!("/conversations/{id}/turns"), &query)?.1)
     }
 
-    /// Asks a question. Returns the answer as the server wrote it and as it is read.
+    /// Asks a question. Returns the answer both as the server wrote it and as the parsed value.
     pub(super) fn ask<T: for<'a> Deserialize<'a>>(
         &self,
         path: &str,
@@ -215,7 +215,7 @@ impl Client {
         serde_json::from_slice(json).map_err(|cause| self.not_understood(cause))
     }
 
-    /// The error about an answer of which a part is read later.
+    /// Returns the error about an answer that is parsed in parts.
     pub(super) fn not_understood(&self, cause: serde_json::Error) -> ClientError {
         ClientError::NotUnderstood { url: self.url.to_string(), cause }
     }
@@ -257,7 +257,7 @@ impl Client {
 }
 
 impl ClientError {
-    /// The same error, about the flags of a command where the server names parameters.
+    /// Returns the same error with the flags of a command in place of the server's parameters.
     pub(super) fn about_flags(mut self, flags: &[(&str, &str)]) -> Self {
         if let Self::Refused { status: 400, error, .. } = &mut self {
             *error = error.replace("the query parameter ", "");

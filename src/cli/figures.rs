@@ -1,25 +1,25 @@
-//! The figures of reports as tables show them, for people. Programs read them whole, from JSON and CSV.
+//! The figures of reports, as tables show them to people. Programs read the exact figures from JSON and CSV.
 
 use super::table::Cell;
 use crate::report::{CostFigures, PicoDollars, Zone};
 
-/// A number of tokens, turns or the like. Its short form is in millions.
+/// Formats a count, for example of tokens or turns. The short form is in millions.
 pub(super) fn count(count: impl Into<i128>) -> Cell {
     let count = count.into();
     Cell::with_short(count.to_string(), in_millions(count))
 }
 
-/// The same, if it is known.
+/// Formats a count that may be unknown.
 pub(super) fn optional_count(known: Option<impl Into<i128>>) -> Cell {
     known.map_or_else(Cell::unknown, count)
 }
 
-/// Three digits at least, and whole below a million.
+/// Formats a count in millions, with at least three digits. Counts below a million are written whole.
 #[expect(clippy::cast_precision_loss, reason = "shown with a few digits")]
 fn in_millions(count: i128) -> String {
     let millions = count as f64 / 1e6;
     match millions.abs() {
-        // What is rounded up has a digit less behind the point.
+        // A number that is rounded up to one more digit has one decimal place less.
         99.95.. => format!("{millions:.0}M"),
         9.995.. => format!("{millions:.1}M"),
         1.0.. => format!("{millions:.2}M"),
@@ -27,7 +27,8 @@ fn in_millions(count: i128) -> String {
     }
 }
 
-/// Dollars, with four places. A cost that leaves tokens out has a `+` behind it; one of which nothing is known is a dash.
+/// Formats a cost in dollars, with four places. A `+` follows a cost that leaves tokens out. A dash stands for an
+/// unknown cost.
 pub(super) fn cost(cost: &CostFigures) -> Cell {
     let mark = if cost.unpriced_tokens > 0 { "+" } else { "" };
     cost.usd.map_or_else(Cell::unknown, |usd| {
@@ -36,7 +37,8 @@ pub(super) fn cost(cost: &CostFigures) -> Cell {
     })
 }
 
-/// Dollars with so many places, at most 12, rounded half up. What is more than nothing is not shown as nothing.
+/// Formats dollars with this number of places, at most 12, rounded half up. An amount above zero is never shown as
+/// zero.
 fn dollars(usd: PicoDollars, places: u32) -> String {
     let unit = 10_i128.pow(12 - places);
     let (pico, scale) = (usd.get(), 10_i128.pow(places));
@@ -49,18 +51,18 @@ fn dollars(usd: PicoDollars, places: u32) -> String {
     format!("{sign}{}.{:0>width$}", units / scale, units % scale, width = places as usize)
 }
 
-/// A price of a million tokens, without zeros at its end.
+/// Formats the price of a million tokens, without trailing zeros.
 pub(super) fn rate(usd: PicoDollars) -> Cell {
     let text = usd.to_string();
     Cell::new(text.trim_end_matches('0').trim_end_matches('.'))
 }
 
-/// A share, in percent.
+/// Formats a share in percent.
 pub(super) fn share(share: Option<f64>) -> Cell {
     share.map_or_else(Cell::unknown, |share| Cell::new(format!("{:.1}%", share * 100.0)))
 }
 
-/// A time in milliseconds. Below a hundredth of a second the fraction matters, above it is noise.
+/// Formats a time in milliseconds. The fraction matters only for times below a hundredth of a second.
 pub(super) fn millis(millis: Option<f64>) -> Cell {
     millis.map_or_else(Cell::unknown, |millis| {
         Cell::new(match millis {
@@ -71,14 +73,14 @@ pub(super) fn millis(millis: Option<f64>) -> Cell {
     })
 }
 
-/// Tokens a second.
+/// Formats a rate in tokens per second.
 pub(super) fn speed(speed: Option<f64>) -> Cell {
     speed.map_or_else(Cell::unknown, |speed| {
         Cell::new(if speed < LONGEST { format!("{speed:.1}") } else { format!("{speed:.1e}") })
     })
 }
 
-/// A date and a time by the clock of a zone. The short form leaves the year out.
+/// Formats a moment as date and time in a zone. The short form leaves the year out.
 pub(super) fn moment(millis: i64, zone: &Zone) -> Cell {
     zone.clock(millis).map_or_else(Cell::unknown, |clock| {
         let text = |format| clock.strftime(format).to_string();
@@ -86,8 +88,8 @@ pub(super) fn moment(millis: i64, zone: &Zone) -> Cell {
     })
 }
 
-/// From here on a number is shown by its power of ten, so that a kernel's nonsense does not widen the table. As
-/// milliseconds it is 31 years.
+/// Numbers from this limit on are shown as a power of ten, so that a kernel's absurd value does not widen the table. As
+/// milliseconds, the limit is 31 years.
 const LONGEST: f64 = 1e12;
 
 /// The sum of costs. Of some that are not known, their tokens count.
@@ -104,9 +106,9 @@ pub(super) fn sum_of_costs<'a>(costs: impl IntoIterator<Item = &'a CostFigures>)
     sum
 }
 
-/// Says below a table what its costs leave out; nothing if they leave out nothing.
+/// Returns the note below a table about the tokens that its costs leave out. Empty if the costs are complete.
 pub(super) fn unpriced_note(cost: &CostFigures) -> String {
-    /// Some names are enough, `prices check` shows all.
+    /// The note has only some names. `prices check` shows all of them.
     const MAX_NAMES: usize = 5;
     if cost.unpriced_tokens <= 0 {
         return String::new();

@@ -10,7 +10,7 @@ use super::table::{Cell, Column, Screen, Table};
 use super::{figures, output::print_part};
 use crate::report::Zone;
 
-/// The most conversations that are requested at once.
+/// The maximum number of conversations in one request.
 const PAGE_CONVERSATIONS: u64 = 500;
 
 /// Lists the conversations of a running server that have a sealed turn.
@@ -102,7 +102,7 @@ const SHEET: [&str; 14] = [
     "project",
     "contextSize",
     "cacheRate",
-    // And the columns of a cost.
+    // The columns of a cost follow.
     sheet::COST[0],
 ];
 
@@ -151,7 +151,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, CliError> {
 }
 
 fn page(client: &Client, args: &Args, left: u64, after: Option<String>) -> Result<ConversationPage, CliError> {
-    // The server knows no other zone than its own for the dates of this question.
+    // For this question, the server reads dates only in its own zone.
     let moment = |moment: &Option<Moment>| {
         let text = moment.as_ref()?.as_str();
         let of_zone = args.tz.as_ref().and_then(|zone| zone.moment(text));

@@ -23,7 +23,7 @@ pub(super) fn print(text: &str) -> Result<(), CliError> {
     print_part(text).map(|_| ())
 }
 
-/// Like [`print`], for a part of the output. Breaks if nobody reads any more, so that the rest is not asked for.
+/// Like [`print`], for a part of the output. Breaks if the output was closed, so that the rest is not requested.
 pub(super) fn print_part(text: &str) -> Result<ControlFlow<()>, CliError> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {

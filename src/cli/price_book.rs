@@ -71,7 +71,7 @@ pub(super) fn book(settings: &PriceSettings) -> Result<SharedPriceBook, PriceBoo
     Ok(Arc::new(Prices::new(table, data)))
 }
 
-/// The names of the entries in a file of one's own prices, each once, in their order.
+/// Returns the names of the entries in a file of the operator's own prices, each once, in the order of the file.
 #[cfg(feature = "prices")]
 pub(super) fn entries(path: &std::path::Path) -> Result<Vec<String>, PriceBookError> {
     use crate::report::price::PriceTable;
@@ -89,14 +89,15 @@ pub(super) fn entries(path: &std::path::Path) -> Result<Vec<String>, PriceBookEr
     Ok(names)
 }
 
-/// A program that was built without prices has no such file.
+/// A program that was built without prices does not read such a file.
 #[cfg(not(feature = "prices"))]
 pub(super) fn entries(path: &std::path::Path) -> Result<Vec<String>, PriceBookError> {
     Err(PriceBookError::NotBuilt { path: path.to_owned() })
 }
 
-/// Asks a price book for a price, on a thread of its own. The first question reads the bundled prices, which takes a tenth
-/// of a second. On the thread of a request it would delay other requests. If no thread can be started, it does.
+/// Asks a price book for a price, on a separate thread. The first question reads the bundled prices, which takes a
+/// tenth of a second. On the thread of a request, that reading would delay other requests. The delay happens only if no
+/// thread can be started.
 pub(super) fn warm_up(book: &SharedPriceBook) {
     let book = Arc::clone(book);
     let _ = std::thread::Builder::new().name("prices".into()).spawn(move || {

@@ -221,14 +221,14 @@ fn render(answer: &ReportAnswer, by: &[Property], bucket: Bucket, screen: Screen
     format!("{head}\n\n{}{}", table.render(screen), figures::unpriced_note(&cost))
 }
 
-/// A moment, without its time if a day begins then.
+/// Formats a moment. If a day begins at the moment, the time is left out.
 fn day_or_time(millis: i64, zone: &Zone) -> String {
     let Some(clock) = zone.clock(millis) else { return millis.to_string() };
     let is_midnight = clock.hour() == 0 && clock.minute() == 0;
     clock.strftime(if is_midnight { "%Y-%m-%d" } else { "%Y-%m-%d %H:%M" }).to_string()
 }
 
-/// The beginning of a row's time. An hour that comes twice, when the clocks are put back, differs by its offset.
+/// Formats the beginning of a row's period. An hour that comes twice, when the clocks are put back, shows its offset.
 fn begin(millis: i64, bucket: Bucket, zone: &Zone) -> Cell {
     let Some(clock) = zone.clock(millis) else { return Cell::unknown() };
     let text = |format| clock.strftime(format).to_string();
@@ -270,7 +270,7 @@ fn cells(row: &ReportRow) -> [Cell; 11] {
     ]
 }
 
-/// The sums of all rows. Shares and medians are not summed.
+/// Returns the sums of all rows. Shares and medians are not summed.
 fn totals(rows: &[ReportRow]) -> [Cell; 11] {
     let sum = |of: fn(&ReportRow) -> i128| figures::count(rows.iter().map(of).fold(0, i128::saturating_add));
     let known = |of: fn(&ReportRow) -> Option<i128>| {

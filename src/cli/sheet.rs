@@ -8,7 +8,7 @@ use crate::report::{CostFigures, Percentiles};
 
 /// Lines of CSV as RFC 4180 describes them, with line feeds.
 ///
-/// Values are exact: a text that a spreadsheet would take for a formula stays as it is.
+/// Values are exact: a text that a spreadsheet would read as a formula stays unchanged.
 pub(super) struct Sheet {
     writer: csv::Writer<Vec<u8>>,
     /// A terminal would act on control characters.
@@ -16,7 +16,7 @@ pub(super) struct Sheet {
 }
 
 impl Sheet {
-    /// A sheet for standard output that begins with these names of its columns.
+    /// Returns a sheet for standard output that begins with these column names.
     pub(super) fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, CliError> {
         let mut sheet = Self { writer: csv::Writer::from_writer(Vec::new()), escapes: io::stdout().is_terminal() };
         sheet.row(names.into_iter().map(str::to_owned))?;
@@ -31,7 +31,7 @@ impl Sheet {
             .map_err(|error| CliError::system("write CSV")(error.into()))
     }
 
-    /// Takes the lines since the last call.
+    /// Returns the lines that were added since the last call, and removes them.
     pub(super) fn take(&mut self) -> Result<String, CliError> {
         let written = std::mem::replace(&mut self.writer, csv::Writer::from_writer(Vec::new()));
         let bytes = written.into_inner().map_err(|error| CliError::system("write CSV")(error.into_error()))?;
@@ -39,12 +39,12 @@ impl Sheet {
     }
 }
 
-/// A value that may be unknown.
+/// Formats a value that may be unknown.
 pub(super) fn optional(value: Option<impl ToString>) -> String {
     value.map_or_else(String::new, |value| value.to_string())
 }
 
-/// A number as JSON has it.
+/// Formats a number as JSON does.
 pub(super) fn number(number: Option<f64>) -> String {
     number.map_or_else(String::new, |number| ryu_js::Buffer::new().format(number).to_owned())
 }
@@ -52,7 +52,7 @@ pub(super) fn number(number: Option<f64>) -> String {
 /// The columns of a cost.
 pub(super) const COST: [&str; 3] = ["usd", "unpricedTokens", "unpricedModels"];
 
-/// The values of a cost. The models are a JSON array, since their names may have any characters.
+/// Returns the values of a cost. The models are a JSON array, because their names may have any characters.
 pub(super) fn cost(cost: &CostFigures) -> [String; 3] {
     let models = &cost.unpriced_models;
     let models = if models.is_empty() { String::new() } else { serde_json::to_string(models).unwrap_or_default() };

@@ -1,8 +1,8 @@
 //! Draws tables that fit their terminal.
 //!
-//! A table that is too wide is made narrower in steps, until it fits: headings of two words get two lines, numbers
-//! their short form, texts several lines, columns that matter least are left out, which a line below says, and at last
-//! even ids get several lines.
+//! A table that is too wide is made narrower in steps, until it fits. First, headings of two words get two lines. Then
+//! numbers get their short form, and texts get several lines. Then the least important columns are left out, and a line
+//! below the table names them. At last, even ids get several lines.
 
 use std::io::{self, IsTerminal};
 
@@ -13,13 +13,13 @@ use comfy_table::{
 
 use crate::terminal::is_color_wanted;
 
-/// The width of a table if that of the terminal is not known, or if there is none.
+/// The width of a table if the width of the terminal is unknown, or if there is no terminal.
 const DEFAULT_WIDTH: u16 = 80;
-/// A text is not drawn narrower than this: it would be in shreds.
+/// The minimum width of a text. A narrower text would be hard to read.
 const MIN_TEXT_WIDTH: u16 = 12;
-/// An id, which people copy, is not drawn narrower than a UUID while there is a column to be left out.
+/// The width of a UUID. People copy ids, so an id is not drawn narrower while a column can still be left out.
 const MIN_ID_WIDTH: u16 = 36;
-/// A heading that is no wider than a usual number stays on one line.
+/// The width of a usual number. A heading that is no wider stays on one line.
 const SHORT_HEADING: usize = 6;
 
 /// The style of a table.
@@ -33,23 +33,23 @@ pub(super) enum Look {
     Styled,
 }
 
-/// Where a table is drawn.
+/// The place where a table is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Screen {
     pub(super) look: Look,
-    /// The most characters of a line; `None` for any number.
+    /// The maximum number of characters of a line; `None` for no limit.
     pub(super) width: Option<u16>,
 }
 
 impl Screen {
-    /// Standard output.
+    /// Returns the place for standard output.
     pub(super) fn of_stdout() -> Self {
         let look = match io::stdout().is_terminal() {
             true if is_color_wanted() => Look::Styled,
             true => Look::Ruled,
             false => Look::Plain,
         };
-        // A terminal that nobody has told its size says 0.
+        // A terminal whose size was never set reports 0.
         let width = Drawing::new().width().filter(|width| *width > 0).unwrap_or(DEFAULT_WIDTH);
         Self { look, width: Some(width) }
     }
@@ -62,41 +62,41 @@ const RULED: TableStyle = TableStyle::new().header_separator(LineStyle::none().f
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Column {
     heading: &'static str,
-    /// The width down to which its texts may get several lines; `None` for numbers.
+    /// The minimum width of a column whose texts may get several lines; `None` for numbers.
     text_width: Option<u16>,
-    /// Whether it may be left out: the lowest number goes first. `None` if it always stands.
+    /// The order in which columns are left out, the lowest number first. `None` if the column is never left out.
     left_out: Option<u8>,
 }
 
 impl Column {
-    /// Texts, which begin at the left and may have several lines.
+    /// A column of texts, which are aligned to the left and may have several lines.
     pub(super) const fn text(heading: &'static str) -> Self {
         Self { heading, text_width: Some(MIN_TEXT_WIDTH), left_out: None }
     }
 
-    /// Ids, which are texts that stay on one line if that is possible.
+    /// A column of ids, which are texts that stay on one line if possible.
     pub(super) const fn id(heading: &'static str) -> Self {
         Self { heading, text_width: Some(MIN_ID_WIDTH), left_out: None }
     }
 
-    /// Numbers and other short texts, which end at the right and have one line.
+    /// A column of numbers and other short texts, which are aligned to the right and have one line.
     pub(super) const fn number(heading: &'static str) -> Self {
         Self { heading, text_width: None, left_out: None }
     }
 
-    /// The same, left out of a table that is too wide. The column with the lowest number is left out first, but
-    /// before any with values those without.
+    /// The same column, which may be left out of a table that is too wide. Columns without values are left out first,
+    /// then the column with the lowest number.
     pub(super) const fn left_out(self, place: u8) -> Self {
         Self { left_out: Some(place), ..self }
     }
 }
 
-/// What stands in a row under a column.
+/// The value of a row in a column.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Cell {
-    /// With all its digits.
+    /// The value with all its digits.
     whole: String,
-    /// For a table that would be too wide.
+    /// The short form, for a table that would be too wide.
     short: Option<String>,
 }
 
@@ -109,7 +109,7 @@ impl Cell {
         Self { short: Some(short).filter(|short| *short != whole), whole }
     }
 
-    /// A value that is not known.
+    /// Returns the cell of an unknown value.
     pub(super) fn unknown() -> Self {
         Self::new(UNKNOWN)
     }
@@ -134,7 +134,7 @@ struct Row {
     is_bold: bool,
 }
 
-/// How a table is made narrower.
+/// The ways in which a table is made narrower.
 #[derive(Debug, Clone, Default)]
 struct Squeeze {
     narrow_gaps: bool,
@@ -152,7 +152,7 @@ impl Table {
         self.rows.push(Row { cells: cells.into_iter().collect(), is_bold: false });
     }
 
-    /// A row that stands out where the terminal can show that.
+    /// Adds a row that is emphasized if the terminal supports it.
     pub(super) fn bold_row(&mut self, cells: impl IntoIterator<Item = Cell>) {
         self.rows.push(Row { cells: cells.into_iter().collect(), is_bold: true });
     }
@@ -187,12 +187,13 @@ impl Table {
         }
     }
 
-    /// Whether a column has no value.
+    /// Returns whether a column has no value.
     fn is_void(&self, nth: usize) -> bool {
         self.rows.iter().all(|row| row.cells[nth].is_void())
     }
 
-    /// Says which columns are missing, on two lines if one would be too long. Those without a value are not missed.
+    /// Returns the note that names the columns left out, on two lines if one would be too long. Columns without a value
+    /// are not named.
     fn left_out_line(&self, squeeze: &Squeeze, width: u16) -> String {
         let mut missing: Vec<_> = squeeze.left_out.iter().copied().filter(|nth| !self.is_void(*nth)).collect();
         missing.sort_unstable();
@@ -205,7 +206,7 @@ impl Table {
         format!("{names}{}{advice}\n", if fits { ' ' } else { '\n' })
     }
 
-    /// Draws the table. If it is to have a width, its texts get several lines.
+    /// Draws the table. If a width is given, texts get several lines.
     fn draw(&self, look: Look, squeeze: &Squeeze, width: Option<u16>) -> Drawn {
         let columns: Vec<_> = (0..self.columns.len()).filter(|nth| !squeeze.left_out.contains(nth)).collect();
         let cell = |nth: usize, text: &str, is_bold: bool| {
@@ -264,7 +265,7 @@ impl Table {
 
 struct Drawn {
     text: String,
-    /// The most characters that a line may have.
+    /// The maximum number of characters in a line.
     width: u16,
 }
 
@@ -329,7 +330,7 @@ name    input    read write model
 a    12345678 7000000     - opus
 b     5000000       -       m
 ";
-        // comfy-table lays the lines of a heading from the top.
+        // comfy-table aligns the lines of a heading to the top.
         let drawn_34 = drawn(&table, Some(34));
         assert_eq!(drawn_34.lines().count(), two_lines[1..].lines().count(), "{drawn_34}");
         assert!(drawn_34.contains("12345678 7000000"), "{drawn_34}");

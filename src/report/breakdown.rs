@@ -11,7 +11,7 @@ pub struct Breakdown {
     grouping: Grouping,
     selection: Selection,
     rows: BTreeMap<(Period, RollupLabel), BreakdownRow>,
-    /// The counts in the distributions of its rows.
+    /// The number of counts in the distributions of the rows.
     counts: usize,
 }
 
@@ -60,9 +60,9 @@ impl Breakdown {
         Some(self.rows.entry((period, label)).or_default())
     }
 
-    /// About what it takes in memory.
+    /// Returns about how many bytes of memory the breakdown takes.
     pub(crate) fn bytes(&self) -> usize {
-        /// With labels and names as long as may be, it is twice as much.
+        /// With labels and names of the maximum length, the breakdown takes twice as much.
         const ROW_BYTES: usize = 1200;
         const COUNT_BYTES: usize = 16;
         self.rows.len() * ROW_BYTES + self.counts * COUNT_BYTES

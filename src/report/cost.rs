@@ -27,7 +27,7 @@ impl PicoDollars {
         self.0
     }
 
-    /// Reads dollars with 12 places, as they are written.
+    /// Reads dollars with 12 places, the form in which dollars are written.
     pub(crate) fn read(text: &str) -> Option<Self> {
         let (dollars, places) = text.split_once('.')?;
         let whole = dollars.strip_prefix('-').unwrap_or(dollars);
@@ -159,7 +159,7 @@ impl Cost {
         Self::of_parts(&Parts::of(turn), book)
     }
 
-    /// Returns what all parts of a turn cost.
+    /// Returns the cost of all parts of a turn.
     pub fn total_of_turn(turn: &StoredTurn, book: &(impl PriceBook + ?Sized)) -> Self {
         let mut total = Self::default();
         for (_, cost) in Self::of_turn(turn, book) {
@@ -168,7 +168,7 @@ impl Cost {
         total
     }
 
-    /// The same as [`Cost::of_turn`] of a turn that is taken apart already.
+    /// Like [`Cost::of_turn`], for a turn whose parts are known already.
     pub(super) fn of_parts(parts: &Parts<'_>, book: &(impl PriceBook + ?Sized)) -> Vec<(RollupLabel, Self)> {
         let mut costs = ByLabel::<Self>::new();
         for part in &parts.tokens {
@@ -287,7 +287,7 @@ pub struct CostFigures {
     pub usd: Option<PicoDollars>,
     /// How many tokens of prompts and output have no price.
     pub unpriced_tokens: i128,
-    /// The models without a price, sorted; of very many the first ones.
+    /// The models without a price, sorted. If there are very many, only the first ones.
     pub unpriced_models: Vec<Label>,
 }
 

@@ -180,7 +180,7 @@ pub(super) struct Distribution {
 }
 
 impl Distribution {
-    /// The number of different counts in it.
+    /// Returns the number of counts in the distribution that are not 0.
     pub(super) fn len(&self) -> usize {
         self.histogram.len()
     }

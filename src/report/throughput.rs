@@ -145,7 +145,7 @@ impl Throughput {
         sums.samples.push((at, generation_millis));
     }
 
-    /// Returns the number of models so far.
+    /// Returns the number of models that were added so far.
     pub(crate) fn models(&self) -> usize {
         self.models.len()
     }

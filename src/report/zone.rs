@@ -49,22 +49,23 @@ impl Zone {
         found.map(Self).map_err(|_| UnknownZone(name.to_owned()))
     }
 
-    /// Reads a moment: a date of the zone, which stands for its first moment, milliseconds since 1970, or RFC 3339 with an
-    /// offset. Returns milliseconds since 1970. `None` if the text is none of these.
+    /// Reads a moment and returns it in milliseconds since 1970. The text may be a date, which stands for its first
+    /// moment in the zone, or milliseconds since 1970, or RFC 3339 with an offset. Returns `None` for any other text.
     pub fn moment(&self, text: &str) -> Option<i64> {
         let day = || Some(self.day(text)?.start);
         let rfc_3339 = || Some(text.parse::<Timestamp>().ok()?.as_millisecond());
         day().or_else(|| text.parse().ok()).or_else(rfc_3339)
     }
 
-    /// What the zone's clock and calendar show at a moment in milliseconds since 1970. `None` if it is in no year that
-    /// has them.
+    /// Returns the date and time in the zone at a moment in milliseconds since 1970. Returns `None` if the moment is
+    /// outside the years of the calendar.
     #[cfg(feature = "server")]
     pub(crate) fn clock(&self, millis: i64) -> Option<DateTime> {
         Some(self.0.to_datetime(Timestamp::from_millisecond(millis).ok()?))
     }
 
-    /// The offset from UTC at a moment, if the zone's clock shows the same time again since it is put back.
+    /// Returns the offset from UTC at a moment, if the zone's clock shows this time twice because the clock is put
+    /// back.
     #[cfg(feature = "server")]
     pub(crate) fn offset_if_repeated(&self, millis: i64) -> Option<Offset> {
         let at = Timestamp::from_millisecond(millis).ok()?;
@@ -72,7 +73,7 @@ impl Zone {
         matches!(offset, AmbiguousOffset::Fold { .. }).then(|| self.0.to_offset(at))
     }
 
-    /// The name of the zone.
+    /// Returns the name of the zone.
     pub fn name(&self) -> &str {
         self.0.iana_name().unwrap_or("UTC")
     }

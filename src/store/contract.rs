@@ -275,14 +275,14 @@ pub struct TurnRange {
     pub after: u64,
     /// Only turns with a smaller ordinal; `None` for all.
     pub before: Option<u64>,
-    /// Which turns are left out if the answer cannot have all of them.
+    /// The end of the range at which the answer begins. This end decides which turns are left out if not all turns fit.
     pub end: RangeEnd,
-    /// The maximum number of turns. An answer is bounded in bytes too and may have fewer; only an empty one means that
-    /// the range has no more turns.
+    /// The maximum number of turns. The bytes of an answer are bounded too, so an answer may have fewer turns. Only an
+    /// empty answer means that the range has no more turns.
     pub limit: usize,
 }
 
-/// The end of a range of turns that an answer begins at.
+/// The end of a range of turns at which an answer begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum RangeEnd {
     /// The oldest turns are returned, and later ones are left out.
@@ -303,7 +303,7 @@ impl TurnRange {
         Self { end: RangeEnd::Latest, ..Self::after(conversation_id, 0, limit) }
     }
 
-    /// The first and the last ordinal of the range, or `None` if no ordinal is in it.
+    /// Returns the first and the last ordinal of the range, or `None` if the range is empty.
     pub(crate) fn ordinals(&self) -> Option<(u64, u64)> {
         let first = self.after.checked_add(1)?;
         let last = self.before.map_or(Some(u64::MAX), |before| before.checked_sub(1))?;
@@ -314,8 +314,8 @@ impl TurnRange {
 /// The open turns of a conversation at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OpenTurns {
-    /// The number of turns that were sealed at that moment, which is also the latest ordinal. A turn is either among the
-    /// open ones or has an ordinal up to this one.
+    /// The number of sealed turns at that moment, which is also the latest ordinal. A turn is either among the open
+    /// turns or has an ordinal up to this number.
     pub sealed_turns: u64,
     /// The open turns, in the order of their ids.
     pub turns: Vec<StagedTurn>,
@@ -434,7 +434,7 @@ impl ConversationQuestion {
         Self { after: Some(self.order.place(listed)), ..self }
     }
 
-    /// Returns whether an index leads to exactly the conversations that are asked for, so that no others are read.
+    /// Returns whether an index leads to exactly the requested conversations, so that the store reads no other ones.
     pub(crate) fn finds_by_index(&self) -> bool {
         let is_within_a_moment = self.last_at.is_some_and(|(from, to)| to.get() <= from.get().saturating_add(1));
         let chooses_all = self.model.is_none() && self.prefix.is_empty();
@@ -514,10 +514,10 @@ impl Report {
     /// The maximum number of rows of a report.
     pub const MAX_ROWS: usize = 10_000;
 
-    /// About the most memory of its rows: that of so many rows with distributions over some hundred values each.
+    /// Roughly the maximum memory of the rows of a report, if each row has distributions over some hundred values.
     pub(crate) const MAX_BYTES: usize = 48 * 1024 * 1024;
 
-    /// Whether so much is more than a report may have.
+    /// Returns whether the breakdown exceeds the limits of a report.
     pub(crate) fn is_too_large(breakdown: &Breakdown) -> bool {
         breakdown.rows().len() > Self::MAX_ROWS || breakdown.bytes() > Self::MAX_BYTES
     }

@@ -58,10 +58,10 @@ pub(crate) trait Engine: Send + Sync + 'static {
     /// Returns the state of a conversation, and which of these turns are sealed.
     fn open(&self, id: ConversationId, turn_ids: Vec<TurnId>) -> Answer<Result<ConversationState, Fault>>;
 
-    /// The open turns of a conversation.
+    /// Returns the open turns of a conversation.
     fn open_turns(&self, id: ConversationId) -> Answer<Result<OpenTurns, Fault>>;
 
-    /// Sealed turns of a range, in order. Only an empty list means that there are no more.
+    /// Returns sealed turns of a range, in order. Only an empty list means that the range has no more turns.
     fn turns(&self, range: TurnRange) -> Answer<Result<Vec<StoredTurn>, Fault>>;
 
     /// Returns a page of the sealed turns of all conversations, in the order in which they became durable. The page
@@ -78,7 +78,7 @@ pub(crate) trait Engine: Send + Sync + 'static {
     fn revision(&self, id: ConversationId) -> Answer<Result<Revision, Fault>>;
 
     /// Returns a page of the open turns that are stale by `before`. The engine chooses the order. `after` is the last
-    /// turn of the page before.
+    /// turn of the previous page.
     fn stale_turns(
         &self,
         before: StaleBefore,

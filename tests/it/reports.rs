@@ -1,5 +1,5 @@
-//! The commands that show lists, reports, turns and prices: their figures are those of the server, and their output fits
-//! its reader.
+//! The commands that show lists, reports, turns and prices: their figures equal the server's figures, and their output
+//! suits people and programs.
 
 use std::io::Read;
 use std::process::{Output, Stdio};
@@ -17,10 +17,11 @@ const HOUR: u64 = 60 * 60 * 1000;
 const ALWAYS: [&str; 6] = ["--since", "2026-05-01", "--until", "2026-07-01", "--tz", "Europe/Berlin"];
 const ALWAYS_QUERY: &str = "from=2026-05-01&to=2026-07-01&tz=Europe/Berlin";
 
-/// A name that a careless reader of CSV and a terminal would trip over.
+/// A name that breaks a careless CSV parser and contains control characters for a terminal.
 const ODD: &str = "=1+1,\"odd\"\u{202e}é";
 
-/// Turns over two weeks, of models with a price and one without, of large prompts so that numbers are long.
+/// Returns turns over two weeks, of models with a price and of a model without a price. Prompts are large, so that
+/// numbers are long.
 fn events() -> String {
     let mut lines = Vec::new();
     for n in 0..CONVERSATIONS * TURNS {
@@ -63,7 +64,7 @@ impl Filled {
         turn_metrics().args(args).args(["--server", &self.server.url()]).output().unwrap()
     }
 
-    /// What a command prints that succeeds.
+    /// Returns the output of a command that succeeds.
     fn run(&self, args: &[&str]) -> String {
         let output = self.output(args);
         assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -89,7 +90,7 @@ fn cell<'a>(row: &'a [(String, String)], name: &str) -> &'a str {
     &row.iter().find(|(known, _)| known == name).unwrap_or_else(|| panic!("no {name} in {row:?}")).1
 }
 
-/// A value of JSON as a sheet has it.
+/// Returns a value of JSON as a sheet shows it.
 fn text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
@@ -156,7 +157,7 @@ fn a_report_has_the_figures_of_the_server_in_every_format() {
     assert_eq!(cell(&rows(&of_model)[0], "turns"), "100");
     let none = filled.run(&[&["report", "--provider", "none"][..], &ALWAYS].concat());
     assert!(none.contains("Europe/Berlin. No turns."), "{none}");
-    // The zone is the server's if none is named.
+    // Without a named zone, the zone of the server applies.
     let day = filled.run(&["report", "--since", "2026-05-28", "--until", "2026-05-29", "--csv"]);
     assert_eq!((rows(&day).len(), cell(&rows(&day)[0], "start")), (1, FIRST.to_string().as_str()));
 }
@@ -197,7 +198,7 @@ fn a_list_has_the_conversations_of_the_server_in_every_order_and_format() {
     let note = String::from_utf8(default.stderr).unwrap();
     assert_eq!(note, "there are more conversations: show them with --all, or raise --limit\n");
     let table = filled.run(&["list", "--prefix", "conversation-1", "--all", "--tz", "Asia/Kathmandu"]);
-    // Of 300 turns, one an hour, that of conversation-19 before last, the 290th.
+    // There are 300 turns, one per hour. The last turn of `conversation-19` is number 290.
     assert!(table.contains("conversation-19") && !table.contains("conversation-2 "), "{table}");
     assert!(table.contains("06-09 06:45"), "{table}");
     let since = ["list", "--all", "--json", "--since", "2026-06-09T10:00:00Z", "--until", "2026-06-09T11:00:00Z"];
@@ -254,7 +255,7 @@ fn show_has_the_time_and_the_cost_of_each_turn_and_its_open_turns_at_the_end() {
     let shown = filled.run(&["show", "conversation-1", "--wide", "--tz", "Asia/Kathmandu"]);
     let lines: Vec<_> = shown.lines().collect();
     assert!(lines[0].contains("ended") && lines[0].contains("cost $"), "{shown}");
-    // The first turn ended an hour after the first of all.
+    // The first turn of this conversation ended an hour after the first turn of all conversations.
     assert!(lines[1].contains("t1 (claude-sonnet-4-5-20250929)") && lines[1].contains("2026-05-28 06:45"), "{shown}");
     assert_eq!(lines[21].trim_start().split_once(' ').unwrap().0, "total:", "{shown}");
     assert!(lines[22].contains("still-open") && lines[22].contains("open") && lines[22].contains("77"), "{shown}");

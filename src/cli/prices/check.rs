@@ -20,7 +20,7 @@ use crate::turn::Label;
 /// The exit code if a model has no price.
 const UNPRICED: u8 = 3;
 
-/// All the time in which turns may have ended.
+/// The whole range of time in which turns may have ended.
 const ALWAYS: (&str, &str) = ("1970-01-01", "9998-12-31");
 
 /// Shows for each model with turns on a running server which price it has now, and which have none.
@@ -53,7 +53,7 @@ pub(super) struct Args {
     format: FormatArgs,
 }
 
-/// A model, what it was used for, and its price.
+/// A model with its usage and its price.
 struct Checked {
     model: Option<Label>,
     provider: Option<Label>,
@@ -66,7 +66,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, CliError> {
     let client = Client::new(args.server.server.clone());
     let settings = PriceSettings { file: args.file.clone(), data: args.data.clone() };
     let is_tried = settings.file.is_some() || settings.data.is_some();
-    // Before the server is asked, so that a mistake in a file shows at once.
+    // Read the file before the server is asked, so that a mistake in the file shows at once.
     let book = is_tried.then(|| price_book::book(&settings)).transpose()?;
     let entries = args.file.as_deref().map(price_book::entries).transpose()?.unwrap_or_default();
     let query = Query::default()
@@ -98,7 +98,8 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, CliError> {
     Ok(if are_all_priced { ExitCode::SUCCESS } else { UNPRICED.into() })
 }
 
-/// Finds the price of a model by the book, or by the server if there is none. `None` if nothing of it needs a price.
+/// Finds the price of a model in the book, or asks the server if there is no book. Returns `None` if no tokens of the
+/// model need a price.
 fn check(client: &Client, book: Option<&SharedPriceBook>, row: ReportRow) -> Result<Option<Checked>, CliError> {
     let ReportRow { model, provider, usage, cost, .. } = row;
     let tokens = usage.input_tokens.saturating_add(usage.output_tokens);
@@ -124,7 +125,7 @@ fn check(client: &Client, book: Option<&SharedPriceBook>, row: ReportRow) -> Res
     Ok(Some(Checked { model, provider, tokens, unpriced_tokens: cost.unpriced_tokens, quote }))
 }
 
-/// The entries by which no model is priced.
+/// The entries that price no model.
 fn unused(mut entries: Vec<String>, checked: &[Checked]) -> Vec<String> {
     let found = checked.iter().filter_map(|checked| checked.quote.found());
     let used: BTreeSet<_> = found.filter(|found| found.table == "prices.file").map(|found| &found.name).collect();
@@ -162,7 +163,7 @@ fn render(checked: &[Checked], screen: Screen) -> String {
     table.render(screen) + &verdict
 }
 
-/// What JSON says of a model.
+/// A model, as JSON shows it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Line<'a> {

@@ -1,6 +1,6 @@
 //! `turn-metrics prices`: the prices of models.
 //!
-//! - `quote`: a model and the rates that it has.
+//! - `quote`: a model and its rates.
 //! - `check`: the prices of all models that have turns.
 
 mod check;

@@ -33,7 +33,7 @@ pub(super) const COLUMNS: [Column; 7] = [
     Column::number("1h write").left_out(2),
 ];
 
-/// The same in a sheet.
+/// The columns of a quote in a sheet.
 pub(super) const SHEET: [&str; 7] =
     ["name", "table", "inputUsd", "outputUsd", "cacheReadUsd", "cacheWriteUsd", "cacheWrite1hUsd"];
 
@@ -55,7 +55,7 @@ impl Quote {
         Ok((json, Self(found.map(|((name, table), dollars)| Found { name, table, dollars }))))
     }
 
-    /// What a price book on this machine says.
+    /// Returns the quote of a price book on this machine.
     pub(super) fn of(rates: Option<QuotedRates>) -> Self {
         Self(rates.map(|rates| {
             let QuotedRates { name, table, input, output, cache_read, cache_write, cache_write_1h } = rates;
@@ -98,7 +98,7 @@ impl Quote {
     }
 }
 
-/// A text from outside; a dash if there is none.
+/// Formats a text from outside. A dash stands for a missing text.
 pub(super) fn text(text: Option<&str>) -> Cell {
     text.map_or_else(Cell::unknown, |text| Cell::new(plain(text)))
 }

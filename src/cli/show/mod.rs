@@ -74,7 +74,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, CliError> {
     let Shown { turns, open, more } = shown;
     let id = plain(args.conversation.as_str());
     if args.json {
-        // Nothing is left to be printed.
+        // Nothing is printed after the turns, so it does not matter whether the output was closed.
         let _ = print_json(&turns)?;
     } else if turns.is_empty() && open.is_empty() {
         let beyond = args.after.map(|after| format!(" after {after}")).unwrap_or_default();
@@ -89,18 +89,18 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is shown of a conversation.
+/// The turns of a conversation to show.
 struct Shown {
     turns: Vec<ListedTurn>,
     open: Vec<TurnSoFar>,
-    /// What is said of further turns, if there are any.
+    /// A note about further turns, if there are any.
     more: Option<String>,
 }
 
 /// Reads the latest turns, page by page from the end.
 fn latest(client: &Client, args: &Args) -> Result<Shown, CliError> {
     let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
-    // One turn more shows whether there are earlier ones.
+    // One more turn than needed shows whether there are earlier turns.
     let wanted = limit.saturating_add(1);
     let (mut pages, mut count, mut open, mut before) = (Vec::new(), 0, Vec::new(), None);
     while count < wanted {
@@ -115,8 +115,8 @@ fn latest(client: &Client, args: &Args) -> Result<Shown, CliError> {
         if before.is_none() {
             open = page.open;
         }
-        // A page that is not full need not be the last one, but an empty one is. One that does not go back would go on
-        // for ever.
+        // A page that is not full need not be the last page, but an empty page is. A page that does not go back would
+        // make the loop endless.
         let first = page.turns.first().map(|first| first.turn.ordinal.get());
         let Some(first) = first.filter(|first| before.is_none_or(|before| *first < before)) else { break };
         count += page.turns.len();
@@ -128,7 +128,7 @@ fn latest(client: &Client, args: &Args) -> Result<Shown, CliError> {
     Ok(Shown { turns, open, more: (count > limit).then_some(more) })
 }
 
-/// Reads the turns after an ordinal, page by page. As JSON they are printed at once.
+/// Reads the turns after an ordinal, page by page. With JSON, each page is printed at once.
 fn from_the_oldest(client: &Client, args: &Args) -> Result<Shown, CliError> {
     let first = args.after.unwrap_or(0);
     let (mut shown, mut open, mut after) = (Vec::new(), Vec::new(), first);
@@ -139,7 +139,7 @@ fn from_the_oldest(client: &Client, args: &Args) -> Result<Shown, CliError> {
         let question = TurnQuestion { after, limit, open: true, ..TurnQuestion::default() };
         let Page { mut turns, latest_ordinal, open: open_now } = client.turns(&args.conversation, question)?;
         if turns.is_empty() || latest_ordinal <= after {
-            // The open turns follow the last sealed one, at the moment of this answer.
+            // The open turns at the moment of this answer follow the last sealed turn.
             open = open_now;
             break;
         }
@@ -180,7 +180,7 @@ mod tests {
         Wrapper::try_parse_from(["show", "c"].iter().chain(flags)).map(|wrapper| wrapper.args)
     }
 
-    /// An answer with the turns from `first` to `last`, and an open turn.
+    /// Returns an answer with the turns from `first` to `last`, and an open turn.
     fn page(first: u64, last: u64) -> Option<String> {
         let turn = |n| {
             format!(
@@ -192,7 +192,7 @@ mod tests {
         answer(200, &format!(r#"{{"open":{open},"turns":[{}],"latestOrdinal":{last}}}"#, turns.join(",")))
     }
 
-    /// What is shown, and the queries of the requests that were made.
+    /// Returns the shown turns and the queries of the requests.
     fn shown(flags: &[&str], pages: Vec<Option<String>>) -> (Shown, Vec<String>) {
         let script = Script::play(pages);
         let (client, args) = (Client::new(script.url()), args(flags).unwrap());

@@ -21,7 +21,7 @@ const COLUMNS: [Column; 13] = [
     Column::number("cost $"),
 ];
 
-/// Draws the turns as a table, with the steps below each turn and the totals at their end. The open turns come last.
+/// Draws the turns as a table, with the steps below each turn and the totals below all turns. The open turns come last.
 pub(in super::super) fn render(turns: &[ListedTurn], open: &[TurnSoFar], zone: &Zone, screen: Screen) -> String {
     let mut table = Table::new(COLUMNS);
     for listed in turns {
@@ -93,7 +93,7 @@ fn open_row(turn: &TurnSoFar) -> [Cell; 13] {
 }
 
 fn step_row(turn_id: &TurnId, step: &StepMetrics) -> [Cell; 13] {
-    // Most kernels name a step after its turn, whose row is right above.
+    // Most kernels name a step after its turn. The row of the turn is directly above.
     let id = step.step_id.as_str();
     let name = id.strip_prefix(turn_id.as_str()).filter(|rest| !rest.is_empty()).unwrap_or(id);
     let StepTimes { ttft, decode, gen_total } = step.times;

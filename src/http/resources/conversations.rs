@@ -28,14 +28,14 @@ const ORDERS: &[(&str, ConversationOrder)] = &[
 const DEFAULT_LIMIT: u64 = 100;
 const LIMITS: RangeInclusive<u64> = 1..=1000;
 
-/// The number of conversations that are written before other requests may run on this thread. Writing that many large ones
-/// takes about a millisecond.
+/// The number of conversations that are written before other requests may run on this thread. Writing this number of
+/// large conversations takes about a millisecond.
 const CONVERSATIONS_AT_ONCE: usize = 64;
 
 /// Returns a page of the conversations that have a sealed turn.
 pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
     let question = asked(&api, request.query_string())?;
-    // The latest ones are found by an index.
+    // An index finds the latest conversations.
     let _inside = if question.finds_by_index() { None } else { Some(api.reports.enter().await?) };
     let (order, limit) = (question.order, question.limit);
     // Ask for one conversation more than the page holds, to see whether there is another page.

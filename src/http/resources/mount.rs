@@ -12,8 +12,8 @@ use crate::http::error::ApiError;
 /// Mounts the resources where an actix application or scope is configured.
 ///
 /// The application has to bring what `serve` adds: request ids, spans, the checks of a request's
-/// host and page, CORS, and the answer to unknown paths. Of the settings, those of a body, of an answer and of a backup
-/// apply. Those of the listener, of connections, of origins and of host names configure the server and do not apply.
+/// host and page, CORS, and the answer to unknown paths. The settings of a body, of an answer and of a backup apply.
+/// The settings of the listener, of connections, of origins and of host names configure the server and do not apply.
 /// `GET /backup` is not included: [`backup_resource`] mounts it.
 ///
 /// ```

@@ -6,7 +6,7 @@ use super::api::Api;
 use crate::http::error::ApiError;
 use crate::report::Zone;
 
-/// The parameters of a request. Each stands once.
+/// The parameters of a request. Each parameter occurs once.
 #[derive(Debug)]
 pub(crate) struct Query(Vec<(String, String)>);
 
@@ -26,7 +26,7 @@ impl Query {
         })
     }
 
-    /// Reads the parameters of a query that are known, and ignores others.
+    /// Reads the known parameters of a query and ignores all other parameters.
     pub(crate) fn read_known(query: &str, known: &'static [&'static str]) -> Result<Self, ApiError> {
         Self::read_each(query, known, |_| Ok(()))
     }
@@ -85,13 +85,13 @@ impl Query {
         })
     }
 
-    /// A yes or a no; no if the parameter is absent.
+    /// Returns the parameter as a `bool`; `false` if the parameter is absent.
     pub(crate) fn flag(&self, name: &'static str) -> Result<bool, ApiError> {
         let flag = self.parsed(name, "true or false", |text| text.parse().ok())?;
         Ok(flag.unwrap_or(false))
     }
 
-    /// A moment in milliseconds since 1970.
+    /// Returns the parameter as a moment in milliseconds since 1970.
     pub(crate) fn moment(&self, name: &'static str, zone: &Zone) -> Result<Option<i64>, ApiError> {
         self.parsed(name, MOMENT, |text| zone.moment(text))
     }

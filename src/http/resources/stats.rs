@@ -34,8 +34,8 @@ const DEFAULT_MILLIS: i64 = 30 * 24 * 60 * 60 * 1000;
 /// The maximum number of periods in a report. A leap year has 35,136 quarters of an hour.
 const MAX_PERIODS: usize = 40_000;
 
-/// The number of rows that are written before other requests may run on this thread. Writing that many large rows takes
-/// about a millisecond.
+/// The number of rows that are written before other requests may run on this thread. Writing this number of large rows
+/// takes about a millisecond.
 const ROWS_AT_ONCE: usize = 64;
 
 /// Returns sums over the turns of each period.

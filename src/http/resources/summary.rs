@@ -26,12 +26,12 @@ use crate::turn::{ConversationId, EpochMillis, Label, StoredTurn, TokenCount};
 /// The maximum number of models in a summary. Each has a row, and clients choose the names of models.
 const MAX_MODELS: usize = 1000;
 
-/// The maximum number of bytes of those rows, if each row is full.
+/// The maximum number of bytes of the rows of a summary, if each row is full.
 const MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// Returns the figures of a conversation's whole life.
 ///
-/// For this, all turns that are sealed at the moment of the request are read, piece by piece.
+/// The handler reads all turns that are sealed at the moment of the request, in pieces.
 pub(crate) async fn get(api: Data<Api>, PathId(id): PathId, request: HttpRequest) -> Result<HttpResponse, ApiError> {
     Query::read(request.query_string(), &[])?;
     let _inside = api.summaries.enter().await?;
@@ -43,7 +43,7 @@ pub(crate) async fn get(api: Data<Api>, PathId(id): PathId, request: HttpRequest
     whole(&api, json)
 }
 
-/// The sums over the turns of a conversation, as far as they were read.
+/// The sums over the turns of a conversation that were read so far.
 struct Life {
     turns: u64,
     by_model: Breakdown,
@@ -235,7 +235,7 @@ mod tests {
         assert_eq!(get(&api, "/conversations/c/summary").await.failure(404), "no turn of this conversation is sealed");
         let message = get(&api, "/conversations/c/summary?from=1").await.failure(400);
         assert!(message.starts_with("`from` is no query parameter here"), "{message}");
-        // Sealed between the two questions.
+        // Five turns are sealed between the two questions.
         let api = StandIn { turns: sealed_turns(70), revision: Some(65), ..StandIn::default() }.serving();
         let answer = get(&api, "/conversations/c/summary").await;
         assert!(answer.success().starts_with(r#"{"conversationId":"c","turns":65,"#), "{:?}", answer.body);

@@ -17,12 +17,12 @@ use crate::turn::{ConversationId, StoredTurn};
 /// How many turns are read at once. They make about 25 KiB of JSON.
 pub(crate) const TURNS_READ_AT_ONCE: usize = 64;
 
-/// The number of turns to read next, where so many are left.
+/// Returns the number of turns to read next, if this number of turns is left.
 fn turns_at_once(left: u64) -> usize {
     usize::try_from(left).unwrap_or(usize::MAX).min(TURNS_READ_AT_ONCE)
 }
 
-/// How a turn is written.
+/// The form in which a turn is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
     /// The metrics alone.
@@ -71,16 +71,16 @@ impl TurnList {
         Self { api, id, form: Form::Metrics, last, place }
     }
 
-    /// A page of at most so many turns up to the ordinal `last`, with their envelopes.
+    /// Returns a page of at most this number of turns up to the ordinal `last`, with their envelopes.
     pub(crate) fn page(api: Data<Api>, id: ConversationId, (after, last): (u64, u64), limit: u64, form: Form) -> Self {
         let place = Place { after, written: 0, left: limit, left_bytes: api.settings.max_page_bytes };
         Self { api, id, form, last, place }
     }
 
-    /// Moves the beginning of a page so far that it ends with its last turns.
+    /// Moves the beginning of a page, so that the page ends with the latest turns.
     ///
-    /// The turns are read from the end to find out how many there are room for. They are read again to be written: the
-    /// page may be longer than a connection may hold.
+    /// The turns are read from the end to find out how many turns fit. Writing reads the turns again, because the page
+    /// may be longer than the bytes that a connection may hold.
     pub(crate) async fn skip_to_latest(&mut self) -> Result<(), ApiError> {
         let Place { after, mut left, mut left_bytes, .. } = self.place;
         let mut first = None;

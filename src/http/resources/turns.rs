@@ -30,7 +30,8 @@ const LIMITS: RangeInclusive<u64> = 1..=1000;
 /// query, the answer returns that number as `latestOrdinal`.
 const ORDINALS: RangeInclusive<u64> = 0..=(1 << 53) - 1;
 
-/// The sealed turns between two ordinals. A page that is longer than a connection may hold is read as the client does.
+/// The sealed turns between two ordinals. A page that is longer than the bytes that a connection may hold is read only
+/// as fast as the client reads it.
 pub(crate) async fn get(
     api: Data<Api>,
     PathId(conversation_id): PathId,
@@ -42,7 +43,7 @@ pub(crate) async fn get(
     let mut json = b"{".to_vec();
     if open {
         let open = open_turns(&api, &conversation_id).await?;
-        // A turn that is sealed after this moment is among the open ones and not among the sealed ones.
+        // A turn that is sealed after this moment is among the open turns and not among the sealed turns.
         end_of_page = end_of_page.min(open.sealed_turns);
         write_open(&open, &mut json)?;
     }
@@ -79,7 +80,7 @@ fn write_open(open: &OpenTurns, json: &mut Vec<u8>) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// An open turn: what is known of it so far.
+/// An open turn, with the data that is known so far.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct OpenEntry<'a> {
@@ -104,12 +105,12 @@ impl<'a> OpenEntry<'a> {
     }
 }
 
-/// What the query asks for.
+/// The parameters of the query.
 #[derive(Debug, PartialEq, Eq)]
 struct Asked {
     after: u64,
     before: Option<u64>,
-    /// Which turns are returned if there are more than the limit.
+    /// The end of the range whose turns are returned if there are more turns than the limit.
     end: RangeEnd,
     limit: u64,
     /// Whether each turn comes with its cost.

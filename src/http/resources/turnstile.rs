@@ -4,16 +4,16 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::http::error::{ApiError, Unavailable};
 
-/// Lets few requests at a time do what reads very many rows, or holds much until it is answered. A few more wait, and the
-/// rest is refused: what waits would hold up everybody who asks the same later.
+/// Limits how many requests at a time read very many rows or hold much memory until the answer is sent. A few more
+/// requests wait. All further requests are refused, because a long queue would delay every later request of this kind.
 #[derive(Debug, Clone)]
 pub(crate) struct Turnstile {
     inside: Arc<Semaphore>,
-    /// Those inside and those that wait.
+    /// The places of the requests that are inside or wait.
     all: Arc<Semaphore>,
 }
 
-/// A place inside, until this is dropped.
+/// A place inside. Dropping this value frees the place.
 #[derive(Debug)]
 pub(crate) struct Inside {
     _inside: Option<OwnedSemaphorePermit>,
@@ -21,9 +21,9 @@ pub(crate) struct Inside {
 }
 
 impl Turnstile {
-    /// So many may be inside: one is answered while another one is computed.
+    /// The maximum number of requests inside: one is answered while the other one is computed.
     const INSIDE: usize = 2;
-    /// The wait of the last one is some seconds.
+    /// The maximum number of waiting requests. The last of them waits for some seconds.
     const WAITING: usize = 30;
 
     pub(crate) fn new() -> Self {
@@ -32,11 +32,11 @@ impl Turnstile {
         Self { inside, all }
     }
 
-    /// Waits for a place inside, unless too many wait already.
+    /// Waits for a place inside, unless too many requests wait already.
     pub(crate) async fn enter(&self) -> Result<Inside, ApiError> {
         let all = Arc::clone(&self.all).try_acquire_owned();
         let all = all.map_err(|_| ApiError::Unavailable(Unavailable::TooManyReports))?;
-        // Nobody closes the semaphore.
+        // The semaphore is never closed.
         let inside = Arc::clone(&self.inside).acquire_owned().await.ok();
         Ok(Inside { _inside: inside, _all: all })
     }
@@ -61,7 +61,8 @@ mod tests {
         }
         let refused = turnstile.enter().await.unwrap_err();
         assert!(matches!(refused, ApiError::Unavailable(Unavailable::TooManyReports)), "{refused}");
-        // One that leaves makes room for the first that waits, and one that gives up makes room for another one.
+        // A request that leaves makes room for the first waiting request. A request that stops waiting makes room for a
+        // new one.
         inside.pop();
         inside.push(waiting.remove(0).await.unwrap());
         assert!(poll!(&mut waiting[0]).is_pending());

@@ -68,12 +68,12 @@ fn connections_of_a_worker(max_connections: usize, workers: usize) -> usize {
     (max_connections / workers).max(1)
 }
 
-/// Returns how many connections a worker accepts if this many may stay open.
+/// Returns how many connections a worker accepts if this number of connections may stay open.
 pub(crate) fn with_headroom(connections: usize) -> usize {
     connections.saturating_add((connections / 8).max(1))
 }
 
-/// Returns how many connections all workers accept. Each needs a descriptor.
+/// Returns how many connections all workers accept. Each connection needs a descriptor.
 pub(crate) fn accepted_connections(max_connections: usize, workers: usize) -> usize {
     workers.saturating_mul(with_headroom(connections_of_a_worker(max_connections, workers)))
 }
@@ -219,9 +219,9 @@ mod tests {
         };
         let settings = HttpSettings { keep_alive: Duration::from_secs(7), ..HttpSettings::default() };
         let (buffer, timeout, written) = accept(Some(&settings));
-        // Linux doubles what it is asked for.
+        // Linux doubles the size that it is asked for.
         assert_eq!((buffer, timeout), (2 * SEND_BUFFER_BYTES, 7000), "accepted connections inherit the limits");
-        // Control: by itself the system has no limit in time, and holds more.
+        // Control: without the setting, the system has no limit in time and holds more bytes.
         let (_, timeout, without) = accept(None);
         assert_eq!(timeout, 0);
         assert!(written < without, "{written} and {without} bytes");

@@ -281,13 +281,13 @@ impl PriceTable {
         })
     }
 
-    /// The names of the entries, as a quote names them.
+    /// Returns the names of the entries, as a quote names them.
     #[cfg(feature = "server")]
     pub(crate) fn names(&self) -> impl Iterator<Item = String> {
         self.entries.iter().map(Entry::name)
     }
 
-    /// A checksum that differs if the text of the table differs.
+    /// Returns a checksum that differs if the text of the table differs.
     pub(super) fn digest(&self) -> u64 {
         self.digest
     }

@@ -15,7 +15,7 @@ async fn answers<F: Future>(sent: Vec<F>) -> Vec<F::Output> {
 }
 
 pub(crate) async fn commits_of_one_conversation_take_effect_in_the_order_sent(store: &StoreUnderTest) {
-    // So few turns that they are no overload on a machine that is busy with something else.
+    // The number of turns is small, so that they do not overload a machine that is busy with other work.
     let names: Vec<_> = (0..100).map(|nth| format!("t{nth}")).collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
     // Each commit but the first also sends the turn of the commit before it once more.

@@ -88,12 +88,12 @@ impl StoreUnderTest {
         self.0.turns(range.clone()).get().await.unwrap()
     }
 
-    /// The open turns of a conversation.
+    /// Returns the open turns of a conversation.
     async fn open_turns(&self, id: &ConversationId) -> OpenTurns {
         self.0.open_turns(id.clone()).get().await.unwrap()
     }
 
-    /// A page of the stale turns. The pages have an order of the store's own.
+    /// Returns a page of the stale turns. The store chooses the order.
     async fn stale_turns(&self, before: StaleBefore, after: Option<&StaleTurn>, limit: usize) -> Vec<StaleTurn> {
         self.0.stale_turns(before, after.cloned(), limit).get().await.unwrap()
     }
@@ -281,7 +281,7 @@ async fn all(store: &StoreUnderTest, name: &str) -> Vec<StoredTurn> {
     let (mut turns, mut after) = (Vec::<StoredTurn>::new(), 0);
     loop {
         let range = TurnRange::after(conversation(name), after, usize::MAX);
-        // A list may have fewer turns than are left; only an empty one is the end.
+        // A list may have fewer turns than are left. Only an empty list means the end.
         let list = store.turns(&range).await;
         let Some(latest) = list.last() else { return turns };
         after = latest.ordinal.get();

@@ -52,8 +52,8 @@ impl RedbEngine {
     }
 }
 
-// Each method calls the method of `RedbEngine` that has the same name. If that were missing, the call would go to the
-// method of the trait, and so to itself.
+// Each method calls the method of `RedbEngine` that has the same name. Without such a method, the call would go to the
+// method of the trait, which would call itself.
 #[deny(unconditional_recursion)]
 impl Engine for RedbEngine {
     fn commit(&self, commit: Arc<Commit>) -> Answer<Result<Committed, CommitError>> {
@@ -67,7 +67,7 @@ impl Engine for RedbEngine {
         self.later(move |engine| engine.conversation_state(&id, &turn_ids))
     }
 
-    /// Never on the caller's thread: open turns may have thousands of steps.
+    /// Never runs on the caller's thread, because open turns may have thousands of steps.
     fn open_turns(&self, id: ConversationId) -> Answer<Result<OpenTurns, Fault>> {
         self.later(move |engine| engine.open_turns(&id))
     }

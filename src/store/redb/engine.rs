@@ -50,9 +50,9 @@ pub(crate) struct RedbEngine {
     location: Location,
     cache_bytes: usize,
     max_commit_bytes: usize,
-    /// For reads of a page of rows.
+    /// The threads for reads of a page of rows.
     readers: ReadThreads,
-    /// For reads that may look at every row of a table. Others do not wait behind them.
+    /// The threads for reads that may visit every row of a table. Other reads do not wait behind such reads.
     report_reader: ReadThreads,
 }
 
@@ -242,7 +242,7 @@ impl RedbEngine {
         )
     }
 
-    /// The open turns of a conversation.
+    /// Returns the open turns of a conversation.
     pub(crate) fn open_turns(&self, id: &ConversationId) -> Result<OpenTurns, Fault> {
         self.read(
             |files| {
@@ -253,7 +253,7 @@ impl RedbEngine {
         )
     }
 
-    /// The revision of a conversation's sealed turns at this moment.
+    /// Returns the current revision of a conversation's sealed turns.
     pub(crate) fn revision(&self, id: &ConversationId) -> Result<Revision, Fault> {
         self.read(
             |files| {

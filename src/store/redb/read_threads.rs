@@ -19,7 +19,7 @@ type Read = Box<dyn FnOnce() + Send>;
 pub(crate) struct ReadThreads(SyncSender<Read>);
 
 impl ReadThreads {
-    /// Starts so many: long reads are rare, and the disk is one.
+    /// Starts this number of threads. Few are enough, because long reads are rare and share one disk.
     pub(crate) fn start(name: &str, threads: usize) -> io::Result<Self> {
         let (reads, waiting) = sync_channel::<Read>(MAX_WAITING);
         let waiting = Arc::new(Mutex::new(waiting));

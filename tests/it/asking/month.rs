@@ -1,5 +1,5 @@
-//! A random month in several zones: every answer agrees with a plain sum over what was sent, to the last token and
-//! pico-dollar.
+//! A random month in several zones: every answer agrees with a plain sum over the turns that were sent, to the last
+//! token and pico-dollar.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,11 +12,11 @@ use super::oracle::{self, Calendar, Entry, NAMES, Part, Rows, Shown, Step, Sums,
 use crate::kill_loop::setting;
 use crate::server::{Client, Server, encode, until};
 
-/// The clocks of St. John's and of Berlin are put forward in it.
+/// The clocks of St. John's and of Berlin are put forward in this month.
 const FROM: u64 = 1_772_323_200_000; // 2026-03-01T00:00:00Z
 const DAYS: u64 = 31;
 
-/// What is asked for: the month in every zone, and more.
+/// The questions: the month in every zone, and more.
 const ASKED: (&str, &str) = ("2026-02-20", "2026-04-10");
 
 const ZONES: [&str; 3] = ["Europe/Berlin", "Asia/Kathmandu", "America/St_Johns"];
@@ -39,8 +39,8 @@ const TURNS_A_POST: usize = 200;
 
 const DOLLAR: i128 = 1_000_000_000_000;
 
-/// Prices with a tier, one that changes within the month, one of a provider, some that have to be rounded, and none for
-/// `zz-gained` and `zz-nobody-knows`.
+/// Returns prices with a tier, a price that changes within the month, a price of a provider, and prices that have
+/// to be rounded. The models `zz-gained` and `zz-nobody-knows` have no price.
 fn table_before() -> Table {
     let plain = Entry { model: "zz-plain", provider: None, from: None, rates: rates(3, 15), tier: None };
     Table(vec![
@@ -84,7 +84,7 @@ fn pick<T: Copy>(random: &mut fastrand::Rng, from: &[T]) -> T {
 
 fn random_usage(random: &mut fastrand::Rng) -> Usage {
     let input = random.i128(1..20_000);
-    // More cached than input: the kernel counts the prompt without its cached part.
+    // If there are more cached tokens than input, the kernel counts the prompt without its cached part.
     let most = if random.u8(..20) == 0 { 2 * input } else { input / 2 };
     let cached = |random: &mut fastrand::Rng| random.bool().then(|| random.i128(0..=most));
     Usage { input, output: random.i128(0..2_000), cache_read: cached(random), cache_write: cached(random) }
@@ -124,7 +124,7 @@ fn body(turns: &[Turn]) -> String {
     lines
 }
 
-/// Turns that were sent, with what they count for.
+/// Turns that were sent, with the parts that reports count.
 struct Sent {
     parts: Vec<Part>,
     by_conversation: BTreeMap<String, Conversation>,
@@ -212,7 +212,7 @@ impl Sent {
     }
 }
 
-/// By what a list of conversations is in order; what has no rank comes last.
+/// The rank by which a list of conversations is ordered. Conversations without a rank come last.
 type Rank = fn(&Conversation) -> Option<i128>;
 
 fn report(client: &mut Client, zone: &str, bucket: &str, by: &[&str]) -> Value {
@@ -220,7 +220,7 @@ fn report(client: &mut Client, zone: &str, bucket: &str, by: &[&str]) -> Value {
     get(client, &format!("/stats?from={}&to={}&tz={zone}&bucket={bucket}{by}", ASKED.0, ASKED.1))
 }
 
-/// Tells the first difference: there may be thousands of rows.
+/// Asserts equality and names only the first difference, because there may be thousands of rows.
 fn assert_same(rows: &Rows, expected: &Rows, what: impl Fn() -> String) {
     for (place, row) in rows {
         assert_eq!(Some(row), expected.get(place), "{}: {place:?}", what());
@@ -269,7 +269,7 @@ fn start(directory: &Path, table: &Table) -> Server {
     Server::start_with(&directory.join("data"), &settings)
 }
 
-/// Posts turns in one request, again and again until they are taken. Fails if the connection breaks.
+/// Posts turns in one request, again and again until the server accepts them. Fails if the connection breaks.
 fn try_post(client: &mut Client, turns: &[Turn]) -> std::io::Result<()> {
     let body = body(turns);
     until("the turns are taken", || match client.try_post_events(&body) {
@@ -321,7 +321,7 @@ fn all_answers_agree_with_a_plain_sum_over_a_random_month_also_after_a_kill_and_
     assert!(acknowledged < turns.len(), "all was posted before the kill");
     let server = start(directory.path(), &before);
     let mut client = server.client();
-    // Of the post that was under way nobody knows how much is there.
+    // The post that was under way may be stored in part.
     let sent = (acknowledged + TURNS_A_POST).min(turns.len());
     post(&mut client, &turns[acknowledged..sent]);
     let half = Sent::of(&turns[..sent], &before);
@@ -333,7 +333,7 @@ fn all_answers_agree_with_a_plain_sum_over_a_random_month_also_after_a_kill_and_
     drop(client);
     server.kill();
 
-    // Killed again while the costs are derived anew, unless that is done already.
+    // Kill the server again while it computes the costs again, unless it has finished.
     let server = start(directory.path(), &after);
     report(&mut server.client(), "UTC", "all", &[]);
     server.kill();

@@ -1,5 +1,5 @@
-//! A plain sum over turns as a client sends them. It shares no code with the service: what a turn counts for, what it costs
-//! and where a day begins are written down here once more.
+//! A plain sum over turns as a client sends them. The oracle shares no code with the service. It has its own rules for
+//! the counts of a turn, for costs and for the beginning of a day.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -43,12 +43,12 @@ fn number(count: i128) -> Value {
 
 #[derive(Debug, Clone)]
 pub(crate) struct Step {
-    /// Where they differ from the turn's.
+    /// The names of the step, if they differ from the names of the turn.
     pub(crate) model: Option<&'static str>,
     pub(crate) provider: Option<&'static str>,
-    /// None for a step that reported nothing.
+    /// The usage; `None` for a step that reported nothing.
     pub(crate) usage: Option<Usage>,
-    /// Of the cache writes, those for an hour.
+    /// The part of the cache writes that is for an hour.
     pub(crate) cache_write_1h: Option<i128>,
 }
 
@@ -62,12 +62,12 @@ pub(crate) struct Turn {
     pub(crate) reason: &'static str,
     pub(crate) ended_at: u64,
     pub(crate) steps: Vec<Step>,
-    /// The usage of its `done`.
+    /// The usage of the turn's `done`.
     pub(crate) done: Option<Usage>,
 }
 
 impl Turn {
-    /// Writes its events, as a kernel sends them.
+    /// Writes the events of the turn, as a kernel sends them.
     pub(crate) fn write_events(&self, lines: &mut String) {
         let mut line = |mut event: Value| {
             event["conversationId"] = self.conversation.as_str().into();
@@ -104,7 +104,7 @@ impl Turn {
         line(done);
     }
 
-    /// The tokens that the turn shows: those of its `done`, else of the steps that reported some.
+    /// Returns the tokens that the turn shows: the tokens of its `done`, or else of the steps that reported tokens.
     fn usage(&self) -> Usage {
         let sum = |one: Option<i128>, other: Option<i128>| match (one, other) {
             (None, None) => None,
@@ -119,7 +119,7 @@ impl Turn {
         self.done.unwrap_or(of_steps)
     }
 
-    /// What it counts for.
+    /// Returns the parts of the turn.
     pub(crate) fn parts(&self, table: &Table) -> Vec<Part> {
         let part = |model: Option<&'static str>, provider: Option<&'static str>| Part {
             at: self.ended_at,
@@ -163,12 +163,12 @@ impl Turn {
     }
 }
 
-/// How reports name a reason.
+/// Returns the name of a reason in reports.
 fn class(reason: &'static str) -> &'static str {
     if ["stop", "aborted", "error", "max-steps"].contains(&reason) { reason } else { "other" }
 }
 
-/// What a report has of one step, or of one turn itself.
+/// The data that a report has of one step, or of one turn itself.
 #[derive(Debug, Clone)]
 pub(crate) struct Part {
     pub(crate) at: u64,
@@ -193,13 +193,13 @@ impl Part {
         let for_an_hour = for_an_hour.min(write);
         let counts = [prompt - read - write, usage.output, read, write - for_an_hour, for_an_hour];
         let millionths: i128 = counts.iter().zip(rates).map(|(count, rate)| count * rate).sum();
-        // Rounded once, a half up.
+        // The cost is rounded once, half up.
         self.sums.pico_dollars += (2 * millionths + 1_000_000).div_euclid(2_000_000);
         self.sums.priced += 1;
     }
 }
 
-/// What is summed over parts.
+/// The sums over parts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Sums {
     pub(crate) turns: i128,
@@ -226,24 +226,24 @@ impl Sums {
         self.unpriced_models.extend(&other.unpriced_models);
     }
 
-    /// The sum over parts.
+    /// Returns the sums over parts.
     pub(crate) fn of<'a>(parts: impl IntoIterator<Item = &'a Part>) -> Self {
         let mut sums = Self::default();
         parts.into_iter().for_each(|part| sums.add(&part.sums));
         sums
     }
 
-    /// By tokens of prompts and output.
+    /// Returns the rank by tokens of prompts and output.
     pub(crate) fn rank_by_tokens(&self) -> i128 {
         self.tokens[0] + self.tokens[1]
     }
 
-    /// The cost, if any of it is known.
+    /// Returns the cost, if any part of the cost is known.
     pub(crate) fn usd(&self) -> Option<i128> {
         (self.priced > 0 || self.unpriced_tokens == 0).then_some(self.pico_dollars)
     }
 
-    /// The same as an answer shows them.
+    /// Returns the same sums, as an answer shows them.
     pub(crate) fn shown(&self) -> Shown {
         Shown {
             turns: self.turns,
@@ -260,7 +260,7 @@ impl Sums {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Shown {
     turns: i128,
-    /// None where the answer has no number of steps.
+    /// The number of steps; `None` if the answer has no such number.
     steps: Option<i128>,
     tokens: [i128; 4],
     /// Pico-dollars.
@@ -270,7 +270,7 @@ pub(crate) struct Shown {
 }
 
 impl Shown {
-    /// The same of an answer that has no number of steps.
+    /// Returns the same sums without the number of steps, for an answer that has no such number.
     pub(crate) fn without_steps(self) -> Self {
         Self { steps: None, ..self }
     }
@@ -292,7 +292,7 @@ impl Shown {
     }
 }
 
-/// Pico-dollars a million tokens: input, output, cache read, cache write, cache write for an hour.
+/// Pico-dollars per million tokens: input, output, cache read, cache write, cache write for an hour.
 type Rates = [i128; 5];
 
 /// An operator's prices.
@@ -306,7 +306,7 @@ pub(crate) struct Entry {
     /// RFC 3339.
     pub(crate) from: Option<&'static str>,
     pub(crate) rates: Rates,
-    /// The rates of steps whose prompt has more tokens.
+    /// The rates of steps whose prompt has more tokens than this limit.
     pub(crate) tier: Option<(i128, Rates)>,
 }
 
@@ -315,7 +315,8 @@ fn millis(moment: &str) -> u64 {
 }
 
 impl Table {
-    /// The entry of the provider is better than one of any, and the latest one that has begun is in force.
+    /// Finds the entry in force. An entry for the provider precedes an entry for any provider. Of several entries, the
+    /// latest one that has begun is in force.
     fn rates(&self, model: &str, provider: Option<&str>, at: u64, prompt: i128) -> Option<Rates> {
         let fits = |entry: &&Entry| {
             entry.model == model
@@ -326,7 +327,7 @@ impl Table {
         Some(best.tier.filter(|(above, _)| prompt > *above).map_or(best.rates, |(_, rates)| rates))
     }
 
-    /// The file of the table.
+    /// Returns the file of the table.
     pub(crate) fn toml(&self) -> String {
         let names = ["input", "output", "cache_read", "cache_write", "cache_write_1h"];
         let rates = |rates: &Rates| {
@@ -352,7 +353,7 @@ impl Table {
     }
 }
 
-/// A calendar of a zone, of which a report covers the days from one to before another.
+/// The calendar of a zone, with the range of days that a report covers.
 pub(crate) struct Calendar {
     zone: TimeZone,
     from: i64,
@@ -365,7 +366,7 @@ impl Calendar {
         Self { from: from.timestamp().as_millisecond(), zone }
     }
 
-    /// When the bucket of a moment begins.
+    /// Returns the beginning of the bucket of a moment.
     pub(crate) fn start(&self, bucket: &str, at: u64) -> i64 {
         let at = i64::try_from(at).unwrap();
         let local = Timestamp::from_millisecond(at).unwrap().to_zoned_datetime(self.zone.clone());
@@ -391,7 +392,7 @@ pub(crate) type Rows = BTreeMap<(i64, [Option<String>; 4]), Shown>;
 /// The names of a row, in the order of [`Part::names`].
 pub(crate) const NAMES: [&str; 4] = ["model", "provider", "project", "reason"];
 
-/// The report on some parts.
+/// Returns the report on some parts.
 pub(crate) fn report(parts: &[Part], calendar: &Calendar, bucket: &str, by: &[&str]) -> Rows {
     let (mut rows, mut starts) = (BTreeMap::<_, Sums>::new(), HashMap::new());
     for part in parts {
@@ -405,7 +406,7 @@ pub(crate) fn report(parts: &[Part], calendar: &Calendar, bucket: &str, by: &[&s
     rows.into_iter().map(|((start, names), sums)| ((start, owned(names)), sums.shown())).collect()
 }
 
-/// The rows of an answer.
+/// Returns the rows of an answer.
 pub(crate) fn rows(answer: &Value) -> Rows {
     let of = |row: &Value| {
         let names = NAMES.map(|name| row[name].as_str().map(str::to_owned));

@@ -3,8 +3,8 @@
 //! Each attack has a control: the same attack without the limit that stops it.
 //!
 //! - `memory`: the memory of the process.
-//! - `others`: a client that does no harm, and how it is served meanwhile.
-//! - `table`: all that could be made to last, beside such a client: memory and waits.
+//! - `others`: a harmless client, and how the server serves it during an attack.
+//! - `table`: all attacks that can last, beside a harmless client, with the memory and the waits.
 //! - `reads`: long answers that nobody reads.
 //! - `bodies`: bodies that stall, and short bodies that take much memory.
 //! - `backups`: backups that nobody reads.

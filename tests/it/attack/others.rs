@@ -6,28 +6,28 @@ use std::time::{Duration, Instant};
 use super::done;
 use crate::server::{Client, Server, until};
 
-/// A client that does no harm, on a connection of its own: it posts a turn, reads it back and asks other small
-/// questions, again and again until it is told to stop.
+/// A harmless client on a separate connection. The client posts a turn, reads the turn back and asks other small
+/// questions, again and again until the test stops it.
 pub(super) struct Others {
     stop: Arc<AtomicBool>,
     served: Arc<Mutex<Served>>,
     client: JoinHandle<()>,
 }
 
-/// How a client was served.
+/// The record of how a client was served.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Served {
-    /// The rounds in which everything was answered as it should be.
+    /// The number of rounds in which every answer was right.
     pub(super) rounds: usize,
-    /// The answers with 503, which the client takes for "send it again".
+    /// The number of answers with 503, after which the client sends the request again.
     pub(super) refused: usize,
-    /// The requests of the longest waits, the longest first.
+    /// The requests with the longest waits, the longest first.
     longest: Vec<(Duration, &'static str)>,
     all: usize,
     slow: usize,
 }
 
-/// What a client may expect of a server under attack.
+/// The longest time of an answer that a client may expect of a server under attack.
 pub(super) const PROMPT: Duration = Duration::from_millis(100);
 
 impl Served {
@@ -39,12 +39,12 @@ impl Served {
         self.longest.truncate(3);
     }
 
-    /// The longest time of a request.
+    /// Returns the longest time of a request.
     pub(super) fn longest(&self) -> Duration {
         self.longest.first().map_or(Duration::ZERO, |(took, _)| *took)
     }
 
-    /// The longest times and their requests, in milliseconds.
+    /// Returns the longest times in milliseconds, with their requests.
     pub(super) fn told(&self) -> String {
         let longest: Vec<_> = self.longest.iter().map(|(took, what)| format!("{} {what}", took.as_millis())).collect();
         format!("{}; {} of {} over {} ms", longest.join(", "), self.slow, self.all, PROMPT.as_millis())
@@ -52,7 +52,7 @@ impl Served {
 }
 
 impl Others {
-    /// Begins to ask.
+    /// Starts the client.
     pub(super) fn of(server: &Server) -> Self {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -71,7 +71,7 @@ impl Others {
         Self { stop: others.0, served: others.1, client: std::thread::spawn(client) }
     }
 
-    /// Waits for some rounds, and returns how it was served until then; from now on it is noted anew.
+    /// Waits for some rounds, and returns how the client was served until then. The next record begins empty.
     pub(super) fn for_rounds(&self, rounds: usize) -> Served {
         until("others are served", || {
             let mut served = self.served.lock().unwrap();
@@ -82,7 +82,7 @@ impl Others {
         })
     }
 
-    /// How it was served since the last time it was asked.
+    /// Returns how the client was served since the last call.
     pub(super) fn end(self) -> Served {
         self.stop.store(true, Ordering::Relaxed);
         self.client.join().unwrap();
@@ -93,7 +93,7 @@ impl Others {
 /// One round. An answer that is neither right nor a refusal is a failure of the test.
 fn ask(client: &mut Client, conversation: &str, turn: &str, served: &Mutex<Served>) {
     let started = Instant::now();
-    // A connection that was closed for others is opened again.
+    // If the server closed the connection to make room for other clients, the client opens a new one.
     let posted = client.try_post_events(&done(conversation, turn));
     let posted = posted.or_else(|_| client.try_post_events(&done(conversation, turn))).unwrap();
     served.lock().unwrap().note("POST events", started.elapsed());

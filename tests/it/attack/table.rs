@@ -1,5 +1,5 @@
-//! Each attack again, side by side with a client that does no harm. `TURN_METRICS_TEST_ATTACK_SECONDS` makes them last
-//! longer, and shows how they compare with the same server without an attack:
+//! Each attack again, side by side with a harmless client. `TURN_METRICS_TEST_ATTACK_SECONDS` makes the attacks last
+//! longer, and shows how the server compares with the same server without an attack:
 //!
 //! ```sh
 //! TURN_METRICS_TEST_ATTACK_SECONDS=20 cargo test --release --test it attack::table -- --nocapture --test-threads=1
@@ -15,7 +15,7 @@ use super::others::Others;
 use super::{done, longest_turn};
 use crate::server::{Client, PATIENCE, Server};
 
-/// How long each attack goes on; none: for one round of each of its clients.
+/// Returns the duration of each attack. Without a duration, an attack lasts for one round of each of its clients.
 fn seconds() -> Option<Duration> {
     let name = "TURN_METRICS_TEST_ATTACK_SECONDS";
     let value = std::env::var(name).ok()?;
@@ -28,7 +28,7 @@ type Prepare = fn(&Server);
 /// A round of the attack by the client of this number.
 type Round = fn(&mut Client, usize, usize);
 
-/// Does an attack by so many clients at once.
+/// Does an attack by this number of clients at once.
 fn attack(name: &str, prepare: Prepare, clients: usize, round: Round) {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(directory.path());
@@ -69,11 +69,11 @@ fn attack(name: &str, prepare: Prepare, clients: usize, round: Round) {
 
 fn nothing(_: &Server) {}
 
-/// Sends the same until it is taken, refused for good, or has been refused for some time.
+/// Sends the same request until the server accepts it, refuses it for good, or has refused it for some time.
 fn post(client: &mut Client, body: &str) -> u16 {
     let started = Instant::now();
     loop {
-        // A connection may have been closed to make room for others.
+        // The server may have closed the connection to make room for other clients.
         match client.try_post_events(body) {
             Ok(answer) if answer.status != 503 => return answer.status,
             Ok(_) if started.elapsed() > PATIENCE => return 503,
@@ -86,7 +86,7 @@ fn get(client: &mut Client, path: &str) -> u16 {
     client.send("GET", path, &[], b"").map_or(0, |answer| answer.status)
 }
 
-/// Turns that each have a label of their own, by model, provider and project, spread over conversations and time.
+/// Returns turns with a different label each, by model, provider and project, spread over conversations and time.
 fn labelled(from: usize, turns: usize, conversations: usize) -> String {
     let (model, provider, project) = ("m".repeat(240), "p".repeat(240), "j".repeat(240));
     let mut body = String::new();
@@ -103,7 +103,7 @@ fn labelled(from: usize, turns: usize, conversations: usize) -> String {
     body
 }
 
-/// A store of so many turns with labels of their own.
+/// Fills the store of a server with this number of turns, each with a different label.
 fn with_labels(server: &Server, turns: usize, conversations: usize) {
     let mut client = server.client();
     for from in (0..turns).step_by(500) {
@@ -111,7 +111,7 @@ fn with_labels(server: &Server, turns: usize, conversations: usize) {
     }
 }
 
-/// The turns and conversations that reports look at: as many as the time allows.
+/// Returns the number of turns and conversations that reports read: as many as the time allows.
 fn many() -> usize {
     if seconds().is_some() { 20_000 } else { 1000 }
 }
@@ -137,7 +137,7 @@ fn models_of_steps_without_end() {
             .unwrap();
         }
         body += &done("models", &format!("{number}-{nth}"));
-        // What fits into the limits of a conversation is taken.
+        // The server accepts the turns that fit into the limits of a conversation.
         assert!([200, 422, 503].contains(&post(client, &body)));
         for path in ["/conversations/models/summary", "/stats", "/conversations?order=cost"] {
             assert!([200, 404, 422, 503].contains(&get(client, path)), "{path}");
@@ -301,11 +301,11 @@ fn large_open_turns() {
     });
 }
 
-/// Sends these bytes over a connection of its own, and reads what comes until it ends or nothing more comes.
+/// Sends these bytes over a new connection, and reads the answer until the connection ends or no more bytes come.
 fn exchange(client: &mut Client, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(client.address()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    // It may be refused while it comes.
+    // The server may refuse the request while the request arrives.
     let _ = stream.write_all(bytes);
     let _ = stream.shutdown(std::net::Shutdown::Write);
     let mut answer = Vec::new();

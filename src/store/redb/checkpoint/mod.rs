@@ -167,7 +167,7 @@ impl Checkpoint {
         true
     }
 
-    /// Whether there is room for small commits though there is none for others.
+    /// Returns whether there is room for small commits although there is no room for other commits.
     pub(crate) fn has_reserve(&self) -> bool {
         let has_reserve = |files: &Files| files.memtable().size() <= self.limit + self.limit / 16;
         self.slot.with(has_reserve).unwrap_or(false)
@@ -407,8 +407,8 @@ impl Checkpoint {
 /// Counting so many turns takes some milliseconds, so a report that waits for the lock does not wait long.
 const TURNS_COUNTED_AT_ONCE: usize = 1024;
 
-/// Adding so many rows takes some milliseconds, as each row of a tally is added to one row of each level. It takes longer
-/// if each row has a label of its own, and commits wait for it.
+/// Adding this number of rows takes some milliseconds, because each row of a tally is added to one row of each level.
+/// Adding rows takes longer if each row has a different label. Commits wait meanwhile.
 const ROWS_SUMMED_AT_ONCE: usize = 256;
 
 /// The bytes of the memtable's limit for each row of a tally that a flush adds: a small memtable is moved in small

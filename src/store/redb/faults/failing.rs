@@ -15,8 +15,8 @@ use crate::turn::ConversationId;
 
 /// The number of operations of the store in a run. `TURN_METRICS_TEST_OPERATIONS` sets another number.
 const OPERATIONS: u64 = 12;
-/// The number of operations of the store in a run in which a change of a file's length fails. There are more of them,
-/// because files grow seldom.
+/// The number of operations of the store in a run in which a change of a file's length fails. The number is larger,
+/// because files seldom grow.
 const OPERATIONS_UNTIL_IT_GREW: u64 = 80;
 
 /// Uses the store while its disk fails as planned. Returns whether the failure occurred at all.

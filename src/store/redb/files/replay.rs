@@ -21,8 +21,8 @@ pub(crate) struct Replayed {
     pub(crate) memtable: Memtable,
     /// The rows of the journal that could not be read in full.
     pub(crate) damaged: Vec<DamagedRow>,
-    /// Rows that can be read but not replayed in full: they have commits to a conversation whose key is lost. The key
-    /// is the number of the conversation in the tables. Without it, the place of its turns there is unknown.
+    /// Rows that can be read but not replayed in full, because they have commits to a conversation whose key is lost.
+    /// The key is the number of the conversation in the tables. Without the key, the place of its turns is unknown.
     pub(crate) unplaced: Vec<DamagedRow>,
 }
 
@@ -60,7 +60,8 @@ pub enum RowFlaw {
         /// The conversation.
         conversation_id: ConversationId,
     },
-    /// The row contains another checksum for the row before it than that row has, so one of the two was exchanged.
+    /// The row's checksum for the previous row differs from that row's own checksum, so one of the two rows was
+    /// exchanged.
     #[error("it does not follow the row before it, one of which was exchanged")]
     Exchanged,
     /// The row, or a record in it, cannot be read.

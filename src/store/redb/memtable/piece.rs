@@ -137,7 +137,7 @@ impl Piece {
         self.sealed.records.get(usize::try_from(place).ok()?)
     }
 
-    /// The records of the turns sealed here whose ordinals come after this one, in order.
+    /// Returns the records of the turns that are sealed in this piece and have an ordinal after this one, in order.
     pub(crate) fn sealed_after(&self, after: u64) -> impl DoubleEndedIterator<Item = (Ordinal, &Arc<[u8]>)> {
         let before = self.sealed_before();
         let passed = usize::try_from(after.saturating_sub(before)).unwrap_or(usize::MAX);

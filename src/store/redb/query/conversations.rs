@@ -18,12 +18,12 @@ use crate::store::redb::tables::rollups::{ReadRollups, decode};
 use crate::store::redb::tables::schema::ConversationSumRows;
 use crate::turn::{ConversationId, EpochMillis};
 
-/// A page of the conversations: what the memtable has of each. All is taken by reference count, as no commit gets on
-/// meanwhile.
+/// A page of conversations, with the data that the memtable has of each. The data is shared by reference count and not
+/// copied, because commits wait meanwhile.
 pub(crate) struct ConversationsQuery {
-    /// Those of one conversation the oldest first.
+    /// The pieces of one conversation are in order, the oldest first.
     pieces: Vec<Arc<Piece>>,
-    /// What the turns of the memtable add to the sums in the tables.
+    /// The amounts that the turns of the memtable add to the sums in the tables.
     sums: Vec<(ConversationId, Arc<ConversationSums>)>,
 }
 
@@ -57,12 +57,12 @@ impl ConversationsQuery {
     }
 }
 
-/// What the memtable has of each conversation.
+/// The data that the memtable has of each conversation.
 #[derive(Default)]
 struct RecentConversations {
-    /// The oldest first.
+    /// The pieces of each conversation, the oldest first.
     pieces: HashMap<ConversationId, Vec<Arc<Piece>>>,
-    /// What its turns add to the sums in the tables.
+    /// The amounts that the turns of each conversation add to the sums in the tables.
     sums: HashMap<ConversationId, ConversationSums>,
 }
 
@@ -79,7 +79,7 @@ impl RecentConversations {
     }
 }
 
-/// A conversation that belongs to the page. They are ordered by their places.
+/// A conversation that belongs to the page. Conversations are ordered by their places.
 struct Found {
     place: ConversationPlace,
     listed: ListedConversation,
@@ -157,7 +157,7 @@ impl Page<'_> {
     /// Returns the key of a conversation that is in the memtable.
     fn key_of(&self, id: &ConversationId) -> Result<Option<u64>, Failure> {
         let known = self.recent.pieces.get(id).and_then(|pieces| pieces.iter().find_map(|piece| piece.key));
-        // The checkpoint may have given it one since.
+        // The checkpoint may have given the conversation a key meanwhile.
         known.map_or_else(|| self.tables.search_key_of(id), |key| Ok(Some(key)))
     }
 

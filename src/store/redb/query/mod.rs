@@ -95,7 +95,7 @@ fn last_ordinal(tables: &ReadTables, key: u64) -> Result<u64, Failure> {
 pub(crate) struct TurnsQuery {
     /// The first ordinal in the memtable; earlier ones are in the tables.
     first: Option<u64>,
-    /// The turn that the answer begins with comes first.
+    /// The turns, beginning at the end of the range that the question names.
     turns: Vec<(Ordinal, Arc<[u8]>)>,
     key: Option<u64>,
 }
@@ -120,19 +120,20 @@ impl TurnsQuery {
         Self { first, turns, key }
     }
 
-    /// Whether the tables hold turns of the range too that the answer needs.
+    /// Returns whether the answer also needs turns of the range that are in the tables.
     pub(crate) fn needs_tables(&self, range: &TurnRange) -> bool {
         let are_in_tables = |(from, _)| self.first.is_none_or(|first| from < first);
         range.ordinals().is_some_and(are_in_tables) && !(range.end == RangeEnd::Latest && self.is_enough(range))
     }
 
-    /// Whether the memtable has as many turns as are wanted.
+    /// Returns whether the memtable has the requested number of turns.
     fn is_enough(&self, range: &TurnRange) -> bool {
         self.turns.len() >= range.limit
     }
 
-    /// Returns the turns, at most as many as requested, and no more than fit into [`LIST_BYTES`] but for the last one that
-    /// is read. Damaged turns are skipped and replaced by others, so an empty list means that the range has no more turns.
+    /// Returns the turns, at most the requested number. Reading stops with the turn that exceeds [`LIST_BYTES`].
+    /// Damaged turns are skipped and replaced by further turns, so an empty list means that the range has no more
+    /// turns.
     pub(crate) fn read(
         self,
         tables: Option<&ReadTables>,
@@ -147,8 +148,8 @@ impl TurnsQuery {
                     Some(tables) => list.add_rows(tables, self.key, from, to)?,
                     None => None,
                 };
-                // Turns that the checkpoint moved since the memtable was copied are in both; skip those that were read
-                // already.
+                // Turns that the checkpoint moved since the memtable was copied are in both. Skip turns that were
+                // already read.
                 let turns = self.turns.iter().filter(|(ordinal, _)| latest.is_none_or(|latest| ordinal.get() > latest));
                 list.add_records(turns);
             }
@@ -165,11 +166,11 @@ impl TurnsQuery {
     }
 }
 
-/// The turns that were read of a range, in the order of reading.
+/// The turns of a range that were read so far, in the order of reading.
 struct List<'a> {
     range: &'a TurnRange,
     turns: Vec<StoredTurn>,
-    /// Of their records.
+    /// The bytes of the turns' records.
     bytes: usize,
     left_out: &'a mut LeftOut,
 }
@@ -199,11 +200,11 @@ impl List<'_> {
         }
     }
 
-    /// Adds the turns of some ordinals in the tables, from the end that the range begins at. Returns the ordinal of the
-    /// last one that it has come to.
+    /// Adds turns of some ordinals from the tables, beginning at the end of the range that the question names. Returns
+    /// the last ordinal that was visited.
     fn add_rows(&mut self, tables: &ReadTables, key: Option<u64>, from: u64, to: u64) -> Result<Option<u64>, Failure> {
         let key = key.map_or_else(|| tables.key_of(&self.range.conversation_id), |key| Ok(Some(key)))?;
-        // A range that begins after its end is an error.
+        // A range that begins after its end is an error in redb.
         let Some(key) = key.filter(|_| from <= to) else { return Ok(None) };
         let mut rows = tables.turns()?.range((key, from)..=(key, to))?;
         let mut last = None;
@@ -245,7 +246,7 @@ impl StateQuery {
         known.map_or_else(|| tables.key_of(id), |key| Ok(Some(key)))
     }
 
-    /// Returns the open turns. Those that are damaged are left out.
+    /// Returns the open turns without the damaged ones.
     pub(crate) fn open_turns(
         self,
         tables: &ReadTables,

@@ -14,8 +14,8 @@ use crate::store::redb::tables::row::Rows;
 use crate::store::redb::tables::schema::Keys;
 use crate::turn::{ConversationId, Ordinal, StoredTurn};
 
-/// A page ends with the turn with which its number of steps reaches this limit. A step may take a KiB, and a turn has at
-/// most some thousand steps.
+/// The limit on the steps of a page. The page ends with the turn that reaches the limit. A step may take a KiB, and a
+/// turn has at most some thousand steps.
 const PAGE_STEPS: usize = 8192;
 
 /// A page of the order of all turns: the number of its positions that are in the tables, and its turns whose positions

@@ -43,7 +43,7 @@ const META_BASE: &str = "base";
 const META_JOURNAL: &str = "journal";
 /// Journal: the id that the journal drew when it was made, 16 bytes.
 const META_JOURNAL_ID: &str = "journal_id";
-/// Main file: the bytes of all rows of data, keys and values, as a little-endian `u64`.
+/// Main file: the number of bytes of all rows of data, keys and values, as a little-endian `u64`.
 const META_LIVE_BYTES: &str = "live_bytes";
 /// Main file: the number of the latest repair, as a little-endian `u64`; absent before the first repair.
 const META_REPAIRS: &str = "repairs";

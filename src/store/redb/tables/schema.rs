@@ -314,8 +314,8 @@ mod tests {
 
     use super::*;
 
-    /// Puts one row of zero bytes into every table of the list, and counts the bytes of data. It knows only the types of
-    /// the key and the value.
+    /// Puts one row of zero bytes into every table of the list, and counts the bytes of data. The visitor knows only
+    /// the types of the key and the value.
     struct Fill<'a> {
         txn: &'a WriteTransaction,
         tables: Vec<String>,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(crate) struct Admission {
     unanswered: AtomicUsize,
-    /// The turns of small commits that have places of their own. They do not count in `unanswered`.
+    /// The number of turns in small commits that have reserved places. These turns do not count in `unanswered`.
     reserved: AtomicUsize,
     most: AtomicUsize,
     /// The total time that does not count as waiting.
@@ -16,14 +16,16 @@ pub(crate) struct Admission {
 }
 
 impl Admission {
-    /// The maximum number of turns in small commits that have places of their own. They take some milliseconds of work.
+    /// The maximum number of turns in small commits that have reserved places. These turns take some milliseconds of
+    /// work.
     pub(crate) const RESERVED_TURNS: usize = 64;
 
-    /// The maximum number of turns and of bytes in a small commit: what a client sends that sends each turn at once.
+    /// The maximum number of turns and of bytes in a small commit. A client that sends each turn at once stays within
+    /// both limits.
     const SMALL_TURNS: usize = 4;
     const SMALL_BYTES: usize = 16 * 1024;
 
-    /// Whether a commit of so many turns and bytes is small.
+    /// Returns whether a commit with this number of turns and bytes is small.
     pub(crate) fn is_small(turns: usize, bytes: usize) -> bool {
         turns <= Self::SMALL_TURNS && bytes <= Self::SMALL_BYTES
     }
@@ -37,7 +39,7 @@ impl Admission {
         }
     }
 
-    /// Returns the number of turns in unanswered commits that have no places of their own.
+    /// Returns the number of turns in unanswered commits that have no reserved places.
     pub(crate) fn unanswered(&self) -> usize {
         self.unanswered.load(Ordering::Relaxed)
     }
@@ -72,8 +74,8 @@ impl Admission {
         (before < most).then_some(permit)
     }
 
-    /// Returns a permit for a small commit. A few have places of their own, so that clients who send little are served
-    /// while others send more than the store can take.
+    /// Returns a permit for a small commit. A few small commits have reserved places, so that clients who send little
+    /// are served while other clients send more than the store can take.
     pub(crate) fn admit_small(self: &Arc<Self>, turns: usize) -> Option<Permit> {
         let before = self.reserved.fetch_add(turns, Ordering::Relaxed);
         let permit = self.permit(turns, true);
@@ -94,7 +96,7 @@ pub(crate) struct Permit {
     turns: usize,
     /// The moment at which the wait began, less all time that was excused before that moment.
     since: Instant,
-    /// Whether it is a small one with a place of its own.
+    /// Whether the commit is small and has a reserved place.
     is_reserved: bool,
 }
 

@@ -22,7 +22,7 @@ pub(super) struct Batch {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Room {
     All,
-    /// Only small commits that have places of their own.
+    /// Only small commits that have reserved places.
     Small,
     None,
 }

@@ -26,7 +26,7 @@ impl Job {
         }
     }
 
-    /// Returns whether the job is a small commit that has a place of its own.
+    /// Returns whether the job is a small commit that has a reserved place.
     pub(crate) fn is_reserved(&self) -> bool {
         matches!(self, Self::Commit(_, _, permit) if permit.is_reserved())
     }

@@ -19,10 +19,10 @@
 //!
 //! | part | bound |
 //! |---|---|
-//! | the queue | Unanswered commits may have the turns of 20 ms of work, and always 256 turns. Further commits are refused before they are queued. Small commits of 64 turns in all have places of their own in the queue, and may always wait for 25 ms. |
+//! | the queue | Unanswered commits may have the turns of 20 ms of work, and always 256 turns. Further commits are refused before they are queued. Small commits of 64 turns in all have reserved places in the queue, and may always wait for 25 ms. |
 //! | the wait in the queue | If more turns wait than fit into a batch, or more than 256 while the checkpoint is behind, or if a full batch left turns to the next one, each commit that has waited too long is refused. The limit is 34 ms less one and a half times the last write, within 10 and 20 ms. |
 //! | the pause before a batch | From six tenths of the memtable's limit on, the writer waits until the checkpoint has moved a share of what the last batch added: none at six tenths, twice as much at the limit. It waits at most 14 ms less the time of two writes, but may always wait for 2 ms. Commits that arrive meanwhile join the batch. |
-//! | a full memtable | The writer waits until the bytes of one flush are moved. If there is still no room, it refuses the commits of the batch. Small commits that have places of their own may use a sixteenth more than the limit. |
+//! | a full memtable | The writer waits until the bytes of one flush are moved. If there is still no room, it refuses the commits of the batch. Small commits that have reserved places may use a sixteenth more than the limit. |
 //! | a batch | The turns of 9 ms of work, or of 5 ms while the checkpoint is behind, and at least 256. If that work takes a third longer, the batch ends, and its other turns are left to the next batch. A batch also ends at 4 MiB of commits. |
 //! | a flush of the checkpoint | About 12 ms, by what earlier flushes took. A thread that waits for a flush runs the next one. |
 //!
@@ -256,8 +256,9 @@ impl Writer {
         if is_overloaded { pace::longest_queueing(self.last.write) } else { Duration::MAX }
     }
 
-    /// Returns how long this job may wait where others may wait for `most`. A commit that has a place of its own may wait a
-    /// little longer: clients who send little are served while others send more than the store can take.
+    /// Returns how long this job may wait if other jobs may wait for `most`. A commit that has a reserved place may
+    /// wait a little longer, so that clients who send little are served while other clients send more than the store
+    /// can take.
     fn longest_wait_of(job: &Job, most: Duration) -> Duration {
         if job.is_reserved() { most.max(pace::LONGEST_RESERVED) } else { most }
     }
@@ -331,8 +332,8 @@ impl Writer {
         Ok(Room::All)
     }
 
-    /// Does the first jobs in one transaction, as many as the time allows. It refuses the commits that the
-    /// memtable has no room for. After `Ok`, the jobs that have an answer are done. After `Err`, the outcome is unknown.
+    /// Does the first jobs in one transaction, as many as the time allows. Refuses the commits that the memtable has no
+    /// room for. After `Ok`, the jobs that have an answer are done. After `Err`, the outcome is unknown.
     fn transact(&mut self, batch: &[Job], room: Room, is_last: bool) -> Result<Vec<JobResult>, Fault> {
         let begun = Instant::now();
         let is_cut = |turns| !is_last && BatchSize::is_cut(turns, begun.elapsed(), self.is_behind);
@@ -464,7 +465,8 @@ mod tests {
             RedbEngine::prepare(Location::Memory, &StoreSettings::default(), Backoff::default()).unwrap();
         writer.checkpoint_by_hand();
         (writer.batch_turns, writer.is_behind) = (BatchSize::MIN_TURNS + 1, true);
-        // The commits stay in the queue, so they count as unanswered, except the first ones, which have places of their own.
+        // The commits stay in the queue, so they count as unanswered, except the first ones, which have reserved
+        // places.
         (0..Admission::RESERVED_TURNS + BatchSize::MIN_TURNS).for_each(|nth| queue(&store, nth));
         assert_eq!(writer.longest_queueing(), Duration::MAX);
         writer.leaves_turns = true;

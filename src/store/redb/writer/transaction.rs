@@ -175,7 +175,7 @@ mod tests {
         assert_eq!(transaction.append(&files).unwrap(), None, "there is no row");
         assert_eq!(files.running_time(), RunningTime::new(5));
 
-        // Where there is little room it is for small commits that have a place of their own.
+        // If there is little room, only small commits that have reserved places may use it.
         let small = commit_with(Arc::new(Admission::new(9)).admit_small(1).unwrap(), "b", 0);
         let transaction = Transaction::prepare(&files, &[commit("a", 0), small], Room::Small, whole).unwrap();
         let answers: Vec<_> = transaction.answers.iter().map(Result::is_ok).collect();
