@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::report::{PricedStep, SharedPriceBook};
+use crate::report::SharedPriceBook;
 use crate::settings::PriceSettings;
 
 /// The reason why the prices cannot be used.
@@ -58,15 +58,16 @@ pub(super) fn book(settings: &PriceSettings) -> Result<SharedPriceBook, PriceBoo
         }
         None => PriceTable::default(),
     };
-    let data = match &settings.data {
-        Some(path) => {
-            let json = read(path, |path| fs::read(path))?;
-            let modified = read(path, |path| fs::metadata(path)?.modified())?;
-            // The file contains neither its version nor its date, so use the time of its last change.
-            let date = Timestamp::try_from(modified).map(|at| at.strftime("%Y-%m-%d").to_string()).unwrap_or_default();
-            valid(path, PriceData::from_json(&json, &path.display().to_string(), &date))?
-        }
-        None => PriceData::bundled(),
+    let data = if let Some(path) = &settings.data {
+        let json = read(path, |path| fs::read(path))?;
+        let modified = read(path, |path| fs::metadata(path)?.modified())?;
+        // The file contains neither its version nor its date, so use the time of its last change.
+        let date = Timestamp::try_from(modified).map(|at| at.strftime("%Y-%m-%d").to_string()).unwrap_or_default();
+        valid(path, PriceData::from_json(&json, &path.display().to_string(), &date))?
+    } else {
+        // Decoding would delay the first request that needs a price. If no thread can be started, it does.
+        let _ = std::thread::Builder::new().name("prices".into()).spawn(PriceData::decode_bundled);
+        PriceData::bundled()
     };
     Ok(Arc::new(Prices::new(table, data)))
 }
@@ -93,26 +94,6 @@ pub(super) fn entries(path: &std::path::Path) -> Result<Vec<String>, PriceBookEr
 #[cfg(not(feature = "prices"))]
 pub(super) fn entries(path: &std::path::Path) -> Result<Vec<String>, PriceBookError> {
     Err(PriceBookError::NotBuilt { path: path.to_owned() })
-}
-
-/// Asks a price book for a price, on a separate thread. The first question reads the bundled prices, which takes a
-/// tenth of a second. On the thread of a request, that reading would delay other requests. The delay happens only if no
-/// thread can be started.
-pub(super) fn warm_up(book: &SharedPriceBook) {
-    let book = Arc::clone(book);
-    let _ = std::thread::Builder::new().name("prices".into()).spawn(move || {
-        let at = crate::turn::EpochMillis::new(0);
-        book.rates(&PricedStep {
-            model: "none",
-            provider: None,
-            at,
-            prompt_tokens: 0,
-            output_tokens: 0,
-            cache_read_tokens: 0,
-            cache_write_tokens: 0,
-            cache_write_1h_tokens: 0,
-        })
-    });
 }
 
 /// The price book of a service that was built without prices.

@@ -94,7 +94,6 @@ impl Service {
     /// mistake, the error names the address, which is the cause, and not the lock of the database.
     pub(super) async fn start(listener: TcpListener, settings: &Settings) -> Result<Self, ServiceError> {
         let book = price_book::book(&settings.prices)?;
-        price_book::warm_up(&book);
         let runtime = Runtime::builder()
             .data_dir(settings.data_dir.clone())
             .prices(Arc::clone(&book))

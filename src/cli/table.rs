@@ -15,7 +15,7 @@ use crate::terminal::is_color_wanted;
 
 /// The width of a table if the width of the terminal is unknown, or if there is no terminal.
 const DEFAULT_WIDTH: u16 = 80;
-/// The minimum width of a text. A narrower text would be hard to read.
+/// The minimum width of a text while a column can still be left out. A narrower text would be hard to read.
 const MIN_TEXT_WIDTH: u16 = 12;
 /// The width of a UUID. People copy ids, so an id is not drawn narrower while a column can still be left out.
 const MIN_ID_WIDTH: u16 = 36;
@@ -241,7 +241,7 @@ impl Table {
         });
         let mut widths = drawing.column_max_content_widths();
         if let Some(width) = width {
-            let min_width = |width: u16| if squeeze.narrow_ids { width.min(MIN_TEXT_WIDTH) } else { width };
+            let min_width = |width: u16| if squeeze.narrow_ids { 1 } else { width };
             let min_widths: Vec<_> = columns.iter().map(|nth| self.columns[*nth].text_width.map(min_width)).collect();
             let gaps = gap.saturating_mul(u16::try_from(columns.len()).unwrap_or(u16::MAX)) - gap;
             narrow(&mut widths, &min_widths, width.saturating_sub(gaps));
@@ -382,6 +382,22 @@ b     5000000       -       m
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_table_with_many_columns_that_cannot_be_left_out_is_no_wider_than_the_terminal() {
+        let texts = ["model", "provider", "project", "reason"].map(Column::text);
+        let numbers = ["turns", "input", "output", "cached", "cost", "ttft", "tok/s"].map(Column::number);
+        let mut table = Table::new(texts.into_iter().chain(numbers));
+        let cells = |count: u64| {
+            ["m"; 4]
+                .map(|text| Cell::new(text.repeat(20)))
+                .into_iter()
+                .chain((0..7).map(move |_| Cell::new(count.to_string())))
+        };
+        table.row(cells(1234));
+        let text = drawn(&table, Some(80));
+        assert!(widest(&text) <= 80, "{text}");
     }
 
     #[test]

@@ -36,7 +36,9 @@ pub(crate) enum ApiError {
     /// The text of the error is the one that Dispatch sends.
     #[error(transparent)]
     BadThroughputQuery(InvalidThroughputQuery),
-    #[error("the turns of this conversation name more than {max_models} models: there is no summary of so many")]
+    #[error(
+        "the turns of this conversation name more than {max_models} models, or their times differ too much for one summary"
+    )]
     TooManyModels { max_models: usize },
     /// Readers know a conversation from its first sealed turn on.
     #[error("no turn of this conversation is sealed")]

@@ -1,5 +1,3 @@
-use std::array;
-
 use serde::{Deserialize, Serialize};
 
 use super::histogram::Distribution;
@@ -51,7 +49,7 @@ pub(super) struct Sums {
 
 impl Sums {
     /// Returns all numbers in the order of the fields.
-    fn to_array(self) -> [i128; 18] {
+    fn numbers(&mut self) -> [&mut i128; 18] {
         let Self {
             turns,
             steps,
@@ -94,54 +92,12 @@ impl Sums {
         ]
     }
 
-    fn from_array(
-        [
-            turns,
-            steps,
-            input_tokens,
-            output_tokens,
-            cache_read_tokens,
-            cache_read_reports,
-            cache_write_tokens,
-            cache_write_reports,
-            prompt_tokens,
-            cache_reporting_prompt_tokens,
-            cache_reporting_read_tokens,
-            timed_output_tokens,
-            decode_nanos,
-            generation_nanos,
-            generations,
-            duration_nanos,
-            durations,
-            overlong_times,
-        ]: [i128; 18],
-    ) -> Self {
-        Self {
-            turns,
-            steps,
-            input_tokens,
-            output_tokens,
-            cache_read_tokens,
-            cache_read_reports,
-            cache_write_tokens,
-            cache_write_reports,
-            prompt_tokens,
-            cache_reporting_prompt_tokens,
-            cache_reporting_read_tokens,
-            timed_output_tokens,
-            decode_nanos,
-            generation_nanos,
-            generations,
-            duration_nanos,
-            durations,
-            overlong_times,
-        }
-    }
-
     /// Combines two sets of sums, number by number.
-    fn zip(self, other: Self, each: impl Fn(i128, i128) -> i128) -> Self {
-        let (ours, others) = (self.to_array(), other.to_array());
-        Self::from_array(array::from_fn(|place| each(ours[place], others[place])))
+    fn zip(mut self, mut other: Self, each: impl Fn(i128, i128) -> i128) -> Self {
+        for (ours, other) in self.numbers().into_iter().zip(other.numbers()) {
+            *ours = each(*ours, *other);
+        }
+        self
     }
 
     /// Returns the time in whole nanoseconds. For a time over 7 days, returns `None` and counts it as overlong: no turn
@@ -209,7 +165,8 @@ impl Rollup {
     /// Calls `each` with each number that can be added, and with a number for its place. Numbers that are 0 are left
     /// out.
     pub(crate) fn each_number(&self, mut each: impl FnMut(u64, i128)) {
-        let sums = (0..).zip(self.sums.to_array());
+        let mut sums = self.sums;
+        let sums = (0..).zip(sums.numbers().map(|number| *number));
         let distributions = (1..).zip([&self.ttft, &self.output_speed, &self.duration]);
         let counts = distributions.flat_map(|(nth, distribution)| {
             distribution.histogram().counts().map(move |(place, count)| ((nth << 32) + u64::from(place), count.into()))

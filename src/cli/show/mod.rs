@@ -23,7 +23,7 @@ const PAGE_TURNS: usize = 200;
 /// Shows the latest turns of a conversation of a running server: tokens, times and cost.
 ///
 /// Each turn has a row, and each of its steps has a row below it. Ended is when the turn ended by its kernel's clock, else
-/// when it was sealed. Input tokens are those of the whole prompt, cached ones included. TTFT is the time to the first
+/// when it was sealed. Input tokens are counted as the kernel reported them, which should include cached ones. TTFT is the time to the first
 /// token, decode the time from the first token to the last, time the whole of it, and tok/s the output tokens per second of
 /// decode time; times are in milliseconds. Cost is in dollars, each step priced at the prices in force when the turn
 /// ended; a `+` means that tokens without a price are not in it. A dash stands for a value that is not known. Open turns
@@ -108,7 +108,7 @@ fn latest(client: &Client, args: &Args) -> Result<Shown, CliError> {
             before,
             limit: (wanted - count).min(PAGE_TURNS),
             latest: true,
-            open: before.is_none(),
+            open: before.is_none() && !args.json,
             ..TurnQuestion::default()
         };
         let page = client.turns(&args.conversation, question)?;
@@ -133,10 +133,12 @@ fn from_the_oldest(client: &Client, args: &Args) -> Result<Shown, CliError> {
     let first = args.after.unwrap_or(0);
     let (mut shown, mut open, mut after) = (Vec::new(), Vec::new(), first);
     let mut left = if args.all { usize::MAX } else { usize::try_from(args.limit).unwrap_or(usize::MAX) };
+    // The ordinal of the last turn that is shown.
+    let mut last = first;
     let mut is_more = false;
     while !is_more {
         let limit = left.saturating_add(1).min(PAGE_TURNS);
-        let question = TurnQuestion { after, limit, open: true, ..TurnQuestion::default() };
+        let question = TurnQuestion { after, limit, open: !args.json, ..TurnQuestion::default() };
         let Page { mut turns, latest_ordinal, open: open_now } = client.turns(&args.conversation, question)?;
         if turns.is_empty() || latest_ordinal <= after {
             // The open turns at the moment of this answer follow the last sealed turn.
@@ -147,13 +149,13 @@ fn from_the_oldest(client: &Client, args: &Args) -> Result<Shown, CliError> {
         is_more = turns.len() > left;
         turns.truncate(left);
         left -= turns.len();
+        last = turns.last().map_or(last, |turn| turn.turn.ordinal.get());
         if !args.json {
             shown.append(&mut turns);
         } else if print_json(&turns)?.is_break() {
             break;
         }
     }
-    let last = first.saturating_add(args.limit);
     let more = format!("there are more turns: show them with --after {last}, or raise --limit");
     Ok(Shown { turns: shown, open, more: is_more.then_some(more) })
 }

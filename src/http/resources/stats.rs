@@ -41,8 +41,10 @@ const ROWS_AT_ONCE: usize = 64;
 /// Returns sums over the turns of each period.
 pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
     let query = Query::read(request.query_string(), PARAMETERS)?;
+    let asked = Asked::from_query(&api, &query)?;
     let _inside = api.reports.enter().await?;
-    let Asked { zone, bucket, whole: period, question } = Asked::from_query(&api, &query)?;
+    let question = asked.question()?;
+    let Asked { zone, bucket: (bucket, _), whole: period, .. } = asked;
     let report = match api.handles.reads.build_report.send(BuildReport(question)).await {
         Ok(Ok(report)) => report,
         Ok(Err(ReportError::TooManyRows)) => return Err(ApiError::TooManyRows { max_periods: MAX_PERIODS }),
@@ -85,17 +87,18 @@ pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResp
 /// The question that the query asks.
 struct Asked {
     zone: Zone,
-    /// The name of the bucket, as the query has it.
-    bucket: &'static str,
+    /// The name of the bucket, as the query has it, and its unit.
+    bucket: (&'static str, PeriodUnit),
     whole: Period,
-    question: ReportQuestion,
+    grouping: Grouping,
+    selection: Selection,
 }
 
 impl Asked {
     fn from_query(api: &Api, query: &Query) -> Result<Self, ApiError> {
         let zone = query.zone(api)?;
         let buckets: Vec<_> = BUCKETS.iter().map(|(name, unit)| (*name, (*name, *unit))).collect();
-        let (bucket, unit) = query.choice("bucket", &buckets)?.unwrap_or(("day", PeriodUnit::Day));
+        let bucket = query.choice("bucket", &buckets)?.unwrap_or(("day", PeriodUnit::Day));
         let grouping = query.parsed("by", "some of model, provider, project, reason, with commas between", grouping)?;
         let label = |name| query.text(name).map(Label::from);
         let selection = Selection { model: label("model"), provider: label("provider"), project: label("project") };
@@ -111,12 +114,16 @@ impl Asked {
             }
             ApiError::BadParameter { name: "to", allowed: format!("a moment that is not before `from`, {years}") }
         })?;
-        let periods: Vec<_> = zone.periods(unit, whole).take(MAX_PERIODS + 1).collect();
+        Ok(Self { zone, bucket, whole, grouping: grouping.unwrap_or_default(), selection })
+    }
+
+    /// Returns the question to the store. This computes all periods, which takes some milliseconds for very many.
+    fn question(&self) -> Result<ReportQuestion, ApiError> {
+        let periods: Vec<_> = self.zone.periods(self.bucket.1, self.whole).take(MAX_PERIODS + 1).collect();
         if periods.len() > MAX_PERIODS {
             return Err(ApiError::TooManyRows { max_periods: MAX_PERIODS });
         }
-        let question = ReportQuestion { periods, grouping: grouping.unwrap_or_default(), selection };
-        Ok(Self { zone, bucket, whole, question })
+        Ok(ReportQuestion { periods, grouping: self.grouping, selection: self.selection.clone() })
     }
 }
 

@@ -44,6 +44,11 @@ impl PriceData {
         }
     }
 
+    /// Decodes the data that is built into the crate, so that no look-up has to.
+    pub(crate) fn decode_bundled() {
+        let _ = Calculator::bundled();
+    }
+
     /// Reads newer data from a file in the format of `genai-prices`. Reports show `name` and `date` for it.
     pub fn from_json(json: &[u8], name: &str, date: &str) -> Result<Self, InvalidPriceData> {
         let calculator = Calculator::from_json(json).map_err(InvalidPriceData)?;
