@@ -434,7 +434,8 @@ impl ConversationQuestion {
         Self { after: Some(self.order.place(listed)), ..self }
     }
 
-    /// Returns whether an index leads to exactly the requested conversations, so that the store reads no other ones.
+    /// Returns whether an index leads to the requested conversations, so that the store reads few others: at most those
+    /// whose latest turn ended at the same moment.
     pub(crate) fn finds_by_index(&self) -> bool {
         let is_within_a_moment = self.last_at.is_some_and(|(from, to)| to.get() <= from.get().saturating_add(1));
         let chooses_all = self.model.is_none() && self.prefix.is_empty();

@@ -58,7 +58,7 @@ pub(crate) struct Checkpoint {
     progress: Mutex<FlushProgress>,
     /// Notified when a flush has ended or failed.
     progressed: Condvar,
-    /// Returns why a flush in the background failed, if one has failed since the store was opened.
+    /// Why a step in the background failed, if one has failed since the store was opened: a flush, counting or repricing.
     failure: Mutex<Option<Fault>>,
     /// Whether all stored costs are known to be computed by the present price book. The price book does not change
     /// while the files are open.
@@ -118,7 +118,7 @@ impl Checkpoint {
     pub(crate) fn is_worthwhile(&self) -> bool {
         let is_worthwhile = self.slot.with(|files| {
             let memtable = files.memtable();
-            !memtable.is_empty() && (memtable.has_immutable() || memtable.active_size() >= self.limit / 2)
+            !memtable.is_empty() && (memtable.has_immutable() || memtable.size() >= self.limit / 2)
         });
         is_worthwhile.unwrap_or(false) && self.failure_of_background().is_none()
     }
@@ -208,12 +208,13 @@ impl Checkpoint {
         }
     }
 
-    /// Returns why a flush in the background failed, if one has failed since the store was opened.
+    /// Returns why a step in the background failed, if one has failed since the store was opened.
     pub(crate) fn failure(&self) -> Option<Fault> {
         self.failure_of_background().clone()
     }
 
-    /// Forgets the failure. To be called when the store is closed, while no flush runs.
+    /// Forgets the failure, and that all costs are known to be by the present prices. To be called when the store is
+    /// closed, while no flush runs.
     pub(crate) fn forget_failure(&self) {
         *self.failure_of_background() = None;
         self.is_priced.store(false, Ordering::Relaxed);
@@ -259,6 +260,8 @@ impl Checkpoint {
     /// Counts some of the memtable's turns if many are not counted yet, so that a report or a flush has few left to
     /// count. Returns whether many are still left.
     pub(crate) fn count_turns(&self) -> bool {
+        // Nothing closes the store meanwhile, so no failure of a closed store is kept for the next one.
+        let _one_at_a_time = self.pause();
         let many = |files: &Files| files.memtable().uncounted() >= TURNS_COUNTED_AT_ONCE;
         let is_worthwhile = || self.slot.with(many).unwrap_or(false);
         if !is_worthwhile() {
@@ -350,7 +353,9 @@ impl Checkpoint {
     }
 
     fn flush_once(&self) -> Result<(), Fault> {
-        if self.slot.with(|files| files.memtable().has_only_sums()).unwrap_or(false) {
+        // A closed store has nothing to move. Nothing closes the store meanwhile.
+        let Ok(has_only_sums) = self.slot.with(|files| files.memtable().has_only_sums()) else { return Ok(()) };
+        if has_only_sums {
             return self.flush_sums();
         }
         let freeze = |recent: &mut Recent, ()| {
@@ -363,10 +368,9 @@ impl Checkpoint {
             })
         };
         // All turns are counted before a piece is moved, so that no record waits to be counted after its piece was
-        // dropped. A closed store has nothing to move.
-        let Ok(frozen) = self.slot.with_counted(usize::MAX, |_, _| Ok(()), freeze) else { return Ok(()) };
+        // dropped.
+        let frozen = self.slot.with_counted(usize::MAX, |_, _| Ok(()), freeze)???;
         let start = Instant::now();
-        let Ok(frozen) = frozen? else { return Ok(()) };
         // The conversations are sorted here, where the memtable is not locked.
         let order = frozen.map(in_order_of_keys);
         let flush_bytes = self.progress().flush_size.bytes().min(self.limit / FLUSHES);
@@ -388,8 +392,7 @@ impl Checkpoint {
             let transfer = Transfer { pieces, runs, checkpoint, newest, sums: None };
             Ok(Some((transfer, files.hasher(), files.filter(), files.write_tables()?)))
         });
-        // A store that is closed has nothing to move.
-        let Ok(begun) = begun else { return Ok(()) };
+        let begun = begun?;
         let Some((transfer, hasher, filter, txn)) = begun? else { return Ok(()) };
         let keys = transfer.write(&txn, hasher)?;
         transfer.add_to(&filter, &keys, hasher);

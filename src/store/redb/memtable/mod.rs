@@ -302,10 +302,6 @@ impl Memtable {
         tables + self.order.bytes() + self.unsummed.bytes() + self.frozen.bytes()
     }
 
-    pub(crate) fn active_size(&self) -> usize {
-        self.contents.active.size() + self.order.active_bytes() + self.unsummed.bytes()
-    }
-
     /// Returns about how many bytes the memtable takes in memory.
     pub(crate) fn bytes(&self) -> usize {
         let tables = self.contents.active.bytes + self.contents.immutable.bytes;

@@ -55,7 +55,6 @@ pub(super) struct Order {
     /// The number of runs of the immutable table, which come first.
     frozen: usize,
     bytes: usize,
-    frozen_bytes: usize,
 }
 
 impl Order {
@@ -66,7 +65,7 @@ impl Order {
 
     /// Makes all runs part of the immutable table.
     pub(super) fn freeze(&mut self) {
-        (self.frozen, self.frozen_bytes) = (self.runs.len(), self.bytes);
+        self.frozen = self.runs.len();
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -85,10 +84,6 @@ impl Order {
         self.bytes
     }
 
-    pub(super) fn active_bytes(&self) -> usize {
-        self.bytes - self.frozen_bytes
-    }
-
     /// Returns the first runs of the immutable table, of about this many bytes, and whether these are all of its runs.
     pub(super) fn frozen(&self, bytes: usize) -> (Vec<Run>, bool) {
         let mut size = 0;
@@ -102,7 +97,6 @@ impl Order {
     pub(super) fn drop_first(&mut self, count: usize) {
         for run in self.runs.drain(..count) {
             self.bytes -= run.bytes();
-            self.frozen_bytes -= run.bytes();
         }
         self.frozen -= count;
     }
@@ -165,7 +159,7 @@ mod tests {
         assert_eq!(order.frozen(1), (all[..1].to_vec(), false));
         assert_eq!(order.frozen(0), (Vec::new(), false));
         for dropped in 0..=3 {
-            assert_eq!((order.bytes(), order.active_bytes()), (bytes(&all[dropped..]), bytes(&all[3..])));
+            assert_eq!(order.bytes(), bytes(&all[dropped..]));
             assert_eq!((order.has_frozen(), order.has_active()), (dropped < 3, true));
             order.drop_first(usize::from(dropped < 3));
         }

@@ -27,10 +27,8 @@ use crate::store::redb::memtable::{Contents, Memtable};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::record;
-use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
+use crate::store::redb::tables::record::damaged::DamagedRecord;
 use crate::store::redb::tables::record::open_turn::StagedHead;
-use crate::store::redb::tables::row::Rows;
-use crate::store::redb::tables::schema::Turns;
 use crate::turn::{ConversationId, Ordinal, StoredTurn, TurnId};
 
 /// A list of turns ends with the turn at which the records together have this many bytes: after some hundred short
@@ -59,8 +57,11 @@ pub(crate) struct CountQuery(Option<(Life, u64)>);
 
 impl CountQuery {
     pub(crate) fn of(memtable: &Memtable, id: &ConversationId) -> Self {
-        let latest = memtable.of(id).next();
-        Self(latest.map(|piece| (piece.conversation.life, piece.conversation.sealed_turns)))
+        Self::of_latest(memtable.of(id).next())
+    }
+
+    fn of_latest(piece: Option<&Arc<Piece>>) -> Self {
+        Self(piece.map(|piece| (piece.conversation.life, piece.conversation.sealed_turns)))
     }
 
     pub(crate) fn needs_tables(&self) -> bool {
@@ -132,8 +133,8 @@ impl TurnsQuery {
     }
 
     /// Returns the turns, at most the requested number. Reading stops with the turn that exceeds [`LIST_BYTES`].
-    /// Damaged turns are skipped and replaced by further turns, so an empty list means that the range has no more
-    /// turns.
+    /// Damaged turns of the tables are skipped and replaced by further turns, so an empty list means that the range has
+    /// no more turns. Turns of the memtable are sound: they were decoded when the memtable took them.
     pub(crate) fn read(
         self,
         tables: Option<&ReadTables>,
@@ -155,7 +156,7 @@ impl TurnsQuery {
             }
             RangeEnd::Latest => {
                 list.add_records(self.turns.iter());
-                if let Some(tables) = tables.filter(|_| !self.is_enough(range)) {
+                if let Some(tables) = tables {
                     let read = self.turns.last().map(|(earliest, _)| earliest.get() - 1);
                     list.add_rows(tables, self.key, from, read.map_or(to, |before| before.min(to)))?;
                 }
@@ -217,12 +218,9 @@ impl List<'_> {
             let (place, value) = row?;
             let (_, ordinal) = place.value();
             last = Some(ordinal);
-            if let Some(ordinal) = Ordinal::new(ordinal) {
-                self.add(ordinal, value.value().verify(&place.value()));
-            } else {
-                let damaged = DamagedRecord::new(Turns::WHAT, RecordFlaw::Ordinal);
-                self.left_out.add(&damaged, || format!("turn 0 of {}", self.range.conversation_id));
-            }
+            // The range begins at ordinal 1 at the earliest.
+            let Some(ordinal) = Ordinal::new(ordinal) else { continue };
+            self.add(ordinal, value.value().verify(&place.value()));
         }
         Ok(last)
     }
@@ -254,7 +252,7 @@ impl StateQuery {
         left_out: &mut LeftOut,
     ) -> Result<OpenTurns, Failure> {
         let key = self.key(tables, id)?;
-        let count = CountQuery(self.0.first().map(|piece| (piece.conversation.life, piece.conversation.sealed_turns)));
+        let count = CountQuery::of_latest(self.0.first());
         let (_, sealed_turns) = count.read(Some(tables), id, left_out)?;
         let mut open = OpenTurns { sealed_turns, turns: Vec::new() };
         for (turn_id, turn) in OpenTurnsQuery::of(&self.0).read(tables, key)? {

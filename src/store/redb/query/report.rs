@@ -46,7 +46,7 @@ impl ReportQuery {
         let labels = Labels { rollups: &rollups, selection: &question.selection, known: RefCell::default() };
         let is_selected = |hash| labels.is_selected(hash);
         let mut breakdown = Breakdown::new(question.grouping, question.selection.clone());
-        // A report that is too large is refused, so reading stops there.
+        // A report that is too large is refused, so the ranges after the one that made it too large are not read.
         let is_over = Report::is_too_large;
         for period in &question.periods {
             for (level, range) in Level::cover(*period) {
@@ -73,9 +73,9 @@ impl ReportQuery {
                     }
                     Ok(())
                 })?;
-            }
-            if is_over(&breakdown) {
-                return Ok(None);
+                if is_over(&breakdown) {
+                    return Ok(None);
+                }
             }
         }
         for (quarter, label, part) in &self.recent {

@@ -74,12 +74,16 @@ impl Admission {
         (before < most).then_some(permit)
     }
 
-    /// Returns a permit for a small commit. A few small commits have reserved places, so that clients who send little
-    /// are served while other clients send more than the store can take.
+    /// Returns a permit for a small commit. A few small commits have reserved places, so that they are served while
+    /// larger ones are more than the store can take. Clients who send little send small commits.
     pub(crate) fn admit_small(self: &Arc<Self>, turns: usize) -> Option<Permit> {
         let before = self.reserved.fetch_add(turns, Ordering::Relaxed);
         let permit = self.permit(turns, true);
-        if before + turns <= Self::RESERVED_TURNS { Some(permit) } else { self.admit(turns) }
+        if before + turns <= Self::RESERVED_TURNS {
+            return Some(permit);
+        }
+        drop(permit);
+        self.admit(turns)
     }
 
     fn permit(self: &Arc<Self>, turns: usize, is_reserved: bool) -> Permit {

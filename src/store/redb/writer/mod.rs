@@ -19,10 +19,10 @@
 //!
 //! | part | bound |
 //! |---|---|
-//! | the queue | Unanswered commits may have the turns of 20 ms of work, and always 256 turns. Further commits are refused before they are queued. Small commits of 64 turns in all have reserved places in the queue, and may always wait for 25 ms. |
-//! | the wait in the queue | If more turns wait than fit into a batch, or more than 256 while the checkpoint is behind, or if a full batch left turns to the next one, each commit that has waited too long is refused. The limit is 34 ms less one and a half times the last write, within 10 and 20 ms. |
+//! | the queue | Unanswered commits may have the turns of 20 ms of work, and always 256 turns. Further commits are refused before they are queued. Small commits of 64 turns in all have reserved places in the queue, and may always wait for 25 ms, whoever sends them. |
+//! | the wait in the queue | If more turns wait than fit into a batch, or more than 256 while the checkpoint is behind, or if a batch with as many turns as its time allows left turns to the next one, each commit that has waited too long is refused. The limit is 34 ms less one and a half times the last write, within 10 and 20 ms. |
 //! | the pause before a batch | From six tenths of the memtable's limit on, the writer waits until the checkpoint has moved a share of what the last batch added: none at six tenths, twice as much at the limit. It waits at most 14 ms less the time of two writes, but may always wait for 2 ms. Commits that arrive meanwhile join the batch. |
-//! | a full memtable | The writer waits until the bytes of one flush are moved. If there is still no room, it refuses the commits of the batch. Small commits that have reserved places may use a sixteenth more than the limit. |
+//! | a full memtable | The writer waits until the bytes of one flush are moved. If there is still no room, it refuses the commits of the batch. Small commits that have reserved places are taken until the memtable is a sixteenth over its limit. |
 //! | a batch | The turns of 9 ms of work, or of 5 ms while the checkpoint is behind, and at least 256. If that work takes a third longer, the batch ends, and its other turns are left to the next batch. A batch also ends at 4 MiB of commits. |
 //! | a flush of the checkpoint | About 12 ms, by what earlier flushes took. A thread that waits for a flush runs the next one. |
 //!
@@ -85,7 +85,7 @@ pub(crate) struct Writer {
     batch_turns: usize,
     /// Whether the checkpoint had fallen behind when the current batch was begun.
     is_behind: bool,
-    /// Whether the last batch was full and left turns to the next one.
+    /// Whether the last batch had as many turns as its time allows, and left turns to the next one.
     leaves_turns: bool,
     growth: Growth,
     last: LastBatch,
@@ -245,7 +245,8 @@ impl Writer {
 
     /// Returns how long a commit may have waited before it is refused instead of written. There is no limit unless the
     /// store is overloaded: while few turns wait, the machine is slow, and a refusal would shorten nobody's wait. Few
-    /// turns are those that fit into one batch; while the checkpoint has fallen behind, batches are smaller.
+    /// turns are those that fit into one batch. While the checkpoint has fallen behind, they are fewer, because each batch
+    /// also waits for the checkpoint.
     ///
     /// It is called once for each batch: each refusal lowers the number of turns that wait, so the last few commits of an
     /// overloaded store would never be refused.
@@ -360,8 +361,10 @@ impl Writer {
                 Ok(memtable.size().saturating_sub(before))
             })?;
             let bytes = taken?;
-            self.last.turns = turns;
-            self.growth.learn(turns, bytes);
+            // Refused commits add nothing.
+            let accepted = batch.iter().zip(&answers).filter(|(_, answer)| answer.is_ok());
+            self.last.turns = accepted.map(|(job, _)| job.turns()).sum();
+            self.growth.learn(self.last.turns, bytes);
         }
         Ok(answers)
     }
@@ -450,6 +453,11 @@ struct LastBatch {
 mod tests {
     use super::*;
     use crate::store::redb::engine::RedbEngine;
+    use crate::store::redb::journal::entry::Entry;
+    use crate::store::redb::memtable::tally::TallyKey;
+    use crate::store::redb::tables::journal_mark::JournalMark;
+    use crate::store::redb::tables::meta::RolledUp;
+    use crate::store::redb::tables::record::conversation::ConversationRecord;
     use crate::store::{Commit, Version};
     use crate::turn::ConversationId;
 
@@ -484,6 +492,47 @@ mod tests {
             Duration::MAX,
             "without a checkpoint in the background nothing is refused"
         );
+    }
+
+    #[test]
+    fn a_panic_while_turns_are_counted_makes_each_later_flush_fail() {
+        let (_store, writer) =
+            RedbEngine::prepare(Location::Memory, &StoreSettings::default(), Backoff::default()).unwrap();
+        let checkpoint = writer.checkpoint();
+        checkpoint.flush().unwrap();
+        let recent = writer.slot.with(|files| Arc::clone(files.recent())).unwrap();
+        let panicking = std::thread::spawn(move || {
+            let _counting = recent.lock();
+            panic!("while it counts");
+        });
+        panicking.join().unwrap_err();
+        checkpoint.flush().unwrap_err();
+        assert!(!checkpoint.flush_in_background());
+        assert!(checkpoint.failure().is_some(), "the next batch opens the store again");
+    }
+
+    #[test]
+    fn a_full_memtable_is_worth_a_flush_even_if_most_of_it_are_rows_without_turns_to_count() {
+        const LIMIT: usize = 1 << 20;
+        let settings = StoreSettings::with_journal_bytes(LIMIT);
+        let (_store, mut writer) = RedbEngine::prepare(Location::Memory, &settings, Backoff::default()).unwrap();
+        writer.checkpoint_by_hand();
+        let replay = |files: &Files| {
+            let mut memtable = files.memtable_mut();
+            let key = TallyKey::Conversation(ConversationId::new("c").unwrap());
+            memtable.replays_row(1, RolledUp::default(), Some(&(1, key)));
+            memtable.took_row(JournalMark { number: 1, checksum: 1 }, 2 * LIMIT);
+            memtable.replayed();
+            let id = ConversationId::new("c").unwrap();
+            let conversation = ConversationRecord { version: Version(1), ..ConversationRecord::begin(id) };
+            let (sealed, staged) = (Vec::new(), Vec::new());
+            memtable.take(Entry { conversation, key: None, position: 1, sealed, staged }).unwrap();
+        };
+        writer.slot.with(replay).unwrap();
+        let checkpoint = writer.checkpoint();
+        assert_eq!((checkpoint.is_due(), checkpoint.is_worthwhile()), (true, true));
+        assert!(checkpoint.flush_in_background());
+        assert_eq!((checkpoint.is_due(), checkpoint.is_worthwhile()), (false, false));
     }
 
     #[test]

@@ -118,7 +118,8 @@ pub(crate) fn beyond_healthy(append_took: Duration) -> Duration {
     append_took.saturating_sub(HEALTHY)
 }
 
-/// The maximum time that a small commit with a reserved place may wait for its batch, however long the last write took.
+/// The maximum time that a small commit with a reserved place may wait for its batch while the store is overloaded, however
+/// long the last write took.
 pub(crate) const LONGEST_RESERVED: Duration = Duration::from_millis(25);
 
 /// The longest time that a commit of an overloaded store may wait for its batch; after that the commit is refused. The aim
