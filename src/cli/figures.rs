@@ -118,7 +118,9 @@ pub(super) fn unpriced_note(cost: &CostFigures) -> String {
     let more = if cost.unpriced_models.len() > MAX_NAMES { " and others" } else { "" };
     let of = if names.is_empty() { String::new() } else { format!(" of {}{more}", names.join(", ")) };
     let tokens = cost.unpriced_tokens;
-    format!("In no cost, as they have no price (+): {tokens} tokens{of}.\nSee `turn-metrics prices check`.\n")
+    format!(
+        "In no cost, as their model has no price or is not known (+): {tokens} tokens{of}.\nSee `turn-metrics prices check`.\n"
+    )
 }
 
 #[cfg(test)]
@@ -182,7 +184,7 @@ mod tests {
         let note = unpriced_note(&sum);
         assert_eq!(
             note,
-            "In no cost, as they have no price (+): 8 tokens of a, b.\nSee `turn-metrics prices check`.\n"
+            "In no cost, as their model has no price or is not known (+): 8 tokens of a, b.\nSee `turn-metrics prices check`.\n"
         );
         assert_eq!(unpriced_note(&figures(Some(1), 0, &[])), "");
         let evil = unpriced_note(&figures(None, 1, &["\u{1b}[2J", "1", "2", "3", "4", "5"]));

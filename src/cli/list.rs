@@ -247,7 +247,7 @@ mod tests {
         let expected = "
 conversation              last  turns  open     input  output  cached  context   cost $  model  project
 c1            2026-05-28 20:26      2     1  12345678       6   50.0%       15  0.0504+  m      -
-In no cost, as they have no price (+): 15 tokens of m.
+In no cost, as their model has no price or is not known (+): 15 tokens of m.
 See `turn-metrics prices check`.
 ";
         let listed = [listed];

@@ -327,7 +327,7 @@ Prices: genai-prices 0.2.1 of 2026-10-30.
 2026-05-28  a          2      3  12345678     900       18000            -   72.0%   420      -         -   0.0504
 2026-05-29  b          2      3  12345678     900       18000            -   72.0%   420      -         -        -
      total             4      6  24691356    1800       36000            -                                 0.0504+
-In no cost, as they have no price (+): 7 tokens.
+In no cost, as their model has no price or is not known (+): 7 tokens.
 See `turn-metrics prices check`.
 ";
         assert_eq!(render(&answer, &[Property::Model], Bucket::Day, WIDE), expected[1..]);

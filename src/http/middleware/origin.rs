@@ -34,7 +34,7 @@ fn refusal(request: &HttpRequest, path: &str) -> Option<&'static str> {
             !request.method().is_safe() && is_of_another_origin(request)
         }
     };
-    is_refused.then_some("pages of other origins may read the metrics of conversations, and nothing else")
+    is_refused.then_some("pages of other origins may read conversations, reports and prices, and nothing else")
 }
 
 const NO_PAGES: &str = "web pages may not use this path";
