@@ -5,6 +5,11 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
+/// Messages are allocated on one thread and freed on another, which the usual allocator of Linux is slow at.
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let error = match turn_metrics::cli::run().context("turn-metrics") {
         Ok(code) => return code,

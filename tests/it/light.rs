@@ -35,6 +35,7 @@ const HEAVY: &[&str] = &[
     "genai-prices",
     "h2",
     "hyper",
+    "mimalloc",
     "opentelemetry",
     "opentelemetry_sdk",
     "reqwest",
