@@ -3,9 +3,12 @@ use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{HttpResponse, Resource};
 
 use super::api::Api;
-use super::{backup, conversations, events, health, metrics, prices, stats, summary, throughput, turns};
+use super::{
+    all_turns, backup, conversations, events, export, health, metrics, prices, stats, summary, throughput, turns,
+};
 use crate::http::access::{
-    BACKUP, CONVERSATIONS, EVENTS, HEALTH, METRICS, PRICES, READY, Route, STATS, SUMMARY, THROUGHPUT, TURNS,
+    ALL_TURNS, BACKUP, CONVERSATIONS, EVENTS, EXPORT, HEALTH, METRICS, PRICES, READY, Route, STATS, SUMMARY,
+    THROUGHPUT, TURNS,
 };
 use crate::http::error::ApiError;
 
@@ -40,6 +43,8 @@ pub fn resources(api: &Api) -> impl FnOnce(&mut ServiceConfig) + use<> {
             .service(only(&STATS, read(|route| route.to(stats::get))))
             .service(only(&THROUGHPUT, read(|route| route.to(throughput::get))))
             .service(only(&PRICES, read(|route| route.to(prices::get))))
+            .service(only(&ALL_TURNS, read(|route| route.to(all_turns::get))))
+            .service(only(&EXPORT, read(|route| route.to(export::get))))
             .service(only(&HEALTH, read(|route| route.to(health::health))))
             .service(only(&READY, read(|route| route.to(health::ready))));
     }
