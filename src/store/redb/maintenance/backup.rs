@@ -20,7 +20,7 @@ use crate::store::redb::files::slot::Slot;
 use crate::store::redb::memtable::Memtable;
 use crate::store::redb::memtable::order::Run;
 use crate::store::redb::memtable::piece::Piece;
-use crate::store::redb::memtable::tally::{Lacking, Tally};
+use crate::store::redb::memtable::tally::{Lacking, Recent, Tally};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::TurnHasher;
 use crate::store::redb::tables::journal_mark::JournalMark;
@@ -155,11 +155,19 @@ pub(crate) struct Snapshot {
 
 impl Snapshot {
     pub(crate) fn of(slot: &Slot) -> Result<Self, Fault> {
-        Ok(slot.with_counted(usize::MAX, Self::begin, |recent, begun: Self| -> Result<_, Failure> {
+        slot.count(usize::MAX)?;
+        let begin = |files: &Files, memtable: &Memtable| Ok((Self::begin(files, memtable)?, memtable.all_uncounted()));
+        let take = |recent: &mut Recent, (begun, uncounted): (Self, _)| -> Result<_, Failure> {
             let tally = recent.not_in(&Lacking::of(&ReadMeta::read(&begun.tables)?, begun.frozen_row)?);
             let sums = Sums { tally, digest: slot.book().digest(), ..begun.sums };
-            Ok(Self { sums, ..begun })
-        })???)
+            Ok((Self { sums, ..begun }, uncounted))
+        };
+        let (mut snapshot, uncounted) = slot.with_sums(begin, take)???;
+        // These turns were sealed after all others were counted.
+        let uncounted = Recent::of(&uncounted, &**slot.book());
+        snapshot.sums.tally.add(&uncounted.immutable);
+        snapshot.sums.tally.add(&uncounted.active);
+        Ok(snapshot)
     }
 
     fn begin(files: &Files, memtable: &Memtable) -> Result<Self, Failure> {
