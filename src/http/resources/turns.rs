@@ -145,12 +145,14 @@ impl Asked {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::poll;
+
     use super::*;
     use crate::http::stand_in::{Log, StandIn, get, post, sealed_turns};
     use crate::runtime::Runtime;
     use crate::settings::HttpSettings;
     use crate::store::StagedTurn;
-    use crate::turn::{OpenTurn, Progress, RunningTime, TurnLabels};
+    use crate::turn::{OpenTurn, Progress, RunningTime, StepId, StepTimes, TurnLabels};
 
     /// The ordinals of the turns of an answer, and its `latestOrdinal`.
     fn ordinals(body: &str) -> (Vec<u64>, u64) {
@@ -214,6 +216,33 @@ mod tests {
         let unknown = get(&api, "/conversations/x/turns?open=true").await;
         assert_eq!(unknown.success(), r#"{"open":[],"turns":[],"latestOrdinal":0}"#);
         runtime.shutdown().await;
+    }
+
+    #[actix_web::test]
+    async fn other_requests_may_run_between_the_open_turns_that_are_written() {
+        let turn = |nth: usize| {
+            let mut turn = OpenTurn::new(TurnId::new(format!("t{nth}")).unwrap());
+            for step in 0..500 {
+                let step_id = StepId::new(format!("{step:0>200}")).unwrap();
+                turn.fold(&Progress::StepComplete {
+                    step_id,
+                    times: StepTimes::default(),
+                    model: None,
+                    provider: None,
+                });
+            }
+            StagedTurn { turn, last_event_at: RunningTime::new(0) }
+        };
+        let open = OpenTurns { sealed_turns: 0, turns: (1..=9).map(turn).collect() };
+        let (mut json, mut pauses) = (Vec::new(), 0);
+        {
+            let mut writing = std::pin::pin!(write_open(&open, &mut json));
+            while poll!(&mut writing).is_pending() {
+                pauses += 1;
+            }
+        }
+        assert!(json.len() > 9 * OPEN_BYTES_AT_ONCE);
+        assert_eq!(pauses, 8, "a pause after each turn but the last");
     }
 
     #[actix_web::test]

@@ -88,7 +88,7 @@ impl Engine for RedbEngine {
 
     fn sealed_turns(&self, after: Option<Position>, limit: usize) -> Answer<Result<SealedPage, ListSealedError>> {
         if self.is_short_page(after, limit) {
-            return Answer::Now(self.sealed_turns(after, limit));
+            return Answer::Now(self.short_sealed_turns(after, limit));
         }
         self.later(move |engine| engine.sealed_turns(after, limit))
     }
@@ -204,7 +204,12 @@ mod tests {
             // The second of three turns is long.
             for step in 0..if nth == 2 { 4096 } else { 1 } {
                 let step_id = StepId::new(format!("step-{step}")).unwrap();
-                turn.fold(&Progress::StepComplete { step_id, times: StepTimes::default(), model: None, provider: None });
+                turn.fold(&Progress::StepComplete {
+                    step_id,
+                    times: StepTimes::default(),
+                    model: None,
+                    provider: None,
+                });
             }
             turn.seal(&Done::because("stop"), EpochMillis::new(1))
         };
@@ -224,6 +229,11 @@ mod tests {
             assert_eq!(is_now(&answer), now, "{range:?}");
             let turns = answer.get().await.unwrap();
             assert_eq!(turns.iter().map(|turn| turn.ordinal.get()).collect::<Vec<_>>(), ordinals, "{range:?}");
+        }
+        // A page of the order ends with the long turn.
+        for (limit, now, turns) in [(9, true, 2), (1000, true, 2)] {
+            let answer = engine.sealed_turns(None, limit);
+            assert_eq!((is_now(&answer), answer.get().await.unwrap().turns.len()), (now, turns), "at most {limit}");
         }
         engine.close().get().await;
     }

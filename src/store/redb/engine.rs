@@ -33,7 +33,7 @@ use crate::store::contract::{
     StaleBefore, StaleTurn, StoreSizes, TurnRange,
 };
 use crate::store::fault::Fault;
-use crate::store::position::Position;
+use crate::store::position::{Lineage, Position};
 use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
 
 /// The store on redb. Cheap to clone. Writes run on the writer's thread, reads on the caller's thread.
@@ -322,6 +322,24 @@ impl RedbEngine {
 
     /// Returns sealed turns of all conversations, in the order in which they became durable.
     pub(crate) fn sealed_turns(&self, after: Option<Position>, limit: usize) -> Result<SealedPage, ListSealedError> {
+        self.sealed_turns_by(after, limit, OrderQuery::read)
+    }
+
+    /// Like [`sealed_turns`](Self::sealed_turns), for a thread on which other work waits: the page ends with fewer steps.
+    pub(crate) fn short_sealed_turns(
+        &self,
+        after: Option<Position>,
+        limit: usize,
+    ) -> Result<SealedPage, ListSealedError> {
+        self.sealed_turns_by(after, limit, OrderQuery::read_short)
+    }
+
+    fn sealed_turns_by(
+        &self,
+        after: Option<Position>,
+        limit: usize,
+        read: impl FnOnce(OrderQuery, Lineage, Option<&ReadTables>, &mut LeftOut) -> Result<SealedPage, Failure>,
+    ) -> Result<SealedPage, ListSealedError> {
         let page = self.read(
             |files| {
                 let lineage = files.lineage();
@@ -333,7 +351,7 @@ impl RedbEngine {
                 Ok(Ok((lineage, query, tables)))
             },
             |begun, left_out| match begun {
-                Ok((lineage, query, tables)) => query.read(lineage, tables.as_ref(), left_out).map(Ok),
+                Ok((lineage, query, tables)) => read(query, lineage, tables.as_ref(), left_out).map(Ok),
                 Err(unknown) => Ok(Err(unknown)),
             },
         )?;

@@ -82,7 +82,13 @@ impl Others {
                     break;
                 }
                 // A conversation grows to some turns.
-                ask(&mut client, &mut control, &format!("others-{number}-{}", round / 50), &format!("t{round}"), &notes);
+                ask(
+                    &mut client,
+                    &mut control,
+                    &format!("others-{number}-{}", round / 50),
+                    &format!("t{round}"),
+                    &notes,
+                );
             }
         };
         Self { stop: others.0, served: others.1, client: std::thread::spawn(client) }

@@ -300,17 +300,17 @@ impl Checkpoint {
         let to = transfer.sums.as_ref().and_then(|sums| sums.to.clone());
         // No other thread removes anything from the immutable table, so it is still the one that the transfer was made
         // of.
-        let end = |recent: &mut Recent, ()| -> Result<(), Fault> {
-            if to.is_none() {
-                recent.immutable = Tally::default();
-            }
+        let end = |recent: &mut Recent, ()| -> Result<Tally, Fault> {
+            let moved = if to.is_none() { std::mem::take(&mut recent.immutable) } else { Tally::default() };
             self.slot.with(|files| {
                 let mut memtable = files.memtable_mut();
                 memtable.summed(to);
                 memtable.moved(&[], 0);
-            })
+            })?;
+            Ok(moved)
         };
-        self.slot.with_sums(|_, _| Ok(()), end)???;
+        // Freeing the memory of many rows takes milliseconds, so that happens without the locks.
+        drop(self.slot.with_sums(|_, _| Ok(()), end)???);
         // `flush_size` does not learn from this flush: the time for sums says nothing about the time for pieces.
         self.progress().moved_bytes += transfer.bytes() as u64;
         Ok(())

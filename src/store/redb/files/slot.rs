@@ -160,10 +160,10 @@ mod tests {
     use crate::report::{PicoDollars, PriceBook, PricedStep};
     use crate::store::contract::Version;
     use crate::store::fault::FaultKind;
+    use crate::store::redb::files::location::Location;
     use crate::store::redb::journal::entry::Entry;
     use crate::store::redb::tables::record::conversation::ConversationRecord;
     use crate::store::redb::tables::record::encode_sealed;
-    use crate::store::redb::files::location::Location;
     use crate::store::redb::unwind;
     use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, TurnId, Usage};
 

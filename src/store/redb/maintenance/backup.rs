@@ -158,15 +158,13 @@ impl Snapshot {
         slot.count(usize::MAX)?;
         let begin = |files: &Files, memtable: &Memtable| Ok((Self::begin(files, memtable)?, memtable.all_uncounted()));
         let take = |recent: &mut Recent, (begun, uncounted): (Self, _)| -> Result<_, Failure> {
-            let tally = recent.not_in(&Lacking::of(&ReadMeta::read(&begun.tables)?, begun.frozen_row)?);
-            let sums = Sums { tally, digest: slot.book().digest(), ..begun.sums };
-            Ok((Self { sums, ..begun }, uncounted))
+            let lacking = Lacking::of(&ReadMeta::read(&begun.tables)?, begun.frozen_row)?;
+            let sums = Sums { tally: recent.not_in(&lacking), digest: slot.book().digest(), ..begun.sums };
+            Ok((Self { sums, ..begun }, uncounted, lacking))
         };
-        let (mut snapshot, uncounted) = slot.with_sums(begin, take)???;
-        // These turns were sealed after all others were counted.
-        let uncounted = Recent::of(&uncounted, &**slot.book());
-        snapshot.sums.tally.add(&uncounted.immutable);
-        snapshot.sums.tally.add(&uncounted.active);
+        let (mut snapshot, uncounted, lacking) = slot.with_sums(begin, take)???;
+        // These turns were sealed after the others were counted.
+        snapshot.sums.tally.absorb(Recent::of(&uncounted, &**slot.book()).not_in(&lacking));
         Ok(snapshot)
     }
 

@@ -1,5 +1,5 @@
-use std::collections::{BTreeMap, VecDeque};
 use std::collections::btree_map::Entry as Slot;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -69,18 +69,8 @@ impl Tally {
         contribution.conversation
     }
 
-    /// Adds another tally.
-    pub(crate) fn add(&mut self, other: &Self) {
-        for (key, part) in &other.parts {
-            Arc::make_mut(self.parts.entry(key.clone()).or_default()).add(part);
-        }
-        for (id, sums) in &other.conversations {
-            Arc::make_mut(self.conversations.entry(id.clone()).or_default()).add(sums);
-        }
-    }
-
-    /// Adds another tally, whose rows nobody else uses.
-    fn absorb(&mut self, other: Self) {
+    /// Adds another tally. Rows that are new here stay shared with the other tally.
+    pub(crate) fn absorb(&mut self, other: Self) {
         for (key, part) in other.parts {
             match self.parts.entry(key) {
                 Slot::Occupied(mut row) => Arc::make_mut(row.get_mut()).add(&part),
@@ -185,7 +175,8 @@ impl Recent {
             Lacking::After(key) => self.immutable.after(Some(key)),
             Lacking::All => self.immutable.clone(),
         };
-        tally.add(&self.active);
+        // The rows stay shared, as copying them takes long.
+        tally.absorb(self.active.clone());
         tally
     }
 
@@ -244,11 +235,6 @@ pub(crate) struct TurnsToCount {
 impl TurnsToCount {
     pub(crate) fn is_empty(&self) -> bool {
         self.immutable.is_empty() && self.active.is_empty()
-    }
-
-    /// Returns the turns of both tables.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Uncounted> {
-        self.immutable.iter().chain(&self.active)
     }
 }
 
@@ -351,7 +337,7 @@ mod tests {
                 assert_eq!(all.after(last.as_ref()).bytes() + moved.bytes(), all.bytes());
                 let (part, to) = all.next_after(last.as_ref(), limit);
                 assert!(part.parts.len() + part.conversations.len() <= limit);
-                moved.add(&part);
+                moved.absorb(part);
                 parts += 1;
                 if to.is_none() {
                     break;
@@ -395,7 +381,7 @@ mod tests {
                 assert_eq!(lacking.has_conversation(id), rest.conversations.contains_key(id), "{key:?}");
             }
             let mut all = rest;
-            all.add(&recent.active);
+            all.absorb(recent.active.clone());
             assert_eq!(recent.not_in(&lacking), all);
         }
     }

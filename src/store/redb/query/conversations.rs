@@ -9,7 +9,7 @@ use super::{LeftOut, last_ordinal};
 use crate::report::{ConversationSums, PriceBook};
 use crate::store::contract::{ConversationOrder, ConversationPlace, ConversationQuestion, ListedConversation};
 use crate::store::redb::memtable::piece::Piece;
-use crate::store::redb::memtable::tally::{Lacking, Recent, Tally, TurnsToCount};
+use crate::store::redb::memtable::tally::{Lacking, Recent, TurnsToCount, Uncounted};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::read::{ReadTables, decode_key};
 use crate::store::redb::tables::record::conversation::{ConversationRecord, inverted, moment_of};
@@ -25,8 +25,10 @@ pub(crate) struct ConversationsQuery {
     pieces: Vec<Arc<Piece>>,
     /// The amounts that the counted turns of the memtable add to the sums in the tables.
     sums: Vec<(ConversationId, Arc<ConversationSums>)>,
-    /// The other turns of the memtable whose sums the tables lack.
+    /// The other turns of the memtable.
     uncounted: TurnsToCount,
+    /// Which sums over turns of the immutable table the tables lack.
+    lacking: Lacking,
 }
 
 impl ConversationsQuery {
@@ -35,7 +37,7 @@ impl ConversationsQuery {
     pub(crate) fn of(pieces: Vec<Arc<Piece>>, recent: &Recent, uncounted: TurnsToCount, lacking: &Lacking) -> Self {
         let immutable = recent.immutable.conversations().filter(|(id, _)| lacking.has_conversation(id));
         let sums = immutable.chain(recent.active.conversations()).map(|(id, sums)| (id.clone(), Arc::clone(sums)));
-        Self { pieces, sums: sums.collect(), uncounted }
+        Self { pieces, sums: sums.collect(), uncounted, lacking: lacking.clone() }
     }
 
     /// Returns the listed conversations that the question asks for.
@@ -81,10 +83,10 @@ impl ConversationsQuery {
         for (id, sums) in self.sums.iter().filter(|(id, _)| is_wanted(id)) {
             all.entry(id.clone()).or_default().add(sums);
         }
-        let uncounted: Vec<_> = self.uncounted.all().filter(|(id, _)| is_wanted(id)).cloned().collect();
-        let mut tally = Tally::default();
-        tally.count(&uncounted, book);
-        for (id, sums) in tally.conversations() {
+        let wanted = |turns: &[Uncounted]| turns.iter().filter(|(id, _)| is_wanted(id)).cloned().collect();
+        let TurnsToCount { immutable, active } = &self.uncounted;
+        let uncounted = TurnsToCount { immutable: wanted(immutable), active: wanted(active) };
+        for (id, sums) in Recent::of(&uncounted, book).not_in(&self.lacking).conversations() {
             all.entry(id.clone()).or_default().add(sums);
         }
         all
@@ -188,7 +190,9 @@ impl Page<'_> {
         // The last conversation of the page so far is at the top of the heap.
         let mut page = BinaryHeap::new();
         for record in self.latest.values().filter(|record| record.sealed_turns > 0) {
-            let is_before = |last: &Found| (Reverse(record.last_at), &record.id) < (Reverse(last.listed.last_at), &last.listed.conversation_id);
+            let is_before = |last: &Found| {
+                (Reverse(record.last_at), &record.id) < (Reverse(last.listed.last_at), &last.listed.conversation_id)
+            };
             if page.len() < self.question.limit || page.peek().is_some_and(is_before) {
                 page.extend(Found::of(self.question, listed((*record).clone(), ConversationSums::default()), None));
                 if page.len() > self.question.limit {

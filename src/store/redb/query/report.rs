@@ -16,8 +16,10 @@ use crate::store::redb::tables::rollups::ReadRollups;
 pub(crate) struct ReportQuery {
     tables: ReadTables,
     recent: Vec<(Quarter, RollupLabel, Arc<BreakdownRow>)>,
-    /// The turns that are in no sums yet.
+    /// The turns of the memtable that are not counted yet.
     uncounted: TurnsToCount,
+    /// Which sums over turns of the immutable table the tables lack.
+    lacking: Lacking,
 }
 
 impl ReportQuery {
@@ -38,7 +40,7 @@ impl ReportQuery {
             let all = immutable.chain(recent.active.in_period(whole));
             parts.extend(all.map(|(quarter, label, part)| (quarter, label.clone(), Arc::clone(part))));
         }
-        Self { tables, recent: parts, uncounted }
+        Self { tables, recent: parts, uncounted, lacking: lacking.clone() }
     }
 
     /// Returns `None` if the report has too many rows.
@@ -86,10 +88,9 @@ impl ReportQuery {
                 }
             }
         }
-        let uncounted = Recent::of(&self.uncounted, book);
-        let uncounted = uncounted.immutable.parts().chain(uncounted.active.parts());
+        let uncounted = Recent::of(&self.uncounted, book).not_in(&self.lacking);
         let recent = self.recent.iter().map(|(quarter, label, part)| (*quarter, label, &**part));
-        for (quarter, label, part) in recent.chain(uncounted) {
+        for (quarter, label, part) in recent.chain(uncounted.parts()) {
             if is_over(&breakdown) {
                 return Ok(None);
             }

@@ -126,7 +126,8 @@ fn step(files: &Files) -> bool {
         return false;
     }
     if memtable.has_only_sums() {
-        let (tally, to) = Recent::of(&memtable.all_uncounted(), &NoPrices).immutable.next_after(memtable.summed_to(), 1);
+        let (tally, to) =
+            Recent::of(&memtable.all_uncounted(), &NoPrices).immutable.next_after(memtable.summed_to(), 1);
         let sums = Sums { tally, digest: 0, rolled_up: memtable.rolled_up_then(), to: to.clone() };
         let (pieces, runs, newest) = (Vec::new(), Vec::new(), memtable.last_row());
         let txn = files.write_tables().unwrap();
@@ -296,8 +297,8 @@ fn a_page_leads_past_positions_whose_turns_are_not_here() {
 }
 
 /// Calls `check` at each stage of a checkpoint, with the files, the sums of the memtable, the turns that are in no sums
-/// yet, and which of the sums the tables lack: first with sums over all turns, then with sums over the turns of the
-/// immutable table alone.
+/// yet, and which of the sums the tables lack: first with all turns counted, then with those of the immutable table, then
+/// with none.
 fn with_sums_at_each_stage(check: impl Fn(&Files, &Recent, TurnsToCount, &Lacking)) {
     let files = files();
     loop {
@@ -308,8 +309,9 @@ fn with_sums_at_each_stage(check: impl Fn(&Files, &Recent, TurnsToCount, &Lackin
         let lacking = Lacking::of(&meta, memtable.rolled_up_then().row).unwrap();
         drop(memtable);
         check(&files, &recent(immutable.clone(), active.clone()), TurnsToCount::default(), &lacking);
-        let uncounted = TurnsToCount { immutable: Vec::new(), active };
-        check(&files, &recent(immutable, Vec::new()), uncounted, &lacking);
+        let uncounted = TurnsToCount { immutable: Vec::new(), active: active.clone() };
+        check(&files, &recent(immutable.clone(), Vec::new()), uncounted, &lacking);
+        check(&files, &Recent::default(), TurnsToCount { immutable, active }, &lacking);
         if !step(&files) {
             break;
         }

@@ -558,7 +558,8 @@ mod tests {
             RedbEngine::prepare(Location::Memory, &StoreSettings::default(), Backoff::default()).unwrap();
         let checkpoint = writer.checkpoint();
         checkpoint.flush().unwrap();
-        let panicking = || writer.slot.with_sums(|_, _| Ok(()), |_, ()| panic!("while it adds sums")).map(|_: Result<(), _>| ());
+        let panicking =
+            || writer.slot.with_sums(|_, _| Ok(()), |_, ()| panic!("while it adds sums")).map(|_: Result<(), _>| ());
         unwind::caught(panicking).unwrap_err();
         checkpoint.flush().unwrap_err();
         assert!(!checkpoint.flush_in_background());
