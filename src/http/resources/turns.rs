@@ -42,6 +42,8 @@ pub(crate) async fn get(
     let mut end_of_page = before.map_or(u64::MAX, |before| before.saturating_sub(1));
     let mut json = b"{".to_vec();
     if open {
+        // The open turns of a conversation may take megabytes, and so does their JSON.
+        let _inside = api.summaries.enter().await?;
         let open = open_turns(&api, &conversation_id).await?;
         // A turn that is sealed after this moment is among the open turns and not among the sealed turns.
         end_of_page = end_of_page.min(open.sealed_turns);

@@ -83,7 +83,7 @@ impl Engine for RedbEngine {
         {
             return Answer::Now(turns);
         }
-        self.later(move |engine| engine.turns(&range))
+        Answer::later(self.long_turns(range))
     }
 
     fn sealed_turns(&self, after: Option<Position>, limit: usize) -> Answer<Result<SealedPage, ListSealedError>> {
@@ -196,8 +196,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_long_turn_is_never_decoded_on_the_callers_thread() {
-        let engine = RedbEngine::open(Location::Memory, &StoreSettings::default()).unwrap();
-        let engine: &dyn Engine = &engine;
+        let redb = RedbEngine::open(Location::Memory, &StoreSettings::default()).unwrap();
+        let engine: &dyn Engine = &redb;
         let id = || ConversationId::new("c").unwrap();
         let seal = |nth: u64| {
             let mut turn = OpenTurn::new(TurnId::new(format!("t{nth}")).unwrap());
@@ -230,6 +230,20 @@ mod tests {
             let turns = answer.get().await.unwrap();
             assert_eq!(turns.iter().map(|turn| turn.ordinal.get()).collect::<Vec<_>>(), ordinals, "{range:?}");
         }
+        // While others read long turns, a long turn has to wait, and a short one has not.
+        let permits = redb.long_reads().acquire_many(2).await.unwrap();
+        let mut long = Box::pin(engine.turns(TurnRange::after(id(), 1, 9)).get());
+        for _ in 0..9 {
+            tokio::task::yield_now().await;
+            tokio::select! {
+                biased;
+                turns = &mut long => panic!("{turns:?}"),
+                () = std::future::ready(()) => {}
+            }
+        }
+        assert!(is_now(&engine.turns(TurnRange::after(id(), 2, 9))));
+        drop(permits);
+        assert_eq!(long.await.unwrap().len(), 1);
         // A page of the order ends with the long turn.
         for (limit, now, turns) in [(9, true, 2), (1000, true, 2)] {
             let answer = engine.sealed_turns(None, limit);

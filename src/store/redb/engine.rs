@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::files::location::Location;
 use super::files::open_error::OpenError;
@@ -36,6 +36,9 @@ use crate::store::fault::Fault;
 use crate::store::position::{Lineage, Position};
 use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
 
+/// The maximum number of long turns that are read at a time: one for each thread that reads them.
+const LONG_READS: usize = 2;
+
 /// The store on redb. Cheap to clone. Writes run on the writer's thread, reads on the caller's thread.
 ///
 /// The futures that it returns borrow nothing, so an actor may spawn them.
@@ -56,6 +59,8 @@ pub(crate) struct RedbEngine {
     report_reader: ReadThreads,
     /// The thread for short lists of conversations. They do not wait behind long turns.
     list_reader: ReadThreads,
+    /// Permits to read a long turn. See [`RedbEngine::long_turns`].
+    long_reads: Arc<Semaphore>,
 }
 
 impl RedbEngine {
@@ -119,6 +124,7 @@ impl RedbEngine {
             readers,
             report_reader,
             list_reader,
+            long_reads: Arc::new(Semaphore::new(LONG_READS)),
         };
         Ok((engine, running))
     }
@@ -467,6 +473,24 @@ impl RedbEngine {
         R: FnOnce(&Self) -> Result<T, E> + Send + 'static,
     {
         self.read_on(&self.report_reader, read)
+    }
+
+    /// Reads turns on a thread for such reads. Few turns are read at a time, and the next one is read only after the caller
+    /// has polled the future of an earlier one to its end. So few long turns are in memory, however many callers want
+    /// one, and a caller's thread that is slow to use them gets no more of them.
+    pub(crate) fn long_turns(&self, range: TurnRange) -> impl Future<Output = Result<Vec<StoredTurn>, Fault>> + use<> {
+        let engine = self.clone();
+        async move {
+            // The semaphore is never closed.
+            let _permit = engine.long_reads.acquire().await;
+            engine.read_elsewhere(move |engine| engine.turns(&range)).await
+        }
+    }
+
+    /// Returns the permits to read a long turn.
+    #[cfg(test)]
+    pub(crate) fn long_reads(&self) -> &Semaphore {
+        &self.long_reads
     }
 
     /// Runs the read of a short list of conversations on the thread for such reads.

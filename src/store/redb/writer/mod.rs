@@ -19,10 +19,10 @@
 //!
 //! | part | bound |
 //! |---|---|
-//! | the queue | Unanswered commits may have the turns of 20 ms of work, and always 256 turns. Further commits are refused before they are queued. Small commits of 64 turns in all have reserved places in the queue, and may always wait for 25 ms, whoever sends them. |
+//! | the queue | Unanswered commits may have the turns of 20 ms of work, and always 256 turns. Further commits are refused before they are queued. Small commits of 64 turns in all have reserved places in the queue, half of them for commits of a single turn, and may always wait for 25 ms, whoever sends them. |
 //! | the wait in the queue | If more turns wait than fit into a batch, or more than 256 while the checkpoint is behind, or if a batch with as many turns as its time allows left turns to the next one, each commit that has waited too long is refused. The limit is 34 ms less one and a half times the last write, within 10 and 20 ms. |
 //! | the pause before a batch | From six tenths of the memtable's limit on, the writer waits until the checkpoint has moved a share of what the last batch added: none at six tenths, twice as much at the limit. It waits at most 14 ms less the time of two writes, but may always wait for 2 ms. Commits that arrive meanwhile join the batch. |
-//! | a full memtable | The writer waits until the bytes of one flush are moved. If there is still no room, it refuses the commits of the batch. Small commits that have reserved places do not wait for room: they may add a sixteenth of the limit to a full memtable, however far a large commit has filled it beyond the limit. |
+//! | a full memtable | The writer waits until the bytes of one flush are moved. If there is still no room, it refuses the commits of the batch. Small commits that have reserved places do not wait for room: they may add a sixteenth of the limit to a full memtable, the last half of it only in commits of a single turn, however far a large commit has filled it beyond the limit. |
 //! | a batch | The turns of 9 ms of work, or of 5 ms while the checkpoint is behind, and at least 256. If that work takes a third longer, the batch ends, and its other turns are left to the next batch. A batch also ends at 4 MiB of commits. |
 //! | a flush of the checkpoint | About 12 ms, by what earlier flushes took. A thread that waits for a flush runs the next one. |
 //!
@@ -257,7 +257,7 @@ impl Writer {
     /// Adds the waiting jobs that need no room in a full memtable. The other jobs go on waiting.
     fn gather_small(&mut self, mut batch: Batch) -> Batch {
         for job in std::mem::take(&mut self.taken) {
-            if job.needs_no_room() && batch.jobs.len() < self.settings.batch_commits {
+            if self.fits_reserve(&job) && batch.jobs.len() < self.settings.batch_commits {
                 batch.add(job);
             } else {
                 self.taken.push_back(job);
@@ -275,7 +275,15 @@ impl Writer {
     fn has_small_job(&mut self) -> bool {
         let most = self.settings.queue_commits.saturating_sub(self.taken.len());
         self.taken.extend(self.jobs.try_iter().take(most));
-        self.taken.iter().any(Job::needs_no_room)
+        self.taken.iter().any(|job| self.fits_reserve(job))
+    }
+
+    /// Returns whether the writer may do the job while the memtable has no room for other commits. Half of the reserve is
+    /// for commits of a single turn.
+    fn fits_reserve(&self, job: &Job) -> bool {
+        let reserve = self.checkpoint.reserve_bytes();
+        let most = if job.turns() <= 1 { reserve } else { reserve / 2 };
+        job.needs_no_room() && self.reserve_used <= most
     }
 
     /// Returns how long a commit may have waited before it is refused instead of written. There is no limit unless the
