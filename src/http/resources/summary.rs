@@ -43,7 +43,7 @@ pub(crate) async fn get(api: Data<Api>, PathId(id): PathId, request: HttpRequest
     whole(&api, json)
 }
 
-/// Returns whether the steps of a turn name more models than a summary may have.
+/// Returns whether the steps of a turn name more models than a summary may have, besides the model of the turn itself.
 fn has_too_many_models(turn: &StoredTurn) -> bool {
     let models = turn.step_details.iter().filter_map(|details| details.model.as_ref());
     turn.step_details.len() > MAX_MODELS && models.collect::<HashSet<_>>().len() > MAX_MODELS
@@ -251,7 +251,9 @@ mod tests {
             }
             turn.seal(&Done::because("stop"), EpochMillis::new(1)).at(Ordinal::after(0))
         };
-        let cases = [(MAX_MODELS, MAX_MODELS), (MAX_MODELS + 1, MAX_MODELS), (MAX_MODELS + 1, MAX_MODELS + 1)];
+        // One of the models is that of the turn itself.
+        let (most, more) = (MAX_MODELS, MAX_MODELS + 2);
+        let cases = [(most, most), (more, most), (more, more)];
         assert_eq!(cases.map(|(steps, models)| has_too_many_models(&turn(steps, models))), [false, false, true]);
     }
 

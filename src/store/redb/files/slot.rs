@@ -68,12 +68,10 @@ impl Slot {
     pub(crate) fn with_counting<T>(&self, work: impl FnOnce(&Arc<Counts>) -> Result<T, Fault>) -> Result<T, Fault> {
         loop {
             let counts = self.with(|files| Arc::clone(files.counts()))?;
-            let counting = lock(&counts.counting)?;
+            let _counting = lock(&counts.counting)?;
             // If the files were closed and opened again meanwhile, these counts are not theirs.
             if self.with(|files| Arc::ptr_eq(files.counts(), &counts))? {
-                let done = work(&counts);
-                drop(counting);
-                return done;
+                return work(&counts);
             }
         }
     }
@@ -109,9 +107,8 @@ impl Slot {
                 // The files were closed and opened again meanwhile, so these counts are not theirs.
                 Arc::ptr_eq(files.counts(), &counts).then(|| begin(files, &files.memtable()))
             })?;
-            match begun {
-                Some(begun) => return Ok(begun.map(|begun| take(&mut recent, begun))),
-                None => continue,
+            if let Some(begun) = begun {
+                return Ok(begun.map(|begun| take(&mut recent, begun)));
             }
         }
     }

@@ -370,12 +370,11 @@ impl Writer {
             if has_room {
                 self.reserve_used = 0;
             }
-            return Ok(match () {
-                () if has_room => FoundRoom::ForBatch(Room::All),
-                () if has_small_job => FoundRoom::ForSmallJobs,
-                () if has_reserve => FoundRoom::ForBatch(Room::Small),
-                () => FoundRoom::ForBatch(Room::None),
-            });
+            if has_small_job {
+                return Ok(FoundRoom::ForSmallJobs);
+            }
+            let refused = if has_reserve { Room::Small } else { Room::None };
+            return Ok(FoundRoom::ForBatch(if has_room { Room::All } else { refused }));
         }
         self.reserve_used = 0;
         let added_bytes = self.growth.of(self.last.turns);
