@@ -24,7 +24,7 @@ pub struct Api {
     pub(crate) reads: ReadBudget,
     /// For questions about very many turns or conversations.
     pub(crate) reports: Turnstile,
-    /// For questions that read a whole conversation.
+    /// For questions that read a whole conversation, or all of its open turns.
     pub(crate) summaries: Turnstile,
     pub(crate) bodies: BodyCache,
     pub(crate) prices: SharedPriceBook,

@@ -38,12 +38,16 @@ const MAX_PERIODS: usize = 40_000;
 /// takes about a millisecond.
 const ROWS_AT_ONCE: usize = 64;
 
+/// The number of periods that are computed before other requests may run on this thread. This number takes less than a
+/// millisecond.
+const PERIODS_AT_ONCE: usize = 1024;
+
 /// Returns sums over the turns of each period.
 pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
     let query = Query::read(request.query_string(), PARAMETERS)?;
     let asked = Asked::from_query(&api, &query)?;
     let _inside = api.reports.enter().await?;
-    let question = asked.question()?;
+    let question = asked.question().await?;
     let Asked { zone, bucket: (bucket, _), whole: period, .. } = asked;
     let report = match api.handles.reads.build_report.send(BuildReport(question)).await {
         Ok(Ok(report)) => report,
@@ -117,11 +121,18 @@ impl Asked {
         Ok(Self { zone, bucket, whole, grouping: grouping.unwrap_or_default(), selection })
     }
 
-    /// Returns the question to the store. This computes all periods, which takes some milliseconds for very many.
-    fn question(&self) -> Result<ReportQuestion, ApiError> {
-        let periods: Vec<_> = self.zone.periods(self.bucket.1, self.whole).take(MAX_PERIODS + 1).collect();
-        if periods.len() > MAX_PERIODS {
-            return Err(ApiError::TooManyRows { max_periods: MAX_PERIODS });
+    /// Returns the question to the store. This computes all periods, which takes milliseconds for very many. Other requests
+    /// may run on this thread meanwhile.
+    async fn question(&self) -> Result<ReportQuestion, ApiError> {
+        let mut periods = Vec::new();
+        for period in self.zone.periods(self.bucket.1, self.whole) {
+            if periods.len() == MAX_PERIODS {
+                return Err(ApiError::TooManyRows { max_periods: MAX_PERIODS });
+            }
+            periods.push(period);
+            if periods.len().is_multiple_of(PERIODS_AT_ONCE) {
+                tokio::task::yield_now().await;
+            }
         }
         Ok(ReportQuestion { periods, grouping: self.grouping, selection: self.selection.clone() })
     }
@@ -300,6 +311,23 @@ mod tests {
             let expected = format!(r#""bucket":"day","prices":{named},"rows":[]}}"#);
             assert!(answer.success().ends_with(&expected), "{:?}", answer.body);
         }
+    }
+
+    #[actix_web::test]
+    async fn other_requests_may_run_while_very_many_periods_are_computed() {
+        let api = StandIn::default().serving();
+        let query = Query::read("bucket=15m&from=2025-01-01&to=2026-01-31", PARAMETERS).unwrap();
+        let asked = Asked::from_query(&api, &query).unwrap();
+        let mut computing = std::pin::pin!(asked.question());
+        let mut pauses = 0;
+        let periods = loop {
+            match futures_util::poll!(&mut computing) {
+                std::task::Poll::Ready(question) => break question.unwrap().periods.len(),
+                std::task::Poll::Pending => pauses += 1,
+            }
+        };
+        assert_eq!(pauses, periods / PERIODS_AT_ONCE);
+        assert!(pauses > 30, "{periods} periods");
     }
 
     #[actix_web::test]

@@ -1,6 +1,6 @@
 //! `GET /conversations/{id}/summary`
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
@@ -43,6 +43,12 @@ pub(crate) async fn get(api: Data<Api>, PathId(id): PathId, request: HttpRequest
     whole(&api, json)
 }
 
+/// Returns whether the steps of a turn name more models than a summary may have, besides the model of the turn itself.
+fn has_too_many_models(turn: &StoredTurn) -> bool {
+    let models = turn.step_details.iter().filter_map(|details| details.model.as_ref());
+    turn.step_details.len() > MAX_MODELS && models.collect::<HashSet<_>>().len() > MAX_MODELS
+}
+
 /// The sums over the turns of a conversation that were read so far.
 struct Life {
     turns: u64,
@@ -72,6 +78,10 @@ impl Life {
                 return Ok(());
             }
             for turn in turns {
+                // Splitting a turn takes time for each of its models, so a turn with too many is refused before.
+                if has_too_many_models(&turn) {
+                    return Err(ApiError::TooManyModels { max_models: MAX_MODELS });
+                }
                 self.add(turn, api);
                 if self.by_model.rows().len() > MAX_MODELS || self.by_model.bytes() > MAX_BYTES {
                     return Err(ApiError::TooManyModels { max_models: MAX_MODELS });
@@ -201,6 +211,7 @@ mod tests {
     use crate::http::stand_in::{StandIn, get, post, sealed_turns};
     use crate::runtime::Runtime;
     use crate::settings::HttpSettings;
+    use crate::turn::{Done, OpenTurn, Ordinal, Progress, StepId, StepTimes, TurnId};
 
     #[actix_web::test]
     async fn a_summary_has_every_field_in_the_order_of_the_contract() {
@@ -227,6 +238,23 @@ mod tests {
         let expected = turns.success().strip_prefix(r#"{"turns":["#).unwrap().strip_suffix(r#"],"latestOrdinal":2}"#);
         assert_eq!(latest.strip_suffix('}'), expected);
         runtime.shutdown().await;
+    }
+
+    #[test]
+    fn a_turn_with_too_many_models_is_found_before_it_is_split() {
+        let turn = |steps: usize, models: usize| {
+            let mut turn = OpenTurn::new(TurnId::new("t").unwrap());
+            for step in 0..steps {
+                let (step_id, model) = (StepId::new(format!("s{step}")).unwrap(), format!("m{}", step % models));
+                let (times, model) = (StepTimes::default(), Some(Label::from(model.as_str())));
+                turn.fold(&Progress::StepComplete { step_id, times, model, provider: None });
+            }
+            turn.seal(&Done::because("stop"), EpochMillis::new(1)).at(Ordinal::after(0))
+        };
+        // One of the models is that of the turn itself.
+        let (most, more) = (MAX_MODELS, MAX_MODELS + 2);
+        let cases = [(most, most), (more, most), (more, more)];
+        assert_eq!(cases.map(|(steps, models)| has_too_many_models(&turn(steps, models))), [false, false, true]);
     }
 
     #[actix_web::test]

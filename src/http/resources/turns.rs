@@ -41,10 +41,12 @@ pub(crate) async fn get(
     let mut end_of_page = before.map_or(u64::MAX, |before| before.saturating_sub(1));
     let mut json = b"{".to_vec();
     if open {
+        // The open turns of a conversation may take megabytes, and so does their JSON.
+        let _inside = api.summaries.enter().await?;
         let open = open_turns(&api, &conversation_id).await?;
         // A turn that is sealed after this moment is among the open turns and not among the sealed turns.
         end_of_page = end_of_page.min(open.sealed_turns);
-        write_open(&open, &mut json)?;
+        write_open(&open, &mut json).await?;
     }
     json.extend(br#""turns":["#);
     let mut list = TurnList::page(api, conversation_id, (after, end_of_page), limit, form);
@@ -61,12 +63,21 @@ pub(crate) async fn open_turns(api: &Api, conversation_id: &ConversationId) -> R
     ask_reader(&api.handles.reads.list_open_turns, list).await
 }
 
+/// The bytes of open turns that are written before other requests may run on this thread. Writing so many takes a fraction
+/// of a millisecond.
+const OPEN_BYTES_AT_ONCE: usize = 64 * 1024;
+
 /// Writes the field that shows the open turns.
-fn write_open(open: &OpenTurns, json: &mut Vec<u8>) -> Result<(), ApiError> {
+async fn write_open(open: &OpenTurns, json: &mut Vec<u8>) -> Result<(), ApiError> {
     json.extend(br#""open":["#);
+    let mut paused_at = 0;
     for (place, staged) in open.turns.iter().enumerate() {
         if place > 0 {
             json.push(b',');
+        }
+        if json.len() - paused_at >= OPEN_BYTES_AT_ONCE {
+            paused_at = json.len();
+            tokio::task::yield_now().await;
         }
         write(&OpenEntry::of(&staged.turn.so_far()), json).map_err(|_| ApiError::LoadFailed)?;
     }
@@ -130,12 +141,14 @@ impl Asked {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::poll;
+
     use super::*;
     use crate::http::stand_in::{Log, StandIn, get, post, sealed_turns};
     use crate::runtime::Runtime;
     use crate::settings::HttpSettings;
     use crate::store::StagedTurn;
-    use crate::turn::{OpenTurn, Progress, RunningTime, TurnLabels};
+    use crate::turn::{OpenTurn, Progress, RunningTime, StepId, StepTimes, TurnLabels};
 
     /// The ordinals of the turns of an answer, and its `latestOrdinal`.
     fn ordinals(body: &str) -> (Vec<u64>, u64) {
@@ -199,6 +212,33 @@ mod tests {
         let unknown = get(&api, "/conversations/x/turns?open=true").await;
         assert_eq!(unknown.success(), r#"{"open":[],"turns":[],"latestOrdinal":0}"#);
         runtime.shutdown().await;
+    }
+
+    #[actix_web::test]
+    async fn other_requests_may_run_between_the_open_turns_that_are_written() {
+        let turn = |nth: usize| {
+            let mut turn = OpenTurn::new(TurnId::new(format!("t{nth}")).unwrap());
+            for step in 0..500 {
+                let step_id = StepId::new(format!("{step:0>200}")).unwrap();
+                turn.fold(&Progress::StepComplete {
+                    step_id,
+                    times: StepTimes::default(),
+                    model: None,
+                    provider: None,
+                });
+            }
+            StagedTurn { turn, last_event_at: RunningTime::new(0) }
+        };
+        let open = OpenTurns { sealed_turns: 0, turns: (1..=9).map(turn).collect() };
+        let (mut json, mut pauses) = (Vec::new(), 0);
+        {
+            let mut writing = std::pin::pin!(write_open(&open, &mut json));
+            while poll!(&mut writing).is_pending() {
+                pauses += 1;
+            }
+        }
+        assert!(json.len() > 9 * OPEN_BYTES_AT_ONCE);
+        assert_eq!(pauses, 8, "a pause after each turn but the last");
     }
 
     #[actix_web::test]

@@ -25,6 +25,9 @@ const INLINE_TURN_IDS: usize = 32;
 /// which the thread's other work waits. Handing the work to another thread and back takes half as long.
 const INLINE_TURNS: u64 = 128;
 
+/// The maximum number of conversations in a short list. A list of so many takes a millisecond.
+const SHORT_LIST: usize = 128;
+
 impl RedbEngine {
     /// Runs a read on a thread for long reads.
     fn later<T: Send + 'static, E: From<Fault> + Send + 'static>(
@@ -72,16 +75,20 @@ impl Engine for RedbEngine {
         self.later(move |engine| engine.open_turns(&id))
     }
 
+    /// A list ends before a long turn, and a long turn is a list of its own: decoding its steps takes milliseconds, so
+    /// that never runs on the caller's thread.
     fn turns(&self, range: TurnRange) -> Answer<Result<Vec<StoredTurn>, Fault>> {
-        if self.is_short(&range) {
-            return Answer::Now(self.turns(&range));
+        if self.is_short(&range)
+            && let Some(turns) = self.short_turns(&range).transpose()
+        {
+            return Answer::Now(turns);
         }
-        self.later(move |engine| engine.turns(&range))
+        Answer::later(self.long_turns(range))
     }
 
     fn sealed_turns(&self, after: Option<Position>, limit: usize) -> Answer<Result<SealedPage, ListSealedError>> {
         if self.is_short_page(after, limit) {
-            return Answer::Now(self.sealed_turns(after, limit));
+            return Answer::Now(self.short_sealed_turns(after, limit));
         }
         self.later(move |engine| engine.sealed_turns(after, limit))
     }
@@ -89,6 +96,9 @@ impl Engine for RedbEngine {
     /// Never runs on the caller's thread, because it reads all conversations of the memtable. For some questions it reads
     /// all conversations of the store.
     fn conversations(&self, question: ConversationQuestion) -> Answer<Result<Vec<ListedConversation>, Fault>> {
+        if question.finds_by_index() && question.limit <= SHORT_LIST {
+            return Answer::later(self.list_elsewhere(move |engine| engine.conversations(&question)));
+        }
         if question.finds_by_index() {
             return self.later(move |engine| engine.conversations(&question));
         }
@@ -147,7 +157,7 @@ mod tests {
     use super::*;
     use crate::settings::StoreSettings;
     use crate::store::{Location, Version};
-    use crate::turn::{Done, EpochMillis, OpenTurn};
+    use crate::turn::{Done, EpochMillis, OpenTurn, Progress, StepId, StepTimes};
 
     fn is_now<T>(answer: &Answer<T>) -> bool {
         matches!(answer, Answer::Now(_))
@@ -181,6 +191,64 @@ mod tests {
             assert_eq!(answer.get().await.unwrap().sealed_turns.len(), count);
         }
         assert!(is_now(&engine.revision(id())));
+        engine.close().get().await;
+    }
+
+    #[tokio::test]
+    async fn a_long_turn_is_never_decoded_on_the_callers_thread() {
+        let redb = RedbEngine::open(Location::Memory, &StoreSettings::default()).unwrap();
+        let engine: &dyn Engine = &redb;
+        let id = || ConversationId::new("c").unwrap();
+        let seal = |nth: u64| {
+            let mut turn = OpenTurn::new(TurnId::new(format!("t{nth}")).unwrap());
+            // The second of three turns is long.
+            for step in 0..if nth == 2 { 4096 } else { 1 } {
+                let step_id = StepId::new(format!("step-{step}")).unwrap();
+                turn.fold(&Progress::StepComplete {
+                    step_id,
+                    times: StepTimes::default(),
+                    model: None,
+                    provider: None,
+                });
+            }
+            turn.seal(&Done::because("stop"), EpochMillis::new(1))
+        };
+        let (staged, sealed) = (Vec::new(), (1..=3).map(seal).collect());
+        let commit = Commit { conversation_id: id(), expected_version: Version(0), staged, sealed };
+        engine.commit(commit.into()).get().await.unwrap();
+        let latest = |before| TurnRange { before: Some(before), ..TurnRange::latest(id(), 9) };
+        for (range, now, ordinals) in [
+            (TurnRange::after(id(), 0, 9), true, vec![1]),
+            (TurnRange::after(id(), 1, 9), false, vec![2]),
+            (TurnRange::after(id(), 2, 9), true, vec![3]),
+            (latest(4), true, vec![3]),
+            (latest(3), false, vec![2]),
+            (latest(2), true, vec![1]),
+        ] {
+            let answer = engine.turns(range.clone());
+            assert_eq!(is_now(&answer), now, "{range:?}");
+            let turns = answer.get().await.unwrap();
+            assert_eq!(turns.iter().map(|turn| turn.ordinal.get()).collect::<Vec<_>>(), ordinals, "{range:?}");
+        }
+        // While others read long turns, a long turn has to wait, and a short one has not.
+        let permits = redb.long_reads().acquire_many(2).await.unwrap();
+        let mut long = Box::pin(engine.turns(TurnRange::after(id(), 1, 9)).get());
+        for _ in 0..9 {
+            tokio::task::yield_now().await;
+            tokio::select! {
+                biased;
+                turns = &mut long => panic!("{turns:?}"),
+                () = std::future::ready(()) => {}
+            }
+        }
+        assert!(is_now(&engine.turns(TurnRange::after(id(), 2, 9))));
+        drop(permits);
+        assert_eq!(long.await.unwrap().len(), 1);
+        // A page of the order ends with the long turn.
+        for (limit, now, turns) in [(9, true, 2), (1000, true, 2)] {
+            let answer = engine.sealed_turns(None, limit);
+            assert_eq!((is_now(&answer), answer.get().await.unwrap().turns.len()), (now, turns), "at most {limit}");
+        }
         engine.close().get().await;
     }
 }

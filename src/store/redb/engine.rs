@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::files::location::Location;
 use super::files::open_error::OpenError;
@@ -11,7 +11,7 @@ use super::files::open_files::Files;
 use super::files::slot::Slot;
 use super::maintenance::backup::{Snapshot, Workshop};
 use super::memtable::Memtable;
-use super::memtable::tally::{Lacking, Recent};
+use super::memtable::tally::{Lacking, Recent, TurnsToCount};
 use super::query::conversations::ConversationsQuery;
 use super::query::order::OrderQuery;
 use super::query::report::ReportQuery;
@@ -33,8 +33,11 @@ use crate::store::contract::{
     StaleBefore, StaleTurn, StoreSizes, TurnRange,
 };
 use crate::store::fault::Fault;
-use crate::store::position::Position;
+use crate::store::position::{Lineage, Position};
 use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
+
+/// The maximum number of long turns that are read at a time: one for each thread that reads them.
+const LONG_READS: usize = 2;
 
 /// The store on redb. Cheap to clone. Writes run on the writer's thread, reads on the caller's thread.
 ///
@@ -54,6 +57,10 @@ pub(crate) struct RedbEngine {
     readers: ReadThreads,
     /// The threads for reads that may visit every row of a table. Other reads do not wait behind such reads.
     report_reader: ReadThreads,
+    /// The thread for short lists of conversations. They do not wait behind long turns.
+    list_reader: ReadThreads,
+    /// Permits to read a long turn. See [`RedbEngine::long_turns`].
+    long_reads: Arc<Semaphore>,
 }
 
 impl RedbEngine {
@@ -103,6 +110,7 @@ impl RedbEngine {
         let (damaged_records, max_commit_bytes) = (Arc::default(), settings.max_commit_bytes);
         let readers = ReadThreads::start("store-reader", 2).map_err(OpenError::Thread)?;
         let report_reader = ReadThreads::start("store-report", 1).map_err(OpenError::Thread)?;
+        let list_reader = ReadThreads::start("store-list", 1).map_err(OpenError::Thread)?;
         let engine = Self {
             jobs,
             admission,
@@ -115,6 +123,8 @@ impl RedbEngine {
             max_commit_bytes,
             readers,
             report_reader,
+            list_reader,
+            long_reads: Arc::new(Semaphore::new(LONG_READS)),
         };
         Ok((engine, running))
     }
@@ -222,6 +232,12 @@ impl RedbEngine {
         self.slot.with(|_| ()).is_ok()
     }
 
+    /// Returns the slot that holds the files.
+    #[cfg(test)]
+    pub(crate) fn slot(&self) -> &Slot {
+        &self.slot
+    }
+
     /// Returns a receiver that shows the health of the writer's thread.
     pub(crate) fn health(&self) -> watch::Receiver<Health> {
         self.writer.clone()
@@ -271,6 +287,20 @@ impl RedbEngine {
 
     /// Returns sealed turns of a conversation, in the order of their ordinals.
     pub(crate) fn turns(&self, range: &TurnRange) -> Result<Vec<StoredTurn>, Fault> {
+        self.turns_by(range, TurnsQuery::read)
+    }
+
+    /// Like [`turns`](Self::turns), for a thread on which other work waits: the list ends before a long turn. Returns
+    /// `None` if the first turn is long.
+    pub(crate) fn short_turns(&self, range: &TurnRange) -> Result<Option<Vec<StoredTurn>>, Fault> {
+        self.turns_by(range, TurnsQuery::read_short)
+    }
+
+    fn turns_by<T>(
+        &self,
+        range: &TurnRange,
+        read: impl FnOnce(TurnsQuery, Option<&ReadTables>, &TurnRange, &mut LeftOut) -> Result<T, Failure>,
+    ) -> Result<T, Fault> {
         self.read(
             |files| {
                 let memtable = files.memtable();
@@ -278,7 +308,7 @@ impl RedbEngine {
                 let tables = if query.needs_tables(range) { Some(files.read_tables()?) } else { None };
                 Ok((query, tables))
             },
-            |(query, tables), left_out| query.read(tables.as_ref(), range, left_out),
+            |(query, tables), left_out| read(query, tables.as_ref(), range, left_out),
         )
     }
 
@@ -298,6 +328,24 @@ impl RedbEngine {
 
     /// Returns sealed turns of all conversations, in the order in which they became durable.
     pub(crate) fn sealed_turns(&self, after: Option<Position>, limit: usize) -> Result<SealedPage, ListSealedError> {
+        self.sealed_turns_by(after, limit, OrderQuery::read)
+    }
+
+    /// Like [`sealed_turns`](Self::sealed_turns), for a thread on which other work waits: the page ends with fewer steps.
+    pub(crate) fn short_sealed_turns(
+        &self,
+        after: Option<Position>,
+        limit: usize,
+    ) -> Result<SealedPage, ListSealedError> {
+        self.sealed_turns_by(after, limit, OrderQuery::read_short)
+    }
+
+    fn sealed_turns_by(
+        &self,
+        after: Option<Position>,
+        limit: usize,
+        read: impl FnOnce(OrderQuery, Lineage, Option<&ReadTables>, &mut LeftOut) -> Result<SealedPage, Failure>,
+    ) -> Result<SealedPage, ListSealedError> {
         let page = self.read(
             |files| {
                 let lineage = files.lineage();
@@ -309,52 +357,61 @@ impl RedbEngine {
                 Ok(Ok((lineage, query, tables)))
             },
             |begun, left_out| match begun {
-                Ok((lineage, query, tables)) => query.read(lineage, tables.as_ref(), left_out).map(Ok),
+                Ok((lineage, query, tables)) => read(query, lineage, tables.as_ref(), left_out).map(Ok),
                 Err(unknown) => Ok(Err(unknown)),
             },
         )?;
         page.map_err(ListSealedError::OtherLineage)
     }
 
-    /// Returns conversations that have a sealed turn.
+    /// Returns conversations that have a sealed turn. Waits for no thread that counts turns: it counts the uncounted turns
+    /// of the listed conversations itself.
     pub(crate) fn conversations(&self, question: &ConversationQuestion) -> Result<Vec<ListedConversation>, Fault> {
-        self.read_counted(
+        self.read_sums(
             |memtable| memtable.contents().all().cloned().collect(),
-            |recent, tables, pieces, lacking| Ok((ConversationsQuery::of(pieces, recent, lacking), tables)),
-            |(query, tables), left_out| query.read(&tables, question, left_out),
+            |recent, tables, (pieces, uncounted), lacking| {
+                Ok((ConversationsQuery::of(pieces, recent, uncounted, lacking), tables))
+            },
+            |(query, tables), left_out| query.read(&tables, question, &**self.slot.book(), left_out),
         )
     }
 
-    /// Returns sums over the turns of some periods, one row for each period and each group of labels.
+    /// Returns sums over the turns of some periods, one row for each period and each group of labels. Counts all turns of
+    /// the memtable first.
     pub(crate) fn report(&self, question: &ReportQuestion) -> Result<Report, ReportError> {
-        let digest = self.slot.book().digest();
-        self.read_counted(
+        let book = self.slot.book();
+        self.end_read(unwind::caught(|| self.slot.count(usize::MAX).map(Ok)), &LeftOut::default())?;
+        self.read_sums(
             |_| (),
-            |recent, tables, (), lacking| Ok(ReportQuery::of(recent, tables, lacking, question)),
-            |query, left_out| query.read(question, digest, left_out),
+            |recent, tables, ((), uncounted), lacking| {
+                Ok(ReportQuery::of(recent, uncounted, tables, lacking, question))
+            },
+            |query, left_out| query.read(question, &**book, left_out),
         )?
         .ok_or(ReportError::TooManyRows)
     }
 
     /// Runs a read that needs the sums of the memtable's turns, in three parts. `copy` copies data from the memtable
-    /// while the memtable is locked. `take` copies data from the sums while these are locked; its last argument says
-    /// which of the sums the tables lack. `read` then reads without a lock.
-    fn read_counted<M, B, T>(
+    /// while the memtable is locked. `take` gets this copy and the turns that are not counted yet, and copies data from
+    /// the sums while these are locked; its last argument says which of the sums the tables lack. `read` then reads
+    /// without a lock.
+    fn read_sums<M, B, T>(
         &self,
         copy: impl Fn(&Memtable) -> M,
-        take: impl FnOnce(&Recent, ReadTables, M, &Lacking) -> Result<B, Failure>,
+        take: impl FnOnce(&Recent, ReadTables, (M, TurnsToCount), &Lacking) -> Result<B, Failure>,
         read: impl FnOnce(B, &mut LeftOut) -> Result<T, Failure>,
     ) -> Result<T, Fault> {
         let mut left_out = LeftOut::default();
         let begin = |files: &Files, memtable: &Memtable| {
-            Ok((files.read_tables()?, memtable.rolled_up_then().row, copy(memtable)))
+            let copied = (copy(memtable), memtable.all_uncounted());
+            Ok((files.read_tables()?, memtable.rolled_up_then().row, copied))
         };
-        let take = |recent: &mut Recent, (tables, frozen_row, copied): (ReadTables, u64, M)| {
+        let take = |recent: &mut Recent, (tables, frozen_row, copied): (ReadTables, u64, _)| {
             let lacking = Lacking::of(&tables.meta()?, frozen_row)?;
             take(recent, tables, copied, &lacking)
         };
         let done = unwind::caught(|| {
-            let taken = self.slot.with_counted(usize::MAX, begin, take);
+            let taken = self.slot.with_sums(begin, take);
             taken.map(|taken| read(taken??, &mut left_out))
         });
         self.end_read(done, &left_out)
@@ -416,6 +473,34 @@ impl RedbEngine {
         R: FnOnce(&Self) -> Result<T, E> + Send + 'static,
     {
         self.read_on(&self.report_reader, read)
+    }
+
+    /// Reads turns on a thread for such reads. Few turns are read at a time, and the next one is read only after the caller
+    /// has polled the future of an earlier one to its end. So few long turns are in memory, however many callers want
+    /// one, and a caller's thread that is slow to use them gets no more of them.
+    pub(crate) fn long_turns(&self, range: TurnRange) -> impl Future<Output = Result<Vec<StoredTurn>, Fault>> + use<> {
+        let engine = self.clone();
+        async move {
+            // The semaphore is never closed.
+            let _permit = engine.long_reads.acquire().await;
+            engine.read_elsewhere(move |engine| engine.turns(&range)).await
+        }
+    }
+
+    /// Returns the permits to read a long turn.
+    #[cfg(test)]
+    pub(crate) fn long_reads(&self) -> &Semaphore {
+        &self.long_reads
+    }
+
+    /// Runs the read of a short list of conversations on the thread for such reads.
+    pub(crate) fn list_elsewhere<T, E, R>(&self, read: R) -> impl Future<Output = Result<T, E>> + use<T, E, R>
+    where
+        T: Send + 'static,
+        E: From<Fault> + Send + 'static,
+        R: FnOnce(&Self) -> Result<T, E> + Send + 'static,
+    {
+        self.read_on(&self.list_reader, read)
     }
 
     fn read_on<T, E, R>(&self, threads: &ReadThreads, read: R) -> impl Future<Output = Result<T, E>> + use<T, E, R>

@@ -1,6 +1,7 @@
 //! Tests of the engine on redb besides the conformance suite, mainly of its files. They use no key and no table.
 
 use std::fs;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use super::writer::backoff::Backoff;
@@ -650,4 +651,26 @@ fn a_directory_that_cannot_be_made_is_refused() {
     fs::write(&file, "").unwrap();
     let refused = in_directory(&file.join("data")).unwrap_err();
     assert!(matches!(refused, OpenError::Directory { .. }), "{refused}");
+}
+
+#[tokio::test]
+async fn a_list_of_conversations_does_not_wait_for_a_thread_that_counts_turns() {
+    let engine = in_memory();
+    engine.commit(commit("a", 0, &[], &["t", "u"])).await.unwrap();
+    let (listed, answer) = channel();
+    engine
+        .slot()
+        .with_counting(|_| {
+            let reading = engine.clone();
+            std::thread::spawn(move || {
+                let question = ConversationQuestion::first(ConversationOrder::Recent, 9);
+                listed.send(reading.conversations(&question))
+            });
+            // The time limit ends a broken test.
+            let all = answer.recv_timeout(Duration::from_secs(30)).expect("it waits").unwrap();
+            assert_eq!(all.iter().map(|listed| listed.sealed_turns).collect::<Vec<_>>(), [2]);
+            Ok(())
+        })
+        .unwrap();
+    engine.close().await;
 }

@@ -152,25 +152,26 @@ impl Checkpoint {
     }
 
     /// Waits until the memtable has room, or until as many bytes were moved as a full flush has: that makes room in a
-    /// memtable that has just become full. Returns whether the memtable has room.
-    pub(crate) fn wait_for_room(&self) -> bool {
+    /// memtable that has just become full. Stops when `is_interrupted` returns that something else is to be done, which
+    /// it is asked every millisecond. Returns whether the memtable has room.
+    pub(crate) fn wait_for_room(&self, mut is_interrupted: impl FnMut() -> bool) -> bool {
         let mut progress = self.progress();
         let enough = progress.moved_bytes + progress.flush_size.bytes() as u64;
         let deadline = Instant::now() + MAX_WAIT_FOR_ROOM;
         while self.is_due() {
-            if progress.moved_bytes >= enough || !self.is_worthwhile() {
+            let is_over = progress.moved_bytes >= enough || Instant::now() >= deadline;
+            if is_over || !self.is_worthwhile() || is_interrupted() {
                 return false;
             }
-            let Some(left) = deadline.checked_duration_since(Instant::now()) else { return false };
-            progress = self.progressed.wait_timeout(progress, left).unwrap_or_else(PoisonError::into_inner).0;
+            let wait = self.progressed.wait_timeout(progress, Duration::from_millis(1));
+            progress = wait.unwrap_or_else(PoisonError::into_inner).0;
         }
         true
     }
 
-    /// Returns whether there is room for small commits although there is no room for other commits.
-    pub(crate) fn has_reserve(&self) -> bool {
-        let has_reserve = |files: &Files| files.memtable().size() <= self.limit + self.limit / 16;
-        self.slot.with(has_reserve).unwrap_or(false)
+    /// Returns the bytes that small commits may add to a memtable that has no room for other commits.
+    pub(crate) fn reserve_bytes(&self) -> usize {
+        self.limit / 16
     }
 
     fn progress(&self) -> MutexGuard<'_, FlushProgress> {
@@ -262,13 +263,12 @@ impl Checkpoint {
     pub(crate) fn count_turns(&self) -> bool {
         // Nothing closes the store meanwhile, so no failure of a closed store is kept for the next one.
         let _one_at_a_time = self.pause();
-        let many = |files: &Files| files.memtable().uncounted() >= TURNS_COUNTED_AT_ONCE;
+        let many = |files: &Files| files.memtable().uncounted_bytes() >= BYTES_COUNTED_AT_ONCE;
         let is_worthwhile = || self.slot.with(many).unwrap_or(false);
         if !is_worthwhile() {
             return false;
         }
-        let count = || self.slot.with_counted(TURNS_COUNTED_AT_ONCE, |_, _| Ok(()), |_, ()| ())?.map_err(Fault::from);
-        match unwind::caught_as_fault(count) {
+        match unwind::caught_as_fault(|| self.slot.count(BYTES_COUNTED_AT_ONCE)) {
             Ok(()) => is_worthwhile(),
             Err(cause) => {
                 *self.failure_of_background() = Some(cause);
@@ -291,24 +291,26 @@ impl Checkpoint {
             let (pieces, runs) = (Vec::new(), Vec::new());
             (Transfer { pieces, runs, checkpoint, newest, sums: Some(sums) }, hasher)
         };
-        let (transfer, hasher) = self.slot.with_counted(usize::MAX, begin, take)??;
+        // Nothing adds turns to the immutable table, so all of its turns are counted then.
+        self.slot.count(usize::MAX)?;
+        let (transfer, hasher) = self.slot.with_sums(begin, take)??;
         let txn = self.slot.with(Files::write_tables)??;
         transfer.write(&txn, hasher)?;
         txn.commit().map_err(Failure::from)?;
         let to = transfer.sums.as_ref().and_then(|sums| sums.to.clone());
         // No other thread removes anything from the immutable table, so it is still the one that the transfer was made
         // of.
-        let end = |recent: &mut Recent, ()| -> Result<(), Fault> {
-            if to.is_none() {
-                recent.immutable = Tally::default();
-            }
+        let end = |recent: &mut Recent, ()| -> Result<Tally, Fault> {
+            let moved = if to.is_none() { std::mem::take(&mut recent.immutable) } else { Tally::default() };
             self.slot.with(|files| {
                 let mut memtable = files.memtable_mut();
                 memtable.summed(to);
                 memtable.moved(&[], 0);
-            })
+            })?;
+            Ok(moved)
         };
-        self.slot.with_counted(0, |_, _| Ok(()), end)???;
+        // Freeing the memory of many rows takes milliseconds, so that happens without the locks.
+        drop(self.slot.with_sums(|_, _| Ok(()), end)???);
         // `flush_size` does not learn from this flush: the time for sums says nothing about the time for pieces.
         self.progress().moved_bytes += transfer.bytes() as u64;
         Ok(())
@@ -358,18 +360,7 @@ impl Checkpoint {
         if has_only_sums {
             return self.flush_sums();
         }
-        let freeze = |recent: &mut Recent, ()| {
-            self.slot.with(|files| {
-                let frozen = files.memtable_mut().freeze();
-                if frozen.is_some() {
-                    recent.freeze();
-                }
-                frozen
-            })
-        };
-        // All turns are counted before a piece is moved, so that no record waits to be counted after its piece was
-        // dropped.
-        let frozen = self.slot.with_counted(usize::MAX, |_, _| Ok(()), freeze)???;
+        let frozen = self.slot.freeze()?;
         let start = Instant::now();
         // The conversations are sorted here, where the memtable is not locked.
         let order = frozen.map(in_order_of_keys);
@@ -407,8 +398,9 @@ impl Checkpoint {
     }
 }
 
-/// Counting so many turns takes some milliseconds, so a report that waits for the lock does not wait long.
-const TURNS_COUNTED_AT_ONCE: usize = 1024;
+/// Counting turns whose records have so many bytes takes some milliseconds, so a report or a flush that waits for it does
+/// not wait long.
+const BYTES_COUNTED_AT_ONCE: usize = 256 * 1024;
 
 /// Adding this number of rows takes some milliseconds, because each row of a tally is added to one row of each level.
 /// Adding rows takes longer if each row has a different label. Commits wait meanwhile.

@@ -25,14 +25,22 @@ pub(crate) struct Files {
     tables: Database,
     journal: Database,
     memtable: RwLock<Memtable>,
-    /// This is locked before the memtable, and never while the slot's lock on these files is held, because counting
-    /// turns takes a while.
-    recent: Arc<Mutex<Recent>>,
+    counts: Arc<Counts>,
     store_id: Uuid,
     lineage: Lineage,
     /// The running time in milliseconds.
     running_ms: AtomicU64,
     filter: Arc<TurnFilter>,
+}
+
+/// The sums over the turns of the memtable that were counted so far. The locks are taken in the order of the fields, and
+/// before the memtable's lock. They are never taken while the slot's lock on the files is held.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    /// Held while turns are counted, and while the active table becomes the immutable one. Reads do not wait for it.
+    pub(crate) counting: Mutex<()>,
+    /// Held while the sums of counted turns are added or copied.
+    pub(super) recent: Mutex<Recent>,
 }
 
 impl Files {
@@ -49,8 +57,8 @@ impl Files {
         let running = running.max(ReadMeta::of(&journal)?.running_time()?);
         let running_ms = AtomicU64::new(running.get());
         let filter = Arc::default();
-        let (memtable, recent) = (RwLock::new(memtable), Arc::default());
-        let files = Self { tables, journal, memtable, recent, store_id, lineage, running_ms, filter };
+        let (memtable, counts) = (RwLock::new(memtable), Arc::default());
+        let files = Self { tables, journal, memtable, counts, store_id, lineage, running_ms, filter };
         // One row is enough to see that a new store has none. The rows of a large store are read in the background.
         learn_turns(&files.filter, files.read_tables(), 1);
         Ok(files)
@@ -75,8 +83,8 @@ impl Files {
     }
 
     /// Returns the sums over the turns of the memtable that were counted so far.
-    pub(crate) fn recent(&self) -> &Arc<Mutex<Recent>> {
-        &self.recent
+    pub(crate) fn counts(&self) -> &Arc<Counts> {
+        &self.counts
     }
 
     pub(crate) fn lineage(&self) -> Lineage {

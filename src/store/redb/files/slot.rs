@@ -1,9 +1,10 @@
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use super::open_files::Files;
+use super::open_files::{Counts, Files};
 use crate::report::{NoPrices, SharedPriceBook};
 use crate::store::fault::Fault;
 use crate::store::redb::memtable::Memtable;
+use crate::store::redb::memtable::piece::Piece;
 use crate::store::redb::memtable::tally::Recent;
 use crate::store::redb::tables::failure::Failure;
 
@@ -38,43 +39,77 @@ impl Slot {
         &self.book
     }
 
-    /// Counts turns of the memtable that are not counted yet, at most `limit` of each of its two tables, and then calls
-    /// `take` with the counts. `begin` is called while the memtable is locked. If all turns are counted, what `begin`
-    /// returns and the counts show one state of the store.
-    pub(crate) fn with_counted<B, T>(
+    /// Counts turns of the memtable that are not counted yet: those of each table whose records have about this many
+    /// bytes. Waits while another thread counts.
+    pub(crate) fn count(&self, bytes: usize) -> Result<(), Fault> {
+        self.with_counting(|counts| self.count_first(counts, bytes))
+    }
+
+    /// Makes the active table of the memtable the immutable one, if there is no immutable table. Returns the pieces of
+    /// the table. Counts all turns first, so that few records wait to be counted after their pieces were moved.
+    pub(crate) fn freeze(&self) -> Result<Option<Vec<Arc<Piece>>>, Fault> {
+        self.with_counting(|counts| {
+            self.count_first(counts, usize::MAX)?;
+            let mut recent = lock(&counts.recent)?;
+            self.with(|files| {
+                if !Arc::ptr_eq(files.counts(), counts) {
+                    return None;
+                }
+                let frozen = files.memtable_mut().freeze();
+                if frozen.is_some() {
+                    recent.freeze();
+                }
+                frozen
+            })
+        })
+    }
+
+    /// Calls `work` while no other thread counts.
+    pub(crate) fn with_counting<T>(&self, work: impl FnOnce(&Arc<Counts>) -> Result<T, Fault>) -> Result<T, Fault> {
+        loop {
+            let counts = self.with(|files| Arc::clone(files.counts()))?;
+            let _counting = lock(&counts.counting)?;
+            // If the files were closed and opened again meanwhile, these counts are not theirs.
+            if self.with(|files| Arc::ptr_eq(files.counts(), &counts))? {
+                return work(&counts);
+            }
+        }
+    }
+
+    /// Counts the first turns. No lock that a read or a commit needs is held meanwhile, because counting takes a while.
+    /// The turns count as uncounted until their sums are added.
+    fn count_first(&self, counts: &Arc<Counts>, bytes: usize) -> Result<(), Fault> {
+        let turns = self.with(|files| files.memtable().first_uncounted(bytes))?;
+        if turns.is_empty() {
+            return Ok(());
+        }
+        let counted = Recent::of(&turns, &*self.book);
+        let mut recent = lock(&counts.recent)?;
+        recent.absorb(counted);
+        self.with(|files| {
+            if Arc::ptr_eq(files.counts(), counts) {
+                files.memtable_mut().counted(&turns, &recent);
+            }
+        })
+    }
+
+    /// Calls `take` with the sums over the turns that were counted so far. `begin` is called before, while the memtable
+    /// is locked: what it returns and the sums show one state of the store.
+    pub(crate) fn with_sums<B, T>(
         &self,
-        limit: usize,
         begin: impl Fn(&Files, &Memtable) -> Result<B, Failure>,
         take: impl FnOnce(&mut Recent, B) -> T,
     ) -> Result<Result<T, Failure>, Fault> {
         loop {
-            let shared = self.with(|files| Arc::clone(files.recent()))?;
-            // If counting panicked before, some turns are in no tally. They are counted once the files are opened
-            // again.
-            let mut recent = shared.lock().map_err(|_| Fault::panicked("turns could not be counted"))?;
-            let taken = self.with(|files| -> Result<_, Failure> {
+            let counts = self.with(|files| Arc::clone(files.counts()))?;
+            let mut recent = lock(&counts.recent)?;
+            let begun = self.with(|files| {
                 // The files were closed and opened again meanwhile, so these counts are not theirs.
-                if !Arc::ptr_eq(files.recent(), &shared) {
-                    return Ok(None);
-                }
-                let mut memtable = files.memtable_mut();
-                let copy = begin(files, &memtable)?;
-                Ok(Some((copy, memtable.take_uncounted(limit))))
+                Arc::ptr_eq(files.counts(), &counts).then(|| begin(files, &files.memtable()))
             })?;
-            let (copy, turns) = match taken {
-                Ok(Some(taken)) => taken,
-                Ok(None) => continue,
-                Err(failure) => return Ok(Err(failure)),
-            };
-            if !turns.is_empty() {
-                recent.count(&turns, &*self.book);
-                self.with(|files| {
-                    if Arc::ptr_eq(files.recent(), &shared) {
-                        files.memtable_mut().counted(&recent);
-                    }
-                })?;
+            if let Some(begun) = begun {
+                return Ok(begun.map(|begun| take(&mut recent, begun)));
             }
-            return Ok(Ok(take(&mut recent, copy)));
         }
     }
 
@@ -108,12 +143,26 @@ impl Slot {
     }
 }
 
+/// Locks counts of turns. If a thread panicked while it held the lock, the counts may be wrong until the files are opened
+/// again.
+fn lock<T>(mutex: &Mutex<T>) -> Result<MutexGuard<'_, T>, Fault> {
+    mutex.lock().map_err(|_| Fault::panicked("turns could not be counted"))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::{Receiver, channel};
+
     use super::*;
+    use crate::report::{PicoDollars, PriceBook, PricedStep};
+    use crate::store::contract::Version;
     use crate::store::fault::FaultKind;
     use crate::store::redb::files::location::Location;
+    use crate::store::redb::journal::entry::Entry;
+    use crate::store::redb::tables::record::conversation::ConversationRecord;
+    use crate::store::redb::tables::record::encode_sealed;
     use crate::store::redb::unwind;
+    use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, TurnId, Usage};
 
     fn files() -> Files {
         Location::Memory.open(1 << 20).unwrap()
@@ -140,14 +189,69 @@ mod tests {
     #[test]
     fn after_a_panic_in_counting_no_sums_are_shown_until_the_files_are_opened_again() {
         let slot = Slot::new(files());
-        let count = || slot.with_counted(0, |_, _| Ok(()), |_, ()| ()).map(|_| ());
-        assert_eq!(count(), Ok(()));
+        let read = || slot.with_sums(|_, _| Ok(()), |_, ()| ()).map(|_| ());
+        let count = || slot.count(0);
+        assert_eq!((read(), count()), (Ok(()), Ok(())));
         let panicked =
-            unwind::caught(|| slot.with_counted(0, |_, _| Ok(()), |_, ()| panic!("no")).map(|_: Result<(), _>| ()));
+            unwind::caught(|| slot.with_sums(|_, _| Ok(()), |_, ()| panic!("no")).map(|_: Result<(), _>| ()));
         assert!(panicked.is_err());
-        assert_eq!(count().unwrap_err().kind(), FaultKind::Panicked);
-        slot.empty(count().unwrap_err());
+        assert_eq!(read().unwrap_err().kind(), FaultKind::Panicked);
+        assert_eq!(slot.freeze().unwrap_err().kind(), FaultKind::Panicked);
+        slot.empty(read().unwrap_err());
         slot.fill(files());
-        assert_eq!(count(), Ok(()));
+        assert_eq!((read(), count()), (Ok(()), Ok(())));
+    }
+
+    /// Prices of a book that the test can stop: it waits for the test with each price.
+    #[derive(Debug)]
+    struct SlowBook(Mutex<Receiver<()>>);
+
+    impl PriceBook for SlowBook {
+        fn price(&self, _: &PricedStep<'_>) -> Option<PicoDollars> {
+            let _ = self.0.lock().unwrap().recv();
+            None
+        }
+
+        fn digest(&self) -> u64 {
+            1
+        }
+    }
+
+    #[test]
+    fn neither_a_commit_nor_a_read_waits_while_turns_are_counted() {
+        let (go_on, wait) = channel();
+        let slot = Slot::pricing(files(), Arc::new(SlowBook(Mutex::new(wait))));
+        let take = |turn: &str, version: u64| {
+            let usage = Usage { input_tokens: 5.into(), ..Usage::default() };
+            let done = Done { model: Some("m".into()), usage: Some(usage.into()), ..Done::because("stop") };
+            let turn = OpenTurn::new(TurnId::new(turn).unwrap()).seal(&done, EpochMillis::new(1));
+            let sealed = vec![encode_sealed(&turn).unwrap().into()];
+            let id = ConversationId::new("c").unwrap();
+            let conversation = ConversationRecord {
+                version: Version(version),
+                sealed_turns: version,
+                ..ConversationRecord::begin(id)
+            };
+            let entry = Entry { conversation, key: None, position: version, sealed, staged: Vec::new() };
+            slot.with(|files| files.memtable_mut().take(entry).unwrap()).unwrap();
+        };
+        take("a", 1);
+        let uncounted = || slot.with_sums(|_, memtable| Ok(memtable.uncounted()), |_, turns| turns).unwrap().unwrap();
+        std::thread::scope(|scope| {
+            let counting = scope.spawn(|| slot.count(usize::MAX));
+            // The thread has begun when it holds this lock. It then waits for the price.
+            let counts = slot.with(|files| Arc::clone(files.counts())).unwrap();
+            while counts.counting.try_lock().is_ok() {
+                std::thread::yield_now();
+            }
+            take("b", 2);
+            assert_eq!(uncounted(), 2);
+            go_on.send(()).unwrap();
+            counting.join().unwrap().unwrap();
+        });
+        assert_eq!(uncounted(), 1, "the turn that came meanwhile is counted later");
+        drop(go_on);
+        slot.freeze().unwrap();
+        assert_eq!(uncounted(), 0);
     }
 }

@@ -20,7 +20,7 @@ use crate::store::redb::files::slot::Slot;
 use crate::store::redb::memtable::Memtable;
 use crate::store::redb::memtable::order::Run;
 use crate::store::redb::memtable::piece::Piece;
-use crate::store::redb::memtable::tally::{Lacking, Tally};
+use crate::store::redb::memtable::tally::{Lacking, Recent, Tally};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::TurnHasher;
 use crate::store::redb::tables::journal_mark::JournalMark;
@@ -155,11 +155,17 @@ pub(crate) struct Snapshot {
 
 impl Snapshot {
     pub(crate) fn of(slot: &Slot) -> Result<Self, Fault> {
-        Ok(slot.with_counted(usize::MAX, Self::begin, |recent, begun: Self| -> Result<_, Failure> {
-            let tally = recent.not_in(&Lacking::of(&ReadMeta::read(&begun.tables)?, begun.frozen_row)?);
-            let sums = Sums { tally, digest: slot.book().digest(), ..begun.sums };
-            Ok(Self { sums, ..begun })
-        })???)
+        slot.count(usize::MAX)?;
+        let begin = |files: &Files, memtable: &Memtable| Ok((Self::begin(files, memtable)?, memtable.all_uncounted()));
+        let take = |recent: &mut Recent, (begun, uncounted): (Self, _)| -> Result<_, Failure> {
+            let lacking = Lacking::of(&ReadMeta::read(&begun.tables)?, begun.frozen_row)?;
+            let sums = Sums { tally: recent.not_in(&lacking), digest: slot.book().digest(), ..begun.sums };
+            Ok((Self { sums, ..begun }, uncounted, lacking))
+        };
+        let (mut snapshot, uncounted, lacking) = slot.with_sums(begin, take)???;
+        // These turns were sealed after the others were counted.
+        snapshot.sums.tally.absorb(Recent::of(&uncounted, &**slot.book()).not_in(&lacking));
+        Ok(snapshot)
     }
 
     fn begin(files: &Files, memtable: &Memtable) -> Result<Self, Failure> {

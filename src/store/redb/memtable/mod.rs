@@ -177,25 +177,31 @@ impl Memtable {
         self.counting = Counting::Active;
     }
 
-    /// Takes out turns that have to be counted, at most `limit` of each table.
-    pub(crate) fn take_uncounted(&mut self, limit: usize) -> TurnsToCount {
-        TurnsToCount { immutable: self.frozen.take(limit), active: self.unsummed.take(limit) }
+    /// Returns the first turns of each table that were not counted yet, until their records have this many bytes.
+    pub(crate) fn first_uncounted(&self, bytes: usize) -> TurnsToCount {
+        TurnsToCount { immutable: self.frozen.first(bytes), active: self.unsummed.first(bytes) }
     }
 
-    /// Returns all turns that were not counted yet. They stay uncounted.
+    /// Returns all turns that were not counted yet.
     pub(crate) fn all_uncounted(&self) -> TurnsToCount {
-        TurnsToCount { immutable: self.frozen.all(), active: self.unsummed.all() }
+        self.first_uncounted(usize::MAX)
     }
 
     /// Returns the number of turns that were not counted yet.
+    #[cfg(test)]
     pub(crate) fn uncounted(&self) -> usize {
         self.frozen.uncounted() + self.unsummed.uncounted()
     }
 
-    /// To be called when turns were counted. Notes the new sizes of the tallies.
-    pub(crate) fn counted(&mut self, recent: &Recent) {
-        self.frozen.tally_bytes = recent.immutable.bytes();
-        self.unsummed.tally_bytes = recent.active.bytes();
+    /// Returns the bytes of the records of the turns that were not counted yet.
+    pub(crate) fn uncounted_bytes(&self) -> usize {
+        self.frozen.uncounted_bytes() + self.unsummed.uncounted_bytes()
+    }
+
+    /// To be called when the first uncounted turns, which are `turns`, were counted in `recent`.
+    pub(crate) fn counted(&mut self, turns: &TurnsToCount, recent: &Recent) {
+        self.frozen.counted(turns.immutable.len(), recent.immutable.bytes());
+        self.unsummed.counted(turns.active.len(), recent.active.bytes());
     }
 
     /// Returns whether only the sums of the immutable table are left to be moved.

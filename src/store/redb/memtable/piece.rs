@@ -121,6 +121,11 @@ impl Piece {
         sealed.chain(self.open.iter().map(|(turn_id, open)| (turn_id.as_str(), Change::Open(open))))
     }
 
+    /// Returns the ids of the open turns that changed in this piece.
+    pub(crate) fn open_ids(&self) -> impl Iterator<Item = &str> {
+        self.open.keys().map(TurnId::as_str)
+    }
+
     /// Returns the ids of the turns that were sealed in this piece.
     pub(crate) fn sealed_ids(&self) -> impl Iterator<Item = &str> {
         self.sealed.records.iter().map(|record| id_of(record))

@@ -1,5 +1,5 @@
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -69,13 +69,19 @@ impl Tally {
         contribution.conversation
     }
 
-    /// Adds another tally.
-    pub(crate) fn add(&mut self, other: &Self) {
-        for (key, part) in &other.parts {
-            Arc::make_mut(self.parts.entry(key.clone()).or_default()).add(part);
+    /// Adds another tally. Rows that are new here stay shared with the other tally.
+    pub(crate) fn absorb(&mut self, other: Self) {
+        for (key, part) in other.parts {
+            match self.parts.entry(key) {
+                Slot::Occupied(mut row) => Arc::make_mut(row.get_mut()).add(&part),
+                Slot::Vacant(place) => drop(place.insert(part)),
+            }
         }
-        for (id, sums) in &other.conversations {
-            Arc::make_mut(self.conversations.entry(id.clone()).or_default()).add(sums);
+        for (id, sums) in other.conversations {
+            match self.conversations.entry(id) {
+                Slot::Occupied(mut known) => Arc::make_mut(known.get_mut()).add(&sums),
+                Slot::Vacant(place) => drop(place.insert(sums)),
+            }
         }
     }
 
@@ -133,7 +139,7 @@ impl Tally {
 }
 
 /// The sums over the turns of the memtable that are counted so far. Counting a turn takes longer than committing it, so
-/// the writer does not count: the checkpoint does, and a read of sums counts the rest.
+/// the writer does not count: the checkpoint does. A read of sums counts the rest.
 #[derive(Debug, Default)]
 pub(crate) struct Recent {
     /// The sums over turns of the immutable table.
@@ -143,7 +149,20 @@ pub(crate) struct Recent {
 }
 
 impl Recent {
-    /// Counts turns that were taken from the memtable.
+    /// Returns the sums over these turns.
+    pub(crate) fn of(turns: &TurnsToCount, book: &dyn PriceBook) -> Self {
+        let mut recent = Self::default();
+        recent.count(turns, book);
+        recent
+    }
+
+    /// Adds the sums over other turns.
+    pub(crate) fn absorb(&mut self, other: Self) {
+        self.immutable.absorb(other.immutable);
+        self.active.absorb(other.active);
+    }
+
+    /// Counts turns of the memtable.
     pub(crate) fn count(&mut self, turns: &TurnsToCount, book: &dyn PriceBook) {
         self.immutable.count(&turns.immutable, book);
         self.active.count(&turns.active, book);
@@ -156,7 +175,8 @@ impl Recent {
             Lacking::After(key) => self.immutable.after(Some(key)),
             Lacking::All => self.immutable.clone(),
         };
-        tally.add(&self.active);
+        // The rows stay shared, as copying them takes long.
+        tally.absorb(self.active.clone());
         tally
     }
 
@@ -206,7 +226,7 @@ impl Lacking {
 }
 
 /// Turns of the memtable that are not counted yet.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct TurnsToCount {
     pub(crate) immutable: Vec<Uncounted>,
     pub(crate) active: Vec<Uncounted>,
@@ -221,7 +241,9 @@ impl TurnsToCount {
 /// The turns of one of the memtable's tables whose sums are not in the tables of the main file yet.
 #[derive(Debug, Default)]
 pub(super) struct Unsummed {
-    uncounted: Vec<Uncounted>,
+    uncounted: VecDeque<Uncounted>,
+    /// The bytes of the records of `uncounted`.
+    uncounted_bytes: usize,
     /// The number of turns, counted or not.
     turns: usize,
     /// The approximate memory of the tally.
@@ -234,6 +256,7 @@ impl Unsummed {
 
     pub(super) fn add(&mut self, id: &ConversationId, records: &[Arc<[u8]>]) {
         self.uncounted.extend(records.iter().map(|record| (id.clone(), Arc::clone(record))));
+        self.uncounted_bytes += records.iter().map(|record| record.len()).sum::<usize>();
         self.turns += records.len();
     }
 
@@ -241,22 +264,32 @@ impl Unsummed {
         self.turns == 0
     }
 
-    /// Returns the turns that are not counted. They stay uncounted.
-    pub(super) fn all(&self) -> Vec<Uncounted> {
-        self.uncounted.clone()
+    /// Returns the first turns that are not counted, until their records have this many bytes.
+    pub(super) fn first(&self, bytes: usize) -> Vec<Uncounted> {
+        let mut left = bytes;
+        let is_within = |(_, record): &&Uncounted| {
+            let is_within = left > 0;
+            left = left.saturating_sub(record.len());
+            is_within
+        };
+        self.uncounted.iter().take_while(is_within).cloned().collect()
     }
 
+    #[cfg(test)]
     pub(super) fn uncounted(&self) -> usize {
         self.uncounted.len()
     }
 
-    /// Takes out the first turns that are not counted.
-    pub(super) fn take(&mut self, limit: usize) -> Vec<Uncounted> {
-        if self.uncounted.len() <= limit {
-            return std::mem::take(&mut self.uncounted);
-        }
-        let left = self.uncounted.split_off(limit);
-        std::mem::replace(&mut self.uncounted, left)
+    /// Returns the bytes of the records of the turns that are not counted.
+    pub(super) fn uncounted_bytes(&self) -> usize {
+        self.uncounted_bytes
+    }
+
+    /// Removes the first turns, which were counted. The tally now takes `tally_bytes`.
+    pub(super) fn counted(&mut self, turns: usize, tally_bytes: usize) {
+        let counted = self.uncounted.drain(..turns);
+        self.uncounted_bytes -= counted.map(|(_, record)| record.len()).sum::<usize>();
+        self.tally_bytes = tally_bytes;
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -304,7 +337,7 @@ mod tests {
                 assert_eq!(all.after(last.as_ref()).bytes() + moved.bytes(), all.bytes());
                 let (part, to) = all.next_after(last.as_ref(), limit);
                 assert!(part.parts.len() + part.conversations.len() <= limit);
-                moved.add(&part);
+                moved.absorb(part);
                 parts += 1;
                 if to.is_none() {
                     break;
@@ -348,7 +381,7 @@ mod tests {
                 assert_eq!(lacking.has_conversation(id), rest.conversations.contains_key(id), "{key:?}");
             }
             let mut all = rest;
-            all.add(&recent.active);
+            all.absorb(recent.active.clone());
             assert_eq!(recent.not_in(&lacking), all);
         }
     }

@@ -1,4 +1,4 @@
-use std::cmp::Ordering;
+use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -6,10 +6,10 @@ use std::sync::Arc;
 use redb::ReadableTable;
 
 use super::{LeftOut, last_ordinal};
-use crate::report::ConversationSums;
+use crate::report::{ConversationSums, PriceBook};
 use crate::store::contract::{ConversationOrder, ConversationPlace, ConversationQuestion, ListedConversation};
-use crate::store::redb::memtable::piece::{Change, Piece};
-use crate::store::redb::memtable::tally::{Lacking, Recent};
+use crate::store::redb::memtable::piece::Piece;
+use crate::store::redb::memtable::tally::{Lacking, Recent, TurnsToCount, Uncounted};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::read::{ReadTables, decode_key};
 use crate::store::redb::tables::record::conversation::{ConversationRecord, inverted, moment_of};
@@ -23,17 +23,21 @@ use crate::turn::{ConversationId, EpochMillis};
 pub(crate) struct ConversationsQuery {
     /// The pieces of one conversation are in order, the oldest first.
     pieces: Vec<Arc<Piece>>,
-    /// The amounts that the turns of the memtable add to the sums in the tables.
+    /// The amounts that the counted turns of the memtable add to the sums in the tables.
     sums: Vec<(ConversationId, Arc<ConversationSums>)>,
+    /// The other turns of the memtable.
+    uncounted: TurnsToCount,
+    /// Which sums over turns of the immutable table the tables lack.
+    lacking: Lacking,
 }
 
 impl ConversationsQuery {
     /// `pieces` are all pieces of the memtable, with the pieces of each conversation oldest first. `lacking` says which
     /// sums of the immutable table the tables lack.
-    pub(crate) fn of(pieces: Vec<Arc<Piece>>, recent: &Recent, lacking: &Lacking) -> Self {
+    pub(crate) fn of(pieces: Vec<Arc<Piece>>, recent: &Recent, uncounted: TurnsToCount, lacking: &Lacking) -> Self {
         let immutable = recent.immutable.conversations().filter(|(id, _)| lacking.has_conversation(id));
         let sums = immutable.chain(recent.active.conversations()).map(|(id, sums)| (id.clone(), Arc::clone(sums)));
-        Self { pieces, sums: sums.collect() }
+        Self { pieces, sums: sums.collect(), uncounted, lacking: lacking.clone() }
     }
 
     /// Returns the listed conversations that the question asks for.
@@ -41,42 +45,74 @@ impl ConversationsQuery {
         self,
         tables: &ReadTables,
         question: &ConversationQuestion,
+        book: &dyn PriceBook,
         left_out: &mut LeftOut,
     ) -> Result<Vec<ListedConversation>, Failure> {
         let generation = tables.meta()?.costs()?.generation;
-        let recent = RecentConversations::of(self);
-        let page = Page { recent, tables, rollups: tables.rollups()?, generation, question };
+        let mut latest = HashMap::with_capacity(self.pieces.len());
+        for piece in &self.pieces {
+            latest.insert(piece.conversation.id.as_str(), &piece.conversation);
+        }
+        let page = Page { query: &self, latest, tables, rollups: tables.rollups()?, generation, question };
         let mut found = match question.order {
-            ConversationOrder::Recent => page.recent(left_out)?,
-            _ => page.ranked(left_out)?,
+            ConversationOrder::Recent => page.recent(book, left_out)?,
+            _ => page.ranked(book, left_out)?,
         };
+        let ids: HashSet<_> = found.iter().map(|found| found.listed.conversation_id.clone()).collect();
+        let mut pieces: HashMap<_, Vec<&Arc<Piece>>> = HashMap::new();
+        for piece in self.pieces.iter().rev() {
+            if ids.contains(&piece.conversation.id) {
+                pieces.entry(&piece.conversation.id).or_default().push(piece);
+            }
+        }
         for Found { listed, key, .. } in &mut found {
-            listed.open_turns = page.open_turns(&listed.conversation_id, *key)?;
+            let pieces = pieces.get(&listed.conversation_id).map_or(&[][..], Vec::as_slice);
+            listed.open_turns = open_turns(tables, pieces, *key)?;
         }
         Ok(found.into_iter().map(|found| found.listed).collect())
     }
-}
 
-/// The data that the memtable has of each conversation.
-#[derive(Default)]
-struct RecentConversations {
-    /// The pieces of each conversation, the oldest first.
-    pieces: HashMap<ConversationId, Vec<Arc<Piece>>>,
-    /// The amounts that the turns of each conversation add to the sums in the tables.
-    sums: HashMap<ConversationId, ConversationSums>,
-}
-
-impl RecentConversations {
-    fn of(query: ConversationsQuery) -> Self {
-        let mut recent = Self::default();
-        for piece in query.pieces {
-            recent.pieces.entry(piece.conversation.id.clone()).or_default().push(piece);
+    /// Returns the amounts that the turns of the memtable add to the sums of those conversations that `is_wanted`
+    /// selects.
+    fn sums(
+        &self,
+        book: &dyn PriceBook,
+        is_wanted: impl Fn(&ConversationId) -> bool,
+    ) -> HashMap<ConversationId, ConversationSums> {
+        let mut all: HashMap<_, ConversationSums> = HashMap::new();
+        for (id, sums) in self.sums.iter().filter(|(id, _)| is_wanted(id)) {
+            all.entry(id.clone()).or_default().add(sums);
         }
-        for (id, sums) in query.sums {
-            recent.sums.entry(id).or_default().add(&sums);
+        let wanted = |turns: &[Uncounted]| turns.iter().filter(|(id, _)| is_wanted(id)).cloned().collect();
+        let TurnsToCount { immutable, active } = &self.uncounted;
+        let uncounted = TurnsToCount { immutable: wanted(immutable), active: wanted(active) };
+        for (id, sums) in Recent::of(&uncounted, book).not_in(&self.lacking).conversations() {
+            all.entry(id.clone()).or_default().add(sums);
         }
-        recent
+        all
     }
+}
+
+/// Returns the number of open turns of a conversation: those in the tables, overlaid by these pieces, the latest first.
+fn open_turns(tables: &ReadTables, pieces: &[&Arc<Piece>], key: Option<u64>) -> Result<usize, Failure> {
+    let latest = |turn_id: &str| pieces.iter().find_map(|piece| piece.change(turn_id));
+    let mut open = 0;
+    if let Some(key) = key {
+        for row in tables.open_turns()?.range((key, "")..)? {
+            let (place, _) = row?;
+            let (of, turn_id) = place.value();
+            if of != key {
+                break;
+            }
+            // A turn that changed since is counted below.
+            open += usize::from(latest(turn_id).is_none());
+        }
+    }
+    for (nth, piece) in pieces.iter().enumerate() {
+        let is_latest = |turn_id: &&str| pieces[..nth].iter().all(|later| later.change(turn_id).is_none());
+        open += piece.open_ids().filter(is_latest).count();
+    }
+    Ok(open)
 }
 
 /// A conversation that belongs to the page. Conversations are ordered by their places.
@@ -133,7 +169,9 @@ fn listed(record: ConversationRecord, sums: ConversationSums) -> ListedConversat
 }
 
 struct Page<'a> {
-    recent: RecentConversations,
+    query: &'a ConversationsQuery,
+    /// The records of the conversations in the memtable.
+    latest: HashMap<&'a str, &'a ConversationRecord>,
     tables: &'a ReadTables,
     rollups: ReadRollups,
     generation: u32,
@@ -141,34 +179,28 @@ struct Page<'a> {
 }
 
 impl Page<'_> {
-    /// Returns the record of a conversation in its latest piece, if the memtable has one.
-    fn changed(&self, id: &ConversationId) -> Option<&ConversationRecord> {
-        self.recent.pieces.get(id).and_then(|pieces| pieces.last()).map(|latest| &latest.conversation)
-    }
-
-    /// Adds the sums of the memtable's turns to the sums in the tables.
-    fn with_recent(&self, id: &ConversationId, mut sums: ConversationSums) -> ConversationSums {
-        if let Some(recent) = self.recent.sums.get(id) {
-            sums.add(recent);
-        }
-        sums
-    }
-
     /// Returns the key of a conversation that is in the memtable.
     fn key_of(&self, id: &ConversationId) -> Result<Option<u64>, Failure> {
-        let known = self.recent.pieces.get(id).and_then(|pieces| pieces.iter().find_map(|piece| piece.key));
         // The checkpoint may have given the conversation a key meanwhile.
-        known.map_or_else(|| self.tables.search_key_of(id), |key| Ok(Some(key)))
+        self.tables.search_key_of(id)
     }
 
     /// Returns the candidates of a page by latest activity: from the table by activity and from the memtable.
-    fn recent(&self, left_out: &mut LeftOut) -> Result<Vec<Found>, Failure> {
-        let mut page = Vec::new();
-        for id in self.recent.pieces.keys() {
-            let Some(record) = self.changed(id) else { continue };
-            let found = Found::of(self.question, listed(record.clone(), ConversationSums::default()), None);
-            page.extend(found);
+    fn recent(&self, book: &dyn PriceBook, left_out: &mut LeftOut) -> Result<Vec<Found>, Failure> {
+        // The last conversation of the page so far is at the top of the heap.
+        let mut page = BinaryHeap::new();
+        for record in self.latest.values().filter(|record| record.sealed_turns > 0) {
+            let is_before = |last: &Found| {
+                (Reverse(record.last_at), &record.id) < (Reverse(last.listed.last_at), &last.listed.conversation_id)
+            };
+            if page.len() < self.question.limit || page.peek().is_some_and(is_before) {
+                page.extend(Found::of(self.question, listed((*record).clone(), ConversationSums::default()), None));
+                if page.len() > self.question.limit {
+                    page.pop();
+                }
+            }
         }
+        let mut page = page.into_vec();
         let after = self.question.after.as_ref();
         let after = after.map(|after| {
             let moment = after.rank().and_then(|rank| u64::try_from(rank).ok()).unwrap_or_default();
@@ -190,7 +222,7 @@ impl Page<'_> {
                 break;
             }
             let Ok(id) = ConversationId::new(id) else { continue };
-            if self.recent.pieces.contains_key(&id) {
+            if self.latest.contains_key(id.as_str()) {
                 continue;
             }
             let key = match key.value().verify(&place.value()).and_then(decode_key) {
@@ -224,6 +256,8 @@ impl Page<'_> {
         }
         page.sort_unstable();
         page.truncate(self.question.limit);
+        let ids: HashSet<_> = page.iter().map(|found| found.listed.conversation_id.clone()).collect();
+        let recent = self.query.sums(book, |id| ids.contains(id));
         for Found { listed, key, .. } in &mut page {
             let id = &listed.conversation_id;
             if key.is_none() {
@@ -238,15 +272,19 @@ impl Page<'_> {
                 }
                 Err(failure) => return Err(failure),
             };
-            listed.sums = self.with_recent(id, sums);
+            listed.sums = sums;
+            if let Some(recent) = recent.get(id) {
+                listed.sums.add(recent);
+            }
         }
         Ok(page)
     }
 
     /// Returns the candidates of a page in another order. Reads all conversations, and keeps only as many as a page
     /// has.
-    fn ranked(&self, left_out: &mut LeftOut) -> Result<Vec<Found>, Failure> {
+    fn ranked(&self, book: &dyn PriceBook, left_out: &mut LeftOut) -> Result<Vec<Found>, Failure> {
         let limit = self.question.limit;
+        let recent = self.query.sums(book, |_| true);
         // The last conversation of the page so far is at the top of the heap.
         let mut page = BinaryHeap::new();
         let mut add = |listed, key| {
@@ -274,8 +312,10 @@ impl Page<'_> {
             }
             match record.value().verify(&key).and_then(ConversationRecord::decode) {
                 Ok(record) => {
-                    let sums = self.with_recent(&record.id, sums);
-                    let changed = self.changed(&record.id).cloned();
+                    if let Some(recent) = recent.get(&record.id) {
+                        sums.add(recent);
+                    }
+                    let changed = self.latest.get(record.id.as_str()).map(|changed| (*changed).clone());
                     if changed.is_some() {
                         in_tables.insert(record.id.clone());
                     }
@@ -284,30 +324,10 @@ impl Page<'_> {
                 Err(damaged) => left_out.add(&damaged, || format!("conversation #{key}")),
             }
         }
-        for id in self.recent.pieces.keys().filter(|id| !in_tables.contains(*id)) {
-            if let Some(record) = self.changed(id) {
-                add(listed(record.clone(), self.with_recent(id, ConversationSums::default())), None);
-            }
+        for record in self.latest.values().filter(|record| !in_tables.contains(&record.id)) {
+            let sums = recent.get(&record.id).cloned().unwrap_or_default();
+            add(listed((*record).clone(), sums), None);
         }
         Ok(page.into_sorted_vec())
-    }
-
-    /// Returns the number of open turns of a conversation: those in the tables, overlaid by the memtable.
-    fn open_turns(&self, id: &ConversationId, key: Option<u64>) -> Result<usize, Failure> {
-        let mut is_open: HashMap<String, bool> = HashMap::new();
-        if let Some(key) = key {
-            for row in self.tables.open_turns()?.range((key, "")..)? {
-                let (place, _) = row?;
-                let (of, turn_id) = place.value();
-                if of != key {
-                    break;
-                }
-                is_open.insert(turn_id.to_owned(), true);
-            }
-        }
-        for (turn_id, change) in self.recent.pieces.get(id).into_iter().flatten().flat_map(|piece| piece.changes()) {
-            is_open.insert(turn_id.to_owned(), matches!(change, Change::Open(_)));
-        }
-        Ok(is_open.into_values().filter(|is_open| *is_open).count())
     }
 }

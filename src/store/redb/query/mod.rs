@@ -141,8 +141,29 @@ impl TurnsQuery {
         range: &TurnRange,
         left_out: &mut LeftOut,
     ) -> Result<Vec<StoredTurn>, Failure> {
-        let mut list = List { range, turns: Vec::new(), bytes: 0, left_out };
-        let Some((from, to)) = range.ordinals() else { return Ok(list.turns) };
+        Ok(self.read_within(usize::MAX, tables, range, left_out)?.unwrap_or_default())
+    }
+
+    /// Like [`read`](Self::read), for a thread on which other work waits: the list also ends before a turn whose record
+    /// is longer than a list of short turns. Returns `None` if that is the first turn of the list.
+    pub(crate) fn read_short(
+        self,
+        tables: Option<&ReadTables>,
+        range: &TurnRange,
+        left_out: &mut LeftOut,
+    ) -> Result<Option<Vec<StoredTurn>>, Failure> {
+        self.read_within(LIST_BYTES, tables, range, left_out)
+    }
+
+    fn read_within(
+        self,
+        record_bytes: usize,
+        tables: Option<&ReadTables>,
+        range: &TurnRange,
+        left_out: &mut LeftOut,
+    ) -> Result<Option<Vec<StoredTurn>>, Failure> {
+        let mut list = List { range, turns: Vec::new(), bytes: 0, record_bytes, has_met_long: false, left_out };
+        let Some((from, to)) = range.ordinals() else { return Ok(Some(list.turns)) };
         match range.end {
             RangeEnd::Oldest => {
                 let latest = match tables {
@@ -163,7 +184,7 @@ impl TurnsQuery {
                 list.turns.reverse();
             }
         }
-        Ok(list.turns)
+        Ok((!list.has_met_long || !list.turns.is_empty()).then_some(list.turns))
     }
 }
 
@@ -173,15 +194,22 @@ struct List<'a> {
     turns: Vec<StoredTurn>,
     /// The bytes of the turns' records.
     bytes: usize,
+    /// The list ends before a turn whose record has more bytes.
+    record_bytes: usize,
+    has_met_long: bool,
     left_out: &'a mut LeftOut,
 }
 
 impl List<'_> {
     fn is_full(&self) -> bool {
-        self.turns.len() >= self.range.limit || self.bytes >= LIST_BYTES
+        self.has_met_long || self.turns.len() >= self.range.limit || self.bytes >= LIST_BYTES
     }
 
     fn add(&mut self, ordinal: Ordinal, record: Result<&[u8], DamagedRecord>) {
+        if record.as_ref().is_ok_and(|record| record.len() > self.record_bytes) {
+            self.has_met_long = true;
+            return;
+        }
         match record.and_then(|record| Ok((record::decode_sealed(ordinal, record)?, record.len()))) {
             Ok((turn, len)) => {
                 self.turns.push(turn);

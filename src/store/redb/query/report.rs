@@ -3,9 +3,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::LeftOut;
-use crate::report::{Breakdown, BreakdownRow, Level, Period, Quarter, RollupLabel, Selection};
+use crate::report::{Breakdown, BreakdownRow, Level, Period, PriceBook, Quarter, RollupLabel, Selection};
 use crate::store::contract::{Report, ReportQuestion};
-use crate::store::redb::memtable::tally::{Lacking, Recent};
+use crate::store::redb::memtable::tally::{Lacking, Recent, TurnsToCount};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::meta::{CostState, PricedBy};
 use crate::store::redb::tables::read::ReadTables;
@@ -16,11 +16,21 @@ use crate::store::redb::tables::rollups::ReadRollups;
 pub(crate) struct ReportQuery {
     tables: ReadTables,
     recent: Vec<(Quarter, RollupLabel, Arc<BreakdownRow>)>,
+    /// The turns of the memtable that are not counted yet.
+    uncounted: TurnsToCount,
+    /// Which sums over turns of the immutable table the tables lack.
+    lacking: Lacking,
 }
 
 impl ReportQuery {
     /// `lacking` says which sums of the memtable's immutable table the tables lack.
-    pub(crate) fn of(recent: &Recent, tables: ReadTables, lacking: &Lacking, question: &ReportQuestion) -> Self {
+    pub(crate) fn of(
+        recent: &Recent,
+        uncounted: TurnsToCount,
+        tables: ReadTables,
+        lacking: &Lacking,
+        question: &ReportQuestion,
+    ) -> Self {
         let mut parts = Vec::new();
         let bounds = question.periods.first().zip(question.periods.last());
         let whole = bounds.and_then(|(first, last)| Period::new(first.start(), last.end()).ok());
@@ -30,18 +40,18 @@ impl ReportQuery {
             let all = immutable.chain(recent.active.in_period(whole));
             parts.extend(all.map(|(quarter, label, part)| (quarter, label.clone(), Arc::clone(part))));
         }
-        Self { tables, recent: parts }
+        Self { tables, recent: parts, uncounted, lacking: lacking.clone() }
     }
 
-    /// Returns `None` if the report has too many rows. `digest` is the digest of the price book.
+    /// Returns `None` if the report has too many rows.
     pub(crate) fn read(
         self,
         question: &ReportQuestion,
-        digest: u64,
+        book: &dyn PriceBook,
         left_out: &mut LeftOut,
     ) -> Result<Option<Report>, Failure> {
         let CostState { generation, prices, .. } = self.tables.meta()?.costs()?;
-        let is_repricing = ![PricedBy::Nothing, PricedBy::Book(digest)].contains(&prices);
+        let is_repricing = ![PricedBy::Nothing, PricedBy::Book(book.digest())].contains(&prices);
         let rollups = self.tables.rollups()?;
         let labels = Labels { rollups: &rollups, selection: &question.selection, known: RefCell::default() };
         let is_selected = |hash| labels.is_selected(hash);
@@ -78,12 +88,14 @@ impl ReportQuery {
                 }
             }
         }
-        for (quarter, label, part) in &self.recent {
+        let uncounted = Recent::of(&self.uncounted, book).not_in(&self.lacking);
+        let recent = self.recent.iter().map(|(quarter, label, part)| (*quarter, label, &**part));
+        for (quarter, label, part) in recent.chain(uncounted.parts()) {
             if is_over(&breakdown) {
                 return Ok(None);
             }
-            let at = question.periods.partition_point(|period| period.end() <= *quarter);
-            if let Some(period) = question.periods.get(at).filter(|period| period.contains(*quarter)) {
+            let at = question.periods.partition_point(|period| period.end() <= quarter);
+            if let Some(period) = question.periods.get(at).filter(|period| period.contains(quarter)) {
                 breakdown.add(*period, label, &part.rollup);
                 breakdown.add_cost(*period, label, &part.cost);
             }

@@ -12,7 +12,7 @@ use crate::store::redb::checkpoint::transfer::{Sums, Transfer};
 use crate::store::redb::files::location::Location;
 use crate::store::redb::files::open_files::Files;
 use crate::store::redb::journal::entry::Entry;
-use crate::store::redb::memtable::tally::{Lacking, Recent};
+use crate::store::redb::memtable::tally::{Lacking, Recent, TurnsToCount};
 use crate::store::redb::tables::journal_mark::JournalMark;
 use crate::store::redb::tables::record::damaged::RecordFlaw;
 use crate::store::redb::writer::write_set::WriteSet;
@@ -126,7 +126,8 @@ fn step(files: &Files) -> bool {
         return false;
     }
     if memtable.has_only_sums() {
-        let (tally, to) = recent(&memtable).immutable.next_after(memtable.summed_to(), 1);
+        let (tally, to) =
+            Recent::of(&memtable.all_uncounted(), &NoPrices).immutable.next_after(memtable.summed_to(), 1);
         let sums = Sums { tally, digest: 0, rolled_up: memtable.rolled_up_then(), to: to.clone() };
         let (pieces, runs, newest) = (Vec::new(), Vec::new(), memtable.last_row());
         let txn = files.write_tables().unwrap();
@@ -295,24 +296,22 @@ fn a_page_leads_past_positions_whose_turns_are_not_here() {
     }
 }
 
-/// Returns the sums over the turns of a memtable.
-fn recent(memtable: &Memtable) -> Recent {
-    let mut recent = Recent::default();
-    recent.count(&memtable.all_uncounted(), &NoPrices);
-    recent
-}
-
-/// Calls `check` at each stage of a checkpoint, with the files, the sums of the memtable, and which of these the tables
-/// lack.
-fn with_sums_at_each_stage(check: impl Fn(&Files, &Recent, &Lacking)) {
+/// Calls `check` at each stage of a checkpoint, with the files, the sums of the memtable, the turns that are in no sums
+/// yet, and which of the sums the tables lack: first with all turns counted, then with those of the immutable table, then
+/// with none.
+fn with_sums_at_each_stage(check: impl Fn(&Files, &Recent, TurnsToCount, &Lacking)) {
     let files = files();
     loop {
         let memtable = files.memtable();
-        let recent = recent(&memtable);
+        let TurnsToCount { immutable, active } = memtable.all_uncounted();
+        let recent = |immutable, active| Recent::of(&TurnsToCount { immutable, active }, &NoPrices);
         let meta = files.read_tables().unwrap().meta().unwrap();
         let lacking = Lacking::of(&meta, memtable.rolled_up_then().row).unwrap();
         drop(memtable);
-        check(&files, &recent, &lacking);
+        check(&files, &recent(immutable.clone(), active.clone()), TurnsToCount::default(), &lacking);
+        let uncounted = TurnsToCount { immutable: Vec::new(), active: active.clone() };
+        check(&files, &recent(immutable.clone(), Vec::new()), uncounted, &lacking);
+        check(&files, &Recent::default(), TurnsToCount { immutable, active }, &lacking);
         if !step(&files) {
             break;
         }
@@ -330,21 +329,21 @@ fn a_report_counts_each_turn_once_at_each_stage() {
         };
         [of("a"), of("b"), of("c")].concat()
     };
-    with_sums_at_each_stage(|files, recent, lacking| {
+    with_sums_at_each_stage(|files, recent, uncounted, lacking| {
         let tables = files.read_tables().unwrap();
-        let query = ReportQuery::of(recent, tables, lacking, &question);
-        let report = query.read(&question, 0, &mut LeftOut::default()).unwrap().unwrap();
+        let query = ReportQuery::of(recent, uncounted, tables, lacking, &question);
+        let report = query.read(&question, &NoPrices, &mut LeftOut::default()).unwrap().unwrap();
         assert_eq!(report.breakdown, breakdown_of(&turns(files), &question, &NoPrices));
     });
 }
 
 #[test]
 fn conversations_in_each_order_at_each_stage() {
-    with_sums_at_each_stage(|files, recent, lacking| {
+    with_sums_at_each_stage(|files, recent, uncounted, lacking| {
         let list = |question: ConversationQuestion| {
             let pieces = files.memtable().contents().all().cloned().collect();
-            let query = ConversationsQuery::of(pieces, recent, lacking);
-            query.read(&files.read_tables().unwrap(), &question, &mut LeftOut::default()).unwrap()
+            let query = ConversationsQuery::of(pieces, recent, uncounted.clone(), lacking);
+            query.read(&files.read_tables().unwrap(), &question, &NoPrices, &mut LeftOut::default()).unwrap()
         };
         for order in [ConversationOrder::Recent, ConversationOrder::Cost, ConversationOrder::Turns] {
             let all = list(ConversationQuestion::first(order, 9));

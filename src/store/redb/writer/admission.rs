@@ -75,11 +75,13 @@ impl Admission {
     }
 
     /// Returns a permit for a small commit. A few small commits have reserved places, so that they are served while
-    /// larger ones are more than the store can take. Clients who send little send small commits.
+    /// larger ones are more than the store can take. Clients who send little send small commits. Half of the places are
+    /// for commits of a single turn, because a large request for many conversations makes small commits too.
     pub(crate) fn admit_small(self: &Arc<Self>, turns: usize) -> Option<Permit> {
         let before = self.reserved.fetch_add(turns, Ordering::Relaxed);
         let permit = self.permit(turns, true);
-        if before + turns <= Self::RESERVED_TURNS {
+        let most = if turns <= 1 { Self::RESERVED_TURNS } else { Self::RESERVED_TURNS / 2 };
+        if before + turns <= most {
             return Some(permit);
         }
         drop(permit);
@@ -155,14 +157,16 @@ mod tests {
         );
         let admission = Arc::new(Admission::new(3));
         let large = admission.admit(1000).unwrap();
-        let mut small: Vec<_> = (0..Admission::RESERVED_TURNS / 4).map(|_| admission.admit_small(4).unwrap()).collect();
+        let mut small: Vec<_> = (0..Admission::RESERVED_TURNS / 8).map(|_| admission.admit_small(4).unwrap()).collect();
+        assert!(admission.admit_small(2).is_none(), "the other places are for single turns");
+        small.extend((0..Admission::RESERVED_TURNS / 2).map(|_| admission.admit_small(1).unwrap()));
         assert!(small.iter().all(Permit::is_reserved));
         assert_eq!(admission.unanswered(), 1000);
         assert!(admission.admit_small(1).is_none(), "there are no more of those places, and no others");
         drop(large);
         assert!(!admission.admit_small(1).unwrap().is_reserved(), "there are others");
         small.pop();
-        assert!(admission.admit_small(4).unwrap().is_reserved());
+        assert!(admission.admit_small(1).unwrap().is_reserved());
         drop(small);
         assert_eq!((admission.unanswered(), admission.reserved.load(Ordering::Relaxed)), (0, 0));
     }

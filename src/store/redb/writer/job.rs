@@ -31,6 +31,11 @@ impl Job {
         matches!(self, Self::Commit(_, _, permit) if permit.is_reserved())
     }
 
+    /// Returns whether the writer may do the job while the memtable has no room for other commits.
+    pub(crate) fn needs_no_room(&self) -> bool {
+        self.is_reserved() || matches!(self, Self::CheckWrite(_) | Self::Tick(..))
+    }
+
     /// Returns the maximum number of bytes that the job adds to the journal.
     pub(crate) fn bytes(&self) -> usize {
         match self {

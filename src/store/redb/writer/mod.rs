@@ -19,10 +19,10 @@
 //!
 //! | part | bound |
 //! |---|---|
-//! | the queue | Unanswered commits may have the turns of 20 ms of work, and always 256 turns. Further commits are refused before they are queued. Small commits of 64 turns in all have reserved places in the queue, and may always wait for 25 ms, whoever sends them. |
+//! | the queue | Unanswered commits may have the turns of 20 ms of work, and always 256 turns. Further commits are refused before they are queued. Small commits of 64 turns in all have reserved places in the queue, half of them for commits of a single turn, and may always wait for 25 ms, whoever sends them. |
 //! | the wait in the queue | If more turns wait than fit into a batch, or more than 256 while the checkpoint is behind, or if a batch with as many turns as its time allows left turns to the next one, each commit that has waited too long is refused. The limit is 34 ms less one and a half times the last write, within 10 and 20 ms. |
 //! | the pause before a batch | From six tenths of the memtable's limit on, the writer waits until the checkpoint has moved a share of what the last batch added: none at six tenths, twice as much at the limit. It waits at most 14 ms less the time of two writes, but may always wait for 2 ms. Commits that arrive meanwhile join the batch. |
-//! | a full memtable | The writer waits until the bytes of one flush are moved. If there is still no room, it refuses the commits of the batch. Small commits that have reserved places are taken until the memtable is a sixteenth over its limit. |
+//! | a full memtable | The writer waits until the bytes of one flush are moved. If there is still no room, it refuses the commits of the batch. Small commits that have reserved places do not wait for room: they may add a sixteenth of the limit to a full memtable, the last half of it only in commits of a single turn, however far a large commit has filled it beyond the limit. |
 //! | a batch | The turns of 9 ms of work, or of 5 ms while the checkpoint is behind, and at least 256. If that work takes a third longer, the batch ends, and its other turns are left to the next batch. A batch also ends at 4 MiB of commits. |
 //! | a flush of the checkpoint | About 12 ms, by what earlier flushes took. A thread that waits for a flush runs the next one. |
 //!
@@ -88,6 +88,8 @@ pub(crate) struct Writer {
     /// Whether the last batch had as many turns as its time allows, and left turns to the next one.
     leaves_turns: bool,
     growth: Growth,
+    /// The bytes that small commits have added to the memtable since it has no room for other commits.
+    reserve_used: usize,
     last: LastBatch,
     location: Location,
     settings: StoreSettings,
@@ -130,6 +132,7 @@ impl Writer {
             is_behind: false,
             leaves_turns: false,
             growth: Growth::new(settings.redb.journal_bytes),
+            reserve_used: 0,
             last: LastBatch::default(),
             location,
             settings,
@@ -207,10 +210,18 @@ impl Writer {
         let begun = Instant::now();
         self.is_behind = self.checkpoint.is_behind();
         self.batch_turns = self.batch_size.turns(self.is_behind);
-        let room = self.make_room();
+        self.taken.push_front(first);
+        let (room, is_for_small) = match self.make_room() {
+            Ok(FoundRoom::ForBatch(room)) => (Ok(room), false),
+            Ok(FoundRoom::ForSmallJobs) => (Ok(Room::Small), true),
+            Err(cause) => (Err(cause), false),
+        };
         let mut batch =
             Batch { jobs: Vec::with_capacity(self.expected), turns: 0, bytes: 0, begun, room, is_last: false };
-        let mut next = Some(first);
+        if is_for_small {
+            return Next::Batch(self.gather_small(batch));
+        }
+        let mut next = None;
         let now = Instant::now();
         let (alert_until, deadline) = (now + ALERT, now + self.patience);
         let most = self.longest_queueing();
@@ -241,6 +252,38 @@ impl Writer {
                 std::thread::sleep(NAP);
             }
         }
+    }
+
+    /// Adds the waiting jobs that need no room in a full memtable. The other jobs go on waiting.
+    fn gather_small(&mut self, mut batch: Batch) -> Batch {
+        for job in std::mem::take(&mut self.taken) {
+            if self.fits_reserve(&job) && batch.jobs.len() < self.settings.batch_commits {
+                batch.add(job);
+            } else {
+                self.taken.push_back(job);
+            }
+        }
+        batch
+    }
+
+    /// Returns whether small commits may add more to a memtable that has no room for other commits.
+    fn has_reserve(&self) -> bool {
+        self.reserve_used <= self.checkpoint.reserve_bytes()
+    }
+
+    /// Takes all jobs from the queue. Returns whether one of the waiting jobs needs no room in a full memtable.
+    fn has_small_job(&mut self) -> bool {
+        let most = self.settings.queue_commits.saturating_sub(self.taken.len());
+        self.taken.extend(self.jobs.try_iter().take(most));
+        self.taken.iter().any(|job| self.fits_reserve(job))
+    }
+
+    /// Returns whether the writer may do the job while the memtable has no room for other commits. Half of the reserve is
+    /// for commits of a single turn.
+    fn fits_reserve(&self, job: &Job) -> bool {
+        let reserve = self.checkpoint.reserve_bytes();
+        let most = if job.turns() <= 1 { reserve } else { reserve / 2 };
+        job.needs_no_room() && self.reserve_used <= most
     }
 
     /// Returns how long a commit may have waited before it is refused instead of written. There is no limit unless the
@@ -306,23 +349,34 @@ impl Writer {
 
     /// Waits if the checkpoint has fallen behind. The fuller the memtable is, the longer is the wait, so that the
     /// memtable is seldom full. The wait comes before a batch is gathered, so that commits that arrive meanwhile join
-    /// the batch. Returns which commits the memtable has room for. The limit on the memtable also bounds the journal
-    /// and the time to open the store.
-    fn make_room(&self) -> Result<Room, Fault> {
+    /// the batch. Small jobs do not wait for room in a full memtable. Returns which commits the memtable has room for.
+    /// The limit on the memtable also bounds the journal and the time to open the store.
+    fn make_room(&mut self) -> Result<FoundRoom, Fault> {
         let Some(background) = self.background.as_ref() else {
             while self.checkpoint.is_due() {
                 self.checkpoint.flush()?;
             }
-            return Ok(Room::All);
+            return Ok(FoundRoom::ForBatch(Room::All));
         };
         if self.checkpoint.is_due() {
             background.wake();
-            return Ok(match self.checkpoint.wait_for_room() {
-                true => Room::All,
-                false if self.checkpoint.has_reserve() => Room::Small,
-                false => Room::None,
+            let checkpoint = Arc::clone(&self.checkpoint);
+            let has_reserve = self.has_reserve();
+            let mut has_small_job = false;
+            let has_room = checkpoint.wait_for_room(|| {
+                has_small_job = has_reserve && self.has_small_job();
+                has_small_job
             });
+            if has_room {
+                self.reserve_used = 0;
+            }
+            if has_small_job {
+                return Ok(FoundRoom::ForSmallJobs);
+            }
+            let refused = if has_reserve { Room::Small } else { Room::None };
+            return Ok(FoundRoom::ForBatch(if has_room { Room::All } else { refused }));
         }
+        self.reserve_used = 0;
         let added_bytes = self.growth.of(self.last.turns);
         let owed_bytes = self.checkpoint.owed_bytes(added_bytes);
         if owed_bytes > 0 {
@@ -330,7 +384,7 @@ impl Writer {
             let at_most = pace::longest_pause(self.last.write);
             self.checkpoint.wait_until_moved(self.last.moved_bytes + owed_bytes, at_most);
         }
-        Ok(Room::All)
+        Ok(FoundRoom::ForBatch(Room::All))
     }
 
     /// Does the first jobs in one transaction, as many as the time allows. Refuses the commits that the memtable has no
@@ -365,6 +419,9 @@ impl Writer {
             let accepted = batch.iter().zip(&answers).filter(|(_, answer)| answer.is_ok());
             self.last.turns = accepted.map(|(job, _)| job.turns()).sum();
             self.growth.learn(self.last.turns, bytes);
+            if room == Room::Small {
+                self.reserve_used += bytes;
+            }
         }
         Ok(answers)
     }
@@ -428,6 +485,14 @@ const MAX_PATIENCE: Duration = Duration::from_millis(1);
 const ALERT: Duration = Duration::from_micros(150);
 const NAP: Duration = Duration::from_micros(100);
 
+/// The jobs for which the memtable was found to have room.
+enum FoundRoom {
+    /// The next batch may have any jobs. Those of its commits that the memtable has no room for are refused.
+    ForBatch(Room),
+    /// The memtable is full, and some jobs need no room. The other jobs go on waiting.
+    ForSmallJobs,
+}
+
 enum Next {
     Batch(Batch),
     Retry,
@@ -459,7 +524,7 @@ mod tests {
     use crate::store::redb::tables::meta::RolledUp;
     use crate::store::redb::tables::record::conversation::ConversationRecord;
     use crate::store::{Commit, Version};
-    use crate::turn::ConversationId;
+    use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, TurnId};
 
     fn queue(store: &RedbEngine, nth: usize) {
         let conversation_id = ConversationId::new(format!("c{nth}")).unwrap();
@@ -500,12 +565,9 @@ mod tests {
             RedbEngine::prepare(Location::Memory, &StoreSettings::default(), Backoff::default()).unwrap();
         let checkpoint = writer.checkpoint();
         checkpoint.flush().unwrap();
-        let recent = writer.slot.with(|files| Arc::clone(files.recent())).unwrap();
-        let panicking = std::thread::spawn(move || {
-            let _counting = recent.lock();
-            panic!("while it counts");
-        });
-        panicking.join().unwrap_err();
+        let panicking =
+            || writer.slot.with_sums(|_, _| Ok(()), |_, ()| panic!("while it adds sums")).map(|_: Result<(), _>| ());
+        unwind::caught(panicking).unwrap_err();
         checkpoint.flush().unwrap_err();
         assert!(!checkpoint.flush_in_background());
         assert!(checkpoint.failure().is_some(), "the next batch opens the store again");
@@ -533,6 +595,49 @@ mod tests {
         assert_eq!((checkpoint.is_due(), checkpoint.is_worthwhile()), (true, true));
         assert!(checkpoint.flush_in_background());
         assert_eq!((checkpoint.is_due(), checkpoint.is_worthwhile()), (false, false));
+    }
+
+    #[tokio::test]
+    async fn a_small_commit_does_not_wait_for_room_while_a_large_one_does() {
+        const LIMIT: usize = 1 << 20;
+        let settings = StoreSettings::with_journal_bytes(LIMIT);
+        let (store, mut writer) = RedbEngine::prepare(Location::Memory, &settings, Backoff::default()).unwrap();
+        // No flush runs, so the memtable stays full.
+        writer.checkpoint_by_hand();
+        let id = ConversationId::new("c").unwrap();
+        let fill = |files: &Files| {
+            let mut memtable = files.memtable_mut();
+            // A large commit took the memtable far over its limit.
+            memtable.took_row(JournalMark { number: 1, checksum: 1 }, 2 * LIMIT);
+            let conversation = ConversationRecord { version: Version(1), ..ConversationRecord::begin(id) };
+            let (sealed, staged) = (Vec::new(), Vec::new());
+            memtable.take(Entry { conversation, key: None, position: 1, sealed, staged }).unwrap();
+        };
+        writer.slot.with(fill).unwrap();
+        assert!(writer.checkpoint().is_due());
+        let commit = |conversation: &str, turns: usize| {
+            let turn = |nth: usize| OpenTurn::new(TurnId::new(format!("t{nth}")).unwrap());
+            let sealed = (0..turns).map(|nth| turn(nth).seal(&Done::because("stop"), EpochMillis::new(1))).collect();
+            let conversation_id = ConversationId::new(conversation).unwrap();
+            store.commit(Commit { conversation_id, expected_version: Version(0), staged: Vec::new(), sealed })
+        };
+        let large = commit("large", 100);
+        let small = commit("small", 1);
+        let ControlFlow::Continue(()) = writer.run_once() else { panic!("it was not told to close") };
+        now(small).await.expect("the small commit is answered").unwrap();
+        assert_eq!(now(large).await, None, "the large commit waits for room");
+        assert!(writer.reserve_used > 0 && writer.has_reserve());
+        writer.reserve_used = LIMIT;
+        assert!(!writer.has_reserve(), "small commits have used up their share");
+    }
+
+    /// Returns the answer if it is there already.
+    async fn now<T>(answer: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            answer = answer => Some(answer),
+            () = std::future::ready(()) => None,
+        }
     }
 
     #[test]

@@ -1,9 +1,10 @@
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, Value as _};
 
 use super::set_up::{id, sound, staged, told};
+use crate::report::NoPrices;
 use crate::store::redb::maintenance::check::inspect::Inspection;
 use crate::store::redb::memtable::Memtable;
-use crate::store::redb::memtable::tally::{Lacking, Recent};
+use crate::store::redb::memtable::tally::{Lacking, Recent, TurnsToCount};
 use crate::store::redb::query::conversations::ConversationsQuery;
 use crate::store::redb::query::order::OrderQuery;
 use crate::store::redb::query::{LeftOut, StaleQuery, StateQuery, TurnsQuery};
@@ -130,8 +131,10 @@ async fn each_flipped_bit_of_a_row_is_found_by_the_check_and_by_the_read_that_me
     });
     Flips { database, table: ACTIVITY, decodes: |_| true }.each(&(u64::MAX - 2, "a"), |tables, (_, name)| {
         let mut left_out = LeftOut::default();
-        let query = ConversationsQuery::of(Vec::new(), &Recent::default(), &Lacking::Nothing);
-        query.read(tables, &ConversationQuestion::first(ConversationOrder::Recent, 9), &mut left_out).unwrap();
+        let uncounted = TurnsToCount::default();
+        let query = ConversationsQuery::of(Vec::new(), &Recent::default(), uncounted, &Lacking::Nothing);
+        let question = ConversationQuestion::first(ConversationOrder::Recent, 9);
+        query.read(tables, &question, &NoPrices, &mut left_out).unwrap();
         ConversationId::new(name).is_err() || left_out.count == 1
     });
     Flips { database, table: POSITIONS, decodes: |value| AtPosition::decode(value).is_ok() }.each(
