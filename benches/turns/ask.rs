@@ -20,8 +20,8 @@ pub(crate) fn run(report: &mut Report, turns: u64) {
 }
 
 const DAYS: usize = 365;
-/// The rows of sums that cover the year: four a day for each model, one of figures and one of costs.
-const ROWS: usize = DAYS * 4 * MODELS * 2;
+/// The rows of sums that cover the year: for each day and model, one of figures and one of costs.
+const ROWS: usize = DAYS * MODELS * 2;
 /// The number of questions in a round.
 const ASKED: usize = 5;
 

@@ -1,14 +1,11 @@
-use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use tempfile::NamedTempFile;
-
 use super::args::ServerUrl;
 use super::client::{Client, ClientError};
+use super::new_file::{NewFile, NewFileError};
 use super::{CliError, output};
-use crate::link;
 
 /// Copies the database of a running server at one moment. The server continues to work.
 ///
@@ -38,17 +35,9 @@ pub(super) struct Args {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackupFailure {
-    /// A file of that name exists.
-    #[error("{0} exists; give --force to replace it")]
-    Exists(PathBuf),
-    /// The copy cannot be written.
-    #[error("{path} cannot be written")]
-    Write {
-        /// The path of the file.
-        path: PathBuf,
-        /// The error of the system.
-        source: io::Error,
-    },
+    /// The file was not written.
+    #[error(transparent)]
+    File(#[from] NewFileError),
     /// The server did not send the copy, or not all of it.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -61,29 +50,9 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, CliError> {
 }
 
 fn back_up(args: &Args) -> Result<u64, BackupFailure> {
-    let destination = &args.destination;
-    let unwritable = |source| BackupFailure::Write { path: destination.clone(), source };
-    // Check this first, so that the server makes no copy in vain. It is checked again when the file gets its name.
-    match fs::metadata(destination) {
-        Ok(there) if there.is_dir() => return Err(unwritable(io::Error::other("it is a directory"))),
-        Ok(there) if !there.is_file() => return Err(unwritable(io::Error::other("it is a device or a pipe"))),
-        Ok(_) if !args.force => return Err(BackupFailure::Exists(destination.clone())),
-        _ => {}
-    }
-    // If DEST is a link, replace the file that it leads to, and keep the link.
-    let target = link::target(destination).map_err(unwritable)?;
-    let directory = link::directory_of(&target);
-    // Check the directory first, so that the error names it and not the temporary file.
-    fs::read_dir(directory).map_err(unwritable)?;
-    let mut unfinished = NamedTempFile::new_in(directory).map_err(|error| unwritable(io::Error::from(error.kind())))?;
+    let mut file = NewFile::begin(&args.destination, args.force)?;
     let mut copy = Client::new(args.server.clone()).backup()?;
-    let bytes = io::copy(&mut copy, unfinished.as_file_mut()).map_err(unwritable)?;
-    unfinished.as_file().sync_all().map_err(unwritable)?;
-    let named = if args.force { unfinished.persist(&target) } else { unfinished.persist_noclobber(&target) };
-    named.map_err(|error| match error.error.kind() {
-        io::ErrorKind::AlreadyExists => BackupFailure::Exists(destination.clone()),
-        _ => unwritable(error.error),
-    })?;
-    File::open(directory).and_then(|directory| directory.sync_all()).map_err(unwritable)?;
+    let bytes = io::copy(&mut copy, file.contents()).map_err(|error| file.unwritable(error))?;
+    file.finish()?;
     Ok(bytes)
 }

@@ -12,6 +12,7 @@ use super::answers::Page;
 use super::args::ServerUrl;
 use super::output::plain;
 use crate::http::BadLines;
+use crate::store::Position;
 use crate::turn::{ConversationId, TurnId};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -198,8 +199,17 @@ impl Client {
 
     /// Returns a copy of the server's database as a stream. Reading fails if the copy is incomplete.
     pub(super) fn backup(&self) -> Result<impl io::Read + use<>, ClientError> {
-        // The whole request has no time limit, as making and sending the copy may take any time.
-        let request = self.agent.get(format!("{}/backup", self.url)).config();
+        self.stream("/backup")
+    }
+
+    /// Returns all sealed turns after a position, one a line, as a stream. Reading fails if the stream is incomplete.
+    pub(super) fn export(&self, after: Option<Position>) -> Result<impl io::Read + use<>, ClientError> {
+        self.stream(&after.map_or_else(|| "/export".to_owned(), |after| format!("/export?after={after}")))
+    }
+
+    fn stream(&self, path: &str) -> Result<impl io::Read + use<>, ClientError> {
+        // The whole request has no time limit, as making and sending the answer may take any time.
+        let request = self.agent.get(format!("{}{path}", self.url)).config();
         let response = request.timeout_global(None).build().call();
         Ok(self.accepted(response)?.into_body().into_with_config().limit(u64::MAX).reader())
     }

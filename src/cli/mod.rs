@@ -15,6 +15,7 @@
 //! - `check`: verifies and repairs the files of a stopped server.
 //! - `compact`: makes the database of a stopped server smaller.
 //! - `backup`: copies the database of a running server.
+//! - `export`: writes all turns of a running server.
 //! - `config`: prints the settings in force.
 //!
 //! # Shared by the commands
@@ -27,6 +28,7 @@
 //! - `descriptors`: the file descriptors that the process may have.
 //! - `price_book`: the prices of models that a service uses.
 //! - `signals`: SIGINT, SIGTERM and SIGXFSZ.
+//! - `new_file`: a file that gets its name when it is complete.
 //! - `output`: writes to standard output and standard error.
 //! - `table`: draws tables that fit their terminal.
 //! - `figures`: how tables show figures.
@@ -42,9 +44,11 @@ mod compact;
 mod config;
 mod demo;
 mod descriptors;
+mod export;
 mod figures;
 mod ingest;
 mod list;
+mod new_file;
 mod output;
 mod price_book;
 mod prices;
@@ -71,7 +75,9 @@ use crate::terminal::is_color_wanted;
 
 pub use backup::BackupFailure;
 pub use client::ClientError;
+pub use export::ExportFailure;
 pub use ingest::error::{IngestError, IngestFailure};
+pub use new_file::NewFileError;
 pub use price_book::PriceBookError;
 pub use send::SendError;
 pub use service::ServiceError;
@@ -105,6 +111,7 @@ enum Command {
     Check(check::Args),
     Compact(compact::Args),
     Backup(backup::Args),
+    Export(export::Args),
     Config(config::Args),
 }
 
@@ -130,6 +137,9 @@ pub enum CliError {
     /// No backup was made.
     #[error(transparent)]
     Backup(#[from] BackupFailure),
+    /// The turns were not exported, or not all of them.
+    #[error(transparent)]
+    Export(#[from] ExportFailure),
     /// The database was not made smaller.
     #[error(transparent)]
     Compact(#[from] CompactError),
@@ -179,6 +189,7 @@ pub fn run() -> Result<ExitCode, CliError> {
         Command::Check(args) => check::run(args),
         Command::Compact(args) => compact::run(args),
         Command::Backup(args) => backup::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Config(args) => config::run(args),
     }
 }

@@ -2,18 +2,20 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
+use indicatif::ProgressDrawTarget;
 use tokio::sync::oneshot;
 
 use super::CliError;
 use crate::deceptive::undeceptive;
 use crate::line_queue;
 use crate::telemetry;
+use crate::terminal::takes_escapes;
 
 /// How long a failed server waits until its error message is written.
 const LAST_WORD_PATIENCE: Duration = Duration::from_secs(1);
@@ -51,6 +53,12 @@ pub(super) fn note(line: &str) {
     if !telemetry::note(line) {
         let _ = writeln!(io::stderr(), "{line}");
     }
+}
+
+/// Returns where progress is shown: on standard error, if it is a terminal that takes escapes, and else nowhere.
+pub(super) fn progress_target() -> ProgressDrawTarget {
+    let is_shown = io::stderr().is_terminal() && takes_escapes();
+    if is_shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() }
 }
 
 /// Writes the reason why a server failed, and returns its exit code. The wait for the write is limited. So the process

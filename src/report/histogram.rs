@@ -111,7 +111,6 @@ impl Histogram {
     fn merge(&mut self, other: &[(Place, i64)], sign: i64) {
         // One turn has few values, and a row of many turns has many buckets. If `other` is much shorter, changing its
         // few buckets in place avoids a copy of all others.
-        // nothing.
         if other.len() <= 1 || other.len() * 8 <= self.counts.len() {
             for (place, count) in other {
                 self.change(*place, sign * count);

@@ -12,11 +12,16 @@ pub enum Level {
     Hour,
     /// A quarter of a day of UTC.
     SixHours,
+    /// A day of UTC.
+    Day,
 }
 
 impl Level {
     /// All levels, from the shortest to the longest.
-    pub const ALL: [Self; 3] = [Self::Quarter, Self::Hour, Self::SixHours];
+    pub const ALL: [Self; 4] = [Self::Quarter, Self::Hour, Self::SixHours, Self::Day];
+
+    /// The longest level. A row of any other level is within one row of the longest.
+    pub const LONGEST: Self = Self::Day;
 
     /// Returns how many quarters of an hour one row covers.
     pub fn quarters(self) -> i64 {
@@ -24,6 +29,7 @@ impl Level {
             Self::Quarter => 1,
             Self::Hour => 4,
             Self::SixHours => 24,
+            Self::Day => 96,
         }
     }
 
@@ -36,7 +42,7 @@ impl Level {
         Quarter::new(-self.start_of(Quarter::new(-quarter.get())).get())
     }
 
-    /// Splits a period into ranges of whole rows, with rows as long as possible. There are at most five ranges, in
+    /// Splits a period into ranges of whole rows, with rows as long as possible. There are at most seven ranges, in
     /// order and without a gap.
     ///
     /// The sum of the rows of all ranges, each at its level, is the sum of the period. So few rows have to be read.
@@ -59,7 +65,8 @@ impl Level {
         // The loop works from both ends inwards: longer rows have to fit between `front` and `back`.
         let (mut front, mut back) = (period.start(), period.end());
         let (mut before, mut after) = (Vec::new(), Vec::new());
-        for (level, longer) in [(Self::Quarter, Self::Hour), (Self::Hour, Self::SixHours)] {
+        for (level, longer) in [(Self::Quarter, Self::Hour), (Self::Hour, Self::SixHours), (Self::SixHours, Self::Day)]
+        {
             let (start, end) = (longer.next_start(front).min(back), longer.start_of(back));
             if end < start {
                 // No longer row fits.
@@ -71,7 +78,7 @@ impl Level {
             after.push((level, end, back));
             (front, back) = (start, end);
         }
-        before.push((Self::SixHours, front, back));
+        before.push((Self::LONGEST, front, back));
         before.extend(after.into_iter().rev());
         // Each range lies within the period, so it is a valid period.
         before.into_iter().filter_map(|(level, start, end)| {
@@ -102,9 +109,9 @@ mod tests {
                 at = range.end();
             }
             prop_assert_eq!(at, period.end());
-            prop_assert!(cover.len() <= 5);
-            // Each edge of the period needs at most 3 rows of quarters and 5 rows of hours.
-            prop_assert!(rows <= length / 24 + 2 * (3 + 5), "{rows} rows for {length} quarters");
+            prop_assert!(cover.len() <= 7);
+            // Each edge of the period needs at most 3 rows of quarters, 5 rows of hours and 3 rows of six hours.
+            prop_assert!(rows <= length / 96 + 2 * (3 + 5 + 3), "{rows} rows for {length} quarters");
         }
     }
 }

@@ -528,16 +528,17 @@ proptest! {
             let mut sums = Rows::default();
             for ((row_level, start, label), row) in &rows.0 {
                 if *row_level == level {
-                    let sum = sums.0.entry((Level::SixHours, Level::SixHours.start_of(*start), label.clone())).or_default();
+                    let sum = sums.0.entry((Level::LONGEST, Level::LONGEST.start_of(*start), label.clone())).or_default();
                     sum.rollup.add(&row.rollup);
                     sum.cost.add(&row.cost);
                 }
             }
             sums
         };
-        let longest = at(Level::SixHours);
-        prop_assert_eq!(&at(Level::Quarter), &longest);
-        prop_assert_eq!(&at(Level::Hour), &longest);
+        let longest = at(Level::LONGEST);
+        for level in Level::ALL {
+            prop_assert_eq!(&at(level), &longest);
+        }
     }
 
     #[test]

@@ -42,7 +42,7 @@
 //! - **order**: which turn has which position. The memtable keeps the order in *runs*; a run is the turns that one
 //!   commit sealed.
 //! - **rollup**: sums over the parts of turns that count for a *label* (model, provider, project, class of the reason)
-//!   in a quarter of an hour, an hour or six hours. See `report`.
+//!   in a quarter of an hour, an hour, six hours or a day. See `report`.
 //! - **tally**: the sums that the turns of one of the memtable's tables add to rollups and costs.
 //! - **generation**: the costs of all turns by one price book. When the prices change, the costs are computed anew as
 //!   the next generation.

@@ -26,6 +26,7 @@ mod light;
 #[cfg(unix)]
 mod links;
 mod log;
+mod order;
 #[cfg(all(feature = "otel", feature = "testing"))]
 mod otel;
 mod overload;

@@ -1,13 +1,11 @@
-use std::io::{self, IsTerminal};
 use std::time::Duration;
 
-use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
 use super::super::client::HttpReceipt;
 use super::super::output;
 use super::batch::LineBatch;
-use crate::terminal::takes_escapes;
 
 /// Shows on a terminal how much was sent, and sums it up at the end.
 pub(super) struct UploadProgress {
@@ -29,13 +27,8 @@ pub(super) struct UploadProgress {
 
 impl UploadProgress {
     pub(super) fn new() -> Self {
-        let target = if io::stderr().is_terminal() && takes_escapes() {
-            ProgressDrawTarget::stderr()
-        } else {
-            ProgressDrawTarget::hidden()
-        };
         Self {
-            bar: ProgressBar::with_draw_target(None, target),
+            bar: ProgressBar::with_draw_target(None, output::progress_target()),
             started: Instant::now(),
             acknowledged_lines: 0,
             is_any_refused: false,

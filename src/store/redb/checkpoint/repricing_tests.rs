@@ -11,7 +11,9 @@ use crate::store::oracle::{breakdown_of, listing_of, question_of_1970};
 use crate::store::redb::engine::RedbEngine;
 use crate::store::redb::maintenance::check::check;
 use crate::store::redb::writer::backoff::Backoff;
-use crate::store::{Commit, ConversationOrder, ConversationQuestion, Location, Report, ReportQuestion, Version};
+use crate::store::{
+    Commit, CommitError, ConversationOrder, ConversationQuestion, Location, Report, ReportQuestion, Version,
+};
 use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Progress, StepId, StoredTurn, TurnId, Usage};
 
 /// A store on files. Nothing runs in the background: a test runs each flush and each step of a repricing.
@@ -48,7 +50,10 @@ impl Opened {
         });
         let (conversation_id, staged) = (id(name), Vec::new());
         let commit = Commit { conversation_id, expected_version: Version(version), staged, sealed: sealed.collect() };
-        self.engine.commit(commit).await.unwrap();
+        // On a busy machine, a commit may wait so long that it is refused.
+        while let Err(error) = self.engine.commit(commit.clone()).await {
+            assert_eq!(error, CommitError::Overloaded);
+        }
     }
 
     fn turns(&self, name: &str) -> Vec<StoredTurn> {

@@ -25,6 +25,7 @@ pub(crate) fn code_of(level: Level) -> u8 {
         Level::Quarter => 0,
         Level::Hour => 1,
         Level::SixHours => 2,
+        Level::Day => 3,
     }
 }
 
@@ -361,6 +362,7 @@ mod tests {
         assert_eq!(turns(Level::Quarter), [1, 2, 1, 1, 1]);
         assert_eq!(turns(Level::Hour), [4, 1, 1]);
         assert_eq!(turns(Level::SixHours), [5, 1]);
+        assert_eq!(turns(Level::Day), [6]);
     }
 
     #[test]
@@ -406,7 +408,7 @@ mod tests {
             change(&database, |rollups| rollups.remove_other_generations(2, 2).unwrap());
             steps += 1;
         }
-        assert_eq!(steps, 3, "each of two generations has three rows of costs");
+        assert_eq!(steps, 4, "each of two generations has four rows of costs");
         let tables = ReadRollups::open(&database.begin_read().unwrap()).unwrap();
         assert_eq!(tables.conversation(2, 1).unwrap().cost, unknown);
         assert_eq!(tables.conversation(3, 1).unwrap(), ConversationSums::default());

@@ -146,7 +146,8 @@ impl Comparison {
         let length = match level {
             0 => "quarter of an hour",
             1 => "hour",
-            _ => "six hours",
+            2 => "six hours",
+            _ => "day",
         };
         let label = self.labels.get(&label).map_or_else(|| format!("{label:016x}"), |(_, label)| format!("{label:?}"));
         format!("the {length} from {} ms on, {label}", Quarter::new(start).start_millis())
@@ -229,9 +230,9 @@ impl Comparison {
             }
             match (decode::<Costs, Cost>(&key, value.value()), by_level.get_mut(usize::from(level))) {
                 (Ok(cost), Some(found)) => {
-                    // The row's hash uses the six hours, the generation and the label: these are the same at all
-                    // levels.
-                    let row = RowHash(label).at(0, Level::SixHours.start_of(Quarter::new(start)).get());
+                    // The row's hash uses the start at the longest level, the generation and the label: these are the
+                    // same at all levels.
+                    let row = RowHash(label).at(0, Level::LONGEST.start_of(Quarter::new(start)).get());
                     found.add(row.at(0, of.into()), cost.numbers());
                     if (of, level) == (generation, code_of(Level::Quarter)) {
                         add_to(&mut total, cost.numbers());

@@ -1,0 +1,246 @@
+use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Deserialize;
+
+use super::args::ServerArgs;
+use super::client::{Client, ClientError};
+use super::new_file::{NewFile, NewFileError};
+use super::{CliError, output};
+use crate::store::Position;
+
+/// Writes all sealed turns of a running server, in the order in which they became durable.
+///
+/// Each line is a turn as JSON: its position, its conversation and its envelope with the metrics. The last line is
+/// `{"end": POSITION}`; an export without it is incomplete. To get later turns, give that position to --after. The export
+/// ends with the turn that is the latest when it begins. FILE gets its name only when the export is complete and on the
+/// disk. A database that was restored from a backup or repaired knows no position from before.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  turn-metrics export turns.ndjson
+  turn-metrics export | gzip > turns.ndjson.gz
+  turn-metrics export --after 0198c5a2b8f94c1e8d1f2a3b4c5d6e7f-000000000000002a later.ndjson
+  turn-metrics export | jq -r 'select(.metrics) | [.conversationId, .metrics.usage.outputTokens] | @tsv'")]
+pub(super) struct Args {
+    /// The file to write [default: standard output]
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+
+    #[command(flatten)]
+    server: ServerArgs,
+
+    /// Begin after this position
+    #[arg(long, value_name = "POSITION")]
+    after: Option<Position>,
+
+    /// Replace the file if it exists
+    #[arg(long, requires = "file")]
+    force: bool,
+}
+
+/// The reason why turns were not exported.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExportFailure {
+    /// The file was not written.
+    #[error(transparent)]
+    File(#[from] NewFileError),
+    /// The server did not send the turns.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The server did not send all turns, or something that is no export.
+    #[error("the export is incomplete: it broke off after {turns} turns{}", hint(.reached.as_ref()))]
+    Incomplete {
+        /// The number of complete lines.
+        turns: u64,
+        /// The position of the last turn that was written to standard output.
+        reached: Option<Position>,
+        /// The error of the connection.
+        source: io::Error,
+    },
+    /// Standard output cannot be written.
+    #[error("cannot write to standard output")]
+    Output(#[source] io::Error),
+}
+
+fn hint(reached: Option<&Position>) -> String {
+    reached.map_or_else(String::new, |position| format!("; --after {position} goes on from there"))
+}
+
+pub(super) fn run(args: &Args) -> Result<ExitCode, CliError> {
+    let progress = Progress::begin(args.file.is_some() || !io::stdout().is_terminal());
+    let exported = export(args, &progress);
+    progress.bar.finish_and_clear();
+    if let Some(Exported { turns, end }) = exported? {
+        output::note(&format!("{turns} turns, up to the position {end}"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A complete export.
+struct Exported {
+    turns: u64,
+    /// The position of the last turn.
+    end: Position,
+}
+
+/// Returns `None` if standard output was closed before the end: a reader such as `head` has read all that it wanted.
+fn export(args: &Args, progress: &Progress) -> Result<Option<Exported>, ExportFailure> {
+    let file = args.file.as_ref().map(|name| NewFile::begin(name, args.force)).transpose()?;
+    let lines = BufReader::with_capacity(BUFFER_BYTES, Client::new(args.server.server.clone()).export(args.after)?);
+    let Some(mut file) = file else {
+        return match copy(lines, io::stdout().lock(), progress) {
+            Ok(exported) => Ok(Some(exported)),
+            Err(CopyError::Write(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(None),
+            Err(CopyError::Write(error)) => Err(ExportFailure::Output(error)),
+            Err(CopyError::Read { turns, reached, source }) => {
+                Err(ExportFailure::Incomplete { turns, reached, source })
+            }
+        };
+    };
+    let exported = copy(lines, file.contents(), progress).map_err(|error| match error {
+        CopyError::Write(error) => file.unwritable(error).into(),
+        // The file is removed.
+        CopyError::Read { turns, source, .. } => ExportFailure::Incomplete { turns, reached: None, source },
+    })?;
+    file.finish()?;
+    Ok(Some(exported))
+}
+
+const BUFFER_BYTES: usize = 64 * 1024;
+
+#[derive(Debug)]
+enum CopyError {
+    Read { turns: u64, reached: Option<Position>, source: io::Error },
+    Write(io::Error),
+}
+
+/// What a line tells about how far an export has come.
+enum Line {
+    Turn(Position),
+    End(Position),
+}
+
+/// Copies the lines of an export, and makes sure that the last line is there.
+fn copy(mut lines: impl BufRead, to: impl Write, progress: &Progress) -> Result<Exported, CopyError> {
+    let mut to = BufWriter::with_capacity(BUFFER_BYTES, to);
+    let (mut line, mut turns, mut reached) = (Vec::new(), 0, None);
+    loop {
+        line.clear();
+        let read = lines.read_until(b'\n', &mut line).and_then(|_| parsed(&line));
+        let told = match read {
+            Ok(read) => read,
+            Err(source) => {
+                // What was read so far is whole lines.
+                to.flush().map_err(CopyError::Write)?;
+                return Err(CopyError::Read { turns, reached, source });
+            }
+        };
+        to.write_all(&line).map_err(CopyError::Write)?;
+        progress.advance(line.len(), turns);
+        match told {
+            Line::Turn(position) => (turns, reached) = (turns + 1, Some(position)),
+            Line::End(end) => {
+                to.flush().map_err(CopyError::Write)?;
+                return Ok(Exported { turns, end });
+            }
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Fields<'a> {
+    position: Option<&'a str>,
+    end: Option<&'a str>,
+}
+
+/// Reads a line, which is one that was cut off unless it ends with a line feed.
+fn parsed(line: &[u8]) -> io::Result<Line> {
+    if !line.ends_with(b"\n") {
+        return Err(ErrorKind::UnexpectedEof.into());
+    }
+    let fields: Fields<'_> = serde_json::from_slice(line)?;
+    let position = |text: Option<&str>| text.and_then(|text| text.parse().ok());
+    let read = position(fields.end).map(Line::End).or_else(|| position(fields.position).map(Line::Turn));
+    read.ok_or_else(|| io::Error::other("a line has no position, so it is not from turn-metrics"))
+}
+
+/// Shows on a terminal how much was exported.
+struct Progress {
+    bar: ProgressBar,
+}
+
+impl Progress {
+    /// The number of turns after which the bar shows their new number.
+    const TURNS_AT_ONCE: u64 = 256;
+
+    fn begin(is_shown: bool) -> Self {
+        let target = if is_shown { output::progress_target() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(None, target);
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {bytes} {msg} ({elapsed})") {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Self { bar }
+    }
+
+    fn advance(&self, bytes: usize, turns: u64) {
+        self.bar.inc(bytes as u64);
+        if turns.is_multiple_of(Self::TURNS_AT_ONCE) {
+            self.bar.set_message(format!("{} turns", HumanCount(turns)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn position(number: u64) -> String {
+        format!("00000000000000000000000000000007-{number:016x}")
+    }
+
+    fn lines(turns: std::ops::RangeInclusive<u64>) -> String {
+        turns.map(|number| format!("{{\"position\":\"{}\",\"ordinal\":{number}}}\n", position(number))).collect()
+    }
+
+    fn end(number: u64) -> String {
+        format!("{{\"end\":\"{}\"}}\n", position(number))
+    }
+
+    fn copied(text: &str) -> (Result<Exported, CopyError>, String) {
+        let mut to = Vec::new();
+        let result = copy(text.as_bytes(), &mut to, &Progress::begin(false));
+        (result, String::from_utf8(to).unwrap())
+    }
+
+    #[test]
+    fn a_complete_export_is_copied_to_the_byte() {
+        for turns in [0, 1, 1000] {
+            let text = lines(1..=turns) + &end(turns);
+            let (exported, to) = copied(&text);
+            let exported = exported.unwrap();
+            assert_eq!((exported.turns, exported.end.to_string()), (turns, position(turns)));
+            assert!(to == text);
+        }
+    }
+
+    #[test]
+    fn an_export_without_its_end_is_an_error_that_says_how_far_it_came() {
+        let whole = lines(1..=3) + &end(3);
+        for cut in 0..whole.len() {
+            let (exported, to) = copied(&whole[..cut]);
+            let Err(CopyError::Read { turns, reached, .. }) = exported else { panic!("cut at {cut}") };
+            let expected = whole[..cut].matches('\n').count() as u64;
+            assert_eq!(turns, expected, "cut at {cut}");
+            assert_eq!(reached.map(|position| position.number), (turns > 0).then_some(turns));
+            assert_eq!(to, lines(1..=turns), "only whole lines are written");
+        }
+        for other in ["<html>\n", "{}\n", "[]\n"] {
+            assert!(matches!(copied(other).0, Err(CopyError::Read { turns: 0, reached: None, .. })), "{other}");
+        }
+    }
+}

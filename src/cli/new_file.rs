@@ -1,0 +1,78 @@
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use crate::link;
+
+/// A file that gets its name only when its contents are complete and on the disk.
+pub(super) struct NewFile {
+    /// The name as the user gave it.
+    name: PathBuf,
+    /// The file itself, if the name is a link.
+    target: PathBuf,
+    unfinished: NamedTempFile,
+    replaces: bool,
+}
+
+/// The reason why a file was not written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NewFileError {
+    /// A file of that name exists.
+    #[error("{0} exists; give --force to replace it")]
+    Exists(PathBuf),
+    /// The file cannot be written.
+    #[error("{path} cannot be written")]
+    Write {
+        /// The path of the file.
+        path: PathBuf,
+        /// The error of the system.
+        source: io::Error,
+    },
+}
+
+impl NewFile {
+    /// Begins a file. `replaces` says whether a file of that name may be replaced.
+    pub(super) fn begin(name: &Path, replaces: bool) -> Result<Self, NewFileError> {
+        let unwritable = |source| NewFileError::Write { path: name.to_owned(), source };
+        // Check this first, so that no server works in vain. It is checked again when the file gets its name.
+        match fs::metadata(name) {
+            Ok(there) if there.is_dir() => return Err(unwritable(io::Error::other("it is a directory"))),
+            Ok(there) if !there.is_file() => return Err(unwritable(io::Error::other("it is a device or a pipe"))),
+            Ok(_) if !replaces => return Err(NewFileError::Exists(name.to_owned())),
+            _ => {}
+        }
+        // If the name is a link, replace the file that it leads to, and keep the link.
+        let target = link::target(name).map_err(unwritable)?;
+        let directory = link::directory_of(&target);
+        // Check the directory first, so that the error names it and not the temporary file.
+        fs::read_dir(directory).map_err(unwritable)?;
+        let unfinished = NamedTempFile::new_in(directory).map_err(|error| unwritable(io::Error::from(error.kind())))?;
+        Ok(Self { name: name.to_owned(), target, unfinished, replaces })
+    }
+
+    /// Returns the file, to write its contents.
+    pub(super) fn contents(&mut self) -> &mut File {
+        self.unfinished.as_file_mut()
+    }
+
+    /// Returns the error about a failed write.
+    pub(super) fn unwritable(&self, source: io::Error) -> NewFileError {
+        NewFileError::Write { path: self.name.clone(), source }
+    }
+
+    /// Brings the contents to the disk and gives the file its name.
+    pub(super) fn finish(self) -> Result<(), NewFileError> {
+        let Self { name, target, unfinished, replaces } = self;
+        let unwritable = |source| NewFileError::Write { path: name.clone(), source };
+        unfinished.as_file().sync_all().map_err(unwritable)?;
+        let named = if replaces { unfinished.persist(&target) } else { unfinished.persist_noclobber(&target) };
+        named.map_err(|error| match error.error.kind() {
+            io::ErrorKind::AlreadyExists => NewFileError::Exists(name.clone()),
+            _ => unwritable(error.error),
+        })?;
+        File::open(link::directory_of(&target)).and_then(|directory| directory.sync_all()).map_err(unwritable)
+    }
+}
