@@ -117,14 +117,6 @@ fn a_crash_in_a_compaction_loses_nothing() {
         assert_whole(directory, lineage);
         compact(directory);
         assert_whole(directory, lineage);
-        assert_eq!(
-            fs::read_dir(directory)
-                .unwrap()
-                .filter(|file| { file.as_ref().unwrap().file_name().to_string_lossy().contains(".compact") })
-                .count(),
-            0,
-            "the next run did not remove the file that the crash left"
-        );
     });
     assert!(crashes > 20, "{crashes}");
 }

@@ -6,9 +6,12 @@
 //! - `check`: verifies the files of a stopped store, and repairs them.
 //! - `compact`: makes the main file of a stopped store as small as it can be.
 //! - `crash_tests`: crashes at each change that these operations make to files.
+//! - `pair_tests`: main files and journals of two times.
 
 pub(crate) mod backup;
 pub(crate) mod check;
 pub(crate) mod compact;
 #[cfg(test)]
 mod crash_tests;
+#[cfg(test)]
+mod pair_tests;
