@@ -39,17 +39,15 @@ fn kill(prepared: &Path, every: usize, operation: impl Fn(&Path), start: impl Fn
     let kills = at_each_change(prepared, every, operation, |directory| {
         let is_unfinished = |name: &String| name.contains(".unfinished-") && !OF_THE_USER.contains(&name.as_str());
         leaving.set(leaving.get() + usize::from(names(directory).iter().any(is_unfinished)));
+        // Copies that a repair has finished are kept for ever.
+        let is_kept = |name: &String| name.contains(".before-repair-");
+        for name in names(directory).iter().filter(|name| is_kept(name)) {
+            let copy = fs::read(directory.join(name)).unwrap();
+            assert!(copy == main || copy == journal, "{name} is not a whole copy");
+        }
         start(directory);
         let mut left = names(directory);
-        left.retain(|name| {
-            // Copies that a repair has finished are kept for ever.
-            let is_kept = name.contains(".before-repair-");
-            if is_kept {
-                let copy = fs::read(directory.join(name)).unwrap();
-                assert!(copy == main || copy == journal, "{name} is not a whole copy");
-            }
-            !is_kept
-        });
+        left.retain(|name| !is_kept(name));
         assert_eq!(left, expected);
         assert!(OF_THE_USER.iter().all(|name| fs::read(directory.join(name)).unwrap() == b"mine"));
     });
