@@ -114,7 +114,7 @@
 //! 4. The writer appends the entries as one row, in one transaction of the journal with one fsync. The same transaction
 //!    drops some rows that the checkpoint has passed. From here on the commits are durable.
 //! 5. The entries go into the active table of the memtable, where reads see them.
-//! 6. Each caller is answered.
+//! 6. The writer checks that the names of both files still lead to them. Only then is each caller answered.
 //!
 //! # A read
 //!
@@ -153,13 +153,15 @@
 //! Between two flushes, the same thread computes all costs anew if the price book has changed. See
 //! `redb/checkpoint/repricing`.
 //!
+//! Every few seconds the same thread notes the newest row in the main file if no flush has done so.
+//!
 //! An orderly stop flushes until the memtable is empty, takes the journal's name out of the main file and removes
 //! the journal.
 //!
 //! # Opening after a crash
 //!
-//! 1. Both files are inspected without changing them. A file of another program or format, a missing journal, or the
-//!    journal of another store is refused.
+//! 1. Both files are inspected without changing them. A file of another program or format, a lost main file, a missing
+//!    journal, or the journal of another store is refused.
 //! 2. All bytes of the journal are written once more and synced: an earlier sync may have failed, and after a failed
 //!    sync Linux shows bytes that are not on the disk.
 //! 3. redb undoes the transaction that was cut short in each file. Then a journal that is older or newer than the main

@@ -18,11 +18,12 @@ struct Linked {
 }
 
 impl Linked {
-    /// Creates the links and their targets. An empty file stands for a database that does not exist yet.
+    /// Creates a database and moves it to another directory. The journal does not exist yet.
     fn new() -> Self {
         let [directory, far, farther] = [(); 3].map(|()| tempfile::tempdir().unwrap());
         let linked = Self { directory, far, farther };
-        fs::write(linked.main(), "").unwrap();
+        stop(Server::start(linked.path()));
+        fs::rename(linked.path().join(MAIN), linked.main()).unwrap();
         symlink(linked.main(), linked.path().join(MAIN)).unwrap();
         symlink(linked.journal(), linked.path().join(JOURNAL)).unwrap();
         linked
@@ -79,7 +80,7 @@ fn told(output: &Output) -> String {
 }
 
 #[test]
-fn a_store_writes_to_the_targets_of_its_links_from_the_first_start_on() {
+fn a_store_writes_to_the_targets_of_its_links() {
     let linked = Linked::new();
     let server = Server::start(linked.path());
     seal(&server, "t1");
@@ -96,6 +97,40 @@ fn a_store_writes_to_the_targets_of_its_links_from_the_first_start_on() {
     let server = Server::start(linked.path());
     let turns = metrics(&mut server.client(), "c");
     assert!(turns.contains(r#""turnId":"t1""#) && turns.contains(r#""turnId":"t2""#), "{turns}");
+}
+
+#[test]
+fn leftovers_beside_the_target_of_a_link_are_removed_at_a_start_and_other_files_are_not() {
+    let linked = Linked::new();
+    let left = ["metrics.db.unfinished-compaction", "metrics.db.unfinished-backup"];
+    let others = ["metrics.db.backup", "metrics.db.before-repair-1"];
+    left.iter().chain(&others).for_each(|name| fs::write(linked.far.path().join(name), "x").unwrap());
+    fs::write(linked.farther.path().join("journal.unfinished-new"), "x").unwrap();
+    let server = Server::start(linked.path());
+    linked.assert_files(&["metrics.db", others[0], others[1]], &["journal"]);
+    drop(server);
+}
+
+#[test]
+fn a_repair_works_on_the_targets_of_links_and_in_a_linked_directory() {
+    let linked = Linked::new();
+    let server = Server::start(linked.path());
+    seal(&server, "t1");
+    server.kill();
+    fs::remove_file(linked.journal()).unwrap();
+    let home = tempfile::tempdir().unwrap();
+    symlink(linked.path(), home.path().join("data")).unwrap();
+    let mut command = turn_metrics();
+    let repaired = command.args(["check", "--repair", "--data-dir"]).arg(home.path().join("data")).output().unwrap();
+    assert_eq!(repaired.status.code(), Some(1), "{repaired:?}");
+    linked.assert_files(&["metrics.db", "metrics.db.before-repair-1"], &[]);
+    for command in ["check", "compact"] {
+        assert_eq!(run(command, &home.path().join("data")).status.code(), Some(0));
+    }
+    linked.assert_files(&["metrics.db", "metrics.db.before-repair-1"], &[]);
+    let server = Server::start(&home.path().join("data"));
+    seal(&server, "t1");
+    linked.assert_files(&["metrics.db", "metrics.db.before-repair-1"], &["journal"]);
 }
 
 #[test]

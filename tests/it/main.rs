@@ -26,6 +26,8 @@ mod light;
 #[cfg(unix)]
 mod links;
 mod log;
+#[cfg(unix)]
+mod lost_files;
 mod order;
 #[cfg(all(feature = "otel", feature = "testing"))]
 mod otel;

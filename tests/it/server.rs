@@ -127,6 +127,11 @@ impl Server {
         prlimit(pid, Resource::Fsize, getrlimit(Resource::Fsize)).unwrap();
     }
 
+    /// Waits until its log has a line with this text.
+    pub(crate) fn await_log(&self, text: &str) {
+        while !self.log.recv_timeout(PATIENCE).unwrap().contains(text) {}
+    }
+
     /// Waits until the process ends. Returns its status and the rest of its log.
     pub(crate) fn wait(mut self) -> (ExitStatus, Vec<String>) {
         let mut log = Vec::new();

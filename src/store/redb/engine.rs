@@ -101,6 +101,7 @@ impl RedbEngine {
     ) -> Result<(Self, Writer), OpenError> {
         let cache_bytes = settings.redb.cache_bytes;
         let slot = Arc::new(Slot::pricing(location.open(cache_bytes)?, book));
+        location.remove_unfinished();
         let (jobs, received) = sync_channel(settings.queue_commits);
         let (state, writer) = watch::channel(Health::Running);
         let workshop = Workshop::of(&location, settings.redb.backup_reserve_bytes);
@@ -243,12 +244,14 @@ impl RedbEngine {
         self.writer.clone()
     }
 
-    /// Returns the state of a conversation, and which of these turns are sealed.
+    /// Returns the state of a conversation, and which of these turns are sealed. If the files are gone, this is an
+    /// error, because whoever asks may acknowledge events that the state already has.
     pub(crate) fn conversation_state(
         &self,
         id: &ConversationId,
         turn_ids: &[TurnId],
     ) -> Result<ConversationState, Fault> {
+        self.slot.with(Files::in_place)?.check()?;
         self.read(
             |files| {
                 let memtable = files.memtable();

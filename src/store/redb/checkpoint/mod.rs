@@ -209,6 +209,27 @@ impl Checkpoint {
         }
     }
 
+    /// Notes the newest row of the journal in the tables. Like a flush in the background, stores a failure for the next
+    /// commit.
+    pub(crate) fn note_newest_in_background(&self) {
+        let _one_at_a_time = self.pause();
+        if self.failure().is_some() {
+            return;
+        }
+        let note = || self.slot.with(Files::note_newest).map_or(Ok(()), |noted| noted.map_err(Fault::from));
+        if let Err(cause) = unwind::caught_as_fault(note) {
+            *self.failure_of_background() = Some(cause);
+        }
+    }
+
+    /// Logs if the files are not in their places any more, or are there again.
+    pub(crate) fn check_in_place(&self) {
+        if let Ok(in_place) = self.slot.with(Files::in_place) {
+            // The commits that come next are refused for the same reason.
+            let _ = in_place.check();
+        }
+    }
+
     /// Returns why a step in the background failed, if one has failed since the store was opened.
     pub(crate) fn failure(&self) -> Option<Fault> {
         self.failure_of_background().clone()

@@ -10,8 +10,9 @@ use super::file::{create_database, remove, rename};
 use super::header::StoreHeader;
 use super::look::look_at;
 use super::open_error::{OpenError, explain, failed};
-use super::path::{has_content, target};
+use super::path::{has_content, sync_directory, target};
 use super::stamp::{Stamping, stamp, stamp_journal, stamp_main};
+use super::unfinished::Unfinished;
 use crate::link;
 use crate::store::redb::tables::store_file::StoreFile;
 
@@ -25,11 +26,19 @@ pub(super) fn make_ready(directory: &Path, path: &Path, journal_path: &Path) -> 
         looked => looked,
     };
     link::create_directory(directory).map_err(unusable)?;
-    // An empty file counts as a missing one: an operator may have made it for the store.
+    // The journal is looked for first, because another process may be creating the files. It creates the journal last.
+    let has_journal = has_content(journal_path);
     if !has_content(path) {
-        if path.is_symlink() && !path.exists() {
-            // The disk of the target may be missing, and an empty database must not replace the one on it.
+        // A new database in the place of a lost one would hide that everything in it is gone.
+        if path.exists() {
+            return Err(OpenError::MainEmpty { path: path.to_owned() });
+        }
+        if path.is_symlink() {
+            // The disk of the target may be missing.
             return Err(OpenError::Dangling { path: path.to_owned(), target: target(path)? });
+        }
+        if has_journal {
+            return Err(OpenError::MainMissing { path: path.to_owned(), journal: journal_path.to_owned() });
         }
         create_file(path, StoreFile::Main, &stamp_main)?;
     }
@@ -53,7 +62,7 @@ fn create_file(path: &Path, file: StoreFile, stamping: Stamping<'_>) -> Result<(
         return Err(OpenError::Dangling { path: path.to_owned(), target });
     }
     let unusable = |source| OpenError::Directory { path: directory.to_owned(), source };
-    let unfinished = link::beside(&target, ".new");
+    let unfinished = Unfinished::New.beside(&target);
     // Only one process at a time may create the file, or a second one would replace the temporary file of the first. If
     // the directory cannot be locked, the file is created without the lock. The lock ends with this handle.
     let lock = File::open(directory).map_err(unusable)?;
@@ -73,7 +82,9 @@ fn create_file(path: &Path, file: StoreFile, stamping: Stamping<'_>) -> Result<(
         let database = create_database(&Builder::new(), &unfinished).map_err(|error| explain(path, error))?;
         stamp(path, &database, file, stamping)?;
         database.close().map_err(|error| explain(path, error))?;
-        rename(&unfinished, &target).map_err(unusable)
+        rename(&unfinished, &target).map_err(unusable)?;
+        // Otherwise a power cut could leave the journal, which is created after the main file, without the main file.
+        sync_directory(directory)
     };
     make().inspect_err(|_| {
         // The file is useless, and the disk may be full.
@@ -92,7 +103,7 @@ mod tests {
     fn a_file_is_made_beside_its_place_by_one_at_a_time_over_what_an_interrupted_creation_left() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(StoreFile::Main.name());
-        let unfinished = link::beside(&path, ".new");
+        let unfinished = Unfinished::New.beside(&path);
         fs::write(&unfinished, "cut short").unwrap();
 
         let other = File::open(directory.path()).unwrap();
@@ -125,5 +136,23 @@ mod tests {
         let refused = make_ready(directory.path(), &path, &journal);
         assert!(matches!(refused, Err(OpenError::JournalMissing { .. })), "{refused:?}");
         assert!(!journal.exists());
+    }
+
+    #[test]
+    fn a_lost_main_file_is_not_made_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let [path, journal] = [StoreFile::Main, StoreFile::Journal].map(|file| directory.path().join(file.name()));
+        let refused = || make_ready(directory.path(), &path, &journal).unwrap_err();
+        fs::write(&path, "").unwrap();
+        assert!(matches!(refused(), OpenError::MainEmpty { .. }));
+        assert_eq!(fs::read(&path).unwrap(), b"");
+        fs::remove_file(&path).unwrap();
+        fs::write(&journal, "with turns").unwrap();
+        assert!(matches!(refused(), OpenError::MainMissing { .. }));
+        assert!(!path.exists());
+        // A journal without a byte has no turns.
+        fs::write(&journal, "").unwrap();
+        make_ready(directory.path(), &path, &journal).unwrap();
+        assert!(has_content(&path) && has_content(&journal));
     }
 }

@@ -1,6 +1,6 @@
 //! The operations that change a file or its name. A test can let the process or the power end at each of them.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
@@ -28,6 +28,22 @@ pub(crate) fn create_database(builder: &Builder, path: &Path) -> Result<Database
     // redb would make a file that others may read.
     private_file::options().read(true).write(true).create(true).truncate(false).open(path)?;
     builder.create(path)
+}
+
+/// Copies a file to a new file, and syncs the copy.
+pub(crate) fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    let mut source = File::open(from)?;
+    let mut copy = private_file::options().write(true).create_new(true).open(to)?;
+    #[cfg(test)]
+    if doom::is_planned() {
+        // Half of the copy may be all that is left of it.
+        let half = source.metadata()?.len() / 2;
+        doom::change()?;
+        io::copy(&mut io::Read::take(&mut source, half), &mut copy)?;
+        doom::change()?;
+    }
+    io::copy(&mut source, &mut copy)?;
+    copy.sync_all()
 }
 
 /// Removes a file.

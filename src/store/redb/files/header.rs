@@ -46,12 +46,16 @@ impl Bond {
         };
         let (store_id, journal_id) = read().map_err(|failure: Failure| failed(path, failure))?;
         if store_id != self.store_id {
-            return Err(of_another(path, Misfit::OtherStore));
+            return Err(self.misfit(path, Misfit::OtherStore));
         }
         if self.journal_id.is_some_and(|id| id != journal_id) {
-            return Err(of_another(path, Misfit::OtherJournal));
+            return Err(self.misfit(path, Misfit::OtherJournal));
         }
         Ok(())
+    }
+
+    fn misfit(&self, path: &Path, cause: Misfit) -> OpenError {
+        OpenError::JournalOfAnother { path: path.to_owned(), cause, is_complete: self.journal_id.is_none() }
     }
 }
 
@@ -83,10 +87,6 @@ impl JournalRange {
     }
 }
 
-fn of_another(path: &Path, cause: Misfit) -> OpenError {
-    OpenError::JournalOfAnother { path: path.to_owned(), cause }
-}
-
 impl StoreHeader {
     pub(crate) fn of(tables: &Database) -> Result<Self, Failure> {
         let meta = ReadMeta::of(tables)?;
@@ -98,12 +98,8 @@ impl StoreHeader {
         let failed = |failure: Failure| failed(path, failure);
         self.bond.check(journal, path)?;
         let range = JournalRange::of(journal).map_err(failed)?;
-        // This is checked first, because its message says what to do.
-        if self.bond.journal_id.is_none() && range.last > self.checkpoint.number {
-            return Err(of_another(path, Misfit::NotNeeded));
-        }
         if let Some(cause) = self.misfit(&range).map_err(failed)? {
-            return Err(of_another(path, cause));
+            return Err(self.bond.misfit(path, cause));
         }
         let txn = tables.begin_read().map_err(|error| failed(error.into()))?;
         let tables = ReadTables::new(txn, TurnHasher::of(self.bond.store_id));
@@ -122,6 +118,9 @@ impl StoreHeader {
         }
         if journal.last < newest {
             return Ok(Some(Misfit::OlderJournal { last: journal.last, newest }));
+        }
+        if self.bond.journal_id.is_none() && journal.last > checkpoint {
+            return Ok(Some(Misfit::NotNeeded { first: checkpoint + 1, last: journal.last }));
         }
         for mark in [self.checkpoint, self.newest] {
             if journal.sound_row(mark.number)?.is_some_and(|row| row != mark) {

@@ -8,9 +8,14 @@ pub enum Misfit {
     /// The database belongs to another journal by now.
     #[error("the database names another journal")]
     OtherJournal,
-    /// The database says that it needs no journal.
-    #[error("the database has everything without it, as a backup does; move the journal away")]
-    NotNeeded,
+    /// The database says that it needs no journal, and the journal has rows that it lacks.
+    #[error("it has the rows {first} to {last}, which the database never had")]
+    NotNeeded {
+        /// The first row of the journal that the database does not have.
+        first: u64,
+        /// The last row of the journal.
+        last: u64,
+    },
     /// Rows that the database does not have yet were dropped from the journal.
     #[error(
         "it begins after row {base}, and the database has everything up to row {checkpoint} only: the database is an \

@@ -19,6 +19,8 @@
 //! - `create`: makes new files, or refuses to make them.
 //! - `open_files`: both files and the memtable.
 //! - `open`: opens both files.
+//! - `in_place`: whether the open files are still the files that their names lead to.
+//! - `unfinished`: the names of files that are being written, which a crash may leave.
 //! - `size`: the size of a file, and how to pack it.
 //! - `retire`: removes the journal when all of its rows are in the tables, and closes the files.
 //! - `slot`: holds the open files for the threads that share them.
@@ -28,6 +30,7 @@ pub(crate) mod create;
 pub(crate) mod doom;
 pub(crate) mod file;
 pub(crate) mod header;
+pub(crate) mod in_place;
 pub(crate) mod location;
 pub(crate) mod look;
 pub(crate) mod misfit;
@@ -43,4 +46,5 @@ pub(crate) mod slot;
 pub(crate) mod stamp;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod storage;
+pub(crate) mod unfinished;
 pub(crate) mod write_back;

@@ -8,9 +8,10 @@ use redb::{Builder, Database, DatabaseError, StorageError};
 use super::create::make_ready;
 use super::file::open_database;
 use super::header::StoreHeader;
+use super::in_place::InPlace;
 use super::location::Location;
 use super::open_error::{OpenError, damaged, explain, failed};
-use super::open_files::Files;
+use super::open_files::{Extent, Files};
 use super::path::{has_content, sync_directory, target};
 use super::replay::Replayed;
 use super::stamp::{guarded, stamp, stamp_journal, stamp_main};
@@ -71,7 +72,8 @@ impl Location {
         if header.bond.journal_id.is_none() {
             guarded(&path, || bind_journal(&tables, &journal))?;
         }
-        Files::new(tables, journal, memtable, header.bond.store_id).map_err(|failure| failed(&path, failure))
+        let in_place = InPlace::of(self)?;
+        Files::new(tables, journal, memtable, header.bond.store_id, in_place).map_err(|failure| failed(&path, failure))
     }
 
     /// Makes the whole journal durable before its rows are used, because an earlier sync may have failed.
@@ -118,15 +120,27 @@ impl Location {
     }
 
     /// Opens the files again after a failure. Missing files are never created: an empty file in place of a lost file
-    /// would hide that acknowledged commits are gone.
-    pub(crate) fn reopen(&self, cache_bytes: usize) -> Result<Files, OpenError> {
+    /// would hide that acknowledged commits are gone. For the same reason, files that do not have everything that was
+    /// `acknowledged` are refused.
+    pub(crate) fn reopen(&self, cache_bytes: usize, acknowledged: Option<Extent>) -> Result<Files, OpenError> {
         let path = self.path(StoreFile::Main);
-        let gone = |what| Err(failed(&path, Fault::new(FaultKind::Database, what)));
+        let refusal = |what| Err(failed(&path, Fault::new(FaultKind::Database, what)));
         match self {
-            Self::Directory(_) if !has_content(&path) => gone("the database is empty or missing, and was not before"),
-            Self::Memory => gone("the database went with the memory that held it"),
-            _ => self.open(cache_bytes),
+            Self::Directory(_) if !has_content(&path) => {
+                return refusal("the database is empty or missing, and was not before");
+            }
+            Self::Memory => return refusal("the database went with the memory that held it"),
+            _ => {}
         }
+        let files = self.open(cache_bytes)?;
+        if acknowledged.is_some_and(|acknowledged| !files.extent().includes(acknowledged)) {
+            files.close();
+            return refusal(
+                "the files lack turns that were acknowledged, so others are in their place; bring the former files \
+                 back, or start the server again to go on with these",
+            );
+        }
+        Ok(files)
     }
 }
 
@@ -152,14 +166,30 @@ mod tests {
             files.close();
             lineage
         };
-        let first = lineage(location.reopen(1 << 20).unwrap());
-        assert_eq!(lineage(location.reopen(1 << 20).unwrap()), first);
+        let first = lineage(location.reopen(1 << 20, None).unwrap());
+        assert_eq!(lineage(location.reopen(1 << 20, None).unwrap()), first);
 
         let path = location.path(StoreFile::Main);
         std::fs::remove_file(&path).unwrap();
-        let refused = location.reopen(1 << 20).unwrap_err().to_string();
+        let refused = location.reopen(1 << 20, None).unwrap_err().to_string();
         assert!(refused.contains("empty or missing, and was not before"), "{refused}");
         assert!(!path.exists());
-        assert!(Location::Memory.reopen(1 << 20).is_err(), "a store in memory cannot be opened again");
+        assert!(Location::Memory.reopen(1 << 20, None).is_err(), "a store in memory cannot be opened again");
+    }
+
+    #[test]
+    fn another_store_in_the_place_of_the_files_is_not_opened_again() {
+        let [directory, other] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let [location, other] = [&directory, &other].map(|directory| Location::Directory(directory.path().to_owned()));
+        let [extent, of_other] = [&location, &other].map(|location| {
+            let files = location.open(1 << 20).unwrap();
+            let extent = files.extent();
+            files.close();
+            extent
+        });
+        location.reopen(1 << 20, Some(extent)).unwrap().close();
+        let refused = location.reopen(1 << 20, Some(of_other)).unwrap_err().to_string();
+        assert!(refused.contains("bring the former files back"), "{refused}");
+        location.reopen(1 << 20, Some(extent)).unwrap().close();
     }
 }

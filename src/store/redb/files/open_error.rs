@@ -24,14 +24,34 @@ pub enum OpenError {
     },
     /// The path of the main file is a symbolic link whose target does not exist.
     #[error(
-        "the database {path} is a symbolic link to {target}, which does not exist; restore that file, or make an empty \
-             file there for a new database"
+        "the database {path} is a symbolic link to {target}, which does not exist; bring that file back; for a new \
+             database, remove the link"
     )]
     Dangling {
         /// The link.
         path: PathBuf,
         /// The target.
         target: PathBuf,
+    },
+    /// The main file has no byte. All that it had is gone.
+    #[error(
+        "the database {path} is empty (0 bytes), so all that it had is gone; bring it back, or restore a backup; for a \
+             new database, remove the empty file"
+    )]
+    MainEmpty {
+        /// The main file.
+        path: PathBuf,
+    },
+    /// The main file is missing, and a journal is there, which a new store does not have.
+    #[error(
+        "the database {path} is missing, and its journal {journal} is there; bring the database back, or move the \
+             journal away and restore a backup; without either, moving the journal away begins a new database"
+    )]
+    MainMissing {
+        /// The path of the main file.
+        path: PathBuf,
+        /// The journal.
+        journal: PathBuf,
     },
     /// Another process has the database open.
     #[error("the database {path} is in use by another process; stop that one, or choose another data directory")]
@@ -57,20 +77,22 @@ pub enum OpenError {
     },
     /// The journal is missing, and with it the commits that were acknowledged since the last checkpoint.
     #[error(
-        "the journal {path} is missing, and turns that were acknowledged are in nothing else; bring it back, or run \
-             `turn-metrics check --repair` to go on without them"
+        "the journal {path} is missing or empty, and turns that were acknowledged are in nothing else; bring it back, \
+             or run `turn-metrics check --repair` to go on without them"
     )]
     JournalMissing {
         /// The path of the journal.
         path: PathBuf,
     },
     /// The journal belongs to another store, or to another time of this store.
-    #[error("the journal {path} does not belong to the database beside it: {cause}")]
+    #[error("the journal {path} does not belong to the database beside it: {cause}; {}", advice(*.is_complete))]
     JournalOfAnother {
         /// The journal.
         path: PathBuf,
         /// Why the journal does not belong to the database.
         cause: Misfit,
+        /// Whether the database needs no journal, as after an orderly stop or in a backup.
+        is_complete: bool,
     },
     /// The file is not a sound database: reading it failed in a way that does not happen with an intact file.
     #[error("the database {path} is damaged: {}; `turn-metrics check` tells more", .cause.in_full())]
@@ -106,6 +128,19 @@ pub enum OpenError {
     Thread(io::Error),
 }
 
+/// Returns what to do if the two files do not belong together.
+fn advice(is_complete: bool) -> &'static str {
+    if is_complete {
+        "the database is complete without a journal, as a backup and the file of a stopped server are; to go on with \
+         it alone, move the journal away; to keep turns that only the journal has, bring back the database that was \
+         beside the journal"
+    } else {
+        "bring back the two files that were beside each other, or move the journal away and restore a backup; if there \
+         is none, move the journal away and run `turn-metrics check --repair` to go on without the turns that are in \
+         neither file"
+    }
+}
+
 impl OpenError {
     /// Returns the error of a data directory that is missing because something else is in its place, such as a symbolic
     /// link whose target does not exist. `None` if nothing is in its place.
@@ -131,6 +166,8 @@ impl From<OpenError> for Fault {
                 Self::new(FaultKind::Damaged, "a row of the journal is damaged").numbered(*row)
             }
             OpenError::Dangling { .. } => because("the database is a symbolic link to a file that does not exist"),
+            OpenError::MainEmpty { .. } => because("the database is empty"),
+            OpenError::MainMissing { .. } => because("the database is missing, and its journal is there"),
             OpenError::InUse { .. } => because("the database is in use by another process"),
             OpenError::NotOurs { .. } => because("the file is no turn-metrics database"),
             OpenError::OtherFormat { found, .. } => {
@@ -197,12 +234,18 @@ mod tests {
                 FaultKind::Database,
                 "the database is a symbolic link to a file that does not exist",
             ),
+            (OpenError::MainEmpty { path: path() }, FaultKind::Database, "the database is empty"),
+            (
+                OpenError::MainMissing { path: path(), journal: path() },
+                FaultKind::Database,
+                "the database is missing, and its journal is there",
+            ),
             (OpenError::InUse { path: path() }, FaultKind::Database, "the database is in use by another process"),
             (OpenError::NotOurs { path: path() }, FaultKind::Database, "the file is no turn-metrics database"),
             (of_other_format(&path(), 7), FaultKind::Database, "the database is of another format: 7"),
             (OpenError::JournalMissing { path: path() }, FaultKind::Database, "the journal is missing"),
             (
-                OpenError::JournalOfAnother { path: path(), cause: Misfit::OtherStore },
+                OpenError::JournalOfAnother { path: path(), cause: Misfit::OtherStore, is_complete: true },
                 FaultKind::Database,
                 "the journal does not belong to the database",
             ),

@@ -4,12 +4,14 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 use redb::{Database, ReadTransaction, ReadableDatabase, WriteTransaction};
 use uuid::Uuid;
 
+use super::in_place::InPlace;
 use super::size::pack;
 use crate::store::position::Lineage;
 use crate::store::redb::memtable::Memtable;
 use crate::store::redb::memtable::tally::Recent;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::TurnHasher;
+use crate::store::redb::tables::journal_mark::JournalMark;
 use crate::store::redb::tables::meta::{ReadMeta, WriteMeta};
 use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::schema::ROWS;
@@ -26,6 +28,7 @@ pub(crate) struct Files {
     journal: Database,
     memtable: RwLock<Memtable>,
     counts: Arc<Counts>,
+    in_place: Arc<InPlace>,
     store_id: Uuid,
     lineage: Lineage,
     /// The running time in milliseconds.
@@ -43,12 +46,29 @@ pub(crate) struct Counts {
     pub(super) recent: Mutex<Recent>,
 }
 
+/// How far the contents of the files reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Extent {
+    lineage: Lineage,
+    /// The last row of the journal.
+    last_row: JournalMark,
+}
+
+impl Extent {
+    /// Returns whether files with this extent have everything that they had with an earlier one.
+    pub(super) fn includes(self, earlier: Self) -> bool {
+        let has_row = self.last_row.number > earlier.last_row.number || self.last_row == earlier.last_row;
+        self.lineage == earlier.lineage && has_row
+    }
+}
+
 impl Files {
     pub(crate) fn new(
         tables: Database,
         journal: Database,
         memtable: Memtable,
         store_id: Uuid,
+        in_place: InPlace,
     ) -> Result<Self, Failure> {
         let meta = ReadMeta::of(&tables)?;
         let (running, lineage) = (meta.running_time()?, meta.lineage()?);
@@ -58,7 +78,8 @@ impl Files {
         let running_ms = AtomicU64::new(running.get());
         let filter = Arc::default();
         let (memtable, counts) = (RwLock::new(memtable), Arc::default());
-        let files = Self { tables, journal, memtable, counts, store_id, lineage, running_ms, filter };
+        let in_place = Arc::new(in_place);
+        let files = Self { tables, journal, memtable, counts, in_place, store_id, lineage, running_ms, filter };
         // One row is enough to see that a new store has none. The rows of a large store are read in the background.
         learn_turns(&files.filter, files.read_tables(), 1);
         Ok(files)
@@ -85,6 +106,15 @@ impl Files {
     /// Returns the sums over the turns of the memtable that were counted so far.
     pub(crate) fn counts(&self) -> &Arc<Counts> {
         &self.counts
+    }
+
+    /// Returns what knows whether the names of these files still lead to them.
+    pub(crate) fn in_place(&self) -> Arc<InPlace> {
+        Arc::clone(&self.in_place)
+    }
+
+    pub(crate) fn extent(&self) -> Extent {
+        Extent { lineage: self.lineage, last_row: self.memtable().last_row() }
     }
 
     pub(crate) fn lineage(&self) -> Lineage {
@@ -134,6 +164,18 @@ impl Files {
         let mut txn = self.journal.begin_write()?;
         txn.set_durability(redb::Durability::Immediate)?;
         Ok(txn)
+    }
+
+    /// Notes in the tables which row of the journal is the newest, unless they say so already. From then on, a copy of
+    /// the journal without that row is refused.
+    pub(crate) fn note_newest(&self) -> Result<(), Failure> {
+        let newest = self.memtable().last_row();
+        if ReadMeta::of(&self.tables)?.newest()? == newest {
+            return Ok(());
+        }
+        let txn = self.write_tables()?;
+        WriteMeta::write(&txn)?.note_newest(newest)?;
+        Ok(txn.commit()?)
     }
 
     /// Drops all rows of the journal, and notes in the tables that the store has no journal. Call this only if the
@@ -187,6 +229,17 @@ mod tests {
     use redb::{Builder, ReadableDatabase};
 
     use super::*;
+
+    #[test]
+    fn an_extent_includes_those_that_the_same_history_had_before() {
+        let [lineage, other] = [1, 2].map(|id| Lineage(Uuid::from_u128(id)));
+        let extent = |lineage, number, checksum| Extent { lineage, last_row: JournalMark { number, checksum } };
+        let earlier = extent(lineage, 5, 7);
+        assert!(extent(lineage, 5, 7).includes(earlier) && extent(lineage, 6, 1).includes(earlier));
+        for extent in [extent(lineage, 4, 7), extent(lineage, 5, 8), extent(other, 6, 1)] {
+            assert!(!extent.includes(earlier), "{extent:?}");
+        }
+    }
 
     #[test]
     fn an_index_that_cannot_be_read_costs_the_filter_alone() {

@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use super::file::remove;
+use super::in_place::Displaced;
 use super::location::Location;
 use super::open_error::{OpenError, failed};
 use super::open_files::Files;
@@ -14,7 +15,15 @@ use crate::store::redb::unwind;
 impl Location {
     /// Removes the journal and closes the files. Then the main file alone is the store. Call this only if the tables
     /// have the contents of the journal.
+    ///
+    /// If the main file is not in its place, the journal may be all that is left of the store, so it stays as it is.
     pub(crate) fn retire(&self, mut files: Files) -> Result<(), Fault> {
+        let displaced = files.in_place().displaced();
+        if let Some(Displaced::Main | Displaced::Both) = displaced {
+            let cause = files.in_place().check();
+            files.close();
+            return cause.inspect_err(|fault| tracing::warn!(%fault, "the journal is left as it is"));
+        }
         // A panic must not unwind into the drop of the files: that would panic again.
         let retired = unwind::caught_as_fault(|| Ok(files.retire_journal()?));
         if retired.is_ok() && is_sparse(self.main_bytes(), files.live_bytes().unwrap_or(u64::MAX)) {
@@ -22,7 +31,8 @@ impl Location {
         }
         files.close();
         let removed = retired.and_then(|()| match self {
-            Self::Directory(_) => Ok(remove_journal(&self.path(StoreFile::Journal))?),
+            // Another file in the journal's place is not ours to remove.
+            Self::Directory(_) if displaced.is_none() => Ok(remove_journal(&self.path(StoreFile::Journal))?),
             _ => Ok(()),
         });
         removed.inspect_err(|fault| {

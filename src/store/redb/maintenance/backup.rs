@@ -17,6 +17,7 @@ use crate::store::redb::files::location::Location;
 use crate::store::redb::files::open_files::Files;
 use crate::store::redb::files::size::file_size;
 use crate::store::redb::files::slot::Slot;
+use crate::store::redb::files::unfinished::Unfinished;
 use crate::store::redb::memtable::Memtable;
 use crate::store::redb::memtable::order::Run;
 use crate::store::redb::memtable::piece::Piece;
@@ -32,10 +33,6 @@ use crate::store::redb::tables::schema::{CONVERSATIONS, KEYS, Keys, copy_tables}
 use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::redb::tables::write::begin_write;
 use crate::turn::RunningTime;
-
-/// The suffix of the file in which the copy is built. The file stands beside the main file, because no other directory
-/// is known to belong to the store and to have room.
-const UNFINISHED: &str = ".backup";
 
 /// Builds copies, one at a time: the next copy can be built after the last one is dropped. Clones share this limit.
 #[derive(Debug, Clone)]
@@ -91,7 +88,9 @@ impl Workshop {
         let taken = Taken(Arc::clone(&self.taken));
         let unwritable = |error: io::Error| BackupError::Write(Fault::disk(error));
         let main = link::target(&directory.join(StoreFile::Main.name())).map_err(unwritable)?;
-        let path = link::beside(&main, UNFINISHED);
+        // The copy is built beside the main file, because no other directory is known to belong to the store and to have
+        // room.
+        let path = Unfinished::Backup.beside(&main);
         self.check_room(&main)?;
         let built = remove(&path).map_err(unwritable).and_then(|()| {
             // The snapshot begins as late as possible: while it lives, redb cannot use the old pages again, and the

@@ -16,11 +16,14 @@ use crate::settings::StoreSettings;
 use crate::store::fault::Fault;
 use crate::store::redb::checkpoint::Checkpoint;
 use crate::store::redb::files::file::{create_database, open_database, remove, rename};
+use crate::store::redb::files::header::StoreHeader;
 use crate::store::redb::files::location::Location;
-use crate::store::redb::files::open_error::{OpenError, explain};
+use crate::store::redb::files::look::look_at;
+use crate::store::redb::files::open_error::{OpenError, explain, failed};
 use crate::store::redb::files::path::{has_content, sync_directory};
 use crate::store::redb::files::size::{file_size, pack};
 use crate::store::redb::files::slot::Slot;
+use crate::store::redb::files::unfinished::Unfinished;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::schema::copy_tables;
 use crate::store::redb::tables::store_file::StoreFile;
@@ -75,18 +78,17 @@ pub fn compact(directory: &Path) -> Result<Compaction, CompactError> {
     let named = [StoreFile::Main, StoreFile::Journal].map(|file| directory.join(file.name()));
     // If a path is a symbolic link, the file that it leads to is replaced, and the link stays.
     let [path, journal] = named.map(|path| link::target(&path).unwrap_or(path));
-    if !has_content(&path) {
+    if !path.exists() && !has_content(&journal) {
         return Err(OpenError::of_missing(directory).map_or(CompactError::Missing { path }, CompactError::Open));
     }
     let bytes_before = file_size(&path) + file_size(&journal);
     let location = Location::Directory(directory.to_owned());
-    let settings = StoreSettings::default();
-    let slot = Arc::new(Slot::new(location.open(settings.redb.cache_bytes)?));
-    // Closing the files in order moves everything into the main file.
-    let closed = Checkpoint::new(slot, settings.redb.journal_bytes).close(&location);
-    closed.map_err(|cause| CompactError::Journal { path: path.clone(), cause })?;
+    if !is_complete(&path, &journal)? {
+        move_journal(&location, &path)?;
+    }
     let old = open_database(&Builder::new(), &path).map_err(|error| explain(&path, error))?;
-    let unfinished = link::beside(&path, ".compact");
+    location.remove_unfinished();
+    let unfinished = Unfinished::Compaction.beside(&path);
     let replaced = write_anew(&old, &unfinished)
         .map_err(Fault::from)
         .and_then(|()| replace(&path, &unfinished).map_err(Fault::disk))
@@ -97,6 +99,25 @@ pub fn compact(directory: &Path) -> Result<Compaction, CompactError> {
     replaced?;
     sync_directory(link::directory_of(&path))?;
     Ok(Compaction { bytes_before, bytes_after: file_size(&path) })
+}
+
+/// Returns whether the main file is the whole store. Then no journal is made, since a failure could leave it.
+fn is_complete(path: &Path, journal: &Path) -> Result<bool, OpenError> {
+    if !has_content(path) || has_content(journal) {
+        return Ok(false);
+    }
+    let main = look_at(&Builder::new(), path, StoreFile::Main)?;
+    let header = StoreHeader::of(&main).map_err(|failure| failed(path, failure))?;
+    Ok(header.bond.journal_id.is_none())
+}
+
+/// Moves the contents of the journal into the main file.
+fn move_journal(location: &Location, path: &Path) -> Result<(), CompactError> {
+    let settings = StoreSettings::default();
+    let slot = Arc::new(Slot::new(location.open(settings.redb.cache_bytes)?));
+    // Closing the files in order moves everything into the main file.
+    let closed = Checkpoint::new(slot, settings.redb.journal_bytes).close(location);
+    closed.map_err(|cause| CompactError::Journal { path: path.to_owned(), cause })
 }
 
 /// Replaces a file by another one, which takes over its permissions.

@@ -21,7 +21,7 @@ fn id(name: &str) -> ConversationId {
     ConversationId::new(name).unwrap()
 }
 
-fn open(directory: &Path) -> Result<(RedbEngine, Writer), OpenError> {
+pub(super) fn open(directory: &Path) -> Result<(RedbEngine, Writer), OpenError> {
     let location = Location::Directory(directory.to_owned());
     RedbEngine::prepare(location, &StoreSettings::default(), Backoff::default())
 }
@@ -38,13 +38,13 @@ fn seal(store: &RedbEngine, writer: &mut Writer, name: &str, version: u64) {
 }
 
 /// Ends a store as if its process were killed.
-fn lose((store, writer): (RedbEngine, Writer)) {
+pub(super) fn lose((store, writer): (RedbEngine, Writer)) {
     drop(store);
     writer.run();
 }
 
 /// Returns a store as a crash leaves it, with two turns of each conversation in the tables and two in the journal.
-fn prepared() -> tempfile::TempDir {
+pub(super) fn prepared() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     for versions in [0..2, 2..4] {
         let (store, mut writer) = open(directory.path()).unwrap();
@@ -74,7 +74,12 @@ fn told(store: &RedbEngine) -> ([usize; 2], Lineage) {
 /// Does `operation` on copies of a directory. Each run crashes at another change, by a kill or by a power cut, and then
 /// `check_rest` checks what is left. Only one in `every` changes is tried; `TURN_METRICS_TEST_EVERY=1` tries all.
 /// Returns the number of changes.
-fn at_each_change(prepared: &Path, every: usize, operation: impl Fn(&Path), check_rest: impl Fn(&Path)) -> u64 {
+pub(super) fn at_each_change(
+    prepared: &Path,
+    every: usize,
+    operation: impl Fn(&Path),
+    check_rest: impl Fn(&Path),
+) -> u64 {
     let mut random = Random::new(1);
     let set = std::env::var("TURN_METRICS_TEST_EVERY").ok().map(|every| every.parse().unwrap());
     for crashes in (0..).step_by(set.unwrap_or(every)) {
@@ -117,14 +122,6 @@ fn a_crash_in_a_compaction_loses_nothing() {
         assert_whole(directory, lineage);
         compact(directory);
         assert_whole(directory, lineage);
-        assert_eq!(
-            fs::read_dir(directory)
-                .unwrap()
-                .filter(|file| { file.as_ref().unwrap().file_name().to_string_lossy().contains(".compact") })
-                .count(),
-            0,
-            "the next run did not remove the file that the crash left"
-        );
     });
     assert!(crashes > 20, "{crashes}");
 }

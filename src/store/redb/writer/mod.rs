@@ -61,7 +61,7 @@ use crate::store::contract::{CommitError, Health};
 use crate::store::fault::Fault;
 use crate::store::redb::checkpoint::Checkpoint;
 use crate::store::redb::files::location::Location;
-use crate::store::redb::files::open_files::Files;
+use crate::store::redb::files::open_files::{Extent, Files};
 use crate::store::redb::files::slot::Slot;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::meta::WriteMeta;
@@ -104,6 +104,10 @@ pub(crate) struct Writer {
     /// The moment at which to open a failed store again, and how long to wait if that fails. `None` while the store is
     /// open.
     retry: Option<(Instant, Duration)>,
+    /// Whether the files were not in their places when the last batch was written.
+    is_displaced: bool,
+    /// What the files had when commits were last acknowledged.
+    acknowledged: Option<Extent>,
     state: ReportOnExit,
 }
 
@@ -118,6 +122,7 @@ impl Writer {
         state: watch::Sender<Health>,
     ) -> Self {
         let state = ReportOnExit { state, exit: Health::Ended };
+        let acknowledged = slot.with(Files::extent).ok();
         let checkpoint = Arc::new(Checkpoint::new(Arc::clone(&slot), settings.redb.journal_bytes));
         Self {
             jobs,
@@ -140,6 +145,8 @@ impl Writer {
             expected: 1,
             patience: Duration::ZERO,
             retry: None,
+            is_displaced: false,
+            acknowledged,
             state,
         }
     }
@@ -313,6 +320,11 @@ impl Writer {
         if batch.is_empty() {
             return;
         }
+        // The files are looked for after each batch, and also before it if they were gone then.
+        if let (true, Err(cause)) = (self.is_displaced, self.check_in_place()) {
+            batch.into_iter().for_each(|job| job.answer(Err(CommitError::Unavailable(cause.clone()))));
+            return;
+        }
         let begun = Instant::now();
         let has_room = room == Ok(Room::All);
         let done = self.checkpoint.failure().map_or(room, Err).and_then(|room| {
@@ -332,7 +344,14 @@ impl Writer {
                     self.capacity.learn(turns_of(&batch), gathered.elapsed(), self.last.append);
                     self.admission.set_most(self.capacity.turns());
                 }
-                batch.into_iter().zip(answers).for_each(|(job, answer)| job.answer(answer));
+                // What was written to files that are gone by now must not be acknowledged.
+                let in_place = self.check_in_place();
+                self.is_displaced = in_place.is_err();
+                self.acknowledged = self.slot.with(Files::extent).ok().or(self.acknowledged);
+                let in_place = in_place.map_err(CommitError::Unavailable);
+                for (job, answer) in batch.into_iter().zip(answers) {
+                    job.answer(in_place.clone().and(answer));
+                }
                 if let Some(background) = &self.background {
                     background.wake();
                 }
@@ -426,12 +445,26 @@ impl Writer {
         Ok(answers)
     }
 
-    /// Writes to the tables, to show that a write works.
+    /// Returns an error if the names of the files lead to other files, or to none.
+    fn check_in_place(&self) -> Result<(), Fault> {
+        match self.slot.with(Files::in_place) {
+            Ok(in_place) => in_place.check(),
+            // The files are closed. The batch fails for that reason.
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Writes to the tables, to show that a write works. The write also notes the newest row.
     fn check_tables(&self) -> Result<(), Failure> {
         let _no_flush = self.checkpoint.pause();
-        let Ok(txn) = self.slot.with(Files::write_tables) else { return Ok(()) };
-        let txn = txn?;
-        WriteMeta::write(&txn)?.touch()?;
+        let begun = self.slot.with(|files| Ok::<_, Failure>((files.memtable().last_row(), files.write_tables()?)));
+        let Ok(begun) = begun else { return Ok(()) };
+        let (newest, txn) = begun?;
+        {
+            let mut meta = WriteMeta::write(&txn)?;
+            meta.touch()?;
+            meta.note_newest(newest)?;
+        }
         Ok(txn.commit()?)
     }
 
@@ -446,7 +479,7 @@ impl Writer {
     }
 
     pub(crate) fn open_again(&mut self) {
-        match self.location.reopen(self.settings.redb.cache_bytes) {
+        match self.location.reopen(self.settings.redb.cache_bytes, self.acknowledged) {
             Ok(files) => {
                 tracing::info!("the store is open again");
                 self.slot.fill(files);

@@ -1,0 +1,195 @@
+//! Whether the files that a store has open are still the files that their names lead to.
+//!
+//! A process can go on writing to a file that was removed or moved away. Everything that it writes then is gone when it
+//! ends, so nothing may be acknowledged.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::location::Location;
+use super::open_error::{OpenError, failed};
+use crate::store::fault::{Fault, FaultKind};
+use crate::store::redb::tables::store_file::StoreFile;
+
+/// The names of the open files, and which file each name led to when it was opened. Empty for files without names.
+#[derive(Debug, Default)]
+pub(crate) struct InPlace {
+    main: Option<NamedFile>,
+    journal: Option<NamedFile>,
+    /// Whether the log has the latest finding: that a file is gone.
+    is_told: AtomicBool,
+}
+
+#[derive(Debug)]
+struct NamedFile {
+    path: PathBuf,
+    identity: Identity,
+}
+
+/// Which of the files is not where it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Displaced {
+    Main,
+    Journal,
+    Both,
+}
+
+/// The numbers of the device and of the file on it. The system gives them to no other file while the file is open.
+#[cfg(unix)]
+type Identity = (u64, u64);
+#[cfg(not(unix))]
+type Identity = ();
+
+#[cfg(unix)]
+fn identity(path: &Path) -> io::Result<Identity> {
+    use std::os::unix::fs::MetadataExt;
+
+    fs::metadata(path).map(|file| (file.dev(), file.ino()))
+}
+
+/// On other systems, a file in use can neither be removed nor replaced, or only its absence can be seen.
+#[cfg(not(unix))]
+fn identity(path: &Path) -> io::Result<Identity> {
+    fs::metadata(path).map(drop)
+}
+
+impl NamedFile {
+    fn of(path: PathBuf) -> Result<Self, OpenError> {
+        let identity = identity(&path).map_err(|source| failed(&path, Fault::disk(source)))?;
+        Ok(Self { path, identity })
+    }
+
+    /// Symbolic links are followed, so a link that leads elsewhere is noticed too. An error that does not say whether
+    /// the file is there counts as if it were: if the disk fails, writes fail.
+    fn is_displaced(&self) -> bool {
+        match identity(&self.path) {
+            Ok(identity) => identity != self.identity,
+            Err(error) => matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::StaleNetworkFileHandle
+            ),
+        }
+    }
+}
+
+impl InPlace {
+    /// To be called when both files were just opened.
+    pub(super) fn of(location: &Location) -> Result<Self, OpenError> {
+        if !matches!(location, Location::Directory(_)) {
+            return Ok(Self::default());
+        }
+        let named = |file| NamedFile::of(location.path(file)).map(Some);
+        Ok(Self { main: named(StoreFile::Main)?, journal: named(StoreFile::Journal)?, is_told: AtomicBool::new(false) })
+    }
+
+    /// Asks the system which files the names lead to now. This takes some microseconds.
+    pub(crate) fn displaced(&self) -> Option<Displaced> {
+        let is_displaced = |file: &Option<NamedFile>| file.as_ref().is_some_and(NamedFile::is_displaced);
+        match (is_displaced(&self.main), is_displaced(&self.journal)) {
+            (false, false) => None,
+            (true, false) => Some(Displaced::Main),
+            (false, true) => Some(Displaced::Journal),
+            (true, true) => Some(Displaced::Both),
+        }
+    }
+
+    /// Like [`InPlace::displaced`], as a fault. Logs when a file is gone or back.
+    pub(crate) fn check(&self) -> Result<(), Fault> {
+        let displaced = self.displaced();
+        if self.is_told.swap(displaced.is_some(), Ordering::Relaxed) != displaced.is_some() {
+            match displaced {
+                Some(displaced) => tracing::error!(cause = %displaced.fault(), "nothing is acknowledged any more"),
+                None => tracing::info!("the files of the store are in place again"),
+            }
+        }
+        displaced.map_or(Ok(()), |displaced| Err(displaced.fault()))
+    }
+}
+
+impl Displaced {
+    fn fault(self) -> Fault {
+        Fault::new(
+            FaultKind::Database,
+            match self {
+                Self::Main => {
+                    "the database file turn-metrics.redb was removed, moved or replaced while the server has it open; move \
+                 it back; if it is lost, save its contents with `turn-metrics backup` before you stop the server"
+                }
+                Self::Journal => {
+                    "the file turn-metrics.journal.redb was removed, moved or replaced while the server has it open; move \
+                 it back, or stop the server with SIGTERM, which saves everything in turn-metrics.redb, and start it \
+                 again"
+                }
+                Self::Both => {
+                    "the data directory or both files in it were removed, moved or replaced while the server has them \
+                 open; move them back; if they are lost, make the directory again and save their contents with \
+                 `turn-metrics backup` before you stop the server"
+                }
+            },
+        )
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// Returns a directory `data` with the files of an open store, and these files.
+    fn opened() -> (tempfile::TempDir, PathBuf, InPlace) {
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().join("data");
+        fs::create_dir(&data).unwrap();
+        let location = Location::Directory(data.clone());
+        for file in [StoreFile::Main, StoreFile::Journal] {
+            fs::write(location.path(file), "x").unwrap();
+        }
+        let in_place = InPlace::of(&location).unwrap();
+        assert_eq!(in_place.displaced(), None);
+        (directory, data, in_place)
+    }
+
+    #[test]
+    fn a_file_that_was_moved_or_replaced_is_named_until_it_is_back() {
+        for (file, displaced) in [(StoreFile::Main, Displaced::Main), (StoreFile::Journal, Displaced::Journal)] {
+            let (directory, data, in_place) = opened();
+            let (path, away) = (data.join(file.name()), directory.path().join("away"));
+            fs::rename(&path, &away).unwrap();
+            assert_eq!(in_place.displaced(), Some(displaced));
+            assert!(in_place.check().unwrap_err().to_string().contains(file.name()));
+            fs::copy(&away, &path).unwrap();
+            assert_eq!(in_place.displaced(), Some(displaced), "a copy has the place of the file");
+            fs::rename(&away, &path).unwrap();
+            assert_eq!(in_place.check(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn another_directory_in_the_place_of_the_files_is_noticed_even_behind_a_link() {
+        let (directory, data, in_place) = opened();
+        let away = directory.path().join("away");
+        fs::rename(&data, &away).unwrap();
+        assert_eq!(in_place.displaced(), Some(Displaced::Both));
+        fs::write(&data, "a file in the place of the directory").unwrap();
+        assert_eq!(in_place.displaced(), Some(Displaced::Both));
+        fs::remove_file(&data).unwrap();
+        symlink(&away, &data).unwrap();
+        assert_eq!(in_place.displaced(), None, "the link leads to the same files");
+        let copy = directory.path().join("copy");
+        fs::create_dir(&copy).unwrap();
+        for file in [StoreFile::Main, StoreFile::Journal] {
+            fs::copy(away.join(file.name()), copy.join(file.name())).unwrap();
+        }
+        fs::remove_file(&data).unwrap();
+        symlink(&copy, &data).unwrap();
+        assert_eq!(in_place.displaced(), Some(Displaced::Both));
+    }
+
+    #[test]
+    fn files_without_names_are_always_in_place() {
+        assert_eq!(InPlace::of(&Location::Memory).unwrap().check(), Ok(()));
+    }
+}
