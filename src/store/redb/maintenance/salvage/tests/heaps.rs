@@ -1,0 +1,58 @@
+use super::world::World;
+use crate::simulate::random::Random;
+
+const PAGE_BYTES: usize = 4096;
+
+/// Returns where the pages of a type begin.
+fn pages(image: &[u8], page_type: u8) -> Vec<usize> {
+    let is_page = |at: &usize| image[*at] == page_type && image[at + 2..at + 4] != [0, 0];
+    (PAGE_BYTES..image.len()).step_by(PAGE_BYTES).filter(is_page).collect()
+}
+
+fn overwrite_branches(image: &mut [u8], random: &mut Random) {
+    let branches = pages(image, 2);
+    assert!(branches.len() > 1, "{branches:?}");
+    for at in branches {
+        for byte in &mut image[at..at + PAGE_BYTES] {
+            *byte = u8::try_from(random.below(256)).unwrap();
+        }
+    }
+}
+
+fn flip_in_leaves(image: &mut [u8], leaves: usize, flips: usize, random: &mut Random) {
+    let all = pages(image, 1);
+    assert!(all.len() > leaves, "{}", all.len());
+    for _ in 0..leaves {
+        let at = all[random.below(all.len())];
+        for _ in 0..flips {
+            image[at + random.below(PAGE_BYTES)] ^= 1 << random.below(8);
+        }
+    }
+}
+
+#[tokio::test]
+async fn all_branches_overwritten_and_many_leaves_flipped_costs_only_what_is_named() {
+    for (name, world) in [("closed", World::closed().await), ("killed", World::killed().await)] {
+        for (seed, branches, leaves, flips) in [(1, true, 0, 0), (2, true, 12, 1), (3, false, 40, 3), (4, true, 30, 40)]
+        {
+            let mut random = Random::new(seed);
+            let mut main = world.main.clone();
+            if branches {
+                overwrite_branches(&mut main, &mut random);
+            }
+            flip_in_leaves(&mut main, leaves, flips, &mut random);
+            let directory = World::place(&main, world.journal.as_deref());
+            let damage = format!("{name}: branches {branches}, {flips} flips in each of {leaves} leaves");
+            let repaired = world.repair(directory.path(), &damage).await;
+            assert!(!repaired.was_clean);
+            let all = world.sealed_turns();
+            println!(
+                "{damage}: {} of {all} sealed turns and {} open turns lost, {} losses named",
+                repaired.lost_sealed,
+                repaired.lost_open,
+                repaired.losses.len()
+            );
+            assert!(repaired.lost_sealed * 5 < all, "{damage}: {} of {all} turns are lost", repaired.lost_sealed);
+        }
+    }
+}
