@@ -214,10 +214,10 @@ pub use self::redb::files::replay::RowFlaw;
 pub use self::redb::files::storage::Storage;
 pub use self::redb::maintenance::check::error::CheckError;
 pub use self::redb::maintenance::check::flaw::Flaw;
+pub use self::redb::maintenance::check::loss::Loss;
 pub use self::redb::maintenance::check::report::{CheckReport, Violation};
 pub use self::redb::maintenance::check::{check, repair};
 pub use self::redb::maintenance::compact::{CompactError, Compaction, compact};
-pub use self::redb::maintenance::salvage::loss::Loss;
 pub use self::redb::tables::record::damaged::DamagedRecord;
 pub use self::redb::tables::store_file::StoreFile;
 #[cfg(feature = "server")]

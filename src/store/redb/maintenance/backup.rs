@@ -29,7 +29,7 @@ use crate::store::redb::tables::meta::{ReadMeta, WriteMeta};
 use crate::store::redb::tables::read::find_conversation;
 use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
 use crate::store::redb::tables::row::Rows;
-use crate::store::redb::tables::schema::{CONVERSATIONS, KEYS, Keys, copy_sound_tables};
+use crate::store::redb::tables::schema::{CONVERSATIONS, KEYS, Keys, copy_whole_tables};
 use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::redb::tables::write::begin_write;
 use crate::store::redb::unwind;
@@ -215,7 +215,7 @@ fn copy(from: Snapshot, path: &Path, cache_bytes: usize) -> Result<(), Failure> 
     builder.set_cache_size(cache_bytes);
     let database = create_database(&builder, path)?;
     let to = begin_write(&database)?;
-    copy_sound_tables(&from.tables, &to)?;
+    copy_whole_tables(&from.tables, &to)?;
     let pieces = from.not_in_tables()?;
     let (last, sums) = (from.last_row, Some(from.sums));
     let transfer = Transfer { pieces, runs: from.runs, checkpoint: Some(last), newest: last, sums };
@@ -228,7 +228,7 @@ fn copy(from: Snapshot, path: &Path, cache_bytes: usize) -> Result<(), Failure> 
     meta.release_journal(from.last_row)?;
     drop(meta);
     to.commit()?;
-    // Rows of the index have no checksums, and rows that are missing have none either.
+    // This verifies each row. A damaged row that a commit of the memtable has replaced is no damage.
     if !inspect(&database)?.violations.is_empty() {
         return Err(DamagedRecord::new("table", RecordFlaw::Disagrees).into());
     }

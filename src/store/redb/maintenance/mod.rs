@@ -4,7 +4,6 @@
 //!
 //! - `backup`: copies all of a store while it works.
 //! - `check`: verifies the files of a stopped store, and repairs them.
-//! - `salvage`: builds a new main file from what is left in damaged files.
 //! - `compact`: makes the main file of a stopped store as small as it can be.
 //! - `crash_tests`: crashes at each change that these operations make to files.
 
@@ -13,4 +12,3 @@ pub(crate) mod check;
 pub(crate) mod compact;
 #[cfg(test)]
 mod crash_tests;
-pub(crate) mod salvage;

@@ -300,6 +300,11 @@ impl<'txn> WriteMeta<'txn> {
         Ok(())
     }
 
+    /// Main file: notes how many repairs there were, for a file whose own number is lost.
+    pub(crate) fn set_repairs(&mut self, repairs: u64) -> Result<(), Failure> {
+        self.set_number(META_REPAIRS, repairs)
+    }
+
     /// Both files: writes a row of the table as it was in another file.
     pub(crate) fn restore(&mut self, name: &str, value: &[u8]) -> Result<(), Failure> {
         self.0.insert(name, value)?;

@@ -264,18 +264,33 @@ pub(crate) fn make_tables(txn: &WriteTransaction) -> Result<(), Failure> {
 /// Copies every table of a main file, byte for byte, so a damaged row is damaged in the copy too. The rows are written
 /// in the order of their keys, and so fill their pages.
 pub(crate) fn copy_tables(from: &ReadTransaction, to: &WriteTransaction) -> Result<(), Failure> {
-    visit_tables(&mut Copy { from, to, verifies: false })
+    visit_tables(&mut Copy { from, to, demand: Demand::Nothing })
 }
 
-/// Like [`copy_tables`], and returns an error if a row does not fit its checksum or if a table lacks rows.
+/// Like [`copy_tables`], and returns an error if a table lacks rows.
+pub(crate) fn copy_whole_tables(from: &ReadTransaction, to: &WriteTransaction) -> Result<(), Failure> {
+    visit_tables(&mut Copy { from, to, demand: Demand::AllRows })
+}
+
+/// Like [`copy_whole_tables`], and returns an error if a row does not fit its checksum.
 pub(crate) fn copy_sound_tables(from: &ReadTransaction, to: &WriteTransaction) -> Result<(), Failure> {
-    visit_tables(&mut Copy { from, to, verifies: true })
+    visit_tables(&mut Copy { from, to, demand: Demand::SoundRows })
+}
+
+/// What a copy demands of the tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Demand {
+    Nothing,
+    /// Each table has as many rows as its definition says.
+    AllRows,
+    /// Also each row fits its checksum.
+    SoundRows,
 }
 
 struct Copy<'a> {
     from: &'a ReadTransaction,
     to: &'a WriteTransaction,
-    verifies: bool,
+    demand: Demand,
 }
 
 impl Copy<'_> {
@@ -294,14 +309,14 @@ impl Copy<'_> {
         for row in from.iter()? {
             let (key, value) = row?;
             let (key, value) = (key.value(), value.value());
-            if self.verifies {
+            if self.demand == Demand::SoundRows {
                 verify(&key, &value)?;
             }
             to.insert(key, value)?;
             copied += 1;
         }
         let said = from.len()?;
-        if self.verifies && copied != said {
+        if self.demand != Demand::Nothing && copied != said {
             return Err(DamagedRecord::new("table", RecordFlaw::RowCount { found: copied, said }).into());
         }
         Ok(())

@@ -1,6 +1,6 @@
 use redb::{ReadableTable, Table, TableError, WriteTransaction};
 
-use crate::store::redb::maintenance::salvage::loss::Loss;
+use super::loss::Loss;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::record::conversation::ConversationRecord;
 use crate::store::redb::tables::row::Row;
@@ -8,18 +8,18 @@ use crate::store::redb::tables::schema::{CONVERSATIONS, Conversations, LOST_TURN
 
 /// Consecutive lost turns of a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::store::redb::maintenance) struct Range {
+pub(super) struct Range {
     /// The key of the conversation.
-    pub(in crate::store::redb::maintenance) key: u64,
+    pub(super) key: u64,
     /// The ordinal of the first of the turns.
-    pub(in crate::store::redb::maintenance) first: u64,
+    pub(super) first: u64,
     /// The ordinal of the last of the turns.
-    pub(in crate::store::redb::maintenance) last: u64,
+    pub(super) last: u64,
 }
 
 impl Range {
     /// Returns the parts of the ranges `all` that are in none of the ranges `without`. Both are in order.
-    pub(in crate::store::redb::maintenance) fn without(all: Vec<Self>, without: &[Self]) -> Vec<Self> {
+    pub(super) fn without(all: Vec<Self>, without: &[Self]) -> Vec<Self> {
         let mut left = Vec::new();
         let mut others = without.iter().peekable();
         for mut range in all {
@@ -45,7 +45,7 @@ impl Range {
 }
 
 /// Returns the turns that repairs moved aside or noted as missing, in order.
-pub(in crate::store::redb::maintenance) fn lost_ranges(txn: &WriteTransaction) -> Result<Vec<Range>, Failure> {
+pub(super) fn lost_ranges(txn: &WriteTransaction) -> Result<Vec<Range>, Failure> {
     let mut ranges: Vec<Range> = Vec::new();
     let lost = match txn.open_table(LOST_TURNS) {
         Err(TableError::TableDoesNotExist(_)) => return Ok(ranges),
@@ -61,26 +61,23 @@ pub(in crate::store::redb::maintenance) fn lost_ranges(txn: &WriteTransaction) -
     Ok(ranges)
 }
 
-/// Names the turns that are lost and were not lost `before`.
-pub(in crate::store::redb::maintenance) fn lost_turns(
-    txn: &WriteTransaction,
-    before: &[Range],
-) -> Result<Vec<Loss>, Failure> {
+/// Names the turns that are lost, and neither were lost `before` nor are `erased`.
+pub(super) fn lost_turns(txn: &WriteTransaction, before: &[Range], erased: &[Range]) -> Result<Vec<Loss>, Failure> {
     let names = Names::of(txn)?;
-    let ranges = Range::without(lost_ranges(txn)?, before).into_iter();
+    let ranges = Range::without(Range::without(lost_ranges(txn)?, before), erased).into_iter();
     ranges.map(|Range { key, first, last }| Ok(Loss::Turns { conversation: names.name(key)?, first, last })).collect()
 }
 
 /// Names conversations by their records.
-pub(in crate::store::redb::maintenance) struct Names<'txn>(Table<'txn, u64, Row<Conversations>>);
+pub(super) struct Names<'txn>(Table<'txn, u64, Row<Conversations>>);
 
 impl<'txn> Names<'txn> {
-    pub(in crate::store::redb::maintenance) fn of(txn: &'txn WriteTransaction) -> Result<Self, Failure> {
+    pub(super) fn of(txn: &'txn WriteTransaction) -> Result<Self, Failure> {
         Ok(Self(txn.open_table(CONVERSATIONS)?))
     }
 
     /// Returns the id of a conversation, or `#` and its key if the id is lost.
-    pub(in crate::store::redb::maintenance) fn name(&self, key: u64) -> Result<String, Failure> {
+    pub(super) fn name(&self, key: u64) -> Result<String, Failure> {
         let record = self.0.get(key)?;
         let record = record.and_then(|row| ConversationRecord::decode(row.value().verify(&key).ok()?).ok());
         Ok(record.map_or_else(|| format!("#{key}"), |record| record.id.to_string()))

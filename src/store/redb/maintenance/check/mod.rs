@@ -10,7 +10,9 @@
 //! - `flaw`: what can be wrong with a row, or with the file.
 //! - `report`: what a check found.
 //! - `error`: why a check or a repair could not be made.
+//! - `salvage`: builds a new main file from what is left in damaged files.
 //! - `copy`: makes the copies of the files that a repair keeps.
+//! - `loss`: what a repair could not bring back.
 //! - `lost`: the turns that repairs could not bring back.
 //! - `repair`: makes the tables agree with the turns in them.
 //! - `tests`: each kind of damage is found and repaired.
@@ -20,10 +22,12 @@ mod copy;
 pub(crate) mod error;
 pub(crate) mod flaw;
 mod inspect;
-pub(in crate::store::redb::maintenance) mod lost;
+pub(crate) mod loss;
+mod lost;
 mod paths;
-pub(in crate::store::redb::maintenance) mod repair;
+mod repair;
 pub(crate) mod report;
+mod salvage;
 mod state;
 mod sums;
 #[cfg(test)]
@@ -40,18 +44,18 @@ use self::copy::{keep_copy, sync_directory};
 use self::error::CheckError;
 use self::flaw::Flaw;
 use self::inspect::Inspection;
+use self::loss::Loss;
 use self::lost::{lost_ranges, lost_turns};
 use self::paths::Paths;
 use self::report::{CheckReport, Violation};
+use self::salvage::source::{JournalSource, MainSource};
+use self::salvage::{Salvaged, open_pages, salvage};
 use self::state::State;
 use crate::link;
 use crate::store::fault::Fault;
 use crate::store::redb::files::file::{remove, replace};
 use crate::store::redb::files::open_error::{OpenError, failed};
 use crate::store::redb::files::path::has_content;
-use crate::store::redb::maintenance::salvage::loss::Loss;
-use crate::store::redb::maintenance::salvage::source::{JournalSource, MainSource};
-use crate::store::redb::maintenance::salvage::{Salvaged, open_pages, salvage};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::write::begin_write;
 use crate::store::redb::unwind;
@@ -211,7 +215,7 @@ fn derive(paths: &Paths, (mut main, mut journal): (Database, Option<Database>)) 
         let before = lost_ranges(txn)?;
         unmerged.write(txn)?;
         repair::derive(txn)?;
-        losses = lost_turns(txn, &before)?;
+        losses = lost_turns(txn, &before, &[])?;
         Ok(())
     })?;
     if let Some(journal) = journal {

@@ -36,7 +36,7 @@ const TURNS_AT_ONCE: usize = 50_000;
 /// The sealed turns are the truth. A turn that cannot be read, or that is there a second time, is moved aside, and its
 /// ordinal is not given again. A missing turn is noted, and its ordinal is not given again either. Rows under a key
 /// that no conversation has stay as they are, for a person to look at.
-pub(in crate::store::redb::maintenance) fn derive(txn: &WriteTransaction) -> Result<(), Failure> {
+pub(super) fn derive(txn: &WriteTransaction) -> Result<(), Failure> {
     let meta = WriteMeta::write(txn)?;
     let (number, hasher) = (meta.next_repair()?, TurnHasher::of(meta.store_id()?));
     drop(meta);

@@ -1,6 +1,6 @@
 use super::flaw::Flaw;
+use super::loss::Loss;
 use crate::store::redb::files::replay::RowFlaw;
-use crate::store::redb::maintenance::salvage::loss::Loss;
 
 /// A broken invariant of the files, with its place. Displays as one line.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

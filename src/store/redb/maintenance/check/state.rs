@@ -3,10 +3,10 @@ use std::path::Path;
 
 use redb::{Builder, Database};
 
+use super::salvage::{Pages, examine, open_pages};
 use crate::store::fault::{Fault, FaultKind};
 use crate::store::redb::files::look::look_at;
 use crate::store::redb::files::open_error::{OpenError, failed};
-use crate::store::redb::maintenance::salvage::{Pages, examine, open_pages};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::redb::unwind;

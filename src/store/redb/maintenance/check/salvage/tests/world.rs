@@ -5,9 +5,9 @@ use std::path::Path;
 use tokio::sync::OnceCell;
 
 use crate::settings::StoreSettings;
+use crate::store::redb::maintenance::check::loss::Loss;
 use crate::store::redb::maintenance::check::report::CheckReport;
 use crate::store::redb::maintenance::check::{check, repair};
-use crate::store::redb::maintenance::salvage::loss::Loss;
 use crate::store::{Commit, Health, Location, OpenError, RedbEngine, StagedTurn, StoreFile, TurnOutcome, Version};
 use crate::turn::{
     ConversationId, Done, EpochMillis, OpenTurn, Progress, RunningTime, StepId, StepTimes, StoredTurn, TurnId, Usage,
@@ -127,6 +127,11 @@ impl World {
     pub(super) async fn killed() -> &'static Self {
         static WORLD: OnceCell<World> = OnceCell::const_new();
         WORLD.get_or_init(|| Self::new(false)).await
+    }
+
+    /// Returns how many sealed turns are in the journal only.
+    pub(super) fn sealed_in_journal(&self) -> usize {
+        self.sealed.keys().filter(|(_, ordinal)| *ordinal > IN_TABLES * SEALED_AT_ONCE).count()
     }
 
     pub(super) fn sealed_turns(&self) -> usize {

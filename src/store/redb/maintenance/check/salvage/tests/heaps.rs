@@ -9,9 +9,10 @@ fn pages(image: &[u8], page_type: u8) -> Vec<usize> {
     (PAGE_BYTES..image.len()).step_by(PAGE_BYTES).filter(is_page).collect()
 }
 
-fn overwrite_branches(image: &mut [u8], random: &mut Random) {
+/// Overwrites all branches of a file.
+pub(super) fn overwrite_branches(image: &mut [u8], random: &mut Random) {
     let branches = pages(image, 2);
-    assert!(branches.len() > 1, "{branches:?}");
+    assert!(!branches.is_empty());
     for at in branches {
         for byte in &mut image[at..at + PAGE_BYTES] {
             *byte = u8::try_from(random.below(256)).unwrap();
@@ -54,5 +55,33 @@ async fn all_branches_overwritten_and_many_leaves_flipped_costs_only_what_is_nam
             );
             assert!(repaired.lost_sealed * 5 < all, "{damage}: {} of {all} turns are lost", repaired.lost_sealed);
         }
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_journal_costs_only_its_own_rows_which_are_named() {
+    let world = World::killed().await;
+    let whole = world.journal.as_ref().unwrap();
+    for (seed, header, branches, leaves, flips) in
+        [(1, true, false, 0, 0), (2, false, true, 2, 1), (3, false, false, 6, 30), (4, true, true, 4, 40)]
+    {
+        let mut random = Random::new(seed);
+        let mut journal = whole.clone();
+        if header {
+            journal[..320].fill(0xAB);
+        }
+        if branches {
+            overwrite_branches(&mut journal, &mut random);
+        }
+        flip_in_leaves(&mut journal, leaves, flips, &mut random);
+        let directory = World::place(&world.main, Some(&journal));
+        let damage = format!("journal: header {header}, branches {branches}, {flips} flips in each of {leaves} leaves");
+        let repaired = world.repair(directory.path(), &damage).await;
+        assert!(!repaired.was_clean);
+        println!(
+            "{damage}: {} sealed turns and {} open turns lost, {:?}",
+            repaired.lost_sealed, repaired.lost_open, repaired.losses
+        );
+        assert!(repaired.lost_sealed <= world.sealed_in_journal(), "{damage}: turns of the main file are lost");
     }
 }

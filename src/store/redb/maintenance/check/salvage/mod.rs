@@ -17,13 +17,11 @@
 //! - `journal`: salvages the rows of a journal.
 //! - `source`: the files from which a new one is built.
 //! - `build`: builds the new main file.
-//! - `loss`: what is lost.
 //! - `tests`: damaged files, what is told, and what is saved.
 
 mod build;
 mod choose;
 mod journal;
-pub(crate) mod loss;
 mod pages;
 mod rows;
 pub(super) mod source;
@@ -34,11 +32,11 @@ mod walk;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use self::loss::Loss;
 use self::pages::PageFile;
 use self::rows::{has_rows, wanted};
 use self::source::{JournalSource, MainSource};
 use self::walk::{disk, walk};
+use super::loss::Loss;
 use crate::link;
 use crate::store::redb::files::file::remove;
 use crate::store::redb::files::open_error::OpenError;

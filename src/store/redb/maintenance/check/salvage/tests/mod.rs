@@ -3,8 +3,10 @@
 //! - `world`: a store with many pages, and the comparison.
 //! - `flips`: single flipped bits.
 //! - `heaps`: many damaged pages at once.
+//! - `erased`: erased turns that freed pages still have.
 //! - `laundering`: copies that would hide damage.
 
+mod erased;
 mod flips;
 mod heaps;
 mod laundering;

@@ -8,7 +8,6 @@ use uuid::Uuid;
 
 use super::choose::{self, Ids, OpenTurnName};
 use super::journal::{self, Expected, Rebuilt};
-use super::loss::Loss;
 use super::pages::PageFile;
 use super::rows::{FOUND, take_found, take_reached, wanted};
 use super::source::{JournalSource, MainSource};
@@ -21,6 +20,7 @@ use crate::store::redb::files::open_error::{OpenError, failed};
 use crate::store::redb::files::replay::{Replayed, RowFlaw, replay, replay_at_any_position};
 use crate::store::redb::journal::chain::read_row;
 use crate::store::redb::journal::entry::decode_row;
+use crate::store::redb::maintenance::check::loss::Loss;
 use crate::store::redb::maintenance::check::lost::{Names, Range, lost_ranges, lost_turns};
 use crate::store::redb::maintenance::check::repair::derive;
 use crate::store::redb::memtable::Memtable;
@@ -32,8 +32,8 @@ use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::record::conversation::ConversationRecord;
 use crate::store::redb::tables::row::{self, Rows};
 use crate::store::redb::tables::schema::{
-    CONVERSATIONS, Conversations, LOST_JOURNAL_ROWS, LOST_OPEN_TURNS, LOST_TURNS, OPEN_TURNS, OpenTurns, Positions,
-    ROWS, TURNS, Turns, copy_tables, count_live_bytes, make_tables,
+    CONVERSATIONS, Conversations, LOST_JOURNAL_ROWS, LOST_OPEN_STEPS, LOST_OPEN_TURNS, LOST_TURNS, LOST_UNKNOWN,
+    OPEN_TURNS, OpenTurns, Positions, ROWS, TURNS, Turns, copy_tables, count_live_bytes, make_tables,
 };
 use crate::store::redb::tables::write::begin_write;
 use crate::turn::RunningTime;
@@ -47,6 +47,8 @@ struct Staged {
     running: RunningTime,
     /// The turns that were lost before.
     lost_before: Vec<Range>,
+    /// The turns that were erased.
+    erased: Vec<Range>,
     /// Losses without a name.
     unknown: Vec<Loss>,
     /// The open turns that may be of an earlier time.
@@ -88,7 +90,7 @@ pub(super) fn build(
         }
     };
     if let Some(ids) = ids {
-        staged.old = complete(&txn, ids, found, &staged.expected.store_ids).map_err(failed_main)?;
+        (staged.old, staged.erased) = complete(&txn, ids, found, &staged.expected.store_ids).map_err(failed_main)?;
     }
     txn.commit().map_err(|error| failed_main(error.into()))?;
     let replayed = match found {
@@ -116,6 +118,7 @@ fn copied(main: &Database, txn: &WriteTransaction) -> Result<Staged, Failure> {
         },
         running: ReadMeta::of(main)?.running_time()?,
         lost_before: lost_ranges(txn)?,
+        erased: Vec::new(),
         unknown: Vec::new(),
         old: BTreeSet::new(),
         is_partial: false,
@@ -148,6 +151,8 @@ fn scanned(file: &PageFile, txn: &WriteTransaction) -> Result<(Staged, Ids), Fai
             store_ids.swap(0, place);
             meta.set_store_id(store_ids[0])?;
         }
+        // Rows that an earlier repair moved aside must not be replaced.
+        meta.set_repairs(last_repair(txn)?)?;
         (None, None, RunningTime::default())
     };
     drop(meta);
@@ -162,17 +167,27 @@ fn scanned(file: &PageFile, txn: &WriteTransaction) -> Result<(Staged, Ids), Fai
     if reached.lacks(OpenTurns::NAME) {
         unknown.push(Loss::UnknownOpenTurns);
     }
-    Ok((Staged { expected, running, lost_before, unknown, old: BTreeSet::new(), is_partial }, ids))
+    let (erased, old) = (Vec::new(), BTreeSet::new());
+    Ok((Staged { expected, running, lost_before, erased, unknown, old, is_partial }, ids))
+}
+
+/// Returns the number of the last repair that has moved rows aside; 0 if there is none.
+fn last_repair(txn: &WriteTransaction) -> Result<u64, Failure> {
+    let heads = txn.open_table(LOST_OPEN_TURNS)?.last()?.map(|(place, _)| place.value().0);
+    let steps = txn.open_table(LOST_OPEN_STEPS)?.last()?.map(|(place, _)| place.value().0);
+    let rows = txn.open_table(LOST_JOURNAL_ROWS)?.last()?.map(|(place, _)| place.value().0);
+    let unknown = txn.open_table(LOST_UNKNOWN)?.last()?.map(|(place, _)| place.value().0);
+    Ok([heads, steps, rows, unknown].into_iter().flatten().max().unwrap_or_default())
 }
 
 /// Completes the tables with what was found, and notes what is missing. Returns the open turns that may be of an earlier
-/// time.
+/// time, and the erased turns.
 fn complete(
     txn: &WriteTransaction,
     mut ids: Ids,
     journal: Option<&Database>,
     store_ids: &[Uuid],
-) -> Result<BTreeSet<OpenTurnName>, Failure> {
+) -> Result<(BTreeSet<OpenTurnName>, Vec<Range>), Failure> {
     choose::conversations(txn, &ids)?;
     let erased = choose::positions(txn)?;
     choose::turns(txn, &ids, &erased)?;
@@ -195,7 +210,8 @@ fn complete(
     if meta.next_key().map_or(true, |next| next <= last) {
         meta.set_next_key(last.saturating_add(1))?;
     }
-    Ok(old)
+    let erased = erased.into_iter().map(|(key, ordinal)| Range { key, first: ordinal, last: ordinal });
+    Ok((old, erased.collect()))
 }
 
 /// Takes sealed turns that the tables lack from rows of the journal, which may still be there after the checkpoint.
@@ -269,7 +285,7 @@ fn finish(
     replayed: Option<Replayed>,
     rebuilt: Option<&Rebuilt>,
 ) -> Result<Vec<Loss>, Failure> {
-    let Staged { expected, running, lost_before, unknown, old, .. } = staged;
+    let Staged { expected, running, lost_before, erased, unknown, old, .. } = staged;
     let meta = WriteMeta::write(txn)?;
     let (repair, hasher) = (meta.next_repair()?, TurnHasher::of(meta.store_id()?));
     drop(meta);
@@ -309,7 +325,7 @@ fn finish(
     derive(txn)?;
     let kept = choose::set_uncertain_aside(txn, old, repair)?;
     WriteMeta::write(txn)?.set_live_bytes(count_live_bytes(txn)?)?;
-    losses.splice(0..0, of_turns(txn, &lost_before, kept, repair)?);
+    losses.splice(0..0, of_turns(txn, &lost_before, &erased, kept, repair)?);
     Ok(losses)
 }
 
@@ -325,10 +341,11 @@ fn write_pieces(txn: &WriteTransaction, memtable: &Memtable, hasher: TurnHasher)
 fn of_turns(
     txn: &WriteTransaction,
     before: &[Range],
+    erased: &[Range],
     old: Vec<OpenTurnName>,
     repair: u64,
 ) -> Result<Vec<Loss>, Failure> {
-    let mut losses = lost_turns(txn, before)?;
+    let mut losses = lost_turns(txn, before, erased)?;
     let names = Names::of(txn)?;
     for row in txn.open_table(LOST_OPEN_TURNS)?.range((repair, 0, "")..)? {
         let (place, _) = row?;

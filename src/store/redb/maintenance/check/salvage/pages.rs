@@ -133,7 +133,7 @@ pub(super) struct Read {
 }
 
 /// A file whose pages are read one by one.
-pub(in crate::store::redb::maintenance) struct PageFile {
+pub(in crate::store::redb::maintenance::check) struct PageFile {
     file: FileBackend,
     len: u64,
     searches_left: Cell<u32>,

@@ -441,3 +441,26 @@ pub(super) fn set_unnamed_aside(txn: &WriteTransaction, ids: &Ids, repair: u64) 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_two_conversations_claim_is_given_to_the_one_that_has_no_other() {
+        let id = |name: &str| ConversationId::new(name).unwrap();
+        let settled = |claims: &[(u64, &str, u64)]| {
+            let mut all = Claims::default();
+            claims.iter().for_each(|(key, name, version)| all.add(*key, id(name), *version));
+            all.settle().into_iter().map(|(key, id)| (key, id.to_string())).collect::<Vec<_>>()
+        };
+        let given = |keys: &[(u64, &str)]| keys.iter().map(|(key, id)| (*key, (*id).to_owned())).collect::<Vec<_>>();
+        assert_eq!(settled(&[(7, "x", 3), (8, "x", 3), (7, "y", 1)]), given(&[(7, "y"), (8, "x")]));
+        assert_eq!(
+            settled(&[(1, "a", 0), (1, "b", 0), (2, "b", 0), (2, "c", 0), (3, "c", 0)]),
+            given(&[(1, "a"), (2, "b"), (3, "c")])
+        );
+        assert_eq!(settled(&[(7, "x", 3), (8, "x", 4)]), given(&[(8, "x")]), "the later record decides");
+        assert_eq!(settled(&[(7, "x", 3), (7, "y", 4)]).len(), 1, "no key is given twice");
+    }
+}
