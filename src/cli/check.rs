@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::CliError;
 use super::args::StoreArgs;
 use super::output::{self, plain};
-use crate::store::{CheckError, CheckReport, check, repair};
+use crate::store::{CheckError, CheckReport, check, keep_quiet, repair};
 
 const CLEAN: u8 = 0;
 const REPAIRED: u8 = 1;
@@ -20,9 +20,10 @@ pub(super) const USAGE: u8 = 64;
 /// changed. A repair keeps the sealed turns that can be read, and derives the other data from them: the index of their
 /// ids, the counts and totals of conversations, and which open turns are sealed already. A record that cannot be read
 /// is moved aside, and its ordinal is not given again. If a killed server left a journal, it is checked too, and a
-/// repair moves its contents into the main file. The original files are kept beside the repaired ones, as
-/// `turn-metrics.redb.before-repair-N` and, for the journal, `turn-metrics.journal.redb.before-repair-N`. Damaged pages
-/// cannot be repaired: then nothing is changed and no copy is made.
+/// repair moves its contents into the main file. If pages of a file are damaged, the repair builds a new main file from
+/// every row that its checksum proves right, which needs disk space for it. Each turn or range of turns that is lost is
+/// a line on standard output. The original files are kept beside the repaired ones, as
+/// `turn-metrics.redb.before-repair-N` and, for the journal, `turn-metrics.journal.redb.before-repair-N`.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   turn-metrics check
@@ -34,7 +35,7 @@ pub(super) struct Args {
     #[command(flatten)]
     store: StoreArgs,
 
-    /// Repair what can be derived from the sealed turns, and keep a copy of the original files
+    /// Repair the files, and keep copies of the original ones
     #[arg(long)]
     repair: bool,
 }
@@ -54,6 +55,7 @@ pub(super) fn is_meant(mut args: impl Iterator<Item = OsString>) -> bool {
 }
 
 pub(super) fn run(args: Args) -> Result<ExitCode, CliError> {
+    keep_quiet();
     let settings = match args.store.load() {
         Ok(configuration) => configuration.into_settings(),
         Err(error) => return Ok(not_checked(&error)),
@@ -62,7 +64,9 @@ pub(super) fn run(args: Args) -> Result<ExitCode, CliError> {
     match done {
         Ok(code) => Ok(code.into()),
         Err(CheckFailure::Output(error)) => Err(error),
-        Err(CheckFailure::Check(error @ CheckError::Repair { .. })) => failed(&error),
+        Err(CheckFailure::Check(error @ (CheckError::Repair { .. } | CheckError::NotRepaired { .. }))) => {
+            failed(&error)
+        }
         Err(CheckFailure::Check(error)) => Ok(not_checked(&error)),
     }
 }
@@ -74,7 +78,7 @@ fn not_checked(error: &dyn std::error::Error) -> ExitCode {
 
 /// Reports the violations that were found before the failure, since they show that the file is damaged.
 fn failed(error: &CheckError) -> Result<ExitCode, CliError> {
-    if let CheckError::Repair { before, .. } = error {
+    if let CheckError::Repair { before, .. } | CheckError::NotRepaired { before, .. } = error {
         tell(before)?;
         output::note(&sum(before));
     }
@@ -86,23 +90,23 @@ fn checked(directory: &Path) -> Result<u8, CheckFailure> {
     let report = check(directory)?;
     tell(&report)?;
     output::note(&sum(&report));
-    Ok(if report.violations.is_empty() { CLEAN } else { DAMAGED })
+    if report.violations.is_empty() {
+        return Ok(CLEAN);
+    }
+    output::note("`turn-metrics check --repair` repairs this, and keeps the damaged files");
+    Ok(DAMAGED)
 }
 
 fn repaired(directory: &Path) -> Result<u8, CheckFailure> {
     let (before, repaired) = repair(directory)?;
     tell(&before)?;
     output::note(&sum(&before));
-    let Some((copy, after)) = repaired else {
-        if before.violations.is_empty() {
-            return Ok(CLEAN);
-        }
-        output::note(
-            "this cannot be repaired: pages of the file are damaged. Nothing was changed; go back to a backup",
-        );
-        return Ok(DAMAGED);
-    };
+    let Some((copy, after)) = repaired else { return Ok(CLEAN) };
     output::note(&format!("the original file is kept as {}", copy.display()));
+    if !after.losses.is_empty() {
+        output::note("what is lost:");
+    }
+    after.losses.iter().try_for_each(|loss| output::print(&(plain(&format!("lost: {loss}")) + "\n")))?;
     if after.violations.is_empty() {
         output::note(&format!("repaired; now it is {}", sum(&after)));
         return Ok(REPAIRED);
@@ -118,7 +122,7 @@ fn tell(report: &CheckReport) -> Result<(), CliError> {
 }
 
 fn sum(report: &CheckReport) -> String {
-    let CheckReport { violations, conversations, sealed_turns, open_turns, lost_turns } = report;
+    let CheckReport { violations, conversations, sealed_turns, open_turns, lost_turns, .. } = report;
     let state = match violations.len() {
         0 => "clean".to_owned(),
         1 => "damaged in 1 place".to_owned(),

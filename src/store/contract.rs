@@ -606,6 +606,11 @@ pub enum BackupError {
     /// The store is in memory, so there is no disk for a copy.
     #[error("the store is in memory, and no backup of it can be made")]
     InMemory,
+    /// The store is damaged, and a copy would hide that.
+    #[error(
+        "the store is damaged, and no backup of it can be made: stop the server, and run `turn-metrics check --repair`"
+    )]
+    Damaged(Fault),
     /// The store cannot be read.
     #[error("the store cannot be read: {0}")]
     Read(Fault),
@@ -618,7 +623,7 @@ impl BackupError {
     /// Returns the text of the error for the log. A fault is told with the words of its cause, which may name paths.
     pub fn in_full(&self) -> String {
         match self {
-            Self::Read(fault) | Self::Write(fault) => fault.in_full(),
+            Self::Read(fault) | Self::Write(fault) | Self::Damaged(fault) => fault.in_full(),
             Self::Busy | Self::DiskNearlyFull { .. } | Self::InMemory => self.to_string(),
         }
     }

@@ -216,11 +216,14 @@ pub use self::redb::files::replay::RowFlaw;
 pub use self::redb::files::storage::Storage;
 pub use self::redb::maintenance::check::error::CheckError;
 pub use self::redb::maintenance::check::flaw::Flaw;
+pub use self::redb::maintenance::check::loss::Loss;
 pub use self::redb::maintenance::check::report::{CheckReport, Violation};
 pub use self::redb::maintenance::check::{check, repair};
 pub use self::redb::maintenance::compact::{CompactError, Compaction, compact};
 pub use self::redb::tables::record::damaged::DamagedRecord;
 pub use self::redb::tables::store_file::StoreFile;
+#[cfg(feature = "server")]
+pub(crate) use self::redb::unwind::keep_quiet;
 
 pub(crate) use self::contract::Health;
 pub(crate) use self::engine::{Answer, Engine};

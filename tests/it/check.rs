@@ -82,15 +82,24 @@ fn exit_codes_are_2_for_damage_3_for_unchecked_files_and_64_for_wrong_usage() {
         assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
         assert!(text(&output.stdout).starts_with("the file: "), "{}", text(&output.stdout));
 
-        // Violations that a repair cannot remove stay, and every later check reports them.
-        let (before, files) = (read(directory.path()), fs::read_dir(directory.path()).unwrap().count());
-        for _ in 0..2 {
-            let repair = check(directory.path(), &["--repair"]);
-            assert_eq!(repair.status.code(), Some(2), "{}", text(&repair.stderr));
-            assert_eq!(text(&repair.stdout), text(&output.stdout));
-            assert!(text(&repair.stderr).contains("Nothing was changed"), "{}", text(&repair.stderr));
-            assert!(read(directory.path()) == before, "a file was changed");
-            assert_eq!(fs::read_dir(directory.path()).unwrap().count(), files, "a copy was made");
+        let sum = text(&output.stderr);
+        assert!(sum.contains("`turn-metrics check --repair` repairs this"), "{sum}");
+
+        let before = fs::read(directory.path().join(damaged)).unwrap();
+        let repair = check(directory.path(), &["--repair"]);
+        assert_eq!(repair.status.code(), Some(1), "{}", text(&repair.stderr));
+        assert!(text(&repair.stdout).starts_with(&text(&output.stdout)), "{}", text(&repair.stdout));
+        assert!(
+            text(&repair.stderr).contains("repaired; now it is clean: 1 conversations"),
+            "{}",
+            text(&repair.stderr)
+        );
+        let kept = fs::read(directory.path().join(format!("{damaged}.before-repair-1"))).unwrap();
+        assert!(kept == before, "the damaged file was not kept");
+        let after = read(directory.path());
+        for more in [&[][..], &["--repair"]] {
+            assert_eq!(check(directory.path(), more).status.code(), Some(0));
+            assert!(read(directory.path()) == after, "a sound file was changed");
         }
     }
 

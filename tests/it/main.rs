@@ -12,6 +12,7 @@ mod clock;
 mod compact;
 mod concurrency;
 mod connection;
+mod damaged_files;
 mod embedding;
 #[cfg(feature = "testing")]
 mod examples;

@@ -44,6 +44,10 @@ pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResp
         Ok(Ok(Err(refused @ (BackupError::Busy | BackupError::DiskNearlyFull { .. } | BackupError::InMemory)))) => {
             return Err(ApiError::Unavailable(Unavailable::Backup(refused)));
         }
+        Ok(Ok(Err(damaged @ BackupError::Damaged(_)))) => {
+            error!(cause = damaged.in_full(), "no backup was made, as the store is damaged");
+            return Err(ApiError::Unavailable(Unavailable::Backup(damaged)));
+        }
         Ok(Ok(Err(error))) => {
             error!(cause = error.in_full(), "no backup was made");
             return Err(ApiError::Unavailable(Unavailable::BackupFailed));
@@ -142,5 +146,10 @@ mod tests {
             assert_eq!(get(&api, "/backup").await.failure(503), "no backup could be made; the log says why");
             assert!(log.end().contains("/var/lib/secret"), "the log does not say why");
         }
+        let api = StandIn { backup: Some(Err(BackupError::Damaged(fault()))), ..StandIn::default() }.serving();
+        let log = Log::start();
+        let told = get(&api, "/backup").await.failure(503);
+        assert!(told.contains("check --repair") && !told.contains("secret"), "{told}");
+        assert!(log.end().contains("/var/lib/secret"), "the log does not say why");
     }
 }

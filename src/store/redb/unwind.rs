@@ -1,5 +1,6 @@
 //! Catches panics that must not unwind further.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::store::fault::Fault;
@@ -17,12 +18,35 @@ impl From<Panic> for Fault {
     }
 }
 
+thread_local! {
+    /// How many calls of [`caught`] this thread is in.
+    static CATCHING: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Keeps panics that are caught off standard error, for programs that tell their users of damage in their own words.
+/// Other panics are still told.
+#[cfg(feature = "server")]
+pub(crate) fn keep_quiet() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if CATCHING.get() == 0 {
+                before(info);
+            }
+        }));
+    });
+}
+
 /// Does `work`, and returns a panic in it as an error.
 ///
 /// After a panic, data that `work` has changed may be inconsistent. So the caller must drop such data, or a database
 /// transaction must protect it.
 pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
-    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+    CATCHING.set(CATCHING.get() + 1);
+    let done = catch_unwind(AssertUnwindSafe(work));
+    CATCHING.set(CATCHING.get() - 1);
+    done.map_err(|panic| {
         let said = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
         Panic { said: said.unwrap_or("it said nothing").to_owned() }
     })

@@ -59,3 +59,9 @@ pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     doom::change()?;
     fs::rename(from, to)
 }
+
+/// Replaces a file by another one, which takes over its permissions.
+pub(crate) fn replace(path: &Path, by: &Path) -> io::Result<()> {
+    fs::set_permissions(by, fs::metadata(path)?.permissions())?;
+    rename(by, path)
+}

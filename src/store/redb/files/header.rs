@@ -21,7 +21,7 @@ pub(crate) struct StoreHeader {
     /// The mark of the last row of the journal that the tables have in full.
     pub(crate) checkpoint: JournalMark,
     /// The mark of the newest row of the journal when the main file was last written.
-    newest: JournalMark,
+    pub(crate) newest: JournalMark,
 }
 
 /// The ids and numbers that bind the two files to each other.

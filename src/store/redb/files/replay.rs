@@ -99,13 +99,32 @@ pub enum RowFlaw {
 
 /// Reads a journal. The tables have all rows up to the row `checkpoint`, and of some conversations also later commits.
 pub(crate) fn replay(journal: &Database, tables: &ReadTables, checkpoint: JournalMark) -> Result<Replayed, Failure> {
+    // A checkpoint moves the positions last, so the tables may have some positions of these rows already.
+    let positions = 1..=tables.last_position()?.saturating_add(1);
+    replay_from(journal, tables, checkpoint, positions)
+}
+
+/// Like [`replay`], for tables that may lack positions.
+pub(crate) fn replay_at_any_position(
+    journal: &Database,
+    tables: &ReadTables,
+    checkpoint: JournalMark,
+) -> Result<Replayed, Failure> {
+    replay_from(journal, tables, checkpoint, ANY_POSITION)
+}
+
+fn replay_from(
+    journal: &Database,
+    tables: &ReadTables,
+    checkpoint: JournalMark,
+    positions: RangeInclusive<u64>,
+) -> Result<Replayed, Failure> {
     let position = tables.last_position()?;
     let mut replay = Replay {
         tables,
         in_tables: HashMap::new(),
         memtable: Memtable::at(checkpoint, position),
-        // A checkpoint moves the positions last, so the tables may have some positions of these rows already.
-        positions: 1..=position.saturating_add(1),
+        positions,
         without_key: HashSet::new(),
         passed_over: None,
     };

@@ -20,10 +20,12 @@ pub(crate) enum Unfinished {
     Compaction,
     /// The copy of a file that a repair keeps.
     KeptCopy,
+    /// The main file that a repair builds from damaged files.
+    Salvage,
 }
 
 impl Unfinished {
-    const ALL: [Self; 4] = [Self::New, Self::Backup, Self::Compaction, Self::KeptCopy];
+    const ALL: [Self; 5] = [Self::New, Self::Backup, Self::Compaction, Self::KeptCopy, Self::Salvage];
 
     /// Returns the path of the unfinished file that is made for `file`. A person gives no file of their own such a
     /// name.
@@ -35,6 +37,7 @@ impl Unfinished {
                 Self::Backup => ".unfinished-backup",
                 Self::Compaction => ".unfinished-compaction",
                 Self::KeptCopy => ".unfinished-copy",
+                Self::Salvage => ".unfinished-repair",
             },
         )
     }

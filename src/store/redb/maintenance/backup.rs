@@ -10,7 +10,7 @@ use redb::{Builder, ReadTransaction};
 
 use crate::link;
 use crate::store::contract::{Backup, BackupError};
-use crate::store::fault::Fault;
+use crate::store::fault::{Fault, FaultKind};
 use crate::store::redb::checkpoint::transfer::{Sums, Transfer};
 use crate::store::redb::files::file::{self, create_database};
 use crate::store::redb::files::location::Location;
@@ -18,6 +18,7 @@ use crate::store::redb::files::open_files::Files;
 use crate::store::redb::files::size::file_size;
 use crate::store::redb::files::slot::Slot;
 use crate::store::redb::files::unfinished::Unfinished;
+use crate::store::redb::maintenance::check::inspect;
 use crate::store::redb::memtable::Memtable;
 use crate::store::redb::memtable::order::Run;
 use crate::store::redb::memtable::piece::Piece;
@@ -29,9 +30,10 @@ use crate::store::redb::tables::meta::{ReadMeta, WriteMeta};
 use crate::store::redb::tables::read::find_conversation;
 use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
 use crate::store::redb::tables::row::Rows;
-use crate::store::redb::tables::schema::{CONVERSATIONS, KEYS, Keys, copy_tables};
+use crate::store::redb::tables::schema::{CONVERSATIONS, KEYS, Keys, copy_whole_tables};
 use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::redb::tables::write::begin_write;
+use crate::store::redb::unwind;
 use crate::turn::RunningTime;
 
 /// Builds copies, one at a time: the next copy can be built after the last one is dropped. Clones share this limit.
@@ -95,8 +97,12 @@ impl Workshop {
         let built = remove(&path).map_err(unwritable).and_then(|()| {
             // The snapshot begins as late as possible: while it lives, redb cannot use the old pages again, and the
             // main file grows.
-            let snapshot = begin().map_err(BackupError::Read)?;
-            copy(snapshot, &path, cache_bytes).map_err(|failure| BackupError::Write(failure.into()))
+            let snapshot = begin().map_err(of_fault)?;
+            // redb panics on some kinds of damage.
+            unwind::caught_as_fault(|| Ok(copy(snapshot, &path, cache_bytes)?)).map_err(|fault| match fault.kind() {
+                FaultKind::Damaged | FaultKind::Panicked => BackupError::Damaged(fault),
+                _ => BackupError::Write(fault),
+            })
         });
         let file = built.and_then(|()| File::open(&path).map_err(unwritable));
         let _ = remove(&path);
@@ -118,6 +124,10 @@ impl Workshop {
             _ => Ok(()),
         }
     }
+}
+
+fn of_fault(fault: Fault) -> BackupError {
+    if fault.kind() == FaultKind::Damaged { BackupError::Damaged(fault) } else { BackupError::Read(fault) }
 }
 
 /// Returns the free space of a directory's disk, if the system tells it.
@@ -203,13 +213,14 @@ impl Snapshot {
     }
 }
 
-/// Writes a main file that needs no journal.
+/// Writes a main file that needs no journal. Returns an error if the tables that are copied are damaged: a copy has new
+/// checksums of its pages, which would hide that bytes in them are wrong.
 fn copy(from: Snapshot, path: &Path, cache_bytes: usize) -> Result<(), Failure> {
     let mut builder = Builder::new();
     builder.set_cache_size(cache_bytes);
     let database = create_database(&builder, path)?;
     let to = begin_write(&database)?;
-    copy_tables(&from.tables, &to)?;
+    copy_whole_tables(&from.tables, &to)?;
     let pieces = from.not_in_tables()?;
     let (last, sums) = (from.last_row, Some(from.sums));
     let transfer = Transfer { pieces, runs: from.runs, checkpoint: Some(last), newest: last, sums };
@@ -222,6 +233,10 @@ fn copy(from: Snapshot, path: &Path, cache_bytes: usize) -> Result<(), Failure> 
     meta.release_journal(from.last_row)?;
     drop(meta);
     to.commit()?;
+    // This verifies each row. A damaged row that a commit of the memtable has replaced is no damage.
+    if !inspect(&database)?.violations.is_empty() {
+        return Err(DamagedRecord::new("table", RecordFlaw::Disagrees).into());
+    }
     Ok(database.close()?)
 }
 

@@ -4,8 +4,6 @@
 //! while, such as a long backup under load, the file is larger than necessary. And pages into which rows of many
 //! conversations were inserted are partly empty.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,7 +13,7 @@ use crate::link;
 use crate::settings::StoreSettings;
 use crate::store::fault::Fault;
 use crate::store::redb::checkpoint::Checkpoint;
-use crate::store::redb::files::file::{create_database, open_database, remove, rename};
+use crate::store::redb::files::file::{create_database, open_database, remove, replace};
 use crate::store::redb::files::header::StoreHeader;
 use crate::store::redb::files::location::Location;
 use crate::store::redb::files::look::look_at;
@@ -24,10 +22,13 @@ use crate::store::redb::files::path::{has_content, sync_directory};
 use crate::store::redb::files::size::{file_size, pack};
 use crate::store::redb::files::slot::Slot;
 use crate::store::redb::files::unfinished::Unfinished;
+use crate::store::redb::maintenance::check::check;
+use crate::store::redb::maintenance::check::error::CheckError;
 use crate::store::redb::tables::failure::Failure;
-use crate::store::redb::tables::schema::copy_tables;
+use crate::store::redb::tables::schema::copy_sound_tables;
 use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::redb::tables::write::begin_write;
+use crate::store::redb::unwind;
 
 /// The result of a compaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +52,15 @@ pub enum CompactError {
     /// The database cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The database is damaged. Nothing was changed.
+    #[error(
+        "the database {path} was not compacted, as it is damaged; `turn-metrics check` says where, and `turn-metrics check \
+         --repair` saves what can be saved"
+    )]
+    Damaged {
+        /// The main file.
+        path: PathBuf,
+    },
     /// The journal cannot be moved into the main file. Both files are as sound as before.
     #[error(
         "the database {path} was not compacted, as its journal could not be moved into it: {}", .cause.in_full()
@@ -81,6 +91,13 @@ pub fn compact(directory: &Path) -> Result<Compaction, CompactError> {
     if !path.exists() && !has_content(&journal) {
         return Err(OpenError::of_missing(directory).map_or(CompactError::Missing { path }, CompactError::Open));
     }
+    // A copy has new checksums of its pages, which would hide that bytes in them are wrong.
+    match check(directory) {
+        Ok(report) if report.violations.is_empty() => {}
+        Ok(_) => return Err(CompactError::Damaged { path }),
+        Err(CheckError::Open(error)) => return Err(error.into()),
+        Err(_) => return Err(CompactError::Missing { path }),
+    }
     let bytes_before = file_size(&path) + file_size(&journal);
     let location = Location::Directory(directory.to_owned());
     if !is_complete(&path, &journal)? {
@@ -89,8 +106,7 @@ pub fn compact(directory: &Path) -> Result<Compaction, CompactError> {
     let old = open_database(&Builder::new(), &path).map_err(|error| explain(&path, error))?;
     location.remove_unfinished();
     let unfinished = Unfinished::Compaction.beside(&path);
-    let replaced = write_anew(&old, &unfinished)
-        .map_err(Fault::from)
+    let replaced = unwind::caught_as_fault(|| Ok(write_anew(&old, &unfinished)?))
         .and_then(|()| replace(&path, &unfinished).map_err(Fault::disk))
         .map_err(|cause| CompactError::Write { path: path.clone(), cause });
     if replaced.is_err() {
@@ -120,18 +136,12 @@ fn move_journal(location: &Location, path: &Path) -> Result<(), CompactError> {
     closed.map_err(|cause| CompactError::Journal { path: path.to_owned(), cause })
 }
 
-/// Replaces a file by another one, which takes over its permissions.
-fn replace(path: &Path, by: &Path) -> io::Result<()> {
-    fs::set_permissions(by, fs::metadata(path)?.permissions())?;
-    rename(by, path)
-}
-
 fn write_anew(old: &Database, path: &Path) -> Result<(), Failure> {
     // Removes the file of an interrupted compaction.
     let _ = remove(path);
     let mut new = create_database(&Builder::new(), path)?;
     let txn = begin_write(&new)?;
-    copy_tables(&old.begin_read()?, &txn)?;
+    copy_sound_tables(&old.begin_read()?, &txn)?;
     txn.commit()?;
     pack(&mut new)?;
     Ok(new.close()?)
@@ -139,12 +149,14 @@ fn write_anew(old: &Database, path: &Path) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, io};
+
     use redb::TableDefinition;
 
     use super::*;
     use crate::store::RedbEngine;
     use crate::store::redb::tables::meta::WriteMeta;
-    use crate::store::{Commit, TurnRange, Version, check};
+    use crate::store::{Commit, TurnRange, Version};
     use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, TurnId};
 
     const JUNK: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("junk");

@@ -98,6 +98,14 @@ pub(super) fn at_each_change(
     unreachable!("it ends")
 }
 
+/// Overwrites both commit slots in the header of the main file, so that redb cannot open the file.
+fn overwrite_header(directory: &Path) {
+    let path = directory.join(StoreFile::Main.name());
+    let mut main = fs::read(&path).unwrap();
+    main[64..320].fill(0xAB);
+    fs::write(&path, main).unwrap();
+}
+
 /// Asserts that the store is sound and has all turns and its lineage.
 fn assert_whole(directory: &Path, lineage: Lineage) {
     assert_eq!(check(directory).unwrap().violations, []);
@@ -177,6 +185,36 @@ fn a_crash_in_a_repair_leaves_a_store_that_opens_or_that_a_repair_mends() {
         let running = open(directory).unwrap();
         let (turns, now) = told(&running.0);
         assert!(turns == [4, 2] && now != lineage);
+        lose(running);
+    });
+    assert!(crashes > 20, "{crashes}");
+}
+
+#[test]
+fn a_crash_in_a_salvage_leaves_the_old_files_or_the_finished_new_one() {
+    let directory = prepared();
+    overwrite_header(directory.path());
+    let files = |directory: &Path| {
+        [StoreFile::Main, StoreFile::Journal].map(|file| fs::read(directory.join(file.name())).unwrap_or_default())
+    };
+    let damaged = files(directory.path());
+    assert!(open(directory.path()).is_err());
+    let repair = |directory: &Path| drop(repair(directory));
+    let crashes = at_each_change(directory.path(), 5, repair, |directory| {
+        let left = files(directory);
+        if left[0] == damaged[0] {
+            assert!(left[1] == damaged[1], "the journal is gone, and the main file is the damaged one");
+            assert!(!check(directory).unwrap().violations.is_empty());
+            repair(directory);
+        }
+        assert_eq!(check(directory).unwrap().violations, []);
+        let unfinished = fs::read_dir(directory)
+            .unwrap()
+            .filter(|file| file.as_ref().unwrap().file_name().to_string_lossy().ends_with(".unfinished-repair"))
+            .count();
+        assert_eq!(unfinished, 0, "the next run did not remove the file that the crash left");
+        let running = open(directory).unwrap();
+        assert_eq!(told(&running.0).0, [4, 4]);
         lose(running);
     });
     assert!(crashes > 20, "{crashes}");

@@ -15,7 +15,7 @@ use crate::store::position::Lineage;
 use crate::turn::RunningTime;
 
 /// The key of a row is one of the `META_` names below.
-pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+pub(crate) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 
 /// Main file: the format of the file, as a little-endian `u32`.
 const META_FORMAT: &str = "format";
@@ -144,6 +144,11 @@ impl Stamp {
         let format = meta.get(format_name(file))?.and_then(|bytes| bytes.value().try_into().ok());
         Ok(format.map(u32::from_le_bytes).map_or(Self::Foreign, Self::Format))
     }
+}
+
+/// Returns the store's id, if it is among these rows, whose table is unknown.
+pub(crate) fn store_id_among<'a>(mut rows: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Option<Uuid> {
+    rows.find_map(|(name, id)| if name == META_STORE_ID.as_bytes() { Uuid::from_slice(id).ok() } else { None })
 }
 
 /// The failure of a main file whose newest row of the journal contradicts its checkpoint.
@@ -295,6 +300,17 @@ impl<'txn> WriteMeta<'txn> {
         Ok(())
     }
 
+    /// Main file: notes how many repairs there were, for a file whose own number is lost.
+    pub(crate) fn set_repairs(&mut self, repairs: u64) -> Result<(), Failure> {
+        self.set_number(META_REPAIRS, repairs)
+    }
+
+    /// Both files: writes a row of the table as it was in another file.
+    pub(crate) fn restore(&mut self, name: &str, value: &[u8]) -> Result<(), Failure> {
+        self.0.insert(name, value)?;
+        Ok(())
+    }
+
     fn set_number(&mut self, name: &'static str, value: u64) -> Result<(), Failure> {
         self.set(name, &value.to_le_bytes())
     }
@@ -310,6 +326,11 @@ impl<'txn> WriteMeta<'txn> {
         self.set_rolled_up(RolledUp::default())?;
         self.set_costs(CostState { generation: 1, latest: 1, prices: PricedBy::Nothing })?;
         self.set_live_bytes(0)
+    }
+
+    /// Main file: sets the id of a store whose file is built anew.
+    pub(crate) fn set_store_id(&mut self, id: Uuid) -> Result<(), Failure> {
+        self.set(META_STORE_ID, id.as_bytes())
     }
 
     /// Main file: begins a new lineage, so that earlier positions and revisions no longer match its contents.
@@ -502,6 +523,14 @@ mod tests {
         let second = opened(&database);
         assert_ne!(second, first);
         assert_eq!(opened(&database), second, "once");
+    }
+
+    #[test]
+    fn the_id_of_a_store_is_found_among_rows_of_any_table() {
+        let id = Uuid::from_u128(7);
+        let rows: [(&[u8], &[u8]); 3] = [(b"store", b"x"), (b"store_id", b"short"), (b"store_id", id.as_bytes())];
+        assert_eq!(store_id_among(rows.into_iter()), Some(id));
+        assert_eq!(store_id_among(rows[..2].iter().copied()), None);
     }
 
     #[test]

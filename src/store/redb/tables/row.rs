@@ -30,11 +30,28 @@ pub(crate) trait Rows: fmt::Debug + 'static {
 /// A key that can be fed to a checksum without copying the key.
 pub(crate) trait CheckedKey: Key + 'static {
     fn feed(key: &Self::SelfType<'_>, hasher: &mut SipHasher13);
+
+    /// Returns whether the bytes are a key of this type. The bytes of a damaged page may be anything, and decoding bytes
+    /// that are no key may panic.
+    fn is_valid(bytes: &[u8]) -> bool;
+}
+
+/// Returns whether the bytes are a key of a type whose keys all have the same length.
+fn has_its_width<K: Key>(bytes: &[u8]) -> bool {
+    K::fixed_width() == Some(bytes.len())
+}
+
+fn is_text(bytes: &[u8]) -> bool {
+    str::from_utf8(bytes).is_ok()
 }
 
 impl CheckedKey for u64 {
     fn feed(key: &u64, hasher: &mut SipHasher13) {
         hasher.write(&key.to_le_bytes());
+    }
+
+    fn is_valid(bytes: &[u8]) -> bool {
+        has_its_width::<Self>(bytes)
     }
 }
 
@@ -44,12 +61,20 @@ impl CheckedKey for &'static str {
         u64::feed(&(key.len() as u64), hasher);
         hasher.write(key.as_bytes());
     }
+
+    fn is_valid(bytes: &[u8]) -> bool {
+        is_text(bytes)
+    }
 }
 
 impl CheckedKey for (u64, u64) {
     fn feed(key: &(u64, u64), hasher: &mut SipHasher13) {
         u64::feed(&key.0, hasher);
         u64::feed(&key.1, hasher);
+    }
+
+    fn is_valid(bytes: &[u8]) -> bool {
+        has_its_width::<Self>(bytes)
     }
 }
 
@@ -58,6 +83,10 @@ impl CheckedKey for (u64, &'static str) {
         u64::feed(&key.0, hasher);
         <&str>::feed(&key.1, hasher);
     }
+
+    fn is_valid(bytes: &[u8]) -> bool {
+        bytes.split_at_checked(size_of::<u64>()).is_some_and(|(_, text)| is_text(text))
+    }
 }
 
 impl CheckedKey for (u64, &'static str, u32) {
@@ -65,12 +94,28 @@ impl CheckedKey for (u64, &'static str, u32) {
         <(u64, &str)>::feed(&(key.0, key.1), hasher);
         hasher.write(&key.2.to_le_bytes());
     }
+
+    fn is_valid(bytes: &[u8]) -> bool {
+        // redb writes the length of the text first: as one byte, or as 254 or 255 and a longer number.
+        let (text_bytes, rest) = match bytes {
+            [254, a, b, rest @ ..] => (usize::from(u16::from_le_bytes([*a, *b])), rest),
+            [255, a, b, c, d, rest @ ..] => (u32::from_le_bytes([*a, *b, *c, *d]) as usize, rest),
+            [short @ ..=253, rest @ ..] => (usize::from(*short), rest),
+            _ => return false,
+        };
+        let text = rest.get(size_of::<u64>()..rest.len().saturating_sub(size_of::<u32>()));
+        text.is_some_and(|text| text.len() == text_bytes && is_text(text))
+    }
 }
 
 impl CheckedKey for (u32, u64) {
     fn feed(key: &(u32, u64), hasher: &mut SipHasher13) {
         hasher.write(&key.0.to_le_bytes());
         u64::feed(&key.1, hasher);
+    }
+
+    fn is_valid(bytes: &[u8]) -> bool {
+        has_its_width::<Self>(bytes)
     }
 }
 
@@ -80,12 +125,20 @@ impl CheckedKey for (u8, i64, u64) {
         hasher.write(&key.1.to_le_bytes());
         u64::feed(&key.2, hasher);
     }
+
+    fn is_valid(bytes: &[u8]) -> bool {
+        has_its_width::<Self>(bytes)
+    }
 }
 
 impl CheckedKey for (u32, u8, i64, u64) {
     fn feed(key: &(u32, u8, i64, u64), hasher: &mut SipHasher13) {
         hasher.write(&key.0.to_le_bytes());
         <(u8, i64, u64)>::feed(&(key.1, key.2, key.3), hasher);
+    }
+
+    fn is_valid(bytes: &[u8]) -> bool {
+        has_its_width::<Self>(bytes)
     }
 }
 
@@ -198,6 +251,37 @@ mod tests {
         assert_eq!(checksum_of::<Turns>(&(1, 2), b"a value"), 12_125_494_431_308_496_254);
         assert_eq!(checksum_of::<OpenTurns>(&(1, "a turn"), b"a value"), 7_942_274_717_297_087_920);
         assert_eq!(checksum_of::<OpenTurnSteps>(&(1, "a turn", 2), b"a value"), 2_082_063_838_531_657_544);
+    }
+
+    #[test]
+    fn bytes_are_a_key_only_if_they_have_its_length_and_its_texts_are_texts() {
+        fn check<K: CheckedKey>(key: &K::SelfType<'_>, text: Option<&str>) {
+            let bytes = K::as_bytes(key).as_ref().to_vec();
+            assert!(K::is_valid(&bytes), "{key:?}");
+            let ends_with_text = text.is_some_and(|text| bytes.ends_with(text.as_bytes()));
+            for cut in (0..bytes.len()).filter(|_| !ends_with_text) {
+                assert!(!K::is_valid(&bytes[..cut]), "{key:?} cut at {cut}");
+            }
+            if let Some(text) = text {
+                let at = bytes.windows(text.len()).position(|window| window == text.as_bytes()).unwrap();
+                let mut other = bytes.clone();
+                other[at] = 0xff;
+                assert!(!K::is_valid(&other), "{other:?}");
+            }
+        }
+        check::<u64>(&7, None);
+        check::<(u64, u64)>(&(7, 8), None);
+        check::<(u32, u64)>(&(7, 8), None);
+        check::<(u8, i64, u64)>(&(7, -8, 9), None);
+        check::<(u32, u8, i64, u64)>(&(6, 7, -8, 9), None);
+        for text in ["a turn".to_owned(), "x".repeat(253), "x".repeat(254), "x".repeat(70_000)] {
+            check::<&str>(&&*text, Some(&text));
+            check::<(u64, &str)>(&(7, &*text), Some(&text));
+            assert!(!<(u64, &str)>::is_valid(&[1; 7]));
+        }
+        for text in ["a turn".to_owned(), "x".repeat(254), "x".repeat(900)] {
+            check::<(u64, &str, u32)>(&(7, &*text, 3), Some(&text));
+        }
     }
 
     #[test]

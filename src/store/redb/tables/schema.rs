@@ -3,10 +3,13 @@
 //! Operations on every table use the list in [`visit_tables`]. The front page of the store describes the layout, and
 //! `CONTRIBUTING.md` has the steps that a new table needs.
 
-use redb::{Key, ReadTransaction, ReadableTable, TableDefinition, TableError, Value, WriteTransaction};
+use redb::{
+    Key, ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, TableError, Value, WriteTransaction,
+};
 
 use super::failure::Failure;
 use super::meta::META;
+use super::record::damaged::{DamagedRecord, RecordFlaw};
 use super::row::{Row, Rows};
 
 // The tables of the store's main file.
@@ -261,26 +264,77 @@ pub(crate) fn make_tables(txn: &WriteTransaction) -> Result<(), Failure> {
 /// Copies every table of a main file, byte for byte, so a damaged row is damaged in the copy too. The rows are written
 /// in the order of their keys, and so fill their pages.
 pub(crate) fn copy_tables(from: &ReadTransaction, to: &WriteTransaction) -> Result<(), Failure> {
-    struct Copy<'a>(&'a ReadTransaction, &'a WriteTransaction);
-    impl TableVisitor for Copy<'_> {
-        fn visit<K: Key + 'static, V: Value + 'static>(
-            &mut self,
-            table: TableDefinition<'static, K, V>,
-            _: Role,
-        ) -> Result<(), Failure> {
-            let from = match self.0.open_table(table) {
-                Err(TableError::TableDoesNotExist(_)) => return Ok(()),
-                opened => opened?,
-            };
-            let mut to = self.1.open_table(table)?;
-            for row in from.iter()? {
-                let (key, value) = row?;
-                to.insert(key.value(), value.value())?;
+    visit_tables(&mut Copy { from, to, demand: Demand::Nothing })
+}
+
+/// Like [`copy_tables`], and returns an error if a table lacks rows.
+pub(crate) fn copy_whole_tables(from: &ReadTransaction, to: &WriteTransaction) -> Result<(), Failure> {
+    visit_tables(&mut Copy { from, to, demand: Demand::AllRows })
+}
+
+/// Like [`copy_whole_tables`], and returns an error if a row does not fit its checksum.
+pub(crate) fn copy_sound_tables(from: &ReadTransaction, to: &WriteTransaction) -> Result<(), Failure> {
+    visit_tables(&mut Copy { from, to, demand: Demand::SoundRows })
+}
+
+/// What a copy demands of the tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Demand {
+    Nothing,
+    /// Each table has as many rows as its definition says.
+    AllRows,
+    /// Also each row fits its checksum.
+    SoundRows,
+}
+
+struct Copy<'a> {
+    from: &'a ReadTransaction,
+    to: &'a WriteTransaction,
+    demand: Demand,
+}
+
+impl Copy<'_> {
+    /// Copies a table whose rows are right if `verify` returns no error for them.
+    fn table<K: Key + 'static, V: Value + 'static>(
+        &self,
+        table: TableDefinition<'static, K, V>,
+        verify: impl Fn(&K::SelfType<'_>, &V::SelfType<'_>) -> Result<(), DamagedRecord>,
+    ) -> Result<(), Failure> {
+        let from = match self.from.open_table(table) {
+            Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+            opened => opened?,
+        };
+        let mut to = self.to.open_table(table)?;
+        let mut copied = 0;
+        for row in from.iter()? {
+            let (key, value) = row?;
+            let (key, value) = (key.value(), value.value());
+            if self.demand == Demand::SoundRows {
+                verify(&key, &value)?;
             }
-            Ok(())
+            to.insert(key, value)?;
+            copied += 1;
         }
+        let said = from.len()?;
+        if self.demand != Demand::Nothing && copied != said {
+            return Err(DamagedRecord::new("table", RecordFlaw::RowCount { found: copied, said }).into());
+        }
+        Ok(())
     }
-    visit_tables(&mut Copy(from, to))
+}
+
+impl TableVisitor for Copy<'_> {
+    fn visit<K: Key + 'static, V: Value + 'static>(
+        &mut self,
+        table: TableDefinition<'static, K, V>,
+        _: Role,
+    ) -> Result<(), Failure> {
+        self.table(table, |_, _| Ok(()))
+    }
+
+    fn visit_rows<T: Rows>(&mut self, table: TableDefinition<'static, T::Key, Row<T>>) -> Result<(), Failure> {
+        self.table(table, |key, value| value.verify(key).map(drop))
+    }
 }
 
 /// Counts the bytes of all rows of data, keys and values.
@@ -373,6 +427,12 @@ mod tests {
         assert_eq!(count_live_bytes(&txn).unwrap(), data);
         txn.commit().unwrap();
         assert_eq!(names(&to), expected);
+
+        // The rows of zero bytes have no checksums that fit.
+        let other = in_memory();
+        let txn = other.begin_write().unwrap();
+        let refused = copy_sound_tables(&from.begin_read().unwrap(), &txn);
+        assert!(matches!(refused, Err(Failure::Record(_))), "{refused:?}");
 
         let txn = new.begin_write().unwrap();
         make_tables(&txn).unwrap();

@@ -32,6 +32,14 @@ pub enum CheckError {
         /// The error of the system.
         source: io::Error,
     },
+    /// The damaged files cannot be repaired: they do not belong together, or the disk is full. Nothing was changed.
+    #[error("the damaged files were not repaired, and are as before: {cause}")]
+    NotRepaired {
+        /// Why they cannot be repaired.
+        cause: OpenError,
+        /// The report of the check before the repair.
+        before: Box<CheckReport>,
+    },
     /// The repair failed, though it succeeded in memory before: the disk failed, or another process took the file. The
     /// file may have changed. The copy has the file as it was before.
     #[error(

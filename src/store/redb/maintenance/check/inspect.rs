@@ -294,11 +294,15 @@ impl Inspection {
     /// turn is found by its own id.
     fn index(&mut self) -> Result<(), Failure> {
         let mut wrong = Vec::new();
-        let mut named = BTreeSet::new();
+        // The ordinals that the rows of the present conversation name.
+        let mut named = (0, BTreeSet::new());
         for row in self.index.iter()? {
             let (place, ordinal) = row?;
             let ((key, hash), ordinal) = (place.value(), ordinal.value());
-            let flaw = if !named.insert((key, ordinal)) {
+            if named.0 != key {
+                named = (key, BTreeSet::new());
+            }
+            let flaw = if !named.1.insert(ordinal) {
                 Flaw::NamedTwice { ordinal }
             } else if self.turns.get((key, ordinal))?.is_none() && !self.is_lost(key, ordinal)? {
                 Flaw::NamedMissing { ordinal }

@@ -1,14 +1,19 @@
 //! Verifies the files of a stopped store, and repairs everything that can be computed from its sealed turns.
 //!
-//! Invariants: a check changes no byte of the files. A repair is tried in memory first, and is one transaction.
+//! Invariants: a check changes no byte of the files. A repair of files with sound pages is tried in memory first, and is
+//! one transaction. If pages are damaged, `salvage` builds a new main file, which then replaces the damaged one.
 //!
 //! - `paths`: finds and opens the files, with or without changing them, and writes the journal into the tables.
+//! - `state`: tells files with sound pages from damaged ones.
 //! - `inspect`: checks every row of the tables.
 //! - `sums`: compares the sums of reports with the turns.
 //! - `flaw`: what can be wrong with a row, or with the file.
 //! - `report`: what a check found.
 //! - `error`: why a check or a repair could not be made.
+//! - `salvage`: builds a new main file from what is left in damaged files.
 //! - `copy`: makes the copies of the files that a repair keeps.
+//! - `loss`: what a repair could not bring back.
+//! - `lost`: the turns that repairs could not bring back.
 //! - `repair`: makes the tables agree with the turns in them.
 //! - `tests`: each kind of damage is found and repaired.
 //! - `sums_tests`: each kind of damage to the sums of reports is found and repaired.
@@ -17,9 +22,13 @@ mod copy;
 pub(crate) mod error;
 pub(crate) mod flaw;
 mod inspect;
+pub(crate) mod loss;
+mod lost;
 mod paths;
 mod repair;
 pub(crate) mod report;
+mod salvage;
+mod state;
 mod sums;
 #[cfg(test)]
 mod sums_tests;
@@ -35,10 +44,16 @@ use self::copy::{keep_copy, sync_directory};
 use self::error::CheckError;
 use self::flaw::Flaw;
 use self::inspect::Inspection;
+use self::loss::Loss;
+use self::lost::{lost_ranges, lost_turns};
 use self::paths::Paths;
 use self::report::{CheckReport, Violation};
+use self::salvage::source::{JournalSource, MainSource};
+use self::salvage::{Salvaged, open_pages, salvage};
+use self::state::State;
+use crate::link;
 use crate::store::fault::Fault;
-use crate::store::redb::files::file::remove;
+use crate::store::redb::files::file::{remove, replace};
 use crate::store::redb::files::open_error::{OpenError, failed};
 use crate::store::redb::files::path::has_content;
 use crate::store::redb::tables::failure::Failure;
@@ -53,24 +68,19 @@ pub fn check(directory: &Path) -> Result<CheckReport, CheckError> {
     check_files(&Paths::existing(directory)?)
 }
 
+/// Checks the files at these paths.
 fn check_files(paths: &Paths) -> Result<CheckReport, CheckError> {
     let damaged = |cause: Fault| CheckReport {
         violations: vec![Violation::File(Flaw::Unreadable(cause))],
         ..CheckReport::default()
     };
-    let (mut main, mut journal) = match paths.look() {
-        Ok(looked) => looked,
-        Err(OpenError::Damaged { cause, .. }) => return Ok(damaged(cause)),
-        Err(error) => return Err(error.into()),
-    };
-    let mut whole = true;
-    for database in std::iter::once(&mut main).chain(&mut journal) {
-        match unwind::caught(|| database.check_integrity()) {
-            Ok(Ok(sound)) => whole &= sound,
-            Ok(Err(error)) => return Ok(damaged(Failure::from(error).into())),
-            Err(panic) => return Ok(damaged(panic.into())),
+    let (main, journal, whole) = match (paths.main_state()?, paths.journal_state()?) {
+        (State::Damaged(cause), _) | (_, Some(State::Damaged(cause))) => return Ok(damaged(cause)),
+        (State::Sound(main, of_main), Some(State::Sound(journal, of_journal))) => {
+            (main, Some(journal), of_main && of_journal)
         }
-    }
+        (State::Sound(main, whole), None) => (main, None, whole),
+    };
     let inspected = unwind::caught(|| {
         let unmerged = paths.unmerged(&main, journal.as_ref())?;
         let report = write(&main, |txn| unmerged.write(txn)).and_then(|()| inspect(&main));
@@ -97,58 +107,120 @@ fn write(database: &Database, work: impl FnOnce(&WriteTransaction) -> Result<(),
     Ok(txn.commit()?)
 }
 
-fn inspect(database: &Database) -> Result<CheckReport, Failure> {
+/// Checks every row of the tables of a main file.
+pub(in crate::store::redb::maintenance) fn inspect(database: &Database) -> Result<CheckReport, Failure> {
     Inspection::of(&database.begin_read()?)
 }
 
 /// Repairs the database in this directory, by computing everything anew that follows from its sealed turns. Returns the
 /// report before the repair. If there was a repair, also returns the path of the copy of the main file, and the report
-/// after the repair. A copy of the journal is kept too.
+/// after the repair, which names what is lost. A copy of the journal is kept too.
 ///
-/// A sound database, and a database whose damaged pages cannot be repaired, is neither changed nor copied. Then there
-/// is no second report.
+/// If pages of a file are damaged, a new main file is built from everything that can be proved right. A sound database
+/// is neither changed nor copied, and there is no second report.
 pub fn repair(directory: &Path) -> Result<(CheckReport, Option<(PathBuf, CheckReport)>), CheckError> {
     let paths = Paths::existing(directory)?;
     let before = check_files(&paths)?;
-    if before.violations.is_empty() || !can_be_derived(&paths)? {
+    if before.violations.is_empty() {
         return Ok((before, None));
     }
-    if has_content(&paths.journal) {
-        keep_copy(&paths.journal, sync_directory)?;
+    let salvaged = match can_be_derived(&paths).and_then(|can| (!can).then(|| salvaged(&paths)).transpose()) {
+        Ok(salvaged) => salvaged,
+        Err(cause) => return Err(CheckError::NotRepaired { cause, before: Box::new(before) }),
+    };
+    let kept = keep_copies(&paths);
+    if let (Err(_), Some(salvaged)) = (&kept, &salvaged) {
+        let _ = remove(&salvaged.path);
     }
-    let copy = keep_copy(&paths.main, sync_directory)?;
-    let derived = unwind::caught_as_fault(|| {
-        derive(&paths, paths.open()?)?;
+    let copy = kept?;
+    let repaired = unwind::caught_as_fault(|| {
+        let losses = match &salvaged {
+            Some(salvaged) => {
+                replace(&paths.main, &salvaged.path).map_err(Fault::disk)?;
+                sync_directory(link::directory_of(&paths.main)).map_err(Fault::disk)?;
+                salvaged.losses.clone()
+            }
+            None => derive(&paths, paths.open()?)?,
+        };
         // The main file no longer needs the journal.
         match remove(&paths.journal) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Fault::disk(error)),
-            _ => Ok(()),
+            _ => Ok(losses),
         }
     });
-    match derived {
-        Ok(()) => Ok((before, Some((copy, check_files(&paths)?)))),
+    match repaired {
+        Ok(losses) => Ok((before, Some((copy, CheckReport { losses, ..check_files(&paths)? })))),
         Err(cause) => Err(CheckError::Repair { cause, copy, before: Box::new(before) }),
     }
 }
 
-/// Tries the repair in memory. If damage makes the repair fail, it fails here, and the files do not change.
-fn can_be_derived(paths: &Paths) -> Result<bool, CheckError> {
-    match paths.look() {
-        Ok(looked) => Ok(unwind::caught_as_fault(|| derive(paths, looked)).is_ok()),
-        Err(OpenError::Damaged { .. }) => Ok(false),
-        Err(error) => Err(error.into()),
+/// Keeps copies of both files, and returns the path of the copy of the main file.
+fn keep_copies(paths: &Paths) -> Result<PathBuf, CheckError> {
+    if has_content(&paths.journal) {
+        keep_copy(&paths.journal, sync_directory)?;
     }
+    keep_copy(&paths.main, sync_directory)
 }
 
-fn derive(paths: &Paths, (mut main, mut journal): (Database, Option<Database>)) -> Result<(), Fault> {
+/// Builds a new main file from what is left in the files.
+fn salvaged(paths: &Paths) -> Result<Salvaged, OpenError> {
+    let journal = paths.journal_state()?;
+    let pages = |path: &Path| open_pages(path).map_err(OpenError::Unreadable);
+    let (main_pages, journal_pages, sound_main);
+    let main = match paths.main_state()? {
+        State::Sound(main, _) if matches!(journal, Some(State::Damaged(_))) => {
+            sound_main = main;
+            MainSource::Sound(&sound_main)
+        }
+        // If both files have sound pages, the contents of the main file cannot be repaired in place. Its pages are read
+        // one by one, so that nothing in them can stop the repair.
+        state => {
+            drop(state);
+            main_pages = pages(&paths.main)?;
+            MainSource::Damaged(&main_pages)
+        }
+    };
+    let journal = match &journal {
+        None => JournalSource::Missing,
+        Some(State::Sound(journal, _)) => JournalSource::Sound(journal),
+        Some(State::Damaged(_)) => {
+            journal_pages = pages(&paths.journal)?;
+            JournalSource::Damaged(&journal_pages)
+        }
+    };
+    let salvaged = unwind::caught(|| salvage([&paths.main, &paths.journal], &main, &journal));
+    salvaged.unwrap_or_else(|panic| Err(failed(&paths.main, panic)))
+}
+
+/// Tries the repair in memory. If damage makes the repair fail, it fails here, and the files do not change.
+fn can_be_derived(paths: &Paths) -> Result<bool, OpenError> {
+    let (State::Sound(main, _), journal) = (paths.main_state()?, paths.journal_state()?) else { return Ok(false) };
+    let journal = match journal {
+        Some(State::Sound(journal, _)) => Some(journal),
+        Some(State::Damaged(_)) => return Ok(false),
+        None => None,
+    };
+    Ok(unwind::caught_as_fault(|| derive(paths, (main, journal))).is_ok())
+}
+
+/// Repairs files with sound pages in place. Returns what is lost.
+fn derive(paths: &Paths, (mut main, mut journal): (Database, Option<Database>)) -> Result<Vec<Loss>, Fault> {
     for database in std::iter::once(&mut main).chain(&mut journal) {
         database.check_integrity().map_err(Failure::from)?;
     }
     let unmerged = paths.unmerged(&main, journal.as_ref())?;
+    let mut losses = Vec::new();
     // All is one transaction, since a killed process must not leave half of a repair.
-    write(&main, |txn| unmerged.write(txn).and_then(|()| repair::derive(txn)))?;
+    write(&main, |txn| {
+        let before = lost_ranges(txn)?;
+        unmerged.write(txn)?;
+        repair::derive(txn)?;
+        losses = lost_turns(txn, &before, &[])?;
+        Ok(())
+    })?;
     if let Some(journal) = journal {
         journal.close().map_err(Failure::from)?;
     }
-    Ok(main.close().map_err(Failure::from)?)
+    main.close().map_err(Failure::from)?;
+    Ok(losses)
 }

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use redb::{Builder, Database, WriteTransaction};
 
 use super::error::CheckError;
+use super::state::State;
 use crate::link;
 use crate::report::{NoPrices, PriceBook};
 use crate::store::fault::Fault;
 use crate::store::redb::checkpoint::transfer::{Sums, Transfer};
 use crate::store::redb::files::file::open_database;
 use crate::store::redb::files::header::StoreHeader;
-use crate::store::redb::files::look::look_at;
 use crate::store::redb::files::open_error::{OpenError, explain, failed};
 use crate::store::redb::files::path::has_content;
 use crate::store::redb::files::replay::{DamagedRow, RowFlaw};
@@ -45,12 +45,14 @@ impl Paths {
         }
     }
 
-    /// Opens the files without changing them. The journal may be missing if the main file does not need it.
-    pub(super) fn look(&self) -> Result<(Database, Option<Database>), OpenError> {
-        let main = look_at(&Builder::new(), &self.main, StoreFile::Main)?;
-        let has_journal = has_content(&self.journal);
-        let journal = has_journal.then(|| look_at(&Builder::new(), &self.journal, StoreFile::Journal));
-        Ok((main, journal.transpose()?))
+    /// Looks at the main file.
+    pub(super) fn main_state(&self) -> Result<State, OpenError> {
+        State::of(&self.main, StoreFile::Main)
+    }
+
+    /// Looks at the journal. It may be missing if the main file does not need it.
+    pub(super) fn journal_state(&self) -> Result<Option<State>, OpenError> {
+        has_content(&self.journal).then(|| State::of(&self.journal, StoreFile::Journal)).transpose()
     }
 
     /// Opens the files for writing.

@@ -1,4 +1,5 @@
 use super::flaw::Flaw;
+use super::loss::Loss;
 use crate::store::redb::files::replay::RowFlaw;
 
 /// A broken invariant of the files, with its place. Displays as one line.
@@ -83,6 +84,8 @@ pub struct CheckReport {
     pub sealed_turns: u64,
     /// The number of open turns.
     pub open_turns: u64,
+    /// After a repair: what it could not bring back.
+    pub losses: Vec<Loss>,
     /// The number of turns that earlier repairs moved aside or noted as missing.
     pub lost_turns: u64,
 }

@@ -43,6 +43,10 @@ pub(crate) enum RecordFlaw {
     NoStep,
     #[error("it has {found} steps, and its head says {said}")]
     StepCount { found: u32, said: u32 },
+    #[error("it has {found} rows, and its definition says {said}")]
+    RowCount { found: u64, said: u64 },
+    #[error("its rows disagree with those of other tables")]
+    Disagrees,
     #[error("a time is missing")]
     NoTime,
     #[error("{0} is no position")]

@@ -1,0 +1,106 @@
+use redb::{ReadableTable, Table, TableError, WriteTransaction};
+
+use super::loss::Loss;
+use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::record::conversation::ConversationRecord;
+use crate::store::redb::tables::row::Row;
+use crate::store::redb::tables::schema::{CONVERSATIONS, Conversations, LOST_TURNS};
+
+/// Consecutive lost turns of a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Range {
+    /// The key of the conversation.
+    pub(super) key: u64,
+    /// The ordinal of the first of the turns.
+    pub(super) first: u64,
+    /// The ordinal of the last of the turns.
+    pub(super) last: u64,
+}
+
+impl Range {
+    /// Returns the parts of the ranges `all` that are in none of the ranges `without`. Both are in order.
+    pub(super) fn without(all: Vec<Self>, without: &[Self]) -> Vec<Self> {
+        let mut left = Vec::new();
+        let mut others = without.iter().peekable();
+        for mut range in all {
+            while others.next_if(|other| (other.key, other.last) < (range.key, range.first)).is_some() {}
+            let mut is_left = true;
+            while let Some(other) = others.peek().filter(|other| (other.key, other.first) <= (range.key, range.last)) {
+                if other.first > range.first {
+                    left.push(Self { last: other.first - 1, ..range });
+                }
+                if other.last >= range.last {
+                    is_left = false;
+                    break;
+                }
+                range.first = other.last + 1;
+                others.next();
+            }
+            if is_left {
+                left.push(range);
+            }
+        }
+        left
+    }
+}
+
+/// Returns the turns that repairs moved aside or noted as missing, in order.
+pub(super) fn lost_ranges(txn: &WriteTransaction) -> Result<Vec<Range>, Failure> {
+    let mut ranges: Vec<Range> = Vec::new();
+    let lost = match txn.open_table(LOST_TURNS) {
+        Err(TableError::TableDoesNotExist(_)) => return Ok(ranges),
+        lost => lost?,
+    };
+    for row in lost.iter()? {
+        let (key, ordinal) = row?.0.value();
+        match ranges.last_mut() {
+            Some(range) if range.key == key && range.last.checked_add(1) == Some(ordinal) => range.last = ordinal,
+            _ => ranges.push(Range { key, first: ordinal, last: ordinal }),
+        }
+    }
+    Ok(ranges)
+}
+
+/// Names the turns that are lost, and neither were lost `before` nor are `erased`.
+pub(super) fn lost_turns(txn: &WriteTransaction, before: &[Range], erased: &[Range]) -> Result<Vec<Loss>, Failure> {
+    let names = Names::of(txn)?;
+    let ranges = Range::without(Range::without(lost_ranges(txn)?, before), erased).into_iter();
+    ranges.map(|Range { key, first, last }| Ok(Loss::Turns { conversation: names.name(key)?, first, last })).collect()
+}
+
+/// Names conversations by their records.
+pub(super) struct Names<'txn>(Table<'txn, u64, Row<Conversations>>);
+
+impl<'txn> Names<'txn> {
+    pub(super) fn of(txn: &'txn WriteTransaction) -> Result<Self, Failure> {
+        Ok(Self(txn.open_table(CONVERSATIONS)?))
+    }
+
+    /// Returns the id of a conversation, or `#` and its key if the id is lost.
+    pub(super) fn name(&self, key: u64) -> Result<String, Failure> {
+        let record = self.0.get(key)?;
+        let record = record.and_then(|row| ConversationRecord::decode(row.value().verify(&key).ok()?).ok());
+        Ok(record.map_or_else(|| format!("#{key}"), |record| record.id.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_lost_before_is_taken_out_of_a_range() {
+        let of = |ranges: &[(u64, u64, u64)]| -> Vec<Range> {
+            ranges.iter().map(|(key, first, last)| Range { key: *key, first: *first, last: *last }).collect()
+        };
+        let all = of(&[(1, 1, 9), (2, 3, 3), (2, 5, 8), (4, 1, 2)]);
+        for (before, left) in [
+            (&[][..], &[(1, 1, 9), (2, 3, 3), (2, 5, 8), (4, 1, 2)][..]),
+            (&[(1, 1, 9), (2, 3, 3), (2, 5, 8), (4, 1, 2)], &[]),
+            (&[(1, 1, 2), (1, 4, 4), (2, 7, 8)], &[(1, 3, 3), (1, 5, 9), (2, 3, 3), (2, 5, 6), (4, 1, 2)]),
+            (&[(0, 1, 9), (3, 1, 9), (4, 2, 2)], &[(1, 1, 9), (2, 3, 3), (2, 5, 8), (4, 1, 1)]),
+        ] {
+            assert_eq!(Range::without(all.clone(), &of(before)), of(left), "{before:?}");
+        }
+    }
+}

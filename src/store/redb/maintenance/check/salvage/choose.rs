@@ -1,0 +1,466 @@
+//! Chooses among the rows that were found in pages of an unknown time, and completes the tables of the new file with
+//! them. Rows that the walk has reached are of the latest commit, and are never replaced.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use redb::{ReadableTable, TableHandle, Value, WriteTransaction};
+
+use super::rows::FOUND;
+use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::read::decode_key;
+use crate::store::redb::tables::record::at_position::AtPosition;
+use crate::store::redb::tables::record::conversation::ConversationRecord;
+use crate::store::redb::tables::record::open_turn::StagedHead;
+use crate::store::redb::tables::row::{self, KeyOf, Rows, Stored};
+use crate::store::redb::tables::schema::{
+    ACTIVITY, Activity, CONVERSATIONS, Conversations, INDEX, KEYS, Keys, LOST_OPEN_STEPS, LOST_OPEN_TURNS, LOST_TURNS,
+    OPEN_STEPS, OPEN_TURNS, OpenTurnSteps, OpenTurns, POSITIONS, Positions, TURNS, Turns,
+};
+use crate::turn::ConversationId;
+
+/// The ids of the conversations by their keys.
+pub(super) type Ids = BTreeMap<u64, ConversationId>;
+
+/// An open turn: the key of its conversation and its id.
+pub(super) type OpenTurnName = (u64, String);
+
+/// Calls `take` with each key of a table for which rows were found, and with these rows.
+fn each_found<T: Rows>(
+    txn: &WriteTransaction,
+    mut take: impl FnMut(KeyOf<'_, T>, &[Vec<u8>]) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let found = txn.open_table(FOUND)?;
+    let mut group: Option<(Vec<u8>, Vec<Vec<u8>>)> = None;
+    for row in found.range((T::NAME, [].as_slice(), 0)..)? {
+        let (place, value) = row?;
+        let (table, key, _) = place.value();
+        if table != T::NAME {
+            break;
+        }
+        match &mut group {
+            Some((of, rows)) if of == key => rows.push(value.value().to_vec()),
+            _ => {
+                let before = group.replace((key.to_vec(), vec![value.value().to_vec()]));
+                if let Some((key, rows)) = before {
+                    take(T::Key::from_bytes(&key), &rows)?;
+                }
+            }
+        }
+    }
+    group.map_or(Ok(()), |(key, rows)| take(T::Key::from_bytes(&key), &rows))
+}
+
+/// Returns the value of a found row. Its checksum was verified when it was found.
+fn value_of<'a, T: Rows>(key: &KeyOf<'_, T>, row: &'a [u8]) -> Option<&'a [u8]> {
+    Stored::<T>::as_it_is(row).verify(key).ok()
+}
+
+/// Says which key each conversation has, and writes the missing rows of the keys.
+///
+/// The rows that were reached decide first. A found row may be of a transaction that was never committed, in which a
+/// conversation had a key that another one got later. So a key is given to the one conversation that has no other.
+pub(super) fn keys(txn: &WriteTransaction) -> Result<Ids, Failure> {
+    let mut ids = Ids::new();
+    let mut named = BTreeSet::new();
+    let mut name = |key: u64, id: &str| {
+        if let Ok(id) = ConversationId::new(id)
+            && !ids.contains_key(&key)
+            && named.insert(id.clone())
+        {
+            ids.insert(key, id);
+        }
+    };
+    for row in txn.open_table(KEYS)?.iter()? {
+        let (id, key) = row?;
+        if let Ok(key) = key.value().verify(&id.value()).and_then(decode_key) {
+            name(key, id.value());
+        }
+    }
+    for row in txn.open_table(CONVERSATIONS)?.iter()? {
+        let (key, record) = row?;
+        if let Ok(record) = record.value().verify(&key.value()).and_then(ConversationRecord::decode) {
+            name(key.value(), record.id.as_str());
+        }
+    }
+    for row in txn.open_table(ACTIVITY)?.iter()? {
+        let (place, key) = row?;
+        let place = place.value();
+        if let Ok(key) = key.value().verify(&place).and_then(decode_key) {
+            name(key, place.1);
+        }
+    }
+    let mut claims = Claims::default();
+    let mut claim = |key: u64, id: &str, version: u64| {
+        if let Ok(id) = ConversationId::new(id)
+            && !ids.contains_key(&key)
+            && !named.contains(&id)
+        {
+            claims.add(key, id, version);
+        }
+    };
+    each_found::<Keys>(txn, |id, rows| {
+        let keys = rows.iter().filter_map(|row| decode_key(value_of::<Keys>(&id, row)?).ok());
+        keys.for_each(|key| claim(key, id, 0));
+        Ok(())
+    })?;
+    each_found::<Conversations>(txn, |key, rows| {
+        for row in rows {
+            if let Some(Ok(record)) = value_of::<Conversations>(&key, row).map(ConversationRecord::decode) {
+                claim(key, record.id.as_str(), record.version.0);
+            }
+        }
+        Ok(())
+    })?;
+    each_found::<Activity>(txn, |place, rows| {
+        let keys = rows.iter().filter_map(|row| decode_key(value_of::<Activity>(&place, row)?).ok());
+        keys.for_each(|key| claim(key, place.1, 0));
+        Ok(())
+    })?;
+    ids.extend(claims.settle());
+    let mut keys = txn.open_table(KEYS)?;
+    for (key, id) in &ids {
+        let id = id.as_str();
+        let is_there = keys.get(id)?.is_some_and(|row| row.value().verify(&id).and_then(decode_key) == Ok(*key));
+        if !is_there {
+            keys.insert(id, row::seal(&id, &mut key.to_le_bytes().to_vec()))?;
+        }
+    }
+    Ok(ids)
+}
+
+/// Which conversation had which key, by rows of unknown times.
+#[derive(Default)]
+struct Claims {
+    /// The keys of each conversation, each with the highest version of a record under it.
+    by_id: BTreeMap<ConversationId, BTreeMap<u64, u64>>,
+    by_key: BTreeMap<u64, BTreeSet<ConversationId>>,
+}
+
+impl Claims {
+    fn add(&mut self, key: u64, id: ConversationId, version: u64) {
+        self.by_key.entry(key).or_default().insert(id.clone());
+        let highest = self.by_id.entry(id).or_default().entry(key).or_default();
+        *highest = version.max(*highest);
+    }
+
+    /// Gives each conversation a key: first to those that claim only one.
+    fn settle(mut self) -> Ids {
+        let mut ids = Ids::new();
+        let mut single: VecDeque<_> =
+            self.by_id.iter().filter(|(_, keys)| keys.len() == 1).map(|(id, _)| id.clone()).collect();
+        loop {
+            let next = single.pop_front().or_else(|| self.by_id.keys().next().cloned());
+            let Some(id) = next else { return ids };
+            let Some(keys) = self.by_id.remove(&id) else { continue };
+            let best = keys.into_iter().max_by_key(|(key, version)| (*version, *key));
+            let Some((key, _)) = best.filter(|(key, _)| !ids.contains_key(key)) else { continue };
+            for other in self.by_key.remove(&key).into_iter().flatten().filter(|other| *other != id) {
+                if let Some(keys) = self.by_id.get_mut(&other) {
+                    keys.remove(&key);
+                    if keys.len() == 1 {
+                        single.push_back(other);
+                    }
+                }
+            }
+            ids.insert(key, id);
+        }
+    }
+}
+
+/// Completes the records of conversations: of the found ones, the highest version wins.
+pub(super) fn conversations(txn: &WriteTransaction, ids: &Ids) -> Result<(), Failure> {
+    let mut records = txn.open_table(CONVERSATIONS)?;
+    each_found::<Conversations>(txn, |key, rows| {
+        if records.get(key)?.is_some() {
+            return Ok(());
+        }
+        let record = |row: &Vec<u8>| ConversationRecord::decode(value_of::<Conversations>(&key, row)?).ok();
+        let of_id = rows.iter().filter_map(|row| Some((record(row)?, row)));
+        let of_id = of_id.filter(|(record, _)| ids.get(&key) == Some(&record.id));
+        if let Some((_, row)) = of_id.max_by_key(|(record, _)| record.version.0) {
+            records.insert(key, Stored::as_it_is(row))?;
+        }
+        Ok(())
+    })
+}
+
+/// Completes the positions, and returns the turns that were erased: those that had a position which is erased now.
+/// Positions are numbered anew in any case, so they need not be complete.
+pub(super) fn positions(txn: &WriteTransaction) -> Result<BTreeSet<(u64, u64)>, Failure> {
+    let mut positions = txn.open_table(POSITIONS)?;
+    let mut erased = BTreeSet::new();
+    each_found::<Positions>(txn, |position, rows| {
+        let at = |row: &[u8]| AtPosition::decode(value_of::<Positions>(&position, row)?).ok();
+        let reached = positions.get(position)?.map(|row| row.value().unverified().to_vec());
+        let all: Vec<_> = reached.iter().chain(rows).filter_map(|row| Some((at(row)?, row.clone()))).collect();
+        let last = all.iter().find(|(at, _)| *at == AtPosition::Erased).or(all.first());
+        let Some((at, row)) = last else { return Ok(()) };
+        if *at == AtPosition::Erased {
+            erased.extend(all.iter().filter_map(|(at, _)| match at {
+                AtPosition::Sealed { key, ordinal } => Some((*key, ordinal.get())),
+                AtPosition::Erased => None,
+            }));
+        }
+        if reached.is_none() {
+            positions.insert(position, Stored::as_it_is(row))?;
+        }
+        Ok(())
+    })?;
+    Ok(erased)
+}
+
+/// Completes the sealed turns. A sealed turn never changes, so any row of it is right, unless there are several: then
+/// one of them was never committed, and the turn counts as lost. Erased turns stay erased.
+pub(super) fn turns(txn: &WriteTransaction, ids: &Ids, erased: &BTreeSet<(u64, u64)>) -> Result<(), Failure> {
+    let (mut turns, lost) = (txn.open_table(TURNS)?, txn.open_table(LOST_TURNS)?);
+    each_found::<Turns>(txn, |place, rows| {
+        let [row] = rows else { return Ok(()) };
+        let is_wanted = ids.contains_key(&place.0) && !erased.contains(&place) && lost.get(place)?.is_none();
+        if is_wanted && turns.get(place)?.is_none() {
+            turns.insert(place, Stored::as_it_is(row))?;
+        }
+        Ok(())
+    })
+}
+
+/// Drops the conversations of which nothing but erased turns is known.
+pub(super) fn drop_erased(txn: &WriteTransaction, ids: &mut Ids, erased: &BTreeSet<(u64, u64)>) -> Result<(), Failure> {
+    let mut last: BTreeMap<u64, u64> = BTreeMap::new();
+    for (key, ordinal) in erased {
+        last.insert(*key, *ordinal);
+    }
+    let (turns, mut records) = (txn.open_table(TURNS)?, txn.open_table(CONVERSATIONS)?);
+    let (mut keys, mut index) = (txn.open_table(KEYS)?, txn.open_table(INDEX)?);
+    for (key, ordinal) in last {
+        let has_turns = turns.range((key, 0)..=(key, u64::MAX))?.next().is_some();
+        let sealed = records
+            .get(key)?
+            .and_then(|row| Some(ConversationRecord::decode(row.value().verify(&key).ok()?).ok()?.sealed_turns));
+        if !has_turns && sealed.is_none_or(|sealed| sealed <= ordinal) {
+            records.remove(key)?;
+            index.retain_in((key, 0)..=(key, u64::MAX), |_, _| false)?;
+            if let Some(id) = ids.remove(&key) {
+                keys.remove(id.as_str())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Notes the turns that are lost: ordinals that were given, and of which there is no turn. Moves aside the turns of
+/// conversations whose ids are lost. So no ordinal is given again.
+pub(super) fn note_lost(txn: &WriteTransaction, ids: &Ids, erased: &BTreeSet<(u64, u64)>) -> Result<(), Failure> {
+    let (mut turns, mut lost) = (txn.open_table(TURNS)?, txn.open_table(LOST_TURNS)?);
+    let mut last: BTreeMap<u64, u64> = BTreeMap::new();
+    let mut given = |key: u64, ordinal: u64| {
+        let last = last.entry(key).or_default();
+        *last = ordinal.max(*last);
+    };
+    for row in turns.iter()? {
+        let (key, ordinal) = row?.0.value();
+        given(key, ordinal);
+    }
+    for row in turns.extract_if(|(key, _), _| !ids.contains_key(&key))? {
+        let (place, value) = row?;
+        lost.insert(place.value(), value.value().unverified())?;
+    }
+    for row in txn.open_table(INDEX)?.iter()? {
+        let (place, ordinal) = row?;
+        given(place.value().0, ordinal.value());
+    }
+    for row in txn.open_table(CONVERSATIONS)?.iter()? {
+        let (key, record) = row?;
+        if let Ok(record) = record.value().verify(&key.value()).and_then(ConversationRecord::decode) {
+            given(key.value(), record.sealed_turns);
+        }
+    }
+    for row in txn.open_table(POSITIONS)?.iter()? {
+        let (position, value) = row?;
+        if let Ok(AtPosition::Sealed { key, ordinal }) =
+            value.value().verify(&position.value()).and_then(AtPosition::decode)
+        {
+            given(key, ordinal.get());
+        }
+    }
+    // Found rows of the index have no checksums. An ordinal in them is believed if that many rows can lead up to it.
+    let mut found: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
+    each_found_index(txn, |(key, _), ordinal| {
+        let (highest, count) = found.entry(key).or_default();
+        (*highest, *count) = (ordinal.max(*highest), *count + 1);
+        Ok(())
+    })?;
+    for (key, (highest, count)) in found {
+        let last = last.entry(key).or_default();
+        if ids.contains_key(&key) && highest <= last.saturating_add(count) {
+            *last = highest.max(*last);
+        }
+    }
+    for (key, last) in last {
+        let mut missing = Vec::new();
+        let mut expected = 1;
+        for row in turns.range((key, 0)..=(key, last))? {
+            let (_, ordinal) = row?.0.value();
+            missing.extend((expected..ordinal).take(MOST_MISSING - missing.len()));
+            expected = ordinal + 1;
+        }
+        missing.extend((expected..=last).take(MOST_MISSING - missing.len()));
+        for ordinal in missing {
+            if !erased.contains(&(key, ordinal)) && lost.get((key, ordinal))?.is_none() {
+                lost.insert((key, ordinal), [].as_slice())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Calls `take` with the key and the ordinal of each found row of the index.
+fn each_found_index(
+    txn: &WriteTransaction,
+    mut take: impl FnMut((u64, u64), u64) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    for row in txn.open_table(FOUND)?.range((INDEX.name(), [].as_slice(), 0)..)? {
+        let (place, _) = row?;
+        let (table, key, ordinal) = place.value();
+        if table != INDEX.name() {
+            break;
+        }
+        take(<(u64, u64)>::from_bytes(key), ordinal)?;
+    }
+    Ok(())
+}
+
+/// The maximum number of lost turns of a conversation that are noted.
+const MOST_MISSING: usize = 1_000_000;
+
+/// Completes the index with the found rows of lost turns, so that these are not sealed again. The other rows of the
+/// index are computed from the turns. Drops the rows of unknown conversations.
+pub(super) fn index(txn: &WriteTransaction, ids: &Ids) -> Result<(), Failure> {
+    let (mut index, lost) = (txn.open_table(INDEX)?, txn.open_table(LOST_TURNS)?);
+    each_found_index(txn, |place, ordinal| {
+        if ids.contains_key(&place.0) && lost.get((place.0, ordinal))?.is_some() && index.get(place)?.is_none() {
+            index.insert(place, ordinal)?;
+        }
+        Ok(())
+    })?;
+    index.retain(|(key, _), _| ids.contains_key(&key))?;
+    Ok(())
+}
+
+/// Completes the open turns, and returns the names of those that may be of an earlier time. The latest head wins. If
+/// there are several rows of a step, it is unknown which is the latest, and the step counts as missing.
+pub(super) fn open_turns(txn: &WriteTransaction, ids: &Ids) -> Result<BTreeSet<OpenTurnName>, Failure> {
+    let mut old = BTreeSet::new();
+    let mut heads = txn.open_table(OPEN_TURNS)?;
+    each_found::<OpenTurns>(txn, |place, rows| {
+        if heads.get(place)?.is_some() || !ids.contains_key(&place.0) {
+            return Ok(());
+        }
+        let head = |row: &Vec<u8>| StagedHead::decode(value_of::<OpenTurns>(&place, row)?).ok();
+        let found = rows.iter().filter_map(|row| Some((head(row)?, row)));
+        if let Some((_, row)) = found.max_by_key(|(head, _)| (head.last_event_at, head.step_count)) {
+            heads.insert(place, Stored::as_it_is(row))?;
+            old.insert((place.0, place.1.to_owned()));
+        }
+        Ok(())
+    })?;
+    let mut steps = txn.open_table(OPEN_STEPS)?;
+    each_found::<OpenTurnSteps>(txn, |place, rows| {
+        let [row] = rows else { return Ok(()) };
+        // A step without a head is of a turn that was sealed.
+        if steps.get(place)?.is_none() && heads.get((place.0, place.1))?.is_some() {
+            steps.insert(place, Stored::as_it_is(row))?;
+            old.insert((place.0, place.1.to_owned()));
+        }
+        Ok(())
+    })?;
+    Ok(old)
+}
+
+/// Moves aside the open turns of earlier times that may be sealed: those of conversations with a lost turn whose id is
+/// unknown. Such an open turn could be sealed again. Returns the names of the other ones that are still open.
+pub(super) fn set_uncertain_aside(
+    txn: &WriteTransaction,
+    old: BTreeSet<OpenTurnName>,
+    repair: u64,
+) -> Result<Vec<OpenTurnName>, Failure> {
+    let uncertain = conversations_with_unknown_turns(txn)?;
+    let (mut heads, mut lost) = (txn.open_table(OPEN_TURNS)?, txn.open_table(LOST_OPEN_TURNS)?);
+    let (mut steps, mut lost_steps) = (txn.open_table(OPEN_STEPS)?, txn.open_table(LOST_OPEN_STEPS)?);
+    let mut kept = Vec::new();
+    for (key, turn_id) in old {
+        let id = turn_id.as_str();
+        if !uncertain.contains(&key) {
+            if heads.get((key, id))?.is_some() {
+                kept.push((key, turn_id));
+            }
+            continue;
+        }
+        let head = heads.remove((key, id))?.map(|row| row.value().unverified().to_vec());
+        if let Some(head) = head {
+            lost.insert((repair, key, id), &*head)?;
+        }
+        for row in steps.extract_from_if((key, id, 0)..=(key, id, u32::MAX), |_, _| true)? {
+            let (place, value) = row?;
+            lost_steps.insert((repair, key, id, place.value().2), value.value().unverified())?;
+        }
+    }
+    Ok(kept)
+}
+
+/// Returns the conversations with lost turns whose ids are unknown.
+fn conversations_with_unknown_turns(txn: &WriteTransaction) -> Result<BTreeSet<u64>, Failure> {
+    let (index, mut uncertain) = (txn.open_table(INDEX)?, BTreeSet::new());
+    let mut known: (u64, BTreeSet<u64>) = (0, BTreeSet::new());
+    for row in txn.open_table(LOST_TURNS)?.iter()? {
+        let (place, _) = row?;
+        let (key, ordinal) = place.value();
+        if known.0 != key {
+            let rows = index.range((key, 0)..=(key, u64::MAX))?;
+            known = (key, rows.map(|row| Ok(row?.1.value())).collect::<Result<_, Failure>>()?);
+        }
+        if !known.1.contains(&ordinal) {
+            uncertain.insert(key);
+        }
+    }
+    Ok(uncertain)
+}
+
+/// Moves aside the open turns of conversations whose ids are lost.
+pub(super) fn set_unnamed_aside(txn: &WriteTransaction, ids: &Ids, repair: u64) -> Result<(), Failure> {
+    let (mut heads, mut lost) = (txn.open_table(OPEN_TURNS)?, txn.open_table(LOST_OPEN_TURNS)?);
+    for row in heads.extract_if(|(key, _), _| !ids.contains_key(&key))? {
+        let (place, value) = row?;
+        let (key, turn_id) = place.value();
+        lost.insert((repair, key, turn_id), value.value().unverified())?;
+    }
+    let (mut steps, mut lost) = (txn.open_table(OPEN_STEPS)?, txn.open_table(LOST_OPEN_STEPS)?);
+    for row in steps.extract_if(|(key, ..), _| !ids.contains_key(&key))? {
+        let (place, value) = row?;
+        let (key, turn_id, step) = place.value();
+        lost.insert((repair, key, turn_id, step), value.value().unverified())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_two_conversations_claim_is_given_to_the_one_that_has_no_other() {
+        let id = |name: &str| ConversationId::new(name).unwrap();
+        let settled = |claims: &[(u64, &str, u64)]| {
+            let mut all = Claims::default();
+            claims.iter().for_each(|(key, name, version)| all.add(*key, id(name), *version));
+            all.settle().into_iter().map(|(key, id)| (key, id.to_string())).collect::<Vec<_>>()
+        };
+        let given = |keys: &[(u64, &str)]| keys.iter().map(|(key, id)| (*key, (*id).to_owned())).collect::<Vec<_>>();
+        assert_eq!(settled(&[(7, "x", 3), (8, "x", 3), (7, "y", 1)]), given(&[(7, "y"), (8, "x")]));
+        assert_eq!(
+            settled(&[(1, "a", 0), (1, "b", 0), (2, "b", 0), (2, "c", 0), (3, "c", 0)]),
+            given(&[(1, "a"), (2, "b"), (3, "c")])
+        );
+        assert_eq!(settled(&[(7, "x", 3), (8, "x", 4)]), given(&[(8, "x")]), "the later record decides");
+        assert_eq!(settled(&[(7, "x", 3), (7, "y", 4)]).len(), 1, "no key is given twice");
+    }
+}

@@ -1,0 +1,228 @@
+//! Recognizes the rows in the leaves of a main file, and stages them in the new file.
+//!
+//! A leaf that the walk has reached names its table. Any other leaf is tried with each table whose rows have checksums:
+//! the checksum covers the name of the table, so a row fits one table only.
+
+use redb::{Key, TableDefinition, TableHandle, Value, WriteTransaction};
+use uuid::Uuid;
+
+use super::pages::{Leaf, PAGE_BYTES, PageFile, Widths};
+use super::walk::{Reached, Wanted, disk};
+use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::meta::{META, store_id_among};
+use crate::store::redb::tables::row::{CheckedKey, Row, Rows, Stored};
+use crate::store::redb::tables::schema::{
+    ConversationSumRows, Costs, INDEX, Labels, Positions, ROWS, Role, Rollups, TURNS, TableVisitor, visit_tables,
+};
+
+/// Rows of pages that no sound page leads to: name of the table, key, and the checksum, which tells different rows under
+/// one key apart. Such pages may be of an earlier time. The table is deleted when the new file is complete.
+pub(super) const FOUND: TableDefinition<(&str, &[u8], u64), &[u8]> = TableDefinition::new("found_rows");
+
+/// The tables that are not salvaged, because they are computed anew from the turns.
+const DERIVED: [&str; 4] = [Labels::NAME, Rollups::NAME, Costs::NAME, ConversationSumRows::NAME];
+
+fn widths<K: Key, V: Value>() -> Widths {
+    Widths { key: K::fixed_width(), value: V::fixed_width() }
+}
+
+/// Returns the tables of a main file that are salvaged.
+pub(super) fn wanted() -> Result<Vec<Wanted>, Failure> {
+    struct List(Vec<Wanted>);
+    impl TableVisitor for List {
+        fn visit<K: Key + 'static, V: Value + 'static>(
+            &mut self,
+            table: TableDefinition<'static, K, V>,
+            _: Role,
+        ) -> Result<(), Failure> {
+            if !DERIVED.contains(&table.name()) {
+                self.0.push(Wanted { name: table.name().to_owned(), widths: widths::<K, V>() });
+            }
+            Ok(())
+        }
+    }
+    let mut list = List(Vec::new());
+    visit_tables(&mut list)?;
+    Ok(list.0)
+}
+
+/// Stages the rows of a leaf that the walk has reached. `is_sound` says whether the page has its checksum. If it does
+/// not, only rows with checksums are taken, and each of them only if it fits its checksum.
+pub(super) fn take_reached(txn: &WriteTransaction, table: &str, leaf: Leaf<'_>, is_sound: bool) -> Result<(), Failure> {
+    visit_tables(&mut TakeReached { txn, table, leaf, is_sound })
+}
+
+struct TakeReached<'a> {
+    txn: &'a WriteTransaction,
+    table: &'a str,
+    leaf: Leaf<'a>,
+    is_sound: bool,
+}
+
+impl TableVisitor for TakeReached<'_> {
+    fn visit<K: Key + 'static, V: Value + 'static>(
+        &mut self,
+        table: TableDefinition<'static, K, V>,
+        _: Role,
+    ) -> Result<(), Failure> {
+        if table.name() != self.table || !self.is_sound {
+            return Ok(());
+        }
+        let mut rows = self.txn.open_table(table)?;
+        for (key, value) in self.leaf.entries() {
+            rows.insert(K::from_bytes(key), V::from_bytes(value))?;
+        }
+        Ok(())
+    }
+
+    fn visit_rows<T: Rows>(&mut self, table: TableDefinition<'static, T::Key, Row<T>>) -> Result<(), Failure> {
+        if T::NAME != self.table {
+            return Ok(());
+        }
+        let mut rows = self.txn.open_table(table)?;
+        for (key, value) in self.leaf.entries() {
+            if self.is_sound && T::Key::is_valid(key) || fits::<T>(key, value) {
+                rows.insert(T::Key::from_bytes(key), Stored::as_it_is(value))?;
+            } else if let Some((key, value)) = mended::<T>(key, value) {
+                rows.insert(T::Key::from_bytes(&key), Stored::as_it_is(&value))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns whether the bytes are a row of the table `T`.
+fn fits<T: Rows>(key: &[u8], value: &[u8]) -> bool {
+    T::Key::is_valid(key) && Stored::<T>::as_it_is(value).verify(&T::Key::from_bytes(key)).is_ok()
+}
+
+/// The largest row whose flipped bit is searched for.
+const MAX_MENDED_BYTES: usize = 4096;
+
+/// If one bit of a row was flipped, returns the row as it was.
+fn mended<T: Rows>(key: &[u8], value: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    let mut row = [key, value].concat();
+    if row.len() > MAX_MENDED_BYTES {
+        return None;
+    }
+    for bit in 0..row.len() * 8 {
+        row[bit / 8] ^= 1 << (bit % 8);
+        let (key, value) = row.split_at(key.len());
+        if fits::<T>(key, value) {
+            return Some((key.to_vec(), value.to_vec()));
+        }
+        row[bit / 8] ^= 1 << (bit % 8);
+    }
+    None
+}
+
+/// Stages the rows of a page that the walk has not reached among the found rows, if it is a leaf of a table that is
+/// lacking rows. Returns the number of bytes of the page if it is longer than these.
+pub(super) fn take_found(
+    txn: &WriteTransaction,
+    reached: &Reached,
+    page: &[u8],
+    store_ids: &mut Vec<Uuid>,
+) -> Result<Option<usize>, Failure> {
+    let mut take = TakeFound { txn, reached, page, is_known: false, bytes: None };
+    visit_tables(&mut take)?;
+    let (is_known, bytes) = (take.is_known, take.bytes);
+    if !is_known && reached.lacks(INDEX.name()) {
+        take_index(txn, Leaf::of(page, widths::<(u64, u64), u64>()))?;
+    }
+    if !is_known && reached.lacks(META.name()) {
+        store_ids.extend(store_id_among(Leaf::of(page, widths::<&str, &[u8]>()).entries()));
+    }
+    Ok(bytes)
+}
+
+struct TakeFound<'a> {
+    txn: &'a WriteTransaction,
+    reached: &'a Reached,
+    page: &'a [u8],
+    /// Whether a row of the page fits a table.
+    is_known: bool,
+    bytes: Option<usize>,
+}
+
+impl TableVisitor for TakeFound<'_> {
+    fn visit<K: Key + 'static, V: Value + 'static>(
+        &mut self,
+        _: TableDefinition<'static, K, V>,
+        _: Role,
+    ) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn visit_rows<T: Rows>(&mut self, _: TableDefinition<'static, T::Key, Row<T>>) -> Result<(), Failure> {
+        // The positions of a lacking turn may say that it was erased.
+        let of_lacking_turns = T::NAME == Positions::NAME && self.reached.lacks(TURNS.name());
+        let is_wanted = !DERIVED.contains(&T::NAME) && self.reached.lacks(T::NAME) || of_lacking_turns;
+        if self.is_known || !is_wanted {
+            return Ok(());
+        }
+        let leaf = Leaf::of(self.page, widths::<T::Key, Row<T>>());
+        self.bytes = self.bytes.max(leaf.end_beyond());
+        let rows: Vec<_> = leaf.entries().filter(|(key, value)| fits::<T>(key, value)).collect();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        self.is_known = true;
+        let mut found = self.txn.open_table(FOUND)?;
+        for (key, value) in rows {
+            if of_lacking_turns || self.reached.lacks_key(T::NAME, key, <T::Key as Key>::compare) {
+                let checksum = Stored::<T>::as_it_is(value).checksum();
+                found.insert((T::NAME, key, checksum), value)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Stages rows of the index, which have no checksums. The page counts as a leaf of the index if its keys rise as those
+/// of a leaf do, and if it has no other bytes.
+fn take_index(txn: &WriteTransaction, leaf: Leaf<'_>) -> Result<(), Failure> {
+    const MOST_TURNS: u64 = 1 << 40;
+    let rows: Vec<_> =
+        leaf.entries().map(|(key, value)| (<(u64, u64)>::from_bytes(key), u64::from_bytes(value))).collect();
+    let rises = rows.is_sorted_by(|a, b| a.0 < b.0);
+    if rows.len() < 2 || !rises || rows.iter().any(|(_, ordinal)| *ordinal == 0 || *ordinal > MOST_TURNS) {
+        return Ok(());
+    }
+    let mut found = txn.open_table(FOUND)?;
+    for (key, ordinal) in rows {
+        found.insert((INDEX.name(), <(u64, u64)>::as_bytes(&key).as_ref(), ordinal), [].as_slice())?;
+    }
+    Ok(())
+}
+
+/// Returns whether any page of a file has a row of a store, or the id of one.
+pub(super) fn has_rows(file: &PageFile) -> Result<bool, Failure> {
+    struct Recognize<'a>(&'a [u8], bool);
+    impl TableVisitor for Recognize<'_> {
+        fn visit<K: Key + 'static, V: Value + 'static>(
+            &mut self,
+            _: TableDefinition<'static, K, V>,
+            _: Role,
+        ) -> Result<(), Failure> {
+            Ok(())
+        }
+
+        fn visit_rows<T: Rows>(&mut self, _: TableDefinition<'static, T::Key, Row<T>>) -> Result<(), Failure> {
+            let leaf = Leaf::of(self.0, widths::<T::Key, Row<T>>());
+            self.1 = self.1 || leaf.entries().any(|(key, value)| fits::<T>(key, value));
+            Ok(())
+        }
+    }
+    for number in 1..file.blocks() {
+        let page = file.read(number * PAGE_BYTES as u64, PAGE_BYTES).map_err(disk)?;
+        let mut recognize = Recognize(&page, false);
+        visit_tables(&mut recognize)?;
+        recognize.visit_rows(ROWS)?;
+        let facts = Leaf::of(&page, widths::<&str, &[u8]>()).entries();
+        if recognize.1 || store_id_among(facts).is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,192 @@
+//! Walks the trees of a file from the header down, and proves with the checksums of the pointers which pages belong to
+//! the latest commit.
+
+use std::cmp::Ordering;
+
+use super::pages::{Leaf, PageFile, Pointer, Widths, children, is_leaf, pointers_of_damaged};
+use crate::store::redb::tables::failure::Failure;
+
+/// The maximum depth of a tree. Real trees are a few pages deep; a damaged one may lead in a circle.
+const MAX_DEPTH: usize = 32;
+
+/// A table whose rows are wanted.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted {
+    pub(super) name: String,
+    pub(super) widths: Widths,
+}
+
+/// The widths of the tree of tables: names and definitions.
+const OF_TABLES: Widths = Widths { key: None, value: None };
+/// Where the definition of a table says whether it has a root, and where it has the pointer to the root.
+const HAS_ROOT_AT: usize = 9;
+const ROOT_AT: usize = 10;
+
+/// A part of a table that the walk could not reach: the rows with keys above `above` and up to `up_to`.
+#[derive(Debug, Clone)]
+struct Gap {
+    table: String,
+    above: Option<Vec<u8>>,
+    up_to: Option<Vec<u8>>,
+}
+
+/// What a walk has reached.
+pub(super) struct Reached {
+    /// One bit for each block of the file. It is set if the block belongs to a page of the latest commit.
+    blocks: Vec<u64>,
+    gaps: Vec<Gap>,
+}
+
+impl Reached {
+    pub(super) fn has_block(&self, number: u64) -> bool {
+        let word = usize::try_from(number / 64).ok().and_then(|word| self.blocks.get(word));
+        word.is_some_and(|word| word >> (number % 64) & 1 == 1)
+    }
+
+    fn mark(&mut self, (first, count): (u64, u64)) {
+        for number in first..first + count {
+            if let Some(word) = usize::try_from(number / 64).ok().and_then(|word| self.blocks.get_mut(word)) {
+                *word |= 1 << (number % 64);
+            }
+        }
+    }
+
+    /// Returns whether rows of the table could not be reached.
+    pub(super) fn lacks(&self, table: &str) -> bool {
+        self.gaps.iter().any(|gap| gap.table == table)
+    }
+
+    /// Returns whether any rows could not be reached.
+    pub(super) fn is_whole(&self) -> bool {
+        self.gaps.is_empty()
+    }
+
+    /// Returns whether the row with this key is in a part of the table that could not be reached.
+    pub(super) fn lacks_key(&self, table: &str, key: &[u8], compare: fn(&[u8], &[u8]) -> Ordering) -> bool {
+        self.gaps.iter().filter(|gap| gap.table == table).any(|gap| {
+            gap.above.as_ref().is_none_or(|above| compare(key, above).is_gt())
+                && gap.up_to.as_ref().is_none_or(|up_to| compare(key, up_to).is_le())
+        })
+    }
+
+    /// Returns whether the end of the table could not be reached. Then there may have been further rows.
+    pub(super) fn lacks_end(&self, table: &str) -> bool {
+        self.gaps.iter().any(|gap| gap.table == table && gap.up_to.is_none())
+    }
+}
+
+/// Takes a leaf of a table. The flag says whether the leaf is sound, or at least stands where a sound one stood.
+pub(super) type TakeLeaf<'a> = dyn FnMut(&str, Leaf<'_>, bool) -> Result<(), Failure> + 'a;
+
+/// Walks the trees of these tables.
+pub(super) fn walk(file: &PageFile, wanted: &[Wanted], take: &mut TakeLeaf<'_>) -> Result<Reached, Failure> {
+    let words = usize::try_from(file.blocks().div_ceil(64)).unwrap_or(0);
+    let mut reached = Reached { blocks: vec![0; words], gaps: Vec::new() };
+    let mut definitions = Vec::new();
+    let whole = |table: &str| Gap { table: table.to_owned(), above: None, up_to: None };
+    match file.root().map_err(disk)? {
+        Some(Some(root)) => {
+            let mut take = |_: &str, leaf: Leaf<'_>, is_sound: bool| -> Result<(), Failure> {
+                definitions.extend(leaf.entries().map(|(name, value)| (name.to_vec(), value.to_vec(), is_sound)));
+                Ok(())
+            };
+            Walk { file, widths: OF_TABLES, reached: &mut reached, take: &mut take }.descend(root, &whole(""), 0)?;
+        }
+        Some(None) => {}
+        None => reached.gaps.push(whole("")),
+    }
+    let lacks_definitions = !std::mem::take(&mut reached.gaps).is_empty();
+    for Wanted { name, widths } in wanted {
+        let definition = definitions.iter().find(|(found, ..)| found == name.as_bytes());
+        let root = definition.map(|(_, value, is_sound)| {
+            let has_root = value.get(HAS_ROOT_AT).is_some_and(|flag| *flag != 0);
+            (Pointer::read(value, ROOT_AT).filter(|_| has_root), *is_sound)
+        });
+        match root {
+            Some((Some(root), is_sound)) => {
+                // The definition in a damaged page counts if its pointer leads to a page with the pointer's checksum.
+                if is_sound || file.page_as_it_is(root, *widths).map_err(disk)?.is_some_and(|read| read.is_sound) {
+                    Walk { file, widths: *widths, reached: &mut reached, take }.descend(root, &whole(name), 0)?;
+                } else {
+                    reached.gaps.push(whole(name));
+                }
+            }
+            Some((None, true)) => {}
+            None if !lacks_definitions => {}
+            _ => reached.gaps.push(whole(name)),
+        }
+    }
+    Ok(reached)
+}
+
+pub(super) fn disk(error: std::io::Error) -> Failure {
+    redb::StorageError::Io(error).into()
+}
+
+/// The walk of one tree.
+struct Walk<'a, 'b> {
+    file: &'a PageFile,
+    widths: Widths,
+    reached: &'a mut Reached,
+    take: &'a mut TakeLeaf<'b>,
+}
+
+impl Walk<'_, '_> {
+    /// Walks the tree below a pointer that is right. `part` is the part of the table that the tree has.
+    fn descend(&mut self, pointer: Pointer, part: &Gap, depth: usize) -> Result<(), Failure> {
+        let read = self.file.page(pointer, self.widths).map_err(disk)?;
+        let Some(read) = read.filter(|_| depth < MAX_DEPTH) else {
+            self.reached.gaps.push(part.clone());
+            return Ok(());
+        };
+        self.reached.mark(read.blocks);
+        if !read.is_sound {
+            self.reached.gaps.push(part.clone());
+            return self.damaged(&read.page, part, depth);
+        }
+        if is_leaf(&read.page) {
+            return (self.take)(&part.table, Leaf::of(&read.page, self.widths), true);
+        }
+        for child in children(&read.page, self.widths) {
+            let above = child.above.or_else(|| part.above.clone());
+            let up_to = child.up_to.or_else(|| part.up_to.clone());
+            self.descend(child.pointer, &Gap { table: part.table.clone(), above, up_to }, depth + 1)?;
+        }
+        Ok(())
+    }
+
+    /// Takes what is left of a damaged page: the children that have the checksums of their pointers or, if there are
+    /// none, the rows of a leaf.
+    fn damaged(&mut self, page: &[u8], part: &Gap, depth: usize) -> Result<(), Failure> {
+        let mut is_branch = false;
+        for pointer in pointers_of_damaged(page) {
+            let child = self.file.page_as_it_is(pointer, self.widths).map_err(disk)?;
+            if child.is_some_and(|child| child.is_sound) {
+                is_branch = true;
+                self.descend(pointer, part, depth + 1)?;
+            }
+        }
+        if is_branch { Ok(()) } else { (self.take)(&part.table, Leaf::of(page, self.widths), false) }
+    }
+}
+
+/// Reads the pages that a walk has not reached, and calls `take` with the first block of each. `take` gets the same
+/// page again with more bytes if it returns that the page is longer.
+pub(super) fn scan(
+    file: &PageFile,
+    reached: &Reached,
+    mut take: impl FnMut(&[u8]) -> Result<Option<usize>, Failure>,
+) -> Result<(), Failure> {
+    // The first block is the header.
+    for number in (1..file.blocks()).filter(|number| !reached.has_block(*number)) {
+        let at = number * super::pages::PAGE_BYTES as u64;
+        let page = file.read(at, super::pages::PAGE_BYTES).map_err(disk)?;
+        if page.iter().all(|byte| *byte == 0) {
+            continue;
+        }
+        if let Some(bytes) = take(&page)? {
+            take(&file.read(at, bytes).map_err(disk)?)?;
+        }
+    }
+    Ok(())
+}
