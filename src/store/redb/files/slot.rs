@@ -103,11 +103,11 @@ impl Slot {
         loop {
             let counts = self.with(|files| Arc::clone(files.counts()))?;
             let mut recent = lock(&counts.recent)?;
-            let begun = self.with(|files| {
+            let found = self.with(|files| {
                 // The files were closed and opened again meanwhile, so these counts are not theirs.
                 Arc::ptr_eq(files.counts(), &counts).then(|| begin(files, &files.memtable()))
             })?;
-            if let Some(begun) = begun {
+            if let Some(begun) = found {
                 return Ok(begun.map(|begun| take(&mut recent, begun)));
             }
         }
