@@ -104,7 +104,9 @@ fn leftovers_beside_the_target_of_a_link_are_removed_at_a_start_and_other_files_
     let linked = Linked::new();
     let left = ["metrics.db.unfinished-compaction", "metrics.db.unfinished-backup"];
     let others = ["metrics.db.backup", "metrics.db.before-repair-1"];
-    left.iter().chain(&others).for_each(|name| fs::write(linked.far.path().join(name), "x").unwrap());
+    for name in left.iter().chain(&others) {
+        fs::write(linked.far.path().join(name), "x").unwrap();
+    }
     fs::write(linked.farther.path().join("journal.unfinished-new"), "x").unwrap();
     let server = Server::start(linked.path());
     linked.assert_files(&["metrics.db", others[0], others[1]], &["journal"]);

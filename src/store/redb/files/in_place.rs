@@ -99,9 +99,10 @@ impl InPlace {
     pub(crate) fn check(&self) -> Result<(), Fault> {
         let displaced = self.displaced();
         if self.is_told.swap(displaced.is_some(), Ordering::Relaxed) != displaced.is_some() {
-            match displaced {
-                Some(displaced) => tracing::error!(cause = %displaced.fault(), "nothing is acknowledged any more"),
-                None => tracing::info!("the files of the store are in place again"),
+            if let Some(displaced) = displaced {
+                tracing::error!(cause = %displaced.fault(), "nothing is acknowledged any more");
+            } else {
+                tracing::info!("the files of the store are in place again");
             }
         }
         displaced.map_or(Ok(()), |displaced| Err(displaced.fault()))
@@ -132,7 +133,8 @@ impl Displaced {
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
 

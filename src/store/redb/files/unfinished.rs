@@ -83,7 +83,9 @@ mod tests {
         let left = [&main, &journal].map(|file| Unfinished::ALL.map(|unfinished| unfinished.beside(file)));
         let others = [".backup", ".new", ".compact", ".before-repair-1", ".unfinished", ".unfinished-backup-1"];
         let others = [&main, &journal].map(|file| others.map(|suffix| link::beside(file, suffix)));
-        left.iter().flatten().chain(others.iter().flatten()).for_each(|path| fs::write(path, "x").unwrap());
+        for path in left.iter().flatten().chain(others.iter().flatten()) {
+            fs::write(path, "x").unwrap();
+        }
         location.remove_unfinished();
         assert!(left.iter().flatten().all(|path| !path.exists()));
         assert!(others.iter().flatten().all(|path| path.exists()));

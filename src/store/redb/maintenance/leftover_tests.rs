@@ -31,7 +31,9 @@ fn names(directory: &Path) -> BTreeSet<String> {
 /// Kills `operation` at one in `every` of its changes, starts the store, and asserts that only its files and the user's
 /// are there. Returns how many changes there were, and how many kills left something.
 fn kill(prepared: &Path, every: usize, operation: impl Fn(&Path), start: impl Fn(&Path)) -> (u64, usize) {
-    OF_THE_USER.iter().for_each(|name| fs::write(prepared.join(name), "mine").unwrap());
+    for name in OF_THE_USER {
+        fs::write(prepared.join(name), "mine").unwrap();
+    }
     let expected: BTreeSet<_> = names(prepared);
     let [main, journal] =
         [StoreFile::Main, StoreFile::Journal].map(|file| fs::read(prepared.join(file.name())).unwrap());

@@ -127,7 +127,9 @@ impl History {
         for (file, content) in FILES.iter().zip(files) {
             let path = self.path().join(file.name());
             let _ = fs::remove_file(&path);
-            content.iter().for_each(|content| fs::write(&path, content).unwrap());
+            if let Some(content) = content {
+                fs::write(&path, content).unwrap();
+            }
         }
     }
 
@@ -168,7 +170,9 @@ impl History {
     }
 
     fn commits(&mut self, names: &[&'static str]) {
-        names.iter().for_each(|name| self.commit(name));
+        for name in names {
+            self.commit(name);
+        }
     }
 
     fn flush(&mut self) {
@@ -325,7 +329,9 @@ fn judge(history: &History, [main, journal]: [usize; 2], doctor: impl Fn(&Path))
     let directory = tempfile::tempdir().unwrap();
     let chosen = [history.file(0, main), history.file(1, journal)];
     for (file, (_, content)) in FILES.iter().zip(&chosen) {
-        content.iter().for_each(|content| fs::write(directory.path().join(file.name()), content).unwrap());
+        if let Some(content) = content {
+            fs::write(directory.path().join(file.name()), content).unwrap();
+        }
     }
     doctor(directory.path());
     let pair = format!("main file {} beside journal {}", chosen[0].0, chosen[1].0);

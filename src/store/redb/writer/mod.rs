@@ -322,7 +322,9 @@ impl Writer {
         }
         // The files are looked for after each batch, and also before it if they were gone then.
         if let (true, Err(cause)) = (self.is_displaced, self.check_in_place()) {
-            batch.into_iter().for_each(|job| job.answer(Err(CommitError::Unavailable(cause.clone()))));
+            for job in batch {
+                job.answer(Err(CommitError::Unavailable(cause.clone())));
+            }
             return;
         }
         let begun = Instant::now();
