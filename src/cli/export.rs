@@ -204,7 +204,8 @@ mod tests {
     }
 
     fn lines(turns: std::ops::RangeInclusive<u64>) -> String {
-        turns.map(|number| format!("{{\"position\":\"{}\",\"ordinal\":{number}}}\n", position(number))).collect()
+        let line = |number| format!("{{\"position\":\"{}\",\"ordinal\":{number}}}\n", position(number));
+        turns.map(line).collect::<Vec<_>>().concat()
     }
 
     fn end(number: u64) -> String {

@@ -6,6 +6,7 @@
 //! - `others`: a harmless client, and how the server serves it during an attack.
 //! - `table`: all attacks that can last, beside a harmless client, with the memory and the waits.
 //! - `reads`: long answers that nobody reads.
+//! - `lists`: lists of very many conversations.
 //! - `bodies`: bodies that stall, and short bodies that take much memory.
 //! - `backups`: backups that nobody reads.
 //! - `connections`: connections that nobody uses, and limits of the system.
@@ -17,6 +18,8 @@ mod backups;
 mod bodies;
 #[cfg(target_os = "linux")]
 mod connections;
+#[cfg(target_os = "linux")]
+mod lists;
 #[cfg(target_os = "linux")]
 mod memory;
 #[cfg(target_os = "linux")]

@@ -18,6 +18,9 @@ fn store() -> tempfile::TempDir {
     directory
 }
 
+const PATHS: [&str; 4] =
+    ["/conversations/long/turns?limit=1000", "/conversations/long/metrics", "/turns?limit=1000", "/export"];
+
 /// Clients that request a long answer, read its status, and read no further.
 struct Unread {
     server: Server,
@@ -32,10 +35,10 @@ fn ask_and_do_not_read(store: &Path, settings: &[(&str, &str)], clients: usize) 
     let memory = Memory::of_idle(&server);
     let (mut streams, mut refused) = (Vec::new(), 0);
     for nth in 0..clients {
-        let resource = if nth % 4 == 3 { "metrics" } else { "turns?limit=1000" };
+        let path = PATHS[nth % PATHS.len()];
         let mut stream = TcpStream::connect(server.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let request = format!("GET /conversations/long/{resource} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
         stream.write_all(request.as_bytes()).unwrap();
         let mut status = [0; 12];
         stream.read_exact(&mut status).unwrap();
