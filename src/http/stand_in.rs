@@ -109,6 +109,7 @@ impl StandIn {
                 facts: Facts::new(1),
                 check_write: system.clone().recipient(),
                 back_up: system.recipient(),
+                scrub: Probe::start(|_| pending()).recipient(),
                 count_work: Probe::start(|_| pending()).recipient(),
                 inspect_conversation: Probe::start(|_| pending()).recipient(),
                 inspect_store: Probe::start(|_| pending()).recipient(),

@@ -9,6 +9,7 @@ use crate::store::position::Lineage;
 use crate::store::redb::memtable::Memtable;
 use crate::store::redb::memtable::tally::Recent;
 use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::findings::KnownFindings;
 use crate::store::redb::tables::index::TurnHasher;
 use crate::store::redb::tables::meta::{ReadMeta, WriteMeta};
 use crate::store::redb::tables::read::ReadTables;
@@ -33,6 +34,7 @@ pub(crate) struct Files {
     /// The running time in milliseconds.
     running_ms: AtomicU64,
     filter: Arc<TurnFilter>,
+    findings: Arc<KnownFindings>,
 }
 
 impl Files {
@@ -49,8 +51,9 @@ impl Files {
         let running = running.max(ReadMeta::of(&journal)?.running_time()?);
         let running_ms = AtomicU64::new(running.get());
         let filter = Arc::default();
+        let findings = Arc::new(KnownFindings::read(&tables.begin_read()?)?);
         let (memtable, recent) = (RwLock::new(memtable), Arc::default());
-        let files = Self { tables, journal, memtable, recent, store_id, lineage, running_ms, filter };
+        let files = Self { tables, journal, memtable, recent, store_id, lineage, running_ms, filter, findings };
         // One row is enough to see that a new store has none. The rows of a large store are read in the background.
         learn_turns(&files.filter, files.read_tables(), 1);
         Ok(files)
@@ -89,6 +92,11 @@ impl Files {
         Arc::clone(&self.filter)
     }
 
+    /// Returns the damage that scrubs have found.
+    pub(crate) fn findings(&self) -> Arc<KnownFindings> {
+        Arc::clone(&self.findings)
+    }
+
     pub(crate) fn hasher(&self) -> TurnHasher {
         TurnHasher::of(self.store_id)
     }
@@ -96,7 +104,8 @@ impl Files {
     /// Begins a read of the tables. If the memtable is locked meanwhile, the tables and the memtable together show one
     /// state of the store.
     pub(crate) fn read_tables(&self) -> Result<ReadTables, Failure> {
-        Ok(ReadTables::new(self.tables.begin_read()?, self.hasher()).with_filter(self.filter()))
+        let tables = ReadTables::new(self.tables.begin_read()?, self.hasher());
+        Ok(tables.with_filter(self.filter()).with_findings(self.findings()))
     }
 
     pub(crate) fn begin_read(&self) -> Result<ReadTransaction, Failure> {

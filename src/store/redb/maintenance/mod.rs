@@ -4,6 +4,7 @@
 //!
 //! - `backup`: copies all of a store while it works.
 //! - `check`: verifies the files of a stopped store, and repairs them.
+//! - `scrub`: compares the rows of a running store with each other, in the background.
 //! - `compact`: makes the main file of a stopped store as small as it can be.
 //! - `crash_tests`: crashes at each change that these operations make to files.
 
@@ -12,3 +13,4 @@ pub(crate) mod check;
 pub(crate) mod compact;
 #[cfg(test)]
 mod crash_tests;
+pub(crate) mod scrub;

@@ -1,4 +1,6 @@
 //! The table `meta`, which both files have. It has the facts about a file. No other module uses its keys.
+//!
+//! Its rows have checksums as other rows have: a damaged id, mark or next key would do more harm than any other row.
 
 use redb::{
     Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError,
@@ -9,13 +11,25 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::failure::Failure;
+use super::guarded::look_up;
 use super::journal_mark::JournalMark;
+use super::row::{self, Row, Rows};
 use super::store_file::StoreFile;
 use crate::store::position::Lineage;
 use crate::turn::RunningTime;
 
+/// The rows of [`META`].
+#[derive(Debug)]
+pub(crate) struct MetaRows;
+
+impl Rows for MetaRows {
+    type Key = &'static str;
+    const NAME: &'static str = "meta";
+    const WHAT: &'static str = "record of the store's own";
+}
+
 /// The key of a row is one of the `META_` names below.
-pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+pub(crate) const META: TableDefinition<&str, Row<MetaRows>> = TableDefinition::new(MetaRows::NAME);
 
 /// Main file: the format of the file, as a little-endian `u32`.
 const META_FORMAT: &str = "format";
@@ -141,7 +155,8 @@ impl Stamp {
             Err(TableError::Storage(error)) => return Err(error.into()),
             Err(_) => return Ok(Self::Foreign),
         };
-        let format = meta.get(format_name(file))?.and_then(|bytes| bytes.value().try_into().ok());
+        let meta = Meta(meta);
+        let format = meta.bytes(format_name(file))?.and_then(|bytes| bytes.try_into().ok());
         Ok(format.map(u32::from_le_bytes).map_or(Self::Foreign, Self::Format))
     }
 }
@@ -155,9 +170,9 @@ pub(crate) fn newest_is_damaged() -> Failure {
 pub(crate) struct Meta<T>(T);
 
 /// The table `meta` for reading, in one state of a file.
-pub(crate) type ReadMeta = Meta<ReadOnlyTable<&'static str, &'static [u8]>>;
+pub(crate) type ReadMeta = Meta<ReadOnlyTable<&'static str, Row<MetaRows>>>;
 /// The table `meta` for writing, in a write transaction. The table stays open until this is dropped.
-pub(crate) type WriteMeta<'txn> = Meta<Table<'txn, &'static str, &'static [u8]>>;
+pub(crate) type WriteMeta<'txn> = Meta<Table<'txn, &'static str, Row<MetaRows>>>;
 
 impl ReadMeta {
     pub(crate) fn read(txn: &ReadTransaction) -> Result<Self, Failure> {
@@ -171,14 +186,24 @@ impl ReadMeta {
 }
 
 /// A table with the rows of `meta` that can at least be read.
-pub(crate) trait MetaTable: ReadableTable<&'static str, &'static [u8]> {}
+pub(crate) trait MetaTable: ReadableTable<&'static str, Row<MetaRows>> {}
 
-impl<T: ReadableTable<&'static str, &'static [u8]>> MetaTable for T {}
+impl<T: ReadableTable<&'static str, Row<MetaRows>>> MetaTable for T {}
 
 impl<T: MetaTable> Meta<T> {
+    /// Returns a value, if it is present.
+    fn bytes(&self, name: &'static str) -> Result<Option<Vec<u8>>, Failure> {
+        match look_up::<MetaRows>(&self.0, &name) {
+            Ok(Some(row)) => Ok(Some(row.value().verify(&name).map_err(|_| Failure::Meta(name))?.to_vec())),
+            Ok(None) => Ok(None),
+            Err(Failure::Record(_)) => Err(Failure::Meta(name)),
+            Err(failure) => Err(failure),
+        }
+    }
+
     /// Returns a value of a known length.
     fn value<const N: usize>(&self, name: &'static str) -> Result<[u8; N], Failure> {
-        let bytes = self.0.get(name)?.and_then(|bytes| bytes.value().try_into().ok());
+        let bytes = self.bytes(name)?.and_then(|bytes| bytes.try_into().ok());
         bytes.ok_or(Failure::Meta(name))
     }
 
@@ -211,7 +236,7 @@ impl<T: MetaTable> Meta<T> {
 
     /// Main file: returns the id of the journal that may have changes which the tables lack, if there is one.
     pub(crate) fn bound_journal(&self) -> Result<Option<Uuid>, Failure> {
-        let is_bound = self.0.get(META_JOURNAL)?.is_some();
+        let is_bound = self.bytes(META_JOURNAL)?.is_some();
         is_bound.then(|| self.id(META_JOURNAL)).transpose()
     }
 
@@ -268,19 +293,19 @@ impl<T: MetaTable> Meta<T> {
 
     /// Returns a value in the encoding of records, if it is present.
     fn optional<V: DeserializeOwned>(&self, name: &'static str) -> Result<Option<V>, Failure> {
-        let Some(bytes) = self.0.get(name)? else { return Ok(None) };
-        postcard::from_bytes(bytes.value()).map(Some).map_err(|_| Failure::Meta(name))
+        let Some(bytes) = self.bytes(name)? else { return Ok(None) };
+        postcard::from_bytes(&bytes).map(Some).map_err(|_| Failure::Meta(name))
     }
 
     /// Main file: returns the number of the next repair.
     pub(crate) fn next_repair(&self) -> Result<u64, Failure> {
-        let is_first = self.0.get(META_REPAIRS)?.is_none();
+        let is_first = self.bytes(META_REPAIRS)?.is_none();
         Ok(if is_first { 1 } else { self.number(META_REPAIRS)?.saturating_add(1) })
     }
 
     /// Both files: returns the running time.
     pub(crate) fn running_time(&self) -> Result<RunningTime, Failure> {
-        let is_known = self.0.get(META_RUNNING_TIME)?.is_some();
+        let is_known = self.bytes(META_RUNNING_TIME)?.is_some();
         Ok(if is_known { RunningTime::new(self.number(META_RUNNING_TIME)?) } else { RunningTime::default() })
     }
 }
@@ -291,7 +316,7 @@ impl<'txn> WriteMeta<'txn> {
     }
 
     fn set(&mut self, name: &'static str, value: &[u8]) -> Result<(), Failure> {
-        self.0.insert(name, value)?;
+        self.0.insert(name, row::seal(&name, &mut value.to_vec()))?;
         Ok(())
     }
 
@@ -427,7 +452,7 @@ impl<'txn> WriteMeta<'txn> {
 
     /// Changes a value. If the change can be committed, writes work.
     pub(crate) fn touch(&mut self) -> Result<(), Failure> {
-        let previous = self.0.get(META_WRITE_CHECK)?.and_then(|bytes| bytes.value().try_into().ok());
+        let previous = self.bytes(META_WRITE_CHECK)?.and_then(|bytes| bytes.try_into().ok());
         let count = previous.map_or(0, u64::from_le_bytes).wrapping_add(1);
         self.set_number(META_WRITE_CHECK, count)
     }

@@ -16,7 +16,7 @@
 mod copy;
 pub(crate) mod error;
 pub(crate) mod flaw;
-mod inspect;
+pub(super) mod inspect;
 mod paths;
 mod repair;
 pub(crate) mod report;
@@ -24,7 +24,7 @@ mod sums;
 #[cfg(test)]
 mod sums_tests;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::io;
 use std::path::{Path, PathBuf};

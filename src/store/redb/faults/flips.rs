@@ -1,0 +1,392 @@
+//! Single flipped bits in either file of a store. Whatever bit is flipped, nothing that the store answers is wrong, no
+//! turn is sealed a second time, and the flip is told: by an opening that is refused, by an answer, by the count of left
+//! out records, or by a finding of one scrub.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::ops::ControlFlow;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use super::disk::Disk;
+use super::from_environment;
+use crate::report::NoPrices;
+use crate::settings::{RedbSettings, StoreSettings};
+use crate::simulate::random::Random;
+use crate::store::oracle::{Oracle, breakdown_of, listing_of};
+use crate::store::redb::tables::index::TurnHasher;
+use crate::store::redb::tables::meta::ReadMeta;
+use crate::store::redb::writer::Writer;
+use crate::store::redb::writer::backoff::Backoff;
+use crate::store::{
+    Commit, CommitError, Committed, ConversationOrder, ConversationQuestion, Flaw, RedbEngine, ReportQuestion,
+    StagedTurn, StoreFile, TurnOutcome, TurnRange, Version, Violation, check,
+};
+use crate::turn::{
+    ConversationId, Done, EpochMillis, OpenTurn, Progress, RunningTime, StepId, StoredTurn, TurnId, TurnLabels, Usage,
+};
+
+/// The number of flips in each file in a run of the test. `TURN_METRICS_TEST_FLIPS` sets another number.
+const FLIPS: u64 = 40;
+
+fn settings() -> StoreSettings {
+    let redb = RedbSettings { cache_bytes: 1 << 20, journal_bytes: 1 << 20, ..RedbSettings::default() };
+    StoreSettings { redb, ..StoreSettings::default() }
+}
+
+/// The bytes of both files, and what a store of them must answer.
+struct Sample {
+    files: [Vec<u8>; 2],
+    models: BTreeMap<ConversationId, Oracle>,
+    /// The models without the last commit.
+    models_before: BTreeMap<ConversationId, Oracle>,
+    order: Vec<(ConversationId, u64)>,
+}
+
+fn work_until<T>(writer: &mut Writer, answer: impl Future<Output = T>) -> T {
+    let mut answer = pin!(answer);
+    loop {
+        if let Poll::Ready(answer) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return answer;
+        }
+        assert!(matches!(writer.run_once(), ControlFlow::Continue(())), "the writer ended with a job unanswered");
+    }
+}
+
+fn turn(random: &mut Random, id: String) -> OpenTurn {
+    let mut turn = OpenTurn::new(TurnId::new(id).unwrap());
+    turn.fold(&Progress::Start(TurnLabels::of_model(["m", "n", "another model"][random.below(3)])));
+    for step in 0..=random.below(3) {
+        let step_id = Some(StepId::new(format!("{}#{step}", turn.id)).unwrap());
+        let usage = Usage { input_tokens: random.within(0..=u32::MAX).into(), ..Usage::default() };
+        turn.fold(&Progress::Usage { step_id, report: usage.into(), is_final: false });
+    }
+    turn
+}
+
+/// Returns a store of several hundred turns, as a crash leaves it: most of them are in the tables, and some in the
+/// journal only.
+fn sample() -> Sample {
+    let disk = Disk::default();
+    let (engine, mut writer) = RedbEngine::prepare(disk.location(), &settings(), Backoff::default()).unwrap();
+    let (mut random, mut models) = (Random::new(1), BTreeMap::<ConversationId, Oracle>::new());
+    let (mut models_before, mut order) = (BTreeMap::new(), Vec::new());
+    for nth in 0..260_u64 {
+        // Most turns are in few conversations, as they are in a real store.
+        let of = if nth % 2 == 0 { nth % 6 } else { nth % 130 };
+        let conversation_id = ConversationId::new(format!("conversation-{of:03}")).unwrap();
+        let model = models.entry(conversation_id.clone()).or_default();
+        let mut commit = Commit {
+            conversation_id: conversation_id.clone(),
+            expected_version: model.version,
+            staged: Vec::new(),
+            sealed: Vec::new(),
+        };
+        for place in 0..=random.below(4) {
+            let done = Done { duration: Some(random.within(0..=1000).into()), ..Done::because("stop") };
+            let at = EpochMillis::new(random.within(1..=100_000_000).into());
+            commit.sealed.push(turn(&mut random, format!("turn-{nth}-{place}")).seal(&done, at));
+        }
+        if random.once_in(8) {
+            let turn = turn(&mut random, format!("open-{nth}"));
+            commit.staged.push(StagedTurn { turn, last_event_at: RunningTime::new(nth) }.into());
+        }
+        models_before = models.clone();
+        let expected = models.get_mut(&conversation_id).unwrap().apply(&commit);
+        assert_eq!(work_until(&mut writer, engine.commit(commit)), expected);
+        let sealed = expected.unwrap().outcomes.into_iter().filter_map(|(_, outcome)| match outcome {
+            TurnOutcome::Sealed(ordinal) => Some((conversation_id.clone(), ordinal.get())),
+            _ => None,
+        });
+        order.extend(sealed);
+        // A checkpoint now and then, and two at the end, but for the last commits.
+        if [60, 130, 200, 240].contains(&nth) {
+            while engine.sizes().recent_bytes > 0 {
+                assert!(writer.checkpoint().flush_in_background());
+            }
+        }
+    }
+    let files = [StoreFile::Main, StoreFile::Journal].map(|file| disk.bytes(file));
+    Sample { files, models, models_before, order }
+}
+
+/// What was noticed of a flip.
+#[derive(Debug, Default)]
+struct Noticed {
+    /// How the store told the flip.
+    told: BTreeSet<&'static str>,
+    /// Why an answer was wrong.
+    wrong: Vec<String>,
+    /// Whether the last commit was left out.
+    is_shorter: bool,
+    /// What a check of the files finds.
+    check: Vec<Violation>,
+}
+
+impl Noticed {
+    fn tell<T, E>(&mut self, answer: Result<T, E>) -> Option<T> {
+        if answer.is_err() {
+            self.told.insert("an answer");
+        }
+        answer.ok()
+    }
+
+    /// Returns whether a check finds damage that an answer may show. Damage to a checksum of a page, or to the lists of
+    /// free pages, changes no answer.
+    fn is_damage_to_rows(&self) -> bool {
+        self.check.iter().any(|violation| !matches!(violation, Violation::File(Flaw::FreePages | Flaw::Unreadable(_))))
+    }
+}
+
+/// Compares everything that can be read with the models. A difference is wrong unless records were left out: then turns
+/// may be missing, and no turn may differ.
+fn read_all(
+    engine: &RedbEngine,
+    models: &BTreeMap<ConversationId, Oracle>,
+    order: &[(ConversationId, u64)],
+    noticed: &mut Noticed,
+) {
+    for (id, model) in models {
+        let mut after = 0;
+        let mut turns: Vec<StoredTurn> = Vec::new();
+        while let Some(page) =
+            noticed.tell(engine.turns(&TurnRange::after(id.clone(), after, 7))).filter(|page| !page.is_empty())
+        {
+            after = page.last().map_or(u64::MAX, |turn| turn.ordinal.get());
+            turns.extend(page);
+            if turns.len() > model.sealed.len() {
+                break;
+            }
+        }
+        let latest = noticed.tell(engine.turns(&TurnRange::latest(id.clone(), 5))).unwrap_or_default();
+        let is_of_model = |turn: &StoredTurn| model.sealed.get(turn.ordinal.get() as usize - 1) == Some(turn);
+        if !turns.iter().chain(&latest).all(is_of_model) || !turns.is_sorted_by_key(|turn| turn.ordinal) {
+            noticed.wrong.push(format!("turns of {id}: {turns:?}"));
+        }
+        let is_all = turns.len() == model.sealed.len() && latest.len() == model.sealed.len().min(5);
+        differs(engine, noticed, !is_all, || format!("turns of {id} are missing"));
+        if let Some(state) = noticed.tell(engine.conversation_state(id, &[])) {
+            let open = state.open_turns.iter().filter(|staged| model.open.get(&staged.turn.id) == Some(staged)).count();
+            if open < state.open_turns.len() || state.version != model.version {
+                noticed.wrong.push(format!("the state of {id}: {state:?}"));
+            }
+            differs(engine, noticed, open < model.open.len(), || format!("open turns of {id} are missing"));
+        }
+        if let Some(open) = noticed.tell(engine.open_turns(id)) {
+            let is_all = open.turns.iter().eq(model.open.values()) && open.sealed_turns == model.sealed.len() as u64;
+            differs(engine, noticed, !is_all, || format!("open turns of {id}: {open:?}"));
+        }
+        if let Some(revision) = noticed.tell(engine.revision(id)) {
+            let is_right = revision.sealed_turns == model.sealed.len() as u64;
+            differs(engine, noticed, !is_right, || format!("the revision of {id} is {revision}"));
+        }
+    }
+    let (mut after, mut seen) = (None, 0);
+    while let Some(page) = noticed.tell(engine.sealed_turns(after, 50)) {
+        for sealed in &page.turns {
+            let at = (sealed.conversation_id.clone(), sealed.turn.ordinal.get());
+            if order.get(sealed.position.number as usize - 1) != Some(&at) {
+                noticed.wrong.push(format!("position {} is {at:?}", sealed.position));
+            }
+        }
+        seen += page.turns.len();
+        differs(engine, noticed, page.latest.number != order.len() as u64, || {
+            format!("the last position is {}", page.latest)
+        });
+        after = Some(page.next);
+        if page.next == page.latest || seen > order.len() {
+            break;
+        }
+    }
+    if !noticed.told.contains("an answer") {
+        differs(engine, noticed, seen != order.len(), || format!("{seen} positions are listed"));
+    }
+    let listed_of =
+        |(id, model): (&ConversationId, &Oracle)| listing_of(id, &model.sealed, model.open.len(), &NoPrices);
+    let mut expected: Vec<_> = models.iter().filter_map(listed_of).collect();
+    for order in
+        [ConversationOrder::Recent, ConversationOrder::Tokens, ConversationOrder::Turns, ConversationOrder::Cost]
+    {
+        expected.sort_by_key(|listed| order.place(listed));
+        if let Some(listed) = noticed.tell(engine.conversations(&ConversationQuestion::first(order, 1000))) {
+            differs(engine, noticed, listed != expected, || format!("the list by {order:?} differs"));
+        }
+    }
+    let question = question();
+    let turns = models.values().flat_map(|model| &model.sealed);
+    let expected = breakdown_of(turns, &question, &NoPrices);
+    if let Some(report) = noticed.tell(engine.report(&question)) {
+        differs(engine, noticed, report.breakdown != expected, || "the report differs".into());
+    }
+    let stale =
+        noticed.tell(engine.stale_turns(RunningTime::new(u64::MAX).into(), None, 1000)).map(|stale| stale.len());
+    let expected: usize = models.values().map(|model| model.open.len()).sum();
+    differs(engine, noticed, stale.is_some_and(|stale| stale != expected), || {
+        format!("{stale:?} open turns are stale")
+    });
+}
+
+/// A question for sums over the time of all turns.
+fn question() -> ReportQuestion {
+    crate::store::oracle::question_of_1970()
+}
+
+/// Notes a wrong answer if it differs and no record was left out.
+fn differs(engine: &RedbEngine, noticed: &mut Noticed, differs: bool, what: impl FnOnce() -> String) {
+    if engine.damaged_records() > 0 {
+        noticed.told.insert("records left out");
+    } else if differs {
+        noticed.wrong.push(what());
+    }
+}
+
+/// Sends all sealed turns again. None may be sealed once more.
+fn send_again(
+    engine: &RedbEngine,
+    writer: &mut Writer,
+    models: &BTreeMap<ConversationId, Oracle>,
+    noticed: &mut Noticed,
+) {
+    for (id, model) in models {
+        let sealed = model
+            .sealed
+            .iter()
+            .map(|turn| OpenTurn::new(turn.metrics.turn_id.clone()).seal(&Done::because("again"), turn.sealed_at));
+        let known = engine.conversation_state(id, &[]).map(|state| state.version).unwrap_or_default();
+        // A client that knows nothing begins with the first version.
+        for version in BTreeSet::from([known, model.version, Version(0)]) {
+            let commit = Commit {
+                conversation_id: id.clone(),
+                expected_version: version,
+                staged: Vec::new(),
+                sealed: sealed.clone().collect(),
+            };
+            let expected =
+                model.sealed.iter().map(|turn| (turn.metrics.turn_id.clone(), TurnOutcome::Duplicate(turn.ordinal)));
+            match work_until(writer, engine.commit(commit)) {
+                Ok(Committed { outcomes, .. }) if outcomes.iter().cloned().eq(expected) => {}
+                Ok(committed) => noticed.wrong.push(format!("{id} was sealed anew: {committed:?}")),
+                Err(CommitError::Conflict { actual, .. }) if actual == model.version => {}
+                Err(CommitError::Conflict { actual, .. }) => {
+                    noticed.wrong.push(format!("{id} has version {actual:?} instead of {:?}", model.version));
+                }
+                Err(_) => drop(noticed.told.insert("a refused commit")),
+            }
+        }
+    }
+}
+
+/// Flips one bit of one file, uses the store, and scrubs it once if asked to.
+fn flip(sample: &Sample, file: usize, at: usize, bit: u8, scrubs: bool) -> Noticed {
+    let mut files = sample.files.clone();
+    files[file][at] ^= 1 << bit;
+    let mut noticed = Noticed { check: checked(&files), ..Noticed::default() };
+    let [main, journal] = files;
+    let disk = Disk::of(main, journal);
+    let opened = RedbEngine::prepare(disk.location(), &settings(), Backoff::default());
+    let Ok((engine, mut writer)) = opened else {
+        noticed.told.insert("a refused opening");
+        return noticed;
+    };
+    let last = engine.sealed_turns(None, 0).map_or(0, |page| page.latest.number);
+    let before: usize = sample.models_before.values().map(|model| model.sealed.len()).sum();
+    // A last commit with wrong checksums looks like one that a crash has cut short.
+    noticed.is_shorter = file == 1 && last == before as u64;
+    let models = if noticed.is_shorter { &sample.models_before } else { &sample.models };
+    let order = if noticed.is_shorter { &sample.order[..before] } else { &sample.order };
+    read_all(&engine, models, order, &mut noticed);
+    send_again(&engine, &mut writer, models, &mut noticed);
+    if scrubs {
+        match engine.scrub() {
+            Ok(report) if report.findings == 0 => {}
+            Ok(_) => drop(noticed.told.insert("a finding")),
+            Err(_) => drop(noticed.told.insert("a scrub that failed")),
+        }
+    }
+    noticed
+}
+
+fn checked([main, journal]: &[Vec<u8>; 2]) -> Vec<Violation> {
+    let directory = tempfile::tempdir().unwrap();
+    for (file, bytes) in [(StoreFile::Main, main), (StoreFile::Journal, journal)] {
+        fs::write(directory.path().join(file.name()), bytes).unwrap();
+    }
+    check(directory.path()).map_or_else(|_| Vec::new(), |report| report.violations)
+}
+
+#[test]
+fn no_flipped_bit_gives_a_wrong_answer_and_none_that_damages_a_row_is_untold_after_a_scrub() {
+    let sample = sample();
+    assert!(
+        flip(
+            &Sample {
+                files: sample.files.clone(),
+                models: sample.models.clone(),
+                models_before: sample.models_before.clone(),
+                order: sample.order.clone()
+            },
+            0,
+            sample.files[0].len() - 1,
+            0,
+            true
+        )
+        .wrong
+        .is_empty()
+    );
+    let flips = from_environment("TURN_METRICS_TEST_FLIPS").unwrap_or(FLIPS);
+    let seed = from_environment("TURN_METRICS_TEST_SEED").unwrap_or(1);
+    for (file, name) in ["main file", "journal"].into_iter().enumerate() {
+        let mut random = Random::new(seed.wrapping_mul(2).wrapping_add(file as u64));
+        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+        for _ in 0..flips {
+            let (at, bit) = (random.below(sample.files[file].len()), random.below(8) as u8);
+            let noticed = flip(&sample, file, at, bit, true);
+            assert!(noticed.wrong.is_empty(), "bit {bit} of byte {at} of the {name}: {noticed:#?}");
+            let is_told = !noticed.told.is_empty() || noticed.is_shorter;
+            assert!(
+                is_told || !noticed.is_damage_to_rows(),
+                "bit {bit} of byte {at} of the {name} is untold: {noticed:#?}"
+            );
+            let kind = match (noticed.told.iter().next(), noticed.is_shorter) {
+                (Some(_), _) => format!("told by {:?}", noticed.told),
+                (None, true) => "the last commit left out".into(),
+                (None, false) if noticed.check.is_empty() => "harmless".into(),
+                (None, false) => "harmless, though a check tells a damaged page".into(),
+            };
+            *counts.entry(kind).or_default() += 1;
+        }
+        println!("{flips} flips in the {name} of {} bytes: {counts:#?}", sample.files[file].len());
+    }
+}
+
+/// Returns a place in the main file where a bit of a row of the index can be flipped: a byte of the hash of a turn that
+/// is in the tables.
+fn byte_of_the_index(sample: &Sample) -> usize {
+    let disk = Disk::of(sample.files[0].clone(), Vec::new());
+    let location = disk.location();
+    let store_id = {
+        let files = location.open(1 << 20);
+        drop(files);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(StoreFile::Main.name());
+        fs::write(&path, &sample.files[0]).unwrap();
+        ReadMeta::of(&redb::Database::open(path).unwrap()).unwrap().store_id().unwrap()
+    };
+    let hash = TurnHasher::of(store_id).hash("turn-0-0").to_le_bytes();
+    let main = &sample.files[0];
+    (0..main.len() - 8).rfind(|at| main[*at..].starts_with(&hash)).unwrap()
+}
+
+#[test]
+fn control_without_the_scrub_a_damaged_row_that_no_read_meets_is_untold() {
+    let sample = sample();
+    let mut by_scrub = 0;
+    let place = byte_of_the_index(&sample);
+    for bit in 0..8 {
+        let with = flip(&sample, 0, place, bit, true);
+        let without = flip(&sample, 0, place, bit, false);
+        assert!(with.wrong.is_empty() && without.wrong.is_empty());
+        by_scrub += usize::from(with.told.contains("a finding") && without.told.is_empty() && with.is_damage_to_rows());
+    }
+    assert!(by_scrub > 0, "every flip in the index is told without the scrub");
+}

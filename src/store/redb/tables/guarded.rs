@@ -1,0 +1,137 @@
+//! Look-ups and ranges that notice damaged keys.
+//!
+//! A look-up is a binary search, so one flipped bit in a key can hide sound rows: the search goes the wrong way and
+//! finds nothing, or a range begins too late or ends too early. redb does not notice that. The functions here do: the
+//! rows next to the place where a search ended must have right checksums, and must be before and after the key that was
+//! searched for. If a bit of a row's key is flipped, or of a key in an inner page, one of the two neighbours of that
+//! place does not fit.
+
+use std::cmp::Ordering;
+use std::ops::{Bound, ControlFlow};
+
+use redb::{AccessGuard, Key, ReadableTable, Value};
+
+use super::failure::Failure;
+use super::record::damaged::{DamagedRecord, RecordFlaw};
+use super::row::{KeyOf, Row, Rows, Stored};
+
+/// Returns the row of a key. `None` if there is certainly no such row. An error says that damage may hide the row.
+pub(crate) fn look_up<'t, T: Rows>(
+    table: &'t impl ReadableTable<T::Key, Row<T>>,
+    key: &KeyOf<'_, T>,
+) -> Result<Option<AccessGuard<'t, Row<T>>>, Failure> {
+    let found = table.get(key)?;
+    if found.is_none() {
+        check_gap(table, key)?;
+    }
+    Ok(found)
+}
+
+/// Checks that a search which found no row of this key went the right way.
+pub(crate) fn check_gap<T: Rows>(
+    table: &impl ReadableTable<T::Key, Row<T>>,
+    key: &KeyOf<'_, T>,
+) -> Result<(), Failure> {
+    let bytes = T::Key::as_bytes(key);
+    let before = table
+        .range((Bound::Unbounded, Bound::Excluded(T::Key::from_bytes(bytes.as_ref()))))?
+        .next_back()
+        .transpose()?;
+    let after =
+        table.range((Bound::Included(T::Key::from_bytes(bytes.as_ref())), Bound::Unbounded))?.next().transpose()?;
+    for (row, expected) in [(before, Ordering::Less), (after, Ordering::Greater)] {
+        if let Some((place, value)) = row {
+            value.value().verify(&place.value())?;
+            if compare::<T::Key>(&place.value(), key) != expected {
+                return Err(DamagedRecord::new(T::WHAT, RecordFlaw::Hidden).into());
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn compare<K: Key>(one: &K::SelfType<'_>, other: &K::SelfType<'_>) -> Ordering {
+    K::compare(K::as_bytes(one).as_ref(), K::as_bytes(other).as_ref())
+}
+
+/// Visits rows one by one. A row with a wrong checksum is visited with the damage; its key may be wrong too.
+pub(crate) trait Visit<T: Rows>:
+    FnMut(&KeyOf<'_, T>, Result<&[u8], DamagedRecord>) -> Result<ControlFlow<()>, Failure>
+{
+}
+
+impl<T: Rows, F> Visit<T> for F where
+    F: FnMut(&KeyOf<'_, T>, Result<&[u8], DamagedRecord>) -> Result<ControlFlow<()>, Failure>
+{
+}
+
+/// Visits the rows from a key on, in the order of their keys.
+pub(crate) fn visit_from<T: Rows>(
+    table: &impl ReadableTable<T::Key, Row<T>>,
+    from: &KeyOf<'_, T>,
+    mut visit: impl Visit<T>,
+) -> Result<(), Failure> {
+    let bytes = T::Key::as_bytes(from);
+    let mut hidden = Vec::new();
+    for row in table.range((Bound::Unbounded, Bound::Excluded(T::Key::from_bytes(bytes.as_ref()))))?.rev() {
+        let (key, value) = row?;
+        if value.value().verify(&key.value()).is_ok() && compare::<T::Key>(&key.value(), from).is_lt() {
+            break;
+        }
+        hidden.push(owned::<T>(&key, &value));
+    }
+    for (key, value) in hidden.iter().rev() {
+        let key = T::Key::from_bytes(key);
+        if visit(&key, Stored::<T>::as_it_is(value).verify(&key))?.is_break() {
+            return Ok(());
+        }
+    }
+    for row in table.range((Bound::Included(T::Key::from_bytes(bytes.as_ref())), Bound::Unbounded))? {
+        let (key, value) = row?;
+        let (key, value) = (key.value(), value.value());
+        let verified = value.verify(&key);
+        // A sound row before the beginning: the search has ended too early.
+        let is_before = verified.is_ok() && compare::<T::Key>(&key, from).is_lt();
+        if !is_before && visit(&key, verified)?.is_break() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Visits the rows up to a key and with it, in the descending order of their keys.
+pub(crate) fn visit_back_from<T: Rows>(
+    table: &impl ReadableTable<T::Key, Row<T>>,
+    from: &KeyOf<'_, T>,
+    mut visit: impl Visit<T>,
+) -> Result<(), Failure> {
+    let bytes = T::Key::as_bytes(from);
+    let mut hidden = Vec::new();
+    for row in table.range((Bound::Excluded(T::Key::from_bytes(bytes.as_ref())), Bound::Unbounded))? {
+        let (key, value) = row?;
+        if value.value().verify(&key.value()).is_ok() && compare::<T::Key>(&key.value(), from).is_gt() {
+            break;
+        }
+        hidden.push(owned::<T>(&key, &value));
+    }
+    for (key, value) in hidden.iter().rev() {
+        let key = T::Key::from_bytes(key);
+        if visit(&key, Stored::<T>::as_it_is(value).verify(&key))?.is_break() {
+            return Ok(());
+        }
+    }
+    for row in table.range((Bound::Unbounded, Bound::Included(T::Key::from_bytes(bytes.as_ref()))))?.rev() {
+        let (key, value) = row?;
+        let (key, value) = (key.value(), value.value());
+        let verified = value.verify(&key);
+        let is_after = verified.is_ok() && compare::<T::Key>(&key, from).is_gt();
+        if !is_after && visit(&key, verified)?.is_break() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn owned<T: Rows>(key: &AccessGuard<'_, T::Key>, value: &AccessGuard<'_, Row<T>>) -> (Vec<u8>, Vec<u8>) {
+    (T::Key::as_bytes(&key.value()).as_ref().to_vec(), value.value().unverified().to_vec())
+}
