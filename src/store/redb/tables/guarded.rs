@@ -135,3 +135,90 @@ pub(crate) fn visit_back_from<T: Rows>(
 fn owned<T: Rows>(key: &AccessGuard<'_, T::Key>, value: &AccessGuard<'_, Row<T>>) -> (Vec<u8>, Vec<u8>) {
     (T::Key::as_bytes(&key.value()).as_ref().to_vec(), value.value().unverified().to_vec())
 }
+
+#[cfg(test)]
+mod tests {
+    use redb::{Database, ReadableDatabase};
+
+    use super::*;
+    use crate::simulate::random::Random;
+    use crate::store::redb::tables::row;
+    use crate::store::redb::tables::schema::{TURNS, Turns};
+    use crate::store::redb::unwind;
+
+    const ROWS: u64 = 400;
+
+    /// Returns the bytes of a file with some leaves and an inner page of turns.
+    fn file() -> Vec<u8> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let database = Database::create(&path).unwrap();
+        let txn = database.begin_write().unwrap();
+        {
+            let mut turns = txn.open_table(TURNS).unwrap();
+            for nth in 1..=ROWS {
+                let key = (nth / 9, nth);
+                turns.insert(key, row::seal(&key, &mut vec![7; 40])).unwrap();
+            }
+        }
+        txn.commit().unwrap();
+        database.close().unwrap();
+        std::fs::read(path).unwrap()
+    }
+
+    /// Returns how many rows a plain look-up does not find, and how many of these are told. Asserts that none is taken
+    /// for a row that was never there, and that no range loses a sound row without telling it.
+    fn hidden(bytes: &[u8]) -> (usize, usize) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        std::fs::write(&path, bytes).unwrap();
+        let database = Database::open(&path).unwrap();
+        let turns = database.begin_read().unwrap().open_table(TURNS).unwrap();
+        let (mut hidden, mut told) = (0, 0);
+        for nth in 1..=ROWS {
+            let key = (nth / 9, nth);
+            hidden += usize::from(turns.get(key).unwrap().is_none());
+            match look_up::<Turns>(&turns, &key) {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("{key:?} is taken for a row that was never there"),
+                Err(_) => told += 1,
+            }
+            let (mut forward, mut back, mut damaged) = (0, 0, 0);
+            let mut count = |sound: &mut u64, row: Result<&[u8], DamagedRecord>| {
+                *if row.is_ok() { sound } else { &mut damaged } += 1;
+                Ok(ControlFlow::Continue(()))
+            };
+            visit_from::<Turns>(&turns, &key, |_, row| count(&mut forward, row)).unwrap();
+            visit_back_from::<Turns>(&turns, &key, |_, row| count(&mut back, row)).unwrap();
+            let all = ROWS + 1;
+            assert!(
+                forward + back == all || damaged > 0 && forward + back + 2 >= all,
+                "{forward} and {back} from {key:?}"
+            );
+        }
+        (hidden, told)
+    }
+
+    #[test]
+    fn a_flipped_bit_of_a_key_hides_no_row_from_a_look_up_or_a_range_without_being_told() {
+        let file = file();
+        assert_eq!(hidden(&file), (0, 0));
+        let mut random = Random::new(1);
+        let (mut all_hidden, mut most) = (0, 0);
+        for _ in 0..60 {
+            let nth = 1 + random.below(usize::try_from(ROWS).unwrap()) as u64;
+            let key = [(nth / 9).to_le_bytes(), nth.to_le_bytes()].concat();
+            let mut bytes = file.clone();
+            // The key stands in a leaf, and perhaps in an inner page.
+            let places: Vec<_> = (0..file.len() - 16).filter(|at| file[*at..].starts_with(&key)).collect();
+            bytes[places[random.below(places.len())] + random.below(16)] ^= 1 << random.below(8);
+            let Ok((hidden, told)) = unwind::caught(|| hidden(&bytes)) else { panic!("a flip in {key:?}") };
+            assert!(hidden <= told, "{hidden} rows are hidden, and {told} are told");
+            (all_hidden, most) = (all_hidden + hidden, most.max(hidden));
+        }
+        assert!(
+            all_hidden > 60 && most > 1,
+            "the control: a plain look-up misses {all_hidden} rows, and at most {most} at once"
+        );
+    }
+}
