@@ -11,7 +11,7 @@ use super::files::open_files::Files;
 use super::files::slot::Slot;
 use super::maintenance::backup::{Snapshot, Workshop};
 use super::maintenance::scrub::Scrubber;
-use super::maintenance::scrub::background::ScrubThread;
+use super::maintenance::scrub::background::{FIRST, ScrubThread};
 use super::memtable::Memtable;
 use super::memtable::tally::{Lacking, Recent};
 use super::query::conversations::ConversationsQuery;
@@ -76,7 +76,7 @@ impl RedbEngine {
         let (mut engine, mut writer) = Self::prepare_pricing(location, settings, Backoff::default(), book)?;
         let scrubber = Arc::clone(&engine.scrubber);
         let scrubbing =
-            ScrubThread::start(scrubber, settings.redb.scrub_bytes_per_second).map_err(OpenError::Thread)?;
+            ScrubThread::start(scrubber, settings.redb.scrub_bytes_per_second, FIRST).map_err(OpenError::Thread)?;
         engine.scrub_thread = scrubbing.map(Arc::new);
         writer.checkpoint_in_background().map_err(OpenError::Thread)?;
         let thread = std::thread::Builder::new().name("store-writer".into());

@@ -72,17 +72,23 @@ pub(crate) fn visit_from<T: Rows>(
     mut visit: impl Visit<T>,
 ) -> Result<(), Failure> {
     let bytes = T::Key::as_bytes(from);
-    let mut hidden = Vec::new();
+    let (mut hidden, mut outside) = (Vec::new(), None);
     for row in table.range((Bound::Unbounded, Bound::Excluded(T::Key::from_bytes(bytes.as_ref()))))?.rev() {
         let (key, value) = row?;
         if value.value().verify(&key.value()).is_ok() && compare::<T::Key>(&key.value(), from).is_lt() {
+            outside = Some(T::Key::as_bytes(&key.value()).as_ref().to_vec());
             break;
         }
         hidden.push(owned::<T>(&key, &value));
     }
-    for (key, value) in hidden.iter().rev() {
-        let key = T::Key::from_bytes(key);
-        if visit(&key, Stored::<T>::as_it_is(value).verify(&key))?.is_break() {
+    for (place, value) in hidden.iter().rev() {
+        let key = T::Key::from_bytes(place);
+        let verified = Stored::<T>::as_it_is(value).verify(&key);
+        // A damaged row whose key fits between its neighbours, outside the range.
+        let order = (outside.as_ref().map(|outside| T::Key::compare(outside, place)), compare::<T::Key>(&key, from));
+        if verified.is_err() && order == (Some(Ordering::Less), Ordering::Less) {
+            outside = Some(place.clone());
+        } else if visit(&key, verified)?.is_break() {
             return Ok(());
         }
     }
@@ -106,17 +112,23 @@ pub(crate) fn visit_back_from<T: Rows>(
     mut visit: impl Visit<T>,
 ) -> Result<(), Failure> {
     let bytes = T::Key::as_bytes(from);
-    let mut hidden = Vec::new();
+    let (mut hidden, mut outside) = (Vec::new(), None);
     for row in table.range((Bound::Excluded(T::Key::from_bytes(bytes.as_ref())), Bound::Unbounded))? {
         let (key, value) = row?;
         if value.value().verify(&key.value()).is_ok() && compare::<T::Key>(&key.value(), from).is_gt() {
+            outside = Some(T::Key::as_bytes(&key.value()).as_ref().to_vec());
             break;
         }
         hidden.push(owned::<T>(&key, &value));
     }
-    for (key, value) in hidden.iter().rev() {
-        let key = T::Key::from_bytes(key);
-        if visit(&key, Stored::<T>::as_it_is(value).verify(&key))?.is_break() {
+    for (place, value) in hidden.iter().rev() {
+        let key = T::Key::from_bytes(place);
+        let verified = Stored::<T>::as_it_is(value).verify(&key);
+        // A damaged row whose key fits between its neighbours, outside the range.
+        let order = (outside.as_ref().map(|outside| T::Key::compare(outside, place)), compare::<T::Key>(&key, from));
+        if verified.is_err() && order == (Some(Ordering::Greater), Ordering::Greater) {
+            outside = Some(place.clone());
+        } else if visit(&key, verified)?.is_break() {
             return Ok(());
         }
     }

@@ -155,6 +155,12 @@ impl Stamp {
             Err(TableError::Storage(error)) => return Err(error.into()),
             Err(_) => return Ok(Self::Foreign),
         };
+        // A format without a checksum is another one than the present one.
+        if let Some(row) = meta.get(format_name(file))?
+            && let Ok(format) = row.value().unverified().try_into()
+        {
+            return Ok(Self::Format(u32::from_le_bytes(format)));
+        }
         let meta = Meta(meta);
         let format = meta.bytes(format_name(file))?.and_then(|bytes| bytes.try_into().ok());
         Ok(format.map(u32::from_le_bytes).map_or(Self::Foreign, Self::Format))

@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::{Pass, Scrubber};
 
+/// How long after the opening of a store the first pass begins, so that the start of a service is not slower.
+pub(crate) const FIRST: Duration = Duration::from_secs(60);
+
 /// How long after the end of a pass the next one begins.
 const REST: Duration = Duration::from_hours(1);
 
@@ -17,15 +20,18 @@ const AFTER_FAILURE: Duration = Duration::from_secs(10);
 pub(crate) struct ScrubThread(#[expect(dead_code, reason = "dropping it ends the thread")] SyncSender<()>);
 
 impl ScrubThread {
-    /// Starts the thread, unless the rate is 0.
-    pub(crate) fn start(scrubber: Arc<Scrubber>, bytes_per_second: usize) -> io::Result<Option<Self>> {
+    /// Starts the thread, unless the rate is 0. The first pass begins after `wait`.
+    pub(crate) fn start(
+        scrubber: Arc<Scrubber>,
+        bytes_per_second: usize,
+        mut wait: Duration,
+    ) -> io::Result<Option<Self>> {
         if bytes_per_second == 0 {
             return Ok(None);
         }
         let (handle, dropped) = sync_channel(0);
         thread::Builder::new().name("store-scrub".into()).spawn(move || {
             let mut pass = Pass::default();
-            let mut wait = Duration::ZERO;
             while dropped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
                 let begun = Instant::now();
                 wait = match scrubber.step(&mut pass) {
@@ -67,8 +73,8 @@ mod tests {
         let slot = Arc::new(Slot::new(Location::Memory.open(1 << 20).unwrap()));
         let checkpoint = Arc::new(Checkpoint::new(Arc::clone(&slot), 1 << 20));
         let scrubber = Arc::new(Scrubber::new(slot, checkpoint));
-        assert!(ScrubThread::start(Arc::clone(&scrubber), 0).unwrap().is_none());
-        let thread = ScrubThread::start(Arc::clone(&scrubber), 1 << 30).unwrap().unwrap();
+        assert!(ScrubThread::start(Arc::clone(&scrubber), 0, Duration::ZERO).unwrap().is_none());
+        let thread = ScrubThread::start(Arc::clone(&scrubber), 1 << 30, Duration::ZERO).unwrap().unwrap();
         while scrubber.passes() == 0 {
             std::thread::yield_now();
         }
