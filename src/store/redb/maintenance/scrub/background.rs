@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::{Pass, Scrubber};
 
 /// How long after the opening of a store the first pass begins, so that the start of a service is not slower.
-pub(crate) const FIRST: Duration = Duration::from_secs(60);
+pub(crate) const FIRST: Duration = Duration::from_mins(1);
 
 /// How long after the end of a pass the next one begins.
 const REST: Duration = Duration::from_hours(1);

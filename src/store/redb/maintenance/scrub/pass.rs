@@ -161,8 +161,8 @@ impl Walk<'_> {
                     return Err(DamagedRecord::new(T::WHAT, RecordFlaw::Hidden).into());
                 }
                 caught(|| {
-                    let is_found = table.get(key)?.is_some();
-                    if is_found {
+                    let found = table.get(key)?;
+                    if found.is_some() {
                         check(key, value)
                     } else {
                         Err(DamagedRecord::new(T::WHAT, RecordFlaw::Hidden).into())
@@ -227,7 +227,7 @@ impl Walk<'_> {
             if is_sound {
                 last = Some(key);
             }
-            if self.go_on(<(u64, u64)>::as_bytes(&key).to_vec(), is_sound).is_break() {
+            if self.go_on(<(u64, u64)>::as_bytes(&key), is_sound).is_break() {
                 return Ok(());
             }
         }

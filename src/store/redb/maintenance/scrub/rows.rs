@@ -284,7 +284,8 @@ impl Tables {
     }
 
     pub(super) fn label(label: &[u8]) -> Result<(), Wrong> {
-        Ok(drop(decode_plain::<RollupLabel>(Labels::WHAT, label)?))
+        drop(decode_plain::<RollupLabel>(Labels::WHAT, label)?);
+        Ok(())
     }
 
     pub(super) fn rollup(&self, key: RollupKey, rollup: &[u8]) -> Result<(), Wrong> {

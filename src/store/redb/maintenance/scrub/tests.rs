@@ -5,11 +5,12 @@ use redb::{Database, ReadableDatabase, ReadableTable};
 use super::Pass;
 use super::rows::Tables;
 use crate::store::redb::maintenance::check::tests::set_up::{
-    damage, damage_meta, hash, id, lose, open, seal, sealing, sound, told,
+    damage, hash, id, lose, open, refusal, seal, sealing, sound, staged, told,
 };
 use crate::store::redb::maintenance::check::{check, repair};
 use crate::store::redb::tables::findings::Finding;
 use crate::store::redb::tables::indexed::StoredOrdinal;
+use crate::store::redb::tables::record::open_turn::StagedRecords;
 use crate::store::redb::tables::row::{self, Stored};
 use crate::store::redb::tables::schema::{
     ACTIVITY, CONVERSATIONS, INDEX, KEYS, LABELS, OPEN_STEPS, OPEN_TURNS, POSITIONS, ROLLUPS, TURNS,
@@ -111,10 +112,14 @@ async fn each_kind_of_damage_is_found_and_names_its_conversation() {
         },
     )
     .await;
+}
+
+#[tokio::test]
+async fn each_kind_of_damage_to_open_turns_lists_and_sums_is_found() {
+    let unfit = |what| format!("a stored {what} cannot be read: its checksum does not fit");
     assert_found("open turn x of conversation #1: it is sealed", Some("a"), |path| {
         damage(path, OPEN_TURNS, |open| {
-            let turn = crate::store::redb::maintenance::check::tests::set_up::staged("x", 0);
-            let head = crate::store::redb::tables::record::open_turn::StagedRecords::encode(&turn.into()).unwrap().head;
+            let head = StagedRecords::encode(&staged("x", 0).into()).unwrap().head;
             open.insert((1, "x"), row::seal(&(1, "x"), &mut head.to_vec())).unwrap();
         });
     })
@@ -223,7 +228,9 @@ async fn a_table_that_cannot_be_read_is_a_finding_and_the_pass_goes_on() {
         }
     }
     assert!(!of_keys.is_empty());
-    of_keys.into_iter().for_each(|at| bytes[at] = 0xff);
+    for at in of_keys {
+        bytes[at] = 0xff;
+    }
     std::fs::write(&path, bytes).unwrap();
     let store = open(directory.path());
     let report = store.scrub().unwrap();
@@ -236,16 +243,17 @@ async fn a_table_that_cannot_be_read_is_a_finding_and_the_pass_goes_on() {
 #[tokio::test]
 async fn a_damaged_fact_about_the_file_is_told_and_never_used() {
     let directory = sound().await;
-    damage_meta(directory.path(), |meta| meta.touch().unwrap());
     let path = directory.path().join(StoreFile::Main.name());
     let sound = std::fs::read(&path).unwrap();
     let name = b"store_id";
     let places: Vec<_> = (0..sound.len() - name.len()).filter(|at| sound[*at..].starts_with(name)).collect();
     assert!(!places.is_empty());
     let mut bytes = sound;
-    places.into_iter().for_each(|at| bytes[at] ^= 1);
+    for at in places {
+        bytes[at] ^= 1;
+    }
     std::fs::write(&path, bytes).unwrap();
-    let refused = crate::store::redb::maintenance::check::tests::set_up::refusal(directory.path());
+    let refused = refusal(directory.path());
     let fault = crate::store::Fault::from(refused);
     assert_eq!(fault.kind(), FaultKind::Damaged, "{}", fault.in_full());
 }

@@ -159,7 +159,7 @@ async fn an_index_row_that_leads_to_another_turn_is_not_taken_for_a_turn_that_is
     let directory = sound().await;
     let place = hash(directory.path(), "x");
     damage(directory.path(), INDEX, |index| {
-        drop(index.insert((1, place), StoredOrdinal::seal((1, place), 3)).unwrap())
+        drop(index.insert((1, place), StoredOrdinal::seal((1, place), 3)).unwrap());
     });
     let store = open(directory.path());
     let commit = |name, version| sealing(name, version, "x");

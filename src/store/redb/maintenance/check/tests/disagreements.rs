@@ -49,7 +49,7 @@ async fn each_kind_of_disagreement_is_named_and_repaired() {
         "the index of conversation a at ffffffffffffffff: it names turn 2, which it names elsewhere",
         |path| {
             damage(path, INDEX, |index| {
-                drop(index.insert((1, u64::MAX), StoredOrdinal::seal((1, u64::MAX), 2)).unwrap())
+                drop(index.insert((1, u64::MAX), StoredOrdinal::seal((1, u64::MAX), 2)).unwrap());
             });
         },
     )
