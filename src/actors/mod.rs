@@ -91,5 +91,7 @@ pub use directory::{CountWork, Directory, Drain, WorkCounts};
 pub use facts::{Fact, Facts, Subscription, TurnSealed};
 pub use load::Load;
 pub use reader::{BuildReport, FindRevision, ListConversations, ListOpenTurns, ListSealed, ListTurns, StoreReader};
-pub use store::{BackUp, CheckWrite, Close, InspectStore, ListStaleTurns, OpenConversation, Store, StoreReport, Tick};
+pub use store::{
+    BackUp, CheckWrite, Close, InspectStore, ListStaleTurns, OpenConversation, Scrub, Store, StoreReport, Tick,
+};
 pub use sweeper::{InspectSweeper, Sweeper, SweeperRecipients, SweeperReport};

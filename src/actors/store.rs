@@ -11,9 +11,9 @@ use super::end::{AwaitEnd, never};
 use super::reader::{BuildReport, FindRevision, ListConversations, ListOpenTurns, ListSealed, ListTurns, respond};
 use crate::settings::StoreSettings;
 use crate::store::{
-    Answer, Backup, BackupError, Commit, CommitError, Committed, ConversationState, Engine, Fault, ListSealedError,
-    ListedConversation, Location, OpenError, OpenTurns, RedbEngine, Report, ReportError, Revision, SealedPage,
-    StaleBefore, StaleTurn, StoreSizes,
+    Answer, Backup, BackupError, Commit, CommitError, Committed, ConversationState, DamageReport, Engine, Fault,
+    ListSealedError, ListedConversation, Location, OpenError, OpenTurns, RedbEngine, Report, ReportError, Revision,
+    SealedPage, StaleBefore, StaleTurn, StoreSizes,
 };
 use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
 
@@ -225,6 +225,36 @@ impl Handler<BackUp> for Store {
     }
 }
 
+/// Ask the store to read all its rows and to compare them with each other. It answers when that is done, which may take
+/// minutes. The store works on meanwhile. It scrubs by itself too, slowly, if `store.redb.scrub_bytes_per_second` says
+/// so.
+///
+/// ```
+/// # use turn_metrics::actors::Scrub;
+/// # use turn_metrics::runtime::Runtime;
+/// # actix::System::new().block_on(async {
+/// let runtime = Runtime::builder().start().await?;
+/// let report = runtime.handles().operations.scrub.send(Scrub).await??;
+/// assert_eq!(report.findings, 0);
+/// # runtime.shutdown().await;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scrub;
+
+impl Message for Scrub {
+    type Result = Result<DamageReport, Fault>;
+}
+
+impl Handler<Scrub> for Store {
+    type Result = Response<Result<DamageReport, Fault>>;
+
+    fn handle(&mut self, _: Scrub, _: &mut Self::Context) -> Self::Result {
+        respond(self.engine.scrub())
+    }
+}
+
 /// Tell the store to write the queued commits and to close its file. It answers when the file is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Close;
@@ -268,6 +298,8 @@ pub struct StoreReport {
     pub conflicts: u64,
     /// The size of the store.
     pub sizes: StoreSizes,
+    /// What the store knows of damage to its data.
+    pub damage: DamageReport,
 }
 
 impl Message for InspectStore {
@@ -278,7 +310,7 @@ impl Handler<InspectStore> for Store {
     type Result = MessageResult<InspectStore>;
 
     fn handle(&mut self, _: InspectStore, _: &mut Self::Context) -> Self::Result {
-        MessageResult(StoreReport { sizes: self.engine.sizes(), ..self.report.get() })
+        MessageResult(StoreReport { sizes: self.engine.sizes(), damage: self.engine.damage(), ..self.report.get() })
     }
 }
 

@@ -1,7 +1,7 @@
 //! A system for tests that answers as the test says, and functions with which tests send requests to the application.
 
 use std::collections::HashMap;
-use std::future::pending;
+use std::future::{pending, ready};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
@@ -26,14 +26,14 @@ use super::middleware::host::Hosts;
 use super::transport::server::app;
 use crate::actors::{
     BackUp, BuildReport, CheckWrite, Facts, FindRevision, ListConversations, ListOpenTurns, ListSealed, ListTurns,
-    Load, Observe, ObserveError, Receipt, TurnReceipt,
+    Load, Observe, ObserveError, Receipt, StoreReport, TurnReceipt,
 };
 use crate::report::{Breakdown, Rollup};
 use crate::runtime::{Handles, Intake, Operations, Reads};
 use crate::settings::HttpSettings;
 use crate::store::{
-    Backup, BackupError, CommitError, Fault, FaultKind, Life, Lineage, ListSealedError, OpenTurns, Position,
-    PositionedTurn, RangeEnd, Report, ReportError, Revision, SealedPage, StagedTurn, TurnRange,
+    Backup, BackupError, CommitError, DamageReport, Fault, FaultKind, Life, Lineage, ListSealedError, OpenTurns,
+    Position, PositionedTurn, RangeEnd, Report, ReportError, Revision, SealedPage, StagedTurn, TurnRange,
 };
 use crate::testing::{Probe, Written};
 use crate::turn::{
@@ -71,6 +71,8 @@ pub(super) struct StandIn {
     /// The number of late events in every receipt. The next field has the warnings.
     pub(super) late: u64,
     pub(super) warnings: Vec<Warning>,
+    /// What the store knows of damage.
+    pub(super) damage: DamageReport,
     /// Whether the load of the system is at its limit.
     pub(super) full: bool,
     /// Whether the system has ended.
@@ -93,6 +95,7 @@ pub(super) struct Seen {
 impl StandIn {
     pub(super) fn start_with(self, settings: HttpSettings) -> (Api, Arc<Mutex<Seen>>) {
         let (seen, full) = (self.seen.clone(), self.full);
+        let report = StoreReport { damage: self.damage, ..StoreReport::default() };
         let system = self.start();
         let handles = Handles {
             intake: Intake { observe: system.clone().recipient(), load: Load::new(usize::from(!full)) },
@@ -109,9 +112,10 @@ impl StandIn {
                 facts: Facts::new(1),
                 check_write: system.clone().recipient(),
                 back_up: system.recipient(),
+                scrub: Probe::start(|_| pending()).recipient(),
                 count_work: Probe::start(|_| pending()).recipient(),
                 inspect_conversation: Probe::start(|_| pending()).recipient(),
-                inspect_store: Probe::start(|_| pending()).recipient(),
+                inspect_store: Probe::start(move |_| ready(report)).recipient(),
                 inspect_sweeper: Probe::start(|_| pending()).recipient(),
             },
         };

@@ -2,8 +2,8 @@ use actix::{Actor, MailboxError, Recipient};
 
 use crate::actors::{
     BackUp, BuildReport, CheckWrite, CountWork, Facts, FindRevision, InspectConversation, InspectStore, InspectSweeper,
-    ListConversations, ListOpenTurns, ListSealed, ListTurns, Load, Observe, StoreReader, StoreReport, SweeperReport,
-    WorkCounts,
+    ListConversations, ListOpenTurns, ListSealed, ListTurns, Load, Observe, Scrub, StoreReader, StoreReport,
+    SweeperReport, WorkCounts,
 };
 
 /// The recipients of a running system, grouped by purpose.
@@ -76,6 +76,8 @@ pub struct Operations {
     pub check_write: Recipient<CheckWrite>,
     /// Returns a copy of the whole store.
     pub back_up: Recipient<BackUp>,
+    /// Reads all rows of the store and compares them with each other.
+    pub scrub: Recipient<Scrub>,
     /// Returns the amount of work in progress.
     pub count_work: Recipient<CountWork>,
     /// Returns the state of a conversation's actor, if it has one.
@@ -209,6 +211,7 @@ mod tests {
             facts: Facts::new(1),
             check_write: Probe::start(|_| pending()).recipient(),
             back_up: Probe::start(|_| pending()).recipient(),
+            scrub: Probe::start(|_| pending()).recipient(),
             count_work: Probe::start(move |_| ready(work)).recipient(),
             inspect_conversation: Probe::start(|_| pending()).recipient(),
             inspect_store: Probe::start(move |_| ready(store)).recipient(),

@@ -314,6 +314,7 @@ impl Runtime {
                 facts,
                 check_write: store.clone().recipient(),
                 back_up: store.clone().recipient(),
+                scrub: store.clone().recipient(),
                 count_work: directory.clone().recipient(),
                 inspect_conversation: directory.clone().recipient(),
                 inspect_store: store.clone().recipient(),

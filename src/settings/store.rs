@@ -40,6 +40,11 @@ section! {
         /// Bytes on the disk that a backup must leave free for commits (256 MiB). The copy is built beside the
         /// database, and the backup is refused if the copy might leave less.
         backup_reserve_bytes: usize = 256 * 1024 * 1024, BYTES;
+
+        /// Bytes of rows that the scrub reads in a second (1 MiB); 0 turns it off. The scrub compares all rows of the
+        /// store with each other, again and again, and so finds damage that no read has met yet. A pass over 1 GiB
+        /// takes 17 minutes, and the next pass begins an hour later.
+        scrub_bytes_per_second: usize = 1024 * 1024, 0..=1 << 40;
     }
 }
 

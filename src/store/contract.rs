@@ -569,6 +569,21 @@ pub struct StoreSizes {
     pub recent_bytes: u64,
 }
 
+/// What a store knows of damage to its data, and how far it has searched for damage. All numbers but `findings` are
+/// since its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DamageReport {
+    /// How many damaged records reads have left out. A record counts each time that a read meets it.
+    pub left_out_records: u64,
+    /// How many kinds of damage scrubs have found that no repair has mended. The conversations that they belong to take
+    /// nothing new.
+    pub findings: u64,
+    /// How many times scrubs have read all rows of the store.
+    pub scrub_passes: u64,
+    /// How many rows scrubs have read.
+    pub scrubbed_rows: u64,
+}
+
 /// A copy of everything in a store, as it was at one moment. The engine defines the format.
 pub struct Backup {
     /// Reads the copy. Dropping this removes the copy.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::contract::{
-    Backup, BackupError, Commit, CommitError, Committed, ConversationQuestion, ConversationState, Health,
+    Backup, BackupError, Commit, CommitError, Committed, ConversationQuestion, ConversationState, DamageReport, Health,
     ListSealedError, ListedConversation, OpenTurns, Report, ReportError, ReportQuestion, Revision, SealedPage,
     StaleBefore, StaleTurn, StoreSizes, TurnRange,
 };
@@ -100,6 +100,12 @@ pub(crate) trait Engine: Send + Sync + 'static {
 
     /// Returns the sizes of the store. A size that the engine cannot tell is 0.
     fn sizes(&self) -> StoreSizes;
+
+    /// Returns what the store knows of damage to its data.
+    fn damage(&self) -> DamageReport;
+
+    /// Reads all rows of the store and compares them with each other. Answers when that is done.
+    fn scrub(&self) -> Answer<Result<DamageReport, Fault>>;
 
     /// Returns a receiver that shows whether the store still works. A disk that fails for a while does not change the
     /// health.

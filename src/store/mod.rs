@@ -54,6 +54,8 @@
 //!   event changes that step.
 //! - **record**: a conversation, a sealed turn, the head or a step of an open turn, as bytes.
 //! - **checksum**: 8 bytes at the end of a row, over the table's name, the key and the rest of the value.
+//! - **scrub**: reads all rows of a running store in the background and compares them with each other. What it finds is
+//!   a *finding*.
 //!
 //! # The files
 //!
@@ -68,7 +70,7 @@
 //!                                                        latest report time, model, project and context size of the
 //!                                                        latest turn, usage; checksum
 //!   turns                     (key, ordinal)          -> sealed turn, checksum
-//!   turn_index                (key, hash of turn id)  -> ordinal
+//!   turn_index                (key, hash of turn id)  -> ordinal of 40 bits, checksum of 24 bits
 //!   open_turns                (key, turn id)          -> head of an open turn, with the number of its steps; checksum
 //!   open_steps                (key, turn id, place)   -> step of an open turn, checksum
 //!   activity                  (moment inverted, id)   -> key: conversations by their latest turn; checksum
@@ -85,6 +87,9 @@
 //!                             (repair, former key)    -> a row that a repair moved aside from that table
 //!   lost_unknown_rows         (repair, table, key)    -> a row that was moved aside because its checksum did not fit
 //!
+//!   only after a scrub that found damage, until a repair:
+//!   findings                  text of the finding     -> conversation that takes nothing new; checksum
+//!
 //! turn-metrics.journal.redb   the journal: there while the store runs, and after a crash
 //!   meta                      name                    -> format, store id, journal id, running time; base: the mark
 //!                                                        of the last row that was dropped
@@ -95,8 +100,7 @@
 //!
 //! Keys and values are integers, tuples, strings and bytes. A record is one byte, the version of its encoding, then
 //! postcard. The hash in the index is SipHash-1-3 under the store's id; if another turn has the slot, the next free
-//! slot is used. A checksum is SipHash-1-3 under a key of zeros. Rows of the index have no checksum, since everything
-//! in them is in the turns too.
+//! slot is used. A checksum is SipHash-1-3 under a key of zeros. Rows of `meta` have checksums too.
 //!
 //! The main file names the journal that may have changes which the tables lack. If it names no journal, the main file
 //! alone is the whole store, as after an orderly stop and in a backup.
@@ -202,9 +206,9 @@ pub(crate) mod rule;
 
 pub use self::contract::{
     Backup, BackupError, Commit, CommitError, Committed, ConversationOrder, ConversationPlace, ConversationQuestion,
-    ConversationState, Life, ListSealedError, ListedConversation, OpenTurns, PositionedTurn, RangeEnd, Report,
-    ReportError, ReportQuestion, Revision, SealedPage, StagedChange, StagedTurn, StaleBefore, StaleTurn, StoreSizes,
-    TurnOutcome, TurnRange, Version,
+    ConversationState, DamageReport, Life, ListSealedError, ListedConversation, OpenTurns, PositionedTurn, RangeEnd,
+    Report, ReportError, ReportQuestion, Revision, SealedPage, StagedChange, StagedTurn, StaleBefore, StaleTurn,
+    StoreSizes, TurnOutcome, TurnRange, Version,
 };
 pub use self::fault::{Fault, FaultKind};
 pub use self::position::{InvalidPosition, Lineage, Position};

@@ -309,7 +309,7 @@ mod tests {
 
     use super::*;
     use crate::store::conformance::{StoreUnderTest, conformance, test_prices};
-    use crate::store::{Answer, Backup, BackupError, Engine, Fault, Health, StaleBefore, StoreSizes};
+    use crate::store::{Answer, Backup, BackupError, DamageReport, Engine, Fault, Health, StaleBefore, StoreSizes};
     use crate::turn::RunningTime;
 
     /// The store as an engine. It can be closed, and it counts the running time.
@@ -395,6 +395,14 @@ mod tests {
 
         fn sizes(&self) -> StoreSizes {
             StoreSizes::default()
+        }
+
+        fn damage(&self) -> DamageReport {
+            DamageReport::default()
+        }
+
+        fn scrub(&self) -> Answer<Result<DamageReport, Fault>> {
+            self.read(|_| DamageReport::default())
         }
 
         fn health(&self) -> watch::Receiver<Health> {

@@ -9,8 +9,9 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::api::Api;
-use crate::actors::CheckWrite;
+use crate::actors::{CheckWrite, InspectStore};
 use crate::http::error::{ApiError, Unavailable};
+use crate::store::DamageReport;
 
 /// How long a durable write may take before the service counts as not ready. A sound disk is far faster than this, and
 /// the usual timeout of a health check (ten seconds) is longer.
@@ -31,10 +32,12 @@ pub(crate) async fn ready(api: Data<Api>) -> Result<HttpResponse, ApiError> {
     #[derive(Serialize)]
     struct ReadyBody {
         ready: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        damage: Option<DamageBody>,
     }
 
     let not_ready = match timeout(CHECK_TIMEOUT, api.handles.operations.check_write.send(CheckWrite)).await {
-        Ok(Ok(Ok(()))) => return Ok(HttpResponse::Ok().json(ReadyBody { ready: true })),
+        Ok(Ok(Ok(()))) => return Ok(HttpResponse::Ok().json(ReadyBody { ready: true, damage: damage(&api).await })),
         Ok(Ok(Err(error))) => {
             warn!(cause = error.in_full(), "a durable write does not work");
             Unavailable::Write(error)
@@ -49,6 +52,24 @@ pub(crate) async fn ready(api: Data<Api>) -> Result<HttpResponse, ApiError> {
         }
     };
     Err(ApiError::Unavailable(not_ready))
+}
+
+/// The damage that a sound answer of `/ready` tells. The store works, but for the damaged records and conversations.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DamageBody {
+    left_out_records: u64,
+    findings: u64,
+    scrub_passes: u64,
+    advice: &'static str,
+}
+
+/// Returns what the store knows of damage, if there is any.
+async fn damage(api: &Api) -> Option<DamageBody> {
+    let inspected = timeout(CHECK_TIMEOUT, api.handles.operations.inspect_store.send(InspectStore)).await;
+    let DamageReport { left_out_records, findings, scrub_passes, .. } = inspected.ok()?.ok()?.damage;
+    let advice = "stop the service and run `turn-metrics check --repair`; the log names what is damaged";
+    (left_out_records + findings > 0).then_some(DamageBody { left_out_records, findings, scrub_passes, advice })
 }
 
 #[cfg(test)]
@@ -70,6 +91,20 @@ mod tests {
     #[actix_web::test]
     async fn it_is_ready_when_a_write_works() {
         assert_eq!(get(&with(Some(Ok(()))), "/ready").await.success(), r#"{"ready":true}"#);
+    }
+
+    #[actix_web::test]
+    async fn damage_is_told_though_a_write_works() {
+        for (left_out_records, findings) in [(3, 0), (0, 2)] {
+            let damage = DamageReport { left_out_records, findings, scrub_passes: 1, scrubbed_rows: 9 };
+            let api = StandIn { check: Some(Ok(())), damage, ..StandIn::default() }.serving();
+            assert_eq!(
+                get(&api, "/ready").await.success(),
+                format!(
+                    r#"{{"ready":true,"damage":{{"leftOutRecords":{left_out_records},"findings":{findings},"scrubPasses":1,"advice":"stop the service and run `turn-metrics check --repair`; the log names what is damaged"}}}}"#
+                )
+            );
+        }
     }
 
     #[actix_web::test]

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::engine::RedbEngine;
 use crate::store::contract::{
-    Backup, BackupError, Commit, CommitError, Committed, ConversationQuestion, ConversationState, Health,
+    Backup, BackupError, Commit, CommitError, Committed, ConversationQuestion, ConversationState, DamageReport, Health,
     ListSealedError, ListedConversation, OpenTurns, Report, ReportError, ReportQuestion, Revision, SealedPage,
     StaleBefore, StaleTurn, StoreSizes, TurnRange,
 };
@@ -141,6 +141,14 @@ impl Engine for RedbEngine {
 
     fn sizes(&self) -> StoreSizes {
         self.sizes()
+    }
+
+    fn damage(&self) -> DamageReport {
+        self.damage()
+    }
+
+    fn scrub(&self) -> Answer<Result<DamageReport, Fault>> {
+        Answer::later(self.scrub_elsewhere())
     }
 
     fn health(&self) -> watch::Receiver<Health> {

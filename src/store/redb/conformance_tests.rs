@@ -120,6 +120,14 @@ mod in_the_tables {
             self.engine.sizes()
         }
 
+        fn damage(&self) -> DamageReport {
+            self.engine.damage()
+        }
+
+        fn scrub(&self) -> Answer<Result<DamageReport, Fault>> {
+            Engine::scrub(&self.engine)
+        }
+
         fn health(&self) -> watch::Receiver<Health> {
             self.engine.health()
         }

@@ -10,6 +10,8 @@ use super::files::open_error::OpenError;
 use super::files::open_files::Files;
 use super::files::slot::Slot;
 use super::maintenance::backup::{Snapshot, Workshop};
+use super::maintenance::scrub::Scrubber;
+use super::maintenance::scrub::background::{FIRST, ScrubThread};
 use super::memtable::Memtable;
 use super::memtable::tally::{Lacking, Recent, TurnsToCount};
 use super::query::conversations::ConversationsQuery;
@@ -28,7 +30,7 @@ use super::writer::pace::Capacity;
 use crate::report::{NoPrices, SharedPriceBook};
 use crate::settings::StoreSettings;
 use crate::store::contract::{
-    Backup, BackupError, Commit, CommitError, Committed, ConversationQuestion, ConversationState, Health,
+    Backup, BackupError, Commit, CommitError, Committed, ConversationQuestion, ConversationState, DamageReport, Health,
     ListSealedError, ListedConversation, OpenTurns, Report, ReportError, ReportQuestion, Revision, SealedPage,
     StaleBefore, StaleTurn, StoreSizes, TurnRange,
 };
@@ -53,6 +55,9 @@ pub(crate) struct RedbEngine {
     location: Location,
     cache_bytes: usize,
     max_commit_bytes: usize,
+    scrubber: Arc<Scrubber>,
+    /// The thread that scrubs in the background.
+    scrub_thread: Option<Arc<ScrubThread>>,
     /// The threads for reads of a page of rows.
     readers: ReadThreads,
     /// The threads for reads that may visit every row of a table. Other reads do not wait behind such reads.
@@ -75,7 +80,11 @@ impl RedbEngine {
         settings: &StoreSettings,
         book: SharedPriceBook,
     ) -> Result<Self, OpenError> {
-        let (engine, mut writer) = Self::prepare_pricing(location, settings, Backoff::default(), book)?;
+        let (mut engine, mut writer) = Self::prepare_pricing(location, settings, Backoff::default(), book)?;
+        let scrubber = Arc::clone(&engine.scrubber);
+        let scrubbing =
+            ScrubThread::start(scrubber, settings.redb.scrub_bytes_per_second, FIRST).map_err(OpenError::Thread)?;
+        engine.scrub_thread = scrubbing.map(Arc::new);
         writer.checkpoint_in_background().map_err(OpenError::Thread)?;
         let thread = std::thread::Builder::new().name("store-writer".into());
         thread.spawn(move || writer.run()).map_err(OpenError::Thread)?;
@@ -108,6 +117,7 @@ impl RedbEngine {
         let admission = Arc::new(Admission::new(Capacity::default().turns()));
         let (files, counted) = (Arc::clone(&slot), Arc::clone(&admission));
         let running = Writer::new(received, files, location.clone(), settings.clone(), backoff, counted, state);
+        let scrubber = Arc::new(Scrubber::new(Arc::clone(&slot), Arc::clone(running.checkpoint())));
         let (damaged_records, max_commit_bytes) = (Arc::default(), settings.max_commit_bytes);
         let readers = ReadThreads::start("store-reader", 2).map_err(OpenError::Thread)?;
         let report_reader = ReadThreads::start("store-report", 1).map_err(OpenError::Thread)?;
@@ -122,6 +132,8 @@ impl RedbEngine {
             location,
             cache_bytes,
             max_commit_bytes,
+            scrubber,
+            scrub_thread: None,
             readers,
             report_reader,
             list_reader,
@@ -525,6 +537,36 @@ impl RedbEngine {
             recent_bytes: files.memtable().bytes() as u64,
         };
         unwind::caught_as_fault(|| self.slot.with(sizes)).unwrap_or_default()
+    }
+
+    /// Returns what the store knows of damage to its data.
+    pub(crate) fn damage(&self) -> DamageReport {
+        DamageReport {
+            left_out_records: self.damaged_records(),
+            findings: self.slot.with(|files| files.findings().count()).unwrap_or_default(),
+            scrub_passes: self.scrubber.passes(),
+            scrubbed_rows: self.scrubber.rows(),
+        }
+    }
+
+    /// Reads all rows of the tables and compares them with each other.
+    pub(crate) fn scrub(&self) -> Result<DamageReport, Fault> {
+        self.scrubber.run()?;
+        Ok(self.damage())
+    }
+
+    /// Like [`RedbEngine::scrub`], on a new thread, because that takes long.
+    pub(crate) fn scrub_elsewhere(&self) -> impl Future<Output = Result<DamageReport, Fault>> + use<> {
+        let (reply, made) = oneshot::channel();
+        let engine = self.clone();
+        let scrubbing = std::thread::Builder::new().name("store-scrub-once".into()).spawn(move || {
+            // The caller may not wait any more.
+            let _ = reply.send(engine.scrub());
+        });
+        async move {
+            scrubbing.map_err(|error| Fault::unreachable("no thread can be started").caused_by(error))?;
+            made.await.map_err(Fault::panicked)?
+        }
     }
 
     /// Returns how many damaged records all reads together have left out.

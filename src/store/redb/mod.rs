@@ -14,7 +14,7 @@
 //! | 5 | `checkpoint` | moves the memtable into the tables |
 //! | 5 | `query` | reads: the tables, overlaid by the memtable |
 //! | 6 | `writer` | the thread that makes commits durable, and the limits on waiting commits |
-//! | 7 | `maintenance` | backup, check, repair, compaction |
+//! | 7 | `maintenance` | backup, check, repair, compaction, scrub |
 //! | 8 | `engine` | the interface: passes commits to the writer, and reads on the caller's thread |
 //! | 9 | `answers` | implements the trait `Engine`: decides which reads run on the caller's thread, and which on another |
 //!
@@ -24,7 +24,7 @@
 //! - `conformance_tests`: the suite that every store passes.
 //! - `model_tests`: compares the engine with the oracle, for random commits.
 //! - `overload_tests`: more commits than the store can take.
-//! - `faults`: crashes, failing disks and damaged files.
+//! - `faults`: crashes, failing disks, damaged files and flipped bits.
 //! - `fixture`: files of the present format. Reading them shows a change of the format.
 
 mod answers;

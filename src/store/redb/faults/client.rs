@@ -181,6 +181,11 @@ impl Client {
                 }
                 Ok(())
             }
+            Operation::Scrub => match self.engine().scrub() {
+                Ok(report) if report.findings > 0 => Err(format!("a scrub of a sound store found damage: {report:?}")),
+                // The disk fails.
+                Ok(_) | Err(_) => Ok(()),
+            },
             Operation::Restart | Operation::Close => {
                 if let Some((engine, writer)) = self.running.take() {
                     if matches!(operation, Operation::Close) {

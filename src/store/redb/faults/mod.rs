@@ -13,12 +13,14 @@
 //! - `pieces`: a crash at each change of each flush of the checkpoint.
 //! - `failing`: operations that fail.
 //! - `damage`: damaged files.
+//! - `flips`: single flipped bits, which must be told.
 
 mod client;
 mod crash;
 mod damage;
 mod disk;
 mod failing;
+mod flips;
 mod pieces;
 mod workload;
 

@@ -16,6 +16,8 @@ pub(super) enum Operation {
     CheckWrite,
     /// This many flushes of the checkpoint, run while no commit waits for a flush.
     Checkpoint(usize),
+    /// A pass of the scrub, which must find nothing.
+    Scrub,
     /// The owner of the store ends without closing it, and the store is opened again.
     Restart,
     /// The store is closed in order, which moves everything into the tables, and is opened again.
@@ -38,11 +40,12 @@ impl Workload {
 
     /// Returns the next operation on a store with the conversations `models`.
     pub(super) fn next(&mut self, models: &BTreeMap<ConversationId, Oracle>) -> Operation {
-        match self.random.below(24) {
+        match self.random.below(25) {
             0 => Operation::CheckWrite,
             1 => Operation::Restart,
             2 => Operation::Close,
             3..=5 => Operation::Checkpoint(1 + self.random.below(3)),
+            24 => Operation::Scrub,
             6..=10 => {
                 // Each commit is made for the state that the commits before it will leave.
                 let mut expected = models.clone();

@@ -10,6 +10,7 @@ use crate::store::position::Lineage;
 use crate::store::redb::memtable::Memtable;
 use crate::store::redb::memtable::tally::Recent;
 use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::findings::KnownFindings;
 use crate::store::redb::tables::index::TurnHasher;
 use crate::store::redb::tables::journal_mark::JournalMark;
 use crate::store::redb::tables::meta::{ReadMeta, WriteMeta};
@@ -34,6 +35,7 @@ pub(crate) struct Files {
     /// The running time in milliseconds.
     running_ms: AtomicU64,
     filter: Arc<TurnFilter>,
+    findings: Arc<KnownFindings>,
 }
 
 /// The sums over the turns of the memtable that were counted so far. The locks are taken in the order of the fields, and
@@ -77,9 +79,11 @@ impl Files {
         let running = running.max(ReadMeta::of(&journal)?.running_time()?);
         let running_ms = AtomicU64::new(running.get());
         let filter = Arc::default();
+        let findings = Arc::new(KnownFindings::read(&tables.begin_read()?)?);
         let (memtable, counts) = (RwLock::new(memtable), Arc::default());
         let in_place = Arc::new(in_place);
-        let files = Self { tables, journal, memtable, counts, in_place, store_id, lineage, running_ms, filter };
+        let files =
+            Self { tables, journal, memtable, counts, in_place, store_id, lineage, running_ms, filter, findings };
         // One row is enough to see that a new store has none. The rows of a large store are read in the background.
         learn_turns(&files.filter, files.read_tables(), 1);
         Ok(files)
@@ -127,6 +131,11 @@ impl Files {
         Arc::clone(&self.filter)
     }
 
+    /// Returns the damage that scrubs have found.
+    pub(crate) fn findings(&self) -> Arc<KnownFindings> {
+        Arc::clone(&self.findings)
+    }
+
     pub(crate) fn hasher(&self) -> TurnHasher {
         TurnHasher::of(self.store_id)
     }
@@ -134,7 +143,8 @@ impl Files {
     /// Begins a read of the tables. If the memtable is locked meanwhile, the tables and the memtable together show one
     /// state of the store.
     pub(crate) fn read_tables(&self) -> Result<ReadTables, Failure> {
-        Ok(ReadTables::new(self.tables.begin_read()?, self.hasher()).with_filter(self.filter()))
+        let tables = ReadTables::new(self.tables.begin_read()?, self.hasher());
+        Ok(tables.with_filter(self.filter()).with_findings(self.findings()))
     }
 
     pub(crate) fn begin_read(&self) -> Result<ReadTransaction, Failure> {

@@ -4,6 +4,7 @@
 //!
 //! - `backup`: copies all of a store while it works.
 //! - `check`: verifies the files of a stopped store, and repairs them.
+//! - `scrub`: compares the rows of a running store with each other, in the background.
 //! - `compact`: makes the main file of a stopped store as small as it can be.
 //! - `crash_tests`: crashes at each change that these operations make to files.
 //! - `leftover_tests`: what a kill of these operations leaves is removed at the next start.
@@ -18,3 +19,4 @@ mod crash_tests;
 mod leftover_tests;
 #[cfg(test)]
 mod pair_tests;
+pub(crate) mod scrub;

@@ -1,6 +1,6 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, HashMap, HashSet};
-use std::ops::Bound;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use redb::ReadableTable;
@@ -11,11 +11,12 @@ use crate::store::contract::{ConversationOrder, ConversationPlace, ConversationQ
 use crate::store::redb::memtable::piece::Piece;
 use crate::store::redb::memtable::tally::{Lacking, Recent, TurnsToCount, Uncounted};
 use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::guarded::visit_from;
 use crate::store::redb::tables::read::{ReadTables, decode_key};
 use crate::store::redb::tables::record::conversation::{ConversationRecord, inverted, moment_of};
 use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
 use crate::store::redb::tables::rollups::{ReadRollups, decode};
-use crate::store::redb::tables::schema::ConversationSumRows;
+use crate::store::redb::tables::schema::{Activity, ConversationSumRows, OpenTurns};
 use crate::turn::{ConversationId, EpochMillis};
 
 /// A page of conversations, with the data that the memtable has of each. The data is shared by reference count and not
@@ -98,15 +99,15 @@ fn open_turns(tables: &ReadTables, pieces: &[&Arc<Piece>], key: Option<u64>) -> 
     let latest = |turn_id: &str| pieces.iter().find_map(|piece| piece.change(turn_id));
     let mut open = 0;
     if let Some(key) = key {
-        for row in tables.open_turns()?.range((key, "")..)? {
-            let (place, _) = row?;
-            let (of, turn_id) = place.value();
-            if of != key {
-                break;
+        visit_from::<OpenTurns>(tables.open_turns()?, &(key, ""), |(of, turn_id), head| {
+            if *of == key {
+                // A turn that changed since is counted below.
+                open += usize::from(latest(turn_id).is_none());
+            } else if head.is_ok() {
+                return Ok(ControlFlow::Break(()));
             }
-            // A turn that changed since is counted below.
-            open += usize::from(latest(turn_id).is_none());
-        }
+            Ok(ControlFlow::Continue(()))
+        })?;
     }
     for (nth, piece) in pieces.iter().enumerate() {
         let is_latest = |turn_id: &&str| pieces[..nth].iter().all(|later| later.change(turn_id).is_none());
@@ -210,36 +211,36 @@ impl Page<'_> {
         let bounds = self.question.last_at;
         let first = bounds.map_or(0, |(_, to)| inverted(EpochMillis::new(to.get().saturating_sub(1))));
         let last = bounds.map_or(u64::MAX, |(from, _)| inverted(from));
-        let from = match after {
-            Some(after) if after.0 >= first => Bound::Excluded(after),
-            _ => Bound::Included((first, "")),
-        };
+        let after = after.filter(|after| after.0 >= first);
         let mut found = 0;
-        for entry in self.tables.activity()?.range::<(u64, &str)>((from, Bound::Unbounded))? {
-            let (place, key) = entry?;
-            let (moment, id) = place.value();
-            if found == self.question.limit || moment > last {
-                break;
+        visit_from::<Activity>(self.tables.activity()?, &after.unwrap_or((first, "")), |place, key| {
+            const NEXT: Result<ControlFlow<()>, Failure> = Ok(ControlFlow::Continue(()));
+            let (moment, id) = *place;
+            if found == self.question.limit || key.is_ok() && moment > last {
+                return Ok(ControlFlow::Break(()));
             }
-            let Ok(id) = ConversationId::new(id) else { continue };
+            if after == Some(*place) {
+                return NEXT;
+            }
+            let Ok(id) = ConversationId::new(id) else { return NEXT };
             if self.latest.contains_key(id.as_str()) {
-                continue;
+                return NEXT;
             }
-            let key = match key.value().verify(&place.value()).and_then(decode_key) {
+            let key = match key.and_then(decode_key) {
                 Ok(key) => key,
                 Err(damaged) => {
                     left_out.add(&damaged, || format!("conversation {id}"));
-                    continue;
+                    return NEXT;
                 }
             };
             let record = match self.tables.conversation(key) {
                 // When a record replaces a damaged one, the row by activity of the damaged record stays, as its moment
                 // is unknown.
-                Ok(record) if record.activity() != Some(place.value()) => {
+                Ok(record) if record.activity() != Some(*place) => {
                     left_out.add(&DamagedRecord::new("place by activity", RecordFlaw::OtherPlace), || {
                         format!("conversation {id}")
                     });
-                    continue;
+                    return NEXT;
                 }
                 Ok(record) => record,
                 Err(Failure::Record(damaged)) => {
@@ -253,7 +254,8 @@ impl Page<'_> {
                 found += 1;
                 page.push(chosen);
             }
-        }
+            NEXT
+        })?;
         page.sort_unstable();
         page.truncate(self.question.limit);
         let ids: HashSet<_> = page.iter().map(|found| found.listed.conversation_id.clone()).collect();
@@ -294,20 +296,23 @@ impl Page<'_> {
             }
         };
         let mut in_tables = HashSet::new();
-        let of_generation = (self.generation, 0)..=(self.generation, u64::MAX);
-        let mut sums_of = self.rollups.conversations.range(of_generation)?.peekable();
+        // The range has no end, because a damaged key would end it too early.
+        let mut sums_of = self.rollups.conversations.range((self.generation, 0)..)?.peekable();
         for entry in self.tables.conversations()?.iter()? {
             let (key, record) = entry?;
             let key = key.value();
             let mut sums = ConversationSums::default();
             // The rows of both tables are in the order of the conversations' keys.
-            while let Some(row) = sums_of.next_if(|row| row.as_ref().map_or(true, |(of, _)| of.value().1 <= key)) {
+            let is_next = |(generation, of)| generation == self.generation && of <= key;
+            while let Some(row) = sums_of.next_if(|row| match row {
+                Ok((of, stored)) => stored.value().verify(&of.value()).is_err() || is_next(of.value()),
+                Err(_) => true,
+            }) {
                 let (of, stored) = row?;
-                if of.value().1 == key {
-                    match decode::<ConversationSumRows, _>(&of.value(), stored.value()) {
-                        Ok(stored) => sums = stored,
-                        Err(damaged) => left_out.add(&damaged, || format!("the sums of conversation #{key}")),
-                    }
+                match decode::<ConversationSumRows, _>(&of.value(), stored.value()) {
+                    Ok(stored) if of.value().1 == key => sums = stored,
+                    Ok(_) => {}
+                    Err(damaged) => left_out.add(&damaged, || format!("the sums of conversation #{}", of.value().1)),
                 }
             }
             match record.value().verify(&key).and_then(ConversationRecord::decode) {

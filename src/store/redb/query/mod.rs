@@ -17,7 +17,7 @@ pub(crate) mod report;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 use self::open_turns::OpenTurnsQuery;
@@ -25,10 +25,12 @@ use crate::store::contract::{ConversationState, Life, OpenTurns, RangeEnd, Stale
 use crate::store::redb::memtable::piece::{Change, Piece};
 use crate::store::redb::memtable::{Contents, Memtable};
 use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::guarded::{visit_back_from, visit_from};
 use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::record;
 use crate::store::redb::tables::record::damaged::DamagedRecord;
 use crate::store::redb::tables::record::open_turn::StagedHead;
+use crate::store::redb::tables::schema::{OpenTurns as OpenTurnRows, Turns};
 use crate::turn::{ConversationId, Ordinal, StoredTurn, TurnId};
 
 /// A list of turns ends with the turn at which the records together have this many bytes: after some hundred short
@@ -88,8 +90,15 @@ impl CountQuery {
 }
 
 fn last_ordinal(tables: &ReadTables, key: u64) -> Result<u64, Failure> {
-    let last = tables.turns()?.range((key, 0)..=(key, u64::MAX))?.next_back().transpose()?;
-    Ok(last.map_or(0, |(place, _)| place.value().1))
+    let mut last = 0;
+    visit_back_from::<Turns>(tables.turns()?, &(key, u64::MAX), |(of, ordinal), turn| {
+        if *of == key {
+            last = last.max(*ordinal);
+        }
+        // The key of a damaged turn may be wrong.
+        Ok(if turn.is_ok() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    Ok(last)
 }
 
 /// The turns of a range that are in the memtable. They are copied, so that the lock is free while the tables are read.
@@ -235,20 +244,22 @@ impl List<'_> {
         let key = key.map_or_else(|| tables.key_of(&self.range.conversation_id), |key| Ok(Some(key)))?;
         // A range that begins after its end is an error in redb.
         let Some(key) = key.filter(|_| from <= to) else { return Ok(None) };
-        let mut rows = tables.turns()?.range((key, from)..=(key, to))?;
-        let mut last = None;
-        while !self.is_full() {
-            let row = match self.range.end {
-                RangeEnd::Oldest => rows.next(),
-                RangeEnd::Latest => rows.next_back(),
-            };
-            let Some(row) = row else { break };
-            let (place, value) = row?;
-            let (_, ordinal) = place.value();
-            last = Some(ordinal);
-            // The range begins at ordinal 1 at the earliest.
-            let Some(ordinal) = Ordinal::new(ordinal) else { continue };
-            self.add(ordinal, value.value().verify(&place.value()));
+        let (end, mut last) = (self.range.end, None);
+        let visit = |(of, ordinal): &(u64, u64), record: Result<&[u8], DamagedRecord>| {
+            let is_within = *of == key && (from..=to).contains(ordinal);
+            if self.is_full() || record.is_ok() && !is_within {
+                return Ok(ControlFlow::Break(()));
+            }
+            if is_within {
+                last = Some(*ordinal);
+            }
+            // The key of a damaged row may be wrong, so the row may belong to the range whatever its key is.
+            self.add(Ordinal::new(*ordinal).unwrap_or(Ordinal::after(0)), record);
+            Ok(ControlFlow::Continue(()))
+        };
+        match end {
+            RangeEnd::Oldest => visit_from::<Turns>(tables.turns()?, &(key, from), visit)?,
+            RangeEnd::Latest => visit_back_from::<Turns>(tables.turns()?, &(key, to), visit)?,
         }
         Ok(last)
     }
@@ -390,25 +401,26 @@ impl StaleQuery {
         let from = match after {
             Some(StaleTurn { conversation_id, turn_id }) if !is_after_here => {
                 // An unknown conversation has no key. No key is 0, so the scan starts at the beginning.
-                let key = tables.search_key_of(conversation_id)?.unwrap_or(0);
-                Bound::Excluded((key, turn_id.as_str()))
+                (tables.search_key_of(conversation_id)?.unwrap_or(0), turn_id.as_str())
             }
-            _ => Bound::Unbounded,
+            _ => (0, ""),
         };
-        for row in tables.open_turns()?.range::<(u64, &str)>((from, Bound::Unbounded))? {
+        visit_from::<OpenTurnRows>(tables.open_turns()?, &from, |(key, turn_id), head| {
             if stale.len() == limit {
-                break;
+                return Ok(ControlFlow::Break(()));
             }
-            let (place, value) = row?;
-            let (key, turn_id) = place.value();
-            match if_stale(tables, key, value.value().verify(&(key, turn_id)), before) {
+            if (*key, *turn_id) == from {
+                return Ok(ControlFlow::Continue(()));
+            }
+            match if_stale(tables, *key, head, before) {
                 Ok(Some(found)) if self.0.has(&found.conversation_id, &found.turn_id) => {}
                 Ok(found) => stale.extend(found),
                 // A damaged turn must not hide all others.
                 Err(Failure::Record(damaged)) => left_out.add(&damaged, || format!("open turn {turn_id}")),
                 Err(failure) => return Err(failure),
             }
-        }
+            Ok(ControlFlow::Continue(()))
+        })?;
         Ok(stale)
     }
 }

@@ -1,13 +1,16 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::store::contract::StagedTurn;
 use crate::store::redb::memtable::piece::{Change, Piece};
 use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::guarded::visit_from;
 use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
 use crate::store::redb::tables::record::open_turn::StagedHead;
+use crate::store::redb::tables::schema::OpenTurns;
 use crate::turn::TurnId;
 
 /// Reads the open turns of a conversation: puts each together from the rows of the tables and from the pieces that
@@ -53,19 +56,17 @@ impl<'a> OpenTurnsQuery<'a> {
     pub(super) fn read(mut self, tables: &ReadTables, key: Option<u64>) -> Result<Vec<(String, Read)>, Failure> {
         let mut turns = Vec::new();
         if let Some(key) = key {
-            // The range ends before the next key. The largest key has no next one.
-            let rows = match key.checked_add(1) {
-                Some(next) => tables.open_turns()?.range((key, "")..(next, ""))?,
-                None => tables.open_turns()?.range((key, "")..)?,
-            };
-            for row in rows {
-                let (place, head) = row?;
-                let (_, turn_id) = place.value();
-                if !self.changed.contains_key(turn_id) {
-                    let parts = head.value().verify(&place.value()).map(|head| Parts { head, steps: BTreeMap::new() });
-                    turns.push((turn_id.to_owned(), put_together(parts, tables, Some(key))?));
+            visit_from::<OpenTurns>(tables.open_turns()?, &(key, ""), |(of, turn_id), head| {
+                // The key of a damaged row may be wrong, so the row may belong here.
+                if head.is_ok() && *of != key {
+                    return Ok(ControlFlow::Break(()));
                 }
-            }
+                if !self.changed.contains_key(turn_id) {
+                    let parts = head.map(|head| Parts { head, steps: BTreeMap::new() });
+                    turns.push(((*turn_id).to_owned(), put_together(parts, tables, Some(key))?));
+                }
+                Ok(ControlFlow::Continue(()))
+            })?;
         }
         while let Some((turn_id, parts)) = self.changed.pop_first() {
             if let Some(parts) = parts {

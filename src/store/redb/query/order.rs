@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::LeftOut;
@@ -6,12 +7,13 @@ use crate::store::contract::{PositionedTurn, SealedPage};
 use crate::store::position::{Lineage, Position};
 use crate::store::redb::memtable::Memtable;
 use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::guarded::visit_from;
 use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::record;
 use crate::store::redb::tables::record::at_position::AtPosition;
 use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
 use crate::store::redb::tables::row::Rows;
-use crate::store::redb::tables::schema::Keys;
+use crate::store::redb::tables::schema::{Keys, Positions};
 use crate::turn::{ConversationId, Ordinal, StoredTurn};
 
 /// The limit on the steps of a page. The page ends with the turn that reaches the limit. A step may take a KiB, and a
@@ -104,22 +106,29 @@ impl OrderQuery {
         if let (Some(tables), 1..) = (tables, self.in_tables) {
             let last = self.after + self.in_tables;
             let mut ids = HashMap::new();
-            for row in tables.positions()?.range(self.after + 1..=last)? {
-                let (position, value) = row?;
-                let position = at(position.value());
-                match read(tables, value.value().verify(&position.number), position, &mut ids) {
+            let mut is_cut = false;
+            visit_from::<Positions>(tables.positions()?, &(self.after + 1), |position, value| {
+                if value.is_ok() && *position > last {
+                    return Ok(ControlFlow::Break(()));
+                }
+                let position = at(*position);
+                match read(tables, value, position, &mut ids) {
                     Ok(Some(turn)) => {
-                        let is_full = is_full(&turn.turn);
+                        is_cut = is_full(&turn.turn);
                         page.turns.push(turn);
-                        if is_full {
+                        if is_cut {
                             page.next = position;
-                            return Ok(page);
+                            return Ok(ControlFlow::Break(()));
                         }
                     }
                     Ok(None) => {}
                     Err(Failure::Record(damaged)) => left_out.add(&damaged, || format!("position {}", position.number)),
                     Err(failure) => return Err(failure),
                 }
+                Ok(ControlFlow::Continue(()))
+            })?;
+            if is_cut {
+                return Ok(page);
             }
             // Even if the last rows of the page are missing, the next page must begin after them.
             page.next = at(last);

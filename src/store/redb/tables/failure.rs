@@ -34,6 +34,11 @@ impl Failure {
         matches!(self.storage(), Some(StorageError::Io(_) | StorageError::PreviousIo))
     }
 
+    /// Returns whether a page of the file is damaged.
+    pub(crate) fn is_damage(&self) -> bool {
+        matches!(self.storage(), Some(StorageError::Corrupted(_)))
+    }
+
     fn storage(&self) -> Option<&StorageError> {
         match self {
             Self::Storage(error)

@@ -4,11 +4,15 @@
 //! bytes, and many rows fit into a page. If another id of the conversation has the hash already, the next free number
 //! is used, so the index is exact.
 
+use std::ops::{Bound, ControlFlow};
+
 use redb::{AccessGuard, ReadableTable, Table};
 use siphasher::sip::SipHasher13;
 use uuid::Uuid;
 
 use super::failure::Failure;
+use super::guarded::visit_from;
+use super::indexed::{Indexed, StoredOrdinal};
 use super::record;
 use super::record::damaged::{DamagedRecord, RecordFlaw};
 use super::row::Row;
@@ -36,17 +40,18 @@ const MAX_COLLISIONS: u64 = 16;
 /// Returns the ordinal of the turn `turn_id` of the conversation `key`, if the turn is sealed. `hash` returns the hash
 /// of an id.
 ///
-/// A row that leads to a turn whose id does not belong under this hash is damaged. Then this returns an error, as it is
-/// unknown whether the turn is sealed.
+/// If damage of the index may hide the turn's row, all turns of the conversation are searched for the id. If some of
+/// them are damaged too, this returns an error, as it is unknown whether the turn is sealed.
 pub(crate) fn find(
-    index: &impl ReadableTable<(u64, u64), u64>,
+    index: &impl ReadableTable<(u64, u64), Indexed>,
     turns: &impl ReadableTable<(u64, u64), Row<Turns>>,
     key: u64,
     hash: impl Fn(&str) -> u64,
     turn_id: &str,
 ) -> Result<Option<Ordinal>, Failure> {
     let mut at = hash(turn_id);
-    while let Some(ordinal) = index.get((key, at))?.map(|ordinal| ordinal.value()) {
+    while let Some(stored) = index.get((key, at))?.map(|ordinal| ordinal.value()) {
+        let Ok(ordinal) = stored.verify((key, at)) else { return search(turns, key, turn_id) };
         let turn = turns.get((key, ordinal))?;
         let turn = turn.as_ref().map(AccessGuard::value);
         match turn.map(|turn| turn.verify(&(key, ordinal)).and_then(record::turn_id_of)) {
@@ -54,26 +59,82 @@ pub(crate) fn find(
             // sealed again.
             None | Some(Err(_)) => return Ok(Ordinal::new(ordinal)),
             Some(Ok(id)) if id == turn_id => return Ok(Ordinal::new(ordinal)),
-            Some(Ok(other)) if at.wrapping_sub(hash(other)) < MAX_COLLISIONS => {}
-            Some(Ok(_)) => return Err(DamagedRecord::new("row of the index", RecordFlaw::OtherTurn).into()),
+            Some(Ok(other)) if belongs(at, hash(other)) => {}
+            Some(Ok(_)) => return Err(DamagedRecord::new(Indexed::WHAT, RecordFlaw::OtherTurn).into()),
         }
         at = at.wrapping_add(1);
     }
-    Ok(None)
+    if is_gap(index, (key, at))? { Ok(None) } else { search(turns, key, turn_id) }
+}
+
+/// Returns whether a look-up of this hash finds a row with this ordinal.
+pub(crate) fn has(
+    index: &impl ReadableTable<(u64, u64), Indexed>,
+    key: u64,
+    hash: u64,
+    ordinal: u64,
+) -> Result<bool, Failure> {
+    for nth in 0..MAX_COLLISIONS {
+        let place = (key, hash.wrapping_add(nth));
+        match index.get(place)?.map(|row| row.value().verify(place)) {
+            Some(Ok(found)) if found == ordinal => return Ok(true),
+            Some(_) => {}
+            None => return Ok(false),
+        }
+    }
+    Ok(false)
+}
+
+/// Returns whether a turn of the id with the second hash may have its row at the first one.
+pub(crate) fn belongs(at: u64, hash: u64) -> bool {
+    at.wrapping_sub(hash) < MAX_COLLISIONS
+}
+
+/// Returns whether a search which found no row of this key went the right way. See `guarded`.
+fn is_gap(index: &impl ReadableTable<(u64, u64), Indexed>, place: (u64, u64)) -> Result<bool, Failure> {
+    let before = index.range::<(u64, u64)>((Bound::Unbounded, Bound::Excluded(place)))?.next_back().transpose()?;
+    let after = index.range::<(u64, u64)>((Bound::Included(place), Bound::Unbounded))?.next().transpose()?;
+    let is_sound = |at: (u64, u64), stored: StoredOrdinal| stored.verify(at).is_ok();
+    let before = before.is_none_or(|(at, row)| at.value() < place && is_sound(at.value(), row.value()));
+    let after = after.is_none_or(|(at, row)| at.value() > place && is_sound(at.value(), row.value()));
+    Ok(before && after)
+}
+
+/// Searches all turns of a conversation for an id.
+fn search(
+    turns: &impl ReadableTable<(u64, u64), Row<Turns>>,
+    key: u64,
+    turn_id: &str,
+) -> Result<Option<Ordinal>, Failure> {
+    let (mut found, mut unknown) = (None, None);
+    visit_from::<Turns>(turns, &(key, 0), |place, turn| {
+        match turn.and_then(record::turn_id_of) {
+            Ok(_) if place.0 != key => return Ok(ControlFlow::Break(())),
+            Ok(id) if id == turn_id => found = Ordinal::new(place.1),
+            Ok(_) => {}
+            Err(damaged) => unknown = Some(damaged),
+        }
+        Ok(if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    match (found, unknown) {
+        (None, Some(damaged)) => Err(damaged.into()),
+        (found, _) => Ok(found),
+    }
 }
 
 /// Adds the row of a turn, if the turn has none. Returns whether it was added.
 pub(crate) fn insert(
-    index: &mut Table<'_, (u64, u64), u64>,
+    index: &mut Table<'_, (u64, u64), Indexed>,
     key: u64,
     hash: u64,
     ordinal: u64,
 ) -> Result<bool, Failure> {
     let mut at = hash;
     loop {
-        let taken = index.insert((key, at), ordinal)?.map(|other| other.value());
+        let taken = index.insert((key, at), StoredOrdinal::seal((key, at), ordinal))?.map(|other| other.value());
         let Some(other) = taken else { return Ok(true) };
-        if other == ordinal {
+        // A damaged row is replaced: this turn or another one had this place, and a check finds which one lacks it.
+        if other.verify((key, at)).is_ok_and(|other| other == ordinal) || other.verify((key, at)).is_err() {
             return Ok(false);
         }
         // A collision, which is rare: restore the other turn's row and probe the next slot.

@@ -1,4 +1,6 @@
 //! The table `meta`, which both files have. It has the facts about a file. No other module uses its keys.
+//!
+//! Its rows have checksums as other rows have: a damaged id, mark or next key would do more harm than any other row.
 
 use redb::{
     Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError,
@@ -9,13 +11,25 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::failure::Failure;
+use super::guarded::look_up;
 use super::journal_mark::JournalMark;
+use super::row::{self, Row, Rows, Stored};
 use super::store_file::StoreFile;
 use crate::store::position::Lineage;
 use crate::turn::RunningTime;
 
+/// The rows of [`META`].
+#[derive(Debug)]
+pub(crate) struct MetaRows;
+
+impl Rows for MetaRows {
+    type Key = &'static str;
+    const NAME: &'static str = "meta";
+    const WHAT: &'static str = "record of the store's own";
+}
+
 /// The key of a row is one of the `META_` names below.
-pub(crate) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+pub(crate) const META: TableDefinition<&str, Row<MetaRows>> = TableDefinition::new(MetaRows::NAME);
 
 /// Main file: the format of the file, as a little-endian `u32`.
 const META_FORMAT: &str = "format";
@@ -141,14 +155,25 @@ impl Stamp {
             Err(TableError::Storage(error)) => return Err(error.into()),
             Err(_) => return Ok(Self::Foreign),
         };
-        let format = meta.get(format_name(file))?.and_then(|bytes| bytes.value().try_into().ok());
+        // A format without a checksum is another one than the present one.
+        if let Some(row) = meta.get(format_name(file))?
+            && let Ok(format) = row.value().unverified().try_into()
+        {
+            return Ok(Self::Format(u32::from_le_bytes(format)));
+        }
+        let meta = Meta(meta);
+        let format = meta.bytes(format_name(file))?.and_then(|bytes| bytes.try_into().ok());
         Ok(format.map(u32::from_le_bytes).map_or(Self::Foreign, Self::Format))
     }
 }
 
 /// Returns the store's id, if it is among these rows, whose table is unknown.
 pub(crate) fn store_id_among<'a>(mut rows: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Option<Uuid> {
-    rows.find_map(|(name, id)| if name == META_STORE_ID.as_bytes() { Uuid::from_slice(id).ok() } else { None })
+    let id = rows.find_map(|(name, row)| {
+        let row = Stored::<MetaRows>::as_it_is(row);
+        if name == META_STORE_ID.as_bytes() { row.verify(&META_STORE_ID).ok() } else { None }
+    });
+    id.and_then(|id| Uuid::from_slice(id).ok())
 }
 
 /// The failure of a main file whose newest row of the journal contradicts its checkpoint.
@@ -160,9 +185,9 @@ pub(crate) fn newest_is_damaged() -> Failure {
 pub(crate) struct Meta<T>(T);
 
 /// The table `meta` for reading, in one state of a file.
-pub(crate) type ReadMeta = Meta<ReadOnlyTable<&'static str, &'static [u8]>>;
+pub(crate) type ReadMeta = Meta<ReadOnlyTable<&'static str, Row<MetaRows>>>;
 /// The table `meta` for writing, in a write transaction. The table stays open until this is dropped.
-pub(crate) type WriteMeta<'txn> = Meta<Table<'txn, &'static str, &'static [u8]>>;
+pub(crate) type WriteMeta<'txn> = Meta<Table<'txn, &'static str, Row<MetaRows>>>;
 
 impl ReadMeta {
     pub(crate) fn read(txn: &ReadTransaction) -> Result<Self, Failure> {
@@ -176,14 +201,24 @@ impl ReadMeta {
 }
 
 /// A table with the rows of `meta` that can at least be read.
-pub(crate) trait MetaTable: ReadableTable<&'static str, &'static [u8]> {}
+pub(crate) trait MetaTable: ReadableTable<&'static str, Row<MetaRows>> {}
 
-impl<T: ReadableTable<&'static str, &'static [u8]>> MetaTable for T {}
+impl<T: ReadableTable<&'static str, Row<MetaRows>>> MetaTable for T {}
 
 impl<T: MetaTable> Meta<T> {
+    /// Returns a value, if it is present.
+    fn bytes(&self, name: &'static str) -> Result<Option<Vec<u8>>, Failure> {
+        match look_up::<MetaRows>(&self.0, &name) {
+            Ok(Some(row)) => Ok(Some(row.value().verify(&name).map_err(|_| Failure::Meta(name))?.to_vec())),
+            Ok(None) => Ok(None),
+            Err(Failure::Record(_)) => Err(Failure::Meta(name)),
+            Err(failure) => Err(failure),
+        }
+    }
+
     /// Returns a value of a known length.
     fn value<const N: usize>(&self, name: &'static str) -> Result<[u8; N], Failure> {
-        let bytes = self.0.get(name)?.and_then(|bytes| bytes.value().try_into().ok());
+        let bytes = self.bytes(name)?.and_then(|bytes| bytes.try_into().ok());
         bytes.ok_or(Failure::Meta(name))
     }
 
@@ -216,7 +251,7 @@ impl<T: MetaTable> Meta<T> {
 
     /// Main file: returns the id of the journal that may have changes which the tables lack, if there is one.
     pub(crate) fn bound_journal(&self) -> Result<Option<Uuid>, Failure> {
-        let is_bound = self.0.get(META_JOURNAL)?.is_some();
+        let is_bound = self.bytes(META_JOURNAL)?.is_some();
         is_bound.then(|| self.id(META_JOURNAL)).transpose()
     }
 
@@ -273,19 +308,19 @@ impl<T: MetaTable> Meta<T> {
 
     /// Returns a value in the encoding of records, if it is present.
     fn optional<V: DeserializeOwned>(&self, name: &'static str) -> Result<Option<V>, Failure> {
-        let Some(bytes) = self.0.get(name)? else { return Ok(None) };
-        postcard::from_bytes(bytes.value()).map(Some).map_err(|_| Failure::Meta(name))
+        let Some(bytes) = self.bytes(name)? else { return Ok(None) };
+        postcard::from_bytes(&bytes).map(Some).map_err(|_| Failure::Meta(name))
     }
 
     /// Main file: returns the number of the next repair.
     pub(crate) fn next_repair(&self) -> Result<u64, Failure> {
-        let is_first = self.0.get(META_REPAIRS)?.is_none();
+        let is_first = self.bytes(META_REPAIRS)?.is_none();
         Ok(if is_first { 1 } else { self.number(META_REPAIRS)?.saturating_add(1) })
     }
 
     /// Both files: returns the running time.
     pub(crate) fn running_time(&self) -> Result<RunningTime, Failure> {
-        let is_known = self.0.get(META_RUNNING_TIME)?.is_some();
+        let is_known = self.bytes(META_RUNNING_TIME)?.is_some();
         Ok(if is_known { RunningTime::new(self.number(META_RUNNING_TIME)?) } else { RunningTime::default() })
     }
 }
@@ -296,7 +331,7 @@ impl<'txn> WriteMeta<'txn> {
     }
 
     fn set(&mut self, name: &'static str, value: &[u8]) -> Result<(), Failure> {
-        self.0.insert(name, value)?;
+        self.0.insert(name, row::seal(&name, &mut value.to_vec()))?;
         Ok(())
     }
 
@@ -306,8 +341,8 @@ impl<'txn> WriteMeta<'txn> {
     }
 
     /// Both files: writes a row of the table as it was in another file.
-    pub(crate) fn restore(&mut self, name: &str, value: &[u8]) -> Result<(), Failure> {
-        self.0.insert(name, value)?;
+    pub(crate) fn restore(&mut self, name: &str, row: Stored<'_, MetaRows>) -> Result<(), Failure> {
+        self.0.insert(name, row)?;
         Ok(())
     }
 
@@ -448,7 +483,7 @@ impl<'txn> WriteMeta<'txn> {
 
     /// Changes a value. If the change can be committed, writes work.
     pub(crate) fn touch(&mut self) -> Result<(), Failure> {
-        let previous = self.0.get(META_WRITE_CHECK)?.and_then(|bytes| bytes.value().try_into().ok());
+        let previous = self.bytes(META_WRITE_CHECK)?.and_then(|bytes| bytes.try_into().ok());
         let count = previous.map_or(0, u64::from_le_bytes).wrapping_add(1);
         self.set_number(META_WRITE_CHECK, count)
     }
@@ -528,7 +563,9 @@ mod tests {
     #[test]
     fn the_id_of_a_store_is_found_among_rows_of_any_table() {
         let id = Uuid::from_u128(7);
-        let rows: [(&[u8], &[u8]); 3] = [(b"store", b"x"), (b"store_id", b"short"), (b"store_id", id.as_bytes())];
+        let mut row = id.as_bytes().to_vec();
+        row::seal::<MetaRows>(&META_STORE_ID, &mut row);
+        let rows: [(&[u8], &[u8]); 3] = [(b"store", b"x"), (b"store_id", b"short"), (b"store_id", &row)];
         assert_eq!(store_id_among(rows.into_iter()), Some(id));
         assert_eq!(store_id_among(rows[..2].iter().copied()), None);
     }

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use redb::{Key, ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, Value};
 
 use super::failure::Failure;
+use super::findings::KnownFindings;
+use super::guarded::look_up;
 use super::index::{self, TurnHasher};
+use super::indexed::Indexed;
 use super::meta::ReadMeta;
 use super::record::damaged::{DamagedRecord, RecordFlaw};
 use super::record::{self, conversation::ConversationRecord};
@@ -24,10 +27,11 @@ pub(crate) struct ReadTables {
     txn: ReadTransaction,
     hasher: TurnHasher,
     filter: Option<Arc<TurnFilter>>,
+    findings: Option<Arc<KnownFindings>>,
     keys: Lazy<&'static str, Row<Keys>>,
     conversations: Lazy<u64, Row<Conversations>>,
     turns: Lazy<(u64, u64), Row<Turns>>,
-    index: Lazy<(u64, u64), u64>,
+    index: Lazy<(u64, u64), Indexed>,
     open_turns: Lazy<(u64, &'static str), Row<OpenTurns>>,
     open_steps: Lazy<StepKey, Row<OpenTurnSteps>>,
     positions: Lazy<u64, Row<Positions>>,
@@ -59,6 +63,7 @@ impl ReadTables {
             txn,
             hasher,
             filter: None,
+            findings: None,
             keys: Lazy::new(KEYS),
             conversations: Lazy::new(CONVERSATIONS),
             turns: Lazy::new(TURNS),
@@ -73,6 +78,16 @@ impl ReadTables {
     /// Adds a filter. Once the filter is complete, it has every turn of the index.
     pub(crate) fn with_filter(self, filter: Arc<TurnFilter>) -> Self {
         Self { filter: Some(filter), ..self }
+    }
+
+    /// Adds what scrubs have found.
+    pub(crate) fn with_findings(self, findings: Arc<KnownFindings>) -> Self {
+        Self { findings: Some(findings), ..self }
+    }
+
+    /// Returns whether a scrub has found damage in this conversation.
+    pub(crate) fn has_finding(&self, id: &ConversationId, key: Option<u64>) -> bool {
+        self.findings.as_ref().is_some_and(|findings| findings.block(id, key))
     }
 
     pub(crate) fn turns(&self) -> Result<&ReadOnlyTable<(u64, u64), Row<Turns>>, Failure> {
@@ -125,14 +140,23 @@ impl ReadTables {
         Ok(least)
     }
 
-    /// Returns the conversation's key; `None` if it has no key.
+    /// Returns the conversation's key; `None` if it has no key. An error says that its row is damaged or hidden by
+    /// damage.
     pub(crate) fn key_of(&self, id: &ConversationId) -> Result<Option<u64>, Failure> {
-        read_key(self.keys.of(&self.txn)?, id)
+        let keys = self.keys.of(&self.txn)?;
+        match read_key(keys, id) {
+            // A damaged row is where this id would be. It may be the row of this id or of another one.
+            Err(Failure::Record(damaged)) if keys.get(id.as_str())?.is_none() => {
+                let found = search_key(self.conversations.of(&self.txn)?, self.activity()?, id)?;
+                found.map_or(Ok(None), |_| Err(damaged.into()))
+            }
+            key => key,
+        }
     }
 
     /// Like [`ReadTables::key_of`], but also finds a key whose row is damaged.
     pub(crate) fn search_key_of(&self, id: &ConversationId) -> Result<Option<u64>, Failure> {
-        match self.key_of(id) {
+        match read_key(self.keys.of(&self.txn)?, id) {
             Err(Failure::Record(_)) => search_key(self.conversations.of(&self.txn)?, self.activity()?, id),
             key => key,
         }
@@ -173,12 +197,12 @@ impl ReadTables {
     }
 }
 
-/// Returns the key of a conversation; `None` if it has no key.
+/// Returns the key of a conversation; `None` if it certainly has no row in the table of keys.
 pub(crate) fn read_key(
     keys: &impl ReadableTable<&'static str, Row<Keys>>,
     id: &ConversationId,
 ) -> Result<Option<u64>, Failure> {
-    let Some(row) = keys.get(id.as_str())? else { return Ok(None) };
+    let Some(row) = look_up::<Keys>(keys, &id.as_str())? else { return Ok(None) };
     Ok(Some(decode_key(row.value().verify(&id.as_str())?)?))
 }
 

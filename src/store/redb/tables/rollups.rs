@@ -6,11 +6,13 @@
 //! The keys have the hash of a label. If another label has the hash already, the next free number is used.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
 
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, Table, WriteTransaction};
 use siphasher::sip::SipHasher13;
 
 use super::failure::Failure;
+use super::guarded::{look_up, visit_from};
 use super::record::damaged::{DamagedRecord, RecordFlaw};
 use super::record::{decode_plain, encode_plain};
 use super::row::{self, KeyOf, Row, Rows};
@@ -247,7 +249,7 @@ impl ReadRollups {
     /// Returns the sums of a conversation. The sums are empty if none of its turns was rolled up.
     pub(crate) fn conversation(&self, generation: u32, key: u64) -> Result<ConversationSums, Failure> {
         let key = (generation, key);
-        let row = self.conversations.get(key)?;
+        let row = look_up::<ConversationSumRows>(&self.conversations, &key)?;
         row.map_or_else(
             || Ok(ConversationSums::default()),
             |row| Ok(decode::<ConversationSumRows, _>(&key, row.value())?),
@@ -263,14 +265,16 @@ impl ReadRollups {
         mut each: impl FnMut(u64, Result<Rollup, DamagedRecord>) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         let code = code_of(level);
-        for entry in self.rollups.range((code, range.start().get(), 0)..(code, range.end().get(), 0))? {
-            let (key, row) = entry?;
-            let key = key.value();
-            if is_wanted(key.2)? {
-                each(key.2, decode::<Rollups, _>(&key, row.value()))?;
+        let (from, to) = ((code, range.start().get(), 0), (code, range.end().get(), 0));
+        visit_from::<Rollups>(&self.rollups, &from, |key, row| {
+            if row.is_ok() && *key >= to {
+                return Ok(ControlFlow::Break(()));
             }
-        }
-        Ok(())
+            if is_wanted(key.2)? {
+                each(key.2, row.and_then(|row| decode_plain(Rollups::WHAT, row)))?;
+            }
+            Ok(ControlFlow::Continue(()))
+        })
     }
 
     /// Calls `each` with each cost of a range, of one generation, and the hash of its label, if `is_wanted` selects the
@@ -284,15 +288,17 @@ impl ReadRollups {
         mut each: impl FnMut(u64, Result<Cost, DamagedRecord>) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         let code = code_of(level);
-        let range = (generation, code, range.start().get(), 0)..(generation, code, range.end().get(), 0);
-        for entry in self.costs.range(range)? {
-            let (key, row) = entry?;
-            let key = key.value();
-            if is_wanted(key.3)? {
-                each(key.3, decode::<Costs, _>(&key, row.value()))?;
+        let from = (generation, code, range.start().get(), 0);
+        let to = (generation, code, range.end().get(), 0);
+        visit_from::<Costs>(&self.costs, &from, |key, row| {
+            if row.is_ok() && *key >= to {
+                return Ok(ControlFlow::Break(()));
             }
-        }
-        Ok(())
+            if is_wanted(key.3)? {
+                each(key.3, row.and_then(|row| decode_plain(Costs::WHAT, row)))?;
+            }
+            Ok(ControlFlow::Continue(()))
+        })
     }
 }
 

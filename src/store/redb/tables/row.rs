@@ -5,9 +5,8 @@
 //! row has the bytes that were written under this key. The checksum is SipHash-1-3 under a key of zeros: it guards
 //! against accidents, and must stay the same in copies of a store, which get new ids.
 //!
-//! Rows of the index have no checksums: they have only 24 bytes, fill most of the pages that a checkpoint writes, and
-//! repeat what is in the turns. A read notices a row that leads to a turn with a wrong id (see `index`), and a check
-//! compares the index with the turns and the turns with the index.
+//! Rows of the index have a shorter checksum, in their ordinals (see `indexed`), because they have only 24 bytes and fill
+//! most of the pages that a checkpoint writes.
 
 use std::fmt;
 use std::hash::Hasher;

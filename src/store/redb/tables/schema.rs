@@ -8,6 +8,7 @@ use redb::{
 };
 
 use super::failure::Failure;
+use super::indexed::Indexed;
 use super::meta::META;
 use super::record::damaged::{DamagedRecord, RecordFlaw};
 use super::row::{Row, Rows};
@@ -145,7 +146,7 @@ pub(crate) const CONVERSATIONS: TableDefinition<u64, Row<Conversations>> = Table
 pub(crate) const TURNS: TableDefinition<(u64, u64), Row<Turns>> = TableDefinition::new(Turns::NAME);
 /// From (conversation, hash of a turn id) to the ordinal of a sealed turn. This index is why a turn is sealed only
 /// once. See `index`.
-pub(crate) const INDEX: TableDefinition<(u64, u64), u64> = TableDefinition::new("turn_index");
+pub(crate) const INDEX: TableDefinition<(u64, u64), Indexed> = TableDefinition::new("turn_index");
 /// From (conversation, turn id) to the head of an open turn. The head says how many steps the turn has.
 pub(crate) const OPEN_TURNS: TableDefinition<(u64, &str), Row<OpenTurns>> = TableDefinition::new(OpenTurns::NAME);
 /// From (conversation, turn id, place from 0) to a step of an open turn.
@@ -181,6 +182,20 @@ pub(crate) const LOST_JOURNAL_ROWS: TableDefinition<(u64, u64), &[u8]> = TableDe
 /// wrong too.
 pub(crate) const LOST_UNKNOWN: TableDefinition<(u64, &str, &[u8]), &[u8]> = TableDefinition::new("lost_unknown_rows");
 
+/// The rows of [`FINDINGS`].
+#[derive(Debug)]
+pub(crate) struct Findings;
+
+impl Rows for Findings {
+    type Key = &'static str;
+    const NAME: &'static str = "findings";
+    const WHAT: &'static str = "finding of a scrub";
+}
+
+/// From the text of a finding of a scrub to the conversation that takes nothing new because of it. The table exists only
+/// after a scrub has found damage; a repair removes it. See `findings`.
+pub(crate) const FINDINGS: TableDefinition<&str, Row<Findings>> = TableDefinition::new(Findings::NAME);
+
 // The journal, in a file of its own.
 
 /// The rows of [`ROWS`].
@@ -203,7 +218,8 @@ pub(crate) enum Role {
     Meta,
     /// The data of conversations. The table exists from the start, and its rows count as live bytes.
     Data,
-    /// Rows that a repair moved aside. The table exists after the first repair that needed it.
+    /// Rows that a repair moved aside, or what a scrub found. The table exists after the first repair or scrub that
+    /// needed it.
     Lost,
 }
 
@@ -240,7 +256,8 @@ pub(crate) fn visit_tables(visitor: &mut impl TableVisitor) -> Result<(), Failur
     visitor.visit(LOST_OPEN_TURNS, Role::Lost)?;
     visitor.visit(LOST_OPEN_STEPS, Role::Lost)?;
     visitor.visit(LOST_JOURNAL_ROWS, Role::Lost)?;
-    visitor.visit(LOST_UNKNOWN, Role::Lost)
+    visitor.visit(LOST_UNKNOWN, Role::Lost)?;
+    visitor.visit(FINDINGS, Role::Lost)
 }
 
 /// Makes the tables that a main file has from the start, because a reader can only open tables and not make them.
@@ -437,7 +454,7 @@ mod tests {
         let txn = new.begin_write().unwrap();
         make_tables(&txn).unwrap();
         txn.commit().unwrap();
-        expected.retain(|name| !name.starts_with("lost_"));
+        expected.retain(|name| !name.starts_with("lost_") && name != "findings");
         assert_eq!(names(&new), expected);
     }
 }

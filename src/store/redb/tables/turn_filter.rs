@@ -8,6 +8,8 @@ use std::sync::{Mutex, PoisonError, RwLock};
 use redb::ReadableTable;
 
 use super::failure::Failure;
+use super::indexed::Indexed;
+use super::record::damaged::{DamagedRecord, RecordFlaw};
 
 /// A Bloom filter over the rows of the index, with ten bits for each turn. It has segments, so that it can grow with
 /// the index.
@@ -35,16 +37,30 @@ struct Segment {
 
 impl TurnFilter {
     /// Adds the next rows of the index, at most `limit`.
-    pub(crate) fn read(&self, index: &impl ReadableTable<(u64, u64), u64>, limit: usize) -> Result<(), Failure> {
+    ///
+    /// A damaged row is an error, since it may be the row of any turn.
+    pub(crate) fn read(&self, index: &impl ReadableTable<(u64, u64), Indexed>, limit: usize) -> Result<(), Failure> {
         let mut read_up_to = self.read_up_to.lock().unwrap_or_else(PoisonError::into_inner);
-        let from = read_up_to.map_or(Bound::Unbounded, Bound::Excluded);
+        let from = read_up_to.map_or(Bound::Unbounded, Bound::Included);
         let mut rows = index.range::<(u64, u64)>((from, Bound::Unbounded))?;
+        if let Some(last) = *read_up_to {
+            // No row leaves the index. If a search for the last row leads elsewhere, it went the wrong way.
+            let found = rows.next().transpose()?.map(|(place, _)| place.value());
+            if found != Some(last) {
+                return Err(DamagedRecord::new(Indexed::WHAT, RecordFlaw::Hidden).into());
+            }
+        }
         for _ in 0..limit {
             let Some(row) = rows.next() else {
                 self.is_complete.store(true, Ordering::Release);
                 return Ok(());
             };
-            let (key, hash) = row?.0.value();
+            let (place, ordinal) = row?;
+            let (key, hash) = place.value();
+            ordinal.value().verify((key, hash))?;
+            if read_up_to.is_some_and(|last| last >= (key, hash)) {
+                return Err(DamagedRecord::new(Indexed::WHAT, RecordFlaw::Hidden).into());
+            }
             self.add(key, hash);
             *read_up_to = Some((key, hash));
         }
@@ -144,6 +160,7 @@ mod tests {
     use redb::{Builder, ReadableDatabase};
 
     use super::*;
+    use crate::store::redb::tables::indexed::StoredOrdinal;
     use crate::store::redb::tables::schema::INDEX;
 
     const ROWS: u64 = 50_000;
@@ -154,7 +171,9 @@ mod tests {
         let txn = database.begin_write().unwrap();
         {
             let mut index = txn.open_table(INDEX).unwrap();
-            (0..ROWS).for_each(|nth| drop(index.insert((nth % 100, nth * 7), 1).unwrap()));
+            (0..ROWS).for_each(|nth| {
+                drop(index.insert((nth % 100, nth * 7), StoredOrdinal::seal((nth % 100, nth * 7), 1)).unwrap())
+            });
         }
         txn.commit().unwrap();
         let txn = database.begin_read().unwrap();

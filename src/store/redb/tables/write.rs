@@ -1,7 +1,8 @@
-use redb::{Database, Table, Value, WriteTransaction};
+use redb::{Database, ReadableTable, Table, Value, WriteTransaction};
 
 use super::failure::Failure;
 use super::index::{self, TurnHasher};
+use super::indexed::Indexed;
 use super::journal_mark::JournalMark;
 use super::meta::WriteMeta;
 use super::read::{read_key, search_key};
@@ -32,7 +33,7 @@ pub(crate) struct WriteTables<'txn> {
     keys: Table<'txn, &'static str, Row<Keys>>,
     conversations: Table<'txn, u64, Row<Conversations>>,
     turns: Table<'txn, (u64, u64), Row<Turns>>,
-    index: Table<'txn, (u64, u64), u64>,
+    index: Table<'txn, (u64, u64), Indexed>,
     open_turns: Table<'txn, (u64, &'static str), Row<OpenTurns>>,
     open_steps: Table<'txn, StepKey, Row<OpenTurnSteps>>,
     positions: Table<'txn, u64, Row<Positions>>,
@@ -71,14 +72,18 @@ impl<'txn> WriteTables<'txn> {
     pub(crate) fn key_of(&mut self, id: &ConversationId) -> Result<u64, Failure> {
         let key = match read_key(&self.keys, id) {
             Ok(Some(key)) => return Ok(key),
-            Ok(None) => {
-                let key = self.next_key;
-                self.next_key = key.saturating_add(1);
-                key
-            }
+            Ok(None) => self.new_key(),
             // This damage must not stop the checkpoint for all other conversations. A new key would separate the new
             // turns from earlier ones, so the old key is searched for.
-            Err(Failure::Record(damaged)) => search_key(&self.conversations, &self.activity, id)?.ok_or(damaged)?,
+            Err(Failure::Record(damaged)) => {
+                let is_there = self.keys.get(id.as_str())?.is_some();
+                match search_key(&self.conversations, &self.activity, id)? {
+                    Some(key) => key,
+                    None if is_there => return Err(damaged.into()),
+                    // The damaged row is that of another id.
+                    None => self.new_key(),
+                }
+            }
             Err(failure) => return Err(failure),
         };
         let id = id.as_str();
@@ -87,6 +92,12 @@ impl<'txn> WriteTables<'txn> {
         let before = before.map(|row| row.value().unverified().len());
         self.grow(id.len() + self.value.len(), before.map_or(0, |bytes| id.len() + bytes));
         Ok(key)
+    }
+
+    fn new_key(&mut self) -> u64 {
+        let key = self.next_key;
+        self.next_key = key.saturating_add(1);
+        key
     }
 
     /// Writes the record of a sealed turn.

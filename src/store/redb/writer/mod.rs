@@ -496,7 +496,7 @@ impl Writer {
         }
     }
 
-    #[cfg(test)]
+    /// Returns the checkpoint, whose flushes other writes to the tables must not meet.
     pub(crate) fn checkpoint(&self) -> &Arc<Checkpoint> {
         &self.checkpoint
     }

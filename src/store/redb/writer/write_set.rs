@@ -5,6 +5,7 @@ use std::collections::hash_map::Entry as Slot;
 use std::sync::Arc;
 
 use crate::store::contract::{Commit, CommitError, Committed};
+use crate::store::fault::{Fault, FaultKind};
 use crate::store::redb::journal::entry::Entry;
 use crate::store::redb::memtable::Memtable;
 use crate::store::redb::memtable::piece::Change;
@@ -16,6 +17,7 @@ use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
 use crate::store::redb::tables::record::open_turn::StagedRecords;
 use crate::store::redb::tables::row::Rows;
 use crate::store::redb::tables::schema::Positions;
+use crate::store::redb::unwind;
 use crate::store::rule::{ConversationHead, Decision, decide};
 use crate::turn::{ConversationId, EpochMillis, Ordinal, SealedTurn, TurnId};
 
@@ -62,24 +64,30 @@ impl<'a> WriteSet<'a> {
         let (memtable, tables) = (self.memtable, self.tables);
         let pending = match self.conversations.entry(commit.conversation_id.clone()) {
             Slot::Occupied(there) => there.into_mut(),
-            Slot::Vacant(slot) => match PendingConversation::load(memtable, tables, &commit.conversation_id) {
-                // Only this conversation is damaged. The database is sound, so the commits of other conversations in
-                // this transaction go on.
-                Err(Failure::Record(damaged)) => return Ok(Err(CommitError::Unavailable(damaged.into()))),
-                loaded => slot.insert(loaded?),
-            },
+            Slot::Vacant(slot) => {
+                let load = || PendingConversation::load(memtable, tables, &commit.conversation_id);
+                match caught(load) {
+                    // Only this conversation is damaged. The database is sound, so the commits of other conversations
+                    // in this transaction go on.
+                    Err(unavailable) => return Ok(Err(unavailable)),
+                    Ok(loaded) => slot.insert(loaded?),
+                }
+            }
         };
+        if tables.has_finding(&commit.conversation_id, pending.key) {
+            return Ok(Err(CommitError::Unavailable(found_damaged())));
+        }
         let head = pending.head();
         if let Err(conflict) = head.check(commit.expected_version) {
             return Ok(Err(conflict.into_error()));
         }
         self.looked_up.clear();
         for turn_id in commit.turn_ids() {
-            match pending.ordinal_of(memtable, tables, turn_id) {
+            match caught(|| pending.ordinal_of(memtable, tables, turn_id)) {
                 // It is unknown whether the turn is sealed, and it must not be sealed twice. The commits of other
                 // conversations go on.
-                Err(Failure::Record(damaged)) => return Ok(Err(CommitError::Unavailable(damaged.into()))),
-                looked_up => self.looked_up.push(looked_up?),
+                Err(unavailable) => return Ok(Err(unavailable)),
+                Ok(looked_up) => self.looked_up.push(looked_up?),
             }
         }
         let decision = match decide(&head, &self.looked_up, commit) {
@@ -101,6 +109,25 @@ impl<'a> WriteSet<'a> {
         }
         Ok(Ok(decision.into_committed()))
     }
+}
+
+/// Does a look-up. The outer error says that damage makes it impossible: a damaged record, a damaged page, or a panic
+/// because of one.
+fn caught<T>(look_up: impl FnOnce() -> Result<T, Failure>) -> Result<Result<T, Failure>, CommitError> {
+    match unwind::caught(look_up) {
+        Ok(Err(Failure::Record(damaged))) => Err(CommitError::Unavailable(damaged.into())),
+        Ok(Err(failure)) if failure.is_damage() => Err(CommitError::Unavailable(failure.into())),
+        Ok(looked_up) => Ok(looked_up),
+        Err(panic) => Err(CommitError::Unavailable(panic.into())),
+    }
+}
+
+/// Returns why a conversation that a scrub has found damaged takes nothing new.
+fn found_damaged() -> Fault {
+    Fault::new(
+        FaultKind::Damaged,
+        "the conversation is damaged, as a scrub has found; stop the service and run `turn-metrics check --repair`",
+    )
 }
 
 fn encode_sealed_at(turn: &SealedTurn, sealed_at: EpochMillis) -> Result<Arc<[u8]>, Failure> {

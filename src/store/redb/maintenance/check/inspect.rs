@@ -7,6 +7,7 @@ use super::report::{CheckReport, Violation};
 use super::sums::{self, TurnSums};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::{self, TurnHasher};
+use crate::store::redb::tables::indexed::Indexed;
 use crate::store::redb::tables::meta::ReadMeta;
 use crate::store::redb::tables::read::decode_key;
 use crate::store::redb::tables::record::at_position::AtPosition;
@@ -16,7 +17,7 @@ use crate::store::redb::tables::record::open_turn::StagedHead;
 use crate::store::redb::tables::record::{self};
 use crate::store::redb::tables::row::Row;
 use crate::store::redb::tables::schema::{
-    ACTIVITY, Activity, CONVERSATIONS, Conversations, INDEX, KEYS, Keys, LOST_TURNS, OPEN_STEPS, OPEN_TURNS,
+    ACTIVITY, Activity, CONVERSATIONS, Conversations, FINDINGS, INDEX, KEYS, Keys, LOST_TURNS, OPEN_STEPS, OPEN_TURNS,
     OpenTurnSteps, OpenTurns, POSITIONS, Positions, StepKey, TURNS, Turns,
 };
 use crate::turn::{ConversationId, EpochMillis, Label, Ordinal, StoredTurn, TokenCount, Usage};
@@ -24,7 +25,7 @@ use crate::turn::{ConversationId, EpochMillis, Label, Ordinal, StoredTurn, Token
 /// Checks every record of the tables, in one read transaction.
 pub(super) struct Inspection {
     turns: ReadOnlyTable<(u64, u64), Row<Turns>>,
-    index: ReadOnlyTable<(u64, u64), u64>,
+    index: ReadOnlyTable<(u64, u64), Indexed>,
     /// `None` if the store's id, which is the key of the hash, is missing.
     hasher: Option<TurnHasher>,
     /// The turns that repairs moved aside. `None` if the file was never repaired.
@@ -65,7 +66,25 @@ impl Inspection {
         if inspection.report.violations.is_empty() {
             inspection.report.violations = sums::compare(txn, &inspection.turns, &inspection.summed)?;
         }
+        inspection.findings(txn)?;
         Ok(inspection.report)
+    }
+
+    /// Reports what scrubs have found. The conversations of these findings take nothing new until a repair.
+    fn findings(&mut self, txn: &ReadTransaction) -> Result<(), Failure> {
+        let findings = match txn.open_table(FINDINGS) {
+            Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+            opened => opened?,
+        };
+        for row in findings.iter()? {
+            let (text, value) = row?;
+            let finding = match value.value().verify(&text.value()) {
+                Ok(_) => text.value().to_owned(),
+                Err(damaged) => format!("{}: {damaged}", text.value()),
+            };
+            self.tell(Violation::Found { finding });
+        }
+        Ok(())
     }
 
     fn tell(&mut self, violation: Violation) {
@@ -298,16 +317,17 @@ impl Inspection {
         let mut named = (0, BTreeSet::new());
         for row in self.index.iter()? {
             let (place, ordinal) = row?;
-            let ((key, hash), ordinal) = (place.value(), ordinal.value());
+            let (key, hash) = place.value();
             if named.0 != key {
                 named = (key, BTreeSet::new());
             }
-            let flaw = if !named.1.insert(ordinal) {
-                Flaw::NamedTwice { ordinal }
-            } else if self.turns.get((key, ordinal))?.is_none() && !self.is_lost(key, ordinal)? {
-                Flaw::NamedMissing { ordinal }
-            } else {
-                continue;
+            let flaw = match ordinal.value().verify((key, hash)) {
+                Err(damaged) => damaged.into(),
+                Ok(ordinal) if !named.1.insert(ordinal) => Flaw::NamedTwice { ordinal },
+                Ok(ordinal) if self.turns.get((key, ordinal))?.is_none() && !self.is_lost(key, ordinal)? => {
+                    Flaw::NamedMissing { ordinal }
+                }
+                Ok(_) => continue,
             };
             wrong.push(Violation::Index { conversation: self.name(key), hash, flaw });
         }
@@ -426,7 +446,7 @@ impl Inspection {
 
 /// Returns what is wrong with the first missing or damaged step, of the steps that a head counts. `None` if all are
 /// sound.
-pub(super) fn unsound_step(
+pub(in crate::store::redb::maintenance) fn unsound_step(
     open_steps: &impl ReadableTable<StepKey, Row<OpenTurnSteps>>,
     key: u64,
     head: &StagedHead,

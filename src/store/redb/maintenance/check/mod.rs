@@ -21,7 +21,7 @@
 mod copy;
 pub(crate) mod error;
 pub(crate) mod flaw;
-mod inspect;
+pub(in crate::store::redb::maintenance) mod inspect;
 pub(crate) mod loss;
 mod lost;
 mod paths;
@@ -33,7 +33,7 @@ mod sums;
 #[cfg(test)]
 mod sums_tests;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::io;
 use std::path::{Path, PathBuf};

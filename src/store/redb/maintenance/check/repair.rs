@@ -8,6 +8,7 @@ use crate::store::contract::{Life, Version};
 use crate::store::redb::memtable::tally::Tally;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::{self, TurnHasher};
+use crate::store::redb::tables::indexed::Indexed;
 use crate::store::redb::tables::meta::{CostState, PricedBy, RolledUp, WriteMeta};
 use crate::store::redb::tables::read::decode_key;
 use crate::store::redb::tables::record::at_position::AtPosition;
@@ -18,7 +19,7 @@ use crate::store::redb::tables::record::{self};
 use crate::store::redb::tables::rollups::WriteRollups;
 use crate::store::redb::tables::row::{self, Row, Rows};
 use crate::store::redb::tables::schema::{
-    ACTIVITY, CONVERSATION_SUMS, CONVERSATIONS, COSTS, Conversations, INDEX, KEYS, LABELS, LOST_OPEN_STEPS,
+    ACTIVITY, CONVERSATION_SUMS, CONVERSATIONS, COSTS, Conversations, FINDINGS, INDEX, KEYS, LABELS, LOST_OPEN_STEPS,
     LOST_OPEN_TURNS, LOST_TURNS, LOST_UNKNOWN, LostStepKey, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps, OpenTurns,
     POSITIONS, ROLLUPS, Role, StepKey, TURNS, TableVisitor, Turns, count_live_bytes, visit_tables,
 };
@@ -48,6 +49,7 @@ pub(super) fn derive(txn: &WriteTransaction) -> Result<(), Failure> {
     positions(txn)?;
     activity(txn)?;
     sums(txn)?;
+    txn.delete_table(FINDINGS)?;
     let last = ids.keys().next_back().copied().unwrap_or_default();
     let mut meta = WriteMeta::write(txn)?;
     if meta.next_key().map_or(true, |next| next <= last) {
@@ -73,7 +75,9 @@ fn set_aside(txn: &WriteTransaction, number: u64) -> Result<(), Failure> {
     let mut indexed = BTreeSet::new();
     for row in txn.open_table(INDEX)?.iter()? {
         let (place, ordinal) = row?;
-        indexed.insert((place.value().0, ordinal.value()));
+        if let Ok(ordinal) = ordinal.value().verify(place.value()) {
+            indexed.insert((place.value().0, ordinal));
+        }
     }
     visit_tables(&mut SetAside { txn, number, indexed })
 }
@@ -237,7 +241,7 @@ struct Repair<'txn> {
     hasher: TurnHasher,
     conversations: Table<'txn, u64, Row<Conversations>>,
     turns: Table<'txn, (u64, u64), Row<Turns>>,
-    index: Table<'txn, (u64, u64), u64>,
+    index: Table<'txn, (u64, u64), Indexed>,
     open_turns: Table<'txn, (u64, &'static str), Row<OpenTurns>>,
     open_steps: Table<'txn, StepKey, Row<OpenTurnSteps>>,
     lost: Table<'txn, (u64, u64), &'static [u8]>,
@@ -298,11 +302,15 @@ impl<'txn> Repair<'txn> {
         let mut rows = Vec::new();
         for row in self.index.range((self.key, 0)..=(self.key, u64::MAX))? {
             let (place, ordinal) = row?;
-            rows.push((place.value().1, ordinal.value()));
+            rows.push((place.value().1, ordinal.value().verify(place.value()).ok()));
         }
         let there: BTreeSet<_> = sound.values().copied().collect();
         let mut gone = Vec::new();
         for (hash, ordinal) in &rows {
+            let Some(ordinal) = ordinal else {
+                self.index.remove((self.key, *hash))?;
+                continue;
+            };
             let is_lost = self.lost.get((self.key, *ordinal))?.is_some();
             if !is_lost {
                 self.index.remove((self.key, *hash))?;

@@ -63,6 +63,13 @@ pub enum Violation {
         /// What is wrong.
         flaw: Flaw,
     },
+    /// What a scrub of the running store found. A repair mends the damage, if it is still there, and removes the
+    /// finding.
+    #[error("a scrub found {finding}")]
+    Found {
+        /// The finding.
+        finding: String,
+    },
     /// The order of all turns.
     #[error("position {position}: {flaw}")]
     Position {

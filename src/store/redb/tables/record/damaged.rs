@@ -63,6 +63,8 @@ pub(crate) enum RecordFlaw {
     OtherTurn,
     #[error("the conversation has another")]
     OtherPlace,
+    #[error("a damaged key may hide it")]
+    Hidden,
 }
 
 impl DamagedRecord {

@@ -7,6 +7,7 @@ use redb::{ReadableTable, TableHandle, Value, WriteTransaction};
 
 use super::rows::FOUND;
 use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::indexed::StoredOrdinal;
 use crate::store::redb::tables::read::decode_key;
 use crate::store::redb::tables::record::at_position::AtPosition;
 use crate::store::redb::tables::record::conversation::ConversationRecord;
@@ -266,7 +267,9 @@ pub(super) fn note_lost(txn: &WriteTransaction, ids: &Ids, erased: &BTreeSet<(u6
     }
     for row in txn.open_table(INDEX)?.iter()? {
         let (place, ordinal) = row?;
-        given(place.value().0, ordinal.value());
+        if let Ok(ordinal) = ordinal.value().verify(place.value()) {
+            given(place.value().0, ordinal);
+        }
     }
     for row in txn.open_table(CONVERSATIONS)?.iter()? {
         let (key, record) = row?;
@@ -282,7 +285,7 @@ pub(super) fn note_lost(txn: &WriteTransaction, ids: &Ids, erased: &BTreeSet<(u6
             given(key, ordinal.get());
         }
     }
-    // Found rows of the index have no checksums. An ordinal in them is believed if that many rows can lead up to it.
+    // Found rows of the index have short checksums. An ordinal in them is believed if that many rows can lead up to it.
     let mut found: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
     each_found_index(txn, |(key, _), ordinal| {
         let (highest, count) = found.entry(key).or_default();
@@ -338,7 +341,7 @@ pub(super) fn index(txn: &WriteTransaction, ids: &Ids) -> Result<(), Failure> {
     let (mut index, lost) = (txn.open_table(INDEX)?, txn.open_table(LOST_TURNS)?);
     each_found_index(txn, |place, ordinal| {
         if ids.contains_key(&place.0) && lost.get((place.0, ordinal))?.is_some() && index.get(place)?.is_none() {
-            index.insert(place, ordinal)?;
+            index.insert(place, StoredOrdinal::seal(place, ordinal))?;
         }
         Ok(())
     })?;
@@ -416,7 +419,11 @@ fn conversations_with_unknown_turns(txn: &WriteTransaction) -> Result<BTreeSet<u
         let (key, ordinal) = place.value();
         if known.0 != key {
             let rows = index.range((key, 0)..=(key, u64::MAX))?;
-            known = (key, rows.map(|row| Ok(row?.1.value())).collect::<Result<_, Failure>>()?);
+            known = (key, BTreeSet::new());
+            for row in rows {
+                let (place, ordinal) = row?;
+                known.1.extend(ordinal.value().verify(place.value()).ok());
+            }
         }
         if !known.1.contains(&ordinal) {
             uncertain.insert(key);

@@ -116,7 +116,7 @@ fn restored<'txn>(txn: &'txn WriteTransaction, facts: &BTreeMap<Vec<u8>, Vec<u8>
     let mut meta = WriteMeta::write(txn)?;
     for (name, value) in facts {
         if let Ok(name) = str::from_utf8(name) {
-            meta.restore(name, value)?;
+            meta.restore(name, Stored::as_it_is(value))?;
         }
     }
     Ok(meta)

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::pages::{Leaf, PAGE_BYTES, PageFile, Widths};
 use super::walk::{Reached, Wanted, disk};
 use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::indexed::Indexed;
 use crate::store::redb::tables::meta::{META, store_id_among};
 use crate::store::redb::tables::row::{CheckedKey, Row, Rows, Stored};
 use crate::store::redb::tables::schema::{
@@ -128,7 +129,7 @@ pub(super) fn take_found(
     visit_tables(&mut take)?;
     let (is_known, bytes) = (take.is_known, take.bytes);
     if !is_known && reached.lacks(INDEX.name()) {
-        take_index(txn, Leaf::of(page, widths::<(u64, u64), u64>()))?;
+        take_index(txn, Leaf::of(page, widths::<(u64, u64), Indexed>()))?;
     }
     if !is_known && reached.lacks(META.name()) {
         store_ids.extend(store_id_among(Leaf::of(page, widths::<&str, &[u8]>()).entries()));
@@ -179,19 +180,17 @@ impl TableVisitor for TakeFound<'_> {
     }
 }
 
-/// Stages rows of the index, which have no checksums. The page counts as a leaf of the index if its keys rise as those
-/// of a leaf do, and if it has no other bytes.
+/// Stages the rows of the index whose checksums fit. These checksums are short, so a page counts as a leaf of the index
+/// only if it has two such rows.
 fn take_index(txn: &WriteTransaction, leaf: Leaf<'_>) -> Result<(), Failure> {
-    const MOST_TURNS: u64 = 1 << 40;
-    let rows: Vec<_> =
-        leaf.entries().map(|(key, value)| (<(u64, u64)>::from_bytes(key), u64::from_bytes(value))).collect();
-    let rises = rows.is_sorted_by(|a, b| a.0 < b.0);
-    if rows.len() < 2 || !rises || rows.iter().any(|(_, ordinal)| *ordinal == 0 || *ordinal > MOST_TURNS) {
+    let places = leaf.entries().map(|(key, value)| (<(u64, u64)>::from_bytes(key), Indexed::from_bytes(value)));
+    let rows: Vec<_> = places.filter_map(|(place, ordinal)| Some((place, ordinal.verify(place).ok()?))).collect();
+    if rows.len() < 2 {
         return Ok(());
     }
     let mut found = txn.open_table(FOUND)?;
-    for (key, ordinal) in rows {
-        found.insert((INDEX.name(), <(u64, u64)>::as_bytes(&key).as_ref(), ordinal), [].as_slice())?;
+    for (place, ordinal) in rows {
+        found.insert((INDEX.name(), <(u64, u64)>::as_bytes(&place).as_ref(), ordinal), [].as_slice())?;
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use super::set_up::{
 };
 use crate::store::redb::maintenance::check::{check, repair};
 use crate::store::redb::maintenance::compact::{CompactError, compact};
+use crate::store::redb::tables::indexed::StoredOrdinal;
 use crate::store::redb::tables::row;
 use crate::store::redb::tables::row::{KeyOf, Row, Rows, Stored};
 use crate::store::redb::tables::schema::{
@@ -158,7 +159,9 @@ async fn a_conversation_with_a_second_place_by_activity_is_listed_once() {
 async fn an_index_row_that_leads_to_another_turn_is_not_taken_for_a_turn_that_is_not_sealed() {
     let directory = sound().await;
     let place = hash(directory.path(), "x");
-    damage(directory.path(), INDEX, |index| drop(index.insert((1, place), 3).unwrap()));
+    damage(directory.path(), INDEX, |index| {
+        drop(index.insert((1, place), StoredOrdinal::seal((1, place), 3)).unwrap());
+    });
     let store = open(directory.path());
     let commit = |name, version| sealing(name, version, "x");
     let (refused, taken) = (store.commit(commit("a", 1)), store.commit(commit("b", 1)));

@@ -1,6 +1,7 @@
 use redb::ReadableTable;
 
 use super::set_up::{assert_found_and_repaired, damage, damage_meta, hash};
+use crate::store::redb::tables::indexed::StoredOrdinal;
 use crate::store::redb::tables::record::conversation::ConversationRecord;
 use crate::store::redb::tables::row;
 use crate::store::redb::tables::row::Row;
@@ -29,25 +30,27 @@ async fn each_kind_of_disagreement_is_named_and_repaired() {
     .await;
     assert_found_and_repaired("turn 1 of conversation a: the index does not have its id x", |path| {
         let place = hash(path, "x");
-        damage(path, INDEX, |index| drop(index.insert((1, place), 3).unwrap()));
+        damage(path, INDEX, |index| drop(index.insert((1, place), StoredOrdinal::seal((1, place), 3)).unwrap()));
     })
     .await;
     assert_found_and_repaired("turn 1 of conversation a: the index has its id x at 9", |path| {
         let place = hash(path, "x");
-        damage(path, INDEX, |index| drop(index.insert((1, place), 9).unwrap()));
+        damage(path, INDEX, |index| drop(index.insert((1, place), StoredOrdinal::seal((1, place), 9)).unwrap()));
     })
     .await;
     assert_found_and_repaired(
         "the index of conversation a at 0000000000000007: it names turn 9, which is not there",
         |path| {
-            damage(path, INDEX, |index| drop(index.insert((1, 7), 9).unwrap()));
+            damage(path, INDEX, |index| drop(index.insert((1, 7), StoredOrdinal::seal((1, 7), 9)).unwrap()));
         },
     )
     .await;
     assert_found_and_repaired(
         "the index of conversation a at ffffffffffffffff: it names turn 2, which it names elsewhere",
         |path| {
-            damage(path, INDEX, |index| drop(index.insert((1, u64::MAX), 2).unwrap()));
+            damage(path, INDEX, |index| {
+                drop(index.insert((1, u64::MAX), StoredOrdinal::seal((1, u64::MAX), 2)).unwrap());
+            });
         },
     )
     .await;

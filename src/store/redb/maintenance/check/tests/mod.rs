@@ -23,4 +23,4 @@ mod lost_keys;
 mod older_copies;
 mod open_turns;
 mod order;
-mod set_up;
+pub(in crate::store::redb::maintenance) mod set_up;

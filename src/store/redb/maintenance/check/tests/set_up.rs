@@ -21,16 +21,16 @@ use crate::turn::{
     ConversationId, Done, EpochMillis, OpenTurn, Progress, RunningTime, StepId, StepTimes, TurnId, Usage,
 };
 
-pub(super) fn turn(id: &str) -> OpenTurn {
+pub(in crate::store::redb::maintenance) fn turn(id: &str) -> OpenTurn {
     OpenTurn::new(TurnId::new(id).unwrap())
 }
 
-pub(super) fn id(name: &str) -> ConversationId {
+pub(in crate::store::redb::maintenance) fn id(name: &str) -> ConversationId {
     ConversationId::new(name).unwrap()
 }
 
 /// Returns a commit that seals one turn.
-pub(super) fn sealing(name: &str, version: u64, turn_id: &str) -> Commit {
+pub(in crate::store::redb::maintenance) fn sealing(name: &str, version: u64, turn_id: &str) -> Commit {
     Commit {
         conversation_id: id(name),
         expected_version: Version(version),
@@ -39,12 +39,12 @@ pub(super) fn sealing(name: &str, version: u64, turn_id: &str) -> Commit {
     }
 }
 
-pub(super) fn open(directory: &Path) -> RedbEngine {
+pub(in crate::store::redb::maintenance) fn open(directory: &Path) -> RedbEngine {
     RedbEngine::open(Location::Directory(directory.to_owned()), &StoreSettings::default()).unwrap()
 }
 
 /// An open turn with some steps.
-pub(super) fn staged(id: &str, steps: u32) -> StagedTurn {
+pub(in crate::store::redb::maintenance) fn staged(id: &str, steps: u32) -> StagedTurn {
     let mut turn = turn(id);
     for step in 0..steps {
         let step_id = StepId::new(format!("{id}#{step}")).unwrap();
@@ -56,7 +56,7 @@ pub(super) fn staged(id: &str, steps: u32) -> StagedTurn {
 
 /// Returns a stopped store with the conversations `a` and `b`. Each has three sealed turns and two open turns, one of
 /// which has three steps.
-pub(super) async fn sound() -> tempfile::TempDir {
+pub(in crate::store::redb::maintenance) async fn sound() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
     for name in ["a", "b"] {
@@ -73,7 +73,7 @@ pub(super) async fn sound() -> tempfile::TempDir {
     directory
 }
 
-pub(super) fn damage<K: redb::Key, V: redb::Value>(
+pub(in crate::store::redb::maintenance) fn damage<K: redb::Key, V: redb::Value>(
     directory: &Path,
     table: TableDefinition<'_, K, V>,
     change: impl FnOnce(&mut redb::Table<'_, K, V>),
@@ -85,7 +85,7 @@ pub(super) fn damage<K: redb::Key, V: redb::Value>(
     database.close().unwrap();
 }
 
-pub(super) fn damage_meta(directory: &Path, change: impl FnOnce(&mut WriteMeta<'_>)) {
+pub(in crate::store::redb::maintenance) fn damage_meta(directory: &Path, change: impl FnOnce(&mut WriteMeta<'_>)) {
     let database = Database::open(directory.join(StoreFile::Main.name())).unwrap();
     let txn = database.begin_write().unwrap();
     change(&mut WriteMeta::write(&txn).unwrap());
@@ -93,22 +93,25 @@ pub(super) fn damage_meta(directory: &Path, change: impl FnOnce(&mut WriteMeta<'
 }
 
 /// Returns the hash under which the index has a turn.
-pub(super) fn hash(directory: &Path, turn_id: &str) -> u64 {
+pub(in crate::store::redb::maintenance) fn hash(directory: &Path, turn_id: &str) -> u64 {
     let database = Database::open(directory.join(StoreFile::Main.name())).unwrap();
     TurnHasher::of(ReadMeta::of(&database).unwrap().store_id().unwrap()).hash(turn_id)
 }
 
-pub(super) fn told(report: &CheckReport) -> Vec<String> {
+pub(in crate::store::redb::maintenance) fn told(report: &CheckReport) -> Vec<String> {
     report.violations.iter().map(ToString::to_string).collect()
 }
 
-pub(super) fn bytes(directory: &Path) -> Vec<u8> {
+pub(in crate::store::redb::maintenance) fn bytes(directory: &Path) -> Vec<u8> {
     fs::read(directory.join(StoreFile::Main.name())).unwrap()
 }
 
 /// Damages a sound store. Asserts that the check finds `expected`, and that the repair makes the store sound and keeps
 /// a copy of the damaged file.
-pub(super) async fn assert_found_and_repaired(expected: &str, damaged: impl FnOnce(&Path)) -> tempfile::TempDir {
+pub(in crate::store::redb::maintenance) async fn assert_found_and_repaired(
+    expected: &str,
+    damaged: impl FnOnce(&Path),
+) -> tempfile::TempDir {
     let directory = sound().await;
     damaged(directory.path());
     let before = bytes(directory.path());
@@ -123,7 +126,7 @@ pub(super) async fn assert_found_and_repaired(expected: &str, damaged: impl FnOn
 }
 
 /// Returns the order of all turns of a stopped store.
-pub(super) async fn order(directory: &Path) -> Vec<(u64, String, u64)> {
+pub(in crate::store::redb::maintenance) async fn order(directory: &Path) -> Vec<(u64, String, u64)> {
     let store = open(directory);
     let page = store.sealed_turns(None, 99).unwrap();
     assert_eq!(page.next, page.latest);
@@ -135,7 +138,7 @@ pub(super) async fn order(directory: &Path) -> Vec<(u64, String, u64)> {
 
 /// Returns the order that [`order`] would return for these conversations, one letter for each position. The turns of
 /// each conversation have the ordinals 1, 2, 3, ...
-pub(super) fn in_order(conversations: &str) -> Vec<(u64, String, u64)> {
+pub(in crate::store::redb::maintenance) fn in_order(conversations: &str) -> Vec<(u64, String, u64)> {
     let of = |(place, name): (usize, char)| {
         let ordinal = conversations[..=place].matches(name).count() as u64;
         (place as u64 + 1, name.to_string(), ordinal)
@@ -144,33 +147,36 @@ pub(super) fn in_order(conversations: &str) -> Vec<(u64, String, u64)> {
 }
 
 /// Returns the number of rows in a table of lost rows.
-pub(super) fn lost<K: redb::Key + 'static>(directory: &Path, table: TableDefinition<'_, K, &'static [u8]>) -> u64 {
+pub(in crate::store::redb::maintenance) fn lost<K: redb::Key + 'static>(
+    directory: &Path,
+    table: TableDefinition<'_, K, &'static [u8]>,
+) -> u64 {
     let database = Database::open(directory.join(StoreFile::Main.name())).unwrap();
     let lost = database.begin_read().unwrap().open_table(table).unwrap();
     redb::ReadableTableMetadata::len(&lost).unwrap()
 }
 
 /// Seals turns of a conversation in one commit.
-pub(super) async fn seal(store: &RedbEngine, name: &str, version: u64, ids: &[&str]) {
+pub(in crate::store::redb::maintenance) async fn seal(store: &RedbEngine, name: &str, version: u64, ids: &[&str]) {
     let sealed = ids.iter().map(|id| turn(id).seal(&Done::because("stop"), EpochMillis::new(2))).collect();
     let expected_version = Version(version);
     store.commit(Commit { conversation_id: id(name), expected_version, staged: Vec::new(), sealed }).await.unwrap();
 }
 
 /// Ends a store as a crash of its process does.
-pub(super) async fn lose(store: RedbEngine) {
+pub(in crate::store::redb::maintenance) async fn lose(store: RedbEngine) {
     let mut writer = store.health();
     drop(store);
     writer.wait_for(|state| *state != Health::Running).await.unwrap();
 }
 
 /// Returns the error of opening the store.
-pub(super) fn refusal(directory: &Path) -> OpenError {
+pub(in crate::store::redb::maintenance) fn refusal(directory: &Path) -> OpenError {
     RedbEngine::open(Location::Directory(directory.to_owned()), &StoreSettings::default()).unwrap_err()
 }
 
 /// Returns a store as a crash leaves it, with three commits in the journal only.
-pub(super) async fn with_a_journal() -> tempfile::TempDir {
+pub(in crate::store::redb::maintenance) async fn with_a_journal() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
     for (version, turn) in [(0, "t0"), (1, "t1"), (2, "t2")] {
@@ -180,19 +186,26 @@ pub(super) async fn with_a_journal() -> tempfile::TempDir {
     directory
 }
 
-pub(super) async fn places(directory: &Path) -> Vec<(u64, String)> {
+pub(in crate::store::redb::maintenance) async fn places(directory: &Path) -> Vec<(u64, String)> {
     let store = open(directory);
     let turns = store.turns(&TurnRange::after(id("a"), 0, 99)).unwrap();
     lose(store).await;
     turns.iter().map(|turn| (turn.ordinal.get(), turn.metrics.turn_id.to_string())).collect()
 }
 
-pub(super) fn mark(rows: &redb::Table<'_, u64, Row<JournalRows>>, number: u64) -> JournalMark {
+pub(in crate::store::redb::maintenance) fn mark(
+    rows: &redb::Table<'_, u64, Row<JournalRows>>,
+    number: u64,
+) -> JournalMark {
     JournalMark { number, checksum: rows.get(number).unwrap().unwrap().value().checksum() }
 }
 
 /// Changes the first entry of a row of the journal. The changed row has a right checksum and follows the row before it.
-pub(super) fn change_entry(directory: &Path, number: u64, change: impl FnOnce(&mut Entry)) {
+pub(in crate::store::redb::maintenance) fn change_entry(
+    directory: &Path,
+    number: u64,
+    change: impl FnOnce(&mut Entry),
+) {
     damage_journal(directory, |rows| {
         let (mut entries, before) = {
             let row = rows.get(number).unwrap().unwrap();
@@ -205,7 +218,10 @@ pub(super) fn change_entry(directory: &Path, number: u64, change: impl FnOnce(&m
     });
 }
 
-pub(super) fn damage_journal(directory: &Path, change: impl FnOnce(&mut redb::Table<'_, u64, Row<JournalRows>>)) {
+pub(in crate::store::redb::maintenance) fn damage_journal(
+    directory: &Path,
+    change: impl FnOnce(&mut redb::Table<'_, u64, Row<JournalRows>>),
+) {
     let database = Database::open(directory.join(StoreFile::Journal.name())).unwrap();
     let txn = database.begin_write().unwrap();
     change(&mut txn.open_table(ROWS).unwrap());

@@ -1,0 +1,236 @@
+//! Look-ups and ranges that notice damaged keys.
+//!
+//! A look-up is a binary search, so one flipped bit in a key can hide sound rows: the search goes the wrong way and
+//! finds nothing, or a range begins too late or ends too early. redb does not notice that. The functions here do: the
+//! rows next to the place where a search ended must have right checksums, and must be before and after the key that was
+//! searched for. If a bit of a row's key is flipped, or of a key in an inner page, one of the two neighbours of that
+//! place does not fit.
+
+use std::cmp::Ordering;
+use std::ops::{Bound, ControlFlow};
+
+use redb::{AccessGuard, Key, ReadableTable, Value};
+
+use super::failure::Failure;
+use super::record::damaged::{DamagedRecord, RecordFlaw};
+use super::row::{KeyOf, Row, Rows, Stored};
+
+/// Returns the row of a key. `None` if there is certainly no such row. An error says that damage may hide the row.
+pub(crate) fn look_up<'t, T: Rows>(
+    table: &'t impl ReadableTable<T::Key, Row<T>>,
+    key: &KeyOf<'_, T>,
+) -> Result<Option<AccessGuard<'t, Row<T>>>, Failure> {
+    let found = table.get(key)?;
+    if found.is_none() {
+        check_gap(table, key)?;
+    }
+    Ok(found)
+}
+
+/// Checks that a search which found no row of this key went the right way.
+pub(crate) fn check_gap<T: Rows>(
+    table: &impl ReadableTable<T::Key, Row<T>>,
+    key: &KeyOf<'_, T>,
+) -> Result<(), Failure> {
+    let bytes = T::Key::as_bytes(key);
+    let before = table
+        .range((Bound::Unbounded, Bound::Excluded(T::Key::from_bytes(bytes.as_ref()))))?
+        .next_back()
+        .transpose()?;
+    let after =
+        table.range((Bound::Included(T::Key::from_bytes(bytes.as_ref())), Bound::Unbounded))?.next().transpose()?;
+    for (row, expected) in [(before, Ordering::Less), (after, Ordering::Greater)] {
+        if let Some((place, value)) = row {
+            value.value().verify(&place.value())?;
+            if compare::<T::Key>(&place.value(), key) != expected {
+                return Err(DamagedRecord::new(T::WHAT, RecordFlaw::Hidden).into());
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn compare<K: Key>(one: &K::SelfType<'_>, other: &K::SelfType<'_>) -> Ordering {
+    K::compare(K::as_bytes(one).as_ref(), K::as_bytes(other).as_ref())
+}
+
+/// Visits rows one by one. A row with a wrong checksum is visited with the damage; its key may be wrong too.
+pub(crate) trait Visit<T: Rows>:
+    FnMut(&KeyOf<'_, T>, Result<&[u8], DamagedRecord>) -> Result<ControlFlow<()>, Failure>
+{
+}
+
+impl<T: Rows, F> Visit<T> for F where
+    F: FnMut(&KeyOf<'_, T>, Result<&[u8], DamagedRecord>) -> Result<ControlFlow<()>, Failure>
+{
+}
+
+/// Visits the rows from a key on, in the order of their keys.
+pub(crate) fn visit_from<T: Rows>(
+    table: &impl ReadableTable<T::Key, Row<T>>,
+    from: &KeyOf<'_, T>,
+    mut visit: impl Visit<T>,
+) -> Result<(), Failure> {
+    let bytes = T::Key::as_bytes(from);
+    let (mut hidden, mut outside) = (Vec::new(), None);
+    for row in table.range((Bound::Unbounded, Bound::Excluded(T::Key::from_bytes(bytes.as_ref()))))?.rev() {
+        let (key, value) = row?;
+        if value.value().verify(&key.value()).is_ok() && compare::<T::Key>(&key.value(), from).is_lt() {
+            outside = Some(T::Key::as_bytes(&key.value()).as_ref().to_vec());
+            break;
+        }
+        hidden.push(owned::<T>(&key, &value));
+    }
+    for (place, value) in hidden.iter().rev() {
+        let key = T::Key::from_bytes(place);
+        let verified = Stored::<T>::as_it_is(value).verify(&key);
+        // A damaged row whose key fits between its neighbours, outside the range.
+        let order = (outside.as_ref().map(|outside| T::Key::compare(outside, place)), compare::<T::Key>(&key, from));
+        if verified.is_err() && order == (Some(Ordering::Less), Ordering::Less) {
+            outside = Some(place.clone());
+        } else if visit(&key, verified)?.is_break() {
+            return Ok(());
+        }
+    }
+    for row in table.range((Bound::Included(T::Key::from_bytes(bytes.as_ref())), Bound::Unbounded))? {
+        let (key, value) = row?;
+        let (key, value) = (key.value(), value.value());
+        let verified = value.verify(&key);
+        // A sound row before the beginning: the search has ended too early.
+        let is_before = verified.is_ok() && compare::<T::Key>(&key, from).is_lt();
+        if !is_before && visit(&key, verified)?.is_break() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Visits the rows up to a key and with it, in the descending order of their keys.
+pub(crate) fn visit_back_from<T: Rows>(
+    table: &impl ReadableTable<T::Key, Row<T>>,
+    from: &KeyOf<'_, T>,
+    mut visit: impl Visit<T>,
+) -> Result<(), Failure> {
+    let bytes = T::Key::as_bytes(from);
+    let (mut hidden, mut outside) = (Vec::new(), None);
+    for row in table.range((Bound::Excluded(T::Key::from_bytes(bytes.as_ref())), Bound::Unbounded))? {
+        let (key, value) = row?;
+        if value.value().verify(&key.value()).is_ok() && compare::<T::Key>(&key.value(), from).is_gt() {
+            outside = Some(T::Key::as_bytes(&key.value()).as_ref().to_vec());
+            break;
+        }
+        hidden.push(owned::<T>(&key, &value));
+    }
+    for (place, value) in hidden.iter().rev() {
+        let key = T::Key::from_bytes(place);
+        let verified = Stored::<T>::as_it_is(value).verify(&key);
+        // A damaged row whose key fits between its neighbours, outside the range.
+        let order = (outside.as_ref().map(|outside| T::Key::compare(outside, place)), compare::<T::Key>(&key, from));
+        if verified.is_err() && order == (Some(Ordering::Greater), Ordering::Greater) {
+            outside = Some(place.clone());
+        } else if visit(&key, verified)?.is_break() {
+            return Ok(());
+        }
+    }
+    for row in table.range((Bound::Unbounded, Bound::Included(T::Key::from_bytes(bytes.as_ref()))))?.rev() {
+        let (key, value) = row?;
+        let (key, value) = (key.value(), value.value());
+        let verified = value.verify(&key);
+        let is_after = verified.is_ok() && compare::<T::Key>(&key, from).is_gt();
+        if !is_after && visit(&key, verified)?.is_break() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn owned<T: Rows>(key: &AccessGuard<'_, T::Key>, value: &AccessGuard<'_, Row<T>>) -> (Vec<u8>, Vec<u8>) {
+    (T::Key::as_bytes(&key.value()).as_ref().to_vec(), value.value().unverified().to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use redb::{Database, ReadableDatabase};
+
+    use super::*;
+    use crate::simulate::random::Random;
+    use crate::store::redb::tables::row;
+    use crate::store::redb::tables::schema::{TURNS, Turns};
+    use crate::store::redb::unwind;
+
+    const ROWS: u64 = 400;
+
+    /// Returns the bytes of a file with some leaves and an inner page of turns.
+    fn file() -> Vec<u8> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let database = Database::create(&path).unwrap();
+        let txn = database.begin_write().unwrap();
+        {
+            let mut turns = txn.open_table(TURNS).unwrap();
+            for nth in 1..=ROWS {
+                let key = (nth / 9, nth);
+                turns.insert(key, row::seal(&key, &mut vec![7; 40])).unwrap();
+            }
+        }
+        txn.commit().unwrap();
+        database.close().unwrap();
+        std::fs::read(path).unwrap()
+    }
+
+    /// Returns how many rows a plain look-up does not find, and how many of these are told. Asserts that none is taken
+    /// for a row that was never there, and that no range loses a sound row without telling it.
+    fn hidden(bytes: &[u8]) -> (usize, usize) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        std::fs::write(&path, bytes).unwrap();
+        let database = Database::open(&path).unwrap();
+        let turns = database.begin_read().unwrap().open_table(TURNS).unwrap();
+        let (mut hidden, mut told) = (0, 0);
+        for nth in 1..=ROWS {
+            let key = (nth / 9, nth);
+            hidden += usize::from(turns.get(key).unwrap().is_none());
+            match look_up::<Turns>(&turns, &key) {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("{key:?} is taken for a row that was never there"),
+                Err(_) => told += 1,
+            }
+            let (mut forward, mut back, mut damaged) = (0, 0, 0);
+            let mut count = |sound: &mut u64, row: Result<&[u8], DamagedRecord>| {
+                *if row.is_ok() { sound } else { &mut damaged } += 1;
+                Ok(ControlFlow::Continue(()))
+            };
+            visit_from::<Turns>(&turns, &key, |_, row| count(&mut forward, row)).unwrap();
+            visit_back_from::<Turns>(&turns, &key, |_, row| count(&mut back, row)).unwrap();
+            let all = ROWS + 1;
+            assert!(
+                forward + back == all || damaged > 0 && forward + back + 2 >= all,
+                "{forward} and {back} from {key:?}"
+            );
+        }
+        (hidden, told)
+    }
+
+    #[test]
+    fn a_flipped_bit_of_a_key_hides_no_row_from_a_look_up_or_a_range_without_being_told() {
+        let file = file();
+        assert_eq!(hidden(&file), (0, 0));
+        let mut random = Random::new(1);
+        let (mut all_hidden, mut most) = (0, 0);
+        for _ in 0..60 {
+            let nth = 1 + random.below(usize::try_from(ROWS).unwrap()) as u64;
+            let key = [(nth / 9).to_le_bytes(), nth.to_le_bytes()].concat();
+            let mut bytes = file.clone();
+            // The key stands in a leaf, and perhaps in an inner page.
+            let places: Vec<_> = (0..file.len() - 16).filter(|at| file[*at..].starts_with(&key)).collect();
+            bytes[places[random.below(places.len())] + random.below(16)] ^= 1 << random.below(8);
+            let Ok((hidden, told)) = unwind::caught(|| hidden(&bytes)) else { panic!("a flip in {key:?}") };
+            assert!(hidden <= told, "{hidden} rows are hidden, and {told} are told");
+            (all_hidden, most) = (all_hidden + hidden, most.max(hidden));
+        }
+        assert!(
+            all_hidden > 60 && most > 1,
+            "the control: a plain look-up misses {all_hidden} rows, and at most {most} at once"
+        );
+    }
+}
