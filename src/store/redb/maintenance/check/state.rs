@@ -50,13 +50,11 @@ impl State {
 
 /// Checks the pages of a database. `None` if they are damaged.
 fn integrity(mut database: Database) -> Option<(Database, bool)> {
-    match unwind::caught(|| database.check_integrity()) {
-        Ok(Ok(is_whole)) => Some((database, is_whole)),
-        Ok(Err(_)) | Err(_) => {
-            close(database);
-            None
-        }
+    if let Ok(Ok(is_whole)) = unwind::caught(|| database.check_integrity()) {
+        return Some((database, is_whole));
     }
+    close(database);
+    None
 }
 
 /// Closes a database that may have panicked. Closing it may panic once more.

@@ -252,10 +252,10 @@ pub(super) fn drop_erased(txn: &WriteTransaction, ids: &mut Ids, erased: &BTreeS
 /// conversations whose ids are lost. So no ordinal is given again.
 pub(super) fn note_lost(txn: &WriteTransaction, ids: &Ids, erased: &BTreeSet<(u64, u64)>) -> Result<(), Failure> {
     let (mut turns, mut lost) = (txn.open_table(TURNS)?, txn.open_table(LOST_TURNS)?);
-    let mut last: BTreeMap<u64, u64> = BTreeMap::new();
+    let mut ends: BTreeMap<u64, u64> = BTreeMap::new();
     let mut given = |key: u64, ordinal: u64| {
-        let last = last.entry(key).or_default();
-        *last = ordinal.max(*last);
+        let end = ends.entry(key).or_default();
+        *end = ordinal.max(*end);
     };
     for row in turns.iter()? {
         let (key, ordinal) = row?.0.value();
@@ -293,20 +293,20 @@ pub(super) fn note_lost(txn: &WriteTransaction, ids: &Ids, erased: &BTreeSet<(u6
         Ok(())
     })?;
     for (key, (highest, count)) in found {
-        let last = last.entry(key).or_default();
-        if ids.contains_key(&key) && highest <= last.saturating_add(count) {
-            *last = highest.max(*last);
+        let end = ends.entry(key).or_default();
+        if ids.contains_key(&key) && highest <= end.saturating_add(count) {
+            *end = highest.max(*end);
         }
     }
-    for (key, last) in last {
+    for (key, end) in ends {
         let mut missing = Vec::new();
         let mut expected = 1;
-        for row in turns.range((key, 0)..=(key, last))? {
+        for row in turns.range((key, 0)..=(key, end))? {
             let (_, ordinal) = row?.0.value();
             missing.extend((expected..ordinal).take(MOST_MISSING - missing.len()));
             expected = ordinal + 1;
         }
-        missing.extend((expected..=last).take(MOST_MISSING - missing.len()));
+        missing.extend((expected..=end).take(MOST_MISSING - missing.len()));
         for ordinal in missing {
             if !erased.contains(&(key, ordinal)) && lost.get((key, ordinal))?.is_none() {
                 lost.insert((key, ordinal), [].as_slice())?;

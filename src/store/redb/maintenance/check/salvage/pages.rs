@@ -58,6 +58,16 @@ pub(super) struct Pointer {
     checksum: u128,
 }
 
+/// The root of the tree of tables.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Root {
+    /// No commit slot can be trusted.
+    Unknown,
+    /// There are no tables.
+    Empty,
+    At(Pointer),
+}
+
 fn number<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..)?.first_chunk().copied()
 }
@@ -201,9 +211,8 @@ impl PageFile {
         Ok(Some(Read { page, is_sound, blocks: (at / PAGE_BYTES as u64, (bytes / PAGE_BYTES) as u64) }))
     }
 
-    /// Returns the pointer to the root of the tree of tables, as the latest commit has it. The inner `None` is an empty
-    /// tree; the outer one says that no commit slot can be trusted.
-    pub(super) fn root(&self) -> io::Result<Option<Option<Pointer>>> {
+    /// Returns the root of the tree of tables, as the latest commit has it.
+    pub(super) fn root(&self) -> io::Result<Root> {
         let header = self.read(0, SLOTS_AT[1] + SLOT_BYTES)?;
         let flags = header[FLAGS_AT];
         let slots = SLOTS_AT.map(|at| {
@@ -221,10 +230,11 @@ impl PageFile {
         let was_closed = flags & 2 == 0;
         let is_other = was_closed && slots[other].as_ref().and_then(id) > slots[named].as_ref().and_then(id);
         let Some(slot) = &slots[if is_other && slots[named].is_some() { other } else { named }] else {
-            return Ok(None);
+            return Ok(Root::Unknown);
         };
         let is_empty = slot[1] == 0;
-        Ok(if is_empty { Some(None) } else { Pointer::read(slot, ROOT_AT).map(Some) })
+        let root = Pointer::read(slot, ROOT_AT).map_or(Root::Unknown, Root::At);
+        Ok(if is_empty { Root::Empty } else { root })
     }
 }
 
@@ -246,13 +256,12 @@ pub(super) fn children(page: &[u8], widths: Widths) -> Vec<Child> {
     let Some(keys) = count(page) else { return Vec::new() };
     let start = BRANCH_HEAD_BYTES + CHILD_BYTES * (keys + 1);
     let key = |nth: usize| {
-        let (from, to) = match widths.key {
-            Some(width) => (start + width * nth, start + width * (nth + 1)),
-            None => {
-                let end = |nth: usize| offset(page, start + OFFSET_BYTES * nth);
-                let first = start + OFFSET_BYTES * keys;
-                (if nth == 0 { first } else { end(nth - 1)? }, end(nth)?)
-            }
+        let (from, to) = if let Some(width) = widths.key {
+            (start + width * nth, start + width * (nth + 1))
+        } else {
+            let end = |nth: usize| offset(page, start + OFFSET_BYTES * nth);
+            let first = start + OFFSET_BYTES * keys;
+            (if nth == 0 { first } else { end(nth - 1)? }, end(nth)?)
         };
         page.get(from..to).map(<[u8]>::to_vec)
     };

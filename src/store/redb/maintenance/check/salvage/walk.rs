@@ -3,7 +3,7 @@
 
 use std::cmp::Ordering;
 
-use super::pages::{Leaf, PageFile, Pointer, Widths, children, is_leaf, pointers_of_damaged};
+use super::pages::{Leaf, PageFile, Pointer, Root, Widths, children, is_leaf, pointers_of_damaged};
 use crate::store::redb::tables::failure::Failure;
 
 /// The maximum depth of a tree. Real trees are a few pages deep; a damaged one may lead in a circle.
@@ -85,15 +85,15 @@ pub(super) fn walk(file: &PageFile, wanted: &[Wanted], take: &mut TakeLeaf<'_>) 
     let mut definitions = Vec::new();
     let whole = |table: &str| Gap { table: table.to_owned(), above: None, up_to: None };
     match file.root().map_err(disk)? {
-        Some(Some(root)) => {
+        Root::At(root) => {
             let mut take = |_: &str, leaf: Leaf<'_>, is_sound: bool| -> Result<(), Failure> {
                 definitions.extend(leaf.entries().map(|(name, value)| (name.to_vec(), value.to_vec(), is_sound)));
                 Ok(())
             };
             Walk { file, widths: OF_TABLES, reached: &mut reached, take: &mut take }.descend(root, &whole(""), 0)?;
         }
-        Some(None) => {}
-        None => reached.gaps.push(whole("")),
+        Root::Empty => {}
+        Root::Unknown => reached.gaps.push(whole("")),
     }
     let lacks_definitions = !std::mem::take(&mut reached.gaps).is_empty();
     for Wanted { name, widths } in wanted {
