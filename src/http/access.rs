@@ -46,13 +46,27 @@ pub(crate) const STATS: Route = Route { path: "/stats", methods: READ, pages: Pa
 pub(crate) const THROUGHPUT: Route =
     Route { path: "/metrics/throughput", methods: READ, pages: PageAccess::OfAllowedOrigins };
 pub(crate) const PRICES: Route = Route { path: "/prices", methods: READ, pages: PageAccess::OfAllowedOrigins };
+/// A stream occupies a connection, so pages of other origins may not begin one.
+pub(crate) const FEED: Route = Route { path: "/feed", methods: "GET", pages: PageAccess::OfOwnOrigin };
 pub(crate) const HEALTH: Route = Route { path: "/health", methods: READ, pages: PageAccess::Unread };
 /// The readiness check writes to the disk, so pages of other origins may not cause it.
 pub(crate) const READY: Route = Route { path: "/ready", methods: READ, pages: PageAccess::OfOwnOrigin };
 pub(crate) const BACKUP: Route = Route { path: "/backup", methods: "GET", pages: PageAccess::None };
 
-pub(crate) const ROUTES: [&Route; 11] =
-    [&EVENTS, &METRICS, &TURNS, &SUMMARY, &CONVERSATIONS, &STATS, &THROUGHPUT, &PRICES, &HEALTH, &READY, &BACKUP];
+pub(crate) const ROUTES: [&Route; 12] = [
+    &EVENTS,
+    &METRICS,
+    &TURNS,
+    &SUMMARY,
+    &CONVERSATIONS,
+    &STATS,
+    &THROUGHPUT,
+    &PRICES,
+    &FEED,
+    &HEALTH,
+    &READY,
+    &BACKUP,
+];
 
 impl PageAccess {
     /// Returns the access that web pages have to a path, which depends on the origin of the page. The path is decoded

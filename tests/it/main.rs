@@ -15,6 +15,7 @@ mod connection;
 mod embedding;
 #[cfg(feature = "testing")]
 mod examples;
+mod feed;
 #[cfg(target_os = "linux")]
 mod file_size;
 mod framing;

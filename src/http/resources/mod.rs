@@ -11,6 +11,7 @@
 //! - `stats`: `GET /stats`.
 //! - `throughput`: `GET /metrics/throughput`.
 //! - `prices`: `GET /prices`.
+//! - `feed`: `GET /feed`.
 //! - `query`: the parameters of a request.
 //! - `answer`: sends an answer in one piece.
 //! - `turn_list`: reads the turns of a conversation piece by piece, and writes them as JSON.
@@ -30,6 +31,7 @@ pub(crate) mod backup;
 pub(crate) mod cache;
 pub(crate) mod conversations;
 pub(crate) mod events;
+pub(crate) mod feed;
 pub(crate) mod health;
 pub(crate) mod held_bytes;
 pub(crate) mod metrics;

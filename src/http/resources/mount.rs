@@ -3,9 +3,10 @@ use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{HttpResponse, Resource};
 
 use super::api::Api;
-use super::{backup, conversations, events, health, metrics, prices, stats, summary, throughput, turns};
+use super::feed::hub::Hub;
+use super::{backup, conversations, events, feed, health, metrics, prices, stats, summary, throughput, turns};
 use crate::http::access::{
-    BACKUP, CONVERSATIONS, EVENTS, HEALTH, METRICS, PRICES, READY, Route, STATS, SUMMARY, THROUGHPUT, TURNS,
+    BACKUP, CONVERSATIONS, EVENTS, FEED, HEALTH, METRICS, PRICES, READY, Route, STATS, SUMMARY, THROUGHPUT, TURNS,
 };
 use crate::http::error::ApiError;
 
@@ -32,6 +33,8 @@ pub fn resources(api: &Api) -> impl FnOnce(&mut ServiceConfig) + use<> {
     move |config| {
         config
             .app_data(api)
+            // One for each worker, because this function runs for each.
+            .app_data(Data::new(Hub::default()))
             .service(only(&EVENTS, [web::post().to(events::post)]))
             .service(only(&METRICS, read(|route| route.to(metrics::get))))
             .service(only(&TURNS, read(|route| route.to(turns::get))))
@@ -40,6 +43,7 @@ pub fn resources(api: &Api) -> impl FnOnce(&mut ServiceConfig) + use<> {
             .service(only(&STATS, read(|route| route.to(stats::get))))
             .service(only(&THROUGHPUT, read(|route| route.to(throughput::get))))
             .service(only(&PRICES, read(|route| route.to(prices::get))))
+            .service(only(&FEED, [web::get().to(feed::get)]))
             .service(only(&HEALTH, read(|route| route.to(health::health))))
             .service(only(&READY, read(|route| route.to(health::ready))));
     }
