@@ -506,8 +506,9 @@ pub struct ReportQuestion {
 pub struct Report {
     /// The rows of the report.
     pub breakdown: Breakdown,
-    /// Whether the store is computing all costs anew because the prices changed. Until it has finished, turns have
-    /// their earlier costs.
+    /// Whether the store is computing all costs anew because the prices changed. Until it has finished, the costs are
+    /// by the earlier prices and the new ones: a turn keeps the cost that the store had stored for it, and all other
+    /// turns, such as those that are sealed meanwhile, have the new prices.
     pub is_repricing: bool,
 }
 

@@ -275,6 +275,11 @@ impl Shown {
         Self { steps: None, ..self }
     }
 
+    /// Returns the same sums without the cost, for an answer whose costs are by several prices.
+    pub(crate) fn without_cost(self) -> Self {
+        Self { usd: None, unpriced_tokens: 0, unpriced_models: Vec::new(), ..self }
+    }
+
     /// Reads the sums of a row, an entry or a summary.
     pub(crate) fn of(answer: &Value) -> Self {
         let number = |value: &Value| value.as_i64().map(i128::from);

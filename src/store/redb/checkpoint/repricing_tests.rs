@@ -1,6 +1,7 @@
 //! Tests of stores that are opened with other prices than before.
 
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use super::Checkpoint;
 use crate::report::{Breakdown, Cost, Period, Quarter};
@@ -18,17 +19,22 @@ struct Opened {
     engine: RedbEngine,
     checkpoint: Arc<Checkpoint>,
     prices: TestPrices,
+    writer: JoinHandle<()>,
 }
 
 impl Opened {
     fn with(directory: &tempfile::TempDir, dear: i128) -> Self {
+        Self::with_settings(directory, dear, &StoreSettings::default())
+    }
+
+    fn with_settings(directory: &tempfile::TempDir, dear: i128, settings: &StoreSettings) -> Self {
         let location = Location::Directory(directory.path().to_owned());
-        let (settings, book) = (StoreSettings::default(), Arc::new(TestPrices { dear }));
-        let (engine, mut writer) = RedbEngine::prepare_pricing(location, &settings, Backoff::default(), book).unwrap();
+        let book = Arc::new(TestPrices { dear });
+        let (engine, mut writer) = RedbEngine::prepare_pricing(location, settings, Backoff::default(), book).unwrap();
         writer.checkpoint_by_hand();
         let checkpoint = Arc::clone(writer.checkpoint());
-        std::thread::spawn(move || writer.run());
-        Self { engine, checkpoint, prices: TestPrices { dear } }
+        let writer = std::thread::spawn(move || writer.run());
+        Self { engine, checkpoint, prices: TestPrices { dear }, writer }
     }
 
     async fn seal(&self, name: &str, version: u64, count: u64) {
@@ -63,6 +69,12 @@ impl Opened {
         cost
     }
 
+    /// Returns the cost of all turns in a list of conversations.
+    fn listed_dollars(&self) -> i128 {
+        let all = ConversationQuestion::first(ConversationOrder::Cost, 9);
+        self.engine.conversations(&all).unwrap().iter().map(|listed| dollars(&listed.sums.cost)).sum()
+    }
+
     fn expected(&self) -> Breakdown {
         breakdown_of(&[self.turns("a"), self.turns("b")].concat(), &question_of_1970(), &self.prices)
     }
@@ -86,6 +98,12 @@ impl Opened {
 
     async fn close(self) {
         self.engine.close().await;
+    }
+
+    /// Ends as after a kill: turns that were not flushed stay in the journal.
+    fn lose(self) {
+        drop(self.engine);
+        self.writer.join().unwrap();
     }
 }
 
@@ -167,4 +185,58 @@ async fn a_repricing_does_not_begin_while_there_is_an_immutable_table() {
     while store.checkpoint.reprice_in_background() {}
     store.assert_priced();
     store.close().await;
+}
+
+/// The prices before are not known any more, so turns that the rollups do not have yet can only have the new ones.
+#[tokio::test]
+async fn until_the_switch_turns_of_the_rollups_have_the_old_costs_and_turns_of_the_journal_the_new_ones() {
+    // So small that each flush moves one row of sums.
+    let settings = StoreSettings::with_journal_bytes(8 * 1024);
+    let (old, new, both) = (20 * 920 * 5, 20 * 920 * 11, 10 * 920 * 5 + 10 * 920 * 11);
+    let mut seen = Vec::new();
+    let mut flushes = 0;
+    loop {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Opened::with_settings(&directory, 5, &settings);
+        store.seal("a", 0, 10).await;
+        store.flush();
+        store.seal("b", 0, 10).await;
+        (0..flushes).for_each(|_| store.checkpoint.flush().unwrap());
+        let is_all_moved = store.engine.sizes().recent_bytes == 0;
+        store.lose();
+
+        let store = Opened::with_settings(&directory, 11, &settings);
+        assert!(store.report().is_repricing);
+        let shown = (dollars(&store.cost()), store.listed_dollars());
+        seen.push(shown);
+        let all_steps = |is_repricing| {
+            let mut steps = 0;
+            while store.report().is_repricing == is_repricing
+                && (store.checkpoint.reprice_in_background() || store.engine.sizes().recent_bytes > 0)
+            {
+                if store.report().is_repricing {
+                    let now = (dollars(&store.cost()), store.listed_dollars());
+                    assert_eq!(now, shown, "after {flushes} flushes and {steps} steps");
+                }
+                if steps % 2 == 0 {
+                    store.checkpoint.flush().unwrap();
+                }
+                steps += 1;
+            }
+        };
+        all_steps(true);
+        assert_eq!((dollars(&store.cost()), store.listed_dollars()), (new, new));
+        store.assert_priced();
+        all_steps(false);
+        store.assert_priced();
+        store.close().await;
+        assert_eq!(check(directory.path()).unwrap().violations, []);
+        if is_all_moved {
+            break;
+        }
+        flushes += 1;
+    }
+    seen.dedup();
+    // The sums of conversations are moved before the sums of reports.
+    assert_eq!(seen, [(both, both), (both, old), (old, old)]);
 }

@@ -97,7 +97,7 @@ pub(crate) enum PricedBy {
 }
 
 /// A repricing that is under way: all costs are computed anew, while reads show the generation before. Turns that are
-/// rolled up meanwhile add to both generations.
+/// rolled up meanwhile add to both generations, both times at the new prices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Repricing {
     pub(crate) generation: u32,
