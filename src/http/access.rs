@@ -46,6 +46,9 @@ pub(crate) const STATS: Route = Route { path: "/stats", methods: READ, pages: Pa
 pub(crate) const THROUGHPUT: Route =
     Route { path: "/metrics/throughput", methods: READ, pages: PageAccess::OfAllowedOrigins };
 pub(crate) const PRICES: Route = Route { path: "/prices", methods: READ, pages: PageAccess::OfAllowedOrigins };
+pub(crate) const ALL_TURNS: Route = Route { path: "/turns", methods: READ, pages: PageAccess::OfAllowedOrigins };
+/// The whole contents of the store are for programs and for pages of this server.
+pub(crate) const EXPORT: Route = Route { path: "/export", methods: READ, pages: PageAccess::OfOwnOrigin };
 /// A stream occupies a connection, so pages of other origins may not begin one.
 pub(crate) const FEED: Route = Route { path: "/feed", methods: "GET", pages: PageAccess::OfOwnOrigin };
 pub(crate) const HEALTH: Route = Route { path: "/health", methods: READ, pages: PageAccess::Unread };
@@ -53,7 +56,7 @@ pub(crate) const HEALTH: Route = Route { path: "/health", methods: READ, pages: 
 pub(crate) const READY: Route = Route { path: "/ready", methods: READ, pages: PageAccess::OfOwnOrigin };
 pub(crate) const BACKUP: Route = Route { path: "/backup", methods: "GET", pages: PageAccess::None };
 
-pub(crate) const ROUTES: [&Route; 12] = [
+pub(crate) const ROUTES: [&Route; 14] = [
     &EVENTS,
     &METRICS,
     &TURNS,
@@ -62,6 +65,8 @@ pub(crate) const ROUTES: [&Route; 12] = [
     &STATS,
     &THROUGHPUT,
     &PRICES,
+    &ALL_TURNS,
+    &EXPORT,
     &FEED,
     &HEALTH,
     &READY,
@@ -87,7 +92,7 @@ mod tests {
     fn pages_of_other_origins_may_read_these_routes_and_no_others() {
         let open = ROUTES.iter().filter(|route| route.pages == PageAccess::OfAllowedOrigins).map(|route| route.path);
         let conversation = ["metrics", "turns", "summary"].map(|resource| format!("/conversations/{{id}}/{resource}"));
-        let others = ["/conversations", "/stats", "/metrics/throughput", "/prices"].map(str::to_owned);
+        let others = ["/conversations", "/stats", "/metrics/throughput", "/prices", "/turns"].map(str::to_owned);
         assert!(open.eq(conversation.into_iter().chain(others)), "what pages may read is decided here");
     }
 

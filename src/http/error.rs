@@ -43,6 +43,11 @@ pub(crate) enum ApiError {
     /// Readers know a conversation from its first sealed turn on.
     #[error("no turn of this conversation is sealed")]
     UnknownConversation,
+    /// The position comes from another store, or from a time before the store was restored or repaired.
+    #[error(
+        "the position is not of this store's history: the store was restored or repaired, or is another one; read from the beginning"
+    )]
+    OtherLineage,
     #[error("there is nothing at this path")]
     NotFound,
     #[error("this method is not allowed here: use {allowed}")]
@@ -133,6 +138,7 @@ impl ResponseError for ApiError {
             | Self::TooManyRows { .. }
             | Self::BadThroughputQuery(_) => StatusCode::BAD_REQUEST,
             Self::NotFound | Self::UnknownConversation => StatusCode::NOT_FOUND,
+            Self::OtherLineage => StatusCode::GONE,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTimeout { .. } | Self::BodyStalled { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge { .. }

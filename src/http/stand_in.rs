@@ -32,8 +32,8 @@ use crate::report::{Breakdown, Rollup};
 use crate::runtime::{Handles, Intake, Operations, Reads};
 use crate::settings::HttpSettings;
 use crate::store::{
-    Backup, BackupError, CommitError, Fault, FaultKind, Life, Lineage, OpenTurns, Position, PositionedTurn, RangeEnd,
-    Report, ReportError, Revision, SealedPage, StagedTurn, TurnRange,
+    Backup, BackupError, CommitError, Fault, FaultKind, Life, Lineage, ListSealedError, OpenTurns, Position,
+    PositionedTurn, RangeEnd, Report, ReportError, Revision, SealedPage, StagedTurn, TurnRange,
 };
 use crate::testing::{Probe, Written};
 use crate::turn::{
@@ -283,6 +283,9 @@ impl Handler<ListSealed> for StandIn {
     type Result = MessageResult<ListSealed>;
 
     fn handle(&mut self, ListSealed { after, limit }: ListSealed, _: &mut Self::Context) -> Self::Result {
+        if let Some(after) = after.filter(|after| after.lineage != Lineage(Uuid::from_u128(7))) {
+            return MessageResult(Err(ListSealedError::OtherLineage(after)));
+        }
         let page = self.may_read().map(|()| {
             let position = |number| Position { lineage: Lineage(Uuid::from_u128(7)), number };
             let turns =

@@ -11,7 +11,8 @@ use super::cache::CachedBody;
 use super::held_bytes::HeldBytes;
 use super::parts::in_parts;
 use super::path_id::PathId;
-use super::turn_list::{Beginning, TurnList};
+use super::pieces::{Beginning, Pieces};
+use super::turn_list::TurnList;
 use crate::actors::FindRevision;
 use crate::http::error::ApiError;
 use crate::store::Revision;
@@ -45,7 +46,7 @@ pub(crate) async fn get(api: Data<Api>, PathId(id): PathId, request: HttpRequest
     if !list.is_done() {
         return Ok(list.stream(beginning, request.method(), answer(StatusCode::OK, tag)));
     }
-    let Beginning { mut json, held } = beginning;
+    let Beginning { text: mut json, held } = beginning;
     json.extend(list.end());
     json.shrink_to_fit();
     let bytes = Bytes::from(json);

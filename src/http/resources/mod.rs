@@ -11,10 +11,14 @@
 //! - `stats`: `GET /stats`.
 //! - `throughput`: `GET /metrics/throughput`.
 //! - `prices`: `GET /prices`.
+//! - `all_turns`: `GET /turns`.
+//! - `export`: `GET /export`.
 //! - `feed`: `GET /feed`.
 //! - `query`: the parameters of a request.
 //! - `answer`: sends an answer in one piece.
-//! - `turn_list`: reads the turns of a conversation piece by piece, and writes them as JSON.
+//! - `pieces`: reads and sends an answer piece by piece.
+//! - `turn_list`: the turns of a conversation as such an answer.
+//! - `sealed_list`: the turns of all conversations as such an answer.
 //! - `held_bytes`: the memory for answers that clients have not read yet, which all requests share.
 //! - `turnstile`: limits how many requests compute a report at the same time.
 //! - `parts`: hands a long answer to its connection part by part.
@@ -25,12 +29,14 @@
 //! - `api`: the state that the resources share.
 //! - `mount`: binds each route to its handler.
 
+pub(crate) mod all_turns;
 pub(crate) mod answer;
 pub(crate) mod api;
 pub(crate) mod backup;
 pub(crate) mod cache;
 pub(crate) mod conversations;
 pub(crate) mod events;
+pub(crate) mod export;
 pub(crate) mod feed;
 pub(crate) mod health;
 pub(crate) mod held_bytes;
@@ -38,8 +44,10 @@ pub(crate) mod metrics;
 pub(crate) mod mount;
 pub(crate) mod parts;
 pub(crate) mod path_id;
+pub(crate) mod pieces;
 pub(crate) mod prices;
 pub(crate) mod query;
+pub(crate) mod sealed_list;
 pub(crate) mod stats;
 pub(crate) mod summary;
 pub(crate) mod throughput;

@@ -4,9 +4,12 @@ use actix_web::{HttpResponse, Resource};
 
 use super::api::Api;
 use super::feed::hub::Hub;
-use super::{backup, conversations, events, feed, health, metrics, prices, stats, summary, throughput, turns};
+use super::{
+    all_turns, backup, conversations, events, export, feed, health, metrics, prices, stats, summary, throughput, turns,
+};
 use crate::http::access::{
-    BACKUP, CONVERSATIONS, EVENTS, FEED, HEALTH, METRICS, PRICES, READY, Route, STATS, SUMMARY, THROUGHPUT, TURNS,
+    ALL_TURNS, BACKUP, CONVERSATIONS, EVENTS, EXPORT, FEED, HEALTH, METRICS, PRICES, READY, Route, STATS, SUMMARY,
+    THROUGHPUT, TURNS,
 };
 use crate::http::error::ApiError;
 
@@ -43,6 +46,8 @@ pub fn resources(api: &Api) -> impl FnOnce(&mut ServiceConfig) + use<> {
             .service(only(&STATS, read(|route| route.to(stats::get))))
             .service(only(&THROUGHPUT, read(|route| route.to(throughput::get))))
             .service(only(&PRICES, read(|route| route.to(prices::get))))
+            .service(only(&ALL_TURNS, read(|route| route.to(all_turns::get))))
+            .service(only(&EXPORT, read(|route| route.to(export::get))))
             .service(only(&FEED, [web::get().to(feed::get)]))
             .service(only(&HEALTH, read(|route| route.to(health::health))))
             .service(only(&READY, read(|route| route.to(health::ready))));

@@ -1,15 +1,11 @@
-use actix_web::http::Method;
-use actix_web::http::header::ContentType;
-use actix_web::web::{Bytes, Data};
-use actix_web::{HttpResponse, HttpResponseBuilder};
-use futures_util::stream;
+use actix_web::web::Data;
 use tracing::error;
 
 use super::api::{Api, ask_reader};
-use super::held_bytes::{FREE_BYTES, HeldBytes};
-use super::parts::next_part;
+use super::held_bytes::ReadBudget;
+use super::pieces::Pieces;
 use crate::actors::ListTurns;
-use crate::http::error::{ApiError, Unavailable};
+use crate::http::error::ApiError;
 use crate::report::{Cost, PriceBook};
 use crate::store::{RangeEnd, TurnRange};
 use crate::turn::{ConversationId, StoredTurn};
@@ -33,8 +29,7 @@ pub(crate) enum Form {
     EnvelopeWithCost,
 }
 
-/// The sealed turns of a conversation, which are read and written as JSON piece by piece. So an answer takes little
-/// memory, however long it is and however slowly its client reads.
+/// The sealed turns of a conversation, which are read and written as JSON piece by piece.
 pub(crate) struct TurnList {
     api: Data<Api>,
     id: ConversationId,
@@ -46,7 +41,7 @@ pub(crate) struct TurnList {
 
 /// How far a list has been read and written.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+pub(crate) struct Place {
     /// The ordinal of the latest turn that was read.
     after: u64,
     /// The number of turns that were written.
@@ -55,12 +50,6 @@ struct Place {
     left: u64,
     /// How many more bytes the list may have.
     left_bytes: usize,
-}
-
-/// The beginning of an answer, which is read before the head of the answer is sent.
-pub(crate) struct Beginning {
-    pub(crate) json: Vec<u8>,
-    pub(crate) held: HeldBytes,
 }
 
 impl TurnList {
@@ -113,12 +102,6 @@ impl TurnList {
         Ok(())
     }
 
-    /// Returns whether the whole list has been read.
-    pub(crate) fn is_done(&self) -> bool {
-        let Place { after, left, left_bytes, .. } = self.place;
-        after >= self.last || left == 0 || left_bytes == 0
-    }
-
     /// Returns the number of turns written, including those that were already written at the start.
     pub(crate) fn written(&self) -> u64 {
         self.place.written
@@ -127,8 +110,39 @@ impl TurnList {
     /// The JSON before the first turn.
     pub(crate) const BEGIN: &[u8] = br#"{"turns":["#;
 
-    /// Returns the JSON after the last turn.
-    pub(crate) fn end(&self) -> Vec<u8> {
+    fn write(&self, turn: &StoredTurn, json: &mut Vec<u8>) -> Result<(), ApiError> {
+        if self.place.written > 0 {
+            json.push(b',');
+        }
+        let written = match self.form {
+            Form::Metrics => serde_json::to_writer(json, &turn.metrics),
+            Form::Envelope => serde_json::to_writer(json, turn),
+            Form::EnvelopeWithCost => write_with_cost(turn, &*self.api.prices, json),
+        };
+        written.map_err(|error| {
+            error!(%error, "a turn could not be written as JSON");
+            ApiError::LoadFailed
+        })
+    }
+}
+
+impl Pieces for TurnList {
+    type Place = Place;
+
+    fn place(&mut self) -> &mut Place {
+        &mut self.place
+    }
+
+    fn budget(&self) -> ReadBudget {
+        self.api.reads.clone()
+    }
+
+    fn is_done(&self) -> bool {
+        let Place { after, left, left_bytes, .. } = self.place;
+        after >= self.last || left == 0 || left_bytes == 0
+    }
+
+    fn end(&self) -> Vec<u8> {
         match self.form {
             Form::Metrics => b"]}".to_vec(),
             Form::Envelope | Form::EnvelopeWithCost => {
@@ -137,7 +151,6 @@ impl TurnList {
         }
     }
 
-    /// Reads the next turns and writes them, whatever their size.
     async fn read(&mut self, json: &mut Vec<u8>) -> Result<(), ApiError> {
         let Place { after, left, .. } = self.place;
         let range = TurnRange::after(self.id.clone(), after, turns_at_once((self.last - after).min(left)));
@@ -161,84 +174,6 @@ impl TurnList {
         }
         Ok(())
     }
-
-    fn write(&self, turn: &StoredTurn, json: &mut Vec<u8>) -> Result<(), ApiError> {
-        if self.place.written > 0 {
-            json.push(b',');
-        }
-        let written = match self.form {
-            Form::Metrics => serde_json::to_writer(json, &turn.metrics),
-            Form::Envelope => serde_json::to_writer(json, turn),
-            Form::EnvelopeWithCost => write_with_cost(turn, &*self.api.prices, json),
-        };
-        written.map_err(|error| {
-            error!(%error, "a turn could not be written as JSON");
-            ApiError::LoadFailed
-        })
-    }
-
-    /// Reads the beginning of the answer. If the answer has at most `whole_bytes` and the budget has room for them,
-    /// reads all of it. So a failure of the store is found before the head of the answer is sent.
-    ///
-    /// `json` has what is written already, and `held` is the share of the budget for it.
-    pub(crate) async fn begin(
-        &mut self,
-        mut json: Vec<u8>,
-        mut held: HeldBytes,
-        whole_bytes: usize,
-    ) -> Result<Beginning, ApiError> {
-        let budget = self.api.reads.clone();
-        while !self.is_done() && json.len() <= whole_bytes {
-            // With another piece, the answer may become longer than a connection may hold without a share of the
-            // budget.
-            if json.len() > FREE_BYTES / 2 && held.is_free() {
-                let Some(room) = budget.try_hold(whole_bytes) else { break };
-                held = room;
-            }
-            self.read(&mut json).await?;
-        }
-        held.shrink(json.len());
-        if held.bytes() < json.len() {
-            // A turn was longer than expected. Return the share before asking for a larger one.
-            drop(held);
-            held = budget.try_hold(json.len()).ok_or(ApiError::Unavailable(Unavailable::TooMuchUnread))?;
-        }
-        Ok(Beginning { json, held })
-    }
-
-    /// Reads the next piece. If the budget has no room for the piece, drops it, waits for room and reads it again.
-    async fn next_piece(&mut self) -> Result<(Vec<u8>, HeldBytes), ApiError> {
-        let (before, budget) = (self.place, self.api.reads.clone());
-        let mut json = Vec::new();
-        self.read(&mut json).await?;
-        if let Some(held) = budget.try_hold(json.len()) {
-            return Ok((json, held));
-        }
-        let len = json.len();
-        drop(json);
-        let held = budget.hold(len).await;
-        self.place = before;
-        let mut json = Vec::with_capacity(len);
-        self.read(&mut json).await?;
-        Ok((json, held))
-    }
-
-    /// Answers with the beginning, and reads the rest as fast as the client reads the answer.
-    pub(crate) fn stream(
-        self,
-        beginning: Beginning,
-        method: &Method,
-        mut response: HttpResponseBuilder,
-    ) -> HttpResponse {
-        response.content_type(ContentType::json());
-        if method == Method::HEAD {
-            // A HEAD request gets the same head, and no turns are read for it.
-            return response.streaming(stream::empty::<Result<Bytes, ApiError>>());
-        }
-        let Beginning { json, held } = beginning;
-        let rest = Rest { list: self, piece: json.into(), held, has_ended: false };
-        response.streaming(stream::try_unfold(rest, Rest::next))
-    }
 }
 
 /// Writes the envelope of a turn. The last field is the cost of the turn.
@@ -249,35 +184,4 @@ pub(crate) fn write_with_cost(turn: &StoredTurn, book: &dyn PriceBook, json: &mu
     serde_json::to_writer(&mut *json, &Cost::total_of_turn(turn, book).figures())?;
     json.push(b'}');
     Ok(())
-}
-
-/// The rest of an answer, which is not sent yet.
-struct Rest {
-    list: TurnList,
-    piece: Bytes,
-    /// The share of the budget for the piece.
-    held: HeldBytes,
-    /// Whether the piece is the last one.
-    has_ended: bool,
-}
-
-impl Rest {
-    /// Takes the next part. The head is sent by now. So if reading fails, the answer ends without its last chunk, and
-    /// the client sees that it is incomplete.
-    async fn next(mut self) -> Result<Option<(Bytes, Self)>, ApiError> {
-        while self.piece.is_empty() {
-            self.held = HeldBytes::default();
-            if self.has_ended {
-                return Ok(None);
-            }
-            if self.list.is_done() {
-                self.piece = self.list.end().into();
-                self.has_ended = true;
-            } else {
-                let (json, held) = self.list.next_piece().await?;
-                (self.piece, self.held) = (json.into(), held);
-            }
-        }
-        Ok(Some((next_part(&mut self.piece), self)))
-    }
 }

@@ -2,7 +2,6 @@
 
 use std::ops::RangeInclusive;
 
-use actix_web::http::header::ContentType;
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 use serde::Serialize;
@@ -10,10 +9,10 @@ use serde::Serialize;
 use super::answer::write;
 use super::api::{Api, ask_reader};
 use super::held_bytes::{FREE_BYTES, HeldBytes};
-use super::parts::in_parts;
 use super::path_id::PathId;
+use super::pieces::Pieces;
 use super::query::Query;
-use super::turn_list::{Beginning, Form, TurnList};
+use super::turn_list::{Form, TurnList};
 use crate::actors::ListOpenTurns;
 use crate::http::error::ApiError;
 use crate::store::{OpenTurns, RangeEnd};
@@ -53,12 +52,7 @@ pub(crate) async fn get(
         list.skip_to_latest().await?;
     }
     let beginning = list.begin(json, HeldBytes::default(), FREE_BYTES).await?;
-    if !list.is_done() {
-        return Ok(list.stream(beginning, request.method(), HttpResponse::Ok()));
-    }
-    let Beginning { mut json, held } = beginning;
-    json.extend(list.end());
-    Ok(HttpResponse::Ok().content_type(ContentType::json()).body(in_parts(json.into(), held)))
+    Ok(list.answer(beginning, request.method(), HttpResponse::Ok()))
 }
 
 /// Asks for the open turns of a conversation.

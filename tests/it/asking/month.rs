@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::get;
 use super::oracle::{self, Calendar, Entry, NAMES, Part, Rows, Shown, Step, Sums, Table, Turn, Usage};
 use crate::kill_loop::setting;
-use crate::server::{Client, Server, encode, until};
+use crate::server::{Client, Server, encode, turn_metrics, until};
 
 /// The clocks of St. John's and of Berlin are put forward in this month.
 const FROM: u64 = 1_772_323_200_000; // 2026-03-01T00:00:00Z
@@ -33,6 +33,15 @@ const REPORTS: [(&str, &[&str]); 10] = [
     ("month", &NAMES),
     ("all", &["model"]),
     ("all", &[]),
+];
+
+/// The reports that the command `report` prints too: the format, the zone, the bucket and the grouping.
+const PRINTED: [(&str, &str, &str, &[&str]); 5] = [
+    ("--json", "Europe/Berlin", "15m", &[]),
+    ("--json", "America/St_Johns", "week", &NAMES),
+    ("--json", "Asia/Kathmandu", "all", &["model"]),
+    ("--csv", "Asia/Kathmandu", "day", &["provider", "reason"]),
+    ("--csv", "Europe/Berlin", "month", &NAMES),
 ];
 
 const TURNS_A_POST: usize = 200;
@@ -160,8 +169,10 @@ impl Sent {
         sent
     }
 
-    fn assert_every_answer_agrees(&self, client: &mut Client) {
+    fn assert_every_answer_agrees(&self, server: &Server) {
+        let client = &mut server.client();
         self.assert_reports_agree(client, &ZONES);
+        self.assert_printed_reports_agree(server);
         self.assert_lists_agree(client);
         for (id, conversation) in &self.by_conversation {
             assert_summary_agrees(client, id, conversation);
@@ -178,6 +189,27 @@ impl Sent {
                     format!("{bucket} by {by:?} in {zone}")
                 });
             }
+        }
+    }
+
+    fn assert_printed_reports_agree(&self, server: &Server) {
+        for (format, zone, bucket, by) in PRINTED {
+            let mut command = turn_metrics();
+            command.args(["report", format, "--server", &server.url(), "--bucket", bucket, "--tz", zone]);
+            command.args(["--since", ASKED.0, "--until", ASKED.1]);
+            if !by.is_empty() {
+                command.args(["--by", &by.join(",")]);
+            }
+            let output = command.output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            let text = String::from_utf8(output.stdout).unwrap();
+            let rows = match format {
+                "--json" => oracle::rows(&serde_json::from_str(&text).unwrap()),
+                _ => oracle::rows_of_csv(&text),
+            };
+            assert_same(&rows, &oracle::report(&self.parts, &Calendar::new(zone, ASKED.0), bucket, by), || {
+                format!("the command's {format}: {bucket} by {by:?} in {zone}")
+            });
         }
     }
 
@@ -326,10 +358,11 @@ fn all_answers_agree_with_a_plain_sum_over_a_random_month_also_after_a_kill_and_
     post(&mut client, &turns[acknowledged..sent]);
     let half = Sent::of(&turns[..sent], &before);
     half.assert_reports_agree(&mut client, &ZONES[..1]);
+    half.assert_printed_reports_agree(&server);
     half.assert_lists_agree(&mut client);
     post(&mut client, &turns[sent..]);
     let by_first_prices = Sent::of(&turns, &before);
-    by_first_prices.assert_every_answer_agrees(&mut client);
+    by_first_prices.assert_every_answer_agrees(&server);
     drop(client);
     server.kill();
 
@@ -354,5 +387,5 @@ fn all_answers_agree_with_a_plain_sum_over_a_random_month_also_after_a_kill_and_
         }
         is_switched.then_some(())
     });
-    by_other_prices.assert_every_answer_agrees(&mut client);
+    by_other_prices.assert_every_answer_agrees(&server);
 }

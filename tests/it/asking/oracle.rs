@@ -422,3 +422,28 @@ pub(crate) fn rows(answer: &Value) -> Rows {
     assert_eq!(rows.len(), all.len(), "two rows are of the same turns");
     rows
 }
+
+/// Returns the rows of a report as CSV.
+pub(crate) fn rows_of_csv(text: &str) -> Rows {
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    let columns = reader.headers().unwrap().clone();
+    let of = |record: csv::StringRecord| {
+        // An unknown value is empty, and so is a property that the report is not grouped by.
+        let value = |name: &str| {
+            let at = columns.iter().position(|column| column == name)?;
+            record.get(at).filter(|value| !value.is_empty()).map(str::to_owned)
+        };
+        let number = |name: &str| value(name).map(|number| number.parse::<i128>().unwrap());
+        let counters = ["inputTokens", "outputTokens", "cacheReadTokens", "cacheWriteTokens"];
+        let shown = Shown {
+            turns: number("turns").unwrap(),
+            steps: number("steps"),
+            tokens: counters.map(|name| number(name).unwrap_or(0)),
+            usd: value("usd").map(|usd| usd.replace('.', "").parse().unwrap()),
+            unpriced_tokens: number("unpricedTokens").unwrap(),
+            unpriced_models: value("unpricedModels").map_or(Vec::new(), |json| serde_json::from_str(&json).unwrap()),
+        };
+        ((value("start").unwrap().parse().unwrap(), NAMES.map(value)), shown)
+    };
+    reader.records().map(|record| of(record.unwrap())).collect()
+}

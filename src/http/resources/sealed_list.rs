@@ -1,0 +1,165 @@
+use actix_web::web::Data;
+use tracing::error;
+
+use super::answer::write;
+use super::api::Api;
+use super::held_bytes::ReadBudget;
+use super::pieces::Pieces;
+use super::query::Query;
+use crate::actors::ListSealed;
+use crate::http::error::ApiError;
+use crate::store::{ListSealedError, Position, PositionedTurn, SealedPage};
+
+/// How many turns are read at once. They make about 30 KiB of JSON.
+pub(crate) const TURNS_READ_AT_ONCE: usize = 64;
+
+/// The name of the parameter with the position after which a list begins.
+pub(crate) const AFTER: &str = "after";
+
+/// Returns the position after which the list of a query begins; `None` for the first turn.
+pub(crate) fn after(query: &Query) -> Result<Option<Position>, ApiError> {
+    query.parsed(AFTER, "a position from an earlier answer", |text| text.parse().ok())
+}
+
+/// Sealed turns of all conversations in the order in which they became durable, which are read and written as JSON piece
+/// by piece.
+pub(crate) struct SealedList {
+    api: Data<Api>,
+    form: Form,
+    place: Place,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// A JSON object with an array of turns and the position for the next page.
+    Page,
+    /// A turn on each line. The last line has the position of the last turn.
+    Lines,
+}
+
+/// How far a list has been read and written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    /// The position up to which the store was read. `None` if the list begins with the first turn and nothing was read
+    /// yet.
+    after: Option<Position>,
+    /// The position of the list's last turn, if the list ends there.
+    last: Option<Position>,
+    is_any_written: bool,
+    is_done: bool,
+    /// How many more turns the list may have.
+    left: usize,
+    /// How many more bytes the list may have.
+    left_bytes: usize,
+}
+
+impl SealedList {
+    /// The JSON of a page before the first turn.
+    pub(crate) const BEGIN: &[u8] = br#"{"turns":["#;
+
+    /// Returns a page of at most this number of turns.
+    pub(crate) fn page(api: Data<Api>, after: Option<Position>, limit: usize) -> Self {
+        let left_bytes = api.settings.max_page_bytes;
+        let place = Place { after, last: None, is_any_written: false, is_done: false, left: limit, left_bytes };
+        Self { api, form: Form::Page, place }
+    }
+
+    /// Returns the lines of all turns that are stored when the first of them are read. So the list ends, however fast
+    /// others are sealed meanwhile.
+    pub(crate) fn lines(api: Data<Api>, after: Option<Position>) -> Self {
+        let (left, left_bytes) = (usize::MAX, usize::MAX);
+        let place = Place { after, last: None, is_any_written: false, is_done: false, left, left_bytes };
+        Self { api, form: Form::Lines, place }
+    }
+
+    async fn next_turns(&self, limit: usize) -> Result<SealedPage, ApiError> {
+        match self.api.handles.reads.list_sealed.send(ListSealed { after: self.place.after, limit }).await {
+            Ok(Ok(page)) => Ok(page),
+            Ok(Err(ListSealedError::OtherLineage(_))) => Err(ApiError::OtherLineage),
+            Ok(Err(ListSealedError::Read(fault))) => {
+                error!(cause = fault.in_full(), "the store could not be read");
+                Err(ApiError::ReadFailed)
+            }
+            Err(cause) => {
+                error!(%cause, "the store did not answer");
+                Err(ApiError::ReadFailed)
+            }
+        }
+    }
+
+    fn write(&mut self, sealed: &PositionedTurn, json: &mut Vec<u8>) -> Result<(), ApiError> {
+        if self.form == Form::Page && self.place.is_any_written {
+            json.push(b',');
+        }
+        self.place.is_any_written = true;
+        json.extend(format!(r#"{{"position":"{}","conversationId":"#, sealed.position).bytes());
+        write(&sealed.conversation_id, json)?;
+        let brace = json.len();
+        write(&sealed.turn, json)?;
+        // The fields of the turn continue the object.
+        json[brace] = b',';
+        if self.form == Form::Lines {
+            json.push(b'\n');
+        }
+        Ok(())
+    }
+}
+
+impl Pieces for SealedList {
+    type Place = Place;
+
+    fn place(&mut self) -> &mut Place {
+        &mut self.place
+    }
+
+    fn budget(&self) -> ReadBudget {
+        self.api.reads.clone()
+    }
+
+    fn content_type(&self) -> &'static str {
+        match self.form {
+            Form::Page => "application/json",
+            Form::Lines => "application/x-ndjson",
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.place.is_done
+    }
+
+    fn end(&self) -> Vec<u8> {
+        let position = self.place.after.map(|position| position.to_string()).unwrap_or_default();
+        match self.form {
+            Form::Page => format!(r#"],"next":"{position}"}}"#).into_bytes(),
+            Form::Lines => format!("{{\"end\":\"{position}\"}}\n").into_bytes(),
+        }
+    }
+
+    async fn read(&mut self, json: &mut Vec<u8>) -> Result<(), ApiError> {
+        let page = self.next_turns(self.place.left.min(TURNS_READ_AT_ONCE)).await?;
+        if self.form == Form::Lines {
+            self.place.last.get_or_insert(page.latest);
+        }
+        let last = self.place.last.unwrap_or(page.latest);
+        for sealed in &page.turns {
+            if sealed.position.number > last.number {
+                break;
+            }
+            let before = json.len();
+            self.write(sealed, json)?;
+            let place = &mut self.place;
+            place.after = Some(sealed.position);
+            place.left -= 1;
+            place.left_bytes = place.left_bytes.saturating_sub(json.len() - before);
+            if place.left == 0 || place.left_bytes == 0 {
+                place.is_done = true;
+                return Ok(());
+            }
+        }
+        // Positions whose turns were left out are behind the last turn of the page.
+        let next = if page.next.number < last.number { page.next } else { last };
+        self.place.after = Some(next);
+        self.place.is_done = next.number >= last.number;
+        Ok(())
+    }
+}
