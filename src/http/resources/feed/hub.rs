@@ -11,7 +11,7 @@ use indexmap::IndexMap;
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{MissedTickBehavior, interval, sleep};
-use tracing::{error, warn};
+use tracing::error;
 
 use super::hang_up::HangUp;
 use super::line;
@@ -182,14 +182,12 @@ impl Hub {
     fn publish(&self, page: &SealedPage) {
         let mut state = self.0.borrow_mut();
         for turn in &page.turns {
-            if state.is_read(&turn.conversation_id) {
-                match line::sealed(turn) {
-                    Ok(text) => {
-                        let line = Line { position: Some(turn.position.number), text: text.into() };
-                        state.push(&turn.conversation_id, line);
-                    }
-                    Err(error) => warn!(%error, "a turn could not be written as JSON"),
-                }
+            // If a turn cannot be written, the log has the reason.
+            if state.is_read(&turn.conversation_id)
+                && let Ok(text) = line::sealed(turn)
+            {
+                let line = Line { position: Some(turn.position.number), text: text.into() };
+                state.push(&turn.conversation_id, line);
             }
             state.position = turn.position.number;
         }
@@ -212,12 +210,10 @@ impl Hub {
             // The store's failure is logged. The next change of these turns shows them.
             let Ok(open) = open else { continue };
             for staged in open.turns.iter().filter(|staged| turns.contains(&staged.turn.id)) {
-                if !state.is_read(id) {
-                    continue;
-                }
-                match line::open(id, &staged.turn.so_far()) {
-                    Ok(text) => state.push(id, Line { position: None, text: text.into() }),
-                    Err(error) => warn!(%error, "an open turn could not be written as JSON"),
+                if state.is_read(id)
+                    && let Ok(text) = line::open(id, &staged.turn.so_far())
+                {
+                    state.push(id, Line { position: None, text: text.into() });
                 }
             }
         }

@@ -1,8 +1,9 @@
-use std::io::Write as _;
-
 use actix_web::web::Bytes;
 use serde::Serialize;
 
+use crate::http::error::ApiError;
+use crate::http::resources::answer::write;
+use crate::http::resources::sealed_list::write_turn;
 use crate::http::resources::turns::OpenEntry;
 use crate::store::{Position, PositionedTurn};
 use crate::turn::{ConversationId, SealedTurn};
@@ -30,21 +31,16 @@ pub(super) fn heartbeat(seen: Position) -> Bytes {
 }
 
 /// Returns the event of a sealed turn.
-pub(super) fn sealed(turn: &PositionedTurn) -> serde_json::Result<Vec<u8>> {
-    let PositionedTurn { position, conversation_id, turn } = turn;
+pub(super) fn sealed(turn: &PositionedTurn) -> Result<Vec<u8>, ApiError> {
     let mut line = Vec::with_capacity(1024);
-    let _ = write!(line, "id: {position}\nevent: turn-sealed\ndata: {{\"position\":\"{position}\",\"conversationId\":");
-    serde_json::to_writer(&mut line, conversation_id)?;
-    let fields = line.len();
-    serde_json::to_writer(&mut line, turn)?;
-    // The fields of the turn follow in the same object.
-    line[fields] = b',';
+    line.extend(format!("id: {}\nevent: turn-sealed\ndata: ", turn.position).bytes());
+    write_turn(turn, &mut line)?;
     line.extend(b"\n\n");
     Ok(line)
 }
 
 /// Returns the event of an open turn, with what is known of it so far.
-pub(super) fn open(conversation_id: &ConversationId, so_far: &SealedTurn) -> serde_json::Result<Vec<u8>> {
+pub(super) fn open(conversation_id: &ConversationId, so_far: &SealedTurn) -> Result<Vec<u8>, ApiError> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Line<'a> {
@@ -54,7 +50,7 @@ pub(super) fn open(conversation_id: &ConversationId, so_far: &SealedTurn) -> ser
     }
 
     let mut line = b"event: turn-open\ndata: ".to_vec();
-    serde_json::to_writer(&mut line, &Line { conversation_id, turn: OpenEntry::of(so_far) })?;
+    write(&Line { conversation_id, turn: OpenEntry::of(so_far) }, &mut line)?;
     line.extend(b"\n\n");
     Ok(line)
 }

