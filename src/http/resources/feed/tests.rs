@@ -300,6 +300,8 @@ async fn an_open_turn_is_shown_when_it_changes_and_at_most_once_a_second() {
     let worker = Worker::start();
     let mut all = worker.begin("").await;
     let mut one = worker.begin("conversation=c").await;
+    // Nothing is open when the stream begins.
+    assert_eq!(one.within(Duration::from_millis(1)).await, []);
     worker.observe(TurnScript::new("c", "quiet").start()).await;
     let started = Instant::now();
     // The turn changes every 100 ms for five seconds.
@@ -482,7 +484,8 @@ async fn a_turn_longer_than_a_part_comes_whole_also_if_the_budget_for_answers_is
     let mut replayed = worker.begin(&format!("after={}", worker.at(0))).await;
     assert!(replayed.within(Duration::from_secs(5)).await.is_empty(), "there is no room");
     drop(share);
-    for stream in [&mut replayed, &mut open] {
+    // A stream returns its share when it is polled next, or ends.
+    for mut stream in [replayed, open] {
         assert_eq!(steps(&stream.event().await.unwrap(), "/metrics/steps"), 3000);
     }
     let names: Vec<_> = live.within(Duration::from_secs(5)).await.into_iter().map(|event| event.name).collect();
