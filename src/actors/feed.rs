@@ -35,7 +35,7 @@ pub enum FeedStart {
 /// holds one page in memory however far it is behind. Facts only say that there is something to read.
 ///
 /// A reader that keeps the position of the last turn it has dealt with can continue there after a restart, with
-/// [`FeedStart::After`]. [`Handles::feed`](crate::runtime::Handles::feed) begins a feed.
+/// [`FeedStart::After`]. A runtime and its handles begin feeds.
 #[derive(Debug)]
 pub struct Feed {
     list: Recipient<ListSealed>,

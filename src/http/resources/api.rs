@@ -69,7 +69,7 @@ impl Api {
     /// Ends all streams of `GET /feed`, also those that begin later. Their clients continue from another server, or from
     /// this one after its restart.
     ///
-    /// [`serve`](crate::http::serve) does this when it is told to stop. A program with a server of its own calls it
+    /// `serve` does this when it is told to stop. A program with a server of its own calls it
     /// before it stops the server, because a server waits for the answers that have begun.
     pub fn end_feeds(&self) {
         self.feed.end();
