@@ -4,7 +4,7 @@ use actix::{Message, Recipient};
 use tracing::error;
 
 use super::cache::BodyCache;
-use super::feed::control::FeedControl;
+use super::feed_control::FeedControl;
 use super::held_bytes::ReadBudget;
 use super::turnstile::Turnstile;
 use crate::clock::{SharedClock, SystemClock, system_time_zone};

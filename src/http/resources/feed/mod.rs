@@ -21,13 +21,11 @@
 //!
 //! - `line`: the events as text. Pure.
 //! - `ring`: the latest lines. Pure.
-//! - `control`: the limits on readers of the whole process, and the end of all streams.
 //! - `hang_up`: closes the connection of a client that reads nothing when its stream has to end.
 //! - `hub`: follows turns for the readers of one worker.
 //! - `reader`: the stream of one reader.
 //! - `tests`: streams of the whole application.
 
-pub(crate) mod control;
 pub(crate) mod hang_up;
 pub(crate) mod hub;
 mod line;

@@ -4,12 +4,12 @@ use actix_web::web::{Bytes, Data};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::error;
 
-use super::control::ReaderPlace;
 use super::hub::{Seat, Taken};
 use super::line;
 use super::ring::Line;
 use crate::actors::{ListOpenTurns, ListSealed};
 use crate::http::resources::api::{Api, ask_store};
+use crate::http::resources::feed_control::ReaderPlace;
 use crate::http::resources::held_bytes::{FREE_BYTES, HeldBytes};
 use crate::http::resources::parts::next_part;
 use crate::store::{Fault, FaultKind, Lineage, ListSealedError, Position, SealedPage};
