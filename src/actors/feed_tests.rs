@@ -24,6 +24,12 @@ async fn latest(runtime: &Runtime) -> Position {
     runtime.handles().reads.list_sealed.send(list).await.unwrap().unwrap().latest
 }
 
+/// Returns the next turn. If a feed left one out, the test would wait for ever.
+async fn next(feed: &mut Feed) -> PositionedTurn {
+    let next = tokio::time::timeout(Duration::from_secs(30), feed.next()).await.expect("no turn comes");
+    next.unwrap().expect("the system has shut down")
+}
+
 fn number(turn: &PositionedTurn) -> u64 {
     turn.position.number
 }
@@ -111,7 +117,7 @@ async fn follow(steps: Vec<Step>) -> Result<(), TestCaseError> {
                     if number_left(&runtime, follower).await == 0 {
                         break;
                     }
-                    let turn = follower.feed.next().await.unwrap().unwrap();
+                    let turn = next(&mut follower.feed).await;
                     follower.took(&turn);
                 }
             }
@@ -137,7 +143,7 @@ async fn follow(steps: Vec<Step>) -> Result<(), TestCaseError> {
     }
     for follower in &mut feeds {
         while number_left(&runtime, follower).await > 0 {
-            let turn = follower.feed.next().await.unwrap().unwrap();
+            let turn = next(&mut follower.feed).await;
             follower.took(&turn);
         }
         let all: Vec<_> = (follower.begun_after + 1..=u64::from(sealed)).collect();
@@ -172,7 +178,7 @@ async fn a_feed_that_begins_now_has_only_what_is_sealed_later() {
     seal(&runtime, "c", "earlier").await;
     let mut feed = runtime.feed(FeedStart::Now).await.unwrap();
     seal(&runtime, "d", "later").await;
-    let turn = feed.next().await.unwrap().unwrap();
+    let turn = next(&mut feed).await;
     assert_eq!((number(&turn), turn.conversation_id.as_str(), turn.turn.metrics.turn_id.as_str()), (2, "d", "later"));
     runtime.shutdown().await;
     assert_eq!(feed.next().await.unwrap(), None);
@@ -200,14 +206,14 @@ async fn a_feed_goes_on_in_another_process_where_it_was_left() {
         seal(&runtime, "c", turn).await;
     }
     let mut feed = runtime.feed(FeedStart::First).await.unwrap();
-    let first = feed.next().await.unwrap().unwrap();
+    let first = next(&mut feed).await;
     runtime.shutdown().await;
 
     let runtime = start().await.unwrap();
     seal(&runtime, "d", "four").await;
     let mut feed = runtime.feed(FeedStart::After(first.position)).await.unwrap();
     for expected in ["two", "three", "four"] {
-        assert_eq!(feed.next().await.unwrap().unwrap().turn.metrics.turn_id.as_str(), expected);
+        assert_eq!(next(&mut feed).await.turn.metrics.turn_id.as_str(), expected);
     }
     runtime.shutdown().await;
 }
@@ -281,14 +287,14 @@ async fn a_failed_read_loses_nothing_and_a_turn_without_a_fact_is_found() {
     let mut feed = Feed::begin(list.recipient(), &facts, FeedStart::First).await.unwrap();
     // Nobody publishes a fact for these commits.
     commits.recipient().send(commit("one")).await.unwrap().unwrap();
-    assert_eq!(number(&feed.next().await.unwrap().unwrap()), 1);
+    assert_eq!(number(&next(&mut feed).await), 1);
     let waiting = tokio::time::timeout(Duration::from_millis(500), feed.next()).await;
     assert!(waiting.is_err());
     commits.recipient().send(commit("two")).await.unwrap().unwrap();
     fails.set(true);
     assert_eq!(feed.next().await.unwrap_err().kind(), FaultKind::Disk);
     fails.set(false);
-    assert_eq!(number(&feed.next().await.unwrap().unwrap()), 2);
+    assert_eq!(number(&next(&mut feed).await), 2);
 
     // An actor receives nothing while reads fail, and then goes on.
     let actor = Probe::<PositionedTurn>::start(|_| ready(()));
@@ -298,7 +304,8 @@ async fn a_failed_read_loses_nothing_and_a_turn_without_a_fact_is_found() {
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert!(actor.seen().is_empty());
     fails.set(false);
-    assert_eq!(actor.wait_for(1).await.iter().map(number).collect::<Vec<_>>(), [3]);
+    let received = tokio::time::timeout(Duration::from_mins(1), actor.wait_for(1)).await.expect("it has given up");
+    assert_eq!(received.iter().map(number).collect::<Vec<_>>(), [3]);
     forwarding.abort();
 }
 
@@ -318,5 +325,5 @@ async fn positions_without_a_turn_are_passed_over() {
         ready(Ok(SealedPage { turns, next: at(next), latest: at(9) }))
     });
     let mut feed = Feed::begin(list.recipient(), &Facts::new(1), FeedStart::First).await.unwrap();
-    assert_eq!(number(&feed.next().await.unwrap().unwrap()), 9);
+    assert_eq!(number(&next(&mut feed).await), 9);
 }

@@ -51,9 +51,9 @@ pub(crate) type ChangedTurns = IndexMap<ConversationId, HashSet<TurnId>>;
 impl Watches {
     pub(super) fn watch(&self) -> OpenWatch {
         let watched = Arc::<Mutex<Watched>>::default();
-        let mut watches = lock(&self.0.watches);
-        watches.push(Arc::clone(&watched));
-        self.0.count.store(watches.len(), Ordering::Release);
+        let mut all = lock(&self.0.watches);
+        all.push(Arc::clone(&watched));
+        self.0.count.store(all.len(), Ordering::Release);
         OpenWatch { watches: self.clone(), watched }
     }
 
@@ -127,9 +127,9 @@ impl OpenWatch {
 impl Drop for OpenWatch {
     fn drop(&mut self) {
         let shared = &self.watches.0;
-        let mut watches = lock(&shared.watches);
-        watches.retain(|watched| !Arc::ptr_eq(watched, &self.watched));
-        shared.count.store(watches.len(), Ordering::Release);
+        let mut all = lock(&shared.watches);
+        all.retain(|watched| !Arc::ptr_eq(watched, &self.watched));
+        shared.count.store(all.len(), Ordering::Release);
     }
 }
 

@@ -60,8 +60,8 @@ mod tests {
 
     #[test]
     fn readers_are_limited_and_leave_half_of_the_connections_to_others() {
-        for (max_feed_readers, max_connections, most) in [(3, 100, 3), (100, 10, 5), (100, 1, 1), (1, 1, 1)] {
-            let settings = HttpSettings { max_feed_readers, max_connections, ..HttpSettings::default() };
+        for (max_connections, max_feed_readers, most) in [(100, 3, 3), (10, 100, 5), (1, 100, 1), (1, 1, 1)] {
+            let settings = HttpSettings { max_connections, max_feed_readers, ..HttpSettings::default() };
             let control = FeedControl::new(&settings);
             let mut places: Vec<_> = std::iter::from_fn(|| control.enter()).collect();
             assert_eq!(places.len(), most);

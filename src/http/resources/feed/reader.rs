@@ -145,19 +145,18 @@ impl Reader {
             Ok(page) => page,
             Err(error) => return self.page_failed(error).await,
         };
-        self.held = match self.api.reads.try_hold(text.len()) {
-            Some(held) => held,
-            None => {
-                // Read the page again when there is room for it. Until then, it takes no memory.
-                let len = text.len();
-                drop(text);
-                let held = self.hold(len).await;
-                (next, text) = match self.page().await {
-                    Ok(page) => page,
-                    Err(error) => return self.page_failed(error).await,
-                };
-                held
-            }
+        self.held = if let Some(held) = self.api.reads.try_hold(text.len()) {
+            held
+        } else {
+            // Read the page again when there is room for it. Until then, it takes no memory.
+            let len = text.len();
+            drop(text);
+            let held = self.hold(len).await;
+            (next, text) = match self.page().await {
+                Ok(page) => page,
+                Err(error) => return self.page_failed(error).await,
+            };
+            held
         };
         self.taken = next;
         self.rest = text.into();
