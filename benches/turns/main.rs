@@ -12,6 +12,7 @@ mod ask;
 mod client;
 mod cpu;
 mod disk;
+mod feed;
 mod file;
 mod fold;
 mod growth;
@@ -42,6 +43,7 @@ fn main() {
     post::run(&mut report);
     cpu::run(&mut report);
     read::run(&mut report);
+    feed::run(&mut report);
     start::run(&mut report);
     disk::run(&mut report);
     let turns = load::turns_stored();

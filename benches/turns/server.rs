@@ -23,10 +23,15 @@ pub(crate) struct Serving {
 impl Serving {
     /// Starts the service on this data directory, with default settings and without a log.
     pub(crate) fn ours(directory: &Path) -> Self {
+        Self::ours_with(directory, HttpSettings::default())
+    }
+
+    /// Starts the service with these settings.
+    pub(crate) fn ours_with(directory: &Path, settings: HttpSettings) -> Self {
         let directory = directory.to_owned();
         Self::start(|listener, started| async move {
             let runtime = Runtime::builder().data_dir(directory).start().await.unwrap();
-            let api = Api::new(runtime.handles().clone(), HttpSettings::default());
+            let api = Api::new(runtime.handles().clone(), settings);
             run(http::serve(listener, api).unwrap(), &started).await;
             runtime.shutdown().await;
         })

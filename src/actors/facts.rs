@@ -3,8 +3,12 @@
 use actix::{Message, Recipient};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::broadcast::{Receiver, Sender};
+use tokio::sync::watch;
 
-use crate::turn::{ConversationId, StoredTurn};
+#[cfg(feature = "server")]
+use super::open_changes::OpenWatch;
+use super::open_changes::Watches;
+use crate::turn::{ConversationId, StoredTurn, TurnId};
 
 /// A turn was sealed, and the seal is durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,12 +44,15 @@ const MAX_KEPT: usize = 1 << 20;
 #[derive(Debug, Clone)]
 pub struct Facts {
     ring: Sender<Box<TurnSealed>>,
+    /// The number of facts so far. It wakes those who read sealed turns from the store.
+    sealed: watch::Sender<u64>,
+    open: Watches,
 }
 
 impl Facts {
     /// Returns a queue that keeps the latest facts: `kept` of them, rounded up to a power of two.
     pub fn new(kept: usize) -> Self {
-        Self { ring: Sender::new(kept.clamp(1, MAX_KEPT)) }
+        Self { ring: Sender::new(kept.clamp(1, MAX_KEPT)), sealed: watch::Sender::new(0), open: Watches::default() }
     }
 
     /// Returns a subscription to all facts that are published from now on.
@@ -59,6 +66,29 @@ impl Facts {
             // Sending fails if the last subscriber has just gone. Then nobody wants the fact.
             let _ = self.ring.send(Box::new(fact()));
         }
+        if self.sealed.receiver_count() > 0 {
+            self.sealed.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// Returns a receiver that sees a change whenever a fact is published from now on.
+    pub(super) fn sealed(&self) -> watch::Receiver<u64> {
+        self.sealed.subscribe()
+    }
+
+    /// Notes that open turns of a conversation have changed, and that the change is durable. `turns` is only called if
+    /// somebody watches.
+    pub(super) fn note_open<'a, T>(&self, conversation_id: &ConversationId, turns: impl Fn() -> T)
+    where
+        T: Iterator<Item = &'a TurnId>,
+    {
+        self.open.note(conversation_id, turns);
+    }
+
+    /// Returns a watch on the open turns that change from now on.
+    #[cfg(feature = "server")]
+    pub(crate) fn watch_open(&self) -> OpenWatch {
+        self.open.watch()
     }
 }
 

@@ -44,11 +44,13 @@
 //! - `directory`: starts conversations, passes messages on to them, retires them.
 //! - `conversation`: folds the events of one conversation and commits them in batches.
 //! - `facts`: publishes sealed turns to subscribers.
+//! - `open_changes`: collects which open turns have changed, for those who show them.
 //! - `store`: answers for an engine, and counts the outcomes of commits.
 //!
 //! Beside that path:
 //!
 //! - `reader`: answers questions to the store on the thread that asks them.
+//! - `feed`: all sealed turns from a position on, in order.
 //! - `sweeper`: counts the running time, and causes abandoned and failed turns to be sealed.
 //! - `end`: how an actor learns that another actor has ended.
 //!
@@ -56,6 +58,7 @@
 //!
 //! - `tests`: directory and sweeper, with paused time.
 //! - `death_tests`: actors that panic or end.
+//! - `feed_tests`: feeds beside commits, and what a failing or closing store does to them.
 //! - `overload_tests`: more work than the limits allow.
 //! - `retire_tests`: idle conversations are retired, and nothing is lost.
 //! - `model_tests`: directory, conversations and store against a simple model of the contract.
@@ -66,9 +69,13 @@ mod death_tests;
 mod directory;
 mod end;
 mod facts;
+mod feed;
+#[cfg(test)]
+mod feed_tests;
 mod load;
 #[cfg(test)]
 mod model_tests;
+mod open_changes;
 #[cfg(test)]
 mod overload_tests;
 mod reader;
@@ -82,6 +89,8 @@ mod tests;
 #[cfg(test)]
 pub(crate) use death_tests::Die;
 pub(crate) use end::AwaitEnd;
+#[cfg(feature = "server")]
+pub(crate) use open_changes::OpenWatch;
 
 pub use conversation::{
     Abandon, Conversation, ConversationReport, InspectConversation, Observe, ObserveError, Receipt, StoreRecipients,
@@ -89,6 +98,7 @@ pub use conversation::{
 };
 pub use directory::{CountWork, Directory, Drain, WorkCounts};
 pub use facts::{Fact, Facts, Subscription, TurnSealed};
+pub use feed::{Feed, FeedStart};
 pub use load::Load;
 pub use reader::{BuildReport, FindRevision, ListConversations, ListOpenTurns, ListSealed, ListTurns, StoreReader};
 pub use store::{

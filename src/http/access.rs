@@ -49,12 +49,14 @@ pub(crate) const PRICES: Route = Route { path: "/prices", methods: READ, pages: 
 pub(crate) const ALL_TURNS: Route = Route { path: "/turns", methods: READ, pages: PageAccess::OfAllowedOrigins };
 /// The whole contents of the store are for programs and for pages of this server.
 pub(crate) const EXPORT: Route = Route { path: "/export", methods: READ, pages: PageAccess::OfOwnOrigin };
+/// A stream occupies a connection, so pages of other origins may not begin one.
+pub(crate) const FEED: Route = Route { path: "/feed", methods: "GET", pages: PageAccess::OfOwnOrigin };
 pub(crate) const HEALTH: Route = Route { path: "/health", methods: READ, pages: PageAccess::Unread };
 /// The readiness check writes to the disk, so pages of other origins may not cause it.
 pub(crate) const READY: Route = Route { path: "/ready", methods: READ, pages: PageAccess::OfOwnOrigin };
 pub(crate) const BACKUP: Route = Route { path: "/backup", methods: "GET", pages: PageAccess::None };
 
-pub(crate) const ROUTES: [&Route; 13] = [
+pub(crate) const ROUTES: [&Route; 14] = [
     &EVENTS,
     &METRICS,
     &TURNS,
@@ -65,6 +67,7 @@ pub(crate) const ROUTES: [&Route; 13] = [
     &PRICES,
     &ALL_TURNS,
     &EXPORT,
+    &FEED,
     &HEALTH,
     &READY,
     &BACKUP,

@@ -101,6 +101,8 @@ pub(crate) enum Unavailable {
     TooMuchUnread,
     #[error("too many others ask for reports: ask again later")]
     TooManyReports,
+    #[error("too many others read the feed (`http.max_feed_readers`): ask again later")]
+    TooManyReaders,
     /// Some events of the request may be durable and others not.
     #[error("{0}, and the outcome is unknown: send the same events again later")]
     OutcomeUnknown(&'static str),

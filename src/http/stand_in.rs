@@ -119,7 +119,10 @@ impl StandIn {
                 inspect_sweeper: Probe::start(|_| pending()).recipient(),
             },
         };
-        (Api::new(handles, settings), seen)
+        let api = Api::new(handles, settings);
+        // A test that reads an answer to its end would wait for the end of a stream.
+        api.end_feeds();
+        (api, seen)
     }
 
     pub(super) fn serving(self) -> Api {

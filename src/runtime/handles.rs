@@ -1,10 +1,11 @@
 use actix::{Actor, MailboxError, Recipient};
 
 use crate::actors::{
-    BackUp, BuildReport, CheckWrite, CountWork, Facts, FindRevision, InspectConversation, InspectStore, InspectSweeper,
-    ListConversations, ListOpenTurns, ListSealed, ListTurns, Load, Observe, Scrub, StoreReader, StoreReport,
-    SweeperReport, WorkCounts,
+    BackUp, BuildReport, CheckWrite, CountWork, Facts, Feed, FeedStart, FindRevision, InspectConversation,
+    InspectStore, InspectSweeper, ListConversations, ListOpenTurns, ListSealed, ListTurns, Load, Observe, Scrub,
+    StoreReader, StoreReport, SweeperReport, WorkCounts,
 };
+use crate::store::ListSealedError;
 
 /// The recipients of a running system, grouped by purpose.
 #[derive(Clone)]
@@ -141,6 +142,39 @@ impl Handles {
     #[must_use]
     pub fn on_this_thread(&self) -> Self {
         Self { reads: self.reads.on_this_thread(), ..self.clone() }
+    }
+
+    /// Begins a feed: all sealed turns from a position on, first those that the store has and then each new one. Fails
+    /// if the store cannot be read, or if the position is not of its lineage.
+    ///
+    /// A reader that keeps its last position can continue there after a restart, without a gap and without a double.
+    ///
+    /// ```
+    /// use turn_metrics::actors::{FeedStart, Observe};
+    /// use turn_metrics::runtime::Runtime;
+    /// use turn_metrics::turn::{ConversationId, Done, TurnEvent, TurnEventKind, TurnId};
+    ///
+    /// # actix::System::new().block_on(async {
+    /// let runtime = Runtime::builder().start().await?;
+    /// let handles = runtime.handles();
+    /// for name in ["one", "two", "three"] {
+    ///     let event = TurnEvent { turn_id: TurnId::new("t")?, kind: TurnEventKind::Done(Done::because("stop")) };
+    ///     let observe = Observe { conversation_id: ConversationId::new(name)?, events: vec![event] };
+    ///     handles.intake.observe.send(observe).await??;
+    /// }
+    /// let mut feed = handles.feed(FeedStart::First).await?;
+    /// let Some(first) = feed.next().await? else { panic!("the system has shut down") };
+    /// assert_eq!(first.conversation_id.as_str(), "one");
+    ///
+    /// let mut resumed = handles.feed(FeedStart::After(first.position)).await?;
+    /// let Some(second) = resumed.next().await? else { panic!("the system has shut down") };
+    /// assert_eq!((second.conversation_id.as_str(), second.position.number), ("two", 2));
+    /// # runtime.shutdown().await;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn feed(&self, start: FeedStart) -> Result<Feed, ListSealedError> {
+        Feed::begin(self.reads.list_sealed.clone(), &self.operations.facts, start).await
     }
 }
 

@@ -32,13 +32,13 @@ use tokio::sync::{oneshot, watch};
 
 pub use self::handles::{Handles, Intake, Operations, Reads, SystemReport};
 use crate::actors::{
-    AwaitEnd, Close, Directory, Drain, Facts, Load, Store, StoreReader, StoreRecipients, Subscription, Sweeper,
-    SweeperRecipients,
+    AwaitEnd, Close, Directory, Drain, Facts, Feed, FeedStart, Load, Store, StoreReader, StoreRecipients, Subscription,
+    Sweeper, SweeperRecipients,
 };
 use crate::clock::{RunningClock, SharedClock, SystemClock, SystemStopwatch};
 use crate::report::{NoPrices, SharedPriceBook};
 use crate::settings::{StoreSettings, TurnSettings};
-use crate::store::{Engine, Fault, Health, Location, OpenError, RedbEngine};
+use crate::store::{Engine, Fault, Health, ListSealedError, Location, OpenError, RedbEngine};
 
 /// A running system: the store, the directory with its conversations, and the sweeper, on a thread of their own.
 ///
@@ -134,6 +134,11 @@ impl Runtime {
     /// ```
     pub fn subscribe(&self) -> Subscription {
         self.handles.operations.facts.subscribe()
+    }
+
+    /// Begins a feed of all sealed turns from a position on; see [`Handles::feed`].
+    pub async fn feed(&self, start: FeedStart) -> Result<Feed, ListSealedError> {
+        self.handles.feed(start).await
     }
 
     /// Resolves when the directory, the store or the store's writer has ended although nobody stopped it. Then nothing

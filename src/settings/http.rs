@@ -40,6 +40,18 @@ section! {
         /// other backup is made, and the copy takes up disk space.
         backup_timeout: Duration = Duration::from_hours(1);
 
+        /// Clients that may read `GET /feed` at one time, but never more than half of `max_connections`, because each
+        /// occupies a connection. Further clients get 503.
+        max_feed_readers: usize = 512, 1..=1_000_000;
+
+        /// A stream of `GET /feed` ends after this time. Browsers and other clients continue where it ended, so
+        /// connections are renewed now and then.
+        feed_timeout: Duration = Duration::from_hours(1);
+
+        /// How often a stream of `GET /feed` has a comment, so that proxies do not take it for idle and the server
+        /// notices that a client has gone.
+        feed_heartbeat: Duration = Duration::from_secs(15);
+
         /// How long requests in flight may take to finish when the process is told to stop, rounded up to whole
         /// seconds. Many supervisors kill after 30 seconds; this leaves time to close the store.
         shutdown_timeout: Duration = Duration::from_secs(10);

@@ -70,6 +70,14 @@ fn subscribe() {
 }
 
 #[test]
+fn follow() {
+    let printed = run("follow", &[]);
+    let (copied, taken): (Vec<_>, Vec<_>) = printed.lines().partition(|line| line.starts_with("copied"));
+    assert_eq!(taken, ["1 first", "2 second", "3 third", "4 fourth", "1 first", "2 second", "3 third", "4 fourth"]);
+    assert_eq!(copied, ["first", "second", "third", "fourth"].map(|turn| format!("copied {turn} of c")));
+}
+
+#[test]
 fn ask() {
     let answers = [
         "one 1 t1: 0.003150000000 USD",

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use serde_json::Value;
 
-use crate::routes::{Route, own_status, routes};
+use crate::routes::{NO_STREAMS, Route, own_status, routes};
 use crate::server::{PATIENCE, Server, metrics};
 
 const DONE: &str = r#"{"type":"done","conversationId":"c","turnId":"t","reason":"stop"}"#;
@@ -55,7 +55,7 @@ fn server(settings: &[(&str, &str)]) -> (tempfile::TempDir, Server) {
 
 #[test]
 fn every_route_refuses_a_request_for_another_host_however_the_host_is_named() {
-    let (_directory, server) = server(&[]);
+    let (_directory, server) = server(&[NO_STREAMS]);
     let port = server.address.port();
     for (method, path, _) in requests() {
         for (line, headers) in [
@@ -79,7 +79,7 @@ fn every_route_refuses_a_request_for_another_host_however_the_host_is_named() {
 
 #[test]
 fn every_route_answers_requests_for_this_machine() {
-    let (_directory, server) = server(&[]);
+    let (_directory, server) = server(&[NO_STREAMS]);
     let port = server.address.port();
     for (method, path, statuses) in requests() {
         for (line, headers) in [

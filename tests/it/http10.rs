@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use crate::routes::routes;
+use crate::routes::{NO_STREAMS, routes};
 use crate::server::{PATIENCE, Server, turn_metrics};
 
 /// Sends a request and reads until the connection ends. Returns the head and the body.
@@ -38,7 +38,7 @@ fn unchunked(mut chunks: &[u8]) -> Vec<u8> {
 
 /// A server with a conversation whose metrics exceed a megabyte, which is more than the server caches.
 fn server(directory: &std::path::Path) -> Server {
-    let server = Server::start_with(directory, &[("HTTP__CACHE_BYTES", "16384")]);
+    let server = Server::start_with(directory, &[NO_STREAMS, ("HTTP__CACHE_BYTES", "16384")]);
     let mut events = String::new();
     for turn in 0..3000 {
         for event in [

@@ -16,6 +16,7 @@ mod damaged_files;
 mod embedding;
 #[cfg(feature = "testing")]
 mod examples;
+mod feed;
 #[cfg(target_os = "linux")]
 mod file_size;
 mod framing;

@@ -29,6 +29,9 @@ pub(crate) fn routes() -> Vec<Route> {
     routes
 }
 
+/// The setting that ends each stream of `/feed` at once. With it, the answer of every route has an end.
+pub(crate) const NO_STREAMS: (&str, &str) = ("HTTP__FEED_TIMEOUT", "1ms");
+
 /// The status of a request that reaches the resource: some lack a parameter, and no turn is sealed.
 pub(crate) fn own_status(path: &str) -> u16 {
     match path {

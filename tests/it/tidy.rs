@@ -47,7 +47,17 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
             &["answers"],
         ],
     ),
-    ("actors", &[&["end", "facts", "load", "reader"], &["store"], &["conversation"], &["directory"], &["sweeper"]]),
+    (
+        "actors",
+        &[
+            &["end", "load", "open_changes", "reader"],
+            &["facts"],
+            &["feed", "store"],
+            &["conversation"],
+            &["directory"],
+            &["sweeper"],
+        ],
+    ),
     ("http", &[&["access", "acknowledged"], &["error"], &["intake", "middleware"], &["resources"], &["transport"]]),
 ];
 

@@ -471,6 +471,10 @@ impl Conversation {
                 }
             }
         }
+        if let (Some(facts), false) = (&self.facts, commit.staged.is_empty()) {
+            let is_open = |id: &&TurnId| outcomes.get(*id) == Some(&TurnOutcome::Staged);
+            facts.note_open(&self.id, || commit.staged.iter().map(|change| &change.turn_id).filter(is_open));
+        }
         self.hand_out(tasks, &outcomes);
     }
 

@@ -4,6 +4,7 @@ use actix::{Message, Recipient};
 use tracing::error;
 
 use super::cache::BodyCache;
+use super::feed_control::FeedControl;
 use super::held_bytes::ReadBudget;
 use super::turnstile::Turnstile;
 use crate::clock::{SharedClock, SystemClock, system_time_zone};
@@ -27,6 +28,7 @@ pub struct Api {
     /// For questions that read a whole conversation, or all of its open turns.
     pub(crate) summaries: Turnstile,
     pub(crate) bodies: BodyCache,
+    pub(crate) feed: FeedControl,
     pub(crate) prices: SharedPriceBook,
     pub(crate) zone: Zone,
     pub(crate) clock: SharedClock,
@@ -39,9 +41,10 @@ impl Api {
         let budget = ByteBudget::new(settings.max_buffered_bytes);
         let bodies = BodyCache::new(settings.cache_bytes);
         let reads = ReadBudget::new(settings.max_read_bytes);
+        let feed = FeedControl::new(&settings);
         let (prices, zone, clock) = (Arc::new(NoPrices), system_time_zone(), Arc::new(SystemClock));
         let (reports, summaries) = (Turnstile::new(), Turnstile::new());
-        Self { handles, settings, budget, reads, reports, summaries, bodies, prices, zone, clock }
+        Self { handles, settings, budget, reads, reports, summaries, bodies, feed, prices, zone, clock }
     }
 
     /// Sets the prices for single turns, conversations and models. Pass the prices with which the
@@ -61,6 +64,15 @@ impl Api {
     #[must_use]
     pub fn with_clock(self, clock: SharedClock) -> Self {
         Self { clock, ..self }
+    }
+
+    /// Ends all streams of `GET /feed`, also those that begin later. Their clients continue from another server, or from
+    /// this one after its restart.
+    ///
+    /// `serve` does this when it is told to stop. A program with a server of its own calls it
+    /// before it stops the server, because a server waits for the answers that have begun.
+    pub fn end_feeds(&self) {
+        self.feed.end();
     }
 
     /// Returns the same API for the application of one worker. The worker's reads are answered on the calling thread;

@@ -13,12 +13,14 @@
 //! - `prices`: `GET /prices`.
 //! - `all_turns`: `GET /turns`.
 //! - `export`: `GET /export`.
+//! - `feed`: `GET /feed`.
 //! - `query`: the parameters of a request.
 //! - `answer`: sends an answer in one piece.
 //! - `pieces`: reads and sends an answer piece by piece.
 //! - `turn_list`: the turns of a conversation as such an answer.
 //! - `sealed_list`: the turns of all conversations as such an answer.
 //! - `held_bytes`: the memory for answers that clients have not read yet, which all requests share.
+//! - `feed_control`: limits the readers of the feed over all workers, and ends their streams.
 //! - `turnstile`: limits how many requests compute a report at the same time.
 //! - `parts`: hands a long answer to its connection part by part.
 //! - `backup`: `GET /backup`.
@@ -36,6 +38,8 @@ pub(crate) mod cache;
 pub(crate) mod conversations;
 pub(crate) mod events;
 pub(crate) mod export;
+pub(crate) mod feed;
+pub(crate) mod feed_control;
 pub(crate) mod health;
 pub(crate) mod held_bytes;
 pub(crate) mod metrics;

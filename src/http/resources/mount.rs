@@ -3,11 +3,12 @@ use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{HttpResponse, Resource};
 
 use super::api::Api;
+use super::feed::hub::Hub;
 use super::{
-    all_turns, backup, conversations, events, export, health, metrics, prices, stats, summary, throughput, turns,
+    all_turns, backup, conversations, events, export, feed, health, metrics, prices, stats, summary, throughput, turns,
 };
 use crate::http::access::{
-    ALL_TURNS, BACKUP, CONVERSATIONS, EVENTS, EXPORT, HEALTH, METRICS, PRICES, READY, Route, STATS, SUMMARY,
+    ALL_TURNS, BACKUP, CONVERSATIONS, EVENTS, EXPORT, FEED, HEALTH, METRICS, PRICES, READY, Route, STATS, SUMMARY,
     THROUGHPUT, TURNS,
 };
 use crate::http::error::ApiError;
@@ -35,6 +36,8 @@ pub fn resources(api: &Api) -> impl FnOnce(&mut ServiceConfig) + use<> {
     move |config| {
         config
             .app_data(api)
+            // One for each worker, because this function runs for each.
+            .app_data(Data::new(Hub::default()))
             .service(only(&EVENTS, [web::post().to(events::post)]))
             .service(only(&METRICS, read(|route| route.to(metrics::get))))
             .service(only(&TURNS, read(|route| route.to(turns::get))))
@@ -45,6 +48,7 @@ pub fn resources(api: &Api) -> impl FnOnce(&mut ServiceConfig) + use<> {
             .service(only(&PRICES, read(|route| route.to(prices::get))))
             .service(only(&ALL_TURNS, read(|route| route.to(all_turns::get))))
             .service(only(&EXPORT, read(|route| route.to(export::get))))
+            .service(only(&FEED, [web::get().to(feed::get)]))
             .service(only(&HEALTH, read(|route| route.to(health::health))))
             .service(only(&READY, read(|route| route.to(health::ready))));
     }

@@ -92,17 +92,23 @@ impl SealedList {
             json.push(b',');
         }
         self.place.is_any_written = true;
-        json.extend(format!(r#"{{"position":"{}","conversationId":"#, sealed.position).bytes());
-        write(&sealed.conversation_id, json)?;
-        let brace = json.len();
-        write(&sealed.turn, json)?;
-        // The fields of the turn continue the object.
-        json[brace] = b',';
+        write_turn(sealed, json)?;
         if self.form == Form::Lines {
             json.push(b'\n');
         }
         Ok(())
     }
+}
+
+/// Writes a turn with its position and its conversation, as one JSON object.
+pub(crate) fn write_turn(sealed: &PositionedTurn, json: &mut Vec<u8>) -> Result<(), ApiError> {
+    json.extend(format!(r#"{{"position":"{}","conversationId":"#, sealed.position).bytes());
+    write(&sealed.conversation_id, json)?;
+    let brace = json.len();
+    write(&sealed.turn, json)?;
+    // The fields of the turn continue the object.
+    json[brace] = b',';
+    Ok(())
 }
 
 impl Pieces for SealedList {

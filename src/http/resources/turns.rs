@@ -88,7 +88,7 @@ async fn write_open(open: &OpenTurns, json: &mut Vec<u8>) -> Result<(), ApiError
 /// An open turn, with the data that is known so far.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct OpenEntry<'a> {
+pub(crate) struct OpenEntry<'a> {
     turn_id: &'a TurnId,
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<&'a Label>,
@@ -99,7 +99,7 @@ struct OpenEntry<'a> {
 }
 
 impl<'a> OpenEntry<'a> {
-    fn of(so_far: &'a SealedTurn) -> Self {
+    pub(crate) fn of(so_far: &'a SealedTurn) -> Self {
         Self {
             turn_id: &so_far.metrics.turn_id,
             model: so_far.model.as_ref(),

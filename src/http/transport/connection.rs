@@ -16,6 +16,7 @@ use super::framing::LastBody;
 use super::open_connections::{OpenConnections, Place};
 use super::refusal;
 use crate::http::middleware::unread::Holding;
+use crate::http::resources::feed::hang_up::HangUp;
 use crate::settings::HttpSettings;
 
 /// The longest wait. Adding it to a moment does not overflow.
@@ -83,6 +84,11 @@ impl<T> Connection<T> {
     /// Returns the open connections of the worker, including this one.
     pub(crate) fn open(&self) -> OpenConnections {
         self.place.open().clone()
+    }
+
+    /// Returns the handle that closes the connection as soon as it waits for its client.
+    pub(crate) fn hang_up(&self) -> HangUp {
+        self.place.hang_up()
     }
 
     /// Returns the shared state of a body that ends with the connection, for [`frame`](super::framing::frame).

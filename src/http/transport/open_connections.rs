@@ -5,6 +5,8 @@ use std::task::{Context, Waker};
 use indexmap::IndexMap;
 use tokio::time::Instant;
 
+use crate::http::resources::feed::hang_up::HangUp;
+
 /// The open connections of one worker. If there are more of them than allowed, the one that is idle for longest has to
 /// close.
 #[derive(Clone)]
@@ -23,6 +25,8 @@ struct Entry {
     /// Whether it waits for its client: for the next request, or until the client reads an answer.
     is_idle: Cell<bool>,
     is_to_close: Cell<bool>,
+    /// Whether it has to close as soon as it waits for its client.
+    hangs_up: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -58,6 +62,7 @@ impl OpenConnections {
             active_at: Cell::new(Instant::now()),
             is_idle: Cell::new(true),
             is_to_close: Cell::new(false),
+            hangs_up: Cell::new(false),
             waker: RefCell::default(),
         });
         let number = inner.next.replace(inner.next.get() + 1);
@@ -90,9 +95,20 @@ impl Place {
         }
     }
 
-    /// Returns whether the connection has to make room for another one.
+    /// Returns whether the connection has to close: it makes room for another one, or was told to hang up.
     pub(crate) fn is_to_close(&self) -> bool {
-        self.entry.is_to_close.get()
+        self.entry.is_to_close.get() || self.entry.hangs_up.get()
+    }
+
+    /// Returns the handle that closes the connection as soon as it waits for its client.
+    pub(crate) fn hang_up(&self) -> HangUp {
+        let entry = Rc::clone(&self.entry);
+        HangUp::new(move || {
+            entry.hangs_up.set(true);
+            if let Some(waker) = entry.waker.borrow_mut().take() {
+                waker.wake();
+            }
+        })
     }
 
     /// Returns the open connections, including this one.
@@ -110,6 +126,27 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_that_was_told_to_hang_up_closes_even_if_bytes_leave_in_between() {
+        let open = OpenConnections::new(2);
+        let (place, other) = (open.enter(), open.enter());
+        let woken = std::sync::Arc::new(Woken(false.into()));
+        let waker = std::sync::Arc::clone(&woken).into();
+        place.waits(false, &Context::from_waker(&waker));
+        place.hang_up().unless_client_reads();
+        assert!(woken.0.load(std::sync::atomic::Ordering::SeqCst), "it would not notice before its client reads");
+        place.is_active();
+        assert!(place.is_to_close() && !other.is_to_close());
+    }
+
+    struct Woken(std::sync::atomic::AtomicBool);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn the_idlest_makes_room_and_one_that_is_at_work_does_not() {

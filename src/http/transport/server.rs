@@ -13,7 +13,7 @@ use actix_service::{IntoServiceFactory, ServiceFactoryExt, map_config};
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{AppConfig, Server, ServiceFactory, ServiceRequest, ServiceResponse, fn_service};
 use actix_web::middleware::{Next, from_fn};
-use actix_web::{App, Error, HttpResponse, web};
+use actix_web::{App, Error, HttpResponse, rt, web};
 use tokio::net::TcpStream;
 
 use super::connection::{Connection, keep_time};
@@ -51,6 +51,11 @@ pub fn serve(listener: TcpListener, api: Api) -> io::Result<Server> {
         .disable_signals();
     let hosts = Hosts::of(listener.local_addr()?, &settings.host_names);
     let stopping = server.graceful_shutdown_signal();
+    let (stopped, feed) = (stopping.clone(), api.feed.clone());
+    rt::spawn(async move {
+        stopped.notified().await;
+        feed.end();
+    });
     Ok(server.listen("http", listener, move || connections(&api, &hosts, most, stopping.clone()))?.run())
 }
 
@@ -125,6 +130,7 @@ fn connections(
             data.insert(connection.head());
             data.insert(connection.open());
             data.insert(connection.last_body());
+            data.insert(connection.hang_up());
         })
         .h1(map_config(app, |()| AppConfig::default()));
     fn_service(move |stream: TcpStream| {
@@ -187,7 +193,6 @@ mod tests {
 
     use actix_web::dev::ServerHandle;
     use actix_web::http::Method;
-    use actix_web::rt;
     use actix_web::test::TestRequest;
     use futures_util::future::join_all;
 

@@ -2,7 +2,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use super::done;
-use crate::routes::{Route, own_status, routes};
+use crate::routes::{NO_STREAMS, Route, own_status, routes};
 use crate::server::{PATIENCE, Server, metrics};
 
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"];
@@ -29,7 +29,7 @@ fn exchange(server: &Server, line: &str, headers: &[&str]) -> (u16, String) {
 
 fn server() -> (tempfile::TempDir, Server) {
     let directory = tempfile::tempdir().unwrap();
-    let server = Server::start(directory.path());
+    let server = Server::start_with(directory.path(), &[NO_STREAMS]);
     (directory, server)
 }
 
@@ -168,7 +168,7 @@ fn a_page_gets_from_each_route_what_the_route_allows_and_changes_nothing() {
 #[test]
 fn pages_of_origins_that_are_not_named_may_not_read() {
     let directory = tempfile::tempdir().unwrap();
-    let server = Server::start_with(directory.path(), &[("HTTP__ALLOWED_ORIGINS", "https://app.example")]);
+    let server = Server::start_with(directory.path(), &[NO_STREAMS, ("HTTP__ALLOWED_ORIGINS", "https://app.example")]);
     for Route { path, pages, .. } in routes() {
         for (origin, is_named) in [
             ("https://app.example", true),

@@ -1,0 +1,398 @@
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use actix_web::rt;
+use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt};
+use indexmap::IndexMap;
+use tokio::sync::{Notify, watch};
+use tokio::task::{JoinHandle, yield_now};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tracing::error;
+
+use super::hang_up::HangUp;
+use super::line;
+#[cfg(test)]
+use super::ring::RingLimits;
+use super::ring::{Line, Ring};
+use crate::actors::{Feed, ListOpenTurns, OpenWatch};
+use crate::http::resources::api::{Api, ask_store};
+use crate::store::{Position, SealedPage};
+use crate::turn::{ConversationId, TurnId};
+
+/// An open turn is shown at most once in this time.
+const OPEN_EVERY: Duration = Duration::from_secs(1);
+
+/// How many conversations with changed open turns are read at once. Sealed turns wait meanwhile.
+const OPEN_AT_ONCE: usize = 16;
+
+/// The pause after a read that failed.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Follows the sealed turns and the changes of open turns, for all readers of one worker. It belongs to the worker's
+/// thread. Clones share it.
+///
+/// It has one subscription, which begins with the first reader and ends with the last one.
+#[derive(Clone, Default)]
+pub(crate) struct Hub(Rc<RefCell<State>>);
+
+#[derive(Default)]
+struct State {
+    ring: Ring,
+    /// The task and its watch on open turns, while there are readers.
+    running: Option<(JoinHandle<()>, Rc<OpenWatch>)>,
+    /// The number of tasks that were started so far.
+    tasks: u64,
+    /// The position up to which the lines of turns are in the ring.
+    position: u64,
+    next_seat: u64,
+    /// The seats of readers of all conversations.
+    of_all: IndexMap<u64, Rc<Waiting>>,
+    /// The seats of readers of one conversation.
+    of_one: HashMap<ConversationId, IndexMap<u64, Rc<Waiting>>>,
+}
+
+/// What waits for one reader.
+#[derive(Default)]
+struct Waiting {
+    /// Wakes the reader.
+    news: Notify,
+    /// Whether the stream has to end.
+    has_ended: Cell<bool>,
+    hang_up: Option<HangUp>,
+    /// For a reader of all conversations: the number of its next line.
+    next: Cell<u64>,
+    /// For a reader of one conversation: the numbers of its lines. `None` if there were too many.
+    lines: RefCell<Option<VecDeque<u64>>>,
+    /// For a reader of one conversation: the position of the hub before the first of these lines. There is no turn of
+    /// the conversation between the last one that the reader took and this position.
+    before: Cell<u64>,
+}
+
+/// The place of one reader at its hub. Dropping it leaves the hub.
+pub(super) struct Seat {
+    hub: Hub,
+    number: u64,
+    conversation_id: Option<ConversationId>,
+    waiting: Rc<Waiting>,
+}
+
+/// What a reader gets from its hub.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// The next line.
+    Line(Line),
+    /// There is no line yet.
+    Nothing,
+    /// Lines for this reader are gone. It has everything up to the position, and has to read the store from there on.
+    Behind { after: u64 },
+    /// The stream has to end.
+    End,
+}
+
+impl Hub {
+    #[cfg(test)]
+    pub(super) fn with_limits(limits: RingLimits) -> Self {
+        Self(Rc::new(RefCell::new(State { ring: Ring::new(limits), ..State::default() })))
+    }
+
+    /// Returns a seat for a reader. `latest` is the position of the latest turn, read just before. The caller has to
+    /// read the store up to [`Seat::position`].
+    pub(super) fn enter(
+        &self,
+        api: &Api,
+        conversation_id: Option<ConversationId>,
+        latest: Position,
+        hang_up: Option<HangUp>,
+    ) -> Seat {
+        let mut state = self.0.borrow_mut();
+        let watch = match &state.running {
+            Some((_, watch)) => Rc::clone(watch),
+            None => self.start(&mut state, api, latest),
+        };
+        watch.enter(conversation_id.as_ref());
+        let waiting = Rc::new(Waiting { hang_up, ..Waiting::default() });
+        waiting.join(&state);
+        let number = state.next_seat;
+        state.next_seat += 1;
+        let seats = match &conversation_id {
+            Some(id) => state.of_one.entry(id.clone()).or_default(),
+            None => &mut state.of_all,
+        };
+        seats.insert(number, Rc::clone(&waiting));
+        Seat { hub: self.clone(), number, conversation_id, waiting }
+    }
+
+    /// Starts the task that follows the turns after `latest`.
+    fn start(&self, state: &mut State, api: &Api, latest: Position) -> Rc<OpenWatch> {
+        let facts = &api.handles.operations.facts;
+        let feed = Feed::after(api.handles.reads.list_sealed.clone(), facts, latest);
+        let watch = Rc::new(facts.watch_open());
+        state.tasks += 1;
+        let ending = Ending { hub: self.clone(), task: state.tasks };
+        let run = Self::run(self.clone(), api.clone(), feed, Rc::clone(&watch), api.feed.ended());
+        state.position = latest.number;
+        let task = rt::spawn(async move {
+            let _ending = ending;
+            run.await;
+        });
+        state.running = Some((task, Rc::clone(&watch)));
+        watch
+    }
+
+    async fn run(self, api: Api, feed: Feed, watch: Rc<OpenWatch>, mut ended: watch::Receiver<bool>) {
+        // A page that is being read stays in this stream, so the other branches below never interrupt it.
+        let mut pages = pin!(stream::unfold(feed, |mut feed| async {
+            let page = feed.next_page().await.transpose()?;
+            if page.is_err() {
+                sleep(RETRY_AFTER).await;
+            }
+            Some((page, feed))
+        }));
+        let mut ticks = interval(OPEN_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut changed = Vec::new().into_iter();
+        loop {
+            let is_idle = changed.len() == 0;
+            tokio::select! {
+                biased;
+                _ = ended.wait_for(|ended| *ended) => return,
+                page = pages.next() => match page {
+                    Some(Ok(page)) => self.publish(&page),
+                    Some(Err(fault)) => error!(cause = fault.in_full(), "the store could not be read for the feed"),
+                    None => return,
+                },
+                () = std::future::ready(()), if !is_idle => {
+                    let some: Vec<_> = changed.by_ref().take(OPEN_AT_ONCE).collect();
+                    self.show_open(&api, some).await;
+                    // The time counts from here on, as a turn of these may change at once.
+                    ticks.reset();
+                }
+                _ = ticks.tick(), if is_idle => changed = watch.take().into_iter().collect::<Vec<_>>().into_iter(),
+            }
+            // The readers run now, before the ring is filled further.
+            yield_now().await;
+        }
+    }
+
+    /// Puts the lines of sealed turns into the ring, but only those of turns that somebody reads.
+    fn publish(&self, page: &SealedPage) {
+        let mut state = self.0.borrow_mut();
+        for turn in &page.turns {
+            // If a turn cannot be written, the log has the reason.
+            if state.is_read(&turn.conversation_id)
+                && let Ok(text) = line::sealed(turn)
+            {
+                let line = Line { position: Some(turn.position.number), text: text.into() };
+                state.push(&turn.conversation_id, line);
+            }
+            state.position = turn.position.number;
+        }
+        state.position = page.next.number;
+        state.wake_readers_of_all();
+    }
+
+    /// Reads open turns that have changed, and puts their lines into the ring. A turn that is sealed by now is no
+    /// longer open, and has no line.
+    ///
+    /// No sealed turn is published meanwhile. So a line of an open turn never comes after that of the sealed turn.
+    async fn show_open(&self, api: &Api, changed: Vec<(ConversationId, HashSet<TurnId>)>) {
+        let list = |(conversation_id, _): &(ConversationId, _)| {
+            let list = ListOpenTurns { conversation_id: conversation_id.clone() };
+            ask_store(&api.handles.reads.list_open_turns, list)
+        };
+        let open = join_all(changed.iter().map(list)).await;
+        let mut state = self.0.borrow_mut();
+        for ((id, turns), open) in changed.iter().zip(open) {
+            // The store's failure is logged. The next change of these turns shows them.
+            let Ok(open) = open else { continue };
+            for staged in open.turns.iter().filter(|staged| turns.contains(&staged.turn.id)) {
+                if state.is_read(id)
+                    && let Ok(text) = line::open(id, &staged.turn.so_far())
+                {
+                    state.push(id, Line { position: None, text: text.into() });
+                }
+            }
+        }
+        state.wake_readers_of_all();
+    }
+}
+
+impl State {
+    fn is_read(&self, id: &ConversationId) -> bool {
+        !self.of_all.is_empty() || self.of_one.contains_key(id)
+    }
+
+    fn push(&mut self, id: &ConversationId, line: Line) {
+        let number = self.ring.push(line);
+        let most = self.ring.limits().waiting;
+        for waiting in self.of_one.get(id).into_iter().flat_map(IndexMap::values) {
+            let mut lines = waiting.lines.borrow_mut();
+            if let Some(numbers) = &mut *lines {
+                if numbers.is_empty() {
+                    waiting.before.set(self.position);
+                }
+                numbers.push_back(number);
+                if numbers.len() > most {
+                    *lines = None;
+                }
+            }
+            waiting.news.notify_one();
+        }
+    }
+
+    fn wake_readers_of_all(&self) {
+        self.of_all.values().for_each(|waiting| waiting.news.notify_one());
+    }
+
+    fn seats(&self) -> impl Iterator<Item = &Rc<Waiting>> {
+        self.of_all.values().chain(self.of_one.values().flat_map(IndexMap::values))
+    }
+}
+
+/// Ends the streams of a hub when its task ends, in whichever way. It is dropped with the task.
+struct Ending {
+    hub: Hub,
+    /// The number of the task.
+    task: u64,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let mut state = self.hub.0.borrow_mut();
+        if state.running.is_none() || state.tasks != self.task {
+            // The last reader of this task has left, and the hub may serve others by now.
+            return;
+        }
+        for waiting in state.seats() {
+            waiting.has_ended.set(true);
+            waiting.news.notify_one();
+            if let Some(hang_up) = &waiting.hang_up {
+                hang_up.unless_client_reads();
+            }
+        }
+        // Readers that come later get a new task, and are not served by the ring of this one.
+        state.of_all.clear();
+        state.of_one.clear();
+        state.ring = Ring::new(state.ring.limits());
+        state.running = None;
+    }
+}
+
+impl Waiting {
+    /// Makes the reader wait for the lines that come from now on.
+    fn join(&self, state: &State) {
+        self.next.set(state.ring.end());
+        *self.lines.borrow_mut() = Some(VecDeque::new());
+    }
+}
+
+impl Seat {
+    /// Returns the position up to which a reader has to read the store before it takes lines. The lines of later turns
+    /// come from the hub.
+    pub(super) fn position(&self) -> u64 {
+        self.hub.0.borrow().position
+    }
+
+    /// The conversation whose events the reader gets; `None` for all.
+    pub(super) fn conversation_id(&self) -> Option<&ConversationId> {
+        self.conversation_id.as_ref()
+    }
+
+    /// Returns the position up to which the reader has everything, if `taken` is the position of its last turn.
+    pub(super) fn seen(&self, taken: u64) -> u64 {
+        let state = self.hub.0.borrow();
+        let is_waiting = match self.conversation_id {
+            None => self.waiting.next.get() != state.ring.end(),
+            Some(_) => self.waiting.lines.borrow().as_ref().is_none_or(|numbers| !numbers.is_empty()),
+        };
+        if is_waiting { taken } else { taken.max(state.position) }
+    }
+
+    /// Returns whether the stream has to end.
+    pub(super) fn has_ended(&self) -> bool {
+        self.waiting.has_ended.get()
+    }
+
+    /// Leaves out all lines so far. The reader then has to read the store up to [`Self::position`].
+    pub(super) fn join_again(&self) {
+        self.waiting.join(&self.hub.0.borrow());
+    }
+
+    /// Takes the next line. `taken` is the position up to which the reader has everything.
+    pub(super) fn take(&self, taken: u64) -> Taken {
+        let Waiting { has_ended, next, lines, before, .. } = &*self.waiting;
+        if has_ended.get() {
+            return Taken::End;
+        }
+        let state = self.hub.0.borrow();
+        if self.conversation_id.is_none() {
+            return match state.ring.get(next.get()) {
+                Some(line) => {
+                    next.set(next.get() + 1);
+                    Taken::Line(line.clone())
+                }
+                None if next.get() == state.ring.end() => Taken::Nothing,
+                None => Taken::Behind { after: taken },
+            };
+        }
+        let behind = Taken::Behind { after: before.get().max(taken) };
+        let mut lines = lines.borrow_mut();
+        let Some(numbers) = &mut *lines else { return behind };
+        match numbers.front().map(|number| state.ring.get(*number)) {
+            Some(Some(line)) => {
+                numbers.pop_front();
+                Taken::Line(line.clone())
+            }
+            Some(None) => behind,
+            None => Taken::Nothing,
+        }
+    }
+
+    /// Returns the length of the line that [`Self::take`] would return.
+    pub(super) fn next_len(&self) -> usize {
+        let state = self.hub.0.borrow();
+        let number = match &self.conversation_id {
+            None => Some(self.waiting.next.get()),
+            Some(_) => self.waiting.lines.borrow().as_ref().and_then(|numbers| numbers.front().copied()),
+        };
+        number.and_then(|number| state.ring.get(number)).map_or(0, |line| line.text.len())
+    }
+
+    /// Waits until there may be something to take.
+    pub(super) async fn news(&self) {
+        self.waiting.news.notified().await;
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut state = self.hub.0.borrow_mut();
+        if self.waiting.has_ended.get() {
+            return;
+        }
+        if let Some((_, watch)) = &state.running {
+            watch.leave(self.conversation_id.as_ref());
+        }
+        match &self.conversation_id {
+            None => drop(state.of_all.swap_remove(&self.number)),
+            Some(id) => {
+                if let Some(seats) = state.of_one.get_mut(id) {
+                    seats.swap_remove(&self.number);
+                    if seats.is_empty() {
+                        state.of_one.remove(id);
+                    }
+                }
+            }
+        }
+        if state.of_all.is_empty() && state.of_one.is_empty() {
+            if let Some((task, _)) = state.running.take() {
+                task.abort();
+            }
+            state.ring = Ring::new(state.ring.limits());
+        }
+    }
+}
