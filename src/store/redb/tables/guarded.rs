@@ -195,6 +195,10 @@ mod tests {
                 Ok(None) => panic!("{key:?} is taken for a row that was never there"),
                 Err(_) => told += 1,
             }
+            // A range reads all rows, so few ranges are enough.
+            if nth % 23 > 0 {
+                continue;
+            }
             let (mut forward, mut back, mut damaged) = (0, 0, 0);
             let mut count = |sound: &mut u64, row: Result<&[u8], DamagedRecord>| {
                 *if row.is_ok() { sound } else { &mut damaged } += 1;

@@ -172,7 +172,7 @@ mod tests {
         {
             let mut index = txn.open_table(INDEX).unwrap();
             (0..ROWS).for_each(|nth| {
-                drop(index.insert((nth % 100, nth * 7), StoredOrdinal::seal((nth % 100, nth * 7), 1)).unwrap())
+                drop(index.insert((nth % 100, nth * 7), StoredOrdinal::seal((nth % 100, nth * 7), 1)).unwrap());
             });
         }
         txn.commit().unwrap();

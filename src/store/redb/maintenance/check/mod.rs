@@ -33,7 +33,7 @@ mod sums;
 #[cfg(test)]
 mod sums_tests;
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;
 
 use std::io;
 use std::path::{Path, PathBuf};

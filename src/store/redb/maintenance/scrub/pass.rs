@@ -7,9 +7,13 @@ use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::findings::Finding;
 use crate::store::redb::tables::guarded::visit_from;
 use crate::store::redb::tables::indexed::Indexed;
+use crate::store::redb::tables::meta::MetaRows;
 use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
 use crate::store::redb::tables::row::{KeyOf, Row, Rows};
-use crate::store::redb::tables::schema::INDEX;
+use crate::store::redb::tables::schema::{
+    Activity, ConversationSumRows, Conversations, Costs, INDEX, Keys, Labels, OpenTurnSteps, OpenTurns, Positions,
+    Rollups, Turns,
+};
 use crate::store::redb::unwind;
 
 /// A walk over all rows of the tables, in steps. Each step may see another snapshot.
@@ -27,58 +31,56 @@ type Step = fn(&mut Walk<'_>, &Tables) -> Result<(), Failure>;
 impl Pass {
     /// The tables in the order in which a pass reads them, each with how its rows are checked.
     const TABLES: [(&'static str, Step); 13] = [
-        ("meta", |walk, tables| {
+        (MetaRows::NAME, |walk, tables| {
             walk.table(&tables.meta, |name| Place::of(format!("`{name}` of the store")), |_, _| Ok(()))
         }),
-        ("conversation_keys", |walk, tables| {
-            walk.table(&tables.keys, |id| Place::of_id(id), |id, key| tables.key(id, key))
-        }),
-        ("conversations", |walk, tables| {
+        (Keys::NAME, |walk, tables| walk.table(&tables.keys, |id| Place::of_id(id), |id, key| tables.key(id, key))),
+        (Conversations::NAME, |walk, tables| {
             walk.table(
                 &tables.conversations,
                 |key| Place::of_key("", *key),
                 |key, record| tables.conversation(*key, record),
             )
         }),
-        ("turns", |walk, tables| {
+        (Turns::NAME, |walk, tables| {
             let place = |(key, ordinal): &(u64, u64)| Place::of_key(&format!("turn {ordinal} of "), *key);
             walk.table(&tables.turns, place, |(key, ordinal), record| tables.turn(*key, *ordinal, record))
         }),
         ("turn_index", |walk, tables| walk.index(tables)),
-        ("open_turns", |walk, tables| {
+        (OpenTurns::NAME, |walk, tables| {
             let place = |(key, turn_id): &(u64, &str)| Place::of_key(&format!("open turn {turn_id} of "), *key);
             walk.table(&tables.open_turns, place, |(key, turn_id), head| tables.open_turn(*key, turn_id, head))
         }),
-        ("open_steps", |walk, tables| {
+        (OpenTurnSteps::NAME, |walk, tables| {
             let place = |(key, turn_id, step): &(u64, &str, u32)| {
                 Place::of_key(&format!("step {step} of open turn {turn_id} of "), *key)
             };
             walk.table(&tables.open_steps, place, |(key, turn_id, step), _| tables.open_step(*key, turn_id, *step))
         }),
-        ("activity", |walk, tables| {
+        (Activity::NAME, |walk, tables| {
             walk.table(&tables.activity, |(_, id)| Place::of_id(id), |place, key| tables.activity(*place, key))
         }),
-        ("positions", |walk, tables| {
+        (Positions::NAME, |walk, tables| {
             let place = |position: &u64| Place::of(format!("position {position}"));
             walk.table(&tables.positions, place, |position, at| tables.position(*position, at))?;
             walk.end_of_positions(tables)
         }),
-        ("labels", |walk, tables| {
+        (Labels::NAME, |walk, tables| {
             walk.table(
                 &tables.rollups.labels,
                 |hash| Place::of(format!("label {hash:016x}")),
                 |_, label| Tables::label(label),
             )
         }),
-        ("rollups", |walk, tables| {
+        (Rollups::NAME, |walk, tables| {
             let place = |key: &(u8, i64, u64)| Place::of(format!("rollup {key:?}"));
             walk.table(&tables.rollups.rollups, place, |key, rollup| tables.rollup(*key, rollup))
         }),
-        ("costs", |walk, tables| {
+        (Costs::NAME, |walk, tables| {
             let place = |key: &(u32, u8, i64, u64)| Place::of(format!("cost {key:?}"));
             walk.table(&tables.rollups.costs, place, |key, cost| tables.cost(*key, cost))
         }),
-        ("conversation_sums", |walk, tables| {
+        (ConversationSumRows::NAME, |walk, tables| {
             let place = |(_, key): &(u32, u64)| Place::of(format!("the sums of conversation #{key}"));
             walk.table(&tables.rollups.conversations, place, |(_, key), sums| tables.conversation_sums(*key, sums))
         }),
