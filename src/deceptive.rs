@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 /// Returns whether a character changes how a reader sees the text around it: it changes the direction of writing, ends
 /// a line, or is a control character beyond ASCII.
-fn is_deceptive(c: char) -> bool {
+pub(crate) fn is_deceptive(c: char) -> bool {
     matches!(c, '\u{80}'..='\u{9f}' | '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
@@ -28,6 +28,17 @@ pub(crate) fn undeceptive(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
+/// Makes a text from outside safe for a terminal or a page: one line, without control characters and without characters that
+/// change the direction of text.
+#[cfg(feature = "server")]
+pub(crate) fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() || is_deceptive(c) { plain.extend(c.escape_unicode()) } else { plain.push(c) }
+    }
+    plain
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -40,5 +51,12 @@ mod tests {
         let escaped = undeceptive(&json);
         assert_eq!(escaped, r#""a\u202eb\u2066\u061c\u200f\u009b\u2028é""#);
         assert_eq!(serde_json::from_str::<String>(&escaped).unwrap(), text);
+    }
+
+    #[cfg(feature = "server")]
+    #[test]
+    fn no_control_character_is_left_in_a_plain_text() {
+        let text = plain("a\u{1b}[31m\n\u{9b}b\u{7f}\u{202e}c é✓");
+        assert_eq!(text, "a\\u{1b}[31m\\u{a}\\u{9b}b\\u{7f}\\u{202e}c é✓");
     }
 }

@@ -107,8 +107,8 @@
 //! - [`turn`]: what a turn is and how its events fold. Pure.
 //! - [`report`]: sums, figures and costs of many turns. Pure.
 //! - [`clock`], [`settings`]: clocks, and the settings.
-//! - `line_queue`, `deceptive`, `terminal`: a bounded queue of lines for a slow writer; texts that deceive their
-//!   reader; colours.
+//! - `line_queue`, `deceptive`, `readable`, `terminal`: a bounded queue of lines for a slow writer; texts that deceive
+//!   their reader; figures as people read them; colours.
 //! - `private_file`, then `link`: files that only their owner may read; symbolic links.
 //! - [`store`], `config`, `span_log`, `otel`, [`simulate`]: the storage; where settings come from; spans in a file and
 //!   over OTLP; a simulated kernel.
@@ -133,6 +133,8 @@ mod link;
 #[cfg(feature = "otel")]
 pub mod otel;
 mod private_file;
+#[cfg(feature = "server")]
+mod readable;
 pub mod recorder;
 pub mod report;
 pub mod runtime;

@@ -81,7 +81,8 @@ async fn demonstrate(args: &Args, data_dir: &TempDir, mut signals: Signals) -> R
     let mut service = Service::start(listener, &settings).await?;
     let url = service.url();
     let work = async {
-        output::print_apart(format!("turn-metrics listens on {url}; a simulated kernel sends it events\n\n")).await?;
+        output::print_apart(format!("The dashboard: {url}\nA simulated kernel sends events to this address.\n\n"))
+            .await?;
         drive(args, &url).await?;
         if !args.exit {
             output::print_apart("\nCtrl-C ends the service and removes its data.\n".to_owned()).await?;

@@ -12,7 +12,8 @@ use indicatif::ProgressDrawTarget;
 use tokio::sync::oneshot;
 
 use super::CliError;
-use crate::deceptive::undeceptive;
+pub(super) use crate::deceptive::plain;
+use crate::deceptive::{is_deceptive, undeceptive};
 use crate::line_queue;
 use crate::telemetry;
 use crate::terminal::takes_escapes;
@@ -87,22 +88,12 @@ pub(super) fn last_word(error: &dyn Error) -> String {
     line + "\n"
 }
 
-/// Makes a text from outside safe for a terminal: one line, without control characters and without characters that
-/// change the direction of text.
-pub(super) fn plain(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() || is_directional(c) { plain.extend(c.escape_unicode()) } else { plain.push(c) }
-    }
-    plain
-}
-
 /// Escapes characters in a JSON text that JSON allows unescaped and that could deceive the reader of a terminal, such
 /// as U+009B.
 pub(super) fn plain_json(json: &str) -> String {
     let mut plain = String::with_capacity(json.len());
     for c in json.chars() {
-        if c.is_control() || is_directional(c) {
+        if c.is_control() || is_deceptive(c) {
             // Writing to a string cannot fail.
             let _ = write!(plain, "\\u{:04x}", u32::from(c));
         } else {
@@ -110,10 +101,6 @@ pub(super) fn plain_json(json: &str) -> String {
         }
     }
     plain
-}
-
-fn is_directional(c: char) -> bool {
-    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -128,7 +115,6 @@ mod tests {
 
     #[test]
     fn no_control_character_reaches_a_terminal() {
-        assert_eq!(plain("a\u{1b}[31m\n\u{9b}b\u{7f}\u{202e}c é✓"), "a\\u{1b}[31m\\u{a}\\u{9b}b\\u{7f}\\u{202e}c é✓");
         let text = "\u{1b}\u{7f}\u{9b}\u{202e}é";
         let json = plain_json(&serde_json::to_string(text).unwrap());
         assert_eq!(json, "\"\\u001b\\u007f\\u009b\\u202eé\"");

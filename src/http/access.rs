@@ -73,13 +73,29 @@ pub(crate) const ROUTES: [&Route; 14] = [
     &BACKUP,
 ];
 
+pub(crate) const OVERVIEW_PAGE: Route = Route { path: "/", methods: READ, pages: PageAccess::Unread };
+pub(crate) const CONVERSATIONS_PAGE: Route =
+    Route { path: "/ui/conversations", methods: READ, pages: PageAccess::Unread };
+pub(crate) const CONVERSATION_PAGE: Route =
+    Route { path: "/ui/conversations/{id}/turns", methods: READ, pages: PageAccess::Unread };
+pub(crate) const MODELS_PAGE: Route = Route { path: "/ui/models", methods: READ, pages: PageAccess::Unread };
+/// The page shows whether a durable write works, so pages of other origins may not cause it.
+pub(crate) const SERVICE_PAGE: Route = Route { path: "/ui/service", methods: READ, pages: PageAccess::OfOwnOrigin };
+pub(crate) const STYLE: Route = Route { path: "/ui/style.css", methods: READ, pages: PageAccess::Unread };
+pub(crate) const ICON: Route = Route { path: "/ui/icon.svg", methods: READ, pages: PageAccess::Unread };
+
+/// The routes of the dashboard: its pages, and the files that they need.
+pub(crate) const PAGES: [&Route; 7] =
+    [&OVERVIEW_PAGE, &CONVERSATIONS_PAGE, &CONVERSATION_PAGE, &MODELS_PAGE, &SERVICE_PAGE, &STYLE, &ICON];
+
 impl PageAccess {
     /// Returns the access that web pages have to a path, which depends on the origin of the page. The path is decoded
     /// as it is for routing. No page may use a path that is not in the table, so a route that is missing there is
     /// closed to pages.
     pub(crate) fn of(path: &str) -> Self {
-        static PATTERNS: LazyLock<[(ResourceDef, PageAccess); ROUTES.len()]> =
-            LazyLock::new(|| ROUTES.map(|route| (ResourceDef::new(route.path), route.pages)));
+        static PATTERNS: LazyLock<Vec<(ResourceDef, PageAccess)>> = LazyLock::new(|| {
+            ROUTES.iter().chain(&PAGES).map(|route| (ResourceDef::new(route.path), route.pages)).collect()
+        });
         PATTERNS.iter().find(|(pattern, _)| pattern.is_match(path)).map_or(Self::None, |(_, pages)| *pages)
     }
 }
@@ -90,7 +106,11 @@ mod tests {
 
     #[test]
     fn pages_of_other_origins_may_read_these_routes_and_no_others() {
-        let open = ROUTES.iter().filter(|route| route.pages == PageAccess::OfAllowedOrigins).map(|route| route.path);
+        let open = ROUTES
+            .iter()
+            .chain(&PAGES)
+            .filter(|route| route.pages == PageAccess::OfAllowedOrigins)
+            .map(|route| route.path);
         let conversation = ["metrics", "turns", "summary"].map(|resource| format!("/conversations/{{id}}/{resource}"));
         let others = ["/conversations", "/stats", "/metrics/throughput", "/prices", "/turns"].map(str::to_owned);
         assert!(open.eq(conversation.into_iter().chain(others)), "what pages may read is decided here");
@@ -100,7 +120,9 @@ mod tests {
     fn a_path_that_is_not_listed_is_closed_to_pages() {
         assert_eq!(PageAccess::of("/health"), PageAccess::Unread);
         assert_eq!(PageAccess::of("/conversations/a b/turns"), PageAccess::OfAllowedOrigins);
-        for path in ["", "/", "/healthy", "/health/", "/conversations/c", "/conversations/c/d/turns", "/Events"] {
+        for path in
+            ["", "/ui", "/ui/", "//", "/healthy", "/health/", "/conversations/c", "/conversations/c/d/turns", "/Events"]
+        {
             assert_eq!(PageAccess::of(path), PageAccess::None, "{path}");
         }
     }
@@ -109,13 +131,14 @@ mod tests {
     fn each_route_of_this_file_is_in_the_list() {
         let source = include_str!("access.rs");
         let names = source.lines().filter_map(|line| line.strip_prefix("pub(crate) const ")?.split_once(": Route ="));
-        let list = source.split_once("const ROUTES: ").unwrap().1.split_once("];").unwrap().0;
+        let list = |name| source.split_once(name).unwrap().1.split_once("];").unwrap().0;
+        let list = [list("const ROUTES: "), list("const PAGES: ")].concat();
         let mut count = 0;
         for (name, _) in names {
             let is_listed = list.split(|c: char| !c.is_alphanumeric() && c != '_').any(|listed| listed == name);
-            assert!(is_listed, "add &{name} to `ROUTES` in src/http/access.rs");
+            assert!(is_listed, "add &{name} to `ROUTES` or `PAGES` in src/http/access.rs");
             count += 1;
         }
-        assert_eq!(count, ROUTES.len(), "a route of the list was not found in the source");
+        assert_eq!(count, ROUTES.len() + PAGES.len(), "a route of the list was not found in the source");
     }
 }

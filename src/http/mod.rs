@@ -2,7 +2,7 @@
 //!
 //! [`serve`] runs the whole service. A program with an actix server of its own mounts only the resources, under any
 //! scope, with `.configure(http::resources(&api.on_this_thread()))`. It adds [`backup_resource`] if it wants backups
-//! too.
+//! too. Only [`serve`] has the pages of the dashboard.
 //!
 //! # Parts
 //!
@@ -13,7 +13,8 @@
 //! - `error`: every failure as JSON. An answer never contains an internal cause.
 //! - `intake`: turns the bytes of a posted body into events.
 //! - `middleware`: the code that every request passes.
-//! - `resources`: answers the requests.
+//! - `resources`: answers the requests of programs.
+//! - `pages`: the dashboard, for people.
 //! - `transport`: connections and the server.
 //! - `stand_in`: a system for tests, which answers as the test says.
 //!
@@ -29,6 +30,7 @@ mod acknowledged;
 mod error;
 mod intake;
 mod middleware;
+mod pages;
 mod resources;
 #[cfg(test)]
 mod stand_in;

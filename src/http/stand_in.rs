@@ -1,7 +1,7 @@
 //! A system for tests that answers as the test says, and functions with which tests send requests to the application.
 
 use std::collections::HashMap;
-use std::future::{pending, ready};
+use std::future::pending;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
@@ -21,12 +21,12 @@ use tracing::subscriber::DefaultGuard;
 use uuid::Uuid;
 
 use super::Api;
-use super::access::{ROUTES, Route};
+use super::access::{PAGES, ROUTES, Route};
 use super::middleware::host::Hosts;
 use super::transport::server::app;
 use crate::actors::{
     BackUp, BuildReport, CheckWrite, Facts, FindRevision, ListConversations, ListOpenTurns, ListSealed, ListTurns,
-    Load, Observe, ObserveError, Receipt, StoreReport, TurnReceipt,
+    Load, Observe, ObserveError, Receipt, StoreReport, SweeperReport, TurnReceipt, WorkCounts,
 };
 use crate::report::{Breakdown, Rollup};
 use crate::runtime::{Handles, Intake, Operations, Reads};
@@ -64,7 +64,7 @@ pub(super) struct StandIn {
     pub(super) too_many_rows: bool,
     /// Whether costs are being computed anew with new prices.
     pub(super) is_repricing: bool,
-    /// The outcome of a readiness check. Without one, the check hangs.
+    /// The outcome of a readiness check. Without one, the check hangs, and so do questions about the state of the system.
     pub(super) check: Option<Result<(), CommitError>>,
     /// The backup that the system returns once. Without one, the system is busy.
     pub(super) backup: Option<Result<Backup, BackupError>>,
@@ -92,9 +92,14 @@ pub(super) struct Seen {
     pub(super) found: Vec<ConversationId>,
 }
 
+/// Returns the answer, or nothing if the system hangs.
+async fn after_hanging<T>(hangs: bool, answer: T) -> T {
+    if hangs { pending().await } else { answer }
+}
+
 impl StandIn {
     pub(super) fn start_with(self, settings: HttpSettings) -> (Api, Arc<Mutex<Seen>>) {
-        let (seen, full) = (self.seen.clone(), self.full);
+        let (seen, full, hangs) = (self.seen.clone(), self.full, self.check.is_none());
         let report = StoreReport { damage: self.damage, ..StoreReport::default() };
         let system = self.start();
         let handles = Handles {
@@ -113,10 +118,14 @@ impl StandIn {
                 check_write: system.clone().recipient(),
                 back_up: system.recipient(),
                 scrub: Probe::start(|_| pending()).recipient(),
-                count_work: Probe::start(|_| pending()).recipient(),
+                count_work: Probe::start(move |_| {
+                    let counts = WorkCounts { active_conversations: 3, in_flight: 2, warnings: 5, died: 0 };
+                    after_hanging(hangs, counts)
+                })
+                .recipient(),
                 inspect_conversation: Probe::start(|_| pending()).recipient(),
-                inspect_store: Probe::start(move |_| ready(report)).recipient(),
-                inspect_sweeper: Probe::start(|_| pending()).recipient(),
+                inspect_store: Probe::start(move |_| after_hanging(hangs, report)).recipient(),
+                inspect_sweeper: Probe::start(move |_| after_hanging(hangs, SweeperReport::default())).recipient(),
             },
         };
         let api = Api::new(handles, settings);
@@ -358,6 +367,7 @@ pub(super) fn observed(conversation: &str, turns: &[&str]) -> Observe {
 }
 
 /// The answer to a request.
+#[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
@@ -395,7 +405,7 @@ pub(super) fn routes() -> impl Iterator<Item = (Method, String)> {
         let method = route.methods.split(", ").next().unwrap();
         (method.parse().unwrap(), route.path.replace("{id}", "c"))
     };
-    ROUTES.iter().map(request).chain([(Method::GET, "/nowhere".to_owned())])
+    ROUTES.iter().chain(&PAGES).map(request).chain([(Method::GET, "/nowhere".to_owned())])
 }
 
 /// Sends a request to the whole application at `localhost`.

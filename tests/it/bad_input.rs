@@ -162,7 +162,7 @@ fn each_wrong_request_has_its_status_as_json() {
     let (_directory, server) = server(&[]);
     let mut client = server.client();
     for (method, path, status) in [
-        ("GET", "/", 404),
+        ("GET", "/nowhere", 404),
         ("GET", "/conversations/c", 404),
         ("GET", "/conversations//metrics", 404),
         ("GET", "/events", 405),

@@ -107,7 +107,7 @@ fn read_sized(stream: &mut TcpStream) -> (String, Vec<u8>) {
 fn every_route_answers_a_client_of_http_1_0_without_chunks() {
     let directory = tempfile::tempdir().unwrap();
     let server = server(directory.path());
-    let none = ["/nowhere", "/"].map(str::to_owned);
+    let none = ["/nowhere", "/ui/nowhere"].map(str::to_owned);
     for path in routes().into_iter().map(|route| route.path).chain(none) {
         for method in ["GET", "HEAD", "OPTIONS", "DELETE"] {
             let (head, _) = exchange(&server, &format!("{method} {path} HTTP/1.0\r\n\r\n"));

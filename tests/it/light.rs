@@ -35,6 +35,7 @@ const HEAVY: &[&str] = &[
     "genai-prices",
     "h2",
     "hyper",
+    "maud",
     "mimalloc",
     "opentelemetry",
     "opentelemetry_sdk",

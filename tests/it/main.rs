@@ -7,6 +7,7 @@ mod asking;
 mod attack;
 mod backup;
 mod bad_input;
+mod browser;
 mod check;
 mod clock;
 mod compact;
@@ -34,6 +35,7 @@ mod order;
 #[cfg(all(feature = "otel", feature = "testing"))]
 mod otel;
 mod overload;
+mod pages;
 mod program;
 mod public_api;
 mod receipt;

@@ -298,8 +298,8 @@ fn read_answer(stream: &mut impl BufRead, is_head: bool) -> std::io::Result<Answ
     let mut headers = Vec::new();
     loop {
         let header = next_line(stream)?;
-        match header.split_once(": ") {
-            Some((name, value)) => headers.push((name.to_owned(), value.to_owned())),
+        match header.split_once(':') {
+            Some((name, value)) => headers.push((name.to_owned(), value.trim_start().to_owned())),
             None if header.is_empty() => break,
             None => return Err(broken()),
         }

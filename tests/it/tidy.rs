@@ -12,7 +12,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
         &[
             &["turn"],
             &["report"],
-            &["clock", "deceptive", "line_queue", "private_file", "settings", "terminal"],
+            &["clock", "deceptive", "line_queue", "private_file", "readable", "settings", "terminal"],
             &["link"],
             &["config", "otel", "simulate", "span_log", "store"],
             &["actors"],
@@ -58,7 +58,29 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
             &["sweeper"],
         ],
     ),
-    ("http", &[&["access", "acknowledged"], &["error"], &["intake", "middleware"], &["resources"], &["transport"]]),
+    (
+        "http",
+        &[
+            &["access", "acknowledged"],
+            &["error"],
+            &["intake", "middleware"],
+            &["resources"],
+            &["pages"],
+            &["transport"],
+        ],
+    ),
+    (
+        "http/pages",
+        &[
+            &["charts", "link", "protection"],
+            &["figure", "files"],
+            &["layout", "panel"],
+            &["answer", "view"],
+            &["conversation", "conversations", "overview", "service"],
+            &["models"],
+            &["mount"],
+        ],
+    ),
 ];
 
 /// Folders in which files must not use each other in a circle. The rule holds for their subfolders too.

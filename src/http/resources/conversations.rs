@@ -18,7 +18,7 @@ use crate::turn::{ConversationId, EpochMillis, Label, TokenCount, Usage};
 
 const PARAMETERS: &[&str] = &["order", "from", "to", "model", "prefix", "limit", "after"];
 
-const ORDERS: &[(&str, ConversationOrder)] = &[
+pub(crate) const ORDERS: &[(&str, ConversationOrder)] = &[
     ("recent", ConversationOrder::Recent),
     ("tokens", ConversationOrder::Tokens),
     ("cost", ConversationOrder::Cost),
@@ -64,7 +64,8 @@ pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResp
     whole(&api, json)
 }
 
-fn asked(api: &Api, query: &str) -> Result<ConversationQuestion, ApiError> {
+/// Reads the question from a query.
+pub(crate) fn asked(api: &Api, query: &str) -> Result<ConversationQuestion, ApiError> {
     let query = Query::read(query, PARAMETERS)?;
     let order = query.choice("order", ORDERS)?.unwrap_or(ConversationOrder::Recent);
     let limit = query.number("limit", LIMITS)?.unwrap_or(DEFAULT_LIMIT);
@@ -95,7 +96,7 @@ fn name_of(order: ConversationOrder) -> &'static str {
 
 /// Returns a place in the list as a text that a client can send back. It contains the order, the rank and the id in
 /// hexadecimal digits, which need no escapes. The text means the same after a restart.
-fn cursor(order: ConversationOrder, place: &ConversationPlace) -> String {
+pub(crate) fn cursor(order: ConversationOrder, place: &ConversationPlace) -> String {
     let rank = place.rank().map_or("-".to_owned(), |rank| rank.to_string());
     let plain = format!("{} {rank} {}", name_of(order), place.conversation_id());
     plain.bytes().fold(String::with_capacity(2 * plain.len()), |mut text, byte| {

@@ -36,8 +36,14 @@ pub(crate) async fn ready(api: Data<Api>) -> Result<HttpResponse, ApiError> {
         damage: Option<DamageBody>,
     }
 
-    let not_ready = match timeout(CHECK_TIMEOUT, api.handles.operations.check_write.send(CheckWrite)).await {
-        Ok(Ok(Ok(()))) => return Ok(HttpResponse::Ok().json(ReadyBody { ready: true, damage: damage(&api).await })),
+    check(&api).await.map_err(ApiError::Unavailable)?;
+    Ok(HttpResponse::Ok().json(ReadyBody { ready: true, damage: damage(&api).await }))
+}
+
+/// Makes a durable write. If it does not work, returns the reason.
+pub(crate) async fn check(api: &Api) -> Result<(), Unavailable> {
+    Err(match timeout(CHECK_TIMEOUT, api.handles.operations.check_write.send(CheckWrite)).await {
+        Ok(Ok(Ok(()))) => return Ok(()),
         Ok(Ok(Err(error))) => {
             warn!(cause = error.in_full(), "a durable write does not work");
             Unavailable::Write(error)
@@ -50,8 +56,7 @@ pub(crate) async fn ready(api: Data<Api>) -> Result<HttpResponse, ApiError> {
             warn!(timeout = ?CHECK_TIMEOUT, "a durable write takes too long");
             Unavailable::SlowWrite { seconds: CHECK_TIMEOUT.as_secs() }
         }
-    };
-    Err(ApiError::Unavailable(not_ready))
+    })
 }
 
 /// The damage that a sound answer of `/ready` tells. The store works, but for the damaged records and conversations.

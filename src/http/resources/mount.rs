@@ -73,12 +73,13 @@ pub fn backup_resource(api: &Api) -> impl FnOnce(&mut ServiceConfig) + use<> {
     }
 }
 
-fn read(to: impl Fn(actix_web::Route) -> actix_web::Route) -> [actix_web::Route; 2] {
+/// Returns the handler for both methods that read.
+pub(crate) fn read(to: impl Fn(actix_web::Route) -> actix_web::Route) -> [actix_web::Route; 2] {
     [Method::GET, Method::HEAD].map(|method| to(web::method(method)))
 }
 
 /// Returns a resource with these handlers. The answer to another method lists the allowed ones.
-fn only<const N: usize>(route: &Route, handlers: [actix_web::Route; N]) -> Resource {
+pub(crate) fn only<const N: usize>(route: &Route, handlers: [actix_web::Route; N]) -> Resource {
     let allowed = route.methods;
     handlers
         .into_iter()

@@ -51,7 +51,7 @@ fn percent_decode(segment: &str) -> Result<Vec<u8>, BadPathId> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::access::ROUTES;
+    use crate::http::access::{PAGES, ROUTES};
     use crate::http::stand_in::{StandIn, done, get, post};
     use crate::settings::HttpSettings;
 
@@ -121,7 +121,8 @@ mod tests {
 
     #[test]
     fn each_route_has_its_id_where_it_is_read() {
-        for path in ROUTES.map(|route| route.path).into_iter().filter(|path| path.contains("{id}")) {
+        let paths = ROUTES.iter().chain(&PAGES).map(|route| route.path);
+        for path in paths.filter(|path| path.contains("{id}")) {
             let id = path.rsplit('/').nth(1);
             assert_eq!(id, Some("{id}"), "`PathId` reads the second-last segment of {path}");
         }

@@ -23,18 +23,7 @@ pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResp
     let provider = query.text("provider");
     let at = query.moment("at", &api.zone)?.map(|at| EpochMillis::new(at.try_into().unwrap_or(0)));
     let at = at.unwrap_or_else(|| api.clock.now());
-    // The step has a short prompt, so its rates are those below the limit of any tier.
-    let step = PricedStep {
-        model,
-        provider,
-        at,
-        prompt_tokens: 0,
-        output_tokens: 0,
-        cache_read_tokens: 0,
-        cache_write_tokens: 0,
-        cache_write_1h_tokens: 0,
-    };
-    let found = api.prices.rates(&step);
+    let found = rates(&api, model, provider, at);
     let found = found.as_ref();
     let answer = Quoted {
         model,
@@ -47,6 +36,21 @@ pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResp
     let mut json = Vec::new();
     write(&answer, &mut json)?;
     whole(&api, json)
+}
+
+/// Returns the rates of a model at a moment.
+pub(crate) fn rates(api: &Api, model: &str, provider: Option<&str>, at: EpochMillis) -> Option<QuotedRates> {
+    // The step has a short prompt, so its rates are those below the limit of any tier.
+    api.prices.rates(&PricedStep {
+        model,
+        provider,
+        at,
+        prompt_tokens: 0,
+        output_tokens: 0,
+        cache_read_tokens: 0,
+        cache_write_tokens: 0,
+        cache_write_1h_tokens: 0,
+    })
 }
 
 #[derive(Serialize)]

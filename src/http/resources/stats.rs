@@ -14,7 +14,7 @@ use crate::report::{
     BreakdownRow, CostFigures, Figures, Grouping, Percentiles, Period, PeriodUnit, PriceEdition, ReasonClass,
     RollupLabel, Selection, UsageSums, Zone,
 };
-use crate::store::{ReportError, ReportQuestion};
+use crate::store::{Report, ReportError, ReportQuestion};
 use crate::turn::Label;
 
 const PARAMETERS: &[&str] = &["from", "to", "bucket", "tz", "by", "model", "provider", "project"];
@@ -44,25 +44,11 @@ const PERIODS_AT_ONCE: usize = 1024;
 
 /// Returns sums over the turns of each period.
 pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
-    let query = Query::read(request.query_string(), PARAMETERS)?;
-    let asked = Asked::from_query(&api, &query)?;
+    let asked = Asked::read(&api, request.query_string())?;
     let _inside = api.reports.enter().await?;
-    let question = asked.question().await?;
+    let Answered { asked, report, .. } = asked.answer(&api).await?;
     let Asked { zone, bucket: (bucket, _), whole: period, .. } = asked;
-    let report = match api.handles.reads.build_report.send(BuildReport(question)).await {
-        Ok(Ok(report)) => report,
-        Ok(Err(ReportError::TooManyRows)) => return Err(ApiError::TooManyRows { max_periods: MAX_PERIODS }),
-        Ok(Err(ReportError::Read(fault))) => {
-            error!(cause = fault.in_full(), "a report could not be read");
-            return Err(ApiError::ReadFailed);
-        }
-        Err(cause) => {
-            error!(%cause, "the store did not answer");
-            return Err(ApiError::ReadFailed);
-        }
-    };
-    // While the store computes costs anew, the shown costs are of earlier prices, which have no name any more.
-    let prices = api.prices.edition().filter(|_| !report.is_repricing);
+    let prices = edition(&api, &report);
     let head = Head {
         from: period.start().start_millis(),
         to: period.end().start_millis(),
@@ -88,17 +74,36 @@ pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResp
     whole(&api, json)
 }
 
+/// Returns the edition of the prices that the costs of a report were computed with.
+pub(crate) fn edition(api: &Api, report: &Report) -> Option<PriceEdition> {
+    // While the store computes costs anew, the shown costs are of earlier prices, which have no name any more.
+    api.prices.edition().filter(|_| !report.is_repricing)
+}
+
+/// A report, and the question that it answers.
+pub(crate) struct Answered {
+    pub(crate) asked: Asked,
+    /// The periods of the report, with those that have no row.
+    pub(crate) periods: Vec<Period>,
+    pub(crate) report: Report,
+}
+
 /// The question that the query asks.
-struct Asked {
-    zone: Zone,
+pub(crate) struct Asked {
+    pub(crate) zone: Zone,
     /// The name of the bucket, as the query has it, and its unit.
     bucket: (&'static str, PeriodUnit),
-    whole: Period,
+    pub(crate) whole: Period,
     grouping: Grouping,
     selection: Selection,
 }
 
 impl Asked {
+    /// Reads the question from a query.
+    pub(crate) fn read(api: &Api, query: &str) -> Result<Self, ApiError> {
+        Self::from_query(api, &Query::read(query, PARAMETERS)?)
+    }
+
     fn from_query(api: &Api, query: &Query) -> Result<Self, ApiError> {
         let zone = query.zone(api)?;
         let buckets: Vec<_> = BUCKETS.iter().map(|(name, unit)| (*name, (*name, *unit))).collect();
@@ -119,6 +124,24 @@ impl Asked {
             ApiError::BadParameter { name: "to", allowed: format!("a moment that is not before `from`, {years}") }
         })?;
         Ok(Self { zone, bucket, whole, grouping: grouping.unwrap_or_default(), selection })
+    }
+
+    /// Asks the store. The caller needs a place in the turnstile of reports.
+    pub(crate) async fn answer(self, api: &Api) -> Result<Answered, ApiError> {
+        let question = self.question().await?;
+        let periods = question.periods.clone();
+        match api.handles.reads.build_report.send(BuildReport(question)).await {
+            Ok(Ok(report)) => Ok(Answered { asked: self, periods, report }),
+            Ok(Err(ReportError::TooManyRows)) => Err(ApiError::TooManyRows { max_periods: MAX_PERIODS }),
+            Ok(Err(ReportError::Read(fault))) => {
+                error!(cause = fault.in_full(), "a report could not be read");
+                Err(ApiError::ReadFailed)
+            }
+            Err(cause) => {
+                error!(%cause, "the store did not answer");
+                Err(ApiError::ReadFailed)
+            }
+        }
     }
 
     /// Returns the question to the store. This computes all periods, which takes milliseconds for very many. Other requests

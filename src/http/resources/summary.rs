@@ -50,24 +50,24 @@ fn has_too_many_models(turn: &StoredTurn) -> bool {
 }
 
 /// The sums over the turns of a conversation that were read so far.
-struct Life {
-    turns: u64,
-    by_model: Breakdown,
-    by_reason: BTreeMap<&'static str, i128>,
-    first_at: Option<EpochMillis>,
+pub(crate) struct Life {
+    pub(crate) turns: u64,
+    pub(crate) by_model: Breakdown,
+    pub(crate) by_reason: BTreeMap<&'static str, i128>,
+    pub(crate) first_at: Option<EpochMillis>,
     previous: Option<StoredTurn>,
-    latest: Option<StoredTurn>,
+    pub(crate) latest: Option<StoredTurn>,
 }
 
 impl Life {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let by_model = Breakdown::new(Grouping { model: true, ..Grouping::default() }, Selection::default());
         let by_reason = BTreeMap::new();
         Self { turns: 0, by_model, by_reason, first_at: None, previous: None, latest: None }
     }
 
-    /// Reads the turns up to the ordinal `last`.
-    async fn read(&mut self, api: &Api, id: &ConversationId, last: u64) -> Result<(), ApiError> {
+    /// Reads the turns up to the ordinal `last`. The caller needs a place in the turnstile of summaries.
+    pub(crate) async fn read(&mut self, api: &Api, id: &ConversationId, last: u64) -> Result<(), ApiError> {
         let end = last.checked_add(1);
         loop {
             let after = self.latest.as_ref().map_or(0, |latest| latest.ordinal.get());
@@ -105,14 +105,25 @@ impl Life {
         self.previous = self.latest.replace(turn);
     }
 
+    /// Returns the sums over all models.
+    pub(crate) fn total(&self) -> BreakdownRow {
+        let mut total = BreakdownRow::default();
+        self.by_model.rows().for_each(|(_, _, row)| total.add(row));
+        total
+    }
+
+    /// Returns how much of the cache survived between the last two turns.
+    pub(crate) fn retention(&self) -> Option<f64> {
+        let (previous, latest) = self.previous.as_ref().zip(self.latest.as_ref())?;
+        retention(&previous.metrics.usage, &latest.metrics.usage)
+    }
+
     fn write(&self, api: &Api, id: &ConversationId, open_turns: usize, json: &mut Vec<u8>) -> Result<(), ApiError> {
         let Some((latest, first_at)) = self.latest.as_ref().zip(self.first_at) else {
             return Err(ApiError::UnknownConversation);
         };
-        let mut total = BreakdownRow::default();
-        self.by_model.rows().for_each(|(_, _, row)| total.add(row));
+        let total = self.total();
         let figures = Figures::of(&total.rollup);
-        let previous = self.previous.as_ref();
         let mut turn = Vec::new();
         write_with_cost(latest, &*api.prices, &mut turn).map_err(|error| unwritable(&error))?;
         let turn = String::from_utf8(turn).map_err(|error| unwritable(&error))?;
@@ -123,7 +134,7 @@ impl Life {
             open_turns,
             usage: figures.usage,
             cache_rate: figures.cache_rate,
-            retention: previous.and_then(|previous| retention(&previous.metrics.usage, &latest.metrics.usage)),
+            retention: self.retention(),
             context_size: latest.metrics.context_size,
             duration_ms: figures.duration_ms,
             generation_ms: figures.generation_ms,

@@ -26,6 +26,7 @@ use crate::http::middleware::host::{Hosts, check_host};
 use crate::http::middleware::origin::refuse_pages;
 use crate::http::middleware::trace::trace;
 use crate::http::middleware::unread::close_unread;
+use crate::http::pages::mount::pages;
 use crate::http::resources::api::Api;
 use crate::http::resources::mount::{backup_resource, resources};
 use crate::settings::{HttpSettings, Workers};
@@ -160,6 +161,7 @@ pub(crate) fn app(
     App::new()
         .configure(resources(api))
         .configure(backup_resource(api))
+        .configure(pages(api))
         .default_service(web::to(|| async { Err::<HttpResponse, _>(ApiError::NotFound) }))
         .wrap(ConversationCors::new(&api.settings.allowed_origins))
         .wrap(from_fn(move |request, next| around(Rc::clone(&hosts), request, next)))
@@ -197,7 +199,7 @@ mod tests {
     use futures_util::future::join_all;
 
     use super::*;
-    use crate::http::access::ROUTES;
+    use crate::http::access::{PAGES, ROUTES};
     use crate::http::stand_in::{Seen, StandIn, ask, done, get, observed, sealed_turns};
     use crate::runtime::Runtime;
 
@@ -235,7 +237,7 @@ mod tests {
     #[actix_web::test]
     async fn there_is_nothing_at_other_paths() {
         let api = StandIn::default().serving();
-        for path in ["/", "/nowhere", "/conversations/", "/conversations/c", "/conversations/c/metrics/", "/Health"] {
+        for path in ["/nowhere", "/conversations/", "/conversations/c", "/conversations/c/metrics/", "/Health"] {
             get(&api, path).await.failure(404);
         }
     }
@@ -243,7 +245,7 @@ mod tests {
     #[actix_web::test]
     async fn other_methods_are_told_which_a_route_allows() {
         let api = StandIn { check: Some(Ok(())), ..StandIn::default() }.serving();
-        for route in ROUTES {
+        for route in ROUTES.iter().chain(&PAGES) {
             let path = route.path.replace("{id}", "c");
             for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"] {
                 let request = TestRequest::default().method(method.parse().unwrap()).uri(&path);

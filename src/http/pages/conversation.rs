@@ -1,0 +1,343 @@
+//! The page `/ui/conversations/{id}/turns`: the turns of one conversation.
+
+use actix_web::web::Data;
+use actix_web::{HttpRequest, HttpResponse};
+use maud::{Markup, html};
+
+use super::answer::answer;
+use super::charts::chart::{Chart, Series, Slot};
+use super::charts::scale::Unit;
+use super::charts::waterfall::{SpanKind, WaterfallRow, waterfall, waterfall_legend};
+use super::figure;
+use super::layout::{Page, Place, root};
+use super::link::{self, of_conversation, with_query};
+use super::panel::{ChartKind, chart, panel, scrolling, tile};
+use super::view::View;
+use crate::actors::ListTurns;
+use crate::deceptive::plain;
+use crate::http::error::ApiError;
+use crate::http::resources::api::{Api, ask_store};
+use crate::http::resources::path_id::PathId;
+use crate::http::resources::query::Query;
+use crate::http::resources::summary::Life;
+use crate::http::resources::turns::open_turns;
+use crate::readable::float;
+use crate::report::{Cost, Figures, report_time};
+use crate::store::{OpenTurns, TurnRange};
+use crate::turn::{ConversationId, Millis, SealedTurn, StepMetrics, StoredTurn, TokenCount, TurnId, Usage};
+
+const PARAMETERS: &[&str] = &["before", "tz"];
+
+/// The number of turns on a page.
+const LIMIT: usize = 20;
+
+/// The number of steps of a turn that the page shows. The API has all of them.
+const MAX_STEPS: usize = 40;
+
+/// The number of open turns that the page shows.
+const MAX_OPEN: usize = 20;
+
+/// Shows the latest turns of a conversation, or those before an ordinal.
+pub(crate) async fn get(api: Data<Api>, id: Result<PathId, ApiError>, request: HttpRequest) -> HttpResponse {
+    let page = match id {
+        Ok(PathId(id)) => page(&api, &id, &request).await,
+        Err(error) => Err(error),
+    };
+    answer(&api, &request, Place::Conversation, page)
+}
+
+async fn page(api: &Api, id: &ConversationId, request: &HttpRequest) -> Result<Page, ApiError> {
+    let query = Query::read(request.query_string(), PARAMETERS)?;
+    let view = View::read(api, &query, "7d")?;
+    let before = query.number("before", 2..=(1 << 53) - 1)?;
+    let _inside = api.summaries.enter().await?;
+    let open = open_turns(api, id).await.map_err(|_| ApiError::ReadFailed)?;
+    let mut life = Life::new();
+    life.read(api, id, open.sealed_turns).await?;
+    if life.turns == 0 && open.turns.is_empty() {
+        return Err(ApiError::UnknownConversation);
+    }
+    let turns = turns_before(api, id, before.unwrap_or(u64::MAX).min(open.sealed_turns.saturating_add(1))).await?;
+    let root = root(request.uri().path());
+    let resource = |resource: &str, query: &str| format!("{root}{}", with_query(&of_conversation(id, resource), query));
+    let (limit, end) = (LIMIT.to_string(), before.map(|before| before.to_string()).unwrap_or_default());
+    let asked = [("order", "latest"), ("limit", &*limit), ("before", &*end), ("cost", "true"), ("open", "true")];
+    let turns_api = resource("turns", &link::query(&asked));
+    let body = html! {
+        p class="crumbs" { a href={ (root) (with_query("ui/conversations", &view.zone_query())) } { "Conversations" } " / " }
+        h1 class="id" { (figure::name(id.as_str())) }
+        @if life.turns > 0 {
+            (panel("summary", "Whole life", "", Some(&resource("summary", "")), &summary(&life, &open, &view)))
+        }
+        @if before.is_none() && !open.turns.is_empty() { (open_list(&open, &turns_api)) }
+        @if !turns.is_empty() {
+            @if turns.len() > 1 { div class="charts" { (charts(&turns, &turns_api)) } }
+            (panel("turns", "Turns", "Steps are drawn one after the other; kernels do not say when a step began.", Some(&turns_api),
+                &html! { (waterfall_legend()) (turn_list(api, &view, &turns)) }))
+        } @else if life.turns > 0 {
+            section class="card empty" { h2 { "There are no turns before this one" } }
+        }
+        (pages(&view, &life, &turns, before))
+    };
+    let title = plain(id.as_str());
+    Ok(Page { title, carried: view.zone_query(), zone: Some(view.zone.name().to_owned()), body })
+}
+
+/// Returns the latest turns before an ordinal, in the order of their ordinals.
+async fn turns_before(api: &Api, id: &ConversationId, mut before: u64) -> Result<Vec<StoredTurn>, ApiError> {
+    let mut turns = Vec::new();
+    // A list of long turns is shorter than asked for.
+    while turns.len() < LIMIT {
+        let range = TurnRange { before: Some(before), ..TurnRange::latest(id.clone(), LIMIT - turns.len()) };
+        let mut earlier = ask_store(&api.handles.reads.list_turns, ListTurns(range)).await?;
+        let Some(first) = earlier.first() else { break };
+        before = first.ordinal.get();
+        earlier.append(&mut turns);
+        turns = earlier;
+    }
+    Ok(turns)
+}
+
+fn summary(life: &Life, open: &OpenTurns, view: &View) -> Markup {
+    let total = life.total();
+    let figures = Figures::of(&total.rollup);
+    let cost = total.cost.figures();
+    let context = life.latest.as_ref().and_then(|latest| latest.metrics.context_size);
+    html! {
+        dl class="tiles" {
+            (tile("Cost", &figure::single_cost(&cost), &html! { (figure::left_out(&cost)) }))
+            (tile("Turns", &figure::count(life.turns, "turns"), &html! {
+                (figure::count(figures.steps, "steps")) " steps"
+                @if !open.turns.is_empty() { " · " (open.turns.len()) " open" }
+                @for (reason, turns) in life.by_reason.iter().filter(|(reason, _)| **reason != "stop") { " · " (figure::count(*turns, "turns")) " " (reason) }
+            }))
+            (tile("Tokens", &figure::tokens(figures.usage.input_tokens + figures.usage.output_tokens), &html! {
+                (figure::tokens(figures.usage.input_tokens)) " in · " (figure::tokens(figures.usage.output_tokens)) " out"
+            }))
+            (tile("Cache rate", &figure::share(figures.cache_rate), &html! {
+                (figure::optional_tokens(figures.usage.cache_read_tokens)) " tokens read from the cache · retention "
+                (figure::share(life.retention()))
+            }))
+            (tile("Context", &figure::optional_tokens(context.map(TokenCount::get)), &html! { "tokens in use after the latest turn" }))
+            (tile("Output speed", &figure::speed(figures.output_tokens_per_second), &html! {
+                "generation took " (figure::duration(figures.generation_ms)) " of " (figure::duration(figures.duration_ms))
+            }))
+        }
+        @if let Some((first, latest)) = life.first_at.zip(life.latest.as_ref()) {
+            p class="note after" {
+                "First turn " (figure::moment(first.get(), &view.zone)) ", latest turn "
+                (figure::moment(report_time(latest).get(), &view.zone)) "."
+            }
+        }
+    }
+}
+
+/// The tokens of a turn by what became of them.
+struct TokenKinds {
+    read: i128,
+    written: i128,
+    uncached: i128,
+    output: i128,
+}
+
+impl TokenKinds {
+    fn of(usage: Usage) -> Self {
+        let tokens = |count: Option<TokenCount>| i128::from(count.unwrap_or_default().get());
+        let (read, written) = (tokens(usage.cache_read_tokens), tokens(usage.cache_write_tokens));
+        let uncached = (i128::from(usage.input_tokens.get()) - read - written).max(0);
+        Self { read, written, uncached, output: usage.output_tokens.get().into() }
+    }
+
+    /// The names, in the order of [`Self::parts`].
+    const NAMES: [&str; 4] = ["read from the cache", "written to the cache", "rest of the prompt", "output"];
+
+    fn parts(&self) -> [i128; 4] {
+        [self.read, self.written, self.uncached, self.output]
+    }
+}
+
+fn charts(turns: &[StoredTurn], api: &str) -> Markup {
+    let slots: Vec<_> = turns
+        .iter()
+        .map(|turn| Slot { label: turn.ordinal.get().to_string(), name: format!("turn {}", turn.ordinal.get()) })
+        .collect();
+    let tokens: Vec<_> = turns.iter().map(|turn| TokenKinds::of(turn.metrics.usage).parts()).collect();
+    let series: Vec<_> = TokenKinds::NAMES
+        .iter()
+        .enumerate()
+        .map(|(nth, name)| Series {
+            name: (*name).to_owned(),
+            values: tokens.iter().map(|parts| Some(float(parts[nth]))).collect(),
+        })
+        .collect();
+    let of_tokens =
+        Chart { id: "tokens", title: "Tokens of each turn", unit: Unit::Tokens, slots: &slots, series: &series };
+    let sizes: Vec<_> = turns.iter().map(|turn| turn.metrics.context_size.map(TokenCount::get)).collect();
+    let context = [Series {
+        name: "context".to_owned(),
+        values: sizes.iter().map(|size| size.map(|size| float(size.into()))).collect(),
+    }];
+    let of_context =
+        Chart { id: "context", title: "Context after each turn", unit: Unit::Tokens, slots: &slots, series: &context };
+    html! {
+        (panel("tokens", of_tokens.title, "Of the turns on this page, by ordinal.", Some(api), &chart(&of_tokens, ChartKind::Bars, "Turn",
+            |nth, place| figure::tokens(tokens[place][nth]), None)))
+        (panel("context", of_context.title, "Tokens of the context window that are in use.", Some(api), &chart(&of_context, ChartKind::Bars, "Turn",
+            |_, place| figure::optional_tokens(sizes[place]), None)))
+    }
+}
+
+fn turn_list(api: &Api, view: &View, turns: &[StoredTurn]) -> Markup {
+    html! {
+        ol class="turns" reversed {
+            @for turn in turns.iter().rev() {
+                @let ordinal = turn.ordinal.get();
+                @let metrics = &turn.metrics;
+                li {
+                    article aria-labelledby={ "turn-" (ordinal) } {
+                        header {
+                            h3 id={ "turn-" (ordinal) } { "Turn " (ordinal) }
+                            span { (figure::moment(report_time(turn).get(), &view.zone)) }
+                            span class="id" { (figure::model(turn.model.as_ref())) }
+                            span class={ "badge " (if turn.reason.as_str() == "stop" { "calm" } else { "warning" }) } { (figure::name(turn.reason.as_str())) }
+                            strong { (figure::cost(&Cost::total_of_turn(turn, &*api.prices).figures())) }
+                        }
+                        (numbers(metrics.usage, &metrics.steps, metrics.duration))
+                        @if let Some(drawn) = waterfall(&format!("times-{ordinal}"), &format!("Times of turn {ordinal}"), &times(&metrics.steps, metrics.duration)) { (drawn) }
+                        (steps(ordinal.to_string().as_str(), &metrics.turn_id, &metrics.steps))
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The line with the numbers of a turn.
+fn numbers(usage: Usage, steps: &[StepMetrics], duration: Option<Millis>) -> Markup {
+    let ttft = steps.iter().find_map(|step| step.times.ttft);
+    html! {
+        dl class="numbers" {
+            div { dt { "in" } dd { (figure::tokens(usage.input_tokens.get())) } }
+            div { dt { "out" } dd { (figure::tokens(usage.output_tokens.get())) } }
+            div { dt { "cache read" } dd { (figure::optional_tokens(usage.cache_read_tokens.map(TokenCount::get))) } }
+            div { dt { "cache write" } dd { (figure::optional_tokens(usage.cache_write_tokens.map(TokenCount::get))) } }
+            div { dt { "first token" } dd { (figure::duration(ttft.map(Millis::get))) } }
+            div { dt { "duration" } dd { (figure::duration(duration.map(Millis::get))) } }
+            div { dt { "steps" } dd { (figure::count(as_count(steps.len()), "steps")) } }
+        }
+    }
+}
+
+/// Converts a number of steps.
+fn as_count(count: usize) -> u64 {
+    count.try_into().unwrap_or(u64::MAX)
+}
+
+/// Returns the rows of a turn's waterfall.
+fn times(steps: &[StepMetrics], duration: Option<Millis>) -> Vec<WaterfallRow> {
+    let mut within = 0.0;
+    let mut rows = Vec::new();
+    for (nth, step) in steps.iter().enumerate() {
+        let millis = |time: Option<Millis>| time.map_or(0.0, Millis::get);
+        let (ttft, decode) = (millis(step.times.ttft), millis(step.times.decode));
+        let rest = (millis(step.times.gen_total) - ttft - decode).max(0.0);
+        within += ttft + decode + rest;
+        if nth < MAX_STEPS {
+            let spans = vec![(SpanKind::FirstToken, ttft), (SpanKind::Decode, decode), (SpanKind::RestOfStep, rest)];
+            rows.push(WaterfallRow { name: format!("step {}", nth + 1), spans });
+        } else if nth == MAX_STEPS {
+            rows.push(WaterfallRow {
+                name: "more".to_owned(),
+                spans: vec![(SpanKind::RestOfStep, ttft + decode + rest)],
+            });
+        } else if let Some((_, more)) = rows.last_mut().and_then(|row| row.spans.first_mut()) {
+            *more += ttft + decode + rest;
+        }
+    }
+    let outside = duration.map_or(0.0, Millis::get) - within;
+    if outside > 0.0 {
+        rows.push(WaterfallRow { name: "other".to_owned(), spans: vec![(SpanKind::OutsideSteps, outside)] });
+    }
+    rows
+}
+
+/// The steps of a turn as a table.
+fn steps(name: &str, turn_id: &TurnId, steps: &[StepMetrics]) -> Markup {
+    html! {
+        details {
+            summary { "Steps of " (figure::id(turn_id.as_str())) }
+            (scrolling(&format!("Steps of turn {name}"), &html! {
+                table {
+                    caption class="hidden" { "Steps of turn " (name) }
+                    thead {
+                        tr {
+                            th scope="col" { "Step" }
+                            @for name in ["Input", "Output", "Cache read", "Cache write", "First token", "Decode", "Generation", "Speed"] { th scope="col" class="number" { (name) } }
+                        }
+                    }
+                    tbody {
+                        @for step in steps.iter().take(MAX_STEPS) {
+                            tr {
+                                th scope="row" class="id" { (figure::id(step.step_id.as_str())) }
+                                td class="number" { (figure::tokens(step.usage.input_tokens.get())) }
+                                td class="number" { (figure::tokens(step.usage.output_tokens.get())) }
+                                td class="number" { (figure::optional_tokens(step.usage.cache_read_tokens.map(TokenCount::get))) }
+                                td class="number" { (figure::optional_tokens(step.usage.cache_write_tokens.map(TokenCount::get))) }
+                                td class="number" { (figure::duration(step.times.ttft.map(Millis::get))) }
+                                td class="number" { (figure::duration(step.times.decode.map(Millis::get))) }
+                                td class="number" { (figure::duration(step.times.gen_total.map(Millis::get))) }
+                                td class="number" { (figure::speed(speed(step))) }
+                            }
+                        }
+                    }
+                }
+            }))
+            @if steps.len() > MAX_STEPS { p class="note" { (steps.len() - MAX_STEPS) " further steps are left out here. The API has all of them." } }
+        }
+    }
+}
+
+/// Returns the output tokens of a step by its decode time, if it has both.
+fn speed(step: &StepMetrics) -> Option<f64> {
+    let decode = step.times.decode?.get();
+    let tokens = step.usage.output_tokens.get();
+    (decode > 0.0 && tokens > 0).then(|| float(tokens.into()) * 1000.0 / decode)
+}
+
+/// The turns that have not ended.
+fn open_list(open: &OpenTurns, api: &str) -> Markup {
+    let shown: Vec<SealedTurn> = open.turns.iter().take(MAX_OPEN).map(|staged| staged.turn.so_far()).collect();
+    let body = html! {
+        ul class="turns" id="open-turns" {
+            @for turn in &shown {
+                li {
+                    article {
+                        header {
+                            h3 { (figure::id(turn.metrics.turn_id.as_str())) }
+                            span class="id" { (figure::model(turn.model.as_ref())) }
+                            span class="badge open" { "open" }
+                        }
+                        (numbers(turn.metrics.usage, &turn.metrics.steps, None))
+                        (steps("that is open", &turn.metrics.turn_id, &turn.metrics.steps))
+                    }
+                }
+            }
+        }
+        @if open.turns.len() > shown.len() { p class="note" { (open.turns.len() - shown.len()) " further open turns are left out here." } }
+    };
+    panel("open", "Open turns", "With what their events have reported so far.", Some(api), &body)
+}
+
+fn pages(view: &View, life: &Life, turns: &[StoredTurn], before: Option<u64>) -> Markup {
+    let first = turns.first().map(|turn| turn.ordinal.get());
+    let latest = life.latest.as_ref().map(|latest| latest.ordinal.get());
+    let newer = turns.last().map(|turn| turn.ordinal.get().saturating_add(LIMIT as u64 + 1));
+    let at = |before: u64| view.query_at(before);
+    html! {
+        nav class="pages" aria-label="Pages of the turns" {
+            @if before.is_some() { a class="button" href={ "?" (view.zone_query()) } { "Latest turns" } }
+            @if let Some(newer) = newer.filter(|newer| before.is_some() && latest.is_some_and(|latest| *newer <= latest)) { a class="button" rel="prev" href={ "?" (at(newer)) } { "Newer turns" } }
+            @if let Some(first) = first.filter(|first| *first > 1) { a class="button" rel="next" href={ "?" (at(first)) } { "Older turns" } }
+        }
+    }
+}

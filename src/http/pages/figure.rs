@@ -1,0 +1,225 @@
+//! Numbers, times and names as markup. The text is short, the tooltip has the exact value, and the attribute `value`
+//! has it for programs.
+
+use jiff::Timestamp;
+use maud::{Markup, Render, html};
+
+use crate::deceptive::plain;
+use crate::readable;
+use crate::report::{CostFigures, PicoDollars, Zone};
+use crate::turn::Label;
+
+/// Shows that a figure is not known.
+pub(crate) fn unknown() -> Markup {
+    dash("not known: nothing that it is computed from was reported")
+}
+
+fn dash(title: &str) -> Markup {
+    html! { span class="unknown" title=(title) { span aria-hidden="true" { "–" } span class="hidden" { "not known" } } }
+}
+
+fn data(value: &impl Render, title: &str, text: &str) -> Markup {
+    html! { data value=(value) title=(title) { (text) } }
+}
+
+/// Shows a count of something, such as turns.
+pub(crate) fn count(count: impl Into<i128>, of: &str) -> Markup {
+    let count = count.into();
+    data(&count.to_string(), &format!("{} {of}", readable::grouped(count)), &readable::count(count))
+}
+
+/// Shows a count of tokens.
+pub(crate) fn tokens(tokens: impl Into<i128>) -> Markup {
+    count(tokens, "tokens")
+}
+
+/// Shows a count of tokens that may not be known.
+pub(crate) fn optional_tokens(known: Option<impl Into<i128>>) -> Markup {
+    known.map_or_else(unknown, tokens)
+}
+
+/// Shows an amount of money with this number of decimal places.
+fn money(usd: PicoDollars, mark: &str, places: u32) -> Markup {
+    let text = readable::dollars(usd, places);
+    let text = match text.strip_prefix('<') {
+        Some(least) => format!("<${least}{mark}"),
+        None => format!("${text}{mark}"),
+    };
+    data(&usd.to_string(), &format!("${usd}"), &text)
+}
+
+/// Shows a cost in a table. A `+` follows a cost that leaves tokens out.
+pub(crate) fn cost(cost: &CostFigures) -> Markup {
+    cost_in_places(cost, 4)
+}
+
+/// Shows a cost by itself: in cents, if it is not very small.
+pub(crate) fn single_cost(cost: &CostFigures) -> Markup {
+    let is_small = cost.usd.is_some_and(|usd| usd.get() < PicoDollars::PER_DOLLAR);
+    cost_in_places(cost, if is_small { 4 } else { 2 })
+}
+
+fn cost_in_places(cost: &CostFigures, places: u32) -> Markup {
+    let Some(usd) = cost.usd else { return dash(&left_out(cost)) };
+    if cost.unpriced_tokens <= 0 {
+        return money(usd, "", places);
+    }
+    html! { span title=(left_out(cost)) { (money(usd, "+", places)) } }
+}
+
+/// Returns what a cost leaves out, in words. Empty if the cost is complete.
+pub(crate) fn left_out(cost: &CostFigures) -> String {
+    /// The text has only some names. The page of the models shows all of them.
+    const MAX_NAMES: usize = 5;
+    if cost.unpriced_tokens <= 0 {
+        return String::new();
+    }
+    let names: Vec<_> = cost.unpriced_models.iter().take(MAX_NAMES).map(|name| plain(name.as_str())).collect();
+    let more = if cost.unpriced_models.len() > MAX_NAMES { " and others" } else { "" };
+    let of = if names.is_empty() { String::new() } else { format!(" of {}{more}", names.join(", ")) };
+    format!("without {} tokens{of}, which have no price", readable::grouped(cost.unpriced_tokens))
+}
+
+/// Shows the price of a million tokens.
+pub(crate) fn rate(usd: PicoDollars) -> Markup {
+    data(&usd.to_string(), &format!("${usd} per million tokens"), &format!("${}", readable::rate(usd)))
+}
+
+/// Shows a share in percent.
+pub(crate) fn share(share: Option<f64>) -> Markup {
+    share
+        .map_or_else(unknown, |share| data(&share.to_string(), &format!("{}%", share * 100.0), &readable::share(share)))
+}
+
+/// Shows a time in milliseconds.
+pub(crate) fn duration(millis: Option<f64>) -> Markup {
+    millis
+        .map_or_else(unknown, |millis| data(&millis.to_string(), &format!("{millis} ms"), &readable::duration(millis)))
+}
+
+/// Shows a speed.
+pub(crate) fn speed(speed: Option<f64>) -> Markup {
+    speed.map_or_else(unknown, |speed| {
+        data(&speed.to_string(), &format!("{speed} tokens per second"), &format!("{} tok/s", readable::speed(speed)))
+    })
+}
+
+/// Shows a number of bytes.
+pub(crate) fn bytes(bytes: u64) -> Markup {
+    data(&bytes.to_string(), &format!("{} bytes", readable::grouped(bytes.into())), &readable::bytes(bytes))
+}
+
+/// Shows a moment by the clock of a zone.
+pub(crate) fn moment(millis: impl TryInto<i64>, zone: &Zone) -> Markup {
+    let millis = millis.try_into().unwrap_or(i64::MAX);
+    let Some((clock, at)) = zone.clock(millis).zip(Timestamp::from_millisecond(millis).ok()) else {
+        return unknown();
+    };
+    let exact = format!("{} {}", clock.strftime("%Y-%m-%d %H:%M:%S%.3f"), zone.name());
+    html! { time datetime=(at) title=(exact) { (clock.strftime("%Y-%m-%d %H:%M")) } }
+}
+
+/// Shows a text from outside, such as an id or the name of a model. Characters that would deceive its reader are
+/// escaped.
+pub(crate) fn name(text: &str) -> Markup {
+    html! { bdi class="name" { (plain(text)) } }
+}
+
+/// Shows an id. The middle of a long one is left out; the tooltip has the whole id.
+pub(crate) fn id(id: &str) -> Markup {
+    /// Most ids are shorter.
+    const MAX_CHARS: usize = 56;
+    const LAST_CHARS: usize = 12;
+    let text = plain(id);
+    let count = text.chars().count();
+    if count <= MAX_CHARS {
+        return html! { bdi class="name" { (text) } };
+    }
+    let first: String = text.chars().take(MAX_CHARS - LAST_CHARS).collect();
+    let last: String = text.chars().skip(count - LAST_CHARS).collect();
+    html! { bdi class="name" title=(text) { (first) "…" (last) } }
+}
+
+/// Shows the name of a model, or that it is not known.
+pub(crate) fn model(model: Option<&Label>) -> Markup {
+    model.map_or_else(|| html! { span class="unknown" { (NO_MODEL) } }, |model| name(model.as_str()))
+}
+
+/// What stands in place of the name of a model that no kernel named.
+pub(crate) const NO_MODEL: &str = "model not named";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_short_and_its_exact_value_stands_beside_it() {
+        for (markup, html) in [
+            (tokens(1_234_567), r#"<data value="1234567" title="1,234,567 tokens">1.23M</data>"#),
+            (share(Some(0.25)), r#"<data value="0.25" title="25%">25.0%</data>"#),
+            (duration(Some(1234.5)), r#"<data value="1234.5" title="1234.5 ms">1.23 s</data>"#),
+            (speed(Some(61.25)), r#"<data value="61.25" title="61.25 tokens per second">61.2 tok/s</data>"#),
+            (bytes(2048), r#"<data value="2048" title="2,048 bytes">2.00 KiB</data>"#),
+            (
+                rate(PicoDollars::new(300_000_000_000)),
+                r#"<data value="0.300000000000" title="$0.300000000000 per million tokens">$0.3</data>"#,
+            ),
+        ] {
+            assert_eq!(markup.into_string(), html);
+        }
+        for markup in [share(None), duration(None), speed(None), optional_tokens(None::<i128>)] {
+            assert_eq!(markup.into_string(), unknown().into_string());
+        }
+    }
+
+    fn costs(usd: Option<i128>, unpriced_tokens: i128, models: &[&str]) -> CostFigures {
+        let unpriced_models = models.iter().map(|model| (*model).into()).collect();
+        CostFigures { usd: usd.map(PicoDollars::new), unpriced_tokens, unpriced_models }
+    }
+
+    #[test]
+    fn a_cost_says_what_it_leaves_out() {
+        assert_eq!(
+            cost(&costs(Some(50_400_000_000), 0, &[])).into_string(),
+            r#"<data value="0.050400000000" title="$0.050400000000">$0.0504</data>"#
+        );
+        let small = cost(&costs(Some(1), 0, &[])).into_string();
+        assert!(small.ends_with(">&lt;$0.0001</data>"), "{small}");
+        let part = cost(&costs(Some(123_000_000_000_000), 1200, &["<b>", "x"])).into_string();
+        assert!(part.contains(">$123.0000+</data>"), "{part}");
+        assert!(part.contains(r#"title="without 1,200 tokens of &lt;b&gt;, x, which have no price""#), "{part}");
+        for (pico, text) in [(1_236_000_000_000, ">$1.24<"), (50_400_000_000, ">$0.0504<"), (0, ">$0.0000<")] {
+            assert!(single_cost(&costs(Some(pico), 0, &[])).into_string().contains(text));
+        }
+        let none = cost(&costs(None, 7, &[])).into_string();
+        assert!(none.contains("without 7 tokens, which have no price") && !none.contains('$'), "{none}");
+    }
+
+    #[test]
+    fn a_moment_is_by_the_clock_of_its_zone() {
+        let zone = Zone::named("Asia/Kathmandu").unwrap();
+        assert_eq!(
+            moment(1_780_000_000_000_i64, &zone).into_string(),
+            r#"<time datetime="2026-05-28T20:26:40Z" title="2026-05-29 02:11:40.000 Asia/Kathmandu">2026-05-29 02:11</time>"#
+        );
+        assert_eq!(moment(i64::MAX, &zone).into_string(), unknown().into_string());
+    }
+
+    #[test]
+    fn a_long_id_is_shortened_in_the_middle() {
+        assert_eq!(id(&"é".repeat(56)).into_string(), format!(r#"<bdi class="name">{}</bdi>"#, "é".repeat(56)));
+        let long = "a".repeat(50) + "<b>" + &"c".repeat(50);
+        let html = id(&long).into_string();
+        assert!(html.ends_with(&format!(">{}…{}</bdi>", "a".repeat(44), "c".repeat(12))), "{html}");
+        assert!(html.contains(&format!("title=\"{}&lt;b&gt;{}\"", "a".repeat(50), "c".repeat(50))), "{html}");
+    }
+
+    #[test]
+    fn a_name_can_neither_be_markup_nor_turn_the_text_around_it() {
+        let html = name("<script>alert(\"x\")</script>\u{202e}\u{1b}&amp;").into_string();
+        assert_eq!(
+            html,
+            r#"<bdi class="name">&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt;\u{202e}\u{1b}&amp;amp;</bdi>"#
+        );
+    }
+}

@@ -1,0 +1,238 @@
+//! The page `/ui/models`: models side by side, and their prices.
+
+use std::cmp::Reverse;
+
+use actix_web::web::Data;
+use actix_web::{HttpRequest, HttpResponse};
+use maud::{Markup, html};
+
+use super::answer::answer;
+use super::charts::meter::meter;
+use super::figure;
+use super::layout::{Page, Place, root};
+use super::link::{self, with_query};
+use super::overview::tokens_of;
+use super::panel::{panel, scrolling};
+use super::view::View;
+use crate::http::error::ApiError;
+use crate::http::resources::api::Api;
+use crate::http::resources::prices::rates;
+use crate::http::resources::query::Query;
+use crate::http::resources::stats::{self, Asked};
+use crate::readable::float;
+use crate::report::{BreakdownRow, Figures, Percentiles, RollupLabel};
+use crate::turn::Label;
+
+const PARAMETERS: &[&str] = &["range", "first", "last", "tz"];
+
+/// The maximum number of models on the page. Kernels choose the names of models, so there may be very many.
+const MAX_MODELS: usize = 100;
+
+/// Shows the models of a period.
+pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> HttpResponse {
+    let page = page(&api, &request).await;
+    answer(&api, &request, Place::Models, page)
+}
+
+/// A model of a provider, as the page shows it.
+struct Model<'a> {
+    label: &'a RollupLabel,
+    row: &'a BreakdownRow,
+    figures: Figures,
+}
+
+impl Model<'_> {
+    /// The model and the provider as parameters of a query.
+    fn query(&self) -> String {
+        let text = |label: &Option<Label>| label.as_ref().map(|label| label.as_str().to_owned()).unwrap_or_default();
+        link::query(&[("model", &text(&self.label.model)), ("provider", &text(&self.label.provider))])
+    }
+
+    fn name(&self) -> Markup {
+        html! {
+            (figure::model(self.label.model.as_ref()))
+            @if let Some(provider) = &self.label.provider { " " span class="meaning" { (figure::name(provider.as_str())) } }
+        }
+    }
+}
+
+async fn page(api: &Api, request: &HttpRequest) -> Result<Page, ApiError> {
+    let query = Query::read(request.query_string(), PARAMETERS)?;
+    let mut view = View::read_bounded(api, &query)?;
+    let _inside = api.reports.enter().await?;
+    let asked = view.report_query("all", "model,provider");
+    let answered = Asked::read(api, &asked)?.answer(api).await?;
+    view.bounds = Some((answered.asked.whole.start().start_millis(), answered.asked.whole.end().start_millis()));
+    let rows = answered.report.breakdown.rows();
+    let mut models: Vec<_> =
+        rows.map(|(_, label, row)| Model { label, row, figures: Figures::of(&row.rollup) }).collect();
+    models.sort_by_key(|model| (Reverse(tokens_of(model.row)), model.label));
+    let count = models.len();
+    models.truncate(MAX_MODELS);
+    let root = root(request.uri().path());
+    let stats = format!("{root}{}", with_query("stats", &asked));
+    let note = if count > MAX_MODELS {
+        format!("The {MAX_MODELS} models with the most tokens of {count}. Steps count for the model that they asked.")
+    } else {
+        "Steps count for the model that they asked; turns for the model of the turn.".to_owned()
+    };
+    let edition = stats::edition(api, &answered.report);
+    let prices_note = match &edition {
+        Some(edition) => format!(
+            "US dollars per million tokens, now and for short prompts. Published prices: {}, {}.",
+            edition.table, edition.date
+        ),
+        None => "US dollars per million tokens, now and for short prompts. Costs are of earlier prices.".to_owned(),
+    };
+    let body = html! {
+        h1 { "Models" }
+        (view.controls(&[], false))
+        @if models.is_empty() {
+            section class="card empty" { h2 { "No turn ended in this time" } p { "Choose another time above." } }
+        } @else {
+            (panel("usage", "Tokens and cost", &note, Some(&stats), &usage_table(&models)))
+            (panel("speed", "Times and speeds", "Of single steps, and of whole turns. Half of the values are up to p50, and one in a hundred is above p99. The bars compare the p50.", Some(&stats), &speed_table(&models)))
+            (panel("prices", "Prices", &prices_note, None, &price_table(api, &root, &models)))
+        }
+    };
+    let carried = view.query();
+    Ok(Page { title: "Models".to_owned(), carried, zone: Some(view.zone.name().to_owned()), body })
+}
+
+fn usage_table(models: &[Model<'_>]) -> Markup {
+    let all: i128 = models.iter().map(|model| tokens_of(model.row)).sum();
+    let share = |model: &Model<'_>| if all > 0 { float(tokens_of(model.row)) / float(all) } else { 0.0 };
+    scrolling(
+        "Tokens and cost by model",
+        &html! {
+            table {
+                caption class="hidden" { "Tokens and cost by model" }
+                thead {
+                    tr {
+                        th scope="col" { "Model" }
+                        th scope="col" class="number" { "Turns" }
+                        th scope="col" class="number" { "Steps" }
+                        th scope="col" class="number" { "Input" }
+                        th scope="col" class="number" { "Output" }
+                        th scope="col" class="number" { "Cache rate" }
+                        th scope="col" class="number" { "Cost" }
+                        th scope="col" class="number" { "Share of tokens" }
+                        th scope="col" class="wide" { span class="hidden" { "Share as a bar" } }
+                    }
+                }
+                tbody {
+                    @for model in models {
+                        @let figures = &model.figures;
+                        tr {
+                            th scope="row" class="id" { (model.name()) }
+                            td class="number" { (figure::count(figures.turns, "turns")) }
+                            td class="number" { (figure::count(figures.steps, "steps")) }
+                            td class="number" { (figure::tokens(figures.usage.input_tokens)) }
+                            td class="number" { (figure::tokens(figures.usage.output_tokens)) }
+                            td class="number" { (figure::share(figures.cache_rate)) }
+                            td class="number" { (figure::cost(&model.row.cost.figures())) }
+                            td class="number" { (figure::share(Some(share(model)))) }
+                            td class="wide" { (meter(share(model))) }
+                        }
+                    }
+                }
+            }
+        },
+    )
+}
+
+/// Picks the percentiles of a column.
+type Of = fn(&Figures) -> Option<Percentiles>;
+
+/// Shows a percentile.
+type Show = fn(Option<f64>) -> Markup;
+
+fn speed_table(models: &[Model<'_>]) -> Markup {
+    let largest = |of: Of| models.iter().filter_map(|model| of(&model.figures)).map(|of| of.p50).fold(0.0, f64::max);
+    let columns: [(&str, Of, Show); 3] = [
+        ("Time to first token", |figures| figures.ttft_ms, figure::duration),
+        ("Output speed", |figures| figures.step_output_tokens_per_second, figure::speed),
+        ("Duration of turns", |figures| figures.turn_duration_ms, figure::duration),
+    ];
+    scrolling(
+        "Times and speeds by model",
+        &html! {
+            table {
+                caption class="hidden" { "Times and speeds by model" }
+                thead {
+                    tr {
+                        th scope="col" rowspan="2" { "Model" }
+                        @for (name, ..) in columns { th scope="colgroup" colspan="4" class="group" { (name) } }
+                    }
+                    tr {
+                        @for (name, ..) in columns {
+                            th scope="col" class="number first" { "p50" }
+                            th scope="col" { span class="hidden" { "p50 as a bar, " (name) } }
+                            th scope="col" class="number" { "p90" }
+                            th scope="col" class="number" { "p99" }
+                        }
+                    }
+                }
+                tbody {
+                    @for model in models {
+                        tr {
+                            th scope="row" class="id" { (model.name()) }
+                            @for (_, of, show) in columns {
+                                @let of_model = of(&model.figures);
+                                @let largest = largest(of);
+                                td class="number first" { (show(of_model.map(|of| of.p50))) }
+                                td { @if let Some(of) = of_model { (meter(of.p50 / largest)) } }
+                                td class="number" { (show(of_model.map(|of| of.p90))) }
+                                td class="number" { (show(of_model.map(|of| of.p99))) }
+                            }
+                        }
+                    }
+                }
+            }
+        },
+    )
+}
+
+fn price_table(api: &Api, root: &str, models: &[Model<'_>]) -> Markup {
+    let now = api.clock.now();
+    scrolling(
+        "Prices by model",
+        &html! {
+            table {
+                caption class="hidden" { "Prices of a million tokens by model" }
+                thead {
+                    tr {
+                        th scope="col" { "Model" }
+                        th scope="col" { "Found as" }
+                        th scope="col" class="number" { "Input" }
+                        th scope="col" class="number" { "Output" }
+                        th scope="col" class="number" { "Cache read" }
+                        th scope="col" class="number" { "Cache write" }
+                        th scope="col" class="number" { "Tokens without a price" }
+                        th scope="col" { span class="hidden" { "Address in the API" } }
+                    }
+                }
+                tbody {
+                    @for model in models {
+                        @let known = model.label.model.as_ref();
+                        @let found = known.and_then(|known| rates(api, known.as_str(), model.label.provider.as_ref().map(Label::as_str), now));
+                        tr {
+                            th scope="row" class="id" { (model.name()) }
+                            @if let Some(found) = &found {
+                                td class="id" { (figure::name(&found.name)) " " span class="meaning" { (figure::name(&found.table)) } }
+                                td class="number" { (figure::rate(found.input)) }
+                                td class="number" { (figure::rate(found.output)) }
+                                td class="number" { (figure::rate(found.cache_read)) }
+                                td class="number" { (figure::rate(found.cache_write)) }
+                            } @else {
+                                td colspan="5" { span class="badge warning" { "no price" } }
+                            }
+                            td class="number" { (figure::tokens(model.row.cost.unpriced_tokens())) }
+                            td { @if known.is_some_and(|known| !known.as_str().is_empty()) { a class="api" href={ (root) (with_query("prices", &model.query())) } { "JSON" } } }
+                        }
+                    }
+                }
+            }
+        },
+    )
+}

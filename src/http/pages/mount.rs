@@ -1,0 +1,136 @@
+//! Binds each page to its path.
+
+use actix_web::web::{self, Data, ServiceConfig};
+
+use super::{answer, conversation, conversations, files, models, overview, service};
+use crate::http::access::{
+    CONVERSATION_PAGE, CONVERSATIONS_PAGE, ICON, MODELS_PAGE, OVERVIEW_PAGE, SERVICE_PAGE, STYLE,
+};
+use crate::http::resources::api::Api;
+use crate::http::resources::mount::{only, read};
+
+/// Mounts the pages at the root of an application.
+pub(crate) fn pages(api: &Api) -> impl FnOnce(&mut ServiceConfig) + use<> {
+    let api = Data::new(api.clone());
+    move |config| {
+        config
+            .app_data(api)
+            .service(only(&OVERVIEW_PAGE, read(|route| route.to(overview::get))))
+            .service(only(&CONVERSATIONS_PAGE, read(|route| route.to(conversations::get))))
+            .service(only(&CONVERSATION_PAGE, read(|route| route.to(conversation::get))))
+            .service(only(&MODELS_PAGE, read(|route| route.to(models::get))))
+            .service(only(&SERVICE_PAGE, read(|route| route.to(service::get))))
+            .service(only(&STYLE, read(|route| route.to(files::style))))
+            .service(only(&ICON, read(|route| route.to(files::icon))))
+            .service(
+                read(|route| route.to(answer::nothing))
+                    .into_iter()
+                    .fold(web::resource("/ui{rest:.*}"), actix_web::Resource::route),
+            );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use actix_web::test::TestRequest;
+
+    use super::*;
+    use crate::http::resources::held_bytes::{FREE_BYTES, ReadBudget};
+    use crate::http::stand_in::{Answer, StandIn, ask, sealed_turns};
+    use crate::store::{CommitError, Fault, FaultKind};
+
+    async fn page(api: &Api, path: &str) -> Answer {
+        ask(api, TestRequest::get().uri(path)).await
+    }
+
+    fn body(answer: &Answer) -> &str {
+        assert_eq!(answer.header("content-type"), Some("text/html; charset=utf-8"), "{answer:?}");
+        answer.body.as_deref().unwrap()
+    }
+
+    #[actix_web::test]
+    async fn a_store_that_cannot_be_read_is_told_on_each_page_without_the_cause() {
+        for path in ["/", "/ui/models", "/ui/conversations", "/ui/conversations/c/turns"] {
+            for reads in 0..2 {
+                let api = StandIn { turns: sealed_turns(3), reads: Some(reads), ..StandIn::default() }.serving();
+                let answer = page(&api, path).await;
+                let asks_once = reads == 1 && ["/ui/models", "/ui/conversations"].contains(&path);
+                assert_eq!(answer.status, if asks_once { 200 } else { 500 }, "{path} after {reads} reads");
+                let is_told = body(&answer).contains("the store could not be read; the log says why.");
+                assert_eq!(is_told, !asks_once, "{path}: {answer:?}");
+            }
+        }
+    }
+
+    #[actix_web::test]
+    async fn a_page_waits_for_its_turn_and_is_refused_with_the_time_to_ask_again() {
+        tokio::time::pause();
+        let api = StandIn { turns: sealed_turns(3), ..StandIn::default() }.serving();
+        let _inside = [api.reports.enter().await.unwrap(), api.reports.enter().await.unwrap()];
+        let _reading = [api.summaries.enter().await.unwrap(), api.summaries.enter().await.unwrap()];
+        for path in ["/", "/ui/models", "/ui/conversations?order=cost", "/ui/conversations/c/turns"] {
+            let answer = page(&api, path).await;
+            assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{path}");
+            assert!(body(&answer).contains("too many others ask for reports"), "{path}");
+        }
+        // The latest conversations are found by an index.
+        assert_eq!(page(&api, "/ui/conversations").await.status, 200);
+    }
+
+    #[actix_web::test]
+    async fn a_report_with_too_many_rows_is_told() {
+        let api = StandIn { too_many_rows: true, ..StandIn::default() }.serving();
+        for path in ["/", "/ui/models"] {
+            let answer = page(&api, path).await;
+            assert_eq!(answer.status, 400);
+            assert!(body(&answer).contains("ask for a larger bucket or a shorter time"), "{path}");
+        }
+    }
+
+    #[actix_web::test]
+    async fn a_page_that_finds_no_memory_is_refused() {
+        let api = StandIn { turns: sealed_turns(3), ..StandIn::default() }.serving();
+        let api = Api { reads: ReadBudget::new(1), ..api };
+        // A page with a row for each of many days is too long to be free.
+        let path = "/?first=2026-01-01&last=2026-04-05";
+        assert_eq!(page(&api, path).await.status, 200);
+        let _held = api.reads.try_hold(FREE_BYTES + 1).unwrap();
+        let answer = page(&api, path).await;
+        assert!(body(&answer).contains("too much of other answers is waiting"), "{answer:?}");
+        assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+    }
+
+    #[actix_web::test]
+    async fn the_service_has_a_page_while_it_is_not_ready_and_while_it_hangs() {
+        let ready = StandIn { check: Some(Ok(())), ..StandIn::default() }.serving();
+        let html = page(&ready, "/ui/service").await;
+        assert!(body(&html).contains("Ready: a durable write works."), "{html:?}");
+        assert!(
+            body(&html).contains(r#"<dt>Warnings</dt><dd><data value="5" title="5 warnings">5</data></dd>"#),
+            "{html:?}"
+        );
+        let failure = Fault::new(FaultKind::Disk, "the disk failed").caused_by("/my data/x: no space left");
+        let failing = StandIn { check: Some(Err(CommitError::Unavailable(failure))), ..StandIn::default() }.serving();
+        let html = page(&failing, "/ui/service").await;
+        assert!(body(&html).contains("Not ready: the store is unavailable: the disk failed."), "{html:?}");
+        assert!(!body(&html).contains("/my data"), "{html:?}");
+        let hanging = StandIn::default().serving();
+        tokio::time::pause();
+        let html = tokio::time::timeout(Duration::from_mins(1), page(&hanging, "/ui/service")).await.unwrap();
+        assert_eq!(html.status, 200);
+        assert!(body(&html).contains("Not ready: a durable write takes more than 5 seconds."), "{html:?}");
+        assert!(body(&html).contains("The parts of the service do not answer."), "{html:?}");
+    }
+
+    #[actix_web::test]
+    async fn costs_of_earlier_prices_name_no_edition() {
+        let api = StandIn { turns: sealed_turns(3), is_repricing: true, ..StandIn::default() }.serving();
+        let html = page(&api, "/?first=1970-01-01&last=1970-01-02").await;
+        assert!(
+            body(&html).contains("by the prices before the last change") || body(&html).contains("without a price"),
+            "{html:?}"
+        );
+    }
+}

@@ -1,0 +1,387 @@
+//! The page `/`: what a period cost, and how fast its turns were.
+
+use actix_web::web::Data;
+use actix_web::{HttpRequest, HttpResponse};
+use maud::{Markup, html};
+use tracing::error;
+
+use super::answer::answer;
+use super::charts::chart::{Chart, FILLS, Series, Slot};
+use super::charts::meter::meter;
+use super::charts::scale::Unit;
+use super::figure::{self, NO_MODEL};
+use super::layout::{Page, Place, root};
+use super::link::{of_conversation, with_query};
+use super::panel::{ChartKind, chart, panel, scrolling, tile};
+use super::view::{Bucket, View};
+use crate::actors::ListSealed;
+use crate::deceptive::plain;
+use crate::http::error::ApiError;
+use crate::http::resources::api::Api;
+use crate::http::resources::query::Query;
+use crate::http::resources::stats::{self, Answered, Asked};
+use crate::readable::float;
+use crate::report::{BreakdownRow, Cost, CostFigures, Figures, Percentiles, PriceEdition, ReasonClass, report_time};
+use crate::store::{ListSealedError, Position, SealedPage};
+use crate::turn::{Label, Millis};
+
+const PARAMETERS: &[&str] = &["range", "first", "last", "tz"];
+
+/// The number of models with a colour of their own. All others are shown as one.
+const SHOWN_MODELS: usize = FILLS - 1;
+
+/// The number of turns in the list of the latest ones.
+const LATEST_TURNS: u64 = 12;
+
+/// Shows the figures of a period.
+pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> HttpResponse {
+    let page = page(&api, &request).await;
+    answer(&api, &request, Place::Overview, page)
+}
+
+async fn page(api: &Api, request: &HttpRequest) -> Result<Page, ApiError> {
+    let query = Query::read(request.query_string(), PARAMETERS)?;
+    let mut view = View::read_bounded(api, &query)?;
+    let bucket = view.bucket();
+    let _inside = api.reports.enter().await?;
+    let (mut by_model, mut is_by_model) = (view.report_query(bucket.name(), "model"), true);
+    let answered = match Asked::read(api, &by_model)?.answer(api).await {
+        // With very many models, the charts show their sum.
+        Err(ApiError::TooManyRows { .. }) => {
+            (by_model, is_by_model) = (view.report_query(bucket.name(), ""), false);
+            Asked::read(api, &by_model)?.answer(api).await?
+        }
+        answered => answered?,
+    };
+    let by_reason = view.report_query("all", "reason");
+    let reasons = Asked::read(api, &by_reason)?.answer(api).await?;
+    let latest = latest(api).await?;
+    // The answer says to which bounds the time was moved outward.
+    view.bounds = Some((answered.asked.whole.start().start_millis(), answered.asked.whole.end().start_millis()));
+    let root = root(request.uri().path());
+    let stats = |query: &str| format!("{root}{}", with_query("stats", query));
+    let sums = Sums::of(&answered, bucket, is_by_model);
+    let edition = stats::edition(api, &answered.report);
+    let body = html! {
+        h1 { "Overview" }
+        (view.controls(&[], false))
+        @if sums.is_empty() {
+            (nothing(latest.as_ref().is_none_or(|latest| latest.turns.is_empty())))
+        } @else {
+            (tiles(&sums, edition.as_ref(), &root, &view))
+            div class="charts" {
+                (charts(&sums, &view, is_by_model, &stats(&by_model)))
+                (panel("reasons", "Turns by reason", "Why the turns of this time ended.", Some(&stats(&by_reason)), &by_reason_table(&reasons)))
+            }
+        }
+        @if let Some(latest) = latest.filter(|latest| !latest.turns.is_empty()) {
+            (latest_turns(api, &root, &view, &latest))
+        }
+    };
+    Ok(Page { title: "Overview".to_owned(), carried: view.query(), zone: Some(view.zone.name().to_owned()), body })
+}
+
+/// Returns the turns that were sealed last, in the order in which they became durable. `None` if there is no turn.
+async fn latest(api: &Api) -> Result<Option<SealedPage>, ApiError> {
+    let ask = async |list: ListSealed| match api.handles.reads.list_sealed.send(list).await {
+        Ok(Ok(page)) => Ok(page),
+        Ok(Err(ListSealedError::Read(fault))) => {
+            error!(cause = fault.in_full(), "the latest turns could not be read");
+            Err(ApiError::ReadFailed)
+        }
+        Ok(Err(cause)) => {
+            error!(%cause, "the latest turns could not be read");
+            Err(ApiError::ReadFailed)
+        }
+        Err(cause) => {
+            error!(%cause, "the store did not answer");
+            Err(ApiError::ReadFailed)
+        }
+    };
+    let Position { lineage, number } = ask(ListSealed { after: None, limit: 1 }).await?.latest;
+    if number == 0 {
+        return Ok(None);
+    }
+    let after = Some(Position { lineage, number: number.saturating_sub(LATEST_TURNS) });
+    ask(ListSealed { after, limit: usize::try_from(LATEST_TURNS).unwrap_or(usize::MAX) }).await.map(Some)
+}
+
+/// The sums of a report over its periods, over its models, and over both.
+struct Sums {
+    slots: Vec<Slot>,
+    by_slot: Vec<BreakdownRow>,
+    /// The models with the most tokens, and the others as one.
+    by_model: Vec<OfModel>,
+    total: BreakdownRow,
+}
+
+struct OfModel {
+    name: String,
+    /// Tokens of prompts and output in each slot.
+    tokens: Vec<i128>,
+}
+
+impl Sums {
+    fn of(answered: &Answered, bucket: Bucket, is_by_model: bool) -> Self {
+        let Answered { asked, periods, report } = answered;
+        let slots: Vec<_> = periods.iter().map(|period| bucket.slot(*period, &asked.zone)).collect();
+        let mut by_slot = vec![BreakdownRow::default(); slots.len()];
+        let mut total = BreakdownRow::default();
+        let mut models: Vec<(Option<&Label>, Vec<i128>)> = Vec::new();
+        for (period, label, row) in report.breakdown.rows() {
+            let Ok(place) = periods.binary_search_by_key(&period.start(), |period| period.start()) else { continue };
+            by_slot[place].add(row);
+            total.add(row);
+            let model = label.model.as_ref();
+            let at = models.iter().position(|(known, _)| *known == model).unwrap_or_else(|| {
+                models.push((model, vec![0; slots.len()]));
+                models.len() - 1
+            });
+            models[at].1[place] += tokens_of(row);
+        }
+        models.sort_by_key(|(model, tokens)| (std::cmp::Reverse(tokens.iter().sum::<i128>()), *model));
+        let others = models.split_off(models.len().min(SHOWN_MODELS));
+        let name = |model: Option<&Label>| match model {
+            _ if !is_by_model => "all models".to_owned(),
+            Some(model) => plain(model.as_str()),
+            None => NO_MODEL.to_owned(),
+        };
+        let mut by_model: Vec<_> =
+            models.into_iter().map(|(model, tokens)| OfModel { name: name(model), tokens }).collect();
+        if !others.is_empty() {
+            let mut sum = vec![0; slots.len()];
+            for (_, tokens) in &others {
+                sum.iter_mut().zip(tokens).for_each(|(sum, tokens)| *sum += tokens);
+            }
+            by_model.push(OfModel { name: format!("{} other models", others.len()), tokens: sum });
+        }
+        Self { slots, by_slot, by_model, total }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.total == BreakdownRow::default()
+    }
+}
+
+/// Returns the tokens of prompts and output of a row.
+pub(crate) fn tokens_of(row: &BreakdownRow) -> i128 {
+    let usage = Figures::of(&row.rollup).usage;
+    usage.input_tokens + usage.output_tokens
+}
+
+fn tiles(sums: &Sums, edition: Option<&PriceEdition>, root: &str, view: &View) -> Markup {
+    let figures = Figures::of(&sums.total.rollup);
+    let cost = sums.total.cost.figures();
+    let percentiles = |of: Option<Percentiles>, show: fn(Option<f64>) -> Markup, steps: &str| {
+        html! {
+            @if let Some(of) = of {
+                "p90 " (show(Some(of.p90))) " · p99 " (show(Some(of.p99))) " · " (figure::count(of.count, steps)) " " (steps)
+            } @else { "no step reported it" }
+        }
+    };
+    html! {
+        dl class="tiles" {
+            (tile("Spend", &figure::single_cost(&cost), &spend_note(&cost, edition, root, view)))
+            (tile("Tokens", &figure::tokens(figures.usage.input_tokens + figures.usage.output_tokens), &html! {
+                (figure::tokens(figures.usage.input_tokens)) " in · " (figure::tokens(figures.usage.output_tokens)) " out"
+            }))
+            (tile("Cache rate", &figure::share(figures.cache_rate), &html! {
+                @if figures.cache_rate.is_some() {
+                    (figure::optional_tokens(figures.usage.cache_read_tokens)) " tokens read from the cache · covers "
+                    (figure::share(figures.cache_coverage)) " of the prompts"
+                } @else { "no step reported a cache counter" }
+            }))
+            (tile("Time to first token", &figure::duration(figures.ttft_ms.map(|ttft| ttft.p50)), &percentiles(figures.ttft_ms, figure::duration, "steps")))
+            (tile("Output speed", &figure::speed(figures.step_output_tokens_per_second.map(|speed| speed.p50)),
+                &percentiles(figures.step_output_tokens_per_second, figure::speed, "steps")))
+            (tile("Turns", &figure::count(figures.turns, "turns"), &html! {
+                (figure::count(figures.steps, "steps")) " steps"
+                @if let Some(duration) = figures.turn_duration_ms { " · half took up to " (figure::duration(Some(duration.p50))) }
+            }))
+        }
+    }
+}
+
+/// Says with which prices the cost was computed, or what it leaves out, and where to look further.
+fn spend_note(cost: &CostFigures, edition: Option<&PriceEdition>, root: &str, view: &View) -> Markup {
+    let link = |path: &str, query: &str| format!("{root}ui/{}", with_query(path, query));
+    html! {
+        @if cost.unpriced_tokens > 0 {
+            "without " (figure::tokens(cost.unpriced_tokens)) " tokens of "
+            a href=(link("models", &view.query())) { "models without a price" }
+        } @else if let Some(edition) = edition { "prices of " (edition.table) ", " (edition.date) }
+        @else { "by the prices before the last change" }
+        " · " a href=(link("conversations", &view.query_with(&[("order", "cost")]))) { "dearest conversations" }
+    }
+}
+
+fn charts(sums: &Sums, view: &View, is_by_model: bool, api: &str) -> Markup {
+    let bucket = view.bucket().name();
+    let period = if bucket == "day" { "Day" } else { "Period" };
+    let figures: Vec<_> = sums.by_slot.iter().map(|row| Figures::of(&row.rollup)).collect();
+    let costs: Vec<_> = sums.by_slot.iter().map(|row| row.cost.figures()).collect();
+    let draw = |id: &str,
+                title: &str,
+                note: &str,
+                unit: Unit,
+                series: &[Series],
+                kind,
+                cell: &dyn Fn(usize, usize) -> Markup,
+                total: Option<&dyn Fn(usize) -> Markup>| {
+        let drawn = Chart { id, title, unit, slots: &sums.slots, series };
+        panel(id, title, note, Some(api), &chart(&drawn, kind, period, cell, total))
+    };
+    let one = |name: &str, value: &dyn Fn(usize) -> Option<f64>| {
+        [Series { name: name.to_owned(), values: (0..sums.slots.len()).map(value).collect() }]
+    };
+    let is_used = |place: usize| sums.by_slot[place] != BreakdownRow::default();
+    let dollars = |cost: &CostFigures| cost.usd.map(|usd| float(usd.get()) / 1e12);
+    let costs_by_slot = one("cost", &|place| if is_used(place) { dollars(&costs[place]) } else { Some(0.0) });
+    let tokens: Vec<_> = sums
+        .by_model
+        .iter()
+        .map(|model| Series {
+            name: model.name.clone(),
+            values: model.tokens.iter().map(|tokens| Some(float(*tokens))).collect(),
+        })
+        .collect();
+    let percentiles = |of: &dyn Fn(&Figures) -> Option<Percentiles>| {
+        let series = |name: &str, pick: fn(Percentiles) -> f64| Series {
+            name: name.to_owned(),
+            values: figures.iter().map(|figures| of(figures).map(pick)).collect(),
+        };
+        [series("p50", |of| of.p50), series("p90", |of| of.p90), series("p99", |of| of.p99)]
+    };
+    let ttft = percentiles(&|figures| figures.ttft_ms);
+    let speed = percentiles(&|figures| figures.step_output_tokens_per_second);
+    let cached = one("cache rate", &|place| figures[place].cache_rate);
+    let note =
+        if is_by_model { "Prompts and output." } else { "Prompts and output. There are too many models to show each." };
+    html! {
+        (draw("spend", &format!("Spend per {bucket}"), "Costs of steps, by the prices in force when their turn ended.", Unit::Dollars, &costs_by_slot,
+            ChartKind::Bars, &|_, place| figure::cost(&costs[place]), None))
+        (draw("tokens", &format!("Tokens per {bucket} by model"), note, Unit::Tokens, &tokens, ChartKind::Bars,
+            &|nth, place| figure::tokens(sums.by_model[nth].tokens[place]), Some(&|place| figure::tokens(tokens_of(&sums.by_slot[place])))))
+        (draw("ttft", "Time to first token", "Of each step. One step in ten takes longer than p90.", Unit::Millis, &ttft, ChartKind::Lines,
+            &|nth, place| figure::duration(ttft[nth].values[place]), None))
+        (draw("speed", "Output speed", "Output tokens of a step by its decode time. One step in ten is faster than p90.", Unit::TokensPerSecond, &speed, ChartKind::Lines,
+            &|nth, place| figure::speed(speed[nth].values[place]), None))
+        (draw("cache", "Cache rate", "Prompt tokens read from the cache, of the steps that reported a cache counter.", Unit::Share, &cached, ChartKind::Lines,
+            &|_, place| figure::share(figures[place].cache_rate), None))
+    }
+}
+
+fn by_reason_table(answered: &Answered) -> Markup {
+    let mut rows: Vec<_> = answered
+        .report
+        .breakdown
+        .rows()
+        .filter_map(|(_, label, row)| {
+            let turns = Figures::of(&row.rollup).turns;
+            Some((label.reason.filter(|_| turns != 0)?, turns))
+        })
+        .collect();
+    rows.sort_by_key(|(reason, turns)| (std::cmp::Reverse(*turns), *reason));
+    let total: i128 = rows.iter().map(|(_, turns)| turns).sum();
+    let share = |turns: i128| if total > 0 { float(turns) / float(total) } else { 0.0 };
+    scrolling(
+        "Turns by reason",
+        &html! {
+            table class="reasons" {
+                caption class="hidden" { "Turns by reason" }
+                thead { tr { th scope="col" { "Reason" } th scope="col" class="number" { "Turns" } th scope="col" class="number" { "Share" } th scope="col" class="wide" { span class="hidden" { "Share as a bar" } } } }
+                tbody {
+                    @for (reason, turns) in rows {
+                        tr {
+                            th scope="row" { (reason.as_str()) " " span class="meaning" { (meaning(reason)) } }
+                            td class="number" { (figure::count(turns, "turns")) }
+                            td class="number" { (figure::share(Some(share(turns)))) }
+                            td class="wide" { (meter(share(turns))) }
+                        }
+                    }
+                }
+            }
+        },
+    )
+}
+
+fn meaning(reason: ReasonClass) -> &'static str {
+    match reason {
+        ReasonClass::Stop => "the model finished",
+        ReasonClass::Aborted => "the user ended it",
+        ReasonClass::Error => "it failed",
+        ReasonClass::MaxSteps => "it reached its maximum of steps",
+        ReasonClass::Abandoned => "its events stopped coming",
+        ReasonClass::Imported => "from another system",
+        ReasonClass::Other => "any other reason",
+    }
+}
+
+fn latest_turns(api: &Api, root: &str, view: &View, latest: &SealedPage) -> Markup {
+    let body = scrolling(
+        "Latest turns",
+        &html! {
+            // A script can add turns as they are sealed: those after this position.
+            table id="latest-turns" data-after=(latest.latest) {
+                caption class="hidden" { "The turns that were sealed last, the latest first" }
+                thead {
+                    tr {
+                        th scope="col" { "Ended" }
+                        th scope="col" { "Conversation" }
+                        th scope="col" { "Model" }
+                        th scope="col" { "Reason" }
+                        th scope="col" class="number" { "Input" }
+                        th scope="col" class="number" { "Output" }
+                        th scope="col" class="number" { "Time" }
+                        th scope="col" class="number" { "Cost" }
+                    }
+                }
+                tbody {
+                    @for sealed in latest.turns.iter().rev() {
+                        @let turn = &sealed.turn;
+                        @let usage = turn.metrics.usage;
+                        tr {
+                            td { (figure::moment(report_time(turn).get(), &view.zone)) }
+                            th scope="row" class="id" {
+                                a href={ (root) "ui/" (with_query(&of_conversation(&sealed.conversation_id, "turns"), &view.zone_query())) } { (figure::id(sealed.conversation_id.as_str())) }
+                            }
+                            td class="id" { (figure::model(turn.model.as_ref())) }
+                            td { (figure::name(turn.reason.as_str())) }
+                            td class="number" { (figure::tokens(usage.input_tokens.get())) }
+                            td class="number" { (figure::tokens(usage.output_tokens.get())) }
+                            td class="number" { (figure::duration(turn.metrics.duration.map(Millis::get))) }
+                            td class="number" { (figure::cost(&Cost::total_of_turn(turn, &*api.prices).figures())) }
+                        }
+                    }
+                }
+            }
+        },
+    );
+    panel(
+        "latest",
+        "Latest turns",
+        "In the order in which they became durable, whatever time is chosen above.",
+        None,
+        &body,
+    )
+}
+
+/// What the page shows if no turn counts in its time.
+fn nothing(is_new: bool) -> Markup {
+    html! {
+        section class="card empty" {
+            @if is_new {
+                h2 { "No turn was sealed yet" }
+                p { "This page fills as soon as a kernel sends the events of a turn:" }
+                pre { code {
+                    "curl -d '{\"type\":\"done\",\"conversationId\":\"c\",\"turnId\":\"t\",\"reason\":\"stop\",\n"
+                    "          \"usage\":{\"inputTokens\":900,\"outputTokens\":120}}' \\\n"
+                    "     -H 'content-type: application/json' http://…/events"
+                } }
+            } @else {
+                h2 { "No turn ended in this time" }
+                p { "Choose another time above. The latest turns are below." }
+            }
+        }
+    }
+}

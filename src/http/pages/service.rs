@@ -1,0 +1,130 @@
+//! The page `/ui/service`: the state of the service.
+
+use std::time::Duration;
+
+use actix_web::web::Data;
+use actix_web::{HttpRequest, HttpResponse};
+use maud::{Markup, html};
+use tokio::time::timeout;
+use tracing::warn;
+
+use super::answer::answer;
+use super::figure;
+use super::layout::{Page, Place, root};
+use super::panel::panel;
+use super::view::View;
+use crate::http::error::ApiError;
+use crate::http::resources::api::Api;
+use crate::http::resources::health::check;
+use crate::http::resources::query::Query;
+use crate::runtime::SystemReport;
+
+const PARAMETERS: &[&str] = &["tz", "range", "first", "last"];
+
+/// How long the page waits for the parts of the system to tell their state.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Shows whether the service is ready, how much it does and holds, and its versions.
+pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> HttpResponse {
+    let page = page(&api, &request).await;
+    answer(&api, &request, Place::Service, page)
+}
+
+async fn page(api: &Api, request: &HttpRequest) -> Result<Page, ApiError> {
+    let query = Query::read(request.query_string(), PARAMETERS)?;
+    let view = View::read(api, &query, "7d")?;
+    let readiness = check(api).await;
+    let report = report(api).await;
+    let root = root(request.uri().path());
+    let ready = html! {
+        @match &readiness {
+            Ok(()) => { p class="state ready" { span aria-hidden="true" { "● " } "Ready: a durable write works." } }
+            Err(reason) => { p class="state not-ready" role="alert" { span aria-hidden="true" { "▲ " } "Not ready: " (reason.to_string()) "." } }
+        }
+    };
+    let edition = api.prices.edition();
+    let prices = edition.map_or_else(|| html! { "none" }, |edition| html! { (edition.table) ", " (edition.date) });
+    let versions = facts(&[
+        ("turn-metrics", html! { (env!("CARGO_PKG_VERSION")) }, ""),
+        ("Prices", prices, "published prices that are used"),
+        ("Zone of reports", html! { (api.zone.name()) }, "unless a page or a request names another"),
+        ("Now", figure::moment(api.clock.now().get(), &view.zone), "by the clock of the service"),
+    ]);
+    let body = html! {
+        h1 { "Service" }
+        (panel("readiness", "Readiness", "", Some(&format!("{root}ready")), &ready))
+        div class="charts" {
+            @if let Some(report) = &report { (parts(report)) }
+            @else { (panel("parts", "State", "", None, &html! { p role="alert" { "The parts of the service do not answer. The log may have the cause." } })) }
+            (panel("versions", "Versions", "", None, &versions))
+        }
+    };
+    let carried = view.query();
+    Ok(Page { title: "Service".to_owned(), carried, zone: Some(view.zone.name().to_owned()), body })
+}
+
+/// Asks the parts of the system for their state. `None` if one of them has ended, or does not answer in time.
+async fn report(api: &Api) -> Option<SystemReport> {
+    match timeout(PATIENCE, api.handles.operations.report()).await {
+        Ok(Ok(report)) => return Some(report),
+        Ok(Err(cause)) => warn!(%cause, "a part of the system has ended"),
+        Err(_) => warn!(timeout = ?PATIENCE, "a part of the system does not answer"),
+    }
+    None
+}
+
+/// Names and values, each with its meaning.
+fn facts(rows: &[(&str, Markup, &str)]) -> Markup {
+    html! {
+        dl class="facts" {
+            @for (name, value, meaning) in rows {
+                div { dt { (name) } dd { (value) } dd class="meaning" { (meaning) } }
+            }
+        }
+    }
+}
+
+/// Shows the state of the parts of the system.
+fn parts(SystemReport { work, store, sweeper }: &SystemReport) -> Markup {
+    let sizes = facts(&[
+        ("Files", figure::bytes(store.sizes.file_bytes), "on the disk"),
+        ("Rows", figure::bytes(store.sizes.live_bytes), "without the overhead of the database"),
+        ("Waiting for the tables", figure::bytes(store.sizes.recent_bytes), "durable in the journal, and in memory"),
+    ]);
+    let lag = facts(&[
+        ("Commits waiting", figure::count(as_count(store.waiting_commits), "commits"), "not durable yet"),
+        (
+            "Messages in progress",
+            figure::count(as_count(work.in_flight), "messages"),
+            "to conversations, not answered yet",
+        ),
+        (
+            "Conversations in memory",
+            figure::count(as_count(work.active_conversations), "conversations"),
+            "with an actor",
+        ),
+    ]);
+    let counters = facts(&[
+        ("Commits", figure::count(store.commits, "commits"), "that became durable"),
+        (
+            "Failed commits",
+            figure::count(store.failed_commits, "commits"),
+            "whose outcome is not known, or that failed",
+        ),
+        ("Refused commits", figure::count(store.refused_commits, "commits"), "because too many were waiting"),
+        ("Conflicts", figure::count(store.conflicts, "conflicts"), "commits that expected another version"),
+        ("Warnings", figure::count(work.warnings, "warnings"), "about events that are probably wrong"),
+        ("Abandoned turns", figure::count(sweeper.sealed_turns, "turns"), "sealed because their events stopped coming"),
+        ("Panics", figure::count(work.died, "panics"), "of conversations: each is a defect"),
+    ]);
+    html! {
+        (panel("lag", "Work in progress", "At this moment.", None, &lag))
+        (panel("sizes", "Sizes", "Of the store.", None, &sizes))
+        (panel("counters", "Since the start", "Counts of this process.", None, &counters))
+    }
+}
+
+/// Converts a number of things in memory.
+fn as_count(count: usize) -> u64 {
+    count.try_into().unwrap_or(u64::MAX)
+}
