@@ -7,6 +7,7 @@ mod asking;
 mod attack;
 mod backup;
 mod bad_input;
+#[cfg(unix)]
 mod browser;
 mod check;
 mod clock;

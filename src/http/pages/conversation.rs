@@ -64,7 +64,9 @@ async fn page(api: &Api, id: &ConversationId, request: &HttpRequest) -> Result<P
     let asked = [("order", "latest"), ("limit", &*limit), ("before", &*end), ("cost", "true"), ("open", "true")];
     let turns_api = resource("turns", &link::query(&asked));
     let body = html! {
-        p class="crumbs" { a href={ (root) (with_query("ui/conversations", &view.zone_query())) } { "Conversations" } " / " }
+        p class="crumbs" {
+            a href={ (root) (with_query("ui/conversations", &view.zone_query())) } { "Conversations" } " / "
+        }
         h1 class="id" { (figure::name(id.as_str())) }
         @if life.turns > 0 {
             (panel("summary", "Whole life", "", Some(&resource("summary", "")), &summary(&life, &open, &view)))
@@ -109,7 +111,9 @@ fn summary(life: &Life, open: &OpenTurns, view: &View) -> Markup {
             (tile("Turns", &figure::count(life.turns, "turns"), &html! {
                 (figure::count(figures.steps, "steps")) " steps"
                 @if !open.turns.is_empty() { " · " (open.turns.len()) " open" }
-                @for (reason, turns) in life.by_reason.iter().filter(|(reason, _)| **reason != "stop") { " · " (figure::count(*turns, "turns")) " " (reason) }
+                @for (reason, turns) in life.by_reason.iter().filter(|(reason, _)| **reason != "stop") {
+                    " · " (figure::count(*turns, "turns")) " " (reason)
+                }
             }))
             (tile("Tokens", &figure::tokens(figures.usage.input_tokens + figures.usage.output_tokens), &html! {
                 (figure::tokens(figures.usage.input_tokens)) " in · " (figure::tokens(figures.usage.output_tokens)) " out"
@@ -199,11 +203,15 @@ fn turn_list(api: &Api, view: &View, turns: &[StoredTurn]) -> Markup {
                             h3 id={ "turn-" (ordinal) } { "Turn " (ordinal) }
                             span { (figure::moment(report_time(turn).get(), &view.zone)) }
                             span class="id" { (figure::model(turn.model.as_ref())) }
-                            span class={ "badge " (if turn.reason.as_str() == "stop" { "calm" } else { "warning" }) } { (figure::name(turn.reason.as_str())) }
+                            span class={ "badge " (if turn.reason.as_str() == "stop" { "calm" } else { "warning" }) } {
+                                (figure::name(turn.reason.as_str()))
+                            }
                             strong { (figure::cost(&Cost::total_of_turn(turn, &*api.prices).figures())) }
                         }
                         (numbers(metrics.usage, &metrics.steps, metrics.duration))
-                        @if let Some(drawn) = waterfall(&format!("times-{ordinal}"), &format!("Times of turn {ordinal}"), &times(&metrics.steps, metrics.duration)) { (drawn) }
+                        @if let Some(drawn) = waterfall(&format!("times-{ordinal}"), &format!("Times of turn {ordinal}"), &times(&metrics.steps, metrics.duration)) {
+                            (drawn)
+                        }
                         (steps(ordinal.to_string().as_str(), &metrics.turn_id, &metrics.steps))
                     }
                 }
@@ -272,7 +280,9 @@ fn steps(name: &str, turn_id: &TurnId, steps: &[StepMetrics]) -> Markup {
                     thead {
                         tr {
                             th scope="col" { "Step" }
-                            @for name in ["Input", "Output", "Cache read", "Cache write", "First token", "Decode", "Generation", "Speed"] { th scope="col" class="number" { (name) } }
+                            @for name in ["Input", "Output", "Cache read", "Cache write", "First token", "Decode", "Generation", "Speed"] {
+                                th scope="col" class="number" { (name) }
+                            }
                         }
                     }
                     tbody {
@@ -281,8 +291,12 @@ fn steps(name: &str, turn_id: &TurnId, steps: &[StepMetrics]) -> Markup {
                                 th scope="row" class="id" { (figure::id(step.step_id.as_str())) }
                                 td class="number" { (figure::tokens(step.usage.input_tokens.get())) }
                                 td class="number" { (figure::tokens(step.usage.output_tokens.get())) }
-                                td class="number" { (figure::optional_tokens(step.usage.cache_read_tokens.map(TokenCount::get))) }
-                                td class="number" { (figure::optional_tokens(step.usage.cache_write_tokens.map(TokenCount::get))) }
+                                td class="number" {
+                                    (figure::optional_tokens(step.usage.cache_read_tokens.map(TokenCount::get)))
+                                }
+                                td class="number" {
+                                    (figure::optional_tokens(step.usage.cache_write_tokens.map(TokenCount::get)))
+                                }
                                 td class="number" { (figure::duration(step.times.ttft.map(Millis::get))) }
                                 td class="number" { (figure::duration(step.times.decode.map(Millis::get))) }
                                 td class="number" { (figure::duration(step.times.gen_total.map(Millis::get))) }
@@ -292,7 +306,11 @@ fn steps(name: &str, turn_id: &TurnId, steps: &[StepMetrics]) -> Markup {
                     }
                 }
             }))
-            @if steps.len() > MAX_STEPS { p class="note" { (steps.len() - MAX_STEPS) " further steps are left out here. The API has all of them." } }
+            @if steps.len() > MAX_STEPS {
+                p class="note" {
+                    (steps.len() - MAX_STEPS) " further steps are left out here. The API has all of them."
+                }
+            }
         }
     }
 }
@@ -323,7 +341,9 @@ fn open_list(open: &OpenTurns, api: &str) -> Markup {
                 }
             }
         }
-        @if open.turns.len() > shown.len() { p class="note" { (open.turns.len() - shown.len()) " further open turns are left out here." } }
+        @if open.turns.len() > shown.len() {
+            p class="note" { (open.turns.len() - shown.len()) " further open turns are left out here." }
+        }
     };
     panel("open", "Open turns", "With what their events have reported so far.", Some(api), &body)
 }
@@ -336,8 +356,12 @@ fn pages(view: &View, life: &Life, turns: &[StoredTurn], before: Option<u64>) ->
     html! {
         nav class="pages" aria-label="Pages of the turns" {
             @if before.is_some() { a class="button" href={ "?" (view.zone_query()) } { "Latest turns" } }
-            @if let Some(newer) = newer.filter(|newer| before.is_some() && latest.is_some_and(|latest| *newer <= latest)) { a class="button" rel="prev" href={ "?" (at(newer)) } { "Newer turns" } }
-            @if let Some(first) = first.filter(|first| *first > 1) { a class="button" rel="next" href={ "?" (at(first)) } { "Older turns" } }
+            @if let Some(newer) = newer.filter(|newer| before.is_some() && latest.is_some_and(|latest| *newer <= latest)) {
+                a class="button" rel="prev" href={ "?" (at(newer)) } { "Newer turns" }
+            }
+            @if let Some(first) = first.filter(|first| *first > 1) {
+                a class="button" rel="next" href={ "?" (at(first)) } { "Older turns" }
+            }
         }
     }
 }

@@ -53,7 +53,9 @@ async fn page(api: &Api, request: &HttpRequest) -> Result<Page, ApiError> {
         nav class="pages" aria-label="Pages of the list" {
             @if !is_first { a class="button" href={ "?" (view.query_with(&kept)) } { "First page" } }
             @if let Some(next) = &next {
-                a class="button" rel="next" href={ "?" (view.query_with(&[&kept[..], &[("after", next)]].concat())) } { "Next page" }
+                a class="button" rel="next" href={ "?" (view.query_with(&[&kept[..], &[("after", next)]].concat())) } {
+                    "Next page"
+                }
             }
         }
     };
@@ -61,7 +63,9 @@ async fn page(api: &Api, request: &HttpRequest) -> Result<Page, ApiError> {
         @if listed.is_empty() {
             p class="empty" {
                 @if !is_first { "There are no further conversations." }
-                @else if kept[1].1.is_empty() && kept[2].1.is_empty() && view.bounds.is_none() { "No conversation has a sealed turn yet." }
+                @else if kept[1].1.is_empty() && kept[2].1.is_empty() && view.bounds.is_none() {
+                    "No conversation has a sealed turn yet."
+                }
                 @else { "No conversation fits. Choose another time, or a shorter beginning of the id." }
             }
         } @else {
@@ -142,18 +146,26 @@ fn rows(root: &str, view: &View, kept: &[(&str, &str); 3], listed: &[ListedConve
                         @let usage = listed.total_usage;
                         tr {
                             th scope="row" class="id" {
-                                a href={ (root) "ui/" (with_query(&of_conversation(&listed.conversation_id, "turns"), &view.zone_query())) } { (figure::id(listed.conversation_id.as_str())) }
-                                @if listed.open_turns > 0 { " " span class="badge open" { (listed.open_turns) " open" } }
+                                a href={ (root) "ui/" (with_query(&of_conversation(&listed.conversation_id, "turns"), &view.zone_query())) } {
+                                    (figure::id(listed.conversation_id.as_str()))
+                                }
+                                @if listed.open_turns > 0 {
+                                    " " span class="badge open" { (listed.open_turns) " open" }
+                                }
                             }
                             td { (figure::moment(listed.last_at.get(), &view.zone)) }
                             td class="number" { (figure::count(listed.sealed_turns, "turns")) }
-                            td class="number" { (figure::tokens(i128::from(usage.input_tokens.get()) + i128::from(usage.output_tokens.get()))) }
+                            td class="number" {
+                                (figure::tokens(i128::from(usage.input_tokens.get()) + i128::from(usage.output_tokens.get())))
+                            }
                             td class="number" { (figure::tokens(usage.output_tokens.get())) }
                             td class="number" { (figure::share(listed.sums.cache_rate())) }
                             td class="number" { (figure::optional_tokens(listed.context_size.map(TokenCount::get))) }
                             td class="number" { (figure::cost(&listed.sums.cost.figures())) }
                             td class="id" { (figure::model(listed.model.as_ref())) }
-                            td class="id" { @if let Some(project) = &listed.project { (figure::name(Label::as_str(project))) } }
+                            td class="id" {
+                                @if let Some(project) = &listed.project { (figure::name(Label::as_str(project))) }
+                            }
                         }
                     }
                 }

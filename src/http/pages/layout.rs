@@ -83,7 +83,9 @@ pub(crate) fn whole(root: &str, place: Place, page: &Page) -> Markup {
                             ul {
                                 @for (listed, name, address) in Place::LISTED {
                                     li {
-                                        a href=(with_query(&format!("{root}{address}"), &page.carried)) aria-current=[place.current(listed)] { (name) }
+                                        a href=(with_query(&format!("{root}{address}"), &page.carried)) aria-current=[place.current(listed)] {
+                                            (name)
+                                        }
                                     }
                                 }
                             }

@@ -51,7 +51,9 @@ impl Model<'_> {
     fn name(&self) -> Markup {
         html! {
             (figure::model(self.label.model.as_ref()))
-            @if let Some(provider) = &self.label.provider { " " span class="meaning" { (figure::name(provider.as_str())) } }
+            @if let Some(provider) = &self.label.provider {
+                " " span class="meaning" { (figure::name(provider.as_str())) }
+            }
         }
     }
 }
@@ -219,7 +221,11 @@ fn price_table(api: &Api, root: &str, models: &[Model<'_>]) -> Markup {
                         tr {
                             th scope="row" class="id" { (model.name()) }
                             @if let Some(found) = &found {
-                                td class="id" { (figure::name(&found.name)) " " span class="meaning" { (figure::name(&found.table)) } }
+                                td class="id" {
+                                    (figure::name(&found.name)) " " span class="meaning" {
+                                        (figure::name(&found.table))
+                                    }
+                                }
                                 td class="number" { (figure::rate(found.input)) }
                                 td class="number" { (figure::rate(found.output)) }
                                 td class="number" { (figure::rate(found.cache_read)) }
@@ -228,7 +234,11 @@ fn price_table(api: &Api, root: &str, models: &[Model<'_>]) -> Markup {
                                 td colspan="5" { span class="badge warning" { "no price" } }
                             }
                             td class="number" { (figure::tokens(model.row.cost.unpriced_tokens())) }
-                            td { @if known.is_some_and(|known| !known.as_str().is_empty()) { a class="api" href={ (root) (with_query("prices", &model.query())) } { "JSON" } } }
+                            td {
+                                @if known.is_some_and(|known| !known.as_str().is_empty()) {
+                                    a class="api" href={ (root) (with_query("prices", &model.query())) } { "JSON" }
+                                }
+                            }
                         }
                     }
                 }

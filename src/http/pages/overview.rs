@@ -196,7 +196,9 @@ fn tiles(sums: &Sums, edition: Option<&PriceEdition>, root: &str, view: &View) -
                 &percentiles(figures.step_output_tokens_per_second, figure::speed, "steps")))
             (tile("Turns", &figure::count(figures.turns, "turns"), &html! {
                 (figure::count(figures.steps, "steps")) " steps"
-                @if let Some(duration) = figures.turn_duration_ms { " · half took up to " (figure::duration(Some(duration.p50))) }
+                @if let Some(duration) = figures.turn_duration_ms {
+                    " · half took up to " (figure::duration(Some(duration.p50)))
+                }
             }))
         }
     }
@@ -289,7 +291,20 @@ fn by_reason_table(answered: &Answered) -> Markup {
         &html! {
             table class="reasons" {
                 caption class="hidden" { "Turns by reason" }
-                thead { tr { th scope="col" { "Reason" } th scope="col" class="number" { "Turns" } th scope="col" class="number" { "Share" } th scope="col" class="wide" { span class="hidden" { "Share as a bar" } } } }
+                thead {
+                    tr {
+                        th scope="col" {
+                            "Reason"
+                        }
+                        th scope="col" class="number" {
+                            "Turns"
+                        }
+                        th scope="col" class="number" {
+                            "Share"
+                        }
+                        th scope="col" class="wide" { span class="hidden" { "Share as a bar" } }
+                    }
+                }
                 tbody {
                     @for (reason, turns) in rows {
                         tr {
@@ -343,7 +358,9 @@ fn latest_turns(api: &Api, root: &str, view: &View, latest: &SealedPage) -> Mark
                         tr {
                             td { (figure::moment(report_time(turn).get(), &view.zone)) }
                             th scope="row" class="id" {
-                                a href={ (root) "ui/" (with_query(&of_conversation(&sealed.conversation_id, "turns"), &view.zone_query())) } { (figure::id(sealed.conversation_id.as_str())) }
+                                a href={ (root) "ui/" (with_query(&of_conversation(&sealed.conversation_id, "turns"), &view.zone_query())) } {
+                                    (figure::id(sealed.conversation_id.as_str()))
+                                }
                             }
                             td class="id" { (figure::model(turn.model.as_ref())) }
                             td { (figure::name(turn.reason.as_str())) }

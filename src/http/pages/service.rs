@@ -39,7 +39,11 @@ async fn page(api: &Api, request: &HttpRequest) -> Result<Page, ApiError> {
     let ready = html! {
         @match &readiness {
             Ok(()) => { p class="state ready" { span aria-hidden="true" { "● " } "Ready: a durable write works." } }
-            Err(reason) => { p class="state not-ready" role="alert" { span aria-hidden="true" { "▲ " } "Not ready: " (reason.to_string()) "." } }
+            Err(reason) => {
+                p class="state not-ready" role="alert" {
+                    span aria-hidden="true" { "▲ " } "Not ready: " (reason.to_string()) "."
+                }
+            }
         }
     };
     let edition = api.prices.edition();

@@ -167,7 +167,9 @@ impl View {
                         }
                         label { "First day" input type="date" name="first" value=(self.first); }
                         label { "Last day" input type="date" name="last" value=(self.last); }
-                        label { "Time zone" input name="tz" list="zones" value=(self.named_zone) placeholder=(self.zone.name()) autocomplete="off"; }
+                        label {
+                            "Time zone" input name="tz" list="zones" value=(self.named_zone) placeholder=(self.zone.name()) autocomplete="off";
+                        }
                         datalist id="zones" { @for zone in ZONES { option value=(zone) {} } }
                         // Without days, the form keeps the range.
                         @if !self.range.is_empty() { input type="hidden" name="range" value=(self.range); }

@@ -1,7 +1,9 @@
 //! A small client of the protocol `WebDriver`.
 
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 
 use crate::server::{Client, PATIENCE, lines_of};
@@ -19,7 +21,8 @@ impl Browser {
     pub(super) fn start() -> Self {
         let profile = tempfile::tempdir().unwrap();
         let mut command = Command::new("chromedriver");
-        command.arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null());
+        // The driver and its browser are a group of processes, which can be ended together.
+        command.arg("--port=0").process_group(0).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut driver =
             command.spawn().expect("the tests of the browser need `chromedriver`, of the same version as `chromium`");
         let lines = lines_of(driver.stdout.take().unwrap());
@@ -120,10 +123,10 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The driver ends the browser when its session ends.
+        // The driver ends the browser when its session ends. If there is no session, the group is ended nevertheless.
         let path = format!("/session/{}", self.session);
         let _ = self.client.send("DELETE", &path, &[], b"");
-        let _ = self.driver.kill();
+        let _ = kill_process_group(Pid::from_child(&self.driver), Signal::KILL);
         let _ = self.driver.wait();
     }
 }

@@ -50,7 +50,9 @@ impl Chart<'_> {
                 rect x=(Percent(x)) width=(Percent(width)) y=(Pixels(top)) height=(Pixels(bottom - top)) fill=(fill(nth)) {}
             }
             @if below > 0.0 && self.slots.len() <= MAX_VALUES {
-                text class="value" x=(Percent(x + width / 2.0)) y=(Pixels(down(scale.share(below)) - 5.0)) { (self.unit.short(below)) }
+                text class="value" x=(Percent(x + width / 2.0)) y=(Pixels(down(scale.share(below)) - 5.0)) {
+                    (self.unit.short(below))
+                }
             }
         }
     }

@@ -99,7 +99,9 @@ impl Chart<'_> {
                         (marks(place))
                     }
                     @if place % every == 0 {
-                        text class="label" x=(Percent((as_float(place) + 0.5) * width)) y=(Pixels(HEIGHT + 18.0)) { (slot.label) }
+                        text class="label" x=(Percent((as_float(place) + 0.5) * width)) y=(Pixels(HEIGHT + 18.0)) {
+                            (slot.label)
+                        }
                     }
                 }
             }

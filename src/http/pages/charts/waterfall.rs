@@ -121,7 +121,9 @@ pub(crate) fn waterfall_legend() -> Markup {
         ul class="legend" {
             @for kind in SpanKind::ALL {
                 li {
-                    svg class="swatch" width="18" height="12" aria-hidden="true" { rect width="18" height="12" fill=(kind.fill()) {} }
+                    svg class="swatch" width="18" height="12" aria-hidden="true" {
+                        rect width="18" height="12" fill=(kind.fill()) {}
+                    }
                     (kind.name())
                 }
             }
