@@ -7,7 +7,7 @@ use std::process::Output;
 use crate::server::turn_metrics;
 
 /// The number of damaged files in a run of the test. `TURN_METRICS_TEST_DAMAGES` sets another number.
-const DAMAGES: usize = 14;
+const DAMAGES: usize = 40;
 
 const FILES: [&str; 2] = ["turn-metrics.redb", "turn-metrics.journal.redb"];
 
@@ -28,8 +28,9 @@ fn damaged_files_are_told_in_words_refused_by_compact_and_repaired() {
     for nth in 0..damages {
         let mut images = images.clone();
         let image = &mut images[nth / 2 % 2];
-        // The first bytes are those of the header.
-        let at = if nth < 4 { 3 + 67 * nth } else { (nth * 7919 * 61) % (image.len() - 64) };
+        // The first bytes are those of the header. Most pages of so small a file are blank.
+        let used: Vec<_> = (0..image.len() - 64).filter(|at| image[*at] != 0).collect();
+        let at = if nth < 4 { 3 + 67 * nth } else { used[(nth * 7919 * 61) % used.len()] };
         if nth % 2 == 0 {
             image[at] ^= 4
         } else {
@@ -72,5 +73,5 @@ fn damaged_files_are_told_in_words_refused_by_compact_and_repaired() {
         let (again, told, _) = run(&["check"], directory.path());
         assert_eq!(again, 0, "byte {at}: {told}");
     }
-    assert!(damaged * 2 > damages / 2, "only {damaged} of {damages} files were damaged");
+    assert!(damaged * 10 > damages, "only {damaged} of {damages} files were damaged");
 }

@@ -21,6 +21,7 @@ const DIRECT: &[&str] = &[
     "tokio",
     "tracing",
     "uuid",
+    "xxhash-rust",
 ];
 
 /// Packages that only a server, a command line, prices or a `tracing` layer need.

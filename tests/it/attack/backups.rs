@@ -67,7 +67,7 @@ fn one_copy_is_made_at_a_time_and_the_next_one_waits_until_it_is_sent() {
 fn copies(server: &Server) -> usize {
     let descriptors = std::fs::read_dir(format!("/proc/{}/fd", server.process())).unwrap();
     let targets = descriptors.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
-    targets.filter(|target| target.to_string_lossy().ends_with(".backup (deleted)")).count()
+    targets.filter(|target| target.to_string_lossy().ends_with(".unfinished-backup (deleted)")).count()
 }
 
 #[test]

@@ -3,12 +3,12 @@ use std::fmt::Write as _;
 use super::memory::Memory;
 use crate::server::{Client, Server, until};
 
-const CONVERSATIONS: usize = 8000;
+const CONVERSATIONS: usize = 16_000;
 const CONVERSATIONS_A_POST: usize = 200;
 
 /// The maximum memory of a short page above that of an idle server, whatever is stored. The cache of the database is
 /// within it.
-const MOST_MIB: u64 = 5;
+const MOST_MIB: u64 = 9;
 
 /// Returns a stopped store with many conversations, whose ids and models have the maximum length.
 fn store() -> tempfile::TempDir {
