@@ -24,7 +24,7 @@ fn damaged_files_are_told_in_words_refused_by_compact_and_repaired() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let images = ["format-1.redb", "format-1.journal.redb"].map(|name| fs::read(fixtures.join(name)).unwrap());
     let damages = std::env::var("TURN_METRICS_TEST_DAMAGES").map_or(DAMAGES, |number| number.parse().unwrap());
-    let mut damaged = 0;
+    let mut found = 0;
     for nth in 0..damages {
         let mut images = images.clone();
         let image = &mut images[nth / 2 % 2];
@@ -32,9 +32,9 @@ fn damaged_files_are_told_in_words_refused_by_compact_and_repaired() {
         let used: Vec<_> = (0..image.len() - 64).filter(|at| image[*at] != 0).collect();
         let at = if nth < 4 { 3 + 67 * nth } else { used[(nth * 7919 * 61) % used.len()] };
         if nth % 2 == 0 {
-            image[at] ^= 4
+            image[at] ^= 4;
         } else {
-            image[at..at + 40].fill(0)
+            image[at..at + 40].fill(0);
         }
         let directory = tempfile::tempdir().unwrap();
         for (name, image) in FILES.iter().zip(&images) {
@@ -51,7 +51,7 @@ fn damaged_files_are_told_in_words_refused_by_compact_and_repaired() {
             code => panic!("byte {at}: {code}: {told}"),
         };
         if checked == 2 {
-            damaged += 1;
+            found += 1;
             assert!(told.contains("`turn-metrics check --repair` repairs this"), "byte {at}: {told}");
             let (compacted, told, _) = run(&["compact"], directory.path());
             assert_eq!(compacted, expected_of_compact, "byte {at}: {told}");
@@ -73,5 +73,5 @@ fn damaged_files_are_told_in_words_refused_by_compact_and_repaired() {
         let (again, told, _) = run(&["check"], directory.path());
         assert_eq!(again, 0, "byte {at}: {told}");
     }
-    assert!(damaged * 10 > damages, "only {damaged} of {damages} files were damaged");
+    assert!(found * 10 > damages, "only {found} of {damages} files were damaged");
 }

@@ -458,7 +458,9 @@ mod tests {
         let id = |name: &str| ConversationId::new(name).unwrap();
         let settled = |claims: &[(u64, &str, u64)]| {
             let mut all = Claims::default();
-            claims.iter().for_each(|(key, name, version)| all.add(*key, id(name), *version));
+            for (key, name, version) in claims {
+                all.add(*key, id(name), *version);
+            }
             all.settle().into_iter().map(|(key, id)| (key, id.to_string())).collect::<Vec<_>>()
         };
         let given = |keys: &[(u64, &str)]| keys.iter().map(|(key, id)| (*key, (*id).to_owned())).collect::<Vec<_>>();
