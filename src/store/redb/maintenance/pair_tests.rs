@@ -14,11 +14,11 @@ use std::task::{Context, Poll, Waker};
 
 use redb::Database;
 
+use super::check::tests::set_up::forget_newest;
 use super::check::{check, repair};
 use super::compact::compact;
 use crate::settings::StoreSettings;
 use crate::simulate::random::Random;
-use crate::store::redb::tables::meta::WriteMeta;
 use crate::store::redb::tables::schema::ROWS;
 use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::redb::writer::Writer;
@@ -414,19 +414,6 @@ fn files_of_two_times_are_refused_or_show_a_state_that_was_with_all_that_both_fi
     }
     println!("{} moments: {outcomes:?}", history.moments.len());
     assert!(history.moments.len() >= 40 && outcomes.len() >= 2, "{outcomes:?}");
-}
-
-/// Lets the main file forget which rows of the journal it has seen since the checkpoint.
-fn forget_newest(directory: &Path) {
-    let Ok(main) = Database::open(directory.join(StoreFile::Main.name())) else { return };
-    let txn = main.begin_write().unwrap();
-    {
-        let mut meta = WriteMeta::write(&txn).unwrap();
-        let checkpoint = meta.checkpoint().unwrap();
-        meta.note_newest(checkpoint).unwrap();
-    }
-    txn.commit().unwrap();
-    main.close().unwrap();
 }
 
 #[test]

@@ -3,7 +3,7 @@ use std::path::Path;
 
 use redb::{Database, ReadableTable};
 
-use super::set_up::{damage_journal, id, lose, mark, open, places, refusal, seal};
+use super::set_up::{damage_noted_journal, id, lose, mark, open, places, refusal, seal};
 use crate::settings::StoreSettings;
 use crate::store::redb::files::open_error::OpenError;
 use crate::store::redb::journal::chain::{chain, read_row};
@@ -107,7 +107,7 @@ async fn a_journal_without_the_newest_row_that_a_flush_has_seen_is_refused_or_wi
     fs::write(&journal, older).unwrap();
     assert_of_another_time(path, "it ends with row 2, and the database has seen row 3: it is an older copy");
     fs::write(&journal, &newer).unwrap();
-    damage_journal(path, |rows| {
+    damage_noted_journal(path, |rows| {
         let second = mark(rows, 2);
         let mut other = read_row(2, rows.get(2).unwrap().unwrap().value()).unwrap().entries.to_vec();
         rows.insert(3, chain(second, &mut other)).unwrap();

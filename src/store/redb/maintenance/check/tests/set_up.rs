@@ -218,10 +218,31 @@ pub(in crate::store::redb::maintenance) fn change_entry(
     });
 }
 
+/// Lets the main file forget which rows of the journal it has seen since the checkpoint.
+pub(in crate::store::redb::maintenance) fn forget_newest(directory: &Path) {
+    let Ok(main) = Database::open(directory.join(StoreFile::Main.name())) else { return };
+    let txn = main.begin_write().unwrap();
+    {
+        let mut meta = WriteMeta::write(&txn).unwrap();
+        let checkpoint = meta.checkpoint().unwrap();
+        meta.note_newest(checkpoint).unwrap();
+    }
+    txn.commit().unwrap();
+    main.close().unwrap();
+}
+
+/// Changes rows of the journal. The main file forgets the newest row: a running store notes it at any time, and may or may
+/// not have done so.
 pub(in crate::store::redb::maintenance) fn damage_journal(
     directory: &Path,
     change: impl FnOnce(&mut redb::Table<'_, u64, Row<JournalRows>>),
 ) {
+    damage_noted_journal(directory, change);
+    forget_newest(directory);
+}
+
+/// Changes rows of the journal.
+pub(super) fn damage_noted_journal(directory: &Path, change: impl FnOnce(&mut redb::Table<'_, u64, Row<JournalRows>>)) {
     let database = Database::open(directory.join(StoreFile::Journal.name())).unwrap();
     let txn = database.begin_write().unwrap();
     change(&mut txn.open_table(ROWS).unwrap());
