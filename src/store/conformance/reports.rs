@@ -71,7 +71,11 @@ fn any_turn(random: &mut Random, name: &str) -> SealedTurn {
 /// Seals turns in a conversation.
 async fn seal(store: &StoreUnderTest, name: &str, sealed: Vec<SealedTurn>) {
     let version = state(store, name).await.version.0;
-    store.commit(Commit { sealed, ..commit(name, version, &[], &[]) }).await.unwrap();
+    let commit = Commit { sealed, ..commit(name, version, &[], &[]) };
+    // On a busy machine, a commit may wait so long that it is refused.
+    while let Err(error) = store.commit(commit.clone()).await {
+        assert_eq!(error, CommitError::Overloaded);
+    }
 }
 
 /// Returns the report that a store must answer with.
