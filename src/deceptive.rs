@@ -28,8 +28,8 @@ pub(crate) fn undeceptive(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// Makes a text from outside safe for a terminal or a page: one line, without control characters and without characters that
-/// change the direction of text.
+/// Makes a text from outside safe for a terminal or a page: one line, without control characters and without characters
+/// that change the direction of text.
 #[cfg(feature = "server")]
 pub(crate) fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());

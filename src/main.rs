@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
-/// Messages are allocated on one thread and freed on another, which the usual allocator of Linux is slow at.
+/// Messages are allocated on one thread and freed on another. The default allocator of Linux is slow at that.
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

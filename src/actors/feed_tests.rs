@@ -101,8 +101,8 @@ async fn follow(steps: Vec<Step>) -> Result<(), TestCaseError> {
                     sealing.push(actix_rt::spawn(async move { seal(&runtime, &conversation, &turn).await }));
                 }
             }
-            // A feed that begins now begins somewhere between the turns that are being sealed, so its beginning is known
-            // only if none are.
+            // A feed that begins now begins somewhere between the turns that are being sealed, so its beginning is
+            // known only if none are.
             Step::Begin { from_start } => {
                 if !from_start {
                     for task in sealing.drain(..) {

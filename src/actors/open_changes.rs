@@ -90,8 +90,8 @@ impl Watched {
 }
 
 impl OpenWatch {
-    /// Collects changes in this conversation from now on; `None` stands for all conversations. Each call needs a call of
-    /// [`Self::leave`].
+    /// Collects changes in this conversation from now on; `None` stands for all conversations. Each call needs a call
+    /// of [`Self::leave`].
     pub(crate) fn enter(&self, conversation_id: Option<&ConversationId>) {
         let mut watched = lock(&self.watched);
         match conversation_id {

@@ -15,9 +15,9 @@ use crate::store::Position;
 /// Writes all sealed turns of a running server, in the order in which they became durable.
 ///
 /// Each line is a turn as JSON: its position, its conversation and its envelope with the metrics. The last line is
-/// `{"end": POSITION}`; an export without it is incomplete. To get later turns, give that position to --after. The export
-/// ends with the turn that is the latest when it begins. FILE gets its name only when the export is complete and on the
-/// disk. A database that was restored from a backup or repaired knows no position from before.
+/// `{"end": POSITION}`; an export without it is incomplete. To get later turns, give that position to --after. The
+/// export ends with the turn that is the latest when it begins. FILE gets its name only when the export is complete and
+/// on the disk. A database that was restored from a backup or repaired knows no position from before.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   turn-metrics export turns.ndjson
@@ -118,7 +118,7 @@ enum CopyError {
     Write(io::Error),
 }
 
-/// What a line tells about how far an export has come.
+/// A line of an export, by its position.
 enum Line {
     Turn(Position),
     End(Position),

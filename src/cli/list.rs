@@ -16,10 +16,10 @@ const PAGE_CONVERSATIONS: u64 = 500;
 /// Lists the conversations of a running server that have a sealed turn.
 ///
 /// All figures are of the whole life of a conversation. Input tokens are counted as the kernels reported
-/// them, which should include cached ones. Cached is the share of the prompts that was read from a cache, over the steps that reported a cache counter.
-/// Context is the number of tokens in the model's window after the latest turn. Cost is in dollars, each step priced at
-/// the prices in force when its turn ended; a `+` means that tokens without a price are not in it. Last is when the
-/// latest turn ended. A dash stands for a value that is not known.
+/// them, which should include cached ones. Cached is the share of the prompts that was read from a cache, over the
+/// steps that reported a cache counter. Context is the number of tokens in the model's window after the latest turn.
+/// Cost is in dollars, each step priced at the prices in force when its turn ended; a `+` means that tokens without a
+/// price are not in it. Last is when the latest turn ended. A dash stands for a value that is not known.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   turn-metrics list

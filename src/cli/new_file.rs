@@ -63,7 +63,7 @@ impl NewFile {
         NewFileError::Write { path: self.name.clone(), source }
     }
 
-    /// Brings the contents to the disk and gives the file its name.
+    /// Syncs the contents, gives the file its name, and syncs the directory.
     pub(super) fn finish(self) -> Result<(), NewFileError> {
         let Self { name, target, unfinished, replaces } = self;
         let unwritable = |source| NewFileError::Write { path: name.clone(), source };

@@ -17,11 +17,12 @@ use crate::turn::Label;
 /// of them asked. Sums are exact: those by hour add up to those by day, those by model to the total.
 ///
 /// Input tokens are counted as the kernels reported them, which should include cached ones. Cached is the share of the
-/// prompts that was read from a cache, over the steps that reported a cache counter. Cost is in dollars, each step priced at the prices in force
-/// when its turn ended; a `+` means that tokens without a price are not in it. TTFT is the time to the first token of a
-/// step, tok/s the output tokens of a step per second of its decode time, and duration the time that a turn took, both times
-/// in milliseconds: medians by the nearest rank, at most 1.1 % off. --json and --csv also have their counts, extremes and
-/// other percentiles. A dash stands for a value that is not known. A time without a turn has no row.
+/// prompts that was read from a cache, over the steps that reported a cache counter. Cost is in dollars, each step
+/// priced at the prices in force when its turn ended; a `+` means that tokens without a price are not in it. TTFT is
+/// the time to the first token of a step, tok/s the output tokens of a step per second of its decode time, and duration
+/// the time that a turn took, both times in milliseconds: medians by the nearest rank, at most 1.1 % off. --json and
+/// --csv also have their counts, extremes and other percentiles. A dash stands for a value that is not known. A time
+/// without a turn has no row.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   turn-metrics report

@@ -269,8 +269,8 @@ struct Drawn {
     width: u16,
 }
 
-/// Makes the widest text narrower by one character, until the columns fit or all texts have their minimum width. A column of
-/// numbers has no minimum width and stays as it is.
+/// Makes the widest text narrower by one character, until the columns fit or all texts have their minimum width. A
+/// column of numbers has no minimum width and stays as it is.
 fn narrow(widths: &mut [u16], min_widths: &[Option<u16>], room: u16) {
     let total = widths.iter().fold(0_u32, |sum, width| sum + u32::from(*width));
     for _ in u32::from(room)..total {

@@ -1,7 +1,7 @@
 //! The routes of the service, and which web pages may use each route.
 //!
-//! `tests/it/routes.rs` reads the source of this file, so that the attacks go to every route. For that, each route must be a
-//! constant, with its fields in the present order.
+//! `tests/it/routes.rs` reads the source of this file, so that the attacks go to every route. For that, each route must
+//! be a constant, with its fields in the present order.
 
 use std::sync::LazyLock;
 

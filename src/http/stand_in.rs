@@ -64,7 +64,8 @@ pub(super) struct StandIn {
     pub(super) too_many_rows: bool,
     /// Whether costs are being computed anew with new prices.
     pub(super) is_repricing: bool,
-    /// The outcome of a readiness check. Without one, the check hangs, and so do questions about the state of the system.
+    /// The outcome of a readiness check. Without one, the check hangs, and so do questions about the state of the
+    /// system.
     pub(super) check: Option<Result<(), CommitError>>,
     /// The backup that the system returns once. Without one, the system is busy.
     pub(super) backup: Option<Result<Backup, BackupError>>,

@@ -211,7 +211,7 @@ pub enum CommitError {
 }
 
 impl CommitError {
-    /// Returns the text of the error for the log. A fault is told with the words of its cause, which may name paths.
+    /// Returns the text of the error for the log. For a fault, this is the text of its cause, which may name paths.
     pub fn in_full(&self) -> String {
         match self {
             Self::Unavailable(fault) => fault.in_full(),
@@ -335,8 +335,8 @@ pub struct PositionedTurn {
 /// Some of the sealed turns of all conversations, in the order in which they became durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SealedPage {
-    /// The turns. A page may have fewer turns than asked for although more follow: a page of long turns ends earlier, and
-    /// damaged turns are left out.
+    /// The turns. A page may have fewer turns than asked for although more follow: a page of long turns ends earlier,
+    /// and damaged turns are left out.
     pub turns: Vec<PositionedTurn>,
     /// The position to ask for the next page with: that page begins after it.
     pub next: Position,
@@ -635,7 +635,7 @@ pub enum BackupError {
 }
 
 impl BackupError {
-    /// Returns the text of the error for the log. A fault is told with the words of its cause, which may name paths.
+    /// Returns the text of the error for the log. For a fault, this is the text of its cause, which may name paths.
     pub fn in_full(&self) -> String {
         match self {
             Self::Read(fault) | Self::Write(fault) | Self::Damaged(fault) => fault.in_full(),

@@ -98,7 +98,7 @@ pub(crate) trait Engine: Send + Sync + 'static {
     /// Returns a copy of the store as it is at one moment.
     fn back_up(&self) -> Answer<Result<Backup, BackupError>>;
 
-    /// Returns the sizes of the store. A size that the engine cannot tell is 0.
+    /// Returns the sizes of the store. A size that the engine does not know is 0.
     fn sizes(&self) -> StoreSizes;
 
     /// Returns what the store knows of damage to its data.

@@ -14,7 +14,8 @@
 //!   version changes nothing.
 //! - After a failed write the outcome is unknown, and the answer says so. The files are then closed and opened again.
 //! - A damaged row costs that row alone: reads leave it out, and a check names it. A row is damaged if its bytes are
-//!   not those that were written under its key. A backup and a compaction copy a damaged row as it is.
+//!   not those that were written under its key. A backup and a compaction of a damaged store are refused, because the
+//!   copy would have new checksums of its pages and so hide the damage.
 //! - Only the writer's thread appends to the journal. While the store runs, only flushes of the checkpoint move turns
 //!   into the tables, one flush at a time.
 //! - The sums of reports count each sealed turn once, either in the tables or in the memtable. A report shows one
@@ -53,9 +54,10 @@
 //! - **head of a turn**: an open turn without its steps. Each event writes the head, and writes a step only if the
 //!   event changes that step.
 //! - **record**: a conversation, a sealed turn, the head or a step of an open turn, as bytes.
-//! - **checksum**: 8 bytes at the end of a row, over the table's name, the key and the rest of the value.
-//! - **scrub**: reads all rows of a running store in the background and compares them with each other. What it finds is
-//!   a *finding*.
+//! - **checksum**: 8 bytes at the end of a row, over the table's name, the key and the rest of the value. A row of the
+//!   index has a shorter one, of 24 bits.
+//! - **scrub**: reads all rows of a running store in the background and compares them with each other. Damage that it
+//!   finds is a *finding*. Commits to the conversation of a finding are refused until a repair.
 //!
 //! # The files
 //!
@@ -66,9 +68,9 @@
 //!                                                        checkpoint and of the journal's newest row; how far the
 //!                                                        rollups have come; the generations of costs
 //!   conversation_keys         conversation id         -> key, checksum
-//!   conversations             key                     -> id, life, version, number of sealed turns, last sealing, first and
-//!                                                        latest report time, model, project and context size of the
-//!                                                        latest turn, usage; checksum
+//!   conversations             key                     -> id, life, version, number of sealed turns, last sealing,
+//!                                                        first and latest report time, model, project and context
+//!                                                        size of the latest turn, usage; checksum
 //!   turns                     (key, ordinal)          -> sealed turn, checksum
 //!   turn_index                (key, hash of turn id)  -> ordinal of 40 bits, checksum of 24 bits
 //!   open_turns                (key, turn id)          -> head of an open turn, with the number of its steps; checksum
@@ -129,9 +131,11 @@
 //! transaction.
 //!
 //! A read of sums also adds the tally of the memtable's turns. The writer does not count turns: it only lists the turns
-//! that enter the memtable. The checkpoint's thread counts them, and a read of sums first counts those that are left.
-//! The tallies have their own lock, which is taken before the memtable's lock. The tables say how far their sums have
-//! come, so a reader knows which part of the immutable table's tally is not in them yet.
+//! that enter the memtable. The checkpoint's thread counts them. A report first counts all turns that are left, for all
+//! reads; a list of conversations counts only those of the conversations that it shows, for itself. While turns are
+//! counted, no lock is held that a commit or another read needs. The tallies have their own lock, which is taken before
+//! the memtable's lock, and only to add or to copy sums. The tables say how far their sums have come, so a reader knows
+//! which part of the immutable table's tally is not in them yet.
 //!
 //! A page of the order takes the positions before the memtable's first run from the tables, and the others from the
 //! runs. The record of a turn whose piece was moved is read from the tables.

@@ -60,7 +60,7 @@ fn every_page_is_sound_in_both_themes_on_a_phone_and_on_a_wide_screen() {
                     let wrong = browser.run(CHECKS);
                     assert_eq!(wrong.as_array().map(Vec::len), Some(0), "{what}: {wrong:#}");
                 }
-                // A page that answers with a failure is told in the console, and nothing else is.
+                // The console has a message for each page that answers with a failure, and no other messages.
                 let console = browser.console();
                 let told = console.iter().filter(|entry| {
                     !entry["message"].as_str().unwrap().contains("the server responded with a status of 40")

@@ -1,5 +1,5 @@
-//! The sealed turns of all conversations in the order in which they became durable, over `GET /turns`, `GET /export` and
-//! `turn-metrics export`.
+//! The sealed turns of all conversations in the order in which they became durable, over `GET /turns`, `GET /export`
+//! and `turn-metrics export`.
 
 use std::collections::BTreeMap;
 use std::path::Path;

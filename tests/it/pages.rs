@@ -23,8 +23,8 @@ const EVIL_MODEL: &str = "</title><img src=https://evil.example/x onerror=alert(
 /// Every page, with a conversation that exists.
 const PAGES: [&str; 5] = ["/", "/ui/conversations", "/ui/conversations/c1/turns", "/ui/models", "/ui/service"];
 
-/// Returns events of turns on several days: of models with and without a price, with and without cache counters and times, and
-/// ended for several reasons. The last turn is open.
+/// Returns events of turns on several days: of models with and without a price, with and without cache counters and
+/// times, and ended for several reasons. The last turn is open.
 fn events() -> String {
     let mut lines = Vec::new();
     let mut line = |id: &str, turn: &str, event: Value| lines.push(of_turn(id, turn, event));

@@ -25,12 +25,13 @@ const ALWAYS: (&str, &str) = ("1970-01-01", "9998-12-31");
 
 /// Shows for each model with turns on a running server which price it has now, and which have none.
 ///
-/// Tokens are the input and output tokens of all turns of the model, as the kernels reported them. Unpriced are the tokens
-/// of whole prompts and outputs that had no price when their turn ended, so they are in no cost. For the other columns see `turn-metrics prices --help`.
+/// Tokens are the input and output tokens of all turns of the model, as the kernels reported them. Unpriced are the
+/// tokens of whole prompts and outputs that had no price when their turn ended, so they are in no cost. For the other
+/// columns see `turn-metrics prices --help`.
 ///
-/// With --file or --data, the prices are those of a server with these files as its `prices.file` and `prices.data`. Without
-/// --data they are the built-in published prices, and without --file there are none of one's own. The entries of --file
-/// that are for no model here are listed too. Nothing on the server is changed.
+/// With --file or --data, the prices are those of a server with these files as its `prices.file` and `prices.data`.
+/// Without --data they are the built-in published prices, and without --file there are none of one's own. The entries
+/// of --file that are for no model here are listed too. Nothing on the server is changed.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   turn-metrics prices check

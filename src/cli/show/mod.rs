@@ -22,12 +22,12 @@ const PAGE_TURNS: usize = 200;
 
 /// Shows the latest turns of a conversation of a running server: tokens, times and cost.
 ///
-/// Each turn has a row, and each of its steps has a row below it. Ended is when the turn ended by its kernel's clock, else
-/// when it was sealed. Input tokens are counted as the kernel reported them, which should include cached ones. TTFT is the time to the first
-/// token, decode the time from the first token to the last, time the whole of it, and tok/s the output tokens per second of
-/// decode time; times are in milliseconds. Cost is in dollars, each step priced at the prices in force when the turn
-/// ended; a `+` means that tokens without a price are not in it. A dash stands for a value that is not known. Open turns
-/// come after the total and do not count in it.
+/// Each turn has a row, and each of its steps has a row below it. Ended is when the turn ended by its kernel's clock,
+/// else when it was sealed. Input tokens are counted as the kernel reported them, which should include cached ones.
+/// TTFT is the time to the first token, decode the time from the first token to the last, time the whole of it, and
+/// tok/s the output tokens per second of decode time; times are in milliseconds. Cost is in dollars, each step priced
+/// at the prices in force when the turn ended; a `+` means that tokens without a price are not in it. A dash stands for
+/// a value that is not known. Open turns come after the total and do not count in it.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   turn-metrics show my-conversation

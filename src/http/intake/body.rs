@@ -24,8 +24,8 @@ const MIN_RESERVED_BYTES: usize = 4 * 1024;
 /// microseconds.
 const SLICE_BYTES: usize = 64 * 1024;
 
-/// The number of chunks of a body, however short, that are taken in before other requests may run on this thread. So many
-/// take a fraction of a millisecond.
+/// The number of chunks of a body, however short, that are taken in before other requests may run on this thread. So
+/// many take a fraction of a millisecond.
 const CHUNKS_AT_ONCE: usize = 256;
 
 /// The media types of a body with one event per line. The first is the usual one.

@@ -77,7 +77,8 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
 fn failure_as_json(response: ServiceResponse) -> ServiceResponse {
     let status = response.status();
     let content_type = response.headers().get(header::CONTENT_TYPE);
-    // The framework and the middleware write neither JSON nor HTML, so such a failure was written by a resource or a page.
+    // The framework and the middleware write neither JSON nor HTML, so such a failure was written by a resource or a
+    // page.
     let is_own = content_type.is_some_and(|content_type| {
         [&b"application/json"[..], b"text/html"].iter().any(|own| content_type.as_bytes().starts_with(own))
     });

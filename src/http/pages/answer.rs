@@ -68,7 +68,7 @@ fn failure(root: &str, error: &ApiError) -> Page {
     Page { title: title.to_owned(), carried: String::new(), zone: None, body }
 }
 
-/// Answers for an address below that of the pages at which there is no page.
+/// Answers a request for an address below `/ui/` at which there is no page.
 pub(crate) async fn nothing(api: Data<Api>, request: HttpRequest) -> HttpResponse {
     answer(&api, &request, Place::Conversation, Err(ApiError::NotFound))
 }

@@ -93,7 +93,7 @@ mod tests {
     async fn a_page_that_finds_no_memory_is_refused() {
         let api = StandIn { turns: sealed_turns(3), ..StandIn::default() }.serving();
         let api = Api { reads: ReadBudget::new(1), ..api };
-        // A page with a row for each of many days is too long to be free.
+        // A page with a row for each of many days is so long that it needs memory of the budget.
         let path = "/?first=2026-01-01&last=2026-04-05";
         assert_eq!(page(&api, path).await.status, 200);
         let _held = api.reads.try_hold(FREE_BYTES + 1).unwrap();

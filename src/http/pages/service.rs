@@ -21,7 +21,7 @@ use crate::runtime::SystemReport;
 
 const PARAMETERS: &[&str] = &["tz", "range", "first", "last"];
 
-/// How long the page waits for the parts of the system to tell their state.
+/// How long the page waits for the parts of the system to report their state.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Shows whether the service is ready, how much it does and holds, and its versions.

@@ -100,8 +100,8 @@ impl View {
         Ok(view)
     }
 
-    /// Returns the query with which another page shows the same time and zone. All time is left to the one page that can
-    /// show it.
+    /// Returns the query with which another page shows the same time and zone. All time is left to the one page that
+    /// can show it.
     pub(crate) fn query(&self) -> String {
         if self.bounds.is_none() { self.zone_query() } else { self.query_with(&[]) }
     }

@@ -66,11 +66,12 @@ impl Api {
         Self { clock, ..self }
     }
 
-    /// Ends all streams of `GET /feed`, also those that begin later. Their clients continue from another server, or from
-    /// this one after its restart.
+    /// Ends all streams of `GET /feed`, also those that begin later. Their clients continue from another server, or
+    /// from this one after its restart.
     ///
-    /// `serve` does this when it is told to stop. A program with a server of its own calls it
-    /// before it stops the server, because a server waits for the answers that have begun.
+    /// A server that stops waits for the answers that have begun, and those of `GET /feed` last up to
+    /// `http.feed_timeout`. So call this before you stop a server of your own. The command `serve` calls it when it
+    /// gets a signal to stop.
     pub fn end_feeds(&self) {
         self.feed.end();
     }
@@ -83,11 +84,11 @@ impl Api {
     }
 }
 
-/// Asks the store, through the reader. The log has the cause of a failure, and the client only learns that the store could
-/// not be read.
+/// Asks the store, through the reader. The log has the cause of a failure, and the client only learns that the store
+/// could not be read.
 ///
-/// Use this for a message whose only error is a [`Fault`]. Send a message with other errors directly, as `stats` does, and
-/// tell the client each of them.
+/// Use this for a message whose only error is a [`Fault`]. Send a message with other errors directly, as `stats` does,
+/// and answer the client with each of them.
 pub(crate) async fn ask_store<M, T>(reader: &Recipient<M>, message: M) -> Result<T, ApiError>
 where
     M: Message<Result = Result<T, Fault>> + Send + 'static,

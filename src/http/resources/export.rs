@@ -12,8 +12,8 @@ use crate::http::error::ApiError;
 
 const PARAMETERS: &[&str] = &[AFTER];
 
-/// Returns all sealed turns, one a line, in the order in which they became durable. The last line has the position of the
-/// last turn, so that an incomplete answer can be recognised.
+/// Returns all sealed turns, one a line, in the order in which they became durable. The last line has the position of
+/// the last turn, so that an incomplete answer can be recognised.
 pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
     let query = Query::read(request.query_string(), PARAMETERS)?;
     let mut list = SealedList::lines(api, after(&query)?);

@@ -59,7 +59,8 @@ pub(crate) async fn check(api: &Api) -> Result<(), Unavailable> {
     })
 }
 
-/// The damage that a sound answer of `/ready` tells. The store works, but for the damaged records and conversations.
+/// The damage that `/ready` reports with status 200: the store works, except for the damaged records and
+/// conversations.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct DamageBody {

@@ -21,8 +21,8 @@ pub(crate) fn after(query: &Query) -> Result<Option<Position>, ApiError> {
     query.parsed(AFTER, "a position from an earlier answer", |text| text.parse().ok())
 }
 
-/// Sealed turns of all conversations in the order in which they became durable, which are read and written as JSON piece
-/// by piece.
+/// Sealed turns of all conversations in the order in which they became durable, which are read and written as JSON
+/// piece by piece.
 pub(crate) struct SealedList {
     api: Data<Api>,
     form: Form,

@@ -144,8 +144,8 @@ impl Asked {
         }
     }
 
-    /// Returns the question to the store. This computes all periods, which takes milliseconds for very many. Other requests
-    /// may run on this thread meanwhile.
+    /// Returns the question to the store. This computes all periods, which takes milliseconds for very many. Other
+    /// requests may run on this thread meanwhile.
     async fn question(&self) -> Result<ReportQuestion, ApiError> {
         let mut periods = Vec::new();
         for period in self.zone.periods(self.bucket.1, self.whole) {

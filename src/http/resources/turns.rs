@@ -63,8 +63,8 @@ pub(crate) async fn open_turns(api: &Api, conversation_id: &ConversationId) -> R
     ask_reader(&api.handles.reads.list_open_turns, list).await
 }
 
-/// The bytes of open turns that are written before other requests may run on this thread. Writing so many takes a fraction
-/// of a millisecond.
+/// The bytes of open turns that are written before other requests may run on this thread. Writing so many takes a
+/// fraction of a millisecond.
 const OPEN_BYTES_AT_ONCE: usize = 64 * 1024;
 
 /// Writes the field that shows the open turns.

@@ -8,7 +8,8 @@ use crate::http::error::{ApiError, Unavailable};
 
 /// Limits how many requests at a time read very many rows or hold much memory until the answer is written. A few more
 /// requests wait for a short time. The server does not notice that a client is gone while its request waits, so a
-/// client that gives up and asks again and again would otherwise fill the places of others. All further requests are refused, because a long queue would delay every later request of this kind.
+/// client that gives up and asks again and again would otherwise fill the places of others. All further requests are
+/// refused, because a long queue would delay every later request of this kind.
 #[derive(Debug, Clone)]
 pub(crate) struct Turnstile {
     inside: Arc<Semaphore>,

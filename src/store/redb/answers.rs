@@ -93,8 +93,8 @@ impl Engine for RedbEngine {
         self.later(move |engine| engine.sealed_turns(after, limit))
     }
 
-    /// Never runs on the caller's thread, because it reads all conversations of the memtable. For some questions it reads
-    /// all conversations of the store.
+    /// Never runs on the caller's thread, because it reads all conversations of the memtable. For some questions it
+    /// reads all conversations of the store.
     fn conversations(&self, question: ConversationQuestion) -> Answer<Result<Vec<ListedConversation>, Fault>> {
         if question.finds_by_index() && question.limit <= SHORT_LIST {
             return Answer::later(self.list_elsewhere(move |engine| engine.conversations(&question)));

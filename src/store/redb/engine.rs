@@ -256,8 +256,9 @@ impl RedbEngine {
         self.writer.clone()
     }
 
-    /// Returns the state of a conversation, and which of these turns are sealed. If the files are gone, this is an
-    /// error, because whoever asks may acknowledge events that the state already has.
+    /// Returns the state of a conversation, and which of these turns are sealed. Returns an error if the files are no
+    /// longer in their places: the caller may acknowledge events that this state already has, and these are lost with
+    /// the files.
     pub(crate) fn conversation_state(
         &self,
         id: &ConversationId,
@@ -346,7 +347,8 @@ impl RedbEngine {
         self.sealed_turns_by(after, limit, OrderQuery::read)
     }
 
-    /// Like [`sealed_turns`](Self::sealed_turns), for a thread on which other work waits: the page ends with fewer steps.
+    /// Like [`sealed_turns`](Self::sealed_turns), for a thread on which other work waits: the page ends with fewer
+    /// steps.
     pub(crate) fn short_sealed_turns(
         &self,
         after: Option<Position>,
@@ -379,8 +381,8 @@ impl RedbEngine {
         page.map_err(ListSealedError::OtherLineage)
     }
 
-    /// Returns conversations that have a sealed turn. Waits for no thread that counts turns: it counts the uncounted turns
-    /// of the listed conversations itself.
+    /// Returns conversations that have a sealed turn. Waits for no thread that counts turns: it counts the uncounted
+    /// turns of the listed conversations itself.
     pub(crate) fn conversations(&self, question: &ConversationQuestion) -> Result<Vec<ListedConversation>, Fault> {
         self.read_sums(
             |memtable| memtable.contents().all().cloned().collect(),
@@ -391,8 +393,8 @@ impl RedbEngine {
         )
     }
 
-    /// Returns sums over the turns of some periods, one row for each period and each group of labels. Counts all turns of
-    /// the memtable first.
+    /// Returns sums over the turns of some periods, one row for each period and each group of labels. Counts all turns
+    /// of the memtable first.
     pub(crate) fn report(&self, question: &ReportQuestion) -> Result<Report, ReportError> {
         let book = self.slot.book();
         self.end_read(unwind::caught(|| self.slot.count(usize::MAX).map(Ok)), &LeftOut::default())?;
@@ -490,9 +492,9 @@ impl RedbEngine {
         self.read_on(&self.report_reader, read)
     }
 
-    /// Reads turns on a thread for such reads. Few turns are read at a time, and the next one is read only after the caller
-    /// has polled the future of an earlier one to its end. So few long turns are in memory, however many callers want
-    /// one, and a caller's thread that is slow to use them gets no more of them.
+    /// Reads turns on a thread for such reads. Few turns are read at a time, and the next one is read only after the
+    /// caller has polled the future of an earlier one to its end. So few long turns are in memory, however many callers
+    /// want one, and a caller's thread that is slow to use them gets no more of them.
     pub(crate) fn long_turns(&self, range: TurnRange) -> impl Future<Output = Result<Vec<StoredTurn>, Fault>> + use<> {
         let engine = self.clone();
         async move {

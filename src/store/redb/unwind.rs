@@ -23,8 +23,8 @@ thread_local! {
     static CATCHING: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Keeps panics that are caught off standard error, for programs that tell their users of damage in their own words.
-/// Other panics are still told.
+/// Keeps panics that are caught off standard error, for programs that report damage to their users in their own words.
+/// Other panics are still printed.
 #[cfg(feature = "server")]
 pub(crate) fn keep_quiet() {
     static ONCE: std::sync::Once = std::sync::Once::new();

@@ -108,7 +108,7 @@ impl Chart<'_> {
         }
     }
 
-    /// Describes the chart to those who do not see it.
+    /// Returns a description of the chart for screen readers.
     fn description(&self, kind: &str, largest: &str) -> String {
         let [Some(first), Some(last)] = [self.slots.first(), self.slots.last()] else {
             return format!("{kind} without values.");

@@ -20,7 +20,7 @@ pub(crate) enum SpanKind {
     FirstToken,
     /// From the first token to the last one.
     Decode,
-    /// The time of a step that is neither of both.
+    /// The rest of a step's time.
     RestOfStep,
     /// The time of the turn that belongs to no step.
     OutsideSteps,

@@ -45,8 +45,8 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Returns the stream of the events after a position. If the client's own position is not known, it is told so
-    /// first.
+    /// Returns the stream of the events after a position. `is_known` says whether the store has given the position
+    /// from which the client continues. If not, the stream begins with `reset`.
     pub(super) fn new(api: Data<Api>, seat: Seat, place: ReaderPlace, after: Position, is_known: bool) -> Self {
         let now = Instant::now();
         let mut rest = line::beginning(after).to_vec();
@@ -222,8 +222,8 @@ impl Reader {
         }
     }
 
-    /// Waits until the budget has room for these bytes, and takes a share for them. If the stream has to end before, the
-    /// share is empty.
+    /// Waits until the budget has room for these bytes, and takes a share for them. If the stream has to end before,
+    /// the share is empty.
     async fn hold(&self, len: usize) -> HeldBytes {
         tokio::select! {
             held = self.api.reads.hold(len) => held,

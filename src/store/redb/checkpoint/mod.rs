@@ -58,7 +58,8 @@ pub(crate) struct Checkpoint {
     progress: Mutex<FlushProgress>,
     /// Notified when a flush has ended or failed.
     progressed: Condvar,
-    /// Why a step in the background failed, if one has failed since the store was opened: a flush, counting or repricing.
+    /// Why a step in the background failed, if one has failed since the store was opened: a flush, counting or
+    /// repricing.
     failure: Mutex<Option<Fault>>,
     /// Whether all stored costs are known to be computed by the present price book. The price book does not change
     /// while the files are open.
@@ -419,8 +420,8 @@ impl Checkpoint {
     }
 }
 
-/// Counting turns whose records have so many bytes takes some milliseconds, so a report or a flush that waits for it does
-/// not wait long.
+/// Counting turns whose records have so many bytes takes some milliseconds, so a report or a flush that waits for it
+/// does not wait long.
 const BYTES_COUNTED_AT_ONCE: usize = 256 * 1024;
 
 /// Adding this number of rows takes some milliseconds, because each row of a tally is added to one row of each level.

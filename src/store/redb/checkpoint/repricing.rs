@@ -1,5 +1,5 @@
-//! Computes all costs anew after the prices have changed. Until all are computed, reads show the costs of the generation
-//! before.
+//! Computes all costs anew after the prices have changed. Until all are computed, reads show the costs of the
+//! generation before.
 //!
 //! Those costs are by the old prices for the turns that were in the rollups when the store was opened, and by the new
 //! prices for all other turns: those that were still in the journal then, and those that were sealed since. The old
@@ -7,7 +7,8 @@
 //!
 //! The turns that are in the rollups at the beginning are priced one after the other, in the order of their positions,
 //! into rows of the next generation. The same transactions write the position that was reached. Turns that are rolled
-//! up meanwhile add to both generations, both times at the new prices. When all turns are priced, one transaction switches to the next generation; then the rows of other generations are removed.
+//! up meanwhile add to both generations, both times at the new prices. When all turns are priced, one transaction
+//! switches to the next generation; then the rows of other generations are removed.
 
 use std::collections::BTreeMap;
 

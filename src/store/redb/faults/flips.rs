@@ -1,6 +1,6 @@
-//! Single flipped bits in either file of a store. Whatever bit is flipped, nothing that the store answers is wrong, no
-//! turn is sealed a second time, and the flip is told: by an opening that is refused, by an answer, by the count of left
-//! out records, or by a finding of one scrub.
+//! Single flipped bits in either file of a store. Whatever bit is flipped, no answer of the store is wrong and no turn
+//! is sealed a second time. The store reports the flip in one of these ways: it refuses to open, an answer is an error,
+//! the count of records that were left out is above 0, or one scrub has a finding.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -122,7 +122,7 @@ fn sample() -> Sample {
 /// What was noticed of a flip.
 #[derive(Debug, Default)]
 struct Noticed {
-    /// How the store told the flip.
+    /// The ways in which the store reported the flip.
     told: BTreeSet<&'static str>,
     /// Why an answer was wrong.
     wrong: Vec<String>,
@@ -399,7 +399,8 @@ fn no_flipped_bit_gives_a_wrong_answer_and_none_that_damages_a_row_is_untold_aft
     }
 }
 
-/// Returns the places in the main file that have the hash of a turn of the tables: in the index, and in its earlier pages.
+/// Returns the places in the main file that have the hash of a turn of the tables: in the index, and in its earlier
+/// pages.
 fn bytes_of_the_index(sample: &Sample) -> Vec<usize> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join(StoreFile::Main.name());

@@ -13,7 +13,7 @@
 //! - `pieces`: a crash at each change of each flush of the checkpoint.
 //! - `failing`: operations that fail.
 //! - `damage`: damaged files.
-//! - `flips`: single flipped bits, which must be told.
+//! - `flips`: single flipped bits, which the store must report.
 
 mod client;
 mod crash;

@@ -75,7 +75,7 @@ impl NamedFile {
 }
 
 impl InPlace {
-    /// To be called when both files were just opened.
+    /// Notes which files the names lead to. Call this right after both files were opened.
     pub(super) fn of(location: &Location) -> Result<Self, OpenError> {
         if !matches!(location, Location::Directory(_)) {
             return Ok(Self::default());

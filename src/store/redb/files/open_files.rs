@@ -38,8 +38,8 @@ pub(crate) struct Files {
     findings: Arc<KnownFindings>,
 }
 
-/// The sums over the turns of the memtable that were counted so far. The locks are taken in the order of the fields, and
-/// before the memtable's lock. They are never taken while the slot's lock on the files is held.
+/// The sums over the turns of the memtable that were counted so far. The locks are taken in the order of the fields,
+/// and before the memtable's lock. They are never taken while the slot's lock on the files is held.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     /// Held while turns are counted, and while the active table becomes the immutable one. Reads do not wait for it.

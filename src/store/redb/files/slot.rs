@@ -69,7 +69,7 @@ impl Slot {
         loop {
             let counts = self.with(|files| Arc::clone(files.counts()))?;
             let _counting = lock(&counts.counting)?;
-            // If the files were closed and opened again meanwhile, these counts are not theirs.
+            // If the files were closed and opened again meanwhile, these counts belong to the earlier files.
             if self.with(|files| Arc::ptr_eq(files.counts(), &counts))? {
                 return work(&counts);
             }
@@ -104,7 +104,7 @@ impl Slot {
             let counts = self.with(|files| Arc::clone(files.counts()))?;
             let mut recent = lock(&counts.recent)?;
             let found = self.with(|files| {
-                // The files were closed and opened again meanwhile, so these counts are not theirs.
+                // `None` if the files were closed and opened again meanwhile: these counts belong to the earlier files.
                 Arc::ptr_eq(files.counts(), &counts).then(|| begin(files, &files.memtable()))
             })?;
             if let Some(begun) = found {
@@ -143,8 +143,8 @@ impl Slot {
     }
 }
 
-/// Locks counts of turns. If a thread panicked while it held the lock, the counts may be wrong until the files are opened
-/// again.
+/// Locks counts of turns. If a thread panicked while it held the lock, the counts may be wrong until the files are
+/// opened again.
 fn lock<T>(mutex: &Mutex<T>) -> Result<MutexGuard<'_, T>, Fault> {
     mutex.lock().map_err(|_| Fault::panicked("turns could not be counted"))
 }

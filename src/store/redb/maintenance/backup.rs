@@ -90,8 +90,8 @@ impl Workshop {
         let taken = Taken(Arc::clone(&self.taken));
         let unwritable = |error: io::Error| BackupError::Write(Fault::disk(error));
         let main = link::target(&directory.join(StoreFile::Main.name())).map_err(unwritable)?;
-        // The copy is built beside the main file, because no other directory is known to belong to the store and to have
-        // room.
+        // The copy is built beside the main file, because no other directory is known to belong to the store and to
+        // have room.
         let path = Unfinished::Backup.beside(&main);
         self.check_room(&main)?;
         let built = remove(&path).map_err(unwritable).and_then(|()| {
@@ -130,7 +130,7 @@ fn of_fault(fault: Fault) -> BackupError {
     if fault.kind() == FaultKind::Damaged { BackupError::Damaged(fault) } else { BackupError::Read(fault) }
 }
 
-/// Returns the free space of a directory's disk, if the system tells it.
+/// Returns the free space of a directory's disk, if the system reports it.
 fn free_bytes(directory: &Path) -> Option<u64> {
     #[cfg(unix)]
     {

@@ -1,6 +1,6 @@
 //! Main files and journals of two times of one store, as after a careless restore.
 //!
-//! A store goes through some forty moments, and both files are copied at each. Then the main file of each moment is put
+//! A store goes through some sixty moments, and both files are copied at each. Then the main file of each moment is put
 //! beside the journal of each. A pair may open only if the store then shows what it showed at some moment, with
 //! everything that was acknowledged when each of the two files was last written. Otherwise it must be refused, and the
 //! refusal must say what to do.
@@ -320,7 +320,7 @@ enum Outcome {
     Refused,
     /// The pair shows everything that was acknowledged at the later of its moments.
     Whole,
-    /// The pair shows an earlier moment, and its bytes do not tell.
+    /// The pair shows an earlier moment, and no byte of it shows that later moments existed.
     Earlier,
 }
 

@@ -198,7 +198,7 @@ impl Memtable {
         self.frozen.uncounted_bytes() + self.unsummed.uncounted_bytes()
     }
 
-    /// To be called when the first uncounted turns, which are `turns`, were counted in `recent`.
+    /// Marks `turns`, the first uncounted turns of each table, as counted. `recent` has their sums.
     pub(crate) fn counted(&mut self, turns: &TurnsToCount, recent: &Recent) {
         self.frozen.counted(turns.immutable.len(), recent.immutable.bytes());
         self.unsummed.counted(turns.active.len(), recent.active.bytes());

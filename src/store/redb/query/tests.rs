@@ -297,8 +297,8 @@ fn a_page_leads_past_positions_whose_turns_are_not_here() {
 }
 
 /// Calls `check` at each stage of a checkpoint, with the files, the sums of the memtable, the turns that are in no sums
-/// yet, and which of the sums the tables lack: first with all turns counted, then with those of the immutable table, then
-/// with none.
+/// yet, and which of the sums the tables lack: first with all turns counted, then with those of the immutable table,
+/// then with none.
 fn with_sums_at_each_stage(check: impl Fn(&Files, &Recent, TurnsToCount, &Lacking)) {
     let files = files();
     loop {

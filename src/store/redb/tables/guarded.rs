@@ -178,8 +178,9 @@ mod tests {
         std::fs::read(path).unwrap()
     }
 
-    /// Returns how many rows a plain look-up does not find, and how many of these are told. Asserts that none is taken
-    /// for a row that was never there, and that no range loses a sound row without telling it.
+    /// Returns how many rows a plain look-up does not find, and for how many of these [`look_up`] reports damage.
+    /// Asserts that it reports damage or finds the row in each case, and that no range leaves out a sound row without
+    /// reporting damage.
     fn hidden(bytes: &[u8]) -> (usize, usize) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("file");

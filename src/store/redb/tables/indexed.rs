@@ -1,7 +1,7 @@
 //! The value of a row of the index: the ordinal in 40 bits, and a checksum of 24 bits over the key and the ordinal.
 //!
-//! A longer checksum would make the rows larger, which fill most of the pages that a checkpoint writes. One of 16 million
-//! damaged rows looks sound; a scrub and a check compare the index with the turns.
+//! A longer checksum would make the rows larger, which fill most of the pages that a checkpoint writes. One of 16
+//! million damaged rows looks sound; a scrub and a check compare the index with the turns.
 
 use std::hash::Hasher;
 

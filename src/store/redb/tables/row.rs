@@ -5,8 +5,8 @@
 //! row has the bytes that were written under this key. The checksum is SipHash-1-3 under a key of zeros: it guards
 //! against accidents, and must stay the same in copies of a store, which get new ids.
 //!
-//! Rows of the index have a shorter checksum, in their ordinals (see `indexed`), because they have only 24 bytes and fill
-//! most of the pages that a checkpoint writes.
+//! Rows of the index have a shorter checksum, in their ordinals (see `indexed`), because they have only 24 bytes and
+//! fill most of the pages that a checkpoint writes.
 
 use std::fmt;
 use std::hash::Hasher;
@@ -30,8 +30,8 @@ pub(crate) trait Rows: fmt::Debug + 'static {
 pub(crate) trait CheckedKey: Key + 'static {
     fn feed(key: &Self::SelfType<'_>, hasher: &mut SipHasher13);
 
-    /// Returns whether the bytes are a key of this type. The bytes of a damaged page may be anything, and decoding bytes
-    /// that are no key may panic.
+    /// Returns whether the bytes are a key of this type. The bytes of a damaged page may be anything, and decoding
+    /// bytes that are no key may panic.
     fn is_valid(bytes: &[u8]) -> bool;
 }
 

@@ -192,8 +192,8 @@ impl Rows for Findings {
     const WHAT: &'static str = "finding of a scrub";
 }
 
-/// From the text of a finding of a scrub to the conversation that takes nothing new because of it. The table exists only
-/// after a scrub has found damage; a repair removes it. See `findings`.
+/// From the text of a finding of a scrub to the conversation that takes nothing new because of it. The table exists
+/// only after a scrub has found damage; a repair removes it. See `findings`.
 pub(crate) const FINDINGS: TableDefinition<&str, Row<Findings>> = TableDefinition::new(Findings::NAME);
 
 // The journal, in a file of its own.

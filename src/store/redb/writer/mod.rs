@@ -285,8 +285,8 @@ impl Writer {
         self.taken.iter().any(|job| self.fits_reserve(job))
     }
 
-    /// Returns whether the writer may do the job while the memtable has no room for other commits. Half of the reserve is
-    /// for commits of a single turn.
+    /// Returns whether the writer may do the job while the memtable has no room for other commits. Half of the reserve
+    /// is for commits of a single turn.
     fn fits_reserve(&self, job: &Job) -> bool {
         let reserve = self.checkpoint.reserve_bytes();
         let most = if job.turns() <= 1 { reserve } else { reserve / 2 };
@@ -295,11 +295,11 @@ impl Writer {
 
     /// Returns how long a commit may have waited before it is refused instead of written. There is no limit unless the
     /// store is overloaded: while few turns wait, the machine is slow, and a refusal would shorten nobody's wait. Few
-    /// turns are those that fit into one batch. While the checkpoint has fallen behind, they are fewer, because each batch
-    /// also waits for the checkpoint.
+    /// turns are those that fit into one batch. While the checkpoint has fallen behind, they are fewer, because each
+    /// batch also waits for the checkpoint.
     ///
-    /// It is called once for each batch: each refusal lowers the number of turns that wait, so the last few commits of an
-    /// overloaded store would never be refused.
+    /// It is called once for each batch: each refusal lowers the number of turns that wait, so the last few commits of
+    /// an overloaded store would never be refused.
     fn longest_queueing(&self) -> Duration {
         let few = if self.is_behind { BatchSize::MIN_TURNS } else { self.batch_turns };
         let has_many = self.leaves_turns || self.admission.unanswered() > few;

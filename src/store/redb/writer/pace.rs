@@ -118,13 +118,13 @@ pub(crate) fn beyond_healthy(append_took: Duration) -> Duration {
     append_took.saturating_sub(HEALTHY)
 }
 
-/// The maximum time that a small commit with a reserved place may wait for its batch while the store is overloaded, however
-/// long the last write took.
+/// The maximum time that a small commit with a reserved place may wait for its batch while the store is overloaded,
+/// however long the last write took.
 pub(crate) const LONGEST_RESERVED: Duration = Duration::from_millis(25);
 
-/// The longest time that a commit of an overloaded store may wait for its batch; after that the commit is refused. The aim
-/// is that on a healthy disk an accepted commit is answered within 50 ms. Its own batch is assumed to take as long as the
-/// last one, and half as long again, because that guess is often too low.
+/// The longest time that a commit of an overloaded store may wait for its batch; after that the commit is refused. The
+/// aim is that on a healthy disk an accepted commit is answered within 50 ms. Its own batch is assumed to take as long
+/// as the last one, and half as long again, because that guess is often too low.
 pub(crate) fn longest_queueing(last_write: Duration) -> Duration {
     const ALL: Duration = Duration::from_millis(34);
     const MIN: Duration = Duration::from_millis(10);

@@ -12,8 +12,8 @@ pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// Copies a file to a free name beside it. The copy gets that name when it is whole. When this returns, the copy and its
-/// name survive a power cut, so the repair may begin.
+/// Copies a file to a free name beside it. The copy gets that name when it is whole. When this returns, the copy and
+/// its name survive a power cut, so the repair may begin.
 pub(super) fn keep_copy(path: &Path, sync_directory: impl Fn(&Path) -> io::Result<()>) -> Result<PathBuf, CheckError> {
     let unfinished = Unfinished::KeptCopy.beside(path);
     // Removes the copy of an interrupted repair.

@@ -22,7 +22,8 @@ pub enum Loss {
         /// The turn.
         turn_id: String,
     },
-    /// The latest events of an open turn, if the turn had later events: it is from a page that may be of an earlier time.
+    /// The latest events of an open turn, if it had any that are missing. The open turn was found in a page that may be
+    /// of an earlier time.
     #[error("open turn {turn_id} of conversation {conversation}: it is kept, and its latest events may be lost")]
     LatestEvents {
         /// The conversation of the turn.

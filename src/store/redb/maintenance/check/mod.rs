@@ -1,10 +1,10 @@
 //! Verifies the files of a stopped store, and repairs everything that can be computed from its sealed turns.
 //!
-//! Invariants: a check changes no byte of the files. A repair of files with sound pages is tried in memory first, and is
-//! one transaction. If pages are damaged, `salvage` builds a new main file, which then replaces the damaged one.
+//! Invariants: a check changes no byte of the files. A repair of files with sound pages is tried in memory first, and
+//! is one transaction. If pages are damaged, `salvage` builds a new main file, which then replaces the damaged one.
 //!
 //! - `paths`: finds and opens the files, with or without changing them, and writes the journal into the tables.
-//! - `state`: tells files with sound pages from damaged ones.
+//! - `state`: distinguishes files with sound pages from files with damaged ones.
 //! - `inspect`: checks every row of the tables.
 //! - `sums`: compares the sums of reports with the turns.
 //! - `flaw`: what can be wrong with a row, or with the file.

@@ -13,8 +13,8 @@ use crate::store::redb::unwind;
 
 /// What a look at a file shows.
 pub(super) enum State {
-    /// The pages of the file are sound. The flag says whether its list of free pages is right too. Whatever is written to
-    /// the database stays in memory.
+    /// The pages of the file are sound. The flag says whether its list of free pages is right too. Whatever is written
+    /// to the database stays in memory.
     Sound(Database, bool),
     /// The file is one of a store, and pages of it are damaged.
     Damaged(Fault),

@@ -1,8 +1,8 @@
 //! The scrub: reads all rows of a running store, slowly and again and again, and compares them with each other.
 //!
-//! Each read verifies the rows that it meets. The scrub also meets rows that nobody reads, and it notices rows that are
-//! there and that a look-up does not find, because a bit of a key in an inner page is flipped. It stores what it finds:
-//! the conversation of a finding takes nothing new until a repair.
+//! A read verifies only the rows that it reads. The scrub reads all rows, also those that no client asks for. It also
+//! notices a row that exists but that a look-up cannot find, because a bit of a key in an inner page is flipped. It
+//! logs and stores each finding. From then on, commits to the conversation of the finding are refused, until a repair.
 //!
 //! Invariants:
 //!
@@ -108,7 +108,7 @@ impl Scrubber {
         Ok(0)
     }
 
-    /// Tells findings, and stores them. From now on their conversations take nothing new.
+    /// Logs new findings and stores them. From now on, commits to their conversations are refused.
     fn note(&self, found: Vec<Finding>) {
         if found.is_empty() {
             return;

@@ -31,7 +31,7 @@ pub(super) enum Wrong {
     /// The row is damaged, or does not fit other rows.
     Told {
         text: String,
-        /// The conversation, if the row's own key does not tell it.
+        /// The key of the conversation, if the row's own key does not have it.
         key: Option<u64>,
     },
     /// The tables cannot be read.
@@ -169,7 +169,7 @@ impl Tables {
     pub(super) fn key(&self, id: &str, key: &[u8]) -> Result<(), Wrong> {
         let key = decode_key(key)?;
         let Some(record) = self.conversations.get(key)? else { return Err(told("its record is missing")) };
-        // A damaged record is told when it is met itself.
+        // The scrub reports a damaged record when it reads that record.
         let record = record.value().verify(&key).and_then(ConversationRecord::decode);
         ensure(record.is_ok_and(|record| record.id.as_str() == id), "its key has the record of another conversation")
     }
@@ -217,7 +217,7 @@ impl Tables {
             return ensure(self.is_lost(key, ordinal)?, format_args!("it names turn {ordinal}, which is not there"));
         };
         let place = (key, ordinal);
-        // A damaged turn is told when it is met itself.
+        // The scrub reports a damaged turn when it reads that turn.
         match turn.value().verify(&place).and_then(record::turn_id_of) {
             Ok(id) => ensure(
                 index::belongs(hash, self.hasher.hash(id)),
@@ -241,7 +241,7 @@ impl Tables {
     pub(super) fn open_step(&self, key: u64, turn_id: &str, step: u32) -> Result<(), Wrong> {
         let place = (key, turn_id);
         let Some(head) = self.open_turns.get(place)? else { return Err(told("there is no head of the turn")) };
-        // A damaged head is told when it is met itself.
+        // The scrub reports a damaged head when it reads that head.
         let head = head.value().verify(&place).and_then(StagedHead::decode);
         ensure(head.is_err() || head.is_ok_and(|head| step < head.step_count), "the head of the turn has fewer steps")
     }
@@ -252,7 +252,7 @@ impl Tables {
         let record = self.conversations.get(key)?;
         let record = record.map(|record| record.value().verify(&key).and_then(ConversationRecord::decode));
         match record {
-            // A damaged record is told when it is met itself.
+            // The scrub reports a damaged record when it reads that record.
             Some(Err(_)) => Ok(()),
             Some(Ok(record)) => {
                 ensure(record.activity() == Some(place), "it has a place by activity that is not its own")

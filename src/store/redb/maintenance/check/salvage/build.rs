@@ -180,8 +180,8 @@ fn last_repair(txn: &WriteTransaction) -> Result<u64, Failure> {
     Ok([heads, steps, rows, unknown].into_iter().flatten().max().unwrap_or_default())
 }
 
-/// Completes the tables with what was found, and notes what is missing. Returns the open turns that may be of an earlier
-/// time, and the erased turns.
+/// Completes the tables with what was found, and notes what is missing. Returns the open turns that may be of an
+/// earlier time, and the erased turns.
 fn complete(
     txn: &WriteTransaction,
     mut ids: Ids,

@@ -64,7 +64,7 @@ pub(super) fn rebuild(path: &Path, file: &PageFile, expected: &Expected) -> Resu
     let wanted = [Wanted { name: META.name().to_owned(), widths: OF_META }, wanted_rows()];
     let reached = walk(file, &wanted, &mut |table, leaf, is_sound| {
         if table == JournalRows::NAME {
-            // A damaged row of a sound page is kept: the replay tells it.
+            // A damaged row of a sound page is kept: the replay reports it.
             take_rows(leaf, is_sound, |number, row| drop(rows.insert(number, row.to_vec())));
         } else if is_sound {
             facts.extend(leaf.entries().map(|(name, value)| (name.to_vec(), value.to_vec())));

@@ -3,12 +3,12 @@
 //! Words:
 //! - A page is *reached* if the checksums of the pointers from the header down lead to it. Its rows are those of the
 //!   latest commit. A single flipped bit in such a page is flipped back: no other page has the checksum.
-//! - A row is *found* if its page is not reached and its own checksum fits. redb never overwrites a page that is in use,
-//!   so a file has many pages of earlier commits, and even of transactions that were never committed. A found row counts
-//!   only in the parts of its table that could not be reached.
+//! - A row is *found* if its page is not reached and its own checksum fits. redb never overwrites a page that is in
+//!   use, so a file has many pages of earlier commits, and even of transactions that were never committed. A found row
+//!   counts only in the parts of its table that could not be reached.
 //!
-//! Invariants: no byte of the damaged files changes. A row is taken only if a checksum proves it. What is lost is named.
-//! What was erased stays erased. No ordinal is given twice.
+//! Invariants: no byte of the damaged files changes. A row is taken only if a checksum proves it. What is lost is
+//! named. What was erased stays erased. No ordinal is given twice.
 //!
 //! - `pages`: the layout of redb's pages, their checksums, and flipping a bit back.
 //! - `walk`: reaches the pages of the latest commit, and reads all other pages.
@@ -17,7 +17,7 @@
 //! - `journal`: salvages the rows of a journal.
 //! - `source`: the files from which a new one is built.
 //! - `build`: builds the new main file.
-//! - `tests`: damaged files, what is told, and what is saved.
+//! - `tests`: repairs of damaged files: what they save, and which losses they name.
 
 mod build;
 mod choose;

@@ -156,8 +156,8 @@ impl PageFile {
         let file = File::options().read(true).write(true).open(path)?;
         let len = file.metadata()?.len();
         let file = FileBackend::new(file).map_err(io::Error::other)?;
-        // The caller has seen that no other process has the file open. A lock that a panic of redb has left is no reason
-        // not to read the file.
+        // The caller has seen that no other process has the file open. A lock that a panic of redb has left is no
+        // reason not to read the file.
         let _ = file.try_lock_range(Bound::Unbounded, Bound::Unbounded);
         Ok(Self { file, len, searches_left: Cell::new(MAX_SEARCHES), has_mended: Cell::new(false) })
     }

@@ -16,8 +16,8 @@ use crate::store::redb::tables::schema::{
     ConversationSumRows, Costs, INDEX, Labels, Positions, ROWS, Role, Rollups, TURNS, TableVisitor, visit_tables,
 };
 
-/// Rows of pages that no sound page leads to: name of the table, key, and the checksum, which tells different rows under
-/// one key apart. Such pages may be of an earlier time. The table is deleted when the new file is complete.
+/// Rows of pages that no sound page leads to: name of the table, key, and the checksum, which distinguishes different
+/// rows under one key. Such pages may be of an earlier time. The table is deleted when the new file is complete.
 pub(super) const FOUND: TableDefinition<(&str, &[u8], u64), &[u8]> = TableDefinition::new("found_rows");
 
 /// The tables that are not salvaged, because they are computed anew from the turns.

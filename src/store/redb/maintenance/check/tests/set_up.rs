@@ -231,8 +231,8 @@ pub(in crate::store::redb::maintenance) fn forget_newest(directory: &Path) {
     main.close().unwrap();
 }
 
-/// Changes rows of the journal. The main file forgets the newest row: a running store notes it at any time, and may or may
-/// not have done so.
+/// Changes rows of the journal. The main file forgets the newest row: a running store notes it at any time, and may or
+/// may not have done so.
 pub(in crate::store::redb::maintenance) fn damage_journal(
     directory: &Path,
     change: impl FnOnce(&mut redb::Table<'_, u64, Row<JournalRows>>),

@@ -1,4 +1,5 @@
-//! Tests that damage the files of a store, and compare what a repair saves and names with what was there.
+//! Tests of repairs. Each test damages the files of a store, and asserts that a repair saves every turn as it was or
+//! names it as lost.
 //!
 //! - `world`: a store with many pages, and the comparison.
 //! - `flips`: single flipped bits.
