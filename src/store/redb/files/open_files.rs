@@ -144,7 +144,7 @@ impl Files {
     /// state of the store.
     pub(crate) fn read_tables(&self) -> Result<ReadTables, Failure> {
         let tables = ReadTables::new(self.tables.begin_read()?, self.hasher());
-        Ok(tables.with_filter(self.filter()).with_findings(self.findings()))
+        Ok(tables.with_filter(self.filter()))
     }
 
     pub(crate) fn begin_read(&self) -> Result<ReadTransaction, Failure> {

@@ -222,6 +222,8 @@ fn copy(from: Snapshot, path: &Path, cache_bytes: usize) -> Result<(), Failure> 
     let to = begin_write(&database)?;
     copy_whole_tables(&from.tables, &to)?;
     let pieces = from.not_in_tables()?;
+    // While a transaction is open, the database that is copied grows by all that is written.
+    drop(from.tables);
     let (last, sums) = (from.last_row, Some(from.sums));
     let transfer = Transfer { pieces, runs: from.runs, checkpoint: Some(last), newest: last, sums };
     transfer.write(&to, from.hasher)?;

@@ -1,6 +1,7 @@
 //! The damage that scrubs have found and that no repair has mended yet: in the table of findings, and in memory.
 
 use std::collections::{BTreeMap, HashSet};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -50,8 +51,8 @@ struct State {
     findings: BTreeMap<String, (Finding, bool)>,
     keys: HashSet<u64>,
     ids: HashSet<ConversationId>,
-    /// The number of findings beyond [`KnownFindings::MAX`].
-    more: u64,
+    /// Hashes of the texts of the findings beyond [`KnownFindings::MAX`]. Each pass of a scrub finds them again.
+    more: HashSet<u64>,
 }
 
 impl KnownFindings {
@@ -91,7 +92,7 @@ impl KnownFindings {
             return false;
         }
         if state.findings.len() >= Self::MAX {
-            state.more += 1;
+            state.more.insert(BuildHasherDefault::<DefaultHasher>::default().hash_one(&finding.text));
             return false;
         }
         state.findings.insert(finding.text.clone(), (finding, is_stored));
@@ -106,7 +107,7 @@ impl KnownFindings {
 
     pub(crate) fn count(&self) -> u64 {
         let state = self.state();
-        state.findings.len() as u64 + state.more
+        (state.findings.len() + state.more.len()) as u64
     }
 
     /// Returns whether a finding belongs to this conversation, so that it takes nothing new.
@@ -183,9 +184,12 @@ mod tests {
     #[test]
     fn findings_beyond_the_limit_are_counted_and_block_too() {
         let known = KnownFindings::default();
-        let many = (1..=KnownFindings::MAX as u64 + 2).map(|nth| finding(&nth.to_string(), Some(nth), None)).collect();
-        assert_eq!(known.add(many).len(), KnownFindings::MAX);
+        let many: Vec<_> =
+            (1..=KnownFindings::MAX as u64 + 2).map(|nth| finding(&nth.to_string(), Some(nth), None)).collect();
+        assert_eq!(known.add(Vec::clone(&many)).len(), KnownFindings::MAX);
         assert_eq!(known.count(), KnownFindings::MAX as u64 + 2);
+        assert!(known.add(many).is_empty());
+        assert_eq!(known.count(), KnownFindings::MAX as u64 + 2, "the next pass finds the same");
         assert!(known.block(&ConversationId::new("a").unwrap(), Some(KnownFindings::MAX as u64 + 2)));
     }
 }

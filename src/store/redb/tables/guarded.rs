@@ -9,7 +9,7 @@
 use std::cmp::Ordering;
 use std::ops::{Bound, ControlFlow};
 
-use redb::{AccessGuard, Key, ReadableTable, Value};
+use redb::{AccessGuard, Key, ReadableTable, StorageError, Value};
 
 use super::failure::Failure;
 use super::record::damaged::{DamagedRecord, RecordFlaw};
@@ -72,37 +72,12 @@ pub(crate) fn visit_from<T: Rows>(
     mut visit: impl Visit<T>,
 ) -> Result<(), Failure> {
     let bytes = T::Key::as_bytes(from);
-    let (mut hidden, mut outside) = (Vec::new(), None);
-    for row in table.range((Bound::Unbounded, Bound::Excluded(T::Key::from_bytes(bytes.as_ref()))))?.rev() {
-        let (key, value) = row?;
-        if value.value().verify(&key.value()).is_ok() && compare::<T::Key>(&key.value(), from).is_lt() {
-            outside = Some(T::Key::as_bytes(&key.value()).as_ref().to_vec());
-            break;
-        }
-        hidden.push(owned::<T>(&key, &value));
+    let before = table.range((Bound::Unbounded, Bound::Excluded(T::Key::from_bytes(bytes.as_ref()))))?.rev();
+    if visit_hidden::<T>(before, from, Ordering::Less, &mut visit)?.is_break() {
+        return Ok(());
     }
-    for (place, value) in hidden.iter().rev() {
-        let key = T::Key::from_bytes(place);
-        let verified = Stored::<T>::as_it_is(value).verify(&key);
-        // A damaged row whose key fits between its neighbours, outside the range.
-        let order = (outside.as_ref().map(|outside| T::Key::compare(outside, place)), compare::<T::Key>(&key, from));
-        if verified.is_err() && order == (Some(Ordering::Less), Ordering::Less) {
-            outside = Some(place.clone());
-        } else if visit(&key, verified)?.is_break() {
-            return Ok(());
-        }
-    }
-    for row in table.range((Bound::Included(T::Key::from_bytes(bytes.as_ref())), Bound::Unbounded))? {
-        let (key, value) = row?;
-        let (key, value) = (key.value(), value.value());
-        let verified = value.verify(&key);
-        // A sound row before the beginning: the search has ended too early.
-        let is_before = verified.is_ok() && compare::<T::Key>(&key, from).is_lt();
-        if !is_before && visit(&key, verified)?.is_break() {
-            return Ok(());
-        }
-    }
-    Ok(())
+    let rows = table.range((Bound::Included(T::Key::from_bytes(bytes.as_ref())), Bound::Unbounded))?;
+    visit_inside::<T>(rows, from, Ordering::Less, visit)
 }
 
 /// Visits the rows up to a key and with it, in the descending order of their keys.
@@ -112,11 +87,30 @@ pub(crate) fn visit_back_from<T: Rows>(
     mut visit: impl Visit<T>,
 ) -> Result<(), Failure> {
     let bytes = T::Key::as_bytes(from);
-    let (mut hidden, mut outside) = (Vec::new(), None);
-    for row in table.range((Bound::Excluded(T::Key::from_bytes(bytes.as_ref())), Bound::Unbounded))? {
+    let after = table.range((Bound::Excluded(T::Key::from_bytes(bytes.as_ref())), Bound::Unbounded))?;
+    if visit_hidden::<T>(after, from, Ordering::Greater, &mut visit)?.is_break() {
+        return Ok(());
+    }
+    let rows = table.range((Bound::Unbounded, Bound::Included(T::Key::from_bytes(bytes.as_ref()))))?.rev();
+    visit_inside::<T>(rows, from, Ordering::Greater, visit)
+}
+
+/// A row as redb returns it.
+type Found<'a, T> = Result<(AccessGuard<'a, <T as Rows>::Key>, AccessGuard<'a, Row<T>>), StorageError>;
+
+/// Visits the rows that belong to a range and stand outside it, because the search for its end went the wrong way.
+/// `rows` are those outside, the nearest first; compared with the end of the range they should be `outside`.
+fn visit_hidden<'a, T: Rows>(
+    rows: impl Iterator<Item = Found<'a, T>>,
+    end: &KeyOf<'_, T>,
+    outside: Ordering,
+    visit: &mut impl Visit<T>,
+) -> Result<ControlFlow<()>, Failure> {
+    let (mut hidden, mut neighbour) = (Vec::new(), None);
+    for row in rows {
         let (key, value) = row?;
-        if value.value().verify(&key.value()).is_ok() && compare::<T::Key>(&key.value(), from).is_gt() {
-            outside = Some(T::Key::as_bytes(&key.value()).as_ref().to_vec());
+        if value.value().verify(&key.value()).is_ok() && compare::<T::Key>(&key.value(), end) == outside {
+            neighbour = Some(T::Key::as_bytes(&key.value()).as_ref().to_vec());
             break;
         }
         hidden.push(owned::<T>(&key, &value));
@@ -125,19 +119,30 @@ pub(crate) fn visit_back_from<T: Rows>(
         let key = T::Key::from_bytes(place);
         let verified = Stored::<T>::as_it_is(value).verify(&key);
         // A damaged row whose key fits between its neighbours, outside the range.
-        let order = (outside.as_ref().map(|outside| T::Key::compare(outside, place)), compare::<T::Key>(&key, from));
-        if verified.is_err() && order == (Some(Ordering::Greater), Ordering::Greater) {
-            outside = Some(place.clone());
+        let fits = neighbour.as_ref().is_some_and(|neighbour| T::Key::compare(neighbour, place) == outside)
+            && compare::<T::Key>(&key, end) == outside;
+        if verified.is_err() && fits {
+            neighbour = Some(place.clone());
         } else if visit(&key, verified)?.is_break() {
-            return Ok(());
+            return Ok(ControlFlow::Break(()));
         }
     }
-    for row in table.range((Bound::Unbounded, Bound::Included(T::Key::from_bytes(bytes.as_ref()))))?.rev() {
+    Ok(ControlFlow::Continue(()))
+}
+
+/// Visits the rows of a range, but for sound ones that are `outside` its end: the search for the end went too far.
+fn visit_inside<'a, T: Rows>(
+    rows: impl Iterator<Item = Found<'a, T>>,
+    end: &KeyOf<'_, T>,
+    outside: Ordering,
+    mut visit: impl Visit<T>,
+) -> Result<(), Failure> {
+    for row in rows {
         let (key, value) = row?;
         let (key, value) = (key.value(), value.value());
         let verified = value.verify(&key);
-        let is_after = verified.is_ok() && compare::<T::Key>(&key, from).is_gt();
-        if !is_after && visit(&key, verified)?.is_break() {
+        let is_outside = verified.is_ok() && compare::<T::Key>(&key, end) == outside;
+        if !is_outside && visit(&key, verified)?.is_break() {
             return Ok(());
         }
     }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use redb::{Key, ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, Value};
 
 use super::failure::Failure;
-use super::findings::KnownFindings;
 use super::guarded::look_up;
 use super::index::{self, TurnHasher};
 use super::indexed::Indexed;
@@ -27,7 +26,6 @@ pub(crate) struct ReadTables {
     txn: ReadTransaction,
     hasher: TurnHasher,
     filter: Option<Arc<TurnFilter>>,
-    findings: Option<Arc<KnownFindings>>,
     keys: Lazy<&'static str, Row<Keys>>,
     conversations: Lazy<u64, Row<Conversations>>,
     turns: Lazy<(u64, u64), Row<Turns>>,
@@ -63,7 +61,6 @@ impl ReadTables {
             txn,
             hasher,
             filter: None,
-            findings: None,
             keys: Lazy::new(KEYS),
             conversations: Lazy::new(CONVERSATIONS),
             turns: Lazy::new(TURNS),
@@ -78,16 +75,6 @@ impl ReadTables {
     /// Adds a filter. Once the filter is complete, it has every turn of the index.
     pub(crate) fn with_filter(self, filter: Arc<TurnFilter>) -> Self {
         Self { filter: Some(filter), ..self }
-    }
-
-    /// Adds what scrubs have found.
-    pub(crate) fn with_findings(self, findings: Arc<KnownFindings>) -> Self {
-        Self { findings: Some(findings), ..self }
-    }
-
-    /// Returns whether a scrub has found damage in this conversation.
-    pub(crate) fn has_finding(&self, id: &ConversationId, key: Option<u64>) -> bool {
-        self.findings.as_ref().is_some_and(|findings| findings.block(id, key))
     }
 
     pub(crate) fn turns(&self) -> Result<&ReadOnlyTable<(u64, u64), Row<Turns>>, Failure> {

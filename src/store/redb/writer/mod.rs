@@ -321,7 +321,9 @@ impl Writer {
             return;
         }
         // The files are looked for after each batch, and also before it if they were gone then.
-        if let (true, Err(cause)) = (self.is_displaced, self.check_in_place()) {
+        if self.is_displaced
+            && let Err(cause) = self.check_in_place()
+        {
             for job in batch {
                 job.answer(Err(CommitError::Unavailable(cause.clone())));
             }

@@ -38,7 +38,8 @@ impl Transaction {
     ) -> Result<Self, Failure> {
         let memtable = files.memtable();
         let tables = files.read_tables()?;
-        let mut write_set = WriteSet::new(&memtable, &tables);
+        let findings = files.findings();
+        let mut write_set = WriteSet::new(&memtable, &tables, &findings);
         let mut answers = Vec::with_capacity(batch.len());
         let mut turns = 0;
         for job in batch {

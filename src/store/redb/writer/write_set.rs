@@ -10,6 +10,7 @@ use crate::store::redb::journal::entry::Entry;
 use crate::store::redb::memtable::Memtable;
 use crate::store::redb::memtable::piece::Change;
 use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::findings::KnownFindings;
 use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::record;
 use crate::store::redb::tables::record::conversation::ConversationRecord;
@@ -25,6 +26,7 @@ use crate::turn::{ConversationId, EpochMillis, Ordinal, SealedTurn, TurnId};
 pub(crate) struct WriteSet<'a> {
     memtable: &'a Memtable,
     tables: &'a ReadTables,
+    findings: &'a KnownFindings,
     conversations: HashMap<ConversationId, PendingConversation>,
     entries: Vec<Entry>,
     /// The position that the next sealed turn gets.
@@ -43,10 +45,11 @@ struct PendingConversation {
 }
 
 impl<'a> WriteSet<'a> {
-    pub(crate) fn new(memtable: &'a Memtable, tables: &'a ReadTables) -> Self {
+    pub(crate) fn new(memtable: &'a Memtable, tables: &'a ReadTables, findings: &'a KnownFindings) -> Self {
         Self {
             memtable,
             tables,
+            findings,
             conversations: HashMap::new(),
             entries: Vec::new(),
             next_position: memtable.last_position().saturating_add(1),
@@ -74,7 +77,7 @@ impl<'a> WriteSet<'a> {
                 }
             }
         };
-        if tables.has_finding(&commit.conversation_id, pending.key) {
+        if self.findings.block(&commit.conversation_id, pending.key) {
             return Ok(Err(CommitError::Unavailable(found_damaged())));
         }
         let head = pending.head();
@@ -201,7 +204,8 @@ mod tests {
         let conversation_id = ConversationId::new("c").unwrap();
         let expected_version =
             memtable.of(&conversation_id).next().map_or(Version(0), |piece| piece.conversation.version);
-        let mut write_set = WriteSet::new(memtable, tables);
+        let findings = KnownFindings::default();
+        let mut write_set = WriteSet::new(memtable, tables, &findings);
         let commit = Commit { conversation_id, expected_version, staged: vec![change], sealed: Vec::new() };
         write_set.apply(&commit).unwrap().unwrap();
         let entries = write_set.into_entries();
@@ -241,8 +245,8 @@ mod tests {
     #[test]
     fn commits_of_one_transaction_go_on_from_each_other_and_one_that_changes_nothing_leaves_no_entry() {
         let files = Location::Memory.open(1 << 20).unwrap();
-        let (memtable, tables) = (files.memtable(), files.read_tables().unwrap());
-        let mut write_set = WriteSet::new(&memtable, &tables);
+        let (memtable, tables, findings) = (files.memtable(), files.read_tables().unwrap(), files.findings());
+        let mut write_set = WriteSet::new(&memtable, &tables, &findings);
         let mut commit = |conversation: &str, version, turns: &[&str]| {
             let turn = |id: &&str| OpenTurn::new(TurnId::new(*id).unwrap());
             let sealed = turns.iter().map(|id| turn(id).seal(&crate::turn::Done::because("stop"), EpochMillis::new(1)));

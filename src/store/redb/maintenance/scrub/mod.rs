@@ -113,6 +113,8 @@ impl Scrubber {
         if found.is_empty() {
             return;
         }
+        // Nothing closes the files meanwhile, so the findings are those of the files to which they are written.
+        let _no_flush = self.checkpoint.pause();
         let Ok(known) = self.slot.with(Files::findings) else { return };
         for finding in known.add(found) {
             tracing::error!(
@@ -125,8 +127,6 @@ impl Scrubber {
             return;
         }
         let stored = unwind::caught_as_fault(|| {
-            // Nothing closes the files meanwhile.
-            let _no_flush = self.checkpoint.pause();
             let txn = self.slot.with(Files::write_tables)??;
             findings::write(&txn, &unstored)?;
             Ok(txn.commit().map_err(Failure::from)?)
