@@ -12,8 +12,8 @@ use super::reader::{BuildReport, FindRevision, ListConversations, ListOpenTurns,
 use crate::settings::StoreSettings;
 use crate::store::{
     Answer, Backup, BackupError, Commit, CommitError, Committed, ConversationState, DamageReport, Engine, Fault,
-    ListSealedError, ListedConversation, Location, OpenError, OpenTurns, RedbEngine, Report, ReportError, Revision,
-    SealedPage, StaleBefore, StaleTurn, StoreSizes,
+    ListSealedError, ListedConversation, Location, OpenError, OpenTurns, RedbEngine, Report, ReportError,
+    RepricingProgress, Revision, SealedPage, StaleBefore, StaleTurn, StoreSizes,
 };
 use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
 
@@ -298,6 +298,8 @@ pub struct StoreReport {
     pub conflicts: u64,
     /// The size of the store.
     pub sizes: StoreSizes,
+    /// How far the store is in computing all costs anew; `None` if it does not.
+    pub repricing: Option<RepricingProgress>,
     /// What the store knows of damage to its data.
     pub damage: DamageReport,
 }
@@ -310,7 +312,9 @@ impl Handler<InspectStore> for Store {
     type Result = MessageResult<InspectStore>;
 
     fn handle(&mut self, _: InspectStore, _: &mut Self::Context) -> Self::Result {
-        MessageResult(StoreReport { sizes: self.engine.sizes(), damage: self.engine.damage(), ..self.report.get() })
+        let Self { engine, report, .. } = self;
+        let (sizes, repricing, damage) = (engine.sizes(), engine.repricing(), engine.damage());
+        MessageResult(StoreReport { sizes, repricing, damage, ..report.get() })
     }
 }
 

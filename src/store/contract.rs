@@ -569,6 +569,15 @@ pub struct StoreSizes {
     pub recent_bytes: u64,
 }
 
+/// How far a store is that computes all costs anew because the prices have changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RepricingProgress {
+    /// How many turns have to be priced. Erased turns count too, since this is told by places in the order of all turns.
+    pub turns: u64,
+    /// How many of them are priced.
+    pub priced_turns: u64,
+}
+
 /// What a store knows of damage to its data, and how far it has searched for damage. All numbers but `findings` are
 /// since its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -12,8 +12,8 @@ use tokio::sync::watch;
 
 use super::contract::{
     Backup, BackupError, Commit, CommitError, Committed, ConversationQuestion, ConversationState, DamageReport, Health,
-    ListSealedError, ListedConversation, OpenTurns, Report, ReportError, ReportQuestion, Revision, SealedPage,
-    StaleBefore, StaleTurn, StoreSizes, TurnRange,
+    ListSealedError, ListedConversation, OpenTurns, Report, ReportError, ReportQuestion, RepricingProgress, Revision,
+    SealedPage, StaleBefore, StaleTurn, StoreSizes, TurnRange,
 };
 use super::fault::Fault;
 use super::position::Position;
@@ -100,6 +100,9 @@ pub(crate) trait Engine: Send + Sync + 'static {
 
     /// Returns the sizes of the store. A size that the engine does not know is 0.
     fn sizes(&self) -> StoreSizes;
+
+    /// Returns how far the store is in computing all costs anew; `None` if it does not, or if it is closed.
+    fn repricing(&self) -> Option<RepricingProgress>;
 
     /// Returns what the store knows of damage to its data.
     fn damage(&self) -> DamageReport;

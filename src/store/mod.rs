@@ -211,8 +211,8 @@ pub(crate) mod rule;
 pub use self::contract::{
     Backup, BackupError, Commit, CommitError, Committed, ConversationOrder, ConversationPlace, ConversationQuestion,
     ConversationState, DamageReport, Life, ListSealedError, ListedConversation, OpenTurns, PositionedTurn, RangeEnd,
-    Report, ReportError, ReportQuestion, Revision, SealedPage, StagedChange, StagedTurn, StaleBefore, StaleTurn,
-    StoreSizes, TurnOutcome, TurnRange, Version,
+    Report, ReportError, ReportQuestion, RepricingProgress, Revision, SealedPage, StagedChange, StagedTurn,
+    StaleBefore, StaleTurn, StoreSizes, TurnOutcome, TurnRange, Version,
 };
 pub use self::fault::{Fault, FaultKind};
 pub use self::position::{InvalidPosition, Lineage, Position};

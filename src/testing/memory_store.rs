@@ -309,7 +309,9 @@ mod tests {
 
     use super::*;
     use crate::store::conformance::{StoreUnderTest, conformance, test_prices};
-    use crate::store::{Answer, Backup, BackupError, DamageReport, Engine, Fault, Health, StaleBefore, StoreSizes};
+    use crate::store::{
+        Answer, Backup, BackupError, DamageReport, Engine, Fault, Health, RepricingProgress, StaleBefore, StoreSizes,
+    };
     use crate::turn::RunningTime;
 
     /// The store as an engine. It can be closed, and it counts the running time.
@@ -395,6 +397,10 @@ mod tests {
 
         fn sizes(&self) -> StoreSizes {
             StoreSizes::default()
+        }
+
+        fn repricing(&self) -> Option<RepricingProgress> {
+            None
         }
 
         fn damage(&self) -> DamageReport {

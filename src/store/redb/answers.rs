@@ -9,8 +9,8 @@ use tokio::sync::watch;
 use super::engine::RedbEngine;
 use crate::store::contract::{
     Backup, BackupError, Commit, CommitError, Committed, ConversationQuestion, ConversationState, DamageReport, Health,
-    ListSealedError, ListedConversation, OpenTurns, Report, ReportError, ReportQuestion, Revision, SealedPage,
-    StaleBefore, StaleTurn, StoreSizes, TurnRange,
+    ListSealedError, ListedConversation, OpenTurns, Report, ReportError, ReportQuestion, RepricingProgress, Revision,
+    SealedPage, StaleBefore, StaleTurn, StoreSizes, TurnRange,
 };
 use crate::store::engine::{Answer, Engine};
 use crate::store::fault::Fault;
@@ -141,6 +141,10 @@ impl Engine for RedbEngine {
 
     fn sizes(&self) -> StoreSizes {
         self.sizes()
+    }
+
+    fn repricing(&self) -> Option<RepricingProgress> {
+        self.repricing()
     }
 
     fn damage(&self) -> DamageReport {

@@ -120,6 +120,10 @@ mod in_the_tables {
             self.engine.sizes()
         }
 
+        fn repricing(&self) -> Option<RepricingProgress> {
+            self.engine.repricing()
+        }
+
         fn damage(&self) -> DamageReport {
             self.engine.damage()
         }

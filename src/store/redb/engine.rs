@@ -20,6 +20,7 @@ use super::query::report::ReportQuery;
 use super::query::{CountQuery, LeftOut, StaleQuery, StateQuery, TurnsQuery};
 use super::read_threads::ReadThreads;
 use super::tables::failure::Failure;
+use super::tables::meta::Repricing;
 use super::tables::read::ReadTables;
 use super::unwind::{self, Panic};
 use super::writer::Writer;
@@ -31,8 +32,8 @@ use crate::report::{NoPrices, SharedPriceBook};
 use crate::settings::StoreSettings;
 use crate::store::contract::{
     Backup, BackupError, Commit, CommitError, Committed, ConversationQuestion, ConversationState, DamageReport, Health,
-    ListSealedError, ListedConversation, OpenTurns, Report, ReportError, ReportQuestion, Revision, SealedPage,
-    StaleBefore, StaleTurn, StoreSizes, TurnRange,
+    ListSealedError, ListedConversation, OpenTurns, Report, ReportError, ReportQuestion, RepricingProgress, Revision,
+    SealedPage, StaleBefore, StaleTurn, StoreSizes, TurnRange,
 };
 use crate::store::fault::Fault;
 use crate::store::position::{Lineage, Position};
@@ -539,6 +540,22 @@ impl RedbEngine {
             recent_bytes: files.memtable().bytes() as u64,
         };
         unwind::caught_as_fault(|| self.slot.with(sizes)).unwrap_or_default()
+    }
+
+    /// Returns how far the store is in computing all costs anew.
+    pub(crate) fn repricing(&self) -> Option<RepricingProgress> {
+        let digest = self.slot.book().digest();
+        let read = |files: &Files| {
+            let meta = files.read_tables()?.meta()?;
+            if let Some(Repricing { last, done, .. }) = meta.repricing()? {
+                return Ok(Some(RepricingProgress { turns: last, priced_turns: done }));
+            }
+            // The first step has not run yet.
+            let is_due = meta.costs()?.is_repricing(digest);
+            let turns = meta.rolled_up()?.position;
+            Ok::<_, Failure>(is_due.then_some(RepricingProgress { turns, priced_turns: 0 }))
+        };
+        unwind::caught_as_fault(|| self.slot.with(read)?.map_err(Fault::from)).ok().flatten()
     }
 
     /// Returns what the store knows of damage to its data.

@@ -12,7 +12,8 @@ use crate::store::redb::engine::RedbEngine;
 use crate::store::redb::maintenance::check::check;
 use crate::store::redb::writer::backoff::Backoff;
 use crate::store::{
-    Commit, CommitError, ConversationOrder, ConversationQuestion, Location, Report, ReportQuestion, Version,
+    Commit, CommitError, ConversationOrder, ConversationQuestion, Location, Report, ReportQuestion, RepricingProgress,
+    Version,
 };
 use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Progress, StepId, StoredTurn, TurnId, Usage};
 
@@ -133,8 +134,13 @@ async fn costs_are_derived_anew_by_other_prices_and_switched_at_once() {
     let store = Opened::with(&directory, 11);
     assert!(store.report().is_repricing);
     assert_eq!(dollars(&store.cost()), 1300 * 920 * 5);
+    let progress = |priced_turns| Some(RepricingProgress { turns: 1300, priced_turns });
+    assert_eq!(store.engine.repricing(), progress(0), "it is due");
     assert!(store.checkpoint.reprice_in_background(), "it begins");
+    assert_eq!(store.engine.repricing(), progress(0));
     assert!(store.checkpoint.reprice_in_background(), "some turns are priced");
+    let priced = store.engine.repricing().unwrap().priced_turns;
+    assert!(0 < priced && priced < 1300, "{priced}");
     assert_eq!(dollars(&store.cost()), 1300 * 920 * 5, "the old costs must be shown until all turns are priced");
     // Turns that come during a repricing have the new prices, first in the memtable and then in the tables.
     store.seal("b", 1, 10).await;
@@ -149,6 +155,7 @@ async fn costs_are_derived_anew_by_other_prices_and_switched_at_once() {
     }
     assert!(steps > 1, "{steps}");
     store.assert_priced();
+    assert_eq!(store.engine.repricing(), None);
     while store.checkpoint.reprice_in_background() {}
     store.assert_priced();
     store.close().await;

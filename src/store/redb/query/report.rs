@@ -7,7 +7,6 @@ use crate::report::{Breakdown, BreakdownRow, Level, Period, PriceBook, Quarter, 
 use crate::store::contract::{Report, ReportQuestion};
 use crate::store::redb::memtable::tally::{Lacking, Recent, TurnsToCount};
 use crate::store::redb::tables::failure::Failure;
-use crate::store::redb::tables::meta::{CostState, PricedBy};
 use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::record::damaged::DamagedRecord;
 use crate::store::redb::tables::rollups::ReadRollups;
@@ -50,8 +49,9 @@ impl ReportQuery {
         book: &dyn PriceBook,
         left_out: &mut LeftOut,
     ) -> Result<Option<Report>, Failure> {
-        let CostState { generation, prices, .. } = self.tables.meta()?.costs()?;
-        let is_repricing = ![PricedBy::Nothing, PricedBy::Book(book.digest())].contains(&prices);
+        let costs = self.tables.meta()?.costs()?;
+        let generation = costs.generation;
+        let is_repricing = costs.is_repricing(book.digest());
         let rollups = self.tables.rollups()?;
         let labels = Labels { rollups: &rollups, selection: &question.selection, known: RefCell::default() };
         let is_selected = |hash| labels.is_selected(hash);

@@ -80,8 +80,8 @@ fn commit(conversation: &str, staged: Vec<StagedChange>, sealed: &[(&str, u64)])
 
 /// Returns the entry that the writer makes of a commit.
 fn entry(files: &Files, memtable: &Memtable, commit: &Commit) -> Entry {
-    let tables = files.read_tables().unwrap();
-    let mut write_set = WriteSet::new(memtable, &tables);
+    let (tables, findings) = (files.read_tables().unwrap(), files.findings());
+    let mut write_set = WriteSet::new(memtable, &tables, &findings);
     write_set.apply(commit).unwrap().unwrap();
     write_set.into_entries().remove(0)
 }

@@ -99,6 +99,13 @@ pub(crate) struct CostState {
     pub(crate) prices: PricedBy,
 }
 
+impl CostState {
+    /// Returns whether the costs that reads show are by other prices than those of this price book.
+    pub(crate) fn is_repricing(&self, digest: u64) -> bool {
+        ![PricedBy::Nothing, PricedBy::Book(digest)].contains(&self.prices)
+    }
+}
+
 /// The prices that some costs are computed by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum PricedBy {
