@@ -1,9 +1,9 @@
 use actix::{Actor, MailboxError, Recipient};
 
 use crate::actors::{
-    BackUp, BuildReport, CheckWrite, CountWork, Facts, FindRevision, InspectConversation, InspectStore, InspectSweeper,
-    ListConversations, ListOpenTurns, ListSealed, ListTurns, Load, Observe, StoreReader, StoreReport, SweeperReport,
-    WorkCounts,
+    BackUp, BuildReport, CheckWrite, CountWork, Erase, Facts, FindRevision, InspectConversation, InspectStore,
+    InspectSweeper, ListConversations, ListOpenTurns, ListSealed, ListTurns, Load, Observe, StoreReader, StoreReport,
+    SweeperReport, WorkCounts,
 };
 
 /// The recipients of a running system, grouped by purpose.
@@ -17,11 +17,13 @@ pub struct Handles {
     pub operations: Operations,
 }
 
-/// Takes events in.
+/// Takes events in, and erases conversations.
 #[derive(Clone)]
 pub struct Intake {
     /// Takes the events of one conversation.
     pub observe: Recipient<Observe>,
+    /// Erases a conversation.
+    pub erase: Recipient<Erase>,
     /// The amount of work in progress, so that a caller can refuse more before it reads it.
     pub load: Load,
 }

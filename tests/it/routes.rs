@@ -33,6 +33,7 @@ pub(crate) fn routes() -> Vec<Route> {
 pub(crate) fn own_status(path: &str) -> u16 {
     match path {
         "/metrics/throughput" | "/prices" => 400,
+        "/conversations/c" => 404,
         _ if path.ends_with("/summary") => 404,
         _ => 200,
     }

@@ -42,7 +42,8 @@ where
         let kept = kept.clone();
         Probe::start(move |message| commit(kept.clone(), message))
     };
-    let store = StoreRecipients { open: opens.recipient(), commit: commits.recipient() };
+    let store =
+        StoreRecipients { open: opens.recipient(), commit: commits.recipient(), erase: kept.erasures().recipient() };
     let id = ConversationId::new("c").unwrap();
     let running = RunningClock::at(RunningTime::new(500));
     let actor = Conversation::new(id, store, Arc::new(clock.clone()), settings).counting(running.clone()).start();
@@ -118,7 +119,11 @@ async fn events_are_acknowledged_when_they_are_staged_and_a_done_seals() {
 async fn a_conversation_starts_from_what_was_staged() {
     let setup = setup();
     setup.send(vec![usage("t", 0, 5)]).await.unwrap();
-    let store = StoreRecipients { open: setup.opens.recipient(), commit: setup.commits.recipient() };
+    let store = StoreRecipients {
+        open: setup.opens.recipient(),
+        commit: setup.commits.recipient(),
+        erase: setup.kept.erasures().recipient(),
+    };
     let id = ConversationId::new("c").unwrap();
     let again = Conversation::new(id, store, Arc::new(setup.clock.clone()), &TurnSettings::default()).start();
     again.send(observe(vec![done("t")])).await.unwrap().unwrap();
@@ -426,7 +431,8 @@ fn sharing(count: usize, settings: &TurnSettings) -> Sharing {
             }
         })
     };
-    let store = StoreRecipients { open: opens.recipient(), commit: commits.recipient() };
+    let store =
+        StoreRecipients { open: opens.recipient(), commit: commits.recipient(), erase: kept.erasures().recipient() };
     let start = |nth: usize| {
         let id = ConversationId::new(format!("c{nth}")).unwrap();
         let clock = Arc::new(TestClock::at(1000));
@@ -493,7 +499,11 @@ async fn a_conversation_larger_than_a_limit_that_was_lowered_can_still_end_its_t
             async move { kept.commit(&commit) }
         })
     };
-    let store = StoreRecipients { open: wide.opens.recipient(), commit: commits.recipient() };
+    let store = StoreRecipients {
+        open: wide.opens.recipient(),
+        commit: commits.recipient(),
+        erase: wide.kept.erasures().recipient(),
+    };
     let narrow = Conversation::new(id, store, Arc::new(TestClock::at(1000)), &settings).start();
     let refusal = send(&narrow, vec![usage("t", 9, 1)]).await;
     assert!(matches!(refusal, Err(ObserveError::TurnTooLarge { limit: 1024, .. })), "{refusal:?}");
@@ -759,8 +769,9 @@ async fn a_store_that_cannot_be_read_refuses_and_is_asked_again() {
         std::future::ready(result)
     });
     let kept = MemoryStore::default();
+    let erasures = kept.erasures();
     let commits = Probe::<Arc<Commit>>::start(move |commit| std::future::ready(kept.commit(&commit)));
-    let store = StoreRecipients { open: opens.recipient(), commit: commits.recipient() };
+    let store = StoreRecipients { open: opens.recipient(), commit: commits.recipient(), erase: erasures.recipient() };
     let id = ConversationId::new("c").unwrap();
     let actor = Conversation::new(id, store, Arc::new(TestClock::at(1)), &TurnSettings::default()).start();
     let refused = actor.send(observe(vec![done("t")])).await.unwrap();
@@ -785,7 +796,11 @@ async fn a_fact_is_told_when_it_is_durable_and_not_before() {
     };
     let facts = Facts::new(8);
     let mut subscription = facts.subscribe();
-    let store = StoreRecipients { open: kept.opens().recipient(), commit: commits.recipient() };
+    let store = StoreRecipients {
+        open: kept.opens().recipient(),
+        commit: commits.recipient(),
+        erase: kept.erasures().recipient(),
+    };
     let id = ConversationId::new("c").unwrap();
     let actor = Conversation::new(id, store, Arc::new(TestClock::at(1)), &TurnSettings::default()).telling(facts);
     let waiting = tokio::task::spawn_local(actor.start().send(observe(vec![start("t"), done("t")])));

@@ -3,9 +3,10 @@ use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{HttpResponse, Resource};
 
 use super::api::Api;
-use super::{backup, conversations, events, health, metrics, prices, stats, summary, throughput, turns};
+use super::{backup, conversations, erase, events, health, metrics, prices, stats, summary, throughput, turns};
 use crate::http::access::{
-    BACKUP, CONVERSATIONS, EVENTS, HEALTH, METRICS, PRICES, READY, Route, STATS, SUMMARY, THROUGHPUT, TURNS,
+    BACKUP, CONVERSATION, CONVERSATIONS, EVENTS, HEALTH, METRICS, PRICES, READY, Route, STATS, SUMMARY, THROUGHPUT,
+    TURNS,
 };
 use crate::http::error::ApiError;
 
@@ -37,6 +38,7 @@ pub fn resources(api: &Api) -> impl FnOnce(&mut ServiceConfig) + use<> {
             .service(only(&TURNS, read(|route| route.to(turns::get))))
             .service(only(&SUMMARY, read(|route| route.to(summary::get))))
             .service(only(&CONVERSATIONS, read(|route| route.to(conversations::get))))
+            .service(only(&CONVERSATION, [web::delete().to(erase::delete)]))
             .service(only(&STATS, read(|route| route.to(stats::get))))
             .service(only(&THROUGHPUT, read(|route| route.to(throughput::get))))
             .service(only(&PRICES, read(|route| route.to(prices::get))))

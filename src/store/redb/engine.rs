@@ -149,6 +149,13 @@ impl RedbEngine {
         self.ask(admitted.map(|permit| Job::Commit(commit, reply, permit)), answer)
     }
 
+    /// Resolves when the conversation is erased durably, with whether there was anything to erase.
+    pub(crate) fn erase(&self, id: ConversationId) -> impl Future<Output = Result<bool, CommitError>> + use<> {
+        let (reply, answer) = oneshot::channel();
+        let permit = self.admission.admit_small(1).ok_or(CommitError::Overloaded);
+        self.ask(permit.map(|permit| Job::Erase(id, reply, permit)), answer)
+    }
+
     /// Makes a write of nothing durable, and resolves when that is done.
     pub(crate) fn check_write(&self) -> impl Future<Output = Result<(), CommitError>> + use<> {
         let (reply, answer) = oneshot::channel();
@@ -319,7 +326,7 @@ impl RedbEngine {
     /// Returns conversations that have a sealed turn.
     pub(crate) fn conversations(&self, question: &ConversationQuestion) -> Result<Vec<ListedConversation>, Fault> {
         self.read_counted(
-            |memtable| memtable.contents().all().cloned().collect(),
+            |memtable| memtable.contents().present().cloned().collect(),
             |recent, tables, pieces, lacking| Ok((ConversationsQuery::of(pieces, recent, lacking), tables)),
             |(query, tables), left_out| query.read(&tables, question, left_out),
         )

@@ -1,9 +1,11 @@
 //! Tests of the engine on redb besides the conformance suite, mainly of its files. They use no key and no table.
 
 use std::fs;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::writer::backoff::Backoff;
+use crate::report::NoPrices;
 use crate::settings::StoreSettings;
 use crate::store::oracle::{change, question_of_1970};
 use crate::store::{
@@ -401,7 +403,7 @@ async fn a_backup_has_the_order_and_a_lineage_of_its_own() {
     assert_eq!(store.sealed_turns(Some(latest), 9).unwrap().turns.len(), 1);
     assert_eq!(store.sealed_turns(None, 0).unwrap().latest.lineage, lineage, "a crash begins a new lineage");
     store.close().await;
-    crate::store::compact(directory.path()).unwrap();
+    crate::store::compact(directory.path(), Arc::new(NoPrices)).unwrap();
     let store = in_directory(directory.path()).unwrap();
     assert_eq!(
         store.sealed_turns(Some(latest), 9).unwrap().turns.len(),

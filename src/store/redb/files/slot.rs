@@ -1,7 +1,9 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::open_files::Files;
-use crate::report::{NoPrices, SharedPriceBook};
+#[cfg(test)]
+use crate::report::NoPrices;
+use crate::report::SharedPriceBook;
 use crate::store::fault::Fault;
 use crate::store::redb::memtable::Memtable;
 use crate::store::redb::memtable::tally::Recent;
@@ -24,6 +26,7 @@ enum State {
 }
 
 impl Slot {
+    #[cfg(test)]
     pub(crate) fn new(files: Files) -> Self {
         Self::pricing(files, Arc::new(NoPrices))
     }

@@ -7,7 +7,7 @@ use redb::ReadableTable;
 
 use super::{LeftOut, last_ordinal};
 use crate::report::ConversationSums;
-use crate::store::contract::{ConversationOrder, ConversationPlace, ConversationQuestion, ListedConversation};
+use crate::store::contract::{ConversationOrder, ConversationPlace, ConversationQuestion, Life, ListedConversation};
 use crate::store::redb::memtable::piece::{Change, Piece};
 use crate::store::redb::memtable::tally::{Lacking, Recent};
 use crate::store::redb::tables::failure::Failure;
@@ -24,15 +24,15 @@ pub(crate) struct ConversationsQuery {
     /// The pieces of one conversation are in order, the oldest first.
     pieces: Vec<Arc<Piece>>,
     /// The amounts that the turns of the memtable add to the sums in the tables.
-    sums: Vec<(ConversationId, Arc<ConversationSums>)>,
+    sums: Vec<((ConversationId, Life), Arc<ConversationSums>)>,
 }
 
 impl ConversationsQuery {
-    /// `pieces` are all pieces of the memtable, with the pieces of each conversation oldest first. `lacking` says which
-    /// sums of the immutable table the tables lack.
+    /// `pieces` are all pieces of the memtable but those of erased lives, with the pieces of each conversation oldest
+    /// first. `lacking` says which sums of the immutable table the tables lack.
     pub(crate) fn of(pieces: Vec<Arc<Piece>>, recent: &Recent, lacking: &Lacking) -> Self {
-        let immutable = recent.immutable.conversations().filter(|(id, _)| lacking.has_conversation(id));
-        let sums = immutable.chain(recent.active.conversations()).map(|(id, sums)| (id.clone(), Arc::clone(sums)));
+        let immutable = recent.immutable.conversations().filter(|(of, _)| lacking.has_conversation(of));
+        let sums = immutable.chain(recent.active.conversations()).map(|(of, sums)| (of.clone(), Arc::clone(sums)));
         Self { pieces, sums: sums.collect() }
     }
 
@@ -62,8 +62,8 @@ impl ConversationsQuery {
 struct RecentConversations {
     /// The pieces of each conversation, the oldest first.
     pieces: HashMap<ConversationId, Vec<Arc<Piece>>>,
-    /// The amounts that the turns of each conversation add to the sums in the tables.
-    sums: HashMap<ConversationId, ConversationSums>,
+    /// The amounts that the turns of each life of a conversation add to the sums in the tables.
+    sums: HashMap<(ConversationId, Life), ConversationSums>,
 }
 
 impl RecentConversations {
@@ -72,8 +72,8 @@ impl RecentConversations {
         for piece in query.pieces {
             recent.pieces.entry(piece.conversation.id.clone()).or_default().push(piece);
         }
-        for (id, sums) in query.sums {
-            recent.sums.entry(id).or_default().add(&sums);
+        for (of, sums) in query.sums {
+            recent.sums.entry(of).or_default().add(&sums);
         }
         recent
     }
@@ -85,14 +85,20 @@ struct Found {
     listed: ListedConversation,
     /// The key of the conversation in the tables, if it has one.
     key: Option<u64>,
+    /// The life of the conversation.
+    life: Life,
 }
 
 impl Found {
     /// Returns the conversation if the question selects it and it comes after the last page.
-    fn of(question: &ConversationQuestion, listed: ListedConversation, key: Option<u64>) -> Option<Self> {
+    fn of(
+        question: &ConversationQuestion,
+        (listed, life): (ListedConversation, Life),
+        key: Option<u64>,
+    ) -> Option<Self> {
         let place = question.chooses(&listed).then(|| question.order.place(&listed))?;
         let is_after = question.after.as_ref().is_none_or(|after| place > *after);
-        is_after.then_some(Self { place, listed, key })
+        is_after.then_some(Self { place, listed, key, life })
     }
 }
 
@@ -116,9 +122,9 @@ impl Ord for Found {
     }
 }
 
-/// Returns the entry of a conversation in a list, without the number of its open turns.
-fn listed(record: ConversationRecord, sums: ConversationSums) -> ListedConversation {
-    ListedConversation {
+/// Returns the entry of a conversation in a list, without the number of its open turns, and its life.
+fn listed(record: ConversationRecord, sums: ConversationSums) -> (ListedConversation, Life) {
+    let listed = ListedConversation {
         conversation_id: record.id,
         sealed_turns: record.sealed_turns,
         open_turns: 0,
@@ -129,7 +135,8 @@ fn listed(record: ConversationRecord, sums: ConversationSums) -> ListedConversat
         project: record.project,
         context_size: record.context_size,
         sums,
-    }
+    };
+    (listed, record.life)
 }
 
 struct Page<'a> {
@@ -147,8 +154,8 @@ impl Page<'_> {
     }
 
     /// Adds the sums of the memtable's turns to the sums in the tables.
-    fn with_recent(&self, id: &ConversationId, mut sums: ConversationSums) -> ConversationSums {
-        if let Some(recent) = self.recent.sums.get(id) {
+    fn with_recent(&self, of: &(ConversationId, Life), mut sums: ConversationSums) -> ConversationSums {
+        if let Some(recent) = self.recent.sums.get(of) {
             sums.add(recent);
         }
         sums
@@ -158,7 +165,14 @@ impl Page<'_> {
     fn key_of(&self, id: &ConversationId) -> Result<Option<u64>, Failure> {
         let known = self.recent.pieces.get(id).and_then(|pieces| pieces.iter().find_map(|piece| piece.key));
         // The checkpoint may have given the conversation a key meanwhile.
-        known.map_or_else(|| self.tables.search_key_of(id), |key| Ok(Some(key)))
+        match (known, self.changed(id)) {
+            (Some(key), _) => Ok(Some(key)),
+            (None, Some(changed)) => match self.tables.key_of_life(id, changed.life) {
+                Err(Failure::Record(_)) => self.tables.search_key_of(id),
+                key => key,
+            },
+            (None, None) => self.tables.search_key_of(id),
+        }
     }
 
     /// Returns the candidates of a page by latest activity: from the table by activity and from the memtable.
@@ -224,7 +238,7 @@ impl Page<'_> {
         }
         page.sort_unstable();
         page.truncate(self.question.limit);
-        for Found { listed, key, .. } in &mut page {
+        for Found { listed, key, life, .. } in &mut page {
             let id = &listed.conversation_id;
             if key.is_none() {
                 *key = self.key_of(id)?;
@@ -238,7 +252,7 @@ impl Page<'_> {
                 }
                 Err(failure) => return Err(failure),
             };
-            listed.sums = self.with_recent(id, sums);
+            listed.sums = self.with_recent(&(id.clone(), *life), sums);
         }
         Ok(page)
     }
@@ -274,8 +288,12 @@ impl Page<'_> {
             }
             match record.value().verify(&key).and_then(ConversationRecord::decode) {
                 Ok(record) => {
-                    let sums = self.with_recent(&record.id, sums);
                     let changed = self.changed(&record.id).cloned();
+                    if changed.as_ref().is_some_and(|changed| changed.life != record.life) {
+                        // This life was erased. The next one has nothing in the tables yet.
+                        continue;
+                    }
+                    let sums = self.with_recent(&(record.id.clone(), record.life), sums);
                     if changed.is_some() {
                         in_tables.insert(record.id.clone());
                     }
@@ -286,7 +304,8 @@ impl Page<'_> {
         }
         for id in self.recent.pieces.keys().filter(|id| !in_tables.contains(*id)) {
             if let Some(record) = self.changed(id) {
-                add(listed(record.clone(), self.with_recent(id, ConversationSums::default())), None);
+                let sums = self.with_recent(&(id.clone(), record.life), ConversationSums::default());
+                add(listed(record.clone(), sums), None);
             }
         }
         Ok(page.into_sorted_vec())

@@ -5,6 +5,7 @@ use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableError};
 use super::flaw::Flaw;
 use super::report::{CheckReport, Violation};
 use super::sums::{self, TurnSums};
+use crate::store::contract::Life;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::{self, TurnHasher};
 use crate::store::redb::tables::meta::ReadMeta;
@@ -12,12 +13,13 @@ use crate::store::redb::tables::read::decode_key;
 use crate::store::redb::tables::record::at_position::AtPosition;
 use crate::store::redb::tables::record::conversation::ConversationRecord;
 use crate::store::redb::tables::record::damaged::DamagedRecord;
+use crate::store::redb::tables::record::erasure::Erasure;
 use crate::store::redb::tables::record::open_turn::StagedHead;
 use crate::store::redb::tables::record::{self};
 use crate::store::redb::tables::row::Row;
 use crate::store::redb::tables::schema::{
-    ACTIVITY, Activity, CONVERSATIONS, Conversations, INDEX, KEYS, Keys, LOST_TURNS, OPEN_STEPS, OPEN_TURNS,
-    OpenTurnSteps, OpenTurns, POSITIONS, Positions, StepKey, TURNS, Turns,
+    ACTIVITY, Activity, CONVERSATIONS, Conversations, ERASED, ERASURES, Erased, Erasures, INDEX, KEYS, Keys,
+    LOST_TURNS, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps, OpenTurns, POSITIONS, Positions, StepKey, TURNS, Turns,
 };
 use crate::turn::{ConversationId, EpochMillis, Label, Ordinal, StoredTurn, TokenCount, Usage};
 
@@ -31,6 +33,10 @@ pub(super) struct Inspection {
     lost: Option<ReadOnlyTable<(u64, u64), &'static [u8]>>,
     /// The id of each key's conversation.
     ids: BTreeMap<u64, String>,
+    /// The number of sealed turns of each erased conversation, by its key.
+    erased: BTreeMap<u64, u64>,
+    /// The keys of erased conversations whose rows are not all removed yet.
+    erasing: BTreeSet<u64>,
     /// The sums over the turns checked so far.
     summed: TurnSums,
     report: CheckReport,
@@ -50,11 +56,14 @@ impl Inspection {
             hasher: meta.store_id().ok().map(TurnHasher::of),
             lost,
             ids: BTreeMap::new(),
+            erased: BTreeMap::new(),
+            erasing: BTreeSet::new(),
             summed: TurnSums::default(),
             report: CheckReport::default(),
         };
         let conversations = txn.open_table(CONVERSATIONS)?;
         inspection.keys(&txn.open_table(KEYS)?, &conversations)?;
+        inspection.erased(&txn.open_table(ERASED)?, &txn.open_table(ERASURES)?)?;
         inspection.meta(&meta);
         inspection.activity(&conversations, &txn.open_table(ACTIVITY)?)?;
         inspection.turns()?;
@@ -130,6 +139,42 @@ impl Inspection {
         Ok(())
     }
 
+    /// Reads the notes of erased conversations, and checks that they agree with each other and with the conversations.
+    fn erased(
+        &mut self,
+        erased: &ReadOnlyTable<u64, Row<Erased>>,
+        erasures: &ReadOnlyTable<u64, Row<Erasures>>,
+    ) -> Result<(), Failure> {
+        let mut wrong = Vec::new();
+        for row in erased.iter()? {
+            let (key, value) = row?;
+            let key = key.value();
+            match value.value().verify(&key).and_then(decode_key) {
+                Ok(_) if self.ids.contains_key(&key) => wrong.push((key, Flaw::ErasedAndThere)),
+                Ok(sealed_turns) => drop(self.erased.insert(key, sealed_turns)),
+                Err(damaged) => wrong.push((key, damaged.into())),
+            }
+        }
+        for row in erasures.iter()? {
+            let (life, value) = row?;
+            let erasure = value.value().verify(&life.value());
+            match erasure.and_then(|bytes| Erasure::decode(Life(life.value()), bytes)) {
+                Ok(erasure) if self.erased.contains_key(&erasure.key) => drop(self.erasing.insert(erasure.key)),
+                Ok(erasure) => wrong.push((erasure.key, Flaw::NotErased)),
+                Err(damaged) => wrong.push((0, damaged.into())),
+            }
+        }
+        for (key, flaw) in wrong {
+            self.tell(Violation::Conversation { conversation: self.name(key), flaw });
+        }
+        Ok(())
+    }
+
+    /// Returns whether a conversation has this key, or had it and was erased and not all of its rows are removed yet.
+    fn may_have_rows(&self, key: u64) -> bool {
+        self.ids.contains_key(&key) || self.erasing.contains(&key)
+    }
+
     /// Checks that the main file has its ids, and that the next new conversation gets a new key.
     fn meta(&mut self, meta: &ReadMeta) {
         if self.hasher.is_none() {
@@ -138,7 +183,7 @@ impl Inspection {
         if meta.lineage().is_err() {
             self.tell(Violation::File(Flaw::NoLineage));
         }
-        let last = self.ids.keys().next_back().copied().unwrap_or_default();
+        let last = self.ids.keys().chain(self.erased.keys()).max().copied().unwrap_or_default();
         if meta.next_key().map_or(true, |next| next <= last) {
             self.tell(Violation::File(Flaw::NextKey));
         }
@@ -218,7 +263,8 @@ impl Inspection {
         Ok(())
     }
 
-    /// Checks that the ordinals of each conversation begin at 1 and have no gaps, and that each turn is in the index.
+    /// Checks that the ordinals of each conversation begin at 1 and have no gaps, and that each turn is in the index. Of a
+    /// conversation that is being erased, the first turns may be gone.
     fn turns(&mut self) -> Result<(), Failure> {
         let mut wrong = Vec::new();
         let mut summed = TurnSums::default();
@@ -231,7 +277,9 @@ impl Inspection {
             let mut tell = |ordinal, flaw| {
                 wrong.push(Violation::Turn { conversation: self.name(key), ordinal, flaw });
             };
-            let mut expected = if before.0 == key { before.1 + 1 } else { 1 };
+            // The turns of an erased conversation are removed from the first one on.
+            let first = if self.erasing.contains(&key) { ordinal } else { 1 };
+            let mut expected = if before.0 == key { before.1 + 1 } else { first };
             while expected < ordinal && self.is_lost(key, expected)? {
                 expected += 1;
             }
@@ -242,7 +290,7 @@ impl Inspection {
                 sealed_before = EpochMillis::default();
             }
             before = (key, ordinal);
-            if !self.ids.contains_key(&key) {
+            if !self.may_have_rows(key) {
                 tell(ordinal, Flaw::UnknownConversation);
             }
             let Some(at) = Ordinal::new(ordinal) else {
@@ -300,7 +348,10 @@ impl Inspection {
             let ((key, hash), ordinal) = (place.value(), ordinal.value());
             let flaw = if !named.insert((key, ordinal)) {
                 Flaw::NamedTwice { ordinal }
-            } else if self.turns.get((key, ordinal))?.is_none() && !self.is_lost(key, ordinal)? {
+            } else if self.turns.get((key, ordinal))?.is_none()
+                && !self.is_lost(key, ordinal)?
+                && !self.erasing.contains(&key)
+            {
                 Flaw::NamedMissing { ordinal }
             } else {
                 continue;
@@ -338,7 +389,8 @@ impl Inspection {
             };
             let conversation = self.name(key);
             let last = named.get(&key).copied().unwrap_or_default();
-            if self.turns.get((key, ordinal))?.is_none() && !self.is_lost(key, ordinal)? {
+            let was_erased = self.erased.get(&key).is_some_and(|sealed_turns| ordinal <= *sealed_turns);
+            if !was_erased && self.turns.get((key, ordinal))?.is_none() && !self.is_lost(key, ordinal)? {
                 tell(position, Flaw::PositionedMissing { ordinal, conversation });
             } else if ordinal <= last {
                 tell(position, Flaw::OutOfOrder { ordinal, conversation, before: last });
@@ -383,7 +435,7 @@ impl Inspection {
             let (key, turn_id) = place.value();
             self.report.open_turns += 1;
             let mut wrong = Vec::new();
-            if !self.ids.contains_key(&key) {
+            if !self.may_have_rows(key) {
                 wrong.push(Flaw::UnknownConversation);
             }
             if self.indexed(key, turn_id)?.is_some() {

@@ -1,10 +1,12 @@
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 use std::{fs, io};
 
 use redb::{ReadableTable, TableDefinition};
 
 use super::set_up::{assert_found_and_repaired, damage, hash, id, lose, lost, open, seal, sealing, sound, told, turn};
+use crate::report::NoPrices;
 use crate::store::redb::maintenance::check::{check, repair};
 use crate::store::redb::maintenance::compact::compact;
 use crate::store::redb::tables::row;
@@ -182,6 +184,6 @@ async fn a_damaged_row_is_as_damaged_in_a_backup_and_after_a_compaction() {
     let mut copy = File::create(copied.path().join(StoreFile::Main.name())).unwrap();
     io::copy(&mut store.back_up().unwrap().bytes, &mut copy).unwrap();
     store.close().await;
-    compact(directory.path()).unwrap();
+    compact(directory.path(), Arc::new(NoPrices)).unwrap();
     assert!(tells(copied.path()) && tells(directory.path()));
 }
