@@ -13,6 +13,7 @@ mod compact;
 mod concurrency;
 mod connection;
 mod embedding;
+mod erase;
 #[cfg(feature = "testing")]
 mod examples;
 #[cfg(target_os = "linux")]

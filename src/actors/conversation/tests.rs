@@ -333,6 +333,41 @@ async fn a_late_event_is_told_of_a_turn_that_an_earlier_part_has_sealed() {
 }
 
 #[actix_rt::test]
+async fn an_erasure_waits_for_the_commit_in_progress_and_comes_before_the_work_that_waits() {
+    let gate = Rc::new(tokio::sync::Semaphore::new(1));
+    let held = Rc::clone(&gate);
+    let setup = setup_with(&TurnSettings::default(), move |kept, commit| {
+        let held = Rc::clone(&held);
+        async move {
+            held.acquire().await.unwrap().forget();
+            kept.commit(&commit)
+        }
+    });
+    let erase = || Erase { conversation_id: ConversationId::new("c").unwrap() };
+    assert_eq!(setup.receipt(vec![usage("t", 0, 5), done("u")]).await, [told("u", 1, false)]);
+    let first = tokio::task::spawn_local(setup.actor.send(observe(vec![done("v")])));
+    setup.commits.wait_for(2).await;
+    let waiting = tokio::task::spawn_local(setup.actor.send(observe(vec![done("u")])));
+    let erasing = [0, 1].map(|_| tokio::task::spawn_local(setup.actor.send(erase())));
+    tokio::task::yield_now().await;
+    assert!(erasing.iter().all(|erasing| !erasing.is_finished()), "an earlier commit is not durable yet");
+    gate.add_permits(9);
+    assert_eq!(first.await.unwrap().unwrap().unwrap().sealed, [told("v", 2, false)]);
+    let mut answers = Vec::new();
+    for erasing in erasing {
+        answers.push(erasing.await.unwrap().unwrap());
+    }
+    assert_eq!(answers, [Ok(true), Ok(false)], "two erasures at once are one");
+    // The turn was sealed in the life before. It is a new turn in this one.
+    assert_eq!(waiting.await.unwrap().unwrap().unwrap().sealed, [told("u", 1, false)]);
+    // So is the rest of the turn that was open.
+    assert_eq!(setup.receipt(vec![usage("t", 1, 7), done("t")]).await, [told("t", 2, false)]);
+    let turns = setup.kept.all_turns("c");
+    assert_eq!(turns[1].metrics.steps.iter().map(|step| step.step_id.as_str()).collect::<Vec<_>>(), ["t#1"]);
+    assert_eq!(setup.open_turns(), []);
+}
+
+#[actix_rt::test]
 async fn a_late_event_is_reported_even_if_a_conflict_made_the_conversation_load_again() {
     let count = Rc::new(Cell::new(0));
     let setup = setup_with(&TurnSettings::default(), move |kept, commit| {
