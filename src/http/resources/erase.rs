@@ -26,7 +26,7 @@ pub(crate) async fn delete(
         Ok(Ok(true)) => Ok(HttpResponse::NoContent().finish()),
         Ok(Ok(false)) => Err(ApiError::NothingToErase),
         Ok(Err(error)) => Err(ApiError::Unavailable(refusal(&error))),
-        Err(error) => Err(ApiError::Unavailable(no_answer(&error))),
+        Err(error) => Err(ApiError::Unavailable(no_answer(error))),
     }
 }
 
@@ -48,7 +48,7 @@ fn refusal(error: &EraseError) -> Unavailable {
     }
 }
 
-fn no_answer(error: &MailboxError) -> Unavailable {
+fn no_answer(error: MailboxError) -> Unavailable {
     warn!(%error, "the directory did not answer");
     Unavailable::ErasureUnknown("the service could not answer")
 }
@@ -76,8 +76,8 @@ mod tests {
         assert!(api.bodies.get(&id).is_some());
         let answer = erase(&api, "/conversations/a%2Fb").await;
         assert_eq!((answer.status, answer.body.as_deref()), (204, Some("")));
-        assert_eq!(seen.lock().unwrap().erased, [id.clone()]);
         assert!(api.bodies.get(&id).is_none(), "the turns are still in the cache");
+        assert_eq!(seen.lock().unwrap().erased, [id]);
     }
 
     #[actix_web::test]

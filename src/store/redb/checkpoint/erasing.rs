@@ -17,7 +17,7 @@ use crate::store::redb::tables::meta::PricedBy;
 use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::record::erasure::Erasure;
 use crate::store::redb::tables::rollups::WriteRollups;
-use crate::store::redb::tables::write::WriteTables;
+use crate::store::redb::tables::write::{WriteTables, remove_lost};
 
 /// The number of rows that one transaction removes, which takes some milliseconds.
 const ROWS_AT_ONCE: usize = 500;
@@ -25,8 +25,8 @@ const ROWS_AT_ONCE: usize = 500;
 /// Returns the next erasure whose rows can be removed. `digest` is the digest of the price book.
 pub(super) fn next(tables: &ReadTables, digest: u64) -> Result<Option<Erasure>, Failure> {
     let meta = tables.meta()?;
-    let last = meta.checkpoint()?.number.min(meta.rolled_up()?.row);
-    let Some(erasure) = tables.next_erasure(last)? else { return Ok(None) };
+    // The tables have the sums of all turns up to the checkpoint, because a checkpoint moves sums last.
+    let Some(erasure) = tables.next_erasure(meta.checkpoint()?.number)? else { return Ok(None) };
     let is_priced = [PricedBy::Nothing, PricedBy::Book(digest)].contains(&meta.costs()?.prices);
     Ok((is_priced && meta.repricing()?.is_none()).then_some(erasure))
 }
@@ -61,7 +61,7 @@ pub(super) fn remove_some(
         left -= tables.remove_index(key, left)?;
     }
     if left > 0 {
-        left -= tables.remove_lost(txn, key, left)?;
+        left -= remove_lost(txn, key, left)?;
     }
     if left > 0 {
         rollups.remove_conversation(generation, key)?;

@@ -251,41 +251,6 @@ impl<'txn> WriteTables<'txn> {
         Ok(rows.len())
     }
 
-    /// Removes some rows of an erased conversation that repairs have moved aside, at most `limit`. Returns how many were
-    /// removed.
-    pub(crate) fn remove_lost(&mut self, txn: &WriteTransaction, key: u64, limit: usize) -> Result<usize, Failure> {
-        // These tables exist only after a repair that needed them.
-        let names: Vec<_> = txn.list_tables()?.map(|table| table.name().to_owned()).collect();
-        let exists = |name| names.iter().any(|there| there == name);
-        let mut removed = 0;
-        if exists(LOST_TURNS.name()) {
-            let mut lost = txn.open_table(LOST_TURNS)?;
-            let rows = lost.range((key, 0)..=(key, u64::MAX))?.take(limit);
-            let rows = rows.map(|row| Ok(row?.0.value())).collect::<Result<Vec<_>, Failure>>()?;
-            for place in rows {
-                lost.remove(place)?;
-                removed += 1;
-            }
-        }
-        if exists(LOST_OPEN_TURNS.name()) {
-            let mut lost = txn.open_table(LOST_OPEN_TURNS)?;
-            lost.retain(|(_, of, _), _| {
-                let goes = of == key && removed < limit;
-                removed += usize::from(goes);
-                !goes
-            })?;
-        }
-        if exists(LOST_OPEN_STEPS.name()) {
-            let mut lost = txn.open_table(LOST_OPEN_STEPS)?;
-            lost.retain(|(_, of, _, _), _| {
-                let goes = of == key && removed < limit;
-                removed += usize::from(goes);
-                !goes
-            })?;
-        }
-        Ok(removed)
-    }
-
     /// Ends an erasure: all rows of the conversation are removed.
     pub(crate) fn end_erasure(&mut self, life: Life) -> Result<(), Failure> {
         let removed = self.erasures.remove(life.0)?.map(|row| row.value().unverified().len());
@@ -436,6 +401,41 @@ impl<'txn> WriteTables<'txn> {
         let signed = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
         self.growth = self.growth.saturating_add(signed(added)).saturating_sub(signed(removed));
     }
+}
+
+/// Removes some rows of an erased conversation that repairs have moved aside, at most `limit`. Returns how many were
+/// removed.
+pub(crate) fn remove_lost(txn: &WriteTransaction, key: u64, limit: usize) -> Result<usize, Failure> {
+    // These tables exist only after a repair that needed them.
+    let names: Vec<_> = txn.list_tables()?.map(|table| table.name().to_owned()).collect();
+    let exists = |name| names.iter().any(|there| there == name);
+    let mut removed = 0;
+    if exists(LOST_TURNS.name()) {
+        let mut lost = txn.open_table(LOST_TURNS)?;
+        let rows = lost.range((key, 0)..=(key, u64::MAX))?.take(limit);
+        let rows = rows.map(|row| Ok(row?.0.value())).collect::<Result<Vec<_>, Failure>>()?;
+        for place in rows {
+            lost.remove(place)?;
+            removed += 1;
+        }
+    }
+    if exists(LOST_OPEN_TURNS.name()) {
+        let mut lost = txn.open_table(LOST_OPEN_TURNS)?;
+        lost.retain(|(_, of, _), _| {
+            let goes = of == key && removed < limit;
+            removed += usize::from(goes);
+            !goes
+        })?;
+    }
+    if exists(LOST_OPEN_STEPS.name()) {
+        let mut lost = txn.open_table(LOST_OPEN_STEPS)?;
+        lost.retain(|(_, of, _, _), _| {
+            let goes = of == key && removed < limit;
+            removed += usize::from(goes);
+            !goes
+        })?;
+    }
+    Ok(removed)
 }
 
 fn bytes_of_step_key(place: &(u64, &str, u32)) -> usize {

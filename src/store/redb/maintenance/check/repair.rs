@@ -142,11 +142,10 @@ fn erased(txn: &WriteTransaction, ids: &BTreeMap<u64, ConversationId>) -> Result
     let mut erasing = BTreeSet::new();
     erasures.retain(|life, value| {
         let erasure = value.verify(&life).and_then(|bytes| Erasure::decode(Life(life), bytes));
-        let stays = erasure.is_ok_and(|erasure| {
+        erasure.is_ok_and(|erasure| {
             let is_erased = !ids.contains_key(&erasure.key);
             is_erased && erasing.insert(erasure.key)
-        });
-        stays
+        })
     })?;
     let turns = txn.open_table(TURNS)?;
     for key in &erasing {

@@ -1,7 +1,5 @@
 use super::damaged::{DamagedRecord, RecordFlaw};
 use crate::store::contract::Life;
-use crate::store::redb::tables::row::Rows;
-use crate::store::redb::tables::schema::Erasures;
 
 /// The erasure of a conversation whose rows are not all removed yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +23,7 @@ impl Erasure {
         let number = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
         match bytes.as_chunks() {
             ([key, row], []) => Ok(Self { life, key: number(key), row: number(row) }),
-            _ => Err(DamagedRecord::new(Erasures::WHAT, RecordFlaw::Length)),
+            _ => Err(DamagedRecord::new("erasure", RecordFlaw::Length)),
         }
     }
 }
