@@ -8,8 +8,8 @@ use crate::store::{Compaction, compact};
 ///
 /// It writes a new database beside the old one, so the disk needs room for both. The new database replaces the old one
 /// when it is complete, so a compaction can be interrupted without harm. If the server was killed, the contents of its
-/// journal are moved into the database first. Afterwards the files have nothing of erased conversations. A database that continues to grow does not need this command, because it
-/// reuses its free pages.
+/// journal are moved into the database first. Afterwards the files have nothing of erased conversations. A database that
+/// continues to grow does not need this command, because it reuses its free pages.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   turn-metrics compact

@@ -105,7 +105,8 @@ impl ReferenceStateMachine for Model {
             .prop_map(|(version_off_by, staged, sealed)| Change { version_off_by, staged, sealed });
         prop_oneof![
             9 => vec((0..3_u8, change.clone()), 1..5).prop_map(Transition::Commits),
-            2 => (vec((0..3_u8, change), 0..3), vec(0..3_u8, 1..3)).prop_map(|(changes, erased)| Transition::Erase(changes, erased)),
+            2 => (vec((0..3_u8, change), 0..3), vec(0..3_u8, 1..3))
+                .prop_map(|(changes, erased)| Transition::Erase(changes, erased)),
             1 => Just(Transition::Reopen),
         ]
         .boxed()
