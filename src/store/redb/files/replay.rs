@@ -203,6 +203,18 @@ impl Replay<'_> {
             self.memtable.take_positions(&entry);
             return Ok(Ok(()));
         }
+        if let Some(erased) = entry.erased
+            && self.tables.has_erasure(erased)?
+        {
+            // A flush had moved this erasure. If the tables have the conversation now, then with this life or with a later
+            // one, and there is nothing to replay. Otherwise the next entry may go on from this one.
+            let id = id.clone();
+            return Ok(match self.in_tables(&id) {
+                Ok(None) => self.memtable.take(entry).map_err(RowFlaw::Record),
+                Ok(Some(_)) | Err(Failure::Record(_)) => Ok(()),
+                Err(failure) => return Err(failure),
+            });
+        }
         let of_another_life = || Ok(Err(RowFlaw::OtherLife { conversation_id: id.clone() }));
         let latest = self.memtable.of(id).next();
         let latest = latest.map(|piece| (piece.conversation.life, piece.conversation.version, piece.is_void(), piece));
@@ -236,14 +248,13 @@ impl Replay<'_> {
                     entry.key = Some(*key);
                     (conversation.version, conversation.sealed_turns)
                 }
-                // A flush had moved the erasure, and there was nothing to store of the next life. The erasure shows which
-                // life that was.
-                Ok(None) if entry.erased.is_some() => {
+                Ok(None) if entry.erased.is_some() => return of_another_life(),
+                Ok(None) => (Version::default(), 0),
+                // The damaged record does not matter: an erasure needs no record, and any other entry has the whole
+                // conversation. Turns that the tables have already are written once more.
+                Err(Failure::Record(_)) if entry.erased.is_some() => {
                     return Ok(self.memtable.take(entry).map_err(RowFlaw::Record));
                 }
-                Ok(None) => (Version::default(), 0),
-                // The damaged record does not matter: the entry has the whole conversation. Turns that the tables have
-                // already are written once more.
                 Err(Failure::Record(_)) => {
                     entry.key = self.tables.search_key_of(id)?;
                     if entry.key.is_none() {
