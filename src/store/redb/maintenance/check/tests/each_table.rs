@@ -5,12 +5,14 @@ use redb::{Database, Key, ReadableTable, TableDefinition, TableHandle, Value, Wr
 
 use super::set_up::{id, open, sound, told, turn};
 use crate::report::NoPrices;
+use crate::settings::StoreSettings;
 use crate::store::redb::maintenance::check::{check, repair};
 use crate::store::redb::maintenance::compact::compact;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::schema::{Role, TableVisitor, visit_tables};
 use crate::store::redb::tables::store_file::StoreFile;
-use crate::store::{Commit, Version};
+use crate::store::redb::writer::backoff::Backoff;
+use crate::store::{Commit, Location, RedbEngine, Version};
 use crate::turn::{Done, EpochMillis, Progress, TurnLabels, Usage};
 
 /// Changes the first byte of the last row of the `nth` table of data, and notes the name of the table.
@@ -80,7 +82,11 @@ async fn filled() -> tempfile::TempDir {
     assert_eq!(store.erase(id("erased")).await, Ok(true));
     store.close().await;
     compact(directory.path(), Arc::new(NoPrices)).unwrap();
-    let store = open(directory.path());
+    // Nothing runs in the background, so the rows are not removed before the store is closed.
+    let location = Location::Directory(directory.path().to_owned());
+    let (store, mut writer) = RedbEngine::prepare(location, &StoreSettings::default(), Backoff::default()).unwrap();
+    writer.checkpoint_by_hand();
+    std::thread::spawn(move || writer.run());
     assert_eq!(store.erase(id("being erased")).await, Ok(true));
     store.close().await;
     directory
